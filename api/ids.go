@@ -1,0 +1,70 @@
+package api
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// Ids that Mesos gives out or compares. They are opaque: only equality means anything.
+type (
+	// AgentID names a Mesos agent for as long as its checkpointed state lives.
+	AgentID string
+	// OfferID names one offer; it is never used again after the offer ended.
+	OfferID string
+	// FrameworkID names this framework across restarts and failovers of its schedulers.
+	FrameworkID string
+	// ExecutorID names an executor on one agent; the same value on two agents means two executors.
+	ExecutorID string
+)
+
+// PodKey names a pod in the API server. Unlike a UID it may be used again by a later pod.
+type PodKey struct{ Namespace, Name string }
+
+// String returns "namespace/name".
+func (k PodKey) String() string { return k.Namespace + "/" + k.Name }
+
+// TaskID names one attempt to run one pod: "<pod UID>.<attempt>". Mesos refuses a task id that it has seen before
+// (https://mesos.apache.org/documentation/latest/app-framework-development-guide/), so each launch of a pod counts up.
+type TaskID string
+
+// NewTaskID returns the id of the given attempt to run the pod with this UID. Attempts count from 1.
+func NewTaskID(pod types.UID, attempt int) TaskID {
+	return TaskID(string(pod) + "." + strconv.Itoa(attempt))
+}
+
+// Parse splits the id again. It returns an error for a task that is none of ours.
+func (t TaskID) Parse() (pod types.UID, attempt int, err error) {
+	dot := strings.LastIndexByte(string(t), '.')
+	if dot <= 0 {
+		return "", 0, fmt.Errorf("task id %q is not <pod UID>.<attempt>", string(t))
+	}
+	attempt, err = strconv.Atoi(string(t[dot+1:]))
+	if err != nil || attempt < 1 {
+		return "", 0, fmt.Errorf("task id %q does not end in an attempt counted from 1", string(t))
+	}
+	return types.UID(t[:dot]), attempt, nil
+}
+
+// ProviderID is the spec.providerID of the node that stands for the agent.
+func ProviderID(agent AgentID) string { return "mesos://" + string(agent) }
+
+// AgentOfProviderID is the inverse of ProviderID; ok is false for a node that is not ours.
+func AgentOfProviderID(providerID string) (agent AgentID, ok bool) {
+	id, ok := strings.CutPrefix(providerID, "mesos://")
+	return AgentID(id), ok && id != ""
+}
+
+// NodeName returns the Kubernetes node name for an agent's hostname: the hostname in lower case. It returns an error
+// for a hostname that Kubernetes cannot take as a name
+// (https://kubernetes.io/docs/concepts/overview/working-with-objects/names/).
+func NodeName(hostname string) (string, error) {
+	name := strings.ToLower(hostname)
+	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
+		return "", fmt.Errorf("agent hostname %q cannot be a node name: %s", hostname, problems[0])
+	}
+	return name, nil
+}
