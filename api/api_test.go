@@ -1,0 +1,101 @@
+package api_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/mod/modfile"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+func TestTaskIDTellsPodAndAttempt(t *testing.T) {
+	id := api.NewTaskID("0b9c3a5e-uid", 3)
+	if id != "0b9c3a5e-uid.3" {
+		t.Errorf("NewTaskID = %q", id)
+	}
+	pod, attempt, err := id.Parse()
+	if pod != types.UID("0b9c3a5e-uid") || attempt != 3 || err != nil {
+		t.Errorf("Parse = %q, %d, %v", pod, attempt, err)
+	}
+}
+
+func TestForeignTaskIDIsAnError(t *testing.T) {
+	for _, id := range []api.TaskID{"", "spark", ".1", "uid.", "uid.0", "uid.-1", "uid.x"} {
+		if pod, attempt, err := id.Parse(); err == nil {
+			t.Errorf("%q.Parse() = %q, %d, nil", id, pod, attempt)
+		}
+	}
+}
+
+func TestProviderIDNamesTheAgent(t *testing.T) {
+	agent, ok := api.AgentOfProviderID(api.ProviderID("1234-S0"))
+	if agent != "1234-S0" || !ok {
+		t.Errorf("round trip gave %q, %v", agent, ok)
+	}
+	for _, foreign := range []string{"", "mesos://", "aws:///eu/i-1"} {
+		if agent, ok := api.AgentOfProviderID(foreign); ok {
+			t.Errorf("AgentOfProviderID(%q) = %q, true", foreign, agent)
+		}
+	}
+}
+
+func TestNodeNameIsTheHostnameOrAnError(t *testing.T) {
+	for hostname, want := range map[string]string{
+		"Worker-1.Example.COM": "worker-1.example.com",
+		"127.0.0.1":            "127.0.0.1",
+		"under_score":          "",
+		"":                     "",
+	} {
+		got, err := api.NodeName(hostname)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("NodeName(%q) = %q, %v; want %q", hostname, got, err, want)
+		}
+	}
+}
+
+func TestAttributeBecomesALabelThatKubernetesTakes(t *testing.T) {
+	for _, s := range []string{"rack", "fault domain/1", "[1-4]", strings.Repeat("x", 62) + "--y", "-", "ü"} {
+		if bad := validation.IsValidLabelValue(api.LabelValue(s)); len(bad) > 0 {
+			t.Errorf("LabelValue(%q) = %q: %v", s, api.LabelValue(s), bad)
+		}
+	}
+	if bad := validation.IsQualifiedName(api.AttributeLabel("fault domain/1")); len(bad) > 0 {
+		t.Errorf("AttributeLabel: %v", bad)
+	}
+}
+
+func TestBootstrapWithAFieldMissingIsAnError(t *testing.T) {
+	whole := `{"cluster":"a","node":"n","apiServer":"https://x","ca":"Y2E=","token":"t.s"}`
+	b, err := api.ParseBootstrap([]byte(whole))
+	if err != nil || string(b.CA) != "ca" || b.Node != "n" {
+		t.Fatalf("ParseBootstrap(whole) = %+v, %v", b, err)
+	}
+	for _, field := range []string{"cluster", "node", "apiServer", "ca", "token"} {
+		if _, err := api.ParseBootstrap([]byte(strings.Replace(whole, `"`+field+`"`, `"other"`, 1))); err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("without %s: %v", field, err)
+		}
+	}
+	if _, err := api.ParseBootstrap([]byte("{")); err == nil {
+		t.Error("half a document was read")
+	}
+}
+
+func TestKubernetesVersionIsTheOneInGoMod(t *testing.T) {
+	data, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mod, err := modfile.Parse("go.mod", data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range mod.Require {
+		if r.Mod.Path == "k8s.io/kubernetes" && r.Mod.Version != api.KubernetesVersion {
+			t.Errorf("KubernetesVersion is %s, go.mod has %s", api.KubernetesVersion, r.Mod.Version)
+		}
+	}
+}
