@@ -1,0 +1,164 @@
+// Package up brings the parts of a cluster up on one machine in order, tells the person at the terminal what is going
+// on, and stops them in the opposite order. It knows nothing of what the parts do and must not import them: main.go
+// says which parts there are. Start reading at Run.
+package up
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// Part is one thing that has to run for the cluster to be there.
+type Part struct {
+	// Name is what the person reads, such as "control plane".
+	Name string
+	// Run does the part's work until ctx ends, and has joined its goroutines when it returns. It calls ready once, when
+	// the parts after it may start, with a few words on what is there now. Returning before ctx ends is a failure.
+	Run func(ctx context.Context, ready func(detail string)) error
+}
+
+// running is a part that was started. exited is closed after err is set.
+type running struct {
+	Part
+	cancel context.CancelFunc
+	exited chan struct{}
+	err    error
+}
+
+// Run starts the parts one after another, each when the one before is ready, then calls up and stays until ctx ends or a
+// part fails. Whatever was started is stopped again, last first, before it returns. It returns nil only if ctx ended and
+// every part stopped cleanly. up may be nil.
+func Run(ctx context.Context, out io.Writer, parts []Part, up func()) error {
+	progress := &progress{out: out, start: time.Now()}
+	var started []*running
+	failed := make(chan *running, len(parts))
+	err := func() error {
+		for _, part := range parts {
+			r, err := start(ctx, part, progress, failed)
+			started = append(started, r)
+			if err != nil || ctx.Err() != nil {
+				return err
+			}
+		}
+		if up != nil {
+			up()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case r := <-failed:
+			return fmt.Errorf("%s ended: %w", r.Name, r.failure())
+		}
+	}()
+	return errors.Join(err, stop(started, progress))
+}
+
+// start runs the part and waits until it is ready, has failed, another part has failed or ctx ends. The part's own
+// context does not end with ctx: stop ends it in its turn.
+func start(ctx context.Context, part Part, progress *progress, failed chan *running) (*running, error) {
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	r := &running{Part: part, cancel: cancel, exited: make(chan struct{})}
+	ready := make(chan string, 1)
+	done := progress.begin("starting " + part.Name)
+	go func() {
+		defer close(r.exited)
+		r.err = part.Run(own, func(detail string) {
+			select {
+			case ready <- detail:
+			default:
+			}
+		})
+		if own.Err() == nil {
+			failed <- r
+		}
+	}()
+	select {
+	case detail := <-ready:
+		done(part.Name + ": " + detail)
+		return r, nil
+	case f := <-failed:
+		done("")
+		if f == r {
+			return r, fmt.Errorf("cannot start %s: %w", part.Name, r.failure())
+		}
+		return r, fmt.Errorf("%s ended while %s started: %w", f.Name, part.Name, f.failure())
+	case <-ctx.Done():
+		done("")
+		return r, nil
+	}
+}
+
+var errEnded = errors.New("it returned without an error")
+
+func (r *running) failure() error {
+	if r.err == nil {
+		return errEnded
+	}
+	return r.err
+}
+
+// stop ends the parts, last first, each joined before the next is asked.
+func stop(started []*running, progress *progress) error {
+	var errs []error
+	for i := len(started) - 1; i >= 0; i-- {
+		r := started[i]
+		select {
+		case <-r.exited:
+			r.cancel()
+			continue
+		default:
+		}
+		done := progress.begin("stopping " + r.Name)
+		r.cancel()
+		<-r.exited
+		if r.err != nil && !errors.Is(r.err, context.Canceled) {
+			errs = append(errs, fmt.Errorf("cannot stop %s cleanly: %w", r.Name, r.err))
+		}
+		done(r.Name + " stopped")
+	}
+	return errors.Join(errs...)
+}
+
+// quiet is how long something may take before a person is told that it is under way.
+const quiet = 2 * time.Second
+
+// progress writes one line for each thing that is done, and a line before it if it takes longer than quiet.
+type progress struct {
+	out   io.Writer
+	start time.Time
+	mu    sync.Mutex // guards out: one line at a time
+}
+
+// begin tells that something is under way, should it take long. The function it returns ends that; it writes the line
+// given, if any, and has silenced the telling when it returns.
+func (p *progress) begin(what string) func(done string) {
+	finished, told := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(told)
+		for wait := quiet; ; wait = 10 * time.Second {
+			select {
+			case <-finished:
+				return
+			case <-time.After(wait):
+				p.line(what + " …")
+			}
+		}
+	}()
+	return func(done string) {
+		close(finished)
+		<-told
+		if done != "" {
+			p.line(done)
+		}
+	}
+}
+
+func (p *progress) line(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fmt.Fprintf(p.out, "[%6.1fs] %s\n", time.Since(p.start).Seconds(), text)
+}

@@ -1,0 +1,120 @@
+package up_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/k8sm/k8sm/contrib/up"
+)
+
+// notes keeps what happened in its order. All parts of a test run in one synctest bubble and write while the others wait.
+type notes struct{ list []string }
+
+func (n *notes) add(s string) { n.list = append(n.list, s) }
+
+// part is ready after the given time and stays until it is stopped.
+func (n *notes) part(name string, takes time.Duration) up.Part {
+	return up.Part{Name: name, Run: func(ctx context.Context, ready func(string)) error {
+		n.add(name + " starts")
+		time.Sleep(takes)
+		ready("here")
+		<-ctx.Done()
+		time.Sleep(takes)
+		n.add(name + " stopped")
+		return ctx.Err()
+	}}
+}
+
+func TestPartsStartInOrderAndStopInReverse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n notes
+		var out bytes.Buffer
+		ctx, cancel := context.WithCancel(t.Context())
+		err := up.Run(ctx, &out, []up.Part{n.part("a", time.Second), n.part("b", time.Second)}, func() { n.add("up"); cancel() })
+		if err != nil {
+			t.Error(err)
+		}
+		want := []string{"a starts", "b starts", "up", "b stopped", "a stopped"}
+		if diff := cmp.Diff(want, n.list); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestOnlyWhatTakesLongIsToldBeforeItIsDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n notes
+		var out bytes.Buffer
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := up.Run(ctx, &out, []up.Part{n.part("fast", time.Second), n.part("slow", 3*time.Second)}, cancel); err != nil {
+			t.Error(err)
+		}
+		want := `[   1.0s] fast: here
+[   3.0s] starting slow …
+[   4.0s] slow: here
+[   6.0s] stopping slow …
+[   7.0s] slow stopped
+[   8.0s] fast stopped
+`
+		if diff := cmp.Diff(want, out.String()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestPartThatCannotStartStopsTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n notes
+		bad := up.Part{Name: "bad", Run: func(context.Context, func(string)) error { return errors.New("port 5050 is in use") }}
+		err := up.Run(t.Context(), &bytes.Buffer{}, []up.Part{n.part("a", 0), bad, n.part("never", 0)}, func() { t.Error("told that all is up") })
+		if err == nil || err.Error() != "cannot start bad: port 5050 is in use" {
+			t.Errorf("err = %v", err)
+		}
+		if diff := cmp.Diff([]string{"a starts", "a stopped"}, n.list); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestPartThatEndsByItselfEndsTheCluster(t *testing.T) {
+	for name, end := range map[string]error{"disk full": errors.New("disk full"), "without an error": nil} {
+		synctest.Test(t, func(t *testing.T) {
+			var n notes
+			dies := up.Part{Name: "dies", Run: func(_ context.Context, ready func(string)) error {
+				ready("here")
+				time.Sleep(time.Minute)
+				return end
+			}}
+			err := up.Run(t.Context(), &bytes.Buffer{}, []up.Part{dies, n.part("b", 0)}, nil)
+			if err == nil || !strings.Contains(err.Error(), "dies ended") || !strings.Contains(err.Error(), name) {
+				t.Errorf("err = %v", err)
+			}
+			if diff := cmp.Diff([]string{"b starts", "b stopped"}, n.list); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestInterruptWhileAPartStartsStopsItToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		stopped := false
+		stuck := up.Part{Name: "stuck", Run: func(ctx context.Context, _ func(string)) error {
+			<-ctx.Done()
+			stopped = true
+			return nil
+		}}
+		if err := up.Run(ctx, &bytes.Buffer{}, []up.Part{stuck}, func() { t.Error("told that all is up") }); err != nil || !stopped {
+			t.Errorf("err = %v, stopped = %v", err, stopped)
+		}
+	})
+}
