@@ -1,0 +1,154 @@
+// Package engine starts a private Docker Engine: containerd and dockerd with all of their state below one directory, for
+// a cluster on a laptop (`km up`) and for tests. It knows the programs' flags and their life; what runs in the Engine is
+// none of its business, and it imports nothing of k8sm.
+//
+// The Engine belongs to its directory and not to the process that started it: it lives on when that process is killed,
+// together with its containers, and Start adopts it again. It makes no bridge and no iptables rule, because
+// minion/network does that itself.
+//
+// Start reading at Start.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
+	"golang.org/x/sys/unix"
+)
+
+// maxSocketPath is the longest path that fits into sockaddr_un with its closing zero (unix(7)).
+const maxSocketPath = 107
+
+// startTimeout bounds the wait for the API: a first start formats the data root, which takes seconds on a slow disk.
+const startTimeout = 60 * time.Second
+
+// Config says where an Engine lives.
+type Config struct {
+	// Dir holds all of the Engine's files: data, sockets, pid files and logs. It is made if absent, and its absolute
+	// path must be short: Unix sockets in it end at 107 bytes.
+	Dir string
+}
+
+// Engine is a Docker Engine that answers. Its methods may be called by one goroutine at a time.
+type Engine struct {
+	dir        string
+	containerd *process
+	dockerd    *process
+}
+
+// Start returns the Engine of cfg.Dir: the one that runs there already, or a new one. It returns when the Engine's API
+// answers; if that fails, nothing stays running that Start itself began.
+func Start(ctx context.Context, cfg Config) (*Engine, error) {
+	e, err := newEngine(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot start a Docker Engine: %w", err)
+	}
+	unlock, err := lock(filepath.Join(e.dir, "lock"))
+	if err != nil {
+		return nil, fmt.Errorf("cannot start a Docker Engine in %s: %w", e.dir, err)
+	}
+	defer unlock()
+
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for _, p := range []*process{e.containerd, e.dockerd} {
+		if err = p.ensure(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("cannot start a Docker Engine in %s: %w", e.dir, err), e.abandon())
+		}
+	}
+	return e, nil
+}
+
+// newEngine prepares the directory and the two programs' configuration, and starts nothing.
+func newEngine(dir string) (*Engine, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{dir: dir}
+	// containerd listens on a second socket beside its own; it is the longest name below dir.
+	if longest := e.containerdSocket() + ".ttrpc"; len(longest) > maxSocketPath {
+		return nil, fmt.Errorf("the directory %s is too long: the socket %s has %d bytes and Unix allows %d",
+			dir, longest, len(longest), maxSocketPath)
+	}
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return nil, err
+	}
+	if e.containerd, err = e.containerdProcess(); err != nil {
+		return nil, err
+	}
+	e.dockerd, err = e.dockerdProcess()
+	return e, err
+}
+
+// Host is the Engine's address, as DOCKER_HOST takes it.
+func (e *Engine) Host() string { return "unix://" + e.dockerSocket() }
+
+// Stop ends the Engine and unmounts what it had mounted, so that its directory can be removed; data and logs stay.
+// Containers are not stopped by it: who started them stops them first, and Stop refuses with their number while some
+// still run, because without an Engine no one could reach them.
+func (e *Engine) Stop(ctx context.Context) error {
+	unlock, err := lock(filepath.Join(e.dir, "lock"))
+	if err != nil {
+		return fmt.Errorf("cannot stop the Docker Engine in %s: %w", e.dir, err)
+	}
+	defer unlock()
+
+	running, err := e.running(ctx)
+	if err == nil && running > 0 {
+		return fmt.Errorf("cannot stop the Docker Engine in %s: %d of its containers still run", e.dir, running)
+	}
+	// An Engine that does not answer is ended all the same.
+	for _, p := range []*process{e.dockerd, e.containerd} {
+		if err := p.stop(ctx); err != nil {
+			return fmt.Errorf("cannot stop the Docker Engine in %s: %w", e.dir, err)
+		}
+	}
+	return e.unmount()
+}
+
+// running counts the containers that run.
+func (e *Engine) running(ctx context.Context) (int, error) {
+	c, err := client.NewClientWithOpts(client.WithHost(e.Host()), client.WithAPIVersionNegotiation())
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	list, err := c.ContainerList(ctx, container.ListOptions{})
+	return len(list), err
+}
+
+// abandon ends what this Engine's Start began and leaves alone what it found running.
+func (e *Engine) abandon() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	var problems []error
+	for _, p := range []*process{e.dockerd, e.containerd} {
+		if p.adopted {
+			continue
+		}
+		problems = append(problems, p.stop(ctx))
+	}
+	return errors.Join(problems...)
+}
+
+// lock takes the directory's lock, so that two programs never start two Engines in one place.
+func lock(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another process is starting or stopping it (%s: %w)", path, err)
+	}
+	return func() { f.Close() }, nil
+}

@@ -1,0 +1,151 @@
+package engine
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func shortDir(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("a Docker Engine needs root")
+	}
+	dir, err := os.MkdirTemp("/tmp", "e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("the Engine left something mounted or running: %v", err)
+		}
+	})
+	return dir
+}
+
+func start(t *testing.T, dir string) *Engine {
+	t.Helper()
+	e, err := Start(t.Context(), Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func TestEngineAnswersAndLeavesNothingBehind(t *testing.T) {
+	dir := shortDir(t)
+	e := start(t, dir)
+	if err := e.ping(t.Context()); err != nil {
+		t.Errorf("ping: %v", err)
+	}
+	if err := e.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := mountsBelow(string(mountinfo), dir); len(left) > 0 {
+		t.Errorf("still mounted: %v", left)
+	}
+	for _, p := range []*process{e.containerd, e.dockerd} {
+		if pid := p.pid(); pid != 0 {
+			t.Errorf("%s still runs as %d", p.name, pid)
+		}
+	}
+}
+
+// The helper process below starts an Engine and is killed; see TestEngineOutlivesTheProcessThatStartedIt.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("ENGINE_TEST_START_AND_DIE"); dir != "" {
+		if _, err := Start(context.Background(), Config{Dir: dir}); err != nil {
+			os.Stderr.WriteString(err.Error())
+			os.Exit(1)
+		}
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	}
+	os.Exit(m.Run())
+}
+
+func TestEngineOutlivesTheProcessThatStartedIt(t *testing.T) {
+	dir := shortDir(t)
+	child := exec.CommandContext(t.Context(), os.Args[0])
+	child.Env = append(os.Environ(), "ENGINE_TEST_START_AND_DIE="+dir)
+	out, err := child.CombinedOutput()
+	if status, ok := child.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
+		t.Fatalf("the helper ended with %v: %s", err, out)
+	}
+	e := start(t, dir)
+	t.Cleanup(func() {
+		if err := e.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	if !e.containerd.adopted || !e.dockerd.adopted {
+		t.Errorf("adopted containerd %v, dockerd %v; want both", e.containerd.adopted, e.dockerd.adopted)
+	}
+}
+
+func TestDockerdThatDiedIsStartedBesideTheLivingContainerd(t *testing.T) {
+	dir := shortDir(t)
+	e := start(t, dir)
+	if err := e.dockerd.stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again := start(t, dir)
+	if !again.containerd.adopted || again.dockerd.adopted {
+		t.Errorf("adopted containerd %v, dockerd %v; want containerd only", again.containerd.adopted, again.dockerd.adopted)
+	}
+	if err := again.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFailedStartSaysWhyAndLeavesNothingRunning(t *testing.T) {
+	dir := shortDir(t)
+	// A file stands where dockerd wants a directory.
+	if err := os.WriteFile(filepath.Join(dir, "data"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Start(t.Context(), Config{Dir: dir})
+	if err == nil || !strings.Contains(err.Error(), "data") {
+		t.Fatalf("Start returned %v; want dockerd's own reason", err)
+	}
+	if conn, err := net.Dial("unix", filepath.Join(dir, "c.sock")); err == nil {
+		conn.Close()
+		t.Error("containerd still runs")
+	}
+}
+
+func TestDirectoryTooLongForASocketIsRefused(t *testing.T) {
+	_, err := Start(t.Context(), Config{Dir: filepath.Join(t.TempDir(), strings.Repeat("x", 100))})
+	if err == nil || !strings.Contains(err.Error(), "too long") {
+		t.Errorf("Start returned %v", err)
+	}
+}
+
+func TestMissingProgramNamesThePackageToInstall(t *testing.T) {
+	_, err := find("no-such-dockerd")
+	if err == nil || !strings.Contains(err.Error(), "apt-get install docker.io") {
+		t.Errorf("find returned %v", err)
+	}
+}
+
+func TestMountsAreFoundInnermostFirst(t *testing.T) {
+	const mountinfo = `27 1 254:0 / / rw - ext4 /dev/vda rw
+42 27 254:0 /tmp/e/data /tmp/e/data rw shared:1 - ext4 /dev/vda rw
+43 42 0:4 net:[4026] /tmp/e/data/a\040b rw - nsfs nsfs rw
+44 27 254:0 / /tmp/e2 rw - ext4 /dev/vda rw
+`
+	want := []string{"/tmp/e/data/a b", "/tmp/e/data"}
+	if diff := cmp.Diff(want, mountsBelow(mountinfo, "/tmp/e")); diff != "" {
+		t.Error(diff)
+	}
+}

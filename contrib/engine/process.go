@@ -1,0 +1,147 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is one of the Engine's two programs. It is identified by its pid file together with its command line, so that
+// a pid that the kernel gave to another program since is never taken for ours.
+type process struct {
+	name    string
+	dir     string // holds <name>.pid and <name>.log
+	command []string
+	ready   func(context.Context) error // nil once the program serves
+
+	adopted bool // it ran already when ensure looked
+}
+
+func (p *process) pidFile() string { return filepath.Join(p.dir, p.name+".pid") }
+func (p *process) logFile() string { return filepath.Join(p.dir, p.name+".log") }
+
+// ensure starts the program unless it runs, and waits until it serves.
+func (p *process) ensure(ctx context.Context) error {
+	p.adopted = p.pid() != 0
+	if !p.adopted {
+		if err := p.start(); err != nil {
+			return fmt.Errorf("cannot start %s: %w", p.name, err)
+		}
+	}
+	return poll(ctx, func() (bool, error) {
+		err := p.ready(ctx)
+		if err == nil {
+			return true, nil
+		}
+		if p.pid() == 0 {
+			return false, fmt.Errorf("%s ended at once; the end of %s says: %s", p.name, p.logFile(), tail(p.logFile()))
+		}
+		if ctx.Err() != nil {
+			return false, fmt.Errorf("%s does not answer: %w; see %s", p.name, err, p.logFile())
+		}
+		return false, nil
+	})
+}
+
+// start runs the program in a session of its own, writing to a file: neither a signal to our process group nor our death
+// reaches it.
+func (p *process) start() error {
+	log, err := os.OpenFile(p.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(p.command[0], p.command[1:]...)
+	cmd.Dir = p.dir
+	cmd.Env = append(os.Environ(), "PATH="+strings.Join(searchPath(), ":"))
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	// Reap it when it ends while we live; it is not this process's to wait for otherwise.
+	go func() { _ = cmd.Wait() }()
+	return os.WriteFile(p.pidFile(), []byte(strconv.Itoa(cmd.Process.Pid)+"\n"), 0o600)
+}
+
+// pid is the running program's process id, or 0.
+func (p *process) pid() int {
+	data, err := os.ReadFile(p.pidFile())
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil || pid <= 1 {
+		return 0
+	}
+	// A process that ended but was not reaped has an empty command line.
+	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err != nil || string(cmdline) != strings.Join(p.command, "\x00")+"\x00" {
+		return 0
+	}
+	return pid
+}
+
+// stop asks the program to end and waits for it; it is killed when ctx ends or after 15 s.
+func (p *process) stop(ctx context.Context) error {
+	pid := p.pid()
+	if pid == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	if err := unix.Kill(pid, unix.SIGTERM); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("cannot end %s (pid %d): %w", p.name, pid, err)
+	}
+	gone := func() (bool, error) { return p.pid() == 0, nil }
+	if poll(ctx, gone) != nil {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
+			return fmt.Errorf("cannot kill %s (pid %d): %w", p.name, pid, err)
+		}
+		last, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := poll(last, gone); err != nil {
+			return fmt.Errorf("%s (pid %d) survives SIGKILL: %w", p.name, pid, err)
+		}
+	}
+	return os.Remove(p.pidFile())
+}
+
+// poll calls done every 50 ms until it is true or fails, or ctx ends. Neither program tells when it serves or that it
+// ended to one who is not its parent.
+func poll(ctx context.Context, done func() (bool, error)) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if ok, err := done(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			if ok, err := done(); ok || err != nil {
+				return err
+			}
+			return ctx.Err()
+		}
+	}
+}
+
+// tail returns the last two lines of a log.
+func tail(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
+	return string(bytes.Join(lines[max(0, len(lines)-2):], []byte("; ")))
+}

@@ -1,0 +1,135 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strings"
+
+	"github.com/docker/docker/client"
+	"golang.org/x/sys/unix"
+)
+
+func (e *Engine) path(name string) string  { return filepath.Join(e.dir, name) }
+func (e *Engine) containerdSocket() string { return e.path("c.sock") }
+func (e *Engine) dockerSocket() string     { return e.path("d.sock") }
+
+// containerdProcess describes containerd: no CRI of its own, because ours is minion/cri.
+func (e *Engine) containerdProcess() (*process, error) {
+	program, err := find("containerd")
+	if err != nil {
+		return nil, err
+	}
+	config := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = %q\n",
+		e.path("containerd"), e.path("run"), e.containerdSocket())
+	if err := os.WriteFile(e.path("containerd.toml"), []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	return &process{
+		name:    "containerd",
+		dir:     e.dir,
+		command: []string{program, "--config", e.path("containerd.toml")},
+		ready: func(ctx context.Context) error {
+			conn, err := new(net.Dialer).DialContext(ctx, "unix", e.containerdSocket())
+			if err != nil {
+				return err
+			}
+			return conn.Close()
+		},
+	}, nil
+}
+
+// dockerdProcess describes dockerd (https://docs.docker.com/reference/cli/dockerd/). Its settings stand in a file of its
+// own, because dockerd would otherwise read the machine's /etc/docker/daemon.json.
+func (e *Engine) dockerdProcess() (*process, error) {
+	program, err := find("dockerd")
+	if err != nil {
+		return nil, err
+	}
+	config, err := json.MarshalIndent(map[string]any{
+		"bridge":       "none",
+		"containerd":   e.containerdSocket(),
+		"data-root":    e.path("data"),
+		"exec-root":    e.path("exec"),
+		"hosts":        []string{e.Host()},
+		"ip6tables":    false,
+		"iptables":     false,
+		"live-restore": true,
+		"pidfile":      e.path("d.pid"),
+	}, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(e.path("dockerd.json"), append(config, '\n'), 0o600); err != nil {
+		return nil, err
+	}
+	return &process{
+		name:    "dockerd",
+		dir:     e.dir,
+		command: []string{program, "--config-file", e.path("dockerd.json")},
+		ready:   e.ping,
+	}, nil
+}
+
+func (e *Engine) ping(ctx context.Context) error {
+	c, err := client.NewClientWithOpts(client.WithHost(e.Host()))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Ping(ctx)
+	return err
+}
+
+// searchPath is where the Engine's programs are looked for, also by one another: root's PATH often lacks the sbin
+// folders, where Debian puts dockerd and runc.
+func searchPath() []string {
+	return append(filepath.SplitList(os.Getenv("PATH")), "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin")
+}
+
+func find(program string) (string, error) {
+	for _, dir := range searchPath() {
+		if path, err := exec.LookPath(filepath.Join(dir, program)); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s is not installed: install Docker Engine 20.10 or later (Debian: apt-get install docker.io)", program)
+}
+
+// unmount removes the mounts that dockerd leaves behind: its data root's bind mount and the network namespaces.
+func (e *Engine) unmount() error {
+	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	var problems []error
+	for _, target := range mountsBelow(string(mountinfo), e.dir) {
+		if err := unix.Unmount(target, unix.MNT_DETACH); err != nil {
+			problems = append(problems, fmt.Errorf("cannot unmount %s: %w", target, err))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// mountsBelow returns the mount points below dir, innermost first (proc_pid_mountinfo(5)).
+func mountsBelow(mountinfo, dir string) []string {
+	var targets []string
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	for line := range strings.Lines(mountinfo) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
+			continue
+		}
+		if target := unescape.Replace(fields[4]); strings.HasPrefix(target, dir+"/") {
+			targets = append(targets, target)
+		}
+	}
+	sort.Sort(sort.Reverse(sort.StringSlice(targets)))
+	return targets
+}

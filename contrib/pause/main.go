@@ -1,0 +1,36 @@
+// Command pause is the program of a sandbox container: it holds the pod's namespaces and waits. As process 1 of a shared
+// PID namespace it reaps the orphans of the pod's containers
+// (https://kubernetes.io/docs/tasks/configure-pod-container/share-process-namespace/). It ends at once on TERM or INT.
+//
+// It runs once per pod, so it imports as little as possible.
+package main
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGCHLD)
+	for s := range signals {
+		if s != syscall.SIGCHLD {
+			return
+		}
+		reap()
+	}
+}
+
+// reap collects every child that has ended: several may stand behind one SIGCHLD.
+func reap() {
+	for {
+		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
+		if err == syscall.EINTR {
+			continue
+		}
+		if pid <= 0 || err != nil {
+			return
+		}
+	}
+}
