@@ -1,0 +1,169 @@
+package offers
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// Names of the resources that k8sm knows (https://mesos.apache.org/documentation/latest/attributes-resources/).
+const (
+	CPUs  = "cpus"  // cores
+	Mem   = "mem"   // MiB
+	Disk  = "disk"  // MiB
+	GPUs  = "gpus"  // devices
+	Ports = "ports" // TCP and UDP port numbers
+)
+
+// Milli is a scalar of Mesos in thousandths. Mesos itself computes with three decimals, so sums and comparisons here
+// agree with the master's to the last digit (https://mesos.apache.org/documentation/latest/attributes-resources/#scalar).
+type Milli int64
+
+// MilliOf returns a floating point scalar as thousandths, rounded as Mesos rounds.
+func MilliOf(f float64) Milli { return Milli(math.Round(f * 1000)) }
+
+// Float returns the scalar as Mesos writes it on the wire.
+func (m Milli) Float() float64 { return float64(m) / 1000 }
+
+// String returns the shortest decimal, such as "3.9".
+func (m Milli) String() string { return strconv.FormatFloat(m.Float(), 'f', -1, 64) }
+
+// Range is a range of ports; both ends are in it.
+type Range struct{ Begin, End uint64 }
+
+// Resource is one resource of an offer. Its kind, role and reservation stay with it from the offer to the launch:
+// Origin is the resource as Mesos wrote it, opaque here, and only the amount in it is replaced when a task takes a part.
+type Resource struct {
+	Name     string
+	Role     string // the role that it is allocated to
+	Reserved bool   // reserved for a role, and so to be used before what is not
+	Scalar   Milli  // for all but Ports
+	Ranges   []Range
+	Origin   []byte
+}
+
+// String returns the resource in the notation of Mesos's --resources flag, such as "cpus:3.9" or "ports:[80-90]".
+func (r Resource) String() string {
+	if r.Name != Ports {
+		return r.Name + ":" + r.Scalar.String()
+	}
+	parts := make([]string, len(r.Ranges))
+	for i, p := range r.Ranges {
+		parts[i] = fmt.Sprintf("%d-%d", p.Begin, p.End)
+	}
+	return r.Name + ":[" + strings.Join(parts, ",") + "]"
+}
+
+// Resources are what one or several offers of one agent and role hold. The methods never change their receiver.
+type Resources []Resource
+
+// String joins the resources by ";".
+func (rs Resources) String() string {
+	parts := make([]string, len(rs))
+	for i, r := range rs {
+		parts[i] = r.String()
+	}
+	return strings.Join(parts, ";")
+}
+
+// Sum returns how much there is of a scalar.
+func (rs Resources) Sum(name string) Milli {
+	var sum Milli
+	for _, r := range rs {
+		if r.Name == name {
+			sum += r.Scalar
+		}
+	}
+	return sum
+}
+
+// HasPort tells whether a port is in one of the ranges.
+func (rs Resources) HasPort(port uint64) bool {
+	return slices.ContainsFunc(rs, func(r Resource) bool { return r.Name == Ports && inRanges(r.Ranges, port) })
+}
+
+func inRanges(ranges []Range, port uint64) bool {
+	return slices.ContainsFunc(ranges, func(p Range) bool { return p.Begin <= port && port <= p.End })
+}
+
+// Take splits off an amount of a scalar, reserved resources first. It returns false when there is too little.
+func (rs Resources) Take(name string, amount Milli) (taken, rest Resources, ok bool) {
+	rest = slices.Clone(rs)
+	for _, reserved := range []bool{true, false} {
+		for i := range rest {
+			r := &rest[i]
+			if amount == 0 || r.Name != name || r.Reserved != reserved || r.Scalar <= 0 {
+				continue
+			}
+			part := *r
+			part.Scalar = min(amount, r.Scalar)
+			taken = append(taken, part)
+			r.Scalar -= part.Scalar
+			amount -= part.Scalar
+		}
+	}
+	return taken, rest.withoutEmpty(), amount == 0
+}
+
+// TakePort splits off one port. It returns false when the port is in no range.
+func (rs Resources) TakePort(port uint64) (taken Resource, rest Resources, ok bool) {
+	rest = slices.Clone(rs)
+	for _, reserved := range []bool{true, false} {
+		for i := range rest {
+			r := &rest[i]
+			if r.Name != Ports || r.Reserved != reserved || !inRanges(r.Ranges, port) {
+				continue
+			}
+			taken = *r
+			taken.Ranges = []Range{{port, port}}
+			r.Ranges = withoutPort(r.Ranges, port)
+			return taken, rest.withoutEmpty(), true
+		}
+	}
+	return Resource{}, rs, false
+}
+
+func withoutPort(ranges []Range, port uint64) []Range {
+	var out []Range
+	for _, p := range ranges {
+		if port < p.Begin || p.End < port {
+			out = append(out, p)
+			continue
+		}
+		if p.Begin < port {
+			out = append(out, Range{p.Begin, port - 1})
+		}
+		if port < p.End {
+			out = append(out, Range{port + 1, p.End})
+		}
+	}
+	return out
+}
+
+func (rs Resources) withoutEmpty() Resources {
+	return slices.DeleteFunc(rs, func(r Resource) bool {
+		return r.Name == Ports && len(r.Ranges) == 0 || r.Name != Ports && r.Scalar <= 0
+	})
+}
+
+// Attribute is an agent's attribute, its value as text (https://mesos.apache.org/documentation/latest/attributes-resources/#attributes).
+type Attribute struct{ Name, Value string }
+
+// Offer is one offer of Mesos: what a role of ours may use on one agent now.
+type Offer struct {
+	ID         api.OfferID
+	Agent      api.AgentID
+	Hostname   string
+	IP         string // of the agent's endpoint; empty if Mesos did not tell
+	Port       int    // of the agent's endpoint
+	Role       string // the role that all of Resources are allocated to
+	Region     string // fault domain; empty if the agent has none
+	Zone       string
+	Attributes []Attribute
+	Resources  Resources
+	Executors  []api.ExecutorID // executors of this framework on the agent
+}

@@ -1,0 +1,64 @@
+package offers
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func scalar(name string, amount float64, reserved bool) Resource {
+	return Resource{Name: name, Scalar: MilliOf(amount), Reserved: reserved, Role: "*"}
+}
+
+func TestTakeUsesReservedResourcesFirst(t *testing.T) {
+	rs := Resources{scalar(CPUs, 2, false), scalar(CPUs, 1, true), scalar(Mem, 64, false)}
+	taken, rest, ok := rs.Take(CPUs, MilliOf(1.5))
+	if !ok {
+		t.Fatal("refused")
+	}
+	if diff := cmp.Diff(Resources{scalar(CPUs, 1, true), scalar(CPUs, 0.5, false)}, taken); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(Resources{scalar(CPUs, 1.5, false), scalar(Mem, 64, false)}, rest); diff != "" {
+		t.Error(diff)
+	}
+	if rs.Sum(CPUs) != MilliOf(3) {
+		t.Error("Take changed its receiver")
+	}
+}
+
+func TestTakeRefusesMoreThanThereIs(t *testing.T) {
+	if _, _, ok := (Resources{scalar(CPUs, 1, false)}).Take(CPUs, 1001); ok {
+		t.Error("took 1.001 of 1")
+	}
+}
+
+func TestTenTenthsAreOneWhole(t *testing.T) {
+	rs := Resources{scalar(CPUs, 1, false)}
+	for range 10 {
+		var ok bool
+		if _, rs, ok = rs.Take(CPUs, MilliOf(0.1)); !ok {
+			t.Fatal("a tenth was lost to rounding")
+		}
+	}
+	if len(rs) != 0 {
+		t.Errorf("left over: %v", rs)
+	}
+}
+
+func TestTakePortSplitsItsRange(t *testing.T) {
+	rs := Resources{{Name: Ports, Ranges: []Range{{80, 80}, {31000, 31002}}}}
+	taken, rest, ok := rs.TakePort(31001)
+	if !ok || taken.String() != "ports:[31001-31001]" {
+		t.Errorf("took %v, %v", taken, ok)
+	}
+	if got := rest.String(); got != "ports:[80-80,31000-31000,31002-31002]" {
+		t.Errorf("left %s", got)
+	}
+	if rest.HasPort(31001) || !rest.HasPort(31002) {
+		t.Error("the wrong port went away")
+	}
+	if _, _, ok := rest.TakePort(31001); ok {
+		t.Error("a port was taken twice")
+	}
+}

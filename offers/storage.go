@@ -1,0 +1,212 @@
+package offers
+
+import (
+	"container/heap"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// End is how an offer ended. Every offer that was added ends in exactly one of these ways.
+type End int
+
+// The ends of an offer.
+const (
+	Launched     End = iota // tasks were launched in it
+	Declined                // given back because nobody wants it
+	Expired                 // given back because its time to live ran out
+	Rescinded               // Mesos took it back
+	AgentGone               // its agent is gone
+	Disconnected            // the connection to the master is gone, and all offers with it
+
+	numEnds
+)
+
+// Ends lists all ends of an offer.
+func Ends() []End {
+	return []End{Launched, Declined, Expired, Rescinded, AgentGone, Disconnected}
+}
+
+// String returns the end's name as metrics and logs show it.
+func (e End) String() string {
+	return [numEnds]string{"launched", "declined", "expired", "rescinded", "agent_gone", "disconnected"}[e]
+}
+
+// OfferStorage holds the live offers, by id and by agent, each with the deadline at which it is to be given back, and
+// for a while the tombstones of those that ended, so that a late rescind or use of an offer is recognised as late.
+// It is not safe for concurrent use: one goroutine owns it.
+type OfferStorage struct {
+	ttl, memory time.Duration
+	live        map[api.OfferID]*entry
+	byAgent     map[api.AgentID][]*entry // in order of arrival
+	queue       delayedQueue
+	tombs       map[api.OfferID]End
+	burials     []burial // oldest first
+	ended       [numEnds]uint64
+}
+
+type entry struct {
+	offer    Offer
+	deadline time.Time
+	place    int // in the queue
+}
+
+type burial struct {
+	id api.OfferID
+	at time.Time
+}
+
+// New returns an empty storage, whose offers live for ttl and whose tombstones are kept for memory.
+func New(ttl, memory time.Duration) *OfferStorage {
+	return &OfferStorage{
+		ttl: ttl, memory: memory,
+		live:    map[api.OfferID]*entry{},
+		byAgent: map[api.AgentID][]*entry{},
+		tombs:   map[api.OfferID]End{},
+	}
+}
+
+// Add takes an offer in. It returns false, and changes nothing, for an offer that is here or was here already.
+func (s *OfferStorage) Add(now time.Time, o Offer) bool {
+	s.forget(now)
+	if _, dead := s.tombs[o.ID]; dead || s.live[o.ID] != nil {
+		return false
+	}
+	e := &entry{offer: o, deadline: now.Add(s.ttl)}
+	s.live[o.ID] = e
+	s.byAgent[o.Agent] = append(s.byAgent[o.Agent], e)
+	heap.Push(&s.queue, e)
+	return true
+}
+
+// Rescind ends an offer that Mesos took back. It returns false if the offer was not live: a rescind that crosses our
+// own use or decline of the offer is no error.
+func (s *OfferStorage) Rescind(now time.Time, id api.OfferID) bool { return s.end(now, id, Rescinded) }
+
+// Decline ends an offer that the caller gives back. It returns false if the offer was not live.
+func (s *OfferStorage) Decline(now time.Time, id api.OfferID) bool { return s.end(now, id, Declined) }
+
+// Expire ends all offers whose time to live is over and returns them: the caller declines them.
+func (s *OfferStorage) Expire(now time.Time) []Offer {
+	var expired []Offer
+	for len(s.queue) > 0 && !s.queue[0].deadline.After(now) {
+		o := s.queue[0].offer
+		s.end(now, o.ID, Expired)
+		expired = append(expired, o)
+	}
+	s.forget(now)
+	return expired
+}
+
+// Claim ends offers because tasks are launched in them. It takes all of them or, with an error that names one that is
+// not live and how it ended, none.
+func (s *OfferStorage) Claim(now time.Time, ids ...api.OfferID) error {
+	for _, id := range ids {
+		if s.live[id] != nil {
+			continue
+		}
+		if end, known := s.tombs[id]; known {
+			return fmt.Errorf("cannot use offer %s: it was %s", id, end)
+		}
+		return fmt.Errorf("cannot use offer %s: it is not known", id)
+	}
+	for _, id := range ids {
+		s.end(now, id, Launched)
+	}
+	return nil
+}
+
+// DropAgent ends all offers of an agent that is gone and returns how many they were.
+func (s *OfferStorage) DropAgent(now time.Time, agent api.AgentID) int {
+	entries := slices.Clone(s.byAgent[agent])
+	for _, e := range entries {
+		s.end(now, e.offer.ID, AgentGone)
+	}
+	return len(entries)
+}
+
+// Disconnect ends all offers, because those of a lost connection are void, and returns how many they were. None of them
+// is to be declined.
+func (s *OfferStorage) Disconnect(now time.Time) int {
+	count := len(s.live)
+	for id := range s.live {
+		s.end(now, id, Disconnected)
+	}
+	return count
+}
+
+// OfAgent returns the live offers of an agent in order of arrival.
+func (s *OfferStorage) OfAgent(agent api.AgentID) []Offer {
+	offers := make([]Offer, len(s.byAgent[agent]))
+	for i, e := range s.byAgent[agent] {
+		offers[i] = e.offer
+	}
+	return offers
+}
+
+// Fate tells how an offer ended, as long as its tombstone is kept.
+func (s *OfferStorage) Fate(id api.OfferID) (end End, known bool) {
+	end, known = s.tombs[id]
+	return end, known
+}
+
+// Len returns the number of live offers.
+func (s *OfferStorage) Len() int { return len(s.live) }
+
+// Ended returns how many offers have ended in this way so far.
+func (s *OfferStorage) Ended(end End) uint64 { return s.ended[end] }
+
+func (s *OfferStorage) end(now time.Time, id api.OfferID, end End) bool {
+	e := s.live[id]
+	if e == nil {
+		return false
+	}
+	delete(s.live, id)
+	heap.Remove(&s.queue, e.place)
+	agent := e.offer.Agent
+	s.byAgent[agent] = slices.DeleteFunc(s.byAgent[agent], func(other *entry) bool { return other == e })
+	if len(s.byAgent[agent]) == 0 {
+		delete(s.byAgent, agent)
+	}
+	s.tombs[id] = end
+	s.burials = append(s.burials, burial{id, now})
+	s.ended[end]++
+	return true
+}
+
+func (s *OfferStorage) forget(now time.Time) {
+	old := 0
+	for old < len(s.burials) && now.Sub(s.burials[old].at) >= s.memory {
+		delete(s.tombs, s.burials[old].id)
+		old++
+	}
+	s.burials = s.burials[old:]
+}
+
+// delayedQueue is a heap of offers by deadline.
+type delayedQueue []*entry
+
+func (q delayedQueue) Len() int           { return len(q) }
+func (q delayedQueue) Less(i, j int) bool { return q[i].deadline.Before(q[j].deadline) }
+func (q delayedQueue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].place, q[j].place = i, j
+}
+
+// Push is for container/heap.
+func (q *delayedQueue) Push(x any) {
+	e := x.(*entry)
+	e.place = len(*q)
+	*q = append(*q, e)
+}
+
+// Pop is for container/heap.
+func (q *delayedQueue) Pop() any {
+	last := len(*q) - 1
+	e := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
+	return e
+}
