@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// ReadyWords begin the line that says that the cluster is up; programs that run `km up` wait for it.
+const ReadyWords = "The cluster is up."
+
 // Part is one thing that has to run for the cluster to be there.
 type Part struct {
 	// Name is what the person reads, such as "control plane".

@@ -1,0 +1,67 @@
+# k8sm: Kubernetes as an Apache Mesos framework. `make` alone shows the targets.
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X github.com/k8sm/k8sm/api.Version=$(VERSION)
+BUILD   := build
+PAUSE   := minion/cri/embedded/pause
+# Static programs; tests use the same flags, so that Kubernetes is compiled once and not twice.
+GO      := CGO_ENABLED=0 go
+FLAGS   := -trimpath
+STATIC  := $(GO) build $(FLAGS) -ldflags='-s -w'
+
+# Packages that link stock Kubernetes; a race-instrumented build of all of that is worth nobody's time.
+KUBERNETES := k8sm/k8sm$$|/api/controlplane$$|/contrib/clients$$|/minion/kubelet$$|/minion/proxy$$
+LINT_VERSION := v2.6.0
+
+.PHONY: help
+help: ## Show the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: deps
+deps: ## Install what is missing on a Debian machine: Docker Engine, iptables and a few tools.
+	@contrib/install-deps
+
+.PHONY: build
+build: $(PAUSE) ## Build ./km and the example's program.
+	@echo "building ./km (the first time takes about 12 minutes of CPU: all of Kubernetes is in it)"
+	$(GO) build $(FLAGS) -ldflags='$(LDFLAGS)' -o km .
+	@mkdir -p $(BUILD)
+	$(STATIC) -o $(BUILD)/web ./contrib/examples/web
+
+.PHONY: $(PAUSE)
+$(PAUSE):
+	$(STATIC) -o $@ ./contrib/pause
+
+.PHONY: run
+run: deps build ## Bring a cluster up on this machine and stay until Ctrl-C.
+	@./km up
+
+.PHONY: demo
+demo: deps build ## Bring a cluster up in a scratch directory, run a pod through it, take it down.
+	$(GO) build $(FLAGS) -o $(BUILD)/demo ./contrib/demo
+	@$(BUILD)/demo --km ./km --image $(BUILD)/web --pod contrib/examples/web.json
+
+.PHONY: test
+test: deps build ## Run every test: unit tests with the race detector, then the whole chain on a real Docker Engine.
+	go test -race -shuffle=on -timeout 20m $$(go list ./... | grep -Ev '$(KUBERNETES)|/contrib/e2e$$')
+	$(GO) test $(FLAGS) -shuffle=on -timeout 20m $$(go list ./... | grep -E '$(KUBERNETES)')
+	$(GO) test $(FLAGS) -count=1 -timeout 30m ./contrib/e2e
+
+.PHONY: bench
+bench: deps build ## Measure, and print one BENCH line a figure.
+	$(GO) build $(FLAGS) -o $(BUILD)/bench ./contrib/bench
+	@$(BUILD)/bench --km ./km --image $(BUILD)/web --pod contrib/examples/web.json
+
+.PHONY: check
+check: $(BUILD)/bin/golangci-lint ## Check format, vet, lint and the import rules.
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt'ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet $(FLAGS) ./...
+	$(BUILD)/bin/golangci-lint run ./...
+	$(GO) test $(FLAGS) -run TestImport ./contrib/e2e
+
+$(BUILD)/bin/golangci-lint:
+	GOBIN=$(CURDIR)/$(BUILD)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+.PHONY: clean
+clean: ## Remove what the build made.
+	rm -rf km $(BUILD) $(PAUSE)

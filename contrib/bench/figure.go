@@ -1,0 +1,43 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+// figure is what was measured under one name, a value a round. peer, if there is one, has as many.
+type figure struct {
+	name, unit string
+	rounds     []float64
+	peer       []float64
+}
+
+// add takes one round's duration, in milliseconds.
+func (f *figure) add(d time.Duration) { f.rounds = append(f.rounds, float64(d.Microseconds())/1000) }
+
+// print writes the figure's line. A figure without a round is not written: it was not measured.
+func (f *figure) print(out io.Writer) {
+	if len(f.rounds) == 0 {
+		return
+	}
+	var line strings.Builder
+	fmt.Fprintf(&line, "BENCH %s %.1f %s", f.name, median(f.rounds), f.unit)
+	if len(f.peer) > 0 {
+		fmt.Fprintf(&line, " peer=%.1f ratio=%.2f", median(f.peer), median(f.rounds)/median(f.peer))
+	}
+	fmt.Fprintf(&line, " rounds=%d min=%.1f max=%.1f", len(f.rounds), slices.Min(f.rounds), slices.Max(f.rounds))
+	fmt.Fprintln(out, line.String())
+}
+
+// median is the middle value, or the mean of the two in the middle. values must not be empty.
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[middle]
+	}
+	return (sorted[middle-1] + sorted[middle]) / 2
+}

@@ -1,0 +1,272 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/k8sm/k8sm/contrib/scratch"
+)
+
+// bench is one run of all measurements.
+type bench struct {
+	km, image, manifest string
+	rounds              int
+}
+
+// run measures the start in one new cluster a round, and everything else in the last of them.
+func (b *bench) run(ctx context.Context) error {
+	apiReady := figure{name: "up_to_api_ready", unit: "ms"}
+	nodeReady := figure{name: "up_to_first_node_ready", unit: "ms"}
+	for round := 1; round <= b.rounds; round++ {
+		fmt.Printf("round %d of %d: a new cluster\n", round, b.rounds)
+		err := b.inCluster(ctx, func(c *scratch.Cluster, s startTimes) error {
+			apiReady.add(s.api)
+			nodeReady.add(s.node)
+			if round < b.rounds {
+				return nil
+			}
+			apiReady.print(os.Stdout)
+			nodeReady.print(os.Stdout)
+			if err := b.pods(ctx, c); err != nil {
+				return err
+			}
+			return memory(ctx, c, os.Stdout)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startTimes are counted from the start of `km up`.
+type startTimes struct{ api, node time.Duration }
+
+// inCluster starts a cluster in a directory of its own, calls use, and takes the cluster down.
+func (b *bench) inCluster(ctx context.Context, use func(*scratch.Cluster, startTimes) error) (err error) {
+	dir, err := os.MkdirTemp("", "k8sm-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	begin := time.Now()
+	watching, cancel := context.WithCancel(ctx)
+	defer cancel()
+	times := make(chan startTimes, 1)
+	go func() { times <- watchStart(watching, begin, dir+"/admin.kubeconfig") }()
+
+	cluster, err := scratch.Start(ctx, scratch.Config{KM: b.km, Dir: dir})
+	defer func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+		defer cancel()
+		err = errors.Join(err, cluster.Stop(last))
+	}()
+	if err != nil {
+		return err
+	}
+	select {
+	case s := <-times:
+		return use(cluster, s)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// watchStart notes when the API first answers that it is ready, and when the first node is Ready.
+func watchStart(ctx context.Context, begin time.Time, kubeconfig string) (s startTimes) {
+	var kube kubernetes.Interface
+	poll(ctx, func() bool {
+		config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+		if err != nil {
+			return false
+		}
+		if kube, err = kubernetes.NewForConfig(config); err != nil {
+			return false
+		}
+		client, err := rest.HTTPClientFor(config)
+		if err != nil {
+			return false
+		}
+		response, err := client.Get(config.Host + "/readyz")
+		if err != nil {
+			return false
+		}
+		defer response.Body.Close()
+		return response.StatusCode == http.StatusOK
+	})
+	s.api = time.Since(begin)
+	poll(ctx, func() bool {
+		nodes, err := kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return false
+		}
+		for _, n := range nodes.Items {
+			for _, c := range n.Status.Conditions {
+				if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
+					return true
+				}
+			}
+		}
+		return false
+	})
+	s.node = time.Since(begin)
+	return s
+}
+
+// poll asks every 20 ms until the answer is yes or ctx ends.
+func poll(ctx context.Context, ask func() bool) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ask() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// pods measures create → Running on a node whose kubelet runs, with the image present, beside the bare Docker Engine
+// calls for the same two containers.
+func (b *bench) pods(ctx context.Context, c *scratch.Cluster) error {
+	program, err := os.ReadFile(b.image)
+	if err != nil {
+		return err
+	}
+	manifest, err := os.ReadFile(b.manifest)
+	if err != nil {
+		return err
+	}
+	var pod corev1.Pod
+	if err := json.Unmarshal(manifest, &pod); err != nil {
+		return fmt.Errorf("cannot read %s: %w", b.manifest, err)
+	}
+	if err := scratch.ImportImage(ctx, c.Docker, pod.Spec.Containers[0].Image, "/web", program); err != nil {
+		return err
+	}
+	if err := c.Usable(ctx); err != nil {
+		return err
+	}
+
+	cold := figure{name: "pod_create_running_cold_node", unit: "ms"}
+	first := pod
+	first.Name = "warms-the-node"
+	// This pod stays until the others are measured, so that the node stays warm.
+	took, err := createToRunning(ctx, c, &first)
+	if err != nil {
+		return err
+	}
+	cold.add(took)
+	cold.print(os.Stdout)
+
+	warm := figure{name: "pod_create_running", unit: "ms"}
+	for round := range b.rounds {
+		next := pod
+		next.Name = fmt.Sprintf("%s-%d", pod.Name, round)
+		if took, err = createToRunning(ctx, c, &next); err != nil {
+			return err
+		}
+		warm.add(took)
+		bare, err := bareCalls(ctx, c, pod.Spec.Containers[0].Image)
+		if err != nil {
+			return err
+		}
+		warm.peer = append(warm.peer, float64(bare.Microseconds())/1000)
+		if err := remove(ctx, c, next.Name); err != nil {
+			return err
+		}
+	}
+	warm.print(os.Stdout)
+	return remove(ctx, c, first.Name)
+}
+
+// createToRunning creates the pod and returns the time until a watch says that it runs.
+func createToRunning(ctx context.Context, c *scratch.Cluster, pod *corev1.Pod) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	events, err := c.Kube.CoreV1().Pods("default").Watch(ctx, named(pod.Name))
+	if err != nil {
+		return 0, err
+	}
+	defer events.Stop()
+	begin := time.Now()
+	if _, err := c.Kube.CoreV1().Pods("default").Create(ctx, pod, metav1.CreateOptions{}); err != nil {
+		return 0, err
+	}
+	for event := range events.ResultChan() {
+		if p, ok := event.Object.(*corev1.Pod); ok && p.Status.Phase == corev1.PodRunning {
+			return time.Since(begin), nil
+		}
+	}
+	return 0, fmt.Errorf("pod %s did not run in time", pod.Name)
+}
+
+// remove deletes the pod and returns when it is gone.
+func remove(ctx context.Context, c *scratch.Cluster, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	events, err := c.Kube.CoreV1().Pods("default").Watch(ctx, named(name))
+	if err != nil {
+		return err
+	}
+	defer events.Stop()
+	if err := c.Kube.CoreV1().Pods("default").Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+		return err
+	}
+	for event := range events.ResultChan() {
+		if event.Type == watch.Deleted {
+			return nil
+		}
+	}
+	return fmt.Errorf("pod %s did not go in time", name)
+}
+
+func named(name string) metav1.ListOptions {
+	return metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()}
+}
+
+// bareCalls makes and starts the two containers of a pod by the Docker API alone, the second in the first one's network,
+// and returns the time that took.
+func bareCalls(ctx context.Context, c *scratch.Cluster, image string) (took time.Duration, err error) {
+	var ids []string
+	defer func() {
+		for _, id := range ids {
+			err = errors.Join(err, c.Docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true}))
+		}
+	}()
+	sandboxImage, bridge, err := c.Sandbox(ctx)
+	if err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	for i, config := range []container.Config{{Image: sandboxImage}, {Image: image}} {
+		host := &container.HostConfig{NetworkMode: container.NetworkMode(bridge)}
+		if i > 0 {
+			host.NetworkMode = container.NetworkMode("container:" + ids[0])
+		}
+		made, err := c.Docker.ContainerCreate(ctx, &config, host, &network.NetworkingConfig{}, nil, "")
+		if err != nil {
+			return 0, fmt.Errorf("cannot make a bare container: %w", err)
+		}
+		ids = append(ids, made.ID)
+		if err := c.Docker.ContainerStart(ctx, made.ID, container.StartOptions{}); err != nil {
+			return 0, fmt.Errorf("cannot start a bare container: %w", err)
+		}
+	}
+	return time.Since(begin), nil
+}

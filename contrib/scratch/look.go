@@ -1,0 +1,152 @@
+package scratch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/network"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// Usable waits until the default namespace takes pods: its service account must be there, which is the controller
+// manager's work and comes a moment after the API.
+func (c *Cluster) Usable(ctx context.Context) error {
+	return Until(ctx, 30*time.Second, func(ctx context.Context) error {
+		_, err := c.Kube.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
+		return err
+	})
+}
+
+// Sandbox tells which image the pods' sandboxes run and which Docker network they join. Both are there once a pod ran.
+func (c *Cluster) Sandbox(ctx context.Context) (imageName, dockerNetwork string, err error) {
+	images, err := c.Docker.ImageList(ctx, image.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", "k8sm.io/pause"))})
+	if err != nil {
+		return "", "", err
+	}
+	networks, err := c.Docker.NetworkList(ctx, network.ListOptions{Filters: filters.NewArgs(filters.Arg("label", api.DockerLabelNode))})
+	if err != nil {
+		return "", "", err
+	}
+	if len(images) == 0 || len(images[0].RepoTags) == 0 || len(networks) == 0 {
+		return "", "", errors.New("no pod has run yet: there is no sandbox image or no pod network")
+	}
+	return images[0].RepoTags[0], networks[0].Name, nil
+}
+
+// Process is a process of a cluster. Role is its km command, or the name of another program.
+type Process struct {
+	PID  int
+	Role string
+}
+
+// Processes are those of the cluster that run now: `km up`, what descends from it, and what was started with the
+// cluster's directory in its command line. Containers are not among them.
+func (c *Cluster) Processes() ([]Process, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	all := map[int]process{}
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			if p, err := readProcess(pid); err == nil {
+				all[pid] = p
+			}
+		}
+	}
+	var ours []Process
+	for pid, p := range all {
+		if role := p.role(); role != "" && c.owns(all, p) {
+			ours = append(ours, Process{PID: pid, Role: role})
+		}
+	}
+	return ours, nil
+}
+
+// process is what /proc tells about one.
+type process struct {
+	parent  int
+	command []string
+}
+
+func readProcess(pid int) (p process, err error) {
+	dir := filepath.Join("/proc", strconv.Itoa(pid))
+	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+	if err != nil {
+		return p, err
+	}
+	// The command's name, in parentheses, may hold spaces; the parent is the second field after it.
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if len(fields) < 2 {
+		return p, fmt.Errorf("process %d has no parent in %q", pid, stat)
+	}
+	if p.parent, err = strconv.Atoi(fields[1]); err != nil {
+		return p, err
+	}
+	line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+	p.command = strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
+	return p, err
+}
+
+// role is empty for programs that are none of the cluster's own, such as what runs in containers.
+func (p process) role() string {
+	switch name := filepath.Base(p.command[0]); name {
+	case "km":
+		for i := 1; i < len(p.command); i++ {
+			if p.command[i] == "--state-dir" {
+				i++
+			} else if !strings.HasPrefix(p.command[i], "-") {
+				return p.command[i]
+			}
+		}
+		return ""
+	case "dockerd", "containerd", "docker-proxy":
+		return name
+	default:
+		return ""
+	}
+}
+
+// owns tells whether the process or one that it descends from carries the cluster's directory in its command line.
+func (c *Cluster) owns(all map[int]process, p process) bool {
+	for range 32 {
+		if strings.Contains(strings.Join(p.command, " "), c.cfg.Dir) {
+			return true
+		}
+		parent, ok := all[p.parent]
+		if !ok {
+			return false
+		}
+		p = parent
+	}
+	return false
+}
+
+// Until tries again and again until try succeeds; after the time limit it returns try's last error.
+func Until(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := try(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("not within %v: %w", limit, err)
+		}
+	}
+}
