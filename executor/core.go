@@ -1,0 +1,326 @@
+package executor
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// condemnedFor is how long a task that was killed before its pod was bound is remembered. A binding that was on its way
+// arrives within seconds, unless the API server is away.
+const condemnedFor = time.Hour
+
+// CoreConfig is what a Core has to know beforehand.
+type CoreConfig struct {
+	// Run names this process' life; update ids are derived from it, so no two runs may share one.
+	Run uuid.UUID
+	// Checkpoint says that the agent survives its own restart: a lost connection is to be waited for, RecoveryTimeout long.
+	// Without it the executor leaves at once, as Mesos demands.
+	Checkpoint      bool
+	RecoveryTimeout time.Duration
+	// SuicideTimeout is how long an executor without work stays; zero or less is for ever.
+	SuicideTimeout time.Duration
+}
+
+// Core is the executor's state. It has no clock, makes no calls and is used by one goroutine.
+type Core struct {
+	cfg        CoreConfig
+	connected  bool
+	registered bool      // StartNode was asked for
+	left       bool      // Leave was asked for
+	lostAt     time.Time // when the connection was lost; zero while there is one
+	idleSince  time.Time // since when there is no work; zero while there is some
+	sequence   int       // numbers the updates
+
+	tasks     map[types.UID]*task     // live tasks by their pod; a pod has one at most
+	pods      map[types.UID]Pod       // pods bound to this node, with or without a task
+	condemned map[types.UID]condemned // pods whose task was killed before they were bound
+	untaken   []Launch                // launches of which the agent has acknowledged nothing yet, oldest first
+	unacked   []pending               // updates that the agent has not acknowledged, oldest first
+}
+
+type task struct {
+	id    api.TaskID
+	pod   api.PodKey
+	uid   types.UID
+	state State
+}
+
+type condemned struct {
+	attempt int
+	at      time.Time
+}
+
+type pending struct {
+	update Update
+	told   bool // it was in a Subscribe or sent since
+}
+
+// NewCore returns the Core of an executor that knows of nothing yet. Its first event has to be Started.
+func NewCore(cfg CoreConfig) *Core {
+	return &Core{
+		cfg:       cfg,
+		tasks:     map[types.UID]*task{},
+		pods:      map[types.UID]Pod{},
+		condemned: map[types.UID]condemned{},
+	}
+}
+
+// Step takes one event and returns what is to be done about it. After Leave it returns nothing more.
+func (c *Core) Step(now time.Time, event Event) []Action {
+	if c.left {
+		return nil
+	}
+	c.forgetCondemned(now)
+	actions := c.handle(now, event)
+	if reason := c.reasonToLeave(now, event); reason != "" {
+		c.left = true
+		actions = append(actions, Leave{Reason: reason})
+	}
+	return actions
+}
+
+// Deadline is when the Core wants to be given a Tick, if nothing happens before; ok is false for never.
+func (c *Core) Deadline() (at time.Time, ok bool) {
+	if !c.lostAt.IsZero() && c.cfg.Checkpoint {
+		at, ok = c.lostAt.Add(c.cfg.RecoveryTimeout), true
+	}
+	if idle := c.idleSince.Add(c.cfg.SuicideTimeout); !c.idleSince.IsZero() && c.cfg.SuicideTimeout > 0 &&
+		(!ok || idle.Before(at)) {
+		at, ok = idle, true
+	}
+	return at, ok
+}
+
+func (c *Core) handle(now time.Time, event Event) []Action {
+	switch e := event.(type) {
+	case Started:
+		c.lostAt = now
+		return []Action{c.subscribe()}
+	case Subscribed:
+		return c.subscribed(e)
+	case Disconnected:
+		return c.disconnected(now)
+	case Launch:
+		return c.launch(e)
+	case Kill:
+		return c.kill(now, e)
+	case Acknowledged:
+		c.acknowledged(e)
+	case PodChanged:
+		return c.podChanged(e.Pod)
+	case PodGone:
+		return c.podGone(e.UID)
+	}
+	return nil
+}
+
+// subscribe builds a Subscribe with all that the agent has not acknowledged.
+func (c *Core) subscribe() Action {
+	var s Subscribe
+	for _, launch := range c.untaken {
+		s.Tasks = append(s.Tasks, launch.Info)
+	}
+	for i := range c.unacked {
+		c.unacked[i].told = true
+		s.Updates = append(s.Updates, c.unacked[i].update)
+	}
+	return s
+}
+
+func (c *Core) subscribed(e Subscribed) (actions []Action) {
+	c.connected, c.lostAt = true, time.Time{}
+	if !c.registered {
+		c.registered = true
+		actions = append(actions, StartNode(e))
+	}
+	for i := range c.unacked {
+		if !c.unacked[i].told { // it arose while the subscription was on its way
+			c.unacked[i].told = true
+			actions = append(actions, SendUpdate{Update: c.unacked[i].update})
+		}
+	}
+	return actions
+}
+
+func (c *Core) disconnected(now time.Time) []Action {
+	c.connected = false
+	if c.lostAt.IsZero() {
+		c.lostAt = now
+	}
+	if !c.cfg.Checkpoint {
+		return nil // reasonToLeave does the rest
+	}
+	return []Action{c.subscribe()}
+}
+
+// launch answers TASK_STARTING at once, because the scheduler binds the pod only then.
+func (c *Core) launch(e Launch) (actions []Action) {
+	old := c.tasks[e.UID]
+	if old != nil && old.id == e.Task {
+		return nil // the agent repeats itself
+	}
+	c.untaken = append(c.untaken, e)
+	if e.Problem != "" {
+		return c.update(e.Task, Error, e.Problem)
+	}
+	if old != nil {
+		actions = append(actions, c.end(old, Killed, fmt.Sprintf("task %s takes the pod over", e.Task))...)
+	}
+	delete(c.condemned, e.UID)
+	t := &task{id: e.Task, pod: e.Pod, uid: e.UID, state: Starting}
+	c.tasks[e.UID] = t
+	actions = append(actions, c.update(t.id, Starting, "")...)
+	return append(actions, c.follow(t)...)
+}
+
+// kill ends a task. A pod that the scheduler has not bound yet is not going to be bound once it reads TASK_KILLED; if a
+// binding was on its way nevertheless, podChanged deletes the pod when it shows up.
+func (c *Core) kill(now time.Time, e Kill) []Action {
+	t := c.taskByID(e.Task)
+	if t == nil {
+		return nil // it has ended, and its update is sent until the agent knows
+	}
+	if _, bound := c.pods[t.uid]; bound {
+		return []Action{DeletePod{Pod: t.pod, UID: t.uid, Grace: e.Grace}}
+	}
+	c.condemned[t.uid] = condemned{attempt: attempt(t.id), at: now}
+	return c.end(t, Killed, "killed before its pod was bound to this node")
+}
+
+func (c *Core) acknowledged(e Acknowledged) {
+	c.untaken = slices.DeleteFunc(c.untaken, func(l Launch) bool { return l.Task == e.Task })
+	c.unacked = slices.DeleteFunc(c.unacked, func(p pending) bool { return p.update.ID == e.Update })
+}
+
+func (c *Core) podChanged(pod Pod) []Action {
+	c.pods[pod.UID] = pod
+	if t := c.tasks[pod.UID]; t != nil {
+		return c.follow(t)
+	}
+	killed, ok := c.condemned[pod.UID]
+	if !ok || attempt(pod.Task) > killed.attempt {
+		return nil
+	}
+	delete(c.condemned, pod.UID)
+	if pod.Deleting || pod.ended() {
+		return nil
+	}
+	return []Action{DeletePod{Pod: pod.Key, UID: pod.UID}}
+}
+
+func (c *Core) podGone(uid types.UID) []Action {
+	delete(c.pods, uid)
+	delete(c.condemned, uid)
+	if t := c.tasks[uid]; t != nil {
+		return c.end(t, Killed, "the pod was deleted")
+	}
+	return nil
+}
+
+// follow makes the task what its pod is.
+func (c *Core) follow(t *task) []Action {
+	pod, bound := c.pods[t.uid]
+	switch {
+	case !bound:
+		return nil
+	case pod.ended() && pod.Deleting:
+		return c.end(t, Killed, "the pod was deleted")
+	case pod.Phase == corev1.PodSucceeded:
+		return c.end(t, Finished, "")
+	case pod.Phase == corev1.PodFailed:
+		return c.end(t, Failed, pod.Message)
+	case pod.Phase == corev1.PodRunning && t.state == Starting:
+		t.state = Running
+		return c.update(t.id, Running, "")
+	}
+	return nil
+}
+
+func (c *Core) end(t *task, state State, message string) []Action {
+	delete(c.tasks, t.uid)
+	return c.update(t.id, state, message)
+}
+
+// update makes an update and remembers it until it is acknowledged. Its id is derived, not drawn, so that a Core's
+// answers depend on its events alone.
+func (c *Core) update(id api.TaskID, state State, message string) []Action {
+	c.sequence++
+	u := Update{
+		ID:   uuid.NewSHA1(c.cfg.Run, fmt.Appendf(nil, "%s/%d", id, c.sequence)),
+		Task: id, State: state, Message: message,
+	}
+	c.unacked = append(c.unacked, pending{update: u, told: c.connected})
+	if !c.connected {
+		return nil
+	}
+	return []Action{SendUpdate{Update: u}}
+}
+
+// reasonToLeave says why the executor has to go now; empty for no reason.
+func (c *Core) reasonToLeave(now time.Time, event Event) string {
+	if _, ok := event.(Shutdown); ok {
+		return "told to shut down"
+	}
+	lost, isLost := event.(Disconnected)
+	if isLost && !c.cfg.Checkpoint {
+		return "the agent is gone and the framework has no checkpoints: " + lost.Reason
+	}
+	if !c.lostAt.IsZero() && c.cfg.Checkpoint && now.Sub(c.lostAt) >= c.cfg.RecoveryTimeout {
+		return fmt.Sprintf("no agent for %s", c.cfg.RecoveryTimeout)
+	}
+	switch {
+	case c.hasWork():
+		c.idleSince = time.Time{}
+	case c.idleSince.IsZero():
+		c.idleSince = now
+	case c.cfg.SuicideTimeout > 0 && now.Sub(c.idleSince) >= c.cfg.SuicideTimeout:
+		return fmt.Sprintf("no task for %s", c.cfg.SuicideTimeout)
+	}
+	return ""
+}
+
+// hasWork is true while there is a task, something the agent does not know yet, or a pod that runs here although its task
+// was lost: a restarted scheduler gives it a new one.
+func (c *Core) hasWork() bool {
+	if len(c.tasks) > 0 || len(c.unacked) > 0 {
+		return true
+	}
+	for _, pod := range c.pods {
+		if pod.Task != "" && !pod.ended() {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Core) forgetCondemned(now time.Time) {
+	for uid, killed := range c.condemned {
+		if now.Sub(killed.at) >= condemnedFor {
+			delete(c.condemned, uid)
+		}
+	}
+}
+
+func (c *Core) taskByID(id api.TaskID) *task {
+	uid, _, err := id.Parse()
+	if t := c.tasks[uid]; err == nil && t != nil && t.id == id {
+		return t
+	}
+	return nil
+}
+
+// attempt is the number of the attempt; a pod that no task is named for counts as before the first.
+func attempt(id api.TaskID) int {
+	_, n, err := id.Parse()
+	if err != nil {
+		return 0
+	}
+	return n
+}

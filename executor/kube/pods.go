@@ -1,0 +1,123 @@
+// Package kube adapts the Kubernetes API to the events and actions of the package executor, with the identity of one
+// node: it watches the pods that are bound to the node and deletes those that the executor wants gone
+// (https://kubernetes.io/docs/reference/access-authn-authz/node/ tells what a node may do). Start reading at Pods.Run.
+package kube
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/k8sm/k8sm/executor"
+)
+
+// deleteTimeout bounds one attempt to delete a pod.
+const deleteTimeout = 10 * time.Second
+
+// Pods watches and deletes the pods of one node.
+type Pods struct {
+	deletions workqueue.TypedRateLimitingInterface[deletion]
+}
+
+// deletion is executor.DeletePod as a value that can be compared, which is what a work queue's items have to be.
+type deletion struct {
+	namespace, name, uid string
+	grace                int64
+	graceGiven           bool
+}
+
+// NewPods returns Pods that take orders at once and carry them out while Run runs.
+func NewPods() *Pods {
+	return &Pods{deletions: workqueue.NewTypedRateLimitingQueue(
+		workqueue.NewTypedItemExponentialFailureRateLimiter[deletion](200*time.Millisecond, 30*time.Second))}
+}
+
+// Delete implements executor.Pods.
+func (p *Pods) Delete(d executor.DeletePod) {
+	item := deletion{namespace: d.Pod.Namespace, name: d.Pod.Name, uid: string(d.UID)}
+	if d.Grace != nil {
+		item.grace, item.graceGiven = *d.Grace, true
+	}
+	p.deletions.Add(item)
+}
+
+// Run posts the pods of the node, now and as they change, and carries out deletions, until ctx ends.
+func (p *Pods) Run(ctx context.Context, client kubernetes.Interface, node string, post func(executor.Event)) error {
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
+		informers.WithTweakListOptions(func(options *metav1.ListOptions) {
+			options.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", node).String()
+		}))
+	informer := factory.Core().V1().Pods().Informer()
+	if _, err := informer.AddEventHandler(handler(post)); err != nil {
+		return fmt.Errorf("cannot watch the pods of node %s: %w", node, err)
+	}
+	factory.StartWithContext(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		for p.deleteNext(ctx, client) {
+		}
+		return nil
+	})
+	<-ctx.Done()
+	p.deletions.ShutDown()
+	factory.Shutdown()
+	_ = group.Wait() // its goroutine returns no error
+	return ctx.Err()
+}
+
+func handler(post func(executor.Event)) cache.ResourceEventHandler {
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(o any) { post(executor.PodChanged{Pod: executor.NewPod(o.(*corev1.Pod))}) },
+		UpdateFunc: func(_, o any) { post(executor.PodChanged{Pod: executor.NewPod(o.(*corev1.Pod))}) },
+		DeleteFunc: func(o any) {
+			if missed, ok := o.(cache.DeletedFinalStateUnknown); ok {
+				o = missed.Obj
+			}
+			if pod, ok := o.(*corev1.Pod); ok {
+				post(executor.PodGone{UID: pod.UID})
+			}
+		},
+	}
+}
+
+// deleteNext carries out one deletion; false means that there will be no more.
+func (p *Pods) deleteNext(ctx context.Context, client kubernetes.Interface) bool {
+	item, stopped := p.deletions.Get()
+	if stopped {
+		return false
+	}
+	defer p.deletions.Done(item)
+	if err := item.perform(ctx, client); err != nil {
+		logrus.WithField("pod", item.namespace+"/"+item.name).Warnf("trying again: %s", err)
+		p.deletions.AddRateLimited(item)
+		return true
+	}
+	p.deletions.Forget(item)
+	return true
+}
+
+// perform deletes the pod unless it is gone, or another pod has its name by now.
+func (d deletion) perform(ctx context.Context, client kubernetes.Interface) error {
+	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
+	defer cancel()
+	options := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(d.uid)}
+	if d.graceGiven {
+		options.GracePeriodSeconds = &d.grace
+	}
+	err := client.CoreV1().Pods(d.namespace).Delete(ctx, d.name, options)
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("cannot delete pod %s/%s: %w", d.namespace, d.name, err)
+	}
+	return nil
+}

@@ -1,0 +1,176 @@
+// Package mesos adapts the Mesos v1 executor API (https://mesos.apache.org/documentation/latest/executor-http-api/) to
+// the events and actions of the package executor: it subscribes, decodes, translates and encodes. What becomes of a task
+// is decided there, not here. Start reading at Agent.Run.
+//
+// It must never import client-go: it knows of no Kubernetes.
+package mesos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/mesos/mesos-go/api/v1/lib/encoding"
+	"github.com/mesos/mesos-go/api/v1/lib/encoding/codecs"
+	mesosexec "github.com/mesos/mesos-go/api/v1/lib/executor"
+	"github.com/mesos/mesos-go/api/v1/lib/executor/calls"
+	"github.com/mesos/mesos-go/api/v1/lib/httpcli"
+	"github.com/mesos/mesos-go/api/v1/lib/httpcli/httpexec"
+
+	"github.com/k8sm/k8sm/executor"
+)
+
+const (
+	// callTimeout bounds each call to the agent, which is on the same machine.
+	callTimeout = 10 * time.Second
+	// firstBackoff is the pause before the second attempt to subscribe; it doubles up to the agent's limit.
+	firstBackoff = 50 * time.Millisecond
+)
+
+// Agent is the connection to the Mesos agent that started this process. Subscribe, Update and Disconnect may be called by
+// any goroutine.
+type Agent struct {
+	cfg       Config
+	calls     calls.Sender // short calls over kept connections
+	streams   calls.Sender // SUBSCRIBE: its connection is the stream of events
+	subscribe chan executor.Subscribe
+
+	mu     sync.Mutex // guards cancel
+	cancel context.CancelFunc
+}
+
+// New returns an Agent that is not connected yet.
+func New(cfg Config) *Agent {
+	options := []httpcli.Opt{
+		httpcli.Endpoint("http://" + cfg.AgentEndpoint + "/api/v1/executor"),
+		httpcli.Codec(codecs.ByMediaType[codecs.MediaTypeProtobuf]),
+		httpcli.Do(httpcli.With(httpcli.Timeout(callTimeout))),
+	}
+	if cfg.Token != "" {
+		options = append(options, httpcli.DefaultHeader("Authorization", "Bearer "+cfg.Token))
+	}
+	client := httpcli.New(options...)
+	who := mesosexec.CallOptions{calls.Framework(cfg.FrameworkID), calls.Executor(cfg.ExecutorID)}
+	return &Agent{
+		cfg:       cfg,
+		calls:     calls.SenderWith(httpexec.NewSender(client.Send), who...),
+		streams:   calls.SenderWith(httpexec.NewSender(client.Send, httpcli.Close(true)), who...),
+		subscribe: make(chan executor.Subscribe, 1),
+	}
+}
+
+// Subscribe implements executor.Agent. One subscription runs at a time: the executor asks for the next one when it has
+// read Disconnected.
+func (a *Agent) Subscribe(s executor.Subscribe) { a.subscribe <- s }
+
+// Disconnect implements executor.Agent.
+func (a *Agent) Disconnect() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.cancel != nil {
+		a.cancel()
+	}
+}
+
+// Update implements executor.Agent.
+func (a *Agent) Update(ctx context.Context, u executor.Update) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	response, err := a.calls.Send(ctx, calls.NonStreaming(calls.Update(a.status(u))))
+	if response != nil {
+		defer response.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("cannot send %s of task %s to the agent: %w", u.State, u.Task, err)
+	}
+	return nil
+}
+
+// Run subscribes whenever it is asked to, and posts the events that follow, until ctx ends. Attempts that follow failed
+// ones wait, at most as long as the agent allows.
+func (a *Agent) Run(ctx context.Context, post func(executor.Event)) error {
+	pause := time.Duration(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case s := <-a.subscribe:
+			if err := wait(ctx, pause); err != nil {
+				return err
+			}
+			connected, err := a.follow(ctx, s, post)
+			pause = a.nextPause(pause, connected)
+			post(executor.Disconnected{Reason: err.Error()})
+		}
+	}
+}
+
+// nextPause doubles the pause, from firstBackoff to the agent's limit, and begins anew after a connection.
+func (a *Agent) nextPause(last time.Duration, connected bool) time.Duration {
+	if connected || last == 0 {
+		return firstBackoff
+	}
+	return max(firstBackoff, min(2*last, a.cfg.SubscriptionBackoffMax))
+}
+
+// wait pauses for a random time between half of the given one and all of it, so that the executors of an agent that
+// restarts do not come all at once.
+func wait(ctx context.Context, pause time.Duration) error {
+	if pause > 0 {
+		pause = pause/2 + rand.N(pause/2)
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// follow makes one subscription and posts its events until it ends, which it tells by an error. connected is true if the
+// agent accepted it.
+func (a *Agent) follow(ctx context.Context, s executor.Subscribe, post func(executor.Event)) (connected bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a.mu.Lock()
+	a.cancel = cancel
+	a.mu.Unlock()
+
+	call, err := a.subscription(s)
+	if err != nil {
+		return false, err
+	}
+	stream, err := a.streams.Send(ctx, calls.NonStreaming(call))
+	if stream != nil {
+		defer stream.Close()
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot subscribe to the agent at %s: %w", a.cfg.AgentEndpoint, err)
+	}
+	return true, decode(stream, post)
+}
+
+// decode posts events until the stream ends. It never returns nil.
+func decode(stream encoding.Decoder, post func(executor.Event)) error {
+	for {
+		var event mesosexec.Event
+		if err := stream.Decode(&event); err != nil {
+			if errors.Is(err, io.EOF) {
+				return errors.New("the agent closed the connection")
+			}
+			return fmt.Errorf("cannot read the agent's events: %w", err)
+		}
+		if event.Type == mesosexec.Event_ERROR {
+			return fmt.Errorf("the agent says: %s", event.GetError().GetMessage())
+		}
+		for _, e := range translate(&event) {
+			post(e)
+		}
+	}
+}

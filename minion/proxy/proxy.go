@@ -1,0 +1,19 @@
+// Package proxy starts the stock kube-proxy. It and its neighbour minion/kubelet are the only packages of the minion that
+// import k8s.io/kubernetes; what kube-proxy is told is rendered by the package minion, which must link without it.
+package proxy
+
+import (
+	"github.com/spf13/cobra"
+	_ "k8s.io/component-base/metrics/prometheus/clientgo" // counts the proxy's API calls, as the stock program does
+	_ "k8s.io/component-base/metrics/prometheus/version"  // tells the version in the proxy's metrics
+	"k8s.io/kubernetes/cmd/kube-proxy/app"
+)
+
+// NewCommand returns the stock kube-proxy as a command named "proxy", with all of its own flags
+// (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-proxy/). Its feature gates are per process: only
+// a process that does nothing else may execute it. Run it through k8s.io/component-base/cli, which sets up its log.
+func NewCommand() *cobra.Command {
+	cmd := app.NewProxyCommand()
+	cmd.Use = "proxy"
+	return cmd
+}
