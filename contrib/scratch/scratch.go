@@ -230,17 +230,16 @@ func (s State) Tasks() []Task {
 }
 
 // ports are those that a cluster listens on and that are chosen before it starts.
-type ports struct{ api, etcd, etcdPeer, mesos int }
+type ports struct{ api, etcd, mesos int }
 
 func (p ports) flags() []string {
 	return []string{
-		fmt.Sprintf("--secure-port=%d", p.api), fmt.Sprintf("--etcd-port=%d", p.etcd),
-		fmt.Sprintf("--etcd-peer-port=%d", p.etcdPeer), fmt.Sprintf("--mesos-port=%d", p.mesos),
+		fmt.Sprintf("--secure-port=%d", p.api), fmt.Sprintf("--etcd-port=%d", p.etcd), fmt.Sprintf("--mesos-port=%d", p.mesos),
 	}
 }
 
 func freePorts() (p ports, err error) {
-	for _, port := range []*int{&p.api, &p.etcd, &p.etcdPeer, &p.mesos} {
+	for _, port := range []*int{&p.api, &p.etcd, &p.mesos} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return p, err

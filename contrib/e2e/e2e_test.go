@@ -1,0 +1,506 @@
+// Package e2e tests the whole chain as a user has it: the km program, a real Docker Engine, API server, kubelet,
+// kube-proxy and kernel, and the local Mesos. It imports no part of the cluster. It also holds the import rules.
+//
+// The program under test is ./km of the source tree: `make build` makes it.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8sm/k8sm/contrib/scratch"
+)
+
+// root is the source tree.
+const root = "../.."
+
+// program returns the path of something that `make build` made.
+func program(t *testing.T, path string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v; run `make build` first", err)
+	}
+	return path
+}
+
+// stateDir is a directory with a short path, as sockets need it; what is left in it when the test ends is an error,
+// because it means that a mount or a process is left too.
+func stateDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "k8sm-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("the state directory cannot be removed: %v", err)
+		}
+	})
+	return dir
+}
+
+// testWriter passes a cluster's output to the test's log.
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimRight(string(p), "\n"))
+	return len(p), nil
+}
+
+// within gives a step of a test its time limit.
+func within(t *testing.T, limit time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// up starts a cluster and has it stopped when the test ends.
+func up(t *testing.T, dir string, flags ...string) *scratch.Cluster {
+	t.Helper()
+	c, err := scratch.Start(within(t, 3*time.Minute), scratch.Config{KM: program(t, "km"), Dir: dir, Flags: flags, Out: testWriter{t}})
+	t.Cleanup(func() { stop(t, c, dir) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Usable(within(t, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		t.Fatalf("%v; run `make deps` first", err)
+	}
+	if err := scratch.ImportImage(within(t, time.Minute), c.Docker, image, "/bin/busybox", busybox); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// stop ends a cluster as Ctrl-C does. After a test that failed it shows the cluster's log.
+func stop(t *testing.T, c *scratch.Cluster, dir string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	if err := c.Stop(ctx); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("the cluster did not stop cleanly: %v", err)
+	}
+	if t.Failed() {
+		log, _ := os.ReadFile(filepath.Join(dir, "log", "km.log"))
+		t.Logf("the end of the cluster's log:\n%s", log[max(0, len(log)-20000):])
+	}
+}
+
+// image is what the tests' pods run: a static busybox.
+const image = "k8sm.io/test/busybox:latest"
+
+// pod returns a pod that runs a shell command by busybox.
+func pod(name, script string) *corev1.Pod {
+	grace := int64(2)
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: corev1.PodSpec{
+			TerminationGracePeriodSeconds: &grace,
+			RestartPolicy:                 corev1.RestartPolicyNever,
+			Containers: []corev1.Container{{
+				Name: "main", Image: image, ImagePullPolicy: corev1.PullNever,
+				Command: []string{"/bin/busybox", "sh", "-c", script},
+				Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{
+					corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("32Mi"),
+				}},
+			}},
+		},
+	}
+}
+
+// forever is a script that ends at once when asked to.
+const forever = "trap 'exit 0' TERM; while :; do /bin/busybox sleep 1 & wait $!; done"
+
+func create(t *testing.T, c *scratch.Cluster, p *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	p, err := c.Kube.CoreV1().Pods("default").Create(t.Context(), p, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// awaitPhase waits until the pod is in the phase.
+func awaitPhase(t *testing.T, c *scratch.Cluster, name string, phase corev1.PodPhase) *corev1.Pod {
+	t.Helper()
+	var p *corev1.Pod
+	err := scratch.Until(t.Context(), 90*time.Second, func(ctx context.Context) (err error) {
+		if p, err = c.Kube.CoreV1().Pods("default").Get(ctx, name, metav1.GetOptions{}); err != nil {
+			return err
+		}
+		if p.Status.Phase != phase {
+			return fmt.Errorf("pod %s is %s, want %s: %s %+v", name, p.Status.Phase, phase, p.Status.Message, p.Status.ContainerStatuses)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// awaitTask waits until the master says this of the pod's task; "" waits until it knows none.
+func awaitTask(t *testing.T, c *scratch.Cluster, p *corev1.Pod, want string) {
+	t.Helper()
+	err := scratch.Until(t.Context(), 60*time.Second, func(ctx context.Context) error {
+		state, err := c.State(ctx)
+		if err != nil {
+			return err
+		}
+		got := ""
+		for _, task := range state.Tasks() {
+			if strings.HasPrefix(task.ID, string(p.UID)+".") {
+				got = task.State
+			}
+		}
+		if got != want {
+			return fmt.Errorf("the task of pod %s is %q, want %q", p.Name, got, want)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// containers are those of the pod that run, sandbox included, with the time they started.
+func containers(t *testing.T, c *scratch.Cluster, p *corev1.Pod) map[string]string {
+	t.Helper()
+	list, err := c.Docker.ContainerList(t.Context(), container.ListOptions{
+		Filters: filters.NewArgs(filters.Arg("label", "io.kubernetes.pod.uid="+string(p.UID)))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := map[string]string{}
+	for _, s := range list {
+		info, err := c.Docker.ContainerInspect(t.Context(), s.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		started[s.ID] = info.State.StartedAt
+	}
+	return started
+}
+
+func TestDemoTakesOnePodThroughTheWholeChain(t *testing.T) {
+	demo := filepath.Join(t.TempDir(), "demo")
+	build := exec.Command("go", "build", "-trimpath", "-o", demo, "./contrib/demo")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	manifest, err := filepath.Abs(filepath.Join(root, "contrib/examples/web.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(within(t, 6*time.Minute), demo, "--km", program(t, "km"), "--image", program(t, "build/web"), "--pod", manifest)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 2 * time.Minute
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, shown := range []string{"201 Created", "TASK_RUNNING", "/registry/minions/", "Hello from pod web", "GET /\n", "no container, no task of the pod"} {
+		if !strings.Contains(string(out), shown) {
+			t.Errorf("the demo did not show %q", shown)
+		}
+	}
+}
+
+// The tests below share one cluster: its start is the costly part, and none of them breaks it for the next.
+func TestCluster(t *testing.T) {
+	before := leftovers(t)
+	dir := stateDir(t)
+	t.Run("up", func(t *testing.T) {
+		c := up(t, dir, "--resources=cpus:2;mem:2048;disk:10000;ports:[31000-31009]")
+		t.Run("invalid JSON gets the API's 400", func(t *testing.T) { invalidJSON(t, c) })
+		t.Run("a pod that can never fit stays pending and says why", func(t *testing.T) { neverFits(t, c) })
+		t.Run("a pod that succeeds ends its task", func(t *testing.T) { succeeds(t, c) })
+		t.Run("a pod that fails ends its task", func(t *testing.T) { fails(t, c) })
+		t.Run("a pod that is deleted while it runs is gone whole", func(t *testing.T) { deleted(t, c) })
+		t.Run("pods that wait for room run when there is room", func(t *testing.T) { waitsForRoom(t, c) })
+		t.Run("a host port is reached and is the task's resource", func(t *testing.T) { hostPort(t, c) })
+		t.Run("a second km up in the same directory is refused", func(t *testing.T) { secondUp(t, c) })
+	})
+	after := leftovers(t)
+	if after != before {
+		t.Errorf("the cluster left something behind:\n%s\nbefore it:\n%s", after, before)
+	}
+}
+
+func invalidJSON(t *testing.T, c *scratch.Cluster) {
+	err := c.Kube.CoreV1().RESTClient().Post().Namespace("default").Resource("pods").
+		SetHeader("Content-Type", "application/json").Body([]byte(`{"kind":"Pod",`)).Do(t.Context()).Error()
+	if !apierrors.IsBadRequest(err) {
+		t.Errorf("the API answered %v", err)
+	}
+}
+
+func neverFits(t *testing.T, c *scratch.Cluster) {
+	big := pod("too-big", forever)
+	big.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("100")
+	port := pod("port-80", forever)
+	port.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 80}}
+	elsewhere := pod("elsewhere", forever)
+	elsewhere.Spec.NodeSelector = map[string]string{"kubernetes.io/hostname": "no-such-node"}
+	for p, words := range map[*corev1.Pod][]string{
+		big: {"cpus", "100", "2"}, port: {"port", "80"}, elsewhere: {"kubernetes.io/hostname", "no-such-node"},
+	} {
+		create(t, c, p)
+		err := scratch.Until(t.Context(), 30*time.Second, func(ctx context.Context) error {
+			events, err := c.Kube.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + p.Name})
+			if err != nil {
+				return err
+			}
+			var messages []string
+			for _, e := range events.Items {
+				if e.Reason == "FailedScheduling" && containsAll(e.Message, words) {
+					return nil
+				}
+				messages = append(messages, e.Reason+": "+e.Message)
+			}
+			return fmt.Errorf("no FailedScheduling event of %s says all of %q: %q", p.Name, words, messages)
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		got, err := c.Kube.CoreV1().Pods("default").Get(t.Context(), p.Name, metav1.GetOptions{})
+		if err != nil || got.Status.Phase != corev1.PodPending || got.Spec.NodeName != "" {
+			t.Errorf("pod %s is %s on node %q, err %v", p.Name, got.Status.Phase, got.Spec.NodeName, err)
+		}
+		if err := c.Kube.CoreV1().Pods("default").Delete(t.Context(), p.Name, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func containsAll(s string, words []string) bool {
+	for _, w := range words {
+		if !strings.Contains(s, w) {
+			return false
+		}
+	}
+	return true
+}
+
+func succeeds(t *testing.T, c *scratch.Cluster) {
+	p := create(t, c, pod("succeeds", "echo done"))
+	awaitPhase(t, c, p.Name, corev1.PodSucceeded)
+	awaitTask(t, c, p, "")
+	log, err := c.Kube.CoreV1().Pods("default").GetLogs(p.Name, &corev1.PodLogOptions{}).DoRaw(t.Context())
+	if err != nil || string(log) != "done\n" {
+		t.Errorf("its log is %q, %v", log, err)
+	}
+}
+
+func fails(t *testing.T, c *scratch.Cluster) {
+	p := create(t, c, pod("fails", "exit 3"))
+	got := awaitPhase(t, c, p.Name, corev1.PodFailed)
+	if code := got.Status.ContainerStatuses[0].State.Terminated.ExitCode; code != 3 {
+		t.Errorf("exit code %d", code)
+	}
+	awaitTask(t, c, p, "")
+}
+
+// remove deletes a pod and waits until its containers and its task are gone.
+func remove(t *testing.T, c *scratch.Cluster, p *corev1.Pod) {
+	t.Helper()
+	if err := c.Kube.CoreV1().Pods("default").Delete(t.Context(), p.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	awaitTask(t, c, p, "")
+	if left := containers(t, c, p); len(left) > 0 {
+		t.Errorf("containers of pod %s are left: %v", p.Name, left)
+	}
+}
+
+func deleted(t *testing.T, c *scratch.Cluster) {
+	p := create(t, c, pod("deleted", forever))
+	awaitPhase(t, c, p.Name, corev1.PodRunning)
+	awaitTask(t, c, p, "TASK_RUNNING")
+	begin := time.Now()
+	remove(t, c, p)
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("it took %v to remove a pod with a grace period of 2 s", took)
+	}
+}
+
+func waitsForRoom(t *testing.T, c *scratch.Cluster) {
+	var pods []*corev1.Pod
+	for _, name := range []string{"room-1", "room-2"} {
+		p := pod(name, forever)
+		p.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("1200m")
+		pods = append(pods, create(t, c, p))
+		if name == "room-1" {
+			awaitPhase(t, c, name, corev1.PodRunning)
+		}
+	}
+	got, err := c.Kube.CoreV1().Pods("default").Get(t.Context(), "room-2", metav1.GetOptions{})
+	if err != nil || got.Spec.NodeName != "" {
+		t.Errorf("room-2 is on node %q while there is no room: %v", got.Spec.NodeName, err)
+	}
+	remove(t, c, pods[0])
+	awaitPhase(t, c, "room-2", corev1.PodRunning)
+	remove(t, c, pods[1])
+}
+
+func hostPort(t *testing.T, c *scratch.Cluster) {
+	p := pod("host-port", "echo hello | /bin/busybox nc -l -p 7777; "+forever)
+	p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 7777, HostPort: 31005}}
+	p = create(t, c, p)
+	awaitPhase(t, c, p.Name, corev1.PodRunning)
+	err := scratch.Until(t.Context(), 20*time.Second, func(ctx context.Context) error {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", "127.0.0.1:31005")
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		answer := make([]byte, 16)
+		if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			return err
+		}
+		n, err := conn.Read(answer)
+		if string(answer[:n]) != "hello\n" {
+			return fmt.Errorf("read %q, %w", answer[:n], err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Errorf("the host port was not reached: %v", err)
+	}
+	remove(t, c, p)
+}
+
+func secondUp(t *testing.T, c *scratch.Cluster) {
+	out, err := c.KM(within(t, 30*time.Second), "up").CombinedOutput()
+	if err == nil || strings.Count(strings.TrimSpace(string(out)), "\n") > 0 || !strings.Contains(string(out), fmt.Sprint(c.PID())) {
+		t.Errorf("err %v, output:\n%s", err, out)
+	}
+}
+
+func TestClusterKilledAndStartedAgainHasItsPodsUndisturbed(t *testing.T) {
+	before := leftovers(t)
+	dir := stateDir(t)
+	t.Run("up", func(t *testing.T) {
+		first := up(t, dir)
+		p := create(t, first, pod("survivor", forever))
+		awaitPhase(t, first, p.Name, corev1.PodRunning)
+		awaitTask(t, first, p, "TASK_RUNNING")
+		started := containers(t, first, p)
+		if len(started) != 2 {
+			t.Fatalf("the pod has containers %v", started)
+		}
+		if err := first.Kill(within(t, 30*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		again, err := first.Again(within(t, 3*time.Minute))
+		t.Cleanup(func() { stop(t, again, dir) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := awaitPhase(t, again, p.Name, corev1.PodRunning)
+		if got.UID != p.UID {
+			t.Errorf("the pod is another one: %s, was %s", got.UID, p.UID)
+		}
+		awaitTask(t, again, p, "TASK_RUNNING")
+		for id, at := range containers(t, again, p) {
+			if started[id] != at {
+				t.Errorf("container %s started at %s; before the kill there were %v", id, at, started)
+			}
+		}
+		remove(t, again, p)
+	})
+	if after := leftovers(t); after != before {
+		t.Errorf("the cluster left something behind:\n%s\nbefore it:\n%s", after, before)
+	}
+}
+
+func TestClusterStoppedAndStartedAgainHasItsPods(t *testing.T) {
+	dir := stateDir(t)
+	first := up(t, dir)
+	p := create(t, first, pod("comes-back", forever))
+	awaitPhase(t, first, p.Name, corev1.PodRunning)
+	if err := first.Stop(within(t, 2*time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	again, err := first.Again(within(t, 3*time.Minute))
+	t.Cleanup(func() { stop(t, again, dir) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitTask(t, again, p, "TASK_RUNNING")
+	next := create(t, again, pod("newcomer", forever))
+	awaitPhase(t, again, next.Name, corev1.PodRunning)
+}
+
+func TestWhatIsMissingIsOneLineAndNothingStarts(t *testing.T) {
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	port := busy.Addr().(*net.TCPAddr).Port
+	for name, test := range map[string]struct {
+		args []string
+		env  []string
+		user uint32
+		says []string
+	}{
+		"API port in use":     {args: []string{"up", fmt.Sprintf("--secure-port=%d", port)}, says: []string{fmt.Sprint(port), "in use"}},
+		"Mesos port in use":   {args: []string{"up", fmt.Sprintf("--mesos-port=%d", port)}, says: []string{fmt.Sprint(port), "in use"}},
+		"no Docker Engine":    {args: []string{"up"}, env: []string{"PATH=/nonexistent", "DOCKER_HOST=unix:///nonexistent.sock"}, says: []string{"Docker"}},
+		"no root":             {args: []string{"up"}, user: 65534, says: []string{"root"}},
+		"unreachable master":  {args: []string{"scheduler", "--mesos-master=127.0.0.1:1", "--mesos-connect-timeout=2s"}, says: []string{"no cluster"}},
+		"no cluster":          {args: []string{"kubectl", "get", "nodes"}, says: []string{"no cluster", "km up"}},
+		"an unknown flag":     {args: []string{"up", "--no-such-flag"}, says: []string{"--no-such-flag"}},
+		"resources not Mesos": {args: []string{"up", "--resources=many"}, says: []string{"many"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := stateDir(t)
+			if err := os.Chmod(dir, 0o777); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.CommandContext(within(t, time.Minute), program(t, "km"), append([]string{"--state-dir", dir}, test.args...)...)
+			cmd.Env = append(os.Environ(), test.env...)
+			if test.user != 0 {
+				cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: test.user, Gid: test.user}}
+			}
+			var out, errs bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, &errs
+			err := cmd.Run()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) {
+				t.Fatalf("it ended with %v:\n%s%s", err, out.String(), errs.String())
+			}
+			if line := strings.TrimSpace(errs.String()); strings.Contains(line, "\n") || !containsAll(line, test.says) {
+				t.Errorf("its error does not say %q in one line:\n%s", test.says, line)
+			}
+		})
+	}
+}

@@ -1,0 +1,47 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// counters are what iptables-save prints beside a rule and what changes by itself.
+var counters = regexp.MustCompile(`\[\d+:\d+\]|^#.*`)
+
+// leftovers describes what a cluster makes on its host outside its directory: iptables rules, links, routes, mounts. Two
+// equal answers before and after a cluster mean that it left nothing behind.
+func leftovers(t *testing.T) string {
+	t.Helper()
+	var lines []string
+	for _, tool := range [][]string{{"iptables-save"}, {"ip6tables-save"}, {"ip", "-o", "link"}, {"ip", "route", "show", "table", "all"}} {
+		out, err := exec.CommandContext(t.Context(), tool[0], tool[1:]...).Output()
+		if err != nil {
+			t.Fatalf("%v: %v", tool, err)
+		}
+		for _, line := range strings.Split(string(out), "\n") {
+			if tool[0] == "ip" && tool[2] == "link" {
+				// Index, flags and statistics of other links are not ours to compare; their names are.
+				line, _, _ = strings.Cut(strings.TrimLeft(line, "0123456789: "), ":")
+			}
+			// A table that exists and is empty is as good as none.
+			if line = counters.ReplaceAllString(line, ""); !strings.HasPrefix(line, "*") && line != "COMMIT" && !strings.HasSuffix(strings.TrimSpace(line), "ACCEPT") {
+				lines = append(lines, tool[0]+" "+line)
+			}
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range strings.Split(string(mounts), "\n") {
+		if strings.Contains(line, "k8sm") {
+			lines = append(lines, "mount "+line)
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(slices.Compact(lines), "\n")
+}
