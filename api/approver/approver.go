@@ -1,0 +1,153 @@
+// Package approver decides about the certificates that nodes ask for: a kubelet's first client certificate, which it
+// asks for with a bootstrap token, and its serving certificate. A bootstrap token is good for one node only, which is
+// what stock Kubernetes does not check. The package must not import k8s.io/kubernetes.
+//
+// Start reading at Decide, which holds all the rules; Run only fetches what it needs and writes down what it says.
+package approver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+const (
+	// Back-off of a request that waits for its node, or whose decision could not be written down.
+	firstRetry = 200 * time.Millisecond
+	lastRetry  = 15 * time.Second
+)
+
+// Run decides about requests as they come in until ctx is done. The client must be allowed to read requests, nodes and
+// the secrets of kube-system, and to approve for the signers of kubelets.
+func Run(ctx context.Context, client kubernetes.Interface) error {
+	queue := workqueue.NewTypedRateLimitingQueue(
+		workqueue.NewTypedItemExponentialFailureRateLimiter[string](firstRetry, lastRetry))
+	factory := informers.NewSharedInformerFactory(client, 0)
+	requests := factory.Certificates().V1().CertificateSigningRequests()
+	add := func(obj any) { queue.Add(obj.(*certificatesv1.CertificateSigningRequest).Name) }
+	_, err := requests.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    add,
+		UpdateFunc: func(_, obj any) { add(obj) },
+	})
+	if err != nil {
+		return fmt.Errorf("cannot watch certificate signing requests: %w", err)
+	}
+	factory.Start(ctx.Done())
+	defer factory.Shutdown()
+
+	var worker sync.WaitGroup
+	worker.Go(func() {
+		for {
+			name, shutdown := queue.Get()
+			if shutdown {
+				return
+			}
+			request, err := requests.Lister().Get(name)
+			if err == nil {
+				err = handle(ctx, client, request)
+			}
+			again(ctx, queue, name, err)
+		}
+	})
+	<-ctx.Done()
+	queue.ShutDown()
+	worker.Wait()
+	return nil
+}
+
+// again puts the request back if there is more to do about it.
+func again(ctx context.Context, queue workqueue.TypedRateLimitingInterface[string], name string, err error) {
+	defer queue.Done(name)
+	if err == nil || apierrors.IsNotFound(err) || ctx.Err() != nil {
+		queue.Forget(name)
+		return
+	}
+	if !errors.Is(err, errWait) {
+		logrus.WithError(err).WithField("csr", name).Warn("cannot decide about a certificate signing request; trying again")
+	}
+	queue.AddRateLimited(name)
+}
+
+// errWait is for a request that is to be looked at again.
+var errWait = errors.New("the request has to wait")
+
+func handle(ctx context.Context, client kubernetes.Interface, request *certificatesv1.CertificateSigningRequest) error {
+	if len(request.Status.Conditions) > 0 || len(request.Status.Certificate) > 0 {
+		return nil
+	}
+	facts, err := gather(ctx, client, request)
+	if err != nil {
+		return err
+	}
+	verdict, reason := Decide(facts)
+	switch verdict {
+	case Ignore:
+		return nil
+	case Wait:
+		return fmt.Errorf("%w: %s", errWait, reason)
+	}
+	decided := request.DeepCopy()
+	decided.Status.Conditions = append(decided.Status.Conditions, condition(verdict, reason))
+	_, err = client.CertificatesV1().CertificateSigningRequests().
+		UpdateApproval(ctx, request.Name, decided, metav1.UpdateOptions{})
+	if err != nil {
+		return fmt.Errorf("cannot %s: %w", verdict, err)
+	}
+	log := logrus.WithFields(logrus.Fields{"csr": request.Name, "user": request.Spec.Username, "reason": reason})
+	if verdict == Deny {
+		log.Warn("denied a certificate")
+		return nil
+	}
+	log.Info("approved a certificate")
+	return nil
+}
+
+// gather fetches what Decide must know about the request.
+func gather(ctx context.Context, client kubernetes.Interface, request *certificatesv1.CertificateSigningRequest) (Facts, error) {
+	facts := Facts{Request: request}
+	if id, ok := strings.CutPrefix(request.Spec.Username, bootstrapUserPrefix); ok {
+		secret, err := client.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, "bootstrap-token-"+id, metav1.GetOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return Facts{}, fmt.Errorf("cannot read the bootstrap token: %w", err)
+		}
+		if err == nil {
+			facts.TokenNode = secret.Labels[api.LabelNode]
+		}
+		return facts, nil
+	}
+	if name, ok := strings.CutPrefix(request.Spec.Username, nodeUserPrefix); ok {
+		node, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return Facts{}, fmt.Errorf("cannot read the node: %w", err)
+		}
+		if err == nil {
+			facts.Node = node
+		}
+	}
+	return facts, nil
+}
+
+func condition(verdict Verdict, reason string) certificatesv1.CertificateSigningRequestCondition {
+	c := certificatesv1.CertificateSigningRequestCondition{
+		Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "K8smApproved", Message: reason,
+	}
+	if verdict == Deny {
+		c.Type, c.Reason = certificatesv1.CertificateDenied, "K8smDenied"
+	}
+	return c
+}

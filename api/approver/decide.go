@@ -1,0 +1,171 @@
+package approver
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"slices"
+	"strings"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Verdict is what is to happen to a certificate signing request.
+type Verdict int
+
+const (
+	// Ignore leaves the request to others: the stock approver or an administrator.
+	Ignore Verdict = iota
+	// Approve lets the signer sign.
+	Approve
+	// Deny ends the request; its maker is told why.
+	Deny
+	// Wait is for a request that may become right when the API server knows more about the node.
+	Wait
+)
+
+// String returns the verdict as a word.
+func (v Verdict) String() string {
+	switch v {
+	case Approve:
+		return "approve"
+	case Deny:
+		return "deny"
+	case Wait:
+		return "wait"
+	default:
+		return "ignore"
+	}
+}
+
+// Facts are what a decision rests on.
+type Facts struct {
+	Request *certificatesv1.CertificateSigningRequest
+	// TokenNode is the node that the requester's bootstrap token is for; empty when the requester is not such a token or
+	// the token is for no node.
+	TokenNode string
+	// Node is the node that the requester says it is; nil when there is none.
+	Node *corev1.Node
+}
+
+const (
+	bootstrapUserPrefix = "system:bootstrap:"
+	nodeUserPrefix      = "system:node:"
+	nodesGroup          = "system:nodes"
+)
+
+// Decide returns what is to happen to a request that has not been decided yet, and why. The signers' own rules are at
+// https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers.
+func Decide(f Facts) (Verdict, string) {
+	spec := f.Request.Spec
+	fromToken := strings.HasPrefix(spec.Username, bootstrapUserPrefix)
+	switch {
+	case fromToken && spec.SignerName != certificatesv1.KubeAPIServerClientKubeletSignerName:
+		return Deny, "a bootstrap token may ask for a kubelet's client certificate only"
+	case fromToken:
+		return decideClient(f)
+	case spec.SignerName == certificatesv1.KubeletServingSignerName && isNode(spec):
+		return decideServing(f)
+	default:
+		return Ignore, ""
+	}
+}
+
+func isNode(spec certificatesv1.CertificateSigningRequestSpec) bool {
+	return strings.HasPrefix(spec.Username, nodeUserPrefix) && slices.Contains(spec.Groups, nodesGroup)
+}
+
+// decideClient is about the first certificate of a node. Later ones are asked for with the one before, which the stock
+// approver handles.
+func decideClient(f Facts) (Verdict, string) {
+	request, err := parse(f.Request.Spec.Request)
+	if err != nil {
+		return Deny, err.Error()
+	}
+	if f.TokenNode == "" {
+		return Deny, "the bootstrap token is for no node"
+	}
+	if problem := subjectProblem(request, nodeUserPrefix+f.TokenNode); problem != "" {
+		return Deny, problem
+	}
+	if len(request.DNSNames)+len(request.IPAddresses)+len(request.EmailAddresses)+len(request.URIs) > 0 {
+		return Deny, "a client certificate must not have subject alternative names"
+	}
+	if !usagesAre(f.Request.Spec.Usages, certificatesv1.UsageClientAuth) {
+		return Deny, "the usages are not those of a client certificate"
+	}
+	return Approve, "the bootstrap token is for node " + f.TokenNode
+}
+
+// decideServing is about the certificate with which a kubelet serves logs, exec and metrics.
+func decideServing(f Facts) (Verdict, string) {
+	request, err := parse(f.Request.Spec.Request)
+	if err != nil {
+		return Deny, err.Error()
+	}
+	if problem := subjectProblem(request, f.Request.Spec.Username); problem != "" {
+		return Deny, problem
+	}
+	if len(request.EmailAddresses)+len(request.URIs) > 0 || len(request.DNSNames)+len(request.IPAddresses) == 0 {
+		return Deny, "a kubelet's certificate must be for DNS names and IP addresses"
+	}
+	if !usagesAre(f.Request.Spec.Usages, certificatesv1.UsageServerAuth) {
+		return Deny, "the usages are not those of a serving certificate"
+	}
+	if f.Node == nil {
+		return Wait, "there is no such node"
+	}
+	if stranger := foreignName(request, f.Node); stranger != "" {
+		return Wait, fmt.Sprintf("%s is not among the addresses in the status of node %s", stranger, f.Node.Name)
+	}
+	return Approve, "all names are the node's"
+}
+
+// subjectProblem says what keeps the request's subject from being the node user, or nothing.
+func subjectProblem(request *x509.CertificateRequest, user string) string {
+	if request.Subject.CommonName != user {
+		return fmt.Sprintf("the common name is %q and must be %q", request.Subject.CommonName, user)
+	}
+	if !slices.Equal(request.Subject.Organization, []string{nodesGroup}) {
+		return fmt.Sprintf("the organization must be %s alone", nodesGroup)
+	}
+	return ""
+}
+
+// usagesAre reports whether the usages are what a kubelet asks for: the purpose, signing, and for RSA keys encipherment.
+func usagesAre(usages []certificatesv1.KeyUsage, purpose certificatesv1.KeyUsage) bool {
+	for _, u := range usages {
+		if u != purpose && u != certificatesv1.UsageDigitalSignature && u != certificatesv1.UsageKeyEncipherment {
+			return false
+		}
+	}
+	return slices.Contains(usages, purpose) && slices.Contains(usages, certificatesv1.UsageDigitalSignature)
+}
+
+// foreignName returns a name or address in the request that is not the node's, or nothing.
+func foreignName(request *x509.CertificateRequest, node *corev1.Node) string {
+	own := []string{node.Name}
+	for _, a := range node.Status.Addresses {
+		own = append(own, a.Address)
+	}
+	for _, name := range request.DNSNames {
+		if !slices.Contains(own, name) {
+			return name
+		}
+	}
+	for _, ip := range request.IPAddresses {
+		if !slices.Contains(own, ip.String()) {
+			return ip.String()
+		}
+	}
+	return ""
+}
+
+func parse(data []byte) (*x509.CertificateRequest, error) {
+	block, _ := pem.Decode(data)
+	if block == nil || block.Type != "CERTIFICATE REQUEST" {
+		return nil, fmt.Errorf("the request is not a PEM block CERTIFICATE REQUEST")
+	}
+	return x509.ParseCertificateRequest(block.Bytes)
+}

@@ -1,0 +1,108 @@
+package controlplane
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// object is an add-on: an API object that every k8sm cluster has.
+type object interface {
+	metav1.Object
+	runtime.Object
+}
+
+func kindOf(o object) string { return o.GetObjectKind().GroupVersionKind().Kind }
+
+// fieldManager owns what the add-ons set, by the rules of server-side apply
+// (https://kubernetes.io/docs/reference/using-api/server-side-apply/).
+const fieldManager = "k8sm"
+
+// applyAddOns makes the add-ons as they should be. It is repeated at each start, and tries again until ctx ends while
+// the API server is still making the namespaces that they are in.
+func applyAddOns(ctx context.Context, client kubernetes.Interface, minion api.MinionConfig) error {
+	config, err := minionConfigMap(minion)
+	if err != nil {
+		return err
+	}
+	for _, o := range append(rbac(), config) {
+		var last error
+		once := func(ctx context.Context) (bool, error) {
+			last = apply(ctx, client, o)
+			return last == nil, permanent(last)
+		}
+		if err := wait.PollUntilContextCancel(ctx, 200*time.Millisecond, true, once); err != nil {
+			return fmt.Errorf("cannot apply the add-on %s %s: %w", kindOf(o), o.GetName(), last)
+		}
+	}
+	return nil
+}
+
+// permanent returns the error if it will not go away by itself.
+func permanent(err error) error {
+	if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsForbidden(err) {
+		return err
+	}
+	return nil
+}
+
+func apply(ctx context.Context, client kubernetes.Interface, o object) error {
+	resource, group := resourceOf(client, kindOf(o))
+	data, err := json.Marshal(o)
+	if err != nil {
+		return fmt.Errorf("cannot encode: %w", err)
+	}
+	return group.Patch(types.ApplyPatchType).
+		NamespaceIfScoped(o.GetNamespace(), o.GetNamespace() != "").
+		Resource(resource).Name(o.GetName()).
+		Param("fieldManager", fieldManager).Param("force", "true").
+		Body(data).Do(ctx).Error()
+}
+
+// resourceOf returns where objects of an add-on's kind are in the API.
+func resourceOf(client kubernetes.Interface, kind string) (string, rest.Interface) {
+	switch kind {
+	case "ClusterRole":
+		return "clusterroles", client.RbacV1().RESTClient()
+	case "ClusterRoleBinding":
+		return "clusterrolebindings", client.RbacV1().RESTClient()
+	case "Role":
+		return "roles", client.RbacV1().RESTClient()
+	case "RoleBinding":
+		return "rolebindings", client.RbacV1().RESTClient()
+	default:
+		return "configmaps", client.CoreV1().RESTClient()
+	}
+}
+
+func (c Config) minionConfig() api.MinionConfig {
+	return api.MinionConfig{
+		ClusterDomain: c.ClusterDomain, ClusterDNS: c.ClusterDNS,
+		ClusterCIDR: c.ClusterCIDR, ServiceCIDR: c.ServiceCIDR,
+		RootDir: c.NodeRootDir, DockerHost: c.DockerHost,
+	}
+}
+
+func minionConfigMap(minion api.MinionConfig) (object, error) {
+	data, err := json.Marshal(minion)
+	if err != nil {
+		return nil, fmt.Errorf("cannot encode the minions' configuration: %w", err)
+	}
+	return &corev1.ConfigMap{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: api.MinionConfigNamespace, Name: api.MinionConfigName},
+		Data:       map[string]string{api.MinionConfigKey: string(data)},
+	}, nil
+}

@@ -1,0 +1,60 @@
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/sirupsen/logrus"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
+)
+
+// controllerManager returns the stock kube-controller-manager, ready to be run
+// (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/). It listens nowhere.
+func (c Config) controllerManager() (func(context.Context) error, error) {
+	o, err := options.NewKubeControllerManagerOptions()
+	if err != nil {
+		return nil, fmt.Errorf("cannot set up kube-controller-manager: %w", err)
+	}
+	all, off, aliases := app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases()
+	if err := parse(o.Flags(all, off, aliases), c.controllerManagerFlags()); err != nil {
+		return nil, fmt.Errorf("cannot set up kube-controller-manager: %w", err)
+	}
+	if err := o.ComponentGlobalsRegistry.Set(); err != nil {
+		return nil, fmt.Errorf("cannot set kube-controller-manager's feature gates: %w", err)
+	}
+	return func(ctx context.Context) error {
+		config, err := o.Config(ctx, all, off, aliases)
+		if err != nil {
+			return fmt.Errorf("cannot set up kube-controller-manager: %w", err)
+		}
+		err = app.Run(ctx, config.Complete())
+		if ctx.Err() != nil {
+			// It also calls it an error to be stopped before all of its controllers have begun.
+			logrus.WithError(err).Debug("kube-controller-manager was stopped")
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("kube-controller-manager stopped: %w", err)
+		}
+		return nil
+	}, nil
+}
+
+func (c Config) controllerManagerFlags() flags {
+	d := c.StateDir
+	// An embedded etcd has one control plane, which need not wait for a dead one's lease to run out. An etcd of its own
+	// may have several. Without the feature gate the stock program ends the whole process when it loses its lease.
+	several := len(c.EtcdServers) > 0
+	return flags{
+		"kubeconfig": d.ControllerManagerKubeconfig(), "secure-port": "0", "profiling": "false",
+		"leader-elect":        strconv.FormatBool(several),
+		"feature-gates":       "ControllerManagerReleaseLeaderElectionLockOnExit=" + strconv.FormatBool(several),
+		"allocate-node-cidrs": "true", "cluster-cidr": c.ClusterCIDR, "service-cluster-ip-range": c.ServiceCIDR,
+
+		"controllers":                     "*,bootstrap-signer-controller,token-cleaner-controller",
+		"use-service-account-credentials": "true", "service-account-private-key-file": d.ServiceAccountKey(),
+		"root-ca-file": d.CA(), "cluster-signing-cert-file": d.CA(), "cluster-signing-key-file": d.CAKey(),
+	}
+}

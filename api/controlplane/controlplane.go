@@ -1,0 +1,206 @@
+// Package controlplane runs etcd, kube-apiserver and kube-controller-manager, stock and unmodified, in this one process:
+// what `km apiserver` is. It knows their flags, in which order they start and stop, and which objects every k8sm cluster
+// has (add-ons). Policy about pods and nodes is not here.
+//
+// It is one of the few packages that may import k8s.io/kubernetes. The stock programs keep feature gates, metrics and
+// registries of informers per process, so Run may be called once in a process.
+//
+// Start reading at Run; server and its users in this package are the layers that Run stacks.
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/k8sm/k8sm/api/approver"
+	"github.com/k8sm/k8sm/api/statedir"
+)
+
+// Config is how the control plane is to run. The zero value of a field that AddFlags knows is not its default: call
+// AddFlags first.
+type Config struct {
+	// StateDir is where certificates, kubeconfigs and etcd's data are kept.
+	StateDir statedir.Dir
+
+	// BindAddress and SecurePort are where the API server listens. Port 0 takes any free port.
+	BindAddress string
+	SecurePort  int
+	// AdvertiseAddress is the IP address at which nodes and pods reach the API server; empty means BindAddress.
+	AdvertiseAddress string
+
+	// EtcdServers are the URLs of an existing etcd; empty means the embedded one.
+	EtcdServers []string
+	// EtcdCAFile, EtcdCertFile and EtcdKeyFile are for an existing etcd that asks for TLS.
+	EtcdCAFile, EtcdCertFile, EtcdKeyFile string
+	// EtcdPort is the port on 127.0.0.1 that the embedded etcd serves. Port 0 takes any free port.
+	EtcdPort int
+
+	// ServiceCIDR and ClusterCIDR are the ranges that service and pod addresses come from.
+	ServiceCIDR, ClusterCIDR string
+	// ClusterDomain is the cluster's DNS domain and ClusterDNS its servers, as pods are told.
+	ClusterDomain string
+	ClusterDNS    []string
+
+	// NodeRootDir and DockerHost are for api.MinionConfig; empty leaves the choice to the minions.
+	NodeRootDir, DockerHost string
+
+	// Ready, if set, is called once with the API server's URL when it serves and the add-ons are in place.
+	Ready func(url string)
+}
+
+// AddFlags adds the flags of `km apiserver` and sets the defaults. StateDir and Ready have no flag here.
+func (c *Config) AddFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&c.BindAddress, "bind-address", "127.0.0.1", "IP address on which the API server listens")
+	fs.IntVar(&c.SecurePort, "secure-port", 6443, "port of the API server (HTTPS); 0 takes any free port")
+	fs.StringVar(&c.AdvertiseAddress, "advertise-address", "",
+		"IP address at which nodes and pods reach the API server (default: --bind-address)")
+	fs.StringSliceVar(&c.EtcdServers, "etcd-servers", nil,
+		"URLs of an existing etcd, such as https://10.0.0.5:2379; without it an etcd runs inside this process")
+	fs.StringVar(&c.EtcdCAFile, "etcd-cafile", "", "with --etcd-servers: authority of etcd's certificate")
+	fs.StringVar(&c.EtcdCertFile, "etcd-certfile", "", "with --etcd-servers: client certificate")
+	fs.StringVar(&c.EtcdKeyFile, "etcd-keyfile", "", "with --etcd-servers: key of the client certificate")
+	fs.IntVar(&c.EtcdPort, "etcd-port", 2379, "port of the embedded etcd on 127.0.0.1; 0 takes any free port")
+	fs.StringVar(&c.ServiceCIDR, "service-cluster-ip-range", "10.96.0.0/16", "range that service addresses come from")
+	fs.StringVar(&c.ClusterCIDR, "cluster-cidr", "10.244.0.0/16",
+		"range that pod addresses come from; each node gets a /24 of it")
+	fs.StringVar(&c.ClusterDomain, "cluster-domain", "cluster.local", "DNS domain of the cluster")
+	fs.StringSliceVar(&c.ClusterDNS, "cluster-dns", nil, "addresses of the cluster's DNS servers, as pods are told")
+	fs.StringVar(&c.NodeRootDir, "node-root-dir", "",
+		"directory on each node for what outlives a Mesos sandbox (default: the minion's own)")
+	fs.StringVar(&c.DockerHost, "docker-host", "", "Docker Engine of each node (default: the minion's own)")
+}
+
+// Run starts the control plane and blocks until ctx is done or a part of it fails. When it returns, all that it started
+// has stopped. A port or state directory that is in use is an error before anything is started.
+func Run(ctx context.Context, c Config) (err error) {
+	if err := c.validate(); err != nil {
+		return err
+	}
+	unlock, err := c.StateDir.Lock()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	p, err := reserve(c)
+	if err != nil {
+		return err
+	}
+	defer p.release()
+	if err := c.StateDir.Prepare(c.pkiSpec(p, time.Now())); err != nil {
+		return err
+	}
+	return c.runEtcd(ctx, p)
+}
+
+// runEtcd is the lowest layer; the others end before it does.
+func (c Config) runEtcd(ctx context.Context, p *ports) error {
+	access := statedir.Etcd{Endpoints: c.EtcdServers, CAFile: c.EtcdCAFile, CertFile: c.EtcdCertFile, KeyFile: c.EtcdKeyFile}
+	ask := access
+	failed := make(<-chan error)
+	if len(c.EtcdServers) == 0 {
+		e, err := startEtcd(ctx, c.StateDir, p.etcd)
+		if err != nil {
+			return err
+		}
+		defer e.Close()
+		failed = e.Err()
+		access = embeddedEtcd(c.StateDir, p.etcd)
+		ask = access
+		ask.CertFile, ask.KeyFile = c.StateDir.Pair(statedir.APIServerEtcdClient)
+	}
+	if err := c.StateDir.WriteEtcd(access); err != nil {
+		return err
+	}
+	watched := start(ctx, func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return fmt.Errorf("etcd stopped: %w", err)
+		}
+	})
+	return whileRunning(ctx, watched, func(ctx context.Context) error { return c.runAPIServer(ctx, p, ask) })
+}
+
+// runAPIServer runs the API server and, once it is ready, all that are its clients.
+func (c Config) runAPIServer(ctx context.Context, p *ports, etcd statedir.Etcd) error {
+	run, err := c.apiServer(p.api, etcd)
+	if err != nil {
+		return err
+	}
+	return whileRunning(ctx, start(ctx, run), func(ctx context.Context) error { return c.runClients(ctx, p) })
+}
+
+func (c Config) runClients(ctx context.Context, p *ports) error {
+	admin, err := clientcmd.BuildConfigFromFlags("", c.StateDir.AdminKubeconfig())
+	if err != nil {
+		return fmt.Errorf("cannot read the administrator's kubeconfig: %w", err)
+	}
+	client, err := kubernetes.NewForConfig(admin)
+	if err != nil {
+		return fmt.Errorf("cannot make a client of the API server: %w", err)
+	}
+	if err := waitReady(ctx, client); err != nil {
+		return err
+	}
+	manage, err := c.controllerManager()
+	if err != nil {
+		return err
+	}
+	approve := func(ctx context.Context) error { return approver.Run(ctx, client) }
+	return whileRunning(ctx, start(ctx, manage), func(ctx context.Context) error {
+		return whileRunning(ctx, start(ctx, approve), func(ctx context.Context) error {
+			if err := applyAddOns(ctx, client, c.minionConfig()); err != nil {
+				return err
+			}
+			logrus.WithField("url", c.serverURL(p)).Info("the control plane is ready")
+			if c.Ready != nil {
+				c.Ready(c.serverURL(p))
+			}
+			<-ctx.Done()
+			return nil
+		})
+	})
+}
+
+// validate finds what would otherwise show only after parts have started.
+func (c Config) validate() error {
+	for flag, address := range map[string]string{"bind-address": c.BindAddress, "advertise-address": c.advertised()} {
+		if net.ParseIP(address) == nil {
+			return fmt.Errorf("cannot use --%s=%s: not an IP address", flag, address)
+		}
+	}
+	if net.ParseIP(c.advertised()).IsUnspecified() {
+		return fmt.Errorf("cannot advertise %s: give --advertise-address with --bind-address=%s", c.advertised(), c.BindAddress)
+	}
+	for flag, cidr := range map[string]string{"service-cluster-ip-range": c.ServiceCIDR, "cluster-cidr": c.ClusterCIDR} {
+		if _, _, err := net.ParseCIDR(cidr); err != nil {
+			return fmt.Errorf("cannot use --%s=%s: not a range such as 10.96.0.0/16", flag, cidr)
+		}
+	}
+	if len(c.EtcdServers) == 0 && c.EtcdCAFile+c.EtcdCertFile+c.EtcdKeyFile != "" {
+		return errors.New("cannot use --etcd-cafile, --etcd-certfile or --etcd-keyfile without --etcd-servers")
+	}
+	return nil
+}
+
+func (c Config) advertised() string {
+	if c.AdvertiseAddress != "" {
+		return c.AdvertiseAddress
+	}
+	return c.BindAddress
+}
+
+func (c Config) serverURL(p *ports) string {
+	port := p.api.Addr().(*net.TCPAddr).Port
+	return "https://" + net.JoinHostPort(c.advertised(), strconv.Itoa(port))
+}

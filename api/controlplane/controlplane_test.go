@@ -1,0 +1,203 @@
+package controlplane
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/k8sm/k8sm/api/statedir"
+)
+
+// childDir, in the environment, makes this test binary run a control plane instead of tests, because the stock programs
+// can be started once in a process only, and because a test is to kill one.
+const childDir = "K8SM_TEST_STATE_DIR"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childDir); dir != "" {
+		os.Exit(runChild(statedir.Dir(dir)))
+	}
+	os.Exit(m.Run())
+}
+
+// runChild runs until SIGTERM, and says "ready" and "stopped" on its output.
+func runChild(dir statedir.Dir) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	c := defaults(dir)
+	c.Ready = func(url string) { fmt.Println("ready", url) }
+	if err := Run(ctx, c); err != nil {
+		fmt.Println("failed", err)
+		return 1
+	}
+	fmt.Println("stopped")
+	return 0
+}
+
+// defaults is a configuration as by flags, on free ports.
+func defaults(dir statedir.Dir) Config {
+	var c Config
+	c.AddFlags(pflag.NewFlagSet("", pflag.ContinueOnError))
+	c.StateDir, c.SecurePort, c.EtcdPort = dir, 0, 0
+	return c
+}
+
+// child is a control plane in a process of its own.
+type child struct {
+	cmd   *exec.Cmd
+	lines chan string
+	url   string
+}
+
+// startChild returns when the control plane in the directory is ready.
+func startChild(t *testing.T, dir statedir.Dir) *child {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childDir+"="+string(dir))
+	log, err := os.OpenFile(filepath.Join(string(dir), "child.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = log
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c := &child{cmd: cmd, lines: make(chan string, 16)}
+	go func() {
+		defer close(c.lines)
+		for s := bufio.NewScanner(out); s.Scan(); {
+			c.lines <- s.Text()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		_ = log.Close()
+		if t.Failed() {
+			data, _ := os.ReadFile(log.Name())
+			t.Logf("the control plane's log ends with\n%s", data[max(0, len(data)-8000):])
+		}
+	})
+	url, ok := strings.CutPrefix(c.next(t), "ready ")
+	if !ok {
+		t.Fatalf("the control plane did not become ready")
+	}
+	c.url = url
+	t.Logf("ready after %v with %s resident", time.Since(begin).Round(10*time.Millisecond), resident(cmd.Process.Pid))
+	return c
+}
+
+// next returns the child's next line of output.
+func (c *child) next(t *testing.T) string {
+	t.Helper()
+	select {
+	case line, ok := <-c.lines:
+		if !ok {
+			t.Fatal("the control plane ended")
+		}
+		return line
+	case <-time.After(2 * time.Minute):
+		t.Fatal("the control plane said nothing for two minutes")
+		return ""
+	}
+}
+
+// stop ends the child as an operator would.
+func (c *child) stop(t *testing.T) {
+	t.Helper()
+	begin := time.Now()
+	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if line := c.next(t); line != "stopped" {
+		t.Fatalf("the control plane said %q", line)
+	}
+	t.Logf("stopped after %v", time.Since(begin).Round(10*time.Millisecond))
+}
+
+// kill ends the child as a crash would.
+func (c *child) kill(t *testing.T) {
+	t.Helper()
+	if err := c.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.cmd.Wait()
+}
+
+func resident(pid int) string {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return err.Error()
+	}
+	for line := range strings.Lines(string(data)) {
+		if size, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			return strings.TrimSpace(size)
+		}
+	}
+	return "?"
+}
+
+func adminConfig(t *testing.T, dir statedir.Dir) *rest.Config {
+	t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", dir.AdminKubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+func clientOf(t *testing.T, config *rest.Config) kubernetes.Interface {
+	t.Helper()
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+func TestUsedPortIsOneClearErrorBeforeAnythingStarts(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := l.Addr().(*net.TCPAddr).Port
+	for flag, set := range map[string]func(*Config){
+		"--secure-port": func(c *Config) { c.SecurePort = port },
+		"--etcd-port":   func(c *Config) { c.EtcdPort = port },
+	} {
+		c := defaults(statedir.Dir(t.TempDir()))
+		set(&c)
+		err := Run(t.Context(), c)
+		want := fmt.Sprintf("cannot listen on 127.0.0.1:%d: address already in use; stop what uses it or give %s", port, flag)
+		if err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("%v is not EADDRINUSE", err)
+		}
+		if _, err := os.Stat(c.StateDir.EtcdData()); !os.IsNotExist(err) {
+			t.Errorf("etcd was started: %v", err)
+		}
+	}
+}

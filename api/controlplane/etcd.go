@@ -1,0 +1,78 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+
+	"github.com/k8sm/k8sm/api/statedir"
+)
+
+// etcdServer is the embedded etcd.
+type etcdServer struct {
+	*embed.Etcd
+	logged zap.AtomicLevel
+}
+
+// startEtcd starts the embedded etcd on loopback and waits until it serves. It has one member and so no peer listener.
+// It lets nobody in without a certificate of its own authority (https://etcd.io/docs/v3.6/op-guide/security/).
+func startEtcd(ctx context.Context, dir statedir.Dir, port int) (*etcdServer, error) {
+	// Until it serves, etcd warns of choices that are right for one member on loopback.
+	s := &etcdServer{logged: zap.NewAtomicLevelAt(zap.ErrorLevel)}
+	e, err := embed.StartEtcd(etcdConfig(dir, port, zapToLogrus("etcd", s.logged)))
+	if err != nil {
+		return nil, fmt.Errorf("cannot start etcd in %s: %w", dir.EtcdData(), err)
+	}
+	s.Etcd = e
+	select {
+	case <-e.Server.ReadyNotify():
+		s.logged.SetLevel(zap.WarnLevel)
+		return s, nil
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-e.Server.StopNotify():
+		err = errors.New("it stopped")
+	case err = <-e.Err():
+	}
+	s.Close()
+	return nil, fmt.Errorf("cannot start etcd in %s: %w", dir.EtcdData(), err)
+}
+
+func etcdConfig(dir statedir.Dir, port int, log *zap.Logger) *embed.Config {
+	certFile, keyFile := dir.Pair(statedir.EtcdServer)
+	c := embed.NewConfig()
+	c.Name = "k8sm"
+	c.InitialCluster = c.InitialClusterFromName(c.Name)
+	c.Dir = dir.EtcdData()
+	c.ListenPeerUrls = nil
+	c.ListenClientUrls = []url.URL{{Scheme: "https", Host: fmt.Sprintf("127.0.0.1:%d", port)}}
+	c.AdvertiseClientUrls = c.ListenClientUrls
+	c.EnableGRPCGateway = false
+	c.WarningUnaryRequestDuration = embed.DefaultWarningUnaryRequestDuration
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)
+	c.ClientTLSInfo = transport.TLSInfo{
+		CertFile: certFile, KeyFile: keyFile, TrustedCAFile: dir.EtcdCA(), ClientCertAuth: true,
+	}
+	return c
+}
+
+// Close stops etcd and waits for it. What etcd then says about closed listeners is no error.
+func (s *etcdServer) Close() {
+	s.logged.SetLevel(zap.FatalLevel)
+	s.Etcd.Close()
+}
+
+// embeddedEtcd is how programs other than the API server reach the embedded etcd.
+func embeddedEtcd(dir statedir.Dir, port int) statedir.Etcd {
+	return statedir.Etcd{
+		Endpoints: []string{fmt.Sprintf("https://127.0.0.1:%d", port)},
+		CAFile:    dir.EtcdCA(),
+		CertFile:  dir.EtcdClientCert(),
+		KeyFile:   dir.EtcdClientKey(),
+	}
+}

@@ -1,0 +1,116 @@
+package controlplane
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/statedir"
+)
+
+// Names of the stock roles that are bound here
+// (https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings).
+const (
+	nodeBootstrapper = "system:node-bootstrapper"
+	nodeProxier      = "system:node-proxier"
+	kubeletAPIAdmin  = "system:kubelet-api-admin"
+	renewOwnCert     = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient"
+	nodesGroup       = "system:nodes"
+)
+
+// rbac says who may do what, beyond what stock Kubernetes says.
+func rbac() []object {
+	scheduler := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: api.SchedulerUser}
+	apiServer := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: statedir.KubeletClientUser}
+	bootstrap := rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: api.BootstrapGroup}
+	nodes := rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: nodesGroup}
+	return slices.Concat(
+		clusterGrant("k8sm:scheduler", schedulerRules(), scheduler),
+		grant(corev1.NamespaceNodeLease, "k8sm:scheduler", schedulerLeaseRules(), scheduler),
+		grant(metav1.NamespaceSystem, "k8sm:scheduler", schedulerTokenRules(), scheduler),
+		grant(api.MinionConfigNamespace, "k8sm:minion-config", minionConfigRules(), nodes, bootstrap),
+		[]object{
+			clusterBinding("k8sm:kubelet-client", kubeletAPIAdmin, apiServer),
+			clusterBinding("k8sm:node-bootstrapper", nodeBootstrapper, bootstrap),
+			clusterBinding("k8sm:node-cert-renewal", renewOwnCert, nodes),
+			clusterBinding("k8sm:node-proxier", nodeProxier, nodes),
+		},
+	)
+}
+
+func schedulerRules() []rbacv1.PolicyRule {
+	read := []string{"get", "list", "watch"}
+	return []rbacv1.PolicyRule{
+		rule("", []string{"pods"}, "get", "list", "watch", "delete", "patch"),
+		rule("", []string{"pods/binding", "pods/eviction"}, "create"),
+		rule("", []string{"pods/status"}, "patch", "update"),
+		rule("", []string{"nodes"}, "get", "list", "watch", "create", "update", "patch", "delete"),
+		rule("", []string{"nodes/status"}, "patch", "update"),
+		rule("", []string{"events"}, "create", "patch", "update"),
+		rule("events.k8s.io", []string{"events"}, "create", "patch", "update"),
+		rule("", []string{"configmaps", "namespaces", "persistentvolumes", "persistentvolumeclaims"}, read...),
+		rule("scheduling.k8s.io", []string{"priorityclasses"}, read...),
+		rule("policy", []string{"poddisruptionbudgets"}, read...),
+		rule("storage.k8s.io", []string{"storageclasses"}, read...),
+	}
+}
+
+// schedulerLeaseRules let the scheduler keep a node's lease until the node has a kubelet.
+func schedulerLeaseRules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{rule("coordination.k8s.io", []string{"leases"},
+		"get", "list", "watch", "create", "update", "patch", "delete")}
+}
+
+// schedulerTokenRules let the scheduler hand out bootstrap tokens. RBAC cannot tell these from other secrets of
+// kube-system, which is why there is no list or watch among the verbs: other secrets' names are not found out.
+func schedulerTokenRules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{rule("", []string{"secrets"}, "create", "get", "update", "patch", "delete")}
+}
+
+func minionConfigRules() []rbacv1.PolicyRule {
+	r := rule("", []string{"configmaps"}, "get", "list", "watch")
+	r.ResourceNames = []string{api.MinionConfigName}
+	return []rbacv1.PolicyRule{r}
+}
+
+func rule(group string, resources []string, verbs ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: resources, Verbs: verbs}
+}
+
+// clusterGrant is a role for all namespaces and its binding.
+func clusterGrant(name string, rules []rbacv1.PolicyRule, to ...rbacv1.Subject) []object {
+	role := &rbacv1.ClusterRole{
+		TypeMeta: rbacType("ClusterRole"), ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules,
+	}
+	return []object{role, clusterBinding(name, name, to...)}
+}
+
+func clusterBinding(name, role string, to ...rbacv1.Subject) object {
+	return &rbacv1.ClusterRoleBinding{
+		TypeMeta:   rbacType("ClusterRoleBinding"),
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Subjects:   to,
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+	}
+}
+
+// grant is a role in one namespace and its binding.
+func grant(namespace, name string, rules []rbacv1.PolicyRule, to ...rbacv1.Subject) []object {
+	meta := metav1.ObjectMeta{Namespace: namespace, Name: name}
+	return []object{
+		&rbacv1.Role{TypeMeta: rbacType("Role"), ObjectMeta: meta, Rules: rules},
+		&rbacv1.RoleBinding{
+			TypeMeta:   rbacType("RoleBinding"),
+			ObjectMeta: meta,
+			Subjects:   to,
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
+		},
+	}
+}
+
+func rbacType(kind string) metav1.TypeMeta {
+	return metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: kind}
+}
