@@ -1,0 +1,206 @@
+package network
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/coreos/go-iptables/iptables"
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// fakeIPTables behaves as the kernel's: chains have to exist, rules of one chain keep their order, a chain that is jumped
+// to or not empty cannot be deleted.
+type fakeIPTables struct {
+	chains map[string][]string // "table/chain" to its rules
+}
+
+func newFakeIPTables() *fakeIPTables {
+	return &fakeIPTables{chains: map[string][]string{"nat/POSTROUTING": nil, "filter/FORWARD": nil}}
+}
+
+func (f *fakeIPTables) ClearChain(table, chain string) error {
+	f.chains[table+"/"+chain] = nil
+	return nil
+}
+
+func (f *fakeIPTables) ChainExists(table, chain string) (bool, error) {
+	_, ok := f.chains[table+"/"+chain]
+	return ok, nil
+}
+
+func (f *fakeIPTables) check(table, chain string, rule []string) error {
+	if _, ok := f.chains[table+"/"+chain]; !ok {
+		return fmt.Errorf("no chain %s in table %s", chain, table)
+	}
+	target := rule[slices.Index(rule, "-j")+1]
+	if _, ok := f.chains[table+"/"+target]; strings.HasPrefix(target, "K8SM") && !ok {
+		return fmt.Errorf("no chain %s in table %s", target, table)
+	}
+	return nil
+}
+
+func (f *fakeIPTables) Append(table, chain string, rule ...string) error {
+	return f.Insert(table, chain, len(f.chains[table+"/"+chain])+1, rule...)
+}
+
+func (f *fakeIPTables) Insert(table, chain string, position int, rule ...string) error {
+	if err := f.check(table, chain, rule); err != nil {
+		return err
+	}
+	key := table + "/" + chain
+	f.chains[key] = slices.Insert(f.chains[key], position-1, strings.Join(rule, " "))
+	return nil
+}
+
+func (f *fakeIPTables) DeleteIfExists(table, chain string, rule ...string) error {
+	if err := f.check(table, chain, rule); err != nil {
+		return err
+	}
+	key := table + "/" + chain
+	if i := slices.Index(f.chains[key], strings.Join(rule, " ")); i >= 0 {
+		f.chains[key] = slices.Delete(f.chains[key], i, i+1)
+	}
+	return nil
+}
+
+func (f *fakeIPTables) ClearAndDeleteChain(table, chain string) error {
+	for name, rules := range f.chains {
+		for _, rule := range rules {
+			if strings.HasPrefix(name, table+"/") && strings.HasSuffix(rule, "-j "+chain) {
+				return fmt.Errorf("chain %s is in use by %s", chain, name)
+			}
+		}
+	}
+	delete(f.chains, table+"/"+chain)
+	return nil
+}
+
+func (f *fakeIPTables) List(table, chain string) ([]string, error) {
+	return append([]string{"chain"}, f.chains[table+"/"+chain]...), nil
+}
+
+// listing is an IPTables whose rules can be counted; List's first line is the chain itself.
+type listing interface {
+	IPTables
+	List(table, chain string) ([]string, error)
+}
+
+// inNamespace runs the rest of the test in a network namespace of its own.
+func inNamespace(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to make a network namespace")
+	}
+	runtime.LockOSThread() // never unlocked: the thread ends with the test's goroutine, and the namespace with it
+	namespace, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { namespace.Close() })
+	loopback, err := netlink.LinkByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetUp(loopback); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRulesOnFakeAndKernel is the conformance suite of the fake: both pass the same cases.
+func TestRulesOnFakeAndKernel(t *testing.T) {
+	for name, open := range map[string]func(t *testing.T) listing{
+		"fake": func(*testing.T) listing { return newFakeIPTables() },
+		"kernel": func(t *testing.T) listing {
+			inNamespace(t)
+			ipt, err := iptables.New()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ipt
+		},
+	} {
+		t.Run(name, func(t *testing.T) { conform(t, open(t)) })
+	}
+}
+
+func conform(t *testing.T, ipt listing) {
+	mine := Plan{Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24", ClusterCIDR: "10.244.0.0/16", BridgeFilter: true}
+	other := Plan{Cluster: "k8sm", Node: "agent-2", PodCIDR: "10.244.2.0/24", ClusterCIDR: "10.244.0.0/16"}
+	foreign := []string{"-i", "docker0", "-j", "DROP"}
+	must(t, ipt.Append("filter", "FORWARD", foreign...))
+
+	must(t, mine.remove(ipt)) // nothing there yet
+	must(t, other.apply(ipt))
+	must(t, mine.apply(ipt))
+	once := snapshot(t, ipt, mine)
+	must(t, ipt.Insert("filter", "FORWARD", 1, foreign...)) // as a Docker Engine that starts
+	must(t, mine.apply(ipt))
+	if first := rules(t, ipt, "filter", "FORWARD")[0]; !strings.Contains(first, mine.Rules()[1].Name) {
+		t.Errorf("applied again, our jump is not the first of FORWARD but %q is", first)
+	}
+	must(t, ipt.DeleteIfExists("filter", "FORWARD", foreign...))
+	if diff := cmp.Diff(once, snapshot(t, ipt, mine)); diff != "" {
+		t.Errorf("applying twice differs from once (-once +twice):\n%s", diff)
+	}
+
+	must(t, mine.remove(ipt))
+	for _, chain := range mine.Rules() {
+		if exists, err := ipt.ChainExists(chain.Table, chain.Name); exists || err != nil {
+			t.Errorf("chain %s is left: %v %v", chain.Name, exists, err)
+		}
+	}
+	if left := rules(t, ipt, "filter", "FORWARD"); len(left) != 2 {
+		t.Errorf("FORWARD has %q, want the other node's jump and the foreign rule", left)
+	}
+	must(t, mine.remove(ipt))
+	must(t, other.remove(ipt))
+}
+
+func snapshot(t *testing.T, ipt listing, p Plan) map[string]int {
+	t.Helper()
+	counts := map[string]int{}
+	for _, chain := range p.Rules() {
+		counts[chain.Name] = len(rules(t, ipt, chain.Table, chain.Name))
+		counts[chain.Parent] = len(rules(t, ipt, chain.Table, chain.Parent))
+	}
+	return counts
+}
+
+func rules(t *testing.T, ipt listing, table, chain string) []string {
+	t.Helper()
+	lines, err := ipt.List(table, chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines[1:]
+}
+
+func TestAddressWithoutPodIsUnreachable(t *testing.T) {
+	inNamespace(t)
+	plan := Plan{Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24", ClusterCIDR: "10.244.0.0/16"}
+	must(t, plan.addRoute())
+	must(t, plan.addRoute()) // a restart
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	must(t, err)
+	if len(routes) != 1 || routes[0].Type != 7 { // RTN_UNREACHABLE
+		t.Errorf("routes are %v, want one unreachable one", routes)
+	}
+	must(t, plan.removeRoute())
+	must(t, plan.removeRoute())
+	if routes, err := netlink.RouteList(nil, netlink.FAMILY_V4); err != nil || len(routes) != 0 {
+		t.Errorf("left behind: %v %v", routes, err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

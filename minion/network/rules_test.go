@@ -1,0 +1,86 @@
+package network
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// render shows the chains as iptables-save would.
+func render(p Plan) string {
+	var out strings.Builder
+	for _, chain := range p.Rules() {
+		fmt.Fprintf(&out, "*%s\n-A %s %s\n", chain.Table, chain.Parent, quote(p.jump(chain)))
+		for _, rule := range chain.Rules {
+			fmt.Fprintf(&out, "-A %s %s\n", chain.Name, quote(rule))
+		}
+	}
+	return out.String()
+}
+
+func quote(words []string) string {
+	quoted := make([]string, len(words))
+	for i, word := range words {
+		quoted[i] = word
+		if strings.Contains(word, " ") {
+			quoted[i] = fmt.Sprintf("%q", word)
+		}
+	}
+	return strings.Join(quoted, " ")
+}
+
+func TestRulesAreTheGoldenOnes(t *testing.T) {
+	for name, plan := range map[string]Plan{
+		"with_bridge_filter":    {Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24", ClusterCIDR: "10.244.0.0/16", BridgeFilter: true},
+		"without_bridge_filter": {Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24", ClusterCIDR: "10.244.0.0/16"},
+		"no_cluster_cidr":       {Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24", BridgeFilter: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			golden := filepath.Join("testdata", name+".txt")
+			got := render(plan)
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("rules differ (-golden +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestNamesFitTheKernelsLimits(t *testing.T) {
+	plan := Plan{Cluster: strings.Repeat("c", 60), Node: strings.Repeat("n", 200) + ".example.org", PodCIDR: "10.0.0.0/24"}
+	if name := plan.Bridge(); len(name) > 15 {
+		t.Errorf("interface name %s has %d bytes, at most 15 are allowed", name, len(name))
+	}
+	for _, chain := range plan.Rules() {
+		if len(chain.Name) > 28 {
+			t.Errorf("chain name %s has %d bytes, at most 28 are allowed", chain.Name, len(chain.Name))
+		}
+		for _, rule := range append(chain.Rules, plan.jump(chain)) {
+			if comment := rule[3]; len(comment) > 255 {
+				t.Errorf("comment has %d bytes, at most 255 are allowed: %s", len(comment), comment)
+			}
+		}
+	}
+}
+
+func TestTwoNodesOnOneMachineShareNothing(t *testing.T) {
+	one, other := Plan{Cluster: "k8sm", Node: "host-5051"}, Plan{Cluster: "k8sm", Node: "host-5052"}
+	if one.Bridge() == other.Bridge() || one.Network() == other.Network() || one.Rules()[0].Name == other.Rules()[0].Name {
+		t.Errorf("%+v and %+v share a name", one, other)
+	}
+}
