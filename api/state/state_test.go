@@ -1,0 +1,208 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// etcd starts a real etcd and returns its URL.
+func etcd(t *testing.T) string {
+	t.Helper()
+	c := embed.NewConfig()
+	c.Dir = t.TempDir()
+	c.ListenPeerUrls = nil
+	c.ListenClientUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
+	c.AdvertiseClientUrls = c.ListenClientUrls
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	e, err := embed.StartEtcd(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	<-e.Server.ReadyNotify()
+	return "http://" + e.Clients[0].Addr().String()
+}
+
+func open(t *testing.T, endpoint, name string) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), Config{Endpoints: []string{endpoint}, Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() }) // a second Close, after that of a test, is of no interest
+	return s
+}
+
+func lead(t *testing.T, s *Store, id string) <-chan struct{} {
+	t.Helper()
+	lost, err := s.Lead(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lost
+}
+
+func await(t *testing.T, done <-chan struct{}, what string) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Fatalf("waited in vain for %s", what)
+	}
+}
+
+func TestFrameworkIDIsReplacedOnlyIfItIsTheOneExpected(t *testing.T) {
+	s := open(t, etcd(t), "a")
+	for _, step := range []struct {
+		old, new, then api.FrameworkID
+		err            error
+	}{
+		{old: "x", new: "y", then: "", err: ErrConflict},
+		{old: "", new: "f1", then: "f1"},
+		{old: "", new: "f2", then: "f1", err: ErrConflict},
+		{old: "f1", new: "f2", then: "f2"},
+		{old: "f1", new: "", then: "f2", err: ErrConflict},
+		{old: "f2", new: "", then: ""},
+	} {
+		if err := s.ReplaceFrameworkID(t.Context(), step.old, step.new); !errors.Is(err, step.err) {
+			t.Errorf("replacing %q by %q: got %v, want %v", step.old, step.new, err, step.err)
+		}
+		if got, err := s.FrameworkID(t.Context()); err != nil || got != step.then {
+			t.Errorf("after replacing %q by %q: got %q, %v, want %q", step.old, step.new, got, err, step.then)
+		}
+	}
+}
+
+func TestExecutorsAreKeptPerAgentAndCluster(t *testing.T) {
+	endpoint := etcd(t)
+	a, b := open(t, endpoint, "a"), open(t, endpoint, "b")
+	ctx := t.Context()
+	for agent, executor := range map[api.AgentID]string{"agent-S0": "zero", "agent-S1": "one"} {
+		if err := a.PutExecutor(ctx, agent, []byte(executor)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.DeleteExecutor(ctx, "agent-S1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.DeleteExecutor(ctx, "agent-S9"); err != nil {
+		t.Errorf("forgetting an unknown executor: %v", err)
+	}
+	all, err := a.Executors(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[api.AgentID][]byte{"agent-S0": []byte("zero")}, all); diff != "" {
+		t.Errorf("executors (-want +got):\n%s", diff)
+	}
+	if got, err := a.Executor(ctx, "agent-S1"); err != nil || got != nil {
+		t.Errorf("a forgotten executor: got %q, %v", got, err)
+	}
+	if got, err := b.Executor(ctx, "agent-S0"); err != nil || got != nil {
+		t.Errorf("another cluster's executor: got %q, %v", got, err)
+	}
+}
+
+func TestSecondLeaderLeadsWhenTheFirstCloses(t *testing.T) {
+	endpoint := etcd(t)
+	first, second := open(t, endpoint, "a"), open(t, endpoint, "a")
+	lost := lead(t, first, "first")
+	leads := make(chan struct{})
+	go func() {
+		defer close(leads)
+		if _, err := second.Lead(t.Context(), "second"); err != nil {
+			t.Error(err)
+		}
+	}()
+	select {
+	case <-leads:
+		t.Fatal("two lead at once")
+	case <-lost:
+		t.Fatal("the first lost its leadership")
+	default:
+	}
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+	await(t, lost, "the first to know that it does not lead")
+	await(t, leads, "the second to lead")
+}
+
+func TestCampaignEndsWithItsContext(t *testing.T) {
+	endpoint := etcd(t)
+	first, second := open(t, endpoint, "a"), open(t, endpoint, "a")
+	lead(t, first, "first")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := second.Lead(ctx, "second"); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWritesOfAFormerLeaderAreRefused(t *testing.T) {
+	endpoint := etcd(t)
+	former, next := open(t, endpoint, "a"), open(t, endpoint, "a")
+	lost := lead(t, former, "former")
+	ctx := t.Context()
+	if err := former.PutExecutor(ctx, "s0", []byte("by the former")); err != nil {
+		t.Fatalf("a leader's write: %v", err)
+	}
+	// As if the lease had run out while this process was suspended.
+	if _, err := next.client.Revoke(ctx, former.leading().session.Lease()); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"put":       former.PutExecutor(ctx, "s0", []byte("again")),
+		"delete":    former.DeleteExecutor(ctx, "s0"),
+		"framework": former.ReplaceFrameworkID(ctx, "", "f1"),
+	} {
+		if !errors.Is(err, ErrNotLeader) {
+			t.Errorf("%s: got %v, want ErrNotLeader", what, err)
+		}
+	}
+	await(t, lost, "the former leader to know")
+	lead(t, next, "next")
+	if err := next.PutExecutor(ctx, "s0", []byte("by the next")); err != nil {
+		t.Errorf("the next leader's write: %v", err)
+	}
+}
+
+func TestLeadershipCanBeWonAgain(t *testing.T) {
+	s := open(t, etcd(t), "a")
+	lost := lead(t, s, "s")
+	if _, err := s.client.Delete(t.Context(), s.leading().key); err != nil {
+		t.Fatal(err)
+	}
+	await(t, lost, "the loss")
+	lead(t, s, "s")
+	if err := s.PutExecutor(t.Context(), "s0", []byte("x")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestUnreachableEtcdIsAnErrorThatNamesIt(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err := Open(ctx, Config{Endpoints: []string{"http://127.0.0.1:1"}, Name: "a"})
+	if err == nil || !strings.Contains(err.Error(), "cannot reach etcd at http://127.0.0.1:1") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestClusterNameMustBeOnePathElement(t *testing.T) {
+	for _, name := range []string{"", "a/b"} {
+		if _, err := Open(t.Context(), Config{Endpoints: []string{"http://127.0.0.1:1"}, Name: name}); err == nil {
+			t.Errorf("name %q was taken", name)
+		}
+	}
+}
