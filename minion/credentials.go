@@ -1,0 +1,155 @@
+package minion
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// apiTimeout bounds one call to the API server.
+const apiTimeout = 10 * time.Second
+
+// kubeconfig describes the API server, to be spoken to with the given credentials
+// (https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/).
+func kubeconfig(boot api.Bootstrap, who *clientcmdapi.AuthInfo) clientcmdapi.Config {
+	return clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{"k8sm": {Server: boot.APIServer, CertificateAuthorityData: boot.CA}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"node": who},
+		Contexts:       map[string]*clientcmdapi.Context{"k8sm": {Cluster: "k8sm", AuthInfo: "node"}},
+		CurrentContext: "k8sm",
+	}
+}
+
+// tokenAuth is the identity of a node that has no certificate yet.
+func tokenAuth(boot api.Bootstrap) *clientcmdapi.AuthInfo {
+	return &clientcmdapi.AuthInfo{Token: boot.Token}
+}
+
+// nodeAuth is the identity of the node: the certificate that the kubelet got, and renews.
+func (l layout) nodeAuth() *clientcmdapi.AuthInfo {
+	return &clientcmdapi.AuthInfo{ClientCertificate: l.certificate(), ClientKey: l.certificate()}
+}
+
+// checkIdentity returns nil if the node has a certificate that the cluster takes at the given time.
+func (l layout) checkIdentity(boot api.Bootstrap, now time.Time) error {
+	data, err := os.ReadFile(l.certificate())
+	if err != nil {
+		return fmt.Errorf("cannot read the node's certificate: %w", err)
+	}
+	certificate, err := firstCertificate(data)
+	if err != nil {
+		return fmt.Errorf("cannot read the node's certificate: %w", err)
+	}
+	if name := "system:node:" + boot.Node; certificate.Subject.CommonName != name {
+		return fmt.Errorf("the certificate is for %q, not for %q", certificate.Subject.CommonName, name)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(boot.CA)
+	_, err = certificate.Verify(x509.VerifyOptions{
+		Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return fmt.Errorf("the node's certificate is no longer good: %w", err)
+	}
+	return nil
+}
+
+func firstCertificate(data []byte) (*x509.Certificate, error) {
+	for block, left := pem.Decode(data); block != nil; block, left = pem.Decode(left) {
+		if block.Type == "CERTIFICATE" {
+			return x509.ParseCertificate(block.Bytes)
+		}
+	}
+	return nil, errors.New("there is no certificate in it")
+}
+
+// prepareIdentity writes what the kubelet starts from: its kubeconfig if the node has a good certificate, else one with
+// the bootstrap token, by which it asks for a certificate
+// (https://kubernetes.io/docs/reference/access-authn-authz/kubelet-tls-bootstrapping/).
+func (l layout) prepareIdentity(boot api.Bootstrap, now time.Time) error {
+	if err := os.WriteFile(l.ca(), boot.CA, 0o600); err != nil {
+		return fmt.Errorf("cannot write the cluster's CA: %w", err)
+	}
+	problem := l.checkIdentity(boot, now)
+	if problem == nil {
+		return writeKubeconfig(l.kubeconfig(), kubeconfig(boot, l.nodeAuth()))
+	}
+	logrus.WithField("node", boot.Node).Infof("asking for a certificate with the bootstrap token: %s", problem)
+	for _, stale := range []string{l.kubeconfig(), l.certificate()} {
+		if err := os.Remove(stale); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("cannot remove old credentials: %w", err)
+		}
+	}
+	return writeKubeconfig(l.bootstrapKubeconfig(), kubeconfig(boot, tokenAuth(boot)))
+}
+
+// awaitIdentity waits until the kubelet has got the node's certificate, and then removes the bootstrap token.
+func (l layout) awaitIdentity(ctx context.Context, boot api.Bootstrap) error {
+	for l.checkIdentity(boot, time.Now()) != nil {
+		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	for { // the kubelet writes its kubeconfig right after the certificate
+		if _, err := os.Stat(l.kubeconfig()); err == nil {
+			break
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(l.bootstrapKubeconfig()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot remove the bootstrap token: %w", err)
+	}
+	return nil
+}
+
+func writeKubeconfig(path string, cfg clientcmdapi.Config) error {
+	if err := clientcmd.WriteToFile(cfg, path); err != nil { // with mode 0600
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	return nil
+}
+
+// newClient connects with the given credentials. client-go reads a certificate file again when it has been renewed.
+func newClient(boot api.Bootstrap, who *clientcmdapi.AuthInfo) (kubernetes.Interface, error) {
+	cfg, err := clientcmd.NewDefaultClientConfig(kubeconfig(boot, who), nil).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the credentials for %s: %w", boot.APIServer, err)
+	}
+	cfg.UserAgent = "km-minion/" + api.Version
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the credentials for %s: %w", boot.APIServer, err)
+	}
+	return client, nil
+}
+
+// fetchConfig reads the cluster's MinionConfig once.
+func fetchConfig(ctx context.Context, client kubernetes.Interface) (api.MinionConfig, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	var cfg api.MinionConfig
+	name := api.MinionConfigNamespace + "/" + api.MinionConfigName
+	object, err := client.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
+	if err != nil {
+		return cfg, fmt.Errorf("cannot get the minions' configuration, ConfigMap %s: %w", name, err)
+	}
+	if err := json.Unmarshal([]byte(object.Data[api.MinionConfigKey]), &cfg); err != nil {
+		return cfg, fmt.Errorf("cannot read %s of ConfigMap %s: %w", api.MinionConfigKey, name, err)
+	}
+	return cfg, nil
+}

@@ -1,0 +1,76 @@
+package minion
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// machineLock is held, shared, by every minion of the machine: kube-proxy's rules are the same for all of them.
+const machineLock = "/run/k8sm-proxy.lock"
+
+// lock takes the file's lock for this process alone, and waits for another process to give it back. A process that dies
+// has given it back.
+func lock(ctx context.Context, path string) (unlock func() error, err error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock the node: %w", err)
+	}
+	for {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return file.Close, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("cannot lock %s: %w", path, err), file.Close())
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return nil, errors.Join(err, file.Close())
+		}
+	}
+}
+
+// machineShare is a minion's share of what belongs to the machine.
+type machineShare struct{ *os.File }
+
+func shareMachine() (*machineShare, error) {
+	file, err := os.OpenFile(machineLock, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock the machine's rules: %w", err)
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_SH); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot lock %s: %w", machineLock, err), file.Close())
+	}
+	return &machineShare{file}, nil
+}
+
+// last gives the share back and tells whether no one else has one. Of several that leave at once, one is the last.
+func (s *machineShare) last() bool {
+	return unix.Flock(int(s.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
+}
+
+// unmountBelow detaches what pods had mounted below the directory: volumes in memory, secrets and the like.
+func unmountBelow(dir string) error {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return fmt.Errorf("cannot list mounts below %s: %w", dir, err)
+	}
+	slices.SortFunc(mounts, func(a, b *mountinfo.Info) int { return strings.Compare(b.Mountpoint, a.Mountpoint) }) // inner first
+	var problems []error
+	for _, mount := range mounts {
+		if mount.Mountpoint == dir {
+			continue // a file system of the operator's
+		}
+		if err := unix.Unmount(mount.Mountpoint, unix.MNT_DETACH); err != nil {
+			problems = append(problems, fmt.Errorf("cannot unmount %s: %w", mount.Mountpoint, err))
+		}
+	}
+	return errors.Join(problems...)
+}

@@ -1,0 +1,107 @@
+package minion
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"runtime"
+	"strconv"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// What the kubelet keeps free by evicting pods (https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/).
+const (
+	evictMemory = 100 << 20 // bytes
+	evictDisk   = 1 << 30   // bytes
+)
+
+// kubeletPort is the kubelet's usual port; a second kubelet on the machine takes another one.
+const kubeletPort = 10250
+
+// capacity is what a machine has, as the kubelet counts it.
+type capacity struct {
+	milliCPU     int64
+	memory, disk int64 // bytes
+}
+
+// machineCapacity measures this machine; disk is the file system with the given directory.
+func machineCapacity(dir string) (capacity, error) {
+	var memory unix.Sysinfo_t
+	if err := unix.Sysinfo(&memory); err != nil {
+		return capacity{}, fmt.Errorf("cannot tell how much memory this machine has: %w", err)
+	}
+	var disk unix.Statfs_t
+	if err := unix.Statfs(dir, &disk); err != nil {
+		return capacity{}, fmt.Errorf("cannot tell how large the file system of %s is: %w", dir, err)
+	}
+	return capacity{
+		milliCPU: int64(runtime.NumCPU()) * 1000,
+		memory:   int64(memory.Totalram) * int64(memory.Unit),
+		disk:     int64(disk.Blocks) * disk.Bsize,
+	}, nil
+}
+
+// reserve computes the kubelet's kubeReserved, so that the node's allocatable is what the agent has less what the
+// executor takes: the rest of the machine belongs to others. (Allocatable is the capacity less what is reserved and less
+// what eviction keeps free, https://kubernetes.io/docs/tasks/administer-cluster/reserve-compute-resources/.) An agent may
+// claim more than there is; nothing is reserved then, and the complaints say what follows.
+func (c capacity) reserve(agent, executor map[string]float64) (reserved map[string]string, complaints []string) {
+	reserved = map[string]string{}
+	add := func(mesos, kubernetes, suffix string, has, evict int64, scale float64) {
+		offered := int64(math.Round((agent[mesos] - executor[mesos]) * scale))
+		if offered > has {
+			complaints = append(complaints, fmt.Sprintf(
+				"the agent has %s %g but this machine only %g: the kubelet will refuse pods that need more than the machine has",
+				mesos, agent[mesos], float64(has)/scale))
+		}
+		if rest := has - evict - offered; rest > 0 {
+			reserved[kubernetes] = strconv.FormatInt(rest, 10) + suffix
+		}
+	}
+	const megabyte = 1 << 20
+	add("cpus", "cpu", "m", c.milliCPU, 0, 1000)
+	add("mem", "memory", "", c.memory, evictMemory, megabyte)
+	add("disk", "ephemeral-storage", "", c.disk, evictDisk, megabyte)
+	return reserved, complaints
+}
+
+// nodeIP is the address under which the node is reached: the agent's, or this machine's where the agent is on loopback,
+// which a kubelet refuses. A machine without a default route is known by its first address.
+func nodeIP(agentEndpoint string) (net.IP, error) {
+	host, _, err := net.SplitHostPort(agentEndpoint)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the agent's address: %w", err)
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsGlobalUnicast() {
+		return ip, nil
+	}
+	// Asking the kernel for a route sends nothing.
+	if routes, err := netlink.RouteGet(net.IPv4(192, 0, 2, 1)); err == nil && len(routes) > 0 && routes[0].Src.IsGlobalUnicast() {
+		return routes[0].Src, nil
+	}
+	addresses, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list this machine's addresses: %w", err)
+	}
+	for _, address := range addresses {
+		if address.IP.IsGlobalUnicast() {
+			return address.IP, nil
+		}
+	}
+	return nil, fmt.Errorf("cannot find an address for the node: the agent is on loopback (%s) and this machine has no other address", agentEndpoint)
+}
+
+// listenFree takes the wanted port on the address if it is free, else any other. The port is another program's to use once
+// the listener is closed; until then no second call gives the same one.
+func listenFree(address string, wanted int) (net.Listener, error) {
+	listener, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(wanted)))
+	if err != nil && wanted != 0 {
+		return listenFree(address, 0)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot find a free port on %s: %w", address, err)
+	}
+	return listener, nil
+}

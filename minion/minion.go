@@ -1,0 +1,103 @@
+package minion
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/k8sm/k8sm/executor"
+	"github.com/k8sm/k8sm/executor/kube"
+	"github.com/k8sm/k8sm/executor/mesos"
+)
+
+// MinionServer is the Mesos executor of one agent and the node that it keeps up there.
+type MinionServer struct {
+	cfg      Config
+	env      mesos.Config
+	agent    *mesos.Agent
+	pods     *kube.Pods
+	executor *executor.Executor
+	// registered takes the one registration that starts the node.
+	registered chan executor.Registration
+}
+
+// Run makes a MinionServer from the environment that a Mesos agent gave this process, and runs it. It blocks until the
+// executor leaves, because the agent or nobody wants it any more, and returns nil; or until ctx ends. Either way the
+// node has been stopped in order: nothing that it started is left, and its pods stay in the API server.
+func Run(ctx context.Context, cfg Config) error {
+	env, err := mesos.ConfigFromEnv()
+	if err != nil {
+		return err
+	}
+	return New(cfg, env).Run(ctx)
+}
+
+// New returns a MinionServer for the given agent; Run has to be called once.
+func New(cfg Config, env mesos.Config) *MinionServer {
+	m := &MinionServer{
+		cfg:        cfg,
+		env:        env,
+		agent:      mesos.New(env),
+		pods:       kube.NewPods(),
+		registered: make(chan executor.Registration, 1),
+	}
+	m.executor = executor.New(executor.Config{
+		Core: executor.CoreConfig{
+			Run:             uuid.New(),
+			Checkpoint:      env.Checkpoint,
+			RecoveryTimeout: env.RecoveryTimeout,
+			SuicideTimeout:  cfg.SuicideTimeout,
+		},
+		Agent:     m.agent,
+		Pods:      m.pods,
+		StartNode: func(r executor.Registration) { m.registered <- r },
+	})
+	return m
+}
+
+// Run is the package's Run for a MinionServer that was made by New.
+func (m *MinionServer) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	agentCtx, disconnect := context.WithCancel(context.WithoutCancel(ctx))
+	defer disconnect()
+
+	var agent, node errgroup.Group
+	agent.Go(func() error { return m.agent.Run(agentCtx, m.executor.Post) })
+	node.Go(func() error {
+		err := m.runNode(ctx)
+		if err != nil {
+			m.executor.Post(executor.Shutdown{})
+		}
+		return err
+	})
+	_ = m.executor.Run(ctx) // it ends without error, or because ctx has ended
+	cancel()
+	err := node.Wait()
+	disconnect() // only now: to the agent an executor without connection is dead, and its containers are to be gone
+	_ = agent.Wait()
+	return err
+}
+
+// runNode runs the node from the registration until ctx ends.
+func (m *MinionServer) runNode(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case registration := <-m.registered:
+		n, err := newNode(m.cfg, m.env, registration)
+		if err != nil {
+			return fmt.Errorf("cannot start the node: %w", err)
+		}
+		return n.run(ctx, m.pods, m.executor.Post)
+	}
+}
+
+// stopGrace is how long the stop of a node may take, of the time after which the agent kills what is left.
+func stopGrace(shutdownGrace time.Duration) time.Duration {
+	const reserve = 500 * time.Millisecond
+	return max(shutdownGrace-reserve, reserve)
+}

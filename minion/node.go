@@ -1,0 +1,236 @@
+package minion
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/docker/docker/client"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+	"gopkg.in/natefinch/lumberjack.v2"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/executor"
+	"github.com/k8sm/k8sm/executor/kube"
+	"github.com/k8sm/k8sm/executor/mesos"
+	"github.com/k8sm/k8sm/minion/network"
+)
+
+// node is what runs on the machine: CRI server, kubelet, proxy, pod network.
+type node struct {
+	cfg          Config
+	env          mesos.Config
+	registration executor.Registration
+	boot         api.Bootstrap
+	log          logrus.FieldLogger
+
+	// Known once prepared.
+	cluster  api.MinionConfig
+	files    layout
+	settings settings
+	docker   *client.Client
+	network  *network.Network
+}
+
+// parts are the node's parts that run, nil while they do not.
+type parts struct{ runtime, kubelet, pods, proxy *part }
+
+func newNode(cfg Config, env mesos.Config, registration executor.Registration) (*node, error) {
+	boot, err := api.ParseBootstrap(registration.Data)
+	if err != nil {
+		return nil, err
+	}
+	return &node{cfg: cfg, env: env, registration: registration, boot: boot, log: logrus.WithField("node", boot.Node)}, nil
+}
+
+// run starts the node, and stops it when ctx ends. What a start waits for (the API server, the Docker Engine) it waits for
+// with patience: a task that arrives meanwhile is in TASK_STARTING.
+func (n *node) run(ctx context.Context, pods *kube.Pods, post func(executor.Event)) error {
+	if err := n.configure(ctx); err != nil {
+		return unlessEnded(ctx, err)
+	}
+	unlock, err := lock(ctx, n.files.lock()) // an executor that still stops on this node has to be done first
+	if err != nil {
+		return unlessEnded(ctx, err)
+	}
+	defer unlock()
+	shared, err := shareMachine()
+	if err != nil {
+		return err
+	}
+	defer shared.Close()
+	if err := n.prepare(ctx); err != nil {
+		return unlessEnded(ctx, err)
+	}
+	defer n.docker.Close()
+
+	running, err := n.start(ctx, pods, post)
+	if err == nil {
+		n.log.Info("the node is up")
+		<-ctx.Done()
+	}
+	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace(n.env.ExecutorShutdownGracePeriod))
+	defer cancel()
+	return errors.Join(unlessEnded(ctx, err), n.stop(stopCtx, running, shared))
+}
+
+// unlessEnded drops the error of something that was only interrupted.
+func unlessEnded(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// configure fetches the cluster's configuration and decides where the node's files are.
+func (n *node) configure(ctx context.Context) (err error) {
+	who := tokenAuth(n.boot)
+	usual, err := newLayout(firstGiven(n.cfg.RootDir, defaultRootDir), n.boot.Cluster, n.boot.Node)
+	if err == nil && usual.checkIdentity(n.boot, time.Now()) == nil {
+		who = usual.nodeAuth()
+	}
+	api, err := newClient(n.boot, who)
+	if err != nil {
+		return err
+	}
+	err = untilDone(ctx, "the node has no configuration yet", func(ctx context.Context) (err error) {
+		n.cluster, err = fetchConfig(ctx, api)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	n.files, err = newLayout(firstGiven(n.cfg.RootDir, n.cluster.RootDir, defaultRootDir), n.boot.Cluster, n.boot.Node)
+	if err != nil {
+		return err
+	}
+	return n.files.make()
+}
+
+// prepare writes all files and connects to the Docker Engine.
+func (n *node) prepare(ctx context.Context) (err error) {
+	if err := n.settle(); err != nil {
+		return err
+	}
+	if err := n.files.prepareIdentity(n.boot, time.Now()); err != nil {
+		return err
+	}
+	if n.docker, err = client.NewClientWithOpts(client.WithHost(n.dockerHost()), client.WithAPIVersionNegotiation()); err != nil {
+		return fmt.Errorf("cannot use Docker Engine at %s: %w", n.dockerHost(), err)
+	}
+	return untilDone(ctx, "the pod network cannot be prepared yet", func(context.Context) (err error) {
+		n.network, err = network.New(network.Config{
+			Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, Docker: n.docker,
+		})
+		return err
+	})
+}
+
+func (n *node) dockerHost() string {
+	return firstGiven(n.cfg.DockerHost, n.cluster.DockerHost, defaultDockerHost)
+}
+
+// settle decides on addresses, ports and resources, and writes the configurations of kubelet and proxy.
+func (n *node) settle() error {
+	address, err := nodeIP(n.env.AgentEndpoint)
+	if err != nil {
+		return err
+	}
+	machine, err := machineCapacity(n.files.dir)
+	if err != nil {
+		return err
+	}
+	reserved, complaints := machine.reserve(n.registration.AgentResources, n.registration.ExecutorResources)
+	for _, complaint := range complaints {
+		n.log.Warn(complaint)
+	}
+	n.settings = settings{
+		files:      n.files,
+		node:       n.boot.Node,
+		agent:      n.registration.Agent,
+		cluster:    n.cluster,
+		address:    address.String(),
+		reserved:   reserved,
+		resolvConf: resolvConf(),
+		staticPods: n.cfg.StaticPods,
+	}
+	if err := n.settings.choosePorts(); err != nil {
+		return err
+	}
+	return n.settings.write()
+}
+
+// start starts the parts in order. With an error it returns those that run.
+func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Event)) (running parts, err error) {
+	alive := context.WithoutCancel(ctx) // the parts end in stop's order, not with ctx
+	running.runtime = start(alive, "the CRI server", n.serveCRI)
+	if err := n.awaitCRI(ctx); err != nil {
+		return running, err
+	}
+	kubelet, err := newChild(n.sandboxLog("kubelet"), n.settings.kubeletArgs())
+	if err != nil {
+		return running, err
+	}
+	running.kubelet = start(alive, "the kubelet", kubelet.run)
+	if err := n.files.awaitIdentity(ctx, n.boot); err != nil {
+		return running, err
+	}
+	api, err := newClient(n.boot, n.files.nodeAuth())
+	if err != nil {
+		return running, err
+	}
+	running.pods = start(alive, "the watch of the node's pods", func(ctx context.Context) error {
+		return pods.Run(ctx, api, n.boot.Node, post)
+	})
+	proxy, err := newChild(n.sandboxLog("proxy"), n.settings.proxyArgs())
+	if err != nil {
+		return running, err
+	}
+	running.proxy = start(alive, "the proxy", proxy.run)
+	return running, nil
+}
+
+// sandboxLog is a log file in the Mesos sandbox, where the operator's tools look, bounded in size.
+func (n *node) sandboxLog(program string) *lumberjack.Logger {
+	return &lumberjack.Logger{Filename: filepath.Join(n.env.Sandbox, program+".log"), MaxSize: 10 /* MB */, MaxBackups: 3}
+}
+
+// stop stops the kubelet first, so that it starts nothing again, then the containers and all that was for them. It goes on
+// after an error and returns all of them.
+func (n *node) stop(ctx context.Context, running parts, shared *machineShare) error {
+	n.log.Info("stopping the node")
+	running.kubelet.stop()
+	running.pods.stop()
+	var containers, proxy errgroup.Group
+	containers.Go(func() error {
+		return errors.Join(n.removeContainers(ctx), n.network.Teardown(ctx), unmountBelow(n.files.dir))
+	})
+	proxy.Go(func() error {
+		running.proxy.stop()
+		if running.proxy == nil || !shared.last() {
+			return nil // the rules are another node's too
+		}
+		return n.cleanUpProxy(ctx)
+	})
+	err := errors.Join(containers.Wait(), proxy.Wait())
+	running.runtime.stop()
+	if err == nil {
+		n.log.Info("the node is stopped: nothing of it is left on this machine but its files")
+	}
+	return err
+}
+
+// cleanUpProxy removes the service rules, as the stock program does.
+func (n *node) cleanUpProxy(ctx context.Context) error {
+	cleaner, err := newChild(n.sandboxLog("proxy"), append(n.settings.proxyArgs(), "--cleanup"))
+	if err != nil {
+		return err
+	}
+	if err := cleaner.run(ctx); err != nil {
+		return fmt.Errorf("cannot remove the service rules: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,187 @@
+package minion
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	proxyconfig "k8s.io/kube-proxy/config/v1alpha1"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+const loopback = "127.0.0.1"
+
+// settings is what the configurations of the stock programs are rendered from.
+type settings struct {
+	files      layout
+	node       string
+	agent      api.AgentID
+	cluster    api.MinionConfig
+	address    string            // of the node
+	reserved   map[string]string // see capacity.reserve
+	resolvConf string
+	staticPods string
+
+	kubeletPort, kubeletHealthPort, proxyHealthPort, proxyMetricsPort int
+}
+
+// choosePorts finds free ports for all listeners. Only the kubelet's own is not on loopback.
+func (s *settings) choosePorts() error {
+	for _, choice := range []struct {
+		port    *int
+		address string
+		wanted  int
+	}{
+		{&s.kubeletPort, s.address, kubeletPort},
+		{&s.kubeletHealthPort, loopback, 0},
+		{&s.proxyHealthPort, loopback, 0},
+		{&s.proxyMetricsPort, loopback, 0},
+	} {
+		listener, err := listenFree(choice.address, choice.wanted)
+		if err != nil {
+			return err
+		}
+		defer listener.Close() // all at once at the end, so that they differ
+		*choice.port = listener.Addr().(*net.TCPAddr).Port
+	}
+	return nil
+}
+
+// kubelet renders the kubelet's configuration
+// (https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/).
+func (s settings) kubelet() ([]byte, error) {
+	cfg := kubeletconfig.KubeletConfiguration{
+		TypeMeta:                 metav1.TypeMeta{APIVersion: "kubelet.config.k8s.io/v1beta1", Kind: "KubeletConfiguration"},
+		Address:                  s.address,
+		Port:                     int32(s.kubeletPort),
+		HealthzBindAddress:       loopback,
+		HealthzPort:              ptr(int32(s.kubeletHealthPort)),
+		ProviderID:               api.ProviderID(s.agent),
+		ContainerRuntimeEndpoint: "unix://" + s.files.socket(),
+		StaticPodPath:            s.staticPods,
+		PodLogsDir:               s.files.podLogs(),
+		VolumePluginDir:          s.files.volumePlugins(),
+		ResolverConfig:           &s.resolvConf,
+		ClusterDomain:            s.cluster.ClusterDomain,
+		ClusterDNS:               s.cluster.ClusterDNS,
+		KubeReserved:             s.reserved,
+		FailSwapOn:               ptr(false), // a Mesos agent's machine may have swap
+	}
+	s.security(&cfg)
+	s.resources(&cfg)
+	return render("kubelet", cfg)
+}
+
+// security: who may speak to the kubelet is the API server's to say, and both sides of its own certificates come from the
+// cluster.
+func (s settings) security(cfg *kubeletconfig.KubeletConfiguration) {
+	cfg.RotateCertificates = true
+	cfg.ServerTLSBootstrap = true
+	cfg.Authentication = kubeletconfig.KubeletAuthentication{
+		X509:      kubeletconfig.KubeletX509Authentication{ClientCAFile: s.files.ca()},
+		Webhook:   kubeletconfig.KubeletWebhookAuthentication{Enabled: ptr(true)},
+		Anonymous: kubeletconfig.KubeletAnonymousAuthentication{Enabled: ptr(false)},
+	}
+	cfg.Authorization = kubeletconfig.KubeletAuthorization{Mode: kubeletconfig.KubeletAuthorizationModeWebhook}
+}
+
+// resources: the machine is Mesos' and others run on it, so the kubelet keeps its hands off the machine's own cgroups
+// (cgroup v1 included) and removes no image because a disk is full: images may be others', and ours may come from
+// nowhere else.
+func (s settings) resources(cfg *kubeletconfig.KubeletConfiguration) {
+	cfg.FailCgroupV1 = ptr(false)
+	cfg.CgroupsPerQOS = ptr(false)
+	cfg.EnforceNodeAllocatable = []string{"none"}
+	cfg.CgroupDriver = "cgroupfs"
+	cfg.ImageGCHighThresholdPercent = ptr(int32(100))
+	cfg.EvictionHard = map[string]string{
+		"memory.available": strconv.Itoa(evictMemory),
+		"nodefs.available": strconv.Itoa(evictDisk),
+	}
+}
+
+// proxy renders kube-proxy's configuration
+// (https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/).
+func (s settings) proxy() ([]byte, error) {
+	untouched := &metav1.Duration{}
+	cfg := proxyconfig.KubeProxyConfiguration{
+		TypeMeta:           metav1.TypeMeta{APIVersion: "kubeproxy.config.k8s.io/v1alpha1", Kind: "KubeProxyConfiguration"},
+		HostnameOverride:   s.node,
+		Mode:               "iptables",
+		ClusterCIDR:        s.cluster.ClusterCIDR,
+		HealthzBindAddress: net.JoinHostPort(loopback, strconv.Itoa(s.proxyHealthPort)),
+		MetricsBindAddress: net.JoinHostPort(loopback, strconv.Itoa(s.proxyMetricsPort)),
+		NodePortAddresses:  []string{"primary"},
+		// Zero leaves the machine's connection tracking as it is.
+		Conntrack: proxyconfig.KubeProxyConntrackConfiguration{
+			MaxPerCore: ptr(int32(0)), Min: ptr(int32(0)),
+			TCPEstablishedTimeout: untouched, TCPCloseWaitTimeout: untouched,
+		},
+		ConfigSyncPeriod: metav1.Duration{Duration: 15 * time.Minute},
+	}
+	cfg.ClientConnection.Kubeconfig = s.files.kubeconfig()
+	if s.cluster.ClusterCIDR == "" {
+		cfg.DetectLocalMode = "NodeCIDR"
+	}
+	return render("kube-proxy", cfg)
+}
+
+func render(program string, cfg any) ([]byte, error) {
+	data, err := yaml.Marshal(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("cannot render the configuration of %s: %w", program, err)
+	}
+	return data, nil
+}
+
+// write renders both configurations into their files.
+func (s settings) write() error {
+	for path, content := range map[string]func() ([]byte, error){
+		s.files.kubeletConfig(): s.kubelet,
+		s.files.proxyConfig():   s.proxy,
+	} {
+		data, err := content()
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			return fmt.Errorf("cannot write a configuration: %w", err)
+		}
+	}
+	return nil
+}
+
+// kubeletArgs are the arguments of `km kubelet`: what the configuration file cannot say.
+func (s settings) kubeletArgs() []string {
+	return []string{
+		"kubelet",
+		"--config=" + s.files.kubeletConfig(),
+		"--root-dir=" + s.files.kubelet(),
+		"--cert-dir=" + s.files.pki(),
+		"--kubeconfig=" + s.files.kubeconfig(),
+		"--bootstrap-kubeconfig=" + s.files.bootstrapKubeconfig(),
+		"--hostname-override=" + s.node,
+		"--node-ip=" + s.address,
+	}
+}
+
+func (s settings) proxyArgs() []string { return []string{"proxy", "--config=" + s.files.proxyConfig()} }
+
+// resolvConf is the machine's list of DNS servers for pods: where systemd-resolved runs, /etc/resolv.conf names a server
+// that pods cannot reach. Empty if there is none.
+func resolvConf() string {
+	for _, path := range []string{"/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"} {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+func ptr[T any](value T) *T { return &value }

@@ -1,0 +1,153 @@
+package minion
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
+)
+
+const (
+	minBackoff = time.Second
+	maxBackoff = time.Minute
+	// steady is how long something has to have run for its next end to count as a first one.
+	steady = time.Minute
+	// termGrace is how long a child may take to end by itself.
+	termGrace = 1500 * time.Millisecond
+)
+
+// part is something that runs until it is stopped.
+type part struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// start runs run again and again until the part is stopped: what ends by itself, for good or ill, is started again after a
+// pause that grows. The end of the context that it was started under stops it too.
+func start(ctx context.Context, name string, run func(context.Context) error) *part {
+	ctx, cancel := context.WithCancel(ctx)
+	p := &part{cancel: cancel, done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		again(ctx, name, run)
+	}()
+	return p
+}
+
+// stop asks the part to end and waits until it has.
+func (p *part) stop() {
+	if p == nil {
+		return // it was never started
+	}
+	p.cancel()
+	<-p.done
+}
+
+func again(ctx context.Context, name string, run func(context.Context) error) {
+	var b backoff
+	for {
+		began := time.Now()
+		err := run(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		pause := b.next(time.Since(began))
+		logrus.Warnf("%s has ended and is started again in %s: %v", name, pause.Round(time.Millisecond), err)
+		if sleep(ctx, pause) != nil {
+			return
+		}
+	}
+}
+
+// untilDone tries again, with growing pauses, until run has succeeded once, or ctx ends, whose error it returns.
+func untilDone(ctx context.Context, what string, run func(context.Context) error) error {
+	var b backoff
+	for {
+		err := run(ctx)
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		pause := b.next(0)
+		logrus.Warnf("%s, trying again in %s: %s", what, pause.Round(time.Millisecond), err)
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+// backoff makes the pauses between lives. Its zero value is ready.
+type backoff time.Duration
+
+// next doubles the pause after a short life and begins anew after a steady one. The random half keeps the nodes of a
+// cluster from coming all at once after what ended them all.
+func (b *backoff) next(lived time.Duration) time.Duration {
+	if *b == 0 || lived >= steady {
+		*b = backoff(minBackoff)
+	} else {
+		*b = backoff(min(2*time.Duration(*b), maxBackoff))
+	}
+	half := time.Duration(*b) / 2
+	return half + rand.N(half)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// child is a stock program, run as a process of this binary: its feature gates and signal handlers are per process.
+type child struct {
+	binary string
+	args   []string
+	output io.Writer // takes all that the child writes
+}
+
+// newChild returns the child for `km ARGS`.
+func newChild(output io.Writer, args []string) (child, error) {
+	binary, err := os.Executable()
+	if err != nil {
+		return child{}, fmt.Errorf("cannot find this program's own file: %w", err)
+	}
+	return child{binary: binary, args: args, output: output}, nil
+}
+
+// run is one life of the child. When ctx ends it is asked to end, and made to if it takes too long. It dies with this
+// process, whatever kills it.
+func (c child) run(ctx context.Context) error {
+	// The kernel sends the parent-death signal when the thread that forked ends, so this one must last as long as the child.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd := exec.CommandContext(ctx, c.binary, c.args...)
+	cmd.Stdout, cmd.Stderr = c.output, c.output
+	cmd.Env = childEnv()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = termGrace
+	if err := cmd.Run(); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("km %s: %w", c.args[0], err)
+	}
+	return nil
+}
+
+// childEnv is the environment without the executor's secret.
+func childEnv() []string {
+	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		return strings.HasPrefix(variable, "MESOS_EXECUTOR_AUTHENTICATION_TOKEN=")
+	})
+}
