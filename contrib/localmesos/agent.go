@@ -1,0 +1,552 @@
+package localmesos
+
+import (
+	"fmt"
+	"time"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/executor"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// agent is the state machine of a Mesos agent. step is its only entry; its owner calls it from one goroutine.
+type agent struct {
+	plan     plan
+	info     mesos.AgentInfo // with an id once the master gave one
+	newID    func() string   // makes uuids of 16 bytes' text form
+	stopping bool
+
+	frameworks map[api.FrameworkID]mesos.FrameworkInfo
+	executors  map[executorKey]*executorRun
+	runs       map[string]*executorRun // by container id
+	streams    map[string]*executorRun
+
+	timers  timers
+	now     time.Time
+	actions []action
+	unsent  []func() // updates and what must come after them, sent at the end of a step, when the latest state is settled
+}
+
+// phase is where an executor's run stands.
+type phase int
+
+const (
+	starting    phase = iota // no subscription yet
+	recovering               // no subscription since the agent restarted
+	running                  // subscribed, or a command's process
+	terminating              // told to end
+	ended                    // its process is gone; updates may still wait for acknowledgement
+)
+
+// executorRun is one run of an executor: one process and one sandbox.
+type executorRun struct {
+	key       executorKey
+	info      mesos.ExecutorInfo
+	command   bool   // no executor of the framework's, but the task's own command
+	container string // names the run
+	process   process
+	phase     phase
+	stream    string
+	queued    []api.TaskID // tasks to be sent when it subscribes
+	tasks     map[api.TaskID]*agentTask
+	order     []api.TaskID // of tasks, as they were launched
+	silent    bool         // its framework was removed: tell nobody
+	reason    mesos.TaskStatus_Reason
+	text      string // why we ended it, when it was us
+	killed    bool   // the command was killed on request
+}
+
+// process names a process so that a later one with the same id is not taken for it.
+type process struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"` // ticks since boot, from /proc/PID/stat
+}
+
+// agentTask is a task on an agent.
+type agentTask struct {
+	framework api.FrameworkID
+	info      mesos.TaskInfo
+	latest    mesos.TaskStatus
+	pending   []mesos.TaskStatus // not acknowledged, oldest first; only the oldest is under way
+	retry     time.Duration      // what the next wait for its acknowledgement is
+	sent      time.Time
+}
+
+const (
+	firstRetry   = 10 * time.Second
+	longestRetry = 10 * time.Minute
+	// commandGrace is a command's time between SIGTERM and SIGKILL where its task has no kill policy.
+	commandGrace = 3 * time.Second
+)
+
+// Events of the agent.
+type (
+	fromMaster struct{ message message }
+	// executorSubscribe is a SUBSCRIBE call of an executor.
+	executorSubscribe struct {
+		stream string
+		call   *executor.Call
+	}
+	executorCall struct{ call *executor.Call }
+	// masterFound tells that there is a master to register with.
+	masterFound    struct{}
+	processStarted struct {
+		container string
+		process   process
+	}
+	startFailed struct {
+		container string
+		err       error
+	}
+	processExited struct {
+		container string
+		status    int32
+	}
+	// stopAgent ends all executors; allEnded is done when there are none.
+	stopAgent struct{}
+)
+
+// Actions of the agent.
+type (
+	sendMaster struct{ message message }
+	// saveID stores the id that the master gave.
+	saveID struct{ id api.AgentID }
+	start  struct{ run *executorRun }
+	// terminate sends SIGTERM to the process group of a command.
+	terminate struct{ process process }
+	// destroy kills the process with all that it started.
+	destroy struct{ process process }
+	// watch has processExited told for a process that this agent did not start.
+	watch struct {
+		container string
+		process   process
+	}
+	saveRun   struct{ run *executorRun }
+	removeRun struct{ container string }
+	saveTask  struct {
+		container string
+		task      *agentTask
+	}
+	removeTask struct {
+		container string
+		task      api.TaskID
+	}
+	allEnded struct{}
+)
+
+// Events that the agent sends to itself later.
+type (
+	resendDue struct {
+		executor executorKey
+		task     api.TaskID
+		uuid     string
+	}
+	registrationDue struct{ container string }
+	graceDue        struct{ container string }
+)
+
+func newAgent(info mesos.AgentInfo, p plan, newID func() string) *agent {
+	return &agent{
+		plan: p, info: info, newID: newID,
+		frameworks: map[api.FrameworkID]mesos.FrameworkInfo{}, executors: map[executorKey]*executorRun{},
+		runs: map[string]*executorRun{}, streams: map[string]*executorRun{},
+	}
+}
+
+// wake returns when the agent wants a tick; zero means never.
+func (a *agent) wake() time.Time { return a.timers.next() }
+
+// step takes one event at the given time and returns what is to be done. The owner performs the actions before the
+// next step: save and start refer to the state as it is then.
+func (a *agent) step(now time.Time, e event) []action {
+	a.now, a.actions = now, nil
+	for _, due := range a.timers.due(now) {
+		a.handle(due)
+	}
+	a.handle(e)
+	for _, sendFirst := range a.unsent {
+		sendFirst()
+	}
+	a.unsent = nil
+	return a.actions
+}
+
+func (a *agent) handle(e event) {
+	switch e := e.(type) {
+	case fromMaster:
+		a.fromMaster(e.message)
+	case executorSubscribe:
+		a.subscribe(e)
+	case executorCall:
+		a.call(e.call)
+	case streamClosed:
+		if run := a.streams[e.stream]; run != nil {
+			delete(a.streams, e.stream)
+			run.stream = ""
+		}
+	case masterFound:
+		a.register()
+	case processStarted:
+		a.started(e)
+	case startFailed:
+		a.startFailed(e)
+	case processExited:
+		a.exited(e)
+	case recovered:
+		a.recover(e.runs)
+	case stopAgent:
+		a.stop()
+	case resendDue:
+		a.resend(e)
+	case registrationDue:
+		a.registrationDue(e.container)
+	case graceDue:
+		if run := a.runs[e.container]; run != nil && run.phase == terminating {
+			a.do(destroy{run.process})
+		}
+	}
+}
+
+func (a *agent) do(x action) { a.actions = append(a.actions, x) }
+
+func (a *agent) id() string { return a.info.GetID().GetValue() }
+
+// register names all that this agent has to a master.
+func (a *agent) register() {
+	if a.stopping {
+		return
+	}
+	r := register{info: a.info}
+	for _, info := range a.frameworks {
+		r.frameworks = append(r.frameworks, info)
+	}
+	for _, run := range a.runs {
+		if !run.command && run.phase != ended && !run.silent {
+			r.executors = append(r.executors, run.info)
+		}
+		for _, t := range run.tasks {
+			r.tasks = append(r.tasks, agentTask{framework: t.framework, info: t.info, latest: t.latest})
+		}
+	}
+	a.do(sendMaster{r})
+}
+
+func (a *agent) fromMaster(msg message) {
+	switch msg := msg.(type) {
+	case registered:
+		a.registered(msg.agent)
+	case runTask:
+		a.runTask(msg)
+	case killTask:
+		a.kill(msg)
+	case shutdownExecutor:
+		if run := a.executors[msg.executor]; run != nil {
+			a.shutdown(run)
+		}
+	case shutdownFramework:
+		a.shutdownFramework(msg.framework)
+	case updateFramework:
+		a.updateFramework(msg.framework)
+	case acknowledge:
+		a.acknowledge(msg)
+	case messageToExecutor:
+		if run := a.executors[msg.executor]; run != nil && run.stream != "" {
+			a.tell(run, &executor.Event{Type: executor.Event_MESSAGE, Message: &executor.Event_Message{Data: msg.data}})
+		}
+	}
+}
+
+// registered stores the id, and sends again what the master before may have missed.
+func (a *agent) registered(id api.AgentID) {
+	if a.id() != string(id) {
+		a.info.ID = &mesos.AgentID{Value: string(id)}
+		a.do(saveID{id})
+	}
+	for _, run := range a.runs {
+		a.resendAll(run)
+	}
+}
+
+func (a *agent) updateFramework(info mesos.FrameworkInfo) {
+	id := api.FrameworkID(info.GetID().GetValue())
+	if _, known := a.frameworks[id]; !known {
+		return
+	}
+	a.frameworks[id] = info
+	for _, run := range a.runs {
+		if run.key.framework == id {
+			a.do(saveRun{run})
+			a.resendAll(run)
+		}
+	}
+}
+
+// runTask starts a task: on its executor if that runs, else with a new one.
+func (a *agent) runTask(msg runTask) {
+	if a.stopping {
+		return
+	}
+	id := api.FrameworkID(msg.framework.GetID().GetValue())
+	a.frameworks[id] = msg.framework
+	t := &agentTask{framework: id, info: msg.task, latest: mesos.TaskStatus{
+		TaskID: msg.task.TaskID, AgentID: a.info.ID, State: mesos.TASK_STAGING.Enum(),
+	}}
+	key := executorKey{id, api.ExecutorID(msg.task.TaskID.Value)}
+	if msg.task.Executor != nil {
+		key.executor = api.ExecutorID(msg.task.Executor.ExecutorID.Value)
+	}
+	run := a.executors[key]
+	if run == nil {
+		run = a.newRun(key, msg.task)
+	}
+	task := api.TaskID(msg.task.TaskID.Value)
+	run.tasks[task] = t
+	run.order = append(run.order, task)
+	a.do(saveTask{run.container, t})
+	switch {
+	case run.phase == terminating:
+		a.update(run, t, agentStatus(mesos.TASK_DROPPED, mesos.REASON_EXECUTOR_TERMINATED, "Executor is terminating"))
+	case run.command:
+	case run.stream != "":
+		a.launch(run, t)
+	default:
+		run.queued = append(run.queued, task)
+	}
+}
+
+// newRun makes an executor's run and has its process started.
+func (a *agent) newRun(key executorKey, task mesos.TaskInfo) *executorRun {
+	run := &executorRun{key: key, container: a.newID(), tasks: map[api.TaskID]*agentTask{}}
+	if task.Executor != nil {
+		run.info = *task.Executor
+	} else {
+		run.command = true
+		run.info = mesos.ExecutorInfo{
+			ExecutorID: mesos.ExecutorID{Value: string(key.executor)}, FrameworkID: &mesos.FrameworkID{Value: string(key.framework)},
+			Command: task.Command,
+		}
+	}
+	a.executors[key], a.runs[run.container] = run, run
+	a.do(start{run})
+	return run
+}
+
+func (a *agent) launch(run *executorRun, t *agentTask) {
+	a.tell(run, &executor.Event{Type: executor.Event_LAUNCH, Launch: &executor.Event_Launch{Task: t.info}})
+}
+
+func (a *agent) tell(run *executorRun, e *executor.Event) {
+	a.do(send{stream: run.stream, event: e, kind: e.Type.String()})
+}
+
+// kill passes a KILL to the executor; one that has not subscribed never sees the task.
+func (a *agent) kill(msg killTask) {
+	run, t := a.find(msg.framework, msg.task)
+	switch {
+	case t == nil:
+		a.unknownTask(msg)
+	case terminal(t.latest.GetState()):
+	case run.command:
+		a.killCommand(run, t, msg.policy)
+	case run.stream != "":
+		a.tell(run, &executor.Event{Type: executor.Event_KILL, Kill: &executor.Event_Kill{TaskID: t.info.TaskID, KillPolicy: msg.policy}})
+	case run.phase == starting:
+		run.queued = without(run.queued, []api.TaskID{msg.task})
+		a.update(run, t, agentStatus(mesos.TASK_KILLED, mesos.REASON_TASK_KILLED_DURING_LAUNCH, "Task was killed before its executor subscribed"))
+		if run.idle() {
+			a.end(run, mesos.REASON_TASK_KILLED_DURING_LAUNCH, "Its only task was killed")
+		}
+	}
+}
+
+// unknownTask tells of a task that the master has and this agent never got.
+func (a *agent) unknownTask(msg killTask) {
+	s := agentStatus(mesos.TASK_DROPPED, mesos.REASON_RECONCILIATION, "Task is unknown to the agent")
+	s.TaskID, s.AgentID, s.Timestamp = mesos.TaskID{Value: string(msg.task)}, a.info.ID, a.seconds()
+	a.do(sendMaster{update{framework: msg.framework, status: s, latest: s}})
+}
+
+func (a *agent) find(framework api.FrameworkID, task api.TaskID) (*executorRun, *agentTask) {
+	for _, run := range a.runs {
+		if t := run.tasks[task]; t != nil && run.key.framework == framework {
+			return run, t
+		}
+	}
+	return nil, nil
+}
+
+// idle reports whether no task is left that is not over.
+func (run *executorRun) idle() bool {
+	for _, t := range run.tasks {
+		if !terminal(t.latest.GetState()) {
+			return false
+		}
+	}
+	return true
+}
+
+// shutdown asks an executor to end, and ends it after its grace period.
+func (a *agent) shutdown(run *executorRun) {
+	if run.phase == terminating || run.phase == ended {
+		return
+	}
+	switch {
+	case run.command:
+		run.phase = terminating
+		a.do(terminate{run.process})
+	case run.stream != "":
+		run.phase = terminating
+		a.tell(run, &executor.Event{Type: executor.Event_SHUTDOWN})
+	default:
+		a.end(run, mesos.REASON_EXECUTOR_TERMINATED, "Executor terminated")
+		return
+	}
+	a.timers.add(a.now.Add(a.grace(run)), graceDue{run.container})
+}
+
+// end kills an executor at once.
+func (a *agent) end(run *executorRun, reason mesos.TaskStatus_Reason, text string) {
+	run.phase, run.reason, run.text = terminating, reason, text
+	a.do(destroy{run.process})
+}
+
+func (a *agent) grace(run *executorRun) time.Duration {
+	if d := run.info.ShutdownGracePeriod; d != nil {
+		return time.Duration(d.Nanoseconds)
+	}
+	return a.plan.ExecutorShutdownGracePeriod
+}
+
+func (a *agent) shutdownFramework(id api.FrameworkID) {
+	for _, run := range a.runs {
+		if run.key.framework == id {
+			run.silent = true
+			a.shutdown(run)
+			a.cleanUp(run)
+		}
+	}
+	a.forgetFrameworks()
+}
+
+// stop ends everything for a clean end of the agent.
+func (a *agent) stop() {
+	a.stopping = true
+	for _, run := range a.runs {
+		run.silent = true
+		a.shutdown(run)
+		a.cleanUp(run)
+	}
+	a.checkEnded()
+}
+
+func (a *agent) checkEnded() {
+	if a.stopping && len(a.runs) == 0 {
+		a.do(allEnded{})
+	}
+}
+
+// cleanUp forgets a run that is over and has nothing left to tell.
+func (a *agent) cleanUp(run *executorRun) {
+	if run.phase != ended || !run.silent && len(run.tasks) > 0 {
+		return
+	}
+	delete(a.runs, run.container)
+	a.do(removeRun{run.container})
+	a.forgetFrameworks()
+	a.checkEnded()
+}
+
+// forgetFrameworks forgets the frameworks that run nothing here.
+func (a *agent) forgetFrameworks() {
+	used := map[api.FrameworkID]bool{}
+	for _, run := range a.runs {
+		used[run.key.framework] = true
+	}
+	for id := range a.frameworks {
+		if !used[id] {
+			delete(a.frameworks, id)
+		}
+	}
+}
+
+// started books a process. A command's task is told as starting and running at once: there is no executor to do so.
+func (a *agent) started(e processStarted) {
+	run := a.runs[e.container]
+	if run == nil {
+		return
+	}
+	run.process = e.process
+	a.do(saveRun{run})
+	if run.phase == terminating {
+		a.do(destroy{run.process})
+		return
+	}
+	if !run.command {
+		a.timers.add(a.now.Add(a.plan.ExecutorRegistrationTimeout), registrationDue{run.container})
+		return
+	}
+	run.phase = running
+	for _, t := range run.tasks {
+		a.update(run, t, commandStatus(mesos.TASK_STARTING, ""))
+		a.update(run, t, commandStatus(mesos.TASK_RUNNING, ""))
+	}
+}
+
+func (a *agent) startFailed(e startFailed) {
+	run := a.runs[e.container]
+	if run == nil {
+		return
+	}
+	run.reason, run.text, run.command = mesos.REASON_CONTAINER_LAUNCH_FAILED, fmt.Sprintf("Failed to launch container: %v", e.err), false
+	a.exited(processExited{container: e.container, status: -1})
+}
+
+// registrationDue ends an executor that did not subscribe in time.
+func (a *agent) registrationDue(container string) {
+	run := a.runs[container]
+	switch {
+	case run == nil:
+	case run.phase == starting:
+		a.end(run, mesos.REASON_EXECUTOR_REGISTRATION_TIMEOUT, "Executor did not register within "+a.plan.ExecutorRegistrationTimeout.String())
+	case run.phase == recovering:
+		a.end(run, mesos.REASON_EXECUTOR_REREGISTRATION_TIMEOUT, "Executor did not reregister within "+a.plan.ExecutorReregistrationTimeout.String())
+	}
+}
+
+// exited ends the tasks of an executor whose process is gone, and what that process left behind.
+func (a *agent) exited(e processExited) {
+	run := a.runs[e.container]
+	if run == nil || run.phase == ended {
+		return
+	}
+	run.phase = ended
+	a.do(destroy{run.process})
+	delete(a.executors, run.key)
+	if run.stream != "" {
+		delete(a.streams, run.stream)
+		a.do(hangUp{run.stream})
+		run.stream = ""
+	}
+	for _, id := range run.order {
+		if t := run.tasks[id]; t != nil && !run.silent && !terminal(t.latest.GetState()) {
+			a.update(run, t, run.lastStatus(e.status))
+		}
+	}
+	if !run.command && !run.silent {
+		a.unsent = append(a.unsent, func() { a.do(sendMaster{exitedExecutor{run.key, e.status}}) })
+	}
+	a.do(saveRun{run})
+	a.cleanUp(run)
+}
+
+// lastStatus is what becomes of a task when the process that ran it is gone.
+func (run *executorRun) lastStatus(status int32) mesos.TaskStatus {
+	switch {
+	case run.command:
+		return commandEnd(status, run.killed)
+	case run.text != "":
+		return agentStatus(mesos.TASK_FAILED, run.reason, run.text)
+	}
+	return agentStatus(mesos.TASK_FAILED, mesos.REASON_EXECUTOR_TERMINATED, "Executor terminated")
+}

@@ -1,0 +1,288 @@
+package localmesos
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/executor"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// agentNode runs an agent: its owner, its streams, its HTTP server, its checkpoints and its processes.
+type agentNode struct {
+	plan      plan
+	dir       string
+	hub       *hub
+	processes *processes
+	store     store
+	agent     *agent
+	owner     *owner
+	streams   *streams
+	server    *server
+	address   string
+	ended     chan struct{} // closed when a stopping agent runs nothing any more
+}
+
+// startAgent runs the agent whose directory is dir, on want or, where executors know it by another port, on that.
+func startAgent(p plan, h *hub, ps *processes, dir string, want int) (*agentNode, error) {
+	n := &agentNode{
+		plan: p, dir: dir, hub: h, processes: ps, store: store{filepath.Join(dir, "meta")}, streams: newStreams(), ended: make(chan struct{}),
+	}
+	var file agentFile
+	if _, err := readFile(n.store.agentPath(), &file); err != nil {
+		return nil, err
+	}
+	runs, err := n.store.load()
+	if err != nil {
+		return nil, err
+	}
+	l, err := n.listen(file.Port, want, len(runs) > 0)
+	if err != nil {
+		return nil, err
+	}
+	n.address = l.Addr().String()
+	port32 := int32(port(l))
+	info := mesos.AgentInfo{
+		Hostname: p.Hostname, Port: &port32, Resources: p.resources.messages(withReservations), Attributes: p.attributes,
+	}
+	if file.ID != "" {
+		info.ID = &mesos.AgentID{Value: file.ID}
+	}
+	if err := writeFile(n.store.agentPath(), agentFile{ID: file.ID, Port: port(l)}); err != nil {
+		_ = l.Close()
+		return nil, fmt.Errorf("cannot keep the agent's id: %w", err)
+	}
+	n.agent = newAgent(info, p, uuid.NewString)
+	n.owner = newOwner(n.agent, n.perform)
+	n.owner.post(recovered{runs})
+	go n.owner.run()
+	n.server = serve(l, n.handler())
+	h.joinAgent(n.address, n.owner)
+	return n, nil
+}
+
+// listen prefers the port of the agent's former life if executors may look for it there, or if any port will do.
+func (n *agentNode) listen(former, want int, needFormer bool) (net.Listener, error) {
+	if former != 0 && (needFormer || want == 0) {
+		l, err := listen(n.plan.IP, former, "agent")
+		if err == nil || needFormer {
+			return l, err
+		}
+	}
+	return listen(n.plan.IP, want, "agent")
+}
+
+// close ends the agent as a kill would: its executors go on, and it tells no one.
+func (n *agentNode) close() {
+	n.owner.end()
+	<-n.owner.done
+	n.server.close()
+	n.hub.leaveAgent(n.address, api.AgentID(n.agent.id()))
+}
+
+// stop ends the agent with all that it runs.
+func (n *agentNode) stop() {
+	n.owner.post(stopAgent{})
+	select {
+	case <-n.ended:
+	case <-n.owner.done: // it was killed before; what it left running must not outlive the cluster
+		for _, run := range n.agent.runs {
+			run.process.destroy()
+		}
+	}
+	n.close()
+}
+
+func (n *agentNode) perform(x action) {
+	var err error
+	switch x := x.(type) {
+	case send:
+		n.hub.faults.pass(AgentToExecutor, x.kind, func() { n.streams.send(x.stream, x.event) })
+	case hangUp:
+		n.streams.send(x.stream, nil)
+	case sendMaster:
+		n.hub.toMaster(fromAgent{agent: api.AgentID(n.agent.id()), address: n.address, message: x.message})
+	case start:
+		n.start(x.run)
+	case terminate:
+		x.process.terminate()
+	case destroy:
+		x.process.destroy()
+	case watch:
+		n.watch(x.container, x.process)
+	case allEnded:
+		close(n.ended)
+	default:
+		err = n.save(x)
+	}
+	if err != nil {
+		log.WithError(err).WithField("agent", n.agent.id()).Error("cannot write a checkpoint")
+	}
+}
+
+// save performs the actions that write checkpoints.
+func (n *agentNode) save(x action) error {
+	switch x := x.(type) {
+	case saveID:
+		_, p, _ := net.SplitHostPort(n.address)
+		number, _ := strconv.Atoi(p)
+		return writeFile(n.store.agentPath(), agentFile{ID: string(x.id), Port: number})
+	case saveRun:
+		return n.store.saveRun(n.agent.frameworks[x.run.key.framework], x.run)
+	case removeRun:
+		return os.RemoveAll(n.store.runDir(x.container))
+	case saveTask:
+		if run := n.agent.runs[x.container]; run != nil {
+			return n.store.saveTask(run, x.task)
+		}
+	case removeTask:
+		return os.Remove(n.store.taskPath(x.container, x.task))
+	}
+	return nil
+}
+
+func (n *agentNode) watch(container string, p process) {
+	n.processes.watch(p, n.owner.quit, func(status int32) {
+		n.owner.post(processExited{container: container, status: status})
+	})
+}
+
+// start makes the sandbox and starts the process in it.
+func (n *agentNode) start(run *executorRun) {
+	sandbox, err := n.makeSandbox(run)
+	var p process
+	if err == nil {
+		p, err = n.processes.start(command{info: run.info.Command, sandbox: sandbox, env: n.environment(run, sandbox)})
+	}
+	if err != nil {
+		n.owner.post(startFailed{run.container, err})
+		return
+	}
+	n.owner.post(processStarted{run.container, p})
+	n.watch(run.container, p)
+}
+
+// makeSandbox follows https://mesos.apache.org/documentation/latest/sandbox/.
+func (n *agentNode) makeSandbox(run *executorRun) (string, error) {
+	dir, err := filepath.Abs(n.dir)
+	if err != nil {
+		return "", err
+	}
+	runs := filepath.Join(dir, "slaves", n.agent.id(), "frameworks", string(run.key.framework), "executors", string(run.key.executor), "runs")
+	sandbox := filepath.Join(runs, run.container)
+	if err := os.MkdirAll(sandbox, 0o755); err != nil {
+		return "", err
+	}
+	latest := filepath.Join(runs, "latest")
+	if err := os.Remove(latest); err != nil && !os.IsNotExist(err) {
+		return "", err
+	}
+	return sandbox, os.Symlink(sandbox, latest)
+}
+
+// environment follows https://mesos.apache.org/documentation/latest/executor-http-api/ ("Environment Variables").
+func (n *agentNode) environment(run *executorRun, sandbox string) []string {
+	var env []string
+	for _, kv := range os.Environ() {
+		if !strings.HasPrefix(kv, "MESOS_") {
+			env = append(env, kv)
+		}
+	}
+	env = append(env,
+		"MESOS_AGENT_ENDPOINT="+n.address, "MESOS_DIRECTORY="+sandbox, "MESOS_SANDBOX="+sandbox,
+		"MESOS_EXECUTOR_ID="+string(run.key.executor), "MESOS_FRAMEWORK_ID="+string(run.key.framework),
+		"MESOS_SLAVE_ID="+n.agent.id(), "MESOS_SLAVE_PID=slave(1)@"+n.address, "MESOS_HTTP_COMMAND_EXECUTOR=0",
+		"MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD="+mesosDuration(n.agent.grace(run)), "LIBPROCESS_IP="+n.plan.IP,
+	)
+	framework := n.agent.frameworks[run.key.framework]
+	if framework.GetCheckpoint() {
+		env = append(env, "MESOS_CHECKPOINT=1", "MESOS_RECOVERY_TIMEOUT="+mesosDuration(n.plan.RecoveryTimeout), "MESOS_SUBSCRIPTION_BACKOFF_MAX=2secs")
+	} else {
+		env = append(env, "MESOS_CHECKPOINT=0")
+	}
+	if run.command {
+		env = append(env, "MESOS_TASK_ID="+string(run.key.executor))
+	}
+	for _, v := range run.info.Command.GetEnvironment().GetVariables() {
+		env = append(env, v.Name+"="+v.GetValue())
+	}
+	return env
+}
+
+// mesosDuration writes a duration as Mesos does: the largest unit that divides it, such as "15mins".
+func mesosDuration(d time.Duration) string {
+	for _, unit := range []struct {
+		size time.Duration
+		name string
+	}{
+		{7 * 24 * time.Hour, "weeks"}, {24 * time.Hour, "days"}, {time.Hour, "hrs"}, {time.Minute, "mins"},
+		{time.Second, "secs"}, {time.Millisecond, "ms"}, {time.Microsecond, "us"},
+	} {
+		if d != 0 && d%unit.size == 0 {
+			return fmt.Sprintf("%d%s", d/unit.size, unit.name)
+		}
+	}
+	return fmt.Sprintf("%dns", d)
+}
+
+func (n *agentNode) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/api/v1/executor", endpoint[executor.Call, *executor.Call]{
+		owner: n.owner, streams: n.streams, faults: n.hub.faults, path: ExecutorToAgent, problem: executorCallProblem,
+		kind: func(c *executor.Call) (string, bool) { return c.Type.String(), c.Type == executor.Call_SUBSCRIBE },
+		event: func(c *executor.Call, stream string) event {
+			if c.Type == executor.Call_SUBSCRIBE {
+				return executorSubscribe{stream: stream, call: c}
+			}
+			return executorCall{call: c}
+		},
+	})
+	mux.HandleFunc("/health", healthy)
+	mux.HandleFunc("/version", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, version()) })
+	mux.HandleFunc("/state", n.serveState)
+	return mux
+}
+
+// serveState answers what tools read of an agent: who it is and what runs there.
+func (n *agentNode) serveState(w http.ResponseWriter, _ *http.Request) {
+	frameworks := []any{}
+	ok := n.owner.look(func() {
+		for id, info := range n.agent.frameworks {
+			frameworks = append(frameworks, map[string]any{"id": id, "name": info.Name, "executors": n.agent.executorTrees(id)})
+		}
+	})
+	if !ok {
+		http.Error(w, "the agent has ended", http.StatusServiceUnavailable)
+		return
+	}
+	writeJSON(w, merged(version(), map[string]any{
+		"id": n.agent.id(), "hostname": n.plan.Hostname, "pid": "slave(1)@" + n.address, "frameworks": frameworks,
+		"resources": n.plan.resources.flat(), "attributes": attributeValues(n.plan.attributes),
+	}))
+}
+
+func (a *agent) executorTrees(framework api.FrameworkID) []any {
+	out := []any{}
+	for _, run := range a.runs {
+		if run.key.framework != framework {
+			continue
+		}
+		tasks := []any{}
+		for _, id := range run.order {
+			if t := run.tasks[id]; t != nil {
+				tasks = append(tasks, map[string]any{"id": id, "state": t.latest.GetState().String()})
+			}
+		}
+		out = append(out, map[string]any{"id": run.key.executor, "container": run.container, "pid": run.process.PID, "tasks": tasks})
+	}
+	return out
+}

@@ -1,0 +1,154 @@
+package localmesos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/k8sm/k8sm/contrib/localmesos/wire"
+)
+
+// maxBody bounds what a call may hold; an executor that brings its unacknowledged tasks is the largest.
+const maxBody = 64 << 20
+
+// endpoint is one of the two streaming APIs (scheduler, executor) over HTTP: what they have in common
+// (https://mesos.apache.org/documentation/latest/scheduler-http-api/, …/executor-http-api/).
+type endpoint[C any, M interface {
+	*C
+	wire.Message
+}] struct {
+	owner    *owner
+	streams  *streams
+	faults   *Faults
+	path     Path
+	streamID bool // whether a subscription is answered with a Mesos-Stream-Id
+	// problem returns why a call is malformed, or "".
+	problem func(M) string
+	// event makes the state machine's event of a call; stream is that of the call, or the new one of a subscription.
+	event func(call M, stream string) event
+	// kind returns a call's type, and whether that is SUBSCRIBE.
+	kind func(M) (kind string, subscribes bool)
+}
+
+func (p endpoint[C, M]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	call, codec, refusal := p.read(r)
+	if refusal.status != 0 {
+		http.Error(w, refusal.text, refusal.status)
+		return
+	}
+	kind, subscribes := p.kind(call)
+	times, delay := p.faults.judge(p.path, kind)
+	if delay > 0 {
+		select {
+		case <-time.After(delay):
+		case <-r.Context().Done():
+			return
+		}
+	}
+	if subscribes {
+		if times > 0 {
+			p.subscribe(w, r, call, codec)
+		}
+		return
+	}
+	a := accepted
+	for range times {
+		a = p.owner.ask(p.event(call, r.Header.Get("Mesos-Stream-Id")))
+	}
+	if a.text != "" {
+		http.Error(w, a.text, a.status)
+		return
+	}
+	w.WriteHeader(a.status)
+}
+
+// read returns the call, or with a status why it cannot.
+func (p endpoint[C, M]) read(r *http.Request) (M, wire.Codec, answer) {
+	if r.Method != http.MethodPost {
+		return nil, 0, answer{http.StatusMethodNotAllowed, fmt.Sprintf("405 Method Not Allowed. Expecting one of { 'POST' }, but received '%s'.", r.Method)}
+	}
+	contentType := r.Header.Get("Content-Type")
+	if contentType == "" {
+		return nil, 0, refused("Expecting 'Content-Type' to be present")
+	}
+	codec, ok := wire.CodecOf(contentType)
+	if !ok {
+		return nil, 0, answer{http.StatusUnsupportedMediaType, "Expecting 'Content-Type' of application/json or application/x-protobuf"}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
+	if err != nil {
+		return nil, 0, refused("Failed to read the body: " + err.Error())
+	}
+	call := M(new(C))
+	if err := codec.Decode(body, call); err != nil {
+		return nil, 0, refused(err.Error())
+	}
+	if problem := p.problem(call); problem != "" {
+		return nil, 0, refused(problem)
+	}
+	return call, codec, answer{}
+}
+
+// subscribe answers with a stream; its encoding is that of the Accept header, or else of the call.
+func (p endpoint[C, M]) subscribe(w http.ResponseWriter, r *http.Request, call M, codec wire.Codec) {
+	if c, ok := wire.CodecOf(r.Header.Get("Accept")); ok {
+		codec = c
+	}
+	s := p.streams.add()
+	defer p.streams.remove(s)
+	if a := p.owner.ask(p.event(call, s.id)); a.status != http.StatusOK {
+		http.Error(w, a.text, a.status)
+		return
+	}
+	defer p.owner.post(streamClosed{s.id})
+	w.Header().Set("Content-Type", codec.String())
+	if p.streamID {
+		w.Header().Set("Mesos-Stream-Id", s.id)
+	}
+	w.WriteHeader(http.StatusOK)
+	s.serve(w, r, codec, p.owner.quit)
+}
+
+// server is a listener with its HTTP server.
+type server struct {
+	listener net.Listener
+	http     *http.Server
+	wg       sync.WaitGroup
+}
+
+// listen takes the address at once, so that a used port is an error before anything runs.
+func listen(ip string, port int, what string) (net.Listener, error) {
+	l, err := net.Listen("tcp", net.JoinHostPort(ip, fmt.Sprint(port)))
+	if err != nil {
+		return nil, fmt.Errorf("the %s cannot listen on %s:%d (stop what uses that port, or choose another with --port): %w", what, ip, port, err)
+	}
+	return l, nil
+}
+
+func serve(l net.Listener, h http.Handler) *server {
+	s := &server{listener: l, http: &http.Server{Handler: h, ReadHeaderTimeout: 30 * time.Second}}
+	s.wg.Go(func() {
+		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			log.WithError(err).Error("an HTTP server of the local Mesos ended")
+		}
+	})
+	return s
+}
+
+// close ends the server. The owner has ended before, so that no call and no stream is left to wait for; a client that
+// does not read its answer is cut off.
+func (s *server) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if s.http.Shutdown(ctx) != nil {
+		_ = s.http.Close() // the connections that are left are what it is for
+	}
+	s.wg.Wait()
+}
+
+func port(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }

@@ -1,0 +1,224 @@
+package localmesos
+
+import (
+	"fmt"
+	"net/http"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// callProblem returns what makes a scheduler call malformed, in Mesos's words, or "".
+func callProblem(call *scheduler.Call) string {
+	const prefix = "Failed to validate scheduler::Call: "
+	missing := func(name string) string { return prefix + "Expecting '" + name + "' to be present" }
+	if call.Type == scheduler.Call_UNKNOWN {
+		return missing("type")
+	}
+	if call.Type == scheduler.Call_SUBSCRIBE {
+		if call.Subscribe == nil || call.Subscribe.FrameworkInfo == nil {
+			return missing("subscribe")
+		}
+		if call.GetFrameworkID().GetValue() != call.Subscribe.FrameworkInfo.GetID().GetValue() {
+			return prefix + "'framework_id' differs from 'subscribe.framework_info.id'"
+		}
+		return ""
+	}
+	if call.FrameworkID == nil {
+		return missing("framework_id")
+	}
+	if field, present := callField(call); !present {
+		return missing(field)
+	}
+	return ""
+}
+
+// callField returns the field that a call's type demands, and whether the call has it.
+func callField(call *scheduler.Call) (name string, present bool) {
+	switch call.Type {
+	case scheduler.Call_ACCEPT:
+		return "accept", call.Accept != nil
+	case scheduler.Call_DECLINE:
+		return "decline", call.Decline != nil
+	case scheduler.Call_KILL:
+		return "kill", call.Kill != nil
+	case scheduler.Call_SHUTDOWN:
+		return "shutdown", call.Shutdown != nil
+	case scheduler.Call_ACKNOWLEDGE:
+		return "acknowledge", call.Acknowledge != nil
+	case scheduler.Call_RECONCILE:
+		return "reconcile", call.Reconcile != nil
+	case scheduler.Call_MESSAGE:
+		return "message", call.Message != nil
+	case scheduler.Call_UPDATE_FRAMEWORK:
+		return "update_framework", call.UpdateFramework != nil
+	}
+	return "", true
+}
+
+// call performs one call that is not SUBSCRIBE.
+func (m *master) call(e schedulerCall) {
+	f := m.frameworks[api.FrameworkID(e.call.FrameworkID.Value)]
+	switch {
+	case f == nil:
+		m.do(refused("Framework cannot be found"))
+		return
+	case e.stream == "":
+		m.do(refused("All non-subscribe calls should include the 'Mesos-Stream-Id' header"))
+		return
+	case f.stream == "":
+		m.do(answer{status: http.StatusForbidden, text: "Framework is not subscribed"})
+		return
+	case e.stream != f.stream:
+		m.do(refused(fmt.Sprintf("The stream ID '%s' included in this request didn't match the stream ID currently associated with framework ID %s", e.stream, f.id)))
+		return
+	}
+	if !m.perform(f, e.call) {
+		m.do(answer{status: http.StatusNotImplemented, text: "The local Mesos does not know the call " + e.call.Type.String()})
+		return
+	}
+	m.do(accepted)
+}
+
+// perform carries a call out; it returns false for one that this master does not know.
+func (m *master) perform(f *framework, call *scheduler.Call) bool {
+	switch call.Type {
+	case scheduler.Call_TEARDOWN:
+		m.removeFramework(f)
+	case scheduler.Call_ACCEPT:
+		m.accept(f, call.Accept)
+	case scheduler.Call_DECLINE:
+		m.decline(f, call.Decline.OfferIDs, call.Decline.Filters)
+	case scheduler.Call_REVIVE:
+		m.revive(f, call.GetRevive().GetRoles())
+	case scheduler.Call_SUPPRESS:
+		m.suppress(f, call.GetSuppress().GetRoles())
+	case scheduler.Call_KILL:
+		m.kill(f, call.Kill)
+	case scheduler.Call_ACKNOWLEDGE:
+		m.acknowledge(f, call.Acknowledge)
+	case scheduler.Call_RECONCILE:
+		m.reconcile(f, call.Reconcile.Tasks)
+	case scheduler.Call_SHUTDOWN:
+		key := executorKey{f.id, api.ExecutorID(call.Shutdown.ExecutorID.Value)}
+		m.toAgent(call.Shutdown.AgentID.Value, shutdownExecutor{key})
+	case scheduler.Call_MESSAGE:
+		key := executorKey{f.id, api.ExecutorID(call.Message.ExecutorID.Value)}
+		m.toAgent(call.Message.AgentID.Value, messageToExecutor{key, call.Message.Data})
+	case scheduler.Call_UPDATE_FRAMEWORK:
+		m.updateFramework(f, call.UpdateFramework)
+	case scheduler.Call_REQUEST:
+		// A hint that Mesos's own allocator ignores too.
+	default:
+		return false
+	}
+	return true
+}
+
+// toAgent sends to an agent that is there; else Mesos drops the message too.
+func (m *master) toAgent(id string, msg message) {
+	if a := m.agents[api.AgentID(id)]; a != nil && a.connected {
+		m.do(sendAgent{a.id, msg})
+	}
+}
+
+func (m *master) updateFramework(f *framework, call *scheduler.Call_UpdateFramework) {
+	info := call.FrameworkInfo
+	info.ID = &mesos.FrameworkID{Value: string(f.id)}
+	f.info = info
+	f.setSuppressed(call.SuppressedRoles)
+	m.do(saveFrameworks{})
+	for _, a := range m.agents {
+		m.toAgent(string(a.id), updateFramework{info})
+	}
+	m.allocateAll()
+}
+
+// accept follows https://mesos.apache.org/documentation/latest/scheduler-http-api/#accept: all offers are of one
+// agent; what the operations leave is refused with the call's filters.
+func (m *master) accept(f *framework, call *scheduler.Call_Accept) {
+	offers, problem := m.acceptedOffers(f, call.OfferIDs)
+	if problem != "" {
+		for _, o := range offers {
+			m.endOffer(o)
+			m.free(o.agent, o.resources)
+		}
+		m.dropTasks(f, call, problem)
+		return
+	}
+	agent := offers[0].agent
+	var rest pool
+	for _, o := range offers {
+		m.endOffer(o)
+		rest = rest.plus(o.resources)
+	}
+	l := launch{framework: f, agent: agent, rest: rest, role: offers[0].role}
+	for i := range call.Operations {
+		m.operate(&l, &call.Operations[i])
+	}
+	for _, o := range offers {
+		mine := pool{}
+		for _, x := range l.rest {
+			if x.used == o.role {
+				mine = append(mine, x)
+			}
+		}
+		l.rest = l.rest.minus(mine)
+		m.refuse(o, mine, call.Filters)
+	}
+}
+
+func (m *master) acceptedOffers(f *framework, ids []mesos.OfferID) (offers []*offer, problem string) {
+	if len(ids) == 0 {
+		return nil, "No offers specified"
+	}
+	for _, id := range ids {
+		o := f.offers[api.OfferID(id.Value)]
+		switch {
+		case o == nil:
+			problem = fmt.Sprintf("Offer %s is no longer valid", id.Value)
+		case len(offers) > 0 && offers[0].agent != o.agent:
+			problem = fmt.Sprintf("Aggregated offers must belong to one single agent. Offer %s uses agent %s and agent %s", id.Value, o.agent.id, offers[0].agent.id)
+			offers = append(offers, o)
+		default:
+			offers = append(offers, o)
+		}
+	}
+	return offers, problem
+}
+
+func (m *master) dropTasks(f *framework, call *scheduler.Call_Accept, problem string) {
+	for i := range call.Operations {
+		for _, info := range tasksOf(&call.Operations[i]) {
+			s := masterStatus(f.stateFor(mesos.TASK_DROPPED), mesos.REASON_INVALID_OFFERS, "Task launched with invalid offers: "+problem)
+			s.TaskID, s.AgentID = info.TaskID, &mesos.AgentID{Value: info.AgentID.Value}
+			m.tellStatus(f, s)
+		}
+	}
+}
+
+func tasksOf(op *mesos.Offer_Operation) []mesos.TaskInfo {
+	if op.LaunchGroup != nil {
+		return op.LaunchGroup.TaskGroup.Tasks
+	}
+	return op.GetLaunch().GetTaskInfos()
+}
+
+// operate carries out one operation of an ACCEPT. Those on reservations and volumes are not known here; as with an
+// operation without id that fails in Mesos, the framework sees what it wanted changed in no later offer.
+func (m *master) operate(l *launch, op *mesos.Offer_Operation) {
+	switch op.Type {
+	case mesos.Offer_Operation_LAUNCH:
+		for _, info := range tasksOf(op) {
+			m.launch(l, info)
+		}
+	case mesos.Offer_Operation_LAUNCH_GROUP:
+		for _, info := range tasksOf(op) {
+			m.refuseTask(l.framework, info, "The local Mesos launches no task groups")
+		}
+	default:
+		m.do(note{"operation is not known to the local Mesos", map[string]any{"framework": string(l.framework.id), "operation": op.Type.String()}})
+	}
+}

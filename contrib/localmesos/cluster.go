@@ -1,0 +1,237 @@
+package localmesos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// Cluster is a running local Mesos. Its methods may be called concurrently, but of those that kill and restart only one
+// at a time.
+type Cluster struct {
+	plan      plan
+	faults    Faults
+	hub       *hub
+	processes *processes
+	lock      *os.File
+	port      int
+
+	mu     sync.Mutex // guards master and agents
+	master *masterNode
+	agents []*agentNode
+}
+
+// Run is a cluster until ctx ends; then its executors are shut down, and nothing is left but ids on disk.
+func Run(ctx context.Context, cfg Config) error {
+	c, err := Start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	log.WithField("master", c.MasterAddr()).Infof("the local Mesos is up with %d agents", cfg.Agents)
+	<-ctx.Done()
+	c.Stop()
+	return nil
+}
+
+// Start makes a cluster and returns when its agents are registered. The caller must Stop it; ctx is only about the
+// start.
+func Start(ctx context.Context, cfg Config) (*Cluster, error) {
+	p, err := cfg.check()
+	if err != nil {
+		return nil, fmt.Errorf("cannot start the local Mesos: %w", err)
+	}
+	c := &Cluster{plan: p, processes: newProcesses()}
+	c.hub = newHub(&c.faults)
+	if err := c.start(ctx); err != nil {
+		c.Stop()
+		return nil, fmt.Errorf("cannot start the local Mesos: %w", err)
+	}
+	return c, nil
+}
+
+func (c *Cluster) start(ctx context.Context) error {
+	if err := c.takeWorkDir(); err != nil {
+		return err
+	}
+	l, err := listen(c.plan.IP, c.plan.Port, "master")
+	if err != nil {
+		return err
+	}
+	c.port = port(l)
+	if c.master, err = startMaster(c.plan, c.hub, l); err != nil {
+		return err
+	}
+	for i := range c.plan.Agents {
+		a, err := startAgent(c.plan, c.hub, c.processes, c.agentDir(i), c.agentPort(i))
+		if err != nil {
+			return err
+		}
+		c.agents = append(c.agents, a)
+	}
+	return c.WaitForAgents(ctx, c.plan.Agents)
+}
+
+// takeWorkDir keeps a second local Mesos off the directory.
+func (c *Cluster) takeWorkDir() error {
+	lock, err := os.OpenFile(filepath.Join(c.plan.WorkDir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot use --work-dir: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = lock.Close()
+		return fmt.Errorf("another local Mesos uses --work-dir=%s: stop it or choose another directory", c.plan.WorkDir)
+	}
+	c.lock = lock
+	return nil
+}
+
+func (c *Cluster) agentDir(i int) string {
+	return filepath.Join(c.plan.WorkDir, "agents", strconv.Itoa(i))
+}
+
+func (c *Cluster) agentPort(i int) int {
+	if c.plan.Port == 0 {
+		return 0
+	}
+	return c.plan.Port + 1 + i
+}
+
+// Stop ends the cluster: executors get SHUTDOWN, their grace period, and then SIGKILL with all that they started. Ids
+// stay on disk.
+func (c *Cluster) Stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.master != nil {
+		c.master.close()
+		c.master = nil
+	}
+	var agents sync.WaitGroup
+	for _, a := range c.agents {
+		agents.Go(a.stop)
+	}
+	agents.Wait()
+	c.agents = nil
+	c.processes.watchers.Wait()
+	if c.lock != nil {
+		_ = c.lock.Close() // the lock goes with it
+	}
+}
+
+// MasterAddr returns the master's host:port.
+func (c *Cluster) MasterAddr() string { return net.JoinHostPort(c.plan.IP, strconv.Itoa(c.port)) }
+
+// Faults returns the faults of this cluster's messages, which tests add to.
+func (c *Cluster) Faults() *Faults { return &c.faults }
+
+// AgentIDs returns the ids of the agents that run, "" for one that has not registered yet.
+func (c *Cluster) AgentIDs() []api.AgentID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []api.AgentID
+	for _, a := range c.agents {
+		a.owner.look(func() { out = append(out, api.AgentID(a.agent.id())) })
+	}
+	return out
+}
+
+// WaitForAgents waits until the master has that many agents.
+func (c *Cluster) WaitForAgents(ctx context.Context, count int) error {
+	for {
+		connected := 0
+		c.mu.Lock()
+		m := c.master
+		c.mu.Unlock()
+		if m == nil {
+			return errors.New("there is no master")
+		}
+		m.owner.look(func() {
+			for _, a := range m.master.agents {
+				connected += boolToInt(a.connected)
+			}
+		})
+		if connected >= count {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d agents registered: %w", connected, count, context.Cause(ctx))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// KillMaster ends the master without a word to anyone.
+func (c *Cluster) KillMaster() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.master != nil {
+		c.master.close()
+		c.master = nil
+	}
+}
+
+// RestartMaster starts a killed master again, on its port and with its frameworks.
+func (c *Cluster) RestartMaster() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.master != nil {
+		return errors.New("the master is not dead")
+	}
+	l, err := listen(c.plan.IP, c.port, "master")
+	if err != nil {
+		return err
+	}
+	c.master, err = startMaster(c.plan, c.hub, l)
+	return err
+}
+
+// KillAgent ends agent i, counted from 0, as a SIGKILL of a Mesos agent would: its executors go on.
+func (c *Cluster) KillAgent(i int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.agents[i].close()
+}
+
+// RestartAgent starts a killed agent again with what it has on disk.
+func (c *Cluster) RestartAgent(i int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.agents[i].owner.done:
+	default:
+		return fmt.Errorf("agent %d is not dead", i)
+	}
+	a, err := startAgent(c.plan, c.hub, c.processes, c.agentDir(i), c.agentPort(i))
+	if err == nil {
+		c.agents[i] = a
+	}
+	return err
+}
+
+// KillExecutor ends an executor of agent i with SIGKILL, with all that it started.
+func (c *Cluster) KillExecutor(i int, framework api.FrameworkID, id api.ExecutorID) error {
+	c.mu.Lock()
+	a := c.agents[i]
+	c.mu.Unlock()
+	var p process
+	a.owner.look(func() {
+		if run := a.agent.executors[executorKey{framework, id}]; run != nil {
+			p = run.process
+		}
+	})
+	if p.PID == 0 {
+		return fmt.Errorf("agent %d has no executor %q of framework %q", i, id, framework)
+	}
+	p.destroy()
+	return nil
+}

@@ -1,0 +1,121 @@
+package localmesos
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/spf13/pflag"
+)
+
+// Config says what cluster to make. Its zero value is of no use: AddFlags gives every field its default. The names and
+// meanings are those of Mesos's own flags (https://mesos.apache.org/documentation/latest/configuration/) where Mesos
+// has such a flag.
+type Config struct {
+	// Agents is the number of agents.
+	Agents int
+	// IP is the address that master and agents listen on.
+	IP string
+	// Port is the master's port; 0 takes a free one. Agents take the ports after it, or free ones.
+	Port int
+	// Hostname is how agents and master present themselves; empty means the machine's.
+	Hostname string
+	// WorkDir keeps ids, checkpoints and sandboxes; the same directory makes the same cluster again.
+	WorkDir string
+	// Resources of each agent, in Mesos's syntax; empty means those of the machine.
+	Resources string
+	// Attributes of each agent, in Mesos's syntax.
+	Attributes string
+
+	// AllocationInterval is how long returned resources wait before they are offered again.
+	AllocationInterval time.Duration
+	// AgentTimeout is how long an agent may be away before its tasks are unreachable.
+	AgentTimeout time.Duration
+	// RecoveryTimeout is how long an executor tries to find its agent again before it ends itself.
+	RecoveryTimeout time.Duration
+	// ExecutorShutdownGracePeriod is how long an executor may take to end before it is killed.
+	ExecutorShutdownGracePeriod time.Duration
+	// ExecutorRegistrationTimeout is how long a started executor may take to subscribe.
+	ExecutorRegistrationTimeout time.Duration
+	// ExecutorReregistrationTimeout is how long an executor may take to subscribe to its restarted agent.
+	ExecutorReregistrationTimeout time.Duration
+}
+
+// AddFlags adds a flag for each field, with the field's default as the flag's.
+func (c *Config) AddFlags(flags *pflag.FlagSet) {
+	flags.IntVar(&c.Agents, "agents", 1, "number of agents; each listens on a port of its own and has the same resources and attributes")
+	flags.StringVar(&c.IP, "ip", "127.0.0.1", "address to listen on. There is no authentication: leave it on loopback")
+	flags.IntVar(&c.Port, "port", 5050, "port of the master; the agents take the ports after it. 0 takes free ports")
+	flags.StringVar(&c.Hostname, "hostname", "", "hostname that agents and master present (default: the machine's)")
+	flags.StringVar(&c.WorkDir, "work-dir", "local-mesos", "directory for ids, checkpoints and sandboxes; starting again on the same one gives the same cluster")
+	flags.StringVar(&c.Resources, "resources", "", "resources of each agent, such as 'cpus:4;mem:4096;disk:10000;ports:[31000-32000]'; "+
+		"'cpus(role):2' reserves for a role. mem and disk are in MB (default: the machine's, as a Mesos agent finds them)")
+	flags.StringVar(&c.Attributes, "attributes", "", "attributes of each agent, such as 'rack:r1;weight:3;ids:[1-5];tags:{a,b}'")
+	flags.DurationVar(&c.AllocationInterval, "allocation-interval", time.Second, "time after which returned resources are offered again")
+	flags.DurationVar(&c.AgentTimeout, "agent-timeout", 75*time.Second, "time after which the tasks of an agent that is away become unreachable")
+	flags.DurationVar(&c.RecoveryTimeout, "recovery-timeout", 15*time.Minute, "time that an executor of a checkpointing framework waits for its agent to come back")
+	flags.DurationVar(&c.ExecutorShutdownGracePeriod, "executor-shutdown-grace-period", 5*time.Second, "time that an executor has to end after SHUTDOWN before it is killed with all its processes")
+	flags.DurationVar(&c.ExecutorRegistrationTimeout, "executor-registration-timeout", time.Minute, "time that a started executor has to subscribe")
+	flags.DurationVar(&c.ExecutorReregistrationTimeout, "executor-reregistration-timeout", 15*time.Second, "time that an executor has to subscribe again after its agent was started again")
+}
+
+// plan is a Config that was checked, with its texts parsed.
+type plan struct {
+	Config
+	resources  pool
+	attributes []mesos.Attribute
+}
+
+func (c Config) check() (plan, error) {
+	p := plan{Config: c}
+	if c.Agents < 0 {
+		return plan{}, fmt.Errorf("--agents=%d: a cluster cannot have less than no agents", c.Agents)
+	}
+	if net.ParseIP(c.IP) == nil {
+		return plan{}, fmt.Errorf("--ip=%q is not an IP address; use one such as 127.0.0.1", c.IP)
+	}
+	if c.Port < 0 || c.Port+c.Agents > 65535 {
+		return plan{}, fmt.Errorf("--port=%d: the master and %d agents need ports from there up to 65535", c.Port, c.Agents)
+	}
+	if c.WorkDir == "" {
+		return plan{}, errors.New("--work-dir is empty: give a directory for ids, checkpoints and sandboxes")
+	}
+	for name, d := range map[string]time.Duration{
+		"allocation-interval": c.AllocationInterval, "agent-timeout": c.AgentTimeout, "recovery-timeout": c.RecoveryTimeout,
+		"executor-shutdown-grace-period": c.ExecutorShutdownGracePeriod, "executor-registration-timeout": c.ExecutorRegistrationTimeout,
+		"executor-reregistration-timeout": c.ExecutorReregistrationTimeout,
+	} {
+		if d <= 0 {
+			return plan{}, fmt.Errorf("--%s=%s: give a time above 0, such as 5s", name, d)
+		}
+	}
+	return p.parse()
+}
+
+func (p plan) parse() (plan, error) {
+	var err error
+	if p.Hostname == "" {
+		if p.Hostname, err = os.Hostname(); err != nil {
+			return plan{}, fmt.Errorf("cannot find the machine's hostname, give --hostname: %w", err)
+		}
+	}
+	if err := os.MkdirAll(p.WorkDir, 0o755); err != nil {
+		return plan{}, fmt.Errorf("cannot make --work-dir: %w", err)
+	}
+	if p.attributes, err = parseAttributes(p.Attributes); err != nil {
+		return plan{}, fmt.Errorf("--attributes: %w", err)
+	}
+	text := p.Resources
+	if text == "" {
+		if text, err = machineResources(p.WorkDir); err != nil {
+			return plan{}, fmt.Errorf("cannot find the machine's resources, give --resources: %w", err)
+		}
+	}
+	if p.resources, err = parseResources(text); err != nil {
+		return plan{}, fmt.Errorf("--resources: %w", err)
+	}
+	return p, nil
+}

@@ -1,0 +1,72 @@
+package localmesos
+
+import (
+	"sync"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// hub is the network between one master and its agents. Messages to someone who is not there are lost, as on a real
+// one; who comes is told of.
+type hub struct {
+	faults *Faults
+
+	mu     sync.Mutex // guards master and agents
+	master *owner
+	agents map[string]*owner // by address
+}
+
+func newHub(faults *Faults) *hub { return &hub{faults: faults, agents: map[string]*owner{}} }
+
+func (h *hub) joinMaster(o *owner) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.master = o
+	for _, a := range h.agents {
+		a.post(masterFound{})
+	}
+}
+
+func (h *hub) leaveMaster() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.master = nil
+}
+
+func (h *hub) joinAgent(address string, o *owner) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.agents[address] = o
+	if h.master != nil {
+		o.post(masterFound{})
+	}
+}
+
+func (h *hub) leaveAgent(address string, id api.AgentID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.agents, address)
+	if h.master != nil {
+		h.master.post(agentGone{id})
+	}
+}
+
+func (h *hub) toMaster(e fromAgent) {
+	h.faults.pass(AgentToMaster, e.message.kind(), func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.master != nil && h.agents[e.address] != nil {
+			h.master.post(e)
+		}
+	})
+}
+
+func (h *hub) toAgent(address string, m message) {
+	h.faults.pass(MasterToAgent, m.kind(), func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if a := h.agents[address]; a != nil {
+			a.post(fromMaster{m})
+		}
+	})
+}

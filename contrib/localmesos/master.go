@@ -1,0 +1,461 @@
+package localmesos
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/contrib/localmesos/wire"
+)
+
+const heartbeatInterval = 15 * time.Second
+
+// master is the state machine of a Mesos master. step is its only entry; its owner calls it from one goroutine.
+type master struct {
+	info               mesos.MasterInfo
+	allocationInterval time.Duration
+	agentTimeout       time.Duration
+	started            time.Time
+
+	frameworks map[api.FrameworkID]*framework
+	streams    map[string]*framework // of connected frameworks
+	removed    map[api.FrameworkID]bool
+	agents     map[api.AgentID]*agentEntry
+	offers     map[api.OfferID]*offer
+
+	offersMade, frameworksMade, agentsMade int
+
+	timers  timers
+	now     time.Time
+	actions []action
+}
+
+// framework is what the master knows of one framework.
+type framework struct {
+	id           api.FrameworkID
+	info         mesos.FrameworkInfo
+	stream       string // "" while not connected
+	suppressed   map[string]bool
+	filters      map[filterKey]filter
+	tasks        map[api.TaskID]*task
+	completed    []*task // the last few, for the operator API
+	offers       map[api.OfferID]*offer
+	recovered    bool // known from an agent or from disk only
+	registered   time.Time
+	reregistered time.Time
+	unregistered time.Time
+	lastOffer    int // offersMade when it got its last offer: who waited longest comes first
+}
+
+// agentEntry is what the master knows of one agent.
+type agentEntry struct {
+	id          api.AgentID
+	ip          string
+	info        mesos.AgentInfo
+	connected   bool
+	unreachable bool
+	left        time.Time // when it was last disconnected
+	registered  time.Time
+	total, free pool
+	executors   map[executorKey]*executorEntry
+	tasks       map[taskKey]*task
+	offers      map[api.OfferID]*offer
+	allocating  bool // an allocation is due at some time
+}
+
+type executorEntry struct {
+	info mesos.ExecutorInfo
+	used pool
+}
+
+type taskKey struct {
+	framework api.FrameworkID
+	task      api.TaskID
+}
+
+// Events of the master.
+type (
+	// subscribe is a SUBSCRIBE call; events go to the stream.
+	subscribe struct {
+		stream string
+		call   *scheduler.Call
+	}
+	// schedulerCall is any other call of the scheduler API.
+	schedulerCall struct {
+		stream string
+		call   *scheduler.Call
+	}
+	// fromAgent is a message of an agent; one that has no id yet is named by its address.
+	fromAgent struct {
+		agent   api.AgentID
+		address string
+		message message
+	}
+	// agentGone tells that an agent's connection broke.
+	agentGone struct{ agent api.AgentID }
+)
+
+// Actions of the master.
+type (
+	// sendAgent sends a message to an agent.
+	sendAgent struct {
+		agent   api.AgentID
+		message message
+	}
+	// welcome answers the registration that came from the address.
+	welcome struct {
+		address string
+		agent   api.AgentID
+	}
+	// saveFrameworks stores which frameworks there are and were.
+	saveFrameworks struct{}
+)
+
+// Events that the master sends to itself later.
+type (
+	heartbeatDue   struct{ stream string }
+	allocationDue  struct{ agent api.AgentID }
+	failoverDue    struct{ framework api.FrameworkID }
+	unreachableDue struct {
+		agent api.AgentID
+		left  time.Time
+	}
+)
+
+func newMaster(info mesos.MasterInfo, p plan, now time.Time) *master {
+	return &master{
+		info: info, allocationInterval: p.AllocationInterval, agentTimeout: p.AgentTimeout, started: now, now: now,
+		frameworks: map[api.FrameworkID]*framework{}, streams: map[string]*framework{}, removed: map[api.FrameworkID]bool{},
+		agents: map[api.AgentID]*agentEntry{}, offers: map[api.OfferID]*offer{},
+	}
+}
+
+// restore brings back the frameworks of an earlier life; they have their failover timeout from now to come back.
+func (m *master) restore(known []mesos.FrameworkInfo, removed []api.FrameworkID) {
+	for _, info := range known {
+		m.addRecovered(info)
+	}
+	for _, id := range removed {
+		m.removed[id] = true
+	}
+}
+
+func (m *master) addRecovered(info mesos.FrameworkInfo) *framework {
+	f := newFramework(api.FrameworkID(info.GetID().Value), info)
+	f.recovered, f.registered, f.unregistered = true, m.now, m.now
+	m.frameworks[f.id] = f
+	m.timers.add(m.now.Add(f.failoverTimeout()), failoverDue{f.id})
+	return f
+}
+
+func newFramework(id api.FrameworkID, info mesos.FrameworkInfo) *framework {
+	return &framework{
+		id: id, info: info, suppressed: map[string]bool{}, filters: map[filterKey]filter{},
+		tasks: map[api.TaskID]*task{}, offers: map[api.OfferID]*offer{},
+	}
+}
+
+// wake returns when the master wants a tick; zero means never.
+func (m *master) wake() time.Time { return m.timers.next() }
+
+// step takes one event at the given time and returns what is to be done. Values in the actions are not changed later.
+func (m *master) step(now time.Time, e event) []action {
+	m.now, m.actions = now, nil
+	for _, due := range m.timers.due(now) {
+		m.handle(due)
+	}
+	m.handle(e)
+	return m.actions
+}
+
+func (m *master) handle(e event) {
+	switch e := e.(type) {
+	case subscribe:
+		m.subscribe(e)
+	case schedulerCall:
+		m.call(e)
+	case streamClosed:
+		if f := m.streams[e.stream]; f != nil {
+			m.disconnect(f)
+		}
+	case fromAgent:
+		m.fromAgent(e)
+	case agentGone:
+		m.agentGone(e.agent)
+	case heartbeatDue:
+		if m.streams[e.stream] != nil {
+			m.heartbeat(e.stream)
+		}
+	case allocationDue:
+		if a := m.agents[e.agent]; a != nil {
+			a.allocating = false
+			m.allocate(a)
+		}
+	case failoverDue:
+		m.failover(e.framework)
+	case unreachableDue:
+		if a := m.agents[e.agent]; a != nil && !a.connected && a.left.Equal(e.left) {
+			m.markUnreachable(a)
+		}
+	}
+}
+
+func (m *master) do(a action) { m.actions = append(m.actions, a) }
+
+// tell sends an event to the framework's scheduler if it is connected.
+func (m *master) tell(f *framework, e *scheduler.Event) {
+	if f.stream != "" {
+		m.do(send{stream: f.stream, event: e, kind: e.Type.String()})
+	}
+}
+
+func (m *master) heartbeat(stream string) {
+	m.do(send{stream: stream, event: &scheduler.Event{Type: scheduler.Event_HEARTBEAT}, kind: scheduler.Event_HEARTBEAT.String()})
+	m.timers.add(m.now.Add(heartbeatInterval), heartbeatDue{stream})
+}
+
+// subscribe follows https://mesos.apache.org/documentation/latest/scheduler-http-api/#subscribe-1.
+func (m *master) subscribe(e subscribe) {
+	info := *e.call.GetSubscribe().FrameworkInfo
+	if problem := m.subscribeProblem(e.call, &info); problem != "" {
+		m.do(answer{status: 200})
+		m.sendError(e.stream, problem)
+		return
+	}
+	f := m.frameworks[api.FrameworkID(info.GetID().GetValue())]
+	switch {
+	case f == nil:
+		f = m.addFramework(info)
+	default:
+		m.takeOver(f, info)
+	}
+	f.stream = e.stream
+	f.setSuppressed(e.call.Subscribe.SuppressedRoles)
+	m.streams[e.stream] = f
+	m.do(saveFrameworks{})
+	m.do(answer{status: 200})
+	interval := heartbeatInterval.Seconds()
+	masterInfo := m.info
+	m.tell(f, &scheduler.Event{Type: scheduler.Event_SUBSCRIBED, Subscribed: &scheduler.Event_Subscribed{
+		FrameworkID: &mesos.FrameworkID{Value: string(f.id)}, HeartbeatIntervalSeconds: &interval, MasterInfo: &masterInfo,
+	}})
+	m.heartbeat(f.stream)
+	for _, a := range m.agents {
+		if a.connected {
+			m.do(sendAgent{a.id, updateFramework{f.info}})
+		}
+	}
+	m.allocateAll()
+}
+
+func (m *master) subscribeProblem(call *scheduler.Call, info *mesos.FrameworkInfo) string {
+	if id := call.GetFrameworkID().GetValue(); id != "" {
+		if m.removed[api.FrameworkID(id)] {
+			return "Framework has been removed"
+		}
+		info.ID = &mesos.FrameworkID{Value: id}
+	}
+	multi := hasCapability(*info, mesos.FrameworkInfo_Capability_MULTI_ROLE)
+	if multi && info.Role != nil {
+		return "'FrameworkInfo.role' must not be set when the framework is MULTI_ROLE capable"
+	}
+	if !multi && len(info.Roles) > 0 {
+		return "'FrameworkInfo.roles' must not be set when the framework is not MULTI_ROLE capable"
+	}
+	for _, role := range info.Roles {
+		if problem := roleProblem(role); problem != "" {
+			return "'FrameworkInfo.roles' contains invalid role: " + problem
+		}
+	}
+	if problem := roleProblem(info.GetRole()); !multi && problem != "" {
+		return "'FrameworkInfo.role' is not a valid role: " + problem
+	}
+	if info.GetFailoverTimeout() < 0 {
+		return "'FrameworkInfo.failover_timeout' must not be negative"
+	}
+	return ""
+}
+
+func (m *master) addFramework(info mesos.FrameworkInfo) *framework {
+	if info.GetID().GetValue() == "" {
+		info.ID = &mesos.FrameworkID{Value: fmt.Sprintf("%s-%04d", m.info.ID, m.frameworksMade)}
+		m.frameworksMade++
+	}
+	f := newFramework(api.FrameworkID(info.ID.Value), info)
+	f.registered, f.reregistered = m.now, m.now
+	m.frameworks[f.id] = f
+	m.do(note{"framework registered", map[string]any{"framework": string(f.id), "name": info.Name}})
+	return f
+}
+
+// takeOver lets a new scheduler instance have a known framework. The one before, if it still listens, is told.
+func (m *master) takeOver(f *framework, info mesos.FrameworkInfo) {
+	if f.stream != "" {
+		m.sendError(f.stream, "Framework failed over")
+		delete(m.streams, f.stream)
+	}
+	m.withdrawOffers(f)
+	f.info, f.recovered, f.reregistered = info, false, m.now
+	clear(f.filters)
+	m.do(note{"framework subscribed again", map[string]any{"framework": string(f.id), "name": info.Name}})
+}
+
+func (m *master) sendError(stream, text string) {
+	m.do(send{stream: stream, kind: scheduler.Event_ERROR.String(), event: &scheduler.Event{
+		Type: scheduler.Event_ERROR, Error: &scheduler.Event_Error{Message: text},
+	}})
+	m.do(hangUp{stream})
+}
+
+// disconnect keeps the framework for its failover timeout.
+func (m *master) disconnect(f *framework) {
+	delete(m.streams, f.stream)
+	f.stream, f.unregistered = "", m.now
+	m.withdrawOffers(f)
+	m.timers.add(m.now.Add(f.failoverTimeout()), failoverDue{f.id})
+}
+
+func (m *master) failover(id api.FrameworkID) {
+	f := m.frameworks[id]
+	if f != nil && f.stream == "" && !m.now.Before(f.unregistered.Add(f.failoverTimeout())) {
+		m.do(note{"framework did not come back within its failover timeout", map[string]any{"framework": string(id)}})
+		m.removeFramework(f)
+	}
+}
+
+// failoverTimeout is FrameworkInfo.failover_timeout, which is in seconds and may be beyond what a Duration holds.
+func (f *framework) failoverTimeout() time.Duration {
+	const longest = 100 * 365 * 24 * time.Hour
+	if seconds := f.info.GetFailoverTimeout(); seconds < longest.Seconds() {
+		return time.Duration(seconds * float64(time.Second))
+	}
+	return longest
+}
+
+// removeFramework ends all that the framework runs. Its id is dead from then on.
+func (m *master) removeFramework(f *framework) {
+	m.withdrawOffers(f)
+	for _, a := range m.agents {
+		m.removeFrom(a, f)
+	}
+	if f.stream != "" {
+		m.do(hangUp{f.stream})
+		delete(m.streams, f.stream)
+	}
+	delete(m.frameworks, f.id)
+	m.removed[f.id] = true
+	m.do(saveFrameworks{})
+	m.do(note{"framework removed", map[string]any{"framework": string(f.id)}})
+}
+
+func (m *master) removeFrom(a *agentEntry, f *framework) {
+	if a.connected {
+		m.do(sendAgent{a.id, shutdownFramework{f.id}})
+	}
+	for key, t := range a.tasks {
+		if key.framework == f.id {
+			m.giveBack(a, t)
+			delete(a.tasks, key)
+		}
+	}
+	for key := range a.executors {
+		if key.framework == f.id {
+			m.dropExecutor(a, key)
+		}
+	}
+}
+
+// roles returns the roles that the framework takes offers for.
+func (f *framework) roles() []string {
+	if f.multiRole() {
+		return f.info.Roles
+	}
+	role := f.info.GetRole()
+	return []string{role}
+}
+
+func (f *framework) multiRole() bool {
+	return hasCapability(f.info, mesos.FrameworkInfo_Capability_MULTI_ROLE)
+}
+
+func (f *framework) partitionAware() bool {
+	return hasCapability(f.info, mesos.FrameworkInfo_Capability_PARTITION_AWARE)
+}
+
+func (f *framework) resourceForm() form {
+	if hasCapability(f.info, mesos.FrameworkInfo_Capability_RESERVATION_REFINEMENT) {
+		return withReservations
+	}
+	return withRole
+}
+
+// stateFor returns the state as the framework knows it: one that is not PARTITION_AWARE knows TASK_LOST only.
+func (f *framework) stateFor(s mesos.TaskState) mesos.TaskState {
+	if f.partitionAware() {
+		return s
+	}
+	switch s {
+	case mesos.TASK_DROPPED, mesos.TASK_UNREACHABLE, mesos.TASK_GONE, mesos.TASK_GONE_BY_OPERATOR, mesos.TASK_UNKNOWN:
+		return mesos.TASK_LOST
+	}
+	return s
+}
+
+func (f *framework) setSuppressed(roles []string) {
+	clear(f.suppressed)
+	for _, role := range roles {
+		f.suppressed[role] = true
+	}
+}
+
+func hasCapability(info mesos.FrameworkInfo, c mesos.FrameworkInfo_Capability_Type) bool {
+	return slices.ContainsFunc(info.Capabilities, func(x mesos.FrameworkInfo_Capability) bool { return x.Type == c })
+}
+
+// saved is what survives a master: which frameworks there are, and which ids are dead.
+func (m *master) saved() (known []mesos.FrameworkInfo, removed []api.FrameworkID) {
+	for _, f := range m.frameworks {
+		known = append(known, f.info)
+	}
+	for id := range m.removed {
+		removed = append(removed, id)
+	}
+	slices.Sort(removed)
+	slices.SortFunc(known, func(a, b mesos.FrameworkInfo) int {
+		return boolToInt(a.GetID().GetValue() > b.GetID().GetValue())*2 - 1
+	})
+	return known, removed
+}
+
+// masterInfo describes a master at ip:port. The number in MasterInfo.ip is the address in network byte order as a
+// little-endian machine reads it, as Mesos has it.
+func masterInfo(id, hostname, ip string, port int) mesos.MasterInfo {
+	port32 := uint32(port)
+	pid := fmt.Sprintf("master@%s:%d", ip, port)
+	version := mesosVersion
+	return mesos.MasterInfo{
+		ID: id, IP: networkOrder(ip), Port: &port32, PID: &pid, Hostname: &hostname, Version: &version,
+		Address: &mesos.Address{Hostname: &hostname, IP: &ip, Port: int32(port)},
+		Capabilities: []mesos.MasterInfo_Capability{
+			{Type: mesos.MasterInfo_Capability_AGENT_UPDATE}, {Type: mesos.MasterInfo_Capability_AGENT_DRAINING},
+			{Type: wire.MasterCapabilityQuotaV2},
+		},
+	}
+}
+
+func networkOrder(ip string) uint32 {
+	four := net.ParseIP(ip).To4()
+	if four == nil {
+		return 0
+	}
+	return binary.LittleEndian.Uint32(four)
+}
+
+// mesosVersion is the version of Mesos whose answers these are.
+const mesosVersion = "1.12.0"

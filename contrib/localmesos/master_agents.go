@@ -1,0 +1,201 @@
+package localmesos
+
+import (
+	"fmt"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// fromAgent takes a message of an agent. One whose agent is not registered (any more) means nothing: the agent will
+// register first.
+func (m *master) fromAgent(e fromAgent) {
+	if r, ok := e.message.(register); ok {
+		m.register(e.address, r)
+		return
+	}
+	a := m.agents[e.agent]
+	if a == nil || !a.connected {
+		return
+	}
+	switch msg := e.message.(type) {
+	case update:
+		m.statusUpdate(a, msg)
+	case exitedExecutor:
+		m.exited(a, msg)
+	case messageToFramework:
+		if f := m.frameworks[msg.executor.framework]; f != nil {
+			m.tell(f, &scheduler.Event{Type: scheduler.Event_MESSAGE, Message: &scheduler.Event_Message{
+				AgentID: mesos.AgentID{Value: string(a.id)}, ExecutorID: mesos.ExecutorID{Value: string(msg.executor.executor)}, Data: msg.data,
+			}})
+		}
+	}
+}
+
+// register takes in an agent: a new one, one that restarted, or one that this master has not seen in this life.
+func (m *master) register(address string, r register) {
+	id := api.AgentID(r.info.GetID().GetValue())
+	if id == "" {
+		id = api.AgentID(fmt.Sprintf("%s-S%d", m.info.ID, m.agentsMade))
+		m.agentsMade++
+	}
+	r.info.ID = &mesos.AgentID{Value: string(id)}
+	a := m.agents[id]
+	if a == nil {
+		a = &agentEntry{
+			id: id, ip: m.info.GetAddress().GetIP(), registered: m.now, executors: map[executorKey]*executorEntry{}, tasks: map[taskKey]*task{},
+			offers: map[api.OfferID]*offer{},
+		}
+		m.agents[id] = a
+	}
+	m.rescindOffers(a)
+	wasUnreachable := a.unreachable
+	a.info, a.connected, a.unreachable = r.info, true, false
+	a.total = poolOf(r.info.Resources)
+	m.do(welcome{address, id})
+	m.do(note{"agent registered", map[string]any{"agent": string(id)}})
+	m.adopt(a, r)
+	m.tellReturned(a, wasUnreachable)
+	m.recount(a)
+	for _, f := range m.frameworks {
+		if f.stream != "" {
+			m.do(sendAgent{a.id, updateFramework{f.info}})
+		}
+	}
+	m.allocate(a)
+}
+
+// adopt makes the books of a registering agent say what the agent says.
+func (m *master) adopt(a *agentEntry, r register) {
+	for _, info := range r.frameworks {
+		id := api.FrameworkID(info.GetID().GetValue())
+		switch {
+		case m.removed[id]:
+			m.do(sendAgent{a.id, shutdownFramework{id}})
+		case m.frameworks[id] == nil:
+			m.addRecovered(info)
+		}
+	}
+	clear(a.executors)
+	for _, info := range r.executors {
+		key := executorKey{api.FrameworkID(info.GetFrameworkID().GetValue()), api.ExecutorID(info.ExecutorID.Value)}
+		a.executors[key] = &executorEntry{info: info, used: poolOf(info.Resources)}
+	}
+	there := map[taskKey]bool{}
+	for i := range r.tasks {
+		t := &r.tasks[i]
+		f := m.frameworks[t.framework]
+		if f == nil {
+			continue
+		}
+		key := taskKey{t.framework, api.TaskID(t.info.TaskID.Value)}
+		there[key] = true
+		if known := a.tasks[key]; known != nil {
+			known.latest, known.info.State = t.latest, t.latest.State
+			continue
+		}
+		m.addTask(f, a, t.info, t.latest)
+	}
+	m.dropLost(a, there)
+}
+
+// dropLost tells of tasks that the agent should have and has not: their launch was lost, or the agent with them.
+func (m *master) dropLost(a *agentEntry, there map[taskKey]bool) {
+	for key, t := range a.tasks {
+		if there[key] {
+			continue
+		}
+		state := mesos.TASK_GONE
+		if t.latest.GetState() == mesos.TASK_STAGING {
+			state = mesos.TASK_DROPPED
+		}
+		if !t.terminal() {
+			m.lose(t, masterStatus(t.framework.stateFor(state), mesos.REASON_RECONCILIATION, "Task is unknown to the agent that registered again"))
+		}
+		m.forget(t)
+	}
+}
+
+// lose books and tells a state that the master finds out itself.
+func (m *master) lose(t *task, s mesos.TaskStatus) {
+	s.TaskID, s.AgentID, s.Timestamp = t.info.TaskID, &mesos.AgentID{Value: string(t.agent.id)}, m.seconds()
+	t.latest, t.info.State = s, s.State
+	m.tellStatus(t.framework, s)
+}
+
+// tellReturned tells the latest states of tasks that were said to be unreachable.
+func (m *master) tellReturned(a *agentEntry, wasUnreachable bool) {
+	if !wasUnreachable {
+		return
+	}
+	for _, t := range a.tasks {
+		s := masterStatus(t.latest.GetState(), mesos.REASON_AGENT_REREGISTERED, "Agent is reachable again")
+		s.TaskID, s.AgentID = t.info.TaskID, &mesos.AgentID{Value: string(a.id)}
+		s.ContainerStatus = t.latest.ContainerStatus
+		m.tellStatus(t.framework, s)
+	}
+}
+
+// recount works out anew what the agent has free.
+func (m *master) recount(a *agentEntry) {
+	a.free = a.total
+	for _, x := range a.executors {
+		a.free = a.free.minus(x.used.allocated(""))
+	}
+	for _, t := range a.tasks {
+		if t.terminal() {
+			t.used = nil
+		} else {
+			t.used = poolOf(t.info.Resources)
+		}
+		a.free = a.free.minus(t.used.allocated(""))
+	}
+}
+
+// agentGone takes the agent out of service; its tasks are unreachable after the agent timeout.
+func (m *master) agentGone(id api.AgentID) {
+	a := m.agents[id]
+	if a == nil || !a.connected {
+		return
+	}
+	a.connected, a.left = false, m.now
+	m.rescindOffers(a)
+	m.timers.add(m.now.Add(m.agentTimeout), unreachableDue{id, m.now})
+	m.do(note{"agent disconnected", map[string]any{"agent": string(id)}})
+}
+
+// markUnreachable follows https://mesos.apache.org/documentation/latest/high-availability-framework-guide/ ("Dealing
+// with partitioned or failed agents").
+func (m *master) markUnreachable(a *agentEntry) {
+	a.unreachable = true
+	m.do(note{"agent is unreachable", map[string]any{"agent": string(a.id)}})
+	for _, t := range a.tasks {
+		s := masterStatus(t.framework.stateFor(mesos.TASK_UNREACHABLE), mesos.REASON_AGENT_REMOVED, "Agent is unreachable")
+		s.TaskID, s.AgentID = t.info.TaskID, &mesos.AgentID{Value: string(a.id)}
+		m.tellStatus(t.framework, s)
+	}
+	for _, f := range m.frameworks {
+		m.tell(f, &scheduler.Event{Type: scheduler.Event_FAILURE, Failure: &scheduler.Event_Failure{AgentID: &mesos.AgentID{Value: string(a.id)}}})
+	}
+}
+
+// exited books the end of an executor and tells its framework.
+func (m *master) exited(a *agentEntry, e exitedExecutor) {
+	m.dropExecutor(a, e.executor)
+	f := m.frameworks[e.executor.framework]
+	if f == nil {
+		return
+	}
+	status := e.status
+	m.tell(f, &scheduler.Event{Type: scheduler.Event_FAILURE, Failure: &scheduler.Event_Failure{
+		AgentID: &mesos.AgentID{Value: string(a.id)}, ExecutorID: &mesos.ExecutorID{Value: string(e.executor.executor)}, Status: &status,
+	}})
+}
+
+// address is where the agent listens.
+func (a *agentEntry) address() mesos.Address {
+	hostname, ip := a.info.Hostname, a.ip
+	return mesos.Address{Hostname: &hostname, IP: &ip, Port: a.info.GetPort()}
+}

@@ -1,0 +1,228 @@
+package localmesos
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+const defaultRefusal = 5 * time.Second
+
+// offer is resources of one agent that wait for a framework's answer.
+type offer struct {
+	id        api.OfferID
+	framework *framework
+	agent     *agentEntry
+	role      string
+	resources pool // allocated to role
+}
+
+// filterKey says what a filter is about.
+type filterKey struct {
+	agent api.AgentID
+	role  string
+}
+
+// filter keeps an agent's resources from a framework that refused as many or more.
+type filter struct {
+	until   time.Time
+	refused pool
+}
+
+// allocateAll offers what every agent has free.
+func (m *master) allocateAll() {
+	ids := make([]api.AgentID, 0, len(m.agents))
+	for id := range m.agents {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	made := map[*framework][]mesos.Offer{}
+	for _, id := range ids {
+		m.offerFrom(m.agents[id], made)
+	}
+	m.tellOffers(made)
+}
+
+// allocate offers what one agent has free.
+func (m *master) allocate(a *agentEntry) {
+	made := map[*framework][]mesos.Offer{}
+	m.offerFrom(a, made)
+	m.tellOffers(made)
+}
+
+// allocateSoon has the agent's free resources offered one allocation interval from now, as a Mesos master does with
+// what comes back to it.
+func (m *master) allocateSoon(a *agentEntry) {
+	if !a.allocating {
+		a.allocating = true
+		m.timers.add(m.now.Add(m.allocationInterval), allocationDue{a.id})
+	}
+}
+
+// offerFrom gives all that the agent has free to the framework that had no offer for the longest time and wants it;
+// what is reserved for the roles of others goes to those.
+func (m *master) offerFrom(a *agentEntry, made map[*framework][]mesos.Offer) {
+	if !a.connected {
+		return
+	}
+	for _, f := range m.waitingLongest() {
+		for _, role := range f.roles() {
+			part := a.free.forRole(role)
+			if f.suppressed[role] || !part.allocatable() || f.filtered(filterKey{a.id, role}, part, m.now) {
+				continue
+			}
+			m.offersMade++
+			o := &offer{
+				id: api.OfferID(fmt.Sprintf("%s-O%d", m.info.ID, m.offersMade)), framework: f, agent: a, role: role,
+				resources: part.allocated(role),
+			}
+			f.lastOffer = m.offersMade
+			a.free = a.free.minus(part)
+			m.offers[o.id], f.offers[o.id], a.offers[o.id] = o, o, o
+			made[f] = append(made[f], o.message())
+		}
+	}
+}
+
+func (m *master) waitingLongest() []*framework {
+	var out []*framework
+	for _, f := range m.frameworks {
+		if f.stream != "" {
+			out = append(out, f)
+		}
+	}
+	slices.SortFunc(out, func(a, b *framework) int {
+		return cmp.Or(cmp.Compare(a.lastOffer, b.lastOffer), cmp.Compare(a.id, b.id))
+	})
+	return out
+}
+
+func (f *framework) filtered(key filterKey, part pool, now time.Time) bool {
+	x, ok := f.filters[key]
+	return ok && now.Before(x.until) && x.refused.contains(part)
+}
+
+func (m *master) tellOffers(made map[*framework][]mesos.Offer) {
+	for f, offers := range made {
+		m.tell(f, &scheduler.Event{Type: scheduler.Event_OFFERS, Offers: &scheduler.Event_Offers{Offers: offers}})
+	}
+}
+
+// message returns the offer as its framework gets it.
+func (o *offer) message() mesos.Offer {
+	path := "/slave(1)"
+	out := mesos.Offer{
+		ID: mesos.OfferID{Value: string(o.id)}, FrameworkID: mesos.FrameworkID{Value: string(o.framework.id)},
+		AgentID: mesos.AgentID{Value: string(o.agent.id)}, Hostname: o.agent.info.Hostname,
+		URL:       &mesos.URL{Scheme: "http", Address: o.agent.address(), Path: &path},
+		Resources: o.resources.rangesFirst().messages(o.framework.resourceForm()), Attributes: o.agent.info.Attributes,
+	}
+	if o.framework.multiRole() {
+		role := o.role
+		out.AllocationInfo = &mesos.Resource_AllocationInfo{Role: &role}
+	} else {
+		for i := range out.Resources {
+			out.Resources[i].AllocationInfo = nil
+		}
+	}
+	for key := range o.agent.executors {
+		if key.framework == o.framework.id {
+			out.ExecutorIDs = append(out.ExecutorIDs, mesos.ExecutorID{Value: string(key.executor)})
+		}
+	}
+	slices.SortFunc(out.ExecutorIDs, func(a, b mesos.ExecutorID) int { return cmp.Compare(a.Value, b.Value) })
+	return out
+}
+
+// endOffer takes the offer out of the books; its resources are the caller's to give back.
+func (m *master) endOffer(o *offer) {
+	delete(m.offers, o.id)
+	delete(o.framework.offers, o.id)
+	delete(o.agent.offers, o.id)
+}
+
+// withdrawOffers takes back all offers of a framework whose scheduler is gone, so that there is no one to tell.
+func (m *master) withdrawOffers(f *framework) {
+	for _, o := range f.offers {
+		m.endOffer(o)
+		m.free(o.agent, o.resources)
+	}
+}
+
+// rescindOffers takes back all offers of an agent that is gone.
+func (m *master) rescindOffers(a *agentEntry) {
+	for _, o := range a.offers {
+		m.endOffer(o)
+		a.free = a.free.plus(o.resources.allocated(""))
+		m.tell(o.framework, &scheduler.Event{Type: scheduler.Event_RESCIND, Rescind: &scheduler.Event_Rescind{
+			OfferID: mesos.OfferID{Value: string(o.id)},
+		}})
+	}
+}
+
+// free gives resources back to the agent and has them offered again.
+func (m *master) free(a *agentEntry, resources pool) {
+	if resources.empty() {
+		return
+	}
+	a.free = a.free.plus(resources.allocated(""))
+	m.allocateSoon(a)
+}
+
+// decline ends offers; what is not ours or not valid any more is passed over, as Mesos does.
+func (m *master) decline(f *framework, ids []mesos.OfferID, filters *mesos.Filters) {
+	for _, id := range ids {
+		if o := f.offers[api.OfferID(id.Value)]; o != nil {
+			m.endOffer(o)
+			m.refuse(o, o.resources, filters)
+		}
+	}
+}
+
+// refuse gives back what a framework did not take of an offer, and keeps it from that framework for a while.
+func (m *master) refuse(o *offer, rest pool, filters *mesos.Filters) {
+	if rest.empty() {
+		return
+	}
+	m.free(o.agent, rest)
+	seconds := defaultRefusal.Seconds()
+	if filters != nil && filters.RefuseSeconds != nil {
+		seconds = min(*filters.RefuseSeconds, (365 * 24 * time.Hour).Seconds())
+	}
+	if seconds <= 0 {
+		return
+	}
+	until := m.now.Add(time.Duration(seconds * float64(time.Second)))
+	o.framework.filters[filterKey{o.agent.id, o.role}] = filter{until: until, refused: rest.allocated("")}
+	m.timers.add(until, allocationDue{o.agent.id})
+}
+
+// revive clears filters and suppression of the roles; none named means all.
+func (m *master) revive(f *framework, roles []string) {
+	for key := range f.filters {
+		if len(roles) == 0 || slices.Contains(roles, key.role) {
+			delete(f.filters, key)
+		}
+	}
+	for role := range f.suppressed {
+		if len(roles) == 0 || slices.Contains(roles, role) {
+			delete(f.suppressed, role)
+		}
+	}
+	m.allocateAll()
+}
+
+func (m *master) suppress(f *framework, roles []string) {
+	if len(roles) == 0 {
+		roles = f.roles()
+	}
+	for _, role := range roles {
+		f.suppressed[role] = true
+	}
+}

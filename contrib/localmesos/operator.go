@@ -1,0 +1,244 @@
+package localmesos
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	pb "github.com/mesos/mesos-go/api/v1/lib/master"
+
+	"github.com/k8sm/k8sm/contrib/localmesos/wire"
+)
+
+// addOperatorAPI adds what people and tools read: the operator API
+// (https://mesos.apache.org/documentation/latest/operator-http-api/) and the older endpoints
+// (https://mesos.apache.org/documentation/latest/endpoints/).
+func (n *masterNode) addOperatorAPI(mux *http.ServeMux) {
+	mux.HandleFunc("/api/v1", n.serveOperator)
+	for path, view := range map[string]func(*master) any{
+		"/state": (*master).stateView, "/slaves": (*master).slavesView, "/frameworks": (*master).frameworksView, "/tasks": (*master).tasksView,
+	} {
+		handler := n.view(view)
+		mux.HandleFunc(path, handler)
+		mux.HandleFunc("/master"+path, handler)
+	}
+	mux.HandleFunc("/health", healthy)
+	mux.HandleFunc("/master/health", healthy)
+	mux.HandleFunc("/redirect", n.redirect)
+	mux.HandleFunc("/master/redirect", n.redirect)
+	mux.HandleFunc("/version", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, version()) })
+}
+
+func healthy(http.ResponseWriter, *http.Request) {}
+
+// redirect leads to the leading master, which is always this one.
+func (n *masterNode) redirect(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Location", "//"+n.server.listener.Addr().String())
+	w.WriteHeader(http.StatusTemporaryRedirect)
+}
+
+// view serves what a function sees of the master.
+func (n *masterNode) view(see func(*master) any) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		var seen any
+		if !n.owner.look(func() { seen = see(n.master) }) {
+			http.Error(w, "the master has ended", http.StatusServiceUnavailable)
+			return
+		}
+		writeJSON(w, seen)
+	}
+}
+
+func writeJSON(w http.ResponseWriter, content any) {
+	data, err := json.Marshal(content)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", wire.JSON.String())
+	_, _ = w.Write(data) // a client that went away is no concern of ours
+}
+
+// serveOperator answers the calls of the operator API that read, in the encoding that is accepted.
+func (n *masterNode) serveOperator(w http.ResponseWriter, r *http.Request) {
+	codec, ok := wire.CodecOf(r.Header.Get("Content-Type"))
+	if !ok {
+		http.Error(w, "Expecting 'Content-Type' of application/json or application/x-protobuf", http.StatusUnsupportedMediaType)
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var call pb.Call
+	if err == nil {
+		err = codec.Decode(body, &call)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if call.Type == pb.Call_UNKNOWN {
+		http.Error(w, "Failed to validate master::Call: Expecting 'type' to be present", http.StatusBadRequest)
+		return
+	}
+	response := &pb.Response{Type: pb.Response_Type(pb.Response_Type_value[call.Type.String()])}
+	known := false
+	if !n.owner.look(func() { known = n.master.respond(call.Type, response) }) {
+		http.Error(w, "the master has ended", http.StatusServiceUnavailable)
+		return
+	}
+	if !known {
+		http.Error(w, "The local Mesos does not know the call "+call.Type.String(), http.StatusNotImplemented)
+		return
+	}
+	if accept, ok := wire.CodecOf(r.Header.Get("Accept")); ok {
+		codec = accept
+	}
+	writeResponse(w, codec, response)
+}
+
+func writeResponse(w http.ResponseWriter, codec wire.Codec, response *pb.Response) {
+	if codec == wire.JSON {
+		writeJSON(w, newerFields(wire.Tree(response)))
+		return
+	}
+	data, err := codec.Encode(response)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", codec.String())
+	_, _ = w.Write(data) // a client that went away is no concern of ours
+}
+
+// newerFields adds fields that Mesos has and mesos-go's messages have not.
+func newerFields(tree map[string]any) map[string]any {
+	if state, ok := tree["get_state"].(map[string]any); ok {
+		newerFields(state)
+	}
+	for _, f := range list(tree, "get_frameworks", "frameworks") {
+		f["offer_constraints"] = map[string]any{}
+	}
+	for _, a := range list(tree, "get_agents", "agents") {
+		if info, ok := a["agent_info"].(map[string]any); ok {
+			info["checkpoint"] = true
+		}
+	}
+	for section, names := range map[string][]string{
+		"get_agents": {"agents", "recovered_agents"}, "get_frameworks": {"frameworks"}, "get_tasks": {"tasks"},
+	} {
+		answer, ok := tree[section].(map[string]any)
+		for _, name := range names {
+			if _, has := answer[name]; ok && !has {
+				answer[name] = []any{}
+			}
+		}
+	}
+	return tree
+}
+
+func list(tree map[string]any, section, name string) []map[string]any {
+	answer, _ := tree[section].(map[string]any)
+	items, _ := answer[name].([]any)
+	var out []map[string]any
+	for _, item := range items {
+		if object, ok := item.(map[string]any); ok {
+			out = append(out, object)
+		}
+	}
+	return out
+}
+
+// respond fills in the answer to a call; false means that it does not know the call.
+func (m *master) respond(call pb.Call_Type, r *pb.Response) bool {
+	switch call {
+	case pb.Call_GET_HEALTH:
+		r.GetHealth = &pb.Response_GetHealth{Healthy: true}
+	case pb.Call_GET_VERSION:
+		r.GetVersion = &pb.Response_GetVersion{VersionInfo: versionInfo()}
+	case pb.Call_GET_AGENTS:
+		r.GetAgents = m.getAgents()
+	case pb.Call_GET_FRAMEWORKS:
+		r.GetFrameworks = m.getFrameworks()
+	case pb.Call_GET_EXECUTORS:
+		r.GetExecutors = m.getExecutors()
+	case pb.Call_GET_TASKS:
+		r.GetTasks = m.getTasks()
+	case pb.Call_GET_MASTER:
+		info, started := m.info, float64(m.started.UnixNano())/1e9
+		r.GetMaster = &pb.Response_GetMaster{MasterInfo: &info, StartTime: &started, ElectedTime: &started}
+	case pb.Call_GET_STATE:
+		r.GetState = &pb.Response_GetState{
+			GetAgents: m.getAgents(), GetFrameworks: m.getFrameworks(), GetExecutors: m.getExecutors(), GetTasks: m.getTasks(),
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+func (m *master) getAgents() *pb.Response_GetAgents {
+	out := &pb.Response_GetAgents{}
+	for _, a := range m.sortedAgents() {
+		pid, deactivated := a.pid(), false
+		out.Agents = append(out.Agents, pb.Response_GetAgents_Agent{
+			AgentInfo: a.info, Active: a.connected, Deactivated: &deactivated, Version: mesosVersion, PID: &pid,
+			RegisteredTime: &mesos.TimeInfo{Nanoseconds: a.registered.UnixNano()}, TotalResources: a.total.messages(withRole),
+			AllocatedResources: a.used().messages(withRole), OfferedResources: a.offered().messages(withRole), Capabilities: agentCapabilities(),
+		})
+	}
+	return out
+}
+
+func agentCapabilities() []mesos.AgentInfo_Capability {
+	var out []mesos.AgentInfo_Capability
+	for c := mesos.AgentInfo_Capability_MULTI_ROLE; c <= mesos.AgentInfo_Capability_TASK_RESOURCE_LIMITS; c++ {
+		out = append(out, mesos.AgentInfo_Capability{Type: c})
+	}
+	return out
+}
+
+func (m *master) getFrameworks() *pb.Response_GetFrameworks {
+	out := &pb.Response_GetFrameworks{}
+	for _, f := range m.sortedFrameworks() {
+		view := pb.Response_GetFrameworks_Framework{
+			FrameworkInfo: f.info, Active: f.stream != "", Connected: f.stream != "", Recovered: f.recovered,
+			RegisteredTime: &mesos.TimeInfo{Nanoseconds: f.registered.UnixNano()}, AllocatedResources: m.usedBy(f).messages(withRole),
+			OfferedResources: f.offered().messages(withRole),
+		}
+		if !f.reregistered.IsZero() {
+			view.ReregisteredTime = &mesos.TimeInfo{Nanoseconds: f.reregistered.UnixNano()}
+		}
+		for _, o := range f.offers {
+			view.Offers = append(view.Offers, o.message())
+		}
+		out.Frameworks = append(out.Frameworks, view)
+	}
+	return out
+}
+
+func (m *master) getExecutors() *pb.Response_GetExecutors {
+	out := &pb.Response_GetExecutors{}
+	for _, a := range m.sortedAgents() {
+		for _, x := range a.executors {
+			out.Executors = append(out.Executors, pb.Response_GetExecutors_Executor{ExecutorInfo: x.info, AgentID: mesos.AgentID{Value: string(a.id)}})
+		}
+	}
+	return out
+}
+
+func (m *master) getTasks() *pb.Response_GetTasks {
+	out := &pb.Response_GetTasks{}
+	for _, f := range m.sortedFrameworks() {
+		for _, t := range f.sortedTasks() {
+			if t.agent.unreachable {
+				out.UnreachableTasks = append(out.UnreachableTasks, t.info)
+			} else {
+				out.Tasks = append(out.Tasks, t.info)
+			}
+		}
+		for _, t := range f.completed {
+			out.CompletedTasks = append(out.CompletedTasks, t.info)
+		}
+	}
+	return out
+}

@@ -1,0 +1,274 @@
+package localmesos
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"golang.org/x/sys/unix"
+)
+
+// processes starts, watches and ends the processes of one cluster. It outlives the agents, so that an agent that is
+// killed and started again within the cluster still learns how its processes ended.
+type processes struct {
+	mu       sync.Mutex // guards the maps
+	children map[process]*child
+	watchers sync.WaitGroup
+}
+
+// child is a process that this program started.
+type child struct {
+	done   chan struct{} // closed after status is set
+	status int32
+}
+
+func newProcesses() *processes { return &processes{children: map[process]*child{}} }
+
+// command is what to start and where.
+type command struct {
+	info    *mesos.CommandInfo
+	sandbox string
+	env     []string
+}
+
+// start starts a process in a session of its own, with its output in the sandbox's files stdout and stderr.
+func (ps *processes) start(c command) (process, error) {
+	cmd, err := c.prepare()
+	if err != nil {
+		return process{}, err
+	}
+	stdout, err := os.OpenFile(filepath.Join(c.sandbox, "stdout"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return process{}, err
+	}
+	defer stdout.Close()
+	stderr, err := os.OpenFile(filepath.Join(c.sandbox, "stderr"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return process{}, err
+	}
+	defer stderr.Close()
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	if err := cmd.Start(); err != nil {
+		return process{}, err
+	}
+	return ps.adopt(cmd), nil
+}
+
+// adopt waits for a child that was just started.
+func (ps *processes) adopt(cmd *exec.Cmd) process {
+	p := process{PID: cmd.Process.Pid}
+	if stat, err := readStat(p.PID); err == nil {
+		p.Start = stat.start
+	}
+	c := &child{done: make(chan struct{})}
+	ps.mu.Lock()
+	ps.children[p] = c
+	ps.mu.Unlock()
+	ps.watchers.Go(func() {
+		_ = cmd.Wait() // the wait status below says all
+		if w, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok {
+			c.status = int32(w)
+		}
+		close(c.done)
+	})
+	return p
+}
+
+func (c command) prepare() (*exec.Cmd, error) {
+	for i := range c.info.URIs {
+		if err := fetch(&c.info.URIs[i], c.sandbox); err != nil {
+			return nil, err
+		}
+	}
+	var cmd *exec.Cmd
+	switch {
+	case c.info.GetShell():
+		cmd = exec.Command("/bin/sh", "-c", c.info.GetValue())
+	case c.info.GetValue() == "":
+		return nil, errors.New("the command has no value")
+	default:
+		cmd = exec.Command(c.info.GetValue())
+		cmd.Args = c.info.Arguments
+		if len(cmd.Args) == 0 {
+			cmd.Args = []string{c.info.GetValue()}
+		}
+	}
+	cmd.Dir, cmd.Env = c.sandbox, c.env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	return cmd, nil
+}
+
+// fetch copies a local file into the sandbox, as Mesos's fetcher does with file URIs. Nothing is fetched from a network.
+func fetch(uri *mesos.CommandInfo_URI, sandbox string) error {
+	path := strings.TrimPrefix(uri.Value, "file://")
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("cannot fetch %s: the local Mesos fetches local files only", uri.Value)
+	}
+	name := uri.GetOutputFile()
+	if name == "" {
+		name = filepath.Base(path)
+	}
+	in, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("cannot fetch %s: %w", uri.Value, err)
+	}
+	defer in.Close()
+	mode := os.FileMode(0o644)
+	if uri.GetExecutable() {
+		mode = 0o755
+	}
+	out, err := os.OpenFile(filepath.Join(sandbox, name), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
+	if err != nil {
+		return fmt.Errorf("cannot fetch %s: %w", uri.Value, err)
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
+
+// watch calls ended with the wait status once the process is gone; -1 if another program started it, or if it was gone
+// before. It stops watching when stop is closed.
+func (ps *processes) watch(p process, stop <-chan struct{}, ended func(status int32)) {
+	ps.mu.Lock()
+	c := ps.children[p]
+	ps.mu.Unlock()
+	ps.watchers.Go(func() {
+		if c == nil {
+			if waitForeign(p, stop) {
+				ended(-1)
+			}
+			return
+		}
+		select {
+		case <-c.done:
+			ps.mu.Lock()
+			delete(ps.children, p)
+			ps.mu.Unlock()
+			ended(c.status)
+		case <-stop:
+		}
+	})
+}
+
+// waitForeign waits for the end of a process that is not our child; false means that stop came first.
+func waitForeign(p process, stop <-chan struct{}) bool {
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if err != nil || !p.alive() {
+		if err == nil {
+			_ = unix.Close(fd)
+		}
+		return true
+	}
+	defer unix.Close(fd)
+	const look = 200 // ms between looks at stop; the end of the process is seen at once
+	for {
+		select {
+		case <-stop:
+			return false
+		default:
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, look)
+		if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+			return true
+		}
+	}
+}
+
+// alive reports whether the very process runs.
+func (p process) alive() bool {
+	stat, err := readStat(p.PID)
+	return err == nil && stat.start == p.Start && stat.state != 'Z'
+}
+
+// terminate asks the process group of a command to end.
+func (p process) terminate() {
+	if p.PID > 0 && p.alive() {
+		_ = syscall.Kill(-p.PID, syscall.SIGTERM) // gone already is as good
+	}
+}
+
+// destroy kills the process and all that it started: its descendants and its session, whose number no other process
+// can get while one of them lives. What was started in between is found by a second look.
+func (p process) destroy() {
+	if p.PID <= 0 {
+		return
+	}
+	for range 5 {
+		victims := family(p)
+		if len(victims) == 0 {
+			return
+		}
+		for _, pid := range victims {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+// family returns the live processes that p is or started.
+func family(p process) []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	stats := map[int]stat{}
+	for _, entry := range entries {
+		if pid, err := strconv.Atoi(entry.Name()); err == nil {
+			if s, err := readStat(pid); err == nil && s.state != 'Z' {
+				stats[pid] = s
+			}
+		}
+	}
+	if s, ok := stats[p.PID]; ok && s.start != p.Start {
+		return nil // another process has the id: no one of the session is left
+	}
+	members := map[int]bool{p.PID: true}
+	for grew := true; grew; {
+		grew = false
+		for pid, s := range stats {
+			if !members[pid] && (members[s.parent] || s.session == p.PID) {
+				members[pid], grew = true, true
+			}
+		}
+	}
+	var out []int
+	for pid := range members {
+		if _, live := stats[pid]; live {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// stat is what of /proc/PID/stat matters here (https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html).
+type stat struct {
+	state   byte
+	parent  int
+	session int
+	start   uint64
+}
+
+func readStat(pid int) (stat, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return stat{}, err
+	}
+	// The program's name stands in parentheses and may hold anything, so the fields count from the last one.
+	words := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	if len(words) < 20 {
+		return stat{}, fmt.Errorf("cannot understand /proc/%d/stat", pid)
+	}
+	var s stat
+	s.state = words[0][0]
+	s.parent, _ = strconv.Atoi(words[1])
+	s.session, _ = strconv.Atoi(words[3])
+	s.start, err = strconv.ParseUint(words[19], 10, 64)
+	return s, err
+}

@@ -1,0 +1,46 @@
+package localmesos
+
+import (
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// recovered tells a new agent what the one before left on disk. It comes before all other events.
+type recovered struct{ runs []savedRun }
+
+// savedRun is an executor's run as it was checkpointed.
+type savedRun struct {
+	framework mesos.FrameworkInfo
+	run       *executorRun
+}
+
+// recover follows https://mesos.apache.org/documentation/latest/agent-recovery/: executors of frameworks that asked
+// for checkpoints go on; others are ended.
+func (a *agent) recover(runs []savedRun) {
+	for _, saved := range runs {
+		run := saved.run
+		if !saved.framework.GetCheckpoint() {
+			a.do(destroy{run.process})
+			a.do(removeRun{run.container})
+			continue
+		}
+		a.frameworks[run.key.framework] = saved.framework
+		a.runs[run.container] = run
+		if run.phase == ended {
+			continue
+		}
+		a.executors[run.key] = run
+		run.phase = running
+		if !run.command {
+			run.phase = recovering
+			a.timers.add(a.now.Add(a.plan.ExecutorReregistrationTimeout), registrationDue{run.container})
+		}
+		a.do(watch{run.container, run.process})
+	}
+}
+
+// newTask makes an agent's task from what was checkpointed of it.
+func newTask(framework api.FrameworkID, info mesos.TaskInfo, latest mesos.TaskStatus, pending []mesos.TaskStatus) *agentTask {
+	return &agentTask{framework: framework, info: info, latest: latest, pending: pending, retry: firstRetry}
+}

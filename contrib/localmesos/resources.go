@@ -1,0 +1,310 @@
+package localmesos
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+
+	"github.com/k8sm/k8sm/contrib/localmesos/wire"
+)
+
+// slot says which resource an amount is of.
+type slot struct {
+	name string
+	role string // for whom it is reserved, "*" for nobody
+	used string // role it is allocated to, "" while it is not
+}
+
+// amount is how much there is of one slot. Scalars count in thousandths, as in Mesos, so that sums are exact.
+type amount struct {
+	slot
+	kind   mesos.Value_Type
+	scalar int64
+	ranges spans
+	set    []string
+}
+
+// pool is a set of resources: at most one amount a slot, in the order of first appearance. Its methods return new
+// pools.
+type pool []amount
+
+func milli(f float64) int64 { return int64(math.Round(f * 1000)) }
+
+// poolOf reads resources in both forms that a framework may send: with role, or with a stack of reservations.
+func poolOf(resources []mesos.Resource) pool {
+	var p pool
+	for i := range resources {
+		r := &resources[i]
+		a := amount{slot: slot{name: r.Name, role: r.GetRole(), used: r.GetAllocationInfo().GetRole()}, kind: r.GetType()}
+		if n := len(r.Reservations); n > 0 {
+			a.role = r.Reservations[n-1].GetRole()
+		}
+		a.scalar = milli(r.GetScalar().GetValue())
+		for _, s := range r.GetRanges().GetRange() {
+			a.ranges = a.ranges.plus(spans{{s.Begin, s.End}})
+		}
+		a.set = r.GetSet().GetItem()
+		p = p.plus(pool{a})
+	}
+	return p
+}
+
+func (p pool) find(s slot) int {
+	return slices.IndexFunc(p, func(a amount) bool { return a.slot == s })
+}
+
+func (p pool) plus(q pool) pool {
+	out := slices.Clone(p)
+	for _, a := range q {
+		i := out.find(a.slot)
+		if i < 0 {
+			out = append(out, a)
+			continue
+		}
+		out[i].scalar += a.scalar
+		out[i].ranges = out[i].ranges.plus(a.ranges)
+		out[i].set = union(out[i].set, a.set)
+	}
+	return out
+}
+
+// minus takes q away; what p does not have is not taken. Amounts that become empty are gone.
+func (p pool) minus(q pool) pool {
+	out := make(pool, 0, len(p))
+	for _, a := range p {
+		if i := q.find(a.slot); i >= 0 {
+			a.scalar = max(0, a.scalar-q[i].scalar)
+			a.ranges = a.ranges.minus(q[i].ranges)
+			a.set = without(a.set, q[i].set)
+		}
+		if !a.empty() {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (p pool) contains(q pool) bool {
+	for _, a := range q {
+		if a.empty() {
+			continue
+		}
+		i := p.find(a.slot)
+		if i < 0 || p[i].scalar < a.scalar || len(a.ranges.minus(p[i].ranges)) > 0 || len(without(a.set, p[i].set)) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (a amount) empty() bool { return a.scalar == 0 && len(a.ranges) == 0 && len(a.set) == 0 }
+
+func (p pool) empty() bool { return !slices.ContainsFunc(p, func(a amount) bool { return !a.empty() }) }
+
+// allocatable reports whether the pool is worth an offer: Mesos offers nothing below 0.01 cpus and 32 MB.
+func (p pool) allocatable() bool {
+	return slices.ContainsFunc(p, func(a amount) bool {
+		return a.name == "cpus" && a.scalar >= 10 || a.name == "mem" && a.scalar >= 32*1000
+	})
+}
+
+// forRole returns the part that may be offered to the role: the unreserved, and what is reserved for it or a parent.
+func (p pool) forRole(role string) pool {
+	return slices.DeleteFunc(slices.Clone(p), func(a amount) bool {
+		return a.role != "*" && a.role != role && !strings.HasPrefix(role, a.role+"/")
+	})
+}
+
+// allocated returns the same amounts as allocated to the role; "" makes them free.
+func (p pool) allocated(role string) pool {
+	var out pool
+	for _, a := range p {
+		a.used = role
+		out = out.plus(pool{a})
+	}
+	return out
+}
+
+// form is how resources are shown.
+type form int
+
+const (
+	withRole         form = iota // role, as offers to most frameworks and the operator API have it
+	withReservations             // stack of reservations, for RESERVATION_REFINEMENT frameworks
+)
+
+// messages returns the pool as resources of the API.
+func (p pool) messages(f form) []mesos.Resource {
+	out := make([]mesos.Resource, 0, len(p))
+	for _, a := range p {
+		r := mesos.Resource{Name: a.name, Type: a.kind.Enum()}
+		switch a.kind {
+		case mesos.SCALAR:
+			r.Scalar = &mesos.Value_Scalar{Value: float64(a.scalar) / 1000}
+		case mesos.RANGES:
+			r.Ranges = a.ranges.message()
+		case mesos.SET:
+			r.Set = &mesos.Value_Set{Item: a.set}
+		}
+		switch {
+		case f == withRole:
+			r.Role = &a.role
+		case a.role != "*":
+			r.Reservations = []mesos.Resource_ReservationInfo{{Type: mesos.Resource_ReservationInfo_STATIC.Enum(), Role: &a.role}}
+		}
+		if a.used != "" {
+			r.AllocationInfo = &mesos.Resource_AllocationInfo{Role: &a.used}
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// rangesFirst orders resources as Mesos does in offers.
+func (p pool) rangesFirst() pool {
+	out := slices.Clone(p)
+	slices.SortStableFunc(out, func(a, b amount) int {
+		return boolToInt(b.kind == mesos.RANGES) - boolToInt(a.kind == mesos.RANGES)
+	})
+	return out
+}
+
+func boolToInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// String returns "cpus:4; ports:[31000-32000]" as in Mesos's messages.
+func (p pool) String() string {
+	texts := make([]string, 0, len(p))
+	for _, a := range p {
+		text := a.name
+		if a.role != "*" {
+			text += "(reservations: [(STATIC," + a.role + ")])"
+		}
+		if a.used != "" {
+			text += "(allocated: " + a.used + ")"
+		}
+		texts = append(texts, text+":"+a.valueText())
+	}
+	return strings.Join(texts, "; ")
+}
+
+func (a amount) valueText() string {
+	switch a.kind {
+	case mesos.RANGES:
+		return a.ranges.String()
+	case mesos.SET:
+		return "{" + strings.Join(a.set, ", ") + "}"
+	}
+	return strconv.FormatFloat(float64(a.scalar)/1000, 'f', -1, 64)
+}
+
+// span is a range of whole numbers, both ends included; spans are sorted and do not touch.
+type span struct{ begin, end uint64 }
+type spans []span
+
+func (s spans) plus(t spans) spans {
+	all := slices.Concat(s, t)
+	slices.SortFunc(all, func(a, b span) int {
+		if a.begin < b.begin {
+			return -1
+		}
+		return boolToInt(a.begin > b.begin)
+	})
+	var out spans
+	for _, x := range all {
+		if n := len(out); n > 0 && (out[n-1].end == math.MaxUint64 || x.begin <= out[n-1].end+1) {
+			out[n-1].end = max(out[n-1].end, x.end)
+			continue
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+func (s spans) minus(t spans) spans {
+	var out spans
+	for _, x := range s {
+		rest := true
+		for _, y := range t {
+			if y.end < x.begin || y.begin > x.end {
+				continue
+			}
+			if y.begin > x.begin {
+				out = append(out, span{x.begin, y.begin - 1})
+			}
+			if rest = y.end < x.end; !rest {
+				break
+			}
+			x.begin = y.end + 1
+		}
+		if rest {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+func (s spans) message() *mesos.Value_Ranges {
+	out := &mesos.Value_Ranges{}
+	for _, x := range s {
+		out.Range = append(out.Range, mesos.Value_Range{Begin: x.begin, End: x.end})
+	}
+	return out
+}
+
+func (s spans) String() string {
+	texts := make([]string, 0, len(s))
+	for _, x := range s {
+		texts = append(texts, fmt.Sprintf("%d-%d", x.begin, x.end))
+	}
+	return "[" + strings.Join(texts, ", ") + "]"
+}
+
+func union(a, b []string) []string {
+	return slices.Concat(a, without(b, a))
+}
+
+func without[T comparable](a, b []T) []T {
+	return slices.DeleteFunc(slices.Clone(a), func(x T) bool { return slices.Contains(b, x) })
+}
+
+// flat shows a pool as the older endpoints do: cpus, mem, disk and gpus always, the rest where there is some.
+func (p pool) flat() map[string]any {
+	out := map[string]any{}
+	for _, name := range []string{"cpus", "mem", "disk", "gpus"} {
+		out[name] = wire.Float(0)
+	}
+	total := pool{}
+	for _, a := range p {
+		total = total.plus(pool{{slot: slot{name: a.name}, kind: a.kind, scalar: a.scalar, ranges: a.ranges, set: a.set}})
+	}
+	for _, a := range total {
+		if a.kind == mesos.SCALAR {
+			out[a.name] = wire.Float(float64(a.scalar) / 1000)
+		} else {
+			out[a.name] = a.valueText()
+		}
+	}
+	return out
+}
+
+// split parts a pool into what is unreserved and what is reserved for each role.
+func (p pool) split() (unreserved pool, reserved map[string]pool) {
+	reserved = map[string]pool{}
+	for _, a := range p {
+		if a.role == "*" {
+			unreserved = append(unreserved, a)
+		} else {
+			reserved[a.role] = append(reserved[a.role], a)
+		}
+	}
+	return unreserved, reserved
+}

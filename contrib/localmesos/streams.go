@@ -1,0 +1,77 @@
+package localmesos
+
+import (
+	"net/http"
+	"sync"
+
+	"github.com/google/uuid"
+
+	"github.com/k8sm/k8sm/contrib/localmesos/wire"
+)
+
+// streams are the open subscriptions of one master or agent.
+type streams struct {
+	mu   sync.Mutex // guards open
+	open map[string]*stream
+}
+
+// stream is one subscription: an HTTP answer without end. Its handler writes it; anyone may put events in.
+type stream struct {
+	id     string
+	events mailbox[wire.Message] // nil ends the stream
+}
+
+func newStreams() *streams { return &streams{open: map[string]*stream{}} }
+
+func (ss *streams) add() *stream {
+	s := &stream{id: uuid.NewString(), events: newMailbox[wire.Message]()}
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.open[s.id] = s
+	return s
+}
+
+func (ss *streams) remove(s *stream) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	delete(ss.open, s.id)
+}
+
+// send puts an event into a stream that is still open.
+func (ss *streams) send(id string, m wire.Message) {
+	ss.mu.Lock()
+	s := ss.open[id]
+	ss.mu.Unlock()
+	if s != nil {
+		s.events.put(m)
+	}
+}
+
+// serve writes events until the stream is ended, the client goes away, or quit is closed.
+func (s *stream) serve(w http.ResponseWriter, r *http.Request, codec wire.Codec, quit <-chan struct{}) {
+	flush := http.NewResponseController(w)
+	for {
+		select {
+		case <-r.Context().Done():
+			return
+		case <-quit:
+			return
+		case <-s.events.ready:
+		}
+		for _, m := range s.events.take() {
+			if m == nil {
+				return
+			}
+			record, err := codec.Encode(m)
+			if err == nil {
+				err = wire.WriteRecord(w, record)
+			}
+			if err != nil {
+				return
+			}
+		}
+		if flush.Flush() != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,196 @@
+package localmesos
+
+import (
+	"time"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// completedKept is how many ended tasks of a framework the operator API shows.
+const completedKept = 100
+
+// task is what the master knows of one task.
+type task struct {
+	info      mesos.Task // as the operator API shows it
+	latest    mesos.TaskStatus
+	executor  executorKey
+	used      pool // of the task alone; nothing once it ended
+	framework *framework
+	agent     *agentEntry
+}
+
+func (t *task) id() api.TaskID  { return api.TaskID(t.info.TaskID.Value) }
+func (t *task) key() taskKey    { return taskKey{t.framework.id, t.id()} }
+func (t *task) terminal() bool  { return terminal(t.latest.GetState()) }
+func (t *task) isCommand() bool { return t.info.ExecutorID == nil }
+func (m *master) seconds() *float64 {
+	s := float64(m.now.UnixNano()) / float64(time.Second)
+	return &s
+}
+
+// terminal reports whether a task in this state is over.
+func terminal(s mesos.TaskState) bool {
+	switch s {
+	case mesos.TASK_FINISHED, mesos.TASK_FAILED, mesos.TASK_KILLED, mesos.TASK_ERROR, mesos.TASK_LOST, mesos.TASK_DROPPED,
+		mesos.TASK_GONE, mesos.TASK_GONE_BY_OPERATOR:
+		return true
+	}
+	return false
+}
+
+// masterStatus is a status that the master makes up: without uuid, so that there is nothing to acknowledge.
+func masterStatus(state mesos.TaskState, reason mesos.TaskStatus_Reason, text string) mesos.TaskStatus {
+	return mesos.TaskStatus{State: state.Enum(), Source: mesos.SOURCE_MASTER.Enum(), Reason: reason.Enum(), Message: &text}
+}
+
+func (m *master) tellStatus(f *framework, s mesos.TaskStatus) {
+	if s.Timestamp == nil {
+		s.Timestamp = m.seconds()
+	}
+	m.tell(f, &scheduler.Event{Type: scheduler.Event_UPDATE, Update: &scheduler.Event_Update{Status: s}})
+}
+
+// addTask enters a task in the books.
+func (m *master) addTask(f *framework, a *agentEntry, info mesos.TaskInfo, latest mesos.TaskStatus) *task {
+	state := latest.GetState()
+	t := &task{
+		framework: f, agent: a, latest: latest, used: poolOf(info.Resources),
+		executor: executorKey{f.id, api.ExecutorID(info.TaskID.Value)},
+		info: mesos.Task{
+			Name: info.Name, TaskID: info.TaskID, FrameworkID: mesos.FrameworkID{Value: string(f.id)}, AgentID: info.AgentID,
+			State: &state, Resources: info.Resources, Labels: info.Labels, Discovery: info.Discovery, Container: info.Container,
+			HealthCheck: info.HealthCheck, KillPolicy: info.KillPolicy,
+		},
+	}
+	if info.Executor != nil {
+		id := info.Executor.ExecutorID
+		t.info.ExecutorID, t.executor.executor = &id, api.ExecutorID(id.Value)
+	}
+	f.tasks[t.id()], a.tasks[t.key()] = t, t
+	return t
+}
+
+// giveBack returns the resources of a task that ended. It may be called again.
+func (m *master) giveBack(a *agentEntry, t *task) {
+	m.free(a, t.used)
+	t.used = nil
+}
+
+// forget takes a task that is over and acknowledged out of the books.
+func (m *master) forget(t *task) {
+	m.giveBack(t.agent, t)
+	delete(t.framework.tasks, t.id())
+	delete(t.agent.tasks, t.key())
+	t.framework.completed = append(t.framework.completed, t)
+	if extra := len(t.framework.completed) - completedKept; extra > 0 {
+		t.framework.completed = t.framework.completed[extra:]
+	}
+}
+
+func (m *master) dropExecutor(a *agentEntry, key executorKey) {
+	if x := a.executors[key]; x != nil {
+		delete(a.executors, key)
+		m.free(a, x.used)
+	}
+}
+
+// statusUpdate books an agent's status and passes it on.
+func (m *master) statusUpdate(a *agentEntry, u update) {
+	f := m.frameworks[u.framework]
+	if f == nil {
+		return
+	}
+	if t := a.tasks[taskKey{u.framework, api.TaskID(u.status.TaskID.Value)}]; t != nil {
+		t.book(u.status, u.latest)
+		if t.terminal() {
+			m.giveBack(a, t)
+		}
+	}
+	m.tellStatus(f, u.status)
+}
+
+// book records a status that goes to the framework, and the latest, which counts for the books.
+func (t *task) book(status, latest mesos.TaskStatus) {
+	t.latest = latest
+	state, updateState := latest.GetState(), status.GetState()
+	t.info.State, t.info.StatusUpdateState, t.info.StatusUpdateUUID = &state, &updateState, status.UUID
+	for i := range t.info.Statuses {
+		if string(t.info.Statuses[i].UUID) == string(status.UUID) {
+			return
+		}
+	}
+	t.info.Statuses = append(t.info.Statuses[:len(t.info.Statuses):len(t.info.Statuses)], status)
+}
+
+// acknowledge passes an acknowledgement on to the agent; one of a terminal status ends the task.
+func (m *master) acknowledge(f *framework, call *scheduler.Call_Acknowledge) {
+	id := api.TaskID(call.TaskID.Value)
+	m.toAgent(call.AgentID.Value, acknowledge{framework: f.id, task: id, uuid: string(call.UUID)})
+	t := f.tasks[id]
+	if t != nil && string(t.info.StatusUpdateUUID) == string(call.UUID) && terminal(t.info.GetStatusUpdateState()) {
+		m.forget(t)
+	}
+}
+
+// kill passes a KILL on; of a task that is not known it tells what reconciliation would tell.
+func (m *master) kill(f *framework, call *scheduler.Call_Kill) {
+	id := api.TaskID(call.TaskID.Value)
+	t := f.tasks[id]
+	if t == nil {
+		m.tellUnknown(f, call.TaskID, call.AgentID)
+		return
+	}
+	m.toAgent(string(t.agent.id), killTask{f.id, id, call.KillPolicy})
+}
+
+// reconcile follows https://mesos.apache.org/documentation/latest/reconciliation/: explicit for the tasks named,
+// implicit (all that are not over) for none.
+func (m *master) reconcile(f *framework, tasks []scheduler.Call_Reconcile_Task) {
+	if len(tasks) == 0 {
+		for _, t := range f.tasks {
+			if !t.terminal() {
+				m.tellKnown(t)
+			}
+		}
+		return
+	}
+	for _, named := range tasks {
+		if t := f.tasks[api.TaskID(named.TaskID.Value)]; t != nil {
+			m.tellKnown(t)
+		} else {
+			m.tellUnknown(f, named.TaskID, named.AgentID)
+		}
+	}
+}
+
+func (m *master) tellKnown(t *task) {
+	state := t.latest.GetState()
+	if t.agent.unreachable {
+		state = t.framework.stateFor(mesos.TASK_UNREACHABLE)
+	}
+	s := masterStatus(state, mesos.REASON_RECONCILIATION, "Reconciliation: Latest task state")
+	s.TaskID, s.AgentID = t.info.TaskID, &mesos.AgentID{Value: string(t.agent.id)}
+	s.ContainerStatus, s.Healthy, s.Labels, s.Data = t.latest.ContainerStatus, t.latest.Healthy, t.latest.Labels, t.latest.Data
+	m.tellStatus(t.framework, s)
+}
+
+// tellUnknown tells of a task that is not in the books: gone from an agent that is here, unknown elsewhere.
+func (m *master) tellUnknown(f *framework, id mesos.TaskID, agent *mesos.AgentID) {
+	state, text := mesos.TASK_UNKNOWN, "Reconciliation: Task is unknown"
+	a := m.agents[api.AgentID(agent.GetValue())]
+	switch {
+	case a == nil:
+	case a.unreachable:
+		state, text = mesos.TASK_UNREACHABLE, "Reconciliation: Task is unreachable"
+	case !a.connected:
+		return // the agent may still bring it back: silence, as in Mesos
+	default:
+		state, text = mesos.TASK_GONE, "Reconciliation: Task is unknown to the agent"
+	}
+	s := masterStatus(f.stateFor(state), mesos.REASON_RECONCILIATION, text)
+	s.TaskID, s.AgentID = id, agent
+	m.tellStatus(f, s)
+}

@@ -1,0 +1,301 @@
+package localmesos
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/executor"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// subscribe follows https://mesos.apache.org/documentation/latest/executor-http-api/#subscribe: an executor that lost
+// its agent brings the tasks and updates that it has no acknowledgement for.
+func (a *agent) subscribe(e executorSubscribe) {
+	run := a.callersRun(e.call)
+	switch {
+	case run == nil:
+		return
+	case run.phase == terminating:
+		a.do(answer{status: 200})
+		a.do(send{stream: e.stream, kind: executor.Event_SHUTDOWN.String(), event: &executor.Event{Type: executor.Event_SHUTDOWN}})
+		a.do(hangUp{e.stream})
+		return
+	case run.stream != "":
+		delete(a.streams, run.stream)
+		a.do(hangUp{run.stream})
+	}
+	a.do(answer{status: 200})
+	before := run.phase
+	run.stream, run.phase = e.stream, running
+	a.streams[e.stream] = run
+	a.tell(run, &executor.Event{Type: executor.Event_SUBSCRIBED, Subscribed: &executor.Event_Subscribed{
+		ExecutorInfo: run.info, FrameworkInfo: a.frameworks[run.key.framework], AgentInfo: a.info,
+		ContainerID: &mesos.ContainerID{Value: run.container},
+	}})
+	a.takeUpdates(run, e.call.GetSubscribe().GetUnacknowledgedUpdates())
+	if before == recovering {
+		a.dropUnlaunched(run, e.call.GetSubscribe().GetUnacknowledgedTasks())
+	}
+	for _, id := range run.queued {
+		if t := run.tasks[id]; t != nil {
+			a.launch(run, t)
+		}
+	}
+	run.queued = nil
+	if before == starting {
+		a.do(saveRun{run})
+	}
+}
+
+// callersRun returns the run that an executor's call is about; for none it refuses the call.
+func (a *agent) callersRun(call *executor.Call) *executorRun {
+	id := api.FrameworkID(call.FrameworkID.Value)
+	run := a.executors[executorKey{id, api.ExecutorID(call.ExecutorID.Value)}]
+	if _, known := a.frameworks[id]; !known {
+		a.do(refused("Framework cannot be found"))
+		return nil
+	}
+	if run == nil || run.command {
+		a.do(refused("Executor cannot be found"))
+		return nil
+	}
+	return run
+}
+
+func (a *agent) takeUpdates(run *executorRun, updates []executor.Call_Update) {
+	for i := range updates {
+		a.executorUpdate(run, updates[i].Status)
+	}
+}
+
+// dropUnlaunched ends tasks whose LAUNCH was lost with the agent's former life.
+func (a *agent) dropUnlaunched(run *executorRun, unacknowledged []mesos.TaskInfo) {
+	has := map[string]bool{}
+	for i := range unacknowledged {
+		has[unacknowledged[i].TaskID.Value] = true
+	}
+	for _, id := range run.order {
+		if t := run.tasks[id]; t != nil && t.latest.GetState() == mesos.TASK_STAGING && !has[string(id)] {
+			a.update(run, t, agentStatus(mesos.TASK_DROPPED, mesos.REASON_AGENT_RESTARTED, "Task was launched while the agent restarted"))
+		}
+	}
+}
+
+// call performs an executor's call that is not SUBSCRIBE.
+func (a *agent) call(call *executor.Call) {
+	run := a.callersRun(call)
+	if run == nil {
+		return
+	}
+	if run.stream == "" {
+		a.do(answer{status: http.StatusForbidden, text: "Executor is not subscribed"})
+		return
+	}
+	switch call.Type {
+	case executor.Call_UPDATE:
+		if a.executorUpdate(run, call.Update.Status) {
+			a.do(accepted)
+		}
+	case executor.Call_MESSAGE:
+		a.do(sendMaster{messageToFramework{run.key, call.Message.Data}})
+		a.do(accepted)
+	}
+}
+
+// executorCallProblem returns what makes an executor call malformed, or "".
+func executorCallProblem(call *executor.Call) string {
+	const prefix = "Failed to validate executor::Call: "
+	switch {
+	case call.Type == executor.Call_UNKNOWN:
+		return prefix + "Expecting 'type' to be present"
+	case call.Type == executor.Call_SUBSCRIBE && call.Subscribe == nil:
+		return prefix + "Expecting 'subscribe' to be present"
+	case call.Type == executor.Call_UPDATE && call.Update == nil:
+		return prefix + "Expecting 'update' to be present"
+	case call.Type == executor.Call_UPDATE && len(call.Update.Status.UUID) != 16:
+		return prefix + "Expecting 'uuid' to be a valid UUID"
+	case call.Type == executor.Call_MESSAGE && call.Message == nil:
+		return prefix + "Expecting 'message' to be present"
+	}
+	return ""
+}
+
+// executorUpdate takes a status from an executor. Of a task that is not here (any more) it only tells the executor to
+// stop retrying.
+func (a *agent) executorUpdate(run *executorRun, s mesos.TaskStatus) bool {
+	if t := run.tasks[api.TaskID(s.TaskID.Value)]; t != nil && !t.has(s.UUID) {
+		a.update(run, t, s)
+	}
+	a.tell(run, &executor.Event{Type: executor.Event_ACKNOWLEDGED, Acknowledged: &executor.Event_Acknowledged{TaskID: s.TaskID, UUID: s.UUID}})
+	return true
+}
+
+// has reports whether the update is here already: an executor sends it again until it hears of it.
+func (t *agentTask) has(uuid []byte) bool {
+	if string(t.latest.UUID) == string(uuid) {
+		return true
+	}
+	for i := range t.pending {
+		if string(t.pending[i].UUID) == string(uuid) {
+			return true
+		}
+	}
+	return false
+}
+
+// update queues a status; nothing comes after a terminal one.
+func (a *agent) update(run *executorRun, t *agentTask, s mesos.TaskStatus) {
+	if terminal(t.latest.GetState()) {
+		return
+	}
+	t.pending = append(t.pending, a.complete(run, t, s))
+	t.latest = t.pending[len(t.pending)-1]
+	a.do(saveTask{run.container, t})
+	if len(t.pending) == 1 {
+		t.retry = firstRetry
+		a.unsent = append(a.unsent, func() { a.sendUpdate(run, t) })
+	}
+}
+
+// complete fills in what an agent adds to a status.
+func (a *agent) complete(run *executorRun, t *agentTask, s mesos.TaskStatus) mesos.TaskStatus {
+	s.TaskID, s.AgentID = t.info.TaskID, a.info.ID
+	s.ExecutorID = &mesos.ExecutorID{Value: string(run.key.executor)}
+	if s.Timestamp == nil {
+		s.Timestamp = a.seconds()
+	}
+	if len(s.UUID) == 0 {
+		s.UUID = uuidBytes(a.newID())
+	}
+	if s.GetSource() == mesos.SOURCE_EXECUTOR && s.ContainerStatus == nil {
+		pid, ip := uint32(run.process.PID), a.plan.IP
+		s.ContainerStatus = &mesos.ContainerStatus{
+			ContainerID: &mesos.ContainerID{Value: run.container}, ExecutorPID: &pid,
+			NetworkInfos: []mesos.NetworkInfo{{IPAddresses: []mesos.NetworkInfo_IPAddress{{IPAddress: &ip}}}},
+		}
+	}
+	return s
+}
+
+func (a *agent) seconds() *float64 {
+	s := float64(a.now.UnixNano()) / float64(time.Second)
+	return &s
+}
+
+// sendUpdate sends the oldest pending status and plans to do so again.
+func (a *agent) sendUpdate(run *executorRun, t *agentTask) {
+	s := t.pending[0]
+	t.sent = a.now
+	a.do(sendMaster{update{framework: t.framework, status: s, latest: t.latest}})
+	a.timers.add(a.now.Add(t.retry), resendDue{run.key, api.TaskID(s.TaskID.Value), run.container + string(s.UUID)})
+}
+
+func (a *agent) resend(e resendDue) {
+	run, t := a.find(e.executor.framework, e.task)
+	if t == nil || len(t.pending) == 0 || run.container+string(t.pending[0].UUID) != e.uuid || a.now.Sub(t.sent) < t.retry {
+		return
+	}
+	t.retry = min(2*t.retry, longestRetry)
+	a.sendUpdate(run, t)
+}
+
+// resendAll sends what is not acknowledged at once: there is someone new to hear it.
+func (a *agent) resendAll(run *executorRun) {
+	for _, id := range run.order {
+		if t := run.tasks[id]; t != nil && len(t.pending) > 0 {
+			t.retry = firstRetry
+			a.sendUpdate(run, t)
+		}
+	}
+}
+
+// acknowledge ends the retries of a status. After a terminal one the task is over.
+func (a *agent) acknowledge(msg acknowledge) {
+	run, t := a.find(msg.framework, msg.task)
+	if t == nil || len(t.pending) == 0 || string(t.pending[0].UUID) != msg.uuid {
+		return
+	}
+	done := terminal(t.pending[0].GetState())
+	t.pending = t.pending[1:]
+	switch {
+	case done:
+		delete(run.tasks, msg.task)
+		run.order = without(run.order, []api.TaskID{msg.task})
+		a.do(removeTask{run.container, msg.task})
+		a.cleanUp(run)
+	default:
+		if len(t.pending) > 0 {
+			t.retry = firstRetry
+			a.sendUpdate(run, t)
+		}
+		a.do(saveTask{run.container, t})
+	}
+}
+
+// agentStatus is a status that the agent makes up.
+func agentStatus(state mesos.TaskState, reason mesos.TaskStatus_Reason, text string) mesos.TaskStatus {
+	return mesos.TaskStatus{State: state.Enum(), Source: mesos.SOURCE_AGENT.Enum(), Reason: reason.Enum(), Message: &text}
+}
+
+// commandStatus is a status as the command executor of Mesos would send it.
+func commandStatus(state mesos.TaskState, text string) mesos.TaskStatus {
+	s := mesos.TaskStatus{State: state.Enum(), Source: mesos.SOURCE_EXECUTOR.Enum()}
+	if text != "" {
+		s.Message = &text
+	}
+	return s
+}
+
+// commandEnd is the last status of a command with this wait status.
+func commandEnd(status int32, killed bool) mesos.TaskStatus {
+	w := syscall.WaitStatus(status)
+	var text string
+	switch {
+	case status < 0:
+		text = "The agent restarted while the command ran; how it ended is not known"
+	case w.Signaled():
+		text = "Command terminated with signal " + capitalised(w.Signal().String())
+	default:
+		text = fmt.Sprintf("Command exited with status %d", w.ExitStatus())
+	}
+	switch {
+	case killed:
+		return commandStatus(mesos.TASK_KILLED, text)
+	case status == 0:
+		return commandStatus(mesos.TASK_FINISHED, text)
+	}
+	s := commandStatus(mesos.TASK_FAILED, text)
+	s.Reason = mesos.REASON_COMMAND_EXECUTOR_FAILED.Enum()
+	return s
+}
+
+// killCommand ends a command: SIGTERM, and SIGKILL after the grace period.
+func (a *agent) killCommand(run *executorRun, t *agentTask, policy *mesos.KillPolicy) {
+	if policy == nil {
+		policy = t.info.KillPolicy
+	}
+	grace := commandGrace
+	if d := policy.GetGracePeriod(); d != nil {
+		grace = time.Duration(d.Nanoseconds)
+	}
+	run.killed = true
+	if run.phase == running && hasCapability(a.frameworks[t.framework], mesos.FrameworkInfo_Capability_TASK_KILLING_STATE) {
+		a.update(run, t, commandStatus(mesos.TASK_KILLING, ""))
+	}
+	run.phase = terminating
+	a.do(terminate{run.process})
+	a.timers.add(a.now.Add(grace), graceDue{run.container})
+}
+
+func uuidBytes(text string) []byte {
+	id := uuid.MustParse(text)
+	return id[:]
+}
+
+func capitalised(s string) string { return strings.ToUpper(s[:1]) + s[1:] }

@@ -1,0 +1,74 @@
+package wire
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/gogo/protobuf/proto"
+)
+
+// Codec is one of the two encodings of the v1 APIs.
+type Codec int
+
+// The encodings. The zero value is none of them.
+const (
+	JSON Codec = iota + 1
+	Protobuf
+)
+
+// String returns the codec's media type, as it stands in Content-Type.
+func (c Codec) String() string {
+	if c == Protobuf {
+		return "application/x-protobuf"
+	}
+	return "application/json"
+}
+
+// CodecOf returns the codec of a Content-Type header; ok is false for any other type.
+func CodecOf(contentType string) (c Codec, ok bool) {
+	media, _, _ := strings.Cut(contentType, ";")
+	switch strings.TrimSpace(strings.ToLower(media)) {
+	case JSON.String():
+		return JSON, true
+	case Protobuf.String():
+		return Protobuf, true
+	}
+	return 0, false
+}
+
+// Message is a generated mesos-go message.
+type Message interface {
+	proto.Message
+	proto.Marshaler
+	proto.Unmarshaler
+}
+
+// Encode returns m as a body of this encoding.
+func (c Codec) Encode(m Message) ([]byte, error) {
+	if c == Protobuf {
+		return m.Marshal()
+	}
+	return MarshalJSON(m)
+}
+
+// Decode reads a body of this encoding into m. The error's text is what a Mesos master would answer with status 400.
+func (c Codec) Decode(body []byte, m Message) error {
+	if c == Protobuf {
+		if err := m.Unmarshal(body); err != nil {
+			return fmt.Errorf("Failed to parse body into Call protobuf: %w", err) //nolint:staticcheck // Mesos's own words
+		}
+		return nil
+	}
+	return UnmarshalJSON(body, m)
+}
+
+// WriteRecord writes one RecordIO record: the length in decimal digits, a line feed, the record.
+func WriteRecord(w io.Writer, record []byte) error {
+	framed := make([]byte, 0, len(record)+12)
+	framed = strconv.AppendInt(framed, int64(len(record)), 10)
+	framed = append(framed, '\n')
+	_, err := w.Write(append(framed, record...))
+	return err
+}
