@@ -23,7 +23,8 @@ type process struct {
 	command []string
 	ready   func(context.Context) error // nil once the program serves
 
-	adopted bool // it ran already when ensure looked
+	adopted bool          // it ran already when ensure looked
+	exited  chan struct{} // closed when it has ended, if we started it
 }
 
 func (p *process) pidFile() string { return filepath.Join(p.dir, p.name+".pid") }
@@ -69,7 +70,9 @@ func (p *process) start() error {
 		return err
 	}
 	// Reap it when it ends while we live; it is not this process's to wait for otherwise.
-	go func() { _ = cmd.Wait() }()
+	exited := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(exited) }()
+	p.exited = exited
 	return os.WriteFile(p.pidFile(), []byte(strconv.Itoa(cmd.Process.Pid)+"\n"), 0o600)
 }
 
@@ -83,7 +86,15 @@ func (p *process) pid() int {
 	if err != nil || pid <= 1 {
 		return 0
 	}
-	// A process that ended but was not reaped has an empty command line.
+	if p.exited != nil {
+		// We are its parent and need not guess. Its command line would mislead: it is empty for a moment after Start.
+		select {
+		case <-p.exited:
+			return 0
+		default:
+			return pid
+		}
+	}
 	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err != nil || string(cmdline) != strings.Join(p.command, "\x00")+"\x00" {
 		return 0
