@@ -34,8 +34,8 @@ func subject(node string) pkix.Name {
 	return pkix.Name{CommonName: nodeUserPrefix + node, Organization: []string{nodesGroup}}
 }
 
-// client is what a kubelet asks for with a bootstrap token for node n1.
-func client(t *testing.T, change func(*x509.CertificateRequest)) Facts {
+// clientRequest is what a kubelet asks for with a bootstrap token for node n1.
+func clientRequest(t *testing.T, change func(*x509.CertificateRequest)) Facts {
 	template := x509.CertificateRequest{Subject: subject("n1")}
 	if change != nil {
 		change(&template)
@@ -88,30 +88,30 @@ func TestDecide(t *testing.T) {
 		facts Facts
 		want  Verdict
 	}{
-		"a token's own node is approved":       {client(t, nil), Approve},
-		"a token for another node is denied":   {client(t, stranger), Deny},
-		"a token for no node is denied":        {but(client(t, nil), func(f *Facts) { f.TokenNode = "" }), Deny},
-		"a token for an administrator's group": {client(t, func(r *x509.CertificateRequest) { r.Subject.Organization = []string{"system:masters"} }), Deny},
-		"a token for two groups": {client(t, func(r *x509.CertificateRequest) {
+		"a token's own node is approved":       {clientRequest(t, nil), Approve},
+		"a token for another node is denied":   {clientRequest(t, stranger), Deny},
+		"a token for no node is denied":        {but(clientRequest(t, nil), func(f *Facts) { f.TokenNode = "" }), Deny},
+		"a token for an administrator's group": {clientRequest(t, func(r *x509.CertificateRequest) { r.Subject.Organization = []string{"system:masters"} }), Deny},
+		"a token for two groups": {clientRequest(t, func(r *x509.CertificateRequest) {
 			r.Subject.Organization = []string{nodesGroup, "system:masters"}
 		}), Deny},
-		"a token for an address": {client(t, func(r *x509.CertificateRequest) { r.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 1)} }), Deny},
-		"a token for a URI":      {client(t, func(r *x509.CertificateRequest) { r.URIs = []*url.URL{{Scheme: "spiffe", Host: "x"}} }), Deny},
-		"a token for a server's usage": {but(client(t, nil), func(f *Facts) {
+		"a token for an address": {clientRequest(t, func(r *x509.CertificateRequest) { r.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 1)} }), Deny},
+		"a token for a URI":      {clientRequest(t, func(r *x509.CertificateRequest) { r.URIs = []*url.URL{{Scheme: "spiffe", Host: "x"}} }), Deny},
+		"a token for a server's usage": {but(clientRequest(t, nil), func(f *Facts) {
 			f.Request.Spec.Usages = append(f.Request.Spec.Usages, certificatesv1.UsageServerAuth)
 		}), Deny},
-		"a token for no client's usage": {but(client(t, nil), func(f *Facts) {
+		"a token for no client's usage": {but(clientRequest(t, nil), func(f *Facts) {
 			f.Request.Spec.Usages = []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature}
 		}), Deny},
-		"an RSA key's usage too": {but(client(t, nil), func(f *Facts) {
+		"an RSA key's usage too": {but(clientRequest(t, nil), func(f *Facts) {
 			f.Request.Spec.Usages = append(f.Request.Spec.Usages, certificatesv1.UsageKeyEncipherment)
 		}), Approve},
-		"a token with another signer": {but(client(t, nil), func(f *Facts) {
+		"a token with another signer": {but(clientRequest(t, nil), func(f *Facts) {
 			f.Request.Spec.SignerName = certificatesv1.KubeAPIServerClientSignerName
 		}), Deny},
-		"a token with no request": {but(client(t, nil), func(f *Facts) { f.Request.Spec.Request = []byte("x") }), Deny},
+		"a token with no request": {but(clientRequest(t, nil), func(f *Facts) { f.Request.Spec.Request = []byte("x") }), Deny},
 
-		"a node's renewal is left to the stock approver": {but(client(t, nil), func(f *Facts) {
+		"a node's renewal is left to the stock approver": {but(clientRequest(t, nil), func(f *Facts) {
 			f.Request.Spec.Username = nodeUserPrefix + "n1"
 		}), Ignore},
 		"a person's request is left to administrators": {but(serving(t, nil), func(f *Facts) {

@@ -201,3 +201,35 @@ func TestUsedPortIsOneClearErrorBeforeAnythingStarts(t *testing.T) {
 		}
 	}
 }
+
+// TestControlPlane is one test because a control plane takes seconds to start; its parts use one after another.
+func TestControlPlane(t *testing.T) {
+	dir := statedir.Dir(t.TempDir())
+	running := startChild(t, dir)
+	admin := clientOf(t, adminConfig(t, dir))
+
+	t.Run("health is all that a stranger may see", func(t *testing.T) { testStranger(t, dir) })
+	t.Run("a bootstrap token is for one node's certificate", func(t *testing.T) { testBootstrap(t, dir, admin) })
+	t.Run("nodes get a range of pod addresses", func(t *testing.T) { testPodCIDR(t, admin) })
+	t.Run("etcd holds JSON and lets in who has a certificate", func(t *testing.T) { testEtcd(t, dir) })
+	t.Run("the scheduler may do its work and no more", func(t *testing.T) { testScheduler(t, dir) })
+	t.Run("minions read their configuration", func(t *testing.T) { testMinionConfig(t, admin) })
+	t.Run("service accounts get tokens and the root certificate", func(t *testing.T) { testServiceAccount(t, admin) })
+
+	t.Run("a second control plane on the directory is refused", func(t *testing.T) {
+		err := Run(t.Context(), defaults(dir))
+		if err == nil || !strings.Contains(err.Error(), "another control plane uses it") {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("all is there again after a crash and after a stop", func(t *testing.T) {
+		before := mark(t, dir, admin)
+		running.kill(t)
+		running = startChild(t, dir)
+		checkMark(t, dir, before)
+		running.stop(t)
+		running = startChild(t, dir)
+		checkMark(t, dir, before)
+		running.stop(t)
+	})
+}

@@ -1,0 +1,319 @@
+package controlplane
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"net/http"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/util/keyutil"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/statedir"
+)
+
+// eventually waits until the condition holds; its last complaint is the test's.
+func eventually(t *testing.T, condition func(context.Context) (problem string)) {
+	t.Helper()
+	problem := ""
+	met := func(ctx context.Context) (bool, error) {
+		problem = condition(ctx)
+		return problem == "", nil
+	}
+	if err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true, met); err != nil {
+		t.Fatal(problem)
+	}
+}
+
+func testStranger(t *testing.T, dir statedir.Dir) {
+	config := rest.AnonymousClientConfig(adminConfig(t, dir))
+	client, err := rest.HTTPClientFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]int{
+		"/readyz": http.StatusOK, "/livez": http.StatusOK,
+		"/api/v1/namespaces/kube-system/secrets": http.StatusUnauthorized, "/version": http.StatusUnauthorized,
+	} {
+		response, err := client.Get(config.Host + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("%s: got %d, want %d", path, response.StatusCode, want)
+		}
+	}
+}
+
+// bootstrapToken hands out a token for the node, as the scheduler does.
+func bootstrapToken(t *testing.T, scheduler kubernetes.Interface, node string) string {
+	t.Helper()
+	_, err := scheduler.CoreV1().Secrets(metav1.NamespaceSystem).Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "bootstrap-token-abcdef", Labels: map[string]string{api.LabelNode: node}},
+		Type:       corev1.SecretTypeBootstrapToken,
+		StringData: map[string]string{
+			"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true",
+			"auth-extra-groups": api.BootstrapGroup, "expiration": time.Now().Add(time.Hour).UTC().Format(time.RFC3339),
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "abcdef.0123456789abcdef"
+}
+
+func testBootstrap(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
+	scheduler, err := clientcmd.BuildConfigFromFlags("", dir.SchedulerKubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := rest.AnonymousClientConfig(adminConfig(t, dir))
+	config.BearerToken = bootstrapToken(t, clientOf(t, scheduler), "n1")
+	kubelet := clientOf(t, config)
+	eventually(t, func(ctx context.Context) string { // the token authenticator has to see the secret first
+		_, err := kubelet.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
+		return problemOf(err)
+	})
+	if _, err := kubelet.CoreV1().Secrets(metav1.NamespaceSystem).List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("listing secrets: got %v, want forbidden", err)
+	}
+	if _, err := kubelet.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("listing nodes: got %v, want forbidden", err)
+	}
+	if condition, _ := requestCertificate(t, kubelet, admin, "n2"); condition != certificatesv1.CertificateDenied {
+		t.Errorf("a certificate for another node: %s", condition)
+	}
+	condition, identity := requestCertificate(t, kubelet, admin, "n1")
+	if condition != certificatesv1.CertificateApproved {
+		t.Fatalf("a certificate for the token's node: %s", condition)
+	}
+	config.BearerToken, config.TLSClientConfig.CertData, config.TLSClientConfig.KeyData = "", identity.cert, identity.key
+	who, err := clientOf(t, config).AuthenticationV1().SelfSubjectReviews().
+		Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	if err != nil || who.Status.UserInfo.Username != "system:node:n1" {
+		t.Errorf("the certificate is %q's, %v", who.Status.UserInfo.Username, err)
+	}
+	node := clientOf(t, config)
+	if _, err := node.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(t.Context(), api.MinionConfigName, metav1.GetOptions{}); err != nil {
+		t.Errorf("a node reads the minions' configuration: %v", err)
+	}
+	if _, err := node.CoreV1().Services("").List(t.Context(), metav1.ListOptions{}); err != nil {
+		t.Errorf("a node lists services for kube-proxy: %v", err)
+	}
+}
+
+func problemOf(err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+type identity struct{ cert, key []byte }
+
+// requestCertificate asks, as a kubelet does, for a node's client certificate, and returns what became of it.
+func requestCertificate(t *testing.T, kubelet, admin kubernetes.Interface, node string) (certificatesv1.RequestConditionType, identity) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}},
+	}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	created, err := kubelet.CertificatesV1().CertificateSigningRequests().Create(t.Context(), &certificatesv1.CertificateSigningRequest{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "csr-"},
+		Spec: certificatesv1.CertificateSigningRequestSpec{
+			Request:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}),
+			SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName,
+			Usages:     []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var decided *certificatesv1.CertificateSigningRequest
+	eventually(t, func(ctx context.Context) string {
+		decided, err = admin.CertificatesV1().CertificateSigningRequests().Get(ctx, created.Name, metav1.GetOptions{})
+		switch {
+		case err != nil:
+			return err.Error()
+		case len(decided.Status.Conditions) == 0:
+			return "the request for " + node + " is not decided"
+		case decided.Status.Conditions[0].Type == certificatesv1.CertificateApproved && len(decided.Status.Certificate) == 0:
+			return "the request for " + node + " is not signed"
+		}
+		return ""
+	})
+	keyPEM, err := keyutil.MarshalPrivateKeyToPEM(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decided.Status.Conditions[0].Type, identity{cert: decided.Status.Certificate, key: keyPEM}
+}
+
+func testPodCIDR(t *testing.T, admin kubernetes.Interface) {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
+	if _, err := admin.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func(ctx context.Context) string {
+		n, err := admin.CoreV1().Nodes().Get(ctx, "n1", metav1.GetOptions{})
+		if err != nil || n.Spec.PodCIDR == "10.244.0.0/24" {
+			return problemOf(err)
+		}
+		return "the node's podCIDR is " + n.Spec.PodCIDR
+	})
+}
+
+func testEtcd(t *testing.T, dir statedir.Dir) {
+	access, err := dir.Etcd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := transport.TLSInfo{TrustedCAFile: access.CAFile, CertFile: access.CertFile, KeyFile: access.KeyFile}
+	trusted, err := info.ClientConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func(config *tls.Config) (*clientv3.GetResponse, error) {
+		client, err := clientv3.New(clientv3.Config{Endpoints: access.Endpoints, TLS: config, Logger: zap.NewNop()})
+		if err != nil {
+			return nil, err
+		}
+		defer client.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		return client.Get(ctx, "/registry/minions/", clientv3.WithPrefix())
+	}
+	r, err := get(trusted)
+	if err != nil || len(r.Kvs) != 1 {
+		t.Fatalf("got %v, %v, want one node", r, err)
+	}
+	var node corev1.Node
+	if err := json.Unmarshal(r.Kvs[0].Value, &node); err != nil || node.Name != "n1" || node.Kind != "Node" {
+		t.Errorf("node %q is stored as %s: %v", node.Name, r.Kvs[0].Value, err)
+	}
+	if _, err := get(&tls.Config{RootCAs: trusted.RootCAs}); err == nil {
+		t.Error("etcd let in a client without a certificate")
+	}
+}
+
+func testScheduler(t *testing.T, dir statedir.Dir) {
+	config, err := clientcmd.BuildConfigFromFlags("", dir.SchedulerKubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := clientOf(t, config)
+	for _, test := range []struct {
+		authorizationv1.ResourceAttributes
+		want bool
+	}{
+		{authorizationv1.ResourceAttributes{Verb: "create", Resource: "pods", Subresource: "binding", Namespace: "default"}, true},
+		{authorizationv1.ResourceAttributes{Verb: "delete", Resource: "pods", Namespace: "default"}, true},
+		{authorizationv1.ResourceAttributes{Verb: "create", Resource: "nodes"}, true},
+		{authorizationv1.ResourceAttributes{Verb: "update", Group: "coordination.k8s.io", Resource: "leases", Namespace: "kube-node-lease"}, true},
+		{authorizationv1.ResourceAttributes{Verb: "create", Resource: "pods", Namespace: "default"}, false},
+		{authorizationv1.ResourceAttributes{Verb: "get", Resource: "secrets", Namespace: "default"}, false},
+		{authorizationv1.ResourceAttributes{Verb: "list", Resource: "secrets", Namespace: "kube-system"}, false},
+		{authorizationv1.ResourceAttributes{Verb: "create", Resource: "pods", Subresource: "exec", Namespace: "default"}, false},
+	} {
+		review := &authorizationv1.SelfSubjectAccessReview{
+			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &test.ResourceAttributes},
+		}
+		r, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(t.Context(), review, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Status.Allowed != test.want {
+			t.Errorf("%s %s/%s in %q: got %v", test.Verb, test.Resource, test.Subresource, test.Namespace, r.Status.Allowed)
+		}
+	}
+}
+
+func testMinionConfig(t *testing.T, admin kubernetes.Interface) {
+	m, err := admin.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(t.Context(), api.MinionConfigName, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got api.MinionConfig
+	if err := json.Unmarshal([]byte(m.Data[api.MinionConfigKey]), &got); err != nil {
+		t.Fatal(err)
+	}
+	want := api.MinionConfig{ClusterDomain: "cluster.local", ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func testServiceAccount(t *testing.T, admin kubernetes.Interface) {
+	eventually(t, func(ctx context.Context) string {
+		_, err := admin.CoreV1().ConfigMaps("default").Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
+		return problemOf(err)
+	})
+	eventually(t, func(ctx context.Context) string {
+		_, err := admin.CoreV1().ServiceAccounts("default").
+			CreateToken(ctx, "default", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+		return problemOf(err)
+	})
+}
+
+// marks are what a restart must not change.
+type marks struct {
+	UID        string
+	Authority  string
+	Kubeconfig string
+}
+
+func mark(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) marks {
+	t.Helper()
+	n, err := admin.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := marks{UID: string(n.UID)}
+	for file, content := range map[string]*string{dir.CA(): &m.Authority, dir.AdminKubeconfig(): &m.Kubeconfig} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		*content = string(data)
+	}
+	return m
+}
+
+func checkMark(t *testing.T, dir statedir.Dir, before marks) {
+	t.Helper()
+	after := mark(t, dir, clientOf(t, adminConfig(t, dir)))
+	before.Kubeconfig, after.Kubeconfig = "", "" // the port is another
+	if diff := cmp.Diff(before, after); diff != "" {
+		t.Errorf("after a restart (-before +after):\n%s", diff)
+	}
+}
