@@ -1,0 +1,296 @@
+package cri
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// CreateContainer makes a container in a sandbox that runs, and does not start it.
+func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
+	config := r.GetConfig()
+	if config.GetMetadata() == nil || config.GetImage() == nil {
+		return nil, refuse("a container needs metadata and an image")
+	}
+	sandbox, err := s.inspect(ctx, kindSandbox, r.GetPodSandboxId())
+	if err != nil {
+		return nil, err
+	}
+	if !sandbox.State.Running {
+		return nil, fmt.Errorf("cannot create container %s: its sandbox does not run", config.GetMetadata().GetName())
+	}
+	record, err := readSandbox(sandbox.Config.Labels)
+	if err != nil {
+		return nil, err
+	}
+	c, hc, err := containerPlan{
+		owner: s.owner, host: s.host, sandboxID: sandbox.ID, sandbox: record, config: config,
+		logDir: r.GetSandboxConfig().GetLogDirectory(), parent: r.GetSandboxConfig().GetLinux().GetCgroupParent(),
+	}.translate()
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range config.GetMounts() {
+		if m.GetHostPath() != "" && !exists(m.GetHostPath()) {
+			if err := os.MkdirAll(m.GetHostPath(), 0o755); err != nil {
+				return nil, fmt.Errorf("cannot make the volume %s: %w", m.GetHostPath(), err)
+			}
+		}
+	}
+	id, err := s.create(ctx, containerName(config.GetMetadata(), record.Metadata), c, hc)
+	if err != nil {
+		return nil, fmt.Errorf("cannot create container %s: %w", config.GetMetadata().GetName(), err)
+	}
+	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
+}
+
+// StartContainer starts a container and begins to keep its log.
+func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
+	c, err := s.inspect(ctx, kindContainer, r.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	record, err := readContainer(c.Config.Labels)
+	if err != nil {
+		return nil, err
+	}
+	if c.State.Status != container.StateCreated {
+		return nil, fmt.Errorf("cannot start container %s: it is %s already", record.Metadata.GetName(), c.State.Status)
+	}
+	if err := s.docker.ContainerStart(ctx, c.ID, container.StartOptions{}); err != nil {
+		return nil, fmt.Errorf("cannot start container %s: %w", record.Metadata.GetName(), err)
+	}
+	s.logs.keep(logTask{id: c.ID, path: record.LogPath, tty: c.Config.Tty})
+	return &runtimeapi.StartContainerResponse{}, nil
+}
+
+// StopContainer asks the container to end by its stop signal and kills it after the timeout (in seconds). It succeeds
+// for a container that ended or is gone.
+func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
+	c, err := s.inspect(ctx, kindContainer, r.GetContainerId())
+	if isNotFound(err) {
+		return &runtimeapi.StopContainerResponse{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	timeout := int(max(r.GetTimeout(), 0))
+	if err := s.docker.ContainerStop(ctx, c.ID, container.StopOptions{Timeout: &timeout}); err != nil && !isNotFound(err) {
+		return nil, fmt.Errorf("cannot stop the container: %w", err)
+	}
+	return &runtimeapi.StopContainerResponse{}, nil
+}
+
+// RemoveContainer removes a container, killing it first if it runs. Its log in CRI's format is the kubelet's to remove.
+func (s *Server) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
+	c, err := s.inspect(ctx, kindContainer, r.GetContainerId())
+	if isNotFound(err) {
+		return &runtimeapi.RemoveContainerResponse{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.logs.forget(c.ID)
+	if err := s.docker.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil && !isNotFound(err) {
+		return nil, fmt.Errorf("cannot remove the container: %w", err)
+	}
+	return &runtimeapi.RemoveContainerResponse{}, nil
+}
+
+// ListContainers lists our containers, newest first.
+func (s *Server) ListContainers(ctx context.Context, r *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
+	filter := r.GetFilter()
+	list, err := s.list(ctx, kindContainer, filter.GetId(), filter.GetPodSandboxId())
+	if err != nil {
+		return nil, err
+	}
+	response := new(runtimeapi.ListContainersResponse)
+	for _, c := range list {
+		record, err := readContainer(c.Labels)
+		if err != nil {
+			return nil, err
+		}
+		state := containerState(c.State)
+		if filter.GetState() != nil && filter.GetState().GetState() != state || !selects(filter.GetLabelSelector(), record.Labels) {
+			continue
+		}
+		response.Containers = append(response.Containers, &runtimeapi.Container{
+			Id: c.ID, PodSandboxId: c.Labels[labelSandbox], Metadata: record.Metadata, Image: record.Image,
+			ImageRef: c.ImageID, ImageId: c.ImageID, State: state, CreatedAt: time.Unix(c.Created, 0).UnixNano(),
+			Labels: record.Labels, Annotations: record.Annotations,
+		})
+	}
+	return response, nil
+}
+
+func containerState(state container.ContainerState) runtimeapi.ContainerState {
+	switch state {
+	case container.StateCreated:
+		return runtimeapi.ContainerState_CONTAINER_CREATED
+	case container.StateRunning, container.StatePaused, container.StateRestarting:
+		return runtimeapi.ContainerState_CONTAINER_RUNNING
+	case container.StateExited, container.StateDead, container.StateRemoving:
+		return runtimeapi.ContainerState_CONTAINER_EXITED
+	default:
+		return runtimeapi.ContainerState_CONTAINER_UNKNOWN
+	}
+}
+
+// ContainerStatus tells all about one container. When it says that the container ended, its log is complete.
+func (s *Server) ContainerStatus(ctx context.Context, r *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
+	c, err := s.inspect(ctx, kindContainer, r.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	status, err := s.containerStatus(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	response := &runtimeapi.ContainerStatusResponse{Status: status}
+	if r.GetVerbose() {
+		response.Info, err = verbose(c)
+	}
+	return response, err
+}
+
+// containerStatuses returns the status of each container of the sandbox.
+func (s *Server) containerStatuses(ctx context.Context, sandbox string) ([]*runtimeapi.ContainerStatus, error) {
+	ids, err := s.containersOf(ctx, sandbox)
+	if err != nil {
+		return nil, err
+	}
+	var statuses []*runtimeapi.ContainerStatus
+	for _, id := range ids {
+		c, err := s.inspect(ctx, kindContainer, id)
+		if isNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		status, err := s.containerStatus(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		statuses = append(statuses, status)
+	}
+	return statuses, nil
+}
+
+func (s *Server) containerStatus(ctx context.Context, c container.InspectResponse) (*runtimeapi.ContainerStatus, error) {
+	status, err := translateStatus(c)
+	if err == nil && status.State == runtimeapi.ContainerState_CONTAINER_EXITED {
+		s.logs.drained(ctx, c.ID)
+	}
+	return status, err
+}
+
+// translateStatus is what Docker tells of a container, in CRI's words.
+func translateStatus(c container.InspectResponse) (*runtimeapi.ContainerStatus, error) {
+	record, err := readContainer(c.Config.Labels)
+	if err != nil {
+		return nil, err
+	}
+	image := &runtimeapi.ImageSpec{Image: record.Image.GetImage(), UserSpecifiedImage: record.Image.GetUserSpecifiedImage()}
+	if named := image.UserSpecifiedImage; named != "" {
+		image.Image = named
+	}
+	status := &runtimeapi.ContainerStatus{
+		Id: c.ID, Metadata: record.Metadata, State: containerState(c.State.Status), CreatedAt: nanoseconds(c.Created),
+		Image: image, ImageRef: c.Image, ImageId: c.Image, Labels: record.Labels, Annotations: record.Annotations,
+		Mounts: record.Mounts, LogPath: record.LogPath, StopSignal: signalOf(c.Config.StopSignal),
+		Resources: &runtimeapi.ContainerResources{Linux: reportedResources(c.HostConfig)},
+	}
+	if status.State == runtimeapi.ContainerState_CONTAINER_CREATED && c.State.Error != "" {
+		// It was to be started and could not be; Docker leaves it as created.
+		status.State = runtimeapi.ContainerState_CONTAINER_EXITED
+		status.StartedAt, status.FinishedAt = status.CreatedAt, status.CreatedAt
+		status.Reason, status.Message, status.ExitCode = "ContainerCannotRun", c.State.Error, int32(c.State.ExitCode)
+		return status, nil
+	}
+	if status.State == runtimeapi.ContainerState_CONTAINER_CREATED {
+		return status, nil
+	}
+	status.StartedAt = nanoseconds(c.State.StartedAt)
+	if status.State == runtimeapi.ContainerState_CONTAINER_EXITED {
+		status.FinishedAt, status.ExitCode = nanoseconds(c.State.FinishedAt), int32(c.State.ExitCode)
+		status.Message = c.State.Error
+		switch {
+		case c.State.OOMKilled:
+			status.Reason = "OOMKilled"
+		case c.State.ExitCode == 0:
+			status.Reason = "Completed"
+		default:
+			status.Reason = "Error"
+		}
+	}
+	return status, nil
+}
+
+// reportedResources are the limits that Docker holds the container to now.
+func reportedResources(hc *container.HostConfig) *runtimeapi.LinuxContainerResources {
+	return &runtimeapi.LinuxContainerResources{
+		CpuPeriod: hc.CPUPeriod, CpuQuota: hc.CPUQuota, CpuShares: hc.CPUShares, MemoryLimitInBytes: hc.Memory,
+		MemorySwapLimitInBytes: hc.MemorySwap, CpusetCpus: hc.CpusetCpus, CpusetMems: hc.CpusetMems, OomScoreAdj: int64(hc.OomScoreAdj),
+	}
+}
+
+// UpdateContainerResources changes the limits of a container that may be running.
+func (s *Server) UpdateContainerResources(ctx context.Context, r *runtimeapi.UpdateContainerResourcesRequest) (*runtimeapi.UpdateContainerResourcesResponse, error) {
+	c, err := s.inspect(ctx, kindContainer, r.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	var update container.UpdateConfig
+	if err := applyResources(&update.Resources, r.GetLinux()); err != nil {
+		return nil, err
+	}
+	if _, err := s.docker.ContainerUpdate(ctx, c.ID, update); err != nil {
+		return nil, fmt.Errorf("cannot change the container's resources: %w", err)
+	}
+	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
+}
+
+// ReopenContainerLog goes on in a new file at the log's path: the kubelet has renamed the old one.
+func (s *Server) ReopenContainerLog(ctx context.Context, r *runtimeapi.ReopenContainerLogRequest) (*runtimeapi.ReopenContainerLogResponse, error) {
+	c, err := s.inspect(ctx, kindContainer, r.GetContainerId())
+	if err != nil {
+		return nil, err
+	}
+	if !c.State.Running {
+		return nil, fmt.Errorf("cannot reopen the container's log: it does not run")
+	}
+	if err := s.logs.reopen(ctx, c.ID); err != nil {
+		return nil, fmt.Errorf("cannot reopen the container's log: %w", err)
+	}
+	return &runtimeapi.ReopenContainerLogResponse{}, nil
+}
+
+// verbose is what `crictl inspect` shows beside the status: Docker's own view.
+func verbose(c container.InspectResponse) (map[string]string, error) {
+	info, err := json.Marshal(map[string]any{"pid": c.State.Pid, "state": c.State, "hostConfig": c.HostConfig})
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"info": string(info)}, nil
+}
+
+// nanoseconds reads one of Docker's times; 0 if it has not come yet.
+func nanoseconds(t string) int64 {
+	parsed, err := time.Parse(time.RFC3339Nano, t)
+	if err != nil || parsed.Year() <= 1 {
+		return 0
+	}
+	return parsed.UnixNano()
+}
+
+// splitList splits a list at commas and drops empty parts.
+func splitList(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
+}

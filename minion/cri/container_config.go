@@ -1,0 +1,162 @@
+package cri
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// The Engine's own log of a container is a buffer between it and the log in CRI's format (logs.go): large enough for a
+// server that is down for a while, bounded because no one else reads it.
+var engineLog = container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": "64m", "max-file": "2"}}
+
+// containerPlan is all that the translation of one container depends on.
+type containerPlan struct {
+	owner     owner
+	host      host
+	sandboxID string
+	sandbox   *sandboxRecord
+	logDir    string // the pod's log directory
+	config    *runtimeapi.ContainerConfig
+	parent    string // the pod's cgroup
+}
+
+// translate returns the Docker container.
+func (p containerPlan) translate() (*container.Config, *container.HostConfig, error) {
+	if len(p.config.GetCDIDevices()) > 0 {
+		return nil, nil, refuse("CDI devices are asked for, and Docker Engine has them from version 25 on only")
+	}
+	linux := p.config.GetLinux()
+	sc := linux.GetSecurityContext()
+	c, err := p.process()
+	if err != nil {
+		return nil, nil, err
+	}
+	var groups []string
+	if c.User, groups, err = userAndGroups(sc); err != nil {
+		return nil, nil, err
+	}
+	hc := &container.HostConfig{
+		GroupAdd:    groups,
+		LogConfig:   engineLog,
+		OomScoreAdj: p.host.oomScore(linux.GetResources().GetOomScoreAdj()),
+		Runtime:     p.sandbox.Handler,
+	}
+	if err := applyResources(&hc.Resources, linux.GetResources()); err != nil {
+		return nil, nil, err
+	}
+	hc.CgroupParent = p.host.cgroupParent(p.parent)
+	for _, d := range p.config.GetDevices() {
+		hc.Devices = append(hc.Devices, container.DeviceMapping{
+			PathOnHost: d.GetHostPath(), PathInContainer: d.GetContainerPath(), CgroupPermissions: d.GetPermissions()})
+	}
+	if err := p.mounts(hc); err != nil {
+		return nil, nil, err
+	}
+	if err := applyNamespaces(hc, sc.GetNamespaceOptions(), p.sandboxID); err != nil {
+		return nil, nil, err
+	}
+	return c, hc, applySecurity(hc, sc, p.host)
+}
+
+// process translates what runs, in which environment and under which labels.
+func (p containerPlan) process() (*container.Config, error) {
+	config := p.config
+	record := containerRecord{
+		Metadata: config.GetMetadata(), Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
+		Image: config.GetImage(), Mounts: config.GetMounts(),
+	}
+	if config.GetLogPath() != "" && p.logDir != "" {
+		record.LogPath = filepath.Join(p.logDir, config.GetLogPath())
+	}
+	labels, err := p.owner.labels(kindContainer, config.GetLabels(), record)
+	if err != nil {
+		return nil, err
+	}
+	labels[labelSandbox] = p.sandboxID
+	c := &container.Config{
+		Image:       config.GetImage().GetImage(),
+		Entrypoint:  config.GetCommand(),
+		Cmd:         config.GetArgs(),
+		WorkingDir:  config.GetWorkingDir(),
+		Labels:      labels,
+		OpenStdin:   config.GetStdin(),
+		StdinOnce:   config.GetStdinOnce(),
+		Tty:         config.GetTty(),
+		StopSignal:  signalName(config.GetStopSignal()),
+		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}}, // the kubelet's probes stand for the image's
+	}
+	for _, env := range config.GetEnvs() {
+		c.Env = append(c.Env, env.GetKey()+"="+string(env.GetValue()))
+	}
+	return c, nil
+}
+
+// mounts translates the volumes, and adds the pod's resolv.conf: Docker's own would name Docker's resolver.
+func (p containerPlan) mounts(hc *container.HostConfig) error {
+	ownResolvConf := true
+	for _, m := range p.config.GetMounts() {
+		translated, err := bindMount(m)
+		if err != nil {
+			return err
+		}
+		if filepath.Clean(m.GetContainerPath()) == "/etc/resolv.conf" {
+			ownResolvConf = false
+		}
+		hc.Mounts = append(hc.Mounts, translated)
+	}
+	if ownResolvConf && p.sandbox.ResolvConf != "" {
+		hc.Mounts = append(hc.Mounts, mount.Mount{
+			Type: mount.TypeBind, Source: p.sandbox.ResolvConf, Target: "/etc/resolv.conf",
+			ReadOnly:    p.config.GetLinux().GetSecurityContext().GetReadonlyRootfs(),
+			BindOptions: &mount.BindOptions{Propagation: mount.PropagationRPrivate},
+		})
+	}
+	return nil
+}
+
+// bindMount translates one mount. A read-only mount leaves the mounts below it as they are unless the pod asks for
+// recursion (https://kubernetes.io/docs/concepts/storage/volumes/#read-only-mounts).
+func bindMount(m *runtimeapi.Mount) (mount.Mount, error) {
+	switch {
+	case m.GetImage() != nil:
+		return mount.Mount{}, refuse("an image is to be mounted at %s, and Docker Engine has that from version 28 on only", m.GetContainerPath())
+	case len(m.GetUidMappings())+len(m.GetGidMappings()) > 0:
+		return mount.Mount{}, refuse("the mount at %s maps user ids, and Docker cannot do that", m.GetContainerPath())
+	case m.GetRecursiveReadOnly():
+		return mount.Mount{}, refuse("the mount at %s is to be read-only recursively, and Docker Engine has that from version 25 on only", m.GetContainerPath())
+	}
+	options := &mount.BindOptions{Propagation: mount.PropagationRPrivate, ReadOnlyNonRecursive: m.GetReadonly()}
+	switch m.GetPropagation() {
+	case runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER:
+		options.Propagation = mount.PropagationRSlave
+	case runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL:
+		options.Propagation = mount.PropagationRShared
+	}
+	return mount.Mount{
+		Type: mount.TypeBind, Source: m.GetHostPath(), Target: m.GetContainerPath(), ReadOnly: m.GetReadonly(), BindOptions: options,
+	}, nil
+}
+
+// signalName is Docker's name for the signal; empty for the image's own.
+func signalName(s runtimeapi.Signal) string {
+	if s == runtimeapi.Signal_RUNTIME_DEFAULT {
+		return ""
+	}
+	return strings.NewReplacer("PLUS", "+", "MINUS", "-").Replace(s.String())
+}
+
+// signalOf is the inverse of signalName; Docker's default is SIGTERM.
+func signalOf(name string) runtimeapi.Signal {
+	if name == "" {
+		return runtimeapi.Signal_SIGTERM
+	}
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	name = strings.NewReplacer("+", "PLUS", "-", "MINUS").Replace(name)
+	return runtimeapi.Signal(runtimeapi.Signal_value[name])
+}

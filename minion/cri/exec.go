@@ -1,0 +1,166 @@
+package cri
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// maxOutput is how much of each stream ExecSync returns; CRI sets it, against commands that would fill our memory.
+const maxOutput = 16 << 20
+
+// ExecSync runs a command in the container and returns its output and exit code. When the timeout (in seconds) is over
+// first, it ends all that the command has started.
+func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+	if _, err := s.runningContainer(ctx, r.GetContainerId()); err != nil {
+		return nil, err
+	}
+	if r.GetTimeout() > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(r.GetTimeout())*time.Second)
+		defer cancel()
+	}
+	exec, err := s.docker.ContainerExecCreate(ctx, r.GetContainerId(), container.ExecOptions{
+		Cmd: r.GetCmd(), AttachStdout: true, AttachStderr: true})
+	if err != nil {
+		return nil, fmt.Errorf("cannot run a command in the container: %w", err)
+	}
+	conn, err := s.docker.ContainerExecAttach(ctx, exec.ID, container.ExecAttachOptions{})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot run a command in the container: %w", err), s.endExec(ctx, exec.ID))
+	}
+	defer conn.Close()
+	var stdout, stderr capped
+	if err := pump(ctx, conn, pipes{out: &stdout, err: &stderr}); err != nil {
+		ended := s.endExec(ctx, exec.ID)
+		if errors.Is(err, context.DeadlineExceeded) && ended == nil {
+			return nil, status.Errorf(codes.DeadlineExceeded, "command %q timed out after %d s", r.GetCmd(), r.GetTimeout())
+		}
+		return nil, errors.Join(err, ended)
+	}
+	code, err := s.exitCode(ctx, exec.ID)
+	if err != nil {
+		return nil, fmt.Errorf("cannot learn the command's exit code: %w", err)
+	}
+	return &runtimeapi.ExecSyncResponse{Stdout: stdout.Bytes(), Stderr: stderr.Bytes(), ExitCode: int32(code)}, nil
+}
+
+// capped keeps the first maxOutput bytes and drops the rest.
+type capped struct{ bytes.Buffer }
+
+// Write never fails, so that the command is not stopped by what it writes too much.
+func (c *capped) Write(p []byte) (int, error) {
+	if room := maxOutput - c.Len(); room > 0 {
+		c.Buffer.Write(p[:min(room, len(p))])
+	}
+	return len(p), nil
+}
+
+var _ io.Writer = (*capped)(nil)
+
+// exitCode waits for the exit code of a command whose output has ended: that comes a moment later.
+func (s *Server) exitCode(ctx context.Context, exec string) (int, error) {
+	for {
+		state, err := s.docker.ContainerExecInspect(ctx, exec)
+		if err != nil || !state.Running {
+			return state.ExitCode, err
+		}
+		if err := pause(ctx, 5*time.Millisecond); err != nil {
+			return 0, errors.Join(err, s.endExec(ctx, exec))
+		}
+	}
+}
+
+// endExec ends all that the command has started, which the Engine has no call for. It returns when nothing is left.
+func (s *Server) endExec(ctx context.Context, exec string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	for {
+		state, err := s.docker.ContainerExecInspect(ctx, exec)
+		if isNotFound(err) || err == nil && !state.Running {
+			return nil
+		}
+		if err == nil && state.Pid > 0 {
+			err = killFamily(state.Pid)
+		}
+		if err != nil {
+			return fmt.Errorf("cannot end the command: %w", err)
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return fmt.Errorf("cannot end the command: %w", err)
+		}
+	}
+}
+
+// killFamily kills the process, its descendants and all of its session. runc makes a session for each command, so
+// children that lost their parent are found, too.
+func killFamily(root int) error {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return err
+	}
+	var all []processStat
+	for _, path := range stats {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		if p, ok := parseStat(string(data)); ok {
+			all = append(all, p)
+		}
+	}
+	for _, pid := range family(root, all) {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
+			return err
+		}
+	}
+	return nil
+}
+
+// processStat is what we read of /proc/PID/stat (proc_pid_stat(5)).
+type processStat struct{ pid, parent, session int }
+
+func parseStat(line string) (p processStat, ok bool) {
+	pid, rest, ok := strings.Cut(line, " ")
+	if !ok {
+		return p, false
+	}
+	// The name in parentheses may hold anything, parentheses too.
+	fields := strings.Fields(rest[strings.LastIndexByte(rest, ')')+1:])
+	if len(fields) < 4 {
+		return p, false
+	}
+	var errs [3]error
+	p.pid, errs[0] = strconv.Atoi(pid)
+	p.parent, errs[1] = strconv.Atoi(fields[1])
+	p.session, errs[2] = strconv.Atoi(fields[3])
+	return p, errors.Join(errs[:]...) == nil
+}
+
+// family returns root, its descendants and its session, parents before children.
+func family(root int, all []processStat) []int {
+	members := []int{root}
+	seen := map[int]bool{root: true}
+	for grown := true; grown; {
+		grown = false
+		for _, p := range all {
+			if !seen[p.pid] && (seen[p.parent] || p.session == root) {
+				members, seen[p.pid], grown = append(members, p.pid), true, true
+			}
+		}
+	}
+	return members
+}

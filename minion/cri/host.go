@@ -1,0 +1,135 @@
+package cri
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/docker/docker/api/types/container"
+	"golang.org/x/sys/unix"
+)
+
+// host is what this machine can give to containers.
+type host struct {
+	// capabilities that can be given, by name without CAP_, in the kernel's order.
+	capabilities []string
+	// missing are those that the kernel knows and the host withholds.
+	missing []string
+	// negativeOOMScore tells whether a process may be protected from the OOM killer, which takes CAP_SYS_RESOURCE.
+	negativeOOMScore bool
+	appArmor         bool
+	systemdCgroups   bool // the Engine makes cgroups through systemd
+	// devices are the host's, for a privileged container on a host where Docker's own --privileged fails.
+	devices []container.DeviceMapping
+}
+
+// capabilityNames in the order of their numbers (linux/capability.h).
+var capabilityNames = []string{
+	"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+	"LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
+	"SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
+	"SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
+	"MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+	"CHECKPOINT_RESTORE",
+}
+
+// readHost looks at this process's bounding set, which is the Engine's too unless that runs elsewhere or confined.
+func readHost() (host, error) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return host{}, err
+	}
+	last, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
+	if err != nil {
+		return host{}, err
+	}
+	h, err := parseCapabilities(string(status), string(last))
+	if err != nil {
+		return host{}, err
+	}
+	enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	h.appArmor = err == nil && strings.HasPrefix(string(enabled), "Y")
+	if len(h.missing) > 0 {
+		h.devices, err = listDevices("/dev")
+	} else {
+		err = nil
+	}
+	return h, err
+}
+
+// parseCapabilities reads a /proc/PID/status and the number of the kernel's last capability.
+func parseCapabilities(status, lastCap string) (host, error) {
+	last, err := strconv.Atoi(strings.TrimSpace(lastCap))
+	if err != nil {
+		return host{}, fmt.Errorf("cannot read the kernel's last capability: %w", err)
+	}
+	_, bounding, _ := strings.Cut(status, "\nCapBnd:")
+	bounding, _, _ = strings.Cut(bounding, "\n")
+	set, err := strconv.ParseUint(strings.TrimSpace(bounding), 16, 64)
+	if err != nil {
+		return host{}, fmt.Errorf("cannot read the bounding set of capabilities: %w", err)
+	}
+	var h host
+	for number, name := range capabilityNames[:min(last+1, len(capabilityNames))] {
+		if set&(1<<number) != 0 {
+			h.capabilities = append(h.capabilities, name)
+		} else {
+			h.missing = append(h.missing, name)
+		}
+	}
+	h.negativeOOMScore = slices.Contains(h.capabilities, "SYS_RESOURCE")
+	return h, nil
+}
+
+// listDevices returns all device nodes below dir that a container may share; terminals and shared memory are each
+// container's own.
+func listDevices(dir string) ([]container.DeviceMapping, error) {
+	var devices []container.DeviceMapping
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // it went away meanwhile
+		}
+		if entry.IsDir() {
+			switch entry.Name() {
+			case "pts", "shm", "fd", "mqueue":
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if entry.Type()&fs.ModeDevice != 0 && entry.Name() != "console" && entry.Name() != "ptmx" {
+			devices = append(devices, container.DeviceMapping{PathOnHost: path, PathInContainer: path, CgroupPermissions: "rwm"})
+		}
+		return nil
+	})
+	return devices, err
+}
+
+// limits says what this host cannot give, for the log; empty when it can give all.
+func (h host) limits() string {
+	if len(h.missing) == 0 {
+		return ""
+	}
+	text := "containers cannot have the capabilities " + strings.Join(h.missing, ", ") + ", privileged ones included"
+	if !h.negativeOOMScore {
+		text += "; no container can be protected from the OOM killer (negative oom_score_adj)"
+	}
+	return text
+}
+
+// oomScore returns the wanted oom_score_adj, or the nearest that this host permits.
+func (h host) oomScore(wanted int64) int {
+	if wanted < 0 && !h.negativeOOMScore {
+		return 0
+	}
+	return int(wanted)
+}
+
+// exists tells whether there is anything at the path, following no symlink at its end.
+func exists(path string) bool {
+	var st unix.Stat_t
+	return unix.Lstat(path, &st) == nil
+}

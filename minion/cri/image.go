@@ -1,0 +1,205 @@
+package cri
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/api/types"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/registry"
+	"github.com/docker/docker/pkg/jsonmessage"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// ListImages lists the Engine's images, or the one that the filter names.
+func (s *Server) ListImages(ctx context.Context, r *runtimeapi.ListImagesRequest) (*runtimeapi.ListImagesResponse, error) {
+	args := filters.NewArgs()
+	if name := r.GetFilter().GetImage().GetImage(); name != "" {
+		args.Add("reference", name)
+	}
+	list, err := s.docker.ImageList(ctx, image.ListOptions{Filters: args})
+	if err != nil {
+		return nil, err
+	}
+	response := new(runtimeapi.ListImagesResponse)
+	for _, i := range list {
+		response.Images = append(response.Images, s.image(i.ID, i.RepoTags, i.RepoDigests, i.Size))
+	}
+	return response, nil
+}
+
+// image is an image in CRI's words. The sandbox's is pinned: the kubelet's garbage collection leaves it.
+func (s *Server) image(id string, tags, digests []string, size int64) *runtimeapi.Image {
+	nameless := func(name string) bool { return strings.HasPrefix(name, "<none>") }
+	return &runtimeapi.Image{
+		Id:          id,
+		RepoTags:    slices.DeleteFunc(slices.Clone(tags), nameless),
+		RepoDigests: slices.DeleteFunc(slices.Clone(digests), nameless),
+		Size:        uint64(max(size, 0)),
+		Pinned:      slices.Contains(tags, s.sandboxImage),
+	}
+}
+
+// ImageStatus tells about one image; the answer has none if the Engine has none.
+func (s *Server) ImageStatus(ctx context.Context, r *runtimeapi.ImageStatusRequest) (*runtimeapi.ImageStatusResponse, error) {
+	i, err := s.docker.ImageInspect(ctx, r.GetImage().GetImage())
+	if isNotFound(err) {
+		return &runtimeapi.ImageStatusResponse{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	found := s.image(i.ID, i.RepoTags, i.RepoDigests, i.Size)
+	found.Spec = &runtimeapi.ImageSpec{Image: r.GetImage().GetImage(), Annotations: r.GetImage().GetAnnotations()}
+	if i.Config != nil {
+		found.Uid, found.Username = imageUser(i.Config.User)
+	}
+	response := &runtimeapi.ImageStatusResponse{Image: found}
+	if r.GetVerbose() {
+		config, err := json.Marshal(map[string]any{"imageSpec": i.Config})
+		if err != nil {
+			return nil, err
+		}
+		response.Info = map[string]string{"info": string(config)}
+	}
+	return response, nil
+}
+
+// imageUser splits an image's USER, "user[:group]", where the user is a number or a name. No user is root.
+func imageUser(user string) (*runtimeapi.Int64Value, string) {
+	user, _, _ = strings.Cut(user, ":")
+	if user == "" {
+		return &runtimeapi.Int64Value{}, ""
+	}
+	if uid, err := strconv.ParseInt(user, 10, 64); err == nil {
+		return &runtimeapi.Int64Value{Value: uid}, ""
+	}
+	return nil, user
+}
+
+// PullImage pulls an image and returns its id.
+func (s *Server) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) (*runtimeapi.PullImageResponse, error) {
+	name := r.GetImage().GetImage()
+	options := image.PullOptions{}
+	if a := r.GetAuth(); a != nil {
+		var err error
+		if options.RegistryAuth, err = registryAuth(a); err != nil {
+			return nil, refuse("cannot use the credentials for %s: %v", name, err)
+		}
+	}
+	if err := s.pull(ctx, name, options); err != nil {
+		return nil, fmt.Errorf("cannot pull %s: %w", name, err)
+	}
+	i, err := s.docker.ImageInspect(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("cannot find %s after pulling it: %w", name, err)
+	}
+	return &runtimeapi.PullImageResponse{ImageRef: i.ID}, nil
+}
+
+// registryAuth translates the kubelet's credentials; "auth" is base64 of user:password, which the Engine reads too.
+func registryAuth(a *runtimeapi.AuthConfig) (string, error) {
+	auth := registry.AuthConfig{
+		Username: a.GetUsername(), Password: a.GetPassword(), ServerAddress: a.GetServerAddress(),
+		IdentityToken: a.GetIdentityToken(), RegistryToken: a.GetRegistryToken(),
+	}
+	if a.GetAuth() != "" && auth.Username == "" {
+		var err error
+		if auth.Username, auth.Password, err = decodeAuth(a.GetAuth()); err != nil {
+			return "", err
+		}
+	}
+	return registry.EncodeAuthConfig(auth)
+}
+
+// decodeAuth splits the "auth" of a registry's credentials.
+func decodeAuth(auth string) (user, password string, err error) {
+	plain, err := base64.StdEncoding.DecodeString(auth)
+	if err != nil {
+		return "", "", err
+	}
+	user, password, ok := strings.Cut(string(plain), ":")
+	if !ok {
+		return "", "", errors.New("auth is not user:password in base64")
+	}
+	return user, strings.TrimRight(password, "\x00"), nil
+}
+
+// pull pulls and waits for the end: the Engine tells failures in the stream of its progress.
+func (s *Server) pull(ctx context.Context, name string, options image.PullOptions) error {
+	progress, err := s.docker.ImagePull(ctx, name, options)
+	if err != nil {
+		return err
+	}
+	defer progress.Close()
+	return readProgress(progress, func(m jsonmessage.JSONMessage) {
+		if m.Progress == nil {
+			s.log.WithField("image", name).Debug("pull: ", m.ID, " ", m.Status)
+		}
+	})
+}
+
+// readProgress reads the Engine's progress to its end and returns the failure that it tells.
+func readProgress(progress io.Reader, each func(jsonmessage.JSONMessage)) error {
+	for decoder := json.NewDecoder(progress); ; {
+		var m jsonmessage.JSONMessage
+		if err := decoder.Decode(&m); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if m.Error != nil {
+			return m.Error
+		}
+		each(m)
+	}
+}
+
+// RemoveImage removes an image under all its names; the Engine refuses while a container uses it. It succeeds for an
+// image that is gone.
+func (s *Server) RemoveImage(ctx context.Context, r *runtimeapi.RemoveImageRequest) (*runtimeapi.RemoveImageResponse, error) {
+	i, err := s.docker.ImageInspect(ctx, r.GetImage().GetImage())
+	if isNotFound(err) {
+		return &runtimeapi.RemoveImageResponse{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	// With more than one name the Engine removes names only; the last one takes the image along.
+	for _, name := range append(append(slices.Clone(i.RepoTags), i.RepoDigests...), i.ID) {
+		if _, err := s.docker.ImageRemove(ctx, name, image.RemoveOptions{PruneChildren: true}); err != nil && !isNotFound(err) {
+			return nil, fmt.Errorf("cannot remove image %s: %w", r.GetImage().GetImage(), err)
+		}
+	}
+	return &runtimeapi.RemoveImageResponse{}, nil
+}
+
+// ImageFsInfo tells how much the images take; containers' writable layers lie on the same file system.
+func (s *Server) ImageFsInfo(ctx context.Context, _ *runtimeapi.ImageFsInfoRequest) (*runtimeapi.ImageFsInfoResponse, error) {
+	used, err := s.usage.images(func() (int64, error) {
+		usage, err := s.docker.DiskUsage(ctx, types.DiskUsageOptions{Types: []types.DiskUsageObject{types.ImageObject}})
+		return usage.LayersSize, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	fs := &runtimeapi.FilesystemUsage{
+		Timestamp:  time.Now().UnixNano(),
+		FsId:       &runtimeapi.FilesystemIdentifier{Mountpoint: s.dockerRoot},
+		UsedBytes:  &runtimeapi.UInt64Value{Value: uint64(max(used, 0))},
+		InodesUsed: &runtimeapi.UInt64Value{},
+	}
+	return &runtimeapi.ImageFsInfoResponse{
+		ImageFilesystems:     []*runtimeapi.FilesystemUsage{fs},
+		ContainerFilesystems: []*runtimeapi.FilesystemUsage{fs},
+	}, nil
+}

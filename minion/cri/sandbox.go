@@ -1,0 +1,277 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	cerrdefs "github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/network"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// RunPodSandbox makes and starts the container that holds the pod's namespaces. It leaves nothing behind if it fails.
+func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxRequest) (_ *runtimeapi.RunPodSandboxResponse, err error) {
+	config := r.GetConfig()
+	if config.GetMetadata() == nil {
+		return nil, refuse("a sandbox needs metadata")
+	}
+	plan := sandboxPlan{
+		owner: s.owner, host: s.host, image: s.sandboxImage, handler: r.GetRuntimeHandler(), config: config,
+		resolvConf: filepath.Join(s.cfg.Root, "pods", fmt.Sprintf("%s.%d", config.GetMetadata().GetUid(), config.GetMetadata().GetAttempt()), "resolv.conf"),
+	}
+	if config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetNetwork() != runtimeapi.NamespaceMode_NODE {
+		if plan.network, err = s.cfg.Network.DockerNetwork(); err != nil {
+			return nil, fmt.Errorf("cannot give the pod an address: %w", err)
+		}
+	}
+	c, hc, err := plan.translate()
+	if err != nil {
+		return nil, err
+	}
+	if err := writeResolvConf(plan.resolvConf, config.GetDnsConfig()); err != nil {
+		return nil, fmt.Errorf("cannot write the pod's resolv.conf: %w", err)
+	}
+	id, err := s.create(ctx, sandboxName(config.GetMetadata()), c, hc)
+	if err != nil {
+		return nil, fmt.Errorf("cannot create the sandbox: %w", err)
+	}
+	if err := s.docker.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot start the sandbox: %w", err), s.discard(ctx, id))
+	}
+	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
+}
+
+// create makes a Docker container. If the name is taken by one of ours that never ran, a caller before us was cut off
+// between creating and learning of it: that container is removed, so that nothing starts twice.
+func (s *Server) create(ctx context.Context, name string, c *container.Config, hc *container.HostConfig) (string, error) {
+	made, err := s.docker.ContainerCreate(ctx, c, hc, &network.NetworkingConfig{}, nil, name)
+	if !cerrdefs.IsConflict(err) {
+		return made.ID, err
+	}
+	left, inspectErr := s.docker.ContainerInspect(ctx, name)
+	if inspectErr != nil || !s.owner.owns(left.Config.Labels) || left.State.Status != container.StateCreated {
+		return "", err
+	}
+	if err := s.docker.ContainerRemove(ctx, left.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
+		return "", err
+	}
+	made, err = s.docker.ContainerCreate(ctx, c, hc, &network.NetworkingConfig{}, nil, name)
+	return made.ID, err
+}
+
+// discard removes a container that could not be started, even if the caller's time is up.
+func (s *Server) discard(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	return s.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+}
+
+// writeResolvConf writes the pod's resolv.conf: the given one, or a copy of the host's.
+func writeResolvConf(path string, dns *runtimeapi.DNSConfig) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	text, ok := resolvConf(dns)
+	if !ok {
+		hosts, err := os.ReadFile("/etc/resolv.conf")
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		text = string(hosts)
+	}
+	return os.WriteFile(path, []byte(text), 0o644)
+}
+
+// StopPodSandbox ends the pod's containers and the sandbox, which gives the address back. It succeeds for a sandbox that
+// is gone.
+func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
+	sandbox, err := s.inspect(ctx, kindSandbox, r.GetPodSandboxId())
+	if isNotFound(err) {
+		return &runtimeapi.StopPodSandboxResponse{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	containers, err := s.containersOf(ctx, sandbox.ID)
+	if err != nil {
+		return nil, err
+	}
+	now := 0
+	for _, id := range append(containers, sandbox.ID) {
+		if err := s.docker.ContainerStop(ctx, id, container.StopOptions{Timeout: &now}); err != nil && !isNotFound(err) {
+			return nil, fmt.Errorf("cannot stop the sandbox: %w", err)
+		}
+	}
+	return &runtimeapi.StopPodSandboxResponse{}, nil
+}
+
+// RemovePodSandbox removes the sandbox and all that is left of its containers.
+func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
+	sandbox, err := s.inspect(ctx, kindSandbox, r.GetPodSandboxId())
+	if isNotFound(err) {
+		return &runtimeapi.RemovePodSandboxResponse{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	containers, err := s.containersOf(ctx, sandbox.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range append(containers, sandbox.ID) {
+		s.logs.forget(id)
+		if err := s.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil && !isNotFound(err) {
+			return nil, fmt.Errorf("cannot remove the sandbox: %w", err)
+		}
+	}
+	record, err := readSandbox(sandbox.Config.Labels)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.RemoveAll(filepath.Dir(record.ResolvConf)); err != nil {
+		return nil, fmt.Errorf("cannot remove the sandbox's files: %w", err)
+	}
+	return &runtimeapi.RemovePodSandboxResponse{}, nil
+}
+
+// containersOf returns the ids of the sandbox's containers.
+func (s *Server) containersOf(ctx context.Context, sandbox string) ([]string, error) {
+	list, err := s.list(ctx, kindContainer, "", sandbox)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the sandbox's containers: %w", err)
+	}
+	var ids []string
+	for _, c := range list {
+		ids = append(ids, c.ID)
+	}
+	return ids, nil
+}
+
+// inspect returns one of our containers, or a NotFound error.
+func (s *Server) inspect(ctx context.Context, kind, id string) (container.InspectResponse, error) {
+	if id == "" {
+		return container.InspectResponse{}, notFound(kind, `""`)
+	}
+	c, err := s.docker.ContainerInspect(ctx, id)
+	if isNotFound(err) || err == nil && (!s.owner.owns(c.Config.Labels) || c.Config.Labels[labelKind] != kind) {
+		return container.InspectResponse{}, notFound(kind, id)
+	}
+	return c, err
+}
+
+// list returns our containers of a kind: all, the one with this id (or this beginning of one), those of one sandbox.
+func (s *Server) list(ctx context.Context, kind, id, sandbox string) ([]container.Summary, error) {
+	args := filters.NewArgs(
+		filters.Arg("label", api.DockerLabelFramework+"="+s.owner.cluster),
+		filters.Arg("label", api.DockerLabelNode+"="+s.owner.node),
+		filters.Arg("label", labelKind+"="+kind))
+	if id != "" {
+		args.Add("id", id)
+	}
+	if sandbox != "" {
+		args.Add("label", labelSandbox+"="+sandbox)
+	}
+	return s.docker.ContainerList(ctx, container.ListOptions{All: true, Filters: args})
+}
+
+// ListPodSandbox lists our sandboxes, newest first.
+func (s *Server) ListPodSandbox(ctx context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
+	filter := r.GetFilter()
+	list, err := s.list(ctx, kindSandbox, filter.GetId(), "")
+	if err != nil {
+		return nil, err
+	}
+	response := new(runtimeapi.ListPodSandboxResponse)
+	for _, c := range list {
+		record, err := readSandbox(c.Labels)
+		if err != nil {
+			return nil, err
+		}
+		state := sandboxState(c.State)
+		if filter.GetState() != nil && filter.GetState().GetState() != state || !selects(filter.GetLabelSelector(), record.Labels) {
+			continue
+		}
+		response.Items = append(response.Items, &runtimeapi.PodSandbox{
+			Id: c.ID, Metadata: record.Metadata, State: state, CreatedAt: time.Unix(c.Created, 0).UnixNano(),
+			Labels: record.Labels, Annotations: record.Annotations, RuntimeHandler: record.Handler,
+		})
+	}
+	return response, nil
+}
+
+func sandboxState(state container.ContainerState) runtimeapi.PodSandboxState {
+	if state == container.StateRunning {
+		return runtimeapi.PodSandboxState_SANDBOX_READY
+	}
+	return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+}
+
+// PodSandboxStatus tells all about one sandbox.
+func (s *Server) PodSandboxStatus(ctx context.Context, r *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
+	sandbox, err := s.inspect(ctx, kindSandbox, r.GetPodSandboxId())
+	if err != nil {
+		return nil, err
+	}
+	status, err := sandboxStatus(sandbox)
+	if err != nil {
+		return nil, err
+	}
+	containers, err := s.containerStatuses(ctx, sandbox.ID)
+	if err != nil {
+		return nil, err
+	}
+	response := &runtimeapi.PodSandboxStatusResponse{Status: status, ContainersStatuses: containers, Timestamp: time.Now().UnixNano()}
+	if r.GetVerbose() {
+		response.Info, err = verbose(sandbox)
+	}
+	return response, err
+}
+
+func sandboxStatus(c container.InspectResponse) (*runtimeapi.PodSandboxStatus, error) {
+	record, err := readSandbox(c.Config.Labels)
+	if err != nil {
+		return nil, err
+	}
+	namespaces := record.Namespaces
+	if namespaces == nil {
+		namespaces = new(runtimeapi.NamespaceOption)
+	}
+	return &runtimeapi.PodSandboxStatus{
+		Id: c.ID, Metadata: record.Metadata, State: sandboxState(c.State.Status), CreatedAt: nanoseconds(c.Created),
+		Network: addresses(c), Labels: record.Labels, Annotations: record.Annotations, RuntimeHandler: record.Handler,
+		Linux: &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{Options: namespaces}},
+	}, nil
+}
+
+// addresses returns the pod's addresses, IPv4 first; a pod on the host's network has none of its own.
+func addresses(c container.InspectResponse) *runtimeapi.PodSandboxNetworkStatus {
+	var four, six []string
+	for _, endpoint := range c.NetworkSettings.Networks {
+		if endpoint.IPAddress != "" {
+			four = append(four, endpoint.IPAddress)
+		}
+		if endpoint.GlobalIPv6Address != "" {
+			six = append(six, endpoint.GlobalIPv6Address)
+		}
+	}
+	slices.Sort(four)
+	slices.Sort(six)
+	status := new(runtimeapi.PodSandboxNetworkStatus)
+	for i, ip := range append(four, six...) {
+		if i == 0 {
+			status.Ip = ip
+			continue
+		}
+		status.AdditionalIps = append(status.AdditionalIps, &runtimeapi.PodIP{Ip: ip})
+	}
+	return status
+}

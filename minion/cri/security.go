@@ -1,0 +1,233 @@
+package cri
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// defaultCapabilities are those of an unprivileged Docker container
+// (https://docs.docker.com/engine/containers/run/#runtime-privilege-and-linux-capabilities).
+var defaultCapabilities = []string{
+	"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW",
+	"SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+}
+
+// profiles are the three kinds of mandatory access control that CRI carries for sandboxes and containers alike.
+type profiles struct {
+	seccomp  *runtimeapi.SecurityProfile
+	appArmor *runtimeapi.SecurityProfile
+	selinux  *runtimeapi.SELinuxOption
+}
+
+// securityOpts returns the profiles as Docker's security options; a nil profile is Docker's default.
+func (p profiles) securityOpts(h host) ([]string, error) {
+	var opts []string
+	if label := p.selinux; label != nil {
+		for _, part := range [][2]string{{"user", label.User}, {"role", label.Role}, {"type", label.Type}, {"level", label.Level}} {
+			if part[1] != "" {
+				opts = append(opts, "label="+part[0]+":"+part[1])
+			}
+		}
+	}
+	switch p.seccomp.GetProfileType() {
+	case runtimeapi.SecurityProfile_Unconfined:
+		opts = append(opts, "seccomp=unconfined")
+	case runtimeapi.SecurityProfile_Localhost:
+		// The Engine's API takes the profile itself, where its command line takes a file.
+		profile, err := os.ReadFile(p.seccomp.GetLocalhostRef())
+		if err != nil {
+			return nil, refuse("cannot read the seccomp profile: %v", err)
+		}
+		opts = append(opts, "seccomp="+string(profile))
+	}
+	switch p.appArmor.GetProfileType() {
+	case runtimeapi.SecurityProfile_Unconfined:
+		if h.appArmor {
+			opts = append(opts, "apparmor=unconfined")
+		}
+	case runtimeapi.SecurityProfile_Localhost:
+		name := strings.TrimPrefix(p.appArmor.GetLocalhostRef(), "localhost/")
+		if !h.appArmor {
+			return nil, refuse("the AppArmor profile %q is asked for, and this host has no AppArmor", name)
+		}
+		opts = append(opts, "apparmor="+name)
+	}
+	return opts, nil
+}
+
+// userAndGroups fills in who the container runs as. An empty user is the image's.
+func userAndGroups(sc *runtimeapi.LinuxContainerSecurityContext) (user string, groups []string, err error) {
+	switch {
+	case sc.GetRunAsUser() != nil:
+		user = strconv.FormatInt(sc.GetRunAsUser().GetValue(), 10)
+	case sc.GetRunAsUsername() != "":
+		user = sc.GetRunAsUsername()
+	}
+	if group := sc.GetRunAsGroup(); group != nil {
+		if user == "" {
+			return "", nil, refuse("run_as_group is given without run_as_user or run_as_username")
+		}
+		user += ":" + strconv.FormatInt(group.GetValue(), 10)
+	}
+	if sc.GetSupplementalGroupsPolicy() == runtimeapi.SupplementalGroupsPolicy_Strict && user != "" && sc.GetRunAsGroup() == nil {
+		return "", nil, refuse("the supplemental groups policy Strict needs run_as_group: Docker reads the user's groups from the image otherwise")
+	}
+	for _, group := range sc.GetSupplementalGroups() {
+		groups = append(groups, strconv.FormatInt(group, 10))
+	}
+	return user, groups, nil
+}
+
+// applySecurity fills in everything of the security context but the user and the namespaces.
+func applySecurity(hc *container.HostConfig, sc *runtimeapi.LinuxContainerSecurityContext, h host) error {
+	if len(sc.GetCapabilities().GetAddAmbientCapabilities()) > 0 {
+		return refuse("ambient capabilities are asked for, and Docker cannot give them")
+	}
+	hc.ReadonlyRootfs = sc.GetReadonlyRootfs()
+	if sc.GetPrivileged() {
+		applyPrivileged(hc, h)
+		return nil
+	}
+	p := profiles{seccomp: sc.GetSeccomp(), appArmor: sc.GetApparmor(), selinux: sc.GetSelinuxOptions()}
+	opts, err := p.securityOpts(h)
+	if err != nil {
+		return err
+	}
+	if sc.GetNoNewPrivs() {
+		opts = append(opts, "no-new-privileges")
+	}
+	hc.SecurityOpt = opts
+	if sc != nil {
+		// An empty list means none; Docker takes its own defaults only for a missing one.
+		hc.MaskedPaths = append([]string{}, sc.GetMaskedPaths()...)
+		hc.ReadonlyPaths = append([]string{}, sc.GetReadonlyPaths()...)
+	}
+	hc.CapAdd, hc.CapDrop = capabilities(sc.GetCapabilities(), h)
+	return nil
+}
+
+// capabilities translates what to add and drop to what this host can give. ALL is spelled out where the host lacks one,
+// because Docker's own ALL would ask for that too and fail.
+func capabilities(c *runtimeapi.Capability, h host) (add, drop []string) {
+	add, drop = plainNames(c.GetAddCapabilities()), plainNames(c.GetDropCapabilities())
+	if len(h.missing) == 0 {
+		return add, drop
+	}
+	if slices.Contains(add, "ALL") {
+		add = slices.Clone(h.capabilities)
+	}
+	if !slices.Contains(drop, "ALL") {
+		for _, name := range defaultCapabilities {
+			if slices.Contains(h.missing, name) && !slices.Contains(drop, name) {
+				drop = append(drop, name)
+			}
+		}
+	}
+	withheld := func(name string) bool { return slices.Contains(h.missing, name) }
+	dropped := func(name string) bool { return slices.Contains(drop, name) }
+	return slices.DeleteFunc(slices.DeleteFunc(add, withheld), dropped), drop
+}
+
+// plainNames returns the capabilities in upper case and without CAP_.
+func plainNames(names []string) []string {
+	var plain []string
+	for _, name := range names {
+		plain = append(plain, strings.TrimPrefix(strings.ToUpper(name), "CAP_"))
+	}
+	return plain
+}
+
+// applyPrivileged makes the container privileged: by Docker's own switch where the host can give all that this means,
+// else part by part.
+func applyPrivileged(hc *container.HostConfig, h host) {
+	hc.CgroupnsMode = container.CgroupnsModeHost
+	if len(h.missing) == 0 {
+		hc.Privileged = true
+		return
+	}
+	hc.CapAdd = slices.Clone(h.capabilities)
+	hc.SecurityOpt = []string{"seccomp=unconfined", "label=disable"}
+	if h.appArmor {
+		hc.SecurityOpt = append(hc.SecurityOpt, "apparmor=unconfined")
+	}
+	hc.MaskedPaths, hc.ReadonlyPaths = []string{}, []string{}
+	hc.Devices = append(hc.Devices, h.devices...)
+	hc.DeviceCgroupRules = []string{"a *:* rwm"}
+	hc.Mounts = append(hc.Mounts, mount.Mount{ // in place of the read-only one
+		Type: mount.TypeBind, Source: "/sys", Target: "/sys",
+		BindOptions: &mount.BindOptions{Propagation: mount.PropagationRPrivate},
+	})
+}
+
+// applyNamespaces fills in the namespaces of a container in the sandbox, or of the sandbox itself when sandboxID is empty.
+func applyNamespaces(hc *container.HostConfig, n *runtimeapi.NamespaceOption, sandboxID string) error {
+	if users := n.GetUsernsOptions(); users != nil && users.GetMode() == runtimeapi.NamespaceMode_POD {
+		return refuse("a user namespace for the pod is asked for, and Docker has them for a whole Engine only")
+	}
+	shared := "container:" + sandboxID
+	inSandbox := sandboxID != ""
+	hc.IpcMode = container.IPCModeShareable
+	if inSandbox {
+		hc.NetworkMode, hc.IpcMode = container.NetworkMode(shared), container.IpcMode(shared)
+	}
+	if n.GetNetwork() == runtimeapi.NamespaceMode_NODE {
+		// Whoever has the host's network has its name, too.
+		hc.NetworkMode, hc.UTSMode = "host", "host"
+	}
+	if n.GetIpc() == runtimeapi.NamespaceMode_NODE {
+		hc.IpcMode = container.IPCModeHost
+	}
+	switch mode := n.GetPid(); {
+	case mode == runtimeapi.NamespaceMode_NODE:
+		hc.PidMode = "host"
+	case mode == runtimeapi.NamespaceMode_POD && inSandbox:
+		hc.PidMode = container.PidMode(shared)
+	case mode == runtimeapi.NamespaceMode_TARGET && inSandbox:
+		if n.GetTargetId() == "" {
+			return refuse("the PID namespace of a target is asked for without a target")
+		}
+		hc.PidMode = container.PidMode("container:" + n.GetTargetId())
+	}
+	return nil
+}
+
+// applyResources fills in the cgroup limits (https://docs.docker.com/engine/containers/resource_constraints/).
+func applyResources(r *container.Resources, wanted *runtimeapi.LinuxContainerResources) error {
+	for _, limit := range wanted.GetHugepageLimits() {
+		if limit.GetLimit() > 0 {
+			return refuse("%d bytes of huge pages of %s are asked for, and Docker cannot limit them", limit.GetLimit(), limit.GetPageSize())
+		}
+	}
+	if len(wanted.GetUnified()) > 0 {
+		return refuse("cgroup v2 values are asked for by name (unified), and Docker cannot set them")
+	}
+	r.CPUShares, r.CPUPeriod, r.CPUQuota = wanted.GetCpuShares(), wanted.GetCpuPeriod(), wanted.GetCpuQuota()
+	r.CpusetCpus, r.CpusetMems = wanted.GetCpusetCpus(), wanted.GetCpusetMems()
+	r.Memory, r.MemorySwap = wanted.GetMemoryLimitInBytes(), wanted.GetMemorySwapLimitInBytes()
+	if r.MemorySwap == 0 {
+		r.MemorySwap = r.Memory // no swap on top of the limit, where Docker's default doubles it
+	}
+	return nil
+}
+
+// cgroupParent is the pod's cgroup in the form that the Engine's cgroup driver wants.
+func (h host) cgroupParent(parent string) string {
+	if h.systemdCgroups {
+		return parent[strings.LastIndexByte(parent, '/')+1:]
+	}
+	return parent
+}
+
+// refuse is the error for what CRI asks and cannot be had.
+func refuse(format string, args ...any) error { return &refusal{fmt.Sprintf(format, args...)} }
+
+type refusal struct{ reason string }
+
+func (r *refusal) Error() string { return r.reason }

@@ -1,0 +1,224 @@
+package cri
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"strconv"
+
+	"github.com/docker/docker/api/types"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/pkg/stdcopy"
+	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	utilexec "k8s.io/utils/exec"
+)
+
+// Exec returns a URL at which one command can be run in the container.
+func (s *Server) Exec(ctx context.Context, r *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
+	if _, err := s.runningContainer(ctx, r.GetContainerId()); err != nil {
+		return nil, err
+	}
+	return s.streaming.GetExec(r)
+}
+
+// Attach returns a URL at which the container's main process can be attached to once.
+func (s *Server) Attach(ctx context.Context, r *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
+	if _, err := s.runningContainer(ctx, r.GetContainerId()); err != nil {
+		return nil, err
+	}
+	return s.streaming.GetAttach(r)
+}
+
+// PortForward returns a URL at which the pod's ports can be connected to.
+func (s *Server) PortForward(ctx context.Context, r *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error) {
+	if _, err := s.inspect(ctx, kindSandbox, r.GetPodSandboxId()); err != nil {
+		return nil, err
+	}
+	return s.streaming.GetPortForward(r)
+}
+
+func (s *Server) runningContainer(ctx context.Context, id string) (container.InspectResponse, error) {
+	c, err := s.inspect(ctx, kindContainer, id)
+	if err == nil && !c.State.Running {
+		return c, fmt.Errorf("the container does not run: it is %s", c.State.Status)
+	}
+	return c, err
+}
+
+// streamRuntime is what the streaming server calls when a client has connected to one of the URLs. The set of methods is
+// k8s.io/cri-streaming's.
+type streamRuntime struct{ s *Server }
+
+// Exec runs a command and returns its exit code as an utilexec.ExitError if that is not 0.
+func (r streamRuntime) Exec(ctx context.Context, id string, cmd []string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
+	if _, err := r.s.runningContainer(ctx, id); err != nil {
+		return err
+	}
+	docker := r.s.docker
+	exec, err := docker.ContainerExecCreate(ctx, id, container.ExecOptions{
+		Cmd: cmd, Tty: tty, AttachStdin: in != nil, AttachStdout: out != nil, AttachStderr: errOut != nil})
+	if err != nil {
+		return err
+	}
+	conn, err := docker.ContainerExecAttach(ctx, exec.ID, container.ExecAttachOptions{Tty: tty})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go forwardSizes(ctx, resize, func(size container.ResizeOptions) error {
+		return docker.ContainerExecResize(ctx, exec.ID, size)
+	})
+	if err := pump(ctx, conn, pipes{in: in, out: out, err: errOut, tty: tty}); err != nil {
+		return errors.Join(err, r.s.endExec(ctx, exec.ID))
+	}
+	code, err := r.s.exitCode(ctx, exec.ID)
+	if err == nil && code != 0 {
+		err = utilexec.CodeExitError{Err: fmt.Errorf("command terminated with exit code %d", code), Code: code}
+	}
+	return err
+}
+
+// Attach connects the streams to the container's main process until it ends or the client leaves.
+func (r streamRuntime) Attach(ctx context.Context, id string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
+	c, err := r.s.runningContainer(ctx, id)
+	if err != nil {
+		return err
+	}
+	conn, err := r.s.docker.ContainerAttach(ctx, id, container.AttachOptions{
+		Stream: true, Stdin: in != nil, Stdout: out != nil, Stderr: errOut != nil})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go forwardSizes(ctx, resize, func(size container.ResizeOptions) error {
+		return r.s.docker.ContainerResize(ctx, id, size)
+	})
+	return pump(ctx, conn, pipes{in: in, out: out, err: errOut, tty: c.Config.Tty})
+}
+
+// forwardSizes passes on the client's terminal sizes until it leaves. A size that comes too late is no error.
+func forwardSizes(ctx context.Context, sizes <-chan remotecommand.TerminalSize, resize func(container.ResizeOptions) error) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case size, ok := <-sizes:
+			if !ok {
+				return
+			}
+			_ = resize(container.ResizeOptions{Height: uint(size.Height), Width: uint(size.Width)})
+		}
+	}
+}
+
+// pipes are a client's streams; nil ones are not wanted.
+type pipes struct {
+	in       io.Reader
+	out, err io.Writer
+	tty      bool
+}
+
+// pump copies between the Engine's connection and the client until the output ends. The goroutine that reads the
+// client's input ends when the streaming server closes that, after pump has returned.
+func pump(ctx context.Context, conn types.HijackedResponse, p pipes) error {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	if p.in != nil {
+		go func() {
+			_, _ = io.Copy(conn.Conn, p.in)
+			_ = conn.CloseWrite()
+		}()
+	}
+	out, errOut := p.out, p.err
+	if out == nil {
+		out = io.Discard
+	}
+	if errOut == nil {
+		errOut = io.Discard
+	}
+	var err error
+	if p.tty {
+		_, err = io.Copy(out, conn.Reader)
+	} else {
+		_, err = stdcopy.StdCopy(out, errOut, conn.Reader)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// PortForward connects the stream to a port on the pod's own loopback.
+func (r streamRuntime) PortForward(ctx context.Context, sandbox string, port int32, stream io.ReadWriteCloser) error {
+	defer stream.Close()
+	c, err := r.s.inspect(ctx, kindSandbox, sandbox)
+	if err != nil {
+		return err
+	}
+	if !c.State.Running {
+		return fmt.Errorf("cannot forward port %d: the pod's sandbox does not run", port)
+	}
+	conn, err := dialInNamespace(ctx, fmt.Sprintf("/proc/%d/ns/net", c.State.Pid), strconv.Itoa(int(port)))
+	if err != nil {
+		return fmt.Errorf("cannot forward port %d: %w", port, err)
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	go func() {
+		_, _ = io.Copy(conn, stream)
+		_ = conn.CloseWrite()
+	}()
+	_, err = io.Copy(stream, conn)
+	return err
+}
+
+// dialInNamespace connects to the port on loopback in a network namespace. A socket belongs to the namespace in which it
+// was made, so only the dialing needs a thread in there (setns(2)).
+func dialInNamespace(ctx context.Context, namespace, port string) (*net.TCPConn, error) {
+	type result struct {
+		conn *net.TCPConn
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		// The thread is not unlocked: it ends with this goroutine and takes the foreign namespace along.
+		runtime.LockOSThread()
+		conn, err := func() (*net.TCPConn, error) {
+			fd, err := unix.Open(namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return nil, fmt.Errorf("cannot open the pod's network namespace: %w", err)
+			}
+			defer unix.Close(fd)
+			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+				return nil, fmt.Errorf("cannot enter the pod's network namespace: %w", err)
+			}
+			return dialLoopback(ctx, port)
+		}()
+		done <- result{conn, err}
+	}()
+	r := <-done
+	return r.conn, r.err
+}
+
+// dialLoopback dials one literal address at a time: for more than one, Go would dial in goroutines on other threads.
+func dialLoopback(ctx context.Context, port string) (*net.TCPConn, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp4", net.JoinHostPort("127.0.0.1", port))
+	if err != nil {
+		var err6 error
+		if conn, err6 = dialer.DialContext(ctx, "tcp6", net.JoinHostPort("::1", port)); err6 != nil {
+			return nil, err
+		}
+	}
+	return conn.(*net.TCPConn), nil
+}
