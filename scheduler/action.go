@@ -1,0 +1,234 @@
+package scheduler
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+)
+
+// Action is something to be done. Its String is for logs and for the tests' scripts.
+type Action interface{ String() string }
+
+// MesosAction is an Action that the Master does
+// (https://mesos.apache.org/documentation/latest/scheduler-http-api/#calls).
+type MesosAction interface {
+	Action
+	mesosAction()
+}
+
+// ClusterAction is an Action that the Cluster does. Actions on one object are done in the order given.
+type ClusterAction interface {
+	Action
+	// Object names what the action is about: actions with equal names keep their order.
+	Object() string
+}
+
+// Subscribe starts the connection to Mesos. It comes once.
+type Subscribe struct{}
+
+func (Subscribe) String() string { return "subscribe" }
+
+// NewTask is a task to be launched for a pod.
+type NewTask struct {
+	ID        api.TaskID
+	Pod       *v1.Pod
+	Resources offers.Resources
+}
+
+// Launch accepts all the offers, which are of one agent and role, and launches the tasks in them; what is left of the
+// offers shall be offered again at once.
+type Launch struct {
+	Agent    api.AgentID
+	Offers   []api.OfferID
+	Executor []byte // the record that ExecutorReady brought
+	Tasks    []NewTask
+}
+
+func (a Launch) String() string {
+	lines := make([]string, len(a.Tasks))
+	for i, t := range a.Tasks {
+		lines[i] = fmt.Sprintf(" %s %s/%s [%s]", t.ID, t.Pod.Namespace, t.Pod.Name, t.Resources)
+	}
+	return fmt.Sprintf("launch on %s in %v:%s", a.Agent, a.Offers, strings.Join(lines, ","))
+}
+
+// Decline gives offers back and asks for no such offer for a while.
+type Decline struct {
+	Offers []api.OfferID
+	Refuse time.Duration
+}
+
+func (a Decline) String() string { return fmt.Sprintf("decline %v for %s", a.Offers, a.Refuse) }
+
+// Revive ends all that was asked for by Decline.
+type Revive struct{}
+
+func (Revive) String() string { return "revive" }
+
+// Kill asks for the end of a task.
+type Kill struct {
+	Task  api.TaskID
+	Agent api.AgentID
+}
+
+func (a Kill) String() string { return fmt.Sprintf("kill %s", a.Task) }
+
+// Acknowledge tells Mesos that an update has had its effect and need not be sent again.
+type Acknowledge struct {
+	Task  api.TaskID
+	Agent api.AgentID
+	UUID  []byte
+}
+
+func (a Acknowledge) String() string { return fmt.Sprintf("acknowledge %s %s", a.Task, a.UUID) }
+
+// TaskRef names a task and the agent that it should be on.
+type TaskRef struct {
+	Task  api.TaskID
+	Agent api.AgentID
+}
+
+// Reconcile asks for the states of the tasks; of all that Mesos knows if there are none
+// (https://mesos.apache.org/documentation/latest/reconciliation/).
+type Reconcile struct{ Tasks []TaskRef }
+
+func (a Reconcile) String() string {
+	if len(a.Tasks) == 0 {
+		return "reconcile all"
+	}
+	names := make([]string, len(a.Tasks))
+	for i, t := range a.Tasks {
+		names[i] = string(t.Task)
+	}
+	return "reconcile " + strings.Join(names, " ")
+}
+
+func (Subscribe) mesosAction()   {}
+func (Launch) mesosAction()      {}
+func (Decline) mesosAction()     {}
+func (Revive) mesosAction()      {}
+func (Kill) mesosAction()        {}
+func (Acknowledge) mesosAction() {}
+func (Reconcile) mesosAction()   {}
+
+// PodRef names one incarnation of a pod.
+type PodRef struct {
+	Key api.PodKey
+	UID types.UID
+}
+
+// Bind binds a pod to a node and gives it the annotations in the same write. BindDone answers.
+type Bind struct {
+	Task        api.TaskID
+	Pod         PodRef
+	Node        string
+	Annotations map[string]string
+}
+
+func (a Bind) String() string { return fmt.Sprintf("bind %s to %s for %s", a.Pod.Key, a.Node, a.Task) }
+
+// Object implements ClusterAction.
+func (a Bind) Object() string { return "pod/" + string(a.Pod.UID) }
+
+// Annotate gives a bound pod the annotations of its new task. BindDone answers.
+type Annotate struct {
+	Task        api.TaskID
+	Pod         PodRef
+	Annotations map[string]string
+}
+
+func (a Annotate) String() string { return fmt.Sprintf("annotate %s for %s", a.Pod.Key, a.Task) }
+
+// Object implements ClusterAction.
+func (a Annotate) Object() string { return "pod/" + string(a.Pod.UID) }
+
+// Report tells by an event and by the pod's condition PodScheduled why the pod waits.
+type Report struct {
+	Pod     *v1.Pod
+	Message string
+}
+
+func (a Report) String() string {
+	return fmt.Sprintf("report %s/%s: %s", a.Pod.Namespace, a.Pod.Name, a.Message)
+}
+
+// Object implements ClusterAction.
+func (a Report) Object() string { return "pod/" + string(a.Pod.UID) }
+
+// CreateNode makes the node object of an agent.
+type CreateNode struct{ Node *v1.Node }
+
+func (a CreateNode) String() string {
+	return fmt.Sprintf("create node %s for %s", a.Node.Name, a.Node.Spec.ProviderID)
+}
+
+// Object implements ClusterAction.
+func (a CreateNode) Object() string { return "node/" + a.Node.Name }
+
+// LabelNode sets labels on a node; a nil value removes one.
+type LabelNode struct {
+	Name   string
+	Labels map[string]*string
+}
+
+func (a LabelNode) String() string {
+	return fmt.Sprintf("label node %s: %s", a.Name, labelText(a.Labels))
+}
+
+// Object implements ClusterAction.
+func (a LabelNode) Object() string { return "node/" + a.Name }
+
+// MarkReady sets the node's condition Ready on behalf of the kubelet that does not run there yet.
+type MarkReady struct{ Name string }
+
+func (a MarkReady) String() string { return "mark node " + a.Name + " ready" }
+
+// Object implements ClusterAction.
+func (a MarkReady) Object() string { return "node/" + a.Name }
+
+// RenewLease renews the node's lease unless its kubelet does so.
+type RenewLease struct{ Name string }
+
+func (a RenewLease) String() string { return "renew lease of " + a.Name }
+
+// Object implements ClusterAction.
+func (a RenewLease) Object() string { return "lease/" + a.Name }
+
+// DeleteNode deletes the node of an agent that is gone for good, and its lease.
+type DeleteNode struct{ Name string }
+
+func (a DeleteNode) String() string { return "delete node " + a.Name }
+
+// Object implements ClusterAction.
+func (a DeleteNode) Object() string { return "node/" + a.Name }
+
+// PrepareExecutor fetches or makes the record of the executor of an agent and sees to it that the bootstrap token in it
+// is valid. ExecutorReady answers.
+type PrepareExecutor struct {
+	Framework api.FrameworkID
+	Agent     api.AgentID
+	Node      string
+	Resources offers.Resources // what a new executor shall be charged
+	// MayReplace says that Mesos knows no executor of ours on the agent, so that the record may be made anew.
+	MayReplace bool
+}
+
+func (a PrepareExecutor) String() string {
+	return fmt.Sprintf("prepare executor on %s for node %s [%s]", a.Agent, a.Node, a.Resources)
+}
+
+// ForgetExecutor drops the record of the executor of an agent that is gone for good.
+type ForgetExecutor struct{ Agent api.AgentID }
+
+func (a ForgetExecutor) String() string { return fmt.Sprintf("forget executor on %s", a.Agent) }
+
+// Complain is something that an operator should know and do something about.
+type Complain struct{ Text string }
+
+func (a Complain) String() string { return "complain: " + a.Text }

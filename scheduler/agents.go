@@ -1,0 +1,294 @@
+package scheduler
+
+import (
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+)
+
+const (
+	nodeAgain     = 5 * time.Second  // a node that does not appear or does not become ready is asked for again
+	executorAgain = 5 * time.Second  // a record that could not be had is asked for again
+	tokenFresh    = 10 * time.Minute // a minion that starts so long after its token was armed still finds it valid
+)
+
+// agent is a Mesos agent that made us an offer, or that one of our nodes stands for.
+type agent struct {
+	id          api.AgentID
+	order       int
+	last        offers.Offer // the newest one; empty if there was none yet
+	node        string       // the node's name; "" if the agent can have none
+	alive       bool
+	since       time.Time // when it was heard of last, or was first missed
+	hasExecutor bool      // an executor of ours runs there
+	total       totals
+	nodeAt      time.Time // when the node was asked for last
+	executor    executorState
+}
+
+// executorState is what we know of the ExecutorInfo of an agent.
+type executorState struct {
+	record    []byte // nil while not known
+	charge    offers.Resources
+	armed     time.Time // when the token in it was made valid
+	preparing bool
+	after     time.Time // not to be asked for again before
+}
+
+// totals are the most that an agent was ever seen to have for us.
+type totals struct {
+	scalars [numScalars]offers.Milli
+	ports   []offers.Range
+}
+
+func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
+	var acts []Action
+	for _, o := range came {
+		if !c.offers.Add(now, o) {
+			continue
+		}
+		a := c.agents[o.Agent]
+		if a == nil {
+			a = c.newAgent(now, o.Agent)
+		}
+		a.last = o
+		a.hasExecutor = slices.Contains(o.Executors, api.MinionExecutorID)
+		if !a.alive {
+			c.agentCame(now, a)
+		}
+		a.since = now
+		c.updateTotals(a)
+		acts = append(acts, c.ensureNode(now, a)...)
+	}
+	return acts
+}
+
+func (c *Core) newAgent(now time.Time, id api.AgentID) *agent {
+	c.order++
+	a := &agent{id: id, order: c.order, since: now}
+	c.agents[id] = a
+	return a
+}
+
+// agentCame asks again for the tasks on the agent: what Mesos did not know before the agent was there, it may know now.
+func (c *Core) agentCame(now time.Time, a *agent) {
+	a.alive = true
+	for _, t := range c.tasksInOrder() {
+		if p := c.pods[t.pod]; !t.heard && (t.agent == a.id || p != nil && p.node != "" && p.node == a.node) {
+			c.reconcile.add(now, t.id)
+		}
+	}
+}
+
+func (c *Core) agentAbsent(now time.Time, id api.AgentID) {
+	c.offers.DropAgent(now, id)
+	if a := c.agents[id]; a != nil && a.alive {
+		a.alive, a.hasExecutor, a.since = false, false, now
+	}
+}
+
+func (c *Core) agentUpdated(now time.Time, id api.AgentID, f fate) []Action {
+	a := c.agents[id]
+	if a == nil {
+		return nil
+	}
+	switch f.agent {
+	case agentAlive:
+		if !a.alive {
+			c.agentCame(now, a)
+		}
+		a.since = now
+		a.hasExecutor = a.hasExecutor || f.running
+	case agentAbsent:
+		c.agentAbsent(now, id)
+	case agentGone:
+		c.agentAbsent(now, id)
+		return c.forgetAgent(a)
+	}
+	return nil
+}
+
+func (c *Core) forgetAgent(a *agent) []Action {
+	delete(c.agents, a.id)
+	acts := []Action{ForgetExecutor{Agent: a.id}}
+	if node := c.nodes[a.node]; node != nil && node.Spec.ProviderID == api.ProviderID(a.id) {
+		acts = append(acts, DeleteNode{Name: a.node})
+	}
+	return acts
+}
+
+// updateTotals learns how much the agent has for us: what it offers and what our tasks there have already.
+func (c *Core) updateTotals(a *agent) {
+	var sum [numScalars]offers.Milli
+	for _, o := range c.offers.OfAgent(a.id) {
+		for i, name := range scalarNames {
+			sum[i] += o.Resources.Sum(name)
+		}
+		for _, r := range o.Resources {
+			a.total.addPorts(r.Ranges)
+		}
+	}
+	for _, t := range c.tasks {
+		if t.agent == a.id && t.heard {
+			for i, amount := range t.demand.Scalars {
+				sum[i] += amount
+			}
+		}
+	}
+	if a.hasExecutor {
+		for i, amount := range c.cfg.executor().Scalars {
+			sum[i] += amount
+		}
+	}
+	for i := range sum {
+		a.total.scalars[i] = max(a.total.scalars[i], sum[i])
+	}
+}
+
+func (t *totals) addPorts(ranges []offers.Range) {
+	for _, r := range ranges {
+		if !slices.ContainsFunc(t.ports, func(p offers.Range) bool { return p.Begin <= r.Begin && r.End <= p.End }) {
+			t.ports = append(t.ports, r)
+		}
+	}
+}
+
+// resources returns the totals as if they were offered now.
+func (t *totals) resources() offers.Resources {
+	rs := offers.Resources{{Name: offers.Ports, Ranges: t.ports}}
+	for i, name := range scalarNames {
+		rs = append(rs, offers.Resource{Name: name, Scalar: t.scalars[i]})
+	}
+	return rs
+}
+
+func (a *agent) address() string { return net.JoinHostPort(a.last.IP, strconv.Itoa(a.last.Port)) }
+
+func (c *Core) agentOfNode(name string) *agent {
+	node := c.nodes[name]
+	if node == nil {
+		return nil
+	}
+	id, _ := api.AgentOfProviderID(node.Spec.ProviderID)
+	return c.agents[id]
+}
+
+func (c *Core) nodeSeen(now time.Time, node *v1.Node) {
+	c.nodes[node.Name] = node
+	id, ours := api.AgentOfProviderID(node.Spec.ProviderID)
+	if !ours {
+		return
+	}
+	a := c.agents[id]
+	if a == nil {
+		a = c.newAgent(now, id)
+	}
+	a.node = node.Name
+}
+
+func (c *Core) nodeGone(name string) {
+	delete(c.nodes, name)
+	for _, a := range c.agents {
+		if a.node == name {
+			a.nodeAt = time.Time{}
+		}
+	}
+}
+
+// ensureNode sees to it that the agent's node exists, stands for this agent, and has its labels.
+func (c *Core) ensureNode(now time.Time, a *agent) []Action {
+	if a.last.ID == "" || !a.nodeAt.IsZero() && now.Sub(a.nodeAt) < nodeAgain {
+		return nil
+	}
+	if a.node == "" {
+		name, err := c.chooseName(a)
+		if err != nil {
+			a.nodeAt = now.Add(time.Hour) // it will not get better soon
+			return []Action{Complain{Text: err.Error()}}
+		}
+		a.node = name
+	}
+	node := c.nodes[a.node]
+	switch {
+	case node == nil:
+		a.nodeAt = now
+		return []Action{CreateNode{Node: c.newNode(a)}}
+	case node.Spec.ProviderID != api.ProviderID(a.id):
+		a.nodeAt = now
+		return []Action{DeleteNode{Name: a.node}} // of the agent that was here before; ours is made next
+	}
+	if labels := staleLabels(node, agentLabels(a)); len(labels) > 0 {
+		a.nodeAt = now
+		return []Action{LabelNode{Name: a.node, Labels: labels}}
+	}
+	return nil
+}
+
+// chooseName returns the hostname, or with the port behind it if another agent on that host has the name already. An
+// agent that comes back at the same address without its state takes the name over.
+func (c *Core) chooseName(a *agent) (string, error) {
+	name, err := api.NodeName(a.last.Hostname)
+	if err != nil {
+		return "", err
+	}
+	taken := false
+	if node := c.nodes[name]; node != nil {
+		taken = node.Annotations[api.AnnotationAgentAddress] != a.address()
+	}
+	for _, other := range c.agents {
+		taken = taken || other != a && other.node == name && other.last.ID != "" && other.address() != a.address()
+	}
+	if taken {
+		name += "-" + strconv.Itoa(a.last.Port)
+	}
+	return name, nil
+}
+
+// tickAgent does what is due for an agent: its node, the node's readiness while no kubelet cares, and its farewell.
+func (c *Core) tickAgent(now time.Time, a *agent) []Action {
+	if a.alive && c.connected && a.since.Before(c.subscribed) && now.Sub(c.subscribed) >= doubtAfter {
+		c.agentAbsent(now, a.id)
+	}
+	node := c.nodes[a.node]
+	if a.alive {
+		acts := c.ensureNode(now, a)
+		if len(acts) == 0 && node != nil && !a.hasExecutor && !ready(node) && now.Sub(a.nodeAt) >= nodeAgain {
+			a.nodeAt = now
+			acts = []Action{MarkReady{Name: a.node}}
+		}
+		return acts
+	}
+	if c.connected && now.Sub(a.since) >= c.cfg.AgentForget && (node == nil || !ready(node)) {
+		return c.forgetAgent(a)
+	}
+	return nil
+}
+
+func (c *Core) renewLeases() []Action {
+	var acts []Action
+	for _, a := range c.agentsInOrder() {
+		if a.alive && c.nodes[a.node] != nil {
+			acts = append(acts, RenewLease{Name: a.node})
+		}
+	}
+	return acts
+}
+
+func (c *Core) executorReady(now time.Time, ev ExecutorReady) {
+	a := c.agents[ev.Agent]
+	if a == nil {
+		return
+	}
+	a.executor.preparing = false
+	if ev.Record == nil {
+		a.executor.after = now.Add(executorAgain)
+		return
+	}
+	a.executor = executorState{record: ev.Record, charge: ev.Resources, armed: now}
+}

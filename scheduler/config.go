@@ -1,0 +1,87 @@
+package scheduler
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/k8sm/k8sm/offers"
+)
+
+// Config is what an operator may choose about scheduling, and what the scheduler has to tell minions.
+type Config struct {
+	// OfferTTL is how long an offer is held before it is given back.
+	OfferTTL time.Duration
+	// RefuseIdle is for how long Mesos shall not offer an agent's resources again when no pod waits for them. A pod that
+	// comes in the meantime ends this by REVIVE.
+	RefuseIdle time.Duration
+	// LaunchGrace is how long a launched task may stay silent before it is killed and its pod tried again.
+	LaunchGrace time.Duration
+	// AgentForget is how long an agent may be gone before its node is deleted.
+	AgentForget time.Duration
+	// DefaultPodCPUs and DefaultPodMem (MiB) are charged for pods that request none.
+	DefaultPodCPUs, DefaultPodMem float64
+	// ExecutorCPUs and ExecutorMem (MiB) are charged once per agent for the minion.
+	ExecutorCPUs, ExecutorMem float64
+	// KMPath is the absolute path of the km program on every agent.
+	KMPath string
+
+	// Identity names this scheduler among those that may lead; main sets it.
+	Identity string
+	// Cluster, APIServer and CA are what minions are told (api.Bootstrap); main sets them.
+	Cluster   string
+	APIServer string
+	CA        []byte
+}
+
+// AddFlags registers the flags of the operator's part; the values that c holds are overwritten by the defaults.
+func (c *Config) AddFlags(fs *pflag.FlagSet) {
+	km, err := os.Executable()
+	if err != nil {
+		km = ""
+	}
+	fs.DurationVar(&c.OfferTTL, "offer-ttl", 5*time.Second,
+		"how long an offer is held before it is given back to Mesos")
+	fs.DurationVar(&c.RefuseIdle, "refuse-seconds-idle", 2*time.Minute,
+		"for how long Mesos shall not offer resources again that no pod waited for; a pod that comes ends this early")
+	fs.DurationVar(&c.LaunchGrace, "launch-grace-period", 5*time.Minute,
+		"how long a launched task may stay silent before it is killed and its pod is tried again")
+	fs.DurationVar(&c.AgentForget, "agent-forget-after", 10*time.Minute,
+		"how long a Mesos agent may be gone before its Kubernetes node is deleted")
+	fs.Float64Var(&c.DefaultPodCPUs, "default-pod-cpus", 0.1, "cpus charged for a pod that requests none")
+	fs.Float64Var(&c.DefaultPodMem, "default-pod-mem", 64, "MiB of memory charged for a pod that requests none")
+	fs.Float64Var(&c.ExecutorCPUs, "executor-cpus", 0.1, "cpus charged on each agent for the minion (kubelet, proxy, executor)")
+	fs.Float64Var(&c.ExecutorMem, "executor-mem", 128, "MiB of memory charged on each agent for the minion")
+	fs.StringVar(&c.KMPath, "km-path", km, "absolute path of the km program on the Mesos agents")
+}
+
+// Validate returns an error that names the first value that cannot work.
+func (c *Config) Validate() error {
+	for _, positive := range []struct {
+		flag string
+		ok   bool
+	}{
+		{"--offer-ttl", c.OfferTTL > 0}, {"--refuse-seconds-idle", c.RefuseIdle >= 0},
+		{"--launch-grace-period", c.LaunchGrace > 0}, {"--agent-forget-after", c.AgentForget > 0},
+		{"--default-pod-cpus", c.DefaultPodCPUs > 0}, {"--default-pod-mem", c.DefaultPodMem > 0},
+		{"--executor-cpus", c.ExecutorCPUs > 0}, {"--executor-mem", c.ExecutorMem > 0},
+	} {
+		if !positive.ok {
+			return fmt.Errorf("%s must be positive", positive.flag)
+		}
+	}
+	if len(c.KMPath) == 0 || c.KMPath[0] != '/' {
+		return fmt.Errorf("--km-path %q is not an absolute path", c.KMPath)
+	}
+	return nil
+}
+
+func (c *Config) defaults() (cpus, mem offers.Milli) {
+	return offers.MilliOf(c.DefaultPodCPUs), offers.MilliOf(c.DefaultPodMem)
+}
+
+func (c *Config) executor() Demand {
+	return Demand{Scalars: [numScalars]offers.Milli{offers.MilliOf(c.ExecutorCPUs), offers.MilliOf(c.ExecutorMem)}}
+}

@@ -1,0 +1,249 @@
+package scheduler
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+)
+
+const (
+	tombstoneMemory = 2 * time.Minute
+	implicitEvery   = 10 * time.Minute // implicit reconciliation
+	leaseEvery      = 10 * time.Second // renewal of node leases, as often as a kubelet does
+	doubtAfter      = 2 * time.Minute  // an agent that is silent for so long after a subscription counts as absent
+	silentAfter     = 30 * time.Second // a launched task that is silent for so long is asked for
+	killAgain       = 30 * time.Second
+	refuseBusy      = 5 * time.Second // filter of offers that do not fit the pods that wait
+)
+
+// Core decides. It is a state machine without a clock: see Step. One goroutine owns it.
+type Core struct {
+	cfg    Config
+	offers *offers.OfferStorage
+	pods   map[types.UID]*pod
+	nodes  map[string]*v1.Node
+	agents map[api.AgentID]*agent
+	tasks  map[api.TaskID]*task
+	order  int // of arrival, of the youngest pod or agent
+
+	look       bool // this step may have made a placement possible
+	framework  api.FrameworkID
+	synced     bool
+	connected  bool
+	subscribed time.Time
+	implicitAt time.Time
+	leaseAt    time.Time
+	reconcile  reconciliation
+	revival    revival
+}
+
+// pod is a pod that is ours to place, or that is bound to one of our nodes.
+type pod struct {
+	obj     *v1.Pod
+	demand  Demand
+	order   int
+	node    string    // that it is bound to; "" if it is not
+	since   time.Time // when it began to wait
+	attempt int       // of its youngest task
+	task    *task     // nil while it has none
+	over    bool      // its last task ended together with it
+	backoff backoff
+	report  report
+}
+
+// task is a task that Mesos knows or should know.
+type task struct {
+	id      api.TaskID
+	agent   api.AgentID
+	offer   api.OfferID
+	pod     types.UID
+	demand  Demand
+	state   TaskState
+	since   time.Time
+	heard   bool      // Mesos has said something about it
+	askAt   time.Time // when to reconcile it if it stays silent
+	binding bool      // Bind or Annotate is under way
+	bindAt  time.Time // when to try that again; zero if not
+	bound   bool      // its id is in the pod's annotations
+	unacked [][]byte  // updates to be acknowledged when the binding is done
+	killAt  time.Time // when to (re)send KILL; zero if it may live
+	killed  bool      // KILL was sent
+}
+
+// backoff spaces out attempts that keep failing.
+type backoff struct {
+	failures int
+	until    time.Time
+}
+
+func (b *backoff) fail(now time.Time) {
+	b.until = now.Add(min(time.Second<<min(b.failures, 10), time.Minute))
+	b.failures++
+}
+
+// settled is how long a task has to last to make earlier failures forgotten.
+const settled = time.Minute
+
+// NewCore returns a core that knows nothing yet.
+func NewCore(cfg Config) *Core {
+	return &Core{
+		cfg:    cfg,
+		offers: offers.New(cfg.OfferTTL, tombstoneMemory),
+		pods:   map[types.UID]*pod{},
+		nodes:  map[string]*v1.Node{},
+		agents: map[api.AgentID]*agent{},
+		tasks:  map[api.TaskID]*task{},
+	}
+}
+
+// Step takes one event in and returns what is to be done, in this order. Time never runs backwards between calls.
+func (c *Core) Step(now time.Time, ev Event) []Action {
+	c.look = false
+	acts := c.handle(now, ev)
+	if !c.connected || !c.look {
+		return acts
+	}
+	return append(acts, c.cycle(now)...)
+}
+
+func (c *Core) handle(now time.Time, ev Event) []Action {
+	switch ev := ev.(type) {
+	case PodSeen:
+		return c.podSeen(now, ev.Pod)
+	case PodGone:
+		c.podGone(now, ev.UID)
+	case NodeSeen:
+		c.look = true
+		c.nodeSeen(now, ev.Node)
+	case NodeGone:
+		c.nodeGone(ev.Name)
+	case Synced:
+		c.synced = true
+		return []Action{Subscribe{}}
+	case BindDone:
+		return c.bindDone(now, ev)
+	case ExecutorReady:
+		c.look = true
+		c.executorReady(now, ev)
+	case Subscribed:
+		c.framework = ev.Framework
+		return c.subscribe(now)
+	case Disconnected:
+		c.connected = false
+		c.offers.Disconnect(now)
+	case Offered:
+		c.look = true
+		return c.offered(now, ev.Offers)
+	case OfferRescinded:
+		c.offers.Rescind(now, ev.Offer)
+	case TaskUpdated:
+		return c.taskUpdated(now, ev.Status)
+	case AgentLost:
+		c.agentAbsent(now, ev.Agent)
+	case ExecutorExited:
+		if a := c.agents[ev.Agent]; a != nil && ev.Executor == api.MinionExecutorID {
+			a.hasExecutor = false
+		}
+	case Tick:
+		c.look = true
+		return c.tick(now)
+	}
+	return nil
+}
+
+// subscribe starts over with what only holds within a connection: which agents are there, and what Mesos knows of
+// our tasks.
+func (c *Core) subscribe(now time.Time) []Action {
+	c.connected = true
+	c.subscribed = now
+	c.implicitAt = now.Add(implicitEvery)
+	c.revival = revival{}
+	for _, a := range c.agents {
+		if !a.alive {
+			a.since = now
+		}
+	}
+	c.reconcile = reconciliation{}
+	for id := range c.tasks {
+		c.reconcile.add(now, id)
+	}
+	return append([]Action{Reconcile{}}, c.reconcileDue(now)...)
+}
+
+func (c *Core) tick(now time.Time) []Action {
+	var acts []Action
+	for _, t := range c.tasksInOrder() {
+		acts = append(acts, c.tickTask(now, t)...)
+	}
+	for _, a := range c.agentsInOrder() {
+		acts = append(acts, c.tickAgent(now, a)...)
+	}
+	if !now.Before(c.leaseAt) {
+		c.leaseAt = now.Add(leaseEvery)
+		acts = append(acts, c.renewLeases()...)
+	}
+	if !c.connected {
+		return acts
+	}
+	acts = append(acts, c.reconcileDue(now)...)
+	if !now.Before(c.implicitAt) {
+		c.implicitAt = now.Add(implicitEvery)
+		acts = append(acts, Reconcile{})
+	}
+	return append(acts, c.expire(now)...)
+}
+
+// expire gives back the offers that were held long enough.
+func (c *Core) expire(now time.Time) []Action {
+	expired := c.offers.Expire(now)
+	if len(expired) == 0 {
+		return nil
+	}
+	ids := make([]api.OfferID, len(expired))
+	for i, o := range expired {
+		ids[i] = o.ID
+	}
+	refuse := c.cfg.RefuseIdle
+	if len(c.waiting()) > 0 {
+		refuse = refuseBusy
+	}
+	return []Action{Decline{Offers: ids, Refuse: refuse}}
+}
+
+func (c *Core) tasksInOrder() []*task {
+	return slices.SortedFunc(maps.Values(c.tasks), func(a, b *task) int { return cmp.Compare(a.id, b.id) })
+}
+
+func (c *Core) agentsInOrder() []*agent {
+	return slices.SortedFunc(maps.Values(c.agents), func(a, b *agent) int { return cmp.Compare(a.order, b.order) })
+}
+
+// Snapshot is what there is to see of a Core, for metrics and logs.
+type Snapshot struct {
+	PodsWaiting, Tasks, Agents, AgentsAlive, Offers int
+	OffersEnded                                     map[offers.End]uint64
+}
+
+// Snapshot counts what there is now.
+func (c *Core) Snapshot() Snapshot {
+	s := Snapshot{
+		PodsWaiting: len(c.waiting()), Tasks: len(c.tasks), Agents: len(c.agents), Offers: c.offers.Len(),
+		OffersEnded: map[offers.End]uint64{},
+	}
+	for _, a := range c.agents {
+		if a.alive {
+			s.AgentsAlive++
+		}
+	}
+	for _, end := range offers.Ends() {
+		s.OffersEnded[end] = c.offers.Ended(end)
+	}
+	return s
+}

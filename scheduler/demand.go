@@ -1,0 +1,84 @@
+package scheduler
+
+import (
+	"slices"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	resourcehelper "k8s.io/component-helpers/resource"
+
+	"github.com/k8sm/k8sm/offers"
+)
+
+// gpuResource is the name under which pods ask for what Mesos calls gpus.
+const gpuResource v1.ResourceName = "nvidia.com/gpu"
+
+const numScalars = 4
+
+// scalarNames are the scalars of a Demand, in the order in which they are checked.
+var scalarNames = [numScalars]string{offers.CPUs, offers.Mem, offers.Disk, offers.GPUs}
+
+// Demand is what a pod or an executor takes of an agent.
+type Demand struct {
+	Scalars [numScalars]offers.Milli // by scalarNames
+	Ports   []uint64                 // host ports, each once, ascending
+}
+
+// plus adds the scalars of both and keeps the ports of d.
+func (d Demand) plus(other Demand) Demand {
+	for i := range d.Scalars {
+		d.Scalars[i] += other.Scalars[i]
+	}
+	return d
+}
+
+// DemandOf returns the effective requests of a pod, as Kubernetes itself counts init containers, sidecars and overhead
+// (https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers), with the
+// given defaults for cpus and memory that no container requests.
+func DemandOf(pod *v1.Pod, defaultCPUs, defaultMem offers.Milli) Demand {
+	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
+	d := Demand{Ports: hostPorts(pod)}
+	d.Scalars = [numScalars]offers.Milli{
+		offers.Milli(requests.Cpu().MilliValue()),
+		mebibytes(*requests.Memory()),
+		mebibytes(*requests.StorageEphemeral()),
+		offers.Milli(1000 * quantity(requests, gpuResource)),
+	}
+	if d.Scalars[0] == 0 {
+		d.Scalars[0] = defaultCPUs
+	}
+	if d.Scalars[1] == 0 {
+		d.Scalars[1] = defaultMem
+	}
+	return d
+}
+
+func quantity(list v1.ResourceList, name v1.ResourceName) int64 {
+	q := list[name]
+	return q.Value()
+}
+
+// mebibytes returns bytes in the unit of Mesos, rounded up so that a pod is never promised more than is charged.
+func mebibytes(q resource.Quantity) offers.Milli {
+	const thousandth = (1 << 20) / 1000.0
+	milli := offers.Milli(float64(q.Value()) / thousandth)
+	if float64(milli)*thousandth < float64(q.Value()) {
+		milli++
+	}
+	return milli
+}
+
+func hostPorts(pod *v1.Pod) []uint64 {
+	var ports []uint64
+	for _, containers := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for _, container := range containers {
+			for _, port := range container.Ports {
+				if port.HostPort > 0 {
+					ports = append(ports, uint64(port.HostPort))
+				}
+			}
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}

@@ -1,0 +1,108 @@
+package scheduler
+
+import (
+	"fmt"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+)
+
+// Event is something that happened. The objects in an event belong to everybody and are never changed.
+type Event interface{ event() }
+
+// Events from Kubernetes.
+type (
+	// PodSeen is a pod that is new or changed.
+	PodSeen struct{ Pod *v1.Pod }
+	// PodGone is a pod whose object is gone from the API.
+	PodGone struct{ UID types.UID }
+	// NodeSeen is a node that is new or changed.
+	NodeSeen struct{ Node *v1.Node }
+	// NodeGone is a node whose object is gone from the API.
+	NodeGone struct{ Name string }
+	// Synced says that all pods and nodes that exist have been seen. Until then nothing of Mesos is acted on.
+	Synced struct{}
+	// BindDone answers Bind and Annotate.
+	BindDone struct {
+		Task    api.TaskID
+		Outcome BindOutcome
+	}
+	// ExecutorReady answers PrepareExecutor. Record is nil if that failed.
+	ExecutorReady struct {
+		Agent     api.AgentID
+		Record    []byte
+		Resources offers.Resources
+	}
+)
+
+// Events from Mesos (https://mesos.apache.org/documentation/latest/scheduler-http-api/#events).
+type (
+	// Subscribed is a new connection to the leading master.
+	Subscribed struct{ Framework api.FrameworkID }
+	// Disconnected is the end of that connection.
+	Disconnected struct{}
+	// Offered are new offers.
+	Offered struct{ Offers []offers.Offer }
+	// OfferRescinded is an offer that Mesos took back.
+	OfferRescinded struct{ Offer api.OfferID }
+	// TaskUpdated is a status update of a task.
+	TaskUpdated struct{ Status TaskStatus }
+	// AgentLost is an agent that the master removed.
+	AgentLost struct{ Agent api.AgentID }
+	// ExecutorExited is an executor of ours that ended.
+	ExecutorExited struct {
+		Agent    api.AgentID
+		Executor api.ExecutorID
+	}
+)
+
+// Tick is the passing of time; it comes about once a second.
+type Tick struct{}
+
+// BindOutcome is what became of a binding.
+type BindOutcome int
+
+// Outcomes of a binding.
+const (
+	BindOK       BindOutcome = iota // the pod is bound and carries its task's id
+	BindGone                        // the pod does not exist any more, or is being deleted
+	BindConflict                    // the pod is bound already, elsewhere
+	BindFailed                      // the API server could not be asked; to be tried again
+)
+
+// String returns the outcome's name.
+func (o BindOutcome) String() string {
+	return [...]string{"ok", "gone", "conflict", "failed"}[o]
+}
+
+// TaskStatus is a status update of a task; Reason and Message are as Mesos gave them.
+type TaskStatus struct {
+	Task    api.TaskID
+	Agent   api.AgentID // empty if the master knows none
+	State   TaskState
+	Reason  string
+	Message string
+	UUID    []byte // empty if the update needs no acknowledgement
+}
+
+// String returns the update in short, for logs.
+func (s TaskStatus) String() string { return fmt.Sprintf("%s %s %s", s.Task, s.State, s.Reason) }
+
+func (PodSeen) event()        {}
+func (PodGone) event()        {}
+func (NodeSeen) event()       {}
+func (NodeGone) event()       {}
+func (Synced) event()         {}
+func (BindDone) event()       {}
+func (ExecutorReady) event()  {}
+func (Subscribed) event()     {}
+func (Disconnected) event()   {}
+func (Offered) event()        {}
+func (OfferRescinded) event() {}
+func (TaskUpdated) event()    {}
+func (AgentLost) event()      {}
+func (ExecutorExited) event() {}
+func (Tick) event()           {}

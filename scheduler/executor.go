@@ -1,0 +1,173 @@
+package scheduler
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	log "github.com/sirupsen/logrus"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+	"github.com/k8sm/k8sm/scheduler/lanes"
+)
+
+// Executor is what an ExecutorInfo says. Mesos compares it whole with that of the executor that runs already, so it is
+// kept as a record, in the bytes that were launched.
+type Executor struct {
+	Framework api.FrameworkID
+	ID        api.ExecutorID
+	Name      string
+	Source    string
+	Command   string // for a shell
+	Resources offers.Resources
+	Data      []byte // an api.Bootstrap
+}
+
+// ExecutorCodec turns an Executor into a record and back.
+type ExecutorCodec interface {
+	EncodeExecutor(Executor) ([]byte, error)
+	DecodeExecutor(record []byte) (Executor, error)
+}
+
+// Tokens makes bootstrap tokens.
+type Tokens interface {
+	// Arm makes the token valid for the next hour, for the node with this name only, and returns it; an empty token
+	// means a new one. It brings a token back that was cleaned up.
+	Arm(ctx context.Context, node, token string) (string, error)
+}
+
+// Records keeps the records of executors, one for each agent.
+type Records interface {
+	// Executor returns the record, or nil if there is none.
+	Executor(ctx context.Context, agent api.AgentID) ([]byte, error)
+	PutExecutor(ctx context.Context, agent api.AgentID, record []byte) error
+	DeleteExecutor(ctx context.Context, agent api.AgentID) error
+}
+
+// keeper keeps the records of the executors and the tokens in them.
+type keeper struct {
+	cfg     Config
+	records Records
+	tokens  Tokens
+	codec   ExecutorCodec
+	workers int
+	queue   *lanes.Lanes[Action]
+	sink    Sink
+}
+
+func newKeeper(cfg Config, parts Parts) *keeper {
+	k := &keeper{cfg: cfg, records: parts.Store, tokens: parts.Tokens, codec: parts.Codec, workers: parts.Executors}
+	if k.workers == 0 {
+		k.workers = 4
+	}
+	k.queue = lanes.New(agentOf, k.perform)
+	return k
+}
+
+func agentOf(act Action) string {
+	switch act := act.(type) {
+	case PrepareExecutor:
+		return string(act.Agent)
+	case ForgetExecutor:
+		return string(act.Agent)
+	}
+	return ""
+}
+
+func (k *keeper) do(act Action) { k.queue.Add(act) }
+
+func (k *keeper) run(ctx context.Context, sink Sink) error {
+	k.sink = sink
+	return k.queue.Run(ctx, k.workers)
+}
+
+func (k *keeper) perform(ctx context.Context, act Action) {
+	switch act := act.(type) {
+	case PrepareExecutor:
+		ready, err := k.prepare(ctx, act)
+		if err != nil {
+			log.WithFields(log.Fields{"agent": act.Agent, "node": act.Node}).WithError(err).Warn("cannot prepare the executor")
+		}
+		if err := k.sink(ready); err != nil {
+			log.WithError(err).Debug("an executor was prepared for nobody")
+		}
+	case ForgetExecutor:
+		if err := k.records.DeleteExecutor(ctx, act.Agent); err != nil {
+			log.WithField("agent", act.Agent).WithError(err).Warn("cannot forget the executor")
+		}
+	}
+}
+
+// prepare returns the record that Mesos has to be given, with a valid token in it.
+func (k *keeper) prepare(ctx context.Context, act PrepareExecutor) (ExecutorReady, error) {
+	none := ExecutorReady{Agent: act.Agent}
+	record, err := k.records.Executor(ctx, act.Agent)
+	if err != nil {
+		return none, fmt.Errorf("cannot read its record: %w", err)
+	}
+	if record == nil && !act.MayReplace {
+		return none, errors.New("an executor of ours runs there, but its record is lost: it has to end first")
+	}
+	token, err := k.tokenIn(record)
+	if err != nil {
+		return none, err
+	}
+	token, err = k.tokens.Arm(ctx, act.Node, token)
+	if err != nil {
+		return none, fmt.Errorf("cannot make its bootstrap token: %w", err)
+	}
+	if act.MayReplace {
+		if record, err = k.renew(ctx, act, record, token); err != nil {
+			return none, err
+		}
+	}
+	executor, err := k.codec.DecodeExecutor(record)
+	if err != nil {
+		return none, err
+	}
+	return ExecutorReady{Agent: act.Agent, Record: record, Resources: executor.Resources}, nil
+}
+
+func (k *keeper) tokenIn(record []byte) (string, error) {
+	if record == nil {
+		return "", nil
+	}
+	executor, err := k.codec.DecodeExecutor(record)
+	if err != nil {
+		return "", err
+	}
+	bootstrap, err := api.ParseBootstrap(executor.Data)
+	return bootstrap.Token, err
+}
+
+// renew returns the record as this scheduler would write it, and stores it if it is another than before.
+func (k *keeper) renew(ctx context.Context, act PrepareExecutor, old []byte, token string) ([]byte, error) {
+	data, err := json.Marshal(api.Bootstrap{
+		Cluster: k.cfg.Cluster, Node: act.Node, APIServer: k.cfg.APIServer, CA: k.cfg.CA, Token: token,
+	})
+	if err != nil {
+		return nil, err
+	}
+	record, err := k.codec.EncodeExecutor(Executor{
+		Framework: act.Framework,
+		ID:        api.MinionExecutorID,
+		Name:      "k8sm minion of " + act.Node,
+		Source:    k.cfg.Cluster,
+		Command:   "exec " + shellQuote(k.cfg.KMPath) + " minion",
+		Resources: act.Resources,
+		Data:      data,
+	})
+	if err != nil || bytes.Equal(record, old) {
+		return record, err
+	}
+	if err := k.records.PutExecutor(ctx, act.Agent, record); err != nil {
+		return nil, fmt.Errorf("cannot store its record: %w", err)
+	}
+	return record, nil
+}
+
+func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -1,0 +1,167 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	log "github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/lanes"
+)
+
+const (
+	workers     = 8
+	callTimeout = 15 * time.Second
+)
+
+// Cluster does the scheduler's actions on a Kubernetes cluster. It implements scheduler.Cluster and scheduler.Tokens.
+type Cluster struct {
+	client kubernetes.Interface
+	queue  *lanes.Lanes[scheduler.ClusterAction]
+	sink   scheduler.Sink
+	events record.EventRecorder
+	now    func() time.Time
+}
+
+// New returns the connection; nothing happens before Run.
+func New(client kubernetes.Interface) *Cluster {
+	c := &Cluster{client: client, now: time.Now}
+	c.queue = lanes.New(scheduler.ClusterAction.Object, c.perform)
+	return c
+}
+
+// Do implements scheduler.Cluster.
+func (c *Cluster) Do(action scheduler.ClusterAction) { c.queue.Add(action) }
+
+// Run implements scheduler.Cluster.
+func (c *Cluster) Run(ctx context.Context, sink scheduler.Sink) error {
+	c.sink = sink
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	defer broadcaster.Shutdown()
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.client.CoreV1().Events("")})
+	c.events = broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: api.SchedulerName})
+
+	factory := informers.NewSharedInformerFactory(c.client, 0)
+	pods, err := factory.Core().V1().Pods().Informer().AddEventHandler(c.podHandler())
+	if err != nil {
+		return fmt.Errorf("cannot watch pods: %w", err)
+	}
+	nodes, err := factory.Core().V1().Nodes().Informer().AddEventHandler(c.nodeHandler())
+	if err != nil {
+		return fmt.Errorf("cannot watch nodes: %w", err)
+	}
+	factory.Start(ctx.Done())
+	defer factory.Shutdown()
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.queue.Run(ctx, workers) })
+	group.Go(func() error {
+		if !cache.WaitForCacheSync(ctx.Done(), pods.HasSynced, nodes.HasSynced) {
+			return nil // ctx has ended
+		}
+		return sink(scheduler.Synced{})
+	})
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// tell passes an event on. When the scheduler takes no more, it is about to end this connection, too.
+func (c *Cluster) tell(ev scheduler.Event) {
+	if err := c.sink(ev); err != nil {
+		log.WithError(err).Debugf("the scheduler has ended; nobody hears of %T", ev)
+	}
+}
+
+func (c *Cluster) podHandler() cache.ResourceEventHandler {
+	seen := func(obj any) {
+		if pod, ok := obj.(*v1.Pod); ok {
+			c.tell(scheduler.PodSeen{Pod: pod})
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: seen,
+		UpdateFunc: func(old, obj any) {
+			before, _ := old.(*v1.Pod)
+			if pod, ok := obj.(*v1.Pod); ok && before != nil && before.UID != pod.UID {
+				c.tell(scheduler.PodGone{UID: before.UID}) // deleted and made again while the watch was interrupted
+			}
+			seen(obj)
+		},
+		DeleteFunc: func(obj any) {
+			if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = unknown.Obj
+			}
+			if pod, ok := obj.(*v1.Pod); ok {
+				c.tell(scheduler.PodGone{UID: pod.UID})
+			}
+		},
+	}
+}
+
+func (c *Cluster) nodeHandler() cache.ResourceEventHandler {
+	seen := func(obj any) {
+		if node, ok := obj.(*v1.Node); ok {
+			c.tell(scheduler.NodeSeen{Node: node})
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc:    seen,
+		UpdateFunc: func(_, obj any) { seen(obj) },
+		DeleteFunc: func(obj any) {
+			if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = unknown.Obj
+			}
+			if node, ok := obj.(*v1.Node); ok {
+				c.tell(scheduler.NodeGone{Name: node.Name})
+			}
+		},
+	}
+}
+
+// perform does one action. Those that fail are decided upon again when their object is looked at next.
+func (c *Cluster) perform(ctx context.Context, action scheduler.ClusterAction) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var err error
+	switch a := action.(type) {
+	case scheduler.Bind:
+		outcome, bindErr := c.bind(ctx, a)
+		c.tell(scheduler.BindDone{Task: a.Task, Outcome: outcome})
+		err = bindErr
+	case scheduler.Annotate:
+		outcome, annotateErr := c.annotate(ctx, a)
+		c.tell(scheduler.BindDone{Task: a.Task, Outcome: outcome})
+		err = annotateErr
+	case scheduler.Report:
+		err = c.report(ctx, a)
+	case scheduler.CreateNode:
+		err = c.createNode(ctx, a)
+	case scheduler.LabelNode:
+		err = c.labelNode(ctx, a)
+	case scheduler.MarkReady:
+		err = c.markReady(ctx, a)
+	case scheduler.RenewLease:
+		err = c.renewLease(ctx, a)
+	case scheduler.DeleteNode:
+		err = c.deleteNode(ctx, a)
+	default:
+		err = errors.New("the action is not known")
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		log.WithError(err).Warnf("cannot %s", action)
+	}
+}

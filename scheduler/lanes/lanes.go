@@ -1,0 +1,100 @@
+// Package lanes does jobs by a bounded number of workers: jobs of one lane in the order given, jobs of different lanes
+// side by side. It knows nothing of what the jobs are.
+package lanes
+
+import (
+	"context"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Lanes is a queue of jobs with its workers. Add never blocks, so that an owner loop may feed it.
+type Lanes[T any] struct {
+	lane func(T) string
+	do   func(context.Context, T)
+	wake chan struct{} // holds one token per lane in ready, as far as there is room
+
+	mu    sync.Mutex     // guards what follows
+	jobs  map[string][]T // by lane; a lane is here as long as it has a job waiting or under way
+	ready []string       // lanes that a worker may take up
+}
+
+// New returns lanes that run each job by do, in the lane that the job's key names.
+func New[T any](lane func(T) string, do func(context.Context, T)) *Lanes[T] {
+	return &Lanes[T]{lane: lane, do: do, jobs: map[string][]T{}, wake: make(chan struct{}, 1)}
+}
+
+// Add queues a job. It may be called concurrently, before Run too.
+func (l *Lanes[T]) Add(job T) {
+	name := l.lane(job)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	jobs, busy := l.jobs[name]
+	l.jobs[name] = append(jobs, job)
+	if !busy {
+		l.ready = append(l.ready, name)
+		l.wakeOne()
+	}
+}
+
+// Run does jobs until ctx ends, and returns when all workers have ended. Jobs that wait then are dropped.
+func (l *Lanes[T]) Run(ctx context.Context, workers int) error {
+	var group errgroup.Group
+	for range workers {
+		group.Go(func() error {
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-l.wake:
+					l.drain(ctx)
+				}
+			}
+		})
+	}
+	return group.Wait()
+}
+
+func (l *Lanes[T]) wakeOne() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (l *Lanes[T]) drain(ctx context.Context) {
+	for ctx.Err() == nil {
+		name, job, ok := l.next()
+		if !ok {
+			return
+		}
+		l.do(ctx, job)
+		l.finish(name)
+	}
+}
+
+// next takes a lane's first job. It wakes another worker if there is more to do.
+func (l *Lanes[T]) next() (name string, job T, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.ready) == 0 {
+		return "", job, false
+	}
+	name, l.ready = l.ready[0], l.ready[1:]
+	if len(l.ready) > 0 {
+		l.wakeOne()
+	}
+	return name, l.jobs[name][0], true
+}
+
+func (l *Lanes[T]) finish(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.jobs[name] = l.jobs[name][1:]
+	if len(l.jobs[name]) == 0 {
+		delete(l.jobs, name)
+		return
+	}
+	l.ready = append(l.ready, name)
+}

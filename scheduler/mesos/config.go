@@ -1,0 +1,118 @@
+package mesos
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// Config is how to reach Mesos and what to be there.
+type Config struct {
+	// Masters are HOST:PORT addresses or http(s) URLs of masters; any of them leads to the leading one.
+	Masters []string
+	// Roles that resources are asked for.
+	Roles []string
+	// User that executors run as on the agents.
+	User string
+	// Name of the framework as Mesos shows it.
+	Name string
+	// WebUIURL is what Mesos links the framework's name to; may be empty.
+	WebUIURL string
+	// Principal and SecretFile authenticate the framework by HTTP basic; empty if the master asks for nothing.
+	Principal, SecretFile string
+	// CAFile is the authority of https masters; empty for the system's.
+	CAFile string
+	// FailoverTimeout is how long Mesos keeps the tasks while no scheduler is connected.
+	FailoverTimeout time.Duration
+	// ConnectTimeout is how long to try for the first subscription. Once there was one, it is tried for ever.
+	ConnectTimeout time.Duration
+}
+
+// AddFlags registers the flags; the values that c holds are overwritten by the defaults.
+func (c *Config) AddFlags(fs *pflag.FlagSet) {
+	fs.StringSliceVar(&c.Masters, "mesos-master", []string{"127.0.0.1:5050"},
+		"Mesos masters as HOST:PORT[,HOST:PORT] or http(s) URLs; whichever answers leads to the leading one")
+	fs.StringSliceVar(&c.Roles, "mesos-roles", []string{"*"}, "Mesos roles whose resources are used")
+	fs.StringVar(&c.User, "mesos-user", "root", "user that the minions run as on the agents")
+	fs.StringVar(&c.Name, "mesos-framework-name", "k8sm", "name of the framework as Mesos shows it")
+	fs.StringVar(&c.WebUIURL, "mesos-webui-url", "", "URL that Mesos links the framework's name to")
+	fs.StringVar(&c.Principal, "mesos-principal", "", "principal to authenticate as at the master (HTTP basic)")
+	fs.StringVar(&c.SecretFile, "mesos-secret-file", "", "file with the principal's secret")
+	fs.StringVar(&c.CAFile, "mesos-ca-file", "", "PEM file with the authority of https masters")
+	fs.DurationVar(&c.FailoverTimeout, "mesos-failover-timeout", 7*24*time.Hour,
+		"how long Mesos keeps the pods' tasks while no scheduler is connected")
+	fs.DurationVar(&c.ConnectTimeout, "mesos-connect-timeout", 30*time.Second,
+		"how long to try to reach a master at the start; a connection that is lost later is tried again for ever")
+}
+
+// endpoints returns the URLs of the scheduler API of all masters.
+func (c *Config) endpoints() ([]string, error) {
+	var urls []string
+	for _, master := range c.Masters {
+		endpoint, err := endpoint(master)
+		if err != nil {
+			return nil, err
+		}
+		urls = append(urls, endpoint)
+	}
+	if len(urls) == 0 {
+		return nil, errors.New("no Mesos master is given: use --mesos-master=HOST:PORT")
+	}
+	return urls, nil
+}
+
+func endpoint(master string) (string, error) {
+	if strings.HasPrefix(master, "zk://") {
+		return "", fmt.Errorf("--mesos-master %s: finding masters through ZooKeeper is not supported yet; "+
+			"give the masters themselves, as HOST:PORT[,HOST:PORT]", master)
+	}
+	if !strings.Contains(master, "://") {
+		master = "http://" + master
+	}
+	u, err := url.Parse(master)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		return "", fmt.Errorf("--mesos-master %s is neither HOST:PORT nor an http or https URL", master)
+	}
+	if u.Port() == "" {
+		u.Host = net.JoinHostPort(u.Hostname(), "5050")
+	}
+	u.Path = "/api/v1/scheduler"
+	return u.String(), nil
+}
+
+func (c *Config) secret() (string, error) {
+	if (c.Principal == "") != (c.SecretFile == "") {
+		return "", errors.New("--mesos-principal and --mesos-secret-file need each other")
+	}
+	if c.SecretFile == "" {
+		return "", nil
+	}
+	secret, err := os.ReadFile(c.SecretFile)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the secret of principal %s: %w", c.Principal, err)
+	}
+	return strings.TrimSpace(string(secret)), nil
+}
+
+func (c *Config) tls() (*tls.Config, error) {
+	if c.CAFile == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the masters' authority: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("--mesos-ca-file %s holds no certificate", c.CAFile)
+	}
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
+}

@@ -1,0 +1,61 @@
+package mesos
+
+import (
+	"fmt"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/scheduler"
+)
+
+// Codec writes and reads ExecutorInfos in protobuf. It implements scheduler.ExecutorCodec.
+type Codec struct{}
+
+// EncodeExecutor returns the ExecutorInfo for the executor; equal executors give equal bytes.
+func (Codec) EncodeExecutor(e scheduler.Executor) ([]byte, error) {
+	resources, err := resourcesTo(e.Resources)
+	if err != nil {
+		return nil, err
+	}
+	shell := true
+	info := mesos.ExecutorInfo{
+		Type:        mesos.ExecutorInfo_CUSTOM,
+		ExecutorID:  mesos.ExecutorID{Value: string(e.ID)},
+		FrameworkID: &mesos.FrameworkID{Value: string(e.Framework)},
+		Command:     &mesos.CommandInfo{Shell: &shell, Value: &e.Command},
+		Resources:   resources,
+		Name:        &e.Name,
+		Source:      &e.Source,
+		Data:        e.Data,
+	}
+	record, err := info.Marshal()
+	if err != nil {
+		return nil, fmt.Errorf("cannot write ExecutorInfo: %w", err)
+	}
+	return record, nil
+}
+
+// DecodeExecutor is the inverse of EncodeExecutor.
+func (Codec) DecodeExecutor(record []byte) (scheduler.Executor, error) {
+	var info mesos.ExecutorInfo
+	if err := info.Unmarshal(record); err != nil {
+		return scheduler.Executor{}, fmt.Errorf("cannot read ExecutorInfo: %w", err)
+	}
+	e := scheduler.Executor{
+		Framework: api.FrameworkID(info.GetFrameworkID().GetValue()),
+		ID:        api.ExecutorID(info.ExecutorID.Value),
+		Name:      info.GetName(),
+		Source:    info.GetSource(),
+		Command:   info.GetCommand().GetValue(),
+		Data:      info.Data,
+	}
+	for i := range info.Resources {
+		r, _, err := resourceOf(&info.Resources[i])
+		if err != nil {
+			return scheduler.Executor{}, err
+		}
+		e.Resources = append(e.Resources, r)
+	}
+	return e, nil
+}

@@ -1,0 +1,271 @@
+package mesos
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	mesossched "github.com/mesos/mesos-go/api/v1/lib/scheduler"
+	"github.com/mesos/mesos-go/api/v1/lib/scheduler/calls"
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+	"github.com/k8sm/k8sm/scheduler"
+)
+
+// defaultGrace is Kubernetes' own default for terminationGracePeriodSeconds.
+const defaultGrace = 30
+
+// eventsOf translates an event of Mesos. Those that say nothing to the scheduler give none.
+func eventsOf(e *mesossched.Event) ([]scheduler.Event, error) {
+	switch e.GetType() {
+	case mesossched.Event_OFFERS:
+		came := scheduler.Offered{}
+		for i := range e.GetOffers().GetOffers() {
+			offer, err := offerOf(&e.Offers.Offers[i])
+			if err != nil {
+				return nil, err
+			}
+			came.Offers = append(came.Offers, offer)
+		}
+		return []scheduler.Event{came}, nil
+	case mesossched.Event_RESCIND:
+		return []scheduler.Event{scheduler.OfferRescinded{Offer: api.OfferID(e.GetRescind().OfferID.Value)}}, nil
+	case mesossched.Event_UPDATE:
+		status, err := statusOf(&e.GetUpdate().Status)
+		if err != nil {
+			return nil, err
+		}
+		return []scheduler.Event{scheduler.TaskUpdated{Status: status}}, nil
+	case mesossched.Event_FAILURE:
+		return failureOf(e.GetFailure()), nil
+	}
+	return nil, nil
+}
+
+func failureOf(f *mesossched.Event_Failure) []scheduler.Event {
+	agent := api.AgentID(f.GetAgentID().GetValue())
+	switch {
+	case agent == "":
+		return nil
+	case f.ExecutorID == nil:
+		return []scheduler.Event{scheduler.AgentLost{Agent: agent}}
+	}
+	return []scheduler.Event{scheduler.ExecutorExited{Agent: agent, Executor: api.ExecutorID(f.ExecutorID.Value)}}
+}
+
+func statusOf(s *mesos.TaskStatus) (scheduler.TaskStatus, error) {
+	state, known := scheduler.ParseTaskState(s.GetState().String())
+	if !known {
+		return scheduler.TaskStatus{}, fmt.Errorf("task %s is in state %s, which this build does not know", s.TaskID.Value, s.GetState())
+	}
+	status := scheduler.TaskStatus{
+		Task: api.TaskID(s.TaskID.Value), Agent: api.AgentID(s.GetAgentID().GetValue()),
+		State: state, Message: s.GetMessage(), UUID: s.GetUUID(),
+	}
+	if s.Reason != nil {
+		status.Reason = s.Reason.String()
+	}
+	return status, nil
+}
+
+func offerOf(o *mesos.Offer) (offers.Offer, error) {
+	offer := offers.Offer{
+		ID: api.OfferID(o.ID.Value), Agent: api.AgentID(o.AgentID.Value), Hostname: o.Hostname,
+		Role: o.GetAllocationInfo().GetRole(),
+	}
+	if u := o.GetURL(); u != nil {
+		offer.IP, offer.Port = u.Address.GetIP(), int(u.Address.GetPort())
+	}
+	if domain := o.GetDomain().GetFaultDomain(); domain != nil {
+		offer.Region, offer.Zone = domain.Region.Name, domain.Zone.Name
+	}
+	for i := range o.Attributes {
+		offer.Attributes = append(offer.Attributes, attributeOf(&o.Attributes[i]))
+	}
+	for _, id := range o.ExecutorIDs {
+		offer.Executors = append(offer.Executors, api.ExecutorID(id.Value))
+	}
+	for i := range o.Resources {
+		r, usable, err := resourceOf(&o.Resources[i])
+		if err != nil {
+			return offers.Offer{}, fmt.Errorf("cannot read offer %s: %w", offer.ID, err)
+		}
+		if usable {
+			offer.Resources = append(offer.Resources, r)
+		}
+	}
+	return offer, nil
+}
+
+func attributeOf(a *mesos.Attribute) offers.Attribute {
+	attribute := offers.Attribute{Name: a.Name}
+	switch a.Type {
+	case mesos.SCALAR:
+		attribute.Value = offers.MilliOf(a.GetScalar().GetValue()).String()
+	case mesos.RANGES:
+		var parts []string
+		for _, r := range a.GetRanges().GetRange() {
+			parts = append(parts, fmt.Sprintf("%d-%d", r.Begin, r.End))
+		}
+		attribute.Value = strings.Join(parts, ".")
+	case mesos.SET:
+		attribute.Value = strings.Join(a.GetSet().GetItem(), ".")
+	default:
+		attribute.Value = a.GetText().GetValue()
+	}
+	return attribute
+}
+
+// resourceOf translates a resource. Revocable and shared ones, and disks other than the agent's own, are not usable by
+// a pod that did not ask for them.
+func resourceOf(r *mesos.Resource) (resource offers.Resource, usable bool, err error) {
+	if r.Revocable != nil || r.Shared != nil || r.Disk != nil || r.GetType() == mesos.SET {
+		return offers.Resource{}, false, nil
+	}
+	resource = offers.Resource{
+		Name: r.Name, Role: r.GetAllocationInfo().GetRole(),
+		Reserved: len(r.Reservations) > 0 || r.GetRole() != "*" && r.GetRole() != "",
+		Scalar:   offers.MilliOf(r.GetScalar().GetValue()),
+	}
+	for _, p := range r.GetRanges().GetRange() {
+		resource.Ranges = append(resource.Ranges, offers.Range{Begin: p.Begin, End: p.End})
+	}
+	resource.Origin, err = r.Marshal()
+	return resource, true, err
+}
+
+// resourcesTo writes resources as they were offered, with the amounts that are taken of them.
+func resourcesTo(rs offers.Resources) ([]mesos.Resource, error) {
+	out := make([]mesos.Resource, len(rs))
+	for i, r := range rs {
+		if err := out[i].Unmarshal(r.Origin); err != nil {
+			return nil, fmt.Errorf("cannot write resource %s: %w", r, err)
+		}
+		if out[i].Scalar != nil {
+			out[i].Scalar = &mesos.Value_Scalar{Value: r.Scalar.Float()}
+			continue
+		}
+		out[i].Ranges = &mesos.Value_Ranges{}
+		for _, p := range r.Ranges {
+			out[i].Ranges.Range = append(out[i].Ranges.Range, mesos.Value_Range{Begin: p.Begin, End: p.End})
+		}
+	}
+	return out, nil
+}
+
+// callOf translates an action.
+func callOf(action scheduler.MesosAction) (*mesossched.Call, error) {
+	switch a := action.(type) {
+	case scheduler.Launch:
+		return acceptOf(a)
+	case scheduler.Decline:
+		return calls.Decline(offerIDs(a.Offers)...).With(calls.RefuseSeconds(a.Refuse)), nil
+	case scheduler.Revive:
+		return calls.Revive(), nil
+	case scheduler.Kill:
+		return calls.Kill(string(a.Task), string(a.Agent)), nil
+	case scheduler.Acknowledge:
+		return calls.Acknowledge(string(a.Agent), string(a.Task), a.UUID), nil
+	case scheduler.Reconcile:
+		tasks := map[string]string{}
+		for _, t := range a.Tasks {
+			tasks[string(t.Task)] = string(t.Agent)
+		}
+		return calls.Reconcile(calls.ReconcileTasks(tasks)), nil
+	}
+	return nil, fmt.Errorf("no call of Mesos does %q", action)
+}
+
+func offerIDs(ids []api.OfferID) []mesos.OfferID {
+	out := make([]mesos.OfferID, len(ids))
+	for i, id := range ids {
+		out[i].Value = string(id)
+	}
+	return out
+}
+
+func acceptOf(launch scheduler.Launch) (*mesossched.Call, error) {
+	var executor mesos.ExecutorInfo
+	if err := executor.Unmarshal(launch.Executor); err != nil {
+		return nil, fmt.Errorf("cannot read the executor's record: %w", err)
+	}
+	tasks := make([]mesos.TaskInfo, len(launch.Tasks))
+	for i, t := range launch.Tasks {
+		task, err := taskOf(t, launch.Agent)
+		if err != nil {
+			return nil, fmt.Errorf("cannot write task %s: %w", t.ID, err)
+		}
+		task.Executor = &executor
+		tasks[i] = task
+	}
+	operations := calls.OfferOperations{calls.OpLaunch(tasks...)}
+	return calls.Accept(operations.WithOffers(offerIDs(launch.Offers)...)).With(calls.RefuseSeconds(0)), nil
+}
+
+func taskOf(t scheduler.NewTask, agent api.AgentID) (mesos.TaskInfo, error) {
+	data, err := podJSON(t.Pod)
+	if err != nil {
+		return mesos.TaskInfo{}, err
+	}
+	resources, err := resourcesTo(t.Resources)
+	if err != nil {
+		return mesos.TaskInfo{}, err
+	}
+	grace := int64(defaultGrace)
+	if t.Pod.Spec.TerminationGracePeriodSeconds != nil {
+		grace = *t.Pod.Spec.TerminationGracePeriodSeconds
+	}
+	return mesos.TaskInfo{
+		Name:       t.Pod.Namespace + "/" + t.Pod.Name,
+		TaskID:     mesos.TaskID{Value: string(t.ID)},
+		AgentID:    mesos.AgentID{Value: string(agent)},
+		Resources:  resources,
+		Data:       data,
+		Labels:     labelsOf(t.Pod.Labels),
+		Discovery:  discoveryOf(t.Pod),
+		KillPolicy: &mesos.KillPolicy{GracePeriod: &mesos.DurationInfo{Nanoseconds: grace * int64(time.Second)}},
+	}, nil
+}
+
+func podJSON(pod *v1.Pod) ([]byte, error) {
+	pod = pod.DeepCopy()
+	pod.APIVersion, pod.Kind = "v1", "Pod"
+	pod.ManagedFields = nil
+	return json.Marshal(pod)
+}
+
+func labelsOf(labels map[string]string) *mesos.Labels {
+	out := &mesos.Labels{}
+	for key, value := range labels {
+		out.Labels = append(out.Labels, mesos.Label{Key: key, Value: &value})
+	}
+	slices.SortFunc(out.Labels, func(a, b mesos.Label) int { return strings.Compare(a.Key, b.Key) })
+	return out
+}
+
+// discoveryOf tells Mesos-DNS and the like what the pod serves
+// (https://mesos.apache.org/documentation/latest/app-framework-development-guide/#service-discovery).
+func discoveryOf(pod *v1.Pod) *mesos.DiscoveryInfo {
+	name := pod.Name + "." + pod.Namespace
+	info := &mesos.DiscoveryInfo{Visibility: mesos.CLUSTER, Name: &name, Ports: &mesos.Ports{}}
+	for _, container := range pod.Spec.Containers {
+		for _, p := range container.Ports {
+			portName, protocol := p.Name, strings.ToLower(string(p.Protocol))
+			if portName == "" {
+				portName = container.Name + "-" + strconv.Itoa(int(p.ContainerPort))
+			}
+			number := p.ContainerPort
+			if p.HostPort > 0 {
+				number = p.HostPort
+			}
+			info.Ports.Ports = append(info.Ports.Ports, mesos.Port{Number: uint32(number), Name: &portName, Protocol: &protocol})
+		}
+	}
+	return info
+}

@@ -1,0 +1,131 @@
+package scheduler
+
+import (
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+)
+
+// maxPods is what a kubelet takes by default
+// (https://kubernetes.io/docs/setup/best-practices/cluster-large/).
+const maxPods = 110
+
+// newNode returns the node object that stands for an agent until its kubelet takes over the status
+// (https://kubernetes.io/docs/concepts/architecture/nodes/).
+func (c *Core) newNode(a *agent) *v1.Node {
+	capacity := a.total.scalars
+	allocatable := capacity
+	for i, amount := range c.cfg.executor().Scalars {
+		allocatable[i] = max(0, allocatable[i]-amount)
+	}
+	return &v1.Node{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        a.node,
+			Labels:      agentLabels(a),
+			Annotations: map[string]string{api.AnnotationAgentAddress: a.address()},
+		},
+		Spec: v1.NodeSpec{ProviderID: api.ProviderID(a.id)},
+		Status: v1.NodeStatus{
+			Capacity:    resourceList(capacity),
+			Allocatable: resourceList(allocatable),
+			Addresses:   addresses(a.last),
+			Conditions:  []v1.NodeCondition{ReadyWithoutKubelet()},
+		},
+	}
+}
+
+// ReadyWithoutKubelet is the condition of a node whose agent offers resources and whose kubelet starts with the first
+// pod. Its times are left to the writer.
+func ReadyWithoutKubelet() v1.NodeCondition {
+	return v1.NodeCondition{
+		Type:    v1.NodeReady,
+		Status:  v1.ConditionTrue,
+		Reason:  "AgentOffersResources",
+		Message: "The Mesos agent offers resources; the kubelet starts with the first pod.",
+	}
+}
+
+func resourceList(scalars [numScalars]offers.Milli) v1.ResourceList {
+	list := v1.ResourceList{
+		v1.ResourceCPU:              *resource.NewMilliQuantity(int64(scalars[0]), resource.DecimalSI),
+		v1.ResourceMemory:           *resource.NewQuantity(int64(scalars[1])<<20/1000, resource.BinarySI),
+		v1.ResourceEphemeralStorage: *resource.NewQuantity(int64(scalars[2])<<20/1000, resource.BinarySI),
+		v1.ResourcePods:             *resource.NewQuantity(maxPods, resource.DecimalSI),
+	}
+	if scalars[3] > 0 {
+		list[gpuResource] = *resource.NewQuantity(int64(scalars[3])/1000, resource.DecimalSI)
+	}
+	return list
+}
+
+func addresses(o offers.Offer) []v1.NodeAddress {
+	list := []v1.NodeAddress{{Type: v1.NodeHostName, Address: o.Hostname}}
+	if o.IP != "" {
+		list = append([]v1.NodeAddress{{Type: v1.NodeInternalIP, Address: o.IP}}, list...)
+	}
+	return list
+}
+
+// agentLabels are the labels that come from the agent. Mesos does not tell an agent's architecture: it is taken to be
+// ours, until the kubelet corrects it.
+func agentLabels(a *agent) map[string]string {
+	labels := map[string]string{
+		v1.LabelHostname:   api.LabelValue(a.node),
+		v1.LabelOSStable:   "linux",
+		v1.LabelArchStable: runtime.GOARCH,
+	}
+	for _, attribute := range a.last.Attributes {
+		labels[api.AttributeLabel(attribute.Name)] = api.LabelValue(attribute.Value)
+	}
+	if a.last.Region != "" {
+		labels[v1.LabelTopologyRegion] = api.LabelValue(a.last.Region)
+		labels[v1.LabelTopologyZone] = api.LabelValue(a.last.Zone)
+	}
+	return labels
+}
+
+// staleLabels returns what has to be changed so that the node has the labels of its agent. Only labels that no kubelet
+// writes are looked at.
+func staleLabels(node *v1.Node, want map[string]string) map[string]*string {
+	stale := map[string]*string{}
+	for key := range node.Labels {
+		if _, wanted := want[key]; !wanted && strings.HasPrefix(key, api.LabelAttributePrefix) {
+			stale[key] = nil
+		}
+	}
+	for key, value := range want {
+		if have, found := node.Labels[key]; !found || have != value && strings.HasPrefix(key, api.LabelAttributePrefix) {
+			stale[key] = &value
+		}
+	}
+	return stale
+}
+
+func labelText(labels map[string]*string) string {
+	parts := make([]string, 0, len(labels))
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		if labels[key] == nil {
+			parts = append(parts, "-"+key)
+			continue
+		}
+		parts = append(parts, key+"="+*labels[key])
+	}
+	return strings.Join(parts, " ")
+}
+
+func ready(node *v1.Node) bool {
+	for _, condition := range node.Status.Conditions {
+		if condition.Type == v1.NodeReady {
+			return condition.Status == v1.ConditionTrue
+		}
+	}
+	return false
+}

@@ -1,0 +1,131 @@
+package scheduler
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+const (
+	goneKillAfter     = 5 * time.Second  // the executor ends the task of a deleted pod by itself, mostly
+	finishedKillAfter = 30 * time.Second // and that of a finished one
+)
+
+func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
+	if !concernsUs(obj) {
+		return nil
+	}
+	p := c.pods[obj.UID]
+	if p == nil {
+		c.order++
+		p = &pod{order: c.order, since: now}
+		c.pods[obj.UID] = p
+		c.revival.soon()
+	}
+	p.obj = obj
+	if obj.Spec.NodeName != "" {
+		p.node = obj.Spec.NodeName
+	}
+	if p.task == nil {
+		cpus, mem := c.cfg.defaults()
+		p.demand = DemandOf(obj, cpus, mem)
+		c.adoptAnnotated(now, p)
+	}
+	if p.task == nil {
+		c.look = c.needsTask(p)
+		return nil
+	}
+	p.task.bound = p.task.bound || obj.Annotations[api.AnnotationTaskID] == string(p.task.id)
+	switch {
+	case finished(obj):
+		p.task.killLater(now.Add(finishedKillAfter))
+	case obj.DeletionTimestamp != nil && p.node == "":
+		p.task.killLater(now)
+		return c.tickTask(now, p.task)
+	}
+	return nil
+}
+
+func (c *Core) podGone(now time.Time, uid types.UID) {
+	p := c.pods[uid]
+	if p == nil {
+		return
+	}
+	delete(c.pods, uid)
+	if p.task != nil {
+		p.task.killLater(now.Add(goneKillAfter))
+	}
+}
+
+// adoptAnnotated gives a bound pod the task that the API says it has. It is how a restarted scheduler learns its tasks.
+func (c *Core) adoptAnnotated(now time.Time, p *pod) {
+	id := api.TaskID(p.obj.Annotations[api.AnnotationTaskID])
+	uid, attempt, err := id.Parse()
+	if err != nil || uid != p.obj.UID || attempt <= p.attempt {
+		return
+	}
+	p.attempt = attempt
+	if finished(p.obj) || p.node == "" {
+		return
+	}
+	agent := api.AgentID(p.obj.Annotations[api.AnnotationAgentID])
+	t := c.newTask(now, p, agent)
+	t.offer = api.OfferID(p.obj.Annotations[api.AnnotationOfferID])
+	t.bound = true
+	if c.connected {
+		c.reconcile.add(now, t.id)
+	}
+}
+
+// newTask makes the task of the pod's present attempt.
+func (c *Core) newTask(now time.Time, p *pod, agent api.AgentID) *task {
+	t := &task{
+		id: api.NewTaskID(p.obj.UID, p.attempt), agent: agent, pod: p.obj.UID, demand: p.demand,
+		since: now, askAt: now.Add(silentAfter),
+	}
+	c.tasks[t.id] = t
+	p.task = t
+	return t
+}
+
+// waiting returns the pods that need a task, first come first.
+func (c *Core) waiting() []*pod {
+	var pods []*pod
+	for _, p := range c.pods {
+		if c.needsTask(p) {
+			pods = append(pods, p)
+		}
+	}
+	slices.SortFunc(pods, func(a, b *pod) int { return cmp.Compare(a.order, b.order) })
+	return pods
+}
+
+func (c *Core) needsTask(p *pod) bool {
+	if p.task != nil || p.over || p.obj.DeletionTimestamp != nil || finished(p.obj) || len(p.obj.Spec.SchedulingGates) > 0 {
+		return false
+	}
+	return p.node == "" || c.agentOfNode(p.node) != nil
+}
+
+// concernsUs tells whether a pod is ours to place, or placed already: then it takes part of a node. Pods that a kubelet
+// made by itself have no task (https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/).
+func concernsUs(pod *v1.Pod) bool {
+	if _, mirror := pod.Annotations[v1.MirrorPodAnnotationKey]; mirror {
+		return false
+	}
+	return pod.Spec.NodeName != "" || pod.Spec.SchedulerName == api.SchedulerName ||
+		pod.Spec.SchedulerName == v1.DefaultSchedulerName || pod.Spec.SchedulerName == ""
+}
+
+func finished(pod *v1.Pod) bool {
+	return pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed
+}
+
+func refOf(pod *v1.Pod) PodRef {
+	return PodRef{Key: api.PodKey{Namespace: pod.Namespace, Name: pod.Name}, UID: pod.UID}
+}

@@ -1,0 +1,237 @@
+package scheduler
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+const bindAgain = time.Second
+
+// taskUpdated applies the table of task states. An update is acknowledged when what follows from it is done.
+func (c *Core) taskUpdated(now time.Time, s TaskStatus) []Action {
+	f := fateOf(s)
+	acts := c.agentUpdated(now, s.Agent, f)
+	t := c.tasks[s.Task]
+	if t == nil {
+		t = c.adopt(now, s, f)
+	}
+	if t == nil {
+		return append(acts, c.stranger(s, f)...)
+	}
+	t.state, t.heard = s.State, true
+	c.reconcile.done(t.id)
+	p := c.pods[t.pod]
+	switch {
+	case p == nil:
+		return append(acts, c.orphanUpdated(now, t, s, f)...)
+	case p.node == "":
+		return append(acts, c.unboundUpdated(now, t, s, f)...)
+	default:
+		return append(acts, c.boundUpdated(now, t, s, f)...)
+	}
+}
+
+// adopt takes in a task that is not known but is a younger attempt for one of our pods than we know of: an earlier
+// scheduler launched it and died before it could bind the pod.
+func (c *Core) adopt(now time.Time, s TaskStatus, f fate) *task {
+	uid, attempt, err := s.Task.Parse()
+	p := c.pods[uid]
+	if err != nil || p == nil || !f.running || attempt <= p.attempt || finished(p.obj) {
+		return nil
+	}
+	if p.task != nil {
+		delete(c.tasks, p.task.id)
+	}
+	p.attempt = attempt
+	return c.newTask(now, p, s.Agent)
+}
+
+// stranger ends a task that is no pod's, unless the pods are not all known yet.
+func (c *Core) stranger(s TaskStatus, f fate) []Action {
+	if !c.synced {
+		return nil
+	}
+	acts := acknowledge(s.Task, s.Agent, s.UUID)
+	if f.running {
+		acts = append(acts, Kill{Task: s.Task, Agent: s.Agent})
+	}
+	return acts
+}
+
+// orphanUpdated handles a task whose pod is gone from the API.
+func (c *Core) orphanUpdated(now time.Time, t *task, s TaskStatus, f fate) []Action {
+	acts := acknowledge(t.id, t.agent, s.UUID)
+	if !f.running {
+		delete(c.tasks, t.id)
+		return acts
+	}
+	t.killLater(now.Add(goneKillAfter))
+	return acts
+}
+
+func (c *Core) unboundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Action {
+	p := c.pods[t.pod]
+	switch f.unbound {
+	case unboundBind:
+		if p.obj.DeletionTimestamp != nil || !t.killAt.IsZero() {
+			t.killLater(now)
+			return append(acknowledge(t.id, t.agent, s.UUID), c.tickTask(now, t)...)
+		}
+		return c.bind(now, t, s.UUID)
+	case unboundRetry:
+		acts := acknowledge(t.id, t.agent, s.UUID)
+		c.end(now, t, false)
+		if s.State == Errored || s.State == Failed {
+			acts = append(acts, Report{Pod: p.obj, Message: refusal(s)})
+		}
+		return acts
+	}
+	return acknowledge(t.id, t.agent, s.UUID)
+}
+
+func refusal(s TaskStatus) string {
+	if s.State == Errored {
+		return fmt.Sprintf("Mesos refused task %s: %s", s.Task, s.Message)
+	}
+	return fmt.Sprintf("task %s ended before the pod was started: %s", s.Task, s.Message)
+}
+
+func (c *Core) boundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Action {
+	p := c.pods[t.pod]
+	if f.unbound == unboundBind && !t.bound {
+		return c.bind(now, t, s.UUID)
+	}
+	acts := acknowledge(t.id, t.agent, s.UUID)
+	switch f.bound {
+	case boundOver:
+		c.end(now, t, t.bound)
+	case boundResume:
+		c.end(now, t, false)
+		if s.State == Errored {
+			acts = append(acts, Report{Pod: p.obj, Message: refusal(s)})
+		}
+	case boundDoubt:
+		if a := c.agentOfNode(p.node); a != nil && a.alive && c.connected {
+			c.end(now, t, false)
+			break
+		}
+		t.heard = false // until its agent is there, nobody can know
+	}
+	return acts
+}
+
+// end forgets a task. Unless the pod is over with it, the pod needs another one, after a while if this happens often.
+func (c *Core) end(now time.Time, t *task, over bool) {
+	delete(c.tasks, t.id)
+	c.reconcile.done(t.id)
+	p := c.pods[t.pod]
+	if p == nil || p.task != t {
+		return
+	}
+	p.task = nil
+	p.over = over
+	p.since = now
+	if now.Sub(t.since) >= settled {
+		p.backoff = backoff{}
+	}
+	p.backoff.fail(now)
+	c.revival.soon()
+}
+
+// bind makes the API say that the task is the pod's; the update is acknowledged when it does. The same update comes
+// again every ten seconds until then.
+func (c *Core) bind(now time.Time, t *task, uuid []byte) []Action {
+	if len(uuid) > 0 && !slices.ContainsFunc(t.unacked, func(u []byte) bool { return bytes.Equal(u, uuid) }) {
+		t.unacked = append(t.unacked, uuid)
+	}
+	if t.binding {
+		return nil
+	}
+	p, a := c.pods[t.pod], c.agents[t.agent]
+	if a == nil || a.node == "" || p.node != "" && p.node != a.node {
+		return c.unbindable(now, t)
+	}
+	t.binding, t.bindAt = true, time.Time{}
+	annotations := map[string]string{
+		api.AnnotationTaskID:  string(t.id),
+		api.AnnotationAgentID: string(t.agent),
+		api.AnnotationOfferID: string(t.offer),
+	}
+	if p.node == a.node {
+		return []Action{Annotate{Task: t.id, Pod: refOf(p.obj), Annotations: annotations}}
+	}
+	return []Action{Bind{Task: t.id, Pod: refOf(p.obj), Node: a.node, Annotations: annotations}}
+}
+
+func (c *Core) bindDone(now time.Time, done BindDone) []Action {
+	t := c.tasks[done.Task]
+	if t == nil {
+		return nil
+	}
+	t.binding = false
+	switch done.Outcome {
+	case BindOK:
+		t.bound = true
+		if p, a := c.pods[t.pod], c.agents[t.agent]; p != nil && a != nil {
+			p.node = a.node
+		}
+		return t.acknowledgeAll()
+	case BindFailed:
+		t.bindAt = now.Add(bindAgain)
+		return nil
+	}
+	return c.unbindable(now, t)
+}
+
+// unbindable ends a task that cannot become its pod's.
+func (c *Core) unbindable(now time.Time, t *task) []Action {
+	t.killLater(now)
+	return append(t.acknowledgeAll(), c.tickTask(now, t)...)
+}
+
+// tickTask does what is due for a task: a kill, a binding that failed, a launch that nobody answers.
+func (c *Core) tickTask(now time.Time, t *task) []Action {
+	p := c.pods[t.pod]
+	switch {
+	case !t.killAt.IsZero() && !now.Before(t.killAt):
+		t.killed, t.killAt = true, now.Add(killAgain)
+		return []Action{Kill{Task: t.id, Agent: t.agent}}
+	case !t.bindAt.IsZero() && !now.Before(t.bindAt) && p != nil:
+		return c.bind(now, t, nil)
+	case p != nil && !t.bound && !t.binding && t.bindAt.IsZero() && t.state == Staging &&
+		now.Sub(t.since) >= c.cfg.LaunchGrace:
+		c.end(now, t, false)
+		return []Action{Kill{Task: t.id, Agent: t.agent}}
+	case !t.heard && !now.Before(t.askAt):
+		t.askAt = now.Add(silentAfter)
+		c.reconcile.add(now, t.id)
+	}
+	return nil
+}
+
+// killLater sees to it that the task is killed at this time or earlier.
+func (t *task) killLater(at time.Time) {
+	if t.killAt.IsZero() || at.Before(t.killAt) && !t.killed {
+		t.killAt = at
+	}
+}
+
+func (t *task) acknowledgeAll() []Action {
+	var acts []Action
+	for _, uuid := range t.unacked {
+		acts = append(acts, acknowledge(t.id, t.agent, uuid)...)
+	}
+	t.unacked = nil
+	return acts
+}
+
+func acknowledge(task api.TaskID, agent api.AgentID, uuid []byte) []Action {
+	if len(uuid) == 0 {
+		return nil
+	}
+	return []Action{Acknowledge{Task: task, Agent: agent, UUID: uuid}}
+}
