@@ -23,6 +23,7 @@ type agent struct {
 	id          api.AgentID
 	order       int
 	last        offers.Offer // the newest one; empty if there was none yet
+	address     string       // of its endpoint; "" if not known
 	node        string       // the node's name; "" if the agent can have none
 	alive       bool
 	since       time.Time // when it was heard of last, or was first missed
@@ -58,6 +59,10 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 			a = c.newAgent(now, o.Agent)
 		}
 		a.last = o
+		if o.IP != "" {
+			a.address = net.JoinHostPort(o.IP, strconv.Itoa(o.Port))
+			acts = append(acts, c.supersede(now, a)...)
+		}
 		a.hasExecutor = slices.Contains(o.Executors, api.MinionExecutorID)
 		if !a.alive {
 			c.agentCame(now, a)
@@ -168,7 +173,17 @@ func (t *totals) resources() offers.Resources {
 	return rs
 }
 
-func (a *agent) address() string { return net.JoinHostPort(a.last.IP, strconv.Itoa(a.last.Port)) }
+// supersede forgets an older agent at the same address: it has come back as this one, without its state.
+func (c *Core) supersede(now time.Time, a *agent) []Action {
+	var acts []Action
+	for _, other := range c.agentsInOrder() {
+		if other != a && other.address == a.address {
+			c.offers.DropAgent(now, other.id)
+			acts = append(acts, c.forgetAgent(other)...)
+		}
+	}
+	return acts
+}
 
 func (c *Core) agentOfNode(name string) *agent {
 	node := c.nodes[name]
@@ -190,6 +205,9 @@ func (c *Core) nodeSeen(now time.Time, node *v1.Node) {
 		a = c.newAgent(now, id)
 	}
 	a.node = node.Name
+	if a.address == "" {
+		a.address = node.Annotations[api.AnnotationAgentAddress]
+	}
 }
 
 func (c *Core) nodeGone(name string) {
@@ -220,8 +238,7 @@ func (c *Core) ensureNode(now time.Time, a *agent) []Action {
 		a.nodeAt = now
 		return []Action{CreateNode{Node: c.newNode(a)}}
 	case node.Spec.ProviderID != api.ProviderID(a.id):
-		a.nodeAt = now
-		return []Action{DeleteNode{Name: a.node}} // of the agent that was here before; ours is made next
+		return nil // the node of the agent that was here before is about to go
 	}
 	if labels := staleLabels(node, agentLabels(a)); len(labels) > 0 {
 		a.nodeAt = now
@@ -230,8 +247,8 @@ func (c *Core) ensureNode(now time.Time, a *agent) []Action {
 	return nil
 }
 
-// chooseName returns the hostname, or with the port behind it if another agent on that host has the name already. An
-// agent that comes back at the same address without its state takes the name over.
+// chooseName returns the hostname, or with the port behind it if somebody else has the name already. An agent that
+// came back at the same address without its state takes over the name.
 func (c *Core) chooseName(a *agent) (string, error) {
 	name, err := api.NodeName(a.last.Hostname)
 	if err != nil {
@@ -239,10 +256,10 @@ func (c *Core) chooseName(a *agent) (string, error) {
 	}
 	taken := false
 	if node := c.nodes[name]; node != nil {
-		taken = node.Annotations[api.AnnotationAgentAddress] != a.address()
+		taken = a.address == "" || node.Annotations[api.AnnotationAgentAddress] != a.address
 	}
 	for _, other := range c.agents {
-		taken = taken || other != a && other.node == name && other.last.ID != "" && other.address() != a.address()
+		taken = taken || other != a && other.node == name
 	}
 	if taken {
 		name += "-" + strconv.Itoa(a.last.Port)

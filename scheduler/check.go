@@ -116,8 +116,8 @@ func (v *view) checkPorts(p *pod) refused {
 	if len(missing) == 0 {
 		return refused{}
 	}
-	text := fmt.Sprintf("not the host ports %v", missing)
-	return refused{singular: "has " + text, plural: "have " + text}
+	text := fmt.Sprintf("the host ports %v", missing)
+	return refused{singular: "lacks " + text, plural: "lack " + text}
 }
 
 // checkExecutor: does no executor run there, or ours, and do we know how it was launched?

@@ -74,7 +74,7 @@ func (c *Core) cycle(now time.Time) []Action {
 		if c.place(now, p, views, &refusals) {
 			continue
 		}
-		waits = true
+		waits = waits || !refusals.quiet
 		if r := c.explain(now, p, &refusals); r != nil {
 			reports = append(reports, r)
 		}

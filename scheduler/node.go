@@ -30,7 +30,7 @@ func (c *Core) newNode(a *agent) *v1.Node {
 		ObjectMeta: metav1.ObjectMeta{
 			Name:        a.node,
 			Labels:      agentLabels(a),
-			Annotations: map[string]string{api.AnnotationAgentAddress: a.address()},
+			Annotations: map[string]string{api.AnnotationAgentAddress: a.address},
 		},
 		Spec: v1.NodeSpec{ProviderID: api.ProviderID(a.id)},
 		Status: v1.NodeStatus{

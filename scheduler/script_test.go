@@ -1,0 +1,278 @@
+package scheduler
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+)
+
+var update = flag.Bool("update", false, "rewrite the actions in testdata/*.txt")
+
+// TestScripts plays testdata/*.txt: a line at the margin is an event, the indented lines below it are the actions that
+// it must cause. Lines with # and empty lines stay as they are.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := play(t, string(text))
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(strings.Split(string(text), "\n"), strings.Split(got, "\n")); diff != "" {
+				t.Errorf("-written +played:\n%s", diff)
+			}
+		})
+	}
+}
+
+// player turns the lines of a script into events.
+type player struct {
+	t        *testing.T
+	core     *Core
+	now      time.Time
+	prepared map[api.AgentID]PrepareExecutor
+}
+
+func testConfig() Config {
+	var cfg Config
+	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
+	return cfg
+}
+
+func play(t *testing.T, script string) string {
+	p := &player{
+		t: t, core: NewCore(testConfig()), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		prepared: map[api.AgentID]PrepareExecutor{},
+	}
+	var out bytes.Buffer
+	for _, line := range strings.Split(strings.TrimSuffix(script, "\n"), "\n") {
+		if strings.HasPrefix(line, " ") {
+			continue
+		}
+		fmt.Fprintln(&out, line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		for _, act := range p.step(line) {
+			if prepare, ok := act.(PrepareExecutor); ok {
+				p.prepared[prepare.Agent] = prepare
+			}
+			fmt.Fprintln(&out, "    "+act.String())
+		}
+	}
+	return out.String()
+}
+
+// step plays one line: "+DURATION" lets time pass in ticks of a second, anything else is an event.
+func (p *player) step(line string) []Action {
+	words := strings.Fields(line)
+	if passing, ok := strings.CutPrefix(words[0], "+"); ok {
+		d, err := time.ParseDuration(passing)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		var acts []Action
+		for end := p.now.Add(d); p.now.Before(end); {
+			p.now = p.now.Add(time.Second)
+			for _, act := range p.core.Step(p.now, Tick{}) {
+				if _, lease := act.(RenewLease); !lease { // they would drown the rest
+					acts = append(acts, act)
+				}
+			}
+		}
+		return acts
+	}
+	options := map[string]string{}
+	var plain []string
+	for _, word := range words[1:] {
+		if key, value, ok := strings.Cut(word, "="); ok {
+			options[key] = value
+			continue
+		}
+		plain = append(plain, word)
+	}
+	return p.core.Step(p.now, p.event(words[0], plain, options))
+}
+
+func (p *player) event(name string, args []string, options map[string]string) Event {
+	arg := func(i int) string {
+		if i >= len(args) {
+			p.t.Fatalf("%s wants more words than %v", name, args)
+		}
+		return args[i]
+	}
+	switch name {
+	case "synced":
+		return Synced{}
+	case "subscribed":
+		return Subscribed{Framework: "fw"}
+	case "disconnected":
+		return Disconnected{}
+	case "offer":
+		return Offered{Offers: []offers.Offer{p.offer(arg(0), arg(1), options)}}
+	case "rescind":
+		return OfferRescinded{Offer: api.OfferID(arg(0))}
+	case "pod":
+		return PodSeen{Pod: p.pod(arg(0), options)}
+	case "pod-gone":
+		return PodGone{UID: types.UID(arg(0))}
+	case "node":
+		return NodeSeen{Node: p.node(arg(0), arg(1), options)}
+	case "node-gone":
+		return NodeGone{Name: arg(0)}
+	case "bound":
+		outcome := map[string]BindOutcome{"ok": BindOK, "gone": BindGone, "conflict": BindConflict, "failed": BindFailed}
+		return BindDone{Task: api.TaskID(arg(0)), Outcome: outcome[arg(1)]}
+	case "executor":
+		return p.executor(api.AgentID(arg(0)), arg(1))
+	case "lost":
+		return AgentLost{Agent: api.AgentID(arg(0))}
+	case "exited":
+		return ExecutorExited{Agent: api.AgentID(arg(0)), Executor: api.MinionExecutorID}
+	case "update":
+		return p.update(arg(0), arg(1), arg(2), options)
+	}
+	p.t.Fatalf("%q is no event", name)
+	return nil
+}
+
+func (p *player) number(text string) float64 {
+	number, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return number
+}
+
+func (p *player) ranges(text string) []offers.Range {
+	begin, end, _ := strings.Cut(text, "-")
+	return []offers.Range{{Begin: uint64(p.number(begin)), End: uint64(p.number(end))}}
+}
+
+func (p *player) offer(id, agent string, options map[string]string) offers.Offer {
+	o := offers.Offer{
+		ID: api.OfferID(id), Agent: api.AgentID(agent), Hostname: options["host"], IP: "10.0.0.1", Port: 5051, Role: "*",
+	}
+	if role := options["role"]; role != "" {
+		o.Role = role
+	}
+	if port := options["port"]; port != "" {
+		o.Port = int(p.number(port))
+	}
+	if executor := options["executor"]; executor == "ours" {
+		o.Executors = []api.ExecutorID{api.MinionExecutorID}
+	} else if executor != "" {
+		o.Executors = []api.ExecutorID{api.ExecutorID(executor)}
+	}
+	if rack := options["rack"]; rack != "" {
+		o.Attributes = []offers.Attribute{{Name: "rack", Value: rack}}
+	}
+	for _, name := range scalarNames {
+		if options[name] != "" {
+			o.Resources = append(o.Resources,
+				offers.Resource{Name: name, Role: o.Role, Scalar: offers.MilliOf(p.number(options[name]))})
+		}
+	}
+	if options["ports"] != "" {
+		o.Resources = append(o.Resources, offers.Resource{Name: offers.Ports, Role: o.Role, Ranges: p.ranges(options["ports"])})
+	}
+	return o
+}
+
+// pod returns a pod whose UID is its name.
+func (p *player) pod(name string, options map[string]string) *v1.Pod {
+	pod := &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID(name), Annotations: map[string]string{}},
+		Spec: v1.PodSpec{
+			NodeName: options["node"], SchedulerName: options["scheduler"],
+			Containers: []v1.Container{{Resources: v1.ResourceRequirements{Requests: v1.ResourceList{}}}},
+		},
+		Status: v1.PodStatus{Phase: v1.PodPhase(options["phase"])},
+	}
+	if options["cpus"] != "" {
+		pod.Spec.Containers[0].Resources.Requests[v1.ResourceCPU] = resource.MustParse(options["cpus"])
+	}
+	if options["mem"] != "" {
+		pod.Spec.Containers[0].Resources.Requests[v1.ResourceMemory] = resource.MustParse(options["mem"])
+	}
+	if options["port"] != "" {
+		pod.Spec.Containers[0].Ports = []v1.ContainerPort{{HostPort: int32(p.number(options["port"]))}}
+	}
+	if options["rack"] != "" {
+		pod.Spec.NodeSelector = map[string]string{api.AttributeLabel("rack"): options["rack"]}
+	}
+	if options["task"] != "" {
+		pod.Annotations[api.AnnotationTaskID] = options["task"]
+		pod.Annotations[api.AnnotationAgentID] = options["agent"]
+	}
+	if options["deleting"] != "" {
+		pod.DeletionTimestamp = &metav1.Time{Time: p.now}
+	}
+	return pod
+}
+
+func (p *player) node(name, agent string, options map[string]string) *v1.Node {
+	node := &v1.Node{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        name,
+			Labels:      map[string]string{v1.LabelHostname: name, v1.LabelOSStable: "linux", v1.LabelArchStable: "any"},
+			Annotations: map[string]string{api.AnnotationAgentAddress: "10.0.0.1:5051"},
+		},
+		Spec:   v1.NodeSpec{ProviderID: api.ProviderID(api.AgentID(agent)), Unschedulable: options["cordoned"] != ""},
+		Status: v1.NodeStatus{Conditions: []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue}}},
+	}
+	if options["rack"] != "" {
+		node.Labels[api.AttributeLabel("rack")] = options["rack"]
+	}
+	if options["ready"] != "" {
+		node.Status.Conditions[0].Status = v1.ConditionStatus(options["ready"])
+	}
+	if options["taint"] != "" {
+		node.Spec.Taints = []v1.Taint{{Key: options["taint"], Effect: v1.TaintEffectNoSchedule}}
+	}
+	return node
+}
+
+func (p *player) executor(agent api.AgentID, outcome string) ExecutorReady {
+	if outcome != "ok" {
+		return ExecutorReady{Agent: agent}
+	}
+	return ExecutorReady{Agent: agent, Record: []byte("record"), Resources: p.prepared[agent].Resources}
+}
+
+func (p *player) update(task, agent, state string, options map[string]string) TaskUpdated {
+	parsed, ok := ParseTaskState("TASK_" + state)
+	if !ok {
+		p.t.Fatalf("%q is no task state", state)
+	}
+	return TaskUpdated{Status: TaskStatus{
+		Task: api.TaskID(task), Agent: api.AgentID(agent), State: parsed, Reason: options["reason"],
+		Message: options["message"], UUID: []byte(options["uuid"]),
+	}}
+}
