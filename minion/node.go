@@ -223,7 +223,7 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 	return err
 }
 
-// cleanUpProxy removes the service rules, as the stock program does.
+// cleanUpProxy removes the service rules, as the stock program does, and what it leaves for a kubelet.
 func (n *node) cleanUpProxy(ctx context.Context) error {
 	cleaner, err := newChild(n.sandboxLog("proxy"), append(n.settings.proxyArgs(), "--cleanup"))
 	if err != nil {
@@ -232,5 +232,5 @@ func (n *node) cleanUpProxy(ctx context.Context) error {
 	if err := cleaner.run(ctx); err != nil {
 		return fmt.Errorf("cannot remove the service rules: %w", err)
 	}
-	return nil
+	return network.RemoveEmptyFirewall()
 }

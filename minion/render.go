@@ -72,6 +72,7 @@ func (s settings) kubelet() ([]byte, error) {
 		ClusterDNS:               s.cluster.ClusterDNS,
 		KubeReserved:             s.reserved,
 		FailSwapOn:               ptr(false), // a Mesos agent's machine may have swap
+		MakeIPTablesUtilChains:   ptr(false), // they guard what kube-proxy is told not to open, and nobody would remove them
 	}
 	s.security(&cfg)
 	s.resources(&cfg)

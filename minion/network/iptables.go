@@ -3,13 +3,14 @@ package network
 import (
 	"errors"
 	"fmt"
+	"slices"
+
+	"github.com/coreos/go-iptables/iptables"
 )
 
 // IPTables is what this package needs of github.com/coreos/go-iptables. ClearChain also makes the chain.
 type IPTables interface {
 	ClearChain(table, chain string) error
-	ChainExists(table, chain string) (bool, error)
-	Append(table, chain string, rule ...string) error
 	Insert(table, chain string, position int, rule ...string) error
 	DeleteIfExists(table, chain string, rule ...string) error
 	ClearAndDeleteChain(table, chain string) error
@@ -30,8 +31,8 @@ func (p Plan) applyChain(ipt IPTables, chain Chain) error {
 	if err := ipt.ClearChain(chain.Table, chain.Name); err != nil {
 		return err
 	}
-	for _, rule := range chain.Rules {
-		if err := ipt.Append(chain.Table, chain.Name, rule...); err != nil {
+	for i, rule := range chain.Rules {
+		if err := ipt.Insert(chain.Table, chain.Name, i+1, rule...); err != nil {
 			return err
 		}
 	}
@@ -41,12 +42,12 @@ func (p Plan) applyChain(ipt IPTables, chain Chain) error {
 	return ipt.Insert(chain.Table, chain.Parent, 1, p.jump(chain)...)
 }
 
-// remove takes away what apply made. It goes on after an error, and returns all of them.
+// remove takes away what apply made, or a part of it. It goes on after an error, and returns all of them.
 func (p Plan) remove(ipt IPTables) error {
 	var problems []error
 	for _, chain := range p.Rules() {
-		exists, err := ipt.ChainExists(chain.Table, chain.Name)
-		if err == nil && exists { // without its target a jump cannot be named, nor be there
+		err := ipt.ClearChain(chain.Table, chain.Name) // a jump can be named only while its target exists
+		if err == nil {
 			err = errors.Join(
 				ipt.DeleteIfExists(chain.Table, chain.Parent, p.jump(chain)...),
 				ipt.ClearAndDeleteChain(chain.Table, chain.Name))
@@ -56,4 +57,37 @@ func (p Plan) remove(ipt IPTables) error {
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// firewallChain is made by kube-proxy for a kubelet to fill, and left by kube-proxy's own cleanup for that reason.
+const firewallChain = "KUBE-FIREWALL"
+
+// RemoveEmptyFirewall removes that chain, IPv4 and IPv6, unless somebody has put a rule into it. Call it when no kube-proxy
+// runs on the machine any more.
+func RemoveEmptyFirewall() error {
+	var problems []error
+	for _, protocol := range []iptables.Protocol{iptables.ProtocolIPv4, iptables.ProtocolIPv6} {
+		if err := removeEmptyFirewall(protocol); err != nil {
+			problems = append(problems, fmt.Errorf("cannot remove iptables chain %s: %w", firewallChain, err))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+func removeEmptyFirewall(protocol iptables.Protocol) error {
+	ipt, err := iptables.New(iptables.IPFamily(protocol), iptables.Timeout(5))
+	if err != nil {
+		return err
+	}
+	chains, err := ipt.ListChains("filter")
+	if err != nil || !slices.Contains(chains, firewallChain) {
+		return err
+	}
+	if rules, err := ipt.List("filter", firewallChain); err != nil || len(rules) > 1 { // the first line is the chain itself
+		return err
+	}
+	return errors.Join(
+		ipt.DeleteIfExists("filter", "INPUT", "-j", firewallChain),
+		ipt.DeleteIfExists("filter", "OUTPUT", "-j", firewallChain),
+		ipt.DeleteChain("filter", firewallChain))
 }

@@ -29,11 +29,6 @@ func (f *fakeIPTables) ClearChain(table, chain string) error {
 	return nil
 }
 
-func (f *fakeIPTables) ChainExists(table, chain string) (bool, error) {
-	_, ok := f.chains[table+"/"+chain]
-	return ok, nil
-}
-
 func (f *fakeIPTables) check(table, chain string, rule []string) error {
 	if _, ok := f.chains[table+"/"+chain]; !ok {
 		return fmt.Errorf("no chain %s in table %s", chain, table)
@@ -43,10 +38,6 @@ func (f *fakeIPTables) check(table, chain string, rule []string) error {
 		return fmt.Errorf("no chain %s in table %s", target, table)
 	}
 	return nil
-}
-
-func (f *fakeIPTables) Append(table, chain string, rule ...string) error {
-	return f.Insert(table, chain, len(f.chains[table+"/"+chain])+1, rule...)
 }
 
 func (f *fakeIPTables) Insert(table, chain string, position int, rule ...string) error {
@@ -85,10 +76,16 @@ func (f *fakeIPTables) List(table, chain string) ([]string, error) {
 	return append([]string{"chain"}, f.chains[table+"/"+chain]...), nil
 }
 
-// listing is an IPTables whose rules can be counted; List's first line is the chain itself.
+func (f *fakeIPTables) ChainExists(table, chain string) (bool, error) {
+	_, ok := f.chains[table+"/"+chain]
+	return ok, nil
+}
+
+// listing is an IPTables that can be looked into; List's first line is the chain itself.
 type listing interface {
 	IPTables
 	List(table, chain string) ([]string, error)
+	ChainExists(table, chain string) (bool, error)
 }
 
 // inNamespace runs the rest of the test in a network namespace of its own.
@@ -133,7 +130,7 @@ func conform(t *testing.T, ipt listing) {
 	mine := Plan{Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24", ClusterCIDR: "10.244.0.0/16", BridgeFilter: true}
 	other := Plan{Cluster: "k8sm", Node: "agent-2", PodCIDR: "10.244.2.0/24", ClusterCIDR: "10.244.0.0/16"}
 	foreign := []string{"-i", "docker0", "-j", "DROP"}
-	must(t, ipt.Append("filter", "FORWARD", foreign...))
+	must(t, ipt.Insert("filter", "FORWARD", 1, foreign...))
 
 	must(t, mine.remove(ipt)) // nothing there yet
 	must(t, other.apply(ipt))
@@ -195,6 +192,25 @@ func TestAddressWithoutPodIsUnreachable(t *testing.T) {
 	must(t, plan.removeRoute())
 	if routes, err := netlink.RouteList(nil, netlink.FAMILY_V4); err != nil || len(routes) != 0 {
 		t.Errorf("left behind: %v %v", routes, err)
+	}
+}
+
+func TestFirewallChainOfTheProxyGoesUnlessItIsUsed(t *testing.T) {
+	inNamespace(t)
+	ipt, err := iptables.New()
+	must(t, err)
+	must(t, RemoveEmptyFirewall()) // there is none
+	must(t, ipt.NewChain("filter", "KUBE-FIREWALL"))
+	must(t, ipt.Append("filter", "INPUT", "-j", "KUBE-FIREWALL"))
+	must(t, ipt.Append("filter", "KUBE-FIREWALL", "-s", "192.0.2.0/24", "-j", "DROP"))
+	must(t, RemoveEmptyFirewall())
+	if exists, err := ipt.ChainExists("filter", "KUBE-FIREWALL"); !exists || err != nil {
+		t.Errorf("a chain with a rule was removed: %v", err)
+	}
+	must(t, ipt.ClearChain("filter", "KUBE-FIREWALL"))
+	must(t, RemoveEmptyFirewall())
+	if exists, err := ipt.ChainExists("filter", "KUBE-FIREWALL"); exists || err != nil {
+		t.Errorf("the empty chain is left: %v", err)
 	}
 }
 
