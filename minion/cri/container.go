@@ -3,6 +3,7 @@ package cri
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -67,7 +68,28 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 		return nil, fmt.Errorf("cannot start container %s: %w", record.Metadata.GetName(), err)
 	}
 	s.logs.keep(logTask{id: c.ID, path: record.LogPath, tty: c.Config.Tty})
+	if err := s.applyCgroup(ctx, c.ID, record.Cgroup); err != nil {
+		now := 0
+		return nil, errors.Join(fmt.Errorf("cannot limit container %s: %w", record.Metadata.GetName(), err),
+			s.docker.ContainerStop(ctx, c.ID, container.StopOptions{Timeout: &now}))
+	}
 	return &runtimeapi.StartContainerResponse{}, nil
+}
+
+// applyCgroup writes what Docker cannot set to the cgroup of a container that runs. One that ended at once needs no limit.
+func (s *Server) applyCgroup(ctx context.Context, id string, settings []cgroupSetting) error {
+	if len(settings) == 0 {
+		return nil
+	}
+	c, err := s.inspect(ctx, kindContainer, id)
+	if err != nil || !c.State.Running {
+		return err
+	}
+	err = applyCgroup(c.State.Pid, settings)
+	if err != nil && !exists(fmt.Sprintf("/proc/%d", c.State.Pid)) {
+		return nil
+	}
+	return err
 }
 
 // StopContainer asks the container to end by its stop signal and kills it after the timeout (in seconds). It succeeds
@@ -247,11 +269,16 @@ func (s *Server) UpdateContainerResources(ctx context.Context, r *runtimeapi.Upd
 	if err != nil {
 		return nil, err
 	}
-	var update container.UpdateConfig
-	if err := applyResources(&update.Resources, r.GetLinux()); err != nil {
+	settings, err := cgroupSettings(r.GetLinux(), s.host.cgroup2)
+	if err != nil {
 		return nil, err
 	}
+	var update container.UpdateConfig
+	applyResources(&update.Resources, r.GetLinux())
 	if _, err := s.docker.ContainerUpdate(ctx, c.ID, update); err != nil {
+		return nil, fmt.Errorf("cannot change the container's resources: %w", err)
+	}
+	if err := s.applyCgroup(ctx, c.ID, settings); err != nil {
 		return nil, fmt.Errorf("cannot change the container's resources: %w", err)
 	}
 	return &runtimeapi.UpdateContainerResourcesResponse{}, nil

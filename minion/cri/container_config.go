@@ -45,9 +45,7 @@ func (p containerPlan) translate() (*container.Config, *container.HostConfig, er
 		OomScoreAdj: p.host.oomScore(linux.GetResources().GetOomScoreAdj()),
 		Runtime:     p.sandbox.Handler,
 	}
-	if err := applyResources(&hc.Resources, linux.GetResources()); err != nil {
-		return nil, nil, err
-	}
+	applyResources(&hc.Resources, linux.GetResources())
 	hc.CgroupParent = p.host.cgroupParent(p.parent)
 	for _, d := range p.config.GetDevices() {
 		hc.Devices = append(hc.Devices, container.DeviceMapping{
@@ -71,6 +69,10 @@ func (p containerPlan) process() (*container.Config, error) {
 	}
 	if config.GetLogPath() != "" && p.logDir != "" {
 		record.LogPath = filepath.Join(p.logDir, config.GetLogPath())
+	}
+	var err error
+	if record.Cgroup, err = cgroupSettings(config.GetLinux().GetResources(), p.host.cgroup2); err != nil {
+		return nil, err
 	}
 	labels, err := p.owner.labels(kindContainer, config.GetLabels(), record)
 	if err != nil {

@@ -23,6 +23,7 @@ type host struct {
 	negativeOOMScore bool
 	appArmor         bool
 	systemdCgroups   bool // the Engine makes cgroups through systemd
+	cgroup2          bool // cgroup v2 and nothing else
 	// devices are the host's, for a privileged container on a host where Docker's own --privileged fails.
 	devices []container.DeviceMapping
 }

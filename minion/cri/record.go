@@ -41,6 +41,8 @@ type containerRecord struct {
 	Mounts      []*runtimeapi.Mount           `json:"mounts,omitempty"`
 	// LogPath is the absolute path of the log in CRI's format; empty if no one wants one.
 	LogPath string `json:"logPath,omitempty"`
+	// Cgroup is what is to be written to its cgroup once it runs.
+	Cgroup []cgroupSetting `json:"cgroup,omitempty"`
 }
 
 // owner is whose containers a server may touch.

@@ -152,7 +152,7 @@ func applyPrivileged(hc *container.HostConfig, h host) {
 		hc.Privileged = true
 		return
 	}
-	hc.CapAdd = slices.Clone(h.capabilities)
+	hc.CapAdd, hc.CapDrop = capabilities(&runtimeapi.Capability{AddCapabilities: []string{"ALL"}}, h)
 	hc.SecurityOpt = []string{"seccomp=unconfined", "label=disable"}
 	if h.appArmor {
 		hc.SecurityOpt = append(hc.SecurityOpt, "apparmor=unconfined")
@@ -198,23 +198,14 @@ func applyNamespaces(hc *container.HostConfig, n *runtimeapi.NamespaceOption, sa
 	return nil
 }
 
-// applyResources fills in the cgroup limits (https://docs.docker.com/engine/containers/resource_constraints/).
-func applyResources(r *container.Resources, wanted *runtimeapi.LinuxContainerResources) error {
-	for _, limit := range wanted.GetHugepageLimits() {
-		if limit.GetLimit() > 0 {
-			return refuse("%d bytes of huge pages of %s are asked for, and Docker cannot limit them", limit.GetLimit(), limit.GetPageSize())
-		}
-	}
-	if len(wanted.GetUnified()) > 0 {
-		return refuse("cgroup v2 values are asked for by name (unified), and Docker cannot set them")
-	}
+// applyResources fills in the cgroup limits that Docker knows; cgroupSettings has the others (https://docs.docker.com/engine/containers/resource_constraints/).
+func applyResources(r *container.Resources, wanted *runtimeapi.LinuxContainerResources) {
 	r.CPUShares, r.CPUPeriod, r.CPUQuota = wanted.GetCpuShares(), wanted.GetCpuPeriod(), wanted.GetCpuQuota()
 	r.CpusetCpus, r.CpusetMems = wanted.GetCpusetCpus(), wanted.GetCpusetMems()
 	r.Memory, r.MemorySwap = wanted.GetMemoryLimitInBytes(), wanted.GetMemorySwapLimitInBytes()
 	if r.MemorySwap == 0 {
 		r.MemorySwap = r.Memory // no swap on top of the limit, where Docker's default doubles it
 	}
-	return nil
 }
 
 // cgroupParent is the pod's cgroup in the form that the Engine's cgroup driver wants.

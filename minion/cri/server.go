@@ -117,7 +117,7 @@ func (s *Server) inspectEngine(ctx context.Context) error {
 			info.ServerVersion, s.cfg.DockerHost, got, minimumAPI)
 	}
 	s.dockerRoot = info.DockerRootDir
-	s.host.systemdCgroups = info.CgroupDriver == "systemd"
+	s.host.systemdCgroups, s.host.cgroup2 = info.CgroupDriver == "systemd", info.CgroupVersion == "2"
 	return nil
 }
 

@@ -242,7 +242,7 @@ func TestPortForwardReachesThePodsLoopback(t *testing.T) {
 	n := newNode(t)
 	config := n.podConfig("forward")
 	pod := n.runPod(t, config)
-	id := n.runContainer(t, pod, config, shell("main", "while true; do echo hello from the pod | busybox nc -l -p 8080 -s 127.0.0.1; done"))
+	id := n.runContainer(t, pod, config, shell("main", "while true; do echo hello from the pod | /bin/busybox nc -l -p 8080; done"))
 	eventually(t, "the pod listens", func() bool {
 		r, err := n.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"/bin/busybox", "netstat", "-ltn"}})
 		return err == nil && strings.Contains(string(r.Stdout), ":8080")

@@ -1,0 +1,95 @@
+package cri
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// cgroupRoot is where the kernel's cgroup hierarchies are mounted (cgroups(7)).
+const cgroupRoot = "/sys/fs/cgroup"
+
+// cgroupSetting is a limit that Docker's API has no field for, and that is written to the container's cgroup itself.
+type cgroupSetting struct {
+	File  string `json:"file"`
+	Value string `json:"value"`
+}
+
+// cgroupSettings returns what is to be written, sorted by file: limits on huge pages, and values that the kubelet names
+// by their cgroup v2 file, such as memory.oom.group.
+func cgroupSettings(wanted *runtimeapi.LinuxContainerResources, v2 bool) ([]cgroupSetting, error) {
+	var settings []cgroupSetting
+	for _, limit := range wanted.GetHugepageLimits() {
+		file := "hugetlb." + limit.GetPageSize() + ".limit_in_bytes"
+		if v2 {
+			file = "hugetlb." + limit.GetPageSize() + ".max"
+		}
+		settings = append(settings, cgroupSetting{file, fmt.Sprint(limit.GetLimit())})
+	}
+	for file, value := range wanted.GetUnified() {
+		if !v2 {
+			return nil, refuse("the cgroup v2 value %s is asked for, and this host has cgroup v1", file)
+		}
+		if filepath.Base(file) != file {
+			return nil, refuse("the cgroup v2 value %q is no file's name", file)
+		}
+		settings = append(settings, cgroupSetting{file, value})
+	}
+	slices.SortFunc(settings, func(a, b cgroupSetting) int { return strings.Compare(a.File, b.File) })
+	return settings, nil
+}
+
+// applyCgroup writes the settings to the cgroup of the process. A controller that this host does not have is left out if
+// nothing is to be had from it: the kubelet asks for no huge pages where there are none.
+func applyCgroup(pid int, settings []cgroupSetting) error {
+	if len(settings) == 0 {
+		return nil
+	}
+	membership, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return err
+	}
+	for _, s := range settings {
+		controller, _, _ := strings.Cut(s.File, ".")
+		path := filepath.Join(cgroupRoot, cgroupPath(string(membership), controller), s.File)
+		if s.Value == "0" && !exists(path) {
+			continue
+		}
+		if err := writeSetting(path, s.Value); err != nil {
+			return fmt.Errorf("cannot set %s to %s: %w", s.File, s.Value, err)
+		}
+	}
+	return nil
+}
+
+func writeSetting(path, value string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0) // never created: the kernel makes the files
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
+}
+
+// cgroupPath returns the controller's cgroup of a process, below the root of all hierarchies, from its /proc/PID/cgroup.
+func cgroupPath(membership, controller string) string {
+	var unified string
+	for line := range strings.Lines(membership) {
+		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(fields) != 3 {
+			continue
+		}
+		if fields[1] == "" {
+			unified = fields[2]
+		}
+		if slices.Contains(strings.Split(fields[1], ","), controller) {
+			return filepath.Join(fields[1], fields[2])
+		}
+	}
+	return unified
+}

@@ -1,0 +1,84 @@
+package cri
+
+import (
+	"testing"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/google/go-cmp/cmp"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestHostWithoutSysResourceClampsTheOOMScore(t *testing.T) {
+	for _, c := range []struct {
+		host   host
+		wanted int64
+		want   int
+	}{{fullHost, -998, -998}, {limitedHost, -998, 0}, {limitedHost, 1000, 1000}} {
+		if got := c.host.oomScore(c.wanted); got != c.want {
+			t.Errorf("oomScore(%d) = %d; want %d", c.wanted, got, c.want)
+		}
+	}
+}
+
+func TestHostSaysOnceWhatItCannotGive(t *testing.T) {
+	if got := fullHost.limits(); got != "" {
+		t.Errorf("a host that can give all says %q", got)
+	}
+	if diff := cmp.Diff([]string{"SYS_RESOURCE", "MKNOD"}, limitedHost.missing); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestFamilyIsDescendantsAndSession(t *testing.T) {
+	var all []processStat
+	for _, line := range []string{
+		"1 (init) S 0 1 1 0", "10 (sh) S 1 10 10 0", "11 (a) b) S 10 10 10 0", "12 (new session) S 11 12 12 0",
+		"13 (orphan) S 1 10 10 0", "20 (other) S 1 20 20 0",
+	} {
+		p, ok := parseStat(line)
+		if !ok {
+			t.Fatalf("cannot parse %q", line)
+		}
+		all = append(all, p)
+	}
+	if diff := cmp.Diff([]int{10, 11, 12, 13}, family(10, all)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestCgroupOfAProcessIsFoundInBothVersions(t *testing.T) {
+	const v1 = "12:hugetlb:/docker/x\n3:cpu,cpuacct:/docker/y\n0::/unified\n"
+	for controller, want := range map[string]string{"hugetlb": "hugetlb/docker/x", "cpu": "cpu,cpuacct/docker/y", "memory": "/unified"} {
+		if got := cgroupPath(v1, controller); got != want {
+			t.Errorf("cgroup of %s: %q; want %q", controller, got, want)
+		}
+	}
+	settings, err := cgroupSettings(&runtimeapi.LinuxContainerResources{Unified: map[string]string{"memory.oom.group": "1"},
+		HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB", Limit: 4 << 20}}}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]cgroupSetting{{"hugetlb.2MB.max", "4194304"}, {"memory.oom.group", "1"}}, settings); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWorkingSetLeavesOutWhatCanBeDropped(t *testing.T) {
+	for name, key := range map[string]string{"cgroup v1": "total_inactive_file", "cgroup v2": "inactive_file"} {
+		usage := memoryUsage(container.StatsResponse{MemoryStats: container.MemoryStats{
+			Usage: 100, Limit: 1000, Stats: map[string]uint64{key: 30}}})
+		if usage.WorkingSetBytes.Value != 70 || usage.AvailableBytes.GetValue() != 930 {
+			t.Errorf("%s: %v", name, usage)
+		}
+	}
+}
+
+func TestRegistryCredentialsAreRead(t *testing.T) {
+	user, password, err := decodeAuth("bWU6c2VjOnJldA==")
+	if err != nil || user != "me" || password != "sec:ret" {
+		t.Errorf("decodeAuth returned %q, %q, %v", user, password, err)
+	}
+	if _, _, err := decodeAuth("!"); err == nil {
+		t.Error("credentials that are no base64 are taken")
+	}
+}
