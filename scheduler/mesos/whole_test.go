@@ -1,0 +1,338 @@
+package mesos_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	mesosapi "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/encoding/codecs"
+	"github.com/mesos/mesos-go/api/v1/lib/executor"
+	"github.com/mesos/mesos-go/api/v1/lib/executor/calls"
+	"github.com/mesos/mesos-go/api/v1/lib/httpcli"
+	"github.com/mesos/mesos-go/api/v1/lib/httpcli/httpexec"
+	"github.com/spf13/pflag"
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/fake"
+	k8stesting "k8s.io/client-go/testing"
+
+	"github.com/google/uuid"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/contrib/localmesos"
+	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/kube"
+	"github.com/k8sm/k8sm/scheduler/mesos"
+)
+
+// TestMain lets this binary be the minion that the scheduler has launched: an executor that says of each task that it
+// runs, until it is told to end it.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "minion" {
+		if err := minion(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func minion(ctx context.Context) error {
+	client := httpcli.New(
+		httpcli.Endpoint("http://"+os.Getenv("MESOS_AGENT_ENDPOINT")+"/api/v1/executor"),
+		httpcli.Codec(codecs.ByMediaType[codecs.MediaTypeProtobuf]),
+	)
+	identify := executor.CallOptions{
+		calls.Framework(os.Getenv("MESOS_FRAMEWORK_ID")), calls.Executor(os.Getenv("MESOS_EXECUTOR_ID")),
+	}
+	sender := httpexec.NewSender(client.Send)
+	say := func(task mesosapi.TaskID, state mesosapi.TaskState) error {
+		id, source := uuid.New(), mesosapi.SOURCE_EXECUTOR
+		_, err := sender.Send(ctx, calls.NonStreaming(calls.Update(mesosapi.TaskStatus{
+			TaskID: task, State: &state, UUID: id[:], Source: &source,
+		}).With(identify...)))
+		return err
+	}
+	stream, err := sender.Send(ctx, calls.NonStreaming(calls.Subscribe(nil, nil).With(identify...)))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	for {
+		var e executor.Event
+		if err := stream.Decode(&e); err != nil {
+			return err
+		}
+		switch e.GetType() {
+		case executor.Event_LAUNCH:
+			if err := say(e.Launch.Task.TaskID, mesosapi.TASK_STARTING); err != nil {
+				return err
+			}
+			if err := say(e.Launch.Task.TaskID, mesosapi.TASK_RUNNING); err != nil {
+				return err
+			}
+		case executor.Event_KILL:
+			if err := say(e.Kill.TaskID, mesosapi.TASK_KILLED); err != nil {
+				return err
+			}
+		case executor.Event_SHUTDOWN:
+			return nil
+		}
+	}
+}
+
+// memory is a Store that forgets when the process ends.
+type memory struct {
+	mu        sync.Mutex // guards what follows
+	framework api.FrameworkID
+	records   map[api.AgentID][]byte
+}
+
+func (m *memory) Lead(context.Context, string) (<-chan struct{}, error) {
+	return make(chan struct{}), nil
+}
+
+func (m *memory) FrameworkID(context.Context) (api.FrameworkID, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.framework, nil
+}
+
+func (m *memory) ReplaceFrameworkID(_ context.Context, old, new api.FrameworkID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.framework != old {
+		return fmt.Errorf("the framework id is %q, not %q", m.framework, old)
+	}
+	m.framework = new
+	return nil
+}
+
+func (m *memory) Executor(_ context.Context, agent api.AgentID) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.records[agent], nil
+}
+
+func (m *memory) PutExecutor(_ context.Context, agent api.AgentID, record []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.records[agent] = record
+	return nil
+}
+
+func (m *memory) DeleteExecutor(_ context.Context, agent api.AgentID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.records, agent)
+	return nil
+}
+
+// newAPI returns an API server's fake that binds pods as the real one does.
+func newAPI() *fake.Clientset {
+	client := fake.NewSimpleClientset()
+	client.PrependReactor("create", "pods", func(action k8stesting.Action) (bool, runtime.Object, error) {
+		if action.GetSubresource() != "binding" {
+			return false, nil, nil
+		}
+		binding := action.(k8stesting.CreateAction).GetObject().(*v1.Binding)
+		object, err := client.Tracker().Get(v1.SchemeGroupVersion.WithResource("pods"), action.GetNamespace(), binding.Name)
+		if err != nil {
+			return true, nil, err
+		}
+		pod := object.(*v1.Pod).DeepCopy()
+		if pod.Spec.NodeName != "" || pod.UID != binding.UID {
+			return true, nil, apierrors.NewConflict(v1.Resource("pods"), pod.Name, fmt.Errorf("is bound to %q", pod.Spec.NodeName))
+		}
+		pod.Spec.NodeName, pod.Annotations = binding.Target.Name, binding.Annotations
+		return true, binding, client.Tracker().Update(v1.SchemeGroupVersion.WithResource("pods"), pod, pod.Namespace)
+	})
+	return client
+}
+
+type cluster struct {
+	t      *testing.T
+	mesos  *localmesos.Cluster
+	client kubernetes.Interface
+	store  *memory
+}
+
+func newCluster(t *testing.T, agents int) *cluster {
+	var cfg localmesos.Config
+	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
+	cfg.Agents, cfg.Port, cfg.WorkDir, cfg.Hostname = agents, 0, t.TempDir(), "laptop"
+	cfg.Resources, cfg.Attributes = "cpus:4;mem:4096;disk:10000;ports:[31000-32000]", "rack:r1"
+	cfg.AllocationInterval = 50 * time.Millisecond
+	local, err := localmesos.Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(local.Stop)
+	return &cluster{t: t, mesos: local, client: newAPI(), store: &memory{records: map[api.AgentID][]byte{}}}
+}
+
+// schedule starts a scheduler and returns what stops it.
+func (c *cluster) schedule() (stop func()) {
+	var cfg scheduler.Config
+	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
+	cfg.Identity, cfg.Cluster, cfg.APIServer, cfg.CA = "test", "test", "https://127.0.0.1:6443", []byte("pem")
+	cfg.OfferTTL, cfg.RefuseIdle = 2*time.Second, time.Hour
+	var mesosConfig mesos.Config
+	mesosConfig.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
+	mesosConfig.Masters = []string{c.mesos.MasterAddr()}
+	master, err := mesos.New(mesosConfig)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	kubernetes := kube.New(c.client)
+	ctx, cancel := context.WithCancel(c.t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- scheduler.Run(ctx, cfg, scheduler.Parts{
+			Master: master, Cluster: kubernetes, Store: c.store, Tokens: kubernetes, Codec: mesos.Codec{},
+		})
+	}()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-ended; err != nil {
+				c.t.Errorf("the scheduler ended: %v", err)
+			}
+		})
+	}
+	c.t.Cleanup(stop)
+	return stop
+}
+
+func (c *cluster) createPod(name string, cpus string) {
+	c.t.Helper()
+	pod := &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID("uid-" + name)},
+		Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Resources: v1.ResourceRequirements{
+			Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse(cpus)},
+		}}}},
+	}
+	if _, err := c.client.CoreV1().Pods("default").Create(c.t.Context(), pod, metav1.CreateOptions{}); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// wait looks at a pod until what is awaited is true.
+func (c *cluster) wait(name, what string, awaited func(*v1.Pod) bool) *v1.Pod {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		pod, err := c.client.CoreV1().Pods("default").Get(ctx, name, metav1.GetOptions{})
+		if err == nil && awaited(pod) {
+			return pod
+		}
+		select {
+		case <-ctx.Done():
+			c.t.Fatalf("pod %s: waited in vain for: %s; it is %+v", name, what, pod)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func bound(pod *v1.Pod) bool { return pod.Spec.NodeName != "" }
+
+func hasTask(id string) func(*v1.Pod) bool {
+	return func(pod *v1.Pod) bool { return pod.Annotations[api.AnnotationTaskID] == id }
+}
+
+func TestPodIsBoundThroughARealMasterAndNodesAppear(t *testing.T) {
+	c := newCluster(t, 2)
+	c.schedule()
+	c.createPod("web", "500m")
+	pod := c.wait("web", "a node", bound)
+	if !hasTask("uid-web.1")(pod) || pod.Annotations[api.AnnotationAgentID] == "" {
+		t.Errorf("annotations %v", pod.Annotations)
+	}
+	node, err := c.client.CoreV1().Nodes().Get(t.Context(), pod.Spec.NodeName, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if agent, _ := api.AgentOfProviderID(node.Spec.ProviderID); string(agent) != pod.Annotations[api.AnnotationAgentID] {
+		t.Errorf("node %s has provider id %s", node.Name, node.Spec.ProviderID)
+	}
+	if got := node.Status.Allocatable.Cpu().String(); got != "3900m" || node.Labels["k8sm.io/attribute-rack"] != "r1" {
+		t.Errorf("allocatable cpu %s, labels %v", got, node.Labels)
+	}
+	secrets, err := c.client.CoreV1().Secrets("kube-system").List(t.Context(), metav1.ListOptions{LabelSelector: api.LabelNode + "=" + node.Name})
+	if err != nil || len(secrets.Items) != 1 {
+		t.Errorf("bootstrap tokens of the node: %d, %v", len(secrets.Items), err)
+	}
+}
+
+func TestPodThatComesLateIsNotKeptWaitingByTheLongFilter(t *testing.T) {
+	c := newCluster(t, 1)
+	c.schedule()
+	c.createPod("first", "1")
+	c.wait("first", "a node", bound)
+	c.createPod("big", "100")
+	c.wait("big", "to be told why it waits", func(pod *v1.Pod) bool {
+		return len(pod.Status.Conditions) == 1 && pod.Status.Conditions[0].Reason == v1.PodReasonUnschedulable
+	})
+	c.createPod("second", "1")
+	c.wait("second", "a node", bound)
+}
+
+func TestExecutorThatDiesIsReplacedOnItsAgentForTheSamePods(t *testing.T) {
+	c := newCluster(t, 2)
+	c.schedule()
+	c.createPod("web", "500m")
+	pod := c.wait("web", "a node", bound)
+	for i, id := range c.mesos.AgentIDs() {
+		if string(id) == pod.Annotations[api.AnnotationAgentID] {
+			if err := c.mesos.KillExecutor(i, c.store.framework, api.MinionExecutorID); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	again := c.wait("web", "its second task", hasTask("uid-web.2"))
+	if again.Spec.NodeName != pod.Spec.NodeName {
+		t.Errorf("it went from %s to %s", pod.Spec.NodeName, again.Spec.NodeName)
+	}
+}
+
+func TestSchedulerThatIsRestartedFindsItsPodsAndGoesOn(t *testing.T) {
+	c := newCluster(t, 1)
+	stop := c.schedule()
+	c.createPod("web", "500m")
+	c.wait("web", "a node", bound)
+	framework := c.store.framework
+	stop()
+	c.schedule()
+	c.createPod("next", "500m")
+	c.wait("next", "a node", bound)
+	c.wait("web", "its first task still", hasTask("uid-web.1"))
+	if c.store.framework != framework {
+		t.Errorf("framework %s became %s", framework, c.store.framework)
+	}
+}
+
+func TestMasterThatIsRestartedKeepsThePods(t *testing.T) {
+	c := newCluster(t, 1)
+	c.schedule()
+	c.createPod("web", "500m")
+	c.wait("web", "a node", bound)
+	c.mesos.KillMaster()
+	if err := c.mesos.RestartMaster(); err != nil {
+		t.Fatal(err)
+	}
+	c.createPod("next", "500m")
+	c.wait("next", "a node", bound)
+	c.wait("web", "its first task still", hasTask("uid-web.1"))
+}
