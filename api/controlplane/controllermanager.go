@@ -49,8 +49,10 @@ func (c Config) controllerManagerFlags() flags {
 	several := len(c.EtcdServers) > 0
 	return flags{
 		"kubeconfig": d.ControllerManagerKubeconfig(), "secure-port": "0", "profiling": "false",
-		"leader-elect":        strconv.FormatBool(several),
-		"feature-gates":       "ControllerManagerReleaseLeaderElectionLockOnExit=" + strconv.FormatBool(several),
+		"leader-elect":  strconv.FormatBool(several),
+		"feature-gates": "ControllerManagerReleaseLeaderElectionLockOnExit=" + strconv.FormatBool(several),
+		// Each controller gets a token at the start, all by one client; at the default rate this takes five seconds.
+		"kube-api-qps": "100", "kube-api-burst": "200",
 		"allocate-node-cidrs": "true", "cluster-cidr": c.ClusterCIDR, "service-cluster-ip-range": c.ServiceCIDR,
 
 		"controllers":                     "*,bootstrap-signer-controller,token-cleaner-controller",

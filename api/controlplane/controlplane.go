@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -85,7 +86,10 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := c.validate(); err != nil {
 		return err
 	}
-	unlock, err := c.StateDir.Lock()
+	if c, err = c.absolute(); err != nil {
+		return err
+	}
+	unlock, err := c.StateDir.Lock("control-plane")
 	if err != nil {
 		return err
 	}
@@ -98,49 +102,44 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := c.StateDir.Prepare(c.pkiSpec(p, time.Now())); err != nil {
 		return err
 	}
-	return c.runEtcd(ctx, p)
+	err = c.runEtcd(ctx, p)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil // stopped while it was still starting
+	}
+	return err
 }
 
 // runEtcd is the lowest layer; the others end before it does.
 func (c Config) runEtcd(ctx context.Context, p *ports) error {
-	access := statedir.Etcd{Endpoints: c.EtcdServers, CAFile: c.EtcdCAFile, CertFile: c.EtcdCertFile, KeyFile: c.EtcdKeyFile}
-	ask := access
-	failed := make(<-chan error)
-	if len(c.EtcdServers) == 0 {
-		e, err := startEtcd(ctx, c.StateDir, p.etcd)
-		if err != nil {
+	if len(c.EtcdServers) > 0 {
+		existing := statedir.Etcd{
+			Endpoints: c.EtcdServers, CAFile: c.EtcdCAFile, CertFile: c.EtcdCertFile, KeyFile: c.EtcdKeyFile,
+		}
+		if err := reachable(ctx, existing); err != nil {
 			return err
 		}
-		defer e.Close()
-		failed = e.Err()
-		access = embeddedEtcd(c.StateDir, p.etcd)
-		ask = access
-		ask.CertFile, ask.KeyFile = c.StateDir.Pair(statedir.APIServerEtcdClient)
+		if err := c.StateDir.WriteEtcd(existing); err != nil {
+			return err
+		}
+		return c.runAPIServer(ctx, p, existing)
 	}
-	if err := c.StateDir.WriteEtcd(access); err != nil {
+	embedded, err := startEtcd(ctx, c.StateDir, p.etcd)
+	if err != nil {
 		return err
 	}
-	watched := start(ctx, func(ctx context.Context) error {
-		select {
-		case <-ctx.Done():
-			return nil
-		case err := <-failed:
-			return fmt.Errorf("etcd stopped: %w", err)
-		}
+	access := embeddedEtcd(c.StateDir, p.etcd)
+	if err := c.StateDir.WriteEtcd(access); err != nil {
+		embedded.Close()
+		return err
+	}
+	access.CertFile, access.KeyFile = c.StateDir.Pair(statedir.APIServerEtcdClient)
+	return whileRunning(ctx, start(ctx, embedded.run), func(ctx context.Context) error {
+		return c.runAPIServer(ctx, p, access)
 	})
-	return whileRunning(ctx, watched, func(ctx context.Context) error { return c.runAPIServer(ctx, p, ask) })
 }
 
 // runAPIServer runs the API server and, once it is ready, all that are its clients.
 func (c Config) runAPIServer(ctx context.Context, p *ports, etcd statedir.Etcd) error {
-	run, err := c.apiServer(p.api, etcd)
-	if err != nil {
-		return err
-	}
-	return whileRunning(ctx, start(ctx, run), func(ctx context.Context) error { return c.runClients(ctx, p) })
-}
-
-func (c Config) runClients(ctx context.Context, p *ports) error {
 	admin, err := clientcmd.BuildConfigFromFlags("", c.StateDir.AdminKubeconfig())
 	if err != nil {
 		return fmt.Errorf("cannot read the administrator's kubeconfig: %w", err)
@@ -149,9 +148,27 @@ func (c Config) runClients(ctx context.Context, p *ports) error {
 	if err != nil {
 		return fmt.Errorf("cannot make a client of the API server: %w", err)
 	}
-	if err := waitReady(ctx, client); err != nil {
+	run, err := c.apiServer(p.api, etcd)
+	if err != nil {
 		return err
 	}
+	s := start(ctx, run)
+	return whileRunning(ctx, s, func(ctx context.Context) error {
+		// kube-apiserver ends the whole process if it is stopped before it is ready.
+		patient, cancel := s.outlive(ctx, startGrace)
+		defer cancel()
+		if err := waitReady(patient, client); err != nil || ctx.Err() != nil {
+			return err
+		}
+		return c.runClients(ctx, client, c.serverURL(p))
+	})
+}
+
+// startGrace is how long an API server that is to stop is given to become ready first.
+const startGrace = 20 * time.Second
+
+// runClients runs the clients of a ready API server.
+func (c Config) runClients(ctx context.Context, client kubernetes.Interface, url string) error {
 	manage, err := c.controllerManager()
 	if err != nil {
 		return err
@@ -162,9 +179,9 @@ func (c Config) runClients(ctx context.Context, p *ports) error {
 			if err := applyAddOns(ctx, client, c.minionConfig()); err != nil {
 				return err
 			}
-			logrus.WithField("url", c.serverURL(p)).Info("the control plane is ready")
+			logrus.WithField("url", url).Info("the control plane is ready")
 			if c.Ready != nil {
-				c.Ready(c.serverURL(p))
+				c.Ready(url)
 			}
 			<-ctx.Done()
 			return nil
@@ -174,6 +191,9 @@ func (c Config) runClients(ctx context.Context, p *ports) error {
 
 // validate finds what would otherwise show only after parts have started.
 func (c Config) validate() error {
+	if c.StateDir == "" {
+		return errors.New("cannot run without a state directory: give --state-dir")
+	}
 	for flag, address := range map[string]string{"bind-address": c.BindAddress, "advertise-address": c.advertised()} {
 		if net.ParseIP(address) == nil {
 			return fmt.Errorf("cannot use --%s=%s: not an IP address", flag, address)
@@ -191,6 +211,23 @@ func (c Config) validate() error {
 		return errors.New("cannot use --etcd-cafile, --etcd-certfile or --etcd-keyfile without --etcd-servers")
 	}
 	return nil
+}
+
+// absolute makes the paths good for programs that are started elsewhere: some are recorded in the state directory.
+func (c Config) absolute() (Config, error) {
+	dir := string(c.StateDir)
+	for _, path := range []*string{&dir, &c.EtcdCAFile, &c.EtcdCertFile, &c.EtcdKeyFile} {
+		if *path == "" {
+			continue
+		}
+		full, err := filepath.Abs(*path)
+		if err != nil {
+			return c, fmt.Errorf("cannot find %s: %w", *path, err)
+		}
+		*path = full
+	}
+	c.StateDir = statedir.Dir(dir)
+	return c, nil
 }
 
 func (c Config) advertised() string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -16,7 +17,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spf13/pflag"
+	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -24,9 +27,12 @@ import (
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
-// childDir, in the environment, makes this test binary run a control plane instead of tests, because the stock programs
+// childDir, set in the environment, makes this test binary run a control plane instead of tests, because the stock programs
 // can be started once in a process only, and because a test is to kill one.
-const childDir = "K8SM_TEST_STATE_DIR"
+const (
+	childDir  = "K8SM_TEST_STATE_DIR"
+	childEtcd = "K8SM_TEST_ETCD_SERVERS" // its --etcd-servers
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
@@ -40,6 +46,9 @@ func runChild(dir statedir.Dir) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	c := defaults(dir)
+	if servers := os.Getenv(childEtcd); servers != "" {
+		c.EtcdServers = []string{servers}
+	}
 	c.Ready = func(url string) { fmt.Println("ready", url) }
 	if err := Run(ctx, c); err != nil {
 		fmt.Println("failed", err)
@@ -51,24 +60,34 @@ func runChild(dir statedir.Dir) int {
 
 // defaults is a configuration as by flags, on free ports.
 func defaults(dir statedir.Dir) Config {
-	var c Config
-	c.AddFlags(pflag.NewFlagSet("", pflag.ContinueOnError))
-	c.StateDir, c.SecurePort, c.EtcdPort = dir, 0, 0
-	return c
+	c, _ := withFlags(dir)
+	c.SecurePort, c.EtcdPort = 0, 0
+	return *c
 }
 
 // child is a control plane in a process of its own.
 type child struct {
 	cmd   *exec.Cmd
 	lines chan string
-	url   string
 }
 
 // startChild returns when the control plane in the directory is ready.
-func startChild(t *testing.T, dir statedir.Dir) *child {
+func startChild(t *testing.T, dir statedir.Dir, env ...string) *child {
+	t.Helper()
+	begin := time.Now()
+	c := launch(t, dir, env...)
+	if line := c.next(t); !strings.HasPrefix(line, "ready https://127.0.0.1:") {
+		t.Fatalf("the control plane said %q", line)
+	}
+	t.Logf("ready after %v with %s resident", time.Since(begin).Round(10*time.Millisecond), resident(c.cmd.Process.Pid))
+	return c
+}
+
+// launch returns when the process has started. The process is gone when the test ends.
+func launch(t *testing.T, dir statedir.Dir, env ...string) *child {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childDir+"="+string(dir))
+	cmd.Env = append(append(os.Environ(), childDir+"="+string(dir)), env...)
 	log, err := os.OpenFile(filepath.Join(string(dir), "child.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +97,6 @@ func startChild(t *testing.T, dir statedir.Dir) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
-	begin := time.Now()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -98,12 +116,6 @@ func startChild(t *testing.T, dir statedir.Dir) *child {
 			t.Logf("the control plane's log ends with\n%s", data[max(0, len(data)-8000):])
 		}
 	})
-	url, ok := strings.CutPrefix(c.next(t), "ready ")
-	if !ok {
-		t.Fatalf("the control plane did not become ready")
-	}
-	c.url = url
-	t.Logf("ready after %v with %s resident", time.Since(begin).Round(10*time.Millisecond), resident(cmd.Process.Pid))
 	return c
 }
 
@@ -218,12 +230,12 @@ func TestControlPlane(t *testing.T) {
 
 	t.Run("a second control plane on the directory is refused", func(t *testing.T) {
 		err := Run(t.Context(), defaults(dir))
-		if err == nil || !strings.Contains(err.Error(), "another control plane uses it") {
+		if err == nil || !strings.Contains(err.Error(), "already; stop that one") {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("all is there again after a crash and after a stop", func(t *testing.T) {
-		before := mark(t, dir, admin)
+		before := mark(t, dir)
 		running.kill(t)
 		running = startChild(t, dir)
 		checkMark(t, dir, before)
@@ -232,4 +244,52 @@ func TestControlPlane(t *testing.T) {
 		checkMark(t, dir, before)
 		running.stop(t)
 	})
+}
+
+func TestExistingEtcdIsUsedAndShared(t *testing.T) {
+	existing := embed.NewConfig()
+	existing.Dir = t.TempDir()
+	existing.ListenPeerUrls = nil
+	existing.ListenClientUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
+	existing.AdvertiseClientUrls = existing.ListenClientUrls
+	existing.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	e, err := embed.StartEtcd(existing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	<-e.Server.ReadyNotify()
+	endpoint := "http://" + e.Clients[0].Addr().String()
+
+	dir := statedir.Dir(t.TempDir())
+	running := startChild(t, dir, childEtcd+"="+endpoint)
+	testPodCIDR(t, clientOf(t, adminConfig(t, dir))) // so there is a controller manager that leads
+	got, err := dir.Etcd()
+	if diff := cmp.Diff(statedir.Etcd{Endpoints: []string{endpoint}}, got); err != nil || diff != "" {
+		t.Errorf("recorded etcd: %v (-want +got):\n%s", err, diff)
+	}
+	if _, err := os.Stat(dir.EtcdData()); !os.IsNotExist(err) {
+		t.Errorf("an embedded etcd was started too: %v", err)
+	}
+	running.stop(t)
+}
+
+func TestUnreachableEtcdIsOneClearError(t *testing.T) {
+	c := defaults(statedir.Dir(t.TempDir()))
+	c.EtcdServers = []string{"http://127.0.0.1:1"}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := Run(ctx, c); err == nil || !strings.HasPrefix(err.Error(), "cannot reach etcd at http://127.0.0.1:1") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestStopWhileStartingIsNoError(t *testing.T) {
+	dir := statedir.Dir(t.TempDir())
+	starting := launch(t, dir)
+	eventually(t, func(context.Context) string { // etcd runs, and the API server is about to
+		_, err := dir.Etcd()
+		return problemOf(err)
+	})
+	starting.stop(t)
 }

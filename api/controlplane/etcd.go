@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
+	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -61,6 +62,19 @@ func etcdConfig(dir statedir.Dir, port int, log *zap.Logger) *embed.Config {
 	return c
 }
 
+// run waits until ctx is done, and then stops etcd and waits for it.
+func (s *etcdServer) run(ctx context.Context) error {
+	defer s.Close()
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-s.Err():
+		return fmt.Errorf("etcd stopped: %w", err)
+	case <-s.Server.StopNotify():
+		return errors.New("etcd stopped by itself")
+	}
+}
+
 // Close stops etcd and waits for it. What etcd then says about closed listeners is no error.
 func (s *etcdServer) Close() {
 	s.logged.SetLevel(zap.FatalLevel)
@@ -75,4 +89,15 @@ func embeddedEtcd(dir statedir.Dir, port int) statedir.Etcd {
 		CertFile:  dir.EtcdClientCert(),
 		KeyFile:   dir.EtcdClientKey(),
 	}
+}
+
+// reachable returns an error unless an existing etcd answers. kube-apiserver would only try again and again.
+func reachable(ctx context.Context, e statedir.Etcd) error {
+	s, err := state.Open(ctx, state.Config{
+		Endpoints: e.Endpoints, CAFile: e.CAFile, CertFile: e.CertFile, KeyFile: e.KeyFile, Name: "k8sm",
+	})
+	if err != nil {
+		return err
+	}
+	return s.Close()
 }

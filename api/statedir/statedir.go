@@ -9,9 +9,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -113,24 +115,35 @@ func (d Dir) Etcd() (Etcd, error) {
 	return e, nil
 }
 
-// Lock makes the directory and takes it for this process until unlock is called or the process ends. It does not wait:
-// a directory that another control plane uses is an error.
-func (d Dir) Lock() (unlock func() error, err error) {
+// Lock makes the directory and takes the role in it for this process until unlock is called or the process ends. It does
+// not wait: a role that another process has is an error that names the process.
+func (d Dir) Lock(role string) (unlock func() error, err error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the state directory: %w", err)
 	}
-	f, err := os.OpenFile(d.path("lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(d.path(role+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock the state directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		closeErr := f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = errors.New("another control plane uses it; stop that one or give another --state-dir")
-		}
-		return nil, errors.Join(fmt.Errorf("cannot lock the state directory %s: %w", string(d), err), closeErr)
+	if err := lockFile(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot run %s in %s: %w", role, string(d), err), f.Close())
 	}
 	return f.Close, nil
+}
+
+// lockFile takes the file and leaves this process's id in it.
+func lockFile(f *os.File) error {
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		owner, _ := io.ReadAll(f)
+		return fmt.Errorf("process %s runs it there already; stop that one or give another --state-dir", owner)
+	} else if err != nil {
+		return err
+	}
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
+	return err
 }
 
 // writeFile replaces the file at once, so that neither a reader nor a crash ever sees half of it.

@@ -227,17 +227,17 @@ func TestEtcdIsFoundWhereItWasRecorded(t *testing.T) {
 
 func TestOnlyOneControlPlaneUsesADirectory(t *testing.T) {
 	d := Dir(filepath.Join(t.TempDir(), "state"))
-	unlock, err := d.Lock()
+	unlock, err := d.Lock("up")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Lock(); err == nil || !strings.Contains(err.Error(), "another control plane uses it") {
+	if _, err := d.Lock("up"); err == nil || !strings.Contains(err.Error(), "already") {
 		t.Errorf("got %v", err)
 	}
 	if err := unlock(); err != nil {
 		t.Fatal(err)
 	}
-	unlock, err = d.Lock()
+	unlock, err = d.Lock("up")
 	if err != nil {
 		t.Fatalf("after unlock: %v", err)
 	}

@@ -1,0 +1,203 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+
+	"github.com/k8sm/k8sm/api/statedir"
+)
+
+// effect is all that a configuration leads to.
+type effect struct {
+	apiServer, controllerManager flags
+	names                        []string
+	minions                      any
+}
+
+// effectOf applies the configuration without starting anything.
+func effectOf(t *testing.T, c Config) effect {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	etcd := statedir.Etcd{Endpoints: c.EtcdServers, CAFile: c.EtcdCAFile, CertFile: c.EtcdCertFile, KeyFile: c.EtcdKeyFile}
+	return effect{
+		apiServer:         c.apiServerFlags(etcd),
+		controllerManager: c.controllerManagerFlags(),
+		names:             c.pkiSpec(&ports{api: l}, time.Now()).ServerNames,
+		minions:           c.minionConfig(),
+	}
+}
+
+// The ports' effect is seen by TestUsedPortIsOneClearErrorBeforeAnythingStarts.
+func TestEveryFlagHasAnEffect(t *testing.T) {
+	usual := effectOf(t, defaults("/s"))
+	minions := func(e effect) bool { return !cmp.Equal(usual.minions, e.minions) }
+	has := func(program func(effect) flags, flag, value string) func(effect) bool {
+		return func(e effect) bool { return program(e)[flag] == value }
+	}
+	api := func(e effect) flags { return e.apiServer }
+	manager := func(e effect) flags { return e.controllerManager }
+	type test struct {
+		value string
+		shows func(effect) bool
+	}
+	tests := map[string]test{
+		"bind-address":             {"127.0.0.9", has(api, "bind-address", "127.0.0.9")},
+		"advertise-address":        {"10.0.0.9", func(e effect) bool { return slices.Contains(e.names, "10.0.0.9") }},
+		"etcd-servers":             {"http://e:1", has(api, "etcd-servers", "http://e:1")},
+		"etcd-cafile":              {"/ca", has(api, "etcd-cafile", "/ca")},
+		"etcd-certfile":            {"/cert", has(api, "etcd-certfile", "/cert")},
+		"etcd-keyfile":             {"/key", has(api, "etcd-keyfile", "/key")},
+		"service-cluster-ip-range": {"10.9.0.0/16", func(e effect) bool { return slices.Contains(e.names, "10.9.0.1") }},
+		"cluster-cidr":             {"10.8.0.0/16", has(manager, "cluster-cidr", "10.8.0.0/16")},
+		"cluster-domain":           {"x.y", has(api, "service-account-issuer", "https://kubernetes.default.svc.x.y")},
+		"cluster-dns":              {"10.96.0.10", minions},
+		"node-root-dir":            {"/r", minions},
+		"docker-host":              {"unix:///d", minions},
+	}
+	_, all := withFlags("/s")
+	all.VisitAll(func(f *pflag.Flag) {
+		if f.Name == "secure-port" || f.Name == "etcd-port" {
+			return
+		}
+		test, ok := tests[f.Name]
+		if !ok {
+			t.Errorf("--%s has no test of its effect", f.Name)
+			return
+		}
+		c, fs := withFlags("/s")
+		if err := fs.Set(f.Name, test.value); err != nil {
+			t.Fatal(err)
+		}
+		if !test.shows(effectOf(t, *c)) {
+			t.Errorf("--%s=%s has no effect", f.Name, test.value)
+		}
+		if test.shows(usual) {
+			t.Errorf("the effect of --%s is there without it", f.Name)
+		}
+	})
+}
+
+// withFlags is a configuration with its flags at their defaults.
+func withFlags(dir statedir.Dir) (*Config, *pflag.FlagSet) {
+	c := &Config{StateDir: dir}
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	c.AddFlags(fs)
+	return c, fs
+}
+
+func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
+	for want, spoil := range map[string]func(*Config){
+		"--state-dir":                          func(c *Config) { c.StateDir = "" },
+		"--bind-address=here":                  func(c *Config) { c.BindAddress = "here" },
+		"--advertise-address=there":            func(c *Config) { c.AdvertiseAddress = "there" },
+		"give --advertise-address":             func(c *Config) { c.BindAddress = "0.0.0.0" },
+		"--service-cluster-ip-range=10.96.0.0": func(c *Config) { c.ServiceCIDR = "10.96.0.0" },
+		"--cluster-cidr=":                      func(c *Config) { c.ClusterCIDR = "" },
+		"without --etcd-servers":               func(c *Config) { c.EtcdCertFile = "cert" },
+	} {
+		c := defaults("/s")
+		spoil(&c)
+		if err := c.validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error with %q", err, want)
+		}
+	}
+	c := defaults("/s")
+	if err := c.validate(); err != nil {
+		t.Errorf("the defaults: %v", err)
+	}
+}
+
+func TestPathsAreMadeAbsolute(t *testing.T) {
+	c := defaults("here")
+	c.EtcdCAFile = "ca"
+	c, err := c.absolute()
+	if err != nil || !filepath.IsAbs(string(c.StateDir)) || !filepath.IsAbs(c.EtcdCAFile) || c.EtcdKeyFile != "" {
+		t.Errorf("got %q, %q, %q, %v", c.StateDir, c.EtcdCAFile, c.EtcdKeyFile, err)
+	}
+}
+
+func TestLoopbackIsNotPutBehindAService(t *testing.T) {
+	c := defaults("/s")
+	if got := c.apiServerFlags(statedir.Etcd{})["endpoint-reconciler-type"]; got != "none" {
+		t.Errorf("on loopback: got %q", got)
+	}
+	c.AdvertiseAddress = "10.0.0.9"
+	if got := c.apiServerFlags(statedir.Etcd{})["endpoint-reconciler-type"]; got != "" {
+		t.Errorf("on a real address: got %q", got)
+	}
+}
+
+func TestControllerManagersElectALeaderOnlyWhenThereMayBeSeveral(t *testing.T) {
+	c := defaults("/s")
+	if got := c.controllerManagerFlags()["leader-elect"]; got != "false" {
+		t.Errorf("with the embedded etcd: %s", got)
+	}
+	c.EtcdServers = []string{"http://e:1"}
+	if got := c.controllerManagerFlags()["leader-elect"]; got != "true" {
+		t.Errorf("with an etcd of its own: %s", got)
+	}
+}
+
+func TestLayersStopFromTheTop(t *testing.T) {
+	var order []string
+	layer := func(name string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			<-ctx.Done()
+			order = append(order, name)
+			return nil
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	err := whileRunning(ctx, start(ctx, layer("lower")), func(ctx context.Context) error {
+		return whileRunning(ctx, start(ctx, layer("upper")), func(ctx context.Context) error {
+			cancel()
+			<-ctx.Done()
+			order = append(order, "body")
+			return nil
+		})
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([]string{"body", "upper", "lower"}, order); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestFailureOfALayerStopsWhatStandsOnIt(t *testing.T) {
+	broken := errors.New("broken")
+	for name, end := range map[string]error{"with an error": broken, "without a word": nil} {
+		err := whileRunning(t.Context(), start(t.Context(), func(context.Context) error { return end }),
+			func(ctx context.Context) error {
+				<-ctx.Done()
+				return ctx.Err()
+			})
+		if want := map[bool]error{true: broken, false: errEnded}[end != nil]; !errors.Is(err, want) {
+			t.Errorf("%s: got %v, want %v", name, err, want)
+		}
+	}
+}
+
+func TestAddOnsHaveNamesOfTheirOwn(t *testing.T) {
+	seen := map[string]bool{}
+	for _, o := range rbac() {
+		key := strings.Join([]string{kindOf(o), o.GetNamespace(), o.GetName()}, " ")
+		if seen[key] {
+			t.Errorf("%s is there twice, and one would undo the other", key)
+		}
+		seen[key] = true
+	}
+}
