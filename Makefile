@@ -1,7 +1,12 @@
 # k8sm: Kubernetes as an Apache Mesos framework. `make` alone shows the targets.
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X github.com/k8sm/k8sm/api.Version=$(VERSION)
+# Stock Kubernetes tells its version only if the link says it; without that a node shows v0.0.0.
+KUBERNETES_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" { print $$2; exit }' go.mod)
+LDFLAGS := -s -w -X github.com/k8sm/k8sm/api.Version=$(VERSION) \
+	-X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSION) \
+	-X k8s.io/component-base/version.gitMajor=$(word 1,$(subst ., ,$(KUBERNETES_VERSION:v%=%))) \
+	-X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(KUBERNETES_VERSION)))
 BUILD   := build
 PAUSE   := minion/cri/embedded/pause
 # Static programs; tests use the same flags, so that Kubernetes is compiled once and not twice.

@@ -1,0 +1,514 @@
+// Command km is k8sm: every role of a cluster in one binary, a command a role. This file reads command lines, sets up
+// logging and puts the parts together; it is the only place that knows all of them, and it knows nothing else.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/bombsimon/logrusr/v4"
+	"github.com/docker/docker/client"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.etcd.io/etcd/api/v3/version"
+	"gopkg.in/natefinch/lumberjack.v2"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/component-base/cli"
+	"k8s.io/klog/v2"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/controlplane"
+	"github.com/k8sm/k8sm/api/state"
+	"github.com/k8sm/k8sm/api/statedir"
+	"github.com/k8sm/k8sm/contrib/clients"
+	"github.com/k8sm/k8sm/contrib/engine"
+	"github.com/k8sm/k8sm/contrib/localmesos"
+	"github.com/k8sm/k8sm/contrib/up"
+	"github.com/k8sm/k8sm/minion"
+	"github.com/k8sm/k8sm/minion/kubelet"
+	"github.com/k8sm/k8sm/minion/proxy"
+	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/kube"
+	"github.com/k8sm/k8sm/scheduler/mesos"
+)
+
+func main() {
+	// The stock programs set up signals, logs and their flushing themselves, in the way of stock programs.
+	if len(os.Args) > 1 && (os.Args[1] == "kubelet" || os.Args[1] == "proxy") {
+		os.Exit(cli.Run(rootCommand()))
+	}
+	if err := rootCommand().Execute(); err != nil {
+		fmt.Fprintf(os.Stderr, "km: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// common is what the flags before a command say.
+type common struct {
+	stateDir string
+	logLevel string
+}
+
+func (c *common) dir() statedir.Dir { return statedir.Dir(c.stateDir) }
+
+func rootCommand() *cobra.Command {
+	var c common
+	root := &cobra.Command{
+		Use:   "km",
+		Short: "Kubernetes as an Apache Mesos framework",
+		Long: `km runs current, unmodified Kubernetes as an Apache Mesos framework: every pod is a Mesos task, and every Mesos
+agent that sends an offer becomes a node. All roles of a cluster are in this one program, a command a role.
+
+To try it on this machine, as root: km up`,
+		SilenceUsage:     true,
+		SilenceErrors:    true,
+		TraverseChildren: true, // kubectl's and etcdctl's flags are theirs, so ours stand before the command
+	}
+	root.PersistentFlags().StringVar(&c.stateDir, "state-dir", "/var/lib/k8sm", "`directory` of the cluster's certificates, kubeconfigs and data")
+	root.PersistentFlags().StringVar(&c.logLevel, "log-level", "info", "what to log: debug, info, warn or error")
+	root.AddGroup(&cobra.Group{ID: "use", Title: "Use a cluster:"}, &cobra.Group{ID: "run", Title: "Run the parts of a cluster:"},
+		&cobra.Group{ID: "node", Title: "Run on a node; the Mesos agent and the minion start these:"})
+	kubelet, proxy := kubelet.NewCommand(context.Background()), proxy.NewCommand()
+	kubelet.Short, proxy.Short = "Stock kubelet", "Stock kube-proxy"
+	// Some stock package adds a --version to every command of the process; ours is a command.
+	if flag := pflag.CommandLine.Lookup("version"); flag != nil {
+		flag.Hidden = true
+	}
+	for group, commands := range map[string][]*cobra.Command{
+		"use":  {upCommand(&c), kubectlCommand(&c), etcdctlCommand(&c)},
+		"run":  {apiserverCommand(&c), schedulerCommand(&c), localMesosCommand(&c)},
+		"node": {minionCommand(&c), kubelet, proxy},
+	} {
+		for _, command := range commands {
+			command.GroupID = group
+			root.AddCommand(command)
+		}
+	}
+	root.AddCommand(versionCommand())
+	return root
+}
+
+// serve runs a role until it ends or a person or Mesos wants it to end. A second signal ends the program at once.
+func serve(c *common, role func(ctx context.Context) error) error {
+	level, err := logrus.ParseLevel(c.logLevel)
+	if err != nil {
+		return fmt.Errorf("--log-level=%s: give debug, info, warn or error", c.logLevel)
+	}
+	logrus.SetLevel(level)
+	logrus.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
+	klog.SetLogger(logrusr.New(logrus.StandardLogger()))
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	if err := role(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the versions of km and of what is in it", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			fmt.Fprintf(cmd.OutOrStdout(), "km %s\nKubernetes %s\netcd %s\n%s %s/%s\n",
+				api.Version, api.KubernetesVersion, version.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		},
+	}
+}
+
+func kubectlCommand(c *common) *cobra.Command {
+	return &cobra.Command{
+		Use: "kubectl", Short: "Stock kubectl, as this cluster's administrator", DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error { return clients.Kubectl(c.dir(), args) },
+	}
+}
+
+func etcdctlCommand(c *common) *cobra.Command {
+	return &cobra.Command{
+		Use: "etcdctl", Short: "Stock etcdctl, with the address and certificates of this cluster's etcd", DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error { return clients.Etcdctl(c.dir(), args) },
+	}
+}
+
+func apiserverCommand(c *common) *cobra.Command {
+	var cfg controlplane.Config
+	cmd := &cobra.Command{
+		Use: "apiserver", Short: "Run etcd, kube-apiserver and kube-controller-manager", Args: cobra.NoArgs,
+		Long: `Runs the control plane in one process: an etcd (or, with --etcd-servers, none), the stock kube-apiserver and the stock
+kube-controller-manager. Certificates and kubeconfigs are made in --state-dir at the first start; km scheduler, km kubectl and
+km etcdctl with the same --state-dir find everything there.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg.StateDir = c.dir()
+			cfg.Ready = func(url string) { logrus.WithField("url", url).Info("the control plane is ready") }
+			return serve(c, func(ctx context.Context) error { return controlplane.Run(ctx, cfg) })
+		},
+	}
+	cfg.AddFlags(cmd.Flags())
+	return cmd
+}
+
+func localMesosCommand(c *common) *cobra.Command {
+	var cfg localmesos.Config
+	cmd := &cobra.Command{
+		Use: "local-mesos", Short: "Run a Mesos master and agents for a laptop and for tests", Args: cobra.NoArgs,
+		Long: `Runs a Mesos master and its agents in one process, on loopback: the v1 scheduler, executor and operator APIs as a real Mesos
+answers them, with executors as real processes. It is for trying things; it has no authentication and no isolation. Flags
+have the names and the syntax of Mesos's own. Ctrl-C ends the executors too.`,
+		RunE: func(*cobra.Command, []string) error {
+			return serve(c, func(ctx context.Context) error { return localmesos.Run(ctx, cfg) })
+		},
+	}
+	cfg.AddFlags(cmd.Flags())
+	return cmd
+}
+
+func minionCommand(c *common) *cobra.Command {
+	var cfg minion.Config
+	cmd := &cobra.Command{
+		Use: "minion", Short: "Run the Mesos executor that makes its agent's machine a node", Args: cobra.NoArgs,
+		Long: `Is started by a Mesos agent as the executor of k8sm's tasks, and by nobody else: it wants the environment that an agent gives.
+It starts and watches the stock kubelet and kube-proxy and serves the kubelet's runtime interface over Docker Engine.`,
+		RunE: func(*cobra.Command, []string) error {
+			return serve(c, func(ctx context.Context) error { return minion.Run(ctx, cfg) })
+		},
+	}
+	cfg.AddFlags(cmd.Flags())
+	return cmd
+}
+
+// schedule is what the scheduler needs beside its own configuration.
+type schedule struct {
+	scheduler  scheduler.Config
+	mesos      mesos.Config
+	kubeconfig string
+	etcd       state.Config
+}
+
+func (s *schedule) addFlags(fs *pflag.FlagSet) {
+	s.scheduler.AddFlags(fs)
+	s.mesos.AddFlags(fs)
+	fs.StringVar(&s.etcd.Name, "name", "k8sm", "name of the cluster: several can share an etcd and the agents")
+}
+
+func schedulerCommand(c *common) *cobra.Command {
+	var s schedule
+	cmd := &cobra.Command{
+		Use: "scheduler", Short: "Run the Mesos framework that schedules pods", Args: cobra.NoArgs,
+		Long: `Subscribes to a Mesos master as a framework, makes each agent that sends an offer a node, and launches each pending pod as a
+task. Any number of schedulers may run; one of them leads. It finds the control plane through --state-dir, where km apiserver
+left its kubeconfig and etcd's address, unless the flags say otherwise.`,
+		RunE: func(*cobra.Command, []string) error {
+			return serve(c, func(ctx context.Context) error { return s.run(ctx, c.dir()) })
+		},
+	}
+	s.addFlags(cmd.Flags())
+	cmd.Flags().StringVar(&s.kubeconfig, "kubeconfig", "", "`file` that says where the API server is and who calls it (default: the state directory's)")
+	cmd.Flags().StringSliceVar(&s.etcd.Endpoints, "etcd-servers", nil, "URLs of etcd (default: as the state directory says)")
+	cmd.Flags().StringVar(&s.etcd.CAFile, "etcd-cafile", "", "with --etcd-servers: authority of etcd's certificate")
+	cmd.Flags().StringVar(&s.etcd.CertFile, "etcd-certfile", "", "with --etcd-servers: client certificate")
+	cmd.Flags().StringVar(&s.etcd.KeyFile, "etcd-keyfile", "", "with --etcd-servers: key of the client certificate")
+	return cmd
+}
+
+// run schedules until ctx ends.
+func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
+	if len(s.etcd.Endpoints) == 0 {
+		etcd, err := dir.Etcd()
+		if err != nil {
+			return fmt.Errorf("%w: start a control plane with km apiserver, or give --state-dir, or --etcd-servers and --kubeconfig", err)
+		}
+		s.etcd.Endpoints, s.etcd.CAFile, s.etcd.CertFile, s.etcd.KeyFile = etcd.Endpoints, etcd.CAFile, etcd.CertFile, etcd.KeyFile
+	}
+	if s.kubeconfig == "" {
+		s.kubeconfig = dir.SchedulerKubeconfig()
+	}
+	rest, err := clientcmd.BuildConfigFromFlags("", s.kubeconfig)
+	if err != nil {
+		return fmt.Errorf("cannot read how to reach the API server: %w", err)
+	}
+	// A burst of pods is a burst of bindings; the API server has limits of its own.
+	rest.QPS, rest.Burst = 500, 1000
+	kubernetes, err := kubernetes.NewForConfig(rest)
+	if err != nil {
+		return fmt.Errorf("cannot make a client of the API server: %w", err)
+	}
+	master, err := mesos.New(s.mesos)
+	if err != nil {
+		return err
+	}
+	store, err := state.Open(ctx, s.etcd)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	if s.scheduler.Identity, err = os.Hostname(); err != nil {
+		return fmt.Errorf("cannot find this machine's name: %w", err)
+	}
+	s.scheduler.Identity += "/" + strconv.Itoa(os.Getpid())
+	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, rest.Host, rest.CAData
+	cluster := kube.New(kubernetes)
+	metrics := prometheus.NewRegistry()
+	stop, err := serveMetrics(filepath.Join(string(dir), "scheduler.sock"), metrics)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return scheduler.Run(ctx, s.scheduler, scheduler.Parts{
+		Master: master, Cluster: cluster, Store: store, Tokens: cluster, Codec: mesos.Codec{}, Metrics: metrics,
+	})
+}
+
+// serveMetrics serves /metrics on a Unix socket that only this user may open: who may ask is the file system's to say.
+func serveMetrics(socket string, metrics *prometheus.Registry) (stop func(), err error) {
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("cannot serve metrics: %w", err)
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, fmt.Errorf("cannot serve metrics: %w", err)
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			logrus.WithError(err).Warn("metrics are not served any more")
+		}
+	}()
+	return func() { server.Close(); <-done }, nil
+}
+
+// laptop is a whole cluster on one machine.
+type laptop struct {
+	plane      controlplane.Config
+	mesos      localmesos.Config
+	schedule   schedule
+	dir        statedir.Dir
+	dockerHost string
+}
+
+func upCommand(c *common) *cobra.Command {
+	var l laptop
+	cmd := &cobra.Command{
+		Use: "up", Short: "Run everything on this machine: the lightest way to try it", Args: cobra.NoArgs,
+		Long: `Brings a cluster of one node up and stays until Ctrl-C: etcd, the Kubernetes control plane, a local Mesos with one agent and
+the scheduler in this process, and a Docker Engine if none answers. Needs root. All state is in --state-dir: the next km up with
+the same one brings the same cluster back. What the parts log is in log/km.log there.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			l.dir = c.dir()
+			return serve(c, func(ctx context.Context) error { return l.run(ctx, cmd.OutOrStdout()) })
+		},
+	}
+	l.addFlags(cmd.Flags())
+	return cmd
+}
+
+// addFlags takes over the flags of the parts, less those that `km up` fills in.
+func (l *laptop) addFlags(fs *pflag.FlagSet) {
+	parts := pflag.NewFlagSet("parts", pflag.ContinueOnError)
+	l.plane.AddFlags(parts)
+	l.schedule.addFlags(parts)
+	for _, name := range []string{"bind-address", "advertise-address", "etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile",
+		"node-root-dir", "docker-host", "km-path", "mesos-master", "mesos-connect-timeout", "mesos-principal", "mesos-secret-file", "mesos-ca-file"} {
+		parts.Lookup(name).Hidden = true
+	}
+	mesosFlags := pflag.NewFlagSet("mesos", pflag.ContinueOnError)
+	l.mesos.AddFlags(mesosFlags)
+	for _, name := range []string{"resources", "attributes", "hostname"} {
+		fs.AddFlag(mesosFlags.Lookup(name))
+	}
+	port := mesosFlags.Lookup("port")
+	port.Name = "mesos-port"
+	fs.AddFlag(port)
+	parts.VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			fs.AddFlag(f)
+		}
+	})
+	fs.StringVar(&l.dockerHost, "docker-host", os.Getenv("DOCKER_HOST"), "Docker Engine to use (default: the machine's own if it answers, else one that km up starts)")
+}
+
+// run brings the cluster up, tells what to try, and takes it down when ctx ends.
+func (l *laptop) run(ctx context.Context, out io.Writer) error {
+	if os.Geteuid() != 0 {
+		return errors.New("km up makes network bridges and starts containers: run it as root")
+	}
+	unlock, err := l.dir.Lock("up")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := l.preflight(); err != nil {
+		return err
+	}
+	log := &lumberjack.Logger{Filename: filepath.Join(string(l.dir), "log", "km.log"), MaxSize: 50, MaxBackups: 3}
+	defer log.Close()
+	logrus.SetOutput(log)
+
+	context.AfterFunc(ctx, func() { fmt.Fprintln(out, "stopping the cluster; its state stays in "+string(l.dir)) })
+	return up.Run(ctx, out, []up.Part{
+		{Name: "Docker Engine", Run: l.runEngine},
+		{Name: "control plane", Run: l.runControlPlane},
+		{Name: "local Mesos", Run: l.runMesos},
+		{Name: "scheduler", Run: l.runScheduler},
+	}, func() { l.tell(out) })
+}
+
+func (l *laptop) tell(out io.Writer) {
+	km := "km"
+	if path, err := os.Executable(); err == nil {
+		km = path
+	}
+	if l.dir != "/var/lib/k8sm" {
+		km += " --state-dir " + string(l.dir)
+	}
+	fmt.Fprintf(out, `
+%s Its kubeconfig is %s
+Try, in another terminal:
+
+  %s kubectl get nodes -o wide
+  %s kubectl apply -f POD.yaml
+  %s etcdctl get --prefix /registry/minions
+
+Ctrl-C stops it; what happens is logged in %s
+
+`, up.ReadyWords, l.dir.AdminKubeconfig(), km, km, km, filepath.Join(string(l.dir), "log", "km.log"))
+}
+
+// preflight finds out what would fail later, before anything is started.
+func (l *laptop) preflight() error {
+	for flag, port := range map[string]int{"--secure-port": l.plane.SecurePort, "--etcd-port": l.plane.EtcdPort, "--mesos-port": l.mesos.Port} {
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			return fmt.Errorf("cannot listen on port %d: address already in use, or not allowed (%w); stop what uses it, or give %s", port, err, flag)
+		}
+		listener.Close()
+	}
+	return nil
+}
+
+// runEngine finds the machine's Docker Engine, or runs one below the state directory.
+func (l *laptop) runEngine(ctx context.Context, ready func(string)) error {
+	host, given := l.dockerHost, l.dockerHost != ""
+	if !given {
+		host = client.DefaultDockerHost
+	}
+	version, err := askEngine(ctx, host)
+	if err == nil {
+		l.plane.DockerHost = host
+		ready(fmt.Sprintf("%s answers at %s", version, host))
+		<-ctx.Done()
+		return nil
+	}
+	if given {
+		return fmt.Errorf("the Docker Engine at %s does not answer (%w): start it, or give --docker-host", host, err)
+	}
+	e, err := engine.Start(ctx, engine.Config{Dir: filepath.Join(string(l.dir), "engine")})
+	if err != nil {
+		return err
+	}
+	l.plane.DockerHost = e.Host()
+	ready("started for this cluster at " + e.Host())
+	<-ctx.Done()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	return e.Stop(last)
+}
+
+func askEngine(ctx context.Context, host string) (version string, err error) {
+	docker, err := client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation())
+	if err != nil {
+		return "", err
+	}
+	defer docker.Close()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	v, err := docker.ServerVersion(ctx)
+	return v.Version, err
+}
+
+func (l *laptop) runControlPlane(ctx context.Context, ready func(string)) error {
+	l.plane.StateDir = l.dir
+	l.plane.NodeRootDir = filepath.Join(string(l.dir), "nodes")
+	l.plane.Ready = func(url string) { ready("Kubernetes " + api.KubernetesVersion + " answers at " + url) }
+	return controlplane.Run(ctx, l.plane)
+}
+
+func (l *laptop) runMesos(ctx context.Context, ready func(string)) error {
+	l.mesos.WorkDir = filepath.Join(string(l.dir), "mesos")
+	cluster, err := localmesos.Start(ctx, l.mesos)
+	if err != nil {
+		return err
+	}
+	l.schedule.mesos.Masters = []string{cluster.MasterAddr()}
+	ready("the master answers at http://" + cluster.MasterAddr())
+	<-ctx.Done()
+	cluster.Stop()
+	return nil
+}
+
+// runScheduler is ready when the first node is.
+func (l *laptop) runScheduler(ctx context.Context, ready func(string)) error {
+	watching, cancel := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		if node := awaitNode(watching, l.dir.AdminKubeconfig()); node != "" {
+			ready("node " + node + " is ready")
+		}
+	}()
+	defer func() { cancel(); <-watched }()
+	return l.schedule.run(ctx, l.dir)
+}
+
+// awaitNode returns the name of the first node that is Ready, or "" when ctx ends before there is one.
+func awaitNode(ctx context.Context, kubeconfig string) string {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return ""
+	}
+	kubernetes, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return ""
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		nodes, err := kubernetes.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		for i := 0; err == nil && i < len(nodes.Items); i++ {
+			for _, condition := range nodes.Items[i].Status.Conditions {
+				if condition.Type == corev1.NodeReady && condition.Status == corev1.ConditionTrue {
+					return nodes.Items[i].Name
+				}
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ""
+		}
+	}
+}
