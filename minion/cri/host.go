@@ -15,9 +15,7 @@ import (
 
 // host is what this machine can give to containers.
 type host struct {
-	// capabilities that can be given, by name without CAP_, in the kernel's order.
-	capabilities []string
-	// missing are those that the kernel knows and the host withholds.
+	// missing are the capabilities that the kernel knows and the host withholds, by name without CAP_.
 	missing []string
 	// negativeOOMScore tells whether a process may be protected from the OOM killer, which takes CAP_SYS_RESOURCE.
 	negativeOOMScore bool
@@ -76,13 +74,11 @@ func parseCapabilities(status, lastCap string) (host, error) {
 	}
 	var h host
 	for number, name := range capabilityNames[:min(last+1, len(capabilityNames))] {
-		if set&(1<<number) != 0 {
-			h.capabilities = append(h.capabilities, name)
-		} else {
+		if set&(1<<number) == 0 {
 			h.missing = append(h.missing, name)
 		}
 	}
-	h.negativeOOMScore = slices.Contains(h.capabilities, "SYS_RESOURCE")
+	h.negativeOOMScore = !slices.Contains(h.missing, "SYS_RESOURCE")
 	return h, nil
 }
 

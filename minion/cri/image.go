@@ -59,7 +59,7 @@ func (s *Server) ImageStatus(ctx context.Context, r *runtimeapi.ImageStatusReque
 		return nil, err
 	}
 	found := s.image(i.ID, i.RepoTags, i.RepoDigests, i.Size)
-	found.Spec = &runtimeapi.ImageSpec{Image: r.GetImage().GetImage(), Annotations: r.GetImage().GetAnnotations()}
+	found.Spec = &runtimeapi.ImageSpec{Image: i.ID} // the same by whichever name it was asked for
 	if i.Config != nil {
 		found.Uid, found.Username = imageUser(i.Config.User)
 	}

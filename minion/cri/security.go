@@ -26,7 +26,7 @@ type profiles struct {
 	selinux  *runtimeapi.SELinuxOption
 }
 
-// securityOpts returns the profiles as Docker's security options; a nil profile is Docker's default.
+// securityOpts returns the profiles as Docker's security options.
 func (p profiles) securityOpts(h host) ([]string, error) {
 	var opts []string
 	if label := p.selinux; label != nil {
@@ -36,10 +36,11 @@ func (p profiles) securityOpts(h host) ([]string, error) {
 			}
 		}
 	}
-	switch p.seccomp.GetProfileType() {
-	case runtimeapi.SecurityProfile_Unconfined:
+	switch {
+	case p.seccomp == nil || p.seccomp.GetProfileType() == runtimeapi.SecurityProfile_Unconfined:
+		// CRI's default is none; the kubelet says what it wants (--seccomp-default).
 		opts = append(opts, "seccomp=unconfined")
-	case runtimeapi.SecurityProfile_Localhost:
+	case p.seccomp.GetProfileType() == runtimeapi.SecurityProfile_Localhost:
 		// The Engine's API takes the profile itself, where its command line takes a file.
 		profile, err := os.ReadFile(p.seccomp.GetLocalhostRef())
 		if err != nil {
@@ -113,27 +114,23 @@ func applySecurity(hc *container.HostConfig, sc *runtimeapi.LinuxContainerSecuri
 	return nil
 }
 
-// capabilities translates what to add and drop to what this host can give. ALL is spelled out where the host lacks one,
-// because Docker's own ALL would ask for that too and fail.
+// capabilities translates what to add and drop to what this host can give. Docker's ALL means all that the kernel knows,
+// and its default set may hold a withheld one, too; what the host withholds is dropped from both.
 func capabilities(c *runtimeapi.Capability, h host) (add, drop []string) {
 	add, drop = plainNames(c.GetAddCapabilities()), plainNames(c.GetDropCapabilities())
-	if len(h.missing) == 0 {
-		return add, drop
+	if slices.Contains(drop, "ALL") && !slices.Contains(add, "ALL") {
+		return slices.DeleteFunc(add, h.withholds), drop
 	}
-	if slices.Contains(add, "ALL") {
-		add = slices.Clone(h.capabilities)
-	}
-	if !slices.Contains(drop, "ALL") {
-		for _, name := range defaultCapabilities {
-			if slices.Contains(h.missing, name) && !slices.Contains(drop, name) {
-				drop = append(drop, name)
-			}
+	for _, name := range h.missing {
+		given := slices.Contains(add, "ALL") || slices.Contains(defaultCapabilities, name)
+		if given && !slices.Contains(drop, name) {
+			drop = append(drop, name)
 		}
 	}
-	withheld := func(name string) bool { return slices.Contains(h.missing, name) }
-	dropped := func(name string) bool { return slices.Contains(drop, name) }
-	return slices.DeleteFunc(slices.DeleteFunc(add, withheld), dropped), drop
+	return slices.DeleteFunc(add, h.withholds), drop
 }
+
+func (h host) withholds(capability string) bool { return slices.Contains(h.missing, capability) }
 
 // plainNames returns the capabilities in upper case and without CAP_.
 func plainNames(names []string) []string {
