@@ -173,8 +173,12 @@ func (t *totals) resources() offers.Resources {
 	return rs
 }
 
-// supersede forgets an older agent at the same address: it has come back as this one, without its state.
+// supersede forgets an older agent at the address of one that has no node yet: it has come back as this one, without
+// its state. Agents that have nodes may well have exchanged their ports.
 func (c *Core) supersede(now time.Time, a *agent) []Action {
+	if a.node != "" {
+		return nil
+	}
 	var acts []Action
 	for _, other := range c.agentsInOrder() {
 		if other != a && other.address == a.address {

@@ -63,7 +63,7 @@ func (c *Config) Validate() error {
 		flag string
 		ok   bool
 	}{
-		{"--offer-ttl", c.OfferTTL > 0}, {"--refuse-seconds-idle", c.RefuseIdle >= 0},
+		{"--offer-ttl", c.OfferTTL > 0}, {"--refuse-seconds-idle", c.RefuseIdle > 0},
 		{"--launch-grace-period", c.LaunchGrace > 0}, {"--agent-forget-after", c.AgentForget > 0},
 		{"--default-pod-cpus", c.DefaultPodCPUs > 0}, {"--default-pod-mem", c.DefaultPodMem > 0},
 		{"--executor-cpus", c.ExecutorCPUs > 0}, {"--executor-mem", c.ExecutorMem > 0},

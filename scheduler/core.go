@@ -53,7 +53,6 @@ type pod struct {
 	since   time.Time // when it began to wait
 	attempt int       // of its youngest task
 	task    *task     // nil while it has none
-	over    bool      // its last task ended together with it
 	backoff backoff
 	report  report
 }
@@ -87,6 +86,10 @@ func (b *backoff) fail(now time.Time) {
 	b.until = now.Add(min(time.Second<<min(b.failures, 10), time.Minute))
 	b.failures++
 }
+
+// overGrace is how long after the end of its task a pod may be shown as alive by the API. If it is so longer, the
+// executor ended the task without the pod (an agent that is shut down does that), and the pod needs another one.
+const overGrace = 10 * time.Second
 
 // settled is how long a task has to last to make earlier failures forgotten.
 const settled = time.Minute

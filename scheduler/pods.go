@@ -106,7 +106,7 @@ func (c *Core) waiting() []*pod {
 }
 
 func (c *Core) needsTask(p *pod) bool {
-	if p.task != nil || p.over || p.obj.DeletionTimestamp != nil || finished(p.obj) || len(p.obj.Spec.SchedulingGates) > 0 {
+	if p.task != nil || p.obj.DeletionTimestamp != nil || finished(p.obj) || len(p.obj.Spec.SchedulingGates) > 0 {
 		return false
 	}
 	return p.node == "" || c.agentOfNode(p.node) != nil

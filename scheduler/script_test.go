@@ -247,6 +247,9 @@ func (p *player) node(name, agent string, options map[string]string) *v1.Node {
 		Spec:   v1.NodeSpec{ProviderID: api.ProviderID(api.AgentID(agent)), Unschedulable: options["cordoned"] != ""},
 		Status: v1.NodeStatus{Conditions: []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue}}},
 	}
+	if options["port"] != "" {
+		node.Annotations[api.AnnotationAgentAddress] = "10.0.0.1:" + options["port"]
+	}
 	if options["rack"] != "" {
 		node.Labels[api.AttributeLabel("rack")] = options["rack"]
 	}

@@ -57,7 +57,7 @@ type boundFate int
 
 const (
 	boundKeep   boundFate = iota // the kubelet tells the pod's status, nothing to do
-	boundOver                    // the executor ended the task with the pod
+	boundOver                    // the executor ended the task, with the pod if the API agrees
 	boundResume                  // the executor is gone without the pod: a new task on the same agent
 	boundDoubt                   // Mesos does not know the task: as boundResume, once its agent is there
 )

@@ -124,7 +124,7 @@ func (c *Core) boundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Acti
 	return acts
 }
 
-// end forgets a task. Unless the pod is over with it, the pod needs another one, after a while if this happens often.
+// end forgets a task. Its pod, unless it is over too, needs another one, after a while if this happens often.
 func (c *Core) end(now time.Time, t *task, over bool) {
 	delete(c.tasks, t.id)
 	c.reconcile.done(t.id)
@@ -133,12 +133,14 @@ func (c *Core) end(now time.Time, t *task, over bool) {
 		return
 	}
 	p.task = nil
-	p.over = over
 	p.since = now
 	if now.Sub(t.since) >= settled {
 		p.backoff = backoff{}
 	}
 	p.backoff.fail(now)
+	if over && p.backoff.until.Before(now.Add(overGrace)) {
+		p.backoff.until = now.Add(overGrace)
+	}
 	c.revival.soon()
 }
 

@@ -1,0 +1,427 @@
+package scheduler
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+)
+
+func requests(cpu, memory, disk string) v1.ResourceRequirements {
+	list := v1.ResourceList{}
+	for name, text := range map[v1.ResourceName]string{
+		v1.ResourceCPU: cpu, v1.ResourceMemory: memory, v1.ResourceEphemeralStorage: disk,
+	} {
+		if text != "" {
+			list[name] = resource.MustParse(text)
+		}
+	}
+	return v1.ResourceRequirements{Requests: list}
+}
+
+func TestDemandIsWhatKubernetesCountsAsThePodsRequests(t *testing.T) {
+	always := v1.ContainerRestartPolicyAlways
+	for _, test := range []struct {
+		rule string
+		spec v1.PodSpec
+		want Demand
+	}{
+		{
+			"containers add up, bytes are rounded up to a thousandth of a MiB",
+			v1.PodSpec{Containers: []v1.Container{
+				{Resources: requests("250m", "64Mi", "1Gi")}, {Resources: requests("0.5", "1", "")},
+			}},
+			Demand{Scalars: [numScalars]offers.Milli{750, 64_001, 1_024_000, 0}},
+		},
+		{
+			"the biggest init container counts if it is bigger than all containers",
+			v1.PodSpec{
+				InitContainers: []v1.Container{{Resources: requests("2", "32Mi", "")}, {Resources: requests("1", "", "")}},
+				Containers:     []v1.Container{{Resources: requests("1", "64Mi", "")}},
+			},
+			Demand{Scalars: [numScalars]offers.Milli{2000, 64_000, 0, 0}},
+		},
+		{
+			"a sidecar runs beside the containers",
+			v1.PodSpec{
+				InitContainers: []v1.Container{{Resources: requests("1", "16Mi", ""), RestartPolicy: &always}},
+				Containers:     []v1.Container{{Resources: requests("1", "64Mi", "")}},
+			},
+			Demand{Scalars: [numScalars]offers.Milli{2000, 80_000, 0, 0}},
+		},
+		{
+			"overhead is added",
+			v1.PodSpec{
+				Containers: []v1.Container{{Resources: requests("1", "64Mi", "")}},
+				Overhead:   v1.ResourceList{v1.ResourceCPU: resource.MustParse("100m")},
+			},
+			Demand{Scalars: [numScalars]offers.Milli{1100, 64_000, 0, 0}},
+		},
+		{
+			"who requests nothing is charged the default",
+			v1.PodSpec{Containers: []v1.Container{{}}},
+			Demand{Scalars: [numScalars]offers.Milli{100, 64_000, 0, 0}},
+		},
+		{
+			"gpus and host ports, each port once",
+			v1.PodSpec{Containers: []v1.Container{{
+				Resources: v1.ResourceRequirements{Requests: v1.ResourceList{
+					v1.ResourceCPU: resource.MustParse("1"), v1.ResourceMemory: resource.MustParse("1Mi"), gpuResource: resource.MustParse("2"),
+				}},
+				Ports: []v1.ContainerPort{{HostPort: 53, Protocol: v1.ProtocolUDP}, {HostPort: 53, Protocol: v1.ProtocolTCP}, {ContainerPort: 80}},
+			}}},
+			Demand{Scalars: [numScalars]offers.Milli{1000, 1000, 0, 2000}, Ports: []uint64{53}},
+		},
+	} {
+		if diff := cmp.Diff(test.want, DemandOf(&v1.Pod{Spec: test.spec}, 100, 64_000)); diff != "" {
+			t.Errorf("%s: %s", test.rule, diff)
+		}
+	}
+}
+
+// roomy returns a view on which every pod passes all checks.
+func roomy() *view {
+	free := offers.Resources{
+		{Name: offers.CPUs, Scalar: 4000}, {Name: offers.Mem, Scalar: 4096_000}, {Name: offers.Disk, Scalar: 1000_000},
+		{Name: offers.Ports, Ranges: []offers.Range{{Begin: 31000, End: 32000}}},
+	}
+	a := &agent{id: "a1", hasExecutor: true, executor: executorState{record: []byte("record")}}
+	a.total.scalars = [numScalars]offers.Milli{8000, 4096_000, 1000_000, 0}
+	return &view{agent: a, free: free, offers: []api.OfferID{"o1"}, node: &v1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"disk": "ssd"}},
+		Status:     v1.NodeStatus{Conditions: []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue}}},
+	}}
+}
+
+func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
+	taint := v1.Taint{Key: "only", Value: "gpu", Effect: v1.TaintEffectNoSchedule}
+	cordoned := func(v *view) { v.node.Spec.Unschedulable = true }
+	tolerant := func(key string) func(*pod) {
+		return func(p *pod) {
+			p.obj.Spec.Tolerations = []v1.Toleration{{Key: key, Operator: v1.TolerationOpExists}}
+		}
+	}
+	for _, test := range []struct {
+		rule string
+		view func(*view)
+		pod  func(*pod)
+		want string // "" if it fits, "quiet" if it has to wait a moment
+	}{
+		{rule: "a plain pod fits"},
+		{rule: "node before resources", view: cordoned, pod: func(p *pod) { p.demand.Scalars[0] = 99_000 }, want: "is cordoned"},
+		{rule: "a toleration of cordons is heard", view: cordoned, pod: tolerant(v1.TaintNodeUnschedulable)},
+		{rule: "no node yet", view: func(v *view) { v.node = nil }, want: "quiet"},
+		{
+			rule: "node selector", pod: func(p *pod) { p.obj.Spec.NodeSelector = map[string]string{"disk": "hdd"} },
+			want: "does not match its node selector or affinity",
+		},
+		{rule: "node selector that matches", pod: func(p *pod) { p.obj.Spec.NodeSelector = map[string]string{"disk": "ssd"} }},
+		{rule: "not ready", view: func(v *view) { v.node.Status.Conditions = nil }, want: "is not ready"},
+		{rule: "not ready is tolerated", view: func(v *view) { v.node.Status.Conditions = nil }, pod: tolerant(v1.TaintNodeNotReady)},
+		{
+			rule: "taint", view: func(v *view) { v.node.Spec.Taints = []v1.Taint{taint} },
+			want: "has the taint only=gpu:NoSchedule that it does not tolerate",
+		},
+		{rule: "taint that is tolerated", view: func(v *view) { v.node.Spec.Taints = []v1.Taint{taint} }, pod: tolerant("only")},
+		{rule: "another node than the pod's", pod: func(p *pod) { p.node = "n2" }, want: "is not node n2"},
+		{rule: "a bound pod returns to a cordoned node", view: cordoned, pod: func(p *pod) { p.node = "n1" }},
+		{rule: "exactly all there is", pod: func(p *pod) { p.demand.Scalars[0] = 4000 }},
+		{
+			rule: "the executor's part is not free",
+			view: func(v *view) { v.charge = offers.Resources{{Name: offers.CPUs, Scalar: 100}} },
+			pod:  func(p *pod) { p.demand.Scalars[0] = 4000 }, want: "is busy: it has too little cpus now",
+		},
+		{rule: "more than free, not more than all", pod: func(p *pod) { p.demand.Scalars[0] = 4001 }, want: "is busy: it has too little cpus now"},
+		{rule: "more than there ever is", pod: func(p *pod) { p.demand.Scalars[0] = 8001 }, want: "has too little cpus"},
+		{rule: "gpus where there are none", pod: func(p *pod) { p.demand.Scalars[3] = 1000 }, want: "has too little gpus"},
+		{rule: "each port has to be free", pod: func(p *pod) { p.demand.Ports = []uint64{80, 31000} }, want: "lacks the host ports [80]"},
+		{rule: "both ends of a range are in it", pod: func(p *pod) { p.demand.Ports = []uint64{31000, 32000} }},
+		{
+			rule: "another version's executor", view: func(v *view) { v.stranger = "k8sm-minion.v0" },
+			want: "runs another version of our executor (k8sm-minion.v0)",
+		},
+		{rule: "a record to fetch first", view: func(v *view) { v.agent.executor.record = nil }, want: "quiet"},
+		{rule: "no offer now", view: func(v *view) { v.offers = nil }, want: "has enough but offers nothing now"},
+	} {
+		v := roomy()
+		p := &pod{obj: &v1.Pod{}, demand: Demand{Scalars: [numScalars]offers.Milli{100, 64_000, 0, 0}}}
+		if test.view != nil {
+			test.view(v)
+		}
+		if test.pod != nil {
+			test.pod(p)
+		}
+		r := v.check(p)
+		got := r.singular
+		if r.quiet {
+			got = "quiet"
+		}
+		if got != test.want {
+			t.Errorf("%s: got %q, want %q", test.rule, got, test.want)
+		}
+	}
+}
+
+func TestReportCountsAgentsByReasonAndTellsTheNumbers(t *testing.T) {
+	var s summary
+	s.add(refused{singular: "has too little cpus", plural: "have too little cpus", scalar: offers.CPUs, most: 1000})
+	s.add(refused{singular: "lacks the host ports [80]", plural: "lack the host ports [80]"})
+	s.add(refused{singular: "has too little cpus", plural: "have too little cpus", scalar: offers.CPUs, most: 3900})
+	want := "0/3 agents can run it: 2 have too little cpus (want 100, most free 3.9), 1 lacks the host ports [80]"
+	if got := s.message(Demand{Scalars: [numScalars]offers.Milli{100_000}}); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestSameReportIsRepeatedEveryFiveMinutesAndAnotherOneWithPauses(t *testing.T) {
+	var r report
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	told := 0
+	for range 3600 { // an hour of the same
+		if r.due(now, "the same") {
+			told++
+		}
+		now = now.Add(time.Second)
+	}
+	if told != 12 {
+		t.Errorf("the same was told %d times in an hour, want 12", told)
+	}
+	told = 0
+	for i := range 3600 { // an hour in which it changes every second
+		if r.due(now, strings.Repeat("x", i%2+1)) {
+			told++
+		}
+		now = now.Add(time.Second)
+	}
+	if told > 13 {
+		t.Errorf("changing messages were told %d times in an hour", told)
+	}
+}
+
+func TestEveryTaskStateHasARowAndAName(t *testing.T) {
+	for s := range numStates {
+		if parsed, ok := ParseTaskState(s.String()); !ok || parsed != s {
+			t.Errorf("%s is parsed as %v, %v", s, parsed, ok)
+		}
+		if f := fates[s]; f == (fate{}) {
+			t.Errorf("%s has no row", s)
+		} else if !f.running && f.unbound != unboundRetry {
+			t.Errorf("%s: the task has ended, but its pod does not wait again", s)
+		}
+	}
+}
+
+func TestConfigSaysWhichFlagIsWrong(t *testing.T) {
+	for _, args := range [][]string{
+		{"--offer-ttl=0s"}, {"--refuse-seconds-idle=-1s"}, {"--launch-grace-period=0s"}, {"--agent-forget-after=0s"},
+		{"--default-pod-cpus=0"}, {"--default-pod-mem=-1"}, {"--executor-cpus=0"}, {"--executor-mem=0"}, {"--km-path=km"},
+	} {
+		var cfg Config
+		fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+		cfg.AddFlags(fs)
+		if err := fs.Parse(args); err != nil {
+			t.Fatal(err)
+		}
+		flag, _, _ := strings.Cut(args[0], "=")
+		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), flag) {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+}
+
+func TestFlagsOfChargesHaveAnEffect(t *testing.T) {
+	cfg := testConfig()
+	cfg.DefaultPodCPUs, cfg.DefaultPodMem, cfg.ExecutorCPUs, cfg.ExecutorMem = 0.2, 32, 0.3, 256
+	c := NewCore(cfg)
+	now := time.Now()
+	c.Step(now, PodSeen{Pod: &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u"}}})
+	want := [numScalars]offers.Milli{200, 32_000}
+	if got := c.pods["u"].demand.Scalars; got != want {
+		t.Errorf("the pod is charged %v", got)
+	}
+	charge := c.charge(offers.Resources{{Name: offers.CPUs, Scalar: 4000}, {Name: offers.Mem, Scalar: 4096_000}})
+	if got := charge.String(); got != "cpus:0.3;mem:256" {
+		t.Errorf("the executor is charged %s", got)
+	}
+}
+
+// jsonCodec writes records that a person can read.
+type jsonCodec struct{}
+
+func (jsonCodec) EncodeExecutor(e Executor) ([]byte, error) { return json.Marshal(e) }
+
+func (jsonCodec) DecodeExecutor(record []byte) (e Executor, err error) {
+	err = json.Unmarshal(record, &e)
+	return e, err
+}
+
+// tokens counts how often each token was armed.
+type tokens map[string]int
+
+func (t tokens) Arm(_ context.Context, node, token string) (string, error) {
+	if token == "" {
+		token = "of." + node
+	}
+	t[token]++
+	return token, nil
+}
+
+// records is a Store of a leader that nobody disputes.
+type records struct {
+	byAgent map[api.AgentID][]byte
+	puts    int
+	lost    chan struct{}
+}
+
+func (r *records) Lead(context.Context, string) (<-chan struct{}, error) { return r.lost, nil }
+func (r *records) FrameworkID(context.Context) (api.FrameworkID, error)  { return "", nil }
+func (r *records) Executor(_ context.Context, agent api.AgentID) ([]byte, error) {
+	return r.byAgent[agent], nil
+}
+
+func (r *records) ReplaceFrameworkID(context.Context, api.FrameworkID, api.FrameworkID) error {
+	return errors.New("another scheduler has stored its id")
+}
+
+func (r *records) PutExecutor(_ context.Context, agent api.AgentID, record []byte) error {
+	r.byAgent[agent] = record
+	r.puts++
+	return nil
+}
+
+func (r *records) DeleteExecutor(_ context.Context, agent api.AgentID) error {
+	delete(r.byAgent, agent)
+	return nil
+}
+
+func newTestKeeper(path string) (*keeper, *records, tokens) {
+	cfg := testConfig()
+	cfg.Cluster, cfg.APIServer, cfg.CA, cfg.KMPath = "test", "https://127.0.0.1:6443", []byte("pem"), path
+	store, armed := &records{byAgent: map[api.AgentID][]byte{}}, tokens{}
+	return newKeeper(cfg, Parts{Store: store, Tokens: armed, Codec: jsonCodec{}}), store, armed
+}
+
+func prepareA1(mayReplace bool) PrepareExecutor {
+	return PrepareExecutor{
+		Framework: "fw", Agent: "a1", Node: "n1", MayReplace: mayReplace,
+		Resources: offers.Resources{{Name: offers.CPUs, Scalar: 100, Role: "*"}},
+	}
+}
+
+func TestExecutorRecordStaysTheSameAndItsTokenIsArmedAgain(t *testing.T) {
+	k, store, armed := newTestKeeper("/opt/it's/km")
+	first, err := k.prepare(t.Context(), prepareA1(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mayReplace := range []bool{true, false} {
+		again, err := k.prepare(t.Context(), prepareA1(mayReplace))
+		if err != nil || !bytes.Equal(first.Record, again.Record) {
+			t.Errorf("may replace %v: another record, %v", mayReplace, err)
+		}
+	}
+	if store.puts != 1 || armed["of.n1"] != 3 {
+		t.Errorf("stored %d times, armed %v; want 1 and 3", store.puts, armed)
+	}
+	executor, _ := jsonCodec{}.DecodeExecutor(first.Record)
+	if executor.Command != `exec '/opt/it'\''s/km' minion` {
+		t.Errorf("command %s", executor.Command)
+	}
+	bootstrap, err := api.ParseBootstrap(executor.Data)
+	want := api.Bootstrap{Cluster: "test", Node: "n1", APIServer: "https://127.0.0.1:6443", CA: []byte("pem"), Token: "of.n1"}
+	if diff := cmp.Diff(want, bootstrap); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
+}
+
+func TestChangedConfigurationWaitsUntilTheExecutorIsGone(t *testing.T) {
+	old, store, _ := newTestKeeper("/old/km")
+	first, err := old.prepare(t.Context(), prepareA1(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, _, _ := newTestKeeper("/new/km")
+	k.records = store
+	running, err := k.prepare(t.Context(), prepareA1(false))
+	if err != nil || !bytes.Equal(first.Record, running.Record) {
+		t.Errorf("the record of a running executor was changed: %v", err)
+	}
+	gone, err := k.prepare(t.Context(), prepareA1(true))
+	if err != nil || !bytes.Contains(gone.Record, []byte("/new/km")) {
+		t.Errorf("the new path is not used: %v", err)
+	}
+}
+
+func TestExecutorWhoseRecordIsLostIsNotGuessedAt(t *testing.T) {
+	k, store, _ := newTestKeeper("/km")
+	if _, err := k.prepare(t.Context(), prepareA1(false)); err == nil || store.puts != 0 {
+		t.Errorf("got %v, %d records stored", err, store.puts)
+	}
+}
+
+// parties are a Master and a Cluster that do nothing.
+type parties struct{}
+
+func (p parties) Run(ctx context.Context, sink Sink) error {
+	if err := sink(Synced{}); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (parties) Do(ClusterAction) {}
+
+type masterParty struct{ subscribed chan error }
+
+func (m masterParty) Run(ctx context.Context, _ api.FrameworkID, sink Sink) error {
+	err := sink(Subscribed{Framework: "new"})
+	m.subscribed <- err
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (masterParty) Do(MesosAction) {}
+
+func TestRunEndsAtOnceWhenTheLeadershipIsLost(t *testing.T) {
+	store := &records{byAgent: map[api.AgentID][]byte{}, lost: make(chan struct{})}
+	close(store.lost)
+	cfg := testConfig()
+	err := Run(t.Context(), cfg, Parts{
+		Master: masterParty{make(chan error, 1)}, Cluster: parties{}, Store: store, Tokens: tokens{}, Codec: jsonCodec{},
+		Metrics: prometheus.NewRegistry(),
+	})
+	if !errors.Is(err, ErrLost) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSubscriptionWhoseIdCannotBeStoredIsNotActedUpon(t *testing.T) {
+	store := &records{byAgent: map[api.AgentID][]byte{}, lost: make(chan struct{})}
+	master := masterParty{make(chan error, 1)}
+	err := Run(t.Context(), testConfig(), Parts{
+		Master: master, Cluster: parties{}, Store: store, Tokens: tokens{}, Codec: jsonCodec{},
+	})
+	if err == nil || !strings.Contains(err.Error(), "cannot store the framework id new") {
+		t.Errorf("got %v", err)
+	}
+	if <-master.subscribed == nil {
+		t.Error("the master was told that all is well")
+	}
+}
