@@ -118,7 +118,9 @@ func handle(ctx context.Context, client kubernetes.Interface, request *certifica
 }
 
 // gather fetches what Decide must know about the request.
-func gather(ctx context.Context, client kubernetes.Interface, request *certificatesv1.CertificateSigningRequest) (Facts, error) {
+func gather(
+	ctx context.Context, client kubernetes.Interface, request *certificatesv1.CertificateSigningRequest,
+) (Facts, error) {
 	facts := Facts{Request: request}
 	if id, ok := strings.CutPrefix(request.Spec.Username, bootstrapUserPrefix); ok {
 		secret, err := client.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, "bootstrap-token-"+id, metav1.GetOptions{})

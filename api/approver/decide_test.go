@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"net"
 	"net/url"
+	"slices"
 	"testing"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -45,7 +46,7 @@ func clientRequest(t *testing.T, change func(*x509.CertificateRequest)) Facts {
 			Request:    signed(t, template),
 			SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName,
 			Username:   bootstrapUserPrefix + "abcdef",
-			Usages:     []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth},
+			Usages:     slices.Clone(clientUsages),
 		},
 	}}
 }
@@ -82,65 +83,95 @@ func but(f Facts, change func(*Facts)) Facts {
 	return f
 }
 
-func TestDecide(t *testing.T) {
-	stranger := func(r *x509.CertificateRequest) { r.Subject = subject("n2") }
-	for name, test := range map[string]struct {
-		facts Facts
-		want  Verdict
-	}{
-		"a token's own node is approved":       {clientRequest(t, nil), Approve},
-		"a token for another node is denied":   {clientRequest(t, stranger), Deny},
-		"a token for no node is denied":        {but(clientRequest(t, nil), func(f *Facts) { f.TokenNode = "" }), Deny},
-		"a token for an administrator's group": {clientRequest(t, func(r *x509.CertificateRequest) { r.Subject.Organization = []string{"system:masters"} }), Deny},
-		"a token for two groups": {clientRequest(t, func(r *x509.CertificateRequest) {
-			r.Subject.Organization = []string{nodesGroup, "system:masters"}
-		}), Deny},
-		"a token for an address": {clientRequest(t, func(r *x509.CertificateRequest) { r.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 1)} }), Deny},
-		"a token for a URI":      {clientRequest(t, func(r *x509.CertificateRequest) { r.URIs = []*url.URL{{Scheme: "spiffe", Host: "x"}} }), Deny},
-		"a token for a server's usage": {but(clientRequest(t, nil), func(f *Facts) {
-			f.Request.Spec.Usages = append(f.Request.Spec.Usages, certificatesv1.UsageServerAuth)
-		}), Deny},
-		"a token for no client's usage": {but(clientRequest(t, nil), func(f *Facts) {
-			f.Request.Spec.Usages = []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature}
-		}), Deny},
-		"an RSA key's usage too": {but(clientRequest(t, nil), func(f *Facts) {
-			f.Request.Spec.Usages = append(f.Request.Spec.Usages, certificatesv1.UsageKeyEncipherment)
-		}), Approve},
-		"a token with another signer": {but(clientRequest(t, nil), func(f *Facts) {
-			f.Request.Spec.SignerName = certificatesv1.KubeAPIServerClientSignerName
-		}), Deny},
-		"a token with no request": {but(clientRequest(t, nil), func(f *Facts) { f.Request.Spec.Request = []byte("x") }), Deny},
+// decisions are what is to become of requests; the key says which rule that is.
+type decisions map[string]struct {
+	facts Facts
+	want  Verdict
+}
 
-		"a node's renewal is left to the stock approver": {but(clientRequest(t, nil), func(f *Facts) {
-			f.Request.Spec.Username = nodeUserPrefix + "n1"
-		}), Ignore},
-		"a person's request is left to administrators": {but(serving(t, nil), func(f *Facts) {
-			f.Request.Spec.Username, f.Request.Spec.Groups = "jane", nil
-		}), Ignore},
-		"a node's name without its group is left alone": {but(serving(t, nil), func(f *Facts) { f.Request.Spec.Groups = nil }), Ignore},
-
-		"a node's own addresses are approved": {serving(t, nil), Approve},
-		"a hostname from the status":          {serving(t, func(r *x509.CertificateRequest) { r.DNSNames = []string{"n1.example"} }), Approve},
-		"another node's subject":              {serving(t, stranger), Deny},
-		"a name that is not the node's (yet)": {serving(t, func(r *x509.CertificateRequest) { r.DNSNames = []string{"kubernetes"} }), Wait},
-		"an address that is not the node's (yet)": {serving(t, func(r *x509.CertificateRequest) {
-			r.IPAddresses = append(r.IPAddresses, net.IPv4(10, 0, 0, 2))
-		}), Wait},
-		"a node that does not exist (yet)": {but(serving(t, nil), func(f *Facts) { f.Node = nil }), Wait},
-		"no name at all":                   {serving(t, func(r *x509.CertificateRequest) { r.DNSNames, r.IPAddresses = nil, nil }), Deny},
-		"a mail address":                   {serving(t, func(r *x509.CertificateRequest) { r.EmailAddresses = []string{"a@b"} }), Deny},
-		"a client's usage": {but(serving(t, nil), func(f *Facts) {
-			f.Request.Spec.Usages = append(f.Request.Spec.Usages, certificatesv1.UsageClientAuth)
-		}), Deny},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got, reason := Decide(test.facts)
-			if got != test.want {
-				t.Errorf("got %s (%s), want %s", got, reason, test.want)
-			}
-			if got != Ignore && reason == "" {
-				t.Error("no reason is given")
-			}
-		})
+func (d decisions) check(t *testing.T) {
+	t.Helper()
+	for name, test := range d {
+		got, reason := Decide(test.facts)
+		if got != test.want {
+			t.Errorf("%s: got %s (%s), want %s", name, got, reason, test.want)
+		}
+		if got != Ignore && reason == "" {
+			t.Errorf("%s: no reason is given", name)
+		}
 	}
+}
+
+func TestBootstrapTokenIsForOneNodesClientCertificate(t *testing.T) {
+	with := func(change func(*x509.CertificateRequest)) Facts { return clientRequest(t, change) }
+	usages := func(change func([]certificatesv1.KeyUsage) []certificatesv1.KeyUsage) Facts {
+		return but(clientRequest(t, nil), func(f *Facts) { f.Request.Spec.Usages = change(f.Request.Spec.Usages) })
+	}
+	organizations := func(names ...string) Facts {
+		return with(func(r *x509.CertificateRequest) { r.Subject.Organization = names })
+	}
+	decisions{
+		"its own node":           {clientRequest(t, nil), Approve},
+		"another node":           {with(func(r *x509.CertificateRequest) { r.Subject = subject("n2") }), Deny},
+		"a token for no node":    {but(clientRequest(t, nil), func(f *Facts) { f.TokenNode = "" }), Deny},
+		"administrators' group":  {organizations("system:masters"), Deny},
+		"two groups":             {organizations(nodesGroup, "system:masters"), Deny},
+		"no group":               {organizations(), Deny},
+		"an address":             {with(func(r *x509.CertificateRequest) { r.IPAddresses = []net.IP{net.IPv6loopback} }), Deny},
+		"a URI":                  {with(func(r *x509.CertificateRequest) { r.URIs = []*url.URL{{Scheme: "spiffe", Host: "x"}} }), Deny},
+		"what is not a request":  {but(clientRequest(t, nil), func(f *Facts) { f.Request.Spec.Request = []byte("x") }), Deny},
+		"usages of an RSA key":   {usages(plus(certificatesv1.UsageKeyEncipherment)), Approve},
+		"usage of a server":      {usages(plus(certificatesv1.UsageServerAuth)), Deny},
+		"no usage of a client":   {usages(only(certificatesv1.UsageDigitalSignature)), Deny},
+		"no usage for signing":   {usages(only(certificatesv1.UsageClientAuth)), Deny},
+		"any client certificate": {signer(clientRequest(t, nil), certificatesv1.KubeAPIServerClientSignerName), Deny},
+		"a serving certificate":  {signer(serving(t, nil), certificatesv1.KubeletServingSignerName, "system:bootstrap:abcdef"), Deny},
+	}.check(t)
+}
+
+func TestKubeletServesUnderItsNodesNamesOnly(t *testing.T) {
+	with := func(change func(*x509.CertificateRequest)) Facts { return serving(t, change) }
+	names := func(names ...string) Facts {
+		return with(func(r *x509.CertificateRequest) { r.DNSNames = names })
+	}
+	decisions{
+		"its own names":         {serving(t, nil), Approve},
+		"a name in its status":  {names("n1.example"), Approve},
+		"no names":              {with(func(r *x509.CertificateRequest) { r.DNSNames, r.IPAddresses = nil, nil }), Deny},
+		"a name of others":      {names("n1", "kubernetes"), Wait},
+		"an address of others":  {with(func(r *x509.CertificateRequest) { r.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 2)} }), Wait},
+		"before the node":       {but(serving(t, nil), func(f *Facts) { f.Node = nil }), Wait},
+		"another node":          {with(func(r *x509.CertificateRequest) { r.Subject = subject("n2") }), Deny},
+		"a mail address":        {with(func(r *x509.CertificateRequest) { r.EmailAddresses = []string{"a@b"} }), Deny},
+		"usage of a client":     {but(serving(t, nil), func(f *Facts) { f.Request.Spec.Usages = clientUsages }), Deny},
+		"what is not a request": {but(serving(t, nil), func(f *Facts) { f.Request.Spec.Request = nil }), Deny},
+	}.check(t)
+}
+
+func TestOtherRequestsAreLeftToOthers(t *testing.T) {
+	decisions{
+		"a node renews its certificate": {signer(clientRequest(t, nil),
+			certificatesv1.KubeAPIServerClientKubeletSignerName, "system:node:n1"), Ignore},
+		"a person asks":                {signer(serving(t, nil), certificatesv1.KubeletServingSignerName, "jane"), Ignore},
+		"a node's name, not its group": {but(serving(t, nil), func(f *Facts) { f.Request.Spec.Groups = nil }), Ignore},
+	}.check(t)
+}
+
+var clientUsages = []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth}
+
+func plus(u certificatesv1.KeyUsage) func([]certificatesv1.KeyUsage) []certificatesv1.KeyUsage {
+	return func(usages []certificatesv1.KeyUsage) []certificatesv1.KeyUsage { return append(usages, u) }
+}
+
+func only(u certificatesv1.KeyUsage) func([]certificatesv1.KeyUsage) []certificatesv1.KeyUsage {
+	return func([]certificatesv1.KeyUsage) []certificatesv1.KeyUsage { return []certificatesv1.KeyUsage{u} }
+}
+
+// signer gives the request to another signer, and to another user if one is named.
+func signer(f Facts, name string, user ...string) Facts {
+	f.Request.Spec.SignerName = name
+	for _, u := range user {
+		f.Request.Spec.Username = u
+	}
+	return f
 }

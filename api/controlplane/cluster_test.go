@@ -96,13 +96,14 @@ func testBootstrap(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
 	config.BearerToken = bootstrapToken(t, clientOf(t, scheduler), "n1")
 	kubelet := clientOf(t, config)
 	eventually(t, func(ctx context.Context) string { // the token authenticator has to see the secret first
-		_, err := kubelet.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
-		return problemOf(err)
+		return problemOf(readMinionConfig(ctx, kubelet))
 	})
-	if _, err := kubelet.CoreV1().Secrets(metav1.NamespaceSystem).List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+	_, err = kubelet.CoreV1().Secrets(metav1.NamespaceSystem).List(t.Context(), metav1.ListOptions{})
+	if !apierrors.IsForbidden(err) {
 		t.Errorf("listing secrets: got %v, want forbidden", err)
 	}
-	if _, err := kubelet.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+	_, err = kubelet.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	if !apierrors.IsForbidden(err) {
 		t.Errorf("listing nodes: got %v, want forbidden", err)
 	}
 	if condition, _ := requestCertificate(t, kubelet, admin, "n2"); condition != certificatesv1.CertificateDenied {
@@ -119,12 +120,17 @@ func testBootstrap(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
 		t.Errorf("the certificate is %q's, %v", who.Status.UserInfo.Username, err)
 	}
 	node := clientOf(t, config)
-	if _, err := node.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(t.Context(), api.MinionConfigName, metav1.GetOptions{}); err != nil {
+	if err := readMinionConfig(t.Context(), node); err != nil {
 		t.Errorf("a node reads the minions' configuration: %v", err)
 	}
 	if _, err := node.CoreV1().Services("").List(t.Context(), metav1.ListOptions{}); err != nil {
 		t.Errorf("a node lists services for kube-proxy: %v", err)
 	}
+}
+
+func readMinionConfig(ctx context.Context, client kubernetes.Interface) error {
+	_, err := client.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
+	return err
 }
 
 func problemOf(err error) string {
@@ -137,7 +143,35 @@ func problemOf(err error) string {
 type identity struct{ cert, key []byte }
 
 // requestCertificate asks, as a kubelet does, for a node's client certificate, and returns what became of it.
-func requestCertificate(t *testing.T, kubelet, admin kubernetes.Interface, node string) (certificatesv1.RequestConditionType, identity) {
+func requestCertificate(
+	t *testing.T, kubelet, admin kubernetes.Interface, node string,
+) (certificatesv1.RequestConditionType, identity) {
+	t.Helper()
+	request, key := signedRequest(t, node)
+	created, err := kubelet.CertificatesV1().CertificateSigningRequests().Create(t.Context(), request, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var status certificatesv1.CertificateSigningRequestStatus
+	eventually(t, func(ctx context.Context) string {
+		r, err := admin.CertificatesV1().CertificateSigningRequests().Get(ctx, created.Name, metav1.GetOptions{})
+		if err != nil {
+			return err.Error()
+		}
+		status = r.Status
+		if len(status.Conditions) == 0 {
+			return "the request for " + node + " is not decided"
+		}
+		if status.Conditions[0].Type == certificatesv1.CertificateApproved && len(status.Certificate) == 0 {
+			return "the request for " + node + " is not signed"
+		}
+		return ""
+	})
+	return status.Conditions[0].Type, identity{cert: status.Certificate, key: key}
+}
+
+// signedRequest returns a request and the PEM of its key.
+func signedRequest(t *testing.T, node string) (*certificatesv1.CertificateSigningRequest, []byte) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -149,35 +183,18 @@ func requestCertificate(t *testing.T, kubelet, admin kubernetes.Interface, node 
 	if err != nil {
 		t.Fatal(err)
 	}
-	created, err := kubelet.CertificatesV1().CertificateSigningRequests().Create(t.Context(), &certificatesv1.CertificateSigningRequest{
+	keyPEM, err := keyutil.MarshalPrivateKeyToPEM(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &certificatesv1.CertificateSigningRequest{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "csr-"},
 		Spec: certificatesv1.CertificateSigningRequestSpec{
 			Request:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}),
 			SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName,
 			Usages:     []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageClientAuth},
 		},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var decided *certificatesv1.CertificateSigningRequest
-	eventually(t, func(ctx context.Context) string {
-		decided, err = admin.CertificatesV1().CertificateSigningRequests().Get(ctx, created.Name, metav1.GetOptions{})
-		switch {
-		case err != nil:
-			return err.Error()
-		case len(decided.Status.Conditions) == 0:
-			return "the request for " + node + " is not decided"
-		case decided.Status.Conditions[0].Type == certificatesv1.CertificateApproved && len(decided.Status.Certificate) == 0:
-			return "the request for " + node + " is not signed"
-		}
-		return ""
-	})
-	keyPEM, err := keyutil.MarshalPrivateKeyToPEM(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return decided.Status.Conditions[0].Type, identity{cert: decided.Status.Certificate, key: keyPEM}
+	}, keyPEM
 }
 
 func testPodCIDR(t *testing.T, admin kubernetes.Interface) {
@@ -208,7 +225,7 @@ func testEtcd(t *testing.T, dir statedir.Dir) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	r, err := client.Get(t.Context(), "/registry/minions/", clientv3.WithPrefix())
 	if err != nil || len(r.Kvs) != 1 {
 		t.Fatalf("got %v, %v, want one node", r, err)
@@ -222,7 +239,7 @@ func testEtcd(t *testing.T, dir statedir.Dir) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if _, err := conn.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "certificate required") {
 		t.Errorf("a client without a certificate: got %v", err)
 	}
@@ -235,27 +252,28 @@ func testScheduler(t *testing.T, dir statedir.Dir) {
 	}
 	client := clientOf(t, config)
 	for _, test := range []struct {
-		authorizationv1.ResourceAttributes
-		want bool
+		may  bool
+		what authorizationv1.ResourceAttributes
 	}{
-		{authorizationv1.ResourceAttributes{Verb: "create", Resource: "pods", Subresource: "binding", Namespace: "default"}, true},
-		{authorizationv1.ResourceAttributes{Verb: "delete", Resource: "pods", Namespace: "default"}, true},
-		{authorizationv1.ResourceAttributes{Verb: "create", Resource: "nodes"}, true},
-		{authorizationv1.ResourceAttributes{Verb: "update", Group: "coordination.k8s.io", Resource: "leases", Namespace: "kube-node-lease"}, true},
-		{authorizationv1.ResourceAttributes{Verb: "create", Resource: "pods", Namespace: "default"}, false},
-		{authorizationv1.ResourceAttributes{Verb: "get", Resource: "secrets", Namespace: "default"}, false},
-		{authorizationv1.ResourceAttributes{Verb: "list", Resource: "secrets", Namespace: "kube-system"}, false},
-		{authorizationv1.ResourceAttributes{Verb: "create", Resource: "pods", Subresource: "exec", Namespace: "default"}, false},
+		{true, authorizationv1.ResourceAttributes{Verb: "create", Resource: "pods", Subresource: "binding", Namespace: "default"}},
+		{true, authorizationv1.ResourceAttributes{Verb: "delete", Resource: "pods", Namespace: "default"}},
+		{true, authorizationv1.ResourceAttributes{Verb: "create", Resource: "nodes"}},
+		{true, authorizationv1.ResourceAttributes{
+			Verb: "update", Group: "coordination.k8s.io", Resource: "leases", Namespace: "kube-node-lease"}},
+		{false, authorizationv1.ResourceAttributes{Verb: "create", Resource: "pods", Namespace: "default"}},
+		{false, authorizationv1.ResourceAttributes{Verb: "get", Resource: "secrets", Namespace: "default"}},
+		{false, authorizationv1.ResourceAttributes{Verb: "list", Resource: "secrets", Namespace: "kube-system"}},
+		{false, authorizationv1.ResourceAttributes{Verb: "create", Resource: "pods", Subresource: "exec", Namespace: "default"}},
 	} {
 		review := &authorizationv1.SelfSubjectAccessReview{
-			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &test.ResourceAttributes},
+			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &test.what},
 		}
 		r, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(t.Context(), review, metav1.CreateOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if r.Status.Allowed != test.want {
-			t.Errorf("%s %s/%s in %q: got %v", test.Verb, test.Resource, test.Subresource, test.Namespace, r.Status.Allowed)
+		if r.Status.Allowed != test.may {
+			t.Errorf("%+v: got %v", test.what, r.Status.Allowed)
 		}
 	}
 }

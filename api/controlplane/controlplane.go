@@ -194,17 +194,17 @@ func (c Config) validate() error {
 	if c.StateDir == "" {
 		return errors.New("cannot run without a state directory: give --state-dir")
 	}
-	for flag, address := range map[string]string{"bind-address": c.BindAddress, "advertise-address": c.advertised()} {
-		if net.ParseIP(address) == nil {
-			return fmt.Errorf("cannot use --%s=%s: not an IP address", flag, address)
+	for _, address := range [][2]string{{"--bind-address", c.BindAddress}, {"--advertise-address", c.advertised()}} {
+		if net.ParseIP(address[1]) == nil {
+			return fmt.Errorf("cannot use %s=%s: not an IP address", address[0], address[1])
 		}
 	}
 	if net.ParseIP(c.advertised()).IsUnspecified() {
 		return fmt.Errorf("cannot advertise %s: give --advertise-address with --bind-address=%s", c.advertised(), c.BindAddress)
 	}
-	for flag, cidr := range map[string]string{"service-cluster-ip-range": c.ServiceCIDR, "cluster-cidr": c.ClusterCIDR} {
-		if _, _, err := net.ParseCIDR(cidr); err != nil {
-			return fmt.Errorf("cannot use --%s=%s: not a range such as 10.96.0.0/16", flag, cidr)
+	for _, cidr := range [][2]string{{"--service-cluster-ip-range", c.ServiceCIDR}, {"--cluster-cidr", c.ClusterCIDR}} {
+		if _, _, err := net.ParseCIDR(cidr[1]); err != nil {
+			return fmt.Errorf("cannot use %s=%s: not a range such as 10.96.0.0/16", cidr[0], cidr[1])
 		}
 	}
 	if len(c.EtcdServers) == 0 && c.EtcdCAFile+c.EtcdCertFile+c.EtcdKeyFile != "" {

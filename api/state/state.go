@@ -121,16 +121,16 @@ func (s *Store) FrameworkID(ctx context.Context) (api.FrameworkID, error) {
 	return api.FrameworkID(value), nil
 }
 
-// ReplaceFrameworkID stores the new id, or none if it is "", provided that the stored one is old ("" for none). Else the
+// ReplaceFrameworkID stores the next id, or none if it is "", provided that the stored one is old ("" for none). Else the
 // error is ErrConflict, or ErrNotLeader.
-func (s *Store) ReplaceFrameworkID(ctx context.Context, old, new api.FrameworkID) error {
+func (s *Store) ReplaceFrameworkID(ctx context.Context, old, next api.FrameworkID) error {
 	key := s.frameworkKey()
 	is := clientv3.Compare(clientv3.Value(key), "=", string(old))
 	if old == "" {
 		is = clientv3.Compare(clientv3.CreateRevision(key), "=", 0)
 	}
-	write := clientv3.OpPut(key, string(new))
-	if new == "" {
+	write := clientv3.OpPut(key, string(next))
+	if next == "" {
 		write = clientv3.OpDelete(key)
 	}
 	r, err := s.client.Txn(ctx).If(append(s.guard(), is)...).Then(write).Else(clientv3.OpGet(key)).Commit()
@@ -143,7 +143,7 @@ func (s *Store) ReplaceFrameworkID(ctx context.Context, old, new api.FrameworkID
 	default:
 		err = ErrNotLeader
 	}
-	return fmt.Errorf("cannot replace framework id %q by %q: %w", old, new, err)
+	return fmt.Errorf("cannot replace framework id %q by %q: %w", old, next, err)
 }
 
 // Executor returns what PutExecutor stored for the agent, or nil.
