@@ -1,0 +1,256 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+	k8stesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/scheduler"
+)
+
+var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func newTest(objects ...runtime.Object) (*Cluster, *fake.Clientset) {
+	client := fake.NewSimpleClientset(objects...)
+	c := New(client)
+	c.now = func() time.Time { return start }
+	return c, client
+}
+
+func pod(uid, node, task string) *v1.Pod {
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: types.UID(uid)}, Spec: v1.PodSpec{NodeName: node}}
+	if task != "" {
+		p.Annotations = map[string]string{api.AnnotationTaskID: task}
+	}
+	return p
+}
+
+func TestWhatBecameOfABindingIsSaidExactly(t *testing.T) {
+	conflict := apierrors.NewConflict(v1.Resource("pods"), "web", errors.New("already"))
+	deleting := pod("u", "", "")
+	deleting.DeletionTimestamp, deleting.Finalizers = &metav1.Time{Time: start}, []string{"k8sm.io/test"}
+	for _, test := range []struct {
+		rule   string
+		answer error
+		now    *v1.Pod // as the API has it afterwards
+		want   scheduler.BindOutcome
+	}{
+		{"bound", nil, pod("u", "", ""), scheduler.BindOK},
+		{"not there", apierrors.NewNotFound(v1.Resource("pods"), "web"), nil, scheduler.BindGone},
+		{"the API server is busy", apierrors.NewInternalError(errors.New("etcd")), pod("u", "", ""), scheduler.BindFailed},
+		{"bound elsewhere", conflict, pod("u", "n2", "other.1"), scheduler.BindConflict},
+		{"bound here, for another task", conflict, pod("u", "n1", "u.1"), scheduler.BindConflict},
+		{"bound by a try whose answer was lost", conflict, pod("u", "n1", "u.2"), scheduler.BindOK},
+		{"the name is another pod's", conflict, pod("v", "", ""), scheduler.BindGone},
+		{"being deleted", conflict, deleting, scheduler.BindGone},
+		{"gone in between", conflict, nil, scheduler.BindGone},
+	} {
+		c, client := newTest()
+		if test.now != nil {
+			if err := client.Tracker().Add(test.now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		client.PrependReactor("create", "pods", func(k8stesting.Action) (bool, runtime.Object, error) {
+			return true, &v1.Binding{}, test.answer
+		})
+		ref := scheduler.PodRef{Key: api.PodKey{Namespace: "default", Name: "web"}, UID: "u"}
+		got, err := c.bind(t.Context(), scheduler.Bind{Task: "u.2", Pod: ref, Node: "n1"})
+		if got != test.want || (err != nil) != (test.want == scheduler.BindFailed) {
+			t.Errorf("%s: got %s, %v; want %s", test.rule, got, err, test.want)
+		}
+	}
+}
+
+func TestBindingCarriesTheTaskInTheSameWrite(t *testing.T) {
+	c, client := newTest(pod("u", "", ""))
+	ref := scheduler.PodRef{Key: api.PodKey{Namespace: "default", Name: "web"}, UID: "u"}
+	annotations := map[string]string{api.AnnotationTaskID: "u.1"}
+	if _, err := c.bind(t.Context(), scheduler.Bind{Task: "u.1", Pod: ref, Node: "n1", Annotations: annotations}); err != nil {
+		t.Fatal(err)
+	}
+	binding := client.Actions()[0].(k8stesting.CreateAction).GetObject().(*v1.Binding)
+	if binding.UID != "u" || binding.Target.Name != "n1" || binding.Annotations[api.AnnotationTaskID] != "u.1" {
+		t.Errorf("got %+v", binding)
+	}
+}
+
+func TestLeaseIsLeftToAKubeletThatRenewsIt(t *testing.T) {
+	c, client := newTest()
+	leases := client.CoordinationV1().Leases(v1.NamespaceNodeLease)
+	now := start
+	c.now = func() time.Time { return now }
+	renew := func() *coordinationv1.Lease {
+		t.Helper()
+		if err := c.renewLease(t.Context(), scheduler.RenewLease{Name: "n1"}); err != nil {
+			t.Fatal(err)
+		}
+		lease, err := leases.Get(t.Context(), "n1", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lease
+	}
+	renew()
+	now = start.Add(10 * time.Second)
+	lease := renew()
+	if !lease.Spec.RenewTime.Time.Equal(now) {
+		t.Error("our own lease was not renewed")
+	}
+	byKubelet := metav1.NewMicroTime(start.Add(15 * time.Second))
+	lease.Spec.RenewTime = &byKubelet // a kubelet changes nothing else
+	if _, err := leases.Update(t.Context(), lease, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	now = start.Add(50 * time.Second)
+	if lease = renew(); !lease.Spec.RenewTime.Equal(&byKubelet) {
+		t.Error("a lease that a kubelet renews was renewed")
+	}
+	now = start.Add(55 * time.Second)
+	if lease = renew(); !lease.Spec.RenewTime.Time.Equal(now) {
+		t.Error("a lease that its kubelet left was not taken up again")
+	}
+}
+
+func TestTokenIsArmedAgainAfterItWasCleanedUp(t *testing.T) {
+	c, client := newTest()
+	token, err := c.Arm(t.Context(), "n1", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, secret, _ := strings.Cut(token, ".")
+	if len(id) != 6 || len(secret) != 16 {
+		t.Errorf("token %q has not the form of a bootstrap token", token)
+	}
+	secrets := client.CoreV1().Secrets("kube-system")
+	if err := secrets.Delete(t.Context(), "bootstrap-token-"+id, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for hours := range 2 {
+		c.now = func() time.Time { return start.Add(time.Duration(hours) * time.Hour) }
+		if again, err := c.Arm(t.Context(), "n1", token); err != nil || again != token {
+			t.Fatalf("got %q, %v", again, err)
+		}
+		got, err := secrets.Get(t.Context(), "bootstrap-token-"+id, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		expiration := fmt.Sprintf("2026-01-01T0%d:00:00Z", hours+1)
+		if string(got.Data["expiration"]) != expiration || got.Labels[api.LabelNode] != "n1" ||
+			string(got.Data["auth-extra-groups"]) != api.BootstrapGroup || string(got.Data["token-secret"]) != secret {
+			t.Errorf("secret %+v", got)
+		}
+	}
+}
+
+func TestOnlyNodesOfMesosAreDeleted(t *testing.T) {
+	ours := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "ours"}, Spec: v1.NodeSpec{ProviderID: "mesos://a1"}}
+	other := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "other"}, Spec: v1.NodeSpec{ProviderID: "cloud://i1"}}
+	c, client := newTest(ours, other)
+	if err := c.deleteNode(t.Context(), scheduler.DeleteNode{Name: "ours"}); err != nil {
+		t.Error(err)
+	}
+	if err := c.deleteNode(t.Context(), scheduler.DeleteNode{Name: "other"}); err == nil {
+		t.Error("a node that is none of Mesos was deleted")
+	}
+	nodes, err := client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(nodes.Items) != 1 || nodes.Items[0].Name != "other" {
+		t.Errorf("left: %v, %v", nodes.Items, err)
+	}
+}
+
+func TestReportIsAnEventAndACondition(t *testing.T) {
+	c, client := newTest(pod("u", "", ""))
+	events := record.NewFakeRecorder(1)
+	c.events = events
+	if err := c.report(t.Context(), scheduler.Report{Pod: pod("u", "", ""), Message: "0/1 agents can run it"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-events.Events; got != "Warning FailedScheduling 0/1 agents can run it" {
+		t.Errorf("event %q", got)
+	}
+	got, err := client.CoreV1().Pods("default").Get(t.Context(), "web", metav1.GetOptions{})
+	if err != nil || len(got.Status.Conditions) != 1 {
+		t.Fatalf("got %+v, %v", got.Status, err)
+	}
+	if condition := got.Status.Conditions[0]; condition.Type != v1.PodScheduled || condition.Status != v1.ConditionFalse ||
+		condition.Reason != v1.PodReasonUnschedulable || condition.Message != "0/1 agents can run it" {
+		t.Errorf("condition %+v", condition)
+	}
+}
+
+func TestNodeIsMadeReadyLabelledAndWithALease(t *testing.T) {
+	c, client := newTest()
+	node := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"old": "x"}}}
+	node.Status.Conditions = []v1.NodeCondition{scheduler.ReadyWithoutKubelet()}
+	for range 2 { // it may be asked for twice
+		if err := c.createNode(t.Context(), scheduler.CreateNode{Node: node}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	value := "r1"
+	if err := c.labelNode(t.Context(), scheduler.LabelNode{Name: "n1", Labels: map[string]*string{"old": nil, "rack": &value}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.markReady(t.Context(), scheduler.MarkReady{Name: "n1"}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, stays := got.Labels["old"]; stays || got.Labels["rack"] != "r1" {
+		t.Errorf("labels %v", got.Labels)
+	}
+	if len(got.Status.Conditions) != 1 || !got.Status.Conditions[0].LastTransitionTime.Time.Equal(start) {
+		t.Errorf("conditions %+v", got.Status.Conditions)
+	}
+	if _, err := client.CoordinationV1().Leases(v1.NamespaceNodeLease).Get(t.Context(), "n1", metav1.GetOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSyncedComesAfterAllThatExistsAndBeforeWhatChanges(t *testing.T) {
+	node := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
+	c, client := newTest(node, pod("u", "", ""))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	events, ended := make(chan scheduler.Event, 100), make(chan error, 1)
+	go func() {
+		ended <- c.Run(ctx, func(ev scheduler.Event) error {
+			events <- ev
+			return nil
+		})
+	}()
+	seen := map[string]bool{}
+	for !seen["scheduler.Synced"] {
+		seen[fmt.Sprintf("%T", <-events)] = true
+	}
+	if !seen["scheduler.PodSeen"] || !seen["scheduler.NodeSeen"] {
+		t.Errorf("before Synced came %v", seen)
+	}
+	if err := client.CoreV1().Pods("default").Delete(ctx, "web", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := <-events, (scheduler.PodGone{UID: "u"}); got != want {
+		t.Errorf("got %#v", got)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
