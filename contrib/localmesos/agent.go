@@ -12,10 +12,11 @@ import (
 
 // agent is the state machine of a Mesos agent. step is its only entry; its owner calls it from one goroutine.
 type agent struct {
-	plan     plan
-	info     mesos.AgentInfo // with an id once the master gave one
-	newID    func() string   // makes uuids of 16 bytes' text form
-	stopping bool
+	plan         plan
+	info         mesos.AgentInfo // with an id once the master gave one
+	newID        func() string   // makes uuids of 16 bytes' text form
+	isRegistered bool            // with the master that was last found
+	stopping     bool
 
 	frameworks map[api.FrameworkID]mesos.FrameworkInfo
 	executors  map[executorKey]*executorRun
@@ -51,6 +52,7 @@ type executorRun struct {
 	queued    []api.TaskID // tasks to be sent when it subscribes
 	tasks     map[api.TaskID]*agentTask
 	order     []api.TaskID // of tasks, as they were launched
+	launched  int          // how many tasks it ever got
 	silent    bool         // its framework was removed: tell nobody
 	reason    mesos.TaskStatus_Reason
 	text      string // why we ended it, when it was us
@@ -66,6 +68,7 @@ type process struct {
 // agentTask is a task on an agent.
 type agentTask struct {
 	framework api.FrameworkID
+	number    int // counts up in the order of launches
 	info      mesos.TaskInfo
 	latest    mesos.TaskStatus
 	pending   []mesos.TaskStatus // not acknowledged, oldest first; only the oldest is under way
@@ -76,6 +79,8 @@ type agentTask struct {
 const (
 	firstRetry   = 10 * time.Second
 	longestRetry = 10 * time.Minute
+	// registerRetry is how long the agent waits for the answer to its registration.
+	registerRetry = time.Second
 	// commandGrace is a command's time between SIGTERM and SIGKILL where its task has no kill policy.
 	commandGrace = 3 * time.Second
 )
@@ -143,6 +148,7 @@ type (
 		uuid     string
 	}
 	registrationDue struct{ container string }
+	registerDue     struct{}
 	graceDue        struct{ container string }
 )
 
@@ -186,7 +192,12 @@ func (a *agent) handle(e event) {
 			run.stream = ""
 		}
 	case masterFound:
+		a.isRegistered = false
 		a.register()
+	case registerDue:
+		if !a.isRegistered {
+			a.register()
+		}
 	case processStarted:
 		a.started(e)
 	case startFailed:
@@ -230,6 +241,7 @@ func (a *agent) register() {
 		}
 	}
 	a.do(sendMaster{r})
+	a.timers.add(a.now.Add(registerRetry), registerDue{})
 }
 
 func (a *agent) fromMaster(msg message) {
@@ -259,6 +271,7 @@ func (a *agent) fromMaster(msg message) {
 
 // registered stores the id, and sends again what the master before may have missed.
 func (a *agent) registered(id api.AgentID) {
+	a.isRegistered = true
 	if a.id() != string(id) {
 		a.info.ID = &mesos.AgentID{Value: string(id)}
 		a.do(saveID{id})
@@ -303,6 +316,8 @@ func (a *agent) runTask(msg runTask) {
 	task := api.TaskID(msg.task.TaskID.Value)
 	run.tasks[task] = t
 	run.order = append(run.order, task)
+	run.launched++
+	t.number = run.launched
 	a.do(saveTask{run.container, t})
 	switch {
 	case run.phase == terminating:
@@ -498,7 +513,7 @@ func (a *agent) startFailed(e startFailed) {
 	if run == nil {
 		return
 	}
-	run.reason, run.text, run.command = mesos.REASON_CONTAINER_LAUNCH_FAILED, fmt.Sprintf("Failed to launch container: %v", e.err), false
+	run.reason, run.text = mesos.REASON_CONTAINER_LAUNCH_FAILED, fmt.Sprintf("Failed to launch container: %v", e.err)
 	a.exited(processExited{container: e.container, status: -1})
 }
 
@@ -543,10 +558,10 @@ func (a *agent) exited(e processExited) {
 // lastStatus is what becomes of a task when the process that ran it is gone.
 func (run *executorRun) lastStatus(status int32) mesos.TaskStatus {
 	switch {
-	case run.command:
-		return commandEnd(status, run.killed)
 	case run.text != "":
 		return agentStatus(mesos.TASK_FAILED, run.reason, run.text)
+	case run.command:
+		return commandEnd(status, run.killed)
 	}
 	return agentStatus(mesos.TASK_FAILED, mesos.REASON_EXECUTOR_TERMINATED, "Executor terminated")
 }

@@ -141,9 +141,7 @@ func (n *agentNode) save(x action) error {
 	case removeRun:
 		return os.RemoveAll(n.store.runDir(x.container))
 	case saveTask:
-		if run := n.agent.runs[x.container]; run != nil {
-			return n.store.saveTask(run, x.task)
-		}
+		return n.store.saveTask(x.container, x.task)
 	case removeTask:
 		return os.Remove(n.store.taskPath(x.container, x.task))
 	}
@@ -254,10 +252,11 @@ func (n *agentNode) handler() http.Handler {
 
 // serveState answers what tools read of an agent: who it is and what runs there.
 func (n *agentNode) serveState(w http.ResponseWriter, _ *http.Request) {
-	frameworks := []any{}
+	frameworks, id := []any{}, ""
 	ok := n.owner.look(func() {
-		for id, info := range n.agent.frameworks {
-			frameworks = append(frameworks, map[string]any{"id": id, "name": info.Name, "executors": n.agent.executorTrees(id)})
+		id = n.agent.id()
+		for framework, info := range n.agent.frameworks {
+			frameworks = append(frameworks, map[string]any{"id": framework, "name": info.Name, "executors": n.agent.executorTrees(framework)})
 		}
 	})
 	if !ok {
@@ -265,7 +264,7 @@ func (n *agentNode) serveState(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	writeJSON(w, merged(version(), map[string]any{
-		"id": n.agent.id(), "hostname": n.plan.Hostname, "pid": "slave(1)@" + n.address, "frameworks": frameworks,
+		"id": id, "hostname": n.plan.Hostname, "pid": "slave(1)@" + n.address, "frameworks": frameworks,
 		"resources": n.plan.resources.flat(), "attributes": attributeValues(n.plan.attributes),
 	}))
 }

@@ -68,7 +68,17 @@ func (c *Cluster) start(ctx context.Context) error {
 		return err
 	}
 	c.port = port(l)
-	if c.master, err = startMaster(c.plan, c.hub, l); err != nil {
+	if err := c.startAll(ctx); err != nil {
+		_ = l.Close()
+		return err
+	}
+	c.master.serve(l)
+	return nil
+}
+
+// startAll starts the master and its agents, and waits until they know each other.
+func (c *Cluster) startAll(ctx context.Context) (err error) {
+	if c.master, err = startMaster(c.plan, c.hub, c.port); err != nil {
 		return err
 	}
 	for i := range c.plan.Agents {
@@ -78,7 +88,7 @@ func (c *Cluster) start(ctx context.Context) error {
 		}
 		c.agents = append(c.agents, a)
 	}
-	return c.WaitForAgents(ctx, c.plan.Agents)
+	return c.master.waitForAgents(ctx, c.plan.Agents)
 }
 
 // takeWorkDir keeps a second local Mesos off the directory.
@@ -144,32 +154,6 @@ func (c *Cluster) AgentIDs() []api.AgentID {
 	return out
 }
 
-// WaitForAgents waits until the master has that many agents.
-func (c *Cluster) WaitForAgents(ctx context.Context, count int) error {
-	for {
-		connected := 0
-		c.mu.Lock()
-		m := c.master
-		c.mu.Unlock()
-		if m == nil {
-			return errors.New("there is no master")
-		}
-		m.owner.look(func() {
-			for _, a := range m.master.agents {
-				connected += boolToInt(a.connected)
-			}
-		})
-		if connected >= count {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%d of %d agents registered: %w", connected, count, context.Cause(ctx))
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
 // KillMaster ends the master without a word to anyone.
 func (c *Cluster) KillMaster() {
 	c.mu.Lock()
@@ -191,9 +175,21 @@ func (c *Cluster) RestartMaster() error {
 	if err != nil {
 		return err
 	}
-	c.master, err = startMaster(c.plan, c.hub, l)
-	return err
+	if c.master, err = startMaster(c.plan, c.hub, c.port); err != nil {
+		_ = l.Close()
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), masterPatience)
+	defer cancel()
+	if err := c.master.waitForAgents(ctx, c.hub.agentCount()); err != nil {
+		log.WithError(err).Warn("the master goes on without waiting for more agents")
+	}
+	c.master.serve(l)
+	return nil
 }
+
+// masterPatience is how long a master that was started again waits for the agents it had.
+const masterPatience = 5 * time.Second
 
 // KillAgent ends agent i, counted from 0, as a SIGKILL of a Mesos agent would: its executors go on.
 func (c *Cluster) KillAgent(i int) {

@@ -27,6 +27,12 @@ func (h *hub) joinMaster(o *owner) {
 	}
 }
 
+func (h *hub) agentCount() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.agents)
+}
+
 func (h *hub) leaveMaster() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

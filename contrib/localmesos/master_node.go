@@ -1,6 +1,9 @@
 package localmesos
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -24,19 +27,21 @@ type masterNode struct {
 	owner   *owner
 	streams *streams
 	server  *server
+	// welcomed gets a value after an agent registered.
+	welcomed chan struct{}
 	// addresses says where the agents of this master are. Only the owner uses it.
 	addresses map[api.AgentID]string
 }
 
-// startMaster runs a master on a listener. It takes the listener over, also in case of an error.
-func startMaster(p plan, h *hub, l net.Listener) (*masterNode, error) {
-	n := &masterNode{plan: p, hub: h, streams: newStreams(), addresses: map[api.AgentID]string{}}
+// startMaster runs a master that will listen on the port. Agents may register with it; schedulers wait until it serves,
+// so that none is told of a task as unknown before the task's agent has named it.
+func startMaster(p plan, h *hub, port int) (*masterNode, error) {
+	n := &masterNode{plan: p, hub: h, streams: newStreams(), welcomed: make(chan struct{}, 1), addresses: map[api.AgentID]string{}}
 	var file masterFile
 	if _, err := readFile(n.path(), &file); err != nil {
-		_ = l.Close()
 		return nil, err
 	}
-	n.master = newMaster(masterInfo(uuid.NewString(), p.Hostname, p.IP, port(l)), p, time.Now())
+	n.master = newMaster(masterInfo(uuid.NewString(), p.Hostname, p.IP, port), p, time.Now())
 	var known []mesos.FrameworkInfo
 	for _, f := range file.Frameworks {
 		known = append(known, f.message)
@@ -44,9 +49,33 @@ func startMaster(p plan, h *hub, l net.Listener) (*masterNode, error) {
 	n.master.restore(known, file.Removed)
 	n.owner = newOwner(n.master, n.perform)
 	go n.owner.run()
-	n.server = serve(l, n.handler())
 	h.joinMaster(n.owner)
 	return n, nil
+}
+
+// serve opens the master to schedulers and operators. Whoever called before waited in the listener's queue.
+func (n *masterNode) serve(l net.Listener) { n.server = serve(l, n.handler()) }
+
+// waitForAgents waits until that many agents are registered.
+func (n *masterNode) waitForAgents(ctx context.Context, count int) error {
+	for {
+		connected := 0
+		n.owner.look(func() {
+			for _, a := range n.master.agents {
+				connected += boolToInt(a.connected)
+			}
+		})
+		if connected >= count {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d agents registered: %w", connected, count, context.Cause(ctx))
+		case <-n.owner.done:
+			return errors.New("the master has ended")
+		case <-n.welcomed:
+		}
+	}
 }
 
 func (n *masterNode) path() string { return filepath.Join(n.plan.WorkDir, "master", "frameworks.json") }
@@ -56,7 +85,9 @@ func (n *masterNode) close() {
 	n.hub.leaveMaster()
 	n.owner.end()
 	<-n.owner.done
-	n.server.close()
+	if n.server != nil {
+		n.server.close()
+	}
 }
 
 func (n *masterNode) perform(x action) {
@@ -70,6 +101,10 @@ func (n *masterNode) perform(x action) {
 	case welcome:
 		n.addresses[x.agent] = x.address
 		n.hub.toAgent(x.address, registered{x.agent})
+		select {
+		case n.welcomed <- struct{}{}:
+		default:
+		}
 	case saveFrameworks:
 		n.save()
 	case note:

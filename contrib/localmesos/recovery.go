@@ -2,8 +2,6 @@ package localmesos
 
 import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
-
-	"github.com/k8sm/k8sm/api"
 )
 
 // recovered tells a new agent what the one before left on disk. It comes before all other events.
@@ -38,9 +36,4 @@ func (a *agent) recover(runs []savedRun) {
 		}
 		a.do(watch{run.container, run.process})
 	}
-}
-
-// newTask makes an agent's task from what was checkpointed of it.
-func newTask(framework api.FrameworkID, info mesos.TaskInfo, latest mesos.TaskStatus, pending []mesos.TaskStatus) *agentTask {
-	return &agentTask{framework: framework, info: info, latest: latest, pending: pending, retry: firstRetry}
 }

@@ -91,7 +91,7 @@ type runFile struct {
 
 // taskFile is a task of a run.
 type taskFile struct {
-	Order   int              `json:"order"`
+	Number  int              `json:"number"`
 	Info    taskDocument     `json:"info"`
 	Latest  statusDocument   `json:"latest"`
 	Pending []statusDocument `json:"pending"`
@@ -113,18 +113,13 @@ func (s store) saveRun(framework mesos.FrameworkInfo, run *executorRun) error {
 	})
 }
 
-func (s store) saveTask(run *executorRun, t *agentTask) error {
+func (s store) saveTask(container string, t *agentTask) error {
 	id := api.TaskID(t.info.TaskID.Value)
-	f := taskFile{Info: taskDocument{t.info}, Latest: statusDocument{t.latest}}
-	for i, other := range run.order {
-		if other == id {
-			f.Order = i
-		}
-	}
+	f := taskFile{Number: t.number, Info: taskDocument{t.info}, Latest: statusDocument{t.latest}}
 	for _, p := range t.pending {
 		f.Pending = append(f.Pending, statusDocument{p})
 	}
-	return writeFile(s.taskPath(run.container, id), f)
+	return writeFile(s.taskPath(container, id), f)
 }
 
 // load reads all runs. One without a run file never had a process; what is left of it is removed.
@@ -179,7 +174,6 @@ func (s store) loadTasks(run *executorRun) error {
 	if err != nil {
 		return err
 	}
-	orders := map[api.TaskID]int{}
 	for _, path := range paths {
 		var f taskFile
 		if _, err := readFile(path, &f); err != nil {
@@ -190,10 +184,12 @@ func (s store) loadTasks(run *executorRun) error {
 		for _, p := range f.Pending {
 			pending = append(pending, p.message)
 		}
-		run.tasks[id] = newTask(run.key.framework, f.Info.message, f.Latest.message, pending)
-		orders[id] = f.Order
+		run.tasks[id] = &agentTask{
+			framework: run.key.framework, number: f.Number, info: f.Info.message, latest: f.Latest.message, pending: pending, retry: firstRetry,
+		}
 		run.order = append(run.order, id)
+		run.launched = max(run.launched, f.Number)
 	}
-	slices.SortFunc(run.order, func(a, b api.TaskID) int { return orders[a] - orders[b] })
+	slices.SortFunc(run.order, func(a, b api.TaskID) int { return run.tasks[a].number - run.tasks[b].number })
 	return nil
 }

@@ -3,6 +3,7 @@ package localmesos
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -81,7 +82,7 @@ func (a *agent) dropUnlaunched(run *executorRun, unacknowledged []mesos.TaskInfo
 		has[unacknowledged[i].TaskID.Value] = true
 	}
 	for _, id := range run.order {
-		if t := run.tasks[id]; t != nil && t.latest.GetState() == mesos.TASK_STAGING && !has[string(id)] {
+		if t := run.tasks[id]; t != nil && t.latest.GetState() == mesos.TASK_STAGING && !has[string(id)] && !slices.Contains(run.queued, id) {
 			a.update(run, t, agentStatus(mesos.TASK_DROPPED, mesos.REASON_AGENT_RESTARTED, "Task was launched while the agent restarted"))
 		}
 	}

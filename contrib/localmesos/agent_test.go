@@ -1,0 +1,285 @@
+package localmesos
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	pb "github.com/mesos/mesos-go/api/v1/lib/executor"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// agentScript drives an agent without clock, processes and disk.
+type agentScript struct {
+	t    *testing.T
+	a    *agent
+	now  time.Time
+	done []string // the actions, in short
+}
+
+func newAgentScript(t *testing.T) *agentScript {
+	ids := 0
+	newID := func() string {
+		ids++
+		return fmt.Sprintf("00000000-0000-0000-0000-%012d", ids)
+	}
+	p := plan{Config: Config{
+		IP: "127.0.0.1", ExecutorShutdownGracePeriod: 5 * time.Second, ExecutorRegistrationTimeout: time.Minute, ExecutorReregistrationTimeout: 15 * time.Second,
+	}}
+	s := &agentScript{t: t, now: time.Unix(1_800_000_000, 0), a: newAgent(mesos.AgentInfo{}, p, newID)}
+	s.step(fromMaster{registered{"S0"}})
+	s.done = nil
+	return s
+}
+
+func (s *agentScript) step(e event) {
+	for _, x := range s.a.step(s.now, e) {
+		if text := brief(x); text != "" {
+			s.done = append(s.done, text)
+		}
+	}
+}
+
+// brief says an action in a few words; checkpoints are left out.
+func brief(x action) string {
+	switch x := x.(type) {
+	case send:
+		return "tell " + x.kind
+	case hangUp:
+		return "hang up"
+	case start:
+		return "start " + string(x.run.key.executor)
+	case terminate:
+		return fmt.Sprintf("terminate %d", x.process.PID)
+	case destroy:
+		return fmt.Sprintf("destroy %d", x.process.PID)
+	case answer:
+		return fmt.Sprintf("answer %d", x.status)
+	case allEnded:
+		return "all ended"
+	case sendMaster:
+		switch m := x.message.(type) {
+		case update:
+			return fmt.Sprintf("update %s %s (latest %s)", m.status.TaskID.Value, m.status.GetState(), m.latest.GetState())
+		case exitedExecutor:
+			return fmt.Sprintf("exited %s %d", m.executor.executor, m.status)
+		}
+		return "send " + x.message.kind()
+	}
+	return ""
+}
+
+func (s *agentScript) pass(d time.Duration) {
+	for end := s.now.Add(d); ; {
+		at := s.a.wake()
+		if at.IsZero() || at.After(end) {
+			s.now = end
+			return
+		}
+		s.now = at
+		s.step(tick{})
+	}
+}
+
+// expect compares what was done since the last call.
+func (s *agentScript) expect(want ...string) {
+	s.t.Helper()
+	if diff := cmp.Diff(want, s.done); diff != "" {
+		s.t.Fatal(diff)
+	}
+	s.done = nil
+}
+
+const testFrameworkID = "m-0000"
+
+func (s *agentScript) run(task, executor string) {
+	checkpoint := true
+	msg := runTask{
+		framework: mesos.FrameworkInfo{ID: &mesos.FrameworkID{Value: testFrameworkID}, Checkpoint: &checkpoint},
+		task:      mesos.TaskInfo{TaskID: mesos.TaskID{Value: task}, Command: &mesos.CommandInfo{}},
+	}
+	if executor != "" {
+		msg.task.Command = nil
+		msg.task.Executor = &mesos.ExecutorInfo{ExecutorID: mesos.ExecutorID{Value: executor}, FrameworkID: msg.framework.ID, Command: &mesos.CommandInfo{}}
+	}
+	s.step(fromMaster{msg})
+}
+
+// container returns the container of the only run.
+func (s *agentScript) container() string {
+	s.t.Helper()
+	for id := range s.a.runs {
+		return id
+	}
+	s.t.Fatal("nothing runs")
+	return ""
+}
+
+func (s *agentScript) executorCall(executor string) *pb.Call {
+	return &pb.Call{
+		FrameworkID: mesos.FrameworkID{Value: testFrameworkID}, ExecutorID: mesos.ExecutorID{Value: executor},
+		Type: pb.Call_SUBSCRIBE, Subscribe: &pb.Call_Subscribe{},
+	}
+}
+
+func (s *agentScript) acknowledge(task string) {
+	s.t.Helper()
+	_, t := s.a.find(testFrameworkID, api.TaskID(task))
+	s.step(fromMaster{acknowledge{testFrameworkID, api.TaskID(task), string(t.pending[0].UUID)}})
+}
+
+func TestUpdatesGoOneByOneAndAreSentAgainWithBackOff(t *testing.T) {
+	s := newAgentScript(t)
+	s.run("t", "")
+	s.expect("start t")
+	s.step(processStarted{s.container(), process{PID: 7}})
+	s.expect("update t TASK_STARTING (latest TASK_RUNNING)")
+	s.pass(9 * time.Second)
+	s.expect()
+	s.pass(time.Second)
+	s.expect("update t TASK_STARTING (latest TASK_RUNNING)")
+	s.pass(19 * time.Second)
+	s.expect()
+	s.pass(time.Second)
+	s.expect("update t TASK_STARTING (latest TASK_RUNNING)")
+	s.acknowledge("t")
+	s.expect("update t TASK_RUNNING (latest TASK_RUNNING)")
+	s.acknowledge("t")
+	s.pass(time.Hour)
+	s.expect()
+}
+
+func TestAcknowledgementOfTheLastUpdateEndsTheRun(t *testing.T) {
+	s := newAgentScript(t)
+	s.run("t", "")
+	s.step(processStarted{s.container(), process{PID: 7}})
+	s.step(processExited{s.container(), 0})
+	for range 3 {
+		if len(s.a.runs) != 1 {
+			t.Fatal("the run was forgotten with updates left")
+		}
+		s.acknowledge("t")
+	}
+	if len(s.a.runs)+len(s.a.executors)+len(s.a.frameworks) != 0 {
+		t.Errorf("left are %v %v %v", s.a.runs, s.a.executors, s.a.frameworks)
+	}
+}
+
+func TestExecutorThatDoesNotSubscribeInTimeIsEnded(t *testing.T) {
+	s := newAgentScript(t)
+	s.run("t", "x")
+	s.step(processStarted{s.container(), process{PID: 7}})
+	s.expect("start x")
+	s.pass(time.Minute)
+	s.expect("destroy 7")
+	s.step(processExited{s.container(), 9})
+	s.expect("destroy 7", "update t TASK_FAILED (latest TASK_FAILED)", "exited x 9")
+	_, task := s.a.find(testFrameworkID, "t")
+	if reason := task.latest.GetReason(); reason != mesos.REASON_EXECUTOR_REGISTRATION_TIMEOUT {
+		t.Errorf("the reason is %s", reason)
+	}
+}
+
+func TestTaskOfAnExecutorThatStartsIsLaunchedWhenItSubscribes(t *testing.T) {
+	s := newAgentScript(t)
+	s.run("t1", "x")
+	s.run("t2", "x")
+	s.run("t3", "x")
+	s.step(fromMaster{killTask{framework: testFrameworkID, task: "t2"}})
+	s.step(processStarted{s.container(), process{PID: 7}})
+	s.expect("start x", "update t2 TASK_KILLED (latest TASK_KILLED)")
+	s.step(executorSubscribe{"s", s.executorCall("x")})
+	s.expect("answer 200", "tell SUBSCRIBED", "tell LAUNCH", "tell LAUNCH")
+}
+
+func TestShutdownOfAnExecutorHasAGracePeriod(t *testing.T) {
+	s := newAgentScript(t)
+	s.run("t", "x")
+	s.step(processStarted{s.container(), process{PID: 7}})
+	s.step(executorSubscribe{"s", s.executorCall("x")})
+	s.done = nil
+	s.step(fromMaster{shutdownExecutor{executorKey{testFrameworkID, "x"}}})
+	s.expect("tell SHUTDOWN")
+	s.pass(4 * time.Second)
+	s.expect()
+	s.pass(time.Second)
+	s.expect("destroy 7")
+}
+
+func TestLaunchThatWasLostWithTheAgentIsDroppedAndAWaitingOneIsNot(t *testing.T) {
+	s := newAgentScript(t)
+	checkpoint := true
+	info := mesos.FrameworkInfo{ID: &mesos.FrameworkID{Value: testFrameworkID}, Checkpoint: &checkpoint}
+	staging := mesos.TaskStatus{TaskID: mesos.TaskID{Value: "lost"}, State: mesos.TASK_STAGING.Enum()}
+	run := &executorRun{
+		key: executorKey{testFrameworkID, "x"}, container: "c", process: process{PID: 7}, order: []api.TaskID{"lost"},
+		tasks: map[api.TaskID]*agentTask{"lost": {framework: testFrameworkID, info: mesos.TaskInfo{TaskID: staging.TaskID}, latest: staging}},
+	}
+	s.step(recovered{[]savedRun{{framework: info, run: run}}})
+	s.run("new", "x")
+	s.expect()
+	s.step(executorSubscribe{"s", s.executorCall("x")})
+	s.expect("answer 200", "tell SUBSCRIBED", "tell LAUNCH", "update lost TASK_DROPPED (latest TASK_DROPPED)")
+}
+
+func TestExecutorThatDoesNotComeBackToARestartedAgentIsEnded(t *testing.T) {
+	s := newAgentScript(t)
+	checkpoint := true
+	info := mesos.FrameworkInfo{ID: &mesos.FrameworkID{Value: testFrameworkID}, Checkpoint: &checkpoint}
+	run := &executorRun{key: executorKey{testFrameworkID, "x"}, container: "c", process: process{PID: 7}, tasks: map[api.TaskID]*agentTask{}}
+	s.step(recovered{[]savedRun{{framework: info, run: run}}})
+	s.pass(15 * time.Second)
+	s.expect("destroy 7")
+}
+
+func TestRegistrationIsRepeatedUntilItIsAnswered(t *testing.T) {
+	s := newAgentScript(t)
+	s.step(masterFound{})
+	s.pass(2 * time.Second)
+	s.expect("send REGISTER", "send REGISTER", "send REGISTER")
+	s.step(fromMaster{registered{"S0"}})
+	s.pass(time.Hour)
+	s.expect()
+}
+
+func TestStopEndsWhenNothingRuns(t *testing.T) {
+	s := newAgentScript(t)
+	s.run("t", "")
+	s.step(processStarted{s.container(), process{PID: 7}})
+	s.done = nil
+	container := s.container()
+	s.step(stopAgent{})
+	s.expect("terminate 7")
+	s.step(processExited{container, 15})
+	s.expect("destroy 7", "all ended")
+}
+
+func TestCommandThatCannotBeStartedFailsItsTask(t *testing.T) {
+	s := newAgentScript(t)
+	s.run("t", "")
+	s.step(startFailed{s.container(), errors.New("no such file")})
+	s.expect("start t", "destroy 0", "update t TASK_FAILED (latest TASK_FAILED)")
+}
+
+func TestWaitStatusOfACommandDecidesTheLastState(t *testing.T) {
+	for _, c := range []struct {
+		status int32
+		killed bool
+		state  mesos.TaskState
+		text   string
+	}{
+		{0, false, mesos.TASK_FINISHED, "Command exited with status 0"},
+		{3 << 8, false, mesos.TASK_FAILED, "Command exited with status 3"},
+		{9, false, mesos.TASK_FAILED, "Command terminated with signal Killed"},
+		{15, true, mesos.TASK_KILLED, "Command terminated with signal Terminated"},
+		{-1, false, mesos.TASK_FAILED, "The agent restarted while the command ran; how it ended is not known"},
+	} {
+		if s := commandEnd(c.status, c.killed); s.GetState() != c.state || s.GetMessage() != c.text {
+			t.Errorf("%d (killed: %t): %s %q", c.status, c.killed, s.GetState(), s.GetMessage())
+		}
+	}
+}
