@@ -1,7 +1,6 @@
 package cri
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,7 +19,6 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
-	"github.com/docker/docker/pkg/jsonmessage"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -114,12 +112,7 @@ func loadTestImage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	loaded, err := testEngine.ImageLoad(ctx, bytes.NewReader(archive))
-	if err != nil {
-		return err
-	}
-	defer loaded.Body.Close()
-	return readProgress(loaded.Body, func(jsonmessage.JSONMessage) {})
+	return loadArchive(ctx, testEngine, archive)
 }
 
 // bridge is a pod network that is there already.

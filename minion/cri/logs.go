@@ -149,16 +149,22 @@ func (k *logKeeper) follow(ctx context.Context, f *follower) {
 	defer file.close()
 	f.file = file
 	close(f.opened)
-	for wait := 100 * time.Millisecond; ; wait = min(wait*2, 10*time.Second) {
+	// The first time at once: a stream that ends cleanly means that the container has ended, and then one more reading
+	// completes the log.
+	for wait := time.Duration(0); ; wait = min(wait*2+50*time.Millisecond, 10*time.Second) {
+		began := time.Now()
 		complete, err := k.copyLog(ctx, f, at)
 		if complete || ctx.Err() != nil || isNotFound(err) {
 			return
 		}
 		if err != nil {
 			log.WithError(err).Warn("the Engine's log broke off, following it again")
-			if pause(ctx, wait) != nil {
-				return
-			}
+		}
+		if time.Since(began) > time.Minute {
+			wait = 0
+		}
+		if pause(ctx, wait) != nil {
+			return
 		}
 		if at, err = file.position(); err != nil {
 			log.WithError(err).Error("cannot keep the container's log")

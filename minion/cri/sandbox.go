@@ -37,15 +37,16 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 	if err != nil {
 		return nil, err
 	}
-	if err := writeResolvConf(plan.resolvConf, config.GetDnsConfig()); err != nil {
-		return nil, fmt.Errorf("cannot write the pod's resolv.conf: %w", err)
-	}
 	id, err := s.create(ctx, sandboxName(config.GetMetadata()), c, hc)
 	if err != nil {
 		return nil, fmt.Errorf("cannot create the sandbox: %w", err)
 	}
-	if err := s.docker.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot start the sandbox: %w", err), s.discard(ctx, id))
+	if err = writeResolvConf(plan.resolvConf, config.GetDnsConfig()); err == nil {
+		err = s.docker.ContainerStart(ctx, id, container.StartOptions{})
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot start the sandbox: %w", err), s.discard(ctx, id),
+			os.RemoveAll(filepath.Dir(plan.resolvConf)))
 	}
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
 }

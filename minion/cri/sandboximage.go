@@ -52,17 +52,18 @@ func ensureSandboxImage(ctx context.Context, docker *client.Client, wanted strin
 		}
 		return name, nil
 	}
-	if err := loadSandboxImage(ctx, docker, name, program); err != nil {
+	archive, err := imageArchive(name, program)
+	if err == nil {
+		err = loadArchive(ctx, docker, archive)
+	}
+	if err != nil {
 		return "", fmt.Errorf("cannot bring the sandbox image into Docker Engine: %w", err)
 	}
 	return name, nil
 }
 
-func loadSandboxImage(ctx context.Context, docker *client.Client, name string, program []byte) error {
-	archive, err := imageArchive(name, program)
-	if err != nil {
-		return err
-	}
+// loadArchive is `docker load`.
+func loadArchive(ctx context.Context, docker *client.Client, archive []byte) error {
 	loaded, err := docker.ImageLoad(ctx, bytes.NewReader(archive), client.ImageLoadWithQuiet(true))
 	if err != nil {
 		return err

@@ -20,9 +20,11 @@ const usageTTL = time.Minute
 
 // usageCache keeps figures that are dear to measure, and the last CPU sample of each container to tell its rate.
 type usageCache struct {
-	mu         sync.Mutex // guards what follows
-	layers     map[string]measured
-	cpu        map[string]cpuSample
+	mu     sync.Mutex // guards layers and cpu
+	layers map[string]measured
+	cpu    map[string]cpuSample
+
+	imagesMu   sync.Mutex // guards imageBytes, also while it is measured
 	imageBytes measured
 }
 
@@ -47,11 +49,10 @@ func (u *usageCache) forget(id string) {
 	delete(u.cpu, id)
 }
 
-// images returns the size of all images. The lock is held while it is measured: the Engine refuses to measure twice at
-// the same time.
+// images returns the size of all images. It measures in one goroutine at a time: the Engine refuses to do it twice at once.
 func (u *usageCache) images(measure func() (int64, error)) (int64, error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
+	u.imagesMu.Lock()
+	defer u.imagesMu.Unlock()
 	if time.Since(u.imageBytes.at) > usageTTL {
 		bytes, err := measure()
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"runtime"
 	"strconv"
+	"time"
 
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
@@ -105,7 +106,8 @@ func (r streamRuntime) Attach(ctx context.Context, id string, in io.Reader, out,
 	return pump(ctx, conn, pipes{in: in, out: out, err: errOut, tty: c.Config.Tty})
 }
 
-// forwardSizes passes on the client's terminal sizes until it leaves. A size that comes too late is no error.
+// forwardSizes passes on the client's terminal sizes until it leaves. The first comes before the command runs, so it is
+// tried again for a moment; one that comes too late is no error.
 func forwardSizes(ctx context.Context, sizes <-chan remotecommand.TerminalSize, resize func(container.ResizeOptions) error) {
 	for {
 		select {
@@ -115,7 +117,11 @@ func forwardSizes(ctx context.Context, sizes <-chan remotecommand.TerminalSize, 
 			if !ok {
 				return
 			}
-			_ = resize(container.ResizeOptions{Height: uint(size.Height), Width: uint(size.Width)})
+			for range 10 {
+				if resize(container.ResizeOptions{Height: uint(size.Height), Width: uint(size.Width)}) == nil || pause(ctx, 20*time.Millisecond) != nil {
+					break
+				}
+			}
 		}
 	}
 }
