@@ -1,0 +1,259 @@
+package mesos
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	mesossched "github.com/mesos/mesos-go/api/v1/lib/scheduler"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+	"github.com/k8sm/k8sm/scheduler"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+// reserved is a resource with all the bookkeeping that Mesos has for it.
+func reserved(cpus float64) mesos.Resource {
+	return mesos.Resource{
+		Name: "cpus", Type: mesos.SCALAR.Enum(), Scalar: &mesos.Value_Scalar{Value: cpus}, Role: ptr("web"),
+		AllocationInfo: &mesos.Resource_AllocationInfo{Role: ptr("web")},
+		Reservation:    &mesos.Resource_ReservationInfo{Principal: ptr("ops")},
+	}
+}
+
+func ports(begin, end uint64) mesos.Resource {
+	return mesos.Resource{
+		Name: "ports", Type: mesos.RANGES.Enum(), Role: ptr("*"),
+		Ranges:         &mesos.Value_Ranges{Range: []mesos.Value_Range{{Begin: begin, End: end}}},
+		AllocationInfo: &mesos.Resource_AllocationInfo{Role: ptr("web")},
+	}
+}
+
+// anOffer has the shape that a real master was recorded to send.
+func anOffer() mesos.Offer {
+	revocable := reserved(8)
+	revocable.Revocable = &mesos.Resource_RevocableInfo{}
+	return mesos.Offer{
+		ID: mesos.OfferID{Value: "o1"}, AgentID: mesos.AgentID{Value: "a1"}, Hostname: "host",
+		AllocationInfo: &mesos.Resource_AllocationInfo{Role: ptr("web")},
+		URL:            &mesos.URL{Scheme: "http", Address: mesos.Address{IP: ptr("10.0.0.1"), Port: 5051}},
+		Domain: &mesos.DomainInfo{FaultDomain: &mesos.DomainInfo_FaultDomain{
+			Region: mesos.DomainInfo_FaultDomain_RegionInfo{Name: "r"}, Zone: mesos.DomainInfo_FaultDomain_ZoneInfo{Name: "z"},
+		}},
+		Attributes: []mesos.Attribute{
+			{Name: "rack", Type: mesos.TEXT, Text: &mesos.Value_Text{Value: "r1"}},
+			{Name: "weight", Type: mesos.SCALAR, Scalar: &mesos.Value_Scalar{Value: 3}},
+			{Name: "ids", Type: mesos.RANGES, Ranges: &mesos.Value_Ranges{Range: []mesos.Value_Range{{Begin: 1, End: 5}}}},
+			{Name: "tags", Type: mesos.SET, Set: &mesos.Value_Set{Item: []string{"a", "b"}}},
+		},
+		Resources:   []mesos.Resource{reserved(4), revocable, ports(31000, 32000)},
+		ExecutorIDs: []mesos.ExecutorID{{Value: "k8sm-minion.v1"}},
+	}
+}
+
+func TestOfferIsReadWholeButForWhatNoPodMayUse(t *testing.T) {
+	o := anOffer()
+	got, err := offerOf(&o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range got.Resources {
+		got.Resources[i].Origin = nil
+	}
+	want := offers.Offer{
+		ID: "o1", Agent: "a1", Hostname: "host", IP: "10.0.0.1", Port: 5051, Role: "web", Region: "r", Zone: "z",
+		Attributes: []offers.Attribute{{Name: "rack", Value: "r1"}, {Name: "weight", Value: "3"}, {Name: "ids", Value: "1-5"}, {Name: "tags", Value: "a.b"}},
+		Resources: offers.Resources{
+			{Name: "cpus", Role: "web", Reserved: true, Scalar: 4000},
+			{Name: "ports", Role: "web", Ranges: []offers.Range{{Begin: 31000, End: 32000}}},
+		},
+		Executors: []api.ExecutorID{"k8sm-minion.v1"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// launchOn takes half a cpu and a port of anOffer.
+func launchOn(t *testing.T) scheduler.Launch {
+	o := anOffer()
+	offer, err := offerOf(&o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken, rest, _ := offer.Resources.Take(offers.CPUs, 500)
+	port, _, _ := rest.TakePort(31001)
+	record, err := Codec{}.EncodeExecutor(scheduler.Executor{Framework: "fw", ID: api.MinionExecutorID, Command: "exec km minion", Resources: taken})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: "web", UID: "u", Labels: map[string]string{"app": "web"},
+			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubectl"}},
+		},
+		Spec: v1.PodSpec{
+			TerminationGracePeriodSeconds: ptr(int64(7)),
+			Containers:                    []v1.Container{{Name: "c", Ports: []v1.ContainerPort{{ContainerPort: 80, HostPort: 31001, Protocol: v1.ProtocolTCP}}}},
+		},
+	}
+	return scheduler.Launch{
+		Agent: "a1", Offers: []api.OfferID{"o1", "o2"}, Executor: record,
+		Tasks: []scheduler.NewTask{{ID: "u.1", Pod: pod, Resources: append(taken, port)}, {ID: "v.1", Pod: pod, Resources: taken}},
+	}
+}
+
+func TestLaunchTakesResourcesAsTheyWereOffered(t *testing.T) {
+	call, err := callOf(launchOn(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	accept := call.GetAccept()
+	if len(accept.OfferIDs) != 2 || len(accept.Operations) != 1 || accept.GetFilters().GetRefuseSeconds() != 0 {
+		t.Errorf("got %v", accept)
+	}
+	tasks := accept.Operations[0].GetLaunch().GetTaskInfos()
+	if len(tasks) != 2 {
+		t.Fatalf("%d tasks in the ACCEPT", len(tasks))
+	}
+	want := []mesos.Resource{reserved(0.5), ports(31001, 31001)}
+	if len(tasks[0].Resources) != 2 || !tasks[0].Resources[0].Equal(want[0]) || !tasks[0].Resources[1].Equal(want[1]) {
+		t.Errorf("got %v, want %v", tasks[0].Resources, want)
+	}
+	if !tasks[0].Executor.Equal(tasks[1].Executor) || tasks[0].Executor.Command.GetValue() != "exec km minion" {
+		t.Error("the executors differ")
+	}
+}
+
+func TestTaskTellsOtherToolsAboutItsPod(t *testing.T) {
+	call, err := callOf(launchOn(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	task := call.GetAccept().Operations[0].GetLaunch().GetTaskInfos()[0]
+	if task.Name != "default/web" || task.TaskID.Value != "u.1" || task.AgentID.Value != "a1" {
+		t.Errorf("got %s %s on %s", task.Name, task.TaskID.Value, task.AgentID.Value)
+	}
+	if got := time.Duration(task.KillPolicy.GracePeriod.Nanoseconds); got != 7*time.Second {
+		t.Errorf("grace period %s", got)
+	}
+	if got := task.Labels.Labels; len(got) != 1 || got[0].Key != "app" || got[0].GetValue() != "web" {
+		t.Errorf("labels %v", got)
+	}
+	port := task.Discovery.Ports.Ports[0]
+	if task.Discovery.GetName() != "web.default" || port.Number != 31001 || port.GetName() != "c-80" || port.GetProtocol() != "tcp" {
+		t.Errorf("discovery %v", task.Discovery)
+	}
+	var pod v1.Pod
+	if err := json.Unmarshal(task.Data, &pod); err != nil || pod.Kind != "Pod" || pod.UID != "u" || pod.ManagedFields != nil {
+		t.Errorf("data %s, %v", task.Data, err)
+	}
+}
+
+func TestExecutorRecordIsReadAsItWasWritten(t *testing.T) {
+	launch := launchOn(t)
+	executor, err := Codec{}.DecodeExecutor(launch.Executor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Codec{}.EncodeExecutor(executor)
+	if err != nil || string(again) != string(launch.Executor) {
+		t.Errorf("written again it differs: %v", err)
+	}
+	if _, err := (Codec{}).DecodeExecutor([]byte("nonsense")); err == nil {
+		t.Error("nonsense was read")
+	}
+}
+
+func TestEachCallSaysWhatItsActionSays(t *testing.T) {
+	for _, test := range []struct {
+		action scheduler.MesosAction
+		want   mesossched.Call
+	}{
+		{
+			scheduler.Decline{Offers: []api.OfferID{"o1"}, Refuse: 2 * time.Minute},
+			mesossched.Call{Type: mesossched.Call_DECLINE, Decline: &mesossched.Call_Decline{
+				OfferIDs: []mesos.OfferID{{Value: "o1"}}, Filters: &mesos.Filters{RefuseSeconds: ptr(120.0)},
+			}},
+		},
+		{scheduler.Revive{}, mesossched.Call{Type: mesossched.Call_REVIVE}},
+		{
+			scheduler.Kill{Task: "u.1", Agent: "a1"},
+			mesossched.Call{Type: mesossched.Call_KILL, Kill: &mesossched.Call_Kill{
+				TaskID: mesos.TaskID{Value: "u.1"}, AgentID: &mesos.AgentID{Value: "a1"},
+			}},
+		},
+		{
+			scheduler.Acknowledge{Task: "u.1", Agent: "a1", UUID: []byte("x")},
+			mesossched.Call{Type: mesossched.Call_ACKNOWLEDGE, Acknowledge: &mesossched.Call_Acknowledge{
+				TaskID: mesos.TaskID{Value: "u.1"}, AgentID: mesos.AgentID{Value: "a1"}, UUID: []byte("x"),
+			}},
+		},
+		{
+			scheduler.Reconcile{Tasks: []scheduler.TaskRef{{Task: "u.1", Agent: "a1"}}},
+			mesossched.Call{Type: mesossched.Call_RECONCILE, Reconcile: &mesossched.Call_Reconcile{
+				Tasks: []mesossched.Call_Reconcile_Task{{TaskID: mesos.TaskID{Value: "u.1"}, AgentID: &mesos.AgentID{Value: "a1"}}},
+			}},
+		},
+		{scheduler.Reconcile{}, mesossched.Call{Type: mesossched.Call_RECONCILE, Reconcile: &mesossched.Call_Reconcile{}}},
+	} {
+		got, err := callOf(test.action)
+		if err != nil || !got.Equal(test.want) {
+			t.Errorf("%s: got %v, %v", test.action, got, err)
+		}
+	}
+}
+
+func TestEventsOfMesosAreTranslatedOneToOne(t *testing.T) {
+	for _, test := range []struct {
+		event mesossched.Event
+		want  []scheduler.Event
+	}{
+		{
+			mesossched.Event{Type: mesossched.Event_RESCIND, Rescind: &mesossched.Event_Rescind{OfferID: mesos.OfferID{Value: "o1"}}},
+			[]scheduler.Event{scheduler.OfferRescinded{Offer: "o1"}},
+		},
+		{
+			mesossched.Event{Type: mesossched.Event_FAILURE, Failure: &mesossched.Event_Failure{AgentID: &mesos.AgentID{Value: "a1"}}},
+			[]scheduler.Event{scheduler.AgentLost{Agent: "a1"}},
+		},
+		{
+			mesossched.Event{Type: mesossched.Event_FAILURE, Failure: &mesossched.Event_Failure{
+				AgentID: &mesos.AgentID{Value: "a1"}, ExecutorID: &mesos.ExecutorID{Value: "e"},
+			}},
+			[]scheduler.Event{scheduler.ExecutorExited{Agent: "a1", Executor: "e"}},
+		},
+		{
+			mesossched.Event{Type: mesossched.Event_UPDATE, Update: &mesossched.Event_Update{Status: mesos.TaskStatus{
+				TaskID: mesos.TaskID{Value: "u.1"}, AgentID: &mesos.AgentID{Value: "a1"}, State: mesos.TASK_GONE_BY_OPERATOR.Enum(),
+				Reason: mesos.REASON_RECONCILIATION.Enum(), Message: ptr("m"), UUID: []byte("x"),
+			}}},
+			[]scheduler.Event{scheduler.TaskUpdated{Status: scheduler.TaskStatus{
+				Task: "u.1", Agent: "a1", State: scheduler.GoneByOperator, Reason: "REASON_RECONCILIATION", Message: "m", UUID: []byte("x"),
+			}}},
+		},
+		{mesossched.Event{Type: mesossched.Event_HEARTBEAT}, nil},
+	} {
+		got, err := eventsOf(&test.event)
+		if err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff(test.want, got); diff != "" {
+			t.Errorf("%s: %s", test.event.GetType(), diff)
+		}
+	}
+}
+
+func TestEveryTaskStateOfMesosIsKnown(t *testing.T) {
+	for number, name := range mesos.TaskState_name {
+		if _, err := statusOf(&mesos.TaskStatus{State: mesos.TaskState(number).Enum()}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
