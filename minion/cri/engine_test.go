@@ -35,8 +35,11 @@ const (
 	testSubnet  = "10.213.77.0/24"
 )
 
-// testEngine is the one Engine of this package's tests; nil without root.
-var testEngine *client.Client
+// testEngine is the one Engine of this package's tests, in testEngineDir; nil without root.
+var (
+	testEngine    *client.Client
+	testEngineDir string
+)
 
 func TestMain(m *testing.M) {
 	code, err := runTests(m)
@@ -56,6 +59,7 @@ func runTests(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
+	testEngineDir = dir
 	e, err := engine.Start(ctx, engine.Config{Dir: dir})
 	if err != nil {
 		return 1, err
