@@ -226,6 +226,20 @@ func TestLaunchThatWasLostWithTheAgentIsDroppedAndAWaitingOneIsNot(t *testing.T)
 	s.expect("answer 200", "tell SUBSCRIBED", "tell LAUNCH", "update lost TASK_DROPPED (latest TASK_DROPPED)")
 }
 
+func TestLaunchThatWasLostWithTheExecutorsStreamIsDropped(t *testing.T) {
+	s := newAgentScript(t)
+	s.run("t1", "x")
+	s.step(processStarted{s.container(), process{PID: 7}})
+	s.step(executorSubscribe{"s1", s.executorCall("x")})
+	s.run("t2", "x")
+	s.step(streamClosed{"s1"})
+	s.done = nil
+	again := s.executorCall("x")
+	again.Subscribe.UnacknowledgedTasks = []mesos.TaskInfo{{TaskID: mesos.TaskID{Value: "t1"}}}
+	s.step(executorSubscribe{"s2", again})
+	s.expect("answer 200", "tell SUBSCRIBED", "update t2 TASK_DROPPED (latest TASK_DROPPED)")
+}
+
 func TestExecutorThatDoesNotComeBackToARestartedAgentIsEnded(t *testing.T) {
 	s := newAgentScript(t)
 	checkpoint := true

@@ -68,7 +68,7 @@ func portOf(t *testing.T, addr string) int {
 	return n
 }
 
-// pidOf returns the process of an executor that the test executor's notes are of.
+// pidsIn returns the processes that are checkpointed in a work directory.
 func pidsIn(t *testing.T, workDir string) []process {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(workDir, "agents", "*", "meta", "runs", "*", "run.json"))
@@ -260,6 +260,29 @@ func TestStopLeavesNoProcessBehind(t *testing.T) {
 	})
 	if left := pidsIn(t, c.WorkDir); len(left) > 0 {
 		t.Errorf("checkpoints are left of %v", left)
+	}
+}
+
+func TestTeardownEndsAllThatTheFrameworkRuns(t *testing.T) {
+	t.Parallel()
+	cluster := startCluster(t, testConfig(t))
+	f := subscribeWith(t, cluster, nil)
+	runExecutorTask(t, f, "one", "x")
+	o := f.mustOffer()
+	f.accept(o, commandTask("two", o, "sleep 600", nil))
+	f.mustUpdate("two", "TASK_RUNNING")
+	processes := pidsIn(t, cluster.plan.WorkDir)
+	f.call("TEARDOWN", nil)
+	eventually(t, "both processes end", func() bool { return len(processes) == 2 && !processes[0].alive() && !processes[1].alive() })
+	next := subscribeWith(t, cluster, nil)
+	cpus := 0.0
+	for _, r := range next.mustOffer()["resources"].([]any) {
+		if text(r, "name") == "cpus" {
+			cpus, _ = at(r, "scalar", "value").(float64)
+		}
+	}
+	if cpus != 4 {
+		t.Errorf("the next framework is offered %v of 4 cpus", cpus)
 	}
 }
 

@@ -40,7 +40,7 @@ func (a *agent) subscribe(e executorSubscribe) {
 		ContainerID: &mesos.ContainerID{Value: run.container},
 	}})
 	a.takeUpdates(run, e.call.GetSubscribe().GetUnacknowledgedUpdates())
-	if before == recovering {
+	if before != starting {
 		a.dropUnlaunched(run, e.call.GetSubscribe().GetUnacknowledgedTasks())
 	}
 	for _, id := range run.queued {
@@ -75,7 +75,7 @@ func (a *agent) takeUpdates(run *executorRun, updates []executor.Call_Update) {
 	}
 }
 
-// dropUnlaunched ends tasks whose LAUNCH was lost with the agent's former life.
+// dropUnlaunched ends tasks whose LAUNCH was lost with the executor's former stream.
 func (a *agent) dropUnlaunched(run *executorRun, unacknowledged []mesos.TaskInfo) {
 	has := map[string]bool{}
 	for i := range unacknowledged {
@@ -83,7 +83,7 @@ func (a *agent) dropUnlaunched(run *executorRun, unacknowledged []mesos.TaskInfo
 	}
 	for _, id := range run.order {
 		if t := run.tasks[id]; t != nil && t.latest.GetState() == mesos.TASK_STAGING && !has[string(id)] && !slices.Contains(run.queued, id) {
-			a.update(run, t, agentStatus(mesos.TASK_DROPPED, mesos.REASON_AGENT_RESTARTED, "Task was launched while the agent restarted"))
+			a.update(run, t, agentStatus(mesos.TASK_DROPPED, mesos.REASON_AGENT_RESTARTED, "Task was launched while its executor was not connected"))
 		}
 	}
 }
@@ -286,6 +286,7 @@ func (a *agent) killCommand(run *executorRun, t *agentTask, policy *mesos.KillPo
 		grace = time.Duration(d.Nanoseconds)
 	}
 	run.killed = true
+	a.do(saveRun{run})
 	if run.phase == running && hasCapability(a.frameworks[t.framework], mesos.FrameworkInfo_Capability_TASK_KILLING_STATE) {
 		a.update(run, t, commandStatus(mesos.TASK_KILLING, ""))
 	}
