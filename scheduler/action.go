@@ -171,18 +171,21 @@ func (a CreateNode) String() string {
 // Object implements ClusterAction.
 func (a CreateNode) Object() string { return "node/" + a.Node.Name }
 
-// LabelNode sets labels on a node; a nil value removes one.
-type LabelNode struct {
-	Name   string
-	Labels map[string]*string
+// AmendNode sets labels on a node, of which a nil value removes one, and the address of its agent; and the provider id
+// where a kubelet has made the node without one.
+type AmendNode struct {
+	Name       string
+	Labels     map[string]*string
+	Address    string // of the agent's endpoint; "" if not known
+	ProviderID string // "" if the node has it
 }
 
-func (a LabelNode) String() string {
-	return fmt.Sprintf("label node %s: %s", a.Name, labelText(a.Labels))
+func (a AmendNode) String() string {
+	return strings.TrimRight(fmt.Sprintf("amend node %s: %s %s %s", a.Name, a.Address, labelText(a.Labels), a.ProviderID), " ")
 }
 
 // Object implements ClusterAction.
-func (a LabelNode) Object() string { return "node/" + a.Name }
+func (a AmendNode) Object() string { return "node/" + a.Name }
 
 // MarkReady sets the node's condition Ready on behalf of the kubelet that does not run there yet.
 type MarkReady struct{ Name string }

@@ -237,18 +237,31 @@ func (c *Core) ensureNode(now time.Time, a *agent) []Action {
 		a.node = name
 	}
 	node := c.nodes[a.node]
+	amend := AmendNode{Name: a.node, Address: a.address}
 	switch {
 	case node == nil:
 		a.nodeAt = now
 		return []Action{CreateNode{Node: c.newNode(a)}}
+	case lacksProvider(node, a):
+		amend.ProviderID = api.ProviderID(a.id)
 	case node.Spec.ProviderID != api.ProviderID(a.id):
 		return nil // the node of the agent that was here before is about to go
 	}
-	if labels := staleLabels(node, agentLabels(a)); len(labels) > 0 {
+	amend.Labels = staleLabels(node, agentLabels(a))
+	moved := a.address != "" && node.Annotations[api.AnnotationAgentAddress] != a.address
+	if len(amend.Labels) > 0 || moved || amend.ProviderID != "" {
 		a.nodeAt = now
-		return []Action{LabelNode{Name: a.node, Labels: labels}}
+		return []Action{amend}
 	}
 	return nil
+}
+
+// lacksProvider recognises a node that a kubelet of ours made again, because somebody deleted it: a kubelet knows
+// nothing of agents.
+func lacksProvider(node *v1.Node, a *agent) bool {
+	return node.Spec.ProviderID == "" && slices.ContainsFunc(node.Status.Addresses, func(address v1.NodeAddress) bool {
+		return address.Type == v1.NodeInternalIP && address.Address == a.last.IP
+	})
 }
 
 // chooseName returns the hostname, or with the port behind it if somebody else has the name already. An agent that
@@ -260,7 +273,7 @@ func (c *Core) chooseName(a *agent) (string, error) {
 	}
 	taken := false
 	if node := c.nodes[name]; node != nil {
-		taken = a.address == "" || node.Annotations[api.AnnotationAgentAddress] != a.address
+		taken = (a.address == "" || node.Annotations[api.AnnotationAgentAddress] != a.address) && !lacksProvider(node, a)
 	}
 	for _, other := range c.agents {
 		taken = taken || other != a && other.node == name

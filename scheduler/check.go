@@ -160,9 +160,9 @@ func (v *view) take(p *pod, id api.TaskID) {
 
 // summary counts refusals with the same reason and remembers the most that any of the agents has.
 type summary struct {
-	agents  int
-	quiet   bool // a refusal may be gone in a moment
-	reasons []reason
+	agents    int
+	preparing int // whose refusal may be gone in a moment
+	reasons   []reason
 }
 
 type reason struct {
@@ -172,8 +172,8 @@ type reason struct {
 
 func (s *summary) add(r refused) {
 	s.agents++
-	s.quiet = s.quiet || r.quiet
 	if r.quiet {
+		s.preparing++
 		return
 	}
 	for i := range s.reasons {
@@ -191,8 +191,12 @@ func (s *summary) message(d Demand) string {
 	if s.agents == 0 {
 		return "0/0 agents can run it: no Mesos agent has made an offer yet"
 	}
-	parts := make([]string, len(s.reasons))
-	for i, r := range s.reasons {
+	reasons := s.reasons
+	if s.preparing > 0 {
+		reasons = append(reasons, reason{refused{singular: "is being prepared", plural: "are being prepared"}, s.preparing})
+	}
+	parts := make([]string, len(reasons))
+	for i, r := range reasons {
 		parts[i] = fmt.Sprintf("%d %s", r.count, r.singular)
 		if r.count > 1 {
 			parts[i] = fmt.Sprintf("%d %s", r.count, r.plural)
@@ -200,9 +204,6 @@ func (s *summary) message(d Demand) string {
 		if at := slices.Index(scalarNames[:], r.scalar); at >= 0 {
 			parts[i] += fmt.Sprintf(" (want %s, most free %s)", d.Scalars[at], r.most)
 		}
-	}
-	if len(parts) == 0 {
-		parts = []string{"they are being prepared"}
 	}
 	return fmt.Sprintf("0/%d agents can run it: %s", s.agents, strings.Join(parts, ", "))
 }

@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	reportPatience = 2 * time.Second // offers that REVIVE calls for arrive within this
-	reportFirst    = 10 * time.Second
-	reportLast     = 5 * time.Minute
+	reportPatience  = 2 * time.Second  // offers that REVIVE calls for arrive within this
+	preparePatience = 20 * time.Second // nodes appear, and executors are prepared, within this
+	reportFirst     = 10 * time.Second
+	reportLast      = 5 * time.Minute
 )
 
 // report spaces out what is told about one waiting pod.
@@ -74,7 +75,7 @@ func (c *Core) cycle(now time.Time) []Action {
 		if c.place(now, p, views, &refusals) {
 			continue
 		}
-		waits = waits || !refusals.quiet
+		waits = waits || refusals.preparing == 0 || now.Sub(p.since) >= reportPatience
 		if r := c.explain(now, p, &refusals); r != nil {
 			reports = append(reports, r)
 		}
@@ -91,7 +92,7 @@ func (c *Core) cycle(now time.Time) []Action {
 func (c *Core) views(now time.Time) []*view {
 	var views []*view
 	for _, a := range c.agentsInOrder() {
-		if !a.alive {
+		if !a.alive || a.node == "" {
 			continue
 		}
 		byRole := map[string]*view{}
@@ -221,7 +222,8 @@ func (c *Core) hasTasks(id api.AgentID) bool {
 // explain returns a Report when there is something to tell: not while a refusal may be gone in a moment, and not
 // before the offers that were called for can have come.
 func (c *Core) explain(now time.Time, p *pod, refusals *summary) Action {
-	if refusals.quiet || now.Sub(p.since) < reportPatience {
+	waited := now.Sub(p.since)
+	if waited < reportPatience || refusals.preparing > 0 && waited < preparePatience {
 		return nil
 	}
 	message := refusals.message(p.demand)

@@ -247,6 +247,10 @@ func (p *player) node(name, agent string, options map[string]string) *v1.Node {
 		Spec:   v1.NodeSpec{ProviderID: api.ProviderID(api.AgentID(agent)), Unschedulable: options["cordoned"] != ""},
 		Status: v1.NodeStatus{Conditions: []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue}}},
 	}
+	if agent == "none" {
+		node.Spec.ProviderID, node.Annotations = "", map[string]string{}
+		node.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: "10.0.0.1"}}
+	}
 	if options["port"] != "" {
 		node.Annotations[api.AnnotationAgentAddress] = "10.0.0.1:" + options["port"]
 	}

@@ -150,8 +150,8 @@ func (c *Cluster) perform(ctx context.Context, action scheduler.ClusterAction) {
 		err = c.report(ctx, a)
 	case scheduler.CreateNode:
 		err = c.createNode(ctx, a)
-	case scheduler.LabelNode:
-		err = c.labelNode(ctx, a)
+	case scheduler.AmendNode:
+		err = c.amendNode(ctx, a)
 	case scheduler.MarkReady:
 		err = c.markReady(ctx, a)
 	case scheduler.RenewLease:

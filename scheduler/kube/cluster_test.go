@@ -203,7 +203,10 @@ func TestNodeIsMadeReadyLabelledAndWithALease(t *testing.T) {
 		}
 	}
 	value := "r1"
-	if err := c.labelNode(t.Context(), scheduler.LabelNode{Name: "n1", Labels: map[string]*string{"old": nil, "rack": &value}}); err != nil {
+	amend := scheduler.AmendNode{
+		Name: "n1", Labels: map[string]*string{"old": nil, "rack": &value}, Address: "10.0.0.1:5051", ProviderID: "mesos://a1",
+	}
+	if err := c.amendNode(t.Context(), amend); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.markReady(t.Context(), scheduler.MarkReady{Name: "n1"}); err != nil {
@@ -215,6 +218,9 @@ func TestNodeIsMadeReadyLabelledAndWithALease(t *testing.T) {
 	}
 	if _, stays := got.Labels["old"]; stays || got.Labels["rack"] != "r1" {
 		t.Errorf("labels %v", got.Labels)
+	}
+	if got.Annotations[api.AnnotationAgentAddress] != "10.0.0.1:5051" || got.Spec.ProviderID != "mesos://a1" {
+		t.Errorf("annotations %v, provider id %s", got.Annotations, got.Spec.ProviderID)
 	}
 	if len(got.Status.Conditions) != 1 || !got.Status.Conditions[0].LastTransitionTime.Time.Equal(start) {
 		t.Errorf("conditions %+v", got.Status.Conditions)

@@ -38,8 +38,16 @@ func (c *Cluster) createNode(ctx context.Context, a scheduler.CreateNode) error 
 	return c.renewLease(ctx, scheduler.RenewLease{Name: node.Name})
 }
 
-func (c *Cluster) labelNode(ctx context.Context, a scheduler.LabelNode) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": a.Labels}})
+func (c *Cluster) amendNode(ctx context.Context, a scheduler.AmendNode) error {
+	metadata := map[string]any{"labels": a.Labels}
+	if a.Address != "" {
+		metadata["annotations"] = map[string]string{api.AnnotationAgentAddress: a.Address}
+	}
+	change := map[string]any{"metadata": metadata}
+	if a.ProviderID != "" {
+		change["spec"] = map[string]string{"providerID": a.ProviderID}
+	}
+	patch, err := json.Marshal(change)
 	if err != nil {
 		return err
 	}

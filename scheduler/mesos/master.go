@@ -37,7 +37,8 @@ const (
 
 // ErrRemoved says that Mesos has ended the framework for good: its id can never be used again.
 var ErrRemoved = errors.New("Mesos has removed this framework (it was torn down, or its failover timeout ran out) " +
-	"and all its tasks; delete the stored framework id, then start again to register as a new framework")
+	"and all its tasks; to register as a new one, delete the stored framework id and start again: " +
+	"km etcdctl del /k8sm/NAME/framework-id (NAME is what --name says, k8sm by default)")
 
 // ErrReplaced says that another scheduler has subscribed with the same framework id.
 var ErrReplaced = errors.New("another scheduler has subscribed as this framework")

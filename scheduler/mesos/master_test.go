@@ -204,7 +204,7 @@ func TestConnectionWithoutHeartbeatsIsDead(t *testing.T) {
 func TestErrorsOfTheMasterEndTheRunAndSayWhatToDo(t *testing.T) {
 	for message, check := range map[string]func(error) bool{
 		"Framework has been removed": func(err error) bool {
-			return errors.Is(err, ErrRemoved) && strings.Contains(err.Error(), "framework id")
+			return errors.Is(err, ErrRemoved) && strings.Contains(err.Error(), "km etcdctl del /k8sm/NAME/framework-id")
 		},
 		"Framework failed over": func(err error) bool { return errors.Is(err, ErrReplaced) },
 		"Role 'x y' is invalid": func(err error) bool { return strings.Contains(err.Error(), "Role 'x y' is invalid") },

@@ -162,6 +162,7 @@ func newAPI() *fake.Clientset {
 
 type cluster struct {
 	t      *testing.T
+	config localmesos.Config
 	mesos  *localmesos.Cluster
 	client kubernetes.Interface
 	store  *memory
@@ -173,12 +174,19 @@ func newCluster(t *testing.T, agents int) *cluster {
 	cfg.Agents, cfg.Port, cfg.WorkDir, cfg.Hostname = agents, 0, t.TempDir(), "laptop"
 	cfg.Resources, cfg.Attributes = "cpus:4;mem:4096;disk:10000;ports:[31000-32000]", "rack:r1"
 	cfg.AllocationInterval = 50 * time.Millisecond
-	local, err := localmesos.Start(t.Context(), cfg)
+	c := &cluster{t: t, config: cfg, client: newAPI(), store: &memory{records: map[api.AgentID][]byte{}}}
+	c.startMesos()
+	return c
+}
+
+func (c *cluster) startMesos() {
+	c.t.Helper()
+	local, err := localmesos.Start(c.t.Context(), c.config)
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	t.Cleanup(local.Stop)
-	return &cluster{t: t, mesos: local, client: newAPI(), store: &memory{records: map[api.AgentID][]byte{}}}
+	c.t.Cleanup(local.Stop)
+	c.mesos = local
 }
 
 // schedule starts a scheduler and returns what stops it.
@@ -335,4 +343,28 @@ func TestMasterThatIsRestartedKeepsThePods(t *testing.T) {
 	c.createPod("next", "500m")
 	c.wait("next", "a node", bound)
 	c.wait("web", "its first task still", hasTask("uid-web.1"))
+}
+
+func TestEverythingThatIsRestartedRunsThePodsAgainOnTheirNodes(t *testing.T) {
+	c := newCluster(t, 2)
+	stop := c.schedule()
+	nodes := map[string]string{}
+	for _, name := range []string{"one", "two", "three"} {
+		c.createPod(name, "1500m")
+		nodes[name] = c.wait(name, "a node", bound).Spec.NodeName
+	}
+	stop()
+	c.mesos.Stop()
+	c.startMesos()
+	c.schedule()
+	for name, node := range nodes {
+		pod := c.wait(name, "its second task", hasTask("uid-"+name+".2"))
+		if pod.Spec.NodeName != node {
+			t.Errorf("%s went from %s to %s", name, node, pod.Spec.NodeName)
+		}
+	}
+	left, err := c.client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(left.Items) != 2 {
+		t.Errorf("%d nodes, %v", len(left.Items), err)
+	}
 }
