@@ -40,13 +40,13 @@ func lock(ctx context.Context, path string) (unlock func() error, err error) {
 // machineShare is a minion's share of what belongs to the machine.
 type machineShare struct{ *os.File }
 
-func shareMachine() (*machineShare, error) {
-	file, err := os.OpenFile(machineLock, os.O_CREATE|os.O_RDWR, 0o600)
+func shareMachine(path string) (*machineShare, error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock the machine's rules: %w", err)
 	}
 	if err := unix.Flock(int(file.Fd()), unix.LOCK_SH); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot lock %s: %w", machineLock, err), file.Close())
+		return nil, errors.Join(fmt.Errorf("cannot lock %s: %w", path, err), file.Close())
 	}
 	return &machineShare{file}, nil
 }

@@ -57,7 +57,7 @@ func (n *node) run(ctx context.Context, pods *kube.Pods, post func(executor.Even
 		return unlessEnded(ctx, err)
 	}
 	defer unlock()
-	shared, err := shareMachine()
+	shared, err := shareMachine(machineLock)
 	if err != nil {
 		return err
 	}

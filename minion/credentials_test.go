@@ -1,0 +1,207 @@
+package minion
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// authority signs certificates for tests.
+type authority struct {
+	t    *testing.T
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	pem  []byte
+}
+
+func newAuthority(t *testing.T) *authority {
+	a := &authority{t: t}
+	var err error
+	if a.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.cert, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	a.pem = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return a
+}
+
+// issue writes a kubelet's file: its certificate, then its key.
+func (a *authority) issue(path, name string) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name, Organization: []string{"system:nodes"}},
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, a.cert, &key.PublicKey, a.key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	content := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER})...)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+func testNode(t *testing.T, a *authority) (layout, api.Bootstrap) {
+	root, err := os.MkdirTemp("/tmp", "n") // t.TempDir's names are too long for sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	files, err := newLayout(root, "k8sm", "agent-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := files.make(); err != nil {
+		t.Fatal(err)
+	}
+	return files, api.Bootstrap{Cluster: "k8sm", Node: "agent-1", APIServer: "https://127.0.0.1:6443", CA: a.pem, Token: "abcdef.0123456789abcdef"}
+}
+
+func TestNodeWithoutCertificateBeginsWithItsToken(t *testing.T) {
+	files, boot := testNode(t, newAuthority(t))
+	if err := files.prepareIdentity(boot, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(files.bootstrapKubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("others may read the token: %s", info.Mode())
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", files.bootstrapKubeconfig())
+	if err != nil || cfg.BearerToken != boot.Token || cfg.Host != boot.APIServer {
+		t.Errorf("%+v %v", cfg, err)
+	}
+}
+
+func TestNodeWithGoodCertificateNeedsNoToken(t *testing.T) {
+	a := newAuthority(t)
+	files, boot := testNode(t, a)
+	a.issue(files.certificate(), "system:node:agent-1")
+	if err := files.prepareIdentity(boot, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(files.bootstrapKubeconfig()); !os.IsNotExist(err) {
+		t.Errorf("the token was written: %v", err)
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", files.kubeconfig())
+	if err != nil || cfg.CertFile != files.certificate() || cfg.Host != boot.APIServer {
+		t.Errorf("%+v %v", cfg, err)
+	}
+}
+
+func TestCertificateThatTheClusterWouldRefuseIsNotUsed(t *testing.T) {
+	a := newAuthority(t)
+	for name, spoil := range map[string]func(files layout, boot *api.Bootstrap) time.Time{
+		"expired": func(layout, *api.Bootstrap) time.Time { return time.Now().Add(2 * time.Hour) },
+		"another node's": func(files layout, _ *api.Bootstrap) time.Time {
+			a.issue(files.certificate(), "system:node:agent-2")
+			return time.Now()
+		},
+		"another cluster's": func(_ layout, boot *api.Bootstrap) time.Time {
+			boot.CA = newAuthority(t).pem
+			return time.Now()
+		},
+		"broken": func(files layout, _ *api.Bootstrap) time.Time {
+			if err := os.WriteFile(files.certificate(), []byte("-----BEGIN"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return time.Now()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files, boot := testNode(t, a)
+			a.issue(files.certificate(), "system:node:agent-1")
+			now := spoil(files, &boot)
+			if err := files.prepareIdentity(boot, now); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(files.bootstrapKubeconfig()); err != nil {
+				t.Errorf("there is no bootstrap: %v", err)
+			}
+			if _, err := os.Stat(files.certificate()); !os.IsNotExist(err) {
+				t.Errorf("the certificate is left: %v", err)
+			}
+		})
+	}
+}
+
+func TestTokenIsRemovedOnceTheCertificateIsThere(t *testing.T) {
+	a := newAuthority(t)
+	files, boot := testNode(t, a)
+	if err := files.prepareIdentity(boot, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- files.awaitIdentity(t.Context(), boot) }()
+	a.issue(files.certificate(), "system:node:agent-1")
+	if err := writeKubeconfig(files.kubeconfig(), kubeconfig(boot, files.nodeAuth())); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(files.bootstrapKubeconfig()); !os.IsNotExist(err) {
+		t.Errorf("the token is left: %v", err)
+	}
+}
+
+func TestConfigurationComesFromTheConfigMap(t *testing.T) {
+	object := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: api.MinionConfigNamespace, Name: api.MinionConfigName},
+		Data:       map[string]string{api.MinionConfigKey: `{"clusterCIDR":"10.244.0.0/16","rootDir":"/r"}`},
+	}
+	cfg, err := fetchConfig(context.Background(), fake.NewClientset(object))
+	if err != nil || cfg.ClusterCIDR != "10.244.0.0/16" || cfg.RootDir != "/r" {
+		t.Errorf("%+v %v", cfg, err)
+	}
+	if _, err := fetchConfig(context.Background(), fake.NewClientset()); err == nil || !strings.Contains(err.Error(), "kube-system/k8sm-minion") {
+		t.Errorf("err = %v", err)
+	}
+}
+
+func TestLayoutKeepsSocketPathsShort(t *testing.T) {
+	files, err := newLayout("/var/lib/k8sm", "k8sm", strings.Repeat("n", 60)+".example.org")
+	if err != nil || len(files.longestSocket()) > maxSocketPath {
+		t.Errorf("%s %v", files.dir, err)
+	}
+	if _, err := newLayout("/"+strings.Repeat("r", 100), "k8sm", "n"); err == nil || !strings.Contains(err.Error(), "too long") {
+		t.Errorf("err = %v", err)
+	}
+}

@@ -1,0 +1,87 @@
+package minion
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestSecondMinionOfANodeWaitsForTheFirst(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	unlock, err := lock(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := lock(ended, path); !errors.Is(err, context.Canceled) {
+		t.Errorf("err = %v, want to wait until the context ends", err)
+	}
+	got := make(chan error, 1)
+	go func() {
+		unlock, err := lock(t.Context(), path)
+		if err == nil {
+			err = unlock()
+		}
+		got <- err
+	}()
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLastMinionOfAMachineIsToldSo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "machine")
+	share := func() *machineShare {
+		s, err := shareMachine(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	one, other := share(), share()
+	if one.last() {
+		t.Error("there is another one")
+	}
+	if !other.last() {
+		t.Error("there is none any more")
+	}
+}
+
+func TestUnmountTakesInnerMountsFirstAndNoOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount")
+	}
+	root := t.TempDir()
+	mount := func(elements ...string) string {
+		dir := filepath.Join(append([]string{root}, elements...)...)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+			t.Skipf("cannot mount here: %v", err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+		return dir
+	}
+	mount("node", "pods", "volume")
+	mount("node", "pods", "volume", "inner")
+	other := mount("node-2")
+	if err := unmountBelow(filepath.Join(root, "node")); err != nil {
+		t.Error(err)
+	}
+	if err := os.RemoveAll(filepath.Join(root, "node")); err != nil {
+		t.Errorf("something is still mounted: %v", err)
+	}
+	if err := os.Remove(other); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("another node's mount is gone: %v", err)
+	}
+}

@@ -1,0 +1,63 @@
+package minion
+
+import (
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func testPort(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
+
+func TestAllocatableIsTheAgentsLessTheExecutors(t *testing.T) {
+	machine := capacity{milliCPU: 8000, memory: 16 << 30, disk: 100 << 30}
+	agent := map[string]float64{"cpus": 4, "mem": 4096, "disk": 10240}
+	reserved, complaints := machine.reserve(agent, map[string]float64{"cpus": 0.1, "mem": 128})
+	want := map[string]string{
+		"cpu":               "4100m",       // 8 - (4 - 0.1)
+		"memory":            "12914262016", // 16 GiB - (4096 - 128) MiB - what eviction keeps free
+		"ephemeral-storage": "95563022336", // 100 GiB - 10 GiB - what eviction keeps free
+	}
+	if diff := cmp.Diff(want, reserved); diff != "" {
+		t.Error(diff)
+	}
+	if len(complaints) > 0 {
+		t.Errorf("complaints: %v", complaints)
+	}
+}
+
+func TestAgentThatClaimsMoreThanTheMachineHasIsComplainedOf(t *testing.T) {
+	machine := capacity{milliCPU: 2000, memory: 4 << 30, disk: 100 << 30}
+	reserved, complaints := machine.reserve(map[string]float64{"cpus": 4, "mem": 4096, "disk": 1024}, nil)
+	if len(complaints) != 1 || !strings.Contains(complaints[0], "cpus 4 but this machine only 2") {
+		t.Errorf("complaints: %v", complaints)
+	}
+	if _, ok := reserved["cpu"]; ok || reserved["memory"] != "" || reserved["ephemeral-storage"] == "" {
+		t.Errorf("reserved: %v", reserved)
+	}
+}
+
+func TestNodeIsReachedAtTheAgentsAddress(t *testing.T) {
+	ip, err := nodeIP("192.0.2.9:5051")
+	if err != nil || ip.String() != "192.0.2.9" {
+		t.Errorf("%v %v", ip, err)
+	}
+}
+
+func TestNodeOfAnAgentOnLoopbackHasAnAddressOfTheMachine(t *testing.T) {
+	ip, err := nodeIP("127.0.0.1:5051")
+	if err != nil {
+		t.Skipf("this machine has loopback only: %v", err)
+	}
+	if ip.IsLoopback() {
+		t.Errorf("a kubelet refuses %s", ip)
+	}
+}
+
+func TestMachineHasSomething(t *testing.T) {
+	got, err := machineCapacity(t.TempDir())
+	if err != nil || got.milliCPU < 1000 || got.memory <= 0 || got.disk <= 0 {
+		t.Errorf("%+v %v", got, err)
+	}
+}

@@ -1,0 +1,100 @@
+package minion
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func testSettings() settings {
+	return settings{
+		files: layout{"/var/lib/k8sm/k8sm/agent-1"},
+		node:  "agent-1",
+		agent: "S1",
+		cluster: api.MinionConfig{
+			ClusterDomain: "cluster.local", ClusterDNS: []string{"10.96.0.10"}, ClusterCIDR: "10.244.0.0/16",
+		},
+		address:     "192.0.2.7",
+		reserved:    map[string]string{"cpu": "100m", "memory": "1000000"},
+		resolvConf:  "/etc/resolv.conf",
+		staticPods:  "/etc/static",
+		kubeletPort: 10250, kubeletHealthPort: 40001, proxyHealthPort: 40002, proxyMetricsPort: 40003,
+	}
+}
+
+func TestConfigurationsAreTheGoldenOnes(t *testing.T) {
+	s := testSettings()
+	bare := s
+	bare.cluster, bare.staticPods, bare.resolvConf = api.MinionConfig{}, "", ""
+	for file, content := range map[string]func() ([]byte, error){
+		"kubelet.yaml": s.kubelet, "proxy.yaml": s.proxy, "kubelet_bare.yaml": bare.kubelet, "proxy_bare.yaml": bare.proxy,
+	} {
+		t.Run(file, func(t *testing.T) {
+			got, err := content()
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden := filepath.Join("testdata", file)
+			if *update {
+				if err := os.WriteFile(golden, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), string(got)); diff != "" {
+				t.Errorf("differs (-golden +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestArgumentsNameTheNodesOwnFiles(t *testing.T) {
+	args := strings.Join(testSettings().kubeletArgs(), " ")
+	for _, want := range []string{
+		"--config=/var/lib/k8sm/k8sm/agent-1/kubelet.yaml", "--hostname-override=agent-1", "--node-ip=192.0.2.7",
+		"--kubeconfig=/var/lib/k8sm/k8sm/agent-1/kubeconfig",
+	} {
+		if !strings.Contains(args, want) {
+			t.Errorf("%s lacks %s", args, want)
+		}
+	}
+}
+
+func TestPortsDiffer(t *testing.T) {
+	s := settings{address: loopback}
+	if err := s.choosePorts(); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[int]bool{s.kubeletPort: true, s.kubeletHealthPort: true, s.proxyHealthPort: true, s.proxyMetricsPort: true}
+	if len(seen) != 4 {
+		t.Errorf("ports are %v", seen)
+	}
+}
+
+func TestSecondKubeletOfAMachineTakesAnotherPort(t *testing.T) {
+	first, err := listenFree(loopback, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	wanted := testPort(first)
+	second, err := listenFree(loopback, wanted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	if testPort(second) == wanted {
+		t.Error("both have the same port")
+	}
+}
