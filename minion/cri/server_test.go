@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,9 +48,11 @@ func TestPodLifeFromSandboxToRemoval(t *testing.T) {
 	if ended.ExitCode != 7 || ended.Reason != "Error" || ended.StartedAt == 0 || ended.FinishedAt < ended.StartedAt {
 		t.Errorf("container status %v", ended)
 	}
-	want := []string{"stdout F web", "stdout F web", "stdout F search svc.cluster.local", "stdout F nameserver 10.0.0.10",
-		"stdout F options ndots:5", "stderr F oops"}
-	if diff := cmp.Diff(want, logLines(t, ended.LogPath)); diff != "" {
+	lines := logLines(t, ended.LogPath)
+	slices.SortStableFunc(lines, func(a, b string) int { return strings.Compare(a[:6], b[:6]) }) // the two streams race
+	want := []string{"stderr F oops", "stdout F web", "stdout F web", "stdout F search svc.cluster.local",
+		"stdout F nameserver 10.0.0.10", "stdout F options ndots:5"}
+	if diff := cmp.Diff(want, lines); diff != "" {
 		t.Errorf("log (-want +got):\n%s", diff)
 	}
 
