@@ -25,9 +25,12 @@ type view struct {
 	tasks  []NewTask
 	// charge is what the executor takes when it is launched with the first task; nil if it runs already.
 	charge offers.Resources
+	// executor is what an executor would be given that is prepared anew.
+	executor offers.Resources
 	// stranger is an executor on the agent that is none of ours.
 	stranger api.ExecutorID
 	wanted   bool // a pod would fit here if only the executor were prepared
+	hopeless bool // the executor could not be prepared, and it is too early to try again
 }
 
 // refused is why a pod cannot have its task on an agent. The zero value says that it can.
@@ -37,6 +40,7 @@ type refused struct {
 	scalar           string // the resource that is short; then the numbers are told, too
 	most             offers.Milli
 	quiet            bool // passing: wait, say nothing
+	reserve          bool // and keep the place, this is the agent to wait for
 }
 
 func (r refused) ok() bool { return r.singular == "" && !r.quiet }
@@ -129,33 +133,34 @@ func (v *view) checkExecutor(*pod) refused {
 	case v.stranger != "":
 		text := fmt.Sprintf("another version of our executor (%s)", v.stranger)
 		return refused{singular: "runs " + text, plural: "run " + text}
-	case e.record == nil || v.wanted:
+	case e.record == nil && v.hopeless:
+		return refused{singular: "cannot be given an executor yet", plural: "cannot be given executors yet"}
+	case e.record == nil:
 		v.wanted = true
-		return refused{quiet: true}
+		return refused{quiet: true, reserve: true}
 	}
 	return refused{}
 }
 
-// take places the pod's task here. It must have passed the checks.
-func (v *view) take(p *pod, id api.TaskID) {
-	if v.charge != nil {
-		for _, r := range v.charge {
-			_, v.free, _ = v.free.Take(r.Name, r.Scalar)
-		}
-		v.charge = nil
+// take takes what the pod demands out of the view, and what the executor is charged if it comes with this pod. The pod
+// must have passed the checks.
+func (v *view) take(p *pod) offers.Resources {
+	for _, r := range v.charge {
+		_, v.free, _ = v.free.Take(r.Name, r.Scalar)
 	}
-	t := NewTask{ID: id, Pod: p.obj}
+	v.charge = nil
+	var all offers.Resources
 	for i, name := range scalarNames {
 		var taken offers.Resources
 		taken, v.free, _ = v.free.Take(name, p.demand.Scalars[i])
-		t.Resources = append(t.Resources, taken...)
+		all = append(all, taken...)
 	}
 	for _, port := range p.demand.Ports {
 		var taken offers.Resource
 		taken, v.free, _ = v.free.TakePort(port)
-		t.Resources = append(t.Resources, taken)
+		all = append(all, taken)
 	}
-	v.tasks = append(v.tasks, t)
+	return all
 }
 
 // summary counts refusals with the same reason and remembers the most that any of the agents has.

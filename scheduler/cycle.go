@@ -128,11 +128,13 @@ func (c *Core) seeExecutor(now time.Time, v *view) {
 			v.stranger = id
 		}
 	}
+	v.hopeless = now.Before(a.executor.after)
 	if a.hasExecutor {
 		return
 	}
-	v.charge = c.charge(v.free)
 	e := &a.executor
+	v.charge = c.charge(v.free)
+	v.executor = v.charge
 	if len(v.offers) == 0 || e.record == nil {
 		return
 	}
@@ -165,6 +167,11 @@ func (c *Core) charge(free offers.Resources) offers.Resources {
 func (c *Core) place(now time.Time, p *pod, views []*view, refusals *summary) bool {
 	for _, v := range views {
 		r := v.check(p)
+		if r.reserve {
+			refusals.add(r)
+			v.take(p)
+			return false
+		}
 		if !r.ok() {
 			refusals.add(r)
 			continue
@@ -172,7 +179,7 @@ func (c *Core) place(now time.Time, p *pod, views []*view, refusals *summary) bo
 		p.attempt++
 		t := c.newTask(now, p, v.agent.id)
 		t.offer = v.offers[0]
-		v.take(p, t.id)
+		v.tasks = append(v.tasks, NewTask{ID: t.id, Pod: p.obj, Resources: v.take(p)})
 		return true
 	}
 	return false
@@ -183,10 +190,10 @@ func (c *Core) launch(now time.Time, views []*view) []Action {
 	var acts []Action
 	for _, v := range views {
 		e := &v.agent.executor
-		if v.wanted && !e.preparing && !now.Before(e.after) {
+		if v.wanted && !e.preparing {
 			e.preparing = true
 			acts = append(acts, PrepareExecutor{
-				Framework: c.framework, Agent: v.agent.id, Node: v.agent.node, Resources: v.charge,
+				Framework: c.framework, Agent: v.agent.id, Node: v.agent.node, Resources: v.executor,
 				MayReplace: !v.agent.hasExecutor && !c.hasTasks(v.agent.id),
 			})
 		}

@@ -154,6 +154,10 @@ func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
 			want: "runs another version of our executor (k8sm-minion.v0)",
 		},
 		{rule: "a record to fetch first", view: func(v *view) { v.agent.executor.record = nil }, want: "quiet"},
+		{
+			rule: "a record that cannot be had", view: func(v *view) { v.agent.executor.record, v.hopeless = nil, true },
+			want: "cannot be given an executor yet",
+		},
 		{rule: "no offer now", view: func(v *view) { v.offers = nil }, want: "has enough but offers nothing now"},
 	} {
 		v := roomy()
