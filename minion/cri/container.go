@@ -241,7 +241,8 @@ func translateStatus(c container.InspectResponse) (*runtimeapi.ContainerStatus, 
 	}
 	status.StartedAt = nanoseconds(c.State.StartedAt)
 	if status.State == runtimeapi.ContainerState_CONTAINER_EXITED {
-		status.FinishedAt, status.ExitCode = nanoseconds(c.State.FinishedAt), int32(c.State.ExitCode)
+		// The Engine may learn of a short life's end before it has noted its beginning.
+		status.FinishedAt, status.ExitCode = max(nanoseconds(c.State.FinishedAt), status.StartedAt), int32(c.State.ExitCode)
 		status.Message = c.State.Error
 		switch {
 		case c.State.OOMKilled:
