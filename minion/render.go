@@ -118,7 +118,9 @@ func (s settings) proxy() ([]byte, error) {
 		ClusterCIDR:        s.cluster.ClusterCIDR,
 		HealthzBindAddress: net.JoinHostPort(loopback, strconv.Itoa(s.proxyHealthPort)),
 		MetricsBindAddress: net.JoinHostPort(loopback, strconv.Itoa(s.proxyMetricsPort)),
-		NodePortAddresses:  []string{"primary"},
+		// Node ports on loopback would open 127.0.0.0/8 to pods (sysctl route_localnet), and need a firewall against it.
+		NodePortAddresses: []string{s.address + "/32"},
+		IPTables:          proxyconfig.KubeProxyIPTablesConfiguration{LocalhostNodePorts: ptr(false)},
 		// Zero leaves the machine's connection tracking as it is.
 		Conntrack: proxyconfig.KubeProxyConntrackConfiguration{
 			MaxPerCore: ptr(int32(0)), Min: ptr(int32(0)),
