@@ -121,7 +121,10 @@ func (n *node) prepare(ctx context.Context) (err error) {
 	if n.docker, err = client.NewClientWithOpts(client.WithHost(n.dockerHost()), client.WithAPIVersionNegotiation()); err != nil {
 		return fmt.Errorf("cannot use Docker Engine at %s: %w", n.dockerHost(), err)
 	}
-	return untilDone(ctx, "the pod network cannot be prepared yet", func(context.Context) (err error) {
+	return untilDone(ctx, "the machine is not ready for pods yet", func(ctx context.Context) (err error) {
+		if _, err := n.docker.Ping(ctx); err != nil {
+			return fmt.Errorf("cannot reach Docker Engine at %s (Debian: apt-get install docker.io): %w", n.dockerHost(), err)
+		}
 		n.network, err = network.New(network.Config{
 			Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, Docker: n.docker,
 		})
