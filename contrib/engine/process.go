@@ -24,7 +24,8 @@ type process struct {
 	ready   func(context.Context) error // nil once the program serves
 
 	adopted bool          // it ran already when ensure looked
-	exited  chan struct{} // closed when it has ended, if we started it
+	child   int           // the pid that we started, or 0
+	exited  chan struct{} // closed when the child has ended
 }
 
 func (p *process) pidFile() string { return filepath.Join(p.dir, p.name+".pid") }
@@ -72,7 +73,7 @@ func (p *process) start() error {
 	// Reap it when it ends while we live; it is not this process's to wait for otherwise.
 	exited := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(exited) }()
-	p.exited = exited
+	p.child, p.exited = cmd.Process.Pid, exited
 	return os.WriteFile(p.pidFile(), []byte(strconv.Itoa(cmd.Process.Pid)+"\n"), 0o600)
 }
 
@@ -86,7 +87,7 @@ func (p *process) pid() int {
 	if err != nil || pid <= 1 {
 		return 0
 	}
-	if p.exited != nil {
+	if pid == p.child {
 		// We are its parent and need not guess. Its command line would mislead: it is empty for a moment after Start.
 		select {
 		case <-p.exited:
