@@ -107,7 +107,7 @@ func (s *OfferStorage) Claim(now time.Time, ids ...api.OfferID) error {
 		if s.live[id] != nil {
 			continue
 		}
-		if end, known := s.tombs[id]; known {
+		if end, known := s.Fate(id); known {
 			return fmt.Errorf("cannot use offer %s: it was %s", id, end)
 		}
 		return fmt.Errorf("cannot use offer %s: it is not known", id)

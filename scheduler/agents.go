@@ -70,6 +70,9 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 		a.since = now
 		c.updateTotals(a)
 		acts = append(acts, c.ensureNode(now, a)...)
+		if a.node == "" && c.offers.Decline(now, o.ID) { // no pod can ever run there
+			acts = append(acts, Decline{Offers: []api.OfferID{o.ID}, Refuse: c.cfg.RefuseIdle})
+		}
 	}
 	return acts
 }

@@ -230,14 +230,14 @@ func (c *Core) agentsInOrder() []*agent {
 
 // Snapshot is what there is to see of a Core, for metrics and logs.
 type Snapshot struct {
-	PodsWaiting, Tasks, Agents, AgentsAlive, Offers int
-	OffersEnded                                     map[offers.End]uint64
+	PodsWaiting, Tasks, AgentsAlive, Offers int
+	OffersEnded                             map[offers.End]uint64
 }
 
 // Snapshot counts what there is now.
 func (c *Core) Snapshot() Snapshot {
 	s := Snapshot{
-		PodsWaiting: len(c.waiting()), Tasks: len(c.tasks), Agents: len(c.agents), Offers: c.offers.Len(),
+		PodsWaiting: len(c.waiting()), Tasks: len(c.tasks), Offers: c.offers.Len(),
 		OffersEnded: map[offers.End]uint64{},
 	}
 	for _, a := range c.agents {

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -89,7 +90,9 @@ type TaskStatus struct {
 }
 
 // String returns the update in short, for logs.
-func (s TaskStatus) String() string { return fmt.Sprintf("%s %s %s", s.Task, s.State, s.Reason) }
+func (s TaskStatus) String() string {
+	return strings.TrimSpace(fmt.Sprintf("%s %s %s", s.State, s.Reason, s.Message))
+}
 
 func (PodSeen) event()        {}
 func (PodGone) event()        {}

@@ -48,22 +48,21 @@ type Records interface {
 	DeleteExecutor(ctx context.Context, agent api.AgentID) error
 }
 
+// keeperWorkers is how many executors are prepared at the same time.
+const keeperWorkers = 8
+
 // keeper keeps the records of the executors and the tokens in them.
 type keeper struct {
 	cfg     Config
 	records Records
 	tokens  Tokens
 	codec   ExecutorCodec
-	workers int
 	queue   *lanes.Lanes[Action]
 	sink    Sink
 }
 
 func newKeeper(cfg Config, parts Parts) *keeper {
-	k := &keeper{cfg: cfg, records: parts.Store, tokens: parts.Tokens, codec: parts.Codec, workers: parts.Executors}
-	if k.workers == 0 {
-		k.workers = 4
-	}
+	k := &keeper{cfg: cfg, records: parts.Store, tokens: parts.Tokens, codec: parts.Codec}
 	k.queue = lanes.New(agentOf, k.perform)
 	return k
 }
@@ -82,7 +81,7 @@ func (k *keeper) do(act Action) { k.queue.Add(act) }
 
 func (k *keeper) run(ctx context.Context, sink Sink) error {
 	k.sink = sink
-	return k.queue.Run(ctx, k.workers)
+	return k.queue.Run(ctx, keeperWorkers)
 }
 
 func (k *keeper) perform(ctx context.Context, act Action) {

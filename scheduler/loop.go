@@ -47,13 +47,12 @@ type Store interface {
 
 // Parts are what Run puts together.
 type Parts struct {
-	Master    Master
-	Cluster   Cluster
-	Store     Store
-	Tokens    Tokens
-	Codec     ExecutorCodec
-	Metrics   prometheus.Registerer
-	Executors int // how many executors are prepared at the same time; 0 means 4
+	Master  Master
+	Cluster Cluster
+	Store   Store
+	Tokens  Tokens
+	Codec   ExecutorCodec
+	Metrics prometheus.Registerer // nil for none
 }
 
 // ErrLost is returned by Run when another scheduler has taken over the leadership.
@@ -133,6 +132,7 @@ func (l *loop) own(ctx context.Context, group *errgroup.Group) error {
 		case <-ticker.C:
 			ev = Tick{}
 		}
+		logEvent(ev)
 		acts := l.core.Step(time.Now(), ev)
 		if ctx.Err() != nil {
 			return nil // the leadership may be lost: whatever was decided must not be done
@@ -163,6 +163,24 @@ func (l *loop) do(ctx context.Context, group *errgroup.Group, act Action) {
 	case ClusterAction:
 		logAction(act)
 		l.parts.Cluster.Do(act)
+	}
+}
+
+// logEvent shows what Mesos says of tasks and offers. Pods and nodes can be watched by kubectl.
+func logEvent(ev Event) {
+	switch ev := ev.(type) {
+	case TaskUpdated:
+		log.WithFields(log.Fields{"task": ev.Status.Task, "agent": ev.Status.Agent}).Debug(ev.Status.String())
+	case Offered:
+		for _, o := range ev.Offers {
+			log.WithFields(log.Fields{"offer": o.ID, "agent": o.Agent}).Debugf("offered %s", o.Resources)
+		}
+	case OfferRescinded:
+		log.WithField("offer", ev.Offer).Debug("rescinded")
+	case AgentLost:
+		log.WithField("agent", ev.Agent).Warn("the agent is gone")
+	case ExecutorExited:
+		log.WithField("agent", ev.Agent).Warn("the executor has ended")
 	}
 }
 
