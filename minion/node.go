@@ -128,7 +128,10 @@ func (n *node) prepare(ctx context.Context) (err error) {
 		n.network, err = network.New(network.Config{
 			Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, Docker: n.docker,
 		})
-		return err
+		if err != nil {
+			return err
+		}
+		return n.network.Adopt(ctx)
 	})
 }
 

@@ -71,6 +71,16 @@ func (n *Network) Setup(ctx context.Context, podCIDRs []string) error {
 	return nil
 }
 
+// Adopt sets the network up again that an earlier process left, with its range, so that a kubelet that starts finds it
+// ready: one that does not looks again only seconds later. Without such a network it does nothing.
+func (n *Network) Adopt(ctx context.Context) error {
+	existing, err := n.inspect(ctx, n.planFor("").Network())
+	if err != nil || existing == nil || len(existing.IPAM.Config) == 0 {
+		return err
+	}
+	return n.Setup(ctx, []string{existing.IPAM.Config[0].Subnet})
+}
+
 // DockerNetwork returns the name of the Docker network that pods join, or an error that says why there is none yet.
 func (n *Network) DockerNetwork() (string, error) {
 	n.mu.Lock()

@@ -50,6 +50,7 @@ func TestNetworkOnARealEngineComesAndGoes(t *testing.T) {
 	if name, err := n.DockerNetwork(); err == nil {
 		t.Errorf("the network %s is ready before it was set up", name)
 	}
+	must(t, n.Adopt(t.Context())) // there is nothing to adopt
 	for _, cidrs := range [][]string{
 		{"fd00:7::/64", "198.18.1.0/24"},
 		{"198.18.1.0/24"}, // again
@@ -64,6 +65,10 @@ func TestNetworkOnARealEngineComesAndGoes(t *testing.T) {
 
 	next, err := New(cfg) // a process after this one
 	must(t, err)
+	must(t, next.Adopt(t.Context()))
+	if name, err := next.DockerNetwork(); err != nil {
+		t.Errorf("the network that is there was not adopted: %s %v", name, err)
+	}
 	must(t, next.Teardown(t.Context()))
 	must(t, next.Teardown(t.Context()))
 	if _, err := netlink.LinkByName(n.planFor("").Bridge()); err == nil {
