@@ -18,8 +18,6 @@ type Event interface{ isEvent() }
 // Registration is what an agent tells an executor that subscribed.
 type Registration struct {
 	Agent api.AgentID
-	// Hostname is the agent's own, from which its node has its name.
-	Hostname string
 	// Data is ExecutorInfo.data: an api.Bootstrap as JSON.
 	Data []byte
 	// AgentResources are the scalars of all that the agent has, ExecutorResources those that the executor itself takes,

@@ -182,7 +182,7 @@ func TestEventsOfTheAgentAreTranslated(t *testing.T) {
 	three := int64(3)
 	want := []executor.Event{
 		executor.Subscribed{Registration: executor.Registration{
-			Agent: "agent-1", Hostname: "host", Data: []byte("bootstrap"),
+			Agent: "agent-1", Data: []byte("bootstrap"),
 			AgentResources:    map[string]float64{"cpus": 4, "mem": 4096},
 			ExecutorResources: map[string]float64{"cpus": 0.1},
 		}},

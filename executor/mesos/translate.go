@@ -43,7 +43,6 @@ func registration(s *mesosexec.Event_Subscribed) executor.Registration {
 	agent, info := s.GetAgentInfo(), s.GetExecutorInfo()
 	return executor.Registration{
 		Agent:             api.AgentID(agent.GetID().GetValue()),
-		Hostname:          agent.GetHostname(),
 		Data:              info.GetData(),
 		AgentResources:    scalars(agent.Resources),
 		ExecutorResources: scalars(info.Resources),
