@@ -29,6 +29,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/component-base/cli"
 	"k8s.io/klog/v2"
@@ -69,6 +70,7 @@ type common struct {
 func (c *common) dir() statedir.Dir { return statedir.Dir(c.stateDir) }
 
 func rootCommand() *cobra.Command {
+	cobra.EnablePrefixMatching = false // etcdctl's package turns it on for the whole process
 	var c common
 	root := &cobra.Command{
 		Use:   "km",
@@ -240,13 +242,16 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	if s.kubeconfig == "" {
 		s.kubeconfig = dir.SchedulerKubeconfig()
 	}
-	rest, err := clientcmd.BuildConfigFromFlags("", s.kubeconfig)
+	config, err := clientcmd.BuildConfigFromFlags("", s.kubeconfig)
 	if err != nil {
 		return fmt.Errorf("cannot read how to reach the API server: %w", err)
 	}
 	// A burst of pods is a burst of bindings; the API server has limits of its own.
-	rest.QPS, rest.Burst = 500, 1000
-	kubernetes, err := kubernetes.NewForConfig(rest)
+	config.QPS, config.Burst = 500, 1000
+	if err := rest.LoadTLSFiles(config); err != nil {
+		return fmt.Errorf("cannot read the API server's authority: %w", err)
+	}
+	kubernetes, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("cannot make a client of the API server: %w", err)
 	}
@@ -263,7 +268,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 		return fmt.Errorf("cannot find this machine's name: %w", err)
 	}
 	s.scheduler.Identity += "/" + strconv.Itoa(os.Getpid())
-	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, rest.Host, rest.CAData
+	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, config.Host, config.CAData
 	cluster := kube.New(kubernetes)
 	metrics := prometheus.NewRegistry()
 	stop, err := serveMetrics(filepath.Join(string(dir), "scheduler.sock"), metrics)

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	corev1helpers "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
@@ -68,7 +69,11 @@ func (v *view) checkNode(p *pod) refused {
 		return refused{}
 	}
 	if match, err := nodeaffinity.GetRequiredNodeAffinity(p.obj).Match(v.node); err != nil || !match {
-		return refused{singular: "does not match its node selector or affinity", plural: "do not match its node selector or affinity"}
+		text := "its node affinity"
+		if selector := p.obj.Spec.NodeSelector; !labels.SelectorFromSet(selector).Matches(labels.Set(v.node.Labels)) {
+			text = "its node selector " + labels.FormatLabels(selector)
+		}
+		return refused{singular: "does not match " + text, plural: "do not match " + text}
 	}
 	if v.node.Spec.Unschedulable && !tolerates(p.obj, v1.TaintNodeUnschedulable) {
 		return refused{singular: "is cordoned", plural: "are cordoned"}

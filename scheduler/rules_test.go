@@ -126,7 +126,7 @@ func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
 		{rule: "no node yet", view: func(v *view) { v.node = nil }, want: "quiet"},
 		{
 			rule: "node selector", pod: func(p *pod) { p.obj.Spec.NodeSelector = map[string]string{"disk": "hdd"} },
-			want: "does not match its node selector or affinity",
+			want: "does not match its node selector disk=hdd",
 		},
 		{rule: "node selector that matches", pod: func(p *pod) { p.obj.Spec.NodeSelector = map[string]string{"disk": "ssd"} }},
 		{rule: "not ready", view: func(v *view) { v.node.Status.Conditions = nil }, want: "is not ready"},

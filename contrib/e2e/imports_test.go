@@ -48,7 +48,7 @@ var rules = []rule{
 	{
 		why:    "the words that all share import nobody",
 		from:   "api",
-		except: []string{"api/controlplane", "api/state", "api/v1beta1"},
+		except: []string{"api/approver", "api/controlplane", "api/state", "api/statedir"},
 		never:  []string{module, "net", "os", "k8s.io/client-go"},
 	},
 	{

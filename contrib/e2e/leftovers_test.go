@@ -12,9 +12,19 @@ import (
 // counters are what iptables-save prints beside a rule and what changes by itself.
 var counters = regexp.MustCompile(`\[\d+:\d+\]|^#.*`)
 
-// leftovers describes what a cluster makes on its host outside its directory: iptables rules, links, routes, mounts. Two
-// equal answers before and after a cluster mean that it left nothing behind.
-func leftovers(t *testing.T) string {
+// leavesNothing runs a test of a whole cluster, start and stop included, and then compares what there is on the host
+// outside the cluster's directory with what there was before: iptables rules, links, routes, mounts.
+func leavesNothing(t *testing.T, test func(t *testing.T)) {
+	before := traces(t)
+	t.Run("up", test)
+	for _, line := range traces(t) {
+		if !slices.Contains(before, line) {
+			t.Errorf("the cluster left behind: %s", line)
+		}
+	}
+}
+
+func traces(t *testing.T) []string {
 	t.Helper()
 	var lines []string
 	for _, tool := range [][]string{{"iptables-save"}, {"ip6tables-save"}, {"ip", "-o", "link"}, {"ip", "route", "show", "table", "all"}} {
@@ -43,5 +53,5 @@ func leftovers(t *testing.T) string {
 		}
 	}
 	slices.Sort(lines)
-	return strings.Join(slices.Compact(lines), "\n")
+	return slices.Compact(lines)
 }
