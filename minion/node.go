@@ -11,6 +11,8 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 	"gopkg.in/natefinch/lumberjack.v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/executor"
@@ -188,8 +190,18 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	if err != nil {
 		return running, err
 	}
+	if err := n.setUpNetwork(ctx, api); err != nil {
+		n.log.WithError(err).Info("leaving it to the kubelet to give the pod network its range")
+	}
 	running.pods = start(alive, "the watch of the node's pods", func(ctx context.Context) error {
-		return pods.Run(ctx, api, n.boot.Node, post)
+		var tidying errgroup.Group
+		defer tidying.Wait()
+		return pods.Run(ctx, api, n.boot.Node, func(event executor.Event) {
+			post(event)
+			if gone, ok := event.(executor.PodGone); ok {
+				tidying.Go(func() error { n.removeSandboxes(ctx, gone.UID); return nil })
+			}
+		})
 	})
 	proxy, err := newChild(n.sandboxLog("proxy"), n.settings.proxyArgs())
 	if err != nil {
@@ -197,6 +209,18 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	}
 	running.proxy = start(alive, "the proxy", proxy.run)
 	return running, nil
+}
+
+// setUpNetwork gives the pod network the node's range while the kubelet still starts: a kubelet that finds no network
+// looks again only five seconds later.
+func (n *node) setUpNetwork(ctx context.Context, api kubernetes.Interface) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	node, err := api.CoreV1().Nodes().Get(ctx, n.boot.Node, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("cannot read the node's pod CIDRs: %w", err)
+	}
+	return n.network.Setup(ctx, node.Spec.PodCIDRs)
 }
 
 // sandboxLog is a log file in the Mesos sandbox, where the operator's tools look, bounded in size.

@@ -11,6 +11,11 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	kubetypes "k8s.io/kubelet/pkg/types"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/minion/cri"
@@ -45,6 +50,29 @@ func (n *node) awaitCRI(ctx context.Context) error {
 		if err := sleep(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
+	}
+}
+
+// removeSandboxes removes what has ended of a pod that is gone from the API server. The kubelet would do so at its next
+// garbage collection, up to a minute later; a pod that was removed by force still runs here, and is left to the kubelet.
+func (n *node) removeSandboxes(ctx context.Context, pod types.UID) {
+	log := n.log.WithField("uid", pod)
+	connection, err := grpc.NewClient("unix://"+n.files.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		log.WithError(err).Debug("leaving the pod's sandbox to the kubelet")
+		return
+	}
+	defer connection.Close()
+	runtime := runtimeapi.NewRuntimeServiceClient(connection)
+	ended, err := runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{
+		State:         &runtimeapi.PodSandboxStateValue{State: runtimeapi.PodSandboxState_SANDBOX_NOTREADY},
+		LabelSelector: map[string]string{kubetypes.KubernetesPodUIDLabel: string(pod)},
+	}})
+	for _, sandbox := range ended.GetItems() {
+		_, err = runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: sandbox.Id})
+	}
+	if err != nil {
+		log.WithError(err).Debug("leaving the pod's sandbox to the kubelet")
 	}
 }
 
