@@ -17,6 +17,7 @@ STATIC  := $(GO) build $(FLAGS) -ldflags='-s -w'
 # Packages that link stock Kubernetes; a race-instrumented build of all of that is worth nobody's time.
 KUBERNETES := k8sm/k8sm$$|/api/controlplane$$|/contrib/clients$$|/minion/kubelet$$|/minion/proxy$$
 LINT_VERSION := v2.6.0
+GOFLAGS ?= $(shell go env GOFLAGS)
 
 .PHONY: help
 help: ## Show the targets.
@@ -61,7 +62,7 @@ bench: deps build ## Measure, and print one BENCH line a figure.
 check: $(BUILD)/bin/golangci-lint ## Check format, vet, lint and the import rules.
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt'ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet $(FLAGS) ./...
-	$(BUILD)/bin/golangci-lint run ./...
+	CGO_ENABLED=0 GOFLAGS='$(GOFLAGS) $(FLAGS)' $(BUILD)/bin/golangci-lint run ./...
 	$(GO) test $(FLAGS) -run TestImport ./contrib/e2e
 
 $(BUILD)/bin/golangci-lint:

@@ -365,7 +365,7 @@ func (l *laptop) run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer func() { _ = unlock() }()
 	if err := l.preflight(); err != nil {
 		return err
 	}
@@ -412,7 +412,8 @@ func (l *laptop) preflight() error {
 		}
 		listener.Close()
 	}
-	return nil
+	l.mesos.WorkDir = filepath.Join(string(l.dir), "mesos")
+	return errors.Join(l.mesos.Validate(), l.schedule.scheduler.Validate())
 }
 
 // runEngine finds the machine's Docker Engine, or runs one below the state directory.
@@ -463,7 +464,6 @@ func (l *laptop) runControlPlane(ctx context.Context, ready func(string)) error 
 }
 
 func (l *laptop) runMesos(ctx context.Context, ready func(string)) error {
-	l.mesos.WorkDir = filepath.Join(string(l.dir), "mesos")
 	cluster, err := localmesos.Start(ctx, l.mesos)
 	if err != nil {
 		return err

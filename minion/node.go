@@ -58,7 +58,7 @@ func (n *node) run(ctx context.Context, pods *kube.Pods, post func(executor.Even
 	if err != nil {
 		return unlessEnded(ctx, err)
 	}
-	defer unlock()
+	defer func() { _ = unlock() }()
 	shared, err := shareMachine(machineLock)
 	if err != nil {
 		return err
@@ -195,7 +195,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	}
 	running.pods = start(alive, "the watch of the node's pods", func(ctx context.Context) error {
 		var tidying errgroup.Group
-		defer tidying.Wait()
+		defer func() { _ = tidying.Wait() }()
 		return pods.Run(ctx, api, n.boot.Node, func(event executor.Event) {
 			post(event)
 			if gone, ok := event.(executor.PodGone); ok {

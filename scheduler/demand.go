@@ -24,14 +24,6 @@ type Demand struct {
 	Ports   []uint64                 // host ports, each once, ascending
 }
 
-// plus adds the scalars of both and keeps the ports of d.
-func (d Demand) plus(other Demand) Demand {
-	for i := range d.Scalars {
-		d.Scalars[i] += other.Scalars[i]
-	}
-	return d
-}
-
 // DemandOf returns the effective requests of a pod, as Kubernetes itself counts init containers, sidecars and overhead
 // (https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers), with the
 // given defaults for cpus and memory that no container requests.

@@ -113,7 +113,7 @@ func testBootstrap(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
 	if condition != certificatesv1.CertificateApproved {
 		t.Fatalf("a certificate for the token's node: %s", condition)
 	}
-	config.BearerToken, config.TLSClientConfig.CertData, config.TLSClientConfig.KeyData = "", identity.cert, identity.key
+	config.BearerToken, config.CertData, config.KeyData = "", identity.cert, identity.key
 	who, err := clientOf(t, config).AuthenticationV1().SelfSubjectReviews().
 		Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 	if err != nil || who.Status.UserInfo.Username != "system:node:n1" {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -66,7 +67,7 @@ func TestEngineAnswersAndLeavesNothingBehind(t *testing.T) {
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("ENGINE_TEST_START_AND_DIE"); dir != "" {
 		if _, err := Start(context.Background(), Config{Dir: dir}); err != nil {
-			os.Stderr.WriteString(err.Error())
+			fmt.Fprint(os.Stderr, err)
 			os.Exit(1)
 		}
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)

@@ -69,6 +69,12 @@ type plan struct {
 	attributes []mesos.Attribute
 }
 
+// Validate returns the error that Start would return for this configuration, without starting anything.
+func (c Config) Validate() error {
+	_, err := c.check()
+	return err
+}
+
 func (c Config) check() (plan, error) {
 	p := plan{Config: c}
 	if c.Agents < 0 {

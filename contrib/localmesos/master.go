@@ -229,10 +229,9 @@ func (m *master) subscribe(e subscribe) {
 		return
 	}
 	f := m.frameworks[api.FrameworkID(info.GetID().GetValue())]
-	switch {
-	case f == nil:
+	if f == nil {
 		f = m.addFramework(info)
-	default:
+	} else {
 		m.takeOver(f, info)
 	}
 	f.stream = e.stream

@@ -22,10 +22,9 @@ type task struct {
 	agent     *agentEntry
 }
 
-func (t *task) id() api.TaskID  { return api.TaskID(t.info.TaskID.Value) }
-func (t *task) key() taskKey    { return taskKey{t.framework.id, t.id()} }
-func (t *task) terminal() bool  { return terminal(t.latest.GetState()) }
-func (t *task) isCommand() bool { return t.info.ExecutorID == nil }
+func (t *task) id() api.TaskID { return api.TaskID(t.info.TaskID.Value) }
+func (t *task) key() taskKey   { return taskKey{t.framework.id, t.id()} }
+func (t *task) terminal() bool { return terminal(t.latest.GetState()) }
 func (m *master) seconds() *float64 {
 	s := float64(m.now.UnixNano()) / float64(time.Second)
 	return &s

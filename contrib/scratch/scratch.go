@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -60,9 +61,11 @@ type Cluster struct {
 	// exited is closed after exit is set to what `km up` ended with.
 	exited chan struct{}
 	exit   error
+	// ended is set when Stop or Kill was called: a later call has nothing to do.
+	ended atomic.Bool
 }
 
-// Start runs `km up` until it says that the cluster is up. The caller ends it by Stop or Kill, also if Start fails.
+// Start runs `km up` until it says that the cluster is up. The caller ends it by Stop or Kill once, also if Start fails.
 func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	ports, err := freePorts()
 	if err != nil {
@@ -160,7 +163,7 @@ func (c *Cluster) Kill(ctx context.Context) error {
 }
 
 func (c *Cluster) end(ctx context.Context, signal syscall.Signal) error {
-	if c.cmd == nil || c.cmd.Process == nil {
+	if c.cmd == nil || c.cmd.Process == nil || c.ended.Swap(true) {
 		return nil
 	}
 	if err := c.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {

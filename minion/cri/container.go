@@ -119,7 +119,7 @@ func (s *Server) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContai
 		return nil, err
 	}
 	s.logs.forget(c.ID)
-	if err := s.docker.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil && !isNotFound(err) {
+	if err := s.remove(ctx, c.ID); err != nil {
 		return nil, fmt.Errorf("cannot remove the container: %w", err)
 	}
 	return &runtimeapi.RemoveContainerResponse{}, nil

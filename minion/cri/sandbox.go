@@ -130,7 +130,7 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 	}
 	for _, id := range append(containers, sandbox.ID) {
 		s.logs.forget(id)
-		if err := s.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil && !isNotFound(err) {
+		if err := s.remove(ctx, id); err != nil {
 			return nil, fmt.Errorf("cannot remove the sandbox: %w", err)
 		}
 	}
@@ -142,6 +142,16 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 		return nil, fmt.Errorf("cannot remove the sandbox's files: %w", err)
 	}
 	return &runtimeapi.RemovePodSandboxResponse{}, nil
+}
+
+// remove removes a container, killing it first if it runs. It succeeds for one that is gone or that another caller is
+// removing.
+func (s *Server) remove(ctx context.Context, id string) error {
+	err := s.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	if isNotFound(err) || cerrdefs.IsConflict(err) {
+		return nil
+	}
+	return err
 }
 
 // containersOf returns the ids of the sandbox's containers.

@@ -19,7 +19,7 @@ const (
 	// secretType and tokenPrefix are the API server's for bootstrap tokens
 	// (https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/#bootstrap-token-secret-format).
 	secretType  v1.SecretType = "bootstrap.kubernetes.io/token"
-	tokenPrefix               = "bootstrap-token-"
+	tokenPrefix string        = "bootstrap-token-"
 )
 
 // Arm implements scheduler.Tokens.

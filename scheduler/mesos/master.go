@@ -36,7 +36,7 @@ const (
 )
 
 // ErrRemoved says that Mesos has ended the framework for good: its id can never be used again.
-var ErrRemoved = errors.New("Mesos has removed this framework (it was torn down, or its failover timeout ran out) " +
+var ErrRemoved = errors.New("the framework was removed by Mesos (it was torn down, or its failover timeout ran out) " +
 	"and all its tasks; to register as a new one, delete the stored framework id and start again: " +
 	"km etcdctl del /k8sm/NAME/framework-id (NAME is what --name says, k8sm by default)")
 
@@ -248,7 +248,7 @@ func errorOf(message string) error {
 	case "Framework failed over":
 		return ErrReplaced
 	}
-	return fmt.Errorf("Mesos refuses this framework: %s", message)
+	return fmt.Errorf("the framework is refused by Mesos: %s", message)
 }
 
 func (m *Master) use(s *session) {
