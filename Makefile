@@ -7,6 +7,7 @@ LDFLAGS := -s -w -X github.com/k8sm/k8sm/api.Version=$(VERSION) \
 	-X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSION) \
 	-X k8s.io/component-base/version.gitMajor=$(word 1,$(subst ., ,$(KUBERNETES_VERSION:v%=%))) \
 	-X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(KUBERNETES_VERSION)))
+SHELL   := /bin/bash -o pipefail
 BUILD   := build
 PAUSE   := minion/cri/embedded/pause
 # Static programs; tests use the same flags, so that Kubernetes is compiled once and not twice.
@@ -30,7 +31,10 @@ deps: ## Install what is missing on a Debian machine: Docker Engine, iptables an
 .PHONY: build
 build: $(PAUSE) ## Build ./km and the example's program.
 	@echo "building ./km (the first time takes about 12 minutes of CPU: all of Kubernetes is in it)"
-	$(GO) build $(FLAGS) -ldflags='$(LDFLAGS)' -o km .
+	@$(GO) build $(FLAGS) -v -ldflags='$(LDFLAGS)' -o km . 2>&1 | awk '\
+		/^[^ ]+\/[^ ]+$$|^[a-z0-9]+$$/ { if (++n % 100 == 0) { print "  " n " packages compiled"; fflush() } next } \
+		/^go: downloading/ { if (++d % 50 == 0) { print "  " d " modules downloaded"; fflush() } next } \
+		{ print; fflush() }'
 	@mkdir -p $(BUILD)
 	$(STATIC) -o $(BUILD)/web ./contrib/examples/web
 

@@ -283,6 +283,10 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 
 // serveMetrics serves /metrics on a Unix socket that only this user may open: who may ask is the file system's to say.
 func serveMetrics(socket string, metrics *prometheus.Registry) (stop func(), err error) {
+	if other, err := net.Dial("unix", socket); err == nil {
+		logrus.Infof("another scheduler serves its metrics at %s; this one serves none", socket)
+		return func() {}, other.Close()
+	}
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("cannot serve metrics: %w", err)
 	}
@@ -373,7 +377,7 @@ func (l *laptop) run(ctx context.Context, out io.Writer) error {
 	defer log.Close()
 	logrus.SetOutput(log)
 
-	context.AfterFunc(ctx, func() { fmt.Fprintln(out, "stopping the cluster; its state stays in "+string(l.dir)) })
+	context.AfterFunc(ctx, func() { fmt.Fprintf(out, "stopping the cluster; its state stays in %s (Ctrl-C again ends km at once and leaves pods running)\n", l.dir) })
 	return up.Run(ctx, out, []up.Part{
 		{Name: "Docker Engine", Run: l.runEngine},
 		{Name: "control plane", Run: l.runControlPlane},

@@ -92,10 +92,16 @@ func Run(ctx context.Context, cfg Config, parts Parts) error {
 	group.Go(func() error { return l.own(ctx, group) })
 	group.Go(func() error { return parts.Cluster.Run(ctx, l.sink(ctx)) })
 	group.Go(func() error { return l.keeper.run(ctx, l.sink(ctx)) })
-	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		return err
+	err = group.Wait()
+	select {
+	case <-lost: // whatever else failed then, this is why
+		return ErrLost
+	default:
 	}
-	return nil
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }
 
 // loop owns the core.

@@ -72,16 +72,16 @@ type Spec struct {
 // wanted. A file that cannot be read is an error; it is never overwritten.
 func (d Dir) Prepare(spec Spec) error {
 	authorities := map[string]*pair{}
-	for name, commonName := range map[string]string{
-		clusterAuthority:    "k8sm",
-		frontProxyAuthority: "k8sm-front-proxy",
-		etcdAuthority:       "k8sm-etcd",
+	for _, a := range []struct{ name, commonName string }{
+		{clusterAuthority, "k8sm"},
+		{frontProxyAuthority, "k8sm-front-proxy"},
+		{etcdAuthority, "k8sm-etcd"},
 	} {
-		ca, err := d.authority(name, commonName, spec.Now)
+		ca, err := d.authority(a.name, a.commonName, spec.Now)
 		if err != nil {
 			return err
 		}
-		authorities[name] = ca
+		authorities[a.name] = ca
 	}
 	for _, l := range leaves(spec) {
 		if _, err := d.leaf(l, authorities[l.authority], spec.Now); err != nil {

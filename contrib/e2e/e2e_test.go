@@ -9,7 +9,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -246,6 +248,8 @@ func TestCluster(t *testing.T) {
 		t.Run("pods that wait for room run when there is room", func(t *testing.T) { waitsForRoom(t, c) })
 		t.Run("a host port is reached and is the task's resource", func(t *testing.T) { hostPort(t, c) })
 		t.Run("a second km up in the same directory is refused", func(t *testing.T) { secondUp(t, c) })
+		t.Run("a scheduler without a master says so and ends", func(t *testing.T) { unreachableMaster(t, c) })
+		t.Run("the scheduler serves metrics to its own user", func(t *testing.T) { metrics(t, dir) })
 	})
 }
 
@@ -396,6 +400,33 @@ func secondUp(t *testing.T, c *scratch.Cluster) {
 	out, err := c.KM(within(t, 30*time.Second), "up").CombinedOutput()
 	if err == nil || strings.Count(strings.TrimSpace(string(out)), "\n") > 0 || !strings.Contains(string(out), fmt.Sprint(c.PID())) {
 		t.Errorf("err %v, output:\n%s", err, out)
+	}
+}
+
+func unreachableMaster(t *testing.T, c *scratch.Cluster) {
+	// Another name, because the cluster's own scheduler leads under the usual one.
+	cmd := c.KM(within(t, 30*time.Second), "scheduler", "--name=other", "--mesos-master=127.0.0.1:1", "--mesos-connect-timeout=1s")
+	out, err := cmd.CombinedOutput()
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	last := lines[len(lines)-1]
+	if err == nil || !strings.HasPrefix(last, "km: ") || !containsAll(last, []string{"127.0.0.1:1", "--mesos-master"}) {
+		t.Errorf("err %v, output:\n%s", err, out)
+	}
+}
+
+func metrics(t *testing.T, dir string) {
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, "scheduler.sock"))
+	}}}
+	defer client.CloseIdleConnections()
+	response, err := client.Get("http://scheduler/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || !containsAll(string(body), []string{`k8sm_scheduler_agents_alive 1`, `k8sm_scheduler_offers_ended_total{end="launched"}`}) {
+		t.Errorf("err %v, metrics:\n%s", err, body)
 	}
 }
 
