@@ -365,9 +365,10 @@ func (l *laptop) run(ctx context.Context, out io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("km up makes network bridges and starts containers: run it as root")
 	}
-	unlock, err := l.dir.Lock("up")
+	// Bridges, rules and the node's name are the machine's: a second cluster would take them from the first.
+	unlock, err := statedir.Dir("/run/k8sm").Lock("up")
 	if err != nil {
-		return err
+		return fmt.Errorf("one machine takes one km up: %w", err)
 	}
 	defer func() { _ = unlock() }()
 	if err := l.preflight(); err != nil {
@@ -377,7 +378,9 @@ func (l *laptop) run(ctx context.Context, out io.Writer) error {
 	defer log.Close()
 	logrus.SetOutput(log)
 
-	context.AfterFunc(ctx, func() { fmt.Fprintf(out, "stopping the cluster; its state stays in %s (Ctrl-C again ends km at once and leaves pods running)\n", l.dir) })
+	context.AfterFunc(ctx, func() {
+		fmt.Fprintf(out, "stopping the cluster; its state stays in %s (Ctrl-C again ends km at once and leaves pods running)\n", l.dir)
+	})
 	return up.Run(ctx, out, []up.Part{
 		{Name: "Docker Engine", Run: l.runEngine},
 		{Name: "control plane", Run: l.runControlPlane},

@@ -135,7 +135,7 @@ func (d Dir) Lock(role string) (unlock func() error, err error) {
 func lockFile(f *os.File) error {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		owner, _ := io.ReadAll(f)
-		return fmt.Errorf("process %s runs it there already; stop that one or give another --state-dir", owner)
+		return fmt.Errorf("process %s does already; stop that one first", owner)
 	} else if err != nil {
 		return err
 	}

@@ -225,7 +225,7 @@ func TestEtcdIsFoundWhereItWasRecorded(t *testing.T) {
 	}
 }
 
-func TestOnlyOneControlPlaneUsesADirectory(t *testing.T) {
+func TestOnlyOneProcessHasARoleInADirectory(t *testing.T) {
 	d := Dir(filepath.Join(t.TempDir(), "state"))
 	unlock, err := d.Lock("up")
 	if err != nil {
