@@ -115,7 +115,8 @@ func serve(c *common, role func(ctx context.Context) error) error {
 	}
 	logrus.SetLevel(level)
 	logrus.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
-	klog.SetLogger(logrusr.New(logrus.StandardLogger()))
+	// What the stock programs call information is for people who debug them.
+	klog.SetLogger(logrusr.New(logrus.StandardLogger()).V(1))
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -412,10 +413,16 @@ Ctrl-C stops it; what happens is logged in %s
 
 // preflight finds out what would fail later, before anything is started.
 func (l *laptop) preflight() error {
-	for flag, port := range map[string]int{"--secure-port": l.plane.SecurePort, "--etcd-port": l.plane.EtcdPort, "--mesos-port": l.mesos.Port} {
-		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	for _, p := range []struct {
+		flag string
+		port int
+	}{
+		{"--secure-port", l.plane.SecurePort}, {"--etcd-port", l.plane.EtcdPort},
+		{"--mesos-port", l.mesos.Port}, {"--mesos-port (the agent listens on the port after it)", l.mesos.Port + 1},
+	} {
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port)))
 		if err != nil {
-			return fmt.Errorf("cannot listen on port %d: address already in use, or not allowed (%w); stop what uses it, or give %s", port, err, flag)
+			return fmt.Errorf("cannot use port %d: %w; stop what uses it, or give another %s", p.port, err, p.flag)
 		}
 		listener.Close()
 	}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -241,16 +242,27 @@ func (p ports) flags() []string {
 	}
 }
 
-func freePorts() (p ports, err error) {
-	for _, port := range []*int{&p.api, &p.etcd, &p.mesos} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return p, err
+// freePorts chooses ports in a row below those that the kernel gives to connections, so that no connection takes one
+// before the cluster does. The agent of the local Mesos takes the port after the master's.
+func freePorts() (ports, error) {
+	for range 100 {
+		first := 20000 + rand.IntN(10000)
+		if free(first, 4) {
+			return ports{api: first, etcd: first + 1, mesos: first + 2}, nil
 		}
-		defer l.Close()
-		*port = l.Addr().(*net.TCPAddr).Port
 	}
-	return p, nil
+	return ports{}, errors.New("no four ports in a row are free between 20000 and 30000")
+}
+
+func free(first, count int) bool {
+	for port := first; port < first+count; port++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return false
+		}
+		l.Close()
+	}
+	return true
 }
 
 // readyWriter passes on what `km up` prints and notices the line that says that the cluster is up.

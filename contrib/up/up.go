@@ -54,7 +54,7 @@ func Run(ctx context.Context, out io.Writer, parts []Part, up func()) error {
 		case <-ctx.Done():
 			return nil
 		case r := <-failed:
-			return fmt.Errorf("%s ended: %w", r.Name, r.failure())
+			return r.failure()
 		}
 	}()
 	return errors.Join(err, stop(started, progress))
@@ -86,20 +86,19 @@ func start(ctx context.Context, part Part, progress *progress, failed chan *runn
 	case f := <-failed:
 		done("")
 		if f == r {
-			return r, fmt.Errorf("cannot start %s: %w", part.Name, r.failure())
+			return r, r.failure()
 		}
-		return r, fmt.Errorf("%s ended while %s started: %w", f.Name, part.Name, f.failure())
+		return r, fmt.Errorf("while %s started: %w", part.Name, f.failure())
 	case <-ctx.Done():
 		done("")
 		return r, nil
 	}
 }
 
-var errEnded = errors.New("it returned without an error")
-
+// failure is why a part ended by itself. A part's own error says what it could not do.
 func (r *running) failure() error {
 	if r.err == nil {
-		return errEnded
+		return fmt.Errorf("%s ended without an error", r.Name)
 	}
 	return r.err
 }

@@ -126,7 +126,7 @@ func (m *Master) Run(ctx context.Context, id api.FrameworkID, sink scheduler.Sin
 			log.WithError(err).Warn("the connection to Mesos is lost, trying again")
 		}
 		if !connected && time.Since(started) > m.cfg.ConnectTimeout {
-			return fmt.Errorf("cannot subscribe at any Mesos master of %s within %s (--mesos-connect-timeout): %w",
+			return fmt.Errorf("cannot subscribe at any Mesos master of --mesos-master=%s within %s: %w",
 				strings.Join(m.cfg.Masters, ","), m.cfg.ConnectTimeout, err)
 		}
 		log.WithError(err).Debug("no connection to Mesos yet")
