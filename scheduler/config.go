@@ -53,7 +53,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.Float64Var(&c.DefaultPodCPUs, "default-pod-cpus", 0.1, "cpus charged for a pod that requests none")
 	fs.Float64Var(&c.DefaultPodMem, "default-pod-mem", 64, "MiB of memory charged for a pod that requests none")
 	fs.Float64Var(&c.ExecutorCPUs, "executor-cpus", 0.1, "cpus charged on each agent for the minion (kubelet, proxy, executor)")
-	fs.Float64Var(&c.ExecutorMem, "executor-mem", 128, "MiB of memory charged on each agent for the minion")
+	fs.Float64Var(&c.ExecutorMem, "executor-mem", 256, "MiB of memory charged on each agent for the minion (kubelet, proxy, executor)")
 	fs.StringVar(&c.KMPath, "km-path", km, "absolute path of the km program on the Mesos agents")
 }
 

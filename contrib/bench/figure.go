@@ -16,7 +16,12 @@ type figure struct {
 }
 
 // add takes one round's duration, in milliseconds.
-func (f *figure) add(d time.Duration) { f.rounds = append(f.rounds, float64(d.Microseconds())/1000) }
+func (f *figure) add(d time.Duration) { f.rounds = append(f.rounds, milliseconds(d)) }
+
+// addPeer takes the peer's duration in one round.
+func (f *figure) addPeer(d time.Duration) { f.peer = append(f.peer, milliseconds(d)) }
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // print writes the figure's line. A figure without a round is not written: it was not measured.
 func (f *figure) print(out io.Writer) {

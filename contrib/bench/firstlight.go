@@ -28,28 +28,26 @@ type bench struct {
 	rounds              int
 }
 
-// run measures the start in one new cluster a round, and everything else in the last of them.
+// run takes each measurement once in a new cluster, as often as there are rounds.
 func (b *bench) run(ctx context.Context) error {
 	apiReady := figure{name: "up_to_api_ready", unit: "ms"}
 	nodeReady := figure{name: "up_to_first_node_ready", unit: "ms"}
+	cold := figure{name: "pod_create_running_cold_node", unit: "ms"}
+	warm := figure{name: "pod_create_running", unit: "ms"}
+	memory := memory{}
 	for round := 1; round <= b.rounds; round++ {
 		fmt.Printf("round %d of %d: a new cluster\n", round, b.rounds)
 		err := b.inCluster(ctx, func(c *scratch.Cluster, s startTimes) error {
 			apiReady.add(s.api)
 			nodeReady.add(s.node)
-			if round < b.rounds {
-				return nil
-			}
-			apiReady.print(os.Stdout)
-			nodeReady.print(os.Stdout)
-			if err := b.pods(ctx, c); err != nil {
-				return err
-			}
-			return memory(ctx, c, os.Stdout)
+			return errors.Join(b.pods(ctx, c, &cold, &warm), memory.measure(ctx, c))
 		})
 		if err != nil {
 			return err
 		}
+	}
+	for _, f := range append([]*figure{&apiReady, &nodeReady, &cold, &warm}, memory.figures()...) {
+		f.print(os.Stdout)
 	}
 	return nil
 }
@@ -141,9 +139,9 @@ func poll(ctx context.Context, ask func() bool) {
 	}
 }
 
-// pods measures create → Running on a node whose kubelet runs, with the image present, beside the bare Docker Engine
-// calls for the same two containers.
-func (b *bench) pods(ctx context.Context, c *scratch.Cluster) error {
+// pods measures create → Running of a node's first pod, whose kubelet has to start, and of the second, beside the bare
+// Docker Engine calls for the same two containers. The image is present.
+func (b *bench) pods(ctx context.Context, c *scratch.Cluster, cold, warm *figure) error {
 	program, err := os.ReadFile(b.image)
 	if err != nil {
 		return err
@@ -152,47 +150,34 @@ func (b *bench) pods(ctx context.Context, c *scratch.Cluster) error {
 	if err != nil {
 		return err
 	}
-	var pod corev1.Pod
-	if err := json.Unmarshal(manifest, &pod); err != nil {
+	var first corev1.Pod
+	if err := json.Unmarshal(manifest, &first); err != nil {
 		return fmt.Errorf("cannot read %s: %w", b.manifest, err)
 	}
-	if err := scratch.ImportImage(ctx, c.Docker, pod.Spec.Containers[0].Image, "/web", program); err != nil {
+	image := first.Spec.Containers[0].Image
+	if err := scratch.ImportImage(ctx, c.Docker, image, "/web", program); err != nil {
 		return err
 	}
 	if err := c.Usable(ctx); err != nil {
 		return err
 	}
-
-	cold := figure{name: "pod_create_running_cold_node", unit: "ms"}
-	first := pod
-	first.Name = "warms-the-node"
-	// This pod stays until the others are measured, so that the node stays warm.
+	second := first
+	second.Name += "-2"
 	took, err := createToRunning(ctx, c, &first)
 	if err != nil {
 		return err
 	}
 	cold.add(took)
-	cold.print(os.Stdout)
-
-	warm := figure{name: "pod_create_running", unit: "ms"}
-	for round := range b.rounds {
-		next := pod
-		next.Name = fmt.Sprintf("%s-%d", pod.Name, round)
-		if took, err = createToRunning(ctx, c, &next); err != nil {
-			return err
-		}
-		warm.add(took)
-		bare, err := bareCalls(ctx, c, pod.Spec.Containers[0].Image)
-		if err != nil {
-			return err
-		}
-		warm.peer = append(warm.peer, float64(bare.Microseconds())/1000)
-		if err := remove(ctx, c, next.Name); err != nil {
-			return err
-		}
+	if took, err = createToRunning(ctx, c, &second); err != nil {
+		return err
 	}
-	warm.print(os.Stdout)
-	return remove(ctx, c, first.Name)
+	warm.add(took)
+	bare, err := bareCalls(ctx, c, image)
+	if err != nil {
+		return err
+	}
+	warm.addPeer(bare)
+	return errors.Join(remove(ctx, c, first.Name), remove(ctx, c, second.Name))
 }
 
 // createToRunning creates the pod and returns the time until a watch says that it runs.

@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,11 +16,13 @@ import (
 )
 
 // settle is how long a cluster is left alone before its memory is read.
-const settle = 20 * time.Second
+const settle = 10 * time.Second
 
-// memory prints the resident memory of each process of the idle cluster: those that have its directory in their command
-// line, or descend from such a process.
-func memory(ctx context.Context, c *scratch.Cluster, out io.Writer) error {
+// memory is the memory of each process of idle clusters, a figure a role.
+type memory map[string]*figure
+
+// measure reads the memory of the cluster's processes after it was left alone for a while.
+func (m memory) measure(ctx context.Context, c *scratch.Cluster) error {
 	select {
 	case <-time.After(settle):
 	case <-ctx.Done():
@@ -29,19 +32,33 @@ func memory(ctx context.Context, c *scratch.Cluster, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	total := figure{name: "idle_memory_total", unit: "MB", rounds: []float64{0}}
+	total := 0.0
 	for _, p := range processes {
-		f := figure{name: "idle_memory_" + p.Role, unit: "MB"}
 		kilobytes, err := resident(p.PID)
 		if err != nil {
 			continue // it ended since it was listed
 		}
-		f.rounds = append(f.rounds, float64(kilobytes)/1024)
-		total.rounds[0] += f.rounds[0]
-		f.print(out)
+		m.add(p.Role, float64(kilobytes)/1024)
+		total += float64(kilobytes) / 1024
 	}
-	total.print(out)
+	m.add("total", total)
 	return nil
+}
+
+func (m memory) add(role string, megabytes float64) {
+	if m[role] == nil {
+		m[role] = &figure{name: "idle_memory_" + role, unit: "MB"}
+	}
+	m[role].rounds = append(m[role].rounds, megabytes)
+}
+
+// figures are those of all roles, by name.
+func (m memory) figures() []*figure {
+	var all []*figure
+	for _, role := range slices.Sorted(maps.Keys(m)) {
+		all = append(all, m[role])
+	}
+	return all
 }
 
 // resident is a process's proportional set size in kB: pages that several processes share count in part

@@ -160,7 +160,7 @@ func TestMasterThatCannotBeReachedIsGivenUpAtTheStart(t *testing.T) {
 	gone.Close()
 	_, _, ended := run(t, configFor(gone.URL), "")
 	err := <-ended
-	if err == nil || !strings.Contains(err.Error(), gone.URL) || !strings.Contains(err.Error(), "--mesos-connect-timeout") {
+	if err == nil || !strings.Contains(err.Error(), gone.URL) || !strings.Contains(err.Error(), "--mesos-master") {
 		t.Errorf("got %v", err)
 	}
 }
