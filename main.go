@@ -382,12 +382,21 @@ func (l *laptop) run(ctx context.Context, out io.Writer) error {
 	context.AfterFunc(ctx, func() {
 		fmt.Fprintf(out, "stopping the cluster; its state stays in %s (Ctrl-C again ends km at once and leaves pods running)\n", l.dir)
 	})
-	return up.Run(ctx, out, []up.Part{
-		{Name: "Docker Engine", Run: l.runEngine},
+	parts := []up.Part{
 		{Name: "control plane", Run: l.runControlPlane},
 		{Name: "local Mesos", Run: l.runMesos},
 		{Name: "scheduler", Run: l.runScheduler},
-	}, func() { l.tell(out) })
+	}
+	found, err := l.findEngine(ctx)
+	if err != nil {
+		return err
+	}
+	if found != "" {
+		fmt.Fprintln(out, "using the Docker Engine "+found)
+	} else {
+		parts = append([]up.Part{{Name: "Docker Engine", Run: l.runEngine}}, parts...)
+	}
+	return up.Run(ctx, out, parts, func() { l.tell(out) })
 }
 
 func (l *laptop) tell(out io.Writer) {
@@ -430,22 +439,24 @@ func (l *laptop) preflight() error {
 	return errors.Join(l.mesos.Validate(), l.schedule.scheduler.Validate())
 }
 
-// runEngine finds the machine's Docker Engine, or runs one below the state directory.
-func (l *laptop) runEngine(ctx context.Context, ready func(string)) error {
-	host, given := l.dockerHost, l.dockerHost != ""
-	if !given {
-		host = client.DefaultDockerHost
+// findEngine says which Docker Engine the cluster is to use; "" if there is none and nobody asked for a certain one.
+func (l *laptop) findEngine(ctx context.Context) (found string, err error) {
+	l.plane.DockerHost = l.dockerHost
+	if l.dockerHost == "" {
+		l.plane.DockerHost = client.DefaultDockerHost
 	}
-	version, err := askEngine(ctx, host)
+	version, err := askEngine(ctx, l.plane.DockerHost)
 	if err == nil {
-		l.plane.DockerHost = host
-		ready(fmt.Sprintf("%s answers at %s", version, host))
-		<-ctx.Done()
-		return nil
+		return version + " at " + l.plane.DockerHost, nil
 	}
-	if given {
-		return fmt.Errorf("the Docker Engine at %s does not answer (%w): start it, or give --docker-host", host, err)
+	if l.dockerHost != "" {
+		return "", fmt.Errorf("the Docker Engine at %s does not answer: %w; start it, or give another --docker-host", l.dockerHost, err)
 	}
+	return "", nil
+}
+
+// runEngine runs a Docker Engine below the state directory.
+func (l *laptop) runEngine(ctx context.Context, ready func(string)) error {
 	e, err := engine.Start(ctx, engine.Config{Dir: filepath.Join(string(l.dir), "engine")})
 	if err != nil {
 		return err
