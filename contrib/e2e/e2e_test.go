@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,11 +23,13 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/contrib/scratch"
 )
 
@@ -247,6 +250,7 @@ func TestCluster(t *testing.T) {
 		t.Run("a pod that is deleted while it runs is gone whole", func(t *testing.T) { deleted(t, c) })
 		t.Run("pods that wait for room run when there is room", func(t *testing.T) { waitsForRoom(t, c) })
 		t.Run("a host port is reached and is the task's resource", func(t *testing.T) { hostPort(t, c) })
+		t.Run("a minion that is killed is replaced and its containers stay", func(t *testing.T) { minionKilled(t, c) })
 		t.Run("a second km up in the same directory is refused", func(t *testing.T) { secondUp(t, c) })
 		t.Run("a scheduler without a master says so and ends", func(t *testing.T) { unreachableMaster(t, c) })
 		t.Run("the scheduler serves metrics to its own user", func(t *testing.T) { metrics(t, dir) })
@@ -396,6 +400,50 @@ func hostPort(t *testing.T, c *scratch.Cluster) {
 	remove(t, c, p)
 }
 
+func minionKilled(t *testing.T, c *scratch.Cluster) {
+	p := create(t, c, pod("minion-killed", forever))
+	awaitPhase(t, c, p.Name, corev1.PodRunning)
+	awaitTask(t, c, p, "TASK_RUNNING")
+	started := containers(t, c, p)
+	kill(t, c, "minion")
+	err := scratch.Until(t.Context(), time.Minute, func(ctx context.Context) error {
+		got, err := c.Kube.CoreV1().Pods("default").Get(ctx, p.Name, metav1.GetOptions{})
+		if err == nil && got.Annotations[api.AnnotationTaskID] != string(api.NewTaskID(p.UID, 2)) {
+			err = fmt.Errorf("the pod's task is %s", got.Annotations[api.AnnotationTaskID])
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	awaitTask(t, c, p, "TASK_RUNNING")
+	if diff := cmp.Diff(started, containers(t, c, p)); diff != "" {
+		t.Errorf("the containers are others: %s", diff)
+	}
+	remove(t, c, p)
+}
+
+// kill ends all processes of the cluster that have one of the roles, by SIGKILL.
+func kill(t *testing.T, c *scratch.Cluster, roles ...string) {
+	t.Helper()
+	processes, err := c.Processes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed := 0
+	for _, p := range processes {
+		if !slices.Contains(roles, p.Role) {
+			continue
+		}
+		if err := syscall.Kill(p.PID, syscall.SIGKILL); err == nil {
+			killed++
+		}
+	}
+	if killed == 0 {
+		t.Fatalf("the cluster has no process %v: %+v", roles, processes)
+	}
+}
+
 func secondUp(t *testing.T, c *scratch.Cluster) {
 	out, err := c.KM(within(t, 30*time.Second), "up").CombinedOutput()
 	if err == nil || strings.Count(strings.TrimSpace(string(out)), "\n") > 0 || !strings.Contains(string(out), fmt.Sprint(c.PID())) {
@@ -460,6 +508,55 @@ func TestClusterKilledAndStartedAgainHasItsPodsUndisturbed(t *testing.T) {
 			}
 		}
 		remove(t, again, p)
+	})
+}
+
+func TestMachineThatLostPowerHasItsPodsAgain(t *testing.T) {
+	dir := stateDir(t)
+	leavesNothing(t, func(t *testing.T) {
+		first := up(t, dir)
+		p := pod("power", forever)
+		p.Spec.RestartPolicy = corev1.RestartPolicyAlways
+		p = create(t, first, p)
+		awaitPhase(t, first, p.Name, corev1.PodRunning)
+		awaitTask(t, first, p, "TASK_RUNNING")
+		var inContainers []int
+		for id := range containers(t, first, p) {
+			info, err := first.Docker.ContainerInspect(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			inContainers = append(inContainers, info.State.Pid)
+		}
+		kill(t, first, "up", "minion", "kubelet", "proxy", "dockerd", "containerd")
+		for _, pid := range inContainers {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := first.Kill(within(t, 30*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+
+		again, err := first.Again(within(t, 3*time.Minute))
+		t.Cleanup(func() { stop(t, again, dir) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = scratch.Until(t.Context(), 90*time.Second, func(ctx context.Context) error {
+			got, err := again.Kube.CoreV1().Pods("default").Get(ctx, p.Name, metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			if s := got.Status.ContainerStatuses[0]; got.UID != p.UID || s.RestartCount != 1 || !s.Ready {
+				return fmt.Errorf("pod %s: %+v", got.UID, s)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		awaitTask(t, again, p, "TASK_RUNNING")
 	})
 }
 

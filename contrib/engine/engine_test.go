@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -110,6 +111,23 @@ func TestDockerdThatDiedIsStartedBesideTheLivingContainerd(t *testing.T) {
 	}
 	if pid := again.dockerd.pid(); pid != 0 {
 		t.Errorf("dockerd still runs as %d", pid)
+	}
+}
+
+func TestPidFileOfACrashThatNamesALivingProcessIsNoHindrance(t *testing.T) {
+	dir := shortDir(t)
+	for _, name := range []string{"d.pid", "dockerd.pid", "containerd.pid"} {
+		// After a reboot the number may be anybody's, such as this test's.
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := start(t, dir)
+	if e.containerd.adopted || e.dockerd.adopted {
+		t.Error("a stranger was taken for the Engine")
+	}
+	if err := e.Stop(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }
 

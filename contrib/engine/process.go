@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,6 +23,9 @@ type process struct {
 	dir     string // holds <name>.pid and <name>.log
 	command []string
 	ready   func(context.Context) error // nil once the program serves
+	// ownPIDFile is one that the program writes itself, if it does. It refuses to start when it finds one of a process that
+	// exists, which after a crash or a reboot may be any process.
+	ownPIDFile string
 
 	adopted bool          // it ran already when ensure looked
 	child   int           // the pid that we started, or 0
@@ -57,6 +61,11 @@ func (p *process) ensure(ctx context.Context) error {
 // start runs the program in a session of its own, writing to a file: neither a signal to our process group nor our death
 // reaches it.
 func (p *process) start() error {
+	if p.ownPIDFile != "" {
+		if err := os.Remove(p.ownPIDFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
 	log, err := os.OpenFile(p.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err

@@ -70,10 +70,11 @@ func (e *Engine) dockerdProcess() (*process, error) {
 		return nil, err
 	}
 	return &process{
-		name:    "dockerd",
-		dir:     e.dir,
-		command: []string{program, "--config-file", e.path("dockerd.json")},
-		ready:   e.ping,
+		name:       "dockerd",
+		dir:        e.dir,
+		command:    []string{program, "--config-file", e.path("dockerd.json")},
+		ready:      e.ping,
+		ownPIDFile: e.path("d.pid"),
 	}, nil
 }
 
