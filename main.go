@@ -497,7 +497,12 @@ func (l *laptop) runMesos(ctx context.Context, ready func(string)) error {
 	ready("the master answers at http://" + cluster.MasterAddr())
 	<-ctx.Done()
 	cluster.Stop()
-	return nil
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	// An earlier km up may have been killed with its minion, and this one may end before there was another.
+	return minion.CleanUp(last, l.schedule.etcd.Name, api.MinionConfig{
+		RootDir: l.plane.NodeRootDir, DockerHost: l.plane.DockerHost, ClusterCIDR: l.plane.ClusterCIDR,
+	})
 }
 
 // runScheduler is ready when the first node is.

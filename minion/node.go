@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -240,13 +241,16 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 	})
 	proxy.Go(func() error {
 		running.proxy.stop()
-		if running.proxy == nil || !shared.last() {
+		if !shared.last() {
 			return nil // the rules are another node's too
 		}
 		return n.cleanUpProxy(ctx)
 	})
 	err := errors.Join(containers.Wait(), proxy.Wait())
 	running.runtime.stop()
+	if err == nil {
+		err = os.Remove(n.files.proxyConfig()) // its presence tells CleanUp that something may be left
+	}
 	if err == nil {
 		n.log.Info("the node is stopped: nothing of it is left on this machine but its files")
 	}

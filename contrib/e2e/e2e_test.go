@@ -560,6 +560,25 @@ func TestMachineThatLostPowerHasItsPodsAgain(t *testing.T) {
 	})
 }
 
+func TestClusterStoppedRightAfterACrashLeavesNothingOfTheOneBefore(t *testing.T) {
+	dir := stateDir(t)
+	leavesNothing(t, func(t *testing.T) {
+		first := up(t, dir)
+		p := create(t, first, pod("orphan", forever))
+		awaitPhase(t, first, p.Name, corev1.PodRunning)
+		kill(t, first, "up", "minion")
+		if err := first.Kill(within(t, 30*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		again, err := first.Again(within(t, 3*time.Minute))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The scheduler has had no time to bring the minion back.
+		stop(t, again, dir)
+	})
+}
+
 func TestClusterStoppedAndStartedAgainHasItsPods(t *testing.T) {
 	dir := stateDir(t)
 	first := up(t, dir)

@@ -17,6 +17,7 @@ type agent struct {
 	newID        func() string   // makes uuids of 16 bytes' text form
 	isRegistered bool            // with the master that was last found
 	stopping     bool
+	ended        bool // allEnded was said
 
 	frameworks map[api.FrameworkID]mesos.FrameworkInfo
 	executors  map[executorKey]*executorRun
@@ -455,8 +456,10 @@ func (a *agent) stop() {
 	a.checkEnded()
 }
 
+// checkEnded says once that a stopping agent runs nothing any more.
 func (a *agent) checkEnded() {
-	if a.stopping && len(a.runs) == 0 {
+	if a.stopping && !a.ended && len(a.runs) == 0 {
+		a.ended = true
 		a.do(allEnded{})
 	}
 }

@@ -297,3 +297,14 @@ func TestWaitStatusOfACommandDecidesTheLastState(t *testing.T) {
 		}
 	}
 }
+
+func TestStopWithAnExecutorThatEndedBeforeEndsOnce(t *testing.T) {
+	s := newAgentScript(t)
+	s.run("t", "")
+	container := s.container()
+	s.step(processStarted{container, process{PID: 7}})
+	s.step(processExited{container, 9}) // its task's end waits for a master that is not there
+	s.done = nil
+	s.step(stopAgent{})
+	s.expect("all ended")
+}
