@@ -53,6 +53,7 @@ type Parts struct {
 	Tokens  Tokens
 	Codec   ExecutorCodec
 	Metrics prometheus.Registerer // nil for none
+	Window  *Window               // nil for none
 }
 
 // ErrLost is returned by Run when another scheduler has taken over the leadership.
@@ -129,11 +130,16 @@ func (l *loop) sink(ctx context.Context) Sink {
 func (l *loop) own(ctx context.Context, group *errgroup.Group) error {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
+	questions, shut := l.parts.Window.open()
+	defer shut()
 	for {
 		var ev Event
 		select {
 		case <-ctx.Done():
 			return nil
+		case answer := <-questions:
+			answer(time.Now(), l.core)
+			continue
 		case ev = <-l.events:
 		case <-ticker.C:
 			ev = Tick{}

@@ -1,0 +1,214 @@
+package scheduler
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// LiveOffer is an offer that is held now.
+type LiveOffer struct {
+	ID       api.OfferID `json:"id"`
+	Agent    api.AgentID `json:"agent"`
+	Hostname string      `json:"hostname"`
+	// Node is the Kubernetes node that stands for the agent; empty if it can have none.
+	Node string `json:"node,omitempty"`
+	Role string `json:"role"`
+	// Resources are in the notation of Mesos's --resources flag, such as "cpus:3.9;mem:512;ports:[31000-32000]".
+	Resources string `json:"resources"`
+	// Until is when the offer is given back if no task is launched in it.
+	Until time.Time `json:"until"`
+}
+
+// LiveTask is a task that Mesos knows or should know.
+type LiveTask struct {
+	ID api.TaskID `json:"id"`
+	// Pod is "namespace/name"; empty if the pod is gone and the task is about to be.
+	Pod   string      `json:"pod,omitempty"`
+	Agent api.AgentID `json:"agent"`
+	Node  string      `json:"node,omitempty"`
+	// State is the task state that Mesos told last (https://mesos.apache.org/documentation/latest/task-state-reasons/).
+	State string `json:"state"`
+	// Since is when the task was launched, or found by this scheduler if another one launched it.
+	Since time.Time `json:"since"`
+	// Bound says that the pod is bound to the node and carries the task's id.
+	Bound bool `json:"bound"`
+	// Killing says that the task was asked to end.
+	Killing bool `json:"killing"`
+}
+
+// WaitingPod is a pod that needs a task and has none.
+type WaitingPod struct {
+	Pod string `json:"pod"`
+	// Since is when it began to wait, or was found waiting by this scheduler.
+	Since time.Time `json:"since"`
+	// Attempts is how many tasks were launched for it already.
+	Attempts int `json:"attempts"`
+	// Reasons is why it waits, one text a reason. What agents refuse it for is as its last FailedScheduling event told;
+	// it begins with the number of agents.
+	Reasons []string `json:"reasons"`
+}
+
+// liveOffers returns the live offers by host and id.
+func (c *Core) liveOffers(time.Time) []LiveOffer {
+	live := []LiveOffer{}
+	for _, a := range c.agents {
+		for _, o := range c.offers.OfAgent(a.id) {
+			until, _ := c.offers.Deadline(o.ID)
+			live = append(live, LiveOffer{
+				ID: o.ID, Agent: o.Agent, Hostname: o.Hostname, Node: a.node, Role: o.Role, Resources: o.Resources.String(), Until: until,
+			})
+		}
+	}
+	slices.SortFunc(live, func(a, b LiveOffer) int {
+		return cmp.Or(cmp.Compare(a.Hostname, b.Hostname), cmp.Compare(a.ID, b.ID))
+	})
+	return live
+}
+
+// liveTasks returns the tasks by pod and id.
+func (c *Core) liveTasks(time.Time) []LiveTask {
+	live := []LiveTask{}
+	for _, t := range c.tasks {
+		seen := LiveTask{
+			ID: t.id, Agent: t.agent, State: t.state.String(), Since: t.since, Bound: t.bound, Killing: t.killed,
+		}
+		if p := c.pods[t.pod]; p != nil {
+			seen.Pod = refOf(p.obj).Key.String()
+		}
+		if a := c.agents[t.agent]; a != nil {
+			seen.Node = a.node
+		}
+		live = append(live, seen)
+	}
+	slices.SortFunc(live, func(a, b LiveTask) int { return cmp.Or(cmp.Compare(a.Pod, b.Pod), cmp.Compare(a.ID, b.ID)) })
+	return live
+}
+
+// waitingPods returns the pods that wait, first come first. Pods with scheduling gates are among them: whoever looks for
+// a pod that does not start wants to find it here.
+func (c *Core) waitingPods(now time.Time) []WaitingPod {
+	queue := []WaitingPod{}
+	pods := slices.SortedFunc(maps.Values(c.pods), func(a, b *pod) int { return cmp.Compare(a.order, b.order) })
+	for _, p := range pods {
+		taken := p.node != "" && c.agentOfNode(p.node) == nil // it is not ours to start
+		if p.task != nil || p.obj.DeletionTimestamp != nil || finished(p.obj) || taken {
+			continue
+		}
+		queue = append(queue, WaitingPod{
+			Pod: refOf(p.obj).Key.String(), Since: p.since, Attempts: p.attempt, Reasons: c.reasons(now, p),
+		})
+	}
+	return queue
+}
+
+// reasons tells why a pod waits. There is always one.
+func (c *Core) reasons(now time.Time, p *pod) []string {
+	if gates := p.obj.Spec.SchedulingGates; len(gates) > 0 {
+		names := make([]string, len(gates))
+		for i, gate := range gates {
+			names[i] = gate.Name
+		}
+		return []string{"its scheduling gates are closed: " + strings.Join(names, " ")}
+	}
+	var reasons []string
+	if !c.connected {
+		reasons = append(reasons, "no Mesos master is connected")
+	}
+	if p.backoff.until.After(now) {
+		reasons = append(reasons, fmt.Sprintf("its tasks ended %d times; the next is tried at %s",
+			p.backoff.failures, p.backoff.until.UTC().Format(time.TimeOnly)))
+	}
+	reasons = append(reasons, splitReasons(p.report.message)...)
+	if len(reasons) == 0 {
+		reasons = []string{"it is being matched; no agent has been found or ruled out yet"}
+	}
+	return reasons
+}
+
+// splitReasons takes a summary's message apart: what stands between commas that are not in parentheses.
+func splitReasons(message string) []string {
+	if _, after, found := strings.Cut(message, " agents can run it: "); found {
+		message = after
+	}
+	var parts []string
+	depth, begin := 0, 0
+	for i, r := range message {
+		switch r {
+		case '(':
+			depth++
+		case ')':
+			depth--
+		case ',':
+			if depth == 0 && strings.HasPrefix(message[i:], ", ") {
+				parts = append(parts, message[begin:i])
+				begin = i + len(", ")
+			}
+		}
+	}
+	if begin < len(message) {
+		parts = append(parts, message[begin:])
+	}
+	return parts
+}
+
+// ErrNotLeading says that there is nothing to see, because the scheduler waits for the leadership.
+var ErrNotLeading = errors.New("this scheduler does not lead: ask the one that does")
+
+// Window lets others look at the core of a running scheduler. The owner loop answers between two events, so what is
+// seen is of one moment; what is asked for is copied, and belongs to who asked. Its methods may be called concurrently,
+// also before, while and after Run has it.
+type Window struct {
+	leading   atomic.Bool
+	questions chan func(time.Time, *Core)
+}
+
+// NewWindow returns a window for Parts.
+func NewWindow() *Window { return &Window{questions: make(chan func(time.Time, *Core))} }
+
+// Offers returns the offers that are held, by host and id. The error is ErrNotLeading, or ctx's when the scheduler
+// stopped meanwhile.
+func (w *Window) Offers(ctx context.Context) ([]LiveOffer, error) {
+	return look(ctx, w, (*Core).liveOffers)
+}
+
+// Tasks returns the tasks, by pod and id; errors are as those of Offers.
+func (w *Window) Tasks(ctx context.Context) ([]LiveTask, error) {
+	return look(ctx, w, (*Core).liveTasks)
+}
+
+// Queue returns the pods that wait, first come first; errors are as those of Offers.
+func (w *Window) Queue(ctx context.Context) ([]WaitingPod, error) {
+	return look(ctx, w, (*Core).waitingPods)
+}
+
+func look[T any](ctx context.Context, w *Window, see func(*Core, time.Time) T) (T, error) {
+	var none T
+	if !w.leading.Load() {
+		return none, ErrNotLeading
+	}
+	seen := make(chan T, 1)
+	select {
+	case w.questions <- func(now time.Time, c *Core) { seen <- see(c, now) }:
+		return <-seen, nil
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+}
+
+// open makes the owner loop's side of the window; a nil window is never asked anything.
+func (w *Window) open() (questions <-chan func(time.Time, *Core), shut func()) {
+	if w == nil {
+		return nil, func() {}
+	}
+	w.leading.Store(true)
+	return w.questions, func() { w.leading.Store(false) }
+}

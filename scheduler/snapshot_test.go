@@ -1,0 +1,156 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// through plays the script on the core of an owner loop that runs, and has look see it through the loop's window. Time
+// stands still meanwhile.
+func through(t *testing.T, script string, look func(ctx context.Context, w *Window)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		p := &player{t: t, core: NewCore(testConfig()), now: time.Now(), prepared: map[api.AgentID]PrepareExecutor{}}
+		for line := range strings.Lines(script) {
+			for _, act := range p.step(strings.TrimSpace(line)) {
+				if prepare, ok := act.(PrepareExecutor); ok {
+					p.prepared[prepare.Agent] = prepare
+				}
+			}
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		w := NewWindow()
+		l := &loop{core: p.core, parts: Parts{Window: w}, events: make(chan Event)}
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error { return l.own(ctx, group) })
+		synctest.Wait()
+		look(ctx, w)
+		stop()
+		if err := group.Wait(); err != nil {
+			t.Error(err)
+		}
+		if _, err := w.Offers(t.Context()); !errors.Is(err, ErrNotLeading) {
+			t.Errorf("after the loop has ended: got %v, want ErrNotLeading", err)
+		}
+	})
+}
+
+const oneRunsOneWaits = `synced
+subscribed
+offer o1 a1 host=one cpus=2 mem=1024 disk=1000 ports=31000-31009
+node one a1
+pod runs cpus=1
+executor a1 ok
+update runs.1 a1 STARTING
+bound runs.1 ok
+update runs.1 a1 RUNNING
+pod big cpus=8 port=80
+offer o2 a1 host=one cpus=0.5 mem=700 executor=ours ports=31000-31009
++3s`
+
+func TestWindowShowsWhatTheCoreHolds(t *testing.T) {
+	through(t, oneRunsOneWaits, func(ctx context.Context, w *Window) {
+		live, err := w.Offers(ctx)
+		if err != nil || len(live) != 1 {
+			t.Fatalf("offers %+v, err %v", live, err)
+		}
+		if o := live[0]; o.Until.IsZero() || o.Resources != "cpus:0.5;mem:700;ports:[31000-31009]" || o.Node != "one" {
+			t.Errorf("offer %+v", o)
+		}
+		tasks, err := w.Tasks(ctx)
+		for i := range tasks {
+			tasks[i].Since = time.Time{}
+		}
+		want := []LiveTask{{ID: "runs.1", Pod: "default/runs", Agent: "a1", Node: "one", State: "TASK_RUNNING", Bound: true}}
+		if diff := cmp.Diff(want, tasks); err != nil || diff != "" {
+			t.Errorf("err %v, tasks -want +got:\n%s", err, diff)
+		}
+		queue, err := w.Queue(ctx)
+		if err != nil || len(queue) != 1 || queue[0].Pod != "default/big" || queue[0].Since.IsZero() {
+			t.Fatalf("queue %+v, err %v", queue, err)
+		}
+		if reasons := queue[0].Reasons; len(reasons) != 1 || !strings.HasPrefix(reasons[0], "1 has too little cpus (want 8, most free ") {
+			t.Errorf("reasons %q", reasons)
+		}
+	})
+}
+
+func TestWaitingPodTellsEachReason(t *testing.T) {
+	for name, test := range map[string]struct {
+		script string
+		want   []string
+	}{
+		"before anything was looked at": {"synced\nsubscribed\npod p", []string{"it is being matched; no agent has been found or ruled out yet"}},
+		"no agent":                      {"synced\nsubscribed\npod p\n+3s", []string{"no Mesos agent has made an offer yet"}},
+		"no master":                     {"synced\npod p", []string{"no Mesos master is connected"}},
+		"agents that differ": {`synced
+subscribed
+offer o1 a1 host=one cpus=1 mem=512 port=1 ports=31000-31009
+node one a1 port=1
+offer o2 a2 host=two cpus=9 mem=9000 port=2 ports=31000-31009
+node two a2 port=2 cordoned=yes
+pod p cpus=4
++3s`, []string{"1 has too little cpus (want 4, most free 0.9)", "1 is cordoned"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			through(t, test.script, func(ctx context.Context, w *Window) {
+				queue, err := w.Queue(ctx)
+				if err != nil || len(queue) != 1 {
+					t.Fatalf("queue %+v, err %v", queue, err)
+				}
+				if diff := cmp.Diff(test.want, queue[0].Reasons); diff != "" {
+					t.Errorf("-want +got:\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
+func TestPodWhoseTasksFailTellsWhenTheNextIsTried(t *testing.T) {
+	core := NewCore(testConfig())
+	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	p := &player{t: t, core: core, now: now}
+	p.step("synced")
+	p.step("subscribed")
+	p.step("pod p")
+	core.pods["p"].backoff.fail(now)
+	core.pods["p"].backoff.fail(now)
+	want := []string{"its tasks ended 2 times; the next is tried at 12:00:02"}
+	if diff := cmp.Diff(want, core.waitingPods(now)[0].Reasons); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestPodThatNeedsNoTaskIsNotInTheQueue(t *testing.T) {
+	for name, script := range map[string]string{
+		"finished":                         "pod p phase=Succeeded",
+		"being deleted":                    "pod p deleting=yes",
+		"bound to a node of somebody else": "pod p node=elsewhere",
+		"of somebody else's scheduler":     "pod p scheduler=other",
+		"gone":                             "pod p\npod-gone p",
+	} {
+		t.Run(name, func(t *testing.T) {
+			through(t, "synced\nsubscribed\n"+script, func(ctx context.Context, w *Window) {
+				if queue, err := w.Queue(ctx); err != nil || len(queue) > 0 || queue == nil {
+					t.Errorf("queue %#v, err %v", queue, err)
+				}
+			})
+		})
+	}
+}
+
+func TestWindowOfASchedulerThatDoesNotLeadShowsNothing(t *testing.T) {
+	if _, err := NewWindow().Tasks(t.Context()); !errors.Is(err, ErrNotLeading) {
+		t.Errorf("got %v, want ErrNotLeading", err)
+	}
+}
