@@ -39,7 +39,13 @@ const (
 	EtcdServer Leaf = "etcd-server"
 	// APIServerEtcdClient is what the kube-apiserver calls the embedded etcd with.
 	APIServerEtcdClient Leaf = "apiserver-etcd-client"
+	// SchedulerServer is what a scheduler serves its status with.
+	SchedulerServer Leaf = "scheduler-server"
 )
+
+// SchedulerServerName is the name that the SchedulerServer certificate is for, besides those of loopback. Clients of a
+// scheduler on another machine expect this name, whatever its address: schedulers come and go without new certificates.
+const SchedulerServerName = "scheduler.k8sm.io"
 
 const (
 	clusterAuthority    = "ca"
@@ -110,6 +116,8 @@ func leaves(spec Spec) []leaf {
 		{name: string(FrontProxyClient), authority: frontProxyAuthority, user: FrontProxyUser},
 		{name: string(EtcdServer), authority: etcdAuthority, user: "etcd", hosts: spec.EtcdNames},
 		{name: string(APIServerEtcdClient), authority: etcdAuthority, user: "kube-apiserver"},
+		{name: string(SchedulerServer), authority: clusterAuthority, user: "k8sm-scheduler-server",
+			hosts: []string{SchedulerServerName, "localhost", "127.0.0.1", "::1"}},
 		{name: etcdClient, authority: etcdAuthority, user: "k8sm"},
 	}
 }

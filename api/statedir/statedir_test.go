@@ -74,6 +74,8 @@ func TestCertificatesVerifyForTheirPurpose(t *testing.T) {
 		{KubeletClient, d.CA(), x509.ExtKeyUsageClientAuth, ""},
 		{FrontProxyClient, d.FrontProxyCA(), x509.ExtKeyUsageClientAuth, ""},
 		{EtcdServer, d.EtcdCA(), x509.ExtKeyUsageServerAuth, "127.0.0.1"},
+		{SchedulerServer, d.CA(), x509.ExtKeyUsageServerAuth, "127.0.0.1"},
+		{SchedulerServer, d.CA(), x509.ExtKeyUsageServerAuth, SchedulerServerName},
 		{APIServerEtcdClient, d.EtcdCA(), x509.ExtKeyUsageClientAuth, ""},
 	} {
 		file, _ := d.Pair(test.name)
