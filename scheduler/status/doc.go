@@ -1,0 +1,14 @@
+// Package status shows an operator what a scheduler holds: Server serves it over HTTPS, Client reads it, and Print lays
+// it out for people. What there is to see is package scheduler's to say; nothing here changes it.
+//
+//	/healthz        "ok" to everybody: the process answers, whether it leads or not
+//	/metrics        Prometheus metrics
+//	/debug/offers   the offers that are held: a JSON list of scheduler.LiveOffer
+//	/debug/tasks    the tasks: a JSON list of scheduler.LiveTask
+//	/debug/queue    the pods that wait, first come first: a JSON list of scheduler.WaitingPod
+//
+// All but /healthz want a client certificate of the cluster's authority, of group system:masters or of the scheduler's
+// own user. A scheduler that does not lead answers /debug with 503.
+//
+// Start reading at Server.handler. The package must never import k8s.io/kubernetes.
+package status

@@ -1,0 +1,178 @@
+package status
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	stdlog "log"
+	"net"
+	"net/http"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	log "github.com/sirupsen/logrus"
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/util/cert"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/scheduler"
+)
+
+// DefaultAddress is where a scheduler serves unless it is told otherwise: the port of the stock kube-scheduler.
+const DefaultAddress = "127.0.0.1:10259"
+
+// admins is the group whose members may do everything in a Kubernetes cluster
+// (https://kubernetes.io/docs/reference/access-authn-authz/rbac/#user-facing-roles).
+const admins = "system:masters"
+
+// askTimeout bounds how long a request waits for a scheduler that is busy.
+const askTimeout = 10 * time.Second
+
+// Source is what is shown.
+type Source interface {
+	Offers(ctx context.Context) ([]scheduler.LiveOffer, error)
+	Tasks(ctx context.Context) ([]scheduler.LiveTask, error)
+	Queue(ctx context.Context) ([]scheduler.WaitingPod, error)
+}
+
+// Config says where to serve and with which certificates.
+type Config struct {
+	// Address is "host:port"; empty serves nothing. Port 0 takes any free port.
+	Address string
+	// CertFile and KeyFile are what it serves with; ClientCAFile is the authority of those who may ask.
+	CertFile, KeyFile, ClientCAFile string
+}
+
+// AddFlags registers the flags; the values that c holds are overwritten by the defaults.
+func (c *Config) AddFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&c.Address, "status-address", DefaultAddress,
+		"`host:port` on which the scheduler serves /healthz, /metrics and /debug (HTTPS); \"\" serves nothing")
+	fs.StringVar(&c.CertFile, "tls-cert-file", "", "certificate that --status-address is served with (default: the state directory's)")
+	fs.StringVar(&c.KeyFile, "tls-private-key-file", "", "key of --tls-cert-file")
+	fs.StringVar(&c.ClientCAFile, "client-ca-file", "",
+		"authority of the client certificates that may read /metrics and /debug (default: the cluster's, from the state directory)")
+}
+
+// Validate returns an error when only a part of the files is given.
+func (c *Config) Validate() error {
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		return errors.New("give --tls-cert-file and --tls-private-key-file, or neither")
+	}
+	return nil
+}
+
+// Server serves the status of one scheduler.
+type Server struct {
+	listener net.Listener
+	source   Source
+	metrics  prometheus.Gatherer
+}
+
+// Listen takes the port, so that one that is in use is an error before anything starts. Run must follow, or Close.
+func Listen(c Config, source Source, metrics prometheus.Gatherer) (*Server, error) {
+	pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the certificate of --status-address: %w; give --tls-cert-file, or an empty --status-address to serve none", err)
+	}
+	clients, err := cert.NewPool(c.ClientCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the authority of --status-address's clients: %w; give --client-ca-file, or an empty --status-address to serve none", err)
+	}
+	l, err := net.Listen("tcp", c.Address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("cannot serve the scheduler's status on %s: %w; stop what uses it or give another --status-address",
+			c.Address, syscall.EADDRINUSE)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot serve the scheduler's status: %w", err)
+	}
+	l = tls.NewListener(l, &tls.Config{
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair},
+		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
+	})
+	return &Server{listener: l, source: source, metrics: metrics}, nil
+}
+
+// Addr is where the server listens.
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// Close gives the port back, if Run never came to own it.
+func (s *Server) Close() error { return s.listener.Close() }
+
+// Run serves until ctx ends, in which case it returns nil.
+func (s *Server) Run(ctx context.Context) error {
+	complaints := log.StandardLogger().WriterLevel(log.DebugLevel) // handshakes that fail are the clients' business
+	defer complaints.Close()
+	server := &http.Server{
+		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+		ErrorLog: stdlog.New(complaints, "", 0), BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		_ = server.Close() // whoever reads the status can ask again
+	})
+	err := server.Serve(s.listener)
+	if stop() { // it was not ctx that ended it
+		return fmt.Errorf("cannot serve the scheduler's status any more: %w", err)
+	}
+	<-stopped
+	return nil
+}
+
+// handler answers health to everybody and all else to those who may ask.
+func (s *Server) handler() http.Handler {
+	protected := http.NewServeMux()
+	protected.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
+	protected.Handle("GET "+offersPath, show(s.source.Offers))
+	protected.Handle("GET "+tasksPath, show(s.source.Tasks))
+	protected.Handle("GET "+queuePath, show(s.source.Queue))
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.Handle("/", authorized(protected))
+	return mux
+}
+
+// authorized lets those through whose verified certificate names them as the administrator or the scheduler.
+func authorized(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.TLS.VerifiedChains) == 0 {
+			http.Error(w, "a client certificate of the cluster's authority is wanted", http.StatusUnauthorized)
+			return
+		}
+		caller := r.TLS.VerifiedChains[0][0]
+		if !mayAsk(caller) {
+			http.Error(w, fmt.Sprintf("user %q is neither in group %s nor %s", caller.Subject.CommonName, admins, api.SchedulerUser),
+				http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func mayAsk(caller *x509.Certificate) bool {
+	return slices.Contains(caller.Subject.Organization, admins) || caller.Subject.CommonName == api.SchedulerUser
+}
+
+// show answers with what is seen, as JSON.
+func show[T any](see func(context.Context) (T, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
+		defer cancel()
+		seen, err := see(ctx)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(seen); err != nil {
+			log.WithError(err).Debug("the status was not read to its end")
+		}
+	})
+}

@@ -1,0 +1,318 @@
+package status
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/k8sm/k8sm/api/statedir"
+	"github.com/k8sm/k8sm/scheduler"
+)
+
+var now = time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
+
+// holding is a scheduler that holds one of each; with an error it holds nothing but that.
+type holding struct{ err error }
+
+func (h holding) Offers(context.Context) ([]scheduler.LiveOffer, error) {
+	return []scheduler.LiveOffer{{ID: "o1", Agent: "a1", Hostname: "one", Node: "one", Role: "*", Resources: "cpus:0.5", Until: now}}, h.err
+}
+
+func (h holding) Tasks(context.Context) ([]scheduler.LiveTask, error) {
+	return []scheduler.LiveTask{{ID: "u.1", Pod: "default/web", Agent: "a1", Node: "one", State: "TASK_RUNNING", Since: now, Bound: true}}, h.err
+}
+
+func (h holding) Queue(context.Context) ([]scheduler.WaitingPod, error) {
+	return []scheduler.WaitingPod{{Pod: "default/big", Since: now, Attempts: 1, Reasons: []string{"1 is cordoned", "2 are busy"}}}, h.err
+}
+
+func cluster(t *testing.T) statedir.Dir {
+	t.Helper()
+	d := statedir.Dir(t.TempDir())
+	err := d.Prepare(statedir.Spec{Now: time.Now(), ServerURL: "https://127.0.0.1:6443",
+		ServerNames: []string{"127.0.0.1"}, EtcdNames: []string{"127.0.0.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func configOf(d statedir.Dir) Config {
+	c := Config{Address: "127.0.0.1:0", ClientCAFile: d.CA()}
+	c.CertFile, c.KeyFile = d.Pair(statedir.SchedulerServer)
+	return c
+}
+
+// serve serves the source as the cluster's scheduler until the test ends.
+func serve(t *testing.T, d statedir.Dir, source Source) (address string) {
+	t.Helper()
+	metrics := prometheus.NewRegistry()
+	gauge := prometheus.NewGauge(prometheus.GaugeOpts{Name: "k8sm_test", Help: "A metric."})
+	metrics.MustRegister(gauge)
+	s, err := Listen(configOf(d), source, metrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("the server ended with %v", err)
+		}
+	})
+	return s.Addr()
+}
+
+// client asks as the user of a kubeconfig.
+func client(t *testing.T, kubeconfig, address string) *Client {
+	t.Helper()
+	who, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := NewClient(address, Identity{CA: who.CAData, Cert: who.CertData, Key: who.KeyData, ServerName: statedir.SchedulerServerName})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestClientReadsWhatTheSchedulerHolds(t *testing.T) {
+	d := cluster(t)
+	address := serve(t, d, holding{})
+	for _, kubeconfig := range []string{d.AdminKubeconfig(), d.SchedulerKubeconfig()} {
+		c := client(t, kubeconfig, address)
+		offers, err := c.Offers(t.Context())
+		compare(t, holding{}.Offers, offers, err)
+		tasks, err := c.Tasks(t.Context())
+		compare(t, holding{}.Tasks, tasks, err)
+		queue, err := c.Queue(t.Context())
+		compare(t, holding{}.Queue, queue, err)
+		var metrics bytes.Buffer
+		if err := c.Metrics(t.Context(), &metrics); err != nil || !strings.Contains(metrics.String(), "k8sm_test 0") {
+			t.Errorf("err %v, metrics:\n%s", err, metrics.String())
+		}
+	}
+}
+
+func compare[T any](t *testing.T, source func(context.Context) ([]T, error), got []T, err error) {
+	t.Helper()
+	want, _ := source(t.Context())
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("err %v, -want +got:\n%s", err, diff)
+	}
+}
+
+func TestUserWithoutTheRightIsForbidden(t *testing.T) {
+	d := cluster(t)
+	c := client(t, d.ControllerManagerKubeconfig(), serve(t, d, holding{}))
+	_, err := c.Tasks(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "403") || !strings.Contains(err.Error(), "system:kube-controller-manager") {
+		t.Errorf("got %v", err)
+	}
+	if err := c.Metrics(t.Context(), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "403") {
+		t.Errorf("metrics: got %v", err)
+	}
+}
+
+func TestCertificateOfAnotherClusterIsRefused(t *testing.T) {
+	d, other := cluster(t), cluster(t)
+	address := serve(t, d, holding{})
+	admin, err := clientcmd.BuildConfigFromFlags("", other.AdminKubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := os.ReadFile(d.CA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := NewClient(address, Identity{CA: ours, Cert: admin.CertData, Key: admin.KeyData, ServerName: statedir.SchedulerServerName})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stranger.Tasks(t.Context()); err == nil || !strings.Contains(err.Error(), "tls") {
+		t.Errorf("the server took another cluster's administrator: %v", err)
+	}
+	if _, err := client(t, other.AdminKubeconfig(), address).Tasks(t.Context()); err == nil || !strings.Contains(err.Error(), "authority") {
+		t.Errorf("the client took another cluster's scheduler: %v", err)
+	}
+}
+
+func TestHealthIsForEverybodyAndNothingElseIs(t *testing.T) {
+	d := cluster(t)
+	address := serve(t, d, holding{err: scheduler.ErrNotLeading})
+	// Whoever asks for health need not know the authority.
+	nobody := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	defer nobody.CloseIdleConnections()
+	for path, want := range map[string]int{
+		"/healthz": http.StatusOK, "/metrics": http.StatusUnauthorized, "/debug/offers": http.StatusUnauthorized,
+		"/debug/tasks": http.StatusUnauthorized, "/debug/queue": http.StatusUnauthorized, "/": http.StatusUnauthorized,
+		"/healthz/../metrics": http.StatusUnauthorized,
+	} {
+		response, err := nobody.Get("https://" + address + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("%s: %s, want %d", path, response.Status, want)
+		}
+	}
+}
+
+func TestSchedulerThatDoesNotLeadSaysSo(t *testing.T) {
+	d := cluster(t)
+	_, err := client(t, d.AdminKubeconfig(), serve(t, d, holding{err: scheduler.ErrNotLeading})).Queue(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "503") || !strings.Contains(err.Error(), "does not lead") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNoSchedulerIsALineThatHelps(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	_, err = client(t, cluster(t).AdminKubeconfig(), address).Offers(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "no scheduler answers at "+address) || !strings.Contains(err.Error(), "--status-address") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhatCannotBeServedIsNamedBeforeAnythingStarts(t *testing.T) {
+	d := cluster(t)
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	for name, test := range map[string]struct {
+		change func(*Config)
+		says   []string
+	}{
+		"port in use":    {func(c *Config) { c.Address = busy.Addr().String() }, []string{busy.Addr().String(), "in use", "--status-address"}},
+		"no certificate": {func(c *Config) { c.CertFile = filepath.Join(string(d), "none.crt") }, []string{"none.crt", "--tls-cert-file"}},
+		"no authority":   {func(c *Config) { c.ClientCAFile = filepath.Join(string(d), "none.ca") }, []string{"none.ca", "--client-ca-file"}},
+		"no address":     {func(c *Config) { c.Address = "nowhere" }, []string{"nowhere"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := configOf(d)
+			test.change(&c)
+			_, err := Listen(c, holding{}, prometheus.NewRegistry())
+			for _, word := range test.says {
+				if err == nil || !strings.Contains(err.Error(), word) {
+					t.Errorf("got %v, want it to say %q", err, word)
+				}
+			}
+		})
+	}
+}
+
+func TestFlagsReachTheConfiguration(t *testing.T) {
+	var got Config
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	got.AddFlags(fs)
+	if got.Address != DefaultAddress {
+		t.Errorf("default address %q", got.Address)
+	}
+	err := fs.Parse([]string{"--status-address=h:1", "--tls-cert-file=c", "--tls-private-key-file=k", "--client-ca-file=a"})
+	if diff := cmp.Diff(Config{Address: "h:1", CertFile: "c", KeyFile: "k", ClientCAFile: "a"}, got); err != nil || diff != "" {
+		t.Errorf("err %v, -want +got:\n%s", err, diff)
+	}
+	if err := (&Config{CertFile: "c"}).Validate(); err == nil {
+		t.Error("a certificate without its key is taken")
+	}
+}
+
+func TestTablesAreAligned(t *testing.T) {
+	later := now.Add(90 * time.Second)
+	for name, test := range map[string]struct {
+		print func(*bytes.Buffer) error
+		want  string
+	}{
+		"offers": {
+			func(b *bytes.Buffer) error {
+				return PrintOffers(b, now, []scheduler.LiveOffer{
+					{ID: "o1", Hostname: "one.example", Role: "*", Resources: "cpus:0.5;mem:64", Until: now.Add(4600 * time.Millisecond)},
+					{ID: "o22", Hostname: "two", Role: "prod", Resources: "cpus:16", Until: now.Add(-time.Second)},
+				})
+			},
+			`OFFER   HOST          ROLE   ENDS IN   RESOURCES
+o1      one.example   *      5s        cpus:0.5;mem:64
+o22     two           prod   0s        cpus:16
+`,
+		},
+		"tasks": {
+			func(b *bytes.Buffer) error {
+				return PrintTasks(b, later, []scheduler.LiveTask{
+					{ID: "u1.1", State: "TASK_RUNNING", Since: now, Killing: true},
+					{ID: "u2.1", Pod: "default/web", Node: "one", State: "TASK_RUNNING", Since: now, Bound: true},
+					{ID: "u3.12", Pod: "default/zoo", Node: "one", State: "TASK_STAGING", Since: later},
+				})
+			},
+			`POD           TASK    STATE          NODE   AGE     NOTE
+-             u1.1    TASK_RUNNING   -      1m30s   its pod is gone, asked to end
+default/web   u2.1    TASK_RUNNING   one    1m30s
+default/zoo   u3.12   TASK_STAGING   one    0s      its pod is not bound yet
+`,
+		},
+		"queue": {
+			func(b *bytes.Buffer) error {
+				return PrintQueue(b, later, []scheduler.WaitingPod{
+					{Pod: "default/big", Since: now, Attempts: 2, Reasons: []string{"1 is cordoned", "2 are busy"}},
+					{Pod: "default/gated", Since: later, Reasons: []string{"its scheduling gates are closed: x"}},
+				})
+			},
+			`POD             WAITS   TASKS SO FAR   WHY
+default/big     1m30s   2              1 is cordoned
+                                       2 are busy
+default/gated   0s      0              its scheduling gates are closed: x
+`,
+		},
+		"no offers": {func(b *bytes.Buffer) error { return PrintOffers(b, now, nil) }, "no offers are held\n"},
+		"no tasks":  {func(b *bytes.Buffer) error { return PrintTasks(b, now, nil) }, "no tasks\n"},
+		"no queue":  {func(b *bytes.Buffer) error { return PrintQueue(b, now, nil) }, "no pod waits\n"},
+		"JSON": {
+			func(b *bytes.Buffer) error {
+				return PrintJSON(b, []scheduler.WaitingPod{{Pod: "default/big", Since: now, Reasons: []string{"2 are busy"}}})
+			},
+			`[
+  {
+    "pod": "default/big",
+    "since": "2026-11-22T12:00:00Z",
+    "attempts": 0,
+    "reasons": [
+      "2 are busy"
+    ]
+  }
+]
+`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			if err := test.print(&b); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, b.String()); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
