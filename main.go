@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -20,11 +19,11 @@ import (
 	"github.com/bombsimon/logrusr/v4"
 	"github.com/docker/docker/client"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.etcd.io/etcd/api/v3/version"
+	"golang.org/x/sync/errgroup"
 	"gopkg.in/natefinch/lumberjack.v2"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,6 +38,7 @@ import (
 	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/clients"
+	"github.com/k8sm/k8sm/contrib/configfile"
 	"github.com/k8sm/k8sm/contrib/engine"
 	"github.com/k8sm/k8sm/contrib/localmesos"
 	"github.com/k8sm/k8sm/contrib/up"
@@ -48,6 +48,7 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/kube"
 	"github.com/k8sm/k8sm/scheduler/mesos"
+	"github.com/k8sm/k8sm/scheduler/status"
 )
 
 func main() {
@@ -94,9 +95,9 @@ To try it on this machine, as root: km up`,
 		flag.Hidden = true
 	}
 	for group, commands := range map[string][]*cobra.Command{
-		"use":  {upCommand(&c), kubectlCommand(&c), etcdctlCommand(&c)},
-		"run":  {apiserverCommand(&c), schedulerCommand(&c), localMesosCommand(&c)},
-		"node": {minionCommand(&c), kubelet, proxy},
+		"use":  append(statusCommands(&c), configurable(upCommand(&c)), kubectlCommand(&c), etcdctlCommand(&c)),
+		"run":  {configurable(apiserverCommand(&c)), configurable(schedulerCommand(&c)), localMesosCommand(&c)},
+		"node": {configurable(minionCommand(&c)), kubelet, proxy},
 	} {
 		for _, command := range commands {
 			command.GroupID = group
@@ -127,6 +128,19 @@ func serve(c *common, role func(ctx context.Context) error) error {
 	return nil
 }
 
+// configurable gives a command a file of settings. The command line wins over it.
+func configurable(cmd *cobra.Command) *cobra.Command {
+	file := cmd.Flags().String(configfile.Flag, "",
+		"YAML `file` of settings whose keys are the names of these flags, without the dashes; flags given here win")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		if *file == "" {
+			return nil
+		}
+		return configfile.Apply(cmd.Flags(), *file)
+	}
+	return cmd
+}
+
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the versions of km and of what is in it", Args: cobra.NoArgs,
@@ -149,6 +163,59 @@ func etcdctlCommand(c *common) *cobra.Command {
 		Use: "etcdctl", Short: "Stock etcdctl, with the address and certificates of this cluster's etcd", DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error { return clients.Etcdctl(c.dir(), args) },
 	}
+}
+
+// statusCommands show what a scheduler holds.
+func statusCommands(c *common) []*cobra.Command {
+	return []*cobra.Command{
+		statusCommand(c, "offers", "Show the Mesos offers that the scheduler holds", (*status.Client).Offers, status.PrintOffers),
+		statusCommand(c, "tasks", "Show the Mesos tasks of the pods", (*status.Client).Tasks, status.PrintTasks),
+		statusCommand(c, "queue", "Show the pods that wait for a task, and why", (*status.Client).Queue, status.PrintQueue),
+	}
+}
+
+func statusCommand[T any](c *common, name, short string, read func(*status.Client, context.Context) ([]T, error),
+	table func(io.Writer, time.Time, []T) error) *cobra.Command {
+	var output, address, serverName string
+	cmd := &cobra.Command{
+		Use: name, Short: short, Args: cobra.NoArgs,
+		Long: short + `. It asks the scheduler at --status-address as the cluster's administrator, whose kubeconfig is in --state-dir.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "table" && output != "json" {
+				return fmt.Errorf("--output=%s: give table or json", output)
+			}
+			client, err := statusClient(c.dir(), address, serverName)
+			if err != nil {
+				return err
+			}
+			list, err := read(client, cmd.Context())
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return status.PrintJSON(cmd.OutOrStdout(), list)
+			}
+			return table(cmd.OutOrStdout(), time.Now(), list)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "how to print it: table or json")
+	cmd.Flags().StringVar(&address, "status-address", status.DefaultAddress, "`host:port` on which the scheduler serves its status")
+	cmd.Flags().StringVar(&serverName, "tls-server-name", statedir.SchedulerServerName, "name that the scheduler's certificate has to be for")
+	return cmd
+}
+
+// statusClient asks as the administrator of the cluster in the directory.
+func statusClient(dir statedir.Dir, address, serverName string) (*status.Client, error) {
+	if _, err := os.Stat(dir.AdminKubeconfig()); errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w in %s: start one with km up, or give --state-dir", statedir.ErrNoCluster, string(dir))
+	}
+	admin, err := clientcmd.BuildConfigFromFlags("", dir.AdminKubeconfig())
+	if err != nil {
+		return nil, fmt.Errorf("cannot read who the administrator is: %w", err)
+	}
+	return status.NewClient(address, status.Identity{
+		CA: admin.CAData, Cert: admin.CertData, Key: admin.KeyData, ServerName: serverName,
+	})
 }
 
 func apiserverCommand(c *common) *cobra.Command {
@@ -201,6 +268,7 @@ It starts and watches the stock kubelet and kube-proxy and serves the kubelet's 
 type schedule struct {
 	scheduler  scheduler.Config
 	mesos      mesos.Config
+	status     status.Config
 	kubeconfig string
 	etcd       state.Config
 }
@@ -208,6 +276,7 @@ type schedule struct {
 func (s *schedule) addFlags(fs *pflag.FlagSet) {
 	s.scheduler.AddFlags(fs)
 	s.mesos.AddFlags(fs)
+	s.status.AddFlags(fs)
 	fs.StringVar(&s.etcd.Name, "name", "k8sm", "name of the cluster: several can share an etcd and the agents")
 }
 
@@ -271,44 +340,39 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	s.scheduler.Identity += "/" + strconv.Itoa(os.Getpid())
 	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, config.Host, config.CAData
 	cluster := kube.New(kubernetes)
+	parts := scheduler.Parts{Master: master, Cluster: cluster, Store: store, Tokens: cluster, Codec: mesos.Codec{}}
+	return s.runBesideStatus(ctx, dir, parts)
+}
+
+// runBesideStatus schedules, and shows how it goes unless nobody wants to see it.
+func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts scheduler.Parts) error {
+	if s.status.Address == "" {
+		return scheduler.Run(ctx, s.scheduler, parts)
+	}
+	if err := s.status.Validate(); err != nil {
+		return err
+	}
+	if s.status.CertFile == "" {
+		s.status.CertFile, s.status.KeyFile = dir.Pair(statedir.SchedulerServer)
+	}
+	if s.status.ClientCAFile == "" {
+		s.status.ClientCAFile = dir.CA()
+	}
 	metrics := prometheus.NewRegistry()
-	stop, err := serveMetrics(filepath.Join(string(dir), "scheduler.sock"), metrics)
+	parts.Metrics, parts.Window = metrics, scheduler.NewWindow()
+	server, err := status.Listen(s.status, parts.Window, metrics)
 	if err != nil {
 		return err
 	}
-	defer stop()
-	return scheduler.Run(ctx, s.scheduler, scheduler.Parts{
-		Master: master, Cluster: cluster, Store: store, Tokens: cluster, Codec: mesos.Codec{}, Metrics: metrics,
+	logrus.WithField("address", server.Addr()).Info("serving the scheduler's status")
+	group, ctx := errgroup.WithContext(ctx)
+	serving, stop := context.WithCancel(ctx)
+	group.Go(func() error { return server.Run(serving) })
+	group.Go(func() error {
+		defer stop()
+		return scheduler.Run(ctx, s.scheduler, parts)
 	})
-}
-
-// serveMetrics serves /metrics on a Unix socket that only this user may open: who may ask is the file system's to say.
-func serveMetrics(socket string, metrics *prometheus.Registry) (stop func(), err error) {
-	if other, err := net.Dial("unix", socket); err == nil {
-		logrus.Infof("another scheduler serves its metrics at %s; this one serves none", socket)
-		return func() {}, other.Close()
-	}
-	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("cannot serve metrics: %w", err)
-	}
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		return nil, fmt.Errorf("cannot serve metrics: %w", err)
-	}
-	if err := os.Chmod(socket, 0o600); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			logrus.WithError(err).Warn("metrics are not served any more")
-		}
-	}()
-	return func() { server.Close(); <-done }, nil
+	return group.Wait()
 }
 
 // laptop is a whole cluster on one machine.
@@ -342,7 +406,8 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	l.plane.AddFlags(parts)
 	l.schedule.addFlags(parts)
 	for _, name := range []string{"bind-address", "advertise-address", "etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile",
-		"node-root-dir", "docker-host", "km-path", "mesos-master", "mesos-connect-timeout", "mesos-principal", "mesos-secret-file", "mesos-ca-file"} {
+		"node-root-dir", "docker-host", "km-path", "mesos-master", "mesos-connect-timeout", "mesos-principal", "mesos-secret-file", "mesos-ca-file",
+		"tls-cert-file", "tls-private-key-file", "client-ca-file"} {
 		parts.Lookup(name).Hidden = true
 	}
 	mesosFlags := pflag.NewFlagSet("mesos", pflag.ContinueOnError)
@@ -413,25 +478,28 @@ Try, in another terminal:
 
   %s kubectl get nodes -o wide
   %s kubectl apply -f POD.yaml
+  %s queue
   %s etcdctl get --prefix /registry/minions
 
 Ctrl-C stops it; what happens is logged in %s
 
-`, up.ReadyWords, l.dir.AdminKubeconfig(), km, km, km, filepath.Join(string(l.dir), "log", "km.log"))
+`, up.ReadyWords, l.dir.AdminKubeconfig(), km, km, km, km, filepath.Join(string(l.dir), "log", "km.log"))
 }
 
 // preflight finds out what would fail later, before anything is started.
 func (l *laptop) preflight() error {
-	for _, p := range []struct {
-		flag string
-		port int
-	}{
-		{"--secure-port", l.plane.SecurePort}, {"--etcd-port", l.plane.EtcdPort},
-		{"--mesos-port", l.mesos.Port}, {"--mesos-port (the agent listens on the port after it)", l.mesos.Port + 1},
+	loopback := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+	for _, p := range []struct{ flag, address string }{
+		{"--secure-port", loopback(l.plane.SecurePort)}, {"--etcd-port", loopback(l.plane.EtcdPort)},
+		{"--mesos-port", loopback(l.mesos.Port)}, {"--mesos-port (the agent listens on the port after it)", loopback(l.mesos.Port + 1)},
+		{"--status-address", l.schedule.status.Address},
 	} {
-		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port)))
+		if p.address == "" {
+			continue
+		}
+		listener, err := net.Listen("tcp", p.address)
 		if err != nil {
-			return fmt.Errorf("cannot use port %d: %w; stop what uses it, or give another %s", p.port, err, p.flag)
+			return fmt.Errorf("cannot use %s: %w; stop what uses it, or give another %s", p.address, err, p.flag)
 		}
 		listener.Close()
 	}
