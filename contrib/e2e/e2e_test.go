@@ -7,6 +7,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +29,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/contrib/scratch"
@@ -242,7 +245,7 @@ func TestDemoTakesOnePodThroughTheWholeChain(t *testing.T) {
 func TestCluster(t *testing.T) {
 	dir := stateDir(t)
 	leavesNothing(t, func(t *testing.T) {
-		c := up(t, dir, "--resources=cpus:2;mem:2048;disk:10000;ports:[31000-31009]")
+		c := up(t, dir, "--config=testdata/cluster.yaml")
 		t.Run("invalid JSON gets the API's 400", func(t *testing.T) { invalidJSON(t, c) })
 		t.Run("a pod that can never fit stays pending and says why", func(t *testing.T) { neverFits(t, c) })
 		t.Run("a pod that succeeds ends its task", func(t *testing.T) { succeeds(t, c) })
@@ -253,7 +256,8 @@ func TestCluster(t *testing.T) {
 		t.Run("a minion that is killed is replaced and its containers stay", func(t *testing.T) { minionKilled(t, c) })
 		t.Run("a second km up in the same directory is refused", func(t *testing.T) { secondUp(t, c) })
 		t.Run("a scheduler without a master says so and ends", func(t *testing.T) { unreachableMaster(t, c) })
-		t.Run("the scheduler serves metrics to its own user", func(t *testing.T) { metrics(t, dir) })
+		t.Run("the scheduler's status is for those who may see it", func(t *testing.T) { statusIsForThoseWhoMaySeeIt(t, c, dir) })
+		t.Run("an operator sees offers, tasks and the queue", func(t *testing.T) { operatorSeesTheScheduler(t, c) })
 	})
 }
 
@@ -453,7 +457,7 @@ func secondUp(t *testing.T, c *scratch.Cluster) {
 
 func unreachableMaster(t *testing.T, c *scratch.Cluster) {
 	// Another name, because the cluster's own scheduler leads under the usual one.
-	cmd := c.KM(within(t, 30*time.Second), "scheduler", "--name=other", "--mesos-master=127.0.0.1:1", "--mesos-connect-timeout=1s")
+	cmd := c.KM(within(t, 30*time.Second), "scheduler", "--name=other", "--status-address=127.0.0.1:0", "--mesos-master=127.0.0.1:1", "--mesos-connect-timeout=1s")
 	out, err := cmd.CombinedOutput()
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	last := lines[len(lines)-1]
@@ -462,20 +466,106 @@ func unreachableMaster(t *testing.T, c *scratch.Cluster) {
 	}
 }
 
-func metrics(t *testing.T, dir string) {
-	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, "scheduler.sock"))
-	}}}
-	defer client.CloseIdleConnections()
-	response, err := client.Get("http://scheduler/metrics")
+// statusAnswers asks the scheduler over HTTPS, as the certificate in a kubeconfig or, with "", as nobody.
+func statusAnswers(t *testing.T, c *scratch.Cluster, kubeconfig, path string) (code int, body string) {
+	t.Helper()
+	who := rest.CopyConfig(c.REST)
+	if kubeconfig == "" {
+		who = rest.AnonymousClientConfig(who)
+	} else {
+		config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+		if err != nil {
+			t.Fatal(err)
+		}
+		who.TLSClientConfig = config.TLSClientConfig
+	}
+	client, err := rest.HTTPClientFor(who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := client.Get("https://" + c.StatusAddress() + path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil || !containsAll(string(body), []string{`k8sm_scheduler_agents_alive 1`, `k8sm_scheduler_offers_ended_total{end="launched"}`}) {
-		t.Errorf("err %v, metrics:\n%s", err, body)
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return response.StatusCode, string(text)
+}
+
+func statusIsForThoseWhoMaySeeIt(t *testing.T, c *scratch.Cluster, dir string) {
+	for _, test := range []struct {
+		kubeconfig, path string
+		code             int
+		says             []string
+	}{
+		{"", "/healthz", http.StatusOK, []string{"ok"}},
+		{"", "/metrics", http.StatusUnauthorized, nil},
+		{"", "/debug/tasks", http.StatusUnauthorized, nil},
+		{"controller-manager.kubeconfig", "/metrics", http.StatusForbidden, []string{"kube-controller-manager"}},
+		{"scheduler.kubeconfig", "/debug/queue", http.StatusOK, []string{"["}},
+		{"admin.kubeconfig", "/metrics", http.StatusOK,
+			[]string{`k8sm_scheduler_agents_alive 1`, `k8sm_scheduler_offers_ended_total{end="launched"}`}},
+	} {
+		kubeconfig := test.kubeconfig
+		if kubeconfig != "" {
+			kubeconfig = filepath.Join(dir, kubeconfig)
+		}
+		code, body := statusAnswers(t, c, kubeconfig, test.path)
+		if code != test.code || !containsAll(body, test.says) {
+			t.Errorf("%s as %q: %d, want %d and %q:\n%s", test.path, test.kubeconfig, code, test.code, test.says, body)
+		}
+	}
+}
+
+// operatorSees runs one of `km offers`, `km tasks` and `km queue` until it shows all words in one line.
+func operatorSees(t *testing.T, c *scratch.Cluster, command string, words ...string) {
+	t.Helper()
+	err := scratch.Until(t.Context(), 60*time.Second, func(ctx context.Context) error {
+		out, err := c.KM(ctx, command, "--status-address="+c.StatusAddress()).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("km %s: %w: %s", command, err, out)
+		}
+		for line := range strings.Lines(string(out)) {
+			if containsAll(line, words) {
+				t.Logf("km %s:\n%s", command, out)
+				return nil
+			}
+		}
+		return fmt.Errorf("km %s shows no line with %q:\n%s", command, words, out)
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func operatorSeesTheScheduler(t *testing.T, c *scratch.Cluster) {
+	runs := create(t, c, pod("seen", forever))
+	big := pod("seen-waiting", forever)
+	big.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("100")
+	big = create(t, c, big)
+	awaitPhase(t, c, runs.Name, corev1.PodRunning)
+	operatorSees(t, c, "tasks", "default/seen", string(runs.UID)+".1", "TASK_RUNNING")
+	operatorSees(t, c, "queue", "default/seen-waiting", "too little cpus", "want 100")
+	operatorSees(t, c, "offers", "cpus:", "mem:") // the pod that waits calls for offers
+	out, err := c.KM(within(t, 30*time.Second), "queue", "-o", "json", "--status-address="+c.StatusAddress()).Output()
+	var queue []struct {
+		Pod     string
+		Reasons []string
+	}
+	if err != nil || json.Unmarshal(out, &queue) != nil || len(queue) != 1 || queue[0].Pod != "default/seen-waiting" || len(queue[0].Reasons) == 0 {
+		t.Errorf("err %v, km queue -o json:\n%s", err, out)
+	}
+	text, err := c.KM(within(t, 30*time.Second), "queue", "--status-address=127.0.0.1:1").CombinedOutput()
+	if err == nil || !containsAll(string(text), []string{"km: no scheduler answers at 127.0.0.1:1", "km up"}) {
+		t.Errorf("without a scheduler: err %v, output:\n%s", err, text)
+	}
+	if err := c.Kube.CoreV1().Pods("default").Delete(t.Context(), big.Name, metav1.DeleteOptions{}); err != nil {
+		t.Error(err)
+	}
+	remove(t, c, runs)
 }
 
 func TestClusterKilledAndStartedAgainHasItsPodsUndisturbed(t *testing.T) {
@@ -612,6 +702,9 @@ func TestWhatIsMissingIsOneLineAndNothingStarts(t *testing.T) {
 	}{
 		"API port in use":     {args: []string{"up", fmt.Sprintf("--secure-port=%d", port)}, says: []string{fmt.Sprint(port), "in use"}},
 		"Mesos port in use":   {args: []string{"up", fmt.Sprintf("--mesos-port=%d", port)}, says: []string{fmt.Sprint(port), "in use"}},
+		"status port in use":  {args: []string{"up", fmt.Sprintf("--status-address=127.0.0.1:%d", port)}, says: []string{fmt.Sprint(port), "in use", "--status-address"}},
+		"unknown setting":     {args: []string{"up", "--config=testdata/unknown.yaml"}, says: []string{"unknown.yaml", "offer_ttl"}},
+		"no scheduler to ask": {args: []string{"queue"}, says: []string{"no cluster", "km up"}},
 		"no Docker Engine":    {args: []string{"up"}, env: []string{"PATH=/nonexistent", "DOCKER_HOST=unix:///nonexistent.sock"}, says: []string{"Docker"}},
 		"no root":             {args: []string{"up"}, user: 65534, says: []string{"root"}},
 		"unreachable master":  {args: []string{"scheduler", "--mesos-master=127.0.0.1:1", "--mesos-connect-timeout=2s"}, says: []string{"no cluster"}},

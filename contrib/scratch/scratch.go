@@ -147,6 +147,9 @@ func (c *Cluster) KM(ctx context.Context, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, c.cfg.KM, append([]string{"--state-dir", c.cfg.Dir}, args...)...)
 }
 
+// StatusAddress is where the scheduler serves its status, as "host:port".
+func (c *Cluster) StatusAddress() string { return fmt.Sprintf("127.0.0.1:%d", c.ports.status) }
+
 // PID is the process id of `km up`.
 func (c *Cluster) PID() int { return c.cmd.Process.Pid }
 
@@ -234,11 +237,12 @@ func (s State) Tasks() []Task {
 }
 
 // ports are those that a cluster listens on and that are chosen before it starts.
-type ports struct{ api, etcd, mesos int }
+type ports struct{ api, etcd, mesos, status int }
 
 func (p ports) flags() []string {
 	return []string{
 		fmt.Sprintf("--secure-port=%d", p.api), fmt.Sprintf("--etcd-port=%d", p.etcd), fmt.Sprintf("--mesos-port=%d", p.mesos),
+		fmt.Sprintf("--status-address=127.0.0.1:%d", p.status),
 	}
 }
 
@@ -247,11 +251,11 @@ func (p ports) flags() []string {
 func freePorts() (ports, error) {
 	for range 100 {
 		first := 20000 + rand.IntN(10000)
-		if free(first, 4) {
-			return ports{api: first, etcd: first + 1, mesos: first + 2}, nil
+		if free(first, 5) {
+			return ports{api: first, etcd: first + 1, mesos: first + 2, status: first + 4}, nil
 		}
 	}
-	return ports{}, errors.New("no four ports in a row are free between 20000 and 30000")
+	return ports{}, errors.New("no five ports in a row are free between 20000 and 30000")
 }
 
 func free(first, count int) bool {
