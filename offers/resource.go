@@ -58,7 +58,7 @@ func (r Resource) String() string {
 	return r.Name + ":[" + strings.Join(parts, ",") + "]"
 }
 
-// Resources are what one or several offers of one agent and role hold. The methods never change their receiver.
+// Resources are what one or several offers of one agent and role hold. Only Draw changes its receiver.
 type Resources []Resource
 
 // String joins the resources by ";".
@@ -93,20 +93,27 @@ func inRanges(ranges []Range, port uint64) bool {
 // Take splits off an amount of a scalar, reserved resources first. It returns false when there is too little.
 func (rs Resources) Take(name string, amount Milli) (taken, rest Resources, ok bool) {
 	rest = slices.Clone(rs)
-	for _, reserved := range []bool{true, false} {
-		for i := range rest {
-			r := &rest[i]
+	taken, ok = rest.Draw(name, amount, nil)
+	return taken, rest.withoutEmpty(), ok
+}
+
+// Draw moves an amount of a scalar out of the resources, which it changes, to the end of into: reserved resources first.
+// It returns false when there is too little.
+func (rs Resources) Draw(name string, amount Milli, into Resources) (Resources, bool) {
+	for _, reserved := range [...]bool{true, false} {
+		for i := range rs {
+			r := &rs[i]
 			if amount == 0 || r.Name != name || r.Reserved != reserved || r.Scalar <= 0 {
 				continue
 			}
 			part := *r
 			part.Scalar = min(amount, r.Scalar)
-			taken = append(taken, part)
+			into = append(into, part)
 			r.Scalar -= part.Scalar
 			amount -= part.Scalar
 		}
 	}
-	return taken, rest.withoutEmpty(), amount == 0
+	return into, amount == 0
 }
 
 // TakePort splits off one port. It returns false when the port is in no range.

@@ -146,6 +146,14 @@ func (s *OfferStorage) OfAgent(agent api.AgentID) []Offer {
 	return offers
 }
 
+// Holder returns the agent of a live offer; "" if the offer is not live.
+func (s *OfferStorage) Holder(id api.OfferID) api.AgentID {
+	if e := s.live[id]; e != nil {
+		return e.offer.Agent
+	}
+	return ""
+}
+
 // Fate tells how an offer ended, as long as its tombstone is kept.
 func (s *OfferStorage) Fate(id api.OfferID) (end End, known bool) {
 	end, known = s.tombs[id]

@@ -21,7 +21,6 @@ const (
 // agent is a Mesos agent that made us an offer, or that one of our nodes stands for.
 type agent struct {
 	id          api.AgentID
-	order       int
 	last        offers.Offer // the newest one; empty if there was none yet
 	address     string       // of its endpoint; "" if not known
 	node        string       // the node's name; "" if the agent can have none
@@ -31,6 +30,12 @@ type agent struct {
 	total       totals
 	nodeAt      time.Time // when the node was asked for last
 	executor    executorState
+
+	place    int     // in the fleet
+	touched  bool    // its views are out of date
+	views    []*view // a view a role that it makes offers to
+	idle     *view   // it with all it has, when it offers nothing; made when it is needed
+	nodeless bool    // its node is still to come
 }
 
 // executorState is what we know of the ExecutorInfo of an agent.
@@ -58,6 +63,7 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 		if a == nil {
 			a = c.newAgent(now, o.Agent)
 		}
+		c.fleet.touch(a)
 		a.last = o
 		if o.IP != "" {
 			a.address = net.JoinHostPort(o.IP, strconv.Itoa(o.Port))
@@ -78,16 +84,17 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 }
 
 func (c *Core) newAgent(now time.Time, id api.AgentID) *agent {
-	c.order++
-	a := &agent{id: id, order: c.order, since: now}
+	a := &agent{id: id, since: now}
 	c.agents[id] = a
+	c.fleet.add(a)
 	return a
 }
 
 // agentCame asks again for the tasks on the agent: what Mesos did not know before the agent was there, it may know now.
 func (c *Core) agentCame(now time.Time, a *agent) {
 	a.alive = true
-	for _, t := range c.tasksInOrder() {
+	c.fleet.touch(a)
+	for _, t := range c.tasksToWatch() {
 		if p := c.pods[t.pod]; !t.heard && (t.agent == a.id || p != nil && p.node != "" && p.node == a.node) {
 			c.reconcile.add(now, t.id)
 		}
@@ -98,6 +105,7 @@ func (c *Core) agentAbsent(now time.Time, id api.AgentID) {
 	c.offers.DropAgent(now, id)
 	if a := c.agents[id]; a != nil && a.alive {
 		a.alive, a.hasExecutor, a.since = false, false, now
+		c.fleet.touch(a)
 	}
 }
 
@@ -112,18 +120,25 @@ func (c *Core) agentUpdated(now time.Time, id api.AgentID, f fate) []Action {
 			c.agentCame(now, a)
 		}
 		a.since = now
-		a.hasExecutor = a.hasExecutor || f.running
+		if f.running && !a.hasExecutor {
+			a.hasExecutor = true
+			c.fleet.touch(a)
+		}
 	case agentAbsent:
 		c.agentAbsent(now, id)
 	case agentGone:
 		c.agentAbsent(now, id)
-		return c.forgetAgent(a)
+		return c.forgetAgent(now, a)
 	}
 	return nil
 }
 
-func (c *Core) forgetAgent(a *agent) []Action {
+func (c *Core) forgetAgent(now time.Time, a *agent) []Action {
 	delete(c.agents, a.id)
+	c.fleet.remove(a)
+	c.unpark(now, a)
+	a.views = nil
+	c.vacate(now, a.node)
 	acts := []Action{ForgetExecutor{Agent: a.id}}
 	if node := c.nodes[a.node]; node != nil && node.Spec.ProviderID == api.ProviderID(a.id) {
 		acts = append(acts, DeleteNode{Name: a.node})
@@ -142,8 +157,8 @@ func (c *Core) updateTotals(a *agent) {
 			a.total.addPorts(r.Ranges)
 		}
 	}
-	for _, t := range c.tasks {
-		if t.agent == a.id && t.heard {
+	for _, t := range c.owners[a.id] {
+		if t.heard {
 			for i, amount := range t.demand.Scalars {
 				sum[i] += amount
 			}
@@ -186,7 +201,7 @@ func (c *Core) supersede(now time.Time, a *agent) []Action {
 	for _, other := range c.agentsInOrder() {
 		if other != a && other.address == a.address {
 			c.offers.DropAgent(now, other.id)
-			acts = append(acts, c.forgetAgent(other)...)
+			acts = append(acts, c.forgetAgent(now, other)...)
 		}
 	}
 	return acts
@@ -202,6 +217,9 @@ func (c *Core) agentOfNode(name string) *agent {
 }
 
 func (c *Core) nodeSeen(now time.Time, node *v1.Node) {
+	if before := c.agentOfNode(node.Name); before != nil {
+		c.fleet.touch(before)
+	}
 	c.nodes[node.Name] = node
 	id, ours := api.AgentOfProviderID(node.Spec.ProviderID)
 	if !ours {
@@ -212,15 +230,18 @@ func (c *Core) nodeSeen(now time.Time, node *v1.Node) {
 		a = c.newAgent(now, id)
 	}
 	a.node = node.Name
+	c.fleet.touch(a)
 	if a.address == "" {
 		a.address = node.Annotations[api.AnnotationAgentAddress]
 	}
 }
 
-func (c *Core) nodeGone(name string) {
+func (c *Core) nodeGone(now time.Time, name string) {
 	delete(c.nodes, name)
+	c.vacate(now, name)
 	for _, a := range c.agents {
 		if a.node == name {
+			c.fleet.touch(a)
 			a.nodeAt = time.Time{}
 		}
 	}
@@ -238,6 +259,7 @@ func (c *Core) ensureNode(now time.Time, a *agent) []Action {
 			return []Action{Complain{Text: err.Error()}}
 		}
 		a.node = name
+		c.fleet.touch(a)
 	}
 	node := c.nodes[a.node]
 	amend := AmendNode{Name: a.node, Address: a.address}
@@ -292,6 +314,10 @@ func (c *Core) tickAgent(now time.Time, a *agent) []Action {
 	if a.alive && c.connected && a.since.Before(c.subscribed) && now.Sub(c.subscribed) >= doubtAfter {
 		c.agentAbsent(now, a.id)
 	}
+	if after := a.executor.after; !after.IsZero() && !now.Before(after) {
+		a.executor.after = time.Time{}
+		c.fleet.touch(a)
+	}
 	node := c.nodes[a.node]
 	if a.alive {
 		acts := c.ensureNode(now, a)
@@ -302,7 +328,7 @@ func (c *Core) tickAgent(now time.Time, a *agent) []Action {
 		return acts
 	}
 	if c.connected && now.Sub(a.since) >= c.cfg.AgentForget && (node == nil || !ready(node)) {
-		return c.forgetAgent(a)
+		return c.forgetAgent(now, a)
 	}
 	return nil
 }
@@ -322,6 +348,7 @@ func (c *Core) executorReady(now time.Time, ev ExecutorReady) {
 	if a == nil {
 		return
 	}
+	c.fleet.touch(a)
 	a.executor.preparing = false
 	if ev.Record == nil {
 		a.executor.after = now.Add(executorAgain)

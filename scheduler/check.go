@@ -2,28 +2,27 @@ package scheduler
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	corev1helpers "k8s.io/component-helpers/scheduling/corev1"
-	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/offers"
 )
 
-// view is one agent as the matching of a cycle sees it: all its offers of one role together, less what the cycle has
-// placed already.
+// view is one agent as the matching sees it: all its offers of one role together, less what was placed already.
 type view struct {
 	agent  *agent
 	node   *v1.Node // nil if it does not exist yet
 	role   string
 	offers []api.OfferID
 	free   offers.Resources
+	have   [numScalars]offers.Milli // what of free is left for pods
 	tasks  []NewTask
+	parked []*pod // that have reserved a place
 	// charge is what the executor takes when it is launched with the first task; nil if it runs already.
 	charge offers.Resources
 	// executor is what an executor would be given that is prepared anew.
@@ -34,57 +33,128 @@ type view struct {
 	hopeless bool // the executor could not be prepared, and it is too early to try again
 }
 
-// refused is why a pod cannot have its task on an agent. The zero value says that it can.
-type refused struct {
-	// singular and plural go behind a number of agents: "1 has …", "2 have …".
-	singular, plural string
-	scalar           string // the resource that is short; then the numbers are told, too
-	most             offers.Milli
-	quiet            bool // passing: wait, say nothing
-	reserve          bool // and keep the place, this is the agent to wait for
+// count sums up what is free.
+func (v *view) count() {
+	for i, name := range scalarNames {
+		v.have[i] = max(0, v.free.Sum(name)-v.charge.Sum(name))
+	}
 }
 
-func (r refused) ok() bool { return r.singular == "" && !r.quiet }
+// refused is why a pod cannot have its task on an agent. It is put into words by a summary only.
+type refused struct {
+	reason  reason
+	scalar  int // the resource that is short, in scalarNames; then the numbers are told, too
+	most    offers.Milli
+	taint   *v1.Taint
+	ports   []uint64 // that are missing
+	runs    api.ExecutorID
+	reserve bool // but keep the place: this is the agent to wait for
+}
+
+// reason is a kind of refusal.
+type reason int
+
+const (
+	fits reason = iota
+	beingPrepared
+	otherNode
+	selectorMismatch
+	affinityMismatch
+	cordoned
+	notReady
+	tainted
+	busy
+	tooSmall
+	portsMissing
+	offersNothing
+	otherExecutor
+	noExecutor
+)
+
+func (r refused) ok() bool { return r.reason == fits }
+
+// words are what goes behind a number of agents: "1 has …", "2 have …".
+func (r refused) words(s *shape) (singular, plural string) {
+	switch r.reason {
+	case otherNode:
+		return "is not node " + s.key.node, "are not node " + s.key.node
+	case selectorMismatch:
+		text := " match its node selector " + labels.FormatLabels(s.obj.Spec.NodeSelector)
+		return "does not" + text, "do not" + text
+	case affinityMismatch:
+		return "does not match its node affinity", "do not match its node affinity"
+	case cordoned:
+		return "is cordoned", "are cordoned"
+	case notReady:
+		return "is not ready", "are not ready"
+	case tainted:
+		text := fmt.Sprintf(" the taint %s that it does not tolerate", r.taint.ToString())
+		return "has" + text, "have" + text
+	case busy:
+		name := scalarNames[r.scalar]
+		return "is busy: it has too little " + name + " now", "are busy: they have too little " + name + " now"
+	case tooSmall:
+		return "has too little " + scalarNames[r.scalar], "have too little " + scalarNames[r.scalar]
+	case portsMissing:
+		text := fmt.Sprintf(" the host ports %v", r.ports)
+		return "lacks" + text, "lack" + text
+	case offersNothing:
+		return "has enough but offers nothing now", "have enough but offer nothing now"
+	case otherExecutor:
+		text := fmt.Sprintf(" another version of our executor (%s)", r.runs)
+		return "runs" + text, "run" + text
+	case noExecutor:
+		return "cannot be given an executor yet", "cannot be given executors yet"
+	}
+	return "is being prepared", "are being prepared"
+}
 
 // check applies the four checks in their order; the first that fails says why.
-func (v *view) check(p *pod) refused {
-	for _, check := range []func(*pod) refused{v.checkNode, v.checkResources, v.checkPorts, v.checkExecutor} {
-		if r := check(p); !r.ok() {
-			return r
-		}
+func (v *view) check(s *shape) refused {
+	if r := v.checkNode(s); !r.ok() {
+		return r
 	}
-	return refused{}
+	if r := v.checkResources(s); !r.ok() {
+		return r
+	}
+	if r := v.checkPorts(s); !r.ok() {
+		return r
+	}
+	return v.checkExecutor()
 }
 
 // checkNode: does the pod want this node, and does the node take it?
 // (https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/)
-func (v *view) checkNode(p *pod) refused {
+func (v *view) checkNode(s *shape) refused {
 	if v.node == nil {
-		return refused{quiet: true}
+		return refused{reason: beingPrepared}
 	}
-	if p.node != "" {
-		if p.node != v.node.Name {
-			return refused{singular: "is not node " + p.node, plural: "are not node " + p.node}
+	if s.key.node != "" {
+		if s.key.node != v.node.Name {
+			return refused{reason: otherNode}
 		}
 		return refused{}
 	}
-	if match, err := nodeaffinity.GetRequiredNodeAffinity(p.obj).Match(v.node); err != nil || !match {
-		text := "its node affinity"
-		if selector := p.obj.Spec.NodeSelector; !labels.SelectorFromSet(selector).Matches(labels.Set(v.node.Labels)) {
-			text = "its node selector " + labels.FormatLabels(selector)
+	if s.affinity != nil {
+		if match, err := s.affinity.Match(v.node); err != nil || !match {
+			if selector := s.obj.Spec.NodeSelector; !labels.SelectorFromSet(selector).Matches(labels.Set(v.node.Labels)) {
+				return refused{reason: selectorMismatch}
+			}
+			return refused{reason: affinityMismatch}
 		}
-		return refused{singular: "does not match " + text, plural: "do not match " + text}
 	}
-	if v.node.Spec.Unschedulable && !tolerates(p.obj, v1.TaintNodeUnschedulable) {
-		return refused{singular: "is cordoned", plural: "are cordoned"}
+	if v.node.Spec.Unschedulable && !s.cordoned {
+		return refused{reason: cordoned}
 	}
-	if !ready(v.node) && !tolerates(p.obj, v1.TaintNodeNotReady) {
-		return refused{singular: "is not ready", plural: "are not ready"}
+	if !ready(v.node) && !s.unready {
+		return refused{reason: notReady}
 	}
-	taint, found := corev1helpers.FindMatchingUntoleratedTaint(klog.Logger{}, v.node.Spec.Taints, p.obj.Spec.Tolerations, repels, false)
+	if len(v.node.Spec.Taints) == 0 {
+		return refused{}
+	}
+	taint, found := corev1helpers.FindMatchingUntoleratedTaint(klog.Logger{}, v.node.Spec.Taints, s.obj.Spec.Tolerations, repels, false)
 	if found {
-		text := fmt.Sprintf("the taint %s that it does not tolerate", taint.ToString())
-		return refused{singular: "has " + text, plural: "have " + text}
+		return refused{reason: tainted, taint: &taint}
 	}
 	return refused{}
 }
@@ -99,25 +169,24 @@ func tolerates(pod *v1.Pod, key string) bool {
 }
 
 // checkResources: is there enough for the pod, and for the executor if it has to be launched with it?
-func (v *view) checkResources(p *pod) refused {
-	for i, name := range scalarNames {
-		want := p.demand.Scalars[i]
-		free := max(0, v.free.Sum(name)-v.charge.Sum(name))
-		if want <= free {
+func (v *view) checkResources(s *shape) refused {
+	for i, want := range s.demand.Scalars {
+		if want <= v.have[i] {
 			continue
 		}
-		if total := v.agent.total.scalars[i] - v.charge.Sum(name); len(v.offers) > 0 && want <= total {
-			return refused{singular: "is busy: it has too little " + name + " now", plural: "are busy: they have too little " + name + " now", scalar: name, most: free}
+		short := refused{reason: tooSmall, scalar: i, most: v.have[i]}
+		if len(v.offers) > 0 && want <= v.agent.total.scalars[i]-v.charge.Sum(scalarNames[i]) {
+			short.reason = busy
 		}
-		return refused{singular: "has too little " + name, plural: "have too little " + name, scalar: name, most: free}
+		return short
 	}
 	return refused{}
 }
 
 // checkPorts: are all host ports free?
-func (v *view) checkPorts(p *pod) refused {
+func (v *view) checkPorts(s *shape) refused {
 	var missing []uint64
-	for _, port := range p.demand.Ports {
+	for _, port := range s.demand.Ports {
 		if !v.free.HasPort(port) {
 			missing = append(missing, port)
 		}
@@ -125,42 +194,37 @@ func (v *view) checkPorts(p *pod) refused {
 	if len(missing) == 0 {
 		return refused{}
 	}
-	text := fmt.Sprintf("the host ports %v", missing)
-	return refused{singular: "lacks " + text, plural: "lack " + text}
+	return refused{reason: portsMissing, ports: missing}
 }
 
 // checkExecutor: does no executor run there, or ours, and do we know how it was launched?
-func (v *view) checkExecutor(*pod) refused {
-	e := &v.agent.executor
+func (v *view) checkExecutor() refused {
 	switch {
 	case len(v.offers) == 0:
-		return refused{singular: "has enough but offers nothing now", plural: "have enough but offer nothing now"}
+		return refused{reason: offersNothing}
 	case v.stranger != "":
-		text := fmt.Sprintf("another version of our executor (%s)", v.stranger)
-		return refused{singular: "runs " + text, plural: "run " + text}
-	case e.record == nil && v.hopeless:
-		return refused{singular: "cannot be given an executor yet", plural: "cannot be given executors yet"}
-	case e.record == nil:
-		v.wanted = true
-		return refused{quiet: true, reserve: true}
+		return refused{reason: otherExecutor, runs: v.stranger}
+	case v.agent.executor.record == nil && v.hopeless:
+		return refused{reason: noExecutor}
+	case v.agent.executor.record == nil:
+		return refused{reason: beingPrepared, reserve: true}
 	}
 	return refused{}
 }
 
-// take takes what the pod demands out of the view, and what the executor is charged if it comes with this pod. The pod
+// take takes what a pod demands out of the view, and what the executor is charged if it comes with this pod. The pod
 // must have passed the checks.
-func (v *view) take(p *pod) offers.Resources {
+func (v *view) take(d *Demand) offers.Resources {
 	for _, r := range v.charge {
-		_, v.free, _ = v.free.Take(r.Name, r.Scalar)
+		v.free.Draw(r.Name, r.Scalar, nil)
 	}
 	v.charge = nil
-	var all offers.Resources
+	all := make(offers.Resources, 0, numScalars+len(d.Ports))
 	for i, name := range scalarNames {
-		var taken offers.Resources
-		taken, v.free, _ = v.free.Take(name, p.demand.Scalars[i])
-		all = append(all, taken...)
+		all, _ = v.free.Draw(name, d.Scalars[i], all)
+		v.have[i] -= d.Scalars[i]
 	}
-	for _, port := range p.demand.Ports {
+	for _, port := range d.Ports {
 		var taken offers.Resource
 		taken, v.free, _ = v.free.TakePort(port)
 		all = append(all, taken)
@@ -168,32 +232,36 @@ func (v *view) take(p *pod) offers.Resources {
 	return all
 }
 
-// summary counts refusals with the same reason and remembers the most that any of the agents has.
+// summary counts refusals with the same words and remembers the most that any of the agents has.
 type summary struct {
+	shape     *shape
 	agents    int
 	preparing int // whose refusal may be gone in a moment
-	reasons   []reason
+	counts    []count
 }
 
-type reason struct {
+// count is how many agents refuse a pod in the same words.
+type count struct {
 	refused
-	count int
+	agents           int
+	singular, plural string
 }
 
 func (s *summary) add(r refused) {
 	s.agents++
-	if r.quiet {
+	if r.reason == beingPrepared {
 		s.preparing++
 		return
 	}
-	for i := range s.reasons {
-		if s.reasons[i].singular == r.singular {
-			s.reasons[i].count++
-			s.reasons[i].most = max(s.reasons[i].most, r.most)
+	singular, plural := r.words(s.shape)
+	for i := range s.counts {
+		if c := &s.counts[i]; c.singular == singular {
+			c.agents++
+			c.most = max(c.most, r.most)
 			return
 		}
 	}
-	s.reasons = append(s.reasons, reason{r, 1})
+	s.counts = append(s.counts, count{r, 1, singular, plural})
 }
 
 // message tells an operator why the pod waits.
@@ -201,18 +269,19 @@ func (s *summary) message(d Demand) string {
 	if s.agents == 0 {
 		return "0/0 agents can run it: no Mesos agent has made an offer yet"
 	}
-	reasons := s.reasons
+	counts := s.counts
 	if s.preparing > 0 {
-		reasons = append(reasons, reason{refused{singular: "is being prepared", plural: "are being prepared"}, s.preparing})
+		singular, plural := refused{reason: beingPrepared}.words(s.shape)
+		counts = append(counts, count{refused{reason: beingPrepared}, s.preparing, singular, plural})
 	}
-	parts := make([]string, len(reasons))
-	for i, r := range reasons {
-		parts[i] = fmt.Sprintf("%d %s", r.count, r.singular)
-		if r.count > 1 {
-			parts[i] = fmt.Sprintf("%d %s", r.count, r.plural)
+	parts := make([]string, len(counts))
+	for i, c := range counts {
+		parts[i] = fmt.Sprintf("%d %s", c.agents, c.singular)
+		if c.agents > 1 {
+			parts[i] = fmt.Sprintf("%d %s", c.agents, c.plural)
 		}
-		if at := slices.Index(scalarNames[:], r.scalar); at >= 0 {
-			parts[i] += fmt.Sprintf(" (want %s, most free %s)", d.Scalars[at], r.most)
+		if c.reason == busy || c.reason == tooSmall {
+			parts[i] += fmt.Sprintf(" (want %s, most free %s)", d.Scalars[c.scalar], c.most)
 		}
 	}
 	return fmt.Sprintf("0/%d agents can run it: %s", s.agents, strings.Join(parts, ", "))

@@ -17,6 +17,8 @@ type Config struct {
 	// RefuseIdle is for how long Mesos shall not offer an agent's resources again when no pod waits for them. A pod that
 	// comes in the meantime ends this by REVIVE.
 	RefuseIdle time.Duration
+	// Algorithm chooses among the agents that a pod fits on.
+	Algorithm Algorithm
 	// LaunchGrace is how long a launched task may stay silent before it is killed and its pod tried again.
 	LaunchGrace time.Duration
 	// AgentForget is how long an agent may be gone before its node is deleted.
@@ -42,6 +44,9 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	if err != nil {
 		km = ""
 	}
+	c.Algorithm = FCFS
+	fs.Var(&c.Algorithm, "algorithm",
+		"which of the agents that a pod fits on it gets: the first (fcfs), the emptiest (spread) or the fullest (binpack)")
 	fs.DurationVar(&c.OfferTTL, "offer-ttl", 5*time.Second,
 		"how long an offer is held before it is given back to Mesos")
 	fs.DurationVar(&c.RefuseIdle, "refuse-seconds-idle", 2*time.Minute,

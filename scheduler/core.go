@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"time"
 
@@ -31,7 +30,10 @@ type Core struct {
 	nodes  map[string]*v1.Node
 	agents map[api.AgentID]*agent
 	tasks  map[api.TaskID]*task
-	order  int // of arrival, of the youngest pod or agent
+	owners map[api.AgentID][]*task // the tasks by agent
+	fleet  fleet
+	queue  queue
+	order  int // of arrival, of the youngest pod
 
 	look       bool // this step may have made a placement possible
 	framework  api.FrameworkID
@@ -55,6 +57,10 @@ type pod struct {
 	task    *task     // nil while it has none
 	backoff backoff
 	report  report
+	// Its place in the queue: at most one of these is set; waits is if any, or if it rests.
+	shape  *shape
+	parked *agent
+	waits  bool
 }
 
 // task is a task that Mesos knows or should know.
@@ -103,6 +109,8 @@ func NewCore(cfg Config) *Core {
 		nodes:  map[string]*v1.Node{},
 		agents: map[api.AgentID]*agent{},
 		tasks:  map[api.TaskID]*task{},
+		owners: map[api.AgentID][]*task{},
+		queue:  newQueue(),
 	}
 }
 
@@ -113,7 +121,11 @@ func (c *Core) Step(now time.Time, ev Event) []Action {
 	if !c.connected || !c.look {
 		return acts
 	}
-	return append(acts, c.cycle(now)...)
+	acts = append(acts, c.cycle(now)...)
+	if _, tick := ev.(Tick); tick {
+		acts = append(acts, c.explain(now)...)
+	}
+	return append(acts, c.revive(now)...)
 }
 
 func (c *Core) handle(now time.Time, ev Event) []Action {
@@ -126,7 +138,7 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 		c.look = true
 		c.nodeSeen(now, ev.Node)
 	case NodeGone:
-		c.nodeGone(ev.Name)
+		c.nodeGone(now, ev.Name)
 	case Synced:
 		c.synced = true
 		return []Action{Subscribe{}}
@@ -141,10 +153,16 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 	case Disconnected:
 		c.connected = false
 		c.offers.Disconnect(now)
+		for _, a := range c.agentsInOrder() {
+			c.fleet.touch(a)
+		}
 	case Offered:
 		c.look = true
 		return c.offered(now, ev.Offers)
 	case OfferRescinded:
+		if a := c.agents[c.offers.Holder(ev.Offer)]; a != nil {
+			c.fleet.touch(a)
+		}
 		c.offers.Rescind(now, ev.Offer)
 	case TaskUpdated:
 		return c.taskUpdated(now, ev.Status)
@@ -153,6 +171,7 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 	case ExecutorExited:
 		if a := c.agents[ev.Agent]; a != nil && ev.Executor == api.MinionExecutorID {
 			a.hasExecutor = false
+			c.fleet.touch(a)
 		}
 	case Tick:
 		c.look = true
@@ -181,8 +200,10 @@ func (c *Core) subscribe(now time.Time) []Action {
 }
 
 func (c *Core) tick(now time.Time) []Action {
+	c.wake(now)
+	c.queue.forgetShapes()
 	var acts []Action
-	for _, t := range c.tasksInOrder() {
+	for _, t := range c.tasksToWatch() {
 		acts = append(acts, c.tickTask(now, t)...)
 	}
 	for _, a := range c.agentsInOrder() {
@@ -212,20 +233,38 @@ func (c *Core) expire(now time.Time) []Action {
 	ids := make([]api.OfferID, len(expired))
 	for i, o := range expired {
 		ids[i] = o.ID
+		if a := c.agents[o.Agent]; a != nil {
+			c.fleet.touch(a)
+		}
 	}
 	refuse := c.cfg.RefuseIdle
-	if len(c.waiting()) > 0 {
+	if c.queue.waiting > 0 {
 		refuse = refuseBusy
 	}
 	return []Action{Decline{Offers: ids, Refuse: refuse}}
 }
 
-func (c *Core) tasksInOrder() []*task {
-	return slices.SortedFunc(maps.Values(c.tasks), func(a, b *task) int { return cmp.Compare(a.id, b.id) })
+// tasksToWatch returns, in order, the tasks for which time may bring something: not those that just run.
+func (c *Core) tasksToWatch() []*task {
+	var tasks []*task
+	for _, t := range c.tasks {
+		if !t.heard || t.state == Staging || !t.killAt.IsZero() || !t.bindAt.IsZero() {
+			tasks = append(tasks, t)
+		}
+	}
+	slices.SortFunc(tasks, func(a, b *task) int { return cmp.Compare(a.id, b.id) })
+	return tasks
 }
 
+// agentsInOrder returns the agents in order of their coming.
 func (c *Core) agentsInOrder() []*agent {
-	return slices.SortedFunc(maps.Values(c.agents), func(a, b *agent) int { return cmp.Compare(a.order, b.order) })
+	agents := make([]*agent, 0, len(c.agents))
+	for _, a := range c.fleet.agents {
+		if a != nil {
+			agents = append(agents, a)
+		}
+	}
+	return agents
 }
 
 // Snapshot is what there is to see of a Core, for metrics and logs.
@@ -237,7 +276,7 @@ type Snapshot struct {
 // Snapshot counts what there is now.
 func (c *Core) Snapshot() Snapshot {
 	s := Snapshot{
-		PodsWaiting: len(c.waiting()), Tasks: len(c.tasks), Offers: c.offers.Len(),
+		PodsWaiting: c.queue.waiting, Tasks: len(c.tasks), Offers: c.offers.Len(),
 		OffersEnded: map[offers.End]uint64{},
 	}
 	for _, a := range c.agents {

@@ -1,8 +1,13 @@
 package scheduler
 
 import (
+	"cmp"
+	"container/heap"
+	"slices"
 	"strings"
 	"time"
+
+	v1 "k8s.io/api/core/v1"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/offers"
@@ -19,13 +24,17 @@ const (
 type report struct {
 	message string
 	again   time.Time     // the same message is not repeated before
-	change  time.Time     // nor another one told before
+	change  time.Time     // nor another one looked for before
 	pause   time.Duration // between changed messages
 }
 
 // due tells whether to tell the message now, and remembers that it was told.
 func (r *report) due(now time.Time, message string) bool {
-	if message == r.message && now.Before(r.again) || message != r.message && now.Before(r.change) {
+	if now.Before(r.change) {
+		return false
+	}
+	if message == r.message && now.Before(r.again) {
+		r.change = now.Add(min(reportFirst, r.again.Sub(now))) // look again then, not all the time
 		return false
 	}
 	r.pause = min(max(2*r.pause, reportFirst), reportLast)
@@ -58,70 +67,150 @@ func (r *revival) due(now time.Time) bool {
 	return true
 }
 
-// cycle places as many waiting pods as fit, first come first served, and tells why the others wait.
+// cycle places as many waiting pods as fit, by priority and then first come first served.
 func (c *Core) cycle(now time.Time) []Action {
-	waiting := c.waiting()
-	if len(waiting) == 0 {
-		return nil
-	}
-	views := c.views(now)
-	var reports []Action
-	waits := false
-	for _, p := range waiting {
-		if now.Before(p.backoff.until) {
+	c.refresh(now)
+	due := c.turns()
+	var chosen []*view
+	for len(due) > 0 {
+		s := due[0]
+		v := c.find(s)
+		if v == nil {
+			heap.Pop(&due) // none of these pods will fit in this cycle
 			continue
 		}
-		refusals := summary{}
-		if c.place(now, p, views, &refusals) {
+		if len(v.tasks) == 0 && !v.wanted {
+			chosen = append(chosen, v)
+		}
+		c.place(now, s.head(), v)
+		if s.head() == nil {
+			heap.Pop(&due)
 			continue
 		}
-		waits = waits || refusals.preparing == 0 || now.Sub(p.since) >= reportPatience
-		if r := c.explain(now, p, &refusals); r != nil {
-			reports = append(reports, r)
-		}
+		heap.Fix(&due, 0)
 	}
-	acts := append(c.launch(now, views), reports...)
-	if waits && c.revival.due(now) {
-		acts = append(acts, Revive{})
-	}
-	return acts
+	slices.SortStableFunc(chosen, func(a, b *view) int { return cmp.Compare(a.agent.place, b.agent.place) })
+	return c.launch(now, chosen)
 }
 
-// views returns each agent's live offers, one view for each role: Mesos refuses a task whose resources are of two. An
-// agent without offers is seen with all it has, to tell what does not fit now from what never will.
-func (c *Core) views(now time.Time) []*view {
-	var views []*view
-	for _, a := range c.agentsInOrder() {
-		if !a.alive || a.node == "" {
-			continue
-		}
-		byRole := map[string]*view{}
-		for _, o := range c.offers.OfAgent(a.id) {
-			v := byRole[o.Role]
-			if v == nil {
-				v = &view{agent: a, node: c.nodes[a.node], role: o.Role}
-				byRole[o.Role] = v
-				views = append(views, v)
+// refresh makes the views of the agents anew of which something has changed. Pods that had reserved a place there wait
+// for their turn again.
+func (c *Core) refresh(now time.Time) {
+	for len(c.fleet.touched) > 0 {
+		touched := c.fleet.touched
+		c.fleet.touched = nil
+		for _, a := range touched {
+			a.touched = false
+			if c.agents[a.id] != a {
+				continue
 			}
-			v.offers = append(v.offers, o.ID)
-			v.free = append(v.free, o.Resources...)
-		}
-		if len(byRole) == 0 {
-			views = append(views, &view{agent: a, node: c.nodes[a.node], free: a.total.resources()})
+			c.unpark(now, a)
+			c.welcome(now, a.node)
+			a.views, a.idle = c.views(now, a), nil
+			c.countNodeless(a)
+			if len(a.views) > 0 {
+				c.fleet.record(a)
+			}
 		}
 	}
-	for _, v := range views {
-		if v.node != nil && v.node.Spec.ProviderID != api.ProviderID(v.agent.id) {
-			v.node = nil // it still stands for the agent that was here before
+}
+
+// unpark sends the pods that had reserved a place on the agent back into the queue.
+func (c *Core) unpark(now time.Time, a *agent) {
+	for _, v := range a.views {
+		for _, p := range v.parked {
+			if p.parked == a {
+				p.parked = nil
+				delete(c.queue.parked, p.obj.UID)
+				c.requeue(now, p)
+			}
 		}
+		v.parked = nil
+	}
+}
+
+// welcome queues the pods that are bound to a node which has become one of ours.
+func (c *Core) welcome(now time.Time, node string) {
+	pods := c.queue.homeless[node]
+	if len(pods) == 0 || c.agentOfNode(node) == nil {
+		return
+	}
+	delete(c.queue.homeless, node)
+	for _, p := range pods {
+		c.requeue(now, p)
+	}
+}
+
+// vacate takes the pods that are bound to a node which is ours no more out of the queue.
+func (c *Core) vacate(now time.Time, node string) {
+	for key, s := range c.queue.shapes {
+		if key.node != node || node == "" {
+			continue
+		}
+		for _, p := range slices.Clone(s.pods) {
+			if p.shape == s {
+				c.requeue(now, p)
+			}
+		}
+	}
+}
+
+// countNodeless keeps count of the agents whose nodes are still to come.
+func (c *Core) countNodeless(a *agent) {
+	nodeless := a.alive && a.node != "" && c.nodeOf(a) == nil
+	if nodeless == a.nodeless {
+		return
+	}
+	a.nodeless = nodeless
+	if nodeless {
+		c.fleet.nodeless++
+		return
+	}
+	c.fleet.nodeless--
+}
+
+// nodeOf returns the agent's node; nil while it does not exist, or still stands for the agent that was there before.
+func (c *Core) nodeOf(a *agent) *v1.Node {
+	if node := c.nodes[a.node]; node != nil && node.Spec.ProviderID == api.ProviderID(a.id) {
+		return node
+	}
+	return nil
+}
+
+// views returns the agent's live offers, one view for each role: Mesos refuses a task whose resources are of two.
+func (c *Core) views(now time.Time, a *agent) []*view {
+	if !a.alive || a.node == "" {
+		return nil
+	}
+	var views []*view
+	for _, o := range c.offers.OfAgent(a.id) {
+		i := slices.IndexFunc(views, func(v *view) bool { return v.role == o.Role })
+		if i < 0 {
+			i = len(views)
+			views = append(views, &view{agent: a, node: c.nodeOf(a), role: o.Role})
+		}
+		views[i].offers = append(views[i].offers, o.ID)
+		views[i].free = append(views[i].free, o.Resources...)
+	}
+	for _, v := range views {
 		c.seeExecutor(now, v)
 	}
 	return views
 }
 
+// idleView is an agent without offers with all it has, to tell what does not fit now from what never will.
+func (c *Core) idleView(now time.Time, a *agent) *view {
+	if a.idle == nil {
+		a.idle = &view{agent: a, node: c.nodeOf(a), free: a.total.resources()}
+		c.seeExecutor(now, a.idle)
+	}
+	return a.idle
+}
+
 // seeExecutor finds out which executor the view's agent has and what a new one would take. A record whose token may
 // run out, or whose resources are of another role than the offer's, has to be prepared again.
 func (c *Core) seeExecutor(now time.Time, v *view) {
+	defer v.count()
 	a := v.agent
 	for _, id := range a.last.Executors {
 		if id != api.MinionExecutorID && strings.HasPrefix(string(id), executorFamily) {
@@ -164,42 +253,45 @@ func (c *Core) charge(free offers.Resources) offers.Resources {
 	return charge
 }
 
-func (c *Core) place(now time.Time, p *pod, views []*view, refusals *summary) bool {
-	for _, v := range views {
-		r := v.check(p)
-		if r.reserve {
-			refusals.add(r)
-			v.take(p)
-			return false
-		}
-		if !r.ok() {
-			refusals.add(r)
-			continue
-		}
-		p.attempt++
-		t := c.newTask(now, p, v.agent.id)
-		t.offer = v.offers[0]
-		v.tasks = append(v.tasks, NewTask{ID: t.id, Pod: p.obj, Resources: v.take(p)})
-		return true
+// place gives a pod its task in the view, or reserves its place there until the executor is prepared.
+func (c *Core) place(now time.Time, p *pod, v *view) {
+	a := v.agent
+	if a.executor.record == nil {
+		c.dequeue(p)
+		v.take(&p.demand)
+		v.wanted = true
+		v.parked = append(v.parked, p)
+		p.parked = a
+		p.waits = true
+		c.queue.parked[p.obj.UID] = p
+		c.queue.waiting++
+		return
 	}
-	return false
+	p.attempt++
+	t := c.newTask(now, p, a.id)
+	t.offer = v.offers[0]
+	v.tasks = append(v.tasks, NewTask{ID: t.id, Pod: p.obj, Resources: v.take(&p.demand)})
+	if c.cfg.Algorithm == Binpack {
+		c.fleet.record(a) // for all other shapes it has become better
+	}
 }
 
 // launch accepts the offers of the agents that got tasks, and prepares the executors that pods wait for.
-func (c *Core) launch(now time.Time, views []*view) []Action {
+func (c *Core) launch(now time.Time, chosen []*view) []Action {
 	var acts []Action
-	for _, v := range views {
+	for _, v := range chosen {
 		e := &v.agent.executor
 		if v.wanted && !e.preparing {
 			e.preparing = true
 			acts = append(acts, PrepareExecutor{
 				Framework: c.framework, Agent: v.agent.id, Node: v.agent.node, Resources: v.executor,
-				MayReplace: !v.agent.hasExecutor && !c.hasTasks(v.agent.id),
+				MayReplace: !v.agent.hasExecutor && len(c.owners[v.agent.id]) == 0,
 			})
 		}
 		if len(v.tasks) == 0 {
 			continue
 		}
+		c.fleet.touch(v.agent)
 		if err := c.offers.Claim(now, v.offers...); err != nil {
 			acts = append(acts, c.unlaunch(now, v, err))
 			continue
@@ -217,25 +309,96 @@ func (c *Core) unlaunch(now time.Time, v *view, err error) Action {
 	return Complain{Text: "offers of agent " + string(v.agent.id) + " were used too late: " + err.Error()}
 }
 
-func (c *Core) hasTasks(id api.AgentID) bool {
-	for _, t := range c.tasks {
-		if t.agent == id {
+// revive calls for offers when a pod waits that no offer will fit in a moment.
+func (c *Core) revive(now time.Time) []Action {
+	if c.queue.waiting == 0 || now.Before(c.revival.next) || !c.wantsOffers(now) || !c.revival.due(now) {
+		return nil
+	}
+	return []Action{Revive{}}
+}
+
+func (c *Core) wantsOffers(now time.Time) bool {
+	long := func(p *pod) bool { return now.Sub(p.since) >= reportPatience }
+	for _, p := range c.queue.parked {
+		if long(p) {
 			return true
+		}
+	}
+	for _, s := range c.queue.shapes {
+		for _, p := range s.pods {
+			if p.shape == s && (c.fleet.nodeless == 0 || long(p)) {
+				return true
+			}
 		}
 	}
 	return false
 }
 
-// explain returns a Report when there is something to tell: not while a refusal may be gone in a moment, and not
-// before the offers that were called for can have come.
-func (c *Core) explain(now time.Time, p *pod, refusals *summary) Action {
-	waited := now.Sub(p.since)
-	if waited < reportPatience || refusals.preparing > 0 && waited < preparePatience {
-		return nil
+// looksPerTick bounds for how many agents it is found out in one step why they refuse a pod.
+const looksPerTick = 200_000
+
+// explain tells why pods wait when there is something to tell: not while a refusal may be gone in a moment, and not
+// before the offers that were called for can have come. Equal pods share the reasons.
+func (c *Core) explain(now time.Time) []Action {
+	var acts []Action
+	reasons := map[shapeKey]*summary{}
+	for _, p := range c.unexplained(now) {
+		key := keyOf(p)
+		refusals := reasons[key]
+		if refusals == nil {
+			if len(reasons) > 0 && len(reasons)*len(c.agents) > looksPerTick {
+				break
+			}
+			refusals = c.refusals(now, p, newShape(key, p))
+			reasons[key] = refusals
+		}
+		if refusals.preparing > 0 && now.Sub(p.since) < preparePatience {
+			continue
+		}
+		if message := refusals.message(p.demand); p.report.due(now, message) {
+			acts = append(acts, Report{Pod: p.obj, Message: message})
+		}
 	}
-	message := refusals.message(p.demand)
-	if !p.report.due(now, message) {
-		return nil
+	return acts
+}
+
+// unexplained returns the pods of which it may be time to tell why they wait, the next in turn first.
+func (c *Core) unexplained(now time.Time) []*pod {
+	var pods []*pod
+	late := func(p *pod) {
+		if now.Sub(p.since) >= reportPatience && !now.Before(p.report.change) {
+			pods = append(pods, p)
+		}
 	}
-	return Report{Pod: p.obj, Message: message}
+	for _, p := range c.queue.parked {
+		late(p)
+	}
+	for _, s := range c.queue.shapes {
+		for _, p := range s.pods {
+			if p.shape == s {
+				late(p)
+			}
+		}
+	}
+	slices.SortFunc(pods, beforeInQueue)
+	return slices.Compact(pods)
+}
+
+// refusals asks every agent why it does not run the pod.
+func (c *Core) refusals(now time.Time, p *pod, s *shape) *summary {
+	sum := &summary{shape: s}
+	for _, a := range c.fleet.agents {
+		switch {
+		case a == nil || !a.alive || a.node == "":
+		case p.parked == a:
+			sum.add(refused{reason: beingPrepared})
+		case len(a.views) == 0:
+			sum.add(c.idleView(now, a).check(s))
+		default:
+			for _, v := range a.views {
+				sum.add(v.check(s))
+			}
+		}
+	}
+	return sum
 }

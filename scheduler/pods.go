@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -37,7 +36,8 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 		c.adoptAnnotated(now, p)
 	}
 	if p.task == nil {
-		c.look = c.needsTask(p)
+		c.requeue(now, p)
+		c.look = needsTask(p)
 		return nil
 	}
 	p.task.bound = p.task.bound || obj.Annotations[api.AnnotationTaskID] == string(p.task.id)
@@ -57,6 +57,7 @@ func (c *Core) podGone(now time.Time, uid types.UID) {
 		return
 	}
 	delete(c.pods, uid)
+	c.dequeue(p)
 	if p.task != nil {
 		p.task.killLater(now.Add(goneKillAfter))
 	}
@@ -89,27 +90,23 @@ func (c *Core) newTask(now time.Time, p *pod, agent api.AgentID) *task {
 		since: now, askAt: now.Add(silentAfter),
 	}
 	c.tasks[t.id] = t
+	c.owners[agent] = append(c.owners[agent], t)
 	p.task = t
+	c.dequeue(p)
 	return t
 }
 
-// waiting returns the pods that need a task, first come first.
-func (c *Core) waiting() []*pod {
-	var pods []*pod
-	for _, p := range c.pods {
-		if c.needsTask(p) {
-			pods = append(pods, p)
-		}
+// dropTask forgets a task.
+func (c *Core) dropTask(t *task) {
+	delete(c.tasks, t.id)
+	left := slices.DeleteFunc(c.owners[t.agent], func(other *task) bool { return other == t })
+	if c.owners[t.agent] = left; len(left) == 0 {
+		delete(c.owners, t.agent)
 	}
-	slices.SortFunc(pods, func(a, b *pod) int { return cmp.Compare(a.order, b.order) })
-	return pods
 }
 
-func (c *Core) needsTask(p *pod) bool {
-	if p.task != nil || p.obj.DeletionTimestamp != nil || finished(p.obj) || len(p.obj.Spec.SchedulingGates) > 0 {
-		return false
-	}
-	return p.node == "" || c.agentOfNode(p.node) != nil
+func needsTask(p *pod) bool {
+	return p.task == nil && p.obj.DeletionTimestamp == nil && !finished(p.obj) && len(p.obj.Spec.SchedulingGates) == 0
 }
 
 // concernsUs tells whether a pod is ours to place, or placed already: then it takes part of a node. Pods that a kubelet

@@ -168,10 +168,14 @@ func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
 		if test.pod != nil {
 			test.pod(p)
 		}
-		r := v.check(p)
-		got := r.singular
-		if r.quiet {
+		v.count()
+		s := newShape(keyOf(p), p)
+		r, got := v.check(s), ""
+		switch {
+		case r.reason == beingPrepared:
 			got = "quiet"
+		case !r.ok():
+			got, _ = r.words(s)
 		}
 		if got != test.want {
 			t.Errorf("%s: got %q, want %q", test.rule, got, test.want)
@@ -180,10 +184,10 @@ func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
 }
 
 func TestReportCountsAgentsByReasonAndTellsTheNumbers(t *testing.T) {
-	var s summary
-	s.add(refused{singular: "has too little cpus", plural: "have too little cpus", scalar: offers.CPUs, most: 1000})
-	s.add(refused{singular: "lacks the host ports [80]", plural: "lack the host ports [80]"})
-	s.add(refused{singular: "has too little cpus", plural: "have too little cpus", scalar: offers.CPUs, most: 3900})
+	s := summary{shape: newShape(shapeKey{}, &pod{obj: &v1.Pod{}})}
+	s.add(refused{reason: tooSmall, scalar: 0, most: 1000})
+	s.add(refused{reason: portsMissing, ports: []uint64{80}})
+	s.add(refused{reason: tooSmall, scalar: 0, most: 3900})
 	want := "0/3 agents can run it: 2 have too little cpus (want 100, most free 3.9), 1 lacks the host ports [80]"
 	if got := s.message(Demand{Scalars: [numScalars]offers.Milli{100_000}}); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)

@@ -44,7 +44,7 @@ func (c *Core) adopt(now time.Time, s TaskStatus, f fate) *task {
 		return nil
 	}
 	if p.task != nil {
-		delete(c.tasks, p.task.id)
+		c.dropTask(p.task)
 	}
 	p.attempt = attempt
 	return c.newTask(now, p, s.Agent)
@@ -66,7 +66,7 @@ func (c *Core) stranger(s TaskStatus, f fate) []Action {
 func (c *Core) orphanUpdated(now time.Time, t *task, s TaskStatus, f fate) []Action {
 	acts := acknowledge(t.id, t.agent, s.UUID)
 	if !f.running {
-		delete(c.tasks, t.id)
+		c.dropTask(t)
 		return acts
 	}
 	t.killLater(now.Add(goneKillAfter))
@@ -126,7 +126,7 @@ func (c *Core) boundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Acti
 
 // end forgets a task. Its pod, unless it is over too, needs another one, after a while if this happens often.
 func (c *Core) end(now time.Time, t *task, over bool) {
-	delete(c.tasks, t.id)
+	c.dropTask(t)
 	c.reconcile.done(t.id)
 	p := c.pods[t.pod]
 	if p == nil || p.task != t {
@@ -142,6 +142,7 @@ func (c *Core) end(now time.Time, t *task, over bool) {
 		p.backoff.until = now.Add(overGrace)
 	}
 	c.revival.soon()
+	c.requeue(now, p)
 }
 
 // bind makes the API say that the task is the pod's; the update is acknowledged when it does. The same update comes

@@ -1,0 +1,175 @@
+package scheduler
+
+import (
+	"cmp"
+	"container/heap"
+	"slices"
+)
+
+// fleet is the index over the agents: it knows which have something else to offer than a moment ago, so that neither
+// the agents nor their offers are gone through for every event.
+type fleet struct {
+	agents   []*agent // in order of their coming; nil where one was forgotten
+	holes    int
+	touched  []*agent // whose views have to be made anew
+	log      []*agent // that had something new to offer; the latest last
+	base     int      // how many were logged before log
+	nodeless int      // how many agents wait for their nodes
+}
+
+// add takes in a new agent.
+func (f *fleet) add(a *agent) {
+	a.place = len(f.agents)
+	f.agents = append(f.agents, a)
+}
+
+// remove forgets an agent.
+func (f *fleet) remove(a *agent) {
+	f.agents[a.place] = nil
+	if a.nodeless {
+		f.nodeless--
+	}
+	if f.holes++; f.holes > 1024 && f.holes > len(f.agents)/2 {
+		f.agents = slices.DeleteFunc(f.agents, func(a *agent) bool { return a == nil })
+		for i, a := range f.agents {
+			a.place = i
+		}
+		f.holes = 0
+		f.restart()
+	}
+}
+
+// touch notes that something about the agent has changed that its views show.
+func (f *fleet) touch(a *agent) {
+	if !a.touched {
+		a.touched = true
+		f.touched = append(f.touched, a)
+	}
+}
+
+// record logs an agent that may have more to offer than before.
+func (f *fleet) record(a *agent) {
+	if len(f.log) > 2*len(f.agents)+1024 {
+		f.restart()
+	}
+	f.log = append(f.log, a)
+}
+
+// restart forgets the log. Searches that have not read it to its end start anew.
+func (f *fleet) restart() {
+	f.base += len(f.log) + 1
+	f.log = f.log[:0]
+}
+
+// changes counts what was ever logged.
+func (f *fleet) changes() int { return f.base + len(f.log) }
+
+// search is what the search of a place for equal pods remembers from pod to pod and from cycle to cycle.
+type search struct {
+	read  int // of the fleet's log
+	next  int // in the fleet's agents
+	found candidates
+}
+
+// candidate is an agent that fitted when it was looked at, or has got more since.
+type candidate struct {
+	agent *agent
+	rank  int64
+}
+
+// candidates is a heap: the best first, of equally good ones the one that came first.
+type candidates []candidate
+
+func (c candidates) Len() int      { return len(c) }
+func (c candidates) Swap(i, j int) { c[i], c[j] = c[j], c[i] }
+func (c candidates) Less(i, j int) bool {
+	return cmp.Or(cmp.Compare(c[i].rank, c[j].rank), cmp.Compare(c[i].agent.place, c[j].agent.place)) < 0
+}
+
+// Push is for container/heap.
+func (c *candidates) Push(x any) { *c = append(*c, x.(candidate)) }
+
+// Pop is for container/heap.
+func (c *candidates) Pop() any {
+	last := len(*c) - 1
+	top := (*c)[last]
+	(*c)[last] = candidate{}
+	*c = (*c)[:last]
+	return top
+}
+
+// find returns the view that the next pod of the shape shall be placed in; nil if there is none now. Agents that
+// refused an equal pod are not asked again until they have more to offer.
+func (c *Core) find(s *shape) *view {
+	if s.only != nil {
+		return c.findNamed(s)
+	}
+	f, r := &c.fleet, &s.search
+	if r.read < f.base || len(r.found) > 2*len(f.agents)+1024 {
+		*r = search{read: f.changes()}
+	}
+	for _, a := range f.log[r.read-f.base:] {
+		if a.place < r.next {
+			c.consider(s, a)
+		}
+	}
+	r.read = f.changes()
+	for {
+		for r.next < len(f.agents) && (len(r.found) == 0 || c.cfg.Algorithm != FCFS) {
+			if a := f.agents[r.next]; a != nil {
+				c.consider(s, a)
+			}
+			r.next++
+		}
+		if len(r.found) == 0 {
+			return nil
+		}
+		top := &r.found[0]
+		v, rank := c.best(s, top.agent)
+		if v == nil {
+			heap.Pop(&r.found)
+			continue
+		}
+		if rank == top.rank {
+			return v
+		}
+		top.rank = rank
+		heap.Fix(&r.found, 0)
+	}
+}
+
+// consider makes an agent a candidate if the shape fits there now.
+func (c *Core) consider(s *shape, a *agent) {
+	if v, rank := c.best(s, a); v != nil {
+		heap.Push(&s.search.found, candidate{a, rank})
+	}
+}
+
+// best returns the agent's view that fits the shape best, and its rank.
+func (c *Core) best(s *shape, a *agent) (found *view, best int64) {
+	for _, v := range a.views {
+		if r := v.check(s); !r.ok() && !r.reserve {
+			continue
+		}
+		if rank := c.cfg.Algorithm.rank(v, &s.demand); found == nil || rank < best {
+			found, best = v, rank
+		}
+	}
+	return found, best
+}
+
+// findNamed looks at the nodes that the shape names.
+func (c *Core) findNamed(s *shape) *view {
+	var found *view
+	var best int64
+	for _, name := range s.only {
+		a := c.agentOfNode(name)
+		if a == nil {
+			continue
+		}
+		if v, rank := c.best(s, a); v != nil && (found == nil || rank < best) {
+			found, best = v, rank
+		}
+	}
+	return found
+}

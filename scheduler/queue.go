@@ -1,0 +1,144 @@
+package scheduler
+
+import (
+	"cmp"
+	"container/heap"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// idleShapes is how many shapes without a pod are remembered, with what their search has learned.
+const idleShapes = 256
+
+// queue holds the pods that need a task, each in one of four places.
+type queue struct {
+	shapes   map[shapeKey]*shape   // those that wait for a place
+	parked   map[types.UID]*pod    // those that have one, where an executor is being prepared
+	resting  map[types.UID]*pod    // those whose tasks keep failing
+	homeless map[string][]*pod     // those that are bound to a node that is none of ours, by node
+	fresh    map[shapeKey]struct{} // shapes that got a pod since the last cycle
+	heard    int                   // of the changes of the fleet, in the last cycle
+	waiting  int                   // how many pods there are in shapes, parked and resting
+}
+
+func newQueue() queue {
+	return queue{
+		shapes: map[shapeKey]*shape{}, parked: map[types.UID]*pod{}, resting: map[types.UID]*pod{},
+		homeless: map[string][]*pod{}, fresh: map[shapeKey]struct{}{},
+	}
+}
+
+// requeue puts a pod where it belongs now.
+func (c *Core) requeue(now time.Time, p *pod) {
+	c.dequeue(p)
+	switch {
+	case !needsTask(p):
+		return
+	case p.node != "" && c.agentOfNode(p.node) == nil:
+		c.queue.homeless[p.node] = append(c.queue.homeless[p.node], p)
+		return
+	case now.Before(p.backoff.until):
+		c.queue.resting[p.obj.UID] = p
+	default:
+		key := keyOf(p)
+		s := c.queue.shapes[key]
+		if s == nil {
+			s = newShape(key, p)
+			c.queue.shapes[key] = s
+		}
+		p.shape = s
+		heap.Push(&s.pods, p)
+		c.queue.fresh[key] = struct{}{}
+	}
+	p.waits = true
+	c.queue.waiting++
+}
+
+// dequeue takes a pod out of its place. What it had reserved becomes free.
+func (c *Core) dequeue(p *pod) {
+	p.shape = nil
+	if p.parked != nil {
+		c.fleet.touch(p.parked)
+		p.parked = nil
+		delete(c.queue.parked, p.obj.UID)
+	}
+	delete(c.queue.resting, p.obj.UID)
+	if home := c.queue.homeless[p.node]; len(home) > 0 {
+		c.queue.homeless[p.node] = slices.DeleteFunc(home, func(other *pod) bool { return other == p })
+	}
+	if p.waits {
+		p.waits = false
+		c.queue.waiting--
+	}
+}
+
+// wake brings back the pods that have rested long enough.
+func (c *Core) wake(now time.Time) {
+	for _, p := range c.queue.resting {
+		if !now.Before(p.backoff.until) {
+			c.requeue(now, p)
+		}
+	}
+}
+
+// turns returns the shapes that may have got a chance since the last cycle, as a heap: those that got a pod, or all if
+// an agent has more to offer.
+func (c *Core) turns() turns {
+	var due turns
+	q := &c.queue
+	if q.heard == c.fleet.changes() {
+		for key := range q.fresh {
+			if s := q.shapes[key]; s.head() != nil {
+				due = append(due, s)
+			}
+		}
+	} else {
+		for _, s := range q.shapes {
+			if s.head() != nil {
+				due = append(due, s)
+			}
+		}
+	}
+	q.heard = c.fleet.changes()
+	clear(q.fresh)
+	heap.Init(&due)
+	return due
+}
+
+// forgetShapes bounds what is remembered of shapes that no pod has.
+func (q *queue) forgetShapes() {
+	if len(q.shapes) <= idleShapes {
+		return
+	}
+	for key, s := range q.shapes {
+		if s.head() == nil {
+			delete(q.shapes, key)
+		}
+	}
+}
+
+// turns is a heap of shapes by whose pod is next: the highest priority, then the first arrival.
+type turns []*shape
+
+func (t turns) Len() int      { return len(t) }
+func (t turns) Swap(i, j int) { t[i], t[j] = t[j], t[i] }
+func (t turns) Less(i, j int) bool {
+	return beforeInQueue(t[i].pods[0], t[j].pods[0]) < 0
+}
+
+// Push is for container/heap.
+func (t *turns) Push(x any) { *t = append(*t, x.(*shape)) }
+
+// Pop is for container/heap.
+func (t *turns) Pop() any {
+	last := len(*t) - 1
+	s := (*t)[last]
+	*t = (*t)[:last]
+	return s
+}
+
+func beforeInQueue(a, b *pod) int {
+	return cmp.Or(cmp.Compare(priority(b.obj), priority(a.obj)), cmp.Compare(a.order, b.order))
+}

@@ -1,0 +1,141 @@
+package scheduler
+
+import (
+	"container/heap"
+	"fmt"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+)
+
+// shapeKey is all that decides where a pod may run and whose turn it is before the time of arrival does. Pods of equal
+// keys are refused by the same agents for the same reasons.
+type shapeKey struct {
+	scalars  [numScalars]int64
+	priority int32
+	node     string // that the pod is bound to
+	rest     string // host ports and what the pod wants of nodes
+}
+
+func keyOf(p *pod) shapeKey {
+	k := shapeKey{priority: priority(p.obj), node: p.node}
+	for i, amount := range p.demand.Scalars {
+		k.scalars[i] = int64(amount)
+	}
+	var rest strings.Builder
+	for _, port := range p.demand.Ports {
+		fmt.Fprintf(&rest, "%d,", port)
+	}
+	spec := &p.obj.Spec
+	if len(spec.NodeSelector) > 0 {
+		fmt.Fprint(&rest, spec.NodeSelector) // fmt sorts the keys
+	}
+	if required := requiredAffinity(p.obj); required != nil {
+		rest.WriteString(required.String())
+	}
+	for i := range spec.Tolerations {
+		t := &spec.Tolerations[i]
+		for _, part := range [...]string{t.Key, string(t.Operator), t.Value, string(t.Effect)} {
+			rest.WriteByte('|')
+			rest.WriteString(part)
+		}
+	}
+	k.rest = rest.String()
+	return k
+}
+
+func priority(obj *v1.Pod) int32 {
+	if obj.Spec.Priority == nil {
+		return 0
+	}
+	return *obj.Spec.Priority
+}
+
+func requiredAffinity(obj *v1.Pod) *v1.NodeSelector {
+	if a := obj.Spec.Affinity; a != nil && a.NodeAffinity != nil {
+		return a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+	}
+	return nil
+}
+
+// shape is what equal pods have in common, with those of them that wait to be placed and the state of their search.
+type shape struct {
+	key      shapeKey
+	obj      *v1.Pod // one of them, for what it wants of nodes
+	demand   Demand
+	affinity *nodeaffinity.RequiredNodeAffinity // nil if any node will do
+	only     []string                           // the nodes that it may run on; nil if that is not so certain
+	cordoned bool                               // it tolerates cordons
+	unready  bool                               // and nodes that are not ready
+
+	pods   arrivals
+	search search
+}
+
+func newShape(key shapeKey, p *pod) *shape {
+	s := &shape{
+		key: key, obj: p.obj, demand: p.demand, only: onlyNodes(p),
+		cordoned: tolerates(p.obj, v1.TaintNodeUnschedulable), unready: tolerates(p.obj, v1.TaintNodeNotReady),
+	}
+	if len(p.obj.Spec.NodeSelector) > 0 || requiredAffinity(p.obj) != nil {
+		affinity := nodeaffinity.GetRequiredNodeAffinity(p.obj)
+		s.affinity = &affinity
+	}
+	return s
+}
+
+// onlyNodes names the nodes of a pod that is bound, or whose affinity names nodes: the pods of a DaemonSet do
+// (https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/#how-daemon-pods-are-scheduled).
+func onlyNodes(p *pod) []string {
+	if p.node != "" {
+		return []string{p.node}
+	}
+	required := requiredAffinity(p.obj)
+	if required == nil {
+		return nil
+	}
+	names := []string{}
+	for _, term := range required.NodeSelectorTerms {
+		named := false
+		for _, field := range term.MatchFields {
+			if field.Key == "metadata.name" && field.Operator == v1.NodeSelectorOpIn {
+				names, named = append(names, field.Values...), true
+			}
+		}
+		if !named {
+			return nil
+		}
+	}
+	return names
+}
+
+// head is the pod that came first of those that wait; nil if none does.
+func (s *shape) head() *pod {
+	for len(s.pods) > 0 && s.pods[0].shape != s {
+		heap.Pop(&s.pods) // it left the queue
+	}
+	if len(s.pods) == 0 {
+		return nil
+	}
+	return s.pods[0]
+}
+
+// arrivals is a heap of pods by their arrival. Some may have left the queue.
+type arrivals []*pod
+
+func (a arrivals) Len() int           { return len(a) }
+func (a arrivals) Less(i, j int) bool { return a[i].order < a[j].order }
+func (a arrivals) Swap(i, j int)      { a[i], a[j] = a[j], a[i] }
+
+// Push is for container/heap.
+func (a *arrivals) Push(x any) { *a = append(*a, x.(*pod)) }
+
+// Pop is for container/heap.
+func (a *arrivals) Pop() any {
+	last := len(*a) - 1
+	p := (*a)[last]
+	(*a)[last] = nil
+	*a = (*a)[:last]
+	return p
+}
