@@ -22,13 +22,13 @@ import (
 	"github.com/k8sm/k8sm/contrib/scratch"
 )
 
-// bench is one run of all measurements.
+// bench is one run.
 type bench struct {
 	km, image, manifest string
 	rounds              int
 }
 
-// run takes each measurement once in a new cluster, as often as there are rounds.
+// run takes each measurement of a cluster once in a new one, as often as there are rounds.
 func (b *bench) run(ctx context.Context) error {
 	apiReady := figure{name: "up_to_api_ready", unit: "ms"}
 	nodeReady := figure{name: "up_to_first_node_ready", unit: "ms"}

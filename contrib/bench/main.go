@@ -1,4 +1,5 @@
-// Command bench measures a cluster that it starts itself, and prints one line a figure:
+// Command bench measures the scheduler's decisions by themselves, beside those of the stock kube-scheduler, and a cluster
+// that it starts itself. It prints one line a figure:
 //
 //	BENCH <name> <value> <unit> [peer=<value> ratio=<value>] rounds=<n> min=<value> max=<value>
 //
@@ -11,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -21,6 +23,7 @@ func main() {
 	flag.StringVar(&b.image, "image", "build/web", "the static `program` that the example's image is made of")
 	flag.StringVar(&b.manifest, "pod", "contrib/examples/web.json", "the pod to run, a JSON `file`")
 	flag.IntVar(&b.rounds, "rounds", 5, "how many `rounds` a median is taken of")
+	only := flag.String("only", "", "take only these measurements: decision or cluster")
 	limit := flag.Duration("timeout", 30*time.Minute, "give up after this `time`")
 	flag.Parse()
 	if b.rounds < 1 {
@@ -28,12 +31,31 @@ func main() {
 		os.Exit(2)
 	}
 
+	if !slices.Contains([]string{"", "decision", "cluster"}, *only) {
+		fmt.Fprintf(os.Stderr, "bench: --only=%s is neither decision nor cluster\n", *only)
+		os.Exit(2)
+	}
+
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
-	if err := b.run(ctx); err != nil {
+	if err := b.measure(ctx, *only); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		os.Exit(1)
 	}
+}
+
+// measure takes the measurements that only names; all if it is empty.
+func (b *bench) measure(ctx context.Context, only string) error {
+	if only != "cluster" {
+		b.storage()
+		if err := b.decisions(ctx); err != nil {
+			return err
+		}
+	}
+	if only == "decision" {
+		return nil
+	}
+	return b.run(ctx)
 }
