@@ -29,6 +29,7 @@ type agent struct {
 	hasExecutor bool      // an executor of ours runs there
 	total       totals
 	nodeAt      time.Time // when the node was asked for last
+	settled     *v1.Node  // the node as it had nothing left to amend
 	executor    executorState
 
 	place    int     // in the fleet
@@ -64,6 +65,9 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 			a = c.newAgent(now, o.Agent)
 		}
 		c.fleet.touch(a)
+		if !sameAgent(&a.last, &o) {
+			a.settled = nil
+		}
 		a.last = o
 		if o.IP != "" {
 			a.address = net.JoinHostPort(o.IP, strconv.Itoa(o.Port))
@@ -81,6 +85,12 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 		}
 	}
 	return acts
+}
+
+// sameAgent tells whether two offers say the same of their agent's node.
+func sameAgent(a, b *offers.Offer) bool {
+	return a.Hostname == b.Hostname && a.IP == b.IP && a.Port == b.Port && a.Region == b.Region && a.Zone == b.Zone &&
+		slices.Equal(a.Attributes, b.Attributes)
 }
 
 func (c *Core) newAgent(now time.Time, id api.AgentID) *agent {
@@ -262,6 +272,9 @@ func (c *Core) ensureNode(now time.Time, a *agent) []Action {
 		c.fleet.touch(a)
 	}
 	node := c.nodes[a.node]
+	if node != nil && node == a.settled {
+		return nil
+	}
 	amend := AmendNode{Name: a.node, Address: a.address}
 	switch {
 	case node == nil:
@@ -278,6 +291,7 @@ func (c *Core) ensureNode(now time.Time, a *agent) []Action {
 		a.nodeAt = now
 		return []Action{amend}
 	}
+	a.settled = node
 	return nil
 }
 

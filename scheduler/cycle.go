@@ -96,23 +96,21 @@ func (c *Core) cycle(now time.Time) []Action {
 // refresh makes the views of the agents anew of which something has changed. Pods that had reserved a place there wait
 // for their turn again.
 func (c *Core) refresh(now time.Time) {
-	for len(c.fleet.touched) > 0 {
-		touched := c.fleet.touched
-		c.fleet.touched = nil
-		for _, a := range touched {
-			a.touched = false
-			if c.agents[a.id] != a {
-				continue
-			}
-			c.unpark(now, a)
-			c.welcome(now, a.node)
-			a.views, a.idle = c.views(now, a), nil
-			c.countNodeless(a)
-			if len(a.views) > 0 {
-				c.fleet.record(a)
-			}
+	for i := 0; i < len(c.fleet.touched); i++ { // it may grow meanwhile
+		a := c.fleet.touched[i]
+		a.touched = false
+		if c.agents[a.id] != a {
+			continue
+		}
+		c.unpark(now, a)
+		c.welcome(now, a.node)
+		a.views, a.idle = c.views(now, a), nil
+		c.countNodeless(a)
+		if len(a.views) > 0 {
+			c.fleet.record(a)
 		}
 	}
+	c.fleet.touched = c.fleet.touched[:0]
 }
 
 // unpark sends the pods that had reserved a place on the agent back into the queue.
@@ -227,7 +225,7 @@ func (c *Core) seeExecutor(now time.Time, v *view) {
 	if len(v.offers) == 0 || e.record == nil {
 		return
 	}
-	if now.Sub(e.armed) >= tokenFresh || e.charge[0].Role != v.role {
+	if now.Sub(e.armed) >= tokenFresh || len(e.charge) > 0 && e.charge[0].Role != v.role {
 		e.record = nil
 		return
 	}

@@ -103,7 +103,8 @@ func staleLabels(node *v1.Node, want map[string]string) map[string]*string {
 	}
 	for key, value := range want {
 		if have, found := node.Labels[key]; !found || have != value && strings.HasPrefix(key, api.LabelAttributePrefix) {
-			stale[key] = &value
+			wanted := value // moves to the heap, which most values need not
+			stale[key] = &wanted
 		}
 	}
 	return stale

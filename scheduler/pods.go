@@ -66,6 +66,9 @@ func (c *Core) podGone(now time.Time, uid types.UID) {
 // adoptAnnotated gives a bound pod the task that the API says it has. It is how a restarted scheduler learns its tasks.
 func (c *Core) adoptAnnotated(now time.Time, p *pod) {
 	id := api.TaskID(p.obj.Annotations[api.AnnotationTaskID])
+	if id == "" {
+		return
+	}
 	uid, attempt, err := id.Parse()
 	if err != nil || uid != p.obj.UID || attempt <= p.attempt {
 		return

@@ -20,6 +20,7 @@ type queue struct {
 	homeless map[string][]*pod     // those that are bound to a node that is none of ours, by node
 	fresh    map[shapeKey]struct{} // shapes that got a pod since the last cycle
 	heard    int                   // of the changes of the fleet, in the last cycle
+	due      turns                 // room for turns
 	waiting  int                   // how many pods there are in shapes, parked and resting
 }
 
@@ -86,8 +87,8 @@ func (c *Core) wake(now time.Time) {
 // turns returns the shapes that may have got a chance since the last cycle, as a heap: those that got a pod, or all if
 // an agent has more to offer.
 func (c *Core) turns() turns {
-	var due turns
 	q := &c.queue
+	due := q.due[:0]
 	if q.heard == c.fleet.changes() {
 		for key := range q.fresh {
 			if s := q.shapes[key]; s.head() != nil {
@@ -104,6 +105,7 @@ func (c *Core) turns() turns {
 	q.heard = c.fleet.changes()
 	clear(q.fresh)
 	heap.Init(&due)
+	q.due = due
 	return due
 }
 

@@ -250,6 +250,18 @@ func TestConfigSaysWhichFlagIsWrong(t *testing.T) {
 	}
 }
 
+func TestAlgorithmThatDoesNotExistIsRefused(t *testing.T) {
+	var cfg Config
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	cfg.AddFlags(fs)
+	if cfg.Algorithm != FCFS {
+		t.Errorf("the default is %q", cfg.Algorithm)
+	}
+	if err := fs.Parse([]string{"--algorithm=best"}); err == nil || !strings.Contains(err.Error(), "fcfs|spread|binpack") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestFlagsOfChargesHaveAnEffect(t *testing.T) {
 	cfg := testConfig()
 	cfg.DefaultPodCPUs, cfg.DefaultPodMem, cfg.ExecutorCPUs, cfg.ExecutorMem = 0.2, 32, 0.3, 256

@@ -89,7 +89,8 @@ func play(t *testing.T, script string) string {
 	return out.String()
 }
 
-// step plays one line: "+DURATION" lets time pass in ticks of a second, anything else is an event.
+// step plays one line: "+DURATION" lets time pass in ticks of a second, "algorithm NAME" sets the flag, anything else is
+// an event.
 func (p *player) step(line string) []Action {
 	words := strings.Fields(line)
 	if passing, ok := strings.CutPrefix(words[0], "+"); ok {
@@ -107,6 +108,12 @@ func (p *player) step(line string) []Action {
 			}
 		}
 		return acts
+	}
+	if words[0] == "algorithm" {
+		if err := p.core.cfg.Algorithm.Set(words[1]); err != nil {
+			p.t.Fatal(err)
+		}
+		return nil
 	}
 	options := map[string]string{}
 	var plain []string
@@ -226,6 +233,22 @@ func (p *player) pod(name string, options map[string]string) *v1.Pod {
 	}
 	if options["rack"] != "" {
 		pod.Spec.NodeSelector = map[string]string{api.AttributeLabel("rack"): options["rack"]}
+	}
+	if options["priority"] != "" {
+		priority := int32(p.number(options["priority"]))
+		pod.Spec.Priority = &priority
+	}
+	if options["gated"] != "" {
+		pod.Spec.SchedulingGates = []v1.PodSchedulingGate{{Name: options["gated"]}}
+	}
+	if options["only"] != "" { // as the controller of a DaemonSet writes it
+		pod.Spec.Affinity = &v1.Affinity{NodeAffinity: &v1.NodeAffinity{
+			RequiredDuringSchedulingIgnoredDuringExecution: &v1.NodeSelector{NodeSelectorTerms: []v1.NodeSelectorTerm{{
+				MatchFields: []v1.NodeSelectorRequirement{
+					{Key: "metadata.name", Operator: v1.NodeSelectorOpIn, Values: []string{options["only"]}},
+				},
+			}}},
+		}}
 	}
 	if options["task"] != "" {
 		pod.Annotations[api.AnnotationTaskID] = options["task"]

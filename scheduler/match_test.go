@@ -1,0 +1,127 @@
+package scheduler
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// TestNoPodWaitsForAnOfferThatFitsIt plays random events. After each that leads to a cycle, every pod that waits is
+// shown to every agent, which the index of the core avoids: none may fit, and no agent may be promised twice.
+func TestNoPodWaitsForAnOfferThatFitsIt(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	for _, algorithm := range algorithms {
+		g := &game{t: t, rand: rand.New(rand.NewPCG(seed, 0))}
+		g.player = &player{
+			t: t, core: NewCore(testConfig()), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+			prepared: map[api.AgentID]PrepareExecutor{},
+		}
+		g.player.core.cfg.Algorithm = algorithm
+		g.play("synced")
+		g.play("subscribed")
+		for range 2000 {
+			g.play(g.line())
+			if !g.player.core.look {
+				g.play("+1s")
+			}
+			g.check()
+		}
+		if g.launches < 100 {
+			t.Errorf("%s: only %d launches: the test tests nothing", algorithm, g.launches)
+		}
+	}
+}
+
+// game makes up lines for a player.
+type game struct {
+	t        *testing.T
+	rand     *rand.Rand
+	player   *player
+	offers   int
+	pods     int
+	launches int
+	last     string
+}
+
+func (g *game) play(line string) {
+	g.last = line
+	for _, act := range g.player.step(line) {
+		switch act := act.(type) {
+		case PrepareExecutor:
+			g.player.prepared[act.Agent] = act
+		case Launch:
+			g.launches += len(act.Tasks)
+		}
+	}
+}
+
+// line returns a random event about one of eight agents and the youngest pods.
+func (g *game) line() string {
+	n := g.rand.IntN(8) + 1
+	pod := fmt.Sprintf("p%d", max(1, g.pods-g.rand.IntN(20)))
+	switch dice := g.rand.IntN(100); {
+	case dice < 30:
+		g.offers++
+		executor := []string{"", " executor=ours"}[g.rand.IntN(2)]
+		return fmt.Sprintf("offer o%d a%d host=n%d port=%d rack=r%d cpus=%d mem=%d ports=31000-31001 role=r%d%s",
+			g.offers, n, n, 5050+n, n%2, g.rand.IntN(5), g.rand.IntN(5)*512, g.rand.IntN(2), executor)
+	case dice < 60:
+		g.pods++
+		return fmt.Sprintf("pod p%d priority=%d", g.pods, g.rand.IntN(3)) +
+			[]string{"", " cpus=1", " cpus=3", " rack=r0", " port=31000", " only=n1", " node=n2", " gated=yes"}[g.rand.IntN(8)]
+	case dice < 65:
+		return "pod-gone " + pod
+	case dice < 75:
+		return fmt.Sprintf("node n%d a%d port=%d rack=r%d", n, n, 5050+n, n%2) + []string{"", "", " cordoned=yes", " ready=False"}[g.rand.IntN(4)]
+	case dice < 76:
+		return fmt.Sprintf("node-gone n%d", n)
+	case dice < 85:
+		return fmt.Sprintf("executor a%d ", n) + []string{"ok", "ok", "failed"}[g.rand.IntN(3)]
+	case dice < 90:
+		return fmt.Sprintf("rescind o%d", max(1, g.offers-g.rand.IntN(5)))
+	case dice < 92:
+		return fmt.Sprintf("lost a%d", n)
+	case dice < 95:
+		return fmt.Sprintf("update %s.1 a%d FAILED", pod, n)
+	case dice < 96:
+		return fmt.Sprintf("exited a%d", n)
+	}
+	return "+1s"
+}
+
+func (g *game) check() {
+	c := g.player.core
+	waiting := 0
+	for _, p := range c.pods {
+		if needsTask(p) && (p.node == "" || c.agentOfNode(p.node) != nil) {
+			waiting++
+		}
+		if p.shape == nil {
+			continue
+		}
+		s := newShape(keyOf(p), p)
+		for _, a := range c.agents {
+			for _, v := range a.views {
+				if r := v.check(s); !a.touched && (r.ok() || r.reserve) {
+					g.t.Fatalf("%s: after %q pod %s waits, but fits on %s", c.cfg.Algorithm, g.last, p.obj.Name, a.id)
+				}
+			}
+		}
+	}
+	if waiting != c.queue.waiting {
+		g.t.Fatalf("%s: after %q %d pods wait, and are counted as %d", c.cfg.Algorithm, g.last, waiting, c.queue.waiting)
+	}
+	for _, a := range c.agents {
+		for _, v := range a.views {
+			for i, amount := range v.have {
+				if amount < 0 {
+					g.t.Fatalf("%s: after %q %s has %s %s", c.cfg.Algorithm, g.last, a.id, amount, scalarNames[i])
+				}
+			}
+		}
+	}
+}
