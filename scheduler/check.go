@@ -137,8 +137,10 @@ func (v *view) checkNode(s *shape) refused {
 	}
 	if s.affinity != nil {
 		if match, err := s.affinity.Match(v.node); err != nil || !match {
-			if selector := s.obj.Spec.NodeSelector; !labels.SelectorFromSet(selector).Matches(labels.Set(v.node.Labels)) {
-				return refused{reason: selectorMismatch}
+			for key, value := range s.obj.Spec.NodeSelector {
+				if have, found := v.node.Labels[key]; !found || have != value {
+					return refused{reason: selectorMismatch}
+				}
 			}
 			return refused{reason: affinityMismatch}
 		}

@@ -8,5 +8,6 @@
 // a resource's bookkeeping (role, reservation, allocation) passes through as opaque bytes, so that what is launched is
 // exactly what was offered. It must never import package executor, nor anything below k8s.io/kubernetes.
 //
-// Start reading at Core.Step, then cycle.go (matching), then tasks.go (what becomes of a task).
+// Start reading at Core.Step, then cycle.go (matching; fleet.go and queue.go spare it from looking at
+// everything each time), then tasks.go (what becomes of a task).
 package scheduler

@@ -33,28 +33,38 @@ func newQueue() queue {
 
 // requeue puts a pod where it belongs now.
 func (c *Core) requeue(now time.Time, p *pod) {
+	homeless := p.node != "" && c.agentOfNode(p.node) == nil
+	resting := now.Before(p.backoff.until)
+	if s := p.shape; s != nil && needsTask(p) && !homeless && !resting && s.key == keyOf(p) {
+		return // it stays where it is
+	}
 	c.dequeue(p)
 	switch {
 	case !needsTask(p):
 		return
-	case p.node != "" && c.agentOfNode(p.node) == nil:
+	case homeless:
 		c.queue.homeless[p.node] = append(c.queue.homeless[p.node], p)
 		return
-	case now.Before(p.backoff.until):
+	case resting:
 		c.queue.resting[p.obj.UID] = p
 	default:
-		key := keyOf(p)
-		s := c.queue.shapes[key]
-		if s == nil {
-			s = newShape(key, p)
-			c.queue.shapes[key] = s
-		}
-		p.shape = s
-		heap.Push(&s.pods, p)
-		c.queue.fresh[key] = struct{}{}
+		c.queue.join(p)
 	}
 	p.waits = true
 	c.queue.waiting++
+}
+
+// join lets a pod wait together with its equals.
+func (q *queue) join(p *pod) {
+	key := keyOf(p)
+	s := q.shapes[key]
+	if s == nil {
+		s = newShape(key, p)
+		q.shapes[key] = s
+	}
+	p.shape = s
+	heap.Push(&s.pods, p)
+	q.fresh[key] = struct{}{}
 }
 
 // dequeue takes a pod out of its place. What it had reserved becomes free.
@@ -91,7 +101,7 @@ func (c *Core) turns() turns {
 	due := q.due[:0]
 	if q.heard == c.fleet.changes() {
 		for key := range q.fresh {
-			if s := q.shapes[key]; s.head() != nil {
+			if s := q.shapes[key]; s != nil && s.head() != nil {
 				due = append(due, s)
 			}
 		}

@@ -194,6 +194,35 @@ func TestReportCountsAgentsByReasonAndTellsTheNumbers(t *testing.T) {
 	}
 }
 
+func TestPodThatIsSeenAgainWaitsOnce(t *testing.T) {
+	c := NewCore(testConfig())
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	obj := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u"}}
+	for range 3 {
+		c.Step(now, PodSeen{Pod: obj})
+	}
+	for _, s := range c.queue.shapes {
+		if len(s.pods) != 1 {
+			t.Errorf("it stands in the queue %d times", len(s.pods))
+		}
+	}
+}
+
+func TestShapeThatNoPodHasAnyMoreIsForgotten(t *testing.T) {
+	c := NewCore(testConfig())
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	c.Step(now, Subscribed{Framework: "fw"})
+	for i := range idleShapes + 1 {
+		priority := int32(i)
+		c.Step(now, PodSeen{Pod: &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u"}, Spec: v1.PodSpec{Priority: &priority}}})
+	}
+	c.Step(now, PodGone{UID: "u"})
+	c.Step(now, Tick{})
+	if len(c.queue.shapes) != 0 {
+		t.Errorf("%d shapes are remembered", len(c.queue.shapes))
+	}
+}
+
 func TestSameReportIsRepeatedEveryFiveMinutesAndAnotherOneWithPauses(t *testing.T) {
 	var r report
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
