@@ -4,36 +4,52 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 )
 
-// leaseSeconds is how long a leader that has vanished keeps the others waiting.
-const leaseSeconds = 10
+const (
+	// leaseSeconds is how long a leader that has vanished keeps the others waiting; etcd adds up to half a second, in
+	// which it looks for leases that have run out. A lease cannot be shorter than one and a half of etcd's election
+	// timeouts, which is 2 s by default, and a leader must survive the loss of some renewals.
+	leaseSeconds = 3
+	// renewEvery and renewAgain are the pauses after a renewal that was granted and after one that failed.
+	renewEvery = leaseSeconds * time.Second / 4
+	renewAgain = 100 * time.Millisecond
+	// renewPatience is how long one renewal may take.
+	renewPatience = time.Second
+)
+
+// errLeaseOver says that a lease had run out before its holder's turn to lead came.
+var errLeaseOver = errors.New("the lease to lead by has run out")
 
 // leadership is the proof that this store leads: a key that exists, unchanged, for as long as it does
 // (https://etcd.io/docs/v3.6/learning/why/#notes-on-the-usage-of-lock-and-lease).
 type leadership struct {
 	session  *concurrency.Session
 	key      string
-	revision int64 // at which the key was created
+	revision int64     // at which the key was created
+	until    time.Time // the lease cannot run out before
 }
 
 // Lead returns when this store leads among all that call Lead for the same cluster name; id is what others see of it.
-// The channel is closed when leadership is lost, by whatever cause; from the moment that another may lead, etcd refuses
-// this store's writes with ErrNotLeader. Lead may be called again after that. Close ends leadership.
+// The channel is closed when leadership is lost, by whatever cause, and before another can lead, unless this process
+// stood still at that time; from the moment that another may lead, etcd refuses this store's writes with ErrNotLeader.
+// A leader that vanishes is followed by another within four seconds if etcd itself is well. Lead may be called again
+// after a loss. Close ends leadership.
 func (s *Store) Lead(ctx context.Context, id string) (lost <-chan struct{}, err error) {
-	session, err := concurrency.NewSession(s.client, concurrency.WithTTL(leaseSeconds))
+	l, err := s.campaign(ctx, id)
+	for errors.Is(err, errLeaseOver) && ctx.Err() == nil {
+		l, err = s.campaign(ctx, id) // etcd was away for longer than the lease: stand in line again
+	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot get a lease to lead by: %w", err)
+		return nil, err
 	}
-	election := concurrency.NewElection(session, s.prefix+"/leader")
-	if err := election.Campaign(ctx, id); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot become the leader: %w", err), session.Close())
-	}
-	l := &leadership{session: session, key: election.Key(), revision: election.Rev()}
 	s.mu.Lock()
 	s.leader = l
 	s.mu.Unlock()
@@ -45,29 +61,95 @@ func (s *Store) Lead(ctx context.Context, id string) (lost <-chan struct{}, err 
 	return gone, nil
 }
 
-// untilLost returns when the lease has run out or the key is gone.
+// campaign stands in line with a lease of its own until this store leads. The error is errLeaseOver when the lease did
+// not last that long.
+func (s *Store) campaign(ctx context.Context, id string) (*leadership, error) {
+	lease, err := s.client.Grant(ctx, leaseSeconds)
+	if err != nil {
+		return nil, fmt.Errorf("cannot get a lease to lead by: %w", err)
+	}
+	session, err := concurrency.NewSession(s.client, concurrency.WithTTL(leaseSeconds), concurrency.WithLease(lease.ID))
+	if err != nil {
+		return nil, fmt.Errorf("cannot keep the lease to lead by: %w", err)
+	}
+	inLine, leave := context.WithCancel(ctx)
+	defer leave()
+	defer context.AfterFunc(session.Ctx(), leave)()
+	election := concurrency.NewElection(session, s.prefix+"/leader")
+	if err = election.Campaign(inLine, id); err == nil {
+		// The key may have been gone when the turn came: a lease that can be renewed proves that it is there.
+		l := &leadership{session: session, key: election.Key(), revision: election.Rev()}
+		if err = l.renew(inLine, s.client); err == nil {
+			return l, nil
+		}
+	}
+	if session.Ctx().Err() != nil && ctx.Err() == nil {
+		err = errLeaseOver
+	}
+	_ = session.Close() // a lease that cannot be revoked runs out
+	return nil, fmt.Errorf("cannot become the leader: %w", err)
+}
+
+// untilLost returns when the lease can have run out, the key is gone, or the session was closed.
 func (l *leadership) untilLost(client *clientv3.Client) {
-	ctx, cancel := context.WithCancel(client.Ctx())
+	ctx, cancel := context.WithCancel(l.session.Ctx())
 	defer cancel()
-	changes := client.Watch(ctx, l.key, clientv3.WithRev(l.revision+1))
-	for {
+	var watchers sync.WaitGroup
+	watchers.Go(func() { defer cancel(); l.keep(ctx, client) })
+	watchers.Go(func() { defer cancel(); l.untilDeleted(ctx, client) })
+	watchers.Wait()
+	l.session.Orphan()
+}
+
+// keep renews the lease and returns when it can have run out. The session renews it too, but goes by the time at which
+// etcd's answer came, and that is later than the time from which etcd counts.
+func (l *leadership) keep(ctx context.Context, client *clientv3.Client) {
+	for ctx.Err() == nil && time.Now().Before(l.until) {
+		attempt, cancel := context.WithTimeout(ctx, min(renewPatience, time.Until(l.until)))
+		pause := renewEvery
+		if l.renew(attempt, client) != nil {
+			pause = renewAgain
+		}
+		cancel()
 		select {
-		case <-l.session.Done():
-			return
-		case r, ok := <-changes:
-			if !ok || r.Err() != nil {
-				// Not knowing is no proof of anything: the lease decides.
-				changes = nil
-				continue
-			}
-			for _, e := range r.Events {
-				if e.Type == mvccpb.DELETE {
-					l.session.Orphan()
-					return
-				}
+		case <-ctx.Done():
+		case <-time.After(min(pause, time.Until(l.until))):
+		}
+	}
+}
+
+// renew renews the lease once; its new time counts from before etcd was asked. The client's own KeepAliveOnce would try
+// again without a pause while there is no connection.
+func (l *leadership) renew(ctx context.Context, client *clientv3.Client) error {
+	asked := time.Now()
+	stream, err := pb.NewLeaseClient(client.ActiveConnection()).LeaseKeepAlive(ctx)
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(l.session.Lease())}); err != nil {
+		return err
+	}
+	lease, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	if lease.TTL <= 0 {
+		return errLeaseOver
+	}
+	l.until = asked.Add(time.Duration(lease.TTL) * time.Second)
+	return nil
+}
+
+// untilDeleted returns when the key is gone.
+func (l *leadership) untilDeleted(ctx context.Context, client *clientv3.Client) {
+	for r := range client.Watch(ctx, l.key, clientv3.WithRev(l.revision+1)) {
+		for _, e := range r.Events {
+			if e.Type == mvccpb.DELETE {
+				return
 			}
 		}
 	}
+	<-ctx.Done() // a watch that broke is no proof of anything: the lease decides
 }
 
 func (s *Store) leading() *leadership {
