@@ -28,6 +28,10 @@ help: ## Show the targets.
 deps: ## Install what is missing on a Debian machine: Docker Engine, iptables and a few tools.
 	@contrib/install-deps
 
+.PHONY: test-deps
+test-deps: ## Install what is missing for the tests: that, and a ZooKeeper.
+	@contrib/install-deps tests
+
 .PHONY: build
 build: $(PAUSE) ## Build ./km and the example's program.
 	@echo "building ./km (the first time takes about 12 minutes of CPU: all of Kubernetes is in it)"
@@ -52,7 +56,7 @@ demo: deps build ## Bring a cluster up in a scratch directory, run a pod through
 	@$(BUILD)/demo --km ./km --image $(BUILD)/web --pod contrib/examples/web.json
 
 .PHONY: test
-test: deps build ## Run every test: unit tests with the race detector, then the whole chain on a real Docker Engine.
+test: test-deps build ## Run every test: unit tests with the race detector, then the whole chain on a real Docker Engine.
 	go test -race -shuffle=on -timeout 20m $$(go list ./... | grep -Ev '$(KUBERNETES)|/contrib/e2e$$')
 	$(GO) test $(FLAGS) -shuffle=on -timeout 20m $$(go list ./... | grep -E '$(KUBERNETES)')
 	$(GO) test $(FLAGS) -count=1 -timeout 30m ./contrib/e2e

@@ -16,7 +16,8 @@ import (
 
 // Config is how to reach Mesos and what to be there.
 type Config struct {
-	// Masters are HOST:PORT addresses or http(s) URLs of masters; any of them leads to the leading one.
+	// Masters are HOST:PORT addresses or http(s) URLs of masters; any of them leads to the leading one. Or they are one URL
+	// zk://[USER:PASSWORD@]HOST:PORT,.../PATH, whole or cut at its commas, of the ZooKeeper that knows the leading one.
 	Masters []string
 	// Roles that resources are asked for.
 	Roles []string
@@ -28,7 +29,8 @@ type Config struct {
 	WebUIURL string
 	// Principal and SecretFile authenticate the framework by HTTP basic; empty if the master asks for nothing.
 	Principal, SecretFile string
-	// CAFile is the authority of https masters; empty for the system's.
+	// CAFile is the authority of https masters; empty for the system's. With it, masters found in ZooKeeper are https ones:
+	// ZooKeeper does not say.
 	CAFile string
 	// FailoverTimeout is how long Mesos keeps the tasks while no scheduler is connected.
 	FailoverTimeout time.Duration
@@ -39,40 +41,52 @@ type Config struct {
 // AddFlags registers the flags; the values that c holds are overwritten by the defaults.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&c.Masters, "mesos-master", []string{"127.0.0.1:5050"},
-		"Mesos masters as HOST:PORT[,HOST:PORT] or http(s) URLs; whichever answers leads to the leading one")
+		"Mesos masters as HOST:PORT[,HOST:PORT] or http(s) URLs, whichever answers leads to the leading one; or, to find that in "+
+			"ZooKeeper, zk://[USER:PASSWORD@]HOST:PORT[,HOST:PORT]/PATH")
 	fs.StringSliceVar(&c.Roles, "mesos-roles", []string{"*"}, "Mesos roles whose resources are used")
 	fs.StringVar(&c.User, "mesos-user", "root", "user that the minions run as on the agents")
 	fs.StringVar(&c.Name, "mesos-framework-name", "k8sm", "name of the framework as Mesos shows it")
 	fs.StringVar(&c.WebUIURL, "mesos-webui-url", "", "URL that Mesos links the framework's name to")
 	fs.StringVar(&c.Principal, "mesos-principal", "", "principal to authenticate as at the master (HTTP basic)")
 	fs.StringVar(&c.SecretFile, "mesos-secret-file", "", "file with the principal's secret")
-	fs.StringVar(&c.CAFile, "mesos-ca-file", "", "PEM file with the authority of https masters")
+	fs.StringVar(&c.CAFile, "mesos-ca-file", "", "PEM file with the authority of https masters; masters found in ZooKeeper are then spoken to by https")
 	fs.DurationVar(&c.FailoverTimeout, "mesos-failover-timeout", 7*24*time.Hour,
 		"how long Mesos keeps the pods' tasks while no scheduler is connected")
 	fs.DurationVar(&c.ConnectTimeout, "mesos-connect-timeout", 30*time.Second,
 		"how long to try to reach a master at the start; a connection that is lost later is tried again for ever")
 }
 
-// endpoints returns the URLs of the scheduler API of all masters.
-func (c *Config) endpoints() ([]string, error) {
-	var urls []string
-	for _, master := range c.Masters {
-		endpoint, err := endpoint(master)
+// detector returns what finds the masters.
+func (c *Config) detector() (Detector, error) {
+	if all := strings.Join(c.Masters, ","); strings.HasPrefix(all, zkScheme) {
+		z, err := parseZooKeeper(all)
 		if err != nil {
 			return nil, err
 		}
-		urls = append(urls, endpoint)
+		if c.CAFile != "" {
+			z.scheme = "https"
+		}
+		return z, nil
+	}
+	var urls list
+	for _, master := range c.Masters {
+		url, err := endpoint(master)
+		if err != nil {
+			return nil, err
+		}
+		urls = append(urls, url)
 	}
 	if len(urls) == 0 {
-		return nil, errors.New("no Mesos master is given: use --mesos-master=HOST:PORT")
+		return nil, errors.New("no Mesos master is given: use --mesos-master=HOST:PORT, or zk://HOST:PORT/PATH")
 	}
 	return urls, nil
 }
 
+const schedulerPath = "/api/v1/scheduler" // of a master's v1 scheduler API
+
 func endpoint(master string) (string, error) {
-	if strings.HasPrefix(master, "zk://") {
-		return "", fmt.Errorf("--mesos-master %s: finding masters through ZooKeeper is not supported yet; "+
-			"give the masters themselves, as HOST:PORT[,HOST:PORT]", master)
+	if strings.HasPrefix(master, zkScheme) {
+		return "", errors.New("--mesos-master takes one zk:// URL and nothing beside it")
 	}
 	if !strings.Contains(master, "://") {
 		master = "http://" + master
@@ -84,7 +98,7 @@ func endpoint(master string) (string, error) {
 	if u.Port() == "" {
 		u.Host = net.JoinHostPort(u.Hostname(), "5050")
 	}
-	u.Path = "/api/v1/scheduler"
+	u.Path = schedulerPath
 	return u.String(), nil
 }
 

@@ -45,10 +45,10 @@ var ErrReplaced = errors.New("another scheduler has subscribed as this framework
 
 // Master is the connection to the leading master. It implements scheduler.Master.
 type Master struct {
-	cfg       Config
-	endpoints []string
-	client    *http.Client
-	secret    string
+	cfg      Config
+	detector Detector
+	client   *http.Client
+	secret   string
 
 	mu      sync.Mutex // guards session
 	session *session   // nil while not subscribed
@@ -63,7 +63,7 @@ type session struct {
 
 // New returns the connection, not yet connected. The error tells which flag is wrong.
 func New(cfg Config) (*Master, error) {
-	endpoints, err := cfg.endpoints()
+	detector, err := cfg.detector()
 	if err != nil {
 		return nil, err
 	}
@@ -75,8 +75,11 @@ func New(cfg Config) (*Master, error) {
 	if err != nil {
 		return nil, err
 	}
+	if z, ok := detector.(*zooKeeper); ok {
+		cfg.Masters = []string{z.String()} // from here on without the password
+	}
 	return &Master{
-		cfg: cfg, endpoints: endpoints, secret: secret,
+		cfg: cfg, detector: detector, secret: secret,
 		client: &http.Client{
 			Transport: &http.Transport{
 				DialContext:           (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
@@ -109,11 +112,27 @@ func (m *Master) Do(action scheduler.MesosAction) {
 // Run implements scheduler.Master.
 func (m *Master) Run(ctx context.Context, id api.FrameworkID, sink scheduler.Sink) error {
 	defer m.client.CloseIdleConnections()
+	masters := newCandidates()
+	detecting, cancel := context.WithCancel(ctx)
+	var detector sync.WaitGroup
+	detector.Go(func() { m.detector.Detect(detecting, masters.tell) })
+	defer detector.Wait()
+	defer cancel()
+	return m.keepSubscribed(ctx, masters, id, sink)
+}
+
+// keepSubscribed subscribes at one of the masters, again and again.
+func (m *Master) keepSubscribed(ctx context.Context, masters *candidates, id api.FrameworkID, sink scheduler.Sink) error {
 	started, connected := time.Now(), false
 	pause := firstPause
 	for attempt := 0; ; attempt++ {
-		c := &connection{master: m, id: id, sink: sink, endpoint: m.endpoints[attempt%len(m.endpoints)]}
-		err := c.follow(ctx)
+		endpoint, changed, err := masters.pick(attempt)
+		c := &connection{master: m, id: id, sink: sink, endpoint: endpoint}
+		if endpoint == "" {
+			pause = firstPause // nobody is asked, so nobody need be spared
+		} else {
+			err = c.followUntil(ctx, changed)
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -133,9 +152,11 @@ func (m *Master) Run(ctx context.Context, id api.FrameworkID, sink scheduler.Sin
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-changed:
+			pause = firstPause
 		case <-time.After(pause/2 + rand.N(pause)):
+			pause = min(2*pause, longestPause)
 		}
-		pause = min(2*pause, longestPause)
 	}
 }
 
@@ -150,6 +171,29 @@ type connection struct {
 	endpoint   string
 	leader     string // where the last answer redirected to
 	subscribed bool
+}
+
+// errMoved ends a subscription because others are the masters now.
+var errMoved = errors.New("another Mesos master leads now")
+
+// followUntil follows until changed is closed.
+func (c *connection) followUntil(ctx context.Context, changed <-chan struct{}) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		select {
+		case <-changed:
+			cancel(errMoved)
+		case <-ctx.Done():
+		}
+	})
+	defer watcher.Wait()
+	defer cancel(nil)
+	err := c.follow(ctx)
+	if errors.Is(context.Cause(ctx), errMoved) {
+		return errMoved // and whatever else went wrong on the way
+	}
+	return err
 }
 
 // follow subscribes, at the leading master if another one answers.
