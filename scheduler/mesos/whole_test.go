@@ -190,10 +190,14 @@ func (c *cluster) startMesos() {
 }
 
 // schedule starts a scheduler and returns what stops it.
-func (c *cluster) schedule() (stop func()) {
+func (c *cluster) schedule() (stop func()) { return c.scheduleWith(c.store, "test") }
+
+// scheduleWith starts a scheduler that has a store of its own, and returns what stops it.
+func (c *cluster) scheduleWith(store scheduler.Store, identity string) (stop func()) {
+	c.t.Helper()
 	var cfg scheduler.Config
 	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
-	cfg.Identity, cfg.Cluster, cfg.APIServer, cfg.CA = "test", "test", "https://127.0.0.1:6443", []byte("pem")
+	cfg.Identity, cfg.Cluster, cfg.APIServer, cfg.CA = identity, "test", "https://127.0.0.1:6443", []byte("pem")
 	cfg.OfferTTL, cfg.RefuseIdle = 2*time.Second, time.Hour
 	var mesosConfig mesos.Config
 	mesosConfig.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
@@ -207,7 +211,7 @@ func (c *cluster) schedule() (stop func()) {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- scheduler.Run(ctx, cfg, scheduler.Parts{
-			Master: master, Cluster: kubernetes, Store: c.store, Tokens: kubernetes, Codec: mesos.Codec{},
+			Master: master, Cluster: kubernetes, Store: store, Tokens: kubernetes, Codec: mesos.Codec{},
 		})
 	}()
 	var once sync.Once
