@@ -87,6 +87,10 @@ func (z *zooKeeperServer) serves() bool {
 		return false
 	}
 	defer conn.Close()
+	// A server that is about to start takes connections and never answers.
+	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return false
+	}
 	if _, err := conn.Write([]byte("srvr")); err != nil {
 		return false
 	}
