@@ -105,6 +105,17 @@ func up(t *testing.T, dir string, flags ...string) *scratch.Cluster {
 	return c
 }
 
+// comeBack starts a cluster that was stopped or killed again, and has it stopped when the test ends.
+func comeBack(t *testing.T, c *scratch.Cluster, dir string) *scratch.Cluster {
+	t.Helper()
+	again, err := c.Again(within(t, 3*time.Minute))
+	t.Cleanup(func() { stop(t, again, dir) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return again
+}
+
 // stop ends a cluster as Ctrl-C does. After a test that failed it shows the cluster's log.
 func stop(t *testing.T, c *scratch.Cluster, dir string) {
 	t.Helper()
@@ -582,11 +593,7 @@ func TestClusterKilledAndStartedAgainHasItsPodsUndisturbed(t *testing.T) {
 		if err := first.Kill(within(t, 30*time.Second)); err != nil {
 			t.Fatal(err)
 		}
-		again, err := first.Again(within(t, 3*time.Minute))
-		t.Cleanup(func() { stop(t, again, dir) })
-		if err != nil {
-			t.Fatal(err)
-		}
+		again := comeBack(t, first, dir)
 		got := awaitPhase(t, again, p.Name, corev1.PodRunning)
 		if got.UID != p.UID {
 			t.Errorf("the pod is another one: %s, was %s", got.UID, p.UID)
@@ -628,12 +635,8 @@ func TestMachineThatLostPowerHasItsPodsAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		again, err := first.Again(within(t, 3*time.Minute))
-		t.Cleanup(func() { stop(t, again, dir) })
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = scratch.Until(t.Context(), 90*time.Second, func(ctx context.Context) error {
+		again := comeBack(t, first, dir)
+		err := scratch.Until(t.Context(), 90*time.Second, func(ctx context.Context) error {
 			got, err := again.Kube.CoreV1().Pods("default").Get(ctx, p.Name, metav1.GetOptions{})
 			if err != nil {
 				return err
@@ -677,11 +680,7 @@ func TestClusterStoppedAndStartedAgainHasItsPods(t *testing.T) {
 	if err := first.Stop(within(t, 2*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
-	again, err := first.Again(within(t, 3*time.Minute))
-	t.Cleanup(func() { stop(t, again, dir) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	again := comeBack(t, first, dir)
 	awaitTask(t, again, p, "TASK_RUNNING")
 	next := create(t, again, pod("newcomer", forever))
 	awaitPhase(t, again, next.Name, corev1.PodRunning)
