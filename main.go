@@ -478,12 +478,11 @@ Try, in another terminal:
 
   %s kubectl get nodes -o wide
   %s kubectl apply -f POD.yaml
-  %s queue
   %s etcdctl get --prefix /registry/minions
 
 Ctrl-C stops it; what happens is logged in %s
 
-`, up.ReadyWords, l.dir.AdminKubeconfig(), km, km, km, km, filepath.Join(string(l.dir), "log", "km.log"))
+`, up.ReadyWords, l.dir.AdminKubeconfig(), km, km, km, filepath.Join(string(l.dir), "log", "km.log"))
 }
 
 // preflight finds out what would fail later, before anything is started.
