@@ -62,6 +62,9 @@ func main() {
 	}
 }
 
+// defaultStateDir is where a cluster's state is when nobody says otherwise.
+const defaultStateDir = "/var/lib/k8sm"
+
 // common is what the flags before a command say.
 type common struct {
 	stateDir string
@@ -84,7 +87,7 @@ To try it on this machine, as root: km up`,
 		SilenceErrors:    true,
 		TraverseChildren: true, // kubectl's and etcdctl's flags are theirs, so ours stand before the command
 	}
-	root.PersistentFlags().StringVar(&c.stateDir, "state-dir", "/var/lib/k8sm", "`directory` of the cluster's certificates, kubeconfigs and data")
+	root.PersistentFlags().StringVar(&c.stateDir, "state-dir", defaultStateDir, "`directory` of the cluster's certificates, kubeconfigs and data")
 	root.PersistentFlags().StringVar(&c.logLevel, "log-level", "info", "what to log: debug, info, warn or error")
 	root.AddGroup(&cobra.Group{ID: "use", Title: "Use a cluster:"}, &cobra.Group{ID: "run", Title: "Run the parts of a cluster:"},
 		&cobra.Group{ID: "node", Title: "Run on a node; the Mesos agent and the minion start these:"})
@@ -207,7 +210,7 @@ func statusCommand[T any](c *common, name, short string, read func(*status.Clien
 // statusClient asks as the administrator of the cluster in the directory.
 func statusClient(dir statedir.Dir, address, serverName string) (*status.Client, error) {
 	if _, err := os.Stat(dir.AdminKubeconfig()); errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w in %s: start one with km up, or give --state-dir", statedir.ErrNoCluster, string(dir))
+		return nil, dir.NoCluster()
 	}
 	admin, err := clientcmd.BuildConfigFromFlags("", dir.AdminKubeconfig())
 	if err != nil {
@@ -469,7 +472,7 @@ func (l *laptop) tell(out io.Writer) {
 	if path, err := os.Executable(); err == nil {
 		km = path
 	}
-	if l.dir != "/var/lib/k8sm" {
+	if l.dir != defaultStateDir {
 		km += " --state-dir " + string(l.dir)
 	}
 	fmt.Fprintf(out, `

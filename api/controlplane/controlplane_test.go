@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -18,12 +17,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/zap"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/k8sm/k8sm/api/state/etcdtest"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -247,19 +245,7 @@ func TestControlPlane(t *testing.T) {
 }
 
 func TestExistingEtcdIsUsedAndShared(t *testing.T) {
-	existing := embed.NewConfig()
-	existing.Dir = t.TempDir()
-	existing.ListenPeerUrls = nil
-	existing.ListenClientUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
-	existing.AdvertiseClientUrls = existing.ListenClientUrls
-	existing.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	e, err := embed.StartEtcd(existing)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	<-e.Server.ReadyNotify()
-	endpoint := "http://" + e.Clients[0].Addr().String()
+	endpoint := "http://" + etcdtest.Start(t)
 
 	dir := statedir.Dir(t.TempDir())
 	running := startChild(t, dir, childEtcd+"="+endpoint)

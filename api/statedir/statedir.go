@@ -79,6 +79,11 @@ func (d Dir) key(name string) string  { return d.path("pki", name+".key") }
 // ErrNoCluster says that nothing has ever run with this state directory.
 var ErrNoCluster = errors.New("no cluster")
 
+// NoCluster is ErrNoCluster for somebody who wants to use the cluster, with what to do.
+func (d Dir) NoCluster() error {
+	return fmt.Errorf("%w in %s: start one with km up, or give --state-dir", ErrNoCluster, string(d))
+}
+
 // Etcd says where this cluster's etcd answers and with which files to prove who one is. The files are empty for an etcd
 // that is reached without TLS.
 type Etcd struct {

@@ -65,7 +65,7 @@ func useKubeconfig(dir statedir.Dir, args []string) error {
 		if !needsCluster(args) {
 			return nil
 		}
-		return noCluster(dir)
+		return dir.NoCluster()
 	}
 	if err != nil {
 		return fmt.Errorf("cannot find the cluster: %w", err)
@@ -79,7 +79,7 @@ func useEtcd(dir statedir.Dir, args []string) error {
 		if !needsCluster(args) {
 			return nil
 		}
-		return noCluster(dir)
+		return dir.NoCluster()
 	}
 	if err != nil {
 		return err
@@ -97,10 +97,6 @@ func useEtcd(dir statedir.Dir, args []string) error {
 		}
 	}
 	return nil
-}
-
-func noCluster(dir statedir.Dir) error {
-	return fmt.Errorf("%w in %s: start one with km up, or give --state-dir", statedir.ErrNoCluster, string(dir))
 }
 
 // needsCluster reports whether the command asks a server anything.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"os/exec"
 	"slices"
@@ -14,11 +13,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/zap"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/k8sm/k8sm/api/state/etcdtest"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -112,19 +110,7 @@ func TestKubectlCommandsAreNotAbbreviated(t *testing.T) {
 }
 
 func TestEtcdctlReadsAndWritesTheClustersEtcd(t *testing.T) {
-	c := embed.NewConfig()
-	c.Dir = t.TempDir()
-	c.ListenPeerUrls = nil
-	c.ListenClientUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
-	c.AdvertiseClientUrls = c.ListenClientUrls
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	e, err := embed.StartEtcd(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	<-e.Server.ReadyNotify()
-	endpoint := "http://" + e.Clients[0].Addr().String()
+	endpoint := "http://" + etcdtest.Start(t)
 	dir := statedir.Dir(t.TempDir())
 	if err := dir.WriteEtcd(statedir.Etcd{Endpoints: []string{endpoint}}); err != nil {
 		t.Fatal(err)

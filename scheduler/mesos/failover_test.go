@@ -4,39 +4,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
 
-	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/zap"
-
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/state"
+	"github.com/k8sm/k8sm/api/state/etcdtest"
 	"github.com/k8sm/k8sm/contrib/cable"
 )
 
 // takeover is how long a cluster may be without a leader after one was killed.
 const takeover = 5 * time.Second
-
-// etcd starts a real etcd and returns its HOST:PORT.
-func etcd(t *testing.T) string {
-	t.Helper()
-	c := embed.NewConfig()
-	c.Dir = t.TempDir()
-	c.ListenPeerUrls = nil
-	c.ListenClientUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
-	c.AdvertiseClientUrls = c.ListenClientUrls
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	e, err := embed.StartEtcd(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(e.Close)
-	<-e.Server.ReadyNotify()
-	return e.Clients[0].Addr().String()
-}
 
 func openState(t *testing.T, address string) *state.Store {
 	t.Helper()
@@ -68,7 +47,7 @@ func (c *cluster) tasks() []seenTask {
 
 func TestSchedulerThatIsKilledIsFollowedAndNoTaskIsLostOrLaunchedTwice(t *testing.T) {
 	c := newCluster(t, 2)
-	address := etcd(t)
+	address := etcdtest.Start(t)
 	cable, err := cable.New(address)
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,29 @@
+// Package etcdtest starts a real etcd for a test. Only tests import it.
+package etcdtest
+
+import (
+	"net/url"
+	"testing"
+
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+)
+
+// Start runs an etcd of one member on a free loopback port until the test ends, and returns its HOST:PORT, where it
+// answers without TLS.
+func Start(t *testing.T) (address string) {
+	t.Helper()
+	c := embed.NewConfig()
+	c.Dir = t.TempDir()
+	c.ListenPeerUrls = nil
+	c.ListenClientUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
+	c.AdvertiseClientUrls = c.ListenClientUrls
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	e, err := embed.StartEtcd(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	<-e.Server.ReadyNotify()
+	return e.Clients[0].Addr().String()
+}
