@@ -21,6 +21,13 @@ import (
 // object is a JSON object; the tests read the wire without the types that wrote it.
 type object = map[string]any
 
+// oneCall makes each call on a connection of its own. A connection that is kept breaks with the master or agent behind it,
+// and a POST on it is then, rightly, not sent again.
+var oneCall = &http.Transport{DisableKeepAlives: true}
+
+// caller is the client of the tests.
+var caller = &http.Client{Transport: oneCall}
+
 // at walks into nested objects and returns nil where the path ends early.
 func at(v any, path ...string) any {
 	for _, key := range path {
@@ -81,7 +88,7 @@ func openStream(t *testing.T, url string, call object) *subscription {
 	s := &subscription{cancel: cancel, change: make(chan struct{}, 1)}
 	t.Cleanup(cancel)
 	r := request(t, ctx, url, call)
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := caller.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +233,7 @@ func post(t *testing.T, url string, call object, change func(*http.Request)) obj
 	if change != nil {
 		change(r)
 	}
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := caller.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +366,7 @@ func executorOf(f *testFramework, id, line string, variables ...object) object {
 
 func get(t *testing.T, url string) object {
 	t.Helper()
-	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Transport: oneCall, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := client.Get(url)
 	if err != nil {
 		t.Fatal(err)

@@ -97,7 +97,7 @@ func (x *testExecutor) post(kind string, fields object) (*http.Response, error) 
 	}
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Accept", "application/json")
-	return http.DefaultClient.Do(r)
+	return caller.Do(r)
 }
 
 func (x *testExecutor) send(kind string, fields object) {
