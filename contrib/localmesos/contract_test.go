@@ -214,6 +214,10 @@ func launchRefusals(c contract) {
 	f := c.framework()
 	refuse := func(name, id string, change func(task, o object)) {
 		o := f.mustOffer()
+		for len(at(o, "resources").([]any)) < 4 { // no more than what an executor that has just ended gave back
+			f.decline(o, 0)
+			o = f.mustOffer()
+		}
 		task := commandTask(id, o, "sleep 600", func(task object) { change(task, o) })
 		c.log(name, object{"ACCEPT": f.accept(o, task), "UPDATE": f.update(id, patience)})
 		f.call("REVIVE", nil)
