@@ -66,7 +66,7 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 		}
 		c.fleet.touch(a)
 		if !sameAgent(&a.last, &o) {
-			a.settled = nil
+			a.settled, a.nodeAt = nil, time.Time{}
 		}
 		a.last = o
 		if o.IP != "" {
@@ -100,12 +100,18 @@ func (c *Core) newAgent(now time.Time, id api.AgentID) *agent {
 	return a
 }
 
-// agentCame asks again for the tasks on the agent: what Mesos did not know before the agent was there, it may know now.
+// agentCame asks again for the tasks on the agent: what Mesos did not know before the agent was there, it may know now,
+// and an agent that comes back after a reboot has lost its tasks without a word.
 func (c *Core) agentCame(now time.Time, a *agent) {
 	a.alive = true
 	c.fleet.touch(a)
 	for _, t := range c.tasksToWatch() {
 		if p := c.pods[t.pod]; !t.heard && (t.agent == a.id || p != nil && p.node != "" && p.node == a.node) {
+			c.reconcile.add(now, t.id)
+		}
+	}
+	for _, t := range c.owners[a.id] {
+		if t.state == Unreachable {
 			c.reconcile.add(now, t.id)
 		}
 	}

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -54,9 +55,11 @@ type pod struct {
 	node    string    // that it is bound to; "" if it is not
 	since   time.Time // when it began to wait
 	attempt int       // of its youngest task
-	task    *task     // nil while it has none
-	backoff backoff
-	report  report
+	// disowned is the attempt whose task was ended before it could be the pod's; it is not to be taken back.
+	disowned int
+	task     *task // nil while it has none
+	backoff  backoff
+	report   report
 	// Its place in the queue: at most one of these is set; waits is if any, or if it rests.
 	shape  *shape
 	parked *agent
@@ -193,7 +196,7 @@ func (c *Core) subscribe(now time.Time) []Action {
 		}
 	}
 	c.reconcile = reconciliation{}
-	for id := range c.tasks {
+	for _, id := range slices.Sorted(maps.Keys(c.tasks)) {
 		c.reconcile.add(now, id)
 	}
 	return append([]Action{Reconcile{}}, c.reconcileDue(now)...)

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -16,44 +17,57 @@ const (
 // reconciliation is the explicit reconciliation of tasks: each is asked for, in batches and with growing pauses, until
 // Mesos has answered (https://mesos.apache.org/documentation/latest/reconciliation/#algorithm).
 type reconciliation struct {
-	left  []api.TaskID
-	at    time.Time // when to ask next
-	pause time.Duration
-	next  int // in left
+	wanted map[api.TaskID]struct{} // of which Mesos has not told yet
+	round  []api.TaskID            // that are still to be asked for before the pause; some may be wanted no more
+	at     time.Time               // when to ask next
+	pause  time.Duration
 }
 
 // add asks for one more task, soon.
 func (r *reconciliation) add(now time.Time, id api.TaskID) {
-	if slices.Contains(r.left, id) {
+	if _, asked := r.wanted[id]; asked {
 		return
 	}
-	r.left = append(r.left, id)
+	if r.wanted == nil {
+		r.wanted = map[api.TaskID]struct{}{}
+	}
+	r.wanted[id] = struct{}{}
+	r.round = append(r.round, id)
 	r.at, r.pause = now, reconcileFirst
 }
 
-// done takes a task off because Mesos has answered.
-func (r *reconciliation) done(id api.TaskID) {
-	r.left = slices.DeleteFunc(r.left, func(other api.TaskID) bool { return other == id })
+// done takes a task off because Mesos has answered, or nobody wants to know any more.
+func (r *reconciliation) done(id api.TaskID) { delete(r.wanted, id) }
+
+// batch takes the next tasks to ask for out of the round.
+func (r *reconciliation) batch() []api.TaskID {
+	var batch []api.TaskID
+	for len(r.round) > 0 && len(batch) < reconcileBatch {
+		if _, wanted := r.wanted[r.round[0]]; wanted {
+			batch = append(batch, r.round[0])
+		}
+		r.round = r.round[1:]
+	}
+	return batch
 }
 
 // reconcileDue asks for the next batch if it is time.
 func (c *Core) reconcileDue(now time.Time) []Action {
 	r := &c.reconcile
-	if len(r.left) == 0 || now.Before(r.at) {
+	if len(r.wanted) == 0 || now.Before(r.at) {
 		return nil
 	}
-	if r.next >= len(r.left) {
-		r.next = 0
-		slices.Sort(r.left)
+	batch := r.batch()
+	if len(batch) == 0 {
+		r.round = slices.Sorted(maps.Keys(r.wanted))
+		batch = r.batch()
 	}
-	batch := r.left[r.next:min(r.next+reconcileBatch, len(r.left))]
-	r.next += len(batch)
 	refs := make([]TaskRef, 0, len(batch))
 	for _, id := range batch {
 		refs = append(refs, TaskRef{Task: id, Agent: c.tasks[id].agent})
 	}
 	r.at = now.Add(time.Second)
-	if r.next >= len(r.left) {
+	if len(r.round) == 0 {
 		r.at = now.Add(r.pause)
 		r.pause = min(2*r.pause, reconcileLast)
 	}

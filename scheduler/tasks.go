@@ -35,19 +35,25 @@ func (c *Core) taskUpdated(now time.Time, s TaskStatus) []Action {
 	}
 }
 
-// adopt takes in a task that is not known but is a younger attempt for one of our pods than we know of: an earlier
-// scheduler launched it and died before it could bind the pod.
+// adopt takes in a task that is not known but runs for one of our pods: a younger attempt than we know of, which an
+// earlier scheduler launched before it died, or the one that was given up for lost when Mesos did not know it, while
+// there is no other yet. To kill that one would be to delete the pod that lives.
 func (c *Core) adopt(now time.Time, s TaskStatus, f fate) *task {
 	uid, attempt, err := s.Task.Parse()
 	p := c.pods[uid]
-	if err != nil || p == nil || !f.running || attempt <= p.attempt || finished(p.obj) {
+	if err != nil || p == nil || !f.running || finished(p.obj) || attempt < p.attempt {
+		return nil
+	}
+	if attempt == p.attempt && (p.task != nil || attempt == p.disowned) {
 		return nil
 	}
 	if p.task != nil {
 		c.dropTask(p.task)
 	}
 	p.attempt = attempt
-	return c.newTask(now, p, s.Agent)
+	t := c.newTask(now, p, s.Agent)
+	t.bound = p.obj.Annotations[api.AnnotationTaskID] == string(t.id)
+	return t
 }
 
 // stranger ends a task that is no pod's, unless the pods are not all known yet.
@@ -127,10 +133,12 @@ func (c *Core) boundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Acti
 // end forgets a task. Its pod, unless it is over too, needs another one, after a while if this happens often.
 func (c *Core) end(now time.Time, t *task, over bool) {
 	c.dropTask(t)
-	c.reconcile.done(t.id)
 	p := c.pods[t.pod]
 	if p == nil || p.task != t {
 		return
+	}
+	if t.killed {
+		p.disowned = p.attempt
 	}
 	p.task = nil
 	p.since = now
@@ -207,6 +215,7 @@ func (c *Core) tickTask(now time.Time, t *task) []Action {
 		return c.bind(now, t, nil)
 	case p != nil && !t.bound && !t.binding && t.bindAt.IsZero() && t.state == Staging &&
 		now.Sub(t.since) >= c.cfg.LaunchGrace:
+		t.killed = true
 		c.end(now, t, false)
 		return []Action{Kill{Task: t.id, Agent: t.agent}}
 	case !t.heard && !now.Before(t.askAt):
