@@ -69,6 +69,7 @@ const (
 	offersNothing
 	otherExecutor
 	noExecutor
+	cutOff
 )
 
 func (r refused) ok() bool { return r.reason == fits }
@@ -105,6 +106,8 @@ func (r refused) words(s *shape) (singular, plural string) {
 		return "runs" + text, "run" + text
 	case noExecutor:
 		return "cannot be given an executor yet", "cannot be given executors yet"
+	case cutOff:
+		return "has no agent that Mesos can reach", "have no agents that Mesos can reach"
 	}
 	return "is being prepared", "are being prepared"
 }
@@ -282,9 +285,15 @@ func (s *summary) message(d Demand) string {
 		if c.agents > 1 {
 			parts[i] = fmt.Sprintf("%d %s", c.agents, c.plural)
 		}
+		if s.shape.key.node != "" {
+			parts[i] = "it " + c.singular
+		}
 		if c.reason == busy || c.reason == tooSmall {
 			parts[i] += fmt.Sprintf(" (want %s, most free %s)", d.Scalars[c.scalar], c.most)
 		}
+	}
+	if s.shape.key.node != "" {
+		return fmt.Sprintf("node %s that it is bound to cannot run it: %s", s.shape.key.node, strings.Join(parts, ", "))
 	}
 	return fmt.Sprintf("0/%d agents can run it: %s", s.agents, strings.Join(parts, ", "))
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"container/heap"
 	"slices"
-	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -167,12 +166,17 @@ func (c *Core) countNodeless(a *agent) {
 	c.fleet.nodeless--
 }
 
-// nodeOf returns the agent's node; nil while it does not exist, or still stands for the agent that was there before.
+// nodeOf returns the agent's node; nil while it does not exist, still stands for the agent that was there before, or has
+// not got the labels yet that the agent's attributes want: until then nobody can tell which pods want that agent.
 func (c *Core) nodeOf(a *agent) *v1.Node {
-	if node := c.nodes[a.node]; node != nil && node.Spec.ProviderID == api.ProviderID(a.id) {
-		return node
+	node := c.nodes[a.node]
+	if node == nil || node.Spec.ProviderID != api.ProviderID(a.id) {
+		return nil
 	}
-	return nil
+	if node != a.settled && a.last.ID != "" && len(staleLabels(node, agentLabels(a))) > 0 {
+		return nil
+	}
+	return node
 }
 
 // views returns the agent's live offers, one view for each role: Mesos refuses a task whose resources are of two.
@@ -211,7 +215,7 @@ func (c *Core) seeExecutor(now time.Time, v *view) {
 	defer v.count()
 	a := v.agent
 	for _, id := range a.last.Executors {
-		if id != api.MinionExecutorID && strings.HasPrefix(string(id), executorFamily) {
+		if id != api.MinionExecutorID {
 			v.stranger = id
 		}
 	}
@@ -231,9 +235,6 @@ func (c *Core) seeExecutor(now time.Time, v *view) {
 	}
 	v.charge = e.charge
 }
-
-// executorFamily begins the ids of the executors of all versions.
-var executorFamily = strings.TrimSuffix(string(api.MinionExecutorID), api.ExecutorVersion)
 
 // charge takes the executor's part out of resources; it is never empty, and short if there is too little.
 func (c *Core) charge(free offers.Resources) offers.Resources {
@@ -357,8 +358,31 @@ func (c *Core) explain(now time.Time) []Action {
 			acts = append(acts, Report{Pod: p.obj, Message: message})
 		}
 	}
+	return append(acts, c.explainHomeless(now)...)
+}
+
+// explainHomeless tells of the pods that somebody bound to a node that does not exist. What is bound to a node that is
+// none of ours is not ours to start, nor to explain.
+func (c *Core) explainHomeless(now time.Time) []Action {
+	var pods []*pod
+	for node, home := range c.queue.homeless {
+		for _, p := range home {
+			if c.nodes[node] == nil && now.Sub(p.since) >= preparePatience {
+				pods = append(pods, p)
+			}
+		}
+	}
+	slices.SortFunc(pods, beforeInQueue)
+	var acts []Action
+	for _, p := range pods {
+		if message := noSuchNode(p); p.report.due(now, message) {
+			acts = append(acts, Report{Pod: p.obj, Message: message})
+		}
+	}
 	return acts
 }
+
+func noSuchNode(p *pod) string { return "it is bound to node " + p.node + ", which does not exist" }
 
 // unexplained returns the pods of which it may be time to tell why they wait, the next in turn first.
 func (c *Core) unexplained(now time.Time) []*pod {
@@ -382,11 +406,17 @@ func (c *Core) unexplained(now time.Time) []*pod {
 	return slices.Compact(pods)
 }
 
-// refusals asks every agent why it does not run the pod.
+// refusals asks every agent why it does not run the pod; of a pod that is bound, that of its node.
 func (c *Core) refusals(now time.Time, p *pod, s *shape) *summary {
 	sum := &summary{shape: s}
-	for _, a := range c.fleet.agents {
+	agents := c.fleet.agents
+	if p.node != "" {
+		agents = []*agent{c.agentOfNode(p.node)}
+	}
+	for _, a := range agents {
 		switch {
+		case a != nil && !a.alive && p.node != "":
+			sum.add(refused{reason: cutOff})
 		case a == nil || !a.alive || a.node == "":
 		case p.parked == a:
 			sum.add(refused{reason: beingPrepared})

@@ -53,7 +53,7 @@ type WaitingPod struct {
 	// Attempts is how many tasks were launched for it already.
 	Attempts int `json:"attempts"`
 	// Reasons is why it waits, one text a reason. What agents refuse it for is as its last FailedScheduling event told;
-	// it begins with the number of agents.
+	// it begins with the number of agents, or with "it" for the agent of the node that the pod is bound to.
 	Reasons []string `json:"reasons"`
 }
 
@@ -99,7 +99,7 @@ func (c *Core) waitingPods(now time.Time) []WaitingPod {
 	queue := []WaitingPod{}
 	pods := slices.SortedFunc(maps.Values(c.pods), func(a, b *pod) int { return cmp.Compare(a.order, b.order) })
 	for _, p := range pods {
-		taken := p.node != "" && c.agentOfNode(p.node) == nil // it is not ours to start
+		taken := p.node != "" && c.nodes[p.node] != nil && c.agentOfNode(p.node) == nil // it is not ours to start
 		if p.task != nil || p.obj.DeletionTimestamp != nil || finished(p.obj) || taken {
 			continue
 		}
@@ -127,6 +127,9 @@ func (c *Core) reasons(now time.Time, p *pod) []string {
 		reasons = append(reasons, fmt.Sprintf("its tasks ended %d times; the next is tried at %s",
 			p.backoff.failures, p.backoff.until.UTC().Format(time.TimeOnly)))
 	}
+	if p.node != "" && c.nodes[p.node] == nil {
+		return append(reasons, noSuchNode(p))
+	}
 	reasons = append(reasons, splitReasons(p.report.message)...)
 	if len(reasons) == 0 {
 		reasons = []string{"it is being matched; no agent has been found or ruled out yet"}
@@ -136,7 +139,7 @@ func (c *Core) reasons(now time.Time, p *pod) []string {
 
 // splitReasons takes a summary's message apart: what stands between commas that are not in parentheses.
 func splitReasons(message string) []string {
-	if _, after, found := strings.Cut(message, " agents can run it: "); found {
+	if _, after, found := strings.Cut(message, " run it: "); found {
 		message = after
 	}
 	var parts []string

@@ -135,7 +135,7 @@ func TestPodThatNeedsNoTaskIsNotInTheQueue(t *testing.T) {
 	for name, script := range map[string]string{
 		"finished":                         "pod p phase=Succeeded",
 		"being deleted":                    "pod p deleting=yes",
-		"bound to a node of somebody else": "pod p node=elsewhere",
+		"bound to a node of somebody else": "node elsewhere none\npod p node=elsewhere",
 		"of somebody else's scheduler":     "pod p scheduler=other",
 		"gone":                             "pod p\npod-gone p",
 	} {
@@ -147,6 +147,18 @@ func TestPodThatNeedsNoTaskIsNotInTheQueue(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestPodThatIsBoundToNoNodeIsInTheQueueAndSaysSo(t *testing.T) {
+	through(t, "synced\nsubscribed\npod p node=typo", func(ctx context.Context, w *Window) {
+		queue, err := w.Queue(ctx)
+		if err != nil || len(queue) != 1 {
+			t.Fatalf("queue %v, err %v", queue, err)
+		}
+		if diff := cmp.Diff([]string{"it is bound to node typo, which does not exist"}, queue[0].Reasons); diff != "" {
+			t.Error(diff)
+		}
+	})
 }
 
 func TestWindowOfASchedulerThatDoesNotLeadShowsNothing(t *testing.T) {
