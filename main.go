@@ -243,7 +243,7 @@ func localMesosCommand(c *common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "local-mesos", Short: "Run a Mesos master and agents for a laptop and for tests", Args: cobra.NoArgs,
 		Long: `Runs a Mesos master and its agents in one process, on loopback: the v1 scheduler, executor and operator APIs as a real Mesos
-answers them, with executors as real processes. It is for trying things; it has no authentication and no isolation. Flags
+answers them, with executors as real processes. It is for trying things; it authenticates schedulers only, and isolates nothing. Flags
 have the names and the syntax of Mesos's own. Ctrl-C ends the executors too.`,
 		RunE: func(*cobra.Command, []string) error {
 			return serve(c, func(ctx context.Context) error { return localmesos.Run(ctx, cfg) })

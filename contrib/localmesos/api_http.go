@@ -27,8 +27,8 @@ type endpoint[C any, M interface {
 	faults   *Faults
 	path     Path
 	streamID bool // whether a subscription is answered with a Mesos-Stream-Id
-	// problem returns why a call is malformed, or "".
-	problem func(M) string
+	// problem returns why a call is malformed, or is not the authenticated principal's to make, or "".
+	problem func(call M, principal string) string
 	// event makes the state machine's event of a call; stream is that of the call, or the new one of a subscription.
 	event func(call M, stream string) event
 	// kind returns a call's type, and whether that is SUBSCRIBE.
@@ -88,7 +88,7 @@ func (p endpoint[C, M]) read(r *http.Request) (M, wire.Codec, answer) {
 	if err := codec.Decode(body, call); err != nil {
 		return nil, 0, refused(err.Error())
 	}
-	if problem := p.problem(call); problem != "" {
+	if problem := p.problem(call, principalOf(r)); problem != "" {
 		return nil, 0, refused(problem)
 	}
 	return call, codec, answer{}

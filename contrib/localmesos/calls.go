@@ -11,7 +11,7 @@ import (
 )
 
 // callProblem returns what makes a scheduler call malformed, in Mesos's words, or "".
-func callProblem(call *scheduler.Call) string {
+func callProblem(call *scheduler.Call, principal string) string {
 	const prefix = "Failed to validate scheduler::Call: "
 	missing := func(name string) string { return prefix + "Expecting '" + name + "' to be present" }
 	if call.Type == scheduler.Call_UNKNOWN {
@@ -23,6 +23,9 @@ func callProblem(call *scheduler.Call) string {
 		}
 		if call.GetFrameworkID().GetValue() != call.Subscribe.FrameworkInfo.GetID().GetValue() {
 			return prefix + "'framework_id' differs from 'subscribe.framework_info.id'"
+		}
+		if claimed := call.Subscribe.FrameworkInfo.Principal; principal != "" && claimed != nil && *claimed != principal {
+			return prefix + fmt.Sprintf("Authenticated principal '%s' does not match principal '%s' set in `FrameworkInfo`", principal, *claimed)
 		}
 		return ""
 	}

@@ -29,6 +29,9 @@ type Config struct {
 	Resources string
 	// Attributes of each agent, in Mesos's syntax.
 	Attributes string
+	// AuthenticateHTTPFrameworks says that schedulers have to be one of the principals in the file Credentials.
+	AuthenticateHTTPFrameworks bool
+	Credentials                string
 
 	// AllocationInterval is how long returned resources wait before they are offered again.
 	AllocationInterval time.Duration
@@ -47,13 +50,15 @@ type Config struct {
 // AddFlags adds a flag for each field, with the field's default as the flag's.
 func (c *Config) AddFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&c.Agents, "agents", 1, "number of agents; each listens on a port of its own and has the same resources and attributes")
-	flags.StringVar(&c.IP, "ip", "127.0.0.1", "address to listen on. There is no authentication: leave it on loopback")
+	flags.StringVar(&c.IP, "ip", "127.0.0.1", "address to listen on. Agents and operators are not authenticated: leave it on loopback")
 	flags.IntVar(&c.Port, "port", 5050, "port of the master; the agents take the ports after it. 0 takes free ports")
 	flags.StringVar(&c.Hostname, "hostname", "", "hostname that agents and master present (default: the machine's)")
 	flags.StringVar(&c.WorkDir, "work-dir", "local-mesos", "directory for ids, checkpoints and sandboxes; starting again on the same one gives the same cluster")
 	flags.StringVar(&c.Resources, "resources", "", "resources of each agent, such as 'cpus:4;mem:4096;disk:10000;ports:[31000-32000]'; "+
 		"'cpus(role):2' reserves for a role. mem and disk are in MB (default: the machine's, as a Mesos agent finds them)")
 	flags.StringVar(&c.Attributes, "attributes", "", "attributes of each agent, such as 'rack:r1;weight:3;ids:[1-5];tags:{a,b}'")
+	flags.BoolVar(&c.AuthenticateHTTPFrameworks, "authenticate-http-frameworks", false, "let only schedulers subscribe that are in --credentials (HTTP basic)")
+	flags.StringVar(&c.Credentials, "credentials", "", "`file` of principals and their secrets, as Mesos takes it: JSON, or lines of 'principal secret'")
 	flags.DurationVar(&c.AllocationInterval, "allocation-interval", time.Second, "time after which returned resources are offered again")
 	flags.DurationVar(&c.AgentTimeout, "agent-timeout", 75*time.Second, "time after which the tasks of an agent that is away become unreachable")
 	flags.DurationVar(&c.RecoveryTimeout, "recovery-timeout", 15*time.Minute, "time that an executor of a checkpointing framework waits for its agent to come back")
@@ -67,6 +72,7 @@ type plan struct {
 	Config
 	resources  pool
 	attributes []mesos.Attribute
+	schedulers credentials // nil lets everybody subscribe
 }
 
 // Validate returns the error that Start would return for this configuration, without starting anything.
@@ -110,6 +116,9 @@ func (p plan) parse() (plan, error) {
 	}
 	if err := os.MkdirAll(p.WorkDir, 0o755); err != nil {
 		return plan{}, fmt.Errorf("cannot make --work-dir: %w", err)
+	}
+	if p.schedulers, err = p.credentials(); err != nil {
+		return plan{}, err
 	}
 	if p.attributes, err = parseAttributes(p.Attributes); err != nil {
 		return plan{}, fmt.Errorf("--attributes: %w", err)

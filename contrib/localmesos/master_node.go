@@ -125,7 +125,7 @@ func (n *masterNode) save() {
 
 func (n *masterNode) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/api/v1/scheduler", endpoint[scheduler.Call, *scheduler.Call]{
+	mux.Handle("/api/v1/scheduler", n.plan.schedulers.guard(schedulerRealm, endpoint[scheduler.Call, *scheduler.Call]{
 		owner: n.owner, streams: n.streams, faults: n.hub.faults, path: SchedulerToMaster, streamID: true, problem: callProblem,
 		kind: func(c *scheduler.Call) (string, bool) { return c.Type.String(), c.Type == scheduler.Call_SUBSCRIBE },
 		event: func(c *scheduler.Call, stream string) event {
@@ -134,7 +134,7 @@ func (n *masterNode) handler() http.Handler {
 			}
 			return schedulerCall{stream: stream, call: c}
 		},
-	})
+	}))
 	n.addOperatorAPI(mux)
 	mux.Handle("/faults", n.hub.faults)
 	return mux

@@ -110,7 +110,7 @@ func (a *agent) call(call *executor.Call) {
 }
 
 // executorCallProblem returns what makes an executor call malformed, or "".
-func executorCallProblem(call *executor.Call) string {
+func executorCallProblem(call *executor.Call, _ string) string {
 	const prefix = "Failed to validate executor::Call: "
 	switch {
 	case call.Type == executor.Call_UNKNOWN:
