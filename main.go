@@ -328,6 +328,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	if err != nil {
 		return fmt.Errorf("cannot make a client of the API server: %w", err)
 	}
+	s.mesos.Forget = "km etcdctl del " + state.FrameworkKey(s.etcd.Name)
 	master, err := mesos.New(s.mesos)
 	if err != nil {
 		return err

@@ -41,6 +41,11 @@ var (
 
 const dialTimeout = 5 * time.Second
 
+const frameworkID = "/framework-id" // below the prefix
+
+// prefixOf is where all is that is kept of the cluster with this name.
+func prefixOf(name string) string { return path.Join("/k8sm", name) }
+
 // Store reads and writes the state. Its methods may be called concurrently.
 type Store struct {
 	client *clientv3.Client
@@ -67,7 +72,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), err)
 	}
-	s := &Store{client: client, prefix: path.Join("/k8sm", c.Name)}
+	s := &Store{client: client, prefix: prefixOf(c.Name)}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	if _, err := s.FrameworkID(ctx); err != nil {
@@ -106,7 +111,10 @@ func (s *Store) Close() error {
 	return nil
 }
 
-func (s *Store) frameworkKey() string { return s.prefix + "/framework-id" }
+// FrameworkKey is the key in etcd under which the framework id of the cluster with this name is.
+func FrameworkKey(name string) string { return prefixOf(name) + frameworkID }
+
+func (s *Store) frameworkKey() string { return s.prefix + frameworkID }
 
 func (s *Store) executorKey(agent api.AgentID) string {
 	return s.prefix + "/executors/" + string(agent)

@@ -69,6 +69,19 @@ func TestFrameworkIDIsReplacedOnlyIfItIsTheOneExpected(t *testing.T) {
 	}
 }
 
+func TestFrameworkIDCanBeForgottenByItsKey(t *testing.T) {
+	s := open(t, etcd(t), "a")
+	if err := s.ReplaceFrameworkID(t.Context(), "", "f1"); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.client.Delete(t.Context(), FrameworkKey("a")); err != nil || r.Deleted != 1 {
+		t.Errorf("etcd deleted %d keys, %v", r.Deleted, err)
+	}
+	if got, err := s.FrameworkID(t.Context()); err != nil || got != "" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
 func TestExecutorsAreKeptPerAgentAndCluster(t *testing.T) {
 	endpoint := etcd(t)
 	a, b := open(t, endpoint, "a"), open(t, endpoint, "b")

@@ -50,6 +50,10 @@ func (ss *streams) send(id string, m wire.Message) {
 // serve writes events until the stream is ended, the client goes away, or quit is closed.
 func (s *stream) serve(w http.ResponseWriter, r *http.Request, codec wire.Codec, quit <-chan struct{}) {
 	flush := http.NewResponseController(w)
+	// An answer that ended before it was flushed would have a length, and clients take one with a length for no stream.
+	if flush.Flush() != nil {
+		return
+	}
 	for {
 		select {
 		case <-r.Context().Done():

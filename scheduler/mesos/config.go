@@ -32,10 +32,16 @@ type Config struct {
 	// CAFile is the authority of https masters; empty for the system's. With it, masters found in ZooKeeper are https ones:
 	// ZooKeeper does not say.
 	CAFile string
+	// RegionAware asks for the offers of agents in other regions than the master's, too.
+	RegionAware bool
 	// FailoverTimeout is how long Mesos keeps the tasks while no scheduler is connected.
 	FailoverTimeout time.Duration
 	// ConnectTimeout is how long to try for the first subscription. Once there was one, it is tried for ever.
 	ConnectTimeout time.Duration
+
+	// Forget is the command that makes the stored framework id be forgotten; main sets it. It is told to an operator whose
+	// framework Mesos has removed.
+	Forget string
 }
 
 // AddFlags registers the flags; the values that c holds are overwritten by the defaults.
@@ -50,6 +56,9 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Principal, "mesos-principal", "", "principal to authenticate as at the master (HTTP basic)")
 	fs.StringVar(&c.SecretFile, "mesos-secret-file", "", "file with the principal's secret")
 	fs.StringVar(&c.CAFile, "mesos-ca-file", "", "PEM file with the authority of https masters; masters found in ZooKeeper are then spoken to by https")
+	fs.BoolVar(&c.RegionAware, "mesos-region-aware", false,
+		"also use agents whose fault domain (--domain of a Mesos agent) is in another region than the master's; pods then choose by the "+
+			"node label topology.kubernetes.io/region")
 	fs.DurationVar(&c.FailoverTimeout, "mesos-failover-timeout", 7*24*time.Hour,
 		"how long Mesos keeps the pods' tasks while no scheduler is connected")
 	fs.DurationVar(&c.ConnectTimeout, "mesos-connect-timeout", 30*time.Second,

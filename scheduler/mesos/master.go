@@ -36,9 +36,8 @@ const (
 )
 
 // ErrRemoved says that Mesos has ended the framework for good: its id can never be used again.
-var ErrRemoved = errors.New("the framework was removed by Mesos (it was torn down, or its failover timeout ran out) " +
-	"and all its tasks; to register as a new one, delete the stored framework id and start again: " +
-	"km etcdctl del /k8sm/NAME/framework-id (NAME is what --name says, k8sm by default)")
+var ErrRemoved = errors.New("the framework was removed by Mesos, and all its tasks: it was torn down, or no scheduler was " +
+	"connected for longer than --mesos-failover-timeout")
 
 // ErrReplaced says that another scheduler has subscribed with the same framework id.
 var ErrReplaced = errors.New("another scheduler has subscribed as this framework")
@@ -263,7 +262,7 @@ func (c *connection) pass(e *mesossched.Event, s *session) error {
 		log.WithFields(log.Fields{"framework": c.id, "master": c.endpoint}).Info("subscribed to Mesos")
 		return c.tell(scheduler.Subscribed{Framework: c.id})
 	case mesossched.Event_ERROR:
-		return finalError{errorOf(e.GetError().GetMessage())}
+		return finalError{c.master.errorOf(e.GetError().GetMessage())}
 	}
 	events, err := eventsOf(e)
 	if err != nil {
@@ -285,10 +284,10 @@ func (c *connection) tell(ev scheduler.Event) error {
 	return nil
 }
 
-func errorOf(message string) error {
+func (m *Master) errorOf(message string) error {
 	switch message {
 	case "Framework has been removed":
-		return ErrRemoved
+		return fmt.Errorf("%w; to register as a new one, forget its id and start again: %s", ErrRemoved, m.cfg.Forget)
 	case "Framework failed over":
 		return ErrReplaced
 	}
@@ -350,11 +349,14 @@ func leaderOf(endpoint, location string) string {
 }
 
 func (c *connection) explain(err error) error {
-	if apierrors.CodeNotAuthenticated.Matches(err) {
-		return finalError{fmt.Errorf("the Mesos master at %s refuses the credentials (--mesos-principal, --mesos-secret-file): %w",
-			c.endpoint, err)}
+	if !apierrors.CodeNotAuthenticated.Matches(err) {
+		return err
 	}
-	return err
+	if c.master.secret == "" {
+		return finalError{fmt.Errorf("the Mesos master at %s wants credentials: give --mesos-principal and --mesos-secret-file: %w", c.endpoint, err)}
+	}
+	return finalError{fmt.Errorf("the Mesos master at %s does not know principal %s (--mesos-principal) with the secret in --mesos-secret-file: %w",
+		c.endpoint, c.master.cfg.Principal, err)}
 }
 
 func (c *Config) frameworkInfo(id api.FrameworkID) *mesos.FrameworkInfo {
@@ -367,6 +369,9 @@ func (c *Config) frameworkInfo(id api.FrameworkID) *mesos.FrameworkInfo {
 		mesos.FrameworkInfo_Capability_TASK_KILLING_STATE, mesos.FrameworkInfo_Capability_GPU_RESOURCES,
 	} {
 		info.Capabilities = append(info.Capabilities, mesos.FrameworkInfo_Capability{Type: capability})
+	}
+	if c.RegionAware {
+		info.Capabilities = append(info.Capabilities, mesos.FrameworkInfo_Capability{Type: mesos.FrameworkInfo_Capability_REGION_AWARE})
 	}
 	if id != "" {
 		info.ID = &mesos.FrameworkID{Value: string(id)}

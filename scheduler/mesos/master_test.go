@@ -204,13 +204,15 @@ func TestConnectionWithoutHeartbeatsIsDead(t *testing.T) {
 func TestErrorsOfTheMasterEndTheRunAndSayWhatToDo(t *testing.T) {
 	for message, check := range map[string]func(error) bool{
 		"Framework has been removed": func(err error) bool {
-			return errors.Is(err, ErrRemoved) && strings.Contains(err.Error(), "km etcdctl del /k8sm/NAME/framework-id")
+			return errors.Is(err, ErrRemoved) && strings.Contains(err.Error(), "start again: km etcdctl del /k8sm/x/framework-id")
 		},
 		"Framework failed over": func(err error) bool { return errors.Is(err, ErrReplaced) },
 		"Role 'x y' is invalid": func(err error) bool { return strings.Contains(err.Error(), "Role 'x y' is invalid") },
 	} {
 		master := newFakeMaster(t, func(_ *mesossched.Call, s stream) { s.send(t, errorEvent(message)) })
-		_, _, ended := run(t, configFor(master.URL), "fw-1")
+		cfg := configFor(master.URL)
+		cfg.Forget = "km etcdctl del /k8sm/x/framework-id"
+		_, _, ended := run(t, cfg, "fw-1")
 		if err := <-ended; err == nil || !check(err) {
 			t.Errorf("%s: got %v", message, err)
 		}
