@@ -2,6 +2,7 @@ package mesos_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -35,7 +36,7 @@ import (
 )
 
 // TestMain lets this binary be the minion that the scheduler has launched: an executor that says of each task that it
-// runs, until it is told to end it.
+// runs, until it is told to end it, and that outlives its agent for a while.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == "minion" {
 		if err := minion(context.Background()); err != nil {
@@ -63,30 +64,39 @@ func minion(ctx context.Context) error {
 		}).With(identify...)))
 		return err
 	}
-	stream, err := sender.Send(ctx, calls.NonStreaming(calls.Subscribe(nil, nil).With(identify...)))
-	if err != nil {
-		return err
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		stream, err := sender.Send(ctx, calls.NonStreaming(calls.Subscribe(nil, nil).With(identify...)))
+		if err == nil {
+			deadline = time.Now().Add(20 * time.Second)
+			shutdown, err := obey(stream, say)
+			stream.Close()
+			if shutdown {
+				return err
+			}
+		} else if time.Now().After(deadline) {
+			return err
+		}
+		<-time.After(50 * time.Millisecond)
 	}
-	defer stream.Close()
+}
+
+// obey does what the agent says until it shuts the minion down, or is gone.
+func obey(stream mesosapi.Response, say func(mesosapi.TaskID, mesosapi.TaskState) error) (shutdown bool, err error) {
 	for {
 		var e executor.Event
 		if err := stream.Decode(&e); err != nil {
-			return err
+			return false, err
 		}
 		switch e.GetType() {
 		case executor.Event_LAUNCH:
-			if err := say(e.Launch.Task.TaskID, mesosapi.TASK_STARTING); err != nil {
-				return err
-			}
-			if err := say(e.Launch.Task.TaskID, mesosapi.TASK_RUNNING); err != nil {
-				return err
-			}
+			err = errors.Join(say(e.Launch.Task.TaskID, mesosapi.TASK_STARTING), say(e.Launch.Task.TaskID, mesosapi.TASK_RUNNING))
 		case executor.Event_KILL:
-			if err := say(e.Kill.TaskID, mesosapi.TASK_KILLED); err != nil {
-				return err
-			}
+			err = say(e.Kill.TaskID, mesosapi.TASK_KILLED)
 		case executor.Event_SHUTDOWN:
-			return nil
+			return true, nil
+		}
+		if err != nil {
+			return false, err
 		}
 	}
 }
@@ -166,6 +176,7 @@ type cluster struct {
 	mesos  *localmesos.Cluster
 	client kubernetes.Interface
 	store  *memory
+	window *scheduler.Window // of the scheduler that was started last
 }
 
 func newCluster(t *testing.T, agents int) *cluster {
@@ -208,12 +219,12 @@ func (c *cluster) scheduleWith(store scheduler.Store, identity string) (stop fun
 	}
 	kubernetes := kube.New(c.client)
 	ctx, cancel := context.WithCancel(c.t.Context())
+	parts := scheduler.Parts{
+		Master: master, Cluster: kubernetes, Store: store, Tokens: kubernetes, Codec: mesos.Codec{}, Window: scheduler.NewWindow(),
+	}
+	c.window = parts.Window
 	ended := make(chan error, 1)
-	go func() {
-		ended <- scheduler.Run(ctx, cfg, scheduler.Parts{
-			Master: master, Cluster: kubernetes, Store: store, Tokens: kubernetes, Codec: mesos.Codec{},
-		})
-	}()
+	go func() { ended <- scheduler.Run(ctx, cfg, parts) }()
 	var once sync.Once
 	stop = func() {
 		once.Do(func() {
@@ -227,13 +238,17 @@ func (c *cluster) scheduleWith(store scheduler.Store, identity string) (stop fun
 	return stop
 }
 
-func (c *cluster) createPod(name string, cpus string) {
+// createPod creates a pod; the changes are to its specification.
+func (c *cluster) createPod(name string, cpus string, changes ...func(*v1.PodSpec)) {
 	c.t.Helper()
 	pod := &v1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID("uid-" + name)},
 		Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Resources: v1.ResourceRequirements{
 			Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse(cpus)},
 		}}}},
+	}
+	for _, change := range changes {
+		change(&pod.Spec)
 	}
 	if _, err := c.client.CoreV1().Pods("default").Create(c.t.Context(), pod, metav1.CreateOptions{}); err != nil {
 		c.t.Fatal(err)
