@@ -14,12 +14,22 @@ import (
 // playOn plays events on a new core and returns the player, for what scripts do not show.
 func playOn(t *testing.T, lines ...string) *player {
 	t.Helper()
+	return playWith(t, testConfig(), lines...)
+}
+
+// playWith is playOn with a configuration.
+func playWith(t *testing.T, cfg Config, lines ...string) *player {
+	t.Helper()
 	p := &player{
-		t: t, core: NewCore(testConfig()), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		t: t, core: NewCore(cfg), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		prepared: map[api.AgentID]PrepareExecutor{},
 	}
 	for _, line := range lines {
-		p.step(line)
+		for _, act := range p.step(line) {
+			if prepare, ok := act.(PrepareExecutor); ok {
+				p.prepared[prepare.Agent] = prepare
+			}
+		}
 	}
 	return p
 }
