@@ -65,6 +65,9 @@ func main() {
 // defaultStateDir is where a cluster's state is when nobody says otherwise.
 const defaultStateDir = "/var/lib/k8sm"
 
+// defaultName is a cluster's name when nobody says otherwise.
+const defaultName = "k8sm"
+
 // common is what the flags before a command say.
 type common struct {
 	stateDir string
@@ -179,15 +182,16 @@ func statusCommands(c *common) []*cobra.Command {
 
 func statusCommand[T any](c *common, name, short string, read func(*status.Client, context.Context) ([]T, error),
 	table func(io.Writer, time.Time, []T) error) *cobra.Command {
-	var output, address, serverName string
+	var output, address, clusterName, serverName string
 	cmd := &cobra.Command{
 		Use: name, Short: short, Args: cobra.NoArgs,
-		Long: short + `. It asks the scheduler at --status-address as the cluster's administrator, whose kubeconfig is in --state-dir.`,
+		Long: short + `. It asks the leading scheduler as the cluster's administrator, whose kubeconfig is in --state-dir; where that one serves its
+status is in etcd, unless --status-address says so.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "table" && output != "json" {
 				return fmt.Errorf("--output=%s: give table or json", output)
 			}
-			client, err := statusClient(c.dir(), address, serverName)
+			client, err := statusClient(cmd.Context(), c.dir(), clusterName, address, serverName)
 			if err != nil {
 				return err
 			}
@@ -202,13 +206,14 @@ func statusCommand[T any](c *common, name, short string, read func(*status.Clien
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "how to print it: table or json")
-	cmd.Flags().StringVar(&address, "status-address", status.DefaultAddress, "`host:port` on which the scheduler serves its status")
+	cmd.Flags().StringVar(&address, "status-address", "", "`host:port` on which the scheduler serves its status (default: where the leading one does)")
+	cmd.Flags().StringVar(&clusterName, "name", defaultName, "name of the cluster, as km scheduler --name has it")
 	cmd.Flags().StringVar(&serverName, "tls-server-name", statedir.SchedulerServerName, "name that the scheduler's certificate has to be for")
 	return cmd
 }
 
 // statusClient asks as the administrator of the cluster in the directory.
-func statusClient(dir statedir.Dir, address, serverName string) (*status.Client, error) {
+func statusClient(ctx context.Context, dir statedir.Dir, name, address, serverName string) (*status.Client, error) {
 	if _, err := os.Stat(dir.AdminKubeconfig()); errors.Is(err, os.ErrNotExist) {
 		return nil, dir.NoCluster()
 	}
@@ -216,9 +221,32 @@ func statusClient(dir statedir.Dir, address, serverName string) (*status.Client,
 	if err != nil {
 		return nil, fmt.Errorf("cannot read who the administrator is: %w", err)
 	}
+	if address == "" {
+		if address, err = leaderAddress(ctx, dir, name); err != nil {
+			return nil, fmt.Errorf("cannot find the leading scheduler: %w; or say by --status-address where it serves its status", err)
+		}
+	}
 	return status.NewClient(address, status.Identity{
 		CA: admin.CAData, Cert: admin.CertData, Key: admin.KeyData, ServerName: serverName,
 	})
+}
+
+// leaderAddress asks the cluster's etcd where the leading scheduler serves its status.
+func leaderAddress(ctx context.Context, dir statedir.Dir, name string) (string, error) {
+	etcd, err := dir.Etcd()
+	if err != nil {
+		return "", err
+	}
+	store, err := state.Open(ctx, stateConfig(etcd, name))
+	if err != nil {
+		return "", err
+	}
+	defer store.Close()
+	return status.FindLeader(ctx, store)
+}
+
+func stateConfig(e statedir.Etcd, name string) state.Config {
+	return state.Config{Endpoints: e.Endpoints, CAFile: e.CAFile, CertFile: e.CertFile, KeyFile: e.KeyFile, Name: name}
 }
 
 func apiserverCommand(c *common) *cobra.Command {
@@ -280,7 +308,7 @@ func (s *schedule) addFlags(fs *pflag.FlagSet) {
 	s.scheduler.AddFlags(fs)
 	s.mesos.AddFlags(fs)
 	s.status.AddFlags(fs)
-	fs.StringVar(&s.etcd.Name, "name", "k8sm", "name of the cluster: several can share an etcd and the agents")
+	fs.StringVar(&s.etcd.Name, "name", defaultName, "name of the cluster: several can share an etcd and the agents")
 }
 
 func schedulerCommand(c *common) *cobra.Command {
@@ -310,7 +338,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 		if err != nil {
 			return fmt.Errorf("%w: start a control plane with km apiserver, or give --state-dir, or --etcd-servers and --kubeconfig", err)
 		}
-		s.etcd.Endpoints, s.etcd.CAFile, s.etcd.CertFile, s.etcd.KeyFile = etcd.Endpoints, etcd.CAFile, etcd.CertFile, etcd.KeyFile
+		s.etcd = stateConfig(etcd, s.etcd.Name)
 	}
 	if s.kubeconfig == "" {
 		s.kubeconfig = dir.SchedulerKubeconfig()
@@ -338,10 +366,6 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 		return err
 	}
 	defer store.Close()
-	if s.scheduler.Identity, err = os.Hostname(); err != nil {
-		return fmt.Errorf("cannot find this machine's name: %w", err)
-	}
-	s.scheduler.Identity += "/" + strconv.Itoa(os.Getpid())
 	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, config.Host, config.CAData
 	cluster := kube.New(kubernetes)
 	parts := scheduler.Parts{Master: master, Cluster: cluster, Store: store, Tokens: cluster, Codec: mesos.Codec{}}
@@ -350,6 +374,11 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 
 // runBesideStatus schedules, and shows how it goes unless nobody wants to see it.
 func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts scheduler.Parts) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("cannot find this machine's name: %w", err)
+	}
+	s.scheduler.Identity = status.SchedulerName(host, os.Getpid(), "")
 	if s.status.Address == "" {
 		return scheduler.Run(ctx, s.scheduler, parts)
 	}
@@ -368,6 +397,7 @@ func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts 
 	if err != nil {
 		return err
 	}
+	s.scheduler.Identity = status.SchedulerName(host, os.Getpid(), server.Reachable())
 	logrus.WithField("address", server.Addr()).Info("serving the scheduler's status")
 	group, ctx := errgroup.WithContext(ctx)
 	serving, stop := context.WithCancel(ctx)

@@ -61,6 +61,18 @@ func (s *Store) Lead(ctx context.Context, id string) (lost <-chan struct{}, err 
 	return gone, nil
 }
 
+// Leader returns the id of the one that leads, or "" when none does. Whoever asks need not stand in line.
+func (s *Store) Leader(ctx context.Context) (id string, err error) {
+	r, err := s.client.Get(ctx, s.leaderPrefix()+"/", clientv3.WithFirstCreate()...)
+	if err != nil {
+		return "", fmt.Errorf("cannot read who leads: %w", err)
+	}
+	return valueOf(r.Kvs), nil
+}
+
+// leaderPrefix is above the keys of those who lead or stand in line; the oldest key is the leader's.
+func (s *Store) leaderPrefix() string { return s.prefix + "/leader" }
+
 // campaign stands in line with a lease of its own until this store leads. The error is errLeaseOver when the lease did
 // not last that long.
 func (s *Store) campaign(ctx context.Context, id string) (*leadership, error) {
@@ -75,7 +87,7 @@ func (s *Store) campaign(ctx context.Context, id string) (*leadership, error) {
 	inLine, leave := context.WithCancel(ctx)
 	defer leave()
 	defer context.AfterFunc(session.Ctx(), leave)()
-	election := concurrency.NewElection(session, s.prefix+"/leader")
+	election := concurrency.NewElection(session, s.leaderPrefix())
 	if err = election.Campaign(inLine, id); err == nil {
 		// The key may have been gone when the turn came: a lease that can be renewed proves that it is there.
 		l := &leadership{session: session, key: election.Key(), revision: election.Rev()}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/state/etcdtest"
@@ -110,6 +111,41 @@ func TestExecutorsAreKeptPerAgentAndCluster(t *testing.T) {
 	if got, err := b.Executor(ctx, "agent-S0"); err != nil || got != nil {
 		t.Errorf("another cluster's executor: got %q, %v", got, err)
 	}
+}
+
+func TestWhoLeadsCanBeReadByEverybody(t *testing.T) {
+	endpoint := etcd(t)
+	first, second, reader, other := open(t, endpoint, "a"), open(t, endpoint, "a"), open(t, endpoint, "a"), open(t, endpoint, "b")
+	is := func(s *Store, want string) {
+		t.Helper()
+		if got, err := s.Leader(t.Context()); err != nil || got != want {
+			t.Errorf("%q leads, %v; want %q", got, err, want)
+		}
+	}
+	is(reader, "")
+	lead(t, first, "first@here:1")
+	leads := make(chan struct{})
+	go func() {
+		defer close(leads)
+		if _, err := second.Lead(t.Context(), "second"); err != nil {
+			t.Error(err)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	inLine := func() bool {
+		r, err := reader.client.Get(ctx, reader.leaderPrefix(), clientv3.WithPrefix())
+		return err != nil || r.Count == 2
+	}
+	for !inLine() {
+	}
+	is(reader, "first@here:1")
+	is(other, "")
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, leads, "the second to lead")
+	is(reader, "second")
 }
 
 func TestSecondLeaderLeadsWhenTheFirstCloses(t *testing.T) {
