@@ -122,8 +122,7 @@ func serve(c *common, role func(ctx context.Context) error) error {
 	}
 	logrus.SetLevel(level)
 	logrus.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
-	// What the stock programs call information is for people who debug them.
-	klog.SetLogger(logrusr.New(logrus.StandardLogger()).V(1))
+	takeOverKlog()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -133,6 +132,9 @@ func serve(c *common, role func(ctx context.Context) error) error {
 	}
 	return nil
 }
+
+// takeOverKlog lets klog write through logrus. What the stock packages call information is for people who debug them.
+func takeOverKlog() { klog.SetLogger(logrusr.New(logrus.StandardLogger()).V(1)) }
 
 // configurable gives a command a file of settings. The command line wins over it.
 func configurable(cmd *cobra.Command) *cobra.Command {
@@ -231,8 +233,17 @@ func statusClient(ctx context.Context, dir statedir.Dir, name, address, serverNa
 	})
 }
 
+// kmFor returns how to call km for the cluster in the directory.
+func kmFor(dir statedir.Dir, km string) string {
+	if dir == defaultStateDir {
+		return km
+	}
+	return km + " --state-dir " + string(dir)
+}
+
 // leaderAddress asks the cluster's etcd where the leading scheduler serves its status.
 func leaderAddress(ctx context.Context, dir statedir.Dir, name string) (string, error) {
+	takeOverKlog() // etcd's client tells there of each connection that is closed
 	etcd, err := dir.Etcd()
 	if err != nil {
 		return "", err
@@ -356,7 +367,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	if err != nil {
 		return fmt.Errorf("cannot make a client of the API server: %w", err)
 	}
-	s.mesos.Forget = "km etcdctl del " + state.FrameworkKey(s.etcd.Name)
+	s.mesos.Forget = kmFor(dir, "km") + " etcdctl del " + state.FrameworkKey(s.etcd.Name)
 	master, err := mesos.New(s.mesos)
 	if err != nil {
 		return err
@@ -503,9 +514,7 @@ func (l *laptop) tell(out io.Writer) {
 	if path, err := os.Executable(); err == nil {
 		km = path
 	}
-	if l.dir != defaultStateDir {
-		km += " --state-dir " + string(l.dir)
-	}
+	km = kmFor(l.dir, km)
 	fmt.Fprintf(out, `
 %s Its kubeconfig is %s
 Try, in another terminal:

@@ -535,7 +535,7 @@ func statusIsForThoseWhoMaySeeIt(t *testing.T, c *scratch.Cluster, dir string) {
 func operatorSees(t *testing.T, c *scratch.Cluster, command string, words ...string) {
 	t.Helper()
 	err := scratch.Until(t.Context(), 60*time.Second, func(ctx context.Context) error {
-		out, err := c.KM(ctx, command, "--status-address="+c.StatusAddress()).CombinedOutput()
+		out, err := c.KM(ctx, command).CombinedOutput() // it finds the scheduler by itself
 		if err != nil {
 			return fmt.Errorf("km %s: %w: %s", command, err, out)
 		}

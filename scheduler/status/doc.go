@@ -2,13 +2,16 @@
 // it out for people. What there is to see is package scheduler's to say; nothing here changes it.
 //
 //	/healthz        "ok" to everybody: the process answers, whether it leads or not
-//	/metrics        Prometheus metrics
+//	/metrics        Prometheus metrics: how many pods wait, tasks and offers there are and agents are alive, and how
+//	                each offer has ended (k8sm_scheduler_offers_ended_total, by the label end)
 //	/debug/offers   the offers that are held: a JSON list of scheduler.LiveOffer
 //	/debug/tasks    the tasks: a JSON list of scheduler.LiveTask
 //	/debug/queue    the pods that wait, first come first: a JSON list of scheduler.WaitingPod
 //
 // All but /healthz want a client certificate of the cluster's authority, of group system:masters or of the scheduler's
 // own user. A scheduler that does not lead answers /debug with 503.
+//
+// Which scheduler leads, and where it serves this, stands in the leader's record (SchedulerName, FindLeader).
 //
 // Start reading at Server.handler. The package must never import k8s.io/kubernetes.
 package status
