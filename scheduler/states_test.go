@@ -1,0 +1,99 @@
+package scheduler
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// outcome is what a status update made of a pod that was not bound yet, of one that was, and of the agent.
+type outcome struct{ unbound, bound, agent string }
+
+const (
+	kept    = "kept"
+	binding = "is bound now"
+	waits   = "waits for another task"
+	asked   = "kept, and Mesos is asked" // because its agent is not there
+	there   = "there"
+	away    = "cut off"
+	gone    = "gone"
+)
+
+// becomes plays the state on a task of a pod and tells what became of both. Each update is acknowledged once, but that of
+// a task that is being bound only when it is.
+func becomes(t *testing.T, state TaskState, lines ...string) (podOutcome, agentOutcome string) {
+	t.Helper()
+	p := playOn(t, append(lines, "synced", "subscribed", "node n1 a1", "offer o1 a1 host=n1 cpus=4 mem=4096 executor=ours",
+		"pod idle", "executor a1 ok")...)
+	if p.core.pods["web"].task == nil {
+		t.Fatal("the pod has no task to begin with")
+	}
+	acknowledged := 0
+	for _, act := range p.core.Step(p.now, TaskUpdated{Status: TaskStatus{Task: "web.1", Agent: "a1", State: state, UUID: []byte("u")}}) {
+		if _, ack := act.(Acknowledge); ack {
+			acknowledged++
+		}
+	}
+	podOutcome, agentOutcome = kept, there
+	switch task := p.core.pods["web"].task; {
+	case task == nil:
+		podOutcome = waits
+	case task.binding:
+		podOutcome = binding
+	case !task.heard:
+		podOutcome = asked
+	}
+	switch a := p.core.agents["a1"]; {
+	case a == nil:
+		agentOutcome = gone
+	case !a.alive:
+		agentOutcome = away
+	}
+	if want := map[bool]int{true: 0, false: 1}[podOutcome == binding]; acknowledged != want {
+		t.Errorf("%s: acknowledged %d times, want %d", state, acknowledged, want)
+	}
+	return podOutcome, agentOutcome
+}
+
+func TestWhatBecomesOfTaskPodAndNodeInEachState(t *testing.T) {
+	want := map[string]outcome{
+		"TASK_STAGING":          {kept, kept, there},
+		"TASK_STARTING":         {binding, kept, there},
+		"TASK_RUNNING":          {binding, kept, there},
+		"TASK_KILLING":          {kept, kept, there},
+		"TASK_FINISHED":         {waits, waits, there},
+		"TASK_FAILED":           {waits, waits, there},
+		"TASK_KILLED":           {waits, waits, there},
+		"TASK_ERROR":            {waits, waits, there},
+		"TASK_LOST":             {waits, waits, there},
+		"TASK_DROPPED":          {waits, waits, there},
+		"TASK_UNREACHABLE":      {waits, kept, away},
+		"TASK_GONE":             {waits, waits, there},
+		"TASK_GONE_BY_OPERATOR": {waits, asked, gone},
+		"TASK_UNKNOWN":          {waits, waits, there},
+	}
+	got := map[string]outcome{}
+	for state := range numStates {
+		unbound, agent := becomes(t, state, "pod web")
+		bound, again := becomes(t, state, "pod web node=n1 task=web.1 agent=a1")
+		if agent != again {
+			t.Errorf("%s: the agent is %s, or %s", state, agent, again)
+		}
+		got[state.String()] = outcome{unbound, bound, agent}
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(outcome{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestTaskOfAnExecutorThatIsGoneIsLaunchedAgainForEachReason: the pod's containers need not have ended with it.
+func TestTaskOfAnExecutorThatIsGoneIsLaunchedAgainForEachReason(t *testing.T) {
+	for _, reason := range append([]string{""}, executorEnded...) {
+		p := playOn(t, "pod web node=n1 task=web.1 agent=a1", "synced", "subscribed", "node n1 a1",
+			"offer o1 a1 host=n1 cpus=4 mem=4096 executor=ours", "update web.1 a1 FAILED reason="+reason)
+		got := p.core.pods["web"].backoff.until.Sub(p.now)
+		if soon := got < overGrace; soon != (reason != "") {
+			t.Errorf("reason %q: the next is tried after %s", reason, got)
+		}
+	}
+}
