@@ -237,6 +237,7 @@ func (c *Core) nodeSeen(now time.Time, node *v1.Node) {
 		c.fleet.touch(before)
 	}
 	c.nodes[node.Name] = node
+	c.placeSeen(node.Name, node)
 	id, ours := api.AgentOfProviderID(node.Spec.ProviderID)
 	if !ours {
 		return
@@ -245,7 +246,10 @@ func (c *Core) nodeSeen(now time.Time, node *v1.Node) {
 	if a == nil {
 		a = c.newAgent(now, id)
 	}
-	a.node = node.Name
+	if a.node != node.Name {
+		a.node = node.Name
+		c.restand(a)
+	}
 	c.fleet.touch(a)
 	if a.address == "" {
 		a.address = node.Annotations[api.AnnotationAgentAddress]
@@ -254,6 +258,7 @@ func (c *Core) nodeSeen(now time.Time, node *v1.Node) {
 
 func (c *Core) nodeGone(now time.Time, name string) {
 	delete(c.nodes, name)
+	c.placeSeen(name, nil)
 	c.vacate(now, name)
 	for _, a := range c.agents {
 		if a.node == name {
@@ -275,6 +280,7 @@ func (c *Core) ensureNode(now time.Time, a *agent) []Action {
 			return []Action{Complain{Text: err.Error()}}
 		}
 		a.node = name
+		c.restand(a)
 		c.fleet.touch(a)
 	}
 	node := c.nodes[a.node]

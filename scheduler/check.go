@@ -17,6 +17,7 @@ import (
 type view struct {
 	agent  *agent
 	node   *v1.Node // nil if it does not exist yet
+	place  *place   // the pods on that node
 	role   string
 	offers []api.OfferID
 	free   offers.Resources
@@ -29,8 +30,10 @@ type view struct {
 	executor offers.Resources
 	// stranger is an executor on the agent that is none of ours.
 	stranger api.ExecutorID
-	wanted   bool // a pod would fit here if only the executor were prepared
-	hopeless bool // the executor could not be prepared, and it is too early to try again
+	// discouraging are the node's PreferNoSchedule taints.
+	discouraging []v1.Taint
+	wanted       bool // a pod would fit here if only the executor were prepared
+	hopeless     bool // the executor could not be prepared, and it is too early to try again
 }
 
 // count sums up what is free.
@@ -48,7 +51,8 @@ type refused struct {
 	taint   *v1.Taint
 	ports   []uint64 // that are missing
 	runs    api.ExecutorID
-	reserve bool // but keep the place: this is the agent to wait for
+	what    string // the topology key that it is about, or the number of pods
+	reserve bool   // but keep the place: this is the agent to wait for
 }
 
 // reason is a kind of refusal.
@@ -63,6 +67,12 @@ const (
 	cordoned
 	notReady
 	tainted
+	noRoom
+	podsMissing
+	podsAvoided
+	podsRepel
+	topologyMissing
+	skewed
 	busy
 	tooSmall
 	portsMissing
@@ -91,6 +101,23 @@ func (r refused) words(s *shape) (singular, plural string) {
 	case tainted:
 		text := fmt.Sprintf(" the taint %s that it does not tolerate", r.taint.ToString())
 		return "has" + text, "have" + text
+	case noRoom:
+		text := fmt.Sprintf(" no room for another pod (%s of %s)", r.what, r.what)
+		return "has" + text, "have" + text
+	case podsMissing:
+		text := " no pod near that its affinity wants there (by " + r.what + ")"
+		return "has" + text, "have" + text
+	case podsAvoided:
+		text := " a pod near that its anti-affinity avoids (by " + r.what + ")"
+		return "has" + text, "have" + text
+	case podsRepel:
+		text := " a pod near whose anti-affinity avoids it (by " + r.what + ")"
+		return "has" + text, "have" + text
+	case topologyMissing:
+		return "has no label " + r.what, "have no label " + r.what
+	case skewed:
+		text := " more pods like it than its topology spread allows (by " + r.what + ")"
+		return "has" + text, "have" + text
 	case busy:
 		name := scalarNames[r.scalar]
 		return "is busy: it has too little " + name + " now", "are busy: they have too little " + name + " now"
@@ -112,10 +139,21 @@ func (r refused) words(s *shape) (singular, plural string) {
 	return "is being prepared", "are being prepared"
 }
 
-// check applies the four checks in their order; the first that fails says why.
+// check applies the four checks in their order; the first that fails says why. The pods around the node belong to the
+// first check.
 func (v *view) check(s *shape) refused {
 	if r := v.checkNode(s); !r.ok() {
 		return r
+	}
+	if s.key.node == "" {
+		if v.place.full() {
+			return refused{reason: noRoom, what: v.place.words}
+		}
+		if s.near != nil {
+			if r := s.near.check(v.node); !r.ok() {
+				return r
+			}
+		}
 	}
 	if r := v.checkResources(s); !r.ok() {
 		return r

@@ -34,7 +34,10 @@ type Core struct {
 	owners map[api.AgentID][]*task // the tasks by agent
 	fleet  fleet
 	queue  queue
-	order  int // of arrival, of the youngest pod
+	// standing is what stands where, and likings room for findPreferred.
+	standing standing
+	likings  []liking
+	order    int // of arrival, of the youngest pod
 
 	look       bool // this step may have made a placement possible
 	framework  api.FrameworkID
@@ -60,6 +63,10 @@ type pod struct {
 	task     *task // nil while it has none
 	backoff  backoff
 	report   report
+	// What it means to other pods, and they to it; wished is the generation of terms that wishes heeds.
+	standing stander
+	wishes   *wishes
+	wished   int
 	// Its place in the queue: at most one of these is set; waits is if any, or if it rests.
 	shape  *shape
 	parked *agent
@@ -106,14 +113,15 @@ const settled = time.Minute
 // NewCore returns a core that knows nothing yet.
 func NewCore(cfg Config) *Core {
 	return &Core{
-		cfg:    cfg,
-		offers: offers.New(cfg.OfferTTL, tombstoneMemory),
-		pods:   map[types.UID]*pod{},
-		nodes:  map[string]*v1.Node{},
-		agents: map[api.AgentID]*agent{},
-		tasks:  map[api.TaskID]*task{},
-		owners: map[api.AgentID][]*task{},
-		queue:  newQueue(),
+		cfg:      cfg,
+		offers:   offers.New(cfg.OfferTTL, tombstoneMemory),
+		pods:     map[types.UID]*pod{},
+		nodes:    map[string]*v1.Node{},
+		agents:   map[api.AgentID]*agent{},
+		tasks:    map[api.TaskID]*task{},
+		owners:   map[api.AgentID][]*task{},
+		queue:    newQueue(),
+		standing: newStanding(),
 	}
 }
 
@@ -142,6 +150,10 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 		c.nodeSeen(now, ev.Node)
 	case NodeGone:
 		c.nodeGone(now, ev.Name)
+	case NamespaceSeen:
+		c.namespaceSeen(ev.Namespace.Name, ev.Namespace)
+	case NamespaceGone:
+		c.namespaceSeen(ev.Name, nil)
 	case Synced:
 		c.synced = true
 		return []Action{Subscribe{}}
@@ -205,6 +217,7 @@ func (c *Core) subscribe(now time.Time) []Action {
 func (c *Core) tick(now time.Time) []Action {
 	c.wake(now)
 	c.queue.forgetShapes()
+	c.forgetTerms()
 	var acts []Action
 	for _, t := range c.tasksToWatch() {
 		acts = append(acts, c.tickTask(now, t)...)

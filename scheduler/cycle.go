@@ -71,11 +71,18 @@ func (c *Core) cycle(now time.Time) []Action {
 	c.refresh(now)
 	due := c.turns()
 	var chosen []*view
-	for len(due) > 0 {
+	for {
+		if len(c.standing.fresh) > 0 && c.rekey() {
+			due = c.allTurns()
+		}
+		due = c.admit(due)
+		if len(due) == 0 {
+			break
+		}
 		s := due[0]
 		v := c.find(s)
 		if v == nil {
-			heap.Pop(&due) // none of these pods will fit in this cycle
+			heap.Pop(&due) // none of these pods will fit unless another pod's coming lets them
 			continue
 		}
 		if len(v.tasks) == 0 && !v.wanted {
@@ -119,6 +126,7 @@ func (c *Core) unpark(now time.Time, a *agent) {
 			if p.parked == a {
 				p.parked = nil
 				delete(c.queue.parked, p.obj.UID)
+				c.stand(p)
 				c.requeue(now, p)
 			}
 		}
@@ -189,7 +197,7 @@ func (c *Core) views(now time.Time, a *agent) []*view {
 		i := slices.IndexFunc(views, func(v *view) bool { return v.role == o.Role })
 		if i < 0 {
 			i = len(views)
-			views = append(views, &view{agent: a, node: c.nodeOf(a), role: o.Role})
+			views = append(views, c.newView(a, o.Role))
 		}
 		views[i].offers = append(views[i].offers, o.ID)
 		views[i].free = append(views[i].free, o.Resources...)
@@ -200,10 +208,19 @@ func (c *Core) views(now time.Time, a *agent) []*view {
 	return views
 }
 
+func (c *Core) newView(a *agent, role string) *view {
+	v := &view{agent: a, node: c.nodeOf(a), role: role}
+	if v.node != nil {
+		v.place, v.discouraging = c.standing.at(a.node), discouraging(v.node)
+	}
+	return v
+}
+
 // idleView is an agent without offers with all it has, to tell what does not fit now from what never will.
 func (c *Core) idleView(now time.Time, a *agent) *view {
 	if a.idle == nil {
-		a.idle = &view{agent: a, node: c.nodeOf(a), free: a.total.resources()}
+		a.idle = c.newView(a, "")
+		a.idle.free = a.total.resources()
 		c.seeExecutor(now, a.idle)
 	}
 	return a.idle
@@ -264,6 +281,7 @@ func (c *Core) place(now time.Time, p *pod, v *view) {
 		p.waits = true
 		c.queue.parked[p.obj.UID] = p
 		c.queue.waiting++
+		c.stand(p)
 		return
 	}
 	p.attempt++
@@ -348,7 +366,7 @@ func (c *Core) explain(now time.Time) []Action {
 			if len(reasons) > 0 && len(reasons)*len(c.agents) > looksPerTick {
 				break
 			}
-			refusals = c.refusals(now, p, newShape(key, p))
+			refusals = c.refusals(now, p, c.shapeOf(key, p))
 			reasons[key] = refusals
 		}
 		if refusals.preparing > 0 && now.Sub(p.since) < preparePatience {

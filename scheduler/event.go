@@ -24,7 +24,11 @@ type (
 	NodeSeen struct{ Node *v1.Node }
 	// NodeGone is a node whose object is gone from the API.
 	NodeGone struct{ Name string }
-	// Synced says that all pods and nodes that exist have been seen. Until then nothing of Mesos is acted on.
+	// NamespaceSeen is a namespace that is new or changed.
+	NamespaceSeen struct{ Namespace *v1.Namespace }
+	// NamespaceGone is a namespace whose object is gone from the API.
+	NamespaceGone struct{ Name string }
+	// Synced says that everything of the kinds above that exists has been seen. Until then nothing of Mesos is acted on.
 	Synced struct{}
 	// BindDone answers Bind and Annotate.
 	BindDone struct {
@@ -98,6 +102,8 @@ func (PodSeen) event()        {}
 func (PodGone) event()        {}
 func (NodeSeen) event()       {}
 func (NodeGone) event()       {}
+func (NamespaceSeen) event()  {}
+func (NamespaceGone) event()  {}
 func (Synced) event()         {}
 func (BindDone) event()       {}
 func (ExecutorReady) event()  {}

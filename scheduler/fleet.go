@@ -101,6 +101,9 @@ func (c *candidates) Pop() any {
 // find returns the view that the next pod of the shape shall be placed in; nil if there is none now. Agents that
 // refused an equal pod are not asked again until they have more to offer.
 func (c *Core) find(s *shape) *view {
+	if s.choosy() {
+		return c.findPreferred(s)
+	}
 	if s.only != nil {
 		return c.findNamed(s)
 	}
@@ -115,7 +118,7 @@ func (c *Core) find(s *shape) *view {
 	}
 	r.read = f.changes()
 	for {
-		for r.next < len(f.agents) && (len(r.found) == 0 || c.cfg.Algorithm != FCFS) {
+		for r.next < len(f.agents) && (len(r.found) == 0 || c.cfg.Algorithm != FCFS || r.found[0].rank > 0) {
 			if a := f.agents[r.next]; a != nil {
 				c.consider(s, a)
 			}
@@ -151,7 +154,11 @@ func (c *Core) best(s *shape, a *agent) (found *view, best int64) {
 		if r := v.check(s); !r.ok() && !r.reserve {
 			continue
 		}
-		if rank := c.cfg.Algorithm.rank(v, &s.demand); found == nil || rank < best {
+		rank := c.cfg.Algorithm.rank(v, &s.demand)
+		if v.discouraging != nil {
+			rank += shunned * v.shuns(s)
+		}
+		if found == nil || rank < best {
 			found, best = v, rank
 		}
 	}

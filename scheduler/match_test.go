@@ -15,14 +15,7 @@ func TestNoPodWaitsForAnOfferThatFitsIt(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	for _, algorithm := range algorithms {
-		g := &game{t: t, rand: rand.New(rand.NewPCG(seed, 0))}
-		g.player = &player{
-			t: t, core: NewCore(testConfig()), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
-			prepared: map[api.AgentID]PrepareExecutor{},
-		}
-		g.player.core.cfg.Algorithm = algorithm
-		g.play("synced")
-		g.play("subscribed")
+		g := newGame(t, rand.New(rand.NewPCG(seed, 0)), algorithm)
 		for range 2000 {
 			g.play(g.line())
 			if !g.player.core.look {
@@ -45,6 +38,19 @@ type game struct {
 	pods     int
 	launches int
 	last     string
+}
+
+// newGame returns a game whose scheduler has subscribed.
+func newGame(t *testing.T, random *rand.Rand, algorithm Algorithm) *game {
+	g := &game{t: t, rand: random}
+	g.player = &player{
+		t: t, core: NewCore(testConfig()), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		prepared: map[api.AgentID]PrepareExecutor{},
+	}
+	g.player.core.cfg.Algorithm = algorithm
+	g.play("synced")
+	g.play("subscribed")
+	return g
 }
 
 func (g *game) play(line string) {

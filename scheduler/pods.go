@@ -17,6 +17,7 @@ const (
 
 func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 	if !concernsUs(obj) {
+		c.strangerSeen(obj)
 		return nil
 	}
 	p := c.pods[obj.UID]
@@ -26,10 +27,14 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 		c.pods[obj.UID] = p
 		c.revival.soon()
 	}
+	if p.obj == nil || p.task == nil && !sameWishes(p.obj, obj) {
+		p.wished = stale
+	}
 	p.obj = obj
 	if obj.Spec.NodeName != "" {
 		p.node = obj.Spec.NodeName
 	}
+	c.stand(p)
 	if p.task == nil {
 		cpus, mem := c.cfg.defaults()
 		p.demand = DemandOf(obj, cpus, mem)
@@ -37,7 +42,7 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 	}
 	if p.task == nil {
 		c.requeue(now, p)
-		c.look = needsTask(p)
+		c.look = c.look || needsTask(p)
 		return nil
 	}
 	p.task.bound = p.task.bound || obj.Annotations[api.AnnotationTaskID] == string(p.task.id)
@@ -54,10 +59,12 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 func (c *Core) podGone(now time.Time, uid types.UID) {
 	p := c.pods[uid]
 	if p == nil {
+		c.strangerGone(uid)
 		return
 	}
 	delete(c.pods, uid)
 	c.dequeue(p)
+	c.put(&p.standing, p.obj, "")
 	if p.task != nil {
 		p.task.killLater(now.Add(goneKillAfter))
 	}
@@ -96,6 +103,7 @@ func (c *Core) newTask(now time.Time, p *pod, agent api.AgentID) *task {
 	c.owners[agent] = append(c.owners[agent], t)
 	p.task = t
 	c.dequeue(p)
+	c.stand(p)
 	return t
 }
 

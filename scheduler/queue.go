@@ -20,6 +20,7 @@ type queue struct {
 	homeless map[string][]*pod     // those that are bound to a node that is none of ours, by node
 	fresh    map[shapeKey]struct{} // shapes that got a pod since the last cycle
 	heard    int                   // of the changes of the fleet, in the last cycle
+	roused   []*shape              // those that what happened to other pods gave another look
 	due      turns                 // room for turns
 	waiting  int                   // how many pods there are in shapes, parked and resting
 }
@@ -33,6 +34,9 @@ func newQueue() queue {
 
 // requeue puts a pod where it belongs now.
 func (c *Core) requeue(now time.Time, p *pod) {
+	if p.wished != c.standing.generation {
+		c.wish(p)
+	}
 	homeless := p.node != "" && c.agentOfNode(p.node) == nil
 	resting := now.Before(p.backoff.until)
 	if s := p.shape; s != nil && needsTask(p) && !homeless && !resting && s.key == keyOf(p) {
@@ -49,6 +53,7 @@ func (c *Core) requeue(now time.Time, p *pod) {
 		c.queue.resting[p.obj.UID] = p
 	default:
 		c.queue.join(p)
+		c.watch(p.shape)
 	}
 	p.waits = true
 	c.queue.waiting++
@@ -74,6 +79,7 @@ func (c *Core) dequeue(p *pod) {
 		c.fleet.touch(p.parked)
 		p.parked = nil
 		delete(c.queue.parked, p.obj.UID)
+		c.stand(p)
 	}
 	delete(c.queue.resting, p.obj.UID)
 	if home := c.queue.homeless[p.node]; len(home) > 0 {
@@ -105,18 +111,53 @@ func (c *Core) turns() turns {
 				due = append(due, s)
 			}
 		}
-	} else {
-		for _, s := range q.shapes {
-			if s.head() != nil {
-				due = append(due, s)
-			}
+		return c.takeTurns(due)
+	}
+	return c.allTurns()
+}
+
+// allTurns gives all shapes that have pods their turn.
+func (c *Core) allTurns() turns {
+	due := c.queue.due[:0]
+	for _, s := range c.queue.shapes {
+		if s.due = false; s.head() != nil {
+			due = append(due, s)
 		}
 	}
+	return c.takeTurns(due)
+}
+
+func (c *Core) takeTurns(due turns) turns {
+	q := &c.queue
 	q.heard = c.fleet.changes()
 	clear(q.fresh)
+	q.roused = q.roused[:0]
+	for _, s := range due {
+		s.due = true
+	}
 	heap.Init(&due)
 	q.due = due
 	return due
+}
+
+// admit gives those shapes their turn that were roused meanwhile.
+func (c *Core) admit(due turns) turns {
+	for _, s := range c.queue.roused {
+		if !s.due && s.head() != nil && c.queue.shapes[s.key] == s {
+			s.due = true
+			heap.Push(&due, s)
+		}
+	}
+	c.queue.roused = c.queue.roused[:0]
+	return due
+}
+
+// shapeOf returns the shape that pods of the key wait in, or one to look with if none does.
+func (c *Core) shapeOf(key shapeKey, p *pod) *shape {
+	if s := c.queue.shapes[key]; s != nil {
+		return s
+	}
+	return newShape(key, p)
 }
 
 // forgetShapes bounds what is remembered of shapes that no pod has.
@@ -147,6 +188,7 @@ func (t *turns) Push(x any) { *t = append(*t, x.(*shape)) }
 func (t *turns) Pop() any {
 	last := len(*t) - 1
 	s := (*t)[last]
+	s.due = false
 	*t = (*t)[:last]
 	return s
 }

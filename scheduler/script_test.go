@@ -153,6 +153,12 @@ func (p *player) event(name string, args []string, options map[string]string) Ev
 		return NodeSeen{Node: p.node(arg(0), arg(1), options)}
 	case "node-gone":
 		return NodeGone{Name: arg(0)}
+	case "namespace":
+		labels := map[string]string{}
+		if team := options["team"]; team != "" {
+			labels["team"] = team
+		}
+		return NamespaceSeen{Namespace: &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: arg(0), Labels: labels}}}
 	case "bound":
 		outcome := map[string]BindOutcome{"ok": BindOK, "gone": BindGone, "conflict": BindConflict, "failed": BindFailed}
 		return BindDone{Task: api.TaskID(arg(0)), Outcome: outcome[arg(1)]}
@@ -250,6 +256,7 @@ func (p *player) pod(name string, options map[string]string) *v1.Pod {
 			}}},
 		}}
 	}
+	p.nearOptions(pod, options)
 	if options["task"] != "" {
 		pod.Annotations[api.AnnotationTaskID] = options["task"]
 		pod.Annotations[api.AnnotationAgentID] = options["agent"]
@@ -285,6 +292,15 @@ func (p *player) node(name, agent string, options map[string]string) *v1.Node {
 	}
 	if options["taint"] != "" {
 		node.Spec.Taints = []v1.Taint{{Key: options["taint"], Effect: v1.TaintEffectNoSchedule}}
+	}
+	if options["shun"] != "" {
+		node.Spec.Taints = []v1.Taint{{Key: options["shun"], Effect: v1.TaintEffectPreferNoSchedule}}
+	}
+	if options["zone"] != "" {
+		node.Labels[v1.LabelTopologyZone] = options["zone"]
+	}
+	if options["pods"] != "" {
+		node.Status.Allocatable = v1.ResourceList{v1.ResourcePods: resource.MustParse(options["pods"])}
 	}
 	return node
 }

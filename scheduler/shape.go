@@ -41,6 +41,9 @@ func keyOf(p *pod) shapeKey {
 			rest.WriteString(part)
 		}
 	}
+	if p.wishes != nil {
+		rest.WriteString(p.wishes.key)
+	}
 	k.rest = rest.String()
 	return k
 }
@@ -68,9 +71,11 @@ type shape struct {
 	only     []string                           // the nodes that it may run on; nil if that is not so certain
 	cordoned bool                               // it tolerates cordons
 	unready  bool                               // and nodes that are not ready
+	near     *near                              // nil if no other pods matter to it
 
 	pods   arrivals
 	search search
+	due    bool // it has its turn in this cycle
 }
 
 func newShape(key shapeKey, p *pod) *shape {
@@ -81,6 +86,9 @@ func newShape(key shapeKey, p *pod) *shape {
 	if len(p.obj.Spec.NodeSelector) > 0 || requiredAffinity(p.obj) != nil {
 		affinity := nodeaffinity.GetRequiredNodeAffinity(p.obj)
 		s.affinity = &affinity
+	}
+	if p.wishes != nil {
+		s.near = newNear(p.wishes)
 	}
 	return s
 }

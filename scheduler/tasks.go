@@ -141,6 +141,7 @@ func (c *Core) end(now time.Time, t *task, over bool) {
 		p.disowned = p.attempt
 	}
 	p.task = nil
+	c.stand(p)
 	p.since = now
 	if now.Sub(t.since) >= settled {
 		p.backoff = backoff{}
@@ -188,7 +189,8 @@ func (c *Core) bindDone(now time.Time, done BindDone) []Action {
 	case BindOK:
 		t.bound = true
 		if p, a := c.pods[t.pod], c.agents[t.agent]; p != nil && a != nil {
-			p.node = a.node
+			p.node, p.wished = a.node, stale
+			c.stand(p)
 		}
 		return t.acknowledgeAll()
 	case BindFailed:

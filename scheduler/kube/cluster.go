@@ -62,13 +62,17 @@ func (c *Cluster) Run(ctx context.Context, sink scheduler.Sink) error {
 	if err != nil {
 		return fmt.Errorf("cannot watch nodes: %w", err)
 	}
+	namespaces, err := factory.Core().V1().Namespaces().Informer().AddEventHandler(c.namespaceHandler())
+	if err != nil {
+		return fmt.Errorf("cannot watch namespaces: %w", err)
+	}
 	factory.Start(ctx.Done())
 	defer factory.Shutdown()
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.queue.Run(ctx, workers) })
 	group.Go(func() error {
-		if !cache.WaitForCacheSync(ctx.Done(), pods.HasSynced, nodes.HasSynced) {
+		if !cache.WaitForCacheSync(ctx.Done(), pods.HasSynced, nodes.HasSynced, namespaces.HasSynced) {
 			return nil // ctx has ended
 		}
 		return sink(scheduler.Synced{})
@@ -113,22 +117,33 @@ func (c *Cluster) podHandler() cache.ResourceEventHandler {
 }
 
 func (c *Cluster) nodeHandler() cache.ResourceEventHandler {
-	seen := func(obj any) {
-		if node, ok := obj.(*v1.Node); ok {
-			c.tell(scheduler.NodeSeen{Node: node})
-		}
-	}
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc:    seen,
-		UpdateFunc: func(_, obj any) { seen(obj) },
-		DeleteFunc: func(obj any) {
+	return handlerOf(
+		func(node *v1.Node) { c.tell(scheduler.NodeSeen{Node: node}) },
+		func(node *v1.Node) { c.tell(scheduler.NodeGone{Name: node.Name}) },
+	)
+}
+
+func (c *Cluster) namespaceHandler() cache.ResourceEventHandler {
+	return handlerOf(
+		func(namespace *v1.Namespace) { c.tell(scheduler.NamespaceSeen{Namespace: namespace}) },
+		func(namespace *v1.Namespace) { c.tell(scheduler.NamespaceGone{Name: namespace.Name}) },
+	)
+}
+
+// handlerOf takes what an informer says of objects of one kind apart.
+func handlerOf[T any](seen, gone func(T)) cache.ResourceEventHandler {
+	with := func(do func(T)) func(any) {
+		return func(obj any) {
 			if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 				obj = unknown.Obj
 			}
-			if node, ok := obj.(*v1.Node); ok {
-				c.tell(scheduler.NodeGone{Name: node.Name})
+			if known, ok := obj.(T); ok {
+				do(known)
 			}
-		},
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: with(seen), UpdateFunc: func(_, obj any) { with(seen)(obj) }, DeleteFunc: with(gone),
 	}
 }
 

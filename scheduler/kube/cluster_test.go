@@ -232,7 +232,7 @@ func TestNodeIsMadeReadyLabelledAndWithALease(t *testing.T) {
 
 func TestSyncedComesAfterAllThatExistsAndBeforeWhatChanges(t *testing.T) {
 	node := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
-	c, client := newTest(node, pod("u", "", ""))
+	c, client := newTest(node, pod("u", "", ""), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	events, ended := make(chan scheduler.Event, 100), make(chan error, 1)
@@ -246,8 +246,10 @@ func TestSyncedComesAfterAllThatExistsAndBeforeWhatChanges(t *testing.T) {
 	for !seen["scheduler.Synced"] {
 		seen[fmt.Sprintf("%T", <-events)] = true
 	}
-	if !seen["scheduler.PodSeen"] || !seen["scheduler.NodeSeen"] {
-		t.Errorf("before Synced came %v", seen)
+	for _, kind := range []string{"Pod", "Node", "Namespace"} {
+		if !seen["scheduler."+kind+"Seen"] {
+			t.Errorf("before Synced came no %s, but %v", kind, seen)
+		}
 	}
 	if err := client.CoreV1().Pods("default").Delete(ctx, "web", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)

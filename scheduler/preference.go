@@ -1,0 +1,217 @@
+package scheduler
+
+import (
+	"cmp"
+	"math"
+
+	v1 "k8s.io/api/core/v1"
+	corev1helpers "k8s.io/component-helpers/scheduling/corev1"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	"k8s.io/klog/v2"
+)
+
+// shunned is what each PreferNoSchedule taint that a pod does not tolerate adds to the rank of an agent: more than
+// any algorithm does.
+const shunned = 1 << 40
+
+// The weights of the kinds of preferences, as in kube-scheduler
+// (https://kubernetes.io/docs/reference/scheduling/config/#scheduling-plugins).
+const (
+	nodesWeight  = 2
+	taintsWeight = 3
+	podsWeight   = 2
+	spreadWeight = 2
+)
+
+// nodeScorer scores a node by preferred node affinity.
+type nodeScorer interface {
+	Score(node *v1.Node) int64
+}
+
+func newNodeScorer(pod *v1.Pod) nodeScorer {
+	a := pod.Spec.Affinity
+	if a == nil || a.NodeAffinity == nil || len(a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) == 0 {
+		return nil
+	}
+	terms, err := nodeaffinity.NewPreferredSchedulingTerms(a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution)
+	if err != nil {
+		return nil // a preference that nobody understands is none
+	}
+	return terms
+}
+
+// discouraging returns the node's taints that keep pods away only if there is another place.
+func discouraging(node *v1.Node) []v1.Taint {
+	if node == nil {
+		return nil
+	}
+	var taints []v1.Taint
+	for _, t := range node.Spec.Taints {
+		if t.Effect == v1.TaintEffectPreferNoSchedule {
+			taints = append(taints, t)
+		}
+	}
+	return taints
+}
+
+// shuns counts the discouraging taints of the view that the shape does not tolerate.
+func (v *view) shuns(s *shape) int64 {
+	n := int64(0)
+	for i := range v.discouraging {
+		if !corev1helpers.TolerationsTolerateTaint(klog.Logger{}, s.obj.Spec.Tolerations, &v.discouraging[i], false) {
+			n++
+		}
+	}
+	return n
+}
+
+// choosy tells whether the shape likes some of the nodes that it fits on better than others.
+func (s *shape) choosy() bool {
+	if s.near == nil {
+		return false
+	}
+	n := s.near
+	if len(n.prefers) > 0 || len(n.soft) > 0 || n.nodes != nil {
+		return true
+	}
+	for _, t := range n.met {
+		if t.weight != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// liking is how well a view suits a shape, first in the units of each kind of preference.
+type liking struct {
+	view                        *view
+	rank                        int64 // by the algorithm
+	nodes, taints, pods, spread float64
+	apart                       bool // it lacks a label that the soft spread is about
+}
+
+// findPreferred returns the view that the shape fits on and likes best.
+func (c *Core) findPreferred(s *shape) *view {
+	all := c.likings[:0]
+	if s.only != nil {
+		for _, name := range s.only {
+			if a := c.agentOfNode(name); a != nil {
+				all = c.like(all, s, a)
+			}
+		}
+	} else {
+		c.readOn(s)
+		fitting := s.search.found[:0]
+		for _, candidate := range s.search.found {
+			before := len(all)
+			if all = c.like(all, s, candidate.agent); len(all) > before {
+				fitting = append(fitting, candidate)
+			}
+		}
+		s.search.found = fitting
+	}
+	c.likings = all
+	return bestLiked(all)
+}
+
+// readOn makes candidates of all agents that may fit; it looks only at those that it has not seen as they are now.
+func (c *Core) readOn(s *shape) {
+	f, r := &c.fleet, &s.search
+	if r.read < f.base || len(r.found) > 2*len(f.agents)+1024 {
+		*r = search{read: f.changes()}
+	}
+	for _, a := range f.log[r.read-f.base:] {
+		if a.place < r.next { // it may be there twice then, until the search starts anew
+			r.found = append(r.found, candidate{agent: a})
+		}
+	}
+	r.read = f.changes()
+	for ; r.next < len(f.agents); r.next++ {
+		if a := f.agents[r.next]; a != nil {
+			r.found = append(r.found, candidate{agent: a})
+		}
+	}
+}
+
+// like adds the agent's views that the shape fits on.
+func (c *Core) like(all []liking, s *shape, a *agent) []liking {
+	for _, v := range a.views {
+		if r := v.check(s); !r.ok() && !r.reserve {
+			continue
+		}
+		l := liking{view: v, rank: c.cfg.Algorithm.rank(v, &s.demand), taints: float64(v.shuns(s))}
+		s.near.score(&l, v.node)
+		all = append(all, l)
+	}
+	return all
+}
+
+// score fills in what the shape thinks of the node.
+func (n *near) score(l *liking, node *v1.Node) {
+	if n.nodes != nil {
+		l.nodes = float64(n.nodes.Score(node))
+	}
+	for key, domains := range n.liked {
+		if value, found := node.Labels[key]; found {
+			l.pods += float64(domains[value])
+		}
+	}
+	for _, t := range n.met {
+		if value, found := node.Labels[t.topology]; found {
+			l.pods += float64(t.weight * int64(t.near[value]))
+		}
+	}
+	for i := range n.soft {
+		r, d := &n.soft[i], &n.spread[len(n.hard)+i]
+		value, found := node.Labels[r.topology]
+		if !found {
+			l.apart = true
+			continue
+		}
+		l.spread += float64(d.pods[value])*math.Log(float64(len(d.pods)+2)) + float64(r.maxSkew-1)
+	}
+}
+
+// bestLiked brings the kinds of preferences to one scale, from 0 to 100 over the views that fit, and adds them up by
+// their weights.
+func bestLiked(all []liking) *view {
+	most, least := liking{pods: math.Inf(-1), spread: 0}, liking{pods: math.Inf(1), spread: math.Inf(1)}
+	for i := range all {
+		l := &all[i]
+		most.nodes, most.taints = max(most.nodes, l.nodes), max(most.taints, l.taints)
+		most.pods, least.pods = max(most.pods, l.pods), min(least.pods, l.pods)
+		if !l.apart {
+			most.spread, least.spread = max(most.spread, l.spread), min(least.spread, l.spread)
+		}
+	}
+	var best *liking
+	bestScore := 0.0
+	for i := range all {
+		l := &all[i]
+		score := nodesWeight*share(l.nodes, most.nodes) - taintsWeight*share(l.taints, most.taints) +
+			podsWeight*share(l.pods-least.pods, most.pods-least.pods)
+		if !l.apart && most.spread > 0 {
+			score += spreadWeight * share(most.spread+least.spread-l.spread, most.spread)
+		}
+		if best == nil || score > bestScore || score == bestScore && l.before(best) {
+			best, bestScore = l, score
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	return best.view
+}
+
+// share is the part of the most, in hundredths; 0 if there is none.
+func share(part, most float64) float64 {
+	if most == 0 {
+		return 0
+	}
+	return 100 * part / most
+}
+
+// before orders equally liked views as the algorithm does.
+func (l *liking) before(other *liking) bool {
+	return cmp.Or(cmp.Compare(l.rank, other.rank), cmp.Compare(l.view.agent.place, other.view.agent.place)) < 0
+}

@@ -1,0 +1,305 @@
+package scheduler
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// standing is the index of the pods that take part of a node: bound pods, whoever bound them, static pods among them,
+// and pods that a task was launched for or a place reserved. Pods that are over stand nowhere.
+type standing struct {
+	places     map[string]*place // by node
+	strangers  map[types.UID]*stander
+	namespaces map[string]*v1.Namespace
+	terms      map[string]*term // of the pods that stand somewhere
+	fresh      []*term          // that waiting pods have not been held against yet
+	generation int              // of the set of terms and of the namespaces' labels
+	version    int              // of all that stands
+	watchers   map[*shape]struct{}
+}
+
+// place is a node with the pods that stand on it.
+type place struct {
+	node  *v1.Node // nil while it does not exist
+	pods  []*stander
+	limit int    // how many pods the node takes
+	words string // the limit as text
+}
+
+// stander is a pod as others see it that may not be, or would like to be, near it.
+type stander struct {
+	obj    *v1.Pod
+	place  *place // nil if it stands nowhere
+	slot   int    // in the place's pods
+	terms  []*term
+}
+
+func newStanding() standing {
+	return standing{
+		places: map[string]*place{}, strangers: map[types.UID]*stander{}, namespaces: map[string]*v1.Namespace{},
+		terms: map[string]*term{}, watchers: map[*shape]struct{}{},
+	}
+}
+
+// at returns the place of a node.
+func (x *standing) at(node string) *place {
+	pl := x.places[node]
+	if pl == nil {
+		pl = &place{limit: math.MaxInt}
+		x.places[node] = pl
+	}
+	return pl
+}
+
+// full tells whether the node takes no more pods. A node that does not say how many it takes takes all.
+func (pl *place) full() bool { return pl != nil && len(pl.pods) >= pl.limit }
+
+// see takes in the node as it is now.
+func (pl *place) see(node *v1.Node) {
+	pl.node, pl.limit, pl.words = node, math.MaxInt, ""
+	if node == nil {
+		return
+	}
+	if pods, found := node.Status.Allocatable[v1.ResourcePods]; found {
+		pl.limit = int(pods.Value())
+		pl.words = strconv.Itoa(pl.limit)
+	}
+}
+
+// standsOn names the node that the pod takes part of; "" if there is none.
+func (c *Core) standsOn(p *pod) string {
+	switch {
+	case finished(p.obj):
+		return ""
+	case p.node != "":
+		return p.node
+	case p.task != nil:
+		if a := c.agents[p.task.agent]; a != nil {
+			return a.node
+		}
+		return ""
+	case p.parked != nil:
+		return p.parked.node
+	}
+	return ""
+}
+
+// stand puts a pod into the index as it is now.
+func (c *Core) stand(p *pod) { c.put(&p.standing, p.obj, c.standsOn(p)) }
+
+// restand puts the pods with tasks on an agent into the index that has got its node's name.
+func (c *Core) restand(a *agent) {
+	for _, t := range c.owners[a.id] {
+		if p := c.pods[t.pod]; p != nil && p.task == t {
+			c.stand(p)
+		}
+	}
+}
+
+// strangerSeen puts a pod into the index that is not ours but takes part of a node, as static pods do.
+func (c *Core) strangerSeen(obj *v1.Pod) {
+	st := c.standing.strangers[obj.UID]
+	if obj.Spec.NodeName == "" || finished(obj) {
+		c.strangerGone(obj.UID)
+		return
+	}
+	if st == nil {
+		st = &stander{}
+		c.standing.strangers[obj.UID] = st
+	}
+	c.put(st, obj, obj.Spec.NodeName)
+}
+
+func (c *Core) strangerGone(uid types.UID) {
+	if st := c.standing.strangers[uid]; st != nil {
+		c.put(st, st.obj, "")
+		delete(c.standing.strangers, uid)
+	}
+}
+
+// put makes the stander stand on the node, as the object says now.
+func (c *Core) put(st *stander, obj *v1.Pod, node string) {
+	var to *place
+	if node != "" {
+		to = c.standing.at(node)
+	}
+	if st.place == to && (to == nil || looksTheSame(st.obj, obj)) {
+		st.obj = obj
+		return
+	}
+	c.leave(st)
+	st.obj = obj
+	if to != nil {
+		c.enter(st, to)
+	}
+}
+
+// looksTheSame tells whether two states of a pod count the same for other pods.
+func looksTheSame(a, b *v1.Pod) bool {
+	return a == b || (a.DeletionTimestamp == nil) == (b.DeletionTimestamp == nil) && maps.Equal(a.Labels, b.Labels)
+}
+
+func (c *Core) enter(st *stander, to *place) {
+	x := &c.standing
+	if st.terms == nil {
+		st.terms = termsOf(st.obj)
+	}
+	for i, t := range st.terms {
+		known := x.terms[t.key]
+		if known == nil {
+			known = t
+			x.terms[t.key] = t
+			x.fresh = append(x.fresh, t)
+			x.generation++
+		}
+		known.holders++
+		st.terms[i] = known
+	}
+	st.place, st.slot = to, len(to.pods)
+	to.pods = append(to.pods, st)
+	c.tally(st, to.node, 1)
+}
+
+func (c *Core) leave(st *stander) {
+	from := st.place
+	if from == nil {
+		return
+	}
+	if from.full() && from.node != nil { // somebody else may fit now
+		if a := c.agentOfNode(from.node.Name); a != nil {
+			c.fleet.touch(a)
+			c.look = true
+		}
+	}
+	last := len(from.pods) - 1
+	from.pods[st.slot] = from.pods[last]
+	from.pods[st.slot].slot = st.slot
+	from.pods[last] = nil
+	from.pods = from.pods[:last]
+	st.place = nil
+	for _, t := range st.terms {
+		t.holders--
+	}
+	c.tally(st, from.node, -1)
+}
+
+// tally counts a pod in (sign 1) or out (-1) for all shapes to which it may matter.
+func (c *Core) tally(st *stander, node *v1.Node, sign int) {
+	x := &c.standing
+	x.version++
+	if node != nil {
+		for _, t := range st.terms {
+			if domain, found := node.Labels[t.topology]; found {
+				t.near[domain] += sign
+			}
+		}
+	}
+	for s := range x.watchers {
+		c.told(s, s.near.tell(func() bool { return node != nil && s.near.count(st, node, sign) }))
+	}
+}
+
+// told sends a shape back into its turn if what has changed may let its pods in somewhere. One that no pod has any more
+// is told no longer; its counts are made anew when they are needed.
+func (c *Core) told(s *shape, loosened bool) {
+	switch {
+	case s.head() == nil:
+		delete(c.standing.watchers, s)
+	case loosened:
+		c.rouse(s)
+	}
+}
+
+// rouse gives the pods of a shape another look at all agents.
+func (c *Core) rouse(s *shape) {
+	s.search = search{read: c.fleet.changes()}
+	c.queue.fresh[s.key] = struct{}{}
+	c.queue.roused = append(c.queue.roused, s)
+	c.look = true
+}
+
+// watch keeps the counts of a shape up to date from now on. What it has found out before may not be so any more.
+func (c *Core) watch(s *shape) {
+	if s.near == nil {
+		return
+	}
+	if _, watched := c.standing.watchers[s]; !watched {
+		c.standing.watchers[s] = struct{}{}
+		s.search = search{read: c.fleet.changes()}
+	}
+}
+
+// placeSeen takes in a node that is new, changed or, if nil, gone.
+func (c *Core) placeSeen(name string, node *v1.Node) {
+	x := &c.standing
+	pl := x.at(name)
+	before := pl.node
+	if before != nil && node != nil && maps.Equal(before.Labels, node.Labels) &&
+		slices.EqualFunc(before.Spec.Taints, node.Spec.Taints, sameTaint) {
+		pl.see(node)
+		return
+	}
+	c.countPlace(pl, -1)
+	pl.see(node)
+	c.countPlace(pl, 1)
+	x.version++
+	for s := range x.watchers {
+		s.near.version = stale
+		c.told(s, true)
+	}
+	if node == nil && len(pl.pods) == 0 {
+		delete(x.places, name)
+	}
+}
+
+func sameTaint(a, b v1.Taint) bool {
+	return a.Key == b.Key && a.Value == b.Value && a.Effect == b.Effect
+}
+
+// countPlace counts the terms of the pods of a place in or out of the domains of its node.
+func (c *Core) countPlace(pl *place, sign int) {
+	if pl.node == nil {
+		return
+	}
+	for _, st := range pl.pods {
+		for _, t := range st.terms {
+			if domain, found := pl.node.Labels[t.topology]; found {
+				t.near[domain] += sign
+			}
+		}
+	}
+}
+
+// namespaceSeen takes in a namespace, or if obj is nil its end: terms may choose namespaces by their labels.
+func (c *Core) namespaceSeen(name string, obj *v1.Namespace) {
+	x := &c.standing
+	before := x.namespaces[name]
+	if before != nil && obj != nil && maps.Equal(before.Labels, obj.Labels) {
+		return
+	}
+	if x.namespaces[name] = obj; obj == nil {
+		delete(x.namespaces, name)
+	}
+	x.generation++
+	x.version++
+	for s := range x.watchers {
+		s.near.version = stale
+		c.told(s, true)
+	}
+	for _, s := range c.queue.shapes {
+		c.rewish(s, func(*pod) bool { return true })
+	}
+}
+
+// labelsOf returns the labels of a namespace.
+func (x *standing) labelsOf(namespace string) map[string]string {
+	if obj := x.namespaces[namespace]; obj != nil {
+		return obj.Labels
+	}
+	return nil
+}
