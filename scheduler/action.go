@@ -161,6 +161,30 @@ func (a Report) String() string {
 // Object implements ClusterAction.
 func (a Report) Object() string { return "pod/" + string(a.Pod.UID) }
 
+// PrepareClaims writes the objects that have the claims of a pod bound, or volumes for them made, for the node that was
+// chosen for it (https://kubernetes.io/docs/concepts/storage/storage-classes/#volume-binding-mode). ClaimsPrepared answers.
+type PrepareClaims struct {
+	Pod     PodRef
+	Node    string
+	Volumes []*v1.PersistentVolume      // with references to their claims
+	Claims  []*v1.PersistentVolumeClaim // with the node that their volumes shall be made for
+}
+
+func (a PrepareClaims) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "prepare claims of %s for node %s:", a.Pod.Key, a.Node)
+	for _, pv := range a.Volumes {
+		fmt.Fprintf(&b, " volume %s for %s", pv.Name, pv.Spec.ClaimRef.Name)
+	}
+	for _, claim := range a.Claims {
+		fmt.Fprintf(&b, " a new volume for %s", claim.Name)
+	}
+	return b.String()
+}
+
+// Object implements ClusterAction.
+func (a PrepareClaims) Object() string { return "pod/" + string(a.Pod.UID) }
+
 // CreateNode makes the node object of an agent.
 type CreateNode struct{ Node *v1.Node }
 

@@ -9,6 +9,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/k8sm/k8sm/api"
 )
 
 // term is a term of inter-pod affinity or anti-affinity, ready to be held against pods
@@ -123,6 +125,8 @@ func podAntiAffinity(pod *v1.Pod) *v1.PodAntiAffinity {
 // wishes are what a pod wants of the pods and volumes around it, and what the pods that stand somewhere want of it.
 type wishes struct {
 	index   *standing
+	storage *storage
+	self    *stander // the pod, if it stands somewhere already: its claims are pledged to that node
 	obj     *v1.Pod
 	key     string  // pods of equal keys have equal wishes
 	toward  []*term // required affinity
@@ -133,6 +137,7 @@ type wishes struct {
 	hard    []spreadRule
 	soft    []spreadRule
 	nodes   nodeScorer // nil if it prefers no nodes
+	claims  []api.PodKey
 }
 
 // wish finds out what the pod wants. A plain pod that no other one cares about has no wishes.
@@ -142,7 +147,10 @@ func (c *Core) wish(p *pod) {
 		return // it is where it is
 	}
 	x := &c.standing
-	w := wishes{index: x, obj: p.obj}
+	w := wishes{index: x, storage: &c.storage, obj: p.obj, claims: claimsOf(p.obj)}
+	if p.pledge != "" {
+		w.self = &p.standing
+	}
 	if len(x.terms) > 0 {
 		space := x.labelsOf(p.obj.Namespace)
 		for _, t := range x.terms {
@@ -152,7 +160,7 @@ func (c *Core) wish(p *pod) {
 		}
 		slices.SortFunc(w.met, func(a, b *term) int { return strings.Compare(a.key, b.key) })
 	}
-	if !hasWishes(p.obj) && len(w.met) == 0 {
+	if !hasWishes(p.obj) && len(w.met) == 0 && len(w.claims) == 0 {
 		return
 	}
 	if a := podAffinity(p.obj); a != nil {
@@ -195,6 +203,12 @@ func (w *wishes) text() string {
 		for i := range rules {
 			fmt.Fprintf(&b, "\n%d %s", kind, rules[i].text())
 		}
+	}
+	for _, claim := range w.claims {
+		fmt.Fprintf(&b, "\nclaim %s", claim.Name)
+	}
+	if w.self != nil {
+		fmt.Fprintf(&b, "\nof %s", w.obj.UID)
 	}
 	if w.nodes != nil {
 		fmt.Fprint(&b, w.obj.Spec.Affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution)

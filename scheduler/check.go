@@ -51,7 +51,7 @@ type refused struct {
 	taint   *v1.Taint
 	ports   []uint64 // that are missing
 	runs    api.ExecutorID
-	what    string // the topology key that it is about, or the number of pods
+	what    string // the topology key, claim or volume that it is about, or the number of pods
 	reserve bool   // but keep the place: this is the agent to wait for
 }
 
@@ -73,6 +73,16 @@ const (
 	podsRepel
 	topologyMissing
 	skewed
+	claimMissing
+	claimGoing
+	claimLost
+	claimForeign
+	claimTaken
+	claimUnbound
+	volumeMissing
+	volumeElsewhere
+	claimElsewhere
+	noVolume
 	busy
 	tooSmall
 	portsMissing
@@ -118,6 +128,27 @@ func (r refused) words(s *shape) (singular, plural string) {
 	case skewed:
 		text := " more pods like it than its topology spread allows (by " + r.what + ")"
 		return "has" + text, "have" + text
+	case claimMissing:
+		return ofPod("its claim " + r.what + " does not exist")
+	case claimGoing:
+		return ofPod("its claim " + r.what + " is being deleted")
+	case claimLost:
+		return ofPod("its claim " + r.what + " has lost its volume")
+	case claimForeign:
+		return ofPod("its claim " + r.what + " was not made for it")
+	case claimTaken:
+		return ofPod("its claim " + r.what + " is for one pod only, and another one uses it")
+	case claimUnbound:
+		return ofPod("its claim " + r.what + " is not bound to a volume yet")
+	case volumeMissing:
+		return ofPod("the volume " + r.what + " of its claim does not exist")
+	case volumeElsewhere:
+		return "cannot reach its volume " + r.what, "cannot reach its volume " + r.what
+	case claimElsewhere:
+		text := " not the node that a volume for its claim " + r.what + " is being made for"
+		return "is" + text, "are" + text
+	case noVolume:
+		return "has no volume for its claim " + r.what, "have no volume for its claim " + r.what
 	case busy:
 		name := scalarNames[r.scalar]
 		return "is busy: it has too little " + name + " now", "are busy: they have too little " + name + " now"
@@ -139,6 +170,14 @@ func (r refused) words(s *shape) (singular, plural string) {
 	return "is being prepared", "are being prepared"
 }
 
+func ofPod(text string) (singular, plural string) { return text, text }
+
+// ofPod tells whether the reason is the pod's own, whatever the agent.
+func (r reason) ofPod() bool { return r >= claimMissing && r <= volumeMissing }
+
+// used tells whether the view was given something in this cycle.
+func (v *view) used() bool { return len(v.tasks) > 0 || v.wanted }
+
 // check applies the four checks in their order; the first that fails says why. The pods around the node belong to the
 // first check.
 func (v *view) check(s *shape) refused {
@@ -146,7 +185,7 @@ func (v *view) check(s *shape) refused {
 		return r
 	}
 	if s.key.node == "" {
-		if v.place.full() {
+		if v.place.full() && !s.stands(v.place) {
 			return refused{reason: noRoom, what: v.place.words}
 		}
 		if s.near != nil {
@@ -320,7 +359,9 @@ func (s *summary) message(d Demand) string {
 	parts := make([]string, len(counts))
 	for i, c := range counts {
 		parts[i] = fmt.Sprintf("%d %s", c.agents, c.singular)
-		if c.agents > 1 {
+		if c.reason.ofPod() {
+			parts[i] = c.singular
+		} else if c.agents > 1 {
 			parts[i] = fmt.Sprintf("%d %s", c.agents, c.plural)
 		}
 		if s.shape.key.node != "" {

@@ -37,6 +37,9 @@ type Core struct {
 	// standing is what stands where, and likings room for findPreferred.
 	standing standing
 	likings  []liking
+	// storage is what is known of volumes, and prepared what this cycle has decided about them.
+	storage  storage
+	prepared []Action
 	order    int // of arrival, of the youngest pod
 
 	look       bool // this step may have made a placement possible
@@ -67,6 +70,9 @@ type pod struct {
 	standing stander
 	wishes   *wishes
 	wished   int
+	// The node that its claims were pledged to, and when; "" if they were not.
+	pledge  string
+	pledged time.Time
 	// Its place in the queue: at most one of these is set; waits is if any, or if it rests.
 	shape  *shape
 	parked *agent
@@ -122,6 +128,7 @@ func NewCore(cfg Config) *Core {
 		owners:   map[api.AgentID][]*task{},
 		queue:    newQueue(),
 		standing: newStanding(),
+		storage:  newStorage(),
 	}
 }
 
@@ -154,6 +161,20 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 		c.namespaceSeen(ev.Namespace.Name, ev.Namespace)
 	case NamespaceGone:
 		c.namespaceSeen(ev.Name, nil)
+	case VolumeSeen:
+		c.volumeSeen(now, ev.Volume)
+	case VolumeGone:
+		c.volumeGone(ev.Name)
+	case ClaimSeen:
+		c.claimSeen(now, ev.Claim)
+	case ClaimGone:
+		c.claimGone(now, ev.Key)
+	case ClassSeen:
+		c.classSeen(ev.Class.Name, ev.Class)
+	case ClassGone:
+		c.classSeen(ev.Name, nil)
+	case ClaimsPrepared:
+		c.claimsPrepared(now, ev)
 	case Synced:
 		c.synced = true
 		return []Action{Subscribe{}}
@@ -216,6 +237,7 @@ func (c *Core) subscribe(now time.Time) []Action {
 
 func (c *Core) tick(now time.Time) []Action {
 	c.wake(now)
+	c.tickPledged(now)
 	c.queue.forgetShapes()
 	c.forgetTerms()
 	var acts []Action

@@ -85,10 +85,11 @@ func (c *Core) cycle(now time.Time) []Action {
 			heap.Pop(&due) // none of these pods will fit unless another pod's coming lets them
 			continue
 		}
-		if len(v.tasks) == 0 && !v.wanted {
+		before := v.used()
+		c.place(now, s.head(), v)
+		if !before && v.used() {
 			chosen = append(chosen, v)
 		}
-		c.place(now, s.head(), v)
 		if s.head() == nil {
 			heap.Pop(&due)
 			continue
@@ -96,7 +97,9 @@ func (c *Core) cycle(now time.Time) []Action {
 		heap.Fix(&due, 0)
 	}
 	slices.SortStableFunc(chosen, func(a, b *view) int { return cmp.Compare(a.agent.place, b.agent.place) })
-	return c.launch(now, chosen)
+	acts := append(c.launch(now, chosen), c.prepared...)
+	c.prepared = c.prepared[:0]
+	return acts
 }
 
 // refresh makes the views of the agents anew of which something has changed. Pods that had reserved a place there wait
@@ -269,9 +272,13 @@ func (c *Core) charge(free offers.Resources) offers.Resources {
 	return charge
 }
 
-// place gives a pod its task in the view, or reserves its place there until the executor is prepared.
+// place gives a pod its task in the view, or reserves its place there until the executor is prepared. Claims that wait for
+// the choice of a node come first.
 func (c *Core) place(now time.Time, p *pod, v *view) {
 	a := v.agent
+	if c.prepare(now, p, v) {
+		return
+	}
 	if a.executor.record == nil {
 		c.dequeue(p)
 		v.take(&p.demand)
@@ -360,6 +367,12 @@ func (c *Core) explain(now time.Time) []Action {
 	var acts []Action
 	reasons := map[shapeKey]*summary{}
 	for _, p := range c.unexplained(now) {
+		if c.queue.pledged[p.obj.UID] == p {
+			if message := c.claimsMessage(p); p.report.due(now, message) {
+				acts = append(acts, Report{Pod: p.obj, Message: message})
+			}
+			continue
+		}
 		key := keyOf(p)
 		refusals := reasons[key]
 		if refusals == nil {
@@ -411,6 +424,9 @@ func (c *Core) unexplained(now time.Time) []*pod {
 		}
 	}
 	for _, p := range c.queue.parked {
+		late(p)
+	}
+	for _, p := range c.queue.pledged {
 		late(p)
 	}
 	for _, s := range c.queue.shapes {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8sm/k8sm/api"
@@ -28,6 +29,23 @@ type (
 	NamespaceSeen struct{ Namespace *v1.Namespace }
 	// NamespaceGone is a namespace whose object is gone from the API.
 	NamespaceGone struct{ Name string }
+	// VolumeSeen is a PersistentVolume that is new or changed.
+	VolumeSeen struct{ Volume *v1.PersistentVolume }
+	// VolumeGone is a PersistentVolume whose object is gone from the API.
+	VolumeGone struct{ Name string }
+	// ClaimSeen is a PersistentVolumeClaim that is new or changed.
+	ClaimSeen struct{ Claim *v1.PersistentVolumeClaim }
+	// ClaimGone is a PersistentVolumeClaim whose object is gone from the API.
+	ClaimGone struct{ Key api.PodKey }
+	// ClassSeen is a StorageClass that is new or changed.
+	ClassSeen struct{ Class *storagev1.StorageClass }
+	// ClassGone is a StorageClass whose object is gone from the API.
+	ClassGone struct{ Name string }
+	// ClaimsPrepared answers PrepareClaims. If it is not OK, somebody else has changed one of the objects.
+	ClaimsPrepared struct {
+		Action PrepareClaims
+		OK     bool
+	}
 	// Synced says that everything of the kinds above that exists has been seen. Until then nothing of Mesos is acted on.
 	Synced struct{}
 	// BindDone answers Bind and Annotate.
@@ -104,6 +122,13 @@ func (NodeSeen) event()       {}
 func (NodeGone) event()       {}
 func (NamespaceSeen) event()  {}
 func (NamespaceGone) event()  {}
+func (VolumeSeen) event()     {}
+func (VolumeGone) event()     {}
+func (ClaimSeen) event()      {}
+func (ClaimGone) event()      {}
+func (ClassSeen) event()      {}
+func (ClassGone) event()      {}
+func (ClaimsPrepared) event() {}
 func (Synced) event()         {}
 func (BindDone) event()       {}
 func (ExecutorReady) event()  {}

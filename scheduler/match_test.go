@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/k8sm/k8sm/api"
 )
 
@@ -45,7 +47,7 @@ func newGame(t *testing.T, random *rand.Rand, algorithm Algorithm) *game {
 	g := &game{t: t, rand: random}
 	g.player = &player{
 		t: t, core: NewCore(testConfig()), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
-		prepared: map[api.AgentID]PrepareExecutor{},
+		prepared: map[api.AgentID]PrepareExecutor{}, claims: map[types.UID]PrepareClaims{},
 	}
 	g.player.core.cfg.Algorithm = algorithm
 	g.play("synced")
@@ -59,6 +61,8 @@ func (g *game) play(line string) {
 		switch act := act.(type) {
 		case PrepareExecutor:
 			g.player.prepared[act.Agent] = act
+		case PrepareClaims:
+			g.player.claims[act.Pod.UID] = act
 		case Launch:
 			g.launches += len(act.Tasks)
 		}

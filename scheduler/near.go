@@ -15,6 +15,7 @@ type near struct {
 	liked   scores        // what the preferred terms add up to
 	spread  []domains     // for the hard rules, then the soft ones
 	ruled   []*spreadRule // these rules
+	stored  stored
 }
 
 // pair is a domain: the nodes on which a label has this value.
@@ -49,7 +50,7 @@ func (s scores) add(key string, node *v1.Node, n int64) {
 }
 
 func newNear(w *wishes) *near {
-	n := &near{wishes: w, version: stale}
+	n := &near{wishes: w, version: stale, stored: stored{version: stale}}
 	for _, rules := range [][]spreadRule{w.hard, w.soft} {
 		for i := range rules {
 			n.ruled = append(n.ruled, &rules[i])
@@ -96,6 +97,9 @@ func (n *near) tell(change func() bool) (loosened bool) {
 
 // count counts a pod in or out that stands on the node.
 func (n *near) count(st *stander, node *v1.Node, sign int) (loosened bool) {
+	if st == n.self {
+		return false
+	}
 	space := n.index.labelsOf(st.obj.Namespace)
 	if n.matchesAll(st.obj) {
 		for _, t := range n.toward {
@@ -140,6 +144,11 @@ func containsTerm(terms []*term, t *term) bool {
 // check: do the pods around the node, and its place among the nodes, allow the shape there?
 func (n *near) check(node *v1.Node) refused {
 	n.refresh()
+	if len(n.claims) > 0 {
+		if r := n.checkClaims(); !r.ok() {
+			return r
+		}
+	}
 	if r := n.checkAffinity(node); !r.ok() {
 		return r
 	}
@@ -149,7 +158,7 @@ func (n *near) check(node *v1.Node) refused {
 		}
 	}
 	for _, t := range n.met {
-		if value, found := node.Labels[t.topology]; found && t.repels && t.near[value] > 0 {
+		if value, found := node.Labels[t.topology]; found && t.repels && t.near[value] > n.own(t, value) {
 			return refused{reason: podsRepel, what: t.topology}
 		}
 	}
@@ -163,7 +172,21 @@ func (n *near) check(node *v1.Node) refused {
 			return refused{reason: skewed, what: r.topology}
 		}
 	}
-	return refused{}
+	return n.checkVolumes(node)
+}
+
+// own is 1 if the pod itself is one of those that have the term and stand in the domain.
+func (n *near) own(t *term, domain string) int {
+	st := n.self
+	if st == nil || st.place == nil || st.place.node == nil || !containsTerm(st.terms, t) || st.place.node.Labels[t.topology] != domain {
+		return 0
+	}
+	return 1
+}
+
+// stands tells whether the pod itself stands at the place.
+func (s *shape) stands(pl *place) bool {
+	return s.near != nil && s.near.self != nil && s.near.self.place == pl
 }
 
 // checkAffinity: are the pods near that the shape has to be near to? The first pod of a group that wants to be together may

@@ -61,6 +61,9 @@ func (p *player) nearOptions(pod *v1.Pod, options map[string]string) {
 			})
 		}
 	}
+	if claims := options["claim"]; claims != "" {
+		claimVolumes(pod, claims)
+	}
 	if zone := options["prefers"]; zone != "" {
 		if pod.Spec.Affinity == nil {
 			pod.Spec.Affinity = &v1.Affinity{}
@@ -113,12 +116,17 @@ func crowd(g *game) string {
 				line += fmt.Sprintf(" %s=%s/%d", option, pick("host", "zone"), 1+g.rand.IntN(2))
 			}
 		}
+		if g.rand.IntN(5) == 0 {
+			line += fmt.Sprintf(" claim=c%d", g.rand.IntN(6))
+		}
 		if g.rand.IntN(6) == 0 {
 			line += fmt.Sprintf(" node=n%d", n)
 		}
 		return line + pick("", "", "", " mirror=yes", " prefers=z1")
-	case dice < 75:
+	case dice < 67:
 		return "pod-gone " + uid
+	case dice < 75:
+		return storm(g, uid)
 	case dice < 80:
 		return fmt.Sprintf("node n%d a%d port=%d", n, n, 5050+n) + pick("", " zone=z1", " zone=z2", " zone=z3") +
 			pick("", "", " pods=3", " shun=old", " taint=new", " cordoned=yes")
@@ -134,6 +142,25 @@ func crowd(g *game) string {
 		return fmt.Sprintf("lost a%d", n)
 	}
 	return "+1s"
+}
+
+// storm makes up the lines of a game about volumes.
+func storm(g *game, uid string) string {
+	pick := func(choices ...string) string { return choices[g.rand.IntN(len(choices))] }
+	n := g.rand.IntN(6)
+	switch g.rand.IntN(6) {
+	case 0:
+		return "class late binding=late provisioner=" + pick("csi.example.com", "kubernetes.io/no-provisioner")
+	case 1:
+		return fmt.Sprintf("claim c%d class=late", n) + pick("", "", " mode=pod", " deleting=yes")
+	case 2:
+		return fmt.Sprintf("claim c%d class=late volume=v%d", n, n)
+	case 3:
+		return fmt.Sprintf("volume v%d class=late", n) + pick("", " host=n1", " host=n2", fmt.Sprintf(" for=c%d", n))
+	case 4:
+		return "prepared " + uid + pick("", " failed=yes")
+	}
+	return fmt.Sprintf("%s%d", pick("claim-gone c", "volume-gone v"), n)
 }
 
 // TestWhereAPodMayRunIsWhatAllPodsTogetherSay plays random events and holds the index of what stands where, and what is
@@ -180,7 +207,7 @@ func (g *game) checkAgainstAll(answers map[bool]int) {
 		}
 	}
 	for _, p := range c.pods {
-		if p.shape == nil || p.node != "" {
+		if p.shape == nil || p.node != "" || p.wishes != nil && len(p.wishes.claims) > 0 {
 			continue
 		}
 		for node := range everybody {

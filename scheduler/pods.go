@@ -41,6 +41,9 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 		c.adoptAnnotated(now, p)
 	}
 	if p.task == nil {
+		if !needsTask(p) {
+			c.redeemed(p)
+		}
 		c.requeue(now, p)
 		c.look = c.look || needsTask(p)
 		return nil
@@ -102,6 +105,7 @@ func (c *Core) newTask(now time.Time, p *pod, agent api.AgentID) *task {
 	c.tasks[t.id] = t
 	c.owners[agent] = append(c.owners[agent], t)
 	p.task = t
+	c.redeemed(p)
 	c.dequeue(p)
 	c.stand(p)
 	return t

@@ -158,7 +158,7 @@ func (n *near) score(l *liking, node *v1.Node) {
 	}
 	for _, t := range n.met {
 		if value, found := node.Labels[t.topology]; found {
-			l.pods += float64(t.weight * int64(t.near[value]))
+			l.pods += float64(t.weight * int64(t.near[value]-n.own(t, value)))
 		}
 	}
 	for i := range n.soft {

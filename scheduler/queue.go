@@ -12,22 +12,23 @@ import (
 // idleShapes is how many shapes without a pod are remembered, with what their search has learned.
 const idleShapes = 256
 
-// queue holds the pods that need a task, each in one of four places.
+// queue holds the pods that need a task, each in one of five places.
 type queue struct {
 	shapes   map[shapeKey]*shape   // those that wait for a place
 	parked   map[types.UID]*pod    // those that have one, where an executor is being prepared
+	pledged  map[types.UID]*pod    // those whose claims are being bound for the node that was chosen
 	resting  map[types.UID]*pod    // those whose tasks keep failing
 	homeless map[string][]*pod     // those that are bound to a node that is none of ours, by node
 	fresh    map[shapeKey]struct{} // shapes that got a pod since the last cycle
 	heard    int                   // of the changes of the fleet, in the last cycle
 	roused   []*shape              // those that what happened to other pods gave another look
 	due      turns                 // room for turns
-	waiting  int                   // how many pods there are in shapes, parked and resting
+	waiting  int                   // how many pods there are in shapes, parked, pledged and resting
 }
 
 func newQueue() queue {
 	return queue{
-		shapes: map[shapeKey]*shape{}, parked: map[types.UID]*pod{}, resting: map[types.UID]*pod{},
+		shapes: map[shapeKey]*shape{}, parked: map[types.UID]*pod{}, pledged: map[types.UID]*pod{}, resting: map[types.UID]*pod{},
 		homeless: map[string][]*pod{}, fresh: map[shapeKey]struct{}{},
 	}
 }
@@ -36,6 +37,9 @@ func newQueue() queue {
 func (c *Core) requeue(now time.Time, p *pod) {
 	if p.wished != c.standing.generation {
 		c.wish(p)
+	}
+	if p.pledge != "" && c.queue.pledged[p.obj.UID] == p && needsTask(p) && p.node == "" {
+		return // its claims decide when it goes on
 	}
 	homeless := p.node != "" && c.agentOfNode(p.node) == nil
 	resting := now.Before(p.backoff.until)
@@ -82,6 +86,7 @@ func (c *Core) dequeue(p *pod) {
 		c.stand(p)
 	}
 	delete(c.queue.resting, p.obj.UID)
+	delete(c.queue.pledged, p.obj.UID)
 	if home := c.queue.homeless[p.node]; len(home) > 0 {
 		c.queue.homeless[p.node] = slices.DeleteFunc(home, func(other *pod) bool { return other == p })
 	}

@@ -57,6 +57,7 @@ type player struct {
 	core     *Core
 	now      time.Time
 	prepared map[api.AgentID]PrepareExecutor
+	claims   map[types.UID]PrepareClaims // the latest of each pod
 }
 
 func testConfig() Config {
@@ -68,7 +69,7 @@ func testConfig() Config {
 func play(t *testing.T, script string) string {
 	p := &player{
 		t: t, core: NewCore(testConfig()), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
-		prepared: map[api.AgentID]PrepareExecutor{},
+		prepared: map[api.AgentID]PrepareExecutor{}, claims: map[types.UID]PrepareClaims{},
 	}
 	var out bytes.Buffer
 	for _, line := range strings.Split(strings.TrimSuffix(script, "\n"), "\n") {
@@ -82,6 +83,9 @@ func play(t *testing.T, script string) string {
 		for _, act := range p.step(line) {
 			if prepare, ok := act.(PrepareExecutor); ok {
 				p.prepared[prepare.Agent] = prepare
+			}
+			if prepare, ok := act.(PrepareClaims); ok {
+				p.claims[prepare.Pod.UID] = prepare
 			}
 			fmt.Fprintln(&out, "    "+act.String())
 		}
@@ -159,6 +163,8 @@ func (p *player) event(name string, args []string, options map[string]string) Ev
 			labels["team"] = team
 		}
 		return NamespaceSeen{Namespace: &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: arg(0), Labels: labels}}}
+	case "class", "class-gone", "volume", "volume-gone", "claim", "claim-gone", "prepared":
+		return p.storageEvent(name, arg(0), options)
 	case "bound":
 		outcome := map[string]BindOutcome{"ok": BindOK, "gone": BindGone, "conflict": BindConflict, "failed": BindFailed}
 		return BindDone{Task: api.TaskID(arg(0)), Outcome: outcome[arg(1)]}

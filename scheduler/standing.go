@@ -8,6 +8,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8sm/k8sm/api"
 )
 
 // standing is the index of the pods that take part of a node: bound pods, whoever bound them, static pods among them,
@@ -37,6 +39,7 @@ type stander struct {
 	place  *place // nil if it stands nowhere
 	slot   int    // in the place's pods
 	terms  []*term
+	claims []api.PodKey
 }
 
 func newStanding() standing {
@@ -86,7 +89,7 @@ func (c *Core) standsOn(p *pod) string {
 	case p.parked != nil:
 		return p.parked.node
 	}
-	return ""
+	return p.pledge
 }
 
 // stand puts a pod into the index as it is now.
@@ -147,7 +150,7 @@ func looksTheSame(a, b *v1.Pod) bool {
 func (c *Core) enter(st *stander, to *place) {
 	x := &c.standing
 	if st.terms == nil {
-		st.terms = termsOf(st.obj)
+		st.terms, st.claims = termsOf(st.obj), claimsOf(st.obj)
 	}
 	for i, t := range st.terms {
 		known := x.terms[t.key]
@@ -163,6 +166,7 @@ func (c *Core) enter(st *stander, to *place) {
 	st.place, st.slot = to, len(to.pods)
 	to.pods = append(to.pods, st)
 	c.tally(st, to.node, 1)
+	c.use(st, 1)
 }
 
 func (c *Core) leave(st *stander) {
@@ -186,6 +190,7 @@ func (c *Core) leave(st *stander) {
 		t.holders--
 	}
 	c.tally(st, from.node, -1)
+	c.use(st, -1)
 }
 
 // tally counts a pod in (sign 1) or out (-1) for all shapes to which it may matter.

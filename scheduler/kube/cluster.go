@@ -54,17 +54,9 @@ func (c *Cluster) Run(ctx context.Context, sink scheduler.Sink) error {
 	c.events = broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: api.SchedulerName})
 
 	factory := informers.NewSharedInformerFactory(c.client, 0)
-	pods, err := factory.Core().V1().Pods().Informer().AddEventHandler(c.podHandler())
+	synced, err := c.watch(factory)
 	if err != nil {
-		return fmt.Errorf("cannot watch pods: %w", err)
-	}
-	nodes, err := factory.Core().V1().Nodes().Informer().AddEventHandler(c.nodeHandler())
-	if err != nil {
-		return fmt.Errorf("cannot watch nodes: %w", err)
-	}
-	namespaces, err := factory.Core().V1().Namespaces().Informer().AddEventHandler(c.namespaceHandler())
-	if err != nil {
-		return fmt.Errorf("cannot watch namespaces: %w", err)
+		return err
 	}
 	factory.Start(ctx.Done())
 	defer factory.Shutdown()
@@ -72,7 +64,7 @@ func (c *Cluster) Run(ctx context.Context, sink scheduler.Sink) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.queue.Run(ctx, workers) })
 	group.Go(func() error {
-		if !cache.WaitForCacheSync(ctx.Done(), pods.HasSynced, nodes.HasSynced, namespaces.HasSynced) {
+		if !cache.WaitForCacheSync(ctx.Done(), synced...) {
 			return nil // ctx has ended
 		}
 		return sink(scheduler.Synced{})
@@ -81,6 +73,32 @@ func (c *Cluster) Run(ctx context.Context, sink scheduler.Sink) error {
 		return err
 	}
 	return nil
+}
+
+// watch turns everything that the scheduler wants to see into events. The functions tell when all that exists has been
+// passed on.
+func (c *Cluster) watch(factory informers.SharedInformerFactory) ([]cache.InformerSynced, error) {
+	core := factory.Core().V1()
+	var synced []cache.InformerSynced
+	for _, kind := range []struct {
+		name     string
+		informer cache.SharedIndexInformer
+		handler  cache.ResourceEventHandler
+	}{
+		{"pods", core.Pods().Informer(), c.podHandler()},
+		{"nodes", core.Nodes().Informer(), c.nodeHandler()},
+		{"namespaces", core.Namespaces().Informer(), c.namespaceHandler()},
+		{"persistent volumes", core.PersistentVolumes().Informer(), c.volumeHandler()},
+		{"persistent volume claims", core.PersistentVolumeClaims().Informer(), c.claimHandler()},
+		{"storage classes", factory.Storage().V1().StorageClasses().Informer(), c.classHandler()},
+	} {
+		registration, err := kind.informer.AddEventHandler(kind.handler)
+		if err != nil {
+			return nil, fmt.Errorf("cannot watch %s: %w", kind.name, err)
+		}
+		synced = append(synced, registration.HasSynced)
+	}
+	return synced, nil
 }
 
 // tell passes an event on. When the scheduler takes no more, it is about to end this connection, too.
@@ -163,6 +181,9 @@ func (c *Cluster) perform(ctx context.Context, action scheduler.ClusterAction) {
 		err = annotateErr
 	case scheduler.Report:
 		err = c.report(ctx, a)
+	case scheduler.PrepareClaims:
+		err = c.prepareClaims(ctx, a)
+		c.tell(scheduler.ClaimsPrepared{Action: a, OK: err == nil})
 	case scheduler.CreateNode:
 		err = c.createNode(ctx, a)
 	case scheduler.AmendNode:

@@ -10,6 +10,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -232,7 +233,9 @@ func TestNodeIsMadeReadyLabelledAndWithALease(t *testing.T) {
 
 func TestSyncedComesAfterAllThatExistsAndBeforeWhatChanges(t *testing.T) {
 	node := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}
-	c, client := newTest(node, pod("u", "", ""), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
+	named := metav1.ObjectMeta{Name: "x"}
+	c, client := newTest(node, pod("u", "", ""), &v1.Namespace{ObjectMeta: named}, &v1.PersistentVolume{ObjectMeta: named},
+		&v1.PersistentVolumeClaim{ObjectMeta: named}, &storagev1.StorageClass{ObjectMeta: named})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	events, ended := make(chan scheduler.Event, 100), make(chan error, 1)
@@ -246,7 +249,7 @@ func TestSyncedComesAfterAllThatExistsAndBeforeWhatChanges(t *testing.T) {
 	for !seen["scheduler.Synced"] {
 		seen[fmt.Sprintf("%T", <-events)] = true
 	}
-	for _, kind := range []string{"Pod", "Node", "Namespace"} {
+	for _, kind := range []string{"Pod", "Node", "Namespace", "Volume", "Claim", "Class"} {
 		if !seen["scheduler."+kind+"Seen"] {
 			t.Errorf("before Synced came no %s, but %v", kind, seen)
 		}
@@ -260,5 +263,38 @@ func TestSyncedComesAfterAllThatExistsAndBeforeWhatChanges(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestClaimsArePreparedUnlessSomebodyElseWasFaster(t *testing.T) {
+	pv := &v1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv1"}}
+	claim := &v1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "data"}}
+	c, client := newTest(pv, claim)
+	var told []scheduler.Event
+	c.sink = func(ev scheduler.Event) error {
+		told = append(told, ev)
+		return nil
+	}
+	pv, claim = pv.DeepCopy(), claim.DeepCopy()
+	pv.Spec.ClaimRef = &v1.ObjectReference{Namespace: "default", Name: "data"}
+	claim.Annotations = map[string]string{"volume.kubernetes.io/selected-node": "n1"}
+	act := scheduler.PrepareClaims{Node: "n1", Volumes: []*v1.PersistentVolume{pv}, Claims: []*v1.PersistentVolumeClaim{claim}}
+	c.perform(t.Context(), act)
+	gotVolume, err := client.CoreV1().PersistentVolumes().Get(t.Context(), "pv1", metav1.GetOptions{})
+	if err != nil || gotVolume.Spec.ClaimRef == nil {
+		t.Errorf("volume %+v, %v", gotVolume, err)
+	}
+	gotClaim, err := client.CoreV1().PersistentVolumeClaims("default").Get(t.Context(), "data", metav1.GetOptions{})
+	if err != nil || gotClaim.Annotations["volume.kubernetes.io/selected-node"] != "n1" {
+		t.Errorf("claim %+v, %v", gotClaim, err)
+	}
+	client.PrependReactor("update", "persistentvolumes", func(k8stesting.Action) (bool, runtime.Object, error) {
+		return true, nil, apierrors.NewConflict(v1.Resource("persistentvolumes"), "pv1", errors.New("changed"))
+	})
+	c.perform(t.Context(), act)
+	for i, ok := range []bool{true, false} {
+		if done, is := told[i].(scheduler.ClaimsPrepared); !is || done.OK != ok {
+			t.Errorf("got %#v, want OK %t", told[i], ok)
+		}
 	}
 }
