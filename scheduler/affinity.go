@@ -36,8 +36,8 @@ const hardWeight = 1
 
 func newTerm(pod *v1.Pod, t *v1.PodAffinityTerm, repels bool, weight int64) *term {
 	made := &term{
-		topology: t.TopologyKey, namespaces: t.Namespaces, spaces: selectorOf(t.NamespaceSelector), pods: selectorOf(t.LabelSelector),
-		repels: repels, weight: weight, near: map[string]int{},
+		topology: t.TopologyKey, namespaces: t.Namespaces, spaces: selectorOf(t.NamespaceSelector),
+		pods: selectorOf(t.LabelSelector), repels: repels, weight: weight, near: map[string]int{},
 	}
 	if len(t.Namespaces) == 0 && t.NamespaceSelector == nil {
 		made.namespaces = []string{pod.Namespace}
@@ -146,22 +146,13 @@ func (c *Core) wish(p *pod) {
 	if p.node != "" {
 		return // it is where it is
 	}
-	x := &c.standing
-	w := wishes{index: x, storage: &c.storage, obj: p.obj, claims: claimsOf(p.obj)}
+	met, claims := c.standing.about(p.obj), claimsOf(p.obj)
+	if len(met) == 0 && len(claims) == 0 && !hasWishes(p.obj) {
+		return
+	}
+	w := &wishes{index: &c.standing, storage: &c.storage, obj: p.obj, met: met, claims: claims}
 	if p.pledge != "" {
 		w.self = &p.standing
-	}
-	if len(x.terms) > 0 {
-		space := x.labelsOf(p.obj.Namespace)
-		for _, t := range x.terms {
-			if t.matches(p.obj, space) {
-				w.met = append(w.met, t)
-			}
-		}
-		slices.SortFunc(w.met, func(a, b *term) int { return strings.Compare(a.key, b.key) })
-	}
-	if !hasWishes(p.obj) && len(w.met) == 0 && len(w.claims) == 0 {
-		return
 	}
 	if a := podAffinity(p.obj); a != nil {
 		w.toward = newTerms(p.obj, a.RequiredDuringSchedulingIgnoredDuringExecution, false, 0)
@@ -175,7 +166,23 @@ func (c *Core) wish(p *pod) {
 	w.soft = spreadRules(p.obj, v1.ScheduleAnyway)
 	w.nodes = newNodeScorer(p.obj)
 	w.key = w.text()
-	p.wishes = &w
+	p.wishes = w
+}
+
+// about returns the terms of pods that stand somewhere which the pod matches.
+func (x *standing) about(pod *v1.Pod) []*term {
+	if len(x.terms) == 0 {
+		return nil
+	}
+	var met []*term
+	space := x.labelsOf(pod.Namespace)
+	for _, t := range x.terms {
+		if t.matches(pod, space) {
+			met = append(met, t)
+		}
+	}
+	slices.SortFunc(met, func(a, b *term) int { return strings.Compare(a.key, b.key) })
+	return met
 }
 
 func hasWishes(pod *v1.Pod) bool {

@@ -27,8 +27,8 @@ type Master interface {
 
 // Cluster is the connection to Kubernetes.
 type Cluster interface {
-	// Run sends the pods and nodes that exist, then Synced, then what changes, and does the actions that Do queues,
-	// until ctx ends.
+	// Run sends the objects that exist of each kind of event, then Synced, then what changes, and does the actions that
+	// Do queues, until ctx ends.
 	Run(ctx context.Context, sink Sink) error
 	// Do queues an action and returns at once.
 	Do(action ClusterAction)

@@ -27,6 +27,7 @@ type standing struct {
 
 // place is a node with the pods that stand on it.
 type place struct {
+	name  string
 	node  *v1.Node // nil while it does not exist
 	pods  []*stander
 	limit int    // how many pods the node takes
@@ -53,7 +54,7 @@ func newStanding() standing {
 func (x *standing) at(node string) *place {
 	pl := x.places[node]
 	if pl == nil {
-		pl = &place{limit: math.MaxInt}
+		pl = &place{name: node, limit: math.MaxInt}
 		x.places[node] = pl
 	}
 	return pl
@@ -135,10 +136,14 @@ func (c *Core) put(st *stander, obj *v1.Pod, node string) {
 		st.obj = obj
 		return
 	}
+	from := st.place
 	c.leave(st)
 	st.obj = obj
 	if to != nil {
 		c.enter(st, to)
+	}
+	if from != nil && from.node == nil && len(from.pods) == 0 {
+		delete(c.standing.places, from.name)
 	}
 }
 

@@ -260,6 +260,10 @@ func testScheduler(t *testing.T, dir statedir.Dir) {
 		{true, authorizationv1.ResourceAttributes{Verb: "create", Resource: "nodes"}},
 		{true, authorizationv1.ResourceAttributes{
 			Verb: "update", Group: "coordination.k8s.io", Resource: "leases", Namespace: "kube-node-lease"}},
+		{true, authorizationv1.ResourceAttributes{Verb: "update", Resource: "persistentvolumeclaims", Namespace: "default"}},
+		{true, authorizationv1.ResourceAttributes{Verb: "watch", Group: "storage.k8s.io", Resource: "storageclasses"}},
+		{true, authorizationv1.ResourceAttributes{Verb: "watch", Resource: "namespaces"}},
+		{false, authorizationv1.ResourceAttributes{Verb: "delete", Resource: "persistentvolumes"}},
 		{false, authorizationv1.ResourceAttributes{Verb: "create", Resource: "pods", Namespace: "default"}},
 		{false, authorizationv1.ResourceAttributes{Verb: "get", Resource: "secrets", Namespace: "default"}},
 		{false, authorizationv1.ResourceAttributes{Verb: "list", Resource: "secrets", Namespace: "kube-system"}},
