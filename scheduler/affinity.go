@@ -214,7 +214,7 @@ func (w *wishes) text() string {
 	for _, claim := range w.claims {
 		fmt.Fprintf(&b, "\nclaim %s", claim.Name)
 	}
-	if w.self != nil {
+	if w.self != nil || hasEphemeral(w.obj) { // no other pod is like it
 		fmt.Fprintf(&b, "\nof %s", w.obj.UID)
 	}
 	if w.nodes != nil {

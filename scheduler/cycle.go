@@ -69,20 +69,21 @@ func (r *revival) due(now time.Time) bool {
 // cycle places as many waiting pods as fit, by priority and then first come first served.
 func (c *Core) cycle(now time.Time) []Action {
 	c.refresh(now)
-	due := c.turns()
+	c.turns()
+	due := &c.queue.due
 	var chosen []*view
 	for {
 		if len(c.standing.fresh) > 0 && c.rekey() {
-			due = c.allTurns()
+			c.allTurns()
 		}
-		due = c.admit(due)
-		if len(due) == 0 {
+		c.queue.admit()
+		if len(*due) == 0 {
 			break
 		}
-		s := due[0]
+		s := (*due)[0]
 		v := c.find(s)
 		if v == nil {
-			heap.Pop(&due) // none of these pods will fit unless another pod's coming lets them
+			heap.Pop(due) // none of these pods will fit unless another pod's coming lets them
 			continue
 		}
 		before := v.used()
@@ -91,10 +92,10 @@ func (c *Core) cycle(now time.Time) []Action {
 			chosen = append(chosen, v)
 		}
 		if s.head() == nil {
-			heap.Pop(&due)
+			heap.Pop(due)
 			continue
 		}
-		heap.Fix(&due, 0)
+		heap.Fix(due, 0)
 	}
 	slices.SortStableFunc(chosen, func(a, b *view) int { return cmp.Compare(a.agent.place, b.agent.place) })
 	acts := append(c.launch(now, chosen), c.prepared...)

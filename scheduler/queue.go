@@ -22,7 +22,7 @@ type queue struct {
 	fresh    map[shapeKey]struct{} // shapes that got a pod since the last cycle
 	heard    int                   // of the changes of the fleet, in the last cycle
 	roused   []*shape              // those that what happened to other pods gave another look
-	due      turns                 // room for turns
+	due      turns                 // the shapes that have their turn in this cycle
 	waiting  int                   // how many pods there are in shapes, parked, pledged and resting
 }
 
@@ -105,56 +105,55 @@ func (c *Core) wake(now time.Time) {
 	}
 }
 
-// turns returns the shapes that may have got a chance since the last cycle, as a heap: those that got a pod, or all if
-// an agent has more to offer.
-func (c *Core) turns() turns {
+// turns makes due the shapes that may have got a chance since the last cycle: those that got a pod, or all if an agent has
+// more to offer.
+func (c *Core) turns() {
 	q := &c.queue
-	due := q.due[:0]
-	if q.heard == c.fleet.changes() {
-		for key := range q.fresh {
-			if s := q.shapes[key]; s != nil && s.head() != nil {
-				due = append(due, s)
-			}
-		}
-		return c.takeTurns(due)
+	if q.heard != c.fleet.changes() {
+		c.allTurns()
+		return
 	}
-	return c.allTurns()
+	q.due = q.due[:0]
+	for key := range q.fresh {
+		if s := q.shapes[key]; s != nil && s.head() != nil {
+			q.due = append(q.due, s)
+		}
+	}
+	c.takeTurns()
 }
 
-// allTurns gives all shapes that have pods their turn.
-func (c *Core) allTurns() turns {
-	due := c.queue.due[:0]
-	for _, s := range c.queue.shapes {
+// allTurns makes all shapes due that have pods.
+func (c *Core) allTurns() {
+	q := &c.queue
+	q.due = q.due[:0]
+	for _, s := range q.shapes {
 		if s.due = false; s.head() != nil {
-			due = append(due, s)
+			q.due = append(q.due, s)
 		}
 	}
-	return c.takeTurns(due)
+	c.takeTurns()
 }
 
-func (c *Core) takeTurns(due turns) turns {
+func (c *Core) takeTurns() {
 	q := &c.queue
 	q.heard = c.fleet.changes()
 	clear(q.fresh)
 	q.roused = q.roused[:0]
-	for _, s := range due {
+	for _, s := range q.due {
 		s.due = true
 	}
-	heap.Init(&due)
-	q.due = due
-	return due
+	heap.Init(&q.due)
 }
 
-// admit gives those shapes their turn that were roused meanwhile.
-func (c *Core) admit(due turns) turns {
-	for _, s := range c.queue.roused {
-		if !s.due && s.head() != nil && c.queue.shapes[s.key] == s {
+// admit makes those shapes due, too, that were roused meanwhile.
+func (q *queue) admit() {
+	for _, s := range q.roused {
+		if !s.due && s.head() != nil && q.shapes[s.key] == s {
 			s.due = true
-			heap.Push(&due, s)
+			heap.Push(&q.due, s)
 		}
 	}
-	c.queue.roused = c.queue.roused[:0]
-	return due
+	q.roused = q.roused[:0]
 }
 
 // shapeOf returns the shape that pods of the key wait in, or one to look with if none does.

@@ -139,6 +139,10 @@ func (x *storage) lookAt(w *wishes, claim *v1.PersistentVolumeClaim, s *stored) 
 	return refused{}
 }
 
+func hasEphemeral(pod *v1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.Volumes, func(v v1.Volume) bool { return v.Ephemeral != nil })
+}
+
 // foreign tells whether the claim has the name of one that is made for a volume of the pod, but is not that one
 // (https://kubernetes.io/docs/concepts/storage/ephemeral-volumes/#persistentvolumeclaim-naming).
 func foreign(pod *v1.Pod, claim *v1.PersistentVolumeClaim) bool {

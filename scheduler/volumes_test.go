@@ -158,3 +158,29 @@ func TestClaimsThatAreNotBoundInTimeLetThePodChooseAgain(t *testing.T) {
 		t.Errorf("chosen at %s, now it is %s", p.core.pods["p1"].pledged, p.now)
 	}
 }
+
+func TestClaimOfAnEphemeralVolumeIsForItsOwnPodOnly(t *testing.T) {
+	p := &player{t: t, core: NewCore(testConfig()), prepared: map[api.AgentID]PrepareExecutor{}, claims: map[types.UID]PrepareClaims{}}
+	for _, line := range []string{
+		"synced", "subscribed", "node n1 a1", "executor a1 ok", "offer o1 a1 host=n1 cpus=4 mem=4096 executor=ours", "volume pv1 for=web-data",
+	} {
+		p.step(line)
+	}
+	scratch := v1.Volume{Name: "data", VolumeSource: v1.VolumeSource{Ephemeral: &v1.EphemeralVolumeSource{}}}
+	launched := func(uid types.UID) bool {
+		obj := p.pod("web", nil)
+		obj.UID, obj.Spec.Volumes = uid, []v1.Volume{scratch}
+		acts := p.core.Step(p.now, PodSeen{Pod: obj})
+		return len(acts) > 0 && strings.HasPrefix(acts[0].String(), "launch")
+	}
+	claim, yes := p.testClaim("web-data", map[string]string{"volume": "pv1"}), true
+	claim.OwnerReferences = []metav1.OwnerReference{{UID: "second", Controller: &yes}}
+	p.core.Step(p.now, ClaimSeen{Claim: claim})
+	if launched("first") {
+		t.Error("a pod of the same name got the claim")
+	}
+	p.core.Step(p.now, PodGone{UID: "first"})
+	if !launched("second") {
+		t.Error("the pod that the claim was made for does not get it")
+	}
+}
