@@ -10,13 +10,13 @@ import (
 type outcome struct{ unbound, bound, agent string }
 
 const (
-	kept    = "kept"
-	binding = "is bound now"
-	waits   = "waits for another task"
-	asked   = "kept, and Mesos is asked" // because its agent is not there
-	there   = "there"
-	away    = "cut off"
-	gone    = "gone"
+	kept  = "kept"
+	binds = "is bound now"
+	waits = "waits for another task"
+	asked = "kept, and Mesos is asked" // because its agent is not there
+	there = "there"
+	away  = "cut off"
+	gone  = "gone"
 )
 
 // becomes plays the state on a task of a pod and tells what became of both. Each update is acknowledged once, but that of
@@ -39,7 +39,7 @@ func becomes(t *testing.T, state TaskState, lines ...string) (podOutcome, agentO
 	case task == nil:
 		podOutcome = waits
 	case task.binding:
-		podOutcome = binding
+		podOutcome = binds
 	case !task.heard:
 		podOutcome = asked
 	}
@@ -49,7 +49,7 @@ func becomes(t *testing.T, state TaskState, lines ...string) (podOutcome, agentO
 	case !a.alive:
 		agentOutcome = away
 	}
-	if want := map[bool]int{true: 0, false: 1}[podOutcome == binding]; acknowledged != want {
+	if want := map[bool]int{true: 0, false: 1}[podOutcome == binds]; acknowledged != want {
 		t.Errorf("%s: acknowledged %d times, want %d", state, acknowledged, want)
 	}
 	return podOutcome, agentOutcome
@@ -58,8 +58,8 @@ func becomes(t *testing.T, state TaskState, lines ...string) (podOutcome, agentO
 func TestWhatBecomesOfTaskPodAndNodeInEachState(t *testing.T) {
 	want := map[string]outcome{
 		"TASK_STAGING":          {kept, kept, there},
-		"TASK_STARTING":         {binding, kept, there},
-		"TASK_RUNNING":          {binding, kept, there},
+		"TASK_STARTING":         {binds, kept, there},
+		"TASK_RUNNING":          {binds, kept, there},
 		"TASK_KILLING":          {kept, kept, there},
 		"TASK_FINISHED":         {waits, waits, there},
 		"TASK_FAILED":           {waits, waits, there},
