@@ -96,7 +96,7 @@ func (n *agentNode) stop() {
 	case <-n.ended:
 	case <-n.owner.done: // it was killed before; what it left running must not outlive the cluster
 		for _, run := range n.agent.runs {
-			run.process.destroy()
+			n.processes.destroy(run.process)
 		}
 	}
 	n.close()
@@ -116,7 +116,7 @@ func (n *agentNode) perform(x action) {
 	case terminate:
 		x.process.terminate()
 	case destroy:
-		x.process.destroy()
+		n.processes.destroy(x.process)
 	case watch:
 		n.watch(x.container, x.process)
 	case allEnded:
@@ -129,13 +129,17 @@ func (n *agentNode) perform(x action) {
 	}
 }
 
-// save performs the actions that write checkpoints.
+// save performs the actions that write checkpoints. Of executors in this program there is nothing to find again.
 func (n *agentNode) save(x action) error {
-	switch x := x.(type) {
-	case saveID:
+	if id, ok := x.(saveID); ok {
 		_, p, _ := net.SplitHostPort(n.address)
 		number, _ := strconv.Atoi(p)
-		return writeFile(n.store.agentPath(), agentFile{ID: string(x.id), Port: number})
+		return writeFile(n.store.agentPath(), agentFile{ID: string(id.id), Port: number})
+	}
+	if n.plan.Executors != nil {
+		return nil
+	}
+	switch x := x.(type) {
 	case saveRun:
 		return n.store.saveRun(n.agent.frameworks[x.run.key.framework], x.run)
 	case removeRun:
@@ -154,19 +158,28 @@ func (n *agentNode) watch(container string, p process) {
 	})
 }
 
-// start makes the sandbox and starts the process in it.
+// start starts an executor, or a command.
 func (n *agentNode) start(run *executorRun) {
-	sandbox, err := n.makeSandbox(run)
-	var p process
-	if err == nil {
-		p, err = n.processes.start(command{info: run.info.Command, sandbox: sandbox, env: n.environment(run, sandbox)})
+	begin := n.startProcess
+	if n.plan.Executors != nil {
+		begin = n.startInside
 	}
+	p, err := begin(run)
 	if err != nil {
 		n.owner.post(startFailed{run.container, err})
 		return
 	}
 	n.owner.post(processStarted{run.container, p})
 	n.watch(run.container, p)
+}
+
+// startProcess makes the sandbox and starts the process in it.
+func (n *agentNode) startProcess(run *executorRun) (process, error) {
+	sandbox, err := n.makeSandbox(run)
+	if err != nil {
+		return process{}, err
+	}
+	return n.processes.start(command{info: run.info.Command, sandbox: sandbox, env: n.environment(run, sandbox)})
 }
 
 // makeSandbox follows https://mesos.apache.org/documentation/latest/sandbox/.

@@ -225,9 +225,9 @@ func (c *Cluster) KillExecutor(i int, framework api.FrameworkID, id api.Executor
 			p = run.process
 		}
 	})
-	if p.PID == 0 {
+	if p == (process{}) {
 		return fmt.Errorf("agent %d has no executor %q of framework %q", i, id, framework)
 	}
-	p.destroy()
+	c.processes.destroy(p)
 	return nil
 }

@@ -45,6 +45,10 @@ type Config struct {
 	ExecutorRegistrationTimeout time.Duration
 	// ExecutorReregistrationTimeout is how long an executor may take to subscribe to its restarted agent.
 	ExecutorReregistrationTimeout time.Duration
+
+	// Executors, if set, makes the executors, to run inside this program in place of processes: then a thousand agents cost
+	// little. Such an executor ends with its agent, and is not checkpointed. It has no flag.
+	Executors func(mesos.ExecutorInfo) Executor
 }
 
 // AddFlags adds a flag for each field, with the field's default as the flag's.

@@ -1,7 +1,7 @@
 // Package localmesos is an Apache Mesos master and any number of agents in one process, for a laptop and for tests. It
 // speaks the v1 scheduler, executor and operator HTTP APIs in JSON and protobuf, runs executors as real processes in
 // sandboxes, checkpoints them, and answers as a real Mesos 1.12 does: testdata/recorded holds what one answered, and
-// the tests replay it.
+// the tests replay it. To measure schedulers with a thousand agents, executors may run inside this program (Executor).
 //
 // What it leaves out: authentication of others than schedulers, quotas, dynamic reservations and volumes, maintenance,
 // containers, gpus. What differs: offers go to the framework that waited longest, not by dominant resource fairness.

@@ -20,15 +20,17 @@ import (
 // processes starts, watches and ends the processes of one cluster. It outlives the agents, so that an agent that is
 // killed and started again within the cluster still learns how its processes ended.
 type processes struct {
-	mu       sync.Mutex // guards the maps
+	mu       sync.Mutex // guards children and inside
 	children map[process]*child
+	inside   uint64 // how many executors were started in this program
 	watchers sync.WaitGroup
 }
 
-// child is a process that this program started.
+// child is a process that this program started, or an executor in this program.
 type child struct {
 	done   chan struct{} // closed after status is set
 	status int32
+	quit   func() // ends an executor in this program; nil for a process
 }
 
 func newProcesses() *processes { return &processes{children: map[process]*child{}} }
@@ -81,6 +83,35 @@ func (ps *processes) adopt(cmd *exec.Cmd) process {
 		close(c.done)
 	})
 	return p
+}
+
+// startInside runs an executor in this program. Once quit is closed, run has to return soon, with a wait status. What
+// stands for its process has no PID.
+func (ps *processes) startInside(run func(quit <-chan struct{}) int32) process {
+	quit := make(chan struct{})
+	c := &child{done: make(chan struct{}), quit: sync.OnceFunc(func() { close(quit) })}
+	ps.mu.Lock()
+	ps.inside++
+	p := process{Start: ps.inside}
+	ps.children[p] = c
+	ps.mu.Unlock()
+	ps.watchers.Go(func() {
+		c.status = run(quit)
+		close(c.done)
+	})
+	return p
+}
+
+// destroy ends a process with all that it started, or an executor in this program.
+func (ps *processes) destroy(p process) {
+	ps.mu.Lock()
+	c := ps.children[p]
+	ps.mu.Unlock()
+	if c != nil && c.quit != nil {
+		c.quit()
+		return
+	}
+	p.destroy()
 }
 
 func (c command) prepare() (*exec.Cmd, error) {
