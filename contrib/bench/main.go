@@ -1,5 +1,5 @@
-// Command bench measures the scheduler's decisions by themselves, beside those of the stock kube-scheduler, and a cluster
-// that it starts itself. It prints one line a figure:
+// Command bench measures the scheduler's decisions by themselves and the way of pods to their binding on hollow nodes, both
+// beside the stock kube-scheduler, and a cluster that it starts itself. It prints one line a figure:
 //
 //	BENCH <name> <value> <unit> [peer=<value> ratio=<value>] rounds=<n> min=<value> max=<value>
 //
@@ -8,10 +8,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"slices"
 	"syscall"
 	"time"
@@ -23,7 +25,8 @@ func main() {
 	flag.StringVar(&b.image, "image", "build/web", "the static `program` that the example's image is made of")
 	flag.StringVar(&b.manifest, "pod", "contrib/examples/web.json", "the pod to run, a JSON `file`")
 	flag.IntVar(&b.rounds, "rounds", 5, "how many `rounds` a median is taken of")
-	only := flag.String("only", "", "take only these measurements: decision or cluster")
+	only := flag.String("only", "", "take only these measurements: decision, hollow or cluster")
+	profile := flag.String("cpu-profile", "", "write where this program's processor time goes to this `file`")
 	limit := flag.Duration("timeout", 30*time.Minute, "give up after this `time`")
 	flag.Parse()
 	if b.rounds < 1 {
@@ -31,8 +34,8 @@ func main() {
 		os.Exit(2)
 	}
 
-	if !slices.Contains([]string{"", "decision", "cluster"}, *only) {
-		fmt.Fprintf(os.Stderr, "bench: --only=%s is neither decision nor cluster\n", *only)
+	if !slices.Contains([]string{"", "decision", "hollow", "cluster"}, *only) {
+		fmt.Fprintf(os.Stderr, "bench: --only=%s is none of decision, hollow and cluster\n", *only)
 		os.Exit(2)
 	}
 
@@ -40,22 +43,44 @@ func main() {
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
-	if err := b.measure(ctx, *only); err != nil {
+	if err := b.profiled(ctx, *only, *profile); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		os.Exit(1)
 	}
 }
 
+// profiled measures, and writes a profile if a file for it is named.
+func (b *bench) profiled(ctx context.Context, only, profile string) error {
+	if profile == "" {
+		return b.measure(ctx, only)
+	}
+	out, err := os.Create(profile)
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(out); err != nil {
+		return errors.Join(fmt.Errorf("cannot profile: %w", err), out.Close())
+	}
+	err = b.measure(ctx, only)
+	pprof.StopCPUProfile()
+	return errors.Join(err, out.Close())
+}
+
 // measure takes the measurements that only names; all if it is empty.
 func (b *bench) measure(ctx context.Context, only string) error {
-	if only != "cluster" {
+	if only == "" || only == "decision" {
 		b.storage()
 		if err := b.decisions(ctx); err != nil {
 			return err
 		}
 	}
-	if only == "decision" {
-		return nil
+	if only == "" || only == "hollow" {
+		if err := b.endToEnd(ctx); err != nil {
+			return err
+		}
 	}
-	return b.run(ctx)
+	if only == "" || only == "cluster" {
+		return b.run(ctx)
+	}
+	return nil
 }

@@ -48,7 +48,7 @@ type Config struct {
 
 	// Executors, if set, makes the executors, to run inside this program in place of processes: then a thousand agents cost
 	// little. Such an executor ends with its agent, and is not checkpointed. It has no flag.
-	Executors func(mesos.ExecutorInfo) Executor
+	Executors func(mesos.ExecutorInfo) Executor `json:"-"`
 }
 
 // AddFlags adds a flag for each field, with the field's default as the flag's.

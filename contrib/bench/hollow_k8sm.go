@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	mesosapi "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/spf13/pflag"
+
+	"github.com/k8sm/k8sm/api/state"
+	"github.com/k8sm/k8sm/contrib/localmesos"
+	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/kube"
+	driver "github.com/k8sm/k8sm/scheduler/mesos"
+)
+
+// hollowResources are what each node has, under either scheduler.
+const hollowResources = "cpus:4;mem:8192;disk:100000;ports:[31000-32000]"
+
+// k8smOnHollow is our scheduler, with its default configuration, on a local Mesos of its own whose executors answer at
+// once. Mesos and the executors take their part of the same processors.
+type k8smOnHollow struct {
+	*hollow
+	name  string // of the framework's state, anew in each round
+	mesos *localmesos.Cluster
+	store *state.Store
+	end   context.CancelFunc
+	ended chan error
+}
+
+func (k *k8smOnHollow) start(ctx context.Context) (err error) {
+	var local localmesos.Config
+	local.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
+	local.Agents, local.Port, local.Hostname, local.Resources = hollowNodes, 0, "hollow", hollowResources
+	local.WorkDir = filepath.Join(string(k.dir), k.name)
+	local.Executors = func(mesosapi.ExecutorInfo) localmesos.Executor { return localmesos.Hollow{} }
+	if k.mesos, err = localmesos.Start(ctx, local); err != nil {
+		return err
+	}
+	etcd, err := k.dir.Etcd()
+	if err != nil {
+		return err
+	}
+	k.store, err = state.Open(ctx, state.Config{
+		Endpoints: etcd.Endpoints, CAFile: etcd.CAFile, CertFile: etcd.CertFile, KeyFile: etcd.KeyFile, Name: k.name,
+	})
+	if err != nil {
+		return err
+	}
+	return k.run(ctx)
+}
+
+// run starts the scheduler as `km scheduler` does.
+func (k *k8smOnHollow) run(ctx context.Context) error {
+	flags := pflag.NewFlagSet("", pflag.PanicOnError)
+	var cfg scheduler.Config
+	cfg.AddFlags(flags)
+	var master driver.Config
+	master.AddFlags(flags)
+	master.Masters = []string{k.mesos.MasterAddr()}
+	toMesos, err := driver.New(master)
+	if err != nil {
+		return err
+	}
+	client, err := kube.NewClient(k.rest)
+	if err != nil {
+		return err
+	}
+	cluster := kube.New(client)
+	cfg.Identity, cfg.Cluster, cfg.APIServer, cfg.CA = k.name, k.name, k.rest.Host, k.rest.CAData
+	parts := scheduler.Parts{Master: toMesos, Cluster: cluster, Store: k.store, Tokens: cluster, Codec: driver.Codec{}}
+	ctx, k.end = context.WithCancel(ctx)
+	k.ended = make(chan error, 1)
+	go func() { k.ended <- scheduler.Run(ctx, cfg, parts) }()
+	return nil
+}
+
+func (k *k8smOnHollow) stop() (err error) {
+	if k.end != nil {
+		k.end()
+		if err = <-k.ended; err != nil {
+			err = fmt.Errorf("the scheduler ended: %w", err)
+		}
+	}
+	if k.store != nil {
+		_ = k.store.Close()
+	}
+	if k.mesos != nil {
+		k.mesos.Stop()
+	}
+	return err
+}

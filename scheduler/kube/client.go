@@ -1,0 +1,17 @@
+package kube
+
+import (
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// NewClient returns a client that speaks protobuf, which costs both sides a fraction of what JSON does: all that a
+// scheduler writes and watches are built-in types
+// (https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding).
+func NewClient(config *rest.Config) (kubernetes.Interface, error) {
+	config = rest.CopyConfig(config)
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	return kubernetes.NewForConfig(config)
+}
