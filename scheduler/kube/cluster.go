@@ -8,6 +8,7 @@ import (
 
 	log "github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -22,28 +23,38 @@ import (
 )
 
 const (
-	workers     = 8
-	callTimeout = 15 * time.Second
+	workers      = 16
+	leaseWorkers = 2 // enough for the leases of a thousand nodes, and few enough to leave the API server to others
+	callTimeout  = 15 * time.Second
 )
 
 // Cluster does the scheduler's actions on a Kubernetes cluster. It implements scheduler.Cluster and scheduler.Tokens.
 type Cluster struct {
-	client kubernetes.Interface
-	queue  *lanes.Lanes[scheduler.ClusterAction]
-	sink   scheduler.Sink
-	events record.EventRecorder
-	now    func() time.Time
+	client   kubernetes.Interface
+	queue    *lanes.Lanes[scheduler.ClusterAction]
+	renewals *lanes.Lanes[scheduler.ClusterAction] // of leases: nothing shall wait for a thousand of them
+	leases   leases
+	sink     scheduler.Sink
+	events   record.EventRecorder
+	now      func() time.Time
 }
 
 // New returns the connection; nothing happens before Run.
 func New(client kubernetes.Interface) *Cluster {
-	c := &Cluster{client: client, now: time.Now}
+	c := &Cluster{client: client, now: time.Now, leases: leases{written: map[string]*coordinationv1.Lease{}}}
 	c.queue = lanes.New(scheduler.ClusterAction.Object, c.perform)
+	c.renewals = lanes.New(scheduler.ClusterAction.Object, c.perform)
 	return c
 }
 
 // Do implements scheduler.Cluster.
-func (c *Cluster) Do(action scheduler.ClusterAction) { c.queue.Add(action) }
+func (c *Cluster) Do(action scheduler.ClusterAction) {
+	if _, lease := action.(scheduler.RenewLease); lease {
+		c.renewals.Add(action)
+		return
+	}
+	c.queue.Add(action)
+}
 
 // Run implements scheduler.Cluster.
 func (c *Cluster) Run(ctx context.Context, sink scheduler.Sink) error {
@@ -63,6 +74,7 @@ func (c *Cluster) Run(ctx context.Context, sink scheduler.Sink) error {
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.queue.Run(ctx, workers) })
+	group.Go(func() error { return c.renewals.Run(ctx, leaseWorkers) })
 	group.Go(func() error {
 		if !cache.WaitForCacheSync(ctx.Done(), synced...) {
 			return nil // ctx has ended

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	coordinationv1 "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -87,43 +86,6 @@ func TestBindingCarriesTheTaskInTheSameWrite(t *testing.T) {
 	binding := client.Actions()[0].(k8stesting.CreateAction).GetObject().(*v1.Binding)
 	if binding.UID != "u" || binding.Target.Name != "n1" || binding.Annotations[api.AnnotationTaskID] != "u.1" {
 		t.Errorf("got %+v", binding)
-	}
-}
-
-func TestLeaseIsLeftToAKubeletThatRenewsIt(t *testing.T) {
-	c, client := newTest()
-	leases := client.CoordinationV1().Leases(v1.NamespaceNodeLease)
-	now := start
-	c.now = func() time.Time { return now }
-	renew := func() *coordinationv1.Lease {
-		t.Helper()
-		if err := c.renewLease(t.Context(), scheduler.RenewLease{Name: "n1"}); err != nil {
-			t.Fatal(err)
-		}
-		lease, err := leases.Get(t.Context(), "n1", metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return lease
-	}
-	renew()
-	now = start.Add(10 * time.Second)
-	lease := renew()
-	if !lease.Spec.RenewTime.Time.Equal(now) {
-		t.Error("our own lease was not renewed")
-	}
-	byKubelet := metav1.NewMicroTime(start.Add(15 * time.Second))
-	lease.Spec.RenewTime = &byKubelet // a kubelet changes nothing else
-	if _, err := leases.Update(t.Context(), lease, metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	now = start.Add(50 * time.Second)
-	if lease = renew(); !lease.Spec.RenewTime.Equal(&byKubelet) {
-		t.Error("a lease that a kubelet renews was renewed")
-	}
-	now = start.Add(55 * time.Second)
-	if lease = renew(); !lease.Spec.RenewTime.Time.Equal(now) {
-		t.Error("a lease that its kubelet left was not taken up again")
 	}
 }
 

@@ -1,0 +1,122 @@
+package kube
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8sm/k8sm/scheduler"
+)
+
+const (
+	// leaseDuration is what kubelets write (https://kubernetes.io/docs/concepts/architecture/leases/#node-heart-beats).
+	leaseDuration = 40 * time.Second
+	// renewedJustNow is what makes a renewal needless: where the API server is slow, they come in bunches.
+	renewedJustNow = 5 * time.Second
+	// annotationRenewed holds the time of our own last renewal. A kubelet keeps the annotation and the holder when it
+	// renews a lease, but not the time: if this differs from spec.renewTime, the kubelet renewed last.
+	annotationRenewed = "k8sm.io/scheduler-renewed"
+)
+
+// leases remembers the leases of nodes as we have written them, so that each renewal is one write and no read.
+type leases struct {
+	mu      sync.Mutex // guards written
+	written map[string]*coordinationv1.Lease
+}
+
+// take removes and returns the lease of a node; nil if it is not known.
+func (l *leases) take(node string) *coordinationv1.Lease {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	lease := l.written[node]
+	delete(l.written, node)
+	return lease
+}
+
+func (l *leases) put(lease *coordinationv1.Lease) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.written[lease.Name] = lease
+}
+
+// renewLease renews the lease of a node unless its kubelet has done so within the lease's duration. The API server
+// refuses to replace what somebody else has written since we did: then it is time to look who that was.
+func (c *Cluster) renewLease(ctx context.Context, a scheduler.RenewLease) error {
+	if written := c.leases.take(a.Name); written != nil {
+		if c.now().Sub(written.Spec.RenewTime.Time) < renewedJustNow {
+			c.leases.put(written)
+			return nil
+		}
+		err := c.updateLease(ctx, written)
+		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
+			return err
+		}
+	}
+	// What the API server remembers will do: a lease that is newer than that is not overwritten.
+	lease, err := c.client.CoordinationV1().Leases(v1.NamespaceNodeLease).Get(ctx, a.Name, metav1.GetOptions{ResourceVersion: "0"})
+	switch {
+	case apierrors.IsNotFound(err):
+		err = c.createLease(ctx, a.Name)
+	case err != nil || c.kubeletRenews(lease):
+		return err
+	default:
+		err = c.updateLease(ctx, lease)
+	}
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
+		return nil // the kubelet was faster
+	}
+	return err
+}
+
+// firstLease gives a new node its lease. One may be left of an earlier node.
+func (c *Cluster) firstLease(ctx context.Context, node string) error {
+	err := c.createLease(ctx, node)
+	if apierrors.IsAlreadyExists(err) {
+		return c.renewLease(ctx, scheduler.RenewLease{Name: node})
+	}
+	return err
+}
+
+func (c *Cluster) createLease(ctx context.Context, node string) error {
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: v1.NamespaceNodeLease, Name: node}}
+	c.renew(lease)
+	lease, err := c.client.CoordinationV1().Leases(v1.NamespaceNodeLease).Create(ctx, lease, metav1.CreateOptions{})
+	if err == nil {
+		c.leases.put(lease)
+	}
+	return err
+}
+
+func (c *Cluster) updateLease(ctx context.Context, lease *coordinationv1.Lease) error {
+	lease = lease.DeepCopy()
+	c.renew(lease)
+	lease, err := c.client.CoordinationV1().Leases(v1.NamespaceNodeLease).Update(ctx, lease, metav1.UpdateOptions{})
+	if err == nil {
+		c.leases.put(lease)
+	}
+	return err
+}
+
+func (c *Cluster) kubeletRenews(lease *coordinationv1.Lease) bool {
+	renewed := lease.Spec.RenewTime
+	if renewed == nil || lease.Annotations[annotationRenewed] == timeText(*renewed) {
+		return false
+	}
+	return c.now().Sub(renewed.Time) < leaseDuration
+}
+
+func (c *Cluster) renew(lease *coordinationv1.Lease) {
+	now, holder, seconds := metav1.NewMicroTime(c.now().Truncate(time.Microsecond)), lease.Name, int32(leaseDuration.Seconds())
+	if lease.Annotations == nil {
+		lease.Annotations = map[string]string{}
+	}
+	lease.Annotations[annotationRenewed] = timeText(now)
+	lease.Spec.RenewTime, lease.Spec.HolderIdentity, lease.Spec.LeaseDurationSeconds = &now, &holder, &seconds
+}
+
+func timeText(t metav1.MicroTime) string { return t.UTC().Format(metav1.RFC3339Micro) }

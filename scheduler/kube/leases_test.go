@@ -1,0 +1,137 @@
+package kube
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	k8stesting "k8s.io/client-go/testing"
+
+	"github.com/k8sm/k8sm/scheduler"
+)
+
+// leaseTest is a Cluster whose API gives each lease that is written a new resource version and refuses to replace
+// another one than the writer has seen, as a real one does.
+type leaseTest struct {
+	*testing.T
+	cluster *Cluster
+	client  *fake.Clientset
+	now     time.Time
+	version int
+}
+
+func newLeaseTest(t *testing.T) *leaseTest {
+	l := &leaseTest{T: t, now: start}
+	l.cluster, l.client = newTest()
+	l.cluster.now = func() time.Time { return l.now }
+	l.client.PrependReactor("*", "leases", func(action k8stesting.Action) (bool, runtime.Object, error) {
+		write, ok := action.(interface{ GetObject() runtime.Object })
+		if !ok {
+			return false, nil, nil
+		}
+		lease := write.GetObject().(*coordinationv1.Lease)
+		before, err := l.client.Tracker().Get(action.GetResource(), action.GetNamespace(), lease.Name)
+		if err == nil && action.GetVerb() == "update" && before.(*coordinationv1.Lease).ResourceVersion != lease.ResourceVersion {
+			return true, nil, apierrors.NewConflict(coordinationv1.Resource("leases"), lease.Name, errors.New("it was changed"))
+		}
+		l.version++
+		lease.ResourceVersion = fmt.Sprint(l.version)
+		return false, nil, nil
+	})
+	return l
+}
+
+// renew renews the lease this long after the start, and returns what the API has then.
+func (l *leaseTest) renew(after time.Duration) *coordinationv1.Lease {
+	l.Helper()
+	l.now = start.Add(after)
+	if err := l.cluster.renewLease(l.Context(), scheduler.RenewLease{Name: "n1"}); err != nil {
+		l.Fatal(err)
+	}
+	return l.lease()
+}
+
+func (l *leaseTest) lease() *coordinationv1.Lease {
+	l.Helper()
+	lease, err := l.client.CoordinationV1().Leases(v1.NamespaceNodeLease).Get(l.Context(), "n1", metav1.GetOptions{})
+	if err != nil {
+		l.Fatal(err)
+	}
+	return lease
+}
+
+// kubelet renews the lease as a kubelet does, which changes nothing but the time.
+func (l *leaseTest) kubelet(after time.Duration) {
+	l.Helper()
+	lease, renewed := l.lease(), metav1.NewMicroTime(start.Add(after))
+	lease.Spec.RenewTime = &renewed
+	if _, err := l.client.CoordinationV1().Leases(v1.NamespaceNodeLease).Update(l.Context(), lease, metav1.UpdateOptions{}); err != nil {
+		l.Fatal(err)
+	}
+}
+
+func (l *leaseTest) expectRenewed(lease *coordinationv1.Lease, at time.Duration, why string) {
+	l.Helper()
+	if got := lease.Spec.RenewTime.Sub(start); got != at {
+		l.Errorf("%s: the lease was renewed last after %s, want %s", why, got, at)
+	}
+}
+
+func TestLeaseIsLeftToAKubeletThatRenewsIt(t *testing.T) {
+	l := newLeaseTest(t)
+	l.renew(0)
+	l.expectRenewed(l.renew(10*time.Second), 10*time.Second, "our own")
+	l.kubelet(15 * time.Second)
+	l.expectRenewed(l.renew(20*time.Second), 15*time.Second, "the kubelet has taken it over")
+	l.expectRenewed(l.renew(50*time.Second), 15*time.Second, "the kubelet renews it")
+	l.expectRenewed(l.renew(55*time.Second), 55*time.Second, "the kubelet has left it")
+	l.expectRenewed(l.renew(65*time.Second), 65*time.Second, "our own again")
+}
+
+func TestRenewalOfOurOwnLeaseIsOneWrite(t *testing.T) {
+	l := newLeaseTest(t)
+	if err := l.cluster.firstLease(t.Context(), "n1"); err != nil {
+		t.Fatal(err)
+	}
+	l.client.ClearActions()
+	for _, after := range []time.Duration{10 * time.Second, 12 * time.Second, 20 * time.Second} { // the second is a straggler
+		l.now = start.Add(after)
+		if err := l.cluster.renewLease(t.Context(), scheduler.RenewLease{Name: "n1"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var verbs []string
+	for _, action := range l.client.Actions() {
+		verbs = append(verbs, action.GetVerb())
+	}
+	if got := fmt.Sprint(verbs); got != "[update update]" {
+		t.Errorf("three renewals, one of them too early, took %s", got)
+	}
+}
+
+func TestLeaseThatSomebodyDeletedIsMadeAgain(t *testing.T) {
+	l := newLeaseTest(t)
+	l.renew(0)
+	if err := l.client.CoordinationV1().Leases(v1.NamespaceNodeLease).Delete(t.Context(), "n1", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	l.expectRenewed(l.renew(10*time.Second), 10*time.Second, "made again")
+}
+
+func TestLeaseOfAnEarlierNodeIsRenewedForTheNewOne(t *testing.T) {
+	l := newLeaseTest(t)
+	l.renew(0)
+	l.cluster.leases.take("n1") // another scheduler wrote it
+	l.now = start.Add(10 * time.Second)
+	if err := l.cluster.firstLease(t.Context(), "n1"); err != nil {
+		t.Fatal(err)
+	}
+	l.expectRenewed(l.lease(), 10*time.Second, "left over")
+}
