@@ -22,38 +22,55 @@ import (
 	"github.com/k8sm/k8sm/scheduler/lanes"
 )
 
+// Pods have workers of their own, so that no binding waits for a thousand nodes or their leases.
 const (
-	workers      = 16
-	leaseWorkers = 2 // enough for the leases of a thousand nodes, and few enough to leave the API server to others
+	podWorkers   = 16
+	nodeWorkers  = 8
+	leaseWorkers = 2
 	callTimeout  = 15 * time.Second
 )
 
 // Cluster does the scheduler's actions on a Kubernetes cluster. It implements scheduler.Cluster and scheduler.Tokens.
 type Cluster struct {
-	client   kubernetes.Interface
-	queue    *lanes.Lanes[scheduler.ClusterAction]
-	renewals *lanes.Lanes[scheduler.ClusterAction] // of leases: nothing shall wait for a thousand of them
-	leases   leases
-	sink     scheduler.Sink
-	events   record.EventRecorder
-	now      func() time.Time
+	client kubernetes.Interface
+	queues struct {
+		pods, nodes, leases *lanes.Lanes[scheduler.ClusterAction]
+	}
+	leases leases
+	sink   scheduler.Sink
+	events record.EventRecorder
+	now    func() time.Time
 }
 
 // New returns the connection; nothing happens before Run.
 func New(client kubernetes.Interface) *Cluster {
 	c := &Cluster{client: client, now: time.Now, leases: leases{written: map[string]*coordinationv1.Lease{}}}
-	c.queue = lanes.New(scheduler.ClusterAction.Object, c.perform)
-	c.renewals = lanes.New(scheduler.ClusterAction.Object, c.perform)
+	for _, queue := range []**lanes.Lanes[scheduler.ClusterAction]{&c.queues.pods, &c.queues.nodes, &c.queues.leases} {
+		*queue = lanes.New(scheduler.ClusterAction.Object, c.perform)
+	}
 	return c
 }
 
-// Do implements scheduler.Cluster.
+// Do implements scheduler.Cluster. What is wanted of a node is wanted again until it is done: of several such actions
+// that wait, the last one is enough.
 func (c *Cluster) Do(action scheduler.ClusterAction) {
-	if _, lease := action.(scheduler.RenewLease); lease {
-		c.renewals.Add(action)
-		return
+	switch action.(type) {
+	case scheduler.RenewLease:
+		c.queues.leases.AddInstead(action, isOne[scheduler.RenewLease])
+	case scheduler.CreateNode:
+		c.queues.nodes.AddInstead(action, isOne[scheduler.CreateNode])
+	case scheduler.MarkReady:
+		c.queues.nodes.AddInstead(action, isOne[scheduler.MarkReady])
+	case scheduler.AmendNode, scheduler.DeleteNode:
+		c.queues.nodes.Add(action)
+	default:
+		c.queues.pods.Add(action)
 	}
-	c.queue.Add(action)
+}
+
+func isOne[T scheduler.ClusterAction](action scheduler.ClusterAction) bool {
+	_, ok := action.(T)
+	return ok
 }
 
 // Run implements scheduler.Cluster.
@@ -73,8 +90,7 @@ func (c *Cluster) Run(ctx context.Context, sink scheduler.Sink) error {
 	defer factory.Shutdown()
 
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return c.queue.Run(ctx, workers) })
-	group.Go(func() error { return c.renewals.Run(ctx, leaseWorkers) })
+	group.Go(func() error { return c.work(ctx) })
 	group.Go(func() error {
 		if !cache.WaitForCacheSync(ctx.Done(), synced...) {
 			return nil // ctx has ended
@@ -111,6 +127,15 @@ func (c *Cluster) watch(factory informers.SharedInformerFactory) ([]cache.Inform
 		synced = append(synced, registration.HasSynced)
 	}
 	return synced, nil
+}
+
+// work does what is queued until ctx ends.
+func (c *Cluster) work(ctx context.Context) error {
+	var group errgroup.Group
+	group.Go(func() error { return c.queues.pods.Run(ctx, podWorkers) })
+	group.Go(func() error { return c.queues.nodes.Run(ctx, nodeWorkers) })
+	group.Go(func() error { return c.queues.leases.Run(ctx, leaseWorkers) })
+	return group.Wait()
 }
 
 // tell passes an event on. When the scheduler takes no more, it is about to end this connection, too.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 	k8stesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
 
@@ -258,5 +261,52 @@ func TestClaimsArePreparedUnlessSomebodyElseWasFaster(t *testing.T) {
 		if done, is := told[i].(scheduler.ClaimsPrepared); !is || done.OK != ok {
 			t.Errorf("got %#v, want OK %t", told[i], ok)
 		}
+	}
+}
+
+// TestBindingWaitsForNoNode has an API server that answers for nodes and leases only after the binding was done.
+func TestBindingWaitsForNoNode(t *testing.T) {
+	bound := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/binding") {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Success"}`)
+			return
+		}
+		select {
+		case <-bound:
+		case <-r.Context().Done():
+		}
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	defer server.Close()
+	client, err := NewClient(&rest.Config{Host: server.URL, QPS: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	c := New(client)
+	c.sink = func(ev scheduler.Event) error {
+		if done, ok := ev.(scheduler.BindDone); !ok || done.Outcome != scheduler.BindOK {
+			t.Errorf("got %#v", ev)
+		}
+		close(bound)
+		cancel()
+		return nil
+	}
+	for i := range 100 {
+		name := fmt.Sprint("n", i)
+		c.Do(scheduler.CreateNode{Node: &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}})
+		c.Do(scheduler.RenewLease{Name: name})
+	}
+	c.Do(scheduler.Bind{Task: "u.1", Pod: scheduler.PodRef{Key: api.PodKey{Namespace: "default", Name: "web"}, UID: "u"}, Node: "n1"})
+	if err := c.work(ctx); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-bound:
+	default:
+		t.Error("the binding waits for nodes")
 	}
 }

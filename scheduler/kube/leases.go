@@ -16,8 +16,6 @@ import (
 const (
 	// leaseDuration is what kubelets write (https://kubernetes.io/docs/concepts/architecture/leases/#node-heart-beats).
 	leaseDuration = 40 * time.Second
-	// renewedJustNow is what makes a renewal needless: where the API server is slow, they come in bunches.
-	renewedJustNow = 5 * time.Second
 	// annotationRenewed holds the time of our own last renewal. A kubelet keeps the annotation and the holder when it
 	// renews a lease, but not the time: if this differs from spec.renewTime, the kubelet renewed last.
 	annotationRenewed = "k8sm.io/scheduler-renewed"
@@ -48,10 +46,6 @@ func (l *leases) put(lease *coordinationv1.Lease) {
 // refuses to replace what somebody else has written since we did: then it is time to look who that was.
 func (c *Cluster) renewLease(ctx context.Context, a scheduler.RenewLease) error {
 	if written := c.leases.take(a.Name); written != nil {
-		if c.now().Sub(written.Spec.RenewTime.Time) < renewedJustNow {
-			c.leases.put(written)
-			return nil
-		}
 		err := c.updateLease(ctx, written)
 		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
 			return err

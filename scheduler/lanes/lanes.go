@@ -16,7 +16,7 @@ type Lanes[T any] struct {
 	wake chan struct{} // holds one token per lane in ready, as far as there is room
 
 	mu    sync.Mutex     // guards what follows
-	jobs  map[string][]T // by lane; a lane is here as long as it has a job waiting or under way
+	jobs  map[string][]T // that wait, by lane; a lane is here as long as it has a job waiting or under way
 	ready []string       // lanes that a worker may take up
 }
 
@@ -27,10 +27,20 @@ func New[T any](lane func(T) string, do func(context.Context, T)) *Lanes[T] {
 
 // Add queues a job. It may be called concurrently, before Run too.
 func (l *Lanes[T]) Add(job T) {
+	l.AddInstead(job, func(T) bool { return false })
+}
+
+// AddInstead queues a job as Add does, but in the place of the last one that waits in its lane if the job makes that one
+// needless. So jobs that are given again and again do not pile up where they are done slowly.
+func (l *Lanes[T]) AddInstead(job T, needless func(T) bool) {
 	name := l.lane(job)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	jobs, busy := l.jobs[name]
+	if last := len(jobs) - 1; last >= 0 && needless(jobs[last]) {
+		jobs[last] = job
+		return
+	}
 	l.jobs[name] = append(jobs, job)
 	if !busy {
 		l.ready = append(l.ready, name)
@@ -85,13 +95,13 @@ func (l *Lanes[T]) next() (name string, job T, ok bool) {
 	if len(l.ready) > 0 {
 		l.wakeOne()
 	}
-	return name, l.jobs[name][0], true
+	job, l.jobs[name] = l.jobs[name][0], l.jobs[name][1:]
+	return name, job, true
 }
 
 func (l *Lanes[T]) finish(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.jobs[name] = l.jobs[name][1:]
 	if len(l.jobs[name]) == 0 {
 		delete(l.jobs, name)
 		return

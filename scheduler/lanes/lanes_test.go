@@ -3,6 +3,7 @@ package lanes
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -71,4 +72,41 @@ func TestASlowLaneHoldsUpNoOther(t *testing.T) {
 	close(release)
 	cancel()
 	<-ended
+}
+
+func TestJobTakesThePlaceOfAWaitingOneThatItMakesNeedless(t *testing.T) {
+	begun, release := make(chan struct{}), make(chan struct{})
+	var done []string
+	finished := make(chan struct{})
+	lanes := New(func(string) string { return "one" }, func(_ context.Context, job string) {
+		if job == "a1" {
+			close(begun)
+			<-release
+		}
+		if done = append(done, job); job == "end" {
+			close(finished)
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var runner sync.WaitGroup
+	runner.Go(func() {
+		if err := lanes.Run(ctx, 1); err != nil {
+			t.Error(err)
+		}
+	})
+	add := func(job string) {
+		lanes.AddInstead(job, func(waiting string) bool { return waiting[0] == job[0] })
+	}
+	add("a1")
+	<-begun // it is under way, so that nothing can take its place
+	for _, job := range []string{"a2", "a3", "b1", "a4", "a5", "end"} {
+		add(job)
+	}
+	close(release)
+	<-finished
+	cancel()
+	runner.Wait()
+	if got := strings.Join(done, " "); got != "a1 a3 b1 a5 end" {
+		t.Errorf("done: %s", got)
+	}
 }
