@@ -56,6 +56,7 @@ type totals struct {
 
 func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 	var acts []Action
+	var returned []*agent
 	for _, o := range came {
 		if !c.offers.Add(now, o) {
 			continue
@@ -70,12 +71,13 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 		}
 		a.last = o
 		if o.IP != "" {
-			a.address = net.JoinHostPort(o.IP, strconv.Itoa(o.Port))
+			c.fleet.setAddress(a, net.JoinHostPort(o.IP, strconv.Itoa(o.Port)))
 			acts = append(acts, c.supersede(now, a)...)
 		}
 		a.hasExecutor = slices.Contains(o.Executors, api.MinionExecutorID)
 		if !a.alive {
-			c.agentCame(now, a)
+			a.alive = true
+			returned = append(returned, a)
 		}
 		a.since = now
 		c.updateTotals(a)
@@ -84,6 +86,7 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 			acts = append(acts, Decline{Offers: []api.OfferID{o.ID}, Refuse: c.cfg.RefuseIdle})
 		}
 	}
+	c.askAgain(now, returned)
 	return acts
 }
 
@@ -100,19 +103,27 @@ func (c *Core) newAgent(now time.Time, id api.AgentID) *agent {
 	return a
 }
 
-// agentCame asks again for the tasks on the agent: what Mesos did not know before the agent was there, it may know now,
-// and an agent that comes back after a reboot has lost its tasks without a word.
-func (c *Core) agentCame(now time.Time, a *agent) {
-	a.alive = true
-	c.fleet.touch(a)
+// askAgain asks again for the tasks on agents that have come: what Mesos did not know before an agent was there, it may
+// know now, and an agent that comes back after a reboot has lost its tasks without a word. Of a thousand agents that come
+// at once, the tasks are gone through once.
+func (c *Core) askAgain(now time.Time, came []*agent) {
+	if len(came) == 0 {
+		return
+	}
+	there, nodes := map[api.AgentID]bool{}, map[string]bool{}
+	for _, a := range came {
+		there[a.id], nodes[a.node] = true, a.node != ""
+	}
 	for _, t := range c.tasksToWatch() {
-		if p := c.pods[t.pod]; !t.heard && (t.agent == a.id || p != nil && p.node != "" && p.node == a.node) {
+		if p := c.pods[t.pod]; !t.heard && (there[t.agent] || p != nil && nodes[p.node]) {
 			c.reconcile.add(now, t.id)
 		}
 	}
-	for _, t := range c.owners[a.id] {
-		if t.state == Unreachable {
-			c.reconcile.add(now, t.id)
+	for _, a := range came {
+		for _, t := range c.owners[a.id] {
+			if t.state == Unreachable {
+				c.reconcile.add(now, t.id)
+			}
 		}
 	}
 }
@@ -133,7 +144,9 @@ func (c *Core) agentUpdated(now time.Time, id api.AgentID, f fate) []Action {
 	switch f.agent {
 	case agentAlive:
 		if !a.alive {
-			c.agentCame(now, a)
+			a.alive = true
+			c.fleet.touch(a)
+			c.askAgain(now, []*agent{a})
 		}
 		a.since = now
 		if f.running && !a.hasExecutor {
@@ -214,8 +227,8 @@ func (c *Core) supersede(now time.Time, a *agent) []Action {
 		return nil
 	}
 	var acts []Action
-	for _, other := range c.agentsInOrder() {
-		if other != a && other.address == a.address {
+	for _, other := range slices.Clone(c.fleet.byAddress[a.address]) {
+		if other != a {
 			c.offers.DropAgent(now, other.id)
 			acts = append(acts, c.forgetAgent(now, other)...)
 		}
@@ -247,12 +260,12 @@ func (c *Core) nodeSeen(now time.Time, node *v1.Node) {
 		a = c.newAgent(now, id)
 	}
 	if a.node != node.Name {
-		a.node = node.Name
+		c.fleet.setNode(a, node.Name)
 		c.restand(a)
 	}
 	c.fleet.touch(a)
 	if a.address == "" {
-		a.address = node.Annotations[api.AnnotationAgentAddress]
+		c.fleet.setAddress(a, node.Annotations[api.AnnotationAgentAddress])
 	}
 }
 
@@ -260,11 +273,9 @@ func (c *Core) nodeGone(now time.Time, name string) {
 	delete(c.nodes, name)
 	c.placeSeen(name, nil)
 	c.vacate(now, name)
-	for _, a := range c.agents {
-		if a.node == name {
-			c.fleet.touch(a)
-			a.nodeAt = time.Time{}
-		}
+	for _, a := range c.fleet.byNode[name] {
+		c.fleet.touch(a)
+		a.nodeAt = time.Time{}
 	}
 }
 
@@ -279,7 +290,7 @@ func (c *Core) ensureNode(now time.Time, a *agent) []Action {
 			a.nodeAt = now.Add(time.Hour) // it will not get better soon
 			return []Action{Complain{Text: err.Error()}}
 		}
-		a.node = name
+		c.fleet.setNode(a, name)
 		c.restand(a)
 		c.fleet.touch(a)
 	}
@@ -326,9 +337,7 @@ func (c *Core) chooseName(a *agent) (string, error) {
 	if node := c.nodes[name]; node != nil {
 		taken = (a.address == "" || node.Annotations[api.AnnotationAgentAddress] != a.address) && !lacksProvider(node, a)
 	}
-	for _, other := range c.agents {
-		taken = taken || other != a && other.node == name
-	}
+	taken = taken || slices.ContainsFunc(c.fleet.byNode[name], func(other *agent) bool { return other != a })
 	if taken {
 		name += "-" + strconv.Itoa(a.last.Port)
 	}

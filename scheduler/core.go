@@ -126,6 +126,7 @@ func NewCore(cfg Config) *Core {
 		agents:   map[api.AgentID]*agent{},
 		tasks:    map[api.TaskID]*task{},
 		owners:   map[api.AgentID][]*task{},
+		fleet:    newFleet(),
 		queue:    newQueue(),
 		standing: newStanding(),
 		storage:  newStorage(),

@@ -15,6 +15,40 @@ type fleet struct {
 	log      []*agent // that had something new to offer; the latest last
 	base     int      // how many were logged before log
 	nodeless int      // how many agents wait for their nodes
+
+	byNode    directory
+	byAddress directory
+}
+
+// directory finds agents by something that mostly one has, but two may for a while.
+type directory map[string][]*agent
+
+// move notes that what the agent is found by has changed. Nothing is found by "".
+func (d directory) move(a *agent, from, to string) {
+	if from == to {
+		return
+	}
+	left := slices.DeleteFunc(d[from], func(other *agent) bool { return other == a })
+	if d[from] = left; len(left) == 0 {
+		delete(d, from)
+	}
+	if to != "" {
+		d[to] = append(d[to], a)
+	}
+}
+
+func newFleet() fleet { return fleet{byNode: directory{}, byAddress: directory{}} }
+
+// setNode gives the agent its node's name.
+func (f *fleet) setNode(a *agent, name string) {
+	f.byNode.move(a, a.node, name)
+	a.node = name
+}
+
+// setAddress notes where the agent's endpoint is.
+func (f *fleet) setAddress(a *agent, address string) {
+	f.byAddress.move(a, a.address, address)
+	a.address = address
 }
 
 // add takes in a new agent.
@@ -26,6 +60,8 @@ func (f *fleet) add(a *agent) {
 // remove forgets an agent.
 func (f *fleet) remove(a *agent) {
 	f.agents[a.place] = nil
+	f.byNode.move(a, a.node, "")
+	f.byAddress.move(a, a.address, "")
 	if a.nodeless {
 		f.nodeless--
 	}

@@ -1,0 +1,47 @@
+package scheduler
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// TestEachTaskIsAskedForOnceARoundWhateverIsAnswered lets Mesos answer for some tasks while others are still to be asked
+// for: none of those may be passed over.
+func TestEachTaskIsAskedForOnceARoundWhateverIsAnswered(t *testing.T) {
+	c := NewCore(testConfig())
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	now := start
+	for i := range 250 {
+		id := api.TaskID(fmt.Sprintf("%03d", i))
+		c.tasks[id] = &task{id: id}
+		c.reconcile.add(now, id)
+	}
+	asked := map[api.TaskID]int{}
+	for range 3 {
+		acts := c.reconcileDue(now)
+		if len(acts) != 1 {
+			t.Fatalf("at %s: %v", now, acts)
+		}
+		for i, ref := range acts[0].(Reconcile).Tasks {
+			asked[ref.Task]++
+			if i%2 == 0 {
+				c.reconcile.done(ref.Task)
+			}
+		}
+		now = c.reconcile.at
+	}
+	for id, times := range asked {
+		if times != 1 {
+			t.Errorf("task %s was asked for %d times", id, times)
+		}
+	}
+	if len(asked) != 250 || now.Sub(start) < reconcileFirst {
+		t.Errorf("%d of 250 tasks were asked for; the next round is %s after the first", len(asked), now.Sub(start))
+	}
+	if again := c.reconcileDue(now)[0].(Reconcile).Tasks; len(again) != 100 || again[0].Task != "001" {
+		t.Errorf("the next round begins with %v", again)
+	}
+}
