@@ -363,7 +363,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	if err := rest.LoadTLSFiles(config); err != nil {
 		return fmt.Errorf("cannot read the API server's authority: %w", err)
 	}
-	kubernetes, err := kubernetes.NewForConfig(config)
+	kubernetes, err := kube.NewClient(config)
 	if err != nil {
 		return fmt.Errorf("cannot make a client of the API server: %w", err)
 	}

@@ -3,6 +3,7 @@ package offers
 import (
 	"container/heap"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -137,13 +138,16 @@ func (s *OfferStorage) Disconnect(now time.Time) int {
 	return count
 }
 
-// OfAgent returns the live offers of an agent in order of arrival.
-func (s *OfferStorage) OfAgent(agent api.AgentID) []Offer {
-	offers := make([]Offer, len(s.byAgent[agent]))
-	for i, e := range s.byAgent[agent] {
-		offers[i] = e.offer
+// OfAgent goes through the live offers of an agent in order of arrival. They belong to the storage: the caller must
+// neither change nor keep them, nor change the storage meanwhile.
+func (s *OfferStorage) OfAgent(agent api.AgentID) iter.Seq[*Offer] {
+	return func(yield func(*Offer) bool) {
+		for _, e := range s.byAgent[agent] {
+			if !yield(&e.offer) {
+				return
+			}
+		}
 	}
-	return offers
 }
 
 // Holder returns the agent of a live offer; "" if the offer is not live.

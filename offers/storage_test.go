@@ -96,8 +96,11 @@ func TestOffersOfAnAgentAreInOrderOfArrival(t *testing.T) {
 	s.Add(at(0), offer("o2", "a"))
 	s.Add(at(0), offer("o9", "b"))
 	s.Add(at(1), offer("o1", "a"))
-	want := []Offer{offer("o2", "a"), offer("o1", "a")}
-	if diff := cmp.Diff(want, s.OfAgent("a")); diff != "" {
+	var got []Offer
+	for o := range s.OfAgent("a") {
+		got = append(got, *o)
+	}
+	if diff := cmp.Diff([]Offer{offer("o2", "a"), offer("o1", "a")}, got); diff != "" {
 		t.Error(diff)
 	}
 	if s.DropAgent(at(1), "a") != 2 || s.Len() != 1 {

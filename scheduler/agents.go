@@ -178,7 +178,7 @@ func (c *Core) forgetAgent(now time.Time, a *agent) []Action {
 // updateTotals learns how much the agent has for us: what it offers and what our tasks there have already.
 func (c *Core) updateTotals(a *agent) {
 	var sum [numScalars]offers.Milli
-	for _, o := range c.offers.OfAgent(a.id) {
+	for o := range c.offers.OfAgent(a.id) {
 		for i, name := range scalarNames {
 			sum[i] += o.Resources.Sum(name)
 		}

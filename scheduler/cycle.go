@@ -197,7 +197,7 @@ func (c *Core) views(now time.Time, a *agent) []*view {
 		return nil
 	}
 	var views []*view
-	for _, o := range c.offers.OfAgent(a.id) {
+	for o := range c.offers.OfAgent(a.id) {
 		i := slices.IndexFunc(views, func(v *view) bool { return v.role == o.Role })
 		if i < 0 {
 			i = len(views)

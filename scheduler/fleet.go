@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"cmp"
-	"container/heap"
 	"slices"
 )
 
@@ -113,25 +112,44 @@ type candidate struct {
 	rank  int64
 }
 
-// candidates is a heap: the best first, of equally good ones the one that came first.
+// candidates is a heap: the best first, of equally good ones the one that came first. container/heap would allocate for
+// each candidate that comes or goes.
 type candidates []candidate
 
-func (c candidates) Len() int      { return len(c) }
-func (c candidates) Swap(i, j int) { c[i], c[j] = c[j], c[i] }
-func (c candidates) Less(i, j int) bool {
+func (c candidates) less(i, j int) bool {
 	return cmp.Or(cmp.Compare(c[i].rank, c[j].rank), cmp.Compare(c[i].agent.place, c[j].agent.place)) < 0
 }
 
-// Push is for container/heap.
-func (c *candidates) Push(x any) { *c = append(*c, x.(candidate)) }
+func (c *candidates) add(x candidate) {
+	*c = append(*c, x)
+	for i := len(*c) - 1; i > 0 && c.less(i, (i-1)/2); i = (i - 1) / 2 {
+		(*c)[i], (*c)[(i-1)/2] = (*c)[(i-1)/2], (*c)[i]
+	}
+}
 
-// Pop is for container/heap.
-func (c *candidates) Pop() any {
+// drop takes the best candidate off.
+func (c *candidates) drop() {
 	last := len(*c) - 1
-	top := (*c)[last]
-	(*c)[last] = candidate{}
+	(*c)[0], (*c)[last] = (*c)[last], candidate{}
 	*c = (*c)[:last]
-	return top
+	c.sink()
+}
+
+// sink brings the first candidate to its place after its rank has changed.
+func (c candidates) sink() {
+	for i := 0; ; {
+		best := i
+		for child := 2*i + 1; child < min(2*i+3, len(c)); child++ {
+			if c.less(child, best) {
+				best = child
+			}
+		}
+		if best == i {
+			return
+		}
+		c[i], c[best] = c[best], c[i]
+		i = best
+	}
 }
 
 // find returns the view that the next pod of the shape shall be placed in; nil if there is none now. Agents that
@@ -166,21 +184,21 @@ func (c *Core) find(s *shape) *view {
 		top := &r.found[0]
 		v, rank := c.best(s, top.agent)
 		if v == nil {
-			heap.Pop(&r.found)
+			r.found.drop()
 			continue
 		}
 		if rank == top.rank {
 			return v
 		}
 		top.rank = rank
-		heap.Fix(&r.found, 0)
+		r.found.sink()
 	}
 }
 
 // consider makes an agent a candidate if the shape fits there now.
 func (c *Core) consider(s *shape, a *agent) {
 	if v, rank := c.best(s, a); v != nil {
-		heap.Push(&s.search.found, candidate{a, rank})
+		s.search.found.add(candidate{a, rank})
 	}
 }
 

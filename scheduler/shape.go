@@ -24,6 +24,7 @@ func keyOf(p *pod) shapeKey {
 		k.scalars[i] = int64(amount)
 	}
 	var rest strings.Builder
+	rest.Grow(128) // the two tolerations that every pod has
 	for _, port := range p.demand.Ports {
 		fmt.Fprintf(&rest, "%d,", port)
 	}

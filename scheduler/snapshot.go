@@ -61,7 +61,7 @@ type WaitingPod struct {
 func (c *Core) liveOffers(time.Time) []LiveOffer {
 	live := []LiveOffer{}
 	for _, a := range c.agents {
-		for _, o := range c.offers.OfAgent(a.id) {
+		for o := range c.offers.OfAgent(a.id) {
 			until, _ := c.offers.Deadline(o.ID)
 			live = append(live, LiveOffer{
 				ID: o.ID, Agent: o.Agent, Hostname: o.Hostname, Node: a.node, Role: o.Role, Resources: o.Resources.String(), Until: until,
