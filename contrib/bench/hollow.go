@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/statedir"
@@ -33,18 +34,19 @@ import (
 const (
 	hollowNodes    = 1_000
 	hollowPods     = 5_000
-	hollowParallel = 16 // callers that create, and delete, at the same time
-	hollowPatience = 2 * time.Minute
+	hollowParallel = 16              // callers that create at the same time
+	hollowPatience = 5 * time.Minute // for one contender: far more than it takes on an idle machine
 )
 
-// hollow is the API server that both schedulers work on, each in its turn with nodes of its own. Nothing runs on the
-// nodes: what is measured is the way of a pod from its creation to its binding, through the API, the scheduler and, on
-// our side, Mesos and the executor.
+// hollow is a control plane that one contender binds pods on: a new one each time, so that all find the same. Nothing
+// runs on its nodes: what is measured is the way of a pod from its creation to its binding, through the API, the
+// scheduler and, on our side, Mesos and the executor.
 type hollow struct {
 	dir  statedir.Dir
-	kube kubernetes.Interface // the administrator, without limits
-	rest *rest.Config
-	logs io.Writer
+	cmd  *exec.Cmd // the control plane
+	log  *os.File  // of all parts: a log is written to a file elsewhere, too
+	kube kubernetes.Interface
+	rest *rest.Config // of the administrator, without a limit of calls
 }
 
 // contender is a scheduler with its nodes.
@@ -62,27 +64,16 @@ type binding struct {
 }
 
 // endToEnd measures the binding of pods that are created through the API, beside the stock kube-scheduler's.
-func (b *bench) endToEnd(ctx context.Context) (err error) {
-	dir, err := os.MkdirTemp("", "k8sm-bench-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	h, stop, err := startHollow(ctx, b.km, dir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, stop()) }()
-
+func (b *bench) endToEnd(ctx context.Context) error {
 	rate := figure{name: "hollow_bound_rate", unit: "pods/s"}
 	p50 := figure{name: "hollow_create_bound_p50", unit: "ms"}
 	p99 := figure{name: "hollow_create_bound_p99", unit: "ms"}
-	for round := range b.rounds {
-		ours, err := h.round(ctx, &k8smOnHollow{hollow: h, name: "bench-" + strconv.Itoa(round)})
+	for range b.rounds {
+		ours, err := b.turn(ctx, func(h *hollow) contender { return &k8smOnHollow{hollow: h} })
 		if err != nil {
 			return fmt.Errorf("k8sm on hollow nodes: %w", err)
 		}
-		peer, err := h.round(ctx, &stockOnHollow{hollow: h})
+		peer, err := b.turn(ctx, func(h *hollow) contender { return &stockOnHollow{hollow: h} })
 		if err != nil {
 			return fmt.Errorf("kube-scheduler on plain nodes: %w", err)
 		}
@@ -96,37 +87,81 @@ func (b *bench) endToEnd(ctx context.Context) (err error) {
 	return nil
 }
 
-// startHollow starts the control plane, in a process of its own.
-func startHollow(ctx context.Context, km, dir string) (_ *hollow, stop func() error, err error) {
-	h := &hollow{dir: statedir.Dir(dir)}
-	log, err := os.Create(dir + "/bench.log")
-	if err != nil {
-		return nil, nil, err
-	}
-	h.logs = log
-	before := logrus.StandardLogger().Out
-	logrus.SetOutput(log) // a scheduler writes its log to a file, too
-	plane := exec.Command(km, "--state-dir", dir, "apiserver", "--secure-port=0", "--etcd-port=0", "--cluster-cidr=10.64.0.0/12")
-	plane.Stdout, plane.Stderr = log, log
-	plane.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the terminal's Ctrl-C is ours first
-	stop = func() error {
-		defer log.Close()
-		defer logrus.SetOutput(before)
-		if err := plane.Process.Signal(syscall.SIGINT); err != nil {
-			return fmt.Errorf("cannot stop the control plane: %w", err)
-		}
-		return plane.Wait()
-	}
-	if err := plane.Start(); err != nil {
-		return nil, nil, fmt.Errorf("cannot start the control plane: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+// turn lets one contender bind all pods on a new control plane.
+func (b *bench) turn(ctx context.Context, enter func(*hollow) contender) (result binding, err error) {
+	ctx, cancel := context.WithTimeout(ctx, hollowPatience)
 	defer cancel()
+	dir, err := os.MkdirTemp(memoryDir(), "k8sm-bench-")
+	if err != nil {
+		return result, err
+	}
+	defer os.RemoveAll(dir)
+	h := &hollow{dir: statedir.Dir(dir)}
+	defer h.stop()
+	if err := h.start(ctx, b.km); err != nil {
+		return result, err
+	}
+	c := enter(h)
+	defer func() { err = errors.Join(err, c.stop()) }()
+	if err := c.start(ctx); err != nil {
+		return result, err
+	}
+	if err := h.waitForNodes(ctx); err != nil {
+		return result, err
+	}
+	return h.bindAll(ctx)
+}
+
+// memoryDir is where files lie in memory, "" if there is no such place: how fast a disk is says nothing of a scheduler.
+func memoryDir() string {
+	const dir = "/dev/shm"
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return ""
+	}
+	return dir
+}
+
+// start starts the control plane in a process of its own and returns when it is ready.
+func (h *hollow) start(ctx context.Context, km string) (err error) {
+	if h.log, err = os.Create(string(h.dir) + "/bench.log"); err != nil {
+		return err
+	}
+	if err := h.divertLogs(); err != nil {
+		return err
+	}
+	h.cmd = exec.Command(km, "--state-dir", string(h.dir), "apiserver", "--secure-port=0", "--etcd-port=0", "--cluster-cidr=10.64.0.0/12")
+	h.cmd.Stdout, h.cmd.Stderr = h.log, h.log
+	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the terminal's Ctrl-C is ours first
+	if err := h.cmd.Start(); err != nil {
+		return fmt.Errorf("cannot start the control plane: %w", err)
+	}
 	poll(ctx, func() bool { return h.connect(ctx) == nil })
 	if ctx.Err() != nil {
-		return nil, nil, errors.Join(errors.New("the control plane did not become ready"), stop())
+		return errors.New("the control plane did not become ready in time")
 	}
-	return h, stop, nil
+	return nil
+}
+
+// divertLogs sends what our scheduler and the stock one log to the log file.
+func (h *hollow) divertLogs() error {
+	logrus.SetOutput(h.log)
+	flags := flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(flags)
+	klog.SetOutput(h.log)
+	return errors.Join(flags.Set("logtostderr", "false"), flags.Set("stderrthreshold", "FATAL"))
+}
+
+// stop ends the control plane at once: nobody will ever read what it leaves.
+func (h *hollow) stop() {
+	if h.cmd != nil && h.cmd.Process != nil {
+		_ = h.cmd.Process.Kill()
+		_ = h.cmd.Wait()
+	}
+	logrus.SetOutput(os.Stderr)
+	klog.LogToStderr(true)
+	if h.log != nil {
+		_ = h.log.Close()
+	}
 }
 
 // connect makes the clients when the API server is ready, with all that it makes for itself.
@@ -143,20 +178,6 @@ func (h *hollow) connect(ctx context.Context) (err error) {
 	}
 	_, err = h.kube.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
 	return err
-}
-
-// round lets one contender bind all pods, and leaves nothing behind.
-func (h *hollow) round(ctx context.Context, c contender) (result binding, err error) {
-	ctx, cancel := context.WithTimeout(ctx, hollowPatience)
-	defer cancel()
-	defer func() { err = errors.Join(err, c.stop(), h.clear(context.WithoutCancel(ctx))) }()
-	if err := c.start(ctx); err != nil {
-		return result, err
-	}
-	if err := h.waitForNodes(ctx); err != nil {
-		return result, err
-	}
-	return h.bindAll(ctx)
 }
 
 // waitForNodes returns when pods may go to each node. It looks seldom: a list of all of them is dear.
@@ -278,36 +299,6 @@ func (w *watcher) result(begin time.Time) binding {
 	}
 	slices.Sort(waits)
 	return binding{rate: hollowPods / last.Sub(begin).Seconds(), p50: waits[len(waits)/2], p99: waits[len(waits)*99/100]}
-}
-
-// clear deletes the pods, the nodes and the nodes' leases.
-func (h *hollow) clear(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, hollowPatience)
-	defer cancel()
-	now := int64(0)
-	pods, err := h.kube.CoreV1().Pods("default").List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return err
-	}
-	err = parallel(ctx, len(pods.Items), func(ctx context.Context, i int) error {
-		return h.kube.CoreV1().Pods("default").Delete(ctx, pods.Items[i].Name, metav1.DeleteOptions{GracePeriodSeconds: &now})
-	})
-	if err != nil {
-		return err
-	}
-	nodes, err := h.kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return err
-	}
-	leases := h.kube.CoordinationV1().Leases(corev1.NamespaceNodeLease)
-	err = parallel(ctx, len(nodes.Items), func(ctx context.Context, i int) error {
-		return errors.Join(h.kube.CoreV1().Nodes().Delete(ctx, nodes.Items[i].Name, metav1.DeleteOptions{}),
-			leases.Delete(ctx, nodes.Items[i].Name, metav1.DeleteOptions{}))
-	})
-	if err != nil {
-		return err
-	}
-	return h.kube.EventsV1().Events("default").DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
 }
 
 // parallel calls do for each number below count, by a few callers at the same time.

@@ -18,11 +18,10 @@ import (
 // hollowResources are what each node has, under either scheduler.
 const hollowResources = "cpus:4;mem:8192;disk:100000;ports:[31000-32000]"
 
-// k8smOnHollow is our scheduler, with its default configuration, on a local Mesos of its own whose executors answer at
-// once. Mesos and the executors take their part of the same processors.
+// k8smOnHollow is our scheduler, with its default configuration but without a limit of calls, on a local Mesos whose
+// executors answer at once. Mesos and the executors take their part of the same processors.
 type k8smOnHollow struct {
 	*hollow
-	name  string // of the framework's state, anew in each round
 	mesos *localmesos.Cluster
 	store *state.Store
 	end   context.CancelFunc
@@ -33,7 +32,7 @@ func (k *k8smOnHollow) start(ctx context.Context) (err error) {
 	var local localmesos.Config
 	local.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
 	local.Agents, local.Port, local.Hostname, local.Resources = hollowNodes, 0, "hollow", hollowResources
-	local.WorkDir = filepath.Join(string(k.dir), k.name)
+	local.WorkDir = filepath.Join(string(k.dir), "mesos")
 	local.Executors = func(mesosapi.ExecutorInfo) localmesos.Executor { return localmesos.Hollow{} }
 	if k.mesos, err = localmesos.Start(ctx, local); err != nil {
 		return err
@@ -43,7 +42,7 @@ func (k *k8smOnHollow) start(ctx context.Context) (err error) {
 		return err
 	}
 	k.store, err = state.Open(ctx, state.Config{
-		Endpoints: etcd.Endpoints, CAFile: etcd.CAFile, CertFile: etcd.CertFile, KeyFile: etcd.KeyFile, Name: k.name,
+		Endpoints: etcd.Endpoints, CAFile: etcd.CAFile, CertFile: etcd.CertFile, KeyFile: etcd.KeyFile, Name: "k8sm",
 	})
 	if err != nil {
 		return err
@@ -68,7 +67,7 @@ func (k *k8smOnHollow) run(ctx context.Context) error {
 		return err
 	}
 	cluster := kube.New(client)
-	cfg.Identity, cfg.Cluster, cfg.APIServer, cfg.CA = k.name, k.name, k.rest.Host, k.rest.CAData
+	cfg.Identity, cfg.Cluster, cfg.APIServer, cfg.CA = "bench", "k8sm", k.rest.Host, k.rest.CAData
 	parts := scheduler.Parts{Master: toMesos, Cluster: cluster, Store: k.store, Tokens: cluster, Codec: driver.Codec{}}
 	ctx, k.end = context.WithCancel(ctx)
 	k.ended = make(chan error, 1)
