@@ -17,7 +17,10 @@ type agent struct {
 	newID        func() string   // makes uuids of 16 bytes' text form
 	isRegistered bool            // with the master that was last found
 	stopping     bool
-	ended        bool // allEnded was said
+	leaving      bool               // it has no id, and registers when its runs have ended
+	gone         bool               // it does not register any more
+	draining     *mesos.DrainConfig // nil if it does not drain
+	ended        bool               // allEnded was said
 
 	frameworks map[api.FrameworkID]mesos.FrameworkInfo
 	executors  map[executorKey]*executorRun
@@ -226,7 +229,11 @@ func (a *agent) id() string { return a.info.GetID().GetValue() }
 
 // register names all that this agent has to a master.
 func (a *agent) register() {
-	if a.stopping {
+	if a.stopping || a.gone {
+		return
+	}
+	if a.leaving && len(a.runs) > 0 {
+		a.timers.add(a.now.Add(registerRetry), registerDue{})
 		return
 	}
 	r := register{info: a.info}
@@ -261,6 +268,10 @@ func (a *agent) fromMaster(msg message) {
 		a.shutdownFramework(msg.framework)
 	case updateFramework:
 		a.updateFramework(msg.framework)
+	case drainAgent:
+		a.drain(msg.config)
+	case shutdownAgent:
+		a.leave(msg.forGood)
 	case acknowledge:
 		a.acknowledge(msg)
 	case messageToExecutor:
@@ -272,7 +283,7 @@ func (a *agent) fromMaster(msg message) {
 
 // registered stores the id, and sends again what the master before may have missed.
 func (a *agent) registered(id api.AgentID) {
-	a.isRegistered = true
+	a.isRegistered, a.leaving = true, false
 	if a.id() != string(id) {
 		a.info.ID = &mesos.AgentID{Value: string(id)}
 		a.do(saveID{id})

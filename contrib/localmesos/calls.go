@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/allocator"
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
 
 	"github.com/k8sm/k8sm/api"
@@ -55,6 +56,10 @@ func callField(call *scheduler.Call) (name string, present bool) {
 		return "reconcile", call.Reconcile != nil
 	case scheduler.Call_MESSAGE:
 		return "message", call.Message != nil
+	case scheduler.Call_ACCEPT_INVERSE_OFFERS:
+		return "accept_inverse_offers", call.AcceptInverseOffers != nil
+	case scheduler.Call_DECLINE_INVERSE_OFFERS:
+		return "decline_inverse_offers", call.DeclineInverseOffers != nil
 	case scheduler.Call_UPDATE_FRAMEWORK:
 		return "update_framework", call.UpdateFramework != nil
 	}
@@ -94,6 +99,10 @@ func (m *master) perform(f *framework, call *scheduler.Call) bool {
 		m.accept(f, call.Accept)
 	case scheduler.Call_DECLINE:
 		m.decline(f, call.Decline.OfferIDs, call.Decline.Filters)
+	case scheduler.Call_ACCEPT_INVERSE_OFFERS:
+		m.answerInverse(f, call.AcceptInverseOffers.InverseOfferIDs, call.AcceptInverseOffers.Filters, allocator.InverseOfferStatus_ACCEPT)
+	case scheduler.Call_DECLINE_INVERSE_OFFERS:
+		m.answerInverse(f, call.DeclineInverseOffers.InverseOfferIDs, call.DeclineInverseOffers.Filters, allocator.InverseOfferStatus_DECLINE)
 	case scheduler.Call_REVIVE:
 		m.revive(f, call.GetRevive().GetRoles())
 	case scheduler.Call_SUPPRESS:
@@ -170,6 +179,9 @@ func (m *master) accept(f *framework, call *scheduler.Call_Accept) {
 		}
 		l.rest = l.rest.minus(mine)
 		m.refuse(o, mine, call.Filters)
+	}
+	if m.machine(agent) != nil {
+		m.allocateSoon(agent) // what was launched is asked back
 	}
 }
 

@@ -28,6 +28,7 @@ type master struct {
 	removed    map[api.FrameworkID]bool
 	agents     map[api.AgentID]*agentEntry
 	offers     map[api.OfferID]*offer
+	upkeep     upkeep
 
 	offersMade, frameworksMade, agentsMade int
 
@@ -132,7 +133,7 @@ func newMaster(info mesos.MasterInfo, p plan, now time.Time) *master {
 	return &master{
 		info: info, allocationInterval: p.AllocationInterval, agentTimeout: p.AgentTimeout, started: now, now: now,
 		frameworks: map[api.FrameworkID]*framework{}, streams: map[string]*framework{}, removed: map[api.FrameworkID]bool{},
-		agents: map[api.AgentID]*agentEntry{}, offers: map[api.OfferID]*offer{},
+		agents: map[api.AgentID]*agentEntry{}, offers: map[api.OfferID]*offer{}, upkeep: newUpkeep(),
 	}
 }
 
@@ -180,6 +181,8 @@ func (m *master) handle(e event) {
 		m.subscribe(e)
 	case schedulerCall:
 		m.call(e)
+	case operatorCall:
+		m.do(m.change(e.call))
 	case streamClosed:
 		if f := m.streams[e.stream]; f != nil {
 			m.disconnect(f)
@@ -368,6 +371,7 @@ func (m *master) removeFrom(a *agentEntry, f *framework) {
 			m.dropExecutor(a, key)
 		}
 	}
+	m.checkDrained(a)
 }
 
 // roles returns the roles that the framework takes offers for.

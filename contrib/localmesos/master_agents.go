@@ -2,6 +2,7 @@ package localmesos
 
 import (
 	"fmt"
+	"strings"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
@@ -36,6 +37,10 @@ func (m *master) fromAgent(e fromAgent) {
 
 // register takes in an agent: a new one, one that restarted, or one that this master has not seen in this life.
 func (m *master) register(address string, r register) {
+	if machine := m.upkeep.machines[machineKey{strings.ToLower(r.info.Hostname), m.info.GetAddress().GetIP()}]; machine != nil &&
+		machine.mode == mesos.DOWN {
+		return // as if it were told to shut down and started again: it will ask again
+	}
 	id := api.AgentID(r.info.GetID().GetValue())
 	if id == "" {
 		id = api.AgentID(fmt.Sprintf("%s-S%d", m.info.ID, m.agentsMade))
@@ -64,6 +69,8 @@ func (m *master) register(address string, r register) {
 			m.do(sendAgent{a.id, updateFramework{f.info}})
 		}
 	}
+	m.resumeDrain(a)
+	m.checkDrained(a)
 	m.allocate(a)
 }
 

@@ -47,6 +47,7 @@ func startMaster(p plan, h *hub, port int) (*masterNode, error) {
 		known = append(known, f.message)
 	}
 	n.master.restore(known, file.Removed)
+	n.master.restoreUpkeep(file.Upkeep)
 	n.owner = newOwner(n.master, n.perform)
 	go n.owner.run()
 	h.joinMaster(n.owner)
@@ -114,7 +115,7 @@ func (n *masterNode) perform(x action) {
 
 func (n *masterNode) save() {
 	known, removed := n.master.saved()
-	file := masterFile{Removed: removed}
+	file := masterFile{Removed: removed, Upkeep: n.master.savedUpkeep()}
 	for _, info := range known {
 		file.Frameworks = append(file.Frameworks, frameworkDocument{info})
 	}

@@ -33,6 +33,10 @@ type (
 		task      api.TaskID
 		uuid      string
 	}
+	// drainAgent has all tasks killed.
+	drainAgent struct{ config mesos.DrainConfig }
+	// shutdownAgent ends all that the agent runs, and its id.
+	shutdownAgent     struct{ forGood bool }
 	messageToExecutor struct {
 		executor executorKey
 		data     []byte
@@ -77,6 +81,8 @@ func (shutdownExecutor) kind() string   { return "SHUTDOWN_EXECUTOR" }
 func (shutdownFramework) kind() string  { return "SHUTDOWN_FRAMEWORK" }
 func (updateFramework) kind() string    { return "UPDATE_FRAMEWORK" }
 func (acknowledge) kind() string        { return "ACKNOWLEDGE" }
+func (drainAgent) kind() string         { return "DRAIN_AGENT" }
+func (shutdownAgent) kind() string      { return "SHUTDOWN_AGENT" }
 func (messageToExecutor) kind() string  { return "MESSAGE" }
 func (register) kind() string           { return "REGISTER" }
 func (update) kind() string             { return "UPDATE" }

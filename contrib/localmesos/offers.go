@@ -47,6 +47,9 @@ func (m *master) allocateAll() {
 		m.offerFrom(m.agents[id], made)
 	}
 	m.tellOffers(made)
+	for _, id := range ids {
+		m.askBack(m.agents[id])
+	}
 }
 
 // allocate offers what one agent has free.
@@ -54,6 +57,7 @@ func (m *master) allocate(a *agentEntry) {
 	made := map[*framework][]mesos.Offer{}
 	m.offerFrom(a, made)
 	m.tellOffers(made)
+	m.askBack(a)
 }
 
 // allocateSoon has the agent's free resources offered one allocation interval from now, as a Mesos master does with
@@ -68,7 +72,7 @@ func (m *master) allocateSoon(a *agentEntry) {
 // offerFrom gives all that the agent has free to the framework that had no offer for the longest time and wants it;
 // what is reserved for the roles of others goes to those.
 func (m *master) offerFrom(a *agentEntry, made map[*framework][]mesos.Offer) {
-	if !a.connected {
+	if !m.offersOf(a) {
 		return
 	}
 	for _, f := range m.waitingLongest() {
@@ -85,7 +89,7 @@ func (m *master) offerFrom(a *agentEntry, made map[*framework][]mesos.Offer) {
 			f.lastOffer = m.offersMade
 			a.free = a.free.minus(part)
 			m.offers[o.id], f.offers[o.id], a.offers[o.id] = o, o, o
-			made[f] = append(made[f], o.message())
+			made[f] = append(made[f], m.message(o))
 		}
 	}
 }
@@ -115,6 +119,15 @@ func (m *master) tellOffers(made map[*framework][]mesos.Offer) {
 }
 
 // message returns the offer as its framework gets it.
+func (m *master) message(o *offer) mesos.Offer {
+	out := o.message()
+	if machine := m.machine(o.agent); machine != nil {
+		when := machine.when
+		out.Unavailability = &when
+	}
+	return out
+}
+
 func (o *offer) message() mesos.Offer {
 	path := "/slave(1)"
 	out := mesos.Offer{
@@ -149,14 +162,16 @@ func (m *master) endOffer(o *offer) {
 
 // withdrawOffers takes back all offers of a framework whose scheduler is gone, so that there is no one to tell.
 func (m *master) withdrawOffers(f *framework) {
+	m.forgetAsked(f)
 	for _, o := range f.offers {
 		m.endOffer(o)
 		m.free(o.agent, o.resources)
 	}
 }
 
-// rescindOffers takes back all offers of an agent that is gone.
+// rescindOffers takes back all offers and inverse offers of an agent.
 func (m *master) rescindOffers(a *agentEntry) {
+	m.withdrawInverse(func(key askKey) bool { return key.agent == a.id })
 	for _, o := range a.offers {
 		m.endOffer(o)
 		a.free = a.free.plus(o.resources.allocated(""))
@@ -191,16 +206,22 @@ func (m *master) refuse(o *offer, rest pool, filters *mesos.Filters) {
 		return
 	}
 	m.free(o.agent, rest)
-	seconds := defaultRefusal.Seconds()
-	if filters != nil && filters.RefuseSeconds != nil {
-		seconds = min(*filters.RefuseSeconds, (365 * 24 * time.Hour).Seconds())
-	}
-	if seconds <= 0 {
+	duration := refusal(filters)
+	if duration == 0 {
 		return
 	}
-	until := m.now.Add(time.Duration(seconds * float64(time.Second)))
+	until := m.now.Add(duration)
 	o.framework.filters[filterKey{o.agent.id, o.role}] = filter{until: until, refused: rest.allocated("")}
 	m.timers.add(until, allocationDue{o.agent.id})
+}
+
+// refusal returns for how long a call's filters keep offers away.
+func refusal(filters *mesos.Filters) time.Duration {
+	seconds := defaultRefusal.Seconds()
+	if filters != nil && filters.RefuseSeconds != nil {
+		seconds = min(max(0, *filters.RefuseSeconds), (365 * 24 * time.Hour).Seconds())
+	}
+	return time.Duration(seconds * float64(time.Second))
 }
 
 // revive clears filters and suppression of the roles; none named means all.

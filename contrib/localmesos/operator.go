@@ -23,6 +23,7 @@ func (n *masterNode) addOperatorAPI(mux *http.ServeMux) {
 		mux.HandleFunc(path, handler)
 		mux.HandleFunc("/master"+path, handler)
 	}
+	n.addMaintenanceEndpoints(mux)
 	mux.HandleFunc("/health", healthy)
 	mux.HandleFunc("/master/health", healthy)
 	mux.HandleFunc("/redirect", n.redirect)
@@ -60,7 +61,7 @@ func writeJSON(w http.ResponseWriter, content any) {
 	_, _ = w.Write(data) // a client that went away is no concern of ours
 }
 
-// serveOperator answers the calls of the operator API that read, in the encoding that is accepted.
+// serveOperator answers the calls of the operator API in the encoding that is accepted.
 func (n *masterNode) serveOperator(w http.ResponseWriter, r *http.Request) {
 	codec, ok := wire.CodecOf(r.Header.Get("Content-Type"))
 	if !ok {
@@ -78,6 +79,10 @@ func (n *masterNode) serveOperator(w http.ResponseWriter, r *http.Request) {
 	}
 	if call.Type == pb.Call_UNKNOWN {
 		http.Error(w, "Failed to validate master::Call: Expecting 'type' to be present", http.StatusBadRequest)
+		return
+	}
+	if changes(call.Type) {
+		n.changeAndAnswer(w, &call)
 		return
 	}
 	response := &pb.Response{Type: pb.Response_Type(pb.Response_Type_value[call.Type.String()])}
@@ -170,6 +175,10 @@ func (m *master) respond(call pb.Call_Type, r *pb.Response) bool {
 		r.GetState = &pb.Response_GetState{
 			GetAgents: m.getAgents(), GetFrameworks: m.getFrameworks(), GetExecutors: m.getExecutors(), GetTasks: m.getTasks(),
 		}
+	case pb.Call_GET_MAINTENANCE_STATUS:
+		r.GetMaintenanceStatus = &pb.Response_GetMaintenanceStatus{Status: m.clusterStatus()}
+	case pb.Call_GET_MAINTENANCE_SCHEDULE:
+		r.GetMaintenanceSchedule = &pb.Response_GetMaintenanceSchedule{Schedule: m.upkeep.schedule}
 	default:
 		return false
 	}
@@ -179,12 +188,17 @@ func (m *master) respond(call pb.Call_Type, r *pb.Response) bool {
 func (m *master) getAgents() *pb.Response_GetAgents {
 	out := &pb.Response_GetAgents{}
 	for _, a := range m.sortedAgents() {
-		pid, deactivated := a.pid(), false
-		out.Agents = append(out.Agents, pb.Response_GetAgents_Agent{
-			AgentInfo: a.info, Active: a.connected, Deactivated: &deactivated, Version: mesosVersion, PID: &pid,
+		pid, d := a.pid(), m.upkeep.deactivated[a.id]
+		deactivated := d != nil
+		view := pb.Response_GetAgents_Agent{
+			AgentInfo: a.info, Active: m.offersOf(a), Deactivated: &deactivated, Version: mesosVersion, PID: &pid,
 			RegisteredTime: &mesos.TimeInfo{Nanoseconds: a.registered.UnixNano()}, TotalResources: a.total.messages(withRole),
 			AllocatedResources: a.used().messages(withRole), OfferedResources: a.offered().messages(withRole), Capabilities: agentCapabilities(),
-		})
+		}
+		if deactivated && d.drain != nil {
+			view.DrainInfo, view.EstimatedDrainStartTime = d.drain, &mesos.TimeInfo{Nanoseconds: d.since.UnixNano()}
+		}
+		out.Agents = append(out.Agents, view)
 	}
 	return out
 }
@@ -209,7 +223,7 @@ func (m *master) getFrameworks() *pb.Response_GetFrameworks {
 			view.ReregisteredTime = &mesos.TimeInfo{Nanoseconds: f.reregistered.UnixNano()}
 		}
 		for _, o := range f.offers {
-			view.Offers = append(view.Offers, o.message())
+			view.Offers = append(view.Offers, m.message(o))
 		}
 		out.Frameworks = append(out.Frameworks, view)
 	}

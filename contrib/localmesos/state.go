@@ -48,8 +48,8 @@ func (m *master) stateView() any {
 			unreachable++
 			continue
 		}
-		slaves = append(slaves, a.view())
-		active += boolToInt(a.connected)
+		slaves = append(slaves, m.agentView(a))
+		active += boolToInt(m.offersOf(a))
 	}
 	capabilities := []any{}
 	for _, c := range list(map[string]any{"m": wire.Tree(&info)}, "m", "capabilities") {
@@ -72,7 +72,7 @@ func (m *master) stateView() any {
 func (m *master) slavesView() any {
 	slaves := []any{}
 	for _, a := range m.sortedAgents() {
-		view := a.view()
+		view := m.agentView(a)
 		unreserved, reserved := a.total.split()
 		full := map[string]any{}
 		for role, p := range reserved {
@@ -101,7 +101,7 @@ func (m *master) tasksView() any {
 	return map[string]any{"tasks": tasks}
 }
 
-func (a *agentEntry) view() map[string]any {
+func (m *master) agentView(a *agentEntry) map[string]any {
 	unreserved, reserved := a.total.split()
 	byRole := map[string]any{}
 	for role, p := range reserved {
@@ -111,12 +111,17 @@ func (a *agentEntry) view() map[string]any {
 	for _, c := range agentCapabilities() {
 		capabilities = append(capabilities, c.Type.String())
 	}
-	return map[string]any{
-		"id": a.id, "hostname": a.info.Hostname, "port": a.info.GetPort(), "pid": a.pid(), "active": a.connected, "deactivated": false,
+	d := m.upkeep.deactivated[a.id]
+	view := map[string]any{
+		"id": a.id, "hostname": a.info.Hostname, "port": a.info.GetPort(), "pid": a.pid(), "active": m.offersOf(a), "deactivated": d != nil,
 		"version": mesosVersion, "registered_time": seconds(a.registered), "attributes": attributeValues(a.info.Attributes),
 		"capabilities": capabilities, "resources": a.total.flat(), "used_resources": a.used().flat(), "offered_resources": a.offered().flat(),
 		"reserved_resources": byRole, "unreserved_resources": unreserved.flat(),
 	}
+	if d != nil && d.drain != nil {
+		view["drain_info"], view["estimated_drain_start_time_seconds"] = wire.Tree(d.drain), wire.Float(d.since.Unix())
+	}
+	return view
 }
 
 func (m *master) frameworkViews() []any {
@@ -133,7 +138,7 @@ func (m *master) frameworkView(f *framework) map[string]any {
 		capabilities = append(capabilities, c.Type.String())
 	}
 	for _, o := range f.offers {
-		message := o.message()
+		message := m.message(o)
 		offers = append(offers, wire.Tree(&message))
 	}
 	used, offered := m.usedBy(f), f.offered()

@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/maintenance"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/contrib/localmesos/wire"
@@ -35,6 +36,9 @@ type (
 	executorDocument  = document[mesos.ExecutorInfo, *mesos.ExecutorInfo]
 	taskDocument      = document[mesos.TaskInfo, *mesos.TaskInfo]
 	statusDocument    = document[mesos.TaskStatus, *mesos.TaskStatus]
+	scheduleDocument  = document[maintenance.Schedule, *maintenance.Schedule]
+	machineDocument   = document[mesos.MachineID, *mesos.MachineID]
+	drainInfoDocument = document[mesos.DrainInfo, *mesos.DrainInfo]
 )
 
 // writeFile replaces a JSON file as a whole, so that a kill at any time leaves the old one or the new one.
@@ -71,6 +75,15 @@ func readFile(path string, content any) (found bool, err error) {
 type masterFile struct {
 	Frameworks []frameworkDocument `json:"frameworks"`
 	Removed    []api.FrameworkID   `json:"removed"`
+	Upkeep     upkeepFile          `json:"upkeep"`
+}
+
+// upkeepFile is what operators have planned.
+type upkeepFile struct {
+	Schedule    scheduleDocument                  `json:"schedule"`
+	Down        []machineDocument                 `json:"down"`
+	Deactivated []api.AgentID                     `json:"deactivated"`
+	Draining    map[api.AgentID]drainInfoDocument `json:"draining"`
 }
 
 // agentFile is who an agent is: its id, and its port, which running executors know it by.

@@ -87,6 +87,7 @@ func (m *master) forget(t *task) {
 	if extra := len(t.framework.completed) - completedKept; extra > 0 {
 		t.framework.completed = t.framework.completed[extra:]
 	}
+	m.checkDrained(t.agent)
 }
 
 func (m *master) dropExecutor(a *agentEntry, key executorKey) {

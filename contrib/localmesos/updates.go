@@ -155,7 +155,7 @@ func (a *agent) update(run *executorRun, t *agentTask, s mesos.TaskStatus) {
 	if terminal(t.latest.GetState()) {
 		return
 	}
-	t.pending = append(t.pending, a.complete(run, t, s))
+	t.pending = append(t.pending, a.complete(run, t, a.drained(s)))
 	t.latest = t.pending[len(t.pending)-1]
 	a.do(saveTask{run.container, t})
 	if len(t.pending) == 1 {
@@ -230,6 +230,7 @@ func (a *agent) acknowledge(msg acknowledge) {
 		run.order = without(run.order, []api.TaskID{msg.task})
 		a.do(removeTask{run.container, msg.task})
 		a.cleanUp(run)
+		a.checkDrained()
 	default:
 		if len(t.pending) > 0 {
 			t.retry = firstRetry

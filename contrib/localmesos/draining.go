@@ -1,0 +1,159 @@
+package localmesos
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	pb "github.com/mesos/mesos-go/api/v1/lib/master"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// deactivation is an agent that makes no offers because an operator wants it so.
+type deactivation struct {
+	drain *mesos.DrainInfo // nil if its tasks may stay
+	since time.Time
+}
+
+// offersOf tells whether the agent may make offers now.
+func (m *master) offersOf(a *agentEntry) bool {
+	return a.connected && m.upkeep.deactivated[a.id] == nil
+}
+
+// drainAgent follows https://mesos.apache.org/documentation/latest/maintenance/ ("Automatic Node Draining"): no offers
+// any more, and the agent kills its tasks.
+func (m *master) drainAgent(call *pb.Call_DrainAgent) answer {
+	a := m.agents[api.AgentID(call.AgentID.Value)]
+	if a == nil {
+		return refused("Unknown agent")
+	}
+	if machine := m.machine(a); machine != nil {
+		return refused(fmt.Sprintf("Agent %s is part of a maintenance schedule under Machine %s", a.id, machineText(machine.id)))
+	}
+	gone := call.GetMarkGone()
+	config := mesos.DrainConfig{MarkGone: &gone}
+	if d := call.MaxGracePeriod; d != nil {
+		config.MaxGracePeriod = &mesos.DurationInfo{Nanoseconds: d.Seconds*int64(time.Second) + int64(d.Nanos)}
+	}
+	m.upkeep.deactivated[a.id] = &deactivation{drain: &mesos.DrainInfo{State: mesos.DrainState_DRAINING, Config: config}, since: m.now}
+	m.rescindOffers(a)
+	m.resumeDrain(a)
+	m.checkDrained(a)
+	m.do(saveFrameworks{})
+	return answer{status: http.StatusOK}
+}
+
+// resumeDrain tells an agent to drain; one that was away when it was told so hears it when it is back.
+func (m *master) resumeDrain(a *agentEntry) {
+	d := m.upkeep.deactivated[a.id]
+	if d != nil && d.drain != nil && d.drain.State == mesos.DrainState_DRAINING && a.connected {
+		m.do(sendAgent{a.id, drainAgent{d.drain.Config}})
+	}
+}
+
+// checkDrained ends the draining of an agent whose tasks have all ended and been acknowledged.
+func (m *master) checkDrained(a *agentEntry) {
+	d := m.upkeep.deactivated[a.id]
+	if d == nil || d.drain == nil || d.drain.State != mesos.DrainState_DRAINING || len(a.tasks) > 0 {
+		return
+	}
+	if d.drain.Config.GetMarkGone() {
+		m.do(sendAgent{a.id, shutdownAgent{forGood: true}})
+		m.removeAgent(a, masterStatus(mesos.TASK_GONE_BY_OPERATOR, mesos.REASON_AGENT_REMOVED_BY_OPERATOR, "Agent has been marked gone"))
+	} else {
+		d.drain = &mesos.DrainInfo{State: mesos.DrainState_DRAINED, Config: d.drain.Config}
+		m.do(note{"agent drained", map[string]any{"agent": string(a.id)}})
+	}
+	m.do(saveFrameworks{})
+}
+
+// deactivateAgent ends an agent's offers; its tasks go on. One that drains goes on draining.
+func (m *master) deactivateAgent(id api.AgentID) answer {
+	a := m.agents[id]
+	if a == nil {
+		return refused("Unknown agent")
+	}
+	if m.upkeep.deactivated[id] == nil {
+		m.upkeep.deactivated[id] = &deactivation{since: m.now}
+	}
+	m.rescindOffers(a)
+	m.do(saveFrameworks{})
+	return answer{status: http.StatusOK}
+}
+
+func (m *master) reactivateAgent(id api.AgentID) answer {
+	d, a := m.upkeep.deactivated[id], m.agents[id]
+	switch {
+	case d == nil:
+		return refused("Agent is not deactivated")
+	case d.drain != nil && d.drain.State == mesos.DrainState_DRAINING:
+		return refused("Agent is still in the DRAINING state")
+	}
+	delete(m.upkeep.deactivated, id)
+	m.do(saveFrameworks{})
+	if a == nil {
+		return answer{status: http.StatusConflict, text: "Agent removed while processing the call"}
+	}
+	m.allocate(a)
+	return answer{status: http.StatusOK}
+}
+
+// drain kills the agent's tasks, with the time that the operator gives them at most.
+func (a *agent) drain(config mesos.DrainConfig) {
+	a.draining = &config
+	for _, run := range a.runs {
+		for _, id := range slices.Clone(run.order) {
+			if t := run.tasks[id]; t != nil {
+				a.kill(killTask{framework: t.framework, task: id, policy: boundedPolicy(t.info.KillPolicy, config.MaxGracePeriod)})
+			}
+		}
+	}
+	a.checkDrained()
+}
+
+// boundedPolicy returns the kill policy that takes the place of the task's own; nil if that one may stand.
+func boundedPolicy(own *mesos.KillPolicy, most *mesos.DurationInfo) *mesos.KillPolicy {
+	if most == nil || own.GetGracePeriod() != nil && own.GracePeriod.Nanoseconds <= most.Nanoseconds {
+		return nil
+	}
+	return &mesos.KillPolicy{GracePeriod: most}
+}
+
+// checkDrained ends the draining when the last task has ended and was acknowledged.
+func (a *agent) checkDrained() {
+	for _, run := range a.runs {
+		if len(run.tasks) > 0 {
+			return
+		}
+	}
+	a.draining = nil
+}
+
+// drained gives the status of a task that is killed while the agent drains the reason that all such tasks have.
+func (a *agent) drained(s mesos.TaskStatus) mesos.TaskStatus {
+	if a.draining == nil || s.GetState() != mesos.TASK_KILLING && s.GetState() != mesos.TASK_KILLED {
+		return s
+	}
+	s.Reason = mesos.REASON_AGENT_DRAINING.Enum()
+	if s.GetState() == mesos.TASK_KILLED && a.draining.GetMarkGone() {
+		s.State = mesos.TASK_GONE_BY_OPERATOR.Enum()
+	}
+	return s
+}
+
+// leave ends all that the agent runs. It has no id then; unless it goes for good, it registers as a new agent as soon as
+// the master lets it, as one does that is started again by whoever supervises it.
+func (a *agent) leave(forGood bool) {
+	a.isRegistered, a.leaving, a.gone, a.draining = false, true, forGood, nil
+	for _, run := range a.runs {
+		run.silent = true
+		a.shutdown(run)
+		a.cleanUp(run)
+	}
+	a.info.ID = nil
+	a.do(saveID{})
+	a.timers.add(a.now.Add(registerRetry), registerDue{})
+}

@@ -1,0 +1,148 @@
+package localmesos
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/mesos/mesos-go/api/v1/lib/maintenance"
+	pb "github.com/mesos/mesos-go/api/v1/lib/master"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/contrib/localmesos/wire"
+)
+
+// operatorCall is a call of the operator API that changes something.
+type operatorCall struct{ call *pb.Call }
+
+// changes tells whether a call of the operator API changes something here.
+func changes(kind pb.Call_Type) bool {
+	switch kind {
+	case pb.Call_UPDATE_MAINTENANCE_SCHEDULE, pb.Call_START_MAINTENANCE, pb.Call_STOP_MAINTENANCE, pb.Call_DRAIN_AGENT,
+		pb.Call_DEACTIVATE_AGENT, pb.Call_REACTIVATE_AGENT:
+		return true
+	}
+	return false
+}
+
+// operatorCallProblem returns what makes an operator's call malformed, in Mesos's words, or "".
+func operatorCallProblem(call *pb.Call) string {
+	const prefix = "Failed to validate master::Call: "
+	for _, field := range []struct {
+		kind    pb.Call_Type
+		name    string
+		present bool
+	}{
+		{pb.Call_UPDATE_MAINTENANCE_SCHEDULE, "update_maintenance_schedule", call.UpdateMaintenanceSchedule != nil},
+		{pb.Call_START_MAINTENANCE, "start_maintenance", call.StartMaintenance != nil},
+		{pb.Call_STOP_MAINTENANCE, "stop_maintenance", call.StopMaintenance != nil},
+		{pb.Call_DRAIN_AGENT, "drain_agent", call.DrainAgent != nil},
+		{pb.Call_DEACTIVATE_AGENT, "deactivate_agent", call.DeactivateAgent != nil},
+		{pb.Call_REACTIVATE_AGENT, "reactivate_agent", call.ReactivateAgent != nil},
+	} {
+		if call.Type == field.kind && !field.present {
+			return prefix + "Expecting '" + field.name + "' to be present"
+		}
+	}
+	if d := call.GetDrainAgent().GetMaxGracePeriod(); d != nil && (d.Seconds < 0 || d.Nanos < 0) {
+		return prefix + "Expecting 'drain_agent.max_grace_period' to be non-negative"
+	}
+	return ""
+}
+
+// change carries an operator's call out.
+func (m *master) change(call *pb.Call) answer {
+	switch call.Type {
+	case pb.Call_UPDATE_MAINTENANCE_SCHEDULE:
+		return m.updateSchedule(call.UpdateMaintenanceSchedule.Schedule)
+	case pb.Call_START_MAINTENANCE:
+		return m.startMaintenance(call.StartMaintenance.Machines)
+	case pb.Call_STOP_MAINTENANCE:
+		return m.stopMaintenance(call.StopMaintenance.Machines)
+	case pb.Call_DRAIN_AGENT:
+		return m.drainAgent(call.DrainAgent)
+	case pb.Call_DEACTIVATE_AGENT:
+		return m.deactivateAgent(api.AgentID(call.DeactivateAgent.AgentID.Value))
+	case pb.Call_REACTIVATE_AGENT:
+		return m.reactivateAgent(api.AgentID(call.ReactivateAgent.AgentID.Value))
+	}
+	return answer{status: http.StatusNotImplemented, text: "The local Mesos does not know the call " + call.Type.String()}
+}
+
+// changeAndAnswer lets the master carry a call out and answers with what it says.
+func (n *masterNode) changeAndAnswer(w http.ResponseWriter, call *pb.Call) {
+	a := refused(operatorCallProblem(call))
+	if a.text == "" {
+		a = n.owner.ask(operatorCall{call})
+	}
+	if a.text != "" {
+		http.Error(w, a.text, a.status)
+		return
+	}
+	w.WriteHeader(a.status)
+}
+
+// addMaintenanceEndpoints adds what there was for maintenance before the operator API
+// (https://mesos.apache.org/documentation/latest/endpoints/#master-endpoints).
+func (n *masterNode) addMaintenanceEndpoints(mux *http.ServeMux) {
+	status := n.view(func(m *master) any {
+		seen := m.clusterStatus()
+		return wire.Tree(&seen)
+	})
+	for _, prefix := range []string{"", "/master"} {
+		mux.HandleFunc("GET "+prefix+"/maintenance/status", status)
+		mux.HandleFunc("GET "+prefix+"/maintenance/schedule", n.view(func(m *master) any { return wire.Tree(&m.upkeep.schedule) }))
+		mux.HandleFunc("POST "+prefix+"/maintenance/schedule", n.postSchedule)
+		mux.HandleFunc("POST "+prefix+"/machine/down", func(w http.ResponseWriter, r *http.Request) {
+			n.postMachines(w, r, func(ids []mesos.MachineID) *pb.Call {
+				return &pb.Call{Type: pb.Call_START_MAINTENANCE, StartMaintenance: &pb.Call_StartMaintenance{Machines: ids}}
+			})
+		})
+		mux.HandleFunc("POST "+prefix+"/machine/up", func(w http.ResponseWriter, r *http.Request) {
+			n.postMachines(w, r, func(ids []mesos.MachineID) *pb.Call {
+				return &pb.Call{Type: pb.Call_STOP_MAINTENANCE, StopMaintenance: &pb.Call_StopMaintenance{Machines: ids}}
+			})
+		})
+	}
+}
+
+func (n *masterNode) postSchedule(w http.ResponseWriter, r *http.Request) {
+	var schedule maintenance.Schedule
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil {
+		err = wire.UnmarshalJSON(body, &schedule)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	n.changeAndAnswer(w, &pb.Call{
+		Type: pb.Call_UPDATE_MAINTENANCE_SCHEDULE, UpdateMaintenanceSchedule: &pb.Call_UpdateMaintenanceSchedule{Schedule: schedule},
+	})
+}
+
+// postMachines reads a JSON array of machines, of which call makes the call.
+func (n *masterNode) postMachines(w http.ResponseWriter, r *http.Request, call func([]mesos.MachineID) *pb.Call) {
+	ids, err := readMachines(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	n.changeAndAnswer(w, call(ids))
+}
+
+func readMachines(r io.Reader) ([]mesos.MachineID, error) {
+	var list []json.RawMessage
+	if err := json.NewDecoder(r).Decode(&list); err != nil {
+		return nil, fmt.Errorf("Failed to parse body into JSON array: %w", err) //nolint:staticcheck // as Mesos begins it
+	}
+	ids := make([]mesos.MachineID, len(list))
+	for i, raw := range list {
+		if err := wire.UnmarshalJSON(raw, &ids[i]); err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
+}
