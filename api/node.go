@@ -3,3 +3,12 @@ package api
 // AnnotationAgentAddress, on a node, is the "ip:port" of the agent that it stands for. An agent that comes back at the
 // same address under a new id has lost its state and takes over the node's name from the old one.
 const AnnotationAgentAddress = "k8sm.io/agent-address"
+
+// Annotations, on a node, of the plans that Mesos operators have with its agent.
+const (
+	// AnnotationMaintenance is the planned maintenance, as "start/end" in RFC 3339; without a planned end, "start/..".
+	AnnotationMaintenance = "k8sm.io/maintenance"
+	// AnnotationCordoned says that the scheduler has cordoned the node, and for what: "maintenance" or "draining". It
+	// takes back no other cordon.
+	AnnotationCordoned = "k8sm.io/cordoned-for"
+)

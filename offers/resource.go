@@ -173,4 +173,6 @@ type Offer struct {
 	Attributes []Attribute
 	Resources  Resources
 	Executors  []api.ExecutorID // executors of this framework on the agent
+	// Unavailable is when the agent is planned to be away; nil if that is not planned. It is never changed.
+	Unavailable *Unavailability
 }

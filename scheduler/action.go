@@ -71,6 +71,24 @@ type Revive struct{}
 
 func (Revive) String() string { return "revive" }
 
+// AnswerInverse accepts or declines an inverse offer; Mesos asks again after Refuse.
+type AnswerInverse struct {
+	Offer  api.OfferID
+	Agent  api.AgentID
+	Accept bool
+	Refuse time.Duration
+	Why    string
+	News   bool // it is another reason than that of the agent's last answer
+}
+
+func (a AnswerInverse) String() string {
+	verb := "decline"
+	if a.Accept {
+		verb = "accept"
+	}
+	return fmt.Sprintf("%s inverse offer %s for %s: %s", verb, a.Offer, a.Refuse, a.Why)
+}
+
 // Kill asks for the end of a task.
 type Kill struct {
 	Task  api.TaskID
@@ -109,13 +127,14 @@ func (a Reconcile) String() string {
 	return "reconcile " + strings.Join(names, " ")
 }
 
-func (Subscribe) mesosAction()   {}
-func (Launch) mesosAction()      {}
-func (Decline) mesosAction()     {}
-func (Revive) mesosAction()      {}
-func (Kill) mesosAction()        {}
-func (Acknowledge) mesosAction() {}
-func (Reconcile) mesosAction()   {}
+func (Subscribe) mesosAction()     {}
+func (Launch) mesosAction()        {}
+func (Decline) mesosAction()       {}
+func (Revive) mesosAction()        {}
+func (AnswerInverse) mesosAction() {}
+func (Kill) mesosAction()          {}
+func (Acknowledge) mesosAction()   {}
+func (Reconcile) mesosAction()     {}
 
 // PodRef names one incarnation of a pod.
 type PodRef struct {
@@ -210,6 +229,55 @@ func (a AmendNode) String() string {
 
 // Object implements ClusterAction.
 func (a AmendNode) Object() string { return "node/" + a.Name }
+
+// MarkNode makes a node say what is planned for its agent, unless the node has changed meanwhile; then it is decided
+// upon again. An empty text takes the annotation away.
+type MarkNode struct {
+	Node          *v1.Node // as it was seen
+	Maintenance   string   // api.AnnotationMaintenance
+	Cordoned      string   // api.AnnotationCordoned
+	Unschedulable bool
+}
+
+func (a MarkNode) String() string {
+	text := ""
+	if a.Maintenance != "" {
+		text = ", maintenance " + a.Maintenance
+	}
+	switch {
+	case a.Unschedulable && !a.Node.Spec.Unschedulable:
+		return fmt.Sprintf("cordon node %s for %s%s", a.Node.Name, a.Cordoned, text)
+	case !a.Unschedulable && a.Node.Spec.Unschedulable:
+		return fmt.Sprintf("uncordon node %s%s", a.Node.Name, text)
+	case a.Maintenance == "":
+		return fmt.Sprintf("mark node %s: no maintenance is planned", a.Node.Name)
+	}
+	return fmt.Sprintf("mark node %s%s", a.Node.Name, text)
+}
+
+// Object implements ClusterAction.
+func (a MarkNode) Object() string { return "node/" + a.Node.Name }
+
+// Evict asks for the end of a pod through the Eviction API, which asks the PodDisruptionBudgets
+// (https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/); or deletes it, where its containers have ended
+// already. EvictDone answers.
+type Evict struct {
+	Agent   api.AgentID
+	Pod     *v1.Pod
+	Delete  bool
+	Message string // why
+}
+
+func (a Evict) String() string {
+	verb := "evict"
+	if a.Delete {
+		verb = "delete"
+	}
+	return fmt.Sprintf("%s %s/%s: %s", verb, a.Pod.Namespace, a.Pod.Name, a.Message)
+}
+
+// Object implements ClusterAction.
+func (a Evict) Object() string { return "pod/" + string(a.Pod.UID) }
 
 // MarkReady sets the node's condition Ready on behalf of the kubelet that does not run there yet.
 type MarkReady struct{ Name string }

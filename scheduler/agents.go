@@ -66,6 +66,7 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 			a = c.newAgent(now, o.Agent)
 		}
 		c.fleet.touch(a)
+		c.heardOf(now, a.id, o.Unavailable)
 		if !sameAgent(&a.last, &o) {
 			a.settled, a.nodeAt = nil, time.Time{}
 		}
@@ -164,6 +165,7 @@ func (c *Core) agentUpdated(now time.Time, id api.AgentID, f fate) []Action {
 
 func (c *Core) forgetAgent(now time.Time, a *agent) []Action {
 	delete(c.agents, a.id)
+	delete(c.upkeep, a.id)
 	c.fleet.remove(a)
 	c.unpark(now, a)
 	a.views = nil
@@ -264,6 +266,7 @@ func (c *Core) nodeSeen(now time.Time, node *v1.Node) {
 		c.restand(a)
 	}
 	c.fleet.touch(a)
+	c.recall(now, a, node)
 	if a.address == "" {
 		c.fleet.setAddress(a, node.Annotations[api.AnnotationAgentAddress])
 	}

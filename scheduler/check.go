@@ -32,6 +32,7 @@ type view struct {
 	stranger api.ExecutorID
 	// discouraging are the node's PreferNoSchedule taints.
 	discouraging []v1.Taint
+	closed       bool // its node is about to be cordoned
 	wanted       bool // a pod would fit here if only the executor were prepared
 	hopeless     bool // the executor could not be prepared, and it is too early to try again
 }
@@ -65,6 +66,7 @@ const (
 	selectorMismatch
 	affinityMismatch
 	cordoned
+	maintained
 	notReady
 	tainted
 	noRoom
@@ -106,6 +108,8 @@ func (r refused) words(s *shape) (singular, plural string) {
 		return "does not match its node affinity", "do not match its node affinity"
 	case cordoned:
 		return "is cordoned", "are cordoned"
+	case maintained:
+		return "is cordoned because maintenance is planned", "are cordoned because maintenance is planned"
 	case notReady:
 		return "is not ready", "are not ready"
 	case tainted:
@@ -225,7 +229,10 @@ func (v *view) checkNode(s *shape) refused {
 			return refused{reason: affinityMismatch}
 		}
 	}
-	if v.node.Spec.Unschedulable && !s.cordoned {
+	if (v.node.Spec.Unschedulable || v.closed) && !s.cordoned {
+		if v.closed || v.node.Annotations[api.AnnotationCordoned] != "" {
+			return refused{reason: maintained}
+		}
 		return refused{reason: cordoned}
 	}
 	if !ready(v.node) && !s.unready {

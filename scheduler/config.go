@@ -23,6 +23,9 @@ type Config struct {
 	LaunchGrace time.Duration
 	// AgentForget is how long an agent may be gone before its node is deleted.
 	AgentForget time.Duration
+	// CordonLead is how long before planned maintenance an agent's node is cordoned, and DrainLead how long before its
+	// pods are evicted.
+	CordonLead, DrainLead time.Duration
 	// DefaultPodCPUs and DefaultPodMem (MiB) are charged for pods that request none.
 	DefaultPodCPUs, DefaultPodMem float64
 	// ExecutorCPUs and ExecutorMem (MiB) are charged once per agent for the minion.
@@ -55,6 +58,10 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		"how long a launched task may stay silent before it is killed and its pod is tried again")
 	fs.DurationVar(&c.AgentForget, "agent-forget-after", 10*time.Minute,
 		"how long a Mesos agent may be gone before its Kubernetes node is deleted")
+	fs.DurationVar(&c.CordonLead, "cordon-lead", time.Hour,
+		"how long before the planned maintenance of a Mesos agent its node is cordoned")
+	fs.DurationVar(&c.DrainLead, "drain-lead", 10*time.Minute,
+		"how long before the planned maintenance of a Mesos agent its pods are evicted")
 	fs.Float64Var(&c.DefaultPodCPUs, "default-pod-cpus", 0.1, "cpus charged for a pod that requests none")
 	fs.Float64Var(&c.DefaultPodMem, "default-pod-mem", 64, "MiB of memory charged for a pod that requests none")
 	fs.Float64Var(&c.ExecutorCPUs, "executor-cpus", 0.1, "cpus charged on each agent for the minion (kubelet, proxy, executor)")
@@ -70,12 +77,16 @@ func (c *Config) Validate() error {
 	}{
 		{"--offer-ttl", c.OfferTTL > 0}, {"--refuse-seconds-idle", c.RefuseIdle > 0},
 		{"--launch-grace-period", c.LaunchGrace > 0}, {"--agent-forget-after", c.AgentForget > 0},
+		{"--cordon-lead", c.CordonLead > 0}, {"--drain-lead", c.DrainLead > 0},
 		{"--default-pod-cpus", c.DefaultPodCPUs > 0}, {"--default-pod-mem", c.DefaultPodMem > 0},
 		{"--executor-cpus", c.ExecutorCPUs > 0}, {"--executor-mem", c.ExecutorMem > 0},
 	} {
 		if !positive.ok {
 			return fmt.Errorf("%s must be positive", positive.flag)
 		}
+	}
+	if c.DrainLead > c.CordonLead {
+		return fmt.Errorf("--drain-lead must not be longer than --cordon-lead: pods are evicted from cordoned nodes only")
 	}
 	if len(c.KMPath) == 0 || c.KMPath[0] != '/' {
 		return fmt.Errorf("--km-path %q is not an absolute path", c.KMPath)

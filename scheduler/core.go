@@ -34,6 +34,7 @@ type Core struct {
 	owners map[api.AgentID][]*task // the tasks by agent
 	fleet  fleet
 	queue  queue
+	upkeep map[api.AgentID]*upkeep // of the agents that operators have plans with
 	// standing is what stands where, and likings room for findPreferred.
 	standing standing
 	likings  []liking
@@ -51,6 +52,8 @@ type Core struct {
 	leaseAt    time.Time
 	reconcile  reconciliation
 	revival    revival
+	inverse    [numInverseEnds]uint64   // how inverse offers ended
+	evicted    [numEvictOutcomes]uint64 // and evictions
 }
 
 // pod is a pod that is ours to place, or that is bound to one of our nodes.
@@ -128,6 +131,7 @@ func NewCore(cfg Config) *Core {
 		owners:   map[api.AgentID][]*task{},
 		fleet:    newFleet(),
 		queue:    newQueue(),
+		upkeep:   map[api.AgentID]*upkeep{},
 		standing: newStanding(),
 		storage:  newStorage(),
 	}
@@ -201,10 +205,17 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 			c.fleet.touch(a)
 		}
 		c.offers.Rescind(now, ev.Offer)
+	case InverseOffered:
+		c.look = true
+		return c.inverseOffered(now, ev.Offers)
+	case InverseOfferRescinded:
+		c.inverse[InverseRescinded]++
+	case EvictDone:
+		c.evictDone(now, ev)
 	case TaskUpdated:
 		return c.taskUpdated(now, ev.Status)
 	case AgentLost:
-		c.agentAbsent(now, ev.Agent)
+		return c.agentLost(now, ev.Agent)
 	case ExecutorExited:
 		if a := c.agents[ev.Agent]; a != nil && ev.Executor == api.MinionExecutorID {
 			a.hasExecutor = false
@@ -230,6 +241,9 @@ func (c *Core) subscribe(now time.Time) []Action {
 		}
 	}
 	c.reconcile = reconciliation{}
+	for _, u := range c.upkeep {
+		u.heard = now
+	}
 	for _, id := range slices.Sorted(maps.Keys(c.tasks)) {
 		c.reconcile.add(now, id)
 	}
@@ -248,6 +262,7 @@ func (c *Core) tick(now time.Time) []Action {
 	for _, a := range c.agentsInOrder() {
 		acts = append(acts, c.tickAgent(now, a)...)
 	}
+	acts = append(acts, c.tickUpkeep(now)...)
 	if !now.Before(c.leaseAt) {
 		c.leaseAt = now.Add(leaseEvery)
 		acts = append(acts, c.renewLeases()...)
@@ -269,18 +284,30 @@ func (c *Core) expire(now time.Time) []Action {
 	if len(expired) == 0 {
 		return nil
 	}
-	ids := make([]api.OfferID, len(expired))
-	for i, o := range expired {
-		ids[i] = o.ID
+	ids := make([]api.OfferID, 0, len(expired))
+	var kept []api.OfferID // of agents with a plan
+	for _, o := range expired {
 		if a := c.agents[o.Agent]; a != nil {
 			c.fleet.touch(a)
 		}
+		if o.Unavailable != nil {
+			kept = append(kept, o.ID)
+			continue
+		}
+		ids = append(ids, o.ID)
 	}
 	refuse := c.cfg.RefuseIdle
 	if c.queue.waiting > 0 {
 		refuse = refuseBusy
 	}
-	return []Action{Decline{Offers: ids, Refuse: refuse}}
+	var acts []Action
+	if len(ids) > 0 {
+		acts = append(acts, Decline{Offers: ids, Refuse: refuse})
+	}
+	if len(kept) > 0 {
+		acts = append(acts, Decline{Offers: kept, Refuse: min(refuse, refuseKept)})
+	}
+	return acts
 }
 
 // tasksToWatch returns, in order, the tasks for which time may bring something: not those that just run.
@@ -310,13 +337,31 @@ func (c *Core) agentsInOrder() []*agent {
 type Snapshot struct {
 	PodsWaiting, Tasks, AgentsAlive, Offers int
 	OffersEnded                             map[offers.End]uint64
+	// AgentsPlanned and AgentsDraining count agents with planned maintenance, and those that Mesos drains.
+	AgentsPlanned, AgentsDraining int
+	InverseOffers                 map[InverseEnd]uint64
+	Evictions                     map[EvictOutcome]uint64
 }
 
 // Snapshot counts what there is now.
 func (c *Core) Snapshot() Snapshot {
 	s := Snapshot{
 		PodsWaiting: c.queue.waiting, Tasks: len(c.tasks), Offers: c.offers.Len(),
-		OffersEnded: map[offers.End]uint64{},
+		OffersEnded: map[offers.End]uint64{}, InverseOffers: map[InverseEnd]uint64{}, Evictions: map[EvictOutcome]uint64{},
+	}
+	for _, u := range c.upkeep {
+		if u.window != nil {
+			s.AgentsPlanned++
+		}
+		if u.draining {
+			s.AgentsDraining++
+		}
+	}
+	for end, count := range c.inverse {
+		s.InverseOffers[InverseEnd(end)] = count
+	}
+	for outcome, count := range c.evicted {
+		s.Evictions[EvictOutcome(outcome)] = count
 	}
 	for _, a := range c.agents {
 		if a.alive {

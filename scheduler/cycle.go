@@ -201,7 +201,7 @@ func (c *Core) views(now time.Time, a *agent) []*view {
 		i := slices.IndexFunc(views, func(v *view) bool { return v.role == o.Role })
 		if i < 0 {
 			i = len(views)
-			views = append(views, c.newView(a, o.Role))
+			views = append(views, c.newView(now, a, o.Role))
 		}
 		views[i].offers = append(views[i].offers, o.ID)
 		views[i].free = append(views[i].free, o.Resources...)
@@ -212,8 +212,9 @@ func (c *Core) views(now time.Time, a *agent) []*view {
 	return views
 }
 
-func (c *Core) newView(a *agent, role string) *view {
+func (c *Core) newView(now time.Time, a *agent, role string) *view {
 	v := &view{agent: a, node: c.nodeOf(a), role: role}
+	v.closed = c.closed(now, a, v.node)
 	if v.node != nil {
 		v.place, v.discouraging = c.standing.at(a.node), discouraging(v.node)
 	}
@@ -223,7 +224,7 @@ func (c *Core) newView(a *agent, role string) *view {
 // idleView is an agent without offers with all it has, to tell what does not fit now from what never will.
 func (c *Core) idleView(now time.Time, a *agent) *view {
 	if a.idle == nil {
-		a.idle = c.newView(a, "")
+		a.idle = c.newView(now, a, "")
 		a.idle.free = a.total.resources()
 		c.seeExecutor(now, a.idle)
 	}

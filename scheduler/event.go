@@ -61,6 +61,13 @@ type (
 	}
 )
 
+// EvictDone answers Evict.
+type EvictDone struct {
+	Agent   api.AgentID // that the pod has to leave
+	Pod     types.UID
+	Outcome EvictOutcome
+}
+
 // Events from Mesos (https://mesos.apache.org/documentation/latest/scheduler-http-api/#events).
 type (
 	// Subscribed is a new connection to the leading master.
@@ -71,6 +78,10 @@ type (
 	Offered struct{ Offers []offers.Offer }
 	// OfferRescinded is an offer that Mesos took back.
 	OfferRescinded struct{ Offer api.OfferID }
+	// InverseOffered are new inverse offers.
+	InverseOffered struct{ Offers []InverseOffer }
+	// InverseOfferRescinded is an inverse offer that Mesos took back, because the plan has changed.
+	InverseOfferRescinded struct{ Offer api.OfferID }
 	// TaskUpdated is a status update of a task.
 	TaskUpdated struct{ Status TaskStatus }
 	// AgentLost is an agent that the master removed.
@@ -116,27 +127,30 @@ func (s TaskStatus) String() string {
 	return strings.TrimSpace(fmt.Sprintf("%s %s %s", s.State, s.Reason, s.Message))
 }
 
-func (PodSeen) event()        {}
-func (PodGone) event()        {}
-func (NodeSeen) event()       {}
-func (NodeGone) event()       {}
-func (NamespaceSeen) event()  {}
-func (NamespaceGone) event()  {}
-func (VolumeSeen) event()     {}
-func (VolumeGone) event()     {}
-func (ClaimSeen) event()      {}
-func (ClaimGone) event()      {}
-func (ClassSeen) event()      {}
-func (ClassGone) event()      {}
-func (ClaimsPrepared) event() {}
-func (Synced) event()         {}
-func (BindDone) event()       {}
-func (ExecutorReady) event()  {}
-func (Subscribed) event()     {}
-func (Disconnected) event()   {}
-func (Offered) event()        {}
-func (OfferRescinded) event() {}
-func (TaskUpdated) event()    {}
-func (AgentLost) event()      {}
-func (ExecutorExited) event() {}
-func (Tick) event()           {}
+func (PodSeen) event()               {}
+func (PodGone) event()               {}
+func (NodeSeen) event()              {}
+func (NodeGone) event()              {}
+func (NamespaceSeen) event()         {}
+func (NamespaceGone) event()         {}
+func (VolumeSeen) event()            {}
+func (VolumeGone) event()            {}
+func (ClaimSeen) event()             {}
+func (ClaimGone) event()             {}
+func (ClassSeen) event()             {}
+func (ClassGone) event()             {}
+func (ClaimsPrepared) event()        {}
+func (Synced) event()                {}
+func (BindDone) event()              {}
+func (ExecutorReady) event()         {}
+func (Subscribed) event()            {}
+func (Disconnected) event()          {}
+func (Offered) event()               {}
+func (OfferRescinded) event()        {}
+func (InverseOffered) event()        {}
+func (InverseOfferRescinded) event() {}
+func (EvictDone) event()             {}
+func (TaskUpdated) event()           {}
+func (AgentLost) event()             {}
+func (ExecutorExited) event()        {}
+func (Tick) event()                  {}

@@ -187,6 +187,10 @@ func logEvent(ev Event) {
 		for _, o := range ev.Offers {
 			log.WithFields(log.Fields{"offer": o.ID, "agent": o.Agent}).Debugf("offered %s", o.Resources)
 		}
+	case InverseOffered:
+		for _, o := range ev.Offers {
+			log.WithFields(log.Fields{"offer": o.ID, "agent": o.Agent}).Debugf("asked back for maintenance %s", o.Unavailable)
+		}
 	case OfferRescinded:
 		log.WithField("offer", ev.Offer).Debug("rescinded")
 	case AgentLost:
@@ -210,6 +214,16 @@ func logAction(act Action) {
 		log.WithFields(log.Fields{"node": act.Node.Name, "agent": act.Node.Spec.ProviderID}).Info("creating node")
 	case DeleteNode:
 		log.WithField("node", act.Name).Info("deleting node")
+	case MarkNode:
+		log.WithField("node", act.Node.Name).Info(act.String())
+	case Evict:
+		log.WithField("pod", act.Pod.Namespace+"/"+act.Pod.Name).Info(act.String())
+	case AnswerInverse:
+		level := log.DebugLevel
+		if act.News {
+			level = log.InfoLevel
+		}
+		log.WithFields(log.Fields{"offer": act.Offer, "agent": act.Agent}).Log(level, act.String())
 	default:
 		log.Debug(act.String())
 	}

@@ -11,6 +11,7 @@ type metrics struct {
 	podsWaiting, tasks, agents, offersLive prometheus.Gauge
 	offersEnded                            *prometheus.CounterVec
 	told                                   map[offers.End]uint64 // what offersEnded stands at
+	upkeep                                 *upkeepMetrics
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
@@ -30,6 +31,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		told: map[offers.End]uint64{},
 	}
 	registry.MustRegister(m.offersEnded)
+	m.upkeep = newUpkeepMetrics(registry)
 	return m
 }
 
@@ -38,6 +40,7 @@ func (m *metrics) set(s Snapshot) {
 	m.tasks.Set(float64(s.Tasks))
 	m.agents.Set(float64(s.AgentsAlive))
 	m.offersLive.Set(float64(s.Offers))
+	m.upkeep.set(s)
 	for end, count := range s.OffersEnded {
 		m.offersEnded.WithLabelValues(end.String()).Add(float64(count - m.told[end]))
 		m.told[end] = count

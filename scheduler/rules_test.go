@@ -263,7 +263,7 @@ func TestEveryTaskStateHasARowAndAName(t *testing.T) {
 
 func TestConfigSaysWhichFlagIsWrong(t *testing.T) {
 	for _, args := range [][]string{
-		{"--offer-ttl=0s"}, {"--refuse-seconds-idle=-1s"}, {"--launch-grace-period=0s"}, {"--agent-forget-after=0s"},
+		{"--offer-ttl=0s"}, {"--refuse-seconds-idle=-1s"}, {"--launch-grace-period=0s"}, {"--cordon-lead=0s"}, {"--drain-lead=-1s"}, {"--drain-lead=2h"}, {"--agent-forget-after=0s"},
 		{"--default-pod-cpus=0"}, {"--default-pod-mem=-1"}, {"--executor-cpus=0"}, {"--executor-mem=0"}, {"--km-path=km"},
 	} {
 		var cfg Config

@@ -60,6 +60,9 @@ type player struct {
 	claims   map[types.UID]PrepareClaims // the latest of each pod
 }
 
+// scriptStart is when each script begins.
+var scriptStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
 func testConfig() Config {
 	var cfg Config
 	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
@@ -68,7 +71,7 @@ func testConfig() Config {
 
 func play(t *testing.T, script string) string {
 	p := &player{
-		t: t, core: NewCore(testConfig()), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		t: t, core: NewCore(testConfig()), now: scriptStart,
 		prepared: map[api.AgentID]PrepareExecutor{}, claims: map[types.UID]PrepareClaims{},
 	}
 	var out bytes.Buffer
@@ -93,17 +96,13 @@ func play(t *testing.T, script string) string {
 	return out.String()
 }
 
-// step plays one line: "+DURATION" lets time pass in ticks of a second, "algorithm NAME" sets the flag, anything else is
-// an event.
+// step plays one line: "+DURATION" lets time pass in ticks of a second, "algorithm NAME" and "leads CORDON DRAIN" set
+// flags, anything else is an event.
 func (p *player) step(line string) []Action {
 	words := strings.Fields(line)
 	if passing, ok := strings.CutPrefix(words[0], "+"); ok {
-		d, err := time.ParseDuration(passing)
-		if err != nil {
-			p.t.Fatal(err)
-		}
 		var acts []Action
-		for end := p.now.Add(d); p.now.Before(end); {
+		for end := p.now.Add(p.duration(passing)); p.now.Before(end); {
 			p.now = p.now.Add(time.Second)
 			for _, act := range p.core.Step(p.now, Tick{}) {
 				if _, lease := act.(RenewLease); !lease { // they would drown the rest
@@ -117,6 +116,10 @@ func (p *player) step(line string) []Action {
 		if err := p.core.cfg.Algorithm.Set(words[1]); err != nil {
 			p.t.Fatal(err)
 		}
+		return nil
+	}
+	if words[0] == "leads" {
+		p.core.cfg.CordonLead, p.core.cfg.DrainLead = p.duration(words[1]), p.duration(words[2])
 		return nil
 	}
 	options := map[string]string{}
@@ -147,6 +150,13 @@ func (p *player) event(name string, args []string, options map[string]string) Ev
 		return Disconnected{}
 	case "offer":
 		return Offered{Offers: []offers.Offer{p.offer(arg(0), arg(1), options)}}
+	case "inverse":
+		return InverseOffered{Offers: []InverseOffer{{ID: api.OfferID(arg(0)), Agent: api.AgentID(strings.Trim(arg(1), `"`)), Unavailable: *p.window(options)}}}
+	case "rescind-inverse":
+		return InverseOfferRescinded{Offer: api.OfferID(arg(0))}
+	case "evicted":
+		outcome := map[string]EvictOutcome{"ok": EvictOK, "gone": EvictGone, "blocked": EvictBlocked, "failed": EvictFailed}
+		return EvictDone{Agent: api.AgentID(arg(0)), Pod: types.UID(arg(1)), Outcome: outcome[arg(2)]}
 	case "rescind":
 		return OfferRescinded{Offer: api.OfferID(arg(0))}
 	case "pod":
@@ -189,6 +199,14 @@ func (p *player) number(text string) float64 {
 	return number
 }
 
+func (p *player) duration(text string) time.Duration {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return d
+}
+
 func (p *player) ranges(text string) []offers.Range {
 	begin, end, _ := strings.Cut(text, "-")
 	return []offers.Range{{Begin: uint64(p.number(begin)), End: uint64(p.number(end))}}
@@ -218,10 +236,23 @@ func (p *player) offer(id, agent string, options map[string]string) offers.Offer
 				offers.Resource{Name: name, Role: o.Role, Scalar: offers.MilliOf(p.number(options[name]))})
 		}
 	}
+	o.Unavailable = p.window(options)
 	if options["ports"] != "" {
 		o.Resources = append(o.Resources, offers.Resource{Name: offers.Ports, Role: o.Role, Ranges: p.ranges(options["ports"])})
 	}
 	return o
+}
+
+// window returns the maintenance that begins so long after the script did; nil for none.
+func (p *player) window(options map[string]string) *offers.Unavailability {
+	if options["away"] == "" {
+		return nil
+	}
+	u := &offers.Unavailability{Start: scriptStart.Add(p.duration(options["away"]))}
+	if options["for"] != "" {
+		u.End = u.Start.Add(p.duration(options["for"]))
+	}
+	return u
 }
 
 // pod returns a pod whose UID is its name.
@@ -267,6 +298,10 @@ func (p *player) pod(name string, options map[string]string) *v1.Pod {
 		pod.Annotations[api.AnnotationTaskID] = options["task"]
 		pod.Annotations[api.AnnotationAgentID] = options["agent"]
 	}
+	if options["owner"] != "" {
+		controller := true
+		pod.OwnerReferences = []metav1.OwnerReference{{Kind: options["owner"], Controller: &controller}}
+	}
 	if options["deleting"] != "" {
 		pod.DeletionTimestamp = &metav1.Time{Time: p.now}
 	}
@@ -286,6 +321,12 @@ func (p *player) node(name, agent string, options map[string]string) *v1.Node {
 	if agent == "none" {
 		node.Spec.ProviderID, node.Annotations = "", map[string]string{}
 		node.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: "10.0.0.1"}}
+	}
+	if options["mark"] != "" {
+		node.Annotations[api.AnnotationCordoned] = options["mark"]
+	}
+	if options["maintenance"] != "" {
+		node.Annotations[api.AnnotationMaintenance] = options["maintenance"]
 	}
 	if options["port"] != "" {
 		node.Annotations[api.AnnotationAgentAddress] = "10.0.0.1:" + options["port"]

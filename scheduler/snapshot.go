@@ -26,6 +26,8 @@ type LiveOffer struct {
 	Resources string `json:"resources"`
 	// Until is when the offer is given back if no task is launched in it.
 	Until time.Time `json:"until"`
+	// Unavailable is the maintenance that is planned for the agent, as "start/end"; empty for none.
+	Unavailable string `json:"unavailable,omitempty"`
 }
 
 // LiveTask is a task that Mesos knows or should know.
@@ -63,9 +65,13 @@ func (c *Core) liveOffers(time.Time) []LiveOffer {
 	for _, a := range c.agents {
 		for o := range c.offers.OfAgent(a.id) {
 			until, _ := c.offers.Deadline(o.ID)
-			live = append(live, LiveOffer{
+			seen := LiveOffer{
 				ID: o.ID, Agent: o.Agent, Hostname: o.Hostname, Node: a.node, Role: o.Role, Resources: o.Resources.String(), Until: until,
-			})
+			}
+			if o.Unavailable != nil {
+				seen.Unavailable = o.Unavailable.String()
+			}
+			live = append(live, seen)
 		}
 	}
 	slices.SortFunc(live, func(a, b LiveOffer) int {

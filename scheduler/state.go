@@ -108,6 +108,9 @@ var executorEnded = []string{
 }
 
 func fateOf(s TaskStatus) fate {
+	if s.State == GoneByOperator && s.Reason == reasonDraining {
+		return fates[Killed] // the agent is still there, and so may be others of its tasks
+	}
 	f := fates[s.State]
 	if f.bound == boundOver && slices.Contains(executorEnded, s.Reason) {
 		f.bound = boundResume

@@ -14,6 +14,7 @@ const bindAgain = time.Second
 // taskUpdated applies the table of task states. An update is acknowledged when what follows from it is done.
 func (c *Core) taskUpdated(now time.Time, s TaskStatus) []Action {
 	f := fateOf(s)
+	c.noteDraining(now, s)
 	acts := c.agentUpdated(now, s.Agent, f)
 	t := c.tasks[s.Task]
 	if t == nil {

@@ -225,6 +225,12 @@ func (c *Cluster) perform(ctx context.Context, action scheduler.ClusterAction) {
 		err = c.createNode(ctx, a)
 	case scheduler.AmendNode:
 		err = c.amendNode(ctx, a)
+	case scheduler.MarkNode:
+		err = c.markNode(ctx, a)
+	case scheduler.Evict:
+		outcome, evictErr := c.evict(ctx, a)
+		c.tell(scheduler.EvictDone{Agent: a.Agent, Pod: a.Pod.UID, Outcome: outcome})
+		err = evictErr
 	case scheduler.MarkReady:
 		err = c.markReady(ctx, a)
 	case scheduler.RenewLease:

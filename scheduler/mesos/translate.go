@@ -36,6 +36,10 @@ func eventsOf(e *mesossched.Event) ([]scheduler.Event, error) {
 		return []scheduler.Event{came}, nil
 	case mesossched.Event_RESCIND:
 		return []scheduler.Event{scheduler.OfferRescinded{Offer: api.OfferID(e.GetRescind().OfferID.Value)}}, nil
+	case mesossched.Event_INVERSE_OFFERS:
+		return []scheduler.Event{inverseOf(e.GetInverseOffers())}, nil
+	case mesossched.Event_RESCIND_INVERSE_OFFER:
+		return []scheduler.Event{scheduler.InverseOfferRescinded{Offer: api.OfferID(e.GetRescindInverseOffer().InverseOfferID.Value)}}, nil
 	case mesossched.Event_UPDATE:
 		status, err := statusOf(&e.GetUpdate().Status)
 		if err != nil {
@@ -46,6 +50,25 @@ func eventsOf(e *mesossched.Event) ([]scheduler.Event, error) {
 		return failureOf(e.GetFailure()), nil
 	}
 	return nil, nil
+}
+
+func inverseOf(came *mesossched.Event_InverseOffers) scheduler.InverseOffered {
+	var inverse scheduler.InverseOffered
+	for i := range came.GetInverseOffers() {
+		o := &came.InverseOffers[i]
+		inverse.Offers = append(inverse.Offers, scheduler.InverseOffer{
+			ID: api.OfferID(o.OfferID.Value), Agent: api.AgentID(o.GetAgentID().GetValue()), Unavailable: unavailabilityOf(&o.Unavailability),
+		})
+	}
+	return inverse
+}
+
+func unavailabilityOf(u *mesos.Unavailability) offers.Unavailability {
+	window := offers.Unavailability{Start: time.Unix(0, u.Start.Nanoseconds).UTC()}
+	if u.Duration != nil {
+		window.End = window.Start.Add(time.Duration(u.Duration.Nanoseconds))
+	}
+	return window
 }
 
 func failureOf(f *mesossched.Event_Failure) []scheduler.Event {
@@ -84,6 +107,10 @@ func offerOf(o *mesos.Offer) (offers.Offer, error) {
 	}
 	if domain := o.GetDomain().GetFaultDomain(); domain != nil {
 		offer.Region, offer.Zone = domain.Region.Name, domain.Zone.Name
+	}
+	if o.Unavailability != nil {
+		window := unavailabilityOf(o.Unavailability)
+		offer.Unavailable = &window
 	}
 	for i := range o.Attributes {
 		offer.Attributes = append(offer.Attributes, attributeOf(&o.Attributes[i]))
@@ -168,6 +195,12 @@ func callOf(action scheduler.MesosAction) (*mesossched.Call, error) {
 		return calls.Decline(offerIDs(a.Offers)...).With(calls.RefuseSeconds(a.Refuse)), nil
 	case scheduler.Revive:
 		return calls.Revive(), nil
+	case scheduler.AnswerInverse:
+		answer := calls.DeclineInverseOffers
+		if a.Accept {
+			answer = calls.AcceptInverseOffers
+		}
+		return answer(offerIDs([]api.OfferID{a.Offer})...).With(calls.RefuseSeconds(a.Refuse)), nil
 	case scheduler.Kill:
 		return calls.Kill(string(a.Task), string(a.Agent)), nil
 	case scheduler.Acknowledge:

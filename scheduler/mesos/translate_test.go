@@ -57,8 +57,21 @@ func anOffer() mesos.Offer {
 	}
 }
 
+var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+// fromNoon is an unavailability without an end if the length is 0.
+func fromNoon(length time.Duration) mesos.Unavailability {
+	u := mesos.Unavailability{Start: mesos.TimeInfo{Nanoseconds: noon.UnixNano()}}
+	if length > 0 {
+		u.Duration = &mesos.DurationInfo{Nanoseconds: length.Nanoseconds()}
+	}
+	return u
+}
+
 func TestOfferIsReadWholeButForWhatNoPodMayUse(t *testing.T) {
 	o := anOffer()
+	window := fromNoon(0)
+	o.Unavailability = &window
 	got, err := offerOf(&o)
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +86,7 @@ func TestOfferIsReadWholeButForWhatNoPodMayUse(t *testing.T) {
 			{Name: "cpus", Role: "web", Reserved: true, Scalar: 4000},
 			{Name: "ports", Role: "web", Ranges: []offers.Range{{Begin: 31000, End: 32000}}},
 		},
-		Executors: []api.ExecutorID{"k8sm-minion.v1"},
+		Executors: []api.ExecutorID{"k8sm-minion.v1"}, Unavailable: &offers.Unavailability{Start: noon},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -182,6 +195,18 @@ func TestEachCallSaysWhatItsActionSays(t *testing.T) {
 				OfferIDs: []mesos.OfferID{{Value: "o1"}}, Filters: &mesos.Filters{RefuseSeconds: ptr(120.0)},
 			}},
 		},
+		{
+			scheduler.AnswerInverse{Offer: "i1", Agent: "a1", Accept: true, Refuse: time.Minute},
+			mesossched.Call{Type: mesossched.Call_ACCEPT_INVERSE_OFFERS, AcceptInverseOffers: &mesossched.Call_AcceptInverseOffers{
+				InverseOfferIDs: []mesos.OfferID{{Value: "i1"}}, Filters: &mesos.Filters{RefuseSeconds: ptr(60.0)},
+			}},
+		},
+		{
+			scheduler.AnswerInverse{Offer: "i1", Agent: "a1", Refuse: time.Second},
+			mesossched.Call{Type: mesossched.Call_DECLINE_INVERSE_OFFERS, DeclineInverseOffers: &mesossched.Call_DeclineInverseOffers{
+				InverseOfferIDs: []mesos.OfferID{{Value: "i1"}}, Filters: &mesos.Filters{RefuseSeconds: ptr(1.0)},
+			}},
+		},
 		{scheduler.Revive{}, mesossched.Call{Type: mesossched.Call_REVIVE}},
 		{
 			scheduler.Kill{Task: "u.1", Agent: "a1"},
@@ -218,6 +243,22 @@ func TestEventsOfMesosAreTranslatedOneToOne(t *testing.T) {
 		{
 			mesossched.Event{Type: mesossched.Event_RESCIND, Rescind: &mesossched.Event_Rescind{OfferID: mesos.OfferID{Value: "o1"}}},
 			[]scheduler.Event{scheduler.OfferRescinded{Offer: "o1"}},
+		},
+		{
+			mesossched.Event{Type: mesossched.Event_INVERSE_OFFERS, InverseOffers: &mesossched.Event_InverseOffers{InverseOffers: []mesos.InverseOffer{
+				{OfferID: mesos.OfferID{Value: "i1"}, AgentID: &mesos.AgentID{Value: "a1"}, Unavailability: fromNoon(time.Hour)},
+				{OfferID: mesos.OfferID{Value: "i2"}, Unavailability: fromNoon(0)},
+			}}},
+			[]scheduler.Event{scheduler.InverseOffered{Offers: []scheduler.InverseOffer{
+				{ID: "i1", Agent: "a1", Unavailable: offers.Unavailability{Start: noon, End: noon.Add(time.Hour)}},
+				{ID: "i2", Unavailable: offers.Unavailability{Start: noon}},
+			}}},
+		},
+		{
+			mesossched.Event{Type: mesossched.Event_RESCIND_INVERSE_OFFER, RescindInverseOffer: &mesossched.Event_RescindInverseOffer{
+				InverseOfferID: mesos.OfferID{Value: "i1"},
+			}},
+			[]scheduler.Event{scheduler.InverseOfferRescinded{Offer: "i1"}},
 		},
 		{
 			mesossched.Event{Type: mesossched.Event_FAILURE, Failure: &mesossched.Event_Failure{AgentID: &mesos.AgentID{Value: "a1"}}},

@@ -21,9 +21,9 @@ func PrintJSON(w io.Writer, list any) error {
 
 // PrintOffers prints a line an offer.
 func PrintOffers(w io.Writer, now time.Time, offers []scheduler.LiveOffer) error {
-	t := newTable("OFFER", "HOST", "ROLE", "ENDS IN", "RESOURCES")
+	t := newTable("OFFER", "HOST", "ROLE", "ENDS IN", "MAINTENANCE", "RESOURCES")
 	for _, o := range offers {
-		t.row(string(o.ID), o.Hostname, o.Role, span(o.Until.Sub(now)), o.Resources)
+		t.row(string(o.ID), o.Hostname, o.Role, span(o.Until.Sub(now)), orDash(o.Unavailable), o.Resources)
 	}
 	return t.print(w, "no offers are held")
 }

@@ -250,12 +250,12 @@ func TestTablesAreAligned(t *testing.T) {
 			func(b *bytes.Buffer) error {
 				return PrintOffers(b, now, []scheduler.LiveOffer{
 					{ID: "o1", Hostname: "one.example", Role: "*", Resources: "cpus:0.5;mem:64", Until: now.Add(4600 * time.Millisecond)},
-					{ID: "o22", Hostname: "two", Role: "prod", Resources: "cpus:16", Until: now.Add(-time.Second)},
+					{ID: "o22", Hostname: "two", Role: "prod", Resources: "cpus:16", Until: now.Add(-time.Second), Unavailable: "2026-01-01T12:00:00Z/.."},
 				})
 			},
-			`OFFER   HOST          ROLE   ENDS IN   RESOURCES
-o1      one.example   *      5s        cpus:0.5;mem:64
-o22     two           prod   0s        cpus:16
+			`OFFER   HOST          ROLE   ENDS IN   MAINTENANCE               RESOURCES
+o1      one.example   *      5s        -                         cpus:0.5;mem:64
+o22     two           prod   0s        2026-01-01T12:00:00Z/..   cpus:16
 `,
 		},
 		"tasks": {

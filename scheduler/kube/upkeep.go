@@ -1,0 +1,93 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	v1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/scheduler"
+)
+
+// markNode writes the annotations and the cordon in one write, which the API server refuses if the node has changed
+// since it was seen: the cordon may be somebody else's by now.
+func (c *Cluster) markNode(ctx context.Context, a scheduler.MarkNode) error {
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{
+			"uid": a.Node.UID, "resourceVersion": a.Node.ResourceVersion,
+			"annotations": map[string]any{
+				api.AnnotationMaintenance: textOrNull(a.Maintenance), api.AnnotationCordoned: textOrNull(a.Cordoned),
+			},
+		},
+		"spec": map[string]any{"unschedulable": a.Unschedulable},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = c.client.CoreV1().Nodes().Patch(ctx, a.Node.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	switch {
+	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+		return nil // it is decided upon again when the node is seen
+	case err != nil:
+		return err
+	}
+	reason, message := eventOf(a)
+	c.events.Event(a.Node, v1.EventTypeNormal, reason, message)
+	return nil
+}
+
+func textOrNull(text string) any {
+	if text == "" {
+		return nil
+	}
+	return text
+}
+
+// eventOf tells what a mark means to who looks at the node.
+func eventOf(a scheduler.MarkNode) (reason, message string) {
+	window := ""
+	if a.Maintenance != "" {
+		window = ": Mesos has planned maintenance for " + a.Maintenance
+	}
+	switch {
+	case a.Unschedulable && !a.Node.Spec.Unschedulable:
+		return "Cordoned", fmt.Sprintf("cordoned for %s%s", a.Cordoned, window)
+	case !a.Unschedulable && a.Node.Spec.Unschedulable:
+		return "Uncordoned", "uncordoned" + window
+	case a.Maintenance == "":
+		return "MaintenanceOver", "no maintenance is planned any more"
+	}
+	return "MaintenancePlanned", "Mesos has planned maintenance for " + a.Maintenance
+}
+
+// evict evicts a pod, or deletes it. An eviction that a PodDisruptionBudget forbids is answered by 429 and that cause
+// (https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/#how-api-initiated-eviction-works).
+func (c *Cluster) evict(ctx context.Context, a scheduler.Evict) (scheduler.EvictOutcome, error) {
+	exactly := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &a.Pod.UID}}
+	pods := c.client.CoreV1().Pods(a.Pod.Namespace)
+	var err error
+	if a.Delete {
+		err = pods.Delete(ctx, a.Pod.Name, exactly)
+	} else {
+		err = pods.EvictV1(ctx, &policyv1.Eviction{
+			ObjectMeta: metav1.ObjectMeta{Namespace: a.Pod.Namespace, Name: a.Pod.Name}, DeleteOptions: &exactly,
+		})
+	}
+	switch {
+	case err == nil:
+		c.events.Event(a.Pod, v1.EventTypeNormal, "Evicted", a.Message)
+		return scheduler.EvictOK, nil
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err): // a conflict: the name is another pod's by now
+		return scheduler.EvictGone, nil
+	case apierrors.HasStatusCause(err, policyv1.DisruptionBudgetCause):
+		c.events.Event(a.Pod, v1.EventTypeWarning, "EvictionBlocked", fmt.Sprintf("%s, but: %v", a.Message, err))
+		return scheduler.EvictBlocked, nil
+	}
+	return scheduler.EvictFailed, err
+}

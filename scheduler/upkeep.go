@@ -1,0 +1,407 @@
+package scheduler
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+)
+
+const (
+	// silence is how long nothing may be heard of a plan before it counts as withdrawn. Of an agent that we use Mesos
+	// tells at least as often as our answers and filters allow.
+	silence      = 5 * time.Minute
+	refuseKept   = 30 * time.Second // filter of offers of agents with a plan: the next one tells whether it still holds
+	askAgain     = 5 * time.Second  // filter of inverse offers while we are on our way out
+	askSeldom    = time.Minute      // and before and after that
+	evictedAgain = 30 * time.Second // a pod that was evicted and is still there is evicted again
+)
+
+// Reasons of tasks that Mesos kills because an operator drains their agent, and of those that end with an agent that an
+// operator takes down.
+const (
+	reasonDraining = "REASON_AGENT_DRAINING"
+	reasonRemoved  = "REASON_AGENT_REMOVED"
+)
+
+// upkeep is what we know of the plans that operators have with an agent: maintenance, of which offers and inverse
+// offers tell, or draining, of which the ends of tasks tell
+// (https://mesos.apache.org/documentation/latest/maintenance/). Most agents have none.
+type upkeep struct {
+	window    *offers.Unavailability // nil if no maintenance is planned
+	heard     time.Time              // when Mesos told of the window last
+	draining  bool                   // Mesos kills its tasks, and it makes no offers
+	gone      bool                   // it will not come back once it is lost
+	markAt    time.Time              // when the node was asked to be marked last
+	evictions map[types.UID]*eviction
+	told      string // why the last inverse offer was answered as it was
+}
+
+// eviction is the state of our tries to evict one pod.
+type eviction struct {
+	backoff backoff
+	asked   bool // the answer is to come
+	blocked bool // a PodDisruptionBudget forbade it
+}
+
+// InverseOffer asks for all that we have on an agent because it will be unavailable.
+type InverseOffer struct {
+	ID          api.OfferID
+	Agent       api.AgentID // "" if it asks for more than one agent
+	Unavailable offers.Unavailability
+}
+
+// InverseEnd is what became of an inverse offer. Each is answered at once, so that none can be held and forgotten.
+type InverseEnd int
+
+// Ends of inverse offers.
+const (
+	InverseAccepted  InverseEnd = iota // we will be out in time, or are
+	InverseDeclined                    // we will not
+	InverseRescinded                   // Mesos took it back before our answer arrived
+	numInverseEnds
+)
+
+// String returns the end's name.
+func (e InverseEnd) String() string {
+	return [numInverseEnds]string{"accepted", "declined", "rescinded"}[e]
+}
+
+// EvictOutcome is what became of an eviction.
+type EvictOutcome int
+
+// Outcomes of an eviction.
+const (
+	EvictOK      EvictOutcome = iota // the pod is on its way out
+	EvictGone                        // it does not exist any more
+	EvictBlocked                     // a PodDisruptionBudget forbids it now
+	EvictFailed                      // the API server could not be asked
+	numEvictOutcomes
+)
+
+// String returns the outcome's name.
+func (o EvictOutcome) String() string {
+	return [numEvictOutcomes]string{"evicted", "gone", "blocked", "failed"}[o]
+}
+
+// keep returns the agent's upkeep, a new one if it had none.
+func (c *Core) keep(now time.Time, id api.AgentID) *upkeep {
+	u := c.upkeep[id]
+	if u == nil {
+		u = &upkeep{heard: now, evictions: map[types.UID]*eviction{}}
+		c.upkeep[id] = u
+	}
+	return u
+}
+
+// heardOf takes in what an offer says of its agent's plans: a deactivated agent makes none, and where there is no
+// unavailability nothing is planned any more.
+func (c *Core) heardOf(now time.Time, id api.AgentID, window *offers.Unavailability) {
+	if window == nil && c.upkeep[id] == nil {
+		return
+	}
+	u := c.keep(now, id)
+	u.window, u.heard, u.draining, u.gone = window, now, false, false
+}
+
+// recall learns from its node what an earlier scheduler knew of an agent's plans.
+func (c *Core) recall(now time.Time, a *agent, node *v1.Node) {
+	cordoned, text := node.Annotations[api.AnnotationCordoned], node.Annotations[api.AnnotationMaintenance]
+	if cordoned == "" && text == "" || c.upkeep[a.id] != nil {
+		return
+	}
+	u := c.keep(now, a.id)
+	u.draining = cordoned == cordonedForDraining
+	if window, err := offers.ParseUnavailability(text); err == nil {
+		u.window = &window
+	}
+}
+
+// noteDraining learns from the end of a task that its agent drains, or was taken down in its maintenance.
+func (c *Core) noteDraining(now time.Time, s TaskStatus) {
+	switch {
+	case s.Agent == "" || c.agents[s.Agent] == nil:
+	case s.Reason == reasonDraining:
+		u := c.keep(now, s.Agent)
+		u.draining, u.gone = true, u.gone || s.State == GoneByOperator
+	case s.State == Gone && s.Reason == reasonRemoved && c.upkeep[s.Agent] != nil:
+		c.upkeep[s.Agent].gone = true
+	}
+}
+
+// agentLost handles an agent that the master removed. One that was taken down as planned does not come back as it was:
+// its node goes at once, so that what was left there is replaced without the patience that a network failure deserves.
+// The tasks that ended with it have told so; without tasks there is no hurry.
+func (c *Core) agentLost(now time.Time, id api.AgentID) []Action {
+	c.agentAbsent(now, id)
+	if a, u := c.agents[id], c.upkeep[id]; a != nil && u != nil && u.gone {
+		return c.forgetAgent(now, a)
+	}
+	return nil
+}
+
+// What api.AnnotationCordoned says.
+const (
+	cordonedForMaintenance = "maintenance"
+	cordonedForDraining    = "draining"
+)
+
+// cordon tells for what the agent's node shall be cordoned now; "" for nothing.
+func (c *Core) cordon(now time.Time, u *upkeep) string {
+	switch {
+	case u.draining:
+		return cordonedForDraining
+	case u.window != nil && !now.Before(u.window.Start.Add(-c.cfg.CordonLead)):
+		return cordonedForMaintenance
+	}
+	return ""
+}
+
+// evicts tells whether it is time for the pods to go.
+func (c *Core) evicts(now time.Time, u *upkeep) bool {
+	return u.draining || u.window != nil && !now.Before(u.window.Start.Add(-c.cfg.DrainLead))
+}
+
+// closed tells whether the agent takes no pods although its node is not cordoned yet.
+func (c *Core) closed(now time.Time, a *agent, node *v1.Node) bool {
+	u := c.upkeep[a.id]
+	return u != nil && node != nil && c.cordon(now, u) != "" && node.Annotations[api.AnnotationCordoned] == ""
+}
+
+// tickUpkeep marks the nodes of agents with plans, and evicts their pods.
+func (c *Core) tickUpkeep(now time.Time) []Action {
+	var acts []Action
+	var residents map[string][]*pod
+	for _, id := range slices.Sorted(maps.Keys(c.upkeep)) {
+		a, u := c.agents[id], c.upkeep[id]
+		node := c.nodeOf(a)
+		if node == nil || !a.alive {
+			continue
+		}
+		if c.connected && now.Sub(u.heard) >= silence && (a.hasExecutor || u.window.Over(now)) {
+			u.window = nil
+		}
+		acts = append(acts, c.mark(now, a, node)...)
+		if !c.evicts(now, u) || !node.Spec.Unschedulable {
+			continue
+		}
+		if residents == nil {
+			residents = c.residents()
+		}
+		acts = append(acts, c.evict(now, a, residents[a.node])...)
+	}
+	return acts
+}
+
+// mark makes the node say what is planned, and cordons it. A cordon of somebody else is left alone; ours is taken back
+// when nothing is planned any more, and stays off if somebody takes it back earlier.
+func (c *Core) mark(now time.Time, a *agent, node *v1.Node) []Action {
+	u := c.upkeep[a.id]
+	have := node.Annotations[api.AnnotationCordoned]
+	m := MarkNode{Node: node, Cordoned: have, Unschedulable: node.Spec.Unschedulable}
+	if u.window != nil {
+		m.Maintenance = u.window.String()
+	}
+	switch want := c.cordon(now, u); {
+	case want == "" && have != "":
+		m.Cordoned, m.Unschedulable = "", false
+	case want != "" && have == "" && !node.Spec.Unschedulable, want != "" && have != "":
+		m.Cordoned, m.Unschedulable = want, have == "" || node.Spec.Unschedulable
+	}
+	if m.Cordoned == have && m.Maintenance == node.Annotations[api.AnnotationMaintenance] {
+		if u.window == nil && !u.draining {
+			delete(c.upkeep, a.id)
+		}
+		return nil
+	}
+	if now.Sub(u.markAt) < nodeAgain {
+		return nil
+	}
+	u.markAt = now
+	c.fleet.touch(a)
+	return []Action{m}
+}
+
+// residents returns the pods by the node that they are bound to.
+func (c *Core) residents() map[string][]*pod {
+	residents := map[string][]*pod{}
+	for _, p := range c.pods {
+		if p.node != "" {
+			residents[p.node] = append(residents[p.node], p)
+		}
+	}
+	return residents
+}
+
+// evict asks for the eviction of the agent's pods. Of a draining agent Mesos kills the tasks, whatever the budgets of
+// their pods: a pod whose task has ended cannot come back there and is deleted, so that its controller replaces it. The
+// API has had the time to show whether it has finished, or was deleted by its executor.
+func (c *Core) evict(now time.Time, a *agent, residents []*pod) []Action {
+	u := c.upkeep[a.id]
+	slices.SortFunc(residents, func(a, b *pod) int { return a.order - b.order })
+	var acts []Action
+	here := map[types.UID]*eviction{}
+	for _, p := range residents {
+		uid := p.obj.UID
+		dead := u.draining && p.task == nil && p.attempt > 0 && !now.Before(p.backoff.until)
+		if p.obj.DeletionTimestamp != nil || finished(p.obj) || !dead && (u.draining || daemon(p.obj)) {
+			continue
+		}
+		e := u.evictions[uid]
+		if e == nil {
+			e = &eviction{}
+		}
+		here[uid] = e
+		if e.asked || now.Before(e.backoff.until) {
+			continue
+		}
+		e.asked = true
+		acts = append(acts, Evict{Agent: a.id, Pod: p.obj, Delete: dead, Message: u.message(a.node)})
+	}
+	u.evictions = here
+	return acts
+}
+
+// message tells the owner of a pod why it has to go.
+func (u *upkeep) message(node string) string {
+	if u.draining {
+		return fmt.Sprintf("node %s: Mesos drains its agent and has ended the pod's task", node)
+	}
+	return fmt.Sprintf("node %s: maintenance is planned for %s", node, u.window)
+}
+
+// daemon tells whether a DaemonSet would bring the pod back to the same node at once; kubectl drain leaves these, too
+// (https://kubernetes.io/docs/tasks/administer-cluster/safely-drain-node/).
+func daemon(pod *v1.Pod) bool {
+	owner := metav1.GetControllerOf(pod)
+	return owner != nil && owner.Kind == "DaemonSet"
+}
+
+func (c *Core) evictDone(now time.Time, done EvictDone) {
+	c.evicted[done.Outcome]++
+	u := c.upkeep[done.Agent]
+	if u == nil || u.evictions[done.Pod] == nil {
+		return
+	}
+	e := u.evictions[done.Pod]
+	e.asked, e.blocked = false, done.Outcome == EvictBlocked
+	if done.Outcome == EvictOK || done.Outcome == EvictGone {
+		e.backoff = backoff{until: now.Add(evictedAgain)}
+		return
+	}
+	e.backoff.fail(now)
+}
+
+// inverseOffered answers inverse offers at once. Mesos asks again after the answer's filter, so that the answer may
+// change with what is found out.
+func (c *Core) inverseOffered(now time.Time, came []InverseOffer) []Action {
+	var acts []Action
+	for _, o := range came {
+		if c.agents[o.Agent] != nil {
+			window := o.Unavailable
+			c.heardOf(now, o.Agent, &window)
+			c.fleet.touch(c.agents[o.Agent])
+		}
+		answer := c.answerInverse(now, o)
+		answer.Offer, answer.Agent = o.ID, o.Agent
+		if u := c.upkeep[o.Agent]; u != nil {
+			answer.News, u.told = answer.Why != u.told, answer.Why
+		}
+		end := InverseDeclined
+		if answer.Accept {
+			end = InverseAccepted
+		}
+		c.inverse[end]++
+		acts = append(acts, answer)
+	}
+	return acts
+}
+
+// answerInverse accepts if all pods will have left when the agent becomes unavailable, as far as that is known.
+func (c *Core) answerInverse(now time.Time, o InverseOffer) AnswerInverse {
+	if o.Agent == "" {
+		return AnswerInverse{Refuse: askSeldom, Why: "it asks for all that we have"}
+	}
+	left := c.leaving(o.Agent)
+	if len(left) == 0 {
+		return AnswerInverse{Accept: true, Refuse: askSeldom, Why: "no pods that have to leave are there"}
+	}
+	a, u := c.agents[o.Agent], c.upkeep[o.Agent]
+	if u == nil {
+		return AnswerInverse{Refuse: askAgain, Why: "the agent is not known yet"}
+	}
+	if node := c.nodeOf(a); node != nil && node.Annotations[api.AnnotationCordoned] != "" && !node.Spec.Unschedulable {
+		return AnswerInverse{Refuse: askAgain, Why: "somebody has uncordoned the node"}
+	}
+	if why := u.held(left); why != "" {
+		return AnswerInverse{Refuse: askAgain, Why: why}
+	}
+	begin := o.Unavailable.Start.Add(-c.cfg.DrainLead)
+	for _, p := range left {
+		if over := outBy(p.obj, later(now, begin)); over.After(o.Unavailable.Start) {
+			return AnswerInverse{Refuse: askAgain, Why: fmt.Sprintf("pod %s may need until %s", refOf(p.obj).Key, over.UTC().Format(time.RFC3339))}
+		}
+	}
+	if now.Before(begin) {
+		return AnswerInverse{Accept: true, Refuse: askSeldom, Why: fmt.Sprintf("the pods there will be evicted from %s on", begin.UTC().Format(time.RFC3339))}
+	}
+	return AnswerInverse{Accept: true, Refuse: askAgain, Why: "the pods there are being evicted"}
+}
+
+// held tells why pods cannot be evicted for the time being; "" if they can, as far as is known.
+func (u *upkeep) held(pods []*pod) string {
+	blocked, failing := 0, 0
+	for _, p := range pods {
+		switch e := u.evictions[p.obj.UID]; {
+		case e == nil || p.obj.DeletionTimestamp != nil:
+		case e.blocked:
+			blocked++
+		case e.backoff.failures > 0:
+			failing++
+		}
+	}
+	switch {
+	case blocked > 0:
+		return fmt.Sprintf("PodDisruptionBudgets hold pods (%d of %d)", blocked, len(pods))
+	case failing > 0:
+		return fmt.Sprintf("the eviction of pods fails (%d of %d)", failing, len(pods))
+	}
+	return ""
+}
+
+// leaving returns the pods with tasks on the agent that are to be evicted, or have been and still end.
+func (c *Core) leaving(id api.AgentID) []*pod {
+	var left []*pod
+	for _, t := range c.owners[id] {
+		if p := c.pods[t.pod]; p != nil && p.task == t && !finished(p.obj) && !daemon(p.obj) {
+			left = append(left, p)
+		}
+	}
+	return left
+}
+
+// outBy returns when a pod has ended that is evicted at the given time, or was before.
+func outBy(pod *v1.Pod, at time.Time) time.Time {
+	if pod.DeletionTimestamp != nil {
+		return pod.DeletionTimestamp.Time
+	}
+	grace := int64(v1.DefaultTerminationGracePeriodSeconds)
+	if seconds := pod.Spec.TerminationGracePeriodSeconds; seconds != nil {
+		grace = *seconds
+	}
+	return at.Add(time.Duration(grace) * time.Second)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
