@@ -302,7 +302,9 @@ func (c *Core) namespaceSeen(name string, obj *v1.Namespace) {
 		c.told(s, true)
 	}
 	for _, s := range c.queue.shapes {
-		c.rewish(s, func(*pod) bool { return true })
+		if s.near != nil || len(x.terms) > 0 {
+			c.rewish(s, func(p *pod) bool { return p.obj.Namespace == name })
+		}
 	}
 }
 
