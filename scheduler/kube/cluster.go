@@ -61,7 +61,7 @@ func (c *Cluster) Do(action scheduler.ClusterAction) {
 		c.queues.nodes.AddInstead(action, isOne[scheduler.CreateNode])
 	case scheduler.MarkReady:
 		c.queues.nodes.AddInstead(action, isOne[scheduler.MarkReady])
-	case scheduler.AmendNode, scheduler.DeleteNode:
+	case scheduler.AmendNode, scheduler.MarkNode, scheduler.DeleteNode:
 		c.queues.nodes.Add(action)
 	default:
 		c.queues.pods.Add(action)
