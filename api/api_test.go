@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -65,6 +66,25 @@ func TestAttributeBecomesALabelThatKubernetesTakes(t *testing.T) {
 	}
 	if bad := validation.IsQualifiedName(api.AttributeLabel("fault domain/1")); len(bad) > 0 {
 		t.Errorf("AttributeLabel: %v", bad)
+	}
+}
+
+func TestPortMappingsAreReadAsTheyWereWritten(t *testing.T) {
+	mappings := []api.PortMapping{{ContainerPort: 80, Protocol: "TCP", HostPort: 31005}, {ContainerPort: 53, Protocol: "UDP", HostPort: 31006}}
+	text := api.FormatPortMappings(mappings)
+	if text != "80/TCP=31005,53/UDP=31006" {
+		t.Errorf("written as %q", text)
+	}
+	if got, err := api.ParsePortMappings(text); err != nil || !slices.Equal(got, mappings) {
+		t.Errorf("read as %v, %v", got, err)
+	}
+	if got, err := api.ParsePortMappings(""); err != nil || len(got) > 0 {
+		t.Errorf("nothing was read as %v, %v", got, err)
+	}
+	for _, bad := range []string{"80", "80=31005", "80/TCP", "80/tcp=31005", "0/TCP=31005", "80/TCP=65536", "80/TCP=31005,", "web/80/TCP=1"} {
+		if got, err := api.ParsePortMappings(bad); err == nil || !strings.Contains(err.Error(), api.AnnotationPortMappings) {
+			t.Errorf("%q was read as %v, %v", bad, got, err)
+		}
 	}
 }
 

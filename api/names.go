@@ -9,6 +9,23 @@ const (
 	AnnotationOfferID = "k8sm.io/offer-id"
 )
 
+// Annotations by which a pod says what it wants of the offers of Mesos.
+const (
+	// AnnotationRoles names the Mesos roles whose offers the pod may use, the preferred one first: "batch,*". Without it
+	// they are all roles of the framework.
+	AnnotationRoles = "k8sm.io/roles"
+	// AnnotationPortMapping may have the value PortMappingWildcard.
+	AnnotationPortMapping = "k8sm.io/port-mapping"
+	// PortMappingWildcard asks for a free port of the node for each containerPort that names no hostPort.
+	PortMappingWildcard = "wildcard"
+	// AnnotationPortMappings is the answer, which the binding writes: see FormatPortMappings. The node publishes what it
+	// says, so it is the scheduler's alone to write.
+	AnnotationPortMappings = "k8sm.io/port-mappings"
+	// AnnotationRevocable with the value "true" lets the pod have cpus that Mesos may take back
+	// (https://mesos.apache.org/documentation/latest/oversubscription/).
+	AnnotationRevocable = "k8sm.io/revocable"
+)
+
 // Names on Kubernetes objects.
 const (
 	// SchedulerName may be given as a pod's spec.schedulerName; pods with Kubernetes' default name are ours too.

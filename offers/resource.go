@@ -86,6 +86,30 @@ func (rs Resources) HasPort(port uint64) bool {
 	return slices.ContainsFunc(rs, func(r Resource) bool { return r.Name == Ports && inRanges(r.Ranges, port) })
 }
 
+// PortCount returns how many ports there are.
+func (rs Resources) PortCount() int {
+	var count uint64
+	for _, r := range rs {
+		for _, p := range r.Ranges {
+			count += p.End - p.Begin + 1
+		}
+	}
+	return int(count)
+}
+
+// FirstPort returns the lowest of the ports that are reserved, or of all if none is. It returns false when there is none.
+func (rs Resources) FirstPort() (port uint64, ok bool) {
+	reserved := false
+	for _, r := range rs {
+		for _, p := range r.Ranges {
+			if !ok || r.Reserved && !reserved || r.Reserved == reserved && p.Begin < port {
+				port, ok, reserved = p.Begin, true, r.Reserved
+			}
+		}
+	}
+	return port, ok
+}
+
 func inRanges(ranges []Range, port uint64) bool {
 	return slices.ContainsFunc(ranges, func(p Range) bool { return p.Begin <= port && port <= p.End })
 }

@@ -46,6 +46,26 @@ func TestTenTenthsAreOneWhole(t *testing.T) {
 	}
 }
 
+func TestFirstPortIsReservedAndThenTheLowest(t *testing.T) {
+	rs := Resources{
+		{Name: Ports, Ranges: []Range{{80, 81}}}, {Name: Ports, Reserved: true, Ranges: []Range{{500, 500}, {400, 400}}}, scalar(CPUs, 1, true),
+	}
+	if got := rs.PortCount(); got != 4 {
+		t.Errorf("counted %d ports", got)
+	}
+	var order []uint64
+	for port, ok := rs.FirstPort(); ok; port, ok = rs.FirstPort() {
+		taken, rest, _ := rs.TakePort(port)
+		if taken.Reserved != (port >= 400) {
+			t.Errorf("port %d was taken of %v", port, taken)
+		}
+		order, rs = append(order, port), rest
+	}
+	if diff := cmp.Diff([]uint64{400, 500, 80, 81}, order); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestTakePortSplitsItsRange(t *testing.T) {
 	rs := Resources{{Name: Ports, Ranges: []Range{{80, 80}, {31000, 31002}}}}
 	taken, rest, ok := rs.TakePort(31001)

@@ -39,6 +39,7 @@ type NewTask struct {
 	ID        api.TaskID
 	Pod       *v1.Pod
 	Resources offers.Resources
+	Ports     []api.PortMapping // of the pod that are published at ports among the resources
 }
 
 // Launch accepts all the offers, which are of one agent and role, and launches the tasks in them; what is left of the
@@ -150,7 +151,9 @@ type Bind struct {
 	Annotations map[string]string
 }
 
-func (a Bind) String() string { return fmt.Sprintf("bind %s to %s for %s", a.Pod.Key, a.Node, a.Task) }
+func (a Bind) String() string {
+	return fmt.Sprintf("bind %s to %s for %s%s", a.Pod.Key, a.Node, a.Task, portsText(a.Annotations))
+}
 
 // Object implements ClusterAction.
 func (a Bind) Object() string { return "pod/" + string(a.Pod.UID) }
@@ -162,7 +165,14 @@ type Annotate struct {
 	Annotations map[string]string
 }
 
-func (a Annotate) String() string { return fmt.Sprintf("annotate %s for %s", a.Pod.Key, a.Task) }
+func (a Annotate) String() string {
+	return fmt.Sprintf("annotate %s for %s%s", a.Pod.Key, a.Task, portsText(a.Annotations))
+}
+
+// portsText tells which ports a binding publishes.
+func portsText(annotations map[string]string) string {
+	return with(" with ports ", annotations[api.AnnotationPortMappings])
+}
 
 // Object implements ClusterAction.
 func (a Annotate) Object() string { return "pod/" + string(a.Pod.UID) }

@@ -151,7 +151,7 @@ func (c *Core) agentUpdated(now time.Time, id api.AgentID, f fate) []Action {
 		}
 		a.since = now
 		if f.running && !a.hasExecutor {
-			a.hasExecutor = true
+			a.hasExecutor, c.look = true, true
 			c.fleet.touch(a)
 		}
 	case agentAbsent:

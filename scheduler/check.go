@@ -24,6 +24,9 @@ type view struct {
 	have   [numScalars]offers.Milli // what of free is left for pods
 	tasks  []NewTask
 	parked []*pod // that have reserved a place
+	// record is the executor's, for tasks in these offers; nil if it has to be prepared first.
+	record []byte
+	coming bool // the executor is on its way there, launched in offers of another role
 	// charge is what the executor takes when it is launched with the first task; nil if it runs already.
 	charge offers.Resources
 	// executor is what an executor would be given that is prepared anew.
@@ -47,8 +50,8 @@ func (v *view) count() {
 // refused is why a pod cannot have its task on an agent. It is put into words by a summary only.
 type refused struct {
 	reason  reason
-	scalar  int // the resource that is short, in scalarNames; then the numbers are told, too
-	most    offers.Milli
+	scalar  int          // the resource that is short, in scalarNames; then the numbers are told, too
+	most    offers.Milli // free; ports are counted
 	taint   *v1.Taint
 	ports   []uint64 // that are missing
 	runs    api.ExecutorID
@@ -88,6 +91,8 @@ const (
 	busy
 	tooSmall
 	portsMissing
+	portsShort
+	otherRole
 	offersNothing
 	otherExecutor
 	noExecutor
@@ -97,7 +102,7 @@ const (
 func (r refused) ok() bool { return r.reason == fits }
 
 // words are what goes behind a number of agents: "1 has …", "2 have …".
-func (r refused) words(s *shape) (singular, plural string) {
+func (r refused) words(s *shape, roles string) (singular, plural string) {
 	switch r.reason {
 	case otherNode:
 		return "is not node " + s.key.node, "are not node " + s.key.node
@@ -154,15 +159,23 @@ func (r refused) words(s *shape) (singular, plural string) {
 	case noVolume:
 		return "has no volume for its claim " + r.what, "have no volume for its claim " + r.what
 	case busy:
-		name := scalarNames[r.scalar]
-		return "is busy: it has too little " + name + " now", "are busy: they have too little " + name + " now"
+		text := " too little " + scalarNames[r.scalar] + " now" + with(" for ", roles)
+		return "is busy: it has" + text, "are busy: they have" + text
 	case tooSmall:
-		return "has too little " + scalarNames[r.scalar], "have too little " + scalarNames[r.scalar]
+		text := " too little " + scalarNames[r.scalar] + with(" for ", roles)
+		return "has" + text, "have" + text
 	case portsMissing:
 		text := fmt.Sprintf(" the host ports %v", r.ports)
 		return "lacks" + text, "lack" + text
+	case portsShort:
+		text := " too few free ports" + with(" for ", roles)
+		return "has" + text, "have" + text
+	case otherRole:
+		text := " nothing now" + with(" to ", roles)
+		return "offers" + text, "offer" + text
 	case offersNothing:
-		return "has enough but offers nothing now", "have enough but offer nothing now"
+		text := " nothing now" + with(" to ", roles)
+		return "has enough but offers" + text, "have enough but offer" + text
 	case otherExecutor:
 		text := fmt.Sprintf(" another version of our executor (%s)", r.runs)
 		return "runs" + text, "run" + text
@@ -172,6 +185,14 @@ func (r refused) words(s *shape) (singular, plural string) {
 		return "has no agent that Mesos can reach", "have no agents that Mesos can reach"
 	}
 	return "is being prepared", "are being prepared"
+}
+
+// with puts words behind others if there are any.
+func with(between, words string) string {
+	if words == "" {
+		return ""
+	}
+	return between + words
 }
 
 func ofPod(text string) (singular, plural string) { return text, text }
@@ -187,6 +208,9 @@ func (v *view) used() bool { return len(v.tasks) > 0 || v.wanted }
 func (v *view) check(s *shape) refused {
 	if r := v.checkNode(s); !r.ok() {
 		return r
+	}
+	if s.wish != nil && !s.wish.takes(v) {
+		return refused{reason: otherRole}
 	}
 	if s.key.node == "" {
 		if v.place.full() && !s.stands(v.place) {
@@ -281,6 +305,9 @@ func (v *view) checkPorts(s *shape) refused {
 		}
 	}
 	if len(missing) == 0 {
+		if s.wish != nil {
+			return v.checkWildcards(s)
+		}
 		return refused{}
 	}
 	return refused{reason: portsMissing, ports: missing}
@@ -293,9 +320,11 @@ func (v *view) checkExecutor() refused {
 		return refused{reason: offersNothing}
 	case v.stranger != "":
 		return refused{reason: otherExecutor, runs: v.stranger}
-	case v.agent.executor.record == nil && v.hopeless:
+	case v.coming:
+		return refused{reason: beingPrepared}
+	case v.record == nil && v.hopeless:
 		return refused{reason: noExecutor}
-	case v.agent.executor.record == nil:
+	case v.record == nil:
 		return refused{reason: beingPrepared, reserve: true}
 	}
 	return refused{}
@@ -324,6 +353,7 @@ func (v *view) take(d *Demand) offers.Resources {
 // summary counts refusals with the same words and remembers the most that any of the agents has.
 type summary struct {
 	shape     *shape
+	roles     string // that the pod depends on, as words
 	agents    int
 	preparing int // whose refusal may be gone in a moment
 	counts    []count
@@ -342,7 +372,7 @@ func (s *summary) add(r refused) {
 		s.preparing++
 		return
 	}
-	singular, plural := r.words(s.shape)
+	singular, plural := r.words(s.shape, s.roles)
 	for i := range s.counts {
 		if c := &s.counts[i]; c.singular == singular {
 			c.agents++
@@ -355,12 +385,15 @@ func (s *summary) add(r refused) {
 
 // message tells an operator why the pod waits.
 func (s *summary) message(d Demand) string {
+	if w := s.shape.wish; w != nil && w.problem != "" {
+		return w.problem
+	}
 	if s.agents == 0 {
 		return "0/0 agents can run it: no Mesos agent has made an offer yet"
 	}
 	counts := s.counts
 	if s.preparing > 0 {
-		singular, plural := refused{reason: beingPrepared}.words(s.shape)
+		singular, plural := refused{reason: beingPrepared}.words(s.shape, s.roles)
 		counts = append(counts, count{refused{reason: beingPrepared}, s.preparing, singular, plural})
 	}
 	parts := make([]string, len(counts))
@@ -374,8 +407,11 @@ func (s *summary) message(d Demand) string {
 		if s.shape.key.node != "" {
 			parts[i] = "it " + c.singular
 		}
-		if c.reason == busy || c.reason == tooSmall {
+		switch c.reason {
+		case busy, tooSmall:
 			parts[i] += fmt.Sprintf(" (want %s, most free %s)", d.Scalars[c.scalar], c.most)
+		case portsShort:
+			parts[i] += fmt.Sprintf(" (want %d, most free %d)", len(s.shape.wish.wildcards), c.most)
 		}
 	}
 	if s.shape.key.node != "" {

@@ -33,6 +33,8 @@ type Config struct {
 	// KMPath is the absolute path of the km program on every agent.
 	KMPath string
 
+	// Roles are those that offers come for, the preferred one first; main sets them.
+	Roles []string
 	// Identity names this scheduler among those that may lead; main sets it.
 	Identity string
 	// Cluster, APIServer and CA are what minions are told (api.Bootstrap); main sets them.

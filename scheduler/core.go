@@ -60,6 +60,7 @@ type Core struct {
 type pod struct {
 	obj     *v1.Pod
 	demand  Demand
+	wish    *wish // nil for most
 	order   int
 	node    string    // that it is bound to; "" if it is not
 	since   time.Time // when it began to wait
@@ -89,6 +90,7 @@ type task struct {
 	offer   api.OfferID
 	pod     types.UID
 	demand  Demand
+	mapped  []api.PortMapping // of the pod, with the host ports that the task has
 	state   TaskState
 	since   time.Time
 	heard   bool      // Mesos has said something about it

@@ -191,7 +191,8 @@ func (c *Core) nodeOf(a *agent) *v1.Node {
 	return node
 }
 
-// views returns the agent's live offers, one view for each role: Mesos refuses a task whose resources are of two.
+// views returns the agent's live offers, one view for each role, because Mesos refuses a task whose resources are of two;
+// the preferred role comes first.
 func (c *Core) views(now time.Time, a *agent) []*view {
 	if !a.alive || a.node == "" {
 		return nil
@@ -205,6 +206,11 @@ func (c *Core) views(now time.Time, a *agent) []*view {
 		}
 		views[i].offers = append(views[i].offers, o.ID)
 		views[i].free = append(views[i].free, o.Resources...)
+	}
+	if len(views) > 1 {
+		slices.SortStableFunc(views, func(x, y *view) int {
+			return cmp.Compare(rolePlace(c.cfg.Roles, x.role), rolePlace(c.cfg.Roles, y.role))
+		})
 	}
 	for _, v := range views {
 		c.seeExecutor(now, v)
@@ -232,7 +238,8 @@ func (c *Core) idleView(now time.Time, a *agent) *view {
 }
 
 // seeExecutor finds out which executor the view's agent has and what a new one would take. A record whose token may
-// run out, or whose resources are of another role than the offer's, has to be prepared again.
+// run out has to be prepared again. So has one whose resources are of another role than the offers, unless the executor
+// is on its way there already, launched in an offer of the other role: then it is waited for.
 func (c *Core) seeExecutor(now time.Time, v *view) {
 	defer v.count()
 	a := v.agent
@@ -242,20 +249,25 @@ func (c *Core) seeExecutor(now time.Time, v *view) {
 		}
 	}
 	v.hopeless = now.Before(a.executor.after)
+	e := &a.executor
 	if a.hasExecutor {
+		v.record = e.record
 		return
 	}
-	e := &a.executor
 	v.charge = c.charge(v.free)
 	v.executor = v.charge
 	if len(v.offers) == 0 || e.record == nil {
 		return
 	}
-	if now.Sub(e.armed) >= tokenFresh || len(e.charge) > 0 && e.charge[0].Role != v.role {
+	if now.Sub(e.armed) >= tokenFresh {
 		e.record = nil
 		return
 	}
-	v.charge = e.charge
+	if len(e.charge) > 0 && e.charge[0].Role != v.role {
+		v.coming = len(c.owners[a.id]) > 0
+		return
+	}
+	v.record, v.charge = e.record, e.charge
 }
 
 // charge takes the executor's part out of resources; it is never empty, and short if there is too little.
@@ -281,9 +293,9 @@ func (c *Core) place(now time.Time, p *pod, v *view) {
 	if c.prepare(now, p, v) {
 		return
 	}
-	if a.executor.record == nil {
+	if v.record == nil {
 		c.dequeue(p)
-		v.take(&p.demand)
+		v.takeAll(p)
 		v.wanted = true
 		v.parked = append(v.parked, p)
 		p.parked = a
@@ -296,7 +308,9 @@ func (c *Core) place(now time.Time, p *pod, v *view) {
 	p.attempt++
 	t := c.newTask(now, p, a.id)
 	t.offer = v.offers[0]
-	v.tasks = append(v.tasks, NewTask{ID: t.id, Pod: p.obj, Resources: v.take(&p.demand)})
+	var taken offers.Resources
+	taken, t.mapped = v.takeAll(p)
+	v.tasks = append(v.tasks, NewTask{ID: t.id, Pod: p.obj, Resources: taken, Ports: t.mapped})
 	if c.cfg.Algorithm == Binpack {
 		c.fleet.record(a) // for all other shapes it has become better
 	}
@@ -307,7 +321,7 @@ func (c *Core) launch(now time.Time, chosen []*view) []Action {
 	var acts []Action
 	for _, v := range chosen {
 		e := &v.agent.executor
-		if v.wanted && !e.preparing {
+		if v.wanted && !e.preparing && !v.overtaken(c) {
 			e.preparing = true
 			acts = append(acts, PrepareExecutor{
 				Framework: c.framework, Agent: v.agent.id, Node: v.agent.node, Resources: v.executor,
@@ -322,9 +336,15 @@ func (c *Core) launch(now time.Time, chosen []*view) []Action {
 			acts = append(acts, c.unlaunch(now, v, err))
 			continue
 		}
-		acts = append(acts, Launch{Agent: v.agent.id, Offers: v.offers, Executor: e.record, Tasks: v.tasks})
+		acts = append(acts, Launch{Agent: v.agent.id, Offers: v.offers, Executor: v.record, Tasks: v.tasks})
 	}
 	return acts
+}
+
+// overtaken says that the executor has been launched meanwhile, in offers of another role: it is to be waited for.
+func (v *view) overtaken(c *Core) bool {
+	a := v.agent
+	return !a.hasExecutor && a.executor.record != nil && v.record == nil && len(c.owners[a.id]) > 0
 }
 
 // unlaunch takes back what was placed in offers that turn out to have ended.
@@ -351,6 +371,9 @@ func (c *Core) wantsOffers(now time.Time) bool {
 		}
 	}
 	for _, s := range c.queue.shapes {
+		if s.wish != nil && s.wish.problem != "" {
+			continue // no offer would help
+		}
 		for _, p := range s.pods {
 			if p.shape == s && (c.fleet.nodeless == 0 || long(p)) {
 				return true
@@ -444,7 +467,7 @@ func (c *Core) unexplained(now time.Time) []*pod {
 
 // refusals asks every agent why it does not run the pod; of a pod that is bound, that of its node.
 func (c *Core) refusals(now time.Time, p *pod, s *shape) *summary {
-	sum := &summary{shape: s}
+	sum := &summary{shape: s, roles: c.rolesWanted(s)}
 	agents := c.fleet.agents
 	if p.node != "" {
 		agents = []*agent{c.agentOfNode(p.node)}
@@ -459,10 +482,19 @@ func (c *Core) refusals(now time.Time, p *pod, s *shape) *summary {
 		case len(a.views) == 0:
 			sum.add(c.idleView(now, a).check(s))
 		default:
-			for _, v := range a.views {
-				sum.add(v.check(s))
-			}
+			sum.add(nearest(s, a.views))
 		}
 	}
 	return sum
+}
+
+// nearest returns the refusal of the view that came nearest to taking a pod of the shape.
+func nearest(s *shape, views []*view) refused {
+	near := views[0].check(s)
+	for _, v := range views[1:] {
+		if r := v.check(s); near.reason == otherRole || r.reason > near.reason && r.reason != otherRole {
+			near = r
+		}
+	}
+	return near
 }

@@ -155,6 +155,9 @@ func (c candidates) sink() {
 // find returns the view that the next pod of the shape shall be placed in; nil if there is none now. Agents that
 // refused an equal pod are not asked again until they have more to offer.
 func (c *Core) find(s *shape) *view {
+	if s.wish != nil && s.wish.problem != "" {
+		return nil
+	}
 	if s.choosy() {
 		return c.findPreferred(s)
 	}
@@ -202,21 +205,26 @@ func (c *Core) consider(s *shape, a *agent) {
 	}
 }
 
-// best returns the agent's view that fits the shape best, and its rank.
-func (c *Core) best(s *shape, a *agent) (found *view, best int64) {
-	for _, v := range a.views {
-		if r := v.check(s); !r.ok() && !r.reserve {
-			continue
-		}
-		rank := c.cfg.Algorithm.rank(v, &s.demand)
-		if v.discouraging != nil {
-			rank += shunned * v.shuns(s)
-		}
-		if found == nil || rank < best {
-			found, best = v, rank
+// best returns the agent's view of the most preferred role among those that fit the shape, and its rank.
+func (c *Core) best(s *shape, a *agent) (found *view, rank int64) {
+	if s.wish != nil {
+		found = s.wish.fit(s, a.views)
+	} else {
+		for _, v := range a.views { // in the order of --mesos-roles
+			if r := v.check(s); r.ok() || r.reserve {
+				found = v
+				break
+			}
 		}
 	}
-	return found, best
+	if found == nil {
+		return nil, 0
+	}
+	rank = c.cfg.Algorithm.rank(found, &s.demand)
+	if found.discouraging != nil {
+		rank += shunned * found.shuns(s)
+	}
+	return found, rank
 }
 
 // findNamed looks at the nodes that the shape names.

@@ -36,8 +36,7 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 	}
 	c.stand(p)
 	if p.task == nil {
-		cpus, mem := c.cfg.defaults()
-		p.demand = DemandOf(obj, cpus, mem)
+		c.appraise(p)
 		c.adoptAnnotated(now, p)
 	}
 	if p.task == nil {
@@ -90,6 +89,9 @@ func (c *Core) adoptAnnotated(now time.Time, p *pod) {
 	agent := api.AgentID(p.obj.Annotations[api.AnnotationAgentID])
 	t := c.newTask(now, p, agent)
 	t.offer = api.OfferID(p.obj.Annotations[api.AnnotationOfferID])
+	if p.wish != nil {
+		t.mapped = p.wish.mapped
+	}
 	t.bound = true
 	if c.connected {
 		c.reconcile.add(now, t.id)

@@ -98,9 +98,9 @@ func roomy() *view {
 		{Name: offers.CPUs, Scalar: 4000}, {Name: offers.Mem, Scalar: 4096_000}, {Name: offers.Disk, Scalar: 1000_000},
 		{Name: offers.Ports, Ranges: []offers.Range{{Begin: 31000, End: 32000}}},
 	}
-	a := &agent{id: "a1", hasExecutor: true, executor: executorState{record: []byte("record")}}
+	a := &agent{id: "a1", hasExecutor: true}
 	a.total.scalars = [numScalars]offers.Milli{8000, 4096_000, 1000_000, 0}
-	return &view{agent: a, free: free, offers: []api.OfferID{"o1"}, node: &v1.Node{
+	return &view{agent: a, free: free, offers: []api.OfferID{"o1"}, role: "prod", record: []byte("record"), node: &v1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"disk": "ssd"}},
 		Status:     v1.NodeStatus{Conditions: []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue}}},
 	}}
@@ -149,13 +149,26 @@ func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
 		{rule: "gpus where there are none", pod: func(p *pod) { p.demand.Scalars[3] = 1000 }, want: "has too little gpus"},
 		{rule: "each port has to be free", pod: func(p *pod) { p.demand.Ports = []uint64{80, 31000} }, want: "lacks the host ports [80]"},
 		{rule: "both ends of a range are in it", pod: func(p *pod) { p.demand.Ports = []uint64{31000, 32000} }},
+		{rule: "a role of the pod's", pod: func(p *pod) { p.wish = &wish{roles: []string{"*", "prod"}} }},
+		{
+			rule: "other roles than the pod's, before resources",
+			pod:  func(p *pod) { p.wish, p.demand.Scalars[0] = &wish{roles: []string{"*"}}, 99_000 }, want: "offers nothing now",
+		},
+		{
+			rule: "a port for each wildcard, beside the ports that the pod names", want: "has too few free ports",
+			pod: func(p *pod) {
+				p.wish, p.demand.Ports = &wish{wildcards: make([]api.PortMapping, 1001)}, []uint64{31000}
+			},
+		},
+		{rule: "as many ports as there are", pod: func(p *pod) { p.wish = &wish{wildcards: make([]api.PortMapping, 1001)} }},
 		{
 			rule: "another version's executor", view: func(v *view) { v.stranger = "k8sm-minion.v0" },
 			want: "runs another version of our executor (k8sm-minion.v0)",
 		},
-		{rule: "a record to fetch first", view: func(v *view) { v.agent.executor.record = nil }, want: "quiet"},
+		{rule: "a record to fetch first", view: func(v *view) { v.record = nil }, want: "quiet"},
+		{rule: "an executor that comes with another role's task", view: func(v *view) { v.coming = true }, want: "quiet"},
 		{
-			rule: "a record that cannot be had", view: func(v *view) { v.agent.executor.record, v.hopeless = nil, true },
+			rule: "a record that cannot be had", view: func(v *view) { v.record, v.hopeless = nil, true },
 			want: "cannot be given an executor yet",
 		},
 		{rule: "no offer now", view: func(v *view) { v.offers = nil }, want: "has enough but offers nothing now"},
@@ -175,7 +188,7 @@ func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
 		case r.reason == beingPrepared:
 			got = "quiet"
 		case !r.ok():
-			got, _ = r.words(s)
+			got, _ = r.words(s, "")
 		}
 		if got != test.want {
 			t.Errorf("%s: got %q, want %q", test.rule, got, test.want)
@@ -191,6 +204,29 @@ func TestReportCountsAgentsByReasonAndTellsTheNumbers(t *testing.T) {
 	want := "0/3 agents can run it: 2 have too little cpus (want 100, most free 3.9), 1 lacks the host ports [80]"
 	if got := s.message(Demand{Scalars: [numScalars]offers.Milli{100_000}}); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestReportNamesTheRolesThatAPodDependsOn(t *testing.T) {
+	cfg := testConfig()
+	for _, test := range []struct {
+		rule  string
+		roles []string // of the framework
+		wish  *wish
+		want  string
+	}{
+		{"the pod's role", []string{"prod", "*"}, &wish{roles: []string{"prod"}}, "1 has too little cpus for role prod (want 1, most free 0)"},
+		{"the framework's roles", []string{"prod", "batch"}, nil, "1 has too little cpus for roles prod batch (want 1, most free 0)"},
+		{"only * is no news", []string{"*"}, nil, "1 has too little cpus (want 1, most free 0)"},
+	} {
+		cfg.Roles = test.roles
+		shape := newShape(shapeKey{}, &pod{obj: &v1.Pod{}, wish: test.wish})
+		s := summary{shape: shape, roles: NewCore(cfg).rolesWanted(shape)}
+		s.add(refused{reason: tooSmall})
+		want := "0/1 agents can run it: " + test.want
+		if got := s.message(Demand{Scalars: [numScalars]offers.Milli{1000}}); got != want {
+			t.Errorf("%s: got  %s\nwant %s", test.rule, got, want)
+		}
 	}
 }
 

@@ -66,6 +66,7 @@ var scriptStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func testConfig() Config {
 	var cfg Config
 	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
+	cfg.Roles = []string{"*"}
 	return cfg
 }
 
@@ -84,7 +85,7 @@ func play(t *testing.T, script string) string {
 			continue
 		}
 		for _, act := range p.step(line) {
-			if prepare, ok := act.(PrepareExecutor); ok {
+			if prepare, ok := act.(PrepareExecutor); ok && (prepare.MayReplace || p.prepared[prepare.Agent].Agent == "") {
 				p.prepared[prepare.Agent] = prepare
 			}
 			if prepare, ok := act.(PrepareClaims); ok {
@@ -96,8 +97,8 @@ func play(t *testing.T, script string) string {
 	return out.String()
 }
 
-// step plays one line: "+DURATION" lets time pass in ticks of a second, "algorithm NAME" and "leads CORDON DRAIN" set
-// flags, anything else is an event.
+// step plays one line: "+DURATION" lets time pass in ticks of a second, "algorithm NAME", "leads CORDON DRAIN",
+// "roles LIST" and "revocable" set flags, anything else is an event.
 func (p *player) step(line string) []Action {
 	words := strings.Fields(line)
 	if passing, ok := strings.CutPrefix(words[0], "+"); ok {
@@ -120,6 +121,10 @@ func (p *player) step(line string) []Action {
 	}
 	if words[0] == "leads" {
 		p.core.cfg.CordonLead, p.core.cfg.DrainLead = p.duration(words[1]), p.duration(words[2])
+		return nil
+	}
+	if words[0] == "roles" {
+		p.core.cfg.Roles = strings.Split(words[1], ",")
 		return nil
 	}
 	options := map[string]string{}
@@ -240,6 +245,10 @@ func (p *player) offer(id, agent string, options map[string]string) offers.Offer
 	if options["ports"] != "" {
 		o.Resources = append(o.Resources, offers.Resource{Name: offers.Ports, Role: o.Role, Ranges: p.ranges(options["ports"])})
 	}
+	if options["reserved-ports"] != "" {
+		o.Resources = append(o.Resources,
+			offers.Resource{Name: offers.Ports, Role: o.Role, Reserved: true, Ranges: p.ranges(options["reserved-ports"])})
+	}
 	return o
 }
 
@@ -273,6 +282,19 @@ func (p *player) pod(name string, options map[string]string) *v1.Pod {
 	}
 	if options["port"] != "" {
 		pod.Spec.Containers[0].Ports = []v1.ContainerPort{{HostPort: int32(p.number(options["port"]))}}
+	}
+	for key, annotation := range map[string]string{
+		"roles": api.AnnotationRoles, "mapping": api.AnnotationPortMapping, "mapped": api.AnnotationPortMappings,
+	} {
+		if value, given := options[key]; given {
+			pod.Annotations[annotation] = value
+		}
+	}
+	for _, port := range strings.Split(options["containerports"], ",") {
+		if number, protocol, _ := strings.Cut(port, "/"); number != "" {
+			pod.Spec.Containers[0].Ports = append(pod.Spec.Containers[0].Ports,
+				v1.ContainerPort{ContainerPort: int32(p.number(number)), Protocol: v1.Protocol(protocol)})
+		}
 	}
 	if options["rack"] != "" {
 		pod.Spec.NodeSelector = map[string]string{api.AttributeLabel("rack"): options["rack"]}

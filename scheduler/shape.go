@@ -15,7 +15,7 @@ type shapeKey struct {
 	scalars  [numScalars]int64
 	priority int32
 	node     string // that the pod is bound to
-	rest     string // host ports and what the pod wants of nodes
+	rest     string // host ports, what the pod wants of nodes, and its wish
 }
 
 func keyOf(p *pod) shapeKey {
@@ -45,6 +45,9 @@ func keyOf(p *pod) shapeKey {
 	if p.wishes != nil {
 		rest.WriteString(p.wishes.key)
 	}
+	if p.wish != nil {
+		rest.WriteString(p.wish.key())
+	}
 	k.rest = rest.String()
 	return k
 }
@@ -68,6 +71,7 @@ type shape struct {
 	key      shapeKey
 	obj      *v1.Pod // one of them, for what it wants of nodes
 	demand   Demand
+	wish     *wish                              // nil for most
 	affinity *nodeaffinity.RequiredNodeAffinity // nil if any node will do
 	only     []string                           // the nodes that it may run on; nil if that is not so certain
 	cordoned bool                               // it tolerates cordons
@@ -81,7 +85,7 @@ type shape struct {
 
 func newShape(key shapeKey, p *pod) *shape {
 	s := &shape{
-		key: key, obj: p.obj, demand: p.demand, only: onlyNodes(p),
+		key: key, obj: p.obj, demand: p.demand, wish: p.wish, only: onlyNodes(p),
 		cordoned: tolerates(p.obj, v1.TaintNodeUnschedulable), unready: tolerates(p.obj, v1.TaintNodeNotReady),
 	}
 	if len(p.obj.Spec.NodeSelector) > 0 || requiredAffinity(p.obj) != nil {

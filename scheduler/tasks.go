@@ -50,8 +50,12 @@ func (c *Core) adopt(now time.Time, s TaskStatus, f fate) *task {
 	}
 	if p.task != nil {
 		c.dropTask(p.task)
+		p.task = nil
 	}
 	p.attempt = attempt
+	if p.wish != nil && len(p.wish.wildcards) > 0 {
+		return nil // nobody knows any more which host ports it has: the pod gets another task
+	}
 	t := c.newTask(now, p, s.Agent)
 	t.bound = p.obj.Annotations[api.AnnotationTaskID] == string(t.id)
 	return t
@@ -174,6 +178,9 @@ func (c *Core) bind(now time.Time, t *task, uuid []byte) []Action {
 		api.AnnotationAgentID: string(t.agent),
 		api.AnnotationOfferID: string(t.offer),
 	}
+	if len(t.mapped) > 0 {
+		annotations[api.AnnotationPortMappings] = api.FormatPortMappings(t.mapped)
+	}
 	if p.node == a.node {
 		return []Action{Annotate{Task: t.id, Pod: refOf(p.obj), Annotations: annotations}}
 	}
@@ -192,6 +199,7 @@ func (c *Core) bindDone(now time.Time, done BindDone) []Action {
 		if p, a := c.pods[t.pod], c.agents[t.agent]; p != nil && a != nil {
 			p.node, p.wished = a.node, stale
 			c.stand(p)
+			p.keepPorts(t.mapped)
 		}
 		return t.acknowledgeAll()
 	case BindFailed:
