@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/contrib/engine"
 )
 
@@ -76,14 +78,62 @@ func TestSandboxThatCannotStartLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestHostPortReachesThePod(t *testing.T) {
-	n := newNode(t)
+// freePort returns a port that nobody listens on.
+func freePort(t *testing.T) int {
+	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := free.Addr().(*net.TCPAddr).Port
-	free.Close()
+	defer free.Close()
+	return free.Addr().(*net.TCPAddr).Port
+}
+
+func TestPageIsFetchedThroughThePortThatTheSchedulerChose(t *testing.T) {
+	n := newNode(t)
+	port := freePort(t)
+	config := n.podConfig("page")
+	config.PortMappings = []*runtimeapi.PortMapping{{ContainerPort: 8080}} // as the kubelet passes a port without host port
+	config.Annotations[api.AnnotationPortMappings] = api.FormatPortMappings([]api.PortMapping{
+		{ContainerPort: 8080, Protocol: "TCP", HostPort: int32(port)}, {ContainerPort: 8080, Protocol: "UDP", HostPort: int32(port)},
+	})
+	script := "echo hello > /tmp/index.html; exec busybox httpd -f -p 8080 -h /tmp"
+	n.runContainer(t, n.runPod(t, config), config, shell("main", script))
+	var page []byte
+	eventually(t, "the page is there", func() bool {
+		response, err := http.Get("http://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) + "/")
+		if err != nil {
+			return false
+		}
+		defer response.Body.Close()
+		page, err = io.ReadAll(response.Body)
+		return err == nil && response.StatusCode == http.StatusOK
+	})
+	if string(page) != "hello\n" {
+		t.Errorf("the page is %q", page)
+	}
+}
+
+func TestPortMappingThatCannotBeFollowedIsRefusedInPlainWords(t *testing.T) {
+	n := newNode(t)
+	for _, test := range []struct{ annotation, want string }{
+		{"80/TCP=31000", "host port 31000/TCP is given twice"},
+		{"80/TCP=31001,81/TCP=31001", "host port 31001/TCP is given twice"},
+		{"80=31001", "is not CONTAINERPORT/PROTOCOL=HOSTPORT"},
+	} {
+		config := n.podConfig("refused")
+		config.PortMappings = []*runtimeapi.PortMapping{{ContainerPort: 8080, HostPort: 31000}}
+		config.Annotations[api.AnnotationPortMappings] = test.annotation
+		_, err := n.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: config})
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v", test.annotation, err)
+		}
+	}
+}
+
+func TestHostPortReachesThePod(t *testing.T) {
+	n := newNode(t)
+	port := freePort(t)
 	config := n.podConfig("port")
 	config.PortMappings = []*runtimeapi.PortMapping{{ContainerPort: 8080, HostPort: int32(port)}}
 	n.runContainer(t, n.runPod(t, config), config, shell("main", "while true; do echo hello | busybox nc -l -p 8080; done"))

@@ -3,12 +3,15 @@ package cri
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/go-connections/nat"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/k8sm/k8sm/api"
 )
 
 // sandboxPlan is all that the translation of one sandbox depends on.
@@ -64,21 +67,46 @@ func (p sandboxPlan) translate() (*container.Config, *container.HostConfig, erro
 		return c, hc, nil // neither a name nor ports of its own
 	}
 	c.Hostname = p.config.GetHostname()
-	c.ExposedPorts, hc.PortBindings, err = hostPorts(p.config.GetPortMappings())
+	mappings, err := portMappings(p.config)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.ExposedPorts, hc.PortBindings, err = hostPorts(mappings)
 	return c, hc, err
 }
 
 // sandboxOOMScore is what the kubelet asks for its own sandboxes: killed last, for a pod cannot outlive its sandbox.
 const sandboxOOMScore = -998
 
-// hostPorts returns the mappings that have a host port, in Docker's words.
+// portMappings returns the pod's mappings that have a host port: those of its containers, and those that the scheduler
+// has chosen, which stand in an annotation.
+func portMappings(config *runtimeapi.PodSandboxConfig) ([]*runtimeapi.PortMapping, error) {
+	chosen, err := api.ParsePortMappings(config.GetAnnotations()[api.AnnotationPortMappings])
+	if err != nil {
+		return nil, refuse("cannot publish the pod's ports: %v", err)
+	}
+	mappings := slices.DeleteFunc(slices.Clone(config.GetPortMappings()), func(m *runtimeapi.PortMapping) bool {
+		return m.GetHostPort() <= 0
+	})
+	for _, m := range chosen {
+		protocol := runtimeapi.Protocol(runtimeapi.Protocol_value[m.Protocol])
+		taken := slices.ContainsFunc(mappings, func(other *runtimeapi.PortMapping) bool {
+			return other.GetHostPort() == m.HostPort && other.GetProtocol() == protocol
+		})
+		if taken {
+			return nil, refuse("cannot publish the pod's ports: host port %d/%s is given twice, by the containers and by annotation %s",
+				m.HostPort, m.Protocol, api.AnnotationPortMappings)
+		}
+		mappings = append(mappings, &runtimeapi.PortMapping{ContainerPort: m.ContainerPort, HostPort: m.HostPort, Protocol: protocol})
+	}
+	return mappings, nil
+}
+
+// hostPorts returns mappings in Docker's words.
 func hostPorts(mappings []*runtimeapi.PortMapping) (nat.PortSet, nat.PortMap, error) {
 	var exposed nat.PortSet
 	var bindings nat.PortMap
 	for _, m := range mappings {
-		if m.GetHostPort() <= 0 {
-			continue
-		}
 		protocol := strings.ToLower(m.GetProtocol().String())
 		port, err := nat.NewPort(protocol, strconv.Itoa(int(m.GetContainerPort())))
 		if err != nil {

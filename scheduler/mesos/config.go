@@ -19,7 +19,7 @@ type Config struct {
 	// Masters are HOST:PORT addresses or http(s) URLs of masters; any of them leads to the leading one. Or they are one URL
 	// zk://[USER:PASSWORD@]HOST:PORT,.../PATH, whole or cut at its commas, of the ZooKeeper that knows the leading one.
 	Masters []string
-	// Roles that resources are asked for.
+	// Roles that resources are asked for, the preferred one first.
 	Roles []string
 	// User that executors run as on the agents.
 	User string
@@ -49,7 +49,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&c.Masters, "mesos-master", []string{"127.0.0.1:5050"},
 		"Mesos masters as HOST:PORT[,HOST:PORT] or http(s) URLs, whichever answers leads to the leading one; or, to find that in "+
 			"ZooKeeper, zk://[USER:PASSWORD@]HOST:PORT[,HOST:PORT]/PATH")
-	fs.StringSliceVar(&c.Roles, "mesos-roles", []string{"*"}, "Mesos roles whose resources are used")
+	fs.StringSliceVar(&c.Roles, "mesos-roles", []string{"*"}, "Mesos roles whose resources are used, the preferred one first")
 	fs.StringVar(&c.User, "mesos-user", "root", "user that the minions run as on the agents")
 	fs.StringVar(&c.Name, "mesos-framework-name", "k8sm", "name of the framework as Mesos shows it")
 	fs.StringVar(&c.WebUIURL, "mesos-webui-url", "", "URL that Mesos links the framework's name to")

@@ -367,6 +367,7 @@ func (c *Config) frameworkInfo(id api.FrameworkID) *mesos.FrameworkInfo {
 	for _, capability := range []mesos.FrameworkInfo_Capability_Type{
 		mesos.FrameworkInfo_Capability_MULTI_ROLE, mesos.FrameworkInfo_Capability_PARTITION_AWARE,
 		mesos.FrameworkInfo_Capability_TASK_KILLING_STATE, mesos.FrameworkInfo_Capability_GPU_RESOURCES,
+		mesos.FrameworkInfo_Capability_RESERVATION_REFINEMENT,
 	} {
 		info.Capabilities = append(info.Capabilities, mesos.FrameworkInfo_Capability{Type: capability})
 	}

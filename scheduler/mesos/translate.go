@@ -1,6 +1,7 @@
 package mesos
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -149,10 +150,10 @@ func attributeOf(a *mesos.Attribute) offers.Attribute {
 	return attribute
 }
 
-// resourceOf translates a resource. Revocable and shared ones, and disks other than the agent's own, are not usable by
-// a pod that did not ask for them.
+// resourceOf translates a resource. Revocable and shared ones, those of a resource provider, and disks other than the
+// agent's own (persistent volumes, mounts) are not usable by a pod that did not ask for them.
 func resourceOf(r *mesos.Resource) (resource offers.Resource, usable bool, err error) {
-	if r.Revocable != nil || r.Shared != nil || r.Disk != nil || r.GetType() == mesos.SET {
+	if r.Revocable != nil || r.Shared != nil || r.ProviderID != nil || r.Disk != nil || r.GetType() == mesos.SET {
 		return offers.Resource{}, false, nil
 	}
 	resource = offers.Resource{
@@ -261,7 +262,7 @@ func taskOf(t scheduler.NewTask, agent api.AgentID) (mesos.TaskInfo, error) {
 		Resources:  resources,
 		Data:       data,
 		Labels:     labelsOf(t.Pod.Labels),
-		Discovery:  discoveryOf(t.Pod),
+		Discovery:  discoveryOf(t),
 		KillPolicy: &mesos.KillPolicy{GracePeriod: &mesos.DurationInfo{Nanoseconds: grace * int64(time.Second)}},
 	}, nil
 }
@@ -282,9 +283,10 @@ func labelsOf(labels map[string]string) *mesos.Labels {
 	return out
 }
 
-// discoveryOf tells Mesos-DNS and the like what the pod serves
+// discoveryOf tells Mesos-DNS and the like what the pod serves, at the ports of its node where it is published there
 // (https://mesos.apache.org/documentation/latest/app-framework-development-guide/#service-discovery).
-func discoveryOf(pod *v1.Pod) *mesos.DiscoveryInfo {
+func discoveryOf(t scheduler.NewTask) *mesos.DiscoveryInfo {
+	pod := t.Pod
 	name := pod.Name + "." + pod.Namespace
 	info := &mesos.DiscoveryInfo{Visibility: mesos.CLUSTER, Name: &name, Ports: &mesos.Ports{}}
 	for _, container := range pod.Spec.Containers {
@@ -293,12 +295,20 @@ func discoveryOf(pod *v1.Pod) *mesos.DiscoveryInfo {
 			if portName == "" {
 				portName = container.Name + "-" + strconv.Itoa(int(p.ContainerPort))
 			}
-			number := p.ContainerPort
-			if p.HostPort > 0 {
-				number = p.HostPort
-			}
+			number := cmp.Or(p.HostPort, publishedAt(t.Ports, p), p.ContainerPort)
 			info.Ports.Ports = append(info.Ports.Ports, mesos.Port{Number: uint32(number), Name: &portName, Protocol: &protocol})
 		}
 	}
 	return info
+}
+
+// publishedAt returns the host port that was chosen for a container's port; 0 if none was.
+func publishedAt(mappings []api.PortMapping, p v1.ContainerPort) int32 {
+	protocol := cmp.Or(string(p.Protocol), string(v1.ProtocolTCP))
+	for _, m := range mappings {
+		if m.ContainerPort == p.ContainerPort && m.Protocol == protocol {
+			return m.HostPort
+		}
+	}
+	return 0
 }

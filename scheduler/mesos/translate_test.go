@@ -169,6 +169,82 @@ func TestTaskTellsOtherToolsAboutItsPod(t *testing.T) {
 	}
 }
 
+func TestDiscoveryNamesThePortsOfTheNode(t *testing.T) {
+	pod := &v1.Pod{Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Ports: []v1.ContainerPort{
+		{ContainerPort: 80}, {ContainerPort: 80, Protocol: v1.ProtocolUDP}, {ContainerPort: 443, HostPort: 31443}, {ContainerPort: 22},
+	}}}}}
+	info := discoveryOf(scheduler.NewTask{Pod: pod, Ports: []api.PortMapping{
+		{ContainerPort: 80, Protocol: "TCP", HostPort: 31001}, {ContainerPort: 80, Protocol: "UDP", HostPort: 31002},
+	}})
+	var numbers []uint32
+	for _, p := range info.Ports.Ports {
+		numbers = append(numbers, p.Number)
+	}
+	if diff := cmp.Diff([]uint32{31001, 31002, 31443, 22}, numbers); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRefinedReservationSurvivesFromOfferToLaunch(t *testing.T) {
+	stack := mesos.Resource{
+		Name: "cpus", Type: mesos.SCALAR.Enum(), Scalar: &mesos.Value_Scalar{Value: 4},
+		AllocationInfo: &mesos.Resource_AllocationInfo{Role: ptr("eng/web")},
+		Reservations: []mesos.Resource_ReservationInfo{
+			{Type: mesos.Resource_ReservationInfo_STATIC.Enum(), Role: ptr("eng")},
+			{
+				Type: mesos.Resource_ReservationInfo_DYNAMIC.Enum(), Role: ptr("eng/web"), Principal: ptr("ops"),
+				Labels: &mesos.Labels{Labels: []mesos.Label{{Key: "for", Value: ptr("web")}}},
+			},
+		},
+	}
+	r, usable, err := resourceOf(&stack)
+	if err != nil || !usable || !r.Reserved || r.Role != "eng/web" {
+		t.Fatalf("read as %+v, %v, %v", r, usable, err)
+	}
+	taken, _, _ := offers.Resources{r}.Take(offers.CPUs, 500)
+	written, err := resourcesTo(taken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stack.Scalar.Value = 0.5
+	if len(written) != 1 || !written[0].Equal(stack) {
+		t.Errorf("got %v, want %v", written, stack)
+	}
+}
+
+func TestDiskThatIsNotTheAgentsOwnIsNeverDrawnForAPlainPod(t *testing.T) {
+	disk := func() mesos.Resource {
+		return mesos.Resource{Name: "disk", Type: mesos.SCALAR.Enum(), Scalar: &mesos.Value_Scalar{Value: 1000}}
+	}
+	for name, change := range map[string]func(*mesos.Resource){
+		"persistent volume": func(r *mesos.Resource) {
+			r.Disk = &mesos.Resource_DiskInfo{Persistence: &mesos.Resource_DiskInfo_Persistence{ID: "v"}}
+		},
+		"mount": func(r *mesos.Resource) {
+			r.Disk = &mesos.Resource_DiskInfo{Source: &mesos.Resource_DiskInfo_Source{Type: mesos.Resource_DiskInfo_Source_MOUNT}}
+		},
+		"block": func(r *mesos.Resource) {
+			r.Disk = &mesos.Resource_DiskInfo{Source: &mesos.Resource_DiskInfo_Source{Type: mesos.Resource_DiskInfo_Source_BLOCK}}
+		},
+		"path": func(r *mesos.Resource) {
+			r.Disk = &mesos.Resource_DiskInfo{Source: &mesos.Resource_DiskInfo_Source{Type: mesos.Resource_DiskInfo_Source_PATH}}
+		},
+		"shared":            func(r *mesos.Resource) { r.Shared = &mesos.Resource_SharedInfo{} },
+		"resource provider": func(r *mesos.Resource) { r.ProviderID = &mesos.ResourceProviderID{Value: "p"} },
+		"revocable":         func(r *mesos.Resource) { r.Revocable = &mesos.Resource_RevocableInfo{} },
+	} {
+		r := disk()
+		change(&r)
+		if _, usable, err := resourceOf(&r); usable || err != nil {
+			t.Errorf("%s: usable %v, %v", name, usable, err)
+		}
+	}
+	plain := disk()
+	if _, usable, err := resourceOf(&plain); !usable || err != nil {
+		t.Errorf("plain disk: usable %v, %v", usable, err)
+	}
+}
+
 func TestExecutorRecordIsReadAsItWasWritten(t *testing.T) {
 	launch := launchOn(t)
 	executor, err := Codec{}.DecodeExecutor(launch.Executor)
