@@ -27,6 +27,9 @@ type Config struct {
 	WorkDir string
 	// Resources of each agent, in Mesos's syntax; empty means those of the machine.
 	Resources string
+	// Oversubscribed are the revocable resources that each agent offers beside its own, as a fixed resource estimator of Mesos
+	// has them (https://mesos.apache.org/documentation/latest/oversubscription/).
+	Oversubscribed string
 	// Attributes of each agent, in Mesos's syntax.
 	Attributes string
 	// AuthenticateHTTPFrameworks says that schedulers have to be one of the principals in the file Credentials.
@@ -59,7 +62,8 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.Hostname, "hostname", "", "hostname that agents and master present (default: the machine's)")
 	flags.StringVar(&c.WorkDir, "work-dir", "local-mesos", "directory for ids, checkpoints and sandboxes; starting again on the same one gives the same cluster")
 	flags.StringVar(&c.Resources, "resources", "", "resources of each agent, such as 'cpus:4;mem:4096;disk:10000;ports:[31000-32000]'; "+
-		"'cpus(role):2' reserves for a role. mem and disk are in MB (default: the machine's, as a Mesos agent finds them)")
+		"'cpus(role):2' reserves for a role. Or JSON, as in Mesos's operator API. mem and disk are in MB (default: the machine's, as a Mesos agent finds them)")
+	flags.StringVar(&c.Oversubscribed, "oversubscribed-resources", "", "revocable resources that each agent offers beside its own, such as 'cpus:2'")
 	flags.StringVar(&c.Attributes, "attributes", "", "attributes of each agent, such as 'rack:r1;weight:3;ids:[1-5];tags:{a,b}'")
 	flags.BoolVar(&c.AuthenticateHTTPFrameworks, "authenticate-http-frameworks", false, "let only schedulers subscribe that are in --credentials (HTTP basic)")
 	flags.StringVar(&c.Credentials, "credentials", "", "`file` of principals and their secrets, as Mesos takes it: JSON, or lines of 'principal secret'")
@@ -74,9 +78,10 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 // plan is a Config that was checked, with its texts parsed.
 type plan struct {
 	Config
-	resources  pool
-	attributes []mesos.Attribute
-	schedulers credentials // nil lets everybody subscribe
+	resources      pool
+	oversubscribed pool
+	attributes     []mesos.Attribute
+	schedulers     credentials // nil lets everybody subscribe
 }
 
 // Validate returns the error that Start would return for this configuration, without starting anything.
@@ -126,6 +131,9 @@ func (p plan) parse() (plan, error) {
 	}
 	if p.attributes, err = parseAttributes(p.Attributes); err != nil {
 		return plan{}, fmt.Errorf("--attributes: %w", err)
+	}
+	if p.oversubscribed, err = parseOversubscribed(p.Oversubscribed); err != nil {
+		return plan{}, fmt.Errorf("--oversubscribed-resources: %w", err)
 	}
 	text := p.Resources
 	if text == "" {

@@ -36,6 +36,8 @@ func TestResourcesAreParsedAndWrongOnesAreNamed(t *testing.T) {
 		"cpus:1.5;cpus(role):2;cpus:0.5":      "cpus:2; cpus(reservations: [(STATIC,role)]):2",
 		"ports:[5-6, 1-4, 9-9]":               "ports:[1-6, 9-9]",
 		"":                                    "",
+		`[{"name":"cpus","type":"SCALAR","scalar":{"value":1.5}},{"name":"cpus","type":"SCALAR","scalar":{"value":2},"role":"web"}]`:  "cpus:1.5; cpus(reservations: [(STATIC,web)]):2",
+		`[{"name":"ports","type":"RANGES","ranges":{"range":[{"begin":1,"end":6}]},"reservations":[{"type":"STATIC","role":"a/b"}]}]`: "ports(reservations: [(STATIC,a/b)]):[1-6]",
 	} {
 		if got, err := parseResources(text); err != nil || got.String() != want {
 			t.Errorf("%q is %q (%v)", text, got, err)
@@ -44,6 +46,18 @@ func TestResourcesAreParsedAndWrongOnesAreNamed(t *testing.T) {
 	for _, text := range []string{"cpus", "cpus:", "cpus:many", "cpus:-1", "ports:[9-1]", "ports:[1-2", "x:{a", "(r):1", "cpus(bad role):1"} {
 		if p, err := parseResources(text); err == nil || !strings.Contains(err.Error(), strings.SplitN(text, ":", 2)[0]) {
 			t.Errorf("%q is %q, and the error is %v", text, p, err)
+		}
+	}
+}
+
+func TestResourcesInJSONThatTheLocalMesosDoesNotHaveAreNamed(t *testing.T) {
+	for _, more := range []string{
+		`"role":"a//b"`, `"role":"a","reservation":{"principal":"ops"}`, `"revocable":{}`, `"disk":{"persistence":{"id":"v"}}`,
+		`"reservations":[{"type":"STATIC","role":"a"},{"type":"DYNAMIC","role":"a/b"}]`, `"scalar":{"value":0}`, `"name":7`,
+	} {
+		text := `[{"name":"cpus","type":"SCALAR","scalar":{"value":1},` + more + `}]`
+		if p, err := parseResources(text); err == nil || !strings.Contains(err.Error(), "cpus") {
+			t.Errorf("%s is %s, and the error is %v", text, p, err)
 		}
 	}
 }
@@ -84,6 +98,7 @@ func TestWrongFlagsAreOneClearError(t *testing.T) {
 		"--ip":               func(c *Config) { c.IP = "localhost" },
 		"--port":             func(c *Config) { c.Port = 65535 },
 		"--resources":        func(c *Config) { c.Resources = "cpus" },
+		"--oversubscribed":   func(c *Config) { c.Oversubscribed = "cpus(role):1" },
 		"--attributes":       func(c *Config) { c.Attributes = "rack" },
 		"--work-dir":         func(c *Config) { c.WorkDir = "" },
 		"--recovery-timeout": func(c *Config) { c.RecoveryTimeout = 0 },

@@ -98,6 +98,8 @@ func (m *master) taskProblem(l *launch, info *mesos.TaskInfo) string {
 		return "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"
 	case poolOf(info.Resources).empty():
 		return "Task uses no resources"
+	case poolOf(info.Resources).mixed() != "":
+		return "Task mixes revocable and non-revocable resources: " + mixedText(poolOf(info.Resources))
 	case info.Executor != nil:
 		return m.executorProblem(l, info)
 	}
@@ -116,11 +118,18 @@ func (m *master) executorProblem(l *launch, info *mesos.TaskInfo) string {
 	case x.Command == nil:
 		return "'ExecutorInfo.command' must be set for 'CUSTOM' executor"
 	}
+	if both := poolOf(info.Resources).plus(poolOf(x.Resources)); both.mixed() != "" {
+		return "Task and its executor mix revocable and non-revocable resources: " + mixedText(both)
+	}
 	running := l.agent.executors[l.executorKey(info)]
 	if running != nil && !sameExecutor(running.info, *x) {
 		return fmt.Sprintf("ExecutorInfo is not compatible with existing ExecutorInfo with same ExecutorID.\nExisting ExecutorInfo:\n%s\nExecutorInfo:\n%s", running.info.String(), x.String())
 	}
 	return ""
+}
+
+func mixedText(p pool) string {
+	return "Cannot use both revocable and non-revocable '" + p.mixed() + "' at the same time"
 }
 
 // sameExecutor compares as Mesos does: all of it.

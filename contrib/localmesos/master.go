@@ -29,6 +29,9 @@ type master struct {
 	agents     map[api.AgentID]*agentEntry
 	offers     map[api.OfferID]*offer
 	upkeep     upkeep
+	quotas     quotas
+	// oversubscribed is what each agent has of revocable resources beside its own.
+	oversubscribed pool
 
 	offersMade, frameworksMade, agentsMade int
 
@@ -114,7 +117,7 @@ type (
 		address string
 		agent   api.AgentID
 	}
-	// saveFrameworks stores which frameworks there are and were.
+	// saveFrameworks stores which frameworks there are and were, and the quotas.
 	saveFrameworks struct{}
 )
 
@@ -134,6 +137,7 @@ func newMaster(info mesos.MasterInfo, p plan, now time.Time) *master {
 		info: info, allocationInterval: p.AllocationInterval, agentTimeout: p.AgentTimeout, started: now, now: now,
 		frameworks: map[api.FrameworkID]*framework{}, streams: map[string]*framework{}, removed: map[api.FrameworkID]bool{},
 		agents: map[api.AgentID]*agentEntry{}, offers: map[api.OfferID]*offer{}, upkeep: newUpkeep(),
+		quotas: quotas{}, oversubscribed: p.oversubscribed,
 	}
 }
 

@@ -1,12 +1,14 @@
 package localmesos
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -48,6 +50,9 @@ func startMaster(p plan, h *hub, port int) (*masterNode, error) {
 	}
 	n.master.restore(known, file.Removed)
 	n.master.restoreUpkeep(file.Upkeep)
+	for _, q := range file.Quotas {
+		n.master.quotas[q.message.Role] = q.message
+	}
 	n.owner = newOwner(n.master, n.perform)
 	go n.owner.run()
 	h.joinMaster(n.owner)
@@ -119,6 +124,10 @@ func (n *masterNode) save() {
 	for _, info := range known {
 		file.Frameworks = append(file.Frameworks, frameworkDocument{info})
 	}
+	for _, q := range n.master.quotas {
+		file.Quotas = append(file.Quotas, quotaDocument{q})
+	}
+	slices.SortFunc(file.Quotas, func(a, b quotaDocument) int { return cmp.Compare(a.message.Role, b.message.Role) })
 	if err := writeFile(n.path(), file); err != nil {
 		log.WithError(err).Error("cannot save the frameworks")
 	}

@@ -77,7 +77,7 @@ func (m *master) offerFrom(a *agentEntry, made map[*framework][]mesos.Offer) {
 	}
 	for _, f := range m.waitingLongest() {
 		for _, role := range f.roles() {
-			part := a.free.forRole(role)
+			part := m.withinQuota(role, f.usable(a.free.forRole(role)))
 			if f.suppressed[role] || !part.allocatable() || f.filtered(filterKey{a.id, role}, part, m.now) {
 				continue
 			}
@@ -92,6 +92,14 @@ func (m *master) offerFrom(a *agentEntry, made map[*framework][]mesos.Offer) {
 			made[f] = append(made[f], m.message(o))
 		}
 	}
+}
+
+// usable returns the part that the framework's capabilities let it have.
+func (f *framework) usable(part pool) pool {
+	if hasCapability(f.info, mesos.FrameworkInfo_Capability_REVOCABLE_RESOURCES) {
+		return part
+	}
+	return part.plain()
 }
 
 func (m *master) waitingLongest() []*framework {

@@ -171,6 +171,8 @@ func (m *master) respond(call pb.Call_Type, r *pb.Response) bool {
 	case pb.Call_GET_MASTER:
 		info, started := m.info, float64(m.started.UnixNano())/1e9
 		r.GetMaster = &pb.Response_GetMaster{MasterInfo: &info, StartTime: &started, ElectedTime: &started}
+	case pb.Call_GET_QUOTA:
+		r.GetQuota = &pb.Response_GetQuota{Status: m.quotas.status()}
 	case pb.Call_GET_STATE:
 		r.GetState = &pb.Response_GetState{
 			GetAgents: m.getAgents(), GetFrameworks: m.getFrameworks(), GetExecutors: m.getExecutors(), GetTasks: m.getTasks(),

@@ -21,7 +21,7 @@ type operatorCall struct{ call *pb.Call }
 func changes(kind pb.Call_Type) bool {
 	switch kind {
 	case pb.Call_UPDATE_MAINTENANCE_SCHEDULE, pb.Call_START_MAINTENANCE, pb.Call_STOP_MAINTENANCE, pb.Call_DRAIN_AGENT,
-		pb.Call_DEACTIVATE_AGENT, pb.Call_REACTIVATE_AGENT:
+		pb.Call_DEACTIVATE_AGENT, pb.Call_REACTIVATE_AGENT, pb.Call_UPDATE_QUOTA:
 		return true
 	}
 	return false
@@ -41,6 +41,7 @@ func operatorCallProblem(call *pb.Call) string {
 		{pb.Call_DRAIN_AGENT, "drain_agent", call.DrainAgent != nil},
 		{pb.Call_DEACTIVATE_AGENT, "deactivate_agent", call.DeactivateAgent != nil},
 		{pb.Call_REACTIVATE_AGENT, "reactivate_agent", call.ReactivateAgent != nil},
+		{pb.Call_UPDATE_QUOTA, "update_quota", call.UpdateQuota != nil},
 	} {
 		if call.Type == field.kind && !field.present {
 			return prefix + "Expecting '" + field.name + "' to be present"
@@ -67,6 +68,8 @@ func (m *master) change(call *pb.Call) answer {
 		return m.deactivateAgent(api.AgentID(call.DeactivateAgent.AgentID.Value))
 	case pb.Call_REACTIVATE_AGENT:
 		return m.reactivateAgent(api.AgentID(call.ReactivateAgent.AgentID.Value))
+	case pb.Call_UPDATE_QUOTA:
+		return m.updateQuota(call.UpdateQuota)
 	}
 	return answer{status: http.StatusNotImplemented, text: "The local Mesos does not know the call " + call.Type.String()}
 }

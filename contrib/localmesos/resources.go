@@ -17,6 +17,8 @@ type slot struct {
 	name string
 	role string // for whom it is reserved, "*" for nobody
 	used string // role it is allocated to, "" while it is not
+	// revocable resources may be taken back (https://mesos.apache.org/documentation/latest/oversubscription/).
+	revocable bool
 }
 
 // amount is how much there is of one slot. Scalars count in thousandths, as in Mesos, so that sums are exact.
@@ -39,7 +41,7 @@ func poolOf(resources []mesos.Resource) pool {
 	var p pool
 	for i := range resources {
 		r := &resources[i]
-		a := amount{slot: slot{name: r.Name, role: r.GetRole(), used: r.GetAllocationInfo().GetRole()}, kind: r.GetType()}
+		a := amount{slot: slot{name: r.Name, role: r.GetRole(), used: r.GetAllocationInfo().GetRole(), revocable: r.Revocable != nil}, kind: r.GetType()}
 		if n := len(r.Reservations); n > 0 {
 			a.role = r.Reservations[n-1].GetRole()
 		}
@@ -119,6 +121,23 @@ func (p pool) forRole(role string) pool {
 	})
 }
 
+// plain returns the part that is not revocable.
+func (p pool) plain() pool {
+	return slices.DeleteFunc(slices.Clone(p), func(a amount) bool { return a.revocable })
+}
+
+// mixed names a resource of which the pool has revocable and other amounts, "" if there is none: Mesos refuses tasks that
+// mix them.
+func (p pool) mixed() string {
+	for _, a := range p {
+		mixes := func(b amount) bool { return b.name == a.name && !b.revocable }
+		if a.revocable && slices.ContainsFunc(p, mixes) {
+			return a.name
+		}
+	}
+	return ""
+}
+
 // allocated returns the same amounts as allocated to the role; "" makes them free.
 func (p pool) allocated(role string) pool {
 	var out pool
@@ -156,6 +175,9 @@ func (p pool) messages(f form) []mesos.Resource {
 		case a.role != "*":
 			r.Reservations = []mesos.Resource_ReservationInfo{{Type: mesos.Resource_ReservationInfo_STATIC.Enum(), Role: &a.role}}
 		}
+		if a.revocable {
+			r.Revocable = &mesos.Resource_RevocableInfo{}
+		}
 		if a.used != "" {
 			r.AllocationInfo = &mesos.Resource_AllocationInfo{Role: &a.used}
 		}
@@ -190,6 +212,9 @@ func (p pool) String() string {
 		}
 		if a.used != "" {
 			text += "(allocated: " + a.used + ")"
+		}
+		if a.revocable {
+			text += "{REV}"
 		}
 		texts = append(texts, text+":"+a.valueText())
 	}

@@ -12,6 +12,7 @@ import (
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"github.com/mesos/mesos-go/api/v1/lib/maintenance"
+	"github.com/mesos/mesos-go/api/v1/lib/quota"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/contrib/localmesos/wire"
@@ -39,6 +40,8 @@ type (
 	scheduleDocument  = document[maintenance.Schedule, *maintenance.Schedule]
 	machineDocument   = document[mesos.MachineID, *mesos.MachineID]
 	drainInfoDocument = document[mesos.DrainInfo, *mesos.DrainInfo]
+	resourceDocument  = document[mesos.Resource, *mesos.Resource]
+	quotaDocument     = document[quota.QuotaConfig, *quota.QuotaConfig]
 )
 
 // writeFile replaces a JSON file as a whole, so that a kill at any time leaves the old one or the new one.
@@ -76,6 +79,7 @@ type masterFile struct {
 	Frameworks []frameworkDocument `json:"frameworks"`
 	Removed    []api.FrameworkID   `json:"removed"`
 	Upkeep     upkeepFile          `json:"upkeep"`
+	Quotas     []quotaDocument     `json:"quotas,omitempty"`
 }
 
 // upkeepFile is what operators have planned.

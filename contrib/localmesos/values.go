@@ -1,6 +1,7 @@
 package localmesos
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"strconv"
@@ -90,8 +91,11 @@ func (v value) attribute(name string) mesos.Attribute {
 	return a
 }
 
-// parseResources reads "cpus:4;cpus(role):2;ports:[31000-32000]".
+// parseResources reads "cpus:4;cpus(role):2;ports:[31000-32000]", or JSON as in Mesos's operator API.
 func parseResources(s string) (pool, error) {
+	if strings.HasPrefix(strings.TrimSpace(s), "[{") {
+		return parseJSONResources(s)
+	}
 	var out pool
 	for _, item := range fields(s, ";") {
 		name, text, ok := strings.Cut(item, ":")
@@ -116,6 +120,38 @@ func parseResources(s string) (pool, error) {
 		out = out.plus(pool{{slot: slot{name: name, role: role}, scalar: milli(v.scalar), ranges: v.ranges, set: v.set, kind: v.kind}})
 	}
 	return out, nil
+}
+
+func parseJSONResources(s string) (pool, error) {
+	var documents []resourceDocument
+	if err := json.Unmarshal([]byte(s), &documents); err != nil {
+		return nil, fmt.Errorf("%q is no list of resources in JSON: %w", s, err)
+	}
+	var out pool
+	for i := range documents {
+		r := &documents[i].message
+		part := poolOf([]mesos.Resource{*r})
+		if problem := roleProblem(part[0].role); problem != "" {
+			return nil, fmt.Errorf("resource %s: %s", r.Name, problem)
+		}
+		if r.Reservation != nil || len(r.Reservations) > 1 || r.Revocable != nil || r.Disk != nil || part.empty() {
+			return nil, fmt.Errorf("resource %s: the local Mesos takes amounts above 0, reserved for one role or for none", r.Name)
+		}
+		out = out.plus(part)
+	}
+	return out, nil
+}
+
+// parseOversubscribed reads resources as revocable ones.
+func parseOversubscribed(s string) (pool, error) {
+	p, err := parseResources(s)
+	for i := range p {
+		if p[i].role != "*" {
+			return nil, fmt.Errorf("%s is reserved: revocable resources cannot be", p[i].name)
+		}
+		p[i].revocable = true
+	}
+	return p, err
 }
 
 // roleProblem returns why Mesos refuses a role's name, or "" (https://mesos.apache.org/documentation/latest/roles/).
