@@ -377,7 +377,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 		return err
 	}
 	defer store.Close()
-	s.scheduler.Roles = s.mesos.Roles
+	s.scheduler.Roles, s.scheduler.Revocable = s.mesos.Roles, s.mesos.Revocable
 	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, config.Host, config.CAData
 	cluster := kube.New(kubernetes)
 	parts := scheduler.Parts{Master: master, Cluster: cluster, Store: store, Tokens: cluster, Codec: mesos.Codec{}}

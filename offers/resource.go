@@ -17,6 +17,10 @@ const (
 	Disk  = "disk"  // MiB
 	GPUs  = "gpus"  // devices
 	Ports = "ports" // TCP and UDP port numbers
+
+	// RevocableCPUs are cores that Mesos may take back. They have a name of their own here, so that nobody takes them for
+	// others (https://mesos.apache.org/documentation/latest/oversubscription/).
+	RevocableCPUs = "cpus{REV}"
 )
 
 // Milli is a scalar of Mesos in thousandths. Mesos itself computes with three decimals, so sums and comparisons here

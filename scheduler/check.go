@@ -93,6 +93,8 @@ const (
 	portsMissing
 	portsShort
 	otherRole
+	revocableShort
+	executorMixes
 	offersNothing
 	otherExecutor
 	noExecutor
@@ -170,6 +172,12 @@ func (r refused) words(s *shape, roles string) (singular, plural string) {
 	case portsShort:
 		text := " too few free ports" + with(" for ", roles)
 		return "has" + text, "have" + text
+	case revocableShort:
+		text := " too few revocable cpus now" + with(" for ", roles)
+		return "has" + text, "have" + text
+	case executorMixes:
+		text := " that was given cpus, beside which Mesos allows no revocable ones: it has to end first"
+		return "runs an executor" + text, "run executors" + text
 	case otherRole:
 		text := " nothing now" + with(" to ", roles)
 		return "offers" + text, "offer" + text
@@ -293,6 +301,9 @@ func (v *view) checkResources(s *shape) refused {
 		}
 		return short
 	}
+	if s.wish != nil && s.wish.revocable > 0 {
+		return v.checkRevocable(s)
+	}
 	return refused{}
 }
 
@@ -410,6 +421,8 @@ func (s *summary) message(d Demand) string {
 		switch c.reason {
 		case busy, tooSmall:
 			parts[i] += fmt.Sprintf(" (want %s, most free %s)", d.Scalars[c.scalar], c.most)
+		case revocableShort:
+			parts[i] += fmt.Sprintf(" (want %s, most free %s)", s.shape.wish.revocable, c.most)
 		case portsShort:
 			parts[i] += fmt.Sprintf(" (want %d, most free %d)", len(s.shape.wish.wildcards), c.most)
 		}

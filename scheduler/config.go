@@ -35,6 +35,8 @@ type Config struct {
 
 	// Roles are those that offers come for, the preferred one first; main sets them.
 	Roles []string
+	// Revocable says that offers have cpus that Mesos may take back; main sets it.
+	Revocable bool
 	// Identity names this scheduler among those that may lead; main sets it.
 	Identity string
 	// Cluster, APIServer and CA are what minions are told (api.Bootstrap); main sets them.
@@ -100,6 +102,12 @@ func (c *Config) defaults() (cpus, mem offers.Milli) {
 	return offers.MilliOf(c.DefaultPodCPUs), offers.MilliOf(c.DefaultPodMem)
 }
 
+// executor is what minions are charged: no cpus where tasks may have revocable ones, because Mesos lets no task have
+// these whose executor has others (https://mesos.apache.org/documentation/latest/oversubscription/).
 func (c *Config) executor() Demand {
-	return Demand{Scalars: [numScalars]offers.Milli{offers.MilliOf(c.ExecutorCPUs), offers.MilliOf(c.ExecutorMem)}}
+	d := Demand{Scalars: [numScalars]offers.Milli{offers.MilliOf(c.ExecutorCPUs), offers.MilliOf(c.ExecutorMem)}}
+	if c.Revocable {
+		d.Scalars[0] = 0
+	}
+	return d
 }

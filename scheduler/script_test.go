@@ -123,6 +123,10 @@ func (p *player) step(line string) []Action {
 		p.core.cfg.CordonLead, p.core.cfg.DrainLead = p.duration(words[1]), p.duration(words[2])
 		return nil
 	}
+	if words[0] == "revocable" {
+		p.core.cfg.Revocable = true
+		return nil
+	}
 	if words[0] == "roles" {
 		p.core.cfg.Roles = strings.Split(words[1], ",")
 		return nil
@@ -242,6 +246,10 @@ func (p *player) offer(id, agent string, options map[string]string) offers.Offer
 		}
 	}
 	o.Unavailable = p.window(options)
+	if options["revocable"] != "" {
+		o.Resources = append(o.Resources,
+			offers.Resource{Name: offers.RevocableCPUs, Role: o.Role, Scalar: offers.MilliOf(p.number(options["revocable"]))})
+	}
 	if options["ports"] != "" {
 		o.Resources = append(o.Resources, offers.Resource{Name: offers.Ports, Role: o.Role, Ranges: p.ranges(options["ports"])})
 	}
@@ -284,7 +292,7 @@ func (p *player) pod(name string, options map[string]string) *v1.Pod {
 		pod.Spec.Containers[0].Ports = []v1.ContainerPort{{HostPort: int32(p.number(options["port"]))}}
 	}
 	for key, annotation := range map[string]string{
-		"roles": api.AnnotationRoles, "mapping": api.AnnotationPortMapping, "mapped": api.AnnotationPortMappings,
+		"roles": api.AnnotationRoles, "revocable": api.AnnotationRevocable, "mapping": api.AnnotationPortMapping, "mapped": api.AnnotationPortMappings,
 	} {
 		if value, given := options[key]; given {
 			pod.Annotations[annotation] = value
@@ -375,8 +383,11 @@ func (p *player) node(name, agent string, options map[string]string) *v1.Node {
 }
 
 func (p *player) executor(agent api.AgentID, outcome string) ExecutorReady {
-	if outcome != "ok" {
+	switch outcome {
+	case "failed":
 		return ExecutorReady{Agent: agent}
+	case "charged": // it was launched with cpus
+		return ExecutorReady{Agent: agent, Record: []byte("record"), Resources: offers.Resources{{Name: offers.CPUs, Role: "*", Scalar: 100}}}
 	}
 	return ExecutorReady{Agent: agent, Record: []byte("record"), Resources: p.prepared[agent].Resources}
 }

@@ -17,6 +17,7 @@ type wish struct {
 	roles     []string          // the only ones that it may use, the preferred one first; nil for all of the framework's
 	wildcards []api.PortMapping // that are still to be given host ports
 	mapped    []api.PortMapping // that the pod was bound with: a sandbox that publishes them may run
+	revocable offers.Milli      // cpus that Mesos may take back; it has no others then
 	problem   string            // why an annotation cannot be followed; the pod waits until somebody mends it
 }
 
@@ -24,8 +25,12 @@ type wish struct {
 func (c *Core) appraise(p *pod) {
 	cpus, mem := c.cfg.defaults()
 	p.demand = DemandOf(p.obj, cpus, mem)
-	if p.wish = c.wishOf(p); p.wish != nil {
-		p.demand = p.demand.with(p.wish.mapped)
+	if p.wish = c.wishOf(p); p.wish == nil {
+		return
+	}
+	p.demand = p.demand.with(p.wish.mapped)
+	if p.wish.revocable > 0 {
+		p.demand.Scalars[0] = 0
 	}
 }
 
@@ -43,7 +48,7 @@ func (d Demand) with(mapped []api.PortMapping) Demand {
 // keepPorts makes the ports that a pod was bound with those that each further task of it must have.
 func (p *pod) keepPorts(mapped []api.PortMapping) {
 	if len(mapped) > 0 {
-		p.wish = &wish{roles: p.wish.roles, mapped: mapped}
+		p.wish = &wish{roles: p.wish.roles, mapped: mapped, revocable: p.wish.revocable}
 		p.demand = p.demand.with(mapped)
 	}
 }
@@ -54,8 +59,8 @@ func (c *Core) wishOf(p *pod) *wish {
 		return nil
 	}
 	var w wish
-	w.problem = cmp.Or(w.readRoles(p.obj, c.cfg.Roles), w.readPorts(p))
-	if w.problem == "" && w.roles == nil && w.wildcards == nil && w.mapped == nil {
+	w.problem = cmp.Or(w.readRoles(p.obj, c.cfg.Roles), w.readPorts(p), w.readRevocable(p, c.cfg.Revocable))
+	if w.problem == "" && w.roles == nil && w.wildcards == nil && w.mapped == nil && w.revocable == 0 {
 		return nil
 	}
 	return &w
@@ -63,7 +68,7 @@ func (c *Core) wishOf(p *pod) *wish {
 
 // key is the part of a shapeKey that tells wishes apart.
 func (w *wish) key() string {
-	return fmt.Sprintf("~%q~%s~%d~%s", w.roles, w.problem, len(w.wildcards), api.FormatPortMappings(w.mapped))
+	return fmt.Sprintf("~%q~%s~%d~%s~%d", w.roles, w.problem, len(w.wildcards), api.FormatPortMappings(w.mapped), w.revocable)
 }
 
 // readRoles reads the roles, all of which the framework must be subscribed to
@@ -135,6 +140,21 @@ func (w *wish) readPorts(p *pod) (problem string) {
 	return ""
 }
 
+// readRevocable finds out whether the pod's cpus shall be revocable.
+func (w *wish) readRevocable(p *pod, subscribed bool) (problem string) {
+	value, given := p.obj.Annotations[api.AnnotationRevocable]
+	switch {
+	case !given || value == "false":
+		return ""
+	case value != "true":
+		return fmt.Sprintf("its annotation %s=%q is neither \"true\" nor \"false\"", api.AnnotationRevocable, value)
+	case !subscribed:
+		return fmt.Sprintf("its annotation %s asks for what the scheduler does not take from Mesos (--mesos-revocable)", api.AnnotationRevocable)
+	}
+	w.revocable = p.demand.Scalars[0]
+	return ""
+}
+
 // portsToMap returns the ports of a pod's containers that name no host port. Containers share the pod's network, so equal
 // ports are one.
 func portsToMap(obj *v1.Pod) []api.PortMapping {
@@ -189,6 +209,17 @@ func (w *wish) takes(v *view) bool {
 	return w.roles == nil || len(v.offers) == 0 || slices.Contains(w.roles, v.role)
 }
 
+// checkRevocable: are there enough revocable cpus, and may a task of the agent's executor have them?
+func (v *view) checkRevocable(s *shape) refused {
+	if most := v.free.Sum(offers.RevocableCPUs); most < s.wish.revocable {
+		return refused{reason: revocableShort, most: most}
+	}
+	if e := &v.agent.executor; e.record != nil && e.charge.Sum(offers.CPUs) > 0 {
+		return refused{reason: executorMixes}
+	}
+	return refused{}
+}
+
 // checkWildcards: are there enough free ports beside those that the pod names?
 func (v *view) checkWildcards(s *shape) refused {
 	free := v.free.PortCount() - len(s.demand.Ports)
@@ -205,6 +236,7 @@ func (v *view) takeAll(p *pod) (taken offers.Resources, mapped []api.PortMapping
 	if p.wish == nil {
 		return taken, nil
 	}
+	taken, _ = v.free.Draw(offers.RevocableCPUs, p.wish.revocable, taken)
 	mapped = slices.Concat(p.wish.mapped, p.wish.wildcards)
 	for i := len(p.wish.mapped); i < len(mapped); i++ {
 		port, _ := v.free.FirstPort()

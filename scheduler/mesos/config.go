@@ -21,6 +21,8 @@ type Config struct {
 	Masters []string
 	// Roles that resources are asked for, the preferred one first.
 	Roles []string
+	// Revocable is whether resources are asked for that Mesos may take back.
+	Revocable bool
 	// User that executors run as on the agents.
 	User string
 	// Name of the framework as Mesos shows it.
@@ -50,6 +52,8 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		"Mesos masters as HOST:PORT[,HOST:PORT] or http(s) URLs, whichever answers leads to the leading one; or, to find that in "+
 			"ZooKeeper, zk://[USER:PASSWORD@]HOST:PORT[,HOST:PORT]/PATH")
 	fs.StringSliceVar(&c.Roles, "mesos-roles", []string{"*"}, "Mesos roles whose resources are used, the preferred one first")
+	fs.BoolVar(&c.Revocable, "mesos-revocable", false, "also use cpus that Mesos may take back, for the pods that ask for them; "+
+		"minions are then charged no cpus, because Mesos lets no task have revocable cpus whose executor has others")
 	fs.StringVar(&c.User, "mesos-user", "root", "user that the minions run as on the agents")
 	fs.StringVar(&c.Name, "mesos-framework-name", "k8sm", "name of the framework as Mesos shows it")
 	fs.StringVar(&c.WebUIURL, "mesos-webui-url", "", "URL that Mesos links the framework's name to")

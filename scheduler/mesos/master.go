@@ -374,6 +374,10 @@ func (c *Config) frameworkInfo(id api.FrameworkID) *mesos.FrameworkInfo {
 	if c.RegionAware {
 		info.Capabilities = append(info.Capabilities, mesos.FrameworkInfo_Capability{Type: mesos.FrameworkInfo_Capability_REGION_AWARE})
 	}
+	if c.Revocable {
+		info.Capabilities = append(info.Capabilities,
+			mesos.FrameworkInfo_Capability{Type: mesos.FrameworkInfo_Capability_REVOCABLE_RESOURCES})
+	}
 	if id != "" {
 		info.ID = &mesos.FrameworkID{Value: string(id)}
 	}

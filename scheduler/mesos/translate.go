@@ -150,16 +150,20 @@ func attributeOf(a *mesos.Attribute) offers.Attribute {
 	return attribute
 }
 
-// resourceOf translates a resource. Revocable and shared ones, those of a resource provider, and disks other than the
-// agent's own (persistent volumes, mounts) are not usable by a pod that did not ask for them.
+// resourceOf translates a resource. Shared ones, those of a resource provider, and disks other than the agent's own
+// (persistent volumes, mounts) are not usable by a pod that did not ask for them. Of what is revocable, only cpus are:
+// other things cannot be taken back from a pod without ending it.
 func resourceOf(r *mesos.Resource) (resource offers.Resource, usable bool, err error) {
-	if r.Revocable != nil || r.Shared != nil || r.ProviderID != nil || r.Disk != nil || r.GetType() == mesos.SET {
+	if r.Revocable != nil && r.Name != offers.CPUs || r.Shared != nil || r.ProviderID != nil || r.Disk != nil || r.GetType() == mesos.SET {
 		return offers.Resource{}, false, nil
 	}
 	resource = offers.Resource{
 		Name: r.Name, Role: r.GetAllocationInfo().GetRole(),
 		Reserved: len(r.Reservations) > 0 || r.GetRole() != "*" && r.GetRole() != "",
 		Scalar:   offers.MilliOf(r.GetScalar().GetValue()),
+	}
+	if r.Revocable != nil {
+		resource.Name = offers.RevocableCPUs
 	}
 	for _, p := range r.GetRanges().GetRange() {
 		resource.Ranges = append(resource.Ranges, offers.Range{Begin: p.Begin, End: p.End})

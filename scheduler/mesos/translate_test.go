@@ -84,6 +84,7 @@ func TestOfferIsReadWholeButForWhatNoPodMayUse(t *testing.T) {
 		Attributes: []offers.Attribute{{Name: "rack", Value: "r1"}, {Name: "weight", Value: "3"}, {Name: "ids", Value: "1-5"}, {Name: "tags", Value: "a.b"}},
 		Resources: offers.Resources{
 			{Name: "cpus", Role: "web", Reserved: true, Scalar: 4000},
+			{Name: offers.RevocableCPUs, Role: "web", Reserved: true, Scalar: 8000},
 			{Name: "ports", Role: "web", Ranges: []offers.Range{{Begin: 31000, End: 32000}}},
 		},
 		Executors: []api.ExecutorID{"k8sm-minion.v1"}, Unavailable: &offers.Unavailability{Start: noon},
