@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"sync"
 	"testing"
@@ -164,7 +165,9 @@ func newAPI() *fake.Clientset {
 		if pod.Spec.NodeName != "" || pod.UID != binding.UID {
 			return true, nil, apierrors.NewConflict(v1.Resource("pods"), pod.Name, fmt.Errorf("is bound to %q", pod.Spec.NodeName))
 		}
-		pod.Spec.NodeName, pod.Annotations = binding.Target.Name, binding.Annotations
+		pod.Spec.NodeName = binding.Target.Name
+		metav1.SetMetaDataAnnotation(&pod.ObjectMeta, api.AnnotationTaskID, "")
+		maps.Copy(pod.Annotations, binding.Annotations)
 		return true, binding, client.Tracker().Update(v1.SchemeGroupVersion.WithResource("pods"), pod, pod.Namespace)
 	})
 	return client
@@ -173,6 +176,7 @@ func newAPI() *fake.Clientset {
 type cluster struct {
 	t      *testing.T
 	config localmesos.Config
+	flags  []string // of the schedulers' connection to Mesos
 	mesos  *localmesos.Cluster
 	client kubernetes.Interface
 	store  *memory
@@ -180,12 +184,18 @@ type cluster struct {
 }
 
 func newCluster(t *testing.T, agents int) *cluster {
+	return newClusterWith(t, func(cfg *localmesos.Config) { cfg.Agents = agents })
+}
+
+// newClusterWith starts a cluster of one agent unless change makes it another one; flags are the schedulers'.
+func newClusterWith(t *testing.T, change func(*localmesos.Config), flags ...string) *cluster {
 	var cfg localmesos.Config
 	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
-	cfg.Agents, cfg.Port, cfg.WorkDir, cfg.Hostname = agents, 0, t.TempDir(), "laptop"
+	cfg.Agents, cfg.Port, cfg.WorkDir, cfg.Hostname = 1, 0, t.TempDir(), "laptop"
 	cfg.Resources, cfg.Attributes = "cpus:4;mem:4096;disk:10000;ports:[31000-32000]", "rack:r1"
 	cfg.AllocationInterval = 50 * time.Millisecond
-	c := &cluster{t: t, config: cfg, client: newAPI(), store: &memory{records: map[api.AgentID][]byte{}}}
+	change(&cfg)
+	c := &cluster{t: t, config: cfg, flags: flags, client: newAPI(), store: &memory{records: map[api.AgentID][]byte{}}}
 	c.startMesos()
 	return c
 }
@@ -211,8 +221,13 @@ func (c *cluster) scheduleWith(store scheduler.Store, identity string) (stop fun
 	cfg.Identity, cfg.Cluster, cfg.APIServer, cfg.CA = identity, "test", "https://127.0.0.1:6443", []byte("pem")
 	cfg.OfferTTL, cfg.RefuseIdle = 2*time.Second, time.Hour
 	var mesosConfig mesos.Config
-	mesosConfig.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	mesosConfig.AddFlags(flags)
+	if err := flags.Parse(c.flags); err != nil {
+		c.t.Fatal(err)
+	}
 	mesosConfig.Masters = []string{c.mesos.MasterAddr()}
+	cfg.Roles, cfg.Revocable = mesosConfig.Roles, mesosConfig.Revocable
 	master, err := mesos.New(mesosConfig)
 	if err != nil {
 		c.t.Fatal(err)
@@ -240,9 +255,13 @@ func (c *cluster) scheduleWith(store scheduler.Store, identity string) (stop fun
 
 // createPod creates a pod; the changes are to its specification.
 func (c *cluster) createPod(name string, cpus string, changes ...func(*v1.PodSpec)) {
+	c.createPodWith(name, cpus, nil, changes...)
+}
+
+func (c *cluster) createPodWith(name, cpus string, annotations map[string]string, changes ...func(*v1.PodSpec)) {
 	c.t.Helper()
 	pod := &v1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID("uid-" + name)},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID("uid-" + name), Annotations: annotations},
 		Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c", Resources: v1.ResourceRequirements{
 			Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse(cpus)},
 		}}}},
