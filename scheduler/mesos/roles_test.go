@@ -121,7 +121,7 @@ func TestPodRunsInOffersOfItsRoleAndReservedResourcesGoFirst(t *testing.T) {
 	}
 	// Together the roles have enough for this one, but no ACCEPT mixes them.
 	c.createPodWith("wide", "3200m", nil)
-	c.wait("wide", "to be told why it waits", waitsBecause("too little cpus", "for roles batch prod"))
+	c.wait("wide", "to be told why it waits", waitsBecause("roles batch prod"))
 	c.createPodWith("plain", "2500m", nil)
 	c.wait("plain", "a node", bound)
 	if diff := cmp.Diff(map[string]float64{"batch": 2, "*": 0.5}, c.task("plain").reservations(t, "cpus", "batch")); diff != "" {
