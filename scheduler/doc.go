@@ -8,6 +8,9 @@
 // a resource's bookkeeping (role, reservation, allocation) passes through as opaque bytes, so that what is launched is
 // exactly what was offered. It must never import package executor, nor anything below k8s.io/kubernetes.
 //
+// What a pod may ask of Mesos by its annotations (roles, published ports, revocable cpus) is in wish.go; all others pay
+// one comparison for it.
+//
 // Start reading at Core.Step, then cycle.go (matching; fleet.go and queue.go spare it from looking at
 // everything each time), then tasks.go (what becomes of a task) and upkeep.go (agents that are about to be away). What pods
 // want of each other is in files of its own, and costs those nothing that want nothing: standing.go indexes which pods
