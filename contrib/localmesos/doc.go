@@ -3,8 +3,8 @@
 // sandboxes, checkpoints them, and answers as a real Mesos 1.12 does: testdata/recorded holds what one answered, and
 // the tests replay it. To measure schedulers with a thousand agents, executors may run inside this program (Executor).
 //
-// What it leaves out: authentication of others than schedulers, volumes, reservations, containers, gpus. What differs:
-// offers go to the framework that waited longest, not by dominant resource fairness, and nothing is laid away for the
+// What it leaves out: authentication of others than schedulers, volumes, reservations by frameworks (operators can make
+// them), containers, gpus. What differs: offers go to the framework that waited longest, not by dominant resource fairness, and nothing is laid away for the
 // guarantees of a quota; its limits are kept; all agents are one machine to maintenance; an agent that is told to shut
 // down comes back as a new one by itself, as soon as it may register.
 //

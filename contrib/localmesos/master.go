@@ -30,6 +30,8 @@ type master struct {
 	offers     map[api.OfferID]*offer
 	upkeep     upkeep
 	quotas     quotas
+	// reservations are those that operators have made, in their order.
+	reservations map[api.AgentID][]conversion
 	// oversubscribed is what each agent has of revocable resources beside its own.
 	oversubscribed pool
 
@@ -117,7 +119,7 @@ type (
 		address string
 		agent   api.AgentID
 	}
-	// saveFrameworks stores which frameworks there are and were, and the quotas.
+	// saveFrameworks stores which frameworks there are and were, and what operators have set.
 	saveFrameworks struct{}
 )
 
@@ -137,7 +139,7 @@ func newMaster(info mesos.MasterInfo, p plan, now time.Time) *master {
 		info: info, allocationInterval: p.AllocationInterval, agentTimeout: p.AgentTimeout, started: now, now: now,
 		frameworks: map[api.FrameworkID]*framework{}, streams: map[string]*framework{}, removed: map[api.FrameworkID]bool{},
 		agents: map[api.AgentID]*agentEntry{}, offers: map[api.OfferID]*offer{}, upkeep: newUpkeep(),
-		quotas: quotas{}, oversubscribed: p.oversubscribed,
+		quotas: quotas{}, reservations: map[api.AgentID][]conversion{}, oversubscribed: p.oversubscribed,
 	}
 }
 

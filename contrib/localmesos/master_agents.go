@@ -58,7 +58,7 @@ func (m *master) register(address string, r register) {
 	m.rescindOffers(a)
 	wasUnreachable := a.unreachable
 	a.info, a.connected, a.unreachable = r.info, true, false
-	a.total = poolOf(r.info.Resources).plus(m.oversubscribed)
+	a.total = m.reservedTotal(id, poolOf(r.info.Resources)).plus(m.oversubscribed)
 	m.do(welcome{address, id})
 	m.do(note{"agent registered", map[string]any{"agent": string(id)}})
 	m.adopt(a, r)

@@ -53,6 +53,11 @@ func startMaster(p plan, h *hub, port int) (*masterNode, error) {
 	for _, q := range file.Quotas {
 		n.master.quotas[q.message.Role] = q.message
 	}
+	for agent, changes := range file.Reservations {
+		for _, change := range changes {
+			n.master.reservations[agent] = append(n.master.reservations[agent], change.conversion())
+		}
+	}
 	n.owner = newOwner(n.master, n.perform)
 	go n.owner.run()
 	h.joinMaster(n.owner)
@@ -126,6 +131,12 @@ func (n *masterNode) save() {
 	}
 	for _, q := range n.master.quotas {
 		file.Quotas = append(file.Quotas, quotaDocument{q})
+	}
+	file.Reservations = map[api.AgentID][]conversionFile{}
+	for agent, changes := range n.master.reservations {
+		for _, change := range changes {
+			file.Reservations[agent] = append(file.Reservations[agent], change.file())
+		}
 	}
 	slices.SortFunc(file.Quotas, func(a, b quotaDocument) int { return cmp.Compare(a.message.Role, b.message.Role) })
 	if err := writeFile(n.path(), file); err != nil {

@@ -96,10 +96,13 @@ func (m *master) offerFrom(a *agentEntry, made map[*framework][]mesos.Offer) {
 
 // usable returns the part that the framework's capabilities let it have.
 func (f *framework) usable(part pool) pool {
-	if hasCapability(f.info, mesos.FrameworkInfo_Capability_REVOCABLE_RESOURCES) {
-		return part
+	if !hasCapability(f.info, mesos.FrameworkInfo_Capability_REVOCABLE_RESOURCES) {
+		part = part.plain()
 	}
-	return part.plain()
+	if !hasCapability(f.info, mesos.FrameworkInfo_Capability_RESERVATION_REFINEMENT) {
+		part = part.unrefined()
+	}
+	return part
 }
 
 func (m *master) waitingLongest() []*framework {
@@ -181,12 +184,17 @@ func (m *master) withdrawOffers(f *framework) {
 func (m *master) rescindOffers(a *agentEntry) {
 	m.withdrawInverse(func(key askKey) bool { return key.agent == a.id })
 	for _, o := range a.offers {
-		m.endOffer(o)
-		a.free = a.free.plus(o.resources.allocated(""))
-		m.tell(o.framework, &scheduler.Event{Type: scheduler.Event_RESCIND, Rescind: &scheduler.Event_Rescind{
-			OfferID: mesos.OfferID{Value: string(o.id)},
-		}})
+		m.rescind(o)
 	}
+}
+
+// rescind takes back an offer; its resources are free, but not offered again by this.
+func (m *master) rescind(o *offer) {
+	m.endOffer(o)
+	o.agent.free = o.agent.free.plus(o.resources.allocated(""))
+	m.tell(o.framework, &scheduler.Event{Type: scheduler.Event_RESCIND, Rescind: &scheduler.Event_Rescind{
+		OfferID: mesos.OfferID{Value: string(o.id)},
+	}})
 }
 
 // free gives resources back to the agent and has them offered again.

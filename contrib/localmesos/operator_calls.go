@@ -21,7 +21,7 @@ type operatorCall struct{ call *pb.Call }
 func changes(kind pb.Call_Type) bool {
 	switch kind {
 	case pb.Call_UPDATE_MAINTENANCE_SCHEDULE, pb.Call_START_MAINTENANCE, pb.Call_STOP_MAINTENANCE, pb.Call_DRAIN_AGENT,
-		pb.Call_DEACTIVATE_AGENT, pb.Call_REACTIVATE_AGENT, pb.Call_UPDATE_QUOTA:
+		pb.Call_DEACTIVATE_AGENT, pb.Call_REACTIVATE_AGENT, pb.Call_UPDATE_QUOTA, pb.Call_RESERVE_RESOURCES, pb.Call_UNRESERVE_RESOURCES:
 		return true
 	}
 	return false
@@ -42,6 +42,8 @@ func operatorCallProblem(call *pb.Call) string {
 		{pb.Call_DEACTIVATE_AGENT, "deactivate_agent", call.DeactivateAgent != nil},
 		{pb.Call_REACTIVATE_AGENT, "reactivate_agent", call.ReactivateAgent != nil},
 		{pb.Call_UPDATE_QUOTA, "update_quota", call.UpdateQuota != nil},
+		{pb.Call_RESERVE_RESOURCES, "reserve_resources", call.ReserveResources != nil},
+		{pb.Call_UNRESERVE_RESOURCES, "unreserve_resources", call.UnreserveResources != nil},
 	} {
 		if call.Type == field.kind && !field.present {
 			return prefix + "Expecting '" + field.name + "' to be present"
@@ -70,6 +72,10 @@ func (m *master) change(call *pb.Call) answer {
 		return m.reactivateAgent(api.AgentID(call.ReactivateAgent.AgentID.Value))
 	case pb.Call_UPDATE_QUOTA:
 		return m.updateQuota(call.UpdateQuota)
+	case pb.Call_RESERVE_RESOURCES:
+		return m.reserve(call.ReserveResources.AgentID, call.ReserveResources.Resources, false)
+	case pb.Call_UNRESERVE_RESOURCES:
+		return m.reserve(call.UnreserveResources.AgentID, call.UnreserveResources.Resources, true)
 	}
 	return answer{status: http.StatusNotImplemented, text: "The local Mesos does not know the call " + call.Type.String()}
 }

@@ -67,7 +67,9 @@ func (m *master) quotaProblem(config *quota.QuotaConfig, force bool) string {
 }
 
 // belongsTo tells whether a role is the other one or below it (https://mesos.apache.org/documentation/latest/roles/).
-func belongsTo(role, parent string) bool { return role == parent || strings.HasPrefix(role, parent+"/") }
+func belongsTo(role, parent string) bool {
+	return role == parent || strings.HasPrefix(role, parent+"/")
+}
 
 // consumed returns how much of each scalar counts towards a role's quota: what is reserved for it, used or not, and what
 // else its frameworks have or are offered.

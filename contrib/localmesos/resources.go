@@ -16,6 +16,7 @@ import (
 type slot struct {
 	name string
 	role string // for whom it is reserved, "*" for nobody
+	how  stack  // it is reserved; "" for statically and in one step
 	used string // role it is allocated to, "" while it is not
 	// revocable resources may be taken back (https://mesos.apache.org/documentation/latest/oversubscription/).
 	revocable bool
@@ -41,10 +42,8 @@ func poolOf(resources []mesos.Resource) pool {
 	var p pool
 	for i := range resources {
 		r := &resources[i]
-		a := amount{slot: slot{name: r.Name, role: r.GetRole(), used: r.GetAllocationInfo().GetRole(), revocable: r.Revocable != nil}, kind: r.GetType()}
-		if n := len(r.Reservations); n > 0 {
-			a.role = r.Reservations[n-1].GetRole()
-		}
+		a := amount{slot: slot{name: r.Name, used: r.GetAllocationInfo().GetRole(), revocable: r.Revocable != nil}, kind: r.GetType()}
+		a.role, a.how = stackOf(r)
 		a.scalar = milli(r.GetScalar().GetValue())
 		for _, s := range r.GetRanges().GetRange() {
 			a.ranges = a.ranges.plus(spans{{s.Begin, s.End}})
@@ -126,6 +125,11 @@ func (p pool) plain() pool {
 	return slices.DeleteFunc(slices.Clone(p), func(a amount) bool { return a.revocable })
 }
 
+// unrefined returns the part that is reserved in one step at most.
+func (p pool) unrefined() pool {
+	return slices.DeleteFunc(slices.Clone(p), func(a amount) bool { return len(a.list()) > 1 })
+}
+
 // mixed names a resource of which the pool has revocable and other amounts, "" if there is none: Mesos refuses tasks that
 // mix them.
 func (p pool) mixed() string {
@@ -169,11 +173,15 @@ func (p pool) messages(f form) []mesos.Resource {
 		case mesos.SET:
 			r.Set = &mesos.Value_Set{Item: a.set}
 		}
-		switch {
-		case f == withRole:
+		list := a.list()
+		if f == withReservations || len(list) > 1 { // refinements have no other form
+			r.Reservations = list
+		}
+		if f == withRole {
 			r.Role = &a.role
-		case a.role != "*":
-			r.Reservations = []mesos.Resource_ReservationInfo{{Type: mesos.Resource_ReservationInfo_STATIC.Enum(), Role: &a.role}}
+			if len(list) == 1 && a.how != "" {
+				r.Reservation = &mesos.Resource_ReservationInfo{Principal: list[0].Principal, Labels: list[0].Labels}
+			}
 		}
 		if a.revocable {
 			r.Revocable = &mesos.Resource_RevocableInfo{}
@@ -206,10 +214,7 @@ func boolToInt(b bool) int {
 func (p pool) String() string {
 	texts := make([]string, 0, len(p))
 	for _, a := range p {
-		text := a.name
-		if a.role != "*" {
-			text += "(reservations: [(STATIC," + a.role + ")])"
-		}
+		text := a.name + a.reservationsText()
 		if a.used != "" {
 			text += "(allocated: " + a.used + ")"
 		}

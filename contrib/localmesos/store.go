@@ -80,6 +80,38 @@ type masterFile struct {
 	Removed    []api.FrameworkID   `json:"removed"`
 	Upkeep     upkeepFile          `json:"upkeep"`
 	Quotas     []quotaDocument     `json:"quotas,omitempty"`
+	// Reservations stand with the master here; agents of a real Mesos keep their own.
+	Reservations map[api.AgentID][]conversionFile `json:"reservations,omitempty"`
+}
+
+// conversionFile is a conversion.
+type conversionFile struct {
+	From []resourceDocument `json:"from"`
+	To   []resourceDocument `json:"to"`
+}
+
+func (c conversion) file() conversionFile {
+	return conversionFile{From: c.from.documents(), To: c.to.documents()}
+}
+
+func (f conversionFile) conversion() conversion {
+	return conversion{from: documentsPool(f.From), to: documentsPool(f.To)}
+}
+
+func (p pool) documents() []resourceDocument {
+	var out []resourceDocument
+	for _, r := range p.messages(withReservations) {
+		out = append(out, resourceDocument{r})
+	}
+	return out
+}
+
+func documentsPool(documents []resourceDocument) pool {
+	var out pool
+	for _, d := range documents {
+		out = out.plus(poolOf([]mesos.Resource{d.message}))
+	}
+	return out
 }
 
 // upkeepFile is what operators have planned.
