@@ -99,6 +99,8 @@ const (
 	otherExecutor
 	noExecutor
 	cutOff
+
+	numReasons
 )
 
 func (r refused) ok() bool { return r.reason == fits }

@@ -488,11 +488,21 @@ func (c *Core) refusals(now time.Time, p *pod, s *shape) *summary {
 	return sum
 }
 
-// nearest returns the refusal of the view that came nearest to taking a pod of the shape.
+// nearest returns the refusal of the view that is nearest to taking a pod of the shape: one that may do so in a moment, or
+// that passed the most checks.
 func nearest(s *shape, views []*view) refused {
+	rank := func(r refused) int {
+		switch r.reason {
+		case otherRole:
+			return -1
+		case fits, beingPrepared:
+			return int(numReasons)
+		}
+		return int(r.reason)
+	}
 	near := views[0].check(s)
 	for _, v := range views[1:] {
-		if r := v.check(s); near.reason == otherRole || r.reason > near.reason && r.reason != otherRole {
+		if r := v.check(s); rank(r) > rank(near) {
 			near = r
 		}
 	}

@@ -207,6 +207,35 @@ func TestReportCountsAgentsByReasonAndTellsTheNumbers(t *testing.T) {
 	}
 }
 
+func TestAgentOfSeveralRolesIsCountedOnceByWhatComesNearest(t *testing.T) {
+	shape := newShape(shapeKey{}, &pod{
+		obj: &v1.Pod{}, wish: &wish{roles: []string{"prod", "batch"}}, demand: Demand{Scalars: [numScalars]offers.Milli{9000}, Ports: []uint64{80}},
+	})
+	other, small, ports, prepared := roomy(), roomy(), roomy(), roomy()
+	other.role = "*"
+	for _, v := range []*view{other, small, ports, prepared} {
+		v.count()
+	}
+	ports.have[0], prepared.have[0] = 9000, 9000
+	prepared.free = append(prepared.free, offers.Resource{Name: offers.Ports, Ranges: []offers.Range{{Begin: 80, End: 80}}})
+	prepared.record = nil
+	for _, test := range []struct {
+		views []*view
+		want  reason
+	}{
+		{[]*view{other}, otherRole},
+		{[]*view{other, small}, tooSmall},
+		{[]*view{small, other}, tooSmall},
+		{[]*view{small, ports}, portsMissing},
+		{[]*view{ports, small, other}, portsMissing},
+		{[]*view{ports, prepared}, beingPrepared},
+	} {
+		if got := nearest(shape, test.views); got.reason != test.want {
+			t.Errorf("got %d, want %d", got.reason, test.want)
+		}
+	}
+}
+
 func TestReportNamesTheRolesThatAPodDependsOn(t *testing.T) {
 	cfg := testConfig()
 	for _, test := range []struct {

@@ -30,7 +30,7 @@ func (c *cluster) operate(call, answer any) {
 		c.t.Fatal(err)
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
+	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusAccepted {
 		c.t.Fatalf("%v: status %s", call, response.Status)
 	}
 	if answer != nil {
@@ -154,6 +154,24 @@ func TestPodWaitsWhileItsRolesQuotaIsUsedUpAndRunsWhenItIsRaised(t *testing.T) {
 	c.wait("second", "to be told of its role", waitsBecause("role dev"))
 	limit(2)
 	c.wait("second", "a node", bound)
+}
+
+func TestTaskHasItsResourcesWithTheReservationsThatOperatorsMade(t *testing.T) {
+	c := newClusterWith(t, func(*localmesos.Config) {}, "--mesos-roles=eng/web")
+	reservation := func(role string) object { return object{"type": "DYNAMIC", "role": role, "principal": "ops"} }
+	for _, steps := range [][]object{{reservation("eng")}, {reservation("eng"), reservation("eng/web")}} {
+		c.operate(object{"type": "RESERVE_RESOURCES", "reserve_resources": object{
+			"agent_id":  object{"value": c.mesos.AgentIDs()[0]},
+			"resources": []any{object{"name": "cpus", "type": "SCALAR", "scalar": object{"value": 3}, "reservations": steps}},
+		}}, nil)
+	}
+	c.schedule()
+	c.createPod("web", "3")
+	c.wait("web", "a node", bound)
+	got := c.task("web").reservations(t, "cpus", "eng/web")
+	if diff := cmp.Diff(map[string]float64{"eng/web": 2.9, "*": 0.1}, got); diff != "" { // the minion came first
+		t.Error(diff)
+	}
 }
 
 func TestPodThatAsksForARoleThatIsNotSubscribedIsTold(t *testing.T) {
