@@ -207,6 +207,27 @@ func TestReportCountsAgentsByReasonAndTellsTheNumbers(t *testing.T) {
 	}
 }
 
+func TestPortsToMapAreThoseOfLongContainersWithoutHostPort(t *testing.T) {
+	always := v1.ContainerRestartPolicyAlways
+	port := func(number, host int32, protocol v1.Protocol) []v1.ContainerPort {
+		return []v1.ContainerPort{{ContainerPort: number, HostPort: host, Protocol: protocol}}
+	}
+	obj := &v1.Pod{Spec: v1.PodSpec{
+		InitContainers: []v1.Container{{Ports: port(1, 0, "TCP")}, {Ports: port(2, 0, "UDP"), RestartPolicy: &always}},
+		Containers: []v1.Container{
+			{Ports: port(80, 0, "")}, {Ports: port(80, 0, "TCP")}, {Ports: port(80, 0, "UDP")}, {Ports: port(443, 31443, "TCP")},
+		},
+	}}
+	want := []api.PortMapping{{ContainerPort: 80, Protocol: "TCP"}, {ContainerPort: 80, Protocol: "UDP"}, {ContainerPort: 2, Protocol: "UDP"}}
+	if diff := cmp.Diff(want, portsToMap(obj)); diff != "" {
+		t.Error(diff)
+	}
+	obj.Spec.HostNetwork = true
+	if got := portsToMap(obj); got != nil {
+		t.Errorf("on the host's network: %v", got)
+	}
+}
+
 func TestAgentOfSeveralRolesIsCountedOnceByWhatComesNearest(t *testing.T) {
 	shape := newShape(shapeKey{}, &pod{
 		obj: &v1.Pod{}, wish: &wish{roles: []string{"prod", "batch"}}, demand: Demand{Scalars: [numScalars]offers.Milli{9000}, Ports: []uint64{80}},

@@ -54,7 +54,9 @@ func (c *Core) adopt(now time.Time, s TaskStatus, f fate) *task {
 	}
 	p.attempt = attempt
 	if p.wish != nil && len(p.wish.wildcards) > 0 {
-		return nil // nobody knows any more which host ports it has: the pod gets another task
+		p.since = now
+		c.requeue(now, p) // nobody knows any more which host ports it has: the pod gets another task
+		return nil
 	}
 	t := c.newTask(now, p, s.Agent)
 	t.bound = p.obj.Annotations[api.AnnotationTaskID] == string(t.id)

@@ -156,8 +156,11 @@ func (w *wish) readRevocable(p *pod, subscribed bool) (problem string) {
 }
 
 // portsToMap returns the ports of a pod's containers that name no host port. Containers share the pod's network, so equal
-// ports are one.
+// ports are one. On the host's network, there is nothing to map.
 func portsToMap(obj *v1.Pod) []api.PortMapping {
+	if obj.Spec.HostNetwork {
+		return nil
+	}
 	var ports []api.PortMapping
 	for _, container := range longContainers(obj) {
 		for _, p := range container.Ports {
