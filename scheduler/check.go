@@ -398,8 +398,8 @@ func (s *summary) add(r refused) {
 
 // message tells an operator why the pod waits.
 func (s *summary) message(d Demand) string {
-	if w := s.shape.wish; w != nil && w.problem != "" {
-		return w.problem
+	if s.shape.wish.wrong() {
+		return s.shape.wish.problem
 	}
 	if s.agents == 0 {
 		return "0/0 agents can run it: no Mesos agent has made an offer yet"

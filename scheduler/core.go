@@ -299,7 +299,7 @@ func (c *Core) expire(now time.Time) []Action {
 		ids = append(ids, o.ID)
 	}
 	refuse := c.cfg.RefuseIdle
-	if c.queue.waiting > 0 {
+	if c.wantsMore() {
 		refuse = refuseBusy
 	}
 	var acts []Action

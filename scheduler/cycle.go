@@ -371,8 +371,8 @@ func (c *Core) wantsOffers(now time.Time) bool {
 		}
 	}
 	for _, s := range c.queue.shapes {
-		if s.wish != nil && s.wish.problem != "" {
-			continue // no offer would help
+		if s.wish.wrong() {
+			continue
 		}
 		for _, p := range s.pods {
 			if p.shape == s && (c.fleet.nodeless == 0 || long(p)) {

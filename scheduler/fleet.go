@@ -155,7 +155,7 @@ func (c candidates) sink() {
 // find returns the view that the next pod of the shape shall be placed in; nil if there is none now. Agents that
 // refused an equal pod are not asked again until they have more to offer.
 func (c *Core) find(s *shape) *view {
-	if s.wish != nil && s.wish.problem != "" {
+	if s.wish.wrong() {
 		return nil
 	}
 	if s.choosy() {

@@ -66,6 +66,25 @@ func (c *Core) wishOf(p *pod) *wish {
 	return &w
 }
 
+// wrong says that no offer would help: an annotation has to be mended first.
+func (w *wish) wrong() bool { return w != nil && w.problem != "" }
+
+// wantsMore tells whether a pod waits that some offer may help. For one that has to be mended, others need not go without.
+func (c *Core) wantsMore() bool {
+	helpless := 0
+	for _, s := range c.queue.shapes {
+		if !s.wish.wrong() {
+			continue
+		}
+		for _, p := range s.pods {
+			if p.shape == s {
+				helpless++
+			}
+		}
+	}
+	return c.queue.waiting > helpless
+}
+
 // key is the part of a shapeKey that tells wishes apart.
 func (w *wish) key() string {
 	return fmt.Sprintf("~%q~%s~%d~%s~%d", w.roles, w.problem, len(w.wildcards), api.FormatPortMappings(w.mapped), w.revocable)
