@@ -54,7 +54,7 @@ func (c *Core) adopt(now time.Time, s TaskStatus, f fate) *task {
 	}
 	p.attempt = attempt
 	if p.wish != nil && len(p.wish.wildcards) > 0 {
-		p.since = now
+		p.since, p.disowned = now, attempt
 		c.requeue(now, p) // nobody knows any more which host ports it has: the pod gets another task
 		return nil
 	}
