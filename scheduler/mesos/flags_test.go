@@ -95,14 +95,14 @@ func framework(t *testing.T, events <-chan scheduler.Event, ended <-chan error) 
 func TestMasterShowsWhatTheFlagsSay(t *testing.T) {
 	master := strictMesos(t)
 	cfg := parsed(t, master, "--mesos-roles=a,b", "--mesos-user=nobody", "--mesos-framework-name=f", "--mesos-webui-url=http://w",
-		"--mesos-principal=k8sm", "--mesos-secret-file="+writeFile(t, "s3cret\n"), "--mesos-failover-timeout=1m", "--mesos-region-aware")
+		"--mesos-principal=k8sm", "--mesos-secret-file="+writeFile(t, "s3cret\n"), "--mesos-failover-timeout=1m", "--mesos-region-aware", "--mesos-revocable")
 	_, events, ended := run(t, cfg, "")
 	framework(t, events, ended)
 	shown := frameworks(t, master)[0]
 	want := map[string]any{
 		"name": "f", "user": "nobody", "roles": []any{"a", "b"}, "webui_url": "http://w", "principal": "k8sm",
 		"failover_timeout": 60.0, "checkpoint": true,
-		"capabilities": []any{"MULTI_ROLE", "PARTITION_AWARE", "TASK_KILLING_STATE", "GPU_RESOURCES", "REGION_AWARE"},
+		"capabilities": []any{"MULTI_ROLE", "PARTITION_AWARE", "TASK_KILLING_STATE", "GPU_RESOURCES", "RESERVATION_REFINEMENT", "REGION_AWARE", "REVOCABLE_RESOURCES"},
 	}
 	got := map[string]any{}
 	for key := range want {
