@@ -205,19 +205,9 @@ func (c *Core) consider(s *shape, a *agent) {
 	}
 }
 
-// best returns the agent's view of the most preferred role among those that fit the shape, and its rank.
+// best returns the agent's view that the shape would have, and its rank.
 func (c *Core) best(s *shape, a *agent) (found *view, rank int64) {
-	if s.wish != nil {
-		found = s.wish.fit(s, a.views)
-	} else {
-		for _, v := range a.views { // in the order of --mesos-roles
-			if r := v.check(s); r.ok() || r.reserve {
-				found = v
-				break
-			}
-		}
-	}
-	if found == nil {
+	if found = s.choose(a.views); found == nil {
 		return nil, 0
 	}
 	rank = c.cfg.Algorithm.rank(found, &s.demand)
@@ -225,6 +215,19 @@ func (c *Core) best(s *shape, a *agent) (found *view, rank int64) {
 		rank += shunned * found.shuns(s)
 	}
 	return found, rank
+}
+
+// choose returns the view of the most preferred role among an agent's that fit the shape; nil if none does.
+func (s *shape) choose(views []*view) *view {
+	if s.wish != nil {
+		return s.wish.fit(s, views)
+	}
+	for _, v := range views { // in the order of --mesos-roles
+		if r := v.check(s); r.ok() || r.reserve {
+			return v
+		}
+	}
+	return nil
 }
 
 // findNamed looks at the nodes that the shape names.

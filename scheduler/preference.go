@@ -133,17 +133,15 @@ func (c *Core) readOn(s *shape) {
 	}
 }
 
-// like adds the agent's views that the shape fits on.
+// like adds the agent if the shape fits there.
 func (c *Core) like(all []liking, s *shape, a *agent) []liking {
-	for _, v := range a.views {
-		if r := v.check(s); !r.ok() && !r.reserve {
-			continue
-		}
-		l := liking{view: v, rank: c.cfg.Algorithm.rank(v, &s.demand), taints: float64(v.shuns(s))}
-		s.near.score(&l, v.node)
-		all = append(all, l)
+	v := s.choose(a.views)
+	if v == nil {
+		return all
 	}
-	return all
+	l := liking{view: v, rank: c.cfg.Algorithm.rank(v, &s.demand), taints: float64(v.shuns(s))}
+	s.near.score(&l, v.node)
+	return append(all, l)
 }
 
 // score fills in what the shape thinks of the node.
