@@ -18,8 +18,8 @@ import (
 // object is a JSON object of the master's operator API.
 type object = map[string]any
 
-// operate makes a call of the master's operator API.
-func (c *cluster) operate(call, answer any) {
+// askOperator makes a call of the master's operator API.
+func (c *cluster) askOperator(call, answer any) {
 	c.t.Helper()
 	body, err := json.Marshal(call)
 	if err != nil {
@@ -78,7 +78,7 @@ func (c *cluster) task(pod string) mesosTask {
 			Tasks []mesosTask `json:"tasks"`
 		} `json:"get_tasks"`
 	}
-	c.operate(object{"type": "GET_TASKS"}, &answer)
+	c.askOperator(object{"type": "GET_TASKS"}, &answer)
 	for _, task := range answer.GetTasks.Tasks {
 		if task.Name == "default/"+pod && (task.State == "TASK_STARTING" || task.State == "TASK_RUNNING") {
 			return task
@@ -142,7 +142,7 @@ func waitsBecause(words ...string) func(*v1.Pod) bool {
 func TestPodWaitsWhileItsRolesQuotaIsUsedUpAndRunsWhenItIsRaised(t *testing.T) {
 	c := newClusterWith(t, func(*localmesos.Config) {}, "--mesos-roles=dev")
 	limit := func(cpus float64) {
-		c.operate(object{"type": "UPDATE_QUOTA", "update_quota": object{"quota_configs": []any{
+		c.askOperator(object{"type": "UPDATE_QUOTA", "update_quota": object{"quota_configs": []any{
 			object{"role": "dev", "limits": object{"cpus": object{"value": cpus}}},
 		}}}, nil)
 	}
@@ -160,7 +160,7 @@ func TestTaskHasItsResourcesWithTheReservationsThatOperatorsMade(t *testing.T) {
 	c := newClusterWith(t, func(*localmesos.Config) {}, "--mesos-roles=eng/web")
 	reservation := func(role string) object { return object{"type": "DYNAMIC", "role": role, "principal": "ops"} }
 	for _, steps := range [][]object{{reservation("eng")}, {reservation("eng"), reservation("eng/web")}} {
-		c.operate(object{"type": "RESERVE_RESOURCES", "reserve_resources": object{
+		c.askOperator(object{"type": "RESERVE_RESOURCES", "reserve_resources": object{
 			"agent_id":  object{"value": c.mesos.AgentIDs()[0]},
 			"resources": []any{object{"name": "cpus", "type": "SCALAR", "scalar": object{"value": 3}, "reservations": steps}},
 		}}, nil)
