@@ -62,7 +62,7 @@ func (r Resource) String() string {
 	return r.Name + ":[" + strings.Join(parts, ",") + "]"
 }
 
-// Resources are what one or several offers of one agent and role hold. Only Draw changes its receiver.
+// Resources are what one or several offers of one agent and role hold. Only Draw and DrawPort change their receiver.
 type Resources []Resource
 
 // String joins the resources by ";".
@@ -144,22 +144,22 @@ func (rs Resources) Draw(name string, amount Milli, into Resources) (Resources, 
 	return into, amount == 0
 }
 
-// TakePort splits off one port. It returns false when the port is in no range.
-func (rs Resources) TakePort(port uint64) (taken Resource, rest Resources, ok bool) {
-	rest = slices.Clone(rs)
-	for _, reserved := range []bool{true, false} {
-		for i := range rest {
-			r := &rest[i]
+// DrawPort moves one port out of the resources, which it changes, reserved ones first. It returns false when the port is in
+// no range.
+func (rs Resources) DrawPort(port uint64) (taken Resource, ok bool) {
+	for _, reserved := range [...]bool{true, false} {
+		for i := range rs {
+			r := &rs[i]
 			if r.Name != Ports || r.Reserved != reserved || !inRanges(r.Ranges, port) {
 				continue
 			}
 			taken = *r
 			taken.Ranges = []Range{{port, port}}
 			r.Ranges = withoutPort(r.Ranges, port)
-			return taken, rest.withoutEmpty(), true
+			return taken, true
 		}
 	}
-	return Resource{}, rs, false
+	return Resource{}, false
 }
 
 func withoutPort(ranges []Range, port uint64) []Range {
@@ -181,7 +181,7 @@ func withoutPort(ranges []Range, port uint64) []Range {
 
 func (rs Resources) withoutEmpty() Resources {
 	return slices.DeleteFunc(rs, func(r Resource) bool {
-		return r.Name == Ports && len(r.Ranges) == 0 || r.Name != Ports && r.Scalar <= 0
+		return r.Name != Ports && r.Scalar <= 0
 	})
 }
 

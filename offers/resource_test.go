@@ -55,30 +55,34 @@ func TestFirstPortIsReservedAndThenTheLowest(t *testing.T) {
 	}
 	var order []uint64
 	for port, ok := rs.FirstPort(); ok; port, ok = rs.FirstPort() {
-		taken, rest, _ := rs.TakePort(port)
+		taken, _ := rs.DrawPort(port)
 		if taken.Reserved != (port >= 400) {
 			t.Errorf("port %d was taken of %v", port, taken)
 		}
-		order, rs = append(order, port), rest
+		order = append(order, port)
 	}
 	if diff := cmp.Diff([]uint64{400, 500, 80, 81}, order); diff != "" {
 		t.Error(diff)
 	}
 }
 
-func TestTakePortSplitsItsRange(t *testing.T) {
+func TestDrawPortSplitsItsRange(t *testing.T) {
 	rs := Resources{{Name: Ports, Ranges: []Range{{80, 80}, {31000, 31002}}}}
-	taken, rest, ok := rs.TakePort(31001)
+	before := rs[0].Ranges
+	taken, ok := rs.DrawPort(31001)
 	if !ok || taken.String() != "ports:[31001-31001]" {
 		t.Errorf("took %v, %v", taken, ok)
 	}
-	if got := rest.String(); got != "ports:[80-80,31000-31000,31002-31002]" {
+	if got := rs.String(); got != "ports:[80-80,31000-31000,31002-31002]" {
 		t.Errorf("left %s", got)
 	}
-	if rest.HasPort(31001) || !rest.HasPort(31002) {
+	if rs.HasPort(31001) || !rs.HasPort(31002) {
 		t.Error("the wrong port went away")
 	}
-	if _, _, ok := rest.TakePort(31001); ok {
+	if diff := cmp.Diff([]Range{{80, 80}, {31000, 31002}}, before); diff != "" {
+		t.Errorf("the ranges of the offer were changed: %s", diff)
+	}
+	if _, ok := rs.DrawPort(31001); ok {
 		t.Error("a port was taken twice")
 	}
 }

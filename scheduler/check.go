@@ -350,14 +350,13 @@ func (v *view) take(d *Demand) offers.Resources {
 		v.free.Draw(r.Name, r.Scalar, nil)
 	}
 	v.charge = nil
-	all := make(offers.Resources, 0, numScalars+len(d.Ports))
+	all := make(offers.Resources, 0, d.kinds())
 	for i, name := range scalarNames {
 		all, _ = v.free.Draw(name, d.Scalars[i], all)
 		v.have[i] -= d.Scalars[i]
 	}
 	for _, port := range d.Ports {
-		var taken offers.Resource
-		taken, v.free, _ = v.free.TakePort(port)
+		taken, _ := v.free.DrawPort(port)
 		all = append(all, taken)
 	}
 	return all

@@ -41,7 +41,8 @@ type Core struct {
 	// storage is what is known of volumes, and prepared what this cycle has decided about them.
 	storage  storage
 	prepared []Action
-	order    int // of arrival, of the youngest pod
+	order    int             // of arrival, of the youngest pod
+	scratch  v1.ResourceList // for DemandOf
 
 	look       bool // this step may have made a placement possible
 	framework  api.FrameworkID
@@ -136,6 +137,7 @@ func NewCore(cfg Config) *Core {
 		upkeep:   map[api.AgentID]*upkeep{},
 		standing: newStanding(),
 		storage:  newStorage(),
+		scratch:  v1.ResourceList{},
 	}
 }
 

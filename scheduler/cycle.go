@@ -197,12 +197,17 @@ func (c *Core) views(now time.Time, a *agent) []*view {
 	if !a.alive || a.node == "" {
 		return nil
 	}
-	var views []*view
+	views, worn := a.views[:0], len(a.views)
 	for o := range c.offers.OfAgent(a.id) {
 		i := slices.IndexFunc(views, func(v *view) bool { return v.role == o.Role })
 		if i < 0 {
 			i = len(views)
-			views = append(views, c.newView(now, a, o.Role))
+			if i < worn {
+				views = views[:i+1] // the view that was here is of no use any more, but its memory is
+			} else {
+				views = append(views, &view{})
+			}
+			c.open(now, views[i], a, o.Role)
 		}
 		views[i].offers = append(views[i].offers, o.ID)
 		views[i].free = append(views[i].free, o.Resources...)
@@ -218,19 +223,20 @@ func (c *Core) views(now time.Time, a *agent) []*view {
 	return views
 }
 
-func (c *Core) newView(now time.Time, a *agent, role string) *view {
-	v := &view{agent: a, node: c.nodeOf(a), role: role}
+// open makes a view of the agent that nothing is offered in yet.
+func (c *Core) open(now time.Time, v *view, a *agent, role string) {
+	*v = view{agent: a, node: c.nodeOf(a), role: role, free: v.free[:0]}
 	v.closed = c.closed(now, a, v.node)
 	if v.node != nil {
 		v.place, v.discouraging = c.standing.at(a.node), discouraging(v.node)
 	}
-	return v
 }
 
 // idleView is an agent without offers with all it has, to tell what does not fit now from what never will.
 func (c *Core) idleView(now time.Time, a *agent) *view {
 	if a.idle == nil {
-		a.idle = c.newView(now, a, "")
+		a.idle = &view{}
+		c.open(now, a.idle, a, "")
 		a.idle.free = a.total.resources()
 		c.seeExecutor(now, a.idle)
 	}

@@ -26,9 +26,9 @@ type Demand struct {
 
 // DemandOf returns the effective requests of a pod, as Kubernetes itself counts init containers, sidecars and overhead
 // (https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers), with the
-// given defaults for cpus and memory that no container requests.
-func DemandOf(pod *v1.Pod, defaultCPUs, defaultMem offers.Milli) Demand {
-	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
+// given defaults for cpus and memory that no container requests. It computes in scratch unless that is nil.
+func DemandOf(pod *v1.Pod, defaultCPUs, defaultMem offers.Milli, scratch v1.ResourceList) Demand {
+	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{Reuse: scratch})
 	d := Demand{Ports: hostPorts(pod)}
 	d.Scalars = [numScalars]offers.Milli{
 		offers.Milli(requests.Cpu().MilliValue()),
@@ -43,6 +43,17 @@ func DemandOf(pod *v1.Pod, defaultCPUs, defaultMem offers.Milli) Demand {
 		d.Scalars[1] = defaultMem
 	}
 	return d
+}
+
+// kinds counts the resources that the demand is for, each port as one.
+func (d *Demand) kinds() int {
+	count := len(d.Ports)
+	for _, amount := range d.Scalars {
+		if amount > 0 {
+			count++
+		}
+	}
+	return count
 }
 
 func quantity(list v1.ResourceList, name v1.ResourceName) int64 {

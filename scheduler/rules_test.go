@@ -86,7 +86,7 @@ func TestDemandIsWhatKubernetesCountsAsThePodsRequests(t *testing.T) {
 			Demand{Scalars: [numScalars]offers.Milli{1000, 1000, 0, 2000}, Ports: []uint64{53}},
 		},
 	} {
-		if diff := cmp.Diff(test.want, DemandOf(&v1.Pod{Spec: test.spec}, 100, 64_000)); diff != "" {
+		if diff := cmp.Diff(test.want, DemandOf(&v1.Pod{Spec: test.spec}, 100, 64_000, nil)); diff != "" {
 			t.Errorf("%s: %s", test.rule, diff)
 		}
 	}

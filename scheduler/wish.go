@@ -24,7 +24,7 @@ type wish struct {
 // appraise finds out what a pod demands and wishes for.
 func (c *Core) appraise(p *pod) {
 	cpus, mem := c.cfg.defaults()
-	p.demand = DemandOf(p.obj, cpus, mem)
+	p.demand = DemandOf(p.obj, cpus, mem, c.scratch)
 	if p.wish = c.wishOf(p); p.wish == nil {
 		return
 	}
@@ -262,8 +262,7 @@ func (v *view) takeAll(p *pod) (taken offers.Resources, mapped []api.PortMapping
 	mapped = slices.Concat(p.wish.mapped, p.wish.wildcards)
 	for i := len(p.wish.mapped); i < len(mapped); i++ {
 		port, _ := v.free.FirstPort()
-		var part offers.Resource
-		part, v.free, _ = v.free.TakePort(port)
+		part, _ := v.free.DrawPort(port)
 		taken = append(taken, part)
 		mapped[i].HostPort = int32(port)
 	}

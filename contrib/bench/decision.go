@@ -187,14 +187,14 @@ func (m *mesos) offer(agent api.AgentID) offers.Offer {
 
 // rest returns the offer of what is left on an agent after a launch.
 func (m *mesos) rest(launch scheduler.Launch) offers.Offer {
-	free := m.free[launch.Agent]
+	free := slices.Clone(m.free[launch.Agent])
 	for _, task := range launch.Tasks {
 		for _, r := range task.Resources {
 			if r.Name != offers.Ports {
-				_, free, _ = free.Take(r.Name, r.Scalar)
+				free.Draw(r.Name, r.Scalar, nil)
 				continue
 			}
-			_, free, _ = free.TakePort(r.Ranges[0].Begin)
+			free.DrawPort(r.Ranges[0].Begin)
 		}
 	}
 	m.free[launch.Agent] = free

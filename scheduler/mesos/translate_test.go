@@ -102,7 +102,7 @@ func launchOn(t *testing.T) scheduler.Launch {
 		t.Fatal(err)
 	}
 	taken, rest, _ := offer.Resources.Take(offers.CPUs, 500)
-	port, _, _ := rest.TakePort(31001)
+	port, _ := rest.DrawPort(31001)
 	record, err := Codec{}.EncodeExecutor(scheduler.Executor{Framework: "fw", ID: api.MinionExecutorID, Command: "exec km minion", Resources: taken})
 	if err != nil {
 		t.Fatal(err)
