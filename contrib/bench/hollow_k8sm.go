@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -37,6 +38,11 @@ func (k *k8smOnHollow) start(ctx context.Context) (err error) {
 	if k.mesos, err = localmesos.Start(ctx, local); err != nil {
 		return err
 	}
+	return k.resume(ctx)
+}
+
+// resume starts the scheduler as `km scheduler` does.
+func (k *k8smOnHollow) resume(ctx context.Context) error {
 	etcd, err := k.dir.Etcd()
 	if err != nil {
 		return err
@@ -47,11 +53,6 @@ func (k *k8smOnHollow) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return k.run(ctx)
-}
-
-// run starts the scheduler as `km scheduler` does.
-func (k *k8smOnHollow) run(ctx context.Context) error {
 	flags := pflag.NewFlagSet("", pflag.PanicOnError)
 	var cfg scheduler.Config
 	cfg.AddFlags(flags)
@@ -75,16 +76,25 @@ func (k *k8smOnHollow) run(ctx context.Context) error {
 	return nil
 }
 
-func (k *k8smOnHollow) stop() (err error) {
+func (k *k8smOnHollow) pause() error {
+	var err error
 	if k.end != nil {
 		k.end()
-		if err = <-k.ended; err != nil {
-			err = fmt.Errorf("the scheduler ended: %w", err)
-		}
+		err = <-k.ended
+		k.end = nil
 	}
 	if k.store != nil {
-		_ = k.store.Close()
+		err = errors.Join(err, k.store.Close())
+		k.store = nil
 	}
+	if err != nil {
+		return fmt.Errorf("the scheduler ended: %w", err)
+	}
+	return nil
+}
+
+func (k *k8smOnHollow) stop() error {
+	err := k.pause()
 	if k.mesos != nil {
 		k.mesos.Stop()
 	}

@@ -23,17 +23,37 @@ import (
 // plain nodes. Their leases are renewed as their kubelets would, because ours are, too.
 type stockOnHollow struct {
 	*hollow
-	end    context.CancelFunc
-	leases []*coordinationv1.Lease
-	parts  sync.WaitGroup
+	leases    []*coordinationv1.Lease
+	kubelets  part
+	scheduler part
+}
+
+// part is something that runs until its end is called.
+type part struct {
+	end  context.CancelFunc
+	runs sync.WaitGroup
+}
+
+// stop returns when the part has ended.
+func (p *part) stop() {
+	if p.end != nil {
+		p.end()
+	}
+	p.runs.Wait()
 }
 
 func (s *stockOnHollow) start(ctx context.Context) error {
 	if err := s.makeNodes(ctx); err != nil {
 		return err
 	}
-	ctx, s.end = context.WithCancel(klog.NewContext(ctx, klog.NewKlogr()))
-	s.parts.Go(func() { s.renewLeases(ctx) })
+	nodes, end := context.WithCancel(ctx)
+	s.kubelets.end = end
+	s.kubelets.runs.Go(func() { s.renewLeases(nodes) })
+	return s.resume(ctx)
+}
+
+func (s *stockOnHollow) resume(ctx context.Context) error {
+	ctx, s.scheduler.end = context.WithCancel(klog.NewContext(ctx, klog.NewKlogr()))
 	client, err := kube.NewClient(s.rest)
 	if err != nil {
 		return err
@@ -52,7 +72,7 @@ func (s *stockOnHollow) start(ctx context.Context) error {
 	if err := stock.WaitForHandlersSync(ctx); err != nil {
 		return fmt.Errorf("cannot fill kube-scheduler's cache: %w", err)
 	}
-	s.parts.Go(func() {
+	s.scheduler.runs.Go(func() {
 		stock.Run(ctx)
 		broadcaster.Shutdown()
 		factory.Shutdown()
@@ -60,12 +80,14 @@ func (s *stockOnHollow) start(ctx context.Context) error {
 	return nil
 }
 
-func (s *stockOnHollow) stop() error {
-	if s.end != nil {
-		s.end()
-	}
-	s.parts.Wait()
+func (s *stockOnHollow) pause() error {
+	s.scheduler.stop()
 	return nil
+}
+
+func (s *stockOnHollow) stop() error {
+	s.kubelets.stop()
+	return s.pause()
 }
 
 // makeNodes makes the nodes and their leases, as a thousand kubelets would.
