@@ -31,12 +31,15 @@ type agent struct {
 	nodeAt      time.Time // when the node was asked for last
 	settled     *v1.Node  // the node as it had nothing left to amend
 	executor    executorState
+	// returning is when resources of it were given back or freed that have not been offered since; zero if there are none.
+	returning time.Time
 
 	place    int     // in the fleet
 	touched  bool    // its views are out of date
 	views    []*view // a view a role that it makes offers to
 	idle     *view   // it with all it has, when it offers nothing; made when it is needed
 	nodeless bool    // its node is still to come
+	promises []*pod  // to whom a place on it is promised
 }
 
 // executorState is what we know of the ExecutorInfo of an agent.
@@ -80,7 +83,7 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 			a.alive = true
 			returned = append(returned, a)
 		}
-		a.since = now
+		a.since, a.returning = now, time.Time{}
 		c.updateTotals(a)
 		acts = append(acts, c.ensureNode(now, a)...)
 		if a.node == "" && c.offers.Decline(now, o.ID) { // no pod can ever run there

@@ -95,6 +95,7 @@ const (
 	otherRole
 	revocableShort
 	executorMixes
+	promisedAway
 	offersNothing
 	otherExecutor
 	noExecutor
@@ -183,6 +184,9 @@ func (r refused) words(s *shape, roles string) (singular, plural string) {
 	case otherRole:
 		text := " nothing now" + with(" to ", roles)
 		return "offers" + text, "offer" + text
+	case promisedAway:
+		text := " promised to pods that are as important or more so"
+		return "is" + text, "are" + text
 	case offersNothing:
 		text := " nothing now" + with(" to ", roles)
 		return "has enough but offers" + text, "have enough but offer" + text
@@ -237,6 +241,11 @@ func (v *view) check(s *shape) refused {
 	}
 	if r := v.checkPorts(s); !r.ok() {
 		return r
+	}
+	if len(v.agent.promises) > 0 {
+		if r := v.checkPromises(s); !r.ok() {
+			return r
+		}
 	}
 	return v.checkExecutor()
 }

@@ -44,6 +44,10 @@ type Core struct {
 	order    int             // of arrival, of the youngest pod
 	scratch  v1.ResourceList // for DemandOf
 
+	nominees  map[string][]*pod // to whom a place is promised, by node
+	budgets   map[types.UID]*budget
+	preempted preempted
+
 	look       bool // this step may have made a placement possible
 	framework  api.FrameworkID
 	synced     bool
@@ -78,6 +82,7 @@ type pod struct {
 	// The node that its claims were pledged to, and when; "" if they were not.
 	pledge  string
 	pledged time.Time
+	promise *promise // nil if it has none
 	// Its place in the queue: at most one of these is set; waits is if any, or if it rests.
 	shape  *shape
 	parked *agent
@@ -138,6 +143,10 @@ func NewCore(cfg Config) *Core {
 		standing: newStanding(),
 		storage:  newStorage(),
 		scratch:  v1.ResourceList{},
+
+		nominees:  map[string][]*pod{},
+		budgets:   map[types.UID]*budget{},
+		preempted: preempted{pods: map[types.UID]time.Time{}},
 	}
 }
 
@@ -150,6 +159,7 @@ func (c *Core) Step(now time.Time, ev Event) []Action {
 	}
 	acts = append(acts, c.cycle(now)...)
 	if _, tick := ev.(Tick); tick {
+		acts = append(acts, c.preempt(now)...)
 		acts = append(acts, c.explain(now)...)
 	}
 	return append(acts, c.revive(now)...)
@@ -184,6 +194,10 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 		c.classSeen(ev.Name, nil)
 	case ClaimsPrepared:
 		c.claimsPrepared(now, ev)
+	case BudgetSeen:
+		c.budgetSeen(ev.Budget)
+	case BudgetGone:
+		delete(c.budgets, ev.UID)
 	case Synced:
 		c.synced = true
 		return []Action{Subscribe{}}
@@ -293,6 +307,7 @@ func (c *Core) expire(now time.Time) []Action {
 	for _, o := range expired {
 		if a := c.agents[o.Agent]; a != nil {
 			c.fleet.touch(a)
+			a.returning = now
 		}
 		if o.Unavailable != nil {
 			kept = append(kept, o.ID)
@@ -345,6 +360,8 @@ type Snapshot struct {
 	AgentsPlanned, AgentsDraining int
 	InverseOffers                 map[InverseEnd]uint64
 	Evictions                     map[EvictOutcome]uint64
+	// Preemptions are the searches for pods to preempt so far, and Victims the pods that were.
+	Preemptions, Victims uint64
 }
 
 // Snapshot counts what there is now.
@@ -352,6 +369,7 @@ func (c *Core) Snapshot() Snapshot {
 	s := Snapshot{
 		PodsWaiting: c.queue.waiting, Tasks: len(c.tasks), Offers: c.offers.Len(),
 		OffersEnded: map[offers.End]uint64{}, InverseOffers: map[InverseEnd]uint64{}, Evictions: map[EvictOutcome]uint64{},
+		Preemptions: c.preempted.looks, Victims: c.preempted.victims,
 	}
 	for _, u := range c.upkeep {
 		if u.window != nil {

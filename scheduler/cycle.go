@@ -44,9 +44,11 @@ func (r *report) due(now time.Time, message string) bool {
 // revival decides when to REVIVE. The order of DECLINE and REVIVE is not guaranteed by Mesos, so while pods wait it is
 // repeated, ever more seldom.
 type revival struct {
-	last  time.Time
-	next  time.Time
-	pause time.Duration
+	last     time.Time
+	next     time.Time
+	pause    time.Duration
+	calls    []time.Time // not yet known to be answered
+	answered time.Time   // the last call of which that is known
 }
 
 const (
@@ -63,7 +65,16 @@ func (r *revival) due(now time.Time) bool {
 	}
 	r.pause = min(max(2*r.pause, reviveFirst), reviveLast)
 	r.last, r.next = now, now.Add(r.pause)
+	r.calls = append(r.calls, now)
 	return true
+}
+
+// answeredBefore returns the last call that was made at this time or earlier. It never goes back.
+func (r *revival) answeredBefore(at time.Time) time.Time {
+	for len(r.calls) > 0 && !r.calls[0].After(at) {
+		r.answered, r.calls = r.calls[0], r.calls[1:]
+	}
+	return r.answered
 }
 
 // cycle places as many waiting pods as fit, by priority and then first come first served.
@@ -197,6 +208,7 @@ func (c *Core) views(now time.Time, a *agent) []*view {
 	if !a.alive || a.node == "" {
 		return nil
 	}
+	a.promises = c.nominees[a.node]
 	views, worn := a.views[:0], len(a.views)
 	for o := range c.offers.OfAgent(a.id) {
 		i := slices.IndexFunc(views, func(v *view) bool { return v.role == o.Role })
@@ -338,6 +350,7 @@ func (c *Core) launch(now time.Time, chosen []*view) []Action {
 			continue
 		}
 		c.fleet.touch(v.agent)
+		v.agent.returning = now // what is left
 		if err := c.offers.Claim(now, v.offers...); err != nil {
 			acts = append(acts, c.unlaunch(now, v, err))
 			continue
@@ -416,7 +429,7 @@ func (c *Core) explain(now time.Time) []Action {
 		if refusals.preparing > 0 && now.Sub(p.since) < preparePatience {
 			continue
 		}
-		if message := refusals.message(p.demand); p.report.due(now, message) {
+		if message := refusals.message(p.demand) + outlook(p); p.report.due(now, message) {
 			acts = append(acts, Report{Pod: p.obj, Message: message})
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -46,6 +47,10 @@ type (
 		Action PrepareClaims
 		OK     bool
 	}
+	// BudgetSeen is a PodDisruptionBudget that is new or changed.
+	BudgetSeen struct{ Budget *policyv1.PodDisruptionBudget }
+	// BudgetGone is a PodDisruptionBudget whose object is gone from the API.
+	BudgetGone struct{ UID types.UID }
 	// Synced says that everything of the kinds above that exists has been seen. Until then nothing of Mesos is acted on.
 	Synced struct{}
 	// BindDone answers Bind and Annotate.
@@ -140,6 +145,8 @@ func (ClaimGone) event()             {}
 func (ClassSeen) event()             {}
 func (ClassGone) event()             {}
 func (ClaimsPrepared) event()        {}
+func (BudgetSeen) event()            {}
+func (BudgetGone) event()            {}
 func (Synced) event()                {}
 func (BindDone) event()              {}
 func (ExecutorReady) event()         {}

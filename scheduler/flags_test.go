@@ -109,6 +109,7 @@ func TestEveryEndOfAnOfferIsCountedByItsReason(t *testing.T) {
 	m.set(playOn(t).core.Snapshot())
 	want := map[string]float64{
 		"k8sm_scheduler_pods_waiting": 0, "k8sm_scheduler_tasks": 0, "k8sm_scheduler_agents_alive": 0, "k8sm_scheduler_offers_live": 0,
+		"k8sm_scheduler_preemption_attempts_total": 0, "k8sm_scheduler_preemption_victims_total": 0,
 	}
 	ends := []string{"launched", "declined", "expired", "rescinded", "agent_gone", "disconnected"}
 	for _, end := range ends {

@@ -158,6 +158,11 @@ func (c *Core) find(s *shape) *view {
 	if s.wish.wrong() {
 		return nil
 	}
+	if s.nominee != nil {
+		if v := c.findNominated(s); v != nil {
+			return v
+		}
+	}
 	if s.choosy() {
 		return c.findPreferred(s)
 	}

@@ -210,6 +210,11 @@ func logAction(act Action) {
 		}
 	case Kill:
 		log.WithFields(log.Fields{"task": act.Task, "agent": act.Agent}).Info("killing task")
+	case Nominate:
+		log.WithFields(log.Fields{"pod": act.Pod.Namespace + "/" + act.Pod.Name, "node": act.Node}).Info(act.Message)
+	case Preempt:
+		log.WithFields(log.Fields{"pod": act.Victim.Namespace + "/" + act.Victim.Name, "node": act.Node}).
+			Infof("preempting it for %s/%s", act.By.Namespace, act.By.Name)
 	case CreateNode:
 		log.WithFields(log.Fields{"node": act.Node.Name, "agent": act.Node.Spec.ProviderID}).Info("creating node")
 	case DeleteNode:

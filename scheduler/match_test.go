@@ -25,21 +25,22 @@ func TestNoPodWaitsForAnOfferThatFitsIt(t *testing.T) {
 			}
 			g.check()
 		}
-		if g.launches < 100 {
-			t.Errorf("%s: only %d launches: the test tests nothing", algorithm, g.launches)
+		if g.launches < 100 || g.preemptions == 0 {
+			t.Errorf("%s: only %d launches and %d preemptions: the test tests nothing", algorithm, g.launches, g.preemptions)
 		}
 	}
 }
 
 // game makes up lines for a player.
 type game struct {
-	t        *testing.T
-	rand     *rand.Rand
-	player   *player
-	offers   int
-	pods     int
-	launches int
-	last     string
+	t           *testing.T
+	rand        *rand.Rand
+	player      *player
+	offers      int
+	pods        int
+	launches    int
+	preemptions int
+	last        string
 }
 
 // newGame returns a game whose scheduler has subscribed.
@@ -65,6 +66,11 @@ func (g *game) play(line string) {
 			g.player.claims[act.Pod.UID] = act
 		case Launch:
 			g.launches += len(act.Tasks)
+		case Preempt:
+			g.preemptions++
+			if priority(act.Victim) >= priority(act.By) {
+				g.t.Fatalf("after %q %s is preempted for %s", line, act.Victim.Name, act.By.Name)
+			}
 		}
 	}
 }
@@ -91,16 +97,16 @@ func (g *game) line() string {
 		return fmt.Sprintf("node-gone n%d", n)
 	case dice < 85:
 		return fmt.Sprintf("executor a%d ", n) + []string{"ok", "ok", "failed"}[g.rand.IntN(3)]
-	case dice < 90:
+	case dice < 87:
 		return fmt.Sprintf("rescind o%d", max(1, g.offers-g.rand.IntN(5)))
-	case dice < 92:
+	case dice < 88:
 		return fmt.Sprintf("lost a%d", n)
 	case dice < 95:
-		return fmt.Sprintf("update %s.1 a%d FAILED", pod, n)
+		return fmt.Sprintf("update %s.1 a%d ", pod, n) + []string{"FAILED", "RUNNING", "RUNNING"}[g.rand.IntN(3)]
 	case dice < 96:
 		return fmt.Sprintf("exited a%d", n)
 	}
-	return "+1s"
+	return []string{"+1s", "+3s"}[g.rand.IntN(2)]
 }
 
 func (g *game) check() {
@@ -119,6 +125,13 @@ func (g *game) check() {
 				if r := v.check(s); !a.touched && (r.ok() || r.reserve) {
 					g.t.Fatalf("%s: after %q pod %s waits, but fits on %s", c.cfg.Algorithm, g.last, p.obj.Name, a.id)
 				}
+			}
+		}
+	}
+	for node, nominees := range c.nominees {
+		for _, p := range nominees {
+			if p.nominated() != node || !needsTask(p) || c.pods[p.obj.UID] != p {
+				g.t.Fatalf("%s: after %q %s has a promise of %s: %+v", c.cfg.Algorithm, g.last, p.obj.Name, node, p)
 			}
 		}
 	}

@@ -1,17 +1,14 @@
 package scheduler
 
-import (
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/k8sm/k8sm/offers"
-)
+import "github.com/prometheus/client_golang/prometheus"
 
 // metrics are what the owner loop shows about the core.
 type metrics struct {
 	podsWaiting, tasks, agents, offersLive prometheus.Gauge
 	offersEnded                            *prometheus.CounterVec
-	told                                   map[offers.End]uint64 // what offersEnded stands at
 	upkeep                                 *upkeepMetrics
+	preemptions, victims                   prometheus.Counter
+	told                                   Snapshot // what the counters stand at
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
@@ -19,6 +16,11 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		g := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "k8sm", Subsystem: "scheduler", Name: name, Help: help})
 		registry.MustRegister(g)
 		return g
+	}
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "k8sm", Subsystem: "scheduler", Name: name, Help: help})
+		registry.MustRegister(c)
+		return c
 	}
 	m := &metrics{
 		podsWaiting: gauge("pods_waiting", "Pods that need a task and have none."),
@@ -28,7 +30,8 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		offersEnded: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "k8sm", Subsystem: "scheduler", Name: "offers_ended_total", Help: "Offers by how they ended.",
 		}, []string{"end"}),
-		told: map[offers.End]uint64{},
+		preemptions: counter("preemption_attempts_total", "Searches for pods to preempt; equal pods share one."),
+		victims:     counter("preemption_victims_total", "Pods that were preempted for more important ones."),
 	}
 	registry.MustRegister(m.offersEnded)
 	m.upkeep = newUpkeepMetrics(registry)
@@ -42,7 +45,9 @@ func (m *metrics) set(s Snapshot) {
 	m.offersLive.Set(float64(s.Offers))
 	m.upkeep.set(s)
 	for end, count := range s.OffersEnded {
-		m.offersEnded.WithLabelValues(end.String()).Add(float64(count - m.told[end]))
-		m.told[end] = count
+		m.offersEnded.WithLabelValues(end.String()).Add(float64(count - m.told.OffersEnded[end]))
 	}
+	m.preemptions.Add(float64(s.Preemptions - m.told.Preemptions))
+	m.victims.Add(float64(s.Victims - m.told.Victims))
+	m.told = s
 }

@@ -21,7 +21,8 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 		return nil
 	}
 	p := c.pods[obj.UID]
-	if p == nil {
+	isNew := p == nil
+	if isNew {
 		c.order++
 		p = &pod{order: c.order, since: now}
 		c.pods[obj.UID] = p
@@ -33,11 +34,15 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 	p.obj = obj
 	if obj.Spec.NodeName != "" {
 		p.node = obj.Spec.NodeName
+		c.nominate(now, p, "")
 	}
 	c.stand(p)
 	if p.task == nil {
 		c.appraise(p)
 		c.adoptAnnotated(now, p)
+	}
+	if isNew {
+		c.readNomination(now, p)
 	}
 	if p.task == nil {
 		if !needsTask(p) {
@@ -65,6 +70,8 @@ func (c *Core) podGone(now time.Time, uid types.UID) {
 		return
 	}
 	delete(c.pods, uid)
+	delete(c.preempted.pods, uid)
+	c.nominate(now, p, "")
 	c.dequeue(p)
 	c.put(&p.standing, p.obj, "")
 	if p.task != nil {
@@ -108,6 +115,7 @@ func (c *Core) newTask(now time.Time, p *pod, agent api.AgentID) *task {
 	c.owners[agent] = append(c.owners[agent], t)
 	p.task = t
 	c.redeemed(p)
+	c.nominate(now, p, "")
 	c.dequeue(p)
 	c.stand(p)
 	return t

@@ -49,6 +49,7 @@ func (c *Core) requeue(now time.Time, p *pod) {
 	c.dequeue(p)
 	switch {
 	case !needsTask(p):
+		c.nominate(now, p, "")
 		return
 	case homeless:
 		c.queue.homeless[p.node] = append(c.queue.homeless[p.node], p)

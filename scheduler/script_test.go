@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 	v1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -176,6 +177,10 @@ func (p *player) event(name string, args []string, options map[string]string) Ev
 		return NodeSeen{Node: p.node(arg(0), arg(1), options)}
 	case "node-gone":
 		return NodeGone{Name: arg(0)}
+	case "budget":
+		return p.budget(arg(0), options)
+	case "budget-gone":
+		return BudgetGone{UID: types.UID(arg(0))}
 	case "namespace":
 		labels := map[string]string{}
 		if team := options["team"]; team != "" {
@@ -280,7 +285,7 @@ func (p *player) pod(name string, options map[string]string) *v1.Pod {
 			NodeName: options["node"], SchedulerName: options["scheduler"],
 			Containers: []v1.Container{{Resources: v1.ResourceRequirements{Requests: v1.ResourceList{}}}},
 		},
-		Status: v1.PodStatus{Phase: v1.PodPhase(options["phase"])},
+		Status: v1.PodStatus{Phase: v1.PodPhase(options["phase"]), NominatedNodeName: options["nominated"]},
 	}
 	if options["cpus"] != "" {
 		pod.Spec.Containers[0].Resources.Requests[v1.ResourceCPU] = resource.MustParse(options["cpus"])
@@ -311,6 +316,18 @@ func (p *player) pod(name string, options map[string]string) *v1.Pod {
 		priority := int32(p.number(options["priority"]))
 		pod.Spec.Priority = &priority
 	}
+	if options["preempts"] != "" {
+		policy := v1.PreemptionPolicy(options["preempts"])
+		pod.Spec.PreemptionPolicy = &policy
+	}
+	if options["app"] != "" {
+		pod.Labels = map[string]string{"app": options["app"]}
+	}
+	if options["preempted"] != "" {
+		pod.Status.Conditions = []v1.PodCondition{
+			{Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: v1.PodReasonPreemptionByScheduler},
+		}
+	}
 	if options["gated"] != "" {
 		pod.Spec.SchedulingGates = []v1.PodSchedulingGate{{Name: options["gated"]}}
 	}
@@ -332,10 +349,21 @@ func (p *player) pod(name string, options map[string]string) *v1.Pod {
 		controller := true
 		pod.OwnerReferences = []metav1.OwnerReference{{Kind: options["owner"], Controller: &controller}}
 	}
-	if options["deleting"] != "" {
-		pod.DeletionTimestamp = &metav1.Time{Time: p.now}
+	if options["deleting"] != "" { // "yes", or the grace period
+		grace, _ := time.ParseDuration(options["deleting"])
+		pod.DeletionTimestamp = &metav1.Time{Time: p.now.Add(grace)}
 	}
 	return pod
+}
+
+func (p *player) budget(name string, options map[string]string) BudgetSeen {
+	return BudgetSeen{Budget: &policyv1.PodDisruptionBudget{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID(name)},
+		Spec: policyv1.PodDisruptionBudgetSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": options["app"]}},
+		},
+		Status: policyv1.PodDisruptionBudgetStatus{DisruptionsAllowed: int32(p.number(options["allowed"]))},
+	}}
 }
 
 func (p *player) node(name, agent string, options map[string]string) *v1.Node {

@@ -15,7 +15,7 @@ type shapeKey struct {
 	scalars  [numScalars]int64
 	priority int32
 	node     string // that the pod is bound to
-	rest     string // host ports, what the pod wants of nodes, and its wish
+	rest     string // host ports, what the pod wants of nodes, its wish, and which pod it is if a place is promised to it
 }
 
 func keyOf(p *pod) shapeKey {
@@ -48,6 +48,9 @@ func keyOf(p *pod) shapeKey {
 	if p.wish != nil {
 		rest.WriteString(p.wish.key())
 	}
+	if p.promise != nil { // what is promised to it is kept from its equals
+		fmt.Fprintf(&rest, "!%s", p.obj.UID)
+	}
 	k.rest = rest.String()
 	return k
 }
@@ -78,9 +81,12 @@ type shape struct {
 	unready  bool                               // and nodes that are not ready
 	near     *near                              // nil if no other pods matter to it
 
+	nominee *pod // the only pod of this shape, because a place is promised to it; or nil
+
 	pods   arrivals
 	search search
 	due    bool // it has its turn in this cycle
+	hope   hope
 }
 
 func newShape(key shapeKey, p *pod) *shape {
@@ -94,6 +100,9 @@ func newShape(key shapeKey, p *pod) *shape {
 	}
 	if p.wishes != nil {
 		s.near = newNear(p.wishes)
+	}
+	if p.promise != nil {
+		s.nominee = p
 	}
 	return s
 }

@@ -24,6 +24,9 @@ func (c *Core) taskUpdated(now time.Time, s TaskStatus) []Action {
 		return append(acts, c.stranger(s, f)...)
 	}
 	t.state, t.heard = s.State, true
+	if !f.running {
+		c.freed(now, s)
+	}
 	c.reconcile.done(t.id)
 	p := c.pods[t.pod]
 	switch {

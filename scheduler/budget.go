@@ -1,0 +1,62 @@
+package scheduler
+
+import (
+	v1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// budget is what a PodDisruptionBudget allows
+// (https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-budgets).
+type budget struct {
+	namespace string
+	selector  labels.Selector
+	allowed   int32 // less what was preempted since its status was read
+	disrupted map[string]metav1.Time
+}
+
+func (c *Core) budgetSeen(obj *policyv1.PodDisruptionBudget) {
+	selector, err := metav1.LabelSelectorAsSelector(obj.Spec.Selector)
+	if err != nil || selector.Empty() { // as in kube-scheduler, it is about no pod
+		delete(c.budgets, obj.UID)
+		return
+	}
+	c.budgets[obj.UID] = &budget{
+		namespace: obj.Namespace, selector: selector,
+		allowed: obj.Status.DisruptionsAllowed, disrupted: obj.Status.DisruptedPods,
+	}
+}
+
+// guards tells whether the end of the pod counts against the budget. It does not once the API server has counted it.
+func (b *budget) guards(pod *v1.Pod) bool {
+	if _, counted := b.disrupted[pod.Name]; counted || pod.Namespace != b.namespace || len(pod.Labels) == 0 {
+		return false
+	}
+	return b.selector.Matches(labels.Set(pod.Labels))
+}
+
+// violations tells of each tenant whether a budget would be violated if it and those before it were preempted.
+func (c *Core) violations(tenants []tenant) []bool {
+	violates := make([]bool, len(tenants))
+	for _, b := range c.budgets {
+		left := b.allowed
+		for i := range tenants {
+			if !b.guards(tenants[i].pod.obj) {
+				continue
+			}
+			left--
+			violates[i] = violates[i] || left < 0
+		}
+	}
+	return violates
+}
+
+// spend counts a pod that is being preempted, until the budget's status shows it.
+func (c *Core) spend(pod *v1.Pod) {
+	for _, b := range c.budgets {
+		if b.guards(pod) {
+			b.allowed--
+		}
+	}
+}
