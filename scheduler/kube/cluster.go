@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -119,6 +120,7 @@ func (c *Cluster) watch(factory informers.SharedInformerFactory) ([]cache.Inform
 		{"persistent volumes", core.PersistentVolumes().Informer(), c.volumeHandler()},
 		{"persistent volume claims", core.PersistentVolumeClaims().Informer(), c.claimHandler()},
 		{"storage classes", factory.Storage().V1().StorageClasses().Informer(), c.classHandler()},
+		{"pod disruption budgets", factory.Policy().V1().PodDisruptionBudgets().Informer(), c.budgetHandler()},
 	} {
 		registration, err := kind.informer.AddEventHandler(kind.handler)
 		if err != nil {
@@ -202,6 +204,32 @@ func handlerOf[T any](seen, gone func(T)) cache.ResourceEventHandler {
 	}
 }
 
+func (c *Cluster) budgetHandler() cache.ResourceEventHandler {
+	seen := func(obj any) {
+		if budget, ok := obj.(*policyv1.PodDisruptionBudget); ok {
+			c.tell(scheduler.BudgetSeen{Budget: budget})
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: seen,
+		UpdateFunc: func(old, obj any) {
+			before, _ := old.(*policyv1.PodDisruptionBudget)
+			if budget, ok := obj.(*policyv1.PodDisruptionBudget); ok && before != nil && before.UID != budget.UID {
+				c.tell(scheduler.BudgetGone{UID: before.UID}) // deleted and made again while the watch was interrupted
+			}
+			seen(obj)
+		},
+		DeleteFunc: func(obj any) {
+			if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+				obj = unknown.Obj
+			}
+			if budget, ok := obj.(*policyv1.PodDisruptionBudget); ok {
+				c.tell(scheduler.BudgetGone{UID: budget.UID})
+			}
+		},
+	}
+}
+
 // perform does one action. Those that fail are decided upon again when their object is looked at next.
 func (c *Cluster) perform(ctx context.Context, action scheduler.ClusterAction) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -221,6 +249,10 @@ func (c *Cluster) perform(ctx context.Context, action scheduler.ClusterAction) {
 	case scheduler.PrepareClaims:
 		err = c.prepareClaims(ctx, a)
 		c.tell(scheduler.ClaimsPrepared{Action: a, OK: err == nil})
+	case scheduler.Nominate:
+		err = c.nominate(ctx, a)
+	case scheduler.Preempt:
+		err = c.preempt(ctx, a)
 	case scheduler.CreateNode:
 		err = c.createNode(ctx, a)
 	case scheduler.AmendNode:

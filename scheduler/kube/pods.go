@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -78,20 +79,67 @@ func (c *Cluster) report(ctx context.Context, a scheduler.Report) error {
 	if a.Pod.Spec.NodeName != "" {
 		return nil
 	}
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"uid": a.Pod.UID},
-		"status": map[string]any{"conditions": []map[string]any{{
-			"type": v1.PodScheduled, "status": v1.ConditionFalse, "reason": v1.PodReasonUnschedulable,
-			"message": a.Message, "lastTransitionTime": metav1.NewTime(c.now()),
-		}}},
-	})
+	_, err := c.patchStatus(ctx, a.Pod, map[string]any{"conditions": []any{c.unschedulable(a.Message)}})
+	return err
+}
+
+func (c *Cluster) unschedulable(message string) map[string]any {
+	return c.condition(v1.PodScheduled, v1.ConditionFalse, v1.PodReasonUnschedulable, message)
+}
+
+func (c *Cluster) condition(kind v1.PodConditionType, status v1.ConditionStatus, reason, message string) map[string]any {
+	return map[string]any{
+		"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": metav1.NewTime(c.now()),
+	}
+}
+
+// patchStatus changes a pod's status; found is false if the pod is gone, or the name is another pod's by now.
+func (c *Cluster) patchStatus(ctx context.Context, pod *v1.Pod, status map[string]any) (found bool, err error) {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": status})
 	if err != nil {
+		return false, err
+	}
+	_, err = c.client.CoreV1().Pods(pod.Namespace).
+		Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// nominate writes the promise where a restarted scheduler reads it, and autoscalers do
+// (https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/#user-exposed-information).
+func (c *Cluster) nominate(ctx context.Context, a scheduler.Nominate) error {
+	status := map[string]any{"nominatedNodeName": nil, "conditions": []any{c.unschedulable(a.Message)}}
+	reason := "NominationLost"
+	if a.Node != "" {
+		status["nominatedNodeName"], reason = a.Node, "Nominated"
+	}
+	found, err := c.patchStatus(ctx, a.Pod, status)
+	if found {
+		c.events.Event(a.Pod, v1.EventTypeNormal, reason, a.Message)
+	}
+	return err
+}
+
+// preempt tells the pod by its condition why it ends, so that a Job's pod failure policy can see that this was no
+// failure (https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions), and deletes it
+// with its grace period.
+func (c *Cluster) preempt(ctx context.Context, a scheduler.Preempt) error {
+	by := api.PodKey{Namespace: a.By.Namespace, Name: a.By.Name}
+	message := fmt.Sprintf("%s: preempted by the more important pod %s on node %s", api.SchedulerName, by, a.Node)
+	condition := c.condition(v1.DisruptionTarget, v1.ConditionTrue, v1.PodReasonPreemptionByScheduler, message)
+	found, err := c.patchStatus(ctx, a.Victim, map[string]any{"conditions": []any{condition}})
+	if err != nil || !found {
 		return err
 	}
-	_, err = c.client.CoreV1().Pods(a.Pod.Namespace).
-		Patch(ctx, a.Pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	exactly := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &a.Victim.UID}}
+	err = c.client.CoreV1().Pods(a.Victim.Namespace).Delete(ctx, a.Victim.Name, exactly)
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil // nobody is left to be told
+		return nil
+	}
+	if err == nil {
+		c.events.Eventf(a.Victim, v1.EventTypeNormal, "Preempted", "Preempted by pod %s (%s) on node %s", by, a.By.UID, a.Node)
 	}
 	return err
 }
