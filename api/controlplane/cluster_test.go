@@ -257,6 +257,8 @@ func testScheduler(t *testing.T, dir statedir.Dir) {
 	}{
 		{true, authorizationv1.ResourceAttributes{Verb: "create", Resource: "pods", Subresource: "binding", Namespace: "default"}},
 		{true, authorizationv1.ResourceAttributes{Verb: "delete", Resource: "pods", Namespace: "default"}},
+		{true, authorizationv1.ResourceAttributes{Verb: "patch", Resource: "pods", Subresource: "status", Namespace: "default"}},
+		{true, authorizationv1.ResourceAttributes{Verb: "watch", Group: "policy", Resource: "poddisruptionbudgets"}},
 		{true, authorizationv1.ResourceAttributes{Verb: "create", Resource: "nodes"}},
 		{true, authorizationv1.ResourceAttributes{
 			Verb: "update", Group: "coordination.k8s.io", Resource: "leases", Namespace: "kube-node-lease"}},
