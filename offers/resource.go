@@ -90,6 +90,17 @@ func (rs Resources) HasPort(port uint64) bool {
 	return slices.ContainsFunc(rs, func(r Resource) bool { return r.Name == Ports && inRanges(r.Ranges, port) })
 }
 
+// CountPort returns in how many of the ranges a port is.
+func (rs Resources) CountPort(port uint64) int {
+	count := 0
+	for _, r := range rs {
+		if r.Name == Ports && inRanges(r.Ranges, port) {
+			count++
+		}
+	}
+	return count
+}
+
 // PortCount returns how many ports there are.
 func (rs Resources) PortCount() int {
 	var count uint64

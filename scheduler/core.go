@@ -94,6 +94,7 @@ type task struct {
 	id      api.TaskID
 	agent   api.AgentID
 	offer   api.OfferID
+	role    string // of that offer; "" if an earlier scheduler launched it
 	pod     types.UID
 	demand  Demand
 	mapped  []api.PortMapping // of the pod, with the host ports that the task has

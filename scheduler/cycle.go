@@ -325,7 +325,7 @@ func (c *Core) place(now time.Time, p *pod, v *view) {
 	}
 	p.attempt++
 	t := c.newTask(now, p, a.id)
-	t.offer = v.offers[0]
+	t.offer, t.role = v.offers[0], v.role
 	var taken offers.Resources
 	taken, t.mapped = v.takeAll(p)
 	v.tasks = append(v.tasks, NewTask{ID: t.id, Pod: p.obj, Resources: taken, Ports: t.mapped})

@@ -65,36 +65,29 @@ func (c *Core) readNomination(now time.Time, p *pod) {
 
 // promised returns what of the view the pods of the shape have to leave to others: what was promised to more important
 // pods, or to equally important ones. Of two equally important pods with a promise there, the later one stands back.
-func (v *view) promised(s *shape) Demand {
-	var sum Demand
+//
+// A promise holds in the offers of all roles that the pod may use: nobody knows in which what it is waiting for will come.
+func (v *view) promised(s *shape) holding {
+	var sum holding
 	for _, p := range v.agent.promises {
 		mine := s.nominee
 		behind := mine != nil && mine.nominated() == v.agent.node && beforeInQueue(mine, p) < 0
 		taken := slices.Contains(v.parked, p) // out of the view already
-		if p == mine || p.nominated() != v.agent.node || taken || priority(p.obj) < s.key.priority || behind {
+		elsewhere := p.wish != nil && !p.wish.takes(v)
+		if p == mine || elsewhere || p.nominated() != v.agent.node || taken || priority(p.obj) < s.key.priority || behind {
 			continue
 		}
-		sum.add(&p.demand)
+		sum.add(p.needs())
 	}
 	return sum
 }
 
 // checkPromises: is there enough beside what was promised to others?
 func (v *view) checkPromises(s *shape) refused {
-	sum := v.promised(s)
-	for i, want := range s.demand.Scalars {
-		if want > 0 && want > v.have[i]-sum.Scalars[i] {
-			return refused{reason: promisedAway}
-		}
-	}
-	if shareAny(sum.Ports, s.demand.Ports) {
+	if sum := v.promised(s); !v.hasBeside(s, &sum) {
 		return refused{reason: promisedAway}
 	}
 	return refused{}
-}
-
-func shareAny(a, b []uint64) bool {
-	return slices.ContainsFunc(a, func(port uint64) bool { return slices.Contains(b, port) })
 }
 
 // findNominated looks for the place that was promised.

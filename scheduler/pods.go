@@ -39,6 +39,9 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 	c.stand(p)
 	if p.task == nil {
 		c.appraise(p)
+		if a := c.agentOfNode(p.nominated()); a != nil {
+			c.fleet.touch(a) // the pod may need more or less than was promised
+		}
 		c.adoptAnnotated(now, p)
 	}
 	if isNew {

@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8sm/k8sm/api"
-	"github.com/k8sm/k8sm/offers"
 )
 
 const (
@@ -45,7 +44,8 @@ type preempted struct {
 // room is an agent with what its tasks hold.
 type room struct {
 	agent   *agent
-	leaving Demand   // what those tasks hold that are about to end
+	views   []*view  // it has, and empty ones of the roles whose offers its tasks have used up
+	leaving []*task  // that are about to end
 	tenants []tenant // the others whose pods might be preempted, the most important first
 }
 
@@ -147,6 +147,8 @@ func (w *preemption) lookAfterNominees() []Action {
 		switch {
 		case a == nil || !a.alive && a.since.After(w.core.subscribed):
 			acts = append(acts, w.core.denominate(w.now, p, fmt.Sprintf("node %s is gone", p.nominated())))
+		case p.wish.wrong():
+			acts = append(acts, w.core.denominate(w.now, p, p.wish.problem))
 		case p.parked != nil:
 			p.promise.hoped = w.now
 		case p.shape != nil && w.now.Sub(p.promise.hoped) >= nominationPatience/2:
@@ -183,7 +185,7 @@ func (c *Core) denominate(now time.Time, p *pod, why string) Action {
 func (w *preemption) shapes() []*shape {
 	var shapes []*shape
 	for _, s := range w.core.queue.shapes {
-		if s.head() != nil && s.key.node == "" && slices.ContainsFunc(s.pods, func(p *pod) bool { return w.mayLook(s, p) }) {
+		if s.head() != nil && s.key.node == "" && !s.wish.wrong() && slices.ContainsFunc(s.pods, func(p *pod) bool { return w.mayLook(s, p) }) {
 			shapes = append(shapes, s)
 		}
 	}
@@ -280,7 +282,7 @@ func (w *preemption) clearings(s *shape) (found []clearing, sure bool) {
 		}
 	}
 	for _, a := range agents {
-		if a == nil || !a.alive || a.node == "" {
+		if a == nil || !a.alive || a.node == "" || w.core.drains(a) {
 			continue
 		}
 		if !w.known(a) {
@@ -299,13 +301,14 @@ func (w *preemption) room(a *agent) *room {
 	if r := w.rooms[a]; r != nil {
 		return r
 	}
-	r := &room{agent: a}
+	r := &room{agent: a, views: slices.Clip(a.views)}
 	for _, t := range w.core.owners[a.id] {
 		w.spent++
+		w.addViews(r, t)
 		p := w.core.pods[t.pod]
 		switch {
 		case w.leaving(t, p):
-			r.leaving.add(&t.demand)
+			r.leaving = append(r.leaving, t)
 		case t.heard && p.obj.DeletionTimestamp == nil:
 			since := t.since
 			if started := p.obj.Status.StartTime; started != nil {
@@ -317,6 +320,21 @@ func (w *preemption) room(a *agent) *room {
 	slices.SortStableFunc(r.tenants, compareTenants)
 	w.rooms[a] = r
 	return r
+}
+
+// addViews adds views of the roles in whose offers the resources of a task may come back.
+func (w *preemption) addViews(r *room, t *task) {
+	roles := w.core.cfg.Roles
+	if t.role != "" {
+		roles = []string{t.role}
+	}
+	for _, role := range roles {
+		if !slices.ContainsFunc(r.views, func(v *view) bool { return v.role == role }) {
+			v := &view{}
+			w.core.open(w.now, v, r.agent, role)
+			r.views = append(r.views, v)
+		}
+	}
 }
 
 func compareTenants(a, b tenant) int {
@@ -342,13 +360,6 @@ func isPreempted(obj *v1.Pod) bool {
 	})
 }
 
-func (d *Demand) add(o *Demand) {
-	for i, amount := range o.Scalars {
-		d.Scalars[i] += amount
-	}
-	d.Ports = append(d.Ports, o.Ports...)
-}
-
 // clearing finds out whom to preempt on an agent for a pod of the shape; ok is false if there is no way. Without mayPreempt
 // it only tells whether the pod will fit when what is about to end has ended.
 func (w *preemption) clearing(s *shape, a *agent, mayPreempt bool) (best clearing, ok bool) {
@@ -364,19 +375,18 @@ func (w *preemption) clearing(s *shape, a *agent, mayPreempt bool) (best clearin
 		})
 		victims = r.tenants[i:]
 	}
-	if len(victims) == 0 && r.leaving.isZero() {
+	if len(victims) == 0 && len(r.leaving) == 0 {
 		return clearing{}, false
 	}
-	w.spent += len(victims)
-	views := a.views
-	if len(views) == 0 {
-		views = []*view{{}}
-		w.core.open(w.now, views[0], a, a.last.Role)
-	}
-	for _, v := range views {
-		if trial := w.without(s, v, r, victims); trial != nil {
+	w.spent += len(r.views) * (len(victims) + len(r.leaving))
+	for _, v := range r.views {
+		here := victims
+		if len(r.views) > 1 {
+			here = slices.DeleteFunc(slices.Clone(victims), func(t tenant) bool { return !t.pod.task.frees(v) })
+		}
+		if trial := w.without(s, v, r, here); trial != nil {
 			p := clearing{agent: a}
-			p.victims, p.violations = w.reprieve(s, trial, victims)
+			p.victims, p.violations = w.reprieve(s, trial, here)
 			if !ok || p.compare(best) < 0 {
 				best, ok = p, true
 			}
@@ -385,14 +395,17 @@ func (w *preemption) clearing(s *shape, a *agent, mayPreempt bool) (best clearin
 	return best, ok
 }
 
-func (d *Demand) isZero() bool { return d.Scalars == [numScalars]offers.Milli{} }
-
 // without returns the view as it will be when what is about to end and the victims have ended; nil if the shape does
 // not fit there even then.
 func (w *preemption) without(s *shape, v *view, r *room, victims []tenant) *view {
-	freed := Demand{Scalars: r.leaving.Scalars, Ports: slices.Clone(r.leaving.Ports)}
+	var freed holding
+	for _, t := range r.leaving {
+		if t.frees(v) {
+			freed.add(w.core.heldBy(t))
+		}
+	}
 	for _, victim := range victims {
-		freed.add(&victim.pod.task.demand)
+		freed.add(w.core.heldBy(victim.pod.task))
 	}
 	for i, want := range s.demand.Scalars {
 		if want > v.have[i]+freed.Scalars[i] {
@@ -413,39 +426,18 @@ func (w *preemption) without(s *shape, v *view, r *room, victims []tenant) *view
 	return trial
 }
 
-// resources returns what is demanded as if it was offered to the role.
-func (d *Demand) resources(role string) offers.Resources {
-	rs := make(offers.Resources, 0, numScalars+1)
-	for i, name := range scalarNames {
-		rs = append(rs, offers.Resource{Name: name, Role: role, Scalar: d.Scalars[i]})
-	}
-	ports := offers.Resource{Name: offers.Ports, Role: role}
-	for _, port := range d.Ports {
-		ports.Ranges = append(ports.Ranges, offers.Range{Begin: port, End: port})
-	}
-	return append(rs, ports)
-}
-
 // reprieve lets as many tenants as possible stay in a view that they are all taken out of: those first whose end would
 // violate a budget, then the most important ones. It returns the others.
 func (w *preemption) reprieve(s *shape, trial *view, tenants []tenant) (victims []tenant, violations int) {
 	violates := w.core.violations(tenants)
 	taken := trial.promised(s)
-	stays := func(d *Demand) bool {
-		for i, want := range s.demand.Scalars {
-			if want > 0 && trial.have[i]-taken.Scalars[i]-want < d.Scalars[i] {
-				return false
-			}
-		}
-		return !shareAny(d.Ports, s.demand.Ports)
-	}
 	for _, violating := range [...]bool{true, false} {
 		for i, t := range tenants {
 			if violates[i] != violating {
 				continue
 			}
-			if stays(&t.pod.task.demand) {
-				taken.add(&t.pod.task.demand)
+			if with := taken.and(w.core.heldBy(t.pod.task)); trial.hasBeside(s, &with) {
+				taken = with
 				continue
 			}
 			victims = append(victims, t)

@@ -152,3 +152,53 @@ func TestPreemptionIsCounted(t *testing.T) {
 		t.Errorf("counted %v", counted)
 	}
 }
+
+func TestPlacingWhoHasAPromiseLetsNobodyInWhoWasRefused(t *testing.T) {
+	needs := func(order int) []*pod {
+		wildcards := []api.PortMapping{{ContainerPort: 80, Protocol: "TCP"}}
+		pods := []*pod{
+			{demand: Demand{Scalars: [numScalars]offers.Milli{2500, 64_000}}},
+			{demand: Demand{Scalars: [numScalars]offers.Milli{100, 64_000}, Ports: []uint64{31000}}},
+			{demand: Demand{Scalars: [numScalars]offers.Milli{100, 64_000}, Ports: []uint64{31000, 31001}}},
+			{demand: Demand{Scalars: [numScalars]offers.Milli{100, 64_000}}, wish: &wish{wildcards: wildcards}},
+			{demand: Demand{Scalars: [numScalars]offers.Milli{0, 64_000}}, wish: &wish{revocable: 2000}},
+		}
+		for _, p := range pods {
+			p.obj, p.order = &v1.Pod{}, order
+		}
+		return pods
+	}
+	ports := func(first, last uint64) offers.Resource {
+		return offers.Resource{Name: offers.Ports, Ranges: []offers.Range{{Begin: first, End: last}}}
+	}
+	refusals := 0
+	for _, offered := range [][]offers.Resource{
+		{ports(31000, 31000)}, {ports(31000, 31001)}, {ports(31000, 31001), ports(31000, 31001)},
+	} {
+		for i := range needs(1) {
+			for j := range needs(2) {
+				holder, other := needs(1)[i], needs(2)[j]
+				holder.promise = &promise{node: "n1"}
+				v := roomy() // 4 cpus
+				v.free = append(v.free[:3:3], offered...)
+				v.free = append(v.free, offers.Resource{Name: offers.RevocableCPUs, Scalar: 3000})
+				v.record, v.agent.node, v.agent.promises = []byte("record"), "n1", []*pod{holder}
+				v.count()
+				s := newShape(keyOf(other), other)
+				before := v.check(s)
+				if before.ok() || !v.check(newShape(keyOf(holder), holder)).ok() {
+					continue
+				}
+				refusals++
+				v.takeAll(holder)
+				v.parked = []*pod{holder}
+				if v.check(s).ok() {
+					t.Errorf("ports %v: %v has taken what was promised to it, and now there is room for %v", offered, holder.needs(), other.needs())
+				}
+			}
+		}
+	}
+	if refusals < 10 {
+		t.Errorf("only %d pods were refused", refusals)
+	}
+}

@@ -320,6 +320,9 @@ func (p *player) pod(name string, options map[string]string) *v1.Pod {
 		policy := v1.PreemptionPolicy(options["preempts"])
 		pod.Spec.PreemptionPolicy = &policy
 	}
+	if options["tolerates"] != "" {
+		pod.Spec.Tolerations = []v1.Toleration{{Key: options["tolerates"], Operator: v1.TolerationOpExists}}
+	}
 	if options["app"] != "" {
 		pod.Labels = map[string]string{"app": options["app"]}
 	}

@@ -164,6 +164,12 @@ func (c *Core) cordon(now time.Time, u *upkeep) string {
 	return ""
 }
 
+// drains tells whether Mesos drains the agent: it offers nothing then, whatever becomes free there.
+func (c *Core) drains(a *agent) bool {
+	u := c.upkeep[a.id]
+	return u != nil && u.draining
+}
+
 // evicts tells whether it is time for the pods to go.
 func (c *Core) evicts(now time.Time, u *upkeep) bool {
 	return u.draining || u.window != nil && !now.Before(u.window.Start.Add(-c.cfg.DrainLead))
