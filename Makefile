@@ -14,6 +14,11 @@ PAUSE   := minion/cri/embedded/pause
 GO      := CGO_ENABLED=0 go
 FLAGS   := -trimpath
 STATIC  := $(GO) build $(FLAGS) -ldflags='-s -w'
+# Of what `go build -v` says, a person sees how far it is, and all that is wrong.
+PROGRESS := awk '\
+	/^[^ ]+\/[^ ]+$$|^[a-z0-9]+$$/ { if (++n % 100 == 0) { print "  " n " packages compiled"; fflush() } next } \
+	/^go: downloading/ { if (++d % 50 == 0) { print "  " d " modules downloaded"; fflush() } next } \
+	{ print; fflush() }'
 
 # Packages that link stock Kubernetes; a race-instrumented build of all of that is worth nobody's time.
 KUBERNETES := k8sm/k8sm$$|/api/controlplane$$|/contrib/clients$$|/minion/kubelet$$|/minion/proxy$$
@@ -35,10 +40,7 @@ test-deps: ## Install what is missing for the tests: that, and a ZooKeeper.
 .PHONY: build
 build: $(PAUSE) ## Build ./km and the example's program.
 	@echo "building ./km (the first time takes about 12 minutes of CPU: all of Kubernetes is in it)"
-	@$(GO) build $(FLAGS) -v -ldflags='$(LDFLAGS)' -o km . 2>&1 | awk '\
-		/^[^ ]+\/[^ ]+$$|^[a-z0-9]+$$/ { if (++n % 100 == 0) { print "  " n " packages compiled"; fflush() } next } \
-		/^go: downloading/ { if (++d % 50 == 0) { print "  " d " modules downloaded"; fflush() } next } \
-		{ print; fflush() }'
+	@$(GO) build $(FLAGS) -v -ldflags='$(LDFLAGS)' -o km . 2>&1 | $(PROGRESS)
 	@mkdir -p $(BUILD)
 	$(STATIC) -o $(BUILD)/web ./contrib/examples/web
 
@@ -60,6 +62,13 @@ test: test-deps build ## Run every test: unit tests with the race detector, then
 	go test -race -shuffle=on -timeout 20m $$(go list ./... | grep -Ev '$(KUBERNETES)|/contrib/e2e$$')
 	$(GO) test $(FLAGS) -shuffle=on -timeout 20m $$(go list ./... | grep -E '$(KUBERNETES)')
 	$(GO) test $(FLAGS) -count=1 -timeout 30m ./contrib/e2e
+
+.PHONY: critest
+critest: $(PAUSE) ## Run critest, the validation suite of Kubernetes' runtime interface: SEED=N CASES=REGEXP.
+	@contrib/install-deps critest
+	@$(GO) build $(FLAGS) -v -o $(BUILD)/critest/harness ./contrib/critest 2>&1 | $(PROGRESS)
+	$(STATIC) -o $(BUILD)/critest/standin ./contrib/critest/standin
+	@$(BUILD)/critest/harness -seed=$(or $(SEED),1) -focus='$(CASES)'
 
 .PHONY: bench
 bench: deps build ## Measure, and print one BENCH line a figure.

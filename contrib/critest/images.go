@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+
+	"github.com/docker/docker/api/types"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/pkg/jsonmessage"
+
+	"github.com/k8sm/k8sm/contrib/testimages"
+)
+
+// e2eImages is what the images have before their names that the suite finds present, and so never pulls.
+const e2eImages = "registry.k8s.io/e2e-test-images/"
+
+// digestImage is the one that the suite pulls by its digest.
+const digestImage = "test-image-digest:test"
+
+// layers are what the images are made of.
+type layers struct {
+	base      testimages.Layer
+	standIn   testimages.Layer // as nginx and as web, in /srv
+	setuid    testimages.Layer // the same with the setuid bit
+	moreGroup testimages.Layer // a group more in /etc/group
+	marks     map[string]testimages.Layer
+}
+
+func readLayers(ctx context.Context, busybox, standIn string) (l layers, err error) {
+	program, err := os.ReadFile(standIn)
+	if err != nil {
+		return l, err
+	}
+	if l.base, err = testimages.BusyboxLayer(ctx, busybox); err != nil {
+		return l, err
+	}
+	add := func(files ...testimages.File) (layer testimages.Layer) {
+		if err == nil {
+			layer, err = testimages.NewLayer(files...)
+		}
+		return layer
+	}
+	l.standIn = add(testimages.File{Name: "srv/web", Mode: 0o755, Data: program}, testimages.File{Name: "srv/nginx", Mode: 0o755, Link: "srv/web"})
+	l.setuid = add(testimages.File{Name: "srv/web", Mode: 0o4755, Data: program})
+	l.moreGroup = add(testimages.File{Name: "etc/group", Mode: 0o644, Data: []byte(testimages.Group + "group-defined-in-image:x:50000:default-user\n")})
+	l.marks = map[string]testimages.Layer{}
+	for _, mark := range []string{"latest", "1", "2", "3", "tag", "all", "digest", "tags"} {
+		l.marks[mark] = add(testimages.File{Name: "mark", Mode: 0o644, Data: []byte(mark + "\n")})
+	}
+	return l, err
+}
+
+// environment is that of all images.
+var environment = []string{"PATH=/bin:/usr/bin:/sbin"}
+
+// presentImages are those that the suite finds in the Engine
+// (https://github.com/kubernetes-sigs/cri-tools/blob/v1.30.0/pkg/validate/consts.go).
+func presentImages(l layers) []testimages.Image {
+	base, web := []testimages.Layer{l.base}, []testimages.Layer{l.base, l.standIn}
+	named := func(name string, layers []testimages.Layer, command ...string) testimages.Image {
+		return testimages.Image{Names: []string{e2eImages + name}, Layers: layers, Env: environment, Cmd: command}
+	}
+	return []testimages.Image{
+		named("busybox:1.29-2", base, "sh"),
+		named("nginx:1.14-2", web, "/srv/nginx", "serve", "80", "nginx: master process"),
+		named("httpd:2.4.39-4", web, "/srv/web", "serve", "80", "httpd -D FOREGROUND"),
+		named("nonewprivs:1.3", []testimages.Layer{l.base, l.setuid}, "/srv/web", "uid"),
+	}
+}
+
+// pulledImages are those that the suite pulls from the registry at an address.
+func pulledImages(l layers, address string) []testimages.Image {
+	plain := func(mark string, names ...string) testimages.Image {
+		return testimages.Image{Names: names, Layers: []testimages.Layer{l.base, l.marks[mark]}, Env: environment, Cmd: []string{"sh"}}
+	}
+	user := func(name, user string) testimages.Image {
+		return testimages.Image{Names: []string{name}, Layers: []testimages.Layer{l.base}, Env: environment, Cmd: []string{"sh"}, User: user}
+	}
+	group := user("test-image-predefined-group:latest", "1000")
+	group.Layers = []testimages.Layer{l.base, l.moreGroup}
+	images := []testimages.Image{
+		{Names: []string{"hostnet-nginx-" + runtime.GOARCH + ":latest"}, Layers: []testimages.Layer{l.base, l.standIn}, Env: environment,
+			Cmd: []string{"/srv/nginx", "serve", "12003"}},
+		group,
+		user("test-image-user-uid:latest", "1002"),
+		user("test-image-user-username:latest", "www-data"),
+		user("test-image-user-uid-group:latest", "1003:1003"),
+		user("test-image-user-username-group:latest", "www-data:www-data"),
+		plain("latest", "test-image-latest:latest"),
+		plain("1", "test-image-1:latest"),
+		plain("2", "test-image-2:latest"),
+		plain("3", "test-image-3:latest"),
+		plain("tag", "test-image-tag:test"),
+		plain("all", "test-image-tag:all"),
+		plain("digest", digestImage),
+		plain("tags", "test-image-tags:1", "test-image-tags:2", "test-image-tags:3"),
+	}
+	for i := range images {
+		for n := range images[i].Names {
+			images[i].Names[n] = address + "/" + images[i].Names[n]
+		}
+	}
+	return images
+}
+
+// makeImages brings all images to where the suite looks for them, and starts the registry for that.
+func (h *harness) makeImages(ctx context.Context) error {
+	l, err := readLayers(ctx, h.busybox, h.standIn)
+	if err != nil {
+		return err
+	}
+	if err := h.startRegistry(ctx); err != nil {
+		return err
+	}
+	pulled := pulledImages(l, h.registry.address)
+	if err := testimages.Load(ctx, h.docker, append(presentImages(l), pulled...)...); err != nil {
+		return err
+	}
+	for _, i := range pulled {
+		for _, name := range i.Names {
+			if err := h.publish(ctx, name); err != nil {
+				return fmt.Errorf("cannot push %s: %w", name, err)
+			}
+		}
+	}
+	if h.digest == "" {
+		return errors.New("no digest came back for " + digestImage)
+	}
+	return nil
+}
+
+// publish moves an image from the Engine to the registry.
+func (h *harness) publish(ctx context.Context, name string) error {
+	progress, err := h.docker.ImagePush(ctx, name, image.PushOptions{RegistryAuth: base64.URLEncoding.EncodeToString([]byte("{}"))})
+	if err != nil {
+		return err
+	}
+	defer progress.Close()
+	digest, err := pushedDigest(progress)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("  %s %s\n", name, digest)
+	if strings.HasSuffix(name, "/"+digestImage) {
+		h.digest = digest
+	}
+	_, err = h.docker.ImageRemove(ctx, name, image.RemoveOptions{})
+	return err
+}
+
+// pushedDigest reads what the Engine tells while it pushes: the digest is near the end.
+func pushedDigest(progress io.Reader) (digest string, err error) {
+	note := func(m jsonmessage.JSONMessage) {
+		var pushed types.PushResult
+		if json.Unmarshal(*m.Aux, &pushed) == nil && pushed.Digest != "" {
+			digest = pushed.Digest
+		}
+	}
+	return digest, jsonmessage.DisplayJSONMessagesStream(progress, io.Discard, 0, false, note)
+}

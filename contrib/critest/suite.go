@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+// The suite (https://github.com/kubernetes-sigs/cri-tools/blob/v1.30.0/docs/validation.md).
+const (
+	suiteModule  = "sigs.k8s.io/cri-tools"
+	suiteVersion = "v1.30.0"
+	// suiteConstants is where the names of its images stand: its flags cannot redirect them all.
+	suiteConstants = "pkg/validate/consts.go"
+)
+
+// buildSuite builds critest for our registry and our image's digest, in a copy of its module.
+func (h *harness) buildSuite(ctx context.Context) error {
+	module, err := downloadModule(ctx, h.dir)
+	if err != nil {
+		return err
+	}
+	source := filepath.Join(h.build, "cri-tools")
+	if err := copySuite(module, source); err != nil {
+		return err
+	}
+	constants := filepath.Join(source, suiteConstants)
+	text, err := os.ReadFile(constants)
+	if err != nil {
+		return err
+	}
+	if text, err = redirected(text, h.registry.address, h.digest); err != nil {
+		return err
+	}
+	if err := os.WriteFile(constants, text, 0o644); err != nil {
+		return err
+	}
+	if h.suite, err = filepath.Abs(filepath.Join(h.build, "critest.test")); err != nil {
+		return err
+	}
+	// `go test -c` does not tell what it compiles, which the first time takes minutes; `go build -v` does.
+	out := &sampler{out: os.Stdout, unit: "packages compiled", every: 50}
+	if err := runGo(ctx, source, out, "build", "-v", "-trimpath", "./pkg/..."); err != nil {
+		return err
+	}
+	return runGo(ctx, source, out, "test", "-trimpath", "-c", "-o", h.suite, "./cmd/critest")
+}
+
+// downloadModule has the go command bring the suite's module, checked against Go's checksum database, and returns where
+// it lies. Dir must be in no module.
+func downloadModule(ctx context.Context, dir string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", suiteModule+"@"+suiteVersion)
+	cmd.Dir = dir
+	cmd.Env = goEnvironment()
+	out, err := cmd.Output()
+	var module struct{ Dir, Error string }
+	if json.Unmarshal(out, &module) == nil && module.Error != "" {
+		return "", fmt.Errorf("cannot download %s@%s: %s", suiteModule, suiteVersion, module.Error)
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot download %s@%s: %w", suiteModule, suiteVersion, err)
+	}
+	return module.Dir, nil
+}
+
+// copySuite copies what is needed to build the suite; its vendor folder is incomplete and stays behind.
+func copySuite(module, to string) error {
+	if err := os.RemoveAll(to); err != nil {
+		return err
+	}
+	for _, part := range []string{"cmd", "pkg"} {
+		if err := os.CopyFS(filepath.Join(to, part), os.DirFS(filepath.Join(module, part))); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		data, err := os.ReadFile(filepath.Join(module, name))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(to, name), data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var (
+	registryConstant = regexp.MustCompile(`(?m)^(\s*registry = ")[^"]*"$`)
+	digestConstant   = regexp.MustCompile(`(registry \+ "test-image-digest@)sha256:[0-9a-f]{64}"`)
+)
+
+// redirected is the text of the suite's constants with another registry, and the digest that our image has there.
+func redirected(text []byte, address, digest string) ([]byte, error) {
+	for _, change := range []struct {
+		constant *regexp.Regexp
+		value    string
+	}{{registryConstant, address + "/"}, {digestConstant, digest}} {
+		if n := len(change.constant.FindAll(text, -1)); n != 1 {
+			return nil, fmt.Errorf("%s of %s %s has %d constants like %s, not one", suiteConstants, suiteModule, suiteVersion, n, change.constant)
+		}
+		text = change.constant.ReplaceAll(text, []byte("${1}"+change.value+`"`))
+	}
+	return text, nil
+}
+
+// runGo runs the go command in the suite's copy.
+func runGo(ctx context.Context, dir string, progress io.Writer, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir
+	cmd.Env = goEnvironment()
+	said := &lastWords{out: progress}
+	cmd.Stdout, cmd.Stderr = said, said
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+	cmd.WaitDelay = 5 * time.Second
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("go %s: %w: %s", args[0], err, said.text)
+	}
+	return nil
+}
+
+// goEnvironment makes the go command complete the suite's go.sum, and link statically.
+func goEnvironment() []string {
+	return append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=mod", "GOWORK=off")
+}
+
+// lastWords passes on what it gets and keeps the end.
+type lastWords struct {
+	out  io.Writer
+	text []byte
+}
+
+func (w *lastWords) Write(p []byte) (int, error) {
+	w.text = append(w.text, p...)
+	w.text = w.text[max(0, len(w.text)-2000):]
+	return w.out.Write(p)
+}
+
+// runSuite runs critest against our server and returns what its report says.
+func (h *harness) runSuite(ctx context.Context) (result, error) {
+	report, err := filepath.Abs(filepath.Join(h.build, "junit.xml"))
+	if err != nil {
+		return result{}, err
+	}
+	if err := os.Remove(report); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return result{}, err
+	}
+	log, err := h.log("critest.log")
+	if err != nil {
+		return result{}, err
+	}
+	defer log.Close()
+	temporary := h.path("tmp")
+	if err := os.MkdirAll(temporary, 0o777); err != nil {
+		return result{}, err
+	}
+	args := []string{
+		"-runtime-endpoint=unix://" + h.socket(), "-image-endpoint=unix://" + h.socket(), "-config=" + h.path("none.yaml"),
+		fmt.Sprintf("-ginkgo.seed=%d", h.seed), "-ginkgo.junit-report=" + report, "-ginkgo.no-color",
+	}
+	if h.focus != "" {
+		args = append(args, "-ginkgo.focus="+h.focus)
+	}
+	h.undo = append(h.undo, removeSharedMemory())
+	ended := runChild(ctx, io.MultiWriter(os.Stdout, log), []string{"TMPDIR=" + temporary}, h.suite, args...)
+	if ctx.Err() != nil {
+		return result{}, ctx.Err()
+	}
+	file, err := os.Open(report)
+	if err != nil {
+		return result{}, errors.Join(ended, err)
+	}
+	defer file.Close()
+	counted, err := readReport(file)
+	if err == nil && ended != nil && len(counted.failed) == 0 {
+		err = fmt.Errorf("no case failed, but critest did: %w", ended)
+	}
+	return counted, err
+}
