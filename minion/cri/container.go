@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -219,10 +220,7 @@ func translateStatus(c container.InspectResponse) (*runtimeapi.ContainerStatus, 
 	if err != nil {
 		return nil, err
 	}
-	image := &runtimeapi.ImageSpec{Image: record.Image.GetImage(), UserSpecifiedImage: record.Image.GetUserSpecifiedImage()}
-	if named := image.UserSpecifiedImage; named != "" {
-		image.Image = named
-	}
+	image := &runtimeapi.ImageSpec{Image: imageName(record.Image), UserSpecifiedImage: record.Image.GetUserSpecifiedImage()}
 	status := &runtimeapi.ContainerStatus{
 		Id: c.ID, Metadata: record.Metadata, State: containerState(c.State.Status), CreatedAt: nanoseconds(c.Created),
 		Image: image, ImageRef: c.Image, ImageId: c.Image, Labels: record.Labels, Annotations: record.Annotations,
@@ -254,6 +252,11 @@ func translateStatus(c container.InspectResponse) (*runtimeapi.ContainerStatus, 
 		}
 	}
 	return status, nil
+}
+
+// imageName is the image's name in the pod, where the kubelet tells it beside the id that the name has led to.
+func imageName(spec *runtimeapi.ImageSpec) string {
+	return cmp.Or(spec.GetUserSpecifiedImage(), spec.GetImage())
 }
 
 // reportedResources are the limits that Docker holds the container to now.

@@ -170,13 +170,15 @@ func newNode(t *testing.T) *node {
 	return n
 }
 
+func (n *node) socket() string { return filepath.Join(n.root, "s") }
+
 // start runs the server; again after stop, it is a server that was restarted.
 func (n *node) start(t *testing.T) {
 	t.Helper()
 	quiet := logrus.New()
 	quiet.SetOutput(t.Output())
 	server, err := New(t.Context(), Config{
-		Socket: filepath.Join(n.root, "s"), DockerHost: testEngine.DaemonHost(), Root: n.root, Cluster: testCluster, Node: n.name,
+		Socket: n.socket(), DockerHost: testEngine.DaemonHost(), Root: n.root, Cluster: testCluster, Node: n.name,
 		Network: bridge{n.cidrs}, Log: quiet,
 	})
 	if err != nil {
@@ -185,7 +187,7 @@ func (n *node) start(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()
-	conn, err := grpc.NewClient("unix://"+filepath.Join(n.root, "s"), grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := grpc.NewClient("unix://"+n.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
 	if err != nil {
 		t.Fatal(err)
