@@ -136,6 +136,7 @@ type node struct {
 	root   string
 	name   string
 	cidrs  chan []string
+	tune   func(*Config)
 	stop   func()
 }
 
@@ -149,7 +150,7 @@ func newNode(t *testing.T) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{root: root, name: strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())), cidrs: make(chan []string, 1)}
+	n := &node{root: root, name: strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())), cidrs: make(chan []string, 1), tune: func(*Config) {}}
 	n.start(t)
 	t.Cleanup(func() {
 		ctx := context.Background()
@@ -177,10 +178,12 @@ func (n *node) start(t *testing.T) {
 	t.Helper()
 	quiet := logrus.New()
 	quiet.SetOutput(t.Output())
-	server, err := New(t.Context(), Config{
+	config := Config{
 		Socket: n.socket(), DockerHost: testEngine.DaemonHost(), Root: n.root, Cluster: testCluster, Node: n.name,
 		Network: bridge{n.cidrs}, Log: quiet,
-	})
+	}
+	n.tune(&config)
+	server, err := New(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,6 +206,14 @@ func (n *node) start(t *testing.T) {
 	if _, err := n.Version(t.Context(), &runtimeapi.VersionRequest{}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// restart runs a new server in place of this one, set up as tune says.
+func (n *node) restart(t *testing.T, tune func(*Config)) {
+	t.Helper()
+	n.stop()
+	n.tune = tune
+	n.start(t)
 }
 
 func (n *node) podConfig(name string) *runtimeapi.PodSandboxConfig {
@@ -239,8 +250,9 @@ func shell(name, script string) *runtimeapi.ContainerConfig {
 	}
 }
 
-func (n *node) runContainer(t *testing.T, pod string, sandbox *runtimeapi.PodSandboxConfig, config *runtimeapi.ContainerConfig) string {
+func (n *node) runContainer(t *testing.T, pod string, sandbox *runtimeapi.PodSandboxConfig, config *runtimeapi.ContainerConfig, mounts ...*runtimeapi.Mount) string {
 	t.Helper()
+	config.Mounts = append(config.Mounts, mounts...)
 	r, err := n.CreateContainer(t.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: config, SandboxConfig: sandbox})
 	if err != nil {
 		t.Fatal(err)
@@ -249,6 +261,21 @@ func (n *node) runContainer(t *testing.T, pod string, sandbox *runtimeapi.PodSan
 		t.Fatal(err)
 	}
 	return r.ContainerId
+}
+
+// mountOf is a directory of the host, at /host.
+func mountOf(dir string) *runtimeapi.Mount {
+	return &runtimeapi.Mount{HostPath: dir, ContainerPath: "/host"}
+}
+
+// pid is the container's main process on the host.
+func (n *node) pid(t *testing.T, id string) int {
+	t.Helper()
+	c, err := testEngine.ContainerInspect(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.State.Pid
 }
 
 func (n *node) status(t *testing.T, id string) *runtimeapi.ContainerStatus {

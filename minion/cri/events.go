@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
 	"google.golang.org/grpc"
@@ -99,26 +100,116 @@ func (s *Server) GetContainerEvents(_ *runtimeapi.GetEventsRequest, stream grpc.
 	}
 }
 
-// watchEvents follows the Engine's events until ctx ends. Each time it connects, it takes up the logs of containers that
-// started unseen.
+// lifePhase is how far a container has come. It only ever grows: no container of ours is started twice.
+type lifePhase int
+
+const (
+	created lifePhase = iota + 1
+	started
+	ended
+)
+
+// life is what was told last about one container or sandbox.
+type life struct {
+	phase   lifePhase
+	kind    string
+	sandbox string // a container's
+}
+
+// lives are those of all our containers, by id. They tell which of the Engine's events are news, and which it had no
+// chance to send: it forgets its events when it ends, and containers live and die without it.
+type lives map[string]life
+
+// phases tells which phase each of the Engine's events begins.
+var phases = map[events.Action]lifePhase{events.ActionCreate: created, events.ActionStart: started, events.ActionDie: ended}
+
+// note takes up an event and tells whether it is news.
+func (l lives) note(m events.Message) bool {
+	known, ok := l[m.Actor.ID]
+	if m.Action == events.ActionDestroy {
+		delete(l, m.Actor.ID)
+		return ok
+	}
+	phase := phases[m.Action]
+	if known.phase >= phase || !ok && phase == ended {
+		return false // told already, even that it is gone
+	}
+	l[m.Actor.ID] = life{phase, m.Actor.Attributes[labelKind], m.Actor.Attributes[labelSandbox]}
+	return true
+}
+
+// missed returns the events between what was told last and what the list says, oldest first for each container.
+func (l lives) missed(list []container.Summary, now time.Time) []events.Message {
+	var messages []events.Message
+	add := func(id, kind, sandbox string, action events.Action) {
+		messages = append(messages, events.Message{Action: action, TimeNano: now.UnixNano(), Actor: events.Actor{
+			ID: id, Attributes: map[string]string{labelKind: kind, labelSandbox: sandbox}}})
+	}
+	there := map[string]bool{}
+	for _, c := range list {
+		there[c.ID] = true
+		for _, action := range []events.Action{events.ActionCreate, events.ActionStart, events.ActionDie} {
+			if phase := phases[action]; phase > l[c.ID].phase && phase <= phaseOf(c.State) {
+				add(c.ID, c.Labels[labelKind], c.Labels[labelSandbox], action)
+			}
+		}
+	}
+	for id, last := range l {
+		if there[id] {
+			continue
+		}
+		if last.phase == started {
+			add(id, last.kind, last.sandbox, events.ActionDie)
+		}
+		add(id, last.kind, last.sandbox, events.ActionDestroy)
+	}
+	return messages
+}
+
+func phaseOf(state container.ContainerState) lifePhase {
+	switch containerState(state) {
+	case runtimeapi.ContainerState_CONTAINER_CREATED:
+		return created
+	case runtimeapi.ContainerState_CONTAINER_EXITED:
+		return ended
+	default:
+		return started
+	}
+}
+
+// maxEventsWait bounds the wait between two attempts to hear the Engine's events. It is short: an Engine that is being
+// started refuses at little cost, and until it is heard the kubelet hears nothing either.
+const maxEventsWait = time.Second
+
+// watchEvents follows the Engine's events until ctx ends. What happened while it could not is found out when it connects.
 func (s *Server) watchEvents(ctx context.Context) error {
-	for wait := 100 * time.Millisecond; ; wait = min(wait*2, 10*time.Second) {
-		connected := time.Now()
-		err := s.watchOnce(ctx)
+	known, wait := lives{}, time.Duration(0)
+	brokeOff := time.Now()
+	var heard time.Time // zero while the Engine is not heard
+	for {
+		err := s.watchOnce(ctx, known, func() {
+			heard = time.Now()
+			s.log.WithField("after", heard.Sub(brokeOff).Round(time.Millisecond)).Info("Docker Engine's events are heard")
+		})
 		if ctx.Err() != nil {
 			return nil
 		}
-		s.log.WithError(err).Warn("Docker Engine's events broke off, connecting again")
-		if time.Since(connected) > time.Minute {
-			wait = 100 * time.Millisecond
+		if !heard.IsZero() {
+			s.log.WithError(err).Warn("Docker Engine's events broke off, connecting until they are heard again")
+			if time.Since(heard) > 10*maxEventsWait {
+				wait = 0
+			}
+			brokeOff, heard = time.Now(), time.Time{}
 		}
-		if pause(ctx, wait) != nil {
+		if wait = min(wait*2+50*time.Millisecond, maxEventsWait); pause(ctx, wait) != nil {
 			return nil
 		}
 	}
 }
 
-func (s *Server) watchOnce(ctx context.Context) error {
+// watchOnce connects to the Engine's events, takes up what it finds, calls connected, and follows the events until they
+// break off.
+func (s *Server) watchOnce(ctx context.Context, known lives, connected func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	messages, failed := s.docker.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
@@ -128,34 +219,47 @@ func (s *Server) watchOnce(ctx context.Context) error {
 		filters.Arg("event", string(events.ActionCreate)), filters.Arg("event", string(events.ActionStart)),
 		filters.Arg("event", string(events.ActionDie)), filters.Arg("event", string(events.ActionDestroy)),
 	)})
-	if err := s.adopt(ctx); err != nil {
+	if err := s.adopt(ctx, known); err != nil {
 		return err
 	}
+	connected()
 	for {
 		select {
 		case err := <-failed:
 			return err
 		case m := <-messages:
-			s.handle(ctx, m)
+			if known.note(m) {
+				s.handle(ctx, m)
+			}
 		}
 	}
 }
 
-// adopt takes up the logs of all our containers.
-func (s *Server) adopt(ctx context.Context) error {
-	list, err := s.list(ctx, kindContainer, "", "")
+// adopt takes up all our containers: their logs, and what happened to them unheard.
+func (s *Server) adopt(ctx context.Context, known lives) error {
+	list, err := s.docker.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(
+		filters.Arg("label", api.DockerLabelFramework+"="+s.owner.cluster), filters.Arg("label", api.DockerLabelNode+"="+s.owner.node))})
 	if err != nil {
 		return fmt.Errorf("cannot list our containers: %w", err)
 	}
 	for _, c := range list {
-		if containerState(c.State) != runtimeapi.ContainerState_CONTAINER_CREATED {
+		if c.Labels[labelKind] == kindContainer && phaseOf(c.State) > created {
 			s.adoptLog(ctx, c.ID)
+		}
+	}
+	for _, m := range known.missed(list, time.Now()) {
+		if known.note(m) {
+			s.handle(ctx, m)
 		}
 	}
 	return nil
 }
 
+// adoptLog begins to keep the log of a container that runs or ran.
 func (s *Server) adoptLog(ctx context.Context, id string) {
+	if s.logs.find(id) != nil {
+		return
+	}
 	c, err := s.inspect(ctx, kindContainer, id)
 	if err != nil {
 		return // it is gone again

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -25,37 +26,80 @@ const maxOutput = 16 << 20
 // ExecSync runs a command in the container and returns its output and exit code. When the timeout (in seconds) is over
 // first, it ends all that the command has started.
 func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
-	if _, err := s.runningContainer(ctx, r.GetContainerId()); err != nil {
-		return nil, err
-	}
 	if r.GetTimeout() > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(r.GetTimeout())*time.Second)
 		defer cancel()
 	}
-	exec, err := s.docker.ContainerExecCreate(ctx, r.GetContainerId(), container.ExecOptions{
+	exec, conn, err := s.startExec(ctx, r.GetContainerId(), container.ExecOptions{
 		Cmd: r.GetCmd(), AttachStdout: true, AttachStderr: true})
 	if err != nil {
 		return nil, fmt.Errorf("cannot run a command in the container: %w", err)
 	}
-	conn, err := s.docker.ContainerExecAttach(ctx, exec.ID, container.ExecAttachOptions{})
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot run a command in the container: %w", err), s.endExec(ctx, exec.ID))
-	}
 	defer conn.Close()
 	var stdout, stderr capped
 	if err := pump(ctx, conn, pipes{out: &stdout, err: &stderr}); err != nil {
-		ended := s.endExec(ctx, exec.ID)
+		ended := s.endExec(ctx, exec)
 		if errors.Is(err, context.DeadlineExceeded) && ended == nil {
 			return nil, status.Errorf(codes.DeadlineExceeded, "command %q timed out after %d s", r.GetCmd(), r.GetTimeout())
 		}
 		return nil, errors.Join(err, ended)
 	}
-	code, err := s.exitCode(ctx, exec.ID)
+	code, err := s.exitCode(ctx, exec)
 	if err != nil {
 		return nil, fmt.Errorf("cannot learn the command's exit code: %w", err)
 	}
 	return &runtimeapi.ExecSyncResponse{Stdout: stdout.Bytes(), Stderr: stderr.Bytes(), ExitCode: int32(code)}, nil
+}
+
+// startExec starts a command in a container that runs, and returns its id and its streams.
+func (s *Server) startExec(ctx context.Context, id string, options container.ExecOptions) (string, types.HijackedResponse, error) {
+	ctx, cancel := s.bound(ctx, 0)
+	defer cancel()
+	if _, err := s.runningContainer(ctx, id); err != nil {
+		return "", types.HijackedResponse{}, err
+	}
+	exec, err := s.docker.ContainerExecCreate(ctx, id, options)
+	if err != nil {
+		return "", types.HijackedResponse{}, err
+	}
+	conn, err := hijack(ctx, func() (types.HijackedResponse, error) {
+		return s.docker.ContainerExecAttach(ctx, exec.ID, container.ExecAttachOptions{Tty: options.Tty})
+	}, func() {
+		if err := s.endExec(ctx, exec.ID); err != nil {
+			s.log.WithError(err).WithField("container", id).Warn("a command that was given up goes on")
+		}
+	})
+	if err != nil {
+		return "", types.HijackedResponse{}, err
+	}
+	return exec.ID, conn, nil
+}
+
+// hijack makes a call that ends in a raw connection. The Engine's client heeds ctx only until it has sent such a call, so
+// here the call goes on alone when ctx ends first, until the Engine answers or dies; then what it has begun is undone.
+func hijack(ctx context.Context, call func() (types.HijackedResponse, error), undo func()) (types.HijackedResponse, error) {
+	type result struct {
+		conn types.HijackedResponse
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		conn, err := call()
+		done <- result{conn, err}
+	}()
+	select {
+	case r := <-done:
+		return r.conn, r.err
+	case <-ctx.Done():
+		go func() {
+			if r := <-done; r.err == nil {
+				r.conn.Close()
+				undo()
+			}
+		}()
+		return types.HijackedResponse{}, ctx.Err()
+	}
 }
 
 // capped keeps the first maxOutput bytes and drops the rest.
@@ -74,7 +118,7 @@ var _ io.Writer = (*capped)(nil)
 // exitCode waits for the exit code of a command whose output has ended: that comes a moment later.
 func (s *Server) exitCode(ctx context.Context, exec string) (int, error) {
 	for {
-		state, err := s.docker.ContainerExecInspect(ctx, exec)
+		state, err := s.inspectExec(ctx, exec)
 		if err != nil || !state.Running {
 			return state.ExitCode, err
 		}
@@ -82,6 +126,12 @@ func (s *Server) exitCode(ctx context.Context, exec string) (int, error) {
 			return 0, errors.Join(err, s.endExec(ctx, exec))
 		}
 	}
+}
+
+func (s *Server) inspectExec(ctx context.Context, exec string) (container.ExecInspect, error) {
+	ctx, cancel := s.bound(ctx, 0)
+	defer cancel()
+	return s.docker.ContainerExecInspect(ctx, exec)
 }
 
 // endExec ends all that the command has started, which the Engine has no call for. It returns when nothing is left.

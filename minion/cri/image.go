@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +15,6 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/registry"
-	"github.com/docker/docker/pkg/jsonmessage"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -99,6 +97,8 @@ func (s *Server) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 	if err := s.pull(ctx, name, options); err != nil {
 		return nil, fmt.Errorf("cannot pull %s: %w", name, err)
 	}
+	ctx, cancel := s.bound(ctx, 0)
+	defer cancel()
 	i, err := s.docker.ImageInspect(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("cannot find %s after pulling it: %w", name, err)
@@ -132,36 +132,6 @@ func decodeAuth(auth string) (user, password string, err error) {
 		return "", "", errors.New("auth is not user:password in base64")
 	}
 	return user, strings.TrimRight(password, "\x00"), nil
-}
-
-// pull pulls and waits for the end: the Engine tells failures in the stream of its progress.
-func (s *Server) pull(ctx context.Context, name string, options image.PullOptions) error {
-	progress, err := s.docker.ImagePull(ctx, name, options)
-	if err != nil {
-		return err
-	}
-	defer progress.Close()
-	return readProgress(progress, func(m jsonmessage.JSONMessage) {
-		if m.Progress == nil {
-			s.log.WithField("image", name).Debug("pull: ", m.ID, " ", m.Status)
-		}
-	})
-}
-
-// readProgress reads the Engine's progress to its end and returns the failure that it tells.
-func readProgress(progress io.Reader, each func(jsonmessage.JSONMessage)) error {
-	for decoder := json.NewDecoder(progress); ; {
-		var m jsonmessage.JSONMessage
-		if err := decoder.Decode(&m); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		if m.Error != nil {
-			return m.Error
-		}
-		each(m)
-	}
 }
 
 // RemoveImage removes an image under all its names; the Engine refuses while a container uses it. It succeeds for an

@@ -16,8 +16,10 @@ import (
 const partLength = 16
 
 // sendParts sends what a plain list call returns, if that is no error, and ends the stream.
-func sendParts[Item, Part any](stream grpc.ServerStreamingServer[Part], list func(context.Context) ([]Item, error), part func([]Item) *Part) error {
-	items, err := list(stream.Context())
+func sendParts[Item, Part any](s *Server, stream grpc.ServerStreamingServer[Part], list func(context.Context) ([]Item, error), part func([]Item) *Part) error {
+	ctx, cancel := s.bound(stream.Context(), 0)
+	defer cancel()
+	items, err := list(ctx)
 	if err != nil {
 		return err
 	}
@@ -31,7 +33,7 @@ func sendParts[Item, Part any](stream grpc.ServerStreamingServer[Part], list fun
 
 // StreamPodSandboxes is ListPodSandbox as a stream.
 func (s *Server) StreamPodSandboxes(r *runtimeapi.StreamPodSandboxesRequest, stream grpc.ServerStreamingServer[runtimeapi.StreamPodSandboxesResponse]) error {
-	return sendParts(stream, func(ctx context.Context) ([]*runtimeapi.PodSandbox, error) {
+	return sendParts(s, stream, func(ctx context.Context) ([]*runtimeapi.PodSandbox, error) {
 		list, err := s.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: r.GetFilter()})
 		return list.GetItems(), err
 	}, func(part []*runtimeapi.PodSandbox) *runtimeapi.StreamPodSandboxesResponse {
@@ -41,7 +43,7 @@ func (s *Server) StreamPodSandboxes(r *runtimeapi.StreamPodSandboxesRequest, str
 
 // StreamContainers is ListContainers as a stream.
 func (s *Server) StreamContainers(r *runtimeapi.StreamContainersRequest, stream grpc.ServerStreamingServer[runtimeapi.StreamContainersResponse]) error {
-	return sendParts(stream, func(ctx context.Context) ([]*runtimeapi.Container, error) {
+	return sendParts(s, stream, func(ctx context.Context) ([]*runtimeapi.Container, error) {
 		list, err := s.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: r.GetFilter()})
 		return list.GetContainers(), err
 	}, func(part []*runtimeapi.Container) *runtimeapi.StreamContainersResponse {
@@ -51,7 +53,7 @@ func (s *Server) StreamContainers(r *runtimeapi.StreamContainersRequest, stream 
 
 // StreamContainerStats is ListContainerStats as a stream.
 func (s *Server) StreamContainerStats(r *runtimeapi.StreamContainerStatsRequest, stream grpc.ServerStreamingServer[runtimeapi.StreamContainerStatsResponse]) error {
-	return sendParts(stream, func(ctx context.Context) ([]*runtimeapi.ContainerStats, error) {
+	return sendParts(s, stream, func(ctx context.Context) ([]*runtimeapi.ContainerStats, error) {
 		list, err := s.ListContainerStats(ctx, &runtimeapi.ListContainerStatsRequest{Filter: r.GetFilter()})
 		return list.GetStats(), err
 	}, func(part []*runtimeapi.ContainerStats) *runtimeapi.StreamContainerStatsResponse {
@@ -61,7 +63,7 @@ func (s *Server) StreamContainerStats(r *runtimeapi.StreamContainerStatsRequest,
 
 // StreamPodSandboxStats is ListPodSandboxStats as a stream.
 func (s *Server) StreamPodSandboxStats(r *runtimeapi.StreamPodSandboxStatsRequest, stream grpc.ServerStreamingServer[runtimeapi.StreamPodSandboxStatsResponse]) error {
-	return sendParts(stream, func(ctx context.Context) ([]*runtimeapi.PodSandboxStats, error) {
+	return sendParts(s, stream, func(ctx context.Context) ([]*runtimeapi.PodSandboxStats, error) {
 		list, err := s.ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{Filter: r.GetFilter()})
 		return list.GetStats(), err
 	}, func(part []*runtimeapi.PodSandboxStats) *runtimeapi.StreamPodSandboxStatsResponse {
@@ -71,7 +73,7 @@ func (s *Server) StreamPodSandboxStats(r *runtimeapi.StreamPodSandboxStatsReques
 
 // StreamPodSandboxMetrics is ListPodSandboxMetrics as a stream.
 func (s *Server) StreamPodSandboxMetrics(_ *runtimeapi.StreamPodSandboxMetricsRequest, stream grpc.ServerStreamingServer[runtimeapi.StreamPodSandboxMetricsResponse]) error {
-	return sendParts(stream, func(ctx context.Context) ([]*runtimeapi.PodSandboxMetrics, error) {
+	return sendParts(s, stream, func(ctx context.Context) ([]*runtimeapi.PodSandboxMetrics, error) {
 		list, err := s.ListPodSandboxMetrics(ctx, &runtimeapi.ListPodSandboxMetricsRequest{})
 		return list.GetPodMetrics(), err
 	}, func(part []*runtimeapi.PodSandboxMetrics) *runtimeapi.StreamPodSandboxMetricsResponse {
@@ -81,7 +83,7 @@ func (s *Server) StreamPodSandboxMetrics(_ *runtimeapi.StreamPodSandboxMetricsRe
 
 // StreamImages is ListImages as a stream.
 func (s *Server) StreamImages(r *runtimeapi.StreamImagesRequest, stream grpc.ServerStreamingServer[runtimeapi.StreamImagesResponse]) error {
-	return sendParts(stream, func(ctx context.Context) ([]*runtimeapi.Image, error) {
+	return sendParts(s, stream, func(ctx context.Context) ([]*runtimeapi.Image, error) {
 		list, err := s.ListImages(ctx, &runtimeapi.ListImagesRequest{Filter: r.GetFilter()})
 		return list.GetImages(), err
 	}, func(part []*runtimeapi.Image) *runtimeapi.StreamImagesResponse {

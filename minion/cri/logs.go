@@ -137,6 +137,10 @@ func (k *logKeeper) drained(ctx context.Context, id string) {
 
 const drainTimeout = 2 * time.Second
 
+// maxLogWait bounds the wait between two attempts to follow a log. It is shorter than drainTimeout, so that the log of a
+// container that ended while the Engine was down is complete once the Engine is back and tells that end.
+const maxLogWait = time.Second
+
 // follow keeps one log until it is complete. Whatever fails is tried again from where the written log ends.
 func (k *logKeeper) follow(ctx context.Context, f *follower) {
 	defer close(f.done)
@@ -149,17 +153,19 @@ func (k *logKeeper) follow(ctx context.Context, f *follower) {
 	defer file.close()
 	f.file = file
 	close(f.opened)
+	failing := false // so that an outage is told once, not at each attempt
 	// The first time at once: a stream that ends cleanly means that the container has ended, and then one more reading
 	// completes the log.
-	for wait := time.Duration(0); ; wait = min(wait*2+50*time.Millisecond, 10*time.Second) {
+	for wait := time.Duration(0); ; wait = min(wait*2+50*time.Millisecond, maxLogWait) {
 		began := time.Now()
 		complete, err := k.copyLog(ctx, f, at)
 		if complete || ctx.Err() != nil || isNotFound(err) {
 			return
 		}
-		if err != nil {
-			log.WithError(err).Warn("the Engine's log broke off, following it again")
+		if err != nil && !failing {
+			log.WithError(err).Warn("cannot copy the Engine's log, trying again")
 		}
+		failing = err != nil
 		if time.Since(began) > time.Minute {
 			wait = 0
 		}

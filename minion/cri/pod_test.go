@@ -1,7 +1,6 @@
 package cri
 
 import (
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -9,7 +8,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -17,7 +15,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/k8sm/k8sm/api"
-	"github.com/k8sm/k8sm/contrib/engine"
 )
 
 func TestPrivilegedContainerGetsWhatTheHostCanGive(t *testing.T) {
@@ -171,66 +168,6 @@ func TestPodOnTheHostsNetworkHasNoAddressOfItsOwn(t *testing.T) {
 	if err != nil || r.Status.Network.Ip != "" || r.Status.Linux.Namespaces.Options.Network != runtimeapi.NamespaceMode_NODE {
 		t.Errorf("status %v, %v", r, err)
 	}
-}
-
-func TestEngineThatDiesAndComesBackLosesNothing(t *testing.T) {
-	n := newNode(t)
-	config := n.podConfig("engine")
-	id := n.runContainer(t, n.runPod(t, config), config, shell("main", "i=0; while [ ! -e /tmp/stop ]; do echo $i; i=$((i+1)); sleep 0.01; done"))
-	before := n.status(t, id)
-	events, err := n.GetContainerEvents(t.Context(), &runtimeapi.GetEventsRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	killEngine(t)
-	if _, err := engine.Start(t.Context(), engine.Config{Dir: testEngineDir}); err != nil {
-		t.Fatal(err)
-	}
-	after := n.status(t, id)
-	if after.State != runtimeapi.ContainerState_CONTAINER_RUNNING || after.StartedAt != before.StartedAt {
-		t.Errorf("after the Engine's restart: %v", after)
-	}
-	if _, err := n.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"/bin/sh", "-c", "> /tmp/stop"}}); err != nil {
-		t.Fatal(err)
-	}
-	n.waitExited(t, id)
-	var lines []string
-	eventually(t, "the log is complete", func() bool {
-		now := logLines(t, before.LogPath)
-		defer func() { lines = now }()
-		return len(now) > 0 && len(now) == len(lines)
-	})
-	for i, line := range lines {
-		if line != fmt.Sprintf("stdout F %d", i) {
-			t.Fatalf("line %d of %d of the log is %q", i, len(lines), line)
-		}
-	}
-	for {
-		e, err := events.Recv()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if e.ContainerId == id && e.ContainerEventType == runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT {
-			return // the new Engine's events come through
-		}
-	}
-}
-
-// killEngine kills dockerd, as the OOM killer would, and waits until it is gone.
-func killEngine(t *testing.T) {
-	t.Helper()
-	data, err := os.ReadFile(filepath.Join(testEngineDir, "dockerd.pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "dockerd is gone", func() bool { return !exists(fmt.Sprintf("/proc/%d", pid)) })
 }
 
 func TestChangedLimitsAreReported(t *testing.T) {

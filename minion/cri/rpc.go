@@ -17,20 +17,22 @@ import (
 // kubelet's own default (--runtime-request-timeout).
 const callTimeout = 2 * time.Minute
 
+// statusTimeout is how long the Engine may take to tell that it is well. It is shorter than the kubelet waits, which then
+// learns what is wrong.
+const statusTimeout = 10 * time.Second
+
 // unary runs each plain call: with a deadline, and with its error in gRPC's words.
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	timeout := callTimeout
 	switch r := req.(type) {
 	case *runtimeapi.StopContainerRequest:
-		timeout += time.Duration(r.GetTimeout()) * time.Second
-	case *runtimeapi.ExecSyncRequest:
-		timeout = 0 // it has one of its own
-	case *runtimeapi.PullImageRequest:
-		timeout = 0 // as long as it makes progress, which the kubelet judges
-	}
-	if _, set := ctx.Deadline(); !set && timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout)
+		ctx, cancel = s.bound(ctx, time.Duration(max(r.GetTimeout(), 0))*time.Second)
+		defer cancel()
+	case *runtimeapi.ExecSyncRequest, *runtimeapi.PullImageRequest:
+		// A command runs, and a pull makes progress, as long as it takes; they bound what they ask of the Engine.
+	default:
+		var cancel context.CancelFunc
+		ctx, cancel = s.bound(ctx, 0)
 		defer cancel()
 	}
 	response, err := handler(ctx, req)
@@ -39,6 +41,15 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		return nil, statusError(err)
 	}
 	return response, nil
+}
+
+// bound returns the context for what is asked of the Engine: with the caller's deadline, or with ours if it set none.
+// Longer is what the Engine was asked to wait.
+func (s *Server) bound(ctx context.Context, longer time.Duration) (context.Context, context.CancelFunc) {
+	if _, set := ctx.Deadline(); set {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, s.cfg.CallTimeout+longer)
 }
 
 // stream runs each call that answers by a stream.

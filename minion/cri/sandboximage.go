@@ -25,7 +25,7 @@ var embedded embed.FS
 
 // ensureSandboxImage returns the name of an image that the Engine has: the wanted one, pulled if need be, or the one made
 // of the embedded program. No registry is needed for the latter.
-func ensureSandboxImage(ctx context.Context, docker *client.Client, wanted string) (string, error) {
+func (s *Server) ensureSandboxImage(ctx context.Context, wanted string) (string, error) {
 	program, err := embedded.ReadFile("embedded/pause")
 	if wanted == "" && errors.Is(err, fs.ErrNotExist) {
 		return "", errors.New("km was built without its sandbox image: build it with make")
@@ -38,23 +38,20 @@ func ensureSandboxImage(ctx context.Context, docker *client.Client, wanted strin
 		sum := sha256.Sum256(program)
 		name = "k8sm.io/pause:" + hex.EncodeToString(sum[:6]) // a new program is a new image
 	}
-	if _, err := docker.ImageInspect(ctx, name); !isNotFound(err) {
+	short, cancel := s.bound(ctx, 0)
+	defer cancel()
+	if _, err := s.docker.ImageInspect(short, name); !isNotFound(err) {
 		return name, err
 	}
 	if wanted != "" {
-		progress, err := docker.ImagePull(ctx, name, image.PullOptions{})
-		if err != nil {
-			return "", fmt.Errorf("cannot pull the sandbox image %s: %w", name, err)
-		}
-		defer progress.Close()
-		if err := readProgress(progress, func(jsonmessage.JSONMessage) {}); err != nil {
+		if err := s.pull(ctx, name, image.PullOptions{}); err != nil {
 			return "", fmt.Errorf("cannot pull the sandbox image %s: %w", name, err)
 		}
 		return name, nil
 	}
 	archive, err := imageArchive(name, program)
 	if err == nil {
-		err = loadArchive(ctx, docker, archive)
+		err = loadArchive(short, s.docker, archive)
 	}
 	if err != nil {
 		return "", fmt.Errorf("cannot bring the sandbox image into Docker Engine: %w", err)

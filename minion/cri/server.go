@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +51,10 @@ type Config struct {
 	Network Network
 	// SandboxImage is the image of the sandbox program; empty means the one built into km.
 	SandboxImage string
+	// CallTimeout bounds what a call without a deadline of its own asks of the Engine; zero means 2 minutes.
+	CallTimeout time.Duration
+	// PullTimeout is how long a pull may make no progress; zero means 5 minutes.
+	PullTimeout time.Duration
 	// Log gets what the server has to say; nil means logrus' standard logger.
 	Log logrus.FieldLogger
 }
@@ -80,6 +85,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = logrus.StandardLogger()
 	}
+	cfg.CallTimeout, cfg.PullTimeout = cmp.Or(cfg.CallTimeout, callTimeout), cmp.Or(cfg.PullTimeout, pullTimeout)
 	s := &Server{cfg: cfg, log: cfg.Log.WithField("node", cfg.Node), owner: owner{cfg.Cluster, cfg.Node}}
 	var err error
 	if s.host, err = readHost(); err != nil {
@@ -94,7 +100,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if err := s.inspectEngine(ctx); err != nil {
 		return nil, errors.Join(err, s.docker.Close())
 	}
-	if s.sandboxImage, err = ensureSandboxImage(ctx, s.docker, cfg.SandboxImage); err != nil {
+	if s.sandboxImage, err = s.ensureSandboxImage(ctx, cfg.SandboxImage); err != nil {
 		return nil, errors.Join(err, s.docker.Close())
 	}
 	s.logs = newLogKeeper(s.docker, s.log)
@@ -108,6 +114,8 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 
 // inspectEngine checks the Engine's version and learns how it is set up.
 func (s *Server) inspectEngine(ctx context.Context) error {
+	ctx, cancel := s.bound(ctx, 0)
+	defer cancel()
 	info, err := s.docker.Info(ctx)
 	if err != nil {
 		return fmt.Errorf("cannot reach Docker Engine at %s: %w", s.cfg.DockerHost, err)
@@ -208,7 +216,12 @@ func (s *Server) Version(ctx context.Context, _ *runtimeapi.VersionRequest) (*ru
 // Status tells whether the Engine answers and whether pods can have addresses.
 func (s *Server) Status(ctx context.Context, _ *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
 	engine := &runtimeapi.RuntimeCondition{Type: runtimeapi.RuntimeReady, Status: true}
+	ctx, cancel := context.WithTimeout(ctx, min(statusTimeout, s.cfg.CallTimeout))
+	defer cancel()
 	info, err := s.docker.Info(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("Docker Engine at %s hangs: no answer in %s", s.cfg.DockerHost, min(statusTimeout, s.cfg.CallTimeout))
+	}
 	if err != nil {
 		engine.Status, engine.Reason, engine.Message = false, "DockerEngineNotReady", err.Error()
 	}

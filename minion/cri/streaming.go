@@ -57,16 +57,8 @@ type streamRuntime struct{ s *Server }
 
 // Exec runs a command and returns its exit code as an utilexec.ExitError if that is not 0.
 func (r streamRuntime) Exec(ctx context.Context, id string, cmd []string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
-	if _, err := r.s.runningContainer(ctx, id); err != nil {
-		return err
-	}
-	docker := r.s.docker
-	exec, err := docker.ContainerExecCreate(ctx, id, container.ExecOptions{
+	exec, conn, err := r.s.startExec(ctx, id, container.ExecOptions{
 		Cmd: cmd, Tty: tty, AttachStdin: in != nil, AttachStdout: out != nil, AttachStderr: errOut != nil})
-	if err != nil {
-		return err
-	}
-	conn, err := docker.ContainerExecAttach(ctx, exec.ID, container.ExecAttachOptions{Tty: tty})
 	if err != nil {
 		return err
 	}
@@ -74,25 +66,22 @@ func (r streamRuntime) Exec(ctx context.Context, id string, cmd []string, in io.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go forwardSizes(ctx, resize, func(size container.ResizeOptions) error {
-		return docker.ContainerExecResize(ctx, exec.ID, size)
+		return r.s.docker.ContainerExecResize(ctx, exec, size)
 	})
 	if err := pump(ctx, conn, pipes{in: in, out: out, err: errOut, tty: tty}); err != nil {
-		return errors.Join(err, r.s.endExec(ctx, exec.ID))
+		return errors.Join(err, r.s.endExec(ctx, exec))
 	}
-	code, err := r.s.exitCode(ctx, exec.ID)
+	code, err := r.s.exitCode(ctx, exec)
 	if err == nil && code != 0 {
 		err = utilexec.CodeExitError{Err: fmt.Errorf("command terminated with exit code %d", code), Code: code}
 	}
 	return err
 }
 
-// Attach connects the streams to the container's main process until it ends or the client leaves.
+// Attach connects the streams to the container's main process until it ends or the client leaves. It is an error when the
+// Engine breaks off before.
 func (r streamRuntime) Attach(ctx context.Context, id string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
-	c, err := r.s.runningContainer(ctx, id)
-	if err != nil {
-		return err
-	}
-	conn, err := r.s.docker.ContainerAttach(ctx, id, container.AttachOptions{
+	c, conn, err := r.s.attach(ctx, id, container.AttachOptions{
 		Stream: true, Stdin: in != nil, Stdout: out != nil, Stderr: errOut != nil})
 	if err != nil {
 		return err
@@ -103,7 +92,27 @@ func (r streamRuntime) Attach(ctx context.Context, id string, in io.Reader, out,
 	go forwardSizes(ctx, resize, func(size container.ResizeOptions) error {
 		return r.s.docker.ContainerResize(ctx, id, size)
 	})
-	return pump(ctx, conn, pipes{in: in, out: out, err: errOut, tty: c.Config.Tty})
+	if err := pump(ctx, conn, pipes{in: in, out: out, err: errOut, tty: c.Config.Tty}); err != nil {
+		return err
+	}
+	// The connection of an Engine that dies ends like that of a container that ends.
+	bounded, stop := r.s.bound(ctx, 0)
+	defer stop()
+	if _, err := r.s.inspect(bounded, kindContainer, id); err != nil && !isNotFound(err) {
+		return fmt.Errorf("the Engine broke off: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) attach(ctx context.Context, id string, options container.AttachOptions) (container.InspectResponse, types.HijackedResponse, error) {
+	ctx, cancel := s.bound(ctx, 0)
+	defer cancel()
+	c, err := s.runningContainer(ctx, id)
+	if err != nil {
+		return c, types.HijackedResponse{}, err
+	}
+	conn, err := hijack(ctx, func() (types.HijackedResponse, error) { return s.docker.ContainerAttach(ctx, id, options) }, func() {})
+	return c, conn, err
 }
 
 // forwardSizes passes on the client's terminal sizes until it leaves. The first comes before the command runs, so it is
@@ -166,7 +175,9 @@ func pump(ctx context.Context, conn types.HijackedResponse, p pipes) error {
 // PortForward connects the stream to a port on the pod's own loopback.
 func (r streamRuntime) PortForward(ctx context.Context, sandbox string, port int32, stream io.ReadWriteCloser) error {
 	defer stream.Close()
-	c, err := r.s.inspect(ctx, kindSandbox, sandbox)
+	bounded, cancel := r.s.bound(ctx, 0)
+	defer cancel()
+	c, err := r.s.inspect(bounded, kindSandbox, sandbox)
 	if err != nil {
 		return err
 	}
