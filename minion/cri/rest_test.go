@@ -1,0 +1,113 @@
+package cri
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// callCounter stands between a server and the Engine and keeps what is asked.
+type callCounter struct {
+	mu    sync.Mutex // guards calls
+	calls []string
+}
+
+func (c *callCounter) taken() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	calls := c.calls
+	c.calls = nil
+	return calls
+}
+
+// countCalls returns a counter and the address under which the Engine can be had through it.
+func countCalls(t *testing.T) (*callCounter, string) {
+	t.Helper()
+	if testEngine == nil {
+		t.Skip("a Docker Engine needs root")
+	}
+	engine, err := url.Parse(testEngine.DaemonHost())
+	must(t, err)
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: "engine"})
+	proxy.FlushInterval = -1
+	proxy.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", engine.Path)
+	}}
+	counter := new(callCounter)
+	dir, err := os.MkdirTemp("/tmp", "p") // short, as a socket's path has to be
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	socket := filepath.Join(dir, "s")
+	listener, err := net.Listen("unix", socket)
+	must(t, err)
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		counter.mu.Lock()
+		counter.calls = append(counter.calls, r.Method+" "+r.URL.Path)
+		counter.mu.Unlock()
+		proxy.ServeHTTP(w, r)
+	})}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		server.Close()
+		<-ended
+	})
+	return counter, "unix://" + socket
+}
+
+func TestServerAsksTheEngineNothingWhileNothingHappens(t *testing.T) {
+	counter, through := countCalls(t)
+	n := newNode(t)
+	n.restart(t, func(c *Config) { c.DockerHost = through })
+	config := n.podConfig("rest")
+	pod := n.runPod(t, config)
+	n.runContainer(t, pod, config, shell("quiet", "sleep 1000"))
+	busy := n.runContainer(t, pod, config, shell("busy", "while true; do echo here; sleep 0.1; done"))
+	events, err := n.GetContainerEvents(t.Context(), &runtimeapi.GetEventsRequest{})
+	must(t, err)
+	_, err = events.Header()
+	must(t, err)
+	eventually(t, "all is taken up", func() bool { return len(counter.taken()) == 0 })
+
+	const rest = 3 * time.Second
+	must(t, pause(t.Context(), rest))
+	if calls := counter.taken(); len(calls) > 0 {
+		t.Errorf("in %s at rest the Engine was asked %q", rest, calls)
+	}
+	// And yet the end of a container is known when it comes.
+	_, err = n.StopContainer(t.Context(), &runtimeapi.StopContainerRequest{ContainerId: busy})
+	must(t, err)
+	for e := new(runtimeapi.ContainerEventResponse); e.ContainerId != busy || e.ContainerEventType != runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT; {
+		e, err = events.Recv()
+		must(t, err)
+	}
+}
+
+func TestSizesAreMeasuredOnceForManyQuestions(t *testing.T) {
+	counter, through := countCalls(t)
+	n := newNode(t)
+	n.restart(t, func(c *Config) { c.DockerHost = through })
+	counter.taken()
+	var fs *runtimeapi.ImageFsInfoResponse
+	for range 5 {
+		var err error
+		fs, err = n.images.ImageFsInfo(t.Context(), &runtimeapi.ImageFsInfoRequest{})
+		must(t, err)
+	}
+	if calls := counter.taken(); len(calls) != 1 {
+		t.Errorf("five questions made the Engine measure by %q", calls)
+	}
+	images := fs.ImageFilesystems[0]
+	if want := filepath.Join(testEngineDir, "data"); images.FsId.Mountpoint != want || images.UsedBytes.Value < 1<<20 {
+		t.Errorf("the images take %d bytes below %s; want over 1 MB below %s", images.UsedBytes.Value, images.FsId.Mountpoint, want)
+	}
+}
