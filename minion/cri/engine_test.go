@@ -89,18 +89,27 @@ func removeContainers(ctx context.Context) error {
 	return err
 }
 
-// loadTestImage makes an image of Debian's static busybox.
+// loadTestImage brings the test image into the test Engine.
 func loadTestImage(ctx context.Context) error {
+	archive, err := testArchive()
+	if err != nil {
+		return err
+	}
+	return loadArchive(ctx, testEngine, archive)
+}
+
+// testArchive makes an image of Debian's static busybox.
+func testArchive() ([]byte, error) {
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {
-		return fmt.Errorf("the tests need busybox-static: %w", err)
+		return nil, fmt.Errorf("the tests need busybox-static: %w", err)
 	}
 	layer, err := tarOf(
 		file{"bin/busybox", 0o755, busybox}, file{"bin/sh", 0o755, busybox}, file{"tmp/.keep", 0o644, nil},
 		file{"etc/passwd", 0o644, []byte("root:x:0:0::/:/bin/sh\nweb:x:1000:1000::/:/bin/sh\n")},
 		file{"etc/group", 0o644, []byte("root:x:0:\nweb:x:1000:\n")})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	sum := sha256.Sum256(layer)
 	config, err := json.Marshal(map[string]any{
@@ -109,14 +118,10 @@ func loadTestImage(ctx context.Context) error {
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + hex.EncodeToString(sum[:])}},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	manifest := fmt.Sprintf(`[{"Config":"config.json","RepoTags":[%q],"Layers":["layer.tar"]}]`, testImage)
-	archive, err := tarOf(file{"config.json", 0o644, config}, file{"layer.tar", 0o644, layer}, file{"manifest.json", 0o644, []byte(manifest)})
-	if err != nil {
-		return err
-	}
-	return loadArchive(ctx, testEngine, archive)
+	return tarOf(file{"config.json", 0o644, config}, file{"layer.tar", 0o644, layer}, file{"manifest.json", 0o644, []byte(manifest)})
 }
 
 // bridge is a pod network that is there already.
