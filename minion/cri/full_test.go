@@ -23,7 +23,7 @@ func tmpfs(t *testing.T, dir, size string) {
 	must(t, os.MkdirAll(dir, 0o711))
 	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size))
 	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil && !errors.Is(err, unix.EINVAL) { // an Engine unmounts what lies below it
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) { // an Engine unmounts what lies below it
 			t.Error(err)
 		}
 	})
