@@ -107,7 +107,7 @@ func testArchive() ([]byte, error) {
 	layer, err := tarOf(
 		file{"bin/busybox", 0o755, busybox}, file{"bin/sh", 0o755, busybox}, file{"tmp/.keep", 0o644, nil},
 		file{"etc/passwd", 0o644, []byte("root:x:0:0::/:/bin/sh\nweb:x:1000:1000::/:/bin/sh\n")},
-		file{"etc/group", 0o644, []byte("root:x:0:\nweb:x:1000:\n")})
+		file{"etc/group", 0o644, []byte("root:x:0:\nweb:x:1000:\nextra:x:5000:web\n")})
 	if err != nil {
 		return nil, err
 	}
