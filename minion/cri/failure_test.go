@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -202,6 +203,34 @@ func TestEngineThatHangsIsAnErrorInTimeAndNothingStartsTwice(t *testing.T) {
 	starts, err := os.ReadFile(filepath.Join(n.root, "count", "starts"))
 	if err != nil || string(starts) != "started\n" {
 		t.Errorf("starts: %q, %v", starts, err)
+	}
+}
+
+func TestSandboxThatRunsThoughTheEngineDiedWhileStartingItIsFitForUse(t *testing.T) {
+	proxied, through := countCalls(t)
+	n := newNode(t)
+	n.restart(t, func(c *Config) { c.DockerHost, c.CallTimeout = through, 5*time.Second })
+	proxied.answered = func(r *http.Response) error {
+		if strings.HasSuffix(r.Request.URL.Path, "/start") {
+			killEngine(t)
+			return errors.New("the Engine died before it could answer")
+		}
+		return nil
+	}
+	config := n.podConfig("cut")
+	if _, err := n.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: config}); err == nil {
+		t.Error("the sandbox was started without an answer")
+	}
+	startEngine(t)
+	n.restart(t, func(*Config) {})
+	list, err := n.ListPodSandbox(t.Context(), &runtimeapi.ListPodSandboxRequest{})
+	must(t, err)
+	if len(list.Items) != 1 || list.Items[0].State != runtimeapi.PodSandboxState_SANDBOX_READY {
+		t.Fatalf("sandboxes %v; want the one that runs", list.Items)
+	}
+	ended := n.waitExited(t, n.runContainer(t, list.Items[0].Id, config, shell("main", "cat /etc/resolv.conf")))
+	if got := logLines(t, ended.LogPath); !slices.Contains(got, "stdout F nameserver 10.0.0.10") {
+		t.Errorf("/etc/resolv.conf in the pod: %q", got)
 	}
 }
 

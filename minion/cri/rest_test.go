@@ -2,6 +2,8 @@ package cri
 
 import (
 	"context"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -19,6 +21,8 @@ import (
 type callCounter struct {
 	mu    sync.Mutex // guards calls
 	calls []string
+	// answered is called with each of the Engine's answers; its error goes to the server in its place.
+	answered func(*http.Response) error
 }
 
 func (c *callCounter) taken() []string {
@@ -42,7 +46,9 @@ func countCalls(t *testing.T) (*callCounter, string) {
 	proxy.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", engine.Path)
 	}}
-	counter := new(callCounter)
+	counter := &callCounter{answered: func(*http.Response) error { return nil }}
+	proxy.ModifyResponse = func(r *http.Response) error { return counter.answered(r) }
+	proxy.ErrorLog = log.New(io.Discard, "", 0)
 	dir, err := os.MkdirTemp("/tmp", "p") // short, as a socket's path has to be
 	must(t, err)
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })

@@ -18,7 +18,8 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// RunPodSandbox makes and starts the container that holds the pod's namespaces. It leaves nothing behind if it fails.
+// RunPodSandbox makes and starts the container that holds the pod's namespaces. It leaves nothing behind if it fails
+// and the Engine answers.
 func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxRequest) (_ *runtimeapi.RunPodSandboxResponse, err error) {
 	config := r.GetConfig()
 	if config.GetMetadata() == nil {
@@ -45,10 +46,18 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 		err = s.docker.ContainerStart(ctx, id, container.StartOptions{})
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot start the sandbox: %w", err), s.discard(ctx, id),
-			os.RemoveAll(filepath.Dir(plan.resolvConf)))
+		return nil, errors.Join(fmt.Errorf("cannot start the sandbox: %w", err), s.discardSandbox(ctx, id, plan.resolvConf))
 	}
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
+}
+
+// discardSandbox removes a sandbox that could not be started, and its files unless the sandbox stays: the Engine may have
+// started it without being able to say so, and then the kubelet takes it over.
+func (s *Server) discardSandbox(ctx context.Context, id, resolvConf string) error {
+	if err := s.discard(ctx, id); err != nil && !isNotFound(err) {
+		return fmt.Errorf("cannot remove it: %w", err)
+	}
+	return os.RemoveAll(filepath.Dir(resolvConf))
 }
 
 // create makes a Docker container. If the name is taken by one of ours that never ran, a caller before us was cut off
@@ -71,7 +80,7 @@ func (s *Server) create(ctx context.Context, name string, c *container.Config, h
 
 // discard removes a container that could not be started, even if the caller's time is up.
 func (s *Server) discard(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(30*time.Second, s.cfg.CallTimeout))
 	defer cancel()
 	return s.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 }
