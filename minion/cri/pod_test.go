@@ -170,7 +170,7 @@ func TestPodOnTheHostsNetworkHasNoAddressOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestChangedLimitsAreReported(t *testing.T) {
+func TestChangedLimitsHoldAndAreReported(t *testing.T) {
 	n := newNode(t)
 	config := n.podConfig("limits")
 	id := n.runContainer(t, n.runPod(t, config), config, shell("main", "sleep 1000"))
@@ -181,6 +181,11 @@ func TestChangedLimitsAreReported(t *testing.T) {
 	got := n.status(t, id).Resources.Linux
 	if got.CpuQuota != 20_000 || got.MemoryLimitInBytes != 64<<20 {
 		t.Errorf("resources %v", got)
+	}
+	r, err := n.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: []string{"/bin/sh", "-c",
+		"cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max"}})
+	if err != nil || strings.TrimSpace(string(r.GetStdout())) != strconv.Itoa(64<<20) {
+		t.Errorf("the container's cgroup has the limit %q, %v", r.GetStdout(), err)
 	}
 }
 
