@@ -30,7 +30,7 @@ func main() {
 	var h harness
 	flag.StringVar(&h.dir, "dir", "/var/lib/k8sm-critest", "a `directory` with a short path for all that runs; it is removed at the end")
 	flag.StringVar(&h.build, "build", "build/critest", "the `directory` for what is worth keeping: programs, logs, the report")
-	flag.StringVar(&h.registryProgram, "registry", "build/critest/docker-registry", "Docker's registry, a `program`")
+	flag.StringVar(&h.registryProgram, "registry", "build/docker-registry", "Docker's registry, a `program`")
 	flag.StringVar(&h.standIn, "standin", "build/critest/standin", "the static `program` of contrib/critest/standin")
 	flag.Int64Var(&h.seed, "seed", 1, "the order of the cases, a `number`")
 	flag.StringVar(&h.focus, "focus", "", "run only the cases that this regular `expression` matches")
