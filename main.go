@@ -46,6 +46,7 @@ import (
 	"github.com/k8sm/k8sm/minion/kubelet"
 	"github.com/k8sm/k8sm/minion/proxy"
 	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/artifact"
 	"github.com/k8sm/k8sm/scheduler/kube"
 	"github.com/k8sm/k8sm/scheduler/mesos"
 	"github.com/k8sm/k8sm/scheduler/status"
@@ -311,6 +312,7 @@ type schedule struct {
 	scheduler  scheduler.Config
 	mesos      mesos.Config
 	status     status.Config
+	artifact   artifact.Config
 	kubeconfig string
 	etcd       state.Config
 }
@@ -319,6 +321,7 @@ func (s *schedule) addFlags(fs *pflag.FlagSet) {
 	s.scheduler.AddFlags(fs)
 	s.mesos.AddFlags(fs)
 	s.status.AddFlags(fs)
+	s.artifact.AddFlags(fs)
 	fs.StringVar(&s.etcd.Name, "name", defaultName, "name of the cluster: several can share an etcd and the agents")
 }
 
@@ -381,7 +384,28 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, config.Host, config.CAData
 	cluster := kube.New(kubernetes)
 	parts := scheduler.Parts{Master: master, Cluster: cluster, Store: store, Tokens: cluster, Codec: mesos.Codec{}}
-	return s.runBesideStatus(ctx, dir, parts)
+	if s.scheduler.KMPath != "" {
+		return s.runBesideStatus(ctx, dir, parts)
+	}
+	program, err := artifact.Listen(s.artifact, s.mesos.Peers())
+	if err != nil {
+		return err
+	}
+	s.scheduler.Artifact = scheduler.Artifact{URL: program.URL(), SHA256: program.SHA256()}
+	logrus.WithField("url", program.URL()).Info("serving km to agents")
+	return beside(ctx, program.Run, func(ctx context.Context) error { return s.runBesideStatus(ctx, dir, parts) })
+}
+
+// beside runs a role, and a server as long as that.
+func beside(ctx context.Context, server, role func(context.Context) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	serving, stop := context.WithCancel(ctx)
+	group.Go(func() error { return server(serving) })
+	group.Go(func() error {
+		defer stop()
+		return role(ctx)
+	})
+	return group.Wait()
 }
 
 // runBesideStatus schedules, and shows how it goes unless nobody wants to see it.
@@ -411,14 +435,7 @@ func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts 
 	}
 	s.scheduler.Identity = status.SchedulerName(host, os.Getpid(), server.Reachable())
 	logrus.WithField("address", server.Addr()).Info("serving the scheduler's status")
-	group, ctx := errgroup.WithContext(ctx)
-	serving, stop := context.WithCancel(ctx)
-	group.Go(func() error { return server.Run(serving) })
-	group.Go(func() error {
-		defer stop()
-		return scheduler.Run(ctx, s.scheduler, parts)
-	})
-	return group.Wait()
+	return beside(ctx, server.Run, func(ctx context.Context) error { return scheduler.Run(ctx, s.scheduler, parts) })
 }
 
 // laptop is a whole cluster on one machine.
@@ -452,7 +469,7 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	l.plane.AddFlags(parts)
 	l.schedule.addFlags(parts)
 	for _, name := range []string{"bind-address", "advertise-address", "etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile",
-		"node-root-dir", "docker-host", "km-path", "mesos-master", "mesos-connect-timeout", "mesos-principal", "mesos-secret-file", "mesos-ca-file",
+		"node-root-dir", "docker-host", "km-path", "artifact-address", "mesos-master", "mesos-connect-timeout", "mesos-principal", "mesos-secret-file", "mesos-ca-file",
 		"tls-cert-file", "tls-private-key-file", "client-ca-file"} {
 		parts.Lookup(name).Hidden = true
 	}
@@ -547,6 +564,11 @@ func (l *laptop) preflight() error {
 		listener.Close()
 	}
 	l.mesos.WorkDir = filepath.Join(string(l.dir), "mesos")
+	km, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("cannot find this program's file, which the agent is to run: %w", err)
+	}
+	l.schedule.scheduler.KMPath = km
 	return errors.Join(l.mesos.Validate(), l.schedule.scheduler.Validate())
 }
 

@@ -319,6 +319,7 @@ type PrepareExecutor struct {
 	Framework api.FrameworkID
 	Agent     api.AgentID
 	Node      string
+	Address   string           // of the agent's endpoint; "" if not known
 	Resources offers.Resources // what a new executor shall be charged
 	// MayReplace says that Mesos knows no executor of ours on the agent, so that the record may be made anew.
 	MayReplace bool

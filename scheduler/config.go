@@ -1,8 +1,8 @@
 package scheduler
 
 import (
+	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -30,8 +30,10 @@ type Config struct {
 	DefaultPodCPUs, DefaultPodMem float64
 	// ExecutorCPUs and ExecutorMem (MiB) are charged once per agent for the minion.
 	ExecutorCPUs, ExecutorMem float64
-	// KMPath is the absolute path of the km program on every agent.
+	// KMPath is the absolute path of the km program on every agent; if it is empty, agents fetch the Artifact.
 	KMPath string
+	// Artifact is what agents fetch without a KMPath; main sets it.
+	Artifact Artifact
 
 	// Roles are those that offers come for, the preferred one first; main sets them.
 	Roles []string
@@ -47,10 +49,6 @@ type Config struct {
 
 // AddFlags registers the flags of the operator's part; the values that c holds are overwritten by the defaults.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
-	km, err := os.Executable()
-	if err != nil {
-		km = ""
-	}
 	c.Algorithm = FCFS
 	fs.Var(&c.Algorithm, "algorithm",
 		"which of the agents that a pod fits on it gets: the first (fcfs), the emptiest (spread) or the fullest (binpack)")
@@ -70,7 +68,8 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.Float64Var(&c.DefaultPodMem, "default-pod-mem", 64, "MiB of memory charged for a pod that requests none")
 	fs.Float64Var(&c.ExecutorCPUs, "executor-cpus", 0.1, "cpus charged on each agent for the minion (kubelet, proxy, executor)")
 	fs.Float64Var(&c.ExecutorMem, "executor-mem", 256, "MiB of memory charged on each agent for the minion (kubelet, proxy, executor)")
-	fs.StringVar(&c.KMPath, "km-path", km, "absolute path of the km program on the Mesos agents")
+	fs.StringVar(&c.KMPath, "km-path", "",
+		"absolute path of the km program on the Mesos agents, where it is installed (default: agents fetch this program, see --artifact-address)")
 }
 
 // Validate returns an error that names the first value that cannot work.
@@ -92,8 +91,11 @@ func (c *Config) Validate() error {
 	if c.DrainLead > c.CordonLead {
 		return fmt.Errorf("--drain-lead must not be longer than --cordon-lead: pods are evicted from cordoned nodes only")
 	}
-	if len(c.KMPath) == 0 || c.KMPath[0] != '/' {
+	if c.KMPath != "" && c.KMPath[0] != '/' {
 		return fmt.Errorf("--km-path %q is not an absolute path", c.KMPath)
+	}
+	if c.KMPath == "" && c.Artifact.URL == "" {
+		return errors.New("agents have no km: give --km-path, or serve it")
 	}
 	return nil
 }

@@ -342,7 +342,8 @@ func (c *Core) launch(now time.Time, chosen []*view) []Action {
 		if v.wanted && !e.preparing && !v.overtaken(c) {
 			e.preparing = true
 			acts = append(acts, PrepareExecutor{
-				Framework: c.framework, Agent: v.agent.id, Node: v.agent.node, Resources: v.executor,
+				Framework: c.framework, Agent: v.agent.id, Node: v.agent.node, Address: v.agent.address,
+				Resources:  v.executor,
 				MayReplace: !v.agent.hasExecutor && len(c.owners[v.agent.id]) == 0,
 			})
 		}

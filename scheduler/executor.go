@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/url"
 	"strings"
 
 	log "github.com/sirupsen/logrus"
@@ -23,8 +25,22 @@ type Executor struct {
 	Name      string
 	Source    string
 	Command   string // for a shell
+	URIs      []URI  // that the fetcher brings into the sandbox
 	Resources offers.Resources
 	Data      []byte // an api.Bootstrap
+}
+
+// URI is a program that the fetcher of Mesos brings into a sandbox, by way of its cache
+// (https://mesos.apache.org/documentation/latest/fetcher/).
+type URI struct {
+	Value string
+	File  string // its name in the sandbox
+}
+
+// Artifact is where agents fetch the km program from.
+type Artifact struct {
+	URL    string
+	SHA256 string // of the program, in hexadecimal
 }
 
 // ExecutorCodec turns an Executor into a record and back.
@@ -151,7 +167,7 @@ func (k *keeper) renew(ctx context.Context, act PrepareExecutor, old []byte, tok
 	if err != nil {
 		return nil, err
 	}
-	record, err := k.codec.EncodeExecutor(Executor{
+	executor := Executor{
 		Framework: act.Framework,
 		ID:        api.MinionExecutorID,
 		Name:      "k8sm minion of " + act.Node,
@@ -159,7 +175,14 @@ func (k *keeper) renew(ctx context.Context, act PrepareExecutor, old []byte, tok
 		Command:   "exec " + shellQuote(k.cfg.KMPath) + " minion",
 		Resources: act.Resources,
 		Data:      data,
-	})
+	}
+	if k.cfg.KMPath == "" {
+		if err := k.cfg.Artifact.reachable(act.Address); err != nil {
+			return nil, err
+		}
+		executor.Command, executor.URIs = k.cfg.Artifact.command(), []URI{{Value: k.cfg.Artifact.URL, File: "km"}}
+	}
+	record, err := k.codec.EncodeExecutor(executor)
 	if err != nil || bytes.Equal(record, old) {
 		return record, err
 	}
@@ -167,6 +190,28 @@ func (k *keeper) renew(ctx context.Context, act PrepareExecutor, old []byte, tok
 		return nil, fmt.Errorf("cannot store its record: %w", err)
 	}
 	return record, nil
+}
+
+// command runs what was fetched if it is what the scheduler serves: Mesos does not check that.
+func (a Artifact) command() string {
+	wrong := fmt.Sprintf("the km that was fetched from %s is not the scheduler's: its SHA-256 is not %s. "+
+		"Something on the way changes it, or the agent's fetcher cache is broken", a.URL, a.SHA256)
+	return fmt.Sprintf("echo '%s  km' | sha256sum -c - >&2 || { echo %s >&2; exit 1; }; exec ./km minion", a.SHA256, shellQuote(wrong))
+}
+
+// reachable returns an error if the agent, of which the address is "ip:port" or unknown, certainly cannot fetch the program.
+func (a Artifact) reachable(agent string) error {
+	from, err := url.Parse(a.URL)
+	if err != nil {
+		return fmt.Errorf("cannot tell where km is served: %w", err)
+	}
+	host, _, _ := net.SplitHostPort(agent)
+	served, there := net.ParseIP(from.Hostname()), net.ParseIP(host)
+	if (from.Hostname() == "localhost" || served != nil && served.IsLoopback()) && there != nil && !there.IsLoopback() {
+		return fmt.Errorf("km is served at %s, which the agent at %s cannot reach: give --artifact-address=HOST:PORT with an address that it can, "+
+			"or --km-path of a km that is installed there", a.URL, agent)
+	}
+	return nil
 }
 
 func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -3,8 +3,13 @@ package scheduler
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -350,7 +355,7 @@ func TestEveryTaskStateHasARowAndAName(t *testing.T) {
 func TestConfigSaysWhichFlagIsWrong(t *testing.T) {
 	for _, args := range [][]string{
 		{"--offer-ttl=0s"}, {"--refuse-seconds-idle=-1s"}, {"--launch-grace-period=0s"}, {"--cordon-lead=0s"}, {"--drain-lead=-1s"}, {"--drain-lead=2h"}, {"--agent-forget-after=0s"},
-		{"--default-pod-cpus=0"}, {"--default-pod-mem=-1"}, {"--executor-cpus=0"}, {"--executor-mem=0"}, {"--km-path=km"},
+		{"--default-pod-cpus=0"}, {"--default-pod-mem=-1"}, {"--executor-cpus=0"}, {"--executor-mem=0"}, {"--km-path=km"}, {"--km-path="},
 	} {
 		var cfg Config
 		fs := pflag.NewFlagSet("", pflag.ContinueOnError)
@@ -497,6 +502,75 @@ func TestChangedConfigurationWaitsUntilTheExecutorIsGone(t *testing.T) {
 	gone, err := k.prepare(t.Context(), prepareA1(true))
 	if err != nil || !bytes.Contains(gone.Record, []byte("/new/km")) {
 		t.Errorf("the new path is not used: %v", err)
+	}
+}
+
+func TestWithoutAPathTheExecutorFetchesTheProgramAndChecksItsHash(t *testing.T) {
+	dir, program := t.TempDir(), "#!/bin/sh\necho ran as $1\n"
+	sum := sha256.Sum256([]byte(program))
+	hash := hex.EncodeToString(sum[:])
+	k, store, _ := newTestKeeper("")
+	k.cfg.Artifact = Artifact{URL: "http://it's.here:1/km/" + hash + "/km", SHA256: hash}
+	if _, err := k.prepare(t.Context(), prepareA1(true)); err != nil {
+		t.Fatal(err)
+	}
+	executor, err := jsonCodec{}.DecodeExecutor(store.byAgent["a1"])
+	if want := []URI{{Value: k.cfg.Artifact.URL, File: "km"}}; err != nil || !cmp.Equal(want, executor.URIs) {
+		t.Errorf("it fetches %v, %v", executor.URIs, err)
+	}
+	for content, want := range map[string]string{program: "ran as minion", program + "#": "it's.here:1/km/" + hash, "": "not the scheduler's"} {
+		if err := os.WriteFile(filepath.Join(dir, "km"), []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		command := exec.CommandContext(t.Context(), "/bin/sh", "-c", executor.Command)
+		command.Dir = dir
+		out, err := command.CombinedOutput()
+		if (err == nil) != (content == program) || !strings.Contains(string(out), want) || strings.Contains(string(out), "ran") != (content == program) {
+			t.Errorf("%q: %v, %s", content, err, out)
+		}
+	}
+}
+
+func TestAgentThatCannotReachTheProgramIsNotGivenAnExecutor(t *testing.T) {
+	for _, test := range []struct {
+		url, agent string
+		ok         bool
+	}{
+		{"http://127.0.0.1:1/km", "10.0.0.1:5051", false},
+		{"http://localhost:1/km", "10.0.0.1:5051", false},
+		{"http://[::1]:1/km", "10.0.0.1:5051", false},
+		{"http://127.0.0.1:1/km", "127.0.0.1:5051", true},
+		{"http://10.0.0.2:1/km", "10.0.0.1:5051", true},
+		{"http://scheduler.example:1/km", "10.0.0.1:5051", true},
+		{"http://127.0.0.1:1/km", "", true}, // nobody knows
+	} {
+		k, _, _ := newTestKeeper("")
+		k.cfg.Artifact = Artifact{URL: test.url}
+		act := prepareA1(true)
+		act.Address = test.agent
+		_, err := k.prepare(t.Context(), act)
+		if (err == nil) != test.ok || err != nil && !strings.Contains(err.Error(), "--artifact-address") {
+			t.Errorf("%s for %s: %v", test.url, test.agent, err)
+		}
+	}
+}
+
+func TestExecutorThatRunsKeepsItsRecordWhenASchedulerServesFromElsewhere(t *testing.T) {
+	first, store, _ := newTestKeeper("")
+	first.cfg.Artifact = Artifact{URL: "http://one:1/km"}
+	before, err := first.prepare(t.Context(), prepareA1(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, _, _ := newTestKeeper("")
+	second.cfg.Artifact, second.records = Artifact{URL: "http://two:1/km"}, store
+	running, err := second.prepare(t.Context(), prepareA1(false))
+	if err != nil || !bytes.Equal(before.Record, running.Record) {
+		t.Errorf("the record of an executor that runs was changed: %v", err)
+	}
+	gone, err := second.prepare(t.Context(), prepareA1(true))
+	if err != nil || !bytes.Contains(gone.Record, []byte("http://two:1/km")) {
+		t.Errorf("an executor that starts anew fetches from elsewhere: %v, %s", err, gone.Record)
 	}
 }
 

@@ -67,7 +67,7 @@ var scriptStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func testConfig() Config {
 	var cfg Config
 	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
-	cfg.Roles = []string{"*"}
+	cfg.Roles, cfg.KMPath = []string{"*"}, "/km"
 	return cfg
 }
 

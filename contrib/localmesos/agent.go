@@ -58,6 +58,7 @@ type executorRun struct {
 	order     []api.TaskID // of tasks, as they were launched
 	launched  int          // how many tasks it ever got
 	silent    bool         // its framework was removed: tell nobody
+	fetching  bool         // what its command needs is being fetched
 	reason    mesos.TaskStatus_Reason
 	text      string // why we ended it, when it was us
 	killed    bool   // the command was killed on request
@@ -99,7 +100,12 @@ type (
 	}
 	executorCall struct{ call *executor.Call }
 	// masterFound tells that there is a master to register with.
-	masterFound    struct{}
+	masterFound struct{}
+	// fetched tells that what the command needs is in the sandbox, or why it is not.
+	fetched struct {
+		container string
+		err       error
+	}
 	processStarted struct {
 		container string
 		process   process
@@ -121,7 +127,11 @@ type (
 	sendMaster struct{ message message }
 	// saveID stores the id that the master gave.
 	saveID struct{ id api.AgentID }
-	start  struct{ run *executorRun }
+	// fetch brings what the command's URIs name into the sandbox; fetched answers it.
+	fetch struct{ run *executorRun }
+	// stopFetching ends that, if need be early.
+	stopFetching struct{ container string }
+	start        struct{ run *executorRun }
 	// terminate sends SIGTERM to the process group of a command.
 	terminate struct{ process process }
 	// destroy kills the process with all that it started.
@@ -202,6 +212,8 @@ func (a *agent) handle(e event) {
 		if !a.isRegistered {
 			a.register()
 		}
+	case fetched:
+		a.fetched(e)
 	case processStarted:
 		a.started(e)
 	case startFailed:
@@ -355,8 +367,33 @@ func (a *agent) newRun(key executorKey, task mesos.TaskInfo) *executorRun {
 		}
 	}
 	a.executors[key], a.runs[run.container] = run, run
+	if len(run.info.Command.URIs) > 0 {
+		run.fetching = true
+		a.do(fetch{run})
+		return run
+	}
 	a.do(start{run})
 	return run
+}
+
+// fetched starts a run whose sandbox is complete, unless it was ended meanwhile.
+func (a *agent) fetched(e fetched) {
+	run := a.runs[e.container]
+	if run == nil || !run.fetching {
+		return
+	}
+	run.fetching = false
+	if run.phase != terminating { // else it was said already
+		a.do(stopFetching{run.container})
+	}
+	switch {
+	case run.phase == terminating:
+		a.exited(processExited{container: e.container, status: -1})
+	case e.err != nil:
+		a.startFailed(startFailed{e.container, fmt.Errorf("Failed to fetch all URIs for container '%s': %w", e.container, e.err)})
+	default:
+		a.do(start{run})
+	}
 }
 
 func (a *agent) launch(run *executorRun, t *agentTask) {
@@ -435,6 +472,9 @@ func (a *agent) shutdown(run *executorRun) {
 // end kills an executor at once.
 func (a *agent) end(run *executorRun, reason mesos.TaskStatus_Reason, text string) {
 	run.phase, run.reason, run.text = terminating, reason, text
+	if run.fetching {
+		a.do(stopFetching{run.container})
+	}
 	a.do(destroy{run.process})
 }
 

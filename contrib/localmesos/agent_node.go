@@ -1,6 +1,7 @@
 package localmesos
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,12 +32,20 @@ type agentNode struct {
 	server    *server
 	address   string
 	ended     chan struct{} // closed when a stopping agent runs nothing any more
+	fetcher   *fetcher
+	fetches   map[string]context.CancelFunc // under way, by container; the owner's
+	fetching  sync.WaitGroup
 }
 
 // startAgent runs the agent whose directory is dir, on want or, where executors know it by another port, on that.
 func startAgent(p plan, h *hub, ps *processes, dir string, want int) (*agentNode, error) {
 	n := &agentNode{
 		plan: p, dir: dir, hub: h, processes: ps, store: store{filepath.Join(dir, "meta")}, streams: newStreams(), ended: make(chan struct{}),
+		fetches: map[string]context.CancelFunc{},
+	}
+	var err error
+	if n.fetcher, err = newFetcher(filepath.Join(p.FetcherCacheDir, filepath.Base(dir))); err != nil {
+		return nil, err
 	}
 	var file agentFile
 	if _, err := readFile(n.store.agentPath(), &file); err != nil {
@@ -85,6 +95,10 @@ func (n *agentNode) listen(former, want int, needFormer bool) (net.Listener, err
 func (n *agentNode) close() {
 	n.owner.end()
 	<-n.owner.done
+	for _, stop := range n.fetches {
+		stop()
+	}
+	n.fetching.Wait()
 	n.server.close()
 	n.hub.leaveAgent(n.address, api.AgentID(n.agent.id()))
 }
@@ -111,6 +125,11 @@ func (n *agentNode) perform(x action) {
 		n.streams.send(x.stream, nil)
 	case sendMaster:
 		n.hub.toMaster(fromAgent{agent: api.AgentID(n.agent.id()), address: n.address, message: x.message})
+	case fetch:
+		n.fetch(x.run)
+	case stopFetching:
+		n.fetches[x.container]()
+		delete(n.fetches, x.container)
 	case start:
 		n.start(x.run)
 	case terminate:
@@ -155,6 +174,21 @@ func (n *agentNode) save(x action) error {
 func (n *agentNode) watch(container string, p process) {
 	n.processes.watch(p, n.owner.quit, func(status int32) {
 		n.owner.post(processExited{container: container, status: status})
+	})
+}
+
+// fetch fetches what a run needs while the agent goes on.
+func (n *agentNode) fetch(run *executorRun) {
+	ctx, cancel := context.WithCancel(context.Background())
+	n.fetches[run.container] = cancel
+	container, info := run.container, run.info.Command
+	sandbox, err := n.makeSandbox(run)
+	n.fetching.Go(func() {
+		defer cancel()
+		if err == nil && n.plan.Executors == nil {
+			err = n.fetcher.fetchAll(ctx, info, sandbox)
+		}
+		n.owner.post(fetched{container, err})
 	})
 }
 

@@ -51,6 +51,10 @@ func brief(x action) string {
 		return "tell " + x.kind
 	case hangUp:
 		return "hang up"
+	case fetch:
+		return "fetch for " + string(x.run.key.executor)
+	case stopFetching:
+		return "stop fetching"
 	case start:
 		return "start " + string(x.run.key.executor)
 	case terminate:
@@ -307,4 +311,47 @@ func TestStopWithAnExecutorThatEndedBeforeEndsOnce(t *testing.T) {
 	s.done = nil
 	s.step(stopAgent{})
 	s.expect("all ended")
+}
+
+// fetching has a task launched whose executor's command has a URI.
+func fetching(t *testing.T) (s *agentScript, container string) {
+	s = newAgentScript(t)
+	s.step(fromMaster{runTask{
+		framework: mesos.FrameworkInfo{ID: &mesos.FrameworkID{Value: testFrameworkID}},
+		task: mesos.TaskInfo{TaskID: mesos.TaskID{Value: "t"}, Executor: &mesos.ExecutorInfo{
+			ExecutorID: mesos.ExecutorID{Value: "x"}, FrameworkID: &mesos.FrameworkID{Value: testFrameworkID},
+			Command: &mesos.CommandInfo{URIs: []mesos.CommandInfo_URI{{Value: "http://server/km"}}},
+		}},
+	}})
+	s.expect("fetch for x")
+	return s, s.container()
+}
+
+func TestExecutorStartsWhenEverythingIsFetched(t *testing.T) {
+	s, container := fetching(t)
+	s.step(fetched{container, nil})
+	s.expect("stop fetching", "start x")
+}
+
+func TestExecutorThatCannotBeFetchedFailsItsTaskAsALaunchThatFailed(t *testing.T) {
+	s, container := fetching(t)
+	s.step(fetched{container, errors.New("404 Not Found")})
+	s.expect("stop fetching", "destroy 0", "update t TASK_FAILED (latest TASK_FAILED)", "exited x -1")
+	for _, run := range s.a.runs {
+		latest := run.tasks["t"].latest
+		if got := latest.GetReason(); got != mesos.REASON_CONTAINER_LAUNCH_FAILED {
+			t.Errorf("reason %s", got)
+		}
+		if got, want := latest.GetMessage(), "Failed to launch container: Failed to fetch all URIs for container '"+container+"': 404 Not Found"; got != want {
+			t.Errorf("message %q, want %q", got, want)
+		}
+	}
+}
+
+func TestExecutorThatIsShutDownWhileItIsFetchedNeverStarts(t *testing.T) {
+	s, container := fetching(t)
+	s.step(fromMaster{shutdownExecutor{executorKey{testFrameworkID, "x"}}})
+	s.expect("stop fetching", "destroy 0")
+	s.step(fetched{container, errors.New("interrupted")})
+	s.expect("destroy 0", "update t TASK_FAILED (latest TASK_FAILED)", "exited x -1")
 }

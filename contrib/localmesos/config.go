@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
@@ -25,6 +26,9 @@ type Config struct {
 	Hostname string
 	// WorkDir keeps ids, checkpoints and sandboxes; the same directory makes the same cluster again.
 	WorkDir string
+	// FetcherCacheDir is the parent of the agents' fetcher caches, each of which is emptied when its agent starts; empty means
+	// a directory in WorkDir.
+	FetcherCacheDir string
 	// Resources of each agent, in Mesos's syntax; empty means those of the machine.
 	Resources string
 	// Oversubscribed are the revocable resources that each agent offers beside its own, as a fixed resource estimator of Mesos
@@ -61,6 +65,8 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&c.Port, "port", 5050, "port of the master; the agents take the ports after it. 0 takes free ports")
 	flags.StringVar(&c.Hostname, "hostname", "", "hostname that agents and master present (default: the machine's)")
 	flags.StringVar(&c.WorkDir, "work-dir", "local-mesos", "directory for ids, checkpoints and sandboxes; starting again on the same one gives the same cluster")
+	flags.StringVar(&c.FetcherCacheDir, "fetcher-cache-dir", "", "directory for the agents' caches of what tasks and executors fetch, one below it an agent; "+
+		"emptied when an agent starts (default: fetch in --work-dir)")
 	flags.StringVar(&c.Resources, "resources", "", "resources of each agent, such as 'cpus:4;mem:4096;disk:10000;ports:[31000-32000]'; "+
 		"'cpus(role):2' reserves for a role. Or JSON, as in Mesos's operator API. mem and disk are in MB (default: the machine's, as a Mesos agent finds them)")
 	flags.StringVar(&c.Oversubscribed, "oversubscribed-resources", "", "revocable resources that each agent offers beside its own, such as 'cpus:2'")
@@ -122,6 +128,9 @@ func (p plan) parse() (plan, error) {
 		if p.Hostname, err = os.Hostname(); err != nil {
 			return plan{}, fmt.Errorf("cannot find the machine's hostname, give --hostname: %w", err)
 		}
+	}
+	if p.FetcherCacheDir == "" {
+		p.FetcherCacheDir = filepath.Join(p.WorkDir, "fetch")
 	}
 	if err := os.MkdirAll(p.WorkDir, 0o755); err != nil {
 		return plan{}, fmt.Errorf("cannot make --work-dir: %w", err)

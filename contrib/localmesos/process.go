@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,7 +34,7 @@ type child struct {
 
 func newProcesses() *processes { return &processes{children: map[process]*child{}} }
 
-// command is what to start and where.
+// command is what to start and where; what its URIs name is there already.
 type command struct {
 	info    *mesos.CommandInfo
 	sandbox string
@@ -115,11 +114,6 @@ func (ps *processes) destroy(p process) {
 }
 
 func (c command) prepare() (*exec.Cmd, error) {
-	for i := range c.info.URIs {
-		if err := fetch(&c.info.URIs[i], c.sandbox); err != nil {
-			return nil, err
-		}
-	}
 	var cmd *exec.Cmd
 	switch {
 	case c.info.GetShell():
@@ -136,33 +130,6 @@ func (c command) prepare() (*exec.Cmd, error) {
 	cmd.Dir, cmd.Env = c.sandbox, c.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd, nil
-}
-
-// fetch copies a local file into the sandbox, as Mesos's fetcher does with file URIs. Nothing is fetched from a network.
-func fetch(uri *mesos.CommandInfo_URI, sandbox string) error {
-	path := strings.TrimPrefix(uri.Value, "file://")
-	if !filepath.IsAbs(path) {
-		return fmt.Errorf("cannot fetch %s: the local Mesos fetches local files only", uri.Value)
-	}
-	name := uri.GetOutputFile()
-	if name == "" {
-		name = filepath.Base(path)
-	}
-	in, err := os.Open(path)
-	if err != nil {
-		return fmt.Errorf("cannot fetch %s: %w", uri.Value, err)
-	}
-	defer in.Close()
-	mode := os.FileMode(0o644)
-	if uri.GetExecutable() {
-		mode = 0o755
-	}
-	out, err := os.OpenFile(filepath.Join(sandbox, name), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
-	if err != nil {
-		return fmt.Errorf("cannot fetch %s: %w", uri.Value, err)
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
 }
 
 // watch calls ended with the wait status once the process is gone; -1 if another program started it, or if it was gone

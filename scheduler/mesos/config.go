@@ -69,6 +69,23 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		"how long to try to reach a master at the start; a connection that is lost later is tried again for ever")
 }
 
+// Peers returns "host:port" of the masters, or of the ZooKeeper servers that know them.
+func (c *Config) Peers() []string {
+	all := strings.Join(c.Masters, ",")
+	if z, err := parseZooKeeper(all); strings.HasPrefix(all, zkScheme) && err == nil {
+		return z.servers
+	}
+	var peers []string
+	for _, master := range c.Masters {
+		if at, err := endpoint(master); err == nil {
+			if u, err := url.Parse(at); err == nil {
+				peers = append(peers, u.Host)
+			}
+		}
+	}
+	return peers
+}
+
 // detector returns what finds the masters.
 func (c *Config) detector() (Detector, error) {
 	if all := strings.Join(c.Masters, ","); strings.HasPrefix(all, zkScheme) {

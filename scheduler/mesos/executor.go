@@ -19,11 +19,18 @@ func (Codec) EncodeExecutor(e scheduler.Executor) ([]byte, error) {
 		return nil, err
 	}
 	shell := true
+	command := &mesos.CommandInfo{Shell: &shell, Value: &e.Command}
+	for _, uri := range e.URIs {
+		executable, cache, extract := true, true, false
+		command.URIs = append(command.URIs, mesos.CommandInfo_URI{
+			Value: uri.Value, Executable: &executable, Cache: &cache, Extract: &extract, OutputFile: &uri.File,
+		})
+	}
 	info := mesos.ExecutorInfo{
 		Type:        mesos.ExecutorInfo_CUSTOM,
 		ExecutorID:  mesos.ExecutorID{Value: string(e.ID)},
 		FrameworkID: &mesos.FrameworkID{Value: string(e.Framework)},
-		Command:     &mesos.CommandInfo{Shell: &shell, Value: &e.Command},
+		Command:     command,
 		Resources:   resources,
 		Name:        &e.Name,
 		Source:      &e.Source,
@@ -49,6 +56,9 @@ func (Codec) DecodeExecutor(record []byte) (scheduler.Executor, error) {
 		Source:    info.GetSource(),
 		Command:   info.GetCommand().GetValue(),
 		Data:      info.Data,
+	}
+	for _, uri := range info.GetCommand().GetURIs() {
+		e.URIs = append(e.URIs, scheduler.URI{Value: uri.Value, File: uri.GetOutputFile()})
 	}
 	for i := range info.Resources {
 		r, _, err := resourceOf(&info.Resources[i])

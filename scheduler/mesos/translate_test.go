@@ -2,6 +2,7 @@ package mesos
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -256,8 +257,37 @@ func TestExecutorRecordIsReadAsItWasWritten(t *testing.T) {
 	if err != nil || string(again) != string(launch.Executor) {
 		t.Errorf("written again it differs: %v", err)
 	}
+	executor.URIs = []scheduler.URI{{Value: "http://here:1/km/hash/km", File: "km"}}
+	fetches, err := Codec{}.EncodeExecutor(executor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info mesos.ExecutorInfo
+	if err := info.Unmarshal(fetches); err != nil {
+		t.Fatal(err)
+	}
+	uris := info.Command.URIs
+	if len(uris) != 1 || !uris[0].GetExecutable() || !uris[0].GetCache() || uris[0].GetExtract() || uris[0].GetOutputFile() != "km" {
+		t.Errorf("Mesos is asked to fetch %v", uris)
+	}
+	if same, err := (Codec{}).DecodeExecutor(fetches); err != nil || !cmp.Equal(executor.URIs, same.URIs) {
+		t.Errorf("read as %v, %v", same.URIs, err)
+	}
 	if _, err := (Codec{}).DecodeExecutor([]byte("nonsense")); err == nil {
 		t.Error("nonsense was read")
+	}
+}
+
+func TestPeersAreWhoTheFlagNames(t *testing.T) {
+	for flag, want := range map[string][]string{
+		"10.0.0.1:5050,master.mesos": {"10.0.0.1:5050", "master.mesos:5050"},
+		"https://master:443":         {"master:443"},
+		"zk://u:p@a:1,b/mesos":       {"a:1", "b:2181"},
+	} {
+		cfg := Config{Masters: strings.Split(flag, ",")}
+		if diff := cmp.Diff(want, cfg.Peers()); diff != "" {
+			t.Errorf("%s: %s", flag, diff)
+		}
 	}
 }
 

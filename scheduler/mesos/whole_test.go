@@ -176,7 +176,8 @@ func newAPI() *fake.Clientset {
 type cluster struct {
 	t      *testing.T
 	config localmesos.Config
-	flags  []string // of the schedulers' connection to Mesos
+	flags  []string                // of the schedulers' connection to Mesos
+	change func(*scheduler.Config) // of the schedulers' configuration; nil for none
 	mesos  *localmesos.Cluster
 	client kubernetes.Interface
 	store  *memory
@@ -210,6 +211,16 @@ func (c *cluster) startMesos() {
 	c.mesos = local
 }
 
+// self is the path of this binary, which can be a minion.
+func self(t *testing.T) string {
+	t.Helper()
+	path, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // schedule starts a scheduler and returns what stops it.
 func (c *cluster) schedule() (stop func()) { return c.scheduleWith(c.store, "test") }
 
@@ -219,7 +230,7 @@ func (c *cluster) scheduleWith(store scheduler.Store, identity string) (stop fun
 	var cfg scheduler.Config
 	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
 	cfg.Identity, cfg.Cluster, cfg.APIServer, cfg.CA = identity, "test", "https://127.0.0.1:6443", []byte("pem")
-	cfg.OfferTTL, cfg.RefuseIdle = 2*time.Second, time.Hour
+	cfg.OfferTTL, cfg.RefuseIdle, cfg.KMPath = 2*time.Second, time.Hour, self(c.t)
 	var mesosConfig mesos.Config
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 	mesosConfig.AddFlags(flags)
@@ -228,6 +239,9 @@ func (c *cluster) scheduleWith(store scheduler.Store, identity string) (stop fun
 	}
 	mesosConfig.Masters = []string{c.mesos.MasterAddr()}
 	cfg.Roles, cfg.Revocable = mesosConfig.Roles, mesosConfig.Revocable
+	if c.change != nil {
+		c.change(&cfg)
+	}
 	master, err := mesos.New(mesosConfig)
 	if err != nil {
 		c.t.Fatal(err)

@@ -1,0 +1,147 @@
+package localmesos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+)
+
+// webServer serves "content of PATH", and counts how often it was asked.
+func webServer(t *testing.T) (url string, asked *atomic.Int32) {
+	t.Helper()
+	asked = &atomic.Int32{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		switch r.URL.Path {
+		case "/moved":
+			http.Redirect(w, r, "/there", http.StatusFound)
+		case "/missing":
+			http.NotFound(w, r)
+		case "/half":
+			w.Header().Set("Content-Length", "1000")
+			fmt.Fprint(w, "half")
+		default:
+			fmt.Fprint(w, "content of "+r.URL.Path)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, asked
+}
+
+func newTestFetcher(t *testing.T) *fetcher {
+	t.Helper()
+	f, err := newFetcher(filepath.Join(t.TempDir(), "cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func uriOf(value string, cache bool) mesos.CommandInfo_URI {
+	yes, name := true, "file"
+	return mesos.CommandInfo_URI{Value: value, Executable: &yes, Cache: &cache, OutputFile: &name}
+}
+
+func TestFetchedFileIsWhatTheURINamesAndExecutable(t *testing.T) {
+	url, _ := webServer(t)
+	local := filepath.Join(t.TempDir(), "local")
+	if err := os.WriteFile(local, []byte("content of local"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for uri, want := range map[string]string{
+		url + "/km": "content of /km", url + "/moved": "content of /there", local: "content of local", "file://" + local: "content of local",
+	} {
+		for _, cache := range []bool{false, true} {
+			sandbox := t.TempDir()
+			info := &mesos.CommandInfo{URIs: []mesos.CommandInfo_URI{uriOf(uri, cache)}}
+			if err := newTestFetcher(t).fetchAll(t.Context(), info, sandbox); err != nil {
+				t.Fatalf("%s: %v", uri, err)
+			}
+			got, err := os.ReadFile(filepath.Join(sandbox, "file"))
+			stat, _ := os.Stat(filepath.Join(sandbox, "file"))
+			if err != nil || string(got) != want || stat.Mode().Perm() != 0o755 {
+				t.Errorf("%s, cached %t: %q, %v, %v", uri, cache, got, stat.Mode(), err)
+			}
+		}
+	}
+}
+
+func TestCachedFileIsDownloadedOnceHoweverManyWantItAtATime(t *testing.T) {
+	url, asked := webServer(t)
+	f := newTestFetcher(t)
+	var all sync.WaitGroup
+	for range 10 {
+		sandbox := t.TempDir()
+		all.Go(func() {
+			info := &mesos.CommandInfo{URIs: []mesos.CommandInfo_URI{uriOf(url+"/km", true)}}
+			if err := f.fetchAll(t.Context(), info, sandbox); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if got := asked.Load(); got != 1 {
+		t.Errorf("the server was asked %d times", got)
+	}
+	other := "other"
+	info := &mesos.CommandInfo{User: &other, URIs: []mesos.CommandInfo_URI{uriOf(url+"/km", true)}}
+	if err := f.fetchAll(t.Context(), info, t.TempDir()); err != nil || asked.Load() != 2 {
+		t.Errorf("%v; another user's copy is his own, but the server was asked %d times", err, asked.Load())
+	}
+	again, err := newFetcher(f.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.fetchAll(t.Context(), info, t.TempDir()); err != nil || asked.Load() != 3 {
+		t.Errorf("%v; an agent that starts has an empty cache, but the server was asked %d times", err, asked.Load())
+	}
+}
+
+func TestWhatCannotBeFetchedIsAnErrorAndNotRemembered(t *testing.T) {
+	url, asked := webServer(t)
+	f := newTestFetcher(t)
+	for _, uri := range []string{url + "/missing", url + "/half", "http://127.0.0.1:1/km", "relative", "ftp://server/km"} {
+		for range 2 {
+			info := &mesos.CommandInfo{URIs: []mesos.CommandInfo_URI{uriOf(uri, true)}}
+			if err := f.fetchAll(t.Context(), info, t.TempDir()); err == nil || !strings.Contains(err.Error(), uri) {
+				t.Errorf("%s: %v", uri, err)
+			}
+		}
+	}
+	if got := asked.Load(); got != 4 {
+		t.Errorf("the server was asked %d times: what failed has to be tried again", got)
+	}
+	outside := uriOf(url+"/km", false)
+	*outside.OutputFile = "../file"
+	if err := f.fetchAll(t.Context(), &mesos.CommandInfo{URIs: []mesos.CommandInfo_URI{outside}}, t.TempDir()); err == nil {
+		t.Error("a file was written outside the sandbox")
+	}
+}
+
+func TestFetchEndsWithItsContext(t *testing.T) {
+	began := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(began)
+		<-r.Context().Done()
+	}))
+	defer server.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-began
+		cancel()
+	}()
+	info := &mesos.CommandInfo{URIs: []mesos.CommandInfo_URI{uriOf(server.URL+"/km", true)}}
+	if err := newTestFetcher(t).fetchAll(ctx, info, t.TempDir()); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}

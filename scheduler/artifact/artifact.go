@@ -1,0 +1,163 @@
+// Package artifact serves the km program that runs to Mesos agents, whose fetcher brings it into the sandboxes of the
+// minions (https://mesos.apache.org/documentation/latest/fetcher/).
+//
+//	/km/SHA256/km   the program, by GET and HEAD, also parts of it
+//
+// Nothing else is served. It is plain HTTP and for everybody, because a fetcher knows neither the cluster's authority nor a
+// secret: the program is public, and who fetches it checks the SHA-256, which reaches agents through Mesos.
+//
+// Start reading at Listen. The package must never import k8s.io/kubernetes, nor the scheduler.
+package artifact
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	stdlog "log"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+
+	log "github.com/sirupsen/logrus"
+	"github.com/spf13/pflag"
+)
+
+// DefaultPort is the port that is served on unless another one is given.
+const DefaultPort = "10269"
+
+// Config says where to serve.
+type Config struct {
+	// Address is "host:port". Without a host it serves on all addresses, and agents are told the one from which this machine
+	// reaches the Mesos master. Port 0 takes any free port.
+	Address string
+}
+
+// AddFlags registers the flags; the values that c holds are overwritten by the defaults.
+func (c *Config) AddFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&c.Address, "artifact-address", ":"+DefaultPort,
+		"without --km-path: `host:port` on which km is served to the fetchers of Mesos agents (plain HTTP; they check its SHA-256). "+
+			"Without a host on all addresses; agents are then told the one from which this machine reaches the Mesos master")
+}
+
+// Server serves one program.
+type Server struct {
+	listener net.Listener
+	program  *os.File
+	size     int64
+	sum      string
+	host     string // that agents are told
+}
+
+// Listen takes the port and reads the program that runs in this process, also if its file was replaced since it started.
+// peers are "host:port" of Mesos masters, or of who knows them; they are asked nothing. Run must follow, or Close.
+func Listen(c Config, peers []string) (*Server, error) {
+	host, _, err := net.SplitHostPort(c.Address)
+	if err != nil {
+		return nil, fmt.Errorf("--artifact-address=%s is not host:port: %w", c.Address, err)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		if host, err = localAddress(peers); err != nil {
+			return nil, fmt.Errorf("cannot tell at which address agents reach km: %w; give --artifact-address=HOST:PORT", err)
+		}
+	}
+	program, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the running program to serve it to agents: %w; install it there and give --km-path", err)
+	}
+	s := &Server{program: program, host: host}
+	if err := s.read(); err != nil {
+		program.Close()
+		return nil, err
+	}
+	if s.listener, err = net.Listen("tcp", c.Address); err != nil {
+		program.Close()
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = syscall.EADDRINUSE
+		}
+		return nil, fmt.Errorf("cannot serve km to agents on %s: %w; give another --artifact-address, or --km-path of a km that is installed on the agents",
+			c.Address, err)
+	}
+	return s, nil
+}
+
+// localAddress returns the address from which this machine reaches the first of the peers that it can. The kernel tells
+// that without a packet sent.
+func localAddress(peers []string) (string, error) {
+	err := errors.New("no Mesos master is given by its address")
+	for _, peer := range peers {
+		var conn net.Conn
+		if conn, err = net.Dial("udp", peer); err == nil {
+			defer conn.Close()
+			return conn.LocalAddr().(*net.UDPAddr).IP.String(), nil
+		}
+	}
+	return "", err
+}
+
+func (s *Server) read() (err error) {
+	sum := sha256.New()
+	if s.size, err = io.Copy(sum, s.program); err != nil {
+		return fmt.Errorf("cannot read the running program to serve it to agents: %w", err)
+	}
+	s.sum = hex.EncodeToString(sum.Sum(nil))
+	return nil
+}
+
+// SHA256 is the program's, in hexadecimal.
+func (s *Server) SHA256() string { return s.sum }
+
+// URL is where agents fetch the program.
+func (s *Server) URL() string {
+	_, port, _ := net.SplitHostPort(s.listener.Addr().String())
+	return "http://" + net.JoinHostPort(s.host, port) + s.path()
+}
+
+func (s *Server) path() string { return "/km/" + s.sum + "/km" }
+
+// Close gives the port and the file back, if Run never came to own them.
+func (s *Server) Close() error { return errors.Join(s.listener.Close(), s.program.Close()) }
+
+// Run serves until ctx ends, in which case it returns nil.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.program.Close()
+	complaints := log.StandardLogger().WriterLevel(log.DebugLevel)
+	defer complaints.Close()
+	server := &http.Server{
+		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
+		ErrorLog: stdlog.New(complaints, "", 0), BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		_ = server.Close() // a fetcher that is cut off fails its task, which is launched again
+	})
+	err := server.Serve(s.listener)
+	if stop() { // it was not ctx that ended it
+		return fmt.Errorf("cannot serve km to agents any more: %w", err)
+	}
+	<-stopped
+	return nil
+}
+
+func (s *Server) handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path != s.path():
+			http.NotFound(w, r)
+			return
+		case r.Method != http.MethodGet && r.Method != http.MethodHead:
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
+			return
+		}
+		log.WithField("agent", r.RemoteAddr).Debugf("%s km", r.Method)
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("ETag", `"`+s.sum+`"`)
+		http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(s.program, 0, s.size))
+	})
+}
