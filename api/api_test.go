@@ -32,6 +32,18 @@ func TestForeignTaskIDIsAnError(t *testing.T) {
 	}
 }
 
+func TestWarmTaskIDNamesItsAgentAndIsNoPods(t *testing.T) {
+	id := api.NewWarmTaskID("1f-2e-S0", 1767225600)
+	if agent, ok := id.Warm(); id != "warm-1f-2e-S0.1767225600" || agent != "1f-2e-S0" || !ok {
+		t.Errorf("%s: %q, %v", id, agent, ok)
+	}
+	for _, other := range []api.TaskID{"", "warm-", "warm-.1", "warm-S0", "warm-S0.x", "0b9c3a5e-uid.3", "spark.1"} {
+		if agent, ok := other.Warm(); ok {
+			t.Errorf("%q is taken for a task that keeps %q warm", other, agent)
+		}
+	}
+}
+
 func TestProviderIDNamesTheAgent(t *testing.T) {
 	agent, ok := api.AgentOfProviderID(api.ProviderID("1234-S0"))
 	if agent != "1234-S0" || !ok {

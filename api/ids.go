@@ -49,6 +49,22 @@ func (t TaskID) Parse() (pod types.UID, attempt int, err error) {
 	return types.UID(t[:dot]), attempt, nil
 }
 
+// warmPrefix begins the ids of tasks that belong to no pod: no UID begins like that.
+const warmPrefix = "warm-"
+
+// NewWarmTaskID names a task without a pod that keeps the agent's executor up. Ids of an agent differ by their number,
+// which counts from 1.
+func NewWarmTaskID(agent AgentID, number int64) TaskID {
+	return TaskID(warmPrefix + string(agent) + "." + strconv.FormatInt(number, 10))
+}
+
+// Warm returns the agent of a task that NewWarmTaskID has named; ok is false for any other task.
+func (t TaskID) Warm() (agent AgentID, ok bool) {
+	name, attempt, err := t.Parse()
+	id, warm := strings.CutPrefix(string(name), warmPrefix)
+	return AgentID(id), err == nil && warm && id != "" && attempt > 0
+}
+
 // ProviderID is the spec.providerID of the node that stands for the agent.
 func ProviderID(agent AgentID) string { return "mesos://" + string(agent) }
 

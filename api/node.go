@@ -12,3 +12,12 @@ const (
 	// takes back no other cordon.
 	AnnotationCordoned = "k8sm.io/cordoned-for"
 )
+
+// Annotations, on a node, that its minion writes when it starts, and writes again should they be lost. They stay when the
+// minion ends.
+const (
+	// AnnotationKMVersion is the version of the minion's km.
+	AnnotationKMVersion = "k8sm.io/km-version"
+	// AnnotationMinionStarted is when the minion started, in RFC 3339: another time is another minion.
+	AnnotationMinionStarted = "k8sm.io/minion-started"
+)

@@ -50,6 +50,7 @@ type task struct {
 	pod   api.PodKey
 	uid   types.UID
 	state State
+	warm  bool // it has no pod
 }
 
 type condemned struct {
@@ -174,9 +175,13 @@ func (c *Core) launch(e Launch) (actions []Action) {
 		actions = append(actions, c.end(old, Killed, fmt.Sprintf("task %s takes the pod over", e.Task))...)
 	}
 	delete(c.condemned, e.UID)
-	t := &task{id: e.Task, pod: e.Pod, uid: e.UID, state: Starting}
+	t := &task{id: e.Task, pod: e.Pod, uid: e.UID, state: Starting, warm: e.Warm}
 	c.tasks[e.UID] = t
 	actions = append(actions, c.update(t.id, Starting, "")...)
+	if t.warm {
+		t.state = Running
+		return append(actions, c.update(t.id, Running, "")...)
+	}
 	return append(actions, c.follow(t)...)
 }
 
@@ -186,6 +191,9 @@ func (c *Core) kill(now time.Time, e Kill) []Action {
 	t := c.taskByID(e.Task)
 	if t == nil {
 		return nil // it has ended, and its update is sent until the agent knows
+	}
+	if t.warm {
+		return c.end(t, Killed, "nobody wants the node to be kept warm by this task any more")
 	}
 	if _, bound := c.pods[t.uid]; bound {
 		return []Action{DeletePod{Pod: t.pod, UID: t.uid, Grace: e.Grace}}

@@ -44,6 +44,8 @@ type (
 		Task api.TaskID
 		Pod  api.PodKey
 		UID  types.UID
+		// Warm says that the task has no pod: it only keeps this executor up, until it is killed. UID is then its own name.
+		Warm bool
 		// Info is the agent's own description of the task, given back to it for as long as it has acknowledged nothing of it.
 		Info []byte
 		// Problem says why the task can never run; empty for a good one.
@@ -90,6 +92,10 @@ func NewLaunch(id api.TaskID, podJSON, info []byte) Launch {
 	uid, _, err := id.Parse()
 	if err != nil {
 		launch.Problem = err.Error()
+		return launch
+	}
+	if _, warm := id.Warm(); warm {
+		launch.UID, launch.Warm = uid, true
 		return launch
 	}
 	var pod corev1.Pod

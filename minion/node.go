@@ -27,6 +27,7 @@ type node struct {
 	cfg          Config
 	env          mesos.Config
 	registration executor.Registration
+	started      time.Time
 	boot         api.Bootstrap
 	log          logrus.FieldLogger
 
@@ -39,14 +40,14 @@ type node struct {
 }
 
 // parts are the node's parts that run, nil while they do not.
-type parts struct{ runtime, kubelet, pods, proxy *part }
+type parts struct{ runtime, kubelet, report, pods, proxy *part }
 
 func newNode(cfg Config, env mesos.Config, registration executor.Registration) (*node, error) {
 	boot, err := api.ParseBootstrap(registration.Data)
 	if err != nil {
 		return nil, err
 	}
-	return &node{cfg: cfg, env: env, registration: registration, boot: boot, log: logrus.WithField("node", boot.Node)}, nil
+	return &node{cfg: cfg, env: env, registration: registration, started: time.Now(), boot: boot, log: logrus.WithField("node", boot.Node)}, nil
 }
 
 // run starts the node, and stops it when ctx ends. What a start waits for (the API server, the Docker Engine) it waits for
@@ -187,10 +188,14 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	if err := n.files.awaitIdentity(ctx, n.boot); err != nil {
 		return running, err
 	}
+	version := api.Version
 	api, err := newClient(n.boot, n.files.nodeAuth())
 	if err != nil {
 		return running, err
 	}
+	running.report = start(alive, "the report of the version", func(ctx context.Context) error {
+		return report{version: version, started: n.started}.keep(ctx, api, n.boot.Node)
+	})
 	if err := n.setUpNetwork(ctx, api); err != nil {
 		n.log.WithError(err).Info("leaving it to the kubelet to give the pod network its range")
 	}
@@ -234,6 +239,7 @@ func (n *node) sandboxLog(program string) *lumberjack.Logger {
 func (n *node) stop(ctx context.Context, running parts, shared *machineShare) error {
 	n.log.Info("stopping the node")
 	running.kubelet.stop()
+	running.report.stop()
 	running.pods.stop()
 	var containers, proxy errgroup.Group
 	containers.Go(func() error {

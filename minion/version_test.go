@@ -1,0 +1,68 @@
+package minion
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+func TestNodeSaysWhichVersionItsMinionHasAlsoAfterItWasMadeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		node := func() *corev1.Node {
+			return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Annotations: map[string]string{
+				"mine": "stays", api.AnnotationKMVersion: "v1", api.AnnotationMinionStarted: "2025-01-01T00:00:00Z",
+			}}}
+		}
+		client := fake.NewSimpleClientset(node())
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		started := time.Now()
+		go func() { ended <- report{version: "v2", started: started}.keep(ctx, client, "n1") }()
+		synctest.Wait()
+		said := func() map[string]string {
+			t.Helper()
+			got, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got.Annotations
+		}
+		want := started.UTC().Format(time.RFC3339Nano)
+		if got := said(); got[api.AnnotationKMVersion] != "v2" || got[api.AnnotationMinionStarted] != want || got["mine"] != "stays" {
+			t.Errorf("the node says %v", got)
+		}
+		if _, err := client.CoreV1().Nodes().Update(t.Context(), node(), metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(reportAgain + time.Second)
+		synctest.Wait()
+		if got := said(); got[api.AnnotationKMVersion] != "v2" {
+			t.Errorf("after it was made again the node says %v", got)
+		}
+		client.ClearActions()
+		time.Sleep(10 * reportAgain)
+		for _, action := range client.Actions() {
+			if action.GetVerb() != "get" {
+				t.Errorf("what stands there already was written: %v", action)
+			}
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestReportThatCannotBeMadeIsTriedAgainByItsCaller(t *testing.T) {
+	if err := (report{version: "v2"}).keep(t.Context(), fake.NewSimpleClientset(), "n1"); err == nil {
+		t.Error("there is no such node, and no error")
+	}
+}
