@@ -179,6 +179,7 @@ func statusCommands(c *common) []*cobra.Command {
 	return []*cobra.Command{
 		statusCommand(c, "offers", "Show the Mesos offers that the scheduler holds", (*status.Client).Offers, status.PrintOffers),
 		statusCommand(c, "tasks", "Show the Mesos tasks of the pods", (*status.Client).Tasks, status.PrintTasks),
+		statusCommand(c, "nodes", "Show the nodes with the versions of km that run there, and how a rollout stands", (*status.Client).Nodes, status.PrintNodes),
 		statusCommand(c, "queue", "Show the pods that wait for a task, and why", (*status.Client).Queue, status.PrintQueue),
 	}
 }
@@ -380,6 +381,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 		return err
 	}
 	defer store.Close()
+	s.scheduler.Version = api.Version
 	s.scheduler.Roles, s.scheduler.Revocable = s.mesos.Roles, s.mesos.Revocable
 	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, config.Host, config.CAData
 	cluster := kube.New(kubernetes)

@@ -21,3 +21,8 @@ const (
 	// AnnotationMinionStarted is when the minion started, in RFC 3339: another time is another minion.
 	AnnotationMinionStarted = "k8sm.io/minion-started"
 )
+
+// AnnotationRollout, on a node, is where the replacement of its minion by one of another version stands. The scheduler
+// writes "VERSION replaces STARTED" while it is under way, and "VERSION failed: WHY" or "VERSION stuck: WHY" when it was
+// given up; without the annotation it is tried again. Any other text is an operator's: the minion is left as it is.
+const AnnotationRollout = "k8sm.io/rollout"

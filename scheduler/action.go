@@ -34,12 +34,21 @@ type Subscribe struct{}
 
 func (Subscribe) String() string { return "subscribe" }
 
-// NewTask is a task to be launched for a pod.
+// NewTask is a task to be launched: for a pod, or without one to keep the executor up.
 type NewTask struct {
 	ID        api.TaskID
-	Pod       *v1.Pod
+	Pod       *v1.Pod // nil for none
+	Node      string  // whose executor shall stay up, if there is no pod
 	Resources offers.Resources
 	Ports     []api.PortMapping // of the pod that are published at ports among the resources
+}
+
+// Name says for what the task is.
+func (t NewTask) Name() string {
+	if t.Pod == nil {
+		return "warm node " + t.Node
+	}
+	return t.Pod.Namespace + "/" + t.Pod.Name
 }
 
 // Launch accepts all the offers, which are of one agent and role, and launches the tasks in them; what is left of the
@@ -54,7 +63,7 @@ type Launch struct {
 func (a Launch) String() string {
 	lines := make([]string, len(a.Tasks))
 	for i, t := range a.Tasks {
-		lines[i] = fmt.Sprintf(" %s %s/%s [%s]", t.ID, t.Pod.Namespace, t.Pod.Name, t.Resources)
+		lines[i] = fmt.Sprintf(" %s %s [%s]", t.ID, t.Name(), t.Resources)
 	}
 	return fmt.Sprintf("launch on %s in %v:%s", a.Agent, a.Offers, strings.Join(lines, ","))
 }
@@ -98,6 +107,16 @@ type Kill struct {
 
 func (a Kill) String() string { return fmt.Sprintf("kill %s", a.Task) }
 
+// ShutdownExecutor asks for the end of an executor with all that it runs.
+type ShutdownExecutor struct {
+	Agent    api.AgentID
+	Executor api.ExecutorID
+}
+
+func (a ShutdownExecutor) String() string {
+	return fmt.Sprintf("shut down %s on %s", a.Executor, a.Agent)
+}
+
 // Acknowledge tells Mesos that an update has had its effect and need not be sent again.
 type Acknowledge struct {
 	Task  api.TaskID
@@ -128,14 +147,15 @@ func (a Reconcile) String() string {
 	return "reconcile " + strings.Join(names, " ")
 }
 
-func (Subscribe) mesosAction()     {}
-func (Launch) mesosAction()        {}
-func (Decline) mesosAction()       {}
-func (Revive) mesosAction()        {}
-func (AnswerInverse) mesosAction() {}
-func (Kill) mesosAction()          {}
-func (Acknowledge) mesosAction()   {}
-func (Reconcile) mesosAction()     {}
+func (Subscribe) mesosAction()        {}
+func (Launch) mesosAction()           {}
+func (Decline) mesosAction()          {}
+func (Revive) mesosAction()           {}
+func (AnswerInverse) mesosAction()    {}
+func (Kill) mesosAction()             {}
+func (ShutdownExecutor) mesosAction() {}
+func (Acknowledge) mesosAction()      {}
+func (Reconcile) mesosAction()        {}
 
 // PodRef names one incarnation of a pod.
 type PodRef struct {
@@ -246,20 +266,21 @@ type MarkNode struct {
 	Node          *v1.Node // as it was seen
 	Maintenance   string   // api.AnnotationMaintenance
 	Cordoned      string   // api.AnnotationCordoned
+	Rollout       string   // api.AnnotationRollout
+	Failed        bool     // the rollout was given up, which is news
 	Unschedulable bool
 }
 
 func (a MarkNode) String() string {
-	text := ""
-	if a.Maintenance != "" {
-		text = ", maintenance " + a.Maintenance
-	}
+	text := with(", maintenance ", a.Maintenance) + with(", rollout ", a.Rollout)
 	switch {
 	case a.Unschedulable && !a.Node.Spec.Unschedulable:
 		return fmt.Sprintf("cordon node %s for %s%s", a.Node.Name, a.Cordoned, text)
 	case !a.Unschedulable && a.Node.Spec.Unschedulable:
 		return fmt.Sprintf("uncordon node %s%s", a.Node.Name, text)
-	case a.Maintenance == "":
+	case text == "" && a.Node.Annotations[api.AnnotationMaintenance] == "":
+		return fmt.Sprintf("mark node %s: no rollout has to be told of", a.Node.Name)
+	case text == "":
 		return fmt.Sprintf("mark node %s: no maintenance is planned", a.Node.Name)
 	}
 	return fmt.Sprintf("mark node %s%s", a.Node.Name, text)

@@ -31,6 +31,9 @@ type agent struct {
 	nodeAt      time.Time // when the node was asked for last
 	settled     *v1.Node  // the node as it had nothing left to amend
 	executor    executorState
+	warm        *task     // without a pod, that keeps the executor up; nil for none
+	chill       backoff   // of such tasks
+	otherSince  time.Time // since when its minion is seen to be of another version; zero if it is not
 	// returning is when resources of it were given back or freed that have not been offered since; zero if there are none.
 	returning time.Time
 
@@ -45,6 +48,7 @@ type agent struct {
 // executorState is what we know of the ExecutorInfo of an agent.
 type executorState struct {
 	record    []byte // nil while not known
+	kept      bool   // it goes with the executor that it is of: the next one is this scheduler's
 	charge    offers.Resources
 	armed     time.Time // when the token in it was made valid
 	preparing bool
@@ -172,6 +176,9 @@ func (c *Core) forgetAgent(now time.Time, a *agent) []Action {
 	c.fleet.remove(a)
 	c.unpark(now, a)
 	a.views = nil
+	if a.warm != nil {
+		c.dropTask(a.warm)
+	}
 	c.vacate(now, a.node)
 	acts := []Action{ForgetExecutor{Agent: a.id}}
 	if node := c.nodes[a.node]; node != nil && node.Spec.ProviderID == api.ProviderID(a.id) {
@@ -395,5 +402,5 @@ func (c *Core) executorReady(now time.Time, ev ExecutorReady) {
 		a.executor.after = now.Add(executorAgain)
 		return
 	}
-	a.executor = executorState{record: ev.Record, charge: ev.Resources, armed: now}
+	a.executor = executorState{record: ev.Record, kept: ev.Kept, charge: ev.Resources, armed: now}
 }

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -35,9 +36,9 @@ type view struct {
 	stranger api.ExecutorID
 	// discouraging are the node's PreferNoSchedule taints.
 	discouraging []v1.Taint
-	closed       bool // its node is about to be cordoned
-	wanted       bool // a pod would fit here if only the executor were prepared
-	hopeless     bool // the executor could not be prepared, and it is too early to try again
+	closed       string // for what its node is about to be cordoned; "" if it is not
+	wanted       bool   // a pod would fit here if only the executor were prepared
+	hopeless     bool   // the executor could not be prepared, and it is too early to try again
 }
 
 // count sums up what is free.
@@ -70,6 +71,7 @@ const (
 	affinityMismatch
 	cordoned
 	maintained
+	replaced
 	notReady
 	tainted
 	noRoom
@@ -120,6 +122,9 @@ func (r refused) words(s *shape, roles string) (singular, plural string) {
 		return "is cordoned", "are cordoned"
 	case maintained:
 		return "is cordoned because maintenance is planned", "are cordoned because maintenance is planned"
+	case replaced:
+		text := " while its km is replaced by another version"
+		return "is cordoned" + text, "are cordoned" + text
 	case notReady:
 		return "is not ready", "are not ready"
 	case tainted:
@@ -272,11 +277,14 @@ func (v *view) checkNode(s *shape) refused {
 			return refused{reason: affinityMismatch}
 		}
 	}
-	if (v.node.Spec.Unschedulable || v.closed) && !s.cordoned {
-		if v.closed || v.node.Annotations[api.AnnotationCordoned] != "" {
-			return refused{reason: maintained}
+	if (v.node.Spec.Unschedulable || v.closed != "") && !s.cordoned {
+		switch cmp.Or(v.closed, v.node.Annotations[api.AnnotationCordoned]) {
+		case "":
+			return refused{reason: cordoned}
+		case cordonedForRollout:
+			return refused{reason: replaced}
 		}
-		return refused{reason: cordoned}
+		return refused{reason: maintained}
 	}
 	if !ready(v.node) && !s.unready {
 		return refused{reason: notReady}

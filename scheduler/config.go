@@ -30,6 +30,15 @@ type Config struct {
 	DefaultPodCPUs, DefaultPodMem float64
 	// ExecutorCPUs and ExecutorMem (MiB) are charged once per agent for the minion.
 	ExecutorCPUs, ExecutorMem float64
+	// Version is that of this scheduler's km, which minions of other versions are replaced by; "" replaces none. main sets it.
+	Version string
+	// MaxUnavailable is how many nodes may be without their minion for that at a time; 0 begins no replacement.
+	MaxUnavailable int
+	// RolloutDelay is how long a scheduler leads before it begins with that, and RolloutTimeout how long a new minion may take
+	// to be ready.
+	RolloutDelay, RolloutTimeout time.Duration
+	// WarmNodes is on how many agents the executor runs also without pods.
+	WarmNodes WarmNodes
 	// KMPath is the absolute path of the km program on every agent; if it is empty, agents fetch the Artifact.
 	KMPath string
 	// Artifact is what agents fetch without a KMPath; main sets it.
@@ -68,6 +77,14 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.Float64Var(&c.DefaultPodMem, "default-pod-mem", 64, "MiB of memory charged for a pod that requests none")
 	fs.Float64Var(&c.ExecutorCPUs, "executor-cpus", 0.1, "cpus charged on each agent for the minion (kubelet, proxy, executor)")
 	fs.Float64Var(&c.ExecutorMem, "executor-mem", 256, "MiB of memory charged on each agent for the minion (kubelet, proxy, executor)")
+	fs.IntVar(&c.MaxUnavailable, "max-unavailable-nodes", 1,
+		"how many nodes at a time may be drained to replace a minion of another version of km; 0 begins none, and ends what is under way")
+	fs.DurationVar(&c.RolloutDelay, "rollout-delay", 5*time.Minute,
+		"how long the scheduler leads before it begins to replace minions of other versions")
+	fs.DurationVar(&c.RolloutTimeout, "rollout-timeout", 10*time.Minute,
+		"how long a new minion may take to be ready before the rollout stops")
+	fs.Var(&c.WarmNodes, "warm-nodes",
+		"on how many nodes the minion runs also without pods, so that the first pod does not wait for its start: all or a number")
 	fs.StringVar(&c.KMPath, "km-path", "",
 		"absolute path of the km program on the Mesos agents, where it is installed (default: agents fetch this program, see --artifact-address)")
 }
@@ -82,11 +99,14 @@ func (c *Config) Validate() error {
 		{"--launch-grace-period", c.LaunchGrace > 0}, {"--agent-forget-after", c.AgentForget > 0},
 		{"--cordon-lead", c.CordonLead > 0}, {"--drain-lead", c.DrainLead > 0},
 		{"--default-pod-cpus", c.DefaultPodCPUs > 0}, {"--default-pod-mem", c.DefaultPodMem > 0},
-		{"--executor-cpus", c.ExecutorCPUs > 0}, {"--executor-mem", c.ExecutorMem > 0},
+		{"--rollout-timeout", c.RolloutTimeout > 0}, {"--executor-cpus", c.ExecutorCPUs > 0}, {"--executor-mem", c.ExecutorMem > 0},
 	} {
 		if !positive.ok {
 			return fmt.Errorf("%s must be positive", positive.flag)
 		}
+	}
+	if c.MaxUnavailable < 0 || c.RolloutDelay < 0 {
+		return errors.New("--max-unavailable-nodes and --rollout-delay must not be negative")
 	}
 	if c.DrainLead > c.CordonLead {
 		return fmt.Errorf("--drain-lead must not be longer than --cordon-lead: pods are evicted from cordoned nodes only")

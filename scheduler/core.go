@@ -48,11 +48,13 @@ type Core struct {
 	budgets   map[types.UID]*budget
 	preempted preempted
 
+	cold       int  // how many executors are to run without pods and do not yet
 	look       bool // this step may have made a placement possible
 	framework  api.FrameworkID
 	synced     bool
 	connected  bool
 	subscribed time.Time
+	begun      time.Time // when it was subscribed first
 	implicitAt time.Time
 	leaseAt    time.Time
 	reconcile  reconciliation
@@ -105,6 +107,7 @@ type task struct {
 	binding bool      // Bind or Annotate is under way
 	bindAt  time.Time // when to try that again; zero if not
 	bound   bool      // its id is in the pod's annotations
+	warm    bool      // it has no pod, but keeps its agent's executor up
 	unacked [][]byte  // updates to be acknowledged when the binding is done
 	killAt  time.Time // when to (re)send KILL; zero if it may live
 	killed  bool      // KILL was sent
@@ -160,6 +163,7 @@ func (c *Core) Step(now time.Time, ev Event) []Action {
 	}
 	acts = append(acts, c.cycle(now)...)
 	if _, tick := ev.(Tick); tick {
+		acts = append(acts, c.keepWarm(now)...)
 		acts = append(acts, c.preempt(now)...)
 		acts = append(acts, c.explain(now)...)
 	}
@@ -239,6 +243,9 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 		if a := c.agents[ev.Agent]; a != nil && ev.Executor == api.MinionExecutorID {
 			a.hasExecutor = false
 			c.fleet.touch(a)
+			if u := c.upkeep[a.id]; u != nil && !u.rollout.asked.IsZero() {
+				u.rollout.gone = now
+			}
 		}
 	case Tick:
 		c.look = true
@@ -252,6 +259,9 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 func (c *Core) subscribe(now time.Time) []Action {
 	c.connected = true
 	c.subscribed = now
+	if c.begun.IsZero() {
+		c.begun = now
+	}
 	c.implicitAt = now.Add(implicitEvery)
 	c.revival = revival{}
 	for _, a := range c.agents {

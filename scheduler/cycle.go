@@ -277,6 +277,12 @@ func (c *Core) seeExecutor(now time.Time, v *view) {
 	if len(v.offers) == 0 || e.record == nil {
 		return
 	}
+	if e.kept {
+		if v.coming = len(c.owners[a.id]) > 0; !v.coming { // else that executor may run yet
+			e.record = nil
+		}
+		return
+	}
 	if now.Sub(e.armed) >= tokenFresh {
 		e.record = nil
 		return
@@ -377,13 +383,16 @@ func (c *Core) unlaunch(now time.Time, v *view, err error) Action {
 
 // revive calls for offers when a pod waits that no offer will fit in a moment.
 func (c *Core) revive(now time.Time) []Action {
-	if c.queue.waiting == 0 || now.Before(c.revival.next) || !c.wantsOffers(now) || !c.revival.due(now) {
+	if c.queue.waiting+c.cold == 0 || now.Before(c.revival.next) || !c.wantsOffers(now) || !c.revival.due(now) {
 		return nil
 	}
 	return []Action{Revive{}}
 }
 
 func (c *Core) wantsOffers(now time.Time) bool {
+	if c.cold > 0 {
+		return true
+	}
 	long := func(p *pod) bool { return now.Sub(p.since) >= reportPatience }
 	for _, p := range c.queue.parked {
 		if long(p) {

@@ -62,6 +62,7 @@ type (
 	ExecutorReady struct {
 		Agent     api.AgentID
 		Record    []byte
+		Kept      bool // it is the record of an executor that runs, and may be another scheduler's
 		Resources offers.Resources
 	}
 )

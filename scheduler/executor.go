@@ -144,7 +144,7 @@ func (k *keeper) prepare(ctx context.Context, act PrepareExecutor) (ExecutorRead
 	if err != nil {
 		return none, err
 	}
-	return ExecutorReady{Agent: act.Agent, Record: record, Resources: executor.Resources}, nil
+	return ExecutorReady{Agent: act.Agent, Record: record, Kept: !act.MayReplace, Resources: executor.Resources}, nil
 }
 
 func (k *keeper) tokenIn(record []byte) (string, error) {

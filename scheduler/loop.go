@@ -205,11 +205,13 @@ func logAction(act Action) {
 	switch act := act.(type) {
 	case Launch:
 		for _, t := range act.Tasks {
-			log.WithFields(log.Fields{"pod": t.Pod.Namespace + "/" + t.Pod.Name, "task": t.ID, "agent": act.Agent}).
+			log.WithFields(log.Fields{"pod": t.Name(), "task": t.ID, "agent": act.Agent}).
 				Info("launching task")
 		}
 	case Kill:
 		log.WithFields(log.Fields{"task": act.Task, "agent": act.Agent}).Info("killing task")
+	case ShutdownExecutor:
+		log.WithField("agent", act.Agent).Info("asking the executor to end")
 	case Nominate:
 		log.WithFields(log.Fields{"pod": act.Pod.Namespace + "/" + act.Pod.Name, "node": act.Node}).Info(act.Message)
 	case Preempt:

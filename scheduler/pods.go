@@ -127,6 +127,9 @@ func (c *Core) newTask(now time.Time, p *pod, agent api.AgentID) *task {
 // dropTask forgets a task.
 func (c *Core) dropTask(t *task) {
 	delete(c.tasks, t.id)
+	if a := c.agents[t.agent]; a != nil && a.warm == t {
+		a.warm = nil
+	}
 	c.reconcile.done(t.id)
 	left := slices.DeleteFunc(c.owners[t.agent], func(other *task) bool { return other == t })
 	if c.owners[t.agent] = left; len(left) == 0 {

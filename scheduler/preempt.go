@@ -304,6 +304,9 @@ func (w *preemption) room(a *agent) *room {
 	r := &room{agent: a, views: slices.Clip(a.views)}
 	for _, t := range w.core.owners[a.id] {
 		w.spent++
+		if t.warm {
+			continue
+		}
 		w.addViews(r, t)
 		p := w.core.pods[t.pod]
 		switch {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -58,6 +59,9 @@ type player struct {
 	core     *Core
 	now      time.Time
 	prepared map[api.AgentID]PrepareExecutor
+	nodes    map[string]*v1.Node         // as they were seen last
+	marks    map[string]MarkNode         // the latest of each node
+	kept     map[api.AgentID]bool        // whether the latest record asked for is that of an executor that runs
 	claims   map[types.UID]PrepareClaims // the latest of each pod
 }
 
@@ -74,7 +78,7 @@ func testConfig() Config {
 func play(t *testing.T, script string) string {
 	p := &player{
 		t: t, core: NewCore(testConfig()), now: scriptStart,
-		prepared: map[api.AgentID]PrepareExecutor{}, claims: map[types.UID]PrepareClaims{},
+		prepared: map[api.AgentID]PrepareExecutor{}, kept: map[api.AgentID]bool{}, marks: map[string]MarkNode{}, claims: map[types.UID]PrepareClaims{},
 	}
 	var out bytes.Buffer
 	for _, line := range strings.Split(strings.TrimSuffix(script, "\n"), "\n") {
@@ -89,6 +93,12 @@ func play(t *testing.T, script string) string {
 			if prepare, ok := act.(PrepareExecutor); ok && (prepare.MayReplace || p.prepared[prepare.Agent].Agent == "") {
 				p.prepared[prepare.Agent] = prepare
 			}
+			if prepare, ok := act.(PrepareExecutor); ok {
+				p.kept[prepare.Agent] = !prepare.MayReplace
+			}
+			if mark, ok := act.(MarkNode); ok {
+				p.marks[mark.Node.Name] = mark
+			}
 			if prepare, ok := act.(PrepareClaims); ok {
 				p.claims[prepare.Pod.UID] = prepare
 			}
@@ -99,7 +109,7 @@ func play(t *testing.T, script string) string {
 }
 
 // step plays one line: "+DURATION" lets time pass in ticks of a second, "algorithm NAME", "leads CORDON DRAIN",
-// "roles LIST" and "revocable" set flags, anything else is an event.
+// "roles LIST" and "revocable" set flags, "scheduler VERSION FLAG..." says which one it is, anything else is an event.
 func (p *player) step(line string) []Action {
 	words := strings.Fields(line)
 	if passing, ok := strings.CutPrefix(words[0], "+"); ok {
@@ -124,6 +134,10 @@ func (p *player) step(line string) []Action {
 		p.core.cfg.CordonLead, p.core.cfg.DrainLead = p.duration(words[1]), p.duration(words[2])
 		return nil
 	}
+	if words[0] == "scheduler" {
+		p.configure(words[1], words[2:])
+		return nil
+	}
 	if words[0] == "revocable" {
 		p.core.cfg.Revocable = true
 		return nil
@@ -142,6 +156,18 @@ func (p *player) step(line string) []Action {
 		plain = append(plain, word)
 	}
 	return p.core.Step(p.now, p.event(words[0], plain, options))
+}
+
+// configure makes the scheduler one of this version with these flags; everything else is as by default.
+func (p *player) configure(version string, flags []string) {
+	cfg := testConfig()
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	cfg.AddFlags(fs)
+	if err := fs.Parse(flags); err != nil {
+		p.t.Fatal(err)
+	}
+	cfg.Version, cfg.Roles = version, []string{"*"}
+	p.core.cfg = cfg
 }
 
 func (p *player) event(name string, args []string, options map[string]string) Event {
@@ -174,7 +200,25 @@ func (p *player) event(name string, args []string, options map[string]string) Ev
 	case "pod-gone":
 		return PodGone{UID: types.UID(arg(0))}
 	case "node":
-		return NodeSeen{Node: p.node(arg(0), arg(1), options)}
+		node := p.node(arg(0), arg(1), options)
+		return p.seen(node)
+	case "marked": // as the last MarkNode wanted it
+		node, mark := p.nodes[arg(0)].DeepCopy(), p.marks[arg(0)]
+		node.Spec.Unschedulable = mark.Unschedulable
+		for key, value := range map[string]string{
+			api.AnnotationCordoned: mark.Cordoned, api.AnnotationMaintenance: mark.Maintenance, api.AnnotationRollout: mark.Rollout,
+		} {
+			if delete(node.Annotations, key); value != "" {
+				node.Annotations[key] = value
+			}
+		}
+		return p.seen(node)
+	case "reported": // the node's minion, and its kubelet
+		node := p.node(arg(0), "", options)
+		have := p.nodes[node.Name].DeepCopy()
+		maps.Copy(have.Annotations, node.Annotations)
+		have.Status = node.Status
+		return p.seen(have)
 	case "node-gone":
 		return NodeGone{Name: arg(0)}
 	case "budget":
@@ -205,6 +249,15 @@ func (p *player) event(name string, args []string, options map[string]string) Ev
 	return nil
 }
 
+// seen remembers a node for the events that say only what has changed.
+func (p *player) seen(node *v1.Node) NodeSeen {
+	if p.nodes == nil {
+		p.nodes = map[string]*v1.Node{}
+	}
+	p.nodes[node.Name] = node
+	return NodeSeen{Node: node}
+}
+
 func (p *player) number(text string) float64 {
 	number, err := strconv.ParseFloat(text, 64)
 	if err != nil {
@@ -233,6 +286,7 @@ func (p *player) offer(id, agent string, options map[string]string) offers.Offer
 	if role := options["role"]; role != "" {
 		o.Role = role
 	}
+	o.Region, o.Zone = options["region"], options["zone"]
 	if port := options["port"]; port != "" {
 		o.Port = int(p.number(port))
 	}
@@ -386,6 +440,17 @@ func (p *player) node(name, agent string, options map[string]string) *v1.Node {
 	if options["mark"] != "" {
 		node.Annotations[api.AnnotationCordoned] = options["mark"]
 	}
+	if version, started, ok := strings.Cut(options["minion"], "@"); ok {
+		node.Annotations[api.AnnotationKMVersion] = version
+		node.Annotations[api.AnnotationMinionStarted] = scriptStart.Add(p.duration(started)).Format(time.RFC3339Nano)
+	}
+	if options["kubelet"] != "" { // when it said that it is ready
+		node.Status.Conditions[0].Reason = "KubeletReady"
+		node.Status.Conditions[0].LastHeartbeatTime = metav1.NewTime(scriptStart.Add(p.duration(options["kubelet"])))
+	}
+	if options["rollout"] != "" {
+		node.Annotations[api.AnnotationRollout] = strings.ReplaceAll(options["rollout"], "_", " ")
+	}
 	if options["maintenance"] != "" {
 		node.Annotations[api.AnnotationMaintenance] = options["maintenance"]
 	}
@@ -404,6 +469,9 @@ func (p *player) node(name, agent string, options map[string]string) *v1.Node {
 	if options["shun"] != "" {
 		node.Spec.Taints = []v1.Taint{{Key: options["shun"], Effect: v1.TaintEffectPreferNoSchedule}}
 	}
+	if options["region"] != "" {
+		node.Labels[v1.LabelTopologyRegion] = options["region"]
+	}
 	if options["zone"] != "" {
 		node.Labels[v1.LabelTopologyZone] = options["zone"]
 	}
@@ -420,7 +488,7 @@ func (p *player) executor(agent api.AgentID, outcome string) ExecutorReady {
 	case "charged": // it was launched with cpus
 		return ExecutorReady{Agent: agent, Record: []byte("record"), Resources: offers.Resources{{Name: offers.CPUs, Role: "*", Scalar: 100}}}
 	}
-	return ExecutorReady{Agent: agent, Record: []byte("record"), Resources: p.prepared[agent].Resources}
+	return ExecutorReady{Agent: agent, Record: []byte("record"), Kept: p.kept[agent], Resources: p.prepared[agent].Resources}
 }
 
 func (p *player) update(task, agent, state string, options map[string]string) TaskUpdated {

@@ -43,6 +43,8 @@ type LiveTask struct {
 	Since time.Time `json:"since"`
 	// Bound says that the pod is bound to the node and carries the task's id.
 	Bound bool `json:"bound"`
+	// Warm says that it has no pod: it keeps its node's minion up.
+	Warm bool `json:"warm,omitempty"`
 	// Killing says that the task was asked to end.
 	Killing bool `json:"killing"`
 }
@@ -85,7 +87,7 @@ func (c *Core) liveTasks(time.Time) []LiveTask {
 	live := []LiveTask{}
 	for _, t := range c.tasks {
 		seen := LiveTask{
-			ID: t.id, Agent: t.agent, State: t.state.String(), Since: t.since, Bound: t.bound, Killing: t.killed,
+			ID: t.id, Agent: t.agent, State: t.state.String(), Since: t.since, Bound: t.bound, Warm: t.warm, Killing: t.killed,
 		}
 		if p := c.pods[t.pod]; p != nil {
 			seen.Pod = refOf(p.obj).Key.String()
@@ -197,6 +199,11 @@ func (w *Window) Tasks(ctx context.Context) ([]LiveTask, error) {
 // Queue returns the pods that wait, first come first; errors are as those of Offers.
 func (w *Window) Queue(ctx context.Context) ([]WaitingPod, error) {
 	return look(ctx, w, (*Core).waitingPods)
+}
+
+// Nodes returns the nodes that stand for agents, by name; errors are as those of Offers.
+func (w *Window) Nodes(ctx context.Context) ([]LiveNode, error) {
+	return look(ctx, w, (*Core).liveNodes)
 }
 
 func look[T any](ctx context.Context, w *Window, see func(*Core, time.Time) T) (T, error) {

@@ -16,6 +16,9 @@ func (c *Core) taskUpdated(now time.Time, s TaskStatus) []Action {
 	f := fateOf(s)
 	c.noteDraining(now, s)
 	acts := c.agentUpdated(now, s.Agent, f)
+	if _, warm := s.Task.Warm(); warm {
+		return append(acts, c.warmUpdated(now, s, f)...)
+	}
 	t := c.tasks[s.Task]
 	if t == nil {
 		t = c.adopt(now, s, f)
@@ -24,6 +27,7 @@ func (c *Core) taskUpdated(now time.Time, s TaskStatus) []Action {
 		return append(acts, c.stranger(s, f)...)
 	}
 	t.state, t.heard = s.State, true
+	c.noteFailure(t, s, f)
 	if !f.running {
 		c.freed(now, s)
 	}
@@ -233,6 +237,9 @@ func (c *Core) tickTask(now time.Time, t *task) []Action {
 		now.Sub(t.since) >= c.cfg.LaunchGrace:
 		t.killed = true
 		c.end(now, t, false)
+		return []Action{Kill{Task: t.id, Agent: t.agent}}
+	case t.warm && t.state == Staging && now.Sub(t.since) >= c.cfg.LaunchGrace:
+		c.cool(now, t)
 		return []Action{Kill{Task: t.id, Agent: t.agent}}
 	case !t.heard && !now.Before(t.askAt):
 		t.askAt = now.Add(silentAfter)

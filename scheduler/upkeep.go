@@ -39,6 +39,8 @@ type upkeep struct {
 	heard     time.Time              // when Mesos told of the window last
 	draining  bool                   // Mesos kills its tasks, and it makes no offers
 	gone      bool                   // it will not come back once it is lost
+	rollout   rollout                // of another version of its minion
+	shown     string                 // of that, on the node
 	markAt    time.Time              // when the node was asked to be marked last
 	evictions map[types.UID]*eviction
 	told      string // why the last inverse offer was answered as it was
@@ -114,10 +116,16 @@ func (c *Core) heardOf(now time.Time, id api.AgentID, window *offers.Unavailabil
 // recall learns from its node what an earlier scheduler knew of an agent's plans.
 func (c *Core) recall(now time.Time, a *agent, node *v1.Node) {
 	cordoned, text := node.Annotations[api.AnnotationCordoned], node.Annotations[api.AnnotationMaintenance]
-	if cordoned == "" && text == "" || c.upkeep[a.id] != nil {
+	rolled := node.Annotations[api.AnnotationRollout]
+	u := c.upkeep[a.id]
+	if u != nil {
+		u.rolloutSeen(rolled)
+	}
+	if u != nil || cordoned == "" && text == "" && rolled == "" {
 		return
 	}
-	u := c.keep(now, a.id)
+	u = c.keep(now, a.id)
+	u.rollout, u.shown = parseRollout(rolled), rolled
 	u.draining = cordoned == cordonedForDraining
 	if window, err := offers.ParseUnavailability(text); err == nil {
 		u.window = &window
@@ -151,6 +159,7 @@ func (c *Core) agentLost(now time.Time, id api.AgentID) []Action {
 const (
 	cordonedForMaintenance = "maintenance"
 	cordonedForDraining    = "draining"
+	cordonedForRollout     = "rollout"
 )
 
 // cordon tells for what the agent's node shall be cordoned now; "" for nothing.
@@ -160,6 +169,8 @@ func (c *Core) cordon(now time.Time, u *upkeep) string {
 		return cordonedForDraining
 	case u.window != nil && !now.Before(u.window.Start.Add(-c.cfg.CordonLead)):
 		return cordonedForMaintenance
+	case u.rollout.phase == rolloutRolling || u.rollout.phase == rolloutStuck:
+		return cordonedForRollout
 	}
 	return ""
 }
@@ -172,19 +183,23 @@ func (c *Core) drains(a *agent) bool {
 
 // evicts tells whether it is time for the pods to go.
 func (c *Core) evicts(now time.Time, u *upkeep) bool {
-	return u.draining || u.window != nil && !now.Before(u.window.Start.Add(-c.cfg.DrainLead))
+	return u.draining || u.rollout.phase == rolloutRolling || u.window != nil && !now.Before(u.window.Start.Add(-c.cfg.DrainLead))
 }
 
-// closed tells whether the agent takes no pods although its node is not cordoned yet.
-func (c *Core) closed(now time.Time, a *agent, node *v1.Node) bool {
+// closed tells for what the agent takes no pods although its node is not cordoned yet; "" if it does.
+func (c *Core) closed(now time.Time, a *agent, node *v1.Node) string {
 	u := c.upkeep[a.id]
-	return u != nil && node != nil && c.cordon(now, u) != "" && node.Annotations[api.AnnotationCordoned] == ""
+	if u == nil || node == nil || node.Annotations[api.AnnotationCordoned] != "" {
+		return ""
+	}
+	return c.cordon(now, u)
 }
 
 // tickUpkeep marks the nodes of agents with plans, and evicts their pods.
 func (c *Core) tickUpkeep(now time.Time) []Action {
 	var acts []Action
-	var residents map[string][]*pod
+	residents := c.residents()
+	c.beginRollouts(now, residents)
 	for _, id := range slices.Sorted(maps.Keys(c.upkeep)) {
 		a, u := c.agents[id], c.upkeep[id]
 		node := c.nodeOf(a)
@@ -194,14 +209,14 @@ func (c *Core) tickUpkeep(now time.Time) []Action {
 		if c.connected && now.Sub(u.heard) >= silence && (a.hasExecutor || u.window.Over(now)) {
 			u.window = nil
 		}
+		if phase := u.rollout.phase; phase == rolloutRolling || phase == rolloutStuck {
+			acts = append(acts, c.replace(now, a, node, residents(a.node))...)
+		}
 		acts = append(acts, c.mark(now, a, node)...)
 		if !c.evicts(now, u) || !node.Spec.Unschedulable {
 			continue
 		}
-		if residents == nil {
-			residents = c.residents()
-		}
-		acts = append(acts, c.evict(now, a, residents[a.node])...)
+		acts = append(acts, c.evict(now, a, residents(a.node))...)
 	}
 	return acts
 }
@@ -211,7 +226,7 @@ func (c *Core) tickUpkeep(now time.Time) []Action {
 func (c *Core) mark(now time.Time, a *agent, node *v1.Node) []Action {
 	u := c.upkeep[a.id]
 	have := node.Annotations[api.AnnotationCordoned]
-	m := MarkNode{Node: node, Cordoned: have, Unschedulable: node.Spec.Unschedulable}
+	m := MarkNode{Node: node, Cordoned: have, Unschedulable: node.Spec.Unschedulable, Rollout: u.rollout.String()}
 	if u.window != nil {
 		m.Maintenance = u.window.String()
 	}
@@ -221,8 +236,9 @@ func (c *Core) mark(now time.Time, a *agent, node *v1.Node) []Action {
 	case want != "" && have == "" && !node.Spec.Unschedulable, want != "" && have != "":
 		m.Cordoned, m.Unschedulable = want, have == "" || node.Spec.Unschedulable
 	}
-	if m.Cordoned == have && m.Maintenance == node.Annotations[api.AnnotationMaintenance] {
-		if u.window == nil && !u.draining {
+	m.Failed = u.rollout.givenUp() && m.Rollout != node.Annotations[api.AnnotationRollout]
+	if m.Cordoned == have && m.Maintenance == node.Annotations[api.AnnotationMaintenance] && m.Rollout == node.Annotations[api.AnnotationRollout] {
+		if u.window == nil && !u.draining && u.rollout.phase == rolloutNone {
 			delete(c.upkeep, a.id)
 		}
 		return nil
@@ -235,15 +251,20 @@ func (c *Core) mark(now time.Time, a *agent, node *v1.Node) []Action {
 	return []Action{m}
 }
 
-// residents returns the pods by the node that they are bound to.
-func (c *Core) residents() map[string][]*pod {
-	residents := map[string][]*pod{}
-	for _, p := range c.pods {
-		if p.node != "" {
-			residents[p.node] = append(residents[p.node], p)
+// residents returns what finds the pods that are bound to a node. It goes through all pods when it is first asked.
+func (c *Core) residents() func(node string) []*pod {
+	var residents map[string][]*pod
+	return func(node string) []*pod {
+		if residents == nil {
+			residents = map[string][]*pod{}
+			for _, p := range c.pods {
+				if p.node != "" {
+					residents[p.node] = append(residents[p.node], p)
+				}
+			}
 		}
+		return residents[node]
 	}
-	return residents
 }
 
 // evict asks for the eviction of the agent's pods. Of a draining agent Mesos kills the tasks, whatever the budgets of
@@ -279,6 +300,9 @@ func (c *Core) evict(now time.Time, a *agent, residents []*pod) []Action {
 func (u *upkeep) message(node string) string {
 	if u.draining {
 		return fmt.Sprintf("node %s: Mesos drains its agent and has ended the pod's task", node)
+	}
+	if u.rollout.phase == rolloutRolling {
+		return fmt.Sprintf("node %s: its minion is replaced by km %s", node, u.rollout.target)
 	}
 	return fmt.Sprintf("node %s: maintenance is planned for %s", node, u.window)
 }

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -23,6 +24,7 @@ func (c *Cluster) markNode(ctx context.Context, a scheduler.MarkNode) error {
 			"uid": a.Node.UID, "resourceVersion": a.Node.ResourceVersion,
 			"annotations": map[string]any{
 				api.AnnotationMaintenance: textOrNull(a.Maintenance), api.AnnotationCordoned: textOrNull(a.Cordoned),
+				api.AnnotationRollout: textOrNull(a.Rollout),
 			},
 		},
 		"spec": map[string]any{"unschedulable": a.Unschedulable},
@@ -37,8 +39,12 @@ func (c *Cluster) markNode(ctx context.Context, a scheduler.MarkNode) error {
 	case err != nil:
 		return err
 	}
+	kind := v1.EventTypeNormal
+	if a.Failed {
+		kind = v1.EventTypeWarning
+	}
 	reason, message := eventOf(a)
-	c.events.Event(a.Node, v1.EventTypeNormal, reason, message)
+	c.events.Event(a.Node, kind, reason, message)
 	return nil
 }
 
@@ -56,10 +62,16 @@ func eventOf(a scheduler.MarkNode) (reason, message string) {
 		window = ": Mesos has planned maintenance for " + a.Maintenance
 	}
 	switch {
+	case a.Failed:
+		return "RolloutFailed", "the replacement of the minion was given up, and no other is begun: " + a.Rollout
+	case a.Unschedulable && !a.Node.Spec.Unschedulable && a.Rollout != "":
+		return "Cordoned", fmt.Sprintf("cordoned for %s: km %s", a.Cordoned, a.Rollout)
 	case a.Unschedulable && !a.Node.Spec.Unschedulable:
 		return "Cordoned", fmt.Sprintf("cordoned for %s%s", a.Cordoned, window)
 	case !a.Unschedulable && a.Node.Spec.Unschedulable:
 		return "Uncordoned", "uncordoned" + window
+	case a.Rollout != a.Node.Annotations[api.AnnotationRollout]:
+		return "RolloutChanged", cmp.Or(a.Rollout, "no rollout has to be told of")
 	case a.Maintenance == "":
 		return "MaintenanceOver", "no maintenance is planned any more"
 	}

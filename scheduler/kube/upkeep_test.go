@@ -68,6 +68,39 @@ func TestNodeIsCordonedWithItsReasonInOneWriteAndUncordonedWithoutATrace(t *test
 	}
 }
 
+func TestNodeTellsHowItsRolloutStandsAndWarnsWhenItIsGivenUp(t *testing.T) {
+	c, client := newTest(&v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
+	events := record.NewFakeRecorder(10)
+	c.events = events
+	for _, step := range []struct {
+		mark  scheduler.MarkNode
+		event string
+	}{
+		{scheduler.MarkNode{Cordoned: "rollout", Unschedulable: true, Rollout: "v2 replaces -"}, "Normal Cordoned cordoned for rollout: km v2 replaces -"},
+		{scheduler.MarkNode{Cordoned: "rollout", Unschedulable: true, Rollout: "v3 replaces -"}, "Normal RolloutChanged v3 replaces -"},
+		{
+			scheduler.MarkNode{Cordoned: "rollout", Unschedulable: true, Rollout: "v3 stuck: why", Failed: true},
+			"Warning RolloutFailed the replacement of the minion was given up, and no other is begun: v3 stuck: why",
+		},
+		{scheduler.MarkNode{}, "Normal Uncordoned uncordoned"},
+	} {
+		node, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		step.mark.Node = node
+		if err := c.markNode(t.Context(), step.mark); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-events.Events; got != step.event {
+			t.Errorf("event %q, want %q", got, step.event)
+		}
+		if node, err = client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{}); err != nil || node.Annotations[api.AnnotationRollout] != step.mark.Rollout {
+			t.Errorf("the node says %q, want %q, %v", node.Annotations[api.AnnotationRollout], step.mark.Rollout, err)
+		}
+	}
+}
+
 func TestNodeThatHasChangedIsNotMarked(t *testing.T) {
 	c, client := newTest()
 	c.events = record.NewFakeRecorder(0) // an event would block

@@ -208,6 +208,8 @@ func callOf(action scheduler.MesosAction) (*mesossched.Call, error) {
 		return answer(offerIDs([]api.OfferID{a.Offer})...).With(calls.RefuseSeconds(a.Refuse)), nil
 	case scheduler.Kill:
 		return calls.Kill(string(a.Task), string(a.Agent)), nil
+	case scheduler.ShutdownExecutor:
+		return calls.Shutdown(string(a.Executor), string(a.Agent)), nil
 	case scheduler.Acknowledge:
 		return calls.Acknowledge(string(a.Agent), string(a.Task), a.UUID), nil
 	case scheduler.Reconcile:
@@ -247,6 +249,9 @@ func acceptOf(launch scheduler.Launch) (*mesossched.Call, error) {
 }
 
 func taskOf(t scheduler.NewTask, agent api.AgentID) (mesos.TaskInfo, error) {
+	if t.Pod == nil {
+		return warmTaskOf(t, agent)
+	}
 	data, err := podJSON(t.Pod)
 	if err != nil {
 		return mesos.TaskInfo{}, err
@@ -260,7 +265,7 @@ func taskOf(t scheduler.NewTask, agent api.AgentID) (mesos.TaskInfo, error) {
 		grace = *t.Pod.Spec.TerminationGracePeriodSeconds
 	}
 	return mesos.TaskInfo{
-		Name:       t.Pod.Namespace + "/" + t.Pod.Name,
+		Name:       t.Name(),
 		TaskID:     mesos.TaskID{Value: string(t.ID)},
 		AgentID:    mesos.AgentID{Value: string(agent)},
 		Resources:  resources,
@@ -269,6 +274,14 @@ func taskOf(t scheduler.NewTask, agent api.AgentID) (mesos.TaskInfo, error) {
 		Discovery:  discoveryOf(t),
 		KillPolicy: &mesos.KillPolicy{GracePeriod: &mesos.DurationInfo{Nanoseconds: grace * int64(time.Second)}},
 	}, nil
+}
+
+// warmTaskOf writes a task without a pod: its id tells the executor all.
+func warmTaskOf(t scheduler.NewTask, agent api.AgentID) (mesos.TaskInfo, error) {
+	resources, err := resourcesTo(t.Resources)
+	return mesos.TaskInfo{
+		Name: t.Name(), TaskID: mesos.TaskID{Value: string(t.ID)}, AgentID: mesos.AgentID{Value: string(agent)}, Resources: resources,
+	}, err
 }
 
 func podJSON(pod *v1.Pod) ([]byte, error) {

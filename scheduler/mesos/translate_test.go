@@ -297,6 +297,12 @@ func TestEachCallSaysWhatItsActionSays(t *testing.T) {
 		want   mesossched.Call
 	}{
 		{
+			scheduler.ShutdownExecutor{Agent: "a1", Executor: "minion"},
+			mesossched.Call{Type: mesossched.Call_SHUTDOWN, Shutdown: &mesossched.Call_Shutdown{
+				ExecutorID: mesos.ExecutorID{Value: "minion"}, AgentID: mesos.AgentID{Value: "a1"},
+			}},
+		},
+		{
 			scheduler.Decline{Offers: []api.OfferID{"o1"}, Refuse: 2 * time.Minute},
 			mesossched.Call{Type: mesossched.Call_DECLINE, Decline: &mesossched.Call_Decline{
 				OfferIDs: []mesos.OfferID{{Value: "o1"}}, Filters: &mesos.Filters{RefuseSeconds: ptr(120.0)},

@@ -21,6 +21,7 @@ const (
 	offersPath = "/debug/offers"
 	tasksPath  = "/debug/tasks"
 	queuePath  = "/debug/queue"
+	nodesPath  = "/debug/nodes"
 )
 
 // Identity is who asks, and by what to know that it is the cluster's scheduler that answers. All are PEM.
@@ -65,6 +66,11 @@ func (c *Client) Tasks(ctx context.Context) ([]scheduler.LiveTask, error) {
 // Queue returns the pods that wait, first come first.
 func (c *Client) Queue(ctx context.Context) ([]scheduler.WaitingPod, error) {
 	return get[scheduler.WaitingPod](ctx, c, queuePath)
+}
+
+// Nodes returns the nodes that stand for Mesos agents.
+func (c *Client) Nodes(ctx context.Context) ([]scheduler.LiveNode, error) {
+	return get[scheduler.LiveNode](ctx, c, nodesPath)
 }
 
 // Metrics copies the scheduler's metrics to w in Prometheus's text format.

@@ -7,6 +7,7 @@
 //	/debug/offers   the offers that are held: a JSON list of scheduler.LiveOffer
 //	/debug/tasks    the tasks: a JSON list of scheduler.LiveTask
 //	/debug/queue    the pods that wait, first come first: a JSON list of scheduler.WaitingPod
+//	/debug/nodes    the nodes that stand for Mesos agents, with what their minions are: a JSON list of scheduler.LiveNode
 //
 // All but /healthz want a client certificate of the cluster's authority, of group system:masters or of the scheduler's
 // own user. A scheduler that does not lead answers /debug with 503.

@@ -2,6 +2,7 @@ package status
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -39,7 +40,9 @@ func PrintTasks(w io.Writer, now time.Time, tasks []scheduler.LiveTask) error {
 
 func note(task scheduler.LiveTask) string {
 	var notes []string
-	if task.Pod == "" {
+	if task.Warm {
+		notes = append(notes, "keeps its node warm")
+	} else if task.Pod == "" {
 		notes = append(notes, "its pod is gone")
 	}
 	if task.Killing {
@@ -62,6 +65,29 @@ func PrintQueue(w io.Writer, now time.Time, queue []scheduler.WaitingPod) error 
 		}
 	}
 	return t.print(w, "no pod waits")
+}
+
+// PrintNodes prints a line a node.
+func PrintNodes(w io.Writer, now time.Time, nodes []scheduler.LiveNode) error {
+	t := newTable("NODE", "AGENT", "KM", "KUBELET", "MINION", "TASKS", "READY", "CORDONED FOR", "ROLLOUT")
+	for _, n := range nodes {
+		km, minion := n.KM, "-"
+		if n.Minion {
+			km, minion = cmp.Or(n.KM, "not told"), "runs"
+			if n.Since != nil {
+				minion = "for " + span(now.Sub(*n.Since))
+			}
+		}
+		if n.Warm {
+			minion += ", kept warm"
+		}
+		ready := "no"
+		if n.Ready {
+			ready = "yes"
+		}
+		t.row(n.Node, string(n.Agent), orDash(km), orDash(n.Kubelet), minion, fmt.Sprint(n.Tasks), ready, orDash(n.CordonedFor), orDash(n.Rollout))
+	}
+	return t.print(w, "no Mesos agent has made an offer yet")
 }
 
 func orDash(s string) string {

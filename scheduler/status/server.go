@@ -39,6 +39,7 @@ type Source interface {
 	Offers(ctx context.Context) ([]scheduler.LiveOffer, error)
 	Tasks(ctx context.Context) ([]scheduler.LiveTask, error)
 	Queue(ctx context.Context) ([]scheduler.WaitingPod, error)
+	Nodes(ctx context.Context) ([]scheduler.LiveNode, error)
 }
 
 // Config says where to serve and with which certificates.
@@ -133,6 +134,7 @@ func (s *Server) handler() http.Handler {
 	protected.Handle("GET "+offersPath, show(s.source.Offers))
 	protected.Handle("GET "+tasksPath, show(s.source.Tasks))
 	protected.Handle("GET "+queuePath, show(s.source.Queue))
+	protected.Handle("GET "+nodesPath, show(s.source.Nodes))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.Handle("/", authorized(protected))

@@ -38,6 +38,13 @@ func (h holding) Queue(context.Context) ([]scheduler.WaitingPod, error) {
 	return []scheduler.WaitingPod{{Pod: "default/big", Since: now, Attempts: 1, Reasons: []string{"1 is cordoned", "2 are busy"}}}, h.err
 }
 
+func (h holding) Nodes(context.Context) ([]scheduler.LiveNode, error) {
+	return []scheduler.LiveNode{
+		{Node: "one", Agent: "a1", Minion: true, KM: "v1", Since: &now, Kubelet: "v1.36.3", Tasks: 2, Warm: true, Ready: true},
+		{Node: "two", Agent: "a2", CordonedFor: "rollout", Rollout: "to v2: draining"},
+	}, h.err
+}
+
 func cluster(t *testing.T) statedir.Dir {
 	t.Helper()
 	d := statedir.Dir(t.TempDir())
@@ -102,6 +109,8 @@ func TestClientReadsWhatTheSchedulerHolds(t *testing.T) {
 		compare(t, holding{}.Tasks, tasks, err)
 		queue, err := c.Queue(t.Context())
 		compare(t, holding{}.Queue, queue, err)
+		nodes, err := c.Nodes(t.Context())
+		compare(t, holding{}.Nodes, nodes, err)
 		var metrics bytes.Buffer
 		if err := c.Metrics(t.Context(), &metrics); err != nil || !strings.Contains(metrics.String(), "k8sm_test 0") {
 			t.Errorf("err %v, metrics:\n%s", err, metrics.String())
@@ -160,7 +169,7 @@ func TestHealthIsForEverybodyAndNothingElseIs(t *testing.T) {
 	defer nobody.CloseIdleConnections()
 	for path, want := range map[string]int{
 		"/healthz": http.StatusOK, "/metrics": http.StatusUnauthorized, "/debug/offers": http.StatusUnauthorized,
-		"/debug/tasks": http.StatusUnauthorized, "/debug/queue": http.StatusUnauthorized, "/": http.StatusUnauthorized,
+		"/debug/tasks": http.StatusUnauthorized, "/debug/queue": http.StatusUnauthorized, "/debug/nodes": http.StatusUnauthorized, "/": http.StatusUnauthorized,
 		"/healthz/../metrics": http.StatusUnauthorized,
 	} {
 		response, err := nobody.Get("https://" + address + path)
@@ -263,13 +272,15 @@ o22     two           prod   0s        2026-01-01T12:00:00Z/..   cpus:16
 				return PrintTasks(b, later, []scheduler.LiveTask{
 					{ID: "u1.1", State: "TASK_RUNNING", Since: now, Killing: true},
 					{ID: "u2.1", Pod: "default/web", Node: "one", State: "TASK_RUNNING", Since: now, Bound: true},
+					{ID: "warm-a1.1", Node: "one", State: "TASK_RUNNING", Since: later, Warm: true},
 					{ID: "u3.12", Pod: "default/zoo", Node: "one", State: "TASK_STAGING", Since: later},
 				})
 			},
-			`POD           TASK    STATE          NODE   AGE     NOTE
--             u1.1    TASK_RUNNING   -      1m30s   its pod is gone, asked to end
-default/web   u2.1    TASK_RUNNING   one    1m30s
-default/zoo   u3.12   TASK_STAGING   one    0s      its pod is not bound yet
+			`POD           TASK        STATE          NODE   AGE     NOTE
+-             u1.1        TASK_RUNNING   -      1m30s   its pod is gone, asked to end
+default/web   u2.1        TASK_RUNNING   one    1m30s
+-             warm-a1.1   TASK_RUNNING   one    0s      keeps its node warm
+default/zoo   u3.12       TASK_STAGING   one    0s      its pod is not bound yet
 `,
 		},
 		"queue": {
@@ -285,6 +296,19 @@ default/big     1m30s   2              1 is cordoned
 default/gated   0s      0              its scheduling gates are closed: x
 `,
 		},
+		"nodes": {
+			func(b *bytes.Buffer) error {
+				nodes, _ := holding{}.Nodes(t.Context())
+				return PrintNodes(b, later, append(nodes,
+					scheduler.LiveNode{Node: "new", Agent: "a3", Minion: true, Kubelet: "v1.36.3", Tasks: 1}))
+			},
+			`NODE   AGENT   KM         KUBELET   MINION                 TASKS   READY   CORDONED FOR   ROLLOUT
+one    a1      v1         v1.36.3   for 1m30s, kept warm   2       yes     -              -
+two    a2      -          -         -                      0       no      rollout        to v2: draining
+new    a3      not told   v1.36.3   runs                   1       no      -              -
+`,
+		},
+		"no nodes":  {func(b *bytes.Buffer) error { return PrintNodes(b, now, nil) }, "no Mesos agent has made an offer yet\n"},
 		"no offers": {func(b *bytes.Buffer) error { return PrintOffers(b, now, nil) }, "no offers are held\n"},
 		"no tasks":  {func(b *bytes.Buffer) error { return PrintTasks(b, now, nil) }, "no tasks\n"},
 		"no queue":  {func(b *bytes.Buffer) error { return PrintQueue(b, now, nil) }, "no pod waits\n"},

@@ -1,0 +1,135 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+
+	"github.com/k8sm/k8sm/offers"
+)
+
+// flagged returns the configuration of a scheduler of version v2 with these flags.
+func flagged(t *testing.T, flags ...string) Config {
+	t.Helper()
+	cfg := testConfig()
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	cfg.AddFlags(fs)
+	if err := fs.Parse(append([]string{"--km-path=/km"}, flags...)); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Version = "v2"
+	return cfg
+}
+
+// older are so many nodes with minions of v1.
+func older(nodes int) []string {
+	lines := []string{"synced", "subscribed"}
+	for i := 1; i <= nodes; i++ {
+		lines = append(lines, fmt.Sprintf("node n%d a%d minion=v1@0s kubelet=0s port=505%d", i, i, i),
+			fmt.Sprintf("pod p%d node=n%d task=p%d.1 agent=a%d owner=ReplicaSet", i, i, i, i), fmt.Sprintf("update p%d.1 a%d RUNNING", i, i))
+	}
+	return lines
+}
+
+func TestFlagsOfRolloutsHaveAnEffect(t *testing.T) {
+	for flag, want := range map[string]string{
+		"--rollout-delay=90s":       "n1 in second 90",
+		"--max-unavailable-nodes=2": "n1 in second 300, n2 in second 300",
+		"--max-unavailable-nodes=0": "",
+		"--warm-nodes=0":            "n1 in second 300", // as by default
+	} {
+		seconds := playWith(t, flagged(t, flag), older(3)...).ticks(400)
+		var got []string
+		for _, node := range []string{"n1", "n2", "n3"} {
+			if at := second(seconds, "cordon node "+node); at != 0 {
+				got = append(got, fmt.Sprintf("%s in second %d", node, at))
+			}
+		}
+		if got := strings.Join(got, ", "); got != want {
+			t.Errorf("%s: cordoned are %s; want %s", flag, got, want)
+		}
+	}
+	for flag, want := range map[string]int{"--rollout-timeout=100s": 101, "--rollout-delay=1s": 601} {
+		p := playWith(t, flagged(t, flag), "synced", "subscribed",
+			"node n1 a1 minion=v1@0s kubelet=0s mark=rollout cordoned=yes rollout=v2_replaces_2026-01-01T00:00:00Z", "offer o1 a1 host=n1 cpus=0.01 mem=1")
+		if got := second(p.ticks(700), "complain: node n1: nothing was offered"); got != want {
+			t.Errorf("%s: waited for the new minion until second %d, want %d", flag, got, want)
+		}
+	}
+}
+
+func TestWarmNodesIsAllOrANumber(t *testing.T) {
+	for text, want := range map[string]WarmNodes{"all": {All: true}, "0": {}, "12": {Count: 12}} {
+		cfg := flagged(t, "--warm-nodes="+text)
+		if cfg.WarmNodes != want || cfg.WarmNodes.String() != text {
+			t.Errorf("%s is read as %+v, written as %s", text, cfg.WarmNodes, &cfg.WarmNodes)
+		}
+	}
+	for _, bad := range []string{"-1", "some", ""} {
+		if err := new(WarmNodes).Set(bad); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+func TestRolloutIsReadAsItWasWritten(t *testing.T) {
+	for text, phase := range map[string]rolloutPhase{
+		"": rolloutNone, "v2 replaces -": rolloutRolling, "v2 failed: a: b": rolloutFailed, "v2 stuck: why": rolloutStuck,
+		"hold": rolloutHeld, "not before Monday": rolloutHeld,
+	} {
+		if r := parseRollout(text); r.phase != phase || r.String() != text {
+			t.Errorf("%q: phase %d, written as %q", text, r.phase, r)
+		}
+	}
+}
+
+func TestNodesShowHowTheRolloutStands(t *testing.T) {
+	script := strings.Join(older(3), "\n") + `
+scheduler v2 --rollout-delay=0s --max-unavailable-nodes=1
+node n4 a4 minion=v2@0s kubelet=0s port=5054
+update warm-a4.1 a4 RUNNING
+pod bare node=n3 task=bare.1 agent=a3
++61s
+node n1 a1 minion=v1@0s kubelet=0s port=5051 mark=rollout cordoned=yes rollout=v2_replaces_2026-01-01T00:00:00Z
+evicted a1 p1 blocked
+`
+	through(t, script, func(ctx context.Context, w *Window) {
+		nodes, err := w.Nodes(ctx)
+		if err != nil || len(nodes) != 4 {
+			t.Fatalf("%+v, %v", nodes, err)
+		}
+		for i, want := range []string{
+			"to v2: draining", "to v2: waits", "to v2: waits: pod default/bare has no controller that would replace it: delete it", "",
+		} {
+			if nodes[i].Rollout != want {
+				t.Errorf("%s: %q, want %q", nodes[i].Node, nodes[i].Rollout, want)
+			}
+		}
+		n1, n4 := nodes[0], nodes[3]
+		if n1.KM != "v1" || !n1.Minion || n1.Tasks != 1 || !n1.Since.Equal(scriptStart) || n1.CordonedFor != "rollout" {
+			t.Errorf("got %+v", n1)
+		}
+		if n4.KM != "v2" || !n4.Warm || n4.CordonedFor != "" {
+			t.Errorf("got %+v", n4)
+		}
+	})
+}
+
+func TestWhatKeepsANodeWarmIsNoTenantAndTakesNoRoomThatIsPromised(t *testing.T) {
+	p := playWith(t, flagged(t, "--warm-nodes=all"), "synced", "subscribed", "node n1 a1", "update warm-a1.1 a1 RUNNING",
+		"offer o1 a1 host=n1 cpus=1 mem=512 executor=ours", "pod low cpus=1 priority=1")
+	if got := p.core.agents["a1"].total.scalars[memory]; got != offers.Milli(512_000+256_000+1_000) {
+		t.Errorf("the agent is taken to have mem %s", got)
+	}
+	p.step("executor a1 ok")
+	p.step("update low.1 a1 RUNNING")
+	p.step("bound low.1 ok")
+	p.step("pod low cpus=1 priority=1 node=n1 task=low.1 agent=a1")
+	p.step("pod high cpus=1 priority=10")
+	if at := second(p.ticks(60), "preempt default/low"); at == 0 {
+		t.Error("the less important pod is left where it is")
+	}
+}

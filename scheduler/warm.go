@@ -1,0 +1,238 @@
+package scheduler
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+)
+
+// warmMem is what a task without a pod is charged: Mesos takes none that uses nothing.
+const warmMem = offers.Milli(1000) // 1 MiB
+
+// warmPatience is how long after a subscription Mesos may take to tell of the tasks that an earlier scheduler has
+// launched: until then nobody knows which agents have one.
+const warmPatience = 5 * time.Second
+
+// WarmNodes says how many agents are to have an executor that runs also without pods. It implements pflag.Value.
+type WarmNodes struct {
+	All   bool
+	Count int
+}
+
+// String returns the value as it is given to the flag.
+func (w *WarmNodes) String() string {
+	if w.All {
+		return "all"
+	}
+	return strconv.Itoa(w.Count)
+}
+
+// Set reads "all" or a number.
+func (w *WarmNodes) Set(text string) error {
+	if text == "all" {
+		*w = WarmNodes{All: true}
+		return nil
+	}
+	count, err := strconv.Atoi(text)
+	if err != nil || count < 0 {
+		return fmt.Errorf("%q is neither all nor a number of nodes", text)
+	}
+	*w = WarmNodes{Count: count}
+	return nil
+}
+
+// Type is for the flag's help.
+func (w *WarmNodes) Type() string { return "all|N" }
+
+// keepWarm ends the tasks without a pod that are not wanted any more, and launches those that are: Mesos starts an executor
+// with a task only.
+func (c *Core) keepWarm(now time.Time) []Action {
+	c.cold = 0
+	if now.Sub(c.subscribed) < warmPatience {
+		return nil
+	}
+	c.refresh(now)
+	wanted := c.wantWarm(now)
+	var acts []Action
+	var chosen []*view
+	for _, a := range c.agentsInOrder() {
+		switch {
+		case a.warm != nil && !wanted[a]:
+			a.warm.killLater(now)
+			acts = append(acts, c.tickTask(now, a.warm)...)
+		case a.warm != nil || !wanted[a]:
+		case now.Before(a.chill.until) || a.executor.preparing:
+			c.cold++
+		default:
+			c.cold++
+			if v := a.warmView(); v != nil {
+				c.warmUp(now, v)
+				chosen = append(chosen, v)
+			}
+		}
+	}
+	return append(acts, c.launch(now, chosen)...)
+}
+
+// wantWarm chooses the agents whose executors are to run.
+func (c *Core) wantWarm(now time.Time) map[*agent]bool {
+	wanted := map[*agent]bool{}
+	var open []*agent
+	for _, a := range c.agentsInOrder() {
+		node := c.nodeOf(a)
+		switch u := c.upkeep[a.id]; {
+		case !a.alive:
+			wanted[a] = a.warm != nil // it cannot be asked to end anything, and counts for nothing
+		case node == nil:
+			if a.warm != nil { // the node is made again, or gets other labels
+				open = append(open, a)
+			}
+		case u != nil && u.awaitsMinion():
+			wanted[a] = true
+		case !node.Spec.Unschedulable && (u == nil || c.cordon(now, u) == ""):
+			open = append(open, a)
+		}
+	}
+	if c.cfg.WarmNodes.All {
+		for _, a := range open {
+			wanted[a] = true
+		}
+		return wanted
+	}
+	for _, a := range spreadOver(open, c.cfg.WarmNodes.Count) {
+		wanted[a] = true
+	}
+	return wanted
+}
+
+// spreadOver chooses so many of the agents: first those that are warm, then those of the zones that have the fewest, of
+// which those come first that it costs the least to warm.
+func spreadOver(agents []*agent, count int) []*agent {
+	var chosen []*agent
+	var names []string // of the zones, in the order in which their agents came
+	zones, taken := map[string][]*agent{}, map[string]int{}
+	for _, a := range agents {
+		zone := a.last.Zone
+		if _, known := taken[zone]; !known {
+			names, taken[zone] = append(names, zone), 0
+		}
+		if a.warm == nil {
+			zones[zone] = append(zones[zone], a)
+		} else if len(chosen) < count {
+			chosen = append(chosen, a)
+			taken[zone]++
+		}
+	}
+	for _, others := range zones {
+		slices.SortStableFunc(others, func(a, b *agent) int { return cmp.Compare(a.warmingCost(), b.warmingCost()) })
+	}
+	for len(chosen) < count {
+		names = slices.DeleteFunc(names, func(zone string) bool { return len(zones[zone]) == 0 })
+		if len(names) == 0 {
+			break
+		}
+		zone := slices.MinFunc(names, func(a, b string) int { return cmp.Compare(taken[a], taken[b]) })
+		chosen = append(chosen, zones[zone][0])
+		zones[zone] = zones[zone][1:]
+		taken[zone]++
+	}
+	return chosen
+}
+
+// warmingCost compares agents by what it takes to keep their executors up: those where one runs come first.
+func (a *agent) warmingCost() int {
+	switch {
+	case a.hasExecutor:
+		return 0
+	case a.warmView() != nil:
+		return 1
+	}
+	return 2
+}
+
+// warmView returns the view of the agent that a task without a pod fits in, or would if its executor were prepared; nil if
+// there is none now.
+func (a *agent) warmView() *view {
+	for _, v := range a.views {
+		if v.node == nil || len(a.promises) > 0 || v.have[memory] < warmMem {
+			continue
+		}
+		if r := v.checkExecutor(); !r.ok() && !r.reserve {
+			continue
+		}
+		fits := true
+		for _, name := range scalarNames {
+			fits = fits && v.free.Sum(name) >= v.charge.Sum(name)
+		}
+		if fits {
+			return v
+		}
+	}
+	return nil
+}
+
+// warmUp gives the view a task without a pod, or has its executor prepared.
+func (c *Core) warmUp(now time.Time, v *view) {
+	if v.record == nil {
+		v.wanted = true
+		return
+	}
+	t := c.addWarm(now, v.agent, api.NewWarmTaskID(v.agent.id, now.Unix()))
+	t.offer, t.role = v.offers[0], v.role
+	v.tasks = append(v.tasks, NewTask{ID: t.id, Node: v.agent.node, Resources: v.take(&t.demand)})
+}
+
+func (c *Core) addWarm(now time.Time, a *agent, id api.TaskID) *task {
+	t := &task{id: id, agent: a.id, warm: true, since: now, askAt: now.Add(silentAfter)}
+	t.demand.Scalars[memory] = warmMem
+	c.tasks[id] = t
+	c.owners[a.id] = append(c.owners[a.id], t)
+	a.warm = t
+	return t
+}
+
+// warmUpdated follows a task without a pod. One that an earlier scheduler launched is taken over, unless its agent has
+// another one.
+func (c *Core) warmUpdated(now time.Time, s TaskStatus, f fate) []Action {
+	acts := acknowledge(s.Task, s.Agent, s.UUID)
+	t := c.tasks[s.Task]
+	if t == nil {
+		id, _ := s.Task.Warm()
+		a := c.agents[id]
+		if !f.running {
+			return acts
+		}
+		if a == nil || a.warm != nil {
+			return append(acts, Kill{Task: s.Task, Agent: s.Agent})
+		}
+		t = c.addWarm(now, a, s.Task)
+	}
+	t.state, t.heard = s.State, true
+	c.noteFailure(t, s, f)
+	c.reconcile.done(t.id)
+	if !f.running {
+		c.freed(now, s)
+		c.cool(now, t)
+	}
+	return acts
+}
+
+// cool forgets a task without a pod that has ended. If that happens often the next one has to wait.
+func (c *Core) cool(now time.Time, t *task) {
+	c.dropTask(t)
+	a := c.agents[t.agent]
+	if a == nil {
+		return
+	}
+	if t.killed || now.Sub(t.since) >= settled {
+		a.chill = backoff{}
+	}
+	if !t.killed {
+		a.chill.fail(now)
+	}
+}
