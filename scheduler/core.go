@@ -369,8 +369,11 @@ type Snapshot struct {
 	OffersEnded                             map[offers.End]uint64
 	// AgentsPlanned and AgentsDraining count agents with planned maintenance, and those that Mesos drains.
 	AgentsPlanned, AgentsDraining int
-	InverseOffers                 map[InverseEnd]uint64
-	Evictions                     map[EvictOutcome]uint64
+	// NodesOutdated have a minion of another version than the scheduler's, RolloutsUnderWay and RolloutsStopped are the nodes
+	// where it is being replaced, and where that was given up; NodesWarm are those that are kept warm.
+	NodesOutdated, RolloutsUnderWay, RolloutsStopped, NodesWarm int
+	InverseOffers                                               map[InverseEnd]uint64
+	Evictions                                                   map[EvictOutcome]uint64
 	// Preemptions are the searches for pods to preempt so far, and Victims the pods that were.
 	Preemptions, Victims uint64
 }
@@ -389,6 +392,12 @@ func (c *Core) Snapshot() Snapshot {
 		if u.draining {
 			s.AgentsDraining++
 		}
+		if u.rollout.phase == rolloutRolling {
+			s.RolloutsUnderWay++
+		}
+		if u.rollout.givenUp() {
+			s.RolloutsStopped++
+		}
 	}
 	for end, count := range c.inverse {
 		s.InverseOffers[InverseEnd(end)] = count
@@ -399,6 +408,12 @@ func (c *Core) Snapshot() Snapshot {
 	for _, a := range c.agents {
 		if a.alive {
 			s.AgentsAlive++
+		}
+		if !a.otherSince.IsZero() {
+			s.NodesOutdated++
+		}
+		if a.warm != nil {
+			s.NodesWarm++
 		}
 	}
 	for _, end := range offers.Ends() {

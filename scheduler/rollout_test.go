@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 
 	"github.com/k8sm/k8sm/offers"
@@ -116,6 +118,22 @@ evicted a1 p1 blocked
 			t.Errorf("got %+v", n4)
 		}
 	})
+}
+
+func TestMetricsTellOfRolloutsAndWarmNodes(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	m := newMetrics(registry)
+	want := map[string]float64{
+		"k8sm_scheduler_nodes_outdated": 3, "k8sm_scheduler_rollouts_under_way": 1, "k8sm_scheduler_rollouts_stopped": 1, "k8sm_scheduler_nodes_warm": 1,
+	}
+	p := playWith(t, flagged(t, "--rollout-delay=0s"), older(3)...)
+	p.ticks(31) // the first is begun
+	p.step("node n9 a9 port=5059 rollout=v2_failed:_why")
+	p.step("update warm-a9.1 a9 RUNNING")
+	m.set(p.core.Snapshot())
+	if diff := cmp.Diff(want, among(shown(t, registry), want)); diff != "" {
+		t.Error(diff)
+	}
 }
 
 func TestWhatKeepsANodeWarmIsNoTenantAndTakesNoRoomThatIsPromised(t *testing.T) {

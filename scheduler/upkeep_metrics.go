@@ -2,11 +2,13 @@ package scheduler
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// upkeepMetrics are what the owner loop shows about maintenance and draining.
+// upkeepMetrics are what the owner loop shows about maintenance, draining and rollouts.
 type upkeepMetrics struct {
 	planned, draining  prometheus.Gauge
 	inverse, evictions *prometheus.CounterVec
-	told               Snapshot // what the counters stand at
+
+	outdated, underWay, stopped, warm prometheus.Gauge // of versions of km
+	told                              Snapshot         // what the counters stand at
 }
 
 func newUpkeepMetrics(registry prometheus.Registerer) *upkeepMetrics {
@@ -21,13 +23,24 @@ func newUpkeepMetrics(registry prometheus.Registerer) *upkeepMetrics {
 		evictions: prometheus.NewCounterVec(prometheus.CounterOpts(options("evictions_total", "Tries to evict pods from such agents, by outcome.")),
 			[]string{"outcome"}),
 	}
-	registry.MustRegister(m.planned, m.draining, m.inverse, m.evictions)
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts(options(name, help)))
+	}
+	m.outdated = gauge("nodes_outdated", "Nodes whose minion is of another version of km than the scheduler.")
+	m.underWay = gauge("rollouts_under_way", "Nodes whose minion is being replaced by one of the scheduler's version.")
+	m.stopped = gauge("rollouts_stopped", "Nodes where that was given up: no other is begun until an operator has seen to it.")
+	m.warm = gauge("nodes_warm", "Nodes whose minion is kept up without pods.")
+	registry.MustRegister(m.planned, m.draining, m.inverse, m.evictions, m.outdated, m.underWay, m.stopped, m.warm)
 	return m
 }
 
 func (m *upkeepMetrics) set(s Snapshot) {
 	m.planned.Set(float64(s.AgentsPlanned))
 	m.draining.Set(float64(s.AgentsDraining))
+	m.outdated.Set(float64(s.NodesOutdated))
+	m.underWay.Set(float64(s.RolloutsUnderWay))
+	m.stopped.Set(float64(s.RolloutsStopped))
+	m.warm.Set(float64(s.NodesWarm))
 	for end, count := range s.InverseOffers {
 		m.inverse.WithLabelValues(end.String()).Add(float64(count - m.told.InverseOffers[end]))
 	}

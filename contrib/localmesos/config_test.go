@@ -179,7 +179,9 @@ func TestAgentsHavePortsAndIDsOfTheirOwn(t *testing.T) {
 
 func TestLocalFilesAreFetchedAndOthersRefused(t *testing.T) {
 	t.Parallel()
-	cluster := startCluster(t, testConfig(t))
+	c := testConfig(t)
+	c.FetcherCacheDir = filepath.Join(t.TempDir(), "cache")
+	cluster := startCluster(t, c)
 	script := filepath.Join(t.TempDir(), "script.sh")
 	if err := os.WriteFile(script, []byte("#!/bin/sh\nexit 0\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -187,9 +189,12 @@ func TestLocalFilesAreFetchedAndOthersRefused(t *testing.T) {
 	f := subscribeWith(t, cluster, nil)
 	o := f.mustOffer()
 	f.accept(o, commandTask("local", o, "", func(task object) {
-		task["command"] = object{"value": "./run", "shell": false, "uris": []any{object{"value": "file://" + script, "executable": true, "output_file": "run"}}}
+		task["command"] = object{"value": "./run", "shell": false, "uris": []any{object{"value": "file://" + script, "executable": true, "cache": true, "output_file": "run"}}}
 	}))
 	f.mustUpdate("local", "TASK_FINISHED")
+	if found, err := filepath.Glob(filepath.Join(c.FetcherCacheDir, "*", "*script.sh")); err != nil || len(found) != 1 {
+		t.Errorf("in the cache: %v, %v", found, err)
+	}
 	o = f.mustOffer()
 	f.accept(o, commandTask("remote", o, "", func(task object) {
 		task["command"] = object{"value": "true", "uris": []any{object{"value": "http://example.invalid/x"}}}
