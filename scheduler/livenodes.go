@@ -35,7 +35,7 @@ type LiveNode struct {
 // liveNodes returns the nodes that stand for agents, by name.
 func (c *Core) liveNodes(now time.Time) []LiveNode {
 	live := []LiveNode{}
-	residents := c.residents()
+	residents, pause := c.residents(), c.rolloutPause(now)
 	for _, a := range c.agentsInOrder() {
 		node := c.nodes[a.node]
 		if node == nil {
@@ -54,15 +54,15 @@ func (c *Core) liveNodes(now time.Time) []LiveNode {
 				seen.Since = &since
 			}
 		}
-		seen.Rollout = c.rolloutState(now, a, residents)
+		seen.Rollout = c.rolloutState(a, residents, pause)
 		live = append(live, seen)
 	}
 	slices.SortFunc(live, func(a, b LiveNode) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Agent, b.Agent)) })
 	return live
 }
 
-// rolloutState tells how it stands with the replacement of the agent's minion.
-func (c *Core) rolloutState(now time.Time, a *agent, residents func(node string) []*pod) string {
+// rolloutState tells how it stands with the replacement of the agent's minion; pause is why none begins now.
+func (c *Core) rolloutState(a *agent, residents func(node string) []*pod, pause string) string {
 	u, node := c.upkeep[a.id], c.nodeOf(a)
 	other := c.cfg.Version != "" && a.hasExecutor && node != nil && node.Annotations[api.AnnotationKMVersion] != c.cfg.Version
 	switch {
@@ -82,7 +82,7 @@ func (c *Core) rolloutState(now time.Time, a *agent, residents func(node string)
 	if why := c.keepsMinion(a, residents); why != "" {
 		return "to " + c.cfg.Version + ": waits: " + why
 	}
-	return "to " + c.cfg.Version + ": waits" + with(": ", c.rolloutPause(now))
+	return "to " + c.cfg.Version + ": waits" + with(": ", pause)
 }
 
 // rolloutPause tells why no rollout begins anywhere; "" if it is only a question of whose turn it is.

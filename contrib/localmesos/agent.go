@@ -370,6 +370,9 @@ func (a *agent) newRun(key executorKey, task mesos.TaskInfo) *executorRun {
 	if len(run.info.Command.URIs) > 0 {
 		run.fetching = true
 		a.do(fetch{run})
+		if !run.command { // Mesos counts the time that it takes
+			a.timers.add(a.now.Add(a.plan.ExecutorRegistrationTimeout), registrationDue{run.container})
+		}
 		return run
 	}
 	a.do(start{run})
@@ -552,7 +555,9 @@ func (a *agent) started(e processStarted) {
 		return
 	}
 	if !run.command {
-		a.timers.add(a.now.Add(a.plan.ExecutorRegistrationTimeout), registrationDue{run.container})
+		if len(run.info.Command.URIs) == 0 {
+			a.timers.add(a.now.Add(a.plan.ExecutorRegistrationTimeout), registrationDue{run.container})
+		}
 		return
 	}
 	run.phase = running

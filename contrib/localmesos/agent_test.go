@@ -348,6 +348,25 @@ func TestExecutorThatCannotBeFetchedFailsItsTaskAsALaunchThatFailed(t *testing.T
 	}
 }
 
+func TestTimeThatAFetchTakesCountsForTheRegistration(t *testing.T) {
+	s, container := fetching(t)
+	s.pass(50 * time.Second)
+	s.step(fetched{container, nil})
+	s.step(processStarted{container, process{PID: 7}})
+	s.expect("stop fetching", "start x")
+	s.pass(10 * time.Second)
+	s.expect("destroy 7")
+	s, container = fetching(t)
+	s.pass(time.Minute)
+	s.expect("stop fetching", "destroy 0")
+	s.step(fetched{container, errors.New("interrupted")})
+	for _, run := range s.a.runs {
+		if got := run.tasks["t"].latest.GetReason(); got != mesos.REASON_EXECUTOR_REGISTRATION_TIMEOUT {
+			t.Errorf("reason %s", got)
+		}
+	}
+}
+
 func TestExecutorThatIsShutDownWhileItIsFetchedNeverStarts(t *testing.T) {
 	s, container := fetching(t)
 	s.step(fromMaster{shutdownExecutor{executorKey{testFrameworkID, "x"}}})
