@@ -457,7 +457,11 @@ func upCommand(c *common) *cobra.Command {
 the scheduler in this process, and a Docker Engine if none answers. Needs root. All state is in --state-dir: the next km up with
 the same one brings the same cluster back. What the parts log is in log/km.log there.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			l.dir = c.dir()
+			dir, err := filepath.Abs(c.stateDir) // what is below it is for programs that run elsewhere
+			if err != nil {
+				return fmt.Errorf("cannot find %s: %w", c.stateDir, err)
+			}
+			l.dir = statedir.Dir(dir)
 			return serve(c, func(ctx context.Context) error { return l.run(ctx, cmd.OutOrStdout()) })
 		},
 	}

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -113,6 +114,28 @@ func TestBootstrapWithAFieldMissingIsAnError(t *testing.T) {
 	}
 	if _, err := api.ParseBootstrap([]byte("{")); err == nil {
 		t.Error("half a document was read")
+	}
+}
+
+func TestEvictionThresholdsAreWhatAKubeletTakes(t *testing.T) {
+	got, err := api.ParseEviction("memory.available<100Mi, nodefs.available<10%,pid.available<0%")
+	want := map[string]string{"memory.available": "100Mi", "nodefs.available": "10%", "pid.available": "0%"}
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("read as %v, %v", got, err)
+	}
+	for text, says := range map[string]string{
+		"": "SIGNAL<VALUE", "memory.available": "SIGNAL<VALUE", "memory<1Gi": "imagefs.available", "memory.available<0": "above 0",
+		"memory.available<-1Gi": "above 0", "memory.available<101%": "0% to 100%", "nodefs.available<much": "much",
+		"pid.available<1%,pid.available<2%": "twice",
+	} {
+		if got, err := api.ParseEviction(text); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q was read as %v, %v; want an error with %q", text, got, err, says)
+		}
+	}
+	for value, want := range map[string]int64{"100Mi": 100 << 20, "10%": 100, "12.5%": 125, "0%": 0} {
+		if got, err := api.EvictionThreshold(value, 1000); err != nil || got != want {
+			t.Errorf("%s of 1000 is %d, %v; want %d", value, got, err, want)
+		}
 	}
 }
 

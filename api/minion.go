@@ -3,6 +3,14 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Bootstrap is what ExecutorInfo.data carries, as JSON: enough for a minion to find its API server and to prove which
@@ -53,4 +61,86 @@ type MinionConfig struct {
 	RootDir string `json:"rootDir,omitempty"`
 	// DockerHost is the Docker Engine's address, such as "unix:///var/run/docker.sock".
 	DockerHost string `json:"dockerHost,omitempty"`
+	// SuicideTimeout is how long a minion without tasks stays; zero is for ever.
+	SuicideTimeout *metav1.Duration `json:"suicideTimeout,omitempty"`
+	// StaticPods is a directory, on each node, of manifests of pods that its kubelet runs besides the cluster's
+	// (https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/).
+	StaticPods string `json:"staticPods,omitempty"`
+	// ContainPods puts the pods' containers below the cgroup of the Mesos container that the minion runs in.
+	ContainPods *bool `json:"containPods,omitempty"`
+	// EvictionHard is what the kubelet keeps free by evicting pods: a quantity or a percentage by each signal
+	// (https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#hard-eviction-thresholds).
+	EvictionHard map[string]string `json:"evictionHard,omitempty"`
+}
+
+// What a minion does that is told nothing else.
+const (
+	DefaultSuicideTimeout = 20 * time.Minute
+	DefaultEvictionHard   = "memory.available<100Mi,nodefs.available<1Gi"
+)
+
+// evictionSignals are those that thresholds can be set for, in the kubelet of KubernetesVersion.
+var evictionSignals = []string{
+	"memory.available", "nodefs.available", "nodefs.inodesFree", "imagefs.available", "imagefs.inodesFree", "pid.available",
+}
+
+// ParseEviction reads thresholds as the flags of stock kubelets have them: "memory.available<100Mi,nodefs.available<10%".
+// It refuses what a kubelet would refuse when it starts.
+func ParseEviction(text string) (map[string]string, error) {
+	thresholds := map[string]string{}
+	for _, part := range strings.Split(text, ",") {
+		signal, value, ok := strings.Cut(strings.TrimSpace(part), "<")
+		if !ok {
+			return nil, fmt.Errorf("%q is not SIGNAL<VALUE, such as memory.available<100Mi", part)
+		}
+		if _, twice := thresholds[signal]; twice {
+			return nil, fmt.Errorf("%s is given twice", signal)
+		}
+		thresholds[signal] = value
+	}
+	return thresholds, checkEviction(thresholds)
+}
+
+func checkEviction(thresholds map[string]string) error {
+	for signal, value := range thresholds {
+		if !slices.Contains(evictionSignals, signal) {
+			return fmt.Errorf("no signal %q: there are %s", signal, strings.Join(evictionSignals, ", "))
+		}
+		if _, err := EvictionThreshold(value, 1); err != nil {
+			return fmt.Errorf("%s: %w", signal, err)
+		}
+	}
+	return nil
+}
+
+// EvictionThreshold returns what a threshold keeps free of the capacity, as the kubelet counts it.
+func EvictionThreshold(value string, capacity int64) (int64, error) {
+	if percentage, ok := strings.CutSuffix(value, "%"); ok {
+		number, err := strconv.ParseFloat(percentage, 32)
+		if err != nil || number < 0 || number > 100 {
+			return 0, fmt.Errorf("%q is not a percentage from 0%% to 100%%", value)
+		}
+		return int64(float64(capacity) * float64(float32(number)/100)), nil
+	}
+	quantity, err := resource.ParseQuantity(value)
+	if err != nil || quantity.Sign() <= 0 {
+		return 0, fmt.Errorf("%q is neither a quantity above 0, such as 100Mi, nor a percentage; 0%% sets no threshold", value)
+	}
+	return quantity.Value(), nil
+}
+
+// Validate tells what a minion could not do, by the names of the flags of `km apiserver`.
+func (c MinionConfig) Validate() error {
+	for flag, dir := range map[string]string{"node-root-dir": c.RootDir, "static-pods": c.StaticPods} {
+		if dir != "" && !path.IsAbs(dir) {
+			return fmt.Errorf("cannot use --%s=%s: minions run in a directory that Mesos chooses, so give an absolute path", flag, dir)
+		}
+	}
+	if c.SuicideTimeout != nil && c.SuicideTimeout.Duration < 0 {
+		return fmt.Errorf("cannot use --executor-suicide-timeout=%s: give a time such as 20m, or 0 for ever", c.SuicideTimeout.Duration)
+	}
+	if err := checkEviction(c.EvictionHard); err != nil {
+		return fmt.Errorf("cannot use --eviction-hard: %w", err)
+	}
+	return nil
 }

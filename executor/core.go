@@ -24,7 +24,7 @@ type CoreConfig struct {
 	// Without it the executor leaves at once, as Mesos demands.
 	Checkpoint      bool
 	RecoveryTimeout time.Duration
-	// SuicideTimeout is how long an executor without work stays; zero or less is for ever.
+	// SuicideTimeout is how long an executor without work stays, until a Configured says otherwise; zero or less is for ever.
 	SuicideTimeout time.Duration
 }
 
@@ -108,6 +108,8 @@ func (c *Core) handle(now time.Time, event Event) []Action {
 		return c.subscribed(e)
 	case Disconnected:
 		return c.disconnected(now)
+	case Configured:
+		c.cfg.SuicideTimeout = e.SuicideTimeout
 	case Launch:
 		return c.launch(e)
 	case Kill:

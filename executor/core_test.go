@@ -113,6 +113,8 @@ func (p *player) event(fields []string) Event {
 		return Subscribed{Registration: Registration{Agent: "agent-1"}}
 	case "disconnected":
 		return Disconnected{Reason: "connection reset"}
+	case "configured":
+		return Configured{SuicideTimeout: p.duration(args[0])}
 	case "shutdown":
 		return Shutdown{}
 	case "tick":

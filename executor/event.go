@@ -3,6 +3,7 @@ package executor
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
@@ -33,6 +34,8 @@ type (
 	Subscribed struct{ Registration Registration }
 	// Disconnected says that the last Subscribe failed or that its stream of events has ended.
 	Disconnected struct{ Reason string }
+	// Configured brings what the cluster says, which is known only after the registration; see CoreConfig.
+	Configured struct{ SuicideTimeout time.Duration }
 	// Shutdown says that the agent, or whoever runs the agent, wants this executor to end.
 	Shutdown struct{}
 )
@@ -77,6 +80,7 @@ type Tick struct{}
 func (Started) isEvent()      {}
 func (Subscribed) isEvent()   {}
 func (Disconnected) isEvent() {}
+func (Configured) isEvent()   {}
 func (Shutdown) isEvent()     {}
 func (Launch) isEvent()       {}
 func (Kill) isEvent()         {}

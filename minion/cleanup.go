@@ -18,7 +18,11 @@ import (
 // were killed and none came after them: containers, networks, rules and mounts, and of them only those of the cluster's
 // nodes. Files stay. It waits for minions that still run, until ctx ends. told is what the minions were told.
 func CleanUp(ctx context.Context, cluster string, told api.MinionConfig) error {
-	root := firstGiven(told.RootDir, defaultRootDir)
+	told, err := Config{}.settle(told)
+	if err != nil {
+		return err
+	}
+	root := told.RootDir
 	nodes, err := os.ReadDir(filepath.Join(root, cluster))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("cannot find what minions left: %w", err)
@@ -48,8 +52,8 @@ func cleanUpNode(ctx context.Context, boot api.Bootstrap, told api.MinionConfig,
 		boot: boot, cluster: told, files: files, settings: settings{files: files}, log: logrus.WithField("node", boot.Node),
 	}
 	n.env.Sandbox = files.dir // for the log of what is started
-	if n.docker, err = client.NewClientWithOpts(client.WithHost(n.dockerHost()), client.WithAPIVersionNegotiation()); err != nil {
-		return fmt.Errorf("cannot use Docker Engine at %s: %w", n.dockerHost(), err)
+	if n.docker, err = client.NewClientWithOpts(client.WithHost(n.cluster.DockerHost), client.WithAPIVersionNegotiation()); err != nil {
+		return fmt.Errorf("cannot use Docker Engine at %s: %w", n.cluster.DockerHost, err)
 	}
 	defer n.docker.Close()
 	if n.network, err = network.New(network.Config{Cluster: boot.Cluster, Node: boot.Node, ClusterCIDR: told.ClusterCIDR, Docker: n.docker}); err != nil {

@@ -1,9 +1,14 @@
 package minion
 
 import (
+	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8sm/k8sm/api"
 )
 
 const (
@@ -11,29 +16,60 @@ const (
 	defaultDockerHost = "unix:///var/run/docker.sock"
 )
 
-// Config is what `km minion` can be told. All else comes from the agent's environment and from the cluster
-// (api.MinionConfig), so that a change needs no other ExecutorInfo.
+// Config is what `km minion` can be told by flags, which is for those who put a program of theirs before it. All else comes
+// from the agent's environment and from the cluster, so that a change needs no other ExecutorInfo.
 type Config struct {
-	// SuicideTimeout is how long a minion without tasks stays; zero is for ever.
-	SuicideTimeout time.Duration
-	// RootDir is where nodes keep what outlives a sandbox; empty means what the cluster says, or /var/lib/k8sm.
-	RootDir string
-	// DockerHost is the Docker Engine's address; empty means what the cluster says, or /var/run/docker.sock.
-	DockerHost string
-	// StaticPods is a directory of pod manifests that the kubelet runs besides the cluster's pods; empty for none.
-	StaticPods string
+	// Given wins over what the cluster says. Of its fields those have an effect that AddFlags makes a flag for.
+	Given api.MinionConfig
 }
 
-// AddFlags makes the configuration's flags; the defaults are theirs.
+// AddFlags makes the configuration's flags. Without one, the cluster's setting is in force.
 func (c *Config) AddFlags(flags *pflag.FlagSet) {
-	flags.DurationVar(&c.SuicideTimeout, "executor-suicide-timeout", 20*time.Minute,
-		"leave the machine after this time without a task; the next task brings the node back. 0 stays for ever")
-	flags.StringVar(&c.RootDir, "root-dir", "",
-		"directory for what outlives the Mesos sandbox: pods' volumes and logs, the node's certificate. Default: what the cluster is configured with, else "+defaultRootDir)
-	flags.StringVar(&c.DockerHost, "docker-host", "",
-		"address of the Docker Engine. Default: what the cluster is configured with, else "+defaultDockerHost)
-	flags.StringVar(&c.StaticPods, "static-pods", "",
-		"directory of pod manifests that the kubelet runs besides the cluster's pods")
+	const otherwise = " (default: as the cluster is configured, else %s)"
+	flags.Func("executor-suicide-timeout", fmt.Sprintf("leave the machine after this `time` without a task; the next task brings the node back. 0 stays for ever"+
+		otherwise, api.DefaultSuicideTimeout), func(text string) error {
+		timeout, err := time.ParseDuration(text)
+		c.Given.SuicideTimeout = &metav1.Duration{Duration: timeout}
+		return err
+	})
+	flags.StringVar(&c.Given.RootDir, "root-dir", "",
+		fmt.Sprintf("`directory` for what outlives the Mesos sandbox: pods' volumes and logs, the node's certificate"+otherwise, defaultRootDir))
+	flags.StringVar(&c.Given.DockerHost, "docker-host", "", fmt.Sprintf("address of the Docker Engine"+otherwise, defaultDockerHost))
+	flags.StringVar(&c.Given.StaticPods, "static-pods", "",
+		fmt.Sprintf("`directory` of pod manifests that the kubelet runs besides the cluster's pods"+otherwise, "none"))
+	flags.BoolFunc("contain-pods", fmt.Sprintf("have pods' containers below the cgroup of this Mesos container"+otherwise, "not"), func(text string) error {
+		contain, err := strconv.ParseBool(text)
+		c.Given.ContainPods = &contain
+		return err
+	})
+	flags.Func("eviction-hard", fmt.Sprintf("what the kubelet keeps free by evicting pods, as `SIGNAL<VALUE,...`"+otherwise, api.DefaultEvictionHard),
+		func(text string) (err error) {
+			c.Given.EvictionHard, err = api.ParseEviction(text)
+			return err
+		})
+}
+
+// settle returns what is in force: what was given here, else what the cluster says, else the defaults.
+func (c Config) settle(told api.MinionConfig) (api.MinionConfig, error) {
+	told.RootDir = firstGiven(c.Given.RootDir, told.RootDir, defaultRootDir)
+	told.DockerHost = firstGiven(c.Given.DockerHost, told.DockerHost, defaultDockerHost)
+	told.StaticPods = firstGiven(c.Given.StaticPods, told.StaticPods)
+	if c.Given.SuicideTimeout != nil {
+		told.SuicideTimeout = c.Given.SuicideTimeout
+	}
+	if told.SuicideTimeout == nil {
+		told.SuicideTimeout = &metav1.Duration{Duration: api.DefaultSuicideTimeout}
+	}
+	if c.Given.ContainPods != nil {
+		told.ContainPods = c.Given.ContainPods
+	}
+	if len(c.Given.EvictionHard) > 0 {
+		told.EvictionHard = c.Given.EvictionHard
+	}
+	if len(told.EvictionHard) == 0 {
+		told.EvictionHard, _ = api.ParseEviction(api.DefaultEvictionHard) // which a test reads
+	}
+	return told, told.Validate()
 }
 
 func firstGiven(values ...string) string {

@@ -9,12 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-)
 
-// What the kubelet keeps free by evicting pods (https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/).
-const (
-	evictMemory = 100 << 20 // bytes
-	evictDisk   = 1 << 30   // bytes
+	"github.com/k8sm/k8sm/api"
 )
 
 // kubeletPort is the kubelet's usual port; a second kubelet on the machine takes another one.
@@ -47,24 +43,36 @@ func machineCapacity(dir string) (capacity, error) {
 // executor takes: the rest of the machine belongs to others. (Allocatable is the capacity less what is reserved and less
 // what eviction keeps free, https://kubernetes.io/docs/tasks/administer-cluster/reserve-compute-resources/.) An agent may
 // claim more than there is; nothing is reserved then, and the complaints say what follows.
-func (c capacity) reserve(agent, executor map[string]float64) (reserved map[string]string, complaints []string) {
+func (c capacity) reserve(agent, executor map[string]float64, eviction map[string]string) (reserved map[string]string, complaints []string, err error) {
 	reserved = map[string]string{}
-	add := func(mesos, kubernetes, suffix string, has, evict int64, scale float64) {
-		offered := int64(math.Round((agent[mesos] - executor[mesos]) * scale))
-		if offered > has {
+	const megabyte = 1 << 20
+	for _, r := range []struct {
+		mesos, kubernetes, suffix string
+		has                       int64
+		scale                     float64
+		signal                    string
+	}{
+		{"cpus", "cpu", "m", c.milliCPU, 1000, ""},
+		{"mem", "memory", "", c.memory, megabyte, "memory.available"},
+		{"disk", "ephemeral-storage", "", c.disk, megabyte, "nodefs.available"},
+	} {
+		var evict int64
+		if threshold := eviction[r.signal]; threshold != "" {
+			if evict, err = api.EvictionThreshold(threshold, r.has); err != nil {
+				return nil, nil, fmt.Errorf("cannot keep %s free: %w", r.kubernetes, err)
+			}
+		}
+		offered := int64(math.Round((agent[r.mesos] - executor[r.mesos]) * r.scale))
+		if offered > r.has {
 			complaints = append(complaints, fmt.Sprintf(
 				"the agent has %s %g but this machine only %g: the kubelet will refuse pods that need more than the machine has",
-				mesos, agent[mesos], float64(has)/scale))
+				r.mesos, agent[r.mesos], float64(r.has)/r.scale))
 		}
-		if rest := has - evict - offered; rest > 0 {
-			reserved[kubernetes] = strconv.FormatInt(rest, 10) + suffix
+		if rest := r.has - evict - offered; rest > 0 {
+			reserved[r.kubernetes] = strconv.FormatInt(rest, 10) + r.suffix
 		}
 	}
-	const megabyte = 1 << 20
-	add("cpus", "cpu", "m", c.milliCPU, 0, 1000)
-	add("mem", "memory", "", c.memory, evictMemory, megabyte)
-	add("disk", "ephemeral-storage", "", c.disk, evictDisk, megabyte)
-	return reserved, complaints
+	return reserved, complaints, nil
 }
 
 // nodeIP is the address under which the node is reached: the agent's, or this machine's where the agent is on loopback,

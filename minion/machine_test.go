@@ -13,11 +13,15 @@ func testPort(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 func TestAllocatableIsTheAgentsLessTheExecutors(t *testing.T) {
 	machine := capacity{milliCPU: 8000, memory: 16 << 30, disk: 100 << 30}
 	agent := map[string]float64{"cpus": 4, "mem": 4096, "disk": 10240}
-	reserved, complaints := machine.reserve(agent, map[string]float64{"cpus": 0.1, "mem": 128})
+	reserved, complaints, err := machine.reserve(agent, map[string]float64{"cpus": 0.1, "mem": 128},
+		map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi", "pid.available": "5%"})
 	want := map[string]string{
 		"cpu":               "4100m",       // 8 - (4 - 0.1)
 		"memory":            "12914262016", // 16 GiB - (4096 - 128) MiB - what eviction keeps free
 		"ephemeral-storage": "95563022336", // 100 GiB - 10 GiB - what eviction keeps free
+	}
+	if err != nil {
+		t.Error(err)
 	}
 	if diff := cmp.Diff(want, reserved); diff != "" {
 		t.Error(diff)
@@ -29,7 +33,10 @@ func TestAllocatableIsTheAgentsLessTheExecutors(t *testing.T) {
 
 func TestAgentThatClaimsMoreThanTheMachineHasIsComplainedOf(t *testing.T) {
 	machine := capacity{milliCPU: 2000, memory: 4 << 30, disk: 100 << 30}
-	reserved, complaints := machine.reserve(map[string]float64{"cpus": 4, "mem": 4096, "disk": 1024}, nil)
+	reserved, complaints, err := machine.reserve(map[string]float64{"cpus": 4, "mem": 4096, "disk": 1024}, nil, nil)
+	if err != nil {
+		t.Error(err)
+	}
 	if len(complaints) != 1 || !strings.Contains(complaints[0], "cpus 4 but this machine only 2") {
 		t.Errorf("complaints: %v", complaints)
 	}

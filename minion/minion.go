@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/executor"
 	"github.com/k8sm/k8sm/executor/kube"
 	"github.com/k8sm/k8sm/executor/mesos"
@@ -28,15 +29,20 @@ type MinionServer struct {
 // executor leaves, because the agent or nobody wants it any more, and returns nil; or until ctx ends. Either way the
 // node has been stopped in order: nothing that it started is left, and its pods stay in the API server.
 func Run(ctx context.Context, cfg Config) error {
+	usual, err := cfg.settle(api.MinionConfig{})
+	if err != nil {
+		return err
+	}
 	env, err := mesos.ConfigFromEnv()
 	if err != nil {
 		return err
 	}
-	return New(cfg, env).Run(ctx)
+	return New(cfg, env, usual).Run(ctx)
 }
 
-// New returns a MinionServer for the given agent; Run has to be called once.
-func New(cfg Config, env mesos.Config) *MinionServer {
+// New returns a MinionServer for the given agent; Run has to be called once. Until the cluster's settings are known, usual
+// is in force.
+func New(cfg Config, env mesos.Config, usual api.MinionConfig) *MinionServer {
 	m := &MinionServer{
 		cfg:        cfg,
 		env:        env,
@@ -49,7 +55,7 @@ func New(cfg Config, env mesos.Config) *MinionServer {
 			Run:             uuid.New(),
 			Checkpoint:      env.Checkpoint,
 			RecoveryTimeout: env.RecoveryTimeout,
-			SuicideTimeout:  cfg.SuicideTimeout,
+			SuicideTimeout:  usual.SuicideTimeout.Duration,
 		},
 		Agent:     m.agent,
 		Pods:      m.pods,

@@ -32,7 +32,7 @@ type node struct {
 	log          logrus.FieldLogger
 
 	// Known once prepared.
-	cluster  api.MinionConfig
+	cluster  api.MinionConfig // with what km minion was given and the defaults filled in
 	files    layout
 	settings settings
 	docker   *client.Client
@@ -56,6 +56,7 @@ func (n *node) run(ctx context.Context, pods *kube.Pods, post func(executor.Even
 	if err := n.configure(ctx); err != nil {
 		return unlessEnded(ctx, err)
 	}
+	post(executor.Configured{SuicideTimeout: n.cluster.SuicideTimeout.Duration})
 	unlock, err := lock(ctx, n.files.lock()) // an executor that still stops on this node has to be done first
 	if err != nil {
 		return unlessEnded(ctx, err)
@@ -92,7 +93,7 @@ func unlessEnded(ctx context.Context, err error) error {
 // configure fetches the cluster's configuration and decides where the node's files are.
 func (n *node) configure(ctx context.Context) (err error) {
 	who := tokenAuth(n.boot)
-	usual, err := newLayout(firstGiven(n.cfg.RootDir, defaultRootDir), n.boot.Cluster, n.boot.Node)
+	usual, err := newLayout(firstGiven(n.cfg.Given.RootDir, defaultRootDir), n.boot.Cluster, n.boot.Node)
 	if err == nil && usual.checkIdentity(n.boot, time.Now()) == nil {
 		who = usual.nodeAuth()
 	}
@@ -100,14 +101,18 @@ func (n *node) configure(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	err = untilDone(ctx, "the node has no configuration yet", func(ctx context.Context) (err error) {
-		n.cluster, err = fetchConfig(ctx, api)
+	err = untilDone(ctx, "the node has no configuration yet", func(ctx context.Context) error {
+		told, err := fetchConfig(ctx, api)
+		if err != nil {
+			return err
+		}
+		n.cluster, err = n.cfg.settle(told)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	n.files, err = newLayout(firstGiven(n.cfg.RootDir, n.cluster.RootDir, defaultRootDir), n.boot.Cluster, n.boot.Node)
+	n.files, err = newLayout(n.cluster.RootDir, n.boot.Cluster, n.boot.Node)
 	if err != nil {
 		return err
 	}
@@ -122,12 +127,12 @@ func (n *node) prepare(ctx context.Context) (err error) {
 	if err := n.files.prepareIdentity(n.boot, time.Now()); err != nil {
 		return err
 	}
-	if n.docker, err = client.NewClientWithOpts(client.WithHost(n.dockerHost()), client.WithAPIVersionNegotiation()); err != nil {
-		return fmt.Errorf("cannot use Docker Engine at %s: %w", n.dockerHost(), err)
+	if n.docker, err = client.NewClientWithOpts(client.WithHost(n.cluster.DockerHost), client.WithAPIVersionNegotiation()); err != nil {
+		return fmt.Errorf("cannot use Docker Engine at %s: %w", n.cluster.DockerHost, err)
 	}
 	return untilDone(ctx, "the machine is not ready for pods yet", func(ctx context.Context) (err error) {
 		if _, err := n.docker.Ping(ctx); err != nil {
-			return fmt.Errorf("cannot reach Docker Engine at %s (Debian: apt-get install docker.io): %w", n.dockerHost(), err)
+			return fmt.Errorf("cannot reach Docker Engine at %s (Debian: apt-get install docker.io): %w", n.cluster.DockerHost, err)
 		}
 		n.network, err = network.New(network.Config{
 			Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, Docker: n.docker,
@@ -137,10 +142,6 @@ func (n *node) prepare(ctx context.Context) (err error) {
 		}
 		return n.network.Adopt(ctx)
 	})
-}
-
-func (n *node) dockerHost() string {
-	return firstGiven(n.cfg.DockerHost, n.cluster.DockerHost, defaultDockerHost)
 }
 
 // settle decides on addresses, ports and resources, and writes the configurations of kubelet and proxy.
@@ -153,7 +154,10 @@ func (n *node) settle() error {
 	if err != nil {
 		return err
 	}
-	reserved, complaints := machine.reserve(n.registration.AgentResources, n.registration.ExecutorResources)
+	reserved, complaints, err := machine.reserve(n.registration.AgentResources, n.registration.ExecutorResources, n.cluster.EvictionHard)
+	if err != nil {
+		return err
+	}
 	for _, complaint := range complaints {
 		n.log.Warn(complaint)
 	}
@@ -165,7 +169,6 @@ func (n *node) settle() error {
 		address:    address.String(),
 		reserved:   reserved,
 		resolvConf: resolvConf(),
-		staticPods: n.cfg.StaticPods,
 	}
 	if err := n.settings.choosePorts(); err != nil {
 		return err

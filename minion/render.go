@@ -26,7 +26,6 @@ type settings struct {
 	address    string            // of the node
 	reserved   map[string]string // see capacity.reserve
 	resolvConf string
-	staticPods string
 
 	kubeletPort, kubeletHealthPort, proxyHealthPort, proxyMetricsPort int
 }
@@ -64,7 +63,7 @@ func (s settings) kubelet() ([]byte, error) {
 		HealthzPort:              ptr(int32(s.kubeletHealthPort)),
 		ProviderID:               api.ProviderID(s.agent),
 		ContainerRuntimeEndpoint: "unix://" + s.files.socket(),
-		StaticPodPath:            s.staticPods,
+		StaticPodPath:            s.cluster.StaticPods,
 		PodLogsDir:               s.files.podLogs(),
 		VolumePluginDir:          s.files.volumePlugins(),
 		ResolverConfig:           &s.resolvConf,
@@ -101,10 +100,7 @@ func (s settings) resources(cfg *kubeletconfig.KubeletConfiguration) {
 	cfg.EnforceNodeAllocatable = []string{"none"}
 	cfg.CgroupDriver = "cgroupfs"
 	cfg.ImageGCHighThresholdPercent = ptr(int32(100))
-	cfg.EvictionHard = map[string]string{
-		"memory.available": strconv.Itoa(evictMemory),
-		"nodefs.available": strconv.Itoa(evictDisk),
-	}
+	cfg.EvictionHard = s.cluster.EvictionHard
 }
 
 // proxy renders kube-proxy's configuration

@@ -21,11 +21,12 @@ func testSettings() settings {
 		agent: "S1",
 		cluster: api.MinionConfig{
 			ClusterDomain: "cluster.local", ClusterDNS: []string{"10.96.0.10"}, ClusterCIDR: "10.244.0.0/16",
+			StaticPods:   "/etc/static",
+			EvictionHard: map[string]string{"memory.available": "100Mi", "nodefs.available": "10%"},
 		},
 		address:     "192.0.2.7",
 		reserved:    map[string]string{"cpu": "100m", "memory": "1000000"},
 		resolvConf:  "/etc/resolv.conf",
-		staticPods:  "/etc/static",
 		kubeletPort: 10250, kubeletHealthPort: 40001, proxyHealthPort: 40002, proxyMetricsPort: 40003,
 	}
 }
@@ -33,7 +34,7 @@ func testSettings() settings {
 func TestConfigurationsAreTheGoldenOnes(t *testing.T) {
 	s := testSettings()
 	bare := s
-	bare.cluster, bare.staticPods, bare.resolvConf = api.MinionConfig{}, "", ""
+	bare.cluster, bare.resolvConf = api.MinionConfig{}, ""
 	for file, content := range map[string]func() ([]byte, error){
 		"kubelet.yaml": s.kubelet, "proxy.yaml": s.proxy, "kubelet_bare.yaml": bare.kubelet, "proxy_bare.yaml": bare.proxy,
 	} {

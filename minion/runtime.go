@@ -28,7 +28,7 @@ const parallelStops = 32
 func (n *node) serveCRI(ctx context.Context) error {
 	server, err := cri.New(ctx, cri.Config{
 		Socket:     n.files.socket(),
-		DockerHost: n.dockerHost(),
+		DockerHost: n.cluster.DockerHost,
 		Root:       n.files.cri(),
 		Cluster:    n.boot.Cluster,
 		Node:       n.boot.Node,

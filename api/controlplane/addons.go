@@ -87,12 +87,18 @@ func resourceOf(client kubernetes.Interface, kind string) (string, rest.Interfac
 	}
 }
 
-func (c Config) minionConfig() api.MinionConfig {
-	return api.MinionConfig{
-		ClusterDomain: c.ClusterDomain, ClusterDNS: c.ClusterDNS,
-		ClusterCIDR: c.ClusterCIDR, ServiceCIDR: c.ServiceCIDR,
-		RootDir: c.NodeRootDir, DockerHost: c.DockerHost,
+// minionConfig is what minions are told.
+func (c Config) minionConfig() (api.MinionConfig, error) {
+	minions := c.Minions
+	minions.ClusterDomain, minions.ClusterDNS = c.ClusterDomain, c.ClusterDNS
+	minions.ClusterCIDR, minions.ServiceCIDR = c.ClusterCIDR, c.ServiceCIDR
+	minions.RootDir, minions.DockerHost = c.NodeRootDir, c.DockerHost
+	eviction, err := api.ParseEviction(c.EvictionHard)
+	if err != nil {
+		return minions, fmt.Errorf("cannot use --eviction-hard=%s: %w", c.EvictionHard, err)
 	}
+	minions.EvictionHard = eviction
+	return minions, nil
 }
 
 func minionConfigMap(minion api.MinionConfig) (object, error) {

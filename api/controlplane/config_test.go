@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -20,7 +21,7 @@ import (
 type effect struct {
 	apiServer, controllerManager flags
 	names                        []string
-	minions                      any
+	minions                      api.MinionConfig
 }
 
 // effectOf applies the configuration without starting anything.
@@ -32,40 +33,50 @@ func effectOf(t *testing.T, c Config) effect {
 	}
 	defer l.Close()
 	etcd := statedir.Etcd{Endpoints: c.EtcdServers, CAFile: c.EtcdCAFile, CertFile: c.EtcdCertFile, KeyFile: c.EtcdKeyFile}
+	minions, err := c.minionConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
 	return effect{
 		apiServer:         c.apiServerFlags(etcd),
 		controllerManager: c.controllerManagerFlags(),
 		names:             c.pkiSpec(&ports{api: l}, time.Now()).ServerNames,
-		minions:           c.minionConfig(),
+		minions:           minions,
 	}
 }
 
 // The ports' effect is seen by TestUsedPortIsOneClearErrorBeforeAnythingStarts.
 func TestEveryFlagHasAnEffect(t *testing.T) {
 	usual := effectOf(t, defaults("/s"))
-	minions := func(e effect) bool { return !cmp.Equal(usual.minions, e.minions) }
+	minions := func(has func(api.MinionConfig) bool) func(effect) bool {
+		return func(e effect) bool { return has(e.minions) }
+	}
 	has := func(program func(effect) flags, flag, value string) func(effect) bool {
 		return func(e effect) bool { return program(e)[flag] == value }
 	}
-	api := func(e effect) flags { return e.apiServer }
+	apiServer := func(e effect) flags { return e.apiServer }
 	manager := func(e effect) flags { return e.controllerManager }
 	type test struct {
 		value string
 		shows func(effect) bool
 	}
 	tests := map[string]test{
-		"bind-address":             {"127.0.0.9", has(api, "bind-address", "127.0.0.9")},
+		"bind-address":             {"127.0.0.9", has(apiServer, "bind-address", "127.0.0.9")},
 		"advertise-address":        {"10.0.0.9", func(e effect) bool { return slices.Contains(e.names, "10.0.0.9") }},
-		"etcd-servers":             {"http://e:1", has(api, "etcd-servers", "http://e:1")},
-		"etcd-cafile":              {"/ca", has(api, "etcd-cafile", "/ca")},
-		"etcd-certfile":            {"/cert", has(api, "etcd-certfile", "/cert")},
-		"etcd-keyfile":             {"/key", has(api, "etcd-keyfile", "/key")},
+		"etcd-servers":             {"http://e:1", has(apiServer, "etcd-servers", "http://e:1")},
+		"etcd-cafile":              {"/ca", has(apiServer, "etcd-cafile", "/ca")},
+		"etcd-certfile":            {"/cert", has(apiServer, "etcd-certfile", "/cert")},
+		"etcd-keyfile":             {"/key", has(apiServer, "etcd-keyfile", "/key")},
 		"service-cluster-ip-range": {"10.9.0.0/16", func(e effect) bool { return slices.Contains(e.names, "10.9.0.1") }},
 		"cluster-cidr":             {"10.8.0.0/16", has(manager, "cluster-cidr", "10.8.0.0/16")},
-		"cluster-domain":           {"x.y", has(api, "service-account-issuer", "https://kubernetes.default.svc.x.y")},
-		"cluster-dns":              {"10.96.0.10", minions},
-		"node-root-dir":            {"/r", minions},
-		"docker-host":              {"unix:///d", minions},
+		"cluster-domain":           {"x.y", has(apiServer, "service-account-issuer", "https://kubernetes.default.svc.x.y")},
+		"cluster-dns":              {"10.96.0.10", minions(func(m api.MinionConfig) bool { return slices.Equal(m.ClusterDNS, []string{"10.96.0.10"}) })},
+		"node-root-dir":            {"/r", minions(func(m api.MinionConfig) bool { return m.RootDir == "/r" })},
+		"docker-host":              {"unix:///d", minions(func(m api.MinionConfig) bool { return m.DockerHost == "unix:///d" })},
+		"executor-suicide-timeout": {"7m", minions(func(m api.MinionConfig) bool { return m.SuicideTimeout.Duration == 7*time.Minute })},
+		"static-pods":              {"/p", minions(func(m api.MinionConfig) bool { return m.StaticPods == "/p" })},
+		"contain-pods":             {"true", minions(func(m api.MinionConfig) bool { return *m.ContainPods })},
+		"eviction-hard":            {"memory.available<1Gi", minions(func(m api.MinionConfig) bool { return m.EvictionHard["memory.available"] == "1Gi" })},
 	}
 	_, all := withFlags("/s")
 	all.VisitAll(func(f *pflag.Flag) {
@@ -107,6 +118,10 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 		"--service-cluster-ip-range=10.96.0.0": func(c *Config) { c.ServiceCIDR = "10.96.0.0" },
 		"--cluster-cidr=":                      func(c *Config) { c.ClusterCIDR = "" },
 		"without --etcd-servers":               func(c *Config) { c.EtcdCertFile = "cert" },
+		"--node-root-dir=nodes":                func(c *Config) { c.NodeRootDir = "nodes" },
+		"--static-pods=pods":                   func(c *Config) { c.Minions.StaticPods = "pods" },
+		"--executor-suicide-timeout=-1s":       func(c *Config) { c.Minions.SuicideTimeout.Duration = -time.Second },
+		"--eviction-hard=memory<1":             func(c *Config) { c.EvictionHard = "memory<1" },
 	} {
 		c := defaults("/s")
 		spoil(&c)

@@ -19,9 +19,11 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/approver"
 	"github.com/k8sm/k8sm/api/statedir"
 )
@@ -53,6 +55,10 @@ type Config struct {
 
 	// NodeRootDir and DockerHost are for api.MinionConfig; empty leaves the choice to the minions.
 	NodeRootDir, DockerHost string
+	// Minions has the other settings of minions that have a flag here: SuicideTimeout, StaticPods and ContainPods.
+	Minions api.MinionConfig
+	// EvictionHard is for the minions too, as api.ParseEviction reads it.
+	EvictionHard string
 
 	// Ready, if set, is called once with the API server's URL when it serves and the add-ons are in place.
 	Ready func(url string)
@@ -78,6 +84,21 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.NodeRootDir, "node-root-dir", "",
 		"directory on each node for what outlives a Mesos sandbox (default: the minion's own)")
 	fs.StringVar(&c.DockerHost, "docker-host", "", "Docker Engine of each node (default: the minion's own)")
+	c.addMinionFlags(fs)
+}
+
+// addMinionFlags adds what the minions are told: nobody can give them flags, because the scheduler has Mesos start them. They
+// read it when they start.
+func (c *Config) addMinionFlags(fs *pflag.FlagSet) {
+	c.Minions.SuicideTimeout, c.Minions.ContainPods = &metav1.Duration{}, new(bool)
+	fs.DurationVar(&c.Minions.SuicideTimeout.Duration, "executor-suicide-timeout", api.DefaultSuicideTimeout,
+		"time after which a minion without a task leaves its machine; the next task brings the node back. 0 stays for ever")
+	fs.StringVar(&c.Minions.StaticPods, "static-pods", "",
+		"`directory` on each node of manifests of pods that its kubelet runs besides the cluster's")
+	fs.BoolVar(c.Minions.ContainPods, "contain-pods", false,
+		"have pods' containers below the cgroup of the minion's Mesos container, where the agent has cgroup isolators: Mesos's limits hold for them, and they end with the minion")
+	fs.StringVar(&c.EvictionHard, "eviction-hard", api.DefaultEvictionHard,
+		"what kubelets keep free by evicting pods, as SIGNAL<VALUE,...; signals that are not named have no threshold")
 }
 
 // Run starts the control plane and blocks until ctx is done or a part of it fails. When it returns, all that it started
@@ -176,7 +197,11 @@ func (c Config) runClients(ctx context.Context, client kubernetes.Interface, url
 	approve := func(ctx context.Context) error { return approver.Run(ctx, client) }
 	return whileRunning(ctx, start(ctx, manage), func(ctx context.Context) error {
 		return whileRunning(ctx, start(ctx, approve), func(ctx context.Context) error {
-			if err := applyAddOns(ctx, client, c.minionConfig()); err != nil {
+			minions, err := c.minionConfig()
+			if err != nil {
+				return err
+			}
+			if err := applyAddOns(ctx, client, minions); err != nil {
 				return err
 			}
 			logrus.WithField("url", url).Info("the control plane is ready")
@@ -206,6 +231,13 @@ func (c Config) validate() error {
 		if _, _, err := net.ParseCIDR(cidr[1]); err != nil {
 			return fmt.Errorf("cannot use %s=%s: not a range such as 10.96.0.0/16", cidr[0], cidr[1])
 		}
+	}
+	minions, err := c.minionConfig()
+	if err != nil {
+		return err
+	}
+	if err := minions.Validate(); err != nil {
+		return err
 	}
 	if len(c.EtcdServers) == 0 && c.EtcdCAFile+c.EtcdCertFile+c.EtcdKeyFile != "" {
 		return errors.New("cannot use --etcd-cafile, --etcd-certfile or --etcd-keyfile without --etcd-servers")

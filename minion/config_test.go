@@ -1,0 +1,100 @@
+package minion
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// told is what a cluster says.
+func told() api.MinionConfig {
+	contain := true
+	return api.MinionConfig{
+		ClusterDomain: "x.y", RootDir: "/told", DockerHost: "unix:///told", SuicideTimeout: &metav1.Duration{Duration: time.Hour},
+		StaticPods: "/told-pods", ContainPods: &contain, EvictionHard: map[string]string{"memory.available": "1Gi"},
+	}
+}
+
+func settled(t *testing.T, told api.MinionConfig, args ...string) api.MinionConfig {
+	t.Helper()
+	var c Config
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	c.AddFlags(flags)
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.settle(told)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func TestWhatTheClusterSaysIsInForce(t *testing.T) {
+	if diff := cmp.Diff(told(), settled(t, told())); diff != "" {
+		t.Errorf("(-told +settled):\n%s", diff)
+	}
+}
+
+func TestEveryFlagOfAMinionWinsOverTheCluster(t *testing.T) {
+	not := false
+	effects := map[string]struct {
+		value string
+		want  func(*api.MinionConfig)
+	}{
+		"executor-suicide-timeout": {"0", func(c *api.MinionConfig) { c.SuicideTimeout = &metav1.Duration{} }},
+		"root-dir":                 {"/r", func(c *api.MinionConfig) { c.RootDir = "/r" }},
+		"docker-host":              {"unix:///d", func(c *api.MinionConfig) { c.DockerHost = "unix:///d" }},
+		"static-pods":              {"/p", func(c *api.MinionConfig) { c.StaticPods = "/p" }},
+		"contain-pods":             {"false", func(c *api.MinionConfig) { c.ContainPods = &not }},
+		"eviction-hard":            {"pid.available<5%", func(c *api.MinionConfig) { c.EvictionHard = map[string]string{"pid.available": "5%"} }},
+	}
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	(&Config{}).AddFlags(flags)
+	flags.VisitAll(func(f *pflag.Flag) {
+		effect, ok := effects[f.Name]
+		if !ok {
+			t.Errorf("--%s has no test of its effect", f.Name)
+			return
+		}
+		want := told()
+		effect.want(&want)
+		if diff := cmp.Diff(want, settled(t, told(), "--"+f.Name+"="+effect.value)); diff != "" {
+			t.Errorf("--%s=%s (-want +settled):\n%s", f.Name, effect.value, diff)
+		}
+	})
+}
+
+func TestMinionThatIsToldNothingHasDefaults(t *testing.T) {
+	got := settled(t, api.MinionConfig{})
+	want := api.MinionConfig{
+		RootDir: defaultRootDir, DockerHost: defaultDockerHost, SuicideTimeout: &metav1.Duration{Duration: 20 * time.Minute},
+		EvictionHard: map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +settled):\n%s", diff)
+	}
+}
+
+func TestMinionRefusesWhatItCannotDo(t *testing.T) {
+	for flag, says := range map[string]string{
+		"--executor-suicide-timeout=soon": "soon",
+		"--eviction-hard=memory":          "SIGNAL<VALUE",
+		"--contain-pods=perhaps":          "perhaps",
+	} {
+		flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+		(&Config{}).AddFlags(flags)
+		if err := flags.Parse([]string{flag}); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", flag, err)
+		}
+	}
+	if _, err := (Config{Given: api.MinionConfig{StaticPods: "here"}}).settle(api.MinionConfig{}); err == nil {
+		t.Error("a directory below the sandbox was taken for one of static pods")
+	}
+}
