@@ -2,19 +2,16 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 
-	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/image"
-	"github.com/docker/docker/pkg/jsonmessage"
 
+	"github.com/k8sm/k8sm/contrib/suite"
 	"github.com/k8sm/k8sm/contrib/testimages"
 )
 
@@ -116,17 +113,18 @@ func (h *harness) makeImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := h.startRegistry(ctx); err != nil {
+	if h.registry, err = suite.StartRegistry(ctx, h.registryProgram, h.dir, filepath.Join(h.build, "registry.log")); err != nil {
 		return err
 	}
-	pulled := pulledImages(l, h.registry.address)
+	h.undo = append(h.undo, func(context.Context) error { return h.registry.Stop() })
+	pulled := pulledImages(l, h.registry.Address)
 	if err := testimages.Load(ctx, h.docker, append(presentImages(l), pulled...)...); err != nil {
 		return err
 	}
 	for _, i := range pulled {
 		for _, name := range i.Names {
 			if err := h.publish(ctx, name); err != nil {
-				return fmt.Errorf("cannot push %s: %w", name, err)
+				return err
 			}
 		}
 	}
@@ -138,12 +136,7 @@ func (h *harness) makeImages(ctx context.Context) error {
 
 // publish moves an image from the Engine to the registry.
 func (h *harness) publish(ctx context.Context, name string) error {
-	progress, err := h.docker.ImagePush(ctx, name, image.PushOptions{RegistryAuth: base64.URLEncoding.EncodeToString([]byte("{}"))})
-	if err != nil {
-		return err
-	}
-	defer progress.Close()
-	digest, err := pushedDigest(progress)
+	digest, err := suite.Push(ctx, h.docker, name)
 	if err != nil {
 		return err
 	}
@@ -153,15 +146,4 @@ func (h *harness) publish(ctx context.Context, name string) error {
 	}
 	_, err = h.docker.ImageRemove(ctx, name, image.RemoveOptions{})
 	return err
-}
-
-// pushedDigest reads what the Engine tells while it pushes: the digest is near the end.
-func pushedDigest(progress io.Reader) (digest string, err error) {
-	note := func(m jsonmessage.JSONMessage) {
-		var pushed types.PushResult
-		if json.Unmarshal(*m.Aux, &pushed) == nil && pushed.Digest != "" {
-			digest = pushed.Digest
-		}
-	}
-	return digest, jsonmessage.DisplayJSONMessagesStream(progress, io.Discard, 0, false, note)
 }

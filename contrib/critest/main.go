@@ -13,7 +13,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -23,6 +22,7 @@ import (
 	"github.com/docker/docker/client"
 
 	"github.com/k8sm/k8sm/contrib/engine"
+	"github.com/k8sm/k8sm/contrib/suite"
 	"github.com/k8sm/k8sm/contrib/testimages"
 )
 
@@ -46,8 +46,8 @@ func main() {
 		fmt.Fprintf(os.Stderr, "critest: %v\n", err)
 		os.Exit(1)
 	}
-	fmt.Print(result)
-	if len(result.failed) > 0 {
+	fmt.Print(result.Summary("critest"))
+	if len(result.Failed) > 0 {
 		os.Exit(1)
 	}
 }
@@ -59,17 +59,17 @@ type harness struct {
 
 	engine   *engine.Engine
 	docker   *client.Client
-	registry *registry
+	registry *suite.Registry
 	busybox  string // a program
 	digest   string // of the image that the suite pulls by digest
-	suite    string // a program
+	program  string // the suite
 
 	undo []func(context.Context) error // what ends each thing that was begun
 }
 
 // run takes all steps, and undoes what was begun, whatever happened.
-func (h *harness) run(ctx context.Context) (result result, err error) {
-	alone, err := claimMachine()
+func (h *harness) run(ctx context.Context) (result suite.Result, err error) {
+	alone, err := suite.ClaimMachine("critest")
 	if err != nil {
 		return result, err
 	}
@@ -112,16 +112,6 @@ func (h *harness) run(ctx context.Context) (result result, err error) {
 	return result, nil
 }
 
-// claimMachine keeps a second run away: the suite uses fixed ports. The abstract socket is gone with this process,
-// whatever kills it (unix(7)).
-func claimMachine() (net.Listener, error) {
-	l, err := net.Listen("unix", "@k8sm-critest")
-	if err != nil {
-		return nil, fmt.Errorf("another run is under way on this machine: %w", err)
-	}
-	return l, nil
-}
-
 // path is that of a file that lives as long as the run.
 func (h *harness) path(name string) string { return filepath.Join(h.dir, name) }
 
@@ -129,6 +119,6 @@ func (h *harness) path(name string) string { return filepath.Join(h.dir, name) }
 func (h *harness) log(name string) (*os.File, error) { return os.Create(filepath.Join(h.build, name)) }
 
 func (h *harness) buildBusybox(ctx context.Context) (err error) {
-	h.busybox, err = testimages.Busybox(ctx, h.build, &sampler{out: os.Stdout, unit: "files compiled", every: 100})
+	h.busybox, err = testimages.Busybox(ctx, h.build, &suite.Sampler{Out: os.Stdout, Unit: "files compiled", Every: 100})
 	return err
 }

@@ -10,8 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"syscall"
-	"time"
+
+	"github.com/k8sm/k8sm/contrib/suite"
 )
 
 // The suite (https://github.com/kubernetes-sigs/cri-tools/blob/v1.30.0/docs/validation.md).
@@ -37,21 +37,21 @@ func (h *harness) buildSuite(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if text, err = redirected(text, h.registry.address, h.digest); err != nil {
+	if text, err = redirected(text, h.registry.Address, h.digest); err != nil {
 		return err
 	}
 	if err := os.WriteFile(constants, text, 0o644); err != nil {
 		return err
 	}
-	if h.suite, err = filepath.Abs(filepath.Join(h.build, "critest.test")); err != nil {
+	if h.program, err = filepath.Abs(filepath.Join(h.build, "critest.test")); err != nil {
 		return err
 	}
 	// `go test -c` does not tell what it compiles, which the first time takes minutes; `go build -v` does.
-	out := &sampler{out: os.Stdout, unit: "packages compiled", every: 50}
-	if err := runGo(ctx, source, out, "build", "-v", "-trimpath", "./pkg/..."); err != nil {
+	out := &suite.Sampler{Out: os.Stdout, Unit: "packages compiled", Every: 50}
+	if err := suite.RunGo(ctx, source, out, "build", "-v", "-trimpath", "./pkg/..."); err != nil {
 		return err
 	}
-	return runGo(ctx, source, out, "test", "-trimpath", "-c", "-o", h.suite, "./cmd/critest")
+	return suite.RunGo(ctx, source, out, "test", "-trimpath", "-c", "-o", h.program, "./cmd/critest")
 }
 
 // downloadModule has the go command bring the suite's module, checked against Go's checksum database, and returns where
@@ -59,7 +59,7 @@ func (h *harness) buildSuite(ctx context.Context) error {
 func downloadModule(ctx context.Context, dir string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", suiteModule+"@"+suiteVersion)
 	cmd.Dir = dir
-	cmd.Env = goEnvironment()
+	cmd.Env = suite.GoEnvironment()
 	out, err := cmd.Output()
 	var module struct{ Dir, Error string }
 	if json.Unmarshal(out, &module) == nil && module.Error != "" {
@@ -112,55 +112,23 @@ func redirected(text []byte, address, digest string) ([]byte, error) {
 	return text, nil
 }
 
-// runGo runs the go command in the suite's copy.
-func runGo(ctx context.Context, dir string, progress io.Writer, args ...string) error {
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = dir
-	cmd.Env = goEnvironment()
-	said := &lastWords{out: progress}
-	cmd.Stdout, cmd.Stderr = said, said
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
-	cmd.WaitDelay = 5 * time.Second
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("go %s: %w: %s", args[0], err, said.text)
-	}
-	return nil
-}
-
-// goEnvironment makes the go command complete the suite's go.sum, and link statically.
-func goEnvironment() []string {
-	return append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=mod", "GOWORK=off")
-}
-
-// lastWords passes on what it gets and keeps the end.
-type lastWords struct {
-	out  io.Writer
-	text []byte
-}
-
-func (w *lastWords) Write(p []byte) (int, error) {
-	w.text = append(w.text, p...)
-	w.text = w.text[max(0, len(w.text)-2000):]
-	return w.out.Write(p)
-}
-
 // runSuite runs critest against our server and returns what its report says.
-func (h *harness) runSuite(ctx context.Context) (result, error) {
+func (h *harness) runSuite(ctx context.Context) (suite.Result, error) {
 	report, err := filepath.Abs(filepath.Join(h.build, "junit.xml"))
 	if err != nil {
-		return result{}, err
+		return suite.Result{}, err
 	}
 	if err := os.Remove(report); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return result{}, err
+		return suite.Result{}, err
 	}
 	log, err := h.log("critest.log")
 	if err != nil {
-		return result{}, err
+		return suite.Result{}, err
 	}
 	defer log.Close()
 	temporary := h.path("tmp")
 	if err := os.MkdirAll(temporary, 0o777); err != nil {
-		return result{}, err
+		return suite.Result{}, err
 	}
 	args := []string{
 		"-runtime-endpoint=unix://" + h.socket(), "-image-endpoint=unix://" + h.socket(), "-config=" + h.path("none.yaml"),
@@ -170,17 +138,17 @@ func (h *harness) runSuite(ctx context.Context) (result, error) {
 		args = append(args, "-ginkgo.focus="+h.focus)
 	}
 	h.undo = append(h.undo, removeSharedMemory())
-	ended := runChild(ctx, io.MultiWriter(os.Stdout, log), []string{"TMPDIR=" + temporary}, h.suite, args...)
+	ended := suite.RunChild(ctx, io.MultiWriter(os.Stdout, log), []string{"TMPDIR=" + temporary}, h.program, args...)
 	if ctx.Err() != nil {
-		return result{}, ctx.Err()
+		return suite.Result{}, ctx.Err()
 	}
 	file, err := os.Open(report)
 	if err != nil {
-		return result{}, errors.Join(ended, err)
+		return suite.Result{}, errors.Join(ended, err)
 	}
 	defer file.Close()
-	counted, err := readReport(file)
-	if err == nil && ended != nil && len(counted.failed) == 0 {
+	counted, err := suite.ReadReport(file, nil)
+	if err == nil && ended != nil && len(counted.Failed) == 0 {
 		err = fmt.Errorf("no case failed, but critest did: %w", ended)
 	}
 	return counted, err

@@ -1,0 +1,109 @@
+package suite
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/docker/docker/api/types"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/client"
+	"github.com/docker/docker/pkg/jsonmessage"
+)
+
+// Registry is Docker's registry (https://distribution.github.io/distribution/), running.
+type Registry struct {
+	// Address is HOST:PORT, on loopback: Docker Engine trusts it without TLS.
+	Address string
+	// Stop ends it. It must be called once.
+	Stop func() error
+}
+
+// StartRegistry starts the registry, a program, with its files in dir. What it says goes into the log, a file.
+func StartRegistry(ctx context.Context, program, dir, log string) (*Registry, error) {
+	if _, err := os.Stat(program); err != nil {
+		return nil, fmt.Errorf("there is no registry (contrib/install-deps critest brings it): %w", err)
+	}
+	out, err := os.Create(log)
+	if err != nil {
+		return nil, err
+	}
+	config := fmt.Sprintf("version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:0\n", filepath.Join(dir, "registry"))
+	file := filepath.Join(dir, "registry.yml")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	living, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	watch := &addressWriter{out: out, found: make(chan string, 1)}
+	ended := make(chan error, 1)
+	go func() { ended <- RunChild(living, watch, nil, program, "serve", file) }()
+	stop := func() error {
+		cancel()
+		return errors.Join(<-ended, out.Close())
+	}
+	select {
+	case address := <-watch.found:
+		return &Registry{Address: address, Stop: stop}, nil
+	case err := <-ended:
+		cancel()
+		return nil, errors.Join(fmt.Errorf("the registry ended at once (%w); see %s", err, log), out.Close())
+	case <-time.After(20 * time.Second):
+		return nil, errors.Join(errors.New("the registry does not say where it listens"), stop())
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), stop())
+	}
+}
+
+// listening is what the registry logs once it serves.
+var listening = regexp.MustCompile(`msg="listening on (127\.0\.0\.1:\d+)"`)
+
+// addressWriter passes on what the registry logs, and finds its address there: only the kernel knows a free port.
+type addressWriter struct {
+	out   io.Writer
+	found chan string // gets the address, once
+	text  []byte      // the beginning of the log, until the address was in it
+	done  bool
+}
+
+func (w *addressWriter) Write(p []byte) (int, error) {
+	if !w.done {
+		w.text = append(w.text, p...)
+		if m := listening.FindSubmatch(w.text); m != nil {
+			w.done, w.text = true, nil
+			w.found <- string(m[1])
+		}
+	}
+	return w.out.Write(p)
+}
+
+// Push copies an image from a Docker Engine to the registry that its name says, which wants no login, and returns the
+// digest that the image has there.
+func Push(ctx context.Context, docker *client.Client, name string) (digest string, err error) {
+	progress, err := docker.ImagePush(ctx, name, image.PushOptions{RegistryAuth: base64.URLEncoding.EncodeToString([]byte("{}"))})
+	if err != nil {
+		return "", fmt.Errorf("cannot push %s: %w", name, err)
+	}
+	defer progress.Close()
+	if digest, err = pushedDigest(progress); err != nil {
+		return "", fmt.Errorf("cannot push %s: %w", name, err)
+	}
+	return digest, nil
+}
+
+// pushedDigest reads what the Engine tells while it pushes: the digest is near the end.
+func pushedDigest(progress io.Reader) (digest string, err error) {
+	note := func(m jsonmessage.JSONMessage) {
+		var pushed types.PushResult
+		if json.Unmarshal(*m.Aux, &pushed) == nil && pushed.Digest != "" {
+			digest = pushed.Digest
+		}
+	}
+	return digest, jsonmessage.DisplayJSONMessagesStream(progress, io.Discard, 0, false, note)
+}
