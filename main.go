@@ -474,7 +474,11 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	parts := pflag.NewFlagSet("parts", pflag.ContinueOnError)
 	l.plane.AddFlags(parts)
 	l.schedule.addFlags(parts)
-	for _, name := range []string{"bind-address", "advertise-address", "etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile",
+	bind, advertise := parts.Lookup("bind-address"), parts.Lookup("advertise-address")
+	l.plane.BindAddress, bind.DefValue = net.IPv4zero.String(), net.IPv4zero.String()
+	bind.Usage += "; pods reach none that listens on loopback only"
+	advertise.Usage = "IP address at which nodes and pods reach the API server (default: --bind-address, or this machine's if that is 0.0.0.0)"
+	for _, name := range []string{"etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile",
 		"node-root-dir", "docker-host", "km-path", "artifact-address", "mesos-master", "mesos-connect-timeout", "mesos-principal", "mesos-secret-file", "mesos-ca-file",
 		"tls-cert-file", "tls-private-key-file", "client-ca-file"} {
 		parts.Lookup(name).Hidden = true
@@ -554,9 +558,16 @@ Ctrl-C stops it; what happens is logged in %s
 
 // preflight finds out what would fail later, before anything is started.
 func (l *laptop) preflight() error {
+	if net.ParseIP(l.plane.BindAddress).IsUnspecified() && l.plane.AdvertiseAddress == "" {
+		ip, err := minion.MachineIP()
+		if err != nil {
+			return fmt.Errorf("cannot run a node: %w; pods need another", err)
+		}
+		l.plane.AdvertiseAddress = ip.String()
+	}
 	loopback := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 	for _, p := range []struct{ flag, address string }{
-		{"--secure-port", loopback(l.plane.SecurePort)}, {"--etcd-port", loopback(l.plane.EtcdPort)},
+		{"--secure-port", net.JoinHostPort(l.plane.BindAddress, strconv.Itoa(l.plane.SecurePort))}, {"--etcd-port", loopback(l.plane.EtcdPort)},
 		{"--mesos-port", loopback(l.mesos.Port)}, {"--mesos-port (the agent listens on the port after it)", loopback(l.mesos.Port + 1)},
 		{"--status-address", l.schedule.status.Address},
 	} {

@@ -1,6 +1,7 @@
 package minion
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -85,6 +86,16 @@ func nodeIP(agentEndpoint string) (net.IP, error) {
 	if ip := net.ParseIP(host); ip != nil && ip.IsGlobalUnicast() {
 		return ip, nil
 	}
+	ip, err := MachineIP()
+	if err != nil {
+		return nil, fmt.Errorf("cannot find an address for the node: the agent is on loopback (%s): %w", agentEndpoint, err)
+	}
+	return ip, nil
+}
+
+// MachineIP is the address by which this machine is known to others and to the pods that run on it: the one that it uses
+// by its default route, or the first that it has.
+func MachineIP() (net.IP, error) {
 	// Asking the kernel for a route sends nothing.
 	if routes, err := netlink.RouteGet(net.IPv4(192, 0, 2, 1)); err == nil && len(routes) > 0 && routes[0].Src.IsGlobalUnicast() {
 		return routes[0].Src, nil
@@ -98,7 +109,7 @@ func nodeIP(agentEndpoint string) (net.IP, error) {
 			return address.IP, nil
 		}
 	}
-	return nil, fmt.Errorf("cannot find an address for the node: the agent is on loopback (%s) and this machine has no other address", agentEndpoint)
+	return nil, errors.New("this machine has no address but loopback")
 }
 
 // listenFree takes the wanted port on the address if it is free, else any other. The port is another program's to use once

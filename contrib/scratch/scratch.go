@@ -260,7 +260,7 @@ func freePorts() (ports, error) {
 
 func free(first, count int) bool {
 	for port := first; port < first+count; port++ {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
 		if err != nil {
 			return false
 		}
