@@ -27,7 +27,7 @@ GOFLAGS ?= $(shell go env GOFLAGS)
 
 .PHONY: help
 help: ## Show the targets.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: deps
 deps: ## Install what is missing on a Debian machine: Docker Engine, iptables and a few tools.
@@ -69,6 +69,12 @@ critest: $(PAUSE) ## Run critest, the validation suite of Kubernetes' runtime in
 	@$(GO) build $(FLAGS) -v -o $(BUILD)/critest/harness ./contrib/critest 2>&1 | $(PROGRESS)
 	$(STATIC) -o $(BUILD)/critest/standin ./contrib/critest/standin
 	@$(BUILD)/critest/harness -seed=$(or $(SEED),1) -focus='$(CASES)'
+
+.PHONY: conformance
+conformance: build ## Run Kubernetes' own conformance tests: FOCUS=REGEXP PROCS=N SEED=N NODES=N.
+	@contrib/install-deps conformance
+	@$(GO) build $(FLAGS) -v -o $(BUILD)/conformance/harness ./contrib/conformance 2>&1 | $(PROGRESS)
+	@$(BUILD)/conformance/harness -focus='$(or $(FOCUS),\[Conformance\])' -procs=$(or $(PROCS),4) -seed=$(or $(SEED),1) -nodes=$(or $(NODES),1)
 
 .PHONY: bench
 bench: deps build ## Measure, and print one BENCH line a figure.

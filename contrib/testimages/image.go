@@ -115,10 +115,11 @@ type Image struct {
 	// Names are all names with tags that the one image gets.
 	Names  []string
 	Layers []Layer
-	// Cmd, Env and User are what Docker's image configuration has by these names.
-	Cmd  []string
-	Env  []string
-	User string
+	// Entrypoint, Cmd, Env and User are what Docker's image configuration has by these names.
+	Entrypoint []string
+	Cmd        []string
+	Env        []string
+	User       string
 }
 
 // Load brings images into a Docker Engine.
@@ -182,7 +183,7 @@ func (i Image) config() ([]byte, error) {
 	return json.Marshal(map[string]any{
 		"architecture": runtime.GOARCH,
 		"os":           "linux",
-		"config":       map[string]any{"Cmd": i.Cmd, "Env": i.Env, "User": i.User},
+		"config":       map[string]any{"Entrypoint": i.Entrypoint, "Cmd": i.Cmd, "Env": i.Env, "User": i.User},
 		"rootfs":       map[string]any{"type": "layers", "diff_ids": sums},
 	})
 }

@@ -220,3 +220,11 @@ func contents(t *testing.T, archive []byte) map[string][]byte {
 		}
 	}
 }
+
+func TestLibrariesAreReadFromLdd(t *testing.T) {
+	got := libraries([]byte("\tlinux-vdso.so.1 (0x00007ffc)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f)\n\t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n"))
+	want := []string{"/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}

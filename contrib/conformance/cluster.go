@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/docker/docker/client"
+
+	"github.com/k8sm/k8sm/api/statedir"
+	"github.com/k8sm/k8sm/contrib/engine"
+	"github.com/k8sm/k8sm/contrib/scratch"
+)
+
+// startEngine starts the Docker Engine. What a run that was killed left is ended in order first: its cluster is taken over
+// and stopped.
+func (h *harness) startEngine(ctx context.Context) error {
+	unlock, err := statedir.Dir("/run/k8sm").Lock("up")
+	if err != nil {
+		return fmt.Errorf("a cluster runs on this machine; stop it first: %w", err)
+	}
+	if err := unlock(); err != nil {
+		return err
+	}
+	_, err = os.Stat(h.dir)
+	left := err == nil
+	h.undo = append(h.undo, h.removeEngine)
+	if err := h.openEngine(ctx); err != nil {
+		return err
+	}
+	if !left {
+		return nil
+	}
+	fmt.Println("  ending what an earlier run left")
+	cluster, err := scratch.Start(ctx, h.clusterConfig(nil))
+	return errors.Join(err, cluster.Stop(ctx), os.RemoveAll(h.state()))
+}
+
+func (h *harness) openEngine(ctx context.Context) (err error) {
+	if err := os.MkdirAll(h.dir, 0o755); err != nil {
+		return err
+	}
+	if h.engine, err = engine.Start(ctx, engine.Config{Dir: h.path("e")}); err != nil {
+		return err
+	}
+	h.docker, err = client.NewClientWithOpts(client.WithHost(h.engine.Host()), client.WithAPIVersionNegotiation())
+	return err
+}
+
+// removeEngine ends the Engine and removes all files. The files of one that cannot be ended stay.
+func (h *harness) removeEngine(ctx context.Context) error {
+	if h.engine == nil {
+		return nil
+	}
+	if h.docker != nil {
+		defer h.docker.Close()
+	}
+	if err := h.engine.Stop(ctx); err != nil {
+		return err
+	}
+	return os.RemoveAll(h.dir)
+}
+
+// state is the cluster's state directory; it is short because sockets stand in it.
+func (h *harness) state() string { return h.path("k") }
+
+func (h *harness) clusterConfig(log *os.File) scratch.Config {
+	flags := []string{"--docker-host=" + h.engine.Host()}
+	if h.nodes != 1 {
+		flags = append(flags, "--nodes="+strconv.Itoa(h.nodes))
+	}
+	cfg := scratch.Config{KM: h.km, Dir: h.state(), Flags: flags}
+	if log != nil {
+		cfg.Out = log
+	}
+	return cfg
+}
+
+func (h *harness) startCluster(ctx context.Context) error {
+	log, err := h.log("km-up.log")
+	if err != nil {
+		return err
+	}
+	starting, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	h.cluster, err = scratch.Start(starting, h.clusterConfig(log))
+	h.undo = append(h.undo, func(ctx context.Context) error {
+		return errors.Join(h.cluster.Stop(ctx), h.keepLogs(), log.Close())
+	})
+	if err != nil {
+		return fmt.Errorf("%w; see %s", err, log.Name())
+	}
+	return h.cluster.Usable(ctx)
+}
+
+// keepLogs saves what the parts of the cluster logged.
+func (h *harness) keepLogs() error {
+	to := h.build + "/logs"
+	if err := os.RemoveAll(to); err != nil {
+		return err
+	}
+	return os.CopyFS(to, os.DirFS(h.state()+"/log"))
+}
