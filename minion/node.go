@@ -187,6 +187,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	if err != nil {
 		return running, err
 	}
+	kubelet.health = &health{n.kubeletHealth, probeEvery}
 	running.kubelet = start(alive, "the kubelet", kubelet.run)
 	if err := n.files.awaitIdentity(ctx, n.boot); err != nil {
 		return running, err
@@ -216,8 +217,20 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	if err != nil {
 		return running, err
 	}
+	proxy.health = &health{func(ctx context.Context) error { return getHealth(ctx, n.settings.proxyHealthPort, "/livez") }, probeEvery}
 	running.proxy = start(alive, "the proxy", proxy.run)
 	return running, nil
+}
+
+// kubeletHealth asks the kubelet. That it works at nothing while the Docker Engine is away is no fault of its.
+func (n *node) kubeletHealth(ctx context.Context) error {
+	err := getHealth(ctx, n.settings.kubeletHealthPort, "/healthz")
+	if errors.As(err, &unhealthy{}) {
+		if _, pingErr := n.docker.Ping(ctx); pingErr != nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // setUpNetwork gives the pod network the node's range while the kubelet still starts: a kubelet that finds no network

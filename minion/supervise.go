@@ -116,6 +116,7 @@ type child struct {
 	binary string
 	args   []string
 	output io.Writer // takes all that the child writes
+	health *health   // nil if the child's end is all that is watched
 }
 
 // newChild returns the child for `km ARGS`.
@@ -128,7 +129,7 @@ func newChild(output io.Writer, args []string) (child, error) {
 }
 
 // run is one life of the child. When ctx ends it is asked to end, and made to if it takes too long. It dies with this
-// process, whatever kills it.
+// process, whatever kills it. One that hangs is killed, for it would not heed a request.
 func (c child) run(ctx context.Context) error {
 	// The kernel sends the parent-death signal when the thread that forked ends, so this one must last as long as the child.
 	runtime.LockOSThread()
@@ -139,10 +140,40 @@ func (c child) run(ctx context.Context) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = termGrace
-	if err := cmd.Run(); err != nil && !errors.Is(err, context.Canceled) {
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("km %s: %w", c.args[0], err)
+	}
+	hang := c.killIfItHangs(ctx, cmd.Process)
+	err := cmd.Wait()
+	if hung := hang(); hung != nil {
+		err = hung
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("km %s: %w", c.args[0], err)
 	}
 	return nil
+}
+
+// killIfItHangs watches the process until the function that it returns is called, which tells why the process was killed.
+func (c child) killIfItHangs(ctx context.Context, process *os.Process) (stop func() error) {
+	if c.health == nil {
+		return func() error { return nil }
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	verdict := make(chan error, 1)
+	go func() {
+		err := c.health.watch(ctx)
+		if ctx.Err() != nil {
+			err = nil
+		} else if killErr := process.Kill(); killErr != nil {
+			err = errors.Join(err, killErr)
+		}
+		verdict <- err
+	}()
+	return func() error {
+		cancel()
+		return <-verdict
+	}
 }
 
 // childEnv is the environment without the executor's secret.
