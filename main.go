@@ -284,7 +284,7 @@ func localMesosCommand(c *common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "local-mesos", Short: "Run a Mesos master and agents for a laptop and for tests", Args: cobra.NoArgs,
 		Long: `Runs a Mesos master and its agents in one process, on loopback: the v1 scheduler, executor and operator APIs as a real Mesos
-answers them, with executors as real processes. It is for trying things; it authenticates schedulers only, and isolates nothing. Flags
+answers them, with executors as real processes. It is for trying things; it authenticates schedulers only. Flags
 have the names and the syntax of Mesos's own. Ctrl-C ends the executors too.`,
 		RunE: func(*cobra.Command, []string) error {
 			return serve(c, func(ctx context.Context) error { return localmesos.Run(ctx, cfg) })
@@ -485,7 +485,7 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	}
 	mesosFlags := pflag.NewFlagSet("mesos", pflag.ContinueOnError)
 	l.mesos.AddFlags(mesosFlags)
-	for _, name := range []string{"resources", "attributes", "hostname"} {
+	for _, name := range []string{"resources", "attributes", "hostname", "isolation"} {
 		fs.AddFlag(mesosFlags.Lookup(name))
 	}
 	port := mesosFlags.Lookup("port")

@@ -134,8 +134,13 @@ type (
 	start        struct{ run *executorRun }
 	// terminate sends SIGTERM to the process group of a command.
 	terminate struct{ process process }
-	// destroy kills the process with all that it started.
-	destroy struct{ process process }
+	// destroy kills the process with all that it started, and removes the container's cgroups.
+	destroy struct {
+		process   process
+		container string
+	}
+	// limit has a container's cgroups allow what its executor and tasks may use.
+	limit struct{ run *executorRun }
 	// watch has processExited told for a process that this agent did not start.
 	watch struct {
 		container string
@@ -230,7 +235,7 @@ func (a *agent) handle(e event) {
 		a.registrationDue(e.container)
 	case graceDue:
 		if run := a.runs[e.container]; run != nil && run.phase == terminating {
-			a.do(destroy{run.process})
+			a.do(destroy{run.process, run.container})
 		}
 	}
 }
@@ -343,6 +348,9 @@ func (a *agent) runTask(msg runTask) {
 	run.launched++
 	t.number = run.launched
 	a.do(saveTask{run.container, t})
+	if run.process != (process{}) {
+		a.do(limit{run})
+	}
 	switch {
 	case run.phase == terminating:
 		a.update(run, t, agentStatus(mesos.TASK_DROPPED, mesos.REASON_EXECUTOR_TERMINATED, "Executor is terminating"))
@@ -443,6 +451,17 @@ func (a *agent) find(framework api.FrameworkID, task api.TaskID) (*executorRun, 
 	return nil, nil
 }
 
+// resources are those of the executor and of its tasks that are not over.
+func (run *executorRun) resources() pool {
+	sum := poolOf(run.info.Resources)
+	for _, t := range run.tasks {
+		if !terminal(t.latest.GetState()) {
+			sum = sum.plus(poolOf(t.info.Resources))
+		}
+	}
+	return sum
+}
+
 // idle reports whether no task is left that is not over.
 func (run *executorRun) idle() bool {
 	for _, t := range run.tasks {
@@ -478,7 +497,7 @@ func (a *agent) end(run *executorRun, reason mesos.TaskStatus_Reason, text strin
 	if run.fetching {
 		a.do(stopFetching{run.container})
 	}
-	a.do(destroy{run.process})
+	a.do(destroy{run.process, run.container})
 }
 
 func (a *agent) grace(run *executorRun) time.Duration {
@@ -551,7 +570,7 @@ func (a *agent) started(e processStarted) {
 	run.process = e.process
 	a.do(saveRun{run})
 	if run.phase == terminating {
-		a.do(destroy{run.process})
+		a.do(destroy{run.process, run.container})
 		return
 	}
 	if !run.command {
@@ -595,7 +614,7 @@ func (a *agent) exited(e processExited) {
 		return
 	}
 	run.phase = ended
-	a.do(destroy{run.process})
+	a.do(destroy{run.process, run.container})
 	delete(a.executors, run.key)
 	if run.stream != "" {
 		delete(a.streams, run.stream)

@@ -110,7 +110,7 @@ func (n *agentNode) stop() {
 	case <-n.ended:
 	case <-n.owner.done: // it was killed before; what it left running must not outlive the cluster
 		for _, run := range n.agent.runs {
-			n.processes.destroy(run.process)
+			n.destroy(run.process, run.container)
 		}
 	}
 	n.close()
@@ -135,7 +135,11 @@ func (n *agentNode) perform(x action) {
 	case terminate:
 		x.process.terminate()
 	case destroy:
-		n.processes.destroy(x.process)
+		n.destroy(x.process, x.container)
+	case limit:
+		if err := n.plan.isolation.limit(x.run.container, x.run.resources()); err != nil {
+			log.WithError(err).WithField("agent", n.agent.id()).Error("cannot change what a container may use")
+		}
 	case watch:
 		n.watch(x.container, x.process)
 	case allEnded:
@@ -207,13 +211,25 @@ func (n *agentNode) start(run *executorRun) {
 	n.watch(run.container, p)
 }
 
+// destroy ends a container.
+func (n *agentNode) destroy(p process, container string) {
+	n.processes.destroy(p)
+	if err := n.plan.isolation.destroy(container); err != nil {
+		log.WithError(err).WithField("agent", n.agent.id()).Error("a container is not gone")
+	}
+}
+
 // startProcess makes the sandbox and starts the process in it.
 func (n *agentNode) startProcess(run *executorRun) (process, error) {
 	sandbox, err := n.makeSandbox(run)
 	if err != nil {
 		return process{}, err
 	}
-	return n.processes.start(command{info: run.info.Command, sandbox: sandbox, env: n.environment(run, sandbox)})
+	join, err := n.plan.isolation.prepare(run.container, run.resources())
+	if err != nil {
+		return process{}, err
+	}
+	return n.processes.start(command{info: run.info.Command, sandbox: sandbox, env: n.environment(run, sandbox), join: join})
 }
 
 // makeSandbox follows https://mesos.apache.org/documentation/latest/sandbox/.

@@ -132,6 +132,7 @@ func (c *Cluster) Stop() {
 	agents.Wait()
 	c.agents = nil
 	c.processes.watchers.Wait()
+	c.plan.isolation.removeRoot()
 	if c.lock != nil {
 		_ = c.lock.Close() // the lock goes with it
 	}

@@ -36,6 +36,8 @@ type Config struct {
 	Oversubscribed string
 	// Attributes of each agent, in Mesos's syntax.
 	Attributes string
+	// Isolation names the isolators of each agent, in Mesos's syntax.
+	Isolation string
 	// AuthenticateHTTPFrameworks says that schedulers have to be one of the principals in the file Credentials.
 	AuthenticateHTTPFrameworks bool
 	Credentials                string
@@ -71,6 +73,8 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 		"'cpus(role):2' reserves for a role. Or JSON, as in Mesos's operator API. mem and disk are in MB (default: the machine's, as a Mesos agent finds them)")
 	flags.StringVar(&c.Oversubscribed, "oversubscribed-resources", "", "revocable resources that each agent offers beside its own, such as 'cpus:2'")
 	flags.StringVar(&c.Attributes, "attributes", "", "attributes of each agent, such as 'rack:r1;weight:3;ids:[1-5];tags:{a,b}'")
+	flags.StringVar(&c.Isolation, "isolation", "posix/cpu,posix/mem", "isolators of each agent. 'cgroups/cpu,cgroups/mem' has each executor, with all below it, "+
+		"in cgroups mesos/CONTAINER with the limits of its tasks, by cgroup v1; the others isolate nothing")
 	flags.BoolVar(&c.AuthenticateHTTPFrameworks, "authenticate-http-frameworks", false, "let only schedulers subscribe that are in --credentials (HTTP basic)")
 	flags.StringVar(&c.Credentials, "credentials", "", "`file` of principals and their secrets, as Mesos takes it: JSON, or lines of 'principal secret'")
 	flags.DurationVar(&c.AllocationInterval, "allocation-interval", time.Second, "time after which returned resources are offered again")
@@ -87,6 +91,7 @@ type plan struct {
 	resources      pool
 	oversubscribed pool
 	attributes     []mesos.Attribute
+	isolation      isolators
 	schedulers     credentials // nil lets everybody subscribe
 }
 
@@ -140,6 +145,9 @@ func (p plan) parse() (plan, error) {
 	}
 	if p.attributes, err = parseAttributes(p.Attributes); err != nil {
 		return plan{}, fmt.Errorf("--attributes: %w", err)
+	}
+	if p.isolation, err = parseIsolation(p.Isolation); err != nil {
+		return plan{}, fmt.Errorf("--isolation: %w", err)
 	}
 	if p.oversubscribed, err = parseOversubscribed(p.Oversubscribed); err != nil {
 		return plan{}, fmt.Errorf("--oversubscribed-resources: %w", err)

@@ -100,6 +100,7 @@ func TestWrongFlagsAreOneClearError(t *testing.T) {
 		"--resources":        func(c *Config) { c.Resources = "cpus" },
 		"--oversubscribed":   func(c *Config) { c.Oversubscribed = "cpus(role):1" },
 		"--attributes":       func(c *Config) { c.Attributes = "rack" },
+		"--isolation":        func(c *Config) { c.Isolation = "cgroups/gpu" },
 		"--work-dir":         func(c *Config) { c.WorkDir = "" },
 		"--recovery-timeout": func(c *Config) { c.RecoveryTimeout = 0 },
 	} {

@@ -4,7 +4,7 @@
 // the tests replay it. To measure schedulers with a thousand agents, executors may run inside this program (Executor).
 //
 // What it leaves out: authentication of others than schedulers, volumes, reservations by frameworks (operators can make
-// them), containers, gpus. What differs: offers go to the framework that waited longest, not by dominant resource
+// them), containers but for the cgroups of --isolation, gpus. What differs: offers go to the framework that waited longest, not by dominant resource
 // fairness; nothing is laid away for the guarantees of a quota, its limits are kept; all agents are one machine to
 // maintenance; an agent that is told to shut down comes back as a new one by itself, as soon as it may register.
 //

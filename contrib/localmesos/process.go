@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,6 +40,7 @@ type command struct {
 	info    *mesos.CommandInfo
 	sandbox string
 	env     []string
+	join    []string // files by which it joins its cgroups
 }
 
 // start starts a process in a session of its own, with its output in the sandbox's files stdout and stderr.
@@ -113,6 +115,9 @@ func (ps *processes) destroy(p process) {
 	p.destroy()
 }
 
+// joinScript has a command in its cgroups before it starts anything itself.
+const joinScript = `while [ "$1" != -- ]; do echo $$ >"$1" || exit 1; shift; done; shift; exec "$@"`
+
 func (c command) prepare() (*exec.Cmd, error) {
 	var cmd *exec.Cmd
 	switch {
@@ -126,6 +131,9 @@ func (c command) prepare() (*exec.Cmd, error) {
 		if len(cmd.Args) == 0 {
 			cmd.Args = []string{c.info.GetValue()}
 		}
+	}
+	if len(c.join) > 0 {
+		cmd = exec.Command("/bin/sh", slices.Concat([]string{"-c", joinScript, "sh"}, c.join, []string{"--", cmd.Path}, cmd.Args[1:])...)
 	}
 	cmd.Dir, cmd.Env = c.sandbox, c.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -19,7 +19,7 @@ func (a *agent) recover(runs []savedRun) {
 	for _, saved := range runs {
 		run := saved.run
 		if !saved.framework.GetCheckpoint() {
-			a.do(destroy{run.process})
+			a.do(destroy{run.process, run.container})
 			a.do(removeRun{run.container})
 			continue
 		}

@@ -158,6 +158,9 @@ func (a *agent) update(run *executorRun, t *agentTask, s mesos.TaskStatus) {
 	t.pending = append(t.pending, a.complete(run, t, a.drained(s)))
 	t.latest = t.pending[len(t.pending)-1]
 	a.do(saveTask{run.container, t})
+	if terminal(t.latest.GetState()) && run.phase != ended {
+		a.do(limit{run})
+	}
 	if len(t.pending) == 1 {
 		t.retry = firstRetry
 		a.unsent = append(a.unsent, func() { a.sendUpdate(run, t) })
