@@ -54,4 +54,5 @@ func (l layout) certificate() string         { return filepath.Join(l.pki(), "ku
 func (l layout) kubeconfig() string          { return filepath.Join(l.dir, "kubeconfig") }
 func (l layout) bootstrapKubeconfig() string { return filepath.Join(l.dir, "bootstrap-kubeconfig") }
 func (l layout) kubeletConfig() string       { return filepath.Join(l.dir, "kubelet.yaml") }
+func (l layout) cgroups() string             { return filepath.Join(l.dir, "cgroups") }
 func (l layout) proxyConfig() string         { return filepath.Join(l.dir, "proxy.yaml") }

@@ -37,6 +37,8 @@ type node struct {
 	settings settings
 	docker   *client.Client
 	network  *network.Network
+	// cgroupParent is the cgroup that containers are below; empty for the Engine's own.
+	cgroupParent string
 }
 
 // parts are the node's parts that run, nil while they do not.
@@ -133,6 +135,9 @@ func (n *node) prepare(ctx context.Context) (err error) {
 	return untilDone(ctx, "the machine is not ready for pods yet", func(ctx context.Context) (err error) {
 		if _, err := n.docker.Ping(ctx); err != nil {
 			return fmt.Errorf("cannot reach Docker Engine at %s (Debian: apt-get install docker.io): %w", n.cluster.DockerHost, err)
+		}
+		if err := n.contain(ctx); err != nil {
+			return err
 		}
 		n.network, err = network.New(network.Config{
 			Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, Docker: n.docker,
@@ -259,7 +264,7 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 	running.pods.stop()
 	var containers, proxy errgroup.Group
 	containers.Go(func() error {
-		return errors.Join(n.removeContainers(ctx), n.network.Teardown(ctx), unmountBelow(n.files.dir))
+		return errors.Join(n.removeContainers(ctx), n.network.Teardown(ctx), unmountBelow(n.files.dir), n.removeCgroups(""))
 	})
 	proxy.Go(func() error {
 		running.proxy.stop()

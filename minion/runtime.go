@@ -33,6 +33,7 @@ func (n *node) serveCRI(ctx context.Context) error {
 		Cluster:    n.boot.Cluster,
 		Node:       n.boot.Node,
 		Network:    n.network,
+		Cgroup:     n.cgroupParent,
 	})
 	if err != nil {
 		return err

@@ -20,8 +20,9 @@ type host struct {
 	// negativeOOMScore tells whether a process may be protected from the OOM killer, which takes CAP_SYS_RESOURCE.
 	negativeOOMScore bool
 	appArmor         bool
-	systemdCgroups   bool // the Engine makes cgroups through systemd
-	cgroup2          bool // cgroup v2 and nothing else
+	systemdCgroups   bool   // the Engine makes cgroups through systemd
+	cgroup2          bool   // cgroup v2 and nothing else
+	cgroup           string // that all containers are below; empty for none
 	// devices are the host's, for a privileged container on a host where Docker's own --privileged fails.
 	devices []container.DeviceMapping
 }

@@ -3,6 +3,7 @@ package cri
 import (
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -209,6 +210,9 @@ func applyResources(r *container.Resources, wanted *runtimeapi.LinuxContainerRes
 func (h host) cgroupParent(parent string) string {
 	if h.systemdCgroups {
 		return parent[strings.LastIndexByte(parent, '/')+1:]
+	}
+	if h.cgroup != "" {
+		return path.Join(h.cgroup, parent)
 	}
 	return parent
 }

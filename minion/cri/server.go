@@ -49,6 +49,9 @@ type Config struct {
 	Cluster, Node string
 	// Network gives pods their addresses.
 	Network Network
+	// Cgroup is a cgroup that all containers are to be below, such as "/mesos/ID"; empty for none. The Engine must make
+	// cgroups itself, not through systemd.
+	Cgroup string
 	// SandboxImage is the image of the sandbox program; empty means the one built into km.
 	SandboxImage string
 	// CallTimeout bounds what a call without a deadline of its own asks of the Engine; zero means 2 minutes.
@@ -126,6 +129,10 @@ func (s *Server) inspectEngine(ctx context.Context) error {
 	}
 	s.dockerRoot = info.DockerRootDir
 	s.host.systemdCgroups, s.host.cgroup2 = info.CgroupDriver == "systemd", info.CgroupVersion == "2"
+	s.host.cgroup = s.cfg.Cgroup
+	if s.host.systemdCgroups && s.host.cgroup != "" {
+		return fmt.Errorf("cannot have containers below cgroup %s: Docker Engine at %s makes cgroups through systemd", s.cfg.Cgroup, s.cfg.DockerHost)
+	}
 	return nil
 }
 

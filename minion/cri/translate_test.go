@@ -189,3 +189,18 @@ func TestStatusOfAContainerThatCouldNotStart(t *testing.T) {
 		t.Errorf("status %v", status)
 	}
 }
+
+func TestContainersAreBelowTheCgroupThatContainsThemAll(t *testing.T) {
+	for parent, want := range map[string]string{"": "/mesos/ID", "/kubepods/pod1": "/mesos/ID/kubepods/pod1"} {
+		h := fullHost
+		h.cgroup = "/mesos/ID"
+		_, hc, err := containerPlan{owner: owner{"test", "node-1"}, host: h, sandbox: new(sandboxRecord), config: new(runtimeapi.ContainerConfig), parent: parent}.translate()
+		if err != nil || hc.CgroupParent != want {
+			t.Errorf("the container of %q is below %q, %v; want %q", parent, hc.CgroupParent, err, want)
+		}
+		config := &runtimeapi.PodSandboxConfig{Linux: &runtimeapi.LinuxPodSandboxConfig{CgroupParent: parent}}
+		if _, hc, err = (sandboxPlan{owner: owner{"test", "node-1"}, host: h, config: config}).translate(); err != nil || hc.CgroupParent != want {
+			t.Errorf("the sandbox of %q is below %q, %v; want %q", parent, hc.CgroupParent, err, want)
+		}
+	}
+}

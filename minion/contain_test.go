@@ -1,0 +1,66 @@
+package minion
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestPodsAreBelowTheCgroupOfTheMesosContainer(t *testing.T) {
+	const id = "5c7a4b0e-1111-2222-3333-444455556666"
+	for name, test := range map[string]struct{ memberships, want string }{
+		"cgroup v1, cpu and memory": {
+			"9:name=systemd:/mesos/" + id + "\n6:freezer:/mesos/" + id + "\n5:devices:/system.slice/mesos-agent.service\n" +
+				"4:memory:/mesos/" + id + "\n2:cpu,cpuacct:/mesos/" + id + "\n0::/system.slice/mesos-agent.service\n", "/mesos/" + id},
+		"cgroup v1, cpu alone; memory is where the agent is": {
+			"6:freezer:/mesos/" + id + "\n4:memory:/system.slice/mesos-agent.service\n2:cpu,cpuacct:/mesos/" + id + "\n", "/mesos/" + id},
+		"cgroup v1, memory alone, in another root": {
+			"4:memory:/a/b/" + id + "\n2:cpu,cpuacct:/\n", "/a/b/" + id},
+		"cgroup v1, no isolator: the freezer is the launcher's": {
+			"6:freezer:/mesos/" + id + "\n4:memory:/\n2:cpu,cpuacct:/\n0::/\n", ""},
+		"cgroup v2: not in the leaf":     {"0::/mesos/" + id + "/leaf\n", "/mesos/" + id},
+		"cgroup v2, no isolator":         {"0::/system.slice/mesos-agent.service\n", ""},
+		"another container's cgroup":     {"0::/mesos/other/leaf\n", ""},
+		"a container that is part of id": {"0::/mesos/" + id[:8] + "\n", ""},
+	} {
+		if got := containerCgroup(parseMemberships(test.memberships), id); got != test.want {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+	if got := containerCgroup(parseMemberships("0::/\n"), ""); got != "" {
+		t.Errorf("without an id: %q", got)
+	}
+}
+
+func TestHierarchiesAreWhereTheyAreMounted(t *testing.T) {
+	all := parseMemberships("9:name=systemd:/\n2:cpu,cpuacct:/\n0::/\n")
+	for i, want := range []string{"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/unified"} {
+		if got := all[i].dir(onlyV2(all)); got != want {
+			t.Errorf("%v is at %s, want %s", all[i], got, want)
+		}
+	}
+	if v2 := parseMemberships("0::/x\n"); v2[0].dir(onlyV2(v2)) != "/sys/fs/cgroup" {
+		t.Errorf("v2 is at %s", v2[0].dir(onlyV2(v2)))
+	}
+}
+
+func TestEmptyCgroupGoesWithThoseAboveAndAFullOneStays(t *testing.T) {
+	root := t.TempDir() // what rmdir does there is the same
+	for _, dir := range []string{"mesos/gone", "mesos/full/container"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !removeCgroup(root, "/mesos/gone") || !removeCgroup(root, "/mesos/never-was") || removeCgroup(root, "/mesos/full") {
+		t.Error("an empty one stays, or a full one is gone")
+	}
+	if _, err := os.Stat(filepath.Join(root, "mesos/full/container")); err != nil {
+		t.Error(err)
+	}
+	if !removeCgroup(root, "/mesos/full/container") {
+		t.Error("an empty one stays")
+	}
+	if left, err := os.ReadDir(root); err != nil || len(left) > 0 {
+		t.Errorf("left: %v %v", left, err)
+	}
+}
