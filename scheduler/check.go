@@ -44,7 +44,11 @@ type view struct {
 // count sums up what is free.
 func (v *view) count() {
 	for i, name := range scalarNames {
-		v.have[i] = max(0, v.free.Sum(name)-v.charge.Sum(name))
+		v.have[i] = v.free.Sum(name) - v.charge.Sum(name)
+		if v.place != nil {
+			v.have[i] -= v.place.held[i]
+		}
+		v.have[i] = max(0, v.have[i])
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
 )
 
 // standing is the index of the pods that take part of a node: bound pods, whoever bound them, static pods among them,
@@ -30,7 +31,10 @@ type place struct {
 	name  string
 	node  *v1.Node // nil while it does not exist
 	pods  []*stander
-	limit int    // how many pods the node takes
+	limit int // how many pods the node takes
+	// held is what of the agent is left to the node's pods that have no task: Mesos does not know of them, and the kubelet
+	// refuses what does not fit beside them.
+	held  [numScalars]offers.Milli
 	words string // the limit as text
 }
 
@@ -41,6 +45,7 @@ type stander struct {
 	slot   int    // in the place's pods
 	terms  []*term
 	claims []api.PodKey
+	held   [numScalars]offers.Milli // of the place, by a pod without a task
 }
 
 func newStanding() standing {
@@ -116,11 +121,41 @@ func (c *Core) strangerSeen(obj *v1.Pod) {
 		st = &stander{}
 		c.standing.strangers[obj.UID] = st
 	}
+	c.release(st)
 	c.put(st, obj, obj.Spec.NodeName)
+	st.held = DemandOf(obj, 0, 0, nil).Scalars
+	for i, amount := range st.held {
+		st.place.held[i] += amount
+	}
+	c.roomChanged(st.place)
+}
+
+// release gives back what a pod without a task holds.
+func (c *Core) release(st *stander) {
+	if st.place == nil {
+		return
+	}
+	for i, amount := range st.held {
+		st.place.held[i] -= amount
+	}
+	st.held = [numScalars]offers.Milli{}
+	c.roomChanged(st.place)
+}
+
+// roomChanged has the agent of the place looked at again.
+func (c *Core) roomChanged(pl *place) {
+	if pl.node == nil {
+		return
+	}
+	if a := c.agentOfNode(pl.name); a != nil {
+		c.fleet.touch(a)
+		c.look = true
+	}
 }
 
 func (c *Core) strangerGone(uid types.UID) {
 	if st := c.standing.strangers[uid]; st != nil {
+		c.release(st)
 		c.put(st, st.obj, "")
 		delete(c.standing.strangers, uid)
 	}
