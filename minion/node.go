@@ -139,6 +139,12 @@ func (n *node) prepare(ctx context.Context) (err error) {
 		if err := n.contain(ctx); err != nil {
 			return err
 		}
+		if err := n.makePodCgroup(ctx); err != nil {
+			return err
+		}
+		if err := n.settings.write(); err != nil {
+			return err
+		}
 		n.network, err = network.New(network.Config{
 			Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, Docker: n.docker,
 		})
@@ -149,7 +155,7 @@ func (n *node) prepare(ctx context.Context) (err error) {
 	})
 }
 
-// settle decides on addresses, ports and resources, and writes the configurations of kubelet and proxy.
+// settle decides on addresses, ports and resources.
 func (n *node) settle() error {
 	address, err := nodeIP(n.env.AgentEndpoint)
 	if err != nil {
@@ -175,10 +181,7 @@ func (n *node) settle() error {
 		reserved:   reserved,
 		resolvConf: resolvConf(),
 	}
-	if err := n.settings.choosePorts(); err != nil {
-		return err
-	}
-	return n.settings.write()
+	return n.settings.choosePorts()
 }
 
 // start starts the parts in order. With an error it returns those that run.
@@ -264,7 +267,7 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 	running.pods.stop()
 	var containers, proxy errgroup.Group
 	containers.Go(func() error {
-		return errors.Join(n.removeContainers(ctx), n.network.Teardown(ctx), unmountBelow(n.files.dir), n.removeCgroups(""))
+		return errors.Join(n.removeContainers(ctx), n.network.Teardown(ctx), unmountBelow(n.files.dir), n.removePodCgroups(ctx), n.removeCgroups(""))
 	})
 	proxy.Go(func() error {
 		running.proxy.stop()

@@ -25,6 +25,7 @@ type settings struct {
 	cluster    api.MinionConfig
 	address    string            // of the node
 	reserved   map[string]string // see capacity.reserve
+	cgroup     string            // see podCgroup
 	resolvConf string
 
 	kubeletPort, kubeletHealthPort, proxyHealthPort, proxyMetricsPort int
@@ -91,12 +92,11 @@ func (s settings) security(cfg *kubeletconfig.KubeletConfiguration) {
 	cfg.Authorization = kubeletconfig.KubeletAuthorization{Mode: kubeletconfig.KubeletAuthorizationModeWebhook}
 }
 
-// resources: the machine is Mesos' and others run on it, so the kubelet keeps its hands off the machine's own cgroups
-// (cgroup v1 included) and removes no image because a disk is full: images may be others', and ours may come from
-// nowhere else.
+// resources: the machine is Mesos' and others run on it, so the kubelet keeps to a cgroup of its own (of cgroup v1, too) and
+// removes no image because a disk is full: images may be others', and ours may come from nowhere else.
 func (s settings) resources(cfg *kubeletconfig.KubeletConfiguration) {
 	cfg.FailCgroupV1 = ptr(false)
-	cfg.CgroupsPerQOS = ptr(false)
+	cfg.CgroupsPerQOS, cfg.CgroupRoot = ptr(true), s.cgroup
 	cfg.EnforceNodeAllocatable = []string{"none"}
 	cfg.CgroupDriver = "cgroupfs"
 	cfg.ImageGCHighThresholdPercent = ptr(int32(100))

@@ -26,6 +26,7 @@ func testSettings() settings {
 		},
 		address:     "192.0.2.7",
 		reserved:    map[string]string{"cpu": "100m", "memory": "1000000"},
+		cgroup:      "/k8sm_00000001",
 		resolvConf:  "/etc/resolv.conf",
 		kubeletPort: 10250, kubeletHealthPort: 40001, proxyHealthPort: 40002, proxyMetricsPort: 40003,
 	}

@@ -211,7 +211,7 @@ func (h host) cgroupParent(parent string) string {
 	if h.systemdCgroups {
 		return parent[strings.LastIndexByte(parent, '/')+1:]
 	}
-	if h.cgroup != "" {
+	if h.cgroup != "" && !strings.HasPrefix(parent, h.cgroup+"/") {
 		return path.Join(h.cgroup, parent)
 	}
 	return parent

@@ -191,7 +191,7 @@ func TestStatusOfAContainerThatCouldNotStart(t *testing.T) {
 }
 
 func TestContainersAreBelowTheCgroupThatContainsThemAll(t *testing.T) {
-	for parent, want := range map[string]string{"": "/mesos/ID", "/kubepods/pod1": "/mesos/ID/kubepods/pod1"} {
+	for parent, want := range map[string]string{"": "/mesos/ID", "/kubepods/pod1": "/mesos/ID/kubepods/pod1", "/mesos/ID/node/pod1": "/mesos/ID/node/pod1"} {
 		h := fullHost
 		h.cgroup = "/mesos/ID"
 		_, hc, err := containerPlan{owner: owner{"test", "node-1"}, host: h, sandbox: new(sandboxRecord), config: new(runtimeapi.ContainerConfig), parent: parent}.translate()
