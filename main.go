@@ -45,6 +45,7 @@ import (
 	"github.com/k8sm/k8sm/minion"
 	"github.com/k8sm/k8sm/minion/kubelet"
 	"github.com/k8sm/k8sm/minion/proxy"
+	"github.com/k8sm/k8sm/minion/warden"
 	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/artifact"
 	"github.com/k8sm/k8sm/scheduler/kube"
@@ -111,7 +112,7 @@ To try it on this machine, as root: km up`,
 			root.AddCommand(command)
 		}
 	}
-	root.AddCommand(versionCommand())
+	root.AddCommand(versionCommand(), wardenCommand(&c))
 	return root
 }
 
@@ -306,6 +307,16 @@ It starts and watches the stock kubelet and kube-proxy and serves the kubelet's 
 	}
 	cfg.AddFlags(cmd.Flags())
 	return cmd
+}
+
+// wardenCommand does the work of a process that has waited in the package warden: the minion starts it.
+func wardenCommand(c *common) *cobra.Command {
+	return &cobra.Command{
+		Use: warden.Command, Hidden: true, Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return serve(c, func(ctx context.Context) error { return minion.CleanUpKilled(ctx, args[0]) })
+		},
+	}
 }
 
 // schedule is what the scheduler needs beside its own configuration.
@@ -650,9 +661,7 @@ func (l *laptop) runMesos(ctx context.Context, ready func(string)) error {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	// An earlier km up may have been killed with its minion, and this one may end before there was another.
-	return minion.CleanUp(last, l.schedule.etcd.Name, api.MinionConfig{
-		RootDir: l.plane.NodeRootDir, DockerHost: l.plane.DockerHost, ClusterCIDR: l.plane.ClusterCIDR,
-	})
+	return minion.CleanUp(last, l.schedule.etcd.Name, l.plane.NodeRootDir)
 }
 
 // runScheduler is ready when the first node is.

@@ -2,62 +2,163 @@ package minion
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/docker/docker/client"
 	"github.com/sirupsen/logrus"
+	"gopkg.in/natefinch/lumberjack.v2"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/minion/network"
+	"github.com/k8sm/k8sm/minion/warden"
 )
+
+const (
+	// wardenPatience is how long a node may be without a minion before its warden removes what is left of it. A scheduler
+	// learns of an executor's end at once, and has a new one launched as soon as it has an offer.
+	wardenPatience = 30 * time.Second
+	// cleanUpLimit bounds one attempt to remove it all. With the patience it is less than a minute.
+	cleanUpLimit = 25 * time.Second
+)
+
+// leftovers says what a node has on its machine, as a file that is there while there may be something.
+type leftovers struct {
+	Cluster     string `json:"cluster"`
+	Node        string `json:"node"`
+	DockerHost  string `json:"dockerHost"`
+	ClusterCIDR string `json:"clusterCIDR,omitempty"`
+}
 
 // CleanUp removes what minions of the cluster left on this machine that did not stop in order, because they or the machine
 // were killed and none came after them: containers, networks, rules and mounts, and of them only those of the cluster's
-// nodes. Files stay. It waits for minions that still run, until ctx ends. told is what the minions were told.
-func CleanUp(ctx context.Context, cluster string, told api.MinionConfig) error {
-	told, err := Config{}.settle(told)
-	if err != nil {
-		return err
-	}
-	root := told.RootDir
-	nodes, err := os.ReadDir(filepath.Join(root, cluster))
+// nodes. Files stay. It waits for minions that still run, until ctx ends. rootDir is where the minions keep their files.
+func CleanUp(ctx context.Context, cluster, rootDir string) error {
+	root := filepath.Join(firstGiven(rootDir, defaultRootDir), cluster)
+	nodes, err := os.ReadDir(root)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("cannot find what minions left: %w", err)
 	}
 	var problems []error
 	for _, entry := range nodes {
-		files := layout{filepath.Join(root, cluster, entry.Name())}
-		if _, err := os.Stat(files.proxyConfig()); err == nil {
-			problems = append(problems, cleanUpNode(ctx, api.Bootstrap{Cluster: cluster, Node: entry.Name()}, told, files))
+		files := layout{filepath.Join(root, entry.Name())}
+		if _, err := os.Stat(files.leftovers()); err == nil {
+			problems = append(problems, cleanUpNode(ctx, files))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-func cleanUpNode(ctx context.Context, boot api.Bootstrap, told api.MinionConfig, files layout) error {
-	unlock, err := lock(ctx, files.lock())
+func cleanUpNode(ctx context.Context, files layout) error {
+	n, err := nodeLeft(files)
+	if err != nil {
+		return err
+	}
+	unlock, err := lock(ctx, n.locks().Node)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = unlock() }()
+	return n.cleanUp(ctx)
+}
+
+// CleanUpKilled is what a warden does when its node has been without a minion for too long: it removes what CleanUp does,
+// of this node, and tries again until that worked. marker is the warden's: the node's leftovers. The caller's process
+// holds the node's lock.
+func CleanUpKilled(ctx context.Context, marker string) error {
+	defer warden.Leave()
+	files := layout{filepath.Dir(marker)}
+	log := files.wardenLog()
+	defer log.Close()
+	logrus.SetOutput(log)
+	n, err := nodeLeft(files)
+	if err != nil {
+		return err
+	}
+	n.log.Warn("the minion was killed and none has followed: removing what it left on this machine")
+	return untilDone(ctx, "something of the node is left", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, cleanUpLimit)
+		defer cancel()
+		return n.cleanUp(ctx)
+	})
+}
+
+// nodeLeft is the node as its last minion left it.
+func nodeLeft(files layout) (*node, error) {
+	data, err := os.ReadFile(files.leftovers())
+	if err != nil {
+		return nil, fmt.Errorf("cannot find out what a minion left: %w", err)
+	}
+	var left leftovers
+	if err := json.Unmarshal(data, &left); err != nil {
+		return nil, fmt.Errorf("cannot find out what a minion left, from %s: %w", files.leftovers(), err)
+	}
+	n := &node{
+		boot:     api.Bootstrap{Cluster: left.Cluster, Node: left.Node},
+		cluster:  api.MinionConfig{DockerHost: left.DockerHost, ClusterCIDR: left.ClusterCIDR},
+		files:    files,
+		settings: settings{files: files},
+		log:      logrus.WithField("node", left.Node),
+	}
+	n.env.Sandbox = files.dir // for the log of what is started
+	return n, nil
+}
+
+// cleanUp stops a node of which nothing runs here but what its minion left.
+func (n *node) cleanUp(ctx context.Context) (err error) {
 	shared, err := shareMachine(machineLock)
 	if err != nil {
 		return err
 	}
 	defer shared.Close()
-	n := &node{
-		boot: boot, cluster: told, files: files, settings: settings{files: files}, log: logrus.WithField("node", boot.Node),
-	}
-	n.env.Sandbox = files.dir // for the log of what is started
 	if n.docker, err = client.NewClientWithOpts(client.WithHost(n.cluster.DockerHost), client.WithAPIVersionNegotiation()); err != nil {
 		return fmt.Errorf("cannot use Docker Engine at %s: %w", n.cluster.DockerHost, err)
 	}
 	defer n.docker.Close()
-	if n.network, err = network.New(network.Config{Cluster: boot.Cluster, Node: boot.Node, ClusterCIDR: told.ClusterCIDR, Docker: n.docker}); err != nil {
+	n.network, err = network.New(network.Config{
+		Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, Docker: n.docker,
+	})
+	if err != nil {
 		return err
 	}
 	return n.stop(ctx, parts{}, shared)
+}
+
+// guard leaves word of what has to be removed if this minion is killed, and sees to it that there is a warden to do so.
+// The caller holds the node's lock.
+func (n *node) guard() error {
+	data, err := json.Marshal(leftovers{
+		Cluster: n.boot.Cluster, Node: n.boot.Node, DockerHost: n.cluster.DockerHost, ClusterCIDR: n.cluster.ClusterCIDR,
+	})
+	if err != nil {
+		return fmt.Errorf("cannot note what the node has on this machine: %w", err)
+	}
+	if err := os.WriteFile(n.files.leftovers(), data, 0o600); err != nil {
+		return fmt.Errorf("cannot note what the node has on this machine: %w", err)
+	}
+	log, err := os.OpenFile(n.files.wardenLog().Filename, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot start the node's warden: %w", err)
+	}
+	defer log.Close()
+	return n.locks().Start(log, childEnv())
+}
+
+// wardenLog is the log of the node's warden, which is to be read when the sandbox is gone.
+func (l layout) wardenLog() *lumberjack.Logger {
+	return &lumberjack.Logger{Filename: filepath.Join(l.dir, "warden.log"), MaxSize: 1 /* MB */, MaxBackups: 1}
+}
+
+// locks are the node's locks and what its warden has to know. They are found without the cluster's configuration: a
+// minion that has to wait for that is a minion all the same.
+func (n *node) locks() warden.Watch {
+	dir := filepath.Join(nodeLocks, n.boot.Cluster, n.boot.Node)
+	return warden.Watch{
+		Node: filepath.Join(dir, "minion"), Post: filepath.Join(dir, "warden"),
+		Marker: n.files.leftovers(), Container: filepath.Base(n.env.Directory), Patience: wardenPatience,
+	}
 }

@@ -52,7 +52,7 @@ func TestWatchOfAHealthyChildEndsWithIt(t *testing.T) {
 
 func TestChildThatHangsIsKilledAndSaysWhy(t *testing.T) {
 	ready := make(chan struct{})
-	c := testChild(t, "defy", &watchedBuffer{want: "ready", seen: ready})
+	c := testChild("defy", &watchedBuffer{want: "ready", seen: ready})
 	asked := 0
 	c.health = &health{func(context.Context) error {
 		<-ready

@@ -42,7 +42,7 @@ func (l layout) longestSocket() string {
 	return filepath.Join(l.kubelet(), "pod-resources", "kubelet.sock")
 }
 
-func (l layout) lock() string                { return filepath.Join(l.dir, "lock") }
+func (l layout) leftovers() string           { return filepath.Join(l.dir, "leftovers.json") }
 func (l layout) socket() string              { return filepath.Join(l.dir, "cri.sock") }
 func (l layout) cri() string                 { return filepath.Join(l.dir, "cri") }
 func (l layout) kubelet() string             { return filepath.Join(l.dir, "kubelet") }

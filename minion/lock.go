@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -13,12 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// nodeLocks is the directory of the locks of all nodes of the machine; see node.locks.
+const nodeLocks = "/run/k8sm-nodes"
+
 // machineLock is held, shared, by every minion of the machine: kube-proxy's rules are the same for all of them.
 const machineLock = "/run/k8sm-proxy.lock"
 
 // lock takes the file's lock for this process alone, and waits for another process to give it back. A process that dies
 // has given it back.
 func lock(ctx context.Context, path string) (unlock func() error, err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("cannot lock the node: %w", err)
+	}
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock the node: %w", err)

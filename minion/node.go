@@ -55,15 +55,18 @@ func newNode(cfg Config, env mesos.Config, registration executor.Registration) (
 // run starts the node, and stops it when ctx ends. What a start waits for (the API server, the Docker Engine) it waits for
 // with patience: a task that arrives meanwhile is in TASK_STARTING.
 func (n *node) run(ctx context.Context, pods *kube.Pods, post func(executor.Event)) error {
-	if err := n.configure(ctx); err != nil {
-		return unlessEnded(ctx, err)
-	}
-	post(executor.Configured{SuicideTimeout: n.cluster.SuicideTimeout.Duration})
-	unlock, err := lock(ctx, n.files.lock()) // an executor that still stops on this node has to be done first
+	unlock, err := lock(ctx, n.locks().Node) // an executor that still stops on this node has to be done first
 	if err != nil {
 		return unlessEnded(ctx, err)
 	}
 	defer func() { _ = unlock() }()
+	if err := n.configure(ctx); err != nil {
+		return unlessEnded(ctx, err)
+	}
+	post(executor.Configured{SuicideTimeout: n.cluster.SuicideTimeout.Duration})
+	if err := n.guard(); err != nil {
+		n.log.WithError(err).Warn("if this minion is killed and none follows, its containers will run on")
+	}
 	shared, err := shareMachine(machineLock)
 	if err != nil {
 		return err
@@ -191,11 +194,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	if err := n.awaitCRI(ctx); err != nil {
 		return running, err
 	}
-	kubelet, err := newChild(n.sandboxLog("kubelet"), n.settings.kubeletArgs())
-	if err != nil {
-		return running, err
-	}
-	kubelet.health = &health{n.kubeletHealth, probeEvery}
+	kubelet := child{args: n.settings.kubeletArgs(), output: n.sandboxLog("kubelet"), health: &health{n.kubeletHealth, probeEvery}}
 	running.kubelet = start(alive, "the kubelet", kubelet.run)
 	if err := n.files.awaitIdentity(ctx, n.boot); err != nil {
 		return running, err
@@ -221,11 +220,9 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 			}
 		})
 	})
-	proxy, err := newChild(n.sandboxLog("proxy"), n.settings.proxyArgs())
-	if err != nil {
-		return running, err
-	}
-	proxy.health = &health{func(ctx context.Context) error { return getHealth(ctx, n.settings.proxyHealthPort, "/livez") }, probeEvery}
+	proxy := child{args: n.settings.proxyArgs(), output: n.sandboxLog("proxy"), health: &health{
+		func(ctx context.Context) error { return getHealth(ctx, n.settings.proxyHealthPort, "/livez") }, probeEvery,
+	}}
 	running.proxy = start(alive, "the proxy", proxy.run)
 	return running, nil
 }
@@ -279,7 +276,10 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 	err := errors.Join(containers.Wait(), proxy.Wait())
 	running.runtime.stop()
 	if err == nil {
-		err = os.Remove(n.files.proxyConfig()) // its presence tells CleanUp that something may be left
+		err = os.Remove(n.files.leftovers())
+	}
+	if err == nil {
+		err = n.locks().Dismiss()
 	}
 	if err == nil {
 		n.log.Info("the node is stopped: nothing of it is left on this machine but its files")
@@ -289,10 +289,7 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 
 // cleanUpProxy removes the service rules, as the stock program does, and what it leaves for a kubelet.
 func (n *node) cleanUpProxy(ctx context.Context) error {
-	cleaner, err := newChild(n.sandboxLog("proxy"), append(n.settings.proxyArgs(), "--cleanup"))
-	if err != nil {
-		return err
-	}
+	cleaner := child{args: append(n.settings.proxyArgs(), "--cleanup"), output: n.sandboxLog("proxy")}
 	if err := cleaner.run(ctx); err != nil {
 		return fmt.Errorf("cannot remove the service rules: %w", err)
 	}

@@ -113,20 +113,13 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // child is a stock program, run as a process of this binary: its feature gates and signal handlers are per process.
 type child struct {
-	binary string
-	args   []string
+	args   []string  // of km
 	output io.Writer // takes all that the child writes
 	health *health   // nil if the child's end is all that is watched
 }
 
-// newChild returns the child for `km ARGS`.
-func newChild(output io.Writer, args []string) (child, error) {
-	binary, err := os.Executable()
-	if err != nil {
-		return child{}, fmt.Errorf("cannot find this program's own file: %w", err)
-	}
-	return child{binary: binary, args: args, output: output}, nil
-}
+// self is this very program, also when its file has been replaced by another version or removed with a sandbox.
+const self = "/proc/self/exe"
 
 // run is one life of the child. When ctx ends it is asked to end, and made to if it takes too long. It dies with this
 // process, whatever kills it. One that hangs is killed, for it would not heed a request.
@@ -134,7 +127,8 @@ func (c child) run(ctx context.Context) error {
 	// The kernel sends the parent-death signal when the thread that forked ends, so this one must last as long as the child.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	cmd := exec.CommandContext(ctx, c.binary, c.args...)
+	cmd := exec.CommandContext(ctx, self, c.args...)
+	cmd.Args[0] = os.Args[0]
 	cmd.Stdout, cmd.Stderr = c.output, c.output
 	cmd.Env = childEnv()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -57,19 +57,14 @@ func (b *watchedBuffer) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func testChild(t *testing.T, how string, output *watchedBuffer) child {
-	t.Helper()
-	c, err := newChild(output, []string{"child", how})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
+func testChild(how string, output *watchedBuffer) child {
+	return child{args: []string{"child", how}, output: output}
 }
 
 func TestChildThatFailsSaysSo(t *testing.T) {
 	t.Setenv("MESOS_EXECUTOR_AUTHENTICATION_TOKEN", "sesame")
 	var output watchedBuffer
-	err := testChild(t, "fail", &output).run(t.Context())
+	err := testChild("fail", &output).run(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "km child: exit status 3") {
 		t.Errorf("err = %v", err)
 	}
@@ -85,7 +80,7 @@ func TestStoppedChildIsAskedFirstAndKilledThen(t *testing.T) {
 			ready := make(chan struct{})
 			output := &watchedBuffer{want: "ready", seen: ready}
 			done := make(chan error, 1)
-			go func() { done <- testChild(t, how, output).run(ctx) }()
+			go func() { done <- testChild(how, output).run(ctx) }()
 			<-ready
 			cancel()
 			select {

@@ -625,7 +625,7 @@ func TestMachineThatLostPowerHasItsPodsAgain(t *testing.T) {
 			}
 			inContainers = append(inContainers, info.State.Pid)
 		}
-		kill(t, first, "up", "minion", "kubelet", "proxy", "dockerd", "containerd")
+		kill(t, first, "up", "minion", "warden", "kubelet", "proxy", "dockerd", "containerd")
 		for _, pid := range inContainers {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 				t.Fatal(err)

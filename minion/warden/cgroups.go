@@ -1,0 +1,78 @@
+package warden
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// leaveCgroups moves this process from the cgroups of the Mesos container to the roots of their hierarchies: an agent
+// ends a container by killing all that is in its cgroup of the freezer hierarchy, or of the unified one
+// (https://man7.org/linux/man-pages/man7/cgroups.7.html). Of those that it does not belong to, none is touched.
+func leaveCgroups(container string) (problems []error) {
+	memberships, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return []error{fmt.Errorf("cannot leave the Mesos container's cgroups: %w", err)}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return []error{fmt.Errorf("cannot leave the Mesos container's cgroups: %w", err)}
+	}
+	roots, unmounted := rootsToEnter(string(memberships), string(mounts), container)
+	for _, root := range roots {
+		if err := os.WriteFile(filepath.Join(root, "cgroup.procs"), []byte("0"), 0); err != nil { // 0 is the writer itself
+			problems = append(problems, fmt.Errorf("cannot leave a cgroup of the Mesos container, whose end may end this warden: %w", err))
+		}
+	}
+	for _, hierarchy := range unmounted {
+		problems = append(problems, fmt.Errorf("cannot leave a cgroup of the Mesos container, whose end may end this warden: hierarchy %q is not mounted", hierarchy))
+	}
+	return problems
+}
+
+// rootsToEnter returns the mount points of the hierarchies in which the process is in a cgroup named after the container,
+// and the controllers of those that are not mounted. It reads /proc/PID/cgroup and /proc/PID/mountinfo.
+func rootsToEnter(memberships, mounts, container string) (roots, unmounted []string) {
+	for line := range strings.Lines(memberships) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3) // number, controllers, path
+		if len(fields) < 3 || container == "" || !slices.Contains(strings.Split(fields[2], "/"), container) {
+			continue
+		}
+		if root := rootOf(fields[1], mounts); root != "" {
+			roots = append(roots, root)
+		} else {
+			unmounted = append(unmounted, fields[1])
+		}
+	}
+	return roots, unmounted
+}
+
+// rootOf returns where the root of a hierarchy is mounted; the unified one has no controllers in its name.
+func rootOf(controllers, mounts string) string {
+	for line := range strings.Lines(mounts) {
+		front, back, ok := strings.Cut(line, " - ")
+		fields, kind := strings.Fields(front), strings.Fields(back)
+		if !ok || len(fields) < 5 || len(kind) < 3 || fields[3] != "/" {
+			continue
+		}
+		if controllers == "" && kind[0] == "cgroup2" {
+			return fields[4]
+		}
+		// Options of the super block: rw,cpu,cpuacct or rw,xattr,name=systemd.
+		if controllers != "" && kind[0] == "cgroup" && containsAll(strings.Split(kind[2], ","), strings.Split(controllers, ",")) {
+			return fields[4]
+		}
+	}
+	return ""
+}
+
+func containsAll(all, some []string) bool {
+	for _, s := range some {
+		if !slices.Contains(all, s) {
+			return false
+		}
+	}
+	return true
+}
