@@ -677,9 +677,11 @@ func TestClusterStoppedAndStartedAgainHasItsPods(t *testing.T) {
 	first := up(t, dir)
 	p := create(t, first, pod("comes-back", forever))
 	awaitPhase(t, first, p.Name, corev1.PodRunning)
+	endsAsItsGraceAllows := gracePods(t, first)
 	if err := first.Stop(within(t, 2*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
+	endsAsItsGraceAllows()
 	again := comeBack(t, first, dir)
 	awaitTask(t, again, p, "TASK_RUNNING")
 	next := create(t, again, pod("newcomer", forever))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -142,5 +143,30 @@ func awaitContainers(t *testing.T, c *scratch.Cluster, p *corev1.Pod, count int)
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// gracePods runs a pod that takes two seconds to end in order, and one that never does. The function that it returns tells,
+// when the cluster has been stopped, whether the first could.
+func gracePods(t *testing.T, c *scratch.Cluster) (check func()) {
+	t.Helper()
+	dir := t.TempDir()
+	for name, script := range map[string]string{
+		"ends-slowly": "trap '/bin/busybox sleep 2; echo in order > /notes/end; exit 0' TERM; while :; do /bin/busybox sleep 1 & wait $!; done",
+		"never-ends":  "trap '' TERM; while :; do /bin/busybox sleep 1; done",
+	} {
+		p := pod(name, script)
+		grace := int64(60) // more than Mesos leaves
+		p.Spec.TerminationGracePeriodSeconds = &grace
+		p.Spec.Volumes = []corev1.Volume{{Name: "notes", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir}}}}
+		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "notes", MountPath: "/notes"}}
+		create(t, c, p)
+		awaitPhase(t, c, p.Name, corev1.PodRunning)
+	}
+	return func() {
+		t.Helper()
+		if end, err := os.ReadFile(filepath.Join(dir, "end")); err != nil || string(end) != "in order\n" {
+			t.Errorf("a process that needed 2 s of the executor's 5 s to end was not given them: %q, %v", end, err)
+		}
 	}
 }
