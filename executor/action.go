@@ -34,12 +34,32 @@ func (s State) String() string {
 	return fmt.Sprintf("State(%d)", int(s))
 }
 
+// Health is what Mesos calls a task's health: whether its pod is ready.
+type Health int
+
+// A pod's health is unknown until it was ready for the first time, or one of its containers had to be started again.
+const (
+	UnknownHealth Health = iota
+	Healthy
+	Unhealthy
+)
+
+// String names the health, for logs.
+func (h Health) String() string { return [...]string{"", "healthy", "unhealthy"}[h] }
+
 // Update is one status update. Its id stays the same however often it is sent, so that the agent knows it again.
 type Update struct {
-	ID      uuid.UUID
-	Task    api.TaskID
-	State   State
+	ID    uuid.UUID
+	Task  api.TaskID
+	State State
+	Report
+}
+
+// Report is what an update says beside the state.
+type Report struct {
 	Message string
+	Cause   Cause
+	Health  Health // of a running task
 }
 
 // Action is something that the Core wants done. Actions are to be performed in their order.

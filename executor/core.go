@@ -16,6 +16,10 @@ import (
 // arrives within seconds, unless the API server is away.
 const condemnedFor = time.Hour
 
+// minGrace is the shortest grace period, in seconds, that a kill can bring. With none at all the pod's object goes at once,
+// and the task would be told to have ended while its containers have not.
+const minGrace int64 = 1
+
 // CoreConfig is what a Core has to know beforehand.
 type CoreConfig struct {
 	// Run names this process' life; update ids are derived from it, so no two runs may share one.
@@ -51,6 +55,9 @@ type task struct {
 	uid   types.UID
 	state State
 	warm  bool // it has no pod
+	// What the agent was told last, beside the state.
+	health  Health
+	trouble string // its kind
 }
 
 type condemned struct {
@@ -171,18 +178,18 @@ func (c *Core) launch(e Launch) (actions []Action) {
 	}
 	c.untaken = append(c.untaken, e)
 	if e.Problem != "" {
-		return c.update(e.Task, Error, e.Problem)
+		return c.update(e.Task, Error, Report{Message: e.Problem})
 	}
 	if old != nil {
-		actions = append(actions, c.end(old, Killed, fmt.Sprintf("task %s takes the pod over", e.Task))...)
+		actions = append(actions, c.end(old, Killed, Report{Message: fmt.Sprintf("task %s takes the pod over", e.Task)})...)
 	}
 	delete(c.condemned, e.UID)
 	t := &task{id: e.Task, pod: e.Pod, uid: e.UID, state: Starting, warm: e.Warm}
 	c.tasks[e.UID] = t
-	actions = append(actions, c.update(t.id, Starting, "")...)
+	actions = append(actions, c.update(t.id, Starting, Report{})...)
 	if t.warm {
 		t.state = Running
-		return append(actions, c.update(t.id, Running, "")...)
+		return append(actions, c.update(t.id, Running, Report{})...)
 	}
 	return append(actions, c.follow(t)...)
 }
@@ -195,13 +202,18 @@ func (c *Core) kill(now time.Time, e Kill) []Action {
 		return nil // it has ended, and its update is sent until the agent knows
 	}
 	if t.warm {
-		return c.end(t, Killed, "nobody wants the node to be kept warm by this task any more")
+		return c.end(t, Killed, Report{Message: "nobody wants the node to be kept warm by this task any more"})
 	}
 	if _, bound := c.pods[t.uid]; bound {
-		return []Action{DeletePod{Pod: t.pod, UID: t.uid, Grace: e.Grace}}
+		grace := e.Grace
+		if grace != nil && *grace < minGrace {
+			grace = new(int64)
+			*grace = minGrace
+		}
+		return []Action{DeletePod{Pod: t.pod, UID: t.uid, Grace: grace}}
 	}
 	c.condemned[t.uid] = condemned{attempt: attempt(t.id), at: now}
-	return c.end(t, Killed, "killed before its pod was bound to this node")
+	return c.end(t, Killed, Report{Message: "killed before its pod was bound to this node"})
 }
 
 func (c *Core) acknowledged(e Acknowledged) {
@@ -226,10 +238,11 @@ func (c *Core) podChanged(pod Pod) []Action {
 }
 
 func (c *Core) podGone(uid types.UID) []Action {
+	pod := c.pods[uid]
 	delete(c.pods, uid)
 	delete(c.condemned, uid)
 	if t := c.tasks[uid]; t != nil {
-		return c.end(t, Killed, "the pod was deleted")
+		return c.end(t, Killed, pod.deletion())
 	}
 	return nil
 }
@@ -241,30 +254,46 @@ func (c *Core) follow(t *task) []Action {
 	case !bound:
 		return nil
 	case pod.ended() && pod.Deleting:
-		return c.end(t, Killed, "the pod was deleted")
+		return c.end(t, Killed, pod.deletion())
 	case pod.Phase == corev1.PodSucceeded:
-		return c.end(t, Finished, "")
+		return c.end(t, Finished, Report{})
 	case pod.Phase == corev1.PodFailed:
-		return c.end(t, Failed, pod.Message)
+		return c.end(t, Failed, Report{Message: pod.Trouble.Message, Cause: pod.Trouble.Cause})
 	case pod.Phase == corev1.PodRunning && t.state == Starting:
-		t.state = Running
-		return c.update(t.id, Running, "")
+		t.state, t.trouble, t.health = Running, pod.Trouble.Kind, pod.health(t.health)
+		return c.update(t.id, Running, pod.report(t.health))
+	case pod.Deleting: // that containers end one by one now is no news
+	case t.state == Running:
+		return c.followHealth(t, pod)
+	case pod.Trouble.Kind != "" && pod.Trouble.Kind != t.trouble:
+		t.trouble = pod.Trouble.Kind
+		return c.update(t.id, Starting, pod.report(UnknownHealth))
 	}
 	return nil
 }
 
-func (c *Core) end(t *task, state State, message string) []Action {
+// followHealth tells of a pod that runs when its health has changed, or what it is that is wrong with it.
+func (c *Core) followHealth(t *task, pod Pod) []Action {
+	health := pod.health(t.health)
+	if health == t.health && (pod.Trouble.Kind == "" || pod.Trouble.Kind == t.trouble) {
+		return nil
+	}
+	t.health, t.trouble = health, pod.Trouble.Kind
+	return c.update(t.id, Running, pod.report(health))
+}
+
+func (c *Core) end(t *task, state State, report Report) []Action {
 	delete(c.tasks, t.uid)
-	return c.update(t.id, state, message)
+	return c.update(t.id, state, report)
 }
 
 // update makes an update and remembers it until it is acknowledged. Its id is derived, not drawn, so that a Core's
 // answers depend on its events alone.
-func (c *Core) update(id api.TaskID, state State, message string) []Action {
+func (c *Core) update(id api.TaskID, state State, report Report) []Action {
 	c.sequence++
 	u := Update{
 		ID:   uuid.NewSHA1(c.cfg.Run, fmt.Appendf(nil, "%s/%d", id, c.sequence)),
-		Task: id, State: state, Message: message,
+		Task: id, State: state, Report: report,
 	}
 	c.unacked = append(c.unacked, pending{update: u, told: c.connected})
 	if !c.connected {

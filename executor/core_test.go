@@ -150,21 +150,39 @@ func (p *player) event(fields []string) Event {
 	return nil
 }
 
-// podChanged reads "TASK PHASE [deleting]": a pod that the named task's binding brought here, or "UID.- PHASE" for one
-// that no task is named for.
+// podChanged reads "TASK PHASE [MORE...]": a pod that the named task's binding brought here, or "UID.- PHASE" for one
+// that no task is named for. More is deleting, ready, preempted, and of a trouble kind=KIND, restarts and memory.
 func (p *player) podChanged(args []string) Event {
 	uid, attempt, _ := strings.Cut(args[0], ".")
 	pod := Pod{
-		Key:      api.PodKey{Namespace: "default", Name: "pod-" + uid},
-		UID:      types.UID(uid),
-		Phase:    corev1.PodPhase(args[1]),
-		Deleting: args[2] == "deleting",
+		Key:   api.PodKey{Namespace: "default", Name: "pod-" + uid},
+		UID:   types.UID(uid),
+		Phase: corev1.PodPhase(args[1]),
+	}
+	if pod.Phase == corev1.PodFailed {
+		pod.Trouble.Message = "container main exited with code 1"
+	}
+	for _, more := range args[2:] {
+		kind, isKind := strings.CutPrefix(more, "kind=")
+		switch {
+		case isKind:
+			pod.Trouble.Kind, pod.Trouble.Message = kind, "something about its "+kind
+		case more == "deleting":
+			pod.Deleting = true
+		case more == "ready":
+			pod.Ready = true
+		case more == "preempted":
+			pod.Disruption = "PreemptionByScheduler"
+		case more == "restarts":
+			pod.Trouble.restarts = true
+		case more == "memory":
+			pod.Trouble.Cause = OutOfMemory
+		case more != "":
+			p.t.Fatalf("unknown %q of a pod", more)
+		}
 	}
 	if attempt != "-" {
 		pod.Task = api.TaskID(args[0])
-	}
-	if pod.Phase == corev1.PodFailed {
-		pod.Message = "container main exited with code 1"
 	}
 	return PodChanged{Pod: pod}
 }
@@ -182,7 +200,11 @@ func (p *player) describe(action Action) string {
 		return strings.TrimSpace("subscribe " + strings.Join(parts, ", "))
 	case SendUpdate:
 		u := a.Update
-		return joinNonEmpty(": ", fmt.Sprintf("send %s %s %s", p.number(u.ID), u.Task, u.State), u.Message)
+		said := joinNonEmpty(" ", "send", p.number(u.ID), string(u.Task), u.State.String(), u.Health.String())
+		if u.Cause != NoCause {
+			said += " (" + u.Cause.String() + ")"
+		}
+		return joinNonEmpty(": ", said, u.Message)
 	case DeletePod:
 		if a.Grace != nil {
 			return fmt.Sprintf("delete %s (%s) within %ds", a.Pod, a.UID, *a.Grace)
@@ -211,7 +233,7 @@ func TestUpdateIDsOfTwoRunsDiffer(t *testing.T) {
 	seen := map[uuid.UUID]bool{}
 	for range 2 {
 		core := NewCore(CoreConfig{Run: uuid.New()})
-		core.update("u.1", Starting, "")
+		core.update("u.1", Starting, Report{})
 		seen[core.unacked[0].update.ID] = true
 	}
 	if len(seen) != 2 {

@@ -1,9 +1,6 @@
 package executor
 
 import (
-	"fmt"
-	"strings"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -19,8 +16,13 @@ type Pod struct {
 	Phase corev1.PodPhase
 	// Deleting is true from when someone asked for the pod's deletion.
 	Deleting bool
-	// Message says why a pod failed, in words that help the person who wrote it.
-	Message string
+	// Ready is the pod's condition of this name: all its containers run and their probes succeed.
+	Ready bool
+	// Trouble says why the pod failed, or what keeps it from running or from being ready.
+	Trouble Trouble
+	// Disruption says who wanted the pod to make room, and why; empty if nobody did
+	// (https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions).
+	Disruption string
 }
 
 // NewPod summarises a pod's object.
@@ -31,9 +33,16 @@ func NewPod(pod *corev1.Pod) Pod {
 		Task:     api.TaskID(pod.Annotations[api.AnnotationTaskID]),
 		Phase:    pod.Status.Phase,
 		Deleting: pod.DeletionTimestamp != nil,
+		Trouble:  troubleOf(pod),
 	}
-	if p.Phase == corev1.PodFailed {
-		p.Message = failure(&pod.Status)
+	for _, condition := range pod.Status.Conditions {
+		switch {
+		case condition.Status != corev1.ConditionTrue:
+		case condition.Type == corev1.PodReady:
+			p.Ready = true
+		case condition.Type == corev1.DisruptionTarget:
+			p.Disruption = joinNonEmpty(": ", condition.Reason, condition.Message)
+		}
 	}
 	return p
 }
@@ -42,50 +51,30 @@ func NewPod(pod *corev1.Pod) Pod {
 // (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase).
 func (p Pod) ended() bool { return p.Phase == corev1.PodSucceeded || p.Phase == corev1.PodFailed }
 
-// failure says why a pod failed: the kubelet's own reason where it has one (evicted, deadline, refused on admission),
-// else each container that ended badly.
-func failure(status *corev1.PodStatus) string {
-	if status.Reason != "" || status.Message != "" {
-		return joinNonEmpty(": ", status.Reason, status.Message)
+// health is the pod's health, given what it was.
+func (p Pod) health(before Health) Health {
+	switch {
+	case p.Ready:
+		return Healthy
+	case before != UnknownHealth || p.Trouble.restarts:
+		return Unhealthy
 	}
-	var problems []string
-	for _, list := range [][]corev1.ContainerStatus{status.InitContainerStatuses, status.ContainerStatuses} {
-		for _, c := range list {
-			if problem := containerFailure(c); problem != "" {
-				problems = append(problems, problem)
-			}
-		}
-	}
-	if len(problems) == 0 {
-		return "the pod failed without saying why"
-	}
-	return strings.Join(problems, "; ")
+	return UnknownHealth
 }
 
-func containerFailure(c corev1.ContainerStatus) string {
-	switch w, t := c.State.Waiting, c.State.Terminated; {
-	case w != nil && (w.Reason == "ErrImagePull" || w.Reason == "ImagePullBackOff" || w.Reason == "ErrImageNeverPull" ||
-		w.Reason == "InvalidImageName"):
-		return joinNonEmpty(": ", fmt.Sprintf("container %s: image %s cannot be pulled", c.Name, c.Image), w.Message)
-	case w != nil && w.Message != "":
-		return fmt.Sprintf("container %s never ran: %s", c.Name, joinNonEmpty(": ", w.Reason, w.Message))
-	case t == nil || t.ExitCode == 0:
-		return ""
-	case t.Reason == "OOMKilled":
-		return fmt.Sprintf("container %s was killed because it used more memory than its limit", c.Name)
-	case t.Signal != 0:
-		return joinNonEmpty(": ", fmt.Sprintf("container %s was ended by signal %d", c.Name, t.Signal), t.Message)
-	default:
-		return joinNonEmpty(": ", fmt.Sprintf("container %s exited with code %d", c.Name, t.ExitCode), t.Message)
+// report is what to say of a pod that has not ended.
+func (p Pod) report(health Health) Report {
+	if health == Healthy {
+		return Report{Health: health}
 	}
+	return Report{Message: p.Trouble.Message, Cause: p.Trouble.Cause, Health: health}
 }
 
-func joinNonEmpty(separator string, parts ...string) string {
-	var given []string
-	for _, part := range parts {
-		if part != "" {
-			given = append(given, part)
-		}
+// deletion is what to say of a pod that was deleted.
+func (p Pod) deletion() Report {
+	report := Report{Message: joinNonEmpty(": ", "the pod was deleted", p.Disruption)}
+	if p.Disruption != "" {
+		report.Cause = Displaced
 	}
-	return strings.Join(given, separator)
+	return report
 }

@@ -126,6 +126,8 @@ type TaskStatus struct {
 	Reason  string
 	Message string
 	UUID    []byte // empty if the update needs no acknowledgement
+	// ByExecutor says that it is the executor's own word on the pod, and not what an agent or a master makes of the executor.
+	ByExecutor bool
 }
 
 // String returns the update in short, for logs.

@@ -99,7 +99,7 @@ var fates = [numStates]fate{
 }
 
 // executorEnded are the reasons with which an agent ends the tasks of an executor that is gone. The pods themselves
-// need not have ended: their containers outlive the executor.
+// need not have ended: their containers outlive the executor. An executor uses some of them for a pod that has ended.
 var executorEnded = []string{
 	"REASON_EXECUTOR_TERMINATED", "REASON_EXECUTOR_UNREGISTERED", "REASON_EXECUTOR_REGISTRATION_TIMEOUT",
 	"REASON_EXECUTOR_REREGISTRATION_TIMEOUT", "REASON_CONTAINER_LAUNCH_FAILED", "REASON_CONTAINER_LIMITATION",
@@ -112,7 +112,7 @@ func fateOf(s TaskStatus) fate {
 		return fates[Killed] // the agent is still there, and so may be others of its tasks
 	}
 	f := fates[s.State]
-	if f.bound == boundOver && slices.Contains(executorEnded, s.Reason) {
+	if f.bound == boundOver && !s.ByExecutor && slices.Contains(executorEnded, s.Reason) {
 		f.bound = boundResume
 	}
 	return f

@@ -97,3 +97,15 @@ func TestTaskOfAnExecutorThatIsGoneIsLaunchedAgainForEachReason(t *testing.T) {
 		}
 	}
 }
+
+// TestPodThatItsExecutorSaysEndedIsNotLaunchedAgainAtOnce: executors use some of the reasons that agents have for them.
+func TestPodThatItsExecutorSaysEndedIsNotLaunchedAgainAtOnce(t *testing.T) {
+	for _, reason := range executorEnded {
+		p := playOn(t, "pod web node=n1 task=web.1 agent=a1", "synced", "subscribed", "node n1 a1",
+			"offer o1 a1 host=n1 cpus=4 mem=4096 executor=ours")
+		p.core.Step(p.now, TaskUpdated{Status: TaskStatus{Task: "web.1", Agent: "a1", State: Failed, Reason: reason, ByExecutor: true}})
+		if got := p.core.pods["web"].backoff.until.Sub(p.now); got < overGrace {
+			t.Errorf("reason %s: the next is tried after %s", reason, got)
+		}
+	}
+}

@@ -186,6 +186,9 @@ func (t *task) view() map[string]any {
 	for i := range t.info.Statuses {
 		s := &t.info.Statuses[i]
 		view := map[string]any{"state": s.GetState().String(), "timestamp": wire.Float(s.GetTimestamp())}
+		if s.Healthy != nil {
+			view["healthy"] = *s.Healthy
+		}
 		if s.ContainerStatus != nil {
 			view["container_status"] = wire.Tree(s.ContainerStatus)
 		}

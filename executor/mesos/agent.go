@@ -27,7 +27,7 @@ import (
 const (
 	// callTimeout bounds each call to the agent, which is on the same machine.
 	callTimeout = 10 * time.Second
-	// firstBackoff is the pause before the second attempt to subscribe; it doubles up to the agent's limit.
+	// firstBackoff is the pause before the second attempt to subscribe; see nextPause.
 	firstBackoff = 50 * time.Millisecond
 )
 
@@ -109,12 +109,14 @@ func (a *Agent) Run(ctx context.Context, post func(executor.Event)) error {
 	}
 }
 
-// nextPause doubles the pause, from firstBackoff to the agent's limit, and begins anew after a connection.
+// nextPause doubles the pause, from firstBackoff to half of the agent's limit, and begins anew after a connection. An agent
+// that has restarted waits for its executors just as long as that limit, and then kills who is missing: pauses as long as
+// that would miss it.
 func (a *Agent) nextPause(last time.Duration, connected bool) time.Duration {
 	if connected || last == 0 {
 		return firstBackoff
 	}
-	return max(firstBackoff, min(2*last, a.cfg.SubscriptionBackoffMax))
+	return max(firstBackoff, min(2*last, a.cfg.SubscriptionBackoffMax/2))
 }
 
 // wait pauses for a random time between half of the given one and all of it, so that the executors of an agent that

@@ -169,6 +169,9 @@ func TestEventsOfTheAgentAreTranslated(t *testing.T) {
 	for _, event := range []*mesosexec.Event{
 		subscribed(),
 		{Type: mesosexec.Event_LAUNCH, Launch: &mesosexec.Event_Launch{Task: launched}},
+		{Type: mesosexec.Event_LAUNCH_GROUP, LaunchGroup: &mesosexec.Event_LaunchGroup{TaskGroup: mesosapi.TaskGroupInfo{
+			Tasks: []mesosapi.TaskInfo{launched, launched}}}},
+		{Type: mesosexec.Event_HEARTBEAT},
 		{Type: mesosexec.Event_MESSAGE, Message: &mesosexec.Event_Message{Data: []byte("hello")}},
 		{Type: mesosexec.Event_ACKNOWLEDGED, Acknowledged: &mesosexec.Event_Acknowledged{TaskID: launched.TaskID, UUID: acknowledged[:]}},
 		{Type: mesosexec.Event_KILL, Kill: &mesosexec.Event_Kill{TaskID: launched.TaskID, KillPolicy: &mesosapi.KillPolicy{
@@ -187,6 +190,8 @@ func TestEventsOfTheAgentAreTranslated(t *testing.T) {
 			ExecutorResources: map[string]float64{"cpus": 0.1},
 		}},
 		executor.Launch{Task: "u.1", Pod: api.PodKey{Namespace: "default", Name: "web"}, UID: "u", Info: info},
+		executor.Launch{Task: "u.1", Pod: api.PodKey{Namespace: "default", Name: "web"}, UID: "u", Info: info},
+		executor.Launch{Task: "u.1", Pod: api.PodKey{Namespace: "default", Name: "web"}, UID: "u", Info: info},
 		executor.Acknowledged{Task: "u.1", Update: acknowledged},
 		executor.Kill{Task: "u.1", Grace: &three},
 		executor.Kill{Task: "u.1"},
@@ -204,7 +209,7 @@ func TestUpdateArrivesAsTaskStatus(t *testing.T) {
 	f := newFakeAgent(t)
 	agent, _ := run(t, f)
 	id := uuid.New()
-	err := agent.Update(t.Context(), executor.Update{ID: id, Task: "u.1", State: executor.Failed, Message: "out of memory"})
+	err := agent.Update(t.Context(), executor.Update{ID: id, Task: "u.1", State: executor.Failed, Report: executor.Report{Message: "out of memory"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,6 +218,50 @@ func TestUpdateArrivesAsTaskStatus(t *testing.T) {
 	if status.GetState() != mesosapi.TASK_FAILED || status.TaskID.Value != "u.1" || status.GetMessage() != "out of memory" ||
 		string(status.UUID) != string(id[:]) || status.GetSource() != mesosapi.SOURCE_EXECUTOR {
 		t.Errorf("the agent got %v", status)
+	}
+}
+
+func TestStatusHasTheReasonAndTheHealthThatMesosKnows(t *testing.T) {
+	agent := New(Config{})
+	for _, test := range []struct {
+		state  executor.State
+		report executor.Report
+		want   string
+	}{
+		{executor.Starting, executor.Report{}, "none unknown"},
+		{executor.Starting, executor.Report{Cause: executor.NotLaunched}, "REASON_CONTAINER_LAUNCH_FAILED unknown"},
+		{executor.Running, executor.Report{}, "none unknown"},
+		{executor.Running, executor.Report{Health: executor.Healthy}, "REASON_TASK_HEALTH_CHECK_STATUS_UPDATED true"},
+		{executor.Running, executor.Report{Health: executor.Unhealthy, Cause: executor.OutOfMemory}, "REASON_TASK_HEALTH_CHECK_STATUS_UPDATED false"},
+		{executor.Failed, executor.Report{Cause: executor.OutOfMemory}, "REASON_CONTAINER_LIMITATION_MEMORY unknown"},
+		{executor.Failed, executor.Report{Cause: executor.TooLong}, "REASON_MAX_COMPLETION_TIME_REACHED unknown"},
+		{executor.Killed, executor.Report{Cause: executor.Displaced}, "REASON_CONTAINER_PREEMPTED unknown"},
+		{executor.Failed, executor.Report{}, "none unknown"},
+		{executor.Error, executor.Report{}, "REASON_TASK_INVALID unknown"},
+	} {
+		status := agent.status(executor.Update{State: test.state, Report: test.report})
+		reason, health := "none", "unknown"
+		if status.Reason != nil {
+			reason = status.Reason.String()
+		}
+		if status.Healthy != nil {
+			health = fmt.Sprint(*status.Healthy)
+		}
+		if got := reason + " " + health; got != test.want {
+			t.Errorf("%s %+v: got %s, want %s", test.state, test.report, got, test.want)
+		}
+	}
+}
+
+func TestErrorOfTheAgentIsRepeatedWhenTheConnectionIsOver(t *testing.T) {
+	f := newFakeAgent(t)
+	agent, events := run(t, f)
+	agent.Subscribe(executor.Subscribe{})
+	f.events <- subscribed()
+	receive(t, events)
+	f.events <- &mesosexec.Event{Type: mesosexec.Event_ERROR, Error: &mesosexec.Event_Error{Message: "who are you?"}}
+	if e, ok := receive(t, events).(executor.Disconnected); !ok || !strings.Contains(e.Reason, "who are you?") {
+		t.Errorf("got %+v", e)
 	}
 }
 
@@ -271,8 +320,8 @@ func TestTokenIsSentToAnAgentThatAuthenticates(t *testing.T) {
 	}
 }
 
-func TestPausesDoubleUpToTheAgentsLimit(t *testing.T) {
-	agent := New(Config{Config: config.Config{SubscriptionBackoffMax: 150 * time.Millisecond}})
+func TestPausesDoubleUpToHalfOfTheAgentsLimit(t *testing.T) {
+	agent := New(Config{Config: config.Config{SubscriptionBackoffMax: 300 * time.Millisecond}})
 	var pauses []time.Duration
 	pause := time.Duration(0)
 	for range 4 {

@@ -114,8 +114,33 @@ func (a *Agent) status(u executor.Update) mesosapi.TaskStatus {
 	if u.Message != "" {
 		status.Message = &u.Message
 	}
-	if u.State == executor.Error {
-		status.Reason = mesosapi.REASON_TASK_INVALID.Enum()
+	if reason, ok := reasonOf(u); ok {
+		status.Reason = &reason
+	}
+	if u.Health != executor.UnknownHealth {
+		healthy := u.Health == executor.Healthy
+		status.Healthy = &healthy
 	}
 	return status
+}
+
+// reasons are Mesos' words for what went wrong (https://mesos.apache.org/documentation/latest/task-state-reasons/). Agents
+// have them for executors; that an executor speaks of a pod is told by the update's source.
+var reasons = map[executor.Cause]mesosapi.TaskStatus_Reason{
+	executor.NotLaunched: mesosapi.REASON_CONTAINER_LAUNCH_FAILED,
+	executor.OutOfMemory: mesosapi.REASON_CONTAINER_LIMITATION_MEMORY,
+	executor.Displaced:   mesosapi.REASON_CONTAINER_PREEMPTED,
+	executor.TooLong:     mesosapi.REASON_MAX_COMPLETION_TIME_REACHED,
+}
+
+// reasonOf is the reason of an update, if Mesos has one that fits.
+func reasonOf(u executor.Update) (reason mesosapi.TaskStatus_Reason, ok bool) {
+	switch {
+	case u.State == executor.Error:
+		return mesosapi.REASON_TASK_INVALID, true
+	case u.State == executor.Running && u.Health != executor.UnknownHealth:
+		return mesosapi.REASON_TASK_HEALTH_CHECK_STATUS_UPDATED, true
+	}
+	reason, ok = reasons[u.Cause]
+	return reason, ok
 }

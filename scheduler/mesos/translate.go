@@ -90,7 +90,7 @@ func statusOf(s *mesos.TaskStatus) (scheduler.TaskStatus, error) {
 	}
 	status := scheduler.TaskStatus{
 		Task: api.TaskID(s.TaskID.Value), Agent: api.AgentID(s.GetAgentID().GetValue()),
-		State: state, Message: s.GetMessage(), UUID: s.GetUUID(),
+		State: state, Message: s.GetMessage(), UUID: s.GetUUID(), ByExecutor: s.GetSource() == mesos.SOURCE_EXECUTOR,
 	}
 	if s.Reason != nil {
 		status.Reason = s.Reason.String()

@@ -392,6 +392,15 @@ func TestEventsOfMesosAreTranslatedOneToOne(t *testing.T) {
 				Task: "u.1", Agent: "a1", State: scheduler.GoneByOperator, Reason: "REASON_RECONCILIATION", Message: "m", UUID: []byte("x"),
 			}}},
 		},
+		{
+			mesossched.Event{Type: mesossched.Event_UPDATE, Update: &mesossched.Event_Update{Status: mesos.TaskStatus{
+				TaskID: mesos.TaskID{Value: "u.1"}, State: mesos.TASK_FAILED.Enum(), Source: mesos.SOURCE_EXECUTOR.Enum(),
+				Reason: mesos.REASON_CONTAINER_LIMITATION_MEMORY.Enum(),
+			}}},
+			[]scheduler.Event{scheduler.TaskUpdated{Status: scheduler.TaskStatus{
+				Task: "u.1", State: scheduler.Failed, Reason: "REASON_CONTAINER_LIMITATION_MEMORY", ByExecutor: true,
+			}}},
+		},
 		{mesossched.Event{Type: mesossched.Event_HEARTBEAT}, nil},
 	} {
 		got, err := eventsOf(&test.event)
