@@ -91,7 +91,7 @@ func (n *node) contain(ctx context.Context) error {
 		return fmt.Errorf("cannot contain pods: Docker Engine at %s makes cgroups through %s, which takes no cgroup of Mesos's as a parent; "+
 			"start it with --exec-opt native.cgroupdriver=cgroupfs, or the control plane without --contain-pods", n.cluster.DockerHost, info.CgroupDriver)
 	}
-	if err := n.noteCgroup(parent); err != nil {
+	if err := n.noteCgroup(ctx, parent); err != nil {
 		return err
 	}
 	n.cgroupParent = parent
@@ -100,7 +100,24 @@ func (n *node) contain(ctx context.Context) error {
 }
 
 // noteCgroup adds the cgroup to those that something may be left of, and takes away those of minions before.
-func (n *node) noteCgroup(parent string) error {
+func (n *node) noteCgroup(ctx context.Context, parent string) error {
+	before, err := n.notedCgroups()
+	if err != nil {
+		return err
+	}
+	for _, cgroup := range before {
+		if cgroup == parent {
+			continue
+		}
+		// Mesos has killed what was there; of hierarchies that it does not use, the kubelet's cgroups are left.
+		c, err := n.podCgroup(ctx, cgroup)
+		if err == nil {
+			err = c.remove()
+		}
+		if err != nil {
+			n.log.WithError(err).Warn("something of an earlier minion is left")
+		}
+	}
 	if err := n.removeCgroups(parent); err != nil {
 		return err
 	}

@@ -15,6 +15,9 @@ const (
 	probeEvery    = 5 * time.Second
 	probeTimeout  = 5 * time.Second
 	probeFailures = 3 // in a row
+	// startLimit is how long a child may take to become healthy for the first time. A kubelet waits for its certificate, and
+	// a proxy for its node; either does so anew when it is started again.
+	startLimit = 5 * time.Minute
 )
 
 // health is how a child is watched.
@@ -23,13 +26,13 @@ type health struct {
 	every time.Duration
 }
 
-// watch returns an error as soon as the child hangs, or the one of ctx. A child has all the time that it wants to become
-// healthy for the first time: a kubelet waits for its certificate, and a proxy for its node.
+// watch returns an error as soon as the child hangs, or the one of ctx.
 func (h health) watch(ctx context.Context) error {
+	began, pause := time.Now(), h.every/5
 	var wasHealthy bool
 	var failures int
 	for {
-		if err := sleep(ctx, h.every); err != nil {
+		if err := sleep(ctx, pause); err != nil {
 			return err
 		}
 		once, cancel := context.WithTimeout(ctx, probeTimeout)
@@ -39,9 +42,11 @@ func (h health) watch(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err == nil:
-			wasHealthy, failures = true, 0
+			wasHealthy, failures, pause = true, 0, h.every
 		case wasHealthy:
 			failures++
+		case time.Since(began) > startLimit:
+			return fmt.Errorf("it has not become healthy within %s: %w", startLimit, err)
 		}
 		if failures == probeFailures {
 			return fmt.Errorf("it has failed %d health checks in a row: %w", failures, err)

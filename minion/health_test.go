@@ -39,6 +39,16 @@ func TestChildThatWasHealthyAndHangsIsFoundOut(t *testing.T) {
 	})
 }
 
+func TestChildThatNeverBecomesHealthyIsFoundOutLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		err := health{func(context.Context) error { return errors.New("no certificate yet") }, probeEvery}.watch(t.Context())
+		if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "no certificate yet") || took < startLimit || took > startLimit+2*probeEvery {
+			t.Errorf("after %s: %v", took, err)
+		}
+	})
+}
+
 func TestWatchOfAHealthyChildEndsWithIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
