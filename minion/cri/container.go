@@ -31,9 +31,16 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 	if err != nil {
 		return nil, err
 	}
+	s.volumes.using.RLock()
+	defer s.volumes.using.RUnlock()
+	volumes, err := s.imageVolumes(ctx, config.GetMounts())
+	if err != nil {
+		return nil, err
+	}
 	c, hc, err := containerPlan{
 		owner: s.owner, host: s.host, sandboxID: sandbox.ID, sandbox: record, config: config,
 		logDir: r.GetSandboxConfig().GetLogDirectory(), parent: r.GetSandboxConfig().GetLinux().GetCgroupParent(),
+		volumes: volumes,
 	}.translate()
 	if err != nil {
 		return nil, err
@@ -123,6 +130,7 @@ func (s *Server) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContai
 	if err := s.remove(ctx, c.ID); err != nil {
 		return nil, fmt.Errorf("cannot remove the container: %w", err)
 	}
+	s.tidyVolumes(ctx)
 	return &runtimeapi.RemoveContainerResponse{}, nil
 }
 

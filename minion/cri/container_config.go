@@ -22,7 +22,8 @@ type containerPlan struct {
 	sandbox   *sandboxRecord
 	logDir    string // the pod's log directory
 	config    *runtimeapi.ContainerConfig
-	parent    string // the pod's cgroup
+	parent    string            // the pod's cgroup
+	volumes   map[string]string // where the images are that are mounted, by the mount's path in the container
 }
 
 // translate returns the Docker container.
@@ -102,7 +103,7 @@ func (p containerPlan) process() (*container.Config, error) {
 func (p containerPlan) mounts(hc *container.HostConfig) error {
 	ownResolvConf := true
 	for _, m := range p.config.GetMounts() {
-		translated, err := bindMount(m)
+		translated, err := p.bindMount(m)
 		if err != nil {
 			return err
 		}
@@ -123,10 +124,13 @@ func (p containerPlan) mounts(hc *container.HostConfig) error {
 
 // bindMount translates one mount. A read-only mount leaves the mounts below it as they are unless the pod asks for
 // recursion (https://kubernetes.io/docs/concepts/storage/volumes/#read-only-mounts).
-func bindMount(m *runtimeapi.Mount) (mount.Mount, error) {
+func (p containerPlan) bindMount(m *runtimeapi.Mount) (mount.Mount, error) {
 	switch {
 	case m.GetImage() != nil:
-		return mount.Mount{}, refuse("an image is to be mounted at %s, and Docker Engine has that from version 28 on only", m.GetContainerPath())
+		return mount.Mount{
+			Type: mount.TypeBind, Source: p.volumes[m.GetContainerPath()], Target: m.GetContainerPath(), ReadOnly: true,
+			BindOptions: &mount.BindOptions{Propagation: mount.PropagationRPrivate, ReadOnlyNonRecursive: true},
+		}, nil
 	case len(m.GetUidMappings())+len(m.GetGidMappings()) > 0:
 		return mount.Mount{}, refuse("the mount at %s maps user ids, and Docker cannot do that", m.GetContainerPath())
 	case m.GetRecursiveReadOnly():

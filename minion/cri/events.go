@@ -278,6 +278,9 @@ var eventTypes = map[events.Action]runtimeapi.ContainerEventType{
 
 // handle acts on one of the Engine's events.
 func (s *Server) handle(ctx context.Context, m events.Message) {
+	if m.Actor.Attributes[labelKind] == kindCopy {
+		return
+	}
 	isContainer := m.Actor.Attributes[labelKind] == kindContainer
 	s.log.WithFields(logrusFields(m)).Debug("Docker event")
 	switch {

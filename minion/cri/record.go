@@ -19,6 +19,7 @@ const (
 
 	kindSandbox   = "sandbox"
 	kindContainer = "container"
+	kindCopy      = "copy" // never runs: an image's files are read from it
 )
 
 // sandboxRecord is what CRI wants to know again about a sandbox and Docker has no place for.

@@ -150,6 +150,7 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 	if err := os.RemoveAll(filepath.Dir(record.ResolvConf)); err != nil {
 		return nil, fmt.Errorf("cannot remove the sandbox's files: %w", err)
 	}
+	s.tidyVolumes(ctx)
 	return &runtimeapi.RemovePodSandboxResponse{}, nil
 }
 

@@ -80,6 +80,7 @@ type Server struct {
 	logs         *logKeeper
 	events       *eventHub
 	usage        *usageCache
+	volumes      imageVolumes
 }
 
 // New connects to the Engine, checks that it is fit and brings the sandbox image there. It serves nothing until Run,
@@ -109,6 +110,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	s.logs = newLogKeeper(s.docker, s.log)
 	s.events = newEventHub()
 	s.usage = newUsageCache()
+	s.volumes.dir = filepath.Join(cfg.Root, "images")
 	if err := s.listenForStreams(); err != nil {
 		return nil, errors.Join(err, s.docker.Close())
 	}
@@ -159,6 +161,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.removeCopies(ctx)
+	s.tidyVolumes(ctx)
+	defer s.tidyVolumes(context.WithoutCancel(ctx))
 	rpc := grpc.NewServer(grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
 	runtimeapi.RegisterRuntimeServiceServer(rpc, s)

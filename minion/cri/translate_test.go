@@ -138,7 +138,6 @@ func TestWhatDockerCannotDoIsRefused(t *testing.T) {
 		"AppArmor without it":   `{"linux":{"securityContext":{"apparmor":{"profileType":"Localhost","localhostRef":"localhost/x"}}}}`,
 		"recursive read-only":   `{"mounts":[{"containerPath":"/a","hostPath":"/b","readonly":true,"recursiveReadOnly":true}]}`,
 		"id-mapped mount":       `{"mounts":[{"containerPath":"/a","hostPath":"/b","uidMappings":[{"length":1}]}]}`,
-		"image volume":          `{"mounts":[{"containerPath":"/a","image":{"image":"x"}}]}`,
 		"CDI device":            `{"CDIDevices":[{"name":"vendor.com/gpu=0"}]}`,
 		"cgroup v2 value on v1": `{"linux":{"resources":{"unified":{"memory.high":"1"}}}}`,
 		"target without a name": `{"linux":{"securityContext":{"namespaceOptions":{"pid":"TARGET"}}}}`,
