@@ -78,6 +78,15 @@ func TestCasesAreChosenAsTheFlagsAndTheListSay(t *testing.T) {
 	}
 }
 
+func TestCasesForSeveralNodesRunWhereThereAreSeveral(t *testing.T) {
+	for nodes, want := range map[int]bool{1: true, 3: false} {
+		h := harness{focus: regexp.MustCompile("net"), nodes: nodes, cannotRun: []unable{{cases: regexp.MustCompile("two"), reason: "one node"}}}
+		if got := strings.Contains(strings.Join(h.ginkgoArgs(t.Context(), "/b"), " "), "--skip=two"); got != want {
+			t.Errorf("with %d nodes they are skipped: %v", nodes, got)
+		}
+	}
+}
+
 func TestSuiteEndsInTimeForItsReport(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()

@@ -33,6 +33,9 @@ type unable struct {
 // unableHeading is the heading in the README that the table of what cannot run stands below.
 const unableHeading = "## What cannot run"
 
+// oneNode begins the reason for what cannot run in a cluster of one node only.
+const oneNode = "one node"
+
 // readUnable reads the rows "| `PATTERN` | REASON |" below the heading.
 func readUnable(text string) (list []unable, err error) {
 	_, table, found := strings.Cut(text, unableHeading)
@@ -185,6 +188,9 @@ func (h *harness) ginkgoArgs(ctx context.Context, build string) []string {
 		args = append(args, "--timeout="+max(time.Minute, time.Until(deadline)-2*time.Minute).Round(time.Second).String())
 	}
 	for _, u := range h.cannotRun {
+		if h.nodes > 1 && strings.HasPrefix(u.reason, oneNode) {
+			continue
+		}
 		args = append(args, "--skip="+u.cases.String())
 	}
 	return append(args, filepath.Join(build, e2eTest))
