@@ -24,7 +24,6 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
-	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -32,7 +31,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/contrib/scratch"
 )
 
@@ -265,6 +263,7 @@ func TestCluster(t *testing.T) {
 		t.Run("pods that wait for room run when there is room", func(t *testing.T) { waitsForRoom(t, c) })
 		t.Run("a host port is reached and is the task's resource", func(t *testing.T) { hostPort(t, c) })
 		t.Run("a minion that is killed is replaced and its containers stay", func(t *testing.T) { minionKilled(t, c) })
+		t.Run("the task says what is wrong with its pod", func(t *testing.T) { troubles(t, c) })
 		t.Run("a second km up in the same directory is refused", func(t *testing.T) { secondUp(t, c) })
 		t.Run("a scheduler without a master says so and ends", func(t *testing.T) { unreachableMaster(t, c) })
 		t.Run("the scheduler's status is for those who may see it", func(t *testing.T) { statusIsForThoseWhoMaySeeIt(t, c, dir) })
@@ -411,29 +410,6 @@ func hostPort(t *testing.T, c *scratch.Cluster) {
 	})
 	if err != nil {
 		t.Errorf("the host port was not reached: %v", err)
-	}
-	remove(t, c, p)
-}
-
-func minionKilled(t *testing.T, c *scratch.Cluster) {
-	p := create(t, c, pod("minion-killed", forever))
-	awaitPhase(t, c, p.Name, corev1.PodRunning)
-	awaitTask(t, c, p, "TASK_RUNNING")
-	started := containers(t, c, p)
-	kill(t, c, "minion")
-	err := scratch.Until(t.Context(), time.Minute, func(ctx context.Context) error {
-		got, err := c.Kube.CoreV1().Pods("default").Get(ctx, p.Name, metav1.GetOptions{})
-		if err == nil && got.Annotations[api.AnnotationTaskID] != string(api.NewTaskID(p.UID, 2)) {
-			err = fmt.Errorf("the pod's task is %s", got.Annotations[api.AnnotationTaskID])
-		}
-		return err
-	})
-	if err != nil {
-		t.Error(err)
-	}
-	awaitTask(t, c, p, "TASK_RUNNING")
-	if diff := cmp.Diff(started, containers(t, c, p)); diff != "" {
-		t.Errorf("the containers are others: %s", diff)
 	}
 	remove(t, c, p)
 }
@@ -590,6 +566,10 @@ func TestClusterKilledAndStartedAgainHasItsPodsUndisturbed(t *testing.T) {
 		if len(started) != 2 {
 			t.Fatalf("the pod has containers %v", started)
 		}
+		minion := running(t, first, "minion")
+		if len(minion) != 1 {
+			t.Fatalf("the cluster has minions %v", minion)
+		}
 		if err := first.Kill(within(t, 30*time.Second)); err != nil {
 			t.Fatal(err)
 		}
@@ -599,6 +579,11 @@ func TestClusterKilledAndStartedAgainHasItsPodsUndisturbed(t *testing.T) {
 			t.Errorf("the pod is another one: %s, was %s", got.UID, p.UID)
 		}
 		awaitTask(t, again, p, "TASK_RUNNING")
+		for _, pid := range minion { // its agent was killed, and another one has come with what that one knew
+			if command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err != nil || !bytes.Contains(command, []byte("minion")) {
+				t.Errorf("minion %d did not wait for the agent to come back: %q, %v", pid, command, err)
+			}
+		}
 		for id, at := range containers(t, again, p) {
 			if started[id] != at {
 				t.Errorf("container %s started at %s; before the kill there were %v", id, at, started)
