@@ -67,24 +67,27 @@ func cleanUpNode(ctx context.Context, files layout) error {
 }
 
 // CleanUpKilled is what a warden does when its node has been without a minion for too long: it removes what CleanUp does,
-// of this node, and tries again until that worked. marker is the warden's: the node's leftovers. The caller's process
-// holds the node's lock.
+// of this node. If that fails, because the Docker Engine is away, it becomes a warden again, which waits once more: a
+// minion that comes meanwhile finds all that is still there. marker is the warden's: the node's leftovers. The caller's
+// process holds the node's lock.
 func CleanUpKilled(ctx context.Context, marker string) error {
-	defer warden.Leave()
 	files := layout{filepath.Dir(marker)}
 	log := files.wardenLog()
 	defer log.Close()
 	logrus.SetOutput(log)
+	logrus.Warn("the minion was killed and none has followed: removing what it left on this machine")
+	attempt, cancel := context.WithTimeout(ctx, cleanUpLimit)
+	defer cancel()
 	n, err := nodeLeft(files)
-	if err != nil {
-		return err
+	if err == nil {
+		err = n.cleanUp(attempt)
 	}
-	n.log.Warn("the minion was killed and none has followed: removing what it left on this machine")
-	return untilDone(ctx, "something of the node is left", func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, cleanUpLimit)
-		defer cancel()
-		return n.cleanUp(ctx)
-	})
+	if err != nil && ctx.Err() == nil {
+		logrus.Errorf("trying again in %s if there is no minion then: %s", wardenPatience, err)
+		return warden.Again()
+	}
+	warden.Leave()
+	return err
 }
 
 // nodeLeft is the node as its last minion left it.

@@ -80,6 +80,15 @@ func init() {
 	debug.SetGCPercent(before)
 }
 
+// Again makes the process a warden that waits, as it was before it went to work. It gives all locks back. It returns only
+// with an error.
+func Again() error {
+	if err := syscall.Exec(self, os.Args, os.Environ()); err != nil {
+		return fmt.Errorf("cannot become a warden again: %w", err)
+	}
+	return nil
+}
+
 // args is the command line of a warden, but for the program's name.
 func (w Watch) args() []string {
 	return []string{Command, w.Marker, w.Node, w.Post, w.Container, w.Patience.String()}

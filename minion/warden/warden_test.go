@@ -16,9 +16,14 @@ import (
 )
 
 // TestMain lets the test binary be the warden, as km is: its init has waited when this runs. What it does then is to
-// remove the marker.
+// remove the marker, unless there is a file that makes it fail.
 func TestMain(m *testing.M) {
 	if w, _, ok := parse(os.Args); ok {
+		if exists(w.Marker + ".fail") {
+			say("%v", os.WriteFile(w.Marker+".failed", nil, 0o600))
+			say("%v", Again())
+			os.Exit(1)
+		}
 		if err := os.Remove(w.Marker); err != nil {
 			say("%v", err)
 			os.Exit(1)
@@ -117,6 +122,23 @@ func TestWardenLeavesAMinionThatFollowsInPeace(t *testing.T) {
 		t.Fatalf("it worked although a minion ran: marker gone %v, warden there %v", w.isOver(), runs(pid))
 	}
 	release()
+	await(t, "the marker is gone", w.isOver)
+}
+
+func TestWardenThatFailsWaitsAgain(t *testing.T) {
+	w, release := watch(t)
+	if err := os.WriteFile(w.Marker+".fail", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pid := start(t, w)
+	release()
+	await(t, "it has failed", func() bool { return exists(w.Marker + ".failed") })
+	await(t, "it waits again", func() bool { held, err := isHeld(w.Post); return held && err == nil && w.holder() == pid })
+	// A minion that comes now is not kept from its node.
+	await(t, "the node's lock is free", func() bool { held, err := isHeld(w.Node); return !held && err == nil })
+	if err := os.Remove(w.Marker + ".fail"); err != nil {
+		t.Fatal(err)
+	}
 	await(t, "the marker is gone", w.isOver)
 }
 
