@@ -122,6 +122,10 @@ func (n *node) cleanUp(ctx context.Context) (err error) {
 		return fmt.Errorf("cannot use Docker Engine at %s: %w", n.cluster.DockerHost, err)
 	}
 	defer n.docker.Close()
+	// Without the Engine nothing is touched: what runs in it still needs its mounts and rules.
+	if _, err := n.docker.Ping(ctx); err != nil {
+		return fmt.Errorf("cannot reach Docker Engine at %s: %w", n.cluster.DockerHost, err)
+	}
 	n.network, err = network.New(network.Config{
 		Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, Docker: n.docker,
 	})
