@@ -597,7 +597,8 @@ func (l *laptop) preflight() error {
 		return fmt.Errorf("cannot find this program's file, which the agent is to run: %w", err)
 	}
 	l.schedule.scheduler.KMPath = km
-	return errors.Join(l.mesos.Validate(), l.schedule.scheduler.Validate())
+	l.plane.StateDir = l.dir
+	return errors.Join(l.plane.Validate(), l.mesos.Validate(), l.schedule.scheduler.Validate())
 }
 
 // findEngine says which Docker Engine the cluster is to use; "" if there is none and nobody asked for a certain one.
@@ -643,7 +644,6 @@ func askEngine(ctx context.Context, host string) (version string, err error) {
 }
 
 func (l *laptop) runControlPlane(ctx context.Context, ready func(string)) error {
-	l.plane.StateDir = l.dir
 	l.plane.NodeRootDir = filepath.Join(string(l.dir), "nodes")
 	l.plane.Ready = func(url string) { ready("Kubernetes " + api.KubernetesVersion + " answers at " + url) }
 	return controlplane.Run(ctx, l.plane)

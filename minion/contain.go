@@ -78,7 +78,12 @@ func (n *node) contain(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot find this minion's cgroup: %w", err)
 	}
-	parent := containerCgroup(parseMemberships(string(text)), filepath.Base(n.env.Directory))
+	return n.containAs(ctx, parseMemberships(string(text)))
+}
+
+// containAs is contain for a minion with these memberships.
+func (n *node) containAs(ctx context.Context, own []membership) error {
+	parent := containerCgroup(own, filepath.Base(n.env.Directory))
 	if parent == "" {
 		n.log.Warn("the pods' containers are not contained: the agent has no cgroup isolators (mesos-agent --isolation=cgroups/cpu,cgroups/mem)")
 		return nil

@@ -1,9 +1,19 @@
 package minion
 
 import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/docker/docker/client"
+	"github.com/sirupsen/logrus"
+
+	"github.com/k8sm/k8sm/api"
 )
 
 func TestPodsAreBelowTheCgroupOfTheMesosContainer(t *testing.T) {
@@ -29,6 +39,46 @@ func TestPodsAreBelowTheCgroupOfTheMesosContainer(t *testing.T) {
 	}
 	if got := containerCgroup(parseMemberships("0::/\n"), ""); got != "" {
 		t.Errorf("without an id: %q", got)
+	}
+}
+
+// engineWith is a Docker Engine that only tells its cgroup driver.
+func engineWith(t *testing.T, driver string) *client.Client {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprintf(w, `{"CgroupDriver":%q}`, driver)
+	}))
+	t.Cleanup(server.Close)
+	docker, err := client.NewClientWithOpts(client.WithHost("tcp://"+server.Listener.Addr().String()), client.WithVersion("1.41"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return docker
+}
+
+func TestPodsAreContainedIfAgentAndEngineCan(t *testing.T) {
+	contain := true
+	for name, test := range map[string]struct{ memberships, driver, parent, refusal, log string }{
+		"isolators":      {memberships: "4:memory:/mesos/ID\n", driver: "cgroupfs", parent: "/mesos/ID", log: "containing"},
+		"no isolators":   {memberships: "4:memory:/\n", driver: "cgroupfs", log: "--isolation=cgroups/cpu,cgroups/mem"},
+		"systemd driver": {memberships: "4:memory:/mesos/ID\n", driver: "systemd", refusal: "native.cgroupdriver=cgroupfs"},
+	} {
+		var log bytes.Buffer
+		logger := logrus.New()
+		logger.SetOutput(&log)
+		n := &node{cluster: api.MinionConfig{ContainPods: &contain}, files: layout{t.TempDir()}, docker: engineWith(t, test.driver), log: logger}
+		n.env.Directory = "/sandboxes/runs/ID"
+		err := n.containAs(t.Context(), parseMemberships(test.memberships))
+		if (err == nil) != (test.refusal == "") || err != nil && !strings.Contains(err.Error(), test.refusal) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if noted, err := n.notedCgroups(); n.cgroupParent != test.parent || strings.Join(noted, " ") != test.parent || err != nil {
+			t.Errorf("%s: below %q, noted %v, %v", name, n.cgroupParent, noted, err)
+		}
+		if !strings.Contains(log.String(), test.log) {
+			t.Errorf("%s: logged %s", name, log.String())
+		}
 	}
 }
 

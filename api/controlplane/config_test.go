@@ -125,12 +125,12 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 	} {
 		c := defaults("/s")
 		spoil(&c)
-		if err := c.validate(); err == nil || !strings.Contains(err.Error(), want) {
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error with %q", err, want)
 		}
 	}
 	c := defaults("/s")
-	if err := c.validate(); err != nil {
+	if err := c.Validate(); err != nil {
 		t.Errorf("the defaults: %v", err)
 	}
 }

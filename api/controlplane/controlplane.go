@@ -104,7 +104,7 @@ func (c *Config) addMinionFlags(fs *pflag.FlagSet) {
 // Run starts the control plane and blocks until ctx is done or a part of it fails. When it returns, all that it started
 // has stopped. A port or state directory that is in use is an error before anything is started.
 func Run(ctx context.Context, c Config) (err error) {
-	if err := c.validate(); err != nil {
+	if err := c.Validate(); err != nil {
 		return err
 	}
 	if c, err = c.absolute(); err != nil {
@@ -214,8 +214,8 @@ func (c Config) runClients(ctx context.Context, client kubernetes.Interface, url
 	})
 }
 
-// validate finds what would otherwise show only after parts have started.
-func (c Config) validate() error {
+// Validate returns what would otherwise show only after parts have started; Run begins with it.
+func (c Config) Validate() error {
 	if c.StateDir == "" {
 		return errors.New("cannot run without a state directory: give --state-dir")
 	}

@@ -696,6 +696,8 @@ func TestWhatIsMissingIsOneLineAndNothingStarts(t *testing.T) {
 		"unreachable master":  {args: []string{"scheduler", "--mesos-master=127.0.0.1:1", "--mesos-connect-timeout=2s"}, says: []string{"no cluster"}},
 		"no cluster":          {args: []string{"kubectl", "get", "nodes"}, says: []string{"no cluster", "km up"}},
 		"an unknown flag":     {args: []string{"up", "--no-such-flag"}, says: []string{"--no-such-flag"}},
+		"no such threshold":   {args: []string{"up", "--eviction-hard=memory<1"}, says: []string{"--eviction-hard", "memory.available"}},
+		"static pods nowhere": {args: []string{"up", "--static-pods=here"}, says: []string{"--static-pods=here", "absolute"}},
 		"resources not Mesos": {args: []string{"up", "--resources=many"}, says: []string{"many"}},
 	} {
 		t.Run(name, func(t *testing.T) {
