@@ -5,11 +5,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/k8sm/k8sm/contrib/engine"
 )
 
 func TestREADMEsListOfWhatCannotRunIsReadWithReasons(t *testing.T) {
@@ -83,6 +86,15 @@ func TestCasesForSeveralNodesRunWhereThereAreSeveral(t *testing.T) {
 		h := harness{focus: regexp.MustCompile("net"), nodes: nodes, cannotRun: []unable{{cases: regexp.MustCompile("two"), reason: "one node"}}}
 		if got := strings.Contains(strings.Join(h.ginkgoArgs(t.Context(), "/b"), " "), "--skip=two"); got != want {
 			t.Errorf("with %d nodes they are skipped: %v", nodes, got)
+		}
+	}
+}
+
+func TestClusterHasTheNodesThatAreAskedFor(t *testing.T) {
+	for nodes, want := range map[int]bool{1: false, 3: true} {
+		h := harness{engine: new(engine.Engine), nodes: nodes}
+		if got := slices.Contains(h.clusterConfig(nil).Flags, "--nodes=3"); got != want {
+			t.Errorf("with %d nodes km up gets %v", nodes, h.clusterConfig(nil).Flags)
 		}
 	}
 }

@@ -42,7 +42,6 @@ func main() {
 	flag.IntVar(&h.procs, "procs", 4, "`number` of cases that run at once; those marked [Serial] run by themselves")
 	flag.Int64Var(&h.seed, "seed", 1, "the order of the cases, a `number`")
 	flag.DurationVar(&h.limit, "timeout", 3*time.Hour, "give up after this `time`")
-	flag.BoolVar(&h.keep, "keep", false, "leave the cluster up after the cases, until Ctrl-C")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -72,7 +71,6 @@ type harness struct {
 	nodes, procs                                   int
 	seed                                           int64
 	limit                                          time.Duration
-	keep                                           bool
 
 	cannotRun []unable
 	busybox   string // a program
@@ -119,12 +117,9 @@ func (h *harness) run(ctx context.Context) (result suite.Result, err error) {
 			result, err = h.runSuite(ctx)
 			return err
 		}},
-		{"", h.wait},
 	}
 	for _, step := range steps {
-		if step.name != "" {
-			fmt.Println("== " + step.name)
-		}
+		fmt.Println("== " + step.name)
 		err := step.do(ctx)
 		if ctx.Err() != nil && result.Passed+len(result.Failed) == 0 {
 			return result, fmt.Errorf("stopped at %q: %w", step.name, context.Cause(ctx))
@@ -134,15 +129,6 @@ func (h *harness) run(ctx context.Context) (result suite.Result, err error) {
 		}
 	}
 	return result, nil
-}
-
-// wait lets a person look at the cluster, if one asked for that.
-func (h *harness) wait(ctx context.Context) error {
-	if h.keep {
-		fmt.Printf("the cluster stays up until Ctrl-C; its kubeconfig is %s\n", h.cluster.Kubeconfig())
-		<-ctx.Done()
-	}
-	return nil
 }
 
 // path is that of a file that lives as long as the run.
