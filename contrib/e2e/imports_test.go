@@ -41,6 +41,11 @@ var rules = []rule{
 		never: []string{module + "/scheduler", module + "/offers", module + "/api/controlplane", module + "/api/state"},
 	},
 	{
+		why:   "what a warden waits in is initialised before all that it imports not: see the package",
+		from:  "minion/warden",
+		never: []string{"github.com", "go.etcd.io", "golang.org", "google.golang.org", "k8s.io", "sigs.k8s.io", "net"},
+	},
+	{
 		why:   "the storage of offers is pure: time and offers come in as values",
 		from:  "offers",
 		never: []string{"net", "net/http", "os", "k8s.io/client-go", "github.com/sirupsen/logrus", module + "/scheduler"},

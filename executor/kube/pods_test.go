@@ -103,6 +103,23 @@ func TestDeletionIsRepeatedUntilItWorksAndNamesThatVeryPod(t *testing.T) {
 	}
 }
 
+func TestEachGracePeriodOfAKillReachesTheAPIServer(t *testing.T) {
+	client := fake.NewClientset(web(corev1.PodRunning))
+	deletes := make(chan metav1.DeleteOptions, 4)
+	client.PrependReactor("delete", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		deletes <- action.(clienttesting.DeleteAction).GetDeleteOptions()
+		return true, nil, nil // the pod ends within its grace period
+	})
+	pods, events := run(t, client)
+	receive(t, events)
+	for _, grace := range []int64{30, 3} {
+		pods.Delete(executor.DeletePod{Pod: api.PodKey{Namespace: "default", Name: "web"}, UID: "u", Grace: &grace})
+		if options := receive(t, deletes); *options.GracePeriodSeconds != grace {
+			t.Errorf("deleted with %+v, want %d s", options, grace)
+		}
+	}
+}
+
 func TestDeletionOfAPodThatIsGoneIsDone(t *testing.T) {
 	item := deletion{namespace: "default", name: "web", uid: "u"}
 	if err := item.perform(t.Context(), fake.NewClientset()); err != nil {
