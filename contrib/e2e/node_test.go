@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,6 +38,7 @@ func TestNode(t *testing.T) {
 	docker, host := ownEngine(t, dir)
 	foreign := makeForeign(t, docker)
 	kept, written := filepath.Join(t.TempDir(), "kept"), false // the data of a hostPath
+	var used []string                                          // cgroups of Mesos containers
 	leavesNothing(t, func(t *testing.T) {
 		c := up(t, dir, "--docker-host="+host, "--resources=cpus:2;mem:2048;disk:10000;ports:[31000-31009]",
 			"--isolation=cgroups/cpu,cgroups/mem", "--contain-pods", "--static-pods="+manifests, "--eviction-hard=memory.available<64Mi,nodefs.available<1%")
@@ -52,13 +52,13 @@ func TestNode(t *testing.T) {
 		})
 		t.Run("kubelet and proxy come back after a crash and after a hang", func(t *testing.T) { supervised(t, c, first) })
 		t.Run("what is not the node's is not seen", func(t *testing.T) { foreign.unseen(t, dir) })
-		t.Run("contained pods end with the minion and come back", func(t *testing.T) { contained(t, c, first) })
+		t.Run("contained pods end with the minion and come back", func(t *testing.T) { used = contained(t, c, first) })
 	})
 	foreign.untouched(t)
 	if data, err := os.ReadFile(filepath.Join(kept, "data")); written && string(data) != "kept\n" {
 		t.Errorf("the hostPath has %q, %v", data, err)
 	}
-	for _, left := range mesosCgroups(t) {
+	for _, left := range mesosCgroups(t, used) {
 		t.Errorf("a cgroup is left: %s", left)
 	}
 }
@@ -237,9 +237,15 @@ func allocatable(t *testing.T, c *scratch.Cluster) {
 			t.Errorf("allocatable %s is %s, want %s", name, got.String(), want.String())
 		}
 	}
-	config, err := c.Kube.CoreV1().RESTClient().Get().Resource("nodes").Name(node.Name).SubResource("proxy").Suffix("configz").DoRaw(t.Context())
-	if err != nil || !strings.Contains(string(config), `"evictionHard":{"memory.available":"64Mi","nodefs.available":"1%"}`) {
-		t.Errorf("the kubelet's configuration: %v\n%s", err, config)
+	err := scratch.Until(t.Context(), time.Minute, func(ctx context.Context) error { // the kubelet's certificate comes after its first pod
+		config, err := c.Kube.CoreV1().RESTClient().Get().Resource("nodes").Name(node.Name).SubResource("proxy").Suffix("configz").DoRaw(ctx)
+		if err == nil && !strings.Contains(string(config), `"evictionHard":{"memory.available":"64Mi","nodefs.available":"1%"}`) {
+			t.Errorf("the kubelet's configuration is %s", config)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
@@ -428,17 +434,17 @@ func supervised(t *testing.T, c *scratch.Cluster, p *corev1.Pod) {
 	}
 }
 
-// mesosCgroups are the cgroups below that of Mesos, of all hierarchies.
-func mesosCgroups(t *testing.T) []string {
+// mesosCgroups are those of the cgroups that exist, in all hierarchies.
+func mesosCgroups(t *testing.T, cgroups []string) (found []string) {
 	t.Helper()
-	found, err := filepath.Glob("/sys/fs/cgroup/*/mesos/*")
-	if err != nil {
-		t.Fatal(err)
+	for _, cgroup := range cgroups {
+		dirs, err := filepath.Glob("/sys/fs/cgroup/*" + cgroup)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, dirs...)
 	}
-	return slices.DeleteFunc(found, func(path string) bool {
-		info, err := os.Stat(path)
-		return err != nil || !info.IsDir()
-	})
+	return found
 }
 
 // cgroupsOf are the controllers' cgroups that the pod's containers are in.
@@ -470,12 +476,14 @@ func mesosContainer(cgroup string) string {
 	return strings.Join(elements[:min(3, len(elements))], "/")
 }
 
-func contained(t *testing.T, c *scratch.Cluster, p *corev1.Pod) {
+// contained returns the cgroups of the Mesos containers that it has seen.
+func contained(t *testing.T, c *scratch.Cluster, p *corev1.Pod) (used []string) {
 	where := cgroupsOf(t, c, p)
 	if len(where) != 1 {
 		t.Fatalf("the pod's containers are in %v", where)
 	}
 	for cgroup := range where {
+		used = append(used, mesosContainer(cgroup))
 		minion, err := os.ReadFile("/proc/" + strconv.Itoa(pidOf(t, c, "minion")) + "/cgroup")
 		if err != nil || !strings.HasPrefix(cgroup, "/mesos/") || !strings.Contains(string(minion), ":memory:"+mesosContainer(cgroup)+"\n") {
 			t.Fatalf("the pod is in %s, and its minion in %s, %v", cgroup, minion, err)
@@ -502,16 +510,14 @@ func contained(t *testing.T, c *scratch.Cluster, p *corev1.Pod) {
 			t.Errorf("container %s outlived its cgroup", id)
 		}
 	}
+	for _, left := range mesosCgroups(t, used) {
+		t.Errorf("the old container left %s", left)
+	}
 	for cgroup := range cgroupsOf(t, c, p) {
-		if slices.ContainsFunc(slices.Collect(maps.Keys(where)), func(old string) bool { return mesosContainer(old) == mesosContainer(cgroup) }) || !strings.HasPrefix(cgroup, "/mesos/") {
+		if slices.Contains(used, mesosContainer(cgroup)) || !strings.HasPrefix(cgroup, "/mesos/") {
 			t.Errorf("the pod came back in %s", cgroup)
 		}
+		used = append(used, mesosContainer(cgroup))
 	}
-	for cgroup := range where {
-		for _, left := range mesosCgroups(t) {
-			if strings.HasSuffix(left, mesosContainer(cgroup)) {
-				t.Errorf("the old container left %s", left)
-			}
-		}
-	}
+	return used
 }
