@@ -29,12 +29,20 @@ func (f *figure) print(out io.Writer) {
 		return
 	}
 	var line strings.Builder
-	fmt.Fprintf(&line, "BENCH %s %.1f %s", f.name, median(f.rounds), f.unit)
+	fmt.Fprintf(&line, "BENCH %s %s %s", f.name, number(median(f.rounds)), f.unit)
 	if len(f.peer) > 0 {
-		fmt.Fprintf(&line, " peer=%.1f ratio=%.2f", median(f.peer), median(f.rounds)/median(f.peer))
+		fmt.Fprintf(&line, " peer=%s ratio=%.2f", number(median(f.peer)), median(f.rounds)/median(f.peer))
 	}
-	fmt.Fprintf(&line, " rounds=%d min=%.1f max=%.1f", len(f.rounds), slices.Min(f.rounds), slices.Max(f.rounds))
+	fmt.Fprintf(&line, " rounds=%d min=%s max=%s", len(f.rounds), number(slices.Min(f.rounds)), number(slices.Max(f.rounds)))
 	fmt.Fprintln(out, line.String())
+}
+
+// number has the digits that a measurement's noise leaves a meaning.
+func number(value float64) string {
+	if value < 10 {
+		return fmt.Sprintf("%.2f", value)
+	}
+	return fmt.Sprintf("%.1f", value)
 }
 
 // median is the middle value, or the mean of the two in the middle. values must not be empty.

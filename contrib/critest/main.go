@@ -92,7 +92,7 @@ func (h *harness) run(ctx context.Context) (result suite.Result, err error) {
 		{"build busybox (once)", h.buildBusybox},
 		{"start a private Docker Engine in " + h.dir, h.startEngine},
 		{"make the images, and push those that are to be pulled", h.makeImages},
-		{"build critest " + suiteVersion, h.buildSuite},
+		{"build " + suiteModule.String(), h.buildSuite},
 		{"serve CRI", h.serve},
 		{fmt.Sprintf("run critest, about two minutes (seed %d)", h.seed), func(ctx context.Context) (err error) {
 			result, err = h.runSuite(ctx)

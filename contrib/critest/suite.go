@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 
@@ -15,21 +13,15 @@ import (
 )
 
 // The suite (https://github.com/kubernetes-sigs/cri-tools/blob/v1.30.0/docs/validation.md).
-const (
-	suiteModule  = "sigs.k8s.io/cri-tools"
-	suiteVersion = "v1.30.0"
-	// suiteConstants is where the names of its images stand: its flags cannot redirect them all.
-	suiteConstants = "pkg/validate/consts.go"
-)
+var suiteModule = suite.Module{Path: "sigs.k8s.io/cri-tools", Version: "v1.30.0"}
+
+// suiteConstants is where the names of the suite's images stand: its flags cannot redirect them all.
+const suiteConstants = "pkg/validate/consts.go"
 
 // buildSuite builds critest for our registry and our image's digest, in a copy of its module.
 func (h *harness) buildSuite(ctx context.Context) error {
-	module, err := downloadModule(ctx, h.dir)
-	if err != nil {
-		return err
-	}
 	source := filepath.Join(h.build, "cri-tools")
-	if err := copySuite(module, source); err != nil {
+	if err := suiteModule.CopyTo(ctx, source); err != nil {
 		return err
 	}
 	constants := filepath.Join(source, suiteConstants)
@@ -54,45 +46,6 @@ func (h *harness) buildSuite(ctx context.Context) error {
 	return suite.RunGo(ctx, source, out, "test", "-trimpath", "-c", "-o", h.program, "./cmd/critest")
 }
 
-// downloadModule has the go command bring the suite's module, checked against Go's checksum database, and returns where
-// it lies. Dir must be in no module.
-func downloadModule(ctx context.Context, dir string) (string, error) {
-	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", suiteModule+"@"+suiteVersion)
-	cmd.Dir = dir
-	cmd.Env = suite.GoEnvironment()
-	out, err := cmd.Output()
-	var module struct{ Dir, Error string }
-	if json.Unmarshal(out, &module) == nil && module.Error != "" {
-		return "", fmt.Errorf("cannot download %s@%s: %s", suiteModule, suiteVersion, module.Error)
-	}
-	if err != nil {
-		return "", fmt.Errorf("cannot download %s@%s: %w", suiteModule, suiteVersion, err)
-	}
-	return module.Dir, nil
-}
-
-// copySuite copies what is needed to build the suite; its vendor folder is incomplete and stays behind.
-func copySuite(module, to string) error {
-	if err := os.RemoveAll(to); err != nil {
-		return err
-	}
-	for _, part := range []string{"cmd", "pkg"} {
-		if err := os.CopyFS(filepath.Join(to, part), os.DirFS(filepath.Join(module, part))); err != nil {
-			return err
-		}
-	}
-	for _, name := range []string{"go.mod", "go.sum"} {
-		data, err := os.ReadFile(filepath.Join(module, name))
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(to, name), data, 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 var (
 	registryConstant = regexp.MustCompile(`(?m)^(\s*registry = ")[^"]*"$`)
 	digestConstant   = regexp.MustCompile(`(registry \+ "test-image-digest@)sha256:[0-9a-f]{64}"`)
@@ -105,7 +58,7 @@ func redirected(text []byte, address, digest string) ([]byte, error) {
 		value    string
 	}{{registryConstant, address + "/"}, {digestConstant, digest}} {
 		if n := len(change.constant.FindAll(text, -1)); n != 1 {
-			return nil, fmt.Errorf("%s of %s %s has %d constants like %s, not one", suiteConstants, suiteModule, suiteVersion, n, change.constant)
+			return nil, fmt.Errorf("%s of %s has %d constants like %s, not one", suiteConstants, suiteModule, n, change.constant)
 		}
 		text = change.constant.ReplaceAll(text, []byte("${1}"+change.value+`"`))
 	}

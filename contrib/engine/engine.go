@@ -33,6 +33,9 @@ type Config struct {
 	// Dir holds all of the Engine's files: data, sockets, pid files and logs. It is made if absent, and its absolute
 	// path must be short: Unix sockets in it end at 107 bytes.
 	Dir string
+	// Settings are added to the Engine's own and win over them; the names are those of dockerd's configuration file
+	// (https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file).
+	Settings map[string]any
 }
 
 // Engine is a Docker Engine that answers. Its methods may be called by one goroutine at a time.
@@ -45,7 +48,7 @@ type Engine struct {
 // Start returns the Engine of cfg.Dir: the one that runs there already, or a new one. It returns when the Engine's API
 // answers; if that fails, nothing stays running that Start itself began.
 func Start(ctx context.Context, cfg Config) (*Engine, error) {
-	e, err := newEngine(cfg.Dir)
+	e, err := newEngine(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("cannot start a Docker Engine: %w", err)
 	}
@@ -66,8 +69,8 @@ func Start(ctx context.Context, cfg Config) (*Engine, error) {
 }
 
 // newEngine prepares the directory and the two programs' configuration, and starts nothing.
-func newEngine(dir string) (*Engine, error) {
-	dir, err := filepath.Abs(dir)
+func newEngine(cfg Config) (*Engine, error) {
+	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +86,7 @@ func newEngine(dir string) (*Engine, error) {
 	if e.containerd, err = e.containerdProcess(); err != nil {
 		return nil, err
 	}
-	e.dockerd, err = e.dockerdProcess()
+	e.dockerd, err = e.dockerdProcess(cfg.Settings)
 	return e, err
 }
 

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -144,6 +145,24 @@ func TestFailedStartSaysWhyAndLeavesNothingRunning(t *testing.T) {
 	if conn, err := net.Dial("unix", filepath.Join(dir, "c.sock")); err == nil {
 		conn.Close()
 		t.Error("containerd still runs")
+	}
+}
+
+func TestSettingsWinOverTheEnginesOwn(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := newEngine(Config{Dir: dir, Settings: map[string]any{"bridge": "mine", "debug": true}}); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "dockerd.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(data, &got); err != nil {
+		t.Fatal(err)
+	}
+	if got["bridge"] != "mine" || got["debug"] != true || got["iptables"] != false {
+		t.Errorf("dockerd is configured with %s", data)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -47,12 +48,12 @@ func (e *Engine) containerdProcess() (*process, error) {
 
 // dockerdProcess describes dockerd (https://docs.docker.com/reference/cli/dockerd/). Its settings stand in a file of its
 // own, because dockerd would otherwise read the machine's /etc/docker/daemon.json.
-func (e *Engine) dockerdProcess() (*process, error) {
+func (e *Engine) dockerdProcess(settings map[string]any) (*process, error) {
 	program, err := find("dockerd")
 	if err != nil {
 		return nil, err
 	}
-	config, err := json.MarshalIndent(map[string]any{
+	all := map[string]any{
 		"bridge":       "none",
 		"containerd":   e.containerdSocket(),
 		"data-root":    e.path("data"),
@@ -62,7 +63,9 @@ func (e *Engine) dockerdProcess() (*process, error) {
 		"iptables":     false,
 		"live-restore": true,
 		"pidfile":      e.path("d.pid"),
-	}, "", "  ")
+	}
+	maps.Copy(all, settings)
+	config, err := json.MarshalIndent(all, "", "  ")
 	if err != nil {
 		return nil, err
 	}
