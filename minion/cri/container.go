@@ -20,7 +20,7 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 	if config.GetMetadata() == nil || config.GetImage() == nil {
 		return nil, refuse("a container needs metadata and an image")
 	}
-	sandbox, err := s.inspect(ctx, kindSandbox, r.GetPodSandboxId())
+	sandbox, err := s.view.inspect(ctx, kindSandbox, r.GetPodSandboxId())
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 
 // StartContainer starts a container and begins to keep its log.
 func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
-	c, err := s.inspect(ctx, kindContainer, r.GetContainerId())
+	c, err := s.view.inspect(ctx, kindContainer, r.GetContainerId())
 	if err != nil {
 		return nil, err
 	}
@@ -72,14 +72,12 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 	if c.State.Status != container.StateCreated {
 		return nil, fmt.Errorf("cannot start container %s: it is %s already", record.Metadata.GetName(), c.State.Status)
 	}
-	if err := s.docker.ContainerStart(ctx, c.ID, container.StartOptions{}); err != nil {
+	if err := s.start(ctx, c.ID); err != nil {
 		return nil, fmt.Errorf("cannot start container %s: %w", record.Metadata.GetName(), err)
 	}
 	s.logs.keep(logTask{id: c.ID, path: record.LogPath, tty: c.Config.Tty})
 	if err := s.applyCgroup(ctx, c.ID, record.Cgroup); err != nil {
-		now := 0
-		return nil, errors.Join(fmt.Errorf("cannot limit container %s: %w", record.Metadata.GetName(), err),
-			s.docker.ContainerStop(ctx, c.ID, container.StopOptions{Timeout: &now}))
+		return nil, errors.Join(fmt.Errorf("cannot limit container %s: %w", record.Metadata.GetName(), err), s.stop(ctx, c.ID, 0))
 	}
 	return &runtimeapi.StartContainerResponse{}, nil
 }
@@ -89,7 +87,7 @@ func (s *Server) applyCgroup(ctx context.Context, id string, settings []cgroupSe
 	if len(settings) == 0 {
 		return nil
 	}
-	c, err := s.inspect(ctx, kindContainer, id)
+	c, err := s.view.inspect(ctx, kindContainer, id)
 	if err != nil || !c.State.Running {
 		return err
 	}
@@ -103,15 +101,14 @@ func (s *Server) applyCgroup(ctx context.Context, id string, settings []cgroupSe
 // StopContainer asks the container to end by its stop signal and kills it after the timeout (in seconds). It succeeds
 // for a container that ended or is gone.
 func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
-	c, err := s.inspect(ctx, kindContainer, r.GetContainerId())
+	c, err := s.view.inspect(ctx, kindContainer, r.GetContainerId())
 	if isNotFound(err) {
 		return &runtimeapi.StopContainerResponse{}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	timeout := int(max(r.GetTimeout(), 0))
-	if err := s.docker.ContainerStop(ctx, c.ID, container.StopOptions{Timeout: &timeout}); err != nil && !isNotFound(err) {
+	if err := s.stop(ctx, c.ID, int(max(r.GetTimeout(), 0))); err != nil {
 		return nil, fmt.Errorf("cannot stop the container: %w", err)
 	}
 	return &runtimeapi.StopContainerResponse{}, nil
@@ -119,7 +116,7 @@ func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerR
 
 // RemoveContainer removes a container, killing it first if it runs. Its log in CRI's format is the kubelet's to remove.
 func (s *Server) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
-	c, err := s.inspect(ctx, kindContainer, r.GetContainerId())
+	c, err := s.view.inspect(ctx, kindContainer, r.GetContainerId())
 	if isNotFound(err) {
 		return &runtimeapi.RemoveContainerResponse{}, nil
 	}
@@ -137,23 +134,23 @@ func (s *Server) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContai
 // ListContainers lists our containers, newest first.
 func (s *Server) ListContainers(ctx context.Context, r *runtimeapi.ListContainersRequest) (*runtimeapi.ListContainersResponse, error) {
 	filter := r.GetFilter()
-	list, err := s.list(ctx, kindContainer, filter.GetId(), filter.GetPodSandboxId())
+	list, err := s.view.list(ctx, kindContainer, filter.GetId(), filter.GetPodSandboxId())
 	if err != nil {
 		return nil, err
 	}
 	response := new(runtimeapi.ListContainersResponse)
 	for _, c := range list {
-		record, err := readContainer(c.Labels)
+		record, err := readContainer(c.Config.Labels)
 		if err != nil {
 			return nil, err
 		}
-		state := containerState(c.State)
+		state := containerState(c.State.Status)
 		if filter.GetState() != nil && filter.GetState().GetState() != state || !selects(filter.GetLabelSelector(), record.Labels) {
 			continue
 		}
 		response.Containers = append(response.Containers, &runtimeapi.Container{
-			Id: c.ID, PodSandboxId: c.Labels[labelSandbox], Metadata: record.Metadata, Image: record.Image,
-			ImageRef: c.ImageID, ImageId: c.ImageID, State: state, CreatedAt: time.Unix(c.Created, 0).UnixNano(),
+			Id: c.ID, PodSandboxId: c.Config.Labels[labelSandbox], Metadata: record.Metadata, Image: record.Image,
+			ImageRef: c.Image, ImageId: c.Image, State: state, CreatedAt: nanoseconds(c.Created),
 			Labels: record.Labels, Annotations: record.Annotations,
 		})
 	}
@@ -175,7 +172,7 @@ func containerState(state container.ContainerState) runtimeapi.ContainerState {
 
 // ContainerStatus tells all about one container. When it says that the container ended, its log is complete.
 func (s *Server) ContainerStatus(ctx context.Context, r *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
-	c, err := s.inspect(ctx, kindContainer, r.GetContainerId())
+	c, err := s.view.inspect(ctx, kindContainer, r.GetContainerId())
 	if err != nil {
 		return nil, err
 	}
@@ -192,19 +189,12 @@ func (s *Server) ContainerStatus(ctx context.Context, r *runtimeapi.ContainerSta
 
 // containerStatuses returns the status of each container of the sandbox.
 func (s *Server) containerStatuses(ctx context.Context, sandbox string) ([]*runtimeapi.ContainerStatus, error) {
-	ids, err := s.containersOf(ctx, sandbox)
+	list, err := s.view.list(ctx, kindContainer, "", sandbox)
 	if err != nil {
 		return nil, err
 	}
 	var statuses []*runtimeapi.ContainerStatus
-	for _, id := range ids {
-		c, err := s.inspect(ctx, kindContainer, id)
-		if isNotFound(err) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
+	for _, c := range list {
 		status, err := s.containerStatus(ctx, c)
 		if err != nil {
 			return nil, err
@@ -277,7 +267,7 @@ func reportedResources(hc *container.HostConfig) *runtimeapi.LinuxContainerResou
 
 // UpdateContainerResources changes the limits of a container that may be running.
 func (s *Server) UpdateContainerResources(ctx context.Context, r *runtimeapi.UpdateContainerResourcesRequest) (*runtimeapi.UpdateContainerResourcesResponse, error) {
-	c, err := s.inspect(ctx, kindContainer, r.GetContainerId())
+	c, err := s.view.inspect(ctx, kindContainer, r.GetContainerId())
 	if err != nil {
 		return nil, err
 	}
@@ -287,7 +277,9 @@ func (s *Server) UpdateContainerResources(ctx context.Context, r *runtimeapi.Upd
 	}
 	var update container.UpdateConfig
 	applyResources(&update.Resources, r.GetLinux())
-	if _, err := s.docker.ContainerUpdate(ctx, c.ID, update); err != nil {
+	_, err = s.docker.ContainerUpdate(ctx, c.ID, update)
+	s.view.touched(c.ID)
+	if err != nil {
 		return nil, fmt.Errorf("cannot change the container's resources: %w", err)
 	}
 	if err := s.applyCgroup(ctx, c.ID, settings); err != nil {
@@ -298,7 +290,7 @@ func (s *Server) UpdateContainerResources(ctx context.Context, r *runtimeapi.Upd
 
 // ReopenContainerLog goes on in a new file at the log's path: the kubelet has renamed the old one.
 func (s *Server) ReopenContainerLog(ctx context.Context, r *runtimeapi.ReopenContainerLogRequest) (*runtimeapi.ReopenContainerLogResponse, error) {
-	c, err := s.inspect(ctx, kindContainer, r.GetContainerId())
+	c, err := s.view.inspect(ctx, kindContainer, r.GetContainerId())
 	if err != nil {
 		return nil, err
 	}

@@ -2,9 +2,10 @@
 // kubelet needs to run pods as Docker containers (https://kubernetes.io/docs/concepts/architecture/cri/).
 //
 // It keeps no state of its own: each container carries a record of its CRI side in its Docker labels (record.go), so the
-// server can be killed and started at any time and finds all pods again. It sees and touches only containers that carry
-// the labels of its cluster and node. It knows nothing of Mesos and must never import the scheduler or the executor; pod
-// addresses come from the Network interface.
+// server can be killed and started at any time and finds all pods again. What the Engine told is remembered until the Engine's
+// events, or something that the server itself did, say that it may have changed (view.go). It sees and touches only
+// containers that carry the labels of its cluster and node. It knows nothing of Mesos and must never import the scheduler
+// or the executor; pod addresses come from the Network interface.
 //
 // What CRI asks for and Docker cannot do is refused with the reason; what only this host cannot give (host.go) is
 // lowered to what it can, and logged once.

@@ -9,11 +9,8 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
-	"github.com/docker/docker/api/types/filters"
 	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/k8sm/k8sm/api"
 )
 
 // eventHub hands events to all that listen.
@@ -207,18 +204,33 @@ func (s *Server) watchEvents(ctx context.Context) error {
 	}
 }
 
+// watched are the Engine's events that tell of a life, or of a change of what the view holds, whoever made it.
+var watched = []events.Action{
+	events.ActionCreate, events.ActionStart, events.ActionDie, events.ActionDestroy,
+	events.ActionPause, events.ActionUnPause, events.ActionUpdate, events.ActionRename,
+}
+
+// noteInView lets the view ask anew for what an event is about.
+func (s *Server) noteInView(m events.Message) {
+	if m.Action == events.ActionDestroy {
+		s.view.gone(m.Actor.ID)
+		return
+	}
+	s.view.changed(m.Actor.ID, m.Actor.Attributes)
+}
+
 // watchOnce connects to the Engine's events, takes up what it finds, calls connected, and follows the events until they
 // break off.
 func (s *Server) watchOnce(ctx context.Context, known lives, connected func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	messages, failed := s.docker.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
-		filters.Arg("type", string(events.ContainerEventType)),
-		filters.Arg("label", api.DockerLabelFramework+"="+s.owner.cluster),
-		filters.Arg("label", api.DockerLabelNode+"="+s.owner.node),
-		filters.Arg("event", string(events.ActionCreate)), filters.Arg("event", string(events.ActionStart)),
-		filters.Arg("event", string(events.ActionDie)), filters.Arg("event", string(events.ActionDestroy)),
-	)})
+	defer s.view.lose()
+	ours := s.owner.filters()
+	ours.Add("type", string(events.ContainerEventType))
+	for _, action := range watched {
+		ours.Add("event", string(action))
+	}
+	messages, failed := s.docker.Events(ctx, events.ListOptions{Filters: ours})
 	if err := s.adopt(ctx, known); err != nil {
 		return err
 	}
@@ -228,6 +240,7 @@ func (s *Server) watchOnce(ctx context.Context, known lives, connected func()) e
 		case err := <-failed:
 			return err
 		case m := <-messages:
+			s.noteInView(m)
 			if known.note(m) {
 				s.handle(ctx, m)
 			}
@@ -237,11 +250,11 @@ func (s *Server) watchOnce(ctx context.Context, known lives, connected func()) e
 
 // adopt takes up all our containers: their logs, and what happened to them unheard.
 func (s *Server) adopt(ctx context.Context, known lives) error {
-	list, err := s.docker.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(
-		filters.Arg("label", api.DockerLabelFramework+"="+s.owner.cluster), filters.Arg("label", api.DockerLabelNode+"="+s.owner.node))})
+	list, err := s.docker.ContainerList(ctx, container.ListOptions{All: true, Filters: s.owner.filters()})
 	if err != nil {
 		return fmt.Errorf("cannot list our containers: %w", err)
 	}
+	s.view.take(list)
 	for _, c := range list {
 		if c.Labels[labelKind] == kindContainer && phaseOf(c.State) > created {
 			s.adoptLog(ctx, c.ID)
@@ -260,7 +273,7 @@ func (s *Server) adoptLog(ctx context.Context, id string) {
 	if s.logs.find(id) != nil {
 		return
 	}
-	c, err := s.inspect(ctx, kindContainer, id)
+	c, err := s.view.inspect(ctx, kindContainer, id)
 	if err != nil {
 		return // it is gone again
 	}
@@ -300,7 +313,7 @@ func (s *Server) handle(ctx context.Context, m events.Message) {
 		sandboxID = m.Actor.Attributes[labelSandbox]
 	}
 	// The pod may be going away; then the event tells what is left of it.
-	if sandbox, err := s.inspect(ctx, kindSandbox, sandboxID); err == nil {
+	if sandbox, err := s.view.inspect(ctx, kindSandbox, sandboxID); err == nil {
 		event.PodSandboxStatus, _ = sandboxStatus(sandbox)
 	}
 	event.ContainersStatuses, _ = s.containerStatuses(ctx, sandboxID)

@@ -172,7 +172,7 @@ func (s *Server) removeUnusedVolumes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.list(ctx, kindContainer, "", "")
+	list, err := s.view.list(ctx, kindContainer, "", "")
 	if err != nil {
 		return err
 	}
@@ -202,9 +202,9 @@ func (s *Server) tidyVolumes(ctx context.Context) {
 
 // removeCopies removes the containers that a server which was killed was reading images from.
 func (s *Server) removeCopies(ctx context.Context) {
-	list, err := s.list(ctx, kindCopy, "", "")
-	for _, c := range list {
-		err = errors.Join(err, s.remove(ctx, c.ID))
+	ids, err := s.view.ask(ctx, kindCopy, "", "")
+	for _, id := range ids {
+		err = errors.Join(err, s.remove(ctx, id))
 	}
 	if err != nil {
 		s.log.WithError(err).Warn("cannot remove the containers that images were copied from")

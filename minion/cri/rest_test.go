@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -10,10 +11,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/container"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -115,5 +118,85 @@ func TestSizesAreMeasuredOnceForManyQuestions(t *testing.T) {
 	images := fs.ImageFilesystems[0]
 	if want := filepath.Join(testEngineDir, "data"); images.FsId.Mountpoint != want || images.UsedBytes.Value < 1<<20 {
 		t.Errorf("the images take %d bytes below %s; want over 1 MB below %s", images.UsedBytes.Value, images.FsId.Mountpoint, want)
+	}
+}
+
+// TestListsAndStatusesAreAnsweredFromMemoryUntilSomethingHappens also holds that what happens is seen, whoever did it.
+func TestListsAndStatusesAreAnsweredFromMemoryUntilSomethingHappens(t *testing.T) {
+	counter, through := countCalls(t)
+	n := newNode(t)
+	n.restart(t, func(c *Config) { c.DockerHost = through })
+	config := n.podConfig("memory")
+	sandbox := n.runPod(t, config)
+	id := n.runContainer(t, sandbox, config, shell("main", "sleep 1000"))
+	ask := func() (states []runtimeapi.ContainerState) {
+		t.Helper()
+		list, err := n.ListContainers(t.Context(), &runtimeapi.ListContainersRequest{})
+		must(t, err)
+		sandboxes, err := n.ListPodSandbox(t.Context(), &runtimeapi.ListPodSandboxRequest{})
+		must(t, err)
+		status, err := n.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: sandbox})
+		must(t, err)
+		if len(sandboxes.Items) != 1 || status.Status.GetNetwork().GetIp() == "" {
+			t.Errorf("sandboxes %v, status %v", sandboxes, status)
+		}
+		for _, c := range list.Containers {
+			states = append(states, c.State)
+		}
+		return states
+	}
+	eventually(t, "nothing is left to be asked for", func() bool {
+		ask()
+		counter.taken()
+		ask()
+		return len(counter.taken()) == 0
+	})
+
+	timeout := 0
+	must(t, testEngine.ContainerRestart(t.Context(), id, container.StopOptions{Timeout: &timeout}))
+	must(t, testEngine.ContainerKill(t.Context(), id, "KILL"))
+	eventually(t, "the end is seen", func() bool {
+		return slices.Equal(ask(), []runtimeapi.ContainerState{runtimeapi.ContainerState_CONTAINER_EXITED})
+	})
+	must(t, testEngine.ContainerStart(t.Context(), id, container.StartOptions{}))
+	eventually(t, "the life that somebody gave it again is seen", func() bool {
+		return slices.Equal(ask(), []runtimeapi.ContainerState{runtimeapi.ContainerState_CONTAINER_RUNNING})
+	})
+	must(t, testEngine.ContainerRemove(t.Context(), id, container.RemoveOptions{Force: true}))
+	eventually(t, "that it is gone is seen", func() bool { return len(ask()) == 0 })
+}
+
+func TestWhatWasDoneIsInTheNextList(t *testing.T) {
+	n := newNode(t)
+	config := n.podConfig("next")
+	sandbox := n.runPod(t, config)
+	for i := range 10 {
+		name := fmt.Sprintf("c%d", i)
+		made, err := n.CreateContainer(t.Context(), &runtimeapi.CreateContainerRequest{
+			PodSandboxId: sandbox, Config: shell(name, "sleep 1000"), SandboxConfig: config})
+		must(t, err)
+		id := made.ContainerId
+		want := func(state string) {
+			t.Helper()
+			list, err := n.ListContainers(t.Context(), &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{Id: id}})
+			must(t, err)
+			got := "gone"
+			for _, c := range list.Containers {
+				got = c.State.String()
+			}
+			if got != state {
+				t.Errorf("%s is %s, not %s", name, got, state)
+			}
+		}
+		want("CONTAINER_CREATED")
+		_, err = n.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: id})
+		must(t, err)
+		want("CONTAINER_RUNNING")
+		_, err = n.StopContainer(t.Context(), &runtimeapi.StopContainerRequest{ContainerId: id})
+		must(t, err)
+		want("CONTAINER_EXITED")
+		_, err = n.RemoveContainer(t.Context(), &runtimeapi.RemoveContainerRequest{ContainerId: id})
+		must(t, err)
+		want("gone")
 	}
 }

@@ -11,11 +11,9 @@ import (
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
+	"golang.org/x/sync/errgroup"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/k8sm/k8sm/api"
 )
 
 // RunPodSandbox makes and starts the container that holds the pod's namespaces. It leaves nothing behind if it fails
@@ -43,7 +41,7 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 		return nil, fmt.Errorf("cannot create the sandbox: %w", err)
 	}
 	if err = writeResolvConf(plan.resolvConf, config.GetDnsConfig()); err == nil {
-		err = s.docker.ContainerStart(ctx, id, container.StartOptions{})
+		err = s.start(ctx, id)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot start the sandbox: %w", err), s.discardSandbox(ctx, id, plan.resolvConf))
@@ -62,7 +60,12 @@ func (s *Server) discardSandbox(ctx context.Context, id, resolvConf string) erro
 
 // create makes a Docker container. If the name is taken by one of ours that never ran, a caller before us was cut off
 // between creating and learning of it: that container is removed, so that nothing starts twice.
-func (s *Server) create(ctx context.Context, name string, c *container.Config, hc *container.HostConfig) (string, error) {
+func (s *Server) create(ctx context.Context, name string, c *container.Config, hc *container.HostConfig) (id string, err error) {
+	defer func() {
+		if err == nil {
+			s.view.changed(id, c.Labels)
+		}
+	}()
 	made, err := s.docker.ContainerCreate(ctx, c, hc, &network.NetworkingConfig{}, nil, name)
 	if !cerrdefs.IsConflict(err) {
 		return made.ID, err
@@ -71,18 +74,54 @@ func (s *Server) create(ctx context.Context, name string, c *container.Config, h
 	if inspectErr != nil || !s.owner.owns(left.Config.Labels) || left.State.Status != container.StateCreated {
 		return "", err
 	}
-	if err := s.docker.ContainerRemove(ctx, left.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
+	if err := s.forceRemove(ctx, left.ID); err != nil {
 		return "", err
 	}
 	made, err = s.docker.ContainerCreate(ctx, c, hc, &network.NetworkingConfig{}, nil, name)
 	return made.ID, err
 }
 
+func (s *Server) start(ctx context.Context, id string) error {
+	defer s.view.touched(id)
+	return s.docker.ContainerStart(ctx, id, container.StartOptions{})
+}
+
+// stop asks a container to end by its stop signal and kills it after the timeout, in seconds. It succeeds for one that is
+// gone.
+func (s *Server) stop(ctx context.Context, id string, timeout int) error {
+	defer s.view.touched(id)
+	err := s.docker.ContainerStop(ctx, id, container.StopOptions{Timeout: &timeout})
+	if isNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// remove removes a container, killing it first if it runs. It succeeds for one that is gone or that another caller is
+// removing.
+func (s *Server) remove(ctx context.Context, id string) error {
+	err := s.forceRemove(ctx, id)
+	if isNotFound(err) || cerrdefs.IsConflict(err) {
+		return nil
+	}
+	return err
+}
+
 // discard removes a container that could not be started, even if the caller's time is up.
 func (s *Server) discard(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(30*time.Second, s.cfg.CallTimeout))
 	defer cancel()
-	return s.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	return s.forceRemove(ctx, id)
+}
+
+func (s *Server) forceRemove(ctx context.Context, id string) error {
+	err := s.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	if err == nil || isNotFound(err) {
+		s.view.gone(id)
+	} else {
+		s.view.touched(id)
+	}
+	return err
 }
 
 // writeResolvConf writes the pod's resolv.conf: the given one, or a copy of the host's.
@@ -104,7 +143,7 @@ func writeResolvConf(path string, dns *runtimeapi.DNSConfig) error {
 // StopPodSandbox ends the pod's containers and the sandbox, which gives the address back. It succeeds for a sandbox that
 // is gone.
 func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
-	sandbox, err := s.inspect(ctx, kindSandbox, r.GetPodSandboxId())
+	sandbox, err := s.view.inspect(ctx, kindSandbox, r.GetPodSandboxId())
 	if isNotFound(err) {
 		return &runtimeapi.StopPodSandboxResponse{}, nil
 	}
@@ -115,18 +154,16 @@ func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandbo
 	if err != nil {
 		return nil, err
 	}
-	now := 0
-	for _, id := range append(containers, sandbox.ID) {
-		if err := s.docker.ContainerStop(ctx, id, container.StopOptions{Timeout: &now}); err != nil && !isNotFound(err) {
-			return nil, fmt.Errorf("cannot stop the sandbox: %w", err)
-		}
+	err = s.membersFirst(containers, sandbox.ID, func(id string) error { return s.stop(ctx, id, 0) })
+	if err != nil {
+		return nil, fmt.Errorf("cannot stop the sandbox: %w", err)
 	}
 	return &runtimeapi.StopPodSandboxResponse{}, nil
 }
 
 // RemovePodSandbox removes the sandbox and all that is left of its containers.
 func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
-	sandbox, err := s.inspect(ctx, kindSandbox, r.GetPodSandboxId())
+	sandbox, err := s.view.inspect(ctx, kindSandbox, r.GetPodSandboxId())
 	if isNotFound(err) {
 		return &runtimeapi.RemovePodSandboxResponse{}, nil
 	}
@@ -137,11 +174,12 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 	if err != nil {
 		return nil, err
 	}
-	for _, id := range append(containers, sandbox.ID) {
+	err = s.membersFirst(containers, sandbox.ID, func(id string) error {
 		s.logs.forget(id)
-		if err := s.remove(ctx, id); err != nil {
-			return nil, fmt.Errorf("cannot remove the sandbox: %w", err)
-		}
+		return s.remove(ctx, id)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot remove the sandbox: %w", err)
 	}
 	record, err := readSandbox(sandbox.Config.Labels)
 	if err != nil {
@@ -154,19 +192,22 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 	return &runtimeapi.RemovePodSandboxResponse{}, nil
 }
 
-// remove removes a container, killing it first if it runs. It succeeds for one that is gone or that another caller is
-// removing.
-func (s *Server) remove(ctx context.Context, id string) error {
-	err := s.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
-	if isNotFound(err) || cerrdefs.IsConflict(err) {
-		return nil
+// membersFirst does something to a sandbox's containers, several at a time, and then to the sandbox.
+func (s *Server) membersFirst(containers []string, sandbox string, do func(id string) error) error {
+	var group errgroup.Group
+	group.SetLimit(parallelInspects)
+	for _, id := range containers {
+		group.Go(func() error { return do(id) })
 	}
-	return err
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	return do(sandbox)
 }
 
 // containersOf returns the ids of the sandbox's containers.
 func (s *Server) containersOf(ctx context.Context, sandbox string) ([]string, error) {
-	list, err := s.list(ctx, kindContainer, "", sandbox)
+	list, err := s.view.list(ctx, kindContainer, "", sandbox)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the sandbox's containers: %w", err)
 	}
@@ -177,52 +218,25 @@ func (s *Server) containersOf(ctx context.Context, sandbox string) ([]string, er
 	return ids, nil
 }
 
-// inspect returns one of our containers, or a NotFound error.
-func (s *Server) inspect(ctx context.Context, kind, id string) (container.InspectResponse, error) {
-	if id == "" {
-		return container.InspectResponse{}, notFound(kind, `""`)
-	}
-	c, err := s.docker.ContainerInspect(ctx, id)
-	if isNotFound(err) || err == nil && (!s.owner.owns(c.Config.Labels) || c.Config.Labels[labelKind] != kind) {
-		return container.InspectResponse{}, notFound(kind, id)
-	}
-	return c, err
-}
-
-// list returns our containers of a kind: all, the one with this id (or this beginning of one), those of one sandbox.
-func (s *Server) list(ctx context.Context, kind, id, sandbox string) ([]container.Summary, error) {
-	args := filters.NewArgs(
-		filters.Arg("label", api.DockerLabelFramework+"="+s.owner.cluster),
-		filters.Arg("label", api.DockerLabelNode+"="+s.owner.node),
-		filters.Arg("label", labelKind+"="+kind))
-	if id != "" {
-		args.Add("id", id)
-	}
-	if sandbox != "" {
-		args.Add("label", labelSandbox+"="+sandbox)
-	}
-	return s.docker.ContainerList(ctx, container.ListOptions{All: true, Filters: args})
-}
-
 // ListPodSandbox lists our sandboxes, newest first.
 func (s *Server) ListPodSandbox(ctx context.Context, r *runtimeapi.ListPodSandboxRequest) (*runtimeapi.ListPodSandboxResponse, error) {
 	filter := r.GetFilter()
-	list, err := s.list(ctx, kindSandbox, filter.GetId(), "")
+	list, err := s.view.list(ctx, kindSandbox, filter.GetId(), "")
 	if err != nil {
 		return nil, err
 	}
 	response := new(runtimeapi.ListPodSandboxResponse)
 	for _, c := range list {
-		record, err := readSandbox(c.Labels)
+		record, err := readSandbox(c.Config.Labels)
 		if err != nil {
 			return nil, err
 		}
-		state := sandboxState(c.State)
+		state := sandboxState(c.State.Status)
 		if filter.GetState() != nil && filter.GetState().GetState() != state || !selects(filter.GetLabelSelector(), record.Labels) {
 			continue
 		}
 		response.Items = append(response.Items, &runtimeapi.PodSandbox{
-			Id: c.ID, Metadata: record.Metadata, State: state, CreatedAt: time.Unix(c.Created, 0).UnixNano(),
+			Id: c.ID, Metadata: record.Metadata, State: state, CreatedAt: nanoseconds(c.Created),
 			Labels: record.Labels, Annotations: record.Annotations, RuntimeHandler: record.Handler,
 		})
 	}
@@ -238,22 +252,29 @@ func sandboxState(state container.ContainerState) runtimeapi.PodSandboxState {
 
 // PodSandboxStatus tells all about one sandbox.
 func (s *Server) PodSandboxStatus(ctx context.Context, r *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
-	sandbox, err := s.inspect(ctx, kindSandbox, r.GetPodSandboxId())
-	if err != nil {
-		return nil, err
-	}
-	status, err := sandboxStatus(sandbox)
-	if err != nil {
-		return nil, err
-	}
-	containers, err := s.containerStatuses(ctx, sandbox.ID)
-	if err != nil {
+	var sandbox container.InspectResponse
+	var status *runtimeapi.PodSandboxStatus
+	var containers []*runtimeapi.ContainerStatus
+	group, asking := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		if sandbox, err = s.view.inspect(asking, kindSandbox, r.GetPodSandboxId()); err == nil {
+			status, err = sandboxStatus(sandbox)
+		}
+		return err
+	})
+	group.Go(func() (err error) {
+		containers, err = s.containerStatuses(asking, r.GetPodSandboxId())
+		return err
+	})
+	if err := group.Wait(); err != nil {
 		return nil, err
 	}
 	response := &runtimeapi.PodSandboxStatusResponse{Status: status, ContainersStatuses: containers, Timestamp: time.Now().UnixNano()}
-	if r.GetVerbose() {
-		response.Info, err = verbose(sandbox)
+	if !r.GetVerbose() {
+		return response, nil
 	}
+	var err error
+	response.Info, err = verbose(sandbox)
 	return response, err
 }
 

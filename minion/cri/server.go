@@ -81,6 +81,7 @@ type Server struct {
 	events       *eventHub
 	usage        *usageCache
 	volumes      imageVolumes
+	view         *view
 }
 
 // New connects to the Engine, checks that it is fit and brings the sandbox image there. It serves nothing until Run,
@@ -111,6 +112,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	s.events = newEventHub()
 	s.usage = newUsageCache()
 	s.volumes.dir = filepath.Join(cfg.Root, "images")
+	s.view = newView(s.docker, s.owner)
 	if err := s.listenForStreams(); err != nil {
 		return nil, errors.Join(err, s.docker.Close())
 	}

@@ -99,30 +99,30 @@ func (u *usageCache) rate(id string, now cpuSample) (nanoCores uint64, ok bool) 
 
 // ContainerStats tells what one container uses.
 func (s *Server) ContainerStats(ctx context.Context, r *runtimeapi.ContainerStatsRequest) (*runtimeapi.ContainerStatsResponse, error) {
-	c, err := s.inspect(ctx, kindContainer, r.GetContainerId())
+	c, err := s.view.inspect(ctx, kindContainer, r.GetContainerId())
 	if err != nil {
 		return nil, err
 	}
-	stats, err := s.containerStats(ctx, container.Summary{ID: c.ID, Labels: c.Config.Labels})
+	stats, err := s.containerStats(ctx, c)
 	return &runtimeapi.ContainerStatsResponse{Stats: stats}, err
 }
 
 // ListContainerStats tells what each running container uses.
 func (s *Server) ListContainerStats(ctx context.Context, r *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
 	filter := r.GetFilter()
-	list, err := s.list(ctx, kindContainer, filter.GetId(), filter.GetPodSandboxId())
+	list, err := s.view.list(ctx, kindContainer, filter.GetId(), filter.GetPodSandboxId())
 	if err != nil {
 		return nil, err
 	}
-	stats, err := s.statsOf(ctx, slices.DeleteFunc(list, func(c container.Summary) bool {
-		record, err := readContainer(c.Labels)
-		return err != nil || c.State != container.StateRunning || !selects(filter.GetLabelSelector(), record.Labels)
+	stats, err := s.statsOf(ctx, slices.DeleteFunc(list, func(c container.InspectResponse) bool {
+		record, err := readContainer(c.Config.Labels)
+		return err != nil || c.State.Status != container.StateRunning || !selects(filter.GetLabelSelector(), record.Labels)
 	}))
 	return &runtimeapi.ListContainerStatsResponse{Stats: stats}, err
 }
 
 // statsOf measures several containers, a few at a time. One that ends meanwhile is left out.
-func (s *Server) statsOf(ctx context.Context, list []container.Summary) ([]*runtimeapi.ContainerStats, error) {
+func (s *Server) statsOf(ctx context.Context, list []container.InspectResponse) ([]*runtimeapi.ContainerStats, error) {
 	all := make([]*runtimeapi.ContainerStats, len(list))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(4)
@@ -140,8 +140,8 @@ func (s *Server) statsOf(ctx context.Context, list []container.Summary) ([]*runt
 	return slices.DeleteFunc(all, func(stats *runtimeapi.ContainerStats) bool { return stats == nil }), err
 }
 
-func (s *Server) containerStats(ctx context.Context, c container.Summary) (*runtimeapi.ContainerStats, error) {
-	record, err := readContainer(c.Labels)
+func (s *Server) containerStats(ctx context.Context, c container.InspectResponse) (*runtimeapi.ContainerStats, error) {
+	record, err := readContainer(c.Config.Labels)
 	if err != nil {
 		return nil, err
 	}
@@ -226,28 +226,28 @@ func memoryUsage(sample container.StatsResponse) *runtimeapi.MemoryUsage {
 
 // PodSandboxStats tells what one pod uses.
 func (s *Server) PodSandboxStats(ctx context.Context, r *runtimeapi.PodSandboxStatsRequest) (*runtimeapi.PodSandboxStatsResponse, error) {
-	c, err := s.inspect(ctx, kindSandbox, r.GetPodSandboxId())
+	c, err := s.view.inspect(ctx, kindSandbox, r.GetPodSandboxId())
 	if err != nil {
 		return nil, err
 	}
-	stats, err := s.podStats(ctx, container.Summary{ID: c.ID, Labels: c.Config.Labels})
+	stats, err := s.podStats(ctx, c)
 	return &runtimeapi.PodSandboxStatsResponse{Stats: stats}, err
 }
 
 // ListPodSandboxStats tells what each running pod uses.
 func (s *Server) ListPodSandboxStats(ctx context.Context, r *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
 	filter := r.GetFilter()
-	list, err := s.list(ctx, kindSandbox, filter.GetId(), "")
+	list, err := s.view.list(ctx, kindSandbox, filter.GetId(), "")
 	if err != nil {
 		return nil, err
 	}
 	response := new(runtimeapi.ListPodSandboxStatsResponse)
 	for _, c := range list {
-		record, err := readSandbox(c.Labels)
+		record, err := readSandbox(c.Config.Labels)
 		if err != nil {
 			return nil, err
 		}
-		if c.State != container.StateRunning || !selects(filter.GetLabelSelector(), record.Labels) {
+		if c.State.Status != container.StateRunning || !selects(filter.GetLabelSelector(), record.Labels) {
 			continue
 		}
 		stats, err := s.podStats(ctx, c)
@@ -263,8 +263,8 @@ func (s *Server) ListPodSandboxStats(ctx context.Context, r *runtimeapi.ListPodS
 }
 
 // podStats adds up the sandbox and its containers; the network is the sandbox's, which they share.
-func (s *Server) podStats(ctx context.Context, c container.Summary) (*runtimeapi.PodSandboxStats, error) {
-	record, err := readSandbox(c.Labels)
+func (s *Server) podStats(ctx context.Context, c container.InspectResponse) (*runtimeapi.PodSandboxStats, error) {
+	record, err := readSandbox(c.Config.Labels)
 	if err != nil {
 		return nil, err
 	}
@@ -272,11 +272,11 @@ func (s *Server) podStats(ctx context.Context, c container.Summary) (*runtimeapi
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.list(ctx, kindContainer, "", c.ID)
+	list, err := s.view.list(ctx, kindContainer, "", c.ID)
 	if err != nil {
 		return nil, err
 	}
-	containers, err := s.statsOf(ctx, slices.DeleteFunc(list, func(c container.Summary) bool { return c.State != container.StateRunning }))
+	containers, err := s.statsOf(ctx, slices.DeleteFunc(list, func(c container.InspectResponse) bool { return c.State.Status != container.StateRunning }))
 	if err != nil {
 		return nil, err
 	}

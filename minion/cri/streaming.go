@@ -37,14 +37,14 @@ func (s *Server) Attach(ctx context.Context, r *runtimeapi.AttachRequest) (*runt
 
 // PortForward returns a URL at which the pod's ports can be connected to.
 func (s *Server) PortForward(ctx context.Context, r *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error) {
-	if _, err := s.inspect(ctx, kindSandbox, r.GetPodSandboxId()); err != nil {
+	if _, err := s.view.inspectNow(ctx, kindSandbox, r.GetPodSandboxId()); err != nil {
 		return nil, err
 	}
 	return s.streaming.GetPortForward(r)
 }
 
 func (s *Server) runningContainer(ctx context.Context, id string) (container.InspectResponse, error) {
-	c, err := s.inspect(ctx, kindContainer, id)
+	c, err := s.view.inspectNow(ctx, kindContainer, id)
 	if err == nil && !c.State.Running {
 		return c, fmt.Errorf("the container does not run: it is %s", c.State.Status)
 	}
@@ -98,7 +98,7 @@ func (r streamRuntime) Attach(ctx context.Context, id string, in io.Reader, out,
 	// The connection of an Engine that dies ends like that of a container that ends.
 	bounded, stop := r.s.bound(ctx, 0)
 	defer stop()
-	if _, err := r.s.inspect(bounded, kindContainer, id); err != nil && !isNotFound(err) {
+	if _, err := r.s.view.inspectNow(bounded, kindContainer, id); err != nil && !isNotFound(err) {
 		return fmt.Errorf("the Engine broke off: %w", err)
 	}
 	return nil
@@ -177,7 +177,7 @@ func (r streamRuntime) PortForward(ctx context.Context, sandbox string, port int
 	defer stream.Close()
 	bounded, cancel := r.s.bound(ctx, 0)
 	defer cancel()
-	c, err := r.s.inspect(bounded, kindSandbox, sandbox)
+	c, err := r.s.view.inspectNow(bounded, kindSandbox, sandbox)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,224 @@
+package cri
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/client"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// parallelInspects bounds how much the Engine is asked at a time.
+const parallelInspects = 8
+
+// view is what the Engine has told of our containers. Whatever may have changed since, because the Engine sent an event or we
+// asked it for something, is asked for again when it is wanted; the rest is answered from memory. While the Engine's events
+// are not heard, nothing is.
+//
+// What it returns is shared: nobody may change it.
+type view struct {
+	docker *client.Client
+	owner  owner
+
+	mu      sync.Mutex // guards what follows
+	heard   bool       // the Engine's events are
+	members map[string]*member
+}
+
+// member is one of our containers.
+type member struct {
+	kind, sandbox string // its labels: they never change
+	changes       int    // how often it may have changed
+	known         bool   // told is what the Engine said after the last change
+	told          container.InspectResponse
+}
+
+func newView(docker *client.Client, owner owner) *view {
+	return &view{docker: docker, owner: owner, members: map[string]*member{}}
+}
+
+// lose forgets everything: the Engine's events are not heard any more, or not yet.
+func (v *view) lose() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.heard, v.members = false, map[string]*member{}
+}
+
+// take takes the containers that there are. The Engine's events must have been heard since before they were listed.
+func (v *view) take(list []container.Summary) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, c := range list {
+		v.mark(c.ID, c.Labels)
+	}
+	v.heard = true
+}
+
+// changed says that one of our containers, with these labels, is new or may have changed.
+func (v *view) changed(id string, labels map[string]string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mark(id, labels)
+}
+
+// touched says that a container may have changed.
+func (v *view) touched(id string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if m := v.members[id]; m != nil {
+		v.mark(id, nil)
+	}
+}
+
+// mark is called with mu held.
+func (v *view) mark(id string, labels map[string]string) {
+	m := v.members[id]
+	if m == nil {
+		m = &member{kind: labels[labelKind], sandbox: labels[labelSandbox]}
+		v.members[id] = m
+	}
+	m.changes++
+	m.known, m.told = false, container.InspectResponse{}
+}
+
+// gone says that a container is no more.
+func (v *view) gone(id string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.members, id)
+}
+
+// inspect returns one of our containers, or a NotFound error. It takes whole ids, and what else the Engine takes.
+func (v *view) inspect(ctx context.Context, kind, id string) (container.InspectResponse, error) {
+	if c, _, known := v.recall(id); known {
+		return v.check(c, kind, id)
+	}
+	return v.inspectNow(ctx, kind, id)
+}
+
+// inspectNow does the same, and always asks the Engine: an answer proves that it answers.
+func (v *view) inspectNow(ctx context.Context, kind, id string) (container.InspectResponse, error) {
+	if id == "" {
+		return container.InspectResponse{}, notFound(kind, `""`)
+	}
+	_, changes, _ := v.recall(id)
+	c, err := v.docker.ContainerInspect(ctx, id)
+	if isNotFound(err) {
+		v.gone(id)
+		return c, notFound(kind, id)
+	}
+	if err != nil {
+		return c, err
+	}
+	v.learn(c, changes)
+	return v.check(c, kind, id)
+}
+
+// check refuses a container of another kind, or of somebody else.
+func (v *view) check(c container.InspectResponse, kind, id string) (container.InspectResponse, error) {
+	if !v.owner.owns(c.Config.Labels) || c.Config.Labels[labelKind] != kind {
+		return container.InspectResponse{}, notFound(kind, id)
+	}
+	return c, nil
+}
+
+// recall returns what is known of a container, and how often it has changed.
+func (v *view) recall(id string) (c container.InspectResponse, changes int, known bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	m := v.members[id]
+	if m == nil {
+		return c, 0, false
+	}
+	return m.told, m.changes, v.heard && m.known
+}
+
+// learn keeps what the Engine said, unless the container may have changed meanwhile.
+func (v *view) learn(c container.InspectResponse, changes int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if m := v.members[c.ID]; m != nil && v.heard && m.changes == changes {
+		m.told, m.known = c, true
+	}
+}
+
+// list returns our containers of a kind, newest first: all, the one with this id (or this beginning of one), those of one
+// sandbox. One that ends while it is being asked for is left out.
+func (v *view) list(ctx context.Context, kind, id, sandbox string) ([]container.InspectResponse, error) {
+	ids, heard := v.find(kind, id, sandbox)
+	if !heard {
+		var err error
+		if ids, err = v.ask(ctx, kind, id, sandbox); err != nil {
+			return nil, err
+		}
+	}
+	found := make([]container.InspectResponse, len(ids))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelInspects)
+	for i, id := range ids {
+		if c, _, known := v.recall(id); known {
+			found[i] = c
+			continue
+		}
+		group.Go(func() (err error) {
+			if found[i], err = v.inspectNow(ctx, kind, id); isNotFound(err) {
+				return nil
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	found = slices.DeleteFunc(found, func(c container.InspectResponse) bool { return c.ContainerJSONBase == nil })
+	slices.SortFunc(found, func(a, b container.InspectResponse) int {
+		return cmp.Or(-cmp.Compare(nanoseconds(a.Created), nanoseconds(b.Created)), cmp.Compare(a.ID, b.ID))
+	})
+	return found, nil
+}
+
+// find returns the ids from memory, if the Engine's events are heard.
+func (v *view) find(kind, id, sandbox string) (ids []string, heard bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for have, m := range v.members {
+		if m.kind == kind && strings.HasPrefix(have, id) && (sandbox == "" || m.sandbox == sandbox) {
+			ids = append(ids, have)
+		}
+	}
+	return ids, v.heard
+}
+
+// ask returns the ids from the Engine, also of kinds that are never inspected.
+func (v *view) ask(ctx context.Context, kind, id, sandbox string) (ids []string, err error) {
+	args := v.owner.filters()
+	args.Add("label", labelKind+"="+kind)
+	if id != "" {
+		args.Add("id", id)
+	}
+	if sandbox != "" {
+		args.Add("label", labelSandbox+"="+sandbox)
+	}
+	list, err := v.docker.ContainerList(ctx, container.ListOptions{All: true, Filters: args})
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the node's containers: %w", err)
+	}
+	for _, c := range list {
+		ids = append(ids, c.ID)
+	}
+	return ids, nil
+}
+
+// filters select what is the owner's.
+func (o owner) filters() filters.Args {
+	return filters.NewArgs(
+		filters.Arg("label", api.DockerLabelFramework+"="+o.cluster), filters.Arg("label", api.DockerLabelNode+"="+o.node))
+}
