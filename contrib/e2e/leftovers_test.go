@@ -1,12 +1,17 @@
 package e2e
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/k8sm/k8sm/contrib/scratch"
 )
 
 // counters are what iptables-save prints beside a rule and what changes by itself.
@@ -15,12 +20,29 @@ var counters = regexp.MustCompile(`\[\d+:\d+\]|^#.*`)
 // leavesNothing runs a test of a whole cluster, start and stop included, and then compares what there is on the host
 // outside the cluster's directory with what there was before: iptables rules, links, routes, mounts.
 func leavesNothing(t *testing.T, test func(t *testing.T)) {
+	awaitAddresses(t)
 	before := traces(t)
 	t.Run("up", test)
 	for _, line := range traces(t) {
 		if !slices.Contains(before, line) {
 			t.Errorf("the cluster left behind: %s", line)
 		}
+	}
+}
+
+// awaitAddresses waits until the kernel has found that nobody else has the host's IPv6 addresses, up to two seconds after a
+// link came up: only then it makes routes of them.
+func awaitAddresses(t *testing.T) {
+	t.Helper()
+	err := scratch.Until(t.Context(), 10*time.Second, func(ctx context.Context) error {
+		out, err := exec.CommandContext(ctx, "ip", "-6", "-o", "address", "show", "tentative").Output()
+		if err == nil && len(out) > 0 {
+			err = fmt.Errorf("addresses are tentative: %s", out)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
