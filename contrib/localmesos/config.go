@@ -137,9 +137,6 @@ func (p plan) parse() (plan, error) {
 	if p.FetcherCacheDir == "" {
 		p.FetcherCacheDir = filepath.Join(p.WorkDir, "fetch")
 	}
-	if err := os.MkdirAll(p.WorkDir, 0o755); err != nil {
-		return plan{}, fmt.Errorf("cannot make --work-dir: %w", err)
-	}
 	if p.schedulers, err = p.credentials(); err != nil {
 		return plan{}, err
 	}
@@ -152,14 +149,27 @@ func (p plan) parse() (plan, error) {
 	if p.oversubscribed, err = parseOversubscribed(p.Oversubscribed); err != nil {
 		return plan{}, fmt.Errorf("--oversubscribed-resources: %w", err)
 	}
-	text := p.Resources
-	if text == "" {
-		if text, err = machineResources(p.WorkDir); err != nil {
+	if p.Resources != "" {
+		if p.resources, err = parseResources(p.Resources); err != nil {
+			return plan{}, fmt.Errorf("--resources: %w", err)
+		}
+	}
+	if err := os.MkdirAll(p.WorkDir, 0o755); err != nil { // the last thing, so that what is refused leaves nothing
+		return plan{}, fmt.Errorf("cannot make --work-dir: %w", err)
+	}
+	if p.Resources == "" {
+		if p.resources, err = ownResources(p.WorkDir); err != nil {
 			return plan{}, fmt.Errorf("cannot find the machine's resources, give --resources: %w", err)
 		}
 	}
-	if p.resources, err = parseResources(text); err != nil {
-		return plan{}, fmt.Errorf("--resources: %w", err)
-	}
 	return p, nil
+}
+
+// ownResources are those of this machine, its disk that of the directory.
+func ownResources(dir string) (pool, error) {
+	text, err := machineResources(dir)
+	if err != nil {
+		return nil, err
+	}
+	return parseResources(text)
 }

@@ -2,6 +2,8 @@ package localmesos
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -105,10 +107,15 @@ func TestWrongFlagsAreOneClearError(t *testing.T) {
 		"--recovery-timeout": func(c *Config) { c.RecoveryTimeout = 0 },
 	} {
 		c := testConfig(t)
+		c.WorkDir = filepath.Join(t.TempDir(), "work")
+		dir := c.WorkDir
 		change(&c)
 		_, err := Start(context.Background(), c)
 		if err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: what was refused made its directory: %v", name, err)
 		}
 	}
 }
