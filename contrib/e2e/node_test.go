@@ -489,7 +489,7 @@ func contained(t *testing.T, c *scratch.Cluster, p *corev1.Pod) (used []string) 
 			t.Fatalf("the pod is in %s, and its minion in %s, %v", cgroup, minion, err)
 		}
 	}
-	before := containers(t, c, p)
+	before, warden := containers(t, c, p), pidOf(t, c, "warden")
 	kill(t, c, "minion")
 	err := scratch.Until(t.Context(), 90*time.Second, func(ctx context.Context) error {
 		got, err := c.Kube.CoreV1().Pods("default").Get(ctx, p.Name, metav1.GetOptions{})
@@ -512,6 +512,9 @@ func contained(t *testing.T, c *scratch.Cluster, p *corev1.Pod) (used []string) 
 	}
 	for _, left := range mesosCgroups(t, used) {
 		t.Errorf("the old container left %s", left)
+	}
+	if !slices.Contains(running(t, c, "warden"), warden) {
+		t.Errorf("warden %d ended with the Mesos container, which was to find it nowhere", warden)
 	}
 	for cgroup := range cgroupsOf(t, c, p) {
 		if slices.Contains(used, mesosContainer(cgroup)) || !strings.HasPrefix(cgroup, "/mesos/") {
