@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -37,7 +39,7 @@ func (b *bench) run(ctx context.Context) error {
 	memory := memory{}
 	for round := 1; round <= b.rounds; round++ {
 		fmt.Printf("round %d of %d: a new cluster\n", round, b.rounds)
-		err := b.inCluster(ctx, func(c *scratch.Cluster, s startTimes) error {
+		err := b.inCluster(ctx, nil, func(c *scratch.Cluster, s startTimes) error {
 			apiReady.add(s.api)
 			nodeReady.add(s.node)
 			return errors.Join(b.pods(ctx, c, &cold, &warm), memory.measure(ctx, c))
@@ -55,8 +57,8 @@ func (b *bench) run(ctx context.Context) error {
 // startTimes are counted from the start of `km up`.
 type startTimes struct{ api, node time.Duration }
 
-// inCluster starts a cluster in a directory of its own, calls use, and takes the cluster down.
-func (b *bench) inCluster(ctx context.Context, use func(*scratch.Cluster, startTimes) error) (err error) {
+// inCluster starts a cluster with those flags in a directory of its own, calls use, and takes the cluster down.
+func (b *bench) inCluster(ctx context.Context, flags []string, use func(*scratch.Cluster, startTimes) error) (err error) {
 	dir, err := os.MkdirTemp("", "k8sm-bench-")
 	if err != nil {
 		return err
@@ -68,7 +70,7 @@ func (b *bench) inCluster(ctx context.Context, use func(*scratch.Cluster, startT
 	times := make(chan startTimes, 1)
 	go func() { times <- watchStart(watching, begin, dir+"/admin.kubeconfig") }()
 
-	cluster, err := scratch.Start(ctx, scratch.Config{KM: b.km, Dir: dir})
+	cluster, err := scratch.Start(ctx, scratch.Config{KM: b.km, Dir: dir, Flags: flags})
 	defer func() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 		defer cancel()
@@ -225,33 +227,52 @@ func named(name string) metav1.ListOptions {
 	return metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()}
 }
 
-// bareCalls makes and starts the two containers of a pod by the Docker API alone, the second in the first one's network,
-// and returns the time that took.
+// bareCalls returns how long a pod's two containers take by the Docker API alone.
 func bareCalls(ctx context.Context, c *scratch.Cluster, image string) (took time.Duration, err error) {
-	var ids []string
-	defer func() {
-		for _, id := range ids {
-			err = errors.Join(err, c.Docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true}))
-		}
-	}()
-	sandboxImage, bridge, err := c.Sandbox(ctx)
+	pods, err := newBarePods(ctx, c, image)
 	if err != nil {
 		return 0, err
 	}
 	begin := time.Now()
-	for i, config := range []container.Config{{Image: sandboxImage}, {Image: image}} {
-		host := &container.HostConfig{NetworkMode: container.NetworkMode(bridge)}
+	ids, err := pods.run(ctx)
+	took = time.Since(begin)
+	return took, errors.Join(err, pods.remove(ctx, ids))
+}
+
+// barePods makes, by the Docker API alone, the containers of which the cluster's pods consist.
+type barePods struct {
+	docker                      *client.Client
+	sandboxImage, bridge, image string
+}
+
+func newBarePods(ctx context.Context, c *scratch.Cluster, image string) (barePods, error) {
+	sandboxImage, bridge, err := c.Sandbox(ctx)
+	return barePods{docker: c.Docker, sandboxImage: sandboxImage, bridge: bridge, image: image}, err
+}
+
+// run makes and starts two containers, the second in the first one's network, and returns those that it made.
+func (b barePods) run(ctx context.Context) (ids []string, err error) {
+	for i, config := range []container.Config{{Image: b.sandboxImage}, {Image: b.image}} {
+		host := &container.HostConfig{NetworkMode: container.NetworkMode(b.bridge)}
 		if i > 0 {
 			host.NetworkMode = container.NetworkMode("container:" + ids[0])
 		}
-		made, err := c.Docker.ContainerCreate(ctx, &config, host, &network.NetworkingConfig{}, nil, "")
+		made, err := b.docker.ContainerCreate(ctx, &config, host, &network.NetworkingConfig{}, nil, "")
 		if err != nil {
-			return 0, fmt.Errorf("cannot make a bare container: %w", err)
+			return ids, fmt.Errorf("cannot make a bare container: %w", err)
 		}
 		ids = append(ids, made.ID)
-		if err := c.Docker.ContainerStart(ctx, made.ID, container.StartOptions{}); err != nil {
-			return 0, fmt.Errorf("cannot start a bare container: %w", err)
+		if err := b.docker.ContainerStart(ctx, made.ID, container.StartOptions{}); err != nil {
+			return ids, fmt.Errorf("cannot start a bare container: %w", err)
 		}
 	}
-	return time.Since(begin), nil
+	return ids, nil
+}
+
+// remove removes containers, those that use another one's network first.
+func (b barePods) remove(ctx context.Context, ids []string) (err error) {
+	for _, id := range slices.Backward(ids) {
+		err = errors.Join(err, b.docker.ContainerRemove(context.WithoutCancel(ctx), id, container.RemoveOptions{Force: true}))
+	}
+	return err
 }
