@@ -45,7 +45,8 @@ func (b *bench) load(ctx context.Context) error {
 		}
 		use[name].rounds = append(use[name].rounds, value)
 	}
-	for round := 1; round <= b.rounds; round++ {
+	var problems error
+	for round := 1; round <= b.rounds && ctx.Err() == nil; round++ {
 		fmt.Printf("round %d of %d: %d pods, one each %s, on a new cluster\n", round, b.rounds, nodePods, nodePace)
 		err := b.inCluster(ctx, []string{"--resources=" + nodeResources}, func(c *scratch.Cluster, _ startTimes) error {
 			ours, bare, err := b.loadNode(ctx, c, note)
@@ -56,14 +57,12 @@ func (b *bench) load(ctx context.Context) error {
 			p99.rounds, p99.peer = append(p99.rounds, percentile(ours, 99)), append(p99.peer, percentile(bare, 99))
 			return nil
 		})
-		if err != nil {
-			return err
-		}
+		problems = errors.Join(problems, err) // a cluster that does not stop cleanly takes nothing from what was measured
 	}
 	for _, f := range figures {
 		f.print(os.Stdout)
 	}
-	return nil
+	return problems
 }
 
 // loadNode returns how long each pod took from its creation until a watch said that it runs, and how long the bare calls

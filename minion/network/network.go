@@ -101,10 +101,21 @@ func (n *Network) Teardown(ctx context.Context) error {
 	}
 	n.plan = nil
 	problems := errors.Join(plan.remove(n.ipt), plan.removeRoute())
-	if err := n.cfg.Docker.NetworkRemove(ctx, plan.Network()); err != nil && !cerrdefs.IsNotFound(err) {
-		problems = errors.Join(problems, fmt.Errorf("cannot remove Docker network %s: %w", plan.Network(), err))
+	return errors.Join(problems, n.removeDockerNetwork(ctx, plan.Network()))
+}
+
+// removeDockerNetwork removes the Docker network. An Engine that ran many containers at a time may count some on it that
+// are gone, and then refuses until it is restarted; the node's next start goes on with the network as it is.
+func (n *Network) removeDockerNetwork(ctx context.Context, name string) error {
+	err := n.cfg.Docker.NetworkRemove(ctx, name)
+	if err == nil || cerrdefs.IsNotFound(err) {
+		return nil
 	}
-	return problems
+	err = fmt.Errorf("cannot remove Docker network %s: %w", name, err)
+	if left, inspectErr := n.inspect(ctx, name); inspectErr == nil && left != nil && len(left.Containers) == 0 {
+		err = fmt.Errorf("%w; nothing is on it, so the Engine has miscounted: it mends that when it is restarted, and a node that starts here uses the network again", err)
+	}
+	return err
 }
 
 func (n *Network) planFor(podCIDR string) Plan {
