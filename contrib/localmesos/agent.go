@@ -401,7 +401,7 @@ func (a *agent) fetched(e fetched) {
 	case run.phase == terminating:
 		a.exited(processExited{container: e.container, status: -1})
 	case e.err != nil:
-		a.startFailed(startFailed{e.container, fmt.Errorf("Failed to fetch all URIs for container '%s': %w", e.container, e.err)})
+		a.startFailed(startFailed{e.container, fmt.Errorf("%s '%s': %w", fetchFailed, e.container, e.err)})
 	default:
 		a.do(start{run})
 	}
@@ -585,6 +585,9 @@ func (a *agent) started(e processStarted) {
 		a.update(run, t, commandStatus(mesos.TASK_RUNNING, ""))
 	}
 }
+
+// fetchFailed is how Mesos begins to say that a container's files could not be had.
+const fetchFailed = "Failed to fetch all URIs for container"
 
 func (a *agent) startFailed(e startFailed) {
 	run := a.runs[e.container]
