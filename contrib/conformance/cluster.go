@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"time"
 
 	"github.com/docker/docker/client"
+	"golang.org/x/sys/unix"
 
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/engine"
@@ -35,6 +38,9 @@ func (h *harness) startEngine(ctx context.Context) error {
 		return nil
 	}
 	fmt.Println("  ending what an earlier run left")
+	if h.resources, err = h.agentResources(); err != nil {
+		return err
+	}
 	cluster, err := scratch.Start(ctx, h.clusterConfig(nil))
 	return errors.Join(err, cluster.Stop(ctx), os.RemoveAll(h.state()))
 }
@@ -68,7 +74,7 @@ func (h *harness) removeEngine(ctx context.Context) error {
 func (h *harness) state() string { return h.path("k") }
 
 func (h *harness) clusterConfig(log *os.File) scratch.Config {
-	flags := []string{"--docker-host=" + h.engine.Host()}
+	flags := []string{"--docker-host=" + h.engine.Host(), "--resources=" + h.resources}
 	if h.nodes != 1 {
 		flags = append(flags, "--nodes="+strconv.Itoa(h.nodes))
 	}
@@ -79,7 +85,30 @@ func (h *harness) clusterConfig(log *os.File) scratch.Config {
 	return cfg
 }
 
+// casePorts are the host ports that cases ask for; an agent's usual ones are others.
+const casePorts = "54000-54999"
+
+// agentResources is what a local Mesos gives each agent, and the cases' ports. Each of several nodes has its part.
+func (h *harness) agentResources() (string, error) {
+	var memory unix.Sysinfo_t
+	if err := unix.Sysinfo(&memory); err != nil {
+		return "", fmt.Errorf("cannot tell how much memory this machine has: %w", err)
+	}
+	var disk unix.Statfs_t
+	if err := unix.Statfs(h.dir, &disk); err != nil {
+		return "", fmt.Errorf("cannot tell how large the file system of %s is: %w", h.dir, err)
+	}
+	const megabyte = 1 << 20
+	mem := uint64(memory.Totalram) * uint64(memory.Unit) / megabyte * 3 / 4
+	return fmt.Sprintf("cpus:%d;mem:%d;disk:%d;ports:[31000-32000,%s]",
+		runtime.NumCPU(), mem/uint64(h.nodes), disk.Bavail*uint64(disk.Bsize)/megabyte/uint64(h.nodes), casePorts), nil
+}
+
 func (h *harness) startCluster(ctx context.Context) error {
+	var err error
+	if h.resources, err = h.agentResources(); err != nil {
+		return err
+	}
 	log, err := h.log("km-up.log")
 	if err != nil {
 		return err
@@ -96,11 +125,21 @@ func (h *harness) startCluster(ctx context.Context) error {
 	return h.cluster.Usable(ctx)
 }
 
-// keepLogs saves what the parts of the cluster logged.
+// keepLogs saves what the parts of the cluster logged: those that run in km up, and the minions in their Mesos sandboxes.
 func (h *harness) keepLogs() error {
-	to := h.build + "/logs"
+	to := filepath.Join(h.build, "logs")
 	if err := os.RemoveAll(to); err != nil {
 		return err
 	}
-	return os.CopyFS(to, os.DirFS(h.state()+"/log"))
+	if err := os.CopyFS(to, os.DirFS(filepath.Join(h.state(), "log"))); err != nil {
+		return err
+	}
+	sandboxes, err := filepath.Glob(filepath.Join(h.state(), "mesos/agents/*/slaves/*/frameworks/*/executors/*/runs/*"))
+	if err != nil {
+		return err
+	}
+	for i, sandbox := range sandboxes {
+		err = errors.Join(err, os.CopyFS(filepath.Join(to, fmt.Sprintf("minion-%d", i)), os.DirFS(sandbox)))
+	}
+	return err
 }

@@ -99,6 +99,22 @@ func TestClusterHasTheNodesThatAreAskedFor(t *testing.T) {
 	}
 }
 
+func TestNodesShareTheMachineAndHaveTheCasesPorts(t *testing.T) {
+	one, two := harness{dir: t.TempDir(), nodes: 1}, harness{dir: t.TempDir(), nodes: 2}
+	whole, err := one.agentResources()
+	if err != nil {
+		t.Fatal(err)
+	}
+	half, err := two.agentResources()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem := regexp.MustCompile(`mem:\d+`)
+	if !strings.Contains(whole, casePorts) || mem.FindString(whole) == "" || mem.FindString(whole) == mem.FindString(half) {
+		t.Errorf("one node has %s, each of two %s", whole, half)
+	}
+}
+
 func TestSuiteEndsInTimeForItsReport(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()

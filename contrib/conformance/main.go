@@ -74,6 +74,7 @@ type harness struct {
 
 	cannotRun []unable
 	busybox   string // a program
+	resources string // of each agent
 	engine    *engine.Engine
 	docker    *client.Client
 	registry  *suite.Registry
