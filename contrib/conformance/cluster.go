@@ -99,7 +99,7 @@ func (h *harness) agentResources() (string, error) {
 		return "", fmt.Errorf("cannot tell how large the file system of %s is: %w", h.dir, err)
 	}
 	const megabyte = 1 << 20
-	mem := uint64(memory.Totalram) * uint64(memory.Unit) / megabyte * 3 / 4
+	mem := memory.Totalram * uint64(memory.Unit) / megabyte * 3 / 4
 	return fmt.Sprintf("cpus:%d;mem:%d;disk:%d;ports:[31000-32000,%s]",
 		runtime.NumCPU(), mem/uint64(h.nodes), disk.Bavail*uint64(disk.Bsize)/megabyte/uint64(h.nodes), casePorts), nil
 }
