@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,8 +32,10 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 	if err != nil {
 		return nil, err
 	}
-	s.volumes.using.RLock()
-	defer s.volumes.using.RUnlock()
+	if slices.ContainsFunc(config.GetMounts(), func(m *runtimeapi.Mount) bool { return m.GetImage() != nil }) {
+		s.volumes.using.RLock()
+		defer s.volumes.using.RUnlock()
+	}
 	volumes, err := s.imageVolumes(ctx, config.GetMounts())
 	if err != nil {
 		return nil, err

@@ -28,7 +28,8 @@ type imageVolumes struct {
 	copying singleflight.Group // by image id
 }
 
-// imageVolumes returns where the images among the mounts are, by their paths in the container. The caller holds using.
+// imageVolumes returns where the images among the mounts are, by their paths in the container. If there are any, the caller
+// holds using.
 func (s *Server) imageVolumes(ctx context.Context, mounts []*runtimeapi.Mount) (map[string]string, error) {
 	found := map[string]string{}
 	for _, m := range mounts {
@@ -161,14 +162,15 @@ func unpackOne(root *os.Root, header *tar.Header, content io.Reader) error {
 	return root.Lchown(name, header.Uid, header.Gid)
 }
 
-// removeUnusedVolumes removes the copies of images that no container mounts any more.
+// removeUnusedVolumes removes the copies of images that no container mounts any more. Where there is none it waits for nobody:
+// every removal of a container asks, and a container that is being made may take long to copy its image.
 func (s *Server) removeUnusedVolumes(ctx context.Context) error {
+	if copies, err := os.ReadDir(s.volumes.dir); errors.Is(err, os.ErrNotExist) || err == nil && len(copies) == 0 {
+		return nil
+	}
 	s.volumes.using.Lock()
 	defer s.volumes.using.Unlock()
 	copies, err := os.ReadDir(s.volumes.dir)
-	if errors.Is(err, os.ErrNotExist) || len(copies) == 0 {
-		return nil
-	}
 	if err != nil {
 		return err
 	}

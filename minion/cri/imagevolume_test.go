@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -129,4 +130,19 @@ func tarball(t *testing.T, headers ...*tar.Header) *bytes.Buffer {
 		t.Fatal(err)
 	}
 	return &b
+}
+
+func TestRemovalWaitsForNobodyWhileNoImageIsMounted(t *testing.T) {
+	s := new(Server)
+	s.volumes.dir = filepath.Join(t.TempDir(), "images")
+	s.volumes.using.RLock() // as long as a container is made with the first image
+	defer s.volumes.using.RUnlock()
+	done := make(chan error, 1)
+	go func() { done <- s.removeUnusedVolumes(t.Context()) }()
+	select {
+	case err := <-done:
+		must(t, err)
+	case <-time.After(10 * time.Second):
+		t.Error("it waits")
+	}
 }

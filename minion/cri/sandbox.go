@@ -154,7 +154,7 @@ func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandbo
 	if err != nil {
 		return nil, err
 	}
-	err = s.membersFirst(containers, sandbox.ID, func(id string) error { return s.stop(ctx, id, 0) })
+	err = membersFirst(containers, sandbox.ID, func(id string) error { return s.stop(ctx, id, 0) })
 	if err != nil {
 		return nil, fmt.Errorf("cannot stop the sandbox: %w", err)
 	}
@@ -174,7 +174,7 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 	if err != nil {
 		return nil, err
 	}
-	err = s.membersFirst(containers, sandbox.ID, func(id string) error {
+	err = membersFirst(containers, sandbox.ID, func(id string) error {
 		s.logs.forget(id)
 		return s.remove(ctx, id)
 	})
@@ -193,9 +193,9 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 }
 
 // membersFirst does something to a sandbox's containers, several at a time, and then to the sandbox.
-func (s *Server) membersFirst(containers []string, sandbox string, do func(id string) error) error {
+func membersFirst(containers []string, sandbox string, do func(id string) error) error {
 	var group errgroup.Group
-	group.SetLimit(parallelInspects)
+	group.SetLimit(parallelCalls)
 	for _, id := range containers {
 		group.Go(func() error { return do(id) })
 	}
@@ -205,15 +205,11 @@ func (s *Server) membersFirst(containers []string, sandbox string, do func(id st
 	return do(sandbox)
 }
 
-// containersOf returns the ids of the sandbox's containers.
+// containersOf returns the ids of the sandbox's containers; some of them may be gone.
 func (s *Server) containersOf(ctx context.Context, sandbox string) ([]string, error) {
-	list, err := s.view.list(ctx, kindContainer, "", sandbox)
+	ids, err := s.view.ids(ctx, kindContainer, "", sandbox)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the sandbox's containers: %w", err)
-	}
-	var ids []string
-	for _, c := range list {
-		ids = append(ids, c.ID)
 	}
 	return ids, nil
 }

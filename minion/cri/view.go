@@ -16,8 +16,8 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// parallelInspects bounds how much the Engine is asked at a time.
-const parallelInspects = 8
+// parallelCalls bounds how much the Engine is asked at a time.
+const parallelCalls = 8
 
 // view is what the Engine has told of our containers. Whatever may have changed since, because the Engine sent an event or we
 // asked it for something, is asked for again when it is wanted; the rest is answered from memory. While the Engine's events
@@ -153,16 +153,13 @@ func (v *view) learn(c container.InspectResponse, changes int) {
 // list returns our containers of a kind, newest first: all, the one with this id (or this beginning of one), those of one
 // sandbox. One that ends while it is being asked for is left out.
 func (v *view) list(ctx context.Context, kind, id, sandbox string) ([]container.InspectResponse, error) {
-	ids, heard := v.find(kind, id, sandbox)
-	if !heard {
-		var err error
-		if ids, err = v.ask(ctx, kind, id, sandbox); err != nil {
-			return nil, err
-		}
+	ids, err := v.ids(ctx, kind, id, sandbox)
+	if err != nil {
+		return nil, err
 	}
 	found := make([]container.InspectResponse, len(ids))
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(parallelInspects)
+	group.SetLimit(parallelCalls)
 	for i, id := range ids {
 		if c, _, known := v.recall(id); known {
 			found[i] = c
@@ -183,6 +180,14 @@ func (v *view) list(ctx context.Context, kind, id, sandbox string) ([]container.
 		return cmp.Or(-cmp.Compare(nanoseconds(a.Created), nanoseconds(b.Created)), cmp.Compare(a.ID, b.ID))
 	})
 	return found, nil
+}
+
+// ids returns the ids of what list returns, in no order. Some of them may be gone.
+func (v *view) ids(ctx context.Context, kind, id, sandbox string) ([]string, error) {
+	if ids, heard := v.find(kind, id, sandbox); heard {
+		return ids, nil
+	}
+	return v.ask(ctx, kind, id, sandbox)
 }
 
 // find returns the ids from memory, if the Engine's events are heard.
