@@ -387,14 +387,8 @@ func removeSandboxes(t *testing.T, dir string) {
 // pidOf is the process that has the role; 0 if there is none.
 func pidOf(t *testing.T, c *scratch.Cluster, role string) int {
 	t.Helper()
-	processes, err := c.Processes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range processes {
-		if p.Role == role {
-			return p.PID
-		}
+	for _, pid := range running(t, c, role) {
+		return pid
 	}
 	return 0
 }

@@ -23,7 +23,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api"
-	"github.com/k8sm/k8sm/contrib/engine"
 	"github.com/k8sm/k8sm/contrib/scratch"
 )
 
@@ -104,25 +103,13 @@ func freePort(t *testing.T) int {
 func startRoles(t *testing.T, km string, mesosPort int) *roles {
 	t.Helper()
 	r := &roles{t: t, dir: stateDir(t)}
-	e, err := engine.Start(within(t, time.Minute), engine.Config{Dir: filepath.Join(r.dir, "engine")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := e.Stop(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	if r.docker, err = client.NewClientWithOpts(client.WithHost(e.Host()), client.WithAPIVersionNegotiation()); err != nil {
-		t.Fatal(err)
-	}
+	docker, host := ownEngine(t, r.dir)
+	r.docker = docker
 	r.run(km, "apiserver", fmt.Sprintf("--secure-port=%d", freePort(t)), fmt.Sprintf("--etcd-port=%d", freePort(t)),
-		"--docker-host="+e.Host(), "--node-root-dir="+filepath.Join(r.dir, "nodes"))
+		"--docker-host="+host, "--node-root-dir="+filepath.Join(r.dir, "nodes"))
 	r.run(km, "local-mesos", "--agents=2", fmt.Sprintf("--port=%d", mesosPort), "--work-dir="+filepath.Join(r.dir, "mesos"),
 		"--resources=cpus:2;mem:1024;disk:4000;ports:[31000-31009]")
-	err = scratch.Until(t.Context(), time.Minute, func(ctx context.Context) error {
+	err := scratch.Until(t.Context(), time.Minute, func(ctx context.Context) error {
 		config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(r.dir, "admin.kubeconfig"))
 		if err != nil {
 			return err
