@@ -144,42 +144,47 @@ func poll(ctx context.Context, ask func() bool) {
 // pods measures create → Running of a node's first pod, whose kubelet has to start, and of the second, beside the bare
 // Docker Engine calls for the same two containers. The image is present.
 func (b *bench) pods(ctx context.Context, c *scratch.Cluster, cold, warm *figure) error {
-	program, err := os.ReadFile(b.image)
+	first, err := b.examplePod(ctx, c)
 	if err != nil {
 		return err
 	}
-	manifest, err := os.ReadFile(b.manifest)
-	if err != nil {
-		return err
-	}
-	var first corev1.Pod
-	if err := json.Unmarshal(manifest, &first); err != nil {
-		return fmt.Errorf("cannot read %s: %w", b.manifest, err)
-	}
-	image := first.Spec.Containers[0].Image
-	if err := scratch.ImportImage(ctx, c.Docker, image, "/web", program); err != nil {
-		return err
-	}
-	if err := c.Usable(ctx); err != nil {
-		return err
-	}
-	second := first
+	second := first.DeepCopy()
 	second.Name += "-2"
-	took, err := createToRunning(ctx, c, &first)
+	took, err := createToRunning(ctx, c, first)
 	if err != nil {
 		return err
 	}
 	cold.add(took)
-	if took, err = createToRunning(ctx, c, &second); err != nil {
+	if took, err = createToRunning(ctx, c, second); err != nil {
 		return err
 	}
 	warm.add(took)
-	bare, err := bareCalls(ctx, c, image)
+	bare, err := bareCalls(ctx, c, first.Spec.Containers[0].Image)
 	if err != nil {
 		return err
 	}
 	warm.addPeer(bare)
 	return errors.Join(remove(ctx, c, first.Name), remove(ctx, c, second.Name))
+}
+
+// examplePod is the example's pod, for a cluster that takes pods and has its image.
+func (b *bench) examplePod(ctx context.Context, c *scratch.Cluster) (*corev1.Pod, error) {
+	program, err := os.ReadFile(b.image)
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := os.ReadFile(b.manifest)
+	if err != nil {
+		return nil, err
+	}
+	pod := new(corev1.Pod)
+	if err := json.Unmarshal(manifest, pod); err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", b.manifest, err)
+	}
+	if err := scratch.ImportImage(ctx, c.Docker, pod.Spec.Containers[0].Image, "/web", program); err != nil {
+		return nil, err
+	}
+	return pod, c.Usable(ctx)
 }
 
 // createToRunning creates the pod and returns the time until a watch says that it runs.

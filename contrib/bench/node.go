@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -105,30 +104,18 @@ func (b *bench) loadNode(ctx context.Context, c *scratch.Cluster, note func(name
 	return ours, bare, err
 }
 
-// smallPod is the example's pod with small requests and without its probe, which would ask each pod once a second; its
-// image is present.
+// smallPod is the example's pod with small requests and without its probe, which would ask each pod once a second.
 func (b *bench) smallPod(ctx context.Context, c *scratch.Cluster) (*corev1.Pod, error) {
-	program, err := os.ReadFile(b.image)
+	pod, err := b.examplePod(ctx, c)
 	if err != nil {
 		return nil, err
-	}
-	manifest, err := os.ReadFile(b.manifest)
-	if err != nil {
-		return nil, err
-	}
-	pod := new(corev1.Pod)
-	if err := json.Unmarshal(manifest, pod); err != nil {
-		return nil, fmt.Errorf("cannot read %s: %w", b.manifest, err)
 	}
 	main := &pod.Spec.Containers[0]
 	main.ReadinessProbe = nil
 	main.Resources.Requests = corev1.ResourceList{
 		corev1.ResourceCPU: resource.MustParse("10m"), corev1.ResourceMemory: resource.MustParse("16Mi"),
 	}
-	if err := scratch.ImportImage(ctx, c.Docker, main.Image, "/web", program); err != nil {
-		return nil, err
-	}
-	return pod, c.Usable(ctx)
+	return pod, nil
 }
 
 // atPace starts do for each pod in its turn, waits for all, and returns how long each took.
