@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"maps"
+	"net"
 	"runtime"
 	"slices"
 	"strings"
@@ -66,9 +67,10 @@ func resourceList(scalars [numScalars]offers.Milli) v1.ResourceList {
 	return list
 }
 
+// addresses are those that others may use: an agent on loopback has its machine's name only, until its kubelet tells more.
 func addresses(o offers.Offer) []v1.NodeAddress {
 	list := []v1.NodeAddress{{Type: v1.NodeHostName, Address: o.Hostname}}
-	if o.IP != "" {
+	if ip := net.ParseIP(o.IP); ip != nil && !ip.IsLoopback() {
 		list = append([]v1.NodeAddress{{Type: v1.NodeInternalIP, Address: o.IP}}, list...)
 	}
 	return list
