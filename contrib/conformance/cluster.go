@@ -7,11 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/docker/docker/client"
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/engine"
@@ -74,7 +77,7 @@ func (h *harness) removeEngine(ctx context.Context) error {
 func (h *harness) state() string { return h.path("k") }
 
 func (h *harness) clusterConfig(log *os.File) scratch.Config {
-	flags := []string{"--docker-host=" + h.engine.Host(), "--resources=" + h.resources}
+	flags := []string{"--docker-host=" + h.engine.Host(), "--resources=" + h.resources, "--warm-nodes=all"}
 	if h.nodes != 1 {
 		flags = append(flags, "--nodes="+strconv.Itoa(h.nodes))
 	}
@@ -122,7 +125,26 @@ func (h *harness) startCluster(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w; see %s", err, log.Name())
 	}
-	return h.cluster.Usable(ctx)
+	return errors.Join(h.cluster.Usable(ctx), h.awaitKubelets(ctx))
+}
+
+// awaitKubelets waits until each node's kubelet has told its address: cases take for granted that kubelets run.
+func (h *harness) awaitKubelets(ctx context.Context) error {
+	return scratch.Until(ctx, 2*time.Minute, func(ctx context.Context) error {
+		nodes, err := h.cluster.Kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		if len(nodes.Items) != h.nodes {
+			return fmt.Errorf("%d of %d nodes are there", len(nodes.Items), h.nodes)
+		}
+		for _, node := range nodes.Items {
+			if node.Status.NodeInfo.KubeletVersion == "" || !slices.ContainsFunc(node.Status.Addresses, func(a corev1.NodeAddress) bool { return a.Type == corev1.NodeInternalIP }) {
+				return fmt.Errorf("the kubelet of node %s does not run", node.Name)
+			}
+		}
+		return nil
+	})
 }
 
 // keepLogs saves what the parts of the cluster logged: those that run in km up, and the minions in their Mesos sandboxes.
@@ -138,6 +160,7 @@ func (h *harness) keepLogs() error {
 	if err != nil {
 		return err
 	}
+	sandboxes = slices.DeleteFunc(sandboxes, func(path string) bool { return filepath.Base(path) == "latest" }) // a link
 	for i, sandbox := range sandboxes {
 		err = errors.Join(err, os.CopyFS(filepath.Join(to, fmt.Sprintf("minion-%d", i)), os.DirFS(sandbox)))
 	}
