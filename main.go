@@ -513,9 +513,9 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 // run brings the cluster up, tells what to try, and takes it down when ctx ends.
 func (l *laptop) run(ctx context.Context, out io.Writer) error {
 	if os.Geteuid() != 0 {
-		return errors.New("km up makes network bridges and starts containers: run it as root")
+		return errors.New("km up makes network devices and starts containers: run it as root")
 	}
-	// Bridges, rules and the node's name are the machine's: a second cluster would take them from the first.
+	// Devices, rules and the node's name are the machine's: a second cluster would take them from the first.
 	unlock, err := statedir.Dir("/run/k8sm").Lock("up")
 	if err != nil {
 		return fmt.Errorf("one machine takes one km up: %w", err)

@@ -127,7 +127,7 @@ func (n *node) cleanUp(ctx context.Context) (err error) {
 		return fmt.Errorf("cannot reach Docker Engine at %s: %w", n.cluster.DockerHost, err)
 	}
 	n.network, err = network.New(network.Config{
-		Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, Docker: n.docker,
+		Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, Dir: n.files.network(),
 	})
 	if err != nil {
 		return err

@@ -149,12 +149,12 @@ func (n *node) prepare(ctx context.Context) (err error) {
 			return err
 		}
 		n.network, err = network.New(network.Config{
-			Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, Docker: n.docker,
+			Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, Dir: n.files.network(),
 		})
 		if err != nil {
 			return err
 		}
-		return n.network.Adopt(ctx)
+		return n.network.Adopt()
 	})
 }
 
@@ -247,7 +247,7 @@ func (n *node) setUpNetwork(ctx context.Context, api kubernetes.Interface) error
 	if err != nil {
 		return fmt.Errorf("cannot read the node's pod CIDRs: %w", err)
 	}
-	return n.network.Setup(ctx, node.Spec.PodCIDRs)
+	return n.network.Setup(node.Spec.PodCIDRs)
 }
 
 // sandboxLog is a log file in the Mesos sandbox, where the operator's tools look, bounded in size.
@@ -264,7 +264,7 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 	running.pods.stop()
 	var containers, proxy errgroup.Group
 	containers.Go(func() error {
-		return errors.Join(n.removeContainers(ctx), n.network.Teardown(ctx), unmountBelow(n.files.dir), n.removePodCgroups(ctx), n.removeCgroups(""))
+		return errors.Join(n.removeContainers(ctx), n.network.Teardown(), unmountBelow(n.files.dir), n.removePodCgroups(ctx), n.removeCgroups(""))
 	})
 	proxy.Go(func() error {
 		running.proxy.stop()

@@ -45,7 +45,7 @@ type podRunner struct {
 type times map[string][]time.Duration
 
 // criCalls measures each CRI call of ours beside cri-dockerd's and beside the bare Engine calls that do the same, all on
-// one Engine and its default bridge. A value is the median over a round's pods; the rounds' pods take turns.
+// one Engine, the peers on its default bridge and ours on the network of minion/network. A value is the median over a round's pods; the rounds' pods take turns.
 func (b *bench) criCalls(ctx context.Context) (err error) {
 	arena := &criArena{build: "build"}
 	defer func() {

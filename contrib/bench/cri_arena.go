@@ -25,6 +25,7 @@ import (
 	"github.com/k8sm/k8sm/contrib/scratch"
 	"github.com/k8sm/k8sm/contrib/suite"
 	"github.com/k8sm/k8sm/minion/cri"
+	"github.com/k8sm/k8sm/minion/network"
 )
 
 // criDockerd is the peer.
@@ -32,8 +33,9 @@ var criDockerd = suite.Module{Path: "github.com/Mirantis/cri-dockerd", Version: 
 
 const (
 	benchImage  = "k8sm.io/bench/web:latest"
-	benchBridge = "k8sm-bench0" // the Engine's default network, which all sandboxes join
+	benchBridge = "k8sm-bench0" // the Engine's default network, which the peers' sandboxes join
 	benchSubnet = "10.213.92.1/22"
+	benchPods   = "10.213.96.0/22" // of ours
 )
 
 // criArena is an Engine with both CRI servers on it.
@@ -200,20 +202,22 @@ func (a *criArena) prepareVolumes(context.Context) error {
 	return nil
 }
 
-// defaultNetwork is the pod network of ours: the same as cri-dockerd's.
-type defaultNetwork struct{}
-
-func (defaultNetwork) Setup(context.Context, []string) error { return nil }
-func (defaultNetwork) DockerNetwork() (string, error)        { return "bridge", nil }
-
 // serveOurs serves minion/cri in this process.
 func (a *criArena) serveOurs(ctx context.Context) error {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	socket := filepath.Join(a.dir, "k8sm.sock")
+	pods, err := network.New(network.Config{Cluster: "bench", Node: "bench", Dir: filepath.Join(a.dir, "network")})
+	if err != nil {
+		return err
+	}
+	a.undo = append(a.undo, func(context.Context) error { return pods.Teardown() })
+	if err := pods.Setup([]string{benchPods}); err != nil {
+		return err
+	}
 	server, err := cri.New(ctx, cri.Config{
 		Socket: socket, DockerHost: a.engine.Host(), Root: filepath.Join(a.dir, "cri"), Cluster: "bench", Node: "bench",
-		Network: defaultNetwork{}, Log: log,
+		Network: pods, Log: log,
 	})
 	if err != nil {
 		return err

@@ -244,21 +244,32 @@ func bareCalls(ctx context.Context, c *scratch.Cluster, image string) (took time
 	return took, errors.Join(err, pods.remove(ctx, ids))
 }
 
-// barePods makes, by the Docker API alone, the containers of which the cluster's pods consist.
+// barePods makes, by the Docker API alone, the containers of which the cluster's pods consist, on a network of the
+// Engine's own.
 type barePods struct {
-	docker                      *client.Client
-	sandboxImage, bridge, image string
+	docker              *client.Client
+	sandboxImage, image string
 }
 
-func newBarePods(ctx context.Context, c *scratch.Cluster, image string) (barePods, error) {
-	sandboxImage, bridge, err := c.Sandbox(ctx)
-	return barePods{docker: c.Docker, sandboxImage: sandboxImage, bridge: bridge, image: image}, err
+// bareNetwork is their network's name.
+const bareNetwork = "k8sm-bench"
+
+func newBarePods(ctx context.Context, c *scratch.Cluster, image string) (b barePods, err error) {
+	b = barePods{docker: c.Docker, image: image}
+	if b.sandboxImage, err = c.SandboxImage(ctx); err != nil {
+		return b, err
+	}
+	_, err = b.docker.NetworkCreate(ctx, bareNetwork, network.CreateOptions{Driver: "bridge"})
+	if err != nil {
+		return b, fmt.Errorf("cannot make the bare containers' network: %w", err)
+	}
+	return b, nil
 }
 
 // run makes and starts two containers, the second in the first one's network, and returns those that it made.
 func (b barePods) run(ctx context.Context) (ids []string, err error) {
 	for i, config := range []container.Config{{Image: b.sandboxImage}, {Image: b.image}} {
-		host := &container.HostConfig{NetworkMode: container.NetworkMode(b.bridge)}
+		host := &container.HostConfig{NetworkMode: container.NetworkMode(bareNetwork)}
 		if i > 0 {
 			host.NetworkMode = container.NetworkMode("container:" + ids[0])
 		}
@@ -274,10 +285,10 @@ func (b barePods) run(ctx context.Context) (ids []string, err error) {
 	return ids, nil
 }
 
-// remove removes containers, those that use another one's network first.
+// remove removes containers, those that use another one's network first, and the network.
 func (b barePods) remove(ctx context.Context, ids []string) (err error) {
 	for _, id := range slices.Backward(ids) {
 		err = errors.Join(err, b.docker.ContainerRemove(context.WithoutCancel(ctx), id, container.RemoveOptions{Force: true}))
 	}
-	return err
+	return errors.Join(err, b.docker.NetworkRemove(context.WithoutCancel(ctx), bareNetwork))
 }

@@ -7,9 +7,7 @@ import (
 	"os"
 	"time"
 
-	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
@@ -18,13 +16,11 @@ import (
 
 	"github.com/k8sm/k8sm/contrib/engine"
 	"github.com/k8sm/k8sm/minion/cri"
+	"github.com/k8sm/k8sm/minion/network"
 )
 
-// The network that the suite's pods join.
-const (
-	podNetwork = "critest"
-	podSubnet  = "10.213.88.0/24"
-)
+// podSubnet is the range of the suite's pods.
+const podSubnet = "10.213.88.0/24"
 
 // startEngine starts the Docker Engine, after it has removed what a run that was killed left behind. Everything that runs
 // has its files in the Engine's directory, so that stopping the Engine also unmounts what the suite left mounted there.
@@ -39,12 +35,7 @@ func (h *harness) startEngine(ctx context.Context) error {
 		}
 	}
 	h.undo = append(h.undo, h.removeEngine)
-	if err := h.openEngine(ctx); err != nil {
-		return err
-	}
-	_, err := h.docker.NetworkCreate(ctx, podNetwork, network.CreateOptions{
-		Driver: "bridge", IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: podSubnet}}}})
-	return err
+	return h.openEngine(ctx)
 }
 
 func (h *harness) openEngine(ctx context.Context) error {
@@ -82,17 +73,17 @@ func (h *harness) clearEngine(ctx context.Context) error {
 	for _, c := range list {
 		err = errors.Join(err, h.docker.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true}))
 	}
-	if removed := h.docker.NetworkRemove(ctx, podNetwork); !cerrdefs.IsNotFound(removed) {
-		err = errors.Join(err, removed)
+	pods, openErr := h.podNetwork()
+	if openErr != nil {
+		return errors.Join(err, openErr)
 	}
-	return err
+	return errors.Join(err, pods.Teardown())
 }
 
-// bridge is the pod network: Docker's own, which is there already.
-type bridge struct{}
-
-func (bridge) Setup(context.Context, []string) error { return nil }
-func (bridge) DockerNetwork() (string, error)        { return podNetwork, nil }
+// podNetwork is the network of the suite's pods, as an earlier run may have left it.
+func (h *harness) podNetwork() (*network.Network, error) {
+	return network.New(network.Config{Cluster: "critest", Node: "critest", Dir: h.path("network")})
+}
 
 func (h *harness) socket() string { return h.path("cri.sock") }
 
@@ -105,9 +96,16 @@ func (h *harness) serve(ctx context.Context) error {
 	log := logrus.New()
 	log.SetOutput(file)
 	log.SetLevel(logrus.DebugLevel)
+	pods, err := h.podNetwork()
+	if err == nil {
+		err = pods.Setup([]string{podSubnet})
+	}
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
 	server, err := cri.New(ctx, cri.Config{
 		Socket: h.socket(), DockerHost: h.engine.Host(), Root: h.path("cri"),
-		Cluster: "critest", Node: "critest", Network: bridge{}, Log: log,
+		Cluster: "critest", Node: "critest", Network: pods, Log: log,
 	})
 	if err != nil {
 		return errors.Join(err, file.Close())

@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
-	"github.com/docker/docker/api/types/network"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -34,23 +32,19 @@ func withMemory(p *corev1.Pod) *corev1.Pod {
 	return p
 }
 
-// ofNodes lists what there is of the cluster's nodes on this machine: containers, networks, rules, mounts.
+// ofNodes lists what there is of the cluster's nodes on this machine: containers, network devices, rules, mounts.
 func ofNodes(ctx context.Context, t *testing.T, c *scratch.Cluster, dir string) (left []string, err error) {
 	t.Helper()
 	containers, err := c.Docker.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", api.DockerLabelNode))})
 	for _, s := range containers {
 		left = append(left, "container "+strings.Join(s.Names, " "))
 	}
-	networks, err2 := c.Docker.NetworkList(ctx, network.ListOptions{Filters: filters.NewArgs(filters.Arg("label", api.DockerLabelNode))})
-	for _, n := range networks {
-		left = append(left, "network "+n.Name)
-	}
 	for _, line := range traces(t) {
-		if strings.Contains(line, "KUBE-") || strings.Contains(line, "K8SM") || strings.HasPrefix(line, "mount ") && strings.Contains(line, dir+"/nodes/") {
+		if strings.Contains(line, "KUBE-") || strings.Contains(line, "K8SM") || strings.HasPrefix(line, "ip km") || strings.HasPrefix(line, "mount ") && strings.Contains(line, dir+"/nodes/") {
 			left = append(left, line)
 		}
 	}
-	return left, errors.Join(err, err2)
+	return left, err
 }
 
 // running are the processes of the cluster that have the role.
@@ -203,7 +197,7 @@ func killedForGood(t *testing.T, c *scratch.Cluster, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, kind := range []string{"container ", "network ", "iptables-save ", "mount "} {
+	for _, kind := range []string{"container ", "ip km", "iptables-save ", "mount "} {
 		if !slices.ContainsFunc(before, func(what string) bool { return strings.HasPrefix(what, kind) }) {
 			t.Errorf("with two pods there is no %s: the test sees nothing", kind)
 		}

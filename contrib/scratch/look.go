@@ -12,10 +12,7 @@ import (
 
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
-	"github.com/docker/docker/api/types/network"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/k8sm/k8sm/api"
 )
 
 // Usable waits until the default namespace takes pods: its service account must be there, which is the controller
@@ -27,20 +24,16 @@ func (c *Cluster) Usable(ctx context.Context) error {
 	})
 }
 
-// Sandbox tells which image the pods' sandboxes run and which Docker network they join. Both are there once a pod ran.
-func (c *Cluster) Sandbox(ctx context.Context) (imageName, dockerNetwork string, err error) {
+// SandboxImage is the image that the pods' sandboxes run. It is there once a pod ran.
+func (c *Cluster) SandboxImage(ctx context.Context) (string, error) {
 	images, err := c.Docker.ImageList(ctx, image.ListOptions{Filters: filters.NewArgs(filters.Arg("reference", "k8sm.io/pause"))})
 	if err != nil {
-		return "", "", err
+		return "", err
 	}
-	networks, err := c.Docker.NetworkList(ctx, network.ListOptions{Filters: filters.NewArgs(filters.Arg("label", api.DockerLabelNode))})
-	if err != nil {
-		return "", "", err
+	if len(images) == 0 || len(images[0].RepoTags) == 0 {
+		return "", errors.New("no pod has run yet: there is no sandbox image")
 	}
-	if len(images) == 0 || len(images[0].RepoTags) == 0 || len(networks) == 0 {
-		return "", "", errors.New("no pod has run yet: there is no sandbox image or no pod network")
-	}
-	return images[0].RepoTags[0], networks[0].Name, nil
+	return images[0].RepoTags[0], nil
 }
 
 // Process is a process of a cluster. Role is its km command, or the name of another program.

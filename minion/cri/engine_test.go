@@ -17,7 +17,6 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
-	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 	"github.com/sirupsen/logrus"
 	"google.golang.org/grpc"
@@ -26,19 +25,21 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/contrib/engine"
+	"github.com/k8sm/k8sm/minion/network"
 )
 
 const (
 	testImage   = "k8sm.test/busybox:1"
 	testCluster = "cri-test"
-	testNetwork = "k8sm-cri-test"
 	testSubnet  = "10.213.77.0/24"
 )
 
-// testEngine is the one Engine of this package's tests, in testEngineDir; nil without root.
+// testEngine is the one Engine of this package's tests, in testEngineDir, and testPods the network of its pods; nil without
+// root.
 var (
 	testEngine    *client.Client
 	testEngineDir string
+	testPods      *network.Network
 )
 
 func TestMain(m *testing.M) {
@@ -72,13 +73,15 @@ func runTests(m *testing.M) (code int, err error) {
 	if err := loadTestImage(ctx); err != nil {
 		return 1, err
 	}
-	made, err := testEngine.NetworkCreate(ctx, testNetwork, network.CreateOptions{
-		Driver: "bridge", IPAM: &network.IPAM{Config: []network.IPAMConfig{{Subnet: testSubnet}}}})
-	if err != nil {
+	if testPods, err = network.New(network.Config{Cluster: testCluster, Node: "all", Dir: filepath.Join(dir, "network")}); err != nil {
+		return 1, err
+	}
+	defer func() { err = errors.Join(err, testPods.Teardown()) }()
+	if err := testPods.Setup([]string{testSubnet}); err != nil {
 		return 1, err
 	}
 	code = m.Run()
-	return code, errors.Join(removeContainers(ctx), testEngine.NetworkRemove(ctx, made.ID))
+	return code, removeContainers(ctx)
 }
 
 func removeContainers(ctx context.Context) error {
@@ -124,15 +127,19 @@ func testArchive() ([]byte, error) {
 	return tarOf(file{"config.json", 0o644, config}, file{"layer.tar", 0o644, layer}, file{"manifest.json", 0o644, []byte(manifest)})
 }
 
-// bridge is a pod network that is there already.
-type bridge struct{ cidrs chan []string }
+// podNetwork is testPods, which is set up already and used by the nodes of other tests at the same time.
+type podNetwork struct {
+	*network.Network
+	cidrs chan []string
+}
 
-func (b bridge) Setup(_ context.Context, podCIDRs []string) error {
-	b.cidrs <- podCIDRs
+func (n podNetwork) Setup(podCIDRs []string) error {
+	n.cidrs <- podCIDRs
 	return nil
 }
 
-func (bridge) DockerNetwork() (string, error) { return testNetwork, nil }
+// Keep must leave the sandboxes of the other nodes alone.
+func (podNetwork) Keep(context.Context, []string) error { return nil }
 
 // node is a server for tests, with clients of it.
 type node struct {
@@ -185,7 +192,7 @@ func (n *node) start(t *testing.T) {
 	quiet.SetOutput(t.Output())
 	config := Config{
 		Socket: n.socket(), DockerHost: testEngine.DaemonHost(), Root: n.root, Cluster: testCluster, Node: n.name,
-		Network: bridge{n.cidrs}, Log: quiet,
+		Network: podNetwork{testPods, n.cidrs}, Log: quiet,
 	}
 	n.tune(&config)
 	server, err := New(t.Context(), config)

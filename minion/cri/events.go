@@ -314,7 +314,7 @@ func (s *Server) handle(ctx context.Context, m events.Message) {
 	}
 	// The pod may be going away; then the event tells what is left of it.
 	if sandbox, err := s.view.inspect(ctx, kindSandbox, sandboxID); err == nil {
-		event.PodSandboxStatus, _ = sandboxStatus(sandbox)
+		event.PodSandboxStatus, _ = s.sandboxStatus(sandbox)
 	}
 	event.ContainersStatuses, _ = s.containerStatuses(ctx, sandboxID)
 	s.events.publish(event)

@@ -3,8 +3,8 @@ package cri
 import (
 	"testing"
 
-	"github.com/docker/docker/api/types/container"
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/cgroups"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -65,8 +65,8 @@ func TestCgroupOfAProcessIsFoundInBothVersions(t *testing.T) {
 
 func TestWorkingSetLeavesOutWhatCanBeDropped(t *testing.T) {
 	for name, key := range map[string]string{"cgroup v1": "total_inactive_file", "cgroup v2": "inactive_file"} {
-		usage := memoryUsage(container.StatsResponse{MemoryStats: container.MemoryStats{
-			Usage: 100, Limit: 1000, Stats: map[string]uint64{key: 30}}})
+		usage := memoryUsage(sample{Stats: cgroups.Stats{MemoryStats: cgroups.MemoryStats{
+			Usage: cgroups.MemoryData{Usage: 100, Limit: 1000}, Stats: map[string]uint64{key: 30}}}})
 		if usage.WorkingSetBytes.Value != 70 || usage.AvailableBytes.GetValue() != 930 {
 			t.Errorf("%s: %v", name, usage)
 		}

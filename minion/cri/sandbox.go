@@ -4,16 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/network"
+	dockernetwork "github.com/docker/docker/api/types/network"
 	"golang.org/x/sync/errgroup"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/k8sm/k8sm/minion/network"
 )
 
 // RunPodSandbox makes and starts the container that holds the pod's namespaces. It leaves nothing behind if it fails
@@ -27,9 +29,14 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 		owner: s.owner, host: s.host, image: s.sandboxImage, handler: r.GetRuntimeHandler(), config: config,
 		resolvConf: filepath.Join(s.cfg.Root, "pods", fmt.Sprintf("%s.%d", config.GetMetadata().GetUid(), config.GetMetadata().GetAttempt()), "resolv.conf"),
 	}
-	if config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetNetwork() != runtimeapi.NamespaceMode_NODE {
-		if plan.network, err = s.cfg.Network.DockerNetwork(); err != nil {
+	ownNetwork := config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetNetwork() != runtimeapi.NamespaceMode_NODE
+	var ports []network.Port
+	if ownNetwork {
+		if err := s.cfg.Network.Ready(); err != nil {
 			return nil, fmt.Errorf("cannot give the pod an address: %w", err)
+		}
+		if ports, err = hostPorts(config); err != nil {
+			return nil, err
 		}
 	}
 	c, hc, err := plan.translate()
@@ -43,17 +50,40 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 	if err = writeResolvConf(plan.resolvConf, config.GetDnsConfig()); err == nil {
 		err = s.start(ctx, id)
 	}
+	if err == nil && ownNetwork {
+		err = s.join(ctx, id, config.GetMetadata(), ports)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot start the sandbox: %w", err), s.discardSandbox(ctx, id, plan.resolvConf))
 	}
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
 }
 
+// join joins a sandbox that runs to the pod network.
+func (s *Server) join(ctx context.Context, id string, pod *runtimeapi.PodSandboxMetadata, ports []network.Port) error {
+	c, err := s.view.inspectNow(ctx, kindSandbox, id)
+	if err != nil {
+		return err
+	}
+	if !c.State.Running {
+		return fmt.Errorf("the sandbox's program has ended: %s (exit code %d)", c.State.Error, c.State.ExitCode)
+	}
+	_, err = s.cfg.Network.Attach(ctx, network.Sandbox{
+		ID: id, Pod: pod.GetNamespace() + "/" + pod.GetName(), Namespace: networkNamespace(c.State.Pid), Ports: ports,
+	})
+	return err
+}
+
+func networkNamespace(pid int) string { return fmt.Sprintf("/proc/%d/ns/net", pid) }
+
 // discardSandbox removes a sandbox that could not be started, and its files unless the sandbox stays: the Engine may have
 // started it without being able to say so, and then the kubelet takes it over.
 func (s *Server) discardSandbox(ctx context.Context, id, resolvConf string) error {
 	if err := s.discard(ctx, id); err != nil && !isNotFound(err) {
 		return fmt.Errorf("cannot remove it: %w", err)
+	}
+	if err := s.cfg.Network.Detach(context.WithoutCancel(ctx), id); err != nil {
+		return err
 	}
 	return os.RemoveAll(filepath.Dir(resolvConf))
 }
@@ -66,7 +96,7 @@ func (s *Server) create(ctx context.Context, name string, c *container.Config, h
 			s.view.changed(id, c.Labels)
 		}
 	}()
-	made, err := s.docker.ContainerCreate(ctx, c, hc, &network.NetworkingConfig{}, nil, name)
+	made, err := s.docker.ContainerCreate(ctx, c, hc, &dockernetwork.NetworkingConfig{}, nil, name)
 	if !cerrdefs.IsConflict(err) {
 		return made.ID, err
 	}
@@ -77,7 +107,7 @@ func (s *Server) create(ctx context.Context, name string, c *container.Config, h
 	if err := s.forceRemove(ctx, left.ID); err != nil {
 		return "", err
 	}
-	made, err = s.docker.ContainerCreate(ctx, c, hc, &network.NetworkingConfig{}, nil, name)
+	made, err = s.docker.ContainerCreate(ctx, c, hc, &dockernetwork.NetworkingConfig{}, nil, name)
 	return made.ID, err
 }
 
@@ -155,6 +185,9 @@ func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandbo
 		return nil, err
 	}
 	err = membersFirst(containers, sandbox.ID, func(id string) error { return s.stop(ctx, id, 0) })
+	if err == nil {
+		err = s.cfg.Network.Detach(ctx, sandbox.ID)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot stop the sandbox: %w", err)
 	}
@@ -178,6 +211,9 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 		s.logs.forget(id)
 		return s.remove(ctx, id)
 	})
+	if err == nil {
+		err = s.cfg.Network.Detach(ctx, sandbox.ID)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot remove the sandbox: %w", err)
 	}
@@ -254,7 +290,7 @@ func (s *Server) PodSandboxStatus(ctx context.Context, r *runtimeapi.PodSandboxS
 	group, asking := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
 		if sandbox, err = s.view.inspect(asking, kindSandbox, r.GetPodSandboxId()); err == nil {
-			status, err = sandboxStatus(sandbox)
+			status, err = s.sandboxStatus(sandbox)
 		}
 		return err
 	})
@@ -274,7 +310,7 @@ func (s *Server) PodSandboxStatus(ctx context.Context, r *runtimeapi.PodSandboxS
 	return response, err
 }
 
-func sandboxStatus(c container.InspectResponse) (*runtimeapi.PodSandboxStatus, error) {
+func (s *Server) sandboxStatus(c container.InspectResponse) (*runtimeapi.PodSandboxStatus, error) {
 	record, err := readSandbox(c.Config.Labels)
 	if err != nil {
 		return nil, err
@@ -285,31 +321,31 @@ func sandboxStatus(c container.InspectResponse) (*runtimeapi.PodSandboxStatus, e
 	}
 	return &runtimeapi.PodSandboxStatus{
 		Id: c.ID, Metadata: record.Metadata, State: sandboxState(c.State.Status), CreatedAt: nanoseconds(c.Created),
-		Network: addresses(c), Labels: record.Labels, Annotations: record.Annotations, RuntimeHandler: record.Handler,
+		Network: podAddresses(s.cfg.Network.Addresses(c.ID)), Labels: record.Labels, Annotations: record.Annotations, RuntimeHandler: record.Handler,
 		Linux: &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{Options: namespaces}},
 	}, nil
 }
 
-// addresses returns the pod's addresses, IPv4 first; a pod on the host's network has none of its own.
-func addresses(c container.InspectResponse) *runtimeapi.PodSandboxNetworkStatus {
-	var four, six []string
-	for _, endpoint := range c.NetworkSettings.Networks {
-		if endpoint.IPAddress != "" {
-			four = append(four, endpoint.IPAddress)
-		}
-		if endpoint.GlobalIPv6Address != "" {
-			six = append(six, endpoint.GlobalIPv6Address)
-		}
-	}
-	slices.Sort(four)
-	slices.Sort(six)
+// podAddresses are the pod's in CRI's words; a pod on the host's network has none of its own.
+func podAddresses(addresses []netip.Addr) *runtimeapi.PodSandboxNetworkStatus {
 	status := new(runtimeapi.PodSandboxNetworkStatus)
-	for i, ip := range append(four, six...) {
+	for i, address := range addresses {
 		if i == 0 {
-			status.Ip = ip
+			status.Ip = address.String()
 			continue
 		}
-		status.AdditionalIps = append(status.AdditionalIps, &runtimeapi.PodIP{Ip: ip})
+		status.AdditionalIps = append(status.AdditionalIps, &runtimeapi.PodIP{Ip: address.String()})
 	}
 	return status
+}
+
+// tidyNetwork takes back what sandboxes had that were removed while this server did not run.
+func (s *Server) tidyNetwork(ctx context.Context) {
+	ids, err := s.view.ask(ctx, kindSandbox, "", "")
+	if err == nil {
+		err = s.cfg.Network.Keep(ctx, ids)
+	}
+	if err != nil {
+		s.log.WithError(err).Warn("addresses of sandboxes that are gone may stay in use")
+	}
 }

@@ -3,15 +3,17 @@ package cri
 import (
 	"fmt"
 	"maps"
+	"math"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/go-connections/nat"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/minion/network"
 )
 
 // sandboxPlan is all that the translation of one sandbox depends on.
@@ -19,7 +21,6 @@ type sandboxPlan struct {
 	owner      owner
 	host       host
 	image      string // of the sandbox program
-	network    string // the Docker network for pods that do not use the host's
 	resolvConf string // the pod's resolv.conf on the host
 	handler    string
 	config     *runtimeapi.PodSandboxConfig
@@ -45,7 +46,6 @@ func (p sandboxPlan) translate() (*container.Config, *container.HostConfig, erro
 		}
 	}
 	hc := &container.HostConfig{
-		NetworkMode:    container.NetworkMode(p.network),
 		LogConfig:      container.LogConfig{Type: "none"},
 		ReadonlyRootfs: true,
 		CapDrop:        []string{"ALL"},
@@ -64,61 +64,50 @@ func (p sandboxPlan) translate() (*container.Config, *container.HostConfig, erro
 		return nil, nil, err
 	}
 	if hc.UTSMode.IsHost() {
-		return c, hc, nil // neither a name nor ports of its own
+		return c, hc, nil // neither a name nor a network of its own
 	}
 	c.Hostname = p.config.GetHostname()
-	mappings, err := portMappings(p.config)
-	if err != nil {
-		return nil, nil, err
-	}
-	c.ExposedPorts, hc.PortBindings, err = hostPorts(mappings)
-	return c, hc, err
+	c.NetworkDisabled = true // an empty namespace, which the pod network fills: the Engine's would be most of its work here
+	return c, hc, nil
 }
 
 // sandboxOOMScore is what the kubelet asks for its own sandboxes: killed last, for a pod cannot outlive its sandbox.
 const sandboxOOMScore = -998
 
-// portMappings returns the pod's mappings that have a host port: those of its containers, and those that the scheduler
-// has chosen, which stand in an annotation.
-func portMappings(config *runtimeapi.PodSandboxConfig) ([]*runtimeapi.PortMapping, error) {
+// hostPorts returns the pod's ports that have a host port: those of its containers, and those that the scheduler has
+// chosen, which stand in an annotation.
+func hostPorts(config *runtimeapi.PodSandboxConfig) ([]network.Port, error) {
 	chosen, err := api.ParsePortMappings(config.GetAnnotations()[api.AnnotationPortMappings])
 	if err != nil {
 		return nil, refuse("cannot publish the pod's ports: %v", err)
 	}
-	mappings := slices.DeleteFunc(slices.Clone(config.GetPortMappings()), func(m *runtimeapi.PortMapping) bool {
-		return m.GetHostPort() <= 0
-	})
+	var ports []network.Port
+	for _, m := range config.GetPortMappings() {
+		if m.GetHostPort() <= 0 {
+			continue
+		}
+		if max(m.GetHostPort(), m.GetContainerPort()) > math.MaxUint16 || m.GetContainerPort() <= 0 {
+			return nil, refuse("cannot map host port %d to port %d: ports are 1 to 65535", m.GetHostPort(), m.GetContainerPort())
+		}
+		port := network.Port{Protocol: m.GetProtocol().String(), HostPort: uint16(m.GetHostPort()), ContainerPort: uint16(m.GetContainerPort())}
+		if m.GetHostIp() != "" {
+			if port.HostIP, err = netip.ParseAddr(m.GetHostIp()); err != nil {
+				return nil, refuse("cannot map host port %d: %v", m.GetHostPort(), err)
+			}
+		}
+		ports = append(ports, port)
+	}
 	for _, m := range chosen {
-		protocol := runtimeapi.Protocol(runtimeapi.Protocol_value[m.Protocol])
-		taken := slices.ContainsFunc(mappings, func(other *runtimeapi.PortMapping) bool {
-			return other.GetHostPort() == m.HostPort && other.GetProtocol() == protocol
+		taken := slices.ContainsFunc(ports, func(other network.Port) bool {
+			return int32(other.HostPort) == m.HostPort && other.Protocol == m.Protocol
 		})
 		if taken {
 			return nil, refuse("cannot publish the pod's ports: host port %d/%s is given twice, by the containers and by annotation %s",
 				m.HostPort, m.Protocol, api.AnnotationPortMappings)
 		}
-		mappings = append(mappings, &runtimeapi.PortMapping{ContainerPort: m.ContainerPort, HostPort: m.HostPort, Protocol: protocol})
+		ports = append(ports, network.Port{Protocol: m.Protocol, HostPort: uint16(m.HostPort), ContainerPort: uint16(m.ContainerPort)})
 	}
-	return mappings, nil
-}
-
-// hostPorts returns mappings in Docker's words.
-func hostPorts(mappings []*runtimeapi.PortMapping) (nat.PortSet, nat.PortMap, error) {
-	var exposed nat.PortSet
-	var bindings nat.PortMap
-	for _, m := range mappings {
-		protocol := strings.ToLower(m.GetProtocol().String())
-		port, err := nat.NewPort(protocol, strconv.Itoa(int(m.GetContainerPort())))
-		if err != nil {
-			return nil, nil, refuse("cannot map host port %d: %v", m.GetHostPort(), err)
-		}
-		if exposed == nil {
-			exposed, bindings = nat.PortSet{}, nat.PortMap{}
-		}
-		exposed[port] = struct{}{}
-		bindings[port] = append(bindings[port], nat.PortBinding{HostIP: m.GetHostIp(), HostPort: strconv.Itoa(int(m.GetHostPort()))})
-	}
-	return exposed, bindings, nil
+	return ports, nil
 }
 
 // resolvConf renders the pod's DNS settings (resolv.conf(5)); ok is false if there are none, which means the host's.

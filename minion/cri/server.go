@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -21,19 +22,28 @@ import (
 	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-streaming/pkg/streaming"
+
+	"github.com/k8sm/k8sm/minion/network"
 )
 
 // minimumAPI is the API of Docker Engine 20.10.
 const minimumAPI = "1.41"
 
-// Network gives sandboxes their addresses.
+// Network gives sandboxes their addresses. *network.Network is one.
 type Network interface {
 	// Setup makes the pod network for the node's pod CIDRs; it is called again with the same value after a restart and
 	// must be idempotent.
-	Setup(ctx context.Context, podCIDRs []string) error
-	// DockerNetwork is the name of the Docker network that sandboxes join, or an error that says why it is not ready
-	// yet.
-	DockerNetwork() (string, error)
+	Setup(podCIDRs []string) error
+	// Ready returns an error that says why the network cannot take sandboxes yet.
+	Ready() error
+	// Attach joins a sandbox, whose network namespace is empty, to the network, and returns its addresses.
+	Attach(ctx context.Context, sandbox network.Sandbox) ([]netip.Addr, error)
+	// Detach takes back what a sandbox has, if it has anything.
+	Detach(ctx context.Context, id string) error
+	// Addresses returns what a sandbox has.
+	Addresses(id string) []netip.Addr
+	// Keep detaches all sandboxes but these.
+	Keep(ctx context.Context, ids []string) error
 }
 
 // Config says what a Server serves, and from what.
@@ -164,6 +174,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	s.removeCopies(ctx)
+	s.tidyNetwork(ctx)
 	s.tidyVolumes(ctx)
 	defer s.tidyVolumes(context.WithoutCancel(ctx))
 	rpc := grpc.NewServer(grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream),
@@ -240,7 +251,7 @@ func (s *Server) Status(ctx context.Context, _ *runtimeapi.StatusRequest) (*runt
 		engine.Status, engine.Reason, engine.Message = false, "DockerEngineNotReady", err.Error()
 	}
 	network := &runtimeapi.RuntimeCondition{Type: runtimeapi.NetworkReady, Status: true}
-	if _, err := s.cfg.Network.DockerNetwork(); err != nil {
+	if err := s.cfg.Network.Ready(); err != nil {
 		network.Status, network.Reason, network.Message = false, "PodNetworkNotReady", err.Error()
 	}
 	handlers := []*runtimeapi.RuntimeHandler{{Features: &runtimeapi.RuntimeHandlerFeatures{}}}
@@ -256,12 +267,12 @@ func (s *Server) Status(ctx context.Context, _ *runtimeapi.StatusRequest) (*runt
 }
 
 // UpdateRuntimeConfig is how the kubelet hands over the node's pod CIDRs.
-func (s *Server) UpdateRuntimeConfig(ctx context.Context, r *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
+func (s *Server) UpdateRuntimeConfig(_ context.Context, r *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
 	cidrs := splitList(r.GetRuntimeConfig().GetNetworkConfig().GetPodCidr())
 	if len(cidrs) == 0 {
 		return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
 	}
-	if err := s.cfg.Network.Setup(ctx, cidrs); err != nil {
+	if err := s.cfg.Network.Setup(cidrs); err != nil {
 		return nil, fmt.Errorf("cannot set up the pod network for %v: %w", cidrs, err)
 	}
 	return &runtimeapi.UpdateRuntimeConfigResponse{}, nil

@@ -2,16 +2,22 @@ package cri
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/manager"
+	"github.com/prometheus/procfs"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -145,7 +151,7 @@ func (s *Server) containerStats(ctx context.Context, c container.InspectResponse
 	if err != nil {
 		return nil, err
 	}
-	sample, err := s.sample(ctx, c.ID)
+	now, err := s.read(c)
 	if err != nil {
 		return nil, err
 	}
@@ -162,8 +168,8 @@ func (s *Server) containerStats(ctx context.Context, c container.InspectResponse
 	return &runtimeapi.ContainerStats{
 		Attributes: &runtimeapi.ContainerAttributes{
 			Id: c.ID, Metadata: record.Metadata, Labels: record.Labels, Annotations: record.Annotations},
-		Cpu:    s.cpuUsage(c.ID, sample),
-		Memory: memoryUsage(sample),
+		Cpu:    s.cpuUsage(c.ID, now),
+		Memory: memoryUsage(now),
 		WritableLayer: &runtimeapi.FilesystemUsage{
 			Timestamp: layer.at.UnixNano(), FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: s.dockerRoot},
 			UsedBytes: &runtimeapi.UInt64Value{Value: uint64(max(layer.bytes, 0))}, InodesUsed: &runtimeapi.UInt64Value{},
@@ -171,27 +177,53 @@ func (s *Server) containerStats(ctx context.Context, c container.InspectResponse
 	}, nil
 }
 
-// sample asks the Engine for one reading of a container's cgroup, without the second that `docker stats` waits.
-func (s *Server) sample(ctx context.Context, id string) (container.StatsResponse, error) {
-	var sample container.StatsResponse
-	reader, err := s.docker.ContainerStatsOneShot(ctx, id)
-	if err != nil {
-		return sample, err
-	}
-	defer reader.Body.Close()
-	if err := json.NewDecoder(reader.Body).Decode(&sample); err != nil {
-		return sample, fmt.Errorf("cannot read the container's statistics: %w", err)
-	}
-	if sample.Read.IsZero() {
-		sample.Read = time.Now() // it does not run
-	}
-	return sample, nil
+// sample is one reading of a container's cgroup. The Engine could be asked for it, too, but has none of a container whose
+// network it knows nothing of.
+type sample struct {
+	cgroups.Stats
+	at time.Time
 }
 
-func (s *Server) cpuUsage(id string, sample container.StatsResponse) *runtimeapi.CpuUsage {
-	total := sample.CPUStats.CPUUsage.TotalUsage
-	usage := &runtimeapi.CpuUsage{Timestamp: sample.Read.UnixNano(), UsageCoreNanoSeconds: &runtimeapi.UInt64Value{Value: total}}
-	if rate, ok := s.usage.rate(id, cpuSample{total, sample.Read}); ok {
+// read reads the cgroup of a container; nothing if it does not run.
+func (s *Server) read(c container.InspectResponse) (sample, error) {
+	now := sample{at: time.Now()}
+	if !c.State.Running {
+		return now, nil
+	}
+	membership, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.State.Pid))
+	if errors.Is(err, os.ErrNotExist) {
+		return now, nil // it has just ended
+	}
+	if err != nil {
+		return now, fmt.Errorf("cannot find the container's cgroup: %w", err)
+	}
+	controllers := []string{"cpuacct", "memory"}
+	if s.host.cgroup2 {
+		controllers = []string{""}
+	}
+	paths := map[string]string{}
+	for _, controller := range controllers {
+		paths[controller] = filepath.Join(cgroupRoot, cgroupPath(string(membership), controller))
+	}
+	m, err := manager.NewWithPaths(&cgroups.Cgroup{Resources: &cgroups.Resources{}}, paths)
+	if err != nil {
+		return now, fmt.Errorf("cannot read the container's cgroup: %w", err)
+	}
+	stats, err := m.GetStats()
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return now, nil // it has just ended
+	}
+	if err != nil {
+		return now, fmt.Errorf("cannot read the container's cgroup: %w", err)
+	}
+	now.Stats = *stats
+	return now, nil
+}
+
+func (s *Server) cpuUsage(id string, now sample) *runtimeapi.CpuUsage {
+	total := now.CpuStats.CpuUsage.TotalUsage
+	usage := &runtimeapi.CpuUsage{Timestamp: now.at.UnixNano(), UsageCoreNanoSeconds: &runtimeapi.UInt64Value{Value: total}}
+	if rate, ok := s.usage.rate(id, cpuSample{total, now.at}); ok {
 		usage.UsageNanoCores = &runtimeapi.UInt64Value{Value: rate}
 	}
 	return usage
@@ -199,8 +231,8 @@ func (s *Server) cpuUsage(id string, sample container.StatsResponse) *runtimeapi
 
 // memoryUsage reads the names of cgroup v1's memory.stat (total_…) or else those of v2's. The working set is what cannot
 // be had back without paging: usage less the inactive page cache.
-func memoryUsage(sample container.StatsResponse) *runtimeapi.MemoryUsage {
-	m := sample.MemoryStats
+func memoryUsage(now sample) *runtimeapi.MemoryUsage {
+	m := now.MemoryStats
 	first := func(names ...string) uint64 {
 		for _, name := range names {
 			if value, ok := m.Stats[name]; ok {
@@ -209,17 +241,17 @@ func memoryUsage(sample container.StatsResponse) *runtimeapi.MemoryUsage {
 		}
 		return 0
 	}
-	workingSet := m.Usage - min(m.Usage, first("total_inactive_file", "inactive_file"))
+	workingSet := m.Usage.Usage - min(m.Usage.Usage, first("total_inactive_file", "inactive_file"))
 	usage := &runtimeapi.MemoryUsage{
-		Timestamp:       sample.Read.UnixNano(),
+		Timestamp:       now.at.UnixNano(),
 		WorkingSetBytes: &runtimeapi.UInt64Value{Value: workingSet},
-		UsageBytes:      &runtimeapi.UInt64Value{Value: m.Usage},
+		UsageBytes:      &runtimeapi.UInt64Value{Value: m.Usage.Usage},
 		RssBytes:        &runtimeapi.UInt64Value{Value: first("total_rss", "anon")},
 		PageFaults:      &runtimeapi.UInt64Value{Value: first("total_pgfault", "pgfault")},
 		MajorPageFaults: &runtimeapi.UInt64Value{Value: first("total_pgmajfault", "pgmajfault")},
 	}
-	if m.Limit > 0 && m.Limit < math.MaxInt64/2 {
-		usage.AvailableBytes = &runtimeapi.UInt64Value{Value: m.Limit - min(m.Limit, workingSet)}
+	if m.Usage.Limit > 0 && m.Usage.Limit < math.MaxInt64/2 {
+		usage.AvailableBytes = &runtimeapi.UInt64Value{Value: m.Usage.Limit - min(m.Usage.Limit, workingSet)}
 	}
 	return usage
 }
@@ -268,7 +300,7 @@ func (s *Server) podStats(ctx context.Context, c container.InspectResponse) (*ru
 	if err != nil {
 		return nil, err
 	}
-	sandbox, err := s.sample(ctx, c.ID)
+	now, err := s.read(c)
 	if err != nil {
 		return nil, err
 	}
@@ -280,7 +312,7 @@ func (s *Server) podStats(ctx context.Context, c container.InspectResponse) (*ru
 	if err != nil {
 		return nil, err
 	}
-	cpu, memory := s.cpuUsage(c.ID, sandbox), memoryUsage(sandbox)
+	cpu, memory := s.cpuUsage(c.ID, now), memoryUsage(now)
 	memory.AvailableBytes = nil // the pod's limit is in its cgroup, which is the kubelet's
 	for _, stats := range containers {
 		addTo(cpu.UsageCoreNanoSeconds, stats.Cpu.UsageCoreNanoSeconds)
@@ -295,9 +327,9 @@ func (s *Server) podStats(ctx context.Context, c container.InspectResponse) (*ru
 		Attributes: &runtimeapi.PodSandboxAttributes{
 			Id: c.ID, Metadata: record.Metadata, Labels: record.Labels, Annotations: record.Annotations},
 		Linux: &runtimeapi.LinuxPodSandboxStats{
-			Cpu: cpu, Memory: memory, Network: networkUsage(sandbox), Containers: containers,
+			Cpu: cpu, Memory: memory, Network: networkUsage(c, now.at), Containers: containers,
 			Process: &runtimeapi.ProcessUsage{
-				Timestamp: sandbox.Read.UnixNano(), ProcessCount: &runtimeapi.UInt64Value{Value: uint64(len(containers) + 1)}},
+				Timestamp: now.at.UnixNano(), ProcessCount: &runtimeapi.UInt64Value{Value: uint64(len(containers) + 1)}},
 		},
 	}, nil
 }
@@ -308,17 +340,30 @@ func addTo(sum, value *runtimeapi.UInt64Value) {
 	}
 }
 
-// networkUsage is the traffic of the sandbox's interfaces; a pod on the host's network has no figures of its own.
-func networkUsage(sample container.StatsResponse) *runtimeapi.NetworkUsage {
-	usage := &runtimeapi.NetworkUsage{Timestamp: sample.Read.UnixNano()}
-	for name, n := range sample.Networks {
+// networkUsage is the traffic of the pod's interfaces but its loopback; a pod on the host's network has no figures of its
+// own.
+func networkUsage(sandbox container.InspectResponse, now time.Time) *runtimeapi.NetworkUsage {
+	usage := &runtimeapi.NetworkUsage{Timestamp: now.UnixNano()}
+	if !sandbox.Config.NetworkDisabled {
+		return usage
+	}
+	process, err := procfs.NewFS(fmt.Sprintf("/proc/%d", sandbox.State.Pid))
+	if err != nil {
+		return usage // it has just ended
+	}
+	devices, err := process.NetDev()
+	if err != nil {
+		return usage
+	}
+	delete(devices, "lo")
+	for _, name := range slices.Sorted(maps.Keys(devices)) {
+		d := devices[name]
 		usage.Interfaces = append(usage.Interfaces, &runtimeapi.NetworkInterfaceUsage{
 			Name:    name,
-			RxBytes: &runtimeapi.UInt64Value{Value: n.RxBytes}, RxErrors: &runtimeapi.UInt64Value{Value: n.RxErrors},
-			TxBytes: &runtimeapi.UInt64Value{Value: n.TxBytes}, TxErrors: &runtimeapi.UInt64Value{Value: n.TxErrors},
+			RxBytes: &runtimeapi.UInt64Value{Value: d.RxBytes}, RxErrors: &runtimeapi.UInt64Value{Value: d.RxErrors},
+			TxBytes: &runtimeapi.UInt64Value{Value: d.TxBytes}, TxErrors: &runtimeapi.UInt64Value{Value: d.TxErrors},
 		})
 	}
-	slices.SortFunc(usage.Interfaces, func(a, b *runtimeapi.NetworkInterfaceUsage) int { return strings.Compare(a.Name, b.Name) })
 	if len(usage.Interfaces) > 0 {
 		usage.DefaultInterface = usage.Interfaces[0]
 	}

@@ -184,7 +184,7 @@ func (r streamRuntime) PortForward(ctx context.Context, sandbox string, port int
 	if !c.State.Running {
 		return fmt.Errorf("cannot forward port %d: the pod's sandbox does not run", port)
 	}
-	conn, err := dialInNamespace(ctx, fmt.Sprintf("/proc/%d/ns/net", c.State.Pid), strconv.Itoa(int(port)))
+	conn, err := dialInNamespace(ctx, networkNamespace(c.State.Pid), strconv.Itoa(int(port)))
 	if err != nil {
 		return fmt.Errorf("cannot forward port %d: %w", port, err)
 	}

@@ -117,7 +117,7 @@ func TestSandboxesBecomeTheseDockerContainers(t *testing.T) {
 				if err := protojson.Unmarshal(input, config); err != nil {
 					t.Fatal(err)
 				}
-				c, hc, err := sandboxPlan{owner: owner{"test", "node-1"}, host: h, image: "pause", network: "pods",
+				c, hc, err := sandboxPlan{owner: owner{"test", "node-1"}, host: h, image: "pause",
 					resolvConf: "/root/pods/1.0/resolv.conf", config: config}.translate()
 				if err != nil {
 					t.Fatal(err)

@@ -36,10 +36,41 @@ func (p Plan) applyChain(ipt IPTables, chain Chain) error {
 			return err
 		}
 	}
-	if err := ipt.DeleteIfExists(chain.Table, chain.Parent, p.jump(chain)...); err != nil {
+	for _, parent := range chain.Parents {
+		if err := putFirst(ipt, chainRule{chain.Table, parent, p.jump(chain)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putFirst makes the rule the first of its chain, once.
+func putFirst(ipt IPTables, r chainRule) error {
+	if err := ipt.DeleteIfExists(r.table, r.chain, r.rule...); err != nil {
 		return err
 	}
-	return ipt.Insert(chain.Table, chain.Parent, 1, p.jump(chain)...)
+	return ipt.Insert(r.table, r.chain, 1, r.rule...)
+}
+
+// applyPorts puts a pod's host ports in place.
+func (p Plan) applyPorts(ipt IPTables, e endpoint) error {
+	for _, r := range p.portRules(e) {
+		if err := putFirst(ipt, r); err != nil {
+			return fmt.Errorf("cannot write a host port of pod %s: %w", e.Sandbox.Pod, err)
+		}
+	}
+	return nil
+}
+
+// removePorts takes a pod's host ports away. It goes on after an error, and returns all of them.
+func (p Plan) removePorts(ipt IPTables, e endpoint) error {
+	var problems []error
+	for _, r := range p.portRules(e) {
+		if err := ipt.DeleteIfExists(r.table, r.chain, r.rule...); err != nil {
+			problems = append(problems, fmt.Errorf("cannot remove a host port of pod %s: %w", e.Sandbox.Pod, err))
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // remove takes away what apply made, or a part of it. It goes on after an error, and returns all of them.
@@ -48,9 +79,10 @@ func (p Plan) remove(ipt IPTables) error {
 	for _, chain := range p.Rules() {
 		err := ipt.ClearChain(chain.Table, chain.Name) // a jump can be named only while its target exists
 		if err == nil {
-			err = errors.Join(
-				ipt.DeleteIfExists(chain.Table, chain.Parent, p.jump(chain)...),
-				ipt.ClearAndDeleteChain(chain.Table, chain.Name))
+			for _, parent := range chain.Parents {
+				err = errors.Join(err, ipt.DeleteIfExists(chain.Table, parent, p.jump(chain)...))
+			}
+			err = errors.Join(err, ipt.ClearAndDeleteChain(chain.Table, chain.Name))
 		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("cannot remove iptables chain %s: %w", chain.Name, err))

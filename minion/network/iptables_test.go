@@ -21,7 +21,9 @@ type fakeIPTables struct {
 }
 
 func newFakeIPTables() *fakeIPTables {
-	return &fakeIPTables{chains: map[string][]string{"nat/POSTROUTING": nil, "filter/FORWARD": nil}}
+	return &fakeIPTables{chains: map[string][]string{
+		"nat/PREROUTING": nil, "nat/OUTPUT": nil, "nat/POSTROUTING": nil, "filter/FORWARD": nil, "filter/INPUT": nil,
+	}}
 }
 
 func (f *fakeIPTables) ClearChain(table, chain string) error {
@@ -127,7 +129,7 @@ func TestRulesOnFakeAndKernel(t *testing.T) {
 }
 
 func conform(t *testing.T, ipt listing) {
-	mine := Plan{Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24", ClusterCIDR: "10.244.0.0/16", BridgeFilter: true}
+	mine := Plan{Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24", ClusterCIDR: "10.244.0.0/16"}
 	other := Plan{Cluster: "k8sm", Node: "agent-2", PodCIDR: "10.244.2.0/24", ClusterCIDR: "10.244.0.0/16"}
 	foreign := []string{"-i", "docker0", "-j", "DROP"}
 	must(t, ipt.Insert("filter", "FORWARD", 1, foreign...))
@@ -138,7 +140,7 @@ func conform(t *testing.T, ipt listing) {
 	once := snapshot(t, ipt, mine)
 	must(t, ipt.Insert("filter", "FORWARD", 1, foreign...)) // as a Docker Engine that starts
 	must(t, mine.apply(ipt))
-	if first := rules(t, ipt, "filter", "FORWARD")[0]; !strings.Contains(first, mine.Rules()[1].Name) {
+	if first := rules(t, ipt, "filter", "FORWARD")[0]; !strings.Contains(first, mine.Rules()[2].Name) {
 		t.Errorf("applied again, our jump is not the first of FORWARD but %q is", first)
 	}
 	must(t, ipt.DeleteIfExists("filter", "FORWARD", foreign...))
@@ -164,7 +166,9 @@ func snapshot(t *testing.T, ipt listing, p Plan) map[string]int {
 	counts := map[string]int{}
 	for _, chain := range p.Rules() {
 		counts[chain.Name] = len(rules(t, ipt, chain.Table, chain.Name))
-		counts[chain.Parent] = len(rules(t, ipt, chain.Table, chain.Parent))
+		for _, parent := range chain.Parents {
+			counts[parent] = len(rules(t, ipt, chain.Table, parent))
+		}
 	}
 	return counts
 }

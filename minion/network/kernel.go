@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sysctls of the pod network.
+// sysctls is where the kernel's network settings are.
 const (
-	sysctlForward = "/proc/sys/net/ipv4/ip_forward"
-	sysctlBridge  = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+	sysctls       = "/proc/sys/net"
+	sysctlForward = sysctls + "/ipv4/ip_forward"
 )
 
 // routeBase is the metric of the first of our unreachable routes: every route that knows better comes before it.
@@ -30,11 +30,6 @@ func enable(sysctl string) error {
 		return fmt.Errorf("cannot set %s to 1: %w", sysctl, err)
 	}
 	return nil
-}
-
-// bridgeFilter turns on that bridged packets pass iptables, and tells whether this kernel can.
-func bridgeFilter() bool {
-	return enable(sysctlBridge) == nil
 }
 
 // unreachable is the route for the addresses of pods that are not there: "no route to host" at once, and nothing that
@@ -68,7 +63,7 @@ func (p Plan) addRoute() error {
 
 func (p Plan) removeRoute() error {
 	if p.ClusterCIDR == "" && p.PodCIDR == "" {
-		return nil // it was for the range of a Docker network that is gone
+		return nil // it was for a range that is not known any more, and went with it
 	}
 	route, err := p.unreachable()
 	if err != nil {

@@ -4,17 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
-	"strconv"
+	"slices"
 	"sync"
 
-	cerrdefs "github.com/containerd/errdefs"
 	"github.com/coreos/go-iptables/iptables"
-	dockernetwork "github.com/docker/docker/api/types/network"
-	"github.com/docker/docker/client"
 	"github.com/sirupsen/logrus"
-
-	"github.com/k8sm/k8sm/api"
 )
 
 // Config is what a Network is made of.
@@ -23,160 +19,231 @@ type Config struct {
 	Cluster, Node string
 	// ClusterCIDR is the range of all pods' addresses; empty if it is not known.
 	ClusterCIDR string
-	// Docker is the Engine; it stays the caller's to close.
-	Docker *client.Client
+	// Dir is a directory for what has to outlive this process, as the pods do. It is made when it is needed, and Teardown
+	// removes it.
+	Dir string
 }
 
 // Network is the pod network of one node. Its methods may be called concurrently.
 type Network struct {
-	cfg Config
-	ipt IPTables
+	cfg   Config
+	ipt   IPTables
+	store store
+	log   logrus.FieldLogger
 
-	mu   sync.Mutex // guards plan, and makes changes one at a time
-	plan *Plan      // what Setup last made; nil while the network is not ready
+	mu        sync.Mutex             // guards what follows, and makes changes one at a time
+	plan      *Plan                  // what Setup last made; nil while the network is not ready
+	pool      *pool                  // of plan's range
+	endpoints map[string]endpoint    // by their sandboxes' ids
+	held      map[string][]io.Closer // host ports, by their sandboxes' ids
 }
 
-// New returns a Network that is not set up. It fails if this machine has no iptables.
+// New returns a Network that is not set up, but knows what an earlier process gave out. It fails if this machine has no
+// iptables.
 func New(cfg Config) (*Network, error) {
 	ipt, err := iptables.New(iptables.IPFamily(iptables.ProtocolIPv4), iptables.Timeout(5))
 	if err != nil {
 		return nil, fmt.Errorf("cannot find iptables, which the pod network needs (Debian: apt-get install iptables): %w", err)
 	}
-	return &Network{cfg: cfg, ipt: ipt}, nil
+	n := &Network{cfg: cfg, ipt: ipt, store: store{cfg.Dir}, log: logrus.WithField("node", cfg.Node), held: map[string][]io.Closer{}}
+	// What cannot be read was written while the machine went down, and has ended with it.
+	if _, n.endpoints, err = n.store.load(); err != nil {
+		n.log.Warn(err)
+	}
+	return n, nil
 }
 
 // Setup makes the network for the node's pod CIDRs, of which the first IPv4 one is used. It may be called again, with the
 // same value or another one, by this process or one after it: what is there already is kept or mended. Another value
-// needs that no pod is left on the network.
-func (n *Network) Setup(ctx context.Context, podCIDRs []string) error {
+// needs that no pod is left that has an address of the old one.
+func (n *Network) Setup(podCIDRs []string) error {
 	podCIDR, err := firstIPv4(podCIDRs)
 	if err != nil {
 		return err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	pool := newPool(podCIDR)
+	for _, e := range n.endpoints {
+		if address, ok := e.ipv4(); ok && !podCIDR.Contains(address) {
+			return fmt.Errorf("cannot give the pod network the range %s: pod %s still has %s", podCIDR, e.Sandbox.Pod, address)
+		}
+		for _, address := range e.Addresses {
+			pool.claim(address)
+		}
+	}
 	plan := n.planFor(podCIDR.String())
 	if err := enable(sysctlForward); err != nil {
 		return err
 	}
-	if err := n.ensureDockerNetwork(ctx, plan, podCIDR); err != nil {
+	if err := errors.Join(plan.apply(n.ipt), plan.addRoute(), n.restorePorts(plan), n.store.saveRanges(podCIDRs)); err != nil {
 		return err
 	}
-	plan.BridgeFilter = bridgeFilter() // an Engine that manages iptables has loaded its module by now
-	if err := errors.Join(plan.apply(n.ipt), plan.addRoute()); err != nil {
-		return err
+	n.plan, n.pool = &plan, pool
+	n.log.Infof("the pod network is ready: %s on devices %s…", podCIDR, plan.LinkPrefix())
+	return nil
+}
+
+// restorePorts puts the host ports of the pods that there are in place.
+func (n *Network) restorePorts(plan Plan) error {
+	for id, e := range n.endpoints {
+		if err := plan.applyPorts(n.ipt, e); err != nil {
+			return err
+		}
+		if len(e.Sandbox.Ports) == 0 || n.held[id] != nil {
+			continue
+		}
+		held, err := holdPorts(e.Sandbox.Ports)
+		if err != nil {
+			n.log.Warnf("pod %s keeps its host ports, which another program of this machine has taken meanwhile: %v", e.Sandbox.Pod, err)
+		}
+		n.held[id] = held
 	}
-	n.plan = &plan
-	logrus.WithField("node", n.cfg.Node).Infof("the pod network %s is ready: %s on bridge %s", plan.Network(), podCIDR, plan.Bridge())
 	return nil
 }
 
 // Adopt sets the network up again that an earlier process left, with its range, so that a kubelet that starts finds it
 // ready: one that does not looks again only seconds later. Without such a network it does nothing.
-func (n *Network) Adopt(ctx context.Context) error {
-	existing, err := n.inspect(ctx, n.planFor("").Network())
-	if err != nil || existing == nil || len(existing.IPAM.Config) == 0 {
+func (n *Network) Adopt() error {
+	podCIDRs, _, err := n.store.load()
+	if err != nil || podCIDRs == nil {
 		return err
 	}
-	return n.Setup(ctx, []string{existing.IPAM.Config[0].Subnet})
+	return n.Setup(podCIDRs)
 }
 
-// DockerNetwork returns the name of the Docker network that pods join, or an error that says why there is none yet.
-func (n *Network) DockerNetwork() (string, error) {
+// Ready returns an error that says why the network cannot take pods yet; nil if it can.
+func (n *Network) Ready() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.ready()
+}
+
+func (n *Network) ready() error {
 	if n.plan == nil {
-		return "", errors.New("the pod network is not set up: the node has been given no pod CIDR yet")
+		return errors.New("the pod network is not set up: the node has been given no pod CIDR yet")
 	}
-	return n.plan.Network(), nil
+	return nil
 }
 
-// Teardown removes all that Setup makes, also what an earlier process made. The pods' containers must be gone.
-func (n *Network) Teardown(ctx context.Context) error {
+// Attach joins a sandbox to the network and returns the addresses it has been given; called again, the same ones. It
+// leaves nothing behind if it fails. What it gives, Detach takes back.
+func (n *Network) Attach(_ context.Context, sandbox Sandbox) ([]netip.Addr, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	plan, err := n.planToRemove(ctx)
+	if err := n.ready(); err != nil {
+		return nil, err
+	}
+	if e, ok := n.endpoints[sandbox.ID]; ok && e.Sandbox.Namespace == sandbox.Namespace {
+		return e.Addresses, nil
+	}
+	held, err := holdPorts(sandbox.Ports)
+	if err != nil {
+		return nil, err
+	}
+	address, err := n.pool.take()
+	if err != nil {
+		return nil, errors.Join(err, closeAll(held))
+	}
+	e := endpoint{Sandbox: sandbox, Addresses: []netip.Addr{address}}
+	n.endpoints[sandbox.ID], n.held[sandbox.ID] = e, held
+	err = n.store.save(e)
+	if err == nil {
+		err = n.plan.connect(e, []netip.Addr{gateway(n.pool.prefix)})
+	}
+	if err == nil {
+		err = errors.Join(n.plan.applyPorts(n.ipt, e), forgetFlows(sandbox.Ports))
+	}
+	if err != nil {
+		return nil, errors.Join(err, n.detach(sandbox.ID))
+	}
+	return e.Addresses, nil
+}
+
+// Detach takes back what the sandbox has. It succeeds for one that has nothing.
+func (n *Network) Detach(_ context.Context, id string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.detach(id)
+}
+
+// detach is called with mu held. After an error the sandbox still has what it had, so that it can be called again.
+func (n *Network) detach(id string) error {
+	e, ok := n.endpoints[id]
+	if !ok {
+		return nil
+	}
+	plan := n.planFor("")
+	err := errors.Join(plan.disconnect(id), plan.removePorts(n.ipt, e), closeAll(n.held[id]), forgetFlows(e.Sandbox.Ports))
+	delete(n.held, id)
+	if err == nil {
+		err = n.store.forget(id)
+	}
 	if err != nil {
 		return err
 	}
-	n.plan = nil
-	problems := errors.Join(plan.remove(n.ipt), plan.removeRoute())
-	return errors.Join(problems, n.removeDockerNetwork(ctx, plan.Network()))
+	delete(n.endpoints, id)
+	if n.pool != nil {
+		for _, address := range e.Addresses {
+			n.pool.giveBack(address)
+		}
+	}
+	return nil
 }
 
-// removeDockerNetwork removes the Docker network. An Engine that ran many containers at a time may count some on it that
-// are gone, and then refuses until it is restarted; the node's next start goes on with the network as it is.
-func (n *Network) removeDockerNetwork(ctx context.Context, name string) error {
-	err := n.cfg.Docker.NetworkRemove(ctx, name)
-	if err == nil || cerrdefs.IsNotFound(err) {
-		return nil
+// Addresses returns what Attach returned; nothing for a sandbox that is not on the network.
+func (n *Network) Addresses(id string) []netip.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.endpoints[id].Addresses
+}
+
+// Keep takes back what all sandboxes but these have: the others ended while nobody looked.
+func (n *Network) Keep(_ context.Context, ids []string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var problems []error
+	for id := range n.endpoints {
+		if !slices.Contains(ids, id) {
+			problems = append(problems, n.detach(id))
+		}
 	}
-	err = fmt.Errorf("cannot remove Docker network %s: %w", name, err)
-	if left, inspectErr := n.inspect(ctx, name); inspectErr == nil && left != nil && len(left.Containers) == 0 {
-		err = fmt.Errorf("%w; nothing is on it, so the Engine has miscounted: it mends that when it is restarted, and a node that starts here uses the network again", err)
+	return errors.Join(problems...)
+}
+
+// Teardown removes all that Setup and Attach make, also what an earlier process made. The pods' containers must be gone.
+func (n *Network) Teardown() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	podCIDRs, _, err := n.store.load()
+	if err != nil {
+		n.log.Warn(err)
+	}
+	plan := n.planFor("")
+	if len(podCIDRs) > 0 {
+		podCIDR, err := firstIPv4(podCIDRs)
+		if err != nil {
+			return err
+		}
+		plan = n.planFor(podCIDR.String())
+	}
+	n.plan = nil
+	for id, held := range n.held {
+		_ = closeAll(held) // nobody is on them
+		delete(n.held, id)
+	}
+	err = errors.Join(plan.remove(n.ipt), plan.removeRoute(), plan.removeLinks())
+	if err == nil {
+		err = n.store.remove()
+	}
+	if err == nil {
+		clear(n.endpoints)
 	}
 	return err
 }
 
 func (n *Network) planFor(podCIDR string) Plan {
 	return Plan{Cluster: n.cfg.Cluster, Node: n.cfg.Node, PodCIDR: podCIDR, ClusterCIDR: n.cfg.ClusterCIDR}
-}
-
-// planToRemove is the plan of what is there: with the range of the Docker network if that exists. Nothing else that has
-// to be removed depends on the range.
-func (n *Network) planToRemove(ctx context.Context) (Plan, error) {
-	existing, err := n.inspect(ctx, n.planFor("").Network())
-	if err != nil || existing == nil || len(existing.IPAM.Config) == 0 {
-		return n.planFor(""), err
-	}
-	return n.planFor(existing.IPAM.Config[0].Subnet), nil
-}
-
-// inspect returns the Docker network of that name, nil if there is none, and an error if it is not this node's.
-func (n *Network) inspect(ctx context.Context, name string) (*dockernetwork.Inspect, error) {
-	existing, err := n.cfg.Docker.NetworkInspect(ctx, name, dockernetwork.InspectOptions{})
-	if cerrdefs.IsNotFound(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot look at Docker network %s: %w", name, err)
-	}
-	if existing.Labels[api.DockerLabelFramework] != n.cfg.Cluster || existing.Labels[api.DockerLabelNode] != n.cfg.Node {
-		return nil, fmt.Errorf("cannot use Docker network %s: it is not of node %s (remove it: docker network rm %s)", name, n.cfg.Node, name)
-	}
-	return &existing, nil
-}
-
-// ensureDockerNetwork makes the Docker network, after removing one of another range.
-func (n *Network) ensureDockerNetwork(ctx context.Context, plan Plan, podCIDR netip.Prefix) error {
-	existing, err := n.inspect(ctx, plan.Network())
-	if err != nil {
-		return err
-	}
-	if existing != nil {
-		if len(existing.IPAM.Config) > 0 && existing.IPAM.Config[0].Subnet == podCIDR.String() {
-			return nil
-		}
-		if err := n.cfg.Docker.NetworkRemove(ctx, plan.Network()); err != nil {
-			return fmt.Errorf("cannot give Docker network %s the new range %s: %w", plan.Network(), podCIDR, err)
-		}
-	}
-	_, err = n.cfg.Docker.NetworkCreate(ctx, plan.Network(), dockernetwork.CreateOptions{
-		Driver: "bridge",
-		IPAM: &dockernetwork.IPAM{Config: []dockernetwork.IPAMConfig{
-			{Subnet: podCIDR.String(), Gateway: podCIDR.Addr().Next().String()},
-		}},
-		Labels: map[string]string{api.DockerLabelFramework: n.cfg.Cluster, api.DockerLabelNode: n.cfg.Node},
-		Options: map[string]string{
-			"com.docker.network.bridge.name":                 plan.Bridge(),
-			"com.docker.network.bridge.enable_ip_masquerade": "false", // ours knows of the other nodes' pods
-			"com.docker.network.driver.mtu":                  strconv.Itoa(outwardMTU()),
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("cannot make Docker network %s with range %s: %w", plan.Network(), podCIDR, err)
-	}
-	return nil
 }
 
 func firstIPv4(cidrs []string) (netip.Prefix, error) {

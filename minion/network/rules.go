@@ -3,25 +3,29 @@ package network
 import (
 	"fmt"
 	"hash/fnv"
+	"net/netip"
+	"strconv"
+	"strings"
 )
 
-// Plan is all that a node's network is derived from.
+// Plan is all that a node's rules are derived from.
 type Plan struct {
 	Cluster, Node string
 	// PodCIDR is the range of this node's pods, ClusterCIDR that of all pods, or empty if it is not known.
 	PodCIDR, ClusterCIDR string
-	// BridgeFilter says that the kernel shows bridged packets to iptables (br_netfilter).
-	BridgeFilter bool
 }
 
-// Chain is an iptables chain of ours: it is filled with Rules, and one rule of a built-in chain, Parent, jumps to it.
+// Chain is an iptables chain of ours: it is filled with Rules, and a rule of each of the built-in chains Parents, which may
+// match only some packets, jumps to it.
 type Chain struct {
-	Table, Name, Parent string
-	Rules               [][]string
+	Table, Name string
+	Parents     []string
+	Match       []string
+	Rules       [][]string
 }
 
-// mark is a short name for the node that fits into the names of chains (28 bytes) and interfaces (15 bytes). Two nodes on
-// one machine have different ones.
+// mark is a short name for the node that fits into the names of chains (28 bytes). Two nodes on one machine have different
+// ones.
 func (p Plan) mark() string { return fmt.Sprintf("%08x", p.hash()) }
 
 func (p Plan) hash() uint32 {
@@ -30,45 +34,98 @@ func (p Plan) hash() uint32 {
 	return h.Sum32()
 }
 
-// Bridge is the name of the bridge interface.
-func (p Plan) Bridge() string { return "k8sm-" + p.mark() }
+// LinkPrefix is how the names of all the node's devices begin.
+func (p Plan) LinkPrefix() string { return "km" + p.mark()[:5] }
 
-// Network is the name of the Docker network.
-func (p Plan) Network() string { return "k8sm-" + p.Cluster + "-" + p.Node }
+// link is the name of a sandbox's device on the machine; 15 bytes are allowed.
+func (p Plan) link(sandbox string) string {
+	h := fnv.New32a()
+	h.Write([]byte(sandbox))
+	return fmt.Sprintf("%s%08x", p.LinkPrefix(), h.Sum32())
+}
+
+// alias says whose a device is; names could be alike by chance.
+func (p Plan) alias(sandbox string) string {
+	return fmt.Sprintf("k8sm %s/%s %.64s", p.Cluster, p.Node, sandbox)
+}
 
 // comment says whose a rule is; the kernel takes 255 bytes.
 func (p Plan) comment(text string) []string {
 	return []string{"-m", "comment", "--comment", fmt.Sprintf("k8sm node %.150s: %s", p.Node, text)}
 }
 
-// Rules renders the chains of a node:
+func (p Plan) rule(comment string, spec ...string) []string {
+	return append(p.comment(comment), spec...)
+}
+
+// Rules renders the chains of a node, without what single pods have in them:
 //
 //   - packets of pods that leave for elsewhere than a pod take the machine's address, because nobody outside knows the
 //     way back (https://kubernetes.io/docs/concepts/cluster-administration/networking/);
 //   - packets from and to pods are forwarded whatever the machine's policy is: Docker Engines set it to DROP;
-//   - without br_netfilter, the answer of a pod to another one of this bridge would go past the translation that the
-//     service's address needs; such connections take the bridge's address so that the answer comes back through it.
+//   - host ports lead to pods, also from the machine's own loopback, for which the pods' devices let 127.0.0.0/8 through;
+//     so no pod may talk to that.
 func (p Plan) Rules() []Chain {
-	rule := func(comment string, spec ...string) []string { return append(p.comment(comment), spec...) }
-	nat := Chain{Table: "nat", Name: "K8SM-POSTROUTING-" + p.mark(), Parent: "POSTROUTING"}
-	if !p.BridgeFilter {
-		nat.Rules = append(nat.Rules, rule("a pod reaches its own node's pods by a service",
-			"-s", p.PodCIDR, "-d", p.PodCIDR, "-m", "conntrack", "--ctstate", "DNAT", "-j", "MASQUERADE"))
-	}
-	pods := p.PodCIDR
+	pods, devices := p.PodCIDR, p.LinkPrefix()+"+"
 	if p.ClusterCIDR != "" {
 		pods = p.ClusterCIDR
 	}
-	nat.Rules = append(nat.Rules,
-		rule("pods see each other's own addresses", "-s", p.PodCIDR, "-d", pods, "-j", "RETURN"),
-		rule("multicast stays as it is", "-s", p.PodCIDR, "-d", "224.0.0.0/4", "-j", "RETURN"),
-		rule("pods leave by this machine's address", "-s", p.PodCIDR, "!", "-o", p.Bridge(), "-j", "MASQUERADE"))
-	forward := Chain{Table: "filter", Name: "K8SM-FORWARD-" + p.mark(), Parent: "FORWARD", Rules: [][]string{
-		rule("from pods", "-i", p.Bridge(), "-j", "ACCEPT"),
-		rule("to pods", "-o", p.Bridge(), "-j", "ACCEPT"),
-	}}
-	return []Chain{nat, forward}
+	return []Chain{
+		{Table: "nat", Name: p.masqueradeChain(), Parents: []string{"POSTROUTING"}, Rules: [][]string{
+			p.rule("pods see each other's own addresses", "-s", p.PodCIDR, "-d", pods, "-j", "RETURN"),
+			p.rule("multicast stays as it is", "-s", p.PodCIDR, "-d", "224.0.0.0/4", "-j", "RETURN"),
+			p.rule("pods leave by this machine's address", "-s", p.PodCIDR, "!", "-o", devices, "-j", "MASQUERADE"),
+			p.rule("pods can answer to loopback", "-s", "127.0.0.0/8", "-o", devices, "-j", "MASQUERADE"),
+		}},
+		{Table: "nat", Name: p.portsChain(), Parents: []string{"PREROUTING", "OUTPUT"},
+			Match: []string{"-m", "addrtype", "--dst-type", "LOCAL"}},
+		{Table: "filter", Name: "K8SM-FORWARD-" + p.mark(), Parents: []string{"FORWARD"}, Rules: [][]string{
+			p.rule("from pods", "-i", devices, "-j", "ACCEPT"),
+			p.rule("to pods", "-o", devices, "-j", "ACCEPT"),
+		}},
+		{Table: "filter", Name: "K8SM-INPUT-" + p.mark(), Parents: []string{"INPUT"}, Rules: [][]string{
+			p.rule("loopback is not for pods", "-i", devices, "-d", "127.0.0.0/8",
+				"-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED", "-j", "DROP"),
+		}},
+	}
 }
 
-// jump is the rule in the parent chain.
-func (p Plan) jump(c Chain) []string { return append(p.comment("pods"), "-j", c.Name) }
+func (p Plan) masqueradeChain() string { return "K8SM-POSTROUTING-" + p.mark() }
+func (p Plan) portsChain() string      { return "K8SM-PORTS-" + p.mark() }
+
+// chainRule is a rule and where it stands.
+type chainRule struct {
+	table, chain string
+	rule         []string
+}
+
+// portRules renders what one pod's host ports need: the way to the pod, and for a pod that comes back to itself that way
+// the machine's address, since it would take its own for a stranger's.
+func (p Plan) portRules(e endpoint) (rules []chainRule) {
+	address, ok := e.ipv4()
+	if !ok {
+		return nil
+	}
+	for _, port := range e.Sandbox.Ports {
+		spec := []string{"-p", strings.ToLower(port.Protocol)}
+		if port.HostIP.IsValid() && !port.HostIP.IsUnspecified() {
+			if !port.HostIP.Is4() {
+				continue
+			}
+			spec = append(spec, "-d", port.HostIP.String())
+		}
+		spec = append(spec, "--dport", strconv.Itoa(int(port.HostPort)),
+			"-j", "DNAT", "--to-destination", netip.AddrPortFrom(address, port.ContainerPort).String())
+		rules = append(rules, chainRule{"nat", p.portsChain(), p.rule("host port of "+e.Sandbox.Pod, spec...)})
+	}
+	if len(rules) > 0 {
+		rules = append(rules, chainRule{"nat", p.masqueradeChain(), p.rule("by a host port to itself: "+e.Sandbox.Pod,
+			"-s", address.String(), "-d", address.String(), "-j", "MASQUERADE")})
+	}
+	return rules
+}
+
+// jump is the rule in the parent chains.
+func (p Plan) jump(c Chain) []string {
+	return append(p.comment("pods"), append(c.Match[:len(c.Match):len(c.Match)], "-j", c.Name)...)
+}

@@ -3,6 +3,7 @@ package network
 import (
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,10 +18,27 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func render(p Plan) string {
 	var out strings.Builder
 	for _, chain := range p.Rules() {
-		fmt.Fprintf(&out, "*%s\n-A %s %s\n", chain.Table, chain.Parent, quote(p.jump(chain)))
+		fmt.Fprintf(&out, "*%s\n", chain.Table)
+		for _, parent := range chain.Parents {
+			fmt.Fprintf(&out, "-A %s %s\n", parent, quote(p.jump(chain)))
+		}
 		for _, rule := range chain.Rules {
 			fmt.Fprintf(&out, "-A %s %s\n", chain.Name, quote(rule))
 		}
+	}
+	return out.String()
+}
+
+// renderPorts shows the rules of a pod with host ports.
+func renderPorts(p Plan) string {
+	var out strings.Builder
+	pod := endpoint{Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.2")}, Sandbox: Sandbox{Pod: "default/web", Ports: []Port{
+		{Protocol: "TCP", HostPort: 8080, ContainerPort: 80},
+		{Protocol: "UDP", HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 53, ContainerPort: 5353},
+		{Protocol: "TCP", HostIP: netip.MustParseAddr("2001:db8::1"), HostPort: 8081, ContainerPort: 80}, // not by IPv4
+	}}}
+	for _, r := range p.portRules(pod) {
+		fmt.Fprintf(&out, "*%s\n-I %s 1 %s\n", r.table, r.chain, quote(r.rule))
 	}
 	return out.String()
 }
@@ -38,13 +56,12 @@ func quote(words []string) string {
 
 func TestRulesAreTheGoldenOnes(t *testing.T) {
 	for name, plan := range map[string]Plan{
-		"with_bridge_filter":    {Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24", ClusterCIDR: "10.244.0.0/16", BridgeFilter: true},
-		"without_bridge_filter": {Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24", ClusterCIDR: "10.244.0.0/16"},
-		"no_cluster_cidr":       {Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24", BridgeFilter: true},
+		"cluster_cidr":    {Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24", ClusterCIDR: "10.244.0.0/16"},
+		"no_cluster_cidr": {Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			golden := filepath.Join("testdata", name+".txt")
-			got := render(plan)
+			got := render(plan) + renderPorts(plan)
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
@@ -63,7 +80,7 @@ func TestRulesAreTheGoldenOnes(t *testing.T) {
 
 func TestNamesFitTheKernelsLimits(t *testing.T) {
 	plan := Plan{Cluster: strings.Repeat("c", 60), Node: strings.Repeat("n", 200) + ".example.org", PodCIDR: "10.0.0.0/24"}
-	if name := plan.Bridge(); len(name) > 15 {
+	if name := plan.link(strings.Repeat("f", 64)); len(name) > 15 {
 		t.Errorf("interface name %s has %d bytes, at most 15 are allowed", name, len(name))
 	}
 	for _, chain := range plan.Rules() {
@@ -80,7 +97,7 @@ func TestNamesFitTheKernelsLimits(t *testing.T) {
 
 func TestTwoNodesOnOneMachineShareNothing(t *testing.T) {
 	one, other := Plan{Cluster: "k8sm", Node: "host-5051"}, Plan{Cluster: "k8sm", Node: "host-5052"}
-	if one.Bridge() == other.Bridge() || one.Network() == other.Network() || one.Rules()[0].Name == other.Rules()[0].Name {
+	if one.LinkPrefix() == other.LinkPrefix() || one.Rules()[0].Name == other.Rules()[0].Name {
 		t.Errorf("%+v and %+v share a name", one, other)
 	}
 }

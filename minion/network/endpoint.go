@@ -1,0 +1,133 @@
+package network
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Sandbox is a pod's sandbox as the network sees it.
+type Sandbox struct {
+	// ID is the sandbox's id, unique on the machine.
+	ID string `json:"id"`
+	// Pod is the pod's name with its namespace, for rules' comments and errors.
+	Pod string `json:"pod"`
+	// Namespace is the path of the sandbox's network namespace, such as "/proc/123/ns/net".
+	Namespace string `json:"namespace"`
+	// Ports are the pod's host ports.
+	Ports []Port `json:"ports,omitempty"`
+}
+
+// Port leads a port of the machine to one of a pod
+// (https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#ports).
+type Port struct {
+	// Protocol is "TCP", "UDP" or "SCTP".
+	Protocol string `json:"protocol"`
+	// HostIP is the machine's address that the port is on; all of them if it is not valid or unspecified.
+	HostIP        netip.Addr `json:"hostIP,omitzero"`
+	HostPort      uint16     `json:"hostPort"`
+	ContainerPort uint16     `json:"containerPort"`
+}
+
+// endpoint is what a sandbox has been given.
+type endpoint struct {
+	Sandbox   Sandbox      `json:"sandbox"`
+	Addresses []netip.Addr `json:"addresses"`
+}
+
+func (e endpoint) ipv4() (netip.Addr, bool) {
+	for _, address := range e.Addresses {
+		if address.Is4() {
+			return address, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// store is a directory in which endpoints stand, a file each, and the node's pod CIDRs.
+type store struct{ dir string }
+
+const (
+	endpointSuffix = ".endpoint"
+	rangesFile     = "pod-cidrs"
+)
+
+func (s store) endpointFile(id string) string { return filepath.Join(s.dir, id+endpointSuffix) }
+
+// write puts the value into a file whole or not at all, as far as this process may be killed. What the machine's end would
+// lose is of no use after it.
+func (s store) write(path string, value any) error {
+	data, err := json.Marshal(value)
+	if err == nil {
+		err = os.MkdirAll(s.dir, 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(path+".new", data, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot note what the pod network gave out: %w", err)
+	}
+	return nil
+}
+
+func (s store) save(e endpoint) error { return s.write(s.endpointFile(e.Sandbox.ID), e) }
+
+func (s store) saveRanges(podCIDRs []string) error {
+	return s.write(filepath.Join(s.dir, rangesFile), podCIDRs)
+}
+
+func (s store) forget(id string) error {
+	if err := os.Remove(s.endpointFile(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot forget what the pod network gave out: %w", err)
+	}
+	return nil
+}
+
+// load returns all that an earlier process noted; nothing if there was none.
+func (s store) load() (podCIDRs []string, endpoints map[string]endpoint, err error) {
+	endpoints = map[string]endpoint{}
+	entries, err := os.ReadDir(s.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, endpoints, nil
+	}
+	for _, entry := range entries {
+		var e endpoint
+		switch name := entry.Name(); {
+		case name == rangesFile:
+			err = errors.Join(err, s.read(name, &podCIDRs))
+		case strings.HasSuffix(name, endpointSuffix):
+			if problem := s.read(name, &e); problem != nil {
+				err = errors.Join(err, problem)
+			} else {
+				endpoints[e.Sandbox.ID] = e
+			}
+		}
+	}
+	return podCIDRs, endpoints, err
+}
+
+func (s store) read(name string, value any) error {
+	data, err := os.ReadFile(filepath.Join(s.dir, name))
+	if err == nil {
+		err = json.Unmarshal(data, value)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read what the pod network gave out (%s): %w", filepath.Join(s.dir, name), err)
+	}
+	return nil
+}
+
+// remove removes all files.
+func (s store) remove() error {
+	if err := os.RemoveAll(s.dir); err != nil {
+		return fmt.Errorf("cannot forget what the pod network gave out: %w", err)
+	}
+	return nil
+}

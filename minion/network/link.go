@@ -1,0 +1,185 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// podDevice is the name of the device inside a sandbox.
+const podDevice = "eth0"
+
+// connect joins the sandbox's namespace to the machine. gateways are the machine's addresses in the pods' ranges, one for
+// each of the endpoint's addresses. Half a connection that an earlier call left is replaced.
+func (p Plan) connect(e endpoint, gateways []netip.Addr) error {
+	namespace, err := netns.GetFromPath(e.Sandbox.Namespace)
+	if err != nil {
+		return fmt.Errorf("cannot open the sandbox's network namespace: %w", err)
+	}
+	defer namespace.Close()
+	if err := p.disconnect(e.Sandbox.ID); err != nil {
+		return err
+	}
+	mtu := outwardMTU()
+	outside := &netlink.Veth{
+		LinkAttrs:     netlink.LinkAttrs{Name: p.link(e.Sandbox.ID), MTU: mtu},
+		PeerName:      podDevice,
+		PeerNamespace: netlink.NsFd(namespace),
+	}
+	if err := netlink.LinkAdd(outside); err != nil {
+		return fmt.Errorf("cannot make the pod's network device %s: %w", outside.Name, err)
+	}
+	err = netlink.LinkSetAlias(outside, p.alias(e.Sandbox.ID))
+	if err == nil {
+		err = confine(outside.Name, len(e.Sandbox.Ports) > 0)
+	}
+	if err == nil {
+		err = setUpOutside(outside, e, gateways)
+	}
+	if err == nil {
+		err = setUpInside(namespace, mtu, e, gateways)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("cannot set up the pod's network device %s: %w", outside.Name, err), p.disconnect(e.Sandbox.ID))
+	}
+	return nil
+}
+
+// confine sets what the machine takes from the pod's device: no packets of others' addresses, and no word on how IPv6 is to
+// be routed. With localPorts, connections from the machine's own loopback may leave by it.
+func confine(device string, localPorts bool) error {
+	settings := map[string]string{"ipv4/conf/" + device + "/rp_filter": "1"}
+	if localPorts {
+		settings["ipv4/conf/"+device+"/route_localnet"] = "1"
+	}
+	for _, name := range []string{"accept_ra", "accept_redirects"} {
+		if path := "ipv6/conf/" + device + "/" + name; exists(filepath.Join(sysctls, path)) { // the kernel may have no IPv6
+			settings[path] = "0"
+		}
+	}
+	for path, value := range settings {
+		if err := os.WriteFile(filepath.Join(sysctls, path), []byte(value), 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// single is the range of one address.
+func single(address netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(address.BitLen(), address.BitLen())}
+}
+
+// address is one for a device that is used at once: nobody else can have it.
+func deviceAddress(address netip.Addr) *netlink.Addr {
+	a := &netlink.Addr{IPNet: single(address)}
+	if address.Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	return a
+}
+
+// setUpOutside gives the machine's end the gateways' addresses, which are also what pods see the machine by, and leads the
+// pod's addresses to it.
+func setUpOutside(link netlink.Link, e endpoint, gateways []netip.Addr) error {
+	for _, gateway := range gateways {
+		if err := netlink.AddrAdd(link, deviceAddress(gateway)); err != nil {
+			return fmt.Errorf("address %s: %w", gateway, err)
+		}
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return err
+	}
+	for i, address := range e.Addresses {
+		route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: single(address), Scope: netlink.SCOPE_LINK, Src: gateways[i].AsSlice()}
+		if err := netlink.RouteReplace(route); err != nil {
+			return fmt.Errorf("route to %s: %w", address, err)
+		}
+	}
+	return nil
+}
+
+// setUpInside gives the pod's end its addresses, and leads everything to the gateways.
+func setUpInside(namespace netns.NsHandle, mtu int, e endpoint, gateways []netip.Addr) error {
+	inside, err := netlink.NewHandleAt(namespace, unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("in the sandbox: %w", err)
+	}
+	defer inside.Close()
+	link, err := inside.LinkByName(podDevice)
+	if err == nil {
+		err = inside.LinkSetMTU(link, mtu)
+	}
+	for _, address := range e.Addresses {
+		if err == nil {
+			err = inside.AddrAdd(link, deviceAddress(address))
+		}
+	}
+	if err == nil {
+		err = inside.LinkSetUp(link)
+	}
+	for _, gateway := range gateways {
+		if err == nil {
+			err = inside.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: single(gateway), Scope: netlink.SCOPE_LINK})
+		}
+		if err == nil {
+			err = inside.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: everything(gateway), Gw: gateway.AsSlice()})
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("in the sandbox: %w", err)
+	}
+	return nil
+}
+
+// everything is the range of all addresses of the family.
+func everything(like netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: make(net.IP, like.BitLen()/8), Mask: net.CIDRMask(0, like.BitLen())}
+}
+
+// disconnect removes the sandbox's device; it is gone already if its namespace is.
+func (p Plan) disconnect(sandbox string) error {
+	link, err := netlink.LinkByName(p.link(sandbox))
+	if err == nil && link.Attrs().Alias != p.alias(sandbox) && link.Attrs().Alias != "" {
+		return fmt.Errorf("cannot use network device %s: it is somebody else's (%s)", link.Attrs().Name, link.Attrs().Alias)
+	}
+	if err == nil {
+		err = netlink.LinkDel(link)
+	}
+	if err != nil && !errors.As(err, &netlink.LinkNotFoundError{}) && !errors.Is(err, syscall.ENODEV) {
+		return fmt.Errorf("cannot remove the pod's network device %s: %w", p.link(sandbox), err)
+	}
+	return nil
+}
+
+// removeLinks removes all devices of the node.
+func (p Plan) removeLinks() error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("cannot list network devices: %w", err)
+	}
+	var problems []error
+	for _, link := range links {
+		if !strings.HasPrefix(link.Attrs().Name, p.LinkPrefix()) || !strings.HasPrefix(link.Attrs().Alias, p.alias("")) {
+			continue
+		}
+		if err := netlink.LinkDel(link); err != nil && !errors.Is(err, syscall.ENODEV) {
+			problems = append(problems, fmt.Errorf("cannot remove network device %s: %w", link.Attrs().Name, err))
+		}
+	}
+	return errors.Join(problems...)
+}

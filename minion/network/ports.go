@@ -1,0 +1,75 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// holdPorts takes the pod's host ports from the machine's other programs: they could not be reached by them any more. It
+// fails, and takes none, if one is in use. Nobody ever comes to these sockets. SCTP ports cannot be held.
+func holdPorts(ports []Port) (held []io.Closer, err error) {
+	for _, port := range ports {
+		socket, err := holdPort(port)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("cannot publish host port %d/%s: %w", port.HostPort, port.Protocol, err), closeAll(held))
+		}
+		if socket != nil {
+			held = append(held, socket)
+		}
+	}
+	return held, nil
+}
+
+func holdPort(port Port) (io.Closer, error) {
+	host, network := port.HostIP, strings.ToLower(port.Protocol)
+	if !host.IsValid() || host.IsUnspecified() {
+		host = netip.IPv4Unspecified()
+	}
+	address := net.JoinHostPort(host.String(), strconv.Itoa(int(port.HostPort)))
+	switch network {
+	case "tcp":
+		return net.Listen(network, address)
+	case "udp":
+		return net.ListenPacket(network, address)
+	}
+	return nil, nil
+}
+
+func closeAll(sockets []io.Closer) error {
+	var problems []error
+	for _, s := range sockets {
+		problems = append(problems, s.Close())
+	}
+	return errors.Join(problems...)
+}
+
+// forgetFlows has the kernel forget the UDP flows to the pod's host ports: each has been decided by the rules that were
+// there at its first packet, and goes on that way for as long as packets come.
+func forgetFlows(ports []Port) error {
+	var filters []netlink.CustomConntrackFilter
+	for _, port := range ports {
+		if port.Protocol != "UDP" {
+			continue
+		}
+		filter := new(netlink.ConntrackFilter)
+		if err := errors.Join(filter.AddProtocol(unix.IPPROTO_UDP), filter.AddPort(netlink.ConntrackOrigDstPort, port.HostPort)); err != nil {
+			return err
+		}
+		filters = append(filters, filter)
+	}
+	if len(filters) == 0 {
+		return nil
+	}
+	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(unix.AF_INET), filters...); err != nil {
+		return fmt.Errorf("cannot forget the flows to UDP host ports: %w", err)
+	}
+	return nil
+}
