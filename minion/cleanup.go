@@ -36,28 +36,50 @@ type leftovers struct {
 
 // CleanUp removes what minions of the cluster left on this machine that did not stop in order, because they or the machine
 // were killed and none came after them: containers, networks, rules and mounts, and of them only those of the cluster's
-// nodes. Files stay. It waits for minions that still run, until ctx ends. rootDir is where the minions keep their files.
-func CleanUp(ctx context.Context, cluster, rootDir string) error {
-	root := filepath.Join(firstGiven(rootDir, defaultRootDir), cluster)
-	nodes, err := os.ReadDir(root)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("cannot find what minions left: %w", err)
-	}
-	var problems []error
-	for _, entry := range nodes {
-		files := layout{filepath.Join(root, entry.Name())}
-		if _, err := os.Stat(files.leftovers()); err == nil {
-			problems = append(problems, cleanUpNode(ctx, files))
+// nodes, or of one of them. Files stay. It waits for minions that still run, until ctx ends. rootDir is where the minions keep
+// their files. What it removes is that of its process's network namespace.
+func CleanUp(ctx context.Context, cluster, rootDir, node string) error {
+	left, err := nodesLeft(cluster, rootDir)
+	problems := []error{err}
+	for _, n := range left {
+		if node == "" || node == n.boot.Node {
+			problems = append(problems, n.cleanUpWhenFree(ctx))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-func cleanUpNode(ctx context.Context, files layout) error {
-	n, err := nodeLeft(files)
-	if err != nil {
-		return err
+// Left are the names of the cluster's nodes that have something on this machine, or may have.
+func Left(cluster, rootDir string) (names []string, err error) {
+	nodes, err := nodesLeft(cluster, rootDir)
+	for _, n := range nodes {
+		names = append(names, n.boot.Node)
 	}
+	return names, err
+}
+
+func nodesLeft(cluster, rootDir string) (nodes []*node, err error) {
+	root := filepath.Join(firstGiven(rootDir, defaultRootDir), cluster)
+	entries, err := os.ReadDir(root)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("cannot find what minions left: %w", err)
+	}
+	var problems []error
+	for _, entry := range entries {
+		files := layout{filepath.Join(root, entry.Name())}
+		if _, err := os.Stat(files.leftovers()); err != nil {
+			continue
+		}
+		n, err := nodeLeft(files)
+		if err == nil {
+			nodes = append(nodes, n)
+		}
+		problems = append(problems, err)
+	}
+	return nodes, errors.Join(problems...)
+}
+
+func (n *node) cleanUpWhenFree(ctx context.Context) error {
 	unlock, err := lock(ctx, n.locks().Node)
 	if err != nil {
 		return err
@@ -113,7 +135,7 @@ func nodeLeft(files layout) (*node, error) {
 
 // cleanUp stops a node of which nothing runs here but what its minion left.
 func (n *node) cleanUp(ctx context.Context) (err error) {
-	shared, err := shareMachine(machineLock)
+	shared, err := shareThisMachine()
 	if err != nil {
 		return err
 	}

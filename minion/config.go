@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/docker/docker/client"
 	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -21,6 +22,9 @@ const (
 type Config struct {
 	// Given wins over what the cluster says. Of its fields those have an effect that AddFlags makes a flag for.
 	Given api.MinionConfig
+	// dockerHost is what the agent's environment says by Docker's own variable: agents that share a machine may each have an
+	// Engine of their own. Given wins over it, and it wins over what the cluster says.
+	dockerHost string
 }
 
 // AddFlags makes the configuration's flags. Without one, the cluster's setting is in force.
@@ -34,7 +38,7 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 	})
 	flags.StringVar(&c.Given.RootDir, "root-dir", "",
 		fmt.Sprintf("`directory` for what outlives the Mesos sandbox: pods' volumes and logs, the node's certificate"+otherwise, defaultRootDir))
-	flags.StringVar(&c.Given.DockerHost, "docker-host", "", fmt.Sprintf("address of the Docker Engine"+otherwise, defaultDockerHost))
+	flags.StringVar(&c.Given.DockerHost, "docker-host", "", fmt.Sprintf("address of the Docker Engine (default: the environment's %s, else as the cluster is configured, else %s)", client.EnvOverrideHost, defaultDockerHost))
 	flags.StringVar(&c.Given.StaticPods, "static-pods", "",
 		fmt.Sprintf("`directory` of pod manifests that the kubelet runs besides the cluster's pods"+otherwise, "none"))
 	flags.BoolFunc("contain-pods", fmt.Sprintf("have pods' containers below the cgroup of this Mesos container"+otherwise, "not"), func(text string) error {
@@ -49,10 +53,11 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 		})
 }
 
-// settle returns what is in force: what was given here, else what the cluster says, else the defaults.
+// settle returns what is in force: what was given here, else what the cluster says, else the defaults. Only the Docker Engine
+// may also be the environment's choice.
 func (c Config) settle(told api.MinionConfig) (api.MinionConfig, error) {
 	told.RootDir = firstGiven(c.Given.RootDir, told.RootDir, defaultRootDir)
-	told.DockerHost = firstGiven(c.Given.DockerHost, told.DockerHost, defaultDockerHost)
+	told.DockerHost = firstGiven(c.Given.DockerHost, c.dockerHost, told.DockerHost, defaultDockerHost)
 	told.StaticPods = firstGiven(c.Given.StaticPods, told.StaticPods)
 	if c.Given.SuicideTimeout != nil {
 		told.SuicideTimeout = c.Given.SuicideTimeout

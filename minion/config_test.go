@@ -71,6 +71,21 @@ func TestEveryFlagOfAMinionWinsOverTheCluster(t *testing.T) {
 	})
 }
 
+func TestDockerHostOfTheEnvironmentWinsOverTheClusterAndAFlagOverBoth(t *testing.T) {
+	for _, test := range []struct{ flag, environment, cluster, want string }{
+		{"unix:///flag", "unix:///env", "unix:///told", "unix:///flag"},
+		{"", "unix:///env", "unix:///told", "unix:///env"},
+		{"", "", "unix:///told", "unix:///told"},
+		{"", "", "", defaultDockerHost},
+	} {
+		c := Config{Given: api.MinionConfig{DockerHost: test.flag}, dockerHost: test.environment}
+		got, err := c.settle(api.MinionConfig{DockerHost: test.cluster})
+		if err != nil || got.DockerHost != test.want {
+			t.Errorf("flag %q, environment %q, cluster %q: %q, %v", test.flag, test.environment, test.cluster, got.DockerHost, err)
+		}
+	}
+}
+
 func TestMinionThatIsToldNothingHasDefaults(t *testing.T) {
 	got := settled(t, api.MinionConfig{})
 	want := api.MinionConfig{

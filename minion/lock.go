@@ -17,8 +17,16 @@ import (
 // nodeLocks is the directory of the locks of all nodes of the machine; see node.locks.
 const nodeLocks = "/run/k8sm-nodes"
 
-// machineLock is held, shared, by every minion of the machine: kube-proxy's rules are the same for all of them.
-const machineLock = "/run/k8sm-proxy.lock"
+// machineLock is the file whose lock is held, shared, by every minion of this network namespace: kube-proxy's rules are the same
+// for all of them. Agents that have namespaces of their own on one machine (`km up --nodes`) share none.
+func machineLock() (string, error) {
+	const own = "/proc/self/ns/net"
+	var namespace unix.Stat_t
+	if err := unix.Stat(own, &namespace); err != nil {
+		return "", fmt.Errorf("cannot tell which network namespace this is: %s: %w", own, err)
+	}
+	return filepath.Join(nodeLocks, fmt.Sprintf("proxy-%d.lock", namespace.Ino)), nil
+}
 
 // lock takes the file's lock for this process alone, and waits for another process to give it back. A process that dies
 // has given it back.
@@ -44,10 +52,22 @@ func lock(ctx context.Context, path string) (unlock func() error, err error) {
 	}
 }
 
+// shareThisMachine takes a share of what belongs to this network namespace.
+func shareThisMachine() (*machineShare, error) {
+	path, err := machineLock()
+	if err != nil {
+		return nil, err
+	}
+	return shareMachine(path)
+}
+
 // machineShare is a minion's share of what belongs to the machine.
 type machineShare struct{ *os.File }
 
 func shareMachine(path string) (*machineShare, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("cannot lock the machine's rules: %w", err)
+	}
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock the machine's rules: %w", err)

@@ -3,8 +3,10 @@ package minion
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
+	"github.com/docker/docker/client"
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
@@ -29,6 +31,7 @@ type MinionServer struct {
 // executor leaves, because the agent or nobody wants it any more, and returns nil; or until ctx ends. Either way the
 // node has been stopped in order: nothing that it started is left, and its pods stay in the API server.
 func Run(ctx context.Context, cfg Config) error {
+	cfg.dockerHost = os.Getenv(client.EnvOverrideHost)
 	usual, err := cfg.settle(api.MinionConfig{})
 	if err != nil {
 		return err

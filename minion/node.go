@@ -67,7 +67,7 @@ func (n *node) run(ctx context.Context, pods *kube.Pods, post func(executor.Even
 	if err := n.guard(); err != nil {
 		n.log.WithError(err).Warn("if this minion is killed and none follows, its containers will run on")
 	}
-	shared, err := shareMachine(machineLock)
+	shared, err := shareThisMachine()
 	if err != nil {
 		return err
 	}
