@@ -7,8 +7,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -80,8 +80,17 @@ func startAgent(p plan, h *hub, ps *processes, dir string, want int) (*agentNode
 	return n, nil
 }
 
-// listen prefers the port of the agent's former life if executors may look for it there, or if any port will do.
-func (n *agentNode) listen(former, want int, needFormer bool) (net.Listener, error) {
+// listen listens in the agent's network namespace: a socket stays in the one in which it was made.
+func (n *agentNode) listen(former, want int, needFormer bool) (l net.Listener, err error) {
+	err = n.plan.enter(func() error {
+		l, err = n.listenHere(former, want, needFormer)
+		return err
+	})
+	return l, err
+}
+
+// listenHere prefers the port of the agent's former life if executors may look for it there, or if any port will do.
+func (n *agentNode) listenHere(former, want int, needFormer bool) (net.Listener, error) {
 	if former != 0 && (needFormer || want == 0) {
 		l, err := listen(n.plan.IP, former, "agent")
 		if err == nil || needFormer {
@@ -229,7 +238,7 @@ func (n *agentNode) startProcess(run *executorRun) (process, error) {
 	if err != nil {
 		return process{}, err
 	}
-	return n.processes.start(command{info: run.info.Command, sandbox: sandbox, env: n.environment(run, sandbox), join: join})
+	return n.processes.start(command{info: run.info.Command, sandbox: sandbox, env: n.environment(run, sandbox), join: join, enter: n.plan.enter})
 }
 
 // makeSandbox follows https://mesos.apache.org/documentation/latest/sandbox/.
@@ -252,13 +261,7 @@ func (n *agentNode) makeSandbox(run *executorRun) (string, error) {
 
 // environment follows https://mesos.apache.org/documentation/latest/executor-http-api/ ("Environment Variables").
 func (n *agentNode) environment(run *executorRun, sandbox string) []string {
-	var env []string
-	for _, kv := range os.Environ() {
-		if !strings.HasPrefix(kv, "MESOS_") {
-			env = append(env, kv)
-		}
-	}
-	env = append(env,
+	env := append(slices.Clone(n.plan.environment),
 		"MESOS_AGENT_ENDPOINT="+n.address, "MESOS_DIRECTORY="+sandbox, "MESOS_SANDBOX="+sandbox,
 		"MESOS_EXECUTOR_ID="+string(run.key.executor), "MESOS_FRAMEWORK_ID="+string(run.key.framework),
 		"MESOS_SLAVE_ID="+n.agent.id(), "MESOS_SLAVE_PID=slave(1)@"+n.address, "MESOS_HTTP_COMMAND_EXECUTOR=0",

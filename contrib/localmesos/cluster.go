@@ -82,7 +82,7 @@ func (c *Cluster) startAll(ctx context.Context) (err error) {
 		return err
 	}
 	for i := range c.plan.Agents {
-		a, err := startAgent(c.plan, c.hub, c.processes, c.agentDir(i), c.agentPort(i))
+		a, err := c.startAgent(i)
 		if err != nil {
 			return err
 		}
@@ -105,13 +105,27 @@ func (c *Cluster) takeWorkDir() error {
 	return nil
 }
 
+func (c *Cluster) startAgent(i int) (*agentNode, error) {
+	p, err := c.plan.agent(i)
+	if err != nil {
+		return nil, err
+	}
+	return startAgent(p, c.hub, c.processes, c.agentDir(i), c.agentPort(i))
+}
+
 func (c *Cluster) agentDir(i int) string {
+	if len(c.plan.Own) > 0 {
+		return filepath.Join(c.plan.WorkDir, "agents", c.plan.Own[i].Hostname)
+	}
 	return filepath.Join(c.plan.WorkDir, "agents", strconv.Itoa(i))
 }
 
 func (c *Cluster) agentPort(i int) int {
 	if c.plan.Port == 0 {
 		return 0
+	}
+	if len(c.plan.Own) > 0 {
+		return c.plan.Port + 1 // each on an address of its own
 	}
 	return c.plan.Port + 1 + i
 }
@@ -208,11 +222,28 @@ func (c *Cluster) RestartAgent(i int) error {
 	default:
 		return fmt.Errorf("agent %d is not dead", i)
 	}
-	a, err := startAgent(c.plan, c.hub, c.processes, c.agentDir(i), c.agentPort(i))
+	a, err := c.startAgent(i)
 	if err == nil {
 		c.agents[i] = a
 	}
 	return err
+}
+
+// CutAgent takes the network between agent i and the master away, as if a cable was pulled: nothing that either says reaches
+// the other. The agent and its executors go on.
+func (c *Cluster) CutAgent(i int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a, id := c.agents[i], ""
+	a.owner.look(func() { id = a.agent.id() })
+	c.hub.leaveAgent(a.address, api.AgentID(id))
+}
+
+// HealAgent undoes CutAgent: the agent registers again.
+func (c *Cluster) HealAgent(i int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hub.joinAgent(c.agents[i].address, c.agents[i].owner)
 }
 
 // KillExecutor ends an executor of agent i with SIGKILL, with all that it started.

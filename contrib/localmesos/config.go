@@ -1,11 +1,15 @@
 package localmesos
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
@@ -38,6 +42,9 @@ type Config struct {
 	Attributes string
 	// Isolation names the isolators of each agent, in Mesos's syntax.
 	Isolation string
+	// ExecutorEnvironmentVariables is a JSON object of what executors get in place of the agent's own environment; empty lets
+	// them have that.
+	ExecutorEnvironmentVariables string
 	// AuthenticateHTTPFrameworks says that schedulers have to be one of the principals in the file Credentials.
 	AuthenticateHTTPFrameworks bool
 	Credentials                string
@@ -58,6 +65,23 @@ type Config struct {
 	// Executors, if set, makes the executors, to run inside this program in place of processes: then a thousand agents cost
 	// little. Such an executor ends with its agent, and is not checkpointed. It has no flag.
 	Executors func(mesos.ExecutorInfo) Executor `json:"-"`
+
+	// Own sets the agents apart from each other; then there are as many as that, whatever Agents says, and they share the memory
+	// and the disk of the machine if Resources is empty. It has no flag.
+	Own []Agent `json:"-"`
+}
+
+// Agent is what an agent has for itself.
+type Agent struct {
+	// Hostname is how it presents itself. Its files are in a directory of that name.
+	Hostname string
+	// IP is the address that it listens on, at the port after the master's.
+	IP string
+	// ExecutorEnvironmentVariables is as in Config.
+	ExecutorEnvironmentVariables string
+	// Enter does something in the agent's network namespace, in which it listens and its executors are started; nil means this
+	// program's.
+	Enter func(do func() error) error
 }
 
 // AddFlags adds a flag for each field, with the field's default as the flag's.
@@ -75,6 +99,8 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.Attributes, "attributes", "", "attributes of each agent, such as 'rack:r1;weight:3;ids:[1-5];tags:{a,b}'")
 	flags.StringVar(&c.Isolation, "isolation", "posix/cpu,posix/mem", "isolators of each agent. 'cgroups/cpu,cgroups/mem' has each executor, with all below it, "+
 		"in cgroups mesos/CONTAINER with the limits of its tasks, by cgroup v1; the others isolate nothing")
+	flags.StringVar(&c.ExecutorEnvironmentVariables, "executor-environment-variables", "",
+		`environment of executors, as a JSON object such as '{"PATH": "/bin:/usr/bin"}' (default: that of this program)`)
 	flags.BoolVar(&c.AuthenticateHTTPFrameworks, "authenticate-http-frameworks", false, "let only schedulers subscribe that are in --credentials (HTTP basic)")
 	flags.StringVar(&c.Credentials, "credentials", "", "`file` of principals and their secrets, as Mesos takes it: JSON, or lines of 'principal secret'")
 	flags.DurationVar(&c.AllocationInterval, "allocation-interval", time.Second, "time after which returned resources are offered again")
@@ -88,6 +114,8 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 // plan is a Config that was checked, with its texts parsed.
 type plan struct {
 	Config
+	own            *Agent // whose plan it is; nil for that of the master, and of agents that are all alike
+	environment    []string
 	resources      pool
 	oversubscribed pool
 	attributes     []mesos.Attribute
@@ -102,6 +130,9 @@ func (c Config) Validate() error {
 }
 
 func (c Config) check() (plan, error) {
+	if len(c.Own) > 0 {
+		c.Agents = len(c.Own)
+	}
 	p := plan{Config: c}
 	if c.Agents < 0 {
 		return plan{}, fmt.Errorf("--agents=%d: a cluster cannot have less than no agents", c.Agents)
@@ -146,6 +177,14 @@ func (p plan) parse() (plan, error) {
 	if p.isolation, err = parseIsolation(p.Isolation); err != nil {
 		return plan{}, fmt.Errorf("--isolation: %w", err)
 	}
+	if p.environment, err = executorEnvironment(p.ExecutorEnvironmentVariables); err != nil {
+		return plan{}, err
+	}
+	for i := range p.Own {
+		if _, err := p.agent(i); err != nil {
+			return plan{}, err
+		}
+	}
 	if p.oversubscribed, err = parseOversubscribed(p.Oversubscribed); err != nil {
 		return plan{}, fmt.Errorf("--oversubscribed-resources: %w", err)
 	}
@@ -158,16 +197,59 @@ func (p plan) parse() (plan, error) {
 		return plan{}, fmt.Errorf("cannot make --work-dir: %w", err)
 	}
 	if p.Resources == "" {
-		if p.resources, err = ownResources(p.WorkDir); err != nil {
+		if p.resources, err = ownResources(p.WorkDir, max(1, len(p.Own))); err != nil {
 			return plan{}, fmt.Errorf("cannot find the machine's resources, give --resources: %w", err)
 		}
 	}
 	return p, nil
 }
 
-// ownResources are those of this machine, its disk that of the directory.
-func ownResources(dir string) (pool, error) {
-	text, err := machineResources(dir)
+// agent is the plan of agent i.
+func (p plan) agent(i int) (plan, error) {
+	if len(p.Own) == 0 {
+		return p, nil
+	}
+	own := p.Own[i]
+	if own.Hostname == "" || net.ParseIP(own.IP) == nil {
+		return plan{}, fmt.Errorf("agent %d wants a hostname and an IP address of its own, not %q and %q", i, own.Hostname, own.IP)
+	}
+	p.own, p.Hostname, p.IP = &own, own.Hostname, own.IP
+	if own.ExecutorEnvironmentVariables == "" {
+		return p, nil
+	}
+	var err error
+	p.environment, err = executorEnvironment(own.ExecutorEnvironmentVariables)
+	return p, err
+}
+
+// enter does something in the network namespace of the plan's agent.
+func (p plan) enter(do func() error) error {
+	if p.own == nil || p.own.Enter == nil {
+		return do()
+	}
+	return p.own.Enter(do)
+}
+
+// executorEnvironment reads the variables in JSON. Without any it is this program's environment, less what is Mesos's own
+// (https://mesos.apache.org/documentation/latest/configuration/agent/#executor_environment_variables).
+func executorEnvironment(text string) ([]string, error) {
+	if text == "" {
+		return slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "MESOS_") }), nil
+	}
+	var variables map[string]string
+	if err := json.Unmarshal([]byte(text), &variables); err != nil {
+		return nil, fmt.Errorf(`--executor-environment-variables is no JSON object of strings, such as {"PATH": "/bin"}: %w`, err)
+	}
+	var env []string
+	for _, name := range slices.Sorted(maps.Keys(variables)) {
+		env = append(env, name+"="+variables[name])
+	}
+	return env, nil
+}
+
+// ownResources are those of this machine, its disk that of the directory, for one of the agents that share it.
+func ownResources(dir string, agents int) (pool, error) {
+	text, err := machineResources(dir, int64(agents))
 	if err != nil {
 		return nil, err
 	}

@@ -85,7 +85,7 @@ func TestMachineWithoutResourcesFlagKeepsAReserve(t *testing.T) {
 			t.Errorf("%d less %d is %d", c[0], c[1], got)
 		}
 	}
-	text, err := machineResources(t.TempDir())
+	text, err := machineResources(t.TempDir(), 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,8 +14,9 @@ import (
 const defaultPorts = "[31000-32000]"
 
 // machineResources returns what a Mesos agent without --resources offers: all processors, memory and disk less a
-// reserve, and the default port range.
-func machineResources(workDir string) (string, error) {
+// reserve, and the default port range. Of several agents each has its part of the memory and the disk; the processors are
+// for whoever needs them.
+func machineResources(workDir string, agents int64) (string, error) {
 	mem, err := machineMemory("/proc/meminfo")
 	if err != nil {
 		return "", err
@@ -25,7 +26,7 @@ func machineResources(workDir string) (string, error) {
 		return "", fmt.Errorf("cannot measure the disk of %s: %w", workDir, err)
 	}
 	disk := int64(fs.Blocks) * fs.Bsize >> 20
-	return fmt.Sprintf("cpus:%d;mem:%d;disk:%d;ports:%s", runtime.NumCPU(), lessReserve(mem, 1024), lessReserve(disk, 5*1024), defaultPorts), nil
+	return fmt.Sprintf("cpus:%d;mem:%d;disk:%d;ports:%s", runtime.NumCPU(), lessReserve(mem, 1024)/agents, lessReserve(disk, 5*1024)/agents, defaultPorts), nil
 }
 
 // lessReserve keeps reserve MB for the machine itself, or half where that would take more than half.

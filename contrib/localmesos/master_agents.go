@@ -2,6 +2,7 @@ package localmesos
 
 import (
 	"fmt"
+	"net"
 	"strings"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
@@ -37,7 +38,8 @@ func (m *master) fromAgent(e fromAgent) {
 
 // register takes in an agent: a new one, one that restarted, or one that this master has not seen in this life.
 func (m *master) register(address string, r register) {
-	if machine := m.upkeep.machines[machineKey{strings.ToLower(r.info.Hostname), m.info.GetAddress().GetIP()}]; machine != nil &&
+	ip := m.agentIP(address)
+	if machine := m.upkeep.machines[machineKey{strings.ToLower(r.info.Hostname), ip}]; machine != nil &&
 		machine.mode == mesos.DOWN {
 		return // as if it were told to shut down and started again: it will ask again
 	}
@@ -50,14 +52,14 @@ func (m *master) register(address string, r register) {
 	a := m.agents[id]
 	if a == nil {
 		a = &agentEntry{
-			id: id, ip: m.info.GetAddress().GetIP(), registered: m.now, executors: map[executorKey]*executorEntry{}, tasks: map[taskKey]*task{},
+			id: id, registered: m.now, executors: map[executorKey]*executorEntry{}, tasks: map[taskKey]*task{},
 			offers: map[api.OfferID]*offer{},
 		}
 		m.agents[id] = a
 	}
 	m.rescindOffers(a)
 	wasUnreachable := a.unreachable
-	a.info, a.connected, a.unreachable = r.info, true, false
+	a.ip, a.info, a.connected, a.unreachable = ip, r.info, true, false
 	a.total = m.reservedTotal(id, poolOf(r.info.Resources)).plus(m.oversubscribed)
 	m.do(welcome{address, id})
 	m.do(note{"agent registered", map[string]any{"agent": string(id)}})
@@ -202,6 +204,14 @@ func (m *master) exited(a *agentEntry, e exitedExecutor) {
 }
 
 // address is where the agent listens.
+// agentIP is the IP address of an agent that listens at the address: the master's own, where that says nothing else.
+func (m *master) agentIP(address string) string {
+	if host, _, err := net.SplitHostPort(address); err == nil && net.ParseIP(host) != nil {
+		return host
+	}
+	return m.info.GetAddress().GetIP()
+}
+
 func (a *agentEntry) address() mesos.Address {
 	hostname, ip := a.info.Hostname, a.ip
 	return mesos.Address{Hostname: &hostname, IP: &ip, Port: a.info.GetPort()}

@@ -40,7 +40,8 @@ type command struct {
 	info    *mesos.CommandInfo
 	sandbox string
 	env     []string
-	join    []string // files by which it joins its cgroups
+	join    []string                    // files by which it joins its cgroups
+	enter   func(do func() error) error // does something in its network namespace
 }
 
 // start starts a process in a session of its own, with its output in the sandbox's files stdout and stderr.
@@ -60,7 +61,7 @@ func (ps *processes) start(c command) (process, error) {
 	}
 	defer stderr.Close()
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	if err := cmd.Start(); err != nil {
+	if err := c.enter(cmd.Start); err != nil {
 		return process{}, err
 	}
 	return ps.adopt(cmd), nil
