@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -41,6 +42,7 @@ import (
 	"github.com/k8sm/k8sm/contrib/configfile"
 	"github.com/k8sm/k8sm/contrib/engine"
 	"github.com/k8sm/k8sm/contrib/localmesos"
+	"github.com/k8sm/k8sm/contrib/machines"
 	"github.com/k8sm/k8sm/contrib/up"
 	"github.com/k8sm/k8sm/minion"
 	"github.com/k8sm/k8sm/minion/kubelet"
@@ -103,7 +105,7 @@ To try it on this machine, as root: km up`,
 		flag.Hidden = true
 	}
 	for group, commands := range map[string][]*cobra.Command{
-		"use":  append(statusCommands(&c), configurable(upCommand(&c)), kubectlCommand(&c), etcdctlCommand(&c)),
+		"use":  append(statusCommands(&c), nodeCommand(&c), configurable(upCommand(&c)), kubectlCommand(&c), etcdctlCommand(&c)),
 		"run":  {configurable(apiserverCommand(&c)), configurable(schedulerCommand(&c)), localMesosCommand(&c)},
 		"node": {configurable(minionCommand(&c)), kubelet, proxy},
 	} {
@@ -112,7 +114,7 @@ To try it on this machine, as root: km up`,
 			root.AddCommand(command)
 		}
 	}
-	root.AddCommand(versionCommand(), wardenCommand(&c))
+	root.AddCommand(versionCommand(), wardenCommand(&c), cleanUpCommand(&c))
 	return root
 }
 
@@ -458,6 +460,8 @@ type laptop struct {
 	schedule   schedule
 	dir        statedir.Dir
 	dockerHost string
+	nodes      machines.Config
+	machines   *machines.Machines // nil for one node, which is this machine itself
 }
 
 func upCommand(c *common) *cobra.Command {
@@ -466,8 +470,14 @@ func upCommand(c *common) *cobra.Command {
 		Use: "up", Short: "Run everything on this machine: the lightest way to try it", Args: cobra.NoArgs,
 		Long: `Brings a cluster of one node up and stays until Ctrl-C: etcd, the Kubernetes control plane, a local Mesos with one agent and
 the scheduler in this process, and a Docker Engine if none answers. Needs root. All state is in --state-dir: the next km up with
-the same one brings the same cluster back. What the parts log is in log/km.log there.`,
+the same one brings the same cluster back. What the parts log is in log/km.log there.
+
+With --nodes=N there are N agents, node-1, node-2 and so on, each as on a machine of its own: in a network namespace with an IP
+address, with a Docker Engine of its own. "km node" cuts them off, slows them down and stops them.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if l.nodes.Count > 1 && cmd.Flags().Changed("docker-host") {
+				return errors.New("cannot use --docker-host with --nodes: each of several nodes gets a Docker Engine of its own")
+			}
 			dir, err := filepath.Abs(c.stateDir) // what is below it is for programs that run elsewhere
 			if err != nil {
 				return fmt.Errorf("cannot find %s: %w", c.stateDir, err)
@@ -507,6 +517,8 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 			fs.AddFlag(f)
 		}
 	})
+	fs.IntVar(&l.nodes.Count, "nodes", 1, "`number` of nodes. One is this machine itself; several are network namespaces on it, each with an agent, a Docker Engine and a kubelet of its own")
+	fs.StringVar(&l.nodes.CIDR, "node-cidr", machines.DefaultCIDR, "with --nodes: `range` of the nodes' IP addresses; the first one is this machine's")
 	fs.StringVar(&l.dockerHost, "docker-host", os.Getenv("DOCKER_HOST"), "Docker Engine to use (default: the machine's own if it answers, else one that km up starts)")
 }
 
@@ -531,21 +543,31 @@ func (l *laptop) run(ctx context.Context, out io.Writer) error {
 	context.AfterFunc(ctx, func() {
 		fmt.Fprintf(out, "stopping the cluster; its state stays in %s (Ctrl-C again ends km at once and leaves pods running)\n", l.dir)
 	})
-	parts := []up.Part{
-		{Name: "control plane", Run: l.runControlPlane},
-		{Name: "local Mesos", Run: l.runMesos},
-		{Name: "scheduler", Run: l.runScheduler},
-	}
-	found, err := l.findEngine(ctx)
+	machines, err := l.machineParts(ctx, out)
 	if err != nil {
 		return err
 	}
+	return up.Run(ctx, out, append(machines,
+		up.Part{Name: "control plane", Run: l.runControlPlane},
+		up.Part{Name: "local Mesos", Run: l.runMesos},
+		up.Part{Name: "scheduler", Run: l.runScheduler},
+	), func() { l.tell(out) })
+}
+
+// machineParts are the parts that the nodes run on.
+func (l *laptop) machineParts(ctx context.Context, out io.Writer) ([]up.Part, error) {
+	if l.machines != nil {
+		return []up.Part{{Name: "nodes", Run: l.runMachines}, {Name: "Docker Engines", Run: l.runEngines}}, nil
+	}
+	found, err := l.findEngine(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if found != "" {
 		fmt.Fprintln(out, "using the Docker Engine "+found)
-	} else {
-		parts = append([]up.Part{{Name: "Docker Engine", Run: l.runEngine}}, parts...)
+		return nil, nil
 	}
-	return up.Run(ctx, out, parts, func() { l.tell(out) })
+	return []up.Part{{Name: "Docker Engine", Run: l.runEngine}}, nil
 }
 
 func (l *laptop) tell(out io.Writer) {
@@ -569,6 +591,10 @@ Ctrl-C stops it; what happens is logged in %s
 
 // preflight finds out what would fail later, before anything is started.
 func (l *laptop) preflight() error {
+	l.plane.StateDir, l.plane.NodeRootDir = l.dir, filepath.Join(string(l.dir), "nodes")
+	if err := l.planMachines(); err != nil {
+		return err
+	}
 	if net.ParseIP(l.plane.BindAddress).IsUnspecified() && l.plane.AdvertiseAddress == "" {
 		ip, err := minion.MachineIP()
 		if err != nil {
@@ -579,7 +605,7 @@ func (l *laptop) preflight() error {
 	loopback := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 	for _, p := range []struct{ flag, address string }{
 		{"--secure-port", net.JoinHostPort(l.plane.BindAddress, strconv.Itoa(l.plane.SecurePort))}, {"--etcd-port", loopback(l.plane.EtcdPort)},
-		{"--mesos-port", loopback(l.mesos.Port)}, {"--mesos-port (the agent listens on the port after it)", loopback(l.mesos.Port + 1)},
+		{"--mesos-port", loopback(l.mesos.Port)}, {"--mesos-port (the agent listens on the port after it)", l.agentAddress()},
 		{"--status-address", l.schedule.status.Address},
 	} {
 		if p.address == "" {
@@ -597,7 +623,6 @@ func (l *laptop) preflight() error {
 		return fmt.Errorf("cannot find this program's file, which the agent is to run: %w", err)
 	}
 	l.schedule.scheduler.KMPath = km
-	l.plane.StateDir = l.dir
 	return errors.Join(l.plane.Validate(), l.mesos.Validate(), l.schedule.scheduler.Validate())
 }
 
@@ -644,65 +669,75 @@ func askEngine(ctx context.Context, host string) (version string, err error) {
 }
 
 func (l *laptop) runControlPlane(ctx context.Context, ready func(string)) error {
-	l.plane.NodeRootDir = filepath.Join(string(l.dir), "nodes")
 	l.plane.Ready = func(url string) { ready("Kubernetes " + api.KubernetesVersion + " answers at " + url) }
 	return controlplane.Run(ctx, l.plane)
 }
 
 func (l *laptop) runMesos(ctx context.Context, ready func(string)) error {
+	if err := l.planAgents(); err != nil {
+		return err
+	}
 	cluster, err := localmesos.Start(ctx, l.mesos)
 	if err != nil {
 		return err
 	}
 	l.schedule.mesos.Masters = []string{cluster.MasterAddr()}
 	ready("the master answers at http://" + cluster.MasterAddr())
-	<-ctx.Done()
+	problem := l.watchMachines(ctx, cluster)
 	cluster.Stop()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	// An earlier km up may have been killed with its minion, and this one may end before there was another.
-	return minion.CleanUp(last, l.schedule.etcd.Name, l.plane.NodeRootDir)
+	return errors.Join(problem, l.cleanUp(last))
 }
 
-// runScheduler is ready when the first node is.
+// runScheduler is ready when the nodes are.
 func (l *laptop) runScheduler(ctx context.Context, ready func(string)) error {
 	watching, cancel := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		if node := awaitNode(watching, l.dir.AdminKubeconfig()); node != "" {
-			ready("node " + node + " is ready")
+		switch nodes := awaitNodes(watching, l.dir.AdminKubeconfig(), l.nodes.Count); len(nodes) {
+		case 0:
+		case 1:
+			ready("node " + nodes[0] + " is ready")
+		default:
+			ready("nodes " + strings.Join(nodes, ", ") + " are ready")
 		}
 	}()
 	defer func() { cancel(); <-watched }()
 	return l.schedule.run(ctx, l.dir)
 }
 
-// awaitNode returns the name of the first node that is Ready, or "" when ctx ends before there is one.
-func awaitNode(ctx context.Context, kubeconfig string) string {
+// awaitNodes returns the names of the nodes that are Ready once there are so many, or none when ctx ends before that.
+func awaitNodes(ctx context.Context, kubeconfig string, count int) (ready []string) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
-		return ""
+		return nil
 	}
 	kubernetes, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return ""
+		return nil
 	}
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		nodes, err := kubernetes.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		ready = nil
 		for i := 0; err == nil && i < len(nodes.Items); i++ {
 			for _, condition := range nodes.Items[i].Status.Conditions {
 				if condition.Type == corev1.NodeReady && condition.Status == corev1.ConditionTrue {
-					return nodes.Items[i].Name
+					ready = append(ready, nodes.Items[i].Name)
 				}
 			}
+		}
+		if len(ready) >= count {
+			return ready
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return ""
+			return nil
 		}
 	}
 }

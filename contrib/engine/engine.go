@@ -36,6 +36,8 @@ type Config struct {
 	// Settings are added to the Engine's own and win over them; the names are those of dockerd's configuration file
 	// (https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file).
 	Settings map[string]any
+	// Enter does something in the network namespace that the Engine is to run in; nil means this process's own.
+	Enter func(do func() error) error
 }
 
 // Engine is a Docker Engine that answers. Its methods may be called by one goroutine at a time.
@@ -86,8 +88,11 @@ func newEngine(cfg Config) (*Engine, error) {
 	if e.containerd, err = e.containerdProcess(); err != nil {
 		return nil, err
 	}
-	e.dockerd, err = e.dockerdProcess(cfg.Settings)
-	return e, err
+	if e.dockerd, err = e.dockerdProcess(cfg.Settings); err != nil {
+		return nil, err
+	}
+	e.containerd.enter, e.dockerd.enter = cfg.Enter, cfg.Enter
+	return e, nil
 }
 
 // Host is the Engine's address, as DOCKER_HOST takes it.

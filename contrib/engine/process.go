@@ -27,6 +27,8 @@ type process struct {
 	// exists, which after a crash or a reboot may be any process.
 	ownPIDFile string
 
+	enter func(do func() error) error // does something in its network namespace; nil is this process's
+
 	adopted bool          // it ran already when ensure looked
 	child   int           // the pid that we started, or 0
 	exited  chan struct{} // closed when the child has ended
@@ -76,7 +78,11 @@ func (p *process) start() error {
 	cmd.Env = append(os.Environ(), "PATH="+strings.Join(searchPath(), ":"))
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	begin := cmd.Start
+	if p.enter != nil {
+		begin = func() error { return p.enter(cmd.Start) }
+	}
+	if err := begin(); err != nil {
 		return err
 	}
 	// Reap it when it ends while we live; it is not this process's to wait for otherwise.

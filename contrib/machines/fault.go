@@ -1,0 +1,187 @@
+package machines
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Cut pulls the machine's cable: no packet comes or goes.
+func (m *Machine) Cut() error { return m.setCable(netlink.LinkSetDown) }
+
+// Heal undoes Cut and Slow.
+func (m *Machine) Heal() error {
+	return errors.Join(m.setCable(netlink.LinkSetUp), m.atBothEnds(func(link netlink.Link) error {
+		if err := netlink.QdiscDel(bucket(link, 1)); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) { // there is none
+			return err
+		}
+		return nil
+	}))
+}
+
+// Slow lets so many bits per second through the machine's cable, each way, by a token bucket
+// (https://man7.org/linux/man-pages/man8/tc-tbf.8.html).
+func (m *Machine) Slow(rate uint64) error {
+	if rate < minRate {
+		return fmt.Errorf("cannot slow a node down to %d bits a second: give %d or more", rate, minRate)
+	}
+	return m.atBothEnds(func(link netlink.Link) error { return netlink.QdiscReplace(bucket(link, rate)) })
+}
+
+// minRate lets a packet through every few seconds.
+const minRate = 8000
+
+// bucket holds what of a burst a link's own queue would hold, and for a second more.
+func bucket(link netlink.Link, rate uint64) *netlink.Tbf {
+	const burst = 16 << 10 // bytes; more than a packet that the kernel has joined of several would be too long for
+	bytes := rate / 8
+	return &netlink.Tbf{
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: link.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
+		Rate:       bytes, Limit: burst + uint32(min(bytes, 1<<30)), Buffer: uint32(netlink.Xmittime(bytes, burst)),
+	}
+}
+
+func (m *Machine) setCable(set func(netlink.Link) error) error {
+	link, err := netlink.LinkByName(m.link)
+	if err != nil {
+		return fmt.Errorf("node %s has no link to this machine: %w", m.Name, err)
+	}
+	return set(link)
+}
+
+// atBothEnds does something with each end of the machine's cable.
+func (m *Machine) atBothEnds(do func(netlink.Link) error) error {
+	if err := m.setCable(do); err != nil {
+		return err
+	}
+	return m.Enter(func() error {
+		link, err := netlink.LinkByName(uplink)
+		if err != nil {
+			return err
+		}
+		return do(link)
+	})
+}
+
+// Stop pulls the machine's cable and stops all that runs on it where it is, containers too, as a machine that hangs.
+func (m *Machine) Stop() error {
+	if err := m.Cut(); err != nil {
+		return err
+	}
+	return m.signal(unix.SIGSTOP, func(state byte) bool { return state == 'T' || state == 'Z' })
+}
+
+// Start undoes Stop.
+func (m *Machine) Start() error {
+	err := m.signal(unix.SIGCONT, func(state byte) bool { return state != 'T' })
+	return errors.Join(err, m.Heal())
+}
+
+// signal sends a signal to each of the machine's processes until all of them, also those that were started meanwhile, have
+// come to the state.
+func (m *Machine) signal(signal unix.Signal, settled func(state byte) bool) error {
+	for range 100 {
+		processes, err := m.processes()
+		if err != nil {
+			return err
+		}
+		left := 0
+		for pid, state := range processes {
+			if !settled(state) {
+				left++
+				if err := unix.Kill(pid, signal); err != nil && !errors.Is(err, unix.ESRCH) {
+					return fmt.Errorf("cannot send %s to process %d of node %s: %w", unix.SignalName(signal), pid, m.Name, err)
+				}
+			}
+		}
+		if left == 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("node %s goes on starting processes", m.Name)
+}
+
+// processes are those in the machine's network namespace and all that descend from them, with their states.
+func (m *Machine) processes() (map[int]byte, error) {
+	var namespace unix.Stat_t
+	if err := unix.Stat(m.namespace, &namespace); err != nil {
+		return nil, fmt.Errorf("node %s has no network namespace: %w", m.Name, err)
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	parents, states, members := map[int]int{}, map[int]byte{}, map[int]byte{}
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue
+		}
+		// The program's name stands in parentheses and may hold anything; state and parent follow it.
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		states[pid] = fields[0][0]
+		parents[pid], _ = strconv.Atoi(fields[1])
+		var own unix.Stat_t
+		if unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &own) == nil && own.Ino == namespace.Ino && own.Dev == namespace.Dev {
+			members[pid] = states[pid]
+		}
+	}
+	for grew := true; grew; {
+		grew = false
+		for pid, parent := range parents {
+			_, is := members[pid]
+			if _, child := members[parent]; child && !is {
+				members[pid], grew = states[pid], true
+			}
+		}
+	}
+	return members, nil
+}
+
+// Watch tells, until ctx ends, when a machine's cable is pulled or plugged in, whoever does so. All are plugged in at first.
+func (m *Machines) Watch(ctx context.Context, tell func(i int, connected bool)) error {
+	connected := make([]bool, len(m.List))
+	for i := range connected {
+		connected[i] = true
+	}
+	look := func(link netlink.Link) {
+		for i, machine := range m.List {
+			if up := link.Attrs().RawFlags&syscall.IFF_UP != 0; machine.link == link.Attrs().Name && up != connected[i] {
+				connected[i] = up
+				tell(i, up)
+			}
+		}
+	}
+	for {
+		updates, done := make(chan netlink.LinkUpdate), make(chan struct{})
+		if err := netlink.LinkSubscribeWithOptions(updates, done, netlink.LinkSubscribeOptions{ListExisting: true}); err != nil {
+			return fmt.Errorf("cannot watch the nodes' links: %w", err)
+		}
+		for open := true; open; {
+			var update netlink.LinkUpdate
+			select {
+			case <-ctx.Done():
+				close(done)
+				for range updates { // until the subscription has ended
+				}
+				return nil
+			case update, open = <-updates:
+				if open {
+					look(update.Link)
+				}
+			}
+		}
+		close(done) // the kernel had more to tell than there was room for: look at all again
+	}
+}

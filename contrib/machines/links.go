@@ -1,0 +1,186 @@
+package machines
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// uplink is a machine's own end of its cable.
+const uplink = "eth0"
+
+// closedMetric is the metric of the routes that keep pods' and services' addresses in: all that know better come before.
+const closedMetric = 4_100_000_000
+
+// Check refuses a range that this machine has another use for.
+func (m *Machines) Check() error {
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("cannot list this machine's routes: %w", err)
+	}
+	for _, route := range routes {
+		if route.Dst == nil {
+			continue
+		}
+		address, ok := netip.AddrFromSlice(route.Dst.IP.To4())
+		bits, _ := route.Dst.Mask.Size()
+		if !ok || bits == 0 || !netip.PrefixFrom(address, bits).Overlaps(m.prefix) {
+			continue
+		}
+		link, err := netlink.LinkByIndex(route.LinkIndex)
+		if err != nil || link.Attrs().Name == m.bridge() {
+			continue
+		}
+		return fmt.Errorf("cannot use --node-cidr=%s: this machine has a route to %s by %s%s; give another range", m.cfg.CIDR, route.Dst, link.Attrs().Name, about(link))
+	}
+	return nil
+}
+
+// about says whose a link is that tells so.
+func about(link netlink.Link) string {
+	if alias := link.Attrs().Alias; alias != "" {
+		return " (" + alias + ")"
+	}
+	return ""
+}
+
+// makeBridge makes the bridge with this machine's address on it, and the routes that keep the closed ranges in.
+func (m *Machines) makeBridge() error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = m.bridge()
+	// Without an address of its own a bridge has that of one of its ports, and changes it when that one goes.
+	attrs.HardwareAddr = net.HardwareAddr{0x02, 0x6b, 0x6d, m.hash(0), m.hash(1), m.hash(2)}
+	if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("cannot make the nodes' bridge %s: %w", m.bridge(), err)
+	}
+	link, err := netlink.LinkByName(m.bridge())
+	if err != nil {
+		return fmt.Errorf("cannot find the nodes' bridge %s: %w", m.bridge(), err)
+	}
+	if err := netlink.LinkSetAlias(link, fmt.Sprintf("nodes of cluster %s in %s", m.cfg.Cluster, m.cfg.Dir)); err != nil {
+		return fmt.Errorf("cannot name the nodes' bridge: %w", err)
+	}
+	if err := m.setUp(link, m.Gateway); err != nil {
+		return err
+	}
+	for _, text := range m.cfg.Closed {
+		for _, cidr := range splitRanges(text) {
+			if err := netlink.RouteReplace(closed(cidr)); err != nil {
+				return fmt.Errorf("cannot keep %s on this machine: %w", cidr, err)
+			}
+		}
+	}
+	return enableForwarding()
+}
+
+func (m *Machines) hash(i int) byte {
+	var b byte
+	_, _ = fmt.Sscanf(m.mark[2*i:2*i+2], "%02x", &b)
+	return b
+}
+
+// setUp gives a link its address and turns it on.
+func (m *Machines) setUp(link netlink.Link, address netip.Addr) error {
+	network := &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(m.prefix.Bits(), 32)}
+	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: network}); err != nil {
+		return fmt.Errorf("cannot give %s the address %s: %w", link.Attrs().Name, address, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("cannot turn on %s: %w", link.Attrs().Name, err)
+	}
+	return nil
+}
+
+// makeMachine makes one machine: its namespace, its cable, and its way out.
+func (m *Machines) makeMachine(machine *Machine) error {
+	if err := ensureNamespace(machine.namespace); err != nil {
+		return err
+	}
+	if err := m.ensureCable(machine); err != nil {
+		return err
+	}
+	return machine.Enter(func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetUp(lo); err != nil {
+			return fmt.Errorf("cannot turn on lo: %w", err)
+		}
+		link, err := netlink.LinkByName(uplink)
+		if err != nil {
+			return err
+		}
+		if err := m.setUp(link, machine.Address); err != nil {
+			return err
+		}
+		if err := netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: m.Gateway.AsSlice()}); err != nil {
+			return fmt.Errorf("cannot set the default route: %w", err)
+		}
+		return nil
+	})
+}
+
+// ensureCable makes the machine's cable to the bridge unless it is there, whole.
+func (m *Machines) ensureCable(machine *Machine) error {
+	bridge, err := netlink.LinkByName(m.bridge())
+	if err != nil {
+		return err
+	}
+	there := machine.Enter(func() error { _, err := netlink.LinkByName(uplink); return err }) == nil
+	if link, err := netlink.LinkByName(machine.link); err == nil && there {
+		return errors.Join(netlink.LinkSetMaster(link, bridge), netlink.LinkSetUp(link))
+	}
+	if err := removeLink(machine.link); err != nil {
+		return err
+	}
+	namespace, err := netns.GetFromPath(machine.namespace)
+	if err != nil {
+		return err
+	}
+	defer namespace.Close()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MasterIndex = machine.link, bridge.Attrs().Index
+	cable := &netlink.Veth{LinkAttrs: attrs, PeerName: uplink, PeerNamespace: netlink.NsFd(namespace)}
+	if err := netlink.LinkAdd(cable); err != nil {
+		return fmt.Errorf("cannot make the link %s: %w", machine.link, err)
+	}
+	link, err := netlink.LinkByName(machine.link)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(link)
+}
+
+// removeLink removes a link if it is there.
+func removeLink(name string) error {
+	link, err := netlink.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err == nil {
+		err = netlink.LinkDel(link)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot remove the link %s: %w", name, err)
+	}
+	return nil
+}
+
+// closed is the route for addresses of pods and services that are not there: "no route to host" at once, and nothing that
+// leaves this machine.
+func closed(cidr string) *netlink.Route {
+	_, destination, _ := net.ParseCIDR(cidr) // which others have validated
+	return &netlink.Route{Dst: destination, Type: unix.RTN_UNREACHABLE, Priority: closedMetric}
+}
+
+// splitRanges reads a list of ranges, one for each IP family.
+func splitRanges(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
+}

@@ -1,0 +1,229 @@
+// Package machines makes machines out of this one, for `km up --nodes`: each is a network namespace with an address of its own,
+// joined to the others and to this machine by a bridge. It knows links, routes and rules, and how to cut a machine off, slow it
+// down and stop it; what runs on a machine is none of its business.
+//
+// All that it makes carries a mark of the cluster's state directory in its name, lives until Down, and is taken over by the Up
+// after one whose process was killed. What leaves a machine for elsewhere has this machine's address; nothing from elsewhere
+// reaches a machine, and no address of a pod or a service gets out.
+//
+// Start reading at Machines.Up; fault.go has what people and tests do to machines.
+package machines
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"github.com/coreos/go-iptables/iptables"
+)
+
+// Config is what machines are made of.
+type Config struct {
+	// Cluster is the cluster's name, and Dir its state directory, absolute.
+	Cluster, Dir string
+	// Count is the number of machines.
+	Count int
+	// CIDR is the range of the machines' addresses, such as DefaultCIDR.
+	CIDR string
+	// Closed are the ranges of pods and services, by the flags that say so: CIDR must not overlap them.
+	Closed map[string]string `json:"-"`
+	// Port is the API server's TCP port on this machine, which the machines may reach.
+	Port int `json:"-"`
+}
+
+// DefaultCIDR is a range that neither the cluster's other ranges nor Docker's usual ones overlap.
+const DefaultCIDR = "10.213.0.0/24"
+
+// maxCount bounds the number of machines: more is not what one machine can carry.
+const maxCount = 100
+
+// clusterNames are those that can stand in the names of namespaces.
+var clusterNames = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// Validate tells what cannot be, by the names of the flags of `km up`.
+func (c Config) Validate() error {
+	if c.Count < 1 || c.Count > maxCount {
+		return fmt.Errorf("cannot use --nodes=%d: give a number from 1 to %d", c.Count, maxCount)
+	}
+	if !clusterNames.MatchString(c.Cluster) {
+		return fmt.Errorf("cannot use --name=%s with --nodes: network namespaces are named after it, so give letters, digits, - and _ only", c.Cluster)
+	}
+	prefix, err := netip.ParsePrefix(c.CIDR)
+	if err != nil || !prefix.Addr().Is4() || prefix != prefix.Masked() {
+		return fmt.Errorf("cannot use --node-cidr=%s: not an IPv4 range such as %s", c.CIDR, DefaultCIDR)
+	}
+	if room := 1<<(32-prefix.Bits()) - 3; c.Count > room { // less the network's, the bridge's and the broadcast address
+		return fmt.Errorf("cannot use --node-cidr=%s: it has addresses for %d nodes, not for %d", c.CIDR, max(0, room), c.Count)
+	}
+	for flag, text := range c.Closed {
+		for _, cidr := range splitRanges(text) {
+			if other, err := netip.ParsePrefix(cidr); err == nil && other.Overlaps(prefix) {
+				return fmt.Errorf("cannot use --node-cidr=%s: it overlaps %s=%s; give another range of this machine's own", c.CIDR, flag, cidr)
+			}
+		}
+	}
+	return nil
+}
+
+// Machine is one of the machines.
+type Machine struct {
+	// Name is its hostname.
+	Name string
+	// Address is its IP address.
+	Address netip.Addr
+
+	namespace string // path of its network namespace
+	link      string // its end of the cable on this machine
+}
+
+// Machines are the machines of one cluster. Its methods may be called by one goroutine at a time.
+type Machines struct {
+	// List are the machines, in the order of their names.
+	List []*Machine
+	// Gateway is this machine's address on the bridge.
+	Gateway netip.Addr
+
+	cfg    Config
+	prefix netip.Prefix
+	mark   string
+	ipt    *iptables.IPTables
+}
+
+// New plans the machines and makes nothing yet. The configuration must be valid.
+func New(cfg Config) (*Machines, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	h := fnv.New32a()
+	h.Write([]byte(cfg.Dir))
+	m := &Machines{cfg: cfg, mark: fmt.Sprintf("%06x", h.Sum32()&0xffffff)}
+	m.prefix, _ = netip.ParsePrefix(cfg.CIDR)
+	m.Gateway = m.prefix.Addr().Next()
+	address := m.Gateway
+	for i := range cfg.Count {
+		address = address.Next()
+		name := fmt.Sprintf("node-%d", i+1)
+		m.List = append(m.List, &Machine{
+			Name: name, Address: address,
+			namespace: filepath.Join(namespaces, fmt.Sprintf("%s-%s-%s", cfg.Cluster, m.mark, name)),
+			link:      fmt.Sprintf("%s-%d", m.bridge(), i+1),
+		})
+	}
+	return m, nil
+}
+
+// bridge is the name of the bridge; interfaces' names have at most 15 bytes.
+func (m *Machines) bridge() string { return "k8sm-" + m.mark }
+
+// record is the file that says which machines there are, as long as there may be any.
+func record(dir string) string { return filepath.Join(dir, "machines.json") }
+
+// Load returns the machines of the cluster in the directory that Up made. The error is os.ErrNotExist if it has none.
+func Load(dir string) (*Machines, error) {
+	data, err := os.ReadFile(record(dir))
+	if err != nil {
+		return nil, fmt.Errorf("cannot find the cluster's machines: %w", err)
+	}
+	var cfg Config
+	if err := json.Unmarshal(data, &cfg); err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", record(dir), err)
+	}
+	return New(cfg)
+}
+
+// Left returns the machines in the directory that are still there although no process has them: that process was killed.
+func Left(dir string) (*Machines, error) {
+	m, err := Load(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, machine := range m.List {
+		if isNamespace(machine.namespace) {
+			return m, nil
+		}
+	}
+	return nil, nil // the machine has been started anew since
+}
+
+// Same tells whether a configuration makes these machines.
+func (m *Machines) Same(cfg Config) bool {
+	return m.cfg.Cluster == cfg.Cluster && m.cfg.Count == cfg.Count && m.cfg.CIDR == cfg.CIDR
+}
+
+// Flags are those of `km up` that make these machines.
+func (m *Machines) Flags() string {
+	return fmt.Sprintf("--name=%s --nodes=%d --node-cidr=%s", m.cfg.Cluster, m.cfg.Count, m.cfg.CIDR)
+}
+
+// Find returns the machine of that name.
+func (m *Machines) Find(name string) (*Machine, error) {
+	var names []string
+	for _, machine := range m.List {
+		if machine.Name == name {
+			return machine, nil
+		}
+		names = append(names, machine.Name)
+	}
+	return nil, fmt.Errorf("there is no node %q: there are %v", name, names)
+}
+
+// Up makes the machines, or takes over those that are there.
+func (m *Machines) Up() (err error) {
+	if m.ipt, err = iptables.New(iptables.IPFamily(iptables.ProtocolIPv4), iptables.Timeout(5)); err != nil {
+		return fmt.Errorf("cannot find iptables, which several nodes need (Debian: apt-get install iptables): %w", err)
+	}
+	left, err := Left(m.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(m.cfg)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(record(m.cfg.Dir), data, 0o600); err != nil {
+		return fmt.Errorf("cannot note the cluster's machines: %w", err)
+	}
+	if err = m.make(); err != nil && left == nil { // on those that are left something may run
+		err = errors.Join(err, m.Down())
+	}
+	return err
+}
+
+func (m *Machines) make() error {
+	if err := m.guard(); err != nil { // before there is anything to be reached
+		return err
+	}
+	if err := m.makeBridge(); err != nil {
+		return err
+	}
+	for _, machine := range m.List {
+		if err := m.makeMachine(machine); err != nil {
+			return fmt.Errorf("cannot make node %s: %w", machine.Name, err)
+		}
+	}
+	return nil
+}
+
+// Down removes all that Up made. What ran on the machines must have ended.
+func (m *Machines) Down() error {
+	var problems []error
+	for _, machine := range m.List {
+		problems = append(problems, removeLink(machine.link), removeNamespace(machine.namespace))
+	}
+	problems = append(problems, removeLink(m.bridge()), m.unguard())
+	if err := errors.Join(problems...); err != nil {
+		return err
+	}
+	return os.Remove(record(m.cfg.Dir))
+}
+
+// EngineDir is where the Docker Engine of a machine keeps its files, below the cluster's state directory.
+func EngineDir(dir, machine string) string { return filepath.Join(dir, "engine-"+machine) }

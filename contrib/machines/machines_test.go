@@ -1,0 +1,330 @@
+package machines
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/vishvananda/netlink"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+var update = flag.Bool("update", false, "rewrite the expected rules")
+
+func config(dir string) Config {
+	return Config{
+		Cluster: "test", Dir: dir, Count: 2, CIDR: "10.214.0.0/24", Port: 6443,
+		Closed: map[string]string{"--cluster-cidr": "10.245.0.0/16", "--service-cluster-ip-range": "10.97.0.0/16"},
+	}
+}
+
+func planned(t *testing.T, cfg Config) *Machines {
+	t.Helper()
+	m, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestEachMachineHasANameAnAddressAndMarksOfItsCluster(t *testing.T) {
+	m := planned(t, config("/var/lib/one"))
+	if m.Gateway.String() != "10.214.0.1" {
+		t.Errorf("the gateway is %s", m.Gateway)
+	}
+	for i, want := range []Machine{{Name: "node-1", Address: netip.MustParseAddr("10.214.0.2")}, {Name: "node-2", Address: netip.MustParseAddr("10.214.0.3")}} {
+		got := m.List[i]
+		if got.Name != want.Name || got.Address != want.Address || !strings.HasPrefix(filepath.Base(got.namespace), "test-") || len(got.link) > 15 {
+			t.Errorf("machine %d is %+v", i, got)
+		}
+	}
+	other := planned(t, config("/var/lib/two"))
+	if m.bridge() == other.bridge() || m.List[0].link == other.List[0].link || m.List[0].namespace == other.List[0].namespace {
+		t.Errorf("two state directories have the same names: %+v", m.List[0])
+	}
+}
+
+func TestWhatCannotBeIsRefusedByTheNameOfItsFlag(t *testing.T) {
+	for says, change := range map[string]func(*Config){
+		"--nodes=0":                 func(c *Config) { c.Count = 0 },
+		"--nodes=101":               func(c *Config) { c.Count = 101 },
+		"--name=a/b":                func(c *Config) { c.Cluster = "a/b" },
+		"--node-cidr=x":             func(c *Config) { c.CIDR = "x" },
+		"--node-cidr=10.1.1.1/24":   func(c *Config) { c.CIDR = "10.1.1.1/24" },
+		"--node-cidr=fd00::/64":     func(c *Config) { c.CIDR = "fd00::/64" },
+		"addresses for 1 nodes":     func(c *Config) { c.CIDR = "10.214.0.0/30" },
+		"--cluster-cidr=10.245":     func(c *Config) { c.CIDR = "10.245.7.0/24" },
+		"--service-cluster-ip-rang": func(c *Config) { c.CIDR = "10.0.0.0/8"; delete(c.Closed, "--cluster-cidr") },
+	} {
+		cfg := config("/d")
+		change(&cfg)
+		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("want %q, got %v", says, err)
+		}
+	}
+}
+
+func TestRulesOfThisMachine(t *testing.T) {
+	var text strings.Builder
+	for _, c := range planned(t, config("/var/lib/one")).chains() {
+		fmt.Fprintf(&text, "%s: %s jumps to %s\n", c.table, c.parent, c.name)
+		for _, rule := range c.rules {
+			fmt.Fprintf(&text, "    %s\n", strings.Join(rule, " "))
+		}
+	}
+	const golden = "testdata/rules.txt"
+	if *update {
+		if err := os.WriteFile(golden, []byte(text.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), text.String()); diff != "" {
+		t.Errorf("(-want +got; -update rewrites):\n%s", diff)
+	}
+}
+
+func TestPodsAreReachedByTheMachineOfTheirNode(t *testing.T) {
+	node := func(address string, cidrs ...string) *corev1.Node {
+		return &corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: address}, Spec: corev1.NodeSpec{PodCIDRs: cidrs},
+			Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: "n"}, {Type: corev1.NodeInternalIP, Address: address}}},
+		}
+	}
+	got := planned(t, config("/d")).podRoutes([]*corev1.Node{
+		node("10.214.0.2", "10.245.0.0/24", "fd00::/64"), node("10.214.0.3"), node("192.168.0.9", "10.245.9.0/24"),
+	})
+	want := map[netip.Prefix]netip.Addr{netip.MustParsePrefix("10.245.0.0/24"): netip.MustParseAddr("10.214.0.2")}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// made are machines that are up, in the network namespace of this process.
+func made(t *testing.T) *Machines {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	m := planned(t, config(t.TempDir()))
+	if err := m.Check(); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Up(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := os.Stat(record(m.cfg.Dir)); errors.Is(err, os.ErrNotExist) {
+			return
+		}
+		if err := m.Down(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+// state is what of this machine's network Up changes.
+func state(t *testing.T) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", `ip -o -br link | cut -d' ' -f1 | sort; ip -4 route show table all | sort; iptables-save | grep K8SM; ls /run/netns 2>/dev/null; true`).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
+// reach opens a connection from a machine to an address where this test listens.
+func reach(m *Machine, listener net.Listener, patience time.Duration) error {
+	return m.Enter(func() error {
+		connection, err := (&net.Dialer{Timeout: patience}).Dial("tcp", listener.Addr().String())
+		if err == nil {
+			err = connection.Close()
+		}
+		return err
+	})
+}
+
+func TestMachinesReachEachOtherAndAreGoneWithoutATrace(t *testing.T) {
+	before := state(t)
+	m := made(t)
+	var listener net.Listener
+	err := m.List[0].Enter(func() (err error) {
+		listener, err = net.Listen("tcp", net.JoinHostPort(m.List[0].Address.String(), "0"))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if err := reach(m.List[1], listener, 10*time.Second); err != nil {
+		t.Errorf("node-2 does not reach node-1: %v", err)
+	}
+	if err := m.GuardAgent(m.List[0], listener.Addr().(*net.TCPAddr).Port); err != nil {
+		t.Fatal(err)
+	}
+	if err := reach(m.List[1], listener, time.Second); err == nil {
+		t.Error("node-2 reaches the agent of node-1")
+	}
+	if err := reach(m.List[0], listener, 10*time.Second); err != nil {
+		t.Errorf("node-1 does not reach its own agent: %v", err)
+	}
+	for _, gone := range []string{"10.245.3.4:80", "10.97.3.4:80"} {
+		if _, err := net.Dial("tcp", gone); err == nil || !strings.Contains(err.Error(), "no route to host") {
+			t.Errorf("%s: %v; want it to stay on this machine", gone, err)
+		}
+	}
+	if err := m.Down(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, state(t)); diff != "" {
+		t.Errorf("(-before +after):\n%s", diff)
+	}
+}
+
+func TestMachinesThatAreLeftAreTakenOver(t *testing.T) {
+	m := made(t)
+	left, err := Left(m.cfg.Dir)
+	if err != nil || left == nil || !left.Same(m.cfg) {
+		t.Fatalf("left are %+v, %v", left, err)
+	}
+	other := m.cfg
+	other.Count = 3
+	if left.Same(other) || !strings.Contains(left.Flags(), "--nodes=2") {
+		t.Errorf("two machines are the same as three; %s", left.Flags())
+	}
+	if err := m.List[0].Cut(); err != nil {
+		t.Fatal(err)
+	}
+	before := state(t)
+	again := planned(t, m.cfg)
+	if err := again.Up(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, state(t)); diff != "" {
+		t.Errorf("(-before +after):\n%s", diff)
+	}
+}
+
+func TestRangeThatThisMachineUsesIsRefused(t *testing.T) {
+	m := made(t)
+	cfg := config(t.TempDir())
+	cfg.CIDR = "10.214.0.128/25"
+	err := planned(t, cfg).Check()
+	if err == nil || !strings.Contains(err.Error(), m.bridge()) || !strings.Contains(err.Error(), m.cfg.Dir) {
+		t.Errorf("the error does not say whose %s is: %v", m.bridge(), err)
+	}
+}
+
+func TestCableThatIsPulledIsNoticed(t *testing.T) {
+	m := made(t)
+	type change struct {
+		i         int
+		connected bool
+	}
+	changes := make(chan change, 10)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Watch(ctx, func(i int, connected bool) { changes <- change{i, connected} }) }()
+	for _, step := range []struct {
+		do   func() error
+		want change
+	}{{m.List[1].Cut, change{1, false}}, {m.List[1].Heal, change{1, true}}, {m.List[0].Stop, change{0, false}}, {m.List[0].Start, change{0, true}}} {
+		if err := step.do(); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-changes; got != step.want {
+			t.Errorf("%+v, want %+v", got, step.want)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStoppedMachineHasAllItsProcessesStopped(t *testing.T) {
+	m := made(t)
+	child := exec.CommandContext(t.Context(), "sh", "-c", "sleep 1000 & unshare --net sleep 1001 & wait")
+	if err := m.List[0].Enter(child.Start); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.List[0].Start(); _ = child.Process.Kill(); _ = child.Wait() })
+	states := func() map[byte]int {
+		processes, err := m.List[0].processes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		count := map[byte]int{}
+		for _, state := range processes {
+			count[state]++
+		}
+		return count
+	}
+	for states()['S'] != 3 { // the shell and what it starts
+		if t.Context().Err() != nil {
+			t.Fatal(states())
+		}
+	}
+	if err := m.List[0].Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if got := states(); got['T'] != 3 || len(got) != 1 {
+		t.Errorf("%v of 3 processes are stopped", got)
+	}
+	if err := m.List[0].Start(); err != nil {
+		t.Fatal(err)
+	}
+	if got := states(); got['T'] != 0 {
+		t.Errorf("%v are still stopped", got)
+	}
+}
+
+func TestSlowMachineHasATokenBucketAtBothEnds(t *testing.T) {
+	m := made(t)
+	rates := func() (rates []uint64) {
+		look := func(link netlink.Link) error {
+			disciplines, err := netlink.QdiscList(link)
+			for _, d := range disciplines {
+				if tbf, ok := d.(*netlink.Tbf); ok {
+					rates = append(rates, tbf.Rate)
+				}
+			}
+			return err
+		}
+		if err := m.List[0].atBothEnds(look); err != nil {
+			t.Fatal(err)
+		}
+		return rates
+	}
+	if err := m.List[0].Slow(1); err == nil {
+		t.Error("one bit a second is enough")
+	}
+	if err := m.List[0].Slow(800_000); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]uint64{100_000, 100_000}, rates()); diff != "" {
+		t.Error(diff)
+	}
+	if err := m.List[0].Heal(); err != nil {
+		t.Fatal(err)
+	}
+	if got := rates(); len(got) != 0 {
+		t.Errorf("still %v", got)
+	}
+}

@@ -1,0 +1,106 @@
+package machines
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+)
+
+const sysctlForward = "/proc/sys/net/ipv4/ip_forward"
+
+// enableForwarding has this machine forward packets, and leaves that on.
+func enableForwarding() error {
+	if value, err := os.ReadFile(sysctlForward); err == nil && strings.TrimSpace(string(value)) == "1" {
+		return nil
+	}
+	if err := os.WriteFile(sysctlForward, []byte("1"), 0); err != nil {
+		return fmt.Errorf("cannot set %s to 1, which nodes need to get out: %w", sysctlForward, err)
+	}
+	return nil
+}
+
+// chain is an iptables chain of ours, which one rule of the built-in chain parent jumps to.
+type chain struct {
+	table, name, parent string
+	rules               [][]string
+}
+
+// chains renders the rules of this machine:
+//
+//   - what machines send elsewhere has this machine's address, because nobody there knows the way back;
+//   - machines reach each other (bridged packets pass here where br_netfilter is on) and what is elsewhere, by their own
+//     addresses only: those of pods have no meaning there. From elsewhere only answers come;
+//   - this machine's address on the bridge is for the machines: what listens there is as good as on loopback.
+func (m *Machines) chains() []chain {
+	rule := func(spec ...string) []string {
+		return append([]string{"-m", "comment", "--comment", "k8sm nodes of cluster " + m.cfg.Cluster}, spec...)
+	}
+	bridge, name := m.bridge(), "K8SM-NODES-"+m.mark
+	return []chain{
+		{"nat", name, "POSTROUTING", [][]string{rule("-s", m.cfg.CIDR, "!", "-o", bridge, "-j", "MASQUERADE")}},
+		{"filter", name, "FORWARD", [][]string{
+			rule("-i", bridge, "-o", bridge, "-j", "ACCEPT"),
+			rule("-i", bridge, "-s", m.cfg.CIDR, "-j", "ACCEPT"),
+			rule("-o", bridge, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT"),
+			rule("-i", bridge, "-j", "DROP"),
+			rule("-o", bridge, "-j", "DROP"),
+		}},
+		{"filter", name + "-IN", "INPUT", [][]string{
+			rule("-i", bridge, "-d", m.Gateway.String(), "-p", "tcp", "--dport", strconv.Itoa(m.cfg.Port), "-j", "ACCEPT"),
+			rule("-i", bridge, "-j", "RETURN"),
+			rule("-i", "lo", "-j", "RETURN"),
+			rule("-d", m.Gateway.String(), "-j", "DROP"),
+		}},
+	}
+}
+
+// guard puts the rules in place.
+func (m *Machines) guard() error {
+	for _, c := range m.chains() {
+		if err := m.ipt.ClearChain(c.table, c.name); err != nil {
+			return fmt.Errorf("cannot make the chain %s: %w", c.name, err)
+		}
+		for _, rule := range c.rules {
+			if err := m.ipt.Append(c.table, c.name, rule...); err != nil {
+				return fmt.Errorf("cannot fill the chain %s: %w", c.name, err)
+			}
+		}
+		if err := m.ipt.InsertUnique(c.table, c.parent, 1, "-j", c.name); err != nil {
+			return fmt.Errorf("cannot have %s jump to %s: %w", c.parent, c.name, err)
+		}
+	}
+	return nil
+}
+
+// unguard removes the rules, and the routes that kept the closed ranges in.
+func (m *Machines) unguard() error {
+	var problems []error
+	for _, c := range m.chains() {
+		problems = append(problems, m.ipt.DeleteIfExists(c.table, c.parent, "-j", c.name))
+		if exists, err := m.ipt.ChainExists(c.table, c.name); err != nil || exists {
+			problems = append(problems, err, m.ipt.ClearAndDeleteChain(c.table, c.name))
+		}
+	}
+	for _, text := range m.cfg.Closed {
+		for _, cidr := range splitRanges(text) {
+			if err := netlink.RouteDel(closed(cidr)); err != nil && !errors.Is(err, syscall.ESRCH) {
+				problems = append(problems, fmt.Errorf("cannot remove the route to %s: %w", cidr, err))
+			}
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// GuardAgent lets only the machine itself and this one reach a TCP port of the machine: a Mesos agent asks nobody who he is.
+func (m *Machines) GuardAgent(machine *Machine, port int) error {
+	name := "K8SM-AGENT"
+	rule := []string{"!", "-s", m.Gateway.String(), "!", "-i", "lo", "-p", "tcp", "-d", machine.Address.String(), "--dport", strconv.Itoa(port), "-j", "DROP"}
+	return machine.Enter(func() error {
+		return errors.Join(m.ipt.ClearChain("filter", name), m.ipt.Append("filter", name, rule...), m.ipt.InsertUnique("filter", "INPUT", 1, "-j", name))
+	})
+}

@@ -1,0 +1,284 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/client"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/k8sm/k8sm/contrib/engine"
+	"github.com/k8sm/k8sm/contrib/localmesos"
+	"github.com/k8sm/k8sm/contrib/machines"
+	"github.com/k8sm/k8sm/minion"
+)
+
+// planMachines decides on the machines of several nodes, and refuses to run others than those that may be left of a km up
+// that was killed.
+func (l *laptop) planMachines() error {
+	if l.nodes.Count < 1 {
+		return l.nodes.Validate()
+	}
+	l.nodes.Cluster, l.nodes.Dir, l.nodes.Port = l.schedule.etcd.Name, string(l.dir), l.plane.SecurePort
+	l.nodes.Closed = map[string]string{"--cluster-cidr": l.plane.ClusterCIDR, "--service-cluster-ip-range": l.plane.ServiceCIDR}
+	left, err := machines.Left(string(l.dir))
+	if err != nil {
+		return err
+	}
+	if left != nil && (l.nodes.Count == 1 || !left.Same(l.nodes)) {
+		return fmt.Errorf("the last km up here was killed, and its nodes are still there: start it again with %s and stop it by Ctrl-C, then start this", left.Flags())
+	}
+	if l.nodes.Count == 1 {
+		return nil
+	}
+	if l.machines, err = machines.New(l.nodes); err != nil {
+		return err
+	}
+	if err := l.machines.Check(); err != nil {
+		return err
+	}
+	others, err := minion.Left(l.nodes.Cluster, l.plane.NodeRootDir)
+	others = slices.DeleteFunc(others, func(node string) bool { _, err := l.machines.Find(node); return err == nil })
+	if err == nil && len(others) > 0 {
+		err = fmt.Errorf("the last km up here was killed, and its node %s may still run pods: start it again with --nodes=1 and stop it by Ctrl-C, then start this", others[0])
+	}
+	if err != nil {
+		return err
+	}
+	if net.ParseIP(l.plane.BindAddress).IsLoopback() {
+		return fmt.Errorf("cannot use --bind-address=%s with --nodes: several nodes reach no API server on loopback", l.plane.BindAddress)
+	}
+	if l.plane.AdvertiseAddress == "" {
+		l.plane.AdvertiseAddress = l.machines.Gateway.String()
+	}
+	return nil
+}
+
+// agentAddress is where the agent of one node listens; those of several have addresses of their own.
+func (l *laptop) agentAddress() string {
+	if l.machines != nil {
+		return ""
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(l.mesos.Port+1))
+}
+
+// runMachines makes the machines of several nodes. It unplugs nobody and starts what a person has stopped.
+func (l *laptop) runMachines(ctx context.Context, ready func(string)) error {
+	if err := l.machines.Up(); err != nil {
+		return err
+	}
+	if err := l.startMachines(); err != nil {
+		return err
+	}
+	var problems []error
+	for _, machine := range l.machines.List {
+		problems = append(problems, l.machines.GuardAgent(machine, l.mesos.Port+1))
+	}
+	if err := errors.Join(problems...); err != nil {
+		return errors.Join(err, l.machines.Down())
+	}
+	ready(fmt.Sprintf("%d network namespaces, from %s to %s", l.nodes.Count, l.machines.List[0].Address, l.machines.List[l.nodes.Count-1].Address))
+	<-ctx.Done()
+	return l.machines.Down()
+}
+
+// startMachines undoes what people have done to machines: what is stopped can neither start nor end.
+func (l *laptop) startMachines() error {
+	var problems []error
+	for _, machine := range l.machines.List {
+		problems = append(problems, machine.Start())
+	}
+	return errors.Join(problems...)
+}
+
+// engineConfig is that of a machine's Docker Engine.
+func (l *laptop) engineConfig(machine *machines.Machine) engine.Config {
+	return engine.Config{Dir: machines.EngineDir(string(l.dir), machine.Name), Enter: machine.Enter}
+}
+
+// runEngines runs a Docker Engine on each machine.
+func (l *laptop) runEngines(ctx context.Context, ready func(string)) error {
+	engines := make([]*engine.Engine, len(l.machines.List))
+	var starting errgroup.Group
+	for i, machine := range l.machines.List {
+		starting.Go(func() (err error) {
+			engines[i], err = engine.Start(ctx, l.engineConfig(machine))
+			return err
+		})
+	}
+	err := starting.Wait()
+	if err == nil {
+		ready(fmt.Sprintf("%d started for this cluster, such as %s", len(engines), engines[0].Host()))
+		<-ctx.Done()
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	var stopping errgroup.Group
+	for _, e := range engines {
+		if e != nil {
+			stopping.Go(func() error { return e.Stop(last) })
+		}
+	}
+	return errors.Join(err, stopping.Wait())
+}
+
+// planAgents tells the local Mesos what its agents have for themselves. Each one's executors are told by Docker's own variable
+// which Engine is theirs.
+func (l *laptop) planAgents() (err error) {
+	if l.machines == nil {
+		l.mesos.ExecutorEnvironmentVariables, err = executorEnvironment(l.plane.DockerHost)
+		return err
+	}
+	for _, machine := range l.machines.List {
+		host := "unix://" + filepath.Join(machines.EngineDir(string(l.dir), machine.Name), "d.sock")
+		environment, err := executorEnvironment(host)
+		if err != nil {
+			return err
+		}
+		l.mesos.Own = append(l.mesos.Own, localmesos.Agent{
+			Hostname: machine.Name, IP: machine.Address.String(), ExecutorEnvironmentVariables: environment, Enter: machine.Enter,
+		})
+	}
+	return nil
+}
+
+// executorEnvironment is this program's environment with the address of a Docker Engine, as the local Mesos takes it.
+func executorEnvironment(dockerHost string) (string, error) {
+	variables := map[string]string{}
+	for _, variable := range append(os.Environ(), client.EnvOverrideHost+"="+dockerHost) {
+		if name, value, ok := strings.Cut(variable, "="); ok && !strings.HasPrefix(name, "MESOS_") {
+			variables[name] = value
+		}
+	}
+	data, err := json.Marshal(variables)
+	return string(data), err
+}
+
+// watchMachines waits until ctx ends. Until then it keeps this machine's routes to pods, and cuts those agents off from the
+// master whose machines are cut off: their messages do not pass the network.
+func (l *laptop) watchMachines(ctx context.Context, cluster *localmesos.Cluster) error {
+	if l.machines == nil {
+		<-ctx.Done()
+		return nil
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", l.dir.AdminKubeconfig())
+	if err != nil {
+		return fmt.Errorf("cannot read how to reach the API server: %w", err)
+	}
+	api, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("cannot make a client of the API server: %w", err)
+	}
+	group, watching := errgroup.WithContext(ctx)
+	group.Go(func() error { return l.machines.Route(watching, api) })
+	group.Go(func() error {
+		return l.machines.Watch(watching, func(i int, connected bool) {
+			if connected {
+				cluster.HealAgent(i)
+			} else {
+				cluster.CutAgent(i)
+			}
+		})
+	})
+	return errors.Join(group.Wait(), l.startMachines())
+}
+
+// cleanUp removes what minions left on the machines.
+func (l *laptop) cleanUp(ctx context.Context) error {
+	if l.machines == nil {
+		return minion.CleanUp(ctx, l.schedule.etcd.Name, l.plane.NodeRootDir, "")
+	}
+	problems := make([]error, len(l.machines.List))
+	var cleaning errgroup.Group
+	for i, machine := range l.machines.List {
+		cleaning.Go(func() error {
+			cmd := exec.CommandContext(ctx, l.schedule.scheduler.KMPath, cleanUpName, l.schedule.etcd.Name, l.plane.NodeRootDir, machine.Name)
+			var out strings.Builder
+			cmd.Stdout, cmd.Stderr = &out, &out
+			err := machine.Enter(cmd.Start)
+			if err == nil {
+				err = cmd.Wait()
+			}
+			if err != nil {
+				problems[i] = fmt.Errorf("cannot remove what is left on node %s: %w: %s", machine.Name, err, strings.TrimSpace(out.String()))
+			}
+			return nil
+		})
+	}
+	_ = cleaning.Wait() // the errors are in problems
+	return errors.Join(problems...)
+}
+
+const cleanUpName = "clean-up"
+
+// cleanUpCommand removes what a node's minion left in this network namespace: km up runs it on each machine of several.
+func cleanUpCommand(c *common) *cobra.Command {
+	return &cobra.Command{
+		Use: cleanUpName + " CLUSTER ROOT-DIR NODE", Hidden: true, Args: cobra.ExactArgs(3),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return serve(c, func(ctx context.Context) error { return minion.CleanUp(ctx, args[0], args[1], args[2]) })
+		},
+	}
+}
+
+// nodeCommand does to the machines of `km up --nodes` what happens to machines.
+func nodeCommand(c *common) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "node", Short: "Cut a node of km up --nodes off, slow it down or stop it",
+		Long: `Does to a node of "km up --nodes=N" what happens to machines, to see what becomes of its pods. The next km up undoes it. Needs root.`,
+	}
+	rate := "1M"
+	slow := nodeFault(c, "slow", "Let only so much through the node's network, each way", func(m *machines.Machine) error {
+		quantity, err := resource.ParseQuantity(rate)
+		if err != nil || quantity.Sign() <= 0 {
+			return fmt.Errorf("cannot use --rate=%s: give bits per second, such as 1M or 500k", rate)
+		}
+		return m.Slow(uint64(quantity.Value()))
+	})
+	slow.Flags().StringVar(&rate, "rate", rate, "bits per second, such as 1M or 500k")
+	cmd.AddCommand(slow,
+		nodeFault(c, "cut", "Pull the node's network cable: it runs on and reaches nobody", (*machines.Machine).Cut),
+		nodeFault(c, "heal", "Undo cut and slow", (*machines.Machine).Heal),
+		nodeFault(c, "stop", "Stop all that runs on the node where it is, containers too, and cut it off: a machine that hangs", (*machines.Machine).Stop),
+		nodeFault(c, "start", "Undo stop, cut and slow", (*machines.Machine).Start),
+	)
+	return cmd
+}
+
+func nodeFault(c *common, name, short string, do func(*machines.Machine) error) *cobra.Command {
+	return &cobra.Command{
+		Use: name + " NODE", Short: short, Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			dir, err := filepath.Abs(c.stateDir)
+			if err != nil {
+				return err
+			}
+			all, err := machines.Load(dir)
+			if errors.Is(err, os.ErrNotExist) {
+				return fmt.Errorf("there is no km up --nodes in %s: start one, or say by --state-dir where it is", dir)
+			}
+			if err != nil {
+				return err
+			}
+			machine, err := all.Find(args[0])
+			if err != nil {
+				return err
+			}
+			return do(machine)
+		},
+	}
+}
