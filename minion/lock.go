@@ -19,37 +19,71 @@ const nodeLocks = "/run/k8sm-nodes"
 
 // machineLock is the file whose lock is held, shared, by every minion of this network namespace: kube-proxy's rules are the same
 // for all of them. Agents that have namespaces of their own on one machine (`km up --nodes`) share none.
-func machineLock() (string, error) {
+func machineLock() (string, error) { return namespaceLock("proxy") }
+
+// portLock is the file whose lock is held by the minion of this network namespace whose kubelet has the usual port. Of two that
+// start at once, both would find it free.
+func portLock() (string, error) { return namespaceLock("kubelet-port") }
+
+func namespaceLock(what string) (string, error) {
 	const own = "/proc/self/ns/net"
 	var namespace unix.Stat_t
 	if err := unix.Stat(own, &namespace); err != nil {
 		return "", fmt.Errorf("cannot tell which network namespace this is: %s: %w", own, err)
 	}
-	return filepath.Join(nodeLocks, fmt.Sprintf("proxy-%d.lock", namespace.Ino)), nil
+	return filepath.Join(nodeLocks, fmt.Sprintf("%s-%d.lock", what, namespace.Ino)), nil
 }
 
 // lock takes the file's lock for this process alone, and waits for another process to give it back. A process that dies
 // has given it back.
 func lock(ctx context.Context, path string) (unlock func() error, err error) {
+	for {
+		file, err := claim(path)
+		if file != nil {
+			return file.Close, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// claim takes the file's lock if nobody has it, and keeps it until claimed is closed; nil if somebody has.
+func claim(path string) (claimed *os.File, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("cannot lock the node: %w", err)
+		return nil, fmt.Errorf("cannot take a lock: %w", err)
 	}
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("cannot lock the node: %w", err)
+		return nil, fmt.Errorf("cannot take a lock: %w", err)
 	}
-	for {
-		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return file.Close, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errors.Join(fmt.Errorf("cannot lock %s: %w", path, err), file.Close())
-		}
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
-			return nil, errors.Join(err, file.Close())
-		}
+	switch err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+	case errors.Is(err, unix.EWOULDBLOCK):
+		return nil, file.Close()
+	case err != nil:
+		return nil, errors.Join(fmt.Errorf("cannot lock %s: %w", path, err), file.Close())
 	}
+	return file, nil
+}
+
+// claimKubeletPort returns the kubelet's usual port to one minion of this network namespace at a time, until it releases it or
+// dies, and 0, which is any port, to the others.
+func claimKubeletPort() (port int, release func() error, err error) {
+	path, err := portLock()
+	if err != nil {
+		return 0, nil, err
+	}
+	claimed, err := claim(path)
+	if err != nil {
+		return 0, nil, err
+	}
+	if claimed == nil {
+		return 0, func() error { return nil }, nil
+	}
+	return kubeletPort, claimed.Close, nil
 }
 
 // shareThisMachine takes a share of what belongs to this network namespace.

@@ -85,3 +85,22 @@ func TestUnmountTakesInnerMountsFirstAndNoOthers(t *testing.T) {
 		t.Errorf("another node's mount is gone: %v", err)
 	}
 }
+
+func TestClaimIsOneProcessesUntilItIsClosed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "locks", "kubelet-port")
+	first, err := claim(path)
+	if err != nil || first == nil {
+		t.Fatalf("the first claim: %v %v", first, err)
+	}
+	if second, err := claim(path); second != nil || err != nil {
+		t.Errorf("a second claim: %v %v", second, err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := claim(path)
+	if err != nil || again == nil {
+		t.Fatalf("after it was given back: %v %v", again, err)
+	}
+	again.Close()
+}

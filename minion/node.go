@@ -72,7 +72,12 @@ func (n *node) run(ctx context.Context, pods *kube.Pods, post func(executor.Even
 		return err
 	}
 	defer shared.Close()
-	if err := n.prepare(ctx); err != nil {
+	kubeletPort, release, err := claimKubeletPort()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = release() }()
+	if err := n.prepare(ctx, kubeletPort); err != nil {
 		return unlessEnded(ctx, err)
 	}
 	defer n.docker.Close()
@@ -124,9 +129,9 @@ func (n *node) configure(ctx context.Context) (err error) {
 	return n.files.make()
 }
 
-// prepare writes all files and connects to the Docker Engine.
-func (n *node) prepare(ctx context.Context) (err error) {
-	if err := n.settle(); err != nil {
+// prepare writes all files and connects to the Docker Engine. kubeletPort is the one that the kubelet is to have if it is free.
+func (n *node) prepare(ctx context.Context, kubeletPort int) (err error) {
+	if err := n.settle(kubeletPort); err != nil {
 		return err
 	}
 	if err := n.files.prepareIdentity(n.boot, time.Now()); err != nil {
@@ -159,7 +164,7 @@ func (n *node) prepare(ctx context.Context) (err error) {
 }
 
 // settle decides on addresses, ports and resources.
-func (n *node) settle() error {
+func (n *node) settle(kubeletPort int) error {
 	address, err := nodeIP(n.env.AgentEndpoint)
 	if err != nil {
 		return err
@@ -184,7 +189,7 @@ func (n *node) settle() error {
 		reserved:   reserved,
 		resolvConf: resolvConf(),
 	}
-	return n.settings.choosePorts()
+	return n.settings.choosePorts(kubeletPort)
 }
 
 // start starts the parts in order. With an error it returns those that run.

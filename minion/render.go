@@ -31,14 +31,15 @@ type settings struct {
 	kubeletPort, kubeletHealthPort, proxyHealthPort, proxyMetricsPort int
 }
 
-// choosePorts finds free ports for all listeners. Only the kubelet's own is not on loopback.
-func (s *settings) choosePorts() error {
+// choosePorts finds free ports for all listeners: for the kubelet's own, which alone is not on loopback, the wanted one if
+// it is free.
+func (s *settings) choosePorts(wanted int) error {
 	for _, choice := range []struct {
 		port    *int
 		address string
 		wanted  int
 	}{
-		{&s.kubeletPort, s.address, kubeletPort},
+		{&s.kubeletPort, s.address, wanted},
 		{&s.kubeletHealthPort, loopback, 0},
 		{&s.proxyHealthPort, loopback, 0},
 		{&s.proxyMetricsPort, loopback, 0},

@@ -75,7 +75,7 @@ func TestArgumentsNameTheNodesOwnFiles(t *testing.T) {
 
 func TestPortsDiffer(t *testing.T) {
 	s := settings{address: loopback}
-	if err := s.choosePorts(); err != nil {
+	if err := s.choosePorts(kubeletPort); err != nil {
 		t.Fatal(err)
 	}
 	seen := map[int]bool{s.kubeletPort: true, s.kubeletHealthPort: true, s.proxyHealthPort: true, s.proxyMetricsPort: true}
