@@ -60,7 +60,7 @@ type refused struct {
 	taint   *v1.Taint
 	ports   []uint64 // that are missing
 	runs    api.ExecutorID
-	what    string // the topology key, claim or volume that it is about, or the number of pods
+	what    string // the topology key, claim, volume or resource that it is about, or the number of pods
 	reserve bool   // but keep the place: this is the agent to wait for
 }
 
@@ -96,6 +96,7 @@ const (
 	noVolume
 	busy
 	tooSmall
+	deviceShort
 	portsMissing
 	portsShort
 	otherRole
@@ -178,6 +179,8 @@ func (r refused) words(s *shape, roles string) (singular, plural string) {
 	case tooSmall:
 		text := " too little " + scalarNames[r.scalar] + with(" for ", roles)
 		return "has" + text, "have" + text
+	case deviceShort:
+		return "has too little " + r.what, "have too little " + r.what
 	case portsMissing:
 		text := fmt.Sprintf(" the host ports %v", r.ports)
 		return "lacks" + text, "lack" + text
@@ -241,6 +244,11 @@ func (v *view) check(s *shape) refused {
 		}
 		if s.near != nil {
 			if r := s.near.check(v.node); !r.ok() {
+				return r
+			}
+		}
+		if s.extended != nil && !s.stands(v.place) {
+			if r := v.checkExtended(s); !r.ok() {
 				return r
 			}
 		}

@@ -11,11 +11,16 @@ type holding struct {
 	Demand
 	wildcards int          // ports that are still to be chosen
 	revocable offers.Milli // cpus
+	pods      int
+	extended  extended
 }
 
 // needs is what the pod's next task will take.
 func (p *pod) needs() holding {
 	h := holding{Demand: p.demand}
+	if p.standing.place == nil { // it is counted there already otherwise
+		h.pods, h.extended = 1, extendedOf(p.obj)
+	}
 	if p.wish != nil {
 		h.wildcards, h.revocable = len(p.wish.wildcards), p.wish.revocable
 	}
@@ -28,7 +33,11 @@ func (c *Core) heldBy(t *task) holding {
 	if len(t.mapped) > 0 {
 		h.Demand = t.demand.with(t.mapped)
 	}
-	if p := c.pods[t.pod]; p != nil && p.wish != nil {
+	p := c.pods[t.pod]
+	if p == nil {
+		return h
+	}
+	if h.pods, h.extended = 1, p.standing.extended; p.wish != nil {
 		h.revocable = p.wish.revocable
 	}
 	return h
@@ -42,7 +51,9 @@ func (h *holding) add(o holding) { *h = h.and(o) }
 
 // and returns the sum of both.
 func (h *holding) and(o holding) holding {
-	sum := holding{wildcards: h.wildcards + o.wildcards, revocable: h.revocable + o.revocable}
+	sum := holding{
+		wildcards: h.wildcards + o.wildcards, revocable: h.revocable + o.revocable, pods: h.pods + o.pods, extended: h.extended.and(o.extended),
+	}
 	for i := range sum.Scalars {
 		sum.Scalars[i] = h.Scalars[i] + o.Scalars[i]
 	}
@@ -75,6 +86,9 @@ func (v *view) hasBeside(s *shape, others *holding) bool {
 		if v.free.CountPort(port) <= times(others.Ports, port) {
 			return false
 		}
+	}
+	if s.key.node == "" && !s.stands(v.place) && !v.place.takes(s, others) {
+		return false
 	}
 	ports, revocable := len(s.demand.Ports), offers.Milli(0)
 	if s.wish != nil {

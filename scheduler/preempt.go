@@ -402,13 +402,18 @@ func (w *preemption) clearing(s *shape, a *agent, mayPreempt bool) (best clearin
 // not fit there even then.
 func (w *preemption) without(s *shape, v *view, r *room, victims []tenant) *view {
 	var freed holding
+	var gone []*pod
 	for _, t := range r.leaving {
 		if t.frees(v) {
 			freed.add(w.core.heldBy(t))
 		}
+		if p := w.core.pods[t.pod]; p != nil {
+			gone = append(gone, p)
+		}
 	}
 	for _, victim := range victims {
 		freed.add(w.core.heldBy(victim.pod.task))
+		gone = append(gone, victim.pod)
 	}
 	for i, want := range s.demand.Scalars {
 		if want > v.have[i]+freed.Scalars[i] {
@@ -422,6 +427,7 @@ func (w *preemption) without(s *shape, v *view, r *room, victims []tenant) *view
 	*trial = *v
 	trial.offers = append(slices.Clip(v.offers), api.OfferID("what will have been freed"))
 	trial.free = append(slices.Clone(v.free), freed.resources(v.role)...)
+	trial.place = v.place.without(gone)
 	w.core.seeExecutor(w.now, trial)
 	if result := trial.check(s); !result.ok() && !result.reserve {
 		return nil

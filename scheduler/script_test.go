@@ -331,6 +331,9 @@ func (p *player) window(options map[string]string) *offers.Unavailability {
 	return u
 }
 
+// dongle is a device that some nodes have.
+const dongle = "example.com/dongle"
+
 // pod returns a pod whose UID is its name.
 func (p *player) pod(name string, options map[string]string) *v1.Pod {
 	pod := &v1.Pod{
@@ -346,6 +349,9 @@ func (p *player) pod(name string, options map[string]string) *v1.Pod {
 	}
 	if options["mem"] != "" {
 		pod.Spec.Containers[0].Resources.Requests[v1.ResourceMemory] = resource.MustParse(options["mem"])
+	}
+	if options[dongle] != "" {
+		pod.Spec.Containers[0].Resources.Requests[dongle] = resource.MustParse(options[dongle])
 	}
 	if options["port"] != "" {
 		pod.Spec.Containers[0].Ports = []v1.ContainerPort{{HostPort: int32(p.number(options["port"]))}}
@@ -475,8 +481,11 @@ func (p *player) node(name, agent string, options map[string]string) *v1.Node {
 	if options["zone"] != "" {
 		node.Labels[v1.LabelTopologyZone] = options["zone"]
 	}
-	if options["pods"] != "" {
-		node.Status.Allocatable = v1.ResourceList{v1.ResourcePods: resource.MustParse(options["pods"])}
+	node.Status.Allocatable = v1.ResourceList{}
+	for _, name := range []v1.ResourceName{v1.ResourcePods, dongle} {
+		if options[string(name)] != "" {
+			node.Status.Allocatable[name] = resource.MustParse(options[string(name)])
+		}
 	}
 	return node
 }

@@ -42,6 +42,9 @@ func keyOf(p *pod) shapeKey {
 			rest.WriteString(part)
 		}
 	}
+	if wanted := extendedOf(p.obj); wanted != nil {
+		rest.WriteString(wanted.String())
+	}
 	if p.wishes != nil {
 		rest.WriteString(p.wishes.key)
 	}
@@ -74,6 +77,7 @@ type shape struct {
 	key      shapeKey
 	obj      *v1.Pod // one of them, for what it wants of nodes
 	demand   Demand
+	extended extended
 	wish     *wish                              // nil for most
 	affinity *nodeaffinity.RequiredNodeAffinity // nil if any node will do
 	only     []string                           // the nodes that it may run on; nil if that is not so certain
@@ -91,7 +95,7 @@ type shape struct {
 
 func newShape(key shapeKey, p *pod) *shape {
 	s := &shape{
-		key: key, obj: p.obj, demand: p.demand, wish: p.wish, only: onlyNodes(p),
+		key: key, obj: p.obj, demand: p.demand, extended: extendedOf(p.obj), wish: p.wish, only: onlyNodes(p),
 		cordoned: tolerates(p.obj, v1.TaintNodeUnschedulable), unready: tolerates(p.obj, v1.TaintNodeNotReady),
 	}
 	if len(p.obj.Spec.NodeSelector) > 0 || requiredAffinity(p.obj) != nil {

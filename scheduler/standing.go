@@ -32,6 +32,8 @@ type place struct {
 	node  *v1.Node // nil while it does not exist
 	pods  []*stander
 	limit int // how many pods the node takes
+	// extended is what the pods have of what the node has by itself.
+	extended extended
 	// held is what of the agent is left to the node's pods that have no task: Mesos does not know of them, and the kubelet
 	// refuses what does not fit beside them.
 	held  [numScalars]offers.Milli
@@ -46,6 +48,8 @@ type stander struct {
 	terms  []*term
 	claims []api.PodKey
 	held   [numScalars]offers.Milli // of the place, by a pod without a task
+	// extended is what it has of the place's.
+	extended extended
 }
 
 func newStanding() standing {
@@ -205,6 +209,8 @@ func (c *Core) enter(st *stander, to *place) {
 	}
 	st.place, st.slot = to, len(to.pods)
 	to.pods = append(to.pods, st)
+	st.extended = extendedOf(st.obj)
+	to.take(st.extended, 1)
 	c.tally(st, to.node, 1)
 	c.use(st, 1)
 }
@@ -214,7 +220,7 @@ func (c *Core) leave(st *stander) {
 	if from == nil {
 		return
 	}
-	if from.full() && from.node != nil { // somebody else may fit now
+	if (from.full() || st.extended != nil) && from.node != nil { // somebody else may fit now
 		if a := c.agentOfNode(from.node.Name); a != nil {
 			c.fleet.touch(a)
 			c.look = true
@@ -225,6 +231,7 @@ func (c *Core) leave(st *stander) {
 	from.pods[st.slot].slot = st.slot
 	from.pods[last] = nil
 	from.pods = from.pods[:last]
+	from.take(st.extended, -1)
 	st.place = nil
 	for _, t := range st.terms {
 		t.holders--
