@@ -1,0 +1,227 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/knftables"
+)
+
+// Table is an nftables table of one node. Its methods are not to be called concurrently.
+type Table struct {
+	nft knftables.Interface
+	// applied is what the kernel has; nil if that is not known.
+	applied *Ruleset
+	// runs counts the transactions that have changed the table.
+	runs int
+}
+
+// before is the priority of the base chains: what they drop does not come to the rules of others, and costs less so.
+const before = knftables.FilterPriority + "-10"
+
+// TableName is that of the table of a cluster's node. Two nodes on one machine have different ones.
+func TableName(cluster, node string) string {
+	h := fnv.New32a()
+	fmt.Fprintf(h, "%s/%s", cluster, node)
+	return fmt.Sprintf("k8sm-policy-%08x", h.Sum32())
+}
+
+// OpenTable returns the table of a cluster's node, without touching it. It fails where nftables cannot be used.
+func OpenTable(cluster, node string) (*Table, error) {
+	nft, err := knftables.New(knftables.InetFamily, TableName(cluster, node))
+	if err != nil {
+		return nil, fmt.Errorf("cannot use nftables, which network policies need (Debian: apt-get install nftables): %w", err)
+	}
+	return &Table{nft: nft}, nil
+}
+
+// Apply puts the rules in force, in one transaction: what is in the kernel at any time is what it was before, or all of them.
+// With an error it is what it was before.
+func (t *Table) Apply(ctx context.Context, r Ruleset) error {
+	was := emptied()
+	tx := t.nft.NewTransaction()
+	if t.applied != nil {
+		was = *t.applied
+	} else { // whatever an earlier minion left, or something else made of it
+		tx.Add(&knftables.Table{})
+		tx.Delete(&knftables.Table{})
+		tx.Add(&knftables.Table{})
+	}
+	change{was, r}.write(tx)
+	if err := t.run(ctx, tx); err != nil {
+		t.applied = nil
+		return fmt.Errorf("cannot put network policies in force: %w", err)
+	}
+	t.applied = &r
+	// By themselves: some kernels hold a chain to be in use until the transaction that deletes the last jump to it has ended.
+	tx = t.nft.NewTransaction()
+	change{was, r}.writeDeletions(tx)
+	if err := t.run(ctx, tx); err != nil {
+		t.applied = nil // all is in force; next time the table is made anew
+	}
+	return nil
+}
+
+func (t *Table) run(ctx context.Context, tx *knftables.Transaction) error {
+	if tx.NumOperations() == 0 {
+		return nil
+	}
+	if err := t.nft.Run(ctx, tx); err != nil {
+		return err
+	}
+	t.runs++
+	return nil
+}
+
+// Intact tells whether the kernel has what Apply put there, as far as names and numbers tell.
+func (t *Table) Intact(ctx context.Context) (bool, error) {
+	if t.applied == nil {
+		return false, nil
+	}
+	rules, err := t.nft.ListRules(ctx, "")
+	if knftables.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot read the rules of network policies: %w", err)
+	}
+	counts := map[string]int{}
+	for _, rule := range rules {
+		counts[rule.Chain]++
+	}
+	for name, chain := range t.applied.Chains {
+		if counts[name] != len(chain) {
+			return false, nil
+		}
+	}
+	for name, set := range t.applied.Sets {
+		elements, err := t.nft.ListElements(ctx, set.object(), name)
+		if err != nil && !knftables.IsNotFound(err) {
+			return false, fmt.Errorf("cannot read the addresses of network policies: %w", err)
+		}
+		if err != nil || len(elements) != len(set.Elements) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func (s Set) object() string {
+	if s.Verdicts {
+		return "map"
+	}
+	return "set"
+}
+
+// Forget has the next Apply make the table anew.
+func (t *Table) Forget() { t.applied = nil }
+
+// Remove removes the table, if it is there.
+func (t *Table) Remove(ctx context.Context) error {
+	t.applied = nil
+	tx := t.nft.NewTransaction()
+	tx.Add(&knftables.Table{})
+	tx.Delete(&knftables.Table{})
+	if err := t.run(ctx, tx); err != nil {
+		return fmt.Errorf("cannot remove the rules of network policies: %w", err)
+	}
+	return nil
+}
+
+// emptied is what a table has that was just made.
+func emptied() Ruleset { return Ruleset{Chains: map[string][]string{}, Sets: map[string]Set{}} }
+
+// change is the way from one ruleset to another.
+type change struct{ from, to Ruleset }
+
+// write adds what is new and changes what is different, but deletes no chains and sets: they are referred to until then.
+func (c change) write(tx *knftables.Transaction) {
+	for _, name := range slices.Sorted(maps.Keys(c.to.Sets)) {
+		if _, ok := c.from.Sets[name]; !ok {
+			tx.Add(c.to.Sets[name].define(name))
+		}
+	}
+	var changed []string
+	for _, name := range slices.Sorted(maps.Keys(c.to.Chains)) {
+		rules, ok := c.from.Chains[name]
+		if ok && slices.Equal(rules, c.to.Chains[name]) {
+			continue
+		}
+		changed = append(changed, name)
+		tx.Add(chain(name))
+		if ok {
+			tx.Flush(chain(name))
+		}
+	}
+	for _, name := range changed { // all chains are there that they jump to
+		for _, rule := range c.to.Chains[name] {
+			tx.Add(&knftables.Rule{Chain: name, Rule: rule})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.to.Sets)) {
+		c.writeElements(tx, name)
+	}
+}
+
+func (c change) writeElements(tx *knftables.Transaction, name string) {
+	from, to := c.from.Sets[name], c.to.Sets[name]
+	for _, key := range slices.Sorted(maps.Keys(from.Elements)) {
+		if value, ok := to.Elements[key]; !ok || value != from.Elements[key] {
+			tx.Delete(from.element(name, key))
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(to.Elements)) {
+		if value, ok := from.Elements[key]; !ok || value != to.Elements[key] {
+			tx.Add(to.element(name, key))
+		}
+	}
+}
+
+// writeDeletions deletes the chains and sets that nothing refers to any more.
+func (c change) writeDeletions(tx *knftables.Transaction) {
+	var gone []string
+	for _, name := range slices.Sorted(maps.Keys(c.from.Chains)) {
+		if _, ok := c.to.Chains[name]; !ok {
+			gone = append(gone, name)
+			tx.Flush(chain(name)) // it may jump to others that go, too
+		}
+	}
+	for _, name := range gone {
+		tx.Delete(chain(name))
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.from.Sets)) {
+		if _, ok := c.to.Sets[name]; !ok {
+			tx.Delete(c.from.Sets[name].define(name))
+		}
+	}
+}
+
+func (s Set) define(name string) knftables.Object {
+	if s.Verdicts {
+		return &knftables.Map{Name: name, Type: s.typeText()}
+	}
+	return &knftables.Set{Name: name, Type: s.typeText()}
+}
+
+func (s Set) element(name, key string) *knftables.Element {
+	element := &knftables.Element{Key: strings.Split(key, " . ")}
+	if s.Verdicts {
+		element.Map, element.Value = name, []string{s.Elements[key]}
+	} else {
+		element.Set = name
+	}
+	return element
+}
+
+// chain is a chain by its name, which tells whether it is a base chain.
+func chain(name string) *knftables.Chain {
+	c := &knftables.Chain{Name: name}
+	if slices.ContainsFunc(directions, func(d direction) bool { return d.name == name }) {
+		c.Type, c.Hook, c.Priority = knftables.PtrTo(knftables.FilterType), knftables.PtrTo(knftables.ForwardHook), knftables.PtrTo(before)
+	}
+	return c
+}
