@@ -68,9 +68,16 @@ type MinionConfig struct {
 	StaticPods string `json:"staticPods,omitempty"`
 	// ContainPods puts the pods' containers below the cgroup of the Mesos container that the minion runs in.
 	ContainPods *bool `json:"containPods,omitempty"`
+	// NetworkPolicy says whether minions enforce network policies; see EnforcesNetworkPolicies.
+	NetworkPolicy *bool `json:"networkPolicy,omitempty"`
 	// EvictionHard is what the kubelet keeps free by evicting pods: a quantity or a percentage by each signal
 	// (https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#hard-eviction-thresholds).
 	EvictionHard map[string]string `json:"evictionHard,omitempty"`
+}
+
+// EnforcesNetworkPolicies tells whether minions do: unless they are told not to.
+func (c MinionConfig) EnforcesNetworkPolicies() bool {
+	return c.NetworkPolicy == nil || *c.NetworkPolicy
 }
 
 // What a minion does that is told nothing else.

@@ -1,6 +1,7 @@
 package minion
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -46,6 +47,11 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 		c.Given.ContainPods = &contain
 		return err
 	})
+	flags.BoolFunc("network-policy", fmt.Sprintf("enforce network policies; true needs that the cluster is configured so"+otherwise, "yes"), func(text string) error {
+		enforce, err := strconv.ParseBool(text)
+		c.Given.NetworkPolicy = &enforce
+		return err
+	})
 	flags.Func("eviction-hard", fmt.Sprintf("what the kubelet keeps free by evicting pods, as `SIGNAL<VALUE,...`"+otherwise, api.DefaultEvictionHard),
 		func(text string) (err error) {
 			c.Given.EvictionHard, err = api.ParseEviction(text)
@@ -67,6 +73,12 @@ func (c Config) settle(told api.MinionConfig) (api.MinionConfig, error) {
 	}
 	if c.Given.ContainPods != nil {
 		told.ContainPods = c.Given.ContainPods
+	}
+	if c.Given.NetworkPolicy != nil {
+		if *c.Given.NetworkPolicy && !told.EnforcesNetworkPolicies() {
+			return told, errors.New("cannot use --network-policy=true: the control plane is without, so that nodes may not read what network policies go by")
+		}
+		told.NetworkPolicy = c.Given.NetworkPolicy
 	}
 	if len(c.Given.EvictionHard) > 0 {
 		told.EvictionHard = c.Given.EvictionHard

@@ -53,6 +53,7 @@ func TestEveryFlagOfAMinionWinsOverTheCluster(t *testing.T) {
 		"docker-host":              {"unix:///d", func(c *api.MinionConfig) { c.DockerHost = "unix:///d" }},
 		"static-pods":              {"/p", func(c *api.MinionConfig) { c.StaticPods = "/p" }},
 		"contain-pods":             {"false", func(c *api.MinionConfig) { c.ContainPods = &not }},
+		"network-policy":           {"false", func(c *api.MinionConfig) { c.NetworkPolicy = &not }},
 		"eviction-hard":            {"pid.available<5%", func(c *api.MinionConfig) { c.EvictionHard = map[string]string{"pid.available": "5%"} }},
 	}
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
@@ -108,6 +109,10 @@ func TestMinionRefusesWhatItCannotDo(t *testing.T) {
 		if err := flags.Parse([]string{flag}); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", flag, err)
 		}
+	}
+	yes, no := true, false
+	if _, err := (Config{Given: api.MinionConfig{NetworkPolicy: &yes}}).settle(api.MinionConfig{NetworkPolicy: &no}); err == nil {
+		t.Error("network policies are enforced that nobody may read")
 	}
 	if _, err := (Config{Given: api.MinionConfig{StaticPods: "here"}}).settle(api.MinionConfig{}); err == nil {
 		t.Error("a directory below the sandbox was taken for one of static pods")

@@ -20,6 +20,7 @@ import (
 	"github.com/k8sm/k8sm/executor/kube"
 	"github.com/k8sm/k8sm/executor/mesos"
 	"github.com/k8sm/k8sm/minion/network"
+	"github.com/k8sm/k8sm/minion/policy"
 )
 
 // node is what runs on the machine: CRI server, kubelet, proxy, pod network.
@@ -37,12 +38,13 @@ type node struct {
 	settings settings
 	docker   *client.Client
 	network  *network.Network
+	policies *policy.Enforcer // nil without enforcement
 	// cgroupParent is the cgroup that containers are below; empty for the Engine's own.
 	cgroupParent string
 }
 
 // parts are the node's parts that run, nil while they do not.
-type parts struct{ runtime, kubelet, report, pods, proxy *part }
+type parts struct{ runtime, kubelet, policies, report, pods, proxy *part }
 
 func newNode(cfg Config, env mesos.Config, registration executor.Registration) (*node, error) {
 	boot, err := api.ParseBootstrap(registration.Data)
@@ -159,7 +161,7 @@ func (n *node) prepare(ctx context.Context, kubeletPort int) (err error) {
 		if err != nil {
 			return err
 		}
-		return n.network.Adopt()
+		return errors.Join(n.network.Adopt(), n.preparePolicies(ctx))
 	})
 }
 
@@ -209,6 +211,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	if err != nil {
 		return running, err
 	}
+	running.policies = n.enforcePolicies(alive, api)
 	running.report = start(alive, "the report of the version", func(ctx context.Context) error {
 		return report{version: version, started: n.started}.keep(ctx, api, n.boot.Node)
 	})
@@ -267,9 +270,10 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 	running.kubelet.stop()
 	running.report.stop()
 	running.pods.stop()
+	running.policies.stop()
 	var containers, proxy errgroup.Group
 	containers.Go(func() error {
-		return errors.Join(n.removeContainers(ctx), n.network.Teardown(), unmountBelow(n.files.dir), n.removePodCgroups(ctx), n.removeCgroups(""))
+		return errors.Join(n.removeContainers(ctx), n.network.Teardown(), policy.Remove(ctx, n.boot.Cluster, n.boot.Node), unmountBelow(n.files.dir), n.removePodCgroups(ctx), n.removeCgroups(""))
 	})
 	proxy.Go(func() error {
 		running.proxy.stop()

@@ -22,7 +22,7 @@ func (n *node) serveCRI(ctx context.Context) error {
 		Root:       n.files.cri(),
 		Cluster:    n.boot.Cluster,
 		Node:       n.boot.Node,
-		Network:    n.network,
+		Network:    n.podNetwork(),
 		Cgroup:     n.cgroupParent,
 	})
 	if err != nil {

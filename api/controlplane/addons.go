@@ -37,7 +37,7 @@ func applyAddOns(ctx context.Context, client kubernetes.Interface, minion api.Mi
 	if err != nil {
 		return err
 	}
-	for _, o := range append(rbac(), config) {
+	for _, o := range append(rbac(minion), config) {
 		var last error
 		once := func(ctx context.Context) (bool, error) {
 			last = apply(ctx, client, o)

@@ -293,10 +293,10 @@ func testMinionConfig(t *testing.T, admin kubernetes.Interface) {
 	if err := json.Unmarshal([]byte(m.Data[api.MinionConfigKey]), &got); err != nil {
 		t.Fatal(err)
 	}
-	contain := false
+	contain, enforce := false, true
 	want := api.MinionConfig{
 		ClusterDomain: "cluster.local", ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16",
-		SuicideTimeout: &metav1.Duration{Duration: 20 * time.Minute}, ContainPods: &contain,
+		SuicideTimeout: &metav1.Duration{Duration: 20 * time.Minute}, ContainPods: &contain, NetworkPolicy: &enforce,
 		EvictionHard: map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -76,6 +76,7 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 		"executor-suicide-timeout": {"7m", minions(func(m api.MinionConfig) bool { return m.SuicideTimeout.Duration == 7*time.Minute })},
 		"static-pods":              {"/p", minions(func(m api.MinionConfig) bool { return m.StaticPods == "/p" })},
 		"contain-pods":             {"true", minions(func(m api.MinionConfig) bool { return *m.ContainPods })},
+		"network-policy":           {"false", minions(func(m api.MinionConfig) bool { return !m.EnforcesNetworkPolicies() })},
 		"eviction-hard":            {"memory.available<1Gi", minions(func(m api.MinionConfig) bool { return m.EvictionHard["memory.available"] == "1Gi" })},
 	}
 	_, all := withFlags("/s")
@@ -206,9 +207,19 @@ func TestFailureOfALayerStopsWhatStandsOnIt(t *testing.T) {
 	}
 }
 
+func TestNodesSeeOthersPodsOnlyForNetworkPolicies(t *testing.T) {
+	enforce := false
+	if rules := networkPolicyRules(api.MinionConfig{NetworkPolicy: &enforce}); rules == nil || len(rules) > 0 {
+		t.Errorf("without enforcement: %v, want none, and as a list: it takes back what was granted", rules)
+	}
+	if rules := networkPolicyRules(api.MinionConfig{}); len(rules) == 0 {
+		t.Error("with enforcement: none")
+	}
+}
+
 func TestAddOnsHaveNamesOfTheirOwn(t *testing.T) {
 	seen := map[string]bool{}
-	for _, o := range rbac() {
+	for _, o := range rbac(api.MinionConfig{}) {
 		key := strings.Join([]string{kindOf(o), o.GetNamespace(), o.GetName()}, " ")
 		if seen[key] {
 			t.Errorf("%s is there twice, and one would undo the other", key)

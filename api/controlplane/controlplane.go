@@ -55,7 +55,8 @@ type Config struct {
 
 	// NodeRootDir and DockerHost are for api.MinionConfig; empty leaves the choice to the minions.
 	NodeRootDir, DockerHost string
-	// Minions has the other settings of minions that have a flag here: SuicideTimeout, StaticPods and ContainPods.
+	// Minions has the other settings of minions that have a flag here: SuicideTimeout, StaticPods, ContainPods and
+	// NetworkPolicy.
 	Minions api.MinionConfig
 	// EvictionHard is for the minions too, as api.ParseEviction reads it.
 	EvictionHard string
@@ -90,13 +91,14 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 // addMinionFlags adds what the minions are told: nobody can give them flags, because the scheduler has Mesos start them. They
 // read it when they start.
 func (c *Config) addMinionFlags(fs *pflag.FlagSet) {
-	c.Minions.SuicideTimeout, c.Minions.ContainPods = &metav1.Duration{}, new(bool)
+	c.Minions.SuicideTimeout, c.Minions.ContainPods, c.Minions.NetworkPolicy = &metav1.Duration{}, new(bool), new(bool)
 	fs.DurationVar(&c.Minions.SuicideTimeout.Duration, "executor-suicide-timeout", api.DefaultSuicideTimeout,
 		"time after which a minion without a task leaves its machine; the next task brings the node back. 0 stays for ever")
 	fs.StringVar(&c.Minions.StaticPods, "static-pods", "",
 		"`directory` on each node of manifests of pods that its kubelet runs besides the cluster's")
 	fs.BoolVar(c.Minions.ContainPods, "contain-pods", false,
 		"have pods' containers below the cgroup of the minion's Mesos container, where the agent has cgroup isolators: Mesos's limits hold for them, and they end with the minion")
+	fs.BoolVar(c.Minions.NetworkPolicy, "network-policy", true, "enforce network policies on the nodes, by nftables")
 	fs.StringVar(&c.EvictionHard, "eviction-hard", api.DefaultEvictionHard,
 		"what kubelets keep free by evicting pods, as SIGNAL<VALUE,...; signals that are not named have no threshold")
 }

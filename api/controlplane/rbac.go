@@ -22,7 +22,7 @@ const (
 )
 
 // rbac says who may do what, beyond what stock Kubernetes says.
-func rbac() []object {
+func rbac(minion api.MinionConfig) []object {
 	scheduler := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: api.SchedulerUser}
 	apiServer := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: statedir.KubeletClientUser}
 	bootstrap := rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: api.BootstrapGroup}
@@ -31,6 +31,7 @@ func rbac() []object {
 		clusterGrant("k8sm:scheduler", schedulerRules(), scheduler),
 		grant(corev1.NamespaceNodeLease, "k8sm:scheduler", schedulerLeaseRules(), scheduler),
 		grant(metav1.NamespaceSystem, "k8sm:scheduler", schedulerTokenRules(), scheduler),
+		clusterGrant("k8sm:network-policy", networkPolicyRules(minion), nodes),
 		grant(api.MinionConfigNamespace, "k8sm:minion-config", minionConfigRules(), nodes, bootstrap),
 		[]object{
 			clusterBinding("k8sm:kubelet-client", kubeletAPIAdmin, apiServer),
@@ -69,6 +70,19 @@ func schedulerLeaseRules() []rbacv1.PolicyRule {
 // kube-system, which is why there is no list or watch among the verbs: other secrets' names are not found out.
 func schedulerTokenRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{rule("", []string{"secrets"}, "create", "get", "update", "patch", "delete")}
+}
+
+// networkPolicyRules let nodes see what network policies go by. With pods' labels and addresses, for which the API has no
+// right of its own, whoever has a node's identity reads all that is in the pods of others, but no Secret or ConfigMap that
+// they name; so minions that enforce no policies have no such right.
+func networkPolicyRules(minion api.MinionConfig) []rbacv1.PolicyRule {
+	if !minion.EnforcesNetworkPolicies() {
+		return []rbacv1.PolicyRule{}
+	}
+	return []rbacv1.PolicyRule{
+		rule("", []string{"pods", "namespaces"}, "get", "list", "watch"),
+		rule("networking.k8s.io", []string{"networkpolicies"}, "get", "list", "watch"),
+	}
 }
 
 func minionConfigRules() []rbacv1.PolicyRule {

@@ -51,7 +51,7 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 		err = s.start(ctx, id)
 	}
 	if err == nil && ownNetwork {
-		err = s.join(ctx, id, config.GetMetadata(), ports)
+		err = s.join(ctx, id, config, ports)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot start the sandbox: %w", err), s.discardSandbox(ctx, id, plan.resolvConf))
@@ -60,7 +60,7 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 }
 
 // join joins a sandbox that runs to the pod network.
-func (s *Server) join(ctx context.Context, id string, pod *runtimeapi.PodSandboxMetadata, ports []network.Port) error {
+func (s *Server) join(ctx context.Context, id string, config *runtimeapi.PodSandboxConfig, ports []network.Port) error {
 	c, err := s.view.inspectNow(ctx, kindSandbox, id)
 	if err != nil {
 		return err
@@ -68,8 +68,10 @@ func (s *Server) join(ctx context.Context, id string, pod *runtimeapi.PodSandbox
 	if !c.State.Running {
 		return fmt.Errorf("the sandbox's program has ended: %s (exit code %d)", c.State.Error, c.State.ExitCode)
 	}
+	pod := config.GetMetadata()
 	_, err = s.cfg.Network.Attach(ctx, network.Sandbox{
-		ID: id, Pod: pod.GetNamespace() + "/" + pod.GetName(), Namespace: networkNamespace(c.State.Pid), Ports: ports,
+		ID: id, Pod: pod.GetNamespace() + "/" + pod.GetName(), UID: pod.GetUid(), Labels: config.GetLabels(),
+		Namespace: networkNamespace(c.State.Pid), Ports: ports,
 	})
 	return err
 }

@@ -16,6 +16,9 @@ type Sandbox struct {
 	ID string `json:"id"`
 	// Pod is the pod's name with its namespace, for rules' comments and errors.
 	Pod string `json:"pod"`
+	// UID and Labels are the pod's, as its kubelet told them. The network itself does not go by them.
+	UID    string            `json:"uid,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
 	// Namespace is the path of the sandbox's network namespace, such as "/proc/123/ns/net".
 	Namespace string `json:"namespace"`
 	// Ports are the pod's host ports.

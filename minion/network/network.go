@@ -198,6 +198,15 @@ func (n *Network) Addresses(id string) []netip.Addr {
 	return n.endpoints[id].Addresses
 }
 
+// Each calls do with every sandbox on the network and what it has, one after the other. The network waits meanwhile.
+func (n *Network) Each(do func(Sandbox, []netip.Addr)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, e := range n.endpoints {
+		do(e.Sandbox, e.Addresses)
+	}
+}
+
 // Keep takes back what all sandboxes but these have: the others ended while nobody looked.
 func (n *Network) Keep(_ context.Context, ids []string) error {
 	n.mu.Lock()

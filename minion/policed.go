@@ -1,0 +1,87 @@
+package minion
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/k8sm/k8sm/minion/cri"
+	"github.com/k8sm/k8sm/minion/network"
+	"github.com/k8sm/k8sm/minion/policy"
+)
+
+// policed is a network whose sandboxes have their network policies in force when they are told to be ready: until then
+// nothing but the sandbox's own program runs in them.
+type policed struct {
+	cri.Network
+	policies *policy.Enforcer
+}
+
+func (p policed) Attach(ctx context.Context, sandbox network.Sandbox) ([]netip.Addr, error) {
+	addresses, err := p.Network.Attach(ctx, sandbox)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.policies.Attach(ctx, policySandbox(sandbox, addresses)); err != nil {
+		return nil, errors.Join(err, p.Detach(context.WithoutCancel(ctx), sandbox.ID))
+	}
+	return addresses, nil
+}
+
+func (p policed) Detach(ctx context.Context, id string) error {
+	if err := p.Network.Detach(ctx, id); err != nil {
+		return err
+	}
+	p.policies.Detach(id)
+	return nil
+}
+
+func (p policed) Keep(ctx context.Context, ids []string) error {
+	if err := p.Network.Keep(ctx, ids); err != nil {
+		return err
+	}
+	p.policies.Keep(ids)
+	return nil
+}
+
+// policySandbox leaves out the labels that are the kubelet's.
+func policySandbox(s network.Sandbox, addresses []netip.Addr) policy.Sandbox {
+	labels := maps.Clone(s.Labels)
+	maps.DeleteFunc(labels, func(key, _ string) bool { return strings.HasPrefix(key, "io.kubernetes.pod.") })
+	namespace, _, _ := strings.Cut(s.Pod, "/")
+	return policy.Sandbox{ID: s.ID, Namespace: namespace, UID: types.UID(s.UID), Labels: labels, Addresses: addresses}
+}
+
+// preparePolicies makes what enforces network policies, or removes what an earlier minion enforced that was told to.
+func (n *node) preparePolicies(ctx context.Context) (err error) {
+	if !n.cluster.EnforcesNetworkPolicies() {
+		return policy.Remove(ctx, n.boot.Cluster, n.boot.Node)
+	}
+	if n.policies, err = policy.New(n.boot.Cluster, n.boot.Node); err != nil {
+		return fmt.Errorf("%w; or do without, by --network-policy=false of the control plane", err)
+	}
+	n.network.Each(func(s network.Sandbox, addresses []netip.Addr) { n.policies.Adopt(policySandbox(s, addresses)) })
+	return nil
+}
+
+// podNetwork is what the CRI server joins sandboxes to.
+func (n *node) podNetwork() cri.Network {
+	if n.policies == nil {
+		return n.network
+	}
+	return policed{n.network, n.policies}
+}
+
+// enforcePolicies starts the enforcement, if there is to be any.
+func (n *node) enforcePolicies(ctx context.Context, api kubernetes.Interface) *part {
+	if n.policies == nil {
+		return nil
+	}
+	return start(ctx, "the enforcement of network policies", func(ctx context.Context) error { return n.policies.Run(ctx, api) })
+}
