@@ -57,6 +57,8 @@ type MinionConfig struct {
 	ClusterCIDR string `json:"clusterCIDR,omitempty"`
 	// ServiceCIDR is the range that service addresses come from.
 	ServiceCIDR string `json:"serviceCIDR,omitempty"`
+	// Network is how pods of different nodes reach each other.
+	Network PodNetwork `json:"network,omitzero"`
 	// RootDir is where minions keep what outlives a sandbox; each node has a folder of its own below it.
 	RootDir string `json:"rootDir,omitempty"`
 	// DockerHost is the Docker Engine's address, such as "unix:///var/run/docker.sock".
@@ -149,5 +151,5 @@ func (c MinionConfig) Validate() error {
 	if err := checkEviction(c.EvictionHard); err != nil {
 		return fmt.Errorf("cannot use --eviction-hard: %w", err)
 	}
-	return nil
+	return c.Network.Validate()
 }

@@ -148,10 +148,7 @@ func (n *node) cleanUp(ctx context.Context) (err error) {
 	if _, err := n.docker.Ping(ctx); err != nil {
 		return fmt.Errorf("cannot reach Docker Engine at %s: %w", n.cluster.DockerHost, err)
 	}
-	n.network, err = network.New(network.Config{
-		Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, Dir: n.files.network(),
-	})
-	if err != nil {
+	if n.network, err = network.New(n.networkConfig()); err != nil {
 		return err
 	}
 	return n.stop(ctx, parts{}, shared)

@@ -86,6 +86,7 @@ func (c Config) settle(told api.MinionConfig) (api.MinionConfig, error) {
 	if len(told.EvictionHard) == 0 {
 		told.EvictionHard, _ = api.ParseEviction(api.DefaultEvictionHard) // which a test reads
 	}
+	told.Network = told.Network.Settled()
 	return told, told.Validate()
 }
 

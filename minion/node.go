@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/docker/docker/client"
+	dockerclient "github.com/docker/docker/client"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 	"gopkg.in/natefinch/lumberjack.v2"
@@ -36,7 +37,7 @@ type node struct {
 	cluster  api.MinionConfig // with what km minion was given and the defaults filled in
 	files    layout
 	settings settings
-	docker   *client.Client
+	docker   *dockerclient.Client
 	network  *network.Network
 	policies *policy.Enforcer // nil without enforcement
 	// cgroupParent is the cgroup that containers are below; empty for the Engine's own.
@@ -44,7 +45,7 @@ type node struct {
 }
 
 // parts are the node's parts that run, nil while they do not.
-type parts struct{ runtime, kubelet, policies, report, pods, proxy *part }
+type parts struct{ runtime, kubelet, policies, report, network, peers, pods, proxy *part }
 
 func newNode(cfg Config, env mesos.Config, registration executor.Registration) (*node, error) {
 	boot, err := api.ParseBootstrap(registration.Data)
@@ -139,7 +140,7 @@ func (n *node) prepare(ctx context.Context, kubeletPort int) (err error) {
 	if err := n.files.prepareIdentity(n.boot, time.Now()); err != nil {
 		return err
 	}
-	if n.docker, err = client.NewClientWithOpts(client.WithHost(n.cluster.DockerHost), client.WithAPIVersionNegotiation()); err != nil {
+	if n.docker, err = dockerclient.NewClientWithOpts(dockerclient.WithHost(n.cluster.DockerHost), dockerclient.WithAPIVersionNegotiation()); err != nil {
 		return fmt.Errorf("cannot use Docker Engine at %s: %w", n.cluster.DockerHost, err)
 	}
 	return untilDone(ctx, "the machine is not ready for pods yet", func(ctx context.Context) (err error) {
@@ -155,14 +156,21 @@ func (n *node) prepare(ctx context.Context, kubeletPort int) (err error) {
 		if err := n.settings.write(); err != nil {
 			return err
 		}
-		n.network, err = network.New(network.Config{
-			Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, Dir: n.files.network(),
-		})
-		if err != nil {
+		if n.network, err = network.New(n.networkConfig()); err != nil {
 			return err
 		}
 		return errors.Join(n.network.Adopt(), n.preparePolicies(ctx))
 	})
+}
+
+func (n *node) networkConfig() network.Config {
+	c := network.Config{
+		Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, Network: n.cluster.Network, Dir: n.files.network(),
+	}
+	if address, err := netip.ParseAddr(n.settings.address); err == nil { // it is not known to who only cleans up
+		c.Addresses = []netip.Addr{address.Unmap()}
+	}
+	return c
 }
 
 // settle decides on addresses, ports and resources.
@@ -206,22 +214,25 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	if err := n.files.awaitIdentity(ctx, n.boot); err != nil {
 		return running, err
 	}
-	version := api.Version
-	api, err := newClient(n.boot, n.files.nodeAuth())
+	client, err := newClient(n.boot, n.files.nodeAuth())
 	if err != nil {
 		return running, err
 	}
-	running.policies = n.enforcePolicies(alive, api)
+	running.policies = n.enforcePolicies(alive, client)
 	running.report = start(alive, "the report of the version", func(ctx context.Context) error {
-		return report{version: version, started: n.started}.keep(ctx, api, n.boot.Node)
+		return report{version: api.Version, started: n.started}.keep(ctx, client, n.boot.Node)
 	})
-	if err := n.setUpNetwork(ctx, api); err != nil {
+	if err := n.setUpNetwork(ctx, client); err != nil {
 		n.log.WithError(err).Info("leaving it to the kubelet to give the pod network its range")
+	}
+	running.network = start(alive, "the care of the pod network", n.network.Run)
+	if n.cluster.Network.Mode != api.NetworkNone {
+		running.peers = start(alive, "the watch of the other nodes", func(ctx context.Context) error { return n.watchPeers(ctx, client) })
 	}
 	running.pods = start(alive, "the watch of the node's pods", func(ctx context.Context) error {
 		var tidying errgroup.Group
 		defer func() { _ = tidying.Wait() }()
-		return pods.Run(ctx, api, n.boot.Node, func(event executor.Event) {
+		return pods.Run(ctx, client, n.boot.Node, func(event executor.Event) {
 			post(event)
 			if gone, ok := event.(executor.PodGone); ok {
 				tidying.Go(func() error { n.removeSandboxes(ctx, gone.UID); return nil })
@@ -271,6 +282,8 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 	running.report.stop()
 	running.pods.stop()
 	running.policies.stop()
+	running.peers.stop()
+	running.network.stop()
 	var containers, proxy errgroup.Group
 	containers.Go(func() error {
 		return errors.Join(n.removeContainers(ctx), n.network.Teardown(), policy.Remove(ctx, n.boot.Cluster, n.boot.Node), unmountBelow(n.files.dir), n.removePodCgroups(ctx), n.removeCgroups(""))

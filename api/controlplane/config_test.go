@@ -77,6 +77,9 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 		"static-pods":              {"/p", minions(func(m api.MinionConfig) bool { return m.StaticPods == "/p" })},
 		"contain-pods":             {"true", minions(func(m api.MinionConfig) bool { return *m.ContainPods })},
 		"network-policy":           {"false", minions(func(m api.MinionConfig) bool { return !m.EnforcesNetworkPolicies() })},
+		"network":                  {"vxlan", minions(func(m api.MinionConfig) bool { return m.Network.Mode == api.NetworkVXLAN })},
+		"vxlan-vni":                {"77", minions(func(m api.MinionConfig) bool { return m.Network.VXLANVNI == 77 })},
+		"vxlan-port":               {"4789", minions(func(m api.MinionConfig) bool { return m.Network.VXLANPort == 4789 })},
 		"eviction-hard":            {"memory.available<1Gi", minions(func(m api.MinionConfig) bool { return m.EvictionHard["memory.available"] == "1Gi" })},
 	}
 	_, all := withFlags("/s")
@@ -122,6 +125,9 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 		"--node-root-dir=nodes":                func(c *Config) { c.NodeRootDir = "nodes" },
 		"--static-pods=pods":                   func(c *Config) { c.Minions.StaticPods = "pods" },
 		"--executor-suicide-timeout=-1s":       func(c *Config) { c.Minions.SuicideTimeout.Duration = -time.Second },
+		"--network=bridge: give auto":          func(c *Config) { c.Minions.Network.Mode = "bridge" },
+		"--vxlan-vni=16777216":                 func(c *Config) { c.Minions.Network.VXLANVNI = 1 << 24 },
+		"--vxlan-port=-1":                      func(c *Config) { c.Minions.Network.VXLANPort = -1 },
 		"--eviction-hard=memory<1":             func(c *Config) { c.EvictionHard = "memory<1" },
 	} {
 		c := defaults("/s")

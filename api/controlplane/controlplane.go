@@ -56,7 +56,7 @@ type Config struct {
 	// NodeRootDir and DockerHost are for api.MinionConfig; empty leaves the choice to the minions.
 	NodeRootDir, DockerHost string
 	// Minions has the other settings of minions that have a flag here: SuicideTimeout, StaticPods, ContainPods and
-	// NetworkPolicy.
+	// NetworkPolicy and Network.
 	Minions api.MinionConfig
 	// EvictionHard is for the minions too, as api.ParseEviction reads it.
 	EvictionHard string
@@ -99,6 +99,11 @@ func (c *Config) addMinionFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(c.Minions.ContainPods, "contain-pods", false,
 		"have pods' containers below the cgroup of the minion's Mesos container, where the agent has cgroup isolators: Mesos's limits hold for them, and they end with the minion")
 	fs.BoolVar(c.Minions.NetworkPolicy, "network-policy", true, "enforce network policies on the nodes, by nftables")
+	network := &c.Minions.Network
+	fs.StringVar((*string)(&network.Mode), "network", string(api.DefaultNetworkMode), "how pods of different nodes reach each other: by routes where nodes share a link, by vxlan, "+
+		"auto chooses for each pair of nodes; none leaves it to the routers between them")
+	fs.IntVar(&network.VXLANVNI, "vxlan-vni", api.DefaultVXLANVNI, "number of the VXLAN segment between nodes; clusters on the same machines need different ones")
+	fs.IntVar(&network.VXLANPort, "vxlan-port", api.DefaultVXLANPort, "UDP port for VXLAN between nodes")
 	fs.StringVar(&c.EvictionHard, "eviction-hard", api.DefaultEvictionHard,
 		"what kubelets keep free by evicting pods, as SIGNAL<VALUE,...; signals that are not named have no threshold")
 }

@@ -32,6 +32,7 @@ func rbac(minion api.MinionConfig) []object {
 		grant(corev1.NamespaceNodeLease, "k8sm:scheduler", schedulerLeaseRules(), scheduler),
 		grant(metav1.NamespaceSystem, "k8sm:scheduler", schedulerTokenRules(), scheduler),
 		clusterGrant("k8sm:network-policy", networkPolicyRules(minion), nodes),
+		clusterGrant("k8sm:pod-network", podNetworkRules(), nodes),
 		grant(api.MinionConfigNamespace, "k8sm:minion-config", minionConfigRules(), nodes, bootstrap),
 		[]object{
 			clusterBinding("k8sm:kubelet-client", kubeletAPIAdmin, apiServer),
@@ -83,6 +84,11 @@ func networkPolicyRules(minion api.MinionConfig) []rbacv1.PolicyRule {
 		rule("", []string{"pods", "namespaces"}, "get", "list", "watch"),
 		rule("networking.k8s.io", []string{"networkpolicies"}, "get", "list", "watch"),
 	}
+}
+
+// podNetworkRules let a minion find the other nodes, to lead packets to their pods.
+func podNetworkRules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{rule("", []string{"nodes"}, "list", "watch")}
 }
 
 func minionConfigRules() []rbacv1.PolicyRule {

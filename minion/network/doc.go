@@ -8,6 +8,10 @@
 // that keeps packets to addresses without a pod on this machine. It works beside an Engine that manages iptables itself
 // and with one that is told not to (--iptables=false).
 //
+// Pods of other nodes are reached by routes to their machines, or by VXLAN to machines behind a router, as api.NetworkMode says.
+// What these are follows from the Node objects: Reach takes them, Plan.mesh decides, and weave puts it in place. Run mends what
+// other programs break.
+//
 // What it makes carries this cluster's and this node's names or marks, and nothing else is ever changed or removed. What
 // sandboxes have is remembered in files, so that a process after this one knows it. Start reading at Network.Setup and
 // Network.Attach; the rules are rendered by Rules, without touching the kernel, and put in place by apply.

@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/coreos/go-iptables/iptables"
 )
 
 // IPTables is what this package needs of github.com/coreos/go-iptables. ClearChain also makes the chain.
+//
+// List returns rules as iptables -S does, after a line for the chain itself.
 type IPTables interface {
+	List(table, chain string) ([]string, error)
 	ClearChain(table, chain string) error
 	Insert(table, chain string, position int, rule ...string) error
 	DeleteIfExists(table, chain string, rule ...string) error
@@ -60,6 +64,57 @@ func (p Plan) applyPorts(ipt IPTables, e endpoint) error {
 		}
 	}
 	return nil
+}
+
+// missing says what of the chains is not as apply and applyPorts made it; empty if nothing. Rules are known by their
+// comments, as the kernel writes the rest of them in another way than they were given.
+func (p Plan) missing(ipt IPTables, endpoints map[string]endpoint) string {
+	var ports []chainRule
+	for _, e := range endpoints {
+		ports = append(ports, p.portRules(e)...)
+	}
+	for _, chain := range p.Rules() {
+		var want []string
+		for _, rule := range chain.Rules {
+			want = append(want, rule[3])
+		}
+		for _, r := range ports {
+			if r.table == chain.Table && r.chain == chain.Name {
+				want = append(want, r.rule[3])
+			}
+		}
+		if have := comments(ipt, chain.Table, chain.Name, ""); !sameElements(have, want) {
+			return fmt.Sprintf("chain %s has %d rules of %d", chain.Name, len(have), len(want))
+		}
+		for _, parent := range chain.Parents {
+			if jumps := comments(ipt, chain.Table, parent, chain.Name); len(jumps) == 0 {
+				return fmt.Sprintf("nothing jumps from %s to %s", parent, chain.Name)
+			}
+		}
+	}
+	return ""
+}
+
+// comments returns those of the rules in a chain, or of those that jump to target if there is one; none if there is no such chain.
+func comments(ipt IPTables, table, chain, target string) (list []string) {
+	lines, err := ipt.List(table, chain)
+	if err != nil {
+		return nil
+	}
+	for _, line := range lines[min(1, len(lines)):] {
+		_, rest, _ := strings.Cut(line, "--comment ")
+		comment, _, _ := strings.Cut(strings.TrimPrefix(rest, `"`), `"`)
+		if target == "" || strings.HasSuffix(line, "-j "+target) {
+			list = append(list, strings.ReplaceAll(comment, `\'`, "'"))
+		}
+	}
+	return list
+}
+
+func sameElements(a, b []string) bool {
+	slices.Sort(a)
+	slices.Sort(b)
+	return slices.Equal(a, b)
 }
 
 // removePorts takes a pod's host ports away. It goes on after an error, and returns all of them.

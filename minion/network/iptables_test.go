@@ -47,7 +47,7 @@ func (f *fakeIPTables) Insert(table, chain string, position int, rule ...string)
 		return err
 	}
 	key := table + "/" + chain
-	f.chains[key] = slices.Insert(f.chains[key], position-1, strings.Join(rule, " "))
+	f.chains[key] = slices.Insert(f.chains[key], position-1, quote(rule))
 	return nil
 }
 
@@ -56,7 +56,7 @@ func (f *fakeIPTables) DeleteIfExists(table, chain string, rule ...string) error
 		return err
 	}
 	key := table + "/" + chain
-	if i := slices.Index(f.chains[key], strings.Join(rule, " ")); i >= 0 {
+	if i := slices.Index(f.chains[key], quote(rule)); i >= 0 {
 		f.chains[key] = slices.Delete(f.chains[key], i, i+1)
 	}
 	return nil
@@ -86,7 +86,6 @@ func (f *fakeIPTables) ChainExists(table, chain string) (bool, error) {
 // listing is an IPTables that can be looked into; List's first line is the chain itself.
 type listing interface {
 	IPTables
-	List(table, chain string) ([]string, error)
 	ChainExists(table, chain string) (bool, error)
 }
 
@@ -192,8 +191,8 @@ func TestAddressWithoutPodIsUnreachable(t *testing.T) {
 	if len(routes) != 1 || routes[0].Type != 7 { // RTN_UNREACHABLE
 		t.Errorf("routes are %v, want one unreachable one", routes)
 	}
-	must(t, plan.removeRoute())
-	must(t, plan.removeRoute())
+	must(t, plan.applyRoutes(nil))
+	must(t, plan.applyRoutes(nil))
 	if routes, err := netlink.RouteList(nil, netlink.FAMILY_V4); err != nil || len(routes) != 0 {
 		t.Errorf("left behind: %v %v", routes, err)
 	}

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/k8sm/k8sm/api"
 )
 
 // sysctls is where the kernel's network settings are.
@@ -18,8 +21,15 @@ const (
 	sysctlForward = sysctls + "/ipv4/ip_forward"
 )
 
-// routeBase is the metric of the first of our unreachable routes: every route that knows better comes before it.
+// routeProtocol is who has made our routes, in the kernel's words (rtnetlink(7), /etc/iproute2/rt_protos); nobody else is
+// known to use this number.
+const routeProtocol = 75
+
+// routeBase is the metric of the first of our routes: every route that knows better comes before it.
 const routeBase = 4_000_000_000
+
+// routeMetric tells the routes of the nodes of a machine apart.
+func (p Plan) routeMetric() int { return routeBase + int(p.hash()%100_000_000) }
 
 // enable sets a sysctl to 1 unless it is so already; what is not ours to write stays unwritten if it is right.
 func enable(sysctl string) error {
@@ -33,21 +43,17 @@ func enable(sysctl string) error {
 }
 
 // unreachable is the route for the addresses of pods that are not there: "no route to host" at once, and nothing that
-// leaves the machine. Each node has one of its own, told apart by the metric.
+// leaves the machine. Where routers know the way to other nodes' pods it is for those of this node only.
 func (p Plan) unreachable() (*netlink.Route, error) {
 	cidr := p.ClusterCIDR
-	if cidr == "" {
+	if cidr == "" || p.Network.Mode == api.NetworkNone {
 		cidr = p.PodCIDR
 	}
 	_, destination, err := net.ParseCIDR(cidr)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the pods' range: %w", err)
 	}
-	return &netlink.Route{
-		Dst:      destination,
-		Type:     unix.RTN_UNREACHABLE,
-		Priority: routeBase + int(p.hash()%100_000_000),
-	}, nil
+	return &netlink.Route{Dst: destination, Type: unix.RTN_UNREACHABLE, Protocol: routeProtocol, Priority: p.routeMetric()}, nil
 }
 
 func (p Plan) addRoute() error {
@@ -55,28 +61,143 @@ func (p Plan) addRoute() error {
 	if err != nil {
 		return err
 	}
-	if err := netlink.RouteReplace(route); err != nil {
-		return fmt.Errorf("cannot set the unreachable route for %s: %w", route.Dst, err)
+	return setRoute(*route)
+}
+
+func setRoute(route netlink.Route) error {
+	if err := netlink.RouteReplace(&route); err != nil {
+		return fmt.Errorf("cannot set the route to %s: %w", route.Dst, err)
 	}
 	return nil
 }
 
-func (p Plan) removeRoute() error {
-	if p.ClusterCIDR == "" && p.PodCIDR == "" {
-		return nil // it was for a range that is not known any more, and went with it
+// hopRoute is the hop as a route; tunnel is the index of the VXLAN device.
+func (p Plan) hopRoute(h hop, tunnel int) netlink.Route {
+	route := netlink.Route{
+		Dst: network(h.prefix), Gw: h.via.AsSlice(), Flags: int(netlink.FLAG_ONLINK), Type: unix.RTN_UNICAST,
+		LinkIndex: h.index, Protocol: routeProtocol, Priority: p.routeMetric(),
 	}
-	route, err := p.unreachable()
+	if h.device == "" {
+		route.LinkIndex = tunnel
+	}
+	if h.source.IsValid() {
+		route.Src = h.source.AsSlice()
+	}
+	return route
+}
+
+func network(prefix netip.Prefix) *net.IPNet {
+	address := prefix.Masked().Addr()
+	return &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(prefix.Bits(), address.BitLen())}
+}
+
+// routes lists those of this node, but the ones to its own pods.
+func (p Plan) routes() ([]netlink.Route, error) {
+	list, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list routes: %w", err)
+	}
+	var own []netlink.Route
+	for _, route := range list {
+		if route.Priority == p.routeMetric() {
+			own = append(own, route)
+		}
+	}
+	return own, nil
+}
+
+// applyRoutes makes the node's routes these, and leaves alone those that are right.
+func (p Plan) applyRoutes(want []netlink.Route) error {
+	have, err := p.routes()
 	if err != nil {
 		return err
 	}
-	if err := netlink.RouteDel(route); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("cannot remove the unreachable route for %s: %w", route.Dst, err)
+	missing := map[string]netlink.Route{}
+	for _, route := range want {
+		missing[routeKey(route)] = route
 	}
-	return nil
+	var problems []error
+	for _, route := range have {
+		if _, ok := missing[routeKey(route)]; ok {
+			delete(missing, routeKey(route))
+			continue
+		}
+		if err := netlink.RouteDel(&route); err != nil && !errors.Is(err, syscall.ESRCH) {
+			problems = append(problems, fmt.Errorf("cannot remove the route to %s: %w", route.Dst, err))
+		}
+	}
+	for _, route := range missing {
+		problems = append(problems, setRoute(route))
+	}
+	return errors.Join(problems...)
 }
 
-// outwardMTU is the MTU of the interface with the default route, which packets of pods must fit through; 1500 if there
-// is none.
+func routeKey(route netlink.Route) string {
+	if route.Type == unix.RTN_UNREACHABLE {
+		return fmt.Sprint("unreachable ", route.Dst)
+	}
+	return fmt.Sprint(route.Dst, route.Gw, route.LinkIndex, route.Src)
+}
+
+// look asks the kernel for the way to an address, which sends nothing.
+func look(address netip.Addr) (way, error) {
+	routes, err := netlink.RouteGet(address.AsSlice())
+	if err != nil || len(routes) == 0 {
+		return way{}, fmt.Errorf("this machine has no route to %s: %w", address, err)
+	}
+	route := routes[0]
+	if route.Type == unix.RTN_LOCAL {
+		return way{local: true}, nil
+	}
+	link, err := netlink.LinkByIndex(route.LinkIndex)
+	if err != nil {
+		return way{}, fmt.Errorf("cannot find the device to %s: %w", address, err)
+	}
+	to := way{device: link.Attrs().Name, index: route.LinkIndex}
+	if gateway, ok := netip.AddrFromSlice(route.Gw); ok {
+		to.gateway = gateway.Unmap()
+	} else if route.Via != nil {
+		to.gateway = netip.IPv6Unspecified()
+	}
+	return to, nil
+}
+
+// linkMTU is the MTU of the device that has the node's address, by which packets of pods leave; if there is no such one, of
+// the device with the default route, else 1500.
+func (p Plan) linkMTU() int {
+	end, ok := p.tunnelEnd()
+	links, err := netlink.LinkList()
+	if !ok || err != nil {
+		return outwardMTU()
+	}
+	for _, link := range links {
+		addresses, err := netlink.AddrList(link, family(end))
+		if err != nil || link.Attrs().Flags&net.FlagLoopback != 0 || link.Attrs().MTU <= 0 {
+			continue
+		}
+		for _, address := range addresses {
+			if address.IP.Equal(end.AsSlice()) {
+				return link.Attrs().MTU
+			}
+		}
+	}
+	return outwardMTU()
+}
+
+// podMTU leaves room for the tunnel's headers if there is one.
+func (p Plan) podMTU() int {
+	mtu, tunnel := p.linkMTU(), p.Network.Mode == api.NetworkVXLAN
+	if p.Network.Mode == api.NetworkAuto {
+		link, err := p.findTunnel()
+		tunnel = err == nil && link != nil
+	}
+	if end, ok := p.tunnelEnd(); ok && tunnel {
+		mtu -= overhead(end)
+	}
+	return mtu
+}
+
+// outwardMTU is the MTU of the device with the default route; 1500 if there is none.
 func outwardMTU() int {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -29,7 +30,7 @@ func (p Plan) connect(e endpoint, gateways []netip.Addr) error {
 	if err := p.disconnect(e.Sandbox.ID); err != nil {
 		return err
 	}
-	mtu := outwardMTU()
+	mtu := p.podMTU()
 	outside := &netlink.Veth{
 		LinkAttrs:     netlink.LinkAttrs{Name: p.link(e.Sandbox.ID), MTU: mtu},
 		PeerName:      podDevice,
@@ -97,20 +98,75 @@ func deviceAddress(address netip.Addr) *netlink.Addr {
 // pod's addresses to it.
 func setUpOutside(link netlink.Link, e endpoint, gateways []netip.Addr) error {
 	for _, gateway := range gateways {
-		if err := netlink.AddrAdd(link, deviceAddress(gateway)); err != nil {
+		if err := netlink.AddrReplace(link, deviceAddress(gateway)); err != nil {
 			return fmt.Errorf("address %s: %w", gateway, err)
 		}
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return err
 	}
-	for i, address := range e.Addresses {
-		route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: single(address), Scope: netlink.SCOPE_LINK, Src: gateways[i].AsSlice()}
+	return leadTo(link, e, gateways)
+}
+
+// leadTo leads the pod's addresses to its device.
+func leadTo(link netlink.Link, e endpoint, gateways []netip.Addr) error {
+	for _, address := range e.Addresses {
+		route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: single(address), Scope: netlink.SCOPE_LINK}
+		if gateway, ok := ofFamily(gateways, address); ok {
+			route.Src = gateway.AsSlice()
+		}
 		if err := netlink.RouteReplace(route); err != nil {
 			return fmt.Errorf("route to %s: %w", address, err)
 		}
 	}
 	return nil
+}
+
+// mendLink gives the sandbox's device back what others have taken from it, and both of its ends the MTU. It is no error that
+// there is none: the pod has ended.
+func (p Plan) mendLink(e endpoint, mtu int) error {
+	link, err := netlink.LinkByName(p.link(e.Sandbox.ID))
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err == nil && link.Attrs().MTU != mtu {
+		err = errors.Join(netlink.LinkSetMTU(link, mtu), setMTUInside(e.Sandbox.Namespace, mtu))
+	}
+	var have []netlink.Route
+	if err == nil {
+		have, err = netlink.RouteList(link, netlink.FAMILY_ALL)
+	}
+	for _, address := range e.Addresses {
+		there := slices.ContainsFunc(have, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.String() == single(address).String() })
+		if err == nil && !there {
+			err = setUpOutside(link, e, p.gateways())
+		}
+	}
+	if err != nil && !errors.Is(err, syscall.ENODEV) {
+		return fmt.Errorf("cannot mend the network device %s of pod %s: %w", p.link(e.Sandbox.ID), e.Sandbox.Pod, err)
+	}
+	return nil
+}
+
+func setMTUInside(path string, mtu int) error {
+	namespace, err := netns.GetFromPath(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // the pod has ended
+	}
+	if err != nil {
+		return err
+	}
+	defer namespace.Close()
+	inside, err := netlink.NewHandleAt(namespace, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	link, err := inside.LinkByName(podDevice)
+	if err != nil {
+		return err
+	}
+	return inside.LinkSetMTU(link, mtu)
 }
 
 // setUpInside gives the pod's end its addresses, and leads everything to the gateways.

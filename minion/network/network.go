@@ -8,9 +8,13 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/coreos/go-iptables/iptables"
 	"github.com/sirupsen/logrus"
+	"github.com/vishvananda/netlink"
+
+	"github.com/k8sm/k8sm/api"
 )
 
 // Config is what a Network is made of.
@@ -19,6 +23,9 @@ type Config struct {
 	Cluster, Node string
 	// ClusterCIDR is the range of all pods' addresses; empty if it is not known.
 	ClusterCIDR string
+	// Network says how pods of other nodes are reached, and Addresses are this node's own, by which it is reached.
+	Network   api.PodNetwork
+	Addresses []netip.Addr
 	// Dir is a directory for what has to outlive this process, as the pods do. It is made when it is needed, and Teardown
 	// removes it.
 	Dir string
@@ -36,6 +43,8 @@ type Network struct {
 	pool      *pool                  // of plan's range
 	endpoints map[string]endpoint    // by their sandboxes' ids
 	held      map[string][]io.Closer // host ports, by their sandboxes' ids
+	peers     []Peer                 // nil while they are not known
+	told      string                 // the last complaint
 }
 
 // New returns a Network that is not set up, but knows what an earlier process gave out. It fails if this machine has no
@@ -45,6 +54,7 @@ func New(cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot find iptables, which the pod network needs (Debian: apt-get install iptables): %w", err)
 	}
+	cfg.Network = cfg.Network.Settled()
 	n := &Network{cfg: cfg, ipt: ipt, store: store{cfg.Dir}, log: logrus.WithField("node", cfg.Node), held: map[string][]io.Closer{}}
 	// What cannot be read was written while the machine went down, and has ended with it.
 	if _, n.endpoints, err = n.store.load(); err != nil {
@@ -76,12 +86,125 @@ func (n *Network) Setup(podCIDRs []string) error {
 	if err := enable(sysctlForward); err != nil {
 		return err
 	}
-	if err := errors.Join(plan.apply(n.ipt), plan.addRoute(), n.restorePorts(plan), n.store.saveRanges(podCIDRs)); err != nil {
+	if err := errors.Join(n.leaveOldRange(plan), plan.apply(n.ipt), plan.addRoute(), n.restorePorts(plan), n.store.saveRanges(podCIDRs)); err != nil {
 		return err
 	}
+	if plan.Network.Mode == api.NetworkVXLAN { // a machine that cannot do it is not ready
+		if _, err := plan.enterTunnel(); err != nil {
+			return err
+		}
+	}
 	n.plan, n.pool = &plan, pool
+	n.tell(n.weave())
 	n.log.Infof("the pod network is ready: %s on devices %s…", podCIDR, plan.LinkPrefix())
 	return nil
+}
+
+// leaveOldRange takes back what the node had by another range.
+func (n *Network) leaveOldRange(plan Plan) error {
+	before, _, _ := n.store.load() // what cannot be read has been told
+	podCIDR, err := firstIPv4(before)
+	if err != nil || podCIDR.String() == plan.PodCIDR {
+		return nil
+	}
+	return n.planFor(podCIDR.String()).leaveTunnel()
+}
+
+// Reach leads packets to the pods of the other nodes, and to no others any more. Those that cannot be reached are logged, and
+// tried again as long as Run runs.
+func (n *Network) Reach(peers []Peer) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.peers = append([]Peer{}, peers...)
+	if n.plan != nil {
+		n.tell(n.weave())
+	}
+}
+
+// weave puts the routes and the tunnel in place, and leaves alone what is right. While the peers are not known it keeps what
+// an earlier process left. It goes on after an error, and returns all of them.
+func (n *Network) weave() error {
+	if n.peers == nil {
+		return n.plan.addRoute()
+	}
+	m, problem := n.plan.mesh(n.peers, look)
+	problems := []error{problem}
+	var device netlink.Link
+	if len(m.tunnels) > 0 || n.plan.Network.Mode == api.NetworkVXLAN {
+		var err error
+		if device, err = n.plan.enterTunnel(); err == nil {
+			err = applyTunnels(device, m.tunnels)
+		}
+		problems = append(problems, err)
+	} else {
+		problems = append(problems, n.plan.leaveTunnel())
+	}
+	nowhere, err := n.plan.unreachable()
+	if err != nil {
+		return errors.Join(append(problems, err)...)
+	}
+	routes := []netlink.Route{*nowhere}
+	for _, h := range m.hops {
+		if device != nil {
+			routes = append(routes, n.plan.hopRoute(h, device.Attrs().Index))
+		} else if h.device != "" {
+			routes = append(routes, n.plan.hopRoute(h, 0))
+		}
+	}
+	return errors.Join(append(problems, n.plan.applyRoutes(routes))...)
+}
+
+// tell logs a problem once, and when it is over.
+func (n *Network) tell(problem error) {
+	text := ""
+	if problem != nil {
+		text = problem.Error()
+	}
+	if text == n.told {
+		return
+	}
+	if n.told = text; text == "" {
+		n.log.Info("the pod network is whole again")
+		return
+	}
+	n.log.Warnf("the pod network is not whole, trying again: %s", text)
+}
+
+// mendEvery is how long what others have broken stays so at most.
+const mendEvery = 8 * time.Second
+
+// Run sees to it that what Setup, Attach and Reach made stays, until ctx ends: other programs flush rules and routes.
+func (n *Network) Run(ctx context.Context) error {
+	ticker := time.NewTicker(mendEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+			n.mend()
+		}
+	}
+}
+
+// mend looks at all that there is to be, and makes anew what is not right.
+func (n *Network) mend() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.plan == nil {
+		return
+	}
+	problems := []error{enable(sysctlForward)}
+	if missing := n.plan.missing(n.ipt, n.endpoints); missing != "" {
+		n.log.Warnf("another program has changed the pods' iptables rules, which are put back: %s", missing)
+		problems = append(problems, n.plan.apply(n.ipt), n.restorePorts(*n.plan))
+	}
+	problems = append(problems, n.weave())
+	mtu := n.plan.podMTU()
+	for _, e := range n.endpoints {
+		problems = append(problems, n.plan.mendLink(e, mtu))
+	}
+	n.tell(errors.Join(problems...))
 }
 
 // restorePorts puts the host ports of the pods that there are in place.
@@ -241,7 +364,7 @@ func (n *Network) Teardown() error {
 		_ = closeAll(held) // nobody is on them
 		delete(n.held, id)
 	}
-	err = errors.Join(plan.remove(n.ipt), plan.removeRoute(), plan.removeLinks())
+	err = errors.Join(plan.remove(n.ipt), plan.applyRoutes(nil), plan.removeLinks(), plan.leaveTunnel())
 	if err == nil {
 		err = n.store.remove()
 	}
@@ -252,7 +375,10 @@ func (n *Network) Teardown() error {
 }
 
 func (n *Network) planFor(podCIDR string) Plan {
-	return Plan{Cluster: n.cfg.Cluster, Node: n.cfg.Node, PodCIDR: podCIDR, ClusterCIDR: n.cfg.ClusterCIDR}
+	return Plan{
+		Cluster: n.cfg.Cluster, Node: n.cfg.Node, PodCIDR: podCIDR, ClusterCIDR: n.cfg.ClusterCIDR,
+		Network: n.cfg.Network, Addresses: n.cfg.Addresses,
+	}
 }
 
 func firstIPv4(cidrs []string) (netip.Prefix, error) {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -69,6 +70,8 @@ func newPod(t *testing.T, id string, ports ...Port) pod {
 // do calls a function in the pod. It must not start goroutines that use the network.
 func (p pod) do(t *testing.T, call func()) {
 	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	machine, err := netns.Get()
 	must(t, err)
 	defer machine.Close()

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/k8sm/k8sm/api"
 )
 
 // Plan is all that a node's rules are derived from.
@@ -13,6 +15,18 @@ type Plan struct {
 	Cluster, Node string
 	// PodCIDR is the range of this node's pods, ClusterCIDR that of all pods, or empty if it is not known.
 	PodCIDR, ClusterCIDR string
+	// Network is how other nodes' pods are reached, and Addresses are the machine's own, at most one of each family.
+	Network   api.PodNetwork
+	Addresses []netip.Addr
+}
+
+// gateways are the machine's addresses in the pods' ranges.
+func (p Plan) gateways() []netip.Addr {
+	prefix, err := netip.ParsePrefix(p.PodCIDR)
+	if err != nil {
+		return nil // it is not known
+	}
+	return []netip.Addr{gateway(prefix)}
 }
 
 // Chain is an iptables chain of ours: it is filled with Rules, and a rule of each of the built-in chains Parents, which may

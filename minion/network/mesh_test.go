@@ -1,0 +1,442 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/coreos/go-iptables/iptables"
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+func addresses(texts ...string) (list []netip.Addr) {
+	for _, text := range texts {
+		list = append(list, netip.MustParseAddr(text))
+	}
+	return list
+}
+
+func prefixes(texts ...string) (list []netip.Prefix) {
+	for _, text := range texts {
+		list = append(list, netip.MustParsePrefix(text))
+	}
+	return list
+}
+
+// lookInTest: 192.0.2.0/24 and 2001:db8::/64 are on the link, all else is behind its router.
+func lookInTest(address netip.Addr) (way, error) {
+	eth0 := way{device: "eth0", index: 2}
+	switch {
+	case address == netip.MustParseAddr("192.0.2.1"):
+		return way{local: true}, nil
+	case netip.MustParsePrefix("203.0.113.0/24").Contains(address):
+		return way{}, errors.New("network is unreachable")
+	case netip.MustParsePrefix("192.0.2.0/24").Contains(address), netip.MustParsePrefix("2001:db8::/64").Contains(address):
+		return eth0, nil
+	case address.Is4():
+		eth0.gateway = netip.MustParseAddr("192.0.2.254")
+	default:
+		eth0.gateway = netip.MustParseAddr("2001:db8::ffff")
+	}
+	return eth0, nil
+}
+
+func TestMeshIsTheGoldenOne(t *testing.T) {
+	peers := []Peer{
+		{Node: "beside", Addresses: addresses("192.0.2.1"), Prefixes: prefixes("10.244.9.0/24")},
+		{Node: "near", Addresses: addresses("192.0.2.2", "2001:db8::2"), Prefixes: prefixes("10.244.2.0/24", "fd00:244:2::/64", "203.0.113.7/32")},
+		{Node: "far", Addresses: addresses("198.51.100.3", "2001:db8:1::3"), Prefixes: prefixes("10.244.3.0/24", "fd00:244:3::/64", "198.51.100.77/32")},
+		{Node: "away", Addresses: addresses("203.0.113.4"), Prefixes: prefixes("10.244.4.0/24")},
+		{Node: "nameless", Prefixes: prefixes("10.244.5.0/24")},
+	}
+	six := []Peer{
+		{Node: "near", Addresses: addresses("2001:db8::2"), Prefixes: prefixes("fd00:244:2::/64")},
+		{Node: "far", Addresses: addresses("2001:db8:1::3"), Prefixes: prefixes("fd00:244:3::/64", "10.244.3.0/24")},
+	}
+	var got strings.Builder
+	for _, mode := range []api.NetworkMode{api.NetworkAuto, api.NetworkRoutes, api.NetworkVXLAN, api.NetworkNone} {
+		for _, test := range []struct {
+			machine []netip.Addr
+			peers   []Peer
+		}{{addresses("192.0.2.1", "2001:db8::1"), peers}, {addresses("2001:db8::1"), six}} {
+			plan := Plan{Cluster: "k8sm", Node: "self", PodCIDR: "10.244.1.0/24", ClusterCIDR: "10.244.0.0/16",
+				Addresses: test.machine, Network: api.PodNetwork{Mode: mode}}
+			m, err := plan.mesh(test.peers, lookInTest)
+			fmt.Fprintf(&got, "--network=%s on %v\n%s", mode, test.machine, m)
+			if err != nil {
+				fmt.Fprintf(&got, "%s\n", err)
+			}
+			fmt.Fprintln(&got)
+		}
+	}
+	golden := filepath.Join("testdata", "mesh.txt")
+	if *update {
+		must(t, os.WriteFile(golden, []byte(got.String()), 0o644))
+	}
+	want, err := os.ReadFile(golden)
+	must(t, err)
+	if diff := cmp.Diff(string(want), got.String()); diff != "" {
+		t.Errorf("the mesh differs (-golden +got):\n%s", diff)
+	}
+}
+
+// machine is a network namespace that stands for a machine with one node.
+type machine struct {
+	pod
+	network *Network
+	peer    Peer
+}
+
+// lan is a machine's place on a link of the test: its address there, and the router to all others.
+type lan struct{ bridge, address, router string }
+
+// newMachine makes a machine with a device on the lan's bridge, which is in the namespace that the test runs in, and a pod
+// network with the given range.
+func newMachine(t *testing.T, name string, at lan, podCIDR string, how api.PodNetwork) *machine {
+	t.Helper()
+	m := &machine{pod: newPod(t, name)}
+	bridge, err := netlink.LinkByName(at.bridge)
+	if err != nil {
+		must(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: at.bridge}}))
+		bridge, err = netlink.LinkByName(at.bridge)
+		must(t, err)
+		must(t, netlink.LinkSetUp(bridge))
+	}
+	port := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, MasterIndex: bridge.Attrs().Index}, PeerName: "eth0", PeerNamespace: netlink.NsFd(m.namespace)}
+	must(t, netlink.LinkAdd(port))
+	must(t, netlink.LinkSetUp(port))
+	prefix := netip.MustParsePrefix(at.address)
+	m.do(t, func() {
+		eth0, err := netlink.LinkByName("eth0")
+		must(t, err)
+		address, err := netlink.ParseAddr(at.address)
+		must(t, err)
+		must(t, netlink.AddrAdd(eth0, address))
+		must(t, netlink.LinkSetUp(eth0))
+		// The kernel tells each pod of few packets in a second that they led nowhere.
+		must(t, os.WriteFile(sysctls+"/ipv4/icmp_ratelimit", []byte("0"), 0))
+		if at.router != "" {
+			must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: netip.MustParseAddr(at.router).AsSlice()}))
+		}
+		m.network, err = New(Config{Cluster: "test", Node: name, ClusterCIDR: "198.18.0.0/16", Network: how,
+			Addresses: []netip.Addr{prefix.Addr()}, Dir: filepath.Join(t.TempDir(), "network")})
+		must(t, err)
+		must(t, m.network.Setup([]string{podCIDR}))
+	})
+	m.peer = Peer{Node: name, Addresses: []netip.Addr{prefix.Addr()}, Prefixes: prefixes(podCIDR)}
+	return m
+}
+
+// newPodOn attaches a pod to the machine's network, which answers on port 80.
+func newPodOn(t *testing.T, m *machine, id string) (p pod, address string) {
+	t.Helper()
+	p = newPod(t, id)
+	m.do(t, func() {
+		addresses, err := m.network.Attach(t.Context(), p.Sandbox)
+		must(t, err)
+		address = addresses[0].String()
+	})
+	p.serve(t, "80")
+	return p, address
+}
+
+// acquaint tells all machines of each other.
+func acquaint(t *testing.T, machines ...*machine) {
+	for _, m := range machines {
+		var peers []Peer
+		for _, other := range machines {
+			if other != m {
+				peers = append(peers, other.peer)
+			}
+		}
+		m.do(t, func() { m.network.Reach(peers) })
+	}
+}
+
+// newRouter makes the test's namespace a router between lans: each bridge gets its router's address.
+func newRouter(t *testing.T, lans ...lan) {
+	t.Helper()
+	for _, l := range lans {
+		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: l.bridge}}
+		must(t, netlink.LinkAdd(bridge))
+		address, err := netlink.ParseAddr(l.router + "/24")
+		must(t, err)
+		must(t, netlink.AddrAdd(bridge, address))
+		must(t, netlink.LinkSetUp(bridge))
+	}
+	must(t, enable(sysctlForward))
+}
+
+// deviceMTU returns that of a device in a namespace.
+func (p pod) deviceMTU(t *testing.T, device string) (mtu int) {
+	t.Helper()
+	p.do(t, func() {
+		link, err := netlink.LinkByName(device)
+		must(t, err)
+		mtu = link.Attrs().MTU
+	})
+	return mtu
+}
+
+// expectEachOther calls each pod from the other and from the other's machine; pods see the others' own addresses.
+func expectEachOther(t *testing.T, machines []*machine, pods []pod, at []string) {
+	t.Helper()
+	for i := range pods {
+		j := 1 - i
+		pods[i].do(t, func() { expect(t, at[j]+":80", at[i]) })
+		machines[i].do(t, func() {
+			if _, err := call(at[j] + ":80"); err != nil {
+				t.Errorf("machine %d to the other's pod: %v", i, err)
+			}
+		})
+	}
+}
+
+func TestPodsOfMachinesOnOneLinkReachEachOther(t *testing.T) {
+	for mode, wants := range map[api.NetworkMode]struct {
+		tunnel bool
+		mtu    int
+	}{api.NetworkAuto: {false, 1500}, api.NetworkRoutes: {false, 1500}, api.NetworkVXLAN: {true, 1450}} {
+		t.Run(string(mode), func(t *testing.T) {
+			inNamespace(t)
+			how := api.PodNetwork{Mode: mode}
+			one := newMachine(t, "one", lan{"lan", "192.0.2.1/24", ""}, "198.18.1.0/24", how)
+			two := newMachine(t, "two", lan{"lan", "192.0.2.2/24", ""}, "198.18.2.0/24", how)
+			first, firstIP := newPodOn(t, one, "first")
+			second, secondIP := newPodOn(t, two, "second")
+			first.do(t, func() {
+				if _, err := call(secondIP + ":80"); !errors.Is(err, unix.EHOSTUNREACH) {
+					t.Errorf("before the other machine is known: %v", err)
+				}
+			})
+			acquaint(t, one, two)
+			expectEachOther(t, []*machine{one, two}, []pod{first, second}, []string{firstIP, secondIP})
+			if got := second.deviceMTU(t, "eth0"); got != wants.mtu {
+				t.Errorf("a pod's MTU is %d, want %d", got, wants.mtu)
+			}
+			one.do(t, func() {
+				if link, err := one.network.plan.findTunnel(); (link != nil) != wants.tunnel || err != nil {
+					t.Errorf("VXLAN device: %v %v, want %v", link, err, wants.tunnel)
+				}
+				one.network.Reach(nil) // the other node is gone
+			})
+			first.do(t, func() {
+				if _, err := call(secondIP + ":80"); !errors.Is(err, unix.EHOSTUNREACH) {
+					t.Errorf("after the other machine has gone: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestPodsOfMachinesBehindARouterReachEachOtherByVXLAN(t *testing.T) {
+	inNamespace(t)
+	here, there := lan{"here", "192.0.2.1/24", "192.0.2.254"}, lan{"there", "198.51.100.2/24", "198.51.100.254"}
+	newRouter(t, here, there)
+	one, two := newMachine(t, "one", here, "198.18.1.0/24", api.PodNetwork{}), newMachine(t, "two", there, "198.18.2.0/24", api.PodNetwork{})
+	first, firstIP := newPodOn(t, one, "first")
+	acquaint(t, one, two)
+	second, secondIP := newPodOn(t, two, "second") // it comes when there is a tunnel
+	expectEachOther(t, []*machine{one, two}, []pod{first, second}, []string{firstIP, secondIP})
+	if got := second.deviceMTU(t, "eth0"); got != 1450 {
+		t.Errorf("the MTU of a pod with a tunnel is %d", got)
+	}
+	one.do(t, one.network.mend)
+	if inside := first.deviceMTU(t, "eth0"); inside != 1450 {
+		t.Errorf("the MTU of a pod from before the tunnel is %d", inside)
+	}
+	one.do(t, func() {
+		must(t, one.network.Teardown())
+		left, err := netlink.LinkList()
+		must(t, err)
+		for _, link := range left {
+			if strings.HasPrefix(link.Attrs().Name, "km") {
+				t.Errorf("device %s is left", link.Attrs().Name)
+			}
+		}
+	})
+}
+
+func TestRoutesModeSaysWhichNodeIsBehindARouter(t *testing.T) {
+	inNamespace(t)
+	here := lan{"here", "192.0.2.1/24", "192.0.2.254"}
+	newRouter(t, here)
+	one := newMachine(t, "one", here, "198.18.1.0/24", api.PodNetwork{Mode: api.NetworkRoutes})
+	one.do(t, func() {
+		one.network.Reach([]Peer{{Node: "two", Addresses: addresses("198.51.100.2"), Prefixes: prefixes("198.18.2.0/24")}})
+	})
+	if !strings.Contains(one.network.told, "node two") || !strings.Contains(one.network.told, "behind router 192.0.2.254") {
+		t.Errorf("told: %s", one.network.told)
+	}
+}
+
+func TestNodesOfOneMachineShareTheTunnel(t *testing.T) {
+	inNamespace(t)
+	how := api.PodNetwork{Mode: api.NetworkVXLAN}
+	one := newMachine(t, "one", lan{"lan", "192.0.2.1/24", ""}, "198.18.1.0/24", how)
+	two := newMachine(t, "two", lan{"lan", "192.0.2.2/24", ""}, "198.18.2.0/24", how)
+	cfg := one.network.cfg
+	cfg.Node, cfg.Dir = "one-5052", filepath.Join(t.TempDir(), "network")
+	beside := *one
+	beside.peer = Peer{Node: cfg.Node, Addresses: one.peer.Addresses, Prefixes: prefixes("198.18.3.0/24")}
+	one.do(t, func() {
+		var err error
+		beside.network, err = New(cfg)
+		must(t, err)
+		must(t, beside.network.Setup([]string{"198.18.3.0/24"}))
+	})
+	acquaint(t, one, two, &beside)
+	first, firstIP := newPodOn(t, &beside, "first")
+	second, secondIP := newPodOn(t, two, "second")
+	neighbor, neighborIP := newPodOn(t, one, "neighbor")
+	expectEachOther(t, []*machine{&beside, two}, []pod{first, second}, []string{firstIP, secondIP})
+	neighbor.do(t, func() { expect(t, firstIP+":80", neighborIP) })
+	one.do(t, func() { must(t, one.network.Teardown()) })
+	expectEachOther(t, []*machine{&beside, two}, []pod{first, second}, []string{firstIP, secondIP})
+	one.do(t, func() {
+		must(t, beside.network.Teardown())
+		if link, err := beside.network.planFor("").findTunnel(); link != nil || err != nil {
+			t.Errorf("the device is left: %v %v", link, err)
+		}
+	})
+}
+
+func TestVXLANOfAnotherIsAClearError(t *testing.T) {
+	inNamespace(t)
+	must(t, netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "flannel.1"}, VxlanId: 7, Port: 8472}))
+	n, err := New(Config{Cluster: "test", Node: "one", ClusterCIDR: "198.18.0.0/16", Network: api.PodNetwork{Mode: api.NetworkVXLAN, VXLANVNI: 7},
+		Addresses: addresses("192.0.2.1"), Dir: t.TempDir()})
+	must(t, err)
+	err = n.Setup([]string{testRange})
+	if err == nil || !strings.Contains(err.Error(), "segment 7 on port 8472: give another --vxlan-vni or --vxlan-port") || n.Ready() == nil {
+		t.Errorf("%v; ready: %v", err, n.Ready())
+	}
+	must(t, n.Teardown())
+}
+
+func TestWhatOthersFlushIsThereAgain(t *testing.T) {
+	inNamespace(t)
+	how := api.PodNetwork{Mode: api.NetworkVXLAN}
+	one := newMachine(t, "one", lan{"lan", "192.0.2.1/24", ""}, "198.18.1.0/24", how)
+	two := newMachine(t, "two", lan{"lan", "192.0.2.2/24", ""}, "198.18.2.0/24", how)
+	acquaint(t, one, two)
+	second, secondIP := newPodOn(t, two, "second")
+	web := newPod(t, "web", Port{Protocol: "TCP", HostPort: 8080, ContainerPort: 80})
+	var webIP string
+	two.do(t, func() {
+		list, err := two.network.Attach(t.Context(), web.Sandbox)
+		must(t, err)
+		webIP = list[0].String()
+	})
+	web.serve(t, "80")
+	first, firstIP := newPodOn(t, one, "first")
+	whole := func(after string) {
+		t.Log(after)
+		expectEachOther(t, []*machine{one, two}, []pod{first, second}, []string{firstIP, secondIP})
+		first.do(t, func() { expect(t, webIP+":80", firstIP) })
+		one.do(t, func() { expect(t, "192.0.2.2:8080", "192.0.2.1") })
+	}
+	whole("as it begins")
+	for name, spoil := range map[string]func(n *Network) error{
+		"nothing":           func(*Network) error { return nil },
+		"all of nat":        func(*Network) error { return flushTable("nat") },
+		"all of filter":     func(*Network) error { return flushTable("filter") },
+		"a chain":           func(n *Network) error { return n.ipt.ClearChain("nat", n.plan.portsChain()) },
+		"a jump":            func(n *Network) error { return n.ipt.ClearChain("filter", "FORWARD") },
+		"forwarding":        func(*Network) error { return os.WriteFile(sysctlForward, []byte("0"), 0) },
+		"the routes":        flushRoutes,
+		"the VXLAN device":  func(n *Network) error { link, _ := n.plan.findTunnel(); return netlink.LinkDel(link) },
+		"the VXLAN entries": flushNeighbors,
+		"the VXLAN down":    func(n *Network) error { link, _ := n.plan.findTunnel(); return netlink.LinkSetDown(link) },
+		"a pod's device": func(n *Network) error {
+			link, _ := netlink.LinkByName(n.plan.link("second"))
+			return netlink.LinkSetMTU(link, 1000)
+		},
+		"the unreachable": func(n *Network) error { r, _ := n.plan.unreachable(); return netlink.RouteDel(r) },
+		"the tunnel address": func(n *Network) error {
+			link, _ := n.plan.findTunnel()
+			return netlink.AddrDel(link, deviceAddress(n.plan.gateways()[0]))
+		},
+	} {
+		two.do(t, func() { // on this thread: a subtest would have another
+			n := two.network
+			before := save(t)
+			must(t, spoil(n))
+			n.mend()
+			if diff := cmp.Diff(before, save(t)); diff != "" || n.told != "" {
+				t.Errorf("%s was spoilt: %s (-before +mended):\n%s", name, n.told, diff)
+			}
+		})
+		whole(name)
+	}
+}
+
+func flushTable(table string) error {
+	return errors.Join(exec.Command("iptables", "-t", table, "-F").Run(), exec.Command("iptables", "-t", table, "-X").Run())
+}
+
+func flushRoutes(*Network) error {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	for _, route := range routes {
+		if route.Protocol != unix.RTPROT_KERNEL {
+			err = errors.Join(err, netlink.RouteDel(&route))
+		}
+	}
+	return err
+}
+
+func flushNeighbors(n *Network) error {
+	link, err := n.plan.findTunnel()
+	if err != nil {
+		return err
+	}
+	for _, kind := range []int{unix.AF_BRIDGE, unix.AF_INET} {
+		list, failed := netlink.NeighList(link.Attrs().Index, kind)
+		err = errors.Join(err, failed)
+		for _, entry := range list {
+			entry.Family = kind
+			err = errors.Join(err, netlink.NeighDel(&entry))
+		}
+	}
+	return err
+}
+
+// save is all that a machine has for its pods, in an order of its own.
+func save(t *testing.T) (lines []string) {
+	t.Helper()
+	ipt, err := iptables.New()
+	must(t, err)
+	for _, table := range []string{"nat", "filter"} {
+		chains, err := ipt.ListChains(table)
+		must(t, err)
+		for _, chain := range chains {
+			rules, err := ipt.List(table, chain)
+			must(t, err)
+			lines = append(lines, rules...)
+		}
+	}
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	must(t, err)
+	for _, route := range routes {
+		lines = append(lines, fmt.Sprint(route.Dst, route.Gw, route.Src, route.Type, route.Priority))
+	}
+	forward, err := os.ReadFile(sysctlForward)
+	must(t, err)
+	links, err := netlink.LinkList()
+	must(t, err)
+	for _, link := range links {
+		lines = append(lines, fmt.Sprint(link.Attrs().Name, link.Attrs().MTU, link.Attrs().Flags))
+	}
+	slices.Sort(lines)
+	return append(lines, string(forward))
+}
