@@ -49,7 +49,7 @@ func awaitAddresses(t *testing.T) {
 func traces(t *testing.T) []string {
 	t.Helper()
 	var lines []string
-	for _, tool := range [][]string{{"iptables-save"}, {"ip6tables-save"}, {"ip", "-o", "link"}, {"ip", "route", "show", "table", "all"}} {
+	for _, tool := range [][]string{{"iptables-save"}, {"ip6tables-save"}, {"nft", "list", "tables", "inet"}, {"ip", "-o", "link"}, {"ip", "route", "show", "table", "all"}} {
 		out, err := exec.CommandContext(t.Context(), tool[0], tool[1:]...).Output()
 		if err != nil {
 			t.Fatalf("%v: %v", tool, err)
