@@ -319,7 +319,12 @@ func (a MarkReady) String() string { return "mark node " + a.Name + " ready" }
 func (a MarkReady) Object() string { return "node/" + a.Name }
 
 // RenewLease renews the node's lease unless its kubelet does so.
-type RenewLease struct{ Name string }
+type RenewLease struct {
+	Name string
+	// Minion says that a minion runs there. If its kubelet, having begun to renew the lease, does so no more, the node is to
+	// become NotReady: it may be cut off, which Mesos finds out later than Kubernetes.
+	Minion bool
+}
 
 func (a RenewLease) String() string { return "renew lease of " + a.Name }
 

@@ -385,7 +385,7 @@ func (c *Core) renewLeases() []Action {
 	var acts []Action
 	for _, a := range c.agentsInOrder() {
 		if a.alive && c.nodes[a.node] != nil {
-			acts = append(acts, RenewLease{Name: a.node})
+			acts = append(acts, RenewLease{Name: a.node, Minion: a.hasExecutor})
 		}
 	}
 	return acts

@@ -154,3 +154,19 @@ func TestTaskThatAYoungerOneTakesOverFromIsAskedForNoMore(t *testing.T) {
 		}
 	}
 }
+
+func TestLeaseIsRenewedWithAWordOnWhetherAMinionRunsThere(t *testing.T) {
+	p := playOn(t, "synced", "subscribed", "node n1 a1", "node n2 a2 port=5052",
+		"offer o1 a1 host=n1 cpus=4 mem=4096 executor=ours", "offer o2 a2 host=n2 cpus=4 mem=4096 port=5052")
+	got := map[string]bool{}
+	for _, acts := range p.ticks(15) {
+		for _, act := range acts {
+			if renew, ok := act.(RenewLease); ok {
+				got[renew.Name] = renew.Minion
+			}
+		}
+	}
+	if diff := cmp.Diff(map[string]bool{"n1": true, "n2": false}, got); diff != "" {
+		t.Error(diff)
+	}
+}

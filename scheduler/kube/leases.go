@@ -42,7 +42,7 @@ func (l *leases) put(lease *coordinationv1.Lease) {
 	l.written[lease.Name] = lease
 }
 
-// renewLease renews the lease of a node unless its kubelet has done so within the lease's duration. The API server
+// renewLease renews the lease of a node unless its kubelet has done so within the lease's duration, or has to. The API server
 // refuses to replace what somebody else has written since we did: then it is time to look who that was.
 func (c *Cluster) renewLease(ctx context.Context, a scheduler.RenewLease) error {
 	if written := c.leases.take(a.Name); written != nil {
@@ -56,7 +56,7 @@ func (c *Cluster) renewLease(ctx context.Context, a scheduler.RenewLease) error 
 	switch {
 	case apierrors.IsNotFound(err):
 		err = c.createLease(ctx, a.Name)
-	case err != nil || c.kubeletRenews(lease):
+	case err != nil || c.kubeletRenews(lease, a.Minion):
 		return err
 	default:
 		err = c.updateLease(ctx, lease)
@@ -96,12 +96,13 @@ func (c *Cluster) updateLease(ctx context.Context, lease *coordinationv1.Lease) 
 	return err
 }
 
-func (c *Cluster) kubeletRenews(lease *coordinationv1.Lease) bool {
+// kubeletRenews tells whether the lease is the kubelet's to renew.
+func (c *Cluster) kubeletRenews(lease *coordinationv1.Lease, minion bool) bool {
 	renewed := lease.Spec.RenewTime
 	if renewed == nil || lease.Annotations[annotationRenewed] == timeText(*renewed) {
 		return false
 	}
-	return c.now().Sub(renewed.Time) < leaseDuration
+	return minion || c.now().Sub(renewed.Time) < leaseDuration
 }
 
 func (c *Cluster) renew(lease *coordinationv1.Lease) {

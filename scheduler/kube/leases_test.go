@@ -51,8 +51,14 @@ func newLeaseTest(t *testing.T) *leaseTest {
 // renew renews the lease this long after the start, and returns what the API has then.
 func (l *leaseTest) renew(after time.Duration) *coordinationv1.Lease {
 	l.Helper()
+	return l.renewBeside(false, after)
+}
+
+// renewBeside is renew while a minion runs there or not.
+func (l *leaseTest) renewBeside(minion bool, after time.Duration) *coordinationv1.Lease {
+	l.Helper()
 	l.now = start.Add(after)
-	if err := l.cluster.renewLease(l.Context(), scheduler.RenewLease{Name: "n1"}); err != nil {
+	if err := l.cluster.renewLease(l.Context(), scheduler.RenewLease{Name: "n1", Minion: minion}); err != nil {
 		l.Fatal(err)
 	}
 	return l.lease()
@@ -93,6 +99,14 @@ func TestLeaseIsLeftToAKubeletThatRenewsIt(t *testing.T) {
 	l.expectRenewed(l.renew(50*time.Second), 15*time.Second, "the kubelet renews it")
 	l.expectRenewed(l.renew(55*time.Second), 55*time.Second, "the kubelet has left it")
 	l.expectRenewed(l.renew(65*time.Second), 65*time.Second, "our own again")
+}
+
+func TestLeaseOfAKubeletThatFallsSilentBesideItsMinionIsLeftToExpire(t *testing.T) {
+	l := newLeaseTest(t)
+	l.expectRenewed(l.renewBeside(true, 10*time.Second), 10*time.Second, "the kubelet has not started yet")
+	l.kubelet(15 * time.Second)
+	l.expectRenewed(l.renewBeside(true, 100*time.Second), 15*time.Second, "the kubelet is silent")
+	l.expectRenewed(l.renewBeside(false, 110*time.Second), 110*time.Second, "the minion has gone")
 }
 
 func TestRenewalOfOurOwnLeaseIsOneWrite(t *testing.T) {
