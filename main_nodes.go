@@ -144,8 +144,7 @@ func (l *laptop) planAgents() (err error) {
 		return err
 	}
 	for _, machine := range l.machines.List {
-		host := "unix://" + filepath.Join(machines.EngineDir(string(l.dir), machine.Name), "d.sock")
-		environment, err := executorEnvironment(host)
+		environment, err := executorEnvironment("unix://" + machines.EngineSocket(string(l.dir), machine.Name))
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/client"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -98,10 +100,20 @@ func up(t *testing.T, dir string, flags ...string) *scratch.Cluster {
 	if err != nil {
 		t.Fatalf("%v; run `make deps` first", err)
 	}
-	if err := scratch.ImportImage(within(t, time.Minute), c.Docker, image, "/bin/busybox", busybox); err != nil {
-		t.Fatal(err)
+	for _, docker := range engines(c) {
+		if err := scratch.ImportImage(within(t, time.Minute), docker, image, "/bin/busybox", busybox); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return c
+}
+
+// engines are the Docker Engines that the pods run in.
+func engines(c *scratch.Cluster) []*client.Client {
+	if len(c.Engines) == 0 {
+		return []*client.Client{c.Docker}
+	}
+	return slices.Collect(maps.Values(c.Engines))
 }
 
 // comeBack starts a cluster that was stopped or killed again, and has it stopped when the test ends.
@@ -209,18 +221,20 @@ func awaitTask(t *testing.T, c *scratch.Cluster, p *corev1.Pod, want string) {
 // containers are those of the pod that run, sandbox included, with the time they started.
 func containers(t *testing.T, c *scratch.Cluster, p *corev1.Pod) map[string]string {
 	t.Helper()
-	list, err := c.Docker.ContainerList(t.Context(), container.ListOptions{
-		Filters: filters.NewArgs(filters.Arg("label", "io.kubernetes.pod.uid="+string(p.UID)))})
-	if err != nil {
-		t.Fatal(err)
-	}
 	started := map[string]string{}
-	for _, s := range list {
-		info, err := c.Docker.ContainerInspect(t.Context(), s.ID)
+	for _, docker := range engines(c) {
+		list, err := docker.ContainerList(t.Context(), container.ListOptions{
+			Filters: filters.NewArgs(filters.Arg("label", "io.kubernetes.pod.uid="+string(p.UID)))})
 		if err != nil {
 			t.Fatal(err)
 		}
-		started[s.ID] = info.State.StartedAt
+		for _, s := range list {
+			info, err := docker.ContainerInspect(t.Context(), s.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			started[s.ID] = info.State.StartedAt
+		}
 	}
 	return started
 }
@@ -697,6 +711,12 @@ func TestWhatIsMissingIsOneLineAndNothingStarts(t *testing.T) {
 		"an unknown flag":     {args: []string{"up", "--no-such-flag"}, says: []string{"--no-such-flag"}},
 		"no such threshold":   {args: []string{"up", "--eviction-hard=memory<1"}, says: []string{"--eviction-hard", "memory.available"}},
 		"static pods nowhere": {args: []string{"up", "--static-pods=here"}, says: []string{"--static-pods=here", "absolute"}},
+		"no node":             {args: []string{"up", "--nodes=0"}, says: []string{"--nodes=0"}},
+		"no range of nodes":   {args: []string{"up", "--nodes=2", "--node-cidr=10.0.0.0"}, says: []string{"--node-cidr=10.0.0.0", "10.213.0.0/24"}},
+		"nodes among pods":    {args: []string{"up", "--nodes=2", "--node-cidr=10.244.0.0/24"}, says: []string{"--node-cidr=10.244.0.0/24", "--cluster-cidr=10.244.0.0/16"}},
+		"loopback for nodes":  {args: []string{"up", "--nodes=2", "--bind-address=127.0.0.1"}, says: []string{"--bind-address=127.0.0.1", "--nodes"}},
+		"one Engine of nodes": {args: []string{"up", "--nodes=2", "--docker-host=unix:///x"}, says: []string{"--docker-host", "--nodes"}},
+		"no nodes to cut off": {args: []string{"node", "cut", "node-1"}, says: []string{"km up --nodes"}},
 		"resources not Mesos": {args: []string{"up", "--resources=many"}, says: []string{"many"}},
 	} {
 		t.Run(name, func(t *testing.T) {

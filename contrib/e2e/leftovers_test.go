@@ -18,7 +18,7 @@ import (
 var counters = regexp.MustCompile(`\[\d+:\d+\]|^#.*`)
 
 // leavesNothing runs a test of a whole cluster, start and stop included, and then compares what there is on the host
-// outside the cluster's directory with what there was before: iptables rules, links, routes, mounts.
+// outside the cluster's directory with what there was before: iptables rules, links, routes, network namespaces, mounts.
 func leavesNothing(t *testing.T, test func(t *testing.T)) {
 	awaitAddresses(t)
 	before := traces(t)
@@ -49,7 +49,7 @@ func awaitAddresses(t *testing.T) {
 func traces(t *testing.T) []string {
 	t.Helper()
 	var lines []string
-	for _, tool := range [][]string{{"iptables-save"}, {"ip6tables-save"}, {"nft", "list", "tables", "inet"}, {"ip", "-o", "link"}, {"ip", "route", "show", "table", "all"}} {
+	for _, tool := range [][]string{{"iptables-save"}, {"ip6tables-save"}, {"nft", "list", "tables", "inet"}, {"ip", "-o", "link"}, {"ip", "route", "show", "table", "all"}, {"ip", "netns", "list"}} {
 		out, err := exec.CommandContext(t.Context(), tool[0], tool[1:]...).Output()
 		if err != nil {
 			t.Fatalf("%v: %v", tool, err)

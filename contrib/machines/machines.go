@@ -227,3 +227,8 @@ func (m *Machines) Down() error {
 
 // EngineDir is where the Docker Engine of a machine keeps its files, below the cluster's state directory.
 func EngineDir(dir, machine string) string { return filepath.Join(dir, "engine-"+machine) }
+
+// EngineSocket is where that Engine listens.
+func EngineSocket(dir, machine string) string {
+	return filepath.Join(EngineDir(dir, machine), "d.sock")
+}

@@ -31,6 +31,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/contrib/machines"
 	"github.com/k8sm/k8sm/contrib/up"
 )
 
@@ -51,8 +52,10 @@ type Cluster struct {
 	// Kube speaks to the API server as the cluster's administrator, by the configuration REST.
 	Kube kubernetes.Interface
 	REST *rest.Config
-	// Docker speaks to the Docker Engine that the pods run in.
+	// Docker speaks to the Docker Engine that the pods run in; to the first node's if each of several has its own.
 	Docker *client.Client
+	// Engines speak to the Docker Engines of several nodes, by the nodes' names.
+	Engines map[string]*client.Client
 	// Master is the URL of the Mesos master.
 	Master string
 
@@ -127,6 +130,26 @@ func (c *Cluster) connect(ctx context.Context) (err error) {
 	if c.Kube, err = kubernetes.NewForConfig(c.REST); err != nil {
 		return err
 	}
+	nodes, err := machines.Load(c.cfg.Dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return c.connectEngine(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	c.Engines = map[string]*client.Client{}
+	for _, node := range nodes.List {
+		host := "unix://" + machines.EngineSocket(c.cfg.Dir, node.Name)
+		if c.Engines[node.Name], err = client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation()); err != nil {
+			return err
+		}
+	}
+	c.Docker = c.Engines[nodes.List[0].Name]
+	return nil
+}
+
+// connectEngine makes the client of the only Docker Engine, which minions are told.
+func (c *Cluster) connectEngine(ctx context.Context) error {
 	told, err := c.Kube.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
 	if err != nil {
 		return fmt.Errorf("cannot learn which Docker Engine the pods run in: %w", err)
