@@ -87,3 +87,22 @@ func (p PodNetwork) Validate() error {
 	}
 	return nil
 }
+
+// ParseRanges reads one range of addresses, or two of different families with a comma between them.
+func ParseRanges(text string) ([]netip.Prefix, error) {
+	var list []netip.Prefix
+	for _, part := range strings.Split(text, ",") {
+		prefix, err := netip.ParsePrefix(strings.TrimSpace(part))
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a range of addresses", part)
+		}
+		if prefix != prefix.Masked() {
+			return nil, fmt.Errorf("%s is an address in a range, not a range: that is %s", prefix, prefix.Masked())
+		}
+		list = append(list, prefix)
+	}
+	if len(list) > 2 || len(list) == 2 && list[0].Addr().Is4() == list[1].Addr().Is4() {
+		return nil, fmt.Errorf("%q is not one range, or one IPv4 and one IPv6 range", text)
+	}
+	return list, nil
+}

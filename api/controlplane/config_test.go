@@ -69,6 +69,7 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 		"etcd-keyfile":             {"/key", has(apiServer, "etcd-keyfile", "/key")},
 		"service-cluster-ip-range": {"10.9.0.0/16", func(e effect) bool { return slices.Contains(e.names, "10.9.0.1") }},
 		"cluster-cidr":             {"10.8.0.0/16", has(manager, "cluster-cidr", "10.8.0.0/16")},
+		"node-cidr-mask-size-ipv4": {"26", has(manager, "node-cidr-mask-size-ipv4", "26")},
 		"cluster-domain":           {"x.y", has(apiServer, "service-account-issuer", "https://kubernetes.default.svc.x.y")},
 		"cluster-dns":              {"10.96.0.10", minions(func(m api.MinionConfig) bool { return slices.Equal(m.ClusterDNS, []string{"10.96.0.10"}) })},
 		"node-root-dir":            {"/r", minions(func(m api.MinionConfig) bool { return m.RootDir == "/r" })},
@@ -84,7 +85,7 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 	}
 	_, all := withFlags("/s")
 	all.VisitAll(func(f *pflag.Flag) {
-		if f.Name == "secure-port" || f.Name == "etcd-port" {
+		if f.Name == "secure-port" || f.Name == "etcd-port" || f.Name == "node-cidr-mask-size-ipv6" { // see TestRangesOfBothFamilies
 			return
 		}
 		test, ok := tests[f.Name]
@@ -105,6 +106,24 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 	})
 }
 
+func TestRangesOfBothFamilies(t *testing.T) {
+	c := defaults("/s")
+	c.ServiceCIDR, c.ClusterCIDR, c.NodeMaskIPv6 = "10.96.0.0/16,fd96::/112", "10.244.0.0/16,fd00:244::/48", 62
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	e := effectOf(t, c)
+	if !slices.Contains(e.names, "10.96.0.1") || !slices.Contains(e.names, "fd96::1") {
+		t.Errorf("the API server's certificate is for %v", e.names)
+	}
+	if m := e.controllerManager; m["node-cidr-mask-size-ipv4"] != "24" || m["node-cidr-mask-size-ipv6"] != "62" || m["cluster-cidr"] != c.ClusterCIDR {
+		t.Errorf("kube-controller-manager is given %v", m)
+	}
+	if e.minions.ClusterCIDR != c.ClusterCIDR || e.minions.ServiceCIDR != c.ServiceCIDR {
+		t.Errorf("minions are told %s and %s", e.minions.ClusterCIDR, e.minions.ServiceCIDR)
+	}
+}
+
 // withFlags is a configuration with its flags at their defaults.
 func withFlags(dir statedir.Dir) (*Config, *pflag.FlagSet) {
 	c := &Config{StateDir: dir}
@@ -121,14 +140,30 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 		"give --advertise-address":             func(c *Config) { c.BindAddress = "0.0.0.0" },
 		"--service-cluster-ip-range=10.96.0.0": func(c *Config) { c.ServiceCIDR = "10.96.0.0" },
 		"--cluster-cidr=":                      func(c *Config) { c.ClusterCIDR = "" },
-		"without --etcd-servers":               func(c *Config) { c.EtcdCertFile = "cert" },
-		"--node-root-dir=nodes":                func(c *Config) { c.NodeRootDir = "nodes" },
-		"--static-pods=pods":                   func(c *Config) { c.Minions.StaticPods = "pods" },
-		"--executor-suicide-timeout=-1s":       func(c *Config) { c.Minions.SuicideTimeout.Duration = -time.Second },
-		"--network=bridge: give auto":          func(c *Config) { c.Minions.Network.Mode = "bridge" },
-		"--vxlan-vni=16777216":                 func(c *Config) { c.Minions.Network.VXLANVNI = 1 << 24 },
-		"--vxlan-port=-1":                      func(c *Config) { c.Minions.Network.VXLANPort = -1 },
-		"--eviction-hard=memory<1":             func(c *Config) { c.EvictionHard = "memory<1" },
+		"that is 10.96.0.0/16":                 func(c *Config) { c.ServiceCIDR = "10.96.0.1/16" },
+		"--service-cluster-ip-range=10.244.8.0/22: it overlaps --cluster-cidr=10.244.0.0/16": func(c *Config) { c.ServiceCIDR = "10.244.8.0/22" },
+		"fd96::/112: it overlaps --cluster-cidr=fd96::/48":                                   func(c *Config) { c.ServiceCIDR, c.ClusterCIDR = "10.96.0.0/16,fd96::/112", "10.244.0.0/16,fd96::/48" },
+		"of the same families":                          func(c *Config) { c.ClusterCIDR = "10.244.0.0/16,fd00:244::/48" },
+		"not one range, or one IPv4 and one IPv6 range": func(c *Config) { c.ClusterCIDR = "10.244.0.0/16,10.245.0.0/16" },
+		"a range of services may be /108 at most": func(c *Config) {
+			c.ServiceCIDR, c.ClusterCIDR = "10.96.0.0/16,fd96::/64", "10.244.0.0/16,fd00:244::/48"
+		},
+		"--cluster-cidr=127.0.0.0/16: it has the API server's own address": func(c *Config) { c.ClusterCIDR = "127.0.0.0/16" },
+		"its first range has to be of the family of --advertise-address=192.0.2.1": func(c *Config) {
+			c.AdvertiseAddress, c.ServiceCIDR, c.ClusterCIDR = "192.0.2.1", "fd96::/112", "fd00:244::/48"
+		},
+		"--node-cidr-mask-size-ipv4=12: give from 16 to 30": func(c *Config) { c.NodeMaskIPv4 = 12 },
+		"--node-cidr-mask-size-ipv6=80: give from 48 to 64": func(c *Config) {
+			c.ServiceCIDR, c.ClusterCIDR, c.NodeMaskIPv6 = "10.96.0.0/16,fd96::/112", "10.244.0.0/16,fd00:244::/48", 80
+		},
+		"without --etcd-servers":         func(c *Config) { c.EtcdCertFile = "cert" },
+		"--node-root-dir=nodes":          func(c *Config) { c.NodeRootDir = "nodes" },
+		"--static-pods=pods":             func(c *Config) { c.Minions.StaticPods = "pods" },
+		"--executor-suicide-timeout=-1s": func(c *Config) { c.Minions.SuicideTimeout.Duration = -time.Second },
+		"--network=bridge: give auto":    func(c *Config) { c.Minions.Network.Mode = "bridge" },
+		"--vxlan-vni=16777216":           func(c *Config) { c.Minions.Network.VXLANVNI = 1 << 24 },
+		"--vxlan-port=-1":                func(c *Config) { c.Minions.Network.VXLANPort = -1 },
+		"--eviction-hard=memory<1":       func(c *Config) { c.EvictionHard = "memory<1" },
 	} {
 		c := defaults("/s")
 		spoil(&c)

@@ -47,7 +47,7 @@ func (c Config) controllerManagerFlags() flags {
 	// An embedded etcd has one control plane, which need not wait for a dead one's lease to run out. An etcd of its own
 	// may have several. Without the feature gate the stock program ends the whole process when it loses its lease.
 	several := len(c.EtcdServers) > 0
-	return flags{
+	f := flags{
 		"kubeconfig": d.ControllerManagerKubeconfig(), "secure-port": "0", "profiling": "false",
 		"leader-elect":  strconv.FormatBool(several),
 		"feature-gates": "ControllerManagerReleaseLeaderElectionLockOnExit=" + strconv.FormatBool(several),
@@ -59,4 +59,6 @@ func (c Config) controllerManagerFlags() flags {
 		"use-service-account-credentials": "true", "service-account-private-key-file": d.ServiceAccountKey(),
 		"root-ca-file": d.CA(), "cluster-signing-cert-file": d.CA(), "cluster-signing-key-file": d.CAKey(),
 	}
+	c.maskFlags(f)
+	return f
 }

@@ -47,8 +47,11 @@ type Config struct {
 	// EtcdPort is the port on 127.0.0.1 that the embedded etcd serves. Port 0 takes any free port.
 	EtcdPort int
 
-	// ServiceCIDR and ClusterCIDR are the ranges that service and pod addresses come from.
+	// ServiceCIDR and ClusterCIDR are the ranges that service and pod addresses come from: one of a family, or two, with a
+	// comma between them.
 	ServiceCIDR, ClusterCIDR string
+	// NodeMaskIPv4 and NodeMaskIPv6 are the lengths of the prefixes of the ranges that each node gets of ClusterCIDR.
+	NodeMaskIPv4, NodeMaskIPv6 int
 	// ClusterDomain is the cluster's DNS domain and ClusterDNS its servers, as pods are told.
 	ClusterDomain string
 	ClusterDNS    []string
@@ -77,9 +80,10 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.EtcdCertFile, "etcd-certfile", "", "with --etcd-servers: client certificate")
 	fs.StringVar(&c.EtcdKeyFile, "etcd-keyfile", "", "with --etcd-servers: key of the client certificate")
 	fs.IntVar(&c.EtcdPort, "etcd-port", 2379, "port of the embedded etcd on 127.0.0.1; 0 takes any free port")
-	fs.StringVar(&c.ServiceCIDR, "service-cluster-ip-range", "10.96.0.0/16", "range that service addresses come from")
-	fs.StringVar(&c.ClusterCIDR, "cluster-cidr", "10.244.0.0/16",
-		"range that pod addresses come from; each node gets a /24 of it")
+	fs.StringVar(&c.ServiceCIDR, "service-cluster-ip-range", "10.96.0.0/16", "range that service addresses come from; or an IPv4 and an IPv6 one, RANGE,RANGE")
+	fs.StringVar(&c.ClusterCIDR, "cluster-cidr", "10.244.0.0/16", "range that pod addresses come from, of which each node gets a part; or an IPv4 and an IPv6 one, RANGE,RANGE")
+	fs.IntVar(&c.NodeMaskIPv4, "node-cidr-mask-size-ipv4", 24, "prefix length of the part of --cluster-cidr that a node gets, of the IPv4 range")
+	fs.IntVar(&c.NodeMaskIPv6, "node-cidr-mask-size-ipv6", 64, "prefix length of the part of --cluster-cidr that a node gets, of the IPv6 range")
 	fs.StringVar(&c.ClusterDomain, "cluster-domain", "cluster.local", "DNS domain of the cluster")
 	fs.StringSliceVar(&c.ClusterDNS, "cluster-dns", nil, "addresses of the cluster's DNS servers, as pods are told")
 	fs.StringVar(&c.NodeRootDir, "node-root-dir", "",
@@ -234,10 +238,8 @@ func (c Config) Validate() error {
 	if net.ParseIP(c.advertised()).IsUnspecified() {
 		return fmt.Errorf("cannot advertise %s: give --advertise-address with --bind-address=%s", c.advertised(), c.BindAddress)
 	}
-	for _, cidr := range [][2]string{{"--service-cluster-ip-range", c.ServiceCIDR}, {"--cluster-cidr", c.ClusterCIDR}} {
-		if _, _, err := net.ParseCIDR(cidr[1]); err != nil {
-			return fmt.Errorf("cannot use %s=%s: not a range such as 10.96.0.0/16", cidr[0], cidr[1])
-		}
+	if _, err := c.ranges(); err != nil {
+		return err
 	}
 	minions, err := c.minionConfig()
 	if err != nil {

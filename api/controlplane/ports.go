@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -67,18 +68,16 @@ func (c Config) pkiSpec(p *ports, now time.Time) statedir.Spec {
 	return statedir.Spec{
 		Now:         now,
 		ServerURL:   c.serverURL(p),
-		ServerNames: append(names, firstAddress(c.ServiceCIDR)),
+		ServerNames: append(names, firstAddresses(c.ServiceCIDR)...),
 		EtcdNames:   []string{"localhost", "127.0.0.1"},
 	}
 }
 
-// firstAddress is the address in the range that the service "kubernetes" always has.
-func firstAddress(cidr string) string {
-	_, ipnet, err := net.ParseCIDR(cidr)
-	if err != nil {
-		return ""
+// firstAddresses are those in the ranges that the service "kubernetes" always has, one of each family at most.
+func firstAddresses(ranges string) (names []string) {
+	list, _ := api.ParseRanges(ranges) // Validate has read it
+	for _, prefix := range list {
+		names = append(names, prefix.Addr().Next().String())
 	}
-	ip := ipnet.IP
-	ip[len(ip)-1]++ // a range begins with an even address
-	return ip.String()
+	return names
 }
