@@ -18,7 +18,9 @@ import (
 
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/engine"
+	"github.com/k8sm/k8sm/contrib/machines"
 	"github.com/k8sm/k8sm/contrib/scratch"
+	"github.com/k8sm/k8sm/contrib/testimages"
 )
 
 // startEngine starts the Docker Engine. What a run that was killed left is ended in order first: its cluster is taken over
@@ -44,7 +46,13 @@ func (h *harness) startEngine(ctx context.Context) error {
 	if h.resources, err = h.agentResources(); err != nil {
 		return err
 	}
-	cluster, err := scratch.Start(ctx, h.clusterConfig(nil))
+	nodes := 1
+	if left, err := machines.Left(h.state()); err != nil {
+		return err
+	} else if left != nil {
+		nodes = len(left.List)
+	}
+	cluster, err := scratch.Start(ctx, h.clusterConfig(nodes, nil))
 	return errors.Join(err, cluster.Stop(ctx), os.RemoveAll(h.state()))
 }
 
@@ -76,10 +84,12 @@ func (h *harness) removeEngine(ctx context.Context) error {
 // state is the cluster's state directory; it is short because sockets stand in it.
 func (h *harness) state() string { return h.path("k") }
 
-func (h *harness) clusterConfig(log *os.File) scratch.Config {
-	flags := []string{"--docker-host=" + h.engine.Host(), "--resources=" + h.resources, "--warm-nodes=all"}
-	if h.nodes != 1 {
-		flags = append(flags, "--nodes="+strconv.Itoa(h.nodes))
+func (h *harness) clusterConfig(nodes int, log *os.File) scratch.Config {
+	flags := []string{"--resources=" + h.resources, "--warm-nodes=all"}
+	if nodes == 1 {
+		flags = append(flags, "--docker-host="+h.engine.Host())
+	} else { // each has an Engine of its own
+		flags = append(flags, "--nodes="+strconv.Itoa(nodes))
 	}
 	cfg := scratch.Config{KM: h.km, Dir: h.state(), Flags: flags}
 	if log != nil {
@@ -118,14 +128,52 @@ func (h *harness) startCluster(ctx context.Context) error {
 	}
 	starting, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	h.cluster, err = scratch.Start(starting, h.clusterConfig(log))
+	h.cluster, err = scratch.Start(starting, h.clusterConfig(h.nodes, log))
 	h.undo = append(h.undo, func(ctx context.Context) error {
 		return errors.Join(h.cluster.Stop(ctx), h.keepLogs(), log.Close())
 	})
 	if err != nil {
 		return fmt.Errorf("%w; see %s", err, log.Name())
 	}
+	if err := h.supplyNodes(ctx); err != nil {
+		return err
+	}
 	return errors.Join(h.cluster.Usable(ctx), h.awaitKubelets(ctx))
+}
+
+// supplyNodes brings what the cases want to the Engines of several nodes: the images that have to be there, and the registry, at
+// the same address on the loopback of each.
+func (h *harness) supplyNodes(ctx context.Context) error {
+	if len(h.cluster.Engines) == 0 {
+		return nil
+	}
+	l, err := h.readLayers(ctx)
+	if err != nil {
+		return err
+	}
+	nodes, err := machines.Load(h.state())
+	if err != nil {
+		return err
+	}
+	living, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	waits := []func(){cancel}
+	h.undo = append(h.undo, func(context.Context) error {
+		for _, wait := range waits {
+			wait()
+		}
+		return nil
+	})
+	for _, node := range nodes.List {
+		wait, err := node.Forward(living, h.registry.Address, h.registry.Address)
+		if err != nil {
+			return err
+		}
+		waits = append(waits, wait)
+		if err := testimages.Load(ctx, h.cluster.Engines[node.Name], presentImages(l)...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // awaitKubelets waits until each node's kubelet has told its address: cases take for granted that kubelets run.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -194,6 +195,53 @@ func TestMachinesReachEachOtherAndAreGoneWithoutATrace(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, state(t)); diff != "" {
 		t.Errorf("(-before +after):\n%s", diff)
+	}
+}
+
+func TestConnectionsOnAMachineAreForwardedToThisOne(t *testing.T) {
+	m := made(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			text, _ := io.ReadAll(connection) // until the other side has said all
+			fmt.Fprintf(connection, "you said %s", text)
+			connection.Close()
+		}
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	wait, err := m.List[0].Forward(ctx, "127.0.0.1:5000", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answer []byte
+	call := func() error {
+		connection, err := net.Dial("tcp", "127.0.0.1:5000")
+		if err != nil {
+			return err
+		}
+		defer connection.Close()
+		fmt.Fprint(connection, "hello")
+		if err := connection.(*net.TCPConn).CloseWrite(); err != nil {
+			return err
+		}
+		answer, err = io.ReadAll(connection)
+		return err
+	}
+	if err := m.List[0].Enter(call); err != nil || string(answer) != "you said hello" {
+		t.Errorf("%q, %v", answer, err)
+	}
+	cancel()
+	wait()
+	if err := m.List[0].Enter(call); err == nil {
+		t.Error("it is forwarded after the end")
 	}
 }
 
