@@ -501,7 +501,7 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	advertise.Usage = "IP address at which nodes and pods reach the API server (default: --bind-address, or this machine's if that is 0.0.0.0)"
 	for _, name := range []string{"etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile",
 		"node-root-dir", "docker-host", "km-path", "artifact-address", "mesos-master", "mesos-connect-timeout", "mesos-principal", "mesos-secret-file", "mesos-ca-file",
-		"tls-cert-file", "tls-private-key-file", "client-ca-file"} {
+		"tls-cert-file", "tls-private-key-file", "client-ca-file", "enable-aggregator-routing"} {
 		parts.Lookup(name).Hidden = true
 	}
 	mesosFlags := pflag.NewFlagSet("mesos", pflag.ContinueOnError)

@@ -62,6 +62,7 @@ func (l *laptop) planMachines() error {
 	if net.ParseIP(l.plane.BindAddress).IsLoopback() {
 		return fmt.Errorf("cannot use --bind-address=%s with --nodes: several nodes reach no API server on loopback", l.plane.BindAddress)
 	}
+	l.plane.AggregatorRouting = true // this machine is no node, and has routes to the pods of all
 	if l.plane.AdvertiseAddress == "" {
 		l.plane.AdvertiseAddress = l.machines.Gateway.String()
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -65,6 +66,7 @@ func (c Config) apiServerFlags(etcd statedir.Etcd) flags {
 	f := flags{
 		"advertise-address": c.advertised(), "bind-address": c.BindAddress,
 		"service-cluster-ip-range": c.ServiceCIDR, "allow-privileged": "true", "profiling": "false",
+		"enable-aggregator-routing": strconv.FormatBool(c.AggregatorRouting),
 
 		"etcd-servers": strings.Join(etcd.Endpoints, ","),
 		"etcd-cafile":  etcd.CAFile, "etcd-certfile": etcd.CertFile, "etcd-keyfile": etcd.KeyFile,

@@ -39,6 +39,9 @@ type Config struct {
 	SecurePort  int
 	// AdvertiseAddress is the IP address at which nodes and pods reach the API server; empty means BindAddress.
 	AdvertiseAddress string
+	// AggregatorRouting has the API server call webhooks and aggregated API servers at their pods' addresses, and not at their
+	// services': a machine that is no node knows no services.
+	AggregatorRouting bool
 
 	// EtcdServers are the URLs of an existing etcd; empty means the embedded one.
 	EtcdServers []string
@@ -74,6 +77,8 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&c.SecurePort, "secure-port", 6443, "port of the API server (HTTPS); 0 takes any free port")
 	fs.StringVar(&c.AdvertiseAddress, "advertise-address", "",
 		"IP address at which nodes and pods reach the API server (default: --bind-address)")
+	fs.BoolVar(&c.AggregatorRouting, "enable-aggregator-routing", false,
+		"call webhooks and aggregated API servers at the addresses of their pods: for a machine that is no node, but has routes to pods")
 	fs.StringSliceVar(&c.EtcdServers, "etcd-servers", nil,
 		"URLs of an existing etcd, such as https://10.0.0.5:2379; without it an etcd runs inside this process")
 	fs.StringVar(&c.EtcdCAFile, "etcd-cafile", "", "with --etcd-servers: authority of etcd's certificate")
