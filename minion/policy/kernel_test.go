@@ -2,8 +2,10 @@ package policy
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -204,6 +207,35 @@ func (g *guest) expect(network string, to netip.Addr, port uint16, want bool) {
 	}
 }
 
+// hears tells whether a packet by which an SCTP association begins comes from the other guest. The machine may know no
+// SCTP but for judging it, so it is made by hand (https://www.rfc-editor.org/rfc/rfc9260#section-3.3.2).
+func (g *guest) hears(from *guest, port uint16, want bool) {
+	g.t.Helper()
+	var ear, mouth net.PacketConn
+	for of, connection := range map[*guest]*net.PacketConn{g: &ear, from: &mouth} {
+		of.in(func() {
+			var err error
+			*connection, err = net.ListenPacket("ip4:132", of.addresses[0].String())
+			must(g.t, err)
+		})
+		defer (*connection).Close()
+	}
+	packet := make([]byte, 12+20) // a header, and a chunk INIT
+	binary.BigEndian.PutUint16(packet, 4000)
+	binary.BigEndian.PutUint16(packet[2:], port)
+	chunk := packet[12:]
+	chunk[0], chunk[3] = 1, 20               // its type and length
+	binary.BigEndian.PutUint32(chunk[4:], 7) // a tag
+	chunk[8], chunk[13], chunk[15] = 1, 1, 1 // a window, and a stream in each direction
+	binary.LittleEndian.PutUint32(packet[8:], crc32.Checksum(packet, crc32.MakeTable(crc32.Castagnoli)))
+	_, err := mouth.WriteTo(packet, &net.IPAddr{IP: g.addresses[0].AsSlice()})
+	must(g.t, err)
+	_ = ear.SetReadDeadline(time.Now().Add(map[bool]time.Duration{true: patience, false: briefly}[want]))
+	if _, _, err := ear.ReadFrom(make([]byte, 100)); (err == nil) != want {
+		g.t.Errorf("SCTP from %s to port %d passes: %t", from.addresses[0], port, err == nil)
+	}
+}
+
 // kernelTable is a table of the namespace that the test is in.
 func kernelTable(t *testing.T) *Table {
 	t.Helper()
@@ -266,6 +298,13 @@ func TestKernelFollowsThePolicies(t *testing.T) {
 	everywhere(friend, 80, false, false)
 	everywhere(friend, 81, true, false)
 	everywhere(friend, 8080, true, false)
+
+	fromFriend[0].Ports = []networkingv1.NetworkPolicyPort{{Protocol: new(corev1.ProtocolSCTP), Port: new(intstr.FromInt32(81))}}
+	apply(onWeb(fromFriend, nil, networkingv1.PolicyTypeIngress))
+	everywhere(friend, 81, false, false)
+	web.hears(friend, 81, true)
+	web.hears(friend, 80, false)
+	web.hears(stranger, 81, false)
 
 	blocks := []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{
 		{IPBlock: &networkingv1.IPBlock{CIDR: "0.0.0.0/0", Except: []string{"10.0.0.4/31"}}}, {IPBlock: &networkingv1.IPBlock{CIDR: "::/0", Except: []string{"fd00::4/128"}}},
