@@ -17,10 +17,10 @@ import (
 
 // compiler makes one Ruleset. What it is asked for twice it makes once.
 type compiler struct {
-	state     State
-	endpoints []endpoint
-	policies  map[string][]selecting // by namespace
-	rules     Ruleset
+	state    State
+	pods     map[string][]endpoint  // by namespace
+	policies map[string][]selecting // by namespace
+	rules    Ruleset
 }
 
 // selecting is a policy whose selector has been read.
@@ -32,7 +32,7 @@ type selecting struct {
 // Compile renders the rules by which a node isolates its pods. What a policy says that cannot be read, which the API server
 // accepts of none, allows nothing.
 func Compile(s State) Ruleset {
-	c := compiler{state: s, endpoints: s.endpoints(), policies: map[string][]selecting{}, rules: emptyRuleset()}
+	c := compiler{state: s, pods: map[string][]endpoint{}, policies: map[string][]selecting{}, rules: emptyRuleset()}
 	for _, p := range slices.SortedFunc(slices.Values(s.Policies), func(a, b *networkingv1.NetworkPolicy) int {
 		return cmp.Compare(a.Name, b.Name)
 	}) {
@@ -42,8 +42,12 @@ func Compile(s State) Ruleset {
 		}
 		c.policies[p.Namespace] = append(c.policies[p.Namespace], selecting{p, selects})
 	}
-	for _, e := range c.endpoints {
-		if e.local && len(e.Addresses) > 0 {
+	all := s.endpoints()
+	for _, e := range all {
+		c.pods[e.Namespace] = append(c.pods[e.Namespace], e)
+	}
+	for _, e := range all {
+		if e.local {
 			c.isolate(e)
 		}
 	}
@@ -187,19 +191,16 @@ func (c *compiler) peerSet(f family, name string, peers []peer) string {
 	}
 	elements := map[string]string{}
 	c.rules.Sets[set] = Set{Type: f.kind, Elements: elements}
-	meant := map[string][]peer{} // by namespace
-	for _, e := range c.endpoints {
-		who, ok := meant[e.Namespace]
-		if !ok {
-			who = slices.DeleteFunc(slices.Clone(peers), func(p peer) bool { return !c.means(p, e.Namespace) })
-			meant[e.Namespace] = who
-		}
-		if !slices.ContainsFunc(who, func(p peer) bool { return p.pods.Matches(labels.Set(e.Labels)) }) {
-			continue
-		}
-		for _, address := range e.Addresses {
-			if f.has(address) {
-				elements[address.String()] = ""
+	for namespace, pods := range c.pods {
+		who := slices.DeleteFunc(slices.Clone(peers), func(p peer) bool { return !c.means(p, namespace) })
+		for _, e := range pods {
+			if !slices.ContainsFunc(who, func(p peer) bool { return p.pods.Matches(labels.Set(e.Labels)) }) {
+				continue
+			}
+			for _, address := range e.Addresses {
+				if f.has(address) {
+					elements[address.String()] = ""
+				}
 			}
 		}
 	}
@@ -295,17 +296,22 @@ func (c *compiler) namedMatch(f family, names []Port) string {
 	}
 	elements := map[string]string{}
 	c.rules.Sets[set] = Set{Type: f.kind + " . inet_proto . inet_service", Elements: elements}
-	for _, e := range c.endpoints {
-		for _, port := range e.Ports {
-			if !slices.Contains(names, Port{Name: port.Name, Protocol: port.Protocol}) {
-				continue
-			}
-			for _, address := range e.Addresses {
-				if f.has(address) {
-					elements[fmt.Sprintf("%s . %d . %d", address, port.Protocol, port.Number)] = ""
+	for _, pods := range c.pods {
+		for _, e := range pods {
+			for _, port := range e.Ports {
+				if slices.Contains(names, Port{Name: port.Name, Protocol: port.Protocol}) {
+					f.addPort(elements, e, port)
 				}
 			}
 		}
 	}
 	return match
+}
+
+func (f family) addPort(elements map[string]string, e endpoint, port Port) {
+	for _, address := range e.Addresses {
+		if f.has(address) {
+			elements[fmt.Sprintf("%s . %d . %d", address, port.Protocol, port.Number)] = ""
+		}
+	}
 }

@@ -13,8 +13,10 @@ import (
 )
 
 const (
-	// settle is how long a change waits for others to come along. New pods of the node do not wait.
-	settle = 50 * time.Millisecond
+	// A change waits for others to come along for as long as this, or ten times as long as the last one took, so that a
+	// large cluster's changes take no more than a tenth of a processor, but no longer than that. New pods of the node do
+	// not wait.
+	shortestWait, longestWait = 50 * time.Millisecond, 2 * time.Second
 	// attachLimit is how long a new pod waits for its rules; then its kubelet tries again.
 	attachLimit = 30 * time.Second
 	// lookAfter is how often the kernel's rules are looked at without a reason.
@@ -175,6 +177,7 @@ func (e *Enforcer) loop(ctx context.Context, w *watch, kernel kernelChanges) {
 	defer again.Stop()
 	settled := true // nothing waits for others to come along
 	pause := firstPause
+	var took time.Duration
 	for {
 		select {
 		case <-ctx.Done():
@@ -182,7 +185,7 @@ func (e *Enforcer) loop(ctx context.Context, w *watch, kernel kernelChanges) {
 		case <-e.changed:
 			if settled {
 				settled = false
-				again.Reset(settle)
+				again.Reset(min(max(shortestWait, 10*took), longestWait))
 			}
 			continue
 		case <-e.urgent:
@@ -196,7 +199,10 @@ func (e *Enforcer) loop(ctx context.Context, w *watch, kernel kernelChanges) {
 			e.verify(ctx)
 		}
 		settled = true
-		if err := e.sync(ctx, w); err != nil && ctx.Err() == nil {
+		began := time.Now()
+		err := e.sync(ctx, w)
+		took = time.Since(began)
+		if err != nil && ctx.Err() == nil {
 			e.log.WithError(err).Errorf("trying again in %s", pause)
 			settled = false
 			again.Reset(pause)

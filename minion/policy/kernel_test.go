@@ -28,7 +28,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 )
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -37,8 +37,7 @@ func must(t *testing.T, err error) {
 
 // machine is a network namespace with pods behind it, in namespaces of their own, routed as the pod network routes them.
 type machine struct {
-	t    *testing.T
-	pods map[string]*guest
+	t *testing.T
 }
 
 // guest is the network namespace of a pod, or of somebody outside.
@@ -48,8 +47,8 @@ type guest struct {
 	addresses []netip.Addr
 }
 
-// newMachine moves the rest of the test into a network namespace.
-func newMachine(t *testing.T) *machine {
+// inNamespace moves the rest of the test into a network namespace of its own.
+func inNamespace(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to make network namespaces")
@@ -58,10 +57,15 @@ func newMachine(t *testing.T) *machine {
 	namespace, err := netns.New()
 	must(t, err)
 	t.Cleanup(func() { namespace.Close() })
+}
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	inNamespace(t)
 	for _, sysctl := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
 		must(t, os.WriteFile("/proc/sys/net/"+sysctl, []byte("1"), 0))
 	}
-	return &machine{t, map[string]*guest{}}
+	return &machine{t}
 }
 
 // pod makes a namespace with the addresses, behind a veth of the machine.
@@ -73,7 +77,6 @@ func (m *machine) pod(name string, addresses ...string) *guest {
 	inside, err := netns.New()
 	must(m.t, err)
 	g := &guest{t: m.t, namespace: inside}
-	m.pods[name] = g
 	m.t.Cleanup(func() { inside.Close() })
 	must(m.t, netns.Set(machine))
 	outside := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "veth-" + name}, PeerName: "eth0", PeerNamespace: netlink.NsFd(inside)}
@@ -237,7 +240,7 @@ func (g *guest) hears(from *guest, port uint16, want bool) {
 }
 
 // kernelTable is a table of the namespace that the test is in.
-func kernelTable(t *testing.T) *Table {
+func kernelTable(t testing.TB) *Table {
 	t.Helper()
 	table, err := OpenTable("k8sm", "one")
 	must(t, err)
@@ -342,7 +345,7 @@ func friends() []networkingv1.NetworkPolicyPeer {
 
 // TestKernelTakesEveryChange has the kernel take the random clusters that the rules' text is tested with.
 func TestKernelTakesEveryChange(t *testing.T) {
-	newMachine(t)
+	inNamespace(t)
 	table := kernelTable(t)
 	for range 6 {
 		seeds := []uint64{rand.Uint64(), rand.Uint64()}
@@ -361,7 +364,7 @@ func TestKernelTakesEveryChange(t *testing.T) {
 }
 
 func TestTableThatSomebodyChangedIsNotIntact(t *testing.T) {
-	newMachine(t)
+	inNamespace(t)
 	table := kernelTable(t)
 	name := TableName("k8sm", "one")
 	pods := State{Node: "one", Policies: []*networkingv1.NetworkPolicy{onWeb(nil, nil, networkingv1.PolicyTypeIngress)}, Pods: []Pod{
@@ -392,7 +395,7 @@ func nft(ctx context.Context, t *testing.T, args ...string) {
 // TestRulesHoldUntilTheyAreRemoved runs an Enforcer in the test's namespace. While it runs, what something else does to its
 // rules is undone; when it has ended, as when it was killed, they hold.
 func TestRulesHoldUntilTheyAreRemoved(t *testing.T) {
-	newMachine(t)
+	inNamespace(t)
 	here, err := netns.Get()
 	must(t, err)
 	defer here.Close()
