@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"runtime"
+	"slices"
 	"strconv"
 
 	"github.com/vishvananda/netlink"
@@ -91,6 +93,59 @@ func nodeIP(agentEndpoint string) (net.IP, error) {
 		return nil, fmt.Errorf("cannot find an address for the node: the agent is on loopback (%s): %w", agentEndpoint, err)
 	}
 	return ip, nil
+}
+
+// nodeIPs are the node's addresses, one of each family that pods have addresses of, in that order: primary, and one of the
+// other family that this machine has on the same device, or by which it would send to others.
+func nodeIPs(primary net.IP, clusterCIDR string) ([]netip.Addr, error) {
+	first, ok := netip.AddrFromSlice(primary)
+	if first = first.Unmap(); !ok {
+		return nil, fmt.Errorf("%s is not an IP address", primary)
+	}
+	ranges, err := api.ParseRanges(clusterCIDR)
+	if clusterCIDR == "" || err != nil {
+		return []netip.Addr{first}, nil // the control plane has checked it
+	}
+	var list []netip.Addr
+	for _, prefix := range ranges {
+		address := first
+		if prefix.Addr().Is4() != first.Is4() {
+			if address, err = companion(first); err != nil {
+				return nil, fmt.Errorf("cannot find the node's address for pods of %s: %w", prefix, err)
+			}
+		}
+		list = append(list, address)
+	}
+	return list, nil
+}
+
+// companion is an address of the other family on the device that has the given one.
+func companion(address netip.Addr) (netip.Addr, error) {
+	kind, beyond := "IPv6", net.ParseIP("2001:db8::1")
+	if address.Is6() {
+		kind, beyond = "IPv4", net.IPv4(192, 0, 2, 1)
+	}
+	links, err := netlink.LinkList()
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("cannot list this machine's devices: %w", err)
+	}
+	for _, link := range links {
+		all, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+		if err != nil || !slices.ContainsFunc(all, func(a netlink.Addr) bool { return a.IP.Equal(address.AsSlice()) }) {
+			continue
+		}
+		for _, other := range all {
+			found, _ := netip.AddrFromSlice(other.IP)
+			if found = found.Unmap(); found.Is4() != address.Is4() && found.IsGlobalUnicast() && other.Flags&(unix.IFA_F_TEMPORARY|unix.IFA_F_DEPRECATED) == 0 {
+				return found, nil
+			}
+		}
+	}
+	if routes, err := netlink.RouteGet(beyond); err == nil && len(routes) > 0 && routes[0].Src.IsGlobalUnicast() {
+		found, _ := netip.AddrFromSlice(routes[0].Src)
+		return found.Unmap(), nil
+	}
+	return netip.Addr{}, fmt.Errorf("this machine has no %s address (of global scope): give it one on the device that has %s", kind, address)
 }
 
 // MachineIP is the address by which this machine is known to others and to the pods that run on it: the one that it uses

@@ -1,11 +1,17 @@
 package minion
 
 import (
+	"errors"
+	"fmt"
 	"net"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 )
 
 func testPort(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
@@ -66,5 +72,44 @@ func TestMachineHasSomething(t *testing.T) {
 	got, err := machineCapacity(t.TempDir())
 	if err != nil || got.milliCPU < 1000 || got.memory <= 0 || got.disk <= 0 {
 		t.Errorf("%+v %v", got, err)
+	}
+}
+
+func TestNodeHasAnAddressOfEachFamilyOfItsPods(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to make a network namespace")
+	}
+	runtime.LockOSThread() // never unlocked: the thread ends with the test's goroutine, and the namespace with it
+	namespace, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer namespace.Close()
+	lan := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lan"}}
+	if err := errors.Join(netlink.LinkAdd(lan), netlink.LinkSetUp(lan)); err != nil {
+		t.Fatal(err)
+	}
+	give := func(text string) {
+		address, err := netlink.ParseAddr(text)
+		if err == nil {
+			err = netlink.AddrAdd(lan, address)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	give("192.0.2.9/24")
+	four := net.ParseIP("192.0.2.9")
+	if got, err := nodeIPs(four, "10.244.0.0/16,fd00:244::/48"); err == nil || !strings.Contains(err.Error(), "this machine has no IPv6 address") {
+		t.Errorf("without IPv6: %v %v", got, err)
+	}
+	give("2001:db8::9/64")
+	for ranges, want := range map[string]string{
+		"10.244.0.0/16": "[192.0.2.9]", "": "[192.0.2.9]", "fd00:244::/48": "[2001:db8::9]",
+		"10.244.0.0/16,fd00:244::/48": "[192.0.2.9 2001:db8::9]", "fd00:244::/48,10.244.0.0/16": "[2001:db8::9 192.0.2.9]",
+	} {
+		if got, err := nodeIPs(four, ranges); err != nil || fmt.Sprint(got) != want {
+			t.Errorf("for pods of %s: %v %v, want %s", ranges, got, err, want)
+		}
 	}
 }

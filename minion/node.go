@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -163,19 +162,21 @@ func (n *node) prepare(ctx context.Context, kubeletPort int) (err error) {
 	})
 }
 
+// networkConfig knows no addresses if all that is to be done is to clean up.
 func (n *node) networkConfig() network.Config {
-	c := network.Config{
-		Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, Network: n.cluster.Network, Dir: n.files.network(),
+	return network.Config{
+		Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, ServiceCIDR: n.cluster.ServiceCIDR,
+		Network: n.cluster.Network, Addresses: n.settings.addresses, Dir: n.files.network(),
 	}
-	if address, err := netip.ParseAddr(n.settings.address); err == nil { // it is not known to who only cleans up
-		c.Addresses = []netip.Addr{address.Unmap()}
-	}
-	return c
 }
 
 // settle decides on addresses, ports and resources.
 func (n *node) settle(kubeletPort int) error {
 	address, err := nodeIP(n.env.AgentEndpoint)
+	if err != nil {
+		return err
+	}
+	addresses, err := nodeIPs(address, n.cluster.ClusterCIDR)
 	if err != nil {
 		return err
 	}
@@ -195,7 +196,7 @@ func (n *node) settle(kubeletPort int) error {
 		node:       n.boot.Node,
 		agent:      n.registration.Agent,
 		cluster:    n.cluster,
-		address:    address.String(),
+		addresses:  addresses,
 		reserved:   reserved,
 		resolvConf: resolvConf(),
 	}

@@ -3,8 +3,10 @@ package minion
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,7 +25,7 @@ type settings struct {
 	node       string
 	agent      api.AgentID
 	cluster    api.MinionConfig
-	address    string            // of the node
+	addresses  []netip.Addr      // of the node, one of each family of its pods, the first one first
 	reserved   map[string]string // see capacity.reserve
 	cgroup     string            // see podCgroup
 	resolvConf string
@@ -39,7 +41,7 @@ func (s *settings) choosePorts(wanted int) error {
 		address string
 		wanted  int
 	}{
-		{&s.kubeletPort, s.address, wanted},
+		{&s.kubeletPort, s.address(), wanted},
 		{&s.kubeletHealthPort, loopback, 0},
 		{&s.proxyHealthPort, loopback, 0},
 		{&s.proxyMetricsPort, loopback, 0},
@@ -59,7 +61,7 @@ func (s *settings) choosePorts(wanted int) error {
 func (s settings) kubelet() ([]byte, error) {
 	cfg := kubeletconfig.KubeletConfiguration{
 		TypeMeta:                 metav1.TypeMeta{APIVersion: "kubelet.config.k8s.io/v1beta1", Kind: "KubeletConfiguration"},
-		Address:                  s.address,
+		Address:                  s.address(),
 		Port:                     int32(s.kubeletPort),
 		HealthzBindAddress:       loopback,
 		HealthzPort:              ptr(int32(s.kubeletHealthPort)),
@@ -116,7 +118,7 @@ func (s settings) proxy() ([]byte, error) {
 		HealthzBindAddress: net.JoinHostPort(loopback, strconv.Itoa(s.proxyHealthPort)),
 		MetricsBindAddress: net.JoinHostPort(loopback, strconv.Itoa(s.proxyMetricsPort)),
 		// Node ports on loopback would open 127.0.0.0/8 to pods (sysctl route_localnet), and need a firewall against it.
-		NodePortAddresses: []string{s.address + "/32"},
+		NodePortAddresses: s.nodePorts(),
 		IPTables:          proxyconfig.KubeProxyIPTablesConfiguration{LocalhostNodePorts: ptr(false)},
 		// Zero leaves the machine's connection tracking as it is.
 		Conntrack: proxyconfig.KubeProxyConntrackConfiguration{
@@ -130,6 +132,26 @@ func (s settings) proxy() ([]byte, error) {
 		cfg.DetectLocalMode = "NodeCIDR"
 	}
 	return render("kube-proxy", cfg)
+}
+
+// address is where the kubelet listens.
+func (s settings) address() string { return s.addresses[0].String() }
+
+// nodeIPs are all of them, as the kubelet takes them.
+func (s settings) nodeIPs() string {
+	var list []string
+	for _, address := range s.addresses {
+		list = append(list, address.String())
+	}
+	return strings.Join(list, ",")
+}
+
+// nodePorts are the ranges of addresses on which node ports are served.
+func (s settings) nodePorts() (list []string) {
+	for _, address := range s.addresses {
+		list = append(list, netip.PrefixFrom(address, address.BitLen()).String())
+	}
+	return list
 }
 
 func render(program string, cfg any) ([]byte, error) {
@@ -167,7 +189,7 @@ func (s settings) kubeletArgs() []string {
 		"--kubeconfig=" + s.files.kubeconfig(),
 		"--bootstrap-kubeconfig=" + s.files.bootstrapKubeconfig(),
 		"--hostname-override=" + s.node,
-		"--node-ip=" + s.address,
+		"--node-ip=" + s.nodeIPs(),
 	}
 }
 

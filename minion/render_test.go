@@ -2,6 +2,7 @@ package minion
 
 import (
 	"flag"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,7 +25,7 @@ func testSettings() settings {
 			StaticPods:   "/etc/static",
 			EvictionHard: map[string]string{"memory.available": "100Mi", "nodefs.available": "10%"},
 		},
-		address:     "192.0.2.7",
+		addresses:   []netip.Addr{netip.MustParseAddr("192.0.2.7")},
 		reserved:    map[string]string{"cpu": "100m", "memory": "1000000"},
 		cgroup:      "/k8sm_00000001",
 		resolvConf:  "/etc/resolv.conf",
@@ -73,8 +74,20 @@ func TestArgumentsNameTheNodesOwnFiles(t *testing.T) {
 	}
 }
 
+func TestNodeOfBothFamiliesIsReachedByBoth(t *testing.T) {
+	s := testSettings()
+	s.addresses = append(s.addresses, netip.MustParseAddr("2001:db8::7"))
+	if args := strings.Join(s.kubeletArgs(), " "); !strings.Contains(args, "--node-ip=192.0.2.7,2001:db8::7") {
+		t.Errorf("the kubelet is given %s", args)
+	}
+	proxy, err := s.proxy()
+	if err != nil || !strings.Contains(string(proxy), "- 192.0.2.7/32\n- 2001:db8::7/128\n") {
+		t.Errorf("the proxy is given %s, %v", proxy, err)
+	}
+}
+
 func TestPortsDiffer(t *testing.T) {
-	s := settings{address: loopback}
+	s := settings{addresses: []netip.Addr{netip.MustParseAddr(loopback)}}
 	if err := s.choosePorts(kubeletPort); err != nil {
 		t.Fatal(err)
 	}

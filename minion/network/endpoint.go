@@ -42,9 +42,10 @@ type endpoint struct {
 	Addresses []netip.Addr `json:"addresses"`
 }
 
-func (e endpoint) ipv4() (netip.Addr, bool) {
+// address returns the one of the family.
+func (e endpoint) address(f Family) (netip.Addr, bool) {
 	for _, address := range e.Addresses {
-		if address.Is4() {
+		if familyOf(address) == f {
 			return address, true
 		}
 	}

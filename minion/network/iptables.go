@@ -20,18 +20,37 @@ type IPTables interface {
 	ClearAndDeleteChain(table, chain string) error
 }
 
+// tables are the kernel's iptables for a family.
+type tables struct {
+	Family
+	IPTables
+}
+
+// openTables finds the program for the family.
+func openTables(f Family) (tables, error) {
+	program, protocol := "iptables", iptables.ProtocolIPv4
+	if f == IPv6 {
+		program, protocol = "ip6tables", iptables.ProtocolIPv6
+	}
+	ipt, err := iptables.New(iptables.IPFamily(protocol), iptables.Timeout(5))
+	if err != nil {
+		return tables{}, fmt.Errorf("cannot find %s, which the pod network needs (Debian: apt-get install iptables): %w", program, err)
+	}
+	return tables{f, ipt}, nil
+}
+
 // apply puts the chains in place, whatever was in them before. The jumps are made anew at the top of their chains, since
 // other programs, Docker among them, insert rules there that would come first.
-func (p Plan) apply(ipt IPTables) error {
-	for _, chain := range p.Rules() {
+func (p Plan) apply(ipt tables) error {
+	for _, chain := range p.Rules(ipt.Family) {
 		if err := p.applyChain(ipt, chain); err != nil {
-			return fmt.Errorf("cannot write iptables chain %s: %w", chain.Name, err)
+			return fmt.Errorf("cannot write iptables chain %s: %w", chain.Name, explain(err))
 		}
 	}
 	return nil
 }
 
-func (p Plan) applyChain(ipt IPTables, chain Chain) error {
+func (p Plan) applyChain(ipt tables, chain Chain) error {
 	if err := ipt.ClearChain(chain.Table, chain.Name); err != nil {
 		return err
 	}
@@ -49,7 +68,7 @@ func (p Plan) applyChain(ipt IPTables, chain Chain) error {
 }
 
 // putFirst makes the rule the first of its chain, once.
-func putFirst(ipt IPTables, r chainRule) error {
+func putFirst(ipt tables, r chainRule) error {
 	if err := ipt.DeleteIfExists(r.table, r.chain, r.rule...); err != nil {
 		return err
 	}
@@ -57,10 +76,10 @@ func putFirst(ipt IPTables, r chainRule) error {
 }
 
 // applyPorts puts a pod's host ports in place.
-func (p Plan) applyPorts(ipt IPTables, e endpoint) error {
-	for _, r := range p.portRules(e) {
+func (p Plan) applyPorts(ipt tables, e endpoint) error {
+	for _, r := range p.portRules(ipt.Family, e) {
 		if err := putFirst(ipt, r); err != nil {
-			return fmt.Errorf("cannot write a host port of pod %s: %w", e.Sandbox.Pod, err)
+			return fmt.Errorf("cannot write a host port of pod %s: %w", e.Sandbox.Pod, explain(err))
 		}
 	}
 	return nil
@@ -68,12 +87,12 @@ func (p Plan) applyPorts(ipt IPTables, e endpoint) error {
 
 // missing says what of the chains is not as apply and applyPorts made it; empty if nothing. Rules are known by their
 // comments, as the kernel writes the rest of them in another way than they were given.
-func (p Plan) missing(ipt IPTables, endpoints map[string]endpoint) string {
+func (p Plan) missing(ipt tables, endpoints map[string]endpoint) string {
 	var ports []chainRule
 	for _, e := range endpoints {
-		ports = append(ports, p.portRules(e)...)
+		ports = append(ports, p.portRules(ipt.Family, e)...)
 	}
-	for _, chain := range p.Rules() {
+	for _, chain := range p.Rules(ipt.Family) {
 		var want []string
 		for _, rule := range chain.Rules {
 			want = append(want, rule[3])
@@ -96,7 +115,7 @@ func (p Plan) missing(ipt IPTables, endpoints map[string]endpoint) string {
 }
 
 // comments returns those of the rules in a chain, or of those that jump to target if there is one; none if there is no such chain.
-func comments(ipt IPTables, table, chain, target string) (list []string) {
+func comments(ipt tables, table, chain, target string) (list []string) {
 	lines, err := ipt.List(table, chain)
 	if err != nil {
 		return nil
@@ -118,9 +137,9 @@ func sameElements(a, b []string) bool {
 }
 
 // removePorts takes a pod's host ports away. It goes on after an error, and returns all of them.
-func (p Plan) removePorts(ipt IPTables, e endpoint) error {
+func (p Plan) removePorts(ipt tables, e endpoint) error {
 	var problems []error
-	for _, r := range p.portRules(e) {
+	for _, r := range p.portRules(ipt.Family, e) {
 		if err := ipt.DeleteIfExists(r.table, r.chain, r.rule...); err != nil {
 			problems = append(problems, fmt.Errorf("cannot remove a host port of pod %s: %w", e.Sandbox.Pod, err))
 		}
@@ -129,9 +148,9 @@ func (p Plan) removePorts(ipt IPTables, e endpoint) error {
 }
 
 // remove takes away what apply made, or a part of it. It goes on after an error, and returns all of them.
-func (p Plan) remove(ipt IPTables) error {
+func (p Plan) remove(ipt tables) error {
 	var problems []error
-	for _, chain := range p.Rules() {
+	for _, chain := range p.Rules(ipt.Family) {
 		err := ipt.ClearChain(chain.Table, chain.Name) // a jump can be named only while its target exists
 		if err == nil {
 			for _, parent := range chain.Parents {

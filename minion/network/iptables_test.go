@@ -127,9 +127,10 @@ func TestRulesOnFakeAndKernel(t *testing.T) {
 	}
 }
 
-func conform(t *testing.T, ipt listing) {
-	mine := Plan{Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24", ClusterCIDR: "10.244.0.0/16"}
-	other := Plan{Cluster: "k8sm", Node: "agent-2", PodCIDR: "10.244.2.0/24", ClusterCIDR: "10.244.0.0/16"}
+func conform(t *testing.T, open listing) {
+	ipt := tables{IPv4, open}
+	mine := Plan{Cluster: "k8sm", Node: "agent-1", PodCIDRs: prefixes("10.244.1.0/24"), ClusterCIDR: "10.244.0.0/16"}
+	other := Plan{Cluster: "k8sm", Node: "agent-2", PodCIDRs: prefixes("10.244.2.0/24"), ClusterCIDR: "10.244.0.0/16"}
 	foreign := []string{"-i", "docker0", "-j", "DROP"}
 	must(t, ipt.Insert("filter", "FORWARD", 1, foreign...))
 
@@ -139,7 +140,7 @@ func conform(t *testing.T, ipt listing) {
 	once := snapshot(t, ipt, mine)
 	must(t, ipt.Insert("filter", "FORWARD", 1, foreign...)) // as a Docker Engine that starts
 	must(t, mine.apply(ipt))
-	if first := rules(t, ipt, "filter", "FORWARD")[0]; !strings.Contains(first, mine.Rules()[2].Name) {
+	if first := rules(t, ipt, "filter", "FORWARD")[0]; !strings.Contains(first, mine.Rules(IPv4)[2].Name) {
 		t.Errorf("applied again, our jump is not the first of FORWARD but %q is", first)
 	}
 	must(t, ipt.DeleteIfExists("filter", "FORWARD", foreign...))
@@ -148,8 +149,8 @@ func conform(t *testing.T, ipt listing) {
 	}
 
 	must(t, mine.remove(ipt))
-	for _, chain := range mine.Rules() {
-		if exists, err := ipt.ChainExists(chain.Table, chain.Name); exists || err != nil {
+	for _, chain := range mine.Rules(IPv4) {
+		if exists, err := open.ChainExists(chain.Table, chain.Name); exists || err != nil {
 			t.Errorf("chain %s is left: %v %v", chain.Name, exists, err)
 		}
 	}
@@ -160,10 +161,10 @@ func conform(t *testing.T, ipt listing) {
 	must(t, other.remove(ipt))
 }
 
-func snapshot(t *testing.T, ipt listing, p Plan) map[string]int {
+func snapshot(t *testing.T, ipt tables, p Plan) map[string]int {
 	t.Helper()
 	counts := map[string]int{}
-	for _, chain := range p.Rules() {
+	for _, chain := range p.Rules(ipt.Family) {
 		counts[chain.Name] = len(rules(t, ipt, chain.Table, chain.Name))
 		for _, parent := range chain.Parents {
 			counts[parent] = len(rules(t, ipt, chain.Table, parent))
@@ -172,7 +173,7 @@ func snapshot(t *testing.T, ipt listing, p Plan) map[string]int {
 	return counts
 }
 
-func rules(t *testing.T, ipt listing, table, chain string) []string {
+func rules(t *testing.T, ipt tables, table, chain string) []string {
 	t.Helper()
 	lines, err := ipt.List(table, chain)
 	if err != nil {
@@ -183,9 +184,9 @@ func rules(t *testing.T, ipt listing, table, chain string) []string {
 
 func TestAddressWithoutPodIsUnreachable(t *testing.T) {
 	inNamespace(t)
-	plan := Plan{Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24", ClusterCIDR: "10.244.0.0/16"}
-	must(t, plan.addRoute())
-	must(t, plan.addRoute()) // a restart
+	plan := Plan{Cluster: "k8sm", Node: "agent-1", PodCIDRs: prefixes("10.244.1.0/24"), ClusterCIDR: "10.244.0.0/16"}
+	must(t, plan.addRoutes())
+	must(t, plan.addRoutes()) // a restart
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
 	must(t, err)
 	if len(routes) != 1 || routes[0].Type != 7 { // RTN_UNREACHABLE

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -17,8 +18,9 @@ import (
 
 // sysctls is where the kernel's network settings are.
 const (
-	sysctls       = "/proc/sys/net"
-	sysctlForward = sysctls + "/ipv4/ip_forward"
+	sysctls        = "/proc/sys/net"
+	sysctlForward  = sysctls + "/ipv4/ip_forward"
+	sysctlForward6 = sysctls + "/ipv6/conf/all/forwarding"
 )
 
 // routeProtocol is who has made our routes, in the kernel's words (rtnetlink(7), /etc/iproute2/rt_protos); nobody else is
@@ -42,26 +44,58 @@ func enable(sysctl string) error {
 	return nil
 }
 
-// unreachable is the route for the addresses of pods that are not there: "no route to host" at once, and nothing that
-// leaves the machine. Where routers know the way to other nodes' pods it is for those of this node only.
-func (p Plan) unreachable() (*netlink.Route, error) {
-	cidr := p.ClusterCIDR
-	if cidr == "" || p.Network.Mode == api.NetworkNone {
-		cidr = p.PodCIDR
+// forward has the kernel forward packets of the family.
+func forward(f Family) error {
+	if f == IPv4 {
+		return enable(sysctlForward)
 	}
-	_, destination, err := net.ParseCIDR(cidr)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the pods' range: %w", err)
+	if !exists(sysctlForward6) {
+		return errors.New("the node has an IPv6 pod CIDR, but this machine's kernel has no IPv6: start it without ipv6.disable=1")
 	}
-	return &netlink.Route{Dst: destination, Type: unix.RTN_UNREACHABLE, Protocol: routeProtocol, Priority: p.routeMetric()}, nil
+	if err := keepRouterAdvertisements(); err != nil {
+		return err
+	}
+	return enable(sysctlForward6)
 }
 
-func (p Plan) addRoute() error {
-	route, err := p.unreachable()
+// keepRouterAdvertisements lets devices go on hearing them that do so: a machine that forwards is a router itself, which hears
+// them no more unless told to (https://docs.kernel.org/networking/ip-sysctl.html, accept_ra).
+func keepRouterAdvertisements() error {
+	settings, err := filepath.Glob(sysctls + "/ipv6/conf/*/accept_ra")
 	if err != nil {
 		return err
 	}
-	return setRoute(*route)
+	for _, path := range settings {
+		if value, err := os.ReadFile(path); err != nil || strings.TrimSpace(string(value)) != "1" || strings.Contains(path, "/all/") || strings.Contains(path, "/default/") {
+			continue
+		}
+		if err := os.WriteFile(path, []byte("2"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("cannot let a device hear router advertisements: %w", err)
+		}
+	}
+	return nil
+}
+
+// unreachable are the routes for the addresses of pods that are not there: "no route to host" at once, and nothing that
+// leaves the machine. Where routers know the way to other nodes' pods they are for those of this node only.
+func (p Plan) unreachable() (routes []netlink.Route) {
+	for _, own := range p.PodCIDRs {
+		nowhere, _ := p.clusterCIDR(familyOf(own.Addr()))
+		if p.Network.Mode == api.NetworkNone {
+			nowhere = own
+		}
+		routes = append(routes, netlink.Route{Dst: network(nowhere), Type: unix.RTN_UNREACHABLE, Protocol: routeProtocol, Priority: p.routeMetric()})
+	}
+	return routes
+}
+
+// addRoutes sets the unreachable routes, and leaves all others as they are.
+func (p Plan) addRoutes() error {
+	var problems []error
+	for _, route := range p.unreachable() {
+		problems = append(problems, setRoute(route))
+	}
+	return errors.Join(problems...)
 }
 
 func setRoute(route netlink.Route) error {
@@ -171,7 +205,7 @@ func (p Plan) linkMTU() int {
 		return outwardMTU()
 	}
 	for _, link := range links {
-		addresses, err := netlink.AddrList(link, family(end))
+		addresses, err := netlink.AddrList(link, int(familyOf(end)))
 		if err != nil || link.Attrs().Flags&net.FlagLoopback != 0 || link.Attrs().MTU <= 0 {
 			continue
 		}

@@ -37,14 +37,17 @@ func (p Plan) connect(e endpoint, gateways []netip.Addr) error {
 		PeerNamespace: netlink.NsFd(namespace),
 	}
 	if err := netlink.LinkAdd(outside); err != nil {
-		return fmt.Errorf("cannot make the pod's network device %s: %w", outside.Name, err)
+		return fmt.Errorf("cannot make the pod's network device %s: %w", outside.Name, explainDevice(err, "veth"))
 	}
-	err = netlink.LinkSetAlias(outside, p.alias(e.Sandbox.ID))
+	made, err := netlink.LinkByName(outside.Name) // with its hardware address
+	if err == nil {
+		err = netlink.LinkSetAlias(made, p.alias(e.Sandbox.ID))
+	}
 	if err == nil {
 		err = confine(outside.Name, len(e.Sandbox.Ports) > 0)
 	}
 	if err == nil {
-		err = setUpOutside(outside, e, gateways)
+		err = setUpOutside(made, e, gateways)
 	}
 	if err == nil {
 		err = setUpInside(namespace, mtu, e, gateways)
@@ -102,10 +105,31 @@ func setUpOutside(link netlink.Link, e endpoint, gateways []netip.Addr) error {
 			return fmt.Errorf("address %s: %w", gateway, err)
 		}
 	}
+	if err := settleIPv6(&netlink.Handle{}, link, e.Addresses); err != nil {
+		return err
+	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return err
 	}
 	return leadTo(link, e, gateways)
+}
+
+// settleIPv6 gives a device that is to have IPv6 addresses its link-local one. The kernel would do so, too, but only use it,
+// and find neighbors, when it has waited one or two seconds for somebody else to claim it: nobody can.
+func settleIPv6(h *netlink.Handle, link netlink.Link, addresses []netip.Addr) error {
+	if _, ok := ofFamily(addresses, netip.IPv6Unspecified()); !ok {
+		return nil
+	}
+	const none = 1 // IN6_ADDR_GEN_MODE_NONE
+	if err := h.LinkSetIP6AddrGenMode(link, none); err != nil {
+		return fmt.Errorf("IPv6 on %s: %w", link.Attrs().Name, err)
+	}
+	address := deviceAddress(linkLocal(link.Attrs().HardwareAddr))
+	address.Mask = net.CIDRMask(64, 128)
+	if err := h.AddrReplace(link, address); err != nil {
+		return fmt.Errorf("IPv6 on %s: %w", link.Attrs().Name, err)
+	}
+	return nil
 }
 
 // leadTo leads the pod's addresses to its device.
@@ -184,6 +208,9 @@ func setUpInside(namespace netns.NsHandle, mtu int, e endpoint, gateways []netip
 		if err == nil {
 			err = inside.AddrAdd(link, deviceAddress(address))
 		}
+	}
+	if err == nil {
+		err = settleIPv6(inside, link, e.Addresses)
 	}
 	if err == nil {
 		err = inside.LinkSetUp(link)

@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -69,7 +70,7 @@ func TestMeshIsTheGoldenOne(t *testing.T) {
 			machine []netip.Addr
 			peers   []Peer
 		}{{addresses("192.0.2.1", "2001:db8::1"), peers}, {addresses("2001:db8::1"), six}} {
-			plan := Plan{Cluster: "k8sm", Node: "self", PodCIDR: "10.244.1.0/24", ClusterCIDR: "10.244.0.0/16",
+			plan := Plan{Cluster: "k8sm", Node: "self", PodCIDRs: prefixes("10.244.1.0/24", "fd00:244:1::/64"), ClusterCIDR: "10.244.0.0/16,fd00:244::/48",
 				Addresses: test.machine, Network: api.PodNetwork{Mode: mode}}
 			m, err := plan.mesh(test.peers, lookInTest)
 			fmt.Fprintf(&got, "--network=%s on %v\n%s", mode, test.machine, m)
@@ -100,9 +101,12 @@ type machine struct {
 // lan is a machine's place on a link of the test: its address there, and the router to all others.
 type lan struct{ bridge, address, router string }
 
+// addresses are those of the place, with one of the other family if it is given.
+func (l lan) addresses() []string { return strings.Split(l.address, " ") }
+
 // newMachine makes a machine with a device on the lan's bridge, which is in the namespace that the test runs in, and a pod
-// network with the given range.
-func newMachine(t *testing.T, name string, at lan, podCIDR string, how api.PodNetwork) *machine {
+// network with the given ranges, with spaces between.
+func newMachine(t *testing.T, name string, at lan, podCIDRs string, how api.PodNetwork) *machine {
 	t.Helper()
 	m := &machine{pod: newPod(t, name)}
 	bridge, err := netlink.LinkByName(at.bridge)
@@ -115,32 +119,36 @@ func newMachine(t *testing.T, name string, at lan, podCIDR string, how api.PodNe
 	port := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, MasterIndex: bridge.Attrs().Index}, PeerName: "eth0", PeerNamespace: netlink.NsFd(m.namespace)}
 	must(t, netlink.LinkAdd(port))
 	must(t, netlink.LinkSetUp(port))
-	prefix := netip.MustParsePrefix(at.address)
+	var own []netip.Addr
 	m.do(t, func() {
 		eth0, err := netlink.LinkByName("eth0")
 		must(t, err)
-		address, err := netlink.ParseAddr(at.address)
-		must(t, err)
-		must(t, netlink.AddrAdd(eth0, address))
+		for _, text := range at.addresses() {
+			prefix := netip.MustParsePrefix(text)
+			address := deviceAddress(prefix.Addr())
+			address.Mask = network(prefix).Mask
+			must(t, netlink.AddrAdd(eth0, address))
+			own = append(own, prefix.Addr())
+		}
 		must(t, netlink.LinkSetUp(eth0))
 		// The kernel tells each pod of few packets in a second that they led nowhere.
 		must(t, os.WriteFile(sysctls+"/ipv4/icmp_ratelimit", []byte("0"), 0))
 		if at.router != "" {
 			must(t, netlink.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: netip.MustParseAddr(at.router).AsSlice()}))
 		}
-		m.network, err = New(Config{Cluster: "test", Node: name, ClusterCIDR: "198.18.0.0/16", Network: how,
-			Addresses: []netip.Addr{prefix.Addr()}, Dir: filepath.Join(t.TempDir(), "network")})
+		m.network, err = New(Config{Cluster: "test", Node: name, ClusterCIDR: "198.18.0.0/16,fd00:18::/48", ServiceCIDR: "198.19.0.0/16", Network: how,
+			Addresses: own, Dir: filepath.Join(t.TempDir(), "network")})
 		must(t, err)
-		must(t, m.network.Setup([]string{podCIDR}))
+		must(t, m.network.Setup(strings.Split(podCIDRs, " ")))
 	})
-	m.peer = Peer{Node: name, Addresses: []netip.Addr{prefix.Addr()}, Prefixes: prefixes(podCIDR)}
+	m.peer = Peer{Node: name, Addresses: own, Prefixes: prefixes(strings.Split(podCIDRs, " ")...)}
 	return m
 }
 
-// newPodOn attaches a pod to the machine's network, which answers on port 80.
-func newPodOn(t *testing.T, m *machine, id string) (p pod, address string) {
+// newPodOn attaches a pod to the machine's network, which answers on port 80. It returns its first address.
+func newPodOn(t *testing.T, m *machine, id string, ports ...Port) (p pod, address string) {
 	t.Helper()
-	p = newPod(t, id)
+	p = newPod(t, id, ports...)
 	m.do(t, func() {
 		addresses, err := m.network.Attach(t.Context(), p.Sandbox)
 		must(t, err)
@@ -193,9 +201,9 @@ func expectEachOther(t *testing.T, machines []*machine, pods []pod, at []string)
 	t.Helper()
 	for i := range pods {
 		j := 1 - i
-		pods[i].do(t, func() { expect(t, at[j]+":80", at[i]) })
+		pods[i].do(t, func() { expect(t, net.JoinHostPort(at[j], "80"), at[i]) })
 		machines[i].do(t, func() {
-			if _, err := call(at[j] + ":80"); err != nil {
+			if _, err := call(net.JoinHostPort(at[j], "80")); err != nil {
 				t.Errorf("machine %d to the other's pod: %v", i, err)
 			}
 		})
@@ -305,7 +313,7 @@ func TestNodesOfOneMachineShareTheTunnel(t *testing.T) {
 	expectEachOther(t, []*machine{&beside, two}, []pod{first, second}, []string{firstIP, secondIP})
 	one.do(t, func() {
 		must(t, beside.network.Teardown())
-		if link, err := beside.network.planFor("").findTunnel(); link != nil || err != nil {
+		if link, err := beside.network.planFor(nil).findTunnel(); link != nil || err != nil {
 			t.Errorf("the device is left: %v %v", link, err)
 		}
 	})
@@ -331,14 +339,7 @@ func TestWhatOthersFlushIsThereAgain(t *testing.T) {
 	two := newMachine(t, "two", lan{"lan", "192.0.2.2/24", ""}, "198.18.2.0/24", how)
 	acquaint(t, one, two)
 	second, secondIP := newPodOn(t, two, "second")
-	web := newPod(t, "web", Port{Protocol: "TCP", HostPort: 8080, ContainerPort: 80})
-	var webIP string
-	two.do(t, func() {
-		list, err := two.network.Attach(t.Context(), web.Sandbox)
-		must(t, err)
-		webIP = list[0].String()
-	})
-	web.serve(t, "80")
+	_, webIP := newPodOn(t, two, "web", Port{Protocol: "TCP", HostPort: 8080, ContainerPort: 80})
 	first, firstIP := newPodOn(t, one, "first")
 	whole := func(after string) {
 		t.Log(after)
@@ -351,8 +352,8 @@ func TestWhatOthersFlushIsThereAgain(t *testing.T) {
 		"nothing":           func(*Network) error { return nil },
 		"all of nat":        func(*Network) error { return flushTable("nat") },
 		"all of filter":     func(*Network) error { return flushTable("filter") },
-		"a chain":           func(n *Network) error { return n.ipt.ClearChain("nat", n.plan.portsChain()) },
-		"a jump":            func(n *Network) error { return n.ipt.ClearChain("filter", "FORWARD") },
+		"a chain":           func(n *Network) error { return n.tables[0].ClearChain("nat", n.plan.portsChain()) },
+		"a jump":            func(n *Network) error { return n.tables[0].ClearChain("filter", "FORWARD") },
 		"forwarding":        func(*Network) error { return os.WriteFile(sysctlForward, []byte("0"), 0) },
 		"the routes":        flushRoutes,
 		"the VXLAN device":  func(n *Network) error { link, _ := n.plan.findTunnel(); return netlink.LinkDel(link) },
@@ -362,7 +363,7 @@ func TestWhatOthersFlushIsThereAgain(t *testing.T) {
 			link, _ := netlink.LinkByName(n.plan.link("second"))
 			return netlink.LinkSetMTU(link, 1000)
 		},
-		"the unreachable": func(n *Network) error { r, _ := n.plan.unreachable(); return netlink.RouteDel(r) },
+		"the unreachable": func(n *Network) error { return netlink.RouteDel(&n.plan.unreachable()[0]) },
 		"the tunnel address": func(n *Network) error {
 			link, _ := n.plan.findTunnel()
 			return netlink.AddrDel(link, deviceAddress(n.plan.gateways()[0]))
@@ -440,3 +441,113 @@ func save(t *testing.T) (lines []string) {
 	slices.Sort(lines)
 	return append(lines, string(forward))
 }
+
+func TestPodsHaveAddressesOfBothFamilies(t *testing.T) {
+	for mode, mtu := range map[api.NetworkMode]int{api.NetworkRoutes: 1500, api.NetworkVXLAN: 1450} {
+		t.Run(string(mode), func(t *testing.T) {
+			inNamespace(t)
+			how := api.PodNetwork{Mode: mode}
+			one := newMachine(t, "one", lan{"lan", "192.0.2.1/24 2001:db8::1/64", ""}, "198.18.1.0/24 fd00:18:0:1::/64", how)
+			two := newMachine(t, "two", lan{"lan", "192.0.2.2/24 2001:db8::2/64", ""}, "198.18.2.0/24 fd00:18:0:2::/64", how)
+			acquaint(t, one, two)
+			first, _ := newPodOn(t, one, "first")
+			web := Port{Protocol: "TCP", HostPort: 8080, ContainerPort: 80}
+			second, _ := newPodOn(t, two, "second", web)
+			for i := range 2 {
+				at := []string{one.network.Addresses("first")[i].String(), two.network.Addresses("second")[i].String()}
+				expectEachOther(t, []*machine{one, two}, []pod{first, second}, at)
+			}
+			one.do(t, func() { expect(t, "[2001:db8::2]:8080", "2001:db8::1") })
+			if got := first.deviceMTU(t, "eth0"); got != mtu {
+				t.Errorf("a pod's MTU is %d, want %d", got, mtu)
+			}
+			two.do(t, func() {
+				must(t, exec.Command("ip6tables", "-t", "nat", "-F").Run())
+				two.network.mend()
+			})
+			one.do(t, func() {
+				expect(t, "[2001:db8::2]:8080", "2001:db8::1")
+				must(t, one.network.Detach(t.Context(), "first"))
+			})
+			two.do(t, func() {
+				must(t, two.network.Teardown())
+				left := state(t)
+				if strings.Contains(left, "K8SM") || strings.Contains(left, "fd00:18") || strings.Contains(left, "km") {
+					t.Errorf("left behind:\n%s", left)
+				}
+			})
+		})
+	}
+}
+
+func TestPodsMayHaveIPv6Only(t *testing.T) {
+	for mode, mtu := range map[api.NetworkMode]int{api.NetworkAuto: 1500, api.NetworkVXLAN: 1430} {
+		t.Run(string(mode), func(t *testing.T) {
+			inNamespace(t)
+			how := api.PodNetwork{Mode: mode}
+			one := newMachine(t, "one", lan{"lan", "2001:db8::1/64", ""}, "fd00:18:0:1::/64", how)
+			two := newMachine(t, "two", lan{"lan", "2001:db8::2/64", ""}, "fd00:18:0:2::/64", how)
+			acquaint(t, one, two)
+			first, firstIP := newPodOn(t, one, "first")
+			second, secondIP := newPodOn(t, two, "second")
+			expectEachOther(t, []*machine{one, two}, []pod{first, second}, []string{firstIP, secondIP})
+			if got := first.deviceMTU(t, "eth0"); got != mtu {
+				t.Errorf("a pod's MTU is %d, want %d", got, mtu)
+			}
+		})
+	}
+}
+
+func TestRangesThatOverlapTheMachinesAreRefused(t *testing.T) {
+	inNamespace(t)
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "docker0"}}
+	must(t, netlink.LinkAdd(bridge))
+	address, err := netlink.ParseAddr("198.18.1.77/28")
+	must(t, err)
+	must(t, netlink.AddrAdd(bridge, address))
+	for want, cfg := range map[string]Config{
+		"198.18.1.0/24 overlaps the network 198.18.1.64/28 of this machine's device docker0": {ClusterCIDR: "198.18.0.0/16"},
+		"own address 198.18.9.9 lies in --cluster-cidr=198.18.0.0/16":                        {ClusterCIDR: "198.18.0.0/16", Addresses: addresses("198.18.9.9")},
+		"own address 198.19.9.9 lies in --service-cluster-ip-range=198.19.0.0/16":            {ServiceCIDR: "198.19.0.0/16", Addresses: addresses("198.19.9.9")},
+	} {
+		cfg.Dir = t.TempDir()
+		before := state(t)
+		n, err := New(cfg)
+		must(t, err)
+		if err := n.Setup([]string{testRange}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+		if after := state(t); before != after {
+			t.Errorf("something was changed all the same:\n%s", after)
+		}
+	}
+}
+
+func TestErrorsOfAKernelThatLacksSomethingSayWhatToDo(t *testing.T) {
+	for cause, want := range map[string]string{
+		"iptables v1.8.9 (legacy): can't initialize iptables table `nat': Table does not exist (do you need to insmod?)": "modprobe -a nf_tables nft_compat, or ip_tables",
+		"iptables: Failed to initialize nft: Protocol not supported":                                                     "modprobe -a nf_tables",
+		"iptables: No chain/target/match by that name.":                                                                  "xt_conntrack",
+		"Warning: Extension conntrack revision 0 not supported, missing kernel module?":                                  "xt_conntrack",
+	} {
+		ipt := tables{IPv4, brokenIPTables{errors.New(cause)}}
+		if err := (Plan{}).apply(ipt); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), cause) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	if err := explainDevice(unix.EOPNOTSUPP, "vxlan"); !strings.Contains(err.Error(), "modprobe vxlan") || !errors.Is(err, unix.EOPNOTSUPP) {
+		t.Error(err)
+	}
+	if err := explainDevice(unix.EPERM, "vxlan"); err != unix.EPERM {
+		t.Error(err)
+	}
+}
+
+// brokenIPTables is that of a kernel that lacks it.
+type brokenIPTables struct{ err error }
+
+func (b brokenIPTables) List(string, string) ([]string, error)          { return nil, b.err }
+func (b brokenIPTables) ClearChain(string, string) error                { return b.err }
+func (b brokenIPTables) Insert(string, string, int, ...string) error    { return b.err }
+func (b brokenIPTables) DeleteIfExists(string, string, ...string) error { return b.err }
+func (b brokenIPTables) ClearAndDeleteChain(string, string) error       { return b.err }

@@ -7,10 +7,10 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/coreos/go-iptables/iptables"
 	"github.com/sirupsen/logrus"
 	"github.com/vishvananda/netlink"
 
@@ -21,8 +21,9 @@ import (
 type Config struct {
 	// Cluster and Node label what is made.
 	Cluster, Node string
-	// ClusterCIDR is the range of all pods' addresses; empty if it is not known.
-	ClusterCIDR string
+	// ClusterCIDR is the range of all pods' addresses, or one of each family with a comma between; empty if it is not known.
+	// ServiceCIDR is that of services.
+	ClusterCIDR, ServiceCIDR string
 	// Network says how pods of other nodes are reached, and Addresses are this node's own, by which it is reached.
 	Network   api.PodNetwork
 	Addresses []netip.Addr
@@ -34,13 +35,13 @@ type Config struct {
 // Network is the pod network of one node. Its methods may be called concurrently.
 type Network struct {
 	cfg   Config
-	ipt   IPTables
 	store store
 	log   logrus.FieldLogger
 
 	mu        sync.Mutex             // guards what follows, and makes changes one at a time
 	plan      *Plan                  // what Setup last made; nil while the network is not ready
-	pool      *pool                  // of plan's range
+	pools     []*pool                // of plan's ranges
+	tables    []tables               // of the families that are in use
 	endpoints map[string]endpoint    // by their sandboxes' ids
 	held      map[string][]io.Closer // host ports, by their sandboxes' ids
 	peers     []Peer                 // nil while they are not known
@@ -50,12 +51,12 @@ type Network struct {
 // New returns a Network that is not set up, but knows what an earlier process gave out. It fails if this machine has no
 // iptables.
 func New(cfg Config) (*Network, error) {
-	ipt, err := iptables.New(iptables.IPFamily(iptables.ProtocolIPv4), iptables.Timeout(5))
+	ipt, err := openTables(IPv4)
 	if err != nil {
-		return nil, fmt.Errorf("cannot find iptables, which the pod network needs (Debian: apt-get install iptables): %w", err)
+		return nil, err
 	}
 	cfg.Network = cfg.Network.Settled()
-	n := &Network{cfg: cfg, ipt: ipt, store: store{cfg.Dir}, log: logrus.WithField("node", cfg.Node), held: map[string][]io.Closer{}}
+	n := &Network{cfg: cfg, tables: []tables{ipt}, store: store{cfg.Dir}, log: logrus.WithField("node", cfg.Node), held: map[string][]io.Closer{}}
 	// What cannot be read was written while the machine went down, and has ended with it.
 	if _, n.endpoints, err = n.store.load(); err != nil {
 		n.log.Warn(err)
@@ -63,30 +64,28 @@ func New(cfg Config) (*Network, error) {
 	return n, nil
 }
 
-// Setup makes the network for the node's pod CIDRs, of which the first IPv4 one is used. It may be called again, with the
+// Setup makes the network for the node's pod CIDRs, one or one of each family. It may be called again, with the
 // same value or another one, by this process or one after it: what is there already is kept or mended. Another value
 // needs that no pod is left that has an address of the old one.
 func (n *Network) Setup(podCIDRs []string) error {
-	podCIDR, err := firstIPv4(podCIDRs)
+	prefixes, err := parsePodCIDRs(podCIDRs)
 	if err != nil {
 		return err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	pool := newPool(podCIDR)
-	for _, e := range n.endpoints {
-		if address, ok := e.ipv4(); ok && !podCIDR.Contains(address) {
-			return fmt.Errorf("cannot give the pod network the range %s: pod %s still has %s", podCIDR, e.Sandbox.Pod, address)
-		}
-		for _, address := range e.Addresses {
-			pool.claim(address)
-		}
+	plan := n.planFor(prefixes)
+	if err := plan.checkRanges(n.cfg.ServiceCIDR); err != nil {
+		return fmt.Errorf("cannot set up the pod network: %w", err)
 	}
-	plan := n.planFor(podCIDR.String())
-	if err := enable(sysctlForward); err != nil {
+	pools, err := n.poolsFor(plan)
+	if err != nil {
 		return err
 	}
-	if err := errors.Join(n.leaveOldRange(plan), plan.apply(n.ipt), plan.addRoute(), n.restorePorts(plan), n.store.saveRanges(podCIDRs)); err != nil {
+	if err := errors.Join(n.useFamilies(prefixes), n.leaveOldRange(plan)); err != nil {
+		return err
+	}
+	if err := errors.Join(n.writeRules(plan), plan.addRoutes(), n.store.saveRanges(podCIDRs)); err != nil {
 		return err
 	}
 	if plan.Network.Mode == api.NetworkVXLAN { // a machine that cannot do it is not ready
@@ -94,20 +93,74 @@ func (n *Network) Setup(podCIDRs []string) error {
 			return err
 		}
 	}
-	n.plan, n.pool = &plan, pool
+	n.plan, n.pools = &plan, pools
 	n.tell(n.weave())
-	n.log.Infof("the pod network is ready: %s on devices %s…", podCIDR, plan.LinkPrefix())
+	n.log.Infof("the pod network is ready: %s on devices %s…", prefixes, plan.LinkPrefix())
 	return nil
+}
+
+// poolsFor returns the pools of the plan's ranges, without the addresses that pods have.
+func (n *Network) poolsFor(plan Plan) (pools []*pool, err error) {
+	for _, prefix := range plan.PodCIDRs {
+		pools = append(pools, newPool(prefix))
+	}
+	for _, e := range n.endpoints {
+		for _, address := range e.Addresses {
+			if prefix, _ := plan.podCIDR(familyOf(address)); !prefix.Contains(address) {
+				return nil, fmt.Errorf("cannot give the pod network the range %s: pod %s still has %s", plan.PodCIDRs, e.Sandbox.Pod, address)
+			}
+			for _, pool := range pools {
+				pool.claim(address)
+			}
+		}
+	}
+	return pools, nil
+}
+
+// useFamilies opens the tables of the ranges' families, and has the kernel forward their packets.
+func (n *Network) useFamilies(prefixes []netip.Prefix) error {
+	for _, prefix := range prefixes {
+		f := familyOf(prefix.Addr())
+		if err := forward(f); err != nil {
+			return err
+		}
+		if err := n.openTables(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (n *Network) openTables(f Family) error {
+	if slices.ContainsFunc(n.tables, func(t tables) bool { return t.Family == f }) {
+		return nil
+	}
+	ipt, err := openTables(f)
+	if err != nil {
+		return err
+	}
+	n.tables = append(n.tables, ipt)
+	return nil
+}
+
+// writeRules puts the chains and the host ports in place.
+func (n *Network) writeRules(plan Plan) error {
+	for _, ipt := range n.tables {
+		if err := plan.apply(ipt); err != nil {
+			return err
+		}
+	}
+	return n.restorePorts(plan)
 }
 
 // leaveOldRange takes back what the node had by another range.
 func (n *Network) leaveOldRange(plan Plan) error {
-	before, _, _ := n.store.load() // what cannot be read has been told
-	podCIDR, err := firstIPv4(before)
-	if err != nil || podCIDR.String() == plan.PodCIDR {
+	texts, _, _ := n.store.load() // what cannot be read has been told
+	before, err := parsePodCIDRs(texts)
+	if err != nil || slices.Equal(before, plan.PodCIDRs) {
 		return nil
 	}
-	return n.planFor(podCIDR.String()).leaveTunnel()
+	return n.planFor(before).leaveTunnel()
 }
 
 // Reach leads packets to the pods of the other nodes, and to no others any more. Those that cannot be reached are logged, and
@@ -125,7 +178,7 @@ func (n *Network) Reach(peers []Peer) {
 // an earlier process left. It goes on after an error, and returns all of them.
 func (n *Network) weave() error {
 	if n.peers == nil {
-		return n.plan.addRoute()
+		return n.plan.addRoutes()
 	}
 	m, problem := n.plan.mesh(n.peers, look)
 	problems := []error{problem}
@@ -139,11 +192,7 @@ func (n *Network) weave() error {
 	} else {
 		problems = append(problems, n.plan.leaveTunnel())
 	}
-	nowhere, err := n.plan.unreachable()
-	if err != nil {
-		return errors.Join(append(problems, err)...)
-	}
-	routes := []netlink.Route{*nowhere}
+	routes := n.plan.unreachable()
 	for _, h := range m.hops {
 		if device != nil {
 			routes = append(routes, n.plan.hopRoute(h, device.Attrs().Index))
@@ -194,10 +243,13 @@ func (n *Network) mend() {
 	if n.plan == nil {
 		return
 	}
-	problems := []error{enable(sysctlForward)}
-	if missing := n.plan.missing(n.ipt, n.endpoints); missing != "" {
-		n.log.Warnf("another program has changed the pods' iptables rules, which are put back: %s", missing)
-		problems = append(problems, n.plan.apply(n.ipt), n.restorePorts(*n.plan))
+	problems := []error{n.useFamilies(n.plan.PodCIDRs)}
+	for _, ipt := range n.tables {
+		if missing := n.plan.missing(ipt, n.endpoints); missing != "" {
+			n.log.Warnf("another program has changed the pods' iptables rules, which are put back: %s", missing)
+			problems = append(problems, n.writeRules(*n.plan))
+			break
+		}
 	}
 	problems = append(problems, n.weave())
 	mtu := n.plan.podMTU()
@@ -210,7 +262,7 @@ func (n *Network) mend() {
 // restorePorts puts the host ports of the pods that there are in place.
 func (n *Network) restorePorts(plan Plan) error {
 	for id, e := range n.endpoints {
-		if err := plan.applyPorts(n.ipt, e); err != nil {
+		if err := n.applyPorts(plan, e); err != nil {
 			return err
 		}
 		if len(e.Sandbox.Ports) == 0 || n.held[id] != nil {
@@ -221,6 +273,15 @@ func (n *Network) restorePorts(plan Plan) error {
 			n.log.Warnf("pod %s keeps its host ports, which another program of this machine has taken meanwhile: %v", e.Sandbox.Pod, err)
 		}
 		n.held[id] = held
+	}
+	return nil
+}
+
+func (n *Network) applyPorts(plan Plan, e endpoint) error {
+	for _, ipt := range n.tables {
+		if err := plan.applyPorts(ipt, e); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -264,23 +325,43 @@ func (n *Network) Attach(_ context.Context, sandbox Sandbox) ([]netip.Addr, erro
 	if err != nil {
 		return nil, err
 	}
-	address, err := n.pool.take()
-	if err != nil {
+	e := endpoint{Sandbox: sandbox}
+	if e.Addresses, err = n.takeAddresses(); err != nil {
 		return nil, errors.Join(err, closeAll(held))
 	}
-	e := endpoint{Sandbox: sandbox, Addresses: []netip.Addr{address}}
 	n.endpoints[sandbox.ID], n.held[sandbox.ID] = e, held
 	err = n.store.save(e)
 	if err == nil {
-		err = n.plan.connect(e, []netip.Addr{gateway(n.pool.prefix)})
+		err = n.plan.connect(e, n.plan.gateways())
 	}
 	if err == nil {
-		err = errors.Join(n.plan.applyPorts(n.ipt, e), forgetFlows(sandbox.Ports))
+		err = errors.Join(n.applyPorts(*n.plan, e), forgetFlows(e))
 	}
 	if err != nil {
 		return nil, errors.Join(err, n.detach(sandbox.ID))
 	}
 	return e.Addresses, nil
+}
+
+// takeAddresses takes one of each range, or none.
+func (n *Network) takeAddresses() (taken []netip.Addr, err error) {
+	for _, pool := range n.pools {
+		address, err := pool.take()
+		if err != nil {
+			n.giveBack(taken)
+			return nil, err
+		}
+		taken = append(taken, address)
+	}
+	return taken, nil
+}
+
+func (n *Network) giveBack(addresses []netip.Addr) {
+	for _, pool := range n.pools {
+		for _, address := range addresses {
+			pool.giveBack(address)
+		}
+	}
 }
 
 // Detach takes back what the sandbox has. It succeeds for one that has nothing.
@@ -296,8 +377,8 @@ func (n *Network) detach(id string) error {
 	if !ok {
 		return nil
 	}
-	plan := n.planFor("")
-	err := errors.Join(plan.disconnect(id), plan.removePorts(n.ipt, e), closeAll(n.held[id]), forgetFlows(e.Sandbox.Ports))
+	plan := n.planFor(nil)
+	err := errors.Join(plan.disconnect(id), n.removePorts(plan, e), closeAll(n.held[id]), forgetFlows(e))
 	delete(n.held, id)
 	if err == nil {
 		err = n.store.forget(id)
@@ -306,12 +387,19 @@ func (n *Network) detach(id string) error {
 		return err
 	}
 	delete(n.endpoints, id)
-	if n.pool != nil {
-		for _, address := range e.Addresses {
-			n.pool.giveBack(address)
-		}
-	}
+	n.giveBack(e.Addresses)
 	return nil
+}
+
+func (n *Network) removePorts(plan Plan, e endpoint) error {
+	var problems []error
+	for _, address := range e.Addresses {
+		problems = append(problems, n.openTables(familyOf(address)))
+	}
+	for _, ipt := range n.tables {
+		problems = append(problems, plan.removePorts(ipt, e))
+	}
+	return errors.Join(problems...)
 }
 
 // Addresses returns what Attach returned; nothing for a sandbox that is not on the network.
@@ -351,20 +439,26 @@ func (n *Network) Teardown() error {
 	if err != nil {
 		n.log.Warn(err)
 	}
-	plan := n.planFor("")
-	if len(podCIDRs) > 0 {
-		podCIDR, err := firstIPv4(podCIDRs)
-		if err != nil {
+	prefixes, err := parsePodCIDRs(podCIDRs)
+	if len(podCIDRs) > 0 && err != nil {
+		return err
+	}
+	plan := n.planFor(prefixes)
+	for _, prefix := range prefixes {
+		if err := n.openTables(familyOf(prefix.Addr())); err != nil {
 			return err
 		}
-		plan = n.planFor(podCIDR.String())
 	}
 	n.plan = nil
 	for id, held := range n.held {
 		_ = closeAll(held) // nobody is on them
 		delete(n.held, id)
 	}
-	err = errors.Join(plan.remove(n.ipt), plan.applyRoutes(nil), plan.removeLinks(), plan.leaveTunnel())
+	err = nil
+	for _, ipt := range n.tables {
+		err = errors.Join(err, plan.remove(ipt))
+	}
+	err = errors.Join(err, plan.applyRoutes(nil), plan.removeLinks(), plan.leaveTunnel())
 	if err == nil {
 		err = n.store.remove()
 	}
@@ -374,22 +468,18 @@ func (n *Network) Teardown() error {
 	return err
 }
 
-func (n *Network) planFor(podCIDR string) Plan {
+func (n *Network) planFor(podCIDRs []netip.Prefix) Plan {
 	return Plan{
-		Cluster: n.cfg.Cluster, Node: n.cfg.Node, PodCIDR: podCIDR, ClusterCIDR: n.cfg.ClusterCIDR,
+		Cluster: n.cfg.Cluster, Node: n.cfg.Node, PodCIDRs: podCIDRs, ClusterCIDR: n.cfg.ClusterCIDR,
 		Network: n.cfg.Network, Addresses: n.cfg.Addresses,
 	}
 }
 
-func firstIPv4(cidrs []string) (netip.Prefix, error) {
-	for _, cidr := range cidrs {
-		prefix, err := netip.ParsePrefix(cidr)
-		if err != nil {
-			return netip.Prefix{}, fmt.Errorf("cannot read pod CIDR: %w", err)
-		}
-		if prefix.Addr().Is4() {
-			return prefix.Masked(), nil
-		}
+// parsePodCIDRs reads a node's pod CIDRs.
+func parsePodCIDRs(texts []string) ([]netip.Prefix, error) {
+	prefixes, err := api.ParseRanges(strings.Join(texts, ","))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the node's pod CIDRs %v: %w", texts, err)
 	}
-	return netip.Prefix{}, fmt.Errorf("cannot set up the pod network: no IPv4 range in the node's pod CIDRs %v", cidrs)
+	return prefixes, nil
 }

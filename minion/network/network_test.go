@@ -86,7 +86,7 @@ func (p pod) serve(t *testing.T, port string) {
 	var listener net.Listener
 	p.do(t, func() {
 		var err error
-		listener, err = net.Listen("tcp4", ":"+port)
+		listener, err = net.Listen("tcp", ":"+port)
 		must(t, err)
 	})
 	answer(t, listener)
@@ -100,8 +100,8 @@ func answer(t *testing.T, listener net.Listener) {
 			if err != nil {
 				return
 			}
-			host, _, _ := net.SplitHostPort(conn.RemoteAddr().String())
-			_, _ = io.WriteString(conn, host)
+			host := netip.MustParseAddrPort(conn.RemoteAddr().String()).Addr()
+			_, _ = io.WriteString(conn, host.Unmap().String())
 			conn.Close()
 		}
 	}()
@@ -113,7 +113,11 @@ func call(address string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	var there unix.Sockaddr = &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	if to.Addr().Is4() {
+		there = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	}
+	fd, err := unix.Socket(int(familyOf(to.Addr())), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return "", err
 	}
@@ -123,7 +127,7 @@ func call(address string) (string, error) {
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience)); err != nil {
 		return "", err
 	}
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err != nil {
+	if err := unix.Connect(fd, there); err != nil {
 		return "", err
 	}
 	answer := make([]byte, 64)
@@ -157,7 +161,7 @@ func TestPodsReachEachOtherAndTheMachineByTheirOwnAddresses(t *testing.T) {
 		t.Error("a sandbox was attached before the network was set up")
 	}
 	must(t, n.Adopt()) // there is nothing to adopt
-	must(t, n.Setup([]string{"fd00:7::/64", testRange}))
+	must(t, n.Setup([]string{testRange}))
 	one, two := newPod(t, "one"), newPod(t, "two")
 	oneIP, twoIP := attach(t, n, one), attach(t, n, two)
 	if again := attach(t, n, one); again != oneIP || oneIP == twoIP {
@@ -304,21 +308,21 @@ func state(t *testing.T) string {
 	for _, link := range links {
 		fmt.Fprintln(&out, link.Attrs().Name)
 	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
 	must(t, err)
 	for _, route := range routes {
 		fmt.Fprintln(&out, route)
 	}
-	ipt, err := New(Config{})
-	must(t, err)
 	for table, chains := range map[string][]string{"nat": {"PREROUTING", "POSTROUTING", "OUTPUT"}, "filter": {"INPUT", "FORWARD"}} {
 		for _, chain := range chains {
-			rules, err := ipt.ipt.(interface {
-				List(table, chain string) ([]string, error)
-			}).List(table, chain)
-			must(t, err)
-			slices.Sort(rules)
-			fmt.Fprintln(&out, table, strings.Join(rules[1:], "\n"))
+			for _, f := range []Family{IPv4, IPv6} {
+				ipt, err := openTables(f)
+				must(t, err)
+				rules, err := ipt.List(table, chain)
+				must(t, err)
+				slices.Sort(rules)
+				fmt.Fprintln(&out, table, strings.Join(rules[1:], "\n"))
+			}
 		}
 	}
 	lines := strings.Split(out.String(), "\n")
@@ -354,9 +358,9 @@ func TestAddressesAreGivenOnceAndLateAgain(t *testing.T) {
 	}
 }
 
-func TestNodeWithoutIPv4RangeIsAnError(t *testing.T) {
+func TestNodeWithoutRangeIsAnError(t *testing.T) {
 	n := &Network{}
-	for _, cidrs := range [][]string{nil, {"fd00::/64"}, {"nonsense"}} {
+	for _, cidrs := range [][]string{nil, {"10.0.0.0/24", "10.0.1.0/24"}, {"nonsense"}} {
 		if err := n.Setup(cidrs); err == nil {
 			t.Errorf("%v was accepted", cidrs)
 		}

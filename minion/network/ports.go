@@ -53,9 +53,9 @@ func closeAll(sockets []io.Closer) error {
 
 // forgetFlows has the kernel forget the UDP flows to the pod's host ports: each has been decided by the rules that were
 // there at its first packet, and goes on that way for as long as packets come.
-func forgetFlows(ports []Port) error {
+func forgetFlows(e endpoint) error {
 	var filters []netlink.CustomConntrackFilter
-	for _, port := range ports {
+	for _, port := range e.Sandbox.Ports {
 		if port.Protocol != "UDP" {
 			continue
 		}
@@ -68,8 +68,10 @@ func forgetFlows(ports []Port) error {
 	if len(filters) == 0 {
 		return nil
 	}
-	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(unix.AF_INET), filters...); err != nil {
-		return fmt.Errorf("cannot forget the flows to UDP host ports: %w", err)
+	for _, address := range e.Addresses {
+		if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(familyOf(address)), filters...); err != nil {
+			return fmt.Errorf("cannot forget the flows to UDP host ports: %w", err)
+		}
 	}
 	return nil
 }

@@ -7,26 +7,66 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/k8sm/k8sm/api"
 )
 
 // Plan is all that a node's rules are derived from.
 type Plan struct {
 	Cluster, Node string
-	// PodCIDR is the range of this node's pods, ClusterCIDR that of all pods, or empty if it is not known.
-	PodCIDR, ClusterCIDR string
+	// PodCIDRs are the ranges of this node's pods, at most one of each family; none if they are not known.
+	PodCIDRs []netip.Prefix
+	// ClusterCIDR is the range of all pods, or one of each family with a comma between; empty if it is not known.
+	ClusterCIDR string
 	// Network is how other nodes' pods are reached, and Addresses are the machine's own, at most one of each family.
 	Network   api.PodNetwork
 	Addresses []netip.Addr
 }
 
-// gateways are the machine's addresses in the pods' ranges.
-func (p Plan) gateways() []netip.Addr {
-	prefix, err := netip.ParsePrefix(p.PodCIDR)
-	if err != nil {
-		return nil // it is not known
+// Family is an IP family, in the kernel's numbers.
+type Family int
+
+// The families.
+const (
+	IPv4 Family = unix.AF_INET
+	IPv6 Family = unix.AF_INET6
+)
+
+func familyOf(address netip.Addr) Family {
+	if address.Is4() {
+		return IPv4
 	}
-	return []netip.Addr{gateway(prefix)}
+	return IPv6
+}
+
+// podCIDR returns the range of this node's pods of the family.
+func (p Plan) podCIDR(f Family) (netip.Prefix, bool) {
+	for _, prefix := range p.PodCIDRs {
+		if familyOf(prefix.Addr()) == f {
+			return prefix, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// clusterCIDR returns the range of all pods of the family, or the node's own if that is not known.
+func (p Plan) clusterCIDR(f Family) (netip.Prefix, bool) {
+	ranges, _ := api.ParseRanges(p.ClusterCIDR) // the control plane has checked it
+	for _, prefix := range ranges {
+		if familyOf(prefix.Addr()) == f {
+			return prefix, true
+		}
+	}
+	return p.podCIDR(f)
+}
+
+// gateways are the machine's addresses in the pods' ranges.
+func (p Plan) gateways() (list []netip.Addr) {
+	for _, prefix := range p.PodCIDRs {
+		list = append(list, gateway(prefix))
+	}
+	return list
 }
 
 // Chain is an iptables chain of ours: it is filled with Rules, and a rule of each of the built-in chains Parents, which may
@@ -72,36 +112,50 @@ func (p Plan) rule(comment string, spec ...string) []string {
 	return append(p.comment(comment), spec...)
 }
 
-// Rules renders the chains of a node, without what single pods have in them:
+// Rules renders the chains of a node for a family, without what single pods have in them:
 //
 //   - packets of pods that leave for elsewhere than a pod take the machine's address, because nobody outside knows the
 //     way back (https://kubernetes.io/docs/concepts/cluster-administration/networking/);
 //   - packets from and to pods are forwarded whatever the machine's policy is: Docker Engines set it to DROP;
 //   - host ports lead to pods, also from the machine's own loopback, for which the pods' devices let 127.0.0.0/8 through;
-//     so no pod may talk to that.
-func (p Plan) Rules() []Chain {
-	pods, devices := p.PodCIDR, p.LinkPrefix()+"+"
-	if p.ClusterCIDR != "" {
-		pods = p.ClusterCIDR
-	}
-	return []Chain{
-		{Table: "nat", Name: p.masqueradeChain(), Parents: []string{"POSTROUTING"}, Rules: [][]string{
-			p.rule("pods see each other's own addresses", "-s", p.PodCIDR, "-d", pods, "-j", "RETURN"),
-			p.rule("multicast stays as it is", "-s", p.PodCIDR, "-d", "224.0.0.0/4", "-j", "RETURN"),
-			p.rule("pods leave by this machine's address", "-s", p.PodCIDR, "!", "-o", devices, "-j", "MASQUERADE"),
-			p.rule("pods can answer to loopback", "-s", "127.0.0.0/8", "-o", devices, "-j", "MASQUERADE"),
-		}},
+//     so no pod may talk to that. IPv6 has no such thing: the kernel lets nothing with ::1 out.
+func (p Plan) Rules(f Family) []Chain {
+	devices := p.LinkPrefix() + "+"
+	chains := []Chain{
+		{Table: "nat", Name: p.masqueradeChain(), Parents: []string{"POSTROUTING"}, Rules: p.masquerade(f)},
 		{Table: "nat", Name: p.portsChain(), Parents: []string{"PREROUTING", "OUTPUT"},
 			Match: []string{"-m", "addrtype", "--dst-type", "LOCAL"}},
 		{Table: "filter", Name: "K8SM-FORWARD-" + p.mark(), Parents: []string{"FORWARD"}, Rules: [][]string{
 			p.rule("from pods", "-i", devices, "-j", "ACCEPT"),
 			p.rule("to pods", "-o", devices, "-j", "ACCEPT"),
 		}},
-		{Table: "filter", Name: "K8SM-INPUT-" + p.mark(), Parents: []string{"INPUT"}, Rules: [][]string{
+	}
+	if f == IPv4 {
+		chains = append(chains, Chain{Table: "filter", Name: "K8SM-INPUT-" + p.mark(), Parents: []string{"INPUT"}, Rules: [][]string{
 			p.rule("loopback is not for pods", "-i", devices, "-d", "127.0.0.0/8",
 				"-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED", "-j", "DROP"),
-		}},
+		}})
 	}
+	return chains
+}
+
+func (p Plan) masquerade(f Family) (rules [][]string) {
+	devices, multicast := p.LinkPrefix()+"+", "224.0.0.0/4"
+	if f == IPv6 {
+		multicast = "ff00::/8"
+	}
+	if own, ok := p.podCIDR(f); ok {
+		pods, _ := p.clusterCIDR(f)
+		rules = [][]string{
+			p.rule("pods see each other's own addresses", "-s", own.String(), "-d", pods.String(), "-j", "RETURN"),
+			p.rule("multicast stays as it is", "-s", own.String(), "-d", multicast, "-j", "RETURN"),
+			p.rule("pods leave by this machine's address", "-s", own.String(), "!", "-o", devices, "-j", "MASQUERADE"),
+		}
+	}
+	if f == IPv4 {
+		rules = append(rules, p.rule("pods can answer to loopback", "-s", "127.0.0.0/8", "-o", devices, "-j", "MASQUERADE"))
+	}
+	return rules
 }
 
 func (p Plan) masqueradeChain() string { return "K8SM-POSTROUTING-" + p.mark() }
@@ -115,15 +169,15 @@ type chainRule struct {
 
 // portRules renders what one pod's host ports need: the way to the pod, and for a pod that comes back to itself that way
 // the machine's address, since it would take its own for a stranger's.
-func (p Plan) portRules(e endpoint) (rules []chainRule) {
-	address, ok := e.ipv4()
+func (p Plan) portRules(f Family, e endpoint) (rules []chainRule) {
+	address, ok := e.address(f)
 	if !ok {
 		return nil
 	}
 	for _, port := range e.Sandbox.Ports {
 		spec := []string{"-p", strings.ToLower(port.Protocol)}
 		if port.HostIP.IsValid() && !port.HostIP.IsUnspecified() {
-			if !port.HostIP.Is4() {
+			if familyOf(port.HostIP) != f {
 				continue
 			}
 			spec = append(spec, "-d", port.HostIP.String())

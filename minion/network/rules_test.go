@@ -15,9 +15,9 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 // render shows the chains as iptables-save would.
-func render(p Plan) string {
+func render(p Plan, f Family) string {
 	var out strings.Builder
-	for _, chain := range p.Rules() {
+	for _, chain := range p.Rules(f) {
 		fmt.Fprintf(&out, "*%s\n", chain.Table)
 		for _, parent := range chain.Parents {
 			fmt.Fprintf(&out, "-A %s %s\n", parent, quote(p.jump(chain)))
@@ -30,14 +30,14 @@ func render(p Plan) string {
 }
 
 // renderPorts shows the rules of a pod with host ports.
-func renderPorts(p Plan) string {
+func renderPorts(p Plan, f Family) string {
 	var out strings.Builder
-	pod := endpoint{Addresses: []netip.Addr{netip.MustParseAddr("10.244.1.2")}, Sandbox: Sandbox{Pod: "default/web", Ports: []Port{
+	pod := endpoint{Addresses: addresses("10.244.1.2", "fd00:244:1::2"), Sandbox: Sandbox{Pod: "default/web", Ports: []Port{
 		{Protocol: "TCP", HostPort: 8080, ContainerPort: 80},
 		{Protocol: "UDP", HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 53, ContainerPort: 5353},
-		{Protocol: "TCP", HostIP: netip.MustParseAddr("2001:db8::1"), HostPort: 8081, ContainerPort: 80}, // not by IPv4
+		{Protocol: "TCP", HostIP: netip.MustParseAddr("2001:db8::1"), HostPort: 8081, ContainerPort: 80}, // by its family only
 	}}}
-	for _, r := range p.portRules(pod) {
+	for _, r := range p.portRules(f, pod) {
 		fmt.Fprintf(&out, "*%s\n-I %s 1 %s\n", r.table, r.chain, quote(r.rule))
 	}
 	return out.String()
@@ -55,13 +55,18 @@ func quote(words []string) string {
 }
 
 func TestRulesAreTheGoldenOnes(t *testing.T) {
+	both := Plan{Cluster: "k8sm", Node: "agent-1", PodCIDRs: prefixes("10.244.1.0/24", "fd00:244:1::/64"), ClusterCIDR: "10.244.0.0/16,fd00:244::/48"}
 	for name, plan := range map[string]Plan{
-		"cluster_cidr":    {Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24", ClusterCIDR: "10.244.0.0/16"},
-		"no_cluster_cidr": {Cluster: "k8sm", Node: "agent-1", PodCIDR: "10.244.1.0/24"},
+		"both_families":   both,
+		"cluster_cidr":    {Cluster: "k8sm", Node: "agent-1", PodCIDRs: prefixes("10.244.1.0/24"), ClusterCIDR: "10.244.0.0/16"},
+		"no_cluster_cidr": {Cluster: "k8sm", Node: "agent-1", PodCIDRs: prefixes("10.244.1.0/24")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			golden := filepath.Join("testdata", name+".txt")
-			got := render(plan) + renderPorts(plan)
+			got := render(plan, IPv4) + renderPorts(plan, IPv4)
+			if len(plan.PodCIDRs) > 1 {
+				got += "ip6tables:\n" + render(plan, IPv6) + renderPorts(plan, IPv6)
+			}
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
@@ -79,11 +84,11 @@ func TestRulesAreTheGoldenOnes(t *testing.T) {
 }
 
 func TestNamesFitTheKernelsLimits(t *testing.T) {
-	plan := Plan{Cluster: strings.Repeat("c", 60), Node: strings.Repeat("n", 200) + ".example.org", PodCIDR: "10.0.0.0/24"}
+	plan := Plan{Cluster: strings.Repeat("c", 60), Node: strings.Repeat("n", 200) + ".example.org", PodCIDRs: prefixes("10.0.0.0/24")}
 	if name := plan.link(strings.Repeat("f", 64)); len(name) > 15 {
 		t.Errorf("interface name %s has %d bytes, at most 15 are allowed", name, len(name))
 	}
-	for _, chain := range plan.Rules() {
+	for _, chain := range plan.Rules(IPv4) {
 		if len(chain.Name) > 28 {
 			t.Errorf("chain name %s has %d bytes, at most 28 are allowed", chain.Name, len(chain.Name))
 		}
@@ -97,7 +102,7 @@ func TestNamesFitTheKernelsLimits(t *testing.T) {
 
 func TestTwoNodesOnOneMachineShareNothing(t *testing.T) {
 	one, other := Plan{Cluster: "k8sm", Node: "host-5051"}, Plan{Cluster: "k8sm", Node: "host-5052"}
-	if one.LinkPrefix() == other.LinkPrefix() || one.Rules()[0].Name == other.Rules()[0].Name {
+	if one.LinkPrefix() == other.LinkPrefix() || one.Rules(IPv4)[0].Name == other.Rules(IPv4)[0].Name {
 		t.Errorf("%+v and %+v share a name", one, other)
 	}
 }

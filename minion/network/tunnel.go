@@ -3,7 +3,6 @@ package network
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 	"syscall"
 
@@ -76,14 +75,15 @@ func (p Plan) makeTunnel(want *netlink.Vxlan) (netlink.Link, error) {
 	switch err := netlink.LinkAdd(want); {
 	case errors.Is(err, syscall.EEXIST):
 		return nil, fmt.Errorf("another VXLAN device of this machine has segment %d on port %d: give another --vxlan-vni or --vxlan-port", want.VxlanId, want.Port)
-	case errors.Is(err, syscall.EOPNOTSUPP):
-		return nil, fmt.Errorf("this machine's kernel has no VXLAN: load its module (modprobe vxlan), or give --network=routes: %w", err)
 	case err != nil:
-		return nil, err
+		return nil, explainDevice(err, "vxlan")
 	}
 	err := netlink.LinkSetAlias(want, p.tunnelAlias())
 	if err == nil {
 		err = confine(want.Name, false)
+	}
+	if err == nil {
+		err = settleIPv6(&netlink.Handle{}, want, p.gateways())
 	}
 	if err == nil {
 		err = netlink.LinkSetUp(want)
@@ -124,7 +124,7 @@ func applyTunnels(link netlink.Link, tunnels []tunnel) error {
 	for _, t := range tunnels {
 		entries := []netlink.Neigh{{Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF, IP: t.machine.AsSlice()}}
 		for _, name := range t.names {
-			entries = append(entries, netlink.Neigh{Family: family(name), IP: name.AsSlice()})
+			entries = append(entries, netlink.Neigh{Family: int(familyOf(name)), IP: name.AsSlice()})
 		}
 		for _, entry := range entries {
 			entry.LinkIndex, entry.State, entry.HardwareAddr = link.Attrs().Index, netlink.NUD_PERMANENT, t.hardware
@@ -154,10 +154,3 @@ func applyTunnels(link netlink.Link, tunnels []tunnel) error {
 }
 
 func entryKey(n netlink.Neigh) string { return fmt.Sprint(n.Family, n.IP, n.HardwareAddr) }
-
-func family(address netip.Addr) int {
-	if address.Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
-}

@@ -1,0 +1,97 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// explain adds to an error of the kernel's, or of a program that asks the kernel, what its cause is likely to be and what to
+// do about it. Others stay as they are.
+func explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case contains(err, "do you need to insmod", "Failed to initialize nft", "can't initialize ip"):
+		return fmt.Errorf("this machine's kernel has no iptables (load its modules: modprobe -a nf_tables nft_compat, or ip_tables iptable_nat iptable_filter): %w", err)
+	case contains(err, "No chain/target/match by that name", "missing kernel module"):
+		return fmt.Errorf("this machine's kernel lacks a part of iptables "+
+			"(load its modules: modprobe -a xt_comment xt_conntrack xt_addrtype xt_nat xt_MASQUERADE xt_tcpudp): %w", err)
+	}
+	return err
+}
+
+func contains(err error, texts ...string) bool {
+	for _, text := range texts {
+		if strings.Contains(err.Error(), text) {
+			return true
+		}
+	}
+	return false
+}
+
+// explainDevice does so for a device that could not be made. kind is what the kernel's module is named.
+func explainDevice(err error, kind string) error {
+	if errors.Is(err, syscall.EOPNOTSUPP) {
+		return fmt.Errorf("this machine's kernel has no %s devices (load its module: modprobe %s): %w", kind, kind, err)
+	}
+	return err
+}
+
+// checkRanges tells which addresses of this machine lie in ranges that are the pods' or the services': packets for one would go to
+// the other.
+func (p Plan) checkRanges(services string) error {
+	for flag, text := range map[string]string{"--cluster-cidr": p.ClusterCIDR, "--service-cluster-ip-range": services} {
+		ranges, err := api.ParseRanges(text)
+		if text == "" || err != nil {
+			continue // the control plane has checked it
+		}
+		for _, prefix := range ranges {
+			for _, address := range p.Addresses {
+				if prefix.Contains(address) {
+					return fmt.Errorf("the node's own address %s lies in %s=%s: give the cluster another range", address, flag, prefix)
+				}
+			}
+		}
+	}
+	return p.checkDevices()
+}
+
+// checkDevices tells which network of the machine overlaps the node's range.
+func (p Plan) checkDevices() error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("cannot list network devices: %w", err)
+	}
+	for _, link := range links {
+		if strings.HasPrefix(link.Attrs().Alias, "k8sm ") {
+			continue // ours, or another cluster's, which has been there first
+		}
+		addresses, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+		if err != nil {
+			continue // it has gone meanwhile
+		}
+		for _, address := range addresses {
+			for _, cidr := range p.PodCIDRs {
+				if other, ok := prefixOf(address.IPNet); ok && other.Overlaps(cidr) {
+					return fmt.Errorf("the node's pod CIDR %s overlaps the network %s of this machine's device %s: give the cluster another --cluster-cidr, or the device another address",
+						cidr, other, link.Attrs().Name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func prefixOf(network *net.IPNet) (netip.Prefix, bool) {
+	address, ok := netip.AddrFromSlice(network.IP)
+	bits, _ := network.Mask.Size()
+	return netip.PrefixFrom(address.Unmap(), bits).Masked(), ok
+}
