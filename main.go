@@ -518,7 +518,8 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 		}
 	})
 	fs.IntVar(&l.nodes.Count, "nodes", 1, "`number` of nodes. One is this machine itself; several are network namespaces on it, each with an agent, a Docker Engine and a kubelet of its own")
-	fs.StringVar(&l.nodes.CIDR, "node-cidr", machines.DefaultCIDR, "with --nodes: `range` of the nodes' IP addresses; the first one is this machine's")
+	fs.StringVar(&l.nodes.CIDR, "node-cidr", "", "with --nodes: `range` of the nodes' IP addresses, or an IPv4 and an IPv6 one; the first address is this machine's (default "+
+		machines.DefaultCIDR+", and "+machines.DefaultCIDR6+" if pods have IPv6 addresses)")
 	fs.StringVar(&l.dockerHost, "docker-host", os.Getenv("DOCKER_HOST"), "Docker Engine to use (default: the machine's own if it answers, else one that km up starts)")
 }
 

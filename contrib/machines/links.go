@@ -20,26 +20,39 @@ const closedMetric = 4_100_000_000
 
 // Check refuses a range that this machine has another use for.
 func (m *Machines) Check() error {
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("cannot list this machine's routes: %w", err)
 	}
 	for _, route := range routes {
-		if route.Dst == nil {
-			continue
-		}
-		address, ok := netip.AddrFromSlice(route.Dst.IP.To4())
-		bits, _ := route.Dst.Mask.Size()
-		if !ok || bits == 0 || !netip.PrefixFrom(address, bits).Overlaps(m.prefix) {
+		destination, ok := prefixOf(route.Dst)
+		if !ok || destination.Bits() == 0 {
 			continue
 		}
 		link, err := netlink.LinkByIndex(route.LinkIndex)
 		if err != nil || link.Attrs().Name == m.bridge() {
 			continue
 		}
-		return fmt.Errorf("cannot use --node-cidr=%s: this machine has a route to %s by %s%s; give another range", m.cfg.CIDR, route.Dst, link.Attrs().Name, about(link))
+		for _, prefix := range m.ranges {
+			if prefix.Overlaps(destination) {
+				return fmt.Errorf("cannot use --node-cidr=%s: this machine has a route to %s by %s%s; give another range", prefix, destination, link.Attrs().Name, about(link))
+			}
+		}
 	}
 	return nil
+}
+
+func prefixOf(network *net.IPNet) (prefix netip.Prefix, ok bool) {
+	if network == nil {
+		return prefix, false
+	}
+	address, ok := netip.AddrFromSlice(network.IP)
+	bits, _ := network.Mask.Size()
+	return netip.PrefixFrom(address.Unmap(), bits), ok
+}
+
+func networkOf(address netip.Addr, bits int) *net.IPNet {
+	return &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(bits, address.BitLen())}
 }
 
 // about says whose a link is that tells so.
@@ -66,8 +79,10 @@ func (m *Machines) makeBridge() error {
 	if err := netlink.LinkSetAlias(link, fmt.Sprintf("nodes of cluster %s in %s", m.cfg.Cluster, m.cfg.Dir)); err != nil {
 		return fmt.Errorf("cannot name the nodes' bridge: %w", err)
 	}
-	if err := m.setUp(link, m.Gateway); err != nil {
-		return err
+	for _, prefix := range m.ranges {
+		if err := setUp(link, gateway(prefix), prefix.Bits()); err != nil {
+			return err
+		}
 	}
 	for _, text := range m.cfg.Closed {
 		for _, cidr := range splitRanges(text) {
@@ -85,10 +100,9 @@ func (m *Machines) hash(i int) byte {
 	return b
 }
 
-// setUp gives a link its address and turns it on.
-func (m *Machines) setUp(link netlink.Link, address netip.Addr) error {
-	network := &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(m.prefix.Bits(), 32)}
-	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: network}); err != nil {
+// setUp turns a link on and gives it an address, which is known to be nobody else's.
+func setUp(link netlink.Link, address netip.Addr, bits int) error {
+	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: networkOf(address, bits), Flags: unix.IFA_F_NODAD}); err != nil {
 		return fmt.Errorf("cannot give %s the address %s: %w", link.Attrs().Name, address, err)
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
@@ -117,11 +131,16 @@ func (m *Machines) makeMachine(machine *Machine) error {
 		if err != nil {
 			return err
 		}
-		if err := m.setUp(link, machine.Address); err != nil {
-			return err
-		}
-		if err := netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: m.Gateway.AsSlice()}); err != nil {
-			return fmt.Errorf("cannot set the default route: %w", err)
+		for i, address := range []netip.Addr{machine.Address, machine.Address6} {
+			if !address.IsValid() {
+				continue
+			}
+			if err := setUp(link, address, m.ranges[i].Bits()); err != nil {
+				return err
+			}
+			if err := netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: gateway(m.ranges[i]).AsSlice()}); err != nil {
+				return fmt.Errorf("cannot set the default route by %s: %w", gateway(m.ranges[i]), err)
+			}
 		}
 		return nil
 	})

@@ -18,8 +18,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-
-	"github.com/coreos/go-iptables/iptables"
+	"slices"
+	"strings"
 )
 
 // Config is what machines are made of.
@@ -28,7 +28,8 @@ type Config struct {
 	Cluster, Dir string
 	// Count is the number of machines.
 	Count int
-	// CIDR is the range of the machines' addresses, such as DefaultCIDR.
+	// CIDR is the range of the machines' addresses, such as DefaultCIDR, or a list of an IPv4 and an IPv6 one. Empty means
+	// DefaultCIDR, and DefaultCIDR6 if pods have IPv6 addresses.
 	CIDR string
 	// Closed are the ranges of pods and services, by the flags that say so: CIDR must not overlap them.
 	Closed map[string]string `json:"-"`
@@ -36,8 +37,11 @@ type Config struct {
 	Port int `json:"-"`
 }
 
-// DefaultCIDR is a range that neither the cluster's other ranges nor Docker's usual ones overlap.
-const DefaultCIDR = "10.213.0.0/24"
+// DefaultCIDR and DefaultCIDR6 are ranges that neither the cluster's other ranges nor Docker's usual ones overlap.
+const (
+	DefaultCIDR  = "10.213.0.0/24"
+	DefaultCIDR6 = "fd6b:6d73::/64"
+)
 
 // maxCount bounds the number of machines: more is not what one machine can carry.
 const maxCount = 100
@@ -53,17 +57,47 @@ func (c Config) Validate() error {
 	if !clusterNames.MatchString(c.Cluster) {
 		return fmt.Errorf("cannot use --name=%s with --nodes: network namespaces are named after it, so give letters, digits, - and _ only", c.Cluster)
 	}
-	prefix, err := netip.ParsePrefix(c.CIDR)
-	if err != nil || !prefix.Addr().Is4() || prefix != prefix.Masked() {
-		return fmt.Errorf("cannot use --node-cidr=%s: not an IPv4 range such as %s", c.CIDR, DefaultCIDR)
+	ranges := c.ranges()
+	if len(ranges) == 0 || len(ranges) > 2 || !ranges[0].Addr().Is4() || len(ranges) == 2 && !ranges[1].Addr().Is6() {
+		return fmt.Errorf("cannot use --node-cidr=%s: not an IPv4 range such as %s, or that and an IPv6 one", c.CIDR, DefaultCIDR)
 	}
-	if room := 1<<(32-prefix.Bits()) - 3; c.Count > room { // less the network's, the bridge's and the broadcast address
-		return fmt.Errorf("cannot use --node-cidr=%s: it has addresses for %d nodes, not for %d", c.CIDR, max(0, room), c.Count)
+	for _, prefix := range ranges {
+		if err := c.checkRange(prefix); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ranges are those of CIDR; none if one of them is no range.
+func (c Config) ranges() (ranges []netip.Prefix) {
+	text := c.CIDR
+	if text == "" {
+		text = DefaultCIDR
+		if strings.Contains(c.Closed["--cluster-cidr"], ":") {
+			text += "," + DefaultCIDR6
+		}
+	}
+	for _, cidr := range splitRanges(text) {
+		prefix, err := netip.ParsePrefix(cidr)
+		if err != nil || prefix != prefix.Masked() {
+			return nil
+		}
+		ranges = append(ranges, prefix)
+	}
+	return ranges
+}
+
+func (c Config) checkRange(prefix netip.Prefix) error {
+	if hosts := prefix.Addr().BitLen() - prefix.Bits(); hosts < 16 {
+		if room := 1<<hosts - 3; c.Count > room { // less the network's, the bridge's and the broadcast address
+			return fmt.Errorf("cannot use --node-cidr=%s: it has addresses for %d nodes, not for %d", prefix, max(0, room), c.Count)
+		}
 	}
 	for flag, text := range c.Closed {
 		for _, cidr := range splitRanges(text) {
 			if other, err := netip.ParsePrefix(cidr); err == nil && other.Overlaps(prefix) {
-				return fmt.Errorf("cannot use --node-cidr=%s: it overlaps %s=%s; give another range of this machine's own", c.CIDR, flag, cidr)
+				return fmt.Errorf("cannot use --node-cidr=%s: it overlaps %s=%s; give another range of this machine's own", prefix, flag, cidr)
 			}
 		}
 	}
@@ -74,8 +108,8 @@ func (c Config) Validate() error {
 type Machine struct {
 	// Name is its hostname.
 	Name string
-	// Address is its IP address.
-	Address netip.Addr
+	// Address is its IPv4 address, Address6 its IPv6 one if it has one.
+	Address, Address6 netip.Addr
 
 	namespace string // path of its network namespace
 	link      string // its end of the cable on this machine
@@ -85,13 +119,12 @@ type Machine struct {
 type Machines struct {
 	// List are the machines, in the order of their names.
 	List []*Machine
-	// Gateway is this machine's address on the bridge.
+	// Gateway is this machine's IPv4 address on the bridge.
 	Gateway netip.Addr
 
 	cfg    Config
-	prefix netip.Prefix
+	ranges []netip.Prefix
 	mark   string
-	ipt    *iptables.IPTables
 }
 
 // New plans the machines and makes nothing yet. The configuration must be valid.
@@ -102,20 +135,32 @@ func New(cfg Config) (*Machines, error) {
 	h := fnv.New32a()
 	h.Write([]byte(cfg.Dir))
 	m := &Machines{cfg: cfg, mark: fmt.Sprintf("%06x", h.Sum32()&0xffffff)}
-	m.prefix, _ = netip.ParsePrefix(cfg.CIDR)
-	m.Gateway = m.prefix.Addr().Next()
-	address := m.Gateway
+	m.ranges = cfg.ranges()
+	m.Gateway = gateway(m.ranges[0])
+	var last []netip.Addr
+	for _, prefix := range m.ranges {
+		last = append(last, gateway(prefix))
+	}
 	for i := range cfg.Count {
-		address = address.Next()
+		for n := range last {
+			last[n] = last[n].Next()
+		}
+		var address6 netip.Addr
+		if len(last) > 1 {
+			address6 = last[1]
+		}
 		name := fmt.Sprintf("node-%d", i+1)
 		m.List = append(m.List, &Machine{
-			Name: name, Address: address,
+			Name: name, Address: last[0], Address6: address6,
 			namespace: filepath.Join(namespaces, fmt.Sprintf("%s-%s-%s", cfg.Cluster, m.mark, name)),
 			link:      fmt.Sprintf("%s-%d", m.bridge(), i+1),
 		})
 	}
 	return m, nil
 }
+
+// gateway is this machine's address in a range.
+func gateway(prefix netip.Prefix) netip.Addr { return prefix.Addr().Next() }
 
 // bridge is the name of the bridge; interfaces' names have at most 15 bytes.
 func (m *Machines) bridge() string { return "k8sm-" + m.mark }
@@ -155,12 +200,21 @@ func Left(dir string) (*Machines, error) {
 
 // Same tells whether a configuration makes these machines.
 func (m *Machines) Same(cfg Config) bool {
-	return m.cfg.Cluster == cfg.Cluster && m.cfg.Count == cfg.Count && m.cfg.CIDR == cfg.CIDR
+	return m.cfg.Cluster == cfg.Cluster && m.cfg.Count == cfg.Count && slices.Equal(m.ranges, cfg.ranges())
 }
 
 // Flags are those of `km up` that make these machines.
 func (m *Machines) Flags() string {
-	return fmt.Sprintf("--name=%s --nodes=%d --node-cidr=%s", m.cfg.Cluster, m.cfg.Count, m.cfg.CIDR)
+	return fmt.Sprintf("--name=%s --nodes=%d --node-cidr=%s", m.cfg.Cluster, m.cfg.Count, m.cidr())
+}
+
+// cidr is the list of the machines' ranges, as --node-cidr takes it.
+func (m *Machines) cidr() string {
+	var list []string
+	for _, prefix := range m.ranges {
+		list = append(list, prefix.String())
+	}
+	return strings.Join(list, ",")
 }
 
 // Find returns the machine of that name.
@@ -176,15 +230,14 @@ func (m *Machines) Find(name string) (*Machine, error) {
 }
 
 // Up makes the machines, or takes over those that are there.
-func (m *Machines) Up() (err error) {
-	if m.ipt, err = iptables.New(iptables.IPFamily(iptables.ProtocolIPv4), iptables.Timeout(5)); err != nil {
-		return fmt.Errorf("cannot find iptables, which several nodes need (Debian: apt-get install iptables): %w", err)
-	}
+func (m *Machines) Up() error {
 	left, err := Left(m.cfg.Dir)
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(m.cfg)
+	made := m.cfg
+	made.CIDR = m.cidr()
+	data, err := json.Marshal(made)
 	if err != nil {
 		return err
 	}

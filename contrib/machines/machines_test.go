@@ -31,6 +31,14 @@ func config(dir string) Config {
 	}
 }
 
+// dual is config for a cluster of both IP families.
+func dual(dir string) Config {
+	cfg := config(dir)
+	cfg.CIDR = "10.214.0.0/24,fd00:214::/64"
+	cfg.Closed = map[string]string{"--cluster-cidr": "10.245.0.0/16,fd00:245::/56", "--service-cluster-ip-range": "10.97.0.0/16,fd00:97::/112"}
+	return cfg
+}
+
 func planned(t *testing.T, cfg Config) *Machines {
 	t.Helper()
 	m, err := New(cfg)
@@ -57,6 +65,18 @@ func TestEachMachineHasANameAnAddressAndMarksOfItsCluster(t *testing.T) {
 	}
 }
 
+func TestDefaultRangesAreOfTheFamiliesThatPodsHave(t *testing.T) {
+	one, two := config("/d"), dual("/d")
+	one.CIDR, two.CIDR = "", ""
+	if got := planned(t, one).cidr(); got != DefaultCIDR {
+		t.Errorf("by default they are in %s", got)
+	}
+	m := planned(t, two)
+	if got := m.cidr(); got != DefaultCIDR+","+DefaultCIDR6 || m.List[1].Address6 != netip.MustParseAddr("fd6b:6d73::3") {
+		t.Errorf("with IPv6 they are in %s, such as %s", got, m.List[1].Address6)
+	}
+}
+
 func TestWhatCannotBeIsRefusedByTheNameOfItsFlag(t *testing.T) {
 	for says, change := range map[string]func(*Config){
 		"--nodes=0":                 func(c *Config) { c.Count = 0 },
@@ -65,6 +85,8 @@ func TestWhatCannotBeIsRefusedByTheNameOfItsFlag(t *testing.T) {
 		"--node-cidr=x":             func(c *Config) { c.CIDR = "x" },
 		"--node-cidr=10.1.1.1/24":   func(c *Config) { c.CIDR = "10.1.1.1/24" },
 		"--node-cidr=fd00::/64":     func(c *Config) { c.CIDR = "fd00::/64" },
+		"--node-cidr=10.1.0.0/24,x": func(c *Config) { c.CIDR = "10.1.0.0/24,x" },
+		"--node-cidr=fd00:245::/64": func(c *Config) { *c = dual("/d"); c.CIDR = "10.214.0.0/24,fd00:245::/64" },
 		"addresses for 1 nodes":     func(c *Config) { c.CIDR = "10.214.0.0/30" },
 		"--cluster-cidr=10.245":     func(c *Config) { c.CIDR = "10.245.7.0/24" },
 		"--service-cluster-ip-rang": func(c *Config) { c.CIDR = "10.0.0.0/8"; delete(c.Closed, "--cluster-cidr") },
@@ -79,10 +101,13 @@ func TestWhatCannotBeIsRefusedByTheNameOfItsFlag(t *testing.T) {
 
 func TestRulesOfThisMachine(t *testing.T) {
 	var text strings.Builder
-	for _, c := range planned(t, config("/var/lib/one")).chains() {
-		fmt.Fprintf(&text, "%s: %s jumps to %s\n", c.table, c.parent, c.name)
-		for _, rule := range c.rules {
-			fmt.Fprintf(&text, "    %s\n", strings.Join(rule, " "))
+	m := planned(t, dual("/var/lib/one"))
+	for _, prefix := range m.ranges {
+		for _, c := range m.chains(prefix) {
+			fmt.Fprintf(&text, "%s: %s: %s jumps to %s\n", prefix, c.table, c.parent, c.name)
+			for _, rule := range c.rules {
+				fmt.Fprintf(&text, "    %s\n", strings.Join(rule, " "))
+			}
 		}
 	}
 	const golden = "testdata/rules.txt"
@@ -107,10 +132,13 @@ func TestPodsAreReachedByTheMachineOfTheirNode(t *testing.T) {
 			Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: "n"}, {Type: corev1.NodeInternalIP, Address: address}}},
 		}
 	}
-	got := planned(t, config("/d")).podRoutes([]*corev1.Node{
-		node("10.214.0.2", "10.245.0.0/24", "fd00::/64"), node("10.214.0.3"), node("192.168.0.9", "10.245.9.0/24"),
-	})
-	want := map[netip.Prefix]netip.Addr{netip.MustParsePrefix("10.245.0.0/24"): netip.MustParseAddr("10.214.0.2")}
+	both := node("10.214.0.2", "10.245.0.0/24", "fd00:245::/64")
+	both.Status.Addresses = append(both.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "fd00:214::2"})
+	got := planned(t, dual("/d")).podRoutes([]*corev1.Node{both, node("10.214.0.3"), node("192.168.0.9", "10.245.9.0/24")})
+	want := map[netip.Prefix]netip.Addr{
+		netip.MustParsePrefix("10.245.0.0/24"): netip.MustParseAddr("10.214.0.2"),
+		netip.MustParsePrefix("fd00:245::/64"): netip.MustParseAddr("fd00:214::2"),
+	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})); diff != "" {
 		t.Error(diff)
 	}
@@ -119,10 +147,15 @@ func TestPodsAreReachedByTheMachineOfTheirNode(t *testing.T) {
 // made are machines that are up, in the network namespace of this process.
 func made(t *testing.T) *Machines {
 	t.Helper()
+	return madeOf(t, config(t.TempDir()))
+}
+
+func madeOf(t *testing.T, cfg Config) *Machines {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
 	}
-	m := planned(t, config(t.TempDir()))
+	m := planned(t, cfg)
 	if err := m.Check(); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +176,7 @@ func made(t *testing.T) *Machines {
 // state is what of this machine's network Up changes.
 func state(t *testing.T) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "sh", "-c", `ip -o -br link | cut -d' ' -f1 | sort; ip -4 route show table all | sort; iptables-save | grep K8SM; ls /run/netns 2>/dev/null; true`).Output()
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", `ip -o -br link | cut -d' ' -f1 | sort; ip -4 route show table all | sort; ip -6 route | grep -v fe80 | sort; iptables-save | grep K8SM; ip6tables-save | grep K8SM; ls /run/netns 2>/dev/null; true`).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,16 +196,22 @@ func reach(m *Machine, listener net.Listener, patience time.Duration) error {
 
 func TestMachinesReachEachOtherAndAreGoneWithoutATrace(t *testing.T) {
 	before := state(t)
-	m := made(t)
-	var listener net.Listener
-	err := m.List[0].Enter(func() (err error) {
-		listener, err = net.Listen("tcp", net.JoinHostPort(m.List[0].Address.String(), "0"))
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
+	m := madeOf(t, dual(t.TempDir()))
+	listen := func(address netip.Addr) (listener net.Listener) {
+		err := m.List[0].Enter(func() (err error) {
+			listener, err = net.Listen("tcp", net.JoinHostPort(address.String(), "0"))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { listener.Close() })
+		return listener
 	}
-	defer listener.Close()
+	if err := reach(m.List[1], listen(m.List[0].Address6), 10*time.Second); err != nil {
+		t.Errorf("node-2 does not reach node-1 by IPv6: %v", err)
+	}
+	listener := listen(m.List[0].Address)
 	if err := reach(m.List[1], listener, 10*time.Second); err != nil {
 		t.Errorf("node-2 does not reach node-1: %v", err)
 	}
@@ -185,7 +224,7 @@ func TestMachinesReachEachOtherAndAreGoneWithoutATrace(t *testing.T) {
 	if err := reach(m.List[0], listener, 10*time.Second); err != nil {
 		t.Errorf("node-1 does not reach its own agent: %v", err)
 	}
-	for _, gone := range []string{"10.245.3.4:80", "10.97.3.4:80"} {
+	for _, gone := range []string{"10.245.3.4:80", "10.97.3.4:80", "[fd00:245::9]:80"} {
 		if _, err := net.Dial("tcp", gone); err == nil || !strings.Contains(err.Error(), "no route to host") {
 			t.Errorf("%s: %v; want it to stay on this machine", gone, err)
 		}

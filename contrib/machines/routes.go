@@ -3,8 +3,8 @@ package machines
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/sirupsen/logrus"
 	"github.com/vishvananda/netlink"
@@ -57,11 +57,12 @@ func (m *Machines) podRoutes(nodes []*corev1.Node) map[netip.Prefix]netip.Addr {
 	for _, node := range nodes {
 		for _, address := range node.Status.Addresses {
 			via, err := netip.ParseAddr(address.Address)
-			if err != nil || address.Type != corev1.NodeInternalIP || !m.prefix.Contains(via) {
+			onBridge := slices.ContainsFunc(m.ranges, func(prefix netip.Prefix) bool { return prefix.Contains(via) })
+			if err != nil || address.Type != corev1.NodeInternalIP || !onBridge {
 				continue
 			}
 			for _, cidr := range node.Spec.PodCIDRs {
-				if prefix, err := netip.ParsePrefix(cidr); err == nil && prefix.Addr().Is4() {
+				if prefix, err := netip.ParsePrefix(cidr); err == nil && prefix.Addr().Is4() == via.Is4() {
 					routes[prefix.Masked()] = via
 				}
 			}
@@ -76,7 +77,7 @@ func (m *Machines) setRoutes(wanted map[netip.Prefix]netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	have, err := netlink.RouteList(bridge, netlink.FAMILY_V4)
+	have, err := netlink.RouteList(bridge, netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("cannot list the routes by %s: %w", m.bridge(), err)
 	}
@@ -84,9 +85,8 @@ func (m *Machines) setRoutes(wanted map[netip.Prefix]netip.Addr) error {
 		if route.Gw == nil || route.Dst == nil {
 			continue
 		}
-		address, _ := netip.AddrFromSlice(route.Dst.IP.To4())
-		bits, _ := route.Dst.Mask.Size()
-		if via, ok := wanted[netip.PrefixFrom(address, bits)]; ok && route.Gw.Equal(via.AsSlice()) {
+		destination, _ := prefixOf(route.Dst)
+		if via, ok := wanted[destination]; ok && route.Gw.Equal(via.AsSlice()) {
 			continue
 		}
 		if err := netlink.RouteDel(&route); err != nil {
@@ -94,8 +94,7 @@ func (m *Machines) setRoutes(wanted map[netip.Prefix]netip.Addr) error {
 		}
 	}
 	for prefix, via := range wanted {
-		destination := &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), 32)}
-		route := &netlink.Route{LinkIndex: bridge.Attrs().Index, Dst: destination, Gw: via.AsSlice()}
+		route := &netlink.Route{LinkIndex: bridge.Attrs().Index, Dst: networkOf(prefix.Addr(), prefix.Bits()), Gw: via.AsSlice()}
 		if err := netlink.RouteReplace(route); err != nil {
 			return fmt.Errorf("cannot set the route to %s: %w", prefix, err)
 		}

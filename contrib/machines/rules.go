@@ -3,11 +3,13 @@ package machines
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 	"syscall"
 
+	"github.com/coreos/go-iptables/iptables"
 	"github.com/vishvananda/netlink"
 )
 
@@ -30,47 +32,74 @@ type chain struct {
 	rules               [][]string
 }
 
-// chains renders the rules of this machine:
+// iptablesFor returns the iptables of a range's family.
+func iptablesFor(prefix netip.Prefix) (*iptables.IPTables, error) {
+	family := iptables.ProtocolIPv4
+	if prefix.Addr().Is6() {
+		family = iptables.ProtocolIPv6
+	}
+	ipt, err := iptables.New(iptables.IPFamily(family), iptables.Timeout(5))
+	if err != nil {
+		return nil, fmt.Errorf("cannot find iptables, which several nodes need (Debian: apt-get install iptables): %w", err)
+	}
+	return ipt, nil
+}
+
+// chains renders the rules of this machine for a range of the machines:
 //
 //   - what machines send elsewhere has this machine's address, because nobody there knows the way back;
 //   - machines reach each other (bridged packets pass here where br_netfilter is on) and what is elsewhere, by their own
 //     addresses only: those of pods have no meaning there. From elsewhere only answers come;
 //   - this machine's address on the bridge is for the machines: what listens there is as good as on loopback.
-func (m *Machines) chains() []chain {
+func (m *Machines) chains(prefix netip.Prefix) []chain {
 	rule := func(spec ...string) []string {
 		return append([]string{"-m", "comment", "--comment", "k8sm nodes of cluster " + m.cfg.Cluster}, spec...)
 	}
-	bridge, name := m.bridge(), "K8SM-NODES-"+m.mark
+	bridge, name, cidr, own := m.bridge(), "K8SM-NODES-"+m.mark, prefix.String(), gateway(prefix).String()
 	return []chain{
-		{"nat", name, "POSTROUTING", [][]string{rule("-s", m.cfg.CIDR, "!", "-o", bridge, "-j", "MASQUERADE")}},
+		{"nat", name, "POSTROUTING", [][]string{rule("-s", cidr, "!", "-o", bridge, "-j", "MASQUERADE")}},
 		{"filter", name, "FORWARD", [][]string{
 			rule("-i", bridge, "-o", bridge, "-j", "ACCEPT"),
-			rule("-i", bridge, "-s", m.cfg.CIDR, "-j", "ACCEPT"),
+			rule("-i", bridge, "-s", cidr, "-j", "ACCEPT"),
 			rule("-o", bridge, "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT"),
 			rule("-i", bridge, "-j", "DROP"),
 			rule("-o", bridge, "-j", "DROP"),
 		}},
 		{"filter", name + "-IN", "INPUT", [][]string{
-			rule("-i", bridge, "-d", m.Gateway.String(), "-p", "tcp", "--dport", strconv.Itoa(m.cfg.Port), "-j", "ACCEPT"),
+			rule("-i", bridge, "-d", own, "-p", "tcp", "--dport", strconv.Itoa(m.cfg.Port), "-j", "ACCEPT"),
 			rule("-i", bridge, "-j", "RETURN"),
 			rule("-i", "lo", "-j", "RETURN"),
-			rule("-d", m.Gateway.String(), "-j", "DROP"),
+			rule("-d", own, "-j", "DROP"),
 		}},
 	}
 }
 
 // guard puts the rules in place.
 func (m *Machines) guard() error {
-	for _, c := range m.chains() {
-		if err := m.ipt.ClearChain(c.table, c.name); err != nil {
+	for _, prefix := range m.ranges {
+		ipt, err := iptablesFor(prefix)
+		if err == nil {
+			err = place(ipt, m.chains(prefix))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// place makes the chains what they are to be, whatever they were.
+func place(ipt *iptables.IPTables, chains []chain) error {
+	for _, c := range chains {
+		if err := ipt.ClearChain(c.table, c.name); err != nil {
 			return fmt.Errorf("cannot make the chain %s: %w", c.name, err)
 		}
 		for _, rule := range c.rules {
-			if err := m.ipt.Append(c.table, c.name, rule...); err != nil {
+			if err := ipt.Append(c.table, c.name, rule...); err != nil {
 				return fmt.Errorf("cannot fill the chain %s: %w", c.name, err)
 			}
 		}
-		if err := m.ipt.InsertUnique(c.table, c.parent, 1, "-j", c.name); err != nil {
+		if err := ipt.InsertUnique(c.table, c.parent, 1, "-j", c.name); err != nil {
 			return fmt.Errorf("cannot have %s jump to %s: %w", c.parent, c.name, err)
 		}
 	}
@@ -80,10 +109,16 @@ func (m *Machines) guard() error {
 // unguard removes the rules, and the routes that kept the closed ranges in.
 func (m *Machines) unguard() error {
 	var problems []error
-	for _, c := range m.chains() {
-		problems = append(problems, m.ipt.DeleteIfExists(c.table, c.parent, "-j", c.name))
-		if exists, err := m.ipt.ChainExists(c.table, c.name); err != nil || exists {
-			problems = append(problems, err, m.ipt.ClearAndDeleteChain(c.table, c.name))
+	for _, prefix := range m.ranges {
+		ipt, err := iptablesFor(prefix)
+		if err != nil {
+			return err
+		}
+		for _, c := range m.chains(prefix) {
+			problems = append(problems, ipt.DeleteIfExists(c.table, c.parent, "-j", c.name))
+			if exists, err := ipt.ChainExists(c.table, c.name); err != nil || exists {
+				problems = append(problems, err, ipt.ClearAndDeleteChain(c.table, c.name))
+			}
 		}
 	}
 	for _, text := range m.cfg.Closed {
@@ -98,9 +133,12 @@ func (m *Machines) unguard() error {
 
 // GuardAgent lets only the machine itself and this one reach a TCP port of the machine: a Mesos agent asks nobody who he is.
 func (m *Machines) GuardAgent(machine *Machine, port int) error {
-	name := "K8SM-AGENT"
+	ipt, err := iptablesFor(m.ranges[0])
+	if err != nil {
+		return err
+	}
 	rule := []string{"!", "-s", m.Gateway.String(), "!", "-i", "lo", "-p", "tcp", "-d", machine.Address.String(), "--dport", strconv.Itoa(port), "-j", "DROP"}
 	return machine.Enter(func() error {
-		return errors.Join(m.ipt.ClearChain("filter", name), m.ipt.Append("filter", name, rule...), m.ipt.InsertUnique("filter", "INPUT", 1, "-j", name))
+		return place(ipt, []chain{{"filter", "K8SM-AGENT", "INPUT", [][]string{rule}}})
 	})
 }
