@@ -15,6 +15,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/minion/network"
+	"github.com/k8sm/k8sm/minion/supervise"
 	"github.com/k8sm/k8sm/minion/warden"
 )
 
@@ -171,7 +172,7 @@ func (n *node) guard() error {
 		return fmt.Errorf("cannot start the node's warden: %w", err)
 	}
 	defer log.Close()
-	return n.locks().Start(log, childEnv())
+	return n.locks().Start(log, supervise.Env())
 }
 
 // wardenLog is the log of the node's warden, which is to be read when the sandbox is gone.

@@ -17,6 +17,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/minion/supervise"
 )
 
 // apiTimeout bounds one call to the API server.
@@ -99,7 +100,7 @@ func (l layout) prepareIdentity(boot api.Bootstrap, now time.Time) error {
 // awaitIdentity waits until the kubelet has got the node's certificate, and then removes the bootstrap token.
 func (l layout) awaitIdentity(ctx context.Context, boot api.Bootstrap) error {
 	for l.checkIdentity(boot, time.Now()) != nil {
-		if err := sleep(ctx, 200*time.Millisecond); err != nil {
+		if err := supervise.Sleep(ctx, 200*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -107,7 +108,7 @@ func (l layout) awaitIdentity(ctx context.Context, boot api.Bootstrap) error {
 		if _, err := os.Stat(l.kubeconfig()); err == nil {
 			break
 		}
-		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+		if err := supervise.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
+
+	"github.com/k8sm/k8sm/minion/supervise"
 )
 
 // nodeLocks is the directory of the locks of all nodes of the machine; see node.locks.
@@ -45,7 +47,7 @@ func lock(ctx context.Context, path string) (unlock func() error, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+		if err := supervise.Sleep(ctx, 100*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/k8sm/k8sm/executor/mesos"
 	"github.com/k8sm/k8sm/minion/network"
 	"github.com/k8sm/k8sm/minion/policy"
+	"github.com/k8sm/k8sm/minion/supervise"
 )
 
 // node is what runs on the machine: CRI server, kubelet, proxy, pod network.
@@ -44,7 +45,7 @@ type node struct {
 }
 
 // parts are the node's parts that run, nil while they do not.
-type parts struct{ runtime, kubelet, policies, report, network, peers, pods, proxy *part }
+type parts struct{ runtime, kubelet, policies, report, network, peers, pods, proxy *supervise.Part }
 
 func newNode(cfg Config, env mesos.Config, registration executor.Registration) (*node, error) {
 	boot, err := api.ParseBootstrap(registration.Data)
@@ -113,7 +114,7 @@ func (n *node) configure(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	err = untilDone(ctx, "the node has no configuration yet", func(ctx context.Context) error {
+	err = supervise.UntilDone(ctx, "the node has no configuration yet", func(ctx context.Context) error {
 		told, err := fetchConfig(ctx, api)
 		if err != nil {
 			return err
@@ -142,7 +143,7 @@ func (n *node) prepare(ctx context.Context, kubeletPort int) (err error) {
 	if n.docker, err = dockerclient.NewClientWithOpts(dockerclient.WithHost(n.cluster.DockerHost), dockerclient.WithAPIVersionNegotiation()); err != nil {
 		return fmt.Errorf("cannot use Docker Engine at %s: %w", n.cluster.DockerHost, err)
 	}
-	return untilDone(ctx, "the machine is not ready for pods yet", func(ctx context.Context) (err error) {
+	return supervise.UntilDone(ctx, "the machine is not ready for pods yet", func(ctx context.Context) (err error) {
 		if _, err := n.docker.Ping(ctx); err != nil {
 			return fmt.Errorf("cannot reach Docker Engine at %s (Debian: apt-get install docker.io): %w", n.cluster.DockerHost, err)
 		}
@@ -206,12 +207,12 @@ func (n *node) settle(kubeletPort int) error {
 // start starts the parts in order. With an error it returns those that run.
 func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Event)) (running parts, err error) {
 	alive := context.WithoutCancel(ctx) // the parts end in stop's order, not with ctx
-	running.runtime = start(alive, "the CRI server", n.serveCRI)
+	running.runtime = supervise.Start(alive, "the CRI server", n.serveCRI)
 	if err := n.awaitCRI(ctx); err != nil {
 		return running, err
 	}
-	kubelet := child{args: n.settings.kubeletArgs(), output: n.sandboxLog("kubelet"), health: &health{n.kubeletHealth, probeEvery}}
-	running.kubelet = start(alive, "the kubelet", kubelet.run)
+	kubelet := supervise.Child{Args: n.settings.kubeletArgs(), Output: n.sandboxLog("kubelet"), Health: &supervise.Health{Probe: n.kubeletHealth, Every: supervise.ProbeEvery}}
+	running.kubelet = supervise.Start(alive, "the kubelet", kubelet.Run)
 	if err := n.files.awaitIdentity(ctx, n.boot); err != nil {
 		return running, err
 	}
@@ -220,17 +221,17 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 		return running, err
 	}
 	running.policies = n.enforcePolicies(alive, client)
-	running.report = start(alive, "the report of the version", func(ctx context.Context) error {
+	running.report = supervise.Start(alive, "the report of the version", func(ctx context.Context) error {
 		return report{version: api.Version, started: n.started}.keep(ctx, client, n.boot.Node)
 	})
 	if err := n.setUpNetwork(ctx, client); err != nil {
 		n.log.WithError(err).Info("leaving it to the kubelet to give the pod network its range")
 	}
-	running.network = start(alive, "the care of the pod network", n.network.Run)
+	running.network = supervise.Start(alive, "the care of the pod network", n.network.Run)
 	if n.cluster.Network.Mode != api.NetworkNone {
-		running.peers = start(alive, "the watch of the other nodes", func(ctx context.Context) error { return n.watchPeers(ctx, client) })
+		running.peers = supervise.Start(alive, "the watch of the other nodes", func(ctx context.Context) error { return n.watchPeers(ctx, client) })
 	}
-	running.pods = start(alive, "the watch of the node's pods", func(ctx context.Context) error {
+	running.pods = supervise.Start(alive, "the watch of the node's pods", func(ctx context.Context) error {
 		var tidying errgroup.Group
 		defer func() { _ = tidying.Wait() }()
 		return pods.Run(ctx, client, n.boot.Node, func(event executor.Event) {
@@ -240,10 +241,10 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 			}
 		})
 	})
-	proxy := child{args: n.settings.proxyArgs(), output: n.sandboxLog("proxy"), health: &health{
-		func(ctx context.Context) error { return getHealth(ctx, n.settings.proxyHealthPort, "/livez") }, probeEvery,
+	proxy := supervise.Child{Args: n.settings.proxyArgs(), Output: n.sandboxLog("proxy"), Health: &supervise.Health{
+		Probe: func(ctx context.Context) error { return getHealth(ctx, n.settings.proxyHealthPort, "/livez") }, Every: supervise.ProbeEvery,
 	}}
-	running.proxy = start(alive, "the proxy", proxy.run)
+	running.proxy = supervise.Start(alive, "the proxy", proxy.Run)
 	return running, nil
 }
 
@@ -279,25 +280,25 @@ func (n *node) sandboxLog(program string) *lumberjack.Logger {
 // after an error and returns all of them.
 func (n *node) stop(ctx context.Context, running parts, shared *machineShare) error {
 	n.log.Info("stopping the node")
-	running.kubelet.stop()
-	running.report.stop()
-	running.pods.stop()
-	running.policies.stop()
-	running.peers.stop()
-	running.network.stop()
+	running.kubelet.Stop()
+	running.report.Stop()
+	running.pods.Stop()
+	running.policies.Stop()
+	running.peers.Stop()
+	running.network.Stop()
 	var containers, proxy errgroup.Group
 	containers.Go(func() error {
 		return errors.Join(n.removeContainers(ctx), n.network.Teardown(), policy.Remove(ctx, n.boot.Cluster, n.boot.Node), unmountBelow(n.files.dir), n.removePodCgroups(ctx), n.removeCgroups(""))
 	})
 	proxy.Go(func() error {
-		running.proxy.stop()
+		running.proxy.Stop()
 		if !shared.last() {
 			return nil // the rules are another node's too
 		}
 		return n.cleanUpProxy(ctx)
 	})
 	err := errors.Join(containers.Wait(), proxy.Wait())
-	running.runtime.stop()
+	running.runtime.Stop()
 	if err == nil {
 		err = os.Remove(n.files.leftovers())
 	}
@@ -312,8 +313,8 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 
 // cleanUpProxy removes the service rules, as the stock program does, and what it leaves for a kubelet.
 func (n *node) cleanUpProxy(ctx context.Context) error {
-	cleaner := child{args: append(n.settings.proxyArgs(), "--cleanup"), output: n.sandboxLog("proxy")}
-	if err := cleaner.run(ctx); err != nil {
+	cleaner := supervise.Child{Args: append(n.settings.proxyArgs(), "--cleanup"), Output: n.sandboxLog("proxy")}
+	if err := cleaner.Run(ctx); err != nil {
 		return fmt.Errorf("cannot remove the service rules: %w", err)
 	}
 	return network.RemoveEmptyFirewall()

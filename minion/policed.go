@@ -14,6 +14,7 @@ import (
 	"github.com/k8sm/k8sm/minion/cri"
 	"github.com/k8sm/k8sm/minion/network"
 	"github.com/k8sm/k8sm/minion/policy"
+	"github.com/k8sm/k8sm/minion/supervise"
 )
 
 // policed is a network whose sandboxes have their network policies in force when they are told to be ready: until then
@@ -79,9 +80,9 @@ func (n *node) podNetwork() cri.Network {
 }
 
 // enforcePolicies starts the enforcement, if there is to be any.
-func (n *node) enforcePolicies(ctx context.Context, api kubernetes.Interface) *part {
+func (n *node) enforcePolicies(ctx context.Context, api kubernetes.Interface) *supervise.Part {
 	if n.policies == nil {
 		return nil
 	}
-	return start(ctx, "the enforcement of network policies", func(ctx context.Context) error { return n.policies.Run(ctx, api) })
+	return supervise.Start(ctx, "the enforcement of network policies", func(ctx context.Context) error { return n.policies.Run(ctx, api) })
 }

@@ -12,6 +12,7 @@ import (
 	kubetypes "k8s.io/kubelet/pkg/types"
 
 	"github.com/k8sm/k8sm/minion/cri"
+	"github.com/k8sm/k8sm/minion/supervise"
 )
 
 // serveCRI is one life of the CRI server. Containers live on without it.
@@ -38,7 +39,7 @@ func (n *node) awaitCRI(ctx context.Context) error {
 		if err == nil {
 			return connection.Close()
 		}
-		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+		if err := supervise.Sleep(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 	}

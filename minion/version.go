@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/minion/supervise"
 )
 
 // reportAgain is how often the report is looked at: somebody may have deleted the node, which the kubelet makes again
@@ -35,7 +36,7 @@ func (r report) keep(ctx context.Context, client kubernetes.Interface, node stri
 		if err := r.write(ctx, client, node); err != nil {
 			return err
 		}
-		if err := sleep(ctx, reportAgain); err != nil {
+		if err := supervise.Sleep(ctx, reportAgain); err != nil {
 			return err
 		}
 	}

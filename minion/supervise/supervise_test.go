@@ -1,4 +1,4 @@
-package minion
+package supervise
 
 import (
 	"bytes"
@@ -57,14 +57,14 @@ func (b *watchedBuffer) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func testChild(how string, output *watchedBuffer) child {
-	return child{args: []string{"child", how}, output: output}
+func testChild(how string, output *watchedBuffer) Child {
+	return Child{Args: []string{"child", how}, Output: output}
 }
 
 func TestChildThatFailsSaysSo(t *testing.T) {
 	t.Setenv("MESOS_EXECUTOR_AUTHENTICATION_TOKEN", "sesame")
 	var output watchedBuffer
-	err := testChild("fail", &output).run(t.Context())
+	err := testChild("fail", &output).Run(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "km child: exit status 3") {
 		t.Errorf("err = %v", err)
 	}
@@ -80,7 +80,7 @@ func TestStoppedChildIsAskedFirstAndKilledThen(t *testing.T) {
 			ready := make(chan struct{})
 			output := &watchedBuffer{want: "ready", seen: ready}
 			done := make(chan error, 1)
-			go func() { done <- testChild(how, output).run(ctx) }()
+			go func() { done <- testChild(how, output).Run(ctx) }()
 			<-ready
 			cancel()
 			select {
@@ -99,12 +99,12 @@ func TestPartIsStartedAgainAfterGrowingPauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var starts []time.Duration
 		began := time.Now()
-		p := start(t.Context(), "it", func(context.Context) error {
+		p := Start(t.Context(), "it", func(context.Context) error {
 			starts = append(starts, time.Since(began))
 			return errors.New("broken")
 		})
 		time.Sleep(10 * time.Minute)
-		p.stop()
+		p.Stop()
 		for i := range starts[1:] {
 			pause, limit := starts[i+1]-starts[i], min(minBackoff<<i, maxBackoff)
 			if pause < limit/2 || pause > limit {
@@ -130,26 +130,26 @@ func TestPauseIsShortAgainAfterASteadyLife(t *testing.T) {
 func TestStopWaitsUntilThePartHasEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := false
-		p := start(t.Context(), "it", func(ctx context.Context) error {
+		p := Start(t.Context(), "it", func(ctx context.Context) error {
 			<-ctx.Done()
 			time.Sleep(time.Second)
 			ended = true
 			return nil
 		})
 		synctest.Wait()
-		p.stop()
+		p.Stop()
 		if !ended {
 			t.Error("stop returned early")
 		}
-		var never *part
-		never.stop()
+		var never *Part
+		never.Stop()
 	})
 }
 
 func TestUntilDoneGoesOnUntilSuccessOrTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0
-		err := untilDone(t.Context(), "waiting", func(context.Context) error {
+		err := UntilDone(t.Context(), "waiting", func(context.Context) error {
 			tries++
 			if tries < 4 {
 				return errors.New("not yet")
@@ -161,7 +161,7 @@ func TestUntilDoneGoesOnUntilSuccessOrTheEnd(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		err = untilDone(ctx, "waiting", func(context.Context) error { return errors.New("never") })
+		err = UntilDone(ctx, "waiting", func(context.Context) error { return errors.New("never") })
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("err = %v", err)
 		}
