@@ -40,6 +40,7 @@ import (
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/clients"
 	"github.com/k8sm/k8sm/contrib/configfile"
+	"github.com/k8sm/k8sm/contrib/dns"
 	"github.com/k8sm/k8sm/contrib/engine"
 	"github.com/k8sm/k8sm/contrib/localmesos"
 	"github.com/k8sm/k8sm/contrib/machines"
@@ -106,7 +107,7 @@ To try it on this machine, as root: km up`,
 	}
 	for group, commands := range map[string][]*cobra.Command{
 		"use":  append(statusCommands(&c), nodeCommand(&c), configurable(upCommand(&c)), kubectlCommand(&c), etcdctlCommand(&c)),
-		"run":  {configurable(apiserverCommand(&c)), configurable(schedulerCommand(&c)), localMesosCommand(&c)},
+		"run":  {configurable(apiserverCommand(&c)), configurable(schedulerCommand(&c)), configurable(dnsCommand(&c)), localMesosCommand(&c)},
 		"node": {configurable(minionCommand(&c)), kubelet, proxy},
 	} {
 		for _, command := range commands {
@@ -267,18 +268,70 @@ func stateConfig(e statedir.Etcd, name string) state.Config {
 
 func apiserverCommand(c *common) *cobra.Command {
 	var cfg controlplane.Config
+	var replicas dns.Replicas
 	cmd := &cobra.Command{
-		Use: "apiserver", Short: "Run etcd, kube-apiserver and kube-controller-manager", Args: cobra.NoArgs,
+		Use: "apiserver", Short: "Run etcd, kube-apiserver, kube-controller-manager and the cluster's DNS", Args: cobra.NoArgs,
 		Long: `Runs the control plane in one process: an etcd (or, with --etcd-servers, none), the stock kube-apiserver and the stock
-kube-controller-manager. Certificates and kubeconfigs are made in --state-dir at the first start; km scheduler, km kubectl and
+kube-controller-manager; and, unless it listens on loopback only, the cluster's DNS in processes beside it. Certificates and kubeconfigs are made in --state-dir at the first start; km scheduler, km kubectl and
 km etcdctl with the same --state-dir find everything there.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.StateDir = c.dir()
 			cfg.Ready = func(url string) { logrus.WithField("url", url).Info("the control plane is ready") }
-			return serve(c, func(ctx context.Context) error { return controlplane.Run(ctx, cfg) })
+			return serve(c, func(ctx context.Context) error {
+				replicas, err := dnsOf(ctx, c, cfg, replicas)
+				if err != nil {
+					return err
+				}
+				cfg.Beside = func(ctx context.Context) error {
+					return replicas.Run(ctx, os.Stderr, func() { logrus.Info("the cluster's DNS is ready") })
+				}
+				return controlplane.Run(ctx, cfg)
+			})
 		},
 	}
 	cfg.AddFlags(cmd.Flags())
+	replicas.AddFlags(cmd.Flags())
+	return cmd
+}
+
+// dnsOf completes what the flags say of the DNS servers beside a control plane, and checks it. There are none where pods would
+// not reach them, or are told of others.
+func dnsOf(ctx context.Context, c *common, plane controlplane.Config, replicas dns.Replicas) (dns.Replicas, error) {
+	if len(plane.DNSService()) == 0 {
+		replicas.Count = 0
+	}
+	if replicas.Count == 0 {
+		return replicas, replicas.Validate()
+	}
+	replicas.Kubeconfig, replicas.LogLevel = c.dir().DNSKubeconfig(), c.logLevel
+	if replicas.Address == "" {
+		replicas.Address = plane.Advertised()
+	}
+	return replicas, replicas.Check(ctx)
+}
+
+func dnsCommand(c *common) *cobra.Command {
+	var cfg dns.Config
+	var check bool
+	cmd := &cobra.Command{
+		Use: "dns", Short: "Run a server of the cluster's DNS", Args: cobra.NoArgs,
+		Long: `Serves the names of services and pods by CoreDNS, and asks this machine's servers for all others. km apiserver and km up run
+two of these; more can run on other machines that pods reach, each with a copy of dns.kubeconfig, which is in the control
+plane's --state-dir. A server is in the service kube-dns as long as it answers.`,
+		RunE: func(*cobra.Command, []string) error {
+			return serve(c, func(ctx context.Context) error {
+				if check {
+					return dns.Check(cfg)
+				}
+				if cfg.Kubeconfig == "" {
+					cfg.Kubeconfig = c.dir().DNSKubeconfig()
+				}
+				return dns.Run(ctx, cfg)
+			})
+		},
+	}
+	cfg.AddFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&check, "check", false, "only tell whether the configuration is right")
 	return cmd
 }
 
@@ -456,6 +509,7 @@ func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts 
 // laptop is a whole cluster on one machine.
 type laptop struct {
 	plane      controlplane.Config
+	dns        dns.Replicas
 	mesos      localmesos.Config
 	schedule   schedule
 	dir        statedir.Dir
@@ -483,7 +537,7 @@ address, with a Docker Engine of its own. "km node" cuts them off, slows them do
 				return fmt.Errorf("cannot find %s: %w", c.stateDir, err)
 			}
 			l.dir = statedir.Dir(dir)
-			return serve(c, func(ctx context.Context) error { return l.run(ctx, cmd.OutOrStdout()) })
+			return serve(c, func(ctx context.Context) error { return l.run(ctx, c, cmd.OutOrStdout()) })
 		},
 	}
 	l.addFlags(cmd.Flags())
@@ -494,6 +548,7 @@ address, with a Docker Engine of its own. "km node" cuts them off, slows them do
 func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	parts := pflag.NewFlagSet("parts", pflag.ContinueOnError)
 	l.plane.AddFlags(parts)
+	l.dns.AddFlags(parts)
 	l.schedule.addFlags(parts)
 	bind, advertise := parts.Lookup("bind-address"), parts.Lookup("advertise-address")
 	l.plane.BindAddress, bind.DefValue = net.IPv4zero.String(), net.IPv4zero.String()
@@ -524,7 +579,7 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 }
 
 // run brings the cluster up, tells what to try, and takes it down when ctx ends.
-func (l *laptop) run(ctx context.Context, out io.Writer) error {
+func (l *laptop) run(ctx context.Context, c *common, out io.Writer) error {
 	if os.Geteuid() != 0 {
 		return errors.New("km up makes network devices and starts containers: run it as root")
 	}
@@ -534,7 +589,7 @@ func (l *laptop) run(ctx context.Context, out io.Writer) error {
 		return fmt.Errorf("one machine takes one km up: %w", err)
 	}
 	defer func() { _ = unlock() }()
-	if err := l.preflight(); err != nil {
+	if err := l.preflight(ctx, c); err != nil {
 		return err
 	}
 	log := &lumberjack.Logger{Filename: filepath.Join(string(l.dir), "log", "km.log"), MaxSize: 50, MaxBackups: 3}
@@ -550,6 +605,7 @@ func (l *laptop) run(ctx context.Context, out io.Writer) error {
 	}
 	return up.Run(ctx, out, append(machines,
 		up.Part{Name: "control plane", Run: l.runControlPlane},
+		up.Part{Name: "DNS", Run: l.runDNS},
 		up.Part{Name: "local Mesos", Run: l.runMesos},
 		up.Part{Name: "scheduler", Run: l.runScheduler},
 	), func() { l.tell(out) })
@@ -591,7 +647,7 @@ Ctrl-C stops it; what happens is logged in %s
 }
 
 // preflight finds out what would fail later, before anything is started.
-func (l *laptop) preflight() error {
+func (l *laptop) preflight(ctx context.Context, c *common) (err error) {
 	l.plane.StateDir, l.plane.NodeRootDir = l.dir, filepath.Join(string(l.dir), "nodes")
 	if err := l.planMachines(); err != nil {
 		return err
@@ -624,7 +680,11 @@ func (l *laptop) preflight() error {
 		return fmt.Errorf("cannot find this program's file, which the agent is to run: %w", err)
 	}
 	l.schedule.scheduler.KMPath = km
-	return errors.Join(l.plane.Validate(), l.mesos.Validate(), l.schedule.scheduler.Validate())
+	if err := errors.Join(l.plane.Validate(), l.mesos.Validate(), l.schedule.scheduler.Validate()); err != nil {
+		return err
+	}
+	l.dns, err = dnsOf(ctx, c, l.plane, l.dns)
+	return err
 }
 
 // findEngine says which Docker Engine the cluster is to use; "" if there is none and nobody asked for a certain one.
@@ -672,6 +732,17 @@ func askEngine(ctx context.Context, host string) (version string, err error) {
 func (l *laptop) runControlPlane(ctx context.Context, ready func(string)) error {
 	l.plane.Ready = func(url string) { ready("Kubernetes " + api.KubernetesVersion + " answers at " + url) }
 	return controlplane.Run(ctx, l.plane)
+}
+
+// runDNS is ready when a server is in the service, or at once if there is none to run.
+func (l *laptop) runDNS(ctx context.Context, ready func(string)) error {
+	l.dns.Kubeconfig = l.dir.DNSKubeconfig()
+	if l.dns.Count == 0 {
+		ready("none on this machine")
+	}
+	return l.dns.Run(ctx, logrus.StandardLogger().Out, func() {
+		ready(fmt.Sprintf("names in %s resolve at %s", l.plane.ClusterDomain, strings.Join(l.plane.DNSService(), " and ")))
+	})
 }
 
 func (l *laptop) runMesos(ctx context.Context, ready func(string)) error {

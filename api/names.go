@@ -40,6 +40,21 @@ const (
 	SchedulerUser = "system:k8sm-scheduler"
 )
 
+// The cluster's DNS: a Service without a selector, which each replica of the DNS server adds itself to by an EndpointSlice of
+// its own. What a replica has carries LabelDNSReplica with the replica's name.
+const (
+	DNSServiceNamespace = "kube-system"
+	DNSServiceName      = "kube-dns"
+	// DNSPortName and DNSTCPPortName tell the service's two ports 53 apart.
+	DNSPortName    = "dns"
+	DNSTCPPortName = "dns-tcp"
+	// DNSLeaseNamespace holds a Lease for each replica that lives.
+	DNSLeaseNamespace = "k8sm-dns"
+	LabelDNSReplica   = "k8sm.io/dns-replica"
+	// DNSUser is the user name that the client certificate of the DNS servers carries.
+	DNSUser = "system:k8sm-dns"
+)
+
 // Where a minion finds its MinionConfig: a ConfigMap that bootstrap tokens and nodes may read.
 const (
 	MinionConfigNamespace = "kube-system"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,20 +31,34 @@ func kindOf(o object) string { return o.GetObjectKind().GroupVersionKind().Kind 
 // (https://kubernetes.io/docs/reference/using-api/server-side-apply/).
 const fieldManager = "k8sm"
 
+// addOns are all of them, in the order in which they can be made.
+func (c Config) addOns() ([]object, error) {
+	minions, err := c.minionConfig()
+	if err != nil {
+		return nil, err
+	}
+	config, err := minionConfigMap(minions)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(c.dns(), rbac(minions), []object{config}), nil
+}
+
 // applyAddOns makes the add-ons as they should be. It is repeated at each start, and tries again until ctx ends while
 // the API server is still making the namespaces that they are in.
-func applyAddOns(ctx context.Context, client kubernetes.Interface, minion api.MinionConfig) error {
-	config, err := minionConfigMap(minion)
-	if err != nil {
-		return err
-	}
-	for _, o := range append(rbac(minion), config) {
+func applyAddOns(ctx context.Context, client kubernetes.Interface, addOns []object) error {
+	for _, o := range addOns {
 		var last error
 		once := func(ctx context.Context) (bool, error) {
 			last = apply(ctx, client, o)
 			return last == nil, permanent(last)
 		}
-		if err := wait.PollUntilContextCancel(ctx, 200*time.Millisecond, true, once); err != nil {
+		err := wait.PollUntilContextCancel(ctx, 200*time.Millisecond, true, once)
+		if err != nil && kindOf(o) == "Service" && apierrors.IsInvalid(last) {
+			return fmt.Errorf("cannot give the service %s its address: %w; delete the service that has it, or the old %[1]s, or give another address by --cluster-dns",
+				o.GetName(), last)
+		}
+		if err != nil {
 			return fmt.Errorf("cannot apply the add-on %s %s: %w", kindOf(o), o.GetName(), last)
 		}
 	}
@@ -74,6 +89,10 @@ func apply(ctx context.Context, client kubernetes.Interface, o object) error {
 // resourceOf returns where objects of an add-on's kind are in the API.
 func resourceOf(client kubernetes.Interface, kind string) (string, rest.Interface) {
 	switch kind {
+	case "Namespace":
+		return "namespaces", client.CoreV1().RESTClient()
+	case "Service":
+		return "services", client.CoreV1().RESTClient()
 	case "ClusterRole":
 		return "clusterroles", client.RbacV1().RESTClient()
 	case "ClusterRoleBinding":
@@ -90,7 +109,7 @@ func resourceOf(client kubernetes.Interface, kind string) (string, rest.Interfac
 // minionConfig is what minions are told.
 func (c Config) minionConfig() (api.MinionConfig, error) {
 	minions := c.Minions
-	minions.ClusterDomain, minions.ClusterDNS = c.ClusterDomain, c.ClusterDNS
+	minions.ClusterDomain, minions.ClusterDNS = c.ClusterDomain, c.clusterDNS()
 	minions.ClusterCIDR, minions.ServiceCIDR = c.ClusterCIDR, c.ServiceCIDR
 	minions.RootDir, minions.DockerHost = c.NodeRootDir, c.DockerHost
 	eviction, err := api.ParseEviction(c.EvictionHard)

@@ -64,7 +64,7 @@ func (c Config) apiServerFlags(etcd statedir.Etcd) flags {
 	d := c.StateDir
 	issuer := "https://kubernetes.default.svc." + c.ClusterDomain
 	f := flags{
-		"advertise-address": c.advertised(), "bind-address": c.BindAddress,
+		"advertise-address": c.Advertised(), "bind-address": c.BindAddress,
 		"service-cluster-ip-range": c.ServiceCIDR, "allow-privileged": "true", "profiling": "false",
 		"enable-aggregator-routing": strconv.FormatBool(c.AggregatorRouting),
 
@@ -89,7 +89,7 @@ func (c Config) apiServerFlags(etcd statedir.Etcd) flags {
 	f["tls-cert-file"], f["tls-private-key-file"] = d.Pair(statedir.APIServer)
 	f["kubelet-client-certificate"], f["kubelet-client-key"] = d.Pair(statedir.KubeletClient)
 	f["proxy-client-cert-file"], f["proxy-client-key-file"] = d.Pair(statedir.FrontProxyClient)
-	if net.ParseIP(c.advertised()).IsLoopback() {
+	if net.ParseIP(c.Advertised()).IsLoopback() {
 		// A service cannot have a loopback address behind it, so the one called "kubernetes" stays empty.
 		f["endpoint-reconciler-type"] = "none"
 	}

@@ -157,14 +157,17 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 		"--node-cidr-mask-size-ipv6=80: give from 48 to 64": func(c *Config) {
 			c.ServiceCIDR, c.ClusterCIDR, c.NodeMaskIPv6 = "10.96.0.0/16,fd96::/112", "10.244.0.0/16,fd00:244::/48", 80
 		},
-		"without --etcd-servers":         func(c *Config) { c.EtcdCertFile = "cert" },
-		"--node-root-dir=nodes":          func(c *Config) { c.NodeRootDir = "nodes" },
-		"--static-pods=pods":             func(c *Config) { c.Minions.StaticPods = "pods" },
-		"--executor-suicide-timeout=-1s": func(c *Config) { c.Minions.SuicideTimeout.Duration = -time.Second },
-		"--network=bridge: give auto":    func(c *Config) { c.Minions.Network.Mode = "bridge" },
-		"--vxlan-vni=16777216":           func(c *Config) { c.Minions.Network.VXLANVNI = 1 << 24 },
-		"--vxlan-port=-1":                func(c *Config) { c.Minions.Network.VXLANPort = -1 },
-		"--eviction-hard=memory<1":       func(c *Config) { c.EvictionHard = "memory<1" },
+		"without --etcd-servers":               func(c *Config) { c.EtcdCertFile = "cert" },
+		"--node-root-dir=nodes":                func(c *Config) { c.NodeRootDir = "nodes" },
+		"--static-pods=pods":                   func(c *Config) { c.Minions.StaticPods = "pods" },
+		"--executor-suicide-timeout=-1s":       func(c *Config) { c.Minions.SuicideTimeout.Duration = -time.Second },
+		"--network=bridge: give auto":          func(c *Config) { c.Minions.Network.Mode = "bridge" },
+		"--vxlan-vni=16777216":                 func(c *Config) { c.Minions.Network.VXLANVNI = 1 << 24 },
+		"--vxlan-port=-1":                      func(c *Config) { c.Minions.Network.VXLANPort = -1 },
+		"--eviction-hard=memory<1":             func(c *Config) { c.EvictionHard = "memory<1" },
+		"--cluster-domain=a_b":                 func(c *Config) { c.ClusterDomain = "a_b" },
+		"--cluster-dns=dns.example":            func(c *Config) { c.ClusterDNS = []string{"dns.example"} },
+		"--cluster-dns=10.96.0.10,10.96.0.11,": func(c *Config) { c.ClusterDNS = []string{"10.96.0.10", "10.96.0.11", "10.96.0.12"} },
 	} {
 		c := defaults("/s")
 		spoil(&c)
@@ -261,7 +264,13 @@ func TestNodesSeeOthersPodsOnlyForNetworkPolicies(t *testing.T) {
 
 func TestAddOnsHaveNamesOfTheirOwn(t *testing.T) {
 	seen := map[string]bool{}
-	for _, o := range rbac(api.MinionConfig{}) {
+	c := defaults("/s")
+	c.AdvertiseAddress = "10.0.0.9"
+	addOns, err := c.addOns()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range addOns {
 		key := strings.Join([]string{kindOf(o), o.GetNamespace(), o.GetName()}, " ")
 		if seen[key] {
 			t.Errorf("%s is there twice, and one would undo the other", key)

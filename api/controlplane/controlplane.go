@@ -55,7 +55,8 @@ type Config struct {
 	ServiceCIDR, ClusterCIDR string
 	// NodeMaskIPv4 and NodeMaskIPv6 are the lengths of the prefixes of the ranges that each node gets of ClusterCIDR.
 	NodeMaskIPv4, NodeMaskIPv6 int
-	// ClusterDomain is the cluster's DNS domain and ClusterDNS its servers, as pods are told.
+	// ClusterDomain is the cluster's DNS domain and ClusterDNS its servers, as pods are told; none is the tenth address of
+	// ServiceCIDR's first range, if nodes can reach this machine.
 	ClusterDomain string
 	ClusterDNS    []string
 
@@ -67,11 +68,14 @@ type Config struct {
 	// EvictionHard is for the minions too, as api.ParseEviction reads it.
 	EvictionHard string
 
+	// Beside, if set, runs while the API server serves and has returned before anything of the control plane is stopped. Its
+	// context ends when that is to happen; an error ends the control plane.
+	Beside func(ctx context.Context) error
 	// Ready, if set, is called once with the API server's URL when it serves and the add-ons are in place.
 	Ready func(url string)
 }
 
-// AddFlags adds the flags of `km apiserver` and sets the defaults. StateDir and Ready have no flag here.
+// AddFlags adds the flags of `km apiserver` and sets the defaults. StateDir, Beside and Ready have no flag here.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.BindAddress, "bind-address", "127.0.0.1", "IP address on which the API server listens")
 	fs.IntVar(&c.SecurePort, "secure-port", 6443, "port of the API server (HTTPS); 0 takes any free port")
@@ -90,7 +94,8 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&c.NodeMaskIPv4, "node-cidr-mask-size-ipv4", 24, "prefix length of the part of --cluster-cidr that a node gets, of the IPv4 range")
 	fs.IntVar(&c.NodeMaskIPv6, "node-cidr-mask-size-ipv6", 64, "prefix length of the part of --cluster-cidr that a node gets, of the IPv6 range")
 	fs.StringVar(&c.ClusterDomain, "cluster-domain", "cluster.local", "DNS domain of the cluster")
-	fs.StringSliceVar(&c.ClusterDNS, "cluster-dns", nil, "addresses of the cluster's DNS servers, as pods are told")
+	fs.StringSliceVar(&c.ClusterDNS, "cluster-dns", nil,
+		"addresses of the cluster's DNS, as pods are told: of the service kube-dns if they are in the range of services, else of servers of yours (default: the range's tenth address)")
 	fs.StringVar(&c.NodeRootDir, "node-root-dir", "",
 		"directory on each node for what outlives a Mesos sandbox (default: the minion's own)")
 	fs.StringVar(&c.DockerHost, "docker-host", "", "Docker Engine of each node (default: the minion's own)")
@@ -213,16 +218,21 @@ func (c Config) runClients(ctx context.Context, client kubernetes.Interface, url
 	approve := func(ctx context.Context) error { return approver.Run(ctx, client) }
 	return whileRunning(ctx, start(ctx, manage), func(ctx context.Context) error {
 		return whileRunning(ctx, start(ctx, approve), func(ctx context.Context) error {
-			minions, err := c.minionConfig()
+			addOns, err := c.addOns()
 			if err != nil {
 				return err
 			}
-			if err := applyAddOns(ctx, client, minions); err != nil {
+			if err := applyAddOns(ctx, client, addOns); err != nil {
 				return err
 			}
 			logrus.WithField("url", url).Info("the control plane is ready")
 			if c.Ready != nil {
 				c.Ready(url)
+			}
+			if c.Beside != nil {
+				if err := c.Beside(ctx); err != nil {
+					return err
+				}
 			}
 			<-ctx.Done()
 			return nil
@@ -235,15 +245,18 @@ func (c Config) Validate() error {
 	if c.StateDir == "" {
 		return errors.New("cannot run without a state directory: give --state-dir")
 	}
-	for _, address := range [][2]string{{"--bind-address", c.BindAddress}, {"--advertise-address", c.advertised()}} {
+	for _, address := range [][2]string{{"--bind-address", c.BindAddress}, {"--advertise-address", c.Advertised()}} {
 		if net.ParseIP(address[1]) == nil {
 			return fmt.Errorf("cannot use %s=%s: not an IP address", address[0], address[1])
 		}
 	}
-	if net.ParseIP(c.advertised()).IsUnspecified() {
-		return fmt.Errorf("cannot advertise %s: give --advertise-address with --bind-address=%s", c.advertised(), c.BindAddress)
+	if net.ParseIP(c.Advertised()).IsUnspecified() {
+		return fmt.Errorf("cannot advertise %s: give --advertise-address with --bind-address=%s", c.Advertised(), c.BindAddress)
 	}
 	if _, err := c.ranges(); err != nil {
+		return err
+	}
+	if err := c.validateDNS(); err != nil {
 		return err
 	}
 	minions, err := c.minionConfig()
@@ -276,7 +289,8 @@ func (c Config) absolute() (Config, error) {
 	return c, nil
 }
 
-func (c Config) advertised() string {
+// Advertised is the IP address at which nodes and pods reach the API server.
+func (c Config) Advertised() string {
 	if c.AdvertiseAddress != "" {
 		return c.AdvertiseAddress
 	}
@@ -285,5 +299,5 @@ func (c Config) advertised() string {
 
 func (c Config) serverURL(p *ports) string {
 	port := p.api.Addr().(*net.TCPAddr).Port
-	return "https://" + net.JoinHostPort(c.advertised(), strconv.Itoa(port))
+	return "https://" + net.JoinHostPort(c.Advertised(), strconv.Itoa(port))
 }

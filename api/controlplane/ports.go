@@ -57,7 +57,7 @@ func listen(address string, port int, flag string) (net.Listener, error) {
 
 // pkiSpec names all by which the API server may be called: by clients outside, by nodes, and by pods.
 func (c Config) pkiSpec(p *ports, now time.Time) statedir.Spec {
-	names := []string{"localhost", "127.0.0.1", c.advertised(),
+	names := []string{"localhost", "127.0.0.1", c.Advertised(),
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + c.ClusterDomain}
 	if ip := net.ParseIP(c.BindAddress); !ip.IsUnspecified() {
 		names = append(names, c.BindAddress)

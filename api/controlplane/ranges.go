@@ -60,9 +60,9 @@ func (c Config) fitNodes(pods netip.Prefix) error {
 
 // fitAdvertised tells whether the API server's own address can be one among nodes.
 func (c Config) fitAdvertised(r ranges) error {
-	address, err := netip.ParseAddr(c.advertised())
+	address, err := netip.ParseAddr(c.Advertised())
 	if err != nil {
-		return fmt.Errorf("cannot use --advertise-address=%s: not an IP address", c.advertised())
+		return fmt.Errorf("cannot use --advertise-address=%s: not an IP address", c.Advertised())
 	}
 	for flag, list := range map[string][]netip.Prefix{"--service-cluster-ip-range": r.services, "--cluster-cidr": r.pods} {
 		for _, prefix := range list {

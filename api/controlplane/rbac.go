@@ -26,6 +26,7 @@ func rbac(minion api.MinionConfig) []object {
 	scheduler := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: api.SchedulerUser}
 	apiServer := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: statedir.KubeletClientUser}
 	bootstrap := rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: api.BootstrapGroup}
+	dns := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: api.DNSUser}
 	nodes := rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: nodesGroup}
 	return slices.Concat(
 		clusterGrant("k8sm:scheduler", schedulerRules(), scheduler),
@@ -33,7 +34,10 @@ func rbac(minion api.MinionConfig) []object {
 		grant(metav1.NamespaceSystem, "k8sm:scheduler", schedulerTokenRules(), scheduler),
 		clusterGrant("k8sm:network-policy", networkPolicyRules(minion), nodes),
 		clusterGrant("k8sm:pod-network", podNetworkRules(), nodes),
-		grant(api.MinionConfigNamespace, "k8sm:minion-config", minionConfigRules(), nodes, bootstrap),
+		grant(api.MinionConfigNamespace, "k8sm:minion-config", minionConfigRules(), nodes, bootstrap, dns),
+		clusterGrant("k8sm:dns", dnsRules(), dns),
+		grant(api.DNSServiceNamespace, "k8sm:dns", dnsSliceRules(), dns),
+		grant(api.DNSLeaseNamespace, "k8sm:dns", dnsLeaseRules(), dns),
 		[]object{
 			clusterBinding("k8sm:kubelet-client", kubeletAPIAdmin, apiServer),
 			clusterBinding("k8sm:node-bootstrapper", nodeBootstrapper, bootstrap),
@@ -89,6 +93,25 @@ func networkPolicyRules(minion api.MinionConfig) []rbacv1.PolicyRule {
 // podNetworkRules let a minion find the other nodes, to lead packets to their pods.
 func podNetworkRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{rule("", []string{"nodes"}, "list", "watch")}
+}
+
+// dnsRules let the DNS servers know all names.
+func dnsRules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{
+		rule("", []string{"services", "namespaces"}, "list", "watch"),
+		rule("discovery.k8s.io", []string{"endpointslices"}, "list", "watch"),
+	}
+}
+
+// dnsSliceRules let the DNS servers come into their service, and take dead ones out of it.
+func dnsSliceRules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{rule("discovery.k8s.io", []string{"endpointslices"}, "create", "patch", "delete")}
+}
+
+// dnsLeaseRules let the DNS servers say that they live. Their leases are in a namespace of their own because RBAC cannot tell
+// them from others, by which controllers elect their leaders.
+func dnsLeaseRules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{rule("coordination.k8s.io", []string{"leases"}, "list", "create", "patch", "delete")}
 }
 
 func minionConfigRules() []rbacv1.PolicyRule {

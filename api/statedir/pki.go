@@ -133,6 +133,7 @@ func (d Dir) users() map[string]leaf {
 	return map[string]leaf{
 		d.AdminKubeconfig():             {name: "admin", user: "kubernetes-admin", group: "system:masters"},
 		d.SchedulerKubeconfig():         {name: "scheduler", user: api.SchedulerUser},
+		d.DNSKubeconfig():               {name: "dns", user: api.DNSUser},
 		d.ControllerManagerKubeconfig(): {name: "controller-manager", user: "system:kube-controller-manager"},
 	}
 }

@@ -32,6 +32,9 @@ func (d Dir) AdminKubeconfig() string { return d.path("admin.kubeconfig") }
 // SchedulerKubeconfig is for `km scheduler`: user api.SchedulerUser.
 func (d Dir) SchedulerKubeconfig() string { return d.path("scheduler.kubeconfig") }
 
+// DNSKubeconfig is for `km dns`: user api.DNSUser.
+func (d Dir) DNSKubeconfig() string { return d.path("dns.kubeconfig") }
+
 // ControllerManagerKubeconfig is for the kube-controller-manager: user system:kube-controller-manager.
 func (d Dir) ControllerManagerKubeconfig() string { return d.path("controller-manager.kubeconfig") }
 

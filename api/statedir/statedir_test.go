@@ -110,6 +110,7 @@ func TestKubeconfigsCarryTheirUsers(t *testing.T) {
 	for file, want := range map[string][]string{
 		d.AdminKubeconfig():             {"kubernetes-admin", "system:masters"},
 		d.SchedulerKubeconfig():         {api.SchedulerUser},
+		d.DNSKubeconfig():               {api.DNSUser},
 		d.ControllerManagerKubeconfig(): {"system:kube-controller-manager"},
 	} {
 		config, err := clientcmd.BuildConfigFromFlags("", file)

@@ -693,6 +693,12 @@ func TestWhatIsMissingIsOneLineAndNothingStarts(t *testing.T) {
 	}
 	defer busy.Close()
 	port := busy.Addr().(*net.TCPAddr).Port
+	busyUDP, err := net.ListenPacket("udp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busyUDP.Close()
+	busyDNS := fmt.Sprint(busyUDP.LocalAddr().(*net.UDPAddr).Port)
 	for name, test := range map[string]struct {
 		args []string
 		env  []string
@@ -702,6 +708,9 @@ func TestWhatIsMissingIsOneLineAndNothingStarts(t *testing.T) {
 		"API port in use":     {args: []string{"up", fmt.Sprintf("--secure-port=%d", port)}, says: []string{fmt.Sprint(port), "in use"}},
 		"Mesos port in use":   {args: []string{"up", fmt.Sprintf("--mesos-port=%d", port)}, says: []string{fmt.Sprint(port), "in use"}},
 		"status port in use":  {args: []string{"up", fmt.Sprintf("--status-address=127.0.0.1:%d", port)}, says: []string{fmt.Sprint(port), "in use", "--status-address"}},
+		"DNS port in use":     {args: []string{"up", "--dns-port=" + busyDNS}, says: []string{busyDNS, "in use", "--dns-port"}},
+		"no such plugin":      {args: []string{"up", "--dns-import=testdata/unknown.corefile"}, says: []string{"unknown.corefile:2", "resolve"}},
+		"DNS asks a name":     {args: []string{"dns", "--check", "--upstream=localhost"}, says: []string{"--upstream=localhost", "IP address"}},
 		"unknown setting":     {args: []string{"up", "--config=testdata/unknown.yaml"}, says: []string{"unknown.yaml", "offer_ttl"}},
 		"no scheduler to ask": {args: []string{"queue"}, says: []string{"no cluster", "km up"}},
 		"no Docker Engine":    {args: []string{"up"}, env: []string{"PATH=/nonexistent", "DOCKER_HOST=unix:///nonexistent.sock"}, says: []string{"Docker"}},

@@ -260,25 +260,25 @@ func (s State) Tasks() []Task {
 }
 
 // ports are those that a cluster listens on and that are chosen before it starts.
-type ports struct{ api, etcd, mesos, status int }
+type ports struct{ api, etcd, mesos, status, dns int }
 
 func (p ports) flags() []string {
 	return []string{
 		fmt.Sprintf("--secure-port=%d", p.api), fmt.Sprintf("--etcd-port=%d", p.etcd), fmt.Sprintf("--mesos-port=%d", p.mesos),
-		fmt.Sprintf("--status-address=127.0.0.1:%d", p.status),
+		fmt.Sprintf("--status-address=127.0.0.1:%d", p.status), fmt.Sprintf("--dns-port=%d", p.dns),
 	}
 }
 
 // freePorts chooses ports in a row below those that the kernel gives to connections, so that no connection takes one
-// before the cluster does. The agent of the local Mesos takes the port after the master's.
+// before the cluster does. The agent of the local Mesos takes the port after the master's, and so does the second server of the DNS.
 func freePorts() (ports, error) {
 	for range 100 {
 		first := 20000 + rand.IntN(10000)
-		if free(first, 5) {
-			return ports{api: first, etcd: first + 1, mesos: first + 2, status: first + 4}, nil
+		if free(first, 7) {
+			return ports{api: first, etcd: first + 1, mesos: first + 2, status: first + 4, dns: first + 5}, nil
 		}
 	}
-	return ports{}, errors.New("no five ports in a row are free between 20000 and 30000")
+	return ports{}, errors.New("no seven ports in a row are free between 20000 and 30000")
 }
 
 func free(first, count int) bool {

@@ -1,0 +1,159 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// DefaultPort is what a server listens on: it shares its machine's address with whatever else serves DNS there.
+const DefaultPort = 10053
+
+// Config is how one server is to run. AddFlags sets the defaults.
+type Config struct {
+	// Kubeconfig is a file that says where the API server is and who calls it.
+	Kubeconfig string
+	// Address is the IP address on which the server listens and that nodes and pods reach, by UDP and TCP. Empty is the one
+	// from which this machine reaches the API server.
+	Address string
+	Port    int
+	// HealthAddress is where /health and /ready are served by HTTP; empty is loopback, at Port.
+	HealthAddress string
+	Forwarding
+}
+
+// Forwarding is what a server does with names that are not the cluster's.
+type Forwarding struct {
+	// Upstreams are the servers that are asked, as ADDRESS or ADDRESS:PORT; none are those of the machine's resolv.conf.
+	Upstreams []string
+	// Import is a file of further CoreDNS plugins, in the syntax of a Corefile's server block; empty is none.
+	Import string
+}
+
+// AddFlags adds the flags of `km dns`.
+func (c *Config) AddFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "`file` that says where the API server is and who calls it (default: the state directory's)")
+	fs.StringVar(&c.Address, "address", "",
+		"IP address on which it listens and that nodes and pods reach (default: the one from which this machine reaches the API server)")
+	fs.IntVar(&c.Port, "port", DefaultPort, "UDP and TCP port on which it listens")
+	fs.StringVar(&c.HealthAddress, "health-address", "", "`address:port` that serves /health and /ready by HTTP (default: 127.0.0.1, at --port)")
+	c.addFlags(fs, "")
+}
+
+func (f *Forwarding) addFlags(fs *pflag.FlagSet, prefix string) {
+	fs.StringSliceVar(&f.Upstreams, prefix+"upstream", nil,
+		"servers that are asked for names outside the cluster, as `ADDRESS[:PORT],...` (default: those of this machine's /etc/resolv.conf)")
+	fs.StringVar(&f.Import, prefix+"import", "",
+		"`file` of further CoreDNS plugins, as in a Corefile's server block, one a line: forward corp.example 10.1.2.3, hosts, rewrite, log")
+}
+
+// validate tells by the names of the flags, which begin with the prefix, what cannot be followed.
+func (f Forwarding) validate(prefix string) error {
+	for _, upstream := range f.Upstreams {
+		if _, err := parseUpstream(upstream); err != nil {
+			return fmt.Errorf("cannot use --%supstream=%s: %w", prefix, upstream, err)
+		}
+	}
+	if f.Import == "" {
+		return nil
+	}
+	if _, err := os.ReadFile(f.Import); err != nil {
+		return fmt.Errorf("cannot use --%simport: %w", prefix, err)
+	}
+	return nil
+}
+
+// absolute makes the paths good for a Corefile, whose imports are relative to itself.
+func (f Forwarding) absolute() (Forwarding, error) {
+	if f.Import == "" {
+		return f, nil
+	}
+	path, err := filepath.Abs(f.Import)
+	if err != nil {
+		return f, fmt.Errorf("cannot find %s: %w", f.Import, err)
+	}
+	f.Import = path
+	return f, nil
+}
+
+func (c Config) validate() error {
+	if c.Port < 1 || c.Port > 65535 {
+		return fmt.Errorf("cannot use --port=%d: give a port from 1 to 65535", c.Port)
+	}
+	if c.Address != "" {
+		if err := validateAddress(c.Address); err != nil {
+			return fmt.Errorf("cannot use --address=%s: %w", c.Address, err)
+		}
+	}
+	if c.HealthAddress != "" {
+		if _, _, err := net.SplitHostPort(c.HealthAddress); err != nil {
+			return fmt.Errorf("cannot use --health-address=%s: %w", c.HealthAddress, err)
+		}
+	}
+	return c.Forwarding.validate("")
+}
+
+// validateAddress refuses what cannot stand in an EndpointSlice
+// (https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/).
+func validateAddress(text string) error {
+	ip, err := netip.ParseAddr(text)
+	switch {
+	case err != nil:
+		return errors.New("not an IP address")
+	case ip.IsUnspecified() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsMulticast():
+		return errors.New("give an address of this machine that pods on all nodes reach")
+	}
+	return nil
+}
+
+func (c Config) health() string {
+	if c.HealthAddress != "" {
+		return c.HealthAddress
+	}
+	return healthAddress(c.Port)
+}
+
+func healthAddress(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// listenAddress is the address given, or the one from which this machine reaches the API server.
+func (c Config) listenAddress(ctx context.Context, apiServer string) (netip.Addr, error) {
+	if c.Address != "" {
+		return netip.ParseAddr(c.Address)
+	}
+	server, err := url.Parse(apiServer)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("cannot read the API server's address: %w", err)
+	}
+	// Nothing is sent: the kernel is asked for a route.
+	conn, err := (&net.Dialer{}).DialContext(ctx, "udp", net.JoinHostPort(server.Hostname(), "53"))
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("cannot find this machine's address: %w; give --address", err)
+	}
+	defer conn.Close()
+	address := conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+	if err := validateAddress(address.String()); err != nil {
+		return netip.Addr{}, fmt.Errorf("cannot listen on %s, from which the API server is reached: %w, by --address", address, err)
+	}
+	return address, nil
+}
+
+// parseUpstream reads the address of a server, whose port may be left out.
+func parseUpstream(text string) (netip.AddrPort, error) {
+	if full, err := netip.ParseAddrPort(text); err == nil {
+		return full, nil
+	}
+	ip, err := netip.ParseAddr(strings.Trim(text, "[]"))
+	if err != nil {
+		return netip.AddrPort{}, errors.New("give an IP address such as 10.0.0.2, or 10.0.0.2:5353")
+	}
+	return netip.AddrPortFrom(ip, 53), nil
+}

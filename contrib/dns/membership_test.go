@@ -1,0 +1,154 @@
+package dns
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+func member(kube kubernetes.Interface, name, listen string) *membership {
+	return &membership{kube: kube, name: name, listen: netip.MustParseAddrPort(listen)}
+}
+
+// inService returns the addresses of the servers in the service.
+func inService(t *testing.T, kube kubernetes.Interface) []string {
+	t.Helper()
+	list, err := kube.DiscoveryV1().EndpointSlices(api.DNSServiceNamespace).List(t.Context(), metav1.ListOptions{
+		LabelSelector: discoveryv1.LabelServiceName + "=" + api.DNSServiceName,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, slice := range list.Items {
+		if len(slice.Ports) != 2 || *slice.Ports[0].Port != *slice.Ports[1].Port {
+			t.Errorf("ports of %s: %+v", slice.Name, slice.Ports)
+		}
+		all = append(all, fmt.Sprint(slice.Endpoints[0].Addresses[0], ":", *slice.Ports[0].Port))
+	}
+	return all
+}
+
+func beats(t *testing.T, m *membership, answers bool) {
+	t.Helper()
+	if err := m.beat(t.Context(), answers); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestServerIsInTheServiceWhileItAnswers(t *testing.T) {
+	kube := fake.NewClientset()
+	m := member(kube, "a-10053", "10.0.0.5:10053")
+	for _, step := range []struct {
+		answers bool
+		want    []string
+	}{{false, nil}, {true, []string{"10.0.0.5:10053"}}, {true, []string{"10.0.0.5:10053"}}, {false, nil}, {true, []string{"10.0.0.5:10053"}}} {
+		beats(t, m, step.answers)
+		if diff := cmp.Diff(step.want, inService(t, kube)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+	if err := m.leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	leases, err := kube.CoordinationV1().Leases("").List(t.Context(), metav1.ListOptions{})
+	if got := inService(t, kube); err != nil || len(got) > 0 || len(leases.Items) > 0 {
+		t.Errorf("left behind: %v, %v, %v", got, leases, err)
+	}
+}
+
+func TestServerThatIsStartedAgainElsewhereTakesItsPlace(t *testing.T) {
+	kube := fake.NewClientset()
+	beats(t, member(kube, "a-10053", "10.0.0.5:10053"), true)
+	beats(t, member(kube, "a-10053", "10.0.0.6:10053"), true)
+	if diff := cmp.Diff([]string{"10.0.0.6:10053"}, inService(t, kube)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	beats(t, member(kube, "a-10053", "[fd00::6]:10053"), true)
+	if diff := cmp.Diff([]string{"fd00::6:10053"}, inService(t, kube)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestDeadServerIsTakenOutByAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kube := fake.NewClientset()
+		a, b := member(kube, "a-1", "10.0.0.5:1"), member(kube, "b-1", "10.0.0.6:1")
+		beats(t, a, true)
+		beats(t, b, true)
+		began := time.Now()
+		for len(inService(t, kube)) == 2 {
+			if time.Since(began) > time.Minute {
+				t.Fatal("it is still there")
+			}
+			time.Sleep(beat)
+			beats(t, b, true)
+		}
+		if took := time.Since(began); took < lifetime || took > lifetime+2*beat {
+			t.Errorf("after %s", took)
+		}
+		if diff := cmp.Diff([]string{"10.0.0.6:1"}, inService(t, kube)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		// It was only stopped, and goes on.
+		beats(t, a, true)
+		if got := inService(t, kube); len(got) != 2 {
+			t.Errorf("in the service: %v", got)
+		}
+	})
+}
+
+func TestReplicasAreDeadWhenNothingNewIsSeenOfThemForTheirLifetime(t *testing.T) {
+	at := func(seconds int) time.Time { return time.Unix(int64(1000+seconds), 0) }
+	type look struct {
+		at    int
+		found map[string]string
+		dead  []string
+	}
+	for name, looks := range map[string][]look{
+		"one that renews lives": {
+			{0, map[string]string{"a": "1"}, nil}, {5, map[string]string{"a": "2"}, nil}, {10, map[string]string{"a": "3"}, nil}, {15, map[string]string{"a": "4"}, nil},
+		},
+		"one that does not is dead after its lifetime": {
+			{0, map[string]string{"a": "1"}, nil}, {5, map[string]string{"a": "1"}, nil}, {10, map[string]string{"a": "1"}, nil}, {11, map[string]string{"a": "1"}, []string{"a"}},
+		},
+		"one without a lease too": {
+			{0, map[string]string{"b": "", "a": ""}, nil}, {6, map[string]string{"b": "", "a": ""}, nil}, {11, map[string]string{"b": "", "a": ""}, []string{"a", "b"}},
+		},
+		"time in which nobody could look does not count": {
+			{0, map[string]string{"a": "1"}, nil}, {60, map[string]string{"a": "1"}, nil}, {66, map[string]string{"a": "1"}, nil}, {71, map[string]string{"a": "1"}, []string{"a"}},
+		},
+		"one that went and came is new": {
+			{0, map[string]string{"a": "1"}, nil}, {6, nil, nil}, {12, map[string]string{"a": "1"}, nil}, {18, map[string]string{"a": "1"}, nil},
+		},
+	} {
+		var w watch
+		for _, l := range looks {
+			if diff := cmp.Diff(l.dead, w.step(at(l.at), l.found)); diff != "" {
+				t.Errorf("%s, at %d (-want +got):\n%s", name, l.at, diff)
+			}
+		}
+	}
+}
+
+func TestReplicaNamesFitInLabelsAndTellPortsApart(t *testing.T) {
+	for host, want := range map[string]string{"node1": "node1-10053", "Node_1.example.com": "node-1-example-com-10053", "...": "server-10053"} {
+		if got := replicaName(host, 10053); got != want {
+			t.Errorf("%s: %s", host, got)
+		}
+	}
+	if got := replicaName(strings.Repeat("x", 100), 10053); len(leasePrefix+got) > 63 || !strings.HasSuffix(got, "x-10053") {
+		t.Errorf("%d characters: %s", len(got), got)
+	}
+}

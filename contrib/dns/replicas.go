@@ -1,0 +1,169 @@
+package dns
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/k8sm/k8sm/minion/supervise"
+)
+
+// Replicas are several servers on one machine, each a child process with a port of its own. AddFlags sets the defaults.
+type Replicas struct {
+	// Count is how many there are; 0 leaves the DNS to servers elsewhere.
+	Count int
+	// Address is where all of them listen, at Port and the ports after it.
+	Address string
+	Port    int
+	Forwarding
+
+	// Kubeconfig is a file that says where the API server is and who calls it.
+	Kubeconfig string
+	// LogLevel is what they log.
+	LogLevel string
+}
+
+// AddFlags adds the flags that a control plane has for its DNS. Kubeconfig and LogLevel have none.
+func (r *Replicas) AddFlags(fs *pflag.FlagSet) {
+	fs.IntVar(&r.Count, "dns-replicas", 2, "how many servers of the cluster's DNS run beside the API server; 0 leaves it to those that km dns runs elsewhere")
+	fs.StringVar(&r.Address, "dns-address", "", "IP address on which they listen and that nodes and pods reach (default: the API server's)")
+	fs.IntVar(&r.Port, "dns-port", DefaultPort, "UDP and TCP port of the first of them; the others have the ports after it")
+	r.addFlags(fs, "dns-")
+}
+
+// Validate tells by the names of the flags what cannot be followed.
+func (r Replicas) Validate() error {
+	if r.Count < 0 {
+		return fmt.Errorf("cannot use --dns-replicas=%d: give a number, 0 for none", r.Count)
+	}
+	if r.Count == 0 {
+		return nil
+	}
+	if r.Port < 1 || r.Port+r.Count-1 > 65535 {
+		return fmt.Errorf("cannot use --dns-port=%d for %d servers: give a port from 1 to %d", r.Port, r.Count, 65536-r.Count)
+	}
+	if err := validateAddress(r.Address); err != nil {
+		return fmt.Errorf("cannot use --dns-address=%s: %w", r.Address, err)
+	}
+	return r.Forwarding.validate("dns-")
+}
+
+// Check tells what is wrong before there is a cluster. What only CoreDNS knows it is asked in a process of its own. The
+// machine need not have the address yet.
+func (r Replicas) Check(ctx context.Context) error {
+	if err := r.Validate(); err != nil {
+		return err
+	}
+	if err := r.free(); err != nil && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return err
+	}
+	if r.Count == 0 || r.Import == "" {
+		return nil
+	}
+	var output bytes.Buffer
+	check := supervise.Child{Args: []string{"dns", "--check", "--import=" + r.Import}, Output: &output}
+	if err := check.Run(ctx); err != nil {
+		text := strings.TrimSpace(output.String())
+		return errors.Join(ctx.Err(), errors.New(strings.TrimPrefix(text[strings.LastIndex(text, "\n")+1:], "km: ")))
+	}
+	return nil
+}
+
+// free tells whether the servers can listen where they are to.
+func (r Replicas) free() error {
+	for i := range r.Count {
+		address := netip.AddrPortFrom(netip.MustParseAddr(r.Address), uint16(r.Port+i))
+		if err := free(address); err != nil {
+			return fmt.Errorf("cannot use %s for the cluster's DNS: %w; stop what uses it, or give another --dns-port or --dns-address", address, err)
+		}
+	}
+	return nil
+}
+
+// Run runs the servers until ctx ends, each started again if it ends by itself or does not answer. It calls ready once, when
+// the first of them is in the service. What they log goes to output. An error means that none was started.
+func (r Replicas) Run(ctx context.Context, output io.Writer, ready func()) error {
+	if err := r.free(); err != nil {
+		return err
+	}
+	var parts []*supervise.Part
+	for i := range r.Count {
+		parts = append(parts, supervise.Start(context.WithoutCancel(ctx), "the cluster's DNS server "+strconv.Itoa(i+1), r.child(i, output).Run))
+	}
+	if r.Count > 0 && r.awaitReady(ctx) == nil {
+		ready()
+	}
+	<-ctx.Done()
+	stopped := make(chan struct{})
+	for _, part := range parts {
+		go func() { part.Stop(); stopped <- struct{}{} }()
+	}
+	for range parts {
+		<-stopped
+	}
+	return nil
+}
+
+// child is a server as a process.
+func (r Replicas) child(i int, output io.Writer) supervise.Child {
+	port := r.Port + i
+	args := []string{"dns", "--kubeconfig=" + r.Kubeconfig, "--address=" + r.Address, "--port=" + strconv.Itoa(port)}
+	if r.LogLevel != "" {
+		args = append(args, "--log-level="+r.LogLevel)
+	}
+	if len(r.Upstreams) > 0 {
+		args = append(args, "--upstream="+strings.Join(r.Upstreams, ","))
+	}
+	if r.Import != "" {
+		args = append(args, "--import="+r.Import)
+	}
+	return supervise.Child{
+		Args: args, Output: output, Grace: apiTimeout + lameDuck,
+		Health: &supervise.Health{
+			Probe: func(ctx context.Context) error { return probe(ctx, port, "/health") }, Every: supervise.ProbeEvery,
+		},
+	}
+}
+
+// awaitReady waits until one of the servers is in the service, or ctx ends.
+func (r Replicas) awaitReady(ctx context.Context) error {
+	for {
+		for i := range r.Count {
+			if probe(ctx, r.Port+i, "/ready") == nil {
+				return nil
+			}
+		}
+		if err := supervise.Sleep(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// probe asks a server on this machine how it is.
+func probe(ctx context.Context, port int, path string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+healthAddress(port)+path, nil)
+	if err != nil {
+		return err
+	}
+	request.Close = true // the next process listens there too
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		body, _ := io.ReadAll(io.LimitReader(response.Body, 500))
+		return fmt.Errorf("%s: %s %s", path, response.Status, strings.TrimSpace(string(body)))
+	}
+	return nil
+}

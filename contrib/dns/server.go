@@ -1,0 +1,289 @@
+package dns
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/coredns/caddy"
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/miekg/dns"
+	"github.com/sirupsen/logrus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/minion/supervise"
+)
+
+const (
+	// resolvConf says whom this machine asks.
+	resolvConf = "/etc/resolv.conf"
+	// apiTimeout is how long the API server may take for one answer.
+	apiTimeout = 5 * time.Second
+	// answerTimeout is how long the server may take to answer itself.
+	answerTimeout = time.Second
+	// lameDuck is how long a server that has left the service goes on answering: nodes need a moment to hear of it.
+	lameDuck = time.Second
+)
+
+// server is one replica.
+type server struct {
+	cfg     Config
+	kube    kubernetes.Interface
+	cluster api.MinionConfig
+	listen  netip.AddrPort
+	coredns *caddy.Instance
+	text    string      // the Corefile that coredns has
+	answers atomic.Bool // what the last look at ourselves found
+}
+
+// Run serves until ctx ends; then it leaves the service and stops. It may be called once in a process. While the API server
+// cannot be reached it waits; a configuration that cannot be followed is an error.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	takeOverLog()
+	forwarding, err := cfg.Forwarding.absolute()
+	if err != nil {
+		return err
+	}
+	cfg.Forwarding = forwarding
+	s := &server{cfg: cfg}
+	if err := s.connect(ctx); err != nil {
+		return err
+	}
+	if err := s.start(); err != nil {
+		return err
+	}
+	defer s.stop()
+	health, err := net.Listen("tcp", cfg.health())
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s: %w; give another --health-address", cfg.health(), err)
+	}
+	probes := &http.Server{Handler: s.probes(), ReadTimeout: apiTimeout, WriteTimeout: apiTimeout}
+	go func() { _ = probes.Serve(health) }()
+	defer probes.Close()
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("cannot find this machine's name: %w", err)
+	}
+	return s.serve(ctx, &membership{kube: s.kube, name: replicaName(host, cfg.Port), listen: s.listen})
+}
+
+// connect makes the client and learns from the cluster what it is called.
+func (s *server) connect(ctx context.Context) error {
+	config, err := clientcmd.BuildConfigFromFlags("", s.cfg.Kubeconfig)
+	if err != nil {
+		return fmt.Errorf("cannot read how to reach the API server: %w", err)
+	}
+	config.Timeout = apiTimeout
+	if s.kube, err = kubernetes.NewForConfig(config); err != nil {
+		return fmt.Errorf("cannot make a client of the API server: %w", err)
+	}
+	address, err := s.cfg.listenAddress(ctx, config.Host)
+	if err != nil {
+		return err
+	}
+	s.listen = netip.AddrPortFrom(address, uint16(s.cfg.Port))
+	return supervise.UntilDone(ctx, "the cluster has not said yet what its domain is", func(ctx context.Context) error {
+		object, err := s.kube.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal([]byte(object.Data[api.MinionConfigKey]), &s.cluster)
+	})
+}
+
+// corefile is what is to be in force now.
+func (s *server) corefile() (corefile, error) {
+	own := []netip.AddrPort{s.listen}
+	for _, text := range s.cluster.ClusterDNS {
+		if ip, err := netip.ParseAddr(text); err == nil {
+			own = append(own, netip.AddrPortFrom(ip, 53))
+		}
+	}
+	machine, err := os.ReadFile(resolvConf)
+	if err != nil && len(s.cfg.Upstreams) == 0 && !errors.Is(err, os.ErrNotExist) {
+		return corefile{}, fmt.Errorf("cannot find out whom this machine asks: %w; give --upstream", err)
+	}
+	upstreams, left, err := s.cfg.upstreams(machine, own)
+	if err != nil {
+		return corefile{}, err
+	}
+	for _, why := range left {
+		logrus.Warnf("left out a server of %s: %s", resolvConf, why)
+	}
+	if len(upstreams) == 0 {
+		logrus.Warnf("%s names no server to ask: only names of the cluster resolve; give --upstream", resolvConf)
+	}
+	return corefile{
+		Listen: s.listen, Domain: s.cluster.ClusterDomain, Kubeconfig: s.cfg.Kubeconfig, Upstreams: upstreams, Import: s.cfg.Import,
+	}, nil
+}
+
+// start starts CoreDNS.
+func (s *server) start() error {
+	// CoreDNS shares a port with whoever lets it, and half of the queries would be another program's.
+	if err := free(s.listen); err != nil {
+		return fmt.Errorf("cannot listen on %s: %w; stop what uses it, or give another --port", s.listen, err)
+	}
+	file, err := s.corefile()
+	if err != nil {
+		return err
+	}
+	text := file.render()
+	if s.coredns, err = caddy.Start(input(text)); err != nil {
+		return fmt.Errorf("cannot start CoreDNS: %w", err)
+	}
+	s.text = string(text)
+	return nil
+}
+
+// free says whether nobody listens there.
+func free(address netip.AddrPort) error {
+	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(address))
+	if err != nil {
+		return err
+	}
+	tcp, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(address))
+	if err != nil {
+		return errors.Join(err, udp.Close())
+	}
+	return errors.Join(udp.Close(), tcp.Close())
+}
+
+func input(corefile []byte) caddy.Input {
+	dnsserver.Quiet = true
+	return caddy.CaddyfileInput{Filepath: "Corefile", Contents: corefile, ServerTypeName: "dns"}
+}
+
+// Check tells what is wrong with a configuration as far as that shows without a cluster. Like Run it is for a process of its
+// own.
+func Check(cfg Config) error {
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	takeOverLog()
+	forwarding, err := cfg.Forwarding.absolute()
+	if err != nil {
+		return err
+	}
+	upstreams, _, err := forwarding.upstreams(nil, nil)
+	if err != nil {
+		return err
+	}
+	file := corefile{
+		Listen: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(cfg.Port)), Domain: "cluster.local", Upstreams: upstreams, Import: forwarding.Import,
+	}
+	if err := caddy.ValidateAndExecuteDirectives(input(file.render()), nil, true); err != nil {
+		return fmt.Errorf("cannot use the configuration of CoreDNS: %w", err)
+	}
+	return nil
+}
+
+// reload takes over what has changed in the machine's list of servers.
+func (s *server) reload() error {
+	file, err := s.corefile()
+	if err != nil {
+		return err
+	}
+	text := string(file.render())
+	if text == s.text {
+		return nil
+	}
+	logrus.WithField("upstreams", file.Upstreams).Info("the servers that this machine asks have changed")
+	coredns, err := s.coredns.Restart(input([]byte(text)))
+	if err != nil {
+		return fmt.Errorf("cannot take over the servers that this machine asks: %w", err)
+	}
+	s.coredns, s.text = coredns, text
+	return nil
+}
+
+func (s *server) stop() {
+	for _, err := range append(s.coredns.ShutdownCallbacks(), s.coredns.Stop()) {
+		if err != nil {
+			logrus.WithError(err).Warn("CoreDNS did not stop cleanly")
+		}
+	}
+}
+
+// serve keeps the replica in the service as long as it answers, and leaves the service when ctx ends.
+func (s *server) serve(ctx context.Context, m *membership) error {
+	var changed time.Time
+	for pause := time.Duration(0); supervise.Sleep(ctx, pause) == nil; {
+		err := s.ask(ctx)
+		s.answers.Store(err == nil)
+		if err != nil {
+			logrus.WithError(err).Warn("this DNS server does not answer itself")
+		}
+		once, cancel := context.WithTimeout(ctx, apiTimeout)
+		if err := m.beat(once, err == nil); err != nil && ctx.Err() == nil {
+			logrus.WithError(err).Warn("trying again soon")
+		}
+		cancel()
+		if stat, err := os.Stat(resolvConf); err == nil && !stat.ModTime().Equal(changed) {
+			changed = stat.ModTime()
+			if err := s.reload(); err != nil {
+				return err
+			}
+		}
+		if pause = beat; !m.inside {
+			pause = beat / 10
+		}
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), apiTimeout)
+	defer cancel()
+	s.answers.Store(false)
+	if err := m.leave(last); err != nil {
+		return err
+	}
+	return supervise.Sleep(last, lameDuck)
+}
+
+// ask asks the server for a name that every cluster has.
+func (s *server) ask(ctx context.Context) error {
+	name := "kubernetes.default.svc." + dns.Fqdn(s.cluster.ClusterDomain)
+	client := dns.Client{Timeout: answerTimeout}
+	kind := dns.TypeA
+	if len(s.cluster.ClusterDNS) > 0 && netip.MustParseAddr(s.cluster.ClusterDNS[0]).Is6() {
+		kind = dns.TypeAAAA
+	}
+	answer, _, err := client.ExchangeContext(ctx, new(dns.Msg).SetQuestion(name, kind), s.listen.String())
+	if err != nil {
+		return err
+	}
+	if answer.Rcode != dns.RcodeSuccess || len(answer.Answer) == 0 {
+		return fmt.Errorf("for %s it answers %s with %d records", name, dns.RcodeToString[answer.Rcode], len(answer.Answer))
+	}
+	return nil
+}
+
+// probes are for those who watch the process: /health tells whether it works at all, /ready whether it is in the service.
+func (s *server) probes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
+		client := dns.Client{Timeout: answerTimeout}
+		query := new(dns.Msg).SetQuestion("health."+dns.Fqdn(s.cluster.ClusterDomain), dns.TypeA)
+		if _, _, err := client.ExchangeContext(r.Context(), query, s.listen.String()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		}
+	})
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+		if !s.answers.Load() {
+			http.Error(w, "not in the service "+api.DNSServiceName+" (port "+strconv.Itoa(s.cfg.Port)+")", http.StatusServiceUnavailable)
+		}
+	})
+	return mux
+}
