@@ -92,9 +92,30 @@ func (l *laptop) runMachines(ctx context.Context, ready func(string)) error {
 	if err := errors.Join(problems...); err != nil {
 		return errors.Join(err, l.machines.Down())
 	}
+	stopForwarding, err := l.forwardResolvers(ctx)
+	if err != nil {
+		stopForwarding()
+		return errors.Join(err, l.machines.Down())
+	}
 	ready(fmt.Sprintf("%d network namespaces, from %s to %s", l.nodes.Count, l.machines.List[0].Address, l.machines.List[l.nodes.Count-1].Address))
 	<-ctx.Done()
+	stopForwarding()
 	return l.machines.Down()
+}
+
+// forwardResolvers has programs on the machines reach the DNS servers of this one that listen on its loopback.
+func (l *laptop) forwardResolvers(ctx context.Context) (stop func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	waits := []func(){cancel}
+	for _, machine := range l.machines.List {
+		wait, forwardErr := machine.ForwardResolvers(ctx)
+		err, waits = errors.Join(err, forwardErr), append(waits, wait)
+	}
+	return func() {
+		for _, wait := range waits {
+			wait()
+		}
+	}, err
 }
 
 // startMachines undoes what people have done to machines: what is stopped can neither start nor end.

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -106,6 +109,27 @@ func (m *Machine) signal(signal unix.Signal, settled func(state byte) bool) erro
 		}
 	}
 	return fmt.Errorf("node %s goes on starting processes", m.Name)
+}
+
+// endLimit is how long what was told to end may take to be gone.
+const endLimit = 5 * time.Second
+
+// awaitNoProcess waits until nothing runs on the machine.
+func (m *Machine) awaitNoProcess() error {
+	for end := time.Now().Add(endLimit); isNamespace(m.namespace); <-time.After(20 * time.Millisecond) {
+		processes, err := m.processes()
+		if err != nil {
+			return err
+		}
+		maps.DeleteFunc(processes, func(_ int, state byte) bool { return state == 'Z' })
+		if len(processes) == 0 {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("cannot remove node %s: processes %v still run on it; the next km up takes it over", m.Name, slices.Sorted(maps.Keys(processes)))
+		}
+	}
+	return nil
 }
 
 // processes are those in the machine's network namespace and all that descend from them, with their states.

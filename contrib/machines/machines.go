@@ -265,8 +265,14 @@ func (m *Machines) make() error {
 	return nil
 }
 
-// Down removes all that Up made. What ran on the machines must have ended.
+// Down removes all that Up made. What runs on a machine has to end first: if something does not, nothing is removed, so that the
+// next Up takes it over.
 func (m *Machines) Down() error {
+	for _, machine := range m.List {
+		if err := machine.awaitNoProcess(); err != nil {
+			return err
+		}
+	}
 	var problems []error
 	for _, machine := range m.List {
 		problems = append(problems, removeLink(machine.link), removeNamespace(machine.namespace))

@@ -11,13 +11,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -180,7 +183,7 @@ func state(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(out)
+	return strings.ReplaceAll(string(out), " linkdown", "") // for a moment, until the kernel has seen the first cable
 }
 
 // reach opens a connection from a machine to an address where this test listens.
@@ -284,6 +287,155 @@ func TestConnectionsOnAMachineAreForwardedToThisOne(t *testing.T) {
 	}
 }
 
+func TestDNSServersOnLoopbackAreFoundInResolvConf(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	text := "# nameserver 127.0.0.1\nnameserver 127.0.0.53\nnameserver 192.0.2.1\noptions edns0\nnameserver ::1\nsearch x\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := loopbackResolvers(path)
+	if err != nil || !slices.Equal(got, []netip.AddrPort{netip.MustParseAddrPort("127.0.0.53:53"), netip.MustParseAddrPort("[::1]:53")}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := loopbackResolvers(path + ".none"); err != nil || len(got) != 0 {
+		t.Errorf("without a file: %v, %v", got, err)
+	}
+}
+
+func TestQuestionsOnAMachinesLoopbackAreAskedHere(t *testing.T) {
+	m := made(t)
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		packet := make([]byte, 100)
+		for {
+			n, from, err := server.ReadFrom(packet)
+			if err != nil {
+				return
+			}
+			_, _ = server.WriteTo(append([]byte("answer to "), packet[:n]...), from)
+		}
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	var waits sync.WaitGroup
+	if err := m.List[0].forwardBoth(ctx, &waits, server.LocalAddr().String()); err != nil {
+		t.Fatal(err)
+	}
+	var answer []byte
+	err = m.List[0].Enter(func() error {
+		connection, err := net.Dial("udp", server.LocalAddr().String())
+		if err != nil {
+			return err
+		}
+		defer connection.Close()
+		_ = connection.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := connection.Write([]byte("a question")); err != nil {
+			return err
+		}
+		answer = make([]byte, 100)
+		n, err := connection.Read(answer)
+		answer = answer[:n]
+		return err
+	})
+	if err != nil || string(answer) != "answer to a question" {
+		t.Errorf("%q, %v", answer, err)
+	}
+	cancel()
+	waits.Wait()
+}
+
+// outside is a machine elsewhere, at 192.0.2.2, with a cable to this one, at 192.0.2.1.
+func outside(t *testing.T) *Machine {
+	t.Helper()
+	m := &Machine{Name: "outside", namespace: filepath.Join(namespaces, "k8sm-test-outside"), link: "k8sm-t-out"}
+	t.Cleanup(func() {
+		if err := errors.Join(removeLink(m.link), removeNamespace(m.namespace)); err != nil {
+			t.Error(err)
+		}
+	})
+	script := fmt.Sprintf(`set -e
+ip link add %[1]s type veth peer name eth0 netns %[2]s
+ip address add 192.0.2.1/24 dev %[1]s; ip link set %[1]s up
+ip netns exec %[2]s sh -ec 'ip address add 192.0.2.2/24 dev eth0; ip link set lo up; ip link set eth0 up; ip route add default via 192.0.2.1'`,
+		m.link, filepath.Base(m.namespace))
+	if err := ensureNamespace(m.namespace); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "sh", "-c", script).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return m
+}
+
+func TestMachinesGetOutByThisOnesAddressAndNobodyGetsIn(t *testing.T) {
+	m := made(t)
+	out := outside(t)
+	listen := func(on *Machine, address string) (listener net.Listener) {
+		err := on.Enter(func() (err error) { listener, err = net.Listen("tcp", net.JoinHostPort(address, "0")); return err })
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { listener.Close() })
+		return listener
+	}
+	there := listen(out, "192.0.2.2")
+	if err := reach(m.List[0], there, 10*time.Second); err != nil {
+		t.Fatalf("node-1 does not get out: %v", err)
+	}
+	connection, err := there.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if from := connection.RemoteAddr().String(); !strings.HasPrefix(from, "192.0.2.1:") {
+		t.Errorf("outside it is seen as %s", from)
+	}
+	connection.Close()
+	if err := reach(out, listen(m.List[0], m.List[0].Address.String()), time.Second); err == nil {
+		t.Error("node-1 is reached from elsewhere")
+	}
+	here, err := net.Listen("tcp", net.JoinHostPort(m.Gateway.String(), "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	if err := reach(out, here, time.Second); err == nil {
+		t.Error("what is for the nodes is reached from elsewhere")
+	}
+	if err := reach(m.List[0], here, 10*time.Second); err != nil {
+		t.Errorf("node-1 does not reach this machine: %v", err)
+	}
+	err = m.List[0].Enter(func() error { // as a pod whose address nobody has changed
+		if out, err := exec.CommandContext(t.Context(), "ip", "address", "add", "10.245.0.9/32", "dev", "lo").CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		_, err := (&net.Dialer{Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 245, 0, 9)}}).Dial("tcp", there.Addr().String())
+		return err
+	})
+	if err == nil {
+		t.Error("a pod's own address gets out")
+	}
+}
+
+func TestMachineWithAProcessIsNotRemoved(t *testing.T) {
+	m := made(t)
+	child := exec.CommandContext(t.Context(), "sleep", "1000")
+	if err := m.List[1].Enter(child.Start); err != nil {
+		t.Fatal(err)
+	}
+	err := m.Down()
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprint(child.Process.Pid)) || !isNamespace(m.List[0].namespace) {
+		t.Errorf("err = %v", err)
+	}
+	_ = child.Process.Kill()
+	_ = child.Wait()
+	if err := m.Down(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestMachinesThatAreLeftAreTakenOver(t *testing.T) {
 	m := made(t)
 	left, err := Left(m.cfg.Dir)
@@ -351,7 +503,16 @@ func TestStoppedMachineHasAllItsProcessesStopped(t *testing.T) {
 	if err := m.List[0].Enter(child.Start); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = m.List[0].Start(); _ = child.Process.Kill(); _ = child.Wait() })
+	t.Cleanup(func() {
+		processes, err := m.List[0].processes()
+		if err != nil {
+			t.Error(err)
+		}
+		for pid := range processes {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		_ = child.Wait()
+	})
 	states := func() map[byte]int {
 		processes, err := m.List[0].processes()
 		if err != nil {

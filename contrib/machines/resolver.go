@@ -1,0 +1,107 @@
+package machines
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+// resolvConf says which DNS servers programs ask (https://man7.org/linux/man-pages/man5/resolv.conf.5.html).
+const resolvConf = "/etc/resolv.conf"
+
+// loopbackResolvers are the DNS servers in a resolv.conf that listen on loopback, such as systemd-resolved.
+func loopbackResolvers(path string) (servers []netip.AddrPort, err error) {
+	file, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot find this machine's DNS servers: %w", err)
+	}
+	defer file.Close()
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		words := strings.Fields(lines.Text())
+		if len(words) < 2 || words[0] != "nameserver" {
+			continue
+		}
+		if address, err := netip.ParseAddr(words[1]); err == nil && address.IsLoopback() {
+			servers = append(servers, netip.AddrPortFrom(address, 53))
+		}
+	}
+	return servers, lines.Err()
+}
+
+// ForwardResolvers has the machine's programs, which read this machine's resolv.conf, reach the DNS servers in it that listen on
+// this machine's loopback. It returns once they do; wait returns some time after ctx has ended.
+func (m *Machine) ForwardResolvers(ctx context.Context) (wait func(), err error) {
+	var waits sync.WaitGroup
+	servers, err := loopbackResolvers(resolvConf)
+	for _, server := range servers {
+		if err = m.forwardBoth(ctx, &waits, server.String()); err != nil {
+			break
+		}
+	}
+	return waits.Wait, err
+}
+
+// forwardBoth forwards TCP and UDP.
+func (m *Machine) forwardBoth(ctx context.Context, waits *sync.WaitGroup, address string) error {
+	tcp, err := m.Forward(ctx, address, address)
+	if err != nil {
+		return err
+	}
+	waits.Go(tcp)
+	var packets net.PacketConn
+	err = m.Enter(func() (err error) {
+		packets, err = net.ListenPacket("udp", address)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s of node %s: %w", address, m.Name, err)
+	}
+	stop := context.AfterFunc(ctx, func() { packets.Close() })
+	waits.Go(func() {
+		defer stop()
+		forwardQuestions(packets, address)
+	})
+	return nil
+}
+
+// questionLimit is how long a DNS server may take; who asked asks again before that.
+const questionLimit = 5 * time.Second
+
+// forwardQuestions asks a server here each question that comes there, until there is closed.
+func forwardQuestions(there net.PacketConn, here string) {
+	var questions sync.WaitGroup
+	defer questions.Wait()
+	for {
+		question := make([]byte, 64<<10)
+		n, from, err := there.ReadFrom(question)
+		if err != nil {
+			return
+		}
+		questions.Go(func() {
+			server, err := net.Dial("udp", here)
+			if err != nil {
+				return // as if nobody listened
+			}
+			defer server.Close()
+			_ = server.SetDeadline(time.Now().Add(questionLimit))
+			if _, err := server.Write(question[:n]); err != nil {
+				return
+			}
+			answer := make([]byte, 64<<10)
+			if n, err := server.Read(answer); err == nil {
+				_, _ = there.WriteTo(answer[:n], from) // who has gone asks again
+			}
+		})
+	}
+}
