@@ -24,8 +24,8 @@ import (
 	"github.com/k8sm/k8sm/contrib/scratch"
 )
 
-// web serves the pod's name on port 8080.
-const web = "mkdir /www; echo \"I am $HOSTNAME\" | tee /www/index.html; trap 'exit 0' TERM; httpd -f -p 8080 -h /www & wait"
+// web serves the pod's name on port 8080, and 250 KB as big.
+const web = "mkdir /www; dd if=/dev/zero of=/www/big bs=1k count=250 2>/dev/null; echo \"I am $HOSTNAME\" | tee /www/index.html; trap 'exit 0' TERM; httpd -f -p 8080 -h /www & wait"
 
 // The tests below share one cluster of three nodes, and go on in their order: the last ones kill it and stop it.
 func TestNodesOfOneMachine(t *testing.T) {
@@ -45,6 +45,7 @@ func TestNodesOfOneMachine(t *testing.T) {
 		t.Run("logs, exec and port-forward reach pods on every node", func(t *testing.T) { podsAreReached(t, c, pods) })
 		t.Run("the API server reaches pods on every node", func(t *testing.T) { apiServerReaches(t, c, pods) })
 		t.Run("pods on every node reach the API server", func(t *testing.T) { apiServerIsReached(t, c) })
+		t.Run("a node that is slowed down is slow", func(t *testing.T) { slowedDown(t, c, pods["node-3"]) })
 		t.Run("pods of a node that is cut off are replaced, and none runs twice when it is back", func(t *testing.T) { cutOff(t, c) })
 		t.Run("nodes of a km up that was killed are taken over", func(t *testing.T) { takenOver(t, c, dir, pods) })
 	})
@@ -152,6 +153,28 @@ func apiServerIsReached(t *testing.T, c *scratch.Cluster) {
 	for node := range c.Engines {
 		remove(t, c, awaitPhase(t, c, "calls-from-"+node, corev1.PodSucceeded))
 	}
+}
+
+func slowedDown(t *testing.T, c *scratch.Cluster, p *corev1.Pod) {
+	node := func(args ...string) {
+		if out, err := c.KM(t.Context(), append([]string{"node"}, args...)...).CombinedOutput(); err != nil {
+			t.Fatalf("km node %v: %v: %s", args, err, out)
+		}
+	}
+	get := func() time.Duration {
+		began := time.Now()
+		got, err := c.Kube.CoreV1().Pods("default").ProxyGet("http", p.Name, "8080", "/big", nil).DoRaw(within(t, 30*time.Second))
+		if err != nil || len(got) != 250<<10 {
+			t.Errorf("%d bytes came: %v", len(got), err)
+		}
+		return time.Since(began)
+	}
+	node("slow", p.Spec.NodeName, "--rate=1M")
+	if took := get(); took < 1800*time.Millisecond { // 2 Mbit, less what of it is let through at once
+		t.Errorf("250 KB took %s at 1 Mbit/s", took)
+	}
+	node("heal", p.Spec.NodeName)
+	t.Logf("250 KB took %s when the node was healed", get())
 }
 
 // spread runs a pod each on two nodes, which leave a node soon after it is not ready.
