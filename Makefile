@@ -34,7 +34,7 @@ deps: ## Install what is missing on a Debian machine: Docker Engine, iptables an
 	@contrib/install-deps
 
 .PHONY: test-deps
-test-deps: ## Install what is missing for the tests: that, and a ZooKeeper.
+test-deps: ## Install what is missing for the tests: that, CNI plugins and a ZooKeeper.
 	@contrib/install-deps tests
 
 .PHONY: build

@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/bombsimon/logrusr/v4 v4.1.0
 	github.com/containerd/errdefs v1.0.0
+	github.com/containernetworking/cni v1.3.0
 	github.com/coreos/go-iptables v0.8.0
 	github.com/cyphar/filepath-securejoin v0.6.1
 	github.com/docker/docker v28.5.2+incompatible

@@ -77,9 +77,10 @@ type MinionConfig struct {
 	EvictionHard map[string]string `json:"evictionHard,omitempty"`
 }
 
-// EnforcesNetworkPolicies tells whether minions do: unless they are told not to.
+// EnforcesNetworkPolicies tells whether minions do: unless they are told not to, or pods are on a network of a CNI plugin, whose
+// affair they are then.
 func (c MinionConfig) EnforcesNetworkPolicies() bool {
-	return c.NetworkPolicy == nil || *c.NetworkPolicy
+	return (c.NetworkPolicy == nil || *c.NetworkPolicy) && c.Network.Mode != NetworkCNI
 }
 
 // What a minion does that is told nothing else.

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/netip"
+	"path"
 	"strings"
 )
 
@@ -17,6 +18,8 @@ const (
 	NetworkRoutes NetworkMode = "routes"
 	// NetworkVXLAN is by a tunnel between machines (https://www.rfc-editor.org/rfc/rfc7348).
 	NetworkVXLAN NetworkMode = "vxlan"
+	// NetworkCNI leaves all of the pod network to a CNI plugin of the machine (https://www.cni.dev/docs/spec/).
+	NetworkCNI NetworkMode = "cni"
 	// NetworkNone leaves it to the routers between the machines.
 	NetworkNone NetworkMode = "none"
 )
@@ -27,6 +30,8 @@ const (
 	DefaultNetworkMode = NetworkAuto
 	DefaultVXLANVNI    = 5050
 	DefaultVXLANPort   = 8472
+	DefaultCNIConfDir  = "/etc/cni/net.d"
+	DefaultCNIBinDir   = "/opt/cni/bin"
 )
 
 // AnnotationPodPrefixes, on a node, are ranges of addresses that pods of this node have besides its pod CIDRs, such as
@@ -56,6 +61,9 @@ type PodNetwork struct {
 	// VXLANVNI is the number of the cluster's VXLAN segment, and VXLANPort the UDP port that machines take its packets on.
 	VXLANVNI  int `json:"vxlanVNI,omitempty"`
 	VXLANPort int `json:"vxlanPort,omitempty"`
+	// CNIConfDir and CNIBinDir are the directories, on each node, of CNI configurations and plugins.
+	CNIConfDir string `json:"cniConfDir,omitempty"`
+	CNIBinDir  string `json:"cniBinDir,omitempty"`
 }
 
 // Settled is the same with the defaults filled in.
@@ -69,15 +77,26 @@ func (p PodNetwork) Settled() PodNetwork {
 	if p.VXLANPort == 0 {
 		p.VXLANPort = DefaultVXLANPort
 	}
+	if p.CNIConfDir == "" {
+		p.CNIConfDir = DefaultCNIConfDir
+	}
+	if p.CNIBinDir == "" {
+		p.CNIBinDir = DefaultCNIBinDir
+	}
 	return p
 }
 
 // Validate tells what a minion could not do, by the names of the flags of `km apiserver`.
 func (p PodNetwork) Validate() error {
 	switch p = p.Settled(); p.Mode {
-	case NetworkAuto, NetworkRoutes, NetworkVXLAN, NetworkNone:
+	case NetworkAuto, NetworkRoutes, NetworkVXLAN, NetworkCNI, NetworkNone:
 	default:
-		return fmt.Errorf("cannot use --network=%s: give auto, routes, vxlan or none", p.Mode)
+		return fmt.Errorf("cannot use --network=%s: give auto, routes, vxlan, cni or none", p.Mode)
+	}
+	for flag, dir := range map[string]string{"cni-conf-dir": p.CNIConfDir, "cni-bin-dir": p.CNIBinDir} {
+		if !path.IsAbs(dir) {
+			return fmt.Errorf("cannot use --%s=%s: give an absolute path, which is the same on all nodes", flag, dir)
+		}
 	}
 	if p.VXLANVNI < 1 || p.VXLANVNI >= 1<<24 {
 		return fmt.Errorf("cannot use --vxlan-vni=%d: give a number from 1 to %d", p.VXLANVNI, 1<<24-1)

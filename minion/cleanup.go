@@ -14,7 +14,6 @@ import (
 	"gopkg.in/natefinch/lumberjack.v2"
 
 	"github.com/k8sm/k8sm/api"
-	"github.com/k8sm/k8sm/minion/network"
 	"github.com/k8sm/k8sm/minion/supervise"
 	"github.com/k8sm/k8sm/minion/warden"
 )
@@ -33,6 +32,8 @@ type leftovers struct {
 	Node        string `json:"node"`
 	DockerHost  string `json:"dockerHost"`
 	ClusterCIDR string `json:"clusterCIDR,omitempty"`
+	// Network says what has given the pods their network.
+	Network api.PodNetwork `json:"network,omitzero"`
 }
 
 // CleanUp removes what minions of the cluster left on this machine that did not stop in order, because they or the machine
@@ -125,7 +126,7 @@ func nodeLeft(files layout) (*node, error) {
 	}
 	n := &node{
 		boot:     api.Bootstrap{Cluster: left.Cluster, Node: left.Node},
-		cluster:  api.MinionConfig{DockerHost: left.DockerHost, ClusterCIDR: left.ClusterCIDR},
+		cluster:  api.MinionConfig{DockerHost: left.DockerHost, ClusterCIDR: left.ClusterCIDR, Network: left.Network.Settled()},
 		files:    files,
 		settings: settings{files: files},
 		log:      logrus.WithField("node", left.Node),
@@ -149,7 +150,7 @@ func (n *node) cleanUp(ctx context.Context) (err error) {
 	if _, err := n.docker.Ping(ctx); err != nil {
 		return fmt.Errorf("cannot reach Docker Engine at %s: %w", n.cluster.DockerHost, err)
 	}
-	if n.network, err = network.New(n.networkConfig()); err != nil {
+	if n.network, err = n.newNetwork(); err != nil {
 		return err
 	}
 	return n.stop(ctx, parts{}, shared)
@@ -160,6 +161,7 @@ func (n *node) cleanUp(ctx context.Context) (err error) {
 func (n *node) guard() error {
 	data, err := json.Marshal(leftovers{
 		Cluster: n.boot.Cluster, Node: n.boot.Node, DockerHost: n.cluster.DockerHost, ClusterCIDR: n.cluster.ClusterCIDR,
+		Network: n.cluster.Network,
 	})
 	if err != nil {
 		return fmt.Errorf("cannot note what the node has on this machine: %w", err)

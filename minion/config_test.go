@@ -18,7 +18,7 @@ func told() api.MinionConfig {
 	return api.MinionConfig{
 		ClusterDomain: "x.y", RootDir: "/told", DockerHost: "unix:///told", SuicideTimeout: &metav1.Duration{Duration: time.Hour},
 		StaticPods: "/told-pods", ContainPods: &contain, EvictionHard: map[string]string{"memory.available": "1Gi"},
-		Network: api.PodNetwork{Mode: api.NetworkVXLAN, VXLANVNI: 1, VXLANPort: 2},
+		Network: api.PodNetwork{Mode: api.NetworkVXLAN, VXLANVNI: 1, VXLANPort: 2, CNIConfDir: "/told-conf", CNIBinDir: "/told-bin"},
 	}
 }
 
@@ -92,7 +92,7 @@ func TestMinionThatIsToldNothingHasDefaults(t *testing.T) {
 	got := settled(t, api.MinionConfig{})
 	want := api.MinionConfig{
 		RootDir: defaultRootDir, DockerHost: defaultDockerHost, SuicideTimeout: &metav1.Duration{Duration: 20 * time.Minute},
-		Network:      api.PodNetwork{Mode: api.NetworkAuto, VXLANVNI: 5050, VXLANPort: 8472},
+		Network:      api.PodNetwork{Mode: api.NetworkAuto, VXLANVNI: 5050, VXLANPort: 8472, CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin"},
 		EvictionHard: map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -46,6 +46,7 @@ func (l layout) leftovers() string           { return filepath.Join(l.dir, "left
 func (l layout) socket() string              { return filepath.Join(l.dir, "cri.sock") }
 func (l layout) cri() string                 { return filepath.Join(l.dir, "cri") }
 func (l layout) network() string             { return filepath.Join(l.dir, "network") }
+func (l layout) cni() string                 { return filepath.Join(l.dir, "cni") }
 func (l layout) kubelet() string             { return filepath.Join(l.dir, "kubelet") }
 func (l layout) podLogs() string             { return filepath.Join(l.dir, "pod-logs") }
 func (l layout) volumePlugins() string       { return filepath.Join(l.dir, "volume-plugins") }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -19,7 +20,9 @@ import (
 	"github.com/k8sm/k8sm/executor"
 	"github.com/k8sm/k8sm/executor/kube"
 	"github.com/k8sm/k8sm/executor/mesos"
+	"github.com/k8sm/k8sm/minion/cri"
 	"github.com/k8sm/k8sm/minion/network"
+	"github.com/k8sm/k8sm/minion/network/cni"
 	"github.com/k8sm/k8sm/minion/policy"
 	"github.com/k8sm/k8sm/minion/supervise"
 )
@@ -38,7 +41,7 @@ type node struct {
 	files    layout
 	settings settings
 	docker   *dockerclient.Client
-	network  *network.Network
+	network  podNetwork
 	policies *policy.Enforcer // nil without enforcement
 	// cgroupParent is the cgroup that containers are below; empty for the Engine's own.
 	cgroupParent string
@@ -156,11 +159,44 @@ func (n *node) prepare(ctx context.Context, kubeletPort int) (err error) {
 		if err := n.settings.write(); err != nil {
 			return err
 		}
-		if n.network, err = network.New(n.networkConfig()); err != nil {
+		if n.network, err = n.newNetwork(); err != nil {
 			return err
 		}
 		return errors.Join(n.network.Adopt(), n.preparePolicies(ctx))
 	})
+}
+
+// podNetwork gives the node's pods their network: *network.Network is one, and *cni.Network.
+type podNetwork interface {
+	cri.Network
+	// Adopt takes over what an earlier process left, so that a kubelet that starts finds it ready.
+	Adopt() error
+	// Run cares for the network until ctx ends.
+	Run(ctx context.Context) error
+	// Each calls do for each sandbox on the network with its addresses.
+	Each(do func(network.Sandbox, []netip.Addr))
+	// Teardown removes all that it has made.
+	Teardown() error
+}
+
+// mesh is a network that leads packets to the pods of other nodes itself.
+type mesh interface{ Reach(peers []network.Peer) }
+
+// newNetwork returns the network that the cluster is to have. If a minion before had the other kind, what pods have of that is
+// taken back, and the kubelet makes them anew.
+func (n *node) newNetwork() (podNetwork, error) {
+	plugins := cni.New(cni.Config{Node: n.boot.Node, ConfDir: n.cluster.Network.CNIConfDir, BinDir: n.cluster.Network.CNIBinDir, Dir: n.files.cni()})
+	own, err := network.New(n.networkConfig())
+	if n.cluster.Network.Mode != api.NetworkCNI {
+		return own, errors.Join(err, plugins.Teardown())
+	}
+	if _, absent := os.Stat(n.files.network()); absent != nil {
+		return plugins, nil // also without iptables
+	}
+	if err == nil {
+		err = own.Teardown()
+	}
+	return plugins, err
 }
 
 // networkConfig knows no addresses if all that is to be done is to clean up.
@@ -228,8 +264,8 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 		n.log.WithError(err).Info("leaving it to the kubelet to give the pod network its range")
 	}
 	running.network = supervise.Start(alive, "the care of the pod network", n.network.Run)
-	if n.cluster.Network.Mode != api.NetworkNone {
-		running.peers = supervise.Start(alive, "the watch of the other nodes", func(ctx context.Context) error { return n.watchPeers(ctx, client) })
+	if mesh, ok := n.network.(mesh); ok && n.cluster.Network.Mode != api.NetworkNone {
+		running.peers = supervise.Start(alive, "the watch of the other nodes", func(ctx context.Context) error { return n.watchPeers(ctx, client, mesh) })
 	}
 	running.pods = supervise.Start(alive, "the watch of the node's pods", func(ctx context.Context) error {
 		var tidying errgroup.Group

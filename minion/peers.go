@@ -20,7 +20,7 @@ import (
 
 // watchPeers tells the pod network of the other nodes, and of each change, until ctx ends. While the API server is away they
 // stay as they were.
-func (n *node) watchPeers(ctx context.Context, client kubernetes.Interface) error {
+func (n *node) watchPeers(ctx context.Context, client kubernetes.Interface, pods mesh) error {
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(onlyNetwork))
 	nodes := factory.Core().V1().Nodes()
 	changed := make(chan struct{}, 1) // changes that come together are one
@@ -52,7 +52,7 @@ func (n *node) watchPeers(ctx context.Context, client kubernetes.Interface) erro
 			n.log.Warn(problem)
 		}
 		if told == nil || !slices.EqualFunc(told, peers, samePeer) {
-			n.network.Reach(peers)
+			pods.Reach(peers)
 			told = peers
 		}
 		select {

@@ -80,6 +80,8 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 		"contain-pods":              {"true", minions(func(m api.MinionConfig) bool { return *m.ContainPods })},
 		"network-policy":            {"false", minions(func(m api.MinionConfig) bool { return !m.EnforcesNetworkPolicies() })},
 		"network":                   {"vxlan", minions(func(m api.MinionConfig) bool { return m.Network.Mode == api.NetworkVXLAN })},
+		"cni-conf-dir":              {"/c", minions(func(m api.MinionConfig) bool { return m.Network.CNIConfDir == "/c" })},
+		"cni-bin-dir":               {"/b", minions(func(m api.MinionConfig) bool { return m.Network.CNIBinDir == "/b" })},
 		"vxlan-vni":                 {"77", minions(func(m api.MinionConfig) bool { return m.Network.VXLANVNI == 77 })},
 		"vxlan-port":                {"4789", minions(func(m api.MinionConfig) bool { return m.Network.VXLANPort == 4789 })},
 		"eviction-hard":             {"memory.available<1Gi", minions(func(m api.MinionConfig) bool { return m.EvictionHard["memory.available"] == "1Gi" })},
@@ -168,6 +170,8 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 		"--cluster-domain=a_b":                 func(c *Config) { c.ClusterDomain = "a_b" },
 		"--cluster-dns=dns.example":            func(c *Config) { c.ClusterDNS = []string{"dns.example"} },
 		"--cluster-dns=10.96.0.10,10.96.0.11,": func(c *Config) { c.ClusterDNS = []string{"10.96.0.10", "10.96.0.11", "10.96.0.12"} },
+		"--cni-conf-dir=cni":                   func(c *Config) { c.Minions.Network.CNIConfDir = "cni" },
+		"--cni-bin-dir=bin":                    func(c *Config) { c.Minions.Network.CNIBinDir = "bin" },
 	} {
 		c := defaults("/s")
 		spoil(&c)

@@ -115,9 +115,11 @@ func (c *Config) addMinionFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(c.Minions.NetworkPolicy, "network-policy", true, "enforce network policies on the nodes, by nftables")
 	network := &c.Minions.Network
 	fs.StringVar((*string)(&network.Mode), "network", string(api.DefaultNetworkMode), "how pods of different nodes reach each other: by routes where nodes share a link, by vxlan, "+
-		"auto chooses for each pair of nodes; none leaves it to the routers between them")
+		"auto chooses for each pair of nodes; none leaves it to the routers between them, and cni all of the pod network to the nodes' CNI plugin")
 	fs.IntVar(&network.VXLANVNI, "vxlan-vni", api.DefaultVXLANVNI, "number of the VXLAN segment between nodes; clusters on the same machines need different ones")
 	fs.IntVar(&network.VXLANPort, "vxlan-port", api.DefaultVXLANPort, "UDP port for VXLAN between nodes")
+	fs.StringVar(&network.CNIConfDir, "cni-conf-dir", api.DefaultCNIConfDir, "with --network=cni: `directory` on each node of CNI configurations, of which the first by name is in force")
+	fs.StringVar(&network.CNIBinDir, "cni-bin-dir", api.DefaultCNIBinDir, "with --network=cni: `directory` on each node of CNI plugins")
 	fs.StringVar(&c.EvictionHard, "eviction-hard", api.DefaultEvictionHard,
 		"what kubelets keep free by evicting pods, as SIGNAL<VALUE,...; signals that are not named have no threshold")
 }

@@ -70,7 +70,7 @@ func (s *Server) join(ctx context.Context, id string, config *runtimeapi.PodSand
 	}
 	pod := config.GetMetadata()
 	_, err = s.cfg.Network.Attach(ctx, network.Sandbox{
-		ID: id, Pod: pod.GetNamespace() + "/" + pod.GetName(), UID: pod.GetUid(), Labels: config.GetLabels(),
+		ID: id, Pod: pod.GetNamespace() + "/" + pod.GetName(), UID: pod.GetUid(), Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
 		Namespace: networkNamespace(c.State.Pid), Ports: ports,
 	})
 	return err

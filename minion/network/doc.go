@@ -12,6 +12,8 @@
 // What these are follows from the Node objects: Reach takes them, Plan.mesh decides, and weave puts it in place. Run mends what
 // other programs break.
 //
+// Networks of CNI plugins take its place by package cni, below.
+//
 // What it makes carries this cluster's and this node's names or marks, and nothing else is ever changed or removed. What
 // sandboxes have is remembered in files, so that a process after this one knows it. Start reading at Network.Setup and
 // Network.Attach; the rules are rendered by Rules, without touching the kernel, and put in place by apply.

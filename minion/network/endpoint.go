@@ -19,6 +19,8 @@ type Sandbox struct {
 	// UID and Labels are the pod's, as its kubelet told them. The network itself does not go by them.
 	UID    string            `json:"uid,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
+	// Annotations are the pod's, too.
+	Annotations map[string]string `json:"annotations,omitempty"`
 	// Namespace is the path of the sandbox's network namespace, such as "/proc/123/ns/net".
 	Namespace string `json:"namespace"`
 	// Ports are the pod's host ports.
