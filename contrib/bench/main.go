@@ -21,7 +21,7 @@ import (
 )
 
 // parts are what can be measured by itself.
-var parts = []string{"decision", "hollow", "cri", "node", "cluster"}
+var parts = []string{"decision", "hollow", "cri", "network", "node", "cluster"}
 
 func main() {
 	var b bench
@@ -85,6 +85,11 @@ func (b *bench) measure(ctx context.Context, only string) error {
 	}
 	if only == "" || only == "cri" {
 		if err := b.criCalls(ctx); err != nil {
+			return err
+		}
+	}
+	if only == "" || only == "network" {
+		if err := b.podNetwork(ctx); err != nil {
 			return err
 		}
 	}
