@@ -48,6 +48,7 @@ import (
 	"github.com/k8sm/k8sm/minion"
 	"github.com/k8sm/k8sm/minion/kubelet"
 	"github.com/k8sm/k8sm/minion/proxy"
+	"github.com/k8sm/k8sm/minion/supervise"
 	"github.com/k8sm/k8sm/minion/warden"
 	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/artifact"
@@ -447,6 +448,9 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 		return err
 	}
 	defer store.Close()
+	if err := s.readNodePorts(ctx, kubernetes); err != nil {
+		return err
+	}
 	s.scheduler.Version = api.Version
 	s.scheduler.Roles, s.scheduler.Revocable = s.mesos.Roles, s.mesos.Revocable
 	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, config.Host, config.CAData
@@ -462,6 +466,22 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	s.scheduler.Artifact = scheduler.Artifact{URL: program.URL(), SHA256: program.SHA256()}
 	logrus.WithField("url", program.URL()).Info("serving km to agents")
 	return beside(ctx, program.Run, func(ctx context.Context) error { return s.runBesideStatus(ctx, dir, parts) })
+}
+
+// readNodePorts waits until the cluster says which ports of nodes are for services.
+func (s *schedule) readNodePorts(ctx context.Context, client kubernetes.Interface) error {
+	return supervise.UntilDone(ctx, "the cluster has not said yet which ports are for services", func(ctx context.Context) error {
+		object, err := client.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		minions, err := api.ReadMinionConfig(object.Data)
+		if err != nil {
+			return err
+		}
+		s.scheduler.NodePorts.Begin, s.scheduler.NodePorts.End, err = minions.NodePortRange()
+		return err
+	})
 }
 
 // beside runs a role, and a server as long as that.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -70,11 +71,24 @@ type MinionConfig struct {
 	StaticPods string `json:"staticPods,omitempty"`
 	// ContainPods puts the pods' containers below the cgroup of the Mesos container that the minion runs in.
 	ContainPods *bool `json:"containPods,omitempty"`
+	// ProxyMode is by what kube-proxies lead packets to services.
+	ProxyMode ProxyMode `json:"proxyMode,omitempty"`
+	// NodePorts is the range that services of type NodePort have their ports from, such as "30000-30999". Schedulers read it
+	// too: no pod is given one of these ports of a node.
+	NodePorts string `json:"nodePorts,omitempty"`
 	// NetworkPolicy says whether minions enforce network policies; see EnforcesNetworkPolicies.
 	NetworkPolicy *bool `json:"networkPolicy,omitempty"`
 	// EvictionHard is what the kubelet keeps free by evicting pods: a quantity or a percentage by each signal
 	// (https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#hard-eviction-thresholds).
 	EvictionHard map[string]string `json:"evictionHard,omitempty"`
+}
+
+// ReadMinionConfig reads it from the data of the ConfigMap MinionConfigName.
+func ReadMinionConfig(data map[string]string) (c MinionConfig, err error) {
+	if err := json.Unmarshal([]byte(data[MinionConfigKey]), &c); err != nil {
+		return c, fmt.Errorf("cannot read %s of ConfigMap %s/%s: %w", MinionConfigKey, MinionConfigNamespace, MinionConfigName, err)
+	}
+	return c, nil
 }
 
 // EnforcesNetworkPolicies tells whether minions do: unless they are told not to, or pods are on a network of a CNI plugin, whose
@@ -83,8 +97,19 @@ func (c MinionConfig) EnforcesNetworkPolicies() bool {
 	return (c.NetworkPolicy == nil || *c.NetworkPolicy) && c.Network.Mode != NetworkCNI
 }
 
+// ProxyMode is one of the ways in which kube-proxy works
+// (https://kubernetes.io/docs/reference/networking/virtual-ips/#proxy-modes).
+type ProxyMode string
+
+// The modes that there are here.
+const (
+	ProxyIPTables ProxyMode = "iptables"
+	ProxyNFTables ProxyMode = "nftables"
+)
+
 // What a minion does that is told nothing else.
 const (
+	DefaultProxyMode      = ProxyIPTables
 	DefaultSuicideTimeout = 20 * time.Minute
 	DefaultEvictionHard   = "memory.available<100Mi,nodefs.available<1Gi"
 )
@@ -152,5 +177,25 @@ func (c MinionConfig) Validate() error {
 	if err := checkEviction(c.EvictionHard); err != nil {
 		return fmt.Errorf("cannot use --eviction-hard: %w", err)
 	}
+	if !slices.Contains([]ProxyMode{"", ProxyIPTables, ProxyNFTables}, c.ProxyMode) {
+		return fmt.Errorf("cannot use --proxy-mode=%s: give %s or %s", c.ProxyMode, ProxyIPTables, ProxyNFTables)
+	}
+	if _, _, err := c.NodePortRange(); err != nil {
+		return fmt.Errorf("cannot use --service-node-port-range=%s: %w", c.NodePorts, err)
+	}
 	return c.Network.Validate()
+}
+
+// NodePortRange is the first and the last of NodePorts; both are 0 if the cluster says nothing of them.
+func (c MinionConfig) NodePortRange() (first, last uint64, err error) {
+	if c.NodePorts == "" {
+		return 0, 0, nil
+	}
+	low, high, _ := strings.Cut(c.NodePorts, "-")
+	first, lowErr := strconv.ParseUint(low, 10, 16)
+	last, highErr := strconv.ParseUint(high, 10, 16)
+	if lowErr != nil || highErr != nil || first == 0 || last < first {
+		return 0, 0, errors.New("give the first and the last port, such as 30000-30999")
+	}
+	return first, last, nil
 }

@@ -1,6 +1,7 @@
 package minion
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strconv"
@@ -47,6 +48,8 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 		c.Given.ContainPods = &contain
 		return err
 	})
+	flags.StringVar((*string)(&c.Given.ProxyMode), "proxy-mode", "",
+		fmt.Sprintf("by what kube-proxy leads packets to services: iptables or nftables"+otherwise, api.DefaultProxyMode))
 	flags.BoolFunc("network-policy", fmt.Sprintf("enforce network policies; true needs that the cluster is configured so"+otherwise, "yes"), func(text string) error {
 		enforce, err := strconv.ParseBool(text)
 		c.Given.NetworkPolicy = &enforce
@@ -65,6 +68,7 @@ func (c Config) settle(told api.MinionConfig) (api.MinionConfig, error) {
 	told.RootDir = firstGiven(c.Given.RootDir, told.RootDir, defaultRootDir)
 	told.DockerHost = firstGiven(c.Given.DockerHost, c.dockerHost, told.DockerHost, defaultDockerHost)
 	told.StaticPods = firstGiven(c.Given.StaticPods, told.StaticPods)
+	told.ProxyMode = cmp.Or(c.Given.ProxyMode, told.ProxyMode, api.DefaultProxyMode)
 	if c.Given.SuicideTimeout != nil {
 		told.SuicideTimeout = c.Given.SuicideTimeout
 	}

@@ -17,6 +17,7 @@ func told() api.MinionConfig {
 	contain := true
 	return api.MinionConfig{
 		ClusterDomain: "x.y", RootDir: "/told", DockerHost: "unix:///told", SuicideTimeout: &metav1.Duration{Duration: time.Hour},
+		ProxyMode:  api.ProxyIPTables,
 		StaticPods: "/told-pods", ContainPods: &contain, EvictionHard: map[string]string{"memory.available": "1Gi"},
 		Network: api.PodNetwork{Mode: api.NetworkVXLAN, VXLANVNI: 1, VXLANPort: 2, CNIConfDir: "/told-conf", CNIBinDir: "/told-bin"},
 	}
@@ -53,6 +54,7 @@ func TestEveryFlagOfAMinionWinsOverTheCluster(t *testing.T) {
 		"root-dir":                 {"/r", func(c *api.MinionConfig) { c.RootDir = "/r" }},
 		"docker-host":              {"unix:///d", func(c *api.MinionConfig) { c.DockerHost = "unix:///d" }},
 		"static-pods":              {"/p", func(c *api.MinionConfig) { c.StaticPods = "/p" }},
+		"proxy-mode":               {"nftables", func(c *api.MinionConfig) { c.ProxyMode = api.ProxyNFTables }},
 		"contain-pods":             {"false", func(c *api.MinionConfig) { c.ContainPods = &not }},
 		"network-policy":           {"false", func(c *api.MinionConfig) { c.NetworkPolicy = &not }},
 		"eviction-hard":            {"pid.available<5%", func(c *api.MinionConfig) { c.EvictionHard = map[string]string{"pid.available": "5%"} }},
@@ -92,6 +94,7 @@ func TestMinionThatIsToldNothingHasDefaults(t *testing.T) {
 	got := settled(t, api.MinionConfig{})
 	want := api.MinionConfig{
 		RootDir: defaultRootDir, DockerHost: defaultDockerHost, SuicideTimeout: &metav1.Duration{Duration: 20 * time.Minute},
+		ProxyMode:    api.ProxyIPTables,
 		Network:      api.PodNetwork{Mode: api.NetworkAuto, VXLANVNI: 5050, VXLANPort: 8472, CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin"},
 		EvictionHard: map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi"},
 	}

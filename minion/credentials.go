@@ -3,7 +3,6 @@ package minion
 import (
 	"context"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -143,14 +142,9 @@ func newClient(boot api.Bootstrap, who *clientcmdapi.AuthInfo) (kubernetes.Inter
 func fetchConfig(ctx context.Context, client kubernetes.Interface) (api.MinionConfig, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	var cfg api.MinionConfig
-	name := api.MinionConfigNamespace + "/" + api.MinionConfigName
 	object, err := client.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
 	if err != nil {
-		return cfg, fmt.Errorf("cannot get the minions' configuration, ConfigMap %s: %w", name, err)
+		return api.MinionConfig{}, fmt.Errorf("cannot get the minions' configuration, ConfigMap %s/%s: %w", api.MinionConfigNamespace, api.MinionConfigName, err)
 	}
-	if err := json.Unmarshal([]byte(object.Data[api.MinionConfigKey]), &cfg); err != nil {
-		return cfg, fmt.Errorf("cannot read %s of ConfigMap %s: %w", api.MinionConfigKey, name, err)
-	}
-	return cfg, nil
+	return api.ReadMinionConfig(object.Data)
 }

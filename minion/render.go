@@ -1,6 +1,7 @@
 package minion
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -113,7 +114,7 @@ func (s settings) proxy() ([]byte, error) {
 	cfg := proxyconfig.KubeProxyConfiguration{
 		TypeMeta:           metav1.TypeMeta{APIVersion: "kubeproxy.config.k8s.io/v1alpha1", Kind: "KubeProxyConfiguration"},
 		HostnameOverride:   s.node,
-		Mode:               "iptables",
+		Mode:               proxyconfig.ProxyMode(cmp.Or(s.cluster.ProxyMode, api.DefaultProxyMode)),
 		ClusterCIDR:        s.cluster.ClusterCIDR,
 		HealthzBindAddress: net.JoinHostPort(loopback, strconv.Itoa(s.proxyHealthPort)),
 		MetricsBindAddress: net.JoinHostPort(loopback, strconv.Itoa(s.proxyMetricsPort)),

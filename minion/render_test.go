@@ -37,8 +37,11 @@ func TestConfigurationsAreTheGoldenOnes(t *testing.T) {
 	s := testSettings()
 	bare := s
 	bare.cluster, bare.resolvConf = api.MinionConfig{}, ""
+	nftables := s
+	nftables.cluster.ProxyMode = api.ProxyNFTables
 	for file, content := range map[string]func() ([]byte, error){
-		"kubelet.yaml": s.kubelet, "proxy.yaml": s.proxy, "kubelet_bare.yaml": bare.kubelet, "proxy_bare.yaml": bare.proxy,
+		"proxy_nftables.yaml": nftables.proxy,
+		"kubelet.yaml":        s.kubelet, "proxy.yaml": s.proxy, "kubelet_bare.yaml": bare.kubelet, "proxy_bare.yaml": bare.proxy,
 	} {
 		t.Run(file, func(t *testing.T) {
 			got, err := content()

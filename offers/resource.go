@@ -173,6 +173,29 @@ func (rs Resources) DrawPort(port uint64) (taken Resource, ok bool) {
 	return Resource{}, false
 }
 
+// WithoutPorts returns the resources without the ports of a range, and which ports that left out.
+func (rs Resources) WithoutPorts(without Range) (rest Resources, cut []Range) {
+	rest = slices.Clone(rs)
+	for i := range rest {
+		var kept []Range
+		for _, r := range rest[i].Ranges {
+			if r.End < without.Begin || without.End < r.Begin {
+				kept = append(kept, r)
+				continue
+			}
+			cut = append(cut, Range{max(r.Begin, without.Begin), min(r.End, without.End)})
+			if r.Begin < without.Begin {
+				kept = append(kept, Range{r.Begin, without.Begin - 1})
+			}
+			if without.End < r.End {
+				kept = append(kept, Range{without.End + 1, r.End})
+			}
+		}
+		rest[i].Ranges = kept
+	}
+	return rest, cut
+}
+
 func withoutPort(ranges []Range, port uint64) []Range {
 	var out []Range
 	for _, p := range ranges {

@@ -1,6 +1,8 @@
 package offers
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -85,4 +87,38 @@ func TestDrawPortSplitsItsRange(t *testing.T) {
 	if _, ok := rs.DrawPort(31001); ok {
 		t.Error("a port was taken twice")
 	}
+}
+
+func TestPortsOfARangeAreLeftOutAndTold(t *testing.T) {
+	for text, want := range map[string][2]string{
+		"31000-32000":             {"31000-32000", ""},
+		"30000-30999":             {"", "30000-30999"},
+		"29000-32000":             {"29000-29999,31000-32000", "30000-30999"},
+		"29999-30000,30999-31000": {"29999-29999,31000-31000", "30000-30000,30999-30999"},
+		"30500-30500,31001-31002": {"31001-31002", "30500-30500"},
+	} {
+		all := Resources{{Name: CPUs, Scalar: 1000}, {Name: Ports, Role: "r", Ranges: portRanges(t, text)}}
+		rest, cut := all.WithoutPorts(Range{30000, 30999})
+		if got := rest.String(); got != "cpus:1;ports:["+want[0]+"]" || rest[1].Role != "r" {
+			t.Errorf("%s: left are %s", text, got)
+		}
+		if got := (Resource{Name: Ports, Ranges: cut}).String(); got != "ports:["+want[1]+"]" {
+			t.Errorf("%s: cut are %s", text, got)
+		}
+		if got := all.String(); got != "cpus:1;ports:["+text+"]" {
+			t.Errorf("%s: what was offered became %s", text, got)
+		}
+	}
+}
+
+func portRanges(t *testing.T, text string) (ranges []Range) {
+	t.Helper()
+	for _, part := range strings.Split(text, ",") {
+		var r Range
+		if _, err := fmt.Sscanf(part, "%d-%d", &r.Begin, &r.End); err != nil {
+			t.Fatal(err)
+		}
+		ranges = append(ranges, r)
+	}
+	return ranges
 }

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"strconv"
@@ -42,6 +43,7 @@ type agent struct {
 	views    []*view // a view a role that it makes offers to
 	idle     *view   // it with all it has, when it offers nothing; made when it is needed
 	nodeless bool    // its node is still to come
+	overlaps bool    // it was told that it offers ports that are for services
 	promises []*pod  // to whom a place on it is promised
 }
 
@@ -65,12 +67,20 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 	var acts []Action
 	var returned []*agent
 	for _, o := range came {
+		var forServices []offers.Range
+		if c.cfg.NodePorts != (offers.Range{}) {
+			o.Resources, forServices = o.Resources.WithoutPorts(c.cfg.NodePorts)
+		}
 		if !c.offers.Add(now, o) {
 			continue
 		}
 		a := c.agents[o.Agent]
 		if a == nil {
 			a = c.newAgent(now, o.Agent)
+		}
+		if len(forServices) > 0 && !a.overlaps {
+			a.overlaps = true
+			acts = append(acts, Complain{Text: overlap(&o, forServices)})
 		}
 		c.fleet.touch(a)
 		c.heardOf(now, a.id, o.Unavailable)
@@ -96,6 +106,13 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 	}
 	c.askAgain(now, returned)
 	return acts
+}
+
+// overlap says what to do about ports that are both an agent's and services'.
+func overlap(o *offers.Offer, ports []offers.Range) string {
+	return fmt.Sprintf("agent %s (%s) offers %s, which are for services: pods are given none of them, but other frameworks may be, "+
+		"whose connections services would then take; give the agent other ports by its --resources, or services others by --service-node-port-range of the control plane",
+		o.Agent, o.Hostname, offers.Resource{Name: offers.Ports, Ranges: ports})
 }
 
 // sameAgent tells whether two offers say the same of their agent's node.

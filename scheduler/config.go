@@ -46,6 +46,8 @@ type Config struct {
 
 	// Roles are those that offers come for, the preferred one first; main sets them.
 	Roles []string
+	// NodePorts is the range of nodes' ports that are for services, and so given to no pod; main sets it. Zero is none.
+	NodePorts offers.Range
 	// Revocable says that offers have cpus that Mesos may take back; main sets it.
 	Revocable bool
 	// Identity names this scheduler among those that may lead; main sets it.

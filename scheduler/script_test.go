@@ -138,6 +138,17 @@ func (p *player) step(line string) []Action {
 		p.configure(words[1], words[2:])
 		return nil
 	}
+	if words[0] == "nodeports" {
+		var err error
+		first, last, _ := strings.Cut(words[1], "-")
+		if p.core.cfg.NodePorts.Begin, err = strconv.ParseUint(first, 10, 16); err == nil {
+			p.core.cfg.NodePorts.End, err = strconv.ParseUint(last, 10, 16)
+		}
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		return nil
+	}
 	if words[0] == "revocable" {
 		p.core.cfg.Revocable = true
 		return nil

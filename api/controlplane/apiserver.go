@@ -66,6 +66,7 @@ func (c Config) apiServerFlags(etcd statedir.Etcd) flags {
 	f := flags{
 		"advertise-address": c.Advertised(), "bind-address": c.BindAddress,
 		"service-cluster-ip-range": c.ServiceCIDR, "allow-privileged": "true", "profiling": "false",
+		"service-node-port-range":   c.Minions.NodePorts,
 		"enable-aggregator-routing": strconv.FormatBool(c.AggregatorRouting),
 
 		"etcd-servers": strings.Join(etcd.Endpoints, ","),

@@ -85,6 +85,10 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 		"vxlan-vni":                 {"77", minions(func(m api.MinionConfig) bool { return m.Network.VXLANVNI == 77 })},
 		"vxlan-port":                {"4789", minions(func(m api.MinionConfig) bool { return m.Network.VXLANPort == 4789 })},
 		"eviction-hard":             {"memory.available<1Gi", minions(func(m api.MinionConfig) bool { return m.EvictionHard["memory.available"] == "1Gi" })},
+		"proxy-mode":                {"nftables", minions(func(m api.MinionConfig) bool { return m.ProxyMode == api.ProxyNFTables })},
+		"service-node-port-range": {"20000-20010", func(e effect) bool {
+			return e.apiServer["service-node-port-range"] == "20000-20010" && e.minions.NodePorts == "20000-20010"
+		}},
 	}
 	_, all := withFlags("/s")
 	all.VisitAll(func(f *pflag.Flag) {
@@ -159,19 +163,22 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 		"--node-cidr-mask-size-ipv6=80: give from 48 to 64": func(c *Config) {
 			c.ServiceCIDR, c.ClusterCIDR, c.NodeMaskIPv6 = "10.96.0.0/16,fd96::/112", "10.244.0.0/16,fd00:244::/48", 80
 		},
-		"without --etcd-servers":               func(c *Config) { c.EtcdCertFile = "cert" },
-		"--node-root-dir=nodes":                func(c *Config) { c.NodeRootDir = "nodes" },
-		"--static-pods=pods":                   func(c *Config) { c.Minions.StaticPods = "pods" },
-		"--executor-suicide-timeout=-1s":       func(c *Config) { c.Minions.SuicideTimeout.Duration = -time.Second },
-		"--network=bridge: give auto":          func(c *Config) { c.Minions.Network.Mode = "bridge" },
-		"--vxlan-vni=16777216":                 func(c *Config) { c.Minions.Network.VXLANVNI = 1 << 24 },
-		"--vxlan-port=-1":                      func(c *Config) { c.Minions.Network.VXLANPort = -1 },
-		"--eviction-hard=memory<1":             func(c *Config) { c.EvictionHard = "memory<1" },
-		"--cluster-domain=a_b":                 func(c *Config) { c.ClusterDomain = "a_b" },
-		"--cluster-dns=dns.example":            func(c *Config) { c.ClusterDNS = []string{"dns.example"} },
-		"--cluster-dns=10.96.0.10,10.96.0.11,": func(c *Config) { c.ClusterDNS = []string{"10.96.0.10", "10.96.0.11", "10.96.0.12"} },
-		"--cni-conf-dir=cni":                   func(c *Config) { c.Minions.Network.CNIConfDir = "cni" },
-		"--cni-bin-dir=bin":                    func(c *Config) { c.Minions.Network.CNIBinDir = "bin" },
+		"without --etcd-servers":                       func(c *Config) { c.EtcdCertFile = "cert" },
+		"--node-root-dir=nodes":                        func(c *Config) { c.NodeRootDir = "nodes" },
+		"--static-pods=pods":                           func(c *Config) { c.Minions.StaticPods = "pods" },
+		"--executor-suicide-timeout=-1s":               func(c *Config) { c.Minions.SuicideTimeout.Duration = -time.Second },
+		"--network=bridge: give auto":                  func(c *Config) { c.Minions.Network.Mode = "bridge" },
+		"--vxlan-vni=16777216":                         func(c *Config) { c.Minions.Network.VXLANVNI = 1 << 24 },
+		"--vxlan-port=-1":                              func(c *Config) { c.Minions.Network.VXLANPort = -1 },
+		"--eviction-hard=memory<1":                     func(c *Config) { c.EvictionHard = "memory<1" },
+		"--cluster-domain=a_b":                         func(c *Config) { c.ClusterDomain = "a_b" },
+		"--cluster-dns=dns.example":                    func(c *Config) { c.ClusterDNS = []string{"dns.example"} },
+		"--cluster-dns=10.96.0.10,10.96.0.11,":         func(c *Config) { c.ClusterDNS = []string{"10.96.0.10", "10.96.0.11", "10.96.0.12"} },
+		"--cni-conf-dir=cni":                           func(c *Config) { c.Minions.Network.CNIConfDir = "cni" },
+		"--cni-bin-dir=bin":                            func(c *Config) { c.Minions.Network.CNIBinDir = "bin" },
+		"--proxy-mode=ipvs: give iptables or nftables": func(c *Config) { c.Minions.ProxyMode = "ipvs" },
+		"--service-node-port-range=30000: give":        func(c *Config) { c.Minions.NodePorts = "30000" },
+		"--service-node-port-range=30100-30000":        func(c *Config) { c.Minions.NodePorts = "30100-30000" },
 	} {
 		c := defaults("/s")
 		spoil(&c)

@@ -102,6 +102,10 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	c.addMinionFlags(fs)
 }
 
+// defaultNodePorts is the beginning of what is usual in Kubernetes: by default, Mesos agents offer the ports from 31000 to 32000
+// (https://mesos.apache.org/documentation/latest/attributes-resources/).
+const defaultNodePorts = "30000-30999"
+
 // addMinionFlags adds what the minions are told: nobody can give them flags, because the scheduler has Mesos start them. They
 // read it when they start.
 func (c *Config) addMinionFlags(fs *pflag.FlagSet) {
@@ -113,6 +117,9 @@ func (c *Config) addMinionFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(c.Minions.ContainPods, "contain-pods", false,
 		"have pods' containers below the cgroup of the minion's Mesos container, where the agent has cgroup isolators: Mesos's limits hold for them, and they end with the minion")
 	fs.BoolVar(c.Minions.NetworkPolicy, "network-policy", true, "enforce network policies on the nodes, by nftables")
+	fs.StringVar((*string)(&c.Minions.ProxyMode), "proxy-mode", string(api.DefaultProxyMode), "by what kube-proxies lead packets to services: iptables or nftables")
+	fs.StringVar(&c.Minions.NodePorts, "service-node-port-range", defaultNodePorts,
+		"ports of nodes that are for services, FIRST-LAST; the default leaves out those that Mesos agents offer by theirs, and those that agents offer in it are given to no pod")
 	network := &c.Minions.Network
 	fs.StringVar((*string)(&network.Mode), "network", string(api.DefaultNetworkMode), "how pods of different nodes reach each other: by routes where nodes share a link, by vxlan, "+
 		"auto chooses for each pair of nodes; none leaves it to the routers between them, and cni all of the pod network to the nodes' CNI plugin")

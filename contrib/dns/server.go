@@ -2,7 +2,6 @@ package dns
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -101,7 +100,8 @@ func (s *server) connect(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return json.Unmarshal([]byte(object.Data[api.MinionConfigKey]), &s.cluster)
+		s.cluster, err = api.ReadMinionConfig(object.Data)
+		return err
 	})
 }
 
