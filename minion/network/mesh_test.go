@@ -130,6 +130,7 @@ func newMachine(t *testing.T, name string, at lan, podCIDRs string, how api.PodN
 			must(t, netlink.AddrAdd(eth0, address))
 			own = append(own, prefix.Addr())
 		}
+		must(t, settleIPv6(&netlink.Handle{}, eth0, own))
 		must(t, netlink.LinkSetUp(eth0))
 		// The kernel tells each pod of few packets in a second that they led nowhere.
 		must(t, os.WriteFile(sysctls+"/ipv4/icmp_ratelimit", []byte("0"), 0))
@@ -551,3 +552,21 @@ func (b brokenIPTables) ClearChain(string, string) error                { return
 func (b brokenIPTables) Insert(string, string, int, ...string) error    { return b.err }
 func (b brokenIPTables) DeleteIfExists(string, string, ...string) error { return b.err }
 func (b brokenIPTables) ClearAndDeleteChain(string, string) error       { return b.err }
+
+func TestTunnelAndRoutesOfAKilledNodeAreRemovedByWhoCleansUp(t *testing.T) {
+	inNamespace(t)
+	how := api.PodNetwork{Mode: api.NetworkVXLAN}
+	one := newMachine(t, "one", lan{"lan", "192.0.2.1/24 2001:db8::1/64", ""}, "198.18.1.0/24 fd00:18:0:1::/64", how)
+	one.do(t, func() {
+		one.network.Reach([]Peer{{Node: "two", Addresses: addresses("192.0.2.2"), Prefixes: prefixes("198.18.2.0/24", "fd00:18:0:2::/64")}})
+		if here := state(t); !strings.Contains(here, "kmx") || !strings.Contains(here, "198.18.2.0/24") {
+			t.Fatalf("there is nothing to clean up:\n%s", here)
+		}
+		n, err := New(Config{Cluster: one.network.cfg.Cluster, Node: "one", Dir: one.network.cfg.Dir}) // without a Node object, or a cluster
+		must(t, err)
+		must(t, n.Teardown())
+		if left := state(t); strings.Contains(left, "K8SM") || strings.Contains(left, "198.18.") || strings.Contains(left, "fd00:18") || strings.Contains(left, "km") {
+			t.Errorf("left behind:\n%s", left)
+		}
+	})
+}
