@@ -22,7 +22,7 @@ type corefile struct {
 var corefileTemplate = template.Must(template.New("Corefile").Parse(`.:{{.Listen.Port}} {
     bind {{.Listen.Addr}}
     errors {
-        consolidate 1m ".*" warning
+        consolidate 1m ".*" warning show_first
     }
     loop
     loadbalance

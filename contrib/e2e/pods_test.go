@@ -16,7 +16,7 @@ import (
 
 func TestPodReachesTheAPIServerByItsService(t *testing.T) {
 	c := up(t, stateDir(t))
-	create(t, c, pod("caller", "nc -w 5 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT </dev/null"))
+	create(t, c, pod("caller", "until nc -w 5 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT </dev/null; do sleep 1; done"))
 	awaitPhase(t, c, "caller", corev1.PodSucceeded)
 }
 
