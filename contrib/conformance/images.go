@@ -22,11 +22,11 @@ const (
 
 // layers are what the images are made of.
 type layers struct {
-	base, tools, agnhost, kitten, nautilus, nonewprivs, sampleAPIServer, etcd, pause testimages.Layer
+	base, tools, resolver, agnhost, kitten, nautilus, nonewprivs, sampleAPIServer, etcd, pause testimages.Layer
 }
 
 // tools are programs that cases call in agnhost's image, as its own build installs them.
-var tools = []string{"bash", "curl", "dig", "hostname", "ip", "nc", "ss"}
+var tools = []string{"bash", "curl", "dig", "getent", "hostname", "ip", "nc", "ss"}
 
 // release is what the cases of image volumes want to read there: that the image is made on Alpine Linux.
 const release = "NAME=\"stand-in for Alpine Linux\"\nID=k8sm-conformance\n"
@@ -36,6 +36,10 @@ func (h *harness) readLayers(ctx context.Context) (l layers, err error) {
 		return l, err
 	}
 	if l.tools, err = testimages.ProgramsLayer(ctx, tools...); err != nil {
+		return l, err
+	}
+	// Without it, getent would not look at /etc/hosts for a name that the DNS says is none.
+	if l.resolver, err = testimages.NewLayer(testimages.File{Name: "etc/nsswitch.conf", Mode: 0o644, Data: []byte("hosts: files dns\n")}); err != nil {
 		return l, err
 	}
 	files, err := h.sources(ctx)
@@ -87,7 +91,7 @@ func pulledImages(l layers) []testimages.Image {
 		return testimages.Image{Names: []string{name}, Layers: append([]testimages.Layer{l.base}, layers...), Env: environment, Cmd: []string{"sh"}}
 	}
 	agnhost := func(command string, names []string, layers ...testimages.Layer) testimages.Image {
-		i := image(names[0], append([]testimages.Layer{l.tools, l.agnhost}, layers...)...)
+		i := image(names[0], append([]testimages.Layer{l.tools, l.resolver, l.agnhost}, layers...)...)
 		i.Names, i.Entrypoint, i.Cmd = names, []string{"/agnhost"}, []string{command}
 		return i
 	}
@@ -98,7 +102,7 @@ func pulledImages(l layers) []testimages.Image {
 	server := image("sample-apiserver:1.29.2", l.sampleAPIServer)
 	server.Entrypoint, server.Cmd = []string{"/sample-apiserver"}, nil
 	return []testimages.Image{
-		image("busybox:1.37.0-1"), image("glibc-dns-testing:2.0.0", l.tools), nonroot, nonewprivs, server,
+		image("busybox:1.37.0-1"), image("glibc-dns-testing:2.0.0", l.tools, l.resolver), nonroot, nonewprivs, server,
 		agnhost("pause", []string{"agnhost:2.63.0", "agnhost:2.55"}),
 		agnhost("test-webserver", []string{"kitten:1.8"}, l.kitten),
 		agnhost("test-webserver", []string{"nautilus:1.8"}, l.nautilus),
