@@ -21,7 +21,7 @@ import (
 )
 
 // parts are what can be measured by itself.
-var parts = []string{"decision", "hollow", "cri", "network", "node", "cluster"}
+var parts = []string{"decision", "hollow", "cri", "network", "services", "node", "cluster"}
 
 func main() {
 	var b bench
@@ -90,6 +90,11 @@ func (b *bench) measure(ctx context.Context, only string) error {
 	}
 	if only == "" || only == "network" {
 		if err := b.podNetwork(ctx); err != nil {
+			return err
+		}
+	}
+	if only == "" || only == "services" {
+		if err := b.services(ctx); err != nil {
 			return err
 		}
 	}
