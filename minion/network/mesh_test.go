@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coreos/go-iptables/iptables"
 	"github.com/google/go-cmp/cmp"
@@ -569,4 +570,48 @@ func TestTunnelAndRoutesOfAKilledNodeAreRemovedByWhoCleansUp(t *testing.T) {
 			t.Errorf("left behind:\n%s", left)
 		}
 	})
+}
+
+func TestPodsCannotSendWhatMachinesTakeForOtherMachinesPackets(t *testing.T) {
+	inNamespace(t)
+	how := api.PodNetwork{Mode: api.NetworkVXLAN}
+	one := newMachine(t, "one", lan{"lan", "192.0.2.1/24", ""}, "198.18.1.0/24", how)
+	two := newMachine(t, "two", lan{"lan", "192.0.2.2/24", ""}, "198.18.2.0/24", how)
+	acquaint(t, one, two)
+	first, _ := newPodOn(t, one, "first")
+	heard := func(m *machine) uint64 {
+		var packets uint64
+		m.do(t, func() {
+			link, err := m.network.plan.findTunnel()
+			must(t, err)
+			packets = link.Attrs().Statistics.RxPackets
+		})
+		return packets
+	}
+	forged := append([]byte{8, 0, 0, 0, 0, byte(api.DefaultVXLANVNI >> 8), byte(api.DefaultVXLANVNI & 0xff), 0}, make([]byte, 60)...)
+	send := func(to netip.Addr) {
+		conn, err := net.Dial("udp4", netip.AddrPortFrom(to, api.DefaultVXLANPort).String())
+		must(t, err)
+		defer conn.Close()
+		_, err = conn.Write(forged)
+		must(t, err)
+	}
+	for _, m := range []*machine{one, two} {
+		other := map[*machine]*machine{one: two, two: one}[m]
+		copy(forged[8:], hardwareAddress(m.peer.Addresses[0]))
+		for _, to := range []netip.Addr{m.peer.Addresses[0], gateway(m.peer.Prefixes[0])} {
+			before, want := heard(m), uint64(1)
+			first.do(t, func() { send(to) })
+			if m == two && to != m.peer.Addresses[0] {
+				want++ // it comes as any packet to that address does, and what is in it does not
+			}
+			other.do(t, func() { send(m.peer.Addresses[0]) }) // the same from a machine is taken: the packet is no wrong one
+			got := heard(m) - before
+			for deadline := time.Now().Add(2 * time.Second); got < want && time.Now().Before(deadline); got = heard(m) - before {
+			}
+			if got != want {
+				t.Errorf("machine %s has taken %d packets when a pod sends to %s, want %d", m.peer.Node, got, to, want)
+			}
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -118,25 +119,40 @@ func (p Plan) rule(comment string, spec ...string) []string {
 //     way back (https://kubernetes.io/docs/concepts/cluster-administration/networking/);
 //   - packets from and to pods are forwarded whatever the machine's policy is: Docker Engines set it to DROP;
 //   - host ports lead to pods, also from the machine's own loopback, for which the pods' devices let 127.0.0.0/8 through;
-//     so no pod may talk to that. IPv6 has no such thing: the kernel lets nothing with ::1 out.
+//     so no pod may talk to that. IPv6 has no such thing: the kernel lets nothing with ::1 out;
+//   - no pod may send to machines what these would take for a packet from another machine's pods.
 func (p Plan) Rules(f Family) []Chain {
 	devices := p.LinkPrefix() + "+"
 	chains := []Chain{
 		{Table: "nat", Name: p.masqueradeChain(), Parents: []string{"POSTROUTING"}, Rules: p.masquerade(f)},
 		{Table: "nat", Name: p.portsChain(), Parents: []string{"PREROUTING", "OUTPUT"},
 			Match: []string{"-m", "addrtype", "--dst-type", "LOCAL"}},
-		{Table: "filter", Name: "K8SM-FORWARD-" + p.mark(), Parents: []string{"FORWARD"}, Rules: [][]string{
+		{Table: "filter", Name: "K8SM-FORWARD-" + p.mark(), Parents: []string{"FORWARD"}, Rules: append(p.noTunnelling(f, "-i", devices, "!", "-d"),
 			p.rule("from pods", "-i", devices, "-j", "ACCEPT"),
 			p.rule("to pods", "-o", devices, "-j", "ACCEPT"),
-		}},
+		)},
 	}
+	input := append(p.noTunnelling(f, "-s"), p.noTunnelling(f, "-i", devices, "!", "-s")...)
 	if f == IPv4 {
-		chains = append(chains, Chain{Table: "filter", Name: "K8SM-INPUT-" + p.mark(), Parents: []string{"INPUT"}, Rules: [][]string{
-			p.rule("loopback is not for pods", "-i", devices, "-d", "127.0.0.0/8",
-				"-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED", "-j", "DROP"),
-		}})
+		input = append(input, p.rule("loopback is not for pods", "-i", devices, "-d", "127.0.0.0/8",
+			"-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED", "-j", "DROP"))
+	}
+	if len(input) > 0 {
+		chains = append(chains, Chain{Table: "filter", Name: "K8SM-INPUT-" + p.mark(), Parents: []string{"INPUT"}, Rules: input})
 	}
 	return chains
+}
+
+// noTunnelling keeps pods from sending VXLAN to machines, which would forward what is in it past the policies of other pods: what
+// from pods goes to no pod, and what comes from pods, of other machines too, to this machine. match comes before the range of
+// pods' addresses.
+func (p Plan) noTunnelling(f Family, match ...string) [][]string {
+	pods, ok := p.clusterCIDR(f)
+	if !ok || p.Network.Mode != api.NetworkAuto && p.Network.Mode != api.NetworkVXLAN {
+		return nil
+	}
+	return [][]string{p.rule("only machines send VXLAN to machines", slices.Concat(match, []string{pods.String(),
+		"-p", "udp", "--dport", strconv.Itoa(p.Network.VXLANPort), "-j", "DROP"})...)}
 }
 
 func (p Plan) masquerade(f Family) (rules [][]string) {

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/k8sm/k8sm/api"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -57,7 +59,9 @@ func quote(words []string) string {
 func TestRulesAreTheGoldenOnes(t *testing.T) {
 	both := Plan{Cluster: "k8sm", Node: "agent-1", PodCIDRs: prefixes("10.244.1.0/24", "fd00:244:1::/64"), ClusterCIDR: "10.244.0.0/16,fd00:244::/48"}
 	for name, plan := range map[string]Plan{
-		"both_families":   both,
+		"both_families": both,
+		"vxlan": {Cluster: "k8sm", Node: "agent-1", PodCIDRs: prefixes("10.244.1.0/24"), ClusterCIDR: "10.244.0.0/16",
+			Network: api.PodNetwork{Mode: api.NetworkVXLAN, VXLANPort: 8472}},
 		"cluster_cidr":    {Cluster: "k8sm", Node: "agent-1", PodCIDRs: prefixes("10.244.1.0/24"), ClusterCIDR: "10.244.0.0/16"},
 		"no_cluster_cidr": {Cluster: "k8sm", Node: "agent-1", PodCIDRs: prefixes("10.244.1.0/24")},
 	} {
