@@ -33,7 +33,11 @@ func (l *laptop) planMachines() error {
 	if l.nodes.Count < 1 {
 		return l.nodes.Validate()
 	}
-	l.nodes.Cluster, l.nodes.Dir, l.nodes.Port = l.schedule.etcd.Name, string(l.dir), l.plane.SecurePort
+	l.nodes.Cluster, l.nodes.Dir = l.schedule.etcd.Name, string(l.dir)
+	l.nodes.Ports = []machines.Port{{Protocol: "tcp", Number: l.plane.SecurePort}}
+	for i := range l.dns.Count {
+		l.nodes.Ports = append(l.nodes.Ports, machines.Port{Protocol: "udp", Number: l.dns.Port + i}, machines.Port{Protocol: "tcp", Number: l.dns.Port + i})
+	}
 	l.nodes.Closed = map[string]string{"--cluster-cidr": l.plane.ClusterCIDR, "--service-cluster-ip-range": l.plane.ServiceCIDR}
 	left, err := machines.Left(string(l.dir))
 	if err != nil {

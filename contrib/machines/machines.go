@@ -33,8 +33,14 @@ type Config struct {
 	CIDR string
 	// Closed are the ranges of pods and services, by the flags that say so: CIDR must not overlap them.
 	Closed map[string]string `json:"-"`
-	// Port is the API server's TCP port on this machine, which the machines may reach.
-	Port int `json:"-"`
+	// Ports are those on this machine's address that machines and pods have to reach, whatever else this machine lets in.
+	Ports []Port `json:"-"`
+}
+
+// Port is a port of a protocol, "tcp" or "udp".
+type Port struct {
+	Protocol string
+	Number   int
 }
 
 // DefaultCIDR and DefaultCIDR6 are ranges that neither the cluster's other ranges nor Docker's usual ones overlap.

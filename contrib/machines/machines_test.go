@@ -29,7 +29,7 @@ var update = flag.Bool("update", false, "rewrite the expected rules")
 
 func config(dir string) Config {
 	return Config{
-		Cluster: "test", Dir: dir, Count: 2, CIDR: "10.214.0.0/24", Port: 6443,
+		Cluster: "test", Dir: dir, Count: 2, CIDR: "10.214.0.0/24", Ports: []Port{{"tcp", 6443}, {"udp", 53}},
 		Closed: map[string]string{"--cluster-cidr": "10.245.0.0/16", "--service-cluster-ip-range": "10.97.0.0/16"},
 	}
 }
@@ -416,6 +416,32 @@ func TestMachinesGetOutByThisOnesAddressAndNobodyGetsIn(t *testing.T) {
 	})
 	if err == nil {
 		t.Error("a pod's own address gets out")
+	}
+}
+
+func TestMachinesReachThePortsThatTheyNeedWhateverElseIsLetIn(t *testing.T) {
+	m := made(t)
+	shut := []string{"INPUT", "-i", m.bridge(), "-j", "DROP"} // as many a firewall has it
+	iptables := func(do string) error {
+		return exec.Command("iptables", append([]string{do}, shut...)...).Run()
+	}
+	if err := iptables("-A"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := iptables("-D"); err != nil {
+			t.Error(err)
+		}
+	})
+	for port, patience := range map[string]time.Duration{"6443": 10 * time.Second, "0": time.Second} {
+		listener, err := net.Listen("tcp", net.JoinHostPort(m.Gateway.String(), port))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		if err := reach(m.List[0], listener, patience); (err == nil) != (port == "6443") {
+			t.Errorf("port %s: %v", port, err)
+		}
 	}
 }
 

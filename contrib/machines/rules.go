@@ -56,6 +56,10 @@ func (m *Machines) chains(prefix netip.Prefix) []chain {
 		return append([]string{"-m", "comment", "--comment", "k8sm nodes of cluster " + m.cfg.Cluster}, spec...)
 	}
 	bridge, name, cidr, own := m.bridge(), "K8SM-NODES-"+m.mark, prefix.String(), gateway(prefix).String()
+	var in [][]string
+	for _, port := range m.cfg.Ports {
+		in = append(in, rule("-i", bridge, "-d", own, "-p", port.Protocol, "--dport", strconv.Itoa(port.Number), "-j", "ACCEPT"))
+	}
 	return []chain{
 		{"nat", name, "POSTROUTING", [][]string{rule("-s", cidr, "!", "-o", bridge, "-j", "MASQUERADE")}},
 		{"filter", name, "FORWARD", [][]string{
@@ -65,12 +69,11 @@ func (m *Machines) chains(prefix netip.Prefix) []chain {
 			rule("-i", bridge, "-j", "DROP"),
 			rule("-o", bridge, "-j", "DROP"),
 		}},
-		{"filter", name + "-IN", "INPUT", [][]string{
-			rule("-i", bridge, "-d", own, "-p", "tcp", "--dport", strconv.Itoa(m.cfg.Port), "-j", "ACCEPT"),
+		{"filter", name + "-IN", "INPUT", append(in,
 			rule("-i", bridge, "-j", "RETURN"),
 			rule("-i", "lo", "-j", "RETURN"),
 			rule("-d", own, "-j", "DROP"),
-		}},
+		)},
 	}
 }
 
