@@ -226,3 +226,25 @@ func TestOnlyWhatPoliciesGoByIsKept(t *testing.T) {
 		t.Errorf("a pod on its node's network has %v", got.Addresses)
 	}
 }
+
+func TestMachineWithoutNftSaysWhatToInstallAndHasNoRulesToRemove(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	if _, err := New("k8sm", "one"); err == nil || !strings.Contains(err.Error(), "apt-get install nftables") {
+		t.Errorf("err = %v", err)
+	}
+	if err := Remove(t.Context(), "k8sm", "one"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSandboxesThatAreNotKeptAreForgotten(t *testing.T) {
+	e := run(t, namespace("x"), denyWeb())
+	for i, id := range []string{"kept", "gone"} {
+		e.Adopt(Sandbox{ID: id, Namespace: "x", UID: types.UID(id), Labels: map[string]string{"app": "web"}, Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})}})
+	}
+	e.await("10.0.0.0 : goto", true)
+	e.await("10.0.0.1 : goto", true)
+	e.Keep([]string{"kept"})
+	e.await("10.0.0.1 : goto", false)
+	e.await("10.0.0.0 : goto", true)
+}
