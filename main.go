@@ -700,7 +700,11 @@ func (l *laptop) preflight(ctx context.Context, c *common) (err error) {
 		return fmt.Errorf("cannot find this program's file, which the agent is to run: %w", err)
 	}
 	l.schedule.scheduler.KMPath = km
-	if err := errors.Join(l.plane.Validate(), l.mesos.Validate(), l.schedule.scheduler.Validate()); err != nil {
+	err = errors.Join(l.plane.Validate(), l.schedule.scheduler.Validate())
+	if err == nil {
+		err = l.mesos.Validate() // last, as it makes a directory
+	}
+	if err != nil {
 		return err
 	}
 	l.dns, err = dnsOf(ctx, c, l.plane, l.dns)

@@ -113,7 +113,7 @@ func ParseRanges(text string) ([]netip.Prefix, error) {
 	for _, part := range strings.Split(text, ",") {
 		prefix, err := netip.ParsePrefix(strings.TrimSpace(part))
 		if err != nil {
-			return nil, fmt.Errorf("%q is not a range of addresses", part)
+			return nil, fmt.Errorf("%q is not a range of addresses, such as 10.244.0.0/16", part)
 		}
 		if prefix != prefix.Masked() {
 			return nil, fmt.Errorf("%s is an address in a range, not a range: that is %s", prefix, prefix.Masked())

@@ -23,10 +23,10 @@ type ranges struct{ services, pods []netip.Prefix }
 func (c Config) ranges() (r ranges, err error) {
 	const services, pods = "--service-cluster-ip-range", "--cluster-cidr"
 	if r.services, err = api.ParseRanges(c.ServiceCIDR); err != nil {
-		return r, fmt.Errorf("cannot use %s=%s: %w, such as 10.96.0.0/16", services, c.ServiceCIDR, err)
+		return r, fmt.Errorf("cannot use %s=%s: %w", services, c.ServiceCIDR, err)
 	}
 	if r.pods, err = api.ParseRanges(c.ClusterCIDR); err != nil {
-		return r, fmt.Errorf("cannot use %s=%s: %w, such as 10.244.0.0/16", pods, c.ClusterCIDR, err)
+		return r, fmt.Errorf("cannot use %s=%s: %w", pods, c.ClusterCIDR, err)
 	}
 	if families(r.services) != families(r.pods) {
 		return r, fmt.Errorf("cannot use %s=%s with %s=%s: give both a range of the same families, in the same order", services, c.ServiceCIDR, pods, c.ClusterCIDR)
