@@ -304,7 +304,8 @@ func dnsOf(ctx context.Context, c *common, plane controlplane.Config, replicas d
 	if replicas.Count == 0 {
 		return replicas, replicas.Validate()
 	}
-	replicas.Kubeconfig, replicas.LogLevel = c.dir().DNSKubeconfig(), c.logLevel
+	replicas.Kubeconfig, replicas.LogLevel, replicas.ClientCAFile = plane.StateDir.DNSKubeconfig(), c.logLevel, plane.StateDir.CA()
+	replicas.CertFile, replicas.KeyFile = plane.StateDir.Pair(statedir.DNSServer)
 	if replicas.Address == "" {
 		replicas.Address = plane.Advertised()
 	}
@@ -326,6 +327,12 @@ plane's --state-dir. A server is in the service kube-dns as long as it answers.`
 				}
 				if cfg.Kubeconfig == "" {
 					cfg.Kubeconfig = c.dir().DNSKubeconfig()
+				}
+				if cfg.CertFile == "" {
+					cfg.CertFile, cfg.KeyFile = c.dir().Pair(statedir.DNSServer)
+				}
+				if cfg.ClientCAFile == "" {
+					cfg.ClientCAFile = c.dir().CA()
 				}
 				return dns.Run(ctx, cfg)
 			})
@@ -760,7 +767,6 @@ func (l *laptop) runControlPlane(ctx context.Context, ready func(string)) error 
 
 // runDNS is ready when a server is in the service, or at once if there is none to run.
 func (l *laptop) runDNS(ctx context.Context, ready func(string)) error {
-	l.dns.Kubeconfig = l.dir.DNSKubeconfig()
 	if l.dns.Count == 0 {
 		ready("none on this machine")
 	}

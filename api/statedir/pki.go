@@ -41,7 +41,12 @@ const (
 	APIServerEtcdClient Leaf = "apiserver-etcd-client"
 	// SchedulerServer is what a scheduler serves its status with.
 	SchedulerServer Leaf = "scheduler-server"
+	// DNSServer is what the cluster's DNS servers serve their metrics with.
+	DNSServer Leaf = "dns-server"
 )
+
+// DNSServerName is the name that the DNSServer certificate is for, in the same way.
+const DNSServerName = "dns.k8sm.io"
 
 // SchedulerServerName is the name that the SchedulerServer certificate is for, besides those of loopback. Clients of a
 // scheduler on another machine expect this name, whatever its address: schedulers come and go without new certificates.
@@ -118,6 +123,8 @@ func leaves(spec Spec) []leaf {
 		{name: string(APIServerEtcdClient), authority: etcdAuthority, user: "kube-apiserver"},
 		{name: string(SchedulerServer), authority: clusterAuthority, user: "k8sm-scheduler-server",
 			hosts: []string{SchedulerServerName, "localhost", "127.0.0.1", "::1"}},
+		{name: string(DNSServer), authority: clusterAuthority, user: "k8sm-dns-server",
+			hosts: []string{DNSServerName, "localhost", "127.0.0.1", "::1"}},
 		{name: etcdClient, authority: etcdAuthority, user: "k8sm"},
 	}
 }

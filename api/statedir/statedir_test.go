@@ -76,6 +76,7 @@ func TestCertificatesVerifyForTheirPurpose(t *testing.T) {
 		{EtcdServer, d.EtcdCA(), x509.ExtKeyUsageServerAuth, "127.0.0.1"},
 		{SchedulerServer, d.CA(), x509.ExtKeyUsageServerAuth, "127.0.0.1"},
 		{SchedulerServer, d.CA(), x509.ExtKeyUsageServerAuth, SchedulerServerName},
+		{DNSServer, d.CA(), x509.ExtKeyUsageServerAuth, DNSServerName},
 		{APIServerEtcdClient, d.EtcdCA(), x509.ExtKeyUsageClientAuth, ""},
 	} {
 		file, _ := d.Pair(test.name)

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+	certutil "k8s.io/client-go/util/cert"
+	"sigs.k8s.io/yaml"
 )
 
 // DefaultPort is what a server listens on: it shares its machine's address with whatever else serves DNS there.
@@ -28,7 +31,39 @@ type Config struct {
 	Port    int
 	// HealthAddress is where /health and /ready are served by HTTP; empty is loopback, at Port.
 	HealthAddress string
+	Metrics
 	Forwarding
+}
+
+// Metrics is where a server serves Prometheus metrics, by HTTPS and only to those with a certificate of the authority.
+type Metrics struct {
+	Address                         string // empty serves none
+	CertFile, KeyFile, ClientCAFile string
+}
+
+// validate tells what is missing.
+func (m Metrics) validate() error {
+	if m.Address == "" {
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(m.Address); err != nil {
+		return fmt.Errorf("cannot use --metrics-address=%s: %w", m.Address, err)
+	}
+	if _, err := tls.LoadX509KeyPair(m.CertFile, m.KeyFile); err != nil {
+		return fmt.Errorf("cannot use --tls-cert-file and --tls-private-key-file: %w", err)
+	}
+	if _, err := certutil.NewPool(m.ClientCAFile); err != nil {
+		return fmt.Errorf("cannot use --client-ca-file: %w", err)
+	}
+	return nil
+}
+
+// webConfig is the file that says so
+// (https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md).
+func (m Metrics) webConfig() ([]byte, error) {
+	return yaml.Marshal(map[string]any{"tls_server_config": map[string]string{
+		"cert_file": m.CertFile, "key_file": m.KeyFile, "client_ca_file": m.ClientCAFile, "client_auth_type": "RequireAndVerifyClientCert",
+	}})
 }
 
 // Forwarding is what a server does with names that are not the cluster's.
@@ -46,6 +81,10 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		"IP address on which it listens and that nodes and pods reach (default: the one from which this machine reaches the API server)")
 	fs.IntVar(&c.Port, "port", DefaultPort, "UDP and TCP port on which it listens")
 	fs.StringVar(&c.HealthAddress, "health-address", "", "`address:port` that serves /health and /ready by HTTP (default: 127.0.0.1, at --port)")
+	fs.StringVar(&c.Metrics.Address, "metrics-address", "", "`address:port` that serves Prometheus metrics by HTTPS to those with a certificate of --client-ca-file (default: none)")
+	fs.StringVar(&c.CertFile, "tls-cert-file", "", "with --metrics-address: certificate to serve with (default: the state directory's)")
+	fs.StringVar(&c.KeyFile, "tls-private-key-file", "", "with --metrics-address: its key")
+	fs.StringVar(&c.ClientCAFile, "client-ca-file", "", "with --metrics-address: authority of those who may see the metrics (default: the cluster's)")
 	c.addFlags(fs, "")
 }
 
@@ -99,7 +138,7 @@ func (c Config) validate() error {
 			return fmt.Errorf("cannot use --health-address=%s: %w", c.HealthAddress, err)
 		}
 	}
-	return c.Forwarding.validate("")
+	return errors.Join(c.Metrics.validate(), c.Forwarding.validate(""))
 }
 
 // validateAddress refuses what cannot stand in an EndpointSlice
@@ -119,10 +158,11 @@ func (c Config) health() string {
 	if c.HealthAddress != "" {
 		return c.HealthAddress
 	}
-	return healthAddress(c.Port)
+	return loopback(c.Port)
 }
 
-func healthAddress(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+// loopback is where only this machine reaches the port.
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // listenAddress is the address given, or the one from which this machine reaches the API server.
 func (c Config) listenAddress(ctx context.Context, apiServer string) (netip.Addr, error) {

@@ -21,12 +21,16 @@ func TestFlagsOfAServerHaveTheirEffect(t *testing.T) {
 	var c Config
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	c.AddFlags(fs)
-	err := fs.Parse([]string{"--kubeconfig=/k", "--address=10.0.0.5", "--port=5353", "--upstream=10.0.0.2,10.0.0.3", "--import=/i"})
+	err := fs.Parse([]string{"--kubeconfig=/k", "--address=10.0.0.5", "--port=5353", "--upstream=10.0.0.2,10.0.0.3", "--import=/i",
+		"--metrics-address=127.0.0.1:9153", "--tls-cert-file=/c", "--tls-private-key-file=/p", "--client-ca-file=/a"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.Kubeconfig != "/k" || c.Address != "10.0.0.5" || c.Port != 5353 || !slices.Equal(c.Upstreams, []string{"10.0.0.2", "10.0.0.3"}) || c.Import != "/i" {
 		t.Errorf("%+v", c)
+	}
+	if c.Metrics != (Metrics{"127.0.0.1:9153", "/c", "/p", "/a"}) {
+		t.Errorf("metrics: %+v", c.Metrics)
 	}
 	if c.health() != "127.0.0.1:5353" {
 		t.Errorf("health at %s", c.health())
@@ -44,6 +48,8 @@ func TestWhatCannotBeFollowedIsNamedByItsFlag(t *testing.T) {
 		"--address=0.0.0.0":        func(c *Config) { c.Address = "0.0.0.0" },
 		"--health-address=":        func(c *Config) { c.HealthAddress = "nowhere" },
 		"--upstream=dns.example":   func(c *Config) { c.Upstreams = []string{"10.0.0.2", "dns.example"} },
+		"--metrics-address=here":   func(c *Config) { c.Metrics.Address = "here" },
+		"--tls-cert-file":          func(c *Config) { c.Metrics.Address, c.CertFile = "127.0.0.1:1", "/missing" },
 		"--import: open /missing:": func(c *Config) { c.Import = "/missing" },
 	} {
 		c := defaults()
@@ -62,15 +68,15 @@ func TestReplicasAreStartedAsTheirFlagsSay(t *testing.T) {
 	var r Replicas
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	r.AddFlags(fs)
-	err := fs.Parse([]string{"--dns-replicas=3", "--dns-address=10.0.0.5", "--dns-port=7000", "--dns-upstream=10.0.0.2", "--dns-import=" + file})
+	err := fs.Parse([]string{"--dns-replicas=3", "--dns-address=10.0.0.5", "--dns-port=7000", "--dns-upstream=10.0.0.2", "--dns-import=" + file, "--dns-metrics-port=9000"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Kubeconfig, r.LogLevel = "/k", "debug"
+	r.Kubeconfig, r.LogLevel, r.CertFile, r.KeyFile, r.ClientCAFile = "/k", "debug", "/c", "/p", "/a"
 	if err := r.Validate(); err != nil || r.Count != 3 {
 		t.Error(r.Count, err)
 	}
-	want := "dns --kubeconfig=/k --address=10.0.0.5 --port=7002 --log-level=debug --upstream=10.0.0.2 --import=" + file
+	want := "dns --kubeconfig=/k --address=10.0.0.5 --port=7002 --log-level=debug --metrics-address=127.0.0.1:9002 --tls-cert-file=/c --tls-private-key-file=/p --client-ca-file=/a --upstream=10.0.0.2 --import=" + file
 	if got := strings.Join(r.child(2, nil).Args, " "); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -80,6 +86,7 @@ func TestReplicasThatCannotRunAreRefusedByFlag(t *testing.T) {
 	for want, spoil := range map[string]func(*Replicas){
 		"--dns-replicas=-1":         func(r *Replicas) { r.Count = -1 },
 		"--dns-port=65535":          func(r *Replicas) { r.Port = 65535 },
+		"--dns-metrics-port=65535":  func(r *Replicas) { r.MetricsPort = 65535 },
 		"--dns-address=localhost":   func(r *Replicas) { r.Address = "localhost" },
 		"--dns-upstream=10.0.0.2:x": func(r *Replicas) { r.Upstreams = []string{"10.0.0.2:x"} },
 		"--dns-import":              func(r *Replicas) { r.Import = "/missing" },

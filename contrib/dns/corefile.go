@@ -17,6 +17,8 @@ type corefile struct {
 	Kubeconfig string // empty leaves the cluster out
 	Upstreams  []netip.AddrPort
 	Import     string
+	Metrics    string // address; empty is none
+	WebConfig  string // file that says who may see the metrics
 }
 
 var corefileTemplate = template.Must(template.New("Corefile").Parse(`.:{{.Listen.Port}} {
@@ -24,6 +26,11 @@ var corefileTemplate = template.Must(template.New("Corefile").Parse(`.:{{.Listen
     errors {
         consolidate 1m ".*" warning show_first
     }
+{{- if .Metrics}}
+    prometheus {{.Metrics}} {
+        tls {{printf "%q" .WebConfig}}
+    }
+{{- end}}
     loop
     loadbalance
     cache 30 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -26,6 +27,11 @@ type Replicas struct {
 	Address string
 	Port    int
 	Forwarding
+	// MetricsPort is the port on loopback at which the first of them serves its metrics, as Metrics says; the others have the
+	// ports after it. 0 serves none.
+	MetricsPort int
+	// CertFile, KeyFile and ClientCAFile are for the metrics.
+	CertFile, KeyFile, ClientCAFile string
 
 	// Kubeconfig is a file that says where the API server is and who calls it.
 	Kubeconfig string
@@ -38,6 +44,8 @@ func (r *Replicas) AddFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&r.Count, "dns-replicas", 2, "how many servers of the cluster's DNS run beside the API server; 0 leaves it to those that km dns runs elsewhere")
 	fs.StringVar(&r.Address, "dns-address", "", "IP address on which they listen and that nodes and pods reach (default: the API server's)")
 	fs.IntVar(&r.Port, "dns-port", DefaultPort, "UDP and TCP port of the first of them; the others have the ports after it")
+	fs.IntVar(&r.MetricsPort, "dns-metrics-port", 0,
+		"port on 127.0.0.1 of the first one's Prometheus metrics, by HTTPS for clients with a certificate of the cluster; the others have the ports after it. 0 serves none")
 	r.addFlags(fs, "dns-")
 }
 
@@ -54,6 +62,9 @@ func (r Replicas) Validate() error {
 	}
 	if err := validateAddress(r.Address); err != nil {
 		return fmt.Errorf("cannot use --dns-address=%s: %w", r.Address, err)
+	}
+	if r.MetricsPort < 0 || r.MetricsPort+r.Count-1 > 65535 {
+		return fmt.Errorf("cannot use --dns-metrics-port=%d for %d servers: give a port from 1 to %d, or 0 for none", r.MetricsPort, r.Count, 65536-r.Count)
 	}
 	return r.Forwarding.validate("dns-")
 }
@@ -86,6 +97,14 @@ func (r Replicas) free() error {
 		if err := free(address); err != nil {
 			return fmt.Errorf("cannot use %s for the cluster's DNS: %w; stop what uses it, or give another --dns-port or --dns-address", address, err)
 		}
+		if r.MetricsPort == 0 {
+			continue
+		}
+		listener, err := net.Listen("tcp", loopback(r.MetricsPort+i))
+		if err != nil {
+			return fmt.Errorf("cannot serve metrics of the cluster's DNS: %w; stop what uses the port, or give another --dns-metrics-port", err)
+		}
+		listener.Close()
 	}
 	return nil
 }
@@ -121,6 +140,9 @@ func (r Replicas) child(i int, output io.Writer) supervise.Child {
 	if r.LogLevel != "" {
 		args = append(args, "--log-level="+r.LogLevel)
 	}
+	if r.MetricsPort != 0 {
+		args = append(args, "--metrics-address="+loopback(r.MetricsPort+i), "--tls-cert-file="+r.CertFile, "--tls-private-key-file="+r.KeyFile, "--client-ca-file="+r.ClientCAFile)
+	}
 	if len(r.Upstreams) > 0 {
 		args = append(args, "--upstream="+strings.Join(r.Upstreams, ","))
 	}
@@ -151,7 +173,7 @@ func (r Replicas) awaitReady(ctx context.Context) error {
 
 // probe asks a server on this machine how it is.
 func probe(ctx context.Context, port int, path string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+healthAddress(port)+path, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+loopback(port)+path, nil)
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,7 @@ type server struct {
 	listen  netip.AddrPort
 	coredns *caddy.Instance
 	text    string      // the Corefile that coredns has
+	web     string      // file that says who may see the metrics; empty if there are none
 	answers atomic.Bool // what the last look at ourselves found
 }
 
@@ -61,6 +62,12 @@ func Run(ctx context.Context, cfg Config) error {
 	s := &server{cfg: cfg}
 	if err := s.connect(ctx); err != nil {
 		return err
+	}
+	if err := s.guardMetrics(); err != nil {
+		return err
+	}
+	if s.web != "" {
+		defer os.Remove(s.web)
 	}
 	if err := s.start(); err != nil {
 		return err
@@ -105,6 +112,24 @@ func (s *server) connect(ctx context.Context) error {
 	})
 }
 
+// guardMetrics writes down who may see the metrics.
+func (s *server) guardMetrics() error {
+	if s.cfg.Metrics.Address == "" {
+		return nil
+	}
+	text, err := s.cfg.Metrics.webConfig()
+	if err != nil {
+		return err
+	}
+	file, err := os.CreateTemp("", "k8sm-dns-*.yaml")
+	if err != nil {
+		return fmt.Errorf("cannot write down who may see the metrics: %w", err)
+	}
+	s.web = file.Name()
+	_, err = file.Write(text)
+	return errors.Join(err, file.Close())
+}
+
 // corefile is what is to be in force now.
 func (s *server) corefile() (corefile, error) {
 	own := []netip.AddrPort{s.listen}
@@ -129,6 +154,7 @@ func (s *server) corefile() (corefile, error) {
 	}
 	return corefile{
 		Listen: s.listen, Domain: s.cluster.ClusterDomain, Kubeconfig: s.cfg.Kubeconfig, Upstreams: upstreams, Import: s.cfg.Import,
+		Metrics: s.cfg.Metrics.Address, WebConfig: s.web,
 	}, nil
 }
 

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/rest"
 
 	"github.com/k8sm/k8sm/contrib/scratch"
 )
@@ -31,7 +33,8 @@ func TestDNS(t *testing.T) {
 	if err := os.WriteFile(more, []byte("hosts {\n  192.0.2.8 inside.example\n  fallthrough\n}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := up(t, dir, "--cluster-domain="+domain, "--dns-upstream="+outside(t), "--dns-import="+more)
+	metrics := freePort(t)
+	c := up(t, dir, "--cluster-domain="+domain, "--dns-upstream="+outside(t), "--dns-import="+more, fmt.Sprintf("--dns-metrics-port=%d", metrics))
 	database(t, c)
 	web := service(t, c, &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: "web"},
@@ -42,6 +45,7 @@ func TestDNS(t *testing.T) {
 	})
 	t.Run("the names of services, pods and the world resolve", func(t *testing.T) { namesResolve(t, c, web) })
 	t.Run("pods resolve names, on the host's network too", func(t *testing.T) { podsResolve(t, c, web) })
+	t.Run("metrics are for those who may see them", func(t *testing.T) { dnsMetrics(t, c, metrics) })
 	t.Run("a server that is killed is started again, and names resolve meanwhile", func(t *testing.T) { dnsKilled(t, c) })
 	t.Run("a further server comes into the service and leaves it", func(t *testing.T) { dnsJoins(t, c, dir) })
 }
@@ -186,6 +190,33 @@ func podsResolve(t *testing.T, c *scratch.Cluster, web *corev1.Service) {
 	for _, p := range []*corev1.Pod{inside, host} {
 		create(t, c, p)
 		awaitPhase(t, c, p.Name, corev1.PodSucceeded)
+	}
+}
+
+// dnsMetrics reads them as the cluster's administrator, and as nobody.
+func dnsMetrics(t *testing.T, c *scratch.Cluster, port int) {
+	config := rest.CopyConfig(c.REST)
+	config.ServerName = "dns.k8sm.io"
+	url := fmt.Sprintf("https://127.0.0.1:%d/metrics", port)
+	read := func(config *rest.Config) (string, error) {
+		client, err := rest.HTTPClientFor(config)
+		if err != nil {
+			return "", err
+		}
+		response, err := client.Get(url)
+		if err != nil {
+			return "", err
+		}
+		defer response.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		return string(body), err
+	}
+	if body, err := read(config); err != nil || !strings.Contains(body, "coredns_dns_requests_total{") {
+		t.Errorf("the administrator gets %v, %.2000s", err, body)
+	}
+	nobody := rest.AnonymousClientConfig(config)
+	if body, err := read(nobody); err == nil {
+		t.Errorf("nobody gets %.200s", body)
 	}
 }
 
