@@ -35,7 +35,7 @@ func TestNodesOfOneMachine(t *testing.T) {
 		pods := map[string]*corev1.Pod{}
 		for _, node := range []string{"node-1", "node-2", "node-3"} {
 			p := pod("on-"+node, web)
-			p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: node}
+			p.Labels, p.Spec.NodeSelector = map[string]string{"app": "web"}, map[string]string{corev1.LabelHostname: node}
 			pods[node] = create(t, c, p)
 		}
 		for node := range pods {
@@ -44,6 +44,7 @@ func TestNodesOfOneMachine(t *testing.T) {
 		t.Run("nodes are ready, each with an address and an Engine of its own", func(t *testing.T) { nodesDiffer(t, c, pods) })
 		t.Run("logs, exec and port-forward reach pods on every node", func(t *testing.T) { podsAreReached(t, c, pods) })
 		t.Run("the API server reaches pods on every node", func(t *testing.T) { apiServerReaches(t, c, pods) })
+		t.Run("this machine reaches pods, and services at every node", func(t *testing.T) { thisMachineReaches(t, c, pods) })
 		t.Run("pods on every node reach the API server", func(t *testing.T) { apiServerIsReached(t, c) })
 		t.Run("pods of different nodes reach each other by their own addresses", func(t *testing.T) { podsOfNodesMeet(t, c) })
 		t.Run("a node that is slowed down is slow", func(t *testing.T) { slowedDown(t, c, pods["node-3"]) })
@@ -142,6 +143,39 @@ func apiServerReaches(t *testing.T, c *scratch.Cluster, pods map[string]*corev1.
 		if err != nil || string(got) != "I am "+p.Name+"\n" {
 			t.Errorf("%s answers %q, %v", p.Name, got, err)
 		}
+	}
+}
+
+func thisMachineReaches(t *testing.T, c *scratch.Cluster, pods map[string]*corev1.Pod) {
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.ServiceSpec{
+		Type: corev1.ServiceTypeNodePort, Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{{Port: 8080}}}}
+	service, err := c.Kube.CoreV1().Services("default").Create(t.Context(), service, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	get := func(host string, port int32, want string) {
+		err := scratch.Until(t.Context(), 30*time.Second, func(ctx context.Context) error { // kube-proxies learn of it in their time
+			request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s:%d/", host, port), nil)
+			if err != nil {
+				return err
+			}
+			response, err := (&http.Client{Timeout: 5 * time.Second}).Do(request)
+			if err != nil {
+				return err
+			}
+			defer response.Body.Close()
+			if body, err := io.ReadAll(response.Body); err != nil || !strings.HasPrefix(string(body), want) {
+				return fmt.Errorf("%q, %w", body, err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	for _, p := range pods {
+		get(p.Status.PodIP, 8080, "I am "+p.Name+"\n")
+		get(p.Status.HostIP, service.Spec.Ports[0].NodePort, "I am on-node-")
 	}
 }
 
