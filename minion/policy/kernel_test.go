@@ -82,8 +82,7 @@ func (m *machine) pod(name string, addresses ...string) *guest {
 	outside := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "veth-" + name}, PeerName: "eth0", PeerNamespace: netlink.NsFd(inside)}
 	must(m.t, netlink.LinkAdd(outside))
 	must(m.t, netlink.LinkSetUp(outside))
-	gateways := []string{"169.254.1.1/32", "fe80::1/64"}
-	for _, gateway := range gateways {
+	for _, gateway := range []string{"169.254.1.1/32", "fe80::1/64"} {
 		address, err := netlink.ParseAddr(gateway)
 		must(m.t, err)
 		address.Flags = 0x02 // IFA_F_NODAD: it is of use at once
@@ -98,10 +97,8 @@ func (m *machine) pod(name string, addresses ...string) *guest {
 		address := netlink.NewIPNet(net.ParseIP(text))
 		must(m.t, netlink.AddrAdd(link, &netlink.Addr{IPNet: address, Flags: 0x02}))
 	}
-	for i, gateway := range []string{"169.254.1.1", "fe80::1"} {
-		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: net.ParseIP(gateway), Flags: int(netlink.FLAG_ONLINK)}); i == 0 {
-			must(m.t, err)
-		}
+	for _, gateway := range []string{"169.254.1.1", "fe80::1"} {
+		must(m.t, netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: net.ParseIP(gateway), Flags: int(netlink.FLAG_ONLINK)}))
 	}
 	must(m.t, netns.Set(machine))
 	for _, text := range addresses {
@@ -247,89 +244,117 @@ func kernelTable(t testing.TB) *Table {
 	return table
 }
 
-func TestKernelFollowsThePolicies(t *testing.T) {
+// scene is a machine with a pod that serves, one that a policy may let in, one that it may not, and somebody outside.
+type scene struct {
+	t                              *testing.T
+	web, friend, stranger, outside *guest
+	table                          *Table
+	state                          State
+}
+
+func newScene(t *testing.T) *scene {
+	t.Helper()
 	m := newMachine(t)
-	web := m.pod("web", "10.0.0.2", "fd00::2")
-	friend, stranger := m.pod("friend", "10.0.0.3", "fd00::3"), m.pod("stranger", "10.0.0.4", "fd00::4")
-	outside := m.pod("outside", "192.0.2.7", "2001:db8::7")
+	s := &scene{
+		t: t, web: m.pod("web", "10.0.0.2", "fd00::2"), friend: m.pod("friend", "10.0.0.3", "fd00::3"),
+		stranger: m.pod("stranger", "10.0.0.4", "fd00::4"), outside: m.pod("outside", "192.0.2.7", "2001:db8::7"),
+	}
 	for _, port := range []uint16{80, 81, 8080} {
-		web.serve(port)
+		s.web.serve(port)
 	}
-	friend.serve(80)
-	table := kernelTable(t)
-	must(t, table.Apply(t.Context(), Compile(State{})))
-	state := State{Node: "one", Namespaces: map[string]map[string]string{"x": {}}, Pods: []Pod{
-		{Namespace: "x", UID: "web", Node: "one", Labels: map[string]string{"app": "web"}, Addresses: web.addresses, Ports: []Port{{"metrics", TCP, 81}}},
-		{Namespace: "x", UID: "friend", Node: "two", Labels: map[string]string{"app": "friend"}, Addresses: friend.addresses},
-		{Namespace: "x", UID: "stranger", Node: "two", Labels: map[string]string{"app": "stranger"}, Addresses: stranger.addresses},
+	s.friend.serve(80)
+	s.state = State{Node: "one", Namespaces: map[string]map[string]string{"x": {}}, Pods: []Pod{
+		{Namespace: "x", UID: "web", Node: "one", Labels: map[string]string{"app": "web"}, Addresses: s.web.addresses, Ports: []Port{{"metrics", TCP, 81}}},
+		{Namespace: "x", UID: "friend", Node: "two", Labels: map[string]string{"app": "friend"}, Addresses: s.friend.addresses},
+		{Namespace: "x", UID: "stranger", Node: "two", Labels: map[string]string{"app": "stranger"}, Addresses: s.stranger.addresses},
 	}}
-	apply := func(policies ...*networkingv1.NetworkPolicy) {
-		t.Helper()
-		state.Policies = policies
-		must(t, table.Apply(t.Context(), Compile(state)))
-		if intact, err := table.Intact(t.Context()); !intact || err != nil {
-			t.Fatalf("what was applied is not there: %v", err)
-		}
+	s.table = kernelTable(t)
+	s.apply()
+	return s
+}
+
+// apply puts the policies in force, and no others.
+func (s *scene) apply(policies ...*networkingv1.NetworkPolicy) {
+	s.t.Helper()
+	s.state.Policies = policies
+	must(s.t, s.table.Apply(s.t.Context(), Compile(s.state)))
+	if intact, err := s.table.Intact(s.t.Context()); !intact || err != nil {
+		s.t.Fatalf("what was applied is not there: %v", err)
 	}
-	everywhere := func(g *guest, port uint16, tcp, udp bool) {
-		t.Helper()
-		for _, address := range web.addresses {
-			g.expect("tcp", address, port, tcp)
-			g.expect("udp", address, port, udp)
-		}
+}
+
+// letIn puts a policy in force that lets in what the rule says.
+func (s *scene) letIn(rule networkingv1.NetworkPolicyIngressRule) {
+	s.t.Helper()
+	s.apply(onWeb([]networkingv1.NetworkPolicyIngressRule{rule}, nil, networkingv1.PolicyTypeIngress))
+}
+
+// everywhere calls a port of the pod that serves, at all of its addresses.
+func (s *scene) everywhere(from *guest, port uint16, tcp, udp bool) {
+	s.t.Helper()
+	for _, address := range s.web.addresses {
+		from.expect("tcp", address, port, tcp)
+		from.expect("udp", address, port, udp)
 	}
-	everywhere(stranger, 80, true, true)
-	kept, err := stranger.connect("tcp", web.addresses[0], 80, patience)
+}
+
+func TestKernelLetsInWhatThePoliciesSay(t *testing.T) {
+	s := newScene(t)
+	s.everywhere(s.stranger, 80, true, true)
+	kept, err := s.stranger.connect("tcp", s.web.addresses[0], 80, patience)
 	must(t, err)
 	defer kept.Close()
-
-	apply(onWeb(nil, nil, networkingv1.PolicyTypeIngress))
-	everywhere(stranger, 80, false, false)
-	everywhere(outside, 80, false, false)
-	web.expect("tcp", friend.addresses[0], 80, true)
+	s.apply(denyWeb())
+	s.everywhere(s.stranger, 80, false, false)
+	s.everywhere(s.outside, 80, false, false)
+	s.web.expect("tcp", s.friend.addresses[0], 80, true)
 	if err := ping(kept, patience); err != nil {
 		t.Errorf("a connection that was there before the policy: %v", err)
 	}
 
-	fromFriend := []networkingv1.NetworkPolicyIngressRule{{From: friends()}}
-	apply(onWeb(fromFriend, nil, networkingv1.PolicyTypeIngress))
-	everywhere(friend, 80, true, true)
-	everywhere(stranger, 80, false, false)
+	s.letIn(networkingv1.NetworkPolicyIngressRule{From: friends()})
+	s.everywhere(s.friend, 80, true, true)
+	s.everywhere(s.stranger, 80, false, false)
 
-	fromFriend[0].Ports = []networkingv1.NetworkPolicyPort{{Port: new(intstr.FromString("metrics"))}, {Port: new(intstr.FromInt32(8000)), EndPort: new(int32(8100))}}
-	apply(onWeb(fromFriend, nil, networkingv1.PolicyTypeIngress))
-	everywhere(friend, 80, false, false)
-	everywhere(friend, 81, true, false)
-	everywhere(friend, 8080, true, false)
-
-	fromFriend[0].Ports = []networkingv1.NetworkPolicyPort{{Protocol: new(corev1.ProtocolSCTP), Port: new(intstr.FromInt32(81))}}
-	apply(onWeb(fromFriend, nil, networkingv1.PolicyTypeIngress))
-	everywhere(friend, 81, false, false)
-	web.hears(friend, 81, true)
-	web.hears(friend, 80, false)
-	web.hears(stranger, 81, false)
-
-	blocks := []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{
+	s.letIn(networkingv1.NetworkPolicyIngressRule{From: []networkingv1.NetworkPolicyPeer{
 		{IPBlock: &networkingv1.IPBlock{CIDR: "0.0.0.0/0", Except: []string{"10.0.0.4/31"}}}, {IPBlock: &networkingv1.IPBlock{CIDR: "::/0", Except: []string{"fd00::4/128"}}},
-	}}}
-	apply(onWeb(blocks, nil, networkingv1.PolicyTypeIngress))
-	everywhere(outside, 80, true, true)
-	everywhere(friend, 80, true, true)
-	everywhere(stranger, 80, false, false)
+	}})
+	s.everywhere(s.outside, 80, true, true)
+	s.everywhere(s.friend, 80, true, true)
+	s.everywhere(s.stranger, 80, false, false)
 
-	apply(onWeb(nil, nil, networkingv1.PolicyTypeEgress))
-	web.expect("tcp", friend.addresses[0], 80, false)
-	web.expect("udp", friend.addresses[1], 80, false)
-	everywhere(friend, 80, true, true) // the answers are of connections that were let in
-	apply(onWeb(nil, []networkingv1.NetworkPolicyEgressRule{{To: friends()}}, networkingv1.PolicyTypeEgress))
-	web.expect("tcp", friend.addresses[1], 80, true)
-	web.expect("udp", friend.addresses[0], 80, true)
+	s.apply()
+	s.everywhere(s.stranger, 80, true, true)
+	must(t, s.table.Remove(t.Context()))
+	must(t, s.table.Remove(t.Context()))
+	s.everywhere(s.stranger, 80, true, true)
+}
 
-	apply()
-	everywhere(stranger, 80, true, true)
-	must(t, table.Remove(t.Context()))
-	must(t, table.Remove(t.Context()))
-	everywhere(stranger, 80, true, true)
+func TestKernelLetsInByPorts(t *testing.T) {
+	s := newScene(t)
+	s.letIn(networkingv1.NetworkPolicyIngressRule{From: friends(), Ports: []networkingv1.NetworkPolicyPort{
+		{Port: new(intstr.FromString("metrics"))}, {Port: new(intstr.FromInt32(8000)), EndPort: new(int32(8100))}}})
+	s.everywhere(s.friend, 80, false, false)
+	s.everywhere(s.friend, 81, true, false)
+	s.everywhere(s.friend, 8080, true, false)
+
+	s.letIn(networkingv1.NetworkPolicyIngressRule{From: friends(), Ports: []networkingv1.NetworkPolicyPort{
+		{Protocol: new(corev1.ProtocolSCTP), Port: new(intstr.FromInt32(81))}}})
+	s.everywhere(s.friend, 81, false, false)
+	s.web.hears(s.friend, 81, true)
+	s.web.hears(s.friend, 80, false)
+	s.web.hears(s.stranger, 81, false)
+}
+
+func TestKernelLetsOutWhatThePoliciesSay(t *testing.T) {
+	s := newScene(t)
+	s.apply(onWeb(nil, nil, networkingv1.PolicyTypeEgress))
+	s.web.expect("tcp", s.friend.addresses[0], 80, false)
+	s.web.expect("udp", s.friend.addresses[1], 80, false)
+	s.everywhere(s.friend, 80, true, true) // the answers are of connections that were let in
+	s.apply(onWeb(nil, []networkingv1.NetworkPolicyEgressRule{{To: friends()}}, networkingv1.PolicyTypeEgress))
+	s.web.expect("tcp", s.friend.addresses[1], 80, true)
+	s.web.expect("udp", s.friend.addresses[0], 80, true)
 }
 
 // onWeb is a policy for the pods of app web.
