@@ -38,6 +38,7 @@ import (
 	"github.com/k8sm/k8sm/api/controlplane"
 	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
+	"github.com/k8sm/k8sm/contrib/assigner"
 	"github.com/k8sm/k8sm/contrib/clients"
 	"github.com/k8sm/k8sm/contrib/configfile"
 	"github.com/k8sm/k8sm/contrib/dns"
@@ -107,7 +108,7 @@ To try it on this machine, as root: km up`,
 		flag.Hidden = true
 	}
 	for group, commands := range map[string][]*cobra.Command{
-		"use":  append(statusCommands(&c), nodeCommand(&c), configurable(upCommand(&c)), kubectlCommand(&c), etcdctlCommand(&c)),
+		"use":  append(statusCommands(&c), nodeCommand(&c), configurable(upCommand(&c)), kubectlCommand(&c), etcdctlCommand(&c), assignerCommand(&c)),
 		"run":  {configurable(apiserverCommand(&c)), configurable(schedulerCommand(&c)), configurable(dnsCommand(&c)), localMesosCommand(&c)},
 		"node": {configurable(minionCommand(&c)), kubelet, proxy},
 	} {
@@ -177,6 +178,29 @@ func etcdctlCommand(c *common) *cobra.Command {
 		Use: "etcdctl", Short: "Stock etcdctl, with the address and certificates of this cluster's etcd", DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error { return clients.Etcdctl(c.dir(), args) },
 	}
+}
+
+func assignerCommand(c *common) *cobra.Command {
+	return assigner.NewCommand(func(ctx context.Context, name string) (assigner.Cluster, error) {
+		takeOverKlog() // etcd's client tells there of each connection that is closed
+		etcd, err := c.dir().Etcd()
+		if err != nil {
+			return assigner.Cluster{}, err
+		}
+		config, err := clientcmd.BuildConfigFromFlags("", c.dir().AdminKubeconfig())
+		if err != nil {
+			return assigner.Cluster{}, fmt.Errorf("cannot read who the administrator is: %w", err)
+		}
+		client, err := kubernetes.NewForConfig(config)
+		if err != nil {
+			return assigner.Cluster{}, fmt.Errorf("cannot make a client of the API server: %w", err)
+		}
+		store, err := state.Open(ctx, stateConfig(etcd, name))
+		if err != nil {
+			return assigner.Cluster{}, err
+		}
+		return assigner.Cluster{KV: store.Folder(assigner.Folder), Kubernetes: client, Close: func() { _ = store.Close() }}, nil
+	}, defaultName)
 }
 
 // statusCommands show what a scheduler holds.

@@ -241,3 +241,34 @@ func TestClusterNameMustBeOnePathElement(t *testing.T) {
 		}
 	}
 }
+
+func TestFolderIsBelowTheClustersStateAndItsLeaders(t *testing.T) {
+	endpoint := etcd(t)
+	s, other := open(t, endpoint, "a"), open(t, endpoint, "a")
+	put := func() bool {
+		t.Helper()
+		r, err := s.Folder("f").Txn(t.Context()).If(clientv3.Compare(clientv3.CreateRevision("k/"), "<", 9).WithPrefix()).
+			Then(clientv3.OpPut("k/1", "v")).Commit()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Succeeded
+	}
+	if !put() {
+		t.Error("a store that never led may not write")
+	}
+	if r, err := other.client.Get(t.Context(), "/k8sm/a/f/k/1"); err != nil || valueOf(r.Kvs) != "v" {
+		t.Errorf("the key has %q, %v", valueOf(r.Kvs), err)
+	}
+	lost := lead(t, s, "1")
+	if !put() {
+		t.Error("the leader may not write")
+	}
+	if _, err := other.client.Delete(t.Context(), s.leading().key); err != nil {
+		t.Fatal(err)
+	}
+	await(t, lost, "the loss of the leadership")
+	if put() {
+		t.Error("one that leads no more wrote")
+	}
+}

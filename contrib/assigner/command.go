@@ -1,0 +1,250 @@
+package assigner
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// Cluster is what the commands need of a cluster.
+type Cluster struct {
+	KV         clientv3.KV // Folder of its state
+	Kubernetes kubernetes.Interface
+	Close      func()
+}
+
+// Connect reaches the cluster with the name, as its administrator. The caller calls Close.
+type Connect func(ctx context.Context, name string) (Cluster, error)
+
+// NewCommand returns `km assigner`. name is the cluster's when nobody says otherwise.
+func NewCommand(connect Connect, name string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "assigner", Short: "Load and show the pools of addresses that pods can ask for",
+		Long: `Keeps pools of addresses in the cluster's etcd. A pod with the annotation ` + api.AnnotationIPPool + `: POOL gets a free one of that pool's
+addresses, or the one that its annotation ` + api.AnnotationIP + ` names, and keeps it until it is over or deleted. The scheduler gives it out before
+it launches the pod; km queue says why one waits for it. The commands are the cluster's administrator's: they find etcd and the API
+server through --state-dir.`,
+	}
+	cmd.PersistentFlags().StringVar(&name, "name", name, "name of the cluster, as km scheduler --name has it")
+	with := func(do func(ctx context.Context, cluster Cluster) error) func(*cobra.Command, []string) error {
+		return func(cmd *cobra.Command, _ []string) error {
+			cluster, err := connect(cmd.Context(), name)
+			if err != nil {
+				return err
+			}
+			defer cluster.Close()
+			return do(cmd.Context(), cluster)
+		}
+	}
+	cmd.AddCommand(importCommand(with), listCommand(with), releaseCommand(with))
+	return cmd
+}
+
+// runner makes a command's RunE of what it does with the cluster.
+type runner func(do func(context.Context, Cluster) error) func(*cobra.Command, []string) error
+
+func importCommand(with runner) *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use: "import FILE", Short: "Make the pools those of a YAML file, and no others", Args: cobra.ExactArgs(1),
+		Long: `Makes the pools those of FILE ("-" is standard input), and prints what that changes:
+
+  pools:
+  - name: office
+    addresses: [192.0.2.0/24, 198.51.100.10-198.51.100.20, 198.51.100.7]
+    exclude: [192.0.2.1]
+
+Of an IPv4 CIDR the first and the last address are left out; a range is taken as it is. A pool that is not in the file is removed.
+Nothing is changed if pools share an address or overlap the ranges of pods, services or nodes or an address of a node, or if a pod has
+an address that would be in its pool no more.`,
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "change nothing, and print what would be changed")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		data, err := read(cmd.InOrStdin(), args[0])
+		if err != nil {
+			return err
+		}
+		pools, err := ParsePools(data)
+		if err != nil {
+			return fmt.Errorf("cannot import %s: %w", args[0], err)
+		}
+		return with(func(ctx context.Context, cluster Cluster) error {
+			around, err := LookAround(ctx, cluster.Kubernetes)
+			if err != nil {
+				return err
+			}
+			changes, err := New(cluster.KV).Import(ctx, pools, around, dryRun)
+			if err != nil {
+				return fmt.Errorf("cannot import %s: %w", args[0], err)
+			}
+			return printChanges(cmd.OutOrStdout(), changes)
+		})(cmd, args)
+	}
+	return cmd
+}
+
+func read(stdin io.Reader, file string) ([]byte, error) {
+	if file == "-" {
+		return io.ReadAll(stdin)
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the pools: %w", err)
+	}
+	return data, nil
+}
+
+func printChanges(w io.Writer, changes []Change) error {
+	if len(changes) == 0 {
+		_, err := fmt.Fprintln(w, "the pools are as the file has them")
+		return err
+	}
+	for _, c := range changes {
+		text := fmt.Sprintf("changed: +%d -%d, %d addresses now", c.Added, c.Removed, c.After)
+		switch {
+		case c.Before == 0:
+			text = fmt.Sprintf("added with %d addresses", c.After)
+		case c.After == 0:
+			text = fmt.Sprintf("removed with its %d addresses", c.Before)
+		}
+		if _, err := fmt.Fprintf(w, "pool %s %s\n", c.Pool, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func listCommand(with runner) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use: "list", Short: "Show the pools, and which pod has which address", Args: cobra.NoArgs,
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "how to print it: table or json")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if output != "table" && output != "json" {
+			return fmt.Errorf("--output=%s: give table or json", output)
+		}
+		return with(func(ctx context.Context, cluster Cluster) error {
+			pools, err := New(cluster.KV).List(ctx)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(pools)
+			}
+			return printPools(cmd.OutOrStdout(), pools)
+		})(cmd, args)
+	}
+	return cmd
+}
+
+// printPools prints a line a pool, and below that one for each address in use.
+func printPools(w io.Writer, pools []PoolUse) error {
+	if len(pools) == 0 {
+		_, err := fmt.Fprintln(w, "there are no pools: load some with km assigner import")
+		return err
+	}
+	var text bytes.Buffer
+	columns := tabwriter.NewWriter(&text, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(columns, "POOL\tUSED\tFREE\tADDRESSES")
+	var used []string
+	for _, p := range pools {
+		addresses := strings.Join(p.Addresses, ", ")
+		if len(p.Exclude) > 0 {
+			addresses += " but not " + strings.Join(p.Exclude, ", ")
+		}
+		fmt.Fprintf(columns, "%s\t%d\t%d\t%s\n", p.Name, p.Used, p.Free, addresses)
+		for _, h := range p.Holders {
+			used = append(used, fmt.Sprintf("%s/%s\t%s\t%s", p.Name, h.Address, h.Pod(), h.UID))
+		}
+	}
+	_ = columns.Flush() // into memory
+	if len(used) > 0 {
+		fmt.Fprintf(columns, "\nADDRESS\tPOD\tUID\n%s\n", strings.Join(used, "\n"))
+		_ = columns.Flush()
+	}
+	_, err := w.Write(text.Bytes())
+	return err
+}
+
+func releaseCommand(with runner) *cobra.Command {
+	var force bool
+	cmd := &cobra.Command{
+		Use: "release POOL/IP | [NAMESPACE/]POD", Short: "Give back an address whose pod is gone", Args: cobra.ExactArgs(1),
+		Long: `Gives back an address, named by itself or by its pod. The scheduler does that by itself when a pod is over; this is for when it cannot.`,
+	}
+	cmd.Flags().BoolVar(&force, "force", false, "give it back though its pod exists: two pods can have the same address then, until the first is deleted")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return with(func(ctx context.Context, cluster Cluster) error {
+			address, h, err := find(ctx, New(cluster.KV), args[0])
+			if err != nil {
+				return err
+			}
+			if err := over(ctx, cluster.Kubernetes, h); err != nil && !force {
+				return fmt.Errorf("cannot release %s/%s: %w", h.Pool, address, err)
+			}
+			if err := New(cluster.KV).Release(ctx, h.UID); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "released %s/%s of pod %s\n", h.Pool, address, h.Pod())
+			return err
+		})(cmd, args)
+	}
+	return cmd
+}
+
+// find returns the address that is meant, and who has it.
+func find(ctx context.Context, a *Assigner, what string) (netip.Addr, Holder, error) {
+	s, err := a.look(ctx)
+	if err != nil {
+		return netip.Addr{}, Holder{}, err
+	}
+	first, second, both := strings.Cut(what, "/")
+	if !both {
+		first, second = metav1.NamespaceDefault, what
+	}
+	if address, err := netip.ParseAddr(second); err == nil && both {
+		h, taken := s.holders[address]
+		if !taken || h.Pool != first {
+			return address, h, fmt.Errorf("no pod has address %s of pool %s", address, first)
+		}
+		return address, h, nil
+	}
+	pod := api.PodKey{Namespace: first, Name: second}
+	for address, h := range s.holders {
+		if h.Pod() == pod {
+			return address, h, nil
+		}
+	}
+	return netip.Addr{}, Holder{}, fmt.Errorf("pod %s has no address of a pool", pod)
+}
+
+// over returns an error unless the holder is certainly gone.
+func over(ctx context.Context, client kubernetes.Interface, h Holder) error {
+	pod, err := client.CoreV1().Pods(h.Namespace).Get(ctx, h.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("cannot find out whether its pod %s is gone: %w", h.Pod(), err)
+	case pod.UID != h.UID:
+		return nil // another pod of that name
+	}
+	return fmt.Errorf("its pod %s exists: delete the pod", h.Pod())
+}

@@ -1,0 +1,143 @@
+package assigner
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/state/etcdtest"
+)
+
+// operator runs km assigner beside a cluster of one node.
+type operator struct {
+	t       *testing.T
+	cluster Cluster
+	names   []string // of the clusters that were asked for
+}
+
+func newOperator(t *testing.T) *operator {
+	t.Helper()
+	client := fake.NewClientset(
+		&corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: api.MinionConfigNamespace, Name: api.MinionConfigName},
+			Data:       map[string]string{api.MinionConfigKey: `{"clusterCIDR":"10.244.0.0/16","serviceCIDR":"10.96.0.0/16"}`},
+		},
+		&corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"172.20.0.0/24"}},
+			Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
+				{Type: corev1.NodeHostName, Address: "n1"}, {Type: corev1.NodeInternalIP, Address: "192.168.7.1"},
+			}},
+		},
+		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a", UID: "uid-a"}},
+		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "b", UID: "uid-later"}},
+	)
+	return &operator{t: t, cluster: Cluster{KV: open(t, etcdtest.Start(t)).Folder(Folder), Kubernetes: client, Close: func() {}}}
+}
+
+// run returns what the command prints, or its error.
+func (o *operator) run(stdin string, args ...string) string {
+	o.t.Helper()
+	cmd := NewCommand(func(_ context.Context, name string) (Cluster, error) {
+		o.names = append(o.names, name)
+		return o.cluster, nil
+	}, "k8sm")
+	var out bytes.Buffer
+	cmd.SetArgs(args)
+	cmd.SetOut(&out)
+	cmd.SetIn(strings.NewReader(stdin))
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	if err := cmd.ExecuteContext(o.t.Context()); err != nil {
+		return out.String() + "error: " + err.Error() + "\n"
+	}
+	return out.String()
+}
+
+func TestOperatorImportsListsAndReleases(t *testing.T) {
+	o := newOperator(t)
+	file := filepath.Join(t.TempDir(), "pools.yaml")
+	if err := os.WriteFile(file, []byte(twoPools), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := New(o.cluster.KV)
+	pools := `pools: [{name: office, addresses: [10.50.0.0/30]}, {name: home, addresses: [10.70.0.1]}]`
+	for _, step := range []struct {
+		do    []string
+		stdin string
+		then  func()
+		want  string
+	}{
+		{do: []string{"list"}, want: "there are no pools: load some with km assigner import\n"},
+		{do: []string{"import", file, "--dry-run"}, want: "pool lab added with 3 addresses\npool office added with 2 addresses\n"},
+		{do: []string{"list", "-o", "json"}, want: "[]\n"},
+		{do: []string{"import", file}, want: "pool lab added with 3 addresses\npool office added with 2 addresses\n", then: func() {
+			ask(t, a, claim("a", "office", ""))
+			ask(t, a, claim("b", "lab", ""))
+			ask(t, a, claim("c", "lab", ""))
+		}},
+		{do: []string{"list"}, want: `POOL     USED   FREE   ADDRESSES
+lab      2      1      10.60.0.5-10.60.0.7, 10.60.0.9 but not 10.60.0.6
+office   1      1      10.50.0.0/30
+
+ADDRESS           POD         UID
+lab/10.60.0.5     default/b   uid-b
+lab/10.60.0.7     default/c   uid-c
+office/10.50.0.1  default/a   uid-a
+`},
+		{do: []string{"import", "-"}, stdin: pools, want: "error: cannot import -: cannot take away addresses that pods have: " +
+			"10.60.0.5 of pool lab, in use by pod default/b; 10.60.0.7 of pool lab, in use by pod default/c; " +
+			"delete these pods first, or leave the addresses in their pool\n"},
+		{do: []string{"import", "-"}, stdin: "pools: [{name: x, addresses: [10.244.7.1, 10.96.0.1, 172.20.0.9, 192.168.7.1]}]",
+			want: "error: cannot import -: pool x overlaps 10.244.0.0/16, which is the cluster's pod range\n" +
+				"pool x overlaps 10.96.0.0/16, which is the cluster's service range\npool x overlaps 172.20.0.0/24, which is the pod range of node n1\n" +
+				"pool x overlaps 192.168.7.1/32, which is an address of node n1\n"},
+		{do: []string{"import", "-"}, stdin: "pools: [{name: x, addresses: ['2001:db8::1']}]",
+			want: "error: cannot import -: pool x is of a family that the cluster's pods have no addresses of: no node would lead there\n"},
+		{do: []string{"import", "-"}, stdin: "pool: []", want: "error: cannot import -: it is no list of pools: error unmarshaling JSON: " +
+			"while decoding JSON: json: unknown field \"pool\"\n"},
+		{do: []string{"import", "/nowhere"}, want: "error: cannot read the pools: open /nowhere: no such file or directory\n"},
+		{do: []string{"release", "office/10.50.0.1"}, want: "error: cannot release office/10.50.0.1: its pod default/a exists: delete the pod\n"},
+		{do: []string{"release", "office/10.50.0.2"}, want: "error: no pod has address 10.50.0.2 of pool office\n"},
+		{do: []string{"release", "lab/10.50.0.1"}, want: "error: no pod has address 10.50.0.1 of pool lab\n"},
+		{do: []string{"release", "b"}, want: "released lab/10.60.0.5 of pod default/b\n"}, // another pod has its name now
+		{do: []string{"release", "default/c"}, want: "released lab/10.60.0.7 of pod default/c\n"},
+		{do: []string{"release", "c"}, want: "error: pod default/c has no address of a pool\n"},
+		{do: []string{"import", "-"}, stdin: pools, want: "pool home added with 1 addresses\npool lab removed with its 3 addresses\n"},
+		{do: []string{"release", "a", "--force"}, want: "released office/10.50.0.1 of pod default/a\n"},
+		{do: []string{"import", "-"}, stdin: pools, want: "the pools are as the file has them\n"},
+		{do: []string{"list", "-o", "yaml"}, want: "error: --output=yaml: give table or json\n"},
+	} {
+		got := o.run(step.stdin, step.do...)
+		if fields(got) != fields(step.want) {
+			t.Errorf("%v prints\n%swant\n%s", step.do, got, step.want)
+		}
+		if step.then != nil {
+			step.then()
+		}
+	}
+}
+
+// fields is a text without the widths of its columns.
+func fields(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = strings.Join(strings.Fields(line), " ")
+	}
+	return strings.Join(lines, "\n")
+}
+
+func TestCommandsAreForTheClusterThatIsNamed(t *testing.T) {
+	o := newOperator(t)
+	o.run("", "list")
+	o.run("", "list", "--name=other")
+	if len(o.names) != 2 || o.names[0] != "k8sm" || o.names[1] != "other" {
+		t.Errorf("asked for %q", o.names)
+	}
+}

@@ -1,0 +1,171 @@
+package assigner
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go4.org/netipx"
+)
+
+// Change is what an import does to one pool.
+type Change struct {
+	Pool string
+	// Before and After are how many addresses it has; 0 if it is not there.
+	Before, After int
+	// Added and Removed are how many come and go.
+	Added, Removed int
+}
+
+// Import makes the pools those that there are, unless something speaks against one of them, or a pod has an address that
+// would be in its pool no more: then it changes nothing, and the error names all of these. It returns what it changed;
+// with dryRun, what it would.
+func (a *Assigner) Import(ctx context.Context, pools []Pool, around Surroundings, dryRun bool) ([]Change, error) {
+	next, err := compile(pools)
+	if err != nil {
+		return nil, err
+	}
+	if err := around.check(next); err != nil {
+		return nil, err
+	}
+	value, err := json.Marshal(pools)
+	if err != nil {
+		return nil, err
+	}
+	for range attempts {
+		s, err := a.look(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.spare(next); err != nil {
+			return nil, err
+		}
+		changes := difference(s.pools, next)
+		if dryRun || len(changes) == 0 && s.poolsAt != 0 {
+			return changes, nil
+		}
+		// No address has been taken since: this was decided by who has which.
+		r, err := a.kv.Txn(ctx).If(
+			clientv3.Compare(clientv3.ModRevision(poolsKey), "=", s.poolsAt),
+			clientv3.Compare(clientv3.ModRevision(addressKeys), "<", s.revision+1).WithPrefix(),
+		).Then(clientv3.OpPut(poolsKey, string(value))).Commit()
+		if err != nil {
+			return nil, fmt.Errorf("cannot write the address pools: %w", err)
+		}
+		if r.Succeeded {
+			return changes, nil
+		}
+	}
+	return nil, errBusy
+}
+
+// spare returns an error if a pod would have an address that is not in its pool any more.
+func (s *seen) spare(next []pool) error {
+	after := seen{pools: next}
+	var lost []string
+	for _, address := range slices.SortedFunc(maps.Keys(s.holders), netip.Addr.Compare) {
+		h := s.holders[address]
+		if p, ok := after.pool(h.Pool); !ok || !p.set.Contains(address) {
+			lost = append(lost, fmt.Sprintf("%s of pool %s, in use by pod %s", address, h.Pool, h.Pod()))
+		}
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	return fmt.Errorf("cannot take away addresses that pods have: %s; delete these pods first, or leave the addresses in their pool",
+		strings.Join(lost, "; "))
+}
+
+// difference lists the pools that are to change, by name.
+func difference(before, after []pool) []Change {
+	changes := map[string]*Change{}
+	sets := map[string][2]*netipx.IPSet{}
+	for i, pools := range [][]pool{before, after} {
+		for _, p := range pools {
+			c := changes[p.Name]
+			if c == nil {
+				c = &Change{Pool: p.Name}
+				changes[p.Name] = c
+			}
+			if i == 0 {
+				c.Before = p.size
+			} else {
+				c.After = p.size
+			}
+			pair := sets[p.Name]
+			pair[i] = p.set
+			sets[p.Name] = pair
+		}
+	}
+	var list []Change
+	for _, name := range slices.Sorted(maps.Keys(changes)) {
+		c := changes[name]
+		shared := common(sets[name][0], sets[name][1])
+		c.Added, c.Removed = c.After-shared, c.Before-shared
+		if c.Added+c.Removed > 0 {
+			list = append(list, *c)
+		}
+	}
+	return list
+}
+
+// common counts the addresses that both have; nil has none.
+func common(a, b *netipx.IPSet) int {
+	if a == nil || b == nil {
+		return 0
+	}
+	var both netipx.IPSetBuilder
+	both.AddSet(a)
+	both.Intersect(b)
+	set, err := both.IPSet()
+	if err != nil {
+		return 0
+	}
+	size, err := count(set.Ranges())
+	if err != nil {
+		return 0
+	}
+	return size
+}
+
+// PoolUse is a pool and who has its addresses.
+type PoolUse struct {
+	Pool
+	Size    int          `json:"size"`
+	Used    int          `json:"used"`
+	Free    int          `json:"free"`
+	Holders []AddressUse `json:"holders"`
+}
+
+// AddressUse is an address that a pod has.
+type AddressUse struct {
+	Address netip.Addr `json:"address"`
+	Holder
+}
+
+// List returns the pools by name, with who has which address, by address.
+func (a *Assigner) List(ctx context.Context) ([]PoolUse, error) {
+	s, err := a.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := []PoolUse{}
+	for _, p := range s.pools {
+		use := PoolUse{Pool: p.Pool, Size: p.size, Holders: []AddressUse{}}
+		for _, address := range slices.SortedFunc(maps.Keys(s.holders), netip.Addr.Compare) {
+			if h := s.holders[address]; h.Pool == p.Name {
+				use.Holders = append(use.Holders, AddressUse{address, h})
+			}
+		}
+		use.Used = len(use.Holders)
+		use.Free = p.size - use.Used
+		list = append(list, use)
+	}
+	slices.SortFunc(list, func(a, b PoolUse) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
+}

@@ -1,0 +1,202 @@
+package assigner
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"go4.org/netipx"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/yaml"
+)
+
+// Pool is a set of addresses, all IPv4 or all IPv6, that pods may ask for by the pool's name.
+type Pool struct {
+	Name string `json:"name"`
+	// Addresses are CIDRs, ranges FIRST-LAST and single addresses. Of an IPv4 CIDR the first and the last address, which name
+	// the net and everybody in it, are left out unless it is a /31 or /32; a range is taken as it is.
+	Addresses []string `json:"addresses"`
+	// Exclude are those of them that no pod shall have, in the same words.
+	Exclude []string `json:"exclude,omitempty"`
+}
+
+// maxPool is how many addresses a pool can have.
+const maxPool = 1 << 24
+
+// pool is a Pool whose addresses are known.
+type pool struct {
+	Pool
+	set  *netipx.IPSet
+	size int
+}
+
+func (p pool) ipv6() bool { return p.set.Ranges()[0].From().Is6() }
+
+// find returns the first address of the pool that is not among the used ones.
+func (p pool) find(used map[netip.Addr]Holder) (netip.Addr, bool) {
+	for _, r := range p.set.Ranges() {
+		for address := r.From(); r.Contains(address); address = address.Next() {
+			if _, taken := used[address]; !taken {
+				return address, true
+			}
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// ParsePools reads the file that `km assigner import` takes, YAML of a list of Pool under the key pools, and checks all
+// that can be checked without a cluster. An empty list is one; a file without the key is an error.
+func ParsePools(data []byte) ([]Pool, error) {
+	var file struct {
+		Pools *[]Pool `json:"pools"`
+	}
+	if err := yaml.UnmarshalStrict(data, &file); err != nil {
+		return nil, fmt.Errorf("it is no list of pools: %s", strings.Join(strings.Fields(err.Error()), " "))
+	}
+	if file.Pools == nil {
+		return nil, errors.New("it has no list under the key pools; to remove all pools, say pools: []")
+	}
+	_, err := compile(*file.Pools)
+	return *file.Pools, err
+}
+
+// compile finds out which addresses the pools have. No two pools may share one.
+func compile(pools []Pool) ([]pool, error) {
+	compiled := make([]pool, 0, len(pools))
+	for i, p := range pools {
+		if problems := validation.IsDNS1123Label(p.Name); len(problems) > 0 {
+			return nil, fmt.Errorf("pool %d has the name %q: %s", i+1, p.Name, problems[0])
+		}
+		set, size, err := p.compile()
+		if err != nil {
+			return nil, fmt.Errorf("pool %s: %w", p.Name, err)
+		}
+		for _, other := range compiled {
+			if other.Name == p.Name {
+				return nil, fmt.Errorf("pool %s is there twice", p.Name)
+			}
+			if shared, ok := overlap(set, other.set); ok {
+				return nil, fmt.Errorf("pools %s and %s both have %s", other.Name, p.Name, shared)
+			}
+		}
+		compiled = append(compiled, pool{p, set, size})
+	}
+	return compiled, nil
+}
+
+func (p Pool) compile() (set *netipx.IPSet, size int, err error) {
+	var all netipx.IPSetBuilder
+	for _, text := range p.Addresses {
+		r, err := parseRange(text, true)
+		if err != nil {
+			return nil, 0, err
+		}
+		all.AddRange(r)
+	}
+	for _, text := range p.Exclude {
+		r, err := parseRange(text, false)
+		if err != nil {
+			return nil, 0, err
+		}
+		all.RemoveRange(r)
+	}
+	if set, err = all.IPSet(); err != nil {
+		return nil, 0, err
+	}
+	ranges := set.Ranges()
+	if len(ranges) == 0 {
+		return nil, 0, errors.New("it has no address")
+	}
+	if ranges[0].From().Is4() != ranges[len(ranges)-1].From().Is4() {
+		return nil, 0, errors.New("it has both IPv4 and IPv6 addresses: make two pools of it")
+	}
+	if no, what := unfit(set); what != "" {
+		return nil, 0, fmt.Errorf("no pod can have %s: it is %s", no, what)
+	}
+	size, err = count(ranges)
+	return set, size, err
+}
+
+// parseRange reads a CIDR, a range or an address. With fit, an IPv4 CIDR is only what of it hosts usually have.
+func parseRange(text string, fit bool) (netipx.IPRange, error) {
+	if strings.Contains(text, "/") {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return netipx.IPRange{}, fmt.Errorf("%q is no CIDR: %w", text, err)
+		}
+		if prefix != prefix.Masked() {
+			return netipx.IPRange{}, fmt.Errorf("%q has bits set behind its mask: write %s, or the address without a mask", text, prefix.Masked())
+		}
+		r := netipx.RangeOfPrefix(prefix)
+		if fit && prefix.Addr().Is4() && prefix.Bits() < 31 {
+			r = netipx.IPRangeFrom(r.From().Next(), r.To().Prev())
+		}
+		return r, checkRange(r, text)
+	}
+	first, last, several := strings.Cut(text, "-")
+	if !several {
+		last = first
+	}
+	from, err := netip.ParseAddr(strings.TrimSpace(first))
+	to, lastErr := netip.ParseAddr(strings.TrimSpace(last))
+	if err != nil || lastErr != nil {
+		return netipx.IPRange{}, fmt.Errorf("%q is neither an address nor a range FIRST-LAST nor a CIDR", text)
+	}
+	if from.Zone()+to.Zone() != "" {
+		return netipx.IPRange{}, fmt.Errorf("%q: addresses of pools have no zones", text)
+	}
+	r := netipx.IPRangeFrom(from, to)
+	return r, checkRange(r, text)
+}
+
+func checkRange(r netipx.IPRange, text string) error {
+	switch {
+	case r.From().Is4In6() || r.To().Is4In6():
+		return fmt.Errorf("%q: write IPv4 addresses as such", text)
+	case !r.IsValid():
+		return fmt.Errorf("%q is no range: its last address comes before its first, or is of another family", text)
+	}
+	return nil
+}
+
+// unfit finds addresses that are no host's on any network, and says what they are.
+func unfit(set *netipx.IPSet) (prefix netip.Prefix, what string) {
+	for _, special := range []struct{ prefix, what string }{
+		{"0.0.0.0/8", "\"this network\""}, {"127.0.0.0/8", "loopback"}, {"169.254.0.0/16", "link-local"},
+		{"224.0.0.0/4", "multicast"}, {"240.0.0.0/4", "reserved"},
+		{"::/127", "loopback or unspecified"}, {"fe80::/10", "link-local"}, {"ff00::/8", "multicast"},
+	} {
+		if prefix := netip.MustParsePrefix(special.prefix); set.OverlapsPrefix(prefix) {
+			return prefix, special.what
+		}
+	}
+	return netip.Prefix{}, ""
+}
+
+// count returns how many addresses the ranges have.
+func count(ranges []netipx.IPRange) (int, error) {
+	size := 0
+	for _, r := range ranges {
+		for _, prefix := range r.Prefixes() {
+			bits := prefix.Addr().BitLen() - prefix.Bits()
+			if bits > 24 || size+1<<bits > maxPool {
+				return 0, fmt.Errorf("it has more than %d addresses", maxPool)
+			}
+			size += 1 << bits
+		}
+	}
+	return size, nil
+}
+
+// overlap returns an address or range that both sets have.
+func overlap(a, b *netipx.IPSet) (netipx.IPRange, bool) {
+	var both netipx.IPSetBuilder
+	both.AddSet(a)
+	both.Intersect(b)
+	set, err := both.IPSet()
+	if err != nil || len(set.Ranges()) == 0 {
+		return netipx.IPRange{}, false
+	}
+	return set.Ranges()[0], true
+}
