@@ -172,7 +172,7 @@ type Bind struct {
 }
 
 func (a Bind) String() string {
-	return fmt.Sprintf("bind %s to %s for %s%s", a.Pod.Key, a.Node, a.Task, portsText(a.Annotations))
+	return fmt.Sprintf("bind %s to %s for %s%s", a.Pod.Key, a.Node, a.Task, portsText(a.Annotations)+addressText(a.Annotations))
 }
 
 // Object implements ClusterAction.
@@ -186,7 +186,7 @@ type Annotate struct {
 }
 
 func (a Annotate) String() string {
-	return fmt.Sprintf("annotate %s for %s%s", a.Pod.Key, a.Task, portsText(a.Annotations))
+	return fmt.Sprintf("annotate %s for %s%s", a.Pod.Key, a.Task, portsText(a.Annotations)+addressText(a.Annotations))
 }
 
 // portsText tells which ports a binding publishes.

@@ -47,6 +47,7 @@ type Core struct {
 	nominees  map[string][]*pod // to whom a place is promised, by node
 	budgets   map[types.UID]*budget
 	preempted preempted
+	addresses addressing
 
 	cold       int  // how many executors are to run without pods and do not yet
 	look       bool // this step may have made a placement possible
@@ -85,6 +86,7 @@ type pod struct {
 	pledge  string
 	pledged time.Time
 	promise *promise // nil if it has none
+	claimed claimed
 	// Its place in the queue: at most one of these is set; waits is if any, or if it rests.
 	shape  *shape
 	parked *agent
@@ -151,13 +153,14 @@ func NewCore(cfg Config) *Core {
 		nominees:  map[string][]*pod{},
 		budgets:   map[types.UID]*budget{},
 		preempted: preempted{pods: map[types.UID]time.Time{}},
+		addresses: addressing{holders: map[types.UID]*task{}},
 	}
 }
 
 // Step takes one event in and returns what is to be done, in this order. Time never runs backwards between calls.
 func (c *Core) Step(now time.Time, ev Event) []Action {
 	c.look = false
-	acts := c.handle(now, ev)
+	acts := append(c.handle(now, ev), c.askAddresses(now)...)
 	if !c.connected || !c.look {
 		return acts
 	}
@@ -206,6 +209,10 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 	case Synced:
 		c.synced = true
 		return []Action{Subscribe{}}
+	case AddressesAssigned:
+		c.addressesAssigned(now, ev)
+	case AddressReleased:
+		c.addressReleased(now, ev.OK)
 	case BindDone:
 		return c.bindDone(now, ev)
 	case ExecutorReady:
@@ -261,6 +268,7 @@ func (c *Core) subscribe(now time.Time) []Action {
 	c.subscribed = now
 	if c.begun.IsZero() {
 		c.begun = now
+		c.addresses.sweep = now.Add(addressFirst)
 	}
 	c.implicitAt = now.Add(implicitEvery)
 	c.revival = revival{}
@@ -292,6 +300,7 @@ func (c *Core) tick(now time.Time) []Action {
 		acts = append(acts, c.tickAgent(now, a)...)
 	}
 	acts = append(acts, c.tickUpkeep(now)...)
+	acts = append(acts, c.tickAddresses(now)...)
 	if !now.Before(c.leaseAt) {
 		c.leaseAt = now.Add(leaseEvery)
 		acts = append(acts, c.renewLeases()...)

@@ -421,6 +421,12 @@ func (c *Core) explain(now time.Time) []Action {
 	var acts []Action
 	reasons := map[shapeKey]*summary{}
 	for _, p := range c.unexplained(now) {
+		if c.queue.unaddressed[p.obj.UID] == p {
+			if message := p.claimed.refused; message != "" && p.report.due(now, message) {
+				acts = append(acts, Report{Pod: p.obj, Message: message})
+			}
+			continue
+		}
 		if c.queue.pledged[p.obj.UID] == p {
 			if message := c.claimsMessage(p); p.report.due(now, message) {
 				acts = append(acts, Report{Pod: p.obj, Message: message})
@@ -481,6 +487,9 @@ func (c *Core) unexplained(now time.Time) []*pod {
 		late(p)
 	}
 	for _, p := range c.queue.pledged {
+		late(p)
+	}
+	for _, p := range c.queue.unaddressed {
 		late(p)
 	}
 	for _, s := range c.queue.shapes {

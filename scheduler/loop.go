@@ -52,8 +52,10 @@ type Parts struct {
 	Store   Store
 	Tokens  Tokens
 	Codec   ExecutorCodec
-	Metrics prometheus.Registerer // nil for none
-	Window  *Window               // nil for none
+	// Addresses are those of pools; nil for none.
+	Addresses Addresses
+	Metrics   prometheus.Registerer // nil for none
+	Window    *Window               // nil for none
 }
 
 // ErrLost is returned by Run when another scheduler has taken over the leadership.
@@ -76,7 +78,7 @@ func Run(ctx context.Context, cfg Config, parts Parts) error {
 	}
 	l := &loop{
 		core: NewCore(cfg), parts: parts, framework: framework,
-		events: make(chan Event, 1024), keeper: newKeeper(cfg, parts),
+		events: make(chan Event, 1024), keeper: newKeeper(cfg, parts), addresser: newAddresser(parts.Addresses),
 	}
 	if parts.Metrics != nil {
 		l.metrics = newMetrics(parts.Metrics)
@@ -93,6 +95,7 @@ func Run(ctx context.Context, cfg Config, parts Parts) error {
 	group.Go(func() error { return l.own(ctx, group) })
 	group.Go(func() error { return parts.Cluster.Run(ctx, l.sink(ctx)) })
 	group.Go(func() error { return l.keeper.run(ctx, l.sink(ctx)) })
+	group.Go(func() error { return l.addresser.run(ctx, l.sink(ctx)) })
 	err = group.Wait()
 	select {
 	case <-lost: // whatever else failed then, this is why
@@ -110,6 +113,7 @@ type loop struct {
 	core      *Core
 	parts     Parts
 	keeper    *keeper
+	addresser *addresser
 	metrics   *metrics
 	framework api.FrameworkID
 	events    chan Event
@@ -169,6 +173,9 @@ func (l *loop) do(ctx context.Context, group *errgroup.Group, act Action) {
 		l.keeper.do(act)
 	case ForgetExecutor:
 		l.keeper.do(act)
+	case AssignAddresses, ReleaseAddress, KeepAddresses:
+		log.Debug(act.String())
+		l.addresser.do(act)
 	case MesosAction:
 		logAction(act)
 		l.parts.Master.Do(act)

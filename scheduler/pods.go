@@ -32,6 +32,7 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 		p.wished = stale
 	}
 	p.obj = obj
+	var acts []Action
 	if obj.Spec.NodeName != "" {
 		p.node = obj.Spec.NodeName
 		c.nominate(now, p, "")
@@ -42,6 +43,10 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 		if a := c.agentOfNode(p.nominated()); a != nil {
 			c.fleet.touch(a) // the pod may need more or less than was promised
 		}
+		if isNew && p.claimed.address != "" {
+			c.addresses.holders[obj.UID] = nil // an earlier scheduler gave it
+		}
+		acts = p.tellUnaddressed()
 		c.adoptAnnotated(now, p)
 	}
 	if isNew {
@@ -53,7 +58,7 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 		}
 		c.requeue(now, p)
 		c.look = c.look || needsTask(p)
-		return nil
+		return acts
 	}
 	p.task.bound = p.task.bound || obj.Annotations[api.AnnotationTaskID] == string(p.task.id)
 	switch {
@@ -61,9 +66,9 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 		p.task.killLater(now.Add(finishedKillAfter))
 	case obj.DeletionTimestamp != nil && p.node == "":
 		p.task.killLater(now)
-		return c.tickTask(now, p.task)
+		return append(acts, c.tickTask(now, p.task)...)
 	}
-	return nil
+	return acts
 }
 
 func (c *Core) podGone(now time.Time, uid types.UID) {
@@ -74,6 +79,9 @@ func (c *Core) podGone(now time.Time, uid types.UID) {
 	}
 	delete(c.pods, uid)
 	delete(c.preempted.pods, uid)
+	if _, holds := c.addresses.holders[uid]; holds {
+		c.addresses.holders[uid] = p.task
+	}
 	c.nominate(now, p, "")
 	c.dequeue(p)
 	c.put(&p.standing, p.obj, "")

@@ -12,23 +12,25 @@ import (
 // idleShapes is how many shapes without a pod are remembered, with what their search has learned.
 const idleShapes = 256
 
-// queue holds the pods that need a task, each in one of five places.
+// queue holds the pods that need a task, each in one of six places.
 type queue struct {
-	shapes   map[shapeKey]*shape   // those that wait for a place
-	parked   map[types.UID]*pod    // those that have one, where an executor is being prepared
-	pledged  map[types.UID]*pod    // those whose claims are being bound for the node that was chosen
-	resting  map[types.UID]*pod    // those whose tasks keep failing
-	homeless map[string][]*pod     // those that are bound to a node that is none of ours, by node
-	fresh    map[shapeKey]struct{} // shapes that got a pod since the last cycle
-	heard    int                   // of the changes of the fleet, in the last cycle
-	roused   []*shape              // those that what happened to other pods gave another look
-	due      turns                 // the shapes that have their turn in this cycle
-	waiting  int                   // how many pods there are in shapes, parked, pledged and resting
+	shapes  map[shapeKey]*shape // those that wait for a place
+	parked  map[types.UID]*pod  // those that have one, where an executor is being prepared
+	pledged map[types.UID]*pod  // those whose claims are being bound for the node that was chosen
+	// unaddressed are those that wait for an address of a pool.
+	unaddressed map[types.UID]*pod
+	resting     map[types.UID]*pod    // those whose tasks keep failing
+	homeless    map[string][]*pod     // those that are bound to a node that is none of ours, by node
+	fresh       map[shapeKey]struct{} // shapes that got a pod since the last cycle
+	heard       int                   // of the changes of the fleet, in the last cycle
+	roused      []*shape              // those that what happened to other pods gave another look
+	due         turns                 // the shapes that have their turn in this cycle
+	waiting     int                   // how many pods there are in shapes, parked, pledged, unaddressed and resting
 }
 
 func newQueue() queue {
 	return queue{
-		shapes: map[shapeKey]*shape{}, parked: map[types.UID]*pod{}, pledged: map[types.UID]*pod{}, resting: map[types.UID]*pod{},
+		shapes: map[shapeKey]*shape{}, parked: map[types.UID]*pod{}, pledged: map[types.UID]*pod{}, unaddressed: map[types.UID]*pod{}, resting: map[types.UID]*pod{},
 		homeless: map[string][]*pod{}, fresh: map[shapeKey]struct{}{},
 	}
 }
@@ -43,7 +45,7 @@ func (c *Core) requeue(now time.Time, p *pod) {
 	}
 	homeless := p.node != "" && c.agentOfNode(p.node) == nil
 	resting := now.Before(p.backoff.until)
-	if s := p.shape; s != nil && needsTask(p) && !homeless && !resting && s.key == keyOf(p) {
+	if s := p.shape; s != nil && needsTask(p) && !homeless && !resting && !p.awaitsAddress() && s.key == keyOf(p) {
 		return // it stays where it is
 	}
 	c.dequeue(p)
@@ -56,6 +58,9 @@ func (c *Core) requeue(now time.Time, p *pod) {
 		return
 	case resting:
 		c.queue.resting[p.obj.UID] = p
+	case p.awaitsAddress():
+		c.queue.unaddressed[p.obj.UID] = p
+		c.addresses.fresh = true
 	default:
 		c.queue.join(p)
 		c.watch(p.shape)
@@ -88,6 +93,7 @@ func (c *Core) dequeue(p *pod) {
 	}
 	delete(c.queue.resting, p.obj.UID)
 	delete(c.queue.pledged, p.obj.UID)
+	delete(c.queue.unaddressed, p.obj.UID)
 	if home := c.queue.homeless[p.node]; len(home) > 0 {
 		c.queue.homeless[p.node] = slices.DeleteFunc(home, func(other *pod) bool { return other == p })
 	}

@@ -63,6 +63,8 @@ type player struct {
 	marks    map[string]MarkNode         // the latest of each node
 	kept     map[api.AgentID]bool        // whether the latest record asked for is that of an executor that runs
 	claims   map[types.UID]PrepareClaims // the latest of each pod
+	asked    AssignAddresses             // the latest
+	sweeps   bool                        // shows KeepAddresses
 }
 
 // scriptStart is when each script begins.
@@ -102,6 +104,9 @@ func play(t *testing.T, script string) string {
 			if prepare, ok := act.(PrepareClaims); ok {
 				p.claims[prepare.Pod.UID] = prepare
 			}
+			if assign, ok := act.(AssignAddresses); ok {
+				p.asked = assign
+			}
 			fmt.Fprintln(&out, "    "+act.String())
 		}
 	}
@@ -109,7 +114,8 @@ func play(t *testing.T, script string) string {
 }
 
 // step plays one line: "+DURATION" lets time pass in ticks of a second, "algorithm NAME", "leads CORDON DRAIN",
-// "roles LIST" and "revocable" set flags, "scheduler VERSION FLAG..." says which one it is, anything else is an event.
+// "roles LIST" and "revocable" set flags, "sweeps" shows which
+// addresses are kept, "scheduler VERSION FLAG..." says which one it is, anything else is an event.
 func (p *player) step(line string) []Action {
 	words := strings.Fields(line)
 	if passing, ok := strings.CutPrefix(words[0], "+"); ok {
@@ -117,7 +123,9 @@ func (p *player) step(line string) []Action {
 		for end := p.now.Add(p.duration(passing)); p.now.Before(end); {
 			p.now = p.now.Add(time.Second)
 			for _, act := range p.core.Step(p.now, Tick{}) {
-				if _, lease := act.(RenewLease); !lease { // they would drown the rest
+				_, lease := act.(RenewLease)
+				_, sweep := act.(KeepAddresses)
+				if !lease && (!sweep || p.sweeps) { // they would drown the rest
 					acts = append(acts, act)
 				}
 			}
@@ -147,6 +155,10 @@ func (p *player) step(line string) []Action {
 		if err != nil {
 			p.t.Fatal(err)
 		}
+		return nil
+	}
+	if words[0] == "sweeps" {
+		p.sweeps = true
 		return nil
 	}
 	if words[0] == "revocable" {
@@ -244,6 +256,10 @@ func (p *player) event(name string, args []string, options map[string]string) Ev
 		return NamespaceSeen{Namespace: &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: arg(0), Labels: labels}}}
 	case "class", "class-gone", "volume", "volume-gone", "claim", "claim-gone", "prepared":
 		return p.storageEvent(name, arg(0), options)
+	case "assigned": // POD=ADDRESS or POD=PROBLEM
+		return p.assigned(options)
+	case "released":
+		return AddressReleased{OK: arg(0) == "ok"}
 	case "bound":
 		outcome := map[string]BindOutcome{"ok": BindOK, "gone": BindGone, "conflict": BindConflict, "failed": BindFailed}
 		return BindDone{Task: api.TaskID(arg(0)), Outcome: outcome[arg(1)]}
@@ -258,6 +274,19 @@ func (p *player) event(name string, args []string, options map[string]string) Ev
 	}
 	p.t.Fatalf("%q is no event", name)
 	return nil
+}
+
+// assigned answers the latest AssignAddresses.
+func (p *player) assigned(options map[string]string) AddressesAssigned {
+	done := AddressesAssigned{Action: p.asked}
+	for _, claim := range p.asked.Claims {
+		answer := api.AddressAnswer{UID: claim.UID, IP: options[claim.Pod.Name]}
+		if strings.Contains(answer.IP, "_") {
+			answer.IP, answer.Problem = "", strings.ReplaceAll(answer.IP, "_", " ")
+		}
+		done.Answers = append(done.Answers, answer)
+	}
+	return done
 }
 
 // seen remembers a node for the events that say only what has changed.
@@ -369,6 +398,7 @@ func (p *player) pod(name string, options map[string]string) *v1.Pod {
 	}
 	for key, annotation := range map[string]string{
 		"roles": api.AnnotationRoles, "revocable": api.AnnotationRevocable, "mapping": api.AnnotationPortMapping, "mapped": api.AnnotationPortMappings,
+		"pool": api.AnnotationIPPool, "ip": api.AnnotationIP, "assigned": api.AnnotationIPAssigned,
 	} {
 		if value, given := options[key]; given {
 			pod.Annotations[annotation] = value

@@ -138,6 +138,9 @@ func (c *Core) reasons(now time.Time, p *pod) []string {
 	if p.node != "" && c.nodes[p.node] == nil {
 		return append(reasons, noSuchNode(p))
 	}
+	if c.queue.unaddressed[p.obj.UID] == p {
+		return append(reasons, cmp.Or(p.claimed.refused, "it is being given an address of pool "+p.claimed.claim.Pool))
+	}
 	reasons = append(reasons, splitReasons(p.report.message)...)
 	if len(reasons) == 0 {
 		reasons = []string{"it is being matched; no agent has been found or ruled out yet"}

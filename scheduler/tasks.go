@@ -60,9 +60,9 @@ func (c *Core) adopt(now time.Time, s TaskStatus, f fate) *task {
 		p.task = nil
 	}
 	p.attempt = attempt
-	if p.wish != nil && len(p.wish.wildcards) > 0 {
+	if p.wish != nil && len(p.wish.wildcards) > 0 || p.awaitsAddress() {
 		p.since, p.disowned = now, attempt
-		c.requeue(now, p) // nobody knows any more which host ports it has: the pod gets another task
+		c.requeue(now, p) // nobody knows any more which host ports or address it has: the pod gets another task
 		return nil
 	}
 	t := c.newTask(now, p, s.Agent)
@@ -189,6 +189,9 @@ func (c *Core) bind(now time.Time, t *task, uuid []byte) []Action {
 	}
 	if len(t.mapped) > 0 {
 		annotations[api.AnnotationPortMappings] = api.FormatPortMappings(t.mapped)
+	}
+	if p.claimed.address != "" {
+		annotations[api.AnnotationIPAssigned] = p.claimed.address
 	}
 	if p.node == a.node {
 		return []Action{Annotate{Task: t.id, Pod: refOf(p.obj), Annotations: annotations}}

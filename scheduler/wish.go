@@ -55,11 +55,11 @@ func (p *pod) keepPorts(mapped []api.PortMapping) {
 
 // wishOf reads the annotations of a pod; nil if it wishes for nothing.
 func (c *Core) wishOf(p *pod) *wish {
-	if len(p.obj.Annotations) == 0 && p.wish == nil {
+	if len(p.obj.Annotations) == 0 && p.wish == nil && p.claimed.claim == nil {
 		return nil
 	}
 	var w wish
-	w.problem = cmp.Or(w.readRoles(p.obj, c.cfg.Roles), w.readPorts(p), w.readRevocable(p, c.cfg.Revocable))
+	w.problem = cmp.Or(w.readRoles(p.obj, c.cfg.Roles), w.readPorts(p), w.readRevocable(p, c.cfg.Revocable), p.readClaim())
 	if w.problem == "" && w.roles == nil && w.wildcards == nil && w.mapped == nil && w.revocable == 0 {
 		return nil
 	}
@@ -69,9 +69,9 @@ func (c *Core) wishOf(p *pod) *wish {
 // wrong says that no offer would help: an annotation has to be mended first.
 func (w *wish) wrong() bool { return w != nil && w.problem != "" }
 
-// wantsMore tells whether a pod waits that some offer may help. For one that has to be mended, others need not go without.
+// wantsMore tells whether a pod waits that some offer may help. For one that has to be mended, or waits for an address, others need not go without.
 func (c *Core) wantsMore() bool {
-	helpless := 0
+	helpless := len(c.queue.unaddressed)
 	for _, s := range c.queue.shapes {
 		if !s.wish.wrong() {
 			continue
