@@ -12,10 +12,6 @@ const (
 	AnnotationIPAssigned = "k8sm.io/ip-assigned"
 )
 
-// AnnotationStaticAddresses, on a node, are the addresses of pools that pods have there, separated by commas. Its minion
-// writes it, for the other nodes, which reach them by this one.
-const AnnotationStaticAddresses = "k8sm.io/static-addresses"
-
 // AddressClaim is a pod's wish for an address of a pool.
 type AddressClaim struct {
 	Pod  PodKey

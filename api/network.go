@@ -35,7 +35,8 @@ const (
 )
 
 // AnnotationPodPrefixes, on a node, are ranges of addresses that pods of this node have besides its pod CIDRs, such as
-// "192.0.2.7/32,192.0.2.9/32": other nodes send packets for them there.
+// "192.0.2.7/32,192.0.2.9/32": other nodes send packets for them there. The scheduler writes it, since it gives out addresses
+// of pools: so the nodes never disagree about one, whatever became of the node that had it last.
 const AnnotationPodPrefixes = "k8sm.io/pod-prefixes"
 
 // ParsePodPrefixes reads the value of AnnotationPodPrefixes.

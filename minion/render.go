@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/minion/network"
 )
 
 const loopback = "127.0.0.1"
@@ -129,7 +130,11 @@ func (s settings) proxy() ([]byte, error) {
 		ConfigSyncPeriod: metav1.Duration{Duration: 15 * time.Minute},
 	}
 	cfg.ClientConnection.Kubeconfig = s.files.kubeconfig()
-	if s.cluster.ClusterCIDR == "" {
+	switch {
+	case s.cluster.Network.Mode != api.NetworkCNI:
+		// Pods are known by their devices: some have addresses of pools, which are outside ClusterCIDR.
+		cfg.DetectLocalMode, cfg.DetectLocal.InterfaceNamePrefix = "InterfaceNamePrefix", network.DevicePrefix
+	case s.cluster.ClusterCIDR == "":
 		cfg.DetectLocalMode = "NodeCIDR"
 	}
 	return render("kube-proxy", cfg)

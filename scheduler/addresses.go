@@ -32,6 +32,7 @@ const (
 	addressSweep  = 10 * time.Minute // between two comparisons of who has addresses with the pods that there are
 	addressFirst  = 30 * time.Second // after the subscription: tasks of pods that are gone have been found and killed by then
 	addressCalled = 15 * time.Second // how long one action may take
+	leadAgain     = 10 * time.Second // a node that does not say by then what it was made to is made to again
 )
 
 // AssignAddresses asks for addresses of pools, first come first served. AddressesAssigned answers.
@@ -55,6 +56,19 @@ type KeepAddresses struct{ Pods []types.UID }
 
 func (a KeepAddresses) String() string { return fmt.Sprintf("keep the addresses of %v only", a.Pods) }
 
+// LeadTo makes a node say which addresses of pools its pods have (api.AnnotationPodPrefixes).
+type LeadTo struct{ Node, Prefixes string }
+
+func (a LeadTo) String() string {
+	if a.Prefixes == "" {
+		return "lead no more addresses to node " + a.Node
+	}
+	return fmt.Sprintf("lead %s to node %s", a.Prefixes, a.Node)
+}
+
+// Object implements ClusterAction.
+func (a LeadTo) Object() string { return "node/" + a.Node }
+
 // AddressesAssigned answers AssignAddresses, each claim in its place.
 type AddressesAssigned struct {
 	Action  AssignAddresses
@@ -75,6 +89,14 @@ type addressing struct {
 	fresh   bool      // a pod waits that was not asked for
 	again   time.Time // when to ask for those that were refused
 	sweep   time.Time // when to keep only what pods have; zero before the first subscription
+	moved   bool      // a pod with an address has come to a node, or has gone
+	led     map[string]led
+}
+
+// led is what a node was made to say, and when.
+type led struct {
+	prefixes string
+	at       time.Time
 }
 
 // claimed is a pod's part in that.
@@ -258,6 +280,49 @@ func (noAddresses) Assign(_ context.Context, claims []api.AddressClaim) []api.Ad
 
 func (noAddresses) Release(context.Context, types.UID) error                { return nil }
 func (noAddresses) Keep(context.Context, []types.UID) ([]api.PodKey, error) { return nil, nil }
+
+// leadToAddresses makes the nodes say where pods with addresses of pools are. An address is a node's from the binding until
+// the pod is over, so that no two nodes ever have one, even if one of them is cut off.
+func (c *Core) leadToAddresses(now time.Time) []Action {
+	x := &c.addresses
+	if x.moved = false; !c.synced {
+		return nil
+	}
+	wanted := map[string][]netip.Prefix{}
+	for uid := range x.holders {
+		p := c.pods[uid]
+		if p == nil || p.node == "" || finished(p.obj) {
+			continue
+		}
+		if address, err := netip.ParseAddr(p.claimed.address); err == nil {
+			wanted[p.node] = append(wanted[p.node], netip.PrefixFrom(address, address.BitLen()))
+		}
+	}
+	var acts []Action
+	for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
+		want, node := prefixesText(wanted[name]), c.nodes[name]
+		if _, ours := api.AgentOfProviderID(node.Spec.ProviderID); !ours || node.Annotations[api.AnnotationPodPrefixes] == want {
+			delete(x.led, name)
+			continue
+		}
+		if before := x.led[name]; before.prefixes == want && now.Before(before.at.Add(leadAgain)) {
+			continue
+		}
+		x.led[name] = led{want, now}
+		acts = append(acts, LeadTo{Node: name, Prefixes: want})
+	}
+	return acts
+}
+
+// prefixesText is a value of api.AnnotationPodPrefixes.
+func prefixesText(prefixes []netip.Prefix) string {
+	slices.SortFunc(prefixes, netip.Prefix.Compare)
+	texts := make([]string, len(prefixes))
+	for i, prefix := range prefixes {
+		texts[i] = prefix.String()
+	}
+	return strings.Join(texts, ",")
+}
 
 // addressText tells which address a binding gives.
 func addressText(annotations map[string]string) string {

@@ -153,7 +153,7 @@ func NewCore(cfg Config) *Core {
 		nominees:  map[string][]*pod{},
 		budgets:   map[types.UID]*budget{},
 		preempted: preempted{pods: map[types.UID]time.Time{}},
-		addresses: addressing{holders: map[types.UID]*task{}},
+		addresses: addressing{holders: map[types.UID]*task{}, led: map[string]led{}},
 	}
 }
 
@@ -161,6 +161,9 @@ func NewCore(cfg Config) *Core {
 func (c *Core) Step(now time.Time, ev Event) []Action {
 	c.look = false
 	acts := append(c.handle(now, ev), c.askAddresses(now)...)
+	if c.addresses.moved {
+		acts = append(acts, c.leadToAddresses(now)...)
+	}
 	if !c.connected || !c.look {
 		return acts
 	}
@@ -300,6 +303,7 @@ func (c *Core) tick(now time.Time) []Action {
 		acts = append(acts, c.tickAgent(now, a)...)
 	}
 	acts = append(acts, c.tickUpkeep(now)...)
+	c.addresses.moved = true // or may be: nodes come and go
 	acts = append(acts, c.tickAddresses(now)...)
 	if !now.Before(c.leaseAt) {
 		c.leaseAt = now.Add(leaseEvery)

@@ -80,7 +80,7 @@ func (c *Core) podGone(now time.Time, uid types.UID) {
 	delete(c.pods, uid)
 	delete(c.preempted.pods, uid)
 	if _, holds := c.addresses.holders[uid]; holds {
-		c.addresses.holders[uid] = p.task
+		c.addresses.holders[uid], c.addresses.moved = p.task, true
 	}
 	c.nominate(now, p, "")
 	c.dequeue(p)

@@ -484,6 +484,9 @@ func (p *player) node(name, agent string, options map[string]string) *v1.Node {
 		node.Spec.ProviderID, node.Annotations = "", map[string]string{}
 		node.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: "10.0.0.1"}}
 	}
+	if options["prefixes"] != "" {
+		node.Annotations[api.AnnotationPodPrefixes] = options["prefixes"]
+	}
 	if options["mark"] != "" {
 		node.Annotations[api.AnnotationCordoned] = options["mark"]
 	}

@@ -212,6 +212,7 @@ func (c *Core) bindDone(now time.Time, done BindDone) []Action {
 			p.node, p.wished = a.node, stale
 			c.stand(p)
 			p.keepPorts(t.mapped)
+			c.addresses.moved = c.addresses.moved || p.claimed.address != ""
 		}
 		return t.acknowledgeAll()
 	case BindFailed:

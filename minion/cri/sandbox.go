@@ -31,11 +31,15 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 	}
 	ownNetwork := config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetNetwork() != runtimeapi.NamespaceMode_NODE
 	var ports []network.Port
+	var address netip.Addr
 	if ownNetwork {
 		if err := s.cfg.Network.Ready(); err != nil {
 			return nil, fmt.Errorf("cannot give the pod an address: %w", err)
 		}
 		if ports, err = hostPorts(config); err != nil {
+			return nil, err
+		}
+		if address, err = assignedAddress(config); err != nil {
 			return nil, err
 		}
 	}
@@ -51,7 +55,7 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 		err = s.start(ctx, id)
 	}
 	if err == nil && ownNetwork {
-		err = s.join(ctx, id, config, ports)
+		err = s.join(ctx, config, network.Sandbox{ID: id, Ports: ports, Address: address})
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot start the sandbox: %w", err), s.discardSandbox(ctx, id, plan.resolvConf))
@@ -60,8 +64,8 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 }
 
 // join joins a sandbox that runs to the pod network.
-func (s *Server) join(ctx context.Context, id string, config *runtimeapi.PodSandboxConfig, ports []network.Port) error {
-	c, err := s.view.inspectNow(ctx, kindSandbox, id)
+func (s *Server) join(ctx context.Context, config *runtimeapi.PodSandboxConfig, sandbox network.Sandbox) error {
+	c, err := s.view.inspectNow(ctx, kindSandbox, sandbox.ID)
 	if err != nil {
 		return err
 	}
@@ -69,10 +73,9 @@ func (s *Server) join(ctx context.Context, id string, config *runtimeapi.PodSand
 		return fmt.Errorf("the sandbox's program has ended: %s (exit code %d)", c.State.Error, c.State.ExitCode)
 	}
 	pod := config.GetMetadata()
-	_, err = s.cfg.Network.Attach(ctx, network.Sandbox{
-		ID: id, Pod: pod.GetNamespace() + "/" + pod.GetName(), UID: pod.GetUid(), Labels: config.GetLabels(), Annotations: config.GetAnnotations(),
-		Namespace: networkNamespace(c.State.Pid), Ports: ports,
-	})
+	sandbox.Pod, sandbox.UID, sandbox.Namespace = pod.GetNamespace()+"/"+pod.GetName(), pod.GetUid(), networkNamespace(c.State.Pid)
+	sandbox.Labels, sandbox.Annotations = config.GetLabels(), config.GetAnnotations()
+	_, err = s.cfg.Network.Attach(ctx, sandbox)
 	return err
 }
 

@@ -110,6 +110,19 @@ func hostPorts(config *runtimeapi.PodSandboxConfig) ([]network.Port, error) {
 	return ports, nil
 }
 
+// assignedAddress returns the address of a pool that the scheduler has given the pod; not valid if it has given none.
+func assignedAddress(config *runtimeapi.PodSandboxConfig) (netip.Addr, error) {
+	text := config.GetAnnotations()[api.AnnotationIPAssigned]
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	address, err := netip.ParseAddr(text)
+	if err != nil || !address.IsGlobalUnicast() {
+		return netip.Addr{}, refuse("cannot give the pod the address %q of annotation %s: it is no host's address", text, api.AnnotationIPAssigned)
+	}
+	return address, nil
+}
+
 // resolvConf renders the pod's DNS settings (resolv.conf(5)); ok is false if there are none, which means the host's.
 func resolvConf(dns *runtimeapi.DNSConfig) (text string, ok bool) {
 	if len(dns.GetServers())+len(dns.GetSearches())+len(dns.GetOptions()) == 0 {

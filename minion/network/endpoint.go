@@ -23,6 +23,8 @@ type Sandbox struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Namespace is the path of the sandbox's network namespace, such as "/proc/123/ns/net".
 	Namespace string `json:"namespace"`
+	// Address is the one that the pod is to have instead of one of the pod CIDR; not valid for most.
+	Address netip.Addr `json:"address,omitzero"`
 	// Ports are the pod's host ports.
 	Ports []Port `json:"ports,omitempty"`
 }

@@ -75,29 +75,29 @@ func putFirst(ipt tables, r chainRule) error {
 	return ipt.Insert(r.table, r.chain, 1, r.rule...)
 }
 
-// applyPorts puts a pod's host ports in place.
-func (p Plan) applyPorts(ipt tables, e endpoint) error {
-	for _, r := range p.portRules(ipt.Family, e) {
+// applyPod puts a pod's rules in place.
+func (p Plan) applyPod(ipt tables, e endpoint) error {
+	for _, r := range p.podRules(ipt.Family, e) {
 		if err := putFirst(ipt, r); err != nil {
-			return fmt.Errorf("cannot write a host port of pod %s: %w", e.Sandbox.Pod, explain(err))
+			return fmt.Errorf("cannot write an iptables rule of pod %s: %w", e.Sandbox.Pod, explain(err))
 		}
 	}
 	return nil
 }
 
-// missing says what of the chains is not as apply and applyPorts made it; empty if nothing. Rules are known by their
+// missing says what of the chains is not as apply and applyPod made it; empty if nothing. Rules are known by their
 // comments, as the kernel writes the rest of them in another way than they were given.
 func (p Plan) missing(ipt tables, endpoints map[string]endpoint) string {
-	var ports []chainRule
+	var pods []chainRule
 	for _, e := range endpoints {
-		ports = append(ports, p.portRules(ipt.Family, e)...)
+		pods = append(pods, p.podRules(ipt.Family, e)...)
 	}
 	for _, chain := range p.Rules(ipt.Family) {
 		var want []string
 		for _, rule := range chain.Rules {
 			want = append(want, rule[3])
 		}
-		for _, r := range ports {
+		for _, r := range pods {
 			if r.table == chain.Table && r.chain == chain.Name {
 				want = append(want, r.rule[3])
 			}
@@ -136,21 +136,46 @@ func sameElements(a, b []string) bool {
 	return slices.Equal(a, b)
 }
 
-// removePorts takes a pod's host ports away. It goes on after an error, and returns all of them.
-func (p Plan) removePorts(ipt tables, e endpoint) error {
+// applyBeyond makes the ranges of other nodes' pods those of the plan, and not the earlier plan's any more.
+func (p Plan) applyBeyond(ipt tables, earlier Plan) error {
 	var problems []error
-	for _, r := range p.portRules(ipt.Family, e) {
-		if err := ipt.DeleteIfExists(r.table, r.chain, r.rule...); err != nil {
-			problems = append(problems, fmt.Errorf("cannot remove a host port of pod %s: %w", e.Sandbox.Pod, err))
+	before, after := earlier.beyond(ipt.Family), p.beyond(ipt.Family)
+	for _, prefix := range after {
+		if !slices.Contains(before, prefix) {
+			problems = append(problems, putFirst(ipt, p.beyondRule(prefix)))
+		}
+	}
+	for _, prefix := range before {
+		if r := p.beyondRule(prefix); !slices.Contains(after, prefix) {
+			problems = append(problems, ipt.DeleteIfExists(r.table, r.chain, r.rule...))
+		}
+	}
+	if err := errors.Join(problems...); err != nil {
+		return fmt.Errorf("cannot change iptables chain %s: %w", p.leavingChain(), explain(err))
+	}
+	return nil
+}
+
+// removePod takes a pod's rules away. It goes on after an error, and returns all of them.
+func (p Plan) removePod(ipt tables, e endpoint) error {
+	var problems []error
+	for _, r := range p.podRules(ipt.Family, e) {
+		err := ipt.DeleteIfExists(r.table, r.chain, r.rule...)
+		if err == nil {
+			continue
+		}
+		if _, missing := ipt.List(r.table, r.chain); missing == nil { // else the machine has been down
+			problems = append(problems, fmt.Errorf("cannot remove an iptables rule of pod %s: %w", e.Sandbox.Pod, err))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// remove takes away what apply made, or a part of it. It goes on after an error, and returns all of them.
+// remove takes away what apply made, or a part of it, each chain before the one that it jumps to. It goes on after an error,
+// and returns all of them.
 func (p Plan) remove(ipt tables) error {
 	var problems []error
-	for _, chain := range p.Rules(ipt.Family) {
+	for _, chain := range slices.Backward(p.Rules(ipt.Family)) {
 		err := ipt.ClearChain(chain.Table, chain.Name) // a jump can be named only while its target exists
 		if err == nil {
 			for _, parent := range chain.Parents {

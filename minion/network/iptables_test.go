@@ -140,7 +140,7 @@ func conform(t *testing.T, open listing) {
 	once := snapshot(t, ipt, mine)
 	must(t, ipt.Insert("filter", "FORWARD", 1, foreign...)) // as a Docker Engine that starts
 	must(t, mine.apply(ipt))
-	if first := rules(t, ipt, "filter", "FORWARD")[0]; !strings.Contains(first, mine.Rules(IPv4)[2].Name) {
+	if first := rules(t, ipt, "filter", "FORWARD")[0]; !strings.Contains(first, mine.Rules(IPv4)[3].Name) {
 		t.Errorf("applied again, our jump is not the first of FORWARD but %q is", first)
 	}
 	must(t, ipt.DeleteIfExists("filter", "FORWARD", foreign...))

@@ -106,7 +106,7 @@ func (n *Network) poolsFor(plan Plan) (pools []*pool, err error) {
 	}
 	for _, e := range n.endpoints {
 		for _, address := range e.Addresses {
-			if prefix, _ := plan.podCIDR(familyOf(address)); !prefix.Contains(address) {
+			if prefix, _ := plan.podCIDR(familyOf(address)); !prefix.Contains(address) && address != e.Sandbox.Address {
 				return nil, fmt.Errorf("cannot give the pod network the range %s: pod %s still has %s", plan.PodCIDRs, e.Sandbox.Pod, address)
 			}
 			for _, pool := range pools {
@@ -143,14 +143,14 @@ func (n *Network) openTables(f Family) error {
 	return nil
 }
 
-// writeRules puts the chains and the host ports in place.
+// writeRules puts the chains and what pods have in them in place.
 func (n *Network) writeRules(plan Plan) error {
 	for _, ipt := range n.tables {
 		if err := plan.apply(ipt); err != nil {
 			return err
 		}
 	}
-	return n.restorePorts(plan)
+	return n.restorePods(plan)
 }
 
 // leaveOldRange takes back what the node had by another range.
@@ -169,9 +169,16 @@ func (n *Network) Reach(peers []Peer) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.peers = append([]Peer{}, peers...)
-	if n.plan != nil {
-		n.tell(n.weave())
+	if n.plan == nil {
+		return
 	}
+	before := *n.plan
+	n.plan.Beyond = n.plan.beyondOf(peers)
+	problems := []error{n.weave()}
+	for _, ipt := range n.tables {
+		problems = append(problems, n.plan.applyBeyond(ipt, before))
+	}
+	n.tell(errors.Join(problems...))
 }
 
 // weave puts the routes and the tunnel in place, and leaves alone what is right. While the peers are not known it keeps what
@@ -259,10 +266,10 @@ func (n *Network) mend() {
 	n.tell(errors.Join(problems...))
 }
 
-// restorePorts puts the host ports of the pods that there are in place.
-func (n *Network) restorePorts(plan Plan) error {
+// restorePods puts the rules and host ports of the pods that there are in place.
+func (n *Network) restorePods(plan Plan) error {
 	for id, e := range n.endpoints {
-		if err := n.applyPorts(plan, e); err != nil {
+		if err := n.applyPod(plan, e); err != nil {
 			return err
 		}
 		if len(e.Sandbox.Ports) == 0 || n.held[id] != nil {
@@ -277,9 +284,9 @@ func (n *Network) restorePorts(plan Plan) error {
 	return nil
 }
 
-func (n *Network) applyPorts(plan Plan, e endpoint) error {
+func (n *Network) applyPod(plan Plan, e endpoint) error {
 	for _, ipt := range n.tables {
-		if err := plan.applyPorts(ipt, e); err != nil {
+		if err := plan.applyPod(ipt, e); err != nil {
 			return err
 		}
 	}
@@ -326,7 +333,7 @@ func (n *Network) Attach(_ context.Context, sandbox Sandbox) ([]netip.Addr, erro
 		return nil, err
 	}
 	e := endpoint{Sandbox: sandbox}
-	if e.Addresses, err = n.takeAddresses(); err != nil {
+	if e.Addresses, err = n.takeAddresses(sandbox); err != nil {
 		return nil, errors.Join(err, closeAll(held))
 	}
 	n.endpoints[sandbox.ID], n.held[sandbox.ID] = e, held
@@ -335,7 +342,7 @@ func (n *Network) Attach(_ context.Context, sandbox Sandbox) ([]netip.Addr, erro
 		err = n.plan.connect(e, n.plan.gateways())
 	}
 	if err == nil {
-		err = errors.Join(n.applyPorts(*n.plan, e), forgetFlows(e))
+		err = errors.Join(n.applyPod(*n.plan, e), forgetFlows(e))
 	}
 	if err != nil {
 		return nil, errors.Join(err, n.detach(sandbox.ID))
@@ -343,9 +350,16 @@ func (n *Network) Attach(_ context.Context, sandbox Sandbox) ([]netip.Addr, erro
 	return e.Addresses, nil
 }
 
-// takeAddresses takes one of each range, or none.
-func (n *Network) takeAddresses() (taken []netip.Addr, err error) {
+// takeAddresses takes one of each range, or none; the sandbox may bring the one of a family.
+func (n *Network) takeAddresses(sandbox Sandbox) (taken []netip.Addr, err error) {
+	if err := n.checkAddress(sandbox); err != nil {
+		return nil, err
+	}
 	for _, pool := range n.pools {
+		if sandbox.Address.IsValid() && familyOf(sandbox.Address) == familyOf(pool.prefix.Addr()) {
+			taken = append(taken, sandbox.Address)
+			continue
+		}
 		address, err := pool.take()
 		if err != nil {
 			n.giveBack(taken)
@@ -354,6 +368,36 @@ func (n *Network) takeAddresses() (taken []netip.Addr, err error) {
 		taken = append(taken, address)
 	}
 	return taken, nil
+}
+
+// checkAddress finds out whether the sandbox can have the address that it brings, if any: nobody else may have it.
+func (n *Network) checkAddress(sandbox Sandbox) error {
+	address := sandbox.Address
+	if !address.IsValid() {
+		return nil
+	}
+	cluster, ok := n.plan.clusterCIDR(familyOf(address))
+	own, _ := n.plan.podCIDR(familyOf(address))
+	switch {
+	case !ok || !own.IsValid():
+		return fmt.Errorf("cannot give pod %s the address %s: the node's pods have addresses in %s only", sandbox.Pod, address, n.plan.PodCIDRs)
+	case cluster.Contains(address) || own.Contains(address):
+		return fmt.Errorf("cannot give pod %s the address %s: it is of the cluster's own range of pod addresses", sandbox.Pod, address)
+	case slices.Contains(n.cfg.Addresses, address):
+		return fmt.Errorf("cannot give pod %s the address %s: it is the node's own", sandbox.Pod, address)
+	}
+	for id, e := range n.endpoints {
+		switch {
+		case !slices.Contains(e.Addresses, address):
+		case e.Sandbox.UID != sandbox.UID:
+			return fmt.Errorf("cannot give pod %s the address %s: pod %s still has it here", sandbox.Pod, address, e.Sandbox.Pod)
+		default: // of the same pod's sandbox before this one
+			if err := n.detach(id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (n *Network) giveBack(addresses []netip.Addr) {
@@ -378,7 +422,7 @@ func (n *Network) detach(id string) error {
 		return nil
 	}
 	plan := n.planFor(nil)
-	err := errors.Join(plan.disconnect(id), n.removePorts(plan, e), closeAll(n.held[id]), forgetFlows(e))
+	err := errors.Join(plan.disconnect(id), n.removePod(plan, e), closeAll(n.held[id]), forgetFlows(e))
 	delete(n.held, id)
 	if err == nil {
 		err = n.store.forget(id)
@@ -391,13 +435,13 @@ func (n *Network) detach(id string) error {
 	return nil
 }
 
-func (n *Network) removePorts(plan Plan, e endpoint) error {
+func (n *Network) removePod(plan Plan, e endpoint) error {
 	var problems []error
 	for _, address := range e.Addresses {
 		problems = append(problems, n.openTables(familyOf(address)))
 	}
 	for _, ipt := range n.tables {
-		problems = append(problems, plan.removePorts(ipt, e))
+		problems = append(problems, plan.removePod(ipt, e))
 	}
 	return errors.Join(problems...)
 }
@@ -469,10 +513,24 @@ func (n *Network) Teardown() error {
 }
 
 func (n *Network) planFor(podCIDRs []netip.Prefix) Plan {
-	return Plan{
+	p := Plan{
 		Cluster: n.cfg.Cluster, Node: n.cfg.Node, PodCIDRs: podCIDRs, ClusterCIDR: n.cfg.ClusterCIDR,
 		Network: n.cfg.Network, Addresses: n.cfg.Addresses,
 	}
+	p.Beyond = p.beyondOf(n.peers)
+	return p
+}
+
+// beyondOf returns the ranges of the peers' pods that are outside the cluster's.
+func (p Plan) beyondOf(peers []Peer) (ranges []netip.Prefix) {
+	for _, peer := range peers {
+		for _, prefix := range peer.Prefixes {
+			if cluster, ok := p.clusterCIDR(familyOf(prefix.Addr())); ok && !cluster.Overlaps(prefix) {
+				ranges = append(ranges, prefix)
+			}
+		}
+	}
+	return ranges
 }
 
 // parsePodCIDRs reads a node's pod CIDRs.

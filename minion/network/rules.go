@@ -23,6 +23,8 @@ type Plan struct {
 	// Network is how other nodes' pods are reached, and Addresses are the machine's own, at most one of each family.
 	Network   api.PodNetwork
 	Addresses []netip.Addr
+	// Beyond are ranges that pods of other nodes have outside ClusterCIDR.
+	Beyond []netip.Prefix
 }
 
 // Family is an IP family, in the kernel's numbers.
@@ -90,7 +92,10 @@ func (p Plan) hash() uint32 {
 }
 
 // LinkPrefix is how the names of all the node's devices begin.
-func (p Plan) LinkPrefix() string { return "km" + p.mark()[:5] }
+func (p Plan) LinkPrefix() string { return DevicePrefix + p.mark()[:5] }
+
+// DevicePrefix is how the names of all pods' devices begin, whichever node of a machine they are on.
+const DevicePrefix = "km"
 
 // link is the name of a sandbox's device on the machine; 15 bytes are allowed.
 func (p Plan) link(sandbox string) string {
@@ -116,7 +121,8 @@ func (p Plan) rule(comment string, spec ...string) []string {
 // Rules renders the chains of a node for a family, without what single pods have in them:
 //
 //   - packets of pods that leave for elsewhere than a pod take the machine's address, because nobody outside knows the
-//     way back (https://kubernetes.io/docs/concepts/cluster-administration/networking/);
+//     way back (https://kubernetes.io/docs/concepts/cluster-administration/networking/); which do so is decided in a chain of
+//     its own, because pods with addresses outside the pod CIDR have rules of theirs that lead there;
 //   - packets from and to pods are forwarded whatever the machine's policy is: Docker Engines set it to DROP;
 //   - host ports lead to pods, also from the machine's own loopback, for which the pods' devices let 127.0.0.0/8 through;
 //     so no pod may talk to that. IPv6 has no such thing: the kernel lets nothing with ::1 out;
@@ -124,6 +130,7 @@ func (p Plan) rule(comment string, spec ...string) []string {
 func (p Plan) Rules(f Family) []Chain {
 	devices := p.LinkPrefix() + "+"
 	chains := []Chain{
+		{Table: "nat", Name: p.leavingChain(), Rules: p.leaving(f)},
 		{Table: "nat", Name: p.masqueradeChain(), Parents: []string{"POSTROUTING"}, Rules: p.masquerade(f)},
 		{Table: "nat", Name: p.portsChain(), Parents: []string{"PREROUTING", "OUTPUT"},
 			Match: []string{"-m", "addrtype", "--dst-type", "LOCAL"}},
@@ -155,26 +162,55 @@ func (p Plan) noTunnelling(f Family, match ...string) [][]string {
 		"-p", "udp", "--dport", strconv.Itoa(p.Network.VXLANPort), "-j", "DROP"})...)}
 }
 
-func (p Plan) masquerade(f Family) (rules [][]string) {
-	devices, multicast := p.LinkPrefix()+"+", "224.0.0.0/4"
+// leaving are the rules for what pods send.
+func (p Plan) leaving(f Family) (rules [][]string) {
+	pods, ok := p.clusterCIDR(f)
+	if !ok {
+		return nil
+	}
+	multicast := "224.0.0.0/4"
 	if f == IPv6 {
 		multicast = "ff00::/8"
 	}
-	if own, ok := p.podCIDR(f); ok {
-		pods, _ := p.clusterCIDR(f)
-		rules = [][]string{
-			p.rule("pods see each other's own addresses", "-s", own.String(), "-d", pods.String(), "-j", "RETURN"),
-			p.rule("multicast stays as it is", "-s", own.String(), "-d", multicast, "-j", "RETURN"),
-			p.rule("pods leave by this machine's address", "-s", own.String(), "!", "-o", devices, "-j", "MASQUERADE"),
+	for _, prefix := range p.beyond(f) {
+		rules = append(rules, p.beyondRule(prefix).rule)
+	}
+	return append(rules,
+		p.rule("pods see each other's own addresses", "-d", pods.String(), "-j", "RETURN"),
+		p.rule("multicast stays as it is", "-d", multicast, "-j", "RETURN"),
+		p.rule("pods leave by this machine's address", "!", "-o", p.LinkPrefix()+"+", "-j", "MASQUERADE"))
+}
+
+// beyond returns the Beyond of a family, none if pods have no addresses of it.
+func (p Plan) beyond(f Family) (prefixes []netip.Prefix) {
+	if _, ok := p.clusterCIDR(f); !ok {
+		return nil
+	}
+	for _, prefix := range p.Beyond {
+		if familyOf(prefix.Addr()) == f {
+			prefixes = append(prefixes, prefix)
 		}
 	}
+	return prefixes
+}
+
+// beyondRule lets pods be seen by their own addresses in a range that pods of another node have.
+func (p Plan) beyondRule(prefix netip.Prefix) chainRule {
+	return chainRule{"nat", p.leavingChain(), p.rule("pods of another node have "+prefix.String(), "-d", prefix.String(), "-j", "RETURN")}
+}
+
+func (p Plan) masquerade(f Family) (rules [][]string) {
+	if own, ok := p.podCIDR(f); ok {
+		rules = append(rules, p.rule("from pods", "-s", own.String(), "-j", p.leavingChain()))
+	}
 	if f == IPv4 {
-		rules = append(rules, p.rule("pods can answer to loopback", "-s", "127.0.0.0/8", "-o", devices, "-j", "MASQUERADE"))
+		rules = append(rules, p.rule("pods can answer to loopback", "-s", "127.0.0.0/8", "-o", p.LinkPrefix()+"+", "-j", "MASQUERADE"))
 	}
 	return rules
 }
 
 func (p Plan) masqueradeChain() string { return "K8SM-POSTROUTING-" + p.mark() }
+func (p Plan) leavingChain() string    { return "K8SM-LEAVING-" + p.mark() }
 func (p Plan) portsChain() string      { return "K8SM-PORTS-" + p.mark() }
 
 // chainRule is a rule and where it stands.
@@ -183,9 +219,10 @@ type chainRule struct {
 	rule         []string
 }
 
-// portRules renders what one pod's host ports need: the way to the pod, and for a pod that comes back to itself that way
-// the machine's address, since it would take its own for a stranger's.
-func (p Plan) portRules(f Family, e endpoint) (rules []chainRule) {
+// podRules renders what one pod needs: the way to it from its host ports, and for a pod that comes back to itself that way
+// the machine's address, since it would take its own for a stranger's; and what holds for the pod CIDR, for an address that
+// is not in it.
+func (p Plan) podRules(f Family, e endpoint) (rules []chainRule) {
 	address, ok := e.address(f)
 	if !ok {
 		return nil
@@ -205,6 +242,9 @@ func (p Plan) portRules(f Family, e endpoint) (rules []chainRule) {
 	if len(rules) > 0 {
 		rules = append(rules, chainRule{"nat", p.masqueradeChain(), p.rule("by a host port to itself: "+e.Sandbox.Pod,
 			"-s", address.String(), "-d", address.String(), "-j", "MASQUERADE")})
+	}
+	if address == e.Sandbox.Address {
+		rules = append(rules, chainRule{"nat", p.masqueradeChain(), p.rule("from pod "+e.Sandbox.Pod, "-s", address.String(), "-j", p.leavingChain())})
 	}
 	return rules
 }

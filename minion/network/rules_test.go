@@ -31,15 +31,16 @@ func render(p Plan, f Family) string {
 	return out.String()
 }
 
-// renderPorts shows the rules of a pod with host ports.
-func renderPorts(p Plan, f Family) string {
+// renderPods shows the rules of a pod with host ports, and of one with addresses of pools.
+func renderPods(p Plan, f Family) string {
 	var out strings.Builder
 	pod := endpoint{Addresses: addresses("10.244.1.2", "fd00:244:1::2"), Sandbox: Sandbox{Pod: "default/web", Ports: []Port{
 		{Protocol: "TCP", HostPort: 8080, ContainerPort: 80},
 		{Protocol: "UDP", HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 53, ContainerPort: 5353},
 		{Protocol: "TCP", HostIP: netip.MustParseAddr("2001:db8::1"), HostPort: 8081, ContainerPort: 80}, // by its family only
 	}}}
-	for _, r := range p.portRules(f, pod) {
+	static := endpoint{Addresses: addresses("198.51.100.7"), Sandbox: Sandbox{Pod: "default/known", Address: netip.MustParseAddr("198.51.100.7")}}
+	for _, r := range append(p.podRules(f, pod), p.podRules(f, static)...) {
 		fmt.Fprintf(&out, "*%s\n-I %s 1 %s\n", r.table, r.chain, quote(r.rule))
 	}
 	return out.String()
@@ -57,7 +58,8 @@ func quote(words []string) string {
 }
 
 func TestRulesAreTheGoldenOnes(t *testing.T) {
-	both := Plan{Cluster: "k8sm", Node: "agent-1", PodCIDRs: prefixes("10.244.1.0/24", "fd00:244:1::/64"), ClusterCIDR: "10.244.0.0/16,fd00:244::/48"}
+	both := Plan{Cluster: "k8sm", Node: "agent-1", PodCIDRs: prefixes("10.244.1.0/24", "fd00:244:1::/64"), ClusterCIDR: "10.244.0.0/16,fd00:244::/48",
+		Beyond: prefixes("198.51.100.9/32", "2001:db8:7::9/128")}
 	for name, plan := range map[string]Plan{
 		"both_families": both,
 		"vxlan": {Cluster: "k8sm", Node: "agent-1", PodCIDRs: prefixes("10.244.1.0/24"), ClusterCIDR: "10.244.0.0/16",
@@ -67,9 +69,9 @@ func TestRulesAreTheGoldenOnes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			golden := filepath.Join("testdata", name+".txt")
-			got := render(plan, IPv4) + renderPorts(plan, IPv4)
+			got := render(plan, IPv4) + renderPods(plan, IPv4)
 			if len(plan.PodCIDRs) > 1 {
-				got += "ip6tables:\n" + render(plan, IPv6) + renderPorts(plan, IPv6)
+				got += "ip6tables:\n" + render(plan, IPv6) + renderPods(plan, IPv6)
 			}
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {

@@ -310,3 +310,22 @@ func TestBindingWaitsForNoNode(t *testing.T) {
 		t.Error("the binding waits for nodes")
 	}
 }
+
+func TestNodeSaysWhichAddressesOfPoolsLeadThere(t *testing.T) {
+	c, client := newTest(&v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Annotations: map[string]string{"mine": "stays"}}})
+	for _, prefixes := range []string{"192.0.2.7/32,192.0.2.9/32", ""} {
+		if err := c.leadTo(t.Context(), scheduler.LeadTo{Node: "n1", Prefixes: prefixes}); err != nil {
+			t.Fatal(err)
+		}
+		node, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, there := node.Annotations[api.AnnotationPodPrefixes]; got != prefixes || there != (prefixes != "") || node.Annotations["mine"] != "stays" {
+			t.Errorf("led %q there, and the node has %v", prefixes, node.Annotations)
+		}
+	}
+	if err := c.leadTo(t.Context(), scheduler.LeadTo{Node: "gone"}); err != nil {
+		t.Errorf("a node that is gone: %v", err)
+	}
+}

@@ -45,6 +45,21 @@ func (c *Cluster) amendNode(ctx context.Context, a scheduler.AmendNode) error {
 	return err
 }
 
+// leadTo writes the annotation, or takes it away.
+func (c *Cluster) leadTo(ctx context.Context, a scheduler.LeadTo) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"annotations": map[string]any{api.AnnotationPodPrefixes: textOrNull(a.Prefixes)},
+	}})
+	if err != nil {
+		return err
+	}
+	_, err = c.client.CoreV1().Nodes().Patch(ctx, a.Node, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
 func (c *Cluster) markReady(ctx context.Context, a scheduler.MarkReady) error {
 	condition := scheduler.ReadyWithoutKubelet()
 	condition.LastHeartbeatTime = metav1.NewTime(c.now())

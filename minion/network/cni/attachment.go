@@ -87,6 +87,9 @@ func (a attachment) runtimeConf() (*libcni.RuntimeConf, error) {
 	if len(ports) > 0 {
 		conf.CapabilityArgs["portMappings"] = ports
 	}
+	if address := a.Sandbox.Address; address.IsValid() {
+		conf.CapabilityArgs["ips"] = []string{netip.PrefixFrom(address, address.BitLen()).String()}
+	}
 	var ranges [][]map[string]string
 	for _, cidr := range a.PodCIDRs {
 		ranges = append(ranges, []map[string]string{{"subnet": cidr}})

@@ -147,6 +147,9 @@ func (n *Network) Attach(ctx context.Context, sandbox network.Sandbox) ([]netip.
 	if len(sandbox.Ports) > 0 && !capable(list, "portMappings") {
 		return nil, fmt.Errorf("cannot publish host ports: %w", errNoPorts)
 	}
+	if sandbox.Address.IsValid() && !capable(list, "ips") {
+		return nil, fmt.Errorf("cannot give the pod the address %s of a pool: no plugin of the configuration has the capability ips", sandbox.Address)
+	}
 	a := attachment{Sandbox: sandbox, Config: list.Bytes}
 	n.mu.Lock()
 	a.PodCIDRs = n.podCIDRs
@@ -164,6 +167,9 @@ func (n *Network) Attach(ctx context.Context, sandbox network.Sandbox) ([]netip.
 	result, err := n.plugins.AddNetworkList(ctx, list, conf)
 	if err == nil {
 		a.Addresses, err = addressesOf(result)
+	}
+	if err == nil && sandbox.Address.IsValid() && !slices.Contains(a.Addresses, sandbox.Address) {
+		err = fmt.Errorf("the plugins gave the pod %s, and not %s of its pool", a.Addresses, sandbox.Address)
 	}
 	if err == nil {
 		err = n.note(a)

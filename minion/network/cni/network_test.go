@@ -155,6 +155,29 @@ func TestPluginsGiveAddressesOfTheNodesRange(t *testing.T) {
 	must(t, n.Teardown())
 }
 
+func TestPodGetsItsAddressOfAPoolFromPluginsThatCanGiveIt(t *testing.T) {
+	known := netip.MustParseAddr("198.18.9.77")
+	able := strings.Replace(fmt.Sprintf(bridged, fixed), `"type": "bridge"`, `"type": "bridge", "capabilities": {"ips": true}`, 1)
+	for conf, says := range map[string]string{
+		able:                        "",
+		fmt.Sprintf(bridged, fixed): "no plugin of the configuration has the capability ips",
+		strings.Replace(able, `"type": "bridge"`, `"type": "ptp"`, 1):                                                       "",
+		strings.Replace(strings.Replace(able, "198.18.9.0/24", "198.18.8.0/24", 1), `"type": "bridge"`, `"type": "ptp"`, 1): "198.18.9.77",
+	} {
+		n := newTestNetwork(t, conf)
+		pod, _ := newSandbox(t, "pod")
+		pod.Address = known
+		addresses, err := n.Attach(t.Context(), pod)
+		if says == "" && (err != nil || len(addresses) != 1 || addresses[0] != known) {
+			t.Errorf("the pod has %v, %v", addresses, err)
+		}
+		if says != "" && (err == nil || !strings.Contains(err.Error(), says) || n.Addresses("pod") != nil) {
+			t.Errorf("the pod has %v, %v, want %q", addresses, err, says)
+		}
+		must(t, n.Detach(t.Context(), "pod"))
+	}
+}
+
 func TestFileOfASinglePluginIsOneToo(t *testing.T) {
 	n := newTestNetwork(t, "")
 	conf := `{"cniVersion": "0.4.0", "name": "test", "type": "bridge", "bridge": "cni0", "isGateway": true,

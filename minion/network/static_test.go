@@ -1,0 +1,130 @@
+package network
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/coreos/go-iptables/iptables"
+	"github.com/vishvananda/netlink"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// joinLan gives a namespace that is no node's a device on the bridge.
+func joinLan(t *testing.T, p pod, bridge, address string) {
+	t.Helper()
+	link, err := netlink.LinkByName(bridge)
+	must(t, err)
+	port := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: p.ID, MasterIndex: link.Attrs().Index}, PeerName: "eth0", PeerNamespace: netlink.NsFd(p.namespace)}
+	must(t, netlink.LinkAdd(port))
+	must(t, netlink.LinkSetUp(port))
+	p.do(t, func() {
+		eth0, err := netlink.LinkByName("eth0")
+		must(t, err)
+		parsed, err := netlink.ParseAddr(address)
+		must(t, err)
+		must(t, netlink.AddrAdd(eth0, parsed))
+		must(t, netlink.LinkSetUp(eth0))
+	})
+}
+
+func TestPodWithAnAddressOfAPoolIsAPodAsAnyOther(t *testing.T) {
+	inNamespace(t)
+	lanA := lan{"br0", "198.51.100.1/24", ""}
+	one := newMachine(t, "one", lanA, "198.18.1.0/24", api.PodNetwork{})
+	two := newMachine(t, "two", lan{"br0", "198.51.100.2/24", ""}, "198.18.2.0/24", api.PodNetwork{})
+	known := netip.MustParseAddr("198.19.7.7")
+	static := newPod(t, "static", Port{Protocol: "TCP", HostPort: 8080, ContainerPort: 80})
+	static.Sandbox.Address, static.Sandbox.UID = known, "uid-static"
+	one.do(t, func() {
+		addresses, err := one.network.Attach(t.Context(), static.Sandbox)
+		if err != nil || !slices.Equal(addresses, []netip.Addr{known}) {
+			t.Fatalf("it was given %v, %v", addresses, err)
+		}
+	})
+	static.serve(t, "80")
+	beside, besideIP := newPodOn(t, one, "beside")
+	far, farIP := newPodOn(t, two, "far")
+	two.peer.Prefixes = prefixes("198.18.2.0/24")
+	reach := func() {
+		one.peer.Prefixes = prefixes("198.18.1.0/24", "198.19.7.7/32")
+		one.do(t, func() { one.network.Reach([]Peer{two.peer}) })
+		two.do(t, func() { two.network.Reach([]Peer{one.peer}) })
+	}
+	reach()
+	outside := newPod(t, "outside") // a machine of the link that is no node
+	joinLan(t, outside, "br0", "198.51.100.9/24")
+	outside.serve(t, "80")
+	for when, again := range map[string]func(){
+		"first": func() {},
+		"after a restart": func() {
+			one.do(t, func() { one.network = restarted(t, one.network); must(t, one.network.Adopt()) })
+			two.do(t, func() { two.network = restarted(t, two.network); must(t, two.network.Adopt()) })
+			reach()
+		},
+		"flushed": func() {
+			for _, m := range []*machine{one, two} {
+				m.do(t, func() {
+					ipt, err := iptables.New()
+					must(t, err)
+					for _, chain := range m.network.plan.Rules(IPv4) {
+						must(t, ipt.ClearChain(chain.Table, chain.Name))
+					}
+					m.network.mend()
+				})
+			}
+		},
+	} {
+		t.Run(when, func(t *testing.T) {
+			again()
+			beside.do(t, func() { expect(t, "198.19.7.7:80", besideIP) })
+			far.do(t, func() { expect(t, "198.19.7.7:80", farIP) })
+			static.do(t, func() {
+				expect(t, besideIP+":80", "198.19.7.7")
+				expect(t, farIP+":80", "198.19.7.7")
+				expect(t, "198.51.100.9:80", "198.51.100.1") // outside, as all pods by the machine's address
+			})
+			outside.do(t, func() {
+				if _, err := call("198.51.100.1:8080"); err != nil {
+					t.Errorf("its host port: %v", err)
+				}
+			})
+		})
+	}
+	one.do(t, func() { refusals(t, one.network, known) })
+	next := newPod(t, "next")
+	next.Sandbox.Address, next.Sandbox.UID = known, "uid-static"
+	one.do(t, func() { // the same pod's next sandbox, though the kubelet has not stopped the one before
+		_, err := one.network.Attach(t.Context(), next.Sandbox)
+		must(t, err)
+		if one.network.Addresses("static") != nil {
+			t.Error("two sandboxes have the address")
+		}
+		must(t, one.network.Detach(t.Context(), "next"))
+		other := newPod(t, "other")
+		other.Sandbox.Address, other.Sandbox.UID = known, "uid-other"
+		_, err = one.network.Attach(t.Context(), other.Sandbox)
+		must(t, err)
+		must(t, one.network.Teardown())
+	})
+}
+
+// refusals are of addresses that the node must not give out.
+func refusals(t *testing.T, n *Network, known netip.Addr) {
+	t.Helper()
+	for address, says := range map[string]string{
+		known.String(): "pod default/static still has it", "198.18.1.77": "of the cluster's own range", "198.18.9.7": "of the cluster's own range",
+		"2001:db8::7": "in [198.18.1.0/24] only", "198.51.100.1": "the node's own",
+	} {
+		rival := newPod(t, "rival")
+		rival.Sandbox.Address, rival.Sandbox.UID = netip.MustParseAddr(address), "uid-rival"
+		if _, err := n.Attach(t.Context(), rival.Sandbox); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v, want %q", address, err, says)
+		}
+		if n.Addresses("rival") != nil {
+			t.Errorf("%s was refused and given", address)
+		}
+	}
+}
