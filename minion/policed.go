@@ -64,11 +64,21 @@ func (n *node) preparePolicies(ctx context.Context) (err error) {
 	if !n.cluster.EnforcesNetworkPolicies() {
 		return policy.Remove(ctx, n.boot.Cluster, n.boot.Node)
 	}
-	if n.policies, err = policy.New(n.boot.Cluster, n.boot.Node); err != nil {
+	if n.policies, err = policy.New(policy.Config{Cluster: n.boot.Cluster, Node: n.boot.Node, DNS: n.dns()}); err != nil {
 		return fmt.Errorf("%w; or do without, by --network-policy=false of the control plane", err)
 	}
 	n.network.Each(func(s network.Sandbox, addresses []netip.Addr) { n.policies.Adopt(policySandbox(s, addresses)) })
 	return nil
+}
+
+// dns are the addresses at which pods are told to ask the cluster's DNS. What is no address is the kubelet's to refuse.
+func (n *node) dns() (addresses []netip.Addr) {
+	for _, text := range n.cluster.ClusterDNS {
+		if address, err := netip.ParseAddr(text); err == nil {
+			addresses = append(addresses, address.Unmap())
+		}
+	}
+	return addresses
 }
 
 // podNetwork is what the CRI server joins sandboxes to.

@@ -35,7 +35,7 @@ func TestSandboxWhosePoliciesAreNotKnownInTimeIsDetached(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to look at nftables")
 	}
-	policies, err := policy.New("k8sm", "one") // which does not run
+	policies, err := policy.New(policy.Config{Cluster: "k8sm", Node: "one"}) // which does not run
 	if err != nil {
 		t.Fatal(err)
 	}

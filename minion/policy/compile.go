@@ -120,6 +120,7 @@ func (c *compiler) policyChain(d direction, p *networkingv1.NetworkPolicy) strin
 	} else {
 		for _, r := range p.Spec.Egress {
 			rules = append(rules, c.allow(d, p.Namespace, r.To, r.Ports)...)
+			rules = append(rules, c.allowDNS(p.Namespace, r)...)
 		}
 	}
 	c.rules.Chains[chain] = rules

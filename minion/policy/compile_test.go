@@ -30,7 +30,7 @@ func town() State {
 		}
 		return p
 	}
-	s := State{Node: "one", Namespaces: map[string]map[string]string{"shop": {"team": "shop"}, "ops": {"team": "ops"}}, Pods: []Pod{
+	s := State{Node: "one", DNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")}, Namespaces: map[string]map[string]string{"shop": {"team": "shop"}, "ops": {"team": "ops"}}, Pods: []Pod{
 		pod("shop", "web", "one", "10.0.0.2", "fd00::2"), pod("shop", "db", "one", "10.0.0.3", "fd00::3"),
 		pod("shop", "web2", "two", "10.0.1.2"), pod("ops", "prometheus", "two", "10.0.1.3", "fd00:1::3"),
 	}}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -28,6 +29,7 @@ const (
 // Enforcer keeps the rules of a node in force. Its methods may be called concurrently.
 type Enforcer struct {
 	node    string
+	dns     []netip.Addr
 	table   *Table // of the goroutine of Run
 	name    string // of the table
 	log     logrus.FieldLogger
@@ -39,13 +41,23 @@ type Enforcer struct {
 	waiting   []chan error // those who want to know when the sandboxes' rules are in force
 }
 
-// New returns the Enforcer of a cluster's node. It fails where nftables cannot be used.
-func New(cluster, node string) (*Enforcer, error) {
-	table, err := OpenTable(cluster, node)
+// Config is what an Enforcer is made of.
+type Config struct {
+	// Cluster and Node name the table.
+	Cluster, Node string
+	// DNS are the addresses at which pods are told to ask the cluster's DNS.
+	DNS []netip.Addr
+}
+
+// New returns the Enforcer of a node. It fails where nftables cannot be used.
+func New(cfg Config) (*Enforcer, error) {
+	table, err := OpenTable(cfg.Cluster, cfg.Node)
 	if err != nil {
 		return nil, err
 	}
-	return newEnforcer(node, TableName(cluster, node), table), nil
+	e := newEnforcer(cfg.Node, TableName(cfg.Cluster, cfg.Node), table)
+	e.dns = cfg.DNS
+	return e, nil
 }
 
 func newEnforcer(node, name string, table *Table) *Enforcer {
@@ -240,7 +252,7 @@ func (e *Enforcer) sync(ctx context.Context, w *watch) error {
 	e.waiting = nil
 	state.Sandboxes = slices.Collect(maps.Values(e.sandboxes))
 	e.mu.Unlock()
-	state.Node = e.node
+	state.Node, state.DNS = e.node, e.dns
 	err := e.table.Apply(ctx, Compile(state))
 	for _, done := range waiting {
 		done <- err

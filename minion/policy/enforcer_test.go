@@ -229,7 +229,7 @@ func TestOnlyWhatPoliciesGoByIsKept(t *testing.T) {
 
 func TestMachineWithoutNftSaysWhatToInstallAndHasNoRulesToRemove(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	if _, err := New("k8sm", "one"); err == nil || !strings.Contains(err.Error(), "apt-get install nftables") {
+	if _, err := New(Config{Cluster: "k8sm", Node: "one"}); err == nil || !strings.Contains(err.Error(), "apt-get install nftables") {
 		t.Errorf("err = %v", err)
 	}
 	if err := Remove(t.Context(), "k8sm", "one"); err != nil {

@@ -357,6 +357,34 @@ func TestKernelLetsOutWhatThePoliciesSay(t *testing.T) {
 	s.web.expect("udp", s.friend.addresses[0], 80, true)
 }
 
+func TestKernelLetsPodsAskTheClustersDNSByItsService(t *testing.T) {
+	s := newScene(t)
+	s.outside.serve(10053)
+	for i, service := range []string{"10.96.0.10", "fd00:96::a"} {
+		family := families[i].address
+		nft(t.Context(), t, "add table", family, "services")
+		nft(t.Context(), t, "add chain", family, "services", "in { type nat hook prerouting priority dstnat; }")
+		to := netip.AddrPortFrom(s.outside.addresses[i], 10053).String()
+		nft(t.Context(), t, "add rule", family, "services in meta l4proto { tcp, udp } th dport 53", family, "daddr", service, "dnat to", to)
+		s.state.DNS = append(s.state.DNS, netip.MustParseAddr(service))
+	}
+	s.state.Namespaces["kube-system"] = map[string]string{"kubernetes.io/metadata.name": "kube-system"}
+	s.apply(onWeb(nil, nil, networkingv1.PolicyTypeEgress))
+	s.web.expect("udp", s.state.DNS[0], 53, false)
+	s.apply(onWeb(nil, []networkingv1.NetworkPolicyEgressRule{{
+		To: []networkingv1.NetworkPolicyPeer{{
+			NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": "kube-system"}},
+			PodSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{"k8s-app": "kube-dns"}},
+		}},
+		Ports: []networkingv1.NetworkPolicyPort{{Protocol: new(corev1.ProtocolUDP), Port: new(intstr.FromInt32(53))}},
+	}}, networkingv1.PolicyTypeEgress))
+	for i, service := range s.state.DNS {
+		s.web.expect("udp", service, 53, true)
+		s.web.expect("tcp", service, 53, false)
+		s.web.expect("udp", s.outside.addresses[i], 10053, false)
+	}
+}
+
 // onWeb is a policy for the pods of app web.
 func onWeb(in []networkingv1.NetworkPolicyIngressRule, out []networkingv1.NetworkPolicyEgressRule, about ...networkingv1.PolicyType) *networkingv1.NetworkPolicy {
 	return &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: "web"}, Spec: networkingv1.NetworkPolicySpec{

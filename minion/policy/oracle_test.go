@@ -58,7 +58,7 @@ func (o oracle) allows(d direction, pod *Pod, p packet, peer netip.Addr, target 
 			continue
 		}
 		for _, r := range policy.Spec.Egress {
-			if o.peers(policy.Namespace, r.To, peer) && o.ports(r.Ports, p, target) {
+			if o.peers(policy.Namespace, r.To, peer) && o.ports(r.Ports, p, target) || o.dns(policy.Namespace, r, p) {
 				return true
 			}
 		}
@@ -78,6 +78,21 @@ func (o oracle) about(d direction, p *networkingv1.NetworkPolicy) bool {
 		return slices.Contains(types, networkingv1.PolicyTypeIngress)
 	}
 	return slices.Contains(types, networkingv1.PolicyTypeEgress)
+}
+
+// dns judges a packet that was sent to the service of the cluster's DNS as one to the pods that it has elsewhere.
+func (o oracle) dns(namespace string, r networkingv1.NetworkPolicyEgressRule, p packet) bool {
+	if !slices.Contains(o.DNS, p.dialed.Addr()) || p.dialed.Port() != 53 {
+		return false
+	}
+	elsewhere := oracle{State{Namespaces: o.Namespaces, Pods: []Pod{{Namespace: "kube-system", Labels: map[string]string{"k8s-app": "kube-dns"},
+		Addresses: []netip.Addr{p.to}, Ports: []Port{{"dns", UDP, 53}, {"dns-tcp", TCP, 53}}}}}}
+	blocks := slices.DeleteFunc(slices.Clone(r.To), func(p networkingv1.NetworkPolicyPeer) bool { return p.IPBlock != nil })
+	if len(r.To) > 0 && len(blocks) == 0 {
+		return false // of what is behind the service
+	}
+	p.port = 53
+	return elsewhere.peers(namespace, blocks, p.to) && elsewhere.ports(r.Ports, p, &elsewhere.Pods[0])
 }
 
 func (oracle) selects(s *metav1.LabelSelector, tags map[string]string) bool {
@@ -149,8 +164,8 @@ type chance struct{ *rand.Rand }
 func pick[T any](c chance, from ...T) T { return from[c.IntN(len(from))] }
 
 func (c chance) cluster() State {
-	s := State{Node: "one", Namespaces: map[string]map[string]string{}}
-	for _, ns := range []string{"x", "y", "z"} {
+	s := State{Node: "one", Namespaces: map[string]map[string]string{}, DNS: []netip.Addr{netip.MustParseAddr("10.96.0.10")}}
+	for _, ns := range []string{"x", "y", "z", "kube-system"} {
 		s.Namespaces[ns] = map[string]string{"ns": ns, "team": pick(c, "red", "blue")}
 	}
 	for i := range 3 + c.IntN(8) {
@@ -214,7 +229,10 @@ func (c chance) peers() (peers []networkingv1.NetworkPolicyPeer) {
 func (c chance) peer() networkingv1.NetworkPolicyPeer {
 	pods := c.selector()
 	namespaces := metav1.LabelSelector{MatchLabels: map[string]string{"team": pick(c, "red", "blue")}}
-	switch c.IntN(6) {
+	switch c.IntN(7) {
+	case 6:
+		return networkingv1.NetworkPolicyPeer{NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"ns": "kube-system"}},
+			PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"k8s-app": "kube-dns"}}}
 	case 0:
 		return networkingv1.NetworkPolicyPeer{PodSelector: &pods}
 	case 1:
@@ -238,9 +256,9 @@ func (c chance) ports() (ports []networkingv1.NetworkPolicyPort) {
 		case 1, 2:
 			p.Port = new(intstr.FromString(pick(c, "web", "dns")))
 		case 3:
-			p.Port = new(intstr.FromInt32(pick[int32](c, 80, 81)))
+			p.Port = new(intstr.FromInt32(pick[int32](c, 80, 81, 53)))
 		case 4:
-			p.Port, p.EndPort = new(intstr.FromInt32(79)), new(pick[int32](c, 79, 80, 8080))
+			p.Port, p.EndPort = new(intstr.FromInt32(pick[int32](c, 50, 79))), new(pick[int32](c, 79, 80, 8080))
 		}
 		ports = append(ports, p)
 	}
@@ -259,10 +277,19 @@ func packets(s State) (all []packet) {
 			if from.BitLen() != to.BitLen() {
 				continue
 			}
-			all = append(all, packet{from, to, 1, 0})
+			all = append(all, packet{from: from, to: to, protocol: 1})
 			for _, protocol := range []Protocol{TCP, UDP, SCTP} {
 				for _, port := range []uint16{79, 80, 81, 8080, 9000} {
-					all = append(all, packet{from, to, protocol, port})
+					all = append(all, packet{from: from, to: to, protocol: protocol, port: port})
+				}
+			}
+		}
+	}
+	for _, from := range addresses {
+		for _, protocol := range []Protocol{TCP, UDP} {
+			for _, dialed := range []string{"10.96.0.10:53", "10.96.0.10:54", "10.96.0.11:53"} {
+				if to := netip.MustParseAddr("192.0.2.7"); from.Is4() && from != to {
+					all = append(all, packet{from, to, protocol, 10053, netip.MustParseAddrPort(dialed)})
 				}
 			}
 		}

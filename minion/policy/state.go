@@ -15,6 +15,8 @@ import (
 type State struct {
 	// Node is the name of the node whose pods are to be isolated.
 	Node string
+	// DNS are the addresses at which pods are told to ask the cluster's DNS.
+	DNS []netip.Addr
 	// Policies are those of all namespaces.
 	Policies []*networkingv1.NetworkPolicy
 	// Namespaces are the labels of each.

@@ -17,6 +17,8 @@ type packet struct {
 	from, to netip.Addr
 	protocol Protocol
 	port     uint16 // of the destination; 0 with protocols that have none
+	// dialed is where it was sent before the address of a service was translated, if it was.
+	dialed netip.AddrPort
 }
 
 func (p packet) String() string {
@@ -67,8 +69,9 @@ func (tr tracer) run(name string, p packet) string {
 const field = `(?:ip6? (?:saddr|daddr)|meta l4proto|th dport)`
 
 var (
-	match = regexp.MustCompile(`^(` + field + `(?: \. ` + field + `)*) (@\S+|\{ [^}]* \}) (.*)$`)
-	vmap  = regexp.MustCompile(`^(` + field + `) vmap @(\S+)$`)
+	match  = regexp.MustCompile(`^(` + field + `(?: \. ` + field + `)*) (@\S+|\{ [^}]* \}) (.*)$`)
+	dialed = regexp.MustCompile(`^meta l4proto (\d+) ct original ip6? daddr (\S+) ct original proto-dst (\d+) (.*)$`)
+	vmap   = regexp.MustCompile(`^(` + field + `) vmap @(\S+)$`)
 )
 
 // judge returns the verdict of a rule, or "" if the packet does not match it.
@@ -84,6 +87,12 @@ func (tr tracer) judge(p packet, rule string) string {
 		}
 		if element := set.FindElement(key...); key != nil && element != nil {
 			return element.Value[0]
+		}
+		return ""
+	}
+	if m := dialed.FindStringSubmatch(rule); m != nil {
+		if p.dialed.IsValid() && p.dialed.Addr().String() == m[2] && strconv.Itoa(int(p.dialed.Port())) == m[3] && strconv.Itoa(int(p.protocol)) == m[1] {
+			return tr.judge(p, m[4])
 		}
 		return ""
 	}
