@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -309,4 +311,24 @@ func TestProxyOfNFTablesLeavesNothing(t *testing.T) {
 			t.Errorf("kube-proxy has no table of nftables: %q", found)
 		}
 	})
+}
+
+func TestPortThatIsForServicesIsGivenToNoPod(t *testing.T) {
+	dir := stateDir(t)
+	c := up(t, dir, "--resources=cpus:2;mem:1024;ports:[30998-31000]")
+	wants := func(name string) *corev1.Pod {
+		p := pod(name, forever)
+		p.Annotations = map[string]string{"k8sm.io/port-mapping": "wildcard"}
+		p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80}}
+		return create(t, c, p)
+	}
+	wants("first")
+	if got := awaitPhase(t, c, "first", corev1.PodRunning).Annotations["k8sm.io/port-mappings"]; got != "80/TCP=31000" {
+		t.Errorf("the pod has the ports %q", got)
+	}
+	operatorSees(t, c, "queue", wants("second").Name) // the others that the agent offers are for services
+	log, err := os.ReadFile(filepath.Join(dir, "log", "km.log"))
+	if err != nil || !strings.Contains(string(log), "offers ports:[30998-30999], which are for services") {
+		t.Errorf("the log says nothing of it, %v", err)
+	}
 }
