@@ -833,7 +833,14 @@ func (l *laptop) runScheduler(ctx context.Context, ready func(string)) error {
 		}
 	}()
 	defer func() { cancel(); <-watched }()
-	return l.schedule.run(ctx, l.dir)
+	for {
+		err := l.schedule.run(ctx, l.dir)
+		if !errors.Is(err, scheduler.ErrLost) || ctx.Err() != nil {
+			return err
+		}
+		// There is no other scheduler: the machine was asleep, or so busy that the lease ran out.
+		logrus.Warn("the scheduler was held up for so long that it lost its lead, and is started again")
+	}
 }
 
 // awaitNodes returns the names of the nodes that are Ready once there are so many, or none when ctx ends before that.

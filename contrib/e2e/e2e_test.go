@@ -606,6 +606,27 @@ func TestClusterKilledAndStartedAgainHasItsPodsUndisturbed(t *testing.T) {
 	})
 }
 
+// A laptop that is put to sleep holds everything for longer than the scheduler's lease lasts.
+func TestClusterThatWasHeldUpGoesOn(t *testing.T) {
+	dir := stateDir(t)
+	c := up(t, dir)
+	if err := syscall.Kill(c.PID(), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-time.After(20 * time.Second): // which is what is tested
+	case <-t.Context().Done():
+	}
+	if err := syscall.Kill(c.PID(), syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	create(t, c, pod("after", "true"))
+	awaitPhase(t, c, "after", corev1.PodSucceeded)
+	if log, err := os.ReadFile(filepath.Join(dir, "log", "km.log")); err != nil || !strings.Contains(string(log), "lost its lead") {
+		t.Errorf("the scheduler has not lost its lead, %v: nothing was tested", err)
+	}
+}
+
 func TestMachineThatLostPowerHasItsPodsAgain(t *testing.T) {
 	dir := stateDir(t)
 	leavesNothing(t, func(t *testing.T) {
