@@ -349,6 +349,9 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 
 // cleanUpProxy removes the service rules, as the stock program does, and what it leaves for a kubelet.
 func (n *node) cleanUpProxy(ctx context.Context) error {
+	if _, err := os.Stat(n.files.proxyConfig()); errors.Is(err, os.ErrNotExist) {
+		return nil // it has never run
+	}
 	cleaner := supervise.Child{Args: append(n.settings.proxyArgs(), "--cleanup"), Output: n.sandboxLog("proxy")}
 	if err := cleaner.Run(ctx); err != nil {
 		return fmt.Errorf("cannot remove the service rules: %w", err)

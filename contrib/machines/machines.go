@@ -67,6 +67,9 @@ func (c Config) Validate() error {
 	if len(ranges) == 0 || len(ranges) > 2 || !ranges[0].Addr().Is4() || len(ranges) == 2 && !ranges[1].Addr().Is6() {
 		return fmt.Errorf("cannot use --node-cidr=%s: not an IPv4 range such as %s, or that and an IPv6 one", c.CIDR, DefaultCIDR)
 	}
+	if len(ranges) == 1 && c.podsHaveIPv6() {
+		return fmt.Errorf("cannot use --node-cidr=%s: pods have IPv6 addresses, so nodes need them too: give %s,%s", c.CIDR, c.CIDR, DefaultCIDR6)
+	}
 	for _, prefix := range ranges {
 		if err := c.checkRange(prefix); err != nil {
 			return err
@@ -75,12 +78,14 @@ func (c Config) Validate() error {
 	return nil
 }
 
+func (c Config) podsHaveIPv6() bool { return strings.Contains(c.Closed["--cluster-cidr"], ":") }
+
 // ranges are those of CIDR; none if one of them is no range.
 func (c Config) ranges() (ranges []netip.Prefix) {
 	text := c.CIDR
 	if text == "" {
 		text = DefaultCIDR
-		if strings.Contains(c.Closed["--cluster-cidr"], ":") {
+		if c.podsHaveIPv6() {
 			text += "," + DefaultCIDR6
 		}
 	}

@@ -82,17 +82,18 @@ func TestDefaultRangesAreOfTheFamiliesThatPodsHave(t *testing.T) {
 
 func TestWhatCannotBeIsRefusedByTheNameOfItsFlag(t *testing.T) {
 	for says, change := range map[string]func(*Config){
-		"--nodes=0":                 func(c *Config) { c.Count = 0 },
-		"--nodes=101":               func(c *Config) { c.Count = 101 },
-		"--name=a/b":                func(c *Config) { c.Cluster = "a/b" },
-		"--node-cidr=x":             func(c *Config) { c.CIDR = "x" },
-		"--node-cidr=10.1.1.1/24":   func(c *Config) { c.CIDR = "10.1.1.1/24" },
-		"--node-cidr=fd00::/64":     func(c *Config) { c.CIDR = "fd00::/64" },
-		"--node-cidr=10.1.0.0/24,x": func(c *Config) { c.CIDR = "10.1.0.0/24,x" },
-		"--node-cidr=fd00:245::/64": func(c *Config) { *c = dual("/d"); c.CIDR = "10.214.0.0/24,fd00:245::/64" },
-		"addresses for 1 nodes":     func(c *Config) { c.CIDR = "10.214.0.0/30" },
-		"--cluster-cidr=10.245":     func(c *Config) { c.CIDR = "10.245.7.0/24" },
-		"--service-cluster-ip-rang": func(c *Config) { c.CIDR = "10.0.0.0/8"; delete(c.Closed, "--cluster-cidr") },
+		"--nodes=0":                         func(c *Config) { c.Count = 0 },
+		"--nodes=101":                       func(c *Config) { c.Count = 101 },
+		"--name=a/b":                        func(c *Config) { c.Cluster = "a/b" },
+		"--node-cidr=x":                     func(c *Config) { c.CIDR = "x" },
+		"--node-cidr=10.1.1.1/24":           func(c *Config) { c.CIDR = "10.1.1.1/24" },
+		"--node-cidr=fd00::/64":             func(c *Config) { c.CIDR = "fd00::/64" },
+		"--node-cidr=10.1.0.0/24,x":         func(c *Config) { c.CIDR = "10.1.0.0/24,x" },
+		"give 10.214.0.0/24,fd6b:6d73::/64": func(c *Config) { *c = dual("/d"); c.CIDR = "10.214.0.0/24" },
+		"--node-cidr=fd00:245::/64":         func(c *Config) { *c = dual("/d"); c.CIDR = "10.214.0.0/24,fd00:245::/64" },
+		"addresses for 1 nodes":             func(c *Config) { c.CIDR = "10.214.0.0/30" },
+		"--cluster-cidr=10.245":             func(c *Config) { c.CIDR = "10.245.7.0/24" },
+		"--service-cluster-ip-rang":         func(c *Config) { c.CIDR = "10.0.0.0/8"; delete(c.Closed, "--cluster-cidr") },
 	} {
 		cfg := config("/d")
 		change(&cfg)
