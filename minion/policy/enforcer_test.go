@@ -182,15 +182,15 @@ func TestPodWhoseRulesTheKernelRefusesIsToldSoAndTheRulesAreTriedAgain(t *testin
 	e.await("10.0.0.2 : goto", true)
 }
 
-// refusingKernel refuses rules that isolate a pod, once.
+// refusingKernel refuses rules that isolate a pod, a change of them and then the whole.
 type refusingKernel struct {
 	*knftables.Fake
-	refused bool
+	refused int
 }
 
 func (k *refusingKernel) Run(ctx context.Context, tx *knftables.Transaction) error {
-	if !k.refused && strings.Contains(tx.String(), "10.0.0.2") {
-		k.refused = true
+	if k.refused < 2 && strings.Contains(tx.String(), "10.0.0.2") {
+		k.refused++
 		return errors.New("no space")
 	}
 	return k.Fake.Run(ctx, tx)

@@ -405,7 +405,7 @@ func TestKernelTakesEveryChange(t *testing.T) {
 		c := chance{rand.New(rand.NewPCG(seeds[0], seeds[1]))}
 		state := c.cluster()
 		for step := range 4 {
-			if err := table.Apply(t.Context(), Compile(state)); err != nil {
+			if err := table.apply(t.Context(), Compile(state)); err != nil {
 				t.Fatalf("seeds %d, step %d: %v\n%s", seeds, step, err, Compile(state))
 			}
 			if intact, err := table.Intact(t.Context()); !intact || err != nil {
@@ -435,6 +435,22 @@ func TestTableThatSomebodyChangedIsNotIntact(t *testing.T) {
 			t.Errorf("after nft %s: intact: %t, %v", command, intact, err)
 		}
 		table.Forget()
+	}
+}
+
+func TestTableThatSomebodyChangedTakesTheNextChange(t *testing.T) {
+	inNamespace(t)
+	table := kernelTable(t)
+	name := TableName("k8sm", "one")
+	pods := State{Node: "one", Policies: []*networkingv1.NetworkPolicy{denyWeb()}, Pods: []Pod{
+		{Namespace: "x", UID: "web", Node: "one", Labels: map[string]string{"app": "web"}, Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.2")}}}}
+	for _, command := range [][]string{{"flush", "ruleset"}, {"flush", "map", "inet", name, "ingress4"}} {
+		must(t, table.Apply(t.Context(), Compile(pods)))
+		nft(t.Context(), t, command...)
+		must(t, table.Apply(t.Context(), Compile(State{})))
+		if intact, err := table.Intact(t.Context()); !intact || err != nil {
+			t.Errorf("after nft %s and a change: intact: %t, %v", command, intact, err)
+		}
 	}
 }
 

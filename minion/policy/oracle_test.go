@@ -308,7 +308,7 @@ func TestRulesJudgeAsThePoliciesSay(t *testing.T) {
 		table := &Table{nft: fake}
 		state := c.cluster()
 		for step := range 4 {
-			if err := table.Apply(t.Context(), Compile(state)); err != nil {
+			if err := table.apply(t.Context(), Compile(state)); err != nil {
 				t.Fatalf("seeds %d, step %d: %v", seeds, step, err)
 			}
 			trace, judge := tracer{t, fake.Table}, oracle{state}

@@ -42,6 +42,13 @@ func OpenTable(cluster, node string) (*Table, error) {
 // Apply puts the rules in force, in one transaction: what is in the kernel at any time is what it was before, or all of them.
 // With an error it is what it was before.
 func (t *Table) Apply(ctx context.Context, r Ruleset) error {
+	if t.applied != nil && t.apply(ctx, r) == nil {
+		return nil
+	}
+	return t.apply(ctx, r) // anew: something else may have taken away what is to be changed
+}
+
+func (t *Table) apply(ctx context.Context, r Ruleset) error {
 	was := emptied()
 	tx := t.nft.NewTransaction()
 	if t.applied != nil {
