@@ -516,11 +516,21 @@ func TestRangesThatOverlapTheMachinesAreRefused(t *testing.T) {
 		before := state(t)
 		n, err := New(cfg)
 		must(t, err)
-		if err := n.Setup([]string{testRange}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want %q", err, want)
+		if err := n.Setup([]string{testRange}); err == nil || !strings.Contains(err.Error(), want) || n.Ready() != err {
+			t.Errorf("got %v, and the node says %v, want %q", err, n.Ready(), want)
 		}
 		if after := state(t); before != after {
 			t.Errorf("something was changed all the same:\n%s", after)
+		}
+	}
+}
+
+func TestRoutersBetweenMachinesLeadToPodsThatAreNoneOfThisNodes(t *testing.T) {
+	plan := Plan{PodCIDRs: prefixes("198.18.1.0/24"), ClusterCIDR: "198.18.0.0/16"}
+	for mode, want := range map[api.NetworkMode]string{api.NetworkNone: "198.18.1.0/24", api.NetworkAuto: "198.18.0.0/16"} {
+		plan.Network.Mode = mode
+		if routes := plan.unreachable(); len(routes) != 1 || routes[0].Dst.String() != want {
+			t.Errorf("--network=%s: unreachable are %v, want %s", mode, routes, want)
 		}
 	}
 }

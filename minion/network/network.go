@@ -40,6 +40,7 @@ type Network struct {
 
 	mu        sync.Mutex             // guards what follows, and makes changes one at a time
 	plan      *Plan                  // what Setup last made; nil while the network is not ready
+	problem   error                  // why Setup failed last
 	pools     []*pool                // of plan's ranges
 	tables    []tables               // of the families that are in use
 	endpoints map[string]endpoint    // by their sandboxes' ids
@@ -68,12 +69,17 @@ func New(cfg Config) (*Network, error) {
 // same value or another one, by this process or one after it: what is there already is kept or mended. Another value
 // needs that no pod is left that has an address of the old one.
 func (n *Network) Setup(podCIDRs []string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.problem = n.setUp(podCIDRs)
+	return n.problem
+}
+
+func (n *Network) setUp(podCIDRs []string) error {
 	prefixes, err := parsePodCIDRs(podCIDRs)
 	if err != nil {
 		return err
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
 	plan := n.planFor(prefixes)
 	if err := plan.checkRanges(n.cfg.ServiceCIDR); err != nil {
 		return fmt.Errorf("cannot set up the pod network: %w", err)
@@ -311,6 +317,9 @@ func (n *Network) Ready() error {
 }
 
 func (n *Network) ready() error {
+	if n.plan == nil && n.problem != nil {
+		return n.problem
+	}
 	if n.plan == nil {
 		return errors.New("the pod network is not set up: the node has been given no pod CIDR yet")
 	}
