@@ -176,16 +176,23 @@ func (c change) write(tx *knftables.Transaction) {
 
 func (c change) writeElements(tx *knftables.Transaction, name string) {
 	from, to := c.from.Sets[name], c.to.Sets[name]
-	for _, key := range slices.Sorted(maps.Keys(from.Elements)) {
-		if value, ok := to.Elements[key]; !ok || value != from.Elements[key] {
-			tx.Delete(from.element(name, key))
+	for _, key := range missing(from.Elements, to.Elements) {
+		tx.Delete(from.element(name, key))
+	}
+	for _, key := range missing(to.Elements, from.Elements) {
+		tx.Add(to.element(name, key))
+	}
+}
+
+// missing returns in order the keys whose values are not the same in the other map.
+func missing(of, in map[string]string) (keys []string) {
+	for key, value := range of {
+		if other, ok := in[key]; !ok || value != other {
+			keys = append(keys, key)
 		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(to.Elements)) {
-		if value, ok := from.Elements[key]; !ok || value != to.Elements[key] {
-			tx.Add(to.element(name, key))
-		}
-	}
+	slices.Sort(keys)
+	return keys
 }
 
 // writeDeletions deletes the chains and sets that nothing refers to any more.
