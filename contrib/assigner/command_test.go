@@ -3,6 +3,7 @@ package assigner
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -139,5 +140,24 @@ func TestCommandsAreForTheClusterThatIsNamed(t *testing.T) {
 	o.run("", "list", "--name=other")
 	if len(o.names) != 2 || o.names[0] != "k8sm" || o.names[1] != "other" {
 		t.Errorf("asked for %q", o.names)
+	}
+}
+
+func TestExamplesFitTogether(t *testing.T) {
+	o := newOperator(t)
+	if got := o.run("", "import", "../examples/pools.yaml"); !strings.Contains(got, "pool license added with 10 addresses\npool partners added with 248 addresses\n") {
+		t.Errorf("the example of pools: %s", got)
+	}
+	data, err := os.ReadFile("../examples/static-address.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pod corev1.Pod
+	if err := json.Unmarshal(data, &pod); err != nil {
+		t.Fatal(err)
+	}
+	want := pod.Annotations[api.AnnotationIP]
+	if got := ask(t, New(o.cluster.KV), claim(pod.Name, pod.Annotations[api.AnnotationIPPool], want)); got != want || want == "" {
+		t.Errorf("the example's pod gets %s, and asks for %s", got, want)
 	}
 }
