@@ -225,14 +225,14 @@ func (b *bench) dns(ctx context.Context, c *scratch.Cluster, mode string) error 
 	if err != nil {
 		return err
 	}
-	slices, err := c.Kube.DiscoveryV1().EndpointSlices("kube-system").List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=kube-dns"})
+	servers, err := c.Kube.DiscoveryV1().EndpointSlices("kube-system").List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=kube-dns"})
 	if err != nil {
 		return err
 	}
-	if len(slices.Items) == 0 {
+	if len(servers.Items) == 0 {
 		return errors.New("the cluster has no DNS")
 	}
-	direct := slices.Items[0]
+	direct := servers.Items[0]
 	for name, server := range map[string]string{
 		"service_" + mode: net.JoinHostPort(service.Spec.ClusterIP, "53"),
 		"direct_" + mode:  net.JoinHostPort(direct.Endpoints[0].Addresses[0], strconv.Itoa(int(*direct.Ports[0].Port))),

@@ -66,7 +66,7 @@ func (m *membership) beat(ctx context.Context, answers bool) error {
 	if _, err := m.kube.CoordinationV1().Leases(api.DNSLeaseNamespace).Apply(ctx, lease, forced); err != nil {
 		return fmt.Errorf("cannot renew the lease of this DNS server: %w", err)
 	}
-	slices, err := m.kube.DiscoveryV1().EndpointSlices(api.DNSServiceNamespace).List(ctx, replicas(""))
+	endpoints, err := m.kube.DiscoveryV1().EndpointSlices(api.DNSServiceNamespace).List(ctx, replicas(""))
 	if err != nil {
 		return fmt.Errorf("cannot list the DNS servers: %w", err)
 	}
@@ -74,11 +74,11 @@ func (m *membership) beat(ctx context.Context, answers bool) error {
 	if err != nil {
 		return fmt.Errorf("cannot list the leases of the DNS servers: %w", err)
 	}
-	if err := m.stand(ctx, slices.Items, answers); err != nil {
+	if err := m.stand(ctx, endpoints.Items, answers); err != nil {
 		return err
 	}
 	found := map[string]string{}
-	for _, slice := range slices.Items {
+	for _, slice := range endpoints.Items {
 		found[slice.Labels[api.LabelDNSReplica]] = ""
 	}
 	for _, lease := range leases.Items {
@@ -115,13 +115,12 @@ func (m *membership) stand(ctx context.Context, there []discoveryv1.EndpointSlic
 		return nil
 	}
 	// Also one that an earlier life left is written again: it may say another address.
-	slices := m.kube.DiscoveryV1().EndpointSlices(api.DNSServiceNamespace)
 	if i >= 0 && there[i].AddressType != addressType(m.listen) { // which cannot be changed
 		if err := m.withdraw(ctx); err != nil {
 			return err
 		}
 	}
-	if _, err := slices.Apply(ctx, m.slice(), forced); err != nil {
+	if _, err := m.kube.DiscoveryV1().EndpointSlices(api.DNSServiceNamespace).Apply(ctx, m.slice(), forced); err != nil {
 		return fmt.Errorf("cannot put this DNS server into the service: %w", err)
 	}
 	m.inside = true
