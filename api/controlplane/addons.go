@@ -41,7 +41,7 @@ func (c Config) addOns() ([]object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(c.dns(), rbac(minions), []object{config}), nil
+	return slices.Concat(c.dns(), rbac(minions), assignedAddresses(), []object{config}), nil
 }
 
 // applyAddOns makes the add-ons as they should be. It is repeated at each start, and tries again until ctx ends while
@@ -101,6 +101,10 @@ func resourceOf(client kubernetes.Interface, kind string) (string, rest.Interfac
 		return "roles", client.RbacV1().RESTClient()
 	case "RoleBinding":
 		return "rolebindings", client.RbacV1().RESTClient()
+	case "ValidatingAdmissionPolicy":
+		return "validatingadmissionpolicies", client.AdmissionregistrationV1().RESTClient()
+	case "ValidatingAdmissionPolicyBinding":
+		return "validatingadmissionpolicybindings", client.AdmissionregistrationV1().RESTClient()
 	default:
 		return "configmaps", client.CoreV1().RESTClient()
 	}

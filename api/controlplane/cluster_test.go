@@ -344,3 +344,68 @@ func checkMark(t *testing.T, dir statedir.Dir, before marks) {
 		t.Errorf("after a restart (-before +after):\n%s", diff)
 	}
 }
+
+// testAssignedAddress runs after the scheduler's test, so that the policy is known to the API server.
+func testAssignedAddress(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
+	pods := admin.CoreV1().Pods(metav1.NamespaceDefault)
+	pod := func(name string, annotations map[string]string) *corev1.Pod {
+		return &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "none"}}},
+		}
+	}
+	forged := pod("forged", map[string]string{api.AnnotationIPAssigned: "10.96.0.1"})
+	says := "annotation k8sm.io/ip-assigned is for the scheduler to write"
+	eventually(t, func(ctx context.Context) string {
+		_, err := pods.Create(ctx, forged, metav1.CreateOptions{})
+		if err == nil {
+			_ = pods.Delete(ctx, forged.Name, *metav1.NewDeleteOptions(0))
+			return "a pod was made with an address of its own choice"
+		}
+		if !apierrors.IsInvalid(err) && !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), says) {
+			return "refused for " + err.Error()
+		}
+		return ""
+	})
+	plain, err := pods.Create(t.Context(), pod("plain", map[string]string{api.AnnotationIPPool: "office"}), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain.Annotations[api.AnnotationIPAssigned] = "192.0.2.1"
+	if _, err := pods.Update(t.Context(), plain, metav1.UpdateOptions{}); err == nil || !strings.Contains(err.Error(), says) {
+		t.Errorf("an address was written by somebody: %v", err)
+	}
+	binding := &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Name: plain.Name, Annotations: map[string]string{api.AnnotationIPAssigned: "192.0.2.1"}},
+		Target:     corev1.ObjectReference{Kind: "Node", Name: "n1"},
+	}
+	if err := pods.Bind(t.Context(), binding, metav1.CreateOptions{}); err == nil || !strings.Contains(err.Error(), says) {
+		t.Errorf("somebody has bound a pod with an address: %v", err)
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", dir.SchedulerKubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	scheduler, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := scheduler.CoreV1().Pods(metav1.NamespaceDefault).Bind(t.Context(), binding, metav1.CreateOptions{}); err != nil {
+		t.Errorf("the scheduler may not: %v", err)
+	}
+	bound, err := pods.Get(t.Context(), plain.Name, metav1.GetOptions{})
+	if err != nil || bound.Annotations[api.AnnotationIPAssigned] != "192.0.2.1" {
+		t.Errorf("bound: %v, %v", bound.Annotations, err)
+	}
+	bound.Labels = map[string]string{"some": "change"}
+	if bound, err = pods.Update(t.Context(), bound, metav1.UpdateOptions{}); err != nil {
+		t.Errorf("a change of something else: %v", err)
+	}
+	delete(bound.Annotations, api.AnnotationIPAssigned)
+	if _, err := pods.Update(t.Context(), bound, metav1.UpdateOptions{}); err == nil {
+		t.Error("an address was taken from the pod that has it")
+	}
+	if err := pods.Delete(t.Context(), plain.Name, *metav1.NewDeleteOptions(0)); err != nil {
+		t.Error(err)
+	}
+}

@@ -224,6 +224,7 @@ func TestControlPlane(t *testing.T) {
 	t.Run("etcd holds JSON and lets in who has a certificate", func(t *testing.T) { testEtcd(t, dir) })
 	t.Run("the scheduler may do its work and no more", func(t *testing.T) { testScheduler(t, dir) })
 	t.Run("a claim is bound to the volume that the scheduler gives it", func(t *testing.T) { testLateClaim(t, dir, admin) })
+	t.Run("only the scheduler says which address of a pool a pod has", func(t *testing.T) { testAssignedAddress(t, dir, admin) })
 	t.Run("minions read their configuration", func(t *testing.T) { testMinionConfig(t, admin) })
 	t.Run("service accounts get tokens and the root certificate", func(t *testing.T) { testServiceAccount(t, admin) })
 
