@@ -66,7 +66,7 @@ func (r Replicas) Validate() error {
 	if r.MetricsPort < 0 || r.MetricsPort+r.Count-1 > 65535 {
 		return fmt.Errorf("cannot use --dns-metrics-port=%d for %d servers: give a port from 1 to %d, or 0 for none", r.MetricsPort, r.Count, 65536-r.Count)
 	}
-	return r.Forwarding.validate("dns-")
+	return r.validate("dns-")
 }
 
 // Check tells what is wrong before there is a cluster. What only CoreDNS knows it is asked in a process of its own. The

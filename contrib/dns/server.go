@@ -54,7 +54,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	takeOverLog()
-	forwarding, err := cfg.Forwarding.absolute()
+	forwarding, err := cfg.absolute()
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (s *server) guardMetrics() error {
 	if s.cfg.Metrics.Address == "" {
 		return nil
 	}
-	text, err := s.cfg.Metrics.webConfig()
+	text, err := s.cfg.webConfig()
 	if err != nil {
 		return err
 	}
@@ -201,7 +201,7 @@ func Check(cfg Config) error {
 		return err
 	}
 	takeOverLog()
-	forwarding, err := cfg.Forwarding.absolute()
+	forwarding, err := cfg.absolute()
 	if err != nil {
 		return err
 	}

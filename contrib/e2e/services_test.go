@@ -255,7 +255,7 @@ func internalPolicy(t *testing.T, c *servicesCluster) {
 		s.InternalTrafficPolicy = &local
 	})
 	c.await(t, "caller-2", at(s.Spec.ClusterIP, 80), "server-2")
-	c.awaitSilence(t, "caller-1", at(s.Spec.ClusterIP, 80))
+	_ = c.awaitSilence(t, "caller-1", at(s.Spec.ClusterIP, 80))
 }
 
 func externalPolicy(t *testing.T, c *servicesCluster) {
@@ -272,7 +272,7 @@ func externalPolicy(t *testing.T, c *servicesCluster) {
 	if _, client, err := c.call(t.Context(), fromOutside, at(c.addresses["node-1"], here)); err != nil || client != "10.214.8.1" {
 		t.Errorf("the client is %q, %v, and not who it was", client, err)
 	}
-	c.awaitSilence(t, fromOutside, at(c.addresses["node-2"], here))
+	_ = c.awaitSilence(t, fromOutside, at(c.addresses["node-2"], here))
 }
 
 func variables(t *testing.T, c *servicesCluster) {
