@@ -47,7 +47,7 @@ func bucket(link netlink.Link, rate uint64) *netlink.Tbf {
 	bytes := rate / 8
 	return &netlink.Tbf{
 		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: link.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
-		Rate:       bytes, Limit: burst + uint32(min(bytes, 1<<30)), Buffer: uint32(netlink.Xmittime(bytes, burst)),
+		Rate:       bytes, Limit: burst + uint32(min(bytes, 1<<30)), Buffer: netlink.Xmittime(bytes, burst),
 	}
 }
 

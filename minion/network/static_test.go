@@ -37,7 +37,7 @@ func TestPodWithAnAddressOfAPoolIsAPodAsAnyOther(t *testing.T) {
 	two := newMachine(t, "two", lan{"br0", "198.51.100.2/24", ""}, "198.18.2.0/24", api.PodNetwork{})
 	known := netip.MustParseAddr("198.19.7.7")
 	static := newPod(t, "static", Port{Protocol: "TCP", HostPort: 8080, ContainerPort: 80})
-	static.Sandbox.Address, static.Sandbox.UID = known, "uid-static"
+	static.Address, static.UID = known, "uid-static"
 	one.do(t, func() {
 		addresses, err := one.network.Attach(t.Context(), static.Sandbox)
 		if err != nil || !slices.Equal(addresses, []netip.Addr{known}) {
@@ -95,7 +95,7 @@ func TestPodWithAnAddressOfAPoolIsAPodAsAnyOther(t *testing.T) {
 	}
 	one.do(t, func() { refusals(t, one.network, known) })
 	next := newPod(t, "next")
-	next.Sandbox.Address, next.Sandbox.UID = known, "uid-static"
+	next.Address, next.UID = known, "uid-static"
 	one.do(t, func() { // the same pod's next sandbox, though the kubelet has not stopped the one before
 		_, err := one.network.Attach(t.Context(), next.Sandbox)
 		must(t, err)
@@ -104,7 +104,7 @@ func TestPodWithAnAddressOfAPoolIsAPodAsAnyOther(t *testing.T) {
 		}
 		must(t, one.network.Detach(t.Context(), "next"))
 		other := newPod(t, "other")
-		other.Sandbox.Address, other.Sandbox.UID = known, "uid-other"
+		other.Address, other.UID = known, "uid-other"
 		_, err = one.network.Attach(t.Context(), other.Sandbox)
 		must(t, err)
 		must(t, one.network.Teardown())
@@ -119,7 +119,7 @@ func refusals(t *testing.T, n *Network, known netip.Addr) {
 		"2001:db8::7": "in [198.18.1.0/24] only", "198.51.100.1": "the node's own",
 	} {
 		rival := newPod(t, "rival")
-		rival.Sandbox.Address, rival.Sandbox.UID = netip.MustParseAddr(address), "uid-rival"
+		rival.Address, rival.UID = netip.MustParseAddr(address), "uid-rival"
 		if _, err := n.Attach(t.Context(), rival.Sandbox); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want %q", address, err, says)
 		}

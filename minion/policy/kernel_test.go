@@ -190,7 +190,7 @@ func (g *guest) reaches(network string, to netip.Addr, port uint16, wait time.Du
 		defer connection.Close()
 		err = ping(connection, wait)
 	}
-	if timeout := net.Error(nil); err != nil && !(errors.As(err, &timeout) && timeout.Timeout()) {
+	if timeout := net.Error(nil); err != nil && (!errors.As(err, &timeout) || !timeout.Timeout()) {
 		g.t.Fatalf("%s to %s port %d: %v", network, to, port, err)
 	}
 	return err == nil
