@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -236,6 +237,44 @@ func TestPodCannotTalkToTheMachinesLoopback(t *testing.T) {
 			t.Errorf("a pod reaches the machine's loopback: %q %v", got, err)
 		}
 	})
+}
+
+func TestPodCannotSendByAnAddressThatIsNotItsOwn(t *testing.T) {
+	inNamespace(t)
+	n, err := New(Config{Cluster: "test", Node: "agent-1", ClusterCIDR: "198.18.0.0/16,fd00:7::/48", Dir: filepath.Join(t.TempDir(), "network")})
+	must(t, err)
+	must(t, n.Setup([]string{testRange, "fd00:7:0:1::/64"}))
+	liar, target := newPod(t, "liar"), newPod(t, "target")
+	own, err := n.Attach(t.Context(), liar.Sandbox)
+	must(t, err)
+	at, err := n.Attach(t.Context(), target.Sandbox)
+	must(t, err)
+	for i, another := range []string{"198.18.1.77", "fd00:7:0:1::77"} {
+		var heard net.PacketConn
+		target.do(t, func() {
+			heard, err = net.ListenPacket("udp", net.JoinHostPort(at[i].String(), "53"))
+			must(t, err)
+		})
+		defer heard.Close()
+		liar.do(t, func() {
+			device, err := netlink.LinkByName(podDevice)
+			must(t, err)
+			must(t, netlink.AddrAdd(device, deviceAddress(netip.MustParseAddr(another))))
+			for _, from := range []string{another, own[i].String()} { // in this order
+				source, err := net.ListenPacket("udp", net.JoinHostPort(from, "0"))
+				must(t, err)
+				_, err = source.WriteTo([]byte(from), &net.UDPAddr{IP: at[i].AsSlice(), Port: 53})
+				must(t, errors.Join(err, source.Close()))
+			}
+		})
+		must(t, heard.SetReadDeadline(time.Now().Add(5*time.Second)))
+		text := make([]byte, 64)
+		got, _, err := heard.ReadFrom(text)
+		if first := string(text[:got]); err != nil || first != own[i].String() {
+			t.Errorf("the first to arrive is from %q: %v", first, err)
+		}
+	}
+	must(t, n.Teardown())
 }
 
 func TestWhatEndedUnseenIsTakenBack(t *testing.T) {

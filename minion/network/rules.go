@@ -126,7 +126,8 @@ func (p Plan) rule(comment string, spec ...string) []string {
 //   - packets from and to pods are forwarded whatever the machine's policy is: Docker Engines set it to DROP;
 //   - host ports lead to pods, also from the machine's own loopback, for which the pods' devices let 127.0.0.0/8 through;
 //     so no pod may talk to that. IPv6 has no such thing: the kernel lets nothing with ::1 out;
-//   - no pod may send to machines what these would take for a packet from another machine's pods.
+//   - no pod may send to machines what these would take for a packet from another machine's pods;
+//   - no pod may send by an address that is not its own: network policies know pods by their addresses.
 func (p Plan) Rules(f Family) []Chain {
 	devices := p.LinkPrefix() + "+"
 	chains := []Chain{
@@ -143,6 +144,11 @@ func (p Plan) Rules(f Family) []Chain {
 	if f == IPv4 {
 		input = append(input, p.rule("loopback is not for pods", "-i", devices, "-d", "127.0.0.0/8",
 			"-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED", "-j", "DROP"))
+	}
+	if f == IPv6 { // for IPv4 the devices have a setting that says so; see confine
+		chains = append(chains, Chain{Table: "raw", Name: "K8SM-SOURCE-" + p.mark(), Parents: []string{"PREROUTING"}, Rules: [][]string{
+			p.rule("pods send by their own addresses only", "-i", devices, "-m", "rpfilter", "--invert", "-j", "DROP"),
+		}})
 	}
 	if len(input) > 0 {
 		chains = append(chains, Chain{Table: "filter", Name: "K8SM-INPUT-" + p.mark(), Parents: []string{"INPUT"}, Rules: input})
