@@ -224,7 +224,7 @@ func routed(t *testing.T, address, node string) {
 }
 
 func externalIPs(t *testing.T, c *servicesCluster) {
-	const address = "192.0.2.80"
+	const address = "203.0.113.80"
 	c.serve(t, "external", "", func(s *corev1.ServiceSpec) { s.ExternalIPs = []string{address} })
 	routed(t, address, c.addresses["node-2"])
 	for _, from := range []string{fromOutside, "caller-1", "host-1"} {
@@ -233,7 +233,7 @@ func externalIPs(t *testing.T, c *servicesCluster) {
 }
 
 func loadBalancer(t *testing.T, c *servicesCluster) {
-	const address = "192.0.2.81"
+	const address = "203.0.113.81"
 	s := c.serve(t, "balanced", "", func(s *corev1.ServiceSpec) { s.Type = corev1.ServiceTypeLoadBalancer })
 	routed(t, address, c.addresses["node-1"])
 	c.await(t, fromOutside, at(c.addresses["node-1"], s.Spec.Ports[0].NodePort), "server-1", "server-2")

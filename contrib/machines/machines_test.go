@@ -348,7 +348,7 @@ func TestQuestionsOnAMachinesLoopbackAreAskedHere(t *testing.T) {
 	waits.Wait()
 }
 
-// outside is a machine elsewhere, at 192.0.2.2, with a cable to this one, at 192.0.2.1.
+// outside is a machine elsewhere, at 203.0.113.2, with a cable to this one, at 203.0.113.1.
 func outside(t *testing.T) *Machine {
 	t.Helper()
 	m := &Machine{Name: "outside", namespace: filepath.Join(namespaces, "k8sm-test-outside"), link: "k8sm-t-out"}
@@ -359,8 +359,8 @@ func outside(t *testing.T) *Machine {
 	})
 	script := fmt.Sprintf(`set -e
 ip link add %[1]s type veth peer name eth0 netns %[2]s
-ip address add 192.0.2.1/24 dev %[1]s; ip link set %[1]s up
-ip netns exec %[2]s sh -ec 'ip address add 192.0.2.2/24 dev eth0; ip link set lo up; ip link set eth0 up; ip route add default via 192.0.2.1'`,
+ip address add 203.0.113.1/24 dev %[1]s; ip link set %[1]s up
+ip netns exec %[2]s sh -ec 'ip address add 203.0.113.2/24 dev eth0; ip link set lo up; ip link set eth0 up; ip route add default via 203.0.113.1'`,
 		m.link, filepath.Base(m.namespace))
 	if err := ensureNamespace(m.namespace); err != nil {
 		t.Fatal(err)
@@ -382,7 +382,7 @@ func TestMachinesGetOutByThisOnesAddressAndNobodyGetsIn(t *testing.T) {
 		t.Cleanup(func() { listener.Close() })
 		return listener
 	}
-	there := listen(out, "192.0.2.2")
+	there := listen(out, "203.0.113.2")
 	if err := reach(m.List[0], there, 10*time.Second); err != nil {
 		t.Fatalf("node-1 does not get out: %v", err)
 	}
@@ -390,7 +390,7 @@ func TestMachinesGetOutByThisOnesAddressAndNobodyGetsIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if from := connection.RemoteAddr().String(); !strings.HasPrefix(from, "192.0.2.1:") {
+	if from := connection.RemoteAddr().String(); !strings.HasPrefix(from, "203.0.113.1:") {
 		t.Errorf("outside it is seen as %s", from)
 	}
 	connection.Close()
