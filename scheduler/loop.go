@@ -70,11 +70,11 @@ func Run(ctx context.Context, cfg Config, parts Parts) error {
 	log.WithField("scheduler", cfg.Identity).Info("waiting for the leadership")
 	lost, err := parts.Store.Lead(ctx, cfg.Identity)
 	if err != nil {
-		return fmt.Errorf("cannot become the leading scheduler: %w", err)
+		return unlessEnded(ctx, fmt.Errorf("cannot become the leading scheduler: %w", err))
 	}
 	framework, err := parts.Store.FrameworkID(ctx)
 	if err != nil {
-		return fmt.Errorf("cannot read the framework id: %w", err)
+		return unlessEnded(ctx, fmt.Errorf("cannot read the framework id: %w", err))
 	}
 	l := &loop{
 		core: NewCore(cfg), parts: parts, framework: framework,
@@ -103,6 +103,14 @@ func Run(ctx context.Context, cfg Config, parts Parts) error {
 	default:
 	}
 	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// unlessEnded drops the error of something that was only interrupted.
+func unlessEnded(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
 		return nil
 	}
 	return err

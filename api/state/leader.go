@@ -95,7 +95,10 @@ func (s *Store) campaign(ctx context.Context, id string) (*leadership, error) {
 			return l, nil
 		}
 	}
-	if session.Ctx().Err() != nil && ctx.Err() == nil {
+	switch {
+	case ctx.Err() != nil:
+		err = ctx.Err() // which the client may have told as an error of gRPC's
+	case session.Ctx().Err() != nil:
 		err = errLeaseOver
 	}
 	_ = session.Close() // a lease that cannot be revoked runs out

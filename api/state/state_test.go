@@ -182,6 +182,13 @@ func TestCampaignEndsWithItsContext(t *testing.T) {
 	if _, err := second.Lead(ctx, "second"); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
+	for _, patience := range []time.Duration{0, time.Millisecond, 3 * time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience) // wherever in its course it ends
+		if _, err := second.Lead(ctx, "second"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after %s: %v", patience, err)
+		}
+		cancel()
+	}
 }
 
 func TestWritesOfAFormerLeaderAreRefused(t *testing.T) {
