@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/k8sm/k8sm/minion/supervise"
+	"github.com/k8sm/k8sm/minion/warden"
 )
 
 // nodeLocks is the directory of the locks of all nodes of the machine; see node.locks.
@@ -58,17 +59,7 @@ func claim(path string) (claimed *os.File, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot take a lock: %w", err)
 	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("cannot take a lock: %w", err)
-	}
-	switch err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
-	case errors.Is(err, unix.EWOULDBLOCK):
-		return nil, file.Close()
-	case err != nil:
-		return nil, errors.Join(fmt.Errorf("cannot lock %s: %w", path, err), file.Close())
-	}
-	return file, nil
+	return warden.TryLock(path)
 }
 
 // claimKubeletPort returns the kubelet's usual port to one minion of this network namespace at a time, until it releases it or

@@ -66,13 +66,14 @@ type Core struct {
 
 // pod is a pod that is ours to place, or that is bound to one of our nodes.
 type pod struct {
-	obj     *v1.Pod
-	demand  Demand
-	wish    *wish // nil for most
-	order   int
-	node    string    // that it is bound to; "" if it is not
-	since   time.Time // when it began to wait
-	attempt int       // of its youngest task
+	obj      *v1.Pod
+	demand   Demand
+	extended extended
+	wish     *wish // nil for most
+	order    int
+	node     string    // that it is bound to; "" if it is not
+	since    time.Time // when it began to wait
+	attempt  int       // of its youngest task
 	// disowned is the attempt whose task was ended before it could be the pod's; it is not to be taken back.
 	disowned int
 	task     *task // nil while it has none

@@ -19,7 +19,7 @@ type holding struct {
 func (p *pod) needs() holding {
 	h := holding{Demand: p.demand}
 	if p.standing.place == nil { // it is counted there already otherwise
-		h.pods, h.extended = 1, extendedOf(p.obj)
+		h.pods, h.extended = 1, p.extended
 	}
 	if p.wish != nil {
 		h.wildcards, h.revocable = len(p.wish.wildcards), p.wish.revocable

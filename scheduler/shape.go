@@ -42,8 +42,8 @@ func keyOf(p *pod) shapeKey {
 			rest.WriteString(part)
 		}
 	}
-	if wanted := extendedOf(p.obj); wanted != nil {
-		rest.WriteString(wanted.String())
+	if p.extended != nil {
+		rest.WriteString(p.extended.String())
 	}
 	if p.wishes != nil {
 		rest.WriteString(p.wishes.key)
@@ -95,7 +95,7 @@ type shape struct {
 
 func newShape(key shapeKey, p *pod) *shape {
 	s := &shape{
-		key: key, obj: p.obj, demand: p.demand, extended: extendedOf(p.obj), wish: p.wish, only: onlyNodes(p),
+		key: key, obj: p.obj, demand: p.demand, extended: p.extended, wish: p.wish, only: onlyNodes(p),
 		cordoned: tolerates(p.obj, v1.TaintNodeUnschedulable), unready: tolerates(p.obj, v1.TaintNodeNotReady),
 	}
 	if len(p.obj.Spec.NodeSelector) > 0 || requiredAffinity(p.obj) != nil {

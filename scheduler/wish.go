@@ -24,7 +24,7 @@ type wish struct {
 // appraise finds out what a pod demands and wishes for.
 func (c *Core) appraise(p *pod) {
 	cpus, mem := c.cfg.defaults()
-	p.demand = DemandOf(p.obj, cpus, mem, c.scratch)
+	p.demand, p.extended = DemandOf(p.obj, cpus, mem, c.scratch), extendedOf(p.obj)
 	if p.wish = c.wishOf(p); p.wish == nil {
 		return
 	}

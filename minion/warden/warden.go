@@ -186,7 +186,7 @@ func (w Watch) await() bool {
 	var since time.Time // since when there is no minion; zero while there is one
 	var said string
 	for ; ; time.Sleep(look) {
-		node, err := tryLock(w.Node)
+		node, err := TryLock(w.Node)
 		if node != nil && since.IsZero() {
 			since = time.Now()
 		}
@@ -214,7 +214,7 @@ func (w Watch) await() bool {
 // somebody's look whether there is.
 func takePost(path string) (*os.File, error) {
 	for range 20 {
-		post, err := tryLock(path)
+		post, err := TryLock(path)
 		if err != nil {
 			return nil, err
 		}
@@ -230,8 +230,9 @@ func takePost(path string) (*os.File, error) {
 	return nil, nil
 }
 
-// tryLock returns the file if its lock could be taken, and nil if another process has it.
-func tryLock(path string) (*os.File, error) {
+// TryLock returns the file, which it makes if need be, if its lock (flock(2)) could be taken, and nil if another process has
+// it. Closing the file, or the end of the process, gives the lock back.
+func TryLock(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open a lock: %w", err)
@@ -248,7 +249,7 @@ func tryLock(path string) (*os.File, error) {
 }
 
 func isHeld(path string) (bool, error) {
-	file, err := tryLock(path)
+	file, err := TryLock(path)
 	if file != nil {
 		file.Close()
 	}

@@ -55,7 +55,7 @@ func watch(t *testing.T) (w Watch, release func()) {
 // take is the coming of a minion.
 func take(t *testing.T, w Watch) (release func()) {
 	t.Helper()
-	lock, err := tryLock(w.Node)
+	lock, err := TryLock(w.Node)
 	if err != nil || lock == nil {
 		t.Fatalf("the node's lock is not to be had: %v", err)
 	}
