@@ -39,6 +39,7 @@ type Network struct {
 	log   logrus.FieldLogger
 
 	mu        sync.Mutex             // guards what follows, and makes changes one at a time
+	podCIDRs  []string               // that Setup was last given, in an earlier process too; nil if it never was
 	plan      *Plan                  // what Setup last made; nil while the network is not ready
 	problem   error                  // why Setup failed last
 	pools     []*pool                // of plan's ranges
@@ -59,7 +60,7 @@ func New(cfg Config) (*Network, error) {
 	cfg.Network = cfg.Network.Settled()
 	n := &Network{cfg: cfg, tables: []tables{ipt}, store: store{cfg.Dir}, log: logrus.WithField("node", cfg.Node), held: map[string][]io.Closer{}}
 	// What cannot be read was written while the machine went down, and has ended with it.
-	if _, n.endpoints, err = n.store.load(); err != nil {
+	if n.podCIDRs, n.endpoints, err = n.store.load(); err != nil {
 		n.log.Warn(err)
 	}
 	return n, nil
@@ -91,6 +92,7 @@ func (n *Network) setUp(podCIDRs []string) error {
 	if err := errors.Join(n.useFamilies(prefixes), n.leaveOldRange(plan)); err != nil {
 		return err
 	}
+	n.podCIDRs = slices.Clone(podCIDRs) // Teardown has to know them, however far this comes
 	if err := errors.Join(n.writeRules(plan), plan.addRoutes(), n.store.saveRanges(podCIDRs)); err != nil {
 		return err
 	}
@@ -161,8 +163,7 @@ func (n *Network) writeRules(plan Plan) error {
 
 // leaveOldRange takes back what the node had by another range.
 func (n *Network) leaveOldRange(plan Plan) error {
-	texts, _, _ := n.store.load() // what cannot be read has been told
-	before, err := parsePodCIDRs(texts)
+	before, err := parsePodCIDRs(n.podCIDRs)
 	if err != nil || slices.Equal(before, plan.PodCIDRs) {
 		return nil
 	}
@@ -302,9 +303,11 @@ func (n *Network) applyPod(plan Plan, e endpoint) error {
 // Adopt sets the network up again that an earlier process left, with its range, so that a kubelet that starts finds it
 // ready: one that does not looks again only seconds later. Without such a network it does nothing.
 func (n *Network) Adopt() error {
-	podCIDRs, _, err := n.store.load()
-	if err != nil || podCIDRs == nil {
-		return err
+	n.mu.Lock()
+	podCIDRs := n.podCIDRs
+	n.mu.Unlock()
+	if podCIDRs == nil {
+		return nil
 	}
 	return n.Setup(podCIDRs)
 }
@@ -488,12 +491,8 @@ func (n *Network) Keep(_ context.Context, ids []string) error {
 func (n *Network) Teardown() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	podCIDRs, _, err := n.store.load()
-	if err != nil {
-		n.log.Warn(err)
-	}
-	prefixes, err := parsePodCIDRs(podCIDRs)
-	if len(podCIDRs) > 0 && err != nil {
+	prefixes, err := parsePodCIDRs(n.podCIDRs)
+	if len(n.podCIDRs) > 0 && err != nil {
 		return err
 	}
 	plan := n.planFor(prefixes)
@@ -516,6 +515,7 @@ func (n *Network) Teardown() error {
 		err = n.store.remove()
 	}
 	if err == nil {
+		n.podCIDRs = nil
 		clear(n.endpoints)
 	}
 	return err

@@ -414,6 +414,8 @@ func TestWhatAKilledMachineLeftHalfWrittenIsForgotten(t *testing.T) {
 	if n.Addresses("half") != nil {
 		t.Error("it has an address")
 	}
+	must(t, n.Adopt())
+	must(t, n.Ready())
 	must(t, n.Setup([]string{testRange}))
 	must(t, n.Teardown())
 }
