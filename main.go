@@ -303,6 +303,9 @@ km etcdctl with the same --state-dir find everything there.`,
 			cfg.StateDir = c.dir()
 			cfg.Ready = func(url string) { logrus.WithField("url", url).Info("the control plane is ready") }
 			return serve(c, func(ctx context.Context) error {
+				if err := advertise(&cfg); err != nil {
+					return err
+				}
 				replicas, err := dnsOf(ctx, c, cfg, replicas)
 				if err != nil {
 					return err
@@ -316,7 +319,23 @@ km etcdctl with the same --state-dir find everything there.`,
 	}
 	cfg.AddFlags(cmd.Flags())
 	replicas.AddFlags(cmd.Flags())
+	cmd.Flags().Lookup("advertise-address").Usage = advertiseUsage
 	return cmd
+}
+
+const advertiseUsage = "IP address at which nodes and pods reach the API server (default: --bind-address, or this machine's if that is 0.0.0.0 or ::)"
+
+// advertise gives an API server that listens on all addresses the one by which others know this machine, unless one was given.
+func advertise(plane *controlplane.Config) error {
+	if !net.ParseIP(plane.BindAddress).IsUnspecified() || plane.AdvertiseAddress != "" {
+		return nil
+	}
+	ip, err := minion.MachineIP()
+	if err != nil {
+		return fmt.Errorf("cannot find the address at which nodes and pods reach the API server: %w; give it by --advertise-address", err)
+	}
+	plane.AdvertiseAddress = ip.String()
+	return nil
 }
 
 // dnsOf completes what the flags say of the DNS servers beside a control plane, and checks it. There are none where pods would
@@ -602,10 +621,10 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	l.plane.AddFlags(parts)
 	l.dns.AddFlags(parts)
 	l.schedule.addFlags(parts)
-	bind, advertise := parts.Lookup("bind-address"), parts.Lookup("advertise-address")
+	bind := parts.Lookup("bind-address")
 	l.plane.BindAddress, bind.DefValue = net.IPv4zero.String(), net.IPv4zero.String()
 	bind.Usage += "; pods reach none that listens on loopback only"
-	advertise.Usage = "IP address at which nodes and pods reach the API server (default: --bind-address, or this machine's if that is 0.0.0.0)"
+	parts.Lookup("advertise-address").Usage = advertiseUsage
 	for _, name := range []string{"etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile",
 		"node-root-dir", "docker-host", "km-path", "artifact-address", "mesos-master", "mesos-connect-timeout", "mesos-principal", "mesos-secret-file", "mesos-ca-file",
 		"tls-cert-file", "tls-private-key-file", "client-ca-file", "enable-aggregator-routing"} {
@@ -704,12 +723,8 @@ func (l *laptop) preflight(ctx context.Context, c *common) (err error) {
 	if err := l.planMachines(); err != nil {
 		return err
 	}
-	if net.ParseIP(l.plane.BindAddress).IsUnspecified() && l.plane.AdvertiseAddress == "" {
-		ip, err := minion.MachineIP()
-		if err != nil {
-			return fmt.Errorf("cannot run a node: %w; pods need another", err)
-		}
-		l.plane.AdvertiseAddress = ip.String()
+	if err := advertise(&l.plane); err != nil {
+		return err
 	}
 	loopback := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 	for _, p := range []struct{ flag, address string }{

@@ -730,6 +730,7 @@ func TestWhatIsMissingIsOneLineAndNothingStarts(t *testing.T) {
 		"Mesos port in use":   {args: []string{"up", fmt.Sprintf("--mesos-port=%d", port)}, says: []string{fmt.Sprint(port), "in use"}},
 		"status port in use":  {args: []string{"up", fmt.Sprintf("--status-address=127.0.0.1:%d", port)}, says: []string{fmt.Sprint(port), "in use", "--status-address"}},
 		"DNS port in use":     {args: []string{"up", "--dns-port=" + busyDNS}, says: []string{busyDNS, "in use", "--dns-port"}},
+		"all addresses":       {args: []string{"apiserver", "--bind-address=0.0.0.0", "--dns-port=" + busyDNS}, says: []string{":" + busyDNS, "in use"}},
 		"no such plugin":      {args: []string{"up", "--dns-import=testdata/unknown.corefile"}, says: []string{"unknown.corefile:2", "resolve"}},
 		"DNS asks a name":     {args: []string{"dns", "--check", "--upstream=localhost"}, says: []string{"--upstream=localhost", "IP address"}},
 		"unknown setting":     {args: []string{"up", "--config=testdata/unknown.yaml"}, says: []string{"unknown.yaml", "offer_ttl"}},
