@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -45,29 +46,33 @@ func (l layout) nodeAuth() *clientcmdapi.AuthInfo {
 
 // checkIdentity returns nil if the node has a certificate that the cluster takes at the given time.
 func (l layout) checkIdentity(boot api.Bootstrap, now time.Time) error {
-	data, err := os.ReadFile(l.certificate())
-	if err != nil {
-		return fmt.Errorf("cannot read the node's certificate: %w", err)
-	}
-	certificate, err := firstCertificate(data)
+	certificate, err := readCertificate(l.certificate())
 	if err != nil {
 		return fmt.Errorf("cannot read the node's certificate: %w", err)
 	}
 	if name := "system:node:" + boot.Node; certificate.Subject.CommonName != name {
 		return fmt.Errorf("the certificate is for %q, not for %q", certificate.Subject.CommonName, name)
 	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(boot.CA)
-	_, err = certificate.Verify(x509.VerifyOptions{
-		Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	})
-	if err != nil {
+	if err := verify(certificate, boot, now, x509.ExtKeyUsageClientAuth); err != nil {
 		return fmt.Errorf("the node's certificate is no longer good: %w", err)
 	}
 	return nil
 }
 
-func firstCertificate(data []byte) (*x509.Certificate, error) {
+// verify returns nil if the certificate is of the cluster's authority and good for this use at the given time.
+func verify(certificate *x509.Certificate, boot api.Bootstrap, now time.Time, usage x509.ExtKeyUsage) error {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(boot.CA)
+	_, err := certificate.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
+	return err
+}
+
+// readCertificate returns the first certificate in a file.
+func readCertificate(path string) (*x509.Certificate, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
 	for block, left := pem.Decode(data); block != nil; block, left = pem.Decode(left) {
 		if block.Type == "CERTIFICATE" {
 			return x509.ParseCertificate(block.Bytes)
@@ -76,21 +81,56 @@ func firstCertificate(data []byte) (*x509.Certificate, error) {
 	return nil, errors.New("there is no certificate in it")
 }
 
+// discardForeign removes the pairs of certificate and key that the cluster's authority has not signed, or that have expired: the
+// node's directory outlives a control plane that is made anew, and the kubelet serves with whatever pair it finds. It leaves
+// kubelet-server-current.pem and its like where they lead to a pair that is good.
+func (l layout) discardForeign(boot api.Bootstrap, now time.Time) error {
+	pairs, err := filepath.Glob(filepath.Join(l.pki(), "*.pem"))
+	if err != nil {
+		return fmt.Errorf("cannot find the node's certificates: %w", err)
+	}
+	for _, pair := range pairs {
+		certificate, problem := readCertificate(pair)
+		if problem == nil {
+			problem = verify(certificate, boot, now, x509.ExtKeyUsageAny)
+		}
+		if problem == nil {
+			continue
+		}
+		logrus.WithFields(logrus.Fields{"node": boot.Node, "file": pair}).Infof("removing a certificate that is not good in this cluster: %s", problem)
+		if err := remove(pair); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove removes a file with credentials, if it is there.
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot remove old credentials: %w", err)
+	}
+	return nil
+}
+
 // prepareIdentity writes what the kubelet starts from: its kubeconfig if the node has a good certificate, else one with
 // the bootstrap token, by which it asks for a certificate
-// (https://kubernetes.io/docs/reference/access-authn-authz/kubelet-tls-bootstrapping/).
+// (https://kubernetes.io/docs/reference/access-authn-authz/kubelet-tls-bootstrapping/). What is of another cluster goes first.
 func (l layout) prepareIdentity(boot api.Bootstrap, now time.Time) error {
 	if err := os.WriteFile(l.ca(), boot.CA, 0o600); err != nil {
 		return fmt.Errorf("cannot write the cluster's CA: %w", err)
 	}
 	problem := l.checkIdentity(boot, now)
+	if err := l.discardForeign(boot, now); err != nil {
+		return err
+	}
 	if problem == nil {
 		return writeKubeconfig(l.kubeconfig(), kubeconfig(boot, l.nodeAuth()))
 	}
 	logrus.WithField("node", boot.Node).Infof("asking for a certificate with the bootstrap token: %s", problem)
 	for _, stale := range []string{l.kubeconfig(), l.certificate()} {
-		if err := os.Remove(stale); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("cannot remove old credentials: %w", err)
+		if err := remove(stale); err != nil {
+			return err
 		}
 	}
 	return writeKubeconfig(l.bootstrapKubeconfig(), kubeconfig(boot, tokenAuth(boot)))
@@ -111,10 +151,7 @@ func (l layout) awaitIdentity(ctx context.Context, boot api.Bootstrap) error {
 			return err
 		}
 	}
-	if err := os.Remove(l.bootstrapKubeconfig()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("cannot remove the bootstrap token: %w", err)
-	}
-	return nil
+	return remove(l.bootstrapKubeconfig())
 }
 
 func writeKubeconfig(path string, cfg clientcmdapi.Config) error {

@@ -8,12 +8,16 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
@@ -160,6 +164,49 @@ func TestCertificateThatTheClusterWouldRefuseIsNotUsed(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestOnlyWhatTheClustersAuthoritySignedStaysInTheNodesDirectory(t *testing.T) {
+	a, before := newAuthority(t), newAuthority(t)
+	files, boot := testNode(t, a)
+	pki := func(name string) string { return filepath.Join(files.pki(), name) }
+	// The kubelet keeps a pair in a file with its date, and a link to the newest.
+	server := func(by *authority, date string) {
+		t.Helper()
+		by.issue(pki("kubelet-server-"+date+".pem"), "system:node:agent-1")
+		current := pki("kubelet-server-current.pem")
+		if err := os.Remove(current); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(pki("kubelet-server-"+date+".pem"), current); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(now time.Time, want ...string) {
+		t.Helper()
+		if err := files.prepareIdentity(boot, now); err != nil {
+			t.Fatal(err)
+		}
+		found, err := filepath.Glob(pki("*.pem"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range found {
+			found[i] = filepath.Base(found[i])
+		}
+		if diff := cmp.Diff(want, found, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("the node's pairs (-want +got):\n%s", diff)
+		}
+	}
+	before.issue(files.certificate(), "system:node:agent-1")
+	server(before, "2026-01-01")
+	check(time.Now())
+
+	a.issue(files.certificate(), "system:node:agent-1")
+	before.issue(pki("kubelet-server-2026-01-01.pem"), "system:node:agent-1")
+	server(a, "2026-02-02")
+	check(time.Now(), "kubelet-client-current.pem", "kubelet-server-2026-02-02.pem", "kubelet-server-current.pem")
+	check(time.Now().Add(2 * time.Hour)) // all have expired
 }
 
 func TestTokenIsRemovedOnceTheCertificateIsThere(t *testing.T) {
