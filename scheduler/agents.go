@@ -34,6 +34,7 @@ type agent struct {
 	executor    executorState
 	warm        *task     // without a pod, that keeps the executor up; nil for none
 	chill       backoff   // of such tasks
+	drops       backoff   // of tasks that it drops because it still drains
 	otherSince  time.Time // since when its minion is seen to be of another version; zero if it is not
 	// returning is when resources of it were given back or freed that have not been offered since; zero if there are none.
 	returning time.Time
@@ -93,6 +94,7 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 			acts = append(acts, c.supersede(now, a)...)
 		}
 		a.hasExecutor = slices.Contains(o.Executors, api.MinionExecutorID)
+		c.reactivated(now, a)
 		if !a.alive {
 			a.alive = true
 			returned = append(returned, a)

@@ -37,6 +37,7 @@ type view struct {
 	// discouraging are the node's PreferNoSchedule taints.
 	discouraging []v1.Taint
 	closed       string // for what its node is about to be cordoned; "" if it is not
+	drains       bool   // it would drop every task
 	wanted       bool   // a pod would fit here if only the executor were prepared
 	hopeless     bool   // the executor could not be prepared, and it is too early to try again
 }
@@ -75,6 +76,7 @@ const (
 	affinityMismatch
 	cordoned
 	maintained
+	draining
 	replaced
 	notReady
 	tainted
@@ -127,6 +129,9 @@ func (r refused) words(s *shape, roles string) (singular, plural string) {
 		return "is cordoned", "are cordoned"
 	case maintained:
 		return "is cordoned because maintenance is planned", "are cordoned because maintenance is planned"
+	case draining:
+		text := " because Mesos drains its agent"
+		return "is cordoned" + text, "are cordoned" + text
 	case replaced:
 		text := " while its km is replaced by another version"
 		return "is cordoned" + text, "are cordoned" + text
@@ -295,6 +300,8 @@ func (v *view) checkNode(s *shape) refused {
 			return refused{reason: cordoned}
 		case cordonedForRollout:
 			return refused{reason: replaced}
+		case CordonedForDraining:
+			return refused{reason: draining}
 		}
 		return refused{reason: maintained}
 	}
@@ -355,9 +362,11 @@ func (v *view) checkPorts(s *shape) refused {
 	return refused{reason: portsMissing, ports: missing}
 }
 
-// checkExecutor: does no executor run there, or ours, and do we know how it was launched?
+// checkExecutor: does the agent take tasks, does no executor run there, or ours, and do we know how it was launched?
 func (v *view) checkExecutor() refused {
 	switch {
+	case v.drains:
+		return refused{reason: draining}
 	case len(v.offers) == 0:
 		return refused{reason: offersNothing}
 	case v.stranger != "":

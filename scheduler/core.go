@@ -114,6 +114,7 @@ type task struct {
 	unacked [][]byte  // updates to be acknowledged when the binding is done
 	killAt  time.Time // when to (re)send KILL; zero if it may live
 	killed  bool      // KILL was sent
+	spared  bool      // that it ended does not count against its pod
 }
 
 // backoff spaces out attempts that keep failing.
@@ -254,8 +255,11 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 		if a := c.agents[ev.Agent]; a != nil && ev.Executor == api.MinionExecutorID {
 			a.hasExecutor = false
 			c.fleet.touch(a)
-			if u := c.upkeep[a.id]; u != nil && !u.rollout.asked.IsZero() {
-				u.rollout.gone = now
+			if u := c.upkeep[a.id]; u != nil {
+				u.drain.exited = true
+				if !u.rollout.asked.IsZero() {
+					u.rollout.gone = now
+				}
 			}
 		}
 	case Tick:

@@ -238,7 +238,7 @@ func (c *Core) views(now time.Time, a *agent) []*view {
 // open makes a view of the agent that nothing is offered in yet.
 func (c *Core) open(now time.Time, v *view, a *agent, role string) {
 	*v = view{agent: a, node: c.nodeOf(a), role: role, free: v.free[:0]}
-	v.closed = c.closed(now, a, v.node)
+	v.closed, v.drains = c.closed(now, a, v.node), c.drains(a)
 	if v.node != nil {
 		v.place, v.discouraging = c.standing.at(a.node), discouraging(v.node)
 	}

@@ -165,7 +165,7 @@ func (c *Core) replace(now time.Time, a *agent, node *v1.Node, residents []*pod)
 	cordoned := node.Annotations[api.AnnotationCordoned] == cordonedForRollout
 	started := node.Annotations[api.AnnotationMinionStarted]
 	switch {
-	case u.draining: // Mesos ends the minion with all its tasks
+	case u.draining: // its minion ends with its last task
 		return nil
 	case cordoned && !node.Spec.Unschedulable:
 		return r.giveUp(rolloutFailed, a.node, "somebody has uncordoned the node")

@@ -27,6 +27,7 @@ func (c *Core) taskUpdated(now time.Time, s TaskStatus) []Action {
 		return append(acts, c.stranger(s, f)...)
 	}
 	t.state, t.heard = s.State, true
+	t.spared = s.State == Dropped && s.Reason == reasonDraining // it is its agent that has to wait
 	c.noteFailure(t, s, f)
 	if !f.running {
 		c.freed(now, s)
@@ -136,7 +137,7 @@ func (c *Core) boundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Acti
 		}
 	case boundDoubt:
 		if a := c.agentOfNode(p.node); a != nil && a.alive && c.connected {
-			c.end(now, t, false)
+			c.end(now, t, t.spared)
 			break
 		}
 		t.heard = false // until its agent is there, nobody can know
@@ -160,7 +161,9 @@ func (c *Core) end(now time.Time, t *task, over bool) {
 	if now.Sub(t.since) >= settled {
 		p.backoff = backoff{}
 	}
-	p.backoff.fail(now)
+	if !t.spared {
+		p.backoff.fail(now)
+	}
 	if over && p.backoff.until.Before(now.Add(overGrace)) {
 		p.backoff.until = now.Add(overGrace)
 	}

@@ -37,7 +37,8 @@ const (
 type upkeep struct {
 	window    *offers.Unavailability // nil if no maintenance is planned
 	heard     time.Time              // when Mesos told of the window last
-	draining  bool                   // Mesos kills its tasks, and it makes no offers
+	draining  bool                   // Mesos kills its tasks, and drops new ones
+	drain     drain                  // how that stands
 	gone      bool                   // it will not come back once it is lost
 	rollout   rollout                // of another version of its minion
 	shown     string                 // of that, on the node
@@ -103,14 +104,13 @@ func (c *Core) keep(now time.Time, id api.AgentID) *upkeep {
 	return u
 }
 
-// heardOf takes in what an offer says of its agent's plans: a deactivated agent makes none, and where there is no
-// unavailability nothing is planned any more.
+// heardOf takes in what an offer says of its agent's plans: where there is no unavailability nothing is planned any more.
 func (c *Core) heardOf(now time.Time, id api.AgentID, window *offers.Unavailability) {
 	if window == nil && c.upkeep[id] == nil {
 		return
 	}
 	u := c.keep(now, id)
-	u.window, u.heard, u.draining, u.gone = window, now, false, false
+	u.window, u.heard, u.gone = window, now, false
 }
 
 // recall learns from its node what an earlier scheduler knew of an agent's plans.
@@ -126,21 +126,9 @@ func (c *Core) recall(now time.Time, a *agent, node *v1.Node) {
 	}
 	u = c.keep(now, a.id)
 	u.rollout, u.shown = parseRollout(rolled), rolled
-	u.draining = cordoned == cordonedForDraining
+	u.draining = cordoned == CordonedForDraining
 	if window, err := offers.ParseUnavailability(text); err == nil {
 		u.window = &window
-	}
-}
-
-// noteDraining learns from the end of a task that its agent drains, or was taken down in its maintenance.
-func (c *Core) noteDraining(now time.Time, s TaskStatus) {
-	switch {
-	case s.Agent == "" || c.agents[s.Agent] == nil:
-	case s.Reason == reasonDraining:
-		u := c.keep(now, s.Agent)
-		u.draining, u.gone = true, u.gone || s.State == GoneByOperator
-	case s.State == Gone && s.Reason == reasonRemoved && c.upkeep[s.Agent] != nil:
-		c.upkeep[s.Agent].gone = true
 	}
 }
 
@@ -158,15 +146,16 @@ func (c *Core) agentLost(now time.Time, id api.AgentID) []Action {
 // What api.AnnotationCordoned says.
 const (
 	cordonedForMaintenance = "maintenance"
-	cordonedForDraining    = "draining"
 	cordonedForRollout     = "rollout"
+	// CordonedForDraining is that an operator drains the agent.
+	CordonedForDraining = "draining"
 )
 
 // cordon tells for what the agent's node shall be cordoned now; "" for nothing.
 func (c *Core) cordon(now time.Time, u *upkeep) string {
 	switch {
 	case u.draining:
-		return cordonedForDraining
+		return CordonedForDraining
 	case u.window != nil && !now.Before(u.window.Start.Add(-c.cfg.CordonLead)):
 		return cordonedForMaintenance
 	case u.rollout.phase == rolloutRolling || u.rollout.phase == rolloutStuck:
@@ -175,7 +164,7 @@ func (c *Core) cordon(now time.Time, u *upkeep) string {
 	return ""
 }
 
-// drains tells whether Mesos drains the agent: it offers nothing then, whatever becomes free there.
+// drains tells whether Mesos drains the agent: it takes no tasks then, whatever becomes free there.
 func (c *Core) drains(a *agent) bool {
 	u := c.upkeep[a.id]
 	return u != nil && u.draining
@@ -211,6 +200,9 @@ func (c *Core) tickUpkeep(now time.Time) []Action {
 		}
 		if phase := u.rollout.phase; phase == rolloutRolling || phase == rolloutStuck {
 			acts = append(acts, c.replace(now, a, node, residents(a.node))...)
+		}
+		if u.draining {
+			acts = append(acts, c.tickDrain(now, a, u, residents(a.node))...)
 		}
 		acts = append(acts, c.mark(now, a, node)...)
 		if !c.evicts(now, u) || !node.Spec.Unschedulable {
@@ -277,7 +269,7 @@ func (c *Core) evict(now time.Time, a *agent, residents []*pod) []Action {
 	here := map[types.UID]*eviction{}
 	for _, p := range residents {
 		uid := p.obj.UID
-		dead := u.draining && p.task == nil && p.attempt > 0 && !now.Before(p.backoff.until)
+		dead := u.draining && !u.drain.back && p.task == nil && p.attempt > 0 && !now.Before(p.backoff.until)
 		if p.obj.DeletionTimestamp != nil || finished(p.obj) || !dead && (u.draining || daemon(p.obj)) {
 			continue
 		}

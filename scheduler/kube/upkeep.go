@@ -66,6 +66,8 @@ func eventOf(a scheduler.MarkNode) (reason, message string) {
 		return "RolloutFailed", "the replacement of the minion was given up, and no other is begun: " + a.Rollout
 	case a.Unschedulable && !a.Node.Spec.Unschedulable && a.Rollout != "":
 		return "Cordoned", fmt.Sprintf("cordoned for %s: km %s", a.Cordoned, a.Rollout)
+	case a.Unschedulable && !a.Node.Spec.Unschedulable && a.Cordoned == scheduler.CordonedForDraining:
+		return "Cordoned", "cordoned for draining: an operator drains the Mesos agent, which kills its tasks"
 	case a.Unschedulable && !a.Node.Spec.Unschedulable:
 		return "Cordoned", fmt.Sprintf("cordoned for %s%s", a.Cordoned, window)
 	case !a.Unschedulable && a.Node.Spec.Unschedulable:

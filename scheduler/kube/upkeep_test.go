@@ -83,6 +83,10 @@ func TestNodeTellsHowItsRolloutStandsAndWarnsWhenItIsGivenUp(t *testing.T) {
 			"Warning RolloutFailed the replacement of the minion was given up, and no other is begun: v3 stuck: why",
 		},
 		{scheduler.MarkNode{}, "Normal Uncordoned uncordoned"},
+		{
+			scheduler.MarkNode{Cordoned: scheduler.CordonedForDraining, Unschedulable: true},
+			"Normal Cordoned cordoned for draining: an operator drains the Mesos agent, which kills its tasks",
+		},
 	} {
 		node, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
 		if err != nil {
