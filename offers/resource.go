@@ -1,6 +1,7 @@
 package offers
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"slices"
@@ -36,23 +37,24 @@ func (m Milli) Float() float64 { return float64(m) / 1000 }
 // String returns the shortest decimal, such as "3.9".
 func (m Milli) String() string { return strconv.FormatFloat(m.Float(), 'f', -1, 64) }
 
-// Range is a range of ports; both ends are in it.
+// Range is a range of numbers, such as ports; both ends are in it.
 type Range struct{ Begin, End uint64 }
 
 // Resource is one resource of an offer. Its kind, role and reservation stay with it from the offer to the launch:
-// Origin is the resource as Mesos wrote it, opaque here, and only the amount in it is replaced when a task takes a part.
+// Origin is the resource as Mesos wrote it, opaque here, without the amount, which is filled in when a task takes a part.
+// Resources of equal Origins differ in their amounts only.
 type Resource struct {
 	Name     string
-	Role     string // the role that it is allocated to
-	Reserved bool   // reserved for a role, and so to be used before what is not
-	Scalar   Milli  // for all but Ports
-	Ranges   []Range
+	Role     string  // the role that it is allocated to
+	Reserved bool    // reserved for a role, and so to be used before what is not
+	Scalar   Milli   // of a scalar
+	Ranges   []Range // of ranges: Ports, and others that are an operator's own, such as "vlans"
 	Origin   []byte
 }
 
 // String returns the resource in the notation of Mesos's --resources flag, such as "cpus:3.9" or "ports:[80-90]".
 func (r Resource) String() string {
-	if r.Name != Ports {
+	if r.Name != Ports && r.Ranges == nil {
 		return r.Name + ":" + r.Scalar.String()
 	}
 	parts := make([]string, len(r.Ranges))
@@ -62,7 +64,7 @@ func (r Resource) String() string {
 	return r.Name + ":[" + strings.Join(parts, ",") + "]"
 }
 
-// Resources are what one or several offers of one agent and role hold. Only Draw and DrawPort change their receiver.
+// Resources are what one or several offers of one agent and role hold. Only Draw, DrawPort and Remove change their receiver.
 type Resources []Resource
 
 // String joins the resources by ";".
@@ -87,14 +89,14 @@ func (rs Resources) Sum(name string) Milli {
 
 // HasPort tells whether a port is in one of the ranges.
 func (rs Resources) HasPort(port uint64) bool {
-	return slices.ContainsFunc(rs, func(r Resource) bool { return r.Name == Ports && inRanges(r.Ranges, port) })
+	return slices.ContainsFunc(rs, func(r Resource) bool { return inRanges(r.ports(), port) })
 }
 
 // CountPort returns in how many of the ranges a port is.
 func (rs Resources) CountPort(port uint64) int {
 	count := 0
 	for _, r := range rs {
-		if r.Name == Ports && inRanges(r.Ranges, port) {
+		if inRanges(r.ports(), port) {
 			count++
 		}
 	}
@@ -105,7 +107,7 @@ func (rs Resources) CountPort(port uint64) int {
 func (rs Resources) PortCount() int {
 	var count uint64
 	for _, r := range rs {
-		for _, p := range r.Ranges {
+		for _, p := range r.ports() {
 			count += p.End - p.Begin + 1
 		}
 	}
@@ -116,13 +118,31 @@ func (rs Resources) PortCount() int {
 func (rs Resources) FirstPort() (port uint64, ok bool) {
 	reserved := false
 	for _, r := range rs {
-		for _, p := range r.Ranges {
+		for _, p := range r.ports() {
 			if !ok || r.Reserved && !reserved || r.Reserved == reserved && p.Begin < port {
 				port, ok, reserved = p.Begin, true, r.Reserved
 			}
 		}
 	}
 	return port, ok
+}
+
+// PortRanges returns the ranges of all ports.
+func (rs Resources) PortRanges() []Range {
+	var ranges []Range
+	for i := range rs {
+		ranges = append(ranges, rs[i].ports()...)
+	}
+	return ranges
+}
+
+// ports are the ranges of a resource if they are of ports. Agents may have other ranges, such as "vlans:[1-100]"
+// (https://mesos.apache.org/documentation/latest/attributes-resources/#ranges).
+func (r *Resource) ports() []Range {
+	if r.Name != Ports {
+		return nil
+	}
+	return r.Ranges
 }
 
 func inRanges(ranges []Range, port uint64) bool {
@@ -155,13 +175,34 @@ func (rs Resources) Draw(name string, amount Milli, into Resources) (Resources, 
 	return into, amount == 0
 }
 
+// Holds tells whether the scalars can be taken of these resources exactly as they are: with their roles and reservations.
+func (rs Resources) Holds(scalars Resources) bool { return slices.Clone(rs).Remove(scalars) }
+
+// Remove takes the scalars out of the resources, which it changes, exactly as they are: with their roles and reservations.
+// It returns false, and has taken a part, when there is too little.
+func (rs Resources) Remove(scalars Resources) bool {
+	enough := true
+	for _, want := range scalars {
+		rest := want.Scalar
+		for i := range rs {
+			if r := &rs[i]; r.Name == want.Name && r.Role == want.Role && r.Reserved == want.Reserved && bytes.Equal(r.Origin, want.Origin) {
+				part := max(0, min(rest, r.Scalar))
+				r.Scalar -= part
+				rest -= part
+			}
+		}
+		enough = enough && rest <= 0
+	}
+	return enough
+}
+
 // DrawPort moves one port out of the resources, which it changes, reserved ones first. It returns false when the port is in
 // no range.
 func (rs Resources) DrawPort(port uint64) (taken Resource, ok bool) {
 	for _, reserved := range [...]bool{true, false} {
 		for i := range rs {
 			r := &rs[i]
-			if r.Name != Ports || r.Reserved != reserved || !inRanges(r.Ranges, port) {
+			if r.Reserved != reserved || !inRanges(r.ports(), port) {
 				continue
 			}
 			taken = *r
@@ -177,6 +218,9 @@ func (rs Resources) DrawPort(port uint64) (taken Resource, ok bool) {
 func (rs Resources) WithoutPorts(without Range) (rest Resources, cut []Range) {
 	rest = slices.Clone(rs)
 	for i := range rest {
+		if rest[i].Name != Ports {
+			continue
+		}
 		var kept []Range
 		for _, r := range rest[i].Ranges {
 			if r.End < without.Begin || without.End < r.Begin {
@@ -215,7 +259,7 @@ func withoutPort(ranges []Range, port uint64) []Range {
 
 func (rs Resources) withoutEmpty() Resources {
 	return slices.DeleteFunc(rs, func(r Resource) bool {
-		return r.Name != Ports && r.Scalar <= 0
+		return r.Ranges == nil && r.Name != Ports && r.Scalar <= 0
 	})
 }
 

@@ -68,6 +68,33 @@ func TestFirstPortIsReservedAndThenTheLowest(t *testing.T) {
 	}
 }
 
+func TestOtherRangesAreNoPorts(t *testing.T) {
+	vlans := Resource{Name: "vlans", Reserved: true, Ranges: []Range{{1, 100}}}
+	rs := Resources{vlans, {Name: Ports, Ranges: []Range{{50, 51}}}}
+	if count, listed := rs.PortCount(), rs.PortRanges(); count != 2 || len(listed) != 1 {
+		t.Errorf("counted %d ports, in %v", count, listed)
+	}
+	if port, ok := rs.FirstPort(); !ok || port != 50 {
+		t.Errorf("the first port is %d, %v", port, ok)
+	}
+	if rs.HasPort(7) || rs.CountPort(50) != 1 {
+		t.Error("a number of the vlans counts as a port")
+	}
+	if taken, ok := rs.DrawPort(50); !ok || taken.Name != Ports {
+		t.Errorf("port 50 was taken of %v, %v", taken, ok)
+	}
+	if _, ok := rs.DrawPort(7); ok {
+		t.Error("port 7 was taken of the vlans")
+	}
+	rest, cut := rs.WithoutPorts(Range{1, 1000})
+	if got := rest.String(); got != "vlans:[1-100];ports:[]" || len(cut) != 1 {
+		t.Errorf("without all ports it is %s; cut are %v", got, cut)
+	}
+	if _, ok := (Resources{vlans}).FirstPort(); ok {
+		t.Error("vlans alone have a first port")
+	}
+}
+
 func TestDrawPortSplitsItsRange(t *testing.T) {
 	rs := Resources{{Name: Ports, Ranges: []Range{{80, 80}, {31000, 31002}}}}
 	before := rs[0].Ranges

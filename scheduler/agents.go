@@ -213,9 +213,7 @@ func (c *Core) updateTotals(a *agent) {
 		for i, name := range scalarNames {
 			sum[i] += o.Resources.Sum(name)
 		}
-		for _, r := range o.Resources {
-			a.total.addPorts(r.Ranges)
-		}
+		a.total.addPorts(o.Resources.PortRanges())
 	}
 	for _, t := range c.owners[a.id] {
 		if t.heard {

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"math"
 	"strings"
 	"testing"
 	"time"
