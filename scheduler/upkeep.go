@@ -414,11 +414,7 @@ func outBy(pod *v1.Pod, at time.Time) time.Time {
 	if pod.DeletionTimestamp != nil {
 		return pod.DeletionTimestamp.Time
 	}
-	grace := int64(v1.DefaultTerminationGracePeriodSeconds)
-	if seconds := pod.Spec.TerminationGracePeriodSeconds; seconds != nil {
-		grace = *seconds
-	}
-	return at.Add(time.Duration(grace) * time.Second)
+	return at.Add(api.GracePeriod(pod))
 }
 
 func later(a, b time.Time) time.Time {

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"math"
 	"context"
 	"math"
 	"strings"
@@ -89,7 +90,7 @@ node n1 a1
 }
 
 func TestPodIsOutWhenItsGracePeriodIsOver(t *testing.T) {
-	seconds := int64(5)
+	seconds, ages := int64(5), int64(math.MaxInt64)
 	deleted := metav1.NewTime(scriptStart)
 	for want, pod := range map[string]*v1.Pod{
 		"00:01:30": {},
@@ -99,5 +100,8 @@ func TestPodIsOutWhenItsGracePeriodIsOver(t *testing.T) {
 		if got := outBy(pod, scriptStart.Add(time.Minute)).Format("15:04:05"); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
+	}
+	if got := outBy(&v1.Pod{Spec: v1.PodSpec{TerminationGracePeriodSeconds: &ages}}, scriptStart); got.Year() < 2300 {
+		t.Errorf("a pod that may take ages is out by %s", got)
 	}
 }

@@ -3,6 +3,8 @@ package cri
 import (
 	"strconv"
 	"time"
+
+	"github.com/k8sm/k8sm/api"
 )
 
 // annotationGrace is where the kubelet notes a pod's terminationGracePeriodSeconds on its containers.
@@ -19,5 +21,5 @@ func GracePeriod(labels map[string]string) (grace time.Duration, ok bool) {
 		return 0, false
 	}
 	seconds, err := strconv.ParseInt(record.Annotations[annotationGrace], 10, 64)
-	return time.Duration(seconds) * time.Second, err == nil
+	return api.Seconds(seconds), err == nil
 }
