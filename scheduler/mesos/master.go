@@ -290,6 +290,10 @@ func (m *Master) errorOf(message string) error {
 		return fmt.Errorf("%w; to register as a new one, forget its id and start again: %s", ErrRemoved, m.cfg.Forget)
 	case "Framework failed over":
 		return ErrReplaced
+	case "Changing framework's principal is not allowed.": // validateUpdate in src/master/validation.cpp
+		return fmt.Errorf("the framework is refused by Mesos: its principal is final, and it was not %q (--mesos-principal): give the one that it "+
+			"subscribed with first, or end it with all its tasks (the master's /teardown) and have a new one take its place: %s",
+			m.cfg.Principal, m.cfg.Forget)
 	}
 	return fmt.Errorf("the framework is refused by Mesos: %s", message)
 }

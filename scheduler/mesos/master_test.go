@@ -207,6 +207,10 @@ func TestErrorsOfTheMasterEndTheRunAndSayWhatToDo(t *testing.T) {
 			return errors.Is(err, ErrRemoved) && strings.Contains(err.Error(), "start again: km etcdctl del /k8sm/x/framework-id")
 		},
 		"Framework failed over": func(err error) bool { return errors.Is(err, ErrReplaced) },
+		"Changing framework's principal is not allowed.": func(err error) bool {
+			return strings.Contains(err.Error(), "--mesos-principal") && strings.Contains(err.Error(), "/teardown") &&
+				strings.Contains(err.Error(), "km etcdctl del /k8sm/x/framework-id")
+		},
 		"Role 'x y' is invalid": func(err error) bool { return strings.Contains(err.Error(), "Role 'x y' is invalid") },
 	} {
 		master := newFakeMaster(t, func(_ *mesossched.Call, s stream) { s.send(t, errorEvent(message)) })
