@@ -384,9 +384,7 @@ func (v *view) checkExecutor() refused {
 // take takes what a pod demands out of the view, and what the executor is charged if it comes with this pod. The pod
 // must have passed the checks.
 func (v *view) take(d *Demand) offers.Resources {
-	for _, r := range v.charge {
-		v.free.Draw(r.Name, r.Scalar, nil)
-	}
+	v.free.Remove(v.charge)
 	v.charge = nil
 	all := make(offers.Resources, 0, d.kinds())
 	for i, name := range scalarNames {

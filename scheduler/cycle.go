@@ -256,8 +256,10 @@ func (c *Core) idleView(now time.Time, a *agent) *view {
 }
 
 // seeExecutor finds out which executor the view's agent has and what a new one would take. A record whose token may
-// run out has to be prepared again. So has one whose resources are of another role than the offers, unless the executor
-// is on its way there already, launched in an offer of the other role: then it is waited for.
+// run out has to be prepared again. So has one whose resources the offers do not hold, because they are of another role,
+// or reserved in another way than when it was made: Mesos would refuse its tasks (validateExecutor in
+// src/master/validation.cpp wants all that a task and its executor use in the offers). Unless the executor is on its way
+// there already, launched in other offers: then it is waited for.
 func (c *Core) seeExecutor(now time.Time, v *view) {
 	defer v.count()
 	a := v.agent
@@ -287,8 +289,11 @@ func (c *Core) seeExecutor(now time.Time, v *view) {
 		e.record = nil
 		return
 	}
-	if len(e.charge) > 0 && e.charge[0].Role != v.role {
+	if !v.free.Holds(e.charge) {
 		v.coming = len(c.owners[a.id]) > 0
+		if !v.coming && (len(e.charge) == 0 || e.charge[0].Role == v.role) {
+			e.record = nil
+		}
 		return
 	}
 	v.record, v.charge = e.record, e.charge

@@ -340,8 +340,10 @@ func (p *player) offer(id, agent string, options map[string]string) offers.Offer
 	}
 	for _, name := range scalarNames {
 		if options[name] != "" {
-			o.Resources = append(o.Resources,
-				offers.Resource{Name: name, Role: o.Role, Scalar: offers.MilliOf(p.number(options[name]))})
+			o.Resources = append(o.Resources, offers.Resource{
+				Name: name, Role: o.Role, Scalar: offers.MilliOf(p.number(options[name])),
+				Reserved: options["reservation"] != "", Origin: []byte(options["reservation"]),
+			})
 		}
 	}
 	o.Unavailable = p.window(options)

@@ -2,6 +2,7 @@ package mesos_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/contrib/localmesos"
@@ -170,6 +172,40 @@ func TestTaskHasItsResourcesWithTheReservationsThatOperatorsMade(t *testing.T) {
 	c.wait("web", "a node", bound)
 	got := c.task("web").reservations(t, "cpus", "eng/web")
 	if diff := cmp.Diff(map[string]float64{"eng/web": 2.9, "*": 0.1}, got); diff != "" { // the minion came first
+		t.Error(diff)
+	}
+}
+
+// TestExecutorIsMadeAnewWhenReservationsHaveChanged: Mesos would refuse one that is to use what is not offered any more.
+func TestExecutorIsMadeAnewWhenReservationsHaveChanged(t *testing.T) {
+	c := newClusterWith(t, func(*localmesos.Config) {}, "--mesos-roles=eng")
+	c.schedule()
+	c.createPod("first", "500m")
+	c.wait("first", "a node", bound)
+	if err := c.client.CoreV1().Pods("default").Delete(t.Context(), "first", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("the end of its task", func(ctx context.Context) bool {
+		tasks, err := c.window.Tasks(ctx)
+		return err == nil && len(tasks) == 0
+	})
+	if err := c.mesos.KillExecutor(0, c.store.framework, api.MinionExecutorID); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("the end of its executor", func(ctx context.Context) bool {
+		nodes, err := c.window.Nodes(ctx)
+		return err == nil && len(nodes) == 1 && !nodes[0].Minion
+	})
+	c.askOperator(object{"type": "RESERVE_RESOURCES", "reserve_resources": object{
+		"agent_id": object{"value": c.mesos.AgentIDs()[0]},
+		"resources": []any{object{
+			"name": "cpus", "type": "SCALAR", "scalar": object{"value": 4},
+			"reservations": []object{{"type": "DYNAMIC", "role": "eng", "principal": "ops"}},
+		}},
+	}}, nil)
+	c.createPod("second", "500m")
+	c.wait("second", "a node", bound)
+	if diff := cmp.Diff(map[string]float64{"eng": 0.5}, c.task("second").reservations(t, "cpus", "eng")); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -19,9 +19,6 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-// defaultGrace is Kubernetes' own default for terminationGracePeriodSeconds.
-const defaultGrace = 30
-
 // eventsOf translates an event of Mesos. Those that say nothing to the scheduler give none.
 func eventsOf(e *mesossched.Event) ([]scheduler.Event, error) {
 	switch e.GetType() {
@@ -168,7 +165,9 @@ func resourceOf(r *mesos.Resource) (resource offers.Resource, usable bool, err e
 	for _, p := range r.GetRanges().GetRange() {
 		resource.Ranges = append(resource.Ranges, offers.Range{Begin: p.Begin, End: p.End})
 	}
-	resource.Origin, err = r.Marshal()
+	origin := *r
+	origin.Scalar, origin.Ranges = nil, nil
+	resource.Origin, err = origin.Marshal()
 	return resource, true, err
 }
 
@@ -179,7 +178,7 @@ func resourcesTo(rs offers.Resources) ([]mesos.Resource, error) {
 		if err := out[i].Unmarshal(r.Origin); err != nil {
 			return nil, fmt.Errorf("cannot write resource %s: %w", r, err)
 		}
-		if out[i].Scalar != nil {
+		if out[i].GetType() == mesos.SCALAR {
 			out[i].Scalar = &mesos.Value_Scalar{Value: r.Scalar.Float()}
 			continue
 		}
@@ -260,19 +259,16 @@ func taskOf(t scheduler.NewTask, agent api.AgentID) (mesos.TaskInfo, error) {
 	if err != nil {
 		return mesos.TaskInfo{}, err
 	}
-	grace := int64(defaultGrace)
-	if t.Pod.Spec.TerminationGracePeriodSeconds != nil {
-		grace = *t.Pod.Spec.TerminationGracePeriodSeconds
-	}
 	return mesos.TaskInfo{
-		Name:       t.Name(),
-		TaskID:     mesos.TaskID{Value: string(t.ID)},
-		AgentID:    mesos.AgentID{Value: string(agent)},
-		Resources:  resources,
-		Data:       data,
-		Labels:     labelsOf(t.Pod.Labels),
-		Discovery:  discoveryOf(t),
-		KillPolicy: &mesos.KillPolicy{GracePeriod: &mesos.DurationInfo{Nanoseconds: grace * int64(time.Second)}},
+		Name:      t.Name(),
+		TaskID:    mesos.TaskID{Value: string(t.ID)},
+		AgentID:   mesos.AgentID{Value: string(agent)},
+		Resources: resources,
+		Data:      data,
+		Labels:    labelsOf(t.Pod.Labels),
+		Discovery: discoveryOf(t),
+		// Mesos refuses a task whose grace period is below 0 (validateKillPolicy in src/master/validation.cpp).
+		KillPolicy: &mesos.KillPolicy{GracePeriod: &mesos.DurationInfo{Nanoseconds: api.GracePeriod(t.Pod).Nanoseconds()}},
 	}, nil
 }
 

@@ -2,6 +2,8 @@ package mesos
 
 import (
 	"encoding/json"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,6 +94,39 @@ func TestOfferIsReadWholeButForWhatNoPodMayUse(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestResourcesOfOneKindHaveEqualOrigins: what is offered later is compared by them with what an executor was given.
+func TestResourcesOfOneKindHaveEqualOrigins(t *testing.T) {
+	origin := func(r mesos.Resource) string {
+		got, _, err := resourceOf(&r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(got.Origin)
+	}
+	other := reserved(4)
+	other.Reservations = append(slices.Clone(other.Reservations), mesos.Resource_ReservationInfo{Type: mesos.Resource_ReservationInfo_DYNAMIC.Enum(), Role: ptr("web/a")})
+	if origin(reserved(4)) != origin(reserved(0.5)) || origin(ports(1, 2)) != origin(ports(7, 9)) {
+		t.Error("the amount is in the origin")
+	}
+	if origin(reserved(4)) == origin(other) {
+		t.Error("the reservation is not in the origin")
+	}
+}
+
+func TestGracePeriodOfATaskIsNeverBelowZero(t *testing.T) {
+	for _, seconds := range []int64{math.MaxInt64, -1} {
+		launch := launchOn(t)
+		launch.Tasks[0].Pod.Spec.TerminationGracePeriodSeconds = &seconds
+		call, err := callOf(launch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := call.GetAccept().Operations[0].GetLaunch().GetTaskInfos()[0].KillPolicy.GracePeriod.Nanoseconds; got < 0 {
+			t.Errorf("%d seconds are %d ns", seconds, got)
+		}
 	}
 }
 
