@@ -23,8 +23,9 @@ type agent struct {
 	ended        bool               // allEnded was said
 
 	frameworks map[api.FrameworkID]mesos.FrameworkInfo
-	executors  map[executorKey]*executorRun
-	runs       map[string]*executorRun // by container id
+	executors  map[executorKey]*executorRun // those that ended, too, until their updates are acknowledged
+	dropped    map[taskKey]*executorRun     // of tasks that no executor got: until their update is acknowledged
+	runs       map[string]*executorRun      // by container id
 	streams    map[string]*executorRun
 
 	timers  timers
@@ -125,8 +126,8 @@ type (
 // Actions of the agent.
 type (
 	sendMaster struct{ message message }
-	// saveID stores the id that the master gave.
-	saveID struct{ id api.AgentID }
+	// saveAgent stores the id that the master gave, and how the agent drains.
+	saveAgent struct{}
 	// fetch brings what the command's URIs name into the sandbox; fetched answers it.
 	fetch struct{ run *executorRun }
 	// stopFetching ends that, if need be early.
@@ -175,7 +176,7 @@ func newAgent(info mesos.AgentInfo, p plan, newID func() string) *agent {
 	return &agent{
 		plan: p, info: info, newID: newID,
 		frameworks: map[api.FrameworkID]mesos.FrameworkInfo{}, executors: map[executorKey]*executorRun{},
-		runs: map[string]*executorRun{}, streams: map[string]*executorRun{},
+		runs: map[string]*executorRun{}, streams: map[string]*executorRun{}, dropped: map[taskKey]*executorRun{},
 	}
 }
 
@@ -226,7 +227,7 @@ func (a *agent) handle(e event) {
 	case processExited:
 		a.exited(e)
 	case recovered:
-		a.recover(e.runs)
+		a.recover(e)
 	case stopAgent:
 		a.stop()
 	case resendDue:
@@ -303,9 +304,12 @@ func (a *agent) registered(id api.AgentID) {
 	a.isRegistered, a.leaving = true, false
 	if a.id() != string(id) {
 		a.info.ID = &mesos.AgentID{Value: string(id)}
-		a.do(saveID{id})
+		a.do(saveAgent{})
 	}
 	for _, run := range a.runs {
+		a.resendAll(run)
+	}
+	for _, run := range a.dropped {
 		a.resendAll(run)
 	}
 }
@@ -322,26 +326,34 @@ func (a *agent) updateFramework(info mesos.FrameworkInfo) {
 			a.resendAll(run)
 		}
 	}
+	for key, run := range a.dropped {
+		if key.framework == id {
+			a.resendAll(run)
+		}
+	}
 }
 
-// runTask starts a task: on its executor if that runs, else with a new one.
+// runTask starts a task: on its executor if that runs, else with a new one (Slave::__run in src/slave/slave.cpp).
 func (a *agent) runTask(msg runTask) {
-	if a.stopping {
+	if a.stopping || a.leaving {
 		return
 	}
 	id := api.FrameworkID(msg.framework.GetID().GetValue())
 	a.frameworks[id] = msg.framework
-	t := &agentTask{framework: id, info: msg.task, latest: mesos.TaskStatus{
-		TaskID: msg.task.TaskID, AgentID: a.info.ID, State: mesos.TASK_STAGING.Enum(),
-	}}
 	key := executorKey{id, api.ExecutorID(msg.task.TaskID.Value)}
 	if msg.task.Executor != nil {
 		key.executor = api.ExecutorID(msg.task.Executor.ExecutorID.Value)
+	}
+	if a.dropLaunch(msg, key) {
+		return
 	}
 	run := a.executors[key]
 	if run == nil {
 		run = a.newRun(key, msg.task)
 	}
+	t := &agentTask{framework: id, info: msg.task, latest: mesos.TaskStatus{
+		TaskID: msg.task.TaskID, AgentID: a.info.ID, State: mesos.TASK_STAGING.Enum(),
+	}}
 	task := api.TaskID(msg.task.TaskID.Value)
 	run.tasks[task] = t
 	run.order = append(run.order, task)
@@ -352,8 +364,6 @@ func (a *agent) runTask(msg runTask) {
 		a.do(limit{run})
 	}
 	switch {
-	case run.phase == terminating:
-		a.update(run, t, agentStatus(mesos.TASK_DROPPED, mesos.REASON_EXECUTOR_TERMINATED, "Executor is terminating"))
 	case run.command:
 	case run.stream != "":
 		a.launch(run, t)
@@ -422,24 +432,27 @@ func (a *agent) kill(msg killTask) {
 	case t == nil:
 		a.unknownTask(msg)
 	case terminal(t.latest.GetState()):
+	case !run.command && (run.phase == terminating || run.phase == ended): // Slave::kill passes it over
 	case run.command:
 		a.killCommand(run, t, msg.policy)
 	case run.stream != "":
 		a.tell(run, &executor.Event{Type: executor.Event_KILL, Kill: &executor.Event_Kill{TaskID: t.info.TaskID, KillPolicy: msg.policy}})
 	case run.phase == starting:
+		// Its executor goes on starting, and is shut down when it subscribes: Slave::kill and Slave::subscribe in
+		// src/slave/slave.cpp.
 		run.queued = without(run.queued, []api.TaskID{msg.task})
-		a.update(run, t, agentStatus(mesos.TASK_KILLED, mesos.REASON_TASK_KILLED_DURING_LAUNCH, "Task was killed before its executor subscribed"))
-		if run.idle() {
-			a.end(run, mesos.REASON_TASK_KILLED_DURING_LAUNCH, "Its only task was killed")
-		}
+		a.update(run, t, agentStatus(mesos.TASK_KILLED, mesos.REASON_TASK_KILLED_DURING_LAUNCH, "Killed before delivery to the executor"))
 	}
 }
 
-// unknownTask tells of a task that the master has and this agent never got.
+// unknownTask tells of a task that the master has and this agent never got. Of a framework that has nothing here it says
+// nothing (Slave::killTask in src/slave/slave.cpp).
 func (a *agent) unknownTask(msg killTask) {
-	s := agentStatus(mesos.TASK_DROPPED, mesos.REASON_RECONCILIATION, "Task is unknown to the agent")
-	s.TaskID, s.AgentID, s.Timestamp = mesos.TaskID{Value: string(msg.task)}, a.info.ID, a.seconds()
-	a.do(sendMaster{update{framework: msg.framework, status: s, latest: s}})
+	if _, known := a.frameworks[msg.framework]; !known {
+		return
+	}
+	a.drop(executorKey{framework: msg.framework}, mesos.TaskInfo{TaskID: mesos.TaskID{Value: string(msg.task)}},
+		mesos.REASON_EXECUTOR_TERMINATED, "Cannot find executor")
 }
 
 func (a *agent) find(framework api.FrameworkID, task api.TaskID) (*executorRun, *agentTask) {
@@ -447,6 +460,9 @@ func (a *agent) find(framework api.FrameworkID, task api.TaskID) (*executorRun, 
 		if t := run.tasks[task]; t != nil && run.key.framework == framework {
 			return run, t
 		}
+	}
+	if run := a.dropped[taskKey{framework, task}]; run != nil {
+		return run, run.tasks[task]
 	}
 	return nil, nil
 }
@@ -460,16 +476,6 @@ func (run *executorRun) resources() pool {
 		}
 	}
 	return sum
-}
-
-// idle reports whether no task is left that is not over.
-func (run *executorRun) idle() bool {
-	for _, t := range run.tasks {
-		if !terminal(t.latest.GetState()) {
-			return false
-		}
-	}
-	return true
 }
 
 // shutdown asks an executor to end, and ends it after its grace period.
@@ -515,7 +521,7 @@ func (a *agent) shutdownFramework(id api.FrameworkID) {
 			a.cleanUp(run)
 		}
 	}
-	a.forgetFrameworks()
+	a.forgetFramework(id)
 }
 
 // stop ends everything for a clean end of the agent.
@@ -543,21 +549,27 @@ func (a *agent) cleanUp(run *executorRun) {
 		return
 	}
 	delete(a.runs, run.container)
+	if a.executors[run.key] == run {
+		delete(a.executors, run.key)
+	}
 	a.do(removeRun{run.container})
-	a.forgetFrameworks()
+	a.forgetFramework(run.key.framework)
 	a.checkEnded()
 }
 
-// forgetFrameworks forgets the frameworks that run nothing here.
-func (a *agent) forgetFrameworks() {
-	used := map[api.FrameworkID]bool{}
+// forgetFramework forgets a framework that has no executor here. With the last of them ends the draining
+// (Slave::removeFramework and Slave::updateDrainStatus in src/slave/slave.cpp).
+func (a *agent) forgetFramework(id api.FrameworkID) {
 	for _, run := range a.runs {
-		used[run.key.framework] = true
-	}
-	for id := range a.frameworks {
-		if !used[id] {
-			delete(a.frameworks, id)
+		if run.key.framework == id {
+			return
 		}
+	}
+	delete(a.frameworks, id)
+	a.forgetDropped(id)
+	if a.draining != nil && len(a.frameworks) == 0 {
+		a.draining = nil
+		a.do(saveAgent{})
 	}
 }
 
@@ -610,7 +622,8 @@ func (a *agent) registrationDue(container string) {
 	}
 }
 
-// exited ends the tasks of an executor whose process is gone, and what that process left behind.
+// exited ends the tasks of an executor whose process is gone, and what that process left behind. The run stays, and its
+// executor's id with it, until all of its updates are acknowledged (Slave::executorTerminated in src/slave/slave.cpp).
 func (a *agent) exited(e processExited) {
 	run := a.runs[e.container]
 	if run == nil || run.phase == ended {
@@ -618,7 +631,6 @@ func (a *agent) exited(e processExited) {
 	}
 	run.phase = ended
 	a.do(destroy{run.process, run.container})
-	delete(a.executors, run.key)
 	if run.stream != "" {
 		delete(a.streams, run.stream)
 		a.do(hangUp{run.stream})
@@ -630,7 +642,7 @@ func (a *agent) exited(e processExited) {
 		}
 	}
 	if !run.command && !run.silent {
-		a.unsent = append(a.unsent, func() { a.do(sendMaster{exitedExecutor{run.key, e.status}}) })
+		a.sendExited(run.key, e.status)
 	}
 	a.do(saveRun{run})
 	a.cleanUp(run)

@@ -67,13 +67,18 @@ func startAgent(p plan, h *hub, ps *processes, dir string, want int) (*agentNode
 	if file.ID != "" {
 		info.ID = &mesos.AgentID{Value: file.ID}
 	}
-	if err := writeFile(n.store.agentPath(), agentFile{ID: file.ID, Port: port(l)}); err != nil {
+	file.Port = port(l)
+	if err := writeFile(n.store.agentPath(), file); err != nil {
 		_ = l.Close()
 		return nil, fmt.Errorf("cannot keep the agent's id: %w", err)
 	}
 	n.agent = newAgent(info, p, uuid.NewString)
 	n.owner = newOwner(n.agent, n.perform)
-	n.owner.post(recovered{runs})
+	was := recovered{runs: runs}
+	if file.Draining != nil {
+		was.draining = &file.Draining.message
+	}
+	n.owner.post(was)
 	go n.owner.run()
 	n.server = serve(l, n.handler())
 	h.joinAgent(n.address, n.owner)
@@ -163,10 +168,14 @@ func (n *agentNode) perform(x action) {
 
 // save performs the actions that write checkpoints. Of executors in this program there is nothing to find again.
 func (n *agentNode) save(x action) error {
-	if id, ok := x.(saveID); ok {
+	if _, ok := x.(saveAgent); ok {
 		_, p, _ := net.SplitHostPort(n.address)
 		number, _ := strconv.Atoi(p)
-		return writeFile(n.store.agentPath(), agentFile{ID: string(id.id), Port: number})
+		file := agentFile{ID: n.agent.id(), Port: number}
+		if n.agent.draining != nil {
+			file.Draining = &drainConfigDocument{*n.agent.draining}
+		}
+		return writeFile(n.store.agentPath(), file)
 	}
 	if n.plan.Executors != nil {
 		return nil

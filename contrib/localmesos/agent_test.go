@@ -100,11 +100,20 @@ func (s *agentScript) expect(want ...string) {
 
 const testFrameworkID = "m-0000"
 
+// run launches a task, with a new executor if the agent has none of that id.
 func (s *agentScript) run(task, executor string) {
+	s.launch(task, executor, s.a.executors[executorKey{testFrameworkID, api.ExecutorID(executor)}] == nil)
+}
+
+func (s *agentScript) launch(task, executor string, launchExecutor bool) {
 	checkpoint := true
 	msg := runTask{
-		framework: mesos.FrameworkInfo{ID: &mesos.FrameworkID{Value: testFrameworkID}, Checkpoint: &checkpoint},
-		task:      mesos.TaskInfo{TaskID: mesos.TaskID{Value: task}, Command: &mesos.CommandInfo{}},
+		framework: mesos.FrameworkInfo{
+			ID: &mesos.FrameworkID{Value: testFrameworkID}, Checkpoint: &checkpoint,
+			Capabilities: []mesos.FrameworkInfo_Capability{{Type: mesos.FrameworkInfo_Capability_PARTITION_AWARE}},
+		},
+		task:           mesos.TaskInfo{TaskID: mesos.TaskID{Value: task}, Command: &mesos.CommandInfo{}},
+		launchExecutor: launchExecutor,
 	}
 	if executor != "" {
 		msg.task.Command = nil
@@ -223,7 +232,7 @@ func TestLaunchThatWasLostWithTheAgentIsDroppedAndAWaitingOneIsNot(t *testing.T)
 		key: executorKey{testFrameworkID, "x"}, container: "c", process: process{PID: 7}, order: []api.TaskID{"lost"},
 		tasks: map[api.TaskID]*agentTask{"lost": {framework: testFrameworkID, info: mesos.TaskInfo{TaskID: staging.TaskID}, latest: staging}},
 	}
-	s.step(recovered{[]savedRun{{framework: info, run: run}}})
+	s.step(recovered{runs: []savedRun{{framework: info, run: run}}})
 	s.run("new", "x")
 	s.expect()
 	s.step(executorSubscribe{"s", s.executorCall("x")})
@@ -249,7 +258,7 @@ func TestExecutorThatDoesNotComeBackToARestartedAgentIsEnded(t *testing.T) {
 	checkpoint := true
 	info := mesos.FrameworkInfo{ID: &mesos.FrameworkID{Value: testFrameworkID}, Checkpoint: &checkpoint}
 	run := &executorRun{key: executorKey{testFrameworkID, "x"}, container: "c", process: process{PID: 7}, tasks: map[api.TaskID]*agentTask{}}
-	s.step(recovered{[]savedRun{{framework: info, run: run}}})
+	s.step(recovered{runs: []savedRun{{framework: info, run: run}}})
 	s.pass(15 * time.Second)
 	s.expect("destroy 7")
 }
@@ -317,7 +326,8 @@ func TestStopWithAnExecutorThatEndedBeforeEndsOnce(t *testing.T) {
 func fetching(t *testing.T) (s *agentScript, container string) {
 	s = newAgentScript(t)
 	s.step(fromMaster{runTask{
-		framework: mesos.FrameworkInfo{ID: &mesos.FrameworkID{Value: testFrameworkID}},
+		launchExecutor: true,
+		framework:      mesos.FrameworkInfo{ID: &mesos.FrameworkID{Value: testFrameworkID}},
 		task: mesos.TaskInfo{TaskID: mesos.TaskID{Value: "t"}, Executor: &mesos.ExecutorInfo{
 			ExecutorID: mesos.ExecutorID{Value: "x"}, FrameworkID: &mesos.FrameworkID{Value: testFrameworkID},
 			Command: &mesos.CommandInfo{URIs: []mesos.CommandInfo_URI{{Value: "http://server/km"}}},

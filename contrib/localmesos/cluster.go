@@ -253,7 +253,7 @@ func (c *Cluster) KillExecutor(i int, framework api.FrameworkID, id api.Executor
 	c.mu.Unlock()
 	var p process
 	a.owner.look(func() {
-		if run := a.agent.executors[executorKey{framework, id}]; run != nil {
+		if run := a.agent.executors[executorKey{framework, id}]; run != nil && run.phase != ended {
 			p = run.process
 		}
 	})

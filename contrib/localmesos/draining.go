@@ -46,15 +46,17 @@ func (m *master) drainAgent(call *pb.Call_DrainAgent) answer {
 	return answer{status: http.StatusOK}
 }
 
-// resumeDrain tells an agent to drain; one that was away when it was told so hears it when it is back.
+// resumeDrain tells an agent to drain, and tells it so again when it registers again, also if it has drained
+// (Master::___reregisterSlave in src/master/master.cpp).
 func (m *master) resumeDrain(a *agentEntry) {
 	d := m.upkeep.deactivated[a.id]
-	if d != nil && d.drain != nil && d.drain.State == mesos.DrainState_DRAINING && a.connected {
+	if d != nil && d.drain != nil && a.connected {
 		m.do(sendAgent{a.id, drainAgent{d.drain.Config}})
 	}
 }
 
-// checkDrained ends the draining of an agent whose tasks have all ended and been acknowledged.
+// checkDrained ends the draining of an agent whose tasks have all ended and been acknowledged. Executors do not count here
+// (Master::checkAndTransitionDrainingAgent in src/master/master.cpp); for the agent they do.
 func (m *master) checkDrained(a *agentEntry) {
 	d := m.upkeep.deactivated[a.id]
 	if d == nil || d.drain == nil || d.drain.State != mesos.DrainState_DRAINING || len(a.tasks) > 0 {
@@ -101,17 +103,26 @@ func (m *master) reactivateAgent(id api.AgentID) answer {
 	return answer{status: http.StatusOK}
 }
 
-// drain kills the agent's tasks, with the time that the operator gives them at most.
+// drain kills the agent's tasks, with the time that the operator gives them at most. An agent that runs nothing has drained;
+// others drain until their last executor has ended and its updates are acknowledged, whatever the master says meanwhile
+// (Slave::drain and Slave::updateDrainStatus in src/slave/slave.cpp).
 func (a *agent) drain(config mesos.DrainConfig) {
+	if len(a.frameworks) == 0 {
+		return
+	}
 	a.draining = &config
+	a.do(saveAgent{})
 	for _, run := range a.runs {
-		for _, id := range slices.Clone(run.order) {
-			if t := run.tasks[id]; t != nil {
-				a.kill(killTask{framework: t.framework, task: id, policy: boundedPolicy(t.info.KillPolicy, config.MaxGracePeriod)})
-			}
+		a.drainRun(run)
+	}
+}
+
+func (a *agent) drainRun(run *executorRun) {
+	for _, id := range slices.Clone(run.order) {
+		if t := run.tasks[id]; t != nil {
+			a.kill(killTask{framework: t.framework, task: id, policy: boundedPolicy(t.info.KillPolicy, a.draining.MaxGracePeriod)})
 		}
 	}
-	a.checkDrained()
 }
 
 // boundedPolicy returns the kill policy that takes the place of the task's own; nil if that one may stand.
@@ -122,23 +133,14 @@ func boundedPolicy(own *mesos.KillPolicy, most *mesos.DurationInfo) *mesos.KillP
 	return &mesos.KillPolicy{GracePeriod: most}
 }
 
-// checkDrained ends the draining when the last task has ended and was acknowledged.
-func (a *agent) checkDrained() {
-	for _, run := range a.runs {
-		if len(run.tasks) > 0 {
-			return
-		}
-	}
-	a.draining = nil
-}
-
-// drained gives the status of a task that is killed while the agent drains the reason that all such tasks have.
-func (a *agent) drained(s mesos.TaskStatus) mesos.TaskStatus {
+// drained gives the status of a task that is killed while the agent drains the reason that all such tasks have, and if the
+// agent is gone afterwards the state (Slave::statusUpdate in src/slave/slave.cpp: TASK_KILLING, too, becomes that last state).
+func (a *agent) drained(framework api.FrameworkID, s mesos.TaskStatus) mesos.TaskStatus {
 	if a.draining == nil || s.GetState() != mesos.TASK_KILLING && s.GetState() != mesos.TASK_KILLED {
 		return s
 	}
 	s.Reason = mesos.REASON_AGENT_DRAINING.Enum()
-	if s.GetState() == mesos.TASK_KILLED && a.draining.GetMarkGone() {
+	if a.draining.GetMarkGone() && hasCapability(a.frameworks[framework], mesos.FrameworkInfo_Capability_PARTITION_AWARE) {
 		s.State = mesos.TASK_GONE_BY_OPERATOR.Enum()
 	}
 	return s
@@ -154,6 +156,7 @@ func (a *agent) leave(forGood bool) {
 		a.cleanUp(run)
 	}
 	a.info.ID = nil
-	a.do(saveID{})
+	clear(a.dropped)
+	a.do(saveAgent{})
 	a.timers.add(a.now.Add(registerRetry), registerDue{})
 }

@@ -94,6 +94,36 @@ func TestKilledExecutorIsToldAsTerminated(t *testing.T) {
 	}
 }
 
+func TestLaunchOnAnExecutorThatDiedIsDroppedUntilItsUpdatesAreAcknowledged(t *testing.T) {
+	t.Parallel()
+	cluster := startCluster(t, testConfig(t))
+	f := subscribeWith(t, cluster, nil)
+	runExecutorTask(t, f, "t", "x")
+	if err := cluster.KillExecutor(0, api.FrameworkID(f.id), "x"); err != nil {
+		t.Fatal(err)
+	}
+	last := f.update("t", patience)
+	f.stream.next(patience, ofType("FAILURE"))
+	o := f.mustOffer()
+	x := executorOf(f, "x", "sleep 1000")
+	f.accept(o, executorTask("u", o, x))
+	if u := f.mustUpdate("u", "TASK_DROPPED"); text(u, "update", "status", "message") != "Master wants to launch executor, but one already exists" {
+		t.Errorf("told as %v", u)
+	}
+	if e := f.stream.next(patience, ofType("FAILURE")); at(e, "failure", "status") != -1.0 {
+		t.Errorf("FAILURE says %v", e)
+	}
+	f.ack(last)
+	o = f.mustOffer()
+	f.accept(o, executorTask("v", o, x))
+	if u := f.update("v", time.Second); at(u, "none") == nil {
+		t.Errorf("the executor is refused still: %v", u)
+	}
+	if err := cluster.KillExecutor(0, api.FrameworkID(f.id), "x"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTasksOfAnAgentThatStaysAwayAreUnreachableUntilItReturns(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t)

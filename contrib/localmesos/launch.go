@@ -35,13 +35,15 @@ func (m *master) launch(l *launch, info mesos.TaskInfo) {
 		return
 	}
 	l.rest = l.rest.minus(needed).minus(executorNeeds)
+	launchExecutor := info.Executor == nil
 	if info.Executor != nil && l.agent.executors[l.executorKey(&info)] == nil {
+		launchExecutor = true
 		l.agent.executors[l.executorKey(&info)] = &executorEntry{info: *info.Executor, used: executorNeeds}
 	}
 	m.addTask(l.framework, l.agent, info, mesos.TaskStatus{
 		TaskID: info.TaskID, AgentID: &info.AgentID, State: mesos.TASK_STAGING.Enum(), Timestamp: m.seconds(),
 	})
-	m.do(sendAgent{l.agent.id, runTask{framework: l.framework.info, task: info}})
+	m.do(sendAgent{l.agent.id, runTask{framework: l.framework.info, task: info, launchExecutor: launchExecutor}})
 }
 
 // complete fills in what Mesos fills in: allocation, the executor's framework and type, a command's shell.

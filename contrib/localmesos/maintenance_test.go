@@ -192,6 +192,31 @@ func TestDrainedAgentHasKilledItsTasksAndMakesNoOffersUntilItIsReactivated(t *te
 	}
 }
 
+func TestReactivatedAgentDropsLaunchesUntilTheExecutorsOfItsDrainHaveEnded(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, testConfig(t))
+	o, f := operatorOf(t, c), subscribeWith(t, c, nil)
+	agent := object{"agent_id": runExecutorTask(t, f, "t", "x")}
+	o.must("DRAIN_AGENT", object{"drain_agent": agent})
+	f.mustUpdate("t", "TASK_KILLED")
+	eventually(t, "drained", func() bool {
+		agents, _ := at(o.call("GET_AGENTS", nil), "body", "get_agents", "agents").([]any)
+		return text(agents[0], "drain_info", "state") == "DRAINED"
+	})
+	o.must("REACTIVATE_AGENT", object{"reactivate_agent": agent})
+	f.call("REVIVE", nil)
+	offer := f.mustOffer()
+	f.accept(offer, commandTask("u", offer, "sleep 1000", nil))
+	if u := f.mustUpdate("u", "TASK_DROPPED"); text(u, "update", "status", "reason") != "REASON_AGENT_DRAINING" {
+		t.Errorf("the launch: %v", u)
+	}
+	f.call("SHUTDOWN", object{"shutdown": object{"agent_id": agent["agent_id"], "executor_id": named("x")}})
+	f.stream.next(patience, ofType("FAILURE"))
+	offer = f.mustOffer()
+	f.accept(offer, commandTask("v", offer, "sleep 1000", nil))
+	f.mustUpdate("v", "TASK_RUNNING")
+}
+
 func TestAgentThatIsDrainedForGoodIsGoneWithItsTasks(t *testing.T) {
 	c := startCluster(t, testConfig(t))
 	o, f := operatorOf(t, c), subscribeWith(t, c, nil)

@@ -393,10 +393,6 @@ func (f *framework) multiRole() bool {
 	return hasCapability(f.info, mesos.FrameworkInfo_Capability_MULTI_ROLE)
 }
 
-func (f *framework) partitionAware() bool {
-	return hasCapability(f.info, mesos.FrameworkInfo_Capability_PARTITION_AWARE)
-}
-
 func (f *framework) resourceForm() form {
 	if hasCapability(f.info, mesos.FrameworkInfo_Capability_RESERVATION_REFINEMENT) {
 		return withReservations
@@ -405,8 +401,10 @@ func (f *framework) resourceForm() form {
 }
 
 // stateFor returns the state as the framework knows it: one that is not PARTITION_AWARE knows TASK_LOST only.
-func (f *framework) stateFor(s mesos.TaskState) mesos.TaskState {
-	if f.partitionAware() {
+func (f *framework) stateFor(s mesos.TaskState) mesos.TaskState { return stateFor(f.info, s) }
+
+func stateFor(info mesos.FrameworkInfo, s mesos.TaskState) mesos.TaskState {
+	if hasCapability(info, mesos.FrameworkInfo_Capability_PARTITION_AWARE) {
 		return s
 	}
 	switch s {

@@ -190,8 +190,12 @@ func (m *master) markUnreachable(a *agentEntry) {
 	}
 }
 
-// exited books the end of an executor and tells its framework.
+// exited books the end of an executor and tells its framework. One that is not in the books is passed over
+// (Master::exitedExecutor in src/master/master.cpp).
 func (m *master) exited(a *agentEntry, e exitedExecutor) {
+	if a.executors[e.executor] == nil {
+		return
+	}
 	m.dropExecutor(a, e.executor)
 	f := m.frameworks[e.executor.framework]
 	if f == nil {

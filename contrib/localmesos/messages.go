@@ -14,10 +14,12 @@ type message interface{ kind() string }
 type (
 	// registered gives a new agent its id, or tells one that came back that it is known again.
 	registered struct{ agent api.AgentID }
-	// runTask launches a task, and its executor if that does not run yet.
+	// runTask launches a task. launchExecutor says that its executor is to be started for it: the master knows of none. So it
+	// is for each task with a command.
 	runTask struct {
-		framework mesos.FrameworkInfo
-		task      mesos.TaskInfo
+		framework      mesos.FrameworkInfo
+		task           mesos.TaskInfo
+		launchExecutor bool
 	}
 	killTask struct {
 		framework api.FrameworkID

@@ -5,7 +5,10 @@ import (
 )
 
 // recovered tells a new agent what the one before left on disk. It comes before all other events.
-type recovered struct{ runs []savedRun }
+type recovered struct {
+	runs     []savedRun
+	draining *mesos.DrainConfig
+}
 
 // savedRun is an executor's run as it was checkpointed.
 type savedRun struct {
@@ -15,8 +18,8 @@ type savedRun struct {
 
 // recover follows https://mesos.apache.org/documentation/latest/agent-recovery/: executors of frameworks that asked
 // for checkpoints go on; others are ended.
-func (a *agent) recover(runs []savedRun) {
-	for _, saved := range runs {
+func (a *agent) recover(e recovered) {
+	for _, saved := range e.runs {
 		run := saved.run
 		if !saved.framework.GetCheckpoint() {
 			a.do(destroy{run.process, run.container})
@@ -26,6 +29,9 @@ func (a *agent) recover(runs []savedRun) {
 		a.frameworks[run.key.framework] = saved.framework
 		a.runs[run.container] = run
 		if run.phase == ended {
+			if a.executors[run.key] == nil {
+				a.executors[run.key] = run
+			}
 			continue
 		}
 		a.executors[run.key] = run
@@ -35,5 +41,8 @@ func (a *agent) recover(runs []savedRun) {
 			a.timers.add(a.now.Add(a.plan.ExecutorReregistrationTimeout), registrationDue{run.container})
 		}
 		a.do(watch{run.container, run.process})
+	}
+	if len(a.frameworks) > 0 {
+		a.draining = e.draining
 	}
 }

@@ -33,15 +33,16 @@ func (d *document[T, M]) UnmarshalJSON(data []byte) error {
 }
 
 type (
-	frameworkDocument = document[mesos.FrameworkInfo, *mesos.FrameworkInfo]
-	executorDocument  = document[mesos.ExecutorInfo, *mesos.ExecutorInfo]
-	taskDocument      = document[mesos.TaskInfo, *mesos.TaskInfo]
-	statusDocument    = document[mesos.TaskStatus, *mesos.TaskStatus]
-	scheduleDocument  = document[maintenance.Schedule, *maintenance.Schedule]
-	machineDocument   = document[mesos.MachineID, *mesos.MachineID]
-	drainInfoDocument = document[mesos.DrainInfo, *mesos.DrainInfo]
-	resourceDocument  = document[mesos.Resource, *mesos.Resource]
-	quotaDocument     = document[quota.QuotaConfig, *quota.QuotaConfig]
+	frameworkDocument   = document[mesos.FrameworkInfo, *mesos.FrameworkInfo]
+	executorDocument    = document[mesos.ExecutorInfo, *mesos.ExecutorInfo]
+	taskDocument        = document[mesos.TaskInfo, *mesos.TaskInfo]
+	statusDocument      = document[mesos.TaskStatus, *mesos.TaskStatus]
+	scheduleDocument    = document[maintenance.Schedule, *maintenance.Schedule]
+	machineDocument     = document[mesos.MachineID, *mesos.MachineID]
+	drainInfoDocument   = document[mesos.DrainInfo, *mesos.DrainInfo]
+	resourceDocument    = document[mesos.Resource, *mesos.Resource]
+	drainConfigDocument = document[mesos.DrainConfig, *mesos.DrainConfig]
+	quotaDocument       = document[quota.QuotaConfig, *quota.QuotaConfig]
 )
 
 // writeFile replaces a JSON file as a whole, so that a kill at any time leaves the old one or the new one.
@@ -122,10 +123,11 @@ type upkeepFile struct {
 	Draining    map[api.AgentID]drainInfoDocument `json:"draining"`
 }
 
-// agentFile is who an agent is: its id, and its port, which running executors know it by.
+// agentFile is who an agent is: its id, and its port, which running executors know it by. And how it drains, if it does.
 type agentFile struct {
-	ID   string `json:"id"`
-	Port int    `json:"port"`
+	ID       string               `json:"id"`
+	Port     int                  `json:"port"`
+	Draining *drainConfigDocument `json:"draining,omitempty"`
 }
 
 // runFile is an executor's run.

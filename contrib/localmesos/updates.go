@@ -22,7 +22,7 @@ func (a *agent) subscribe(e executorSubscribe) {
 	switch {
 	case run == nil:
 		return
-	case run.phase == terminating:
+	case run.phase == terminating || run.phase == ended:
 		a.do(answer{status: 200})
 		a.do(send{stream: e.stream, kind: executor.Event_SHUTDOWN.String(), event: &executor.Event{Type: executor.Event_SHUTDOWN}})
 		a.do(hangUp{e.stream})
@@ -35,6 +35,11 @@ func (a *agent) subscribe(e executorSubscribe) {
 	before := run.phase
 	run.stream, run.phase = e.stream, running
 	a.streams[e.stream] = run
+	if before == starting && len(run.queued) == 0 { // all were killed meanwhile: Slave::subscribe in src/slave/slave.cpp
+		a.do(saveRun{run})
+		a.shutdown(run)
+		return
+	}
 	a.tell(run, &executor.Event{Type: executor.Event_SUBSCRIBED, Subscribed: &executor.Event_Subscribed{
 		ExecutorInfo: run.info, FrameworkInfo: a.frameworks[run.key.framework], AgentInfo: a.info,
 		ContainerID: &mesos.ContainerID{Value: run.container},
@@ -51,6 +56,9 @@ func (a *agent) subscribe(e executorSubscribe) {
 	run.queued = nil
 	if before == starting {
 		a.do(saveRun{run})
+	}
+	if before == recovering && a.draining != nil {
+		a.drainRun(run)
 	}
 }
 
@@ -155,9 +163,11 @@ func (a *agent) update(run *executorRun, t *agentTask, s mesos.TaskStatus) {
 	if terminal(t.latest.GetState()) {
 		return
 	}
-	t.pending = append(t.pending, a.complete(run, t, a.drained(s)))
+	t.pending = append(t.pending, a.complete(run, t, a.drained(run.key.framework, s)))
 	t.latest = t.pending[len(t.pending)-1]
-	a.do(saveTask{run.container, t})
+	if run.container != "" {
+		a.do(saveTask{run.container, t})
+	}
 	if terminal(t.latest.GetState()) && run.phase != ended {
 		a.do(limit{run})
 	}
@@ -170,7 +180,9 @@ func (a *agent) update(run *executorRun, t *agentTask, s mesos.TaskStatus) {
 // complete fills in what an agent adds to a status.
 func (a *agent) complete(run *executorRun, t *agentTask, s mesos.TaskStatus) mesos.TaskStatus {
 	s.TaskID, s.AgentID = t.info.TaskID, a.info.ID
-	s.ExecutorID = &mesos.ExecutorID{Value: string(run.key.executor)}
+	if run.key.executor != "" {
+		s.ExecutorID = &mesos.ExecutorID{Value: string(run.key.executor)}
+	}
 	if s.Timestamp == nil {
 		s.Timestamp = a.seconds()
 	}
@@ -228,12 +240,13 @@ func (a *agent) acknowledge(msg acknowledge) {
 	done := terminal(t.pending[0].GetState())
 	t.pending = t.pending[1:]
 	switch {
+	case run.container == "":
+		delete(a.dropped, taskKey{msg.framework, msg.task})
 	case done:
 		delete(run.tasks, msg.task)
 		run.order = without(run.order, []api.TaskID{msg.task})
 		a.do(removeTask{run.container, msg.task})
 		a.cleanUp(run)
-		a.checkDrained()
 	default:
 		if len(t.pending) > 0 {
 			t.retry = firstRetry
