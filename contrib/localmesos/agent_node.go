@@ -311,7 +311,8 @@ func (n *agentNode) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/api/v1/executor", endpoint[executor.Call, *executor.Call]{
 		owner: n.owner, streams: n.streams, faults: n.hub.faults, path: ExecutorToAgent, problem: executorCallProblem,
-		kind: func(c *executor.Call) (string, bool) { return c.Type.String(), c.Type == executor.Call_SUBSCRIBE },
+		recovering: "Agent has not finished recovery",
+		kind:       func(c *executor.Call) (string, bool) { return c.Type.String(), c.Type == executor.Call_SUBSCRIBE },
 		event: func(c *executor.Call, stream string) event {
 			if c.Type == executor.Call_SUBSCRIBE {
 				return executorSubscribe{stream: stream, call: c}

@@ -27,6 +27,8 @@ type endpoint[C any, M interface {
 	faults   *Faults
 	path     Path
 	streamID bool // whether a subscription is answered with a Mesos-Stream-Id
+	// recovering is what Mesos answers while it recovers.
+	recovering string
 	// problem returns why a call is malformed, or is not the authenticated principal's to make, or "".
 	problem func(call M, principal string) string
 	// event makes the state machine's event of a call; stream is that of the call, or the new one of a subscription.
@@ -42,23 +44,37 @@ func (p endpoint[C, M]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	kind, subscribes := p.kind(call)
-	times, delay := p.faults.judge(p.path, kind)
-	if delay > 0 {
+	v := p.faults.judge(p.path, kind)
+	if v.delay > 0 {
 		select {
-		case <-time.After(delay):
+		case <-time.After(v.delay):
 		case <-r.Context().Done():
 			return
 		}
 	}
-	if subscribes {
-		if times > 0 {
-			p.subscribe(w, r, call, codec)
-		}
+	switch {
+	case v.status != 0:
+		http.Error(w, p.recovering, v.status)
 		return
+	case subscribes && v.times > 0 && !v.silent:
+		p.subscribe(w, r, call, codec)
+		return
+	case subscribes:
+		v.times = 0
 	}
 	a := accepted
-	for range times {
+	for range v.times {
 		a = p.owner.ask(p.event(call, r.Header.Get("Mesos-Stream-Id")))
+	}
+	if v.silent {
+		select {
+		case <-r.Context().Done():
+		case <-p.owner.quit:
+		}
+		panic(http.ErrAbortHandler) // which ends the connection without an answer
+	}
+	if subscribes {
+		return
 	}
 	if a.text != "" {
 		http.Error(w, a.text, a.status)

@@ -11,7 +11,8 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// callProblem returns what makes a scheduler call malformed, in Mesos's words, or "".
+// callProblem returns what makes a scheduler call malformed, in Mesos's words, or "" (scheduler::call::validate in
+// src/master/validation.cpp).
 func callProblem(call *scheduler.Call, principal string) string {
 	const prefix = "Failed to validate scheduler::Call: "
 	missing := func(name string) string { return prefix + "Expecting '" + name + "' to be present" }
@@ -36,7 +37,22 @@ func callProblem(call *scheduler.Call, principal string) string {
 	if field, present := callField(call); !present {
 		return missing(field)
 	}
+	if call.Type == scheduler.Call_ACKNOWLEDGE && !validUUID(call.Acknowledge.UUID) {
+		return prefix + notUUID
+	}
+	if call.Type == scheduler.Call_UPDATE_FRAMEWORK && call.FrameworkID.Value != call.UpdateFramework.FrameworkInfo.GetID().GetValue() {
+		return prefix + "'framework_id' differs from 'update_framework.framework_info.id'"
+	}
 	return ""
+}
+
+// notUUID is what Mesos says of bytes that validUUID refuses.
+const notUUID = "Not a valid UUID"
+
+// validUUID tells whether Mesos takes the bytes for a UUID: 16 of them, of a version that there is (UUID::fromBytes in
+// 3rdparty/stout/include/stout/uuid.hpp).
+func validUUID(b []byte) bool {
+	return len(b) == 16 && b[6]>>4 >= 1 && b[6]>>4 <= 5
 }
 
 // callField returns the field that a call's type demands, and whether the call has it.

@@ -33,6 +33,19 @@ type Fault struct {
 	Duplicate bool `json:"duplicate"`
 	// Delay delivers the message later; messages after it on the same path may come before it.
 	Delay time.Duration `json:"delay"`
+	// Status answers a call with this HTTP status in place of taking it. 503 is what a master or an agent that recovers answers
+	// (src/master/http.cpp and src/slave/http.cpp), whatever the call. It means nothing on paths that have no answers.
+	Status int `json:"status"`
+	// Silent lets a call wait for its answer until the caller gives up. With Drop the call is lost, too; without, it was taken.
+	Silent bool `json:"silent"`
+}
+
+// verdict is what becomes of a message.
+type verdict struct {
+	times  int // how often it is delivered
+	delay  time.Duration
+	status int
+	silent bool
 }
 
 // Faults stand in the path of every message of a cluster. The zero value harms none. Its methods may be called
@@ -64,8 +77,8 @@ func (f *Faults) Hits() int {
 	return f.hits
 }
 
-// judge returns how often and how late a message is to be delivered.
-func (f *Faults) judge(path Path, kind string) (times int, delay time.Duration) {
+// judge returns what becomes of a message.
+func (f *Faults) judge(path Path, kind string) verdict {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, rule := range f.rules {
@@ -78,23 +91,24 @@ func (f *Faults) judge(path Path, kind string) (times int, delay time.Duration) 
 		} else if rule.Times > 1 {
 			rule.Times--
 		}
+		v := verdict{times: 1, delay: rule.Delay, status: rule.Status, silent: rule.Silent}
 		switch {
-		case rule.Drop:
-			return 0, 0
+		case rule.Drop || rule.Status != 0:
+			v.times = 0
 		case rule.Duplicate:
-			return 2, rule.Delay
+			v.times = 2
 		}
-		return 1, rule.Delay
+		return v
 	}
-	return 1, 0
+	return verdict{times: 1}
 }
 
 // pass delivers a one-way message as the faults want it.
 func (f *Faults) pass(path Path, kind string, deliver func()) {
-	times, delay := f.judge(path, kind)
-	for range times {
-		if delay > 0 {
-			time.AfterFunc(delay, deliver)
+	v := f.judge(path, kind)
+	for range v.times {
+		if v.delay > 0 {
+			time.AfterFunc(v.delay, deliver)
 			continue
 		}
 		deliver()
@@ -111,6 +125,10 @@ func (f *Faults) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		in.DisallowUnknownFields()
 		if err := in.Decode(&fault); err != nil {
 			http.Error(w, "cannot read the fault: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		if fault.Status != 0 && (fault.Status < 400 || fault.Status > 599) {
+			http.Error(w, "status is that of a call that fails: give one from 400 to 599, such as 503", http.StatusBadRequest)
 			return
 		}
 		f.Add(fault)

@@ -1,7 +1,13 @@
 package localmesos
 
 import (
+	"context"
+	"errors"
+	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,6 +67,78 @@ func TestDuplicatedUpdateComesTwiceAndDelayedOneLate(t *testing.T) {
 	}
 }
 
+func TestCallThatIsAnswered503IsNotTakenAndTheNextOneIs(t *testing.T) {
+	t.Parallel()
+	cluster := startCluster(t, testConfig(t))
+	cluster.Faults().Add(Fault{Path: SchedulerToMaster, Kind: "SUBSCRIBE", Times: 1, Status: http.StatusServiceUnavailable})
+	f := subscribeWith(t, cluster, nil)
+	if f.stream.status != http.StatusServiceUnavailable || f.stream.body != "Master has not finished recovery\n" {
+		t.Errorf("SUBSCRIBE: %d %q", f.stream.status, f.stream.body)
+	}
+	f = subscribeWith(t, cluster, nil)
+	o := f.mustOffer()
+	cluster.Faults().Add(Fault{Path: SchedulerToMaster, Kind: "ACCEPT", Times: 1, Status: http.StatusServiceUnavailable})
+	if got := f.accept(o, commandTask("t", o, "sleep 600", nil)); got["status"] != http.StatusServiceUnavailable {
+		t.Errorf("ACCEPT: %v", got)
+	}
+	if got := f.accept(o, commandTask("t", o, "sleep 600", nil)); got["status"] != http.StatusAccepted {
+		t.Errorf("ACCEPT again: %v", got)
+	}
+	f.mustUpdate("t", "TASK_RUNNING")
+}
+
+func TestCallWithoutAnAnswerIsTakenUnlessItIsDropped(t *testing.T) {
+	t.Parallel()
+	cluster := startCluster(t, testConfig(t))
+	f := subscribeWith(t, cluster, nil)
+	o := f.mustOffer()
+	impatient := func(kind string, fields object) error {
+		call := object{"type": kind, "framework_id": named(f.id)}
+		maps.Copy(call, fields)
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		r := request(t, ctx, f.url, call)
+		r.Header.Set("Mesos-Stream-Id", f.stream.id)
+		resp, err := caller.Do(r)
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	}
+	launch := object{"accept": object{"offer_ids": []any{o["id"]}, "operations": []any{
+		object{"type": "LAUNCH", "launch": object{"task_infos": []any{commandTask("t", o, "sleep 600", nil)}}},
+	}}}
+	cluster.Faults().Add(Fault{Path: SchedulerToMaster, Kind: "ACCEPT", Times: 1, Silent: true, Drop: true})
+	if err := impatient("ACCEPT", launch); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("ACCEPT: %v", err)
+	}
+	cluster.Faults().Add(Fault{Path: SchedulerToMaster, Kind: "ACCEPT", Times: 1, Silent: true})
+	if err := impatient("ACCEPT", launch); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("ACCEPT again: %v", err)
+	}
+	f.mustUpdate("t", "TASK_RUNNING")
+	cluster.Faults().Add(Fault{Path: SchedulerToMaster, Kind: "SUBSCRIBE", Times: 1, Silent: true})
+	if err := impatient("SUBSCRIBE", object{"subscribe": object{"framework_info": object{"user": "root", "name": "x", "id": named(f.id)}}}); err == nil {
+		t.Error("SUBSCRIBE was answered")
+	}
+}
+
+func TestExecutorsCallThatFailsIsNotTaken(t *testing.T) {
+	t.Parallel()
+	cluster := startCluster(t, testConfig(t))
+	f := subscribeWith(t, cluster, nil)
+	cluster.Faults().Add(Fault{Path: ExecutorToAgent, Kind: "UPDATE", Times: 1, Status: http.StatusServiceUnavailable})
+	path := filepath.Join(t.TempDir(), "notes")
+	line, env := asProgram(t, "executor", object{"name": "LOCALMESOS_TEST_NOTES", "value": path})
+	o := f.mustOffer()
+	f.accept(o, executorTask("t", o, executorOf(f, "x", line, env...)))
+	f.mustUpdate("t", "TASK_RUNNING")
+	seen, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(seen), `"Agent has not finished recovery\n","sent":"UPDATE","status":503`) {
+		t.Errorf("the executor saw %s (%v)", seen, err)
+	}
+}
+
 func TestFaultsCanBeAddedOverHTTP(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
@@ -72,8 +150,10 @@ func TestFaultsCanBeAddedOverHTTP(t *testing.T) {
 	f.call("SUPPRESS", nil)
 	f.decline(f.mustOffer(), 0)
 	f.mustOffer()
-	if got := post(t, url, object{"paths": "x"}, nil); got["status"] != http.StatusBadRequest {
-		t.Errorf("a fault with an unknown field: %v", got)
+	for _, wrong := range []object{{"paths": "x"}, {"status": 200}} {
+		if got := post(t, url, wrong, nil); got["status"] != http.StatusBadRequest {
+			t.Errorf("the fault %v: %v", wrong, got)
+		}
 	}
 }
 

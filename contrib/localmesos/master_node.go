@@ -148,7 +148,8 @@ func (n *masterNode) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/api/v1/scheduler", n.plan.schedulers.guard(schedulerRealm, endpoint[scheduler.Call, *scheduler.Call]{
 		owner: n.owner, streams: n.streams, faults: n.hub.faults, path: SchedulerToMaster, streamID: true, problem: callProblem,
-		kind: func(c *scheduler.Call) (string, bool) { return c.Type.String(), c.Type == scheduler.Call_SUBSCRIBE },
+		recovering: "Master has not finished recovery",
+		kind:       func(c *scheduler.Call) (string, bool) { return c.Type.String(), c.Type == scheduler.Call_SUBSCRIBE },
 		event: func(c *scheduler.Call, stream string) event {
 			if c.Type == scheduler.Call_SUBSCRIBE {
 				return subscribe{stream: stream, call: c}

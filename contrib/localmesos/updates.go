@@ -102,7 +102,7 @@ func (a *agent) call(call *executor.Call) {
 	if run == nil {
 		return
 	}
-	if run.stream == "" {
+	if run.phase == starting || run.phase == recovering {
 		a.do(answer{status: http.StatusForbidden, text: "Executor is not subscribed"})
 		return
 	}
@@ -117,9 +117,10 @@ func (a *agent) call(call *executor.Call) {
 	}
 }
 
-// executorCallProblem returns what makes an executor call malformed, or "".
+// executorCallProblem returns what makes an executor call malformed, in Mesos's words, or "" (validateExecutorCall in
+// src/common/validation.cpp).
 func executorCallProblem(call *executor.Call, _ string) string {
-	const prefix = "Failed to validate executor::Call: "
+	const prefix = "Failed to validate Executor::Call: "
 	switch {
 	case call.Type == executor.Call_UNKNOWN:
 		return prefix + "Expecting 'type' to be present"
@@ -127,10 +128,29 @@ func executorCallProblem(call *executor.Call, _ string) string {
 		return prefix + "Expecting 'subscribe' to be present"
 	case call.Type == executor.Call_UPDATE && call.Update == nil:
 		return prefix + "Expecting 'update' to be present"
-	case call.Type == executor.Call_UPDATE && len(call.Update.Status.UUID) != 16:
-		return prefix + "Expecting 'uuid' to be a valid UUID"
+	case call.Type == executor.Call_UPDATE:
+		if problem := updateProblem(call, call.Update.Status); problem != "" {
+			return prefix + problem
+		}
 	case call.Type == executor.Call_MESSAGE && call.Message == nil:
 		return prefix + "Expecting 'message' to be present"
+	}
+	return ""
+}
+
+func updateProblem(call *executor.Call, s mesos.TaskStatus) string {
+	from := "from executor " + call.ExecutorID.Value + " of framework " + call.FrameworkID.Value
+	switch {
+	case s.UUID == nil:
+		return "Expecting 'uuid' to be present"
+	case !validUUID(s.UUID):
+		return notUUID
+	case s.ExecutorID != nil && s.ExecutorID.Value != call.ExecutorID.Value:
+		return "ExecutorID in Call: " + call.ExecutorID.Value + " does not match ExecutorID in TaskStatus: " + s.ExecutorID.Value
+	case s.GetSource() != mesos.SOURCE_EXECUTOR:
+		return "Received Call " + from + " with invalid source, expecting 'SOURCE_EXECUTOR'"
+	case s.GetState() == mesos.TASK_STAGING:
+		return "Received TASK_STAGING " + from + " which is not allowed"
 	}
 	return ""
 }
