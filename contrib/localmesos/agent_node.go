@@ -313,7 +313,7 @@ func (n *agentNode) handler() http.Handler {
 		owner: n.owner, streams: n.streams, faults: n.hub.faults, path: ExecutorToAgent, problem: executorCallProblem,
 		recovering: "Agent has not finished recovery",
 		kind:       func(c *executor.Call) (string, bool) { return c.Type.String(), c.Type == executor.Call_SUBSCRIBE },
-		event: func(c *executor.Call, stream string) event {
+		event: func(c *executor.Call, stream, _ string) event {
 			if c.Type == executor.Call_SUBSCRIBE {
 				return executorSubscribe{stream: stream, call: c}
 			}

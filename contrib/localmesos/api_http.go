@@ -32,7 +32,7 @@ type endpoint[C any, M interface {
 	// problem returns why a call is malformed, or is not the authenticated principal's to make, or "".
 	problem func(call M, principal string) string
 	// event makes the state machine's event of a call; stream is that of the call, or the new one of a subscription.
-	event func(call M, stream string) event
+	event func(call M, stream, principal string) event
 	// kind returns a call's type, and whether that is SUBSCRIBE.
 	kind func(M) (kind string, subscribes bool)
 }
@@ -64,7 +64,7 @@ func (p endpoint[C, M]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a := accepted
 	for range v.times {
-		a = p.owner.ask(p.event(call, r.Header.Get("Mesos-Stream-Id")))
+		a = p.owner.ask(p.event(call, r.Header.Get("Mesos-Stream-Id"), principalOf(r)))
 	}
 	if v.silent {
 		select {
@@ -115,9 +115,13 @@ func (p endpoint[C, M]) subscribe(w http.ResponseWriter, r *http.Request, call M
 	if c, ok := wire.CodecOf(r.Header.Get("Accept")); ok {
 		codec = c
 	}
+	if p.streamID && r.Header.Get("Mesos-Stream-Id") != "" {
+		http.Error(w, "Subscribe calls should not include the 'Mesos-Stream-Id' header", http.StatusBadRequest)
+		return
+	}
 	s := p.streams.add()
 	defer p.streams.remove(s)
-	if a := p.owner.ask(p.event(call, s.id)); a.status != http.StatusOK {
+	if a := p.owner.ask(p.event(call, s.id, principalOf(r))); a.status != http.StatusOK {
 		http.Error(w, a.text, a.status)
 		return
 	}

@@ -89,6 +89,9 @@ func (m *master) call(e schedulerCall) {
 	case f == nil:
 		m.do(refused("Framework cannot be found"))
 		return
+	case e.principal != "" && e.principal != f.info.GetPrincipal():
+		m.do(refused(fmt.Sprintf("Authenticated principal '%s' does not match principal '%s' set in `FrameworkInfo`", e.principal, f.info.GetPrincipal())))
+		return
 	case e.stream == "":
 		m.do(refused("All non-subscribe calls should include the 'Mesos-Stream-Id' header"))
 		return
@@ -97,6 +100,10 @@ func (m *master) call(e schedulerCall) {
 		return
 	case e.stream != f.stream:
 		m.do(refused(fmt.Sprintf("The stream ID '%s' included in this request didn't match the stream ID currently associated with framework ID %s", e.stream, f.id)))
+		return
+	}
+	if e.call.Type == scheduler.Call_UPDATE_FRAMEWORK {
+		m.do(m.updateFramework(f, e.call.UpdateFramework))
 		return
 	}
 	if !m.perform(f, e.call) {
@@ -135,8 +142,6 @@ func (m *master) perform(f *framework, call *scheduler.Call) bool {
 	case scheduler.Call_MESSAGE:
 		key := executorKey{f.id, api.ExecutorID(call.Message.ExecutorID.Value)}
 		m.toAgent(call.Message.AgentID.Value, messageToExecutor{key, call.Message.Data})
-	case scheduler.Call_UPDATE_FRAMEWORK:
-		m.updateFramework(f, call.UpdateFramework)
 	case scheduler.Call_REQUEST:
 		// A hint that Mesos's own allocator ignores too.
 	default:
@@ -152,9 +157,18 @@ func (m *master) toAgent(id string, msg message) {
 	}
 }
 
-func (m *master) updateFramework(f *framework, call *scheduler.Call_UpdateFramework) {
+// updateFramework follows Master::updateFramework in src/master/master.cpp.
+func (m *master) updateFramework(f *framework, call *scheduler.Call_UpdateFramework) answer {
 	info := call.FrameworkInfo
-	info.ID = &mesos.FrameworkID{Value: string(f.id)}
+	if problem := m.frameworkProblem(info); problem != "" {
+		return refused("Supplied FrameworkInfo is not valid: " + problem)
+	}
+	if problem := updateInfoProblem(f.info, info); problem != "" {
+		return refused("FrameworkInfo update is not valid: " + problem)
+	}
+	if problem := suppressedProblem(info, call.SuppressedRoles); problem != "" {
+		return refused("'UpdateFramework' call is not valid: " + problem)
+	}
 	f.info = info
 	f.setSuppressed(call.SuppressedRoles)
 	m.do(saveFrameworks{})
@@ -162,6 +176,7 @@ func (m *master) updateFramework(f *framework, call *scheduler.Call_UpdateFramew
 		m.toAgent(string(a.id), updateFramework{info})
 	}
 	m.allocateAll()
+	return answer{status: http.StatusOK}
 }
 
 // accept follows https://mesos.apache.org/documentation/latest/scheduler-http-api/#accept: all offers are of one

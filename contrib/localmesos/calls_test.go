@@ -55,3 +55,66 @@ func TestUpdateOfAnExecutorIsValidated(t *testing.T) {
 		}
 	}
 }
+
+func TestSubscriptionThatMesosDoesNotTakeIsRefusedInItsWords(t *testing.T) {
+	t.Parallel()
+	cluster := startCluster(t, testConfig(t))
+	first := subscribeWith(t, cluster, func(_, info object) { info["principal"] = "one" })
+	for _, test := range []struct {
+		change func(call, info object)
+		want   string
+	}{
+		{func(_, info object) { info["roles"] = []any{"b", "a", "b", "a", "c"} }, "'FrameworkInfo.roles' contains duplicate items: { a, b }"},
+		{func(_, info object) { info["failover_timeout"] = 1e10 }, "The framework failover_timeout (1e+10) is invalid"},
+		{func(call, _ object) { call["subscribe"].(object)["suppressed_roles"] = []any{"x"} }, "Suppressed roles { x } are not contained in the set of roles"},
+		{func(call, info object) {
+			info["id"], call["framework_id"], info["principal"] = named(first.id), named(first.id), "two"
+		}, "Changing framework's principal is not allowed."},
+		{func(call, info object) { info["id"], call["framework_id"] = named(first.id), named(first.id) }, "Changing framework's principal is not allowed."},
+	} {
+		f := subscribeWith(t, cluster, test.change)
+		if got := text(f.subscribed, "error", "message"); got != test.want {
+			t.Errorf("got %v, want %q", f.subscribed, test.want)
+		}
+	}
+	if got := first.call("REVIVE", nil); got["status"] != http.StatusAccepted {
+		t.Errorf("the first scheduler was cut off: %v", got)
+	}
+}
+
+func TestSubscriptionWithAStreamIDIsRefused(t *testing.T) {
+	t.Parallel()
+	cluster := startCluster(t, testConfig(t))
+	f := subscribeWith(t, cluster, nil)
+	info := object{"name": "x", "user": "root", "roles": []any{"*"}, "capabilities": []any{object{"type": "MULTI_ROLE"}}}
+	got := post(t, f.url, object{"type": "SUBSCRIBE", "subscribe": object{"framework_info": info}}, func(r *http.Request) {
+		r.Header.Set("Mesos-Stream-Id", f.stream.id)
+	})
+	if got["status"] != http.StatusBadRequest || got["body"] != "Subscribe calls should not include the 'Mesos-Stream-Id' header\n" {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestUserAndCheckpointOfAFrameworkStayAsTheyWere(t *testing.T) {
+	t.Parallel()
+	cluster := startCluster(t, testConfig(t))
+	first := subscribeWith(t, cluster, nil)
+	again := subscribeWith(t, cluster, func(call, info object) {
+		info["id"], call["framework_id"], info["user"], info["checkpoint"] = named(first.id), named(first.id), "nobody", false
+	})
+	shown := get(t, "http://"+cluster.MasterAddr()+"/frameworks")
+	f := at(shown, "body", "frameworks").([]any)[0]
+	if text(f, "user") != "root" || at(f, "checkpoint") != true {
+		t.Errorf("shown as %v, %v", at(f, "user"), at(f, "checkpoint"))
+	}
+	info := object{"id": named(again.id), "name": "x", "user": "nobody", "checkpoint": true, "roles": []any{"*"}, "capabilities": []any{object{"type": "MULTI_ROLE"}}}
+	got := again.call("UPDATE_FRAMEWORK", object{"update_framework": object{"framework_info": info}})
+	want := "FrameworkInfo update is not valid: Updating 'FrameworkInfo.user' is unsupported; attempted to update from 'root' to 'nobody'\n"
+	if got["status"] != http.StatusBadRequest || got["body"] != want {
+		t.Errorf("UPDATE_FRAMEWORK: %v", got)
+	}
+	info["user"] = "root"
+	if got := again.call("UPDATE_FRAMEWORK", object{"update_framework": object{"framework_info": info}}); got["status"] != http.StatusOK {
+		t.Errorf("UPDATE_FRAMEWORK: %v", got)
+	}
+}

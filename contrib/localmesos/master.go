@@ -87,15 +87,17 @@ type taskKey struct {
 
 // Events of the master.
 type (
-	// subscribe is a SUBSCRIBE call; events go to the stream.
+	// subscribe is a SUBSCRIBE call; events go to the stream. principal is who was authenticated; "" if nobody had to be.
 	subscribe struct {
-		stream string
-		call   *scheduler.Call
+		stream    string
+		call      *scheduler.Call
+		principal string
 	}
 	// schedulerCall is any other call of the scheduler API.
 	schedulerCall struct {
-		stream string
-		call   *scheduler.Call
+		stream    string
+		call      *scheduler.Call
+		principal string
 	}
 	// fromAgent is a message of an agent; one that has no id yet is named by its address.
 	fromAgent struct {
@@ -232,6 +234,9 @@ func (m *master) heartbeat(stream string) {
 // subscribe follows https://mesos.apache.org/documentation/latest/scheduler-http-api/#subscribe-1.
 func (m *master) subscribe(e subscribe) {
 	info := *e.call.GetSubscribe().FrameworkInfo
+	if e.principal != "" && info.Principal == nil {
+		info.Principal = &e.principal
+	}
 	if problem := m.subscribeProblem(e.call, &info); problem != "" {
 		m.do(answer{status: 200})
 		m.sendError(e.stream, problem)
@@ -260,34 +265,6 @@ func (m *master) subscribe(e subscribe) {
 		}
 	}
 	m.allocateAll()
-}
-
-func (m *master) subscribeProblem(call *scheduler.Call, info *mesos.FrameworkInfo) string {
-	if id := call.GetFrameworkID().GetValue(); id != "" {
-		if m.removed[api.FrameworkID(id)] {
-			return "Framework has been removed"
-		}
-		info.ID = &mesos.FrameworkID{Value: id}
-	}
-	multi := hasCapability(*info, mesos.FrameworkInfo_Capability_MULTI_ROLE)
-	if multi && info.Role != nil {
-		return "'FrameworkInfo.role' must not be set when the framework is MULTI_ROLE capable"
-	}
-	if !multi && len(info.Roles) > 0 {
-		return "'FrameworkInfo.roles' must not be set when the framework is not MULTI_ROLE capable"
-	}
-	for _, role := range info.Roles {
-		if problem := roleProblem(role); problem != "" {
-			return "'FrameworkInfo.roles' contains invalid role: " + problem
-		}
-	}
-	if problem := roleProblem(info.GetRole()); !multi && problem != "" {
-		return "'FrameworkInfo.role' is not a valid role: " + problem
-	}
-	if info.GetFailoverTimeout() < 0 {
-		return "'FrameworkInfo.failover_timeout' must not be negative"
-	}
-	return ""
 }
 
 func (m *master) addFramework(info mesos.FrameworkInfo) *framework {

@@ -150,11 +150,11 @@ func (n *masterNode) handler() http.Handler {
 		owner: n.owner, streams: n.streams, faults: n.hub.faults, path: SchedulerToMaster, streamID: true, problem: callProblem,
 		recovering: "Master has not finished recovery",
 		kind:       func(c *scheduler.Call) (string, bool) { return c.Type.String(), c.Type == scheduler.Call_SUBSCRIBE },
-		event: func(c *scheduler.Call, stream string) event {
+		event: func(c *scheduler.Call, stream, principal string) event {
 			if c.Type == scheduler.Call_SUBSCRIBE {
-				return subscribe{stream: stream, call: c}
+				return subscribe{stream: stream, call: c, principal: principal}
 			}
-			return schedulerCall{stream: stream, call: c}
+			return schedulerCall{stream: stream, call: c, principal: principal}
 		},
 	}))
 	n.addOperatorAPI(mux)
