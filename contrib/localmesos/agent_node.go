@@ -80,7 +80,7 @@ func startAgent(p plan, h *hub, ps *processes, dir string, want int) (*agentNode
 	}
 	n.owner.post(was)
 	go n.owner.run()
-	n.server = serve(l, n.handler())
+	n.server = serve(l, n.handler(), p.secure)
 	h.joinAgent(n.address, n.owner)
 	return n, nil
 }

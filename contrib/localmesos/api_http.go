@@ -2,9 +2,11 @@ package localmesos
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	stdlog "log"
 	"net"
 	"net/http"
 	"sync"
@@ -150,8 +152,12 @@ func listen(ip string, port int, what string) (net.Listener, error) {
 	return l, nil
 }
 
-func serve(l net.Listener, h http.Handler) *server {
-	s := &server{listener: l, http: &http.Server{Handler: h, ReadHeaderTimeout: 30 * time.Second}}
+// serve serves what h answers, by TLS if there is a configuration for it. As Mesos it speaks HTTP/1.1 only.
+func serve(l net.Listener, h http.Handler, secure *tls.Config) *server {
+	if secure != nil {
+		l = tls.NewListener(l, secure)
+	}
+	s := &server{listener: l, http: &http.Server{Handler: h, ReadHeaderTimeout: 30 * time.Second, ErrorLog: stdlog.New(handshakes{}, "", 0)}}
 	s.wg.Go(func() {
 		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			log.WithError(err).Error("an HTTP server of the local Mesos ended")

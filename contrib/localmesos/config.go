@@ -1,6 +1,7 @@
 package localmesos
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,6 +49,8 @@ type Config struct {
 	// AuthenticateHTTPFrameworks says that schedulers have to be one of the principals in the file Credentials.
 	AuthenticateHTTPFrameworks bool
 	Credentials                string
+	// SSL says whether and how master and agents speak TLS.
+	SSL SSL
 
 	// AllocationInterval is how long returned resources wait before they are offered again.
 	AllocationInterval time.Duration
@@ -103,6 +106,7 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 		`environment of executors, as a JSON object such as '{"PATH": "/bin:/usr/bin"}' (default: that of this program)`)
 	flags.BoolVar(&c.AuthenticateHTTPFrameworks, "authenticate-http-frameworks", false, "let only schedulers subscribe that are in --credentials (HTTP basic)")
 	flags.StringVar(&c.Credentials, "credentials", "", "`file` of principals and their secrets, as Mesos takes it: JSON, or lines of 'principal secret'")
+	c.SSL.addFlags(flags)
 	flags.DurationVar(&c.AllocationInterval, "allocation-interval", time.Second, "time after which returned resources are offered again")
 	flags.DurationVar(&c.AgentTimeout, "agent-timeout", 75*time.Second, "time after which the tasks of an agent that is away become unreachable")
 	flags.DurationVar(&c.RecoveryTimeout, "recovery-timeout", 15*time.Minute, "time that an executor of a checkpointing framework waits for its agent to come back")
@@ -121,6 +125,7 @@ type plan struct {
 	attributes     []mesos.Attribute
 	isolation      isolators
 	schedulers     credentials // nil lets everybody subscribe
+	secure         *tls.Config // nil is plain HTTP
 }
 
 // Validate returns the error that Start would return for this configuration, without starting anything.
@@ -169,6 +174,9 @@ func (p plan) parse() (plan, error) {
 		p.FetcherCacheDir = filepath.Join(p.WorkDir, "fetch")
 	}
 	if p.schedulers, err = p.credentials(); err != nil {
+		return plan{}, err
+	}
+	if p.secure, err = p.SSL.config(); err != nil {
 		return plan{}, err
 	}
 	if p.attributes, err = parseAttributes(p.Attributes); err != nil {

@@ -65,7 +65,7 @@ func startMaster(p plan, h *hub, port int) (*masterNode, error) {
 }
 
 // serve opens the master to schedulers and operators. Whoever called before waited in the listener's queue.
-func (n *masterNode) serve(l net.Listener) { n.server = serve(l, n.handler()) }
+func (n *masterNode) serve(l net.Listener) { n.server = serve(l, n.handler(), n.plan.secure) }
 
 // waitForAgents waits until that many agents are registered.
 func (n *masterNode) waitForAgents(ctx context.Context, count int) error {

@@ -1,0 +1,129 @@
+package localmesos
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// SSL is how master and agents speak TLS. The names and meanings are those of Mesos's LIBPROCESS_SSL_ variables
+// (https://mesos.apache.org/documentation/latest/ssl/). As with Mesos, an executor is not told: what it needs is in
+// ExecutorEnvironmentVariables.
+type SSL struct {
+	// CertFile and KeyFile, if set, have all listeners speak TLS only.
+	CertFile string
+	KeyFile  string
+	// CAFile holds the authorities that clients' certificates are verified against.
+	CAFile string
+	// RequireClientCert lets only clients connect that have such a certificate.
+	RequireClientCert bool
+	// Ciphers are the cipher suites by their names in OpenSSL.
+	Ciphers string
+	// EnableTLS13 takes TLS 1.3 too, which Ciphers says nothing of. Mesos takes TLS 1.2 alone by default.
+	EnableTLS13 bool
+}
+
+// defaultCiphers are those of Mesos (3rdparty/libprocess/src/openssl.cpp).
+const defaultCiphers = "AES128-SHA:AES256-SHA:RC4-SHA:DHE-RSA-AES128-SHA:DHE-DSS-AES128-SHA:DHE-RSA-AES256-SHA:DHE-DSS-AES256-SHA"
+
+// cipherSuites are the suites that Go can serve, by their names in OpenSSL. OpenSSL as it is built today has no RC4, and Go no
+// DHE: those names are passed over.
+var cipherSuites = map[string]uint16{
+	"AES128-SHA": tls.TLS_RSA_WITH_AES_128_CBC_SHA, "AES256-SHA": tls.TLS_RSA_WITH_AES_256_CBC_SHA,
+	"AES128-SHA256": tls.TLS_RSA_WITH_AES_128_CBC_SHA256, "AES128-GCM-SHA256": tls.TLS_RSA_WITH_AES_128_GCM_SHA256,
+	"AES256-GCM-SHA384": tls.TLS_RSA_WITH_AES_256_GCM_SHA384, "ECDHE-RSA-AES128-SHA": tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA,
+	"ECDHE-RSA-AES256-SHA": tls.TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA, "ECDHE-ECDSA-AES128-SHA": tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA,
+	"ECDHE-ECDSA-AES256-SHA": tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA, "ECDHE-RSA-AES128-GCM-SHA256": tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	"ECDHE-RSA-AES256-GCM-SHA384":   tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	"ECDHE-ECDSA-AES128-GCM-SHA256": tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+	"ECDHE-ECDSA-AES256-GCM-SHA384": tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+	"ECDHE-RSA-CHACHA20-POLY1305":   tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+	"ECDHE-ECDSA-CHACHA20-POLY1305": tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+func (s *SSL) addFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&s.CertFile, "ssl-cert-file", "", "`file` of the certificate of master and agents, in PEM: they speak TLS then, and nothing else")
+	flags.StringVar(&s.KeyFile, "ssl-key-file", "", "`file` of its key")
+	flags.StringVar(&s.CAFile, "ssl-ca-file", "", "`file` of the authorities that clients' certificates are verified against")
+	flags.BoolVar(&s.RequireClientCert, "ssl-require-client-cert", false, "let only clients connect that have a certificate")
+	flags.StringVar(&s.Ciphers, "ssl-ciphers", defaultCiphers, "cipher suites by their names in OpenSSL; RC4 and DHE are passed over")
+	flags.BoolVar(&s.EnableTLS13, "ssl-enable-tls-v1-3", false, "take TLS 1.3 beside TLS 1.2")
+}
+
+// config returns what listeners speak; nil is plain HTTP.
+func (s SSL) config() (*tls.Config, error) {
+	switch {
+	case s.CertFile == "" && s.KeyFile == "":
+		if s.RequireClientCert || s.CAFile != "" {
+			return nil, errors.New("--ssl-require-client-cert and --ssl-ca-file need --ssl-cert-file and --ssl-key-file")
+		}
+		return nil, nil
+	case s.CertFile == "" || s.KeyFile == "":
+		return nil, errors.New("--ssl-cert-file and --ssl-key-file go together")
+	case s.RequireClientCert && s.CAFile == "":
+		return nil, errors.New("--ssl-require-client-cert needs --ssl-ca-file")
+	}
+	pair, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read --ssl-cert-file and --ssl-key-file: %w", err)
+	}
+	suites, err := parseCiphers(s.Ciphers)
+	if err != nil {
+		return nil, err
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12, CipherSuites: suites}
+	if s.EnableTLS13 {
+		config.MaxVersion = tls.VersionTLS13
+	}
+	if s.RequireClientCert {
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	config.ClientCAs, err = s.authorities()
+	return config, err
+}
+
+func (s SSL) authorities() (*x509.CertPool, error) {
+	if s.CAFile == "" {
+		return nil, nil
+	}
+	data, err := os.ReadFile(s.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read --ssl-ca-file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(data) {
+		return nil, fmt.Errorf("--ssl-ca-file=%s holds no certificate in PEM", s.CAFile)
+	}
+	return pool, nil
+}
+
+func parseCiphers(text string) ([]uint16, error) {
+	var suites []uint16
+	for _, name := range strings.Split(text, ":") {
+		suite, known := cipherSuites[name]
+		switch {
+		case known:
+			suites = append(suites, suite)
+		case strings.HasPrefix(name, "DHE-") || strings.HasPrefix(name, "RC4-"):
+		default:
+			return nil, fmt.Errorf("--ssl-ciphers names %q, which is not known here; give names as 'openssl ciphers' lists them", name)
+		}
+	}
+	if len(suites) == 0 {
+		return nil, fmt.Errorf("--ssl-ciphers=%s has nothing that Go can serve; add one such as ECDHE-RSA-AES128-GCM-SHA256", text)
+	}
+	return suites, nil
+}
+
+// handshakes takes what the HTTP server says of connections that fail, such as handshakes.
+type handshakes struct{}
+
+func (handshakes) Write(line []byte) (int, error) {
+	log.Debug(strings.TrimSpace(string(line)))
+	return len(line), nil
+}
