@@ -17,6 +17,9 @@ type Config struct {
 	// RefuseIdle is for how long Mesos shall not offer an agent's resources again when no pod waits for them. A pod that
 	// comes in the meantime ends this by REVIVE.
 	RefuseIdle time.Duration
+	// Gather is how long pods that come one after the other are waited for before they are launched together; zero is not at
+	// all.
+	Gather time.Duration
 	// Algorithm chooses among the agents that a pod fits on.
 	Algorithm Algorithm
 	// LaunchGrace is how long a launched task may stay silent before it is killed and its pod tried again.
@@ -67,6 +70,8 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		"how long an offer is held before it is given back to Mesos")
 	fs.DurationVar(&c.RefuseIdle, "refuse-seconds-idle", 2*time.Minute,
 		"for how long Mesos shall not offer resources again that no pod waited for; a pod that comes ends this early")
+	fs.DurationVar(&c.Gather, "gather", 30*time.Millisecond,
+		"how long to wait for more pods before new ones are launched together, four times that at most while they keep coming; 0 launches each at once")
 	fs.DurationVar(&c.LaunchGrace, "launch-grace-period", 5*time.Minute,
 		"how long a launched task may stay silent before it is killed and its pod is tried again")
 	fs.DurationVar(&c.AgentForget, "agent-forget-after", 10*time.Minute,
@@ -106,6 +111,9 @@ func (c *Config) Validate() error {
 		if !positive.ok {
 			return fmt.Errorf("%s must be positive", positive.flag)
 		}
+	}
+	if c.Gather < 0 || c.Gather > maxGather {
+		return fmt.Errorf("--gather=%s is not within 0 and %s: new pods wait so long and longer", c.Gather, maxGather)
 	}
 	if c.MaxUnavailable < 0 || c.RolloutDelay < 0 {
 		return errors.New("--max-unavailable-nodes and --rollout-delay must not be negative")

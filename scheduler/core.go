@@ -60,6 +60,7 @@ type Core struct {
 	leaseAt    time.Time
 	reconcile  reconciliation
 	revival    revival
+	gather     gathering
 	inverse    [numInverseEnds]uint64   // how inverse offers ended
 	evicted    [numEvictOutcomes]uint64 // and evictions
 }
@@ -169,6 +170,9 @@ func (c *Core) Step(now time.Time, ev Event) []Action {
 	if !c.connected || !c.look {
 		return acts
 	}
+	if c.gather.holds(now, ev) {
+		return append(acts, c.reviveEarly(now)...)
+	}
 	acts = append(acts, c.cycle(now)...)
 	if _, tick := ev.(Tick); tick {
 		acts = append(acts, c.keepWarm(now)...)
@@ -262,6 +266,8 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 				}
 			}
 		}
+	case Wake:
+		c.look = true
 	case Tick:
 		c.look = true
 		return c.tick(now)

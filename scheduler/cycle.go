@@ -49,22 +49,27 @@ type revival struct {
 	pause    time.Duration
 	calls    []time.Time // not yet known to be answered
 	answered time.Time   // the last call of which that is known
+	wanted   bool        // by something that has come since the last call
 }
 
 const (
-	reviveFirst = time.Second
-	reviveLast  = 30 * time.Second
+	reviveSoonest = 100 * time.Millisecond
+	reviveAgain   = time.Second
+	reviveLast    = 30 * time.Second
 )
 
-// soon ends the pause: there is something new to wait for.
-func (r *revival) soon() { r.pause, r.next = 0, r.last.Add(reviveFirst) }
+// reviveSoon ends the pause: there is something new to wait for.
+func (c *Core) reviveSoon() {
+	r := &c.revival
+	r.pause, r.next, r.wanted = 0, r.last.Add(reviveFirst(len(c.agents))), true
+}
 
 func (r *revival) due(now time.Time) bool {
 	if now.Before(r.next) {
 		return false
 	}
-	r.pause = min(max(2*r.pause, reviveFirst), reviveLast)
-	r.last, r.next = now, now.Add(r.pause)
+	r.pause = min(max(2*r.pause, reviveAgain), reviveLast)
+	r.last, r.next, r.wanted = now, now.Add(r.pause), false
 	r.calls = append(r.calls, now)
 	return true
 }
@@ -392,6 +397,14 @@ func (c *Core) revive(now time.Time) []Action {
 		return nil
 	}
 	return []Action{Revive{}}
+}
+
+// reviveEarly calls for offers while pods are gathered, if there are none that they might fit in.
+func (c *Core) reviveEarly(now time.Time) []Action {
+	if c.offers.Len() > 0 {
+		return nil
+	}
+	return c.revive(now)
 }
 
 func (c *Core) wantsOffers(now time.Time) bool {

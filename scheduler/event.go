@@ -102,6 +102,9 @@ type (
 // Tick is the passing of time; it comes about once a second.
 type Tick struct{}
 
+// Wake comes when the time has passed that Core.WakeAt named.
+type Wake struct{}
+
 // BindOutcome is what became of a binding.
 type BindOutcome int
 
@@ -164,3 +167,4 @@ func (TaskUpdated) event()           {}
 func (AgentLost) event()             {}
 func (ExecutorExited) event()        {}
 func (Tick) event()                  {}
+func (Wake) event()                  {}

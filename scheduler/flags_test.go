@@ -54,6 +54,7 @@ func TestFlagsOfTimesHaveAnEffect(t *testing.T) {
 		var cfg Config
 		fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 		cfg.AddFlags(fs)
+		cfg.Gather = 0
 		if err := fs.Parse([]string{test.flag}); err != nil {
 			t.Fatal(err)
 		}

@@ -142,6 +142,8 @@ func (l *loop) sink(ctx context.Context) Sink {
 func (l *loop) own(ctx context.Context, group *errgroup.Group) error {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
+	alarm := time.NewTimer(time.Hour)
+	defer alarm.Stop()
 	questions, shut := l.parts.Window.open()
 	defer shut()
 	for {
@@ -155,6 +157,8 @@ func (l *loop) own(ctx context.Context, group *errgroup.Group) error {
 		case ev = <-l.events:
 		case <-ticker.C:
 			ev = Tick{}
+		case <-alarm.C:
+			ev = Wake{}
 		}
 		logEvent(ev)
 		acts := l.core.Step(time.Now(), ev)
@@ -164,10 +168,21 @@ func (l *loop) own(ctx context.Context, group *errgroup.Group) error {
 		for _, act := range acts {
 			l.do(ctx, group, act)
 		}
+		l.setAlarm(alarm)
 		if _, tick := ev.(Tick); tick && l.metrics != nil {
 			l.metrics.set(l.core.Snapshot())
 		}
 	}
+}
+
+// setAlarm has the core woken when it wants to be.
+func (l *loop) setAlarm(alarm *time.Timer) {
+	now := time.Now()
+	if at := l.core.WakeAt(now); !at.IsZero() {
+		alarm.Reset(max(at.Sub(now), 0))
+		return
+	}
+	alarm.Stop()
 }
 
 func (l *loop) do(ctx context.Context, group *errgroup.Group, act Action) {

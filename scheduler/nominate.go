@@ -109,7 +109,7 @@ func (c *Core) freed(now time.Time, s TaskStatus) {
 	}
 	a.returning = now
 	if len(c.nominees) > 0 {
-		c.revival.soon()
+		c.reviveSoon()
 	}
 }
 

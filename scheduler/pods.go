@@ -26,7 +26,7 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 		c.order++
 		p = &pod{order: c.order, since: now}
 		c.pods[obj.UID] = p
-		c.revival.soon()
+		c.reviveSoon()
 	}
 	if p.obj == nil || p.task == nil && !sameWishes(p.obj, obj) {
 		p.wished = stale
@@ -57,7 +57,12 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 			c.redeemed(p)
 		}
 		c.requeue(now, p)
-		c.look = c.look || needsTask(p)
+		if needsTask(p) {
+			c.look = true
+			if isNew {
+				c.gather.arrive(now, c.cfg.Gather)
+			}
+		}
 		return acts
 	}
 	p.task.bound = p.task.bound || obj.Annotations[api.AnnotationTaskID] == string(p.task.id)

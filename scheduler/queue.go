@@ -108,6 +108,7 @@ func (c *Core) wake(now time.Time) {
 	for _, p := range c.queue.resting {
 		if !now.Before(p.backoff.until) {
 			c.requeue(now, p)
+			c.reviveSoon()
 		}
 	}
 }

@@ -19,6 +19,7 @@ func flagged(t *testing.T, flags ...string) Config {
 	cfg := testConfig()
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	cfg.AddFlags(fs)
+	cfg.Gather = 0
 	if err := fs.Parse(append([]string{"--km-path=/km"}, flags...)); err != nil {
 		t.Fatal(err)
 	}

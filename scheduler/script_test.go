@@ -73,7 +73,7 @@ var scriptStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func testConfig() Config {
 	var cfg Config
 	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
-	cfg.Roles, cfg.KMPath = []string{"*"}, "/km"
+	cfg.Roles, cfg.KMPath, cfg.Gather = []string{"*"}, "/km", 0
 	return cfg
 }
 
@@ -113,12 +113,15 @@ func play(t *testing.T, script string) string {
 	return out.String()
 }
 
-// step plays one line: "+DURATION" lets time pass in ticks of a second, "algorithm NAME", "leads CORDON DRAIN",
+// step plays one line: "+DURATION" lets time pass in ticks of a second, or less than that without one, "algorithm NAME", "leads CORDON DRAIN",
 // "roles LIST" and "revocable" set flags, "sweeps" shows which
 // addresses are kept, "scheduler VERSION FLAG..." says which one it is, anything else is an event.
 func (p *player) step(line string) []Action {
 	words := strings.Fields(line)
 	if passing, ok := strings.CutPrefix(words[0], "+"); ok {
+		if d := p.duration(passing); d < time.Second {
+			return p.sleep(d)
+		}
 		var acts []Action
 		for end := p.now.Add(p.duration(passing)); p.now.Before(end); {
 			p.now = p.now.Add(time.Second)
@@ -181,11 +184,26 @@ func (p *player) step(line string) []Action {
 	return p.core.Step(p.now, p.event(words[0], plain, options))
 }
 
+// sleep lets less than a second pass, without a tick, and wakes the core when it wants to be.
+func (p *player) sleep(d time.Duration) []Action {
+	var acts []Action
+	for end := p.now.Add(d); ; {
+		at := p.core.WakeAt(p.now)
+		if at.IsZero() || at.After(end) {
+			p.now = end
+			return acts
+		}
+		p.now = at
+		acts = append(acts, p.core.Step(p.now, Wake{})...)
+	}
+}
+
 // configure makes the scheduler one of this version with these flags; everything else is as by default.
 func (p *player) configure(version string, flags []string) {
 	cfg := testConfig()
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	cfg.AddFlags(fs)
+	cfg.Gather = 0
 	if err := fs.Parse(flags); err != nil {
 		p.t.Fatal(err)
 	}

@@ -167,7 +167,7 @@ func (c *Core) end(now time.Time, t *task, over bool) {
 	if over && p.backoff.until.Before(now.Add(overGrace)) {
 		p.backoff.until = now.Add(overGrace)
 	}
-	c.revival.soon()
+	c.reviveSoon()
 	c.requeue(now, p)
 }
 

@@ -161,7 +161,7 @@ type mesos struct {
 func newMesos(load *workload, algorithm scheduler.Algorithm) *mesos {
 	var cfg scheduler.Config
 	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
-	cfg.Algorithm = algorithm
+	cfg.Algorithm, cfg.Gather = algorithm, 0 // what a decision takes, not what it waits for
 	m := &mesos{core: scheduler.NewCore(cfg), now: time.Now(), free: map[api.AgentID]offers.Resources{}}
 	for _, node := range load.nodes {
 		m.core.Step(m.now, scheduler.NodeSeen{Node: node})

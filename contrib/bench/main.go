@@ -21,7 +21,7 @@ import (
 )
 
 // parts are what can be measured by itself.
-var parts = []string{"decision", "hollow", "cri", "network", "services", "node", "cluster"}
+var parts = []string{"decision", "hollow", "cri", "network", "services", "node", "burst", "cluster"}
 
 func main() {
 	var b bench
@@ -100,6 +100,11 @@ func (b *bench) measure(ctx context.Context, only string) error {
 	}
 	if only == "" || only == "node" {
 		if err := b.load(ctx); err != nil {
+			return err
+		}
+	}
+	if only == "" || only == "burst" {
+		if err := b.bursts(ctx); err != nil {
 			return err
 		}
 	}
