@@ -632,7 +632,7 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	}
 	mesosFlags := pflag.NewFlagSet("mesos", pflag.ContinueOnError)
 	l.mesos.AddFlags(mesosFlags)
-	for _, name := range []string{"resources", "attributes", "hostname", "isolation"} {
+	for _, name := range []string{"resources", "attributes", "hostname", "isolation", "cgroups-enable-cfs", "executor-environment-variables"} {
 		fs.AddFlag(mesosFlags.Lookup(name))
 	}
 	port := mesosFlags.Lookup("port")

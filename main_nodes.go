@@ -163,14 +163,15 @@ func (l *laptop) runEngines(ctx context.Context, ready func(string)) error {
 }
 
 // planAgents tells the local Mesos what its agents have for themselves. Each one's executors are told by Docker's own variable
-// which Engine is theirs.
+// which Engine is theirs, as an operator would: an agent passes nothing of its own environment.
 func (l *laptop) planAgents() (err error) {
+	given := l.mesos.ExecutorEnvironmentVariables
 	if l.machines == nil {
-		l.mesos.ExecutorEnvironmentVariables, err = executorEnvironment(l.plane.DockerHost)
+		l.mesos.ExecutorEnvironmentVariables, err = executorEnvironment(given, l.plane.DockerHost)
 		return err
 	}
 	for _, machine := range l.machines.List {
-		environment, err := executorEnvironment("unix://" + machines.EngineSocket(string(l.dir), machine.Name))
+		environment, err := executorEnvironment(given, "unix://"+machines.EngineSocket(string(l.dir), machine.Name))
 		if err != nil {
 			return err
 		}
@@ -181,14 +182,15 @@ func (l *laptop) planAgents() (err error) {
 	return nil
 }
 
-// executorEnvironment is this program's environment with the address of a Docker Engine, as the local Mesos takes it.
-func executorEnvironment(dockerHost string) (string, error) {
+// executorEnvironment adds the address of a Docker Engine to what --executor-environment-variables gives.
+func executorEnvironment(given, dockerHost string) (string, error) {
 	variables := map[string]string{}
-	for _, variable := range append(os.Environ(), client.EnvOverrideHost+"="+dockerHost) {
-		if name, value, ok := strings.Cut(variable, "="); ok && !strings.HasPrefix(name, "MESOS_") {
-			variables[name] = value
+	if given != "" {
+		if err := json.Unmarshal([]byte(given), &variables); err != nil {
+			return "", fmt.Errorf("cannot read --executor-environment-variables: %w", err)
 		}
 	}
+	variables[client.EnvOverrideHost] = dockerHost
 	data, err := json.Marshal(variables)
 	return string(data), err
 }

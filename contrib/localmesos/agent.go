@@ -60,6 +60,7 @@ type executorRun struct {
 	launched  int          // how many tasks it ever got
 	silent    bool         // its framework was removed: tell nobody
 	fetching  bool         // what its command needs is being fetched
+	gone      bool         // what its tasks are when we ended it, not failed
 	reason    mesos.TaskStatus_Reason
 	text      string // why we ended it, when it was us
 	killed    bool   // the command was killed on request
@@ -118,6 +119,11 @@ type (
 	processExited struct {
 		container string
 		status    int32
+	}
+	// updateFailed tells that what a container may use could not be changed.
+	updateFailed struct {
+		container string
+		err       error
 	}
 	// stopAgent ends all executors; allEnded is done when there are none.
 	stopAgent struct{}
@@ -226,6 +232,8 @@ func (a *agent) handle(e event) {
 		a.startFailed(e)
 	case processExited:
 		a.exited(e)
+	case updateFailed:
+		a.updateFailed(e)
 	case recovered:
 		a.recover(e)
 	case stopAgent:
@@ -610,6 +618,15 @@ func (a *agent) startFailed(e startFailed) {
 	a.exited(processExited{container: e.container, status: -1})
 }
 
+// updateFailed ends a container whose limits could not be changed; its tasks are gone (___run and __statusUpdate of
+// src/slave/slave.cpp).
+func (a *agent) updateFailed(e updateFailed) {
+	if run := a.runs[e.container]; run != nil && run.phase != ended {
+		run.gone = true
+		a.end(run, mesos.REASON_CONTAINER_UPDATE_FAILED, fmt.Sprintf("Failed to update resources for container: %v", e.err))
+	}
+}
+
 // registrationDue ends an executor that did not subscribe in time.
 func (a *agent) registrationDue(container string) {
 	run := a.runs[container]
@@ -651,6 +668,8 @@ func (a *agent) exited(e processExited) {
 // lastStatus is what becomes of a task when the process that ran it is gone.
 func (run *executorRun) lastStatus(status int32) mesos.TaskStatus {
 	switch {
+	case run.gone:
+		return agentStatus(mesos.TASK_GONE, run.reason, run.text)
 	case run.text != "":
 		return agentStatus(mesos.TASK_FAILED, run.reason, run.text)
 	case run.command:

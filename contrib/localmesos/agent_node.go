@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -43,7 +42,10 @@ func startAgent(p plan, h *hub, ps *processes, dir string, want int) (*agentNode
 		plan: p, dir: dir, hub: h, processes: ps, store: store{filepath.Join(dir, "meta")}, streams: newStreams(), ended: make(chan struct{}),
 		fetches: map[string]context.CancelFunc{},
 	}
-	var err error
+	err := p.isolation.shareWorkDir(dir)
+	if err != nil {
+		return nil, err
+	}
 	if n.fetcher, err = newFetcher(filepath.Join(p.FetcherCacheDir, filepath.Base(dir))); err != nil {
 		return nil, err
 	}
@@ -152,7 +154,7 @@ func (n *agentNode) perform(x action) {
 		n.destroy(x.process, x.container)
 	case limit:
 		if err := n.plan.isolation.limit(x.run.container, x.run.resources()); err != nil {
-			log.WithError(err).WithField("agent", n.agent.id()).Error("cannot change what a container may use")
+			n.owner.post(updateFailed{x.run.container, err})
 		}
 	case watch:
 		n.watch(x.container, x.process)
@@ -247,7 +249,9 @@ func (n *agentNode) startProcess(run *executorRun) (process, error) {
 	if err != nil {
 		return process{}, err
 	}
-	return n.processes.start(command{info: run.info.Command, sandbox: sandbox, env: n.environment(run, sandbox), join: join, enter: n.plan.enter})
+	return n.processes.start(command{
+		info: run.info.Command, sandbox: sandbox, env: n.environment(run, sandbox), isolation: n.plan.isolation, join: join, enter: n.plan.enter,
+	})
 }
 
 // makeSandbox follows https://mesos.apache.org/documentation/latest/sandbox/.
@@ -268,13 +272,18 @@ func (n *agentNode) makeSandbox(run *executorRun) (string, error) {
 	return sandbox, os.Symlink(sandbox, latest)
 }
 
-// environment follows https://mesos.apache.org/documentation/latest/executor-http-api/ ("Environment Variables").
+// hostPath is the PATH of who gets none: host_default_path of 3rdparty/stout/include/stout/posix/os.hpp.
+const hostPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// environment follows https://mesos.apache.org/documentation/latest/executor-http-api/ ("Environment Variables") and
+// executorEnvironment of src/slave/slave.cpp. Of two with one name the last holds.
 func (n *agentNode) environment(run *executorRun, sandbox string) []string {
-	env := append(slices.Clone(n.plan.environment),
+	env := append([]string{hostPath, "LIBPROCESS_IP=" + n.plan.IP}, n.plan.environment...)
+	env = append(env, "LIBPROCESS_PORT=0",
 		"MESOS_AGENT_ENDPOINT="+n.address, "MESOS_DIRECTORY="+sandbox, "MESOS_SANDBOX="+sandbox,
 		"MESOS_EXECUTOR_ID="+string(run.key.executor), "MESOS_FRAMEWORK_ID="+string(run.key.framework),
 		"MESOS_SLAVE_ID="+n.agent.id(), "MESOS_SLAVE_PID=slave(1)@"+n.address, "MESOS_HTTP_COMMAND_EXECUTOR=0",
-		"MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD="+mesosDuration(n.agent.grace(run)), "LIBPROCESS_IP="+n.plan.IP,
+		"MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD="+mesosDuration(n.agent.grace(run)),
 	)
 	framework := n.agent.frameworks[run.key.framework]
 	if framework.GetCheckpoint() {

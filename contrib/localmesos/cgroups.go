@@ -1,6 +1,7 @@
 package localmesos
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,36 +22,16 @@ const cgroupsRoot = "mesos"
 // Limits as the subsystems of Mesos's cgroups isolator have them
 // (https://mesos.apache.org/documentation/latest/isolators/cgroups-cpu/, .../cgroups-mem/).
 const (
-	sharesPerCPU = 1024
-	minShares    = 2
-	minMemory    = 32 // MB
+	sharesPerCPU          = 1024
+	sharesPerRevocableCPU = 10 // by default, that of --revocable_cpu_low_priority
+	minShares             = 2
+	cfsPeriod             = 100 * time.Millisecond
+	minQuota              = time.Millisecond
+	minMemory             = 32 // MB
 )
 
 // destroyTimeout is how long the processes of a container may take to die of SIGKILL, as --cgroups_destroy_timeout.
 const destroyTimeout = 30 * time.Second
-
-// isolators says what --isolation names: nothing, or the cgroups of cpu and memory, and then the freezer's too, by which the
-// launcher of Mesos finds all processes of a container.
-type isolators struct{ cpu, mem bool }
-
-func parseIsolation(text string) (isolators, error) {
-	var i isolators
-	for _, name := range strings.Split(text, ",") {
-		switch strings.TrimSpace(name) {
-		case "", "posix/cpu", "posix/mem":
-		case "cgroups/cpu":
-			i.cpu = true
-		case "cgroups/mem":
-			i.mem = true
-		default:
-			return i, fmt.Errorf("no isolator %q: the local Mesos has posix/cpu, posix/mem, cgroups/cpu and cgroups/mem", name)
-		}
-	}
-	if (i.cpu || i.mem) && !isCgroup(hierarchy("freezer")) {
-		return i, errors.New("the local Mesos isolates by cgroup v1, and /sys/fs/cgroup/freezer is none")
-	}
-	return i, nil
-}
 
 // hierarchy is where a cgroup v1 controller is mounted (https://man7.org/linux/man-pages/man7/cgroups.7.html).
 func hierarchy(controller string) string { return filepath.Join("/sys/fs/cgroup", controller) }
@@ -62,18 +43,11 @@ func isCgroup(dir string) bool {
 
 // hierarchies are those in which each container has a cgroup, the freezer's last: a process is in all before it is in that.
 func (i isolators) hierarchies() []string {
-	var names []string
-	if i.cpu {
-		names = append(names, "cpu", "cpuacct")
-	}
-	if i.mem {
-		names = append(names, "memory")
-	}
-	if len(names) > 0 {
-		names = append(names, "freezer")
+	if !i.launcher() {
+		return nil
 	}
 	var dirs []string
-	for _, name := range names {
+	for _, name := range append(slices.Clone(i.subsystems), "freezer") {
 		if dir, err := filepath.EvalSymlinks(hierarchy(name)); err == nil && !slices.Contains(dirs, dir) { // cpu,cpuacct may be one
 			dirs = append(dirs, dir)
 		}
@@ -90,6 +64,8 @@ func (i isolators) cgroups(container string) []string {
 	return dirs
 }
 
+func (i isolators) has(subsystem string) bool { return slices.Contains(i.subsystems, subsystem) }
+
 // prepare makes the container's cgroups with their limits, and returns the files by which a process joins them.
 func (i isolators) prepare(container string, resources pool) (join []string, err error) {
 	for _, dir := range i.cgroups(container) {
@@ -98,25 +74,111 @@ func (i isolators) prepare(container string, resources pool) (join []string, err
 		}
 		join = append(join, filepath.Join(dir, "cgroup.procs"))
 	}
+	if i.has("cpuset") {
+		if err := inheritCpuset(container); err != nil {
+			return nil, err
+		}
+	}
+	if i.has("devices") {
+		if err := allowDevices(container); err != nil {
+			return nil, err
+		}
+	}
 	return join, i.limit(container, resources)
 }
 
-// limit sets what the container's tasks and executor may use. As in Mesos, the hard limit of memory never goes down: what a
-// task that has ended leaves may take a while to be given back.
+// inheritCpuset gives the container the processors and memory of the cgroup above it: one without takes no process.
+func inheritCpuset(container string) error {
+	above := hierarchy("cpuset")
+	for _, name := range []string{cgroupsRoot, container} {
+		dir := filepath.Join(above, name)
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+			has, err := os.ReadFile(filepath.Join(dir, file))
+			if err != nil {
+				return fmt.Errorf("cannot read the container's cpuset: %w", err)
+			}
+			if len(bytes.TrimSpace(has)) > 0 {
+				continue
+			}
+			value, err := os.ReadFile(filepath.Join(above, file))
+			if err != nil {
+				return fmt.Errorf("cannot read the machine's cpuset: %w", err)
+			}
+			if err := writeCgroup(dir, file, string(bytes.TrimSpace(value))); err != nil {
+				return err
+			}
+		}
+		above = dir
+	}
+	return nil
+}
+
+// allowedDevices are those of src/slave/containerizer/mesos/isolators/cgroups/subsystems/devices.cpp: any may be made, and console,
+// tty0, tty1, pts/*, ptmx, net/tun, null, zero, full, tty, urandom and random opened.
+var allowedDevices = []string{
+	"c *:* m", "b *:* m", "c 5:1 rwm", "c 4:0 rwm", "c 4:1 rwm", "c 136:* rwm", "c 5:2 rwm", "c 10:200 rwm", "c 1:3 rwm", "c 1:5 rwm",
+	"c 1:7 rwm", "c 5:0 rwm", "c 1:9 rwm", "c 1:8 rwm",
+}
+
+// allowDevices keeps the container from all other devices.
+func allowDevices(container string) error {
+	dir := filepath.Join(hierarchy("devices"), cgroupsRoot, container)
+	err := writeCgroup(dir, "devices.deny", "a *:* rwm")
+	for _, device := range allowedDevices {
+		err = errors.Join(err, writeCgroup(dir, "devices.allow", device))
+	}
+	return err
+}
+
+// limit sets what the container's tasks and executor may use. A container has to have something of each, as in Mesos.
 func (i isolators) limit(container string, resources pool) error {
-	if i.cpu {
-		dir := filepath.Join(hierarchy("cpu"), cgroupsRoot, container)
-		shares := max(minShares, resources.scalar("cpus")*sharesPerCPU/1000)
-		if err := writeCgroup(dir, "cpu.shares", shares); err != nil {
-			return err
+	var problems []string
+	for _, subsystem := range []struct {
+		name   string
+		update func(container string, resources pool) error
+	}{{"cpu", i.limitCPU}, {"memory", limitMemory}} {
+		if !i.has(subsystem.name) {
+			continue
+		}
+		if err := subsystem.update(container, resources); err != nil {
+			problems = append(problems, fmt.Sprintf("Failed to update subsystem '%s': %v", subsystem.name, err))
 		}
 	}
-	if !i.mem {
-		return nil
+	if len(problems) > 0 {
+		return errors.New("Failed to update subsystems: " + strings.Join(problems, "; ")) //nolint:staticcheck // Mesos's own words
+	}
+	return nil
+}
+
+// limitCPU follows src/slave/containerizer/mesos/isolators/cgroups/subsystems/cpu.cpp.
+func (i isolators) limitCPU(container string, resources pool) error {
+	cpus := resources.scalar("cpus")
+	if cpus == 0 {
+		return errors.New("No cpus resource given") //nolint:staticcheck // Mesos's own words
+	}
+	perCPU := int64(sharesPerCPU)
+	if resources.revocable("cpus") {
+		perCPU = sharesPerRevocableCPU
+	}
+	dir := filepath.Join(hierarchy("cpu"), cgroupsRoot, container)
+	err := writeCgroup(dir, "cpu.shares", max(minShares, cpus*perCPU/1000))
+	if err != nil || !i.cfs {
+		return err
+	}
+	quota := max(time.Duration(cpus)*cfsPeriod/1000, minQuota)
+	return errors.Join(writeCgroup(dir, "cpu.cfs_period_us", cfsPeriod.Microseconds()), writeCgroup(dir, "cpu.cfs_quota_us", quota.Microseconds()))
+}
+
+// limitMemory follows src/slave/containerizer/mesos/isolators/cgroups/subsystems/memory.cpp: the hard limit never goes down, as
+// what a task that has ended leaves may take a while to be given back.
+func limitMemory(container string, resources pool) error {
+	mem := resources.scalar("mem")
+	if mem == 0 {
+		return errors.New("No memory resource given") //nolint:staticcheck // Mesos's own words
 	}
 	dir := filepath.Join(hierarchy("memory"), cgroupsRoot, container)
-	bytes := max(minMemory, resources.scalar("mem")/1000) << 20
-	if err := writeCgroup(dir, "memory.soft_limit_in_bytes", bytes); err != nil {
+	limit := max(minMemory, mem/1000) << 20
+	if err := writeCgroup(dir, "memory.soft_limit_in_bytes", limit); err != nil {
 		return err
 	}
 	const hard = "memory.limit_in_bytes"
@@ -125,18 +187,19 @@ func (i isolators) limit(container string, resources pool) error {
 		return fmt.Errorf("cannot read the container's limit: %w", err)
 	}
 	const unlimited = 1 << 62 // what the kernel says is the largest number of pages
-	if now, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && now < unlimited && now >= bytes {
+	if now, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && now < unlimited && now >= limit {
 		return nil
 	}
-	return writeCgroup(dir, hard, bytes)
+	return writeCgroup(dir, hard, limit)
 }
 
-func writeCgroup(dir, file string, value int64) error {
+// writeCgroup writes a number or a text to a file of a cgroup.
+func writeCgroup(dir, file string, value any) error {
 	f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0)
 	if err != nil {
 		return fmt.Errorf("cannot limit the container: %w", err)
 	}
-	_, err = f.WriteString(strconv.FormatInt(value, 10))
+	_, err = fmt.Fprint(f, value)
 	return errors.Join(err, f.Close())
 }
 
@@ -219,4 +282,9 @@ func (p pool) scalar(name string) int64 {
 		}
 	}
 	return sum
+}
+
+// revocable reports whether any of a resource may be taken back.
+func (p pool) revocable(name string) bool {
+	return slices.ContainsFunc(p, func(a amount) bool { return a.name == name && a.revocable && a.scalar > 0 })
 }

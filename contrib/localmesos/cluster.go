@@ -147,6 +147,9 @@ func (c *Cluster) Stop() {
 	c.agents = nil
 	c.processes.watchers.Wait()
 	c.plan.isolation.removeRoot()
+	for i := range c.plan.Agents {
+		unshareWorkDir(c.agentDir(i))
+	}
 	if c.lock != nil {
 		_ = c.lock.Close() // the lock goes with it
 	}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
@@ -43,8 +42,10 @@ type Config struct {
 	Attributes string
 	// Isolation names the isolators of each agent, in Mesos's syntax.
 	Isolation string
-	// ExecutorEnvironmentVariables is a JSON object of what executors get in place of the agent's own environment; empty lets
-	// them have that.
+	// CgroupsEnableCFS has cgroups/cpu bound what containers use of the processors, however idle those are.
+	CgroupsEnableCFS bool
+	// ExecutorEnvironmentVariables is a JSON object of what executors get beside Mesos's own variables and a PATH; they get nothing
+	// of the agent's environment.
 	ExecutorEnvironmentVariables string
 	// AuthenticateHTTPFrameworks says that schedulers have to be one of the principals in the file Credentials.
 	AuthenticateHTTPFrameworks bool
@@ -100,10 +101,9 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 		"'cpus(role):2' reserves for a role. Or JSON, as in Mesos's operator API. mem and disk are in MB (default: the machine's, as a Mesos agent finds them)")
 	flags.StringVar(&c.Oversubscribed, "oversubscribed-resources", "", "revocable resources that each agent offers beside its own, such as 'cpus:2'")
 	flags.StringVar(&c.Attributes, "attributes", "", "attributes of each agent, such as 'rack:r1;weight:3;ids:[1-5];tags:{a,b}'")
-	flags.StringVar(&c.Isolation, "isolation", "posix/cpu,posix/mem", "isolators of each agent. 'cgroups/cpu,cgroups/mem' has each executor, with all below it, "+
-		"in cgroups mesos/CONTAINER with the limits of its tasks, by cgroup v1; the others isolate nothing")
+	c.addIsolationFlags(flags)
 	flags.StringVar(&c.ExecutorEnvironmentVariables, "executor-environment-variables", "",
-		`environment of executors, as a JSON object such as '{"PATH": "/bin:/usr/bin"}' (default: that of this program)`)
+		`environment of executors, as a JSON object such as '{"PATH": "/bin:/usr/bin"}'; an agent passes nothing of its own`)
 	flags.BoolVar(&c.AuthenticateHTTPFrameworks, "authenticate-http-frameworks", false, "let only schedulers subscribe that are in --credentials (HTTP basic)")
 	flags.StringVar(&c.Credentials, "credentials", "", "`file` of principals and their secrets, as Mesos takes it: JSON, or lines of 'principal secret'")
 	c.SSL.addFlags(flags)
@@ -113,6 +113,14 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 	flags.DurationVar(&c.ExecutorShutdownGracePeriod, "executor-shutdown-grace-period", 5*time.Second, "time that an executor has to end after SHUTDOWN before it is killed with all its processes")
 	flags.DurationVar(&c.ExecutorRegistrationTimeout, "executor-registration-timeout", time.Minute, "time that a started executor has to subscribe")
 	flags.DurationVar(&c.ExecutorReregistrationTimeout, "executor-reregistration-timeout", 15*time.Second, "time that an executor has to subscribe again after its agent was started again")
+}
+
+// addIsolationFlags adds those about containers.
+func (c *Config) addIsolationFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&c.Isolation, "isolation", "posix/cpu,posix/mem", "isolators of each agent. cgroups/all, or of it cgroups/cpu, cgroups/mem, cgroups/devices and others, "+
+		"have each executor, with all below it, in cgroups mesos/CONTAINER (v1) with the limits of its tasks; filesystem/linux gives it a mount namespace; "+
+		"namespaces/pid, with that, a PID namespace; posix/cpu and posix/mem isolate nothing")
+	flags.BoolVar(&c.CgroupsEnableCFS, "cgroups-enable-cfs", false, "with cgroups/cpu: bound the time of processors that a container gets, however idle they are")
 }
 
 // plan is a Config that was checked, with its texts parsed.
@@ -185,6 +193,7 @@ func (p plan) parse() (plan, error) {
 	if p.isolation, err = parseIsolation(p.Isolation); err != nil {
 		return plan{}, fmt.Errorf("--isolation: %w", err)
 	}
+	p.isolation.cfs = p.CgroupsEnableCFS
 	if p.environment, err = executorEnvironment(p.ExecutorEnvironmentVariables); err != nil {
 		return plan{}, err
 	}
@@ -238,11 +247,11 @@ func (p plan) enter(do func() error) error {
 	return p.own.Enter(do)
 }
 
-// executorEnvironment reads the variables in JSON. Without any it is this program's environment, less what is Mesos's own
+// executorEnvironment reads the variables in JSON. An agent passes nothing of its own environment
 // (https://mesos.apache.org/documentation/latest/configuration/agent/#executor_environment_variables).
 func executorEnvironment(text string) ([]string, error) {
 	if text == "" {
-		return slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "MESOS_") }), nil
+		return nil, nil
 	}
 	var variables map[string]string
 	if err := json.Unmarshal([]byte(text), &variables); err != nil {

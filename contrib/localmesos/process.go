@@ -37,11 +37,12 @@ func newProcesses() *processes { return &processes{children: map[process]*child{
 
 // command is what to start and where; what its URIs name is there already.
 type command struct {
-	info    *mesos.CommandInfo
-	sandbox string
-	env     []string
-	join    []string                    // files by which it joins its cgroups
-	enter   func(do func() error) error // does something in its network namespace
+	info      *mesos.CommandInfo
+	sandbox   string
+	env       []string
+	isolation isolators
+	join      []string                    // files by which it joins its cgroups
+	enter     func(do func() error) error // does something in its network namespace
 }
 
 // start starts a process in a session of its own, with its output in the sandbox's files stdout and stderr.
@@ -64,11 +65,11 @@ func (ps *processes) start(c command) (process, error) {
 	if err := c.enter(cmd.Start); err != nil {
 		return process{}, err
 	}
-	return ps.adopt(cmd), nil
+	return ps.adopt(cmd, c.isolation), nil
 }
 
 // adopt waits for a child that was just started.
-func (ps *processes) adopt(cmd *exec.Cmd) process {
+func (ps *processes) adopt(cmd *exec.Cmd, isolation isolators) process {
 	p := process{PID: cmd.Process.Pid}
 	if stat, err := readStat(p.PID); err == nil {
 		p.Start = stat.start
@@ -80,7 +81,7 @@ func (ps *processes) adopt(cmd *exec.Cmd) process {
 	ps.watchers.Go(func() {
 		_ = cmd.Wait() // the wait status below says all
 		if w, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok {
-			c.status = int32(w)
+			c.status = isolation.status(w)
 		}
 		close(c.done)
 	})
@@ -116,9 +117,6 @@ func (ps *processes) destroy(p process) {
 	p.destroy()
 }
 
-// joinScript has a command in its cgroups before it starts anything itself.
-const joinScript = `while [ "$1" != -- ]; do echo $$ >"$1" || exit 1; shift; done; shift; exec "$@"`
-
 func (c command) prepare() (*exec.Cmd, error) {
 	var cmd *exec.Cmd
 	switch {
@@ -133,11 +131,11 @@ func (c command) prepare() (*exec.Cmd, error) {
 			cmd.Args = []string{c.info.GetValue()}
 		}
 	}
-	if len(c.join) > 0 {
-		cmd = exec.Command("/bin/sh", slices.Concat([]string{"-c", joinScript, "sh"}, c.join, []string{"--", cmd.Path}, cmd.Args[1:])...)
+	if script := c.isolation.script(len(c.join) > 0); script != "" {
+		cmd = exec.Command("/bin/sh", slices.Concat([]string{"-c", script, "sh"}, c.join, []string{"--", cmd.Path}, cmd.Args[1:])...)
 	}
 	cmd.Dir, cmd.Env = c.sandbox, c.env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: c.isolation.namespaces()}
 	return cmd, nil
 }
 

@@ -1,0 +1,127 @@
+package localmesos
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+)
+
+// isolators says what --isolation names, as src/slave/containerizer/mesos/containerizer.cpp of Mesos reads it.
+type isolators struct {
+	subsystems []string // cgroup v1 controllers in each of which a container has a cgroup; sorted
+	cfs        bool     // cgroups/cpu bounds the time of processors too
+	mount      string   // filesystem/linux: the program that makes mounts; "" lets containers make theirs on the machine
+	pids       bool     // namespaces/pid
+}
+
+// subsystemsOf are the controllers that the cgroup isolators use
+// (src/slave/containerizer/mesos/isolators/cgroups/cgroups.cpp).
+var subsystemsOf = map[string][]string{
+	"cgroups/blkio": {"blkio"}, "cgroups/cpu": {"cpu", "cpuacct"}, "cgroups/cpuset": {"cpuset"}, "cgroups/devices": {"devices"},
+	"cgroups/hugetlb": {"hugetlb"}, "cgroups/mem": {"memory"}, "cgroups/net_cls": {"net_cls"}, "cgroups/net_prio": {"net_prio"},
+	"cgroups/perf_event": {"perf_event"}, "cgroups/pids": {"pids"},
+}
+
+// formerIsolators are names that Mesos still takes, with what they mean now.
+var formerIsolators = map[string][]string{
+	"process": {"posix/cpu", "posix/mem"}, "cgroups": {"cgroups/cpu", "cgroups/mem"},
+}
+
+func parseIsolation(text string) (isolators, error) {
+	var i isolators
+	names, err := isolatorNames(text)
+	if err != nil {
+		return i, err
+	}
+	for _, name := range names {
+		if err := i.add(name); err != nil {
+			return i, err
+		}
+	}
+	slices.Sort(i.subsystems)
+	i.subsystems = slices.Compact(i.subsystems)
+	return i, i.check(names)
+}
+
+// isolatorNames splits the list and brings former names up to date. Mesos refuses a name that is there twice.
+func isolatorNames(text string) ([]string, error) {
+	var names []string
+	for _, name := range strings.Split(text, ",") {
+		if name = strings.TrimSpace(name); name == "" {
+			continue
+		}
+		if slices.Contains(names, name) {
+			return nil, fmt.Errorf("%q is there twice", name)
+		}
+		if now, former := formerIsolators[name]; former {
+			names = append(names, now...)
+		} else {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+func (i *isolators) add(name string) (err error) {
+	switch name {
+	case "posix/cpu", "posix/mem", "filesystem/posix", "network/cni":
+	case "filesystem/linux":
+		if i.mount, err = exec.LookPath("mount"); err != nil {
+			return fmt.Errorf("filesystem/linux: %w; install mount", err)
+		}
+	case "namespaces/pid":
+		i.pids = true
+	case "cgroups/all":
+		i.subsystems = append(i.subsystems, mountedSubsystems()...)
+	default:
+		subsystems, known := subsystemsOf[name]
+		if !known {
+			return fmt.Errorf("no isolator %q: the local Mesos has posix/cpu, posix/mem, filesystem/posix, filesystem/linux, namespaces/pid, "+
+				"cgroups/all and %s", name, strings.Join(slices.Sorted(maps.Keys(subsystemsOf)), ", "))
+		}
+		i.subsystems = append(i.subsystems, subsystems...)
+	}
+	return nil
+}
+
+// mountedSubsystems are the controllers of cgroups/all that are mounted on this machine. Mesos mounts the others too.
+func mountedSubsystems() (names []string) {
+	for _, subsystems := range subsystemsOf {
+		for _, name := range subsystems {
+			if isCgroup(hierarchy(name)) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// check holds isolators to what they need: of each other, as their create methods in Mesos have it, and of the machine.
+func (i *isolators) check(names []string) error {
+	switch {
+	case slices.Contains(names, "filesystem/linux") && slices.Contains(names, "filesystem/posix"):
+		return errors.New("give one isolator of the file system: filesystem/posix or filesystem/linux")
+	case i.pids && i.mount == "":
+		return errors.New("namespaces/pid needs filesystem/linux too")
+	case !i.launcher():
+		return nil
+	case os.Geteuid() != 0:
+		return fmt.Errorf("%s needs root", strings.Join(names, ","))
+	case !isCgroup(hierarchy("freezer")):
+		return errors.New("the local Mesos isolates by cgroup v1, and /sys/fs/cgroup/freezer is none")
+	}
+	for _, name := range i.subsystems {
+		if !isCgroup(hierarchy(name)) {
+			return fmt.Errorf("cgroup v1 of %s is not at %s: mount it there, or leave its isolator out", name, hierarchy(name))
+		}
+	}
+	return nil
+}
+
+// launcher reports whether containers need what Mesos's linux launcher does: each has a cgroup of the freezer, by which all its
+// processes are found.
+func (i isolators) launcher() bool { return len(i.subsystems) > 0 || i.mount != "" }

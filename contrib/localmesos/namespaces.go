@@ -1,0 +1,128 @@
+package localmesos
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// namespaces are those that a container does not share with the machine.
+func (i isolators) namespaces() (flags uintptr) {
+	if i.mount != "" {
+		flags |= syscall.CLONE_NEWNS
+	}
+	if i.pids {
+		flags |= syscall.CLONE_NEWPID
+	}
+	return flags
+}
+
+// script is what a shell does before it runs the container's command, as src/slave/containerizer/mesos/launch.cpp of Mesos: it
+// joins the cgroups before it starts anything, keeps mounts from the machine, and mounts /proc for its own PID namespace. There it
+// stays, as PID 1, and reaps what others leave behind; with it ends all that is in the namespace. It is empty where there is
+// nothing to do.
+func (i isolators) script(join bool) string {
+	if !join && i.mount == "" {
+		return ""
+	}
+	steps := []string{`while [ "$1" != -- ]; do echo $$ >"$1" || exit 1; shift; done`, `shift`}
+	if i.mount != "" {
+		steps = append(steps, i.mount+` --make-rslave / || exit 1`)
+	}
+	if !i.pids {
+		return strings.Join(append(steps, `exec "$@"`), "\n")
+	}
+	return strings.Join(append(steps, i.mount+` -t proc -o nosuid,nodev,noexec proc /proc || exit 1`, `"$@"`, `exit $?`), "\n")
+}
+
+// status is the wait status of a container's command. A PID 1 cannot die of the signal that its command died of; a shell then exits
+// with 128 and the signal.
+func (i isolators) status(w syscall.WaitStatus) int32 {
+	if i.pids && w.Exited() && w.ExitStatus() > 128 {
+		return int32(w.ExitStatus() - 128)
+	}
+	return int32(w)
+}
+
+// shareWorkDir has what the machine mounts and unmounts in an agent's work directory later reach the containers: the directory is
+// made a shared mount, unless it is in one (src/slave/containerizer/mesos/isolators/filesystem/linux.cpp, ensureSharedMount).
+// No file in it can be linked to a place outside then, or renamed.
+func (i isolators) shareWorkDir(dir string) error {
+	if i.mount == "" {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	path, err := realPath(dir)
+	if err != nil {
+		return err
+	}
+	mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		return m.Mountpoint != "/" && !strings.HasPrefix(path+"/", m.Mountpoint+"/"), false
+	})
+	if err != nil || len(mounts) == 0 {
+		return fmt.Errorf("cannot tell on which mount %s is: %w", path, cmp.Or(err, os.ErrNotExist))
+	}
+	mount := mounts[0]
+	for _, m := range mounts { // the last one on the longest path is what one sees there
+		if len(m.Mountpoint) >= len(mount.Mountpoint) {
+			mount = m
+		}
+	}
+	group := peers(mount)
+	if group != "" && !slices.ContainsFunc(mounts, func(m *mountinfo.Info) bool { return m.ID != mount.ID && peers(m) == group }) {
+		return nil
+	}
+	if mount.Mountpoint != path {
+		if err := unix.Mount(path, path, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("cannot make %s a mount: %w", path, err)
+		}
+	}
+	for _, propagation := range []uintptr{unix.MS_PRIVATE, unix.MS_SHARED} {
+		if err := unix.Mount("", path, "", propagation, ""); err != nil {
+			return fmt.Errorf("cannot make the mount %s shared: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// peers names the group of mounts that a shared mount is in; "" if it is not shared.
+func peers(m *mountinfo.Info) string {
+	for _, field := range strings.Fields(m.Optional) {
+		if group, shared := strings.CutPrefix(field, "shared:"); shared {
+			return group
+		}
+	}
+	return ""
+}
+
+// unshareWorkDir removes the mount that shareWorkDir made, if it made one. Mesos leaves it.
+func unshareWorkDir(dir string) {
+	path, err := realPath(dir)
+	if err != nil {
+		return
+	}
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(path))
+	if err != nil || len(mounts) == 0 || mounts[0].Root == "/" { // a file system of its own is the operator's
+		return
+	}
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+		log.WithError(err).WithField("dir", path).Error("cannot unmount an agent's work directory")
+	}
+}
+
+func realPath(dir string) (string, error) {
+	path, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(path)
+}
