@@ -32,9 +32,11 @@ type agent struct {
 	nodeAt      time.Time // when the node was asked for last
 	settled     *v1.Node  // the node as it had nothing left to amend
 	executor    executorState
-	warm        *task     // without a pod, that keeps the executor up; nil for none
-	chill       backoff   // of such tasks
-	drops       backoff   // of tasks that it drops because it still drains
+	warm        *task   // without a pod, that keeps the executor up; nil for none
+	chill       backoff // of such tasks
+	drops       backoff // of tasks that it drops because it still drains
+	health      breaker // of tasks that fail before they run
+	rejections  []*rejection
 	otherSince  time.Time // since when its minion is seen to be of another version; zero if it is not
 	// returning is when resources of it were given back or freed that have not been offered since; zero if there are none.
 	returning time.Time
@@ -46,6 +48,11 @@ type agent struct {
 	nodeless bool    // its node is still to come
 	overlaps bool    // it was told that it offers ports that are for services
 	promises []*pod  // to whom a place on it is promised
+
+	tainted       bool      // its node has api.TaintAgentFailing
+	taintAt       time.Time // when that was to be changed last
+	recalled      bool      // what its node says of its health was taken in
+	overcommitted bool      // it was told that it has more than its machine
 }
 
 // executorState is what we know of the ExecutorInfo of an agent.
@@ -105,6 +112,8 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 		if a.node == "" && c.offers.Decline(now, o.ID) { // no pod can ever run there
 			acts = append(acts, Decline{Offers: []api.OfferID{o.ID}, Refuse: c.cfg.RefuseIdle})
 		}
+		acts = append(acts, c.giveBack(now, a)...)
+		acts = append(acts, c.tellOvercommitted(a)...)
 	}
 	c.askAgain(now, returned)
 	return acts
@@ -274,7 +283,7 @@ func (c *Core) agentOfNode(name string) *agent {
 	return c.agents[id]
 }
 
-func (c *Core) nodeSeen(now time.Time, node *v1.Node) {
+func (c *Core) nodeSeen(now time.Time, node *v1.Node) []Action {
 	if before := c.agentOfNode(node.Name); before != nil {
 		c.fleet.touch(before)
 	}
@@ -282,7 +291,7 @@ func (c *Core) nodeSeen(now time.Time, node *v1.Node) {
 	c.placeSeen(node.Name, node)
 	id, ours := api.AgentOfProviderID(node.Spec.ProviderID)
 	if !ours {
-		return
+		return nil
 	}
 	a := c.agents[id]
 	if a == nil {
@@ -297,6 +306,8 @@ func (c *Core) nodeSeen(now time.Time, node *v1.Node) {
 	if a.address == "" {
 		c.fleet.setAddress(a, node.Annotations[api.AnnotationAgentAddress])
 	}
+	c.recallHealth(a, node)
+	return c.tellOvercommitted(a)
 }
 
 func (c *Core) nodeGone(now time.Time, name string) {
@@ -384,8 +395,9 @@ func (c *Core) tickAgent(now time.Time, a *agent) []Action {
 		c.fleet.touch(a)
 	}
 	node := c.nodes[a.node]
+	health := c.tickHealth(now, a)
 	if a.alive {
-		acts := c.ensureNode(now, a)
+		acts := append(health, c.ensureNode(now, a)...)
 		if len(acts) == 0 && node != nil && !a.hasExecutor && !ready(node) && now.Sub(a.nodeAt) >= nodeAgain {
 			a.nodeAt = now
 			acts = []Action{MarkReady{Name: a.node}}
@@ -395,7 +407,7 @@ func (c *Core) tickAgent(now time.Time, a *agent) []Action {
 	if c.connected && now.Sub(a.since) >= c.cfg.AgentForget && (node == nil || !ready(node)) {
 		return c.forgetAgent(now, a)
 	}
-	return nil
+	return health
 }
 
 func (c *Core) renewLeases() []Action {

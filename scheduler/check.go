@@ -36,10 +36,11 @@ type view struct {
 	stranger api.ExecutorID
 	// discouraging are the node's PreferNoSchedule taints.
 	discouraging []v1.Taint
-	closed       string // for what its node is about to be cordoned; "" if it is not
-	drains       bool   // it would drop every task
-	wanted       bool   // a pod would fit here if only the executor were prepared
-	hopeless     bool   // the executor could not be prepared, and it is too early to try again
+	closed       string   // for what its node is about to be cordoned; "" if it is not
+	drains       bool     // it would drop every task
+	wanted       bool     // a pod would fit here if only the executor were prepared
+	next         requests // what the agent has for pods with another minion
+	hopeless     bool     // the executor could not be prepared, and it is too early to try again
 }
 
 // count sums up what is free.
@@ -61,6 +62,7 @@ type refused struct {
 	taint   *v1.Taint
 	ports   []uint64 // that are missing
 	runs    api.ExecutorID
+	spare   int64  // what the kubelet admits of a request
 	what    string // the topology key, claim, volume or resource that it is about, or the number of pods
 	reserve bool   // but keep the place: this is the agent to wait for
 }
@@ -80,6 +82,8 @@ const (
 	replaced
 	notReady
 	tainted
+	failing
+	rejecting
 	noRoom
 	podsMissing
 	podsAvoided
@@ -98,6 +102,7 @@ const (
 	noVolume
 	busy
 	tooSmall
+	insufficient
 	deviceShort
 	portsMissing
 	portsShort
@@ -140,6 +145,11 @@ func (r refused) words(s *shape, roles string) (singular, plural string) {
 	case tainted:
 		text := fmt.Sprintf(" the taint %s that it does not tolerate", r.taint.ToString())
 		return "has" + text, "have" + text
+	case failing:
+		text := " tasks before they run (see the events of its node)"
+		return "fails" + text, "fail" + text
+	case rejecting:
+		return r.what, r.what
 	case noRoom:
 		text := fmt.Sprintf(" no room for another pod (%s of %s)", r.what, r.what)
 		return "has" + text, "have" + text
@@ -184,6 +194,9 @@ func (r refused) words(s *shape, roles string) (singular, plural string) {
 	case tooSmall:
 		text := " too little " + scalarNames[r.scalar] + with(" for ", roles)
 		return "has" + text, "have" + text
+	case insufficient:
+		text := "Insufficient " + string(requestNames[r.scalar])
+		return text, text
 	case deviceShort:
 		return "has too little " + r.what, "have too little " + r.what
 	case portsMissing:
@@ -257,6 +270,11 @@ func (v *view) check(s *shape) refused {
 				return r
 			}
 		}
+		if v.place.bounded() && !s.stands(v.place) {
+			if r := v.checkAdmission(s); !r.ok() {
+				return r
+			}
+		}
 	}
 	if r := v.checkResources(s); !r.ok() {
 		return r
@@ -308,8 +326,8 @@ func (v *view) checkNode(s *shape) refused {
 	if !ready(v.node) && !s.unready {
 		return refused{reason: notReady}
 	}
-	if len(v.node.Spec.Taints) == 0 {
-		return refused{}
+	if r := v.checkFailures(s); !r.ok() || len(v.node.Spec.Taints) == 0 {
+		return r
 	}
 	taint, found := corev1helpers.FindMatchingUntoleratedTaint(klog.Logger{}, v.node.Spec.Taints, s.obj.Spec.Tolerations, repels, false)
 	if found {
@@ -319,7 +337,7 @@ func (v *view) checkNode(s *shape) refused {
 }
 
 func repels(taint *v1.Taint) bool {
-	return taint.Effect == v1.TaintEffectNoSchedule || taint.Effect == v1.TaintEffectNoExecute
+	return (taint.Effect == v1.TaintEffectNoSchedule || taint.Effect == v1.TaintEffectNoExecute) && !isFailingTaint(*taint) // checkFailures knows better
 }
 
 func tolerates(pod *v1.Pod, key string) bool {
@@ -424,7 +442,7 @@ func (s *summary) add(r refused) {
 	for i := range s.counts {
 		if c := &s.counts[i]; c.singular == singular {
 			c.agents++
-			c.most = max(c.most, r.most)
+			c.most, c.spare = max(c.most, r.most), max(c.spare, r.spare)
 			return
 		}
 	}
@@ -458,6 +476,8 @@ func (s *summary) message(d Demand) string {
 		switch c.reason {
 		case busy, tooSmall:
 			parts[i] += fmt.Sprintf(" (want %s, most free %s)", d.Scalars[c.scalar], c.most)
+		case insufficient:
+			parts[i] += fmt.Sprintf(" (want %s, most free %s)", amountOf(c.scalar, s.shape.requests[c.scalar]), amountOf(c.scalar, c.spare))
 		case revocableShort:
 			parts[i] += fmt.Sprintf(" (want %s, most free %s)", s.shape.wish.revocable, c.most)
 		case portsShort:

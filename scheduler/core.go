@@ -63,18 +63,21 @@ type Core struct {
 	gather     gathering
 	inverse    [numInverseEnds]uint64   // how inverse offers ended
 	evicted    [numEvictOutcomes]uint64 // and evictions
+	rejections uint64                   // by kubelets
 }
 
 // pod is a pod that is ours to place, or that is bound to one of our nodes.
 type pod struct {
 	obj      *v1.Pod
 	demand   Demand
+	requests requests
 	extended extended
 	wish     *wish // nil for most
 	order    int
 	node     string    // that it is bound to; "" if it is not
 	since    time.Time // when it began to wait
 	attempt  int       // of its youngest task
+	launched time.Time // when that was
 	// disowned is the attempt whose task was ended before it could be the pod's; it is not to be taken back.
 	disowned int
 	task     *task // nil while it has none
@@ -116,6 +119,10 @@ type task struct {
 	killAt  time.Time // when to (re)send KILL; zero if it may live
 	killed  bool      // KILL was sent
 	spared  bool      // that it ended does not count against its pod
+	// starting is since when its executor has it, and ran whether it was seen running, or its pod admitted by the kubelet.
+	starting time.Time
+	ran      bool
+	fresh    bool // the kubelet has not had its pod before
 }
 
 // backoff spaces out attempts that keep failing.
@@ -190,7 +197,7 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 		c.podGone(now, ev.UID)
 	case NodeSeen:
 		c.look = true
-		c.nodeSeen(now, ev.Node)
+		return c.nodeSeen(now, ev.Node)
 	case NodeGone:
 		c.nodeGone(now, ev.Name)
 	case NamespaceSeen:
@@ -368,7 +375,7 @@ func (c *Core) expire(now time.Time) []Action {
 func (c *Core) tasksToWatch() []*task {
 	var tasks []*task
 	for _, t := range c.tasks {
-		if !t.heard || t.state == Staging || !t.killAt.IsZero() || !t.bindAt.IsZero() {
+		if !t.heard || t.state == Staging || t.state == Starting && !t.ran || !t.killAt.IsZero() || !t.bindAt.IsZero() {
 			tasks = append(tasks, t)
 		}
 	}
@@ -398,6 +405,9 @@ type Snapshot struct {
 	NodesOutdated, RolloutsUnderWay, RolloutsStopped, NodesWarm int
 	InverseOffers                                               map[InverseEnd]uint64
 	Evictions                                                   map[EvictOutcome]uint64
+	// AgentsFailing are those where tasks fail before they run, and PodsRejected the pods that kubelets did not admit.
+	AgentsFailing int
+	PodsRejected  uint64
 	// Preemptions are the searches for pods to preempt so far, and Victims the pods that were.
 	Preemptions, Victims uint64
 }
@@ -407,7 +417,7 @@ func (c *Core) Snapshot() Snapshot {
 	s := Snapshot{
 		PodsWaiting: c.queue.waiting, Tasks: len(c.tasks), Offers: c.offers.Len(),
 		OffersEnded: map[offers.End]uint64{}, InverseOffers: map[InverseEnd]uint64{}, Evictions: map[EvictOutcome]uint64{},
-		Preemptions: c.preempted.looks, Victims: c.preempted.victims,
+		Preemptions: c.preempted.looks, Victims: c.preempted.victims, PodsRejected: c.rejections,
 	}
 	for _, u := range c.upkeep {
 		if u.window != nil {
@@ -438,6 +448,9 @@ func (c *Core) Snapshot() Snapshot {
 		}
 		if a.warm != nil {
 			s.NodesWarm++
+		}
+		if a.health.failures > 0 {
+			s.AgentsFailing++
 		}
 	}
 	for _, end := range offers.Ends() {

@@ -146,6 +146,7 @@ func (c *Core) unpark(now time.Time, a *agent) {
 			if p.parked == a {
 				p.parked = nil
 				delete(c.queue.parked, p.obj.UID)
+				c.triedInVain(a, p.obj.UID)
 				c.stand(p)
 				c.requeue(now, p)
 			}
@@ -246,6 +247,9 @@ func (c *Core) open(now time.Time, v *view, a *agent, role string) {
 	v.closed, v.drains = c.closed(now, a, v.node), c.drains(a)
 	if v.node != nil {
 		v.place, v.discouraging = c.standing.at(a.node), discouraging(v.node)
+		if !a.hasExecutor && v.place.bounded() {
+			v.next = a.forPods(c.cfg.executor())
+		}
 	}
 }
 
@@ -336,12 +340,14 @@ func (c *Core) place(now time.Time, p *pod, v *view) {
 		p.waits = true
 		c.queue.parked[p.obj.UID] = p
 		c.queue.waiting++
+		a.tries(p.obj.UID, p)
 		c.stand(p)
 		return
 	}
 	p.attempt++
 	t := c.newTask(now, p, a.id)
-	t.offer, t.role = v.offers[0], v.role
+	t.offer, t.role, t.fresh = v.offers[0], v.role, p.obj.Status.StartTime == nil
+	a.tries(p.obj.UID, p)
 	var taken offers.Resources
 	taken, t.mapped = v.takeAll(p)
 	v.tasks = append(v.tasks, NewTask{ID: t.id, Pod: p.obj, Resources: taken, Ports: t.mapped})

@@ -31,13 +31,19 @@ type Demand struct {
 // (https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers), with the
 // given defaults for cpus and memory that no container requests. It computes in scratch unless that is nil.
 func DemandOf(pod *v1.Pod, defaultCPUs, defaultMem offers.Milli, scratch v1.ResourceList) Demand {
-	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{Reuse: scratch})
+	d, _ := demandOf(pod, defaultCPUs, defaultMem, scratch)
+	return d
+}
+
+// demandOf returns what the pod requested as it is, too.
+func demandOf(pod *v1.Pod, defaultCPUs, defaultMem offers.Milli, scratch v1.ResourceList) (Demand, requests) {
+	list := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{Reuse: scratch})
 	d := Demand{Ports: hostPorts(pod)}
 	d.Scalars = [numScalars]offers.Milli{
-		offers.Milli(requests.Cpu().MilliValue()),
-		mebibytes(*requests.Memory()),
-		mebibytes(*requests.StorageEphemeral()),
-		offers.Milli(1000 * quantity(requests, gpuResource)),
+		offers.Milli(list.Cpu().MilliValue()),
+		mebibytes(*list.Memory()),
+		mebibytes(*list.StorageEphemeral()),
+		offers.Milli(1000 * quantity(list, gpuResource)),
 	}
 	if d.Scalars[0] == 0 {
 		d.Scalars[0] = defaultCPUs
@@ -45,7 +51,7 @@ func DemandOf(pod *v1.Pod, defaultCPUs, defaultMem offers.Milli, scratch v1.Reso
 	if d.Scalars[1] == 0 {
 		d.Scalars[1] = defaultMem
 	}
-	return d
+	return d, requestsIn(list)
 }
 
 // kinds counts the resources that the demand is for, each port as one.

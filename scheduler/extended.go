@@ -106,6 +106,7 @@ func (pl *place) without(pods []*pod) *place {
 		goes := slices.ContainsFunc(pods, func(p *pod) bool { return st == &p.standing })
 		if goes {
 			rest.take(st.extended, -1)
+			rest.requested.add(st.requests, -1)
 		}
 		return goes
 	})

@@ -13,13 +13,14 @@ type holding struct {
 	revocable offers.Milli // cpus
 	pods      int
 	extended  extended
+	requests  requests
 }
 
 // needs is what the pod's next task will take.
 func (p *pod) needs() holding {
 	h := holding{Demand: p.demand}
 	if p.standing.place == nil { // it is counted there already otherwise
-		h.pods, h.extended = 1, p.extended
+		h.pods, h.extended, h.requests = 1, p.extended, p.requests
 	}
 	if p.wish != nil {
 		h.wildcards, h.revocable = len(p.wish.wildcards), p.wish.revocable
@@ -37,7 +38,7 @@ func (c *Core) heldBy(t *task) holding {
 	if p == nil {
 		return h
 	}
-	if h.pods, h.extended = 1, p.standing.extended; p.wish != nil {
+	if h.pods, h.extended, h.requests = 1, p.standing.extended, p.standing.requests; p.wish != nil {
 		h.revocable = p.wish.revocable
 	}
 	return h
@@ -54,6 +55,8 @@ func (h *holding) and(o holding) holding {
 	sum := holding{
 		wildcards: h.wildcards + o.wildcards, revocable: h.revocable + o.revocable, pods: h.pods + o.pods, extended: h.extended.and(o.extended),
 	}
+	sum.requests = h.requests
+	sum.requests.add(o.requests, 1)
 	for i := range sum.Scalars {
 		sum.Scalars[i] = h.Scalars[i] + o.Scalars[i]
 	}
@@ -87,7 +90,7 @@ func (v *view) hasBeside(s *shape, others *holding) bool {
 			return false
 		}
 	}
-	if s.key.node == "" && !s.stands(v.place) && !v.place.takes(s, others) {
+	if s.key.node == "" && !s.stands(v.place) && (!v.place.takes(s, others) || !v.admitsBeside(s, others)) {
 		return false
 	}
 	ports, revocable := len(s.demand.Ports), offers.Milli(0)

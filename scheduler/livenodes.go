@@ -30,6 +30,9 @@ type LiveNode struct {
 	CordonedFor string `json:"cordonedFor,omitempty"`
 	// Rollout tells how it stands with the replacement of a minion of another version; empty if there is nothing to tell.
 	Rollout string `json:"rollout,omitempty"`
+	// Failing is how tasks failed on the agent before they ran, or were rejected by its kubelet, and when the next one is tried;
+	// empty if the last one ran.
+	Failing string `json:"failing,omitempty"`
 }
 
 // liveNodes returns the nodes that stand for agents, by name.
@@ -43,7 +46,7 @@ func (c *Core) liveNodes(now time.Time) []LiveNode {
 		}
 		seen := LiveNode{
 			Node: a.node, Agent: a.id, Minion: a.hasExecutor, Kubelet: node.Status.NodeInfo.KubeletVersion,
-			Tasks: len(c.owners[a.id]), Warm: a.warm != nil, Ready: ready(node),
+			Tasks: len(c.owners[a.id]), Warm: a.warm != nil, Ready: ready(node), Failing: a.failing(),
 		}
 		if node.Spec.Unschedulable {
 			seen.CordonedFor = cmp.Or(node.Annotations[api.AnnotationCordoned], "somebody")

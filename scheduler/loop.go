@@ -253,6 +253,10 @@ func logAction(act Action) {
 		log.WithField("node", act.Name).Info("deleting node")
 	case MarkNode:
 		log.WithField("node", act.Node.Name).Info(act.String())
+	case TellNode:
+		log.WithField("node", act.Node.Name).Warn(act.Reason + ": " + act.Message)
+	case TaintNode:
+		log.WithField("node", act.Node.Name).Info(act.String())
 	case Evict:
 		log.WithField("pod", act.Pod.Namespace+"/"+act.Pod.Name).Info(act.String())
 	case AnswerInverse:

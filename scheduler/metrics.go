@@ -7,7 +7,8 @@ type metrics struct {
 	podsWaiting, tasks, agents, offersLive prometheus.Gauge
 	offersEnded                            *prometheus.CounterVec
 	upkeep                                 *upkeepMetrics
-	preemptions, victims                   prometheus.Counter
+	preemptions, victims, rejected         prometheus.Counter
+	failing                                prometheus.Gauge
 	told                                   Snapshot // what the counters stand at
 }
 
@@ -31,6 +32,8 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 			Namespace: "k8sm", Subsystem: "scheduler", Name: "offers_ended_total", Help: "Offers by how they ended.",
 		}, []string{"end"}),
 		preemptions: counter("preemption_attempts_total", "Searches for pods to preempt; equal pods share one."),
+		failing:     gauge("agents_failing", "Mesos agents where the last task failed before it ran."),
+		rejected:    counter("pods_rejected_total", "Pods that the kubelet of their node did not admit."),
 		victims:     counter("preemption_victims_total", "Pods that were preempted for more important ones."),
 	}
 	registry.MustRegister(m.offersEnded)
@@ -49,5 +52,7 @@ func (m *metrics) set(s Snapshot) {
 	}
 	m.preemptions.Add(float64(s.Preemptions - m.told.Preemptions))
 	m.victims.Add(float64(s.Victims - m.told.Victims))
+	m.rejected.Add(float64(s.PodsRejected - m.told.PodsRejected))
+	m.failing.Set(float64(s.AgentsFailing))
 	m.told = s
 }

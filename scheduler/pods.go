@@ -31,8 +31,8 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 	if p.obj == nil || p.task == nil && !sameWishes(p.obj, obj) {
 		p.wished = stale
 	}
+	acts := c.admissionSeen(now, p, obj)
 	p.obj = obj
-	var acts []Action
 	if obj.Spec.NodeName != "" {
 		p.node = obj.Spec.NodeName
 		c.nominate(now, p, "")
@@ -46,7 +46,7 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 		if isNew && p.claimed.address != "" {
 			c.addresses.holders[obj.UID] = nil // an earlier scheduler gave it
 		}
-		acts = p.tellUnaddressed()
+		acts = append(acts, p.tellUnaddressed()...)
 		c.adoptAnnotated(now, p)
 	}
 	if isNew {
@@ -115,7 +115,7 @@ func (c *Core) adoptAnnotated(now time.Time, p *pod) {
 	if p.wish != nil {
 		t.mapped = p.wish.mapped
 	}
-	t.bound = true
+	t.bound, t.ran = true, p.obj.Status.StartTime != nil
 	if c.connected {
 		c.reconcile.add(now, t.id)
 	}
@@ -129,7 +129,7 @@ func (c *Core) newTask(now time.Time, p *pod, agent api.AgentID) *task {
 	}
 	c.tasks[t.id] = t
 	c.owners[agent] = append(c.owners[agent], t)
-	p.task = t
+	p.task, p.launched = t, now
 	c.redeemed(p)
 	c.nominate(now, p, "")
 	c.dequeue(p)
@@ -140,14 +140,25 @@ func (c *Core) newTask(now time.Time, p *pod, agent api.AgentID) *task {
 // dropTask forgets a task.
 func (c *Core) dropTask(t *task) {
 	delete(c.tasks, t.id)
-	if a := c.agents[t.agent]; a != nil && a.warm == t {
-		a.warm = nil
+	if a := c.agents[t.agent]; a != nil {
+		if a.warm == t {
+			a.warm = nil
+		}
+		c.triedInVain(a, t.who())
 	}
 	c.reconcile.done(t.id)
 	left := slices.DeleteFunc(c.owners[t.agent], func(other *task) bool { return other == t })
 	if c.owners[t.agent] = left; len(left) == 0 {
 		delete(c.owners, t.agent)
 	}
+}
+
+// who is the task's pod, or itself if it has none.
+func (t *task) who() types.UID {
+	if t.warm {
+		return types.UID(t.id)
+	}
+	return t.pod
 }
 
 func needsTask(p *pod) bool {

@@ -101,7 +101,7 @@ func crowded(agents, podsPerAgent int) (*Core, time.Time) {
 
 func waitWith(c *Core, now time.Time, name string, priority int32, cpus int) {
 	obj := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}, Spec: v1.PodSpec{Priority: &priority}}
-	obj.Spec.Containers = []v1.Container{{Resources: requests(fmt.Sprint(cpus), "", "")}}
+	obj.Spec.Containers = []v1.Container{{Resources: requesting(fmt.Sprint(cpus), "", "")}}
 	c.Step(now, PodSeen{Pod: obj})
 }
 

@@ -87,6 +87,7 @@ func (c *Core) dequeue(p *pod) {
 	p.shape = nil
 	if p.parked != nil {
 		c.fleet.touch(p.parked)
+		c.triedInVain(p.parked, p.obj.UID)
 		p.parked = nil
 		delete(c.queue.parked, p.obj.UID)
 		c.stand(p)

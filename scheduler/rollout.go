@@ -146,6 +146,8 @@ func (c *Core) keepsMinion(a *agent, residents func(node string) []*pod) string 
 		return "other plans with its agent come first"
 	case node.Spec.Unschedulable:
 		return "somebody has cordoned the node"
+	case a.health.failures > 0:
+		return "its agent fails tasks before they run"
 	case !ready(node):
 		return "the node is not ready"
 	}

@@ -25,7 +25,7 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-func requests(cpu, memory, disk string) v1.ResourceRequirements {
+func requesting(cpu, memory, disk string) v1.ResourceRequirements {
 	list := v1.ResourceList{}
 	for name, text := range map[v1.ResourceName]string{
 		v1.ResourceCPU: cpu, v1.ResourceMemory: memory, v1.ResourceEphemeralStorage: disk,
@@ -47,30 +47,30 @@ func TestDemandIsWhatKubernetesCountsAsThePodsRequests(t *testing.T) {
 		{
 			"containers add up, bytes are rounded up to a thousandth of a MiB",
 			v1.PodSpec{Containers: []v1.Container{
-				{Resources: requests("250m", "64Mi", "1Gi")}, {Resources: requests("0.5", "1", "")},
+				{Resources: requesting("250m", "64Mi", "1Gi")}, {Resources: requesting("0.5", "1", "")},
 			}},
 			Demand{Scalars: [numScalars]offers.Milli{750, 64_001, 1_024_000, 0}},
 		},
 		{
 			"the biggest init container counts if it is bigger than all containers",
 			v1.PodSpec{
-				InitContainers: []v1.Container{{Resources: requests("2", "32Mi", "")}, {Resources: requests("1", "", "")}},
-				Containers:     []v1.Container{{Resources: requests("1", "64Mi", "")}},
+				InitContainers: []v1.Container{{Resources: requesting("2", "32Mi", "")}, {Resources: requesting("1", "", "")}},
+				Containers:     []v1.Container{{Resources: requesting("1", "64Mi", "")}},
 			},
 			Demand{Scalars: [numScalars]offers.Milli{2000, 64_000, 0, 0}},
 		},
 		{
 			"a sidecar runs beside the containers",
 			v1.PodSpec{
-				InitContainers: []v1.Container{{Resources: requests("1", "16Mi", ""), RestartPolicy: &always}},
-				Containers:     []v1.Container{{Resources: requests("1", "64Mi", "")}},
+				InitContainers: []v1.Container{{Resources: requesting("1", "16Mi", ""), RestartPolicy: &always}},
+				Containers:     []v1.Container{{Resources: requesting("1", "64Mi", "")}},
 			},
 			Demand{Scalars: [numScalars]offers.Milli{2000, 80_000, 0, 0}},
 		},
 		{
 			"overhead is added",
 			v1.PodSpec{
-				Containers: []v1.Container{{Resources: requests("1", "64Mi", "")}},
+				Containers: []v1.Container{{Resources: requesting("1", "64Mi", "")}},
 				Overhead:   v1.ResourceList{v1.ResourceCPU: resource.MustParse("100m")},
 			},
 			Demand{Scalars: [numScalars]offers.Milli{1100, 64_000, 0, 0}},

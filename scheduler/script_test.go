@@ -402,7 +402,10 @@ func (p *player) pod(name string, options map[string]string) *v1.Pod {
 			NodeName: options["node"], SchedulerName: options["scheduler"],
 			Containers: []v1.Container{{Resources: v1.ResourceRequirements{Requests: v1.ResourceList{}}}},
 		},
-		Status: v1.PodStatus{Phase: v1.PodPhase(options["phase"]), NominatedNodeName: options["nominated"]},
+		Status: v1.PodStatus{Phase: v1.PodPhase(options["phase"]), Reason: options["reason"], NominatedNodeName: options["nominated"]},
+	}
+	if options["started"] != "" {
+		pod.Status.StartTime = &metav1.Time{Time: p.now}
 	}
 	if options["cpus"] != "" {
 		pod.Spec.Containers[0].Resources.Requests[v1.ResourceCPU] = resource.MustParse(options["cpus"])
@@ -546,6 +549,16 @@ func (p *player) node(name, agent string, options map[string]string) *v1.Node {
 		node.Labels[v1.LabelTopologyZone] = options["zone"]
 	}
 	node.Status.Allocatable = v1.ResourceList{}
+	for i, name := range requestNames { // what its kubelet has reported
+		if amount := options["admits-"+scalarNames[i]]; amount != "" {
+			node.Status.NodeInfo.KubeletVersion = "v1"
+			node.Status.Allocatable[name] = resource.MustParse(amount)
+		}
+	}
+	node.Status.Capacity = node.Status.Allocatable.DeepCopy()
+	if options["capacity-cpus"] != "" {
+		node.Status.Capacity[v1.ResourceCPU] = resource.MustParse(options["capacity-cpus"])
+	}
 	for _, name := range []v1.ResourceName{v1.ResourcePods, dongle} {
 		if options[string(name)] != "" {
 			node.Status.Allocatable[name] = resource.MustParse(options[string(name)])

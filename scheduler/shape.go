@@ -13,13 +13,14 @@ import (
 // keys are refused by the same agents for the same reasons.
 type shapeKey struct {
 	scalars  [numScalars]int64
+	requests requests
 	priority int32
 	node     string // that the pod is bound to
 	rest     string // host ports, what the pod wants of nodes, its wish, and which pod it is if a place is promised to it
 }
 
 func keyOf(p *pod) shapeKey {
-	k := shapeKey{priority: priority(p.obj), node: p.node}
+	k := shapeKey{requests: p.requests, priority: priority(p.obj), node: p.node}
 	for i, amount := range p.demand.Scalars {
 		k.scalars[i] = int64(amount)
 	}
@@ -77,6 +78,7 @@ type shape struct {
 	key      shapeKey
 	obj      *v1.Pod // one of them, for what it wants of nodes
 	demand   Demand
+	requests requests
 	extended extended
 	wish     *wish                              // nil for most
 	affinity *nodeaffinity.RequiredNodeAffinity // nil if any node will do
@@ -95,7 +97,7 @@ type shape struct {
 
 func newShape(key shapeKey, p *pod) *shape {
 	s := &shape{
-		key: key, obj: p.obj, demand: p.demand, extended: p.extended, wish: p.wish, only: onlyNodes(p),
+		key: key, obj: p.obj, demand: p.demand, requests: p.requests, extended: p.extended, wish: p.wish, only: onlyNodes(p),
 		cordoned: tolerates(p.obj, v1.TaintNodeUnschedulable), unready: tolerates(p.obj, v1.TaintNodeNotReady),
 	}
 	if len(p.obj.Spec.NodeSelector) > 0 || requiredAffinity(p.obj) != nil {

@@ -38,6 +38,10 @@ type place struct {
 	// refuses what does not fit beside them.
 	held  [numScalars]offers.Milli
 	words string // the limit as text
+	// admits is what the kubelet admits pods with, of which those that stand here have requested so much.
+	admits    admission
+	requested requests
+	short     bool // a pod was refused for that
 }
 
 // stander is a pod as others see it that may not be, or would like to be, near it.
@@ -48,8 +52,10 @@ type stander struct {
 	terms  []*term
 	claims []api.PodKey
 	held   [numScalars]offers.Milli // of the place, by a pod without a task
-	// extended is what it has of the place's.
+	// extended is what it has of the place's, and requests what the kubelet counts; known is the object they were read from.
 	extended extended
+	requests requests
+	known    *v1.Pod
 }
 
 func newStanding() standing {
@@ -74,10 +80,11 @@ func (pl *place) full() bool { return pl != nil && len(pl.pods) >= pl.limit }
 
 // see takes in the node as it is now.
 func (pl *place) see(node *v1.Node) {
-	pl.node, pl.limit, pl.words = node, math.MaxInt, ""
+	pl.node, pl.limit, pl.words, pl.admits = node, math.MaxInt, "", admission{}
 	if node == nil {
 		return
 	}
+	pl.admits = admissionOf(node)
 	if pods, found := node.Status.Allocatable[v1.ResourcePods]; found {
 		pl.limit = int(pods.Value())
 		pl.words = strconv.Itoa(pl.limit)
@@ -172,7 +179,12 @@ func (c *Core) put(st *stander, obj *v1.Pod, node string) {
 		to = c.standing.at(node)
 	}
 	if st.place == to && (to == nil || looksTheSame(st.obj, obj)) {
-		st.obj = obj
+		resized := to != nil && st.obj.Generation != obj.Generation
+		if st.obj = obj; resized {
+			to.requested.add(st.requests, -1)
+			st.requests, st.known = requestsOf(obj, c.scratch), obj
+			to.requested.add(st.requests, 1)
+		}
 		return
 	}
 	from := st.place
@@ -211,6 +223,10 @@ func (c *Core) enter(st *stander, to *place) {
 	to.pods = append(to.pods, st)
 	st.extended = extendedOf(st.obj)
 	to.take(st.extended, 1)
+	if st.known != st.obj {
+		st.requests, st.known = requestsOf(st.obj, c.scratch), st.obj
+	}
+	to.requested.add(st.requests, 1)
 	c.tally(st, to.node, 1)
 	c.use(st, 1)
 }
@@ -220,7 +236,7 @@ func (c *Core) leave(st *stander) {
 	if from == nil {
 		return
 	}
-	if (from.full() || st.extended != nil) && from.node != nil { // somebody else may fit now
+	if (from.full() || st.extended != nil || from.short) && from.node != nil { // somebody else may fit now
 		if a := c.agentOfNode(from.node.Name); a != nil {
 			c.fleet.touch(a)
 			c.look = true
@@ -232,6 +248,8 @@ func (c *Core) leave(st *stander) {
 	from.pods[last] = nil
 	from.pods = from.pods[:last]
 	from.take(st.extended, -1)
+	from.requested.add(st.requests, -1)
+	from.short = false
 	st.place = nil
 	for _, t := range st.terms {
 		t.holders--

@@ -29,6 +29,7 @@ func (c *Core) taskUpdated(now time.Time, s TaskStatus) []Action {
 	t.state, t.heard = s.State, true
 	t.spared = s.State == Dropped && s.Reason == reasonDraining // it is its agent that has to wait
 	c.noteFailure(t, s, f)
+	acts = append(acts, c.noteHealth(now, t, s)...)
 	if !f.running {
 		c.freed(now, s)
 	}
@@ -242,12 +243,16 @@ func (c *Core) tickTask(now time.Time, t *task) []Action {
 		return c.bind(now, t, nil)
 	case p != nil && !t.bound && !t.binding && t.bindAt.IsZero() && t.state == Staging &&
 		now.Sub(t.since) >= c.cfg.LaunchGrace:
+		acts := c.tickSilent(now, t)
 		t.killed = true
 		c.end(now, t, false)
-		return []Action{Kill{Task: t.id, Agent: t.agent}}
+		return append(acts, Kill{Task: t.id, Agent: t.agent})
 	case t.warm && t.state == Staging && now.Sub(t.since) >= c.cfg.LaunchGrace:
+		acts := c.tickSilent(now, t)
 		c.cool(now, t)
-		return []Action{Kill{Task: t.id, Agent: t.agent}}
+		return append(acts, Kill{Task: t.id, Agent: t.agent})
+	case t.stalled(now):
+		return c.tickStarting(now, t)
 	case !t.heard && !now.Before(t.askAt):
 		t.askAt = now.Add(silentAfter)
 		c.reconcile.add(now, t.id)

@@ -65,7 +65,7 @@ func (c *Core) keepWarm(now time.Time) []Action {
 		case a.warm != nil && !wanted[a]:
 			a.warm.killLater(now)
 			acts = append(acts, c.tickTask(now, a.warm)...)
-		case a.warm != nil || !wanted[a]:
+		case a.warm != nil || !wanted[a] || !a.health.takes():
 		case now.Before(a.chill.until) || a.executor.preparing:
 			c.cold++
 		default:
@@ -94,6 +94,7 @@ func (c *Core) wantWarm(now time.Time) map[*agent]bool {
 			}
 		case u != nil && u.awaitsMinion():
 			wanted[a] = true
+		case a.warm == nil && !a.health.takes(): // another one takes its place
 		case !node.Spec.Unschedulable && (u == nil || c.cordon(now, u) == ""):
 			open = append(open, a)
 		}
@@ -184,6 +185,7 @@ func (c *Core) warmUp(now time.Time, v *view) {
 	}
 	t := c.addWarm(now, v.agent, api.NewWarmTaskID(v.agent.id, now.Unix()))
 	t.offer, t.role = v.offers[0], v.role
+	v.agent.tries(t.who(), nil)
 	v.tasks = append(v.tasks, NewTask{ID: t.id, Node: v.agent.node, Resources: v.take(&t.demand)})
 }
 
@@ -214,6 +216,7 @@ func (c *Core) warmUpdated(now time.Time, s TaskStatus, f fate) []Action {
 	}
 	t.state, t.heard = s.State, true
 	c.noteFailure(t, s, f)
+	acts = append(acts, c.noteHealth(now, t, s)...)
 	c.reconcile.done(t.id)
 	if !f.running {
 		c.freed(now, s)

@@ -24,7 +24,11 @@ type wish struct {
 // appraise finds out what a pod demands and wishes for.
 func (c *Core) appraise(p *pod) {
 	cpus, mem := c.cfg.defaults()
-	p.demand, p.extended = DemandOf(p.obj, cpus, mem, c.scratch), extendedOf(p.obj)
+	p.demand, p.requests = demandOf(p.obj, cpus, mem, c.scratch)
+	p.extended = extendedOf(p.obj)
+	if p.standing.place == nil {
+		p.standing.requests, p.standing.known = p.requests, p.obj
+	}
 	if p.wish = c.wishOf(p); p.wish == nil {
 		return
 	}

@@ -62,7 +62,7 @@ func (c *Cluster) Do(action scheduler.ClusterAction) {
 		c.queues.nodes.AddInstead(action, isOne[scheduler.CreateNode])
 	case scheduler.MarkReady:
 		c.queues.nodes.AddInstead(action, isOne[scheduler.MarkReady])
-	case scheduler.AmendNode, scheduler.MarkNode, scheduler.DeleteNode, scheduler.LeadTo:
+	case scheduler.AmendNode, scheduler.MarkNode, scheduler.DeleteNode, scheduler.LeadTo, scheduler.TaintNode, scheduler.TellNode:
 		c.queues.nodes.Add(action)
 	default:
 		c.queues.pods.Add(action)
@@ -261,6 +261,10 @@ func (c *Cluster) perform(ctx context.Context, action scheduler.ClusterAction) {
 		err = c.markNode(ctx, a)
 	case scheduler.LeadTo:
 		err = c.leadTo(ctx, a)
+	case scheduler.TaintNode:
+		err = c.taintNode(ctx, a)
+	case scheduler.TellNode:
+		c.events.Event(a.Node, a.Type, a.Reason, a.Message)
 	case scheduler.Evict:
 		outcome, evictErr := c.evict(ctx, a)
 		c.tell(scheduler.EvictDone{Agent: a.Agent, Pod: a.Pod.UID, Outcome: outcome})

@@ -60,6 +60,22 @@ func (c *Cluster) leadTo(ctx context.Context, a scheduler.LeadTo) error {
 	return err
 }
 
+// taintNode writes all taints, which the API server refuses if the node has changed since it was seen: the list is one value.
+func (c *Cluster) taintNode(ctx context.Context, a scheduler.TaintNode) error {
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": a.Node.UID, "resourceVersion": a.Node.ResourceVersion},
+		"spec":     map[string]any{"taints": a.Taints()},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = c.client.CoreV1().Nodes().Patch(ctx, a.Node.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return nil // it is decided upon again when the node is seen
+	}
+	return err
+}
+
 func (c *Cluster) markReady(ctx context.Context, a scheduler.MarkReady) error {
 	condition := scheduler.ReadyWithoutKubelet()
 	condition.LastHeartbeatTime = metav1.NewTime(c.now())

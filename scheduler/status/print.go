@@ -69,7 +69,7 @@ func PrintQueue(w io.Writer, now time.Time, queue []scheduler.WaitingPod) error 
 
 // PrintNodes prints a line a node.
 func PrintNodes(w io.Writer, now time.Time, nodes []scheduler.LiveNode) error {
-	t := newTable("NODE", "AGENT", "KM", "KUBELET", "MINION", "TASKS", "READY", "CORDONED FOR", "ROLLOUT")
+	t := newTable("NODE", "AGENT", "KM", "KUBELET", "MINION", "TASKS", "READY", "CORDONED FOR", "ROLLOUT", "FAILING")
 	for _, n := range nodes {
 		km, minion := n.KM, "-"
 		if n.Minion {
@@ -85,7 +85,7 @@ func PrintNodes(w io.Writer, now time.Time, nodes []scheduler.LiveNode) error {
 		if n.Ready {
 			ready = "yes"
 		}
-		t.row(n.Node, string(n.Agent), orDash(km), orDash(n.Kubelet), minion, fmt.Sprint(n.Tasks), ready, orDash(n.CordonedFor), orDash(n.Rollout))
+		t.row(n.Node, string(n.Agent), orDash(km), orDash(n.Kubelet), minion, fmt.Sprint(n.Tasks), ready, orDash(n.CordonedFor), orDash(n.Rollout), orDash(n.Failing))
 	}
 	return t.print(w, "no Mesos agent has made an offer yet")
 }

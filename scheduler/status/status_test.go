@@ -300,12 +300,12 @@ default/gated   0s      0              its scheduling gates are closed: x
 			func(b *bytes.Buffer) error {
 				nodes, _ := holding{}.Nodes(t.Context())
 				return PrintNodes(b, later, append(nodes,
-					scheduler.LiveNode{Node: "new", Agent: "a3", Minion: true, Kubelet: "v1.36.3", Tasks: 1}))
+					scheduler.LiveNode{Node: "new", Agent: "a3", Minion: true, Kubelet: "v1.36.3", Tasks: 1, Failing: "TASK_FAILED: full"}))
 			},
-			`NODE   AGENT   KM         KUBELET   MINION                 TASKS   READY   CORDONED FOR   ROLLOUT
-one    a1      v1         v1.36.3   for 1m30s, kept warm   2       yes     -              -
-two    a2      -          -         -                      0       no      rollout        to v2: draining
-new    a3      not told   v1.36.3   runs                   1       no      -              -
+			`NODE   AGENT   KM         KUBELET   MINION                 TASKS   READY   CORDONED FOR   ROLLOUT           FAILING
+one    a1      v1         v1.36.3   for 1m30s, kept warm   2       yes     -              -                 -
+two    a2      -          -         -                      0       no      rollout        to v2: draining   -
+new    a3      not told   v1.36.3   runs                   1       no      -              -                 TASK_FAILED: full
 `,
 		},
 		"no nodes":  {func(b *bytes.Buffer) error { return PrintNodes(b, now, nil) }, "no Mesos agent has made an offer yet\n"},

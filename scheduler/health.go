@@ -1,0 +1,297 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+const (
+	// lasting is after how many failures in a row an agent's node is tainted: when it has taken no pod for more than a minute.
+	lasting = 4
+	// kubeletPatience is how long a kubelet may take to admit a pod that its executor has taken: it may have to start first.
+	kubeletPatience = 3 * time.Minute
+)
+
+// blames is the table of the reasons for which a task that has not run yet ends by its agent's fault, and not by its pod's,
+// with how long nothing else is launched there after the first such failure. They count when it is the agent or the master
+// that says so. src/slave/slave.cpp of Mesos sends those without another file here.
+var blames = map[string]time.Duration{
+	// The sandbox cannot be made, an isolator fails, the fetcher does (executorLaunched).
+	"REASON_CONTAINER_LAUNCH_FAILED": breakerFirst,
+	// It was started and did not subscribe in time (registerExecutorTimeout).
+	"REASON_EXECUTOR_REGISTRATION_TIMEOUT": breakerFirst,
+	// It has ended by itself (sendExecutorTerminatedStatusUpdate). For TASK_DROPPED see blame.
+	"REASON_EXECUTOR_TERMINATED": breakerFirst,
+	// Its container took more than it was given (the isolators in src/slave/containerizer/mesos).
+	"REASON_CONTAINER_LIMITATION":        breakerFirst,
+	"REASON_CONTAINER_LIMITATION_MEMORY": breakerFirst,
+	"REASON_CONTAINER_LIMITATION_DISK":   breakerFirst,
+	"REASON_IO_SWITCHBOARD_EXITED":       breakerFirst,
+	// The container could not be given the task's share (launchTask and __run, as TASK_GONE).
+	"REASON_CONTAINER_UPDATE_FAILED": breakerFirst,
+	// Directories could not be taken back from the garbage collection, or resources have no isolator (run and _run).
+	"REASON_GC_ERROR": breakerFirst,
+	// The agent has lost what it knew of reserved resources or volumes (__run).
+	"REASON_RESOURCES_UNKNOWN": breakerFirst,
+	// The agent was started again before the executor had subscribed, or that did not find it again (recover, reregisterExecutorTimeout).
+	"REASON_AGENT_RESTARTED":                 breakerBrief,
+	"REASON_EXECUTOR_REREGISTRATION_TIMEOUT": breakerBrief,
+	// The agent was not connected when the offer was accepted (accept in src/master/master.cpp).
+	"REASON_AGENT_DISCONNECTED": breakerBrief,
+}
+
+// blame tells whether the end of a task that had not run is its agent's fault. TASK_DROPPED for an executor that has ended is
+// mostly a matter of a moment: the agent waits for acknowledgements of its last tasks, or the master has not heard of its end
+// (__run in src/slave/slave.cpp).
+func blame(s TaskStatus) (first time.Duration, blamed bool) {
+	if s.ByExecutor || s.State != Failed && s.State != Dropped && s.State != Gone && s.State != Lost {
+		return 0, false
+	}
+	if s.State == Dropped && s.Reason == "REASON_EXECUTOR_TERMINATED" {
+		return breakerBrief, true
+	}
+	first, blamed = blames[s.Reason]
+	return first, blamed
+}
+
+// noteHealth learns from what is said of a task whether its agent is able to run any: one that is not would else get all pods,
+// because all that it has is always free.
+func (c *Core) noteHealth(now time.Time, t *task, s TaskStatus) []Action {
+	a := c.agents[t.agent]
+	switch {
+	case a == nil || t.ran || t.killed:
+		return nil
+	case s.State == Running:
+		return c.noteRan(now, a, t)
+	case s.State == Starting:
+		if t.starting.IsZero() {
+			t.starting = now
+		}
+		return nil
+	}
+	first, blamed := blame(s)
+	if !blamed || c.shutsDown(a) {
+		return nil
+	}
+	if p := c.pods[t.pod]; p != nil && p.node == "" {
+		t.spared = true // others may run it at once
+	}
+	return c.agentFailed(now, a, t.since, first, s.String())
+}
+
+// shutsDown tells whether the agent's executor was asked to end and has not yet.
+func (c *Core) shutsDown(a *agent) bool {
+	u := c.upkeep[a.id]
+	return u != nil && (u.draining || !u.rollout.asked.IsZero() && u.rollout.gone.IsZero())
+}
+
+// noteRan notes that a task there runs, or that its kubelet has admitted its pod.
+func (c *Core) noteRan(now time.Time, a *agent, t *task) []Action {
+	t.ran = true
+	if p := c.pods[t.pod]; p != nil {
+		c.admitted(a, p)
+	}
+	h := &a.health
+	if h.failures == 0 || t.since.Before(h.since) {
+		return nil
+	}
+	told := fmt.Sprintf("a task runs there again; failures before: %d", h.failures)
+	*h = breaker{}
+	c.fleet.touch(a)
+	c.reviveSoon()
+	return c.tellNode(a, v1.EventTypeNormal, "AgentRecovered", told)
+}
+
+// agentFailed counts a failure of the agent, of a task that was launched there at the given time. What it offers is given back
+// at once, for as long as nothing is tried there.
+func (c *Core) agentFailed(now time.Time, a *agent, launched time.Time, first time.Duration, why string) []Action {
+	h := &a.health
+	if !h.fail(now, launched, first, why) {
+		return nil
+	}
+	c.fleet.touch(a)
+	told := fmt.Sprintf("%s; no pod is placed there for %s, then one is tried (failure %d)", why, h.until.Sub(now), h.failures)
+	return append(c.giveBack(now, a), c.tellNode(a, v1.EventTypeWarning, "AgentFailing", told)...)
+}
+
+// giveBack declines all that a failing agent offers, unless a pod waits that can run nowhere else.
+func (c *Core) giveBack(now time.Time, a *agent) []Action {
+	if !a.health.open || c.awaited(a) {
+		return nil
+	}
+	refuse := max(time.Second, a.health.until.Sub(now))
+	var ids []api.OfferID
+	for o := range c.offers.OfAgent(a.id) {
+		ids = append(ids, o.ID)
+		if o.Unavailable != nil {
+			refuse = min(refuse, refuseKept)
+		}
+	}
+	ids = slices.DeleteFunc(ids, func(id api.OfferID) bool { return !c.offers.Decline(now, id) })
+	if len(ids) == 0 {
+		return nil
+	}
+	a.returning = now
+	c.fleet.touch(a)
+	return []Action{Decline{Offers: ids, Refuse: refuse}}
+}
+
+// awaited tells whether a pod that is bound to the agent's node needs a task.
+func (c *Core) awaited(a *agent) bool {
+	pl := c.standing.places[a.node]
+	return pl != nil && slices.ContainsFunc(pl.pods, func(st *stander) bool {
+		p := c.pods[st.obj.UID]
+		return p != nil && p.node == a.node && needsTask(p)
+	})
+}
+
+// tickHealth does what is due for an agent on which something has failed.
+func (c *Core) tickHealth(now time.Time, a *agent) []Action {
+	if a.health.due(now) {
+		c.fleet.touch(a)
+		c.reviveSoon()
+	}
+	c.tickRejections(now, a)
+	taint := a.health.failures >= lasting
+	if taint == a.tainted || now.Sub(a.taintAt) < nodeAgain {
+		return nil
+	}
+	node := c.nodeOf(a)
+	if node == nil {
+		return nil
+	}
+	a.taintAt = now
+	return []Action{TaintNode{Node: node, Failing: taint}}
+}
+
+// tickStarting counts a failure of an agent whose kubelet has not admitted a pod for long: it may not even run. The pod is bound
+// and has to wait; no other shall share its lot.
+func (c *Core) tickStarting(now time.Time, t *task) []Action {
+	a, p := c.agents[t.agent], c.pods[t.pod]
+	if a == nil || p == nil {
+		return nil
+	}
+	launched := t.starting
+	t.starting = now
+	why := fmt.Sprintf("its kubelet has not taken pod %s for %s: see its log in the sandbox of executor %s", refOf(p.obj).Key, kubeletPatience, api.MinionExecutorID)
+	acts := c.agentFailed(now, a, launched, breakerFirst, why)
+	a.health.try(p.obj.UID)
+	return acts
+}
+
+// tickSilent counts a failure of an agent that has not said anything of a task for so long that the task is given up.
+func (c *Core) tickSilent(now time.Time, t *task) []Action {
+	a := c.agents[t.agent]
+	if a == nil {
+		return nil
+	}
+	return c.agentFailed(now, a, t.since, breakerFirst, fmt.Sprintf("nothing was heard of task %s for %s", t.id, c.cfg.LaunchGrace))
+}
+
+// stalled tells whether it is time for tickStarting.
+func (t *task) stalled(now time.Time) bool {
+	return t.state == Starting && t.bound && !t.ran && !t.warm && now.Sub(t.starting) >= kubeletPatience
+}
+
+// tries notes that a pod, or a task without one, is being tried on an agent where something has failed.
+func (a *agent) tries(who types.UID, p *pod) {
+	a.health.try(who)
+	for _, r := range a.rejections {
+		if p != nil && r.concerns(&p.requests, p.extended) {
+			r.try(who)
+		}
+	}
+}
+
+// triedInVain notes that who was tried on the agent has left it without a result.
+func (c *Core) triedInVain(a *agent, who types.UID) {
+	changed := a.health.end(who)
+	for _, r := range a.rejections {
+		changed = r.end(who) || changed
+	}
+	if changed {
+		c.fleet.touch(a)
+	}
+}
+
+// recallHealth learns from its node, when that is seen for the first time, that an earlier scheduler knew the agent to fail.
+func (c *Core) recallHealth(a *agent, node *v1.Node) {
+	a.tainted = slices.ContainsFunc(node.Spec.Taints, isFailingTaint)
+	if a.recalled {
+		return
+	}
+	a.recalled = true
+	if a.tainted && a.health.failures == 0 {
+		a.health = breaker{failures: lasting, why: "its tasks failed before they ran when the scheduler was started"}
+		c.fleet.touch(a)
+	}
+}
+
+// failing tells how it stands with what has failed on the agent.
+func (a *agent) failing() string {
+	var parts []string
+	if text := a.health.String(); text != "" {
+		parts = append(parts, text)
+	}
+	for _, r := range a.rejections {
+		parts = append(parts, r.breaker.String())
+	}
+	return strings.Join(parts, "; ")
+}
+
+func isFailingTaint(taint v1.Taint) bool { return taint.Key == api.TaintAgentFailing }
+
+// tellNode tells something by an event on the agent's node, if it has one.
+func (c *Core) tellNode(a *agent, kind, reason, message string) []Action {
+	node := c.nodes[a.node]
+	if node == nil {
+		return nil
+	}
+	return []Action{TellNode{Node: node, Type: kind, Reason: reason, Message: message}}
+}
+
+// TellNode tells something by an event on a node.
+type TellNode struct {
+	Node                  *v1.Node
+	Type, Reason, Message string // as those of an Event of Kubernetes
+}
+
+func (a TellNode) String() string {
+	return fmt.Sprintf("tell node %s: %s: %s", a.Node.Name, a.Reason, a.Message)
+}
+
+// Object implements ClusterAction.
+func (a TellNode) Object() string { return "node/" + a.Node.Name }
+
+// TaintNode gives a node api.TaintAgentFailing or takes it away, unless the node has changed meanwhile; then it is decided
+// upon again.
+type TaintNode struct {
+	Node    *v1.Node // as it was seen
+	Failing bool
+}
+
+func (a TaintNode) String() string {
+	if a.Failing {
+		return fmt.Sprintf("taint node %s with %s", a.Node.Name, api.TaintAgentFailing)
+	}
+	return fmt.Sprintf("take taint %s from node %s", api.TaintAgentFailing, a.Node.Name)
+}
+
+// Object implements ClusterAction.
+func (a TaintNode) Object() string { return "node/" + a.Node.Name }
+
+// Taints are those that the node shall have.
+func (a TaintNode) Taints() []v1.Taint {
+	taints := slices.DeleteFunc(slices.Clone(a.Node.Spec.Taints), isFailingTaint)
+	if a.Failing {
+		taints = append(taints, v1.Taint{Key: api.TaintAgentFailing, Effect: v1.TaintEffectNoSchedule})
+	}
+	return taints
+}

@@ -1,0 +1,144 @@
+package scheduler
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+)
+
+// rejection is that an agent's kubelet did not admit a pod. The pod has failed for good, and its controller makes another one
+// like it: such pods stay away for a while, so that they are not rejected without end.
+type rejection struct {
+	breaker
+	reason   string          // the kubelet's, such as OutOfcpu
+	resource v1.ResourceName // of which there was too little; "" if it was something else
+	amount   int64           // of that; pods that want less may fit
+	requests requests        // of the pod; without a resource, it is pods with equal requests that stay away
+	extended extended
+}
+
+// outOf is how the reasons begin with which a kubelet rejects pods for want of a resource, whose name follows
+// (pkg/kubelet/lifecycle/predicate.go of Kubernetes).
+const outOf = "OutOf"
+
+// isRejected tells whether the kubelet has not admitted the pod: it has failed, for a reason, and no container was ever made
+// (rejectPod in pkg/kubelet/kubelet.go of Kubernetes).
+func isRejected(obj *v1.Pod) bool {
+	status := &obj.Status
+	return status.Phase == v1.PodFailed && status.Reason != "" && obj.Spec.NodeName != "" &&
+		len(status.ContainerStatuses) == 0 && len(status.InitContainerStatuses) == 0
+}
+
+func newRejection(p *pod, reason string) *rejection {
+	r := &rejection{reason: reason, requests: p.requests, extended: p.extended}
+	name, short := strings.CutPrefix(r.reason, outOf)
+	if !short {
+		return r
+	}
+	r.resource = v1.ResourceName(name)
+	if i := slices.Index(requestNames[:], r.resource); i >= 0 {
+		r.amount = p.requests[i]
+	} else if r.resource != v1.ResourcePods {
+		r.amount = p.extended[r.resource]
+	}
+	if r.amount == 0 && r.resource != v1.ResourcePods {
+		r.resource = "" // nobody can tell who would fare better
+	}
+	return r
+}
+
+// concerns tells whether pods with these requests have to expect to be rejected, too.
+func (r *rejection) concerns(q *requests, e extended) bool {
+	switch r.resource {
+	case "":
+		return r.requests == *q && maps.Equal(r.extended, e)
+	case v1.ResourcePods:
+		return true
+	}
+	if i := slices.Index(requestNames[:], r.resource); i >= 0 {
+		return q[i] >= r.amount
+	}
+	return e[r.resource] >= r.amount
+}
+
+// String is why pods stay away, in the words of kube-scheduler where it has some.
+func (r *rejection) String() string {
+	if r.resource == "" {
+		return fmt.Sprintf("rejected such a pod (%s)", r.reason)
+	}
+	return fmt.Sprintf("Insufficient %s (the kubelet has rejected such a pod: %s)", r.resource, r.reason)
+}
+
+// admissionSeen takes in what the kubelet has made of a pod, whose new state is obj: it has admitted it, or has not.
+func (c *Core) admissionSeen(now time.Time, p *pod, obj *v1.Pod) []Action {
+	switch t := p.task; {
+	case p.obj == nil: // the past of a pod that is seen for the first time says nothing of today
+	case isRejected(obj):
+		if a := c.agentOfNode(obj.Spec.NodeName); a != nil && !finished(p.obj) {
+			c.rejected(now, a, p, &obj.Status)
+		}
+	case t != nil && t.fresh && !t.ran && obj.Status.StartTime != nil:
+		if a := c.agents[t.agent]; a != nil {
+			return c.noteRan(now, a, t)
+		}
+	}
+	return nil
+}
+
+// rejected notes that the agent's kubelet did not admit the pod.
+func (c *Core) rejected(now time.Time, a *agent, p *pod, status *v1.PodStatus) {
+	c.rejections++
+	came := newRejection(p, status.Reason)
+	i := slices.IndexFunc(a.rejections, func(r *rejection) bool {
+		return r.resource == came.resource && (came.resource != "" || r.reason == came.reason && r.concerns(&came.requests, came.extended))
+	})
+	if i < 0 {
+		i = len(a.rejections)
+		a.rejections = append(a.rejections, came)
+	}
+	r := a.rejections[i]
+	r.amount = min(r.amount, came.amount)
+	r.fail(now, p.launched, breakerFirst, status.Reason+": "+status.Message)
+	c.fleet.touch(a)
+}
+
+// admitted notes that the agent's kubelet has admitted the pod: more such pods may be tried.
+func (c *Core) admitted(a *agent, p *pod) {
+	for _, r := range a.rejections {
+		if r.concerns(&p.requests, p.extended) && !p.launched.Before(r.since) {
+			r.failures, r.trial = r.failures/2, ""
+			c.fleet.touch(a)
+		}
+	}
+	a.rejections = slices.DeleteFunc(a.rejections, func(r *rejection) bool { return r.failures == 0 })
+}
+
+// tickRejections lets pods try again where their like were rejected, and forgets what is long ago.
+func (c *Core) tickRejections(now time.Time, a *agent) {
+	for _, r := range a.rejections {
+		if r.due(now) {
+			c.fleet.touch(a)
+			c.reviveSoon()
+		}
+	}
+	a.rejections = slices.DeleteFunc(a.rejections, func(r *rejection) bool {
+		return !r.open && r.trial == "" && now.Sub(r.until) >= breakerForget
+	})
+}
+
+// checkFailures: has the agent failed other pods so that this one has to stay away?
+func (v *view) checkFailures(s *shape) refused {
+	if !v.agent.health.takes() {
+		return refused{reason: failing}
+	}
+	for _, r := range v.agent.rejections {
+		if !r.takes() && r.concerns(&s.requests, s.extended) {
+			return refused{reason: rejecting, what: r.String()}
+		}
+	}
+	return refused{}
+}
