@@ -626,7 +626,7 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	bind.Usage += "; pods reach none that listens on loopback only"
 	parts.Lookup("advertise-address").Usage = advertiseUsage
 	for _, name := range []string{"etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile",
-		"node-root-dir", "docker-host", "km-path", "artifact-address", "mesos-master", "mesos-connect-timeout", "mesos-principal", "mesos-secret-file", "mesos-ca-file",
+		"node-root-dir", "docker-host", "km-path", "artifact-address", "mesos-master", "mesos-connect-timeout", "mesos-principal", "mesos-secret-file", "mesos-ca-file", "mesos-cert-file", "mesos-key-file",
 		"tls-cert-file", "tls-private-key-file", "client-ca-file", "enable-aggregator-routing"} {
 		parts.Lookup(name).Hidden = true
 	}

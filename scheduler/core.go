@@ -304,6 +304,9 @@ func (c *Core) subscribe(now time.Time) []Action {
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.tasks)) {
 		c.reconcile.add(now, id)
+		if t := c.tasks[id]; t.killed && !t.killAt.IsZero() {
+			t.killAt = now // what was asked for may be lost with the connection
+		}
 	}
 	return append([]Action{Reconcile{}}, c.reconcileDue(now)...)
 }

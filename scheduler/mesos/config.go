@@ -1,8 +1,6 @@
 package mesos
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/k8sm/k8sm/api/mesoshttp"
 )
 
 // Config is how to reach Mesos and what to be there.
@@ -31,9 +31,10 @@ type Config struct {
 	WebUIURL string
 	// Principal and SecretFile authenticate the framework by HTTP basic; empty if the master asks for nothing.
 	Principal, SecretFile string
-	// CAFile is the authority of https masters; empty for the system's. With it, masters found in ZooKeeper are https ones:
-	// ZooKeeper does not say.
-	CAFile string
+	// CAFile is the authority of https masters; empty for the system's. CertFile and KeyFile are the certificate to show to
+	// masters that want one; empty for none. With any of these, masters found in ZooKeeper are https ones: ZooKeeper does not
+	// say.
+	CAFile, CertFile, KeyFile string
 	// RegionAware asks for the offers of agents in other regions than the master's, too.
 	RegionAware bool
 	// FailoverTimeout is how long Mesos keeps the tasks while no scheduler is connected.
@@ -60,6 +61,9 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Principal, "mesos-principal", "", "principal to authenticate as at the master (HTTP basic)")
 	fs.StringVar(&c.SecretFile, "mesos-secret-file", "", "file with the principal's secret")
 	fs.StringVar(&c.CAFile, "mesos-ca-file", "", "PEM file with the authority of https masters; masters found in ZooKeeper are then spoken to by https")
+	fs.StringVar(&c.CertFile, "mesos-cert-file", "", "PEM file with the certificate to show to masters that want one "+
+		"(LIBPROCESS_SSL_REQUIRE_CLIENT_CERT); it is read again for each connection, as are the key and the authority")
+	fs.StringVar(&c.KeyFile, "mesos-key-file", "", "PEM file with the key of --mesos-cert-file")
 	fs.BoolVar(&c.RegionAware, "mesos-region-aware", false,
 		"also use agents whose fault domain (--domain of a Mesos agent) is in another region than the master's; pods then choose by the "+
 			"node label topology.kubernetes.io/region")
@@ -93,7 +97,7 @@ func (c *Config) detector() (Detector, error) {
 		if err != nil {
 			return nil, err
 		}
-		if c.CAFile != "" {
+		if c.CAFile != "" || c.CertFile != "" {
 			z.scheme = "https"
 		}
 		return z, nil
@@ -146,17 +150,11 @@ func (c *Config) secret() (string, error) {
 	return strings.TrimSpace(string(secret)), nil
 }
 
-func (c *Config) tls() (*tls.Config, error) {
-	if c.CAFile == "" {
-		return nil, nil
+func (c *Config) tls() (*mesoshttp.TLS, error) {
+	t := &mesoshttp.TLS{
+		Peer:     "Mesos master",
+		Settings: mesoshttp.Settings{CA: "--mesos-ca-file", Cert: "--mesos-cert-file", Key: "--mesos-key-file"},
+		CAFile:   c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
 	}
-	pem, err := os.ReadFile(c.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the masters' authority: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--mesos-ca-file %s holds no certificate", c.CAFile)
-	}
-	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
+	return t, t.Check()
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/mesoshttp/mesoshttptest"
 	"github.com/k8sm/k8sm/contrib/localmesos"
 	"github.com/k8sm/k8sm/scheduler"
 )
@@ -180,5 +181,25 @@ func TestHTTPSMasterIsKnownByTheFileOfItsAuthority(t *testing.T) {
 	_, _, ended = run(t, parsed(t, tlsMaster.URL, "--mesos-connect-timeout=100ms"), "")
 	if err := <-ended; err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("without the file: %v", err)
+	}
+}
+
+func TestMasterThatWantsCertificatesIsShownTheOneOfTheFlags(t *testing.T) {
+	master := newFakeMaster(t, func(_ *mesossched.Call, s stream) {
+		s.send(t, subscribedEvent(15))
+		hold(s)
+	})
+	authority := mesoshttptest.NewAuthority(t)
+	strict := authority.Server(master.Config.Handler, authority.Clients, "127.0.0.1")
+	cert, key := authority.Pair("k8sm")
+	_, events, ended := run(t, parsed(t, strict.URL, "--mesos-ca-file="+authority.File, "--mesos-cert-file="+cert, "--mesos-key-file="+key), "")
+	framework(t, events, ended)
+	_, _, ended = run(t, parsed(t, strict.URL, "--mesos-ca-file="+authority.File, "--mesos-connect-timeout=100ms"), "")
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "--mesos-cert-file") {
+		t.Errorf("without them: %v", err)
+	}
+	_, _, ended = run(t, parsed(t, strings.Replace(strict.URL, "https", "http", 1), "--mesos-connect-timeout=100ms"), "")
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "--mesos-master=https://") {
+		t.Errorf("by http: %v", err)
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
-	"github.com/mesos/mesos-go/api/v1/lib/encoding/codecs"
 	"github.com/mesos/mesos-go/api/v1/lib/httpcli"
 	"github.com/mesos/mesos-go/api/v1/lib/httpcli/apierrors"
 	"github.com/mesos/mesos-go/api/v1/lib/httpcli/httpsched"
@@ -24,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/mesoshttp"
 	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/lanes"
 )
@@ -33,21 +33,18 @@ const (
 	longestPause     = 10 * time.Second
 	defaultHeartbeat = 15 * time.Second // of a master that does not tell
 	missedHeartbeats = 3                // then the connection counts as dead
+
+	subscribeTimeout = 10 * time.Second // for the answer; another master may be tried then
+	callTimeout      = 30 * time.Second // for that to any other call: a master may be busy, and to give up costs a subscription
 )
-
-// ErrRemoved says that Mesos has ended the framework for good: its id can never be used again.
-var ErrRemoved = errors.New("the framework was removed by Mesos, and all its tasks: it was torn down, or no scheduler was " +
-	"connected for longer than --mesos-failover-timeout")
-
-// ErrReplaced says that another scheduler has subscribed with the same framework id.
-var ErrReplaced = errors.New("another scheduler has subscribed as this framework")
 
 // Master is the connection to the leading master. It implements scheduler.Master.
 type Master struct {
-	cfg      Config
-	detector Detector
-	client   *http.Client
-	secret   string
+	cfg        Config
+	detector   Detector
+	subscriber *http.Client // for SUBSCRIBE
+	caller     *http.Client // for all other calls
+	secret     string
 
 	mu      sync.Mutex // guards session
 	session *session   // nil while not subscribed
@@ -58,6 +55,7 @@ type session struct {
 	framework api.FrameworkID
 	caller    calls.Caller
 	calls     *lanes.Lanes[*mesossched.Call]
+	end       context.CancelCauseFunc
 }
 
 // New returns the connection, not yet connected. The error tells which flag is wrong.
@@ -70,7 +68,7 @@ func New(cfg Config) (*Master, error) {
 	if err != nil {
 		return nil, err
 	}
-	tlsConfig, err := cfg.tls()
+	secured, err := cfg.tls()
 	if err != nil {
 		return nil, err
 	}
@@ -79,16 +77,20 @@ func New(cfg Config) (*Master, error) {
 	}
 	return &Master{
 		cfg: cfg, detector: detector, secret: secret,
-		client: &http.Client{
-			Transport: &http.Transport{
-				DialContext:           (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-				TLSClientConfig:       tlsConfig,
-				TLSHandshakeTimeout:   5 * time.Second,
-				ResponseHeaderTimeout: 10 * time.Second,
-			},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		subscriber: newClient(secured, subscribeTimeout), caller: newClient(secured, callTimeout),
 	}, nil
+}
+
+// newClient returns a client that waits for so long for an answer, and leaves redirections to its caller.
+func newClient(secured *mesoshttp.TLS, timeout time.Duration) *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext:           (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+			DialTLSContext:        secured.Dial,
+			ResponseHeaderTimeout: timeout,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // Do implements scheduler.Master.
@@ -103,14 +105,20 @@ func (m *Master) Do(action scheduler.MesosAction) {
 	call, err := callOf(action)
 	if err != nil {
 		log.WithError(err).Error("cannot tell Mesos what to do")
-		return
+		launch, ok := action.(scheduler.Launch)
+		if !ok {
+			return
+		}
+		// Nobody else gives these offers back. That its tasks do not exist is found out by reconciliation.
+		call = calls.Decline(offerIDs(launch.Offers)...)
 	}
 	s.calls.Add(call.With(calls.Framework(string(s.framework))))
 }
 
 // Run implements scheduler.Master.
 func (m *Master) Run(ctx context.Context, id api.FrameworkID, sink scheduler.Sink) error {
-	defer m.client.CloseIdleConnections()
+	defer m.subscriber.CloseIdleConnections()
+	defer m.caller.CloseIdleConnections()
 	masters := newCandidates()
 	detecting, cancel := context.WithCancel(ctx)
 	var detector sync.WaitGroup
@@ -140,7 +148,10 @@ func (m *Master) keepSubscribed(ctx context.Context, masters *candidates, id api
 			return final.error
 		}
 		if c.subscribed {
-			id, connected, pause = c.id, true, firstPause
+			id, connected = c.id, true
+			if !c.endedEarly(err) {
+				pause = firstPause
+			}
 			log.WithError(err).Warn("the connection to Mesos is lost, trying again")
 		}
 		if !connected && time.Since(started) > m.cfg.ConnectTimeout {
@@ -170,7 +181,29 @@ type connection struct {
 	endpoint   string
 	leader     string // where the last answer redirected to
 	subscribed bool
+	since      time.Time // when it was subscribed
 }
+
+// callError is a call that failed. It ends the subscription: see session.send.
+type callError struct {
+	call mesossched.Call_Type
+	error
+}
+
+func (e callError) Error() string {
+	return fmt.Sprintf("Mesos did not take a call of %s: %s", e.call, e.error)
+}
+
+func (e callError) Unwrap() error { return e.error }
+
+// endedEarly says that a call failed soon after the subscription: it may fail again, so the next one has to wait longer.
+func (c *connection) endedEarly(err error) bool {
+	var failed callError
+	return errors.As(err, &failed) && time.Since(c.since) < longestPause
+}
+
+// errSilent ends a subscription of which nothing was heard for too long.
+var errSilent = errors.New("the master sent no heartbeat")
 
 // errMoved ends a subscription because others are the masters now.
 var errMoved = errors.New("another Mesos master leads now")
@@ -210,21 +243,25 @@ func (c *connection) follow(ctx context.Context) error {
 
 // subscribe holds one subscription until it ends.
 func (c *connection) subscribe(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	s := &session{caller: c.caller()}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s := &session{caller: c.caller(), end: cancel}
 	s.calls = lanes.New(func(*mesossched.Call) string { return "in order" }, s.send)
 	response, err := s.caller.Call(ctx, calls.Subscribe(c.master.cfg.frameworkInfo(c.id)))
 	if err != nil {
 		return c.explain(err)
 	}
 	defer response.Close()
-	watchdog := time.AfterFunc(missedHeartbeats*defaultHeartbeat, cancel)
+	watchdog := time.AfterFunc(missedHeartbeats*defaultHeartbeat, func() { cancel(errSilent) })
 	defer watchdog.Stop()
 	var sender errgroup.Group
 	sender.Go(func() error { return s.calls.Run(ctx, 1) })
 	err = c.read(response, s, watchdog)
-	cancel()
+	var final finalError
+	if cause := context.Cause(ctx); cause != nil && !errors.As(err, &final) {
+		err = cause // and not that the stream was interrupted for that
+	}
+	cancel(nil)
 	c.master.use(nil)
 	if c.subscribed {
 		err = errors.Join(err, c.sink(scheduler.Disconnected{}))
@@ -256,13 +293,13 @@ func (c *connection) read(response mesos.Response, s *session, watchdog *time.Ti
 func (c *connection) pass(e *mesossched.Event, s *session) error {
 	switch e.GetType() {
 	case mesossched.Event_SUBSCRIBED:
-		c.id, c.subscribed = api.FrameworkID(e.GetSubscribed().GetFrameworkID().GetValue()), true
+		c.id, c.subscribed, c.since = api.FrameworkID(e.GetSubscribed().GetFrameworkID().GetValue()), true, time.Now()
 		s.framework = c.id
 		c.master.use(s)
 		log.WithFields(log.Fields{"framework": c.id, "master": c.endpoint}).Info("subscribed to Mesos")
 		return c.tell(scheduler.Subscribed{Framework: c.id})
 	case mesossched.Event_ERROR:
-		return finalError{c.master.errorOf(e.GetError().GetMessage())}
+		return finalError{c.refusal(e.GetError().GetMessage())}
 	}
 	events, err := eventsOf(e)
 	if err != nil {
@@ -284,42 +321,53 @@ func (c *connection) tell(ev scheduler.Event) error {
 	return nil
 }
 
-func (m *Master) errorOf(message string) error {
-	switch message {
-	case "Framework has been removed":
-		return fmt.Errorf("%w; to register as a new one, forget its id and start again: %s", ErrRemoved, m.cfg.Forget)
-	case "Framework failed over":
-		return ErrReplaced
-	case "Changing framework's principal is not allowed.": // validateUpdate in src/master/validation.cpp
-		return fmt.Errorf("the framework is refused by Mesos: its principal is final, and it was not %q (--mesos-principal): give the one that it "+
-			"subscribed with first, or end it with all its tasks (the master's /teardown) and have a new one take its place: %s",
-			m.cfg.Principal, m.cfg.Forget)
-	}
-	return fmt.Errorf("the framework is refused by Mesos: %s", message)
-}
-
 func (m *Master) use(s *session) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.session = s
 }
 
-// send makes one call. One that fails is not repeated: the subscription is gone or the master does not want it.
+// send makes one call. One that fails (503, no answer in time, a broken connection) may have been taken or not, and if it
+// was not, the offers in it stay ours until the subscription ends: Mesos asks for none back (no --offer_timeout). So it ends
+// the subscription. The next one begins without offers, because the master rescinds all (Master::deactivate and
+// Master::_failoverFramework in src/master/master.cpp), and takes no call of this one any more (the stream ID in
+// src/master/http.cpp); tasks are reconciled then, and what the core asked for and did not get it asks for again.
 func (s *session) send(ctx context.Context, call *mesossched.Call) {
 	response, err := s.caller.Call(ctx, call)
 	if response != nil {
 		response.Close()
 	}
-	if err != nil && ctx.Err() == nil {
-		log.WithError(err).Warnf("Mesos did not take a call of %s", call.GetType())
+	if err == nil || ctx.Err() != nil {
+		return
 	}
+	failed := callError{call.GetType(), err}
+	if invalid(err) && !holdsOffers(call) {
+		log.Error(failed) // it would be refused again
+		return
+	}
+	s.end(failed)
+}
+
+// invalid says that the master found the call itself at fault, and did nothing (Master::Http::scheduler in
+// src/master/http.cpp).
+func invalid(err error) bool {
+	return apierrors.CodeMalformedRequest.Matches(err) && strings.Contains(err.Error(), "Failed to validate scheduler::Call")
+}
+
+// holdsOffers says that the call gives back offers or inverse offers, whatever else it does.
+func holdsOffers(call *mesossched.Call) bool {
+	switch call.GetType() {
+	case mesossched.Call_ACCEPT, mesossched.Call_DECLINE, mesossched.Call_ACCEPT_INVERSE_OFFERS, mesossched.Call_DECLINE_INVERSE_OFFERS:
+		return true
+	}
+	return false
 }
 
 // caller returns a client for one subscription.
 func (c *connection) caller() calls.Caller {
 	client := httpcli.New(
 		httpcli.Endpoint(c.endpoint),
-		httpcli.Codec(codecs.ByMediaType[codecs.MediaTypeProtobuf]),
+		httpcli.Codec(mesoshttp.Codec()),
 		httpcli.Do(c.do),
 	)
 	none := func() string { return "" } // other masters are tried by Run
@@ -331,7 +379,11 @@ func (c *connection) do(request *http.Request) (*http.Response, error) {
 	if c.master.secret != "" {
 		request.SetBasicAuth(c.master.cfg.Principal, c.master.secret)
 	}
-	response, err := c.master.client.Do(request)
+	client := c.master.subscriber
+	if c.subscribed {
+		client = c.master.caller
+	}
+	response, err := client.Do(request)
 	if err == nil && response.StatusCode == http.StatusTemporaryRedirect && !c.subscribed {
 		c.leader = leaderOf(c.endpoint, response.Header.Get("Location"))
 	}
@@ -350,17 +402,6 @@ func leaderOf(endpoint, location string) string {
 	}
 	u.Host = to.Host
 	return u.String()
-}
-
-func (c *connection) explain(err error) error {
-	if !apierrors.CodeNotAuthenticated.Matches(err) {
-		return err
-	}
-	if c.master.secret == "" {
-		return finalError{fmt.Errorf("the Mesos master at %s wants credentials: give --mesos-principal and --mesos-secret-file: %w", c.endpoint, err)}
-	}
-	return finalError{fmt.Errorf("the Mesos master at %s does not know principal %s (--mesos-principal) with the secret in --mesos-secret-file: %w",
-		c.endpoint, c.master.cfg.Principal, err)}
 }
 
 func (c *Config) frameworkInfo(id api.FrameworkID) *mesos.FrameworkInfo {

@@ -27,6 +27,8 @@ type fakeMaster struct {
 	*httptest.Server
 	subscribe func(call *mesossched.Call, stream stream)
 	calls     chan *mesossched.Call // other than SUBSCRIBE
+	// refuse may answer such a call with an error; nil takes all.
+	refuse func(*mesossched.Call) (status int, text string)
 }
 
 // stream writes the events of one subscription.
@@ -64,6 +66,12 @@ func newFakeMaster(t *testing.T, subscribe func(*mesossched.Call, stream)) *fake
 				return
 			}
 			m.calls <- &call
+			if m.refuse != nil {
+				if status, text := m.refuse(&call); status != 0 {
+					http.Error(w, text, status)
+					return
+				}
+			}
 			w.WriteHeader(http.StatusAccepted)
 			return
 		}
@@ -207,11 +215,23 @@ func TestErrorsOfTheMasterEndTheRunAndSayWhatToDo(t *testing.T) {
 			return errors.Is(err, ErrRemoved) && strings.Contains(err.Error(), "start again: km etcdctl del /k8sm/x/framework-id")
 		},
 		"Framework failed over": func(err error) bool { return errors.Is(err, ErrReplaced) },
-		"Changing framework's principal is not allowed.": func(err error) bool {
-			return strings.Contains(err.Error(), "--mesos-principal") && strings.Contains(err.Error(), "/teardown") &&
-				strings.Contains(err.Error(), "km etcdctl del /k8sm/x/framework-id")
-		},
 		"Role 'x y' is invalid": func(err error) bool { return strings.Contains(err.Error(), "Role 'x y' is invalid") },
+		"Changing framework's principal is not allowed.": func(err error) bool {
+			return errors.Is(err, ErrRefused) && strings.Contains(err.Error(), "--mesos-principal that it was first given") &&
+				strings.Contains(err.Error(), "curl -d frameworkId=fw-1 http://127.0.0.1:") && strings.Contains(err.Error(), "/master/teardown") &&
+				strings.HasSuffix(err.Error(), "start again: km etcdctl del /k8sm/x/framework-id")
+		},
+		"Updating 'FrameworkInfo.user' is unsupported; attempted to update from 'a' to 'b'": func(err error) bool {
+			return strings.Contains(err.Error(), "--mesos-user that it was first given")
+		},
+		"Roles { a } are not present in the master's --roles": func(err error) bool { return strings.Contains(err.Error(), "--mesos-roles") },
+		"'FrameworkInfo.roles' contains duplicate items: { a }": func(err error) bool {
+			return strings.HasSuffix(err.Error(), "mend --mesos-roles")
+		},
+		"User 'root' is not allowed to run frameworks without --root_submissions set": func(err error) bool {
+			return strings.Contains(err.Error(), "minions need root")
+		},
+		"Not authorized to register framework": func(err error) bool { return strings.Contains(err.Error(), "--acls") },
 	} {
 		master := newFakeMaster(t, func(_ *mesossched.Call, s stream) { s.send(t, errorEvent(message)) })
 		cfg := configFor(master.URL)
@@ -290,6 +310,8 @@ func TestWrongFlagsAreNamed(t *testing.T) {
 		"--mesos-master":      func(c *Config) { c.Masters = nil },
 		"--mesos-secret-file": func(c *Config) { c.Principal = "p" },
 		"--mesos-ca-file":     func(c *Config) { c.CAFile = os.DevNull },
+		"--mesos-cert-file":   func(c *Config) { c.CertFile, c.KeyFile = os.DevNull, os.DevNull },
+		"--mesos-key-file":    func(c *Config) { c.CertFile = os.DevNull },
 	} {
 		cfg := configFor("127.0.0.1:5050")
 		change(&cfg)

@@ -1,6 +1,7 @@
 package mesos_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -179,6 +180,7 @@ type cluster struct {
 	flags  []string                // of the schedulers' connection to Mesos
 	change func(*scheduler.Config) // of the schedulers' configuration; nil for none
 	mesos  *localmesos.Cluster
+	master string // that the schedulers speak to; "" for that of mesos
 	client kubernetes.Interface
 	store  *memory
 	window *scheduler.Window // of the scheduler that was started last
@@ -237,7 +239,7 @@ func (c *cluster) scheduleWith(store scheduler.Store, identity string) (stop fun
 	if err := flags.Parse(c.flags); err != nil {
 		c.t.Fatal(err)
 	}
-	mesosConfig.Masters = []string{c.mesos.MasterAddr()}
+	mesosConfig.Masters = []string{cmp.Or(c.master, c.mesos.MasterAddr())}
 	cfg.Roles, cfg.Revocable = mesosConfig.Roles, mesosConfig.Revocable
 	if c.change != nil {
 		c.change(&cfg)
