@@ -11,16 +11,17 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"time"
 
 	"github.com/mesos/mesos-go/api/v1/lib/encoding"
-	"github.com/mesos/mesos-go/api/v1/lib/encoding/codecs"
 	mesosexec "github.com/mesos/mesos-go/api/v1/lib/executor"
 	"github.com/mesos/mesos-go/api/v1/lib/executor/calls"
 	"github.com/mesos/mesos-go/api/v1/lib/httpcli"
 	"github.com/mesos/mesos-go/api/v1/lib/httpcli/httpexec"
 
+	"github.com/k8sm/k8sm/api/mesoshttp"
 	"github.com/k8sm/k8sm/executor"
 )
 
@@ -47,8 +48,8 @@ type Agent struct {
 func New(cfg Config) *Agent {
 	options := []httpcli.Opt{
 		httpcli.Endpoint("http://" + cfg.AgentEndpoint + "/api/v1/executor"),
-		httpcli.Codec(codecs.ByMediaType[codecs.MediaTypeProtobuf]),
-		httpcli.Do(httpcli.With(httpcli.Timeout(callTimeout))),
+		httpcli.Codec(mesoshttp.Codec()),
+		httpcli.Do((&http.Client{Transport: newTransport(cfg.SSL)}).Do),
 	}
 	if cfg.Token != "" {
 		options = append(options, httpcli.DefaultHeader("Authorization", "Bearer "+cfg.Token))
@@ -61,6 +62,12 @@ func New(cfg Config) *Agent {
 		streams:   calls.SenderWith(httpexec.NewSender(client.Send, httpcli.Close(true)), who...),
 		subscribe: make(chan executor.Subscribe, 1),
 	}
+}
+
+// newTransport returns what carries the calls. The dialer decides whether they go by TLS. The proxies of the environment
+// (http_proxy) are not for calls to the agent of this machine.
+func newTransport(ssl SSL) *http.Transport {
+	return &http.Transport{DialContext: newDialer(ssl).dial, ResponseHeaderTimeout: callTimeout}
 }
 
 // Subscribe implements executor.Agent. One subscription runs at a time: the executor asks for the next one when it has

@@ -103,7 +103,12 @@ func (f *fakeAgent) config() Config {
 
 // run starts an Agent; its events come from the returned channel.
 func run(t *testing.T, f *fakeAgent) (*Agent, <-chan executor.Event) {
-	agent := New(f.config())
+	t.Helper()
+	return runWith(t, f.config())
+}
+
+func runWith(t *testing.T, cfg Config) (*Agent, <-chan executor.Event) {
+	agent := New(cfg)
 	events := make(chan executor.Event, 16)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -316,6 +321,21 @@ func TestTokenIsSentToAnAgentThatAuthenticates(t *testing.T) {
 	agent.Subscribe(executor.Subscribe{})
 	f.events <- subscribed()
 	if e, ok := receive(t, events).(executor.Subscribed); !ok {
+		t.Errorf("got %+v", e)
+	}
+}
+
+func TestLaunchOfMoreThanFourMiBComes(t *testing.T) {
+	f := newFakeAgent(t)
+	agent, events := run(t, f)
+	agent.Subscribe(executor.Subscribe{})
+	f.events <- subscribed()
+	receive(t, events)
+	large := task("u.1")
+	large.Labels = &mesosapi.Labels{Labels: []mesosapi.Label{{Key: "x", Value: new(string)}}}
+	*large.Labels.Labels[0].Value = strings.Repeat("x", 5<<20)
+	f.events <- &mesosexec.Event{Type: mesosexec.Event_LAUNCH, Launch: &mesosexec.Event_Launch{Task: large}}
+	if e, ok := receive(t, events).(executor.Launch); !ok || e.Problem != "" {
 		t.Errorf("got %+v", e)
 	}
 }

@@ -13,6 +13,7 @@ type Config struct {
 	config.Config
 	// Token authenticates the executor to an agent that asks for it; empty for none. It is a secret.
 	Token string
+	SSL   SSL
 }
 
 // ConfigFromEnv reads the environment that the agent has set for this process.
@@ -24,5 +25,9 @@ func ConfigFromEnv() (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("cannot read the executor's environment: %w", err)
 	}
-	return Config{Config: cfg, Token: os.Getenv("MESOS_EXECUTOR_AUTHENTICATION_TOKEN")}, nil
+	ssl, err := sslFromEnv()
+	if err != nil {
+		return Config{}, fmt.Errorf("cannot read how to speak TLS to the agent: %w", err)
+	}
+	return Config{Config: cfg, Token: os.Getenv("MESOS_EXECUTOR_AUTHENTICATION_TOKEN"), SSL: ssl}, nil
 }
