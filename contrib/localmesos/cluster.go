@@ -82,6 +82,9 @@ func (c *Cluster) startAll(ctx context.Context) (err error) {
 		return err
 	}
 	for i := range c.plan.Agents {
+		if err := c.renew(i); err != nil {
+			return err
+		}
 		a, err := c.startAgent(i)
 		if err != nil {
 			return err
@@ -89,6 +92,23 @@ func (c *Cluster) startAll(ctx context.Context) (err error) {
 		c.agents = append(c.agents, a)
 	}
 	return c.master.waitForAgents(ctx, c.plan.Agents)
+}
+
+// renew has an agent that was marked gone start as a new one, as its operator would by emptying the directory of its
+// checkpoints.
+func (c *Cluster) renew(i int) error {
+	s := store{filepath.Join(c.agentDir(i), "meta")}
+	var file agentFile
+	if _, err := readFile(s.agentPath(), &file); err != nil {
+		return err
+	}
+	gone := false
+	c.master.owner.look(func() { gone = c.master.master.gone[api.AgentID(file.ID)] })
+	if !gone {
+		return nil
+	}
+	log.WithField("agent", file.ID).Info("the agent was marked gone: it starts as a new one")
+	return os.RemoveAll(s.dir)
 }
 
 // takeWorkDir keeps a second local Mesos off the directory.

@@ -63,8 +63,7 @@ func (m *master) checkDrained(a *agentEntry) {
 		return
 	}
 	if d.drain.Config.GetMarkGone() {
-		m.do(sendAgent{a.id, shutdownAgent{forGood: true}})
-		m.removeAgent(a, masterStatus(mesos.TASK_GONE_BY_OPERATOR, mesos.REASON_AGENT_REMOVED_BY_OPERATOR, "Agent has been marked gone"))
+		m.markGone(a)
 	} else {
 		d.drain = &mesos.DrainInfo{State: mesos.DrainState_DRAINED, Config: d.drain.Config}
 		m.do(note{"agent drained", map[string]any{"agent": string(a.id)}})
@@ -144,19 +143,4 @@ func (a *agent) drained(framework api.FrameworkID, s mesos.TaskStatus) mesos.Tas
 		s.State = mesos.TASK_GONE_BY_OPERATOR.Enum()
 	}
 	return s
-}
-
-// leave ends all that the agent runs. It has no id then; unless it goes for good, it registers as a new agent as soon as
-// the master lets it, as one does that is started again by whoever supervises it.
-func (a *agent) leave(forGood bool) {
-	a.isRegistered, a.leaving, a.gone, a.draining = false, true, forGood, nil
-	for _, run := range a.runs {
-		run.silent = true
-		a.shutdown(run)
-		a.cleanUp(run)
-	}
-	a.info.ID = nil
-	clear(a.dropped)
-	a.do(saveAgent{})
-	a.timers.add(a.now.Add(registerRetry), registerDue{})
 }

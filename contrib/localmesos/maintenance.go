@@ -214,24 +214,40 @@ func (m *master) modeProblem(ids []mesos.MachineID, mode mesos.MachineInfo_Mode,
 	return ""
 }
 
-// removeAgent takes an agent out of the books for good; last is what becomes of its tasks.
+// removeAgent takes an agent out of the books; last is what becomes of its tasks (Master::_removeSlave in
+// src/master/master.cpp).
 func (m *master) removeAgent(a *agentEntry, last mesos.TaskStatus) {
-	m.rescindOffers(a)
-	delete(m.agents, a.id)
 	delete(m.upkeep.deactivated, a.id)
+	m.rescindOffers(a)
 	text := fmt.Sprintf("Agent %s removed: %s", a.info.Hostname, last.GetMessage())
+	m.loseAll(a, func(t *task) mesos.TaskStatus {
+		s := last
+		s.State, s.Message = t.framework.stateFor(last.GetState()).Enum(), &text
+		return s
+	})
+	m.tellAgentLost(a.id)
+	m.dropAgent(a, last.GetMessage())
+}
+
+// loseAll ends the tasks of an agent that is gone.
+func (m *master) loseAll(a *agentEntry, last func(*task) mesos.TaskStatus) {
 	for _, t := range a.tasks {
 		if !t.terminal() {
-			s := last
-			s.State, s.Message = t.framework.stateFor(last.GetState()).Enum(), &text
-			m.lose(t, s)
+			m.lose(t, last(t))
 		}
 		m.forget(t)
 	}
+}
+
+func (m *master) tellAgentLost(id api.AgentID) {
 	for _, f := range m.frameworks {
-		m.tell(f, &scheduler.Event{Type: scheduler.Event_FAILURE, Failure: &scheduler.Event_Failure{AgentID: &mesos.AgentID{Value: string(a.id)}}})
+		m.tell(f, &scheduler.Event{Type: scheduler.Event_FAILURE, Failure: &scheduler.Event_Failure{AgentID: &mesos.AgentID{Value: string(id)}}})
 	}
-	m.do(note{"agent removed", map[string]any{"agent": string(a.id), "why": last.GetMessage()}})
+}
+
+func (m *master) dropAgent(a *agentEntry, why string) {
+	delete(m.agents, a.id)
+	m.do(note{"agent removed", map[string]any{"agent": string(a.id), "why": why}})
 }
 
 // askBack makes inverse offers to the frameworks that have something on an agent whose machine will be unavailable.

@@ -27,6 +27,7 @@ type master struct {
 	streams    map[string]*framework // of connected frameworks
 	removed    map[api.FrameworkID]bool
 	agents     map[api.AgentID]*agentEntry
+	gone       map[api.AgentID]bool // those that an operator has marked gone
 	offers     map[api.OfferID]*offer
 	upkeep     upkeep
 	quotas     quotas
@@ -121,6 +122,11 @@ type (
 		address string
 		agent   api.AgentID
 	}
+	// turnAway answers the registration that came from the address where it is refused.
+	turnAway struct {
+		address string
+		message message
+	}
 	// saveFrameworks stores which frameworks there are and were, and what operators have set.
 	saveFrameworks struct{}
 )
@@ -140,7 +146,7 @@ func newMaster(info mesos.MasterInfo, p plan, now time.Time) *master {
 	return &master{
 		info: info, allocationInterval: p.AllocationInterval, agentTimeout: p.AgentTimeout, started: now, now: now,
 		frameworks: map[api.FrameworkID]*framework{}, streams: map[string]*framework{}, removed: map[api.FrameworkID]bool{},
-		agents: map[api.AgentID]*agentEntry{}, offers: map[api.OfferID]*offer{}, upkeep: newUpkeep(),
+		agents: map[api.AgentID]*agentEntry{}, gone: map[api.AgentID]bool{}, offers: map[api.OfferID]*offer{}, upkeep: newUpkeep(),
 		quotas: quotas{}, reservations: map[api.AgentID][]conversion{}, oversubscribed: p.oversubscribed,
 	}
 }

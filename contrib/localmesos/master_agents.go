@@ -48,6 +48,10 @@ func (m *master) register(address string, r register) {
 		id = api.AgentID(fmt.Sprintf("%s-S%d", m.info.ID, m.agentsMade))
 		m.agentsMade++
 	}
+	if m.gone[id] { // Master::reregisterSlave in src/master/master.cpp
+		m.do(turnAway{address, shutdownAgent{forGood: true}})
+		return
+	}
 	r.info.ID = &mesos.AgentID{Value: string(id)}
 	a := m.agents[id]
 	if a == nil {
@@ -130,7 +134,7 @@ func (m *master) dropLost(a *agentEntry, there map[taskKey]bool) {
 // lose books and tells a state that the master finds out itself.
 func (m *master) lose(t *task, s mesos.TaskStatus) {
 	s.TaskID, s.AgentID, s.Timestamp = t.info.TaskID, &mesos.AgentID{Value: string(t.agent.id)}, m.seconds()
-	t.latest, t.info.State = s, s.State
+	t.latest, t.info.State, t.info.StatusUpdateState = s, s.State, s.State
 	m.tellStatus(t.framework, s)
 }
 
@@ -185,9 +189,7 @@ func (m *master) markUnreachable(a *agentEntry) {
 		s.TaskID, s.AgentID = t.info.TaskID, &mesos.AgentID{Value: string(a.id)}
 		m.tellStatus(t.framework, s)
 	}
-	for _, f := range m.frameworks {
-		m.tell(f, &scheduler.Event{Type: scheduler.Event_FAILURE, Failure: &scheduler.Event_Failure{AgentID: &mesos.AgentID{Value: string(a.id)}}})
-	}
+	m.tellAgentLost(a.id)
 }
 
 // exited books the end of an executor and tells its framework. One that is not in the books is passed over

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -50,6 +51,9 @@ func startMaster(p plan, h *hub, port int) (*masterNode, error) {
 	}
 	n.master.restore(known, file.Removed)
 	n.master.restoreUpkeep(file.Upkeep)
+	for _, id := range file.Gone {
+		n.master.gone[id] = true
+	}
 	for _, q := range file.Quotas {
 		n.master.quotas[q.message.Role] = q.message
 	}
@@ -116,6 +120,8 @@ func (n *masterNode) perform(x action) {
 		case n.welcomed <- struct{}{}:
 		default:
 		}
+	case turnAway:
+		n.hub.toAgent(x.address, x.message)
 	case saveFrameworks:
 		n.save()
 	case note:
@@ -125,7 +131,7 @@ func (n *masterNode) perform(x action) {
 
 func (n *masterNode) save() {
 	known, removed := n.master.saved()
-	file := masterFile{Removed: removed, Upkeep: n.master.savedUpkeep()}
+	file := masterFile{Removed: removed, Upkeep: n.master.savedUpkeep(), Gone: slices.Sorted(maps.Keys(n.master.gone))}
 	for _, info := range known {
 		file.Frameworks = append(file.Frameworks, frameworkDocument{info})
 	}

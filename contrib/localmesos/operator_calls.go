@@ -21,7 +21,8 @@ type operatorCall struct{ call *pb.Call }
 func changes(kind pb.Call_Type) bool {
 	switch kind {
 	case pb.Call_UPDATE_MAINTENANCE_SCHEDULE, pb.Call_START_MAINTENANCE, pb.Call_STOP_MAINTENANCE, pb.Call_DRAIN_AGENT,
-		pb.Call_DEACTIVATE_AGENT, pb.Call_REACTIVATE_AGENT, pb.Call_UPDATE_QUOTA, pb.Call_RESERVE_RESOURCES, pb.Call_UNRESERVE_RESOURCES:
+		pb.Call_DEACTIVATE_AGENT, pb.Call_REACTIVATE_AGENT, pb.Call_MARK_AGENT_GONE, pb.Call_UPDATE_QUOTA, pb.Call_RESERVE_RESOURCES,
+		pb.Call_UNRESERVE_RESOURCES:
 		return true
 	}
 	return false
@@ -41,6 +42,7 @@ func operatorCallProblem(call *pb.Call) string {
 		{pb.Call_DRAIN_AGENT, "drain_agent", call.DrainAgent != nil},
 		{pb.Call_DEACTIVATE_AGENT, "deactivate_agent", call.DeactivateAgent != nil},
 		{pb.Call_REACTIVATE_AGENT, "reactivate_agent", call.ReactivateAgent != nil},
+		{pb.Call_MARK_AGENT_GONE, "mark_agent_gone", call.MarkAgentGone != nil},
 		{pb.Call_UPDATE_QUOTA, "update_quota", call.UpdateQuota != nil},
 		{pb.Call_RESERVE_RESOURCES, "reserve_resources", call.ReserveResources != nil},
 		{pb.Call_UNRESERVE_RESOURCES, "unreserve_resources", call.UnreserveResources != nil},
@@ -70,6 +72,8 @@ func (m *master) change(call *pb.Call) answer {
 		return m.deactivateAgent(api.AgentID(call.DeactivateAgent.AgentID.Value))
 	case pb.Call_REACTIVATE_AGENT:
 		return m.reactivateAgent(api.AgentID(call.ReactivateAgent.AgentID.Value))
+	case pb.Call_MARK_AGENT_GONE:
+		return m.markAgentGone(api.AgentID(call.MarkAgentGone.AgentID.Value))
 	case pb.Call_UPDATE_QUOTA:
 		return m.updateQuota(call.UpdateQuota)
 	case pb.Call_RESERVE_RESOURCES:

@@ -80,6 +80,7 @@ type masterFile struct {
 	Frameworks []frameworkDocument `json:"frameworks"`
 	Removed    []api.FrameworkID   `json:"removed"`
 	Upkeep     upkeepFile          `json:"upkeep"`
+	Gone       []api.AgentID       `json:"gone,omitempty"`
 	Quotas     []quotaDocument     `json:"quotas,omitempty"`
 	// Reservations stand with the master here; agents of a real Mesos keep their own.
 	Reservations map[api.AgentID][]conversionFile `json:"reservations,omitempty"`

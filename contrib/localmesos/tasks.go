@@ -146,19 +146,19 @@ func (m *master) kill(f *framework, call *scheduler.Call_Kill) {
 	m.toAgent(string(t.agent.id), killTask{f.id, id, call.KillPolicy})
 }
 
-// reconcile follows https://mesos.apache.org/documentation/latest/reconciliation/: explicit for the tasks named,
-// implicit (all that are not over) for none.
+// reconcile follows https://mesos.apache.org/documentation/latest/reconciliation/: explicit for the tasks named, implicit for
+// none. Tasks of an unreachable agent are none of those that the master knows (Master::reconcile in src/master/master.cpp).
 func (m *master) reconcile(f *framework, tasks []scheduler.Call_Reconcile_Task) {
 	if len(tasks) == 0 {
 		for _, t := range f.tasks {
-			if !t.terminal() {
+			if !t.agent.unreachable {
 				m.tellKnown(t)
 			}
 		}
 		return
 	}
 	for _, named := range tasks {
-		if t := f.tasks[api.TaskID(named.TaskID.Value)]; t != nil {
+		if t := f.tasks[api.TaskID(named.TaskID.Value)]; t != nil && !t.agent.unreachable {
 			m.tellKnown(t)
 		} else {
 			m.tellUnknown(f, named.TaskID, named.AgentID)
@@ -166,10 +166,12 @@ func (m *master) reconcile(f *framework, tasks []scheduler.Call_Reconcile_Task) 
 	}
 }
 
+// tellKnown tells the state of the last update that came from the agent: a later one that waits for the acknowledgement of this
+// one is not told yet.
 func (m *master) tellKnown(t *task) {
 	state := t.latest.GetState()
-	if t.agent.unreachable {
-		state = t.framework.stateFor(mesos.TASK_UNREACHABLE)
+	if told := t.info.StatusUpdateState; told != nil {
+		state = *told
 	}
 	s := masterStatus(state, mesos.REASON_RECONCILIATION, "Reconciliation: Latest task state")
 	s.TaskID, s.AgentID = t.info.TaskID, &mesos.AgentID{Value: string(t.agent.id)}
@@ -182,6 +184,8 @@ func (m *master) tellUnknown(f *framework, id mesos.TaskID, agent *mesos.AgentID
 	state, text := mesos.TASK_UNKNOWN, "Reconciliation: Task is unknown"
 	a := m.agents[api.AgentID(agent.GetValue())]
 	switch {
+	case m.gone[api.AgentID(agent.GetValue())]:
+		state, text = mesos.TASK_GONE_BY_OPERATOR, "Reconciliation: Task is gone"
 	case a == nil:
 	case a.unreachable:
 		state, text = mesos.TASK_UNREACHABLE, "Reconciliation: Task is unreachable"
