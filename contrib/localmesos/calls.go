@@ -175,7 +175,9 @@ func (m *master) updateFramework(f *framework, call *scheduler.Call_UpdateFramew
 	for _, a := range m.agents {
 		m.toAgent(string(a.id), updateFramework{info})
 	}
-	m.allocateAll()
+	for _, a := range m.agents {
+		m.allocateSoon(a)
+	}
 	return answer{status: http.StatusOK}
 }
 

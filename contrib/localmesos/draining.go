@@ -98,7 +98,7 @@ func (m *master) reactivateAgent(id api.AgentID) answer {
 	if a == nil {
 		return answer{status: http.StatusConflict, text: "Agent removed while processing the call"}
 	}
-	m.allocate(a)
+	m.allocateSoon(a)
 	return answer{status: http.StatusOK}
 }
 

@@ -251,7 +251,7 @@ func (m *master) dropAgent(a *agentEntry, why string) {
 }
 
 // askBack makes inverse offers to the frameworks that have something on an agent whose machine will be unavailable.
-func (m *master) askBack(a *agentEntry) {
+func (m *master) askBack(a *agentEntry, asked map[*framework][]mesos.InverseOffer) {
 	machine := m.machine(a)
 	if machine == nil || !m.offersOf(a) {
 		return
@@ -273,13 +273,11 @@ func (m *master) askBack(a *agentEntry) {
 		ask.offer = api.OfferID(fmt.Sprintf("%s-O%d", m.info.ID, m.offersMade))
 		m.upkeep.inverse[ask.offer] = key
 		path := "/slave(1)"
-		m.tell(f, &scheduler.Event{Type: scheduler.Event_INVERSE_OFFERS, InverseOffers: &scheduler.Event_InverseOffers{
-			InverseOffers: []mesos.InverseOffer{{
-				OfferID: mesos.OfferID{Value: string(ask.offer)}, FrameworkID: mesos.FrameworkID{Value: string(f.id)},
-				AgentID: &mesos.AgentID{Value: string(a.id)}, URL: &mesos.URL{Scheme: "http", Address: a.address(), Path: &path},
-				Unavailability: machine.when,
-			}},
-		}})
+		asked[f] = append(asked[f], mesos.InverseOffer{
+			OfferID: mesos.OfferID{Value: string(ask.offer)}, FrameworkID: mesos.FrameworkID{Value: string(f.id)},
+			AgentID: &mesos.AgentID{Value: string(a.id)}, URL: &mesos.URL{Scheme: "http", Address: a.address(), Path: &path},
+			Unavailability: machine.when,
+		})
 	}
 }
 
@@ -318,7 +316,7 @@ func (m *master) answerInverse(f *framework, ids []mesos.OfferID, filters *mesos
 			Status: says.Enum(), FrameworkID: mesos.FrameworkID{Value: string(f.id)},
 			Timestamp: mesos.TimeInfo{Nanoseconds: m.now.UnixNano()},
 		}
-		m.timers.add(latest(ask.until, m.now.Add(m.allocationInterval)), allocationDue{key.agent})
+		m.timers.add(latest(ask.until, m.now.Add(m.allocationInterval)), filterEnded{key.agent})
 	}
 }
 

@@ -36,6 +36,7 @@ type master struct {
 	// oversubscribed is what each agent has of revocable resources beside its own.
 	oversubscribed pool
 
+	allocating                             bool // the allocator's next beat is planned
 	offersMade, frameworksMade, agentsMade int
 
 	timers  timers
@@ -73,7 +74,7 @@ type agentEntry struct {
 	executors   map[executorKey]*executorEntry
 	tasks       map[taskKey]*task
 	offers      map[api.OfferID]*offer
-	allocating  bool // an allocation is due at some time
+	allocating  bool // something became free since the last allocation
 }
 
 type executorEntry struct {
@@ -134,7 +135,8 @@ type (
 // Events that the master sends to itself later.
 type (
 	heartbeatDue   struct{ stream string }
-	allocationDue  struct{ agent api.AgentID }
+	allocationDue  struct{}
+	filterEnded    struct{ agent api.AgentID }
 	failoverDue    struct{ framework api.FrameworkID }
 	unreachableDue struct {
 		agent api.AgentID
@@ -210,9 +212,10 @@ func (m *master) handle(e event) {
 			m.heartbeat(e.stream)
 		}
 	case allocationDue:
+		m.beat()
+	case filterEnded:
 		if a := m.agents[e.agent]; a != nil {
-			a.allocating = false
-			m.allocate(a)
+			m.allocateSoon(a)
 		}
 	case failoverDue:
 		m.failover(e.framework)

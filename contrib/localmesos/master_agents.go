@@ -54,6 +54,7 @@ func (m *master) register(address string, r register) {
 	}
 	r.info.ID = &mesos.AgentID{Value: string(id)}
 	a := m.agents[id]
+	back := a != nil && !a.unreachable // the allocator has it still
 	if a == nil {
 		a = &agentEntry{
 			id: id, registered: m.now, executors: map[executorKey]*executorEntry{}, tasks: map[taskKey]*task{},
@@ -77,6 +78,10 @@ func (m *master) register(address string, r register) {
 	}
 	m.resumeDrain(a)
 	m.checkDrained(a)
+	if back {
+		m.allocateSoon(a)
+		return
+	}
 	m.allocate(a)
 }
 

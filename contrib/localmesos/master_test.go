@@ -120,7 +120,7 @@ func TestDeclinedAgentIsOfferedAgainAfterFiveSecondsByDefault(t *testing.T) {
 	if _, texts := s.take("a"); texts != nil {
 		t.Errorf("offered too early: %v", texts)
 	}
-	s.pass(200 * time.Millisecond)
+	s.pass(1100 * time.Millisecond) // the filter's end and the allocator's next beat
 	if _, texts := s.take("a"); len(texts) != 1 {
 		t.Errorf("after the filter: %v", texts)
 	}
@@ -279,6 +279,7 @@ func TestOffersOfADeadAgentAreRescindedAndItsResourcesComeBackWhole(t *testing.T
 	s.take("a")
 	info := s.m.agents[id].info
 	s.step(fromAgent{address: "0", agent: id, message: register{info: info}})
+	s.pass(time.Second)
 	if _, texts := s.take("a"); len(texts) != 1 || texts[0] != "m-S0 cpus(allocated: *):2; mem(allocated: *):512" {
 		t.Errorf("offered then: %v", texts)
 	}

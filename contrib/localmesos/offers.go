@@ -35,38 +35,49 @@ type filter struct {
 	refused pool
 }
 
+// Allocation follows src/master/allocator/mesos/hierarchical.cpp. A framework that comes, an agent that comes, REVIVE and a new
+// unavailability have it run at once, the first and the third over all agents. All else waits for the allocator's own beat, once
+// an interval: what is declined, given back or freed, the end of a filter, REACTIVATE_AGENT, UPDATE_FRAMEWORK, a quota. What one
+// run gives a framework comes in one event.
+
 // allocateAll offers what every agent has free.
-func (m *master) allocateAll() {
-	ids := make([]api.AgentID, 0, len(m.agents))
-	for id := range m.agents {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
+func (m *master) allocateAll() { m.allocate(m.sortedAgents()...) }
+
+// allocate offers what agents have free.
+func (m *master) allocate(agents ...*agentEntry) {
 	made := map[*framework][]mesos.Offer{}
-	for _, id := range ids {
-		m.offerFrom(m.agents[id], made)
+	for _, a := range agents {
+		m.offerFrom(a, made)
 	}
 	m.tellOffers(made)
-	for _, id := range ids {
-		m.askBack(m.agents[id])
+	asked := map[*framework][]mesos.InverseOffer{}
+	for _, a := range agents {
+		m.askBack(a, asked)
+	}
+	for f, offers := range asked {
+		m.tell(f, &scheduler.Event{Type: scheduler.Event_INVERSE_OFFERS, InverseOffers: &scheduler.Event_InverseOffers{InverseOffers: offers}})
 	}
 }
 
-// allocate offers what one agent has free.
-func (m *master) allocate(a *agentEntry) {
-	made := map[*framework][]mesos.Offer{}
-	m.offerFrom(a, made)
-	m.tellOffers(made)
-	m.askBack(a)
-}
-
-// allocateSoon has the agent's free resources offered one allocation interval from now, as a Mesos master does with
-// what comes back to it.
+// allocateSoon has the agent's free resources offered at the allocator's next beat.
 func (m *master) allocateSoon(a *agentEntry) {
-	if !a.allocating {
-		a.allocating = true
-		m.timers.add(m.now.Add(m.allocationInterval), allocationDue{a.id})
+	a.allocating = true
+	if m.allocating {
+		return
 	}
+	m.allocating = true
+	beats := m.now.Sub(m.started) / m.allocationInterval
+	m.timers.add(m.started.Add((beats+1)*m.allocationInterval), allocationDue{})
+}
+
+// beat offers what the agents have free that something became free on since the last one.
+func (m *master) beat() {
+	m.allocating = false
+	agents := slices.DeleteFunc(m.sortedAgents(), func(a *agentEntry) bool { return !a.allocating })
+	for _, a := range agents {
+		a.allocating = false
+	}
+	m.allocate(agents...)
 }
 
 // offerFrom gives all that the agent has free to the framework that had no offer for the longest time and wants it;
@@ -226,16 +237,16 @@ func (m *master) refuse(o *offer, rest pool, filters *mesos.Filters) {
 	if duration == 0 {
 		return
 	}
-	until := m.now.Add(duration)
+	until := m.now.Add(max(duration, m.allocationInterval)) // it shall not end before the next allocation
 	o.framework.filters[filterKey{o.agent.id, o.role}] = filter{until: until, refused: rest.allocated("")}
-	m.timers.add(until, allocationDue{o.agent.id})
+	m.timers.add(until, filterEnded{o.agent.id})
 }
 
 // refusal returns for how long a call's filters keep offers away.
 func refusal(filters *mesos.Filters) time.Duration {
 	seconds := defaultRefusal.Seconds()
-	if filters != nil && filters.RefuseSeconds != nil {
-		seconds = min(max(0, *filters.RefuseSeconds), (365 * 24 * time.Hour).Seconds())
+	if filters != nil && filters.RefuseSeconds != nil && *filters.RefuseSeconds >= 0 {
+		seconds = min(*filters.RefuseSeconds, (365 * 24 * time.Hour).Seconds())
 	}
 	return time.Duration(seconds * float64(time.Second))
 }
