@@ -3,11 +3,8 @@
 // sandboxes, checkpoints them, and answers as a real Mesos 1.12 does: testdata/recorded holds what one answered, and
 // the tests replay it. To measure schedulers with a thousand agents, executors may run inside this program (Executor).
 //
-// What it leaves out: authentication of others than schedulers, volumes, reservations by frameworks (operators can make
-// them), containers but for the cgroups of --isolation, gpus. What differs: offers go to the framework that waited
-// longest, not by dominant resource fairness; nothing is laid away for the guarantees of a quota, its limits are kept; all
-// agents are one machine to maintenance; an agent that is told to shut down comes back as a new one by itself, as soon as
-// it may register.
+// README.md lists what it does as the real one where that is hard on frameworks, and all that the real one does and it does
+// not.
 //
 // How it is made: master and agent are state machines (master.step, agent.step: an event and the time in, actions out)
 // without clock, socket or disk. A node (node.go) owns each, and performs the actions. Master and agents send each
