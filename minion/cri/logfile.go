@@ -18,75 +18,69 @@ type logFile struct {
 	file *os.File
 }
 
-// openLog opens the log and returns where the Engine's log goes on after it.
-func openLog(path string) (*logFile, position, error) {
+// openLog opens the log and returns how far it was copied.
+func openLog(path string) (*logFile, mark, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, position{}, err
+		return nil, nil, err
 	}
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o640)
 	if err != nil {
-		return nil, position{}, err
+		return nil, nil, err
 	}
-	p, err := recoverPosition(path, file)
+	m, err := recoverMark(path, file)
 	if err != nil {
-		return nil, position{}, errors.Join(err, file.Close())
+		return nil, nil, errors.Join(err, file.Close())
 	}
-	return &logFile{path: path, file: file}, p, nil
+	return &logFile{path: path, file: file}, m, nil
 }
 
-// recoverPosition reads back the end of the log, and of the one that was rotated last if that is not enough. A line that
-// was cut off by a crash is removed.
-func recoverPosition(path string, file *os.File) (position, error) {
-	lines, complete, err := readBack(file, nil)
+// recoverMark reads back the end of the log, and of the one that was rotated last if that is not enough. A line that was cut
+// off by a crash is removed.
+func recoverMark(path string, file *os.File) (mark, error) {
+	lines, size, err := readBack(file)
 	if err != nil {
-		return position{}, err
+		return nil, err
 	}
 	if cut := bytes.LastIndexByte(lines, '\n') + 1; cut < len(lines) {
-		size, err := file.Seek(0, io.SeekEnd)
-		if err != nil {
-			return position{}, err
-		}
-		if err := file.Truncate(size - int64(len(lines)-cut)); err != nil {
-			return position{}, err
+		size -= int64(len(lines) - cut)
+		if err := file.Truncate(size); err != nil {
+			return nil, err
 		}
 		lines = lines[:cut]
 	}
-	if !complete {
-		if rotated := lastRotated(path); rotated != "" {
-			before, err := os.Open(rotated)
-			if err != nil {
-				return position{}, err
-			}
-			defer before.Close()
-			if lines, _, err = readBack(before, lines); err != nil {
-				return position{}, err
-			}
-		}
+	m := markBehind(lines)
+	rotated := lastRotated(path)
+	if int64(len(lines)) < size || len(m) == maxMark || rotated == "" {
+		return m, nil
 	}
-	p, _ := resumeAt(lines)
-	return p, nil
+	before, err := os.Open(rotated)
+	if err != nil {
+		return nil, err
+	}
+	defer before.Close()
+	earlier, _, err := readBack(before)
+	if err != nil {
+		return nil, err
+	}
+	return markBehind(append(earlier[:bytes.LastIndexByte(earlier, '\n')+1], lines...)), nil
 }
 
-// readBack reads ever more of the file's end, until it and the lines after it reach back far enough or it is all read.
-func readBack(file *os.File, after []byte) (lines []byte, complete bool, err error) {
-	size, err := file.Seek(0, io.SeekEnd)
-	if err != nil {
-		return nil, false, err
+// endOfLog is how much of a log is read back: several of the longest lines that the Engine makes.
+const endOfLog = 8 * engineLineLimit
+
+// readBack reads the end of a file, from a line's beginning on, and tells its size.
+func readBack(file *os.File) (lines []byte, size int64, err error) {
+	if size, err = file.Seek(0, io.SeekEnd); err != nil {
+		return nil, 0, err
 	}
-	for length := min(size, 64<<10); ; length = min(size, length*4) {
-		end := make([]byte, length)
-		if _, err := file.ReadAt(end, size-length); err != nil && !errors.Is(err, io.EOF) {
-			return nil, false, err
-		}
-		if length < size {
-			end = end[bytes.IndexByte(end, '\n')+1:]
-		}
-		lines = append(end, after...)
-		whole := lines[:bytes.LastIndexByte(lines, '\n')+1]
-		if _, complete = resumeAt(whole); complete && len(whole) > 0 || length == size {
-			return lines, complete && len(whole) > 0, nil
-		}
+	lines = make([]byte, min(size, endOfLog))
+	if _, err := file.ReadAt(lines, size-int64(len(lines))); err != nil && !errors.Is(err, io.EOF) {
+		return nil, 0, err
 	}
+	if int64(len(lines)) < size {
+		lines = lines[bytes.IndexByte(lines, '\n')+1:]
+	}
+	return lines, size, nil
 }
 
 // lastRotated returns the youngest log that the kubelet renamed and has not compressed, or "".
@@ -134,9 +128,9 @@ func (l *logFile) close() error {
 	return l.file.Close()
 }
 
-// position reads back where the Engine's log goes on after this one.
-func (l *logFile) position() (position, error) {
+// mark reads back how far the log was copied.
+func (l *logFile) mark() (mark, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return recoverPosition(l.path, l.file)
+	return recoverMark(l.path, l.file)
 }

@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -111,42 +113,75 @@ func (e *entryReader) nextOfTTY() (entry, error) {
 // buffered tells whether another entry may be at hand without waiting.
 func (e *entryReader) buffered() bool { return e.r.Buffered() > 0 }
 
-// position is where to go on in the Engine's log: after skip of the entries that are not older than since. A zero
-// position is the beginning.
-type position struct {
-	since time.Time
-	skip  int
+// mark says how far a log was copied: by fingerprints of the last lines that were written, oldest first. An empty mark is the
+// beginning. Times do not tell what is there already: clocks step back, and the two streams of a container race. But the lines
+// are the Engine's entries in the Engine's order, so a run of them stands at one place only.
+type mark []uint64
+
+// maxMark is how many lines a mark has at most. One would do, if no clock gave the same time twice.
+const maxMark = 256
+
+// markBehind returns the mark behind whole lines.
+func markBehind(lines []byte) (m mark) {
+	for len(lines) > 0 && len(m) < maxMark {
+		last := bytes.LastIndexByte(lines[:len(lines)-1], '\n') + 1
+		m = append(m, fingerprint(lines[last:]))
+		lines = lines[:last]
+	}
+	slices.Reverse(m)
+	return m
 }
 
-// overlap is how far back of the last line a log is resumed. The Engine's entries are nearly in the order of their
-// times, but standard output and error race by microseconds; so time alone cannot say what is there already. The lines
-// are a prefix of the Engine's entries, though, and the same filter by time on both keeps it one: it is enough to count.
-const overlap = time.Second
+var fingerprintSeed = maphash.MakeSeed()
 
-// resumeAt returns where the Engine's log goes on after these lines, which end with a newline. complete is false if the
-// lines may not reach back far enough.
-func resumeAt(lines []byte) (p position, complete bool) {
-	last := bytes.LastIndexByte(bytes.TrimSuffix(lines, []byte("\n")), '\n') + 1
-	latest, ok := lineTime(lines[last:])
+// fingerprint is the same for the same line, also if its time is written in another way: an Engine may be replaced by a newer one.
+func fingerprint(line []byte) uint64 {
+	at, ok := lineTime(line)
 	if !ok {
-		return position{}, len(lines) == 0
+		return maphash.Bytes(fingerprintSeed, line)
 	}
-	p.since = latest.Add(-overlap)
-	for line := range bytes.Lines(lines) {
-		at, ok := lineTime(line)
-		if !ok {
-			continue
-		}
-		if at.Before(p.since.Add(-overlap)) {
-			complete = true
-		}
-		if !at.Before(p.since) {
-			p.skip++
-		}
-	}
-	return p, complete
+	_, rest, _ := bytes.Cut(line, []byte(" "))
+	var h maphash.Hash
+	h.SetSeed(fingerprintSeed)
+	maphash.WriteComparable(&h, at.UnixNano())
+	_, _ = h.Write(rest)
+	return h.Sum64()
 }
 
+// errMarkNotFound is the error of a reading of the Engine's log in which the mark was not.
+var errMarkNotFound = errors.New("the Engine's log does not have the lines that were copied last")
+
+// seeker finds a mark in the Engine's log.
+type seeker struct {
+	mark   mark
+	window int // how many entries to look at; 0 is all
+
+	recent mark // the last entries seen, at most as many as the mark has
+	seen   int
+	run    int // how many of the mark's last lines were found together, at most
+}
+
+// seek takes the line of the next entry and tells whether the mark is in front of the entry that follows.
+func (s *seeker) seek(line []byte) (found bool, err error) {
+	if len(s.recent) == len(s.mark) {
+		s.recent = slices.Delete(s.recent, 0, 1)
+	}
+	s.recent = append(s.recent, fingerprint(line))
+	run := 0
+	for run < len(s.recent) && s.recent[len(s.recent)-1-run] == s.mark[len(s.mark)-1-run] {
+		run++
+	}
+	s.run = max(s.run, run)
+	if run == len(s.mark) {
+		return true, nil
+	}
+	if s.seen++; s.seen == s.window {
+		return false, errMarkNotFound
+	}
+	return false, nil
+}
+
+// lineTime is the time at which a line of CRI's format begins.
 func lineTime(line []byte) (time.Time, bool) {
 	at, _, ok := bytes.Cut(line, []byte(" "))
 	if !ok {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"sync"
 	"time"
 
@@ -172,41 +173,99 @@ func (k *logKeeper) follow(ctx context.Context, f *follower) {
 		if pause(ctx, wait) != nil {
 			return
 		}
-		if at, err = file.position(); err != nil {
+		if at, err = file.mark(); err != nil {
 			log.WithError(err).Error("cannot keep the container's log")
 			return
 		}
 	}
 }
 
-// copyLog copies the Engine's log from a position on. It is complete if it was read to its end after the container had
-// ended already.
-func (k *logKeeper) copyLog(ctx context.Context, f *follower, at position) (complete bool, err error) {
+// Windows are how many of the Engine's last entries are looked at to find a mark: the first is enough unless the server was
+// away while the container wrote a lot.
+const (
+	firstWindow = 1 << 10
+	lastWindow  = 1 << 22
+)
+
+// copyLog copies the Engine's log from a mark on. It is complete if it was read to its end after the container had ended
+// already.
+func (k *logKeeper) copyLog(ctx context.Context, f *follower, at mark) (complete bool, err error) {
 	c, err := k.docker.ContainerInspect(ctx, f.task.id)
 	if err != nil {
 		return false, err
 	}
-	options := container.LogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Follow: c.State.Running}
-	if !at.since.IsZero() {
-		options.Since = fmt.Sprintf("%d.%09d", at.since.Unix(), at.since.Nanosecond())
+	if len(at) > 0 {
+		if err := k.catchUp(ctx, f, at); err != nil || !c.State.Running {
+			return err == nil, err
+		}
+		if at, err = f.file.mark(); err != nil {
+			return false, err
+		}
 	}
-	stream, err := k.docker.ContainerLogs(ctx, f.task.id, options)
-	if err != nil {
-		return false, err
-	}
-	defer stream.Close()
-	err = copyEntries(&entryReader{r: bufio.NewReaderSize(stream, 64<<10), tty: f.task.tty}, f.file.write, at.skip)
+	err = k.copyFrom(ctx, f, at, c.State.Running)
 	return err == nil && !c.State.Running, err
 }
 
-// copyEntries writes all entries but the first skip ones, in batches of what is at hand.
-func copyEntries(entries *entryReader, write func([]byte) error, skip int) error {
+// catchUp copies what the Engine's log has behind the mark, without following it: only so can it be told that the mark is not
+// there, because the Engine has thrown it away.
+func (k *logKeeper) catchUp(ctx context.Context, f *follower, at mark) error {
+	err := k.copyFrom(ctx, f, at, false)
+	if !errors.Is(err, errMarkNotFound) {
+		return err
+	}
+	whole := &seeker{mark: at}
+	err = k.copyEntries(ctx, f, whole, false)
+	if !errors.Is(err, errMarkNotFound) {
+		return err
+	}
+	if whole.run == 0 {
+		k.log.WithField("container", f.task.id).Warn("lines of the container's log are lost: it wrote more than Docker Engine keeps while they were not copied")
+	}
+	// The mark's last lines are there if only a gap before them was not copied.
+	return k.copyEntries(ctx, f, &seeker{mark: at[len(at)-whole.run:]}, false)
+}
+
+// copyFrom looks for the mark in ever more of the Engine's last entries and copies what is behind it.
+func (k *logKeeper) copyFrom(ctx context.Context, f *follower, at mark, follow bool) (err error) {
+	for window := firstWindow; window <= lastWindow; window *= 16 {
+		from := &seeker{mark: at, window: window}
+		err = k.copyEntries(ctx, f, from, follow)
+		if !errors.Is(err, errMarkNotFound) || from.seen < window { // fewer are the whole log
+			break
+		}
+	}
+	return err
+}
+
+// copyEntries copies what the Engine's log has in the seeker's window behind its mark.
+func (k *logKeeper) copyEntries(ctx context.Context, f *follower, from *seeker, follow bool) error {
+	options := container.LogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Follow: follow}
+	if len(from.mark) > 0 && from.window > 0 {
+		options.Tail = strconv.Itoa(from.window)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := k.docker.ContainerLogs(ctx, f.task.id, options)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	return copyEntries(&entryReader{r: bufio.NewReaderSize(stream, 64<<10), tty: f.task.tty}, f.file.write, from)
+}
+
+// copyEntries writes all entries behind the seeker's mark, in batches of what is at hand.
+func copyEntries(entries *entryReader, write func([]byte) error, from *seeker) error {
 	var batch []byte
-	for {
+	for found := len(from.mark) == 0; ; {
 		e, err := entries.next()
-		if err == nil && skip > 0 {
-			skip--
-			continue
+		if !found && errors.Is(err, io.EOF) {
+			return errMarkNotFound
+		}
+		if err == nil && !found {
+			if found, err = from.seek(e.appendLine(batch[:0])); err == nil {
+				continue
+			}
+			return err
 		}
 		if err == nil {
 			batch = e.appendLine(batch)

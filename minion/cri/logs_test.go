@@ -44,7 +44,7 @@ func TestEngineEntriesBecomeLinesOfCRI(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var got bytes.Buffer
 			err := copyEntries(&entryReader{r: bufio.NewReader(strings.NewReader(c.stream)), tty: c.tty},
-				func(lines []byte) error { got.Write(lines); return nil }, 0)
+				func(lines []byte) error { got.Write(lines); return nil }, &seeker{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -66,7 +66,7 @@ func TestBrokenEngineStreamIsAnErrorAndWhatCameBeforeIsKept(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var got bytes.Buffer
 			err := copyEntries(&entryReader{r: bufio.NewReader(strings.NewReader(frame(1, logTime+" kept\n") + broken))},
-				func(lines []byte) error { got.Write(lines); return nil }, 0)
+				func(lines []byte) error { got.Write(lines); return nil }, &seeker{})
 			if err == nil || got.String() != logTime+" stdout F kept\n" {
 				t.Errorf("wrote %q, error %v", got.String(), err)
 			}
@@ -80,20 +80,18 @@ func lineAt(ms int, text string) string {
 	return at.Format(time.RFC3339Nano) + " stdout F " + text + "\n"
 }
 
-func TestLogIsResumedBehindItsLastLine(t *testing.T) {
-	start := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+func TestMarkIsTheLastLinesOfTheLog(t *testing.T) {
 	for _, c := range []struct {
 		name         string
 		log, rotated string
-		want         position
+		want         string
 	}{
-		{"nothing was written", "", "", position{}},
-		{"one line", lineAt(0, "a"), "", position{start.Add(-overlap), 1}},
-		{"lines within the overlap count", lineAt(0, "a") + lineAt(4500, "b") + lineAt(5000, "c"), "", position{start.Add(4 * time.Second), 2}},
-		{"an earlier time may stand last", lineAt(5001, "a") + lineAt(5000, "b"), "", position{start.Add(4 * time.Second), 2}},
-		{"a line cut off by a crash does not count", lineAt(0, "a") + lineAt(1, "b")[:20], "", position{start.Add(-overlap), 1}},
-		{"just rotated", "", lineAt(0, "a") + lineAt(1, "b"), position{start.Add(time.Millisecond - overlap), 2}},
-		{"rotated within the overlap", lineAt(100, "c"), lineAt(0, "a") + lineAt(1, "b"), position{start.Add(100*time.Millisecond - overlap), 3}},
+		{"nothing was written", "", "", ""},
+		{"one line", lineAt(0, "a"), "", lineAt(0, "a")},
+		{"an earlier time may stand last", lineAt(5001, "a") + lineAt(5000, "b"), "", lineAt(5001, "a") + lineAt(5000, "b")},
+		{"a line cut off by a crash does not count", lineAt(0, "a") + lineAt(1, "b")[:20], "", lineAt(0, "a")},
+		{"just rotated", "", lineAt(0, "a") + lineAt(1, "b"), lineAt(0, "a") + lineAt(1, "b")},
+		{"rotated not long ago", lineAt(100, "c"), lineAt(0, "a") + lineAt(1, "b"), lineAt(0, "a") + lineAt(1, "b") + lineAt(100, "c")},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "0.log")
@@ -108,27 +106,84 @@ func TestLogIsResumedBehindItsLastLine(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer log.close()
-			if diff := cmp.Diff(c.want, got, cmp.AllowUnexported(position{})); diff != "" {
+			if diff := cmp.Diff(markBehind([]byte(c.want)), got); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
 }
 
-func TestResumingReadsNoMoreOfALongLogThanItNeeds(t *testing.T) {
+func TestMarkOfALongLogIsItsEnd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "0.log")
 	var b strings.Builder
 	for i := range 20_000 {
 		b.WriteString(lineAt(i, fmt.Sprint("line ", i)))
 	}
 	write(t, path, b.String())
+	write(t, path+".20260101-000000", "it must not be read")
 	log, got, err := openLog(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.close()
-	if got.skip != 1001 {
-		t.Errorf("%d lines of the last second are to be skipped; want 1001", got.skip)
+	if len(got) != maxMark || got[maxMark-1] != fingerprint([]byte(lineAt(19_999, "line 19999"))) || got[0] != fingerprint([]byte(lineAt(20_000-maxMark, fmt.Sprint("line ", 20_000-maxMark)))) {
+		t.Errorf("the mark has %d lines and is not the log's end", len(got))
+	}
+}
+
+// entriesAt are entries of the Engine's log, with these milliseconds as times and contents.
+func entriesAt(ms ...int) (stream string) {
+	for _, at := range ms {
+		stream += frame(1, strings.Replace(lineAt(at, fmt.Sprint(at)), "stdout F ", "", 1))
+	}
+	return stream
+}
+
+func linesAt(ms ...int) (lines string) {
+	for _, at := range ms {
+		lines += lineAt(at, fmt.Sprint(at))
+	}
+	return lines
+}
+
+func TestLogGoesOnBehindItsMarkWhateverTheTimesAre(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		written string
+		engine  string
+		window  int
+		want    string
+		err     error
+		run     int
+	}{
+		{name: "nothing was written", engine: entriesAt(1, 2), want: linesAt(1, 2)},
+		{name: "some was", written: linesAt(1, 2), engine: entriesAt(1, 2, 3), want: linesAt(3), run: 2},
+		{name: "all was", written: linesAt(1, 2), engine: entriesAt(1, 2), run: 2},
+		{name: "the clock stepped back behind it", written: linesAt(7001, 7002), engine: entriesAt(7001, 7002, 1, 2), want: linesAt(1, 2), run: 2},
+		{name: "the clock stepped back within it", written: linesAt(7001, 1, 2), engine: entriesAt(7001, 1, 2, 3), want: linesAt(3), run: 3},
+		{name: "a clock that stands", written: linesAt(1, 1), engine: entriesAt(1, 1, 2), want: linesAt(2), run: 2},
+		{name: "the same line came before, at another place", written: linesAt(1, 2, 1), engine: entriesAt(1, 3, 1, 2, 1, 4), want: linesAt(4), run: 3},
+		{name: "all of the window is written", written: linesAt(1, 2), engine: entriesAt(3, 4), window: 2, err: errMarkNotFound},
+		{name: "the Engine has thrown the mark away", written: linesAt(1, 2), engine: entriesAt(3, 4), err: errMarkNotFound},
+		{name: "a gap was not copied", written: linesAt(1, 4, 5), engine: entriesAt(1, 2, 3, 4, 5, 6), err: errMarkNotFound, run: 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var got strings.Builder
+			from := &seeker{mark: markBehind([]byte(c.written)), window: c.window}
+			err := copyEntries(&entryReader{r: bufio.NewReader(strings.NewReader(c.engine))}, func(lines []byte) error { got.Write(lines); return nil }, from)
+			if err != c.err || from.run != c.run {
+				t.Errorf("it ended with %v and a run of %d; want %v and %d", err, from.run, c.err, c.run)
+			}
+			if diff := cmp.Diff(c.want, got.String()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestLineIsKnownAgainIfItsTimeIsWrittenInAnotherWay(t *testing.T) {
+	if fingerprint([]byte("2026-01-02T03:04:05.500000000Z stdout F a\n")) != fingerprint([]byte("2026-01-02T04:04:05.5+01:00 stdout F a\n")) {
+		t.Error("the fingerprints differ")
 	}
 }
 
