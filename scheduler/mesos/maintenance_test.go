@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -183,8 +182,6 @@ func TestMachineThatIsTakenDownLosesItsNodeWithWhatIsLeftThere(t *testing.T) {
 	})
 }
 
-func agentOf(pod *v1.Pod) api.AgentID { return api.AgentID(pod.Annotations[api.AnnotationAgentID]) }
-
 func TestPodsOfADrainedAgentAreReplacedElsewhereAndItsNodeComesBackWhenItIsReactivated(t *testing.T) {
 	c := newCluster(t, 2)
 	c.schedule()
@@ -201,14 +198,38 @@ func TestPodsOfADrainedAgentAreReplacedElsewhereAndItsNodeComesBackWhenItIsReact
 	c.eventually("the agent drained", func(context.Context) bool {
 		return strings.Contains(c.operate("GET_AGENTS", "{}"), `"DRAINED"`)
 	})
-	// The agent drops launches until its executor has ended, which nobody has told it to.
-	if err := c.mesos.KillExecutor(slices.Index(c.mesos.AgentIDs(), agentOf(pod)), c.store.framework, api.MinionExecutorID); err != nil {
-		t.Fatal(err)
-	}
 	c.operate("REACTIVATE_AGENT", agent)
 	c.createPod("big", "3500m") // the other agent has too little left
 	if big := c.wait("big", "a node", bound); big.Spec.NodeName != pod.Spec.NodeName {
 		t.Errorf("it is on %s", big.Spec.NodeName)
+	}
+	c.node(pod.Spec.NodeName, "uncordoned", cordonedFor(""))
+}
+
+// TestAgentThatWasDrainedWithoutPodsTakesThemSoonAfterItIsReactivated: nobody tells of the drain, and the agent drops what is
+// launched there until its idle executor has ended.
+func TestAgentThatWasDrainedWithoutPodsTakesThemSoonAfterItIsReactivated(t *testing.T) {
+	c := newCluster(t, 1)
+	c.schedule()
+	c.createPod("web", "500m")
+	pod := c.wait("web", "a node", bound)
+	if err := c.client.CoreV1().Pods("default").Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("the end of its task", func(ctx context.Context) bool {
+		tasks, err := c.window.Tasks(ctx)
+		return err == nil && len(tasks) == 0
+	})
+	agent := fmt.Sprintf(`{"agent_id": {"value": %q}}`, pod.Annotations[api.AnnotationAgentID])
+	c.operate("DRAIN_AGENT", agent)
+	c.eventually("the agent drained", func(context.Context) bool {
+		return strings.Contains(c.operate("GET_AGENTS", "{}"), `"DRAINED"`)
+	})
+	c.operate("REACTIVATE_AGENT", agent)
+	c.createPod("next", "500m")
+	if next := c.wait("next", "a node", bound); !hasTask("uid-next.2")(next) {
+		t.Errorf("its task is %s, want the second: the first is dropped, and no other is tried until the executor has ended",
+			next.Annotations[api.AnnotationTaskID])
 	}
 	c.node(pod.Spec.NodeName, "uncordoned", cordonedFor(""))
 }
