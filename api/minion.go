@@ -66,6 +66,8 @@ type MinionConfig struct {
 	DockerHost string `json:"dockerHost,omitempty"`
 	// SuicideTimeout is how long a minion without tasks stays; zero is for ever.
 	SuicideTimeout *metav1.Duration `json:"suicideTimeout,omitempty"`
+	// CleanupDelay is how long a node may be without a minion, after one was killed, before its warden removes what is left.
+	CleanupDelay *metav1.Duration `json:"cleanupDelay,omitempty"`
 	// StaticPods is a directory, on each node, of manifests of pods that its kubelet runs besides the cluster's
 	// (https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/).
 	StaticPods string `json:"staticPods,omitempty"`
@@ -111,7 +113,11 @@ const (
 const (
 	DefaultProxyMode      = ProxyIPTables
 	DefaultSuicideTimeout = 20 * time.Minute
-	DefaultEvictionHard   = "memory.available<100Mi,nodefs.available<1Gi"
+	// DefaultCleanupDelay is as long as Kubernetes waits before it replaces the pods of a node that is not ready (the default
+	// tolerationSeconds of https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/#taint-based-evictions).
+	// It begins to count later, when the node has been silent for 40 s: what is replaced has been removed.
+	DefaultCleanupDelay = 5 * time.Minute
+	DefaultEvictionHard = "memory.available<100Mi,nodefs.available<1Gi"
 )
 
 // evictionSignals are those that thresholds can be set for, in the kubelet of KubernetesVersion.
@@ -173,6 +179,9 @@ func (c MinionConfig) Validate() error {
 	}
 	if c.SuicideTimeout != nil && c.SuicideTimeout.Duration < 0 {
 		return fmt.Errorf("cannot use --executor-suicide-timeout=%s: give a time such as 20m, or 0 for ever", c.SuicideTimeout.Duration)
+	}
+	if c.CleanupDelay != nil && c.CleanupDelay.Duration <= 0 {
+		return fmt.Errorf("cannot use --minion-cleanup-delay=%s: give a time such as 5m", c.CleanupDelay.Duration)
 	}
 	if err := checkEviction(c.EvictionHard); err != nil {
 		return fmt.Errorf("cannot use --eviction-hard: %w", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/docker/docker/client"
 	"github.com/sirupsen/logrus"
 	"gopkg.in/natefinch/lumberjack.v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/minion/supervise"
@@ -19,11 +20,10 @@ import (
 )
 
 const (
-	// wardenPatience is how long a node may be without a minion before its warden removes what is left of it. A scheduler
-	// learns of an executor's end at once, and has a new one launched as soon as it has an offer.
-	wardenPatience = 30 * time.Second
-	// cleanUpLimit bounds one attempt to remove it all. With the patience it is less than a minute.
+	// cleanUpLimit bounds one attempt to remove it all.
 	cleanUpLimit = 25 * time.Second
+	// cleanUpAgain is how long after one that failed, because the Docker Engine is away, the next one follows.
+	cleanUpAgain = 30 * time.Second
 )
 
 // leftovers says what a node has on its machine, as a file that is there while there may be something.
@@ -32,6 +32,8 @@ type leftovers struct {
 	Node        string `json:"node"`
 	DockerHost  string `json:"dockerHost"`
 	ClusterCIDR string `json:"clusterCIDR,omitempty"`
+	// CleanupDelay is how long the node may be without a minion.
+	CleanupDelay *metav1.Duration `json:"cleanupDelay,omitempty"`
 	// Network says what has given the pods their network.
 	Network api.PodNetwork `json:"network,omitzero"`
 }
@@ -107,8 +109,8 @@ func CleanUpKilled(ctx context.Context, marker string) error {
 		err = n.cleanUp(attempt)
 	}
 	if err != nil && ctx.Err() == nil {
-		logrus.Errorf("trying again in %s if there is no minion then: %s", wardenPatience, err)
-		return warden.Again()
+		logrus.Errorf("trying again in %s if there is no minion then: %s", cleanUpAgain, err)
+		return warden.Again(cleanUpAgain)
 	}
 	warden.Leave()
 	return err
@@ -126,7 +128,7 @@ func nodeLeft(files layout) (*node, error) {
 	}
 	n := &node{
 		boot:     api.Bootstrap{Cluster: left.Cluster, Node: left.Node},
-		cluster:  api.MinionConfig{DockerHost: left.DockerHost, ClusterCIDR: left.ClusterCIDR, Network: left.Network.Settled()},
+		cluster:  api.MinionConfig{DockerHost: left.DockerHost, ClusterCIDR: left.ClusterCIDR, Network: left.Network.Settled(), CleanupDelay: left.CleanupDelay},
 		files:    files,
 		settings: settings{files: files},
 		log:      logrus.WithField("node", left.Node),
@@ -161,7 +163,7 @@ func (n *node) cleanUp(ctx context.Context) (err error) {
 func (n *node) guard() error {
 	data, err := json.Marshal(leftovers{
 		Cluster: n.boot.Cluster, Node: n.boot.Node, DockerHost: n.cluster.DockerHost, ClusterCIDR: n.cluster.ClusterCIDR,
-		Network: n.cluster.Network,
+		Network: n.cluster.Network, CleanupDelay: n.cluster.CleanupDelay,
 	})
 	if err != nil {
 		return fmt.Errorf("cannot note what the node has on this machine: %w", err)
@@ -188,6 +190,11 @@ func (n *node) locks() warden.Watch {
 	dir := filepath.Join(nodeLocks, n.boot.Cluster, n.boot.Node)
 	return warden.Watch{
 		Node: filepath.Join(dir, "minion"), Post: filepath.Join(dir, "warden"),
-		Marker: n.files.leftovers(), Container: filepath.Base(n.env.Directory), Patience: wardenPatience,
+		Marker: n.files.leftovers(), Container: filepath.Base(n.env.Directory), Patience: n.patience(),
 	}
+}
+
+// patience is how long the node may be without a minion before its warden removes what is left of it.
+func (n *node) patience() time.Duration {
+	return firstDuration(n.cluster.CleanupDelay, nil, api.DefaultCleanupDelay).Duration
 }

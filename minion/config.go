@@ -38,6 +38,12 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 		c.Given.SuicideTimeout = &metav1.Duration{Duration: timeout}
 		return err
 	})
+	flags.Func("minion-cleanup-delay", fmt.Sprintf("remove what is left on the machine after this `time` without a minion"+otherwise, api.DefaultCleanupDelay),
+		func(text string) error {
+			delay, err := time.ParseDuration(text)
+			c.Given.CleanupDelay = &metav1.Duration{Duration: delay}
+			return err
+		})
 	flags.StringVar(&c.Given.RootDir, "root-dir", "",
 		fmt.Sprintf("`directory` for what outlives the Mesos sandbox: pods' volumes and logs, the node's certificate"+otherwise, defaultRootDir))
 	flags.StringVar(&c.Given.DockerHost, "docker-host", "", fmt.Sprintf("address of the Docker Engine (default: the environment's %s, else as the cluster is configured, else %s)", client.EnvOverrideHost, defaultDockerHost))
@@ -69,12 +75,8 @@ func (c Config) settle(told api.MinionConfig) (api.MinionConfig, error) {
 	told.DockerHost = firstGiven(c.Given.DockerHost, c.dockerHost, told.DockerHost, defaultDockerHost)
 	told.StaticPods = firstGiven(c.Given.StaticPods, told.StaticPods)
 	told.ProxyMode = cmp.Or(c.Given.ProxyMode, told.ProxyMode, api.DefaultProxyMode)
-	if c.Given.SuicideTimeout != nil {
-		told.SuicideTimeout = c.Given.SuicideTimeout
-	}
-	if told.SuicideTimeout == nil {
-		told.SuicideTimeout = &metav1.Duration{Duration: api.DefaultSuicideTimeout}
-	}
+	told.SuicideTimeout = firstDuration(c.Given.SuicideTimeout, told.SuicideTimeout, api.DefaultSuicideTimeout)
+	told.CleanupDelay = firstDuration(c.Given.CleanupDelay, told.CleanupDelay, api.DefaultCleanupDelay)
 	if c.Given.ContainPods != nil {
 		told.ContainPods = c.Given.ContainPods
 	}
@@ -92,6 +94,10 @@ func (c Config) settle(told api.MinionConfig) (api.MinionConfig, error) {
 	}
 	told.Network = told.Network.Settled()
 	return told, told.Validate()
+}
+
+func firstDuration(given, told *metav1.Duration, otherwise time.Duration) *metav1.Duration {
+	return cmp.Or(given, told, &metav1.Duration{Duration: otherwise})
 }
 
 func firstGiven(values ...string) string {

@@ -17,8 +17,9 @@ func told() api.MinionConfig {
 	contain := true
 	return api.MinionConfig{
 		ClusterDomain: "x.y", RootDir: "/told", DockerHost: "unix:///told", SuicideTimeout: &metav1.Duration{Duration: time.Hour},
-		ProxyMode:  api.ProxyIPTables,
-		StaticPods: "/told-pods", ContainPods: &contain, EvictionHard: map[string]string{"memory.available": "1Gi"},
+		CleanupDelay: &metav1.Duration{Duration: time.Minute},
+		ProxyMode:    api.ProxyIPTables,
+		StaticPods:   "/told-pods", ContainPods: &contain, EvictionHard: map[string]string{"memory.available": "1Gi"},
 		Network: api.PodNetwork{Mode: api.NetworkVXLAN, VXLANVNI: 1, VXLANPort: 2, CNIConfDir: "/told-conf", CNIBinDir: "/told-bin"},
 	}
 }
@@ -51,6 +52,7 @@ func TestEveryFlagOfAMinionWinsOverTheCluster(t *testing.T) {
 		want  func(*api.MinionConfig)
 	}{
 		"executor-suicide-timeout": {"0", func(c *api.MinionConfig) { c.SuicideTimeout = &metav1.Duration{} }},
+		"minion-cleanup-delay":     {"7s", func(c *api.MinionConfig) { c.CleanupDelay = &metav1.Duration{Duration: 7 * time.Second} }},
 		"root-dir":                 {"/r", func(c *api.MinionConfig) { c.RootDir = "/r" }},
 		"docker-host":              {"unix:///d", func(c *api.MinionConfig) { c.DockerHost = "unix:///d" }},
 		"static-pods":              {"/p", func(c *api.MinionConfig) { c.StaticPods = "/p" }},
@@ -94,6 +96,7 @@ func TestMinionThatIsToldNothingHasDefaults(t *testing.T) {
 	got := settled(t, api.MinionConfig{})
 	want := api.MinionConfig{
 		RootDir: defaultRootDir, DockerHost: defaultDockerHost, SuicideTimeout: &metav1.Duration{Duration: 20 * time.Minute},
+		CleanupDelay: &metav1.Duration{Duration: 5 * time.Minute},
 		ProxyMode:    api.ProxyIPTables,
 		Network:      api.PodNetwork{Mode: api.NetworkAuto, VXLANVNI: 5050, VXLANPort: 8472, CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin"},
 		EvictionHard: map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi"},

@@ -37,6 +37,7 @@ type agent struct {
 	drops       backoff // of tasks that it drops because it still drains
 	health      breaker // of tasks that fail before they run
 	rejections  []*rejection
+	orphaned    time.Time // since when nobody looks after its pods; zero if somebody does
 	otherSince  time.Time // since when its minion is seen to be of another version; zero if it is not
 	// returning is when resources of it were given back or freed that have not been offered since; zero if there are none.
 	returning time.Time
@@ -398,7 +399,7 @@ func (c *Core) tickAgent(now time.Time, a *agent) []Action {
 	health := c.tickHealth(now, a)
 	if a.alive {
 		acts := append(health, c.ensureNode(now, a)...)
-		if len(acts) == 0 && node != nil && !a.hasExecutor && !ready(node) && now.Sub(a.nodeAt) >= nodeAgain {
+		if len(acts) == 0 && node != nil && !a.hasExecutor && !ready(node) && now.Sub(a.nodeAt) >= nodeAgain && !c.orphaned(a) {
 			a.nodeAt = now
 			acts = []Action{MarkReady{Name: a.node}}
 		}
@@ -413,7 +414,7 @@ func (c *Core) tickAgent(now time.Time, a *agent) []Action {
 func (c *Core) renewLeases() []Action {
 	var acts []Action
 	for _, a := range c.agentsInOrder() {
-		if a.alive && c.nodes[a.node] != nil {
+		if a.alive && c.nodes[a.node] != nil && !c.orphaned(a) {
 			acts = append(acts, RenewLease{Name: a.node, Minion: a.hasExecutor})
 		}
 	}

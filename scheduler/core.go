@@ -61,6 +61,7 @@ type Core struct {
 	reconcile  reconciliation
 	revival    revival
 	gather     gathering
+	resumeAt   time.Time                // when the pods of executors that are gone have rested; zero if there are none
 	inverse    [numInverseEnds]uint64   // how inverse offers ended
 	evicted    [numEvictOutcomes]uint64 // and evictions
 	rejections uint64                   // by kubelets
@@ -275,6 +276,10 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 		}
 	case Wake:
 		c.look = true
+		if !c.resumeAt.IsZero() && !now.Before(c.resumeAt) {
+			c.resumeAt = time.Time{}
+			c.wake(now)
+		}
 	case Tick:
 		c.look = true
 		return c.tick(now)

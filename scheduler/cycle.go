@@ -414,7 +414,7 @@ func (c *Core) reviveEarly(now time.Time) []Action {
 }
 
 func (c *Core) wantsOffers(now time.Time) bool {
-	if c.cold > 0 {
+	if c.cold > 0 || now.Before(c.resumeAt) {
 		return true
 	}
 	long := func(p *pod) bool { return now.Sub(p.since) >= reportPatience }

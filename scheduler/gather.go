@@ -49,9 +49,16 @@ func (c *Core) WakeAt(now time.Time) time.Time {
 	if !c.connected {
 		return time.Time{}
 	}
-	at := c.gather.until
-	if next := c.revival.next; c.revival.wanted && next.After(now) && (at.IsZero() || next.Before(at)) {
-		at = next
+	var next time.Time
+	consider := func(at time.Time) {
+		if !at.IsZero() && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
 	}
-	return at
+	consider(c.gather.until)
+	consider(c.resumeAt)
+	if c.revival.wanted && c.revival.next.After(now) {
+		consider(c.revival.next)
+	}
+	return next
 }

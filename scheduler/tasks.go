@@ -135,7 +135,9 @@ func (c *Core) boundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Acti
 		c.end(now, t, false)
 		if s.State == Errored {
 			acts = append(acts, Report{Pod: p.obj, Message: refusal(s)})
+			break
 		}
+		c.resume(now, p)
 	case boundDoubt:
 		if a := c.agentOfNode(p.node); a != nil && a.alive && c.connected {
 			c.end(now, t, t.spared)

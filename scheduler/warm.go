@@ -95,6 +95,8 @@ func (c *Core) wantWarm(now time.Time) map[*agent]bool {
 		case u != nil && u.awaitsMinion():
 			wanted[a] = true
 		case a.warm == nil && !a.health.takes(): // another one takes its place
+		case (u == nil || !u.draining) && c.wantsKeeper(now, a):
+			wanted[a] = true
 		case !node.Spec.Unschedulable && (u == nil || c.cordon(now, u) == ""):
 			open = append(open, a)
 		}

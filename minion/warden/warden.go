@@ -80,10 +80,12 @@ func init() {
 	debug.SetGCPercent(before)
 }
 
-// Again makes the process a warden that waits, as it was before it went to work. It gives all locks back. It returns only
-// with an error.
-func Again() error {
-	if err := syscall.Exec(self, os.Args, os.Environ()); err != nil {
+// Again makes the process a warden that waits, as it was before it went to work, but for so long. It gives all locks back. It
+// returns only with an error.
+func Again(patience time.Duration) error {
+	w, _, _ := parse(os.Args)
+	w.Patience = patience
+	if err := syscall.Exec(self, append([]string{"km"}, w.args()...), os.Environ()); err != nil {
 		return fmt.Errorf("cannot become a warden again: %w", err)
 	}
 	return nil
@@ -105,9 +107,16 @@ func parse(args []string) (w Watch, detaching, ok bool) {
 	return Watch{Marker: args[2], Node: args[3], Post: args[4], Container: args[5], Patience: patience}, detaching, err == nil
 }
 
-// Start sees to it that the node has a warden, and returns when it has. The caller holds the node's lock. What a new
-// warden says goes to log, its environment is env.
+// Start sees to it that the node has a warden, and returns when it has. One that is there already stays, unless it has another
+// patience. The caller holds the node's lock. What a new warden says goes to log, its environment is env.
 func (w Watch) Start(log *os.File, env []string) error {
+	if line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", w.holder())); err == nil {
+		if there, _, ok := parse(strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")); ok && there.Patience != w.Patience {
+			if err := w.Dismiss(); err != nil {
+				return err
+			}
+		}
+	}
 	p, err := os.StartProcess(self, append([]string{"km"}, append(w.args(), detach)...), &os.ProcAttr{
 		Dir: "/", Env: env, Files: []*os.File{nil, log, log}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})

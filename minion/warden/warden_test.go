@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	if w, _, ok := parse(os.Args); ok {
 		if exists(w.Marker + ".fail") {
 			say("%v", os.WriteFile(w.Marker+".failed", nil, 0o600))
-			say("%v", Again())
+			say("%v", Again(time.Second))
 			os.Exit(1)
 		}
 		if err := os.Remove(w.Marker); err != nil {
@@ -123,6 +123,17 @@ func TestWardenLeavesAMinionThatFollowsInPeace(t *testing.T) {
 	}
 	release()
 	await(t, "the marker is gone", w.isOver)
+}
+
+func TestWardenWithAnotherPatienceIsReplaced(t *testing.T) {
+	w, _ := watch(t)
+	w.Patience = time.Hour
+	pid := start(t, w)
+	w.Patience = 2 * time.Hour
+	if again := start(t, w); again == pid {
+		t.Errorf("the warden %d was left, with the patience of an earlier minion", pid)
+	}
+	await(t, "the first one is gone", func() bool { return !runs(pid) })
 }
 
 func TestWardenThatFailsWaitsAgain(t *testing.T) {
