@@ -21,8 +21,9 @@ const fetchStall = time.Minute
 
 // fetcher brings the URIs of commands into sandboxes, as the fetcher of Mesos does
 // (https://mesos.apache.org/documentation/latest/fetcher/): local files, http and https. What may be cached is downloaded
-// once for each user, however many ask at the same time; a download that failed is not remembered. Unlike that of Mesos
-// it unpacks no archives, and its cache grows until the agent starts anew, which empties it.
+// once for each user, however many ask at the same time; a download that failed is not remembered. Archives are unpacked unless
+// they are to be executable or extract is false: out of the cache, so that the sandbox has only what is in them, or in the
+// sandbox, where they then stay. Unlike that of Mesos, its cache grows until the agent starts anew, which empties it.
 type fetcher struct {
 	dir string // of the cache
 
@@ -75,12 +76,22 @@ func (f *fetcher) fetch(ctx context.Context, user string, uri *mesos.CommandInfo
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return err
 	}
+	extract := uri.GetExtract() && !uri.GetExecutable()
 	if !uri.GetCache() {
-		return download(ctx, uri.Value, to, mode)
+		if err := download(ctx, uri.Value, to, mode); err != nil || !extract {
+			return err
+		}
+		_, err := unpack(to, sandbox)
+		return err
 	}
 	path, err := f.fromCache(ctx, cacheKey{user, uri.Value})
 	if err != nil {
 		return err
+	}
+	if extract {
+		if known, err := unpack(path, sandbox); known {
+			return err
+		}
 	}
 	return copyFile(path, to, mode)
 }

@@ -1,9 +1,14 @@
 package localmesos
 
 import (
+	"archive/tar"
+	"archive/zip"
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -125,6 +130,115 @@ func TestWhatCannotBeFetchedIsAnErrorAndNotRemembered(t *testing.T) {
 	*outside.OutputFile = "../file"
 	if err := f.fetchAll(t.Context(), &mesos.CommandInfo{URIs: []mesos.CommandInfo_URI{outside}}, t.TempDir()); err == nil {
 		t.Error("a file was written outside the sandbox")
+	}
+}
+
+// archived returns archives of one executable file "inside" by the end of their names.
+func archived(t *testing.T) map[string][]byte {
+	t.Helper()
+	made := map[string]*bytes.Buffer{"tar": {}, "tar.gz": {}, "tgz": {}, "zip": {}}
+	for kind, buffer := range made {
+		var to io.Writer = buffer
+		packer := gzip.NewWriter(buffer)
+		if strings.HasSuffix(kind, "gz") {
+			to = packer
+		}
+		var err error
+		if kind == "zip" {
+			files := zip.NewWriter(to)
+			header := &zip.FileHeader{Name: "inside"}
+			header.SetMode(0o755)
+			file, createErr := files.CreateHeader(header)
+			if createErr != nil {
+				t.Fatal(createErr)
+			}
+			_, err = io.WriteString(file, "content")
+			err = errors.Join(err, files.Close())
+		} else {
+			files := tar.NewWriter(to)
+			err = files.WriteHeader(&tar.Header{Name: "inside", Mode: 0o755, Size: 7, Typeflag: tar.TypeReg})
+			_, writeErr := io.WriteString(files, "content")
+			err = errors.Join(err, writeErr, files.Close())
+		}
+		if to == packer {
+			err = errors.Join(err, packer.Close())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := map[string][]byte{}
+	for kind, buffer := range made {
+		all[kind] = buffer.Bytes()
+	}
+	return all
+}
+
+func TestArchiveIsUnpackedIntoTheSandboxWhichItStaysOutOfIfItIsCached(t *testing.T) {
+	archives := archived(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, end, _ := strings.Cut(r.URL.Path, ".")
+		_, _ = w.Write(archives[end])
+	}))
+	defer server.Close()
+	fetch := func(uri mesos.CommandInfo_URI) (names string) {
+		t.Helper()
+		sandbox := t.TempDir()
+		if err := newTestFetcher(t).fetchAll(t.Context(), &mesos.CommandInfo{URIs: []mesos.CommandInfo_URI{uri}}, sandbox); err != nil {
+			t.Fatalf("%s: %v", uri.Value, err)
+		}
+		entries, err := os.ReadDir(sandbox)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, entry := range entries {
+			names += entry.Name() + " "
+		}
+		if content, err := os.ReadFile(filepath.Join(sandbox, "inside")); err == nil {
+			info, err := os.Stat(filepath.Join(sandbox, "inside"))
+			if err != nil || string(content) != "content" || info.Mode().Perm() != 0o755 {
+				t.Errorf("%s: %q, %v, %v", uri.Value, content, info, err)
+			}
+		}
+		return names
+	}
+	yes, no := true, false
+	for end := range archives {
+		uri := mesos.CommandInfo_URI{Value: server.URL + "/a." + end, Cache: &yes}
+		if got := fetch(uri); got != "inside " {
+			t.Errorf("%s from the cache: %s", end, got)
+		}
+		uri.Cache = &no
+		if got := fetch(uri); got != "a."+end+" inside " {
+			t.Errorf("%s: %s", end, got)
+		}
+		uri.Executable = &yes
+		if got := fetch(uri); got != "a."+end+" " {
+			t.Errorf("%s that is to be executable: %s", end, got)
+		}
+	}
+	uri := mesos.CommandInfo_URI{Value: server.URL + "/a.tar.gz", Extract: &no, Cache: &yes}
+	if got := fetch(uri); got != "a.tar.gz " {
+		t.Errorf("without extract: %s", got)
+	}
+}
+
+func TestArchiveThatIsBrokenOrReachesOutOfTheSandboxIsAnError(t *testing.T) {
+	dir := t.TempDir()
+	var outside bytes.Buffer
+	files := tar.NewWriter(&outside)
+	if err := errors.Join(files.WriteHeader(&tar.Header{Name: "../outside", Typeflag: tar.TypeReg}), files.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{"broken.tar.gz": []byte("nonsense"), "outside.tar": outside.Bytes(), "a.tar.xz": nil} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		info := &mesos.CommandInfo{URIs: []mesos.CommandInfo_URI{{Value: path}}}
+		if err := newTestFetcher(t).fetchAll(t.Context(), info, t.TempDir()); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
