@@ -9,6 +9,7 @@ import (
 
 	"github.com/docker/docker/client"
 	"github.com/google/uuid"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/k8sm/k8sm/api"
@@ -47,6 +48,9 @@ func Run(ctx context.Context, cfg Config) error {
 	env, err := mesos.ConfigFromEnv()
 	if err != nil {
 		return err
+	}
+	if err := removeFetched(env.Sandbox); err != nil {
+		logrus.WithError(err).Warn("the program stays in the sandbox, where it takes 160 MB until the agent removes that")
 	}
 	return New(cfg, env, usual).Run(ctx)
 }

@@ -25,19 +25,14 @@ type Executor struct {
 	Name      string
 	Source    string
 	Command   string // for a shell
-	URIs      []URI  // that the fetcher brings into the sandbox
+	// Archives are URIs of what the fetcher of Mesos unpacks into the sandbox, by way of its cache
+	// (https://mesos.apache.org/documentation/latest/fetcher/).
+	Archives  []string
 	Resources offers.Resources
 	Data      []byte // an api.Bootstrap
 }
 
-// URI is a program that the fetcher of Mesos brings into a sandbox, by way of its cache
-// (https://mesos.apache.org/documentation/latest/fetcher/).
-type URI struct {
-	Value string
-	File  string // its name in the sandbox
-}
-
-// Artifact is where agents fetch the km program from.
+// Artifact is where agents fetch the archive km.tar.gz with the km program from.
 type Artifact struct {
 	URL    string
 	SHA256 string // of the program, in hexadecimal
@@ -180,7 +175,7 @@ func (k *keeper) renew(ctx context.Context, act PrepareExecutor, old []byte, tok
 		if err := k.cfg.Artifact.reachable(act.Address); err != nil {
 			return nil, err
 		}
-		executor.Command, executor.URIs = k.cfg.Artifact.command(), []URI{{Value: k.cfg.Artifact.URL, File: "km"}}
+		executor.Command, executor.Archives = k.cfg.Artifact.command(), []string{k.cfg.Artifact.URL}
 	}
 	record, err := k.codec.EncodeExecutor(executor)
 	if err != nil || bytes.Equal(record, old) {
@@ -192,11 +187,13 @@ func (k *keeper) renew(ctx context.Context, act PrepareExecutor, old []byte, tok
 	return record, nil
 }
 
-// command runs what was fetched if it is what the scheduler serves: Mesos does not check that.
+// command runs what was fetched if it is what the scheduler serves: Mesos does not check that. A fetcher whose cache has no
+// room for the archive unpacks it in the sandbox and leaves it there (fetchBypassingCache in Mesos's src/launcher/fetcher.cpp).
+// The program removes itself from the sandbox when it has started.
 func (a Artifact) command() string {
 	wrong := fmt.Sprintf("the km that was fetched from %s is not the scheduler's: its SHA-256 is not %s. "+
 		"Something on the way changes it, or the agent's fetcher cache is broken", a.URL, a.SHA256)
-	return fmt.Sprintf("echo '%s  km' | sha256sum -c - >&2 || { echo %s >&2; exit 1; }; exec ./km minion", a.SHA256, shellQuote(wrong))
+	return fmt.Sprintf("rm -f km.tar.gz; echo '%s  km' | sha256sum -c - >&2 || { echo %s >&2; exit 1; }; exec ./km minion", a.SHA256, shellQuote(wrong))
 }
 
 // reachable returns an error if the agent, of which the address is "ip:port" or unknown, certainly cannot fetch the program.

@@ -392,9 +392,19 @@ func TestFlagsOfChargesHaveAnEffect(t *testing.T) {
 	if got := c.pods["u"].demand.Scalars; got != want {
 		t.Errorf("the pod is charged %v", got)
 	}
-	charge := c.charge(offers.Resources{{Name: offers.CPUs, Scalar: 4000}, {Name: offers.Mem, Scalar: 4096_000}})
-	if got := charge.String(); got != "cpus:0.3;mem:256" {
+	cfg.ExecutorDisk = 100
+	c = NewCore(cfg)
+	free := offers.Resources{{Name: offers.CPUs, Scalar: 4000}, {Name: offers.Mem, Scalar: 4096_000}, {Name: offers.Disk, Scalar: 1000_000}}
+	a := &agent{}
+	if got := c.charge(a, free[:2]).String(); got != "cpus:0.3;mem:256" {
+		t.Errorf("the executor on an agent without disk is charged %s", got)
+	}
+	a.total.scalars[disk] = 1000_000
+	if got := c.charge(a, free).String(); got != "cpus:0.3;mem:256;disk:100" {
 		t.Errorf("the executor is charged %s", got)
+	}
+	if node := c.newNode(a); !node.Status.Allocatable.StorageEphemeral().Equal(resource.MustParse("900Mi")) {
+		t.Errorf("pods may have %v of disk", node.Status.Allocatable.StorageEphemeral())
 	}
 }
 
@@ -510,21 +520,28 @@ func TestWithoutAPathTheExecutorFetchesTheProgramAndChecksItsHash(t *testing.T) 
 	sum := sha256.Sum256([]byte(program))
 	hash := hex.EncodeToString(sum[:])
 	k, store, _ := newTestKeeper("")
-	k.cfg.Artifact = Artifact{URL: "http://it's.here:1/km/" + hash + "/km", SHA256: hash}
+	k.cfg.Artifact = Artifact{URL: "http://it's.here:1/km/" + hash + "/km.tar.gz", SHA256: hash}
 	if _, err := k.prepare(t.Context(), prepareA1(true)); err != nil {
 		t.Fatal(err)
 	}
 	executor, err := jsonCodec{}.DecodeExecutor(store.byAgent["a1"])
-	if want := []URI{{Value: k.cfg.Artifact.URL, File: "km"}}; err != nil || !cmp.Equal(want, executor.URIs) {
-		t.Errorf("it fetches %v, %v", executor.URIs, err)
+	if want := []string{k.cfg.Artifact.URL}; err != nil || !cmp.Equal(want, executor.Archives) {
+		t.Errorf("it fetches %v, %v", executor.Archives, err)
 	}
 	for content, want := range map[string]string{program: "ran as minion", program + "#": "it's.here:1/km/" + hash, "": "not the scheduler's"} {
 		if err := os.WriteFile(filepath.Join(dir, "km"), []byte(content), 0o755); err != nil {
 			t.Fatal(err)
 		}
+		archive := filepath.Join(dir, "km.tar.gz") // which a fetcher without room in its cache leaves there
+		if err := os.WriteFile(archive, []byte("packed"), 0o644); err != nil {
+			t.Fatal(err)
+		}
 		command := exec.CommandContext(t.Context(), "/bin/sh", "-c", executor.Command)
 		command.Dir = dir
 		out, err := command.CombinedOutput()
+		if _, err := os.Stat(archive); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the archive is still in the sandbox: %v", err)
+		}
 		if (err == nil) != (content == program) || !strings.Contains(string(out), want) || strings.Contains(string(out), "ran") != (content == program) {
 			t.Errorf("%q: %v, %s", content, err, out)
 		}

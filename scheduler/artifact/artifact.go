@@ -1,15 +1,20 @@
 // Package artifact serves the km program that runs to Mesos agents, whose fetcher brings it into the sandboxes of the
 // minions (https://mesos.apache.org/documentation/latest/fetcher/).
 //
-//	/km/SHA256/km   the program, by GET and HEAD, also parts of it
+//	/km/SHA256/km.tar.gz   the program as the only file of an archive, by GET and HEAD, also parts of it
 //
-// Nothing else is served. It is plain HTTP and for everybody, because a fetcher knows neither the cluster's authority nor a
-// secret: the program is public, and who fetches it checks the SHA-256, which reaches agents through Mesos.
+// The hash in the path is that of the program. Nothing else is served. It is plain HTTP and for everybody, because a fetcher
+// knows neither the cluster's authority nor a secret: the program is public, and who fetches it checks the SHA-256, which
+// reaches agents through Mesos.
+//
+// A fetcher unpacks what ends in .tar.gz (extract in Mesos's src/launcher/fetcher.cpp), keeps only the archive in its cache,
+// and leaves only the program in the sandbox; so every download and every cache is a third of what it would be otherwise.
 //
 // Start reading at Listen. The package must never import k8s.io/kubernetes, nor the scheduler.
 package artifact
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -25,6 +30,7 @@ import (
 
 	log "github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
 )
 
 // DefaultPort is the port that is served on unless another one is given.
@@ -35,6 +41,9 @@ type Config struct {
 	// Address is "host:port". Without a host it serves on all addresses, and agents are told the one from which this machine
 	// reaches the Mesos master. Port 0 takes any free port.
 	Address string
+	// Program is the file that is served; empty is the program that runs in this process, also if its file was replaced since it
+	// started. Tests serve others.
+	Program string
 }
 
 // AddFlags registers the flags; the values that c holds are overwritten by the defaults.
@@ -51,9 +60,13 @@ type Server struct {
 	size     int64
 	sum      string
 	host     string // that agents are told
+
+	// packed is closed when archive is set; who asks before that waits.
+	packed  chan struct{}
+	archive *archive
 }
 
-// Listen takes the port and reads the program that runs in this process, also if its file was replaced since it started.
+// Listen takes the port and reads the program.
 // peers are "host:port" of Mesos masters, or of who knows them; they are asked nothing. Run must follow, or Close.
 func Listen(c Config, peers []string) (*Server, error) {
 	host, _, err := net.SplitHostPort(c.Address)
@@ -65,11 +78,11 @@ func Listen(c Config, peers []string) (*Server, error) {
 			return nil, fmt.Errorf("cannot tell at which address agents reach km: %w; give --artifact-address=HOST:PORT", err)
 		}
 	}
-	program, err := os.Open("/proc/self/exe")
+	program, err := os.Open(cmp.Or(c.Program, "/proc/self/exe"))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the running program to serve it to agents: %w; install it there and give --km-path", err)
 	}
-	s := &Server{program: program, host: host}
+	s := &Server{program: program, host: host, packed: make(chan struct{})}
 	if err := s.read(); err != nil {
 		program.Close()
 		return nil, err
@@ -111,20 +124,47 @@ func (s *Server) read() (err error) {
 // SHA256 is the program's, in hexadecimal.
 func (s *Server) SHA256() string { return s.sum }
 
-// URL is where agents fetch the program.
+// URL is where agents fetch the archive with the program.
 func (s *Server) URL() string {
 	_, port, _ := net.SplitHostPort(s.listener.Addr().String())
 	return "http://" + net.JoinHostPort(s.host, port) + s.path()
 }
 
-func (s *Server) path() string { return "/km/" + s.sum + "/km" }
+func (s *Server) path() string { return "/km/" + s.sum + "/" + ArchiveName }
 
 // Close gives the port and the file back, if Run never came to own them.
 func (s *Server) Close() error { return errors.Join(s.listener.Close(), s.program.Close()) }
 
-// Run serves until ctx ends, in which case it returns nil.
+// Run serves until ctx ends, in which case it returns nil. It packs the program first, while requests wait.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.program.Close()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.pack(ctx) })
+	group.Go(func() error { return s.serve(ctx) })
+	err := group.Wait()
+	if s.archive != nil {
+		err = errors.Join(err, s.archive.file.Close())
+	}
+	return err
+}
+
+// pack makes the archive.
+func (s *Server) pack(ctx context.Context) error {
+	began := time.Now()
+	archive, err := packProgram(ctx, io.NewSectionReader(s.program, 0, s.size), s.size)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("cannot pack km for agents: %w; install it on the agents and give --km-path", err)
+	}
+	s.archive = archive
+	close(s.packed)
+	log.WithFields(log.Fields{"bytes": archive.size, "of": s.size, "took": time.Since(began).Round(time.Millisecond)}).Debug("packed km for agents")
+	return nil
+}
+
+func (s *Server) serve(ctx context.Context) error {
 	complaints := log.StandardLogger().WriterLevel(log.DebugLevel)
 	defer complaints.Close()
 	server := &http.Server{
@@ -155,9 +195,14 @@ func (s *Server) handler() http.Handler {
 			http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
 			return
 		}
+		select {
+		case <-s.packed:
+		case <-r.Context().Done():
+			return
+		}
 		log.WithField("agent", r.RemoteAddr).Debugf("%s km", r.Method)
-		w.Header().Set("Content-Type", "application/octet-stream")
-		w.Header().Set("ETag", `"`+s.sum+`"`)
-		http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(s.program, 0, s.size))
+		w.Header().Set("Content-Type", "application/gzip")
+		w.Header().Set("ETag", `"`+s.archive.sum+`"`)
+		http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(s.archive.file, 0, s.archive.size))
 	})
 }

@@ -20,11 +20,9 @@ func (Codec) EncodeExecutor(e scheduler.Executor) ([]byte, error) {
 	}
 	shell := true
 	command := &mesos.CommandInfo{Shell: &shell, Value: &e.Command}
-	for _, uri := range e.URIs {
-		executable, cache, extract := true, true, false
-		command.URIs = append(command.URIs, mesos.CommandInfo_URI{
-			Value: uri.Value, Executable: &executable, Cache: &cache, Extract: &extract, OutputFile: &uri.File,
-		})
+	for _, uri := range e.Archives {
+		executable, cache, extract := false, true, true // what is to be executable is not unpacked
+		command.URIs = append(command.URIs, mesos.CommandInfo_URI{Value: uri, Executable: &executable, Cache: &cache, Extract: &extract})
 	}
 	info := mesos.ExecutorInfo{
 		Type:        mesos.ExecutorInfo_CUSTOM,
@@ -58,7 +56,7 @@ func (Codec) DecodeExecutor(record []byte) (scheduler.Executor, error) {
 		Data:      info.Data,
 	}
 	for _, uri := range info.GetCommand().GetURIs() {
-		e.URIs = append(e.URIs, scheduler.URI{Value: uri.Value, File: uri.GetOutputFile()})
+		e.Archives = append(e.Archives, uri.Value)
 	}
 	for i := range info.Resources {
 		r, _, err := resourceOf(&info.Resources[i])

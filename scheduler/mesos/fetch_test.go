@@ -1,13 +1,18 @@
 package mesos_test
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
@@ -18,10 +23,20 @@ import (
 	"github.com/k8sm/k8sm/scheduler/artifact"
 )
 
-// serveSelf serves this binary as the scheduler serves km.
-func (c *cluster) serveSelf() scheduler.Artifact {
+// program returns a small program that runs this binary.
+func program(t *testing.T) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "km")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nexec '"+self(t)+"' \"$@\"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// serveMinion serves a program that is the minion as the scheduler serves km.
+func (c *cluster) serveMinion() scheduler.Artifact {
 	c.t.Helper()
-	server, err := artifact.Listen(artifact.Config{Address: ":0"}, []string{c.mesos.MasterAddr()})
+	server, err := artifact.Listen(artifact.Config{Address: ":0", Program: program(c.t)}, []string{c.mesos.MasterAddr()})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -40,6 +55,27 @@ func (c *cluster) serveSelf() scheduler.Artifact {
 // fetching has the schedulers send the artifact to agents.
 func (c *cluster) fetching(a scheduler.Artifact) {
 	c.change = func(cfg *scheduler.Config) { cfg.KMPath, cfg.Artifact = "", a }
+}
+
+// packed returns an archive of the file, as km.
+func packed(t *testing.T, path string) []byte {
+	t.Helper()
+	program, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var archive bytes.Buffer
+	packer, err := gzip.NewWriterLevel(&archive, gzip.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := tar.NewWriter(packer)
+	err = files.WriteHeader(&tar.Header{Name: "km", Mode: 0o755, Size: int64(len(program)), Typeflag: tar.TypeReg})
+	_, writeErr := files.Write(program)
+	if err = errors.Join(err, writeErr, files.Close(), packer.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return archive.Bytes()
 }
 
 // eventOf waits for an event of the pod that says all of this.
@@ -65,7 +101,7 @@ func (c *cluster) eventOf(pod string, words ...string) {
 
 func TestMinionIsFetchedFromTheSchedulerAndASchedulerElsewhereLeavesItAlone(t *testing.T) {
 	c := newCluster(t, 1)
-	c.fetching(c.serveSelf())
+	c.fetching(c.serveMinion())
 	stop := c.schedule()
 	c.createPod("web", "500m")
 	c.wait("web", "a node", bound)
@@ -74,7 +110,7 @@ func TestMinionIsFetchedFromTheSchedulerAndASchedulerElsewhereLeavesItAlone(t *t
 		t.Fatalf("in the sandbox: %v, %v", found, err)
 	}
 	stop()
-	c.fetching(c.serveSelf()) // at another port
+	c.fetching(c.serveMinion()) // at another port
 	c.schedule()
 	c.createPod("next", "500m")
 	c.wait("next", "a node, by the executor that runs", bound)
@@ -99,23 +135,23 @@ func TestMinionThatCannotBeFetchedOrIsAnotherOneFailsItsTaskWhichIsTriedAgain(t 
 		_, _ = w.Write(now) // who does not read it to its end tells by failing
 	}))
 	t.Cleanup(server.Close)
-	good := c.serveSelf()
-	c.fetching(scheduler.Artifact{URL: server.URL + "/km", SHA256: good.SHA256})
+	good := c.serveMinion()
+	c.fetching(scheduler.Artifact{URL: server.URL + "/km.tar.gz", SHA256: good.SHA256})
 	c.schedule()
 	c.createPod("web", "500m")
 	c.eventOf("web", "Failed to fetch all URIs", server.URL, "404")
-	program, err := os.ReadFile(self(t))
-	if err != nil {
-		t.Fatal(err)
-	}
 	<-content
-	content <- program
+	content <- packed(t, program(t))
 	c.wait("web", "a node", bound)
 
 	c = newCluster(t, 1)
 	<-content
-	content <- []byte("#!/bin/sh\nsleep 100\n")
-	c.fetching(scheduler.Artifact{URL: server.URL + "/km", SHA256: good.SHA256})
+	other := filepath.Join(t.TempDir(), "km")
+	if err := os.WriteFile(other, []byte("#!/bin/sh\nsleep 100\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	content <- packed(t, other)
+	c.fetching(scheduler.Artifact{URL: server.URL + "/km.tar.gz", SHA256: good.SHA256})
 	c.schedule()
 	c.createPod("web", "500m")
 	c.eventOf("web", "ended before the pod was started", "Executor terminated")
@@ -130,4 +166,92 @@ func TestMinionThatCannotBeFetchedOrIsAnotherOneFailsItsTaskWhichIsTriedAgain(t 
 	if pod := c.wait("web", "nothing", func(*v1.Pod) bool { return true }); pod.Spec.NodeName != "" {
 		t.Error("what is not the scheduler's program ran")
 	}
+}
+
+// slowServer serves an archive to as many as it is told to. The others wait.
+type slowServer struct {
+	url     string
+	release chan struct{}
+	arrived chan struct{}
+
+	mu        sync.Mutex // guards what follows
+	now, most int
+}
+
+func newSlowServer(t *testing.T, archive []byte) *slowServer {
+	s := &slowServer{release: make(chan struct{}), arrived: make(chan struct{}, 100)}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.count(1)
+		defer s.count(-1)
+		s.arrived <- struct{}{}
+		select {
+		case <-s.release:
+			_, _ = w.Write(archive)
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	s.url = server.URL + "/km.tar.gz"
+	return s
+}
+
+func (s *slowServer) count(change int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now += change
+	s.most = max(s.most, s.now)
+}
+
+func TestNoMoreAgentsThanAllowedFetchAtATimeAndAllGetThere(t *testing.T) {
+	const agents, most = 8, 3
+	c := newCluster(t, agents)
+	server := newSlowServer(t, packed(t, program(t)))
+	hash := c.serveMinion().SHA256
+	c.change = func(cfg *scheduler.Config) {
+		cfg.KMPath, cfg.Artifact, cfg.MaxInstalls = "", scheduler.Artifact{URL: server.url, SHA256: hash}, most
+	}
+	c.schedule()
+	for n := range agents {
+		c.createPod(fmt.Sprintf("pod-%d", n), "3")
+	}
+	for range most {
+		<-server.arrived
+	}
+	c.eventually("the other pods wait for their turn", func(ctx context.Context) bool {
+		list, err := c.client.CoreV1().Events("default").List(ctx, metav1.ListOptions{})
+		waiting := map[string]bool{}
+		for i := 0; err == nil && i < len(list.Items); i++ {
+			if e := &list.Items[i]; strings.Contains(e.Message, "until others have fetched km") {
+				waiting[e.InvolvedObject.Name] = true
+			}
+		}
+		return len(waiting) == agents-most
+	})
+	close(server.release)
+	for n := range agents {
+		c.wait(fmt.Sprintf("pod-%d", n), "a node", bound)
+	}
+	server.mu.Lock()
+	defer server.mu.Unlock()
+	if server.most != most {
+		t.Errorf("%d agents fetched at a time, want %d", server.most, most)
+	}
+}
+
+func TestFetchFromALeaderThatDiesIsTriedAgainFromTheNextOne(t *testing.T) {
+	c := newCluster(t, 1)
+	good := c.serveMinion()
+	dying := newSlowServer(t, nil)
+	c.fetching(scheduler.Artifact{URL: dying.url, SHA256: good.SHA256})
+	stop := c.schedule()
+	c.createPod("web", "500m")
+	<-dying.arrived
+	stop()
+	close(dying.release) // with nothing
+	c.fetching(good)
+	c.schedule()
+	c.wait("web", "a node, by another fetch", bound)
 }

@@ -292,7 +292,7 @@ func TestExecutorRecordIsReadAsItWasWritten(t *testing.T) {
 	if err != nil || string(again) != string(launch.Executor) {
 		t.Errorf("written again it differs: %v", err)
 	}
-	executor.URIs = []scheduler.URI{{Value: "http://here:1/km/hash/km", File: "km"}}
+	executor.Archives = []string{"http://here:1/km/hash/km.tar.gz"}
 	fetches, err := Codec{}.EncodeExecutor(executor)
 	if err != nil {
 		t.Fatal(err)
@@ -302,11 +302,11 @@ func TestExecutorRecordIsReadAsItWasWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	uris := info.Command.URIs
-	if len(uris) != 1 || !uris[0].GetExecutable() || !uris[0].GetCache() || uris[0].GetExtract() || uris[0].GetOutputFile() != "km" {
+	if len(uris) != 1 || uris[0].GetExecutable() || !uris[0].GetCache() || !uris[0].GetExtract() {
 		t.Errorf("Mesos is asked to fetch %v", uris)
 	}
-	if same, err := (Codec{}).DecodeExecutor(fetches); err != nil || !cmp.Equal(executor.URIs, same.URIs) {
-		t.Errorf("read as %v, %v", same.URIs, err)
+	if same, err := (Codec{}).DecodeExecutor(fetches); err != nil || !cmp.Equal(executor.Archives, same.Archives) {
+		t.Errorf("read as %v, %v", same.Archives, err)
 	}
 	if _, err := (Codec{}).DecodeExecutor([]byte("nonsense")); err == nil {
 		t.Error("nonsense was read")
