@@ -32,6 +32,7 @@ type agent struct {
 	nodeAt      time.Time // when the node was asked for last
 	settled     *v1.Node  // the node as it had nothing left to amend
 	executor    executorState
+	hasProgram  bool    // it has fetched km from this scheduler
 	warm        *task   // without a pod, that keeps the executor up; nil for none
 	chill       backoff // of such tasks
 	drops       backoff // of tasks that it drops because it still drains
@@ -233,7 +234,7 @@ func (c *Core) updateTotals(a *agent) {
 		}
 	}
 	if a.hasExecutor {
-		for i, amount := range c.cfg.executor().Scalars {
+		for i, amount := range c.executorOf(a).Scalars {
 			sum[i] += amount
 		}
 	}

@@ -41,6 +41,7 @@ type view struct {
 	wanted       bool     // a pod would fit here if only the executor were prepared
 	next         requests // what the agent has for pods with another minion
 	hopeless     bool     // the executor could not be prepared, and it is too early to try again
+	installs     *installs
 }
 
 // count sums up what is free.
@@ -110,6 +111,7 @@ const (
 	revocableShort
 	executorMixes
 	promisedAway
+	installing
 	offersNothing
 	otherExecutor
 	noExecutor
@@ -217,6 +219,9 @@ func (r refused) words(s *shape, roles string) (singular, plural string) {
 	case promisedAway:
 		text := " promised to pods that are as important or more so"
 		return "is" + text, "are" + text
+	case installing:
+		text := " until others have fetched km (--max-concurrent-installs)"
+		return "waits" + text, "wait" + text
 	case offersNothing:
 		text := " nothing now" + with(" to ", roles)
 		return "has enough but offers" + text, "have enough but offer" + text
@@ -287,7 +292,11 @@ func (v *view) check(s *shape) refused {
 			return r
 		}
 	}
-	return v.checkExecutor()
+	r := v.checkExecutor()
+	if r.reason == installing {
+		s.crowded = v.installs.ended
+	}
+	return r
 }
 
 // checkNode: does the pod want this node, and does the node take it?
@@ -385,6 +394,8 @@ func (v *view) checkExecutor() refused {
 	switch {
 	case v.drains:
 		return refused{reason: draining}
+	case v.charge != nil && v.installs.full(v.agent):
+		return refused{reason: installing}
 	case len(v.offers) == 0:
 		return refused{reason: offersNothing}
 	case v.stranger != "":

@@ -31,8 +31,8 @@ type Config struct {
 	CordonLead, DrainLead time.Duration
 	// DefaultPodCPUs and DefaultPodMem (MiB) are charged for pods that request none.
 	DefaultPodCPUs, DefaultPodMem float64
-	// ExecutorCPUs and ExecutorMem (MiB) are charged once per agent for the minion.
-	ExecutorCPUs, ExecutorMem float64
+	// ExecutorCPUs, ExecutorMem and ExecutorDisk (MiB) are charged once per agent for the minion.
+	ExecutorCPUs, ExecutorMem, ExecutorDisk float64
 	// Version is that of this scheduler's km, which minions of other versions are replaced by; "" replaces none. main sets it.
 	Version string
 	// MaxUnavailable is how many nodes may be without their minion for that at a time; 0 begins no replacement.
@@ -42,6 +42,8 @@ type Config struct {
 	RolloutDelay, RolloutTimeout time.Duration
 	// WarmNodes is on how many agents the executor runs also without pods.
 	WarmNodes WarmNodes
+	// MaxInstalls is how many agents may fetch the Artifact at a time; 0 bounds nothing.
+	MaxInstalls int
 	// KMPath is the absolute path of the km program on every agent; if it is empty, agents fetch the Artifact.
 	KMPath string
 	// Artifact is what agents fetch without a KMPath; main sets it.
@@ -84,6 +86,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.Float64Var(&c.DefaultPodMem, "default-pod-mem", 64, "MiB of memory charged for a pod that requests none")
 	fs.Float64Var(&c.ExecutorCPUs, "executor-cpus", 0.1, "cpus charged on each agent for the minion (kubelet, proxy, executor)")
 	fs.Float64Var(&c.ExecutorMem, "executor-mem", 256, "MiB of memory charged on each agent for the minion (kubelet, proxy, executor)")
+	fs.Float64Var(&c.ExecutorDisk, "executor-disk", 320, "MiB of disk charged on each agent that has any for the minion's Mesos sandbox (km, and its logs, which are bounded)")
 	fs.IntVar(&c.MaxUnavailable, "max-unavailable-nodes", 1,
 		"how many nodes at a time may be drained to replace a minion of another version of km; 0 begins none, and ends what is under way")
 	fs.DurationVar(&c.RolloutDelay, "rollout-delay", 5*time.Minute,
@@ -92,6 +95,8 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		"how long a new minion may take to be ready before the rollout stops")
 	fs.Var(&c.WarmNodes, "warm-nodes",
 		"on how many nodes the minion runs also without pods, so that the first pod does not wait for its start: all or a number")
+	fs.IntVar(&c.MaxInstalls, "max-concurrent-installs", 10,
+		"how many Mesos agents may fetch km at a time for their first minion, which takes some 50 MB of each; 0 bounds nothing")
 	fs.StringVar(&c.KMPath, "km-path", "",
 		"absolute path of the km program on the Mesos agents, where it is installed (default: agents fetch this program, see --artifact-address)")
 }
@@ -115,8 +120,8 @@ func (c *Config) Validate() error {
 	if c.Gather < 0 || c.Gather > maxGather {
 		return fmt.Errorf("--gather=%s is not within 0 and %s: new pods wait so long and longer", c.Gather, maxGather)
 	}
-	if c.MaxUnavailable < 0 || c.RolloutDelay < 0 {
-		return errors.New("--max-unavailable-nodes and --rollout-delay must not be negative")
+	if c.MaxUnavailable < 0 || c.RolloutDelay < 0 || c.MaxInstalls < 0 || c.ExecutorDisk < 0 {
+		return errors.New("--max-unavailable-nodes, --rollout-delay, --max-concurrent-installs and --executor-disk must not be negative")
 	}
 	if c.DrainLead > c.CordonLead {
 		return fmt.Errorf("--drain-lead must not be longer than --cordon-lead: pods are evicted from cordoned nodes only")
@@ -134,12 +139,20 @@ func (c *Config) defaults() (cpus, mem offers.Milli) {
 	return offers.MilliOf(c.DefaultPodCPUs), offers.MilliOf(c.DefaultPodMem)
 }
 
-// executor is what minions are charged: no cpus where tasks may have revocable ones, because Mesos lets no task have
-// these whose executor has others (https://mesos.apache.org/documentation/latest/oversubscription/).
+// executor is what minions are charged as executors: no cpus where tasks may have revocable ones, because Mesos lets no task
+// have these whose executor has others (https://mesos.apache.org/documentation/latest/oversubscription/).
 func (c *Config) executor() Demand {
-	d := Demand{Scalars: [numScalars]offers.Milli{offers.MilliOf(c.ExecutorCPUs), offers.MilliOf(c.ExecutorMem)}}
+	d := Demand{Scalars: [numScalars]offers.Milli{offers.MilliOf(c.ExecutorCPUs), offers.MilliOf(c.ExecutorMem), offers.MilliOf(c.ExecutorDisk)}}
 	if c.Revocable {
 		d.Scalars[0] = 0
 	}
 	return d
+}
+
+// maxInstalls is MaxInstalls if agents fetch anything.
+func (c *Config) maxInstalls() int {
+	if c.KMPath != "" {
+		return 0
+	}
+	return c.MaxInstalls
 }

@@ -49,6 +49,7 @@ type Core struct {
 	preempted preempted
 	addresses addressing
 
+	installs   installs
 	cold       int  // how many executors are to run without pods and do not yet
 	look       bool // this step may have made a placement possible
 	framework  api.FrameworkID
@@ -161,6 +162,7 @@ func NewCore(cfg Config) *Core {
 		storage:  newStorage(),
 		scratch:  v1.ResourceList{},
 
+		installs:  installs{under: map[*agent]struct{}{}},
 		nominees:  map[string][]*pod{},
 		budgets:   map[types.UID]*budget{},
 		preempted: preempted{pods: map[types.UID]time.Time{}},

@@ -84,6 +84,7 @@ func (r *revival) answeredBefore(at time.Time) time.Time {
 
 // cycle places as many waiting pods as fit, by priority and then first come first served.
 func (c *Core) cycle(now time.Time) []Action {
+	c.endInstalls()
 	c.refresh(now)
 	c.turns()
 	due := &c.queue.due
@@ -243,7 +244,7 @@ func (c *Core) views(now time.Time, a *agent) []*view {
 
 // open makes a view of the agent that nothing is offered in yet.
 func (c *Core) open(now time.Time, v *view, a *agent, role string) {
-	*v = view{agent: a, node: c.nodeOf(a), role: role, free: v.free[:0]}
+	*v = view{agent: a, node: c.nodeOf(a), role: role, free: v.free[:0], installs: &c.installs}
 	v.closed, v.drains = c.closed(now, a, v.node), c.drains(a)
 	if v.node != nil {
 		v.place, v.discouraging = c.standing.at(a.node), discouraging(v.node)
@@ -283,7 +284,7 @@ func (c *Core) seeExecutor(now time.Time, v *view) {
 		v.record = e.record
 		return
 	}
-	v.charge = c.charge(v.free)
+	v.charge = c.charge(a, v.free)
 	v.executor = v.charge
 	if len(v.offers) == 0 || e.record == nil {
 		return
@@ -308,10 +309,10 @@ func (c *Core) seeExecutor(now time.Time, v *view) {
 	v.record, v.charge = e.record, e.charge
 }
 
-// charge takes the executor's part out of resources; it is never empty, and short if there is too little.
-func (c *Core) charge(free offers.Resources) offers.Resources {
+// charge takes the part of the agent's executor out of resources; it is never empty, and short if there is too little.
+func (c *Core) charge(a *agent, free offers.Resources) offers.Resources {
 	var charge offers.Resources
-	for i, amount := range c.cfg.executor().Scalars {
+	for i, amount := range c.executorOf(a).Scalars {
 		if amount == 0 {
 			continue
 		}
@@ -324,12 +325,25 @@ func (c *Core) charge(free offers.Resources) offers.Resources {
 	return charge
 }
 
+// executorOf is what the agent's executor is charged. An agent that has no disk for us bounds none: Mesos's disk/du and disk/xfs
+// leave a container alone that was given no disk.
+func (c *Core) executorOf(a *agent) Demand {
+	d := c.cfg.executor()
+	if a.total.scalars[disk] == 0 {
+		d.Scalars[disk] = 0
+	}
+	return d
+}
+
 // place gives a pod its task in the view, or reserves its place there until the executor is prepared. Claims that wait for
 // the choice of a node come first.
 func (c *Core) place(now time.Time, p *pod, v *view) {
 	a := v.agent
 	if c.prepare(now, p, v) {
 		return
+	}
+	if v.charge != nil {
+		c.installs.begin(a)
 	}
 	if v.record == nil {
 		c.dequeue(p)

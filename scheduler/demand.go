@@ -15,8 +15,11 @@ const gpuResource v1.ResourceName = "nvidia.com/gpu"
 
 const numScalars = 4
 
-// memory is the place of mem among the scalars.
-const memory = 1
+// memory and disk are the places of mem and disk among the scalars.
+const (
+	memory = 1
+	disk   = 2
+)
 
 // scalarNames are the scalars of a Demand, in the order in which they are checked.
 var scalarNames = [numScalars]string{offers.CPUs, offers.Mem, offers.Disk, offers.GPUs}

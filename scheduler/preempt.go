@@ -194,9 +194,9 @@ func (w *preemption) shapes() []*shape {
 }
 
 // mayLook tells whether a pod may preempt others: if it has not had all offers yet, or a place is promised to it, it
-// waits for these.
+// waits for these. So it does if an agent has room that waits for others to fetch km.
 func (w *preemption) mayLook(s *shape, p *pod) bool {
-	if p.shape != s || neverPreempts(p) {
+	if p.shape != s || neverPreempts(p) || s.crowded == w.core.installs.ended && w.core.installs.turnedAway {
 		return false
 	}
 	if p.promise != nil {

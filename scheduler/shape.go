@@ -87,6 +87,9 @@ type shape struct {
 	unready  bool                               // and nodes that are not ready
 	near     *near                              // nil if no other pods matter to it
 
+	// crowded is installs.ended when one of the pods could have run on an agent that had to wait for others; -1 if none could.
+	crowded int
+
 	nominee *pod // the only pod of this shape, because a place is promised to it; or nil
 
 	pods   arrivals
@@ -97,7 +100,7 @@ type shape struct {
 
 func newShape(key shapeKey, p *pod) *shape {
 	s := &shape{
-		key: key, obj: p.obj, demand: p.demand, requests: p.requests, extended: p.extended, wish: p.wish, only: onlyNodes(p),
+		key: key, obj: p.obj, demand: p.demand, requests: p.requests, extended: p.extended, wish: p.wish, only: onlyNodes(p), crowded: -1,
 		cordoned: tolerates(p.obj, v1.TaintNodeUnschedulable), unready: tolerates(p.obj, v1.TaintNodeNotReady),
 	}
 	if len(p.obj.Spec.NodeSelector) > 0 || requiredAffinity(p.obj) != nil {

@@ -16,6 +16,9 @@ func (c *Core) taskUpdated(now time.Time, s TaskStatus) []Action {
 	f := fateOf(s)
 	c.noteDraining(now, s)
 	acts := c.agentUpdated(now, s.Agent, f)
+	if a := c.agents[s.Agent]; a != nil && f.running && s.State != Staging {
+		c.cameUp(a)
+	}
 	if _, warm := s.Task.Warm(); warm {
 		return append(acts, c.warmUpdated(now, s, f)...)
 	}

@@ -181,6 +181,9 @@ func (a *agent) warmView() *view {
 
 // warmUp gives the view a task without a pod, or has its executor prepared.
 func (c *Core) warmUp(now time.Time, v *view) {
+	if v.charge != nil {
+		c.installs.begin(v.agent)
+	}
 	if v.record == nil {
 		v.wanted = true
 		return
