@@ -498,7 +498,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 		return err
 	}
 	defer store.Close()
-	if err := s.readNodePorts(ctx, kubernetes); err != nil {
+	if err := s.readMinionConfig(ctx, kubernetes); err != nil {
 		return err
 	}
 	s.scheduler.Version = api.Version
@@ -519,9 +519,9 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	return beside(ctx, program.Run, func(ctx context.Context) error { return s.runBesideStatus(ctx, dir, parts) })
 }
 
-// readNodePorts waits until the cluster says which ports of nodes are for services.
-func (s *schedule) readNodePorts(ctx context.Context, client kubernetes.Interface) error {
-	return supervise.UntilDone(ctx, "the cluster has not said yet which ports are for services", func(ctx context.Context) error {
+// readMinionConfig waits until the cluster says which ports of nodes are for services, and how long idle minions stay.
+func (s *schedule) readMinionConfig(ctx context.Context, client kubernetes.Interface) error {
+	return supervise.UntilDone(ctx, "the cluster has not said yet how minions are configured", func(ctx context.Context) error {
 		object, err := client.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -529,6 +529,10 @@ func (s *schedule) readNodePorts(ctx context.Context, client kubernetes.Interfac
 		minions, err := api.ReadMinionConfig(object.Data)
 		if err != nil {
 			return err
+		}
+		s.scheduler.SuicideTimeout = api.DefaultSuicideTimeout
+		if minions.SuicideTimeout != nil {
+			s.scheduler.SuicideTimeout = minions.SuicideTimeout.Duration
 		}
 		s.scheduler.NodePorts.Begin, s.scheduler.NodePorts.End, err = minions.NodePortRange()
 		return err

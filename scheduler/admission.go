@@ -117,7 +117,7 @@ func (c *Core) tellOvercommitted(a *agent) []Action {
 		return nil
 	}
 	var parts []string
-	has := a.forPods(c.cfg.executor())
+	has := a.forPods(c.minionOf(a))
 	for i, admits := range pl.admits.allocatable {
 		if unit := int64(1) << (20 * min(i, 1)); has[i]-admits > unit { // less comes from rounding
 			parts = append(parts, fmt.Sprintf("%s %s, of which its kubelet admits %s", requestNames[i], amountOf(i, has[i]), amountOf(i, admits)))

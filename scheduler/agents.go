@@ -32,11 +32,13 @@ type agent struct {
 	nodeAt      time.Time // when the node was asked for last
 	settled     *v1.Node  // the node as it had nothing left to amend
 	executor    executorState
-	hasProgram  bool    // it has fetched km from this scheduler
-	warm        *task   // without a pod, that keeps the executor up; nil for none
-	chill       backoff // of such tasks
-	drops       backoff // of tasks that it drops because it still drains
-	health      breaker // of tasks that fail before they run
+	hasProgram  bool      // it has fetched km from this scheduler
+	warm        *task     // without a pod, that keeps the executor up; nil for none
+	chill       backoff   // of such tasks
+	busy        time.Time // when a pod had a task there last, if its executor has no cpus of its own
+	askedToEnd  time.Time // when that executor was last asked to end because no pod needs it; zero if it was not
+	drops       backoff   // of tasks that it drops because it still drains
+	health      breaker   // of tasks that fail before they run
 	rejections  []*rejection
 	orphaned    time.Time // since when nobody looks after its pods; zero if somebody does
 	otherSince  time.Time // since when its minion is seen to be of another version; zero if it is not
@@ -234,7 +236,7 @@ func (c *Core) updateTotals(a *agent) {
 		}
 	}
 	if a.hasExecutor {
-		for i, amount := range c.executorOf(a).Scalars {
+		for i, amount := range c.cfg.executor(sum[disk] + a.total.scalars[disk]).Scalars {
 			sum[i] += amount
 		}
 	}

@@ -30,6 +30,8 @@ type view struct {
 	coming bool // the executor is on its way there, launched in offers of another role
 	// charge is what the executor takes when it is launched with the first task; nil if it runs already.
 	charge offers.Resources
+	// companion is what the task without a pod is charged that has to come with the executor; nil if none has to.
+	companion *Demand
 	// executor is what an executor would be given that is prepared anew.
 	executor offers.Resources
 	// stranger is an executor on the agent that is none of ours.
@@ -50,6 +52,9 @@ func (v *view) count() {
 		v.have[i] = v.free.Sum(name) - v.charge.Sum(name)
 		if v.place != nil {
 			v.have[i] -= v.place.held[i]
+		}
+		if v.companion != nil {
+			v.have[i] -= v.companion.Scalars[i]
 		}
 		v.have[i] = max(0, v.have[i])
 	}
@@ -110,6 +115,7 @@ const (
 	otherRole
 	revocableShort
 	executorMixes
+	minionShort
 	promisedAway
 	installing
 	offersNothing
@@ -213,6 +219,8 @@ func (r refused) words(s *shape, roles string) (singular, plural string) {
 	case executorMixes:
 		text := " that was given cpus, beside which Mesos allows no revocable ones: it has to end first"
 		return "runs an executor" + text, "run executors" + text
+	case minionShort:
+		return "has too little for a minion", "have too little for a minion"
 	case otherRole:
 		text := " nothing now" + with(" to ", roles)
 		return "offers" + text, "offer" + text
@@ -365,6 +373,9 @@ func (v *view) checkResources(s *shape) refused {
 			short.reason = busy
 		}
 		return short
+	}
+	if v.lacksForCompanion() {
+		return refused{reason: minionShort}
 	}
 	if s.wish != nil && s.wish.revocable > 0 {
 		return v.checkRevocable(s)

@@ -53,6 +53,8 @@ type Config struct {
 	Roles []string
 	// NodePorts is the range of nodes' ports that are for services, and so given to no pod; main sets it. Zero is none.
 	NodePorts offers.Range
+	// SuicideTimeout is how long minions are told to stay without a task; zero is for ever. main sets it.
+	SuicideTimeout time.Duration
 	// Revocable says that offers have cpus that Mesos may take back; main sets it.
 	Revocable bool
 	// Identity names this scheduler among those that may lead; main sets it.
@@ -140,11 +142,15 @@ func (c *Config) defaults() (cpus, mem offers.Milli) {
 }
 
 // executor is what minions are charged as executors: no cpus where tasks may have revocable ones, because Mesos lets no task
-// have these whose executor has others (https://mesos.apache.org/documentation/latest/oversubscription/).
-func (c *Config) executor() Demand {
+// have these whose executor has others (https://mesos.apache.org/documentation/latest/oversubscription/). Nor are they charged
+// disk where a role has none: disk/du and disk/xfs leave a container alone that was given no disk.
+func (c *Config) executor(diskThere offers.Milli) Demand {
 	d := Demand{Scalars: [numScalars]offers.Milli{offers.MilliOf(c.ExecutorCPUs), offers.MilliOf(c.ExecutorMem), offers.MilliOf(c.ExecutorDisk)}}
 	if c.Revocable {
 		d.Scalars[0] = 0
+	}
+	if diskThere == 0 {
+		d.Scalars[disk] = 0
 	}
 	return d
 }

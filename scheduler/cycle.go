@@ -249,7 +249,7 @@ func (c *Core) open(now time.Time, v *view, a *agent, role string) {
 	if v.node != nil {
 		v.place, v.discouraging = c.standing.at(a.node), discouraging(v.node)
 		if !a.hasExecutor && v.place.bounded() {
-			v.next = a.forPods(c.cfg.executor())
+			v.next = a.forPods(c.minionOf(a))
 		}
 	}
 }
@@ -284,8 +284,9 @@ func (c *Core) seeExecutor(now time.Time, v *view) {
 		v.record = e.record
 		return
 	}
-	v.charge = c.charge(a, v.free)
+	v.charge = c.charge(v.free)
 	v.executor = v.charge
+	defer c.seeCompanion(v)
 	if len(v.offers) == 0 || e.record == nil {
 		return
 	}
@@ -309,10 +310,10 @@ func (c *Core) seeExecutor(now time.Time, v *view) {
 	v.record, v.charge = e.record, e.charge
 }
 
-// charge takes the part of the agent's executor out of resources; it is never empty, and short if there is too little.
-func (c *Core) charge(a *agent, free offers.Resources) offers.Resources {
+// charge takes the executor's part out of resources; it is never empty, and short if there is too little.
+func (c *Core) charge(free offers.Resources) offers.Resources {
 	var charge offers.Resources
-	for i, amount := range c.executorOf(a).Scalars {
+	for i, amount := range c.cfg.executor(free.Sum(offers.Disk)).Scalars {
 		if amount == 0 {
 			continue
 		}
@@ -323,16 +324,6 @@ func (c *Core) charge(a *agent, free offers.Resources) offers.Resources {
 		charge = append(charge, taken...)
 	}
 	return charge
-}
-
-// executorOf is what the agent's executor is charged. An agent that has no disk for us bounds none: Mesos's disk/du and disk/xfs
-// leave a container alone that was given no disk.
-func (c *Core) executorOf(a *agent) Demand {
-	d := c.cfg.executor()
-	if a.total.scalars[disk] == 0 {
-		d.Scalars[disk] = 0
-	}
-	return d
 }
 
 // place gives a pod its task in the view, or reserves its place there until the executor is prepared. Claims that wait for
@@ -357,6 +348,9 @@ func (c *Core) place(now time.Time, p *pod, v *view) {
 		a.tries(p.obj.UID, p)
 		c.stand(p)
 		return
+	}
+	if v.companion != nil {
+		c.warmUp(now, v)
 	}
 	p.attempt++
 	t := c.newTask(now, p, a.id)

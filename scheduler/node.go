@@ -24,7 +24,7 @@ const maxPods = 110
 func (c *Core) newNode(a *agent) *v1.Node {
 	capacity := a.total.scalars
 	allocatable := capacity
-	for i, amount := range c.executorOf(a).Scalars {
+	for i, amount := range c.minionOf(a).Scalars {
 		allocatable[i] = max(0, allocatable[i]-amount)
 	}
 	return &v1.Node{

@@ -243,6 +243,9 @@ func (c *Core) drained(a *agent, residents []*pod) bool {
 		}
 	}
 	for _, t := range c.owners[a.id] {
+		if t.warm && c.uncharged(a) {
+			continue
+		}
 		if p := c.pods[t.pod]; p == nil || !daemon(p.obj) {
 			return false
 		}

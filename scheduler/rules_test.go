@@ -395,14 +395,13 @@ func TestFlagsOfChargesHaveAnEffect(t *testing.T) {
 	cfg.ExecutorDisk = 100
 	c = NewCore(cfg)
 	free := offers.Resources{{Name: offers.CPUs, Scalar: 4000}, {Name: offers.Mem, Scalar: 4096_000}, {Name: offers.Disk, Scalar: 1000_000}}
-	a := &agent{}
-	if got := c.charge(a, free[:2]).String(); got != "cpus:0.3;mem:256" {
+	if got := c.charge(free[:2]).String(); got != "cpus:0.3;mem:256" {
 		t.Errorf("the executor on an agent without disk is charged %s", got)
 	}
-	a.total.scalars[disk] = 1000_000
-	if got := c.charge(a, free).String(); got != "cpus:0.3;mem:256;disk:100" {
+	if got := c.charge(free).String(); got != "cpus:0.3;mem:256;disk:100" {
 		t.Errorf("the executor is charged %s", got)
 	}
+	a := &agent{total: totals{scalars: [numScalars]offers.Milli{disk: 1000_000}}}
 	if node := c.newNode(a); !node.Status.Allocatable.StorageEphemeral().Equal(resource.MustParse("900Mi")) {
 		t.Errorf("pods may have %v of disk", node.Status.Allocatable.StorageEphemeral())
 	}

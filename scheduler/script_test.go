@@ -114,7 +114,7 @@ func play(t *testing.T, script string) string {
 }
 
 // step plays one line: "+DURATION" lets time pass in ticks of a second, or less than that without one, "algorithm NAME", "leads CORDON DRAIN",
-// "roles LIST" and "revocable" set flags, "sweeps" shows which
+// "roles LIST", "revocable" and "suicide DURATION" set flags, "sweeps" shows which
 // addresses are kept, "scheduler VERSION FLAG..." says which one it is, anything else is an event.
 func (p *player) step(line string) []Action {
 	words := strings.Fields(line)
@@ -166,6 +166,10 @@ func (p *player) step(line string) []Action {
 	}
 	if words[0] == "revocable" {
 		p.core.cfg.Revocable = true
+		return nil
+	}
+	if words[0] == "suicide" {
+		p.core.cfg.SuicideTimeout = p.duration(words[1])
 		return nil
 	}
 	if words[0] == "roles" {

@@ -61,7 +61,12 @@ func (c *Core) keepWarm(now time.Time) []Action {
 	var acts []Action
 	var chosen []*view
 	for _, a := range c.agentsInOrder() {
+		wanted[a] = wanted[a] || c.needsCompanion(now, a)
 		switch {
+		case a.warm != nil && !wanted[a] && c.uncharged(a):
+			if c.alone(a) {
+				acts = append(acts, c.endMinion(now, a)...)
+			}
 		case a.warm != nil && !wanted[a]:
 			a.warm.killLater(now)
 			acts = append(acts, c.tickTask(now, a.warm)...)
@@ -70,7 +75,7 @@ func (c *Core) keepWarm(now time.Time) []Action {
 			c.cold++
 		default:
 			c.cold++
-			if v := a.warmView(); v != nil {
+			if v := c.warmView(a); v != nil {
 				c.warmUp(now, v)
 				chosen = append(chosen, v)
 			}
@@ -107,7 +112,7 @@ func (c *Core) wantWarm(now time.Time) map[*agent]bool {
 		}
 		return wanted
 	}
-	for _, a := range spreadOver(open, c.cfg.WarmNodes.Count) {
+	for _, a := range c.spreadOver(open, c.cfg.WarmNodes.Count) {
 		wanted[a] = true
 	}
 	return wanted
@@ -115,7 +120,7 @@ func (c *Core) wantWarm(now time.Time) map[*agent]bool {
 
 // spreadOver chooses so many of the agents: first those that are warm, then those of the zones that have the fewest, of
 // which those come first that it costs the least to warm.
-func spreadOver(agents []*agent, count int) []*agent {
+func (c *Core) spreadOver(agents []*agent, count int) []*agent {
 	var chosen []*agent
 	var names []string // of the zones, in the order in which their agents came
 	zones, taken := map[string][]*agent{}, map[string]int{}
@@ -132,7 +137,7 @@ func spreadOver(agents []*agent, count int) []*agent {
 		}
 	}
 	for _, others := range zones {
-		slices.SortStableFunc(others, func(a, b *agent) int { return cmp.Compare(a.warmingCost(), b.warmingCost()) })
+		slices.SortStableFunc(others, func(a, b *agent) int { return cmp.Compare(c.warmingCost(a), c.warmingCost(b)) })
 	}
 	for len(chosen) < count {
 		names = slices.DeleteFunc(names, func(zone string) bool { return len(zones[zone]) == 0 })
@@ -148,11 +153,11 @@ func spreadOver(agents []*agent, count int) []*agent {
 }
 
 // warmingCost compares agents by what it takes to keep their executors up: those where one runs come first.
-func (a *agent) warmingCost() int {
+func (c *Core) warmingCost(a *agent) int {
 	switch {
 	case a.hasExecutor:
 		return 0
-	case a.warmView() != nil:
+	case c.warmView(a) != nil:
 		return 1
 	}
 	return 2
@@ -160,17 +165,18 @@ func (a *agent) warmingCost() int {
 
 // warmView returns the view of the agent that a task without a pod fits in, or would if its executor were prepared; nil if
 // there is none now.
-func (a *agent) warmView() *view {
+func (c *Core) warmView(a *agent) *view {
+	demand := c.cfg.warmDemand()
 	for _, v := range a.views {
-		if v.node == nil || len(a.promises) > 0 || v.have[memory] < warmMem {
+		if v.node == nil || len(a.promises) > 0 || v.lacksForCompanion() {
 			continue
 		}
 		if r := v.checkExecutor(); !r.ok() && !r.reserve {
 			continue
 		}
 		fits := true
-		for _, name := range scalarNames {
-			fits = fits && v.free.Sum(name) >= v.charge.Sum(name)
+		for i, name := range scalarNames {
+			fits = fits && v.free.Sum(name) >= v.charge.Sum(name) && (v.companion != nil || v.have[i] >= demand.Scalars[i])
 		}
 		if fits {
 			return v
@@ -191,12 +197,12 @@ func (c *Core) warmUp(now time.Time, v *view) {
 	t := c.addWarm(now, v.agent, api.NewWarmTaskID(v.agent.id, now.Unix()))
 	t.offer, t.role = v.offers[0], v.role
 	v.agent.tries(t.who(), nil)
-	v.tasks = append(v.tasks, NewTask{ID: t.id, Node: v.agent.node, Resources: v.take(&t.demand)})
+	v.tasks = append(v.tasks, NewTask{ID: t.id, Node: v.agent.node, Resources: v.takeWarm(&t.demand)})
 }
 
 func (c *Core) addWarm(now time.Time, a *agent, id api.TaskID) *task {
 	t := &task{id: id, agent: a.id, warm: true, since: now, askAt: now.Add(silentAfter)}
-	t.demand.Scalars[memory] = warmMem
+	t.demand = c.cfg.warmDemand()
 	c.tasks[id] = t
 	c.owners[a.id] = append(c.owners[a.id], t)
 	a.warm = t

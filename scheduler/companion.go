@@ -1,0 +1,99 @@
+package scheduler
+
+import (
+	"time"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+)
+
+// With --mesos-revocable executors are charged no cpus: Mesos lets no task have revocable cpus whose executor has others, nor
+// others whose executor has revocable ones (validateRevocableAndNonRevocableResources in src/master/validation.cpp). But an agent
+// with the isolator cgroups/cpu launches no container without cpus, and destroys one whose last task with cpus ends: its
+// update fails (CpuSubsystemProcess::update in src/slave/containerizer/mesos/isolators/cgroups/subsystems/cpu.cpp,
+// Slave::__statusUpdate in src/slave/slave.cpp). So the minion's cpus are those of a task without a pod, the companion. It is
+// launched before the first pod's task, and stays as long as the executor does. An executor that has a task does not leave
+// by itself: the scheduler asks it to when there was no pod for as long.
+
+// warmDemand is what a task without a pod is charged.
+func (c *Config) warmDemand() Demand {
+	var d Demand
+	d.Scalars[memory] = warmMem
+	if c.Revocable {
+		d.Scalars[0] = offers.MilliOf(c.ExecutorCPUs)
+	}
+	return d
+}
+
+// minionOf is what the agent's minion takes: what its executor is charged, and its companion.
+func (c *Core) minionOf(a *agent) Demand {
+	d := c.cfg.executor(a.total.scalars[disk])
+	if c.cfg.Revocable {
+		for i, amount := range c.cfg.warmDemand().Scalars {
+			d.Scalars[i] += amount
+		}
+	}
+	return d
+}
+
+// uncharged tells whether the agent's executor, as it runs or would run, has no cpus of its own.
+func (c *Core) uncharged(a *agent) bool {
+	return c.cfg.Revocable && (a.executor.record == nil || a.executor.charge.Sum(offers.CPUs) == 0)
+}
+
+// seeCompanion finds out whether the executor that is to be launched in the view needs a companion.
+func (c *Core) seeCompanion(v *view) {
+	if v.charge != nil && v.agent.warm == nil && c.cfg.Revocable && v.charge.Sum(offers.CPUs) == 0 {
+		d := c.cfg.warmDemand()
+		v.companion = &d
+	}
+}
+
+// lacksForCompanion tells whether there is too little for the executor and its companion.
+func (v *view) lacksForCompanion() bool {
+	for i, name := range scalarNames {
+		if v.companion != nil && v.free.Sum(name) < v.charge.Sum(name)+v.companion.Scalars[i] {
+			return true
+		}
+	}
+	return false
+}
+
+// takeWarm takes what a task without a pod has out of the view. If it is the companion, that was reserved.
+func (v *view) takeWarm(d *Demand) offers.Resources {
+	if v.companion != nil {
+		for i, amount := range v.companion.Scalars {
+			v.have[i] += amount
+		}
+		v.companion = nil
+	}
+	return v.take(d)
+}
+
+// needsCompanion tells whether the agent's executor runs for pods, or did a while ago, and needs a companion for that.
+func (c *Core) needsCompanion(now time.Time, a *agent) bool {
+	if !a.alive || !c.uncharged(a) {
+		return false
+	}
+	pods := false
+	for _, t := range c.owners[a.id] {
+		pods = pods || !t.warm
+	}
+	if pods || a.busy.IsZero() {
+		a.busy = now
+	}
+	idle := now.Sub(a.busy)
+	return (pods || a.hasExecutor) && (c.cfg.SuicideTimeout == 0 || idle < c.cfg.SuicideTimeout)
+}
+
+// endMinion has the executor end whose companion is not needed any more: without that, the agent would kill it.
+func (c *Core) endMinion(now time.Time, a *agent) []Action {
+	if now.Sub(a.askedToEnd) < killAgain {
+		return nil
+	}
+	a.askedToEnd, a.warm.killed = now, true
+	return []Action{ShutdownExecutor{Agent: a.id, Executor: api.MinionExecutorID}}
+}
+
+// alone tells whether the agent has no task but its companion.
+func (c *Core) alone(a *agent) bool { return a.warm != nil && len(c.owners[a.id]) == 1 }
