@@ -636,7 +636,8 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	}
 	mesosFlags := pflag.NewFlagSet("mesos", pflag.ContinueOnError)
 	l.mesos.AddFlags(mesosFlags)
-	for _, name := range []string{"resources", "attributes", "hostname", "isolation", "cgroups-enable-cfs", "executor-environment-variables"} {
+	for _, name := range []string{"resources", "attributes", "hostname", "isolation", "cgroups-enable-cfs", "enforce-container-disk-quota",
+		"container-disk-watch-interval", "enforce-container-ports", "container-ports-watch-interval", "executor-environment-variables"} {
 		fs.AddFlag(mesosFlags.Lookup(name))
 	}
 	port := mesosFlags.Lookup("port")

@@ -56,11 +56,12 @@ type executorRun struct {
 	stream    string
 	queued    []api.TaskID // tasks to be sent when it subscribes
 	tasks     map[api.TaskID]*agentTask
-	order     []api.TaskID // of tasks, as they were launched
-	launched  int          // how many tasks it ever got
-	silent    bool         // its framework was removed: tell nobody
-	fetching  bool         // what its command needs is being fetched
-	gone      bool         // what its tasks are when we ended it, not failed
+	order     []api.TaskID    // of tasks, as they were launched
+	launched  int             // how many tasks it ever got
+	silent    bool            // its framework was removed: tell nobody
+	fetching  bool            // what its command needs is being fetched
+	became    mesos.TaskState // what its tasks are when we ended it
+	destroyed bool            // we have ended it for good
 	reason    mesos.TaskStatus_Reason
 	text      string // why we ended it, when it was us
 	killed    bool   // the command was killed on request
@@ -124,6 +125,11 @@ type (
 	updateFailed struct {
 		container string
 		err       error
+	}
+	// limited tells that a container has taken what it does not have.
+	limited struct {
+		container string
+		limitation
 	}
 	// stopAgent ends all executors; allEnded is done when there are none.
 	stopAgent struct{}
@@ -234,6 +240,8 @@ func (a *agent) handle(e event) {
 		a.exited(e)
 	case updateFailed:
 		a.updateFailed(e)
+	case limited:
+		a.limited(e)
 	case recovered:
 		a.recover(e)
 	case stopAgent:
@@ -244,7 +252,7 @@ func (a *agent) handle(e event) {
 		a.registrationDue(e.container)
 	case graceDue:
 		if run := a.runs[e.container]; run != nil && run.phase == terminating {
-			a.do(destroy{run.process, run.container})
+			a.destroy(run)
 		}
 	}
 }
@@ -507,10 +515,15 @@ func (a *agent) shutdown(run *executorRun) {
 
 // end kills an executor at once.
 func (a *agent) end(run *executorRun, reason mesos.TaskStatus_Reason, text string) {
-	run.phase, run.reason, run.text = terminating, reason, text
+	run.phase, run.became, run.reason, run.text = terminating, mesos.TASK_FAILED, reason, text
 	if run.fetching {
 		a.do(stopFetching{run.container})
 	}
+	a.destroy(run)
+}
+
+func (a *agent) destroy(run *executorRun) {
+	run.destroyed = true
 	a.do(destroy{run.process, run.container})
 }
 
@@ -590,7 +603,7 @@ func (a *agent) started(e processStarted) {
 	run.process = e.process
 	a.do(saveRun{run})
 	if run.phase == terminating {
-		a.do(destroy{run.process, run.container})
+		a.destroy(run)
 		return
 	}
 	if !run.command {
@@ -614,16 +627,24 @@ func (a *agent) startFailed(e startFailed) {
 	if run == nil {
 		return
 	}
-	run.reason, run.text = mesos.REASON_CONTAINER_LAUNCH_FAILED, fmt.Sprintf("Failed to launch container: %v", e.err)
+	run.became, run.reason, run.text = mesos.TASK_FAILED, mesos.REASON_CONTAINER_LAUNCH_FAILED, fmt.Sprintf("Failed to launch container: %v", e.err)
 	a.exited(processExited{container: e.container, status: -1})
 }
 
 // updateFailed ends a container whose limits could not be changed; its tasks are gone (___run and __statusUpdate of
 // src/slave/slave.cpp).
 func (a *agent) updateFailed(e updateFailed) {
-	if run := a.runs[e.container]; run != nil && run.phase != ended {
-		run.gone = true
+	if run := a.runs[e.container]; run != nil && !run.destroyed && run.phase != ended {
 		a.end(run, mesos.REASON_CONTAINER_UPDATE_FAILED, fmt.Sprintf("Failed to update resources for container: %v", e.err))
+		run.became = stateFor(a.frameworks[run.key.framework], mesos.TASK_GONE)
+	}
+}
+
+// limited ends a container; its tasks have failed (MesosContainerizerProcess::limited of
+// src/slave/containerizer/mesos/containerizer.cpp).
+func (a *agent) limited(e limited) {
+	if run := a.runs[e.container]; run != nil && !run.destroyed && run.phase != ended {
+		a.end(run, e.reason, e.text)
 	}
 }
 
@@ -668,10 +689,8 @@ func (a *agent) exited(e processExited) {
 // lastStatus is what becomes of a task when the process that ran it is gone.
 func (run *executorRun) lastStatus(status int32) mesos.TaskStatus {
 	switch {
-	case run.gone:
-		return agentStatus(mesos.TASK_GONE, run.reason, run.text)
 	case run.text != "":
-		return agentStatus(mesos.TASK_FAILED, run.reason, run.text)
+		return agentStatus(run.became, run.reason, run.text)
 	case run.command:
 		return commandEnd(status, run.killed)
 	}

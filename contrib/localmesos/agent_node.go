@@ -34,6 +34,8 @@ type agentNode struct {
 	fetcher   *fetcher
 	fetches   map[string]context.CancelFunc // under way, by container; the owner's
 	fetching  sync.WaitGroup
+	watches   []limitWatch
+	watching  sync.WaitGroup
 }
 
 // startAgent runs the agent whose directory is dir, on want or, where executors know it by another port, on that.
@@ -81,10 +83,25 @@ func startAgent(p plan, h *hub, ps *processes, dir string, want int) (*agentNode
 		was.draining = &file.Draining.message
 	}
 	n.owner.post(was)
+	n.watchLimits()
 	go n.owner.run()
 	n.server = serve(l, n.handler(), p.secure)
 	h.joinAgent(n.address, n.owner)
 	return n, nil
+}
+
+// watchLimits runs what looks at containers by itself.
+func (n *agentNode) watchLimits() {
+	exceeded := func(container string, l limitation) { n.owner.post(limited{container, l}) }
+	if n.plan.isolation.disk && n.plan.EnforceContainerDiskQuota {
+		n.watches = append(n.watches, newDiskWatch(n.plan.ContainerDiskWatchInterval, exceeded))
+	}
+	if n.plan.isolation.ports && n.plan.EnforceContainerPorts {
+		n.watches = append(n.watches, newPortWatch(n.plan.ContainerPortsWatchInterval, n.plan.enter, exceeded))
+	}
+	for _, w := range n.watches {
+		n.watching.Go(func() { w.run(n.owner.quit) })
+	}
 }
 
 // listen listens in the agent's network namespace: a socket stays in the one in which it was made.
@@ -111,6 +128,7 @@ func (n *agentNode) listenHere(former, want int, needFormer bool) (net.Listener,
 func (n *agentNode) close() {
 	n.owner.end()
 	<-n.owner.done
+	n.watching.Wait()
 	for _, stop := range n.fetches {
 		stop()
 	}
@@ -153,9 +171,7 @@ func (n *agentNode) perform(x action) {
 	case destroy:
 		n.destroy(x.process, x.container)
 	case limit:
-		if err := n.plan.isolation.limit(x.run.container, x.run.resources()); err != nil {
-			n.owner.post(updateFailed{x.run.container, err})
-		}
+		n.limit(x.run)
 	case watch:
 		n.watch(x.container, x.process)
 	case allEnded:
@@ -231,8 +247,29 @@ func (n *agentNode) start(run *executorRun) {
 	n.watch(run.container, p)
 }
 
+// limit says what a container may use now.
+func (n *agentNode) limit(run *executorRun) {
+	if n.plan.Executors != nil {
+		return
+	}
+	sandbox, err := n.sandbox(run)
+	if err != nil {
+		n.owner.post(updateFailed{run.container, err})
+		return
+	}
+	for _, w := range n.watches {
+		w.set(run.container, sandbox, run.resources())
+	}
+	if err := n.plan.isolation.limit(run.container, run.resources()); err != nil {
+		n.owner.post(updateFailed{run.container, err})
+	}
+}
+
 // destroy ends a container.
 func (n *agentNode) destroy(p process, container string) {
+	for _, w := range n.watches {
+		w.forget(container)
+	}
 	n.processes.destroy(p)
 	if err := n.plan.isolation.destroy(container); err != nil {
 		log.WithError(err).WithField("agent", n.agent.id()).Error("a container is not gone")
@@ -249,23 +286,32 @@ func (n *agentNode) startProcess(run *executorRun) (process, error) {
 	if err != nil {
 		return process{}, err
 	}
+	for _, w := range n.watches {
+		w.set(run.container, sandbox, run.resources())
+	}
 	return n.processes.start(command{
 		info: run.info.Command, sandbox: sandbox, env: n.environment(run, sandbox), isolation: n.plan.isolation, join: join, enter: n.plan.enter,
 	})
 }
 
-// makeSandbox follows https://mesos.apache.org/documentation/latest/sandbox/.
-func (n *agentNode) makeSandbox(run *executorRun) (string, error) {
+// sandbox follows https://mesos.apache.org/documentation/latest/sandbox/.
+func (n *agentNode) sandbox(run *executorRun) (string, error) {
 	dir, err := filepath.Abs(n.dir)
 	if err != nil {
 		return "", err
 	}
-	runs := filepath.Join(dir, "slaves", n.agent.id(), "frameworks", string(run.key.framework), "executors", string(run.key.executor), "runs")
-	sandbox := filepath.Join(runs, run.container)
+	return filepath.Join(dir, "slaves", n.agent.id(), "frameworks", string(run.key.framework), "executors", string(run.key.executor), "runs", run.container), nil
+}
+
+func (n *agentNode) makeSandbox(run *executorRun) (string, error) {
+	sandbox, err := n.sandbox(run)
+	if err != nil {
+		return "", err
+	}
 	if err := os.MkdirAll(sandbox, 0o755); err != nil {
 		return "", err
 	}
-	latest := filepath.Join(runs, "latest")
+	latest := filepath.Join(filepath.Dir(sandbox), "latest")
 	if err := os.Remove(latest); err != nil && !os.IsNotExist(err) {
 		return "", err
 	}

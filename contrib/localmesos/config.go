@@ -44,6 +44,14 @@ type Config struct {
 	Isolation string
 	// CgroupsEnableCFS has cgroups/cpu bound what containers use of the processors, however idle those are.
 	CgroupsEnableCFS bool
+	// EnforceContainerDiskQuota has disk/du kill containers whose sandbox is above their disk. It looks at one sandbox after each
+	// ContainerDiskWatchInterval.
+	EnforceContainerDiskQuota  bool
+	ContainerDiskWatchInterval time.Duration
+	// EnforceContainerPorts has network/ports kill containers that listen on ports they do not have. It looks after each
+	// ContainerPortsWatchInterval.
+	EnforceContainerPorts       bool
+	ContainerPortsWatchInterval time.Duration
 	// ExecutorEnvironmentVariables is a JSON object of what executors get beside Mesos's own variables and a PATH; they get nothing
 	// of the agent's environment.
 	ExecutorEnvironmentVariables string
@@ -119,8 +127,12 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 func (c *Config) addIsolationFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.Isolation, "isolation", "posix/cpu,posix/mem", "isolators of each agent. cgroups/all, or of it cgroups/cpu, cgroups/mem, cgroups/devices and others, "+
 		"have each executor, with all below it, in cgroups mesos/CONTAINER (v1) with the limits of its tasks; filesystem/linux gives it a mount namespace; "+
-		"namespaces/pid, with that, a PID namespace; posix/cpu and posix/mem isolate nothing")
+		"namespaces/pid, with that, a PID namespace; disk/du measures its sandbox; network/ports sees on which ports it listens; posix/cpu and posix/mem isolate nothing")
 	flags.BoolVar(&c.CgroupsEnableCFS, "cgroups-enable-cfs", false, "with cgroups/cpu: bound the time of processors that a container gets, however idle they are")
+	flags.BoolVar(&c.EnforceContainerDiskQuota, "enforce-container-disk-quota", false, "with disk/du: kill a container whose sandbox is above the disk of its executor and tasks, if those have any")
+	flags.DurationVar(&c.ContainerDiskWatchInterval, "container-disk-watch-interval", 15*time.Second, "time between two looks of disk/du, each at the next sandbox")
+	flags.BoolVar(&c.EnforceContainerPorts, "enforce-container-ports", false, "with network/ports: kill a container that listens, by IPv4, on ports which its executor and tasks do not have")
+	flags.DurationVar(&c.ContainerPortsWatchInterval, "container-ports-watch-interval", 30*time.Second, "time between two looks of network/ports")
 }
 
 // plan is a Config that was checked, with its texts parsed.
@@ -162,7 +174,8 @@ func (c Config) check() (plan, error) {
 	for name, d := range map[string]time.Duration{
 		"allocation-interval": c.AllocationInterval, "agent-timeout": c.AgentTimeout, "recovery-timeout": c.RecoveryTimeout,
 		"executor-shutdown-grace-period": c.ExecutorShutdownGracePeriod, "executor-registration-timeout": c.ExecutorRegistrationTimeout,
-		"executor-reregistration-timeout": c.ExecutorReregistrationTimeout,
+		"executor-reregistration-timeout": c.ExecutorReregistrationTimeout, "container-disk-watch-interval": c.ContainerDiskWatchInterval,
+		"container-ports-watch-interval": c.ContainerPortsWatchInterval,
 	} {
 		if d <= 0 {
 			return plan{}, fmt.Errorf("--%s=%s: give a time above 0, such as 5s", name, d)

@@ -16,6 +16,8 @@ type isolators struct {
 	cfs        bool     // cgroups/cpu bounds the time of processors too
 	mount      string   // filesystem/linux: the program that makes mounts; "" lets containers make theirs on the machine
 	pids       bool     // namespaces/pid
+	disk       bool     // disk/du
+	ports      bool     // network/ports
 }
 
 // subsystemsOf are the controllers that the cgroup isolators use
@@ -28,7 +30,7 @@ var subsystemsOf = map[string][]string{
 
 // formerIsolators are names that Mesos still takes, with what they mean now.
 var formerIsolators = map[string][]string{
-	"process": {"posix/cpu", "posix/mem"}, "cgroups": {"cgroups/cpu", "cgroups/mem"},
+	"process": {"posix/cpu", "posix/mem"}, "cgroups": {"cgroups/cpu", "cgroups/mem"}, "posix/disk": {"disk/du"},
 }
 
 func parseIsolation(text string) (isolators, error) {
@@ -75,13 +77,17 @@ func (i *isolators) add(name string) (err error) {
 		}
 	case "namespaces/pid":
 		i.pids = true
+	case "disk/du":
+		i.disk = true
+	case "network/ports":
+		i.ports = true
 	case "cgroups/all":
 		i.subsystems = append(i.subsystems, mountedSubsystems()...)
 	default:
 		subsystems, known := subsystemsOf[name]
 		if !known {
 			return fmt.Errorf("no isolator %q: the local Mesos has posix/cpu, posix/mem, filesystem/posix, filesystem/linux, namespaces/pid, "+
-				"cgroups/all and %s", name, strings.Join(slices.Sorted(maps.Keys(subsystemsOf)), ", "))
+				"disk/du, network/ports, cgroups/all and %s", name, strings.Join(slices.Sorted(maps.Keys(subsystemsOf)), ", "))
 		}
 		i.subsystems = append(i.subsystems, subsystems...)
 	}
@@ -124,4 +130,4 @@ func (i *isolators) check(names []string) error {
 
 // launcher reports whether containers need what Mesos's linux launcher does: each has a cgroup of the freezer, by which all its
 // processes are found.
-func (i isolators) launcher() bool { return len(i.subsystems) > 0 || i.mount != "" }
+func (i isolators) launcher() bool { return len(i.subsystems) > 0 || i.mount != "" || i.ports }

@@ -3,11 +3,15 @@ package localmesos
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/k8sm/k8sm/api"
@@ -271,13 +275,13 @@ func TestRevocableCPUsHaveLowPriority(t *testing.T) {
 func TestIsolatorsThatCannotBeAreRefused(t *testing.T) {
 	for isolation, says := range map[string]string{
 		"cgroups/gpu": "cgroups/gpu", "gpu/nvidia": "gpu/nvidia", "namespaces/pid": "filesystem/linux",
-		"filesystem/linux,filesystem/posix": "one isolator of the file system", "posix/cpu,posix/cpu": "twice", "volume/csi": "volume/csi",
+		"filesystem/linux,filesystem/posix": "one isolator of the file system", "disk/du,disk/du": "twice", "volume/csi": "volume/csi",
 	} {
 		if _, err := parseIsolation(isolation); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", isolation, err)
 		}
 	}
-	for _, isolation := range []string{"", "process", "posix/cpu,posix/mem", " cgroups , filesystem/linux ,namespaces/pid"} {
+	for _, isolation := range []string{"", "process", "posix/cpu,posix/mem,posix/disk", " cgroups , filesystem/linux ,namespaces/pid"} {
 		if _, err := parseIsolation(isolation); err != nil {
 			t.Errorf("%s: %v", isolation, err)
 		}
@@ -361,5 +365,197 @@ func TestIsolatedContainerSurvivesItsAgentAndIsDestroyedByTheNext(t *testing.T) 
 	})
 	if left := mountsBelow(t, c.WorkDir); len(left) > 0 {
 		t.Errorf("these mounts are left: %v", left)
+	}
+}
+
+func TestContainerAboveItsDiskIsKilledIfItIsToldToHaveAny(t *testing.T) {
+	c := testConfig(t)
+	c.Isolation, c.EnforceContainerDiskQuota, c.ContainerDiskWatchInterval = "disk/du", true, 10*time.Millisecond
+	f := subscribeWith(t, startCluster(t, c), nil)
+	line, env := asProgram(t, "executor", object{"name": "LOCALMESOS_TEST_NOTES", "value": filepath.Join(t.TempDir(), "notes")})
+	o := f.mustOffer()
+	x := executorOf(f, "large", "dd if=/dev/zero of=large bs=1M count=3 2>/dev/null; "+line, env...)
+	f.accept(o, executorTask("free", o, x))
+	f.mustUpdate("free", "TASK_RUNNING")
+	sandbox := sandboxOf(t, c.WorkDir)
+	if used, err := diskUsage(t.Context(), sandbox); err != nil || used < 3<<20 {
+		t.Errorf("the sandbox has %d bytes, %v", used, err)
+	}
+	o = f.mustOffer() // no disk is charged yet, and nothing is enforced
+	enough := executorTask("enough", o, x)
+	enough["resources"] = []any{scalarOf("cpus", 0.1), scalarOf("mem", 32), scalarOf("disk", 4)}
+	f.accept(o, enough)
+	f.mustUpdate("enough", "TASK_RUNNING")
+	if u := f.update("enough", 200*time.Millisecond); at(u, "none") == nil {
+		t.Fatalf("within its disk: %v", u)
+	}
+	if err := os.WriteFile(filepath.Join(sandbox, "more"), make([]byte, 2<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range []string{"free", "enough"} {
+		u := f.mustUpdate(task, "TASK_FAILED")
+		says := text(u, "update", "status", "message")
+		if text(u, "update", "status", "reason") != "REASON_CONTAINER_LIMITATION_DISK" || !strings.HasPrefix(says, "Disk usage (") || !strings.HasSuffix(says, ") exceeds quota (4MB)") {
+			t.Errorf("%s: %v", task, at(u, "update", "status"))
+		}
+	}
+}
+
+func TestSandboxesAreMeasuredInTurn(t *testing.T) {
+	w := newDiskWatch(time.Hour, nil)
+	for _, container := range []string{"a", "b", "c", "d"} {
+		w.set(container, "/"+container, mustPool(t, "disk:1"))
+	}
+	w.set("b", "/b", mustPool(t, "disk:2"))
+	w.set("c", "/c", mustPool(t, "cpus:1"))
+	var turns string
+	for range 5 {
+		container, _, _ := w.next()
+		turns += container
+	}
+	w.forget("a")
+	container, _, _ := w.next()
+	if turns+container != "abdabd" {
+		t.Errorf("the turns were %s", turns+container)
+	}
+	for n, want := range map[int64]string{0: "0B", 1: "1B", 1 << 10: "1KB", 1025 << 10: "1025KB", 3 << 30: "3GB"} {
+		if got := mesosBytes(n); got != want {
+			t.Errorf("%d bytes are %s", n, got)
+		}
+	}
+}
+
+func TestContainerThatListensOnPortsOfOthersIsKilled(t *testing.T) {
+	c := testConfig(t)
+	c.Isolation, c.EnforceContainerPorts, c.ContainerPortsWatchInterval = "network/ports", true, 10*time.Millisecond
+	cluster := startCluster(t, c)
+	f := subscribeWith(t, cluster, nil)
+	line, env := asProgram(t, "executor", object{"name": "LOCALMESOS_TEST_NOTES", "value": filepath.Join(t.TempDir(), "notes")},
+		object{"name": "LOCALMESOS_TEST_LISTEN", "value": "127.0.0.1:31000"})
+	o := f.mustOffer()
+	x := executorOf(f, "listener", line, env...)
+	task := executorTask("t", o, x)
+	task["resources"] = []any{scalarOf("cpus", 0.1), scalarOf("mem", 32), object{"name": "ports", "type": "RANGES", "allocation_info": object{"role": "*"},
+		"ranges": object{"range": []any{object{"begin": 31000, "end": 31001}}}}}
+	f.accept(o, task)
+	f.mustUpdate("t", "TASK_RUNNING")
+	o = f.mustOffer()
+	f.accept(o, executorTask("other", o, x))
+	f.mustUpdate("other", "TASK_RUNNING")
+	if u := f.update("other", 200*time.Millisecond); at(u, "none") == nil {
+		t.Fatalf("on a port of its own: %v", u)
+	}
+	container := containerOf(t, c.WorkDir)
+	f.call("KILL", object{"kill": object{"task_id": named("t")}})
+	f.mustUpdate("t", "TASK_KILLED")
+	u := f.mustUpdate("other", "TASK_FAILED")
+	if text(u, "update", "status", "reason") != "REASON_CONTAINER_LIMITATION" ||
+		text(u, "update", "status", "message") != "Container "+container+" is listening on unallocated port(s): [31000-31000]" {
+		t.Errorf("it ended with %v", at(u, "update", "status"))
+	}
+}
+
+func TestDiskIsWatchedOnByTheNextAgent(t *testing.T) {
+	c := testConfig(t)
+	c.Isolation, c.EnforceContainerDiskQuota, c.ContainerDiskWatchInterval = "disk/du", true, 10*time.Millisecond
+	cluster := startCluster(t, c)
+	f := subscribeWith(t, cluster, nil)
+	line, env := asProgram(t, "executor", object{"name": "LOCALMESOS_TEST_NOTES", "value": filepath.Join(t.TempDir(), "notes")})
+	o := f.mustOffer()
+	oneMB := []any{scalarOf("cpus", 0.1), scalarOf("mem", 32), scalarOf("disk", 1)}
+	command := commandTask("command", o, "sleep 600", func(task object) { task["resources"] = oneMB })
+	other := executorTask("executor", o, executorOf(f, "large", line, env...))
+	other["resources"] = oneMB
+	f.accept(o, command, other)
+	f.mustUpdate("command", "TASK_RUNNING")
+	f.mustUpdate("executor", "TASK_RUNNING")
+	cluster.KillAgent(0)
+	sandboxes, err := filepath.Glob(filepath.Join(c.WorkDir, "agents/*/slaves/*/frameworks/*/executors/*/runs/latest"))
+	if err != nil || len(sandboxes) != 2 {
+		t.Fatalf("%v, %v", sandboxes, err)
+	}
+	for _, sandbox := range sandboxes {
+		if err := os.WriteFile(filepath.Join(sandbox, "more"), make([]byte, 2<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := cluster.RestartAgent(0); err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range []string{"command", "executor"} {
+		if u := f.mustUpdate(task, "TASK_FAILED"); text(u, "update", "status", "reason") != "REASON_CONTAINER_LIMITATION_DISK" {
+			t.Errorf("%s: %v", task, at(u, "update", "status"))
+		}
+	}
+}
+
+// onNewThread does something on a thread that ends with it. It is never the main one, whose namespaces are the process's.
+func onNewThread(do func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			done <- onNewThread(do)
+			return
+		}
+		done <- do()
+	}()
+	return <-done
+}
+
+// networkNamespace makes a network namespace with a loopback, and returns how to do something there.
+func networkNamespace(t *testing.T) (enter func(do func() error) error) {
+	t.Helper()
+	var made netns.NsHandle
+	err := onNewThread(func() (err error) {
+		if made, err = netns.New(); err != nil {
+			return err
+		}
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(lo)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = made.Close() })
+	return func(do func() error) error {
+		return onNewThread(func() error {
+			if err := netns.Set(made); err != nil {
+				return err
+			}
+			return do()
+		})
+	}
+}
+
+func TestIsolatorsHoldInTheNetworkNamespaceOfTheAgent(t *testing.T) {
+	c := testConfig(t)
+	c.Isolation, c.EnforceContainerPorts, c.ContainerPortsWatchInterval = "cgroups/all,filesystem/linux,namespaces/pid,network/ports", true, 10*time.Millisecond
+	enter := networkNamespace(t)
+	c.Own = []Agent{{Hostname: "node-1", IP: "127.0.0.1", Enter: enter}}
+	f := subscribeWith(t, startCluster(t, c), nil)
+	o := f.mustOffer()
+	f.accept(o, commandTask("t", o, "readlink /proc/self/ns/net /proc/self/ns/pid /proc/self/ns/mnt >spaces; sleep 600", nil))
+	f.mustUpdate("t", "TASK_RUNNING")
+	spaces := written(t, filepath.Join(sandboxOf(t, c.WorkDir), "spaces"))
+	want := ""
+	if err := enter(func() (err error) { want, err = os.Readlink("/proc/thread-self/ns/net"); return err }); err != nil || len(spaces) != 3 || spaces[0] != want {
+		t.Errorf("it is in %v, its agent in %s, %v", spaces, want, err)
+	}
+	for i, name := range []string{"net", "pid", "mnt"} {
+		if own, _ := os.Readlink("/proc/self/ns/" + name); own == spaces[i] {
+			t.Errorf("it shares the namespace %s with the machine", own)
+		}
+	}
+	line, env := asProgram(t, "executor", object{"name": "LOCALMESOS_TEST_NOTES", "value": filepath.Join(t.TempDir(), "notes")},
+		object{"name": "LOCALMESOS_TEST_LISTEN", "value": "127.0.0.1:31000"})
+	o = f.mustOffer()
+	f.accept(o, executorTask("listener", o, executorOf(f, "listener", line, env...)))
+	if u := f.mustUpdate("listener", "TASK_FAILED"); text(u, "update", "status", "reason") != "REASON_CONTAINER_LIMITATION" {
+		t.Errorf("it ended with %v", at(u, "update", "status"))
 	}
 }

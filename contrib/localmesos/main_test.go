@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -60,6 +61,13 @@ func runExecutor(notes string) int {
 		ids: object{"framework_id": named(os.Getenv("MESOS_FRAMEWORK_ID")), "executor_id": named(os.Getenv("MESOS_EXECUTOR_ID"))},
 	}
 	x.noteStart()
+	if address := os.Getenv("LOCALMESOS_TEST_LISTEN"); address != "" {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			return 1
+		}
+		defer l.Close()
+	}
 	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); {
 		if ended := x.session(); ended || os.Getenv("MESOS_CHECKPOINT") != "1" {
 			return 0

@@ -36,7 +36,9 @@ func (a *agent) recover(e recovered) {
 		}
 		a.executors[run.key] = run
 		run.phase = running
-		if !run.command {
+		if run.command {
+			a.do(limit{run})
+		} else {
 			run.phase = recovering
 			a.timers.add(a.now.Add(a.plan.ExecutorReregistrationTimeout), registrationDue{run.container})
 		}

@@ -33,6 +33,9 @@ func (a *agent) subscribe(e executorSubscribe) {
 	}
 	a.do(answer{status: 200})
 	before := run.phase
+	if before == recovering {
+		a.do(limit{run}) // what the agent before said is not known to all isolators
+	}
 	run.stream, run.phase = e.stream, running
 	a.streams[e.stream] = run
 	if before == starting && len(run.queued) == 0 { // all were killed meanwhile: Slave::subscribe in src/slave/slave.cpp
@@ -188,7 +191,7 @@ func (a *agent) update(run *executorRun, t *agentTask, s mesos.TaskStatus) {
 	if run.container != "" {
 		a.do(saveTask{run.container, t})
 	}
-	if terminal(t.latest.GetState()) && run.phase != ended {
+	if terminal(t.latest.GetState()) && run.phase != ended && !run.destroyed {
 		a.do(limit{run})
 	}
 	if len(t.pending) == 1 {
