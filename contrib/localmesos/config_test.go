@@ -96,15 +96,16 @@ func TestMachineWithoutResourcesFlagKeepsAReserve(t *testing.T) {
 
 func TestWrongFlagsAreOneClearError(t *testing.T) {
 	for name, change := range map[string]func(*Config){
-		"--agents":           func(c *Config) { c.Agents = -1 },
-		"--ip":               func(c *Config) { c.IP = "localhost" },
-		"--port":             func(c *Config) { c.Port = 65535 },
-		"--resources":        func(c *Config) { c.Resources = "cpus" },
-		"--oversubscribed":   func(c *Config) { c.Oversubscribed = "cpus(role):1" },
-		"--attributes":       func(c *Config) { c.Attributes = "rack" },
-		"--isolation":        func(c *Config) { c.Isolation = "cgroups/gpu" },
-		"--work-dir":         func(c *Config) { c.WorkDir = "" },
-		"--recovery-timeout": func(c *Config) { c.RecoveryTimeout = 0 },
+		"--agents":                        func(c *Config) { c.Agents = -1 },
+		"--ip":                            func(c *Config) { c.IP = "localhost" },
+		"--port":                          func(c *Config) { c.Port = 65535 },
+		"--resources":                     func(c *Config) { c.Resources = "cpus" },
+		"--oversubscribed":                func(c *Config) { c.Oversubscribed = "cpus(role):1" },
+		"--attributes":                    func(c *Config) { c.Attributes = "rack" },
+		"--isolation":                     func(c *Config) { c.Isolation = "cgroups/gpu" },
+		"--work-dir":                      func(c *Config) { c.WorkDir = "" },
+		"--container-disk-watch-interval": func(c *Config) { c.ContainerDiskWatchInterval = 0 },
+		"--recovery-timeout":              func(c *Config) { c.RecoveryTimeout = 0 },
 	} {
 		c := testConfig(t)
 		c.WorkDir = filepath.Join(t.TempDir(), "work")
