@@ -33,6 +33,10 @@ const (
 // destroyTimeout is how long the processes of a container may take to die of SIGKILL, as --cgroups_destroy_timeout.
 const destroyTimeout = 30 * time.Second
 
+// leaveTimeout is how long a cgroup may take to be empty whose processes are dead. Mesos waits for --cgroups_destroy_timeout here
+// too, but looks at other containers meanwhile.
+const leaveTimeout = time.Second
+
 // hierarchy is where a cgroup v1 controller is mounted (https://man7.org/linux/man-pages/man7/cgroups.7.html).
 func hierarchy(controller string) string { return filepath.Join("/sys/fs/cgroup", controller) }
 
@@ -69,7 +73,11 @@ func (i isolators) has(subsystem string) bool { return slices.Contains(i.subsyst
 // prepare makes the container's cgroups with their limits, and returns the files by which a process joins them.
 func (i isolators) prepare(container string, resources pool) (join []string, err error) {
 	for _, dir := range i.cgroups(container) {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		err := os.MkdirAll(dir, 0o755)
+		if errors.Is(err, fs.ErrNotExist) { // another Mesos has just removed what was empty
+			err = os.MkdirAll(dir, 0o755)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("cannot make the container's cgroup: %w", err)
 		}
 		join = append(join, filepath.Join(dir, "cgroup.procs"))
@@ -203,14 +211,23 @@ func writeCgroup(dir, file string, value any) error {
 	return errors.Join(err, f.Close())
 }
 
-// destroy kills all that is in the container's cgroups or in cgroups below them, whoever made those, and removes the cgroups.
+// destroy kills all that is in the container's cgroup of the freezer or in cgroups below it, whoever made those, and removes the
+// container's cgroups. What has left the freezer's lives on, and keeps the others where it is in them: destroy of
+// src/linux/cgroups.cpp.
 func (i isolators) destroy(container string) error {
 	dirs := i.cgroups(container)
 	slices.Reverse(dirs)
-	deadline := time.Now().Add(destroyTimeout)
+	var problems []error
 	for n, dir := range dirs {
-		for {
-			err := killBelow(dir, n == 0)
+		patience := leaveTimeout
+		if n == 0 {
+			patience = destroyTimeout
+		}
+		for deadline := time.Now().Add(patience); ; <-time.After(10 * time.Millisecond) {
+			var err error
+			if n == 0 {
+				err = killBelow(dir)
+			}
 			if err == nil {
 				err = removeBelow(dir)
 			}
@@ -218,21 +235,19 @@ func (i isolators) destroy(container string) error {
 				break
 			}
 			if time.Now().After(deadline) {
-				return fmt.Errorf("cannot remove the container's cgroup: %w", err)
+				problems = append(problems, fmt.Errorf("cannot remove the container's cgroup %s: %w", dir, err))
+				break
 			}
-			<-time.After(10 * time.Millisecond)
 		}
 	}
-	return nil
+	return errors.Join(problems...)
 }
 
 // killBelow sends SIGKILL to every process in the cgroup and below it. Frozen meanwhile, they start no others.
-func killBelow(dir string, freezer bool) error {
+func killBelow(dir string) error {
 	return eachBelow(dir, func(cgroup string) error {
-		if freezer {
-			if err := os.WriteFile(filepath.Join(cgroup, "freezer.state"), []byte("FROZEN"), 0); err != nil {
-				return err
-			}
+		if err := os.WriteFile(filepath.Join(cgroup, "freezer.state"), []byte("FROZEN"), 0); err != nil {
+			return err
 		}
 		pids, err := os.ReadFile(filepath.Join(cgroup, "cgroup.procs"))
 		for _, text := range strings.Fields(string(pids)) {
@@ -240,10 +255,7 @@ func killBelow(dir string, freezer bool) error {
 				_ = syscall.Kill(pid, syscall.SIGKILL) // gone already is as good
 			}
 		}
-		if freezer {
-			err = errors.Join(err, os.WriteFile(filepath.Join(cgroup, "freezer.state"), []byte("THAWED"), 0))
-		}
-		return err
+		return errors.Join(err, os.WriteFile(filepath.Join(cgroup, "freezer.state"), []byte("THAWED"), 0))
 	})
 }
 

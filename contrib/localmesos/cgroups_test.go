@@ -62,31 +62,50 @@ func TestCgroupsHoldAContainersLimitsAndAllThatIsBelowThem(t *testing.T) {
 		t.Error("the hard limit went down, which may kill what still gives memory back")
 	}
 
-	// Somebody else's process, in cgroups that somebody else made, as a container of Docker's is.
-	foreign := exec.Command("sleep", "600")
-	if err := foreign.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for _, controller := range []string{"memory", "freezer"} {
-		nested := filepath.Join(hierarchy(controller), cgroupsRoot, container, "foreign")
-		if err := os.Mkdir(nested, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(nested, "cgroup.procs"), []byte(strconv.Itoa(foreign.Process.Pid)), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
+	// Somebody else's process, in cgroups that somebody else made, as a container of Docker's is; and one that is not in the
+	// freezer's.
+	foreign, escaped := inCgroups(t, container, "foreign", "memory", "freezer"), inCgroups(t, container, "", "cpuacct")
 	pids := pidsIn(t, c.WorkDir)
 	pids[0].destroy()
 	if err := foreign.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("what ran below the executor's cgroup ended with %v", err)
 	}
 	f.mustUpdate("one", "TASK_FAILED")
-	for _, controller := range []string{"cpu", "cpuacct", "memory", "freezer"} {
+	for _, controller := range []string{"cpu", "memory", "freezer"} {
 		if _, err := os.Stat(filepath.Join(hierarchy(controller), cgroupsRoot, container)); !os.IsNotExist(err) {
 			t.Errorf("the cgroup of %s is left: %v", controller, err)
 		}
 	}
+	if procs := cgroupFile(t, "cpuacct", container, "cgroup.procs"); procs != strconv.Itoa(escaped.Process.Pid) {
+		t.Errorf("what was not in the freezer's cgroup is to live on; now %q lives", procs)
+	}
+}
+
+// inCgroups starts a process in cgroups below a container's, or in the container's own.
+func inCgroups(t *testing.T, container, name string, controllers ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("sleep", "600")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // a second kill finds nothing
+		_ = cmd.Wait()
+		for _, controller := range controllers {
+			_ = removeBelow(filepath.Join(hierarchy(controller), cgroupsRoot, container))
+			_ = os.Remove(filepath.Join(hierarchy(controller), cgroupsRoot))
+		}
+	})
+	for _, controller := range controllers {
+		dir := filepath.Join(hierarchy(controller), cgroupsRoot, container, name)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(cmd.Process.Pid)), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cmd
 }
 
 func number(t *testing.T, text string) int {
