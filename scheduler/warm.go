@@ -70,7 +70,7 @@ func (c *Core) keepWarm(now time.Time) []Action {
 		case a.warm != nil && !wanted[a]:
 			a.warm.killLater(now)
 			acts = append(acts, c.tickTask(now, a.warm)...)
-		case a.warm != nil || !wanted[a] || !a.health.takes():
+		case a.warm != nil || !wanted[a] || !a.health.takes() && !c.awaited(a):
 		case now.Before(a.chill.until) || a.executor.preparing:
 			c.cold++
 		default:

@@ -41,13 +41,20 @@ import (
 // runs, until it is told to end it, and that outlives its agent for a while.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == "minion" {
-		if err := minion(context.Background()); err != nil {
+		if err := start(context.Background()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		return
 	}
 	os.Exit(m.Run())
+}
+
+func start(ctx context.Context) error {
+	if err := refuseToStart(); err != nil {
+		return err
+	}
+	return minion(ctx)
 }
 
 func minion(ctx context.Context) error {
