@@ -7,6 +7,7 @@ LDFLAGS := -s -w -X github.com/k8sm/k8sm/api.Version=$(VERSION) \
 	-X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSION) \
 	-X k8s.io/component-base/version.gitMajor=$(word 1,$(subst ., ,$(KUBERNETES_VERSION:v%=%))) \
 	-X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(KUBERNETES_VERSION)))
+comma   := ,
 SHELL   := /bin/bash -o pipefail
 BUILD   := build
 PAUSE   := minion/cri/embedded/pause
@@ -62,6 +63,11 @@ test: test-deps build ## Run every test: unit tests with the race detector, then
 	go test -race -shuffle=on -timeout 20m $$(go list ./... | grep -Ev '$(KUBERNETES)|/contrib/e2e$$')
 	$(GO) test $(FLAGS) -shuffle=on -timeout 20m $$(go list ./... | grep -E '$(KUBERNETES)')
 	$(GO) test $(FLAGS) -count=1 -timeout 30m ./contrib/e2e
+
+.PHONY: test-isolated
+test-isolated: test-deps build ## Run the tests of the whole chain once more, on agents with all isolators: ISOLATION=LIST RUN=REGEXP.
+	K8SM_UP_FLAGS=--isolation=$(or $(ISOLATION),cgroups/all$(comma)filesystem/linux$(comma)namespaces/pid$(comma)disk/du) \
+		$(GO) test $(FLAGS) -count=1 -timeout 40m -run '$(RUN)' ./contrib/e2e
 
 .PHONY: critest
 critest: $(PAUSE) ## Run critest, the validation suite of Kubernetes' runtime interface: SEED=N CASES=REGEXP.

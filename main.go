@@ -47,8 +47,10 @@ import (
 	"github.com/k8sm/k8sm/contrib/machines"
 	"github.com/k8sm/k8sm/contrib/up"
 	"github.com/k8sm/k8sm/minion"
+	"github.com/k8sm/k8sm/minion/keeper"
 	"github.com/k8sm/k8sm/minion/kubelet"
 	"github.com/k8sm/k8sm/minion/proxy"
+	"github.com/k8sm/k8sm/minion/stepout"
 	"github.com/k8sm/k8sm/minion/supervise"
 	"github.com/k8sm/k8sm/minion/warden"
 	"github.com/k8sm/k8sm/scheduler"
@@ -117,7 +119,7 @@ To try it on this machine, as root: km up`,
 			root.AddCommand(command)
 		}
 	}
-	root.AddCommand(versionCommand(), wardenCommand(&c), cleanUpCommand(&c))
+	root.AddCommand(versionCommand(), wardenCommand(&c), stepOutCommand(), cleanUpCommand(&c))
 	return root
 }
 
@@ -408,11 +410,29 @@ func minionCommand(c *common) *cobra.Command {
 		Long: `Is started by a Mesos agent as the executor of k8sm's tasks, and by nobody else: it wants the environment that an agent gives.
 It starts and watches the stock kubelet and kube-proxy and serves the kubelet's runtime interface over Docker Engine.`,
 		RunE: func(*cobra.Command, []string) error {
-			return serve(c, func(ctx context.Context) error { return minion.Run(ctx, cfg) })
+			link, err := keeper.Adopt()
+			if err != nil {
+				return err
+			}
+			err = serve(c, func(ctx context.Context) error { return minion.Run(ctx, cfg, link != nil) })
+			if err != nil {
+				link.Ending(1)
+			} else {
+				link.Ending(0)
+			}
+			return err
 		},
 	}
 	cfg.AddFlags(cmd.Flags())
 	return cmd
+}
+
+// stepOutCommand runs in a container that a minion has Docker Engine start.
+func stepOutCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: stepout.Command, Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return stepout.Board(args[0]) },
+	}
 }
 
 // wardenCommand does the work of a process that has waited in the package warden: the minion starts it.
@@ -519,10 +539,11 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	return beside(ctx, program.Run, func(ctx context.Context) error { return s.runBesideStatus(ctx, dir, parts) })
 }
 
-// readMinionConfig waits until the cluster says which ports of nodes are for services, and how long idle minions stay.
-func (s *schedule) readMinionConfig(ctx context.Context, client kubernetes.Interface) error {
+// readMinionConfig waits until the cluster says which ports of nodes are for services, how long idle minions stay, and where Docker
+// Engines listen.
+func (s *schedule) readMinionConfig(ctx context.Context, cluster kubernetes.Interface) error {
 	return supervise.UntilDone(ctx, "the cluster has not said yet how minions are configured", func(ctx context.Context) error {
-		object, err := client.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
+		object, err := cluster.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -533,6 +554,9 @@ func (s *schedule) readMinionConfig(ctx context.Context, client kubernetes.Inter
 		s.scheduler.SuicideTimeout = api.DefaultSuicideTimeout
 		if minions.SuicideTimeout != nil {
 			s.scheduler.SuicideTimeout = minions.SuicideTimeout.Duration
+		}
+		if minions.DockerHost != client.DefaultDockerHost {
+			s.scheduler.DockerHost = minions.DockerHost
 		}
 		s.scheduler.NodePorts.Begin, s.scheduler.NodePorts.End, err = minions.NodePortRange()
 		return err

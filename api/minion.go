@@ -85,6 +85,10 @@ type MinionConfig struct {
 	EvictionHard map[string]string `json:"evictionHard,omitempty"`
 }
 
+// MinionEngineFlag is the flag of a minion's command by which the scheduler tells it of the cluster's Docker Engine, if that is
+// not at the usual place: where Mesos puts the minion into a container, it needs the Engine before it can reach the cluster.
+const MinionEngineFlag = "engine"
+
 // ReadMinionConfig reads it from the data of the ConfigMap MinionConfigName.
 func ReadMinionConfig(data map[string]string) (c MinionConfig, err error) {
 	if err := json.Unmarshal([]byte(data[MinionConfigKey]), &c); err != nil {

@@ -3,6 +3,7 @@ package executor
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,6 +16,10 @@ import (
 // condemnedFor is how long a task that was killed before its pod was bound is remembered. A binding that was on its way
 // arrives within seconds, unless the API server is away.
 const condemnedFor = time.Hour
+
+// unfitFor is how long an executor on a machine that cannot run pods stays without work: the tasks that it was started for come
+// right after its registration, and one that has left finds out anew whether the machine can when it is started again.
+const unfitFor = 5 * time.Second
 
 // minGrace is the shortest grace period, in seconds, that a kill can bring. With none at all the pod's object goes at once,
 // and the task would be told to have ended while its containers have not.
@@ -41,6 +46,7 @@ type Core struct {
 	lostAt     time.Time // when the connection was lost; zero while there is one
 	idleSince  time.Time // since when there is no work; zero while there is some
 	sequence   int       // numbers the updates
+	unfit      string    // why no pod can run here; empty if it can
 
 	tasks     map[types.UID]*task     // live tasks by their pod; a pod has one at most
 	pods      map[types.UID]Pod       // pods bound to this node, with or without a task
@@ -99,11 +105,18 @@ func (c *Core) Deadline() (at time.Time, ok bool) {
 	if !c.lostAt.IsZero() && c.cfg.Checkpoint {
 		at, ok = c.lostAt.Add(c.cfg.RecoveryTimeout), true
 	}
-	if idle := c.idleSince.Add(c.cfg.SuicideTimeout); !c.idleSince.IsZero() && c.cfg.SuicideTimeout > 0 &&
-		(!ok || idle.Before(at)) {
+	if idle := c.idleSince.Add(c.patience()); !c.idleSince.IsZero() && c.patience() > 0 && (!ok || idle.Before(at)) {
 		at, ok = idle, true
 	}
 	return at, ok
+}
+
+// patience is how long the executor stays without work; zero or less is for ever.
+func (c *Core) patience() time.Duration {
+	if c.unfit != "" {
+		return unfitFor
+	}
+	return c.cfg.SuicideTimeout
 }
 
 func (c *Core) handle(now time.Time, event Event) []Action {
@@ -117,6 +130,8 @@ func (c *Core) handle(now time.Time, event Event) []Action {
 		return c.disconnected(now)
 	case Configured:
 		c.cfg.SuicideTimeout = e.SuicideTimeout
+	case Unfit:
+		return c.becomeUnfit(e.Reason)
 	case Launch:
 		return c.launch(e)
 	case Kill:
@@ -180,6 +195,9 @@ func (c *Core) launch(e Launch) (actions []Action) {
 	if e.Problem != "" {
 		return c.update(e.Task, Error, Report{Message: e.Problem})
 	}
+	if c.unfit != "" {
+		return c.update(e.Task, Failed, c.misfit())
+	}
 	if old != nil {
 		actions = append(actions, c.end(old, Killed, Report{Message: fmt.Sprintf("task %s takes the pod over", e.Task)})...)
 	}
@@ -192,6 +210,30 @@ func (c *Core) launch(e Launch) (actions []Action) {
 		return append(actions, c.update(t.id, Running, Report{})...)
 	}
 	return append(actions, c.follow(t)...)
+}
+
+// becomeUnfit ends what has not begun to run, in the order of the tasks' ids.
+func (c *Core) becomeUnfit(reason string) (actions []Action) {
+	c.unfit = reason
+	if reason == "" {
+		return nil
+	}
+	var waiting []*task
+	for _, t := range c.tasks {
+		if t.state == Starting {
+			waiting = append(waiting, t)
+		}
+	}
+	slices.SortFunc(waiting, func(a, b *task) int { return strings.Compare(string(a.id), string(b.id)) })
+	for _, t := range waiting {
+		actions = append(actions, c.end(t, Failed, c.misfit())...)
+	}
+	return actions
+}
+
+// misfit is what to say of a task that cannot run here.
+func (c *Core) misfit() Report {
+	return Report{Cause: NoNode, Message: truncate("this machine cannot run pods: " + c.unfit)}
 }
 
 // kill ends a task. A pod that the scheduler has not bound yet is not going to be bound once it reads TASK_KILLED; if a
@@ -319,8 +361,8 @@ func (c *Core) reasonToLeave(now time.Time, event Event) string {
 		c.idleSince = time.Time{}
 	case c.idleSince.IsZero():
 		c.idleSince = now
-	case c.cfg.SuicideTimeout > 0 && now.Sub(c.idleSince) >= c.cfg.SuicideTimeout:
-		return fmt.Sprintf("no task for %s", c.cfg.SuicideTimeout)
+	case c.patience() > 0 && now.Sub(c.idleSince) >= c.patience():
+		return fmt.Sprintf("no task for %s", c.patience())
 	}
 	return ""
 }

@@ -117,6 +117,8 @@ func (p *player) event(fields []string) Event {
 		return Configured{SuicideTimeout: p.duration(args[0])}
 	case "shutdown":
 		return Shutdown{}
+	case "unfit":
+		return Unfit{Reason: strings.TrimSpace(strings.Join(args, " "))}
 	case "tick":
 		return Tick{}
 	case "launch":

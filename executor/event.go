@@ -36,6 +36,9 @@ type (
 	Disconnected struct{ Reason string }
 	// Configured brings what the cluster says, which is known only after the registration; see CoreConfig.
 	Configured struct{ SuicideTimeout time.Duration }
+	// Unfit says why this machine cannot run pods, or with an empty reason that it can again. Tasks that have not begun to run
+	// fail, and so do those that come: elsewhere they may run.
+	Unfit struct{ Reason string }
 	// Shutdown says that the agent, or whoever runs the agent, wants this executor to end.
 	Shutdown struct{}
 )
@@ -81,6 +84,7 @@ func (Started) isEvent()      {}
 func (Subscribed) isEvent()   {}
 func (Disconnected) isEvent() {}
 func (Configured) isEvent()   {}
+func (Unfit) isEvent()        {}
 func (Shutdown) isEvent()     {}
 func (Launch) isEvent()       {}
 func (Kill) isEvent()         {}

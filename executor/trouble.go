@@ -20,11 +20,12 @@ const (
 	OutOfMemory       // a container used more memory than its limit
 	Displaced         // the pod had to make room: evicted, preempted
 	TooLong           // the pod ran longer than its activeDeadlineSeconds
+	NoNode            // no pod can run on this machine
 )
 
 // String names the cause, for logs.
 func (c Cause) String() string {
-	return [...]string{"", "not launched", "out of memory", "displaced", "too long"}[c]
+	return [...]string{"", "not launched", "out of memory", "displaced", "too long", "no node"}[c]
 }
 
 // Trouble is what is wrong with a pod, in words that help the person who wrote it.
@@ -47,10 +48,15 @@ func troubleOf(pod *corev1.Pod) (t Trouble) {
 	case corev1.PodPending, corev1.PodRunning:
 		t = hindrance(pod)
 	}
-	if len(t.Message) > maxMessage {
-		t.Message = strings.ToValidUTF8(t.Message[:maxMessage], "") + "…"
-	}
+	t.Message = truncate(t.Message)
 	return t
+}
+
+func truncate(message string) string {
+	if len(message) > maxMessage {
+		return strings.ToValidUTF8(message[:maxMessage], "") + "…"
+	}
+	return message
 }
 
 // displaced are the reasons in the status of a pod that had to make room.

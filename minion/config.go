@@ -27,6 +27,9 @@ type Config struct {
 	// dockerHost is what the agent's environment says by Docker's own variable: agents that share a machine may each have an
 	// Engine of their own. Given wins over it, and it wins over what the cluster says.
 	dockerHost string
+	// engine is the cluster's Docker Engine as the scheduler knew it when it launched this executor. It is asked for a way into
+	// the machine, which has to be found before the cluster can be; see package stepout.
+	engine string
 }
 
 // AddFlags makes the configuration's flags. Without one, the cluster's setting is in force.
@@ -47,6 +50,8 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.Given.RootDir, "root-dir", "",
 		fmt.Sprintf("`directory` for what outlives the Mesos sandbox: pods' volumes and logs, the node's certificate"+otherwise, defaultRootDir))
 	flags.StringVar(&c.Given.DockerHost, "docker-host", "", fmt.Sprintf("address of the Docker Engine (default: the environment's %s, else as the cluster is configured, else %s)", client.EnvOverrideHost, defaultDockerHost))
+	flags.StringVar(&c.engine, api.MinionEngineFlag, "", "Docker Engine of the machine's, to be used only to leave the container that Mesos builds; the scheduler gives it")
+	_ = flags.MarkHidden(api.MinionEngineFlag)
 	flags.StringVar(&c.Given.StaticPods, "static-pods", "",
 		fmt.Sprintf("`directory` of pod manifests that the kubelet runs besides the cluster's pods"+otherwise, "none"))
 	flags.BoolFunc("contain-pods", fmt.Sprintf("have pods' containers below the cgroup of this Mesos container"+otherwise, "not"), func(text string) error {

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/executor/mesos"
 )
 
 // told is what a cluster says.
@@ -59,7 +60,9 @@ func TestEveryFlagOfAMinionWinsOverTheCluster(t *testing.T) {
 		"proxy-mode":               {"nftables", func(c *api.MinionConfig) { c.ProxyMode = api.ProxyNFTables }},
 		"contain-pods":             {"false", func(c *api.MinionConfig) { c.ContainPods = &not }},
 		"network-policy":           {"false", func(c *api.MinionConfig) { c.NetworkPolicy = &not }},
-		"eviction-hard":            {"pid.available<5%", func(c *api.MinionConfig) { c.EvictionHard = map[string]string{"pid.available": "5%"} }},
+		// It is for the way into the machine alone; TestMinionIsToldOfTheEngineInItsCommand of the scheduler has the other end.
+		api.MinionEngineFlag: {"unix:///e", func(*api.MinionConfig) {}},
+		"eviction-hard":      {"pid.available<5%", func(c *api.MinionConfig) { c.EvictionHard = map[string]string{"pid.available": "5%"} }},
 	}
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 	(&Config{}).AddFlags(flags)
@@ -88,6 +91,20 @@ func TestDockerHostOfTheEnvironmentWinsOverTheClusterAndAFlagOverBoth(t *testing
 		got, err := c.settle(api.MinionConfig{DockerHost: test.cluster})
 		if err != nil || got.DockerHost != test.want {
 			t.Errorf("flag %q, environment %q, cluster %q: %q, %v", test.flag, test.environment, test.cluster, got.DockerHost, err)
+		}
+	}
+}
+
+func TestWayIntoTheMachineIsTheEngineOfFlagEnvironmentOrScheduler(t *testing.T) {
+	for _, test := range []struct{ flag, environment, scheduler, want string }{
+		{"unix:///flag", "unix:///env", "unix:///told", "unix:///flag"},
+		{"", "unix:///env", "unix:///told", "unix:///env"},
+		{"", "", "unix:///told", "unix:///told"},
+		{"", "", "", defaultDockerHost},
+	} {
+		c := Config{Given: api.MinionConfig{DockerHost: test.flag}, dockerHost: test.environment, engine: test.scheduler}
+		if got := c.wayOut(mesos.Config{}, "/sandbox", false).DockerHost; got != test.want {
+			t.Errorf("flag %q, environment %q, scheduler %q: %q", test.flag, test.environment, test.scheduler, got)
 		}
 	}
 }

@@ -78,21 +78,33 @@ func (c capacity) reserve(agent, executor map[string]float64, eviction map[strin
 	return reserved, complaints, nil
 }
 
-// nodeIP is the address under which the node is reached: the agent's, or this machine's where the agent is on loopback,
-// which a kubelet refuses. A machine without a default route is known by its first address.
-func nodeIP(agentEndpoint string) (net.IP, error) {
+// nodeIP is the address under which the node is reached: the agent's, or this machine's where the agent is on loopback or says
+// that it is at an address which this machine does not have (--advertise_ip); a kubelet refuses either. The complaint tells of
+// the latter. A machine without a default route is known by its first address.
+func nodeIP(agentEndpoint string) (ip net.IP, complaint string, err error) {
 	host, _, err := net.SplitHostPort(agentEndpoint)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the agent's address: %w", err)
+		return nil, "", fmt.Errorf("cannot read the agent's address: %w", err)
 	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsGlobalUnicast() {
-		return ip, nil
+	advertised := net.ParseIP(host)
+	if advertised == nil || !advertised.IsGlobalUnicast() {
+		if ip, err = MachineIP(); err != nil {
+			return nil, "", fmt.Errorf("cannot find an address for the node: the agent is on loopback (%s): %w", agentEndpoint, err)
+		}
+		return ip, "", nil
 	}
-	ip, err := MachineIP()
+	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
-		return nil, fmt.Errorf("cannot find an address for the node: the agent is on loopback (%s): %w", agentEndpoint, err)
+		return nil, "", fmt.Errorf("cannot list this machine's addresses: %w", err)
 	}
-	return ip, nil
+	if slices.ContainsFunc(addresses, func(a netlink.Addr) bool { return a.IP.Equal(advertised) }) {
+		return advertised, "", nil
+	}
+	if ip, err = MachineIP(); err != nil {
+		return nil, "", fmt.Errorf("cannot find an address for the node: this machine does not have the agent's (%s): %w", agentEndpoint, err)
+	}
+	return ip, fmt.Sprintf("the agent advertises %s, which is no address of this machine: the node is at %s; "+
+		"if the API server and the other nodes do not reach that, give the agent an --advertise_ip that its machine has", advertised, ip), nil
 }
 
 // nodeIPs are the node's addresses, one of each family that pods have addresses of, in that order: primary, and one of the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/k8sm/k8sm/executor"
 	"github.com/k8sm/k8sm/executor/kube"
 	"github.com/k8sm/k8sm/executor/mesos"
+	"github.com/k8sm/k8sm/minion/stepout"
 )
 
 // gcPercent is how much of garbage there may be in relation to what is in use. A minion works little and is on every node:
@@ -29,14 +31,20 @@ type MinionServer struct {
 	agent    *mesos.Agent
 	pods     *kube.Pods
 	executor *executor.Executor
+	// obstacle is why there can be no node here; nil for nothing. The executor tells it then, and leaves.
+	obstacle error
 	// registered takes the one registration that starts the node.
 	registered chan executor.Registration
 }
 
 // Run makes a MinionServer from the environment that a Mesos agent gave this process, and runs it. It blocks until the
 // executor leaves, because the agent or nobody wants it any more, and returns nil; or until ctx ends. Either way the
-// node has been stopped in order: nothing that it started is left, and its pods stay in the API server.
-func Run(ctx context.Context, cfg Config) error {
+// node has been stopped in order: nothing that it started is left, and its pods stay in the API server. outside says that a
+// keeper holds this process's place in the Mesos container.
+func Run(ctx context.Context, cfg Config, outside bool) error {
+	if err := settleEnvironment(); err != nil {
+		return err
+	}
 	cfg.dockerHost = os.Getenv(client.EnvOverrideHost)
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
@@ -49,10 +57,33 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	obstacle := cfg.stepOut(ctx, env, outside)
 	if err := removeFetched(env.Sandbox); err != nil {
 		logrus.WithError(err).Warn("the program stays in the sandbox, where it takes 160 MB until the agent removes that")
 	}
-	return New(cfg, env, usual).Run(ctx)
+	m := New(cfg, env, usual)
+	if obstacle != nil {
+		logrus.WithError(obstacle).Error("this machine cannot run pods")
+		m.obstacle = obstacle
+		m.executor.Post(executor.Unfit{Reason: obstacle.Error()})
+	}
+	return m.Run(ctx)
+}
+
+// stepOut returns in a process that runs in the machine; see stepout.Out.
+func (c Config) stepOut(ctx context.Context, env mesos.Config, outside bool) error {
+	sandbox, err := os.Getwd()
+	if err != nil {
+		return fmt.Errorf("cannot find the sandbox: %w", err)
+	}
+	return stepout.Out(ctx, c.wayOut(env, sandbox, outside))
+}
+
+func (c Config) wayOut(env mesos.Config, sandbox string, outside bool) stepout.Config {
+	return stepout.Config{
+		DockerHost: firstGiven(c.Given.DockerHost, c.dockerHost, c.engine, defaultDockerHost),
+		Container:  filepath.Base(env.Directory), Sandbox: sandbox, Outside: outside,
+	}
 }
 
 // New returns a MinionServer for the given agent; Run has to be called once. Until the cluster's settings are known, usual
@@ -109,6 +140,9 @@ func (m *MinionServer) runNode(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	case registration := <-m.registered:
+		if m.obstacle != nil {
+			return nil
+		}
 		n, err := newNode(m.cfg, m.env, registration)
 		if err != nil {
 			return fmt.Errorf("cannot start the node: %w", err)

@@ -43,6 +43,8 @@ type node struct {
 	docker   *dockerclient.Client
 	network  podNetwork
 	policies *policy.Enforcer // nil without enforcement
+	// problems are what the operator of the agent should know of it.
+	problems []string
 	// cgroupParent is the cgroup that containers are below; empty for the Engine's own.
 	cgroupParent string
 }
@@ -209,9 +211,13 @@ func (n *node) networkConfig() network.Config {
 
 // settle decides on addresses, ports and resources.
 func (n *node) settle(kubeletPort int) error {
-	address, err := nodeIP(n.env.AgentEndpoint)
+	address, problem, err := nodeIP(n.env.AgentEndpoint)
 	if err != nil {
 		return err
+	}
+	if n.problems = nil; problem != "" {
+		n.problems = append(n.problems, problem)
+		n.log.Warn(problem)
 	}
 	addresses, err := nodeIPs(address, n.cluster.ClusterCIDR)
 	if err != nil {
@@ -248,7 +254,8 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 		return running, err
 	}
 	kubelet := supervise.Child{Args: n.settings.kubeletArgs(), Output: n.sandboxLog("kubelet"), Health: &supervise.Health{Probe: n.kubeletHealth, Every: supervise.ProbeEvery}}
-	running.kubelet = supervise.Start(alive, "the kubelet", kubelet.Run)
+	first := &firstHealth{post: post, log: n.sandboxLog("kubelet").Filename}
+	running.kubelet = supervise.Start(alive, "the kubelet", first.watch(kubelet))
 	if err := n.files.awaitIdentity(ctx, n.boot); err != nil {
 		return running, err
 	}
@@ -258,7 +265,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	}
 	running.policies = n.enforcePolicies(alive, client)
 	running.report = supervise.Start(alive, "the report of the version", func(ctx context.Context) error {
-		return report{version: api.Version, started: n.started}.keep(ctx, client, n.boot.Node)
+		return report{version: api.Version, started: n.started, problems: n.problems}.keep(ctx, client, n.boot.Node)
 	})
 	if err := n.setUpNetwork(ctx, client); err != nil {
 		n.log.WithError(err).Info("leaving it to the kubelet to give the pod network its range")

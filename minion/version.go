@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -22,7 +24,13 @@ const reportAgain = 5 * time.Minute
 type report struct {
 	version string
 	started time.Time
+	// problems are what is wrong with the agent although pods run: a condition of the node and events tell them.
+	problems []string
 }
+
+// conditionProblem is the type of the node's condition that tells what is wrong with its Mesos agent. As those of
+// node-problem-detector it is true if something is.
+const conditionProblem corev1.NodeConditionType = "MesosAgentProblem"
 
 func (r report) annotations() map[string]string {
 	return map[string]string{
@@ -56,6 +64,9 @@ func (r report) write(ctx context.Context, client kubernetes.Interface, node str
 			missing[key] = value
 		}
 	}
+	if err := r.tell(ctx, client, object); err != nil {
+		return err
+	}
 	if len(missing) == 0 {
 		return nil
 	}
@@ -65,6 +76,45 @@ func (r report) write(ctx context.Context, client kubernetes.Interface, node str
 	}
 	if _, err := client.CoreV1().Nodes().Patch(ctx, node, types.StrategicMergePatchType, patch, metav1.PatchOptions{}); err != nil {
 		return fmt.Errorf("cannot tell the node its minion's version: %w", err)
+	}
+	return nil
+}
+
+// condition is that of the node.
+func (r report) condition() corev1.NodeCondition {
+	if len(r.problems) == 0 {
+		return corev1.NodeCondition{Type: conditionProblem, Status: corev1.ConditionFalse, Reason: "NoProblem", Message: "the minion knows of none"}
+	}
+	return corev1.NodeCondition{Type: conditionProblem, Status: corev1.ConditionTrue, Reason: "AgentFlags", Message: strings.Join(r.problems, "; ")}
+}
+
+// tell makes the node's condition and, when that changes to the worse, an event a problem.
+func (r report) tell(ctx context.Context, client kubernetes.Interface, node *corev1.Node) error {
+	condition := r.condition()
+	for _, c := range node.Status.Conditions {
+		if c.Type == conditionProblem && c.Status == condition.Status && c.Message == condition.Message {
+			return nil
+		}
+	}
+	now := metav1.Now()
+	condition.LastHeartbeatTime, condition.LastTransitionTime = now, now
+	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []corev1.NodeCondition{condition}}})
+	if err != nil {
+		return err
+	}
+	if _, err := client.CoreV1().Nodes().Patch(ctx, node.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
+		return fmt.Errorf("cannot tell the node what is wrong with its agent: %w", err)
+	}
+	for _, problem := range r.problems {
+		event := &corev1.Event{
+			ObjectMeta:     metav1.ObjectMeta{GenerateName: node.Name + ".", Namespace: metav1.NamespaceDefault},
+			InvolvedObject: corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: node.Name, UID: node.UID},
+			Type:           corev1.EventTypeWarning, Reason: string(conditionProblem), Message: problem,
+			Source: corev1.EventSource{Component: "km-minion", Host: node.Name}, FirstTimestamp: now, LastTimestamp: now, Count: 1,
+		}
+		if _, err := client.CoreV1().Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{}); err != nil {
+			return fmt.Errorf("cannot tell what is wrong with the node's agent: %w", err)
+		}
 	}
 	return nil
 }

@@ -66,3 +66,35 @@ func TestReportThatCannotBeMadeIsTriedAgainByItsCaller(t *testing.T) {
 		t.Error("there is no such node, and no error")
 	}
 }
+
+func TestNodeSaysWhatIsWrongWithItsAgentOnce(t *testing.T) {
+	client := fake.NewSimpleClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
+	r := report{version: "v2", started: time.Now(), problems: []string{"it advertises 203.0.113.7"}}
+	for range 2 {
+		if err := r.write(t.Context(), client, "n1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := func() (corev1.NodeCondition, int) {
+		t.Helper()
+		node, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+		if err != nil || len(node.Status.Conditions) != 1 {
+			t.Fatalf("%v, conditions %+v", err, node.Status.Conditions)
+		}
+		events, err := client.CoreV1().Events("").List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return node.Status.Conditions[0], len(events.Items)
+	}
+	if is, events := told(); is.Status != corev1.ConditionTrue || is.Message != r.problems[0] || events != 1 {
+		t.Errorf("%d events, and the condition is %+v", events, is)
+	}
+	r.problems = nil
+	if err := r.write(t.Context(), client, "n1"); err != nil {
+		t.Fatal(err)
+	}
+	if is, events := told(); is.Status != corev1.ConditionFalse || events != 1 {
+		t.Errorf("when nothing is wrong any more there are %d events, and the condition is %+v", events, is)
+	}
+}

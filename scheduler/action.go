@@ -311,9 +311,17 @@ func (a Evict) String() string {
 func (a Evict) Object() string { return "pod/" + string(a.Pod.UID) }
 
 // MarkReady sets the node's condition Ready on behalf of the kubelet that does not run there yet.
-type MarkReady struct{ Name string }
+type MarkReady struct {
+	Name  string
+	Unfit string // why the node is not ready: no minion can run pods there; "" for a ready one
+}
 
-func (a MarkReady) String() string { return "mark node " + a.Name + " ready" }
+func (a MarkReady) String() string {
+	if a.Unfit != "" {
+		return "mark node " + a.Name + " not ready: " + a.Unfit
+	}
+	return "mark node " + a.Name + " ready"
+}
 
 // Object implements ClusterAction.
 func (a MarkReady) Object() string { return "node/" + a.Name }

@@ -402,7 +402,7 @@ func (c *Core) tickAgent(now time.Time, a *agent) []Action {
 	health := c.tickHealth(now, a)
 	if a.alive {
 		acts := append(health, c.ensureNode(now, a)...)
-		if len(acts) == 0 && node != nil && !a.hasExecutor && !ready(node) && now.Sub(a.nodeAt) >= nodeAgain && !c.orphaned(a) {
+		if len(acts) == 0 && node != nil && !a.hasExecutor && !ready(node) && !unfit(node) && now.Sub(a.nodeAt) >= nodeAgain && !c.orphaned(a) {
 			a.nodeAt = now
 			acts = []Action{MarkReady{Name: a.node}}
 		}

@@ -340,13 +340,17 @@ func (v *view) checkNode(s *shape) refused {
 		}
 		return refused{reason: maintained}
 	}
-	if !ready(v.node) && !s.unready {
+	ready := ready(v.node)
+	unfit := !ready && unfit(v.node) // its agent's failures tell when it is tried again
+	if !ready && !s.unready && !unfit {
 		return refused{reason: notReady}
 	}
 	if r := v.checkFailures(s); !r.ok() || len(v.node.Spec.Taints) == 0 {
 		return r
 	}
-	taint, found := corev1helpers.FindMatchingUntoleratedTaint(klog.Logger{}, v.node.Spec.Taints, s.obj.Spec.Tolerations, repels, false)
+	taint, found := corev1helpers.FindMatchingUntoleratedTaint(klog.Logger{}, v.node.Spec.Taints, s.obj.Spec.Tolerations, func(taint *v1.Taint) bool {
+		return repels(taint) && !(unfit && taint.Key == v1.TaintNodeNotReady)
+	}, false)
 	if found {
 		return refused{reason: tainted, taint: &taint}
 	}

@@ -62,7 +62,9 @@ type Config struct {
 	// Cluster, APIServer and CA are what minions are told (api.Bootstrap); main sets them.
 	Cluster   string
 	APIServer string
-	CA        []byte
+	// DockerHost is the Docker Engine's address that minions are told in their command; "" for the usual one. main sets it.
+	DockerHost string
+	CA         []byte
 }
 
 // AddFlags registers the flags of the operator's part; the values that c holds are overwritten by the defaults.

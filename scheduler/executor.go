@@ -167,7 +167,7 @@ func (k *keeper) renew(ctx context.Context, act PrepareExecutor, old []byte, tok
 		ID:        api.MinionExecutorID,
 		Name:      "k8sm minion of " + act.Node,
 		Source:    k.cfg.Cluster,
-		Command:   "exec " + shellQuote(k.cfg.KMPath) + " minion",
+		Command:   "exec " + shellQuote(k.cfg.KMPath) + " " + k.cfg.minion(),
 		Resources: act.Resources,
 		Data:      data,
 	}
@@ -175,7 +175,7 @@ func (k *keeper) renew(ctx context.Context, act PrepareExecutor, old []byte, tok
 		if err := k.cfg.Artifact.reachable(act.Address); err != nil {
 			return nil, err
 		}
-		executor.Command, executor.Archives = k.cfg.Artifact.command(), []string{k.cfg.Artifact.URL}
+		executor.Command, executor.Archives = k.cfg.Artifact.command(k.cfg.minion()), []string{k.cfg.Artifact.URL}
 	}
 	record, err := k.codec.EncodeExecutor(executor)
 	if err != nil || bytes.Equal(record, old) {
@@ -187,14 +187,27 @@ func (k *keeper) renew(ctx context.Context, act PrepareExecutor, old []byte, tok
 	return record, nil
 }
 
+// minion is the km command of the executor, with what it has to know before it can reach the cluster.
+func (c Config) minion() string {
+	if c.DockerHost == "" {
+		return "minion"
+	}
+	return "minion --" + api.MinionEngineFlag + "=" + shellQuote(c.DockerHost)
+}
+
 // command runs what was fetched if it is what the scheduler serves: Mesos does not check that. A fetcher whose cache has no
 // room for the archive unpacks it in the sandbox and leaves it there (fetchBypassingCache in Mesos's src/launcher/fetcher.cpp).
 // The program removes itself from the sandbox when it has started.
-func (a Artifact) command() string {
+func (a Artifact) command(minion string) string {
 	wrong := fmt.Sprintf("the km that was fetched from %s is not the scheduler's: its SHA-256 is not %s. "+
 		"Something on the way changes it, or the agent's fetcher cache is broken", a.URL, a.SHA256)
-	return fmt.Sprintf("rm -f km.tar.gz; echo '%s  km' | sha256sum -c - >&2 || { echo %s >&2; exit 1; }; exec ./km minion", a.SHA256, shellQuote(wrong))
+	return fmt.Sprintf("rm -f km.tar.gz; echo '%s  km' | sha256sum -c - >&2 || { echo %s >&2; exit 1; }; "+
+		"test -x km || { echo %s >&2; exit 1; }; exec ./km %s", a.SHA256, shellQuote(wrong), shellQuote(noExec), minion)
 }
+
+// noExec is said in the sandbox of an agent on which the command can start no program there: access(2) knows of noexec, too.
+const noExec = "km cannot be executed in the sandbox: the file system of the Mesos agent's --work_dir is mounted with noexec, or for this user. " +
+	"Mount it with exec, give the agent another --work_dir, or install km on the agents and give --km-path to km scheduler"
 
 // reachable returns an error if the agent, of which the address is "ip:port" or unknown, certainly cannot fetch the program.
 func (a Artifact) reachable(agent string) error {

@@ -51,6 +51,9 @@ var blames = map[string]time.Duration{
 // mostly a matter of a moment: the agent waits for acknowledgements of its last tasks, or the master has not heard of its end
 // (__run in src/slave/slave.cpp).
 func blame(s TaskStatus) (first time.Duration, blamed bool) {
+	if s.unfit() {
+		return breakerFirst, true
+	}
 	if s.ByExecutor || s.State != Failed && s.State != Dropped && s.State != Gone && s.State != Lost {
 		return 0, false
 	}
@@ -83,7 +86,11 @@ func (c *Core) noteHealth(now time.Time, t *task, s TaskStatus) []Action {
 	if p := c.pods[t.pod]; p != nil && p.node == "" {
 		t.spared = true // others may run it at once
 	}
-	return c.agentFailed(now, a, t.since, first, s.String())
+	acts := c.agentFailed(now, a, t.since, first, s.String())
+	if node := c.nodes[a.node]; node != nil && s.unfit() {
+		acts = append(acts, MarkReady{Name: a.node, Unfit: s.Message})
+	}
+	return acts
 }
 
 // shutsDown tells whether the agent's executor was asked to end and has not yet.

@@ -54,6 +54,26 @@ func ReadyWithoutKubelet() v1.NodeCondition {
 	}
 }
 
+// unfitReason is that of the condition of a node whose minion has found that it can run no pods there.
+const unfitReason = "AgentCannotRunPods"
+
+// Condition is what the node's condition Ready is to be. Its times are left to the writer.
+func (a MarkReady) Condition() v1.NodeCondition {
+	condition := ReadyWithoutKubelet()
+	if a.Unfit != "" {
+		condition.Status, condition.Reason = v1.ConditionFalse, unfitReason
+		condition.Message = a.Unfit + ". It is tried again with a pod now and then."
+	}
+	return condition
+}
+
+// unfit tells whether the minion that ran on the node last could run no pods.
+func unfit(node *v1.Node) bool {
+	return slices.ContainsFunc(node.Status.Conditions, func(c v1.NodeCondition) bool {
+		return c.Type == v1.NodeReady && c.Status == v1.ConditionFalse && c.Reason == unfitReason
+	})
+}
+
 func resourceList(scalars [numScalars]offers.Milli) v1.ResourceList {
 	list := v1.ResourceList{
 		v1.ResourceCPU:              *resource.NewMilliQuantity(int64(scalars[0]), resource.DecimalSI),

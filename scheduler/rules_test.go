@@ -514,6 +514,34 @@ func TestChangedConfigurationWaitsUntilTheExecutorIsGone(t *testing.T) {
 	}
 }
 
+func TestMinionIsToldOfTheEngineInItsCommand(t *testing.T) {
+	for _, km := range []string{"/opt/km", ""} {
+		k, store, _ := newTestKeeper(km)
+		k.cfg.Artifact, k.cfg.DockerHost = Artifact{URL: "http://here:1/km"}, "unix:///it's/d.sock"
+		if _, err := k.prepare(t.Context(), prepareA1(true)); err != nil {
+			t.Fatal(err)
+		}
+		executor, err := jsonCodec{}.DecodeExecutor(store.byAgent["a1"])
+		if want := ` minion --engine='unix:///it'\''s/d.sock'`; err != nil || !strings.HasSuffix(executor.Command, want) {
+			t.Errorf("the command is %s (%v)", executor.Command, err)
+		}
+	}
+}
+
+func TestSandboxInWhichNothingCanBeExecutedIsToldByTheCommand(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount a file system")
+	}
+	program := "#!/bin/sh\n"
+	sum := sha256.Sum256([]byte(program))
+	command := Artifact{SHA256: hex.EncodeToString(sum[:])}.command("minion")
+	script := `mount -t tmpfs -o noexec none "$1" && cd "$1" && printf '%s\n' '#!/bin/sh' >km && chmod 755 km && exec /bin/sh -c "$2"`
+	out, err := exec.CommandContext(t.Context(), "unshare", "--mount", "/bin/sh", "-c", script, "sh", t.TempDir(), command).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "noexec") || !strings.Contains(string(out), "--work_dir") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 func TestWithoutAPathTheExecutorFetchesTheProgramAndChecksItsHash(t *testing.T) {
 	dir, program := t.TempDir(), "#!/bin/sh\necho ran as $1\n"
 	sum := sha256.Sum256([]byte(program))
@@ -536,7 +564,7 @@ func TestWithoutAPathTheExecutorFetchesTheProgramAndChecksItsHash(t *testing.T) 
 			t.Fatal(err)
 		}
 		command := exec.CommandContext(t.Context(), "/bin/sh", "-c", executor.Command)
-		command.Dir = dir
+		command.Dir, command.Env = dir, []string{} // as agents give none
 		out, err := command.CombinedOutput()
 		if _, err := os.Stat(archive); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the archive is still in the sandbox: %v", err)

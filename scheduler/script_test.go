@@ -540,6 +540,9 @@ func (p *player) node(name, agent string, options map[string]string) *v1.Node {
 	if options["ready"] != "" {
 		node.Status.Conditions[0].Status = v1.ConditionStatus(options["ready"])
 	}
+	if options["unfit"] != "" {
+		node.Status.Conditions[0].Reason = unfitReason
+	}
 	if options["taint"] != "" {
 		node.Spec.Taints = []v1.Taint{{Key: options["taint"], Effect: v1.TaintEffectNoSchedule}}
 	}
@@ -588,6 +591,6 @@ func (p *player) update(task, agent, state string, options map[string]string) Ta
 	}
 	return TaskUpdated{Status: TaskStatus{
 		Task: api.TaskID(task), Agent: api.AgentID(agent), State: parsed, Reason: options["reason"],
-		Message: options["message"], UUID: []byte(options["uuid"]),
+		Message: options["message"], UUID: []byte(options["uuid"]), ByExecutor: options["by"] == "executor",
 	}}
 }

@@ -112,8 +112,13 @@ func fateOf(s TaskStatus) fate {
 		return fates[Killed] // the agent is still there, and so may be others of its tasks
 	}
 	f := fates[s.State]
-	if f.bound == boundOver && !s.ByExecutor && slices.Contains(executorEnded, s.Reason) {
+	if f.bound == boundOver && (s.unfit() || !s.ByExecutor && slices.Contains(executorEnded, s.Reason)) {
 		f.bound = boundResume
 	}
 	return f
+}
+
+// unfit tells whether it is the executor that says that it is about to end: its minion cannot run pods there.
+func (s TaskStatus) unfit() bool {
+	return s.ByExecutor && s.State == Failed && s.Reason == "REASON_EXECUTOR_TERMINATED"
 }

@@ -42,8 +42,8 @@ type Process struct {
 	Role string
 }
 
-// Processes are those of the cluster that run now: `km up`, what descends from it, and what was started with the
-// cluster's directory in its command line. Containers are not among them.
+// Processes are those of the cluster that run now: `km up`, what descends from it, and what was started in the cluster's
+// directory or with it in its command line. Containers are not among them.
 func (c *Cluster) Processes() ([]Process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -70,6 +70,7 @@ func (c *Cluster) Processes() ([]Process, error) {
 type process struct {
 	parent  int
 	command []string
+	dir     string // that it works in
 }
 
 func readProcess(pid int) (p process, err error) {
@@ -88,6 +89,7 @@ func readProcess(pid int) (p process, err error) {
 	}
 	line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 	p.command = strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
+	p.dir, _ = os.Readlink(filepath.Join(dir, "cwd")) // one that is ending has none
 	return p, err
 }
 
@@ -110,10 +112,10 @@ func (p process) role() string {
 	}
 }
 
-// owns tells whether the process or one that it descends from carries the cluster's directory in its command line.
+// owns tells whether the process or one that it descends from works in the cluster's directory, or carries it in its command line.
 func (c *Cluster) owns(all map[int]process, p process) bool {
 	for range 32 {
-		if strings.Contains(strings.Join(p.command, " "), c.cfg.Dir) {
+		if strings.Contains(strings.Join(p.command, " "), c.cfg.Dir) || strings.HasPrefix(p.dir, c.cfg.Dir+"/") {
 			return true
 		}
 		parent, ok := all[p.parent]

@@ -35,6 +35,10 @@ import (
 	"github.com/k8sm/k8sm/contrib/up"
 )
 
+// UpFlags names a variable of the environment with flags for each `km up`, before those of Config: a whole suite of tests can be
+// run once more with other agents.
+const UpFlags = "K8SM_UP_FLAGS"
+
 // Config says which program to run and where.
 type Config struct {
 	// KM is the km program.
@@ -95,6 +99,7 @@ func start(ctx context.Context, cfg Config, ports ports) (*Cluster, error) {
 // run starts the program and waits until it has said that the cluster is up.
 func (c *Cluster) run(ctx context.Context) error {
 	args := append([]string{"--state-dir", c.cfg.Dir, "up"}, c.ports.flags()...)
+	args = append(args, strings.Fields(os.Getenv(UpFlags))...)
 	c.cmd = exec.Command(c.cfg.KM, append(args, c.cfg.Flags...)...)
 	// The cluster must not get the terminal's Ctrl-C before its owner has decided what to do.
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -131,6 +131,7 @@ var reasons = map[executor.Cause]mesosapi.TaskStatus_Reason{
 	executor.OutOfMemory: mesosapi.REASON_CONTAINER_LIMITATION_MEMORY,
 	executor.Displaced:   mesosapi.REASON_CONTAINER_PREEMPTED,
 	executor.TooLong:     mesosapi.REASON_MAX_COMPLETION_TIME_REACHED,
+	executor.NoNode:      mesosapi.REASON_EXECUTOR_TERMINATED, // which it is about to be
 }
 
 // reasonOf is the reason of an update, if Mesos has one that fits.

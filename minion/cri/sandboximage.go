@@ -26,32 +26,37 @@ var embedded embed.FS
 // ensureSandboxImage returns the name of an image that the Engine has: the wanted one, pulled if need be, or the one made
 // of the embedded program. No registry is needed for the latter.
 func (s *Server) ensureSandboxImage(ctx context.Context, wanted string) (string, error) {
-	program, err := embedded.ReadFile("embedded/pause")
-	if wanted == "" && errors.Is(err, fs.ErrNotExist) {
-		return "", errors.New("km was built without its sandbox image: build it with make")
-	}
-	if err != nil && wanted == "" {
-		return "", err
-	}
-	name := wanted
-	if wanted == "" {
-		sum := sha256.Sum256(program)
-		name = "k8sm.io/pause:" + hex.EncodeToString(sum[:6]) // a new program is a new image
-	}
 	short, cancel := s.bound(ctx, 0)
 	defer cancel()
-	if _, err := s.docker.ImageInspect(short, name); !isNotFound(err) {
-		return name, err
+	if wanted == "" {
+		return EmbeddedImage(short, s.docker)
 	}
-	if wanted != "" {
-		if err := s.pull(ctx, name, image.PullOptions{}); err != nil {
-			return "", fmt.Errorf("cannot pull the sandbox image %s: %w", name, err)
-		}
-		return name, nil
+	if _, err := s.docker.ImageInspect(short, wanted); !isNotFound(err) {
+		return wanted, err
+	}
+	if err := s.pull(ctx, wanted, image.PullOptions{}); err != nil {
+		return "", fmt.Errorf("cannot pull the sandbox image %s: %w", wanted, err)
+	}
+	return wanted, nil
+}
+
+// EmbeddedImage returns the name of the sandbox image that is made of the embedded program, which the Engine then has.
+func EmbeddedImage(ctx context.Context, docker *client.Client) (name string, err error) {
+	program, err := embedded.ReadFile("embedded/pause")
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", errors.New("km was built without its sandbox image: build it with make")
+	}
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(program)
+	name = "k8sm.io/pause:" + hex.EncodeToString(sum[:6]) // a new program is a new image
+	if _, err := docker.ImageInspect(ctx, name); !isNotFound(err) {
+		return name, err
 	}
 	archive, err := imageArchive(name, program)
 	if err == nil {
-		err = loadArchive(short, s.docker, archive)
+		err = loadArchive(ctx, docker, archive)
 	}
 	if err != nil {
 		return "", fmt.Errorf("cannot bring the sandbox image into Docker Engine: %w", err)

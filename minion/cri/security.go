@@ -164,6 +164,17 @@ func applyPrivileged(hc *container.HostConfig, h host) {
 	})
 }
 
+// Privilege gives a container of the minion's own all that this host can give, but no devices.
+func Privilege(hc *container.HostConfig) error {
+	h, err := readHost()
+	if err != nil {
+		return fmt.Errorf("cannot find out what this machine can give to containers: %w", err)
+	}
+	h.devices = nil
+	applyPrivileged(hc, h)
+	return nil
+}
+
 // applyNamespaces fills in the namespaces of a container in the sandbox, or of the sandbox itself when sandboxID is empty.
 func applyNamespaces(hc *container.HostConfig, n *runtimeapi.NamespaceOption, sandboxID string) error {
 	if users := n.GetUsernsOptions(); users != nil && users.GetMode() == runtimeapi.NamespaceMode_POD {

@@ -1,7 +1,7 @@
 // Package warden waits, beside a minion and longer than it, for the day on which the minion is killed and none follows. It
 // is a process of the same binary, one a node, that neither the end of the minion nor what Mesos does to end an
 // executor takes along: it has no parent of the executor's, a session of its own, and none of the Mesos container's
-// cgroups. Only a PID namespace of the container's (Mesos' namespaces/pid isolator) ends it with the container.
+// cgroups. Nor has it, like its minion, any namespace of the container's; see package stepout.
 //
 // It waits in this package's init, which the Go specification puts before that of packages which come later in the
 // order of import paths, unless they are imported here: a waiting warden has none of the heap that Kubernetes' packages

@@ -194,6 +194,15 @@ func TestNodeIsMadeReadyLabelledAndWithALease(t *testing.T) {
 	if _, err := client.CoordinationV1().Leases(v1.NamespaceNodeLease).Get(t.Context(), "n1", metav1.GetOptions{}); err != nil {
 		t.Error(err)
 	}
+	if err := c.markReady(t.Context(), scheduler.MarkReady{Name: "n1", Unfit: "cannot open /dev/kmsg"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if is := got.Status.Conditions; len(is) != 1 || is[0].Status != v1.ConditionFalse || !strings.Contains(is[0].Message, "cannot open /dev/kmsg") {
+		t.Errorf("conditions %+v of a node that no minion can run on", is)
+	}
 }
 
 func TestSyncedComesAfterAllThatExistsAndBeforeWhatChanges(t *testing.T) {

@@ -77,7 +77,7 @@ func (c *Cluster) taintNode(ctx context.Context, a scheduler.TaintNode) error {
 }
 
 func (c *Cluster) markReady(ctx context.Context, a scheduler.MarkReady) error {
-	condition := scheduler.ReadyWithoutKubelet()
+	condition := a.Condition()
 	condition.LastHeartbeatTime = metav1.NewTime(c.now())
 	condition.LastTransitionTime = condition.LastHeartbeatTime
 	patch, err := json.Marshal(map[string]any{
