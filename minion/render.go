@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	proxyconfig "k8s.io/kube-proxy/config/v1alpha1"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
@@ -20,6 +21,13 @@ import (
 )
 
 const loopback = "127.0.0.1"
+
+// logFiles and logFileSize bound what the kubelet keeps of each container's log, as it does by default. The CRI server has the
+// Engine keep as much.
+const (
+	logFiles    = 5
+	logFileSize = 10 << 20
+)
 
 // settings is what the configurations of the stock programs are rendered from.
 type settings struct {
@@ -76,6 +84,8 @@ func (s settings) kubelet() ([]byte, error) {
 		ClusterDomain:            s.cluster.ClusterDomain,
 		ClusterDNS:               s.cluster.ClusterDNS,
 		KubeReserved:             s.reserved,
+		ContainerLogMaxSize:      resource.NewQuantity(logFileSize, resource.BinarySI).String(),
+		ContainerLogMaxFiles:     ptr(int32(logFiles)),
 		FailSwapOn:               ptr(false), // a Mesos agent's machine may have swap
 		MakeIPTablesUtilChains:   ptr(false), // they guard what kube-proxy is told not to open, and nobody would remove them
 	}
@@ -97,8 +107,8 @@ func (s settings) security(cfg *kubeletconfig.KubeletConfiguration) {
 	cfg.Authorization = kubeletconfig.KubeletAuthorization{Mode: kubeletconfig.KubeletAuthorizationModeWebhook}
 }
 
-// resources: the machine is Mesos' and others run on it, so the kubelet keeps to a cgroup of its own (of cgroup v1, too) and
-// removes no image because a disk is full: images may be others', and ours may come from nowhere else.
+// resources: the machine is Mesos' and others run on it, so the kubelet keeps to a cgroup of its own (of cgroup v1, too). How full
+// others make the disk is no reason to remove images; they go, of those that the node pulled, when eviction has to free some.
 func (s settings) resources(cfg *kubeletconfig.KubeletConfiguration) {
 	cfg.FailCgroupV1 = ptr(false)
 	cfg.CgroupsPerQOS, cfg.CgroupRoot = ptr(true), s.cgroup

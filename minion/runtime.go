@@ -25,6 +25,7 @@ func (n *node) serveCRI(ctx context.Context) error {
 		Node:       n.boot.Node,
 		Network:    n.podNetwork(),
 		Cgroup:     n.cgroupParent,
+		LogSize:    logFiles * logFileSize,
 	})
 	if err != nil {
 		return err

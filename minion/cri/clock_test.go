@@ -15,11 +15,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// engineLogFile is where the Engine keeps the log of a container (its driver "local").
-func engineLogFile(id string) string {
-	return filepath.Join(testEngineDir, "data", "containers", id, "local-logs", "container.log")
-}
-
 // ageEngineLog adds to the times of all entries that the Engine's log has by now. The Engine may go on writing behind them.
 func ageEngineLog(t *testing.T, path string, by time.Duration) {
 	t.Helper()
@@ -47,6 +42,16 @@ func ageEngineLog(t *testing.T, path string, by time.Duration) {
 	}
 }
 
+// engineLogs are the files that the test Engine keeps of a container's log.
+func engineLogs(t *testing.T, id string) []string {
+	t.Helper()
+	info, err := testEngine.Info(t.Context())
+	must(t, err)
+	files, err := filepath.Glob(engineLogFiles(info.DockerRootDir, id))
+	must(t, err)
+	return files
+}
+
 // ageLog adds to the times of all lines of a log in CRI's format.
 func ageLog(t *testing.T, path string, by time.Duration) {
 	t.Helper()
@@ -69,7 +74,10 @@ func TestClockThatStepsBackLosesAndDoublesNoLine(t *testing.T) {
 	n := newNode(t)
 	config := n.podConfig("clock")
 	id := n.runContainer(t, n.runPod(t, config), config, shell("main", "i=0; while [ ! -e /tmp/stop ]; do echo $i; i=$((i+1)); sleep 0.01; done"))
-	path := n.status(t, id).LogPath
+	path, files := n.status(t, id).LogPath, engineLogs(t, id)
+	if len(files) != 1 {
+		t.Fatalf("the Engine has the log in %v; want one file", files)
+	}
 	grows := func() {
 		t.Helper()
 		before := len(logLines(t, path))
@@ -77,7 +85,7 @@ func TestClockThatStepsBackLosesAndDoublesNoLine(t *testing.T) {
 	}
 	stepBack := func() {
 		t.Helper()
-		ageEngineLog(t, engineLogFile(id), time.Hour)
+		ageEngineLog(t, files[0], time.Hour)
 		ageLog(t, path, time.Hour)
 	}
 	grows()

@@ -43,7 +43,7 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 	c, hc, err := containerPlan{
 		owner: s.owner, host: s.host, sandboxID: sandbox.ID, sandbox: record, config: config,
 		logDir: r.GetSandboxConfig().GetLogDirectory(), parent: r.GetSandboxConfig().GetLinux().GetCgroupParent(),
-		volumes: volumes,
+		logSize: s.cfg.LogSize, volumes: volumes,
 	}.translate()
 	if err != nil {
 		return nil, err

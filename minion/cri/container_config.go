@@ -2,6 +2,7 @@ package cri
 
 import (
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/docker/docker/api/types/container"
@@ -9,10 +10,25 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// engineLog is the Engine's own log of a container: a buffer between it and the log in CRI's format (logs.go). It is
-// large enough for a server that is down for a while or a container that writes faster than the Engine's log can be read,
-// and bounded because no one else reads it. The "local" driver takes half the room of "json-file" and half the time.
-var engineLog = container.LogConfig{Type: "local", Config: map[string]string{"max-size": "128m", "max-file": "4", "compress": "false"}}
+// usualLogSize is what a kubelet keeps of a container's log by default: 5 files (containerLogMaxFiles) of 10 MiB
+// (containerLogMaxSize).
+const usualLogSize = 50 << 20
+
+// engineLog is how the Engine keeps its own log of a container, of at most so many bytes: a buffer between the container and the
+// log in CRI's format (logs.go), for a server that is away for a while or a container that writes faster than the Engine's log
+// can be read. As much as the kubelet keeps is enough: what it would lose, the kubelet would have thrown away. There are two
+// files and no more because Docker follows a log from the file that it reads to the newest one, over all between. The "local"
+// driver takes half the room of "json-file" and half the time.
+func engineLog(size int64) container.LogConfig {
+	return container.LogConfig{Type: "local", Config: map[string]string{
+		"max-size": strconv.FormatInt(size/2, 10), "max-file": "2", "compress": "false",
+	}}
+}
+
+// engineLogFiles is a pattern for the files in which an Engine keeps its own log of a container, current and rotated.
+func engineLogFiles(dockerRoot, id string) string {
+	return filepath.Join(dockerRoot, "containers", id, "local-logs", "container.log*")
+}
 
 // containerPlan is all that the translation of one container depends on.
 type containerPlan struct {
@@ -21,6 +37,7 @@ type containerPlan struct {
 	sandboxID string
 	sandbox   *sandboxRecord
 	logDir    string // the pod's log directory
+	logSize   int64  // how much the Engine keeps of the container's log
 	config    *runtimeapi.ContainerConfig
 	parent    string            // the pod's cgroup
 	volumes   map[string]string // where the images are that are mounted, by the mount's path in the container
@@ -43,7 +60,7 @@ func (p containerPlan) translate() (*container.Config, *container.HostConfig, er
 	}
 	hc := &container.HostConfig{
 		GroupAdd:    groups,
-		LogConfig:   engineLog,
+		LogConfig:   engineLog(p.logSize),
 		OomScoreAdj: p.host.oomScore(linux.GetResources().GetOomScoreAdj()),
 		Runtime:     p.sandbox.Handler,
 	}

@@ -55,6 +55,8 @@ func newEntry(raw []byte, stderr bool) (entry, error) {
 type entryReader struct {
 	r   *bufio.Reader
 	tty bool // the stream is not cut into frames
+	// repeats is set for a stream that is followed.
+	repeats *repeats
 }
 
 // next returns the next entry, valid until the call after it; io.EOF at a clean end.
@@ -179,6 +181,46 @@ func (s *seeker) seek(line []byte) (found bool, err error) {
 		return false, errMarkNotFound
 	}
 	return false, nil
+}
+
+// errRepeated ends a stream in which the Engine repeats itself.
+var errRepeated = errors.New("the Engine repeats entries of its log")
+
+// repeats finds out that a stream that is followed begins to repeat itself. Docker Engine 20.10 does so after it has begun a new
+// file: it takes the new file, which is smaller, for the old one cut short, and reads it once more (handleDecodeErr in
+// daemon/logger/loggerutils/follow.go). Then the log has to be resumed from its mark.
+type repeats struct {
+	latest time.Time
+	recent []uint64 // of lines
+	next   int
+}
+
+const (
+	// maxRace is how far apart the times of the two streams of a container may be in the wrong order, because they race.
+	maxRace = 10 * time.Millisecond
+	// recentLines are more than are written in that time.
+	recentLines = 2048
+)
+
+// see takes the next line and tells whether it may be a repetition. It is not, if a clock has stepped back: to resume the log is
+// right even so.
+func (r *repeats) see(line []byte) bool {
+	at, ok := lineTime(line)
+	sum := maphash.Bytes(fingerprintSeed, line)
+	back := r.latest.Sub(at)
+	if ok && !r.latest.IsZero() && (back > maxRace || back >= 0 && slices.Contains(r.recent, sum)) {
+		return true
+	}
+	if at.After(r.latest) {
+		r.latest = at
+	}
+	if len(r.recent) < recentLines {
+		r.recent = append(r.recent, sum)
+	} else {
+		r.recent[r.next] = sum
+		r.next = (r.next + 1) % recentLines
+	}
+	return false
 }
 
 // lineTime is the time at which a line of CRI's format begins.

@@ -163,11 +163,12 @@ func (k *logKeeper) follow(ctx context.Context, f *follower) {
 		if complete || ctx.Err() != nil || isNotFound(err) {
 			return
 		}
-		if err != nil && !failing {
+		anew := errors.Is(err, errRepeated) || errors.Is(err, errMarkNotFound)
+		if err != nil && !anew && !failing {
 			log.WithError(err).Warn("cannot copy the Engine's log, trying again")
 		}
-		failing = err != nil
-		if time.Since(began) > time.Minute {
+		failing = err != nil && !anew
+		if anew || time.Since(began) > time.Minute {
 			wait = 0
 		}
 		if pause(ctx, wait) != nil {
@@ -250,7 +251,11 @@ func (k *logKeeper) copyEntries(ctx context.Context, f *follower, from *seeker, 
 		return err
 	}
 	defer stream.Close()
-	return copyEntries(&entryReader{r: bufio.NewReaderSize(stream, 64<<10), tty: f.task.tty}, f.file.write, from)
+	entries := &entryReader{r: bufio.NewReaderSize(stream, 64<<10), tty: f.task.tty}
+	if follow {
+		entries.repeats = new(repeats)
+	}
+	return copyEntries(entries, f.file.write, from)
 }
 
 // copyEntries writes all entries behind the seeker's mark, in batches of what is at hand.
@@ -268,7 +273,11 @@ func copyEntries(entries *entryReader, write func([]byte) error, from *seeker) e
 			return err
 		}
 		if err == nil {
+			line := len(batch)
 			batch = e.appendLine(batch)
+			if entries.repeats != nil && entries.repeats.see(batch[line:]) {
+				batch, err = batch[:line], errRepeated
+			}
 		}
 		if len(batch) > 0 && (err != nil || !entries.buffered() || len(batch) > 256<<10) {
 			if err := write(batch); err != nil {

@@ -181,6 +181,31 @@ func TestLogGoesOnBehindItsMarkWhateverTheTimesAre(t *testing.T) {
 	}
 }
 
+func TestStreamThatRepeatsItselfEndsBeforeItDoes(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		engine string
+		want   string
+		err    error
+	}{
+		{name: "one entry", engine: entriesAt(1, 2, 3, 3, 4), want: linesAt(1, 2, 3), err: errRepeated},
+		{name: "some entries", engine: entriesAt(1, 2, 3, 4, 3, 4, 5), want: linesAt(1, 2, 3, 4), err: errRepeated},
+		{name: "many entries", engine: entriesAt(1, 20, 40, 20, 40, 60), want: linesAt(1, 20, 40), err: errRepeated},
+		{name: "none: the two streams race", engine: entriesAt(1, 3, 2, 5, 4, 6), want: linesAt(1, 3, 2, 5, 4, 6)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var got strings.Builder
+			entries := &entryReader{r: bufio.NewReader(strings.NewReader(c.engine)), repeats: new(repeats)}
+			if err := copyEntries(entries, func(lines []byte) error { got.Write(lines); return nil }, &seeker{}); err != c.err {
+				t.Errorf("it ended with %v; want %v", err, c.err)
+			}
+			if diff := cmp.Diff(c.want, got.String()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
 func TestLineIsKnownAgainIfItsTimeIsWrittenInAnotherWay(t *testing.T) {
 	if fingerprint([]byte("2026-01-02T03:04:05.500000000Z stdout F a\n")) != fingerprint([]byte("2026-01-02T04:04:05.5+01:00 stdout F a\n")) {
 		t.Error("the fingerprints differ")

@@ -64,6 +64,9 @@ type Config struct {
 	Cgroup string
 	// SandboxImage is the image of the sandbox program; empty means the one built into km.
 	SandboxImage string
+	// LogSize is how many bytes the kubelet keeps of a container's log; the Engine keeps as many in its own. Zero means 50 MiB,
+	// as a kubelet does by default.
+	LogSize int64
 	// CallTimeout bounds what a call without a deadline of its own asks of the Engine; zero means 2 minutes.
 	CallTimeout time.Duration
 	// PullTimeout is how long a pull may make no progress; zero means 5 minutes.
@@ -101,6 +104,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 		cfg.Log = logrus.StandardLogger()
 	}
 	cfg.CallTimeout, cfg.PullTimeout = cmp.Or(cfg.CallTimeout, callTimeout), cmp.Or(cfg.PullTimeout, pullTimeout)
+	cfg.LogSize = cmp.Or(cfg.LogSize, usualLogSize)
 	s := &Server{cfg: cfg, log: cfg.Log.WithField("node", cfg.Node), owner: owner{cfg.Cluster, cfg.Node}}
 	var err error
 	if s.host, err = readHost(); err != nil {

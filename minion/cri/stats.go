@@ -155,13 +155,7 @@ func (s *Server) containerStats(ctx context.Context, c container.InspectResponse
 	if err != nil {
 		return nil, err
 	}
-	layer, err := s.usage.layer(c.ID, func() (int64, error) {
-		c, _, err := s.docker.ContainerInspectWithRaw(ctx, c.ID, true)
-		if err != nil || c.SizeRw == nil {
-			return 0, err
-		}
-		return *c.SizeRw, nil
-	})
+	layer, err := s.usage.layer(c.ID, func() (int64, error) { return s.measureLayer(ctx, c.ID) })
 	if err != nil {
 		return nil, err
 	}
@@ -175,6 +169,28 @@ func (s *Server) containerStats(ctx context.Context, c container.InspectResponse
 			UsedBytes: &runtimeapi.UInt64Value{Value: uint64(max(layer.bytes, 0))}, InodesUsed: &runtimeapi.UInt64Value{},
 		},
 	}, nil
+}
+
+// measureLayer returns what a container takes of the Engine's disk: its writable layer and the Engine's own log of it. The log in
+// CRI's format is the kubelet's to count.
+func (s *Server) measureLayer(ctx context.Context, id string) (bytes int64, err error) {
+	c, _, err := s.docker.ContainerInspectWithRaw(ctx, id, true)
+	if err != nil {
+		return 0, err
+	}
+	if c.SizeRw != nil {
+		bytes = *c.SizeRw
+	}
+	files, err := filepath.Glob(engineLogFiles(s.dockerRoot, c.ID))
+	if err != nil {
+		return 0, fmt.Errorf("cannot find the Engine's log of the container: %w", err)
+	}
+	for _, file := range files {
+		if info, err := os.Stat(file); err == nil { // it may have been rotated away
+			bytes += info.Size()
+		}
+	}
+	return bytes, nil
 }
 
 // sample is one reading of a container's cgroup. The Engine could be asked for it, too, but has none of a container whose

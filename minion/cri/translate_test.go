@@ -98,7 +98,7 @@ func TestContainersBecomeTheseDockerContainers(t *testing.T) {
 				if err := protojson.Unmarshal(input, config); err != nil {
 					t.Fatal(err)
 				}
-				c, hc, err := containerPlan{owner: owner{"test", "node-1"}, host: h, sandboxID: "SANDBOX", sandbox: sandbox,
+				c, hc, err := containerPlan{owner: owner{"test", "node-1"}, host: h, sandboxID: "SANDBOX", sandbox: sandbox, logSize: usualLogSize,
 					logDir: "/var/log/pods/web", config: config, parent: "/kubepods/pod1"}.translate()
 				if err != nil {
 					t.Fatal(err)
