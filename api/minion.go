@@ -121,7 +121,7 @@ const (
 	// tolerationSeconds of https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/#taint-based-evictions).
 	// It begins to count later, when the node has been silent for 40 s: what is replaced has been removed.
 	DefaultCleanupDelay = 5 * time.Minute
-	DefaultEvictionHard = "memory.available<100Mi,nodefs.available<1Gi"
+	DefaultEvictionHard = "memory.available<100Mi,nodefs.available<1Gi,imagefs.available<1Gi"
 )
 
 // evictionSignals are those that thresholds can be set for, in the kubelet of KubernetesVersion.

@@ -116,7 +116,7 @@ func TestMinionThatIsToldNothingHasDefaults(t *testing.T) {
 		CleanupDelay: &metav1.Duration{Duration: 5 * time.Minute},
 		ProxyMode:    api.ProxyIPTables,
 		Network:      api.PodNetwork{Mode: api.NetworkAuto, VXLANVNI: 5050, VXLANPort: 8472, CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin"},
-		EvictionHard: map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi"},
+		EvictionHard: map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +settled):\n%s", diff)

@@ -299,7 +299,7 @@ func testMinionConfig(t *testing.T, admin kubernetes.Interface) {
 		SuicideTimeout: &metav1.Duration{Duration: 20 * time.Minute}, ContainPods: &contain, NetworkPolicy: &enforce,
 		ProxyMode: "iptables", NodePorts: "30000-30999",
 		Network:      api.PodNetwork{Mode: api.NetworkAuto, VXLANVNI: 5050, VXLANPort: 8472, CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin"},
-		EvictionHard: map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi"},
+		EvictionHard: map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

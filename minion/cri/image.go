@@ -15,6 +15,8 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/registry"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -24,9 +26,13 @@ func (s *Server) ListImages(ctx context.Context, r *runtimeapi.ListImagesRequest
 	if name := r.GetFilter().GetImage().GetImage(); name != "" {
 		args.Add("reference", name)
 	}
+	known := s.pulled.all() // before the list, so that none is younger
 	list, err := s.docker.ImageList(ctx, image.ListOptions{Filters: args})
 	if err != nil {
 		return nil, err
+	}
+	if args.Len() == 0 {
+		s.forgetGone(known, list)
 	}
 	response := new(runtimeapi.ListImagesResponse)
 	for _, i := range list {
@@ -35,17 +41,32 @@ func (s *Server) ListImages(ctx context.Context, r *runtimeapi.ListImagesRequest
 	return response, nil
 }
 
-// image is an image in CRI's words. The sandbox's is pinned: the kubelet's garbage collection leaves it.
-func (s *Server) image(id string, tags, digests []string, size int64) *runtimeapi.Image {
-	nameless := func(name string) bool { return strings.HasPrefix(name, "<none>") }
-	return &runtimeapi.Image{
-		Id:          id,
-		RepoTags:    slices.DeleteFunc(slices.Clone(tags), nameless),
-		RepoDigests: slices.DeleteFunc(slices.Clone(digests), nameless),
-		Size:        uint64(max(size, 0)),
-		Pinned:      slices.Contains(tags, s.sandboxImage),
+// forgetGone forgets images that others have removed: who brings them again will not be us.
+func (s *Server) forgetGone(known []*pulledImage, list []image.Summary) {
+	for _, one := range known {
+		if slices.ContainsFunc(list, func(i image.Summary) bool { return i.ID == one.ID }) {
+			continue
+		}
+		if err := s.pulled.forget(one); err != nil {
+			s.log.WithError(err).Warn("an image that is gone is still taken for one that this node pulled")
+		}
 	}
 }
+
+// image is an image in CRI's words. All but those that this node has pulled are pinned: the kubelet's garbage collection leaves
+// them. So is the sandbox's, and so are those that others have given a name of theirs, because they would stay anyway.
+func (s *Server) image(id string, tags, digests []string, size int64) *runtimeapi.Image {
+	tags, digests = slices.DeleteFunc(slices.Clone(tags), isNameless), slices.DeleteFunc(slices.Clone(digests), isNameless)
+	pulled := s.pulled.find(id)
+	_, others := pulled.split(slices.Concat(tags, digests))
+	return &runtimeapi.Image{
+		Id: id, RepoTags: tags, RepoDigests: digests, Size: uint64(max(size, 0)),
+		Pinned: pulled == nil || len(others) > 0 || slices.Contains(tags, s.sandboxImage),
+	}
+}
+
+// isNameless tells whether this is what Docker says in place of a name.
+func isNameless(name string) bool { return strings.HasPrefix(name, "<none>") }
 
 // ImageStatus tells about one image; the answer has none if the Engine has none.
 func (s *Server) ImageStatus(ctx context.Context, r *runtimeapi.ImageStatusRequest) (*runtimeapi.ImageStatusResponse, error) {
@@ -94,7 +115,13 @@ func (s *Server) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 			return nil, refuse("cannot use the credentials for %s: %v", name, err)
 		}
 	}
-	if err := s.pull(ctx, name, options); err != nil {
+	note, err := s.notePull(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	err = s.pull(ctx, name, options)
+	s.settlePull(ctx, note)
+	if err != nil {
 		return nil, fmt.Errorf("cannot pull %s: %w", name, err)
 	}
 	ctx, cancel := s.bound(ctx, 0)
@@ -104,6 +131,17 @@ func (s *Server) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 		return nil, fmt.Errorf("cannot find %s after pulling it: %w", name, err)
 	}
 	return &runtimeapi.PullImageResponse{ImageRef: i.ID}, nil
+}
+
+// notePull notes that a pull begins, and what the Engine has.
+func (s *Server) notePull(ctx context.Context, name string) (pullNote, error) {
+	ctx, cancel := s.bound(ctx, 0)
+	defer cancel()
+	list, err := s.docker.ImageList(ctx, image.ListOptions{})
+	if err != nil {
+		return pullNote{}, fmt.Errorf("cannot find out which images are there before %s is pulled: %w", name, err)
+	}
+	return s.pulled.begin(name, list)
 }
 
 // registryAuth translates the kubelet's credentials; "auth" is base64 of user:password, which the Engine reads too.
@@ -134,23 +172,31 @@ func decodeAuth(auth string) (user, password string, err error) {
 	return user, strings.TrimRight(password, "\x00"), nil
 }
 
-// RemoveImage removes an image under all its names; the Engine refuses while a container uses it. It succeeds for an
-// image that is gone.
+// RemoveImage removes an image that this node has pulled, under all names under which it did; the Engine refuses while a
+// container uses it. An image to which others have given a name stays under that. It succeeds for an image that is gone.
 func (s *Server) RemoveImage(ctx context.Context, r *runtimeapi.RemoveImageRequest) (*runtimeapi.RemoveImageResponse, error) {
-	i, err := s.docker.ImageInspect(ctx, r.GetImage().GetImage())
+	name := r.GetImage().GetImage()
+	i, err := s.docker.ImageInspect(ctx, name)
 	if isNotFound(err) {
 		return &runtimeapi.RemoveImageResponse{}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	// With more than one name the Engine removes names only; the last one takes the image along.
-	for _, name := range append(append(slices.Clone(i.RepoTags), i.RepoDigests...), i.ID) {
-		if _, err := s.docker.ImageRemove(ctx, name, image.RemoveOptions{PruneChildren: true}); err != nil && !isNotFound(err) {
-			return nil, fmt.Errorf("cannot remove image %s: %w", r.GetImage().GetImage(), err)
+	pulled := s.pulled.find(i.ID)
+	if pulled == nil {
+		return nil, status.Errorf(codes.FailedPrecondition, "cannot remove image %s: this node did not pull it; if nobody needs it, remove it with docker rmi", name)
+	}
+	ours, others := pulled.split(slices.DeleteFunc(slices.Concat(i.RepoTags, i.RepoDigests), isNameless))
+	if len(others) == 0 {
+		ours = append(ours, i.ID) // with more than one name the Engine removes names only
+	}
+	for _, known := range ours {
+		if _, err := s.docker.ImageRemove(ctx, known, image.RemoveOptions{PruneChildren: true}); err != nil && !isNotFound(err) {
+			return nil, fmt.Errorf("cannot remove image %s: %w", name, err)
 		}
 	}
-	return &runtimeapi.RemoveImageResponse{}, nil
+	return &runtimeapi.RemoveImageResponse{}, s.pulled.forget(pulled)
 }
 
 // ImageFsInfo tells how much the images take; containers' writable layers lie on the same file system.

@@ -94,6 +94,7 @@ type Server struct {
 	events       *eventHub
 	usage        *usageCache
 	volumes      imageVolumes
+	pulled       pulledImages
 	view         *view
 }
 
@@ -125,6 +126,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	s.logs = newLogKeeper(s.docker, s.log)
 	s.events = newEventHub()
 	s.usage = newUsageCache()
+	s.pulled.dir = filepath.Join(cfg.Root, "pulled")
 	s.volumes.dir = filepath.Join(cfg.Root, "images")
 	s.view = newView(s.docker, s.owner)
 	if err := s.listenForStreams(); err != nil {
@@ -177,6 +179,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.settlePulls(ctx)
 	s.removeCopies(ctx)
 	s.tidyNetwork(ctx)
 	s.tidyVolumes(ctx)

@@ -1,0 +1,236 @@
+package cri
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/distribution/reference"
+	"github.com/docker/docker/api/types/image"
+	"github.com/google/uuid"
+)
+
+// pulledImages remember which of the Engine's images this node has brought there: those alone are the kubelet's to remove. The
+// Engine is others' too, and Docker has no place for labels on an image, so each stands in a file of its own in dir.
+//
+// A pull is noted before it begins, with all that the Engine has then. Whoever finds the note later, also after a kill -9, can
+// so tell what came with the pull from what was there already.
+type pulledImages struct {
+	dir string
+
+	mu     sync.Mutex // guards images and what is in dir
+	images map[string]*pulledImage
+}
+
+// pulledImage is an image that came with a pull of ours. It is never changed: what is learnt of it makes another.
+type pulledImage struct {
+	ID string `json:"id"`
+	// References are the names under which we pulled it, with a tag or a digest. Names that others gave it stay theirs.
+	References []string `json:"references"`
+}
+
+// pullNote says that a pull began.
+type pullNote struct {
+	Image string `json:"image"`
+	// There are the names of all images that the Engine had, by their ids.
+	There map[string][]string `json:"there"`
+
+	path string
+}
+
+const (
+	pulledSuffix = ".pulled"
+	noteSuffix   = ".pulling"
+)
+
+// load reads what an earlier server noted, and returns the pulls of which it did not note the end.
+func (p *pulledImages) load() (unfinished []pullNote, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.images = map[string]*pulledImage{}
+	entries, err := os.ReadDir(p.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	for _, entry := range entries {
+		path := filepath.Join(p.dir, entry.Name())
+		switch filepath.Ext(path) {
+		case pulledSuffix:
+			found := new(pulledImage)
+			if err = errors.Join(err, readJSON(path, found)); found.ID != "" {
+				p.images[found.ID] = found
+			}
+		case noteSuffix:
+			note := pullNote{path: path}
+			if err = errors.Join(err, readJSON(path, &note)); note.Image != "" {
+				unfinished = append(unfinished, note)
+			}
+		}
+	}
+	return unfinished, err
+}
+
+func readJSON(path string, value any) error {
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, value)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read %s: %w", path, err)
+	}
+	return nil
+}
+
+// write puts the value into a file whole or not at all, as far as this process may be killed.
+func (p *pulledImages) write(path string, value any) error {
+	data, err := json.Marshal(value)
+	if err == nil {
+		err = os.MkdirAll(p.dir, 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(path+".new", data, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	return err
+}
+
+// begin notes a pull.
+func (p *pulledImages) begin(name string, there []image.Summary) (pullNote, error) {
+	note := pullNote{Image: name, There: map[string][]string{}, path: filepath.Join(p.dir, uuid.NewString()+noteSuffix)}
+	for _, i := range there {
+		note.There[i.ID] = slices.Concat(i.RepoTags, i.RepoDigests)
+	}
+	if err := p.write(note.path, note); err != nil {
+		return note, fmt.Errorf("cannot note that %s is pulled: %w", name, err)
+	}
+	return note, nil
+}
+
+// end takes the image to which the name of a pull leads after it, and removes the note. The image is ours if it came with the
+// pull, and not if it was there before; so are its names.
+func (p *pulledImages) end(note pullNote, i image.InspectResponse) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before, ours := p.images[i.ID]
+	had, was := note.There[i.ID]
+	names := slices.DeleteFunc(pulledNames(note.Image, i), func(name string) bool { return slices.Contains(had, name) })
+	// An image without a digest of the registry was not pulled: somebody loaded it under this name after a pull that broke off.
+	if ours || !was && slices.ContainsFunc(names, isDigest) {
+		now := &pulledImage{ID: i.ID, References: names}
+		if ours {
+			now.References = slices.Compact(slices.Sorted(slices.Values(append(names, before.References...))))
+		}
+		if err := p.write(p.file(i.ID), now); err != nil {
+			return fmt.Errorf("cannot note that %s was pulled: %w", note.Image, err)
+		}
+		p.images[i.ID] = now
+	}
+	return p.drop(note)
+}
+
+// drop removes the note of a pull that brought nothing.
+func (p *pulledImages) drop(note pullNote) error {
+	if err := os.Remove(note.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot remove the note of a pull: %w", err)
+	}
+	return nil
+}
+
+// pulledNames are the names that an image has by the pull of a name: this one, and those by digest in its repository.
+func pulledNames(name string, i image.InspectResponse) (names []string) {
+	named, err := reference.ParseDockerRef(name) // as Docker does: "latest", and a digest goes before a tag
+	if err != nil {
+		return nil
+	}
+	wanted := reference.FamiliarString(named)
+	repository := reference.FamiliarName(named) + "@"
+	for _, has := range append(slices.Clone(i.RepoTags), i.RepoDigests...) {
+		if has == wanted || strings.HasPrefix(has, repository) {
+			names = append(names, has)
+		}
+	}
+	return names
+}
+
+func isDigest(name string) bool { return strings.Contains(name, "@") }
+
+func (p *pulledImages) file(id string) string {
+	return filepath.Join(p.dir, strings.ReplaceAll(id, ":", "-")+pulledSuffix)
+}
+
+// find returns the image with this id if it is ours, else nil.
+func (p *pulledImages) find(id string) *pulledImage {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.images[id]
+}
+
+// forget forgets an image that is gone, or is others' now, unless it was pulled again meanwhile.
+func (p *pulledImages) forget(gone *pulledImage) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.images[gone.ID] != gone {
+		return nil
+	}
+	if err := os.Remove(p.file(gone.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot forget an image: %w", err)
+	}
+	delete(p.images, gone.ID)
+	return nil
+}
+
+// all returns the images that are ours.
+func (p *pulledImages) all() []*pulledImage {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Values(p.images))
+}
+
+// split tells the names under which we pulled an image from those that others gave it. A nil image is others' altogether.
+func (i *pulledImage) split(names []string) (ours, others []string) {
+	for _, name := range names {
+		if i != nil && slices.Contains(i.References, name) {
+			ours = append(ours, name)
+		} else {
+			others = append(others, name)
+		}
+	}
+	return ours, others
+}
+
+// settlePulls finds out what became of the pulls whose end no earlier server has noted.
+func (s *Server) settlePulls(ctx context.Context) {
+	unfinished, err := s.pulled.load()
+	if err != nil {
+		s.log.WithError(err).Warn("some images that this node has pulled will not be removed when the disk is full")
+	}
+	for _, note := range unfinished {
+		s.settlePull(ctx, note)
+	}
+}
+
+// settlePull notes what a pull that has ended, well or not, has brought. If the Engine cannot be asked, the note stays for the
+// next server.
+func (s *Server) settlePull(ctx context.Context, note pullNote) {
+	ctx, cancel := s.bound(context.WithoutCancel(ctx), 0)
+	defer cancel()
+	i, err := s.docker.ImageInspect(ctx, note.Image)
+	switch {
+	case isNotFound(err):
+		err = s.pulled.drop(note)
+	case err == nil:
+		err = s.pulled.end(note, i)
+	}
+	if err != nil {
+		s.log.WithError(err).WithField("image", note.Image).Warn("cannot note what a pull has brought")
+	}
+}
