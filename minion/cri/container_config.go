@@ -16,9 +16,9 @@ const usualLogSize = 50 << 20
 
 // engineLog is how the Engine keeps its own log of a container, of at most so many bytes: a buffer between the container and the
 // log in CRI's format (logs.go), for a server that is away for a while or a container that writes faster than the Engine's log
-// can be read. As much as the kubelet keeps is enough: what it would lose, the kubelet would have thrown away. There are two
-// files and no more because Docker follows a log from the file that it reads to the newest one, over all between. The "local"
-// driver takes half the room of "json-file" and half the time.
+// can be read. More than the kubelet keeps would be for nothing, and it is on the container's account. There are two files,
+// and so at least the newest half of the bytes, because Docker follows a log from the file that it reads to the newest one, over all
+// between. The "local" driver takes half the room of "json-file" and half the time.
 func engineLog(size int64) container.LogConfig {
 	return container.LogConfig{Type: "local", Config: map[string]string{
 		"max-size": strconv.FormatInt(size/2, 10), "max-file": "2", "compress": "false",
