@@ -109,6 +109,9 @@ func watchStart(ctx context.Context, begin time.Time, kubeconfig string) (s star
 		defer response.Body.Close()
 		return response.StatusCode == http.StatusOK
 	})
+	if ctx.Err() != nil {
+		return s
+	}
 	s.api = time.Since(begin)
 	poll(ctx, func() bool {
 		nodes, err := kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
