@@ -34,8 +34,9 @@ type fakeAgent struct {
 	events chan *mesosexec.Event // a nil one ends the stream
 	token  string
 
-	mu      sync.Mutex // guards refusal
-	refusal int        // how many more subscriptions to answer with 503, as an agent that recovers does
+	mu      sync.Mutex                // guards what follows
+	refusal int                       // how many more subscriptions to answer with 503, as an agent that recovers does
+	fail    func(http.ResponseWriter) // answers the next call that is no subscription
 }
 
 func newFakeAgent(t *testing.T) *fakeAgent {
@@ -61,7 +62,15 @@ func (f *fakeAgent) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	f.calls <- call
 	if call.Type != mesosexec.Call_SUBSCRIBE {
-		w.WriteHeader(http.StatusAccepted)
+		f.mu.Lock()
+		answer := f.fail
+		f.fail = nil
+		f.mu.Unlock()
+		if answer == nil {
+			w.WriteHeader(http.StatusAccepted)
+			return
+		}
+		answer(w)
 		return
 	}
 	if f.refuses() {
@@ -298,6 +307,53 @@ func TestSubscriptionIsRepeatedWithWhatIsUnacknowledged(t *testing.T) {
 			len(s.UnacknowledgedUpdates) != 1 || s.UnacknowledgedUpdates[0].Status.GetState() != mesosapi.TASK_STARTING {
 			t.Errorf("subscribed with %v", s)
 		}
+	}
+}
+
+// noPods has nothing to delete.
+type noPods struct{}
+
+func (noPods) Delete(executor.DeletePod) {}
+
+func TestUpdateThatTheAgentDoesNotTakeComesWithTheNextSubscription(t *testing.T) {
+	for name, fail := range map[string]func(http.ResponseWriter){
+		"unavailable": func(w http.ResponseWriter) {
+			http.Error(w, "Agent has not finished recovery", http.StatusServiceUnavailable)
+		},
+		"forbidden": func(w http.ResponseWriter) { http.Error(w, "Executor is not subscribed", http.StatusForbidden) },
+		"broken": func(w http.ResponseWriter) {
+			if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
+				_ = conn.Close()
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFakeAgent(t)
+			f.fail = fail
+			agent := New(f.config())
+			e := executor.New(executor.Config{
+				Core:  executor.CoreConfig{Run: uuid.New(), Checkpoint: true, RecoveryTimeout: time.Minute},
+				Agent: agent, Pods: noPods{}, StartNode: func(executor.Registration) {},
+			})
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() { _ = e.Run(ctx) })
+			running.Go(func() { _ = agent.Run(ctx, e.Post) })
+			defer running.Wait()
+			defer cancel()
+			receive(t, f.calls) // SUBSCRIBE
+			f.events <- subscribed()
+			f.events <- &mesosexec.Event{Type: mesosexec.Event_LAUNCH, Launch: &mesosexec.Event_Launch{Task: task("u.1")}}
+			failed := receive(t, f.calls)
+			resubscribed := receive(t, f.calls)
+			again := resubscribed.GetSubscribe()
+			if again == nil || len(again.UnacknowledgedUpdates) != 1 || len(again.UnacknowledgedTasks) != 1 {
+				t.Fatalf("after %v came %v", failed, again)
+			}
+			if diff := cmp.Diff(failed.GetUpdate().Status.UUID, again.UnacknowledgedUpdates[0].Status.UUID); diff != "" {
+				t.Errorf("another update came: %s", diff)
+			}
+		})
 	}
 }
 
