@@ -95,8 +95,8 @@ func (t *TLS) Handshake(ctx context.Context, conn net.Conn, address string) (*tl
 	}
 	if suite := secured.ConnectionState().CipherSuite; slices.Contains(keyExchangeRSA, suite) {
 		t.warned.Do(func() {
-			log.WithField("address", address).Warnf("the %s takes no cipher with forward secrecy, so %s is used: who gets its key can read what was said before. "+
-				"Give it LIBPROCESS_SSL_CIPHERS=ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384, with LIBPROCESS_SSL_ECDH_CURVES=auto",
+			log.WithField("address", address).Warnf("the %s takes none of the ciphers with forward secrecy that are offered, so %s is used: who gets its key can read "+
+				"what was said before. Give it LIBPROCESS_SSL_CIPHERS=ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384, with LIBPROCESS_SSL_ECDH_CURVES=auto",
 				t.Peer, tls.CipherSuiteName(suite))
 		})
 	}
