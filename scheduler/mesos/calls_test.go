@@ -55,6 +55,19 @@ func TestCallThatIsOfAnEndedSubscriptionBringsANewOne(t *testing.T) {
 	}
 }
 
+func TestCallWithoutAnAnswerEndsTheSubscription(t *testing.T) {
+	master := newRefusing(t, http.StatusServiceUnavailable, "nobody waits for that")
+	forever := make(chan struct{})
+	defer close(forever)
+	master.refuse = func(*mesossched.Call) (int, string) { <-forever; return 0, "" }
+	m, events, _ := run(t, configFor(master.URL), "")
+	next(t, events, scheduler.Subscribed{Framework: "fw-1"})
+	m.caller.Transport.(*http.Transport).ResponseHeaderTimeout = 50 * time.Millisecond
+	m.Do(scheduler.Decline{Offers: []api.OfferID{"o1"}})
+	next(t, events, scheduler.Disconnected{})
+	next(t, events, scheduler.Subscribed{Framework: "fw-1"})
+}
+
 func TestOffersOfALaunchThatCannotBeWrittenAreGivenBack(t *testing.T) {
 	master := newFakeMaster(t, func(_ *mesossched.Call, s stream) {
 		s.send(t, subscribedEvent(15))

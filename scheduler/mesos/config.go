@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -134,6 +135,16 @@ func endpoint(master string) (string, error) {
 	}
 	u.Path = schedulerPath
 	return u.String(), nil
+}
+
+// checkRoles finds what Mesos would refuse (validateRoles in src/master/validation.cpp).
+func (c *Config) checkRoles() error {
+	for i, role := range c.Roles {
+		if role == "" || slices.Contains(c.Roles[:i], role) {
+			return fmt.Errorf("--mesos-roles=%s has a role twice, or an empty one", strings.Join(c.Roles, ","))
+		}
+	}
+	return nil
 }
 
 func (c *Config) secret() (string, error) {

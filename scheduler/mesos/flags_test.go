@@ -167,6 +167,24 @@ func TestFrameworkThatStayedAwayForTooLongIsToldHowToGoOn(t *testing.T) {
 	}
 }
 
+func TestFrameworkOfAnotherPrincipalIsToldHowToGoOn(t *testing.T) {
+	master, _ := newMesos(t)
+	secret := "--mesos-secret-file=" + writeFile(t, "s3cret")
+	var id api.FrameworkID
+	t.Run("the first", func(t *testing.T) {
+		_, events, ended := run(t, parsed(t, master, "--mesos-principal=first", secret), "")
+		id = framework(t, events, ended)
+	})
+	for _, flags := range [][]string{{"--mesos-principal=second", secret}, nil} {
+		cfg := parsed(t, master, flags...)
+		cfg.Forget, cfg.ConnectTimeout = "km etcdctl del KEY", time.Hour
+		_, _, ended := run(t, cfg, id)
+		if err := <-ended; !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "--mesos-principal") || !strings.HasSuffix(err.Error(), cfg.Forget) {
+			t.Errorf("%v: got %v", flags, err)
+		}
+	}
+}
+
 func TestHTTPSMasterIsKnownByTheFileOfItsAuthority(t *testing.T) {
 	master := newFakeMaster(t, func(_ *mesossched.Call, s stream) {
 		s.send(t, subscribedEvent(15))

@@ -64,6 +64,9 @@ func New(cfg Config) (*Master, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := cfg.checkRoles(); err != nil {
+		return nil, err
+	}
 	secret, err := cfg.secret()
 	if err != nil {
 		return nil, err

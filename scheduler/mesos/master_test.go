@@ -311,6 +311,7 @@ func TestWrongFlagsAreNamed(t *testing.T) {
 		"--mesos-secret-file": func(c *Config) { c.Principal = "p" },
 		"--mesos-ca-file":     func(c *Config) { c.CAFile = os.DevNull },
 		"--mesos-cert-file":   func(c *Config) { c.CertFile, c.KeyFile = os.DevNull, os.DevNull },
+		"--mesos-roles=a,b,a": func(c *Config) { c.Roles = []string{"a", "b", "a"} },
 		"--mesos-key-file":    func(c *Config) { c.CertFile = os.DevNull },
 	} {
 		cfg := configFor("127.0.0.1:5050")

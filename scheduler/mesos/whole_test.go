@@ -11,12 +11,7 @@ import (
 	"testing"
 	"time"
 
-	mesosapi "github.com/mesos/mesos-go/api/v1/lib"
-	"github.com/mesos/mesos-go/api/v1/lib/encoding/codecs"
-	"github.com/mesos/mesos-go/api/v1/lib/executor"
-	"github.com/mesos/mesos-go/api/v1/lib/executor/calls"
-	"github.com/mesos/mesos-go/api/v1/lib/httpcli"
-	"github.com/mesos/mesos-go/api/v1/lib/httpcli/httpexec"
+	"github.com/google/uuid"
 	"github.com/spf13/pflag"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -28,10 +23,10 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	k8stesting "k8s.io/client-go/testing"
 
-	"github.com/google/uuid"
-
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/contrib/localmesos"
+	"github.com/k8sm/k8sm/executor"
+	executormesos "github.com/k8sm/k8sm/executor/mesos"
 	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/kube"
 	"github.com/k8sm/k8sm/scheduler/mesos"
@@ -58,56 +53,55 @@ func start(ctx context.Context) error {
 }
 
 func minion(ctx context.Context) error {
-	client := httpcli.New(
-		httpcli.Endpoint("http://"+os.Getenv("MESOS_AGENT_ENDPOINT")+"/api/v1/executor"),
-		httpcli.Codec(codecs.ByMediaType[codecs.MediaTypeProtobuf]),
-	)
-	identify := executor.CallOptions{
-		calls.Framework(os.Getenv("MESOS_FRAMEWORK_ID")), calls.Executor(os.Getenv("MESOS_EXECUTOR_ID")),
-	}
-	sender := httpexec.NewSender(client.Send)
-	say := func(task mesosapi.TaskID, state mesosapi.TaskState) error {
-		id, source := uuid.New(), mesosapi.SOURCE_EXECUTOR
-		_, err := sender.Send(ctx, calls.NonStreaming(calls.Update(mesosapi.TaskStatus{
-			TaskID: task, State: &state, UUID: id[:], Source: &source,
-		}).With(identify...)))
+	cfg, err := executormesos.ConfigFromEnv()
+	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	agent, events, ended := executormesos.New(cfg), make(chan executor.Event, 64), make(chan error, 1)
+	go func() { ended <- agent.Run(ctx, func(e executor.Event) { events <- e }) }()
+	defer func() {
+		cancel()
+		<-ended
+	}()
+	agent.Subscribe(executor.Subscribe{})
 	for deadline := time.Now().Add(20 * time.Second); ; {
-		stream, err := sender.Send(ctx, calls.NonStreaming(calls.Subscribe(nil, nil).With(identify...)))
-		if err == nil {
-			deadline = time.Now().Add(20 * time.Second)
-			shutdown, err := obey(stream, say)
-			stream.Close()
-			if shutdown {
-				return err
-			}
-		} else if time.Now().After(deadline) {
+		shutdown, err := obey(ctx, agent, <-events, &deadline)
+		if err != nil || shutdown {
 			return err
 		}
-		<-time.After(50 * time.Millisecond)
 	}
 }
 
-// obey does what the agent says until it shuts the minion down, or is gone.
-func obey(stream mesosapi.Response, say func(mesosapi.TaskID, mesosapi.TaskState) error) (shutdown bool, err error) {
-	for {
-		var e executor.Event
-		if err := stream.Decode(&e); err != nil {
-			return false, err
+// obey does what the agent says; shutdown is true if the minion has to end.
+func obey(ctx context.Context, agent *executormesos.Agent, event executor.Event, deadline *time.Time) (shutdown bool, err error) {
+	say := func(task api.TaskID, states ...executor.State) error {
+		for _, state := range states {
+			if err := agent.Update(ctx, executor.Update{ID: uuid.New(), Task: task, State: state}); err != nil {
+				return err
+			}
 		}
-		switch e.GetType() {
-		case executor.Event_LAUNCH:
-			err = errors.Join(say(e.Launch.Task.TaskID, mesosapi.TASK_STARTING), say(e.Launch.Task.TaskID, mesosapi.TASK_RUNNING))
-		case executor.Event_KILL:
-			err = say(e.Kill.TaskID, mesosapi.TASK_KILLED)
-		case executor.Event_SHUTDOWN:
-			return true, nil
-		}
-		if err != nil {
-			return false, err
-		}
+		return nil
 	}
+	switch e := event.(type) {
+	case executor.Subscribed:
+		*deadline = time.Now().Add(20 * time.Second)
+	case executor.Disconnected:
+		if time.Now().After(*deadline) {
+			return false, errors.New(e.Reason)
+		}
+		agent.Subscribe(executor.Subscribe{})
+	case executor.Launch:
+		err = say(e.Task, executor.Starting, executor.Running)
+	case executor.Kill:
+		err = say(e.Task, executor.Killed)
+	case executor.Shutdown:
+		return true, nil
+	}
+	if err != nil { // the agent is about to go; so is the connection
+		fmt.Fprintln(os.Stderr, err)
+	}
+	return false, nil
 }
 
 // memory is a Store that forgets when the process ends.
