@@ -290,29 +290,46 @@ func TestIsolatorsThatCannotBeAreRefused(t *testing.T) {
 
 func TestExecutorsHaveNothingOfTheAgentsEnvironment(t *testing.T) {
 	t.Setenv("LOCALMESOS_TEST_LEAK", "1")
-	c := testConfig(t)
-	c.ExecutorEnvironmentVariables = `{"GIVEN":"by the operator","MESOS_SLAVE_ID":"not his to say"}`
-	_, sandbox := commandIn(t, c, `env | sort >environment; echo >>environment; sleep 600`)
-	written(t, filepath.Join(sandbox, "environment"))
-	data, err := os.ReadFile(filepath.Join(sandbox, "environment"))
-	if err != nil {
-		t.Fatal(err)
+	for _, given := range []string{"", `{"GIVEN":"by the operator","MESOS_SLAVE_ID":"not his to say"}`} {
+		has := environmentWith(t, given)
+		want := map[string]string{"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LIBPROCESS_PORT": "0"}
+		if given != "" {
+			want["GIVEN"] = "by the operator"
+		}
+		for name, value := range want {
+			if has[name] != value {
+				t.Errorf("with %q it has %s=%s", given, name, has[name])
+			}
+		}
+		if has["MESOS_SLAVE_ID"] == "not his to say" {
+			t.Error("what the operator gives is stronger than what Mesos says")
+		}
+		for name := range has {
+			if want[name] == "" && !strings.HasPrefix(name, "MESOS_") && !strings.HasPrefix(name, "LIBPROCESS_") {
+				t.Errorf("with %q it has the agent's %s", given, name)
+			}
+		}
 	}
+}
+
+// environmentWith is what a command has, less what its shell sets, with --executor-environment-variables.
+func environmentWith(t *testing.T, given string) map[string]string {
+	t.Helper()
+	c := testConfig(t)
+	c.ExecutorEnvironmentVariables = given
+	_, sandbox := commandIn(t, c, `env | sort >environment; echo >>environment; sleep 600`)
+	var data []byte
+	eventually(t, "the environment", func() bool {
+		data, _ = os.ReadFile(filepath.Join(sandbox, "environment"))
+		return strings.HasSuffix(string(data), "\n\n")
+	})
 	has := map[string]string{}
-	for _, line := range strings.Split(string(data), "\n") {
-		if name, value, ok := strings.Cut(line, "="); ok && name != "PWD" && name != "_" && name != "SHLVL" && name != "OLDPWD" { // the shell's own
+	for line := range strings.Lines(string(data)) {
+		if name, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && name != "PWD" && name != "_" && name != "SHLVL" && name != "OLDPWD" {
 			has[name] = value
 		}
 	}
-	if has["PATH"] != "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" || has["GIVEN"] != "by the operator" || has["LIBPROCESS_PORT"] != "0" ||
-		has["MESOS_SLAVE_ID"] == "not his to say" {
-		t.Errorf("it has %v", has)
-	}
-	for name := range has {
-		if name != "PATH" && name != "GIVEN" && !strings.HasPrefix(name, "MESOS_") && !strings.HasPrefix(name, "LIBPROCESS_") {
-			t.Errorf("it has the agent's %s", name)
-		}
-	}
+	return has
 }
 
 // isolatedCrash kills a local Mesos with isolators under an executor, and returns the configuration to start it again with.
