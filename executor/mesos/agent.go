@@ -36,6 +36,7 @@ const (
 // any goroutine.
 type Agent struct {
 	cfg       Config
+	dialer    *dialer
 	calls     calls.Sender // short calls over kept connections
 	streams   calls.Sender // SUBSCRIBE: its connection is the stream of events
 	subscribe chan executor.Subscribe
@@ -46,10 +47,11 @@ type Agent struct {
 
 // New returns an Agent that is not connected yet.
 func New(cfg Config) *Agent {
+	dialer := newDialer(cfg.SSL)
 	options := []httpcli.Opt{
 		httpcli.Endpoint("http://" + cfg.AgentEndpoint + "/api/v1/executor"),
 		httpcli.Codec(mesoshttp.Codec()),
-		httpcli.Do((&http.Client{Transport: newTransport(cfg.SSL)}).Do),
+		httpcli.Do((&http.Client{Transport: newTransport(dialer)}).Do),
 	}
 	if cfg.Token != "" {
 		options = append(options, httpcli.DefaultHeader("Authorization", "Bearer "+cfg.Token))
@@ -58,6 +60,7 @@ func New(cfg Config) *Agent {
 	who := mesosexec.CallOptions{calls.Framework(cfg.FrameworkID), calls.Executor(cfg.ExecutorID)}
 	return &Agent{
 		cfg:       cfg,
+		dialer:    dialer,
 		calls:     calls.SenderWith(httpexec.NewSender(client.Send), who...),
 		streams:   calls.SenderWith(httpexec.NewSender(client.Send, httpcli.Close(true)), who...),
 		subscribe: make(chan executor.Subscribe, 1),
@@ -66,8 +69,8 @@ func New(cfg Config) *Agent {
 
 // newTransport returns what carries the calls. The dialer decides whether they go by TLS. The proxies of the environment
 // (http_proxy) are not for calls to the agent of this machine.
-func newTransport(ssl SSL) *http.Transport {
-	return &http.Transport{DialContext: newDialer(ssl).dial, ResponseHeaderTimeout: callTimeout}
+func newTransport(d *dialer) *http.Transport {
+	return &http.Transport{DialContext: d.dial, ResponseHeaderTimeout: callTimeout}
 }
 
 // Subscribe implements executor.Agent. One subscription runs at a time: the executor asks for the next one when it has
@@ -160,6 +163,7 @@ func (a *Agent) follow(ctx context.Context, s executor.Subscribe, post func(exec
 		defer stream.Close()
 	}
 	if err != nil {
+		a.dialer.forget()
 		return false, fmt.Errorf("cannot subscribe to the agent at %s: %w", a.cfg.AgentEndpoint, err)
 	}
 	return true, decode(stream, post)

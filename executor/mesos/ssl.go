@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	log "github.com/sirupsen/logrus"
@@ -86,6 +87,7 @@ type dialer struct {
 	ssl    SSL
 	tls    *mesoshttp.TLS
 	warned sync.Once
+	plain  atomic.Bool // TLS was tried, and is not spoken
 }
 
 func newDialer(ssl SSL) *dialer {
@@ -100,18 +102,20 @@ func newDialer(ssl SSL) *dialer {
 }
 
 // dial is for http.Transport.DialContext. Where nobody says whether the agent speaks TLS, it is tried first: an agent without
-// it ends such a connection at once, and nothing was said yet. Whoever could make TLS fail on the way could as well read what
-// is said without it: who fears that sets LIBPROCESS_SSL_ENABLED.
+// it ends such a connection at once, with a warning in its log (receive in 3rdparty/libprocess/src/process.cpp), so that is not
+// done again until forget. Whoever could make TLS fail on the way could as well read what is said without it: who fears that
+// sets LIBPROCESS_SSL_ENABLED.
 func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	plain := &net.Dialer{Timeout: 5 * time.Second}
 	conn, err := plain.DialContext(ctx, network, address)
-	if err != nil || d.ssl.Enabled != nil && !*d.ssl.Enabled {
+	if err != nil || d.ssl.Enabled != nil && !*d.ssl.Enabled || d.plain.Load() {
 		return conn, err
 	}
 	secured, err := d.tls.Handshake(ctx, conn, address)
 	if err != nil {
 		_ = conn.Close() // the handshake's error is the one to tell
 		if d.ssl.Enabled == nil && errors.Is(err, mesoshttp.ErrNotTLS) {
+			d.plain.Store(true)
 			return plain.DialContext(ctx, network, address)
 		}
 		return nil, fmt.Errorf("%w; executors have these variables from the agent's --executor_environment_variables", err)
@@ -124,6 +128,9 @@ func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	}
 	return secured, nil
 }
+
+// forget has the next connection try TLS again: the agent may have been started anew with it.
+func (d *dialer) forget() { d.plain.Store(false) }
 
 // verifyName checks that a certificate is the agent's, of whom the executor knows the address only. It takes what libprocess
 // takes (verify in 3rdparty/libprocess/src/openssl.cpp): the first name that the address has, as an alternative name or the

@@ -3,8 +3,11 @@ package mesos
 import (
 	"bytes"
 	"crypto/tls"
+	"net"
+	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -89,6 +92,67 @@ func TestAgentIsSpokenToByTLSOrNotWhateverTheEnvironmentLeavesUnsaid(t *testing.
 			}
 		})
 	}
+}
+
+// counter counts the connections that it takes.
+type counter struct {
+	net.Listener
+	taken atomic.Int32
+}
+
+func (c *counter) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	if err == nil {
+		c.taken.Add(1)
+	}
+	return conn, err
+}
+
+func TestAgentIsAskedForTLSAgainOnlyWhenItMayBeAnother(t *testing.T) {
+	listen := func(address string) *counter {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &counter{Listener: l}
+	}
+	f := newFakeAgent(t)
+	first := listen("127.0.0.1:0")
+	cfg := f.config()
+	cfg.AgentEndpoint = first.Addr().String()
+	before := &http.Server{Handler: f.Config.Handler}
+	go func() { _ = before.Serve(first) }()
+	agent, events := runWith(t, cfg)
+	update := func() {
+		if err := agent.Update(t.Context(), executor.Update{Task: "u.1", State: executor.Running}); err != nil {
+			t.Error(err)
+		}
+	}
+	f.events <- subscribed()
+	agent.Subscribe(executor.Subscribe{})
+	receive(t, events)
+	update()
+	if got := first.taken.Load(); got != 3 {
+		t.Errorf("%d connections, not one for TLS, one for the subscription and one for the update", got)
+	}
+
+	_ = before.Close() // and then it is started again with TLS
+	receive(t, events)
+	second := listen(cfg.AgentEndpoint)
+	authority := mesoshttptest.NewAuthority(t)
+	cert, key := authority.Pair("127.0.0.1")
+	after := &http.Server{Handler: f.Config.Handler}
+	go func() { _ = after.ServeTLS(second, cert, key) }()
+	defer after.Close()
+	f.events <- subscribed()
+	for range 2 {
+		agent.Subscribe(executor.Subscribe{})
+		if _, ok := receive(t, events).(executor.Subscribed); ok {
+			update()
+			return
+		}
+	}
+	t.Error("not subscribed by TLS")
 }
 
 func TestAgentIsVerifiedAsTheEnvironmentSays(t *testing.T) {
@@ -183,7 +247,7 @@ func TestVariablesOfTLSAreRead(t *testing.T) {
 }
 
 func TestProxiesOfTheEnvironmentAreNotForTheAgent(t *testing.T) {
-	transport := newTransport(SSL{})
+	transport := newTransport(newDialer(SSL{}))
 	if transport.Proxy != nil {
 		t.Error("the agent is asked through a proxy")
 	}
