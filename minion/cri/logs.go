@@ -168,7 +168,7 @@ func (k *logKeeper) follow(ctx context.Context, f *follower) {
 			log.WithError(err).Warn("cannot copy the Engine's log, trying again")
 		}
 		failing = err != nil && !anew
-		if anew || time.Since(began) > time.Minute {
+		if errors.Is(err, errRepeated) || time.Since(began) > time.Minute {
 			wait = 0
 		}
 		if pause(ctx, wait) != nil {
