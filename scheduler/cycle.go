@@ -354,7 +354,7 @@ func (c *Core) place(now time.Time, p *pod, v *view) {
 	}
 	p.attempt++
 	t := c.newTask(now, p, a.id)
-	t.offer, t.role, t.fresh = v.offers[0], v.role, p.obj.Status.StartTime == nil
+	t.offer, t.role = v.offers[0], v.role
 	a.tries(p.obj.UID, p)
 	var taken offers.Resources
 	taken, t.mapped = v.takeAll(p)

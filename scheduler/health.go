@@ -106,7 +106,7 @@ func (c *Core) noteRan(now time.Time, a *agent, t *task) []Action {
 		c.admitted(a, p)
 	}
 	h := &a.health
-	if h.failures == 0 || t.since.Before(h.since) {
+	if h.failures == 0 || t.since.Before(h.since) && h.trial != t.who() {
 		return nil
 	}
 	told := fmt.Sprintf("a task runs there again; failures before: %d", h.failures)
@@ -202,9 +202,10 @@ func (c *Core) tickSilent(now time.Time, t *task) []Action {
 	return c.agentFailed(now, a, t.since, breakerFirst, fmt.Sprintf("nothing was heard of task %s for %s", t.id, c.cfg.LaunchGrace))
 }
 
-// stalled tells whether it is time for tickStarting.
+// stalled tells whether it is time for tickStarting. Of a pod that a kubelet had before its executor ended nobody can tell
+// whether the next one has it.
 func (t *task) stalled(now time.Time) bool {
-	return t.state == Starting && t.bound && !t.ran && !t.warm && now.Sub(t.starting) >= kubeletPatience
+	return t.state == Starting && t.bound && t.fresh && !t.ran && now.Sub(t.starting) >= kubeletPatience
 }
 
 // tries notes that a pod, or a task without one, is being tried on an agent where something has failed.

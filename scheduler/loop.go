@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	log "github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
+	v1 "k8s.io/api/core/v1"
 
 	"github.com/k8sm/k8sm/api"
 )
@@ -254,7 +255,11 @@ func logAction(act Action) {
 	case MarkNode:
 		log.WithField("node", act.Node.Name).Info(act.String())
 	case TellNode:
-		log.WithField("node", act.Node.Name).Warn(act.Reason + ": " + act.Message)
+		level := log.InfoLevel
+		if act.Type == v1.EventTypeWarning {
+			level = log.WarnLevel
+		}
+		log.WithField("node", act.Node.Name).Log(level, act.Reason+": "+act.Message)
 	case TaintNode:
 		log.WithField("node", act.Node.Name).Info(act.String())
 	case Evict:

@@ -115,7 +115,7 @@ func (c *Core) adoptAnnotated(now time.Time, p *pod) {
 	if p.wish != nil {
 		t.mapped = p.wish.mapped
 	}
-	t.bound, t.ran = true, p.obj.Status.StartTime != nil
+	t.bound, t.ran = true, !t.fresh
 	if c.connected {
 		c.reconcile.add(now, t.id)
 	}
@@ -125,7 +125,7 @@ func (c *Core) adoptAnnotated(now time.Time, p *pod) {
 func (c *Core) newTask(now time.Time, p *pod, agent api.AgentID) *task {
 	t := &task{
 		id: api.NewTaskID(p.obj.UID, p.attempt), agent: agent, pod: p.obj.UID, demand: p.demand,
-		since: now, askAt: now.Add(silentAfter),
+		since: now, askAt: now.Add(silentAfter), fresh: p.obj.Status.StartTime == nil,
 	}
 	c.tasks[t.id] = t
 	c.owners[agent] = append(c.owners[agent], t)

@@ -92,7 +92,18 @@ func (c *Core) admissionSeen(now time.Time, p *pod, obj *v1.Pod) []Action {
 // rejected notes that the agent's kubelet did not admit the pod.
 func (c *Core) rejected(now time.Time, a *agent, p *pod, status *v1.PodStatus) {
 	c.rejections++
-	came := newRejection(p, status.Reason)
+	c.staysAway(now, a, p, newRejection(p, status.Reason), breakerFirst)
+}
+
+// refusedByMesos notes that Mesos did not take the pod's task in the agent's offers: it may take it in others'.
+func (c *Core) refusedByMesos(now time.Time, t *task, p *pod) {
+	if a := c.agents[t.agent]; a != nil {
+		c.staysAway(now, a, p, newRejection(p, Errored.String()), breakerFirst)
+	}
+}
+
+// staysAway keeps such pods off the agent.
+func (c *Core) staysAway(now time.Time, a *agent, p *pod, came *rejection, first time.Duration) {
 	i := slices.IndexFunc(a.rejections, func(r *rejection) bool {
 		return r.resource == came.resource && (came.resource != "" || r.reason == came.reason && r.concerns(&came.requests, came.extended))
 	})
@@ -102,7 +113,7 @@ func (c *Core) rejected(now time.Time, a *agent, p *pod, status *v1.PodStatus) {
 	}
 	r := a.rejections[i]
 	r.amount = min(r.amount, came.amount)
-	r.fail(now, p.launched, breakerFirst, status.Reason+": "+status.Message)
+	r.fail(now, p.launched, first, "such a pod was rejected: "+r.reason)
 	c.fleet.touch(a)
 }
 

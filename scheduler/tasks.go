@@ -110,6 +110,9 @@ func (c *Core) unboundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Ac
 	case unboundRetry:
 		acts := acknowledge(t.id, t.agent, s.UUID)
 		c.end(now, t, false)
+		if s.State == Errored {
+			c.refusedByMesos(now, t, p)
+		}
 		if s.State == Errored || s.State == Failed {
 			acts = append(acts, Report{Pod: p.obj, Message: refusal(s)})
 		}

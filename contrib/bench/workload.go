@@ -50,7 +50,7 @@ func newNode(i int) *corev1.Node {
 		}},
 		Spec: corev1.NodeSpec{ProviderID: api.ProviderID(api.AgentID(name))},
 		Status: corev1.NodeStatus{
-			Capacity: list, Allocatable: list,
+			Capacity: list, Allocatable: list, NodeInfo: corev1.NodeSystemInfo{KubeletVersion: api.KubernetesVersion}, // its kubelet runs
 			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
 		},
 	}
