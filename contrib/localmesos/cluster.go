@@ -253,13 +253,14 @@ func (c *Cluster) RestartAgent(i int) error {
 }
 
 // CutAgent takes the network between agent i and the master away, as if a cable was pulled: nothing that either says reaches
-// the other. The agent and its executors go on.
+// the other. The agent and its executors go on. The master finds out after the agent timeout; until then it makes offers of
+// the agent, and what is launched there is lost.
 func (c *Cluster) CutAgent(i int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a, id := c.agents[i], ""
 	a.owner.look(func() { id = a.agent.id() })
-	c.hub.leaveAgent(a.address, api.AgentID(id))
+	c.hub.cutAgent(a.address, api.AgentID(id))
 }
 
 // HealAgent undoes CutAgent: the agent registers again.

@@ -57,6 +57,16 @@ func (h *hub) leaveAgent(address string, id api.AgentID) {
 	}
 }
 
+// cutAgent takes the agent off the network without a sign to anyone.
+func (h *hub) cutAgent(address string, id api.AgentID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.agents, address)
+	if h.master != nil {
+		h.master.post(agentSilent{id})
+	}
+}
+
 func (h *hub) toMaster(e fromAgent) {
 	h.faults.pass(AgentToMaster, e.message.kind(), func() {
 		h.mu.Lock()

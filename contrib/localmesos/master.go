@@ -69,6 +69,7 @@ type agentEntry struct {
 	connected   bool
 	unreachable bool
 	left        time.Time // when it was last disconnected
+	silent      time.Time // since when it answers no pings
 	registered  time.Time
 	total, free pool
 	executors   map[executorKey]*executorEntry
@@ -109,6 +110,8 @@ type (
 	}
 	// agentGone tells that an agent's connection broke.
 	agentGone struct{ agent api.AgentID }
+	// agentSilent tells that an agent answers no pings from now on.
+	agentSilent struct{ agent api.AgentID }
 )
 
 // Actions of the master.
@@ -141,6 +144,10 @@ type (
 	unreachableDue struct {
 		agent api.AgentID
 		left  time.Time
+	}
+	pingsLost struct {
+		agent api.AgentID
+		since time.Time
 	}
 )
 
@@ -207,6 +214,13 @@ func (m *master) handle(e event) {
 		m.fromAgent(e)
 	case agentGone:
 		m.agentGone(e.agent)
+	case agentSilent:
+		if a := m.agents[e.agent]; a != nil && a.connected {
+			a.silent = m.now
+			m.timers.add(m.now.Add(m.agentTimeout), pingsLost{e.agent, m.now})
+		}
+	case pingsLost:
+		m.pingsLost(e)
 	case heartbeatDue:
 		if m.streams[e.stream] != nil {
 			m.heartbeat(e.stream)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
@@ -64,7 +65,7 @@ func (m *master) register(address string, r register) {
 	}
 	m.rescindOffers(a)
 	wasUnreachable := a.unreachable
-	a.ip, a.info, a.connected, a.unreachable = ip, r.info, true, false
+	a.ip, a.info, a.connected, a.unreachable, a.silent = ip, r.info, true, false, time.Time{}
 	a.total = m.reservedTotal(id, poolOf(r.info.Resources)).plus(m.oversubscribed)
 	m.do(welcome{address, id})
 	m.do(note{"agent registered", map[string]any{"agent": string(id)}})
@@ -182,6 +183,18 @@ func (m *master) agentGone(id api.AgentID) {
 	m.rescindOffers(a)
 	m.timers.add(m.now.Add(m.agentTimeout), unreachableDue{id, m.now})
 	m.do(note{"agent disconnected", map[string]any{"agent": string(id)}})
+}
+
+// pingsLost gives up an agent that has answered no ping for the agent timeout. Nothing told of it before (SlaveObserver in
+// src/master/master.cpp).
+func (m *master) pingsLost(e pingsLost) {
+	a := m.agents[e.agent]
+	if a == nil || !a.connected || !a.silent.Equal(e.since) {
+		return
+	}
+	a.connected, a.left = false, m.now
+	m.rescindOffers(a)
+	m.markUnreachable(a)
 }
 
 // markUnreachable follows https://mesos.apache.org/documentation/latest/high-availability-framework-guide/ ("Dealing
