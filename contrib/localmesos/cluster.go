@@ -103,7 +103,7 @@ func (c *Cluster) renew(i int) error {
 		return err
 	}
 	gone := false
-	c.master.owner.look(func() { gone = c.master.master.gone[api.AgentID(file.ID)] })
+	c.master.owner.look(func() { gone = c.master.master.registry.gone[api.AgentID(file.ID)] })
 	if !gone {
 		return nil
 	}

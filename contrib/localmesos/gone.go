@@ -14,11 +14,18 @@ const agentGoneText = "Agent has been marked gone"
 
 // markAgentGone follows Master::Http::_markAgentGone in src/master/http.cpp.
 func (m *master) markAgentGone(id api.AgentID) answer {
-	if m.gone[id] {
+	if m.registry.gone[id] {
 		return answer{status: http.StatusOK}
 	}
 	a := m.agents[id]
-	if a == nil {
+	switch {
+	case a == nil && (m.registry.recovered[id] || m.registry.lost[id]): // nothing is known of what it runs
+		delete(m.registry.recovered, id)
+		delete(m.registry.lost, id)
+		m.registry.gone[id] = true
+		m.do(saveFrameworks{})
+		return answer{status: http.StatusOK}
+	case a == nil:
 		return answer{status: http.StatusNotFound, text: fmt.Sprintf("Agent '%s' not found", id)}
 	}
 	m.markGone(a)
@@ -29,7 +36,7 @@ func (m *master) markAgentGone(id api.AgentID) answer {
 // markGone takes an agent out of the books for good, has it shut down, and tells of its tasks. Frameworks hear that an agent is
 // gone once: of one that is unreachable they have (Master::markGone in src/master/master.cpp).
 func (m *master) markGone(a *agentEntry) {
-	m.gone[a.id] = true
+	m.registry.gone[a.id] = true
 	delete(m.upkeep.deactivated, a.id)
 	m.toAgent(string(a.id), shutdownAgent{forGood: true})
 	m.rescindOffers(a)

@@ -247,6 +247,7 @@ func (m *master) tellAgentLost(id api.AgentID) {
 
 func (m *master) dropAgent(a *agentEntry, why string) {
 	delete(m.agents, a.id)
+	m.keepAgents()
 	m.do(note{"agent removed", map[string]any{"agent": string(a.id), "why": why}})
 }
 

@@ -27,7 +27,7 @@ type master struct {
 	streams    map[string]*framework // of connected frameworks
 	removed    map[api.FrameworkID]bool
 	agents     map[api.AgentID]*agentEntry
-	gone       map[api.AgentID]bool // those that an operator has marked gone
+	registry   registry
 	offers     map[api.OfferID]*offer
 	upkeep     upkeep
 	quotas     quotas
@@ -145,7 +145,8 @@ type (
 		agent api.AgentID
 		left  time.Time
 	}
-	pingsLost struct {
+	recoveryDue struct{}
+	pingsLost   struct {
 		agent api.AgentID
 		since time.Time
 	}
@@ -155,7 +156,7 @@ func newMaster(info mesos.MasterInfo, p plan, now time.Time) *master {
 	return &master{
 		info: info, allocationInterval: p.AllocationInterval, agentTimeout: p.AgentTimeout, started: now, now: now,
 		frameworks: map[api.FrameworkID]*framework{}, streams: map[string]*framework{}, removed: map[api.FrameworkID]bool{},
-		agents: map[api.AgentID]*agentEntry{}, gone: map[api.AgentID]bool{}, offers: map[api.OfferID]*offer{}, upkeep: newUpkeep(),
+		agents: map[api.AgentID]*agentEntry{}, registry: newRegistry(p.Executors != nil), offers: map[api.OfferID]*offer{}, upkeep: newUpkeep(),
 		quotas: quotas{}, reservations: map[api.AgentID][]conversion{}, oversubscribed: p.oversubscribed,
 	}
 }
@@ -214,6 +215,8 @@ func (m *master) handle(e event) {
 		m.fromAgent(e)
 	case agentGone:
 		m.agentGone(e.agent)
+	case recoveryDue:
+		m.giveUpRecovered()
 	case agentSilent:
 		if a := m.agents[e.agent]; a != nil && a.connected {
 			a.silent = m.now

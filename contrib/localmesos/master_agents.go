@@ -49,12 +49,13 @@ func (m *master) register(address string, r register) {
 		id = api.AgentID(fmt.Sprintf("%s-S%d", m.info.ID, m.agentsMade))
 		m.agentsMade++
 	}
-	if m.gone[id] { // Master::reregisterSlave in src/master/master.cpp
+	if m.registry.gone[id] { // Master::reregisterSlave in src/master/master.cpp
 		m.do(turnAway{address, shutdownAgent{forGood: true}})
 		return
 	}
 	r.info.ID = &mesos.AgentID{Value: string(id)}
 	a := m.agents[id]
+	m.admit(id, a == nil)
 	back := a != nil && !a.unreachable // the allocator has it still
 	if a == nil {
 		a = &agentEntry{
@@ -201,6 +202,7 @@ func (m *master) pingsLost(e pingsLost) {
 // with partitioned or failed agents").
 func (m *master) markUnreachable(a *agentEntry) {
 	a.unreachable = true
+	m.keepAgents()
 	m.do(note{"agent is unreachable", map[string]any{"agent": string(a.id)}})
 	for _, t := range a.tasks {
 		s := masterStatus(t.framework.stateFor(mesos.TASK_UNREACHABLE), mesos.REASON_AGENT_REMOVED, "Agent is unreachable")

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -51,9 +50,7 @@ func startMaster(p plan, h *hub, port int) (*masterNode, error) {
 	}
 	n.master.restore(known, file.Removed)
 	n.master.restoreUpkeep(file.Upkeep)
-	for _, id := range file.Gone {
-		n.master.gone[id] = true
-	}
+	n.master.restoreRegistry(file.Agents)
 	for _, q := range file.Quotas {
 		n.master.quotas[q.message.Role] = q.message
 	}
@@ -131,7 +128,7 @@ func (n *masterNode) perform(x action) {
 
 func (n *masterNode) save() {
 	known, removed := n.master.saved()
-	file := masterFile{Removed: removed, Upkeep: n.master.savedUpkeep(), Gone: slices.Sorted(maps.Keys(n.master.gone))}
+	file := masterFile{Removed: removed, Upkeep: n.master.savedUpkeep(), Agents: n.master.savedRegistry()}
 	for _, info := range known {
 		file.Frameworks = append(file.Frameworks, frameworkDocument{info})
 	}

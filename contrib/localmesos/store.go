@@ -75,12 +75,12 @@ func readFile(path string, content any) (found bool, err error) {
 	return true, nil
 }
 
-// masterFile is what a master keeps. Agents and tasks are not in it: agents bring them when they register again.
+// masterFile is what a master keeps. Tasks are not in it: agents bring them when they register again.
 type masterFile struct {
 	Frameworks []frameworkDocument `json:"frameworks"`
 	Removed    []api.FrameworkID   `json:"removed"`
 	Upkeep     upkeepFile          `json:"upkeep"`
-	Gone       []api.AgentID       `json:"gone,omitempty"`
+	Agents     registryFile        `json:"agents"`
 	Quotas     []quotaDocument     `json:"quotas,omitempty"`
 	// Reservations stand with the master here; agents of a real Mesos keep their own.
 	Reservations map[api.AgentID][]conversionFile `json:"reservations,omitempty"`

@@ -179,19 +179,20 @@ func (m *master) tellKnown(t *task) {
 	m.tellStatus(t.framework, s)
 }
 
-// tellUnknown tells of a task that is not in the books: gone from an agent that is here, unknown elsewhere.
+// tellUnknown tells of a task that is not in the books: gone from an agent that is here, unknown elsewhere. While an agent may
+// still bring it back there is silence.
 func (m *master) tellUnknown(f *framework, id mesos.TaskID, agent *mesos.AgentID) {
 	state, text := mesos.TASK_UNKNOWN, "Reconciliation: Task is unknown"
-	a := m.agents[api.AgentID(agent.GetValue())]
+	named := api.AgentID(agent.GetValue())
+	a := m.agents[named]
 	switch {
-	case m.gone[api.AgentID(agent.GetValue())]:
+	case m.registry.recovered[named] || agent == nil && len(m.registry.recovered) > 0:
+		return
+	case m.registry.gone[named]:
 		state, text = mesos.TASK_GONE_BY_OPERATOR, "Reconciliation: Task is gone"
-	case a == nil:
-	case a.unreachable:
+	case m.registry.lost[named] || a != nil && a.unreachable:
 		state, text = mesos.TASK_UNREACHABLE, "Reconciliation: Task is unreachable"
-	case !a.connected:
-		return // the agent may still bring it back: silence, as in Mesos
-	default:
+	case a != nil: // also one that is disconnected, in Mesos
 		state, text = mesos.TASK_GONE, "Reconciliation: Task is unknown to the agent"
 	}
 	s := masterStatus(f.stateFor(state), mesos.REASON_RECONCILIATION, text)
