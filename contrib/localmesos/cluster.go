@@ -254,7 +254,7 @@ func (c *Cluster) RestartAgent(i int) error {
 
 // CutAgent takes the network between agent i and the master away, as if a cable was pulled: nothing that either says reaches
 // the other. The agent and its executors go on. The master finds out after the agent timeout; until then it makes offers of
-// the agent, and what is launched there is lost.
+// the agent, and what is launched there waits for HealAgent.
 func (c *Cluster) CutAgent(i int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -11,12 +11,15 @@ import (
 type hub struct {
 	faults *Faults
 
-	mu     sync.Mutex // guards master and agents
+	mu     sync.Mutex // guards master, agents and cut
 	master *owner
-	agents map[string]*owner // by address
+	agents map[string]*owner    // by address
+	cut    map[string][]message // what agents that are cut off will be sent when they are not any more, as TCP does; by address
 }
 
-func newHub(faults *Faults) *hub { return &hub{faults: faults, agents: map[string]*owner{}} }
+func newHub(faults *Faults) *hub {
+	return &hub{faults: faults, agents: map[string]*owner{}, cut: map[string][]message{}}
+}
 
 func (h *hub) joinMaster(o *owner) {
 	h.mu.Lock()
@@ -43,6 +46,10 @@ func (h *hub) joinAgent(address string, o *owner) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.agents[address] = o
+	for _, m := range h.cut[address] {
+		o.post(fromMaster{m})
+	}
+	delete(h.cut, address)
 	if h.master != nil {
 		o.post(masterFound{})
 	}
@@ -52,16 +59,19 @@ func (h *hub) leaveAgent(address string, id api.AgentID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.agents, address)
+	delete(h.cut, address)
 	if h.master != nil {
 		h.master.post(agentGone{id})
 	}
 }
 
-// cutAgent takes the agent off the network without a sign to anyone.
+// cutAgent takes the agent off the network without a sign to anyone. What it is sent waits; what it sends is lost, and sent
+// again when it registers.
 func (h *hub) cutAgent(address string, id api.AgentID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.agents, address)
+	h.cut[address] = []message{}
 	if h.master != nil {
 		h.master.post(agentSilent{id})
 	}
@@ -81,8 +91,12 @@ func (h *hub) toAgent(address string, m message) {
 	h.faults.pass(MasterToAgent, m.kind(), func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if a := h.agents[address]; a != nil {
+		waiting, cut := h.cut[address]
+		switch a := h.agents[address]; {
+		case a != nil:
 			a.post(fromMaster{m})
+		case cut:
+			h.cut[address] = append(waiting, m)
 		}
 	})
 }

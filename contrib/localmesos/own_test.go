@@ -76,6 +76,25 @@ func TestAgentThatIsCutOffIsUnreachableUntilItIsHealed(t *testing.T) {
 	f.mustUpdate("t", "TASK_RUNNING")
 }
 
+func TestWhatAnAgentWasSentWhileItWasCutOffArrivesWhenItIsHealed(t *testing.T) {
+	t.Parallel()
+	cluster := startCluster(t, testConfig(t))
+	f := subscribeWith(t, cluster, nil)
+	o := f.mustOffer()
+	f.accept(o, commandTask("before", o, "sleep 600", nil))
+	f.mustUpdate("before", "TASK_RUNNING")
+	o = f.mustOffer()
+	cluster.CutAgent(0)
+	f.accept(o, commandTask("meanwhile", o, "sleep 600", nil))
+	f.call("KILL", object{"kill": object{"task_id": named("before")}})
+	if u := f.update("before", 300*time.Millisecond); at(u, "none") == nil {
+		t.Errorf("a cable that was pulled carries %v", u)
+	}
+	cluster.HealAgent(0)
+	f.mustUpdate("before", "TASK_KILLED")
+	f.mustUpdate("meanwhile", "TASK_RUNNING")
+}
+
 func TestExecutorEnvironmentIsAJSONObject(t *testing.T) {
 	c := testConfig(t)
 	c.ExecutorEnvironmentVariables = `{"B":"2","A":"1"}`
