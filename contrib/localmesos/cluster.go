@@ -167,10 +167,10 @@ func (c *Cluster) Stop() {
 	c.agents = nil
 	c.processes.watchers.Wait()
 	c.plan.isolation.removeRoot()
-	for i := range c.plan.Agents {
-		unshareWorkDir(c.agentDir(i))
-	}
-	if c.lock != nil {
+	if c.lock != nil { // else the directory is another's
+		for i := range c.plan.Agents {
+			unshareWorkDir(c.agentDir(i))
+		}
 		_ = c.lock.Close() // the lock goes with it
 	}
 }

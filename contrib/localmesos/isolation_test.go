@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -101,6 +102,19 @@ func TestMountsOfAContainerDoNotReachTheMachineButThoseOfTheMachineReachIt(t *te
 	})
 	if left := mountsBelow(t, c.WorkDir); len(left) > 0 {
 		t.Errorf("these mounts are left: %v", left)
+	}
+}
+
+func TestLocalMesosThatMayNotHaveAWorkDirLeavesItsMounts(t *testing.T) {
+	c := testConfig(t)
+	c.Isolation = "filesystem/linux"
+	startCluster(t, c)
+	before := mountsBelow(t, c.WorkDir)
+	if _, err := Start(t.Context(), c); err == nil || !strings.Contains(err.Error(), "--work-dir") {
+		t.Errorf("in a used directory: %v", err)
+	}
+	if after := mountsBelow(t, c.WorkDir); !slices.Equal(before, after) {
+		t.Errorf("of the mounts %v are left %v", before, after)
 	}
 }
 
