@@ -127,6 +127,10 @@ func (p containerPlan) mounts(hc *container.HostConfig) error {
 		if filepath.Clean(m.GetContainerPath()) == "/etc/resolv.conf" {
 			ownResolvConf = false
 		}
+		if p.host.selinux && m.GetSelinuxRelabel() {
+			hc.Binds = append(hc.Binds, relabelled(translated))
+			continue
+		}
 		hc.Mounts = append(hc.Mounts, translated)
 	}
 	if ownResolvConf && p.sandbox.ResolvConf != "" {
@@ -137,6 +141,16 @@ func (p containerPlan) mounts(hc *container.HostConfig) error {
 		})
 	}
 	return nil
+}
+
+// relabelled writes a mount in Docker's older way, the only one that can say that the files are to get the label of the pod's
+// containers, which is one for all of them (https://docs.docker.com/engine/storage/bind-mounts/#configure-the-selinux-label).
+func relabelled(m mount.Mount) string {
+	options := []string{"Z", string(m.BindOptions.Propagation)}
+	if m.ReadOnly {
+		options = append(options, "ro")
+	}
+	return m.Source + ":" + m.Target + ":" + strings.Join(options, ",")
 }
 
 // bindMount translates one mount. A read-only mount leaves the mounts below it as they are unless the pod asks for

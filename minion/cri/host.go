@@ -20,6 +20,8 @@ type host struct {
 	// negativeOOMScore tells whether a process may be protected from the OOM killer, which takes CAP_SYS_RESOURCE.
 	negativeOOMScore bool
 	appArmor         bool
+	appArmorProfiles string // the kernel's list of those that are loaded; empty if it is not known
+	selinux          bool   // the Engine labels what containers may touch
 	systemdCgroups   bool   // the Engine makes cgroups through systemd
 	cgroup2          bool   // cgroup v2 and nothing else
 	cgroup           string // that all containers are below; empty for none
@@ -52,7 +54,10 @@ func readHost() (host, error) {
 		return host{}, err
 	}
 	enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
-	h.appArmor = err == nil && strings.HasPrefix(string(enabled), "Y")
+	if h.appArmor = err == nil && strings.HasPrefix(string(enabled), "Y"); h.appArmor {
+		list, _ := os.ReadFile("/sys/kernel/security/apparmor/profiles") // not where securityfs is not mounted
+		h.appArmorProfiles = string(list)
+	}
 	if len(h.missing) > 0 {
 		h.devices, err = listDevices("/dev")
 	} else {
@@ -81,6 +86,11 @@ func parseCapabilities(status, lastCap string) (host, error) {
 	}
 	h.negativeOOMScore = !slices.Contains(h.missing, "SYS_RESOURCE")
 	return h, nil
+}
+
+// lacksProfile tells whether an AppArmor profile is not loaded. The kernel lists a profile and its mode in a line.
+func (h host) lacksProfile(name string) bool {
+	return h.appArmorProfiles != "" && !strings.Contains("\n"+h.appArmorProfiles, "\n"+name+" (")
 }
 
 // listDevices returns all device nodes below dir that a container may share; terminals and shared memory are each

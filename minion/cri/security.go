@@ -59,6 +59,9 @@ func (p profiles) securityOpts(h host) ([]string, error) {
 		if !h.appArmor {
 			return nil, refuse("the AppArmor profile %q is asked for, and this host has no AppArmor", name)
 		}
+		if h.lacksProfile(name) {
+			return nil, refuse("the AppArmor profile %q is asked for, and it is not loaded on this host: load it there with apparmor_parser -r FILE", name)
+		}
 		opts = append(opts, "apparmor="+name)
 	}
 	return opts, nil

@@ -150,6 +150,7 @@ func (s *Server) inspectEngine(ctx context.Context) error {
 	s.dockerRoot = info.DockerRootDir
 	s.host.systemdCgroups, s.host.cgroup2 = info.CgroupDriver == "systemd", info.CgroupVersion == "2"
 	s.host.cgroup = s.cfg.Cgroup
+	s.host.selinux = slices.Contains(info.SecurityOptions, "name=selinux")
 	if s.host.systemdCgroups && s.host.cgroup != "" {
 		return fmt.Errorf("cannot have containers below cgroup %s: Docker Engine at %s makes cgroups through systemd", s.cfg.Cgroup, s.cfg.DockerHost)
 	}

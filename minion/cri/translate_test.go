@@ -5,6 +5,8 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/docker/docker/api/types/container"
@@ -152,6 +154,37 @@ func TestWhatDockerCannotDoIsRefused(t *testing.T) {
 				t.Errorf("translate returned %v; want a refusal", err)
 			}
 		})
+	}
+}
+
+func TestVolumesAreRelabelledWhereTheEngineHasSELinux(t *testing.T) {
+	config := new(runtimeapi.ContainerConfig)
+	if err := protojson.Unmarshal([]byte(`{"mounts":[
+		{"containerPath":"/secret","hostPath":"/v/secret","readonly":true,"selinuxRelabel":true},
+		{"containerPath":"/data","hostPath":"/v/data","selinuxRelabel":true,"propagation":"PROPAGATION_HOST_TO_CONTAINER"},
+		{"containerPath":"/host","hostPath":"/etc"}]}`), config); err != nil {
+		t.Fatal(err)
+	}
+	for selinux, want := range map[bool][]string{false: nil, true: {"/v/secret:/secret:Z,rprivate,ro", "/v/data:/data:Z,rslave"}} {
+		h := fullHost
+		h.selinux = selinux
+		_, hc, err := containerPlan{host: h, sandboxID: "SANDBOX", sandbox: &sandboxRecord{}, config: config}.translate()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, hc.Binds); diff != "" || len(hc.Mounts)+len(hc.Binds) != 3 {
+			t.Errorf("with SELinux %t: %d mounts and %s", selinux, len(hc.Mounts), diff)
+		}
+	}
+}
+
+func TestAppArmorProfileThatIsNotLoadedIsRefusedWithWhatToDo(t *testing.T) {
+	want := profiles{appArmor: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "localhost/strict"}}
+	for list, refused := range map[string]bool{"": false, "docker-default (enforce)\nstrict (complain)\n": false, "strict-not (enforce)\nnot-strict (enforce)\n": true} {
+		opts, err := want.securityOpts(host{appArmor: true, appArmorProfiles: list})
+		if (err != nil) != refused || refused && !strings.Contains(err.Error(), "apparmor_parser") || !refused && !slices.Contains(opts, "apparmor=strict") {
+			t.Errorf("with the profiles %q: %v, %v", list, opts, err)
+		}
 	}
 }
 
