@@ -142,6 +142,7 @@ func (n *node) prepare(ctx context.Context, kubeletPort int) (err error) {
 	if err := n.settle(kubeletPort); err != nil {
 		return err
 	}
+	n.noteFlags(ctx)
 	if err := n.files.prepareIdentity(n.boot, time.Now()); err != nil {
 		return err
 	}

@@ -163,7 +163,9 @@ func (cfg Config) containerConfig(image string) *container.Config {
 
 // hostConfig is that of a container in the machine's namespaces.
 func hostConfig(program, sandbox string) *container.HostConfig {
+	noInit := false // the parent of what starts has to be the Engine's
 	return &container.HostConfig{
+		Init:    &noInit,
 		PidMode: "host", IpcMode: "host", UTSMode: "host", NetworkMode: "host", UsernsMode: "host", CgroupnsMode: container.CgroupnsModeHost,
 		AutoRemove: true, ReadonlyRootfs: true,
 		Mounts: []mount.Mount{
