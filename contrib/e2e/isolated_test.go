@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,17 +20,56 @@ import (
 // isolation is what agents have whose operators want all that there is, or GPUs or container images.
 const isolation = "cgroups/all,filesystem/linux,namespaces/pid"
 
-// An agent that builds a container around the executor does not come between pods and their node.
+// An agent that builds a container around the executor does not come between pods and their node, nor does a proxy that it tells of.
 func TestAgentWithAllIsolatorsIsANodeLikeOthers(t *testing.T) {
 	dir := stateDir(t)
 	leavesNothing(t, func(t *testing.T) {
-		c := up(t, dir, "--isolation="+isolation)
+		c := up(t, dir, "--isolation="+isolation, `--executor-environment-variables={"http_proxy":"http://127.0.0.1:1","https_proxy":"http://127.0.0.1:1"}`)
 		t.Run("pods see what the kubelet mounts", func(t *testing.T) { seesVolumes(t, c) })
 		t.Run("pods have a network and names", func(t *testing.T) { hasNetwork(t, c) })
 		t.Run("a probe that takes too long is ended, and nothing else", func(t *testing.T) { probeIsEnded(t, c) })
 		t.Run("the minion is in the container's cgroups but that of devices", func(t *testing.T) { accounted(t, c) })
 		t.Run("a minion that is killed is replaced and its containers stay", func(t *testing.T) { minionKilled(t, c) })
 	})
+}
+
+// Where the minions cannot leave their containers, because the Engine that could help is not there, nobody waits in silence.
+func TestNodeWhoseMinionCannotLeaveItsContainerSaysWhatToDo(t *testing.T) {
+	km, mesosPort := program(t, "km"), 20000+freePort(t)%10000
+	r := startRoles(t, km, mesosPort, "--isolation=filesystem/linux,namespaces/pid", `--executor-environment-variables={"DOCKER_HOST":"unix:///nowhere.sock"}`)
+	r.schedule(km, mesosPort)
+	p, err := r.kube.CoreV1().Pods("default").Create(t.Context(), pod("nowhere-to-run", forever), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const says = "without namespaces/pid in its --isolation"
+	err = scratch.Until(t.Context(), 90*time.Second, func(ctx context.Context) error {
+		events, err := r.kube.CoreV1().Events("").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.kind=Node"})
+		if err != nil {
+			return err
+		}
+		told := slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return e.Reason == "AgentFailing" && strings.Contains(e.Message, says) })
+		nodes, err := r.kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		var seen []corev1.NodeCondition
+		for _, node := range nodes.Items {
+			seen = append(seen, node.Status.Conditions...)
+		}
+		if told && slices.ContainsFunc(seen, func(c corev1.NodeCondition) bool {
+			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionFalse && strings.Contains(c.Message, says)
+		}) {
+			return nil
+		}
+		return fmt.Errorf("an event says it: %t; the conditions are %+v", told, seen)
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if p, err = r.kube.CoreV1().Pods("default").Get(t.Context(), p.Name, metav1.GetOptions{}); err != nil || p.Spec.NodeName != "" {
+		t.Errorf("the pod is bound to node %q, where it cannot run (%v)", p.Spec.NodeName, err)
+	}
 }
 
 // runsToItsEnd runs a pod and returns what it has printed.

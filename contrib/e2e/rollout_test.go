@@ -99,16 +99,16 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// startRoles starts an Engine, a control plane and a Mesos with two agents.
-func startRoles(t *testing.T, km string, mesosPort int) *roles {
+// startRoles starts an Engine, a control plane and a Mesos with two agents, which is given further flags.
+func startRoles(t *testing.T, km string, mesosPort int, flags ...string) *roles {
 	t.Helper()
 	r := &roles{t: t, dir: stateDir(t)}
 	docker, host := ownEngine(t, r.dir)
 	r.docker = docker
 	r.run(km, "apiserver", fmt.Sprintf("--secure-port=%d", freePort(t)), fmt.Sprintf("--etcd-port=%d", freePort(t)),
 		"--docker-host="+host, "--node-root-dir="+filepath.Join(r.dir, "nodes"))
-	r.run(km, "local-mesos", "--agents=2", fmt.Sprintf("--port=%d", mesosPort), "--work-dir="+filepath.Join(r.dir, "mesos"),
-		"--resources=cpus:2;mem:1024;disk:4000;ports:[31000-31009]")
+	r.run(km, append([]string{"local-mesos", "--agents=2", fmt.Sprintf("--port=%d", mesosPort), "--work-dir=" + filepath.Join(r.dir, "mesos"),
+		"--resources=cpus:2;mem:1024;disk:4000;ports:[31000-31009]"}, flags...)...)
 	err := scratch.Until(t.Context(), time.Minute, func(ctx context.Context) error {
 		config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(r.dir, "admin.kubeconfig"))
 		if err != nil {
