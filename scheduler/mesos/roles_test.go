@@ -247,6 +247,19 @@ func TestPodKeepsThePortsThatWereChosenForIt(t *testing.T) {
 	c.checkPorts("web", mappings)
 }
 
+func TestPodIsGivenNoOtherNumbersAsPorts(t *testing.T) {
+	c := newClusterWith(t, func(cfg *localmesos.Config) {
+		cfg.Resources = "vlans:[1-100];cpus:4;mem:4096;disk:10000;ports:[31000-32000]"
+	})
+	c.schedule()
+	c.createPodWith("web", "500m", map[string]string{api.AnnotationPortMapping: api.PortMappingWildcard}, withPorts(v1.ContainerPort{ContainerPort: 80}))
+	mappings, err := api.ParsePortMappings(c.wait("web", "a node", bound).Annotations[api.AnnotationPortMappings])
+	if err != nil || len(mappings) != 1 || mappings[0].HostPort < 31000 {
+		t.Fatalf("mappings %v, %v", mappings, err)
+	}
+	c.checkPorts("web", mappings)
+}
+
 func withPorts(ports ...v1.ContainerPort) func(*v1.PodSpec) {
 	return func(spec *v1.PodSpec) { spec.Containers[0].Ports = ports }
 }
