@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,6 +54,34 @@ func TestCallThatIsOfAnEndedSubscriptionBringsANewOne(t *testing.T) {
 		next(t, events, scheduler.Disconnected{})
 		next(t, events, scheduler.Subscribed{Framework: "fw-1"})
 	}
+}
+
+func TestCallToAMasterThatLeadsNoMoreEndsTheSubscription(t *testing.T) {
+	other := newRefusing(t, http.StatusServiceUnavailable, "it need not be asked")
+	var leads atomic.Bool
+	leads.Store(true)
+	master := newFakeMaster(t, func(_ *mesossched.Call, s stream) {
+		s.send(t, subscribedEvent(15))
+		hold(s)
+	})
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if leads.Load() {
+			master.Config.Handler.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Location", "//"+other.Listener.Addr().String())
+		w.WriteHeader(http.StatusTemporaryRedirect)
+	}))
+	t.Cleanup(func() {
+		front.CloseClientConnections()
+		front.Close()
+	})
+	m, events, _ := run(t, configFor(front.URL), "")
+	next(t, events, scheduler.Subscribed{Framework: "fw-1"})
+	leads.Store(false)
+	m.Do(scheduler.Decline{Offers: []api.OfferID{"o1"}})
+	next(t, events, scheduler.Disconnected{})
+	next(t, events, scheduler.Subscribed{Framework: "fw-1"}) // at the other one
 }
 
 func TestCallWithoutAnAnswerEndsTheSubscription(t *testing.T) {
