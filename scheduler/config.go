@@ -88,7 +88,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		"how long before the planned maintenance of a Mesos agent its pods are evicted")
 	fs.Float64Var(&c.DefaultPodCPUs, "default-pod-cpus", 0.1, "cpus charged for a pod that requests none")
 	fs.Float64Var(&c.DefaultPodMem, "default-pod-mem", 64, "MiB of memory charged for a pod that requests none")
-	fs.Float64Var(&c.ExecutorCPUs, "executor-cpus", 0.1, "cpus charged on each agent for the minion (kubelet, proxy, executor)")
+	fs.Float64Var(&c.ExecutorCPUs, "executor-cpus", 0.25, "cpus charged on each agent for the minion (kubelet, proxy, executor)")
 	fs.Float64Var(&c.ExecutorMem, "executor-mem", 256, "MiB of memory charged on each agent for the minion (kubelet, proxy, executor)")
 	fs.Float64Var(&c.ExecutorDisk, "executor-disk", 320, "MiB of disk charged on each agent that has any for the minion's Mesos sandbox (km, and its logs, which are bounded)")
 	fs.IntVar(&c.MaxUnavailable, "max-unavailable-nodes", 1,

@@ -73,7 +73,7 @@ var scriptStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func testConfig() Config {
 	var cfg Config
 	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
-	cfg.Roles, cfg.KMPath, cfg.Gather = []string{"*"}, "/km", 0
+	cfg.Roles, cfg.KMPath, cfg.Gather, cfg.ExecutorCPUs = []string{"*"}, "/km", 0, 0.1
 	return cfg
 }
 
@@ -208,7 +208,7 @@ func (p *player) configure(version string, flags []string) {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	cfg.AddFlags(fs)
 	cfg.Gather = 0
-	if err := fs.Parse(flags); err != nil {
+	if err := fs.Parse(append([]string{"--executor-cpus=0.1"}, flags...)); err != nil {
 		p.t.Fatal(err)
 	}
 	cfg.Version, cfg.Roles = version, []string{"*"}

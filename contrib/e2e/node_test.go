@@ -228,9 +228,9 @@ func allocatable(t *testing.T, c *scratch.Cluster) {
 	if node.Status.NodeInfo.KubeletVersion == "" {
 		t.Error("it is not the kubelet that says so")
 	}
-	// Of the executor: 0.1 cpus and 256 MB by default.
+	// Of the executor: 0.25 cpus, 256 MB and 320 MB of disk by default.
 	for name, want := range map[corev1.ResourceName]string{
-		corev1.ResourceCPU: "1900m", corev1.ResourceMemory: "1792Mi", corev1.ResourceEphemeralStorage: "10000Mi",
+		corev1.ResourceCPU: "1750m", corev1.ResourceMemory: "1792Mi", corev1.ResourceEphemeralStorage: "9680Mi",
 	} {
 		got, want := node.Status.Allocatable[name], resource.MustParse(want)
 		if got.Cmp(want) != 0 {
@@ -268,10 +268,10 @@ func staticPods(t *testing.T, c *scratch.Cluster, manifests string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	beside := always("beside") // 1.9 are allocatable; the static pod has 1, another pod 0.1
+	beside := always("beside") // 1.75 are allocatable; the static pod has 1, another pod 0.1
 	beside.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("900m")
 	beside = create(t, c, beside)
-	operatorSees(t, c, "offers", "cpus:1.8") // more than enough, did the static pod not need some of it
+	operatorSees(t, c, "offers", "cpus:1.65") // more than enough, did the static pod not need some of it
 	operatorSees(t, c, "queue", "default/beside")
 	mirror, err := c.Kube.CoreV1().Pods("default").Get(t.Context(), name, metav1.GetOptions{})
 	if err != nil {

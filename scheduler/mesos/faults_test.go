@@ -108,11 +108,11 @@ func TestFailedCallCostsNeitherOffersNorPods(t *testing.T) {
 				c.createPod("first", "1")
 				c.wait("first", "a node", bound)
 				c.awaitNoTaskBut(1)
-				rest, left := "2900m", 2
+				rest, left := "2750m", 2
 				if kind == mesossched.Call_KILL { // else it takes only time
 					c.deletePod("first")
 					c.awaitNoTaskBut(0)
-					rest, left = "3900m", 1
+					rest, left = "3750m", 1
 				}
 				c.createPod("rest", rest)
 				c.wait("rest", "a node", bound)

@@ -54,7 +54,7 @@ func TestMinionsRunWithoutPodsAsTheFlagSaysAlsoAfterARestart(t *testing.T) {
 		_ = c.mesos.KillExecutor(i, c.store.framework, api.MinionExecutorID) // some have none
 	}
 	c.warm(2)
-	c.createPod("big", "3900m") // all that there is beside an executor
+	c.createPod("big", "3750m") // all that there is beside an executor
 	c.wait("big", "a node", bound)
 	stop()
 	c.keepingWarm("0")

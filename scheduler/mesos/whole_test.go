@@ -330,7 +330,7 @@ func TestPodIsBoundThroughARealMasterAndNodesAppear(t *testing.T) {
 	if agent, _ := api.AgentOfProviderID(node.Spec.ProviderID); string(agent) != pod.Annotations[api.AnnotationAgentID] {
 		t.Errorf("node %s has provider id %s", node.Name, node.Spec.ProviderID)
 	}
-	if got := node.Status.Allocatable.Cpu().String(); got != "3900m" || node.Labels["k8sm.io/attribute-rack"] != "r1" {
+	if got := node.Status.Allocatable.Cpu().String(); got != "3750m" || node.Labels["k8sm.io/attribute-rack"] != "r1" {
 		t.Errorf("allocatable cpu %s, labels %v", got, node.Labels)
 	}
 	secrets, err := c.client.CoreV1().Secrets("kube-system").List(t.Context(), metav1.ListOptions{LabelSelector: api.LabelNode + "=" + node.Name})
