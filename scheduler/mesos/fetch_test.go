@@ -36,7 +36,12 @@ func program(t *testing.T) (path string) {
 // serveMinion serves a program that is the minion as the scheduler serves km.
 func (c *cluster) serveMinion() scheduler.Artifact {
 	c.t.Helper()
-	server, err := artifact.Listen(artifact.Config{Address: ":0", Program: program(c.t)}, []string{c.mesos.MasterAddr()})
+	return c.serve(program(c.t))
+}
+
+func (c *cluster) serve(program string) scheduler.Artifact {
+	c.t.Helper()
+	server, err := artifact.Listen(artifact.Config{Address: ":0", Program: program}, []string{c.mesos.MasterAddr()})
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
@@ -297,4 +301,52 @@ func TestRevocableCPUsAreForThePodsThatAskForThem(t *testing.T) {
 		}
 	}
 	c.wait("large", "to be told that it waits", waitsBecause("too little cpus"))
+}
+
+func TestMinionOfRevocablePodsIsNeverInAContainerWithoutCPUs(t *testing.T) {
+	c := newClusterWith(t, func(cfg *localmesos.Config) {
+		cfg.Oversubscribed, cfg.Isolation = "cpus:8", "cgroups/cpu"
+	}, "--mesos-revocable")
+	stop := c.schedule()
+	c.createPodWith("batch", "2", map[string]string{api.AnnotationRevocable: "true"})
+	c.wait("batch", "a node", bound)
+	c.awaitNoTaskBut(2) // one has no pod
+	c.deletePod("batch")
+	c.awaitNoTaskBut(1)
+	stop()
+	c.schedule() // the next scheduler takes over what has no pod
+	c.createPod("plain", "2")
+	c.wait("plain", "a node", bound)
+	c.awaitNoTaskBut(2)
+	runs, err := filepath.Glob(filepath.Join(c.config.WorkDir, "agents/*/slaves/*/frameworks/*/executors/*/runs/*-*"))
+	if err != nil || len(runs) != 1 {
+		t.Errorf("executors ran in %v, %v; want one that ran all the time", runs, err)
+	}
+}
+
+func TestMinionIsNotKilledForWhatItsSandboxHoldsWhenAPodHasDisk(t *testing.T) {
+	c := newClusterWith(t, func(cfg *localmesos.Config) {
+		cfg.Isolation, cfg.EnforceContainerDiskQuota, cfg.ContainerDiskWatchInterval = "disk/du", true, 10*time.Millisecond
+	})
+	large := filepath.Join(t.TempDir(), "km")
+	small, err := os.ReadFile(program(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(large, append(small, make([]byte, 30<<20)...), 0o755); err != nil { // the shell reads no further than exec
+		t.Fatal(err)
+	}
+	c.fetching(c.serve(large))
+	c.schedule()
+	c.createPod("web", "1", func(spec *v1.PodSpec) {
+		spec.Containers[0].Resources.Requests[v1.ResourceEphemeralStorage] = resource.MustParse("10Mi")
+	})
+	c.wait("web", "a node", bound)
+	c.createPod("other", "1")
+	c.wait("other", "a node", bound)
+	c.deletePod("other")
+	c.awaitNoTaskBut(1) // this takes five seconds, in which the sandbox is measured again and again
+	if !hasTask("uid-web.1")(c.wait("web", "anything", func(*v1.Pod) bool { return true })) {
+		t.Error("the minion of the pod was killed, and the pod got another task")
+	}
 }
