@@ -109,7 +109,7 @@ func burst(ctx context.Context, c *scratch.Cluster, like *corev1.Pod, size int, 
 	if err := <-creating; err != nil || len(isRunning) < size {
 		return errors.Join(err, fmt.Errorf("%d of %d pods ran in time", len(isRunning), size), ctx.Err())
 	}
-	if err := removeAll(ctx, c); err != nil {
+	if err := deleteAll(ctx, c, false); err != nil {
 		return err
 	}
 	return bareBurst(ctx, c, like.Spec.Containers[0].Image, size, running)

@@ -179,14 +179,17 @@ func createAtPace(ctx context.Context, c *scratch.Cluster, like *corev1.Pod) ([]
 func podName(i int) string { return "load-" + strconv.Itoa(i) }
 
 // removeAll deletes the pods and returns when they and their containers are gone.
-func removeAll(ctx context.Context, c *scratch.Cluster) error {
+func removeAll(ctx context.Context, c *scratch.Cluster) error { return deleteAll(ctx, c, true) }
+
+// deleteAll deletes the pods and returns when none of their containers runs any more; all of them are gone if ended is true.
+func deleteAll(ctx context.Context, c *scratch.Cluster, ended bool) error {
 	now := int64(0)
 	err := c.Kube.CoreV1().Pods("default").DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &now}, metav1.ListOptions{})
 	if err != nil {
 		return err
 	}
 	return scratch.Until(ctx, 3*time.Minute, func(ctx context.Context) error {
-		list, err := c.Docker.ContainerList(ctx, container.ListOptions{All: true})
+		list, err := c.Docker.ContainerList(ctx, container.ListOptions{All: ended})
 		if err == nil && len(list) > 0 {
 			err = fmt.Errorf("%d containers are left", len(list))
 		}
