@@ -48,6 +48,11 @@ var rules = []rule{
 		never: []string{"github.com", "go.etcd.io", "golang.org", "google.golang.org", "k8s.io", "sigs.k8s.io", "net"},
 	},
 	{
+		why:   "what a keeper waits in is initialised before all that it imports not: see the package",
+		from:  "minion/keeper",
+		never: []string{"github.com", "go.etcd.io", "golang.org", "google.golang.org", "k8s.io", "sigs.k8s.io", "net"},
+	},
+	{
 		why:   "the storage of offers is pure: time and offers come in as values",
 		from:  "offers",
 		never: []string{"net", "net/http", "os", "k8s.io/client-go", "github.com/sirupsen/logrus", module + "/scheduler"},

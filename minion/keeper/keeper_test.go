@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 			link.Ending(5)
 			os.Exit(5)
 		}
-		io.ReadAll(os.Stdin) // until the test has gone
+		_, _ = io.ReadAll(os.Stdin) // until the test has gone
 	}
 }
 
