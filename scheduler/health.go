@@ -208,8 +208,12 @@ func (t *task) stalled(now time.Time) bool {
 	return t.state == Starting && t.bound && t.fresh && !t.ran && now.Sub(t.starting) >= kubeletPatience
 }
 
-// tries notes that a pod, or a task without one, is being tried on an agent where something has failed.
+// tries notes that a pod, or a task without one, is being tried on an agent where something has failed. A pod that is bound
+// there is no trial: the kubelet has it already, and it may never run for reasons of its own.
 func (a *agent) tries(who types.UID, p *pod) {
+	if p != nil && p.node != "" {
+		return
+	}
 	a.health.try(who)
 	for _, r := range a.rejections {
 		if p != nil && r.concerns(&p.requests, p.extended) {
