@@ -156,6 +156,23 @@ func (r *roles) nodes(ctx context.Context, km string) ([]liveNode, error) {
 	return nodes, json.Unmarshal(out, &nodes)
 }
 
+// fetched checks that so many minions run what was fetched for them, and that none of it is left in their sandboxes.
+func (r *roles) fetched(want int) {
+	r.t.Helper()
+	sandboxes, err := filepath.Glob(filepath.Join(r.dir, "mesos/agents/*/slaves/*/frameworks/*/executors/*/runs/latest"))
+	if err != nil || len(sandboxes) != want {
+		r.t.Errorf("the sandboxes are %v, %v", sandboxes, err)
+	}
+	for _, sandbox := range sandboxes {
+		if said, err := os.ReadFile(filepath.Join(sandbox, "stderr")); err != nil || !strings.HasPrefix(string(said), "km: OK\n") {
+			r.t.Errorf("%s: the program was not checked: %v, %s", sandbox, err, said)
+		}
+		if left, err := filepath.Glob(filepath.Join(sandbox, "km*")); err != nil || len(left) != 0 {
+			r.t.Errorf("left in the sandbox are %v, %v", left, err)
+		}
+	}
+}
+
 // spread creates a deployment that has a pod on each of the two nodes. The minions start one after the other: on one machine
 // they look for free ports in the same place.
 func (r *roles) spread(name string) {
@@ -224,9 +241,7 @@ func TestNewVersionIsFetchedByAgentsAndRolledOutNodeByNode(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if fetched, err := filepath.Glob(filepath.Join(r.dir, "mesos/agents/*/slaves/*/frameworks/*/executors/*/runs/latest/km")); err != nil || len(fetched) != 2 {
-			t.Errorf("fetched are %v, %v", fetched, err)
-		}
+		r.fetched(2)
 		stop()
 
 		r.schedule(km, mesosPort, "--rollout-delay=0s")
