@@ -150,7 +150,7 @@ func suicide(t *testing.T, c *scratch.Cluster, dir string) {
 		t.Errorf("it left %q, %v", left, err)
 	}
 	gone := time.Now()
-	err := scratch.Until(t.Context(), 40*time.Second, func(ctx context.Context) error {
+	err := scratch.Until(t.Context(), 60*time.Second, func(ctx context.Context) error {
 		lease, err := c.Kube.CoordinationV1().Leases(corev1.NamespaceNodeLease).Get(ctx, first.Spec.NodeName, metav1.GetOptions{})
 		if err == nil && !lease.Spec.RenewTime.After(gone) {
 			err = fmt.Errorf("the node's lease was not renewed since %s", lease.Spec.RenewTime)
