@@ -13,8 +13,8 @@
 //
 // Start reading at Core.Step, then cycle.go (matching; fleet.go and queue.go spare it from looking at
 // everything each time), then tasks.go (what becomes of a task), preempt.go (who makes room for more important pods),
-// upkeep.go (agents that are about to be away), rollout.go (minions of other versions) and warm.go (minions without
-// pods). health.go keeps pods off agents that run nothing, admission.go bounds them by what kubelets admit, rejection.go
+// upkeep.go (agents that are about to be away), rollout.go (minions of other versions), warm.go (minions without
+// pods), companion.go (minions without cpus) and installs.go (how many agents fetch km at a time). health.go keeps pods off agents that run nothing, admission.go bounds them by what kubelets admit, rejection.go
 // keeps away whose like was rejected. What pods want of each other is in files of its own, and costs those nothing that want nothing: standing.go
 // indexes which pods stand where, affinity.go and spread.go read what a pod wants, near.go says where it may run for
 // that, preference.go where it would rather, and volumes.go sees to its claims.
