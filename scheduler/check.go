@@ -349,7 +349,7 @@ func (v *view) checkNode(s *shape) refused {
 		return r
 	}
 	taint, found := corev1helpers.FindMatchingUntoleratedTaint(klog.Logger{}, v.node.Spec.Taints, s.obj.Spec.Tolerations, func(taint *v1.Taint) bool {
-		return repels(taint) && !(unfit && taint.Key == v1.TaintNodeNotReady)
+		return repels(taint) && (!unfit || taint.Key != v1.TaintNodeNotReady)
 	}, false)
 	if found {
 		return refused{reason: tainted, taint: &taint}
