@@ -266,7 +266,8 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	}
 	running.policies = n.enforcePolicies(alive, client)
 	running.report = supervise.Start(alive, "the report of the version", func(ctx context.Context) error {
-		return report{version: api.Version, started: n.started, problems: n.problems}.keep(ctx, client, n.boot.Node)
+		r := report{version: api.Version, started: n.started, problems: n.problems, watch: n.blockedPeers(client)}
+		return r.keep(ctx, client, n.boot.Node)
 	})
 	if err := n.setUpNetwork(ctx, client); err != nil {
 		n.log.WithError(err).Info("leaving it to the kubelet to give the pod network its range")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +18,8 @@ import (
 )
 
 // reportAgain is how often the report is looked at: somebody may have deleted the node, which the kubelet makes again
-// without it.
-const reportAgain = 5 * time.Minute
+// without it, and what is wrong may change.
+const reportAgain = time.Minute
 
 // report is what the node says of its minion.
 type report struct {
@@ -26,6 +27,8 @@ type report struct {
 	started time.Time
 	// problems are what is wrong with the agent although pods run: a condition of the node and events tell them.
 	problems []string
+	// watch finds out which further problems there are now; nil if none are looked for.
+	watch func(context.Context) []string
 }
 
 // conditionProblem is the type of the node's condition that tells what is wrong with its Mesos agent. As those of
@@ -40,12 +43,15 @@ func (r report) annotations() map[string]string {
 
 // keep sees to it that the node carries the report, until ctx ends or that fails.
 func (r report) keep(ctx context.Context, client kubernetes.Interface, node string) error {
-	for {
-		if err := r.write(ctx, client, node); err != nil {
+	for now := r; ; {
+		if err := now.write(ctx, client, node); err != nil {
 			return err
 		}
 		if err := supervise.Sleep(ctx, reportAgain); err != nil {
 			return err
+		}
+		if r.watch != nil {
+			now.problems = slices.Concat(r.problems, r.watch(ctx))
 		}
 	}
 }
@@ -85,15 +91,19 @@ func (r report) condition() corev1.NodeCondition {
 	if len(r.problems) == 0 {
 		return corev1.NodeCondition{Type: conditionProblem, Status: corev1.ConditionFalse, Reason: "NoProblem", Message: "the minion knows of none"}
 	}
-	return corev1.NodeCondition{Type: conditionProblem, Status: corev1.ConditionTrue, Reason: "AgentFlags", Message: strings.Join(r.problems, "; ")}
+	return corev1.NodeCondition{Type: conditionProblem, Status: corev1.ConditionTrue, Reason: "HasProblems", Message: strings.Join(r.problems, "; ")}
 }
 
-// tell makes the node's condition and, when that changes to the worse, an event a problem.
+// tell makes the node's condition, and an event of each problem that is new there.
 func (r report) tell(ctx context.Context, client kubernetes.Interface, node *corev1.Node) error {
 	condition := r.condition()
+	var before string
 	for _, c := range node.Status.Conditions {
 		if c.Type == conditionProblem && c.Status == condition.Status && c.Message == condition.Message {
 			return nil
+		}
+		if c.Type == conditionProblem {
+			before = c.Message
 		}
 	}
 	now := metav1.Now()
@@ -105,9 +115,12 @@ func (r report) tell(ctx context.Context, client kubernetes.Interface, node *cor
 	if _, err := client.CoreV1().Nodes().Patch(ctx, node.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
 		return fmt.Errorf("cannot tell the node what is wrong with its agent: %w", err)
 	}
-	for _, problem := range r.problems {
+	for i, problem := range r.problems {
+		if strings.Contains(before, problem) {
+			continue
+		}
 		event := &corev1.Event{
-			ObjectMeta:     metav1.ObjectMeta{GenerateName: node.Name + ".", Namespace: metav1.NamespaceDefault},
+			ObjectMeta:     metav1.ObjectMeta{Name: fmt.Sprintf("%s.%x", node.Name, now.UnixNano()+int64(i)), Namespace: metav1.NamespaceDefault},
 			InvolvedObject: corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: node.Name, UID: node.UID},
 			Type:           corev1.EventTypeWarning, Reason: string(conditionProblem), Message: problem,
 			Source: corev1.EventSource{Component: "km-minion", Host: node.Name}, FirstTimestamp: now, LastTimestamp: now, Count: 1,

@@ -3,6 +3,8 @@ package minion
 import (
 	"context"
 	"errors"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,5 +98,67 @@ func TestNodeSaysWhatIsWrongWithItsAgentOnce(t *testing.T) {
 	}
 	if is, events := told(); is.Status != corev1.ConditionFalse || events != 1 {
 		t.Errorf("when nothing is wrong any more there are %d events, and the condition is %+v", events, is)
+	}
+}
+
+func TestNodeSaysWhatGoesWrongLaterAndWhenItIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := fake.NewSimpleClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		var over atomic.Bool
+		r := report{version: "v2", started: time.Now(), problems: []string{"as it is"}, watch: func(context.Context) []string {
+			if over.Load() {
+				return nil
+			}
+			return []string{"packets are dropped"}
+		}}
+		go func() { ended <- r.keep(ctx, client, "n1") }()
+		says := func(want string) {
+			t.Helper()
+			synctest.Wait()
+			node, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+			if err != nil || len(node.Status.Conditions) != 1 || node.Status.Conditions[0].Message != want {
+				t.Errorf("%v; the node says %+v, want %q", err, node.Status.Conditions, want)
+			}
+		}
+		says("as it is")
+		time.Sleep(reportAgain + time.Second)
+		says("as it is; packets are dropped")
+		over.Store(true)
+		time.Sleep(reportAgain)
+		says("as it is")
+		if events, err := client.CoreV1().Events("").List(t.Context(), metav1.ListOptions{}); err != nil || len(events.Items) != 2 {
+			t.Errorf("%v; %d events, want one of each problem", err, len(events.Items))
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestOnlyNodesThatAreReadyAreBlocked(t *testing.T) {
+	node := func(name string, ready corev1.ConditionStatus) *corev1.Node {
+		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready}},
+		}}
+	}
+	for name, want := range map[string]bool{"well": true, "ended": false, "unknown": false} {
+		objects := node(name, corev1.ConditionTrue)
+		if name == "ended" {
+			objects = node(name, corev1.ConditionUnknown)
+		}
+		client := fake.NewSimpleClientset(objects)
+		if name == "unknown" {
+			client = fake.NewSimpleClientset()
+		}
+		if got := isReady(t.Context(), client, name); got != want {
+			t.Errorf("%s is ready: %v", name, got)
+		}
+	}
+	problem := blockedProblem([]string{"a", "b", "c", "d", "e"})
+	if !strings.Contains(problem, "a, b, c and 2 more,") || !strings.Contains(problem, "--network=vxlan") {
+		t.Errorf("the problem reads: %s", problem)
 	}
 }
