@@ -175,7 +175,7 @@ func TestTaskHasItsResourcesWithTheReservationsThatOperatorsMade(t *testing.T) {
 	c.createPod("web", "3")
 	c.wait("web", "a node", bound)
 	got := c.task("web").reservations(t, "cpus", "eng/web")
-	if diff := cmp.Diff(map[string]float64{"eng/web": 2.9, "*": 0.1}, got); diff != "" { // the minion came first
+	if diff := cmp.Diff(map[string]float64{"eng/web": 2.75, "*": 0.25}, got); diff != "" { // the minion came first
 		t.Error(diff)
 	}
 }
