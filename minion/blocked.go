@@ -24,6 +24,7 @@ func (n *node) blockedPeers(client kubernetes.Interface) func(context.Context) [
 	if !ok {
 		return nil
 	}
+	var told string // logged last
 	return func(ctx context.Context) []string {
 		ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 		defer cancel()
@@ -35,10 +36,14 @@ func (n *node) blockedPeers(client kubernetes.Interface) func(context.Context) [
 		// A node whose minion has ended leads nothing to its pods.
 		names = slices.DeleteFunc(names, func(name string) bool { return !isReady(ctx, client, name) })
 		if len(names) == 0 {
+			told = ""
 			return nil
 		}
 		problem := blockedProblem(names)
-		n.log.Warn(problem)
+		if problem != told {
+			n.log.Warn(problem)
+			told = problem
+		}
 		return []string{problem}
 	}
 }
