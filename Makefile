@@ -22,7 +22,7 @@ PROGRESS := awk '\
 	{ print; fflush() }'
 
 # Packages that link stock Kubernetes; a race-instrumented build of all of that is worth nobody's time.
-KUBERNETES := k8sm/k8sm$$|/api/controlplane$$|/contrib/clients$$|/minion/kubelet$$|/minion/proxy$$
+KUBERNETES := k8sm/k8sm$$|/api/controlplane$$|/contrib/cli$$|/contrib/cli/clients$$|/minion/kubelet$$|/minion/proxy$$
 LINT_VERSION := v2.6.0
 GOFLAGS ?= $(shell go env GOFLAGS)
 
@@ -47,7 +47,7 @@ build: $(PAUSE) ## Build ./km and the example's program.
 
 .PHONY: $(PAUSE)
 $(PAUSE):
-	$(STATIC) -o $@ ./contrib/pause
+	$(STATIC) -o $@ ./minion/cri/pause
 
 .PHONY: run
 run: deps build ## Bring a cluster up on this machine and stay until Ctrl-C.
@@ -55,36 +55,36 @@ run: deps build ## Bring a cluster up on this machine and stay until Ctrl-C.
 
 .PHONY: demo
 demo: deps build ## Bring a cluster up in a scratch directory, run a pod through it, take it down.
-	$(GO) build $(FLAGS) -o $(BUILD)/demo ./contrib/demo
+	$(GO) build $(FLAGS) -o $(BUILD)/demo ./contrib/test/demo
 	@$(BUILD)/demo --km ./km --image $(BUILD)/web --pod contrib/examples/web.json
 
 .PHONY: test
 test: test-deps build ## Run every test: unit tests with the race detector, then the whole chain on a real Docker Engine.
-	go test -race -shuffle=on -timeout 20m $$(go list ./... | grep -Ev '$(KUBERNETES)|/contrib/e2e$$')
+	go test -race -shuffle=on -timeout 20m $$(go list ./... | grep -Ev '$(KUBERNETES)|/contrib/test/e2e$$')
 	$(GO) test $(FLAGS) -shuffle=on -timeout 20m $$(go list ./... | grep -E '$(KUBERNETES)')
-	$(GO) test $(FLAGS) -count=1 -timeout 30m ./contrib/e2e
+	$(GO) test $(FLAGS) -count=1 -timeout 30m ./contrib/test/e2e
 
 .PHONY: test-isolated
 test-isolated: test-deps build ## Run the tests of the whole chain once more, on agents with all isolators: ISOLATION=LIST RUN=REGEXP.
 	K8SM_UP_FLAGS=--isolation=$(or $(ISOLATION),cgroups/all$(comma)filesystem/linux$(comma)namespaces/pid$(comma)disk/du) \
-		$(GO) test $(FLAGS) -count=1 -timeout 40m -run '$(RUN)' ./contrib/e2e
+		$(GO) test $(FLAGS) -count=1 -timeout 40m -run '$(RUN)' ./contrib/test/e2e
 
 .PHONY: critest
 critest: $(PAUSE) ## Run critest, the validation suite of Kubernetes' runtime interface: SEED=N CASES=REGEXP.
 	@contrib/install-deps critest
-	@$(GO) build $(FLAGS) -v -o $(BUILD)/critest/harness ./contrib/critest 2>&1 | $(PROGRESS)
-	$(STATIC) -o $(BUILD)/critest/standin ./contrib/critest/standin
+	@$(GO) build $(FLAGS) -v -o $(BUILD)/critest/harness ./contrib/test/critest 2>&1 | $(PROGRESS)
+	$(STATIC) -o $(BUILD)/critest/standin ./contrib/test/critest/standin
 	@$(BUILD)/critest/harness -seed=$(or $(SEED),1) -focus='$(CASES)'
 
 .PHONY: conformance
 conformance: build ## Run Kubernetes' own conformance tests: FOCUS=REGEXP PROCS=N SEED=N NODES=N.
 	@contrib/install-deps conformance
-	@$(GO) build $(FLAGS) -v -o $(BUILD)/conformance/harness ./contrib/conformance 2>&1 | $(PROGRESS)
+	@$(GO) build $(FLAGS) -v -o $(BUILD)/conformance/harness ./contrib/test/conformance 2>&1 | $(PROGRESS)
 	@$(BUILD)/conformance/harness -focus='$(or $(FOCUS),\[Conformance\])' -procs=$(or $(PROCS),4) -seed=$(or $(SEED),1) -nodes=$(or $(NODES),1)
 
 .PHONY: bench
 bench: deps build ## Measure, and print one BENCH line a figure.
-	$(GO) build $(FLAGS) -o $(BUILD)/bench ./contrib/bench
+	$(GO) build $(FLAGS) -o $(BUILD)/bench ./contrib/test/bench
 	@$(BUILD)/bench --km ./km --image $(BUILD)/web --pod contrib/examples/web.json
 
 .PHONY: check
@@ -92,7 +92,7 @@ check: $(BUILD)/bin/golangci-lint ## Check format, vet, lint and the import rule
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt'ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet $(FLAGS) ./...
 	CGO_ENABLED=0 GOFLAGS='$(GOFLAGS) $(FLAGS)' $(BUILD)/bin/golangci-lint run ./...
-	$(GO) test $(FLAGS) -run TestImport ./contrib/e2e
+	$(GO) test $(FLAGS) -run TestImport ./contrib/test/e2e
 
 $(BUILD)/bin/golangci-lint:
 	GOBIN=$(CURDIR)/$(BUILD)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)

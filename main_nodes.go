@@ -21,9 +21,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/k8sm/k8sm/contrib/engine"
 	"github.com/k8sm/k8sm/contrib/localmesos"
-	"github.com/k8sm/k8sm/contrib/machines"
+	"github.com/k8sm/k8sm/contrib/up/engine"
+	"github.com/k8sm/k8sm/contrib/up/machines"
 	"github.com/k8sm/k8sm/minion"
 )
 

@@ -15,7 +15,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/k8sm/k8sm/contrib/cable"
+	"github.com/k8sm/k8sm/contrib/test/cable"
 )
 
 // takeover is how long a cluster may be without a leader after one has vanished.

@@ -24,7 +24,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/k8sm/k8sm/api"
-	"github.com/k8sm/k8sm/contrib/engine"
+	"github.com/k8sm/k8sm/contrib/up/engine"
 	"github.com/k8sm/k8sm/minion/network"
 )
 

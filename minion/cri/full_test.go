@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/k8sm/k8sm/contrib/engine"
+	"github.com/k8sm/k8sm/contrib/up/engine"
 )
 
 // tmpfs mounts a file system of so many bytes until the test ends.

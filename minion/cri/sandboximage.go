@@ -18,7 +18,7 @@ import (
 	"github.com/docker/docker/pkg/jsonmessage"
 )
 
-// embedded holds contrib/pause once make has built it; the folder has a file in any case, so that `go build` works.
+// embedded holds minion/cri/pause once make has built it; the folder has a file in any case, so that `go build` works.
 //
 //go:embed all:embedded
 var embedded embed.FS

@@ -19,7 +19,7 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/client"
 
-	"github.com/k8sm/k8sm/contrib/engine"
+	"github.com/k8sm/k8sm/contrib/up/engine"
 )
 
 // lab is a Docker Engine and a program that steps out, in a directory.

@@ -11,7 +11,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/state/etcdtest"
-	"github.com/k8sm/k8sm/contrib/cable"
+	"github.com/k8sm/k8sm/contrib/test/cable"
 )
 
 // takeover is how long a cluster may be without a leader after one was killed.

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8sm/k8sm/contrib/test/scratch"
+)
+
+// burstSizes are how many pods come at once.
+var burstSizes = []int{3, 20, 100}
+
+// burstCalm is longer than an offer is held and than an allocation interval: then no offer is there when the pods come.
+const burstCalm = 8 * time.Second
+
+// bursts measures pods that come at once, on one node whose kubelet runs, beside bare Docker calls for as many: until all
+// are bound, which is the scheduler's and Mesos's part, and until all run. Mesos offers what is left of an offer once a second.
+func (b *bench) bursts(ctx context.Context) error {
+	var figures []*figure
+	add := func(name string, size int) *figure {
+		f := &figure{name: fmt.Sprintf("burst_%s_%d", name, size), unit: "ms"}
+		figures = append(figures, f)
+		return f
+	}
+	bound, running := map[int]*figure{}, map[int]*figure{}
+	for _, size := range burstSizes {
+		bound[size], running[size] = add("bound", size), add("running", size)
+	}
+	var problems error
+	for round := 1; round <= b.rounds && ctx.Err() == nil; round++ {
+		fmt.Printf("round %d of %d: %v pods at once, on a new cluster\n", round, b.rounds, burstSizes)
+		err := b.inCluster(ctx, []string{"--resources=" + nodeResources}, func(c *scratch.Cluster, _ startTimes) error {
+			pod, err := b.smallPod(ctx, c)
+			if err != nil {
+				return err
+			}
+			// The first pod starts the kubelet, which is another measurement's.
+			if _, err := createToRunning(ctx, c, pod); err != nil {
+				return err
+			}
+			for _, size := range burstSizes {
+				if err := burst(ctx, c, pod, size, bound[size], running[size]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		problems = errors.Join(problems, err) // a cluster that does not stop cleanly takes nothing from what was measured
+	}
+	for _, f := range figures {
+		f.print(os.Stdout)
+	}
+	return problems
+}
+
+// burst creates so many pods at once, notes when all were bound and ran, removes them, and does the same by bare calls.
+func burst(ctx context.Context, c *scratch.Cluster, like *corev1.Pod, size int, bound, running *figure) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	select {
+	case <-time.After(burstCalm):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	prefix := "burst-" + strconv.Itoa(size) + "-"
+	events, err := c.Kube.CoreV1().Pods("default").Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	defer events.Stop()
+	begin := time.Now()
+	creating := make(chan error, 1)
+	go func() {
+		creating <- parallel(ctx, size, func(ctx context.Context, i int) error {
+			pod := like.DeepCopy()
+			pod.Name = prefix + strconv.Itoa(i)
+			_, err := c.Kube.CoreV1().Pods("default").Create(ctx, pod, metav1.CreateOptions{})
+			return err
+		})
+	}()
+	isBound, isRunning := map[string]bool{}, map[string]bool{}
+	for event := range events.ResultChan() {
+		p, ok := event.Object.(*corev1.Pod)
+		if !ok || !strings.HasPrefix(p.Name, prefix) {
+			continue
+		}
+		if p.Spec.NodeName != "" && !isBound[p.Name] {
+			if isBound[p.Name] = true; len(isBound) == size {
+				bound.add(time.Since(begin))
+			}
+		}
+		if isRunning[p.Name] = isRunning[p.Name] || p.Status.Phase == corev1.PodRunning; !isRunning[p.Name] {
+			delete(isRunning, p.Name)
+		}
+		if len(isRunning) == size {
+			running.add(time.Since(begin))
+			break
+		}
+	}
+	if err := <-creating; err != nil || len(isRunning) < size {
+		return errors.Join(err, fmt.Errorf("%d of %d pods ran in time", len(isRunning), size), ctx.Err())
+	}
+	if err := deleteAll(ctx, c, false); err != nil {
+		return err
+	}
+	return bareBurst(ctx, c, like.Spec.Containers[0].Image, size, running)
+}
+
+// bareBurst makes the containers of so many pods at once by the Docker API alone.
+func bareBurst(ctx context.Context, c *scratch.Cluster, image string, size int, running *figure) error {
+	pods, err := newBarePods(ctx, c, image)
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex // guards made
+	var made []string
+	begin := time.Now()
+	err = parallel(ctx, size, func(ctx context.Context, _ int) error {
+		ids, err := pods.run(ctx)
+		mu.Lock()
+		defer mu.Unlock()
+		made = append(made, ids...)
+		return err
+	})
+	if err == nil {
+		running.addPeer(time.Since(begin))
+	}
+	return errors.Join(err, pods.remove(ctx, made))
+}

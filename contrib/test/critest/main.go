@@ -1,0 +1,124 @@
+// Command critest runs the Container Runtime Interface's own validation suite, critest of sigs.k8s.io/cri-tools, over
+// minion/cri on a private Docker Engine. No image registry is needed: it makes the images, puts those that the suite wants
+// to pull into a registry on loopback, and builds the suite for that. Everything is stopped and removed when it ends.
+//
+// Its last line is "critest: N passed, N failed, N skipped", and its status is not zero if anything failed. Logs and the
+// suite's report stay in the build folder.
+//
+// Start reading at harness.run.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/docker/docker/client"
+
+	"github.com/k8sm/k8sm/contrib/test/images"
+	"github.com/k8sm/k8sm/contrib/test/suite"
+	"github.com/k8sm/k8sm/contrib/up/engine"
+)
+
+func main() {
+	var h harness
+	flag.StringVar(&h.dir, "dir", "/var/lib/k8sm-critest", "a `directory` with a short path for all that runs; it is removed at the end")
+	flag.StringVar(&h.build, "build", "build/critest", "the `directory` for what is worth keeping: programs, logs, the report")
+	flag.StringVar(&h.registryProgram, "registry", "build/docker-registry", "Docker's registry, a `program`")
+	flag.StringVar(&h.standIn, "standin", "build/critest/standin", "the static `program` of contrib/test/critest/standin")
+	flag.Int64Var(&h.seed, "seed", 1, "the order of the cases, a `number`")
+	flag.StringVar(&h.focus, "focus", "", "run only the cases that this regular `expression` matches")
+	limit := flag.Duration("timeout", 30*time.Minute, "give up after this `time`")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, *limit)
+	defer cancel()
+	result, err := h.run(ctx)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "critest: %v\n", err)
+		os.Exit(1)
+	}
+	fmt.Print(result.Summary("critest"))
+	if len(result.Failed) > 0 {
+		os.Exit(1)
+	}
+}
+
+// harness is one run of the suite: the flags, and what its steps leave to the later ones.
+type harness struct {
+	dir, build, registryProgram, standIn, focus string
+	seed                                        int64
+
+	engine   *engine.Engine
+	docker   *client.Client
+	registry *suite.Registry
+	busybox  string // a program
+	digest   string // of the image that the suite pulls by digest
+	program  string // the suite
+
+	undo []func(context.Context) error // what ends each thing that was begun
+}
+
+// run takes all steps, and undoes what was begun, whatever happened.
+func (h *harness) run(ctx context.Context) (result suite.Result, err error) {
+	alone, err := suite.ClaimMachine("critest")
+	if err != nil {
+		return result, err
+	}
+	defer alone.Close()
+	if err := os.MkdirAll(h.build, 0o755); err != nil {
+		return result, err
+	}
+	defer func() {
+		fmt.Println("== stop and remove everything")
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+		defer cancel()
+		for i := len(h.undo) - 1; i >= 0; i-- {
+			err = errors.Join(err, h.undo[i](last))
+		}
+	}()
+	steps := []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"build busybox (once)", h.buildBusybox},
+		{"start a private Docker Engine in " + h.dir, h.startEngine},
+		{"make the images, and push those that are to be pulled", h.makeImages},
+		{"build " + suiteModule.String(), h.buildSuite},
+		{"serve CRI", h.serve},
+		{fmt.Sprintf("run critest, about two minutes (seed %d)", h.seed), func(ctx context.Context) (err error) {
+			result, err = h.runSuite(ctx)
+			return err
+		}},
+	}
+	for _, step := range steps {
+		fmt.Println("== " + step.name)
+		err := step.do(ctx)
+		if ctx.Err() != nil {
+			return result, fmt.Errorf("stopped at %q: %w", step.name, context.Cause(ctx))
+		}
+		if err != nil {
+			return result, fmt.Errorf("cannot %s: %w", step.name, err)
+		}
+	}
+	return result, nil
+}
+
+// path is that of a file that lives as long as the run.
+func (h *harness) path(name string) string { return filepath.Join(h.dir, name) }
+
+// log opens a file that stays.
+func (h *harness) log(name string) (*os.File, error) { return os.Create(filepath.Join(h.build, name)) }
+
+func (h *harness) buildBusybox(ctx context.Context) (err error) {
+	h.busybox, err = images.Busybox(ctx, h.build, &suite.Sampler{Out: os.Stdout, Unit: "files compiled", Every: 100})
+	return err
+}

@@ -1,0 +1,146 @@
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/k8sm/k8sm"
+
+// rule forbids imports. A prefix names a package and all below it; "" in from means every package.
+type rule struct {
+	why    string
+	from   string
+	except []string
+	never  []string
+	may    []string // for all that
+}
+
+var rules = []rule{
+	{
+		why:    "a new Kubernetes must be a change of a version number and three small packages",
+		except: []string{"api/controlplane", "minion/kubelet", "minion/proxy", "contrib/test/bench"},
+		never:  []string{"k8s.io/kubernetes"},
+	},
+	{
+		why:   "the scheduler and the executor share words, not code: either can be of another version",
+		from:  "scheduler",
+		never: []string{module + "/executor", module + "/minion"},
+	},
+	{
+		why:   "the scheduler and the executor share words, not code: either can be of another version",
+		from:  "executor",
+		never: []string{module + "/scheduler", module + "/offers", module + "/minion"},
+	},
+	{
+		why:   "what runs on a node must not need what runs beside the master",
+		from:  "minion",
+		never: []string{module + "/scheduler", module + "/offers", module + "/api/controlplane", module + "/api/state"},
+	},
+	{
+		why:   "what a warden waits in is initialised before all that it imports not: see the package",
+		from:  "minion/warden",
+		never: []string{"github.com", "go.etcd.io", "golang.org", "google.golang.org", "k8s.io", "sigs.k8s.io", "net"},
+	},
+	{
+		why:   "what a keeper waits in is initialised before all that it imports not: see the package",
+		from:  "minion/keeper",
+		never: []string{"github.com", "go.etcd.io", "golang.org", "google.golang.org", "k8s.io", "sigs.k8s.io", "net"},
+	},
+	{
+		why:   "the storage of offers is pure: time and offers come in as values",
+		from:  "offers",
+		never: []string{"net", "net/http", "os", "k8s.io/client-go", "github.com/sirupsen/logrus", module + "/scheduler"},
+	},
+	{
+		why:    "the words that all share import nobody",
+		from:   "api",
+		except: []string{"api/approver", "api/controlplane", "api/mesoshttp", "api/state", "api/statedir"},
+		never:  []string{module, "net", "os", "k8s.io/client-go"},
+		may:    []string{"net/netip"}, // values, without I/O
+	},
+	{
+		why:    "only main.go knows everybody; what is contributed is used, not depended upon",
+		except: []string{"", "contrib"},
+		never:  []string{module + "/contrib"},
+	},
+	{
+		why:    "what only tests, benchmarks and suites use is not linked into km",
+		except: []string{"contrib/test"},
+		never:  []string{module + "/contrib/test"},
+	},
+	{
+		why:   "the local Mesos must be no kinder to k8sm than the real one: it does not know it",
+		from:  "contrib/localmesos",
+		never: []string{module + "/scheduler", module + "/executor", module + "/offers", module + "/minion", "k8s.io"},
+	},
+}
+
+// listed is what `go list -json` says of a package.
+type listed struct {
+	ImportPath string
+	Imports    []string
+}
+
+func TestImportRules(t *testing.T) {
+	packages := list(t)
+	for _, r := range rules {
+		matched := false
+		for _, p := range packages {
+			folder := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+			if !below(folder, r.from) || excepted(folder, r.except) {
+				continue
+			}
+			matched = true
+			for _, imported := range p.Imports {
+				for _, never := range r.never {
+					if imported != p.ImportPath && below(imported, never) && !slices.Contains(r.may, imported) {
+						t.Errorf("%s imports %s: %s", p.ImportPath, imported, r.why)
+					}
+				}
+			}
+		}
+		if !matched {
+			t.Errorf("no package is under the rule for %q: it guards nothing", r.from)
+		}
+	}
+}
+
+// below tells whether a path is the prefix itself or stands below it.
+func below(path, prefix string) bool {
+	return prefix == "" || path == prefix || strings.HasPrefix(path, prefix+"/")
+}
+
+func excepted(folder string, except []string) bool {
+	for _, e := range except {
+		if folder == e || e != "" && below(folder, e) {
+			return true
+		}
+	}
+	return false
+}
+
+func list(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", module+"/...")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("cannot list the packages: %v", err)
+	}
+	var packages []listed
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}

@@ -1,0 +1,332 @@
+// Package scratch runs a whole cluster of its own in a directory that can be thrown away, by the km program as a user
+// would: for the demo, the tests of the whole chain and the benchmarks. It talks to the cluster through client-go, the
+// Docker API and the Mesos master's endpoints only, and imports no part of the cluster itself.
+//
+// Start reading at Start.
+package scratch
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/docker/docker/client"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/contrib/up"
+	"github.com/k8sm/k8sm/contrib/up/machines"
+)
+
+// UpFlags names a variable of the environment with flags for each `km up`, before those of Config: a whole suite of tests can be
+// run once more with other agents.
+const UpFlags = "K8SM_UP_FLAGS"
+
+// Config says which program to run and where.
+type Config struct {
+	// KM is the km program.
+	KM string
+	// Dir is the cluster's state directory. Its path must be short, because Unix sockets stand in it.
+	Dir string
+	// Flags are given to `km up` as they are.
+	Flags []string
+	// Out gets what `km up` prints; nil throws it away.
+	Out io.Writer
+}
+
+// Cluster is a cluster that is up. Its fields must not be changed; its methods may be called concurrently.
+type Cluster struct {
+	// Kube speaks to the API server as the cluster's administrator, by the configuration REST.
+	Kube kubernetes.Interface
+	REST *rest.Config
+	// Docker speaks to the Docker Engine that the pods run in; to the first node's if each of several has its own.
+	Docker *client.Client
+	// Engines speak to the Docker Engines of several nodes, by the nodes' names.
+	Engines map[string]*client.Client
+	// Master is the URL of the Mesos master.
+	Master string
+
+	cfg   Config
+	ports ports
+	cmd   *exec.Cmd
+	// exited is closed after exit is set to what `km up` ended with.
+	exited chan struct{}
+	exit   error
+	// ended is set when Stop or Kill was called: a later call has nothing to do.
+	ended atomic.Bool
+}
+
+// Start runs `km up` until it says that the cluster is up. The caller ends it by Stop or Kill once, also if Start fails.
+func Start(ctx context.Context, cfg Config) (*Cluster, error) {
+	ports, err := freePorts()
+	if err != nil {
+		return nil, fmt.Errorf("cannot find free ports: %w", err)
+	}
+	return start(ctx, cfg, ports)
+}
+
+// Again starts a cluster that was stopped or killed once more: same directory, same ports, same flags.
+func (c *Cluster) Again(ctx context.Context) (*Cluster, error) { return start(ctx, c.cfg, c.ports) }
+
+func start(ctx context.Context, cfg Config, ports ports) (*Cluster, error) {
+	if cfg.Out == nil {
+		cfg.Out = io.Discard
+	}
+	c := &Cluster{cfg: cfg, ports: ports, Master: fmt.Sprintf("http://127.0.0.1:%d", ports.mesos), exited: make(chan struct{})}
+	if err := c.run(ctx); err != nil {
+		return c, err
+	}
+	return c, c.connect(ctx)
+}
+
+// run starts the program and waits until it has said that the cluster is up.
+func (c *Cluster) run(ctx context.Context) error {
+	args := append([]string{"--state-dir", c.cfg.Dir, "up"}, c.ports.flags()...)
+	args = append(args, strings.Fields(os.Getenv(UpFlags))...)
+	c.cmd = exec.Command(c.cfg.KM, append(args, c.cfg.Flags...)...)
+	// The cluster must not get the terminal's Ctrl-C before its owner has decided what to do.
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	watch := &readyWriter{out: c.cfg.Out, ready: make(chan struct{})}
+	c.cmd.Stdout, c.cmd.Stderr = watch, watch
+	// Programs that outlive a killed `km up` hold its output open; Wait must not wait for them.
+	c.cmd.WaitDelay = time.Second
+	if err := c.cmd.Start(); err != nil {
+		return fmt.Errorf("cannot start the cluster: %w", err)
+	}
+	go func() {
+		defer close(c.exited)
+		c.exit = c.cmd.Wait()
+	}()
+	select {
+	case <-watch.ready:
+		return nil
+	case <-c.exited:
+		return fmt.Errorf("the cluster did not start (%v): %s", c.exit, watch.lastLine())
+	case <-ctx.Done():
+		return fmt.Errorf("the cluster is not up in time; its last words: %s", watch.lastLine())
+	}
+}
+
+// connect makes the clients.
+func (c *Cluster) connect(ctx context.Context) (err error) {
+	c.REST, err = clientcmd.BuildConfigFromFlags("", c.Kubeconfig())
+	if err != nil {
+		return fmt.Errorf("cannot read the cluster's kubeconfig: %w", err)
+	}
+	// A test or a benchmark asks often; the server has limits of its own.
+	c.REST.QPS, c.REST.Burst = 1000, 1000
+	if c.Kube, err = kubernetes.NewForConfig(c.REST); err != nil {
+		return err
+	}
+	nodes, err := machines.Load(c.cfg.Dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return c.connectEngine(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	c.Engines = map[string]*client.Client{}
+	for _, node := range nodes.List {
+		host := "unix://" + machines.EngineSocket(c.cfg.Dir, node.Name)
+		if c.Engines[node.Name], err = client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation()); err != nil {
+			return err
+		}
+	}
+	c.Docker = c.Engines[nodes.List[0].Name]
+	return nil
+}
+
+// connectEngine makes the client of the only Docker Engine, which minions are told.
+func (c *Cluster) connectEngine(ctx context.Context) error {
+	told, err := c.Kube.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("cannot learn which Docker Engine the pods run in: %w", err)
+	}
+	var minion api.MinionConfig
+	if err := json.Unmarshal([]byte(told.Data[api.MinionConfigKey]), &minion); err != nil {
+		return fmt.Errorf("cannot read ConfigMap %s: %w", api.MinionConfigName, err)
+	}
+	c.Docker, err = client.NewClientWithOpts(client.WithHost(minion.DockerHost), client.WithAPIVersionNegotiation())
+	return err
+}
+
+// Kubeconfig is the path of the administrator's kubeconfig.
+func (c *Cluster) Kubeconfig() string { return filepath.Join(c.cfg.Dir, "admin.kubeconfig") }
+
+// KM returns a run of another km command on this cluster.
+func (c *Cluster) KM(ctx context.Context, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, c.cfg.KM, append([]string{"--state-dir", c.cfg.Dir}, args...)...)
+}
+
+// StatusAddress is where the scheduler serves its status, as "host:port".
+func (c *Cluster) StatusAddress() string { return fmt.Sprintf("127.0.0.1:%d", c.ports.status) }
+
+// PID is the process id of `km up`.
+func (c *Cluster) PID() int { return c.cmd.Process.Pid }
+
+// Stop ends the cluster as Ctrl-C does and waits until all is gone. It returns an error if `km up` said so.
+func (c *Cluster) Stop(ctx context.Context) error { return c.end(ctx, syscall.SIGINT) }
+
+// Kill ends `km up` by SIGKILL and nothing else. What it leaves behind is the next start's to adopt.
+func (c *Cluster) Kill(ctx context.Context) error {
+	err := c.end(ctx, syscall.SIGKILL)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return nil
+	}
+	return err
+}
+
+func (c *Cluster) end(ctx context.Context, signal syscall.Signal) error {
+	if c.cmd == nil || c.cmd.Process == nil || c.ended.Swap(true) {
+		return nil
+	}
+	if err := c.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-c.exited:
+		return c.exit
+	case <-ctx.Done():
+		return fmt.Errorf("`km up` (pid %d) did not end in time after %v: %w", c.PID(), signal, ctx.Err())
+	}
+}
+
+// State is the part of a Mesos master's /state that people look at
+// (https://mesos.apache.org/documentation/latest/endpoints/master/state/).
+type State struct {
+	Agents []struct {
+		ID            string        `json:"id"`
+		Hostname      string        `json:"hostname"`
+		UsedResources UsedResources `json:"used_resources"`
+	} `json:"slaves"`
+	Frameworks []struct {
+		Name  string `json:"name"`
+		Tasks []Task `json:"tasks"`
+	} `json:"frameworks"`
+}
+
+// UsedResources are what an agent's tasks and executors were launched with: cores, and megabytes.
+type UsedResources struct {
+	CPUs float64 `json:"cpus"`
+	Mem  float64 `json:"mem"`
+}
+
+// Task is a task that has not ended.
+type Task struct {
+	ID    string `json:"id"`
+	Name  string `json:"name"`
+	State string `json:"state"`
+	Agent string `json:"slave_id"`
+}
+
+// State reads the Mesos master's /state.
+func (c *Cluster) State(ctx context.Context) (State, error) {
+	var s State
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Master+"/state", nil)
+	if err != nil {
+		return s, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return s, fmt.Errorf("cannot read the Mesos master's state: %w", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return s, fmt.Errorf("cannot read the Mesos master's state: %s", response.Status)
+	}
+	return s, json.NewDecoder(response.Body).Decode(&s)
+}
+
+// Tasks are all tasks of all frameworks in a state.
+func (s State) Tasks() []Task {
+	var tasks []Task
+	for _, f := range s.Frameworks {
+		tasks = append(tasks, f.Tasks...)
+	}
+	return tasks
+}
+
+// ports are those that a cluster listens on and that are chosen before it starts.
+type ports struct{ api, etcd, mesos, status, dns int }
+
+func (p ports) flags() []string {
+	return []string{
+		fmt.Sprintf("--secure-port=%d", p.api), fmt.Sprintf("--etcd-port=%d", p.etcd), fmt.Sprintf("--mesos-port=%d", p.mesos),
+		fmt.Sprintf("--status-address=127.0.0.1:%d", p.status), fmt.Sprintf("--dns-port=%d", p.dns),
+	}
+}
+
+// freePorts chooses ports in a row below those that the kernel gives to connections, so that no connection takes one
+// before the cluster does. The agent of the local Mesos takes the port after the master's, and so does the second server of the DNS.
+func freePorts() (ports, error) {
+	for range 100 {
+		first := 20000 + rand.IntN(10000)
+		if free(first, 7) {
+			return ports{api: first, etcd: first + 1, mesos: first + 2, status: first + 4, dns: first + 5}, nil
+		}
+	}
+	return ports{}, errors.New("no seven ports in a row are free between 20000 and 30000")
+}
+
+func free(first, count int) bool {
+	for port := first; port < first+count; port++ {
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			return false
+		}
+		l.Close()
+	}
+	return true
+}
+
+// readyWriter passes on what `km up` prints and notices the line that says that the cluster is up.
+type readyWriter struct {
+	out   io.Writer
+	ready chan struct{}
+
+	mu   sync.Mutex // guards what follows
+	last string
+	seen bool
+}
+
+// Write implements io.Writer. A line may come in pieces; only a whole Write's lines are looked at, which is how a
+// program prints them.
+func (w *readyWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	lines := bufio.NewScanner(strings.NewReader(string(p)))
+	for lines.Scan() {
+		if line := strings.TrimSpace(lines.Text()); line != "" {
+			w.last = line
+		}
+		if !w.seen && strings.HasPrefix(lines.Text(), up.ReadyWords) {
+			w.seen = true
+			close(w.ready)
+		}
+	}
+	return w.out.Write(p)
+}
+
+func (w *readyWriter) lastLine() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last
+}
