@@ -1,6 +1,6 @@
 // Package up brings the parts of a cluster up on one machine in order, tells the person at the terminal what is going
-// on, and stops them in the opposite order. It knows nothing of what the parts do and must not import them: main.go
-// says which parts there are. Start reading at Run.
+// on, and stops them in the opposite order. It knows nothing of what the parts do and must not import them:
+// contrib/cli says which parts there are. Start reading at Run.
 package up
 
 import (

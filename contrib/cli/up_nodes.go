@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -6,18 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/docker/docker/client"
-	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -248,64 +244,4 @@ func (l *laptop) cleanUp(ctx context.Context) error {
 	}
 	_ = cleaning.Wait() // the errors are in problems
 	return errors.Join(problems...)
-}
-
-const cleanUpName = "clean-up"
-
-// cleanUpCommand removes what a node's minion left in this network namespace: km up runs it on each machine of several.
-func cleanUpCommand(c *common) *cobra.Command {
-	return &cobra.Command{
-		Use: cleanUpName + " CLUSTER ROOT-DIR NODE", Hidden: true, Args: cobra.ExactArgs(3),
-		RunE: func(_ *cobra.Command, args []string) error {
-			return serve(c, func(ctx context.Context) error { return minion.CleanUp(ctx, args[0], args[1], args[2]) })
-		},
-	}
-}
-
-// nodeCommand does to the machines of `km up --nodes` what happens to machines.
-func nodeCommand(c *common) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "node", Short: "Cut a node of km up --nodes off, slow it down or stop it",
-		Long: `Does to a node of "km up --nodes=N" what happens to machines, to see what becomes of its pods. The next km up undoes it. Needs root.`,
-	}
-	rate := "1M"
-	slow := nodeFault(c, "slow", "Let only so much through the node's network, each way", func(m *machines.Machine) error {
-		quantity, err := resource.ParseQuantity(rate)
-		if err != nil || quantity.Sign() <= 0 {
-			return fmt.Errorf("cannot use --rate=%s: give bits per second, such as 1M or 500k", rate)
-		}
-		return m.Slow(uint64(quantity.Value()))
-	})
-	slow.Flags().StringVar(&rate, "rate", rate, "bits per second, such as 1M or 500k")
-	cmd.AddCommand(slow,
-		nodeFault(c, "cut", "Pull the node's network cable: it runs on and reaches nobody", (*machines.Machine).Cut),
-		nodeFault(c, "heal", "Undo cut and slow", (*machines.Machine).Heal),
-		nodeFault(c, "stop", "Stop all that runs on the node where it is, containers too, and cut it off: a machine that hangs", (*machines.Machine).Stop),
-		nodeFault(c, "start", "Undo stop, cut and slow", (*machines.Machine).Start),
-	)
-	return cmd
-}
-
-func nodeFault(c *common, name, short string, do func(*machines.Machine) error) *cobra.Command {
-	return &cobra.Command{
-		Use: name + " NODE", Short: short, Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			dir, err := filepath.Abs(c.stateDir)
-			if err != nil {
-				return err
-			}
-			all, err := machines.Load(dir)
-			if errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("there is no km up --nodes in %s: start one, or say by --state-dir where it is", dir)
-			}
-			if err != nil {
-				return err
-			}
-			machine, err := all.Find(args[0])
-			if err != nil {
-				return err
-			}
-			return do(machine)
-		},
-	}
 }

@@ -1,0 +1,80 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+
+	"github.com/k8sm/k8sm/api/controlplane"
+	"github.com/k8sm/k8sm/api/statedir"
+	"github.com/k8sm/k8sm/contrib/dns"
+	"github.com/k8sm/k8sm/minion"
+)
+
+func apiserverCommand(c *common) *cobra.Command {
+	var cfg controlplane.Config
+	var replicas dns.Replicas
+	cmd := &cobra.Command{
+		Use: "apiserver", Short: "Run etcd, kube-apiserver, kube-controller-manager and the cluster's DNS", Args: cobra.NoArgs,
+		Long: `Runs the control plane in one process: an etcd (or, with --etcd-servers, none), the stock kube-apiserver and the stock
+kube-controller-manager; and, unless it listens on loopback only, the cluster's DNS in processes beside it. Certificates and kubeconfigs are made in --state-dir at the first start; km scheduler, km kubectl and
+km etcdctl with the same --state-dir find everything there.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg.StateDir = c.dir()
+			cfg.Ready = func(url string) { logrus.WithField("url", url).Info("the control plane is ready") }
+			return serve(c, func(ctx context.Context) error {
+				if err := advertise(&cfg); err != nil {
+					return err
+				}
+				replicas, err := dnsOf(ctx, c, cfg, replicas)
+				if err != nil {
+					return err
+				}
+				cfg.Beside = func(ctx context.Context) error {
+					return replicas.Run(ctx, os.Stderr, func() { logrus.Info("the cluster's DNS is ready") })
+				}
+				return controlplane.Run(ctx, cfg)
+			})
+		},
+	}
+	cfg.AddFlags(cmd.Flags())
+	replicas.AddFlags(cmd.Flags())
+	cmd.Flags().Lookup("advertise-address").Usage = advertiseUsage
+	return cmd
+}
+
+const advertiseUsage = "IP address at which nodes and pods reach the API server (default: --bind-address, or this machine's if that is 0.0.0.0 or ::)"
+
+// advertise gives an API server that listens on all addresses the one by which others know this machine, unless one was given.
+func advertise(plane *controlplane.Config) error {
+	if !net.ParseIP(plane.BindAddress).IsUnspecified() || plane.AdvertiseAddress != "" {
+		return nil
+	}
+	ip, err := minion.MachineIP()
+	if err != nil {
+		return fmt.Errorf("cannot find the address at which nodes and pods reach the API server: %w; give it by --advertise-address", err)
+	}
+	plane.AdvertiseAddress = ip.String()
+	return nil
+}
+
+// dnsOf completes what the flags say of the DNS servers beside a control plane, and checks it. There are none where pods would
+// not reach them, or are told of others.
+func dnsOf(ctx context.Context, c *common, plane controlplane.Config, replicas dns.Replicas) (dns.Replicas, error) {
+	if len(plane.DNSService()) == 0 {
+		replicas.Count = 0
+	}
+	if replicas.Count == 0 {
+		return replicas, replicas.Validate()
+	}
+	replicas.Kubeconfig, replicas.LogLevel, replicas.ClientCAFile = plane.StateDir.DNSKubeconfig(), c.logLevel, plane.StateDir.CA()
+	replicas.CertFile, replicas.KeyFile = plane.StateDir.Pair(statedir.DNSServer)
+	if replicas.Address == "" {
+		replicas.Address = plane.Advertised()
+	}
+	return replicas, replicas.Check(ctx)
+}

@@ -1,0 +1,141 @@
+// Package cli is km's command line: one file a command, which reads the flags, checks them, and puts the parts together that
+// the command runs. It is the only package that knows all the others; none but main imports it. What a part does is the
+// part's own to know: nothing here decides about pods, offers or nodes.
+//
+// Start reading at rootCommand, then at the command that you are after.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/bombsimon/logrusr/v4"
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	stock "k8s.io/component-base/cli"
+	"k8s.io/klog/v2"
+
+	"github.com/k8sm/k8sm/api/state"
+	"github.com/k8sm/k8sm/api/statedir"
+	"github.com/k8sm/k8sm/contrib/cli/configfile"
+	"github.com/k8sm/k8sm/minion/kubelet"
+	"github.com/k8sm/k8sm/minion/proxy"
+)
+
+// Main runs km with the process's arguments and returns its exit status. It returns once the command has ended; some of the
+// stock programs end the process themselves.
+func Main() int {
+	// The stock programs set up signals, logs and their flushing themselves, in the way of stock programs.
+	if len(os.Args) > 1 && (os.Args[1] == "kubelet" || os.Args[1] == "proxy") {
+		return stock.Run(rootCommand())
+	}
+	if err := rootCommand().Execute(); err != nil {
+		fmt.Fprintf(os.Stderr, "km: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// defaultStateDir is where a cluster's state is when nobody says otherwise.
+const defaultStateDir = "/var/lib/k8sm"
+
+// defaultName is a cluster's name when nobody says otherwise.
+const defaultName = "k8sm"
+
+// common is what the flags before a command say.
+type common struct {
+	stateDir string
+	logLevel string
+}
+
+func (c *common) dir() statedir.Dir { return statedir.Dir(c.stateDir) }
+
+func rootCommand() *cobra.Command {
+	cobra.EnablePrefixMatching = false // etcdctl's package turns it on for the whole process
+	var c common
+	root := &cobra.Command{
+		Use:   "km",
+		Short: "Kubernetes as an Apache Mesos framework",
+		Long: `km runs current, unmodified Kubernetes as an Apache Mesos framework: every pod is a Mesos task, and every Mesos
+agent that sends an offer becomes a node. All roles of a cluster are in this one program, a command a role.
+
+To try it on this machine, as root: km up`,
+		SilenceUsage:     true,
+		SilenceErrors:    true,
+		TraverseChildren: true, // kubectl's and etcdctl's flags are theirs, so ours stand before the command
+	}
+	root.PersistentFlags().StringVar(&c.stateDir, "state-dir", defaultStateDir, "`directory` of the cluster's certificates, kubeconfigs and data")
+	root.PersistentFlags().StringVar(&c.logLevel, "log-level", "info", "what to log: debug, info, warn or error")
+	root.AddGroup(&cobra.Group{ID: "use", Title: "Use a cluster:"}, &cobra.Group{ID: "run", Title: "Run the parts of a cluster:"},
+		&cobra.Group{ID: "node", Title: "Run on a node; the Mesos agent and the minion start these:"})
+	kubelet, proxy := kubelet.NewCommand(context.Background()), proxy.NewCommand()
+	kubelet.Short, proxy.Short = "Stock kubelet", "Stock kube-proxy"
+	// Some stock package adds a --version to every command of the process; ours is a command.
+	if flag := pflag.CommandLine.Lookup("version"); flag != nil {
+		flag.Hidden = true
+	}
+	for group, commands := range map[string][]*cobra.Command{
+		"use":  append(statusCommands(&c), nodeCommand(&c), configurable(upCommand(&c)), kubectlCommand(&c), etcdctlCommand(&c), assignerCommand(&c)),
+		"run":  {configurable(apiserverCommand(&c)), configurable(schedulerCommand(&c)), configurable(dnsCommand(&c)), localMesosCommand(&c)},
+		"node": {configurable(minionCommand(&c)), kubelet, proxy},
+	} {
+		for _, command := range commands {
+			command.GroupID = group
+			root.AddCommand(command)
+		}
+	}
+	root.AddCommand(versionCommand(), wardenCommand(&c), stepOutCommand(), cleanUpCommand(&c))
+	return root
+}
+
+// serve runs a role until it ends or a person or Mesos wants it to end. A second signal ends the program at once.
+func serve(c *common, role func(ctx context.Context) error) error {
+	level, err := logrus.ParseLevel(c.logLevel)
+	if err != nil {
+		return fmt.Errorf("--log-level=%s: give debug, info, warn or error", c.logLevel)
+	}
+	logrus.SetLevel(level)
+	logrus.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
+	takeOverKlog()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	if err := role(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// takeOverKlog lets klog write through logrus. What the stock packages call information is for people who debug them.
+func takeOverKlog() { klog.SetLogger(logrusr.New(logrus.StandardLogger()).V(1)) }
+
+// configurable gives a command a file of settings. The command line wins over it.
+func configurable(cmd *cobra.Command) *cobra.Command {
+	file := cmd.Flags().String(configfile.Flag, "",
+		"YAML `file` of settings whose keys are the names of these flags, without the dashes; flags given here win")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		if *file == "" {
+			return nil
+		}
+		return configfile.Apply(cmd.Flags(), *file)
+	}
+	return cmd
+}
+
+// kmFor returns how to call km for the cluster in the directory.
+func kmFor(dir statedir.Dir, km string) string {
+	if dir == defaultStateDir {
+		return km
+	}
+	return km + " --state-dir " + string(dir)
+}
+
+func stateConfig(e statedir.Etcd, name string) state.Config {
+	return state.Config{Endpoints: e.Endpoints, CAFile: e.CAFile, CertFile: e.CertFile, KeyFile: e.KeyFile, Name: name}
+}

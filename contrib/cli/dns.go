@@ -1,0 +1,41 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/k8sm/k8sm/api/statedir"
+	"github.com/k8sm/k8sm/contrib/dns"
+)
+
+func dnsCommand(c *common) *cobra.Command {
+	var cfg dns.Config
+	var check bool
+	cmd := &cobra.Command{
+		Use: "dns", Short: "Run a server of the cluster's DNS", Args: cobra.NoArgs,
+		Long: `Serves the names of services and pods by CoreDNS, and asks this machine's servers for all others. km apiserver and km up run
+two of these; more can run on other machines that pods reach, each with a copy of dns.kubeconfig, which is in the control
+plane's --state-dir. A server is in the service kube-dns as long as it answers.`,
+		RunE: func(*cobra.Command, []string) error {
+			return serve(c, func(ctx context.Context) error {
+				if check {
+					return dns.Check(cfg)
+				}
+				if cfg.Kubeconfig == "" {
+					cfg.Kubeconfig = c.dir().DNSKubeconfig()
+				}
+				if cfg.CertFile == "" {
+					cfg.CertFile, cfg.KeyFile = c.dir().Pair(statedir.DNSServer)
+				}
+				if cfg.ClientCAFile == "" {
+					cfg.ClientCAFile = c.dir().CA()
+				}
+				return dns.Run(ctx, cfg)
+			})
+		},
+	}
+	cfg.AddFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&check, "check", false, "only tell whether the configuration is right")
+	return cmd
+}

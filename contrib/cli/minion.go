@@ -1,0 +1,34 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/k8sm/k8sm/minion"
+	"github.com/k8sm/k8sm/minion/keeper"
+)
+
+func minionCommand(c *common) *cobra.Command {
+	var cfg minion.Config
+	cmd := &cobra.Command{
+		Use: "minion", Short: "Run the Mesos executor that makes its agent's machine a node", Args: cobra.NoArgs,
+		Long: `Is started by a Mesos agent as the executor of k8sm's tasks, and by nobody else: it wants the environment that an agent gives.
+It starts and watches the stock kubelet and kube-proxy and serves the kubelet's runtime interface over Docker Engine.`,
+		RunE: func(*cobra.Command, []string) error {
+			link, err := keeper.Adopt()
+			if err != nil {
+				return err
+			}
+			err = serve(c, func(ctx context.Context) error { return minion.Run(ctx, cfg, link != nil) })
+			if err != nil {
+				link.Ending(1)
+			} else {
+				link.Ending(0)
+			}
+			return err
+		},
+	}
+	cfg.AddFlags(cmd.Flags())
+	return cmd
+}

@@ -1,0 +1,189 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/docker/docker/client"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/state"
+	"github.com/k8sm/k8sm/api/statedir"
+	"github.com/k8sm/k8sm/contrib/assigner"
+	"github.com/k8sm/k8sm/minion/supervise"
+	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/artifact"
+	"github.com/k8sm/k8sm/scheduler/kube"
+	"github.com/k8sm/k8sm/scheduler/mesos"
+	"github.com/k8sm/k8sm/scheduler/status"
+)
+
+func schedulerCommand(c *common) *cobra.Command {
+	var s schedule
+	cmd := &cobra.Command{
+		Use: "scheduler", Short: "Run the Mesos framework that schedules pods", Args: cobra.NoArgs,
+		Long: `Subscribes to a Mesos master as a framework, makes each agent that sends an offer a node, and launches each pending pod as a
+task. Any number of schedulers may run; one of them leads. It finds the control plane through --state-dir, where km apiserver
+left its kubeconfig and etcd's address, unless the flags say otherwise.`,
+		RunE: func(*cobra.Command, []string) error {
+			return serve(c, func(ctx context.Context) error { return s.run(ctx, c.dir()) })
+		},
+	}
+	s.addFlags(cmd.Flags())
+	cmd.Flags().StringVar(&s.kubeconfig, "kubeconfig", "", "`file` that says where the API server is and who calls it (default: the state directory's)")
+	cmd.Flags().StringSliceVar(&s.etcd.Endpoints, "etcd-servers", nil, "URLs of etcd (default: as the state directory says)")
+	cmd.Flags().StringVar(&s.etcd.CAFile, "etcd-cafile", "", "with --etcd-servers: authority of etcd's certificate")
+	cmd.Flags().StringVar(&s.etcd.CertFile, "etcd-certfile", "", "with --etcd-servers: client certificate")
+	cmd.Flags().StringVar(&s.etcd.KeyFile, "etcd-keyfile", "", "with --etcd-servers: key of the client certificate")
+	return cmd
+}
+
+// schedule is what the scheduler needs beside its own configuration.
+type schedule struct {
+	scheduler  scheduler.Config
+	mesos      mesos.Config
+	status     status.Config
+	artifact   artifact.Config
+	kubeconfig string
+	etcd       state.Config
+}
+
+func (s *schedule) addFlags(fs *pflag.FlagSet) {
+	s.scheduler.AddFlags(fs)
+	s.mesos.AddFlags(fs)
+	s.status.AddFlags(fs)
+	s.artifact.AddFlags(fs)
+	fs.StringVar(&s.etcd.Name, "name", defaultName, "name of the cluster: several can share an etcd and the agents")
+}
+
+// run schedules until ctx ends.
+func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
+	if len(s.etcd.Endpoints) == 0 {
+		etcd, err := dir.Etcd()
+		if err != nil {
+			return fmt.Errorf("%w: start a control plane with km apiserver, or give --state-dir, or --etcd-servers and --kubeconfig", err)
+		}
+		s.etcd = stateConfig(etcd, s.etcd.Name)
+	}
+	if s.kubeconfig == "" {
+		s.kubeconfig = dir.SchedulerKubeconfig()
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", s.kubeconfig)
+	if err != nil {
+		return fmt.Errorf("cannot read how to reach the API server: %w", err)
+	}
+	// A burst of pods is a burst of bindings; the API server has limits of its own.
+	config.QPS, config.Burst = 500, 1000
+	if err := rest.LoadTLSFiles(config); err != nil {
+		return fmt.Errorf("cannot read the API server's authority: %w", err)
+	}
+	kubernetes, err := kube.NewClient(config)
+	if err != nil {
+		return fmt.Errorf("cannot make a client of the API server: %w", err)
+	}
+	s.mesos.Forget = kmFor(dir, "km") + " etcdctl del " + state.FrameworkKey(s.etcd.Name)
+	master, err := mesos.New(s.mesos)
+	if err != nil {
+		return err
+	}
+	store, err := state.Open(ctx, s.etcd)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	if err := s.readMinionConfig(ctx, kubernetes); err != nil {
+		return err
+	}
+	s.scheduler.Version = api.Version
+	s.scheduler.Roles, s.scheduler.Revocable = s.mesos.Roles, s.mesos.Revocable
+	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, config.Host, config.CAData
+	cluster := kube.New(kubernetes)
+	parts := scheduler.Parts{Master: master, Cluster: cluster, Store: store, Tokens: cluster, Codec: mesos.Codec{},
+		Addresses: assigner.New(store.Folder(assigner.Folder))}
+	if s.scheduler.KMPath != "" {
+		return s.runBesideStatus(ctx, dir, parts)
+	}
+	program, err := artifact.Listen(s.artifact, s.mesos.Peers())
+	if err != nil {
+		return err
+	}
+	s.scheduler.Artifact = scheduler.Artifact{URL: program.URL(), SHA256: program.SHA256()}
+	logrus.WithField("url", program.URL()).Info("serving km to agents")
+	return beside(ctx, program.Run, func(ctx context.Context) error { return s.runBesideStatus(ctx, dir, parts) })
+}
+
+// readMinionConfig waits until the cluster says which ports of nodes are for services, how long idle minions stay, and where Docker
+// Engines listen.
+func (s *schedule) readMinionConfig(ctx context.Context, cluster kubernetes.Interface) error {
+	return supervise.UntilDone(ctx, "the cluster has not said yet how minions are configured", func(ctx context.Context) error {
+		object, err := cluster.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		minions, err := api.ReadMinionConfig(object.Data)
+		if err != nil {
+			return err
+		}
+		s.scheduler.SuicideTimeout = api.DefaultSuicideTimeout
+		if minions.SuicideTimeout != nil {
+			s.scheduler.SuicideTimeout = minions.SuicideTimeout.Duration
+		}
+		if minions.DockerHost != client.DefaultDockerHost {
+			s.scheduler.DockerHost = minions.DockerHost
+		}
+		s.scheduler.NodePorts.Begin, s.scheduler.NodePorts.End, err = minions.NodePortRange()
+		return err
+	})
+}
+
+// beside runs a role, and a server as long as that.
+func beside(ctx context.Context, server, role func(context.Context) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	serving, stop := context.WithCancel(ctx)
+	group.Go(func() error { return server(serving) })
+	group.Go(func() error {
+		defer stop()
+		return role(ctx)
+	})
+	return group.Wait()
+}
+
+// runBesideStatus schedules, and shows how it goes unless nobody wants to see it.
+func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts scheduler.Parts) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("cannot find this machine's name: %w", err)
+	}
+	s.scheduler.Identity = status.SchedulerName(host, os.Getpid(), "")
+	if s.status.Address == "" {
+		return scheduler.Run(ctx, s.scheduler, parts)
+	}
+	if err := s.status.Validate(); err != nil {
+		return err
+	}
+	if s.status.CertFile == "" {
+		s.status.CertFile, s.status.KeyFile = dir.Pair(statedir.SchedulerServer)
+	}
+	if s.status.ClientCAFile == "" {
+		s.status.ClientCAFile = dir.CA()
+	}
+	metrics := prometheus.NewRegistry()
+	parts.Metrics, parts.Window = metrics, scheduler.NewWindow()
+	server, err := status.Listen(s.status, parts.Window, metrics)
+	if err != nil {
+		return err
+	}
+	s.scheduler.Identity = status.SchedulerName(host, os.Getpid(), server.Reachable())
+	logrus.WithField("address", server.Addr()).Info("serving the scheduler's status")
+	return beside(ctx, server.Run, func(ctx context.Context) error { return scheduler.Run(ctx, s.scheduler, parts) })
+}

@@ -1,0 +1,206 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"gopkg.in/natefinch/lumberjack.v2"
+
+	"github.com/k8sm/k8sm/api/controlplane"
+	"github.com/k8sm/k8sm/api/statedir"
+	"github.com/k8sm/k8sm/contrib/dns"
+	"github.com/k8sm/k8sm/contrib/localmesos"
+	"github.com/k8sm/k8sm/contrib/up"
+	"github.com/k8sm/k8sm/contrib/up/machines"
+)
+
+func upCommand(c *common) *cobra.Command {
+	var l laptop
+	cmd := &cobra.Command{
+		Use: "up", Short: "Run everything on this machine: the lightest way to try it", Args: cobra.NoArgs,
+		Long: `Brings a cluster of one node up and stays until Ctrl-C: etcd, the Kubernetes control plane, a local Mesos with one agent and
+the scheduler in this process, and a Docker Engine if none answers. Needs root. All state is in --state-dir: the next km up with
+the same one brings the same cluster back. What the parts log is in log/km.log there.
+
+With --nodes=N there are N agents, node-1, node-2 and so on, each as on a machine of its own: in a network namespace with an IP
+address, with a Docker Engine of its own. "km node" cuts them off, slows them down and stops them.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if l.nodes.Count > 1 && cmd.Flags().Changed("docker-host") {
+				return errors.New("cannot use --docker-host with --nodes: each of several nodes gets a Docker Engine of its own")
+			}
+			dir, err := filepath.Abs(c.stateDir) // what is below it is for programs that run elsewhere
+			if err != nil {
+				return fmt.Errorf("cannot find %s: %w", c.stateDir, err)
+			}
+			l.dir = statedir.Dir(dir)
+			return serve(c, func(ctx context.Context) error { return l.run(ctx, c, cmd.OutOrStdout()) })
+		},
+	}
+	l.addFlags(cmd.Flags())
+	return cmd
+}
+
+// laptop is a whole cluster on one machine.
+type laptop struct {
+	plane      controlplane.Config
+	dns        dns.Replicas
+	mesos      localmesos.Config
+	schedule   schedule
+	dir        statedir.Dir
+	dockerHost string
+	nodes      machines.Config
+	machines   *machines.Machines // nil for one node, which is this machine itself
+}
+
+// addFlags takes over the flags of the parts, less those that `km up` fills in.
+func (l *laptop) addFlags(fs *pflag.FlagSet) {
+	parts := pflag.NewFlagSet("parts", pflag.ContinueOnError)
+	l.plane.AddFlags(parts)
+	l.dns.AddFlags(parts)
+	l.schedule.addFlags(parts)
+	bind := parts.Lookup("bind-address")
+	l.plane.BindAddress, bind.DefValue = net.IPv4zero.String(), net.IPv4zero.String()
+	bind.Usage += "; pods reach none that listens on loopback only"
+	parts.Lookup("advertise-address").Usage = advertiseUsage
+	for _, name := range []string{"etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile",
+		"node-root-dir", "docker-host", "km-path", "artifact-address", "mesos-master", "mesos-connect-timeout", "mesos-principal", "mesos-secret-file", "mesos-ca-file", "mesos-cert-file", "mesos-key-file",
+		"tls-cert-file", "tls-private-key-file", "client-ca-file", "enable-aggregator-routing"} {
+		parts.Lookup(name).Hidden = true
+	}
+	mesosFlags := pflag.NewFlagSet("mesos", pflag.ContinueOnError)
+	l.mesos.AddFlags(mesosFlags)
+	for _, name := range []string{"resources", "attributes", "hostname", "isolation", "cgroups-enable-cfs", "enforce-container-disk-quota",
+		"container-disk-watch-interval", "enforce-container-ports", "container-ports-watch-interval", "executor-environment-variables"} {
+		fs.AddFlag(mesosFlags.Lookup(name))
+	}
+	port := mesosFlags.Lookup("port")
+	port.Name = "mesos-port"
+	fs.AddFlag(port)
+	parts.VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			fs.AddFlag(f)
+		}
+	})
+	fs.IntVar(&l.nodes.Count, "nodes", 1, "`number` of nodes. One is this machine itself; several are network namespaces on it, each with an agent, a Docker Engine and a kubelet of its own")
+	fs.StringVar(&l.nodes.CIDR, "node-cidr", "", "with --nodes: `range` of the nodes' IP addresses, or an IPv4 and an IPv6 one; the first address is this machine's (default "+
+		machines.DefaultCIDR+", and "+machines.DefaultCIDR6+" if pods have IPv6 addresses)")
+	fs.StringVar(&l.dockerHost, "docker-host", os.Getenv("DOCKER_HOST"), "Docker Engine to use (default: the machine's own if it answers, else one that km up starts)")
+}
+
+// run brings the cluster up, tells what to try, and takes it down when ctx ends.
+func (l *laptop) run(ctx context.Context, c *common, out io.Writer) error {
+	if os.Geteuid() != 0 {
+		return errors.New("km up makes network devices and starts containers: run it as root")
+	}
+	// Devices, rules and the node's name are the machine's: a second cluster would take them from the first.
+	unlock, err := statedir.Dir("/run/k8sm").Lock("up")
+	if err != nil {
+		return fmt.Errorf("one machine takes one km up: %w", err)
+	}
+	defer func() { _ = unlock() }()
+	if err := l.preflight(ctx, c); err != nil {
+		return err
+	}
+	log := &lumberjack.Logger{Filename: filepath.Join(string(l.dir), "log", "km.log"), MaxSize: 50, MaxBackups: 3}
+	defer log.Close()
+	logrus.SetOutput(log)
+
+	context.AfterFunc(ctx, func() {
+		fmt.Fprintf(out, "stopping the cluster; its state stays in %s (Ctrl-C again ends km at once and leaves pods running)\n", l.dir)
+	})
+	machines, err := l.machineParts(ctx, out)
+	if err != nil {
+		return err
+	}
+	return up.Run(ctx, out, append(machines,
+		up.Part{Name: "control plane", Run: l.runControlPlane},
+		up.Part{Name: "DNS", Run: l.runDNS},
+		up.Part{Name: "local Mesos", Run: l.runMesos},
+		up.Part{Name: "scheduler", Run: l.runScheduler},
+	), func() { l.tell(out) })
+}
+
+// machineParts are the parts that the nodes run on.
+func (l *laptop) machineParts(ctx context.Context, out io.Writer) ([]up.Part, error) {
+	if l.machines != nil {
+		return []up.Part{{Name: "nodes", Run: l.runMachines}, {Name: "Docker Engines", Run: l.runEngines}}, nil
+	}
+	found, err := l.findEngine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if found != "" {
+		fmt.Fprintln(out, "using the Docker Engine "+found)
+		return nil, nil
+	}
+	return []up.Part{{Name: "Docker Engine", Run: l.runEngine}}, nil
+}
+
+func (l *laptop) tell(out io.Writer) {
+	km := "km"
+	if path, err := os.Executable(); err == nil {
+		km = path
+	}
+	km = kmFor(l.dir, km)
+	fmt.Fprintf(out, `
+%s Its kubeconfig is %s
+Try, in another terminal:
+
+  %s kubectl get nodes -o wide
+  %s kubectl apply -f POD.yaml
+  %s etcdctl get --prefix /registry/minions
+
+Ctrl-C stops it; what happens is logged in %s
+
+`, up.ReadyWords, l.dir.AdminKubeconfig(), km, km, km, filepath.Join(string(l.dir), "log", "km.log"))
+}
+
+// preflight finds out what would fail later, before anything is started.
+func (l *laptop) preflight(ctx context.Context, c *common) (err error) {
+	l.plane.StateDir, l.plane.NodeRootDir = l.dir, filepath.Join(string(l.dir), "nodes")
+	if err := l.planMachines(); err != nil {
+		return err
+	}
+	if err := advertise(&l.plane); err != nil {
+		return err
+	}
+	loopback := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+	for _, p := range []struct{ flag, address string }{
+		{"--secure-port", net.JoinHostPort(l.plane.BindAddress, strconv.Itoa(l.plane.SecurePort))}, {"--etcd-port", loopback(l.plane.EtcdPort)},
+		{"--mesos-port", loopback(l.mesos.Port)}, {"--mesos-port (the agent listens on the port after it)", l.agentAddress()},
+		{"--status-address", l.schedule.status.Address},
+	} {
+		if p.address == "" {
+			continue
+		}
+		listener, err := net.Listen("tcp", p.address)
+		if err != nil {
+			return fmt.Errorf("cannot use %s: %w; stop what uses it, or give another %s", p.address, err, p.flag)
+		}
+		listener.Close()
+	}
+	l.mesos.WorkDir = filepath.Join(string(l.dir), "mesos")
+	km, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("cannot find this program's file, which the agent is to run: %w", err)
+	}
+	l.schedule.scheduler.KMPath = km
+	err = errors.Join(l.plane.Validate(), l.schedule.scheduler.Validate())
+	if err == nil {
+		err = l.mesos.Validate() // last, as it makes a directory
+	}
+	if err != nil {
+		return err
+	}
+	l.dns, err = dnsOf(ctx, c, l.plane, l.dns)
+	return err
+}

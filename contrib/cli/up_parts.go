@@ -1,0 +1,156 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/docker/docker/client"
+	"github.com/sirupsen/logrus"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/controlplane"
+	"github.com/k8sm/k8sm/contrib/localmesos"
+	"github.com/k8sm/k8sm/contrib/up/engine"
+	"github.com/k8sm/k8sm/scheduler"
+)
+
+// findEngine says which Docker Engine the cluster is to use; "" if there is none and nobody asked for a certain one.
+func (l *laptop) findEngine(ctx context.Context) (found string, err error) {
+	l.plane.DockerHost = l.dockerHost
+	if l.dockerHost == "" {
+		l.plane.DockerHost = client.DefaultDockerHost
+	}
+	version, err := askEngine(ctx, l.plane.DockerHost)
+	if err == nil {
+		return version + " at " + l.plane.DockerHost, nil
+	}
+	if l.dockerHost != "" {
+		return "", fmt.Errorf("the Docker Engine at %s does not answer: %w; start it, or give another --docker-host", l.dockerHost, err)
+	}
+	return "", nil
+}
+
+// runEngine runs a Docker Engine below the state directory.
+func (l *laptop) runEngine(ctx context.Context, ready func(string)) error {
+	e, err := engine.Start(ctx, engine.Config{Dir: filepath.Join(string(l.dir), "engine")})
+	if err != nil {
+		return err
+	}
+	l.plane.DockerHost = e.Host()
+	ready("started for this cluster at " + e.Host())
+	<-ctx.Done()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	return e.Stop(last)
+}
+
+func askEngine(ctx context.Context, host string) (version string, err error) {
+	docker, err := client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation())
+	if err != nil {
+		return "", err
+	}
+	defer docker.Close()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	v, err := docker.ServerVersion(ctx)
+	return v.Version, err
+}
+
+func (l *laptop) runControlPlane(ctx context.Context, ready func(string)) error {
+	l.plane.Ready = func(url string) { ready("Kubernetes " + api.KubernetesVersion + " answers at " + url) }
+	return controlplane.Run(ctx, l.plane)
+}
+
+// runDNS is ready when a server is in the service, or at once if there is none to run.
+func (l *laptop) runDNS(ctx context.Context, ready func(string)) error {
+	if l.dns.Count == 0 {
+		ready("none on this machine")
+	}
+	return l.dns.Run(ctx, logrus.StandardLogger().Out, func() {
+		ready(fmt.Sprintf("names in %s resolve at %s", l.plane.ClusterDomain, strings.Join(l.plane.DNSService(), " and ")))
+	})
+}
+
+func (l *laptop) runMesos(ctx context.Context, ready func(string)) error {
+	if err := l.planAgents(); err != nil {
+		return err
+	}
+	cluster, err := localmesos.Start(ctx, l.mesos)
+	if err != nil {
+		return err
+	}
+	l.schedule.mesos.Masters = []string{cluster.MasterAddr()}
+	ready("the master answers at http://" + cluster.MasterAddr())
+	problem := l.watchMachines(ctx, cluster)
+	cluster.Stop()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	// An earlier km up may have been killed with its minion, and this one may end before there was another.
+	return errors.Join(problem, l.cleanUp(last))
+}
+
+// runScheduler is ready when the nodes are.
+func (l *laptop) runScheduler(ctx context.Context, ready func(string)) error {
+	watching, cancel := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		switch nodes := awaitNodes(watching, l.dir.AdminKubeconfig(), l.nodes.Count); len(nodes) {
+		case 0:
+		case 1:
+			ready("node " + nodes[0] + " is ready")
+		default:
+			ready("nodes " + strings.Join(nodes, ", ") + " are ready")
+		}
+	}()
+	defer func() { cancel(); <-watched }()
+	for {
+		err := l.schedule.run(ctx, l.dir)
+		if !errors.Is(err, scheduler.ErrLost) || ctx.Err() != nil {
+			return err
+		}
+		// There is no other scheduler: the machine was asleep, or so busy that the lease ran out.
+		logrus.Warn("the scheduler was held up for so long that it lost its lead, and is started again")
+	}
+}
+
+// awaitNodes returns the names of the nodes that are Ready once there are so many, or none when ctx ends before that.
+func awaitNodes(ctx context.Context, kubeconfig string, count int) (ready []string) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil
+	}
+	kubernetes, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil
+	}
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		nodes, err := kubernetes.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+		ready = nil
+		for i := 0; err == nil && i < len(nodes.Items); i++ {
+			for _, condition := range nodes.Items[i].Status.Conditions {
+				if condition.Type == corev1.NodeReady && condition.Status == corev1.ConditionTrue {
+					ready = append(ready, nodes.Items[i].Name)
+				}
+			}
+		}
+		if len(ready) >= count {
+			return ready
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
