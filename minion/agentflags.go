@@ -10,11 +10,11 @@ import (
 	"github.com/k8sm/k8sm/executor/mesos"
 )
 
-// noteFlags adds to the problems what the agent's flags bring about, as far as it tells them.
+// noteFlags adds problems that the agent's flags cause. It does nothing if the agent does not disclose its flags.
 func (n *node) noteFlags(ctx context.Context) {
 	flags, err := mesos.AgentFlags(ctx, n.env)
 	if err != nil {
-		n.log.WithError(err).Debug("whether the agent ends who listens on ports is not known")
+		n.log.WithError(err).Debug("cannot read the agent's flags: not checking them for port isolation")
 		return
 	}
 	if problem := portsProblem(flags); problem != "" {
@@ -23,25 +23,25 @@ func (n *node) noteFlags(ctx context.Context) {
 	}
 }
 
-// portsProblem tells whether an agent with these flags ends the executor because of the ports that kubelet and proxy listen on: the
-// isolator network/ports looks for listening sockets of what is in the container's cgroups, and destroys the container if it finds
-// one on a port that is no resource of the executor's (src/slave/containerizer/mesos/isolators/network/ports.cpp of Mesos).
+// portsProblem describes the problem if an agent with these flags would kill the executor because of the ports on which kubelet and
+// proxy listen. The isolator network/ports looks for listening sockets of processes in the container's cgroups. It destroys the
+// container if a port is not among the executor's resources (src/slave/containerizer/mesos/isolators/network/ports.cpp in Mesos).
 func portsProblem(flags map[string]string) string {
 	ports := slices.Contains(strings.Split(flags["isolation"], ","), "network/ports")
 	if !ports || flags["enforce_container_ports"] != "true" || flags["check_agent_port_range_only"] == "true" {
 		return ""
 	}
-	if isolated := flags["container_ports_isolated_range"]; isolated != "" && !holdsPort(isolated, kubeletPort) {
+	if isolated := flags["container_ports_isolated_range"]; isolated != "" && !containsPort(isolated, kubeletPort) {
 		return ""
 	}
-	return "the agent ends this executor every --container_ports_watch_interval because the kubelet listens on a port: its --isolation has network/ports, " +
+	return "the agent kills this executor every --container_ports_watch_interval because the kubelet listens on a port: its --isolation has network/ports, " +
 		"with --enforce_container_ports; add --check_agent_port_range_only to it, or a --container_ports_isolated_range without port " + strconv.Itoa(kubeletPort)
 }
 
 var portRange = regexp.MustCompile(`(\d+)\s*-\s*(\d+)`)
 
-// holdsPort tells whether ranges such as "[0-1000, 31000-32000]" hold the port.
-func holdsPort(ranges string, port int) bool {
+// containsPort reports whether ranges such as "[0-1000, 31000-32000]" contain the port.
+func containsPort(ranges string, port int) bool {
 	return slices.ContainsFunc(portRange.FindAllStringSubmatch(ranges, -1), func(r []string) bool {
 		first, _ := strconv.Atoi(r[1])
 		last, err := strconv.Atoi(r[2])

@@ -12,54 +12,54 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// prober is a pod network that finds out which other nodes answer this machine and not its pods.
+// prober is a pod network that finds nodes which answer this machine but not its pods.
 type prober interface {
 	Blocked(ctx context.Context) ([]string, error)
 }
 
-// blockedPeers returns what finds out whether other nodes get what the pods of this one send, and says what to do if not; nil for a
-// network that does not find out.
+// blockedPeers returns a function that checks whether packets from this node's pods reach the other nodes, and describes the remedy
+// if not. It returns nil if the network cannot check that.
 func (n *node) blockedPeers(client kubernetes.Interface) func(context.Context) []string {
 	network, ok := n.network.(prober)
 	if !ok {
 		return nil
 	}
-	var told string // logged last
+	var logged string // the last problem
 	return func(ctx context.Context) []string {
 		ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 		defer cancel()
 		names, err := network.Blocked(ctx)
 		if err != nil {
-			n.log.WithError(err).Debug("whether other nodes get what pods send is not known")
+			n.log.WithError(err).Debug("cannot check whether packets from pods reach other nodes")
 			return nil
 		}
-		// A node whose minion has ended leads nothing to its pods.
+		// A node without a running minion routes nothing to its pods.
 		names = slices.DeleteFunc(names, func(name string) bool { return !isReady(ctx, client, name) })
 		if len(names) == 0 {
-			told = ""
+			logged = ""
 			return nil
 		}
 		problem := blockedProblem(names)
-		if problem != told {
+		if problem != logged {
 			n.log.Warn(problem)
-			told = problem
+			logged = problem
 		}
 		return []string{problem}
 	}
 }
 
-// blockedProblem says what to do about nodes that do not get what pods send.
+// blockedProblem says which nodes do not receive packets from this node's pods, and what to do.
 func blockedProblem(nodes []string) string {
 	const most = 3
 	named := strings.Join(nodes[:min(len(nodes), most)], ", ")
 	if more := len(nodes) - most; more > 0 {
 		named += fmt.Sprintf(" and %d more", more)
 	}
-	return "packets of pods do not reach " + named + ", which this machine itself reaches: a cloud that checks the sources of packets, or a firewall, drops them; " +
-		"turn that check off for the machines, or give the control plane --network=vxlan"
+	return "packets from pods do not reach " + named + ", although this machine does: a firewall, or the cloud's source address check, drops them; " +
+		"turn that check off for these machines, or start the control plane with --network=vxlan"
 }
 
-// isReady tells whether the node has a kubelet that runs. A minion may list nodes, but get only its own.
+// isReady reports whether the node's kubelet is running. It lists, because a minion may get only its own node.
 func isReady(ctx context.Context, client kubernetes.Interface, name string) bool {
 	list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()})
 	if err != nil || len(list.Items) == 0 {

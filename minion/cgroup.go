@@ -11,25 +11,25 @@ import (
 	"github.com/opencontainers/cgroups/manager"
 )
 
-// podCgroup is a node's own cgroup, below which its kubelet makes those of the pods' QoS classes and of the pods. A
-// kubelet ends what runs in pods' cgroups that it does not know, so kubelets of one machine must not share one, and
-// without cgroups for pods it cannot resize them: v1.36 crashes at each attempt.
+// podCgroup is the node's own cgroup. The kubelet creates the cgroups of QoS classes and pods below it. A kubelet kills processes in
+// pod cgroups that it does not know, so two kubelets on one machine must not share one. Without pod cgroups a kubelet cannot resize
+// pods: v1.36 crashes at each attempt.
 type podCgroup struct {
-	parent  string // that of the Mesos container, such as "/mesos/ID", if that is to contain the pods; else empty
+	parent  string // the Mesos container's cgroup, such as "/mesos/ID", if pods run below it; else empty
 	name    string
-	systemd bool // the Docker Engine makes cgroups through systemd, so the kubelet does, too
+	systemd bool // Docker Engine uses the systemd cgroup driver, so the kubelet must, too
 	cpus    float64
 }
 
-// cgroupName is that of the node which has its files in a directory: the same for each of its minions, and for no other
-// node of this machine. Systemd makes folders of dashes in a name, so there is none.
+// cgroupName returns the name of the cgroup for a node with its files in dir. All minions of the node share it, and no other node on
+// this machine has it. It has no dashes: systemd turns those into nested slices.
 func cgroupName(dir string) string {
 	h := fnv.New64a()
 	h.Write([]byte(dir))
 	return fmt.Sprintf("k8sm_%016x", h.Sum64())
 }
 
-// path is as the kubelet wants it, in the way of cgroupfs also with systemd.
+// path returns the cgroup as the kubelet expects it: in cgroupfs notation, with the systemd driver, too.
 func (c podCgroup) path() string { return path.Join("/", c.parent, c.name) }
 
 func (c podCgroup) manager() (cgroups.Manager, error) {
@@ -44,15 +44,14 @@ func (c podCgroup) manager() (cgroups.Manager, error) {
 	return m, nil
 }
 
-// make makes the cgroup unless it is there, and gives it as many of the machine's processors as Mesos has given to the
-// node, should others want them, too.
+// make creates the cgroup unless it exists. Its CPU weight is what Mesos gave to the node.
 func (c podCgroup) make() error {
 	m, err := c.manager()
 	if err != nil {
 		return err
 	}
 	if err := m.Apply(-1); err != nil {
-		return fmt.Errorf("cannot make cgroup %s: %w", c.path(), err)
+		return fmt.Errorf("cannot create cgroup %s: %w", c.path(), err)
 	}
 	resources := &cgroups.Resources{SkipDevices: true, CpuShares: uint64(max(2, c.cpus*1024))}
 	resources.CpuWeight = cgroups.ConvertCPUSharesToCgroupV2Value(resources.CpuShares)
@@ -62,7 +61,7 @@ func (c podCgroup) make() error {
 	return nil
 }
 
-// remove removes the cgroup and all below it. Nothing may run there any more.
+// remove removes the cgroup and all cgroups below it. No process may be left in them.
 func (c podCgroup) remove() error {
 	m, err := c.manager()
 	if err != nil {
@@ -74,7 +73,7 @@ func (c podCgroup) remove() error {
 	return nil
 }
 
-// podCgroup is the node's below a parent, made in the way that its Docker Engine makes cgroups.
+// podCgroup returns the node's cgroup below a parent, for Docker Engine's cgroup driver.
 func (n *node) podCgroup(ctx context.Context, parent string) (podCgroup, error) {
 	info, err := n.docker.Info(ctx)
 	if err != nil {
@@ -85,7 +84,7 @@ func (n *node) podCgroup(ctx context.Context, parent string) (podCgroup, error) 
 	}, nil
 }
 
-// makePodCgroup makes the node's cgroup and has the kubelet use it.
+// makePodCgroup creates the node's cgroup and configures the kubelet to use it.
 func (n *node) makePodCgroup(ctx context.Context) error {
 	c, err := n.podCgroup(ctx, n.cgroupParent)
 	if err != nil {
@@ -95,7 +94,7 @@ func (n *node) makePodCgroup(ctx context.Context) error {
 	return c.make()
 }
 
-// removePodCgroups removes the node's cgroup wherever minions have made it.
+// removePodCgroups removes the node's cgroup below every parent that a minion has used.
 func (n *node) removePodCgroups(ctx context.Context) error {
 	parents, err := n.notedCgroups()
 	for _, parent := range append(parents, "") {

@@ -21,7 +21,7 @@ func TestNodesCgroupIsMadeWithItsShareAndRemovedWithAllBelow(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	for range 2 { // the second minion of the node finds it there
+	for range 2 { // the node's second minion finds an existing cgroup
 		if err := c.make(); err != nil {
 			t.Fatal(err)
 		}
@@ -39,7 +39,7 @@ func TestNodesCgroupIsMadeWithItsShareAndRemovedWithAllBelow(t *testing.T) {
 	}
 	for _, controller := range []string{"cpu", "cpuset", "memory", "pids", "systemd"} {
 		if _, err := os.Stat(filepath.Join("/sys/fs/cgroup", controller, c.name)); !os.IsNotExist(err) {
-			t.Errorf("%s still has it: %v", controller, err)
+			t.Errorf("the cgroup still exists in %s: %v", controller, err)
 		}
 	}
 }

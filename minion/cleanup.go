@@ -20,28 +20,27 @@ import (
 )
 
 const (
-	// cleanUpLimit bounds one attempt to remove it all.
+	// cleanUpLimit bounds one attempt to remove everything.
 	cleanUpLimit = 25 * time.Second
-	// cleanUpAgain is how long after one that failed, because the Docker Engine is away, the next one follows.
+	// cleanUpAgain is the delay before the next attempt after one failed, usually because Docker Engine was down.
 	cleanUpAgain = 30 * time.Second
 )
 
-// leftovers says what a node has on its machine, as a file that is there while there may be something.
+// leftovers records what a node has on its machine. The file exists as long as there may be something to remove.
 type leftovers struct {
 	Cluster     string `json:"cluster"`
 	Node        string `json:"node"`
 	DockerHost  string `json:"dockerHost"`
 	ClusterCIDR string `json:"clusterCIDR,omitempty"`
-	// CleanupDelay is how long the node may be without a minion.
+	// CleanupDelay is how long the node may be without a minion before its warden cleans up.
 	CleanupDelay *metav1.Duration `json:"cleanupDelay,omitempty"`
-	// Network says what has given the pods their network.
+	// Network says which kind of network the pods use.
 	Network api.PodNetwork `json:"network,omitzero"`
 }
 
-// CleanUp removes what minions of the cluster left on this machine that did not stop in order, because they or the machine
-// were killed and none came after them: containers, networks, rules and mounts, and of them only those of the cluster's
-// nodes, or of one of them. Files stay. It waits for minions that still run, until ctx ends. rootDir is where the minions keep
-// their files. What it removes is that of its process's network namespace.
+// CleanUp removes containers, networks, rules and mounts that killed minions of the cluster left on this machine. It touches only
+// what belongs to the cluster's nodes, or to one of them if node is not empty. Files stay. CleanUp waits for minions that still run,
+// until ctx ends. rootDir is where the minions keep their files. Only the network namespace of this process is cleaned.
 func CleanUp(ctx context.Context, cluster, rootDir, node string) error {
 	left, err := nodesLeft(cluster, rootDir)
 	problems := []error{err}
@@ -53,7 +52,7 @@ func CleanUp(ctx context.Context, cluster, rootDir, node string) error {
 	return errors.Join(problems...)
 }
 
-// Left are the names of the cluster's nodes that have something on this machine, or may have.
+// Left returns the names of the cluster's nodes that may have left something on this machine.
 func Left(cluster, rootDir string) (names []string, err error) {
 	nodes, err := nodesLeft(cluster, rootDir)
 	for _, n := range nodes {
@@ -66,7 +65,7 @@ func nodesLeft(cluster, rootDir string) (nodes []*node, err error) {
 	root := filepath.Join(firstGiven(rootDir, defaultRootDir), cluster)
 	entries, err := os.ReadDir(root)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("cannot find what minions left: %w", err)
+		return nil, fmt.Errorf("cannot list what minions left: %w", err)
 	}
 	var problems []error
 	for _, entry := range entries {
@@ -92,16 +91,15 @@ func (n *node) cleanUpWhenFree(ctx context.Context) error {
 	return n.cleanUp(ctx)
 }
 
-// CleanUpKilled is what a warden does when its node has been without a minion for too long: it removes what CleanUp does,
-// of this node. If that fails, because the Docker Engine is away, it becomes a warden again, which waits once more: a
-// minion that comes meanwhile finds all that is still there. marker is the warden's: the node's leftovers. The caller's
-// process holds the node's lock.
+// CleanUpKilled is run by a warden whose node has been without a minion for too long. It removes what CleanUp removes, for this node
+// only. If Docker Engine is down, the process becomes a warden again and waits once more: a minion that starts meanwhile finds
+// everything still there. marker is the warden's file, the node's leftovers. The caller must hold the node's lock.
 func CleanUpKilled(ctx context.Context, marker string) error {
 	files := layout{filepath.Dir(marker)}
 	log := files.wardenLog()
 	defer log.Close()
 	logrus.SetOutput(log)
-	logrus.Warn("the minion was killed and none has followed: removing what it left on this machine")
+	logrus.Warn("the minion was killed and has not been replaced: removing what it left on this machine")
 	attempt, cancel := context.WithTimeout(ctx, cleanUpLimit)
 	defer cancel()
 	n, err := nodeLeft(files)
@@ -109,22 +107,22 @@ func CleanUpKilled(ctx context.Context, marker string) error {
 		err = n.cleanUp(attempt)
 	}
 	if err != nil && ctx.Err() == nil {
-		logrus.Errorf("trying again in %s if there is no minion then: %s", cleanUpAgain, err)
+		logrus.Errorf("cannot clean up, retrying in %s unless a minion starts: %s", cleanUpAgain, err)
 		return warden.Again(cleanUpAgain)
 	}
 	warden.Leave()
 	return err
 }
 
-// nodeLeft is the node as its last minion left it.
+// nodeLeft rebuilds the node from the record of its last minion.
 func nodeLeft(files layout) (*node, error) {
 	data, err := os.ReadFile(files.leftovers())
 	if err != nil {
-		return nil, fmt.Errorf("cannot find out what a minion left: %w", err)
+		return nil, fmt.Errorf("cannot read what a minion left: %w", err)
 	}
 	var left leftovers
 	if err := json.Unmarshal(data, &left); err != nil {
-		return nil, fmt.Errorf("cannot find out what a minion left, from %s: %w", files.leftovers(), err)
+		return nil, fmt.Errorf("cannot read what a minion left from %s: %w", files.leftovers(), err)
 	}
 	n := &node{
 		boot:     api.Bootstrap{Cluster: left.Cluster, Node: left.Node},
@@ -133,11 +131,11 @@ func nodeLeft(files layout) (*node, error) {
 		settings: settings{files: files},
 		log:      logrus.WithField("node", left.Node),
 	}
-	n.env.Sandbox = files.dir // for the log of what is started
+	n.env.Sandbox = files.dir // logs of child processes go there
 	return n, nil
 }
 
-// cleanUp stops a node of which nothing runs here but what its minion left.
+// cleanUp stops a node whose minion is gone.
 func (n *node) cleanUp(ctx context.Context) (err error) {
 	shared, err := shareThisMachine()
 	if err != nil {
@@ -148,7 +146,7 @@ func (n *node) cleanUp(ctx context.Context) (err error) {
 		return fmt.Errorf("cannot use Docker Engine at %s: %w", n.cluster.DockerHost, err)
 	}
 	defer n.docker.Close()
-	// Without the Engine nothing is touched: what runs in it still needs its mounts and rules.
+	// Touch nothing while Docker Engine is down: its containers still need their mounts and rules.
 	if _, err := n.docker.Ping(ctx); err != nil {
 		return fmt.Errorf("cannot reach Docker Engine at %s: %w", n.cluster.DockerHost, err)
 	}
@@ -158,18 +156,18 @@ func (n *node) cleanUp(ctx context.Context) (err error) {
 	return n.stop(ctx, parts{}, shared)
 }
 
-// guard leaves word of what has to be removed if this minion is killed, and sees to it that there is a warden to do so.
-// The caller holds the node's lock.
+// guard records what must be removed if this minion is killed, and makes sure that a warden is running. The caller must hold the
+// node's lock.
 func (n *node) guard() error {
 	data, err := json.Marshal(leftovers{
 		Cluster: n.boot.Cluster, Node: n.boot.Node, DockerHost: n.cluster.DockerHost, ClusterCIDR: n.cluster.ClusterCIDR,
 		Network: n.cluster.Network, CleanupDelay: n.cluster.CleanupDelay,
 	})
 	if err != nil {
-		return fmt.Errorf("cannot note what the node has on this machine: %w", err)
+		return fmt.Errorf("cannot record what the node has on this machine: %w", err)
 	}
 	if err := os.WriteFile(n.files.leftovers(), data, 0o600); err != nil {
-		return fmt.Errorf("cannot note what the node has on this machine: %w", err)
+		return fmt.Errorf("cannot record what the node has on this machine: %w", err)
 	}
 	log, err := os.OpenFile(n.files.wardenLog().Filename, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -179,13 +177,13 @@ func (n *node) guard() error {
 	return n.locks().Start(log, supervise.Env())
 }
 
-// wardenLog is the log of the node's warden, which is to be read when the sandbox is gone.
+// wardenLog is the log of the node's warden. It outlives the sandbox.
 func (l layout) wardenLog() *lumberjack.Logger {
 	return &lumberjack.Logger{Filename: filepath.Join(l.dir, "warden.log"), MaxSize: 1 /* MB */, MaxBackups: 1}
 }
 
-// locks are the node's locks and what its warden has to know. They are found without the cluster's configuration: a
-// minion that has to wait for that is a minion all the same.
+// locks returns the node's locks and what its warden watches. It does not need the cluster's configuration: a minion that still
+// waits for that counts as running.
 func (n *node) locks() warden.Watch {
 	dir := filepath.Join(nodeLocks, n.boot.Cluster, n.boot.Node)
 	return warden.Watch{
@@ -194,7 +192,7 @@ func (n *node) locks() warden.Watch {
 	}
 }
 
-// patience is how long the node may be without a minion before its warden removes what is left of it.
+// patience is how long the node may be without a minion before its warden cleans up.
 func (n *node) patience() time.Duration {
 	return firstDuration(n.cluster.CleanupDelay, nil, api.DefaultCleanupDelay).Duration
 }

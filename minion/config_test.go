@@ -13,7 +13,7 @@ import (
 	"github.com/k8sm/k8sm/executor/mesos"
 )
 
-// told is what a cluster says.
+// told returns a cluster's configuration.
 func told() api.MinionConfig {
 	contain := true
 	return api.MinionConfig{
@@ -40,13 +40,13 @@ func settled(t *testing.T, told api.MinionConfig, args ...string) api.MinionConf
 	return got
 }
 
-func TestWhatTheClusterSaysIsInForce(t *testing.T) {
+func TestClusterConfigurationApplies(t *testing.T) {
 	if diff := cmp.Diff(told(), settled(t, told())); diff != "" {
 		t.Errorf("(-told +settled):\n%s", diff)
 	}
 }
 
-func TestEveryFlagOfAMinionWinsOverTheCluster(t *testing.T) {
+func TestEveryFlagOverridesTheCluster(t *testing.T) {
 	not := false
 	effects := map[string]struct {
 		value string
@@ -60,7 +60,7 @@ func TestEveryFlagOfAMinionWinsOverTheCluster(t *testing.T) {
 		"proxy-mode":               {"nftables", func(c *api.MinionConfig) { c.ProxyMode = api.ProxyNFTables }},
 		"contain-pods":             {"false", func(c *api.MinionConfig) { c.ContainPods = &not }},
 		"network-policy":           {"false", func(c *api.MinionConfig) { c.NetworkPolicy = &not }},
-		// It is for the way into the machine alone; TestMinionIsToldOfTheEngineInItsCommand of the scheduler has the other end.
+		// It has no effect on MinionConfig. TestMinionIsToldOfTheEngineInItsCommand in scheduler tests who sets it.
 		api.MinionEngineFlag: {"unix:///e", func(*api.MinionConfig) {}},
 		"eviction-hard":      {"pid.available<5%", func(c *api.MinionConfig) { c.EvictionHard = map[string]string{"pid.available": "5%"} }},
 	}
@@ -69,7 +69,7 @@ func TestEveryFlagOfAMinionWinsOverTheCluster(t *testing.T) {
 	flags.VisitAll(func(f *pflag.Flag) {
 		effect, ok := effects[f.Name]
 		if !ok {
-			t.Errorf("--%s has no test of its effect", f.Name)
+			t.Errorf("--%s has no test case", f.Name)
 			return
 		}
 		want := told()
@@ -80,7 +80,7 @@ func TestEveryFlagOfAMinionWinsOverTheCluster(t *testing.T) {
 	})
 }
 
-func TestDockerHostOfTheEnvironmentWinsOverTheClusterAndAFlagOverBoth(t *testing.T) {
+func TestDockerHostComesFromFlagThenEnvironmentThenCluster(t *testing.T) {
 	for _, test := range []struct{ flag, environment, cluster, want string }{
 		{"unix:///flag", "unix:///env", "unix:///told", "unix:///flag"},
 		{"", "unix:///env", "unix:///told", "unix:///env"},
@@ -95,7 +95,7 @@ func TestDockerHostOfTheEnvironmentWinsOverTheClusterAndAFlagOverBoth(t *testing
 	}
 }
 
-func TestWayIntoTheMachineIsTheEngineOfFlagEnvironmentOrScheduler(t *testing.T) {
+func TestStepOutUsesEngineOfFlagThenEnvironmentThenScheduler(t *testing.T) {
 	for _, test := range []struct{ flag, environment, scheduler, want string }{
 		{"unix:///flag", "unix:///env", "unix:///told", "unix:///flag"},
 		{"", "unix:///env", "unix:///told", "unix:///env"},
@@ -109,7 +109,7 @@ func TestWayIntoTheMachineIsTheEngineOfFlagEnvironmentOrScheduler(t *testing.T) 
 	}
 }
 
-func TestMinionThatIsToldNothingHasDefaults(t *testing.T) {
+func TestMinionWithoutConfigurationHasDefaults(t *testing.T) {
 	got := settled(t, api.MinionConfig{})
 	want := api.MinionConfig{
 		RootDir: defaultRootDir, DockerHost: defaultDockerHost, SuicideTimeout: &metav1.Duration{Duration: 20 * time.Minute},
@@ -123,7 +123,7 @@ func TestMinionThatIsToldNothingHasDefaults(t *testing.T) {
 	}
 }
 
-func TestMinionRefusesWhatItCannotDo(t *testing.T) {
+func TestMinionRejectsInvalidFlags(t *testing.T) {
 	for flag, says := range map[string]string{
 		"--executor-suicide-timeout=soon": "soon",
 		"--eviction-hard=memory":          "SIGNAL<VALUE",
@@ -137,9 +137,9 @@ func TestMinionRefusesWhatItCannotDo(t *testing.T) {
 	}
 	yes, no := true, false
 	if _, err := (Config{Given: api.MinionConfig{NetworkPolicy: &yes}}).settle(api.MinionConfig{NetworkPolicy: &no}); err == nil {
-		t.Error("network policies are enforced that nobody may read")
+		t.Error("--network-policy=true was accepted although the cluster does not let nodes read policies")
 	}
 	if _, err := (Config{Given: api.MinionConfig{StaticPods: "here"}}).settle(api.MinionConfig{}); err == nil {
-		t.Error("a directory below the sandbox was taken for one of static pods")
+		t.Error("a static pods directory below the sandbox was accepted")
 	}
 }

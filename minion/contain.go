@@ -17,7 +17,7 @@ import (
 // cgroupRoot is where the kernel's cgroup hierarchies are mounted (https://man7.org/linux/man-pages/man7/cgroups.7.html).
 const cgroupRoot = "/sys/fs/cgroup"
 
-// membership is a process's place in one hierarchy: a line of /proc/PID/cgroup.
+// membership is a process's cgroup in one hierarchy: a line of /proc/PID/cgroup.
 type membership struct {
 	controllers []string // none for cgroup v2
 	cgroup      string
@@ -39,7 +39,7 @@ func parseMemberships(text string) []membership {
 	return all
 }
 
-// dir is where the hierarchy is mounted; beside those of cgroup v1, that of v2 has no controllers and a folder of its own.
+// dir is where the hierarchy is mounted. On a hybrid host the v2 hierarchy has no controllers and a mount point of its own.
 func (m membership) dir(v2 bool) string {
 	switch {
 	case v2:
@@ -50,10 +50,9 @@ func (m membership) dir(v2 bool) string {
 	return filepath.Join(cgroupRoot, strings.TrimPrefix(strings.Join(m.controllers, ","), "name="))
 }
 
-// containerCgroup returns the cgroup of the Mesos container with this id, of a process in it; empty if its agent limits neither
-// cpu nor memory by cgroups. It is the container's id that tells: elsewhere the process is where the agent is. Mesos has
-// processes of cgroup v2 in a leaf below the container's
-// (https://mesos.apache.org/documentation/latest/isolators/cgroups2/).
+// containerCgroup returns the cgroup of the Mesos container with this id, given a process in it. It returns "" if the agent limits
+// neither cpu nor memory by cgroups: without the id in the path, the process is in the agent's own cgroup. With cgroup v2, Mesos
+// puts processes into a leaf below the container's cgroup (https://mesos.apache.org/documentation/latest/isolators/cgroups2/).
 func containerCgroup(all []membership, container string) string {
 	for _, m := range all {
 		limits := onlyV2(all) || slices.Contains(m.controllers, "memory") || slices.Contains(m.controllers, "cpu")
@@ -65,10 +64,10 @@ func containerCgroup(all []membership, container string) string {
 	return ""
 }
 
-// onlyV2 tells whether all controllers are in cgroup v2.
+// onlyV2 reports whether all controllers are in cgroup v2.
 func onlyV2(all []membership) bool { return len(all) == 1 && len(all[0].controllers) == 0 }
 
-// contain decides on the cgroup that containers are to be below, and notes it for whoever cleans up.
+// contain chooses the parent cgroup for containers, and records it for the cleanup.
 func (n *node) contain(ctx context.Context) error {
 	n.cgroupParent = ""
 	if n.cluster.ContainPods == nil || !*n.cluster.ContainPods {
@@ -81,11 +80,11 @@ func (n *node) contain(ctx context.Context) error {
 	return n.containAs(ctx, parseMemberships(string(text)))
 }
 
-// containAs is contain for a minion with these memberships.
+// containAs is contain for a minion with the given memberships.
 func (n *node) containAs(ctx context.Context, own []membership) error {
 	parent := containerCgroup(own, filepath.Base(n.env.Directory))
 	if parent == "" {
-		n.log.Warn("the pods' containers are not contained: the agent has no cgroup isolators (mesos-agent --isolation=cgroups/cpu,cgroups/mem)")
+		n.log.Warn("cannot contain pods: the agent has no cgroup isolators; start it with mesos-agent --isolation=cgroups/cpu,cgroups/mem")
 		return nil
 	}
 	info, err := n.docker.Info(ctx)
@@ -93,18 +92,18 @@ func (n *node) containAs(ctx context.Context, own []membership) error {
 		return fmt.Errorf("cannot ask Docker Engine for its cgroup driver: %w", err)
 	}
 	if info.CgroupDriver != "cgroupfs" {
-		return fmt.Errorf("cannot contain pods: Docker Engine at %s makes cgroups through %s, which takes no cgroup of Mesos's as a parent; "+
+		return fmt.Errorf("cannot contain pods: Docker Engine at %s uses cgroup driver %s, which cannot use a Mesos cgroup as parent; "+
 			"start it with --exec-opt native.cgroupdriver=cgroupfs, or the control plane without --contain-pods", n.cluster.DockerHost, info.CgroupDriver)
 	}
 	if err := n.noteCgroup(ctx, parent); err != nil {
 		return err
 	}
 	n.cgroupParent = parent
-	n.log.WithField("cgroup", parent).Info("containing the pods' containers")
+	n.log.WithField("cgroup", parent).Info("running pods' containers in the Mesos container's cgroup")
 	return nil
 }
 
-// noteCgroup adds the cgroup to those that something may be left of, and takes away those of minions before.
+// noteCgroup records the cgroup, and removes those of earlier minions that are empty.
 func (n *node) noteCgroup(ctx context.Context, parent string) error {
 	before, err := n.notedCgroups()
 	if err != nil {
@@ -114,13 +113,13 @@ func (n *node) noteCgroup(ctx context.Context, parent string) error {
 		if cgroup == parent {
 			continue
 		}
-		// Mesos has killed what was there; of hierarchies that it does not use, the kubelet's cgroups are left.
+		// Mesos killed its processes. The kubelet's cgroups remain in hierarchies that Mesos does not use.
 		c, err := n.podCgroup(ctx, cgroup)
 		if err == nil {
 			err = c.remove()
 		}
 		if err != nil {
-			n.log.WithError(err).Warn("something of an earlier minion is left")
+			n.log.WithError(err).Warn("cannot remove the cgroup of an earlier minion")
 		}
 	}
 	if err := n.removeCgroups(parent); err != nil {
@@ -139,20 +138,20 @@ func (n *node) noteCgroup(ctx context.Context, parent string) error {
 func (n *node) notedCgroups() ([]string, error) {
 	text, err := os.ReadFile(n.files.cgroups())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("cannot read which cgroups containers were in: %w", err)
+		return nil, fmt.Errorf("cannot read the record of containers' cgroups: %w", err)
 	}
 	return strings.Fields(string(text)), nil
 }
 
 func (n *node) writeCgroups(noted []string) error {
 	if err := os.WriteFile(n.files.cgroups(), []byte(strings.Join(noted, "\n")), 0o600); err != nil {
-		return fmt.Errorf("cannot note which cgroups containers are in: %w", err)
+		return fmt.Errorf("cannot record the containers' cgroup: %w", err)
 	}
 	return nil
 }
 
-// removeCgroups removes what the Engine made of the noted cgroups in hierarchies that Mesos has no cgroup of the container in,
-// and so does not remove itself. One that still holds something stays, and so does keep.
+// removeCgroups removes the recorded cgroups that Docker Engine created in hierarchies where Mesos has no cgroup for the container:
+// Mesos does not remove those. It leaves cgroups that are not empty, and keep.
 func (n *node) removeCgroups(keep string) error {
 	noted, err := n.notedCgroups()
 	if err != nil || len(noted) == 0 {
@@ -179,7 +178,7 @@ func (n *node) removeCgroups(keep string) error {
 	return n.writeCgroups(left)
 }
 
-// removeCgroup removes an empty cgroup and those above it that become empty; false if it is not empty.
+// removeCgroup removes an empty cgroup and its parents that become empty. It returns false if the cgroup is not empty.
 func removeCgroup(hierarchy, cgroup string) bool {
 	if err := unix.Rmdir(filepath.Join(hierarchy, cgroup)); err != nil && !errors.Is(err, unix.ENOENT) {
 		return false

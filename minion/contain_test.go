@@ -16,7 +16,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-func TestPodsAreBelowTheCgroupOfTheMesosContainer(t *testing.T) {
+func TestPodsRunBelowTheMesosContainersCgroup(t *testing.T) {
 	const id = "5c7a4b0e-1111-2222-3333-444455556666"
 	for name, test := range map[string]struct{ memberships, want string }{
 		"cgroup v1, cpu and memory": {
@@ -28,10 +28,10 @@ func TestPodsAreBelowTheCgroupOfTheMesosContainer(t *testing.T) {
 			"4:memory:/a/b/" + id + "\n2:cpu,cpuacct:/\n", "/a/b/" + id},
 		"cgroup v1, no isolator: the freezer is the launcher's": {
 			"6:freezer:/mesos/" + id + "\n4:memory:/\n2:cpu,cpuacct:/\n0::/\n", ""},
-		"cgroup v2: not in the leaf":     {"0::/mesos/" + id + "/leaf\n", "/mesos/" + id},
-		"cgroup v2, no isolator":         {"0::/system.slice/mesos-agent.service\n", ""},
-		"another container's cgroup":     {"0::/mesos/other/leaf\n", ""},
-		"a container that is part of id": {"0::/mesos/" + id[:8] + "\n", ""},
+		"cgroup v2: not in the leaf":       {"0::/mesos/" + id + "/leaf\n", "/mesos/" + id},
+		"cgroup v2, no isolator":           {"0::/system.slice/mesos-agent.service\n", ""},
+		"another container's cgroup":       {"0::/mesos/other/leaf\n", ""},
+		"a container whose id is a prefix": {"0::/mesos/" + id[:8] + "\n", ""},
 	} {
 		if got := containerCgroup(parseMemberships(test.memberships), id); got != test.want {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
@@ -42,7 +42,7 @@ func TestPodsAreBelowTheCgroupOfTheMesosContainer(t *testing.T) {
 	}
 }
 
-// engineWith is a Docker Engine that only tells its cgroup driver.
+// engineWith returns a client of a Docker Engine that only reports its cgroup driver.
 func engineWith(t *testing.T, driver string) *client.Client {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -60,7 +60,7 @@ func engineWith(t *testing.T, driver string) *client.Client {
 func TestPodsAreContainedIfAgentAndEngineCan(t *testing.T) {
 	contain := true
 	for name, test := range map[string]struct{ memberships, driver, parent, refusal, log string }{
-		"isolators":      {memberships: "4:memory:/mesos/ID\n", driver: "cgroupfs", parent: "/mesos/ID", log: "containing"},
+		"isolators":      {memberships: "4:memory:/mesos/ID\n", driver: "cgroupfs", parent: "/mesos/ID", log: "Mesos container's cgroup"},
 		"no isolators":   {memberships: "4:memory:/\n", driver: "cgroupfs", log: "--isolation=cgroups/cpu,cgroups/mem"},
 		"systemd driver": {memberships: "4:memory:/mesos/ID\n", driver: "systemd", refusal: "native.cgroupdriver=cgroupfs"},
 	} {
@@ -74,7 +74,7 @@ func TestPodsAreContainedIfAgentAndEngineCan(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if noted, err := n.notedCgroups(); n.cgroupParent != test.parent || strings.Join(noted, " ") != test.parent || err != nil {
-			t.Errorf("%s: below %q, noted %v, %v", name, n.cgroupParent, noted, err)
+			t.Errorf("%s: parent %q, recorded %v, %v", name, n.cgroupParent, noted, err)
 		}
 		if !strings.Contains(log.String(), test.log) {
 			t.Errorf("%s: logged %s", name, log.String())
@@ -94,21 +94,21 @@ func TestHierarchiesAreWhereTheyAreMounted(t *testing.T) {
 	}
 }
 
-func TestEmptyCgroupGoesWithThoseAboveAndAFullOneStays(t *testing.T) {
-	root := t.TempDir() // what rmdir does there is the same
+func TestEmptyCgroupIsRemovedWithEmptyParents(t *testing.T) {
+	root := t.TempDir() // rmdir works there as in a cgroup hierarchy
 	for _, dir := range []string{"mesos/gone", "mesos/full/container"} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if !removeCgroup(root, "/mesos/gone") || !removeCgroup(root, "/mesos/never-was") || removeCgroup(root, "/mesos/full") {
-		t.Error("an empty one stays, or a full one is gone")
+		t.Error("an empty cgroup is left, or one with children was removed")
 	}
 	if _, err := os.Stat(filepath.Join(root, "mesos/full/container")); err != nil {
 		t.Error(err)
 	}
 	if !removeCgroup(root, "/mesos/full/container") {
-		t.Error("an empty one stays")
+		t.Error("an empty cgroup is left")
 	}
 	if left, err := os.ReadDir(root); err != nil || len(left) > 0 {
 		t.Errorf("left: %v %v", left, err)

@@ -23,7 +23,7 @@ import (
 // apiTimeout bounds one call to the API server.
 const apiTimeout = 10 * time.Second
 
-// kubeconfig describes the API server, to be spoken to with the given credentials
+// kubeconfig returns a configuration for calls to the API server with the given credentials
 // (https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/).
 func kubeconfig(boot api.Bootstrap, who *clientcmdapi.AuthInfo) clientcmdapi.Config {
 	return clientcmdapi.Config{
@@ -34,17 +34,17 @@ func kubeconfig(boot api.Bootstrap, who *clientcmdapi.AuthInfo) clientcmdapi.Con
 	}
 }
 
-// tokenAuth is the identity of a node that has no certificate yet.
+// tokenAuth identifies a node that has no certificate yet.
 func tokenAuth(boot api.Bootstrap) *clientcmdapi.AuthInfo {
 	return &clientcmdapi.AuthInfo{Token: boot.Token}
 }
 
-// nodeAuth is the identity of the node: the certificate that the kubelet got, and renews.
+// nodeAuth identifies the node by the certificate that the kubelet requests and renews.
 func (l layout) nodeAuth() *clientcmdapi.AuthInfo {
 	return &clientcmdapi.AuthInfo{ClientCertificate: l.certificate(), ClientKey: l.certificate()}
 }
 
-// checkIdentity returns nil if the node has a certificate that the cluster takes at the given time.
+// checkIdentity returns nil if the node's certificate is valid in this cluster at the given time.
 func (l layout) checkIdentity(boot api.Bootstrap, now time.Time) error {
 	certificate, err := readCertificate(l.certificate())
 	if err != nil {
@@ -54,12 +54,12 @@ func (l layout) checkIdentity(boot api.Bootstrap, now time.Time) error {
 		return fmt.Errorf("the certificate is for %q, not for %q", certificate.Subject.CommonName, name)
 	}
 	if err := verify(certificate, boot, now, x509.ExtKeyUsageClientAuth); err != nil {
-		return fmt.Errorf("the node's certificate is no longer good: %w", err)
+		return fmt.Errorf("the node's certificate is no longer valid: %w", err)
 	}
 	return nil
 }
 
-// verify returns nil if the certificate is of the cluster's authority and good for this use at the given time.
+// verify returns nil if the cluster's CA signed the certificate for this usage and it is valid at the given time.
 func verify(certificate *x509.Certificate, boot api.Bootstrap, now time.Time, usage x509.ExtKeyUsage) error {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(boot.CA)
@@ -78,12 +78,12 @@ func readCertificate(path string) (*x509.Certificate, error) {
 			return x509.ParseCertificate(block.Bytes)
 		}
 	}
-	return nil, errors.New("there is no certificate in it")
+	return nil, errors.New("the file contains no certificate")
 }
 
-// discardForeign removes the pairs of certificate and key that the cluster's authority has not signed, or that have expired: the
-// node's directory outlives a control plane that is made anew, and the kubelet serves with whatever pair it finds. It leaves
-// kubelet-server-current.pem and its like where they lead to a pair that is good.
+// discardForeign removes certificate and key pairs that have expired or that another CA has signed. The node's directory may outlive
+// its control plane, and the kubelet serves with whatever pair it finds. Links such as kubelet-server-current.pem stay if they point
+// to a valid pair.
 func (l layout) discardForeign(boot api.Bootstrap, now time.Time) error {
 	pairs, err := filepath.Glob(filepath.Join(l.pki(), "*.pem"))
 	if err != nil {
@@ -97,7 +97,7 @@ func (l layout) discardForeign(boot api.Bootstrap, now time.Time) error {
 		if problem == nil {
 			continue
 		}
-		logrus.WithFields(logrus.Fields{"node": boot.Node, "file": pair}).Infof("removing a certificate that is not good in this cluster: %s", problem)
+		logrus.WithFields(logrus.Fields{"node": boot.Node, "file": pair}).Infof("removing a certificate that is not valid in this cluster: %s", problem)
 		if err := remove(pair); err != nil {
 			return err
 		}
@@ -105,7 +105,7 @@ func (l layout) discardForeign(boot api.Bootstrap, now time.Time) error {
 	return nil
 }
 
-// remove removes a file with credentials, if it is there.
+// remove removes a file with credentials. A missing file is no error.
 func remove(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("cannot remove old credentials: %w", err)
@@ -113,9 +113,9 @@ func remove(path string) error {
 	return nil
 }
 
-// prepareIdentity writes what the kubelet starts from: its kubeconfig if the node has a good certificate, else one with
-// the bootstrap token, by which it asks for a certificate
-// (https://kubernetes.io/docs/reference/access-authn-authz/kubelet-tls-bootstrapping/). What is of another cluster goes first.
+// prepareIdentity removes credentials of other clusters, and writes the kubelet's: a kubeconfig if the node has a valid certificate,
+// else a bootstrap kubeconfig with the token to request one
+// (https://kubernetes.io/docs/reference/access-authn-authz/kubelet-tls-bootstrapping/).
 func (l layout) prepareIdentity(boot api.Bootstrap, now time.Time) error {
 	if err := os.WriteFile(l.ca(), boot.CA, 0o600); err != nil {
 		return fmt.Errorf("cannot write the cluster's CA: %w", err)
@@ -127,7 +127,7 @@ func (l layout) prepareIdentity(boot api.Bootstrap, now time.Time) error {
 	if problem == nil {
 		return writeKubeconfig(l.kubeconfig(), kubeconfig(boot, l.nodeAuth()))
 	}
-	logrus.WithField("node", boot.Node).Infof("asking for a certificate with the bootstrap token: %s", problem)
+	logrus.WithField("node", boot.Node).Infof("requesting a certificate with the bootstrap token: %s", problem)
 	for _, stale := range []string{l.kubeconfig(), l.certificate()} {
 		if err := remove(stale); err != nil {
 			return err
@@ -136,7 +136,7 @@ func (l layout) prepareIdentity(boot api.Bootstrap, now time.Time) error {
 	return writeKubeconfig(l.bootstrapKubeconfig(), kubeconfig(boot, tokenAuth(boot)))
 }
 
-// awaitIdentity waits until the kubelet has got the node's certificate, and then removes the bootstrap token.
+// awaitIdentity waits until the kubelet has the node's certificate, then removes the bootstrap token.
 func (l layout) awaitIdentity(ctx context.Context, boot api.Bootstrap) error {
 	for l.checkIdentity(boot, time.Now()) != nil {
 		if err := supervise.Sleep(ctx, 200*time.Millisecond); err != nil {
@@ -161,7 +161,7 @@ func writeKubeconfig(path string, cfg clientcmdapi.Config) error {
 	return nil
 }
 
-// newClient connects with the given credentials. client-go reads a certificate file again when it has been renewed.
+// newClient returns a client with the given credentials. client-go reloads a certificate file that has been renewed.
 func newClient(boot api.Bootstrap, who *clientcmdapi.AuthInfo) (kubernetes.Interface, error) {
 	cfg, err := clientcmd.NewDefaultClientConfig(kubeconfig(boot, who), nil).ClientConfig()
 	if err != nil {
@@ -175,7 +175,7 @@ func newClient(boot api.Bootstrap, who *clientcmdapi.AuthInfo) (kubernetes.Inter
 	return client, nil
 }
 
-// fetchConfig reads the cluster's MinionConfig once.
+// fetchConfig reads the cluster's MinionConfig.
 func fetchConfig(ctx context.Context, client kubernetes.Interface) (api.MinionConfig, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()

@@ -55,7 +55,7 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// issue writes a kubelet's file: its certificate, then its key.
+// issue writes a pair as the kubelet does: the certificate, then its key.
 func (a *authority) issue(path, name string) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -96,7 +96,7 @@ func testNode(t *testing.T, a *authority) (layout, api.Bootstrap) {
 	return files, api.Bootstrap{Cluster: "k8sm", Node: "agent-1", APIServer: "https://127.0.0.1:6443", CA: a.pem, Token: "abcdef.0123456789abcdef"}
 }
 
-func TestNodeWithoutCertificateBeginsWithItsToken(t *testing.T) {
+func TestNodeWithoutCertificateBootstrapsWithItsToken(t *testing.T) {
 	files, boot := testNode(t, newAuthority(t))
 	if err := files.prepareIdentity(boot, time.Now()); err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ func TestNodeWithGoodCertificateNeedsNoToken(t *testing.T) {
 	}
 }
 
-func TestCertificateThatTheClusterWouldRefuseIsNotUsed(t *testing.T) {
+func TestInvalidCertificateIsNotUsed(t *testing.T) {
 	a := newAuthority(t)
 	for name, spoil := range map[string]func(files layout, boot *api.Bootstrap) time.Time{
 		"expired": func(layout, *api.Bootstrap) time.Time { return time.Now().Add(2 * time.Hour) },
@@ -157,16 +157,16 @@ func TestCertificateThatTheClusterWouldRefuseIsNotUsed(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := os.Stat(files.bootstrapKubeconfig()); err != nil {
-				t.Errorf("there is no bootstrap: %v", err)
+				t.Errorf("no bootstrap kubeconfig was written: %v", err)
 			}
 			if _, err := os.Stat(files.certificate()); !os.IsNotExist(err) {
-				t.Errorf("the certificate is left: %v", err)
+				t.Errorf("the invalid certificate was not removed: %v", err)
 			}
 		})
 	}
 }
 
-func TestOnlyWhatTheClustersAuthoritySignedStaysInTheNodesDirectory(t *testing.T) {
+func TestOnlyPairsSignedByTheClustersCAAreKept(t *testing.T) {
 	a, before := newAuthority(t), newAuthority(t)
 	files, boot := testNode(t, a)
 	pki := func(name string) string { return filepath.Join(files.pki(), name) }
@@ -225,7 +225,7 @@ func TestTokenIsRemovedOnceTheCertificateIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(files.bootstrapKubeconfig()); !os.IsNotExist(err) {
-		t.Errorf("the token is left: %v", err)
+		t.Errorf("the bootstrap token was not removed: %v", err)
 	}
 }
 

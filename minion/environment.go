@@ -7,18 +7,18 @@ import (
 	"strings"
 )
 
-// An agent may give its executors no environment at all, or its own (executorEnvironment of Mesos's src/slave/slave.cpp).
+// An agent may give its executors an empty environment, or its own (executorEnvironment in src/slave/slave.cpp of Mesos).
 const (
 	usualPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	usualHome = "/root"
 )
 
-// proxies are the variables that lead programs to a proxy. All that a minion and its children call is in the cluster or on this
-// machine; images are pulled by Docker Engine, which has an environment of its own.
+// proxies are the variables that configure an HTTP proxy. A minion and its children call only the cluster and this machine; Docker
+// Engine, which pulls images, has an environment of its own.
 var proxies = []string{"http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"}
 
-// settleEnvironment gives this process and its children what they rely on, and takes away what would lead them astray. It has to
-// be called before the first call over HTTP.
+// settleEnvironment sets the variables that this process and its children need, and unsets those for proxies. Call it before the
+// first HTTP request.
 func settleEnvironment() error {
 	for name, value := range map[string]string{"PATH": usualPath, "HOME": usualHome} {
 		if os.Getenv(name) != "" {
@@ -34,7 +34,7 @@ func settleEnvironment() error {
 			continue
 		}
 		if err := os.Unsetenv(name); err != nil {
-			return fmt.Errorf("cannot do without %s: %w", name, err)
+			return fmt.Errorf("cannot unset %s: %w", name, err)
 		}
 	}
 	return nil

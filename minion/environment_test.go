@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Go's HTTP client reads the proxies' variables once in a process, so each case is one.
-func TestWithoutAnEnvironmentThereIsWhatAMinionNeedsAndNoProxy(t *testing.T) {
+// Go's HTTP client reads the proxy variables once per process, so each case runs in a process of its own.
+func TestEnvironmentHasPathAndHomeAndNoProxy(t *testing.T) {
 	const inside = "MINION_TEST_ENVIRONMENT=yes"
 	if os.Getenv("MINION_TEST_ENVIRONMENT") != "" {
 		if err := settleEnvironment(); err != nil {
@@ -21,7 +21,7 @@ func TestWithoutAnEnvironmentThereIsWhatAMinionNeedsAndNoProxy(t *testing.T) {
 				t.Fatal(err)
 			}
 			if proxy, err := http.ProxyFromEnvironment(request); proxy != nil || err != nil {
-				t.Errorf("%s is called by the proxy %v (%v)", url, proxy, err)
+				t.Errorf("%s is called through the proxy %v (%v)", url, proxy, err)
 			}
 		}
 		if _, err := exec.LookPath("sh"); err != nil {
@@ -33,10 +33,10 @@ func TestWithoutAnEnvironmentThereIsWhatAMinionNeedsAndNoProxy(t *testing.T) {
 		return
 	}
 	for name, environment := range map[string][]string{
-		"none":        nil,
-		"lower case":  {"http_proxy=http://127.0.0.1:1", "https_proxy=http://127.0.0.1:1", "no_proxy=10.9.9.9"},
-		"upper case":  {"HTTP_PROXY=http://127.0.0.1:1", "HTTPS_PROXY=http://127.0.0.1:1", "PATH="},
-		"one for all": {"ALL_PROXY=socks5://127.0.0.1:1"},
+		"none":       nil,
+		"lower case": {"http_proxy=http://127.0.0.1:1", "https_proxy=http://127.0.0.1:1", "no_proxy=10.9.9.9"},
+		"upper case": {"HTTP_PROXY=http://127.0.0.1:1", "HTTPS_PROXY=http://127.0.0.1:1", "PATH="},
+		"all_proxy":  {"ALL_PROXY=socks5://127.0.0.1:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestWithoutAnEnvironment", "-test.v")

@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 )
 
-// self is this very program, also after its file was removed: what the minion starts later, it starts from here.
+// self is this program, even after its file was removed. Children are started from it.
 const self = "/proc/self/exe"
 
-// removeFetched removes the program's file if the Mesos fetcher has brought it into the sandbox for this executor alone.
-// Agents keep sandboxes for a week by default (--gc_delay), and disk/du counts what is in them.
+// removeFetched removes the program's file from the sandbox if the Mesos fetcher put it there for this executor alone. Agents keep
+// sandboxes for a week by default (--gc_delay), and disk/du charges for their files.
 func removeFetched(sandbox string) error {
 	path := filepath.Join(sandbox, "km")
 	fetched, err := os.Lstat(path)

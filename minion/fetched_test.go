@@ -11,18 +11,18 @@ import (
 	"testing"
 )
 
-// TestRemoveFetchedHelper is a program that was fetched: it removes itself and starts itself anew from there, as the minion
-// starts the kubelet.
+// TestRemoveFetchedHelper plays a fetched program: it removes its own file and then starts itself again, as the minion starts the
+// kubelet.
 func TestRemoveFetchedHelper(t *testing.T) {
 	sandbox := os.Getenv("TEST_FETCHED_SANDBOX")
 	if sandbox == "" {
-		t.Skip("it is for the tests below")
+		t.Skip("runs only as a child of the tests below")
 	}
 	if err := removeFetched(sandbox); err != nil {
 		t.Fatal(err)
 	}
 	if err := exec.CommandContext(t.Context(), self, "-test.run=^$").Run(); err != nil {
-		t.Fatalf("what was removed starts nothing any more: %v", err)
+		t.Fatalf("cannot start children after the file was removed: %v", err)
 	}
 }
 
@@ -41,7 +41,7 @@ func TestFetchedProgramIsRemovedFromTheSandboxAndRunsOn(t *testing.T) {
 	}
 }
 
-func TestProgramThatOthersMayRunStays(t *testing.T) {
+func TestProgramOutsideTheSandboxStays(t *testing.T) {
 	sandbox := t.TempDir()
 	if err := removeFetched(sandbox); err != nil {
 		t.Errorf("an installed program: %v", err)

@@ -9,19 +9,19 @@ import (
 	"strconv"
 )
 
-// unhealthy is the answer of a child that does not hang.
+// unhealthy is the answer of a child that responds, but is not healthy. It does not hang.
 type unhealthy struct{ answer string }
 
 func (u unhealthy) Error() string { return u.answer }
 
-// getHealth asks the health endpoint of a stock program on loopback.
+// getHealth queries the health endpoint of a stock program on loopback.
 func getHealth(ctx context.Context, port int, path string) error {
 	url := "http://" + net.JoinHostPort(loopback, strconv.Itoa(port)) + path
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	request.Close = true // the next child listens there too
+	request.Close = true // a restarted child listens on the same port
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return err

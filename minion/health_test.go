@@ -30,7 +30,7 @@ func TestHealthIsWhatTheEndpointSays(t *testing.T) {
 	}
 	server.Close()
 	if err := getHealth(t.Context(), port, "/livez"); err == nil || errors.As(err, &unhealthy{}) {
-		t.Errorf("of one that does not listen: %v", err)
+		t.Errorf("nothing listens, but the error is %v", err)
 	}
 }
 
@@ -46,7 +46,7 @@ func TestLogsInTheSandboxAreRotatedAndBounded(t *testing.T) {
 		}
 	}
 	deadline := time.After(30 * time.Second)
-	for { // what is too old is removed by a goroutine of its own
+	for { // lumberjack removes old files in a goroutine
 		files, err := filepath.Glob(filepath.Join(n.env.Sandbox, "kubelet*.log"))
 		if err != nil {
 			t.Fatal(err)

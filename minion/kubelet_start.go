@@ -12,25 +12,25 @@ import (
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
-// futileStarts is after how many lives in a row without health a kubelet counts as one that cannot run here.
+// futileStarts is how often in a row a kubelet may end before it was ever healthy. After that the machine counts as unfit.
 const futileStarts = 3
 
-// firstHealth watches a kubelet until it is healthy for the first time. One that never is would leave its node ready, as the
-// scheduler says it is until a kubelet runs, and its pods waiting for ever.
+// firstHealth watches a kubelet until it is healthy for the first time. If it never is, the node is unfit; otherwise it would stay
+// ready, because the scheduler reports it so until a kubelet runs, and its pods would wait forever.
 type firstHealth struct {
 	post    func(executor.Event)
-	log     string // the kubelet's
+	log     string // path of the kubelet's log
 	healthy atomic.Bool
-	ends    int // without health; the supervisor's goroutine has it
+	ends    int // lives without health; owned by the supervisor's goroutine
 }
 
-// watch returns the kubelet's command, watched.
+// watch wraps the kubelet's command and its health probe.
 func (f *firstHealth) watch(child supervise.Child) (run func(context.Context) error) {
 	probe := child.Health.Probe
 	child.Health = &supervise.Health{Every: child.Health.Every, Probe: func(ctx context.Context) error {
 		err := probe(ctx)
 		if err == nil && !f.healthy.Swap(true) {
-			f.post(executor.Unfit{}) // whatever was said before
+			f.post(executor.Unfit{}) // takes back an earlier reason
 		}
 		return err
 	}}
@@ -52,7 +52,7 @@ func (f *firstHealth) ended(err error) {
 	}
 }
 
-// lastWords are the last error in a log of a stock program, or else its last line.
+// lastWords returns the last error in the log of a stock program, or its last line if there is none.
 func lastWords(path string) string {
 	const enough = 16 << 10
 	text, err := os.ReadFile(path)
@@ -66,7 +66,7 @@ func lastWords(path string) string {
 			last = string(line)
 		}
 	}
-	if _, message, ok := strings.Cut(last, "] "); ok { // after klog's time and place
+	if _, message, ok := strings.Cut(last, "] "); ok { // after klog's header
 		last = message
 	}
 	return last

@@ -14,8 +14,8 @@ import (
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
-// The program that supervise starts is this test's; with arguments that it does not know it ends at once, with an error.
-func TestKubeletThatNeverRunsIsToldWithItsLastError(t *testing.T) {
+// supervise starts this test's binary: with unknown arguments it exits at once with an error.
+func TestKubeletThatNeverStartsIsReportedWithItsLastError(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "kubelet.log")
 	text := "I1129 12:00:00.000000 1 server.go:1] \"hello\"\n" +
 		"E1129 12:00:00.000000 1 run.go:72] \"command failed\" err=\"open /dev/kmsg: operation not permitted\"\nbye\n"
@@ -28,10 +28,10 @@ func TestKubeletThatNeverRunsIsToldWithItsLastError(t *testing.T) {
 	run := f.watch(supervise.Child{Args: []string{"-test.no-such-flag"}, Health: &supervise.Health{Probe: never, Every: time.Minute}})
 	for range futileStarts {
 		if len(posted) > 0 {
-			t.Errorf("one that may start yet is given up: %v", posted)
+			t.Errorf("unfit was posted too early: %v", posted)
 		}
 		if err := run(t.Context()); err == nil {
-			t.Fatal("it ended well")
+			t.Fatal("the kubelet's command succeeded")
 		}
 	}
 	want := []executor.Event{executor.Unfit{Reason: `the kubelet does not start (km -test.no-such-flag: exit status 2): ` +
@@ -41,13 +41,13 @@ func TestKubeletThatNeverRunsIsToldWithItsLastError(t *testing.T) {
 	}
 }
 
-func TestKubeletThatWasHealthyOnceIsNotGivenUp(t *testing.T) {
+func TestKubeletThatWasHealthyOnceStaysFit(t *testing.T) {
 	var posted []executor.Event
 	f := &firstHealth{post: func(e executor.Event) { posted = append(posted, e) }}
 	f.ends = futileStarts
 	f.healthy.Store(true)
 	f.ended(errors.New("exit status 1"))
 	if len(posted) > 0 {
-		t.Errorf("it posts %v", posted)
+		t.Errorf("posted %v, want nothing", posted)
 	}
 }

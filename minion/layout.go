@@ -7,14 +7,14 @@ import (
 	"path/filepath"
 )
 
-// maxSocketPath is how long the path of a Unix socket may be on Linux.
+// maxSocketPath is the longest path of a Unix socket on Linux.
 const maxSocketPath = 107
 
-// layout names the files of one node below the root directory. It outlives sandboxes: a new executor finds the old one's
-// certificate, volumes and logs.
+// layout names the files of one node below the root directory. They outlive sandboxes: a new executor finds the certificate, volumes
+// and logs of the previous one.
 type layout struct{ dir string }
 
-// newLayout gives the node a directory of its own, under a shorter name if the node's would make a socket's path too long.
+// newLayout gives the node a directory of its own. It shortens the name if paths of sockets would become too long.
 func newLayout(root, cluster, node string) (layout, error) {
 	l := layout{filepath.Join(root, cluster, node)}
 	if len(l.longestSocket()) > maxSocketPath {
@@ -23,16 +23,16 @@ func newLayout(root, cluster, node string) (layout, error) {
 		l.dir = filepath.Join(root, cluster, fmt.Sprintf("%08x", h.Sum32()))
 	}
 	if excess := len(l.longestSocket()) - maxSocketPath; excess > 0 {
-		return layout{}, fmt.Errorf("cannot keep the node's files below %s: the path is %d characters too long for the sockets in it", root, excess)
+		return layout{}, fmt.Errorf("cannot keep the node's files below %s: the path is %d characters too long for Unix sockets; choose a shorter --root-dir", root, excess)
 	}
 	return l, nil
 }
 
-// make makes the directories, readable by root alone.
+// make creates the directories, readable by root only.
 func (l layout) make() error {
 	for _, dir := range []string{l.dir, l.pki(), l.podLogs(), l.cri()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("cannot make the node's directory: %w", err)
+			return fmt.Errorf("cannot create the node's directory: %w", err)
 		}
 	}
 	return nil

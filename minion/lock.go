@@ -17,15 +17,15 @@ import (
 	"github.com/k8sm/k8sm/minion/warden"
 )
 
-// nodeLocks is the directory of the locks of all nodes of the machine; see node.locks.
+// nodeLocks is the directory for the locks of all nodes on this machine; see node.locks.
 const nodeLocks = "/run/k8sm-nodes"
 
-// machineLock is the file whose lock is held, shared, by every minion of this network namespace: kube-proxy's rules are the same
-// for all of them. Agents that have namespaces of their own on one machine (`km up --nodes`) share none.
+// machineLock is the lock file that all minions in this network namespace hold, shared: kube-proxy's rules are the same for all of
+// them. Agents in separate namespaces on one machine (`km up --nodes`) share nothing.
 func machineLock() (string, error) { return namespaceLock("proxy") }
 
-// portLock is the file whose lock is held by the minion of this network namespace whose kubelet has the usual port. Of two that
-// start at once, both would find it free.
+// portLock is the lock file of the minion in this network namespace whose kubelet has the default port. Without it, two minions that
+// start at the same time would both find the port free.
 func portLock() (string, error) { return namespaceLock("kubelet-port") }
 
 func namespaceLock(what string) (string, error) {
@@ -37,8 +37,7 @@ func namespaceLock(what string) (string, error) {
 	return filepath.Join(nodeLocks, fmt.Sprintf("%s-%d.lock", what, namespace.Ino)), nil
 }
 
-// lock takes the file's lock for this process alone, and waits for another process to give it back. A process that dies
-// has given it back.
+// lock takes the file's exclusive lock, and waits while another process holds it. The kernel releases the lock when a process dies.
 func lock(ctx context.Context, path string) (unlock func() error, err error) {
 	for {
 		file, err := claim(path)
@@ -54,7 +53,7 @@ func lock(ctx context.Context, path string) (unlock func() error, err error) {
 	}
 }
 
-// claim takes the file's lock if nobody has it, and keeps it until claimed is closed; nil if somebody has.
+// claim tries to take the file's lock, and holds it until claimed is closed. claimed is nil if another process holds it.
 func claim(path string) (claimed *os.File, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot take a lock: %w", err)
@@ -62,8 +61,8 @@ func claim(path string) (claimed *os.File, err error) {
 	return warden.TryLock(path)
 }
 
-// claimKubeletPort returns the kubelet's usual port to one minion of this network namespace at a time, until it releases it or
-// dies, and 0, which is any port, to the others.
+// claimKubeletPort returns the kubelet's default port to one minion in this network namespace, until it calls release or dies.
+// Others get 0, which means any free port.
 func claimKubeletPort() (port int, release func() error, err error) {
 	path, err := portLock()
 	if err != nil {
@@ -79,7 +78,7 @@ func claimKubeletPort() (port int, release func() error, err error) {
 	return kubeletPort, claimed.Close, nil
 }
 
-// shareThisMachine takes a share of what belongs to this network namespace.
+// shareThisMachine takes a share of the rules in this network namespace.
 func shareThisMachine() (*machineShare, error) {
 	path, err := machineLock()
 	if err != nil {
@@ -88,7 +87,7 @@ func shareThisMachine() (*machineShare, error) {
 	return shareMachine(path)
 }
 
-// machineShare is a minion's share of what belongs to the machine.
+// machineShare is a minion's share of the rules that all minions in a network namespace use.
 type machineShare struct{ *os.File }
 
 func shareMachine(path string) (*machineShare, error) {
@@ -105,12 +104,12 @@ func shareMachine(path string) (*machineShare, error) {
 	return &machineShare{file}, nil
 }
 
-// last gives the share back and tells whether no one else has one. Of several that leave at once, one is the last.
+// last gives up the share, and reports whether no other minion holds one. If several leave at once, exactly one is the last.
 func (s *machineShare) last() bool {
 	return unix.Flock(int(s.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
 }
 
-// unmountBelow detaches what pods had mounted below the directory: volumes in memory, secrets and the like.
+// unmountBelow detaches the mounts of pods below the directory: tmpfs volumes, secrets and others.
 func unmountBelow(dir string) error {
 	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	if err != nil {

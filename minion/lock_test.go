@@ -37,7 +37,7 @@ func TestSecondMinionOfANodeWaitsForTheFirst(t *testing.T) {
 	}
 }
 
-func TestLastMinionOfAMachineIsToldSo(t *testing.T) {
+func TestOnlyLastMinionOfAMachineIsLast(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "machine")
 	share := func() *machineShare {
 		s, err := shareMachine(path)
@@ -49,14 +49,14 @@ func TestLastMinionOfAMachineIsToldSo(t *testing.T) {
 	}
 	one, other := share(), share()
 	if one.last() {
-		t.Error("there is another one")
+		t.Error("last() is true although another minion holds a share")
 	}
 	if !other.last() {
-		t.Error("there is none any more")
+		t.Error("last() is false although no other minion holds a share")
 	}
 }
 
-func TestUnmountTakesInnerMountsFirstAndNoOthers(t *testing.T) {
+func TestUnmountBelowDetachesOnlyMountsBelow(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to mount")
 	}
@@ -79,14 +79,14 @@ func TestUnmountTakesInnerMountsFirstAndNoOthers(t *testing.T) {
 		t.Error(err)
 	}
 	if err := os.RemoveAll(filepath.Join(root, "node")); err != nil {
-		t.Errorf("something is still mounted: %v", err)
+		t.Errorf("a mount is left: %v", err)
 	}
 	if err := os.Remove(other); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("another node's mount is gone: %v", err)
 	}
 }
 
-func TestClaimIsOneProcessesUntilItIsClosed(t *testing.T) {
+func TestClaimIsExclusiveUntilClosed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "locks", "kubelet-port")
 	first, err := claim(path)
 	if err != nil || first == nil {
@@ -100,7 +100,7 @@ func TestClaimIsOneProcessesUntilItIsClosed(t *testing.T) {
 	}
 	again, err := claim(path)
 	if err != nil || again == nil {
-		t.Fatalf("after it was given back: %v %v", again, err)
+		t.Fatalf("a claim after the first was closed: %v %v", again, err)
 	}
 	again.Close()
 }

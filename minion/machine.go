@@ -16,24 +16,24 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// kubeletPort is the kubelet's usual port; a second kubelet on the machine takes another one.
+// kubeletPort is the kubelet's default port; a second kubelet on the machine takes another one.
 const kubeletPort = 10250
 
-// capacity is what a machine has, as the kubelet counts it.
+// capacity is what a machine has, in the kubelet's units.
 type capacity struct {
 	milliCPU     int64
 	memory, disk int64 // bytes
 }
 
-// machineCapacity measures this machine; disk is the file system with the given directory.
+// machineCapacity measures this machine. Its disk is the file system of dir.
 func machineCapacity(dir string) (capacity, error) {
 	var memory unix.Sysinfo_t
 	if err := unix.Sysinfo(&memory); err != nil {
-		return capacity{}, fmt.Errorf("cannot tell how much memory this machine has: %w", err)
+		return capacity{}, fmt.Errorf("cannot read the memory size of this machine: %w", err)
 	}
 	var disk unix.Statfs_t
 	if err := unix.Statfs(dir, &disk); err != nil {
-		return capacity{}, fmt.Errorf("cannot tell how large the file system of %s is: %w", dir, err)
+		return capacity{}, fmt.Errorf("cannot read the size of the file system of %s: %w", dir, err)
 	}
 	return capacity{
 		milliCPU: int64(runtime.NumCPU()) * 1000,
@@ -42,10 +42,10 @@ func machineCapacity(dir string) (capacity, error) {
 	}, nil
 }
 
-// reserve computes the kubelet's kubeReserved, so that the node's allocatable is what the agent has less what the
-// executor takes: the rest of the machine belongs to others. (Allocatable is the capacity less what is reserved and less
-// what eviction keeps free, https://kubernetes.io/docs/tasks/administer-cluster/reserve-compute-resources/.) An agent may
-// claim more than there is; nothing is reserved then, and the complaints say what follows.
+// reserve computes the kubelet's kubeReserved, so that the node's allocatable is the agent's resources less the executor's. The rest
+// of the machine belongs to other frameworks. (Allocatable is capacity less reserved less eviction thresholds,
+// https://kubernetes.io/docs/tasks/administer-cluster/reserve-compute-resources/.) If the agent claims more than the machine has,
+// nothing is reserved, and complaints describes the consequences.
 func (c capacity) reserve(agent, executor map[string]float64, eviction map[string]string) (reserved map[string]string, complaints []string, err error) {
 	reserved = map[string]string{}
 	const megabyte = 1 << 20
@@ -68,7 +68,7 @@ func (c capacity) reserve(agent, executor map[string]float64, eviction map[strin
 		offered := int64(math.Round((agent[r.mesos] - executor[r.mesos]) * r.scale))
 		if offered > r.has {
 			complaints = append(complaints, fmt.Sprintf(
-				"the agent has %s %g but this machine only %g: the kubelet will refuse pods that need more than the machine has",
+				"the agent offers %s %g but this machine has only %g: the kubelet will reject pods that need more",
 				r.mesos, agent[r.mesos], float64(r.has)/r.scale))
 		}
 		if rest := r.has - evict - offered; rest > 0 {
@@ -78,9 +78,9 @@ func (c capacity) reserve(agent, executor map[string]float64, eviction map[strin
 	return reserved, complaints, nil
 }
 
-// nodeIP is the address under which the node is reached: the agent's, or this machine's where the agent is on loopback or says
-// that it is at an address which this machine does not have (--advertise_ip); a kubelet refuses either. The complaint tells of
-// the latter. A machine without a default route is known by its first address.
+// nodeIP returns the node's address: the agent's, or this machine's if the agent listens on loopback or advertises an address that
+// this machine does not have (--advertise_ip). A kubelet refuses both. For a wrong advertised address it returns a complaint.
+// Without a default route, the machine's first address is used.
 func nodeIP(agentEndpoint string) (ip net.IP, complaint string, err error) {
 	host, _, err := net.SplitHostPort(agentEndpoint)
 	if err != nil {
@@ -101,14 +101,14 @@ func nodeIP(agentEndpoint string) (ip net.IP, complaint string, err error) {
 		return advertised, "", nil
 	}
 	if ip, err = MachineIP(); err != nil {
-		return nil, "", fmt.Errorf("cannot find an address for the node: this machine does not have the agent's (%s): %w", agentEndpoint, err)
+		return nil, "", fmt.Errorf("cannot find an address for the node: this machine does not have the agent's address (%s): %w", agentEndpoint, err)
 	}
-	return ip, fmt.Sprintf("the agent advertises %s, which is no address of this machine: the node is at %s; "+
-		"if the API server and the other nodes do not reach that, give the agent an --advertise_ip that its machine has", advertised, ip), nil
+	return ip, fmt.Sprintf("the agent advertises %s, which is not an address of this machine: the node uses %s; "+
+		"if the API server and the other nodes cannot reach that, give the agent an --advertise_ip that its machine has", advertised, ip), nil
 }
 
-// nodeIPs are the node's addresses, one of each family that pods have addresses of, in that order: primary, and one of the
-// other family that this machine has on the same device, or by which it would send to others.
+// nodeIPs returns the node's addresses, one for each IP family of pods, in the order of clusterCIDR. The address of primary's other
+// family is one on the same device, or the source address of the default route.
 func nodeIPs(primary net.IP, clusterCIDR string) ([]netip.Addr, error) {
 	first, ok := netip.AddrFromSlice(primary)
 	if first = first.Unmap(); !ok {
@@ -123,7 +123,7 @@ func nodeIPs(primary net.IP, clusterCIDR string) ([]netip.Addr, error) {
 		address := first
 		if prefix.Addr().Is4() != first.Is4() {
 			if address, err = companion(first); err != nil {
-				return nil, fmt.Errorf("cannot find the node's address for pods of %s: %w", prefix, err)
+				return nil, fmt.Errorf("cannot find a node address for pods in %s: %w", prefix, err)
 			}
 		}
 		list = append(list, address)
@@ -131,7 +131,7 @@ func nodeIPs(primary net.IP, clusterCIDR string) ([]netip.Addr, error) {
 	return list, nil
 }
 
-// companion is an address of the other family on the device that has the given one.
+// companion returns an address of the other family on the device that has the given address.
 func companion(address netip.Addr) (netip.Addr, error) {
 	kind, beyond := "IPv6", net.ParseIP("2001:db8::1")
 	if address.Is6() {
@@ -139,7 +139,7 @@ func companion(address netip.Addr) (netip.Addr, error) {
 	}
 	links, err := netlink.LinkList()
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("cannot list this machine's devices: %w", err)
+		return netip.Addr{}, fmt.Errorf("cannot list this machine's network devices: %w", err)
 	}
 	for _, link := range links {
 		all, err := netlink.AddrList(link, netlink.FAMILY_ALL)
@@ -157,13 +157,13 @@ func companion(address netip.Addr) (netip.Addr, error) {
 		found, _ := netip.AddrFromSlice(routes[0].Src)
 		return found.Unmap(), nil
 	}
-	return netip.Addr{}, fmt.Errorf("this machine has no %s address (of global scope): give it one on the device that has %s", kind, address)
+	return netip.Addr{}, fmt.Errorf("this machine has no global %s address: add one to the device that has %s", kind, address)
 }
 
-// MachineIP is the address by which this machine is known to others and to the pods that run on it: the one that it uses
-// by its default route, or the first that it has.
+// MachineIP returns the address by which others and pods on this machine reach it: the source address of its default route, or else
+// its first address.
 func MachineIP() (net.IP, error) {
-	// Asking the kernel for a route sends nothing.
+	// Asking the kernel for a route sends no packet.
 	if routes, err := netlink.RouteGet(net.IPv4(192, 0, 2, 1)); err == nil && len(routes) > 0 && routes[0].Src.IsGlobalUnicast() {
 		return routes[0].Src, nil
 	}
@@ -176,11 +176,11 @@ func MachineIP() (net.IP, error) {
 			return address.IP, nil
 		}
 	}
-	return nil, errors.New("this machine has no address but loopback")
+	return nil, errors.New("this machine has only loopback addresses")
 }
 
-// listenFree takes the wanted port on the address if it is free, else any other. The port is another program's to use once
-// the listener is closed; until then no second call gives the same one.
+// listenFree listens on the wanted port if it is free, else on any other. Close the listener to let another program use the port;
+// until then no second call returns it.
 func listenFree(address string, wanted int) (net.Listener, error) {
 	listener, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(wanted)))
 	if err != nil && wanted != 0 {

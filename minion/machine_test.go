@@ -23,8 +23,8 @@ func TestAllocatableIsTheAgentsLessTheExecutors(t *testing.T) {
 		map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi", "pid.available": "5%"})
 	want := map[string]string{
 		"cpu":               "4100m",       // 8 - (4 - 0.1)
-		"memory":            "12914262016", // 16 GiB - (4096 - 128) MiB - what eviction keeps free
-		"ephemeral-storage": "95563022336", // 100 GiB - 10 GiB - what eviction keeps free
+		"memory":            "12914262016", // 16 GiB - (4096 - 128) MiB - eviction threshold
+		"ephemeral-storage": "95563022336", // 100 GiB - 10 GiB - eviction threshold
 	}
 	if err != nil {
 		t.Error(err)
@@ -37,13 +37,13 @@ func TestAllocatableIsTheAgentsLessTheExecutors(t *testing.T) {
 	}
 }
 
-func TestAgentThatClaimsMoreThanTheMachineHasIsComplainedOf(t *testing.T) {
+func TestAgentThatOffersMoreThanTheMachineHasIsAComplaint(t *testing.T) {
 	machine := capacity{milliCPU: 2000, memory: 4 << 30, disk: 100 << 30}
 	reserved, complaints, err := machine.reserve(map[string]float64{"cpus": 4, "mem": 4096, "disk": 1024}, nil, nil)
 	if err != nil {
 		t.Error(err)
 	}
-	if len(complaints) != 1 || !strings.Contains(complaints[0], "cpus 4 but this machine only 2") {
+	if len(complaints) != 1 || !strings.Contains(complaints[0], "cpus 4 but this machine has only 2") {
 		t.Errorf("complaints: %v", complaints)
 	}
 	if _, ok := reserved["cpu"]; ok || reserved["memory"] != "" || reserved["ephemeral-storage"] == "" {
@@ -51,10 +51,10 @@ func TestAgentThatClaimsMoreThanTheMachineHasIsComplainedOf(t *testing.T) {
 	}
 }
 
-func TestNodeIsReachedAtTheAgentsAddressIfTheMachineHasIt(t *testing.T) {
+func TestNodeHasTheAgentsAddressIfTheMachineHasIt(t *testing.T) {
 	give := inNamespace(t)
 	if _, _, err := nodeIP("127.0.0.1:5051"); err == nil {
-		t.Error("a machine with loopback only has an address")
+		t.Error("found an address on a machine that has only loopback")
 	}
 	give("192.0.2.9/24")
 	for endpoint, says := range map[string]string{
@@ -62,7 +62,7 @@ func TestNodeIsReachedAtTheAgentsAddressIfTheMachineHasIt(t *testing.T) {
 	} {
 		ip, complaint, err := nodeIP(endpoint)
 		if err != nil || ip.String() != "192.0.2.9" || !strings.Contains(complaint, says) || says == "" && complaint != "" {
-			t.Errorf("of the agent at %s: %v, %q, %v", endpoint, ip, complaint, err)
+			t.Errorf("agent at %s: %v, %q, %v", endpoint, ip, complaint, err)
 		}
 	}
 }
@@ -74,7 +74,7 @@ func TestMachineHasSomething(t *testing.T) {
 	}
 }
 
-// inNamespace moves the test's goroutine to a network namespace with one device, and returns what gives that an address.
+// inNamespace moves the test's goroutine to a network namespace with one device. give adds an address to that.
 func inNamespace(t *testing.T) (give func(string)) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -106,7 +106,7 @@ func TestNodeHasAnAddressOfEachFamilyOfItsPods(t *testing.T) {
 	give := inNamespace(t)
 	give("192.0.2.9/24")
 	four := net.ParseIP("192.0.2.9")
-	if got, err := nodeIPs(four, "10.244.0.0/16,fd00:244::/48"); err == nil || !strings.Contains(err.Error(), "this machine has no IPv6 address") {
+	if got, err := nodeIPs(four, "10.244.0.0/16,fd00:244::/48"); err == nil || !strings.Contains(err.Error(), "this machine has no global IPv6 address") {
 		t.Errorf("without IPv6: %v %v", got, err)
 	}
 	give("2001:db8::9/64")

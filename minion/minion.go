@@ -20,27 +20,27 @@ import (
 	"github.com/k8sm/k8sm/minion/stepout"
 )
 
-// gcPercent is how much of garbage there may be in relation to what is in use. A minion works little and is on every node:
-// looking for garbage twice as often as other programs do costs less than its memory.
+// gcPercent is the garbage collector's target, as in GOGC. A minion does little and runs on every node: more frequent collections
+// cost less than its memory would.
 const gcPercent = 50
 
-// MinionServer is the Mesos executor of one agent and the node that it keeps up there.
+// MinionServer is the Mesos executor of one agent, and the Kubernetes node that it runs there.
 type MinionServer struct {
 	cfg      Config
 	env      mesos.Config
 	agent    *mesos.Agent
 	pods     *kube.Pods
 	executor *executor.Executor
-	// obstacle is why there can be no node here; nil for nothing. The executor tells it then, and leaves.
+	// obstacle says why this machine cannot be a node; nil if it can. The executor reports it and exits.
 	obstacle error
-	// registered takes the one registration that starts the node.
+	// registered receives the one registration that starts the node.
 	registered chan executor.Registration
 }
 
-// Run makes a MinionServer from the environment that a Mesos agent gave this process, and runs it. It blocks until the
-// executor leaves, because the agent or nobody wants it any more, and returns nil; or until ctx ends. Either way the
-// node has been stopped in order: nothing that it started is left, and its pods stay in the API server. outside says that a
-// keeper holds this process's place in the Mesos container.
+// Run makes a MinionServer from the environment that a Mesos agent gave to this process, and runs it. It blocks until the executor
+// leaves, because the agent shuts it down or it has been idle, and returns nil; or until ctx ends. In both cases it stops the node
+// in order: nothing that it started remains, and the pods stay in the API server. outside says that a keeper stays in the Mesos
+// container in place of this process.
 func Run(ctx context.Context, cfg Config, outside bool) error {
 	if err := settleEnvironment(); err != nil {
 		return err
@@ -59,7 +59,7 @@ func Run(ctx context.Context, cfg Config, outside bool) error {
 	}
 	obstacle := cfg.stepOut(ctx, env, outside)
 	if err := removeFetched(env.Sandbox); err != nil {
-		logrus.WithError(err).Warn("the program stays in the sandbox, where it takes 160 MB until the agent removes that")
+		logrus.WithError(err).Warn("cannot remove the program from the sandbox: it takes 160 MB until the agent removes the sandbox")
 	}
 	m := New(cfg, env, usual)
 	if obstacle != nil {
@@ -70,7 +70,7 @@ func Run(ctx context.Context, cfg Config, outside bool) error {
 	return m.Run(ctx)
 }
 
-// stepOut returns in a process that runs in the machine; see stepout.Out.
+// stepOut returns in a process outside the Mesos container; see stepout.Out.
 func (c Config) stepOut(ctx context.Context, env mesos.Config, outside bool) error {
 	sandbox, err := os.Getwd()
 	if err != nil {
@@ -86,8 +86,7 @@ func (c Config) wayOut(env mesos.Config, sandbox string, outside bool) stepout.C
 	}
 }
 
-// New returns a MinionServer for the given agent; Run has to be called once. Until the cluster's settings are known, usual
-// is in force.
+// New returns a MinionServer for the given agent. Call Run once. The settings in usual apply until the cluster's are known.
 func New(cfg Config, env mesos.Config, usual api.MinionConfig) *MinionServer {
 	m := &MinionServer{
 		cfg:        cfg,
@@ -110,7 +109,7 @@ func New(cfg Config, env mesos.Config, usual api.MinionConfig) *MinionServer {
 	return m
 }
 
-// Run is the package's Run for a MinionServer that was made by New.
+// Run runs a MinionServer made by New, as the package's Run does.
 func (m *MinionServer) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -126,15 +125,15 @@ func (m *MinionServer) Run(ctx context.Context) error {
 		}
 		return err
 	})
-	_ = m.executor.Run(ctx) // it ends without error, or because ctx has ended
+	_ = m.executor.Run(ctx) // its only error is that of ctx
 	cancel()
 	err := node.Wait()
-	disconnect() // only now: to the agent an executor without connection is dead, and its containers are to be gone
+	disconnect() // only now: the agent takes a disconnected executor for dead, and the containers must be gone by then
 	_ = agent.Wait()
 	return err
 }
 
-// runNode runs the node from the registration until ctx ends.
+// runNode waits for the registration, then runs the node until ctx ends.
 func (m *MinionServer) runNode(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -151,7 +150,7 @@ func (m *MinionServer) runNode(ctx context.Context) error {
 	}
 }
 
-// stopGrace is how long the stop of a node may take, of the time after which the agent kills what is left.
+// stopGrace is how long the stop of a node may take. The agent kills the executor after shutdownGrace.
 func stopGrace(shutdownGrace time.Duration) time.Duration {
 	const reserve = 500 * time.Millisecond
 	return max(shutdownGrace-reserve, reserve)

@@ -27,7 +27,7 @@ import (
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
-// node is what runs on the machine: CRI server, kubelet, proxy, pod network.
+// node is what the minion runs on the machine: CRI server, kubelet, proxy, pod network.
 type node struct {
 	cfg          Config
 	env          mesos.Config
@@ -37,19 +37,19 @@ type node struct {
 	log          logrus.FieldLogger
 
 	// Known once prepared.
-	cluster  api.MinionConfig // with what km minion was given and the defaults filled in
+	cluster  api.MinionConfig // with km minion's flags and the defaults filled in
 	files    layout
 	settings settings
 	docker   *dockerclient.Client
 	network  podNetwork
 	policies *policy.Enforcer // nil without enforcement
-	// problems are what the operator of the agent should know of it.
+	// problems are those of the agent that its operator should know.
 	problems []string
-	// cgroupParent is the cgroup that containers are below; empty for the Engine's own.
+	// cgroupParent is the parent cgroup of containers; empty for Docker Engine's default.
 	cgroupParent string
 }
 
-// parts are the node's parts that run, nil while they do not.
+// parts are the running parts of the node; nil if a part does not run.
 type parts struct{ runtime, kubelet, policies, report, network, peers, pods, proxy *supervise.Part }
 
 func newNode(cfg Config, env mesos.Config, registration executor.Registration) (*node, error) {
@@ -60,10 +60,9 @@ func newNode(cfg Config, env mesos.Config, registration executor.Registration) (
 	return &node{cfg: cfg, env: env, registration: registration, started: time.Now(), boot: boot, log: logrus.WithField("node", boot.Node)}, nil
 }
 
-// run starts the node, and stops it when ctx ends. What a start waits for (the API server, the Docker Engine) it waits for
-// with patience: a task that arrives meanwhile is in TASK_STARTING.
+// run starts the node, and stops it when ctx ends. While it waits for the API server or Docker Engine, tasks stay in TASK_STARTING.
 func (n *node) run(ctx context.Context, pods *kube.Pods, post func(executor.Event)) error {
-	unlock, err := lock(ctx, n.locks().Node) // an executor that still stops on this node has to be done first
+	unlock, err := lock(ctx, n.locks().Node) // wait for an earlier executor that is still stopping this node
 	if err != nil {
 		return unlessEnded(ctx, err)
 	}
@@ -73,7 +72,7 @@ func (n *node) run(ctx context.Context, pods *kube.Pods, post func(executor.Even
 	}
 	post(executor.Configured{SuicideTimeout: n.cluster.SuicideTimeout.Duration})
 	if err := n.guard(); err != nil {
-		n.log.WithError(err).Warn("if this minion is killed and none follows, its containers will run on")
+		n.log.WithError(err).Warn("cannot start a warden: if this minion is killed and not replaced, its containers keep running")
 	}
 	shared, err := shareThisMachine()
 	if err != nil {
@@ -100,7 +99,7 @@ func (n *node) run(ctx context.Context, pods *kube.Pods, post func(executor.Even
 	return errors.Join(unlessEnded(ctx, err), n.stop(stopCtx, running, shared))
 }
 
-// unlessEnded drops the error of something that was only interrupted.
+// unlessEnded drops the error if ctx has ended: the work was only interrupted.
 func unlessEnded(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
@@ -108,7 +107,7 @@ func unlessEnded(ctx context.Context, err error) error {
 	return err
 }
 
-// configure fetches the cluster's configuration and decides where the node's files are.
+// configure fetches the cluster's configuration and chooses the node's directory.
 func (n *node) configure(ctx context.Context) (err error) {
 	who := tokenAuth(n.boot)
 	usual, err := newLayout(firstGiven(n.cfg.Given.RootDir, defaultRootDir), n.boot.Cluster, n.boot.Node)
@@ -120,11 +119,11 @@ func (n *node) configure(ctx context.Context) (err error) {
 		return err
 	}
 	err = supervise.UntilDone(ctx, "the node has no configuration yet", func(ctx context.Context) error {
-		told, err := fetchConfig(ctx, api)
+		fetched, err := fetchConfig(ctx, api)
 		if err != nil {
 			return err
 		}
-		n.cluster, err = n.cfg.settle(told)
+		n.cluster, err = n.cfg.settle(fetched)
 		return err
 	})
 	if err != nil {
@@ -137,7 +136,7 @@ func (n *node) configure(ctx context.Context) (err error) {
 	return n.files.make()
 }
 
-// prepare writes all files and connects to the Docker Engine. kubeletPort is the one that the kubelet is to have if it is free.
+// prepare writes all files and connects to Docker Engine. The kubelet gets kubeletPort if it is free.
 func (n *node) prepare(ctx context.Context, kubeletPort int) (err error) {
 	if err := n.settle(kubeletPort); err != nil {
 		return err
@@ -169,24 +168,24 @@ func (n *node) prepare(ctx context.Context, kubeletPort int) (err error) {
 	})
 }
 
-// podNetwork gives the node's pods their network: *network.Network is one, and *cni.Network.
+// podNetwork connects the node's pods: a *network.Network or a *cni.Network.
 type podNetwork interface {
 	cri.Network
-	// Adopt takes over what an earlier process left, so that a kubelet that starts finds it ready.
+	// Adopt takes over what an earlier process left, so that a starting kubelet finds the network ready.
 	Adopt() error
-	// Run cares for the network until ctx ends.
+	// Run maintains the network until ctx ends.
 	Run(ctx context.Context) error
-	// Each calls do for each sandbox on the network with its addresses.
+	// Each calls do with each sandbox on the network and its addresses.
 	Each(do func(network.Sandbox, []netip.Addr))
-	// Teardown removes all that it has made.
+	// Teardown removes everything that the network created.
 	Teardown() error
 }
 
-// mesh is a network that leads packets to the pods of other nodes itself.
+// mesh is a network that itself routes packets to the pods of other nodes.
 type mesh interface{ Reach(peers []network.Peer) }
 
-// newNetwork returns the network that the cluster is to have. If a minion before had the other kind, what pods have of that is
-// taken back, and the kubelet makes them anew.
+// newNetwork returns the network that the cluster's configuration names. If an earlier minion used the other kind, the sandboxes
+// lose that network, and the kubelet recreates them.
 func (n *node) newNetwork() (podNetwork, error) {
 	plugins := cni.New(cni.Config{Node: n.boot.Node, ConfDir: n.cluster.Network.CNIConfDir, BinDir: n.cluster.Network.CNIBinDir, Dir: n.files.cni()})
 	own, err := network.New(n.networkConfig())
@@ -194,7 +193,7 @@ func (n *node) newNetwork() (podNetwork, error) {
 		return own, errors.Join(err, plugins.Teardown())
 	}
 	if _, absent := os.Stat(n.files.network()); absent != nil {
-		return plugins, nil // also without iptables
+		return plugins, nil // CNI plugins do not need our iptables
 	}
 	if err == nil {
 		err = own.Teardown()
@@ -202,7 +201,7 @@ func (n *node) newNetwork() (podNetwork, error) {
 	return plugins, err
 }
 
-// networkConfig knows no addresses if all that is to be done is to clean up.
+// networkConfig returns the network's configuration. Without addresses, which cleanup does not know, it still serves for Teardown.
 func (n *node) networkConfig() network.Config {
 	return network.Config{
 		Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, ServiceCIDR: n.cluster.ServiceCIDR,
@@ -210,7 +209,7 @@ func (n *node) networkConfig() network.Config {
 	}
 }
 
-// settle decides on addresses, ports and resources.
+// settle chooses addresses, ports and resources.
 func (n *node) settle(kubeletPort int) error {
 	address, problem, err := nodeIP(n.env.AgentEndpoint)
 	if err != nil {
@@ -247,9 +246,9 @@ func (n *node) settle(kubeletPort int) error {
 	return n.settings.choosePorts(kubeletPort)
 }
 
-// start starts the parts in order. With an error it returns those that run.
+// start starts the parts in order. With an error it returns the parts that already run.
 func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Event)) (running parts, err error) {
-	alive := context.WithoutCancel(ctx) // the parts end in stop's order, not with ctx
+	alive := context.WithoutCancel(ctx) // stop ends the parts in its own order, not ctx
 	running.runtime = supervise.Start(alive, "the CRI server", n.serveCRI)
 	if err := n.awaitCRI(ctx); err != nil {
 		return running, err
@@ -265,18 +264,18 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 		return running, err
 	}
 	running.policies = n.enforcePolicies(alive, client)
-	running.report = supervise.Start(alive, "the report of the version", func(ctx context.Context) error {
+	running.report = supervise.Start(alive, "the node report", func(ctx context.Context) error {
 		r := report{version: api.Version, started: n.started, problems: n.problems, watch: n.blockedPeers(client)}
 		return r.keep(ctx, client, n.boot.Node)
 	})
 	if err := n.setUpNetwork(ctx, client); err != nil {
-		n.log.WithError(err).Info("leaving it to the kubelet to give the pod network its range")
+		n.log.WithError(err).Info("cannot set up the pod network yet: the kubelet will pass the pod CIDR")
 	}
-	running.network = supervise.Start(alive, "the care of the pod network", n.network.Run)
+	running.network = supervise.Start(alive, "the pod network", n.network.Run)
 	if mesh, ok := n.network.(mesh); ok && n.cluster.Network.Mode != api.NetworkNone {
-		running.peers = supervise.Start(alive, "the watch of the other nodes", func(ctx context.Context) error { return n.watchPeers(ctx, client, mesh) })
+		running.peers = supervise.Start(alive, "the watch on other nodes", func(ctx context.Context) error { return n.watchPeers(ctx, client, mesh) })
 	}
-	running.pods = supervise.Start(alive, "the watch of the node's pods", func(ctx context.Context) error {
+	running.pods = supervise.Start(alive, "the watch on the node's pods", func(ctx context.Context) error {
 		var tidying errgroup.Group
 		defer func() { _ = tidying.Wait() }()
 		return pods.Run(ctx, client, n.boot.Node, func(event executor.Event) {
@@ -293,7 +292,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	return running, nil
 }
 
-// kubeletHealth asks the kubelet. That it works at nothing while the Docker Engine is away is no fault of its.
+// kubeletHealth probes the kubelet. It ignores what Docker Engine's absence causes.
 func (n *node) kubeletHealth(ctx context.Context) error {
 	err := getHealth(ctx, n.settings.kubeletHealthPort, "/healthz")
 	if errors.As(err, &unhealthy{}) {
@@ -304,8 +303,8 @@ func (n *node) kubeletHealth(ctx context.Context) error {
 	return err
 }
 
-// setUpNetwork gives the pod network the node's range while the kubelet still starts: a kubelet that finds no network
-// looks again only five seconds later.
+// setUpNetwork gives the node's pod CIDRs to the pod network while the kubelet still starts. A kubelet that finds no network checks
+// again only five seconds later.
 func (n *node) setUpNetwork(ctx context.Context, api kubernetes.Interface) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
@@ -316,13 +315,13 @@ func (n *node) setUpNetwork(ctx context.Context, api kubernetes.Interface) error
 	return n.network.Setup(node.Spec.PodCIDRs)
 }
 
-// sandboxLog is a log file in the Mesos sandbox, where the operator's tools look, bounded in size.
+// sandboxLog returns a log file in the Mesos sandbox, where the operator's tools look. Its size is bounded.
 func (n *node) sandboxLog(program string) *lumberjack.Logger {
 	return &lumberjack.Logger{Filename: filepath.Join(n.env.Sandbox, program+".log"), MaxSize: 10 /* MB */, MaxBackups: 3}
 }
 
-// stop stops the kubelet first, so that it starts nothing again, then the containers and all that was for them. It goes on
-// after an error and returns all of them.
+// stop stops the kubelet first, so that it restarts nothing, then the containers and everything made for them. It continues after an
+// error and returns all errors.
 func (n *node) stop(ctx context.Context, running parts, shared *machineShare) error {
 	n.log.Info("stopping the node")
 	running.kubelet.Stop()
@@ -338,7 +337,7 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 	proxy.Go(func() error {
 		running.proxy.Stop()
 		if !shared.last() {
-			return nil // the rules are another node's too
+			return nil // another node uses the rules, too
 		}
 		return n.cleanUpProxy(ctx)
 	})
@@ -351,12 +350,12 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 		err = n.locks().Dismiss()
 	}
 	if err == nil {
-		n.log.Info("the node is stopped: nothing of it is left on this machine but its files")
+		n.log.Info("the node is stopped: only its files are left on this machine")
 	}
 	return err
 }
 
-// cleanUpProxy removes the service rules, as the stock program does, and what it leaves for a kubelet.
+// cleanUpProxy removes the service rules as kube-proxy --cleanup does, and what kube-proxy leaves to a kubelet.
 func (n *node) cleanUpProxy(ctx context.Context) error {
 	if _, err := os.Stat(n.files.proxyConfig()); errors.Is(err, os.ErrNotExist) {
 		return nil // it has never run

@@ -18,12 +18,12 @@ import (
 	"github.com/k8sm/k8sm/minion/network"
 )
 
-// watchPeers tells the pod network of the other nodes, and of each change, until ctx ends. While the API server is away they
-// stay as they were.
+// watchPeers passes the other nodes, and each change, to the pod network until ctx ends. While the API server is down, the network
+// keeps the nodes that it knows.
 func (n *node) watchPeers(ctx context.Context, client kubernetes.Interface, pods mesh) error {
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(onlyNetwork))
 	nodes := factory.Core().V1().Nodes()
-	changed := make(chan struct{}, 1) // changes that come together are one
+	changed := make(chan struct{}, 1) // coalesces bursts of changes
 	change := func() {
 		select {
 		case changed <- struct{}{}:
@@ -41,7 +41,7 @@ func (n *node) watchPeers(ctx context.Context, client kubernetes.Interface, pods
 	if !cache.WaitForCacheSync(ctx.Done(), nodes.Informer().HasSynced) {
 		return ctx.Err()
 	}
-	var told []network.Peer
+	var sent []network.Peer
 	for {
 		list, err := nodes.Lister().List(labels.Everything())
 		if err != nil {
@@ -51,9 +51,9 @@ func (n *node) watchPeers(ctx context.Context, client kubernetes.Interface, pods
 		for _, problem := range problems {
 			n.log.Warn(problem)
 		}
-		if told == nil || !slices.EqualFunc(told, peers, samePeer) {
+		if sent == nil || !slices.EqualFunc(sent, peers, samePeer) {
 			pods.Reach(peers)
-			told = peers
+			sent = peers
 		}
 		select {
 		case <-ctx.Done():
@@ -63,7 +63,7 @@ func (n *node) watchPeers(ctx context.Context, client kubernetes.Interface, pods
 	}
 }
 
-// onlyNetwork leaves of a node what peersOf looks at: a machine need not keep the rest of all the others.
+// onlyNetwork strips a node to the fields that peersOf reads, to save memory.
 func onlyNetwork(object any) (any, error) {
 	node, ok := object.(*corev1.Node)
 	if !ok {
@@ -79,8 +79,8 @@ func onlyNetwork(object any) (any, error) {
 	}, nil
 }
 
-// peersOf are the nodes but this one as the pod network has to know them, in the order of their names. A node says itself what
-// further addresses its pods have; what would take packets from others is left out, and the problems say so.
+// peersOf returns all nodes except this one as the pod network needs them, sorted by name. Nodes announce further prefixes of their
+// pods themselves: a prefix that would take packets from others is skipped, with a problem.
 func peersOf(nodes []*corev1.Node, self string, cluster api.MinionConfig) (peers []network.Peer, problems []error) {
 	nodes = slices.Clone(nodes)
 	slices.SortFunc(nodes, func(a, b *corev1.Node) int { return strings.Compare(a.Name, b.Name) })
@@ -94,7 +94,7 @@ func peersOf(nodes []*corev1.Node, self string, cluster api.MinionConfig) (peers
 		}
 		for _, prefix := range further {
 			if i := slices.IndexFunc(taken, prefix.Overlaps); i >= 0 {
-				problems = append(problems, fmt.Errorf("node %s: annotation %s: %s overlaps %s, which is not its to give out",
+				problems = append(problems, fmt.Errorf("node %s: annotation %s: %s overlaps %s, which belongs to others",
 					node.Name, api.AnnotationPodPrefixes, prefix, taken[i]))
 				continue
 			}
@@ -107,7 +107,7 @@ func peersOf(nodes []*corev1.Node, self string, cluster api.MinionConfig) (peers
 	return peers, problems
 }
 
-// takenPrefixes are the services' addresses, the machines' and the nodes' pod CIDRs.
+// takenPrefixes returns the ranges of services, machines and the nodes' pod CIDRs.
 func takenPrefixes(nodes []*corev1.Node, cluster api.MinionConfig) (taken []netip.Prefix) {
 	for _, text := range strings.Split(cluster.ServiceCIDR, ",") {
 		if prefix, err := netip.ParsePrefix(text); err == nil {
@@ -125,14 +125,14 @@ func takenPrefixes(nodes []*corev1.Node, cluster api.MinionConfig) (taken []neti
 
 func podCIDRs(node *corev1.Node) (prefixes []netip.Prefix) {
 	for _, text := range node.Spec.PodCIDRs {
-		if prefix, err := netip.ParsePrefix(text); err == nil { // the API server takes no other
+		if prefix, err := netip.ParsePrefix(text); err == nil { // the API server validates them
 			prefixes = append(prefixes, prefix.Masked())
 		}
 	}
 	return prefixes
 }
 
-// internalIPs are the node's addresses among the nodes, the first of each family.
+// internalIPs returns the node's InternalIPs, the first of each family.
 func internalIPs(node *corev1.Node) (addresses []netip.Addr) {
 	for _, a := range node.Status.Addresses {
 		address, err := netip.ParseAddr(a.Address)

@@ -61,7 +61,7 @@ func TestPeersAreTheOtherNodesWithTheirPodsAddresses(t *testing.T) {
 	for _, refused := range []string{"10.244.3.4/32 overlaps 10.244.3.0/24", "0.0.0.0/0 overlaps", "10.96.0.1/32 overlaps 10.96.0.0/16",
 		"192.0.2.1/32 overlaps", "node c: annotation k8sm.io/pod-prefixes: 203.0.113.9/32 overlaps", `node d: annotation k8sm.io/pod-prefixes: "nonsense"`} {
 		if !strings.Contains(all, refused) {
-			t.Errorf("no word of %q in:\n%s", refused, all)
+			t.Errorf("no problem has %q:\n%s", refused, all)
 		}
 	}
 	if len(problems) != 6 {

@@ -17,8 +17,8 @@ import (
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
-// policed is a network whose sandboxes have their network policies in force when they are told to be ready: until then
-// nothing but the sandbox's own program runs in them.
+// policed is a network that enforces a sandbox's network policies before it reports the sandbox ready. Until then only the pause
+// program runs in it.
 type policed struct {
 	cri.Network
 	policies *policy.Enforcer
@@ -51,7 +51,7 @@ func (p policed) Keep(ctx context.Context, ids []string) error {
 	return nil
 }
 
-// policySandbox leaves out the labels that are the kubelet's.
+// policySandbox converts a sandbox, and drops the kubelet's own labels.
 func policySandbox(s network.Sandbox, addresses []netip.Addr) policy.Sandbox {
 	labels := maps.Clone(s.Labels)
 	maps.DeleteFunc(labels, func(key, _ string) bool { return strings.HasPrefix(key, "io.kubernetes.pod.") })
@@ -59,19 +59,19 @@ func policySandbox(s network.Sandbox, addresses []netip.Addr) policy.Sandbox {
 	return policy.Sandbox{ID: s.ID, Namespace: namespace, UID: types.UID(s.UID), Labels: labels, Addresses: addresses}
 }
 
-// preparePolicies makes what enforces network policies, or removes what an earlier minion enforced that was told to.
+// preparePolicies makes the enforcer of network policies. If they are off, it removes the rules of an earlier minion.
 func (n *node) preparePolicies(ctx context.Context) (err error) {
 	if !n.cluster.EnforcesNetworkPolicies() {
 		return policy.Remove(ctx, n.boot.Cluster, n.boot.Node)
 	}
 	if n.policies, err = policy.New(policy.Config{Cluster: n.boot.Cluster, Node: n.boot.Node, DNS: n.dns()}); err != nil {
-		return fmt.Errorf("%w; or do without, by --network-policy=false of the control plane", err)
+		return fmt.Errorf("%w; or start the control plane with --network-policy=false", err)
 	}
 	n.network.Each(func(s network.Sandbox, addresses []netip.Addr) { n.policies.Adopt(policySandbox(s, addresses)) })
 	return nil
 }
 
-// dns are the addresses at which pods are told to ask the cluster's DNS. What is no address is the kubelet's to refuse.
+// dns returns the addresses of the cluster's DNS for pods. It skips invalid ones, which the kubelet rejects.
 func (n *node) dns() (addresses []netip.Addr) {
 	for _, text := range n.cluster.ClusterDNS {
 		if address, err := netip.ParseAddr(text); err == nil {
@@ -81,7 +81,7 @@ func (n *node) dns() (addresses []netip.Addr) {
 	return addresses
 }
 
-// podNetwork is what the CRI server joins sandboxes to.
+// podNetwork returns the network to which the CRI server attaches sandboxes.
 func (n *node) podNetwork() cri.Network {
 	if n.policies == nil {
 		return n.network
@@ -89,10 +89,10 @@ func (n *node) podNetwork() cri.Network {
 	return policed{n.network, n.policies}
 }
 
-// enforcePolicies starts the enforcement, if there is to be any.
+// enforcePolicies starts the enforcement. It returns nil if policies are off.
 func (n *node) enforcePolicies(ctx context.Context, api kubernetes.Interface) *supervise.Part {
 	if n.policies == nil {
 		return nil
 	}
-	return supervise.Start(ctx, "the enforcement of network policies", func(ctx context.Context) error { return n.policies.Run(ctx, api) })
+	return supervise.Start(ctx, "network policy enforcement", func(ctx context.Context) error { return n.policies.Run(ctx, api) })
 }

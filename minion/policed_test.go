@@ -15,7 +15,7 @@ import (
 	"github.com/k8sm/k8sm/minion/policy"
 )
 
-// attached is a network of which only that is asked which a policed one adds to.
+// attached is a network that records attached sandboxes.
 type attached struct {
 	cri.Network
 	ids []string
@@ -31,11 +31,11 @@ func (a *attached) Detach(_ context.Context, id string) error {
 	return nil
 }
 
-func TestSandboxWhosePoliciesAreNotKnownInTimeIsDetached(t *testing.T) {
+func TestSandboxIsDetachedIfPoliciesAreNotReadyInTime(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to look at nftables")
 	}
-	policies, err := policy.New(policy.Config{Cluster: "k8sm", Node: "one"}) // which does not run
+	policies, err := policy.New(policy.Config{Cluster: "k8sm", Node: "one"}) // never run, so never ready
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestSandboxWhosePoliciesAreNotKnownInTimeIsDetached(t *testing.T) {
 	}
 }
 
-func TestPoliciesGoByThePodsOwnLabels(t *testing.T) {
+func TestPoliciesSeeOnlyThePodsOwnLabels(t *testing.T) {
 	address := netip.MustParseAddr("10.0.0.2")
 	told := network.Sandbox{ID: "s", Pod: "shop/web", UID: "u", Labels: map[string]string{"app": "web", "io.kubernetes.pod.name": "web"}}
 	want := policy.Sandbox{ID: "s", Namespace: "shop", UID: "u", Labels: map[string]string{"app": "web"}, Addresses: []netip.Addr{address}}
@@ -56,6 +56,6 @@ func TestPoliciesGoByThePodsOwnLabels(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if len(told.Labels) != 2 {
-		t.Error("the network's sandbox was changed")
+		t.Error("the original sandbox was changed")
 	}
 }

@@ -22,20 +22,19 @@ import (
 
 const loopback = "127.0.0.1"
 
-// logFiles and logFileSize bound what the kubelet keeps of each container's log, as it does by default. The CRI server has the
-// Engine keep as much.
+// logFiles and logFileSize bound each container's log. They are the kubelet's defaults; Docker Engine is told to keep as much.
 const (
 	logFiles    = 5
 	logFileSize = 10 << 20
 )
 
-// settings is what the configurations of the stock programs are rendered from.
+// settings is the input for the configurations of the stock programs.
 type settings struct {
 	files      layout
 	node       string
 	agent      api.AgentID
 	cluster    api.MinionConfig
-	addresses  []netip.Addr      // of the node, one of each family of its pods, the first one first
+	addresses  []netip.Addr      // of the node, one for each IP family of its pods, primary first
 	reserved   map[string]string // see capacity.reserve
 	cgroup     string            // see podCgroup
 	resolvConf string
@@ -43,8 +42,8 @@ type settings struct {
 	kubeletPort, kubeletHealthPort, proxyHealthPort, proxyMetricsPort int
 }
 
-// choosePorts finds free ports for all listeners: for the kubelet's own, which alone is not on loopback, the wanted one if
-// it is free.
+// choosePorts finds free ports for all listeners. The kubelet's own, the only one not on loopback, gets the wanted port if it is
+// free.
 func (s *settings) choosePorts(wanted int) error {
 	for _, choice := range []struct {
 		port    *int
@@ -60,7 +59,7 @@ func (s *settings) choosePorts(wanted int) error {
 		if err != nil {
 			return err
 		}
-		defer listener.Close() // all at once at the end, so that they differ
+		defer listener.Close() // not before the end, so that the ports differ
 		*choice.port = listener.Addr().(*net.TCPAddr).Port
 	}
 	return nil
@@ -87,15 +86,15 @@ func (s settings) kubelet() ([]byte, error) {
 		ContainerLogMaxSize:      resource.NewQuantity(logFileSize, resource.BinarySI).String(),
 		ContainerLogMaxFiles:     ptr(int32(logFiles)),
 		FailSwapOn:               ptr(false), // a Mesos agent's machine may have swap
-		MakeIPTablesUtilChains:   ptr(false), // they guard what kube-proxy is told not to open, and nobody would remove them
+		MakeIPTablesUtilChains:   ptr(false), // they guard 127.0.0.0/8, which kube-proxy does not open here, and would be left behind
 	}
 	s.security(&cfg)
 	s.resources(&cfg)
 	return render("kubelet", cfg)
 }
 
-// security: who may speak to the kubelet is the API server's to say, and both sides of its own certificates come from the
-// cluster.
+// security lets the API server authenticate and authorize the kubelet's callers. The cluster's CA signs the kubelet's client and
+// serving certificates.
 func (s settings) security(cfg *kubeletconfig.KubeletConfiguration) {
 	cfg.RotateCertificates = true
 	cfg.ServerTLSBootstrap = true
@@ -107,8 +106,9 @@ func (s settings) security(cfg *kubeletconfig.KubeletConfiguration) {
 	cfg.Authorization = kubeletconfig.KubeletAuthorization{Mode: kubeletconfig.KubeletAuthorizationModeWebhook}
 }
 
-// resources: the machine is Mesos' and others run on it, so the kubelet keeps to a cgroup of its own (of cgroup v1, too). How full
-// others make the disk is no reason to remove images; they go, of those that the node pulled, when eviction has to free some.
+// resources keeps the kubelet to a cgroup of its own (cgroup v1, too), because the machine belongs to Mesos and other frameworks. A
+// disk that others fill is no reason to remove images: they go only when eviction must free space, and only those that the node
+// pulled.
 func (s settings) resources(cfg *kubeletconfig.KubeletConfiguration) {
 	cfg.FailCgroupV1 = ptr(false)
 	cfg.CgroupsPerQOS, cfg.CgroupRoot = ptr(true), s.cgroup
@@ -129,10 +129,10 @@ func (s settings) proxy() ([]byte, error) {
 		ClusterCIDR:        s.cluster.ClusterCIDR,
 		HealthzBindAddress: net.JoinHostPort(loopback, strconv.Itoa(s.proxyHealthPort)),
 		MetricsBindAddress: net.JoinHostPort(loopback, strconv.Itoa(s.proxyMetricsPort)),
-		// Node ports on loopback would open 127.0.0.0/8 to pods (sysctl route_localnet), and need a firewall against it.
+		// Node ports on loopback would open 127.0.0.0/8 to pods (sysctl route_localnet), which would need a firewall.
 		NodePortAddresses: s.nodePorts(),
 		IPTables:          proxyconfig.KubeProxyIPTablesConfiguration{LocalhostNodePorts: ptr(false)},
-		// Zero leaves the machine's connection tracking as it is.
+		// Zero leaves the machine's conntrack settings alone.
 		Conntrack: proxyconfig.KubeProxyConntrackConfiguration{
 			MaxPerCore: ptr(int32(0)), Min: ptr(int32(0)),
 			TCPEstablishedTimeout: untouched, TCPCloseWaitTimeout: untouched,
@@ -142,7 +142,7 @@ func (s settings) proxy() ([]byte, error) {
 	cfg.ClientConnection.Kubeconfig = s.files.kubeconfig()
 	switch {
 	case s.cluster.Network.Mode != api.NetworkCNI:
-		// Pods are known by their devices: some have addresses of pools, which are outside ClusterCIDR.
+		// Detect pods by their devices: addresses from pools are outside ClusterCIDR.
 		cfg.DetectLocalMode, cfg.DetectLocal.InterfaceNamePrefix = "InterfaceNamePrefix", network.DevicePrefix
 	case s.cluster.ClusterCIDR == "":
 		cfg.DetectLocalMode = "NodeCIDR"
@@ -150,10 +150,10 @@ func (s settings) proxy() ([]byte, error) {
 	return render("kube-proxy", cfg)
 }
 
-// address is where the kubelet listens.
+// address returns the address on which the kubelet listens.
 func (s settings) address() string { return s.addresses[0].String() }
 
-// nodeIPs are all of them, as the kubelet takes them.
+// nodeIPs returns all addresses in the form of the kubelet's --node-ip.
 func (s settings) nodeIPs() string {
 	var list []string
 	for _, address := range s.addresses {
@@ -162,7 +162,7 @@ func (s settings) nodeIPs() string {
 	return strings.Join(list, ",")
 }
 
-// nodePorts are the ranges of addresses on which node ports are served.
+// nodePorts returns the addresses that serve node ports, as prefixes.
 func (s settings) nodePorts() (list []string) {
 	for _, address := range s.addresses {
 		list = append(list, netip.PrefixFrom(address, address.BitLen()).String())
@@ -195,7 +195,7 @@ func (s settings) write() error {
 	return nil
 }
 
-// kubeletArgs are the arguments of `km kubelet`: what the configuration file cannot say.
+// kubeletArgs returns the arguments of `km kubelet`, for settings that its configuration file does not have.
 func (s settings) kubeletArgs() []string {
 	return []string{
 		"kubelet",
@@ -211,8 +211,8 @@ func (s settings) kubeletArgs() []string {
 
 func (s settings) proxyArgs() []string { return []string{"proxy", "--config=" + s.files.proxyConfig()} }
 
-// resolvConf is the machine's list of DNS servers for pods: where systemd-resolved runs, /etc/resolv.conf names a server
-// that pods cannot reach. Empty if there is none.
+// resolvConf returns the machine's resolv.conf for pods. With systemd-resolved, /etc/resolv.conf names a server that pods cannot
+// reach. It returns "" if there is none.
 func resolvConf() string {
 	for _, path := range []string{"/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"} {
 		if _, err := os.Stat(path); err == nil {

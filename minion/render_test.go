@@ -77,15 +77,15 @@ func TestArgumentsNameTheNodesOwnFiles(t *testing.T) {
 	}
 }
 
-func TestNodeOfBothFamiliesIsReachedByBoth(t *testing.T) {
+func TestDualStackNodeListensOnBothFamilies(t *testing.T) {
 	s := testSettings()
 	s.addresses = append(s.addresses, netip.MustParseAddr("2001:db8::7"))
 	if args := strings.Join(s.kubeletArgs(), " "); !strings.Contains(args, "--node-ip=192.0.2.7,2001:db8::7") {
-		t.Errorf("the kubelet is given %s", args)
+		t.Errorf("kubelet arguments are %s", args)
 	}
 	proxy, err := s.proxy()
 	if err != nil || !strings.Contains(string(proxy), "- 192.0.2.7/32\n- 2001:db8::7/128\n") {
-		t.Errorf("the proxy is given %s, %v", proxy, err)
+		t.Errorf("the proxy's configuration is %s, %v", proxy, err)
 	}
 }
 

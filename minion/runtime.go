@@ -15,7 +15,7 @@ import (
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
-// serveCRI is one life of the CRI server. Containers live on without it.
+// serveCRI runs the CRI server until it fails or ctx ends. Containers keep running without it.
 func (n *node) serveCRI(ctx context.Context) error {
 	server, err := cri.New(ctx, cri.Config{
 		Socket:     n.files.socket(),
@@ -33,7 +33,7 @@ func (n *node) serveCRI(ctx context.Context) error {
 	return server.Run(ctx)
 }
 
-// awaitCRI waits until the CRI server listens: a kubelet that finds none ends.
+// awaitCRI waits until the CRI server listens: a kubelet exits if it cannot connect.
 func (n *node) awaitCRI(ctx context.Context) error {
 	for {
 		connection, err := net.Dial("unix", n.files.socket())
@@ -46,8 +46,8 @@ func (n *node) awaitCRI(ctx context.Context) error {
 	}
 }
 
-// removeSandboxes removes what has ended of a pod that is gone from the API server. The kubelet would do so at its next
-// garbage collection, up to a minute later; a pod that was removed by force still runs here, and is left to the kubelet.
+// removeSandboxes removes the ended sandboxes of a pod that is gone from the API server. The kubelet's garbage collection would take
+// up to a minute. A pod that was deleted by force may still run; the kubelet handles that.
 func (n *node) removeSandboxes(ctx context.Context, pod types.UID) {
 	log := n.log.WithField("uid", pod)
 	connection, err := grpc.NewClient("unix://"+n.files.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()))

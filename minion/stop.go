@@ -16,15 +16,15 @@ import (
 )
 
 const (
-	// parallelRemovals bounds how many containers are removed at a time.
+	// parallelRemovals bounds how many containers are removed at the same time.
 	parallelRemovals = 32
-	// usualGrace is Kubernetes' grace period for pods that name none.
+	// usualGrace is Kubernetes' default grace period.
 	usualGrace = 30 * time.Second
 )
 
-// removeContainers ends and removes all containers of this node, and no others. They have their pods' grace periods to
-// end by themselves, but no longer than until shortly before the end of ctx. Sandboxes go last, because what ends may
-// need the network to do so. The pods' preStop hooks are the kubelet's, which has been stopped.
+// removeContainers stops and removes all containers of this node, and no others. Containers get their pods' grace periods, but no
+// longer than until shortly before ctx ends. Sandboxes go last, because stopping containers may need the network. preStop hooks do
+// not run: the kubelet, which runs them, has been stopped.
 func (n *node) removeContainers(ctx context.Context) error {
 	ours := filters.NewArgs(
 		filters.Arg("label", api.DockerLabelFramework+"="+n.boot.Cluster),
@@ -51,10 +51,10 @@ func (n *node) removeContainers(ctx context.Context) error {
 		forEach(sandboxes, parallelRemovals, func(c container.Summary) error { return n.removeContainer(ctx, c.ID) }))
 }
 
-// removalReserve is what of the time that is left is kept for the removal of what has ended.
+// removalReserve is the part of the remaining time that is kept for removals.
 func removalReserve(left time.Duration) time.Duration { return max(time.Second, left/5) }
 
-// forEach does something with every container, with at most so many at a time (-1 is all), and returns all errors.
+// forEach calls do for every container, at most limit at a time (-1 means no limit), and returns all errors.
 func forEach(list []container.Summary, limit int, do func(container.Summary) error) error {
 	problems := make([]error, len(list))
 	var group errgroup.Group
@@ -69,7 +69,8 @@ func forEach(list []container.Summary, limit int, do func(container.Summary) err
 	return errors.Join(problems...)
 }
 
-// endContainer sends the container its stop signal and waits until it has ended, or its grace period has passed, or until.
+// endContainer sends the container its stop signal. It waits until the container exits, its grace period passes, or until is
+// reached.
 func (n *node) endContainer(ctx context.Context, c container.Summary, until time.Time) error {
 	if c.State != container.StateRunning {
 		return nil
@@ -82,7 +83,7 @@ func (n *node) endContainer(ctx context.Context, c container.Summary, until time
 		return fmt.Errorf("cannot stop container %.12s: %w", c.ID, err)
 	}
 	err = n.docker.ContainerKill(ctx, c.ID, firstGiven(info.Config.StopSignal, "SIGTERM"))
-	if cerrdefs.IsNotFound(err) || cerrdefs.IsConflict(err) { // a conflict: it has ended
+	if cerrdefs.IsNotFound(err) || cerrdefs.IsConflict(err) { // conflict: it is not running
 		return nil
 	}
 	if err != nil {
@@ -97,14 +98,14 @@ func (n *node) endContainer(ctx context.Context, c container.Summary, until time
 	ended, failed := n.docker.ContainerWait(ctx, c.ID, container.WaitConditionNotRunning)
 	select {
 	case <-ended:
-	case <-failed: // the time is over, or the Engine is away: removal is by force, and says so
+	case <-failed: // time is up, or Docker Engine is down: the forced removal reports errors
 	}
 	return nil
 }
 
 func (n *node) removeContainer(ctx context.Context, id string) error {
 	err := n.docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
-	if err != nil && !cerrdefs.IsNotFound(err) && !cerrdefs.IsConflict(err) { // a conflict: it is being removed
+	if err != nil && !cerrdefs.IsNotFound(err) && !cerrdefs.IsConflict(err) { // conflict: it is already being removed
 		return fmt.Errorf("cannot remove container %.12s: %w", id, err)
 	}
 	return nil

@@ -17,22 +17,21 @@ import (
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
-// reportAgain is how often the report is looked at: somebody may have deleted the node, which the kubelet makes again
-// without it, and what is wrong may change.
+// reportAgain is how often the report is checked: the problems may change, and the kubelet recreates a deleted node without the
+// report.
 const reportAgain = time.Minute
 
-// report is what the node says of its minion.
+// report is what the minion writes to its Node object.
 type report struct {
 	version string
 	started time.Time
-	// problems are what is wrong with the agent although pods run: a condition of the node and events tell them.
+	// problems are those of the agent that do not stop pods. They appear as a node condition and as events.
 	problems []string
-	// watch finds out which further problems there are now; nil if none are looked for.
+	// watch returns further problems that exist now; nil if there are no checks.
 	watch func(context.Context) []string
 }
 
-// conditionProblem is the type of the node's condition that tells what is wrong with its Mesos agent. As those of
-// node-problem-detector it is true if something is.
+// conditionProblem is the node condition for problems of the Mesos agent. It is true if there is one, as in node-problem-detector.
 const conditionProblem corev1.NodeConditionType = "MesosAgentProblem"
 
 func (r report) annotations() map[string]string {
@@ -41,7 +40,7 @@ func (r report) annotations() map[string]string {
 	}
 }
 
-// keep sees to it that the node carries the report, until ctx ends or that fails.
+// keep keeps the report on the node until ctx ends or a write fails.
 func (r report) keep(ctx context.Context, client kubernetes.Interface, node string) error {
 	for now := r; ; {
 		if err := now.write(ctx, client, node); err != nil {
@@ -56,13 +55,13 @@ func (r report) keep(ctx context.Context, client kubernetes.Interface, node stri
 	}
 }
 
-// write makes the node carry the report, if it does not.
+// write writes the report to the node, unless it is there already.
 func (r report) write(ctx context.Context, client kubernetes.Interface, node string) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	object, err := client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("cannot tell the node its minion's version: %w", err)
+		return fmt.Errorf("cannot write the minion's version to the node: %w", err)
 	}
 	missing := map[string]string{}
 	for key, value := range r.annotations() {
@@ -81,20 +80,20 @@ func (r report) write(ctx context.Context, client kubernetes.Interface, node str
 		return err
 	}
 	if _, err := client.CoreV1().Nodes().Patch(ctx, node, types.StrategicMergePatchType, patch, metav1.PatchOptions{}); err != nil {
-		return fmt.Errorf("cannot tell the node its minion's version: %w", err)
+		return fmt.Errorf("cannot write the minion's version to the node: %w", err)
 	}
 	return nil
 }
 
-// condition is that of the node.
+// condition returns the node condition for the problems.
 func (r report) condition() corev1.NodeCondition {
 	if len(r.problems) == 0 {
-		return corev1.NodeCondition{Type: conditionProblem, Status: corev1.ConditionFalse, Reason: "NoProblem", Message: "the minion knows of none"}
+		return corev1.NodeCondition{Type: conditionProblem, Status: corev1.ConditionFalse, Reason: "NoProblem", Message: "the minion found no problem with the agent"}
 	}
 	return corev1.NodeCondition{Type: conditionProblem, Status: corev1.ConditionTrue, Reason: "HasProblems", Message: strings.Join(r.problems, "; ")}
 }
 
-// tell makes the node's condition, and an event of each problem that is new there.
+// tell writes the node condition, and an event for each new problem.
 func (r report) tell(ctx context.Context, client kubernetes.Interface, node *corev1.Node) error {
 	condition := r.condition()
 	var before string
@@ -113,7 +112,7 @@ func (r report) tell(ctx context.Context, client kubernetes.Interface, node *cor
 		return err
 	}
 	if _, err := client.CoreV1().Nodes().Patch(ctx, node.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
-		return fmt.Errorf("cannot tell the node what is wrong with its agent: %w", err)
+		return fmt.Errorf("cannot write condition MesosAgentProblem to the node: %w", err)
 	}
 	for i, problem := range r.problems {
 		if strings.Contains(before, problem) {
@@ -126,7 +125,7 @@ func (r report) tell(ctx context.Context, client kubernetes.Interface, node *cor
 			Source: corev1.EventSource{Component: "km-minion", Host: node.Name}, FirstTimestamp: now, LastTimestamp: now, Count: 1,
 		}
 		if _, err := client.CoreV1().Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{}); err != nil {
-			return fmt.Errorf("cannot tell what is wrong with the node's agent: %w", err)
+			return fmt.Errorf("cannot create an event for the node's agent: %w", err)
 		}
 	}
 	return nil

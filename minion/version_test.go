@@ -16,7 +16,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-func TestNodeSaysWhichVersionItsMinionHasAlsoAfterItWasMadeAgain(t *testing.T) {
+func TestNodeReportsMinionVersionAfterItWasRecreated(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		node := func() *corev1.Node {
 			return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Annotations: map[string]string{
@@ -39,7 +39,7 @@ func TestNodeSaysWhichVersionItsMinionHasAlsoAfterItWasMadeAgain(t *testing.T) {
 		}
 		want := started.UTC().Format(time.RFC3339Nano)
 		if got := said(); got[api.AnnotationKMVersion] != "v2" || got[api.AnnotationMinionStarted] != want || got["mine"] != "stays" {
-			t.Errorf("the node says %v", got)
+			t.Errorf("annotations are %v", got)
 		}
 		if _, err := client.CoreV1().Nodes().Update(t.Context(), node(), metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
@@ -47,13 +47,13 @@ func TestNodeSaysWhichVersionItsMinionHasAlsoAfterItWasMadeAgain(t *testing.T) {
 		time.Sleep(reportAgain + time.Second)
 		synctest.Wait()
 		if got := said(); got[api.AnnotationKMVersion] != "v2" {
-			t.Errorf("after it was made again the node says %v", got)
+			t.Errorf("annotations of the recreated node are %v", got)
 		}
 		client.ClearActions()
 		time.Sleep(10 * reportAgain)
 		for _, action := range client.Actions() {
 			if action.GetVerb() != "get" {
-				t.Errorf("what stands there already was written: %v", action)
+				t.Errorf("an unchanged report was written again: %v", action)
 			}
 		}
 		cancel()
@@ -63,13 +63,13 @@ func TestNodeSaysWhichVersionItsMinionHasAlsoAfterItWasMadeAgain(t *testing.T) {
 	})
 }
 
-func TestReportThatCannotBeMadeIsTriedAgainByItsCaller(t *testing.T) {
+func TestReportReturnsFailedWrites(t *testing.T) {
 	if err := (report{version: "v2"}).keep(t.Context(), fake.NewSimpleClientset(), "n1"); err == nil {
-		t.Error("there is no such node, and no error")
+		t.Error("no error although the node does not exist")
 	}
 }
 
-func TestNodeSaysWhatIsWrongWithItsAgentOnce(t *testing.T) {
+func TestAgentProblemIsReportedOnce(t *testing.T) {
 	client := fake.NewSimpleClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
 	r := report{version: "v2", started: time.Now(), problems: []string{"it advertises 203.0.113.7"}}
 	for range 2 {
@@ -97,11 +97,11 @@ func TestNodeSaysWhatIsWrongWithItsAgentOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	if is, events := told(); is.Status != corev1.ConditionFalse || events != 1 {
-		t.Errorf("when nothing is wrong any more there are %d events, and the condition is %+v", events, is)
+		t.Errorf("after the problem was solved there are %d events, and the condition is %+v", events, is)
 	}
 }
 
-func TestNodeSaysWhatGoesWrongLaterAndWhenItIsOver(t *testing.T) {
+func TestLaterProblemIsReportedAndResolved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := fake.NewSimpleClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -119,7 +119,7 @@ func TestNodeSaysWhatGoesWrongLaterAndWhenItIsOver(t *testing.T) {
 			synctest.Wait()
 			node, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
 			if err != nil || len(node.Status.Conditions) != 1 || node.Status.Conditions[0].Message != want {
-				t.Errorf("%v; the node says %+v, want %q", err, node.Status.Conditions, want)
+				t.Errorf("%v; conditions are %+v, want %q", err, node.Status.Conditions, want)
 			}
 		}
 		says("as it is")

@@ -112,7 +112,7 @@ func (c *Config) addMinionFlags(fs *pflag.FlagSet) {
 	c.Minions.SuicideTimeout, c.Minions.ContainPods, c.Minions.NetworkPolicy = &metav1.Duration{}, new(bool), new(bool)
 	c.Minions.CleanupDelay = &metav1.Duration{}
 	fs.DurationVar(&c.Minions.SuicideTimeout.Duration, "executor-suicide-timeout", api.DefaultSuicideTimeout,
-		"time after which a minion without a task leaves its machine; the next task brings the node back. 0 stays for ever")
+		"time after which a minion without a task leaves its machine; the next task brings the node back. 0 means never")
 	fs.DurationVar(&c.Minions.CleanupDelay.Duration, "minion-cleanup-delay", api.DefaultCleanupDelay,
 		"how long a node may be without a minion after one was killed before its containers and all else are removed from the machine")
 	fs.StringVar(&c.Minions.StaticPods, "static-pods", "",
