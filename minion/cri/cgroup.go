@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/procfs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -50,13 +51,13 @@ func applyCgroup(pid int, settings []cgroupSetting) error {
 	if len(settings) == 0 {
 		return nil
 	}
-	membership, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	memberships, err := cgroupsOf(pid)
 	if err != nil {
 		return err
 	}
 	for _, s := range settings {
 		controller, _, _ := strings.Cut(s.File, ".")
-		path := filepath.Join(cgroupRoot, cgroupPath(string(membership), controller), s.File)
+		path := filepath.Join(cgroupRoot, cgroupPath(memberships, controller), s.File)
 		if s.Value == "0" && !exists(path) {
 			continue
 		}
@@ -76,19 +77,25 @@ func writeSetting(path, value string) error {
 	return errors.Join(err, f.Close())
 }
 
-// cgroupPath returns the controller's cgroup of a process, below the root of all hierarchies, from its /proc/PID/cgroup.
-func cgroupPath(membership, controller string) string {
+// cgroupsOf returns a process's cgroup in each hierarchy. It is an fs.ErrNotExist if there is no such process.
+func cgroupsOf(pid int) ([]procfs.Cgroup, error) {
+	process, err := procfs.NewProc(pid)
+	if err != nil {
+		return nil, err
+	}
+	return process.Cgroups()
+}
+
+// cgroupPath returns the controller's cgroup of a process, below the root of all hierarchies. A controller that no hierarchy of
+// cgroup v1 has is in the unified one.
+func cgroupPath(memberships []procfs.Cgroup, controller string) string {
 	var unified string
-	for line := range strings.Lines(membership) {
-		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		if len(fields) != 3 {
-			continue
+	for _, m := range memberships {
+		if len(m.Controllers) == 0 {
+			unified = m.Path
 		}
-		if fields[1] == "" {
-			unified = fields[2]
-		}
-		if slices.Contains(strings.Split(fields[1], ","), controller) {
-			return filepath.Join(fields[1], fields[2])
+		if slices.Contains(m.Controllers, controller) {
+			return filepath.Join(strings.Join(m.Controllers, ","), m.Path)
 		}
 	}
 	return unified

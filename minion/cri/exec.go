@@ -6,14 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/container"
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -158,18 +155,14 @@ func (s *Server) endExec(ctx context.Context, exec string) error {
 // killFamily kills the process, its descendants and all of its session. runc makes a session for each command, so
 // children that lost their parent are found, too.
 func killFamily(root int) error {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	processes, err := procfs.AllProcs()
 	if err != nil {
 		return err
 	}
-	var all []processStat
-	for _, path := range stats {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			continue // it ended meanwhile
-		}
-		if p, ok := parseStat(string(data)); ok {
-			all = append(all, p)
+	var all []procfs.ProcStat
+	for _, p := range processes {
+		if stat, err := p.Stat(); err == nil { // otherwise it has ended meanwhile
+			all = append(all, stat)
 		}
 	}
 	for _, pid := range family(root, all) {
@@ -180,35 +173,15 @@ func killFamily(root int) error {
 	return nil
 }
 
-// processStat is what we read of /proc/PID/stat (proc_pid_stat(5)).
-type processStat struct{ pid, parent, session int }
-
-func parseStat(line string) (p processStat, ok bool) {
-	pid, rest, ok := strings.Cut(line, " ")
-	if !ok {
-		return p, false
-	}
-	// The name in parentheses may hold anything, parentheses too.
-	fields := strings.Fields(rest[strings.LastIndexByte(rest, ')')+1:])
-	if len(fields) < 4 {
-		return p, false
-	}
-	var errs [3]error
-	p.pid, errs[0] = strconv.Atoi(pid)
-	p.parent, errs[1] = strconv.Atoi(fields[1])
-	p.session, errs[2] = strconv.Atoi(fields[3])
-	return p, errors.Join(errs[:]...) == nil
-}
-
 // family returns root, its descendants and its session, parents before children.
-func family(root int, all []processStat) []int {
+func family(root int, all []procfs.ProcStat) []int {
 	members := []int{root}
 	seen := map[int]bool{root: true}
 	for grown := true; grown; {
 		grown = false
 		for _, p := range all {
-			if !seen[p.pid] && (seen[p.parent] || p.session == root) {
-				members, seen[p.pid], grown = append(members, p.pid), true, true
+			if !seen[p.PID] && (seen[p.PPID] || p.Session == root) {
+				members, seen[p.PID], grown = append(members, p.PID), true, true
 			}
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,15 +42,19 @@ var capabilityNames = []string{
 
 // readHost looks at this process's bounding set, which is the Engine's too unless that runs elsewhere or confined.
 func readHost() (host, error) {
-	status, err := os.ReadFile("/proc/self/status")
+	self, err := procfs.Self()
 	if err != nil {
 		return host{}, err
+	}
+	status, err := self.NewStatus()
+	if err != nil {
+		return host{}, fmt.Errorf("cannot read the bounding set of capabilities: %w", err)
 	}
 	last, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
 	if err != nil {
 		return host{}, err
 	}
-	h, err := parseCapabilities(string(status), string(last))
+	h, err := hostOf(status.CapBnd, string(last))
 	if err != nil {
 		return host{}, err
 	}
@@ -66,21 +71,15 @@ func readHost() (host, error) {
 	return h, err
 }
 
-// parseCapabilities reads a /proc/PID/status and the number of the kernel's last capability.
-func parseCapabilities(status, lastCap string) (host, error) {
+// hostOf is the host of a process with this bounding set of capabilities. lastCap is the number of the kernel's last capability.
+func hostOf(bounding uint64, lastCap string) (host, error) {
 	last, err := strconv.Atoi(strings.TrimSpace(lastCap))
 	if err != nil {
 		return host{}, fmt.Errorf("cannot read the kernel's last capability: %w", err)
 	}
-	_, bounding, _ := strings.Cut(status, "\nCapBnd:")
-	bounding, _, _ = strings.Cut(bounding, "\n")
-	set, err := strconv.ParseUint(strings.TrimSpace(bounding), 16, 64)
-	if err != nil {
-		return host{}, fmt.Errorf("cannot read the bounding set of capabilities: %w", err)
-	}
 	var h host
 	for number, name := range capabilityNames[:min(last+1, len(capabilityNames))] {
-		if set&(1<<number) == 0 {
+		if bounding&(1<<number) == 0 {
 			h.missing = append(h.missing, name)
 		}
 	}

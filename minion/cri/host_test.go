@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/cgroups"
+	"github.com/prometheus/procfs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -30,16 +31,9 @@ func TestHostSaysOnceWhatItCannotGive(t *testing.T) {
 }
 
 func TestFamilyIsDescendantsAndSession(t *testing.T) {
-	var all []processStat
-	for _, line := range []string{
-		"1 (init) S 0 1 1 0", "10 (sh) S 1 10 10 0", "11 (a) b) S 10 10 10 0", "12 (new session) S 11 12 12 0",
-		"13 (orphan) S 1 10 10 0", "20 (other) S 1 20 20 0",
-	} {
-		p, ok := parseStat(line)
-		if !ok {
-			t.Fatalf("cannot parse %q", line)
-		}
-		all = append(all, p)
+	all := []procfs.ProcStat{
+		{PID: 1, Session: 1}, {PID: 10, PPID: 1, Session: 10}, {PID: 11, PPID: 10, Session: 10}, {PID: 12, PPID: 11, Session: 12}, // a new session
+		{PID: 13, PPID: 1, Session: 10}, {PID: 20, PPID: 1, Session: 20}, // an orphan and a stranger
 	}
 	if diff := cmp.Diff([]int{10, 11, 12, 13}, family(10, all)); diff != "" {
 		t.Error(diff)
@@ -47,7 +41,11 @@ func TestFamilyIsDescendantsAndSession(t *testing.T) {
 }
 
 func TestCgroupOfAProcessIsFoundInBothVersions(t *testing.T) {
-	const v1 = "12:hugetlb:/docker/x\n3:cpu,cpuacct:/docker/y\n0::/unified\n"
+	v1 := []procfs.Cgroup{
+		{HierarchyID: 12, Controllers: []string{"hugetlb"}, Path: "/docker/x"},
+		{HierarchyID: 3, Controllers: []string{"cpu", "cpuacct"}, Path: "/docker/y"},
+		{Path: "/unified"},
+	}
 	for controller, want := range map[string]string{"hugetlb": "hugetlb/docker/x", "cpu": "cpu,cpuacct/docker/y", "memory": "/unified"} {
 		if got := cgroupPath(v1, controller); got != want {
 			t.Errorf("cgroup of %s: %q; want %q", controller, got, want)

@@ -206,7 +206,7 @@ func (s *Server) read(c container.InspectResponse) (sample, error) {
 	if !c.State.Running {
 		return now, nil
 	}
-	membership, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.State.Pid))
+	memberships, err := cgroupsOf(c.State.Pid)
 	if errors.Is(err, os.ErrNotExist) {
 		return now, nil // it has just ended
 	}
@@ -219,7 +219,7 @@ func (s *Server) read(c container.InspectResponse) (sample, error) {
 	}
 	paths := map[string]string{}
 	for _, controller := range controllers {
-		paths[controller] = filepath.Join(cgroupRoot, cgroupPath(string(membership), controller))
+		paths[controller] = filepath.Join(cgroupRoot, cgroupPath(memberships, controller))
 	}
 	m, err := manager.NewWithPaths(&cgroups.Cgroup{Resources: &cgroups.Resources{}}, paths)
 	if err != nil {

@@ -19,12 +19,12 @@ var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 
 // Two hosts: one that can give all, and one that holds CAP_SYS_RESOURCE and CAP_MKNOD back.
 var (
-	fullHost    = mustParseHost("000001ffffffffff")
-	limitedHost = mustParseHost("000001fff6ffffff")
+	fullHost    = mustHost(0x000001ffffffffff)
+	limitedHost = mustHost(0x000001fff6ffffff)
 )
 
-func mustParseHost(bounding string) host {
-	h, err := parseCapabilities("Name:\tx\nCapBnd:\t"+bounding+"\nCapAmb:\t0\n", "40\n")
+func mustHost(bounding uint64) host {
+	h, err := hostOf(bounding, "40\n")
 	if err != nil {
 		panic(err)
 	}
