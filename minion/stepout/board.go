@@ -88,23 +88,6 @@ func receive(connection *net.UnixConn) (p passage, files []*os.File, err error) 
 	return p, files, nil
 }
 
-// takeCgroups moves this process to the cgroups of the one that it comes from, but not to its devices cgroup.
-func takeCgroups(from int, container string) error {
-	own, mounts, err := ownCgroups()
-	if err != nil {
-		return err
-	}
-	other, err := readText(fmt.Sprintf("/proc/%d/cgroup", from))
-	if err != nil {
-		return err
-	}
-	files, err := joins(own, other, mounts, container)
-	if err != nil {
-		return err
-	}
-	return join(files)
-}
-
 // start starts the minion with its end of the connection.
 func (p passage) start(files []*os.File, end *os.File) error {
 	null, err := os.Open(os.DevNull)

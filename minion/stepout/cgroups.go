@@ -9,58 +9,66 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/k8sm/k8sm/minion/warden"
+	"github.com/moby/sys/mountinfo"
+	"github.com/prometheus/procfs"
 )
 
 // devices is the cgroup v1 controller that denies a container the devices which it is not given.
 const devices = "devices"
 
-// membership is a process's place in one hierarchy: a line of /proc/PID/cgroup. The unified hierarchy has no controllers.
-type membership struct{ controllers, cgroup string }
-
-func parseMemberships(text string) (all []membership) {
-	for line := range strings.Lines(text) {
-		if fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3); len(fields) == 3 {
-			all = append(all, membership{controllers: fields[1], cgroup: fields[2]})
-		}
-	}
-	return all
-}
-
 // of tells whether the cgroup is that of the Mesos container or below it: an agent names it after the container's id.
-func (m membership) of(container string) bool {
-	return container != "" && slices.Contains(strings.Split(m.cgroup, "/"), container)
+func of(m procfs.Cgroup, container string) bool {
+	return container != "" && slices.Contains(strings.Split(m.Path, "/"), container)
 }
 
 // inContainer tells whether a process with these memberships was started in the Mesos container.
-func inContainer(memberships, container string) bool {
-	return slices.ContainsFunc(parseMemberships(memberships), func(m membership) bool { return m.of(container) })
+func inContainer(memberships []procfs.Cgroup, container string) bool {
+	return slices.ContainsFunc(memberships, func(m procfs.Cgroup) bool { return of(m, container) })
 }
 
 // joins are the files by which a process with the memberships own gets those of another process, except that it is in no
-// devices cgroup of the Mesos container's. With its own for the other's, all that it does is to leave that one. The mounts are
-// as in /proc/PID/mountinfo.
-func joins(own, other, mounts, container string) (files []string, err error) {
+// devices cgroup of the Mesos container's. With its own for the other's, all that it does is to leave that one.
+func joins(own, other []procfs.Cgroup, mounts []*mountinfo.Info, container string) (files []string, err error) {
 	mine := map[string]string{}
-	for _, m := range parseMemberships(own) {
-		mine[m.controllers] = m.cgroup
+	for _, m := range own {
+		mine[hierarchy(m)] = m.Path
 	}
 	var problems []error
-	for _, m := range parseMemberships(other) {
-		if m.controllers == devices && m.of(container) {
-			m.cgroup = "/"
+	for _, m := range other {
+		if hierarchy(m) == devices && of(m, container) {
+			m.Path = "/"
 		}
-		if mine[m.controllers] == m.cgroup {
+		if mine[hierarchy(m)] == m.Path {
 			continue
 		}
-		root := warden.HierarchyRoot(m.controllers, mounts)
+		root := hierarchyRoot(m, mounts)
 		if root == "" {
-			problems = append(problems, fmt.Errorf("the cgroup hierarchy %q is not mounted", m.controllers))
+			problems = append(problems, fmt.Errorf("the cgroup hierarchy %q is not mounted", hierarchy(m)))
 			continue
 		}
-		files = append(files, filepath.Join(root, m.cgroup, "cgroup.procs"))
+		files = append(files, filepath.Join(root, m.Path, "cgroup.procs"))
 	}
 	return files, errors.Join(problems...)
+}
+
+// hierarchy names a hierarchy by its controllers. The unified one has none.
+func hierarchy(m procfs.Cgroup) string { return strings.Join(m.Controllers, ",") }
+
+// hierarchyRoot is where the root of the membership's hierarchy is mounted, or "".
+func hierarchyRoot(m procfs.Cgroup, mounts []*mountinfo.Info) string {
+	for _, mount := range mounts {
+		kind := "cgroup"
+		if len(m.Controllers) == 0 {
+			kind = "cgroup2"
+		}
+		// A hierarchy of v1 has its controllers among the options of its super block: rw,cpu,cpuacct or rw,xattr,name=systemd.
+		options := strings.Split(mount.VFSOptions, ",")
+		other := func(controller string) bool { return !slices.Contains(options, controller) }
+		if mount.Root == "/" && mount.FSType == kind && !slices.ContainsFunc(m.Controllers, other) {
+			return mount.Mountpoint
+		}
+	}
+	return ""
 }
 
 // join moves this process, with all of its threads, to the cgroups.
@@ -75,30 +83,54 @@ func join(files []string) error {
 
 // leaveDevices takes this process out of the Mesos container's devices cgroup, if it is in one of cgroup v1.
 func leaveDevices(container string) error {
-	own, mounts, err := ownCgroups()
+	own, err := ownCgroups()
 	if err != nil {
 		return err
 	}
-	files, err := joins(own, own, mounts, container)
+	return move(own, own, container)
+}
+
+// takeCgroups moves this process to the cgroups of the one that it comes from, but not to its devices cgroup.
+func takeCgroups(from int, container string) error {
+	own, err := ownCgroups()
+	if err != nil {
+		return err
+	}
+	other, err := cgroupsOf(from)
+	if err != nil {
+		return err
+	}
+	return move(own, other, container)
+}
+
+// move has this process join what joins says, by the mounts that this thread sees.
+func move(own, other []procfs.Cgroup, container string) error {
+	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
+	if err != nil {
+		return err
+	}
+	files, err := joins(own, other, mounts, container)
 	if err != nil {
 		return err
 	}
 	return join(files)
 }
 
-// ownCgroups are the memberships of this process and what this thread sees mounted.
-func ownCgroups() (memberships, mounts string, err error) {
-	memberships, err = readText("/proc/thread-self/cgroup")
+// ownCgroups are the memberships of this process, whatever its number is where /proc was mounted.
+func ownCgroups() ([]procfs.Cgroup, error) {
+	self, err := procfs.Self()
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
-	mounts, err = readText("/proc/thread-self/mountinfo")
-	return memberships, mounts, err
+	return self.Cgroups()
 }
 
-func readText(path string) (string, error) {
-	data, err := os.ReadFile(path)
-	return string(data), err
+func cgroupsOf(pid int) ([]procfs.Cgroup, error) {
+	process, err := procfs.NewProc(pid)
+	if err != nil {
+		return nil, err
+	}
+	return process.Cgroups()
 }
 
 // allowKmsg is the flag of a Mesos agent that lets executors read what the kubelet has to.

@@ -2,11 +2,14 @@ package stepout
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/moby/sys/mountinfo"
+	"github.com/prometheus/procfs"
 )
 
 // What a kernel says with cgroup v1 beside an unused v2, as systemd mounts them.
@@ -26,6 +29,28 @@ const (
 	mesosV1 = "12:name=systemd:/mesos/c-1\n9:memory:/mesos/c-1\n7:devices:/mesos/c-1\n5:freezer:/mesos/c-1\n3:cpu,cpuacct:/mesos/c-1\n0::/system.slice/mesos-agent.service\n"
 	mesosV2 = "0::/mesos/c-1/leaf\n"
 )
+
+// parseCgroups reads the text of a /proc/PID/cgroup.
+func parseCgroups(t *testing.T, text string) []procfs.Cgroup {
+	t.Helper()
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "1"), 0o755), os.WriteFile(filepath.Join(dir, "1", "cgroup"), []byte(text), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	proc, err := procfs.NewFS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	process, err := proc.Proc(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := process.Cgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
 
 func TestCgroupsThatAMinionJoins(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -49,7 +74,11 @@ func TestCgroupsThatAMinionJoins(t *testing.T) {
 		"a hierarchy that is not there is said": {own: "9:memory:/docker/x\n", other: "9:memory:/mesos/c-1\n", mounts: unifiedMounts, problem: `"memory" is not mounted`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := joins(test.own, test.other, test.mounts, "c-1")
+			mounts, err := mountinfo.GetMountsFromReader(strings.NewReader(test.mounts), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := joins(parseCgroups(t, test.own), parseCgroups(t, test.other), mounts, "c-1")
 			if test.problem != "" {
 				if err == nil || !strings.Contains(err.Error(), test.problem) {
 					t.Errorf("the error is %v", err)
@@ -71,11 +100,11 @@ func TestProcessOfTheContainerIsKnownByItsCgroups(t *testing.T) {
 	for memberships, want := range map[string]bool{
 		mesosV1: true, mesosV2: true, "0::/init.scope\n": false, "5:freezer:/\n0::/\n": false, "0::/mesos/c-11\n": false,
 	} {
-		if got := inContainer(memberships, "c-1"); got != want {
+		if got := inContainer(parseCgroups(t, memberships), "c-1"); got != want {
 			t.Errorf("%q is in the container c-1: %t", memberships, got)
 		}
 	}
-	if inContainer("0::/\n", "") {
+	if inContainer(parseCgroups(t, "0::/\n"), "") {
 		t.Error("every process is in a container without a name")
 	}
 }

@@ -189,17 +189,17 @@ func (c *mesosContainer) inMachine(facts map[string]string) {
 	if machine, _ := os.Readlink("/proc/self/ns/net"); facts["net"] == machine || facts["net"] == "" {
 		c.t.Errorf("it has left the network namespace of its agent for %s", machine)
 	}
-	for _, m := range parseMemberships(facts["cgroups"]) {
+	for _, m := range parseCgroups(c.t, facts["cgroups"]) {
 		want := "/stepout-test/" + c.id
-		switch m.controllers {
+		switch hierarchy(m) {
 		case "devices":
 			want = "/"
 		case "freezer", "memory":
 		default:
 			continue
 		}
-		if m.cgroup != want {
-			c.t.Errorf("it is in cgroup %s of %s, not in %s", m.cgroup, m.controllers, want)
+		if m.Path != want {
+			c.t.Errorf("it is in cgroup %s of %s, not in %s", m.Path, hierarchy(m), want)
 		}
 	}
 	for key, want := range map[string]string{"kmsg": "<nil>", "dir": c.sandbox, "args": "[an argument]", "secret": "known to nobody"} {

@@ -45,7 +45,7 @@ func Out(ctx context.Context, cfg Config) error {
 		engine = 0
 		logrus.WithError(err).Debug("taking process 1 for the machine's: the Docker Engine does not answer yet")
 	}
-	first, err := readText("/proc/1/cgroup")
+	first, err := cgroupsOf(1)
 	if err != nil {
 		return err
 	}
