@@ -11,52 +11,40 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
 // cgroupRoot is where the kernel's cgroup hierarchies are mounted (https://man7.org/linux/man-pages/man7/cgroups.7.html).
 const cgroupRoot = "/sys/fs/cgroup"
 
-// membership is a process's cgroup in one hierarchy: a line of /proc/PID/cgroup.
-type membership struct {
-	controllers []string // none for cgroup v2
-	cgroup      string
-}
-
-func parseMemberships(text string) []membership {
-	var all []membership
-	for line := range strings.Lines(text) {
-		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		if len(fields) != 3 {
-			continue
-		}
-		m := membership{cgroup: fields[2]}
-		if fields[1] != "" {
-			m.controllers = strings.Split(fields[1], ",")
-		}
-		all = append(all, m)
-	}
-	return all
-}
-
-// dir is where the hierarchy is mounted. On a hybrid host the v2 hierarchy has no controllers and a mount point of its own.
-func (m membership) dir(v2 bool) string {
+// hierarchyDir is where the hierarchy is mounted. On a hybrid host the v2 hierarchy has no controllers and a mount point of its own.
+func hierarchyDir(m procfs.Cgroup, v2 bool) string {
 	switch {
 	case v2:
 		return cgroupRoot
-	case len(m.controllers) == 0:
+	case len(m.Controllers) == 0:
 		return filepath.Join(cgroupRoot, "unified")
 	}
-	return filepath.Join(cgroupRoot, strings.TrimPrefix(strings.Join(m.controllers, ","), "name="))
+	return filepath.Join(cgroupRoot, strings.TrimPrefix(strings.Join(m.Controllers, ","), "name="))
+}
+
+// ownCgroups returns this process's cgroup in each hierarchy.
+func ownCgroups() ([]procfs.Cgroup, error) {
+	self, err := procfs.Self()
+	if err != nil {
+		return nil, err
+	}
+	return self.Cgroups()
 }
 
 // containerCgroup returns the cgroup of the Mesos container with this id, given a process in it. It returns "" if the agent limits
 // neither cpu nor memory by cgroups: without the id in the path, the process is in the agent's own cgroup. With cgroup v2, Mesos
 // puts processes into a leaf below the container's cgroup (https://mesos.apache.org/documentation/latest/isolators/cgroups2/).
-func containerCgroup(all []membership, container string) string {
+func containerCgroup(all []procfs.Cgroup, container string) string {
 	for _, m := range all {
-		limits := onlyV2(all) || slices.Contains(m.controllers, "memory") || slices.Contains(m.controllers, "cpu")
-		elements := strings.Split(m.cgroup, "/")
+		limits := onlyV2(all) || slices.Contains(m.Controllers, "memory") || slices.Contains(m.Controllers, "cpu")
+		elements := strings.Split(m.Path, "/")
 		if at := slices.Index(elements, container); limits && at >= 0 && container != "" {
 			return strings.Join(elements[:at+1], "/")
 		}
@@ -65,7 +53,7 @@ func containerCgroup(all []membership, container string) string {
 }
 
 // onlyV2 reports whether all controllers are in cgroup v2.
-func onlyV2(all []membership) bool { return len(all) == 1 && len(all[0].controllers) == 0 }
+func onlyV2(all []procfs.Cgroup) bool { return len(all) == 1 && len(all[0].Controllers) == 0 }
 
 // contain chooses the parent cgroup for containers, and records it for the cleanup.
 func (n *node) contain(ctx context.Context) error {
@@ -73,15 +61,15 @@ func (n *node) contain(ctx context.Context) error {
 	if n.cluster.ContainPods == nil || !*n.cluster.ContainPods {
 		return nil
 	}
-	text, err := os.ReadFile("/proc/self/cgroup")
+	own, err := ownCgroups()
 	if err != nil {
 		return fmt.Errorf("cannot find this minion's cgroup: %w", err)
 	}
-	return n.containAs(ctx, parseMemberships(string(text)))
+	return n.containAs(ctx, own)
 }
 
 // containAs is contain for a minion with the given memberships.
-func (n *node) containAs(ctx context.Context, own []membership) error {
+func (n *node) containAs(ctx context.Context, own []procfs.Cgroup) error {
 	parent := containerCgroup(own, filepath.Base(n.env.Directory))
 	if parent == "" {
 		n.log.Warn("cannot contain pods: the agent has no cgroup isolators; start it with mesos-agent --isolation=cgroups/cpu,cgroups/mem")
@@ -157,17 +145,16 @@ func (n *node) removeCgroups(keep string) error {
 	if err != nil || len(noted) == 0 {
 		return err
 	}
-	text, err := os.ReadFile("/proc/self/cgroup")
+	all, err := ownCgroups()
 	if err != nil {
 		return fmt.Errorf("cannot list the cgroup hierarchies: %w", err)
 	}
-	all := parseMemberships(string(text))
 	var left []string
 	for _, cgroup := range noted {
 		gone := cgroup != keep
 		for _, m := range all {
-			member := m.cgroup == cgroup || strings.HasPrefix(m.cgroup, cgroup+"/")
-			if cgroup != keep && !member && !removeCgroup(m.dir(onlyV2(all)), cgroup) {
+			member := m.Path == cgroup || strings.HasPrefix(m.Path, cgroup+"/")
+			if cgroup != keep && !member && !removeCgroup(hierarchyDir(m, onlyV2(all)), cgroup) {
 				gone = false
 			}
 		}

@@ -2,6 +2,7 @@ package minion
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -11,10 +12,33 @@ import (
 	"testing"
 
 	"github.com/docker/docker/client"
+	"github.com/prometheus/procfs"
 	"github.com/sirupsen/logrus"
 
 	"github.com/k8sm/k8sm/api"
 )
+
+// parseCgroups reads the text of a /proc/PID/cgroup.
+func parseCgroups(t *testing.T, text string) []procfs.Cgroup {
+	t.Helper()
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "1"), 0o755), os.WriteFile(filepath.Join(dir, "1", "cgroup"), []byte(text), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	proc, err := procfs.NewFS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	process, err := proc.Proc(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := process.Cgroups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
 
 func TestPodsRunBelowTheMesosContainersCgroup(t *testing.T) {
 	const id = "5c7a4b0e-1111-2222-3333-444455556666"
@@ -33,11 +57,11 @@ func TestPodsRunBelowTheMesosContainersCgroup(t *testing.T) {
 		"another container's cgroup":       {"0::/mesos/other/leaf\n", ""},
 		"a container whose id is a prefix": {"0::/mesos/" + id[:8] + "\n", ""},
 	} {
-		if got := containerCgroup(parseMemberships(test.memberships), id); got != test.want {
+		if got := containerCgroup(parseCgroups(t, test.memberships), id); got != test.want {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
 	}
-	if got := containerCgroup(parseMemberships("0::/\n"), ""); got != "" {
+	if got := containerCgroup(parseCgroups(t, "0::/\n"), ""); got != "" {
 		t.Errorf("without an id: %q", got)
 	}
 }
@@ -69,7 +93,7 @@ func TestPodsAreContainedIfAgentAndEngineCan(t *testing.T) {
 		logger.SetOutput(&log)
 		n := &node{cluster: api.MinionConfig{ContainPods: &contain}, files: layout{t.TempDir()}, docker: engineWith(t, test.driver), log: logger}
 		n.env.Directory = "/sandboxes/runs/ID"
-		err := n.containAs(t.Context(), parseMemberships(test.memberships))
+		err := n.containAs(t.Context(), parseCgroups(t, test.memberships))
 		if (err == nil) != (test.refusal == "") || err != nil && !strings.Contains(err.Error(), test.refusal) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -83,14 +107,14 @@ func TestPodsAreContainedIfAgentAndEngineCan(t *testing.T) {
 }
 
 func TestHierarchiesAreWhereTheyAreMounted(t *testing.T) {
-	all := parseMemberships("9:name=systemd:/\n2:cpu,cpuacct:/\n0::/\n")
+	all := parseCgroups(t, "9:name=systemd:/\n2:cpu,cpuacct:/\n0::/\n")
 	for i, want := range []string{"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/unified"} {
-		if got := all[i].dir(onlyV2(all)); got != want {
+		if got := hierarchyDir(all[i], onlyV2(all)); got != want {
 			t.Errorf("%v is at %s, want %s", all[i], got, want)
 		}
 	}
-	if v2 := parseMemberships("0::/x\n"); v2[0].dir(onlyV2(v2)) != "/sys/fs/cgroup" {
-		t.Errorf("v2 is at %s", v2[0].dir(onlyV2(v2)))
+	if v2 := parseCgroups(t, "0::/x\n"); hierarchyDir(v2[0], onlyV2(v2)) != "/sys/fs/cgroup" {
+		t.Errorf("v2 is at %s", hierarchyDir(v2[0], onlyV2(v2)))
 	}
 }
 
