@@ -1,13 +1,11 @@
 package localmesos
 
 import (
-	"bufio"
+	"errors"
 	"fmt"
-	"os"
 	"runtime"
-	"strconv"
-	"strings"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -17,7 +15,7 @@ const defaultPorts = "[31000-32000]"
 // reserve, and the default port range. Of several agents each has its part of the memory and the disk; the processors are
 // for whoever needs them.
 func machineResources(workDir string, agents int64) (string, error) {
-	mem, err := machineMemory("/proc/meminfo")
+	mem, err := machineMemory()
 	if err != nil {
 		return "", err
 	}
@@ -37,18 +35,17 @@ func lessReserve(total, reserve int64) int64 {
 	return total / 2
 }
 
-func machineMemory(meminfo string) (megabytes int64, err error) {
-	f, err := os.Open(meminfo)
+func machineMemory() (megabytes int64, err error) {
+	proc, err := procfs.NewDefaultFS()
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		words := strings.Fields(lines.Text())
-		if len(words) >= 2 && words[0] == "MemTotal:" {
-			kb, err := strconv.ParseInt(words[1], 10, 64)
-			return kb >> 10, err
-		}
+	memory, err := proc.Meminfo()
+	if err != nil {
+		return 0, err
 	}
-	return 0, fmt.Errorf("%s has no MemTotal", meminfo)
+	if memory.MemTotal == nil {
+		return 0, errors.New("cannot tell how much memory this machine has: /proc/meminfo has no MemTotal")
+	}
+	return int64(*memory.MemTotal) >> 10, nil
 }

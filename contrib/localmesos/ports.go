@@ -10,6 +10,7 @@ import (
 	"time"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/prometheus/procfs"
 )
 
 // portWatch finds containers that listen on ports which they do not have, as
@@ -65,7 +66,7 @@ func (w *portWatch) run(stop <-chan struct{}) {
 func (w *portWatch) look() error {
 	var listening map[string]uint64
 	err := w.enter(func() (err error) {
-		listening, err = listeningSockets("/proc/thread-self/net/tcp")
+		listening, err = listeningSockets()
 		return err
 	})
 	if err != nil {
@@ -88,11 +89,18 @@ func listenedOn(container string, listening map[string]uint64) (ports spans) {
 	if err != nil {
 		return nil // it is being destroyed
 	}
-	for _, pid := range strings.Fields(string(pids)) {
-		links, _ := filepath.Glob(filepath.Join("/proc", pid, "fd", "*"))
-		for _, link := range links {
-			to, _ := os.Readlink(link) // what is closed meanwhile is no socket
-			if port, ok := listening[to]; ok {
+	for _, number := range strings.Fields(string(pids)) {
+		pid, err := strconv.Atoi(number)
+		if err != nil {
+			continue
+		}
+		process, err := procfs.NewProc(pid)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		files, _ := process.FileDescriptorTargets() // none of one that has ended meanwhile
+		for _, file := range files {
+			if port, ok := listening[file]; ok {
 				ports = ports.plus(spans{{port, port}})
 			}
 		}
@@ -100,26 +108,23 @@ func listenedOn(container string, listening map[string]uint64) (ports spans) {
 	return ports
 }
 
-// listeningSockets reads which sockets listen, by the name that a file descriptor shows, and on which ports
-// (https://docs.kernel.org/networking/proc_net_tcp.html).
-func listeningSockets(path string) (map[string]uint64, error) {
-	data, err := os.ReadFile(path)
+// listeningSockets reads which sockets of this thread's network namespace listen, by the name that a file descriptor shows, and on
+// which ports (https://docs.kernel.org/networking/proc_net_tcp.html).
+func listeningSockets() (map[string]uint64, error) {
+	thread, err := procfs.NewFS("/proc/thread-self")
 	if err != nil {
 		return nil, err
 	}
-	const listen = "0A"
+	all, err := thread.NetTCP()
+	if err != nil {
+		return nil, err
+	}
+	const listen = 10 // TCP_LISTEN
 	sockets := map[string]uint64{}
-	for _, line := range strings.Split(string(data), "\n") {
-		words := strings.Fields(line)
-		if len(words) < 10 || words[3] != listen {
-			continue
+	for _, s := range all {
+		if s.St == listen {
+			sockets[fmt.Sprintf("socket:[%d]", s.Inode)] = s.LocalPort
 		}
-		_, hex, _ := strings.Cut(words[1], ":")
-		port, err := strconv.ParseUint(hex, 16, 16)
-		if err != nil {
-			return nil, fmt.Errorf("cannot understand %q in %s", line, path)
-		}
-		sockets["socket:["+words[9]+"]"] = port
 	}
 	return sockets, nil
 }

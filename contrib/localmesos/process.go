@@ -1,19 +1,16 @@
 package localmesos
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -72,7 +69,7 @@ func (ps *processes) start(c command) (process, error) {
 func (ps *processes) adopt(cmd *exec.Cmd, isolation isolators) process {
 	p := process{PID: cmd.Process.Pid}
 	if stat, err := readStat(p.PID); err == nil {
-		p.Start = stat.start
+		p.Start = stat.Starttime
 	}
 	c := &child{done: make(chan struct{})}
 	ps.mu.Lock()
@@ -190,7 +187,7 @@ func waitForeign(p process, stop <-chan struct{}) bool {
 // alive reports whether the very process runs.
 func (p process) alive() bool {
 	stat, err := readStat(p.PID)
-	return err == nil && stat.start == p.Start && stat.state != 'Z'
+	return err == nil && stat.Starttime == p.Start && stat.State != zombie
 }
 
 // terminate asks the process group of a command to end.
@@ -219,26 +216,24 @@ func (p process) destroy() {
 
 // family returns the live processes that p is or started.
 func family(p process) []int {
-	entries, err := os.ReadDir("/proc")
+	processes, err := procfs.AllProcs()
 	if err != nil {
 		return nil
 	}
-	stats := map[int]stat{}
-	for _, entry := range entries {
-		if pid, err := strconv.Atoi(entry.Name()); err == nil {
-			if s, err := readStat(pid); err == nil && s.state != 'Z' {
-				stats[pid] = s
-			}
+	stats := map[int]procfs.ProcStat{}
+	for _, process := range processes {
+		if s, err := process.Stat(); err == nil && s.State != zombie {
+			stats[s.PID] = s
 		}
 	}
-	if s, ok := stats[p.PID]; ok && s.start != p.Start {
+	if s, ok := stats[p.PID]; ok && s.Starttime != p.Start {
 		return nil // another process has the id: no one of the session is left
 	}
 	members := map[int]bool{p.PID: true}
 	for grew := true; grew; {
 		grew = false
 		for pid, s := range stats {
-			if !members[pid] && (members[s.parent] || s.session == p.PID) {
+			if !members[pid] && (members[s.PPID] || s.Session == p.PID) {
 				members[pid], grew = true, true
 			}
 		}
@@ -252,28 +247,13 @@ func family(p process) []int {
 	return out
 }
 
-// stat is what of /proc/PID/stat matters here (https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html).
-type stat struct {
-	state   byte
-	parent  int
-	session int
-	start   uint64
-}
+// zombie is the state of a process that has ended and that nobody has waited for.
+const zombie = "Z"
 
-func readStat(pid int) (stat, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+func readStat(pid int) (procfs.ProcStat, error) {
+	process, err := procfs.NewProc(pid)
 	if err != nil {
-		return stat{}, err
+		return procfs.ProcStat{}, err
 	}
-	// The program's name stands in parentheses and may hold anything, so the fields count from the last one.
-	words := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-	if len(words) < 20 {
-		return stat{}, fmt.Errorf("cannot understand /proc/%d/stat", pid)
-	}
-	var s stat
-	s.state = words[0][0]
-	s.parent, _ = strconv.Atoi(words[1])
-	s.session, _ = strconv.Atoi(words[3])
-	s.start, err = strconv.ParseUint(words[19], 10, 64)
-	return s, err
+	return process.Stat()
 }

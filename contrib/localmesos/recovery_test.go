@@ -256,7 +256,7 @@ func TestStopLeavesNoProcessBehind(t *testing.T) {
 	}
 	eventually(t, "the child is gone", func() bool {
 		s, err := readStat(child)
-		return err != nil || s.state == 'Z' || syscall.Kill(child, 0) != nil
+		return err != nil || s.State == zombie || syscall.Kill(child, 0) != nil
 	})
 	if left := pidsIn(t, c.WorkDir); len(left) > 0 {
 		t.Errorf("checkpoints are left of %v", left)
