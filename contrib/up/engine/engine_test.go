@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/moby/sys/mountinfo"
 )
 
 func shortDir(t *testing.T) string {
@@ -51,12 +52,8 @@ func TestEngineAnswersAndLeavesNothingBehind(t *testing.T) {
 	if err := e.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if left := mountsBelow(string(mountinfo), dir); len(left) > 0 {
-		t.Errorf("still mounted: %v", left)
+	if left, err := mountsBelow(dir); len(left) > 0 || err != nil {
+		t.Errorf("still mounted: %v, %v", left, err)
 	}
 	for _, p := range []*process{e.containerd, e.dockerd} {
 		if pid := p.pid(); pid != 0 {
@@ -181,13 +178,17 @@ func TestMissingProgramNamesThePackageToInstall(t *testing.T) {
 }
 
 func TestMountsAreFoundInnermostFirst(t *testing.T) {
-	const mountinfo = `27 1 254:0 / / rw - ext4 /dev/vda rw
+	const table = `27 1 254:0 / / rw - ext4 /dev/vda rw
 42 27 254:0 /tmp/e/data /tmp/e/data rw shared:1 - ext4 /dev/vda rw
 43 42 0:4 net:[4026] /tmp/e/data/a\040b rw - nsfs nsfs rw
 44 27 254:0 / /tmp/e2 rw - ext4 /dev/vda rw
 `
 	want := []string{"/tmp/e/data/a b", "/tmp/e/data"}
-	if diff := cmp.Diff(want, mountsBelow(mountinfo, "/tmp/e")); diff != "" {
+	mounts, err := mountinfo.GetMountsFromReader(strings.NewReader(table), below("/tmp/e"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, innermostFirst(mounts)); diff != "" {
 		t.Error(diff)
 	}
 }

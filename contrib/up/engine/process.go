@@ -8,11 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -111,8 +113,11 @@ func (p *process) pid() int {
 			return pid
 		}
 	}
-	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || string(cmdline) != strings.Join(p.command, "\x00")+"\x00" {
+	there, err := procfs.NewProc(pid)
+	if err != nil {
+		return 0
+	}
+	if command, err := there.CmdLine(); err != nil || !slices.Equal(command, p.command) {
 		return 0
 	}
 	return pid

@@ -10,10 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 
 	"github.com/docker/docker/client"
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -108,12 +109,12 @@ func find(program string) (string, error) {
 
 // unmount removes the mounts that dockerd leaves behind: its data root's bind mount and the network namespaces.
 func (e *Engine) unmount() error {
-	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
+	targets, err := mountsBelow(e.dir)
 	if err != nil {
 		return err
 	}
 	var problems []error
-	for _, target := range mountsBelow(string(mountinfo), e.dir) {
+	for _, target := range targets {
 		if err := unix.Unmount(target, unix.MNT_DETACH); err != nil {
 			problems = append(problems, fmt.Errorf("cannot unmount %s: %w", target, err))
 		}
@@ -121,19 +122,26 @@ func (e *Engine) unmount() error {
 	return errors.Join(problems...)
 }
 
-// mountsBelow returns the mount points below dir, innermost first (proc_pid_mountinfo(5)).
-func mountsBelow(mountinfo, dir string) []string {
-	var targets []string
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	for line := range strings.Lines(mountinfo) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 {
-			continue
-		}
-		if target := unescape.Replace(fields[4]); strings.HasPrefix(target, dir+"/") {
-			targets = append(targets, target)
-		}
+// mountsBelow returns the mount points below dir, innermost first.
+func mountsBelow(dir string) ([]string, error) {
+	mounts, err := mountinfo.GetMounts(below(dir))
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the mounts below %s: %w", dir, err)
 	}
-	sort.Sort(sort.Reverse(sort.StringSlice(targets)))
+	return innermostFirst(mounts), nil
+}
+
+// below skips all mounts but those below dir. The mount of dir itself, if it has one, is the operator's.
+func below(dir string) mountinfo.FilterFunc {
+	return func(m *mountinfo.Info) (skip, stop bool) { return !strings.HasPrefix(m.Mountpoint, dir+"/"), false }
+}
+
+func innermostFirst(mounts []*mountinfo.Info) []string {
+	var targets []string
+	for _, m := range mounts {
+		targets = append(targets, m.Mountpoint)
+	}
+	slices.Sort(targets)
+	slices.Reverse(targets)
 	return targets
 }

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -78,18 +76,24 @@ func (m *Machine) Stop() error {
 	if err := m.Cut(); err != nil {
 		return err
 	}
-	return m.signal(unix.SIGSTOP, func(state byte) bool { return state == 'T' || state == 'Z' })
+	return m.signal(unix.SIGSTOP, func(state string) bool { return state == stopped || state == zombie })
 }
 
 // Start undoes Stop.
 func (m *Machine) Start() error {
-	err := m.signal(unix.SIGCONT, func(state byte) bool { return state != 'T' })
+	err := m.signal(unix.SIGCONT, func(state string) bool { return state != stopped })
 	return errors.Join(err, m.Heal())
 }
 
+// States of a process (https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html).
+const (
+	stopped = "T"
+	zombie  = "Z" // it has ended, and its parent has not waited for it
+)
+
 // signal sends a signal to each of the machine's processes until all of them, also those that were started meanwhile, have
 // come to the state.
-func (m *Machine) signal(signal unix.Signal, settled func(state byte) bool) error {
+func (m *Machine) signal(signal unix.Signal, settled func(state string) bool) error {
 	for range 100 {
 		processes, err := m.processes()
 		if err != nil {
@@ -121,7 +125,7 @@ func (m *Machine) awaitNoProcess() error {
 		if err != nil {
 			return err
 		}
-		maps.DeleteFunc(processes, func(_ int, state byte) bool { return state == 'Z' })
+		maps.DeleteFunc(processes, func(_ int, state string) bool { return state == zombie })
 		if len(processes) == 0 {
 			return nil
 		}
@@ -133,32 +137,25 @@ func (m *Machine) awaitNoProcess() error {
 }
 
 // processes are those in the machine's network namespace and all that descend from them, with their states.
-func (m *Machine) processes() (map[int]byte, error) {
+func (m *Machine) processes() (map[int]string, error) {
 	var namespace unix.Stat_t
 	if err := unix.Stat(m.namespace, &namespace); err != nil {
 		return nil, fmt.Errorf("node %s has no network namespace: %w", m.Name, err)
 	}
-	entries, err := os.ReadDir("/proc")
+	all, err := procfs.AllProcs()
 	if err != nil {
 		return nil, err
 	}
-	parents, states, members := map[int]int{}, map[int]byte{}, map[int]byte{}
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
+	parents, states, members := map[int]int{}, map[int]string{}, map[int]string{}
+	for _, process := range all {
+		stat, err := process.Stat()
 		if err != nil {
-			continue
+			continue // it has ended meanwhile
 		}
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			continue
-		}
-		// The program's name stands in parentheses and may hold anything; state and parent follow it.
-		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-		states[pid] = fields[0][0]
-		parents[pid], _ = strconv.Atoi(fields[1])
+		states[stat.PID], parents[stat.PID] = stat.State, stat.PPID
 		var own unix.Stat_t
-		if unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &own) == nil && own.Ino == namespace.Ino && own.Dev == namespace.Dev {
-			members[pid] = states[pid]
+		if unix.Stat(fmt.Sprintf("/proc/%d/ns/net", stat.PID), &own) == nil && own.Ino == namespace.Ino && own.Dev == namespace.Dev {
+			members[stat.PID] = stat.State
 		}
 	}
 	for grew := true; grew; {

@@ -540,18 +540,18 @@ func TestStoppedMachineHasAllItsProcessesStopped(t *testing.T) {
 		}
 		_ = child.Wait()
 	})
-	states := func() map[byte]int {
+	states := func() map[string]int {
 		processes, err := m.List[0].processes()
 		if err != nil {
 			t.Fatal(err)
 		}
-		count := map[byte]int{}
+		count := map[string]int{}
 		for _, state := range processes {
 			count[state]++
 		}
 		return count
 	}
-	for states()['S'] != 3 { // the shell and what it starts
+	for states()["S"] != 3 { // the shell and what it starts
 		if t.Context().Err() != nil {
 			t.Fatal(states())
 		}
@@ -559,13 +559,13 @@ func TestStoppedMachineHasAllItsProcessesStopped(t *testing.T) {
 	if err := m.List[0].Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if got := states(); got['T'] != 3 || len(got) != 1 {
+	if got := states(); got[stopped] != 3 || len(got) != 1 {
 		t.Errorf("%v of 3 processes are stopped", got)
 	}
 	if err := m.List[0].Start(); err != nil {
 		t.Fatal(err)
 	}
-	if got := states(); got['T'] != 0 {
+	if got := states(); got[stopped] != 0 {
 		t.Errorf("%v are still stopped", got)
 	}
 }
