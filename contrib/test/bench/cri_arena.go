@@ -7,16 +7,16 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/client"
+	"github.com/prometheus/procfs"
 	"github.com/sirupsen/logrus"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -150,16 +150,14 @@ func (a *criArena) startEngine(ctx context.Context) (err error) {
 	return err
 }
 
-// mayProtectFromOOM tells whether this host lets root lower an oom_score_adj, which takes CAP_SYS_RESOURCE (number 24).
+// mayProtectFromOOM tells whether this host lets root lower an oom_score_adj, which takes CAP_SYS_RESOURCE.
 func mayProtectFromOOM() (bool, error) {
-	status, err := os.ReadFile("/proc/self/status")
+	self, err := procfs.Self()
 	if err != nil {
 		return false, err
 	}
-	_, bounding, _ := strings.Cut(string(status), "\nCapBnd:")
-	bounding, _, _ = strings.Cut(bounding, "\n")
-	set, err := strconv.ParseUint(strings.TrimSpace(bounding), 16, 64)
-	return set&(1<<24) != 0, err
+	status, err := self.NewStatus()
+	return status.CapBnd&(1<<unix.CAP_SYS_RESOURCE) != 0, err
 }
 
 // stopEngine ends the Engine with all that runs in it.

@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
+
+	"github.com/prometheus/procfs"
 
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
@@ -34,12 +31,12 @@ func (m memory) measure(ctx context.Context, c *scratch.Cluster) error {
 	}
 	total := 0.0
 	for _, p := range processes {
-		kilobytes, err := resident(p.PID)
+		bytes, err := resident(p.PID)
 		if err != nil {
 			continue // it ended since it was listed
 		}
-		m.add(p.Role, float64(kilobytes)/1024)
-		total += float64(kilobytes) / 1024
+		m.add(p.Role, float64(bytes)/(1<<20))
+		total += float64(bytes) / (1 << 20)
 	}
 	m.add("total", total)
 	return nil
@@ -61,17 +58,19 @@ func (m memory) figures() []*figure {
 	return all
 }
 
-// resident is a process's proportional set size in kB: pages that several processes share count in part
+// resident is a process's proportional set size in bytes: pages that several processes share count in part
 // (https://docs.kernel.org/filesystems/proc.html).
-func resident(pid int) (int, error) {
-	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup"))
+func resident(pid int) (uint64, error) {
+	process, err := procfs.NewProc(pid)
 	if err != nil {
 		return 0, err
 	}
-	for line := range bytes.Lines(data) {
-		if value, ok := strings.CutPrefix(string(line), "Pss:"); ok {
-			return strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(value), " kB"))
-		}
+	maps, err := process.ProcSMapsRollup()
+	if err != nil {
+		return 0, err
 	}
-	return 0, fmt.Errorf("no Pss line for process %d", pid)
+	if maps.Pss == 0 {
+		return 0, fmt.Errorf("the kernel does not say what memory process %d has", pid)
+	}
+	return maps.Pss, nil
 }

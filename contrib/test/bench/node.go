@@ -1,19 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/prometheus/procfs"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -256,39 +254,19 @@ func usageOf(node map[string]int) (map[string]usage, error) {
 	return used, nil
 }
 
-// readUsage reads /proc (https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html and proc_pid_status.5).
 func readUsage(pid int) (u usage, err error) {
-	dir := filepath.Join("/proc", strconv.Itoa(pid))
-	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+	process, err := procfs.NewProc(pid)
 	if err != nil {
 		return u, err
 	}
-	// The fields count from behind the program's name, which may hold anything: user and system time are the 12th and 13th.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 13 {
-		return u, fmt.Errorf("cannot understand %q", stat)
-	}
-	const ticks = 100 // a second, on all that Linux runs on (USER_HZ)
-	for _, field := range fields[11:13] {
-		n, err := strconv.ParseFloat(field, 64)
-		if err != nil {
-			return u, err
-		}
-		u.cpu += n / ticks
-	}
-	status, err := os.ReadFile(filepath.Join(dir, "status"))
+	stat, err := process.Stat()
 	if err != nil {
 		return u, err
 	}
-	for line := range bytes.Lines(status) {
-		name, value, _ := strings.Cut(string(line), ":")
-		kilobytes, _ := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 64)
-		switch name {
-		case "RssAnon":
-			u.own = kilobytes / 1024
-		case "VmRSS":
-			u.resident = kilobytes / 1024
-		}
+	status, err := process.NewStatus()
+	if err != nil {
+		return u, err
 	}
-	return u, nil
+	const megabyte = 1 << 20
+	return usage{cpu: stat.CPUTime(), own: float64(status.RssAnon) / megabyte, resident: float64(status.VmRSS) / megabyte}, nil
 }

@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
+	"github.com/prometheus/procfs"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -45,16 +44,14 @@ type Process struct {
 // Processes are those of the cluster that run now: `km up`, what descends from it, and what was started in the cluster's
 // directory or with it in its command line. Containers are not among them.
 func (c *Cluster) Processes() ([]Process, error) {
-	entries, err := os.ReadDir("/proc")
+	there, err := procfs.AllProcs()
 	if err != nil {
 		return nil, err
 	}
 	all := map[int]process{}
-	for _, e := range entries {
-		if pid, err := strconv.Atoi(e.Name()); err == nil {
-			if p, err := readProcess(pid); err == nil {
-				all[pid] = p
-			}
+	for _, t := range there {
+		if p, err := readProcess(t); err == nil {
+			all[t.PID] = p
 		}
 	}
 	var ours []Process
@@ -66,30 +63,24 @@ func (c *Cluster) Processes() ([]Process, error) {
 	return ours, nil
 }
 
-// process is what /proc tells about one.
+// process is what the kernel tells about one.
 type process struct {
 	parent  int
-	command []string
-	dir     string // that it works in
+	command []string // never empty
+	dir     string   // that it works in
 }
 
-func readProcess(pid int) (p process, err error) {
-	dir := filepath.Join("/proc", strconv.Itoa(pid))
-	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+func readProcess(there procfs.Proc) (p process, err error) {
+	stat, err := there.Stat()
 	if err != nil {
 		return p, err
 	}
-	// The command's name, in parentheses, may hold spaces; the parent is the second field after it.
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	if len(fields) < 2 {
-		return p, fmt.Errorf("process %d has no parent in %q", pid, stat)
+	p.parent = stat.PPID
+	p.command, err = there.CmdLine()
+	if len(p.command) == 0 {
+		p.command = []string{""} // a thread of the kernel's, or one that has ended
 	}
-	if p.parent, err = strconv.Atoi(fields[1]); err != nil {
-		return p, err
-	}
-	line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-	p.command = strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
-	p.dir, _ = os.Readlink(filepath.Join(dir, "cwd")) // one that is ending has none
+	p.dir, _ = there.Cwd() // one that is ending has none
 	return p, err
 }
 
