@@ -82,11 +82,12 @@ func (s *shape) choosy() bool {
 	return false
 }
 
-// liking is how well a view suits a shape, first in the units of each kind of preference.
+// liking is how well a view suits a shape, first in the units of each kind of preference. These are whole numbers because
+// they are in kube-scheduler: what differs by less than one is alike there.
 type liking struct {
 	view                        *view
 	rank                        int64 // by the algorithm
-	nodes, taints, pods, spread float64
+	nodes, taints, pods, spread int64
 	apart                       bool // it lacks a label that the soft spread is about
 }
 
@@ -111,6 +112,7 @@ func (c *Core) findPreferred(s *shape) *view {
 		s.search.found = fitting
 	}
 	c.likings = all
+	s.near.scoreSpread(all)
 	return bestLiked(all)
 }
 
@@ -139,7 +141,7 @@ func (c *Core) like(all []liking, s *shape, a *agent) []liking {
 	if v == nil {
 		return all
 	}
-	l := liking{view: v, rank: c.cfg.Algorithm.rank(v, &s.demand), taints: float64(v.shuns(s))}
+	l := liking{view: v, rank: c.cfg.Algorithm.rank(v, &s.demand), taints: v.shuns(s)}
 	s.near.score(&l, v.node)
 	return append(all, l)
 }
@@ -147,33 +149,63 @@ func (c *Core) like(all []liking, s *shape, a *agent) []liking {
 // score fills in what the shape thinks of the node.
 func (n *near) score(l *liking, node *v1.Node) {
 	if n.nodes != nil {
-		l.nodes = float64(n.nodes.Score(node))
+		l.nodes = n.nodes.Score(node)
 	}
 	for key, domains := range n.liked {
 		if value, found := node.Labels[key]; found {
-			l.pods += float64(domains[value])
+			l.pods += domains[value]
 		}
 	}
 	for _, t := range n.met {
 		if value, found := node.Labels[t.topology]; found {
-			l.pods += float64(t.weight * int64(t.near[value]-n.own(t, value)))
+			l.pods += t.weight * int64(t.near[value]-n.own(t, value))
 		}
 	}
 	for i := range n.soft {
-		r, d := &n.soft[i], &n.spread[len(n.hard)+i]
-		value, found := node.Labels[r.topology]
-		if !found {
+		if _, found := node.Labels[n.soft[i].topology]; !found {
 			l.apart = true
+		}
+	}
+}
+
+// scoreSpread fills in how many pods stand around each view that the soft spread is about. The more domains of a rule the
+// views are in, the more each of them counts.
+func (n *near) scoreSpread(all []liking) {
+	if len(n.soft) == 0 {
+		return
+	}
+	weights := make([]float64, len(n.soft))
+	for i := range n.soft {
+		weights[i] = math.Log(float64(domainsIn(all, n.soft[i].topology) + 2))
+	}
+	for i := range all {
+		l, sum := &all[i], 0.0
+		if l.apart {
 			continue
 		}
-		l.spread += float64(d.pods[value])*math.Log(float64(len(d.pods)+2)) + float64(r.maxSkew-1)
+		for j := range n.soft {
+			r, d := &n.soft[j], &n.spread[len(n.hard)+j]
+			sum += float64(d.pods[l.view.node.Labels[r.topology]])*weights[j] + float64(r.maxSkew-1)
+		}
+		l.spread = int64(math.Round(sum))
 	}
+}
+
+// domainsIn counts the domains that the views are in.
+func domainsIn(all []liking, topology string) int {
+	domains := map[string]struct{}{}
+	for i := range all {
+		if l := &all[i]; !l.apart {
+			domains[l.view.node.Labels[topology]] = struct{}{}
+		}
+	}
+	return len(domains)
 }
 
 // bestLiked brings the kinds of preferences to one scale, from 0 to 100 over the views that fit, and adds them up by
 // their weights.
 func bestLiked(all []liking) *view {
-	most, least := liking{pods: math.Inf(-1), spread: 0}, liking{pods: math.Inf(1), spread: math.Inf(1)}
+	most, least := liking{pods: math.MinInt64}, liking{pods: math.MaxInt64, spread: math.MaxInt64}
 	for i := range all {
 		l := &all[i]
 		most.nodes, most.taints = max(most.nodes, l.nodes), max(most.taints, l.taints)
@@ -183,12 +215,18 @@ func bestLiked(all []liking) *view {
 		}
 	}
 	var best *liking
-	bestScore := 0.0
+	bestScore := int64(0)
 	for i := range all {
 		l := &all[i]
-		score := nodesWeight*share(l.nodes, most.nodes) - taintsWeight*share(l.taints, most.taints) +
-			podsWeight*share(l.pods-least.pods, most.pods-least.pods)
-		if !l.apart && most.spread > 0 {
+		score := nodesWeight*share(l.nodes, most.nodes) - taintsWeight*share(l.taints, most.taints)
+		if most.pods > least.pods { // computed as kube-scheduler does: the last digit may differ otherwise
+			score += podsWeight * int64(100*(float64(l.pods-least.pods)/float64(most.pods-least.pods)))
+		}
+		switch {
+		case l.apart:
+		case most.spread == 0: // none of its like is anywhere
+			score += spreadWeight * 100
+		default:
 			score += spreadWeight * share(most.spread+least.spread-l.spread, most.spread)
 		}
 		if best == nil || score > bestScore || score == bestScore && l.before(best) {
@@ -201,8 +239,8 @@ func bestLiked(all []liking) *view {
 	return best.view
 }
 
-// share is the part of the most, in hundredths; 0 if there is none.
-func share(part, most float64) float64 {
+// share is the part of the most, in hundredths, rounded down; 0 if there is none.
+func share(part, most int64) int64 {
 	if most == 0 {
 		return 0
 	}
