@@ -22,7 +22,7 @@ PROGRESS := awk '\
 	{ print; fflush() }'
 
 # Packages that link stock Kubernetes; a race-instrumented build of all of that is worth nobody's time.
-KUBERNETES := k8sm/k8sm$$|/api/controlplane$$|/contrib/cli$$|/contrib/cli/clients$$|/minion/kubelet$$|/minion/proxy$$
+KUBERNETES := k8sm/k8sm$$|/api/controlplane$$|/contrib/cli$$|/contrib/cli/clients$$|/contrib/test/differential$$|/minion/kubelet$$|/minion/proxy$$
 LINT_VERSION := v2.6.0
 GOFLAGS ?= $(shell go env GOFLAGS)
 
