@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -9,30 +8,16 @@ import (
 	"strings"
 	"time"
 
-	log "github.com/sirupsen/logrus"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8sm/k8sm/api"
-	"github.com/k8sm/k8sm/scheduler/lanes"
 )
 
-// Addresses gives pods addresses of pools. Its methods are called one at a time; none forgets what it said when a
-// scheduler ends.
-type Addresses interface {
-	// Assign answers each claim in its place. A pod that has the address already gets it again.
-	Assign(ctx context.Context, claims []api.AddressClaim) []api.AddressAnswer
-	// Release takes back what the pod has, if anything.
-	Release(ctx context.Context, pod types.UID) error
-	// Keep takes back what all pods but these have, and returns who had it.
-	Keep(ctx context.Context, pods []types.UID) ([]api.PodKey, error)
-}
-
 const (
-	addressAgain  = 5 * time.Second  // an operator may have loaded another pool
-	addressSweep  = 10 * time.Minute // between two comparisons of who has addresses with the pods that there are
-	addressFirst  = 30 * time.Second // after the subscription: tasks of pods that are gone have been found and killed by then
-	addressCalled = 15 * time.Second // how long one action may take
-	leadAgain     = 10 * time.Second // a node that does not say by then what it was made to is made to again
+	addressAgain = 5 * time.Second  // an operator may have loaded another pool
+	addressSweep = 10 * time.Minute // between two comparisons of who has addresses with the pods that there are
+	addressFirst = 30 * time.Second // after the subscription: tasks of pods that are gone have been found and killed by then
+	leadAgain    = 10 * time.Second // a node that does not say by then what it was made to is made to again
 )
 
 // AssignAddresses asks for addresses of pools, first come first served. AddressesAssigned answers.
@@ -267,20 +252,6 @@ func (c *Core) holdsAddress(uid types.UID) bool {
 	return p.task != nil || !finished(p.obj) && (p.claimed.claim != nil || p.node != "")
 }
 
-// noAddresses are those of a scheduler without pools.
-type noAddresses struct{}
-
-func (noAddresses) Assign(_ context.Context, claims []api.AddressClaim) []api.AddressAnswer {
-	answers := make([]api.AddressAnswer, len(claims))
-	for i, claim := range claims {
-		answers[i] = api.AddressAnswer{UID: claim.UID, Problem: "this scheduler has no address pools"}
-	}
-	return answers
-}
-
-func (noAddresses) Release(context.Context, types.UID) error                { return nil }
-func (noAddresses) Keep(context.Context, []types.UID) ([]api.PodKey, error) { return nil, nil }
-
 // leadToAddresses makes the nodes say where pods with addresses of pools are. An address is a node's from the binding until
 // the pod is over, so that no two nodes ever have one, even if one of them is cut off.
 func (c *Core) leadToAddresses(now time.Time) []Action {
@@ -327,55 +298,4 @@ func prefixesText(prefixes []netip.Prefix) string {
 // addressText tells which address a binding gives.
 func addressText(annotations map[string]string) string {
 	return with(" with address ", annotations[api.AnnotationIPAssigned])
-}
-
-// addresser does the actions on addresses, one after the other.
-type addresser struct {
-	addresses Addresses
-	queue     *lanes.Lanes[Action]
-	sink      Sink
-}
-
-func newAddresser(addresses Addresses) *addresser {
-	if addresses == nil {
-		addresses = noAddresses{}
-	}
-	a := &addresser{addresses: addresses}
-	a.queue = lanes.New(func(Action) string { return "" }, a.perform)
-	return a
-}
-
-func (a *addresser) do(act Action) { a.queue.Add(act) }
-
-func (a *addresser) run(ctx context.Context, sink Sink) error {
-	a.sink = sink
-	return a.queue.Run(ctx, 1)
-}
-
-func (a *addresser) perform(ctx context.Context, act Action) {
-	ctx, cancel := context.WithTimeout(ctx, addressCalled)
-	defer cancel()
-	var answer Event
-	switch act := act.(type) {
-	case AssignAddresses:
-		answer = AddressesAssigned{Action: act, Answers: a.addresses.Assign(ctx, act.Claims)}
-	case ReleaseAddress:
-		err := a.addresses.Release(ctx, act.Pod)
-		if err != nil {
-			log.WithField("uid", act.Pod).WithError(err).Warn("cannot release the address of a pod that is over; it is tried again")
-		}
-		answer = AddressReleased{OK: err == nil}
-	case KeepAddresses:
-		released, err := a.addresses.Keep(ctx, act.Pods)
-		for _, pod := range released {
-			log.WithField("pod", pod).Info("released the address of a pod that ended while nobody looked")
-		}
-		if err != nil {
-			log.WithError(err).Warn("cannot release the addresses of pods that are over; it is tried again")
-		}
-		answer = AddressReleased{OK: err == nil}
-	}
-	if err := a.sink(answer); err != nil {
-		log.WithError(err).Debug("nobody hears what became of addresses")
-	}
 }

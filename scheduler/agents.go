@@ -2,9 +2,9 @@ package scheduler
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -101,7 +101,7 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 		}
 		a.last = o
 		if o.IP != "" {
-			c.fleet.setAddress(a, net.JoinHostPort(o.IP, strconv.Itoa(o.Port)))
+			c.fleet.setAddress(a, endpoint(&o))
 			acts = append(acts, c.supersede(now, a)...)
 		}
 		a.hasExecutor = slices.Contains(o.Executors, api.MinionExecutorID)
@@ -121,6 +121,14 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 	}
 	c.askAgain(now, returned)
 	return acts
+}
+
+// endpoint is where an offer's agent listens, as HOST:PORT, with an IPv6 address in brackets.
+func endpoint(o *offers.Offer) string {
+	if strings.Contains(o.IP, ":") {
+		return "[" + o.IP + "]:" + strconv.Itoa(o.Port)
+	}
+	return o.IP + ":" + strconv.Itoa(o.Port)
 }
 
 // overlap says what to do about ports that are both an agent's and services'.

@@ -10,7 +10,7 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// Config is what an operator may choose about scheduling, and what the scheduler has to tell minions.
+// Config is what an operator may choose about scheduling.
 type Config struct {
 	// OfferTTL is how long an offer is held before it is given back.
 	OfferTTL time.Duration
@@ -42,12 +42,10 @@ type Config struct {
 	RolloutDelay, RolloutTimeout time.Duration
 	// WarmNodes is on how many agents the executor runs also without pods.
 	WarmNodes WarmNodes
-	// MaxInstalls is how many agents may fetch the Artifact at a time; 0 bounds nothing.
+	// MaxInstalls is how many agents may fetch km at a time; 0 bounds nothing.
 	MaxInstalls int
-	// KMPath is the absolute path of the km program on every agent; if it is empty, agents fetch the Artifact.
+	// KMPath is the absolute path of the km program on every agent; if it is empty, agents fetch it.
 	KMPath string
-	// Artifact is what agents fetch without a KMPath; main sets it.
-	Artifact Artifact
 
 	// Roles are those that offers come for, the preferred one first; main sets them.
 	Roles []string
@@ -57,14 +55,6 @@ type Config struct {
 	SuicideTimeout time.Duration
 	// Revocable says that offers have cpus that Mesos may take back; main sets it.
 	Revocable bool
-	// Identity names this scheduler among those that may lead; main sets it.
-	Identity string
-	// Cluster, APIServer and CA are what minions are told (api.Bootstrap); main sets them.
-	Cluster   string
-	APIServer string
-	// DockerHost is the Docker Engine's address that minions are told in their command; "" for the usual one. main sets it.
-	DockerHost string
-	CA         []byte
 }
 
 // AddFlags registers the flags of the operator's part; the values that c holds are overwritten by the defaults.
@@ -132,9 +122,6 @@ func (c *Config) Validate() error {
 	}
 	if c.KMPath != "" && c.KMPath[0] != '/' {
 		return fmt.Errorf("--km-path %q is not an absolute path", c.KMPath)
-	}
-	if c.KMPath == "" && c.Artifact.URL == "" {
-		return errors.New("agents have no km: give --km-path, or serve it")
 	}
 	return nil
 }

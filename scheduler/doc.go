@@ -1,8 +1,8 @@
 // Package scheduler decides which pod runs on which Mesos agent and follows each pod's task from its launch to its end.
 //
 // Core is the whole policy, and it is pure: Step(now, event) returns the actions that follow, without a clock, a
-// goroutine, a log or I/O. Run is the owner loop around it: it feeds events in and hands each action to whoever can do
-// it: a Master (package scheduler/mesos) or a Cluster (package scheduler/kube). Neither of these decides anything.
+// goroutine, a log or I/O. Package scheduler/run is the owner loop around it: it feeds events in and does the actions, by
+// packages scheduler/mesos and scheduler/kube. None of these decides anything.
 //
 // The package speaks in the words of Kubernetes for pods and nodes, and in value types of its own for what Mesos says;
 // a resource's bookkeeping (role, reservation, allocation) passes through as opaque bytes, so that what is launched is

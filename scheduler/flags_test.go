@@ -5,8 +5,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
+
+	"github.com/k8sm/k8sm/offers"
 )
 
 // second returns the first second in which such an action is done, 0 for never.
@@ -68,55 +69,14 @@ func TestFlagsOfTimesHaveAnEffect(t *testing.T) {
 	}
 }
 
-// shown returns the values that a registry serves, by name and labels.
-func shown(t *testing.T, registry *prometheus.Registry) map[string]float64 {
-	t.Helper()
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	values := map[string]float64{}
-	for _, family := range families {
-		if family.GetHelp() == "" {
-			t.Errorf("%s has no help", family.GetName())
-		}
-		for _, m := range family.GetMetric() {
-			name := family.GetName()
-			for _, l := range m.GetLabel() {
-				name += " " + l.GetName() + "=" + l.GetValue()
-			}
-			values[name] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
-		}
-	}
-	return values
-}
-
-// among returns those of the values that have a name in names.
-func among(values, names map[string]float64) map[string]float64 {
-	picked := map[string]float64{}
-	for name, value := range values {
-		if _, wanted := names[name]; wanted {
-			picked[name] = value
-		}
-	}
-	return picked
-}
-
 // TestEveryEndOfAnOfferIsCountedByItsReason has an offer end in each way; an end that never came stands at 0, so that
 // an alert on it has something to look at.
 func TestEveryEndOfAnOfferIsCountedByItsReason(t *testing.T) {
-	registry := prometheus.NewRegistry()
-	m := newMetrics(registry)
-	m.set(playOn(t).core.Snapshot())
-	want := map[string]float64{
-		"k8sm_scheduler_pods_waiting": 0, "k8sm_scheduler_tasks": 0, "k8sm_scheduler_agents_alive": 0, "k8sm_scheduler_offers_live": 0,
-		"k8sm_scheduler_preemption_attempts_total": 0, "k8sm_scheduler_preemption_victims_total": 0,
+	none, once := map[offers.End]uint64{}, map[offers.End]uint64{}
+	for _, end := range offers.Ends() {
+		none[end], once[end] = 0, 1
 	}
-	ends := []string{"launched", "declined", "expired", "rescinded", "agent_gone", "disconnected"}
-	for _, end := range ends {
-		want["k8sm_scheduler_offers_ended_total end="+end] = 0
-	}
-	if diff := cmp.Diff(want, among(shown(t, registry), want)); diff != "" {
+	if diff := cmp.Diff(none, playOn(t).core.Snapshot().OffersEnded); diff != "" {
 		t.Errorf("at the start: %s", diff)
 	}
 	p := playOn(t, "synced", "subscribed", "node n1 a1", "node n2 a2 port=5052",
@@ -126,20 +86,15 @@ func TestEveryEndOfAnOfferIsCountedByItsReason(t *testing.T) {
 		"offer rescinded a1 host=n1 cpus=1 mem=64 executor=ours", "rescind rescinded",
 		"offer gone a2 host=n2 cpus=1 mem=64 port=5052", "lost a2",
 		"pod big cpus=50", "offer disconnected a1 host=n1 cpus=1 mem=64 executor=ours")
-	m.set(p.core.Snapshot())
-	if got := shown(t, registry)["k8sm_scheduler_offers_live"]; got != 1 {
-		t.Errorf("%v offers are live", got)
+	if got := p.core.Snapshot().Offers; got != 1 {
+		t.Errorf("%d offers are live", got)
 	}
 	p.step("disconnected")
-	for range 2 { // what was told is not counted again
-		m.set(p.core.Snapshot())
-	}
-	want["k8sm_scheduler_pods_waiting"], want["k8sm_scheduler_tasks"] = 1, 1
-	want["k8sm_scheduler_agents_alive"], want["k8sm_scheduler_offers_live"] = 2, 0 // a1, and a3 that can have no node
-	for _, end := range ends {
-		want["k8sm_scheduler_offers_ended_total end="+end] = 1
-	}
-	if diff := cmp.Diff(want, among(shown(t, registry), want)); diff != "" {
+	s := p.core.Snapshot()
+	if diff := cmp.Diff(once, s.OffersEnded); diff != "" {
 		t.Error(diff)
+	}
+	if s.PodsWaiting != 1 || s.Tasks != 1 || s.AgentsAlive != 2 || s.Offers != 0 { // a1, and a3 that can have no node
+		t.Errorf("got %+v; want a pod that waits, a task, two agents and no offer", s)
 	}
 }

@@ -89,7 +89,7 @@ func TestFailingAgentIsCountedAndSeen(t *testing.T) {
 		t.Errorf("%d agents fail", got)
 	}
 	want := "TASK_FAILED REASON_EXECUTOR_TERMINATED no_disk; tried again at 2026-01-01T00:00:11Z (failure 1)"
-	if live := p.core.liveNodes(p.now); len(live) != 1 || live[0].Failing != want {
+	if live := p.core.LiveNodes(p.now); len(live) != 1 || live[0].Failing != want {
 		t.Errorf("seen are %+v", live)
 	}
 	node := p.core.agents[api.AgentID("a1")]

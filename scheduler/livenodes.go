@@ -35,8 +35,8 @@ type LiveNode struct {
 	Failing string `json:"failing,omitempty"`
 }
 
-// liveNodes returns the nodes that stand for agents, by name.
-func (c *Core) liveNodes(now time.Time) []LiveNode {
+// LiveNodes returns the nodes that stand for agents, by name.
+func (c *Core) LiveNodes(now time.Time) []LiveNode {
 	live := []LiveNode{}
 	residents, pause := c.residents(), c.rolloutPause(now)
 	for _, a := range c.agentsInOrder() {

@@ -2,7 +2,7 @@ package scheduler
 
 import (
 	"maps"
-	"net"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -90,7 +90,7 @@ func resourceList(scalars [numScalars]offers.Milli) v1.ResourceList {
 // addresses are those that others may use: an agent on loopback has its machine's name only, until its kubelet tells more.
 func addresses(o offers.Offer) []v1.NodeAddress {
 	list := []v1.NodeAddress{{Type: v1.NodeHostName, Address: o.Hostname}}
-	if ip := net.ParseIP(o.IP); ip != nil && !ip.IsLoopback() {
+	if ip, err := netip.ParseAddr(o.IP); err == nil && !ip.IsLoopback() {
 		list = append([]v1.NodeAddress{{Type: v1.NodeInternalIP, Address: o.IP}}, list...)
 	}
 	return list

@@ -1,13 +1,10 @@
 package scheduler
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 
 	"github.com/k8sm/k8sm/offers"
@@ -99,41 +96,35 @@ pod bare node=n3 task=bare.1 agent=a3
 node n1 a1 minion=v1@0s kubelet=0s port=5051 mark=rollout cordoned=yes rollout=v2_replaces_2026-01-01T00:00:00Z
 evicted a1 p1 blocked
 `
-	through(t, script, func(ctx context.Context, w *Window) {
-		nodes, err := w.Nodes(ctx)
-		if err != nil || len(nodes) != 4 {
-			t.Fatalf("%+v, %v", nodes, err)
+	p := playOn(t, strings.Split(strings.TrimSpace(script), "\n")...)
+	nodes := p.core.LiveNodes(p.now)
+	if len(nodes) != 4 {
+		t.Fatalf("%+v", nodes)
+	}
+	for i, want := range []string{
+		"to v2: draining", "to v2: waits", "to v2: waits: pod default/bare has no controller that would replace it: delete it", "",
+	} {
+		if nodes[i].Rollout != want {
+			t.Errorf("%s: %q, want %q", nodes[i].Node, nodes[i].Rollout, want)
 		}
-		for i, want := range []string{
-			"to v2: draining", "to v2: waits", "to v2: waits: pod default/bare has no controller that would replace it: delete it", "",
-		} {
-			if nodes[i].Rollout != want {
-				t.Errorf("%s: %q, want %q", nodes[i].Node, nodes[i].Rollout, want)
-			}
-		}
-		n1, n4 := nodes[0], nodes[3]
-		if n1.KM != "v1" || !n1.Minion || n1.Tasks != 1 || !n1.Since.Equal(scriptStart) || n1.CordonedFor != "rollout" {
-			t.Errorf("got %+v", n1)
-		}
-		if n4.KM != "v2" || !n4.Warm || n4.CordonedFor != "" {
-			t.Errorf("got %+v", n4)
-		}
-	})
+	}
+	n1, n4 := nodes[0], nodes[3]
+	if n1.KM != "v1" || !n1.Minion || n1.Tasks != 1 || !n1.Since.Equal(scriptStart) || n1.CordonedFor != "rollout" {
+		t.Errorf("got %+v", n1)
+	}
+	if n4.KM != "v2" || !n4.Warm || n4.CordonedFor != "" {
+		t.Errorf("got %+v", n4)
+	}
 }
 
-func TestMetricsTellOfRolloutsAndWarmNodes(t *testing.T) {
-	registry := prometheus.NewRegistry()
-	m := newMetrics(registry)
-	want := map[string]float64{
-		"k8sm_scheduler_nodes_outdated": 3, "k8sm_scheduler_rollouts_under_way": 1, "k8sm_scheduler_rollouts_stopped": 1, "k8sm_scheduler_nodes_warm": 1,
-	}
+func TestSnapshotTellsOfRolloutsAndWarmNodes(t *testing.T) {
 	p := playWith(t, flagged(t, "--rollout-delay=0s"), older(3)...)
 	p.ticks(31) // the first is begun
 	p.step("node n9 a9 port=5059 rollout=v2_failed:_why")
 	p.step("update warm-a9.1 a9 RUNNING")
-	m.set(p.core.Snapshot())
-	if diff := cmp.Diff(want, among(shown(t, registry), want)); diff != "" {
-		t.Error(diff)
+	s := p.core.Snapshot()
+	if s.NodesOutdated != 3 || s.RolloutsUnderWay != 1 || s.RolloutsStopped != 1 || s.NodesWarm != 1 {
+		t.Errorf("got %+v; want 3 outdated nodes, a rollout under way, one that stopped, and a warm node", s)
 	}
 }
 

@@ -2,13 +2,10 @@ package scheduler
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/k8sm/k8sm/api"
@@ -61,8 +58,8 @@ type WaitingPod struct {
 	Reasons []string `json:"reasons"`
 }
 
-// liveOffers returns the live offers by host and id.
-func (c *Core) liveOffers(time.Time) []LiveOffer {
+// LiveOffers returns the live offers by host and id.
+func (c *Core) LiveOffers() []LiveOffer {
 	live := []LiveOffer{}
 	for _, a := range c.agents {
 		for o := range c.offers.OfAgent(a.id) {
@@ -82,8 +79,8 @@ func (c *Core) liveOffers(time.Time) []LiveOffer {
 	return live
 }
 
-// liveTasks returns the tasks by pod and id.
-func (c *Core) liveTasks(time.Time) []LiveTask {
+// LiveTasks returns the tasks by pod and id.
+func (c *Core) LiveTasks() []LiveTask {
 	live := []LiveTask{}
 	for _, t := range c.tasks {
 		seen := LiveTask{
@@ -101,9 +98,9 @@ func (c *Core) liveTasks(time.Time) []LiveTask {
 	return live
 }
 
-// waitingPods returns the pods that wait, first come first. Pods with scheduling gates are among them: whoever looks for
+// WaitingPods returns the pods that wait, first come first. Pods with scheduling gates are among them: whoever looks for
 // a pod that does not start wants to find it here.
-func (c *Core) waitingPods(now time.Time) []WaitingPod {
+func (c *Core) WaitingPods(now time.Time) []WaitingPod {
 	queue := []WaitingPod{}
 	pods := slices.SortedFunc(maps.Values(c.pods), func(a, b *pod) int { return cmp.Compare(a.order, b.order) })
 	for _, p := range pods {
@@ -172,62 +169,4 @@ func splitReasons(message string) []string {
 		parts = append(parts, message[begin:])
 	}
 	return parts
-}
-
-// ErrNotLeading says that there is nothing to see, because the scheduler waits for the leadership.
-var ErrNotLeading = errors.New("this scheduler does not lead: ask the one that does")
-
-// Window lets others look at the core of a running scheduler. The owner loop answers between two events, so what is
-// seen is of one moment; what is asked for is copied, and belongs to who asked. Its methods may be called concurrently,
-// also before, while and after Run has it.
-type Window struct {
-	leading   atomic.Bool
-	questions chan func(time.Time, *Core)
-}
-
-// NewWindow returns a window for Parts.
-func NewWindow() *Window { return &Window{questions: make(chan func(time.Time, *Core))} }
-
-// Offers returns the offers that are held, by host and id. The error is ErrNotLeading, or ctx's when the scheduler
-// stopped meanwhile.
-func (w *Window) Offers(ctx context.Context) ([]LiveOffer, error) {
-	return look(ctx, w, (*Core).liveOffers)
-}
-
-// Tasks returns the tasks, by pod and id; errors are as those of Offers.
-func (w *Window) Tasks(ctx context.Context) ([]LiveTask, error) {
-	return look(ctx, w, (*Core).liveTasks)
-}
-
-// Queue returns the pods that wait, first come first; errors are as those of Offers.
-func (w *Window) Queue(ctx context.Context) ([]WaitingPod, error) {
-	return look(ctx, w, (*Core).waitingPods)
-}
-
-// Nodes returns the nodes that stand for agents, by name; errors are as those of Offers.
-func (w *Window) Nodes(ctx context.Context) ([]LiveNode, error) {
-	return look(ctx, w, (*Core).liveNodes)
-}
-
-func look[T any](ctx context.Context, w *Window, see func(*Core, time.Time) T) (T, error) {
-	var none T
-	if !w.leading.Load() {
-		return none, ErrNotLeading
-	}
-	seen := make(chan T, 1)
-	select {
-	case w.questions <- func(now time.Time, c *Core) { seen <- see(c, now) }:
-		return <-seen, nil
-	case <-ctx.Done():
-		return none, ctx.Err()
-	}
-}
-
-// open makes the owner loop's side of the window; a nil window is never asked anything.
-func (w *Window) open() (questions <-chan func(time.Time, *Core), shut func()) {
-	if w == nil {
-		return nil, func() {}
-	}
-	w.leading.Store(true)
-	return w.questions, func() { w.leading.Store(false) }
 }

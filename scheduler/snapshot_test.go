@@ -1,49 +1,12 @@
 package scheduler
 
 import (
-	"context"
-	"errors"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sync/errgroup"
-
-	"github.com/k8sm/k8sm/api"
 )
-
-// through plays the script on the core of an owner loop that runs, and has look see it through the loop's window. Time
-// stands still meanwhile.
-func through(t *testing.T, script string, look func(ctx context.Context, w *Window)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		p := &player{t: t, core: NewCore(testConfig()), now: time.Now(), prepared: map[api.AgentID]PrepareExecutor{}}
-		for line := range strings.Lines(script) {
-			for _, act := range p.step(strings.TrimSpace(line)) {
-				if prepare, ok := act.(PrepareExecutor); ok {
-					p.prepared[prepare.Agent] = prepare
-				}
-			}
-		}
-		ctx, stop := context.WithCancel(t.Context())
-		defer stop()
-		w := NewWindow()
-		l := &loop{core: p.core, parts: Parts{Window: w}, events: make(chan Event)}
-		group, ctx := errgroup.WithContext(ctx)
-		group.Go(func() error { return l.own(ctx, group) })
-		synctest.Wait()
-		look(ctx, w)
-		stop()
-		if err := group.Wait(); err != nil {
-			t.Error(err)
-		}
-		if _, err := w.Offers(t.Context()); !errors.Is(err, ErrNotLeading) {
-			t.Errorf("after the loop has ended: got %v, want ErrNotLeading", err)
-		}
-	})
-}
 
 const oneRunsOneWaits = `synced
 subscribed
@@ -58,31 +21,30 @@ pod big cpus=8 port=80
 offer o2 a1 host=one cpus=0.5 mem=700 executor=ours ports=31000-31009
 +3s`
 
-func TestWindowShowsWhatTheCoreHolds(t *testing.T) {
-	through(t, oneRunsOneWaits, func(ctx context.Context, w *Window) {
-		live, err := w.Offers(ctx)
-		if err != nil || len(live) != 1 {
-			t.Fatalf("offers %+v, err %v", live, err)
-		}
-		if o := live[0]; o.Until.IsZero() || o.Resources != "cpus:0.5;mem:700;ports:[31000-31009]" || o.Node != "one" {
-			t.Errorf("offer %+v", o)
-		}
-		tasks, err := w.Tasks(ctx)
-		for i := range tasks {
-			tasks[i].Since = time.Time{}
-		}
-		want := []LiveTask{{ID: "runs.1", Pod: "default/runs", Agent: "a1", Node: "one", State: "TASK_RUNNING", Bound: true}}
-		if diff := cmp.Diff(want, tasks); err != nil || diff != "" {
-			t.Errorf("err %v, tasks -want +got:\n%s", err, diff)
-		}
-		queue, err := w.Queue(ctx)
-		if err != nil || len(queue) != 1 || queue[0].Pod != "default/big" || queue[0].Since.IsZero() {
-			t.Fatalf("queue %+v, err %v", queue, err)
-		}
-		if reasons := queue[0].Reasons; len(reasons) != 1 || !strings.HasPrefix(reasons[0], "1 has too little cpus (want 8, most free ") {
-			t.Errorf("reasons %q", reasons)
-		}
-	})
+func TestLiveStateIsWhatTheCoreHolds(t *testing.T) {
+	p := playOn(t, strings.Split(oneRunsOneWaits, "\n")...)
+	live := p.core.LiveOffers()
+	if len(live) != 1 {
+		t.Fatalf("offers %+v", live)
+	}
+	if o := live[0]; o.Until.IsZero() || o.Resources != "cpus:0.5;mem:700;ports:[31000-31009]" || o.Node != "one" {
+		t.Errorf("offer %+v", o)
+	}
+	tasks := p.core.LiveTasks()
+	for i := range tasks {
+		tasks[i].Since = time.Time{}
+	}
+	want := []LiveTask{{ID: "runs.1", Pod: "default/runs", Agent: "a1", Node: "one", State: "TASK_RUNNING", Bound: true}}
+	if diff := cmp.Diff(want, tasks); diff != "" {
+		t.Errorf("tasks -want +got:\n%s", diff)
+	}
+	queue := p.core.WaitingPods(p.now)
+	if len(queue) != 1 || queue[0].Pod != "default/big" || queue[0].Since.IsZero() {
+		t.Fatalf("queue %+v", queue)
+	}
+	if reasons := queue[0].Reasons; len(reasons) != 1 || !strings.HasPrefix(reasons[0], "1 has too little cpus (want 8, most free ") {
+		t.Errorf("reasons %q", reasons)
+	}
 }
 
 func TestWaitingPodTellsEachReason(t *testing.T) {
@@ -103,15 +65,14 @@ pod p cpus=4
 +3s`, []string{"1 has too little cpus (want 4, most free 0.9)", "1 is cordoned"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			through(t, test.script, func(ctx context.Context, w *Window) {
-				queue, err := w.Queue(ctx)
-				if err != nil || len(queue) != 1 {
-					t.Fatalf("queue %+v, err %v", queue, err)
-				}
-				if diff := cmp.Diff(test.want, queue[0].Reasons); diff != "" {
-					t.Errorf("-want +got:\n%s", diff)
-				}
-			})
+			p := playOn(t, strings.Split(test.script, "\n")...)
+			queue := p.core.WaitingPods(p.now)
+			if len(queue) != 1 {
+				t.Fatalf("queue %+v", queue)
+			}
+			if diff := cmp.Diff(test.want, queue[0].Reasons); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
 		})
 	}
 }
@@ -126,7 +87,7 @@ func TestPodWhoseTasksFailTellsWhenTheNextIsTried(t *testing.T) {
 	core.pods["p"].backoff.fail(now)
 	core.pods["p"].backoff.fail(now)
 	want := []string{"its tasks ended 2 times; the next is tried at 12:00:02"}
-	if diff := cmp.Diff(want, core.waitingPods(now)[0].Reasons); diff != "" {
+	if diff := cmp.Diff(want, core.WaitingPods(now)[0].Reasons); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
@@ -140,29 +101,21 @@ func TestPodThatNeedsNoTaskIsNotInTheQueue(t *testing.T) {
 		"gone":                             "pod p\npod-gone p",
 	} {
 		t.Run(name, func(t *testing.T) {
-			through(t, "synced\nsubscribed\n"+script, func(ctx context.Context, w *Window) {
-				if queue, err := w.Queue(ctx); err != nil || len(queue) > 0 || queue == nil {
-					t.Errorf("queue %#v, err %v", queue, err)
-				}
-			})
+			p := playOn(t, strings.Split("synced\nsubscribed\n"+script, "\n")...)
+			if queue := p.core.WaitingPods(p.now); len(queue) > 0 || queue == nil {
+				t.Errorf("queue %#v", queue)
+			}
 		})
 	}
 }
 
 func TestPodThatIsBoundToNoNodeIsInTheQueueAndSaysSo(t *testing.T) {
-	through(t, "synced\nsubscribed\npod p node=typo", func(ctx context.Context, w *Window) {
-		queue, err := w.Queue(ctx)
-		if err != nil || len(queue) != 1 {
-			t.Fatalf("queue %v, err %v", queue, err)
-		}
-		if diff := cmp.Diff([]string{"it is bound to node typo, which does not exist"}, queue[0].Reasons); diff != "" {
-			t.Error(diff)
-		}
-	})
-}
-
-func TestWindowOfASchedulerThatDoesNotLeadShowsNothing(t *testing.T) {
-	if _, err := NewWindow().Tasks(t.Context()); !errors.Is(err, ErrNotLeading) {
-		t.Errorf("got %v, want ErrNotLeading", err)
+	p := playOn(t, "synced", "subscribed", "pod p node=typo")
+	queue := p.core.WaitingPods(p.now)
+	if len(queue) != 1 {
+		t.Fatalf("queue %v", queue)
+	}
+	if diff := cmp.Diff([]string{"it is bound to node typo, which does not exist"}, queue[0].Reasons); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -1,14 +1,12 @@
 package scheduler
 
 import (
-	"context"
 	"math"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -37,45 +35,26 @@ func playAll(t *testing.T, script string) *Core {
 	return p.core
 }
 
-func TestMetricsTellHowEachInverseOfferAndEvictionEnded(t *testing.T) {
-	registry := prometheus.NewRegistry()
-	m := newMetrics(registry)
-	c := playAll(t, underMaintenance)
-	for range 2 { // the same counts are not added again
-		m.set(c.Snapshot())
+func TestSnapshotTellsHowEachInverseOfferAndEvictionEnded(t *testing.T) {
+	s := playAll(t, underMaintenance).Snapshot()
+	if s.AgentsDraining != 0 || s.AgentsPlanned != 1 {
+		t.Errorf("%d agents draining, %d with planned maintenance; want 0 and 1", s.AgentsDraining, s.AgentsPlanned)
 	}
-	want := `
-# HELP k8sm_scheduler_agents_draining Mesos agents that an operator has drained.
-# TYPE k8sm_scheduler_agents_draining gauge
-k8sm_scheduler_agents_draining 0
-# HELP k8sm_scheduler_agents_maintenance_planned Mesos agents for which maintenance is planned.
-# TYPE k8sm_scheduler_agents_maintenance_planned gauge
-k8sm_scheduler_agents_maintenance_planned 1
-# HELP k8sm_scheduler_evictions_total Tries to evict pods from such agents, by outcome.
-# TYPE k8sm_scheduler_evictions_total counter
-k8sm_scheduler_evictions_total{outcome="blocked"} 1
-k8sm_scheduler_evictions_total{outcome="evicted"} 0
-k8sm_scheduler_evictions_total{outcome="failed"} 0
-k8sm_scheduler_evictions_total{outcome="gone"} 0
-# HELP k8sm_scheduler_inverse_offers_total Inverse offers by how they ended.
-# TYPE k8sm_scheduler_inverse_offers_total counter
-k8sm_scheduler_inverse_offers_total{end="accepted"} 1
-k8sm_scheduler_inverse_offers_total{end="declined"} 1
-k8sm_scheduler_inverse_offers_total{end="rescinded"} 1
-`
-	if err := testutil.GatherAndCompare(registry, strings.NewReader(want), "k8sm_scheduler_agents_draining",
-		"k8sm_scheduler_agents_maintenance_planned", "k8sm_scheduler_evictions_total", "k8sm_scheduler_inverse_offers_total"); err != nil {
-		t.Error(err)
+	evictions := map[EvictOutcome]uint64{EvictOK: 0, EvictGone: 0, EvictBlocked: 1, EvictFailed: 0}
+	if diff := cmp.Diff(evictions, s.Evictions); diff != "" {
+		t.Errorf("evictions: %s", diff)
+	}
+	inverse := map[InverseEnd]uint64{InverseAccepted: 1, InverseDeclined: 1, InverseRescinded: 1}
+	if diff := cmp.Diff(inverse, s.InverseOffers); diff != "" {
+		t.Errorf("inverse offers: %s", diff)
 	}
 }
 
-func TestWindowShowsTheMaintenanceOfAnOffersAgent(t *testing.T) {
-	through(t, "synced\nsubscribed\noffer o1 a1 host=one cpus=2 away=1m\n", func(ctx context.Context, w *Window) {
-		live, err := w.Offers(ctx)
-		if err != nil || len(live) != 1 || live[0].Unavailable != "2026-01-01T00:01:00Z/.." {
-			t.Errorf("got %+v, %v", live, err)
-		}
-	})
+func TestLiveOfferShowsTheMaintenanceOfItsAgent(t *testing.T) {
+	live := playOn(t, "synced", "subscribed", "offer o1 a1 host=one cpus=2 away=1m").core.LiveOffers()
+	if len(live) != 1 || live[0].Unavailable != "2026-01-01T00:01:00Z/.." {
+		t.Errorf("got %+v", live)
+	}
 }
 
 func TestNothingIsRememberedOfPlansThatAreOver(t *testing.T) {

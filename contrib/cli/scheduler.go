@@ -21,10 +21,10 @@ import (
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/assigner"
 	"github.com/k8sm/k8sm/minion/supervise"
-	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/artifact"
 	"github.com/k8sm/k8sm/scheduler/kube"
 	"github.com/k8sm/k8sm/scheduler/mesos"
+	"github.com/k8sm/k8sm/scheduler/run"
 	"github.com/k8sm/k8sm/scheduler/status"
 )
 
@@ -50,7 +50,7 @@ left its kubeconfig and etcd's address, unless the flags say otherwise.`,
 
 // schedule is what the scheduler needs beside its own configuration.
 type schedule struct {
-	scheduler  scheduler.Config
+	scheduler  run.Config
 	mesos      mesos.Config
 	status     status.Config
 	artifact   artifact.Config
@@ -108,7 +108,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	s.scheduler.Roles, s.scheduler.Revocable = s.mesos.Roles, s.mesos.Revocable
 	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, config.Host, config.CAData
 	cluster := kube.New(kubernetes)
-	parts := scheduler.Parts{Master: master, Cluster: cluster, Store: store, Tokens: cluster, Codec: mesos.Codec{},
+	parts := run.Parts{Master: master, Cluster: cluster, Store: store, Tokens: cluster, Codec: mesos.Codec{},
 		Addresses: assigner.New(store.Folder(assigner.Folder))}
 	if s.scheduler.KMPath != "" {
 		return s.runBesideStatus(ctx, dir, parts)
@@ -117,7 +117,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	if err != nil {
 		return err
 	}
-	s.scheduler.Artifact = scheduler.Artifact{URL: program.URL(), SHA256: program.SHA256()}
+	s.scheduler.Artifact = run.Artifact{URL: program.URL(), SHA256: program.SHA256()}
 	logrus.WithField("url", program.URL()).Info("serving km to agents")
 	return beside(ctx, program.Run, func(ctx context.Context) error { return s.runBesideStatus(ctx, dir, parts) })
 }
@@ -159,14 +159,14 @@ func beside(ctx context.Context, server, role func(context.Context) error) error
 }
 
 // runBesideStatus schedules, and shows how it goes unless nobody wants to see it.
-func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts scheduler.Parts) error {
+func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts run.Parts) error {
 	host, err := os.Hostname()
 	if err != nil {
 		return fmt.Errorf("cannot find this machine's name: %w", err)
 	}
 	s.scheduler.Identity = status.SchedulerName(host, os.Getpid(), "")
 	if s.status.Address == "" {
-		return scheduler.Run(ctx, s.scheduler, parts)
+		return run.Run(ctx, s.scheduler, parts)
 	}
 	if err := s.status.Validate(); err != nil {
 		return err
@@ -178,12 +178,12 @@ func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts 
 		s.status.ClientCAFile = dir.CA()
 	}
 	metrics := prometheus.NewRegistry()
-	parts.Metrics, parts.Window = metrics, scheduler.NewWindow()
+	parts.Metrics, parts.Window = metrics, run.NewWindow()
 	server, err := status.Listen(s.status, parts.Window, metrics)
 	if err != nil {
 		return err
 	}
 	s.scheduler.Identity = status.SchedulerName(host, os.Getpid(), server.Reachable())
 	logrus.WithField("address", server.Addr()).Info("serving the scheduler's status")
-	return beside(ctx, server.Run, func(ctx context.Context) error { return scheduler.Run(ctx, s.scheduler, parts) })
+	return beside(ctx, server.Run, func(ctx context.Context) error { return run.Run(ctx, s.scheduler, parts) })
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/k8sm/k8sm/api/controlplane"
 	"github.com/k8sm/k8sm/contrib/localmesos"
 	"github.com/k8sm/k8sm/contrib/up/engine"
-	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/run"
 )
 
 // findEngine says which Docker Engine the cluster is to use; "" if there is none and nobody asked for a certain one.
@@ -114,7 +114,7 @@ func (l *laptop) runScheduler(ctx context.Context, ready func(string)) error {
 	defer func() { cancel(); <-watched }()
 	for {
 		err := l.schedule.run(ctx, l.dir)
-		if !errors.Is(err, scheduler.ErrLost) || ctx.Err() != nil {
+		if !errors.Is(err, run.ErrLost) || ctx.Err() != nil {
 			return err
 		}
 		// There is no other scheduler: the machine was asleep, or so busy that the lease ran out.

@@ -20,7 +20,8 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/scheduler"
-	"github.com/k8sm/k8sm/scheduler/lanes"
+	"github.com/k8sm/k8sm/scheduler/run"
+	"github.com/k8sm/k8sm/scheduler/run/lanes"
 )
 
 // Pods have workers of their own, so that no binding waits for a thousand nodes or their leases.
@@ -31,14 +32,14 @@ const (
 	callTimeout  = 15 * time.Second
 )
 
-// Cluster does the scheduler's actions on a Kubernetes cluster. It implements scheduler.Cluster and scheduler.Tokens.
+// Cluster does the scheduler's actions on a Kubernetes cluster. It implements run.Cluster and run.Tokens.
 type Cluster struct {
 	client kubernetes.Interface
 	queues struct {
 		pods, nodes, leases *lanes.Lanes[scheduler.ClusterAction]
 	}
 	leases leases
-	sink   scheduler.Sink
+	sink   run.Sink
 	events record.EventRecorder
 	now    func() time.Time
 }
@@ -52,7 +53,7 @@ func New(client kubernetes.Interface) *Cluster {
 	return c
 }
 
-// Do implements scheduler.Cluster. What is wanted of a node is wanted again until it is done: of several such actions
+// Do implements run.Cluster. What is wanted of a node is wanted again until it is done: of several such actions
 // that wait, the last one is enough.
 func (c *Cluster) Do(action scheduler.ClusterAction) {
 	switch action.(type) {
@@ -74,8 +75,8 @@ func isOne[T scheduler.ClusterAction](action scheduler.ClusterAction) bool {
 	return ok
 }
 
-// Run implements scheduler.Cluster.
-func (c *Cluster) Run(ctx context.Context, sink scheduler.Sink) error {
+// Run implements run.Cluster.
+func (c *Cluster) Run(ctx context.Context, sink run.Sink) error {
 	c.sink = sink
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	defer broadcaster.Shutdown()

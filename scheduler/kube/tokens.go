@@ -22,7 +22,7 @@ const (
 	tokenPrefix string        = "bootstrap-token-"
 )
 
-// Arm implements scheduler.Tokens.
+// Arm implements run.Tokens.
 func (c *Cluster) Arm(ctx context.Context, node, token string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

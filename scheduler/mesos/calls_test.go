@@ -28,7 +28,7 @@ func newRefusing(t *testing.T, status int, text string) *fakeMaster {
 
 func TestCallThatTheMasterFindsInvalidEndsTheSubscriptionOnlyIfItHoldsOffers(t *testing.T) {
 	master := newRefusing(t, http.StatusBadRequest, "Failed to validate scheduler::Call: Not a valid UUID")
-	m, events, _ := run(t, configFor(master.URL), "")
+	m, events, _ := start(t, configFor(master.URL), "")
 	next(t, events, scheduler.Subscribed{Framework: "fw-1"})
 	m.Do(scheduler.Acknowledge{Task: "t", Agent: "a", UUID: []byte("x")})
 	m.Do(scheduler.Revive{})
@@ -48,7 +48,7 @@ func TestCallThatIsOfAnEndedSubscriptionBringsANewOne(t *testing.T) {
 		http.StatusServiceUnavailable: "busy",
 	} {
 		master := newRefusing(t, status, text)
-		m, events, _ := run(t, configFor(master.URL), "")
+		m, events, _ := start(t, configFor(master.URL), "")
 		next(t, events, scheduler.Subscribed{Framework: "fw-1"})
 		m.Do(scheduler.Revive{})
 		next(t, events, scheduler.Disconnected{})
@@ -76,7 +76,7 @@ func TestCallToAMasterThatLeadsNoMoreEndsTheSubscription(t *testing.T) {
 		front.CloseClientConnections()
 		front.Close()
 	})
-	m, events, _ := run(t, configFor(front.URL), "")
+	m, events, _ := start(t, configFor(front.URL), "")
 	next(t, events, scheduler.Subscribed{Framework: "fw-1"})
 	leads.Store(false)
 	m.Do(scheduler.Decline{Offers: []api.OfferID{"o1"}})
@@ -89,7 +89,7 @@ func TestCallWithoutAnAnswerEndsTheSubscription(t *testing.T) {
 	forever := make(chan struct{})
 	defer close(forever)
 	master.refuse = func(*mesossched.Call) (int, string) { <-forever; return 0, "" }
-	m, events, _ := run(t, configFor(master.URL), "")
+	m, events, _ := start(t, configFor(master.URL), "")
 	next(t, events, scheduler.Subscribed{Framework: "fw-1"})
 	m.caller.Transport.(*http.Transport).ResponseHeaderTimeout = 50 * time.Millisecond
 	m.Do(scheduler.Decline{Offers: []api.OfferID{"o1"}})
@@ -102,7 +102,7 @@ func TestOffersOfALaunchThatCannotBeWrittenAreGivenBack(t *testing.T) {
 		s.send(t, subscribedEvent(15))
 		hold(s)
 	})
-	m, events, _ := run(t, configFor(master.URL), "")
+	m, events, _ := start(t, configFor(master.URL), "")
 	next(t, events, scheduler.Subscribed{Framework: "fw-1"})
 	m.Do(scheduler.Launch{Agent: "a", Offers: []api.OfferID{"o1", "o2"}, Executor: []byte("no ExecutorInfo")})
 	call := <-master.calls
@@ -113,7 +113,7 @@ func TestOffersOfALaunchThatCannotBeWrittenAreGivenBack(t *testing.T) {
 
 func TestPausesBetweenSubscriptionsGrowWhileCallsFail(t *testing.T) {
 	master := newRefusing(t, http.StatusServiceUnavailable, "busy")
-	m, events, _ := run(t, configFor(master.URL), "")
+	m, events, _ := start(t, configFor(master.URL), "")
 	var came []time.Time
 	for range 4 {
 		next(t, events, scheduler.Subscribed{Framework: "fw-1"})
@@ -139,7 +139,7 @@ func TestRefusedSubscriptionEndsTheRunAndSaysWhatToDo(t *testing.T) {
 		master := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, c.text, c.status) }))
 		cfg := configFor(master.URL)
 		cfg.ConnectTimeout = time.Hour
-		_, _, ended := run(t, cfg, "")
+		_, _, ended := start(t, cfg, "")
 		if err := <-ended; err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%s: got %v", c.text, err)
 		}

@@ -6,14 +6,14 @@ import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 
 	"github.com/k8sm/k8sm/api"
-	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/run"
 )
 
-// Codec writes and reads ExecutorInfos in protobuf. It implements scheduler.ExecutorCodec.
+// Codec writes and reads ExecutorInfos in protobuf. It implements run.ExecutorCodec.
 type Codec struct{}
 
 // EncodeExecutor returns the ExecutorInfo for the executor; equal executors give equal bytes.
-func (Codec) EncodeExecutor(e scheduler.Executor) ([]byte, error) {
+func (Codec) EncodeExecutor(e run.Executor) ([]byte, error) {
 	resources, err := resourcesTo(e.Resources)
 	if err != nil {
 		return nil, err
@@ -42,12 +42,12 @@ func (Codec) EncodeExecutor(e scheduler.Executor) ([]byte, error) {
 }
 
 // DecodeExecutor is the inverse of EncodeExecutor.
-func (Codec) DecodeExecutor(record []byte) (scheduler.Executor, error) {
+func (Codec) DecodeExecutor(record []byte) (run.Executor, error) {
 	var info mesos.ExecutorInfo
 	if err := info.Unmarshal(record); err != nil {
-		return scheduler.Executor{}, fmt.Errorf("cannot read ExecutorInfo: %w", err)
+		return run.Executor{}, fmt.Errorf("cannot read ExecutorInfo: %w", err)
 	}
-	e := scheduler.Executor{
+	e := run.Executor{
 		Framework: api.FrameworkID(info.GetFrameworkID().GetValue()),
 		ID:        api.ExecutorID(info.ExecutorID.Value),
 		Name:      info.GetName(),
@@ -61,7 +61,7 @@ func (Codec) DecodeExecutor(record []byte) (scheduler.Executor, error) {
 	for i := range info.Resources {
 		r, _, err := resourceOf(&info.Resources[i])
 		if err != nil {
-			return scheduler.Executor{}, err
+			return run.Executor{}, err
 		}
 		e.Resources = append(e.Resources, r)
 	}

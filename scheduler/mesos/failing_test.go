@@ -13,6 +13,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/contrib/localmesos"
 	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/run"
 )
 
 // brokenEnv names, in the environment of an agent's executors, a file: as long as it exists, no minion starts there.
@@ -44,7 +45,7 @@ func TestPodsRunElsewhereWhileAnAgentFailsAndThereAgainWhenItHasRecovered(t *tes
 			{Hostname: "bad", IP: "127.0.0.2", ExecutorEnvironmentVariables: string(environment)}, {Hostname: "good", IP: "127.0.0.3"},
 		}
 	})
-	c.change = func(cfg *scheduler.Config) { cfg.Algorithm = scheduler.Spread }
+	c.change = func(cfg *run.Config) { cfg.Algorithm = scheduler.Spread }
 	c.schedule()
 	c.createPod("pinned", "100m", func(spec *v1.PodSpec) { spec.NodeSelector = map[string]string{v1.LabelHostname: "bad"} })
 	c.eventOf("bad", "TASK_FAILED REASON_EXECUTOR_TERMINATED", "no pod is placed there for 10s")

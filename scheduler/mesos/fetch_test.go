@@ -19,8 +19,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8sm/k8sm/api"
-	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/artifact"
+	"github.com/k8sm/k8sm/scheduler/run"
 )
 
 // program returns a small program that runs this binary.
@@ -34,12 +34,12 @@ func program(t *testing.T) (path string) {
 }
 
 // serveMinion serves a program that is the minion as the scheduler serves km.
-func (c *cluster) serveMinion() scheduler.Artifact {
+func (c *cluster) serveMinion() run.Artifact {
 	c.t.Helper()
 	return c.serve(program(c.t))
 }
 
-func (c *cluster) serve(program string) scheduler.Artifact {
+func (c *cluster) serve(program string) run.Artifact {
 	c.t.Helper()
 	server, err := artifact.Listen(artifact.Config{Address: ":0", Program: program}, []string{c.mesos.MasterAddr()})
 	if err != nil {
@@ -54,12 +54,12 @@ func (c *cluster) serve(program string) scheduler.Artifact {
 			c.t.Error(err)
 		}
 	})
-	return scheduler.Artifact{URL: server.URL(), SHA256: server.SHA256()}
+	return run.Artifact{URL: server.URL(), SHA256: server.SHA256()}
 }
 
 // fetching has the schedulers send the artifact to agents.
-func (c *cluster) fetching(a scheduler.Artifact) {
-	c.change = func(cfg *scheduler.Config) { cfg.KMPath, cfg.Artifact = "", a }
+func (c *cluster) fetching(a run.Artifact) {
+	c.change = func(cfg *run.Config) { cfg.KMPath, cfg.Artifact = "", a }
 }
 
 // packed returns an archive of the file, as km.
@@ -141,7 +141,7 @@ func TestMinionThatCannotBeFetchedOrIsAnotherOneFailsItsTaskWhichIsTriedAgain(t 
 	}))
 	t.Cleanup(server.Close)
 	good := c.serveMinion()
-	c.fetching(scheduler.Artifact{URL: server.URL + "/km.tar.gz", SHA256: good.SHA256})
+	c.fetching(run.Artifact{URL: server.URL + "/km.tar.gz", SHA256: good.SHA256})
 	c.schedule()
 	c.createPod("web", "500m")
 	c.eventOf("web", "Failed to fetch all URIs", server.URL, "404")
@@ -156,7 +156,7 @@ func TestMinionThatCannotBeFetchedOrIsAnotherOneFailsItsTaskWhichIsTriedAgain(t 
 		t.Fatal(err)
 	}
 	content <- packed(t, other)
-	c.fetching(scheduler.Artifact{URL: server.URL + "/km.tar.gz", SHA256: good.SHA256})
+	c.fetching(run.Artifact{URL: server.URL + "/km.tar.gz", SHA256: good.SHA256})
 	c.schedule()
 	c.createPod("web", "500m")
 	c.eventOf("web", "ended before the pod was started", "Executor terminated")
@@ -215,8 +215,8 @@ func TestNoMoreAgentsThanAllowedFetchAtATimeAndAllGetThere(t *testing.T) {
 	c := newCluster(t, agents)
 	server := newSlowServer(t, packed(t, program(t)))
 	hash := c.serveMinion().SHA256
-	c.change = func(cfg *scheduler.Config) {
-		cfg.KMPath, cfg.Artifact, cfg.MaxInstalls = "", scheduler.Artifact{URL: server.url, SHA256: hash}, most
+	c.change = func(cfg *run.Config) {
+		cfg.KMPath, cfg.Artifact, cfg.MaxInstalls = "", run.Artifact{URL: server.url, SHA256: hash}, most
 	}
 	c.schedule()
 	for n := range agents {
@@ -250,7 +250,7 @@ func TestFetchFromALeaderThatDiesIsTriedAgainFromTheNextOne(t *testing.T) {
 	c := newCluster(t, 1)
 	good := c.serveMinion()
 	dying := newSlowServer(t, nil)
-	c.fetching(scheduler.Artifact{URL: dying.url, SHA256: good.SHA256})
+	c.fetching(run.Artifact{URL: dying.url, SHA256: good.SHA256})
 	stop := c.schedule()
 	c.createPod("web", "500m")
 	<-dying.arrived

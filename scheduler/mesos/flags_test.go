@@ -97,7 +97,7 @@ func TestMasterShowsWhatTheFlagsSay(t *testing.T) {
 	master := strictMesos(t)
 	cfg := parsed(t, master, "--mesos-roles=a,b", "--mesos-user=nobody", "--mesos-framework-name=f", "--mesos-webui-url=http://w",
 		"--mesos-principal=k8sm", "--mesos-secret-file="+writeFile(t, "s3cret\n"), "--mesos-failover-timeout=1m", "--mesos-region-aware", "--mesos-revocable")
-	_, events, ended := run(t, cfg, "")
+	_, events, ended := start(t, cfg, "")
 	framework(t, events, ended)
 	shown := frameworks(t, master)[0]
 	want := map[string]any{
@@ -133,7 +133,7 @@ func TestMasterThatWantsCredentialsSaysWhatToDo(t *testing.T) {
 		"wrong secret":      {[]string{"--mesos-principal=k8sm", "--mesos-secret-file=" + writeFile(t, "wrong")}, []string{"principal k8sm", "--mesos-secret-file"}},
 		"unknown principal": {[]string{"--mesos-principal=other", "--mesos-secret-file=" + writeFile(t, "s3cret")}, []string{"principal other", "--mesos-principal"}},
 	} {
-		_, _, ended := run(t, parsed(t, master, test.flags...), "")
+		_, _, ended := start(t, parsed(t, master, test.flags...), "")
 		err := <-ended // at once, not after --mesos-connect-timeout
 		for _, word := range append(test.says, master) {
 			if err == nil || !strings.Contains(err.Error(), word) {
@@ -149,7 +149,7 @@ func TestFrameworkThatStayedAwayForTooLongIsToldHowToGoOn(t *testing.T) {
 	cfg.Forget = "km etcdctl del KEY"
 	var gone api.FrameworkID
 	t.Run("one that goes", func(t *testing.T) {
-		_, events, ended := run(t, cfg, "")
+		_, events, ended := start(t, cfg, "")
 		gone = framework(t, events, ended)
 	})
 	for end := time.Now().Add(10 * time.Second); len(frameworks(t, master)) > 0; {
@@ -157,11 +157,11 @@ func TestFrameworkThatStayedAwayForTooLongIsToldHowToGoOn(t *testing.T) {
 			t.Fatal("the master keeps the framework")
 		}
 	}
-	_, _, ended := run(t, cfg, gone)
+	_, _, ended := start(t, cfg, gone)
 	if err := <-ended; !errors.Is(err, ErrRemoved) || !strings.Contains(err.Error(), "--mesos-failover-timeout") || !strings.HasSuffix(err.Error(), cfg.Forget) {
 		t.Errorf("got %v", err)
 	}
-	_, events, ended := run(t, cfg, "") // as the command makes it
+	_, events, ended := start(t, cfg, "") // as the command makes it
 	if again := framework(t, events, ended); again == gone {
 		t.Errorf("it is %s again", again)
 	}
@@ -172,13 +172,13 @@ func TestFrameworkOfAnotherPrincipalIsToldHowToGoOn(t *testing.T) {
 	secret := "--mesos-secret-file=" + writeFile(t, "s3cret")
 	var id api.FrameworkID
 	t.Run("the first", func(t *testing.T) {
-		_, events, ended := run(t, parsed(t, master, "--mesos-principal=first", secret), "")
+		_, events, ended := start(t, parsed(t, master, "--mesos-principal=first", secret), "")
 		id = framework(t, events, ended)
 	})
 	for _, flags := range [][]string{{"--mesos-principal=second", secret}, nil} {
 		cfg := parsed(t, master, flags...)
 		cfg.Forget, cfg.ConnectTimeout = "km etcdctl del KEY", time.Hour
-		_, _, ended := run(t, cfg, id)
+		_, _, ended := start(t, cfg, id)
 		if err := <-ended; !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "--mesos-principal") || !strings.HasSuffix(err.Error(), cfg.Forget) {
 			t.Errorf("%v: got %v", flags, err)
 		}
@@ -194,9 +194,9 @@ func TestHTTPSMasterIsKnownByTheFileOfItsAuthority(t *testing.T) {
 	t.Cleanup(tlsMaster.Close)
 	tlsMaster.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that fail
 	authority := writeFile(t, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: tlsMaster.Certificate().Raw})))
-	_, events, ended := run(t, parsed(t, tlsMaster.URL, "--mesos-ca-file="+authority), "")
+	_, events, ended := start(t, parsed(t, tlsMaster.URL, "--mesos-ca-file="+authority), "")
 	framework(t, events, ended)
-	_, _, ended = run(t, parsed(t, tlsMaster.URL, "--mesos-connect-timeout=100ms"), "")
+	_, _, ended = start(t, parsed(t, tlsMaster.URL, "--mesos-connect-timeout=100ms"), "")
 	if err := <-ended; err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("without the file: %v", err)
 	}
@@ -210,13 +210,13 @@ func TestMasterThatWantsCertificatesIsShownTheOneOfTheFlags(t *testing.T) {
 	authority := mesoshttptest.NewAuthority(t)
 	strict := authority.Server(master.Config.Handler, authority.Clients, "127.0.0.1")
 	cert, key := authority.Pair("k8sm")
-	_, events, ended := run(t, parsed(t, strict.URL, "--mesos-ca-file="+authority.File, "--mesos-cert-file="+cert, "--mesos-key-file="+key), "")
+	_, events, ended := start(t, parsed(t, strict.URL, "--mesos-ca-file="+authority.File, "--mesos-cert-file="+cert, "--mesos-key-file="+key), "")
 	framework(t, events, ended)
-	_, _, ended = run(t, parsed(t, strict.URL, "--mesos-ca-file="+authority.File, "--mesos-connect-timeout=100ms"), "")
+	_, _, ended = start(t, parsed(t, strict.URL, "--mesos-ca-file="+authority.File, "--mesos-connect-timeout=100ms"), "")
 	if err := <-ended; err == nil || !strings.Contains(err.Error(), "--mesos-cert-file") {
 		t.Errorf("without them: %v", err)
 	}
-	_, _, ended = run(t, parsed(t, strings.Replace(strict.URL, "https", "http", 1), "--mesos-connect-timeout=100ms"), "")
+	_, _, ended = start(t, parsed(t, strings.Replace(strict.URL, "https", "http", 1), "--mesos-connect-timeout=100ms"), "")
 	if err := <-ended; err == nil || !strings.Contains(err.Error(), "--mesos-master=https://") {
 		t.Errorf("by http: %v", err)
 	}

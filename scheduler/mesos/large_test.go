@@ -59,7 +59,7 @@ func TestOffersOfTwentyThousandAgentsComeInOneEvent(t *testing.T) {
 		s.send(t, offers)
 		hold(s)
 	})
-	_, events, _ := run(t, configFor(master.URL), "")
+	_, events, _ := start(t, configFor(master.URL), "")
 	next(t, events, scheduler.Subscribed{Framework: "fw-1"})
 	came, ok := (<-events).(scheduler.Offered)
 	if !ok || len(came.Offers) != largeFleet {

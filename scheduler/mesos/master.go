@@ -25,7 +25,8 @@ import (
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/mesoshttp"
 	"github.com/k8sm/k8sm/scheduler"
-	"github.com/k8sm/k8sm/scheduler/lanes"
+	"github.com/k8sm/k8sm/scheduler/run"
+	"github.com/k8sm/k8sm/scheduler/run/lanes"
 )
 
 const (
@@ -38,7 +39,7 @@ const (
 	callTimeout      = 30 * time.Second // for that to any other call: a master may be busy, and to give up costs a subscription
 )
 
-// Master is the connection to the leading master. It implements scheduler.Master.
+// Master is the connection to the leading master. It implements run.Master.
 type Master struct {
 	cfg        Config
 	detector   Detector
@@ -96,7 +97,7 @@ func newClient(secured *mesoshttp.TLS, timeout time.Duration) *http.Client {
 	}
 }
 
-// Do implements scheduler.Master.
+// Do implements run.Master.
 func (m *Master) Do(action scheduler.MesosAction) {
 	m.mu.Lock()
 	s := m.session
@@ -118,8 +119,8 @@ func (m *Master) Do(action scheduler.MesosAction) {
 	s.calls.Add(call.With(calls.Framework(string(s.framework))))
 }
 
-// Run implements scheduler.Master.
-func (m *Master) Run(ctx context.Context, id api.FrameworkID, sink scheduler.Sink) error {
+// Run implements run.Master.
+func (m *Master) Run(ctx context.Context, id api.FrameworkID, sink run.Sink) error {
 	defer m.subscriber.CloseIdleConnections()
 	defer m.caller.CloseIdleConnections()
 	masters := newCandidates()
@@ -132,7 +133,7 @@ func (m *Master) Run(ctx context.Context, id api.FrameworkID, sink scheduler.Sin
 }
 
 // keepSubscribed subscribes at one of the masters, again and again.
-func (m *Master) keepSubscribed(ctx context.Context, masters *candidates, id api.FrameworkID, sink scheduler.Sink) error {
+func (m *Master) keepSubscribed(ctx context.Context, masters *candidates, id api.FrameworkID, sink run.Sink) error {
 	started, connected := time.Now(), false
 	pause := firstPause
 	for attempt := 0; ; attempt++ {
@@ -180,7 +181,7 @@ type finalError struct{ error }
 type connection struct {
 	master     *Master
 	id         api.FrameworkID
-	sink       scheduler.Sink
+	sink       run.Sink
 	endpoint   string
 	leader     string // where the last answer redirected to
 	subscribed bool

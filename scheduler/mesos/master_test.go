@@ -103,8 +103,8 @@ func configFor(masters ...string) Config {
 	return cfg
 }
 
-// run runs a Master and returns its events and how it ended.
-func run(t *testing.T, cfg Config, id api.FrameworkID) (*Master, <-chan scheduler.Event, <-chan error) {
+// start runs a Master and returns its events and how it ended.
+func start(t *testing.T, cfg Config, id api.FrameworkID) (*Master, <-chan scheduler.Event, <-chan error) {
 	t.Helper()
 	m, err := New(cfg)
 	if err != nil {
@@ -139,7 +139,7 @@ func TestRedirectionToTheLeadingMasterIsFollowed(t *testing.T) {
 		w.WriteHeader(http.StatusTemporaryRedirect)
 	}))
 	defer other.Close()
-	m, events, _ := run(t, configFor(other.URL), "")
+	m, events, _ := start(t, configFor(other.URL), "")
 	if diff := cmp.Diff(scheduler.Subscribed{Framework: "fw-1"}, <-events); diff != "" {
 		t.Error(diff)
 	}
@@ -157,7 +157,7 @@ func TestAnotherMasterIsTriedWhenOneDoesNotAnswer(t *testing.T) {
 	})
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
-	_, events, _ := run(t, configFor(gone.URL, master.URL), "")
+	_, events, _ := start(t, configFor(gone.URL, master.URL), "")
 	if _, ok := (<-events).(scheduler.Subscribed); !ok {
 		t.Error("not subscribed")
 	}
@@ -166,7 +166,7 @@ func TestAnotherMasterIsTriedWhenOneDoesNotAnswer(t *testing.T) {
 func TestMasterThatCannotBeReachedIsGivenUpAtTheStart(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
-	_, _, ended := run(t, configFor(gone.URL), "")
+	_, _, ended := start(t, configFor(gone.URL), "")
 	err := <-ended
 	if err == nil || !strings.Contains(err.Error(), gone.URL) || !strings.Contains(err.Error(), "--mesos-master") {
 		t.Errorf("got %v", err)
@@ -182,7 +182,7 @@ func TestSubscriptionIsRepeatedWithTheSameFramework(t *testing.T) {
 			hold(s)
 		}
 	})
-	_, events, _ := run(t, configFor(master.URL), "")
+	_, events, _ := start(t, configFor(master.URL), "")
 	want := []scheduler.Event{
 		scheduler.Subscribed{Framework: "fw-1"}, scheduler.Disconnected{}, scheduler.Subscribed{Framework: "fw-1"},
 	}
@@ -201,7 +201,7 @@ func TestConnectionWithoutHeartbeatsIsDead(t *testing.T) {
 		s.send(t, subscribedEvent(0.02))
 		hold(s)
 	})
-	_, events, _ := run(t, configFor(master.URL), "")
+	_, events, _ := start(t, configFor(master.URL), "")
 	for _, want := range []scheduler.Event{scheduler.Subscribed{Framework: "fw-1"}, scheduler.Disconnected{}} {
 		if diff := cmp.Diff(want, <-events); diff != "" {
 			t.Error(diff)
@@ -236,7 +236,7 @@ func TestErrorsOfTheMasterEndTheRunAndSayWhatToDo(t *testing.T) {
 		master := newFakeMaster(t, func(_ *mesossched.Call, s stream) { s.send(t, errorEvent(message)) })
 		cfg := configFor(master.URL)
 		cfg.Forget = "km etcdctl del /k8sm/x/framework-id"
-		_, _, ended := run(t, cfg, "fw-1")
+		_, _, ended := start(t, cfg, "fw-1")
 		if err := <-ended; err == nil || !check(err) {
 			t.Errorf("%s: got %v", message, err)
 		}
@@ -256,7 +256,7 @@ func TestPrincipalIsSentAndARefusalIsFinal(t *testing.T) {
 	if err := os.WriteFile(cfg.SecretFile, []byte("s3cret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, _, ended := run(t, cfg, "")
+	_, _, ended := start(t, cfg, "")
 	if err := <-ended; err == nil || !strings.Contains(err.Error(), "--mesos-secret-file") {
 		t.Errorf("got %v", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/offers"
 	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/run"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -139,7 +140,7 @@ func launchOn(t *testing.T) scheduler.Launch {
 	}
 	taken, rest, _ := offer.Resources.Take(offers.CPUs, 500)
 	port, _ := rest.DrawPort(31001)
-	record, err := Codec{}.EncodeExecutor(scheduler.Executor{Framework: "fw", ID: api.MinionExecutorID, Command: "exec km minion", Resources: taken})
+	record, err := Codec{}.EncodeExecutor(run.Executor{Framework: "fw", ID: api.MinionExecutorID, Command: "exec km minion", Resources: taken})
 	if err != nil {
 		t.Fatal(err)
 	}

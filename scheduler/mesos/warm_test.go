@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"github.com/k8sm/k8sm/api"
-	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/run"
 )
 
 // warm waits until so many nodes are kept warm, and their tasks are all that run.
@@ -30,7 +30,7 @@ func (c *cluster) warm(nodes int) {
 }
 
 func (c *cluster) keepingWarm(nodes string) {
-	c.change = func(cfg *scheduler.Config) {
+	c.change = func(cfg *run.Config) {
 		if err := cfg.WarmNodes.Set(nodes); err != nil {
 			c.t.Error(err)
 		}

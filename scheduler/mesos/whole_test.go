@@ -27,9 +27,9 @@ import (
 	"github.com/k8sm/k8sm/contrib/localmesos"
 	"github.com/k8sm/k8sm/executor"
 	executormesos "github.com/k8sm/k8sm/executor/mesos"
-	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/kube"
 	"github.com/k8sm/k8sm/scheduler/mesos"
+	"github.com/k8sm/k8sm/scheduler/run"
 )
 
 // TestMain lets this binary be the minion that the scheduler has launched: an executor that says of each task that it
@@ -178,13 +178,13 @@ func newAPI() *fake.Clientset {
 type cluster struct {
 	t      *testing.T
 	config localmesos.Config
-	flags  []string                // of the schedulers' connection to Mesos
-	change func(*scheduler.Config) // of the schedulers' configuration; nil for none
+	flags  []string          // of the schedulers' connection to Mesos
+	change func(*run.Config) // of the schedulers' configuration; nil for none
 	mesos  *localmesos.Cluster
 	master string // that the schedulers speak to; "" for that of mesos
 	client kubernetes.Interface
 	store  *memory
-	window *scheduler.Window // of the scheduler that was started last
+	window *run.Window // of the scheduler that was started last
 }
 
 func newCluster(t *testing.T, agents int) *cluster {
@@ -228,9 +228,9 @@ func self(t *testing.T) string {
 func (c *cluster) schedule() (stop func()) { return c.scheduleWith(c.store, "test") }
 
 // scheduleWith starts a scheduler that has a store of its own, and returns what stops it.
-func (c *cluster) scheduleWith(store scheduler.Store, identity string) (stop func()) {
+func (c *cluster) scheduleWith(store run.Store, identity string) (stop func()) {
 	c.t.Helper()
-	var cfg scheduler.Config
+	var cfg run.Config
 	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
 	cfg.Identity, cfg.Cluster, cfg.APIServer, cfg.CA = identity, "test", "https://127.0.0.1:6443", []byte("pem")
 	cfg.OfferTTL, cfg.RefuseIdle, cfg.KMPath = 2*time.Second, time.Hour, self(c.t)
@@ -251,12 +251,12 @@ func (c *cluster) scheduleWith(store scheduler.Store, identity string) (stop fun
 	}
 	kubernetes := kube.New(c.client)
 	ctx, cancel := context.WithCancel(c.t.Context())
-	parts := scheduler.Parts{
-		Master: master, Cluster: kubernetes, Store: store, Tokens: kubernetes, Codec: mesos.Codec{}, Window: scheduler.NewWindow(),
+	parts := run.Parts{
+		Master: master, Cluster: kubernetes, Store: store, Tokens: kubernetes, Codec: mesos.Codec{}, Window: run.NewWindow(),
 	}
 	c.window = parts.Window
 	ended := make(chan error, 1)
-	go func() { ended <- scheduler.Run(ctx, cfg, parts) }()
+	go func() { ended <- run.Run(ctx, cfg, parts) }()
 	var once sync.Once
 	stop = func() {
 		once.Do(func() {

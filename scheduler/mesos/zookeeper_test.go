@@ -244,7 +244,7 @@ func TestLeaderIsFollowedAsTheMastersElectItInZooKeeper(t *testing.T) {
 	first, firstInfo := newMesos(t)
 	second, secondInfo := newMesos(t)
 
-	_, events, _ := run(t, inZooKeeper(server.address, ""), "")
+	_, events, _ := start(t, inZooKeeper(server.address, ""), "")
 	makePath(t, masters, "/mesos")
 	makePath(t, masters, "/mesos/log_replicas") // as the masters' registry has it there
 	leader := register(t, masters, firstInfo, zk.WorldACL(zk.PermAll))
@@ -264,7 +264,7 @@ func TestLostZooKeeperLeavesTheSubscriptionAloneUntilAnotherMasterLeads(t *testi
 	second, secondInfo := newMesos(t)
 	makePath(t, masters, "/mesos")
 	register(t, masters, firstInfo, zk.WorldACL(zk.PermAll))
-	_, events, _ := run(t, inZooKeeper(server.address, ""), "")
+	_, events, _ := start(t, inZooKeeper(server.address, ""), "")
 	subscribedAt(t, events, first)
 
 	server.kill()
@@ -293,12 +293,12 @@ func TestZooKeeperIsShownThePasswordAndNobodyElseIs(t *testing.T) {
 
 	wrong := inZooKeeper(server.address, "mesos:gu3ss@")
 	wrong.ConnectTimeout = time.Second
-	_, _, ended := run(t, wrong, "")
+	_, _, ended := start(t, wrong, "")
 	err := <-ended
 	if err == nil || !strings.Contains(err.Error(), "ZooKeeper asks for other credentials") || strings.Contains(err.Error(), "gu3ss") {
 		t.Errorf("with a wrong password: %v", err)
 	}
-	_, events, _ := run(t, inZooKeeper(server.address, "mesos:s3c/ret@"), "")
+	_, events, _ := start(t, inZooKeeper(server.address, "mesos:s3c/ret@"), "")
 	subscribedAt(t, events, first)
 }
 
@@ -308,7 +308,7 @@ func TestSearchInZooKeeperSaysWhatIsMissing(t *testing.T) {
 	search := func() string {
 		cfg := inZooKeeper(server.address, "")
 		cfg.ConnectTimeout = time.Second
-		_, _, ended := run(t, cfg, "")
+		_, _, ended := start(t, cfg, "")
 		return fmt.Sprint(<-ended)
 	}
 	for _, step := range []struct {

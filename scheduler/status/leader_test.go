@@ -9,7 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/run"
 )
 
 // record says who leads.
@@ -47,7 +47,7 @@ func TestServerOnAllAddressesIsReachedByTheMachinesName(t *testing.T) {
 	for address, want := range map[string]string{"127.0.0.1:0": "127.0.0.1", ":0": name} {
 		c := configOf(cluster(t))
 		c.Address = address
-		s, err := Listen(c, scheduler.NewWindow(), prometheus.NewRegistry())
+		s, err := Listen(c, run.NewWindow(), prometheus.NewRegistry())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/run"
 )
 
 var now = time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
@@ -163,7 +164,7 @@ func TestCertificateOfAnotherClusterIsRefused(t *testing.T) {
 
 func TestHealthIsForEverybodyAndNothingElseIs(t *testing.T) {
 	d := cluster(t)
-	address := serve(t, d, holding{err: scheduler.ErrNotLeading})
+	address := serve(t, d, holding{err: run.ErrNotLeading})
 	// Whoever asks for health need not know the authority.
 	nobody := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	defer nobody.CloseIdleConnections()
@@ -185,7 +186,7 @@ func TestHealthIsForEverybodyAndNothingElseIs(t *testing.T) {
 
 func TestSchedulerThatDoesNotLeadSaysSo(t *testing.T) {
 	d := cluster(t)
-	_, err := client(t, d.AdminKubeconfig(), serve(t, d, holding{err: scheduler.ErrNotLeading})).Queue(t.Context())
+	_, err := client(t, d.AdminKubeconfig(), serve(t, d, holding{err: run.ErrNotLeading})).Queue(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "503") || !strings.Contains(err.Error(), "does not lead") {
 		t.Errorf("got %v", err)
 	}

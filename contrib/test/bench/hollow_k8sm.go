@@ -11,9 +11,9 @@ import (
 
 	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/contrib/localmesos"
-	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/kube"
 	driver "github.com/k8sm/k8sm/scheduler/mesos"
+	"github.com/k8sm/k8sm/scheduler/run"
 )
 
 // hollowResources are what each node has, under either scheduler.
@@ -54,7 +54,7 @@ func (k *k8smOnHollow) resume(ctx context.Context) error {
 		return err
 	}
 	flags := pflag.NewFlagSet("", pflag.PanicOnError)
-	var cfg scheduler.Config
+	var cfg run.Config
 	cfg.AddFlags(flags)
 	var master driver.Config
 	master.AddFlags(flags)
@@ -69,10 +69,10 @@ func (k *k8smOnHollow) resume(ctx context.Context) error {
 	}
 	cluster := kube.New(client)
 	cfg.Identity, cfg.Cluster, cfg.APIServer, cfg.CA = "bench", "k8sm", k.rest.Host, k.rest.CAData
-	parts := scheduler.Parts{Master: toMesos, Cluster: cluster, Store: k.store, Tokens: cluster, Codec: driver.Codec{}}
+	parts := run.Parts{Master: toMesos, Cluster: cluster, Store: k.store, Tokens: cluster, Codec: driver.Codec{}}
 	ctx, k.end = context.WithCancel(ctx)
 	k.ended = make(chan error, 1)
-	go func() { k.ended <- scheduler.Run(ctx, cfg, parts) }()
+	go func() { k.ended <- run.Run(ctx, cfg, parts) }()
 	return nil
 }
 

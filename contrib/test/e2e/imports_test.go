@@ -34,6 +34,20 @@ var rules = []rule{
 		never: []string{module + "/executor", module + "/minion"},
 	},
 	{
+		why:  "what follows from what happened is decided by values alone: scheduler/run does it, and the adapters talk to others",
+		from: "scheduler", except: []string{"scheduler/artifact", "scheduler/kube", "scheduler/mesos", "scheduler/run", "scheduler/status"},
+		never: []string{
+			"context", "log", "net", "os", "sync", "syscall", "golang.org/x/sync", "github.com/prometheus", "github.com/sirupsen/logrus",
+			"k8s.io/client-go", module + "/scheduler/run", module + "/scheduler/kube", module + "/scheduler/mesos",
+		},
+		may: []string{"net/netip"}, // values, without I/O
+	},
+	{
+		why:   "who does what was decided knows its interfaces, not who is behind them",
+		from:  "scheduler/run",
+		never: []string{module + "/scheduler/artifact", module + "/scheduler/kube", module + "/scheduler/mesos", module + "/scheduler/status", "k8s.io/client-go"},
+	},
+	{
 		why:   "the scheduler and the executor share words, not code: either can be of another version",
 		from:  "executor",
 		never: []string{module + "/scheduler", module + "/offers", module + "/minion"},

@@ -1,6 +1,10 @@
-package scheduler
+package run
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/k8sm/k8sm/scheduler"
+)
 
 // metrics are what the owner loop shows about the core.
 type metrics struct {
@@ -9,7 +13,7 @@ type metrics struct {
 	upkeep                                 *upkeepMetrics
 	preemptions, victims, rejected         prometheus.Counter
 	failing                                prometheus.Gauge
-	told                                   Snapshot // what the counters stand at
+	told                                   scheduler.Snapshot // what the counters stand at
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
@@ -41,7 +45,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	return m
 }
 
-func (m *metrics) set(s Snapshot) {
+func (m *metrics) set(s scheduler.Snapshot) {
 	m.podsWaiting.Set(float64(s.PodsWaiting))
 	m.tasks.Set(float64(s.Tasks))
 	m.agents.Set(float64(s.AgentsAlive))

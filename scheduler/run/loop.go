@@ -1,4 +1,4 @@
-package scheduler
+package run
 
 import (
 	"context"
@@ -9,13 +9,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	log "github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
-	v1 "k8s.io/api/core/v1"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/scheduler"
 )
 
 // Sink takes events in; it blocks while the scheduler is busy. An error says that the scheduler takes no more.
-type Sink func(Event) error
+type Sink func(scheduler.Event) error
 
 // Master is the connection to Mesos.
 type Master interface {
@@ -23,7 +23,7 @@ type Master interface {
 	// until ctx ends or it is certain that no subscription can succeed.
 	Run(ctx context.Context, id api.FrameworkID, sink Sink) error
 	// Do queues a call and returns at once. A call that cannot be sent is dropped: Reconcile repairs that.
-	Do(action MesosAction)
+	Do(action scheduler.MesosAction)
 }
 
 // Cluster is the connection to Kubernetes.
@@ -32,7 +32,7 @@ type Cluster interface {
 	// Do queues, until ctx ends.
 	Run(ctx context.Context, sink Sink) error
 	// Do queues an action and returns at once.
-	Do(action ClusterAction)
+	Do(action scheduler.ClusterAction)
 }
 
 // Store is what has to outlive a scheduler; its writes are refused when another scheduler leads.
@@ -78,8 +78,8 @@ func Run(ctx context.Context, cfg Config, parts Parts) error {
 		return unlessEnded(ctx, fmt.Errorf("cannot read the framework id: %w", err))
 	}
 	l := &loop{
-		core: NewCore(cfg), parts: parts, framework: framework,
-		events: make(chan Event, 1024), keeper: newKeeper(cfg, parts), addresser: newAddresser(parts.Addresses),
+		core: scheduler.NewCore(cfg.Config), parts: parts, framework: framework,
+		events: make(chan scheduler.Event, 1024), preparer: newPreparer(cfg, parts), addresser: newAddresser(parts.Addresses),
 	}
 	if parts.Metrics != nil {
 		l.metrics = newMetrics(parts.Metrics)
@@ -95,7 +95,7 @@ func Run(ctx context.Context, cfg Config, parts Parts) error {
 	})
 	group.Go(func() error { return l.own(ctx, group) })
 	group.Go(func() error { return parts.Cluster.Run(ctx, l.sink(ctx)) })
-	group.Go(func() error { return l.keeper.run(ctx, l.sink(ctx)) })
+	group.Go(func() error { return l.preparer.run(ctx, l.sink(ctx)) })
 	group.Go(func() error { return l.addresser.run(ctx, l.sink(ctx)) })
 	err = group.Wait()
 	select {
@@ -119,17 +119,17 @@ func unlessEnded(ctx context.Context, err error) error {
 
 // loop owns the core.
 type loop struct {
-	core      *Core
+	core      *scheduler.Core
 	parts     Parts
-	keeper    *keeper
+	preparer  *preparer
 	addresser *addresser
 	metrics   *metrics
 	framework api.FrameworkID
-	events    chan Event
+	events    chan scheduler.Event
 }
 
 func (l *loop) sink(ctx context.Context) Sink {
-	return func(ev Event) error {
+	return func(ev scheduler.Event) error {
 		select {
 		case l.events <- ev:
 			return nil
@@ -148,7 +148,7 @@ func (l *loop) own(ctx context.Context, group *errgroup.Group) error {
 	questions, shut := l.parts.Window.open()
 	defer shut()
 	for {
-		var ev Event
+		var ev scheduler.Event
 		select {
 		case <-ctx.Done():
 			return nil
@@ -157,9 +157,9 @@ func (l *loop) own(ctx context.Context, group *errgroup.Group) error {
 			continue
 		case ev = <-l.events:
 		case <-ticker.C:
-			ev = Tick{}
+			ev = scheduler.Tick{}
 		case <-alarm.C:
-			ev = Wake{}
+			ev = scheduler.Wake{}
 		}
 		logEvent(ev)
 		acts := l.core.Step(time.Now(), ev)
@@ -170,7 +170,7 @@ func (l *loop) own(ctx context.Context, group *errgroup.Group) error {
 			l.do(ctx, group, act)
 		}
 		l.setAlarm(alarm)
-		if _, tick := ev.(Tick); tick && l.metrics != nil {
+		if _, tick := ev.(scheduler.Tick); tick && l.metrics != nil {
 			l.metrics.set(l.core.Snapshot())
 		}
 	}
@@ -186,92 +186,26 @@ func (l *loop) setAlarm(alarm *time.Timer) {
 	alarm.Stop()
 }
 
-func (l *loop) do(ctx context.Context, group *errgroup.Group, act Action) {
+func (l *loop) do(ctx context.Context, group *errgroup.Group, act scheduler.Action) {
 	switch act := act.(type) {
-	case Subscribe:
+	case scheduler.Subscribe:
 		group.Go(func() error { return l.parts.Master.Run(ctx, l.framework, l.masterSink(ctx)) })
-	case Complain:
+	case scheduler.Complain:
 		log.Error(act.Text)
-	case PrepareExecutor:
+	case scheduler.PrepareExecutor:
 		log.WithFields(log.Fields{"agent": act.Agent, "node": act.Node}).Debug("preparing the executor")
-		l.keeper.do(act)
-	case ForgetExecutor:
-		l.keeper.do(act)
-	case AssignAddresses, ReleaseAddress, KeepAddresses:
+		l.preparer.do(act)
+	case scheduler.ForgetExecutor:
+		l.preparer.do(act)
+	case scheduler.AssignAddresses, scheduler.ReleaseAddress, scheduler.KeepAddresses:
 		log.Debug(act.String())
 		l.addresser.do(act)
-	case MesosAction:
+	case scheduler.MesosAction:
 		logAction(act)
 		l.parts.Master.Do(act)
-	case ClusterAction:
+	case scheduler.ClusterAction:
 		logAction(act)
 		l.parts.Cluster.Do(act)
-	}
-}
-
-// logEvent shows what Mesos says of tasks and offers. Pods and nodes can be watched by kubectl.
-func logEvent(ev Event) {
-	switch ev := ev.(type) {
-	case TaskUpdated:
-		log.WithFields(log.Fields{"task": ev.Status.Task, "agent": ev.Status.Agent}).Debug(ev.Status.String())
-	case Offered:
-		for _, o := range ev.Offers {
-			log.WithFields(log.Fields{"offer": o.ID, "agent": o.Agent}).Debugf("offered %s", o.Resources)
-		}
-	case InverseOffered:
-		for _, o := range ev.Offers {
-			log.WithFields(log.Fields{"offer": o.ID, "agent": o.Agent}).Debugf("asked back for maintenance %s", o.Unavailable)
-		}
-	case OfferRescinded:
-		log.WithField("offer", ev.Offer).Debug("rescinded")
-	case AgentLost:
-		log.WithField("agent", ev.Agent).Warn("the agent is gone")
-	case ExecutorExited:
-		log.WithField("agent", ev.Agent).Warn("the executor has ended")
-	}
-}
-
-// logAction tells an operator of changes; all else is for debugging.
-func logAction(act Action) {
-	switch act := act.(type) {
-	case Launch:
-		for _, t := range act.Tasks {
-			log.WithFields(log.Fields{"pod": t.Name(), "task": t.ID, "agent": act.Agent}).
-				Info("launching task")
-		}
-	case Kill:
-		log.WithFields(log.Fields{"task": act.Task, "agent": act.Agent}).Info("killing task")
-	case ShutdownExecutor:
-		log.WithField("agent", act.Agent).Info("asking the executor to end")
-	case Nominate:
-		log.WithFields(log.Fields{"pod": act.Pod.Namespace + "/" + act.Pod.Name, "node": act.Node}).Info(act.Message)
-	case Preempt:
-		log.WithFields(log.Fields{"pod": act.Victim.Namespace + "/" + act.Victim.Name, "node": act.Node}).
-			Infof("preempting it for %s/%s", act.By.Namespace, act.By.Name)
-	case CreateNode:
-		log.WithFields(log.Fields{"node": act.Node.Name, "agent": act.Node.Spec.ProviderID}).Info("creating node")
-	case DeleteNode:
-		log.WithField("node", act.Name).Info("deleting node")
-	case MarkNode:
-		log.WithField("node", act.Node.Name).Info(act.String())
-	case TellNode:
-		level := log.InfoLevel
-		if act.Type == v1.EventTypeWarning {
-			level = log.WarnLevel
-		}
-		log.WithField("node", act.Node.Name).Log(level, act.Reason+": "+act.Message)
-	case TaintNode:
-		log.WithField("node", act.Node.Name).Info(act.String())
-	case Evict:
-		log.WithField("pod", act.Pod.Namespace+"/"+act.Pod.Name).Info(act.String())
-	case AnswerInverse:
-		level := log.DebugLevel
-		if act.News {
-			level = log.InfoLevel
-		}
-		log.WithFields(log.Fields{"offer": act.Offer, "agent": act.Agent}).Log(level, act.String())
-	default:
-		log.Debug(act.String())
 	}
 }
 
@@ -279,8 +213,8 @@ func logAction(act Action) {
 // tasks without a scheduler after a restart.
 func (l *loop) masterSink(ctx context.Context) Sink {
 	forward := l.sink(ctx)
-	return func(ev Event) error {
-		if sub, ok := ev.(Subscribed); ok && sub.Framework != l.framework {
+	return func(ev scheduler.Event) error {
+		if sub, ok := ev.(scheduler.Subscribed); ok && sub.Framework != l.framework {
 			if err := l.parts.Store.ReplaceFrameworkID(ctx, l.framework, sub.Framework); err != nil {
 				return fmt.Errorf("cannot store the framework id %s: %w", sub.Framework, err)
 			}

@@ -1,14 +1,18 @@
-package scheduler
+package run
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/k8sm/k8sm/scheduler"
+)
 
 // upkeepMetrics are what the owner loop shows about maintenance, draining and rollouts.
 type upkeepMetrics struct {
 	planned, draining  prometheus.Gauge
 	inverse, evictions *prometheus.CounterVec
 
-	outdated, underWay, stopped, warm prometheus.Gauge // of versions of km
-	told                              Snapshot         // what the counters stand at
+	outdated, underWay, stopped, warm prometheus.Gauge   // of versions of km
+	told                              scheduler.Snapshot // what the counters stand at
 }
 
 func newUpkeepMetrics(registry prometheus.Registerer) *upkeepMetrics {
@@ -34,7 +38,7 @@ func newUpkeepMetrics(registry prometheus.Registerer) *upkeepMetrics {
 	return m
 }
 
-func (m *upkeepMetrics) set(s Snapshot) {
+func (m *upkeepMetrics) set(s scheduler.Snapshot) {
 	m.planned.Set(float64(s.AgentsPlanned))
 	m.draining.Set(float64(s.AgentsDraining))
 	m.outdated.Set(float64(s.NodesOutdated))

@@ -1,4 +1,4 @@
-package scheduler
+package run
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/scheduler"
 )
 
 // fakeAddresses is one pool of few addresses, which fails while it is broken.
@@ -58,31 +59,31 @@ func (f *fakeAddresses) Keep(_ context.Context, pods []types.UID) ([]api.PodKey,
 
 func TestEachActionOnAddressesIsAnswered(t *testing.T) {
 	addresses := &fakeAddresses{free: 1, has: map[types.UID]string{}}
-	assign := AssignAddresses{Claims: []api.AddressClaim{{UID: "a", Pool: "p"}, {UID: "b", Pool: "p"}}}
-	none := AddressesAssigned{Action: assign, Answers: []api.AddressAnswer{
+	assign := scheduler.AssignAddresses{Claims: []api.AddressClaim{{UID: "a", Pool: "p"}, {UID: "b", Pool: "p"}}}
+	none := scheduler.AddressesAssigned{Action: assign, Answers: []api.AddressAnswer{
 		{UID: "a", Problem: "this scheduler has no address pools"}, {UID: "b", Problem: "this scheduler has no address pools"}}}
-	given := AddressesAssigned{Action: assign, Answers: []api.AddressAnswer{{UID: "a", IP: "10.50.0.1"}, {UID: "b", Problem: "no free address"}}}
+	given := scheduler.AddressesAssigned{Action: assign, Answers: []api.AddressAnswer{{UID: "a", IP: "10.50.0.1"}, {UID: "b", Problem: "no free address"}}}
 	for _, step := range []struct {
 		addresses Addresses
 		broken    bool
-		act       Action
-		want      Event
+		act       scheduler.Action
+		want      scheduler.Event
 	}{
 		{addresses, false, assign, given},
-		{addresses, true, ReleaseAddress{Pod: "a"}, AddressReleased{OK: false}},
-		{addresses, true, KeepAddresses{}, AddressReleased{OK: false}},
-		{addresses, false, KeepAddresses{Pods: []types.UID{"a"}}, AddressReleased{OK: true}},
-		{addresses, false, ReleaseAddress{Pod: "a"}, AddressReleased{OK: true}},
+		{addresses, true, scheduler.ReleaseAddress{Pod: "a"}, scheduler.AddressReleased{OK: false}},
+		{addresses, true, scheduler.KeepAddresses{}, scheduler.AddressReleased{OK: false}},
+		{addresses, false, scheduler.KeepAddresses{Pods: []types.UID{"a"}}, scheduler.AddressReleased{OK: true}},
+		{addresses, false, scheduler.ReleaseAddress{Pod: "a"}, scheduler.AddressReleased{OK: true}},
 		{nil, false, assign, none},
-		{nil, false, ReleaseAddress{Pod: "a"}, AddressReleased{OK: true}},
-		{nil, false, KeepAddresses{}, AddressReleased{OK: true}},
+		{nil, false, scheduler.ReleaseAddress{Pod: "a"}, scheduler.AddressReleased{OK: true}},
+		{nil, false, scheduler.KeepAddresses{}, scheduler.AddressReleased{OK: true}},
 	} {
 		addresses.broken = step.broken
 		ctx, cancel := context.WithCancel(t.Context())
-		var got Event
+		var got scheduler.Event
 		a := newAddresser(step.addresses)
 		a.do(step.act)
-		err := a.run(ctx, func(ev Event) error {
+		err := a.run(ctx, func(ev scheduler.Event) error {
 			got = ev
 			cancel()
 			return nil

@@ -1,0 +1,180 @@
+package run
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	log "github.com/sirupsen/logrus"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/run/lanes"
+)
+
+// Executor is what an ExecutorInfo says. Mesos compares it whole with that of the executor that runs already, so it is
+// kept as a record, in the bytes that were launched.
+type Executor struct {
+	Framework api.FrameworkID
+	ID        api.ExecutorID
+	Name      string
+	Source    string
+	Command   string // for a shell
+	// Archives are URIs of what the fetcher of Mesos unpacks into the sandbox, by way of its cache
+	// (https://mesos.apache.org/documentation/latest/fetcher/).
+	Archives  []string
+	Resources offers.Resources
+	Data      []byte // an api.Bootstrap
+}
+
+// ExecutorCodec turns an Executor into a record and back.
+type ExecutorCodec interface {
+	EncodeExecutor(Executor) ([]byte, error)
+	DecodeExecutor(record []byte) (Executor, error)
+}
+
+// Tokens makes bootstrap tokens.
+type Tokens interface {
+	// Arm makes the token valid for the next hour, for the node with this name only, and returns it; an empty token
+	// means a new one. It brings a token back that was cleaned up.
+	Arm(ctx context.Context, node, token string) (string, error)
+}
+
+// Records keeps the records of executors, one for each agent.
+type Records interface {
+	// Executor returns the record, or nil if there is none.
+	Executor(ctx context.Context, agent api.AgentID) ([]byte, error)
+	PutExecutor(ctx context.Context, agent api.AgentID, record []byte) error
+	DeleteExecutor(ctx context.Context, agent api.AgentID) error
+}
+
+// preparerWorkers is how many executors are prepared at the same time.
+const preparerWorkers = 8
+
+// preparer keeps the records of the executors and the tokens in them.
+type preparer struct {
+	cfg     Config
+	records Records
+	tokens  Tokens
+	codec   ExecutorCodec
+	queue   *lanes.Lanes[scheduler.Action]
+	sink    Sink
+}
+
+func newPreparer(cfg Config, parts Parts) *preparer {
+	p := &preparer{cfg: cfg, records: parts.Store, tokens: parts.Tokens, codec: parts.Codec}
+	p.queue = lanes.New(agentOf, p.perform)
+	return p
+}
+
+func agentOf(act scheduler.Action) string {
+	switch act := act.(type) {
+	case scheduler.PrepareExecutor:
+		return string(act.Agent)
+	case scheduler.ForgetExecutor:
+		return string(act.Agent)
+	}
+	return ""
+}
+
+func (p *preparer) do(act scheduler.Action) { p.queue.Add(act) }
+
+func (p *preparer) run(ctx context.Context, sink Sink) error {
+	p.sink = sink
+	return p.queue.Run(ctx, preparerWorkers)
+}
+
+func (p *preparer) perform(ctx context.Context, act scheduler.Action) {
+	switch act := act.(type) {
+	case scheduler.PrepareExecutor:
+		ready, err := p.prepare(ctx, act)
+		if err != nil {
+			log.WithFields(log.Fields{"agent": act.Agent, "node": act.Node}).WithError(err).Warn("cannot prepare the executor")
+		}
+		if err := p.sink(ready); err != nil {
+			log.WithError(err).Debug("an executor was prepared for nobody")
+		}
+	case scheduler.ForgetExecutor:
+		if err := p.records.DeleteExecutor(ctx, act.Agent); err != nil {
+			log.WithField("agent", act.Agent).WithError(err).Warn("cannot forget the executor")
+		}
+	}
+}
+
+// prepare returns the record that Mesos has to be given, with a valid token in it.
+func (p *preparer) prepare(ctx context.Context, act scheduler.PrepareExecutor) (scheduler.ExecutorReady, error) {
+	none := scheduler.ExecutorReady{Agent: act.Agent}
+	record, err := p.records.Executor(ctx, act.Agent)
+	if err != nil {
+		return none, fmt.Errorf("cannot read its record: %w", err)
+	}
+	if record == nil && !act.MayReplace {
+		return none, errors.New("an executor of ours runs there, but its record is lost: it has to end first")
+	}
+	token, err := p.tokenIn(record)
+	if err != nil {
+		return none, err
+	}
+	token, err = p.tokens.Arm(ctx, act.Node, token)
+	if err != nil {
+		return none, fmt.Errorf("cannot make its bootstrap token: %w", err)
+	}
+	if act.MayReplace {
+		if record, err = p.renew(ctx, act, record, token); err != nil {
+			return none, err
+		}
+	}
+	executor, err := p.codec.DecodeExecutor(record)
+	if err != nil {
+		return none, err
+	}
+	return scheduler.ExecutorReady{Agent: act.Agent, Record: record, Kept: !act.MayReplace, Resources: executor.Resources}, nil
+}
+
+func (p *preparer) tokenIn(record []byte) (string, error) {
+	if record == nil {
+		return "", nil
+	}
+	executor, err := p.codec.DecodeExecutor(record)
+	if err != nil {
+		return "", err
+	}
+	bootstrap, err := api.ParseBootstrap(executor.Data)
+	return bootstrap.Token, err
+}
+
+// renew returns the record as this scheduler would write it, and stores it if it is another than before.
+func (p *preparer) renew(ctx context.Context, act scheduler.PrepareExecutor, old []byte, token string) ([]byte, error) {
+	data, err := json.Marshal(api.Bootstrap{
+		Cluster: p.cfg.Cluster, Node: act.Node, APIServer: p.cfg.APIServer, CA: p.cfg.CA, Token: token,
+	})
+	if err != nil {
+		return nil, err
+	}
+	executor := Executor{
+		Framework: act.Framework,
+		ID:        api.MinionExecutorID,
+		Name:      "k8sm minion of " + act.Node,
+		Source:    p.cfg.Cluster,
+		Command:   "exec " + shellQuote(p.cfg.KMPath) + " " + p.cfg.minion(),
+		Resources: act.Resources,
+		Data:      data,
+	}
+	if p.cfg.KMPath == "" {
+		if err := p.cfg.Artifact.reachable(act.Address); err != nil {
+			return nil, err
+		}
+		executor.Command, executor.Archives = p.cfg.Artifact.command(p.cfg.minion()), []string{p.cfg.Artifact.URL}
+	}
+	record, err := p.codec.EncodeExecutor(executor)
+	if err != nil || bytes.Equal(record, old) {
+		return record, err
+	}
+	if err := p.records.PutExecutor(ctx, act.Agent, record); err != nil {
+		return nil, fmt.Errorf("cannot store its record: %w", err)
+	}
+	return record, nil
+}

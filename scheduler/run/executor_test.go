@@ -1,0 +1,188 @@
+package run
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+	"github.com/k8sm/k8sm/scheduler"
+)
+
+func newTestPreparer(path string) (*preparer, *records, tokens) {
+	cfg := testConfig()
+	cfg.Cluster, cfg.APIServer, cfg.CA, cfg.KMPath = "test", "https://127.0.0.1:6443", []byte("pem"), path
+	store, armed := &records{byAgent: map[api.AgentID][]byte{}}, tokens{}
+	return newPreparer(cfg, Parts{Store: store, Tokens: armed, Codec: jsonCodec{}}), store, armed
+}
+
+func prepareA1(mayReplace bool) scheduler.PrepareExecutor {
+	return scheduler.PrepareExecutor{
+		Framework: "fw", Agent: "a1", Node: "n1", MayReplace: mayReplace,
+		Resources: offers.Resources{{Name: offers.CPUs, Scalar: 100, Role: "*"}},
+	}
+}
+
+func TestExecutorRecordStaysTheSameAndItsTokenIsArmedAgain(t *testing.T) {
+	k, store, armed := newTestPreparer("/opt/it's/km")
+	first, err := k.prepare(t.Context(), prepareA1(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mayReplace := range []bool{true, false} {
+		again, err := k.prepare(t.Context(), prepareA1(mayReplace))
+		if err != nil || !bytes.Equal(first.Record, again.Record) {
+			t.Errorf("may replace %v: another record, %v", mayReplace, err)
+		}
+	}
+	if store.puts != 1 || armed["of.n1"] != 3 {
+		t.Errorf("stored %d times, armed %v; want 1 and 3", store.puts, armed)
+	}
+	executor, _ := jsonCodec{}.DecodeExecutor(first.Record)
+	if executor.Command != `exec '/opt/it'\''s/km' minion` {
+		t.Errorf("command %s", executor.Command)
+	}
+	bootstrap, err := api.ParseBootstrap(executor.Data)
+	want := api.Bootstrap{Cluster: "test", Node: "n1", APIServer: "https://127.0.0.1:6443", CA: []byte("pem"), Token: "of.n1"}
+	if diff := cmp.Diff(want, bootstrap); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
+}
+
+func TestChangedConfigurationWaitsUntilTheExecutorIsGone(t *testing.T) {
+	old, store, _ := newTestPreparer("/old/km")
+	first, err := old.prepare(t.Context(), prepareA1(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, _, _ := newTestPreparer("/new/km")
+	k.records = store
+	running, err := k.prepare(t.Context(), prepareA1(false))
+	if err != nil || !bytes.Equal(first.Record, running.Record) {
+		t.Errorf("the record of a running executor was changed: %v", err)
+	}
+	gone, err := k.prepare(t.Context(), prepareA1(true))
+	if err != nil || !bytes.Contains(gone.Record, []byte("/new/km")) {
+		t.Errorf("the new path is not used: %v", err)
+	}
+}
+
+func TestMinionIsToldOfTheEngineInItsCommand(t *testing.T) {
+	for _, km := range []string{"/opt/km", ""} {
+		k, store, _ := newTestPreparer(km)
+		k.cfg.Artifact, k.cfg.DockerHost = Artifact{URL: "http://here:1/km"}, "unix:///it's/d.sock"
+		if _, err := k.prepare(t.Context(), prepareA1(true)); err != nil {
+			t.Fatal(err)
+		}
+		executor, err := jsonCodec{}.DecodeExecutor(store.byAgent["a1"])
+		if want := ` minion --engine='unix:///it'\''s/d.sock'`; err != nil || !strings.HasSuffix(executor.Command, want) {
+			t.Errorf("the command is %s (%v)", executor.Command, err)
+		}
+	}
+}
+
+func TestSandboxInWhichNothingCanBeExecutedIsToldByTheCommand(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount a file system")
+	}
+	program := "#!/bin/sh\n"
+	sum := sha256.Sum256([]byte(program))
+	command := Artifact{SHA256: hex.EncodeToString(sum[:])}.command("minion")
+	script := `mount -t tmpfs -o noexec none "$1" && cd "$1" && printf '%s\n' '#!/bin/sh' >km && chmod 755 km && exec /bin/sh -c "$2"`
+	out, err := exec.CommandContext(t.Context(), "unshare", "--mount", "/bin/sh", "-c", script, "sh", t.TempDir(), command).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "noexec") || !strings.Contains(string(out), "--work_dir") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func TestWithoutAPathTheExecutorFetchesTheProgramAndChecksItsHash(t *testing.T) {
+	dir, program := t.TempDir(), "#!/bin/sh\necho ran as $1\n"
+	sum := sha256.Sum256([]byte(program))
+	hash := hex.EncodeToString(sum[:])
+	k, store, _ := newTestPreparer("")
+	k.cfg.Artifact = Artifact{URL: "http://it's.here:1/km/" + hash + "/km.tar.gz", SHA256: hash}
+	if _, err := k.prepare(t.Context(), prepareA1(true)); err != nil {
+		t.Fatal(err)
+	}
+	executor, err := jsonCodec{}.DecodeExecutor(store.byAgent["a1"])
+	if want := []string{k.cfg.Artifact.URL}; err != nil || !cmp.Equal(want, executor.Archives) {
+		t.Errorf("it fetches %v, %v", executor.Archives, err)
+	}
+	for content, want := range map[string]string{program: "ran as minion", program + "#": "it's.here:1/km/" + hash, "": "not the scheduler's"} {
+		if err := os.WriteFile(filepath.Join(dir, "km"), []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		archive := filepath.Join(dir, "km.tar.gz") // which a fetcher without room in its cache leaves there
+		if err := os.WriteFile(archive, []byte("packed"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		command := exec.CommandContext(t.Context(), "/bin/sh", "-c", executor.Command)
+		command.Dir, command.Env = dir, []string{} // as agents give none
+		out, err := command.CombinedOutput()
+		if _, err := os.Stat(archive); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the archive is still in the sandbox: %v", err)
+		}
+		if (err == nil) != (content == program) || !strings.Contains(string(out), want) || strings.Contains(string(out), "ran") != (content == program) {
+			t.Errorf("%q: %v, %s", content, err, out)
+		}
+	}
+}
+
+func TestAgentThatCannotReachTheProgramIsNotGivenAnExecutor(t *testing.T) {
+	for _, test := range []struct {
+		url, agent string
+		ok         bool
+	}{
+		{"http://127.0.0.1:1/km", "10.0.0.1:5051", false},
+		{"http://localhost:1/km", "10.0.0.1:5051", false},
+		{"http://[::1]:1/km", "10.0.0.1:5051", false},
+		{"http://127.0.0.1:1/km", "127.0.0.1:5051", true},
+		{"http://10.0.0.2:1/km", "10.0.0.1:5051", true},
+		{"http://scheduler.example:1/km", "10.0.0.1:5051", true},
+		{"http://127.0.0.1:1/km", "", true}, // nobody knows
+	} {
+		k, _, _ := newTestPreparer("")
+		k.cfg.Artifact = Artifact{URL: test.url}
+		act := prepareA1(true)
+		act.Address = test.agent
+		_, err := k.prepare(t.Context(), act)
+		if (err == nil) != test.ok || err != nil && !strings.Contains(err.Error(), "--artifact-address") {
+			t.Errorf("%s for %s: %v", test.url, test.agent, err)
+		}
+	}
+}
+
+func TestExecutorThatRunsKeepsItsRecordWhenASchedulerServesFromElsewhere(t *testing.T) {
+	first, store, _ := newTestPreparer("")
+	first.cfg.Artifact = Artifact{URL: "http://one:1/km"}
+	before, err := first.prepare(t.Context(), prepareA1(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, _, _ := newTestPreparer("")
+	second.cfg.Artifact, second.records = Artifact{URL: "http://two:1/km"}, store
+	running, err := second.prepare(t.Context(), prepareA1(false))
+	if err != nil || !bytes.Equal(before.Record, running.Record) {
+		t.Errorf("the record of an executor that runs was changed: %v", err)
+	}
+	gone, err := second.prepare(t.Context(), prepareA1(true))
+	if err != nil || !bytes.Contains(gone.Record, []byte("http://two:1/km")) {
+		t.Errorf("an executor that starts anew fetches from elsewhere: %v, %s", err, gone.Record)
+	}
+}
+
+func TestExecutorWhoseRecordIsLostIsNotGuessedAt(t *testing.T) {
+	k, store, _ := newTestPreparer("/km")
+	if _, err := k.prepare(t.Context(), prepareA1(false)); err == nil || store.puts != 0 {
+		t.Errorf("got %v, %d records stored", err, store.puts)
+	}
+}

@@ -1,0 +1,278 @@
+package run
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+	"github.com/k8sm/k8sm/scheduler"
+)
+
+// jsonCodec writes records that a person can read.
+type jsonCodec struct{}
+
+func (jsonCodec) EncodeExecutor(e Executor) ([]byte, error) { return json.Marshal(e) }
+
+func (jsonCodec) DecodeExecutor(record []byte) (e Executor, err error) {
+	err = json.Unmarshal(record, &e)
+	return e, err
+}
+
+// tokens counts how often each token was armed.
+type tokens map[string]int
+
+func (t tokens) Arm(_ context.Context, node, token string) (string, error) {
+	if token == "" {
+		token = "of." + node
+	}
+	t[token]++
+	return token, nil
+}
+
+// records is a Store of a leader that nobody disputes.
+type records struct {
+	byAgent   map[api.AgentID][]byte
+	puts      int
+	lost      chan struct{}
+	framework api.FrameworkID // that is stored
+}
+
+func (r *records) Lead(context.Context, string) (<-chan struct{}, error) { return r.lost, nil }
+func (r *records) FrameworkID(context.Context) (api.FrameworkID, error)  { return r.framework, nil }
+func (r *records) Executor(_ context.Context, agent api.AgentID) ([]byte, error) {
+	return r.byAgent[agent], nil
+}
+
+func (r *records) ReplaceFrameworkID(context.Context, api.FrameworkID, api.FrameworkID) error {
+	return errors.New("another scheduler has stored its id")
+}
+
+func (r *records) PutExecutor(_ context.Context, agent api.AgentID, record []byte) error {
+	r.byAgent[agent] = record
+	r.puts++
+	return nil
+}
+
+func (r *records) DeleteExecutor(_ context.Context, agent api.AgentID) error {
+	delete(r.byAgent, agent)
+	return nil
+}
+
+// cluster is a Cluster that sends its events, and then does nothing. Its channel brings more.
+type cluster struct {
+	events []scheduler.Event
+	more   chan scheduler.Event
+}
+
+func (c cluster) Run(ctx context.Context, sink Sink) error {
+	for _, ev := range append(c.events, scheduler.Synced{}) {
+		if err := sink(ev); err != nil {
+			return err
+		}
+	}
+	for {
+		select {
+		case ev := <-c.more:
+			if err := sink(ev); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (cluster) Do(scheduler.ClusterAction) {}
+
+// master is a Master that sends its events after the subscription, and tells what became of that and when tasks are launched.
+type master struct {
+	events     []scheduler.Event
+	subscribed chan error
+	launches   chan time.Time
+}
+
+func newMaster(events ...scheduler.Event) master {
+	return master{events, make(chan error, 1), make(chan time.Time, 1)}
+}
+
+func (m master) Run(ctx context.Context, id api.FrameworkID, sink Sink) error {
+	if id == "" {
+		id = "new"
+	}
+	err := sink(scheduler.Subscribed{Framework: id})
+	m.subscribed <- err
+	for _, ev := range m.events {
+		if err == nil {
+			err = sink(ev)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// launched returns when tasks are launched next.
+func (m master) launched(t *testing.T) time.Time {
+	t.Helper()
+	select {
+	case at := <-m.launches:
+		return at
+	case <-time.After(time.Minute):
+		t.Fatal("nothing is launched")
+		return time.Time{}
+	}
+}
+
+func (m master) Do(action scheduler.MesosAction) {
+	if _, ok := action.(scheduler.Launch); ok {
+		m.launches <- time.Now()
+	}
+}
+
+func testConfig() Config {
+	var cfg Config
+	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
+	cfg.Roles, cfg.KMPath, cfg.ExecutorCPUs = []string{"*"}, "/km", 0.1
+	return cfg
+}
+
+// newParts returns parts with these connections, whose store has the framework id fw.
+func newParts(m Master, c Cluster) Parts {
+	store := &records{byAgent: map[api.AgentID][]byte{}, lost: make(chan struct{}), framework: "fw"}
+	return Parts{Master: m, Cluster: c, Store: store, Tokens: tokens{}, Codec: jsonCodec{}}
+}
+
+// node is the ready node of agent a1.
+func node() *v1.Node {
+	return &v1.Node{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        "n1",
+			Labels:      map[string]string{v1.LabelHostname: "n1", v1.LabelOSStable: "linux", v1.LabelArchStable: "any"},
+			Annotations: map[string]string{api.AnnotationAgentAddress: "10.0.0.1:5051"},
+		},
+		Spec:   v1.NodeSpec{ProviderID: api.ProviderID("a1")},
+		Status: v1.NodeStatus{Conditions: []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue}}},
+	}
+}
+
+// offered are 4 cpus of agent a1.
+func offered(id api.OfferID, executors ...api.ExecutorID) scheduler.Offered {
+	return scheduler.Offered{Offers: []offers.Offer{{
+		ID: id, Executors: executors, Agent: "a1", Hostname: "n1", IP: "10.0.0.1", Port: 5051, Role: "*",
+		Resources: offers.Resources{{Name: offers.CPUs, Role: "*", Scalar: 4000}, {Name: offers.Mem, Role: "*", Scalar: 4096_000}},
+	}}}
+}
+
+func pod(name string) *v1.Pod {
+	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID(name)}}
+}
+
+func TestRunLaunchesWhenTheGatheringIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig()
+		cfg.Gather = 30 * time.Millisecond
+		m := newMaster(offered("o1"))
+		c := cluster{events: []scheduler.Event{scheduler.NodeSeen{Node: node()}}, more: make(chan scheduler.Event)}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- Run(ctx, cfg, newParts(m, c)) }()
+		c.more <- scheduler.PodSeen{Pod: pod("first")} // which has the executor prepared
+		m.launched(t)
+		c.more <- offered("o2", api.MinionExecutorID)
+		begin := time.Now()
+		c.more <- scheduler.PodSeen{Pod: pod("second")}
+		if took := m.launched(t).Sub(begin); took != cfg.Gather { // woken by the alarm, and not by the next tick
+			t.Errorf("launched after %s, want %s", took, cfg.Gather)
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestRunEndsAtOnceWhenTheLeadershipIsLost(t *testing.T) {
+	parts := newParts(newMaster(), cluster{})
+	close(parts.Store.(*records).lost)
+	parts.Metrics = prometheus.NewRegistry()
+	if err := Run(t.Context(), testConfig(), parts); !errors.Is(err, ErrLost) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSubscriptionWhoseIdCannotBeStoredIsNotActedUpon(t *testing.T) {
+	m := newMaster()
+	parts := newParts(m, cluster{})
+	parts.Store.(*records).framework = ""
+	err := Run(t.Context(), testConfig(), parts)
+	if err == nil || !strings.Contains(err.Error(), "cannot store the framework id new") {
+		t.Errorf("got %v", err)
+	}
+	if <-m.subscribed == nil {
+		t.Error("the master was told that all is well")
+	}
+}
+
+func TestConfigWithoutAProgramForAgentsIsRefused(t *testing.T) {
+	cfg := testConfig()
+	cfg.KMPath = ""
+	if err := Run(t.Context(), cfg, newParts(newMaster(), cluster{})); err == nil || !strings.Contains(err.Error(), "--km-path") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWindowShowsWhatTheRunningCoreHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMaster(offered("o1"))
+		big := pod("big")
+		big.Spec.SchedulingGates = []v1.PodSchedulingGate{{Name: "closed"}}
+		parts := newParts(m, cluster{events: []scheduler.Event{
+			scheduler.NodeSeen{Node: node()}, scheduler.PodSeen{Pod: pod("web")}, scheduler.PodSeen{Pod: big},
+		}})
+		parts.Window = NewWindow()
+		if _, err := parts.Window.Offers(t.Context()); !errors.Is(err, ErrNotLeading) {
+			t.Errorf("before it leads: got %v, want ErrNotLeading", err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- Run(ctx, testConfig(), parts) }()
+		synctest.Wait()
+		if live, err := parts.Window.Offers(ctx); err != nil || len(live) != 1 || live[0].ID != "o1" {
+			t.Errorf("offers %+v, %v", live, err)
+		}
+		m.launched(t)
+		if live, err := parts.Window.Offers(ctx); err != nil || len(live) != 0 {
+			t.Errorf("after the launch: offers %+v, %v", live, err)
+		}
+		if live, err := parts.Window.Tasks(ctx); err != nil || len(live) != 1 || live[0].Pod != "default/web" {
+			t.Errorf("tasks %+v, %v", live, err)
+		}
+		if waiting, err := parts.Window.Queue(ctx); err != nil || len(waiting) != 1 || waiting[0].Pod != "default/big" {
+			t.Errorf("queue %+v, %v", waiting, err)
+		}
+		if live, err := parts.Window.Nodes(ctx); err != nil || len(live) != 1 || live[0].Node != "n1" {
+			t.Errorf("nodes %+v, %v", live, err)
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if _, err := parts.Window.Offers(t.Context()); !errors.Is(err, ErrNotLeading) {
+			t.Errorf("after it has ended: got %v, want ErrNotLeading", err)
+		}
+	})
+}
