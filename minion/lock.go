@@ -10,11 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
-
-	"github.com/k8sm/k8sm/minion/supervise"
-	"github.com/k8sm/k8sm/minion/warden"
 )
 
 // nodeLocks is the directory for the locks of all nodes on this machine; see node.locks.
@@ -39,26 +37,37 @@ func namespaceLock(what string) (string, error) {
 
 // lock takes the file's exclusive lock, and waits while another process holds it. The kernel releases the lock when a process dies.
 func lock(ctx context.Context, path string) (unlock func() error, err error) {
-	for {
-		file, err := claim(path)
-		if file != nil {
-			return file.Close, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if err := supervise.Sleep(ctx, 100*time.Millisecond); err != nil {
-			return nil, err
-		}
+	file, err := lockFile(path)
+	if err != nil {
+		return nil, err
 	}
+	if _, err := file.TryLockContext(ctx, 100*time.Millisecond); err != nil {
+		return nil, fmt.Errorf("cannot lock %s: %w", path, err)
+	}
+	return file.Close, nil
 }
 
 // claim tries to take the file's lock, and holds it until claimed is closed. claimed is nil if another process holds it.
-func claim(path string) (claimed *os.File, err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("cannot take a lock: %w", err)
+func claim(path string) (claimed *flock.Flock, err error) {
+	file, err := lockFile(path)
+	if err != nil {
+		return nil, err
 	}
-	return warden.TryLock(path)
+	switch held, err := file.TryLock(); {
+	case err != nil:
+		return nil, fmt.Errorf("cannot lock %s: %w", path, err)
+	case !held:
+		return nil, nil
+	}
+	return file, nil
+}
+
+// lockFile is the file for a lock, in a directory that only root may enter. The lock is one of flock(2), as a warden's.
+func lockFile(path string) (*flock.Flock, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the directory of a lock: %w", err)
+	}
+	return flock.New(path), nil
 }
 
 // claimKubeletPort returns the kubelet's default port to one minion in this network namespace, until it calls release or dies.
@@ -88,25 +97,23 @@ func shareThisMachine() (*machineShare, error) {
 }
 
 // machineShare is a minion's share of the rules that all minions in a network namespace use.
-type machineShare struct{ *os.File }
+type machineShare struct{ *flock.Flock }
 
 func shareMachine(path string) (*machineShare, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("cannot lock the machine's rules: %w", err)
-	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := lockFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot lock the machine's rules: %w", err)
+		return nil, err
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_SH); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot lock %s: %w", path, err), file.Close())
+	if err := file.RLock(); err != nil {
+		return nil, fmt.Errorf("cannot lock %s: %w", path, err)
 	}
 	return &machineShare{file}, nil
 }
 
 // last gives up the share, and reports whether no other minion holds one. If several leave at once, exactly one is the last.
 func (s *machineShare) last() bool {
-	return unix.Flock(int(s.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
+	alone, err := s.TryLock()
+	return alone && err == nil
 }
 
 // unmountBelow detaches the mounts of pods below the directory: tmpfs volumes, secrets and others.

@@ -37,6 +37,29 @@ func TestSecondMinionOfANodeWaitsForTheFirst(t *testing.T) {
 	}
 }
 
+// A warden has no library: it calls flock(2) itself.
+func TestLockIsOneThatAWardenSees(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	unlock, err := lock(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
+		t.Errorf("while the lock is held, flock(2) says %v", err)
+	}
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.Errorf("after that, flock(2) says %v", err)
+	}
+}
+
 func TestOnlyLastMinionOfAMachineIsLast(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "machine")
 	share := func() *machineShare {

@@ -9,13 +9,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 
-	"golang.org/x/sys/unix"
+	"github.com/gofrs/flock"
 )
 
 // Dir is the path of a cluster's state directory. Its methods name the files below it; that a file is named does not
@@ -129,29 +128,18 @@ func (d Dir) Lock(role string) (unlock func() error, err error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the state directory: %w", err)
 	}
-	f, err := os.OpenFile(d.path(role+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
+	file := flock.New(d.path(role + ".lock"))
+	switch held, err := file.TryLock(); {
+	case err != nil:
 		return nil, fmt.Errorf("cannot lock the state directory: %w", err)
+	case !held:
+		owner, _ := os.ReadFile(file.Path())
+		return nil, fmt.Errorf("cannot run %s in %s: process %s does already; stop that one first", role, string(d), owner)
 	}
-	if err := lockFile(f); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot run %s in %s: %w", role, string(d), err), f.Close())
+	if err := os.WriteFile(file.Path(), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot run %s in %s: %w", role, string(d), err), file.Close())
 	}
-	return f.Close, nil
-}
-
-// lockFile takes the file and leaves this process's id in it.
-func lockFile(f *os.File) error {
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-		owner, _ := io.ReadAll(f)
-		return fmt.Errorf("process %s does already; stop that one first", owner)
-	} else if err != nil {
-		return err
-	}
-	if err := f.Truncate(0); err != nil {
-		return err
-	}
-	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
-	return err
+	return file.Close, nil
 }
 
 // writeFile replaces the file at once, so that neither a reader nor a crash ever sees half of it.

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/gofrs/flock"
 
 	"github.com/k8sm/k8sm/api"
 )
@@ -23,7 +23,7 @@ type Cluster struct {
 	faults    Faults
 	hub       *hub
 	processes *processes
-	lock      *os.File
+	lock      *flock.Flock
 	port      int
 
 	mu     sync.Mutex // guards master and agents
@@ -113,12 +113,11 @@ func (c *Cluster) renew(i int) error {
 
 // takeWorkDir keeps a second local Mesos off the directory.
 func (c *Cluster) takeWorkDir() error {
-	lock, err := os.OpenFile(filepath.Join(c.plan.WorkDir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
+	lock := flock.New(filepath.Join(c.plan.WorkDir, "lock"))
+	switch held, err := lock.TryLock(); {
+	case err != nil:
 		return fmt.Errorf("cannot use --work-dir: %w", err)
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		_ = lock.Close()
+	case !held:
 		return fmt.Errorf("another local Mesos uses --work-dir=%s: stop it or choose another directory", c.plan.WorkDir)
 	}
 	c.lock = lock
@@ -171,7 +170,7 @@ func (c *Cluster) Stop() {
 		for i := range c.plan.Agents {
 			unshareWorkDir(c.agentDir(i))
 		}
-		_ = c.lock.Close() // the lock goes with it
+		_ = c.lock.Close()
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
-	"golang.org/x/sys/unix"
+	"github.com/gofrs/flock"
 )
 
 // maxSocketPath is the longest path that fits into sockaddr_un with its closing zero (unix(7)).
@@ -58,7 +58,7 @@ func Start(ctx context.Context, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot start a Docker Engine in %s: %w", e.dir, err)
 	}
-	defer unlock()
+	defer func() { _ = unlock() }()
 
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -106,7 +106,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot stop the Docker Engine in %s: %w", e.dir, err)
 	}
-	defer unlock()
+	defer func() { _ = unlock() }()
 
 	running, err := e.running(ctx)
 	if err == nil && running > 0 {
@@ -149,14 +149,14 @@ func (e *Engine) abandon() error {
 }
 
 // lock takes the directory's lock, so that two programs never start two Engines in one place.
-func lock(path string) (unlock func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
+func lock(path string) (unlock func() error, err error) {
+	file := flock.New(path)
+	held, err := file.TryLock()
+	if err == nil && !held {
+		err = errors.New("another process is starting or stopping it")
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w (lock %s)", err, path)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("another process is starting or stopping it (%s: %w)", path, err)
-	}
-	return func() { f.Close() }, nil
+	return file.Close, nil
 }
