@@ -17,21 +17,20 @@ import (
 )
 
 const (
-	// echoTries is how often a machine is asked before it counts as silent, and echoWait how long each time.
+	// A machine that does not answer echoTries requests counts as silent; echoWait is the timeout of each.
 	echoTries = 3
 	echoWait  = 500 * time.Millisecond
 )
 
-// target is a peer that pods reach by a route, without VXLAN: its machine, and an address in the range of its pods.
+// target is a peer whose pods are reached by a route, without VXLAN: its machine, and the machine's address in its pod CIDR.
 type target struct {
 	node          string
 	machine, pods netip.Addr
 }
 
-// Blocked returns the names of the peers that answer this machine and not the pods on it, although it has routes to their pods:
-// something between them drops packets with the addresses of pods, as clouds do that check the sources of what a machine
-// sends. It asks by ICMP, over IPv4, and takes up to some seconds. Without a pod on this node it knows of none. Peers whose own
-// minion has ended may be among them.
+// Blocked returns the names of the peers that answer this machine but not its pods, although routes to their pods exist. Something
+// between them drops packets with pod addresses, as clouds do that check source addresses. Blocked sends ICMP echo requests over
+// IPv4 and takes some seconds. Without a pod on this node it returns none. Peers without a running minion may be in the list.
 func (n *Network) Blocked(ctx context.Context) ([]string, error) {
 	own, gateway, targets := n.targets()
 	if len(targets) == 0 {
@@ -42,15 +41,15 @@ func (n *Network) Blocked(ctx context.Context) ([]string, error) {
 		machines, pods = append(machines, t.machine), append(pods, t.pods)
 	}
 	heard, err := echo(ctx, []netip.Addr{gateway, own}, pods)
-	if errors.Is(err, unix.EADDRNOTAVAIL) { // the machine has that address while it has pods
+	if errors.Is(err, unix.EADDRNOTAVAIL) { // the machine has that address only while it has pods
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot find out whether other nodes get what pods send: %w", err)
+		return nil, fmt.Errorf("cannot send echo requests from a pod address: %w", err)
 	}
 	alive, err := echo(ctx, []netip.Addr{own, gateway}, machines)
 	if err != nil {
-		return nil, fmt.Errorf("cannot find out whether other nodes answer: %w", err)
+		return nil, fmt.Errorf("cannot send echo requests to other nodes: %w", err)
 	}
 	var blocked []string
 	for i, t := range targets {
@@ -61,7 +60,7 @@ func (n *Network) Blocked(ctx context.Context) ([]string, error) {
 	return blocked, nil
 }
 
-// targets are what Blocked asks, and the addresses that it asks from: the machine's own, and its one in the range of its pods.
+// targets returns the targets of Blocked, and the source addresses: the machine's own, and its address in its pod CIDR.
 func (n *Network) targets() (own, from netip.Addr, targets []target) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -74,7 +73,7 @@ func (n *Network) targets() (own, from netip.Addr, targets []target) {
 		return own, from, nil
 	}
 	for _, peer := range n.peers {
-		m, _ := n.plan.mesh([]Peer{peer}, look) // weave tells of problems
+		m, _ := n.plan.mesh([]Peer{peer}, lookUpRoute) // applyMesh logs problems
 		for _, h := range m.hops {
 			if h.device != "" && h.prefix.Addr().Is4() && !h.prefix.IsSingleIP() {
 				targets = append(targets, target{node: peer.Node, machine: h.via, pods: gateway(h.prefix)})
@@ -85,8 +84,8 @@ func (n *Network) targets() (own, from netip.Addr, targets []target) {
 	return own, from, targets
 }
 
-// echo asks the addresses by ICMP, from the first of this machine's own, and tells which have answered; an answer that there is no
-// such host is one, too, if it is not this machine that says so.
+// echo sends ICMP echo requests to the addresses, from the first of this machine's own, and reports which have answered. An ICMP
+// error such as "host unreachable" counts as an answer unless this machine sent it.
 func echo(ctx context.Context, own []netip.Addr, to []netip.Addr) (heard []bool, err error) {
 	conn, err := icmp.ListenPacket("ip4:icmp", own[0].String())
 	if err != nil {
@@ -107,7 +106,7 @@ func echo(ctx context.Context, own []netip.Addr, to []netip.Addr) (heard []bool,
 			if err != nil {
 				return nil, err
 			}
-			_, _ = conn.WriteTo(packet, &net.IPAddr{IP: to[i].AsSlice()}) // who cannot be asked does not answer
+			_, _ = conn.WriteTo(packet, &net.IPAddr{IP: to[i].AsSlice()}) // an address that cannot be reached does not answer
 		}
 		if err := conn.SetReadDeadline(time.Now().Add(echoWait)); err != nil {
 			return nil, err
@@ -118,7 +117,7 @@ func echo(ctx context.Context, own []netip.Addr, to []netip.Addr) (heard []bool,
 				return nil, ctx.Err()
 			}
 			if err != nil {
-				break // it is time to ask again
+				break // next try
 			}
 			if isOneOf(sender, own) {
 				continue
@@ -137,8 +136,8 @@ func isOneOf(sender net.Addr, addresses []netip.Addr) bool {
 	return ok && slices.ContainsFunc(addresses, func(a netip.Addr) bool { return ip.IP.Equal(a.AsSlice()) })
 }
 
-// answerTo reads the number of the request out of a packet that answers one with the id: an echo, or an error with the head of the
-// request (https://www.rfc-editor.org/rfc/rfc792).
+// answerTo reads the sequence number from a reply to a request with the id: an echo reply, or an error that quotes the request's
+// header (https://www.rfc-editor.org/rfc/rfc792).
 func answerTo(id int, packet []byte) (number int, ok bool) {
 	const protocolICMP = 1
 	message, err := icmp.ParseMessage(protocolICMP, packet)
@@ -149,7 +148,7 @@ func answerTo(id int, packet []byte) (number int, ok bool) {
 	case *icmp.Echo:
 		return body.Seq, message.Type == ipv4.ICMPTypeEchoReply && body.ID == id
 	case *icmp.DstUnreach:
-		const identifier, sequence, size = 4, 6, 8 // places in the header of the request
+		const identifier, sequence, size = 4, 6, 8 // offsets in the request's header
 		if len(body.Data) == 0 {
 			return 0, false
 		}

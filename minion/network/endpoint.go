@@ -14,39 +14,39 @@ import (
 type Sandbox struct {
 	// ID is the sandbox's id, unique on the machine.
 	ID string `json:"id"`
-	// Pod is the pod's name with its namespace, for rules' comments and errors.
+	// Pod is namespace/name, for comments of rules and for errors.
 	Pod string `json:"pod"`
-	// UID and Labels are the pod's, as its kubelet told them. The network itself does not go by them.
+	// UID and Labels are the pod's, as the kubelet passed them. The network does not use them.
 	UID    string            `json:"uid,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
-	// Annotations are the pod's, too.
+	// Annotations are the pod's.
 	Annotations map[string]string `json:"annotations,omitempty"`
 	// Namespace is the path of the sandbox's network namespace, such as "/proc/123/ns/net".
 	Namespace string `json:"namespace"`
-	// Address is the one that the pod is to have instead of one of the pod CIDR; not valid for most.
+	// Address is requested for the pod from outside the pod CIDR; usually not valid.
 	Address netip.Addr `json:"address,omitzero"`
 	// Ports are the pod's host ports.
 	Ports []Port `json:"ports,omitempty"`
 }
 
-// Port leads a port of the machine to one of a pod
+// Port maps a host port to a port of the pod
 // (https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#ports).
 type Port struct {
 	// Protocol is "TCP", "UDP" or "SCTP".
 	Protocol string `json:"protocol"`
-	// HostIP is the machine's address that the port is on; all of them if it is not valid or unspecified.
+	// HostIP is the machine's address that the port is on; all addresses if it is not valid or unspecified.
 	HostIP        netip.Addr `json:"hostIP,omitzero"`
 	HostPort      uint16     `json:"hostPort"`
 	ContainerPort uint16     `json:"containerPort"`
 }
 
-// endpoint is what a sandbox has been given.
+// endpoint is a sandbox on the network, with its addresses.
 type endpoint struct {
 	Sandbox   Sandbox      `json:"sandbox"`
 	Addresses []netip.Addr `json:"addresses"`
 }
 
-// address returns the one of the family.
+// address returns the address of the family.
 func (e endpoint) address(f Family) (netip.Addr, bool) {
 	for _, address := range e.Addresses {
 		if familyOf(address) == f {
@@ -56,7 +56,7 @@ func (e endpoint) address(f Family) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// store is a directory in which endpoints stand, a file each, and the node's pod CIDRs.
+// store is a directory with one file per endpoint, and one with the node's pod CIDRs.
 type store struct{ dir string }
 
 const (
@@ -66,8 +66,8 @@ const (
 
 func (s store) endpointFile(id string) string { return filepath.Join(s.dir, id+endpointSuffix) }
 
-// write puts the value into a file whole or not at all, as far as this process may be killed. What the machine's end would
-// lose is of no use after it.
+// write writes the file atomically, in case this process is killed. It does not sync: after a crash of the machine the content is
+// obsolete.
 func (s store) write(path string, value any) error {
 	data, err := json.Marshal(value)
 	if err == nil {
@@ -80,7 +80,7 @@ func (s store) write(path string, value any) error {
 		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot note what the pod network gave out: %w", err)
+		return fmt.Errorf("cannot record the state of the pod network: %w", err)
 	}
 	return nil
 }
@@ -93,12 +93,12 @@ func (s store) saveRanges(podCIDRs []string) error {
 
 func (s store) forget(id string) error {
 	if err := os.Remove(s.endpointFile(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("cannot forget what the pod network gave out: %w", err)
+		return fmt.Errorf("cannot remove a record of the pod network: %w", err)
 	}
 	return nil
 }
 
-// load returns all that an earlier process noted; nothing if there was none.
+// load returns what an earlier process recorded, if anything.
 func (s store) load() (podCIDRs []string, endpoints map[string]endpoint, err error) {
 	endpoints = map[string]endpoint{}
 	entries, err := os.ReadDir(s.dir)
@@ -127,7 +127,7 @@ func (s store) read(name string, value any) error {
 		err = json.Unmarshal(data, value)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot read what the pod network gave out (%s): %w", filepath.Join(s.dir, name), err)
+		return fmt.Errorf("cannot read the state of the pod network (%s): %w", filepath.Join(s.dir, name), err)
 	}
 	return nil
 }
@@ -135,7 +135,7 @@ func (s store) read(name string, value any) error {
 // remove removes all files.
 func (s store) remove() error {
 	if err := os.RemoveAll(s.dir); err != nil {
-		return fmt.Errorf("cannot forget what the pod network gave out: %w", err)
+		return fmt.Errorf("cannot remove the records of the pod network: %w", err)
 	}
 	return nil
 }

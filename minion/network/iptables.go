@@ -9,9 +9,9 @@ import (
 	"github.com/coreos/go-iptables/iptables"
 )
 
-// IPTables is what this package needs of github.com/coreos/go-iptables. ClearChain also makes the chain.
+// IPTables is the part of github.com/coreos/go-iptables that this package needs. ClearChain also creates the chain.
 //
-// List returns rules as iptables -S does, after a line for the chain itself.
+// List returns rules in the format of iptables -S. The first line is the chain itself.
 type IPTables interface {
 	List(table, chain string) ([]string, error)
 	ClearChain(table, chain string) error
@@ -20,13 +20,13 @@ type IPTables interface {
 	ClearAndDeleteChain(table, chain string) error
 }
 
-// tables are the kernel's iptables for a family.
+// tables are the iptables of a family.
 type tables struct {
 	Family
 	IPTables
 }
 
-// openTables finds the program for the family.
+// openTables finds the iptables program for the family.
 func openTables(f Family) (tables, error) {
 	program, protocol := "iptables", iptables.ProtocolIPv4
 	if f == IPv6 {
@@ -39,8 +39,8 @@ func openTables(f Family) (tables, error) {
 	return tables{f, ipt}, nil
 }
 
-// apply puts the chains in place, whatever was in them before. The jumps are made anew at the top of their chains, since
-// other programs, Docker among them, insert rules there that would come first.
+// apply writes the chains, replacing their rules. It inserts the jumps at the top of their chains again, because other programs,
+// such as Docker, insert rules there that would come first.
 func (p Plan) apply(ipt tables) error {
 	for _, chain := range p.Rules(ipt.Family) {
 		if err := p.applyChain(ipt, chain); err != nil {
@@ -67,7 +67,7 @@ func (p Plan) applyChain(ipt tables, chain Chain) error {
 	return nil
 }
 
-// putFirst makes the rule the first of its chain, once.
+// putFirst makes the rule the first in its chain, without duplicates.
 func putFirst(ipt tables, r chainRule) error {
 	if err := ipt.DeleteIfExists(r.table, r.chain, r.rule...); err != nil {
 		return err
@@ -75,18 +75,18 @@ func putFirst(ipt tables, r chainRule) error {
 	return ipt.Insert(r.table, r.chain, 1, r.rule...)
 }
 
-// applyPod puts a pod's rules in place.
+// applyPod writes a pod's rules.
 func (p Plan) applyPod(ipt tables, e endpoint) error {
 	for _, r := range p.podRules(ipt.Family, e) {
 		if err := putFirst(ipt, r); err != nil {
-			return fmt.Errorf("cannot write an iptables rule of pod %s: %w", e.Sandbox.Pod, explain(err))
+			return fmt.Errorf("cannot write an iptables rule for pod %s: %w", e.Sandbox.Pod, explain(err))
 		}
 	}
 	return nil
 }
 
-// missing says what of the chains is not as apply and applyPod made it; empty if nothing. Rules are known by their
-// comments, as the kernel writes the rest of them in another way than they were given.
+// missing describes the first difference between the chains and what apply and applyPod wrote; "" if there is none. It compares
+// rules by their comments, because the kernel lists the rest in another notation.
 func (p Plan) missing(ipt tables, endpoints map[string]endpoint) string {
 	var pods []chainRule
 	for _, e := range endpoints {
@@ -103,18 +103,19 @@ func (p Plan) missing(ipt tables, endpoints map[string]endpoint) string {
 			}
 		}
 		if have := comments(ipt, chain.Table, chain.Name, ""); !sameElements(have, want) {
-			return fmt.Sprintf("chain %s has %d rules of %d", chain.Name, len(have), len(want))
+			return fmt.Sprintf("chain %s has %d of %d rules", chain.Name, len(have), len(want))
 		}
 		for _, parent := range chain.Parents {
 			if jumps := comments(ipt, chain.Table, parent, chain.Name); len(jumps) == 0 {
-				return fmt.Sprintf("nothing jumps from %s to %s", parent, chain.Name)
+				return fmt.Sprintf("the jump from %s to %s is missing", parent, chain.Name)
 			}
 		}
 	}
 	return ""
 }
 
-// comments returns those of the rules in a chain, or of those that jump to target if there is one; none if there is no such chain.
+// comments lists the comments of the rules in a chain, or only of those that jump to target. It returns none if the chain is
+// missing.
 func comments(ipt tables, table, chain, target string) (list []string) {
 	lines, err := ipt.List(table, chain)
 	if err != nil {
@@ -136,7 +137,7 @@ func sameElements(a, b []string) bool {
 	return slices.Equal(a, b)
 }
 
-// applyBeyond makes the ranges of other nodes' pods those of the plan, and not the earlier plan's any more.
+// applyBeyond adds the rules for the plan's Beyond, and removes those of the earlier plan.
 func (p Plan) applyBeyond(ipt tables, earlier Plan) error {
 	var problems []error
 	before, after := earlier.beyond(ipt.Family), p.beyond(ipt.Family)
@@ -156,7 +157,7 @@ func (p Plan) applyBeyond(ipt tables, earlier Plan) error {
 	return nil
 }
 
-// removePod takes a pod's rules away. It goes on after an error, and returns all of them.
+// removePod removes a pod's rules. It continues after an error and returns all errors.
 func (p Plan) removePod(ipt tables, e endpoint) error {
 	var problems []error
 	for _, r := range p.podRules(ipt.Family, e) {
@@ -164,19 +165,19 @@ func (p Plan) removePod(ipt tables, e endpoint) error {
 		if err == nil {
 			continue
 		}
-		if _, missing := ipt.List(r.table, r.chain); missing == nil { // else the machine has been down
+		if _, missing := ipt.List(r.table, r.chain); missing == nil { // the chain is gone if the machine was rebooted
 			problems = append(problems, fmt.Errorf("cannot remove an iptables rule of pod %s: %w", e.Sandbox.Pod, err))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// remove takes away what apply made, or a part of it, each chain before the one that it jumps to. It goes on after an error,
-// and returns all of them.
+// remove removes what apply wrote, as far as it exists, each chain before its jump target. It continues after an error and returns
+// all errors.
 func (p Plan) remove(ipt tables) error {
 	var problems []error
 	for _, chain := range slices.Backward(p.Rules(ipt.Family)) {
-		err := ipt.ClearChain(chain.Table, chain.Name) // a jump can be named only while its target exists
+		err := ipt.ClearChain(chain.Table, chain.Name) // iptables can delete a jump only while its target exists
 		if err == nil {
 			for _, parent := range chain.Parents {
 				err = errors.Join(err, ipt.DeleteIfExists(chain.Table, parent, p.jump(chain)...))
@@ -190,11 +191,11 @@ func (p Plan) remove(ipt tables) error {
 	return errors.Join(problems...)
 }
 
-// firewallChain is made by kube-proxy for a kubelet to fill, and left by kube-proxy's own cleanup for that reason.
+// firewallChain is created by kube-proxy for the kubelet, so kube-proxy --cleanup leaves it behind.
 const firewallChain = "KUBE-FIREWALL"
 
-// RemoveEmptyFirewall removes that chain, IPv4 and IPv6, unless somebody has put a rule into it. Call it when no kube-proxy
-// runs on the machine any more.
+// RemoveEmptyFirewall removes chain KUBE-FIREWALL for IPv4 and IPv6, unless it has rules. Call it when no kube-proxy runs on the
+// machine any more.
 func RemoveEmptyFirewall() error {
 	var problems []error
 	for _, protocol := range []iptables.Protocol{iptables.ProtocolIPv4, iptables.ProtocolIPv6} {

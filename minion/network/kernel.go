@@ -16,24 +16,23 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// sysctls is where the kernel's network settings are.
+// sysctls is the directory of the kernel's network settings.
 const (
 	sysctls        = "/proc/sys/net"
 	sysctlForward  = sysctls + "/ipv4/ip_forward"
 	sysctlForward6 = sysctls + "/ipv6/conf/all/forwarding"
 )
 
-// routeProtocol is who has made our routes, in the kernel's words (rtnetlink(7), /etc/iproute2/rt_protos); nobody else is
-// known to use this number.
+// routeProtocol marks our routes (rtnetlink(7), /etc/iproute2/rt_protos). No other program is known to use this number.
 const routeProtocol = 75
 
-// routeBase is the metric of the first of our routes: every route that knows better comes before it.
+// routeBase is the lowest metric of our routes. It is high, so that every other route takes precedence.
 const routeBase = 4_000_000_000
 
-// routeMetric tells the routes of the nodes of a machine apart.
+// routeMetric differs between the nodes of one machine.
 func (p Plan) routeMetric() int { return routeBase + int(p.hash()%100_000_000) }
 
-// enable sets a sysctl to 1 unless it is so already; what is not ours to write stays unwritten if it is right.
+// enable sets a sysctl to 1. It does not write if it is 1 already, because the file may be read-only.
 func enable(sysctl string) error {
 	if value, err := os.ReadFile(sysctl); err == nil && strings.TrimSpace(string(value)) == "1" {
 		return nil
@@ -44,7 +43,7 @@ func enable(sysctl string) error {
 	return nil
 }
 
-// forward has the kernel forward packets of the family.
+// forward enables forwarding for the family.
 func forward(f Family) error {
 	if f == IPv4 {
 		return enable(sysctlForward)
@@ -58,8 +57,8 @@ func forward(f Family) error {
 	return enable(sysctlForward6)
 }
 
-// keepRouterAdvertisements lets devices go on hearing them that do so: a machine that forwards is a router itself, which hears
-// them no more unless told to (https://docs.kernel.org/networking/ip-sysctl.html, accept_ra).
+// keepRouterAdvertisements lets devices that accept router advertisements go on doing so: the kernel ignores them on a machine that
+// forwards, unless accept_ra is 2 (https://docs.kernel.org/networking/ip-sysctl.html).
 func keepRouterAdvertisements() error {
 	settings, err := filepath.Glob(sysctls + "/ipv6/conf/*/accept_ra")
 	if err != nil {
@@ -70,14 +69,14 @@ func keepRouterAdvertisements() error {
 			continue
 		}
 		if err := os.WriteFile(path, []byte("2"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("cannot let a device hear router advertisements: %w", err)
+			return fmt.Errorf("cannot let a device accept router advertisements: %w", err)
 		}
 	}
 	return nil
 }
 
-// unreachable are the routes for the addresses of pods that are not there: "no route to host" at once, and nothing that
-// leaves the machine. Where routers know the way to other nodes' pods they are for those of this node only.
+// unreachable returns the routes for addresses without a pod: connections fail at once with "no route to host", and no packet leaves
+// the machine. With routers that route pod CIDRs, they cover this node's range only.
 func (p Plan) unreachable() (routes []netlink.Route) {
 	for _, own := range p.PodCIDRs {
 		nowhere, _ := p.clusterCIDR(familyOf(own.Addr()))
@@ -89,7 +88,7 @@ func (p Plan) unreachable() (routes []netlink.Route) {
 	return routes
 }
 
-// addRoutes sets the unreachable routes, and leaves all others as they are.
+// addRoutes adds the unreachable routes and leaves all other routes alone.
 func (p Plan) addRoutes() error {
 	var problems []error
 	for _, route := range p.unreachable() {
@@ -105,7 +104,7 @@ func setRoute(route netlink.Route) error {
 	return nil
 }
 
-// hopRoute is the hop as a route; tunnel is the index of the VXLAN device.
+// hopRoute converts a hop to a route; tunnel is the index of the VXLAN device.
 func (p Plan) hopRoute(h hop, tunnel int) netlink.Route {
 	route := netlink.Route{
 		Dst: network(h.prefix), Gw: h.via.AsSlice(), Flags: int(netlink.FLAG_ONLINK), Type: unix.RTN_UNICAST,
@@ -125,7 +124,7 @@ func network(prefix netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(prefix.Bits(), address.BitLen())}
 }
 
-// routes lists those of this node, but the ones to its own pods.
+// routes lists this node's routes except those to its own pods.
 func (p Plan) routes() ([]netlink.Route, error) {
 	list, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
@@ -140,7 +139,7 @@ func (p Plan) routes() ([]netlink.Route, error) {
 	return own, nil
 }
 
-// applyRoutes makes the node's routes these, and leaves alone those that are right.
+// applyRoutes replaces the node's routes by these, and leaves equal ones alone.
 func (p Plan) applyRoutes(want []netlink.Route) error {
 	have, err := p.routes()
 	if err != nil {
@@ -173,21 +172,21 @@ func routeKey(route netlink.Route) string {
 	return fmt.Sprint(route.Dst, route.Gw, route.LinkIndex, route.Src)
 }
 
-// look asks the kernel for the way to an address, which sends nothing.
-func look(address netip.Addr) (way, error) {
+// lookUpRoute asks the kernel for its route to an address. It sends no packet.
+func lookUpRoute(address netip.Addr) (kernelRoute, error) {
 	routes, err := netlink.RouteGet(address.AsSlice())
 	if err != nil || len(routes) == 0 {
-		return way{}, fmt.Errorf("this machine has no route to %s: %w", address, err)
+		return kernelRoute{}, fmt.Errorf("this machine has no route to %s: %w", address, err)
 	}
 	route := routes[0]
 	if route.Type == unix.RTN_LOCAL {
-		return way{local: true}, nil
+		return kernelRoute{local: true}, nil
 	}
 	link, err := netlink.LinkByIndex(route.LinkIndex)
 	if err != nil {
-		return way{}, fmt.Errorf("cannot find the device to %s: %w", address, err)
+		return kernelRoute{}, fmt.Errorf("cannot find the device to %s: %w", address, err)
 	}
-	to := way{device: link.Attrs().Name, index: route.LinkIndex}
+	to := kernelRoute{device: link.Attrs().Name, index: route.LinkIndex}
 	if gateway, ok := netip.AddrFromSlice(route.Gw); ok {
 		to.gateway = gateway.Unmap()
 	} else if route.Via != nil {
@@ -196,13 +195,13 @@ func look(address netip.Addr) (way, error) {
 	return to, nil
 }
 
-// linkMTU is the MTU of the device that has the node's address, by which packets of pods leave; if there is no such one, of
-// the device with the default route, else 1500.
+// linkMTU returns the MTU of the device with the node's address, which pods' packets leave by. Without one it falls back to the
+// device of the default route, then to 1500.
 func (p Plan) linkMTU() int {
 	end, ok := p.tunnelEnd()
 	links, err := netlink.LinkList()
 	if !ok || err != nil {
-		return outwardMTU()
+		return defaultRouteMTU()
 	}
 	for _, link := range links {
 		addresses, err := netlink.AddrList(link, int(familyOf(end)))
@@ -215,10 +214,10 @@ func (p Plan) linkMTU() int {
 			}
 		}
 	}
-	return outwardMTU()
+	return defaultRouteMTU()
 }
 
-// podMTU leaves room for the tunnel's headers if there is one.
+// podMTU is linkMTU less the tunnel's overhead, if there is a tunnel.
 func (p Plan) podMTU() int {
 	mtu, tunnel := p.linkMTU(), p.Network.Mode == api.NetworkVXLAN
 	if p.Network.Mode == api.NetworkAuto {
@@ -231,8 +230,8 @@ func (p Plan) podMTU() int {
 	return mtu
 }
 
-// outwardMTU is the MTU of the device with the default route; 1500 if there is none.
-func outwardMTU() int {
+// defaultRouteMTU returns the MTU of the device of the default route; 1500 if there is none.
+func defaultRouteMTU() int {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
 	if err != nil {
 		return 1500

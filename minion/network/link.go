@@ -19,8 +19,8 @@ import (
 // podDevice is the name of the device inside a sandbox.
 const podDevice = "eth0"
 
-// connect joins the sandbox's namespace to the machine. gateways are the machine's addresses in the pods' ranges, one for
-// each of the endpoint's addresses. Half a connection that an earlier call left is replaced.
+// connect connects the sandbox's namespace to the machine. gateways are the machine's addresses in the pod CIDRs, one for each of
+// the endpoint's addresses. It replaces a device that an interrupted call left.
 func (p Plan) connect(e endpoint, gateways []netip.Addr) error {
 	namespace, err := netns.GetFromPath(e.Sandbox.Namespace)
 	if err != nil {
@@ -37,9 +37,9 @@ func (p Plan) connect(e endpoint, gateways []netip.Addr) error {
 		PeerNamespace: netlink.NsFd(namespace),
 	}
 	if err := netlink.LinkAdd(outside); err != nil {
-		return fmt.Errorf("cannot make the pod's network device %s: %w", outside.Name, explainDevice(err, "veth"))
+		return fmt.Errorf("cannot create the pod's network device %s: %w", outside.Name, explainDevice(err, "veth"))
 	}
-	made, err := netlink.LinkByName(outside.Name) // with its hardware address
+	made, err := netlink.LinkByName(outside.Name) // read back its hardware address
 	if err == nil {
 		err = netlink.LinkSetAlias(made, p.alias(e.Sandbox.ID))
 	}
@@ -58,15 +58,15 @@ func (p Plan) connect(e endpoint, gateways []netip.Addr) error {
 	return nil
 }
 
-// confine sets what the machine takes from the pod's device: no packets of others' addresses, and no word on how IPv6 is to
-// be routed. With localPorts, connections from the machine's own loopback may leave by it.
+// confine restricts what the machine accepts from the pod's device: no spoofed addresses, no IPv6 router advertisements. With
+// localPorts, connections from the machine's loopback may leave by the device.
 func confine(device string, localPorts bool) error {
 	settings := map[string]string{"ipv4/conf/" + device + "/rp_filter": "1"}
 	if localPorts {
 		settings["ipv4/conf/"+device+"/route_localnet"] = "1"
 	}
 	for _, name := range []string{"accept_ra", "accept_redirects"} {
-		if path := "ipv6/conf/" + device + "/" + name; exists(filepath.Join(sysctls, path)) { // the kernel may have no IPv6
+		if path := "ipv6/conf/" + device + "/" + name; exists(filepath.Join(sysctls, path)) { // the kernel may lack IPv6
 			settings[path] = "0"
 		}
 	}
@@ -83,12 +83,12 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// single is the range of one address.
+// single returns the prefix of one address.
 func single(address netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(address.BitLen(), address.BitLen())}
 }
 
-// address is one for a device that is used at once: nobody else can have it.
+// deviceAddress disables duplicate address detection, because no one else can have the address and it is used at once.
 func deviceAddress(address netip.Addr) *netlink.Addr {
 	a := &netlink.Addr{IPNet: single(address)}
 	if address.Is6() {
@@ -97,8 +97,8 @@ func deviceAddress(address netip.Addr) *netlink.Addr {
 	return a
 }
 
-// setUpOutside gives the machine's end the gateways' addresses, which are also what pods see the machine by, and leads the
-// pod's addresses to it.
+// setUpOutside assigns the gateways' addresses to the machine's end, and routes the pod's addresses to it. Pods see the machine
+// under a gateway's address.
 func setUpOutside(link netlink.Link, e endpoint, gateways []netip.Addr) error {
 	for _, gateway := range gateways {
 		if err := netlink.AddrReplace(link, deviceAddress(gateway)); err != nil {
@@ -111,11 +111,11 @@ func setUpOutside(link netlink.Link, e endpoint, gateways []netip.Addr) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return err
 	}
-	return leadTo(link, e, gateways)
+	return routeTo(link, e, gateways)
 }
 
-// settleIPv6 gives a device that is to have IPv6 addresses its link-local one. The kernel would do so, too, but only use it,
-// and find neighbors, when it has waited one or two seconds for somebody else to claim it: nobody can.
+// settleIPv6 sets the device's IPv6 link-local address. The kernel would set it itself, but wait one or two seconds for duplicates
+// before it uses the address and discovers neighbors. There can be no duplicate here.
 func settleIPv6(h *netlink.Handle, link netlink.Link, addresses []netip.Addr) error {
 	if _, ok := ofFamily(addresses, netip.IPv6Unspecified()); !ok {
 		return nil
@@ -132,8 +132,8 @@ func settleIPv6(h *netlink.Handle, link netlink.Link, addresses []netip.Addr) er
 	return nil
 }
 
-// leadTo leads the pod's addresses to its device.
-func leadTo(link netlink.Link, e endpoint, gateways []netip.Addr) error {
+// routeTo routes the pod's addresses to its device.
+func routeTo(link netlink.Link, e endpoint, gateways []netip.Addr) error {
 	for _, address := range e.Addresses {
 		route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: single(address), Scope: netlink.SCOPE_LINK}
 		if gateway, ok := ofFamily(gateways, address); ok {
@@ -146,9 +146,9 @@ func leadTo(link netlink.Link, e endpoint, gateways []netip.Addr) error {
 	return nil
 }
 
-// mendLink gives the sandbox's device back what others have taken from it, and both of its ends the MTU. It is no error that
-// there is none: the pod has ended.
-func (p Plan) mendLink(e endpoint, mtu int) error {
+// repairLink restores the addresses and routes of the sandbox's device, and sets the MTU of both ends. A missing device is no error:
+// the pod has ended.
+func (p Plan) repairLink(e endpoint, mtu int) error {
 	link, err := netlink.LinkByName(p.link(e.Sandbox.ID))
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		return nil
@@ -167,7 +167,7 @@ func (p Plan) mendLink(e endpoint, mtu int) error {
 		}
 	}
 	if err != nil && !errors.Is(err, syscall.ENODEV) {
-		return fmt.Errorf("cannot mend the network device %s of pod %s: %w", p.link(e.Sandbox.ID), e.Sandbox.Pod, err)
+		return fmt.Errorf("cannot repair the network device %s of pod %s: %w", p.link(e.Sandbox.ID), e.Sandbox.Pod, err)
 	}
 	return nil
 }
@@ -193,7 +193,7 @@ func setMTUInside(path string, mtu int) error {
 	return inside.LinkSetMTU(link, mtu)
 }
 
-// setUpInside gives the pod's end its addresses, and leads everything to the gateways.
+// setUpInside assigns the addresses to the pod's end, and routes everything to the gateways.
 func setUpInside(namespace netns.NsHandle, mtu int, e endpoint, gateways []netip.Addr) error {
 	inside, err := netlink.NewHandleAt(namespace, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -229,16 +229,16 @@ func setUpInside(namespace netns.NsHandle, mtu int, e endpoint, gateways []netip
 	return nil
 }
 
-// everything is the range of all addresses of the family.
+// everything returns the prefix of all addresses of the family.
 func everything(like netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: make(net.IP, like.BitLen()/8), Mask: net.CIDRMask(0, like.BitLen())}
 }
 
-// disconnect removes the sandbox's device; it is gone already if its namespace is.
+// disconnect removes the sandbox's device. The kernel has removed it already if the namespace is gone.
 func (p Plan) disconnect(sandbox string) error {
 	link, err := netlink.LinkByName(p.link(sandbox))
 	if err == nil && link.Attrs().Alias != p.alias(sandbox) && link.Attrs().Alias != "" {
-		return fmt.Errorf("cannot use network device %s: it is somebody else's (%s)", link.Attrs().Name, link.Attrs().Alias)
+		return fmt.Errorf("cannot use network device %s: it belongs to something else (%s)", link.Attrs().Name, link.Attrs().Alias)
 	}
 	if err == nil {
 		err = netlink.LinkDel(link)

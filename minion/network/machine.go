@@ -13,8 +13,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// explain adds to an error of the kernel's, or of a program that asks the kernel, what its cause is likely to be and what to
-// do about it. Others stay as they are.
+// explain adds the likely cause and remedy to an error of the kernel or of iptables. It returns other errors unchanged.
 func explain(err error) error {
 	switch {
 	case err == nil:
@@ -37,7 +36,7 @@ func contains(err error, texts ...string) bool {
 	return false
 }
 
-// explainDevice does so for a device that could not be made. kind is what the kernel's module is named.
+// explainDevice explains why a device could not be created. kind is the name of the kernel module.
 func explainDevice(err error, kind string) error {
 	if errors.Is(err, syscall.EOPNOTSUPP) {
 		return fmt.Errorf("this machine's kernel has no %s devices (load its module: modprobe %s): %w", kind, kind, err)
@@ -45,18 +44,18 @@ func explainDevice(err error, kind string) error {
 	return err
 }
 
-// checkRanges tells which addresses of this machine lie in ranges that are the pods' or the services': packets for one would go to
-// the other.
+// checkRanges returns an error if an address of this machine lies in the range of pods or services: packets would go to the wrong
+// one.
 func (p Plan) checkRanges(services string) error {
 	for flag, text := range map[string]string{"--cluster-cidr": p.ClusterCIDR, "--service-cluster-ip-range": services} {
 		ranges, err := api.ParseRanges(text)
 		if text == "" || err != nil {
-			continue // the control plane has checked it
+			continue // the control plane has validated it
 		}
 		for _, prefix := range ranges {
 			for _, address := range p.Addresses {
 				if prefix.Contains(address) {
-					return fmt.Errorf("the node's own address %s lies in %s=%s: give the cluster another range", address, flag, prefix)
+					return fmt.Errorf("the node's own address %s lies in %s=%s: set another range for the cluster", address, flag, prefix)
 				}
 			}
 		}
@@ -64,7 +63,7 @@ func (p Plan) checkRanges(services string) error {
 	return p.checkDevices()
 }
 
-// checkDevices tells which network of the machine overlaps the node's range.
+// checkDevices returns an error if a network of this machine overlaps the node's pod CIDR.
 func (p Plan) checkDevices() error {
 	links, err := netlink.LinkList()
 	if err != nil {
@@ -72,16 +71,16 @@ func (p Plan) checkDevices() error {
 	}
 	for _, link := range links {
 		if strings.HasPrefix(link.Attrs().Alias, "k8sm ") {
-			continue // ours, or another cluster's, which has been there first
+			continue // ours, or of another cluster that was here first
 		}
 		addresses, err := netlink.AddrList(link, netlink.FAMILY_ALL)
 		if err != nil {
-			continue // it has gone meanwhile
+			continue // it is gone by now
 		}
 		for _, address := range addresses {
 			for _, cidr := range p.PodCIDRs {
 				if other, ok := prefixOf(address.IPNet); ok && other.Overlaps(cidr) {
-					return fmt.Errorf("the node's pod CIDR %s overlaps the network %s of this machine's device %s: give the cluster another --cluster-cidr, or the device another address",
+					return fmt.Errorf("the node's pod CIDR %s overlaps the network %s on this machine's device %s: set another --cluster-cidr, or change the device's address",
 						cidr, other, link.Attrs().Name)
 				}
 			}

@@ -16,9 +16,9 @@ import (
 // Peer is another node of the cluster, as its Node object describes it.
 type Peer struct {
 	Node string
-	// Addresses are the machine's own, at most one of each family.
+	// Addresses are the machine's own, at most one per family.
 	Addresses []netip.Addr
-	// Prefixes are the ranges of addresses that its pods have.
+	// Prefixes are the address ranges of its pods.
 	Prefixes []netip.Prefix
 }
 
@@ -33,44 +33,43 @@ func ofFamily(addresses []netip.Addr, like netip.Addr) (netip.Addr, bool) {
 	return addresses[i], true
 }
 
-// way is how the machine's own packets go to an address.
-type way struct {
-	// local: the address is this machine's.
+// kernelRoute is the kernel's route to an address.
+type kernelRoute struct {
+	// local says that the address is this machine's.
 	local bool
 	// device is the link's name and index.
 	device string
 	index  int
-	// gateway is the router on that link; not valid if the address itself is on it.
+	// gateway is the router on that link; not valid if the address itself is on the link.
 	gateway netip.Addr
 }
 
-// hop is where packets for a range of addresses go.
+// hop is the route for a prefix.
 type hop struct {
 	prefix netip.Prefix
 	via    netip.Addr
 	// device is the link's name and index; empty for the VXLAN device.
 	device string
 	index  int
-	// source is the address that the machine's own packets have; not valid if that is the kernel's to choose.
+	// source is the source address of the machine's own packets; not valid if the kernel chooses.
 	source netip.Addr
 }
 
-// tunnel is the VXLAN device of a peer: its hardware address, the machine that it is on, and the addresses that hops name
-// it by.
+// tunnel is a peer's VXLAN device: its hardware address, its machine, and the addresses by which hops name it.
 type tunnel struct {
 	machine  netip.Addr
 	hardware net.HardwareAddr
 	names    []netip.Addr
 }
 
-// mesh is all that leads from a node to the pods of its peers. Nodes know it from each other's Node objects alone: the
-// hardware address of a VXLAN device follows from its machine's address.
+// mesh is how a node reaches the pods of its peers. It follows from the Node objects alone: the hardware address of a VXLAN device
+// is derived from its machine's address.
 type mesh struct {
 	hops    []hop
 	tunnels []tunnel
 }
 
-// hardwareAddress is that of the VXLAN device of the machine with the address: a locally administered one
+// hardwareAddress returns the MAC address of the VXLAN device on the machine with this address, a locally administered one
 // (https://standards.ieee.org/products-programs/regauth/).
 func hardwareAddress(machine netip.Addr) net.HardwareAddr {
 	sum := sha256.Sum256([]byte("k8sm vxlan " + machine.String()))
@@ -78,20 +77,20 @@ func hardwareAddress(machine netip.Addr) net.HardwareAddr {
 	return sum[:6]
 }
 
-// linkLocal is the address that a device with the hardware address has in IPv6
+// linkLocal returns the IPv6 link-local address of a device with this hardware address
 // (https://www.rfc-editor.org/rfc/rfc4291#appendix-A).
 func linkLocal(hardware net.HardwareAddr) netip.Addr {
 	h := hardware
 	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: h[0] ^ 2, h[1], h[2], 0xff, 0xfe, h[3], h[4], h[5]})
 }
 
-// mesh decides how each peer's pods are reached. look finds the way to a machine. Peers that cannot be reached are left
-// out, and the error says which and why; the others are in the mesh all the same.
-func (p Plan) mesh(peers []Peer, look func(netip.Addr) (way, error)) (m mesh, err error) {
+// mesh decides how to reach each peer's pods. lookUp returns the kernel's route to a machine. Unreachable peers are left out, and the
+// error says why; the mesh has all others.
+func (p Plan) mesh(peers []Peer, lookUp func(netip.Addr) (kernelRoute, error)) (m mesh, err error) {
 	var problems []error
 	for _, peer := range peers {
 		for _, prefix := range peer.Prefixes {
-			if err := p.reach(&m, peer, prefix, look); err != nil {
+			if err := p.reach(&m, peer, prefix, lookUp); err != nil {
 				problems = append(problems, fmt.Errorf("cannot reach the pods of node %s in %s: %w", peer.Node, prefix, err))
 			}
 		}
@@ -99,7 +98,7 @@ func (p Plan) mesh(peers []Peer, look func(netip.Addr) (way, error)) (m mesh, er
 	return m, errors.Join(problems...)
 }
 
-func (p Plan) reach(m *mesh, peer Peer, prefix netip.Prefix, look func(netip.Addr) (way, error)) error {
+func (p Plan) reach(m *mesh, peer Peer, prefix netip.Prefix, lookUp func(netip.Addr) (kernelRoute, error)) error {
 	if p.Network.Mode == api.NetworkNone {
 		return nil
 	}
@@ -113,24 +112,24 @@ func (p Plan) reach(m *mesh, peer Peer, prefix netip.Prefix, look func(netip.Add
 	if !ok {
 		machine = peer.Addresses[0]
 	}
-	to, err := look(machine)
+	to, err := lookUp(machine)
 	if err != nil {
 		return err
 	}
 	switch {
-	case to.local: // several nodes on one machine, which has routes to all of its pods
+	case to.local: // a node on the same machine, which routes to all its pods
 		return nil
 	case p.Network.Mode != api.NetworkVXLAN && ok && !to.gateway.IsValid():
 		m.hops = append(m.hops, hop{prefix: prefix, via: machine, device: to.device, index: to.index})
 		return nil
 	case p.Network.Mode == api.NetworkRoutes:
-		return fmt.Errorf("%s is behind router %s: with --network=routes nodes have to share a link; give --network=auto or vxlan", machine, to.gateway)
+		return fmt.Errorf("%s is behind router %s: --network=routes requires that nodes share a link; use --network=auto or vxlan", machine, to.gateway)
 	}
-	return p.dig(m, peer, prefix)
+	return p.addTunnelHop(m, peer, prefix)
 }
 
-// dig leads the range through a tunnel. All tunnels of a cluster are of one family, IPv4 if nodes have that.
-func (p Plan) dig(m *mesh, peer Peer, prefix netip.Prefix) error {
+// addTunnelHop routes the prefix through a tunnel. All tunnels of a cluster use one family: IPv4 if the nodes have it.
+func (p Plan) addTunnelHop(m *mesh, peer Peer, prefix netip.Prefix) error {
 	own, ok := p.tunnelEnd()
 	if !ok {
 		return errors.New("this node's own address is not known")
@@ -144,7 +143,7 @@ func (p Plan) dig(m *mesh, peer Peer, prefix netip.Prefix) error {
 	if prefix.Addr().Is6() {
 		name = linkLocal(t.hardware)
 	} else if machine.Is6() {
-		return errors.New("IPv4 in VXLAN needs nodes with IPv4 addresses")
+		return errors.New("IPv4 over VXLAN requires nodes with IPv4 addresses")
 	}
 	i := slices.IndexFunc(m.tunnels, func(t tunnel) bool { return t.machine == machine })
 	if i < 0 {
@@ -158,7 +157,7 @@ func (p Plan) dig(m *mesh, peer Peer, prefix netip.Prefix) error {
 	return nil
 }
 
-// tunnelEnd is the address that this machine sends and takes tunnelled packets at.
+// tunnelEnd returns the address at which this machine sends and receives tunnelled packets.
 func (p Plan) tunnelEnd() (netip.Addr, bool) {
 	if address, ok := ofFamily(p.Addresses, netip.IPv4Unspecified()); ok {
 		return address, true
@@ -166,7 +165,7 @@ func (p Plan) tunnelEnd() (netip.Addr, bool) {
 	return ofFamily(p.Addresses, netip.IPv6Unspecified())
 }
 
-// overhead is what VXLAN adds to a packet: Ethernet's, IP's, UDP's and its own header.
+// overhead is the size of VXLAN's headers: Ethernet, IP, UDP and VXLAN.
 func overhead(machine netip.Addr) int {
 	if machine.Is6() {
 		return 70
@@ -174,7 +173,7 @@ func overhead(machine netip.Addr) int {
 	return 50
 }
 
-// String shows the mesh as ip(8) and bridge(8) would.
+// String formats the mesh like ip(8) and bridge(8).
 func (m mesh) String() string {
 	var out strings.Builder
 	for _, h := range m.hops {

@@ -36,13 +36,13 @@ func prefixes(texts ...string) (list []netip.Prefix) {
 }
 
 // lookInTest: 192.0.2.0/24 and 2001:db8::/64 are on the link, all else is behind its router.
-func lookInTest(address netip.Addr) (way, error) {
-	eth0 := way{device: "eth0", index: 2}
+func lookInTest(address netip.Addr) (kernelRoute, error) {
+	eth0 := kernelRoute{device: "eth0", index: 2}
 	switch {
 	case address == netip.MustParseAddr("192.0.2.1"):
-		return way{local: true}, nil
+		return kernelRoute{local: true}, nil
 	case netip.MustParsePrefix("203.0.113.0/24").Contains(address):
-		return way{}, errors.New("network is unreachable")
+		return kernelRoute{}, errors.New("network is unreachable")
 	case netip.MustParsePrefix("192.0.2.0/24").Contains(address), netip.MustParsePrefix("2001:db8::/64").Contains(address):
 		return eth0, nil
 	case address.Is4():
@@ -261,7 +261,7 @@ func TestPodsOfMachinesBehindARouterReachEachOtherByVXLAN(t *testing.T) {
 	if got := second.deviceMTU(t, "eth0"); got != 1450 {
 		t.Errorf("the MTU of a pod with a tunnel is %d", got)
 	}
-	one.do(t, one.network.mend)
+	one.do(t, one.network.repair)
 	if inside := first.deviceMTU(t, "eth0"); inside != 1450 {
 		t.Errorf("the MTU of a pod from before the tunnel is %d", inside)
 	}
@@ -285,8 +285,8 @@ func TestRoutesModeSaysWhichNodeIsBehindARouter(t *testing.T) {
 	one.do(t, func() {
 		one.network.Reach([]Peer{{Node: "two", Addresses: addresses("198.51.100.2"), Prefixes: prefixes("198.18.2.0/24")}})
 	})
-	if !strings.Contains(one.network.told, "node two") || !strings.Contains(one.network.told, "behind router 192.0.2.254") {
-		t.Errorf("told: %s", one.network.told)
+	if !strings.Contains(one.network.logged, "node two") || !strings.Contains(one.network.logged, "behind router 192.0.2.254") {
+		t.Errorf("logged: %s", one.network.logged)
 	}
 }
 
@@ -328,7 +328,7 @@ func TestVXLANOfAnotherIsAClearError(t *testing.T) {
 		Addresses: addresses("192.0.2.1"), Dir: t.TempDir()})
 	must(t, err)
 	err = n.Setup([]string{testRange})
-	if err == nil || !strings.Contains(err.Error(), "segment 7 on port 8472: give another --vxlan-vni or --vxlan-port") || n.Ready() == nil {
+	if err == nil || !strings.Contains(err.Error(), "VNI 7 on port 8472: set another --vxlan-vni or --vxlan-port") || n.Ready() == nil {
 		t.Errorf("%v; ready: %v", err, n.Ready())
 	}
 	must(t, n.Teardown())
@@ -375,9 +375,9 @@ func TestWhatOthersFlushIsThereAgain(t *testing.T) {
 			n := two.network
 			before := save(t)
 			must(t, spoil(n))
-			n.mend()
-			if diff := cmp.Diff(before, save(t)); diff != "" || n.told != "" {
-				t.Errorf("%s was spoilt: %s (-before +mended):\n%s", name, n.told, diff)
+			n.repair()
+			if diff := cmp.Diff(before, save(t)); diff != "" || n.logged != "" {
+				t.Errorf("%s was not restored: %s (-before +repaired):\n%s", name, n.logged, diff)
 			}
 		})
 		whole(name)
@@ -465,7 +465,7 @@ func TestPodsHaveAddressesOfBothFamilies(t *testing.T) {
 			}
 			two.do(t, func() {
 				must(t, exec.Command("ip6tables", "-t", "nat", "-F").Run())
-				two.network.mend()
+				two.network.repair()
 			})
 			one.do(t, func() {
 				expect(t, "[2001:db8::2]:8080", "2001:db8::1")
@@ -508,7 +508,7 @@ func TestRangesThatOverlapTheMachinesAreRefused(t *testing.T) {
 	must(t, err)
 	must(t, netlink.AddrAdd(bridge, address))
 	for want, cfg := range map[string]Config{
-		"198.18.1.0/24 overlaps the network 198.18.1.64/28 of this machine's device docker0": {ClusterCIDR: "198.18.0.0/16"},
+		"198.18.1.0/24 overlaps the network 198.18.1.64/28 on this machine's device docker0": {ClusterCIDR: "198.18.0.0/16"},
 		"own address 198.18.9.9 lies in --cluster-cidr=198.18.0.0/16":                        {ClusterCIDR: "198.18.0.0/16", Addresses: addresses("198.18.9.9")},
 		"own address 198.19.9.9 lies in --service-cluster-ip-range=198.19.0.0/16":            {ServiceCIDR: "198.19.0.0/16", Addresses: addresses("198.19.9.9")},
 	} {

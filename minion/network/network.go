@@ -17,18 +17,17 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// Config is what a Network is made of.
+// Config configures a Network.
 type Config struct {
-	// Cluster and Node label what is made.
+	// Cluster and Node name devices and rules.
 	Cluster, Node string
-	// ClusterCIDR is the range of all pods' addresses, or one of each family with a comma between; empty if it is not known.
-	// ServiceCIDR is that of services.
+	// ClusterCIDR is the range of all pods, or one per family separated by a comma; empty if unknown. ServiceCIDR is the same for
+	// services.
 	ClusterCIDR, ServiceCIDR string
-	// Network says how pods of other nodes are reached, and Addresses are this node's own, by which it is reached.
+	// Network says how pods on other nodes are reached. Addresses are this node's own.
 	Network   api.PodNetwork
 	Addresses []netip.Addr
-	// Dir is a directory for what has to outlive this process, as the pods do. It is made when it is needed, and Teardown
-	// removes it.
+	// Dir is a directory for state that must outlive this process, as the pods do. It is created when needed; Teardown removes it.
 	Dir string
 }
 
@@ -38,19 +37,19 @@ type Network struct {
 	store store
 	log   logrus.FieldLogger
 
-	mu        sync.Mutex             // guards what follows, and makes changes one at a time
-	podCIDRs  []string               // that Setup was last given, in an earlier process too; nil if it never was
-	plan      *Plan                  // what Setup last made; nil while the network is not ready
-	problem   error                  // why Setup failed last
-	pools     []*pool                // of plan's ranges
-	tables    []tables               // of the families that are in use
-	endpoints map[string]endpoint    // by their sandboxes' ids
-	held      map[string][]io.Closer // host ports, by their sandboxes' ids
-	peers     []Peer                 // nil while they are not known
-	told      string                 // the last complaint
+	mu        sync.Mutex             // guards the fields below, and serializes changes
+	podCIDRs  []string               // last argument of Setup, also of an earlier process; nil if it was never called
+	plan      *Plan                  // set by Setup; nil while the network is not ready
+	problem   error                  // the last error of Setup
+	pools     []*pool                // for plan's ranges
+	tables    []tables               // for the families in use
+	endpoints map[string]endpoint    // by sandbox id
+	held      map[string][]io.Closer // host ports, by sandbox id
+	peers     []Peer                 // nil while unknown
+	logged    string                 // the last problem
 }
 
-// New returns a Network that is not set up, but knows what an earlier process gave out. It fails if this machine has no
+// New returns a Network that is not set up yet, but knows what an earlier process recorded. It fails if this machine has no
 // iptables.
 func New(cfg Config) (*Network, error) {
 	ipt, err := openTables(IPv4)
@@ -59,16 +58,15 @@ func New(cfg Config) (*Network, error) {
 	}
 	cfg.Network = cfg.Network.Settled()
 	n := &Network{cfg: cfg, tables: []tables{ipt}, store: store{cfg.Dir}, log: logrus.WithField("node", cfg.Node), held: map[string][]io.Closer{}}
-	// What cannot be read was written while the machine went down, and has ended with it.
+	// An unreadable record was being written when the machine crashed; its pod is gone.
 	if n.podCIDRs, n.endpoints, err = n.store.load(); err != nil {
 		n.log.Warn(err)
 	}
 	return n, nil
 }
 
-// Setup makes the network for the node's pod CIDRs, one or one of each family. It may be called again, with the
-// same value or another one, by this process or one after it: what is there already is kept or mended. Another value
-// needs that no pod is left that has an address of the old one.
+// Setup sets up the network for the node's pod CIDRs, at most one per family. It may be called again, by this process or a later
+// one: it keeps or repairs what exists. The pod CIDRs can change only while no pod has an address from the old ones.
 func (n *Network) Setup(podCIDRs []string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -92,22 +90,22 @@ func (n *Network) setUp(podCIDRs []string) error {
 	if err := errors.Join(n.useFamilies(prefixes), n.leaveOldRange(plan)); err != nil {
 		return err
 	}
-	n.podCIDRs = slices.Clone(podCIDRs) // Teardown has to know them, however far this comes
+	n.podCIDRs = slices.Clone(podCIDRs) // Teardown needs them even if the rest fails
 	if err := errors.Join(n.writeRules(plan), plan.addRoutes(), n.store.saveRanges(podCIDRs)); err != nil {
 		return err
 	}
-	if plan.Network.Mode == api.NetworkVXLAN { // a machine that cannot do it is not ready
+	if plan.Network.Mode == api.NetworkVXLAN { // a machine that cannot is not ready
 		if _, err := plan.enterTunnel(); err != nil {
 			return err
 		}
 	}
 	n.plan, n.pools = &plan, pools
-	n.tell(n.weave())
+	n.logProblem(n.applyMesh())
 	n.log.Infof("the pod network is ready: %s on devices %s…", prefixes, plan.LinkPrefix())
 	return nil
 }
 
-// poolsFor returns the pools of the plan's ranges, without the addresses that pods have.
+// poolsFor returns the pools for the plan's ranges, without the addresses in use.
 func (n *Network) poolsFor(plan Plan) (pools []*pool, err error) {
 	for _, prefix := range plan.PodCIDRs {
 		pools = append(pools, newPool(prefix))
@@ -115,7 +113,7 @@ func (n *Network) poolsFor(plan Plan) (pools []*pool, err error) {
 	for _, e := range n.endpoints {
 		for _, address := range e.Addresses {
 			if prefix, _ := plan.podCIDR(familyOf(address)); !prefix.Contains(address) && address != e.Sandbox.Address {
-				return nil, fmt.Errorf("cannot give the pod network the range %s: pod %s still has %s", plan.PodCIDRs, e.Sandbox.Pod, address)
+				return nil, fmt.Errorf("cannot change the pod CIDR to %s: pod %s still has %s", plan.PodCIDRs, e.Sandbox.Pod, address)
 			}
 			for _, pool := range pools {
 				pool.claim(address)
@@ -125,7 +123,7 @@ func (n *Network) poolsFor(plan Plan) (pools []*pool, err error) {
 	return pools, nil
 }
 
-// useFamilies opens the tables of the ranges' families, and has the kernel forward their packets.
+// useFamilies opens iptables for the ranges' families, and enables forwarding.
 func (n *Network) useFamilies(prefixes []netip.Prefix) error {
 	for _, prefix := range prefixes {
 		f := familyOf(prefix.Addr())
@@ -151,7 +149,7 @@ func (n *Network) openTables(f Family) error {
 	return nil
 }
 
-// writeRules puts the chains and what pods have in them in place.
+// writeRules writes the chains and the pods' rules.
 func (n *Network) writeRules(plan Plan) error {
 	for _, ipt := range n.tables {
 		if err := plan.apply(ipt); err != nil {
@@ -161,7 +159,7 @@ func (n *Network) writeRules(plan Plan) error {
 	return n.restorePods(plan)
 }
 
-// leaveOldRange takes back what the node had by another range.
+// leaveOldRange removes routes and rules of the node's previous pod CIDR.
 func (n *Network) leaveOldRange(plan Plan) error {
 	before, err := parsePodCIDRs(n.podCIDRs)
 	if err != nil || slices.Equal(before, plan.PodCIDRs) {
@@ -170,8 +168,7 @@ func (n *Network) leaveOldRange(plan Plan) error {
 	return n.planFor(before).leaveTunnel()
 }
 
-// Reach leads packets to the pods of the other nodes, and to no others any more. Those that cannot be reached are logged, and
-// tried again as long as Run runs.
+// Reach routes packets to the pods of exactly these nodes. It logs unreachable nodes; Run retries them.
 func (n *Network) Reach(peers []Peer) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -181,20 +178,20 @@ func (n *Network) Reach(peers []Peer) {
 	}
 	before := *n.plan
 	n.plan.Beyond = n.plan.beyondOf(peers)
-	problems := []error{n.weave()}
+	problems := []error{n.applyMesh()}
 	for _, ipt := range n.tables {
 		problems = append(problems, n.plan.applyBeyond(ipt, before))
 	}
-	n.tell(errors.Join(problems...))
+	n.logProblem(errors.Join(problems...))
 }
 
-// weave puts the routes and the tunnel in place, and leaves alone what is right. While the peers are not known it keeps what
-// an earlier process left. It goes on after an error, and returns all of them.
-func (n *Network) weave() error {
+// applyMesh applies routes and tunnel, and leaves alone what is right. While the peers are unknown it keeps what an earlier process
+// left. It continues after an error and returns all errors.
+func (n *Network) applyMesh() error {
 	if n.peers == nil {
 		return n.plan.addRoutes()
 	}
-	m, problem := n.plan.mesh(n.peers, look)
+	m, problem := n.plan.mesh(n.peers, lookUpRoute)
 	problems := []error{problem}
 	var device netlink.Link
 	if len(m.tunnels) > 0 || n.plan.Network.Mode == api.NetworkVXLAN {
@@ -217,41 +214,41 @@ func (n *Network) weave() error {
 	return errors.Join(append(problems, n.plan.applyRoutes(routes))...)
 }
 
-// tell logs a problem once, and when it is over.
-func (n *Network) tell(problem error) {
+// logProblem logs a problem once, and once when it is solved.
+func (n *Network) logProblem(problem error) {
 	text := ""
 	if problem != nil {
 		text = problem.Error()
 	}
-	if text == n.told {
+	if text == n.logged {
 		return
 	}
-	if n.told = text; text == "" {
-		n.log.Info("the pod network is whole again")
+	if n.logged = text; text == "" {
+		n.log.Info("the pod network is complete again")
 		return
 	}
-	n.log.Warnf("the pod network is not whole, trying again: %s", text)
+	n.log.Warnf("the pod network is incomplete, retrying: %s", text)
 }
 
-// mendEvery is how long what others have broken stays so at most.
-const mendEvery = 8 * time.Second
+// repairEvery bounds how long the network stays broken if another program changes it.
+const repairEvery = 8 * time.Second
 
-// Run sees to it that what Setup, Attach and Reach made stays, until ctx ends: other programs flush rules and routes.
+// Run keeps what Setup, Attach and Reach made until ctx ends: other programs flush rules and routes.
 func (n *Network) Run(ctx context.Context) error {
-	ticker := time.NewTicker(mendEvery)
+	ticker := time.NewTicker(repairEvery)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-ticker.C:
-			n.mend()
+			n.repair()
 		}
 	}
 }
 
-// mend looks at all that there is to be, and makes anew what is not right.
-func (n *Network) mend() {
+// repair checks everything, and restores what is missing.
+func (n *Network) repair() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.plan == nil {
@@ -260,20 +257,20 @@ func (n *Network) mend() {
 	problems := []error{n.useFamilies(n.plan.PodCIDRs)}
 	for _, ipt := range n.tables {
 		if missing := n.plan.missing(ipt, n.endpoints); missing != "" {
-			n.log.Warnf("another program has changed the pods' iptables rules, which are put back: %s", missing)
+			n.log.Warnf("another program has changed the pods' iptables rules, restoring them: %s", missing)
 			problems = append(problems, n.writeRules(*n.plan))
 			break
 		}
 	}
-	problems = append(problems, n.weave())
+	problems = append(problems, n.applyMesh())
 	mtu := n.plan.podMTU()
 	for _, e := range n.endpoints {
-		problems = append(problems, n.plan.mendLink(e, mtu))
+		problems = append(problems, n.plan.repairLink(e, mtu))
 	}
-	n.tell(errors.Join(problems...))
+	n.logProblem(errors.Join(problems...))
 }
 
-// restorePods puts the rules and host ports of the pods that there are in place.
+// restorePods restores the rules and host ports of all pods.
 func (n *Network) restorePods(plan Plan) error {
 	for id, e := range n.endpoints {
 		if err := n.applyPod(plan, e); err != nil {
@@ -284,7 +281,7 @@ func (n *Network) restorePods(plan Plan) error {
 		}
 		held, err := holdPorts(e.Sandbox.Ports)
 		if err != nil {
-			n.log.Warnf("pod %s keeps its host ports, which another program of this machine has taken meanwhile: %v", e.Sandbox.Pod, err)
+			n.log.Warnf("pod %s keeps its host ports, although another program on this machine listens on them: %v", e.Sandbox.Pod, err)
 		}
 		n.held[id] = held
 	}
@@ -300,8 +297,8 @@ func (n *Network) applyPod(plan Plan, e endpoint) error {
 	return nil
 }
 
-// Adopt sets the network up again that an earlier process left, with its range, so that a kubelet that starts finds it
-// ready: one that does not looks again only seconds later. Without such a network it does nothing.
+// Adopt sets up the network that an earlier process left, so that a starting kubelet finds it ready and need not check again seconds
+// later. Without such a network it does nothing.
 func (n *Network) Adopt() error {
 	n.mu.Lock()
 	podCIDRs := n.podCIDRs
@@ -312,7 +309,7 @@ func (n *Network) Adopt() error {
 	return n.Setup(podCIDRs)
 }
 
-// Ready returns an error that says why the network cannot take pods yet; nil if it can.
+// Ready returns nil if the network can take pods, else an error that says why not.
 func (n *Network) Ready() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -324,13 +321,13 @@ func (n *Network) ready() error {
 		return n.problem
 	}
 	if n.plan == nil {
-		return errors.New("the pod network is not set up: the node has been given no pod CIDR yet")
+		return errors.New("the pod network is not set up: the node has no pod CIDR yet")
 	}
 	return nil
 }
 
-// Attach joins a sandbox to the network and returns the addresses it has been given; called again, the same ones. It
-// leaves nothing behind if it fails. What it gives, Detach takes back.
+// Attach connects a sandbox to the network and returns its addresses. It is idempotent, and leaves nothing behind if it fails.
+// Detach releases the sandbox.
 func (n *Network) Attach(_ context.Context, sandbox Sandbox) ([]netip.Addr, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -362,7 +359,7 @@ func (n *Network) Attach(_ context.Context, sandbox Sandbox) ([]netip.Addr, erro
 	return e.Addresses, nil
 }
 
-// takeAddresses takes one of each range, or none; the sandbox may bring the one of a family.
+// takeAddresses takes one address from each pool, or none. The sandbox may bring its own for one family.
 func (n *Network) takeAddresses(sandbox Sandbox) (taken []netip.Addr, err error) {
 	if err := n.checkAddress(sandbox); err != nil {
 		return nil, err
@@ -382,7 +379,7 @@ func (n *Network) takeAddresses(sandbox Sandbox) (taken []netip.Addr, err error)
 	return taken, nil
 }
 
-// checkAddress finds out whether the sandbox can have the address that it brings, if any: nobody else may have it.
+// checkAddress returns an error if the sandbox cannot have the address that it brings: no one else may have it.
 func (n *Network) checkAddress(sandbox Sandbox) error {
 	address := sandbox.Address
 	if !address.IsValid() {
@@ -392,18 +389,18 @@ func (n *Network) checkAddress(sandbox Sandbox) error {
 	own, _ := n.plan.podCIDR(familyOf(address))
 	switch {
 	case !ok || !own.IsValid():
-		return fmt.Errorf("cannot give pod %s the address %s: the node's pods have addresses in %s only", sandbox.Pod, address, n.plan.PodCIDRs)
+		return fmt.Errorf("cannot assign address %[2]s to pod %[1]s: pods on this node have addresses in %[3]s only", sandbox.Pod, address, n.plan.PodCIDRs)
 	case cluster.Contains(address) || own.Contains(address):
-		return fmt.Errorf("cannot give pod %s the address %s: it is of the cluster's own range of pod addresses", sandbox.Pod, address)
+		return fmt.Errorf("cannot assign address %[2]s to pod %[1]s: it lies in the cluster CIDR", sandbox.Pod, address)
 	case slices.Contains(n.cfg.Addresses, address):
-		return fmt.Errorf("cannot give pod %s the address %s: it is the node's own", sandbox.Pod, address)
+		return fmt.Errorf("cannot assign address %[2]s to pod %[1]s: it is the node's own", sandbox.Pod, address)
 	}
 	for id, e := range n.endpoints {
 		switch {
 		case !slices.Contains(e.Addresses, address):
 		case e.Sandbox.UID != sandbox.UID:
-			return fmt.Errorf("cannot give pod %s the address %s: pod %s still has it here", sandbox.Pod, address, e.Sandbox.Pod)
-		default: // of the same pod's sandbox before this one
+			return fmt.Errorf("cannot assign address %[2]s to pod %[1]s: pod %[3]s on this node still has it", sandbox.Pod, address, e.Sandbox.Pod)
+		default: // of the pod's previous sandbox
 			if err := n.detach(id); err != nil {
 				return err
 			}
@@ -420,14 +417,14 @@ func (n *Network) giveBack(addresses []netip.Addr) {
 	}
 }
 
-// Detach takes back what the sandbox has. It succeeds for one that has nothing.
+// Detach releases what the sandbox was given. It succeeds for an unknown sandbox.
 func (n *Network) Detach(_ context.Context, id string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.detach(id)
 }
 
-// detach is called with mu held. After an error the sandbox still has what it had, so that it can be called again.
+// detach needs mu. After an error the sandbox keeps what it had, so that detach can be called again.
 func (n *Network) detach(id string) error {
 	e, ok := n.endpoints[id]
 	if !ok {
@@ -458,14 +455,14 @@ func (n *Network) removePod(plan Plan, e endpoint) error {
 	return errors.Join(problems...)
 }
 
-// Addresses returns what Attach returned; nothing for a sandbox that is not on the network.
+// Addresses returns the addresses from Attach, or nil for a sandbox that is not on the network.
 func (n *Network) Addresses(id string) []netip.Addr {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.endpoints[id].Addresses
 }
 
-// Each calls do with every sandbox on the network and what it has, one after the other. The network waits meanwhile.
+// Each calls do for every sandbox on the network, with its addresses, one at a time. It blocks all other methods meanwhile.
 func (n *Network) Each(do func(Sandbox, []netip.Addr)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -474,7 +471,7 @@ func (n *Network) Each(do func(Sandbox, []netip.Addr)) {
 	}
 }
 
-// Keep takes back what all sandboxes but these have: the others ended while nobody looked.
+// Keep detaches all sandboxes except these: the others ended while this process did not run.
 func (n *Network) Keep(_ context.Context, ids []string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -487,7 +484,7 @@ func (n *Network) Keep(_ context.Context, ids []string) error {
 	return errors.Join(problems...)
 }
 
-// Teardown removes all that Setup and Attach make, also what an earlier process made. The pods' containers must be gone.
+// Teardown removes everything that Setup and Attach made, also in an earlier process. The pods' containers must be gone.
 func (n *Network) Teardown() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -503,7 +500,7 @@ func (n *Network) Teardown() error {
 	}
 	n.plan = nil
 	for id, held := range n.held {
-		_ = closeAll(held) // nobody is on them
+		_ = closeAll(held) // only placeholders
 		delete(n.held, id)
 	}
 	err = nil
@@ -530,7 +527,7 @@ func (n *Network) planFor(podCIDRs []netip.Prefix) Plan {
 	return p
 }
 
-// beyondOf returns the ranges of the peers' pods that are outside the cluster's.
+// beyondOf returns the peers' pod prefixes outside ClusterCIDR.
 func (p Plan) beyondOf(peers []Peer) (ranges []netip.Prefix) {
 	for _, peer := range peers {
 		for _, prefix := range peer.Prefixes {

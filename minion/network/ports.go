@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// holdPorts takes the pod's host ports from the machine's other programs: they could not be reached by them any more. It
-// fails, and takes none, if one is in use. Nobody ever comes to these sockets. SCTP ports cannot be held.
+// holdPorts binds the pod's host ports, so that no other program of the machine listens there: rules would redirect its connections
+// to the pod. If a port is in use, it fails and binds none. The sockets never get a connection. SCTP ports are not bound.
 func holdPorts(ports []Port) (held []io.Closer, err error) {
 	for _, port := range ports {
 		socket, err := holdPort(port)
@@ -51,8 +51,8 @@ func closeAll(sockets []io.Closer) error {
 	return errors.Join(problems...)
 }
 
-// forgetFlows has the kernel forget the UDP flows to the pod's host ports: each has been decided by the rules that were
-// there at its first packet, and goes on that way for as long as packets come.
+// forgetFlows deletes the conntrack entries of UDP flows to the pod's host ports. The kernel applied the rules of that time to their
+// first packet, and would go on so as long as packets arrive.
 func forgetFlows(e endpoint) error {
 	var filters []netlink.CustomConntrackFilter
 	for _, port := range e.Sandbox.Ports {

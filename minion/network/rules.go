@@ -13,24 +13,24 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// Plan is all that a node's rules are derived from.
+// Plan is the input for a node's rules.
 type Plan struct {
 	Cluster, Node string
-	// PodCIDRs are the ranges of this node's pods, at most one of each family; none if they are not known.
+	// PodCIDRs are the ranges of this node's pods, at most one per family; none if unknown.
 	PodCIDRs []netip.Prefix
-	// ClusterCIDR is the range of all pods, or one of each family with a comma between; empty if it is not known.
+	// ClusterCIDR is the range of all pods, or one per family separated by a comma; empty if unknown.
 	ClusterCIDR string
-	// Network is how other nodes' pods are reached, and Addresses are the machine's own, at most one of each family.
+	// Network says how pods on other nodes are reached. Addresses are the machine's own, at most one per family.
 	Network   api.PodNetwork
 	Addresses []netip.Addr
-	// Beyond are ranges that pods of other nodes have outside ClusterCIDR.
+	// Beyond are prefixes of pods on other nodes that are outside ClusterCIDR.
 	Beyond []netip.Prefix
 }
 
 // Family is an IP family, in the kernel's numbers.
 type Family int
 
-// The families.
+// The IP families.
 const (
 	IPv4 Family = unix.AF_INET
 	IPv6 Family = unix.AF_INET6
@@ -43,7 +43,7 @@ func familyOf(address netip.Addr) Family {
 	return IPv6
 }
 
-// podCIDR returns the range of this node's pods of the family.
+// podCIDR returns this node's pod CIDR of the family.
 func (p Plan) podCIDR(f Family) (netip.Prefix, bool) {
 	for _, prefix := range p.PodCIDRs {
 		if familyOf(prefix.Addr()) == f {
@@ -53,9 +53,9 @@ func (p Plan) podCIDR(f Family) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
-// clusterCIDR returns the range of all pods of the family, or the node's own if that is not known.
+// clusterCIDR returns the range of all pods of the family, or this node's pod CIDR if that is unknown.
 func (p Plan) clusterCIDR(f Family) (netip.Prefix, bool) {
-	ranges, _ := api.ParseRanges(p.ClusterCIDR) // the control plane has checked it
+	ranges, _ := api.ParseRanges(p.ClusterCIDR) // the control plane has validated it
 	for _, prefix := range ranges {
 		if familyOf(prefix.Addr()) == f {
 			return prefix, true
@@ -64,7 +64,7 @@ func (p Plan) clusterCIDR(f Family) (netip.Prefix, bool) {
 	return p.podCIDR(f)
 }
 
-// gateways are the machine's addresses in the pods' ranges.
+// gateways returns the machine's addresses in the pod CIDRs.
 func (p Plan) gateways() (list []netip.Addr) {
 	for _, prefix := range p.PodCIDRs {
 		list = append(list, gateway(prefix))
@@ -72,8 +72,8 @@ func (p Plan) gateways() (list []netip.Addr) {
 	return list
 }
 
-// Chain is an iptables chain of ours: it is filled with Rules, and a rule of each of the built-in chains Parents, which may
-// match only some packets, jumps to it.
+// Chain is an iptables chain of ours with its Rules. In each built-in chain of Parents, a rule jumps to it, maybe for some packets
+// only.
 type Chain struct {
 	Table, Name string
 	Parents     []string
@@ -81,8 +81,7 @@ type Chain struct {
 	Rules       [][]string
 }
 
-// mark is a short name for the node that fits into the names of chains (28 bytes). Two nodes on one machine have different
-// ones.
+// mark is a short name of the node that fits into the names of chains (28 bytes). It differs between the nodes of one machine.
 func (p Plan) mark() string { return fmt.Sprintf("%08x", p.hash()) }
 
 func (p Plan) hash() uint32 {
@@ -91,25 +90,25 @@ func (p Plan) hash() uint32 {
 	return h.Sum32()
 }
 
-// LinkPrefix is how the names of all the node's devices begin.
+// LinkPrefix is the prefix of the names of all devices of the node.
 func (p Plan) LinkPrefix() string { return DevicePrefix + p.mark()[:5] }
 
-// DevicePrefix is how the names of all pods' devices begin, whichever node of a machine they are on.
+// DevicePrefix is the prefix of the names of all pods' devices, on any node of the machine.
 const DevicePrefix = "km"
 
-// link is the name of a sandbox's device on the machine; 15 bytes are allowed.
+// link is the name of a sandbox's device on the machine. The kernel allows 15 bytes.
 func (p Plan) link(sandbox string) string {
 	h := fnv.New32a()
 	h.Write([]byte(sandbox))
 	return fmt.Sprintf("%s%08x", p.LinkPrefix(), h.Sum32())
 }
 
-// alias says whose a device is; names could be alike by chance.
+// alias says which sandbox the device belongs to, because short names can collide.
 func (p Plan) alias(sandbox string) string {
 	return fmt.Sprintf("k8sm %s/%s %.64s", p.Cluster, p.Node, sandbox)
 }
 
-// comment says whose a rule is; the kernel takes 255 bytes.
+// comment returns the comment that marks a rule as this node's. The kernel allows 255 bytes.
 func (p Plan) comment(text string) []string {
 	return []string{"-m", "comment", "--comment", fmt.Sprintf("k8sm node %.150s: %s", p.Node, text)}
 }
@@ -118,16 +117,16 @@ func (p Plan) rule(comment string, spec ...string) []string {
 	return append(p.comment(comment), spec...)
 }
 
-// Rules renders the chains of a node for a family, without what single pods have in them:
+// Rules renders the chains of a node for a family, without the rules of single pods:
 //
-//   - packets of pods that leave for elsewhere than a pod take the machine's address, because nobody outside knows the
-//     way back (https://kubernetes.io/docs/concepts/cluster-administration/networking/); which do so is decided in a chain of
-//     its own, because pods with addresses outside the pod CIDR have rules of theirs that lead there;
-//   - packets from and to pods are forwarded whatever the machine's policy is: Docker Engines set it to DROP;
-//   - host ports lead to pods, also from the machine's own loopback, for which the pods' devices let 127.0.0.0/8 through;
-//     so no pod may talk to that. IPv6 has no such thing: the kernel lets nothing with ::1 out;
-//   - no pod may send to machines what these would take for a packet from another machine's pods;
-//   - no pod may send by an address that is not its own: network policies know pods by their addresses.
+//   - Packets from pods to anything but pods are masqueraded, because the network outside has no route back
+//     (https://kubernetes.io/docs/concepts/cluster-administration/networking/). A chain of its own decides which; pods with
+//     addresses outside the pod CIDR have own rules that jump to it.
+//   - Packets from and to pods are forwarded whatever the policy of the forward chain is: Docker Engine sets it to DROP.
+//   - Host ports are redirected to pods, also from the machine's loopback. For that the pods' devices accept 127.0.0.0/8, so
+//     pods are kept from sending there. IPv6 has no such setting: the kernel lets no packet with ::1 leave.
+//   - Pods must not send packets to machines that these would take for packets from another machine's pods.
+//   - Pods must not send from addresses that are not their own: network policies identify pods by address.
 func (p Plan) Rules(f Family) []Chain {
 	devices := p.LinkPrefix() + "+"
 	chains := []Chain{
@@ -145,7 +144,7 @@ func (p Plan) Rules(f Family) []Chain {
 		input = append(input, p.rule("loopback is not for pods", "-i", devices, "-d", "127.0.0.0/8",
 			"-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED", "-j", "DROP"))
 	}
-	if f == IPv6 { // for IPv4 the devices have a setting that says so; see confine
+	if f == IPv6 { // for IPv4 a sysctl of the device does this; see confine
 		chains = append(chains, Chain{Table: "raw", Name: "K8SM-SOURCE-" + p.mark(), Parents: []string{"PREROUTING"}, Rules: [][]string{
 			p.rule("pods send by their own addresses only", "-i", devices, "-m", "rpfilter", "--invert", "-j", "DROP"),
 		}})
@@ -156,9 +155,9 @@ func (p Plan) Rules(f Family) []Chain {
 	return chains
 }
 
-// noTunnelling keeps pods from sending VXLAN to machines, which would forward what is in it past the policies of other pods: what
-// from pods goes to no pod, and what comes from pods, of other machines too, to this machine. match comes before the range of
-// pods' addresses.
+// noTunnelling keeps pods from sending VXLAN packets to machines, which would forward their content past the policies of other pods.
+// It drops packets from this node's pods unless they go to pods, and packets from pods anywhere to this machine. match comes before
+// the range of pod addresses.
 func (p Plan) noTunnelling(f Family, match ...string) [][]string {
 	pods, ok := p.clusterCIDR(f)
 	if !ok || p.Network.Mode != api.NetworkAuto && p.Network.Mode != api.NetworkVXLAN {
@@ -168,7 +167,7 @@ func (p Plan) noTunnelling(f Family, match ...string) [][]string {
 		"-p", "udp", "--dport", strconv.Itoa(p.Network.VXLANPort), "-j", "DROP"})...)}
 }
 
-// leaving are the rules for what pods send.
+// leaving returns the rules for packets that pods send.
 func (p Plan) leaving(f Family) (rules [][]string) {
 	pods, ok := p.clusterCIDR(f)
 	if !ok {
@@ -187,7 +186,7 @@ func (p Plan) leaving(f Family) (rules [][]string) {
 		p.rule("pods leave by this machine's address", "!", "-o", p.LinkPrefix()+"+", "-j", "MASQUERADE"))
 }
 
-// beyond returns the Beyond of a family, none if pods have no addresses of it.
+// beyond returns Beyond of a family, or none if pods have no addresses of that family.
 func (p Plan) beyond(f Family) (prefixes []netip.Prefix) {
 	if _, ok := p.clusterCIDR(f); !ok {
 		return nil
@@ -200,7 +199,7 @@ func (p Plan) beyond(f Family) (prefixes []netip.Prefix) {
 	return prefixes
 }
 
-// beyondRule lets pods be seen by their own addresses in a range that pods of another node have.
+// beyondRule exempts packets to a prefix of another node's pods from masquerade.
 func (p Plan) beyondRule(prefix netip.Prefix) chainRule {
 	return chainRule{"nat", p.leavingChain(), p.rule("pods of another node have "+prefix.String(), "-d", prefix.String(), "-j", "RETURN")}
 }
@@ -219,15 +218,15 @@ func (p Plan) masqueradeChain() string { return "K8SM-POSTROUTING-" + p.mark() }
 func (p Plan) leavingChain() string    { return "K8SM-LEAVING-" + p.mark() }
 func (p Plan) portsChain() string      { return "K8SM-PORTS-" + p.mark() }
 
-// chainRule is a rule and where it stands.
+// chainRule is a rule and its chain.
 type chainRule struct {
 	table, chain string
 	rule         []string
 }
 
-// podRules renders what one pod needs: the way to it from its host ports, and for a pod that comes back to itself that way
-// the machine's address, since it would take its own for a stranger's; and what holds for the pod CIDR, for an address that
-// is not in it.
+// podRules renders the rules of one pod: the redirection from its host ports; masquerade for a pod that reaches itself through a
+// host port, which would otherwise see its own address as the source; and, for an address outside the pod CIDR, the pod CIDR's
+// rules.
 func (p Plan) podRules(f Family, e endpoint) (rules []chainRule) {
 	address, ok := e.address(f)
 	if !ok {
@@ -255,7 +254,7 @@ func (p Plan) podRules(f Family, e endpoint) (rules []chainRule) {
 	return rules
 }
 
-// jump is the rule in the parent chains.
+// jump is the rule that jumps to the chain from its parents.
 func (p Plan) jump(c Chain) []string {
 	return append(p.comment("pods"), append(c.Match[:len(c.Match):len(c.Match)], "-j", c.Name)...)
 }

@@ -72,7 +72,7 @@ func TestPodWithAnAddressOfAPoolIsAPodAsAnyOther(t *testing.T) {
 					for _, chain := range m.network.plan.Rules(IPv4) {
 						must(t, ipt.ClearChain(chain.Table, chain.Name))
 					}
-					m.network.mend()
+					m.network.repair()
 				})
 			}
 		},
@@ -115,7 +115,7 @@ func TestPodWithAnAddressOfAPoolIsAPodAsAnyOther(t *testing.T) {
 func refusals(t *testing.T, n *Network, known netip.Addr) {
 	t.Helper()
 	for address, says := range map[string]string{
-		known.String(): "pod default/static still has it", "198.18.1.77": "of the cluster's own range", "198.18.9.7": "of the cluster's own range",
+		known.String(): "pod default/static on this node still has it", "198.18.1.77": "lies in the cluster CIDR", "198.18.9.7": "lies in the cluster CIDR",
 		"2001:db8::7": "in [198.18.1.0/24] only", "198.51.100.1": "the node's own",
 	} {
 		rival := newPod(t, "rival")

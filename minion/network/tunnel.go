@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tunnelName is that of the machine's VXLAN device for the cluster. Nodes on one machine share it: the kernel takes one
-// device for a segment and a port. Each of them has an address on it, and the last one that leaves removes it.
+// tunnelName is the name of the machine's VXLAN device for the cluster. Nodes on one machine share it, because the kernel allows one
+// device per VNI and port. Each node has an address on it, and the last one that leaves removes it.
 func (p Plan) tunnelName() string { return fmt.Sprintf("kmx%08x", Plan{Cluster: p.Cluster}.hash()) }
 
 func (p Plan) tunnelAlias() string { return "k8sm " + p.Cluster }
@@ -26,16 +26,16 @@ func (p Plan) findTunnel() (netlink.Link, error) {
 		return nil, fmt.Errorf("cannot find VXLAN device %s: %w", p.tunnelName(), err)
 	}
 	if link.Attrs().Alias != p.tunnelAlias() && link.Attrs().Alias != "" {
-		return nil, fmt.Errorf("cannot use network device %s: it is somebody else's (%s)", p.tunnelName(), link.Attrs().Alias)
+		return nil, fmt.Errorf("cannot use network device %s: it belongs to something else (%s)", p.tunnelName(), link.Attrs().Alias)
 	}
 	return link, nil
 }
 
-// enterTunnel makes the device as it has to be, unless it is so already, with this node's addresses on it.
+// enterTunnel creates the device unless it is right, and adds this node's addresses to it.
 func (p Plan) enterTunnel() (netlink.Link, error) {
 	end, ok := p.tunnelEnd()
 	if !ok {
-		return nil, errors.New("cannot make a VXLAN device: the node's own address is not known")
+		return nil, errors.New("cannot create a VXLAN device: the node's own address is not known")
 	}
 	want := &netlink.Vxlan{
 		LinkAttrs: netlink.LinkAttrs{Name: p.tunnelName(), MTU: p.linkMTU() - overhead(end), HardwareAddr: hardwareAddress(end)},
@@ -74,7 +74,7 @@ func sameTunnel(link netlink.Link, want *netlink.Vxlan) bool {
 func (p Plan) makeTunnel(want *netlink.Vxlan) (netlink.Link, error) {
 	switch err := netlink.LinkAdd(want); {
 	case errors.Is(err, syscall.EEXIST):
-		return nil, fmt.Errorf("another VXLAN device of this machine has segment %d on port %d: give another --vxlan-vni or --vxlan-port", want.VxlanId, want.Port)
+		return nil, fmt.Errorf("another VXLAN device on this machine uses VNI %d on port %d: set another --vxlan-vni or --vxlan-port", want.VxlanId, want.Port)
 	case err != nil:
 		return nil, explainDevice(err, "vxlan")
 	}
@@ -94,7 +94,7 @@ func (p Plan) makeTunnel(want *netlink.Vxlan) (netlink.Link, error) {
 	return netlink.LinkByName(want.Name)
 }
 
-// leaveTunnel takes this node's addresses from the device, and removes it if no other node is on it.
+// leaveTunnel removes this node's addresses from the device, and the device if no other node uses it.
 func (p Plan) leaveTunnel() error {
 	link, err := p.findTunnel()
 	if link == nil || err != nil {
@@ -102,7 +102,7 @@ func (p Plan) leaveTunnel() error {
 	}
 	for _, gateway := range p.gateways() {
 		if err := netlink.AddrDel(link, deviceAddress(gateway)); err != nil && !errors.Is(err, syscall.EADDRNOTAVAIL) {
-			return fmt.Errorf("cannot take address %s from VXLAN device %s: %w", gateway, p.tunnelName(), err)
+			return fmt.Errorf("cannot remove address %s from VXLAN device %s: %w", gateway, p.tunnelName(), err)
 		}
 	}
 	left, err := netlink.AddrList(link, netlink.FAMILY_ALL)
@@ -118,7 +118,7 @@ func (p Plan) leaveTunnel() error {
 	return nil
 }
 
-// applyTunnels tells the device where its peers are, and has it forget others.
+// applyTunnels sets the device's neighbor and forwarding entries for its peers, and removes others.
 func applyTunnels(link netlink.Link, tunnels []tunnel) error {
 	want := map[string]netlink.Neigh{}
 	for _, t := range tunnels {
@@ -141,7 +141,7 @@ func applyTunnels(link netlink.Link, tunnels []tunnel) error {
 			if _, ok := want[entryKey(entry)]; ok {
 				delete(want, entryKey(entry))
 			} else if entry.State&netlink.NUD_PERMANENT != 0 {
-				_ = netlink.NeighDel(&entry) // no route leads there any more
+				_ = netlink.NeighDel(&entry) // no route uses it any more
 			}
 		}
 	}

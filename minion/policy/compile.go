@@ -15,24 +15,24 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// compiler makes one Ruleset. What it is asked for twice it makes once.
+// compiler builds one Ruleset. It builds chains and sets that are needed twice only once.
 type compiler struct {
 	state    State
-	pods     map[string][]endpoint  // by namespace
-	policies map[string][]selecting // by namespace
+	pods     map[string][]endpoint     // by namespace
+	policies map[string][]parsedPolicy // by namespace
 	rules    Ruleset
 }
 
-// selecting is a policy whose selector has been read.
-type selecting struct {
+// parsedPolicy is a policy with its parsed pod selector.
+type parsedPolicy struct {
 	*networkingv1.NetworkPolicy
 	selects labels.Selector
 }
 
-// Compile renders the rules by which a node isolates its pods. What a policy says that cannot be read, which the API server
-// accepts of none, allows nothing.
+// Compile renders the rules that isolate a node's pods. An invalid part of a policy, which the API server would reject, allows
+// nothing.
 func Compile(s State) Ruleset {
-	c := compiler{state: s, pods: map[string][]endpoint{}, policies: map[string][]selecting{}, rules: emptyRuleset()}
+	c := compiler{state: s, pods: map[string][]endpoint{}, policies: map[string][]parsedPolicy{}, rules: emptyRuleset()}
 	for _, p := range slices.SortedFunc(slices.Values(s.Policies), func(a, b *networkingv1.NetworkPolicy) int {
 		return cmp.Compare(a.Name, b.Name)
 	}) {
@@ -40,7 +40,7 @@ func Compile(s State) Ruleset {
 		if err != nil {
 			selects = labels.Everything()
 		}
-		c.policies[p.Namespace] = append(c.policies[p.Namespace], selecting{p, selects})
+		c.policies[p.Namespace] = append(c.policies[p.Namespace], parsedPolicy{p, selects})
 	}
 	all := s.endpoints()
 	for _, e := range all {
@@ -54,7 +54,7 @@ func Compile(s State) Ruleset {
 	return c.rules
 }
 
-// isolate leads the pod's packets to the chain of the policies that select it, in the directions that they are about.
+// isolate sends the pod's packets to the chain of the policies that select it, in the directions that they cover.
 func (c *compiler) isolate(e endpoint) {
 	for _, d := range directions {
 		var selecting []*networkingv1.NetworkPolicy
@@ -79,8 +79,8 @@ func familyOf(address netip.Addr) family {
 	return families[slices.IndexFunc(families, func(f family) bool { return f.has(address) })]
 }
 
-// isolates follows the defaults of policyTypes.
-func (p selecting) isolates(d direction) bool {
+// isolates applies the defaults of policyTypes.
+func (p parsedPolicy) isolates(d direction) bool {
 	if len(p.Spec.PolicyTypes) == 0 {
 		return d == ingress || len(p.Spec.Egress) > 0
 	}
@@ -89,7 +89,7 @@ func (p selecting) isolates(d direction) bool {
 	})
 }
 
-// podChain is the chain of all pods that the same policies select: it drops what none of them accepts.
+// podChain returns the chain for all pods that the same policies select. It drops what none of them accepts.
 func (c *compiler) podChain(d direction, policies []*networkingv1.NetworkPolicy) string {
 	var names, rules []string
 	for _, p := range policies {
@@ -106,9 +106,9 @@ func (c *compiler) podChain(d direction, policies []*networkingv1.NetworkPolicy)
 	return chain
 }
 
-// policyChain is the chain of a policy: it accepts what the policy allows.
+// policyChain returns the chain of a policy. It accepts what the policy allows.
 func (c *compiler) policyChain(d direction, p *networkingv1.NetworkPolicy) string {
-	chain := fit(fmt.Sprintf("%s/%s/%s", d.name, p.Namespace, p.Name))
+	chain := shorten(fmt.Sprintf("%s/%s/%s", d.name, p.Namespace, p.Name))
 	if _, ok := c.rules.Chains[chain]; ok {
 		return chain
 	}
@@ -127,7 +127,7 @@ func (c *compiler) policyChain(d direction, p *networkingv1.NetworkPolicy) strin
 	return chain
 }
 
-// allow renders a rule of a policy. A packet has to match one of the peers and one of the ports.
+// allow renders a rule of a policy. A packet must match one of the peers and one of the ports.
 func (c *compiler) allow(d direction, namespace string, peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) []string {
 	if len(peers) == 0 && len(ports) == 0 {
 		return []string{"accept"}
@@ -144,21 +144,21 @@ func (c *compiler) allow(d direction, namespace string, peers []networkingv1.Net
 		}
 		for _, match := range from {
 			if len(ports) == 0 || len(peers) > 0 && numbers != "" {
-				rules = append(rules, sentence(match, numbers, "accept"))
+				rules = append(rules, joinWords(match, numbers, "accept"))
 			}
 			if len(names) > 0 {
-				rules = append(rules, sentence(match, c.namedMatch(f, names), "accept"))
+				rules = append(rules, joinWords(match, c.namedMatch(f, names), "accept"))
 			}
 		}
 	}
 	return rules
 }
 
-func sentence(parts ...string) string {
+func joinWords(parts ...string) string {
 	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), " ")
 }
 
-// peerMatches match packets of a family from or to one of the peers.
+// peerMatches returns the matches for packets of a family from or to one of the peers.
 func (c *compiler) peerMatches(f family, d direction, namespace string, peers []networkingv1.NetworkPolicyPeer) []string {
 	var matches, names []string
 	var selectors []peer
@@ -184,7 +184,7 @@ func (c *compiler) peerMatches(f family, d direction, namespace string, peers []
 	return matches
 }
 
-// peerSet is the set of the addresses of all pods that one of the peers means.
+// peerSet returns the set of addresses of all pods that match one of the peers.
 func (c *compiler) peerSet(f family, name string, peers []peer) string {
 	set := "peers" + f.digit + "/" + name
 	if _, ok := c.rules.Sets[set]; ok {
@@ -193,7 +193,7 @@ func (c *compiler) peerSet(f family, name string, peers []peer) string {
 	elements := map[string]string{}
 	c.rules.Sets[set] = Set{Type: f.kind, Elements: elements}
 	for namespace, pods := range c.pods {
-		who := slices.DeleteFunc(slices.Clone(peers), func(p peer) bool { return !c.means(p, namespace) })
+		who := slices.DeleteFunc(slices.Clone(peers), func(p peer) bool { return !c.covers(p, namespace) })
 		for _, e := range pods {
 			if !slices.ContainsFunc(who, func(p peer) bool { return p.pods.Matches(labels.Set(e.Labels)) }) {
 				continue
@@ -208,8 +208,8 @@ func (c *compiler) peerSet(f family, name string, peers []peer) string {
 	return set
 }
 
-// means tells whether a peer is in the namespace. One whose labels are not known yet has none that could be asked for.
-func (c *compiler) means(p peer, namespace string) bool {
+// covers reports whether a peer covers the namespace. A namespace whose labels are not known yet matches no selector.
+func (c *compiler) covers(p peer, namespace string) bool {
 	if p.namespaces == nil {
 		return namespace == p.namespace
 	}
@@ -217,10 +217,10 @@ func (c *compiler) means(p peer, namespace string) bool {
 	return ok && p.namespaces.Matches(labels.Set(tags))
 }
 
-// peer are pods that are meant by a peer of a policy.
+// peer selects pods for a peer of a policy.
 type peer struct {
-	namespace  string          // if it is in this one
-	namespaces labels.Selector // else, in these
+	namespace  string          // pods in this namespace
+	namespaces labels.Selector // else, pods in these namespaces
 	pods       labels.Selector
 }
 
@@ -242,7 +242,7 @@ func newPeer(namespace string, p networkingv1.NetworkPolicyPeer) peer {
 	return made
 }
 
-// String is the same for peers that mean the same, and for no others.
+// String is equal for peers that select the same pods, and differs for others.
 func (p peer) String() string {
 	if p.namespaces == nil {
 		return fmt.Sprintf("%s/%q", p.namespace, p.pods)
@@ -250,7 +250,7 @@ func (p peer) String() string {
 	return fmt.Sprintf("(%q)/%q", p.namespaces, p.pods)
 }
 
-// readPorts returns the match of the ports that are given by number, or by protocol alone, and those given by name.
+// readPorts returns a match for the ports given by number, or by protocol alone, and the ports given by name.
 func readPorts(ports []networkingv1.NetworkPolicyPort) (numbers string, names []Port) {
 	ranges := map[Protocol][]portRange{}
 	for _, p := range ports {
@@ -287,7 +287,7 @@ func protocolOf(p *corev1.Protocol) (Protocol, bool) {
 	return number, ok
 }
 
-// namedMatch matches packets to a port of a pod that has one of the names, whatever its number is there.
+// namedMatch matches packets to a pod's port with one of the names, whatever its number is in that pod.
 func (c *compiler) namedMatch(f family, names []Port) string {
 	slices.SortFunc(names, func(a, b Port) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Protocol, b.Protocol)) })
 	set := "ports" + f.digit + "/" + digest(fmt.Sprint(names))

@@ -11,28 +11,27 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// dnsPod is what a policy means that lets pods ask the cluster's DNS: the pods that it has in most clusters, by their usual
-// labels and ports.
+// dnsPod stands for the cluster's DNS in policies: a pod with the labels and ports that DNS pods have in most clusters.
 var dnsPod = Pod{
 	Namespace: api.DNSServiceNamespace, Labels: map[string]string{"k8s-app": api.DNSServiceName},
 	Ports: []Port{{api.DNSPortName, UDP, 53}, {api.DNSTCPPortName, TCP, 53}},
 }
 
-// allowDNS lets pods ask the cluster's DNS by the address that they are told, if a rule would let them reach dnsPod: its servers
-// are no pods here and listen at another port than 53, which is all that can be seen once the service's address is translated.
+// allowDNS lets pods query the cluster's DNS address if a rule would let them reach dnsPod. Here the DNS servers are not pods, and
+// listen on another port than 53, which is all that rules can see once the service's address has been translated.
 func (c *compiler) allowDNS(namespace string, r networkingv1.NetworkPolicyEgressRule) (rules []string) {
 	meant := func(p networkingv1.NetworkPolicyPeer) bool {
 		if p.IPBlock != nil {
 			return false
 		}
 		dns := newPeer(namespace, p)
-		return c.means(dns, dnsPod.Namespace) && dns.pods.Matches(labels.Set(dnsPod.Labels))
+		return c.covers(dns, dnsPod.Namespace) && dns.pods.Matches(labels.Set(dnsPod.Labels))
 	}
 	if len(r.To) > 0 && !slices.ContainsFunc(r.To, meant) {
 		return nil
 	}
 	for _, port := range dnsPod.Ports {
-		if len(r.Ports) > 0 && !slices.ContainsFunc(r.Ports, func(p networkingv1.NetworkPolicyPort) bool { return port.isMeant(p) }) {
+		if len(r.Ports) > 0 && !slices.ContainsFunc(r.Ports, func(p networkingv1.NetworkPolicyPort) bool { return port.matches(p) }) {
 			continue
 		}
 		for _, address := range c.state.DNS {
@@ -43,8 +42,8 @@ func (c *compiler) allowDNS(namespace string, r networkingv1.NetworkPolicyEgress
 	return rules
 }
 
-// isMeant tells whether the port of a policy is this one, or one of them.
-func (p Port) isMeant(by networkingv1.NetworkPolicyPort) bool {
+// matches reports whether the port matches the port of a policy.
+func (p Port) matches(by networkingv1.NetworkPolicyPort) bool {
 	protocol, ok := protocolOf(by.Protocol)
 	switch {
 	case !ok || protocol != p.Protocol:

@@ -14,42 +14,41 @@ import (
 )
 
 const (
-	// A change waits for others to come along for as long as this, or ten times as long as the last one took, so that a
-	// large cluster's changes take no more than a tenth of a processor, but no longer than that. New pods of the node do
-	// not wait.
+	// A change waits for further changes: shortestWait, or ten times as long as the last sync took, so that a large cluster's
+	// changes use at most a tenth of a processor, but never longer than longestWait. New pods on the node do not wait.
 	shortestWait, longestWait = 50 * time.Millisecond, 2 * time.Second
-	// attachLimit is how long a new pod waits for its rules; then its kubelet tries again.
+	// attachLimit is how long a new pod waits for its rules before the kubelet must retry.
 	attachLimit = 30 * time.Second
-	// lookAfter is how often the kernel's rules are looked at without a reason.
+	// lookAfter is the interval of checks of the kernel's rules when no change was seen.
 	lookAfter = 10 * time.Minute
-	// The first and the longest pause after the kernel has refused rules.
+	// The first and the longest pause after the kernel rejected rules.
 	firstPause, longestPause = time.Second, 30 * time.Second
 )
 
-// Enforcer keeps the rules of a node in force. Its methods may be called concurrently.
+// Enforcer enforces the rules of a node. Its methods may be called concurrently.
 type Enforcer struct {
 	node    string
 	dns     []netip.Addr
-	table   *Table // of the goroutine of Run
+	table   *Table // owned by Run's goroutine
 	name    string // of the table
 	log     logrus.FieldLogger
-	changed chan struct{} // takes one word that there is something to be done
-	urgent  chan struct{} // the same, at once
+	changed chan struct{} // signals that there is work; size 1
+	urgent  chan struct{} // the same, without delay
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	sandboxes map[string]Sandbox
-	waiting   []chan error // those who want to know when the sandboxes' rules are in force
+	waiting   []chan error // callers of Attach that wait for their rules
 }
 
-// Config is what an Enforcer is made of.
+// Config configures an Enforcer.
 type Config struct {
 	// Cluster and Node name the table.
 	Cluster, Node string
-	// DNS are the addresses at which pods are told to ask the cluster's DNS.
+	// DNS are the addresses of the cluster's DNS, as pods know them.
 	DNS []netip.Addr
 }
 
-// New returns the Enforcer of a node. It fails where nftables cannot be used.
+// New returns the Enforcer of a node. It fails if the machine has no nftables.
 func New(cfg Config) (*Enforcer, error) {
 	table, err := OpenTable(cfg.Cluster, cfg.Node)
 	if err != nil {
@@ -67,16 +66,16 @@ func newEnforcer(node, name string, table *Table) *Enforcer {
 	}
 }
 
-// Remove removes the rules of a cluster's node, if there are any. No Enforcer may run.
+// Remove removes the rules of a cluster's node, if there are any. No Enforcer may be running.
 func Remove(ctx context.Context, cluster, node string) error {
 	table, err := OpenTable(cluster, node)
 	if err != nil {
-		return nil // none were made where nftables cannot be used
+		return nil // without nftables there can be no rules
 	}
 	return table.Remove(ctx)
 }
 
-// Adopt has the rules know a sandbox that was there before.
+// Adopt adds a sandbox of an earlier process.
 func (e *Enforcer) Adopt(s Sandbox) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -84,8 +83,8 @@ func (e *Enforcer) Adopt(s Sandbox) {
 	wake(e.changed)
 }
 
-// Attach returns when the rules for a new sandbox are in force, before Run too: then it waits for that. Until it returns,
-// without an error, nobody may use the addresses. After an error, as after all, Detach has to be called.
+// Attach returns when the rules for a new sandbox are in force. It may be called before Run, and then waits for it. Do not use the
+// addresses before it has returned nil. Call Detach in any case.
 func (e *Enforcer) Attach(ctx context.Context, s Sandbox) error {
 	done := make(chan error, 1)
 	e.mu.Lock()
@@ -101,11 +100,11 @@ func (e *Enforcer) Attach(ctx context.Context, s Sandbox) error {
 	case <-ctx.Done():
 		return fmt.Errorf("cannot wait for the network policies of a pod: %w", ctx.Err())
 	case <-limit.C:
-		return fmt.Errorf("the pod may not use the network until its policies are known: the API server has not told them within %s", attachLimit)
+		return fmt.Errorf("the pod must wait for its network policies: the API server did not send them within %s", attachLimit)
 	}
 }
 
-// Detach forgets a sandbox, whose addresses are used no more.
+// Detach removes a sandbox whose addresses are no longer used.
 func (e *Enforcer) Detach(id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -113,7 +112,7 @@ func (e *Enforcer) Detach(id string) {
 	wake(e.changed)
 }
 
-// Keep forgets all sandboxes but these.
+// Keep removes all sandboxes except these.
 func (e *Enforcer) Keep(ids []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -128,7 +127,7 @@ func wake(who chan struct{}) {
 	}
 }
 
-// Run keeps the rules in force until ctx ends, and leaves them there: without a minion they hold as they are.
+// Run keeps the rules current until ctx ends. They stay in the kernel after that.
 func (e *Enforcer) Run(ctx context.Context, client kubernetes.Interface) error {
 	ctx, cancel := context.WithCancel(ctx)
 	w, err := newWatch(client, func() { wake(e.changed) })
@@ -139,7 +138,7 @@ func (e *Enforcer) Run(ctx context.Context, client kubernetes.Interface) error {
 	touched := make(chan struct{}, 1)
 	m, err := openMonitor(e.name)
 	if err != nil {
-		e.log.WithError(err).Warnf("looking only every %s whether something else has removed them", lookAfter)
+		e.log.WithError(err).Warnf("checking network policy rules only every %s", lookAfter)
 		m = nil
 	} else {
 		w.group.Go(func() error { return e.watchKernel(m, touched) })
@@ -157,18 +156,18 @@ func (e *Enforcer) Run(ctx context.Context, client kubernetes.Interface) error {
 func (e *Enforcer) watchKernel(m *monitor, touched chan struct{}) error {
 	err := m.run(func() { wake(touched) })
 	if err != nil {
-		e.log.WithError(err).Warnf("looking only every %s whether something else has removed them", lookAfter)
+		e.log.WithError(err).Warnf("checking network policy rules only every %s", lookAfter)
 	}
 	return nil
 }
 
-// kernelChanges tell when something has changed the table.
+// kernelChanges reports changes of the table.
 type kernelChanges struct {
-	monitor *monitor // nil if nobody tells
+	monitor *monitor // nil if changes cannot be watched
 	touched chan struct{}
 }
 
-// foreign tells whether one of the changes was not by the table's own transactions.
+// foreign reports whether one of the changes was not made by the table's own transactions.
 func (k kernelChanges) foreign(runs *int) bool {
 	if k.monitor == nil {
 		return false
@@ -187,7 +186,7 @@ func (e *Enforcer) loop(ctx context.Context, w *watch, kernel kernelChanges) {
 	defer look.Stop()
 	again := time.NewTimer(0)
 	defer again.Stop()
-	settled := true // nothing waits for others to come along
+	settled := true // no change is waiting for others
 	pause := firstPause
 	var took time.Duration
 	for {
@@ -215,7 +214,7 @@ func (e *Enforcer) loop(ctx context.Context, w *watch, kernel kernelChanges) {
 		err := e.sync(ctx, w)
 		took = time.Since(began)
 		if err != nil && ctx.Err() == nil {
-			e.log.WithError(err).Errorf("trying again in %s", pause)
+			e.log.WithError(err).Errorf("cannot apply network policies, retrying in %s", pause)
 			settled = false
 			again.Reset(pause)
 			pause = min(2*pause, longestPause)
@@ -225,27 +224,27 @@ func (e *Enforcer) loop(ctx context.Context, w *watch, kernel kernelChanges) {
 	}
 }
 
-// verify has the table made anew if something else has changed it.
+// verify schedules a rebuild of the table if something else has changed it.
 func (e *Enforcer) verify(ctx context.Context) {
 	if e.table.applied == nil {
 		return
 	}
 	intact, err := e.table.Intact(ctx)
 	if err != nil {
-		e.log.WithError(err).Warn("making them anew")
+		e.log.WithError(err).Warn("cannot check network policy rules: rebuilding them")
 	} else if !intact {
-		e.log.Warn("something else has changed the rules of network policies: making them anew")
+		e.log.Warn("another program has changed the network policy rules: rebuilding them")
 	}
 	if !intact {
 		e.table.Forget()
 	}
 }
 
-// sync puts in force what is known now, and tells those who wait for it.
+// sync applies the current state, and answers waiting callers of Attach.
 func (e *Enforcer) sync(ctx context.Context, w *watch) error {
 	state, known := w.state(ctx)
 	if !known {
-		return nil // what is missing tells when it comes
+		return nil // what is missing wakes the loop when it arrives
 	}
 	e.mu.Lock()
 	waiting := e.waiting

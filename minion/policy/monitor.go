@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// monitor counts the transactions of all programs that change a table of nftables, as the kernel tells of them
+// monitor counts the transactions of all programs that change one nftables table, from the kernel's notifications
 // (https://docs.kernel.org/userspace-api/netlink/specs/nftables.html).
 type monitor struct {
 	socket *os.File
 	table  string
 	count  atomic.Int64
-	lost   atomic.Bool // the kernel had more to tell than it could
+	lost   atomic.Bool // the kernel dropped notifications
 }
 
-// openMonitor returns a monitor of a table of this network namespace.
+// openMonitor returns a monitor of a table in this network namespace.
 func openMonitor(table string) (*monitor, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -53,7 +53,7 @@ func (m *monitor) run(touched func()) error {
 			return fmt.Errorf("cannot watch the rules of network policies: %w", err)
 		}
 		for _, message := range messages {
-			if message.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN { // the end of a transaction
+			if message.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN { // ends a transaction
 				if mine {
 					m.count.Add(1)
 					touched()
@@ -61,14 +61,14 @@ func (m *monitor) run(touched func()) error {
 				mine = false
 				continue
 			}
-			mine = mine || m.about(message.Data)
+			mine = mine || m.concerns(message.Data)
 		}
 	}
 }
 
-// about tells whether a message is about the table: its name is the first attribute of all that belongs to one.
-func (m *monitor) about(data []byte) bool {
-	const family, attribute = 4, 4 // bytes before the attributes, and of an attribute's header
+// concerns reports whether a message concerns the table: its name is the first attribute of all objects in a table.
+func (m *monitor) concerns(data []byte) bool {
+	const family, attribute = 4, 4 // bytes before the attributes, and in an attribute's header
 	if len(data) < family+attribute || data[0] != unix.NFPROTO_INET {
 		return false
 	}

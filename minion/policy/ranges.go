@@ -29,7 +29,7 @@ func parseSpan(cidr string) (span, error) {
 	return span{prefix.Addr(), end}, nil
 }
 
-// blockSpans are the addresses of an IP block: its range less the exceptions.
+// blockSpans returns the addresses of an IP block: its range less the exceptions.
 func blockSpans(block *networkingv1.IPBlock) ([]span, error) {
 	whole, err := parseSpan(block.CIDR)
 	if err != nil {
@@ -63,7 +63,7 @@ func subtract(spans []span, except span) []span {
 	return left
 }
 
-// union sorts ranges and joins those that overlap or touch.
+// union sorts ranges and merges those that overlap or touch.
 func union(spans []span) []span {
 	slices.SortFunc(spans, func(a, b span) int { return a.first.Compare(b.first) })
 	var joined []span
@@ -107,7 +107,7 @@ func (r portRange) String() string {
 	return fmt.Sprintf("%d-%d", r.first, r.last)
 }
 
-// joinPorts sorts ranges and joins those that overlap or touch: a set of nftables takes none that overlap.
+// joinPorts sorts ranges and merges those that overlap or touch: nftables sets reject overlaps.
 func joinPorts(ranges []portRange) []portRange {
 	slices.SortFunc(ranges, func(a, b portRange) int { return cmp.Compare(a.first, b.first) })
 	var joined []portRange

@@ -10,36 +10,36 @@ import (
 	"strings"
 )
 
-// Protocol is a transport protocol by its number, which nft knows also where there is no /etc/protocols
+// Protocol is the number of a transport protocol, which nft understands even without /etc/protocols
 // (https://www.iana.org/assignments/protocol-numbers/).
 type Protocol uint8
 
-// The protocols that policies know.
+// The protocols of network policies.
 const (
 	TCP  Protocol = 6
 	UDP  Protocol = 17
 	SCTP Protocol = 132
 )
 
-// Ruleset is what an nftables table holds, as text that nft reads. The base chains stand at the forward hook.
+// Ruleset is the content of an nftables table, in nft's syntax. Its base chains are at the forward hook.
 type Ruleset struct {
 	Chains map[string][]string
 	Sets   map[string]Set
 }
 
-// Set is a set of nftables, or a map to verdicts.
+// Set is an nftables set or verdict map.
 type Set struct {
 	Type string // of the keys
-	// Verdicts says that it is a map: the elements' values are verdicts. Those of a set are empty.
+	// Verdicts says that it is a map: the elements' values are verdicts. In a set they are empty.
 	Verdicts bool
 	Elements map[string]string
 }
 
-// family is an IP family, in the words of nft.
+// family is an IP family, in nft's words.
 type family struct {
-	digit   string // ends the names of its sets
-	address string // begins the names of its fields
-	kind    string // is its type of addresses
+	digit   string // suffix of the names of its sets
+	address string // prefix of the names of its fields
+	kind    string // type of its addresses
 	bits    int
 }
 
@@ -50,10 +50,10 @@ var families = []family{
 
 func (f family) has(address netip.Addr) bool { return address.BitLen() == f.bits }
 
-// direction is one of the two that pods are isolated in.
+// direction is one of the two directions in which pods are isolated.
 type direction struct {
 	name string // of the base chain, as in policyTypes
-	pod  string // field of the packet that has the address of the pod that is isolated
+	pod  string // packet field with the isolated pod's address
 	peer string
 }
 
@@ -65,7 +65,7 @@ var (
 // directions are in the order in which a packet passes them.
 var directions = []direction{egress, ingress}
 
-// emptyRuleset isolates no pod.
+// emptyRuleset isolates no pods.
 func emptyRuleset() Ruleset {
 	r := Ruleset{Chains: map[string][]string{}, Sets: map[string]Set{}}
 	for _, d := range directions {
@@ -85,30 +85,31 @@ func emptyRuleset() Ruleset {
 	return r
 }
 
-// isolated is the map from the address of each isolated pod to its chain.
+// isolated is the name of the map from an isolated pod's address to its chain.
 func (f family) isolated(d direction) string { return d.name + f.digit }
 
-// self is the set of the isolated pods' addresses, each with itself: no policy keeps a pod from reaching itself by a service.
+// self is the name of the set that pairs each isolated pod's address with itself: a policy never keeps a pod from reaching itself
+// through a service.
 func (f family) self() string { return "self" + f.digit }
 
-// nameLimit is how long the names of chains and sets may be. The kernel takes 255 bytes.
+// nameLimit bounds the names of chains and sets. The kernel allows 255 bytes.
 const nameLimit = 200
 
-// fit shortens a name that would be too long, and keeps it apart from others.
-func fit(name string) string {
+// shorten shortens a long name and keeps it unique.
+func shorten(name string) string {
 	if len(name) <= nameLimit {
 		return name
 	}
 	return name[:nameLimit-21] + "-" + digest(name)
 }
 
-// digest is a short name for something long. Whoever writes policies must not be able to find two things with the same one.
+// digest shortens text. It is collision resistant: authors of policies must not find two things with the same digest.
 func digest(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:10])
 }
 
-// String shows the ruleset as nft would list it, with everything in the order of its name.
+// String formats the ruleset like nft list, sorted by name.
 func (r Ruleset) String() string {
 	var out strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(r.Sets)) {

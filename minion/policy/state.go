@@ -11,31 +11,31 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// State is what the rules of a node follow from.
+// State is the input for a node's rules.
 type State struct {
-	// Node is the name of the node whose pods are to be isolated.
+	// Node is the name of the node whose pods are isolated.
 	Node string
-	// DNS are the addresses at which pods are told to ask the cluster's DNS.
+	// DNS are the addresses of the cluster's DNS, as pods know them.
 	DNS []netip.Addr
-	// Policies are those of all namespaces.
+	// Policies are the policies of all namespaces.
 	Policies []*networkingv1.NetworkPolicy
-	// Namespaces are the labels of each.
+	// Namespaces maps each namespace to its labels.
 	Namespaces map[string]map[string]string
-	// Pods are those of all nodes that have an address of their own and have not ended.
+	// Pods are the pods of all nodes that have an address of their own and have not ended.
 	Pods []Pod
-	// Sandboxes are the pods' networks on this node, of which the API server may not know yet.
+	// Sandboxes are the pod networks on this node. The API server may not know them yet.
 	Sandboxes []Sandbox
 }
 
-// Pod is what of a pod policies go by.
+// Pod has the fields of a pod that policies depend on.
 type Pod struct {
 	Namespace string
-	// UID is the pod's; that of a static pod is the one that its kubelet goes by.
+	// UID is the pod's UID; for a static pod, the one that its kubelet uses.
 	UID       types.UID
 	Node      string
 	Labels    map[string]string
 	Addresses []netip.Addr
-	Ports     []Port // those with a name
+	Ports     []Port // named ports only
 	Created   time.Time
 }
 
@@ -48,21 +48,21 @@ type Port struct {
 
 // Sandbox is a pod's network on this node.
 type Sandbox struct {
-	ID        string // that of the pod's sandbox in the runtime
+	ID        string // id of the pod's sandbox in the container runtime
 	Namespace string
 	UID       types.UID
-	Labels    map[string]string // as the kubelet knew them; those in State.Pods win
+	Labels    map[string]string // from the kubelet; those in State.Pods override them
 	Addresses []netip.Addr
 }
 
-// endpoint is a pod with all the addresses that are its.
+// endpoint is a pod with all its addresses.
 type endpoint struct {
 	Pod
 	local bool
 }
 
-// endpoints gives each address to one pod. An address that was used again is the new pod's: this node's sandboxes know best
-// whose its addresses are, and of other pods that claim one the youngest has it.
+// endpoints assigns each address to one pod. An address that was reused belongs to the new pod: this node's sandboxes take
+// precedence, then the youngest pod.
 func (s State) endpoints() []endpoint {
 	pods := slices.SortedFunc(slices.Values(s.Pods), func(a, b Pod) int {
 		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.UID, b.UID))
@@ -97,7 +97,7 @@ func (s State) endpoints() []endpoint {
 	return list
 }
 
-// claim takes for the pod those of the addresses that are not another's, each once.
+// claim takes those of the addresses for the pod that no other pod has, each once.
 func claim(taken map[netip.Addr]types.UID, pod types.UID, addresses []netip.Addr) []netip.Addr {
 	mine := map[netip.Addr]bool{}
 	for _, address := range addresses {

@@ -11,26 +11,26 @@ import (
 	"sigs.k8s.io/knftables"
 )
 
-// Table is an nftables table of one node. Its methods are not to be called concurrently.
+// Table is the nftables table of one node. Its methods must not be called concurrently.
 type Table struct {
 	nft knftables.Interface
-	// applied is what the kernel has; nil if that is not known.
+	// applied is the kernel's current content; nil if unknown.
 	applied *Ruleset
 	// runs counts the transactions that have changed the table.
 	runs int
 }
 
-// before is the priority of the base chains: what they drop does not come to the rules of others, and costs less so.
-const before = knftables.FilterPriority + "-10"
+// basePriority is the priority of the base chains: they run basePriority the filter chains of others, which saves work on dropped packets.
+const basePriority = knftables.FilterPriority + "-10"
 
-// TableName is that of the table of a cluster's node. Two nodes on one machine have different ones.
+// TableName returns the table's name for a cluster's node. It differs between the nodes of one machine.
 func TableName(cluster, node string) string {
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%s/%s", cluster, node)
 	return fmt.Sprintf("k8sm-policy-%08x", h.Sum32())
 }
 
-// OpenTable returns the table of a cluster's node, without touching it. It fails where nftables cannot be used.
+// OpenTable returns the table of a cluster's node, without touching it. It fails if the machine has no nftables.
 func OpenTable(cluster, node string) (*Table, error) {
 	nft, err := knftables.New(knftables.InetFamily, TableName(cluster, node))
 	if err != nil {
@@ -39,21 +39,21 @@ func OpenTable(cluster, node string) (*Table, error) {
 	return &Table{nft: nft}, nil
 }
 
-// Apply puts the rules in force, in one transaction: what is in the kernel at any time is what it was before, or all of them.
-// With an error it is what it was before.
+// Apply puts the rules in force, in one transaction: the kernel has either the old rules or all of the new ones. After an error it
+// has the old ones.
 func (t *Table) Apply(ctx context.Context, r Ruleset) error {
 	if t.applied != nil && t.apply(ctx, r) == nil {
 		return nil
 	}
-	return t.apply(ctx, r) // anew: something else may have taken away what is to be changed
+	return t.apply(ctx, r) // rebuild: another program may have removed what this changes
 }
 
 func (t *Table) apply(ctx context.Context, r Ruleset) error {
-	was := emptied()
+	was := emptyTable()
 	tx := t.nft.NewTransaction()
 	if t.applied != nil {
 		was = *t.applied
-	} else { // whatever an earlier minion left, or something else made of it
+	} else { // the content is unknown: replace it
 		tx.Add(&knftables.Table{})
 		tx.Delete(&knftables.Table{})
 		tx.Add(&knftables.Table{})
@@ -64,11 +64,12 @@ func (t *Table) apply(ctx context.Context, r Ruleset) error {
 		return fmt.Errorf("cannot put network policies in force: %w", err)
 	}
 	t.applied = &r
-	// By themselves: some kernels hold a chain to be in use until the transaction that deletes the last jump to it has ended.
+	// In a transaction of their own: some kernels take a chain to be in use until the transaction that deletes the last jump has
+	// ended.
 	tx = t.nft.NewTransaction()
 	change{was, r}.writeDeletions(tx)
 	if err := t.run(ctx, tx); err != nil {
-		t.applied = nil // all is in force; next time the table is made anew
+		t.applied = nil // the rules are in force; the next Apply rebuilds the table
 	}
 	return nil
 }
@@ -84,7 +85,7 @@ func (t *Table) run(ctx context.Context, tx *knftables.Transaction) error {
 	return nil
 }
 
-// Intact tells whether the kernel has what Apply put there, as far as names and numbers tell.
+// Intact reports whether the kernel has what Apply wrote. It compares names and numbers only.
 func (t *Table) Intact(ctx context.Context) (bool, error) {
 	if t.applied == nil {
 		return false, nil
@@ -124,10 +125,10 @@ func (s Set) object() string {
 	return "set"
 }
 
-// Forget has the next Apply make the table anew.
+// Forget makes the next Apply rebuild the table.
 func (t *Table) Forget() { t.applied = nil }
 
-// Remove removes the table, if it is there.
+// Remove removes the table, if it exists.
 func (t *Table) Remove(ctx context.Context) error {
 	t.applied = nil
 	tx := t.nft.NewTransaction()
@@ -139,13 +140,13 @@ func (t *Table) Remove(ctx context.Context) error {
 	return nil
 }
 
-// emptied is what a table has that was just made.
-func emptied() Ruleset { return Ruleset{Chains: map[string][]string{}, Sets: map[string]Set{}} }
+// emptyTable is the content of a new table.
+func emptyTable() Ruleset { return Ruleset{Chains: map[string][]string{}, Sets: map[string]Set{}} }
 
-// change is the way from one ruleset to another.
+// change is the difference between two rulesets.
 type change struct{ from, to Ruleset }
 
-// write adds what is new and changes what is different, but deletes no chains and sets: they are referred to until then.
+// write adds what is new and changes what differs. It deletes no chains and sets, which are still referred to.
 func (c change) write(tx *knftables.Transaction) {
 	for _, name := range slices.Sorted(maps.Keys(c.to.Sets)) {
 		if _, ok := c.from.Sets[name]; !ok {
@@ -164,7 +165,7 @@ func (c change) write(tx *knftables.Transaction) {
 			tx.Flush(chain(name))
 		}
 	}
-	for _, name := range changed { // all chains are there that they jump to
+	for _, name := range changed { // all jump targets exist by now
 		for _, rule := range c.to.Chains[name] {
 			tx.Add(&knftables.Rule{Chain: name, Rule: rule})
 		}
@@ -184,7 +185,7 @@ func (c change) writeElements(tx *knftables.Transaction, name string) {
 	}
 }
 
-// missing returns in order the keys whose values are not the same in the other map.
+// missing returns the sorted keys whose values differ in the other map.
 func missing(of, in map[string]string) (keys []string) {
 	for key, value := range of {
 		if other, ok := in[key]; !ok || value != other {
@@ -201,7 +202,7 @@ func (c change) writeDeletions(tx *knftables.Transaction) {
 	for _, name := range slices.Sorted(maps.Keys(c.from.Chains)) {
 		if _, ok := c.to.Chains[name]; !ok {
 			gone = append(gone, name)
-			tx.Flush(chain(name)) // it may jump to others that go, too
+			tx.Flush(chain(name)) // it may jump to other chains that are deleted
 		}
 	}
 	for _, name := range gone {
@@ -231,11 +232,11 @@ func (s Set) element(name, key string) *knftables.Element {
 	return element
 }
 
-// chain is a chain by its name, which tells whether it is a base chain.
+// chain converts a name to a chain. The name says whether it is a base chain.
 func chain(name string) *knftables.Chain {
 	c := &knftables.Chain{Name: name}
 	if slices.ContainsFunc(directions, func(d direction) bool { return d.name == name }) {
-		c.Type, c.Hook, c.Priority = knftables.PtrTo(knftables.FilterType), knftables.PtrTo(knftables.ForwardHook), knftables.PtrTo(before)
+		c.Type, c.Hook, c.Priority = knftables.PtrTo(knftables.FilterType), knftables.PtrTo(knftables.ForwardHook), knftables.PtrTo(basePriority)
 	}
 	return c
 }

@@ -19,13 +19,12 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// watch follows what the API server knows, and keeps of it what policies go by. Pods and namespaces, which are many, it
-// follows from the first policy on: where there is none, none is paid for.
+// watch follows the objects that policies depend on. It watches pods and namespaces, which are many, only once there is a policy.
 type watch struct {
-	changed                    func() // called when the state may be another
+	changed                    func() // called when the state may have changed
 	group                      errgroup.Group
 	policies, pods, namespaces cache.SharedIndexInformer
-	following                  bool // pods and namespaces are followed
+	following                  bool // pods and namespaces are watched
 }
 
 func newWatch(client kubernetes.Interface, changed func()) (*watch, error) {
@@ -44,21 +43,21 @@ func newWatch(client kubernetes.Interface, changed func()) (*watch, error) {
 		w.policies: trimPolicy, w.namespaces: trimNamespace, w.pods: trimPod,
 	} {
 		if err := informer.SetTransform(trim); err != nil {
-			return nil, fmt.Errorf("cannot watch what network policies go by: %w", err)
+			return nil, fmt.Errorf("cannot watch network policies: %w", err)
 		}
 		if _, err := informer.AddEventHandler(w.handler()); err != nil {
-			return nil, fmt.Errorf("cannot watch what network policies go by: %w", err)
+			return nil, fmt.Errorf("cannot watch network policies: %w", err)
 		}
 	}
 	return w, nil
 }
 
-// handler leaves out updates of what has been trimmed away.
+// handler ignores updates that only change trimmed fields.
 func (w *watch) handler() cache.ResourceEventHandler {
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { w.changed() },
 		UpdateFunc: func(was, is any) {
-			if !reflect.DeepEqual(essence(was), essence(is)) {
+			if !reflect.DeepEqual(relevantFields(was), relevantFields(is)) {
 				w.changed()
 			}
 		},
@@ -66,8 +65,8 @@ func (w *watch) handler() cache.ResourceEventHandler {
 	}
 }
 
-// essence is what of an object policies go by.
-func essence(object any) any {
+// relevantFields returns the parts of an object that policies depend on.
+func relevantFields(object any) any {
 	switch o := object.(type) {
 	case *corev1.Pod:
 		return podOf(o)
@@ -79,20 +78,20 @@ func essence(object any) any {
 	return object
 }
 
-// wait returns when all that follow has started has ended.
+// wait returns when all goroutines that follow started have ended.
 func (w *watch) wait() { _ = w.group.Wait() }
 
 func (w *watch) follow(ctx context.Context, informer cache.SharedIndexInformer) {
 	w.group.Go(func() error { informer.RunWithContext(ctx); return nil })
 	w.group.Go(func() error {
 		if cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
-			w.changed() // also if there is nothing to be told of
+			w.changed() // even if there are no objects
 		}
 		return nil
 	})
 }
 
-// state returns what is known, and false if that is not yet enough to go by. It is for one goroutine.
+// state returns the current state, and false if it is not complete enough yet. Only one goroutine may call it.
 func (w *watch) state(ctx context.Context) (State, bool) {
 	if !w.policies.HasSynced() {
 		return State{}, false
@@ -123,7 +122,7 @@ func (w *watch) state(ctx context.Context) (State, bool) {
 	return state, true
 }
 
-// podOf reads a pod. Addresses of one that has ended, or that uses its node's, are none of its.
+// podOf converts a pod. A pod that has ended, or that uses the host network, has no addresses.
 func podOf(p *corev1.Pod) Pod {
 	pod := Pod{Namespace: p.Namespace, UID: p.UID, Node: p.Spec.NodeName, Labels: p.Labels, Created: p.CreationTimestamp.Time}
 	if mirrored, ok := p.Annotations[corev1.MirrorPodAnnotationKey]; ok {
@@ -147,7 +146,7 @@ func podOf(p *corev1.Pod) Pod {
 	return pod
 }
 
-// identity is what an informer needs of an object.
+// identity returns the metadata that an informer needs.
 func identity(m metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion,
@@ -169,7 +168,7 @@ func trimNamespace(object any) (any, error) {
 	return object, nil
 }
 
-// trimPod leaves what podOf reads. The named ports of containers and sidecars become those of one container.
+// trimPod keeps only what podOf reads. The named ports of all containers and sidecars become those of one container.
 func trimPod(object any) (any, error) {
 	p, ok := object.(*corev1.Pod)
 	if !ok {

@@ -146,7 +146,7 @@ func TestPodsAreOnTheNetworkOfACNIPluginOnceItIsInstalled(t *testing.T) {
 		nodes, err := c.Kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 		for _, node := range nodes.Items {
 			for _, condition := range node.Status.Conditions {
-				if condition.Type == corev1.NodeReady && strings.Contains(condition.Message, "there is no CNI configuration in "+conf) {
+				if condition.Type == corev1.NodeReady && strings.Contains(condition.Message, "no CNI configuration in "+conf) {
 					return nil
 				}
 			}

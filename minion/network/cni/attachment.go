@@ -22,19 +22,19 @@ import (
 // podDevice is the name of the device inside a sandbox.
 const podDevice = "eth0"
 
-// attachment is what a sandbox has been given, and by what: it is taken back by the same configuration.
+// attachment records what a sandbox was given, and the configuration that gave it: DEL must use the same one.
 type attachment struct {
 	Sandbox   network.Sandbox `json:"sandbox"`
 	Addresses []netip.Addr    `json:"addresses"`
-	// Config is the list of plugins, as its file had it.
+	// Config is the plugin list, as read from its file.
 	Config json.RawMessage `json:"config"`
-	// Namespace tells the sandbox's network namespace from another that has its path later.
+	// Namespace tells the sandbox's network namespace from a later one with the same path.
 	Namespace identity `json:"namespace"`
 	// PodCIDRs are the node's.
 	PodCIDRs []string `json:"podCIDRs,omitempty"`
 }
 
-// identity is a file's.
+// identity identifies a file by device and inode.
 type identity struct {
 	Device uint64 `json:"device"`
 	Inode  uint64 `json:"inode"`
@@ -48,12 +48,12 @@ func identify(path string) (identity, error) {
 	return identity{stat.Dev, stat.Ino}, nil
 }
 
-// list is the configuration that the attachment was made by.
+// list parses the configuration that made the attachment.
 func (a attachment) list() (*libcni.NetworkConfigList, error) {
 	return libcni.NetworkConfFromBytes(a.Config)
 }
 
-// portMapping is one of the capability portMappings.
+// portMapping is an entry of the capability portMappings.
 type portMapping struct {
 	HostPort      uint16 `json:"hostPort"`
 	ContainerPort uint16 `json:"containerPort"`
@@ -61,8 +61,8 @@ type portMapping struct {
 	HostIP        string `json:"hostIP,omitempty"`
 }
 
-// runtimeConf is what the plugins are told. The path of a namespace that has gone is left out, as the specification has it: a
-// process after it, which may be the machine's own, has its path now.
+// runtimeConf returns the runtime's input to the plugins. If the namespace is gone, its path is omitted, as the specification says:
+// the path may name another process by now, even one in the machine's own namespace.
 func (a attachment) runtimeConf() (*libcni.RuntimeConf, error) {
 	namespace, name, _ := strings.Cut(a.Sandbox.Pod, "/")
 	conf := &libcni.RuntimeConf{
@@ -104,7 +104,7 @@ func (a attachment) runtimeConf() (*libcni.RuntimeConf, error) {
 	return conf, err
 }
 
-// bandwidth is the capability of that name, from the pod's annotations, in bits and bits per second
+// bandwidth returns the capability bandwidth from the pod's annotations, in bits per second
 // (https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/network-plugins/#support-traffic-shaping).
 func bandwidth(annotations map[string]string) (map[string]int64, error) {
 	least, most := resource.MustParse("1k"), resource.MustParse("1P")
@@ -124,16 +124,16 @@ func bandwidth(annotations map[string]string) (map[string]int64, error) {
 	return limits, nil
 }
 
-// addressesOf are those that the plugins gave to the sandbox's own device.
+// addressesOf returns the addresses that the plugins gave to the sandbox's own device.
 func addressesOf(result types.Result) ([]netip.Addr, error) {
 	current, err := types100.NewResultFromResult(result)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read what the plugins answered: %w", err)
+		return nil, fmt.Errorf("cannot read the plugins' result: %w", err)
 	}
 	var addresses []netip.Addr
 	for _, ip := range current.IPs {
 		if i := ip.Interface; i != nil && *i < len(current.Interfaces) && current.Interfaces[*i].Sandbox == "" {
-			continue // the machine's
+			continue // an interface of the machine
 		}
 		if address, ok := netip.AddrFromSlice(ip.Address.IP); ok {
 			addresses = append(addresses, address.Unmap())
@@ -145,14 +145,14 @@ func addressesOf(result types.Result) ([]netip.Addr, error) {
 	return addresses, nil
 }
 
-// store is a directory with a file for each attachment.
+// store is a directory with one file per attachment.
 type store struct{ dir string }
 
 const suffix = ".attachment"
 
 func (s store) file(id string) string { return filepath.Join(s.dir, id+suffix) }
 
-// save writes the file whole or not at all, as far as this process may be killed.
+// save writes the file atomically, in case this process is killed.
 func (s store) save(a attachment) error {
 	data, err := json.Marshal(a)
 	if err == nil {
@@ -165,19 +165,19 @@ func (s store) save(a attachment) error {
 		err = os.Rename(s.file(a.Sandbox.ID)+".new", s.file(a.Sandbox.ID))
 	}
 	if err != nil {
-		return fmt.Errorf("cannot note what the pod has of the network: %w", err)
+		return fmt.Errorf("cannot record the pod's network attachment: %w", err)
 	}
 	return nil
 }
 
 func (s store) forget(id string) error {
 	if err := os.Remove(s.file(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("cannot forget what the pod had of the network: %w", err)
+		return fmt.Errorf("cannot remove the record of the pod's network attachment: %w", err)
 	}
 	return nil
 }
 
-// load returns what earlier processes noted. The error says which files cannot be read.
+// load returns the attachments that earlier processes recorded. The error names files that cannot be read.
 func (s store) load() (map[string]attachment, error) {
 	all := map[string]attachment{}
 	files, err := filepath.Glob(filepath.Join(s.dir, "*"+suffix))
@@ -188,7 +188,7 @@ func (s store) load() (map[string]attachment, error) {
 			failed = json.Unmarshal(data, &a)
 		}
 		if failed != nil {
-			err = errors.Join(err, fmt.Errorf("cannot read what a pod has of the network (%s): %w", file, failed))
+			err = errors.Join(err, fmt.Errorf("cannot read the record of a pod's network attachment (%s): %w", file, failed))
 			continue
 		}
 		all[a.Sandbox.ID] = a

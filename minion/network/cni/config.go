@@ -12,14 +12,14 @@ import (
 	"github.com/containernetworking/cni/libcni"
 )
 
-// load reads the configuration in force: that of the first file of the directory by its name, as other runtimes have it.
+// load reads the active configuration: the first file of the directory in lexicographic order, as in other runtimes.
 func load(dir string) (*libcni.NetworkConfigList, error) {
 	files, err := libcni.ConfFiles(dir, []string{".conf", ".conflist", ".json"})
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the directory of CNI configurations: %w", err)
 	}
 	if len(files) == 0 {
-		return nil, fmt.Errorf("there is no CNI configuration in %s: install a network plugin, which puts one there, or give another --cni-conf-dir", dir)
+		return nil, fmt.Errorf("no CNI configuration in %s: install a network plugin, or set another --cni-conf-dir", dir)
 	}
 	slices.Sort(files)
 	list, err := read(files[0])
@@ -33,7 +33,7 @@ func read(file string) (*libcni.NetworkConfigList, error) {
 	if filepath.Ext(file) == ".conflist" {
 		return libcni.NetworkConfFromFile(file)
 	}
-	data, err := os.ReadFile(file) // of a single plugin, as they were before there were lists
+	data, err := os.ReadFile(file) // a .conf file with a single plugin, the older format
 	if err != nil {
 		return nil, err
 	}
@@ -50,8 +50,8 @@ func read(file string) (*libcni.NetworkConfigList, error) {
 	return libcni.NetworkConfFromBytes(list)
 }
 
-// inForce reads the configuration in force and asks its plugins whether they are there, take it, and can serve pods.
-func (n *Network) inForce(ctx context.Context) (*libcni.NetworkConfigList, error) {
+// activeConfig reads the active configuration. It checks that the plugins exist, accept it, and are ready.
+func (n *Network) activeConfig(ctx context.Context) (*libcni.NetworkConfigList, error) {
 	list, err := load(n.cfg.ConfDir)
 	if err != nil {
 		return nil, err
@@ -65,10 +65,10 @@ func (n *Network) inForce(ctx context.Context) (*libcni.NetworkConfigList, error
 	return list, nil
 }
 
-// capable tells whether a plugin of the list has a capability
+// capable reports whether a plugin in the list has a capability
 // (https://www.cni.dev/docs/conventions/#dynamic-plugin-specific-fields-capabilities--runtime-configuration).
 func capable(list *libcni.NetworkConfigList, capability string) bool {
 	return slices.ContainsFunc(list.Plugins, func(p *libcni.PluginConfig) bool { return p.Network.Capabilities[capability] })
 }
 
-var errNoPorts = errors.New("no plugin of the CNI configuration has the capability portMappings: add portmap to its plugins")
+var errNoPorts = errors.New("no plugin in the CNI configuration has the capability portMappings: add the plugin portmap")

@@ -1,7 +1,7 @@
-// Package cni gives a node's pods their network by a CNI plugin that the machine has, in place of the one of package network
-// (https://www.cni.dev/docs/spec/). It is a thin runtime over github.com/containernetworking/cni: which configuration of a
-// directory is in force, what a pod's plugins are told, and what has to be taken back although the process that gave it, or
-// the pod's network namespace, is gone.
+// Package cni connects a node's pods through CNI plugins that are installed on the machine, in place of package network
+// (https://www.cni.dev/docs/spec/). It is a thin runtime over github.com/containernetworking/cni: it selects the active
+// configuration, builds the input of the plugins, and remembers what each pod was given, so that it can be released even if the
+// process that attached the pod, or the pod's network namespace, is gone.
 //
-// Start reading at Network.Attach. It must never import k8s.io/kubernetes, nor know what a plugin does.
+// Start reading at Network.Attach. The package must never import k8s.io/kubernetes, nor know what a plugin does.
 package cni

@@ -18,21 +18,21 @@ import (
 )
 
 const (
-	// checkEvery is how often the plugins are asked for their state.
+	// checkEvery is how often the plugins' status is checked.
 	checkEvery = 8 * time.Second
-	// checkLimit bounds how long they may take to answer.
+	// checkLimit is the timeout of a status check.
 	checkLimit = 10 * time.Second
-	// deleteLimit bounds how long they may take to take back what one pod has.
+	// deleteLimit is the timeout for releasing one pod.
 	deleteLimit = time.Minute
 )
 
-// Config is what a Network is made of.
+// Config configures a Network.
 type Config struct {
-	// Node is for the log.
+	// Node is used in log messages.
 	Node string
-	// ConfDir and BinDir are where the machine has CNI configurations and plugins.
+	// ConfDir and BinDir are the machine's directories of CNI configurations and plugins.
 	ConfDir, BinDir string
-	// Dir is a directory for what has to outlive this process, as the pods do. Teardown removes it.
+	// Dir is a directory for records that must outlive this process, as the pods do. Teardown removes it.
 	Dir string
 }
 
@@ -43,15 +43,15 @@ type Network struct {
 	store   store
 	log     logrus.FieldLogger
 
-	mu       sync.Mutex // guards what follows
-	checked  bool       // whether problem is from a check
-	problem  error      // why the network can take no pods
+	mu       sync.Mutex // guards the fields below
+	checked  bool       // whether a check has set problem
+	problem  error      // why the network is not ready
 	podCIDRs []string
-	attached map[string]attachment  // by their sandboxes' ids
-	busy     map[string]*sync.Mutex // held while plugins work for a sandbox
+	attached map[string]attachment  // by sandbox id
+	busy     map[string]*sync.Mutex // held while plugins run for a sandbox
 }
 
-// New returns a Network that knows what an earlier process gave out.
+// New returns a Network that knows what an earlier process attached.
 func New(cfg Config) *Network {
 	n := &Network{
 		cfg: cfg, store: store{cfg.Dir}, log: logrus.WithField("node", cfg.Node), busy: map[string]*sync.Mutex{},
@@ -59,12 +59,12 @@ func New(cfg Config) *Network {
 	}
 	var err error
 	if n.attached, err = n.store.load(); err != nil {
-		n.log.Warn(err) // what cannot be read was written while the machine went down, and has ended with it
+		n.log.Warn(err) // an unreadable record was being written when the machine crashed; its pod is gone
 	}
 	return n
 }
 
-// Setup takes the node's pod CIDRs, which plugins with the capability ipRanges give pods addresses of.
+// Setup sets the node's pod CIDRs, from which plugins with the capability ipRanges assign addresses.
 func (n *Network) Setup(podCIDRs []string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -72,13 +72,13 @@ func (n *Network) Setup(podCIDRs []string) error {
 	return nil
 }
 
-// Adopt looks whether the network can take pods, so that a kubelet that starts finds it so.
+// Adopt checks the plugins at once, so that a starting kubelet finds the network ready.
 func (n *Network) Adopt() error {
-	_ = n.check(context.Background()) // Ready says it
+	_ = n.check(context.Background()) // Ready returns the error
 	return nil
 }
 
-// Ready returns an error that says why the network cannot take pods yet; nil if it can.
+// Ready returns nil if the network can take pods, else an error that says why not.
 func (n *Network) Ready() error {
 	n.mu.Lock()
 	checked, problem := n.checked, n.problem
@@ -89,15 +89,15 @@ func (n *Network) Ready() error {
 	return n.check(context.Background())
 }
 
-// check asks the plugins for their state, logs a change of it, and returns it.
+// check runs a status check, logs changes, and returns the problem.
 func (n *Network) check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
-	list, err := n.inForce(ctx)
+	list, err := n.activeConfig(ctx)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if before := n.problem; err != nil && (before == nil || before.Error() != err.Error()) {
-		n.log.Warnf("the pod network can take no pods: %s", err)
+		n.log.Warnf("the pod network is not ready: %s", err)
 	} else if err == nil && (before != nil || !n.checked) {
 		n.log.Infof("the pod network is ready: CNI network %s", list.Name)
 	}
@@ -105,8 +105,8 @@ func (n *Network) check(ctx context.Context) error {
 	return err
 }
 
-// Run asks the plugins for their state again and again, until ctx ends. What they gave to single pods is not looked at (CHECK):
-// plugins in use find fault with what is whole.
+// Run checks the plugins' status periodically until ctx ends. It does not CHECK single pods: common plugins report errors for pods
+// that are fine.
 func (n *Network) Run(ctx context.Context) error {
 	ticker := time.NewTicker(checkEvery)
 	defer ticker.Stop()
@@ -115,12 +115,12 @@ func (n *Network) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-ticker.C:
-			_ = n.check(ctx) // Ready says it
+			_ = n.check(ctx) // Ready returns the error
 		}
 	}
 }
 
-// lock keeps plugins from working for one sandbox twice at a time, which the specification forbids.
+// lock serializes plugin calls for one sandbox, as the specification requires.
 func (n *Network) lock(id string) (unlock func()) {
 	n.mu.Lock()
 	one := n.busy[id]
@@ -133,14 +133,14 @@ func (n *Network) lock(id string) (unlock func()) {
 	return one.Unlock
 }
 
-// Attach has the plugins join a sandbox to the network and returns the addresses that they gave it; called again, the same
-// ones. It leaves nothing behind if it fails and the plugins can take back what they did. What it gives, Detach takes back.
+// Attach connects a sandbox to the network and returns its addresses. It is idempotent. If it fails, it releases what the plugins
+// gave, as far as they can. Detach releases the sandbox.
 func (n *Network) Attach(ctx context.Context, sandbox network.Sandbox) ([]netip.Addr, error) {
 	defer n.lock(sandbox.ID)()
 	if a, ok := n.attachment(sandbox.ID); ok && len(a.Addresses) > 0 && a.Sandbox.Namespace == sandbox.Namespace {
 		return a.Addresses, nil
 	}
-	list, err := n.inForce(ctx)
+	list, err := n.activeConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +148,7 @@ func (n *Network) Attach(ctx context.Context, sandbox network.Sandbox) ([]netip.
 		return nil, fmt.Errorf("cannot publish host ports: %w", errNoPorts)
 	}
 	if sandbox.Address.IsValid() && !capable(list, "ips") {
-		return nil, fmt.Errorf("cannot give the pod the address %s of a pool: no plugin of the configuration has the capability ips", sandbox.Address)
+		return nil, fmt.Errorf("cannot assign address %s from a pool: no plugin in the CNI configuration has the capability ips", sandbox.Address)
 	}
 	a := attachment{Sandbox: sandbox, Config: list.Bytes}
 	n.mu.Lock()
@@ -161,7 +161,7 @@ func (n *Network) Attach(ctx context.Context, sandbox network.Sandbox) ([]netip.
 	if err != nil {
 		return nil, err
 	}
-	if err := n.note(a); err != nil { // first, so that it is taken back should this process be killed meanwhile
+	if err := n.record(a); err != nil { // before ADD, so that it is released even if this process is killed
 		return nil, err
 	}
 	result, err := n.plugins.AddNetworkList(ctx, list, conf)
@@ -169,13 +169,13 @@ func (n *Network) Attach(ctx context.Context, sandbox network.Sandbox) ([]netip.
 		a.Addresses, err = addressesOf(result)
 	}
 	if err == nil && sandbox.Address.IsValid() && !slices.Contains(a.Addresses, sandbox.Address) {
-		err = fmt.Errorf("the plugins gave the pod %s, and not %s of its pool", a.Addresses, sandbox.Address)
+		err = fmt.Errorf("the plugins assigned %s instead of the pool's address %s", a.Addresses, sandbox.Address)
 	}
 	if err == nil {
-		err = n.note(a)
+		err = n.record(a)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot join the pod to CNI network %s: %w", list.Name, err), n.detach(ctx, sandbox.ID))
+		return nil, errors.Join(fmt.Errorf("cannot attach the pod to CNI network %s: %w", list.Name, err), n.detach(ctx, sandbox.ID))
 	}
 	return a.Addresses, nil
 }
@@ -187,7 +187,7 @@ func (n *Network) attachment(id string) (attachment, bool) {
 	return a, ok
 }
 
-func (n *Network) note(a attachment) error {
+func (n *Network) record(a attachment) error {
 	if err := n.store.save(a); err != nil {
 		return err
 	}
@@ -197,13 +197,13 @@ func (n *Network) note(a attachment) error {
 	return nil
 }
 
-// Detach has the plugins take back what the sandbox has. It succeeds for one that has nothing.
+// Detach releases what the sandbox was given. It succeeds for an unknown sandbox.
 func (n *Network) Detach(ctx context.Context, id string) error {
 	defer n.lock(id)()
 	return n.detach(ctx, id)
 }
 
-// detach is called with the sandbox's lock held. After an error it can be called again.
+// detach needs the sandbox's lock. It can be called again after an error.
 func (n *Network) detach(ctx context.Context, id string) error {
 	a, ok := n.attachment(id)
 	if !ok {
@@ -213,11 +213,11 @@ func (n *Network) detach(ctx context.Context, id string) error {
 	defer cancel()
 	list, err := a.list()
 	if err != nil {
-		return fmt.Errorf("cannot read how pod %s was joined to the network: %w", a.Sandbox.Pod, err)
+		return fmt.Errorf("cannot read the network attachment of pod %s: %w", a.Sandbox.Pod, err)
 	}
-	conf, _ := a.runtimeConf() // an error of it would have kept the pod from being attached
+	conf, _ := a.runtimeConf() // with an error here, the pod would not have been attached
 	if err := n.plugins.DelNetworkList(ctx, list, conf); err != nil {
-		return fmt.Errorf("cannot take pod %s from CNI network %s: %w", a.Sandbox.Pod, list.Name, err)
+		return fmt.Errorf("cannot detach pod %s from CNI network %s: %w", a.Sandbox.Pod, list.Name, err)
 	}
 	if err := n.store.forget(id); err != nil {
 		return err
@@ -229,13 +229,13 @@ func (n *Network) detach(ctx context.Context, id string) error {
 	return nil
 }
 
-// Addresses returns what Attach returned; nothing for a sandbox that is not on the network.
+// Addresses returns the addresses from Attach, or nil for a sandbox that is not on the network.
 func (n *Network) Addresses(id string) []netip.Addr {
 	a, _ := n.attachment(id)
 	return a.Addresses
 }
 
-// Each calls do for each sandbox on the network with its addresses.
+// Each calls do for each sandbox on the network, with its addresses.
 func (n *Network) Each(do func(network.Sandbox, []netip.Addr)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -244,7 +244,7 @@ func (n *Network) Each(do func(network.Sandbox, []netip.Addr)) {
 	}
 }
 
-// Keep takes back what all sandboxes but these have: the others ended while nobody looked.
+// Keep detaches all sandboxes except these: the others ended while this process did not run.
 func (n *Network) Keep(ctx context.Context, ids []string) error {
 	var ended []string
 	n.Each(func(s network.Sandbox, _ []netip.Addr) {
@@ -259,14 +259,14 @@ func (n *Network) Keep(ctx context.Context, ids []string) error {
 	return errors.Join(problems...)
 }
 
-// Teardown takes back what all sandboxes have. What plugins have made for the machine itself, such as a bridge, is theirs. The
-// pods' containers must be gone.
+// Teardown detaches all sandboxes. Resources that plugins created for the machine, such as a bridge, stay. The pods' containers must
+// be gone.
 func (n *Network) Teardown() error {
 	if err := n.Keep(context.Background(), nil); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(n.cfg.Dir); err != nil {
-		return fmt.Errorf("cannot forget what the pod network gave out: %w", err)
+		return fmt.Errorf("cannot remove the records of the pod network: %w", err)
 	}
 	return nil
 }

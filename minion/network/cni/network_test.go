@@ -160,7 +160,7 @@ func TestPodGetsItsAddressOfAPoolFromPluginsThatCanGiveIt(t *testing.T) {
 	able := strings.Replace(fmt.Sprintf(bridged, fixed), `"type": "bridge"`, `"type": "bridge", "capabilities": {"ips": true}`, 1)
 	for conf, says := range map[string]string{
 		able:                        "",
-		fmt.Sprintf(bridged, fixed): "no plugin of the configuration has the capability ips",
+		fmt.Sprintf(bridged, fixed): "no plugin in the CNI configuration has the capability ips",
 		strings.Replace(able, `"type": "bridge"`, `"type": "ptp"`, 1):                                                       "",
 		strings.Replace(strings.Replace(able, "198.18.9.0/24", "198.18.8.0/24", 1), `"type": "bridge"`, `"type": "ptp"`, 1): "198.18.9.77",
 	} {
@@ -233,7 +233,7 @@ func TestWhatEndedUnseenIsTakenBackFromThePlugins(t *testing.T) {
 
 func TestConfigurationThatCannotBeUsedIsSaidWhy(t *testing.T) {
 	for name, test := range map[string]struct{ file, conf, want string }{
-		"none":           {"readme.txt", "", "there is no CNI configuration in"},
+		"none":           {"readme.txt", "", "no CNI configuration in"},
 		"not JSON":       {"10-a.conflist", "{", "10-a.conflist: error parsing configuration list"},
 		"no plugins":     {"10-a.conflist", `{"cniVersion": "1.0.0", "name": "a", "plugins": []}`, "10-a.conflist: error parsing configuration list: no plugins in list"},
 		"no type":        {"10-a.conf", `{"cniVersion": "1.0.0", "name": "a"}`, "10-a.conf: error parsing configuration: missing 'type'"},
