@@ -1,6 +1,8 @@
 # k8sm: Kubernetes as an Apache Mesos framework. `make` alone shows the targets.
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# Unless it is that of a tag, the version has the time of the commit: schedulers roll newer versions out only (api.KMVersion).
+COMMITTED := TZ=UTC git show -s --format=%cd --date=format-local:%Y%m%dT%H%M%SZ
+VERSION := $(shell { git describe --tags --dirty --exact-match || { v=$$(git describe --tags --always --dirty) && echo $$v+$$($(COMMITTED)); } || echo dev; } 2>/dev/null)
 # Stock Kubernetes tells its version only if the link says it; without that a node shows v0.0.0.
 KUBERNETES_VERSION := $(shell awk '$$1 == "k8s.io/kubernetes" { print $$2; exit }' go.mod)
 LDFLAGS := -s -w -X github.com/k8sm/k8sm/api.Version=$(VERSION) \

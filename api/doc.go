@@ -4,9 +4,3 @@
 //
 // Start reading at TaskID (how a pod and a Mesos task name each other) and Bootstrap (what a minion is told).
 package api
-
-// Version is the version of this build; the Makefile sets it at link time.
-var Version = "dev"
-
-// KubernetesVersion is the version of the stock Kubernetes programs inside km; a test holds it to go.mod.
-const KubernetesVersion = "v1.36.3"

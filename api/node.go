@@ -22,11 +22,6 @@ const (
 	AnnotationMinionStarted = "k8sm.io/minion-started"
 )
 
-// AnnotationRollout, on a node, is where the replacement of its minion by one of another version stands. The scheduler
-// writes "VERSION replaces STARTED" while it is under way, and "VERSION failed: WHY" or "VERSION stuck: WHY" when it was
-// given up; without the annotation it is tried again. Any other text is an operator's: the minion is left as it is.
-const AnnotationRollout = "k8sm.io/rollout"
-
 // TaintAgentFailing, with the effect NoSchedule, is on a node whose Mesos agent has failed several tasks in a row before they
 // ran: it cannot fetch or start the minion, or the kubelet does not start. The scheduler itself tries a pod there now and then,
 // and takes the taint away when one runs.

@@ -266,13 +266,13 @@ type MarkNode struct {
 	Node          *v1.Node // as it was seen
 	Maintenance   string   // api.AnnotationMaintenance
 	Cordoned      string   // api.AnnotationCordoned
-	Rollout       string   // api.AnnotationRollout
-	Failed        bool     // the rollout was given up, which is news
+	Rollout       api.Rollout
+	Failed        bool // the rollout was given up, which is news
 	Unschedulable bool
 }
 
 func (a MarkNode) String() string {
-	text := with(", maintenance ", a.Maintenance) + with(", rollout ", a.Rollout)
+	text := with(", maintenance ", a.Maintenance) + with(", rollout ", a.Rollout.String())
 	switch {
 	case a.Unschedulable && !a.Node.Spec.Unschedulable:
 		return fmt.Sprintf("cordon node %s for %s%s", a.Node.Name, a.Cordoned, text)

@@ -33,8 +33,10 @@ type Config struct {
 	DefaultPodCPUs, DefaultPodMem float64
 	// ExecutorCPUs, ExecutorMem and ExecutorDisk (MiB) are charged once per agent for the minion.
 	ExecutorCPUs, ExecutorMem, ExecutorDisk float64
-	// Version is that of this scheduler's km, which minions of other versions are replaced by; "" replaces none. main sets it.
+	// Version is that of this scheduler's km, an api.KMVersion, by which minions are replaced as Rollout says; "" replaces none. main sets it.
 	Version string
+	// Rollout says which minions are replaced by the order of versions.
+	Rollout RolloutDirection
 	// MaxUnavailable is how many nodes may be without their minion for that at a time; 0 begins no replacement.
 	MaxUnavailable int
 	// RolloutDelay is how long a scheduler leads before it begins with that, and RolloutTimeout how long a new minion may take
@@ -83,6 +85,9 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.Float64Var(&c.ExecutorDisk, "executor-disk", 320, "MiB of disk charged on each agent that has any for the minion's Mesos sandbox (km, and its logs, which are bounded)")
 	fs.IntVar(&c.MaxUnavailable, "max-unavailable-nodes", 1,
 		"how many nodes at a time may be drained to replace a minion of another version of km; 0 begins none, and ends what is under way")
+	c.Rollout = RolloutForward
+	fs.Var(&c.Rollout, "rollout",
+		"which minions to replace: forward, those that are older than the scheduler; any, also newer ones, to go back to an earlier version; or off, none")
 	fs.DurationVar(&c.RolloutDelay, "rollout-delay", 5*time.Minute,
 		"how long the scheduler leads before it begins to replace minions of other versions")
 	fs.DurationVar(&c.RolloutTimeout, "rollout-timeout", 10*time.Minute,

@@ -25,16 +25,17 @@ const (
 
 // Core decides. It is a state machine without a clock: see Step. One goroutine owns it.
 type Core struct {
-	cfg    Config
-	offers *offers.OfferStorage
-	pods   map[types.UID]*pod
-	nodes  map[string]*v1.Node
-	agents map[api.AgentID]*agent
-	tasks  map[api.TaskID]*task
-	owners map[api.AgentID][]*task // the tasks by agent
-	fleet  fleet
-	queue  queue
-	upkeep map[api.AgentID]*upkeep // of the agents that operators have plans with
+	cfg      Config
+	offers   *offers.OfferStorage
+	pods     map[types.UID]*pod
+	nodes    map[string]*v1.Node
+	agents   map[api.AgentID]*agent
+	tasks    map[api.TaskID]*task
+	owners   map[api.AgentID][]*task // the tasks by agent
+	fleet    fleet
+	queue    queue
+	upkeep   map[api.AgentID]*upkeep // of the agents that operators have plans with
+	toldKept bool                    // that minions of other versions are kept
 	// standing is what stands where, and likings room for findPreferred.
 	standing standing
 	likings  []liking
@@ -436,10 +437,10 @@ func (c *Core) Snapshot() Snapshot {
 		if u.draining {
 			s.AgentsDraining++
 		}
-		if u.rollout.phase == rolloutRolling {
+		if u.rollout.State == api.RolloutRolling {
 			s.RolloutsUnderWay++
 		}
-		if u.rollout.givenUp() {
+		if u.rollout.GivenUp() {
 			s.RolloutsStopped++
 		}
 	}

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"cmp"
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -28,8 +29,8 @@ type LiveNode struct {
 	// CordonedFor is "maintenance", "draining" or "rollout" for a cordon of the scheduler's, "somebody" for one of others, and
 	// empty if the node takes pods.
 	CordonedFor string `json:"cordonedFor,omitempty"`
-	// Rollout tells how it stands with the replacement of a minion of another version; empty if there is nothing to tell.
-	Rollout string `json:"rollout,omitempty"`
+	// Rollout is how far the replacement of a minion of another version is; nil if there is nothing to tell.
+	Rollout *NodeRollout `json:"rollout,omitempty"`
 	// Failing is how tasks failed on the agent before they ran, or were rejected by its kubelet, and when the next one is tried;
 	// empty if the last one ran.
 	Failing string `json:"failing,omitempty"`
@@ -57,35 +58,97 @@ func (c *Core) LiveNodes(now time.Time) []LiveNode {
 				seen.Since = &since
 			}
 		}
-		seen.Rollout = c.rolloutState(a, residents, pause)
+		seen.Rollout = c.rolloutOf(a, residents, pause)
 		live = append(live, seen)
 	}
 	slices.SortFunc(live, func(a, b LiveNode) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Agent, b.Agent)) })
 	return live
 }
 
-// rolloutState tells how it stands with the replacement of the agent's minion; pause is why none begins now.
-func (c *Core) rolloutState(a *agent, residents func(node string) []*pod, pause string) string {
-	u, node := c.upkeep[a.id], c.nodeOf(a)
-	other := c.cfg.Version != "" && a.hasExecutor && node != nil && node.Annotations[api.AnnotationKMVersion] != c.cfg.Version
-	switch {
-	case node == nil:
-		return ""
-	case u != nil && u.rollout.givenUp():
-		return u.rollout.String()
-	case u != nil && u.rollout.phase == rolloutRolling && !u.rollout.gone.IsZero():
-		return "to " + u.rollout.target + ": the new minion starts"
-	case u != nil && u.rollout.phase == rolloutRolling && !u.rollout.asked.IsZero():
-		return "to " + u.rollout.target + ": the minion ends"
-	case u != nil && u.rollout.phase == rolloutRolling:
-		return "to " + u.rollout.target + ": draining" + with(", ", u.held(c.leaving(a.id)))
-	case !other:
+// NodeRollout is how far the replacement of a node's minion is.
+type NodeRollout struct {
+	State RolloutStep `json:"state"`
+	// Target is the version that is to run; "" where the minion is kept.
+	Target api.KMVersion `json:"target,omitempty"`
+	// Reason is what is waited for, or why it was given up, or why the minion is kept; "" if there is nothing to tell.
+	Reason string `json:"reason,omitempty"`
+}
+
+// RolloutStep is a step of the replacement of a node's minion.
+type RolloutStep string
+
+// Steps of the replacement.
+const (
+	StepWaits    RolloutStep = "Waits"    // it has not begun
+	StepDraining RolloutStep = "Draining" // pods are evicted
+	StepEnding   RolloutStep = "Ending"   // the minion has been asked to end
+	StepStarting RolloutStep = "Starting" // the new minion is waited for
+	StepFailed   RolloutStep = "Failed"   // it was given up, and the node is as good as before
+	StepStuck    RolloutStep = "Stuck"    // it was given up, and the new minion is not ready
+	StepKept     RolloutStep = "Kept"     // this scheduler does not replace the minion
+)
+
+// String tells it to people; nil is nothing to tell.
+func (r *NodeRollout) String() string {
+	if r == nil {
 		return ""
 	}
-	if why := c.keepsMinion(a, residents); why != "" {
-		return "to " + c.cfg.Version + ": waits: " + why
+	target := string(r.Target)
+	switch r.State {
+	case StepWaits:
+		return "to " + target + ": waits" + with(": ", r.Reason)
+	case StepDraining:
+		return "to " + target + ": draining" + with(", ", r.Reason)
+	case StepEnding:
+		return "to " + target + ": the minion ends"
+	case StepStarting:
+		return "to " + target + ": the new minion starts"
+	case StepFailed:
+		return target + " failed: " + r.Reason
+	case StepStuck:
+		return target + " stuck: " + r.Reason
+	case StepKept:
+		return "kept: " + r.Reason
 	}
-	return "to " + c.cfg.Version + ": waits" + with(": ", pause)
+	return r.Reason
+}
+
+// UnmarshalJSON understands, too, the sentence that schedulers told before there were states.
+func (r *NodeRollout) UnmarshalJSON(data []byte) error {
+	type plain NodeRollout
+	if json.Unmarshal(data, &r.Reason) == nil {
+		return nil
+	}
+	return json.Unmarshal(data, (*plain)(r))
+}
+
+// rolloutOf tells how far the replacement of the agent's minion is; pause is why none begins now.
+func (c *Core) rolloutOf(a *agent, residents func(node string) []*pod, pause string) *NodeRollout {
+	u, node, own := c.upkeep[a.id], c.nodeOf(a), api.KMVersion(c.cfg.Version)
+	if node == nil {
+		return nil
+	}
+	if u != nil {
+		switch r := u.rollout; {
+		case r.State == api.RolloutFailed:
+			return &NodeRollout{State: StepFailed, Target: r.Target, Reason: r.Reason}
+		case r.State == api.RolloutStuck:
+			return &NodeRollout{State: StepStuck, Target: r.Target, Reason: r.Reason}
+		case r.State == api.RolloutRolling && !r.gone.IsZero():
+			return &NodeRollout{State: StepStarting, Target: r.Target}
+		case r.State == api.RolloutRolling && !r.asked.IsZero():
+			return &NodeRollout{State: StepEnding, Target: r.Target}
+		case r.State == api.RolloutRolling:
+			return &NodeRollout{State: StepDraining, Target: r.Target, Reason: u.held(c.leaving(a.id))}
+		}
+	}
+	if own == "" || !a.hasExecutor || api.KMVersion(node.Annotations[api.AnnotationKMVersion]) == own {
+		return nil
+	}
+	if why := c.forbids(a); why != "" {
+		return &NodeRollout{State: StepKept, Reason: why}
+	}
+	return &NodeRollout{State: StepWaits, Target: own, Reason: cmp.Or(c.keepsMinion(a, residents), pause)}
 }
 
 // rolloutPause tells why no rollout begins anywhere; "" if it is only a question of whose turn it is.
@@ -94,7 +157,7 @@ func (c *Core) rolloutPause(now time.Time) string {
 		return "paused by --max-unavailable-nodes=0"
 	}
 	for _, a := range c.agentsInOrder() {
-		if u := c.upkeep[a.id]; u != nil && u.rollout.givenUp() {
+		if u := c.upkeep[a.id]; u != nil && u.rollout.GivenUp() {
 			return "stopped at node " + a.node
 		}
 	}

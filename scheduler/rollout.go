@@ -1,8 +1,10 @@
 package scheduler
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -19,12 +21,10 @@ const (
 	namelessPatience = 10 * time.Minute
 )
 
-// rollout is where the replacement of a node's minion by one of the scheduler's version stands. It is on the node, as
-// api.AnnotationRollout says, so that the next scheduler goes on with it.
+// rollout is where the replacement of a node's minion by one of the scheduler's version stands. What has to outlive the scheduler
+// is on the node, as api.AnnotationRollout, so that the next one goes on with it.
 type rollout struct {
-	phase  rolloutPhase
-	target string // the version that shall run
-	note   string // as the phase says
+	api.Rollout
 
 	asked time.Time // when the minion was asked to end last; zero if it was not
 	gone  time.Time // since when the next minion is waited for; zero if it is not
@@ -32,91 +32,137 @@ type rollout struct {
 	failure string
 }
 
-// rolloutPhase is a kind of rollout.
-type rolloutPhase int
+// RolloutDirection says which minions a scheduler replaces.
+type RolloutDirection string
 
+// Directions of rollouts.
 const (
-	rolloutNone    rolloutPhase = iota
-	rolloutRolling              // it is under way; note is when the minion that is replaced was started, or "-"
-	rolloutFailed               // it was given up, and the node is as good as before; note is why
-	rolloutStuck                // it was given up, and the new minion is not ready; note is why
-	rolloutHeld                 // an operator wants none; note is what he wrote
+	RolloutForward RolloutDirection = "forward" // those that are older
+	RolloutAny     RolloutDirection = "any"     // all of another version
+	RolloutOff     RolloutDirection = "off"     // none
 )
 
-// parseRollout reads the annotation.
-func parseRollout(text string) rollout {
-	target, rest, _ := strings.Cut(text, " ")
-	if text == "" {
-		return rollout{}
+// Set implements pflag.Value.
+func (d *RolloutDirection) Set(text string) error {
+	switch RolloutDirection(text) {
+	case RolloutForward, RolloutAny, RolloutOff:
+		*d = RolloutDirection(text)
+		return nil
 	}
-	for prefix, phase := range map[string]rolloutPhase{"replaces ": rolloutRolling, "failed: ": rolloutFailed, "stuck: ": rolloutStuck} {
-		if note, ok := strings.CutPrefix(rest, prefix); ok {
-			return rollout{phase: phase, target: target, note: note}
-		}
-	}
-	return rollout{phase: rolloutHeld, note: text}
+	return errors.New("give forward, any or off")
 }
 
-// String returns the annotation.
-func (r rollout) String() string {
-	switch r.phase {
-	case rolloutRolling:
-		return r.target + " replaces " + r.note
-	case rolloutFailed:
-		return r.target + " failed: " + r.note
-	case rolloutStuck:
-		return r.target + " stuck: " + r.note
-	}
-	return r.note
-}
+// String implements pflag.Value.
+func (d *RolloutDirection) String() string { return string(*d) }
 
-// givenUp tells whether the rollout ended without success.
-func (r rollout) givenUp() bool { return r.phase == rolloutFailed || r.phase == rolloutStuck }
+// Type implements pflag.Value.
+func (d *RolloutDirection) Type() string { return "forward|any|off" }
 
 // awaitsMinion tells whether a minion has to be brought up although there is no pod for it, to see that it comes up.
 func (u *upkeep) awaitsMinion() bool {
-	return u.rollout.phase == rolloutStuck || u.rollout.phase == rolloutRolling && !u.rollout.gone.IsZero()
+	return u.rollout.State == api.RolloutStuck || u.rollout.State == api.RolloutRolling && !u.rollout.gone.IsZero()
 }
 
 // rolloutSeen takes in what the node says of the rollout. What is there and was not written by us is an operator's wish.
-func (u *upkeep) rolloutSeen(text string) {
+func (u *upkeep) rolloutSeen(seen api.Rollout) {
 	before := u.shown
-	u.shown = text
-	if text != before && text != u.rollout.String() && (before == u.rollout.String() || parseRollout(text).phase == rolloutHeld) {
-		u.rollout = parseRollout(text)
+	u.shown = seen
+	if !seen.Equal(before) && !seen.Equal(u.rollout.Rollout) && (before.Equal(u.rollout.Rollout) || seen.State == api.RolloutHeld) {
+		u.rollout = rollout{Rollout: seen}
 	}
 }
 
 // beginRollouts has the next minions of other versions replaced, as long as no more nodes than allowed are without theirs
 // for that, and none was given up.
-func (c *Core) beginRollouts(now time.Time, residents func(node string) []*pod) {
-	if c.cfg.Version == "" {
-		return
+func (c *Core) beginRollouts(now time.Time, residents func(node string) []*pod) []Action {
+	own := api.KMVersion(c.cfg.Version)
+	if own == "" {
+		return nil
 	}
-	busy, stopped := 0, c.cfg.MaxUnavailable == 0 || !c.connected || now.Sub(c.begun) < c.cfg.RolloutDelay
-	for _, u := range c.upkeep {
-		if u.rollout.target != c.cfg.Version && u.rollout.givenUp() {
-			u.rollout = rollout{}
-		}
-		if u.rollout.phase == rolloutRolling {
-			u.rollout.target = c.cfg.Version
+	busy, early := 0, !c.connected || now.Sub(c.begun) < c.cfg.RolloutDelay
+	stopped := early || c.cfg.MaxUnavailable == 0
+	for id, u := range c.upkeep {
+		c.takeOver(c.agents[id], u)
+		if u.rollout.State == api.RolloutRolling {
 			busy++
 		}
-		stopped = stopped || u.rollout.givenUp()
+		stopped = stopped || u.rollout.GivenUp()
 	}
+	kept := ""
 	for _, a := range c.agentsInOrder() {
-		other := c.seesOther(now, a)
-		if stopped || busy >= c.cfg.MaxUnavailable || !other || c.keepsMinion(a, residents) != "" {
+		if full := stopped || busy >= c.cfg.MaxUnavailable; !c.seesOther(now, a) || full && c.toldKept {
 			continue
 		}
-		started := c.nodeOf(a).Annotations[api.AnnotationMinionStarted]
-		if started == "" {
-			started = "-"
+		if why := c.forbids(a); why != "" {
+			kept = cmp.Or(kept, fmt.Sprintf("node %s: %s", a.node, why))
+			continue
 		}
-		c.keep(now, a.id).rollout = rollout{phase: rolloutRolling, target: c.cfg.Version, note: started}
+		if stopped || busy >= c.cfg.MaxUnavailable || c.keepsMinion(a, residents) != "" {
+			continue
+		}
+		annotations, r := c.nodeOf(a).Annotations, &c.keep(now, a.id).rollout
+		*r = rollout{Rollout: r.Leave(api.KMVersion(annotations[api.AnnotationKMVersion]), own)}
+		r.State, r.Target, r.Replaces = api.RolloutRolling, own, annotations[api.AnnotationMinionStarted]
 		c.fleet.touch(a)
 		busy++
 	}
+	if early || kept == "" || c.toldKept || c.cfg.Rollout == RolloutOff {
+		return nil
+	}
+	c.toldKept = true
+	return []Action{Complain{Text: kept + "; km nodes shows all minions that are kept"}}
+}
+
+// takeOver goes on with a rollout that a scheduler of another version has begun, or has given up, as far as this one may roll its
+// own version out there: else nothing is drained for it, and a minion that is gone comes back as the one that leads has it.
+func (c *Core) takeOver(a *agent, u *upkeep) {
+	r, own := &u.rollout, api.KMVersion(c.cfg.Version)
+	node := c.nodeOf(a)
+	if r.GivenUp() && c.allows(r.Rollout, r.Target) {
+		*r = rollout{Rollout: r.Leave(r.Target, own).Over(own)}
+	}
+	if r.State != api.RolloutRolling || node == nil {
+		return
+	}
+	version, started := api.KMVersion(node.Annotations[api.AnnotationKMVersion]), node.Annotations[api.AnnotationMinionStarted]
+	switch came := started != "" && started != r.Replaces; {
+	case !a.hasExecutor:
+		r.Target = own
+	case !came && !c.allows(r.Rollout, version):
+		*r = rollout{Rollout: r.Stay(version)}
+	case !came:
+		r.Rollout = r.Leave(version, own)
+		r.Target = own
+	case version == own:
+		r.Target = own
+	}
+}
+
+// allows tells whether a minion of this version may be replaced by one of the scheduler's on a node with this rollout.
+func (c *Core) allows(r api.Rollout, version api.KMVersion) bool {
+	own := api.KMVersion(c.cfg.Version)
+	return c.cfg.Rollout != RolloutOff && own != version && r.Allows(version, own, c.cfg.Rollout == RolloutAny)
+}
+
+// forbids tells why the agent's minion may never be replaced by one of the scheduler's version; "" if it may.
+func (c *Core) forbids(a *agent) string {
+	own, version := api.KMVersion(c.cfg.Version), api.KMVersion(c.nodeOf(a).Annotations[api.AnnotationKMVersion])
+	var r api.Rollout
+	if u := c.upkeep[a.id]; u != nil {
+		r = u.rollout.Rollout
+	}
+	order := own.Compare(version)
+	switch {
+	case c.cfg.Rollout == RolloutOff:
+		return "the scheduler replaces none (--rollout=off)"
+	case c.allows(r, version):
+		return ""
+	case order == api.VersionNewer || c.cfg.Rollout == RolloutAny:
+		return fmt.Sprintf("km %s was rolled back there: kubectl annotate node %s %s- lets it be rolled out again", own, a.node, api.AnnotationRollout)
+	case order == api.VersionOlder:
+		return fmt.Sprintf("km %s is newer than the scheduler's %s: --rollout=any replaces it", version, own)
+	}
+	return fmt.Sprintf("neither km %s nor the scheduler's %s is known to be newer: --rollout=any replaces it", version, own)
 }
 
 // seesOther tells whether the agent's minion has been of another version for long enough to be sure.
@@ -140,9 +186,9 @@ func (c *Core) seesOther(now time.Time, a *agent) bool {
 func (c *Core) keepsMinion(a *agent, residents func(node string) []*pod) string {
 	node := c.nodeOf(a)
 	switch u := c.upkeep[a.id]; {
-	case u != nil && u.rollout.phase == rolloutHeld:
+	case u != nil && u.rollout.State == api.RolloutHeld:
 		return "an operator holds it"
-	case u != nil && (u.window != nil || u.draining || u.rollout.phase != rolloutNone):
+	case u != nil && (u.window != nil || u.draining || u.rollout.State != api.RolloutNone && u.rollout.State != api.RolloutReverted):
 		return "other plans with its agent come first"
 	case node.Spec.Unschedulable:
 		return "somebody has cordoned the node"
@@ -170,8 +216,8 @@ func (c *Core) replace(now time.Time, a *agent, node *v1.Node, residents []*pod)
 	case u.draining: // its minion ends with its last task
 		return nil
 	case cordoned && !node.Spec.Unschedulable:
-		return r.giveUp(rolloutFailed, a.node, "somebody has uncordoned the node")
-	case r.phase == rolloutStuck, a.hasExecutor && started != "" && started != r.note:
+		return r.giveUp(api.RolloutFailed, a.node, "somebody has uncordoned the node")
+	case r.State == api.RolloutStuck, a.hasExecutor && started != "" && started != r.Replaces:
 		return c.newMinion(now, a, node)
 	case !r.gone.IsZero():
 		return c.noMinion(now, a)
@@ -190,20 +236,26 @@ func (c *Core) newMinion(now time.Time, a *agent, node *v1.Node) []Action {
 	if r.gone.IsZero() {
 		r.gone = now
 	}
-	version := node.Annotations[api.AnnotationKMVersion]
-	switch {
-	case version == r.target && a.hasExecutor && kubeletReady(node):
-		*r = rollout{}
+	version := api.KMVersion(node.Annotations[api.AnnotationKMVersion])
+	switch wanted := c.wants(r.Rollout, version); {
+	case wanted && a.hasExecutor && kubeletReady(node):
+		*r = rollout{Rollout: r.Over(version)}
 		return nil
-	case r.phase == rolloutStuck:
+	case r.State == api.RolloutStuck:
 		return nil
-	case version != r.target && c.cfg.KMPath != "":
-		return r.giveUp(rolloutFailed, a.node, fmt.Sprintf("%s there is still km %s: install %s, then run kubectl annotate node %s %s-",
-			c.cfg.KMPath, version, r.target, a.node, api.AnnotationRollout))
-	case version != r.target:
-		return r.giveUp(rolloutFailed, a.node, fmt.Sprintf("the new minion is km %s", version))
+	case !wanted && c.cfg.KMPath != "":
+		return r.giveUp(api.RolloutFailed, a.node, fmt.Sprintf("%s there is still km %s: install %s, then run kubectl annotate node %s %s-",
+			c.cfg.KMPath, version, r.Target, a.node, api.AnnotationRollout))
+	case !wanted:
+		return r.giveUp(api.RolloutFailed, a.node, fmt.Sprintf("the new minion is km %s", version))
 	}
 	return c.noMinion(now, a)
+}
+
+// wants tells whether the version of a minion that has come ends the rollout: another scheduler may have started it meanwhile.
+func (c *Core) wants(r api.Rollout, version api.KMVersion) bool {
+	return version == r.Target || version == api.KMVersion(c.cfg.Version) ||
+		version.Compare(r.Target) == api.VersionNewer && !slices.Contains(r.RevertedFrom, version)
 }
 
 // noMinion waits for a minion that is not ready yet, but not for ever.
@@ -214,10 +266,10 @@ func (c *Core) noMinion(now time.Time, a *agent) []Action {
 	}
 	if !a.hasExecutor && len(c.owners[a.id]) == 0 && r.failure == "" {
 		text := fmt.Sprintf("node %s: nothing was offered there for its new minion within %s; it comes with the next pod", a.node, c.cfg.RolloutTimeout)
-		*r = rollout{}
+		*r = rollout{Rollout: r.Over(r.Target)}
 		return []Action{Complain{Text: text}}
 	}
-	return r.giveUp(rolloutStuck, a.node, fmt.Sprintf("the new minion was not ready within %s%s", c.cfg.RolloutTimeout, with("; its task ended: ", r.failure)))
+	return r.giveUp(api.RolloutStuck, a.node, fmt.Sprintf("the new minion was not ready within %s%s", c.cfg.RolloutTimeout, with("; its task ended: ", r.failure)))
 }
 
 // noteFailure remembers how a task ended that should have brought the next minion.
@@ -229,9 +281,9 @@ func (c *Core) noteFailure(t *task, s TaskStatus, f fate) {
 }
 
 // giveUp stops the rollout, here and everywhere, until an operator or the new minion says otherwise.
-func (r *rollout) giveUp(phase rolloutPhase, node, why string) []Action {
-	*r = rollout{phase: phase, target: r.target, note: why}
-	return []Action{Complain{Text: fmt.Sprintf("the rollout of km %s has stopped at node %s: %s", r.target, node, why)}}
+func (r *rollout) giveUp(state api.RolloutState, node, why string) []Action {
+	*r = rollout{Rollout: api.Rollout{State: state, Target: r.Target, Reason: why, RevertedFrom: r.RevertedFrom}}
+	return []Action{Complain{Text: fmt.Sprintf("the rollout of km %s has stopped at node %s: %s", r.Target, node, why)}}
 }
 
 // drained tells whether nothing is left on the agent but what ends with its minion and comes back with the next one: pods

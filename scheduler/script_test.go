@@ -115,7 +115,8 @@ func play(t *testing.T, script string) string {
 
 // step plays one line: "+DURATION" lets time pass in ticks of a second, or less than that without one, "algorithm NAME", "leads CORDON DRAIN",
 // "roles LIST", "revocable" and "suicide DURATION" set flags, "sweeps" shows which
-// addresses are kept, "scheduler VERSION FLAG..." says which one it is, anything else is an event.
+// addresses are kept, "scheduler VERSION FLAG..." says which one it is, "successor VERSION FLAG..." is another
+// one, which knows nothing yet, anything else is an event.
 func (p *player) step(line string) []Action {
 	words := strings.Fields(line)
 	if passing, ok := strings.CutPrefix(words[0], "+"); ok {
@@ -146,6 +147,11 @@ func (p *player) step(line string) []Action {
 		return nil
 	}
 	if words[0] == "scheduler" {
+		p.configure(words[1], words[2:])
+		return nil
+	}
+	if words[0] == "successor" {
+		p.core = NewCore(testConfig())
 		p.configure(words[1], words[2:])
 		return nil
 	}
@@ -251,7 +257,7 @@ func (p *player) event(name string, args []string, options map[string]string) Ev
 		node, mark := p.nodes[arg(0)].DeepCopy(), p.marks[arg(0)]
 		node.Spec.Unschedulable = mark.Unschedulable
 		for key, value := range map[string]string{
-			api.AnnotationCordoned: mark.Cordoned, api.AnnotationMaintenance: mark.Maintenance, api.AnnotationRollout: mark.Rollout,
+			api.AnnotationCordoned: mark.Cordoned, api.AnnotationMaintenance: mark.Maintenance, api.AnnotationRollout: mark.Rollout.Annotation(),
 		} {
 			if delete(node.Annotations, key); value != "" {
 				node.Annotations[key] = value

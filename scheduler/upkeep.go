@@ -41,7 +41,7 @@ type upkeep struct {
 	drain     drain                  // how that stands
 	gone      bool                   // it will not come back once it is lost
 	rollout   rollout                // of another version of its minion
-	shown     string                 // of that, on the node
+	shown     api.Rollout            // of that, on the node
 	markAt    time.Time              // when the node was asked to be marked last
 	evictions map[types.UID]*eviction
 	told      string // why the last inverse offer was answered as it was
@@ -116,16 +116,16 @@ func (c *Core) heardOf(now time.Time, id api.AgentID, window *offers.Unavailabil
 // recall learns from its node what an earlier scheduler knew of an agent's plans.
 func (c *Core) recall(now time.Time, a *agent, node *v1.Node) {
 	cordoned, text := node.Annotations[api.AnnotationCordoned], node.Annotations[api.AnnotationMaintenance]
-	rolled := node.Annotations[api.AnnotationRollout]
+	rolled := api.ParseRollout(node.Annotations[api.AnnotationRollout])
 	u := c.upkeep[a.id]
 	if u != nil {
 		u.rolloutSeen(rolled)
 	}
-	if u != nil || cordoned == "" && text == "" && rolled == "" {
+	if u != nil || cordoned == "" && text == "" && rolled.State == api.RolloutNone {
 		return
 	}
 	u = c.keep(now, a.id)
-	u.rollout, u.shown = parseRollout(rolled), rolled
+	u.rollout, u.shown = rollout{Rollout: rolled}, rolled
 	u.draining = cordoned == CordonedForDraining
 	if window, err := offers.ParseUnavailability(text); err == nil {
 		u.window = &window
@@ -158,7 +158,7 @@ func (c *Core) cordon(now time.Time, u *upkeep) string {
 		return CordonedForDraining
 	case u.window != nil && !now.Before(u.window.Start.Add(-c.cfg.CordonLead)):
 		return cordonedForMaintenance
-	case u.rollout.phase == rolloutRolling || u.rollout.phase == rolloutStuck:
+	case u.rollout.State == api.RolloutRolling || u.rollout.State == api.RolloutStuck:
 		return cordonedForRollout
 	}
 	return ""
@@ -172,7 +172,7 @@ func (c *Core) drains(a *agent) bool {
 
 // evicts tells whether it is time for the pods to go.
 func (c *Core) evicts(now time.Time, u *upkeep) bool {
-	return u.draining || u.rollout.phase == rolloutRolling || u.window != nil && !now.Before(u.window.Start.Add(-c.cfg.DrainLead))
+	return u.draining || u.rollout.State == api.RolloutRolling || u.window != nil && !now.Before(u.window.Start.Add(-c.cfg.DrainLead))
 }
 
 // closed tells for what the agent takes no pods although its node is not cordoned yet; "" if it does.
@@ -188,7 +188,7 @@ func (c *Core) closed(now time.Time, a *agent, node *v1.Node) string {
 func (c *Core) tickUpkeep(now time.Time) []Action {
 	var acts []Action
 	residents := c.residents()
-	c.beginRollouts(now, residents)
+	acts = append(acts, c.beginRollouts(now, residents)...)
 	for _, id := range slices.Sorted(maps.Keys(c.upkeep)) {
 		a, u := c.agents[id], c.upkeep[id]
 		node := c.nodeOf(a)
@@ -198,7 +198,7 @@ func (c *Core) tickUpkeep(now time.Time) []Action {
 		if c.connected && now.Sub(u.heard) >= silence && (a.hasExecutor || u.window.Over(now)) {
 			u.window = nil
 		}
-		if phase := u.rollout.phase; phase == rolloutRolling || phase == rolloutStuck {
+		if state := u.rollout.State; state == api.RolloutRolling || state == api.RolloutStuck {
 			acts = append(acts, c.replace(now, a, node, residents(a.node))...)
 		}
 		if u.draining {
@@ -218,7 +218,7 @@ func (c *Core) tickUpkeep(now time.Time) []Action {
 func (c *Core) mark(now time.Time, a *agent, node *v1.Node) []Action {
 	u := c.upkeep[a.id]
 	have := node.Annotations[api.AnnotationCordoned]
-	m := MarkNode{Node: node, Cordoned: have, Unschedulable: node.Spec.Unschedulable, Rollout: u.rollout.String()}
+	m := MarkNode{Node: node, Cordoned: have, Unschedulable: node.Spec.Unschedulable, Rollout: u.rollout.Rollout}
 	if u.window != nil {
 		m.Maintenance = u.window.String()
 	}
@@ -228,9 +228,10 @@ func (c *Core) mark(now time.Time, a *agent, node *v1.Node) []Action {
 	case want != "" && have == "" && !node.Spec.Unschedulable, want != "" && have != "":
 		m.Cordoned, m.Unschedulable = want, have == "" || node.Spec.Unschedulable
 	}
-	m.Failed = u.rollout.givenUp() && m.Rollout != node.Annotations[api.AnnotationRollout]
-	if m.Cordoned == have && m.Maintenance == node.Annotations[api.AnnotationMaintenance] && m.Rollout == node.Annotations[api.AnnotationRollout] {
-		if u.window == nil && !u.draining && u.rollout.phase == rolloutNone {
+	told := m.Rollout.Equal(api.ParseRollout(node.Annotations[api.AnnotationRollout]))
+	m.Failed = u.rollout.GivenUp() && !told
+	if m.Cordoned == have && m.Maintenance == node.Annotations[api.AnnotationMaintenance] && told {
+		if u.window == nil && !u.draining && u.rollout.State == api.RolloutNone {
 			delete(c.upkeep, a.id)
 		}
 		return nil
@@ -293,8 +294,8 @@ func (u *upkeep) message(node string) string {
 	if u.draining {
 		return fmt.Sprintf("node %s: Mesos drains its agent and has ended the pod's task", node)
 	}
-	if u.rollout.phase == rolloutRolling {
-		return fmt.Sprintf("node %s: its minion is replaced by km %s", node, u.rollout.target)
+	if u.rollout.State == api.RolloutRolling {
+		return fmt.Sprintf("node %s: its minion is replaced by km %s", node, u.rollout.Target)
 	}
 	return fmt.Sprintf("node %s: maintenance is planned for %s", node, u.window)
 }

@@ -24,7 +24,7 @@ func (c *Cluster) markNode(ctx context.Context, a scheduler.MarkNode) error {
 			"uid": a.Node.UID, "resourceVersion": a.Node.ResourceVersion,
 			"annotations": map[string]any{
 				api.AnnotationMaintenance: textOrNull(a.Maintenance), api.AnnotationCordoned: textOrNull(a.Cordoned),
-				api.AnnotationRollout: textOrNull(a.Rollout),
+				api.AnnotationRollout: textOrNull(a.Rollout.Annotation()),
 			},
 		},
 		"spec": map[string]any{"unschedulable": a.Unschedulable},
@@ -63,8 +63,8 @@ func eventOf(a scheduler.MarkNode) (reason, message string) {
 	}
 	switch {
 	case a.Failed:
-		return "RolloutFailed", "the replacement of the minion was given up, and no other is begun: " + a.Rollout
-	case a.Unschedulable && !a.Node.Spec.Unschedulable && a.Rollout != "":
+		return "RolloutFailed", "the replacement of the minion was given up, and no other is begun: " + a.Rollout.String()
+	case a.Unschedulable && !a.Node.Spec.Unschedulable && a.Rollout.State != api.RolloutNone:
 		return "Cordoned", fmt.Sprintf("cordoned for %s: km %s", a.Cordoned, a.Rollout)
 	case a.Unschedulable && !a.Node.Spec.Unschedulable && a.Cordoned == scheduler.CordonedForDraining:
 		return "Cordoned", "cordoned for draining: an operator drains the Mesos agent, which kills its tasks"
@@ -72,8 +72,8 @@ func eventOf(a scheduler.MarkNode) (reason, message string) {
 		return "Cordoned", fmt.Sprintf("cordoned for %s%s", a.Cordoned, window)
 	case !a.Unschedulable && a.Node.Spec.Unschedulable:
 		return "Uncordoned", "uncordoned" + window
-	case a.Rollout != a.Node.Annotations[api.AnnotationRollout]:
-		return "RolloutChanged", cmp.Or(a.Rollout, "no rollout has to be told of")
+	case !a.Rollout.Equal(api.ParseRollout(a.Node.Annotations[api.AnnotationRollout])):
+		return "RolloutChanged", cmp.Or(a.Rollout.String(), "no rollout has to be told of")
 	case a.Maintenance == "":
 		return "MaintenanceOver", "no maintenance is planned any more"
 	}

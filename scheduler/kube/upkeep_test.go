@@ -76,10 +76,10 @@ func TestNodeTellsHowItsRolloutStandsAndWarnsWhenItIsGivenUp(t *testing.T) {
 		mark  scheduler.MarkNode
 		event string
 	}{
-		{scheduler.MarkNode{Cordoned: "rollout", Unschedulable: true, Rollout: "v2 replaces -"}, "Normal Cordoned cordoned for rollout: km v2 replaces -"},
-		{scheduler.MarkNode{Cordoned: "rollout", Unschedulable: true, Rollout: "v3 replaces -"}, "Normal RolloutChanged v3 replaces -"},
+		{scheduler.MarkNode{Cordoned: "rollout", Unschedulable: true, Rollout: api.ParseRollout("v2 replaces -")}, "Normal Cordoned cordoned for rollout: km v2 replaces -"},
+		{scheduler.MarkNode{Cordoned: "rollout", Unschedulable: true, Rollout: api.ParseRollout("v3 replaces -")}, "Normal RolloutChanged v3 replaces -"},
 		{
-			scheduler.MarkNode{Cordoned: "rollout", Unschedulable: true, Rollout: "v3 stuck: why", Failed: true},
+			scheduler.MarkNode{Cordoned: "rollout", Unschedulable: true, Rollout: api.ParseRollout("v3 stuck: why"), Failed: true},
 			"Warning RolloutFailed the replacement of the minion was given up, and no other is begun: v3 stuck: why",
 		},
 		{scheduler.MarkNode{}, "Normal Uncordoned uncordoned"},
@@ -99,7 +99,7 @@ func TestNodeTellsHowItsRolloutStandsAndWarnsWhenItIsGivenUp(t *testing.T) {
 		if got := <-events.Events; got != step.event {
 			t.Errorf("event %q, want %q", got, step.event)
 		}
-		if node, err = client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{}); err != nil || node.Annotations[api.AnnotationRollout] != step.mark.Rollout {
+		if node, err = client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{}); err != nil || !api.ParseRollout(node.Annotations[api.AnnotationRollout]).Equal(step.mark.Rollout) {
 			t.Errorf("the node says %q, want %q, %v", node.Annotations[api.AnnotationRollout], step.mark.Rollout, err)
 		}
 	}

@@ -85,7 +85,7 @@ func PrintNodes(w io.Writer, now time.Time, nodes []scheduler.LiveNode) error {
 		if n.Ready {
 			ready = "yes"
 		}
-		t.row(n.Node, string(n.Agent), orDash(km), orDash(n.Kubelet), minion, fmt.Sprint(n.Tasks), ready, orDash(n.CordonedFor), orDash(n.Rollout), orDash(n.Failing))
+		t.row(n.Node, string(n.Agent), orDash(km), orDash(n.Kubelet), minion, fmt.Sprint(n.Tasks), ready, orDash(n.CordonedFor), orDash(n.Rollout.String()), orDash(n.Failing))
 	}
 	return t.print(w, "no Mesos agent has made an offer yet")
 }

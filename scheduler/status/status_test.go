@@ -42,7 +42,7 @@ func (h holding) Queue(context.Context) ([]scheduler.WaitingPod, error) {
 func (h holding) Nodes(context.Context) ([]scheduler.LiveNode, error) {
 	return []scheduler.LiveNode{
 		{Node: "one", Agent: "a1", Minion: true, KM: "v1", Since: &now, Kubelet: "v1.36.3", Tasks: 2, Warm: true, Ready: true},
-		{Node: "two", Agent: "a2", CordonedFor: "rollout", Rollout: "to v2: draining"},
+		{Node: "two", Agent: "a2", CordonedFor: "rollout", Rollout: &scheduler.NodeRollout{State: scheduler.StepDraining, Target: "v2"}},
 	}, h.err
 }
 
