@@ -7,7 +7,7 @@
 // not.
 //
 // How it is made: master and agent are state machines (master.step, agent.step: an event and the time in, actions out)
-// without clock, socket or disk. A node (node.go) owns each, and performs the actions. Master and agents send each
+// without clock, socket or disk. A node (master_node.go, agent_node.go) owns each, and performs the actions. Master and agents send each
 // other the messages in messages.go through a wire in this process. Faults stand in the path of every message.
 //
 // It imports nothing of k8sm but api, and must never: it stands in for a Mesos that k8sm has not made. Start reading

@@ -103,14 +103,9 @@ func TestEachPageIsInTheIndex(t *testing.T) {
 	}
 }
 
-// named matches the constants that hold keys of annotations, labels and taints.
-var named = regexp.MustCompile(`(?i)^(docker)?(annotation|label|taint)`)
-
-// keys are the values of these constants in the product, by their names.
-func keys(t *testing.T) map[string]string {
-	t.Helper()
-	found := map[string]string{}
-	err := filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
+// walkGo calls visit with each Go file of the product.
+func walkGo(visit func(file string) error) error {
+	return filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -120,6 +115,18 @@ func keys(t *testing.T) map[string]string {
 		if filepath.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") {
 			return nil
 		}
+		return visit(file)
+	})
+}
+
+// named matches the constants that hold keys of annotations, labels and taints.
+var named = regexp.MustCompile(`(?i)^(docker)?(annotation|label|taint)`)
+
+// keys are the values of these constants in the product, by their names.
+func keys(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	err := walkGo(func(file string) error {
 		syntax, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
 		if err != nil {
 			return err
@@ -183,6 +190,47 @@ func TestReferenceListsAllTaskStates(t *testing.T) {
 	slices.Sort(rows)
 	if diff := cmp.Diff(known, rows); diff != "" || len(known) != len(mesosapi.TaskState_name) {
 		t.Errorf("Mesos has %d states; those of the scheduler are - and those in docs/reference.md +:\n%s", len(mesosapi.TaskState_name), diff)
+	}
+}
+
+func TestFilesNamedInThePagesExist(t *testing.T) {
+	named := regexp.MustCompile("`((?:api|contrib|executor|minion|offers|scheduler)/[a-z0-9_./-]+)`")
+	checked := 0
+	for _, p := range pages(t) {
+		for _, found := range named.FindAllStringSubmatch(p.Text, -1) {
+			checked++
+			if _, err := os.Stat(filepath.Join(root, found[1])); err != nil {
+				t.Errorf("%s: %v", p.Name, err)
+			}
+		}
+	}
+	if checked == 0 {
+		t.Error("no page names a file: this guards nothing")
+	}
+}
+
+// What a package's comment says of its files is read first, and was written when they had other names.
+func TestFilesNamedInPackageCommentsExist(t *testing.T) {
+	named := regexp.MustCompile(`\b[a-z0-9_]+\.go\b`)
+	err := walkGo(func(file string) error {
+		if filepath.Base(file) != "doc.go" {
+			return nil
+		}
+		syntax, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments|parser.PackageClauseOnly)
+		if err != nil || syntax.Doc == nil {
+			return err
+		}
+		for _, name := range named.FindAllString(syntax.Doc.Text(), -1) {
+			_, here := os.Stat(filepath.Join(filepath.Dir(file), name))
+			_, top := os.Stat(filepath.Join(root, name))
+			if here != nil && top != nil {
+				t.Errorf("%s names %s, which is not there", file, name)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
