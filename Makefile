@@ -13,10 +13,14 @@ comma   := ,
 SHELL   := /bin/bash -o pipefail
 BUILD   := build
 PAUSE   := minion/cri/embedded/pause
+WAITERS := minion/embedded/programs/warden minion/embedded/programs/keeper
+# Programs that km carries along.
+EMBEDDED := $(PAUSE) $(WAITERS)
 # Static programs; tests use the same flags, so that Kubernetes is compiled once and not twice.
 GO      := CGO_ENABLED=0 go
 FLAGS   := -trimpath
-STATIC  := $(GO) build $(FLAGS) -ldflags='-s -w'
+# What km carries along stays the same from commit to commit, unless its source changes.
+STATIC  := $(GO) build $(FLAGS) -buildvcs=false -ldflags='-s -w'
 # Of what `go build -v` says, a person sees how far it is, and all that is wrong.
 PROGRESS := awk '\
 	/^[^ ]+\/[^ ]+$$|^[a-z0-9]+$$/ { if (++n % 100 == 0) { print "  " n " packages compiled"; fflush() } next } \
@@ -41,15 +45,17 @@ test-deps: ## Install what is missing for the tests: that, CNI plugins and a Zoo
 	@contrib/install-deps tests
 
 .PHONY: build
-build: $(PAUSE) ## Build ./km and the example's program.
+build: $(EMBEDDED) ## Build ./km and the example's program.
 	@echo "building ./km (the first time takes about 12 minutes of CPU: all of Kubernetes is in it)"
 	@$(GO) build $(FLAGS) -v -ldflags='$(LDFLAGS)' -o km . 2>&1 | $(PROGRESS)
 	@mkdir -p $(BUILD)
 	$(STATIC) -o $(BUILD)/web ./contrib/examples/web
 
-.PHONY: $(PAUSE)
+.PHONY: $(EMBEDDED)
 $(PAUSE):
 	$(STATIC) -o $@ ./minion/cri/pause
+$(WAITERS): minion/embedded/programs/%:
+	$(STATIC) -o $@ ./minion/$*/program
 
 .PHONY: run
 run: deps build ## Bring a cluster up on this machine and stay until Ctrl-C.
@@ -101,4 +107,4 @@ $(BUILD)/bin/golangci-lint:
 
 .PHONY: clean
 clean: ## Remove what the build made.
-	rm -rf km $(BUILD) $(PAUSE)
+	rm -rf km $(BUILD) $(EMBEDDED)

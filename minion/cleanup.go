@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/minion/embedded"
 	"github.com/k8sm/k8sm/minion/supervise"
 	"github.com/k8sm/k8sm/minion/warden"
 )
@@ -93,9 +94,9 @@ func (n *node) cleanUpWhenFree(ctx context.Context) error {
 
 // CleanUpKilled is run by a warden whose node has been without a minion for too long. It removes what CleanUp removes, for this node
 // only. If Docker Engine is down, the process becomes a warden again and waits once more: a minion that starts meanwhile finds
-// everything still there. marker is the warden's file, the node's leftovers. The caller must hold the node's lock.
-func CleanUpKilled(ctx context.Context, marker string) error {
-	files := layout{filepath.Dir(marker)}
+// everything still there. work has the node's lock, which this gives back.
+func CleanUpKilled(ctx context.Context, work *warden.Work) error {
+	files := layout{filepath.Dir(work.Marker)}
 	log := files.wardenLog()
 	defer log.Close()
 	logrus.SetOutput(log)
@@ -108,10 +109,20 @@ func CleanUpKilled(ctx context.Context, marker string) error {
 	}
 	if err != nil && ctx.Err() == nil {
 		logrus.Errorf("cannot clean up, retrying in %s unless a minion starts: %s", cleanUpAgain, err)
-		return warden.Again(cleanUpAgain)
+		return waitAgain(work, files)
 	}
-	warden.Leave()
+	work.Leave()
 	return err
+}
+
+// waitAgain returns only with an error.
+func waitAgain(work *warden.Work, files layout) error {
+	program, err := embedded.Warden(files.dir)
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	return work.Again(program.Path(), cleanUpAgain)
 }
 
 // nodeLeft rebuilds the node from the record of its last minion.
@@ -169,12 +180,25 @@ func (n *node) guard() error {
 	if err := os.WriteFile(n.files.leftovers(), data, 0o600); err != nil {
 		return fmt.Errorf("cannot record what the node has on this machine: %w", err)
 	}
+	return n.startWarden()
+}
+
+func (n *node) startWarden() error {
 	log, err := os.OpenFile(n.files.wardenLog().Filename, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("cannot start the node's warden: %w", err)
 	}
 	defer log.Close()
-	return n.locks().Start(log, supervise.Env())
+	program, err := embedded.Warden(n.files.dir)
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	watch := n.locks()
+	if watch.Build, err = build(self); err != nil {
+		return err
+	}
+	return watch.Start(warden.Launch{Program: program.Path(), Container: filepath.Base(n.env.Directory), Log: log, Env: supervise.Env()})
 }
 
 // wardenLog is the log of the node's warden. It outlives the sandbox.
@@ -188,7 +212,7 @@ func (n *node) locks() warden.Watch {
 	dir := filepath.Join(nodeLocks, n.boot.Cluster, n.boot.Node)
 	return warden.Watch{
 		Node: filepath.Join(dir, "minion"), Post: filepath.Join(dir, "warden"),
-		Marker: n.files.leftovers(), Container: filepath.Base(n.env.Directory), Patience: n.patience(),
+		Marker: n.files.leftovers(), Patience: n.patience(),
 	}
 }
 

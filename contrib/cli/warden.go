@@ -9,12 +9,16 @@ import (
 	"github.com/k8sm/k8sm/minion/warden"
 )
 
-// wardenCommand does the work of a process that has waited in the package warden: the minion starts it.
+// wardenCommand does the work of a process that has waited in the warden's small program, which executes it.
 func wardenCommand(c *common) *cobra.Command {
 	return &cobra.Command{
-		Use: warden.Command, Hidden: true, Args: cobra.MinimumNArgs(1),
+		Use: warden.Command, Hidden: true, DisableFlagParsing: true, // they are no person's
 		RunE: func(_ *cobra.Command, args []string) error {
-			return serve(c, func(ctx context.Context) error { return minion.CleanUpKilled(ctx, args[0]) })
+			work, err := warden.Resume(args)
+			if err != nil {
+				return err
+			}
+			return serve(c, func(ctx context.Context) error { return minion.CleanUpKilled(ctx, work) })
 		},
 	}
 }

@@ -3,11 +3,11 @@
 // started and watches is then a keeper. It ends when the minion does, with the same status, and passes on the request to end.
 // If it is killed, because Mesos ends the container, the minion kills itself: an executor that Mesos has ended must not go on.
 //
-// Both speak by messages of one connection, a Unix socket of type SOCK_SEQPACKET. A keeper waits in this package's init, as a
-// warden does in its package's, and for the same reason: it has none of the memory that other packages fill in their init.
+// Both speak by messages of one connection, a Unix socket of type SOCK_SEQPACKET. A keeper waits in a small program
+// (minion/keeper/program) that km carries along, as a warden does: see package embedded.
 //
-// It must never import anything but a few packages of the standard library. Start reading at keep, and at Adopt for the other
-// side.
+// It must never import anything but a few packages of the standard library: the small program is made of it. Start reading at
+// Keep, and at Adopt for the other side.
 package keeper
 
 import (
@@ -22,7 +22,7 @@ import (
 	"time"
 )
 
-// command is the km command whose process a keeper is.
+// command is the first argument of a keeper, which goes by the name of the program that became it.
 const command = "keeper"
 
 // variable names the minion's end of the connection in its environment.
@@ -41,27 +41,31 @@ const (
 
 const maxMessage = 4096
 
-func init() {
-	if len(os.Args) != 3 || os.Args[1] != command {
-		return
-	}
-	if fd, err := strconv.Atoi(os.Args[2]); err == nil {
-		os.Exit(keep(os.NewFile(uintptr(fd), "minion")))
-	}
-}
-
-// Become makes this process the keeper of the minion at the other end of the connection. It returns only with an error.
-func Become(connection *os.File) error {
+// Become makes this process the keeper of the minion at the other end of the connection, in the small program at the path. It
+// returns only with an error.
+func Become(program string, connection *os.File) error {
 	fd, err := syscall.Dup(int(connection.Fd())) // which survives the exec
 	if err != nil {
 		return fmt.Errorf("cannot become the minion's keeper: %w", err)
 	}
-	err = syscall.Exec("/proc/self/exe", []string{os.Args[0], command, strconv.Itoa(fd)}, []string{})
+	err = syscall.Exec(program, []string{os.Args[0], command, strconv.Itoa(fd)}, []string{})
 	return fmt.Errorf("cannot become the minion's keeper: %w", err)
 }
 
-// keep waits until the minion ends, and returns its status.
-func keep(connection *os.File) int {
+// Keep is all that the small program does, with its arguments: it waits until the minion ends, and returns its status.
+func Keep(args []string) (status int) {
+	fd := 0
+	if len(args) == 3 && args[1] == command {
+		fd, _ = strconv.Atoi(args[2])
+	}
+	if fd < 3 {
+		os.Stderr.WriteString("this program is started by a minion of k8sm, and by nobody else\n")
+		return 2
+	}
+	return keep(os.NewFile(uintptr(fd), "minion"))
+}
+
+func keep(connection *os.File) (status int) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	go func() {
@@ -73,7 +77,7 @@ func keep(connection *os.File) int {
 		kind, text, err := read(connection)
 		switch {
 		case err != nil:
-			fmt.Fprintln(os.Stderr, "the minion was killed: it ended without a word, outside of this container")
+			os.Stderr.WriteString("the minion was killed: it ended without a word, outside of this container\n")
 			return killed
 		case kind == ended:
 			if status, err := strconv.Atoi(text); err == nil {

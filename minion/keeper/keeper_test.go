@@ -2,22 +2,26 @@ package keeper
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A minion here is this test's program with a role in its environment.
 func TestMain(m *testing.M) {
 	switch role := os.Getenv("KEEPER_TEST"); role {
 	case "":
-		os.Exit(m.Run())
+		os.Exit(withProgram(m.Run))
 	case "keeper":
-		os.Stderr.WriteString(Become(os.NewFile(3, "connection")).Error())
+		os.Stderr.WriteString(Become(os.Getenv(programVariable), os.NewFile(3, "connection")).Error())
 		os.Exit(1)
 	default:
 		link, err := Adopt()
@@ -30,6 +34,27 @@ func TestMain(m *testing.M) {
 		}
 		_, _ = io.ReadAll(os.Stdin) // until the test has gone
 	}
+}
+
+// programVariable has the path of the small program in the environment.
+const programVariable = "KEEPER_TEST_PROGRAM"
+
+// withProgram builds the small program as it is now: make's may be older.
+func withProgram(run func() int) int {
+	dir, err := os.MkdirTemp("", "keeper")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	program := filepath.Join(dir, "keeper")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "./program")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "cannot build the keeper: %v: %s", err, out)
+		return 1
+	}
+	os.Setenv(programVariable, program)
+	return run()
 }
 
 // pair is a connection as a keeper and a minion have.
@@ -51,7 +76,8 @@ func pair(t *testing.T) (here, there *os.File) {
 func start(t *testing.T, role string, end *os.File) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
-	cmd.Env, cmd.ExtraFiles = []string{"KEEPER_TEST=" + role, Environment(3)}, []*os.File{end}
+	cmd.Env = []string{"KEEPER_TEST=" + role, Environment(3), programVariable + "=" + os.Getenv(programVariable)}
+	cmd.ExtraFiles = []*os.File{end}
 	stdin, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -93,6 +119,65 @@ func TestKeeperPassesTheRequestToEndOn(t *testing.T) {
 	}
 	if kind, _, err := read(here); kind != terminate && !errors.Is(err, io.EOF) {
 		t.Errorf("the minion reads %q (%v)", kind, err)
+	}
+}
+
+// await waits until ok says so.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	limit := time.After(20 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("not within 20 s: %s", what)
+		}
+	}
+}
+
+func TestKeeperIsSmall(t *testing.T) {
+	forKeeper, here := pair(t)
+	keeper := start(t, "keeper", forKeeper)
+	await(t, "it becomes the small program", func() bool {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", keeper.Process.Pid))
+		return err == nil && strings.Contains(string(line), "\x00"+command+"\x00")
+	})
+	if _, err := here.Write([]byte("?")); err != nil { // which it skips
+		t.Fatal(err)
+	}
+	await(t, "it has read what it was told", func() bool {
+		unread, err := unix.IoctlGetInt(int(here.Fd()), unix.TIOCOUTQ)
+		return err == nil && unread == 0
+	})
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", keeper.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]int{}
+	for line := range strings.Lines(string(status)) {
+		var kilobytes int
+		name, value, _ := strings.Cut(line, ":")
+		if _, err := fmt.Sscanf(value, "%d kB", &kilobytes); err == nil {
+			used[name] = kilobytes
+		}
+	}
+	t.Logf("a keeper has %d KB of its own and %d KB resident", used["RssAnon"], used["VmRSS"])
+	if used["VmRSS"] == 0 || used["RssAnon"] > 2000 || used["VmRSS"] > 6000 {
+		t.Errorf("it is not the small program any more: %v", used)
+	}
+}
+
+func TestKeeperProgramIsNotForPeople(t *testing.T) {
+	for name, args := range map[string][]string{"none": {}, "no connection": {command}, "the standard input": {command, "0"}} {
+		t.Run(name, func(t *testing.T) {
+			out, err := exec.CommandContext(t.Context(), os.Getenv(programVariable), args...).CombinedOutput()
+			var exit *exec.ExitError
+			if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "nobody else") {
+				t.Errorf("it ends with %v: %s", err, out)
+			}
+		})
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/k8sm/k8sm/minion/cri"
+	"github.com/k8sm/k8sm/minion/embedded"
 	"github.com/k8sm/k8sm/minion/keeper"
 	"github.com/k8sm/k8sm/minion/supervise"
 )
@@ -53,10 +54,7 @@ const (
 
 // leavePIDs has the Engine start the minion in the machine's PID namespace and becomes its keeper.
 func (cfg Config) leavePIDs(ctx context.Context) error {
-	connection, err := cfg.startOutside(ctx)
-	if err == nil {
-		err = becomeKeeper(connection)
-	}
+	err := cfg.becomeKeeper(ctx)
 	return &Obstacle{
 		Problem: fmt.Sprintf("cannot leave the PID namespace of the Mesos container, whose processes Docker Engine does not know: %s", err),
 		Remedy: "start the Mesos agent without namespaces/pid in its --isolation, and if it runs in a container itself, give that --pid=host and " +
@@ -64,12 +62,24 @@ func (cfg Config) leavePIDs(ctx context.Context) error {
 	}
 }
 
-func becomeKeeper(connection *net.UnixConn) error {
+// becomeKeeper returns only with an error. The minion that was started ends then, if it was.
+func (cfg Config) becomeKeeper(ctx context.Context) error {
+	program, err := embedded.Keeper(cfg.Sandbox) // before there is a minion that needs it
+	if err != nil {
+		return err
+	}
+	defer program.Close()
+	connection, err := cfg.startOutside(ctx)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
 	file, err := connection.File()
 	if err != nil {
 		return err
 	}
-	return keeper.Become(file)
+	defer file.Close()
+	return keeper.Become(program.Path(), file)
 }
 
 // startOutside returns the connection to the minion that runs outside.

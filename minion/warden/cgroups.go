@@ -1,10 +1,11 @@
 package warden
 
 import (
-	"fmt"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -14,20 +15,21 @@ import (
 func leaveCgroups(container string) (problems []error) {
 	memberships, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
-		return []error{fmt.Errorf("cannot leave the Mesos container's cgroups: %w", err)}
+		return []error{errors.New("cannot leave the Mesos container's cgroups: " + err.Error())}
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return []error{fmt.Errorf("cannot leave the Mesos container's cgroups: %w", err)}
+		return []error{errors.New("cannot leave the Mesos container's cgroups: " + err.Error())}
 	}
 	roots, unmounted := rootsToEnter(string(memberships), string(mounts), container)
+	const stuck = "cannot leave a cgroup of the Mesos container, whose end may end this warden: "
 	for _, root := range roots {
 		if err := os.WriteFile(filepath.Join(root, "cgroup.procs"), []byte("0"), 0); err != nil { // 0 is the writer itself
-			problems = append(problems, fmt.Errorf("cannot leave a cgroup of the Mesos container, whose end may end this warden: %w", err))
+			problems = append(problems, errors.New(stuck+err.Error()))
 		}
 	}
 	for _, hierarchy := range unmounted {
-		problems = append(problems, fmt.Errorf("cannot leave a cgroup of the Mesos container, whose end may end this warden: hierarchy %q is not mounted", hierarchy))
+		problems = append(problems, errors.New(stuck+"hierarchy "+strconv.Quote(hierarchy)+" is not mounted"))
 	}
 	return problems
 }

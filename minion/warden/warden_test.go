@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -15,32 +16,78 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestMain lets the test binary be the warden, as km is: its init has waited when this runs. What it does then is to
-// remove the marker, unless there is a file that makes it fail.
+// programVariable has the path of the small program in the environment of the wardens that are started here.
+const programVariable = "WARDEN_TEST_PROGRAM"
+
+// TestMain lets the test binary be km, which a warden executes when there is something to clean up, and the other parts of km that
+// these tests need.
 func TestMain(m *testing.M) {
-	if w, _, ok := parse(os.Args); ok {
-		if exists(w.Marker + ".fail") {
-			say("%v", os.WriteFile(w.Marker+".failed", nil, 0o600))
-			say("%v", Again(time.Second))
-			os.Exit(1)
-		}
-		if err := os.Remove(w.Marker); err != nil {
-			say("%v", err)
-			os.Exit(1)
-		}
-		return
+	switch {
+	case len(os.Args) == 7 && os.Args[1] == Command:
+		waitAsBefore()
+	case len(os.Args) > 1 && os.Args[1] == Command:
+		os.Exit(cleanUp())
+	case os.Getenv(minionVariable) != "":
+		beMinion()
 	}
-	os.Exit(m.Run())
+	os.Exit(withProgram(m.Run))
+}
+
+// withProgram builds the small program as it is now: make's may be older.
+func withProgram(run func() int) int {
+	dir, err := os.MkdirTemp("", "warden")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	program := filepath.Join(dir, "warden")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "./program")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "cannot build the warden: %v: %s", err, out)
+		return 1
+	}
+	os.Setenv(programVariable, program)
+	return run()
+}
+
+// cleanUp removes the marker, unless there is a file that makes it fail.
+func cleanUp() (status int) {
+	w, err := Resume(os.Args[2:])
+	if err == nil {
+		err = bothHeld(w.Watch)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if exists(w.Marker + ".fail") {
+		err := os.WriteFile(w.Marker+".failed", nil, 0o600)
+		fmt.Fprintln(os.Stderr, errors.Join(err, w.Again(os.Getenv(programVariable), time.Second)))
+		return 1
+	}
+	if err := os.Remove(w.Marker); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	w.Leave()
+	return 0
+}
+
+// bothHeld tells whether a minion that comes now would have to wait.
+func bothHeld(w Watch) error {
+	for _, path := range []string{w.Post, w.Node} {
+		if held, err := isHeld(path); err != nil || !held {
+			return fmt.Errorf("nobody has the lock %s, %w", path, err)
+		}
+	}
+	return nil
 }
 
 // watch makes the files of a node whose minion, the test, holds the lock until release is called.
 func watch(t *testing.T) (w Watch, release func()) {
 	t.Helper()
-	dir := t.TempDir()
-	w = Watch{
-		Node: filepath.Join(dir, "lock"), Post: filepath.Join(dir, "warden"), Marker: filepath.Join(dir, "left"),
-		Container: "none", Patience: 2 * time.Second,
-	}
+	w = watchIn(t.TempDir())
 	if err := os.WriteFile(w.Marker, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -50,6 +97,13 @@ func watch(t *testing.T) (w Watch, release func()) {
 		}
 	})
 	return w, take(t, w)
+}
+
+func watchIn(dir string) Watch {
+	return Watch{
+		Node: filepath.Join(dir, "lock"), Post: filepath.Join(dir, "warden"), Marker: filepath.Join(dir, "left"),
+		Build: "this", Patience: 2 * time.Second,
+	}
 }
 
 // take is the coming of a minion.
@@ -63,14 +117,16 @@ func take(t *testing.T, w Watch) (release func()) {
 	return func() { lock.Close() }
 }
 
-func start(t *testing.T, w Watch) (pid int) {
+func start(t *testing.T, w Watch) (pid int) { return startIn(t, w, "none") }
+
+func startIn(t *testing.T, w Watch, container string) (pid int) {
 	t.Helper()
 	log, err := os.OpenFile(filepath.Join(filepath.Dir(w.Marker), "log"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	if err := w.Start(log, os.Environ()); err != nil {
+	if err := w.Start(Launch{Program: os.Getenv(programVariable), Container: container, Log: log, Env: os.Environ()}); err != nil {
 		text, _ := os.ReadFile(log.Name())
 		t.Fatalf("%v\n%s", err, text)
 	}
@@ -125,15 +181,40 @@ func TestWardenLeavesAMinionThatFollowsInPeace(t *testing.T) {
 	await(t, "the marker is gone", w.isOver)
 }
 
-func TestWardenWithAnotherPatienceIsReplaced(t *testing.T) {
-	w, _ := watch(t)
-	w.Patience = time.Hour
+func TestWardenSeesAMinionWhoseLockIsAnotherFile(t *testing.T) {
+	w, release := watch(t)
 	pid := start(t, w)
-	w.Patience = 2 * time.Hour
-	if again := start(t, w); again == pid {
-		t.Errorf("the warden %d was left, with the patience of an earlier minion", pid)
+	if err := os.Remove(w.Node); err != nil {
+		t.Fatal(err)
 	}
-	await(t, "the first one is gone", func() bool { return !runs(pid) })
+	next := take(t, w)
+	release()
+	timer := time.NewTimer(2 * w.Patience)
+	<-timer.C
+	if w.isOver() || !runs(pid) {
+		t.Fatalf("it worked although a minion ran: marker gone %v, warden there %v", w.isOver(), runs(pid))
+	}
+	next()
+	await(t, "the marker is gone", w.isOver)
+}
+
+func TestWardenOfAnotherMinionIsReplaced(t *testing.T) {
+	for name, change := range map[string]func(w *Watch){
+		"another patience": func(w *Watch) { w.Patience = 2 * time.Hour },
+		"another build":    func(w *Watch) { w.Build = "the next" },
+		"another marker":   func(w *Watch) { w.Marker += "-elsewhere" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, _ := watch(t)
+			w.Patience = time.Hour
+			pid := start(t, w)
+			change(&w)
+			if again := start(t, w); again == pid {
+				t.Errorf("the warden %d was left", pid)
+			}
+			await(t, "the first one is gone", func() bool { return !runs(pid) })
+		})
+	}
 }
 
 func TestWardenThatFailsWaitsAgain(t *testing.T) {
@@ -204,8 +285,8 @@ func TestWardenIsInNoCgroupOfTheContainer(t *testing.T) {
 		t.Skip("this machine has no freezer cgroups of version 1")
 	}
 	w, _ := watch(t)
-	w.Container = fmt.Sprintf("k8sm-test-%d", os.Getpid())
-	group := filepath.Join(hierarchy, w.Container)
+	container := fmt.Sprintf("k8sm-test-%d", os.Getpid())
+	group := filepath.Join(hierarchy, container)
 	if err := os.Mkdir(group, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -220,9 +301,9 @@ func TestWardenIsInNoCgroupOfTheContainer(t *testing.T) {
 	if err := enter(group); err != nil {
 		t.Fatal(err)
 	}
-	pid := start(t, w)
+	pid := startIn(t, w, container)
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if err != nil || strings.Contains(string(text), w.Container) {
+	if err != nil || strings.Contains(string(text), container) {
 		t.Errorf("it is in %s, %v", text, err)
 	}
 }

@@ -58,16 +58,6 @@ var rules = []rule{
 		never: []string{module + "/scheduler", module + "/offers", module + "/api/controlplane", module + "/api/state"},
 	},
 	{
-		why:   "what a warden waits in is initialised before all that it imports not: see the package",
-		from:  "minion/warden",
-		never: []string{"github.com", "go.etcd.io", "golang.org", "google.golang.org", "k8s.io", "sigs.k8s.io", "net"},
-	},
-	{
-		why:   "what a keeper waits in is initialised before all that it imports not: see the package",
-		from:  "minion/keeper",
-		never: []string{"github.com", "go.etcd.io", "golang.org", "google.golang.org", "k8s.io", "sigs.k8s.io", "net"},
-	},
-	{
 		why:   "the storage of offers is pure: time and offers come in as values",
 		from:  "offers",
 		never: []string{"net", "net/http", "os", "k8s.io/client-go", "github.com/sirupsen/logrus", module + "/scheduler"},
@@ -133,6 +123,32 @@ func TestImportRules(t *testing.T) {
 		}
 		if !matched {
 			t.Errorf("no package is under the rule for %q: it guards nothing", r.from)
+		}
+	}
+}
+
+// embedded are the programs that km carries along, and all that each is made of beside the standard library.
+var embedded = map[string][]string{
+	"minion/cri/pause":      {"minion/cri/pause"},
+	"minion/warden/program": {"minion/warden/program", "minion/warden"},
+	"minion/keeper/program": {"minion/keeper/program", "minion/keeper"},
+}
+
+// One of each, and of pause one a pod, waits on a node all the time: it holds what it links.
+func TestImportsOfEmbeddedPrograms(t *testing.T) {
+	for program, own := range embedded {
+		cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{.ImportPath}} {{.Standard}}", "./"+program)
+		cmd.Dir = root
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("cannot list what %s imports: %v", program, err)
+		}
+		for line := range strings.Lines(string(out)) {
+			path, standard, _ := strings.Cut(strings.TrimSpace(line), " ")
+			if standard == "true" && path != "net" || slices.Contains(own, strings.TrimPrefix(path, module+"/")) {
+				continue
+			}
+			t.Errorf("%s is made of %s: it has to stay small", program, path)
 		}
 	}
 }

@@ -245,8 +245,8 @@ func wardenIsSmall(t *testing.T, c *scratch.Cluster) {
 		var kilobytes int
 		if _, err := fmt.Sscanf(line, "RssAnon: %d kB", &kilobytes); err == nil {
 			t.Logf("the warden has %d KB", kilobytes)
-			if kilobytes > 6000 {
-				t.Error("what it waits in is not the first part of the program: see the package warden")
+			if kilobytes > 2000 {
+				t.Error("it does not wait in its small program: see the package warden")
 			}
 			return
 		}

@@ -1,0 +1,169 @@
+// Package embedded holds the small programs that km carries along and starts on a node: the warden and the keeper, which
+// wait for as long as a minion lives, and would hold tens of megabytes if they were km itself. make builds them from
+// minion/warden/program and minion/keeper/program; `go build` works without them, and says so when one is needed.
+//
+// It knows how such a program comes to a machine: as a file in a directory, or in memory where the directory's file
+// system is mounted noexec. What the programs do is in their own packages, which must not import this one.
+package embedded
+
+import (
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// programs has a file in any case, so that `go build` works.
+//
+//go:embed all:programs
+var programs embed.FS
+
+// Program is a program that can be started on this machine. Its owner closes it once it has been started.
+type Program struct {
+	path string
+	file *os.File
+}
+
+// Path is what to execute. It is good until Close, for this process and its children.
+func (p *Program) Path() string { return p.path }
+
+// Close gives up what this process has of the program. What runs goes on.
+func (p *Program) Close() error { return p.file.Close() }
+
+// Warden is the program of package warden, as a file in the directory. One process at a time may ask for one directory.
+func Warden(dir string) (*Program, error) { return carried("warden", dir) }
+
+// Keeper is the program of package keeper, as a file in the directory. One process at a time may ask for one directory.
+func Keeper(dir string) (*Program, error) { return carried("keeper", dir) }
+
+func carried(name, dir string) (*Program, error) {
+	data, err := programs.ReadFile("programs/" + name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("km was built without its %s: build it with make", name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return bring(name, dir, data)
+}
+
+// bring brings a program to this machine.
+func bring(name, dir string, data []byte) (*Program, error) {
+	noexec, err := isNoexec(dir)
+	if err != nil {
+		return nil, err
+	}
+	if noexec {
+		p, err := inMemory(name, data)
+		if err != nil {
+			return nil, fmt.Errorf("cannot run the %s from %s, whose file system is mounted noexec, nor from memory: %w: mount it without noexec", name, dir, err)
+		}
+		return p, nil
+	}
+	path := filepath.Join(dir, name)
+	if file, err := verified(path, data); err == nil {
+		return &Program{path: path, file: file}, nil
+	}
+	if err := write(path, data); err != nil {
+		return nil, fmt.Errorf("cannot write the %s: %w", name, err)
+	}
+	file, err := verified(path, data)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the %s that was just written: %w", name, err)
+	}
+	return &Program{path: path, file: file}, nil
+}
+
+func isNoexec(dir string) (bool, error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(dir, &stat); err != nil {
+		return false, fmt.Errorf("cannot tell whether programs run from %s: %w", dir, err)
+	}
+	const noexec = 0x8 // ST_NOEXEC of statfs(2)
+	return stat.Flags&noexec != 0, nil
+}
+
+// verified opens the file if it is this user's alone and holds this program.
+func verified(path string, data []byte) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := verify(file, data); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+func verify(file *os.File, data []byte) error {
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Mode() != 0o700 || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Geteuid()) || info.Size() != int64(len(data)) {
+		return fmt.Errorf("%s is not this program", file.Name())
+	}
+	there, err := io.ReadAll(file)
+	if err == nil && !bytes.Equal(there, data) {
+		err = fmt.Errorf("%s is not this program", file.Name())
+	}
+	return err
+}
+
+// write puts the program at the path in one step, also for a machine that loses power. What runs from there is not touched.
+func write(path string, data []byte) error {
+	fresh := path + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a process that was killed here
+		return err
+	}
+	if err := writeSynced(fresh, data); err != nil {
+		return errors.Join(err, os.Remove(fresh))
+	}
+	return os.Rename(fresh, path)
+}
+
+// writeSynced lets no child be forked meanwhile: it would have the file open for writing for a moment, and such a file
+// cannot be executed (ETXTBSY).
+func writeSynced(path string, data []byte) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o700)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	return errors.Join(err, file.Chmod(0o700), file.Sync(), file.Close()) // Chmod for any umask
+}
+
+// inMemory is a file that no directory has (memfd_create(2)).
+func inMemory(name string, data []byte) (*Program, error) {
+	syscall.ForkLock.RLock() // as in writeSynced
+	defer syscall.ForkLock.RUnlock()
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_EXEC)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3 each such file could be executed
+		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	}
+	if err != nil {
+		return nil, err
+	}
+	written := os.NewFile(uintptr(fd), name)
+	defer written.Close()
+	if _, err := written.Write(data); err != nil {
+		return nil, err
+	}
+	if err := written.Chmod(0o500); err != nil {
+		return nil, err
+	}
+	file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd)) // what is open for writing cannot be executed
+	if err != nil {
+		return nil, err
+	}
+	return &Program{path: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), file.Fd()), file: file}, nil
+}

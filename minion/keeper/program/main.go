@@ -1,0 +1,13 @@
+// Command keeper is the program of a minion's keeper: the process that a Mesos agent started becomes it. See package
+// keeper.
+//
+// One runs beside each minion that has left a PID namespace, so it links as little as possible.
+package main
+
+import (
+	"os"
+
+	"github.com/k8sm/k8sm/minion/keeper"
+)
+
+func main() { os.Exit(keeper.Keep(os.Args)) }
