@@ -42,7 +42,7 @@ func rootsToEnter(memberships, mounts, container string) (roots, unmounted []str
 		if len(fields) < 3 || container == "" || !slices.Contains(strings.Split(fields[2], "/"), container) {
 			continue
 		}
-		if root := HierarchyRoot(fields[1], mounts); root != "" {
+		if root := hierarchyRoot(fields[1], mounts); root != "" {
 			roots = append(roots, root)
 		} else {
 			unmounted = append(unmounted, fields[1])
@@ -51,9 +51,9 @@ func rootsToEnter(memberships, mounts, container string) (roots, unmounted []str
 	return roots, unmounted
 }
 
-// HierarchyRoot returns where the root of the hierarchy of these controllers is mounted, by /proc/PID/mountinfo, or "". The unified
+// hierarchyRoot returns where the root of the hierarchy of these controllers is mounted, by /proc/PID/mountinfo, or "". The unified
 // hierarchy has no controllers.
-func HierarchyRoot(controllers, mounts string) string {
+func hierarchyRoot(controllers, mounts string) string {
 	for line := range strings.Lines(mounts) {
 		front, back, ok := strings.Cut(line, " - ")
 		fields, kind := strings.Fields(front), strings.Fields(back)

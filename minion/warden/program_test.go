@@ -42,7 +42,7 @@ const minionVariable = "WARDEN_TEST_MINION"
 
 func beMinion() {
 	w := watchIn(os.Getenv(minionVariable))
-	lock, err := TryLock(w.Node)
+	lock, err := tryLock(w.Node)
 	if err == nil {
 		err = w.Start(Launch{Program: os.Getenv(programVariable), Container: "none", Log: os.Stderr, Env: os.Environ()})
 	}

@@ -151,7 +151,7 @@ func (s *sentry) becomeKM(post *os.File) error {
 // somebody's look whether there is.
 func takePost(path string) (*os.File, error) {
 	for range 20 {
-		post, err := TryLock(path)
+		post, err := tryLock(path)
 		if err != nil {
 			return nil, err
 		}

@@ -122,7 +122,7 @@ func commandLine(pid int) []string {
 }
 
 func isHeld(path string) (bool, error) {
-	file, err := TryLock(path)
+	file, err := tryLock(path)
 	if file != nil {
 		file.Close()
 	}

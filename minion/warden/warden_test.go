@@ -109,7 +109,7 @@ func watchIn(dir string) Watch {
 // take is the coming of a minion.
 func take(t *testing.T, w Watch) (release func()) {
 	t.Helper()
-	lock, err := TryLock(w.Node)
+	lock, err := tryLock(w.Node)
 	if err != nil || lock == nil {
 		t.Fatalf("the node's lock is not to be had: %v", err)
 	}

@@ -102,9 +102,9 @@ func withKM(env []string, number int) []string {
 	return append(env, variable+"="+strconv.Itoa(number))
 }
 
-// TryLock returns the file, which it makes if need be, if its lock (flock(2)) could be taken, and nil if another process has
+// tryLock returns the file, which it makes if need be, if its lock (flock(2)) could be taken, and nil if another process has
 // it. Closing the file, or the end of the process, gives the lock back.
-func TryLock(path string) (*os.File, error) {
+func tryLock(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
