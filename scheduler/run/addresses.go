@@ -12,21 +12,20 @@ import (
 	"github.com/k8sm/k8sm/scheduler/run/lanes"
 )
 
-// Addresses gives pods addresses of pools. Its methods are called one at a time; none forgets what it said when a
-// scheduler ends.
+// Addresses assigns addresses from pools to pods. Its methods are called one at a time. What they did outlives the scheduler.
 type Addresses interface {
-	// Assign answers each claim in its place. A pod that has the address already gets it again.
+	// Assign returns an answer for each claim, in the same order. A pod that has an address gets that again.
 	Assign(ctx context.Context, claims []api.AddressClaim) []api.AddressAnswer
-	// Release takes back what the pod has, if anything.
+	// Release frees the pod's address, if it has one.
 	Release(ctx context.Context, pod types.UID) error
-	// Keep takes back what all pods but these have, and returns who had it.
+	// Keep frees the addresses of all other pods, and returns these.
 	Keep(ctx context.Context, pods []types.UID) ([]api.PodKey, error)
 }
 
-// addressTimeout bounds one action on addresses.
+// addressTimeout bounds one action.
 const addressTimeout = 15 * time.Second
 
-// noAddresses are those of a scheduler without pools.
+// noAddresses is for a scheduler without pools: it refuses all claims.
 type noAddresses struct{}
 
 func (noAddresses) Assign(_ context.Context, claims []api.AddressClaim) []api.AddressAnswer {
@@ -40,7 +39,7 @@ func (noAddresses) Assign(_ context.Context, claims []api.AddressClaim) []api.Ad
 func (noAddresses) Release(context.Context, types.UID) error                { return nil }
 func (noAddresses) Keep(context.Context, []types.UID) ([]api.PodKey, error) { return nil, nil }
 
-// addresser does the actions on addresses, one after the other.
+// addresser does the actions on addresses, one at a time.
 type addresser struct {
 	addresses Addresses
 	queue     *lanes.Lanes[scheduler.Action]
@@ -73,20 +72,20 @@ func (a *addresser) perform(ctx context.Context, act scheduler.Action) {
 	case scheduler.ReleaseAddress:
 		err := a.addresses.Release(ctx, act.Pod)
 		if err != nil {
-			log.WithField("uid", act.Pod).WithError(err).Warn("cannot release the address of a pod that is over; it is tried again")
+			log.WithField("uid", act.Pod).WithError(err).Warn("cannot release the address of a finished pod, trying again")
 		}
 		answer = scheduler.AddressReleased{OK: err == nil}
 	case scheduler.KeepAddresses:
 		released, err := a.addresses.Keep(ctx, act.Pods)
 		for _, pod := range released {
-			log.WithField("pod", pod).Info("released the address of a pod that ended while nobody looked")
+			log.WithField("pod", pod).Info("released the address of a pod that ended while no scheduler ran")
 		}
 		if err != nil {
-			log.WithError(err).Warn("cannot release the addresses of pods that are over; it is tried again")
+			log.WithError(err).Warn("cannot release the addresses of finished pods, trying again")
 		}
 		answer = scheduler.AddressReleased{OK: err == nil}
 	}
 	if err := a.sink(answer); err != nil {
-		log.WithError(err).Debug("nobody hears what became of addresses")
+		log.WithError(err).Debug("the scheduler stopped before it heard of the addresses")
 	}
 }

@@ -9,13 +9,13 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// Artifact is where agents fetch the archive km.tar.gz with the km program from.
+// Artifact is the archive km.tar.gz, with the km program in it, that agents fetch.
 type Artifact struct {
 	URL    string
 	SHA256 string // of the program, in hexadecimal
 }
 
-// minion is the km command of the executor, with what it has to know before it can reach the cluster.
+// minion is the executor's km command, with what it needs to know before it can reach the cluster.
 func (c Config) minion() string {
 	if c.DockerHost == "" {
 		return "minion"
@@ -23,9 +23,9 @@ func (c Config) minion() string {
 	return "minion --" + api.MinionEngineFlag + "=" + shellQuote(c.DockerHost)
 }
 
-// command runs what was fetched if it is what the scheduler serves: Mesos does not check that. A fetcher whose cache has no
-// room for the archive unpacks it in the sandbox and leaves it there (fetchBypassingCache in Mesos's src/launcher/fetcher.cpp).
-// The program removes itself from the sandbox when it has started.
+// command checks the hash of the fetched program, which Mesos does not, and runs it. A fetcher whose cache has no room for the
+// archive leaves it in the sandbox (fetchBypassingCache in Mesos's src/launcher/fetcher.cpp), so the command removes it. The
+// program removes itself from the sandbox when it has started.
 func (a Artifact) command(minion string) string {
 	wrong := fmt.Sprintf("the km that was fetched from %s is not the scheduler's: its SHA-256 is not %s. "+
 		"Something on the way changes it, or the agent's fetcher cache is broken", a.URL, a.SHA256)
@@ -33,11 +33,11 @@ func (a Artifact) command(minion string) string {
 		"test -x km || { echo %s >&2; exit 1; }; exec ./km %s", a.SHA256, shellQuote(wrong), shellQuote(noExec), minion)
 }
 
-// noExec is said in the sandbox of an agent on which the command can start no program there: access(2) knows of noexec, too.
+// noExec is the error for a sandbox in which the command can start no program. test -x sees that: access(2) heeds noexec.
 const noExec = "km cannot be executed in the sandbox: the file system of the Mesos agent's --work_dir is mounted with noexec, or for this user. " +
 	"Mount it with exec, give the agent another --work_dir, or install km on the agents and give --km-path to km scheduler"
 
-// reachable returns an error if the agent, of which the address is "ip:port" or unknown, certainly cannot fetch the program.
+// reachable returns an error if an agent at this address, "ip:port" or "" if unknown, certainly cannot fetch the program.
 func (a Artifact) reachable(agent string) error {
 	from, err := url.Parse(a.URL)
 	if err != nil {

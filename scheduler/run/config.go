@@ -6,7 +6,7 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-// Config is the configuration of a scheduler that runs: what it decides by, who it is, and what it tells minions.
+// Config is the configuration of a scheduler that runs: the rules of the core, its own identity, and what it tells minions.
 type Config struct {
 	scheduler.Config
 	// Identity names this scheduler among those that may lead.
@@ -27,7 +27,7 @@ func (c *Config) Validate() error {
 		return err
 	}
 	if c.KMPath == "" && c.Artifact.URL == "" {
-		return errors.New("agents have no km: give --km-path, or serve it")
+		return errors.New("the Mesos agents have no km: give --km-path, or let them fetch it from --artifact-address")
 	}
 	return nil
 }

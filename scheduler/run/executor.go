@@ -15,15 +15,15 @@ import (
 	"github.com/k8sm/k8sm/scheduler/run/lanes"
 )
 
-// Executor is what an ExecutorInfo says. Mesos compares it whole with that of the executor that runs already, so it is
-// kept as a record, in the bytes that were launched.
+// Executor is the content of an ExecutorInfo. Mesos compares the whole ExecutorInfo with that of the executor that runs, so a
+// record keeps the very bytes that were launched.
 type Executor struct {
 	Framework api.FrameworkID
 	ID        api.ExecutorID
 	Name      string
 	Source    string
 	Command   string // for a shell
-	// Archives are URIs of what the fetcher of Mesos unpacks into the sandbox, by way of its cache
+	// Archives are the URIs that the Mesos fetcher unpacks into the sandbox, through its cache
 	// (https://mesos.apache.org/documentation/latest/fetcher/).
 	Archives  []string
 	Resources offers.Resources
@@ -36,14 +36,14 @@ type ExecutorCodec interface {
 	DecodeExecutor(record []byte) (Executor, error)
 }
 
-// Tokens makes bootstrap tokens.
+// Tokens makes bootstrap tokens. Its method may be called concurrently.
 type Tokens interface {
-	// Arm makes the token valid for the next hour, for the node with this name only, and returns it; an empty token
-	// means a new one. It brings a token back that was cleaned up.
+	// Arm makes the token valid for the next hour, only for the node with this name, and returns it. For an empty token it makes
+	// a new one. It restores a token that was cleaned up.
 	Arm(ctx context.Context, node, token string) (string, error)
 }
 
-// Records keeps the records of executors, one for each agent.
+// Records keeps the records of executors, one for each agent. Its methods may be called concurrently.
 type Records interface {
 	// Executor returns the record, or nil if there is none.
 	Executor(ctx context.Context, agent api.AgentID) ([]byte, error)
@@ -51,10 +51,10 @@ type Records interface {
 	DeleteExecutor(ctx context.Context, agent api.AgentID) error
 }
 
-// preparerWorkers is how many executors are prepared at the same time.
+// preparerWorkers is how many executors are prepared concurrently.
 const preparerWorkers = 8
 
-// preparer keeps the records of the executors and the tokens in them.
+// preparer does PrepareExecutor and ForgetExecutor: it keeps the records of executors, and the tokens in them valid.
 type preparer struct {
 	cfg     Config
 	records Records
@@ -70,6 +70,7 @@ func newPreparer(cfg Config, parts Parts) *preparer {
 	return p
 }
 
+// agentOf is an action's lane.
 func agentOf(act scheduler.Action) string {
 	switch act := act.(type) {
 	case scheduler.PrepareExecutor:
@@ -95,7 +96,7 @@ func (p *preparer) perform(ctx context.Context, act scheduler.Action) {
 			log.WithFields(log.Fields{"agent": act.Agent, "node": act.Node}).WithError(err).Warn("cannot prepare the executor")
 		}
 		if err := p.sink(ready); err != nil {
-			log.WithError(err).Debug("an executor was prepared for nobody")
+			log.WithError(err).Debug("the scheduler stopped before it heard of the executor")
 		}
 	case scheduler.ForgetExecutor:
 		if err := p.records.DeleteExecutor(ctx, act.Agent); err != nil {
@@ -104,7 +105,7 @@ func (p *preparer) perform(ctx context.Context, act scheduler.Action) {
 	}
 }
 
-// prepare returns the record that Mesos has to be given, with a valid token in it.
+// prepare returns the record to launch, with a valid token in it.
 func (p *preparer) prepare(ctx context.Context, act scheduler.PrepareExecutor) (scheduler.ExecutorReady, error) {
 	none := scheduler.ExecutorReady{Agent: act.Agent}
 	record, err := p.records.Executor(ctx, act.Agent)
@@ -112,7 +113,7 @@ func (p *preparer) prepare(ctx context.Context, act scheduler.PrepareExecutor) (
 		return none, fmt.Errorf("cannot read its record: %w", err)
 	}
 	if record == nil && !act.MayReplace {
-		return none, errors.New("an executor of ours runs there, but its record is lost: it has to end first")
+		return none, errors.New("an executor of this framework runs there, but its record is lost: it must end first")
 	}
 	token, err := p.tokenIn(record)
 	if err != nil {
@@ -134,6 +135,7 @@ func (p *preparer) prepare(ctx context.Context, act scheduler.PrepareExecutor) (
 	return scheduler.ExecutorReady{Agent: act.Agent, Record: record, Kept: !act.MayReplace, Resources: executor.Resources}, nil
 }
 
+// tokenIn returns the token in a record; "" if there is no record.
 func (p *preparer) tokenIn(record []byte) (string, error) {
 	if record == nil {
 		return "", nil
@@ -146,7 +148,7 @@ func (p *preparer) tokenIn(record []byte) (string, error) {
 	return bootstrap.Token, err
 }
 
-// renew returns the record as this scheduler would write it, and stores it if it is another than before.
+// renew returns the record as this scheduler writes it, and stores it if it has changed.
 func (p *preparer) renew(ctx context.Context, act scheduler.PrepareExecutor, old []byte, token string) ([]byte, error) {
 	data, err := json.Marshal(api.Bootstrap{
 		Cluster: p.cfg.Cluster, Node: act.Node, APIServer: p.cfg.APIServer, CA: p.cfg.CA, Token: token,

@@ -7,7 +7,7 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-// logEvent shows what Mesos says of tasks and offers. Pods and nodes can be watched by kubectl.
+// logEvent logs what Mesos says about tasks and offers. For pods and nodes there is kubectl.
 func logEvent(ev scheduler.Event) {
 	switch ev := ev.(type) {
 	case scheduler.TaskUpdated:
@@ -18,7 +18,7 @@ func logEvent(ev scheduler.Event) {
 		}
 	case scheduler.InverseOffered:
 		for _, o := range ev.Offers {
-			log.WithFields(log.Fields{"offer": o.ID, "agent": o.Agent}).Debugf("asked back for maintenance %s", o.Unavailable)
+			log.WithFields(log.Fields{"offer": o.ID, "agent": o.Agent}).Debugf("asked back for the maintenance %s", o.Unavailable)
 		}
 	case scheduler.OfferRescinded:
 		log.WithField("offer", ev.Offer).Debug("rescinded")
@@ -29,7 +29,7 @@ func logEvent(ev scheduler.Event) {
 	}
 }
 
-// logAction tells an operator of changes; all else is for debugging.
+// logAction logs changes at level info, all else at debug.
 func logAction(act scheduler.Action) {
 	switch act := act.(type) {
 	case scheduler.Launch:
@@ -45,7 +45,7 @@ func logAction(act scheduler.Action) {
 		log.WithFields(log.Fields{"pod": act.Pod.Namespace + "/" + act.Pod.Name, "node": act.Node}).Info(act.Message)
 	case scheduler.Preempt:
 		log.WithFields(log.Fields{"pod": act.Victim.Namespace + "/" + act.Victim.Name, "node": act.Node}).
-			Infof("preempting it for %s/%s", act.By.Namespace, act.By.Name)
+			Infof("preempting the pod for %s/%s", act.By.Namespace, act.By.Name)
 	case scheduler.CreateNode:
 		log.WithFields(log.Fields{"node": act.Node.Name, "agent": act.Node.Spec.ProviderID}).Info("creating node")
 	case scheduler.DeleteNode:

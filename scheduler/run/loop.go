@@ -14,30 +14,31 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-// Sink takes events in; it blocks while the scheduler is busy. An error says that the scheduler takes no more.
+// Sink hands an event to the scheduler and blocks while that is busy. An error means that the scheduler takes no more events.
+// It may be called concurrently.
 type Sink func(scheduler.Event) error
 
 // Master is the connection to Mesos.
 type Master interface {
-	// Run subscribes as the framework (with a new id if it is empty), sends what happens to the sink and reconnects,
-	// until ctx ends or it is certain that no subscription can succeed.
+	// Run subscribes as the framework (as a new one if id is empty), sends events to the sink and reconnects, until ctx ends or
+	// no subscription can succeed any more.
 	Run(ctx context.Context, id api.FrameworkID, sink Sink) error
-	// Do queues a call and returns at once. A call that cannot be sent is dropped: Reconcile repairs that.
+	// Do queues a call and returns at once. It drops a call that cannot be sent: Reconcile repairs that.
 	Do(action scheduler.MesosAction)
 }
 
 // Cluster is the connection to Kubernetes.
 type Cluster interface {
-	// Run sends the objects that exist of each kind of event, then Synced, then what changes, and does the actions that
-	// Do queues, until ctx ends.
+	// Run sends an event for each existing object, then Synced, then an event for each change. It does the actions that Do
+	// queues, until ctx ends.
 	Run(ctx context.Context, sink Sink) error
 	// Do queues an action and returns at once.
 	Do(action scheduler.ClusterAction)
 }
 
-// Store is what has to outlive a scheduler; its writes are refused when another scheduler leads.
+// Store keeps what outlives a scheduler. It refuses the writes of a scheduler that does not lead any more.
 type Store interface {
-	// Lead waits until this scheduler leads; lost is closed when it does no more.
+	// Lead waits until this scheduler leads. It closes lost when another one may lead.
 	Lead(ctx context.Context, id string) (lost <-chan struct{}, err error)
 	// FrameworkID returns the stored id, or "".
 	FrameworkID(ctx context.Context) (api.FrameworkID, error)
@@ -46,24 +47,24 @@ type Store interface {
 	Records
 }
 
-// Parts are what Run puts together.
+// Parts are what Run connects to the core. Run owns them until it returns.
 type Parts struct {
-	Master  Master
-	Cluster Cluster
-	Store   Store
-	Tokens  Tokens
-	Codec   ExecutorCodec
-	// Addresses are those of pools; nil for none.
-	Addresses Addresses
-	Metrics   prometheus.Registerer // nil for none
-	Window    *Window               // nil for none
+	Master    Master
+	Cluster   Cluster
+	Store     Store
+	Tokens    Tokens
+	Codec     ExecutorCodec
+	Addresses Addresses             // nil if there are no address pools
+	Metrics   prometheus.Registerer // nil for no metrics
+	Window    *Window               // nil if nobody looks
 }
 
 // ErrLost is returned by Run when another scheduler has taken over the leadership.
 var ErrLost = errors.New("the leadership was lost; another scheduler may lead now")
 
-// Run waits for the leadership and then schedules until ctx ends, in which case it returns nil, or until it cannot go
-// on: it stops acting at once when the leadership is lost. All its goroutines have ended when it returns.
+// Run waits for the leadership and then schedules. It returns nil when ctx has ended, ErrLost when the leadership was lost, and
+// another error when it cannot go on. It acts no more once it has lost the leadership. All its goroutines have ended when it
+// returns.
 func Run(ctx context.Context, cfg Config, parts Parts) error {
 	if err := cfg.Validate(); err != nil {
 		return err
@@ -99,7 +100,7 @@ func Run(ctx context.Context, cfg Config, parts Parts) error {
 	group.Go(func() error { return l.addresser.run(ctx, l.sink(ctx)) })
 	err = group.Wait()
 	select {
-	case <-lost: // whatever else failed then, this is why
+	case <-lost: // the reason for any other error
 		return ErrLost
 	default:
 	}
@@ -109,7 +110,7 @@ func Run(ctx context.Context, cfg Config, parts Parts) error {
 	return err
 }
 
-// unlessEnded drops the error of something that was only interrupted.
+// unlessEnded drops the error of a call that the end of ctx interrupted.
 func unlessEnded(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
@@ -164,7 +165,7 @@ func (l *loop) own(ctx context.Context, group *errgroup.Group) error {
 		logEvent(ev)
 		acts := l.core.Step(time.Now(), ev)
 		if ctx.Err() != nil {
-			return nil // the leadership may be lost: whatever was decided must not be done
+			return nil // the leadership may be lost: drop what was decided
 		}
 		for _, act := range acts {
 			l.do(ctx, group, act)
@@ -176,7 +177,7 @@ func (l *loop) own(ctx context.Context, group *errgroup.Group) error {
 	}
 }
 
-// setAlarm has the core woken when it wants to be.
+// setAlarm sets the time of the next Wake.
 func (l *loop) setAlarm(alarm *time.Timer) {
 	now := time.Now()
 	if at := l.core.WakeAt(now); !at.IsZero() {
@@ -209,8 +210,8 @@ func (l *loop) do(ctx context.Context, group *errgroup.Group, act scheduler.Acti
 	}
 }
 
-// masterSink stores a new framework id before anybody acts on the subscription: an id that is not stored would leave
-// tasks without a scheduler after a restart.
+// masterSink stores a new framework id before the core hears of the subscription. After a restart, no scheduler would find the
+// tasks of a framework whose id is not stored.
 func (l *loop) masterSink(ctx context.Context) Sink {
 	forward := l.sink(ctx)
 	return func(ev scheduler.Event) error {

@@ -6,57 +6,123 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-// metrics are what the owner loop shows about the core.
+// gauges show what there is now.
+var gauges = []struct {
+	name, help string
+	value      func(scheduler.Snapshot) int
+}{
+	{"pods_waiting", "Pods that need a task and have none.", func(s scheduler.Snapshot) int { return s.PodsWaiting }},
+	{"tasks", "Tasks that Mesos knows or should know.", func(s scheduler.Snapshot) int { return s.Tasks }},
+	{"agents_alive", "Mesos agents that are there.", func(s scheduler.Snapshot) int { return s.AgentsAlive }},
+	{"agents_failing", "Mesos agents where the last task failed before it ran.", func(s scheduler.Snapshot) int { return s.AgentsFailing }},
+	{"agents_maintenance_planned", "Mesos agents with planned maintenance.", func(s scheduler.Snapshot) int { return s.AgentsPlanned }},
+	{"agents_draining", "Mesos agents that an operator has drained.", func(s scheduler.Snapshot) int { return s.AgentsDraining }},
+	{"offers_live", "Offers that are held.", func(s scheduler.Snapshot) int { return s.Offers }},
+	{"nodes_warm", "Nodes that keep a minion without pods.", func(s scheduler.Snapshot) int { return s.NodesWarm }},
+	{
+		"nodes_outdated", "Nodes whose minion is of another version of km than the scheduler.",
+		func(s scheduler.Snapshot) int { return s.NodesOutdated },
+	},
+	{
+		"rollouts_under_way", "Nodes whose minion is being replaced by one of the scheduler's version.",
+		func(s scheduler.Snapshot) int { return s.RolloutsUnderWay },
+	},
+	{
+		"rollouts_stopped", "Nodes where the replacement of the minion failed. No other starts until an operator has acted.",
+		func(s scheduler.Snapshot) int { return s.RolloutsStopped },
+	},
+}
+
+// counters show what has happened since the scheduler began to lead.
+var counters = []struct {
+	name, help string
+	value      func(scheduler.Snapshot) uint64
+}{
+	{
+		"preemption_attempts_total", "Searches for pods to preempt. Equal pods share one.",
+		func(s scheduler.Snapshot) uint64 { return s.Preemptions },
+	},
+	{
+		"preemption_victims_total", "Pods that were preempted for more important ones.",
+		func(s scheduler.Snapshot) uint64 { return s.Victims },
+	},
+	{
+		"pods_rejected_total", "Pods that the kubelet of their node did not admit.",
+		func(s scheduler.Snapshot) uint64 { return s.PodsRejected },
+	},
+}
+
+// families are counters with a label. A value that never came stands at 0, so that an alert on it has a series.
+var families = []struct {
+	name, help, label string
+	values            func(scheduler.Snapshot) map[string]uint64
+}{
+	{
+		"offers_ended_total", "Offers by how they ended.", "end",
+		func(s scheduler.Snapshot) map[string]uint64 { return byName(s.OffersEnded) },
+	},
+	{
+		"inverse_offers_total", "Inverse offers by how they ended.", "end",
+		func(s scheduler.Snapshot) map[string]uint64 { return byName(s.InverseOffers) },
+	},
+	{
+		"evictions_total", "Attempts to evict pods for maintenance, draining or a rollout, by outcome.", "outcome",
+		func(s scheduler.Snapshot) map[string]uint64 { return byName(s.Evictions) },
+	},
+}
+
+func byName[K interface {
+	comparable
+	String() string
+}](counts map[K]uint64) map[string]uint64 {
+	named := make(map[string]uint64, len(counts))
+	for key, count := range counts {
+		named[key.String()] = count
+	}
+	return named
+}
+
+// metrics show the core's snapshots. The slices are as long as gauges, counters and families.
 type metrics struct {
-	podsWaiting, tasks, agents, offersLive prometheus.Gauge
-	offersEnded                            *prometheus.CounterVec
-	upkeep                                 *upkeepMetrics
-	preemptions, victims, rejected         prometheus.Counter
-	failing                                prometheus.Gauge
-	told                                   scheduler.Snapshot // what the counters stand at
+	gauges   []prometheus.Gauge
+	counters []prometheus.Counter
+	families []*prometheus.CounterVec
+	last     scheduler.Snapshot // what the counters stand at
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
-	gauge := func(name, help string) prometheus.Gauge {
-		g := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "k8sm", Subsystem: "scheduler", Name: name, Help: help})
-		registry.MustRegister(g)
-		return g
+	opts := func(name, help string) prometheus.Opts {
+		return prometheus.Opts{Namespace: "k8sm", Subsystem: "scheduler", Name: name, Help: help}
 	}
-	counter := func(name, help string) prometheus.Counter {
-		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "k8sm", Subsystem: "scheduler", Name: name, Help: help})
-		registry.MustRegister(c)
-		return c
+	m := &metrics{}
+	for _, g := range gauges {
+		m.gauges = append(m.gauges, prometheus.NewGauge(prometheus.GaugeOpts(opts(g.name, g.help))))
+		registry.MustRegister(m.gauges[len(m.gauges)-1])
 	}
-	m := &metrics{
-		podsWaiting: gauge("pods_waiting", "Pods that need a task and have none."),
-		tasks:       gauge("tasks", "Tasks that Mesos knows or should know."),
-		agents:      gauge("agents_alive", "Mesos agents that are there."),
-		offersLive:  gauge("offers_live", "Offers that are held."),
-		offersEnded: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: "k8sm", Subsystem: "scheduler", Name: "offers_ended_total", Help: "Offers by how they ended.",
-		}, []string{"end"}),
-		preemptions: counter("preemption_attempts_total", "Searches for pods to preempt; equal pods share one."),
-		failing:     gauge("agents_failing", "Mesos agents where the last task failed before it ran."),
-		rejected:    counter("pods_rejected_total", "Pods that the kubelet of their node did not admit."),
-		victims:     counter("preemption_victims_total", "Pods that were preempted for more important ones."),
+	for _, c := range counters {
+		m.counters = append(m.counters, prometheus.NewCounter(prometheus.CounterOpts(opts(c.name, c.help))))
+		registry.MustRegister(m.counters[len(m.counters)-1])
 	}
-	registry.MustRegister(m.offersEnded)
-	m.upkeep = newUpkeepMetrics(registry)
+	for _, f := range families {
+		m.families = append(m.families, prometheus.NewCounterVec(prometheus.CounterOpts(opts(f.name, f.help)), []string{f.label}))
+		registry.MustRegister(m.families[len(m.families)-1])
+	}
 	return m
 }
 
+// set shows a snapshot. Counters grow by what has happened since the last one.
 func (m *metrics) set(s scheduler.Snapshot) {
-	m.podsWaiting.Set(float64(s.PodsWaiting))
-	m.tasks.Set(float64(s.Tasks))
-	m.agents.Set(float64(s.AgentsAlive))
-	m.offersLive.Set(float64(s.Offers))
-	m.upkeep.set(s)
-	for end, count := range s.OffersEnded {
-		m.offersEnded.WithLabelValues(end.String()).Add(float64(count - m.told.OffersEnded[end]))
+	for i, g := range gauges {
+		m.gauges[i].Set(float64(g.value(s)))
 	}
-	m.preemptions.Add(float64(s.Preemptions - m.told.Preemptions))
-	m.victims.Add(float64(s.Victims - m.told.Victims))
-	m.rejected.Add(float64(s.PodsRejected - m.told.PodsRejected))
-	m.failing.Set(float64(s.AgentsFailing))
-	m.told = s
+	for i, c := range counters {
+		m.counters[i].Add(float64(c.value(s) - c.value(m.last)))
+	}
+	for i, f := range families {
+		before := f.values(m.last)
+		for value, count := range f.values(s) {
+			m.families[i].WithLabelValues(value).Add(float64(count - before[value]))
+		}
+	}
+	m.last = s
 }

@@ -40,10 +40,10 @@ k8sm_scheduler_agents_draining 6
 # HELP k8sm_scheduler_agents_failing Mesos agents where the last task failed before it ran.
 # TYPE k8sm_scheduler_agents_failing gauge
 k8sm_scheduler_agents_failing 11
-# HELP k8sm_scheduler_agents_maintenance_planned Mesos agents for which maintenance is planned.
+# HELP k8sm_scheduler_agents_maintenance_planned Mesos agents with planned maintenance.
 # TYPE k8sm_scheduler_agents_maintenance_planned gauge
 k8sm_scheduler_agents_maintenance_planned 5
-# HELP k8sm_scheduler_evictions_total Tries to evict pods from such agents, by outcome.
+# HELP k8sm_scheduler_evictions_total Attempts to evict pods for maintenance, draining or a rollout, by outcome.
 # TYPE k8sm_scheduler_evictions_total counter
 k8sm_scheduler_evictions_total{outcome="blocked"} 17
 k8sm_scheduler_evictions_total{outcome="evicted"} 0
@@ -54,7 +54,7 @@ k8sm_scheduler_inverse_offers_total{end="rescinded"} 0
 # HELP k8sm_scheduler_nodes_outdated Nodes whose minion is of another version of km than the scheduler.
 # TYPE k8sm_scheduler_nodes_outdated gauge
 k8sm_scheduler_nodes_outdated 7
-# HELP k8sm_scheduler_nodes_warm Nodes whose minion is kept up without pods.
+# HELP k8sm_scheduler_nodes_warm Nodes that keep a minion without pods.
 # TYPE k8sm_scheduler_nodes_warm gauge
 k8sm_scheduler_nodes_warm 10
 # HELP k8sm_scheduler_offers_ended_total Offers by how they ended.
@@ -70,13 +70,13 @@ k8sm_scheduler_pods_rejected_total 12
 # HELP k8sm_scheduler_pods_waiting Pods that need a task and have none.
 # TYPE k8sm_scheduler_pods_waiting gauge
 k8sm_scheduler_pods_waiting 1
-# HELP k8sm_scheduler_preemption_attempts_total Searches for pods to preempt; equal pods share one.
+# HELP k8sm_scheduler_preemption_attempts_total Searches for pods to preempt. Equal pods share one.
 # TYPE k8sm_scheduler_preemption_attempts_total counter
 k8sm_scheduler_preemption_attempts_total 13
 # HELP k8sm_scheduler_preemption_victims_total Pods that were preempted for more important ones.
 # TYPE k8sm_scheduler_preemption_victims_total counter
 k8sm_scheduler_preemption_victims_total 14
-# HELP k8sm_scheduler_rollouts_stopped Nodes where that was given up: no other is begun until an operator has seen to it.
+# HELP k8sm_scheduler_rollouts_stopped Nodes where the replacement of the minion failed. No other starts until an operator has acted.
 # TYPE k8sm_scheduler_rollouts_stopped gauge
 k8sm_scheduler_rollouts_stopped 9
 # HELP k8sm_scheduler_rollouts_under_way Nodes whose minion is being replaced by one of the scheduler's version.

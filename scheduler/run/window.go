@@ -9,12 +9,11 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-// ErrNotLeading says that there is nothing to see, because the scheduler waits for the leadership.
+// ErrNotLeading is the error of a scheduler that waits for the leadership: it has nothing to show.
 var ErrNotLeading = errors.New("this scheduler does not lead: ask the one that does")
 
-// Window lets others look at the core of a running scheduler. The owner loop answers between two events, so what is
-// seen is of one moment; what is asked for is copied, and belongs to who asked. Its methods may be called concurrently,
-// also before, while and after Run has it.
+// Window shows the core of a running scheduler. The owner loop answers between two events, so an answer is of one moment. The
+// caller owns it. The methods may be called concurrently, and before, during and after Run.
 type Window struct {
 	leading   atomic.Bool
 	questions chan func(time.Time, *scheduler.Core)
@@ -23,7 +22,7 @@ type Window struct {
 // NewWindow returns a window for Parts.
 func NewWindow() *Window { return &Window{questions: make(chan func(time.Time, *scheduler.Core))} }
 
-// Offers returns the offers that are held, by host and id. The error is ErrNotLeading, or ctx's when the scheduler
+// Offers returns the offers that are held, by host and id. The error is ErrNotLeading, or that of ctx if the scheduler
 // stopped meanwhile.
 func (w *Window) Offers(ctx context.Context) ([]scheduler.LiveOffer, error) {
 	return look(ctx, w, func(c *scheduler.Core, _ time.Time) []scheduler.LiveOffer { return c.LiveOffers() })
@@ -58,7 +57,7 @@ func look[T any](ctx context.Context, w *Window, see func(*scheduler.Core, time.
 	}
 }
 
-// open makes the owner loop's side of the window; a nil window is never asked anything.
+// open returns the owner loop's side of the window. A nil window never asks.
 func (w *Window) open() (questions <-chan func(time.Time, *scheduler.Core), shut func()) {
 	if w == nil {
 		return nil, func() {}

@@ -1,5 +1,5 @@
-// Package lanes does jobs by a bounded number of workers: jobs of one lane in the order given, jobs of different lanes
-// side by side. It knows nothing of what the jobs are.
+// Package lanes runs jobs with a bounded number of workers: those of one lane in order, those of different lanes concurrently.
+// It knows nothing about the jobs and imports no other package of this module.
 package lanes
 
 import (
@@ -20,7 +20,7 @@ type Lanes[T any] struct {
 	ready []string       // lanes that a worker may take up
 }
 
-// New returns lanes that run each job by do, in the lane that the job's key names.
+// New returns lanes that run each job with do, in the lane that the function lane names.
 func New[T any](lane func(T) string, do func(context.Context, T)) *Lanes[T] {
 	return &Lanes[T]{lane: lane, do: do, jobs: map[string][]T{}, wake: make(chan struct{}, 1)}
 }
@@ -30,8 +30,8 @@ func (l *Lanes[T]) Add(job T) {
 	l.AddInstead(job, func(T) bool { return false })
 }
 
-// AddInstead queues a job as Add does, but in the place of the last one that waits in its lane if the job makes that one
-// needless. So jobs that are given again and again do not pile up where they are done slowly.
+// AddInstead queues a job as Add does, but replaces the last job that waits in the lane if needless returns true for that one.
+// So repeated jobs do not pile up in a slow lane.
 func (l *Lanes[T]) AddInstead(job T, needless func(T) bool) {
 	name := l.lane(job)
 	l.mu.Lock()
@@ -48,7 +48,7 @@ func (l *Lanes[T]) AddInstead(job T, needless func(T) bool) {
 	}
 }
 
-// Run does jobs until ctx ends, and returns when all workers have ended. Jobs that wait then are dropped.
+// Run runs jobs until ctx ends, and returns when all workers have ended. It drops the jobs that still wait.
 func (l *Lanes[T]) Run(ctx context.Context, workers int) error {
 	var group errgroup.Group
 	for range workers {
@@ -84,7 +84,7 @@ func (l *Lanes[T]) drain(ctx context.Context) {
 	}
 }
 
-// next takes a lane's first job. It wakes another worker if there is more to do.
+// next takes the first job of a ready lane. It wakes another worker if other lanes are ready.
 func (l *Lanes[T]) next() (name string, job T, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
