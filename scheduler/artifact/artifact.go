@@ -1,14 +1,14 @@
-// Package artifact serves the km program that runs to Mesos agents, whose fetcher brings it into the sandboxes of the
-// minions (https://mesos.apache.org/documentation/latest/fetcher/).
+// Package artifact serves the running km program to Mesos agents. Their fetcher puts it into the sandboxes of the minions
+// (https://mesos.apache.org/documentation/latest/fetcher/).
 //
-//	/km/SHA256/km.tar.gz   the program as the only file of an archive, by GET and HEAD, also parts of it
+//	/km/SHA256/km.tar.gz   an archive with the program as its only file, by GET and HEAD, whole or in ranges
 //
-// The hash in the path is that of the program. Nothing else is served. It is plain HTTP and for everybody, because a fetcher
-// knows neither the cluster's authority nor a secret: the program is public, and who fetches it checks the SHA-256, which
-// reaches agents through Mesos.
+// The hash in the path is that of the program. There is nothing else to get. It is plain HTTP without authentication, because a
+// fetcher knows neither the cluster's authority nor a secret. The program is public, and the executor's command checks its SHA-256,
+// which reaches the agents through Mesos.
 //
-// A fetcher unpacks what ends in .tar.gz (extract in Mesos's src/launcher/fetcher.cpp), keeps only the archive in its cache,
-// and leaves only the program in the sandbox; so every download and every cache is a third of what it would be otherwise.
+// A fetcher unpacks a .tar.gz (extract in Mesos's src/launcher/fetcher.cpp), keeps only the archive in its cache, and leaves only
+// the program in the sandbox. So downloads and caches are a third of the program's size.
 //
 // Start reading at Listen. The package must never import k8s.io/kubernetes, nor the scheduler.
 package artifact
@@ -33,41 +33,41 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// DefaultPort is the port that is served on unless another one is given.
+// DefaultPort is the default port of --artifact-address.
 const DefaultPort = "10269"
 
 // Config says where to serve.
 type Config struct {
-	// Address is "host:port". Without a host it serves on all addresses, and agents are told the one from which this machine
-	// reaches the Mesos master. Port 0 takes any free port.
+	// Address is "host:port". Without a host the server listens on all addresses, and agents get the one from which this machine
+	// reaches the Mesos master. Port 0 is any free port.
 	Address string
-	// Program is the file that is served; empty is the program that runs in this process, also if its file was replaced since it
-	// started. Tests serve others.
+	// Program is the file to serve. The default is this process's own program, even if its file has been replaced since. Tests
+	// serve other files.
 	Program string
 }
 
 // AddFlags registers the flags; the values that c holds are overwritten by the defaults.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Address, "artifact-address", ":"+DefaultPort,
-		"without --km-path: `host:port` on which km is served to the fetchers of Mesos agents (plain HTTP; they check its SHA-256). "+
-			"Without a host on all addresses; agents are then told the one from which this machine reaches the Mesos master")
+		"without --km-path: `host:port` on which to serve km to the Mesos agents' fetchers (plain HTTP; agents check its SHA-256). "+
+			"Without a host, it serves on all addresses, and agents get the one from which this machine reaches the Mesos master")
 }
 
-// Server serves one program.
+// Server serves one program. Its methods may be called concurrently.
 type Server struct {
 	listener net.Listener
 	program  *os.File
 	size     int64
 	sum      string
-	host     string // that agents are told
+	host     string // in the URL for agents
 
-	// packed is closed when archive is set; who asks before that waits.
+	// packed is closed when archive is set. Requests wait for it.
 	packed  chan struct{}
 	archive *archive
 }
 
-// Listen takes the port and reads the program.
-// peers are "host:port" of Mesos masters, or of who knows them; they are asked nothing. Run must follow, or Close.
+// Listen takes the port and reads the program. peers are "host:port" of Mesos masters, or of the ZooKeeper servers that know them;
+// Listen sends them nothing. The caller must call Run or Close.
 func Listen(c Config, peers []string) (*Server, error) {
 	host, _, err := net.SplitHostPort(c.Address)
 	if err != nil {
@@ -98,8 +98,8 @@ func Listen(c Config, peers []string) (*Server, error) {
 	return s, nil
 }
 
-// localAddress returns the address from which this machine reaches the first of the peers that it can. The kernel tells
-// that without a packet sent.
+// localAddress returns the address from which this machine reaches the first of the peers that it has a route to. The kernel knows
+// that; no packet is sent.
 func localAddress(peers []string) (string, error) {
 	err := errors.New("no Mesos master is given by its address")
 	for _, peer := range peers {
@@ -121,10 +121,10 @@ func (s *Server) read() (err error) {
 	return nil
 }
 
-// SHA256 is the program's, in hexadecimal.
+// SHA256 is the hash of the program, in hexadecimal.
 func (s *Server) SHA256() string { return s.sum }
 
-// URL is where agents fetch the archive with the program.
+// URL is the archive's, for agents.
 func (s *Server) URL() string {
 	_, port, _ := net.SplitHostPort(s.listener.Addr().String())
 	return "http://" + net.JoinHostPort(s.host, port) + s.path()
@@ -132,10 +132,10 @@ func (s *Server) URL() string {
 
 func (s *Server) path() string { return "/km/" + s.sum + "/" + ArchiveName }
 
-// Close gives the port and the file back, if Run never came to own them.
+// Close frees the port and the file. It is for a Server that never runs.
 func (s *Server) Close() error { return errors.Join(s.listener.Close(), s.program.Close()) }
 
-// Run serves until ctx ends, in which case it returns nil. It packs the program first, while requests wait.
+// Run serves until ctx ends, and then returns nil. It packs the program first, while requests wait.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.program.Close()
 	group, ctx := errgroup.WithContext(ctx)
@@ -174,10 +174,10 @@ func (s *Server) serve(ctx context.Context) error {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		_ = server.Close() // a fetcher that is cut off fails its task, which is launched again
+		_ = server.Close() // the task of an interrupted fetcher fails and is launched again
 	})
 	err := server.Serve(s.listener)
-	if stop() { // it was not ctx that ended it
+	if stop() { // ctx has not ended
 		return fmt.Errorf("cannot serve km to agents any more: %w", err)
 	}
 	<-stopped

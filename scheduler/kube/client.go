@@ -6,8 +6,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// NewClient returns a client that speaks protobuf, which costs both sides a fraction of what JSON does: all that a
-// scheduler writes and watches are built-in types
+// NewClient returns a client that speaks protobuf, which costs both sides a fraction of JSON. The scheduler writes and watches
+// built-in types only
 // (https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding).
 func NewClient(config *rest.Config) (kubernetes.Interface, error) {
 	config = rest.CopyConfig(config)

@@ -3,14 +3,12 @@ package kube
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	log "github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -24,7 +22,7 @@ import (
 	"github.com/k8sm/k8sm/scheduler/run/lanes"
 )
 
-// Pods have workers of their own, so that no binding waits for a thousand nodes or their leases.
+// Pods have workers of their own, so that no binding waits for the nodes or leases of a thousand agents.
 const (
 	podWorkers   = 16
 	nodeWorkers  = 8
@@ -32,7 +30,7 @@ const (
 	callTimeout  = 15 * time.Second
 )
 
-// Cluster does the scheduler's actions on a Kubernetes cluster. It implements run.Cluster and run.Tokens.
+// Cluster connects a scheduler to a Kubernetes cluster. It implements run.Cluster and run.Tokens.
 type Cluster struct {
 	client kubernetes.Interface
 	queues struct {
@@ -44,7 +42,7 @@ type Cluster struct {
 	now    func() time.Time
 }
 
-// New returns the connection; nothing happens before Run.
+// New returns the connection. It does nothing before Run.
 func New(client kubernetes.Interface) *Cluster {
 	c := &Cluster{client: client, now: time.Now, leases: leases{written: map[string]*coordinationv1.Lease{}}}
 	for _, queue := range []**lanes.Lanes[scheduler.ClusterAction]{&c.queues.pods, &c.queues.nodes, &c.queues.leases} {
@@ -53,8 +51,8 @@ func New(client kubernetes.Interface) *Cluster {
 	return c
 }
 
-// Do implements run.Cluster. What is wanted of a node is wanted again until it is done: of several such actions
-// that wait, the last one is enough.
+// Do implements run.Cluster. The scheduler repeats what it wants of a node until that is done, so the last of several such
+// actions in the queue is enough.
 func (c *Cluster) Do(action scheduler.ClusterAction) {
 	switch action.(type) {
 	case scheduler.RenewLease:
@@ -105,34 +103,7 @@ func (c *Cluster) Run(ctx context.Context, sink run.Sink) error {
 	return nil
 }
 
-// watch turns everything that the scheduler wants to see into events. The functions tell when all that exists has been
-// passed on.
-func (c *Cluster) watch(factory informers.SharedInformerFactory) ([]cache.InformerSynced, error) {
-	core := factory.Core().V1()
-	var synced []cache.InformerSynced
-	for _, kind := range []struct {
-		name     string
-		informer cache.SharedIndexInformer
-		handler  cache.ResourceEventHandler
-	}{
-		{"pods", core.Pods().Informer(), c.podHandler()},
-		{"nodes", core.Nodes().Informer(), c.nodeHandler()},
-		{"namespaces", core.Namespaces().Informer(), c.namespaceHandler()},
-		{"persistent volumes", core.PersistentVolumes().Informer(), c.volumeHandler()},
-		{"persistent volume claims", core.PersistentVolumeClaims().Informer(), c.claimHandler()},
-		{"storage classes", factory.Storage().V1().StorageClasses().Informer(), c.classHandler()},
-		{"pod disruption budgets", factory.Policy().V1().PodDisruptionBudgets().Informer(), c.budgetHandler()},
-	} {
-		registration, err := kind.informer.AddEventHandler(kind.handler)
-		if err != nil {
-			return nil, fmt.Errorf("cannot watch %s: %w", kind.name, err)
-		}
-		synced = append(synced, registration.HasSynced)
-	}
-	return synced, nil
-}
-
-// work does what is queued until ctx ends.
+// work does the queued actions until ctx ends.
 func (c *Cluster) work(ctx context.Context) error {
 	var group errgroup.Group
 	group.Go(func() error { return c.queues.pods.Run(ctx, podWorkers) })
@@ -141,97 +112,7 @@ func (c *Cluster) work(ctx context.Context) error {
 	return group.Wait()
 }
 
-// tell passes an event on. When the scheduler takes no more, it is about to end this connection, too.
-func (c *Cluster) tell(ev scheduler.Event) {
-	if err := c.sink(ev); err != nil {
-		log.WithError(err).Debugf("the scheduler has ended; nobody hears of %T", ev)
-	}
-}
-
-func (c *Cluster) podHandler() cache.ResourceEventHandler {
-	seen := func(obj any) {
-		if pod, ok := obj.(*v1.Pod); ok {
-			c.tell(scheduler.PodSeen{Pod: pod})
-		}
-	}
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc: seen,
-		UpdateFunc: func(old, obj any) {
-			before, _ := old.(*v1.Pod)
-			if pod, ok := obj.(*v1.Pod); ok && before != nil && before.UID != pod.UID {
-				c.tell(scheduler.PodGone{UID: before.UID}) // deleted and made again while the watch was interrupted
-			}
-			seen(obj)
-		},
-		DeleteFunc: func(obj any) {
-			if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-				obj = unknown.Obj
-			}
-			if pod, ok := obj.(*v1.Pod); ok {
-				c.tell(scheduler.PodGone{UID: pod.UID})
-			}
-		},
-	}
-}
-
-func (c *Cluster) nodeHandler() cache.ResourceEventHandler {
-	return handlerOf(
-		func(node *v1.Node) { c.tell(scheduler.NodeSeen{Node: node}) },
-		func(node *v1.Node) { c.tell(scheduler.NodeGone{Name: node.Name}) },
-	)
-}
-
-func (c *Cluster) namespaceHandler() cache.ResourceEventHandler {
-	return handlerOf(
-		func(namespace *v1.Namespace) { c.tell(scheduler.NamespaceSeen{Namespace: namespace}) },
-		func(namespace *v1.Namespace) { c.tell(scheduler.NamespaceGone{Name: namespace.Name}) },
-	)
-}
-
-// handlerOf takes what an informer says of objects of one kind apart.
-func handlerOf[T any](seen, gone func(T)) cache.ResourceEventHandler {
-	with := func(do func(T)) func(any) {
-		return func(obj any) {
-			if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-				obj = unknown.Obj
-			}
-			if known, ok := obj.(T); ok {
-				do(known)
-			}
-		}
-	}
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc: with(seen), UpdateFunc: func(_, obj any) { with(seen)(obj) }, DeleteFunc: with(gone),
-	}
-}
-
-func (c *Cluster) budgetHandler() cache.ResourceEventHandler {
-	seen := func(obj any) {
-		if budget, ok := obj.(*policyv1.PodDisruptionBudget); ok {
-			c.tell(scheduler.BudgetSeen{Budget: budget})
-		}
-	}
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc: seen,
-		UpdateFunc: func(old, obj any) {
-			before, _ := old.(*policyv1.PodDisruptionBudget)
-			if budget, ok := obj.(*policyv1.PodDisruptionBudget); ok && before != nil && before.UID != budget.UID {
-				c.tell(scheduler.BudgetGone{UID: before.UID}) // deleted and made again while the watch was interrupted
-			}
-			seen(obj)
-		},
-		DeleteFunc: func(obj any) {
-			if unknown, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-				obj = unknown.Obj
-			}
-			if budget, ok := obj.(*policyv1.PodDisruptionBudget); ok {
-				c.tell(scheduler.BudgetGone{UID: budget.UID})
-			}
-		},
-	}
-}
-
-// perform does one action. Those that fail are decided upon again when their object is looked at next.
+// perform does one action. The scheduler decides again about one that failed.
 func (c *Cluster) perform(ctx context.Context, action scheduler.ClusterAction) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -277,7 +158,7 @@ func (c *Cluster) perform(ctx context.Context, action scheduler.ClusterAction) {
 	case scheduler.DeleteNode:
 		err = c.deleteNode(ctx, a)
 	default:
-		err = errors.New("the action is not known")
+		err = errors.New("this is no action of a cluster")
 	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		log.WithError(err).Warnf("cannot %s", action)

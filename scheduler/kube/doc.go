@@ -1,6 +1,7 @@
-// Package kube is package scheduler's connection to Kubernetes, through client-go: informers turn pods, nodes, namespaces,
-// volumes, claims, storage classes and disruption budgets into events, and a bounded number of workers turn actions into
-// API calls, in order for each object. It decides nothing: what an answer of the API means to a pod is said in an event.
+// Package kube connects package scheduler to Kubernetes, through client-go: informers turn pods, nodes, namespaces, volumes,
+// claims, storage classes and disruption budgets into events, and a bounded number of workers turn actions into API calls, in
+// order for each object. It decides nothing: it reports the API server's answers as events. It must never import
+// k8s.io/kubernetes.
 //
-// Start reading at Cluster.
+// Start reading at Cluster. watch.go has the events, the other files have the actions by their subject.
 package kube

@@ -16,18 +16,18 @@ import (
 const (
 	// leaseDuration is what kubelets write (https://kubernetes.io/docs/concepts/architecture/leases/#node-heart-beats).
 	leaseDuration = 40 * time.Second
-	// annotationRenewed holds the time of our own last renewal. A kubelet keeps the annotation and the holder when it
-	// renews a lease, but not the time: if this differs from spec.renewTime, the kubelet renewed last.
+	// annotationRenewed is the time of the scheduler's last renewal. A kubelet that renews the lease keeps the annotation and the
+	// holder: if the annotation differs from spec.renewTime, the kubelet renewed last.
 	annotationRenewed = "k8sm.io/scheduler-renewed"
 )
 
-// leases remembers the leases of nodes as we have written them, so that each renewal is one write and no read.
+// leases remembers the leases as the scheduler wrote them, so that a renewal is one write and no read.
 type leases struct {
 	mu      sync.Mutex // guards written
 	written map[string]*coordinationv1.Lease
 }
 
-// take removes and returns the lease of a node; nil if it is not known.
+// take removes and returns the lease of a node; nil if there is none.
 func (l *leases) take(node string) *coordinationv1.Lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -42,8 +42,8 @@ func (l *leases) put(lease *coordinationv1.Lease) {
 	l.written[lease.Name] = lease
 }
 
-// renewLease renews the lease of a node unless its kubelet has done so within the lease's duration, or has to. The API server
-// refuses to replace what somebody else has written since we did: then it is time to look who that was.
+// renewLease renews the lease of a node unless its kubelet did so within the lease's duration, or has to. The API server refuses
+// the write if somebody else has written the lease: then renewLease looks who did.
 func (c *Cluster) renewLease(ctx context.Context, a scheduler.RenewLease) error {
 	if written := c.leases.take(a.Name); written != nil {
 		err := c.updateLease(ctx, written)
@@ -51,7 +51,7 @@ func (c *Cluster) renewLease(ctx context.Context, a scheduler.RenewLease) error 
 			return err
 		}
 	}
-	// What the API server remembers will do: a lease that is newer than that is not overwritten.
+	// The API server's cache is good enough: a write does not replace a newer lease.
 	lease, err := c.client.CoordinationV1().Leases(v1.NamespaceNodeLease).Get(ctx, a.Name, metav1.GetOptions{ResourceVersion: "0"})
 	switch {
 	case apierrors.IsNotFound(err):
@@ -62,12 +62,12 @@ func (c *Cluster) renewLease(ctx context.Context, a scheduler.RenewLease) error 
 		err = c.updateLease(ctx, lease)
 	}
 	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
-		return nil // the kubelet was faster
+		return nil // the kubelet was first
 	}
 	return err
 }
 
-// firstLease gives a new node its lease. One may be left of an earlier node.
+// firstLease creates the lease of a new node. There may be one of an earlier node.
 func (c *Cluster) firstLease(ctx context.Context, node string) error {
 	err := c.createLease(ctx, node)
 	if apierrors.IsAlreadyExists(err) {

@@ -37,41 +37,38 @@ func (c *Cluster) amendNode(ctx context.Context, a scheduler.AmendNode) error {
 	if a.ProviderID != "" {
 		change["spec"] = map[string]string{"providerID": a.ProviderID}
 	}
+	return c.patchNode(ctx, a.Name, types.StrategicMergePatchType, change)
+}
+
+// patchNode changes a node, or with "status" its status.
+func (c *Cluster) patchNode(ctx context.Context, name string, kind types.PatchType, change map[string]any, subresources ...string) error {
 	patch, err := json.Marshal(change)
 	if err != nil {
 		return err
 	}
-	_, err = c.client.CoreV1().Nodes().Patch(ctx, a.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	_, err = c.client.CoreV1().Nodes().Patch(ctx, name, kind, patch, metav1.PatchOptions{}, subresources...)
 	return err
 }
 
-// leadTo writes the annotation, or takes it away.
+// leadTo sets the annotation, or removes it.
 func (c *Cluster) leadTo(ctx context.Context, a scheduler.LeadTo) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+	err := c.patchNode(ctx, a.Node, types.StrategicMergePatchType, map[string]any{"metadata": map[string]any{
 		"annotations": map[string]any{api.AnnotationPodPrefixes: textOrNull(a.Prefixes)},
 	}})
-	if err != nil {
-		return err
-	}
-	_, err = c.client.CoreV1().Nodes().Patch(ctx, a.Node, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
 	return err
 }
 
-// taintNode writes all taints, which the API server refuses if the node has changed since it was seen: the list is one value.
+// taintNode writes the whole list of taints. The API server refuses it if the node has changed since it was seen.
 func (c *Cluster) taintNode(ctx context.Context, a scheduler.TaintNode) error {
-	patch, err := json.Marshal(map[string]any{
+	err := c.patchNode(ctx, a.Node.Name, types.MergePatchType, map[string]any{
 		"metadata": map[string]any{"uid": a.Node.UID, "resourceVersion": a.Node.ResourceVersion},
 		"spec":     map[string]any{"taints": a.Taints()},
 	})
-	if err != nil {
-		return err
-	}
-	_, err = c.client.CoreV1().Nodes().Patch(ctx, a.Node.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		return nil // it is decided upon again when the node is seen
+		return nil // the scheduler decides again when it sees the node
 	}
 	return err
 }
@@ -80,18 +77,11 @@ func (c *Cluster) markReady(ctx context.Context, a scheduler.MarkReady) error {
 	condition := a.Condition()
 	condition.LastHeartbeatTime = metav1.NewTime(c.now())
 	condition.LastTransitionTime = condition.LastHeartbeatTime
-	patch, err := json.Marshal(map[string]any{
-		"status": map[string]any{"conditions": []v1.NodeCondition{condition}},
-	})
-	if err != nil {
-		return err
-	}
-	_, err = c.client.CoreV1().Nodes().
-		Patch(ctx, a.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
-	return err
+	change := map[string]any{"status": map[string]any{"conditions": []v1.NodeCondition{condition}}}
+	return c.patchNode(ctx, a.Name, types.StrategicMergePatchType, change, "status")
 }
 
-// deleteNode deletes a node if it is one of ours, and its lease.
+// deleteNode deletes the node of a Mesos agent, and its lease.
 func (c *Cluster) deleteNode(ctx context.Context, a scheduler.DeleteNode) error {
 	node, err := c.client.CoreV1().Nodes().Get(ctx, a.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
@@ -101,7 +91,7 @@ func (c *Cluster) deleteNode(ctx context.Context, a scheduler.DeleteNode) error 
 		return err
 	}
 	if _, ours := api.AgentOfProviderID(node.Spec.ProviderID); !ours {
-		return fmt.Errorf("node %s has provider id %q, which is none of Mesos", a.Name, node.Spec.ProviderID)
+		return fmt.Errorf("node %s has provider id %q, which names no Mesos agent", a.Name, node.Spec.ProviderID)
 	}
 	exactly := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &node.UID}}
 	if err := c.client.CoreV1().Nodes().Delete(ctx, a.Name, exactly); err != nil && !apierrors.IsNotFound(err) {

@@ -35,8 +35,8 @@ func (c *Cluster) bind(ctx context.Context, a scheduler.Bind) (scheduler.BindOut
 	return scheduler.BindFailed, err
 }
 
-// lookAtConflict finds out why the API server did not bind: the pod may be another one by now, be on its way out, be
-// bound elsewhere, or bound just so by a try of ours whose answer was lost.
+// lookAtConflict finds out why the API server refused a binding: the name may be another pod's by now, and the pod may be
+// terminating, bound elsewhere, or bound as wanted by an earlier call whose answer was lost.
 func (c *Cluster) lookAtConflict(ctx context.Context, a scheduler.Bind, conflict error) (scheduler.BindOutcome, error) {
 	pod, err := c.client.CoreV1().Pods(a.Pod.Key.Namespace).Get(ctx, a.Pod.Key.Name, metav1.GetOptions{})
 	switch {
@@ -72,7 +72,7 @@ func (c *Cluster) annotate(ctx context.Context, a scheduler.Annotate) (scheduler
 	return scheduler.BindFailed, err
 }
 
-// report tells why a pod waits where people look for it: in an event, and in the condition that autoscalers read too
+// report writes why a pod waits to an event, and to the condition that autoscalers read
 // (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-conditions).
 func (c *Cluster) report(ctx context.Context, a scheduler.Report) error {
 	c.events.Event(a.Pod, v1.EventTypeWarning, "FailedScheduling", a.Message)
@@ -93,7 +93,7 @@ func (c *Cluster) condition(kind v1.PodConditionType, status v1.ConditionStatus,
 	}
 }
 
-// patchStatus changes a pod's status; found is false if the pod is gone, or the name is another pod's by now.
+// patchStatus changes a pod's status; found is false if the pod is gone or another pod has its name.
 func (c *Cluster) patchStatus(ctx context.Context, pod *v1.Pod, status map[string]any) (found bool, err error) {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": status})
 	if err != nil {
@@ -107,7 +107,7 @@ func (c *Cluster) patchStatus(ctx context.Context, pod *v1.Pod, status map[strin
 	return err == nil, err
 }
 
-// nominate writes the promise where a restarted scheduler reads it, and autoscalers do
+// nominate writes the nomination where autoscalers and a restarted scheduler read it
 // (https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/#user-exposed-information).
 func (c *Cluster) nominate(ctx context.Context, a scheduler.Nominate) error {
 	status := map[string]any{"nominatedNodeName": nil, "conditions": []any{c.unschedulable(a.Message)}}
@@ -122,9 +122,8 @@ func (c *Cluster) nominate(ctx context.Context, a scheduler.Nominate) error {
 	return err
 }
 
-// preempt tells the pod by its condition why it ends, so that a Job's pod failure policy can see that this was no
-// failure (https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions), and deletes it
-// with its grace period.
+// preempt deletes a pod with its grace period. Before, it sets the condition by which a Job's pod failure policy sees that this was
+// no failure (https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions).
 func (c *Cluster) preempt(ctx context.Context, a scheduler.Preempt) error {
 	by := api.PodKey{Namespace: a.By.Namespace, Name: a.By.Name}
 	message := fmt.Sprintf("%s: preempted by the more important pod %s on node %s", api.SchedulerName, by, a.Node)

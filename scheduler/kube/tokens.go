@@ -58,7 +58,7 @@ func (c *Cluster) Arm(ctx context.Context, node, token string) (string, error) {
 	return token, nil
 }
 
-// newToken returns a token of the form that Kubernetes wants: 6 and 16 characters of [a-z0-9].
+// newToken returns a token in the form of Kubernetes: 6 and 16 characters of [a-z0-9].
 func newToken() string { return randomText(6) + "." + randomText(16) }
 
 func randomText(length int) string {

@@ -24,10 +24,10 @@ const (
 	nodesPath  = "/debug/nodes"
 )
 
-// Identity is who asks, and by what to know that it is the cluster's scheduler that answers. All are PEM.
+// Identity has the client's certificate, and the authority of the scheduler's. All are PEM.
 type Identity struct {
 	CA, Cert, Key []byte
-	// ServerName is the name that the scheduler's certificate has to be for; empty means the host of the address.
+	// ServerName is the name in the scheduler's certificate. The default is the host of the address.
 	ServerName string
 }
 
@@ -37,7 +37,7 @@ type Client struct {
 	http    http.Client
 }
 
-// NewClient returns a client of the scheduler at an address, "host:port".
+// NewClient returns a client of the scheduler at an address, "host:port". It connects to nothing yet.
 func NewClient(address string, who Identity) (*Client, error) {
 	pair, err := tls.X509KeyPair(who.Cert, who.Key)
 	if err != nil {
@@ -97,7 +97,7 @@ func get[T any](ctx context.Context, c *Client, path string) ([]T, error) {
 	return list, nil
 }
 
-// open asks for a path; the caller closes what it returns.
+// open gets a path. The caller closes the body.
 func (c *Client) open(ctx context.Context, path string) (io.ReadCloser, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+c.address+path, nil)
 	if err != nil {
@@ -105,7 +105,7 @@ func (c *Client) open(ctx context.Context, path string) (io.ReadCloser, error) {
 	}
 	response, err := c.http.Do(request)
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, fmt.Errorf("no scheduler answers at %s: start km up or km scheduler, or say by --status-address where it serves", c.address)
+		return nil, fmt.Errorf("no scheduler answers at %s: start km up or km scheduler, or give its address by --status-address", c.address)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask the scheduler at %s: %w", c.address, err)

@@ -1,7 +1,7 @@
-// Package status shows an operator what a scheduler holds: Server serves it over HTTPS, Client reads it, and Print lays
-// it out for people. What there is to see is package scheduler's to say; nothing here changes it.
+// Package status shows operators the state of a scheduler: Server serves it over HTTPS, Client reads it, and Print formats it for
+// people. Package scheduler defines the state; this package never changes it.
 //
-//	/healthz        "ok" to everybody: the process answers, whether it leads or not
+//	/healthz        "ok": the process answers, whether it leads or not
 //	/metrics        Prometheus metrics: how many pods wait, tasks and offers there are and agents are alive, and how
 //	                each offer has ended (k8sm_scheduler_offers_ended_total, by the label end)
 //	/debug/offers   the offers that are held: a JSON list of scheduler.LiveOffer
@@ -9,10 +9,10 @@
 //	/debug/queue    the pods that wait, first come first: a JSON list of scheduler.WaitingPod
 //	/debug/nodes    the nodes that stand for Mesos agents, with what their minions are: a JSON list of scheduler.LiveNode
 //
-// All but /healthz want a client certificate of the cluster's authority, of group system:masters or of the scheduler's
-// own user. A scheduler that does not lead answers /debug with 503.
+// Unauthenticated callers get only /healthz. All else needs a client certificate of the cluster's authority, of group system:masters
+// or of the scheduler's own user. A scheduler that does not lead answers /debug with 503.
 //
-// Which scheduler leads, and where it serves this, stands in the leader's record (SchedulerName, FindLeader).
+// The leader's record names the leading scheduler and its address (SchedulerName, FindLeader).
 //
 // Start reading at Server.handler. The package must never import k8s.io/kubernetes.
 package status

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// SchedulerName names a scheduler to the others, in the record of who leads: its machine and process, and behind an @ the
-// address at which it serves its status, unless it serves none ("").
+// SchedulerName is the name of a scheduler in the leader's record: its machine and process and, after an @, the address at which it
+// serves its status, unless that is "".
 func SchedulerName(host string, pid int, address string) string {
 	identity := fmt.Sprintf("%s/%d", host, pid)
 	if address == "" {
@@ -19,7 +19,7 @@ func SchedulerName(host string, pid int, address string) string {
 	return identity + "@" + address
 }
 
-// Leaders knows who leads.
+// Leaders knows which scheduler leads.
 type Leaders interface {
 	// Leader returns the leading scheduler's identity, or "" if none leads.
 	Leader(ctx context.Context) (identity string, err error)
@@ -36,12 +36,12 @@ func FindLeader(ctx context.Context, leaders Leaders) (address string, err error
 	}
 	_, address, found := strings.Cut(leader, "@")
 	if !found {
-		return "", fmt.Errorf("the leading scheduler, %s, serves no status: start it with a --status-address", leader)
+		return "", fmt.Errorf("the leading scheduler, %s, serves no status: start it with --status-address", leader)
 	}
 	return address, nil
 }
 
-// Reachable is where others find the server: with the machine's name where it listens on all addresses.
+// Reachable is the server's address for other machines: with this machine's name if it listens on all addresses.
 func (s *Server) Reachable() string {
 	host, port, err := net.SplitHostPort(s.Addr())
 	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsUnspecified() {

@@ -24,7 +24,7 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-// DefaultAddress is where a scheduler serves unless it is told otherwise: the port of the stock kube-scheduler.
+// DefaultAddress is the default of --status-address. It has the port of the stock kube-scheduler.
 const DefaultAddress = "127.0.0.1:10259"
 
 // admins is the group whose members may do everything in a Kubernetes cluster
@@ -34,7 +34,7 @@ const admins = "system:masters"
 // askTimeout bounds how long a request waits for a scheduler that is busy.
 const askTimeout = 10 * time.Second
 
-// Source is what is shown.
+// Source has the state to show. Its methods are called concurrently.
 type Source interface {
 	Offers(ctx context.Context) ([]scheduler.LiveOffer, error)
 	Tasks(ctx context.Context) ([]scheduler.LiveTask, error)
@@ -42,11 +42,11 @@ type Source interface {
 	Nodes(ctx context.Context) ([]scheduler.LiveNode, error)
 }
 
-// Config says where to serve and with which certificates.
+// Config is the server's address and certificates.
 type Config struct {
-	// Address is "host:port"; empty serves nothing. Port 0 takes any free port.
+	// Address is "host:port"; "" is for no server. Port 0 is any free port.
 	Address string
-	// CertFile and KeyFile are what it serves with; ClientCAFile is the authority of those who may ask.
+	// CertFile and KeyFile are the server's certificate; ClientCAFile is the authority of its clients.
 	CertFile, KeyFile, ClientCAFile string
 }
 
@@ -54,10 +54,10 @@ type Config struct {
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Address, "status-address", DefaultAddress,
 		"`host:port` on which the scheduler serves /healthz, /metrics and /debug (HTTPS); \"\" serves nothing")
-	fs.StringVar(&c.CertFile, "tls-cert-file", "", "certificate that --status-address is served with (default: the state directory's)")
+	fs.StringVar(&c.CertFile, "tls-cert-file", "", "certificate of --status-address (default: the state directory's)")
 	fs.StringVar(&c.KeyFile, "tls-private-key-file", "", "key of --tls-cert-file")
 	fs.StringVar(&c.ClientCAFile, "client-ca-file", "",
-		"authority of the client certificates that may read /metrics and /debug (default: the cluster's, from the state directory)")
+		"authority of the clients that may read /metrics and /debug (default: the cluster's, from the state directory)")
 }
 
 // Validate returns an error when only a part of the files is given.
@@ -75,19 +75,19 @@ type Server struct {
 	metrics  prometheus.Gatherer
 }
 
-// Listen takes the port, so that one that is in use is an error before anything starts. Run must follow, or Close.
+// Listen takes the port, so that a port in use is an error before anything starts. The caller must call Run or Close.
 func Listen(c Config, source Source, metrics prometheus.Gatherer) (*Server, error) {
 	pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the certificate of --status-address: %w; give --tls-cert-file, or an empty --status-address to serve none", err)
+		return nil, fmt.Errorf("cannot read the certificate of --status-address: %w; give --tls-cert-file, or --status-address=\"\" to serve no status", err)
 	}
 	clients, err := cert.NewPool(c.ClientCAFile)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the authority of --status-address's clients: %w; give --client-ca-file, or an empty --status-address to serve none", err)
+		return nil, fmt.Errorf("cannot read the authority of --status-address's clients: %w; give --client-ca-file, or --status-address=\"\" to serve no status", err)
 	}
 	l, err := net.Listen("tcp", c.Address)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("cannot serve the scheduler's status on %s: %w; stop what uses it or give another --status-address",
+		return nil, fmt.Errorf("cannot serve the scheduler's status on %s: %w; stop the program that uses it, or give another --status-address",
 			c.Address, syscall.EADDRINUSE)
 	}
 	if err != nil {
@@ -103,10 +103,10 @@ func Listen(c Config, source Source, metrics prometheus.Gatherer) (*Server, erro
 // Addr is where the server listens.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Close gives the port back, if Run never came to own it.
+// Close frees the port. It is for a Server that never runs.
 func (s *Server) Close() error { return s.listener.Close() }
 
-// Run serves until ctx ends, in which case it returns nil.
+// Run serves until ctx ends, and then returns nil.
 func (s *Server) Run(ctx context.Context) error {
 	complaints := log.StandardLogger().WriterLevel(log.DebugLevel) // handshakes that fail are the clients' business
 	defer complaints.Close()
@@ -117,17 +117,17 @@ func (s *Server) Run(ctx context.Context) error {
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		_ = server.Close() // whoever reads the status can ask again
+		_ = server.Close() // clients can ask again
 	})
 	err := server.Serve(s.listener)
-	if stop() { // it was not ctx that ended it
+	if stop() { // ctx has not ended
 		return fmt.Errorf("cannot serve the scheduler's status any more: %w", err)
 	}
 	<-stopped
 	return nil
 }
 
-// handler answers health to everybody and all else to those who may ask.
+// handler serves /healthz to everyone, and all else to authorized callers.
 func (s *Server) handler() http.Handler {
 	protected := http.NewServeMux()
 	protected.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
@@ -141,11 +141,11 @@ func (s *Server) handler() http.Handler {
 	return mux
 }
 
-// authorized lets those through whose verified certificate names them as the administrator or the scheduler.
+// authorized passes on the requests of administrators and of the scheduler, by their verified certificates.
 func authorized(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TLS.VerifiedChains) == 0 {
-			http.Error(w, "a client certificate of the cluster's authority is wanted", http.StatusUnauthorized)
+			http.Error(w, "a client certificate of the cluster's authority is required", http.StatusUnauthorized)
 			return
 		}
 		caller := r.TLS.VerifiedChains[0][0]
@@ -162,7 +162,7 @@ func mayAsk(caller *x509.Certificate) bool {
 	return slices.Contains(caller.Subject.Organization, admins) || caller.Subject.CommonName == api.SchedulerUser
 }
 
-// show answers with what is seen, as JSON.
+// show answers with JSON.
 func show[T any](see func(context.Context) (T, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
@@ -174,7 +174,7 @@ func show[T any](see func(context.Context) (T, error)) http.Handler {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(seen); err != nil {
-			log.WithError(err).Debug("the status was not read to its end")
+			log.WithError(err).Debug("the client did not read the status to its end")
 		}
 	})
 }

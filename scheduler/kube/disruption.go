@@ -3,7 +3,6 @@ package kube
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 
 	v1 "k8s.io/api/core/v1"
@@ -16,10 +15,10 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-// markNode writes the annotations and the cordon in one write, which the API server refuses if the node has changed
-// since it was seen: the cordon may be somebody else's by now.
+// markNode writes the annotations and the cordon together. The API server refuses that if the node has changed since it was seen:
+// the cordon may be somebody else's by now.
 func (c *Cluster) markNode(ctx context.Context, a scheduler.MarkNode) error {
-	patch, err := json.Marshal(map[string]any{
+	err := c.patchNode(ctx, a.Node.Name, types.StrategicMergePatchType, map[string]any{
 		"metadata": map[string]any{
 			"uid": a.Node.UID, "resourceVersion": a.Node.ResourceVersion,
 			"annotations": map[string]any{
@@ -29,13 +28,9 @@ func (c *Cluster) markNode(ctx context.Context, a scheduler.MarkNode) error {
 		},
 		"spec": map[string]any{"unschedulable": a.Unschedulable},
 	})
-	if err != nil {
-		return err
-	}
-	_, err = c.client.CoreV1().Nodes().Patch(ctx, a.Node.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 	switch {
 	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
-		return nil // it is decided upon again when the node is seen
+		return nil // the scheduler decides again when it sees the node
 	case err != nil:
 		return err
 	}
@@ -55,7 +50,7 @@ func textOrNull(text string) any {
 	return text
 }
 
-// eventOf tells what a mark means to who looks at the node.
+// eventOf explains a mark to people who look at the node.
 func eventOf(a scheduler.MarkNode) (reason, message string) {
 	window := ""
 	if a.Maintenance != "" {
@@ -63,7 +58,7 @@ func eventOf(a scheduler.MarkNode) (reason, message string) {
 	}
 	switch {
 	case a.Failed:
-		return "RolloutFailed", "the replacement of the minion was given up, and no other is begun: " + a.Rollout.String()
+		return "RolloutFailed", "the replacement of the minion failed, and no other starts: " + a.Rollout.String()
 	case a.Unschedulable && !a.Node.Spec.Unschedulable && a.Rollout.State != api.RolloutNone:
 		return "Cordoned", fmt.Sprintf("cordoned for %s: km %s", a.Cordoned, a.Rollout)
 	case a.Unschedulable && !a.Node.Spec.Unschedulable && a.Cordoned == scheduler.CordonedForDraining:
@@ -73,14 +68,14 @@ func eventOf(a scheduler.MarkNode) (reason, message string) {
 	case !a.Unschedulable && a.Node.Spec.Unschedulable:
 		return "Uncordoned", "uncordoned" + window
 	case !a.Rollout.Equal(api.ParseRollout(a.Node.Annotations[api.AnnotationRollout])):
-		return "RolloutChanged", cmp.Or(a.Rollout.String(), "no rollout has to be told of")
+		return "RolloutChanged", cmp.Or(a.Rollout.String(), "no rollout of this node is under way")
 	case a.Maintenance == "":
 		return "MaintenanceOver", "no maintenance is planned any more"
 	}
 	return "MaintenancePlanned", "Mesos has planned maintenance for " + a.Maintenance
 }
 
-// evict evicts a pod, or deletes it. An eviction that a PodDisruptionBudget forbids is answered by 429 and that cause
+// evict evicts a pod, or deletes it. The API server answers an eviction that a PodDisruptionBudget forbids with 429 and that cause
 // (https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/#how-api-initiated-eviction-works).
 func (c *Cluster) evict(ctx context.Context, a scheduler.Evict) (scheduler.EvictOutcome, error) {
 	exactly := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &a.Pod.UID}}

@@ -80,7 +80,7 @@ func TestNodeTellsHowItsRolloutStandsAndWarnsWhenItIsGivenUp(t *testing.T) {
 		{scheduler.MarkNode{Cordoned: "rollout", Unschedulable: true, Rollout: api.ParseRollout("v3 replaces -")}, "Normal RolloutChanged v3 replaces -"},
 		{
 			scheduler.MarkNode{Cordoned: "rollout", Unschedulable: true, Rollout: api.ParseRollout("v3 stuck: why"), Failed: true},
-			"Warning RolloutFailed the replacement of the minion was given up, and no other is begun: v3 stuck: why",
+			"Warning RolloutFailed the replacement of the minion failed, and no other starts: v3 stuck: why",
 		},
 		{scheduler.MarkNode{}, "Normal Uncordoned uncordoned"},
 		{
