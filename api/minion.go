@@ -162,7 +162,7 @@ func checkEviction(thresholds map[string]string) error {
 func EvictionThreshold(value string, capacity int64) (int64, error) {
 	if percentage, ok := strings.CutSuffix(value, "%"); ok {
 		number, err := strconv.ParseFloat(percentage, 32)
-		if err != nil || number < 0 || number > 100 {
+		if err != nil || !(number >= 0 && number <= 100) { // nor is NaN
 			return 0, fmt.Errorf("%q is not a percentage from 0%% to 100%%", value)
 		}
 		return int64(float64(capacity) * float64(float32(number)/100)), nil
