@@ -21,6 +21,9 @@ import (
 
 // eventsOf translates an event of Mesos. Those that say nothing to the scheduler give none.
 func eventsOf(e *mesossched.Event) ([]scheduler.Event, error) {
+	if hollow(e) {
+		return nil, fmt.Errorf("an event %s says only that it is one", e.GetType())
+	}
 	switch e.GetType() {
 	case mesossched.Event_OFFERS:
 		came := scheduler.Offered{}
@@ -48,6 +51,19 @@ func eventsOf(e *mesossched.Event) ([]scheduler.Event, error) {
 		return failureOf(e.GetFailure()), nil
 	}
 	return nil, nil
+}
+
+// hollow tells whether the event lacks the message that its type promises.
+func hollow(e *mesossched.Event) bool {
+	switch e.GetType() {
+	case mesossched.Event_RESCIND:
+		return e.Rescind == nil
+	case mesossched.Event_RESCIND_INVERSE_OFFER:
+		return e.RescindInverseOffer == nil
+	case mesossched.Event_UPDATE:
+		return e.Update == nil
+	}
+	return false
 }
 
 func inverseOf(came *mesossched.Event_InverseOffers) scheduler.InverseOffered {
