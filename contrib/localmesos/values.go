@@ -117,7 +117,11 @@ func parseResources(s string) (pool, error) {
 		case v.kind == mesos.TEXT || v.kind == mesos.SCALAR && v.scalar < 0:
 			return nil, fmt.Errorf("resource %q: give a number of at least 0, ranges as [1-5], or a set as {a,b}", item)
 		}
-		out = out.plus(pool{{slot: slot{name: name, role: role}, scalar: milli(v.scalar), ranges: v.ranges, set: v.set, kind: v.kind}})
+		part := pool{{slot: slot{name: name, role: role}, scalar: milli(v.scalar), ranges: v.ranges, set: v.set, kind: v.kind}}
+		if problem := out.misfit(part[0], v.scalar); problem != "" {
+			return nil, fmt.Errorf("resource %q: %s", item, problem)
+		}
+		out = out.plus(part)
 	}
 	return out, nil
 }
@@ -137,9 +141,26 @@ func parseJSONResources(s string) (pool, error) {
 		if r.Reservation != nil || len(r.Reservations) > 1 || r.Revocable != nil || r.Disk != nil || part.empty() {
 			return nil, fmt.Errorf("resource %s: the local Mesos takes amounts above 0, reserved for one role or for none", r.Name)
 		}
+		if problem := out.misfit(part[0], r.GetScalar().GetValue()); problem != "" {
+			return nil, fmt.Errorf("resource %s: %s", r.Name, problem)
+		}
 		out = out.plus(part)
 	}
 	return out, nil
+}
+
+// mostScalar is far more than any machine has; sums of such scalars can still be counted in thousandths.
+const mostScalar = 1e12
+
+// misfit says why the amount, of this scalar, cannot come to the pool; "" if it can.
+func (p pool) misfit(a amount, scalar float64) string {
+	switch i := p.find(a.slot); {
+	case scalar > mostScalar:
+		return fmt.Sprintf("give a number of at most %.0f", mostScalar)
+	case i >= 0 && p[i].kind != a.kind:
+		return fmt.Sprintf("it is there already with another kind of value, %s", p[i].kind)
+	}
+	return ""
 }
 
 // parseOversubscribed reads resources as revocable ones.
