@@ -24,6 +24,9 @@ type entry struct {
 // The Engine cuts longer lines into entries of this many bytes.
 const engineLineLimit = 16 << 10
 
+// maxFrame is far more than an entry has, whatever the logging driver. Memory for more is not taken.
+const maxFrame = 1 << 20
+
 // appendLine adds the entry to b as a line of CRI's format.
 func (e entry) appendLine(b []byte) []byte {
 	b = append(b, e.time...)
@@ -68,7 +71,11 @@ func (e *entryReader) next() (entry, error) {
 	if _, err := io.ReadFull(e.r, header[:]); err != nil {
 		return entry{}, err
 	}
-	payload := make([]byte, binary.BigEndian.Uint32(header[4:]))
+	size := binary.BigEndian.Uint32(header[4:])
+	if size > maxFrame {
+		return entry{}, fmt.Errorf("the Engine's log has an entry of %d bytes, of which at most %d are taken", size, maxFrame)
+	}
+	payload := make([]byte, size)
 	if _, err := io.ReadFull(e.r, payload); err != nil {
 		return entry{}, fmt.Errorf("the Engine's log breaks off within an entry: %w", err)
 	}
@@ -84,7 +91,8 @@ func (e *entryReader) next() (entry, error) {
 
 // nextOfTTY reads "<time> <content>" up to a newline, or up to the limit at which the Engine cuts.
 func (e *entryReader) nextOfTTY() (entry, error) {
-	raw, err := e.r.ReadBytes(' ')
+	at, err := e.r.ReadSlice(' ') // a time is shorter than the buffer
+	raw := slices.Clone(at)
 	if err != nil {
 		if len(raw) > 0 {
 			err = fmt.Errorf("the Engine's log breaks off within an entry: %w", io.ErrUnexpectedEOF)
