@@ -95,12 +95,12 @@ type claimed struct {
 
 // awaitsAddress tells whether the pod needs an address of a pool before it can have a place.
 func (p *pod) awaitsAddress() bool {
-	return p.claimed.claim != nil && p.claimed.address == "" && p.node == "" && !p.wish.wrong()
+	return p.claimed.claim != nil && p.claimed.address == "" && p.Node == "" && !p.Asks.Wrong()
 }
 
 // readClaim finds out which address the pod wants; of a bound pod, which it has.
 func (p *pod) readClaim() (problem string) {
-	x, obj := &p.claimed, p.obj
+	x, obj := &p.claimed, p.Obj
 	before := x.claim
 	x.claim = nil
 	assigned := obj.Annotations[api.AnnotationIPAssigned]
@@ -108,7 +108,7 @@ func (p *pod) readClaim() (problem string) {
 	case obj.Spec.NodeName != "":
 		x.address = assigned
 		return ""
-	case p.node != "": // it was bound a moment ago, and has not been seen so yet
+	case p.Node != "": // it was bound a moment ago, and has not been seen so yet
 		return ""
 	case assigned != "":
 		return "its annotation " + api.AnnotationIPAssigned + " is for the scheduler to write: remove it"
@@ -147,26 +147,26 @@ func wrongClaim(pool, ip string, hostNetwork bool) string {
 
 // tellUnaddressed tells once of a pod that somebody else has bound: its sandbox may have been made before we knew of it.
 func (p *pod) tellUnaddressed() []Action {
-	notes := p.obj.Annotations
-	if p.obj.Spec.NodeName == "" || notes[api.AnnotationIPPool] == "" || notes[api.AnnotationIPAssigned] != "" ||
-		notes[api.AnnotationTaskID] != "" || p.claimed.told || finished(p.obj) {
+	notes := p.Obj.Annotations
+	if p.Obj.Spec.NodeName == "" || notes[api.AnnotationIPPool] == "" || notes[api.AnnotationIPAssigned] != "" ||
+		notes[api.AnnotationTaskID] != "" || p.claimed.told || finished(p.Obj) {
 		return nil
 	}
 	p.claimed.told = true
-	return []Action{Report{Pod: p.obj, Message: fmt.Sprintf("its annotation %s is not followed: somebody else has bound it to node %s, and it has an address of that node",
-		api.AnnotationIPPool, p.obj.Spec.NodeName)}}
+	return []Action{Report{Pod: p.Obj, Message: fmt.Sprintf("its annotation %s is not followed: somebody else has bound it to node %s, and it has an address of that node",
+		api.AnnotationIPPool, p.Obj.Spec.NodeName)}}
 }
 
 // askAddresses asks for the addresses that pods wait for, one batch at a time.
 func (c *Core) askAddresses(now time.Time) []Action {
 	x := &c.addresses
 	due := !now.Before(x.again)
-	if len(c.queue.unaddressed) == 0 || !c.synced || x.asking || !x.fresh && !due {
+	if len(c.queue.awaitingAddress) == 0 || !c.synced || x.asking || !x.fresh && !due {
 		return nil
 	}
 	x.fresh = false
 	var act AssignAddresses
-	for _, p := range slices.SortedFunc(maps.Values(c.queue.unaddressed), beforeInQueue) {
+	for _, p := range slices.SortedFunc(maps.Values(c.queue.awaitingAddress), before) {
 		if p.claimed.refused == "" || due {
 			act.Claims = append(act.Claims, *p.claimed.claim)
 		}
@@ -235,7 +235,7 @@ func (c *Core) tickAddresses(now time.Time) []Action {
 		keep[uid] = true
 	}
 	for uid, p := range c.pods {
-		if !finished(p.obj) && (p.claimed.claim != nil || p.claimed.address != "" || p.obj.Annotations[api.AnnotationIPPool] != "") {
+		if !finished(p.Obj) && (p.claimed.claim != nil || p.claimed.address != "" || p.Obj.Annotations[api.AnnotationIPPool] != "") {
 			keep[uid] = true
 		}
 	}
@@ -249,7 +249,7 @@ func (c *Core) holdsAddress(uid types.UID) bool {
 		last := c.addresses.holders[uid]
 		return last != nil && c.tasks[last.id] == last
 	}
-	return p.task != nil || !finished(p.obj) && (p.claimed.claim != nil || p.node != "")
+	return p.task != nil || !finished(p.Obj) && (p.claimed.claim != nil || p.Node != "")
 }
 
 // leadToAddresses makes the nodes say where pods with addresses of pools are. An address is a node's from the binding until
@@ -262,11 +262,11 @@ func (c *Core) leadToAddresses(now time.Time) []Action {
 	wanted := map[string][]netip.Prefix{}
 	for uid := range x.holders {
 		p := c.pods[uid]
-		if p == nil || p.node == "" || finished(p.obj) {
+		if p == nil || p.Node == "" || finished(p.Obj) {
 			continue
 		}
 		if address, err := netip.ParseAddr(p.claimed.address); err == nil {
-			wanted[p.node] = append(wanted[p.node], netip.PrefixFrom(address, address.BitLen()))
+			wanted[p.Node] = append(wanted[p.Node], netip.PrefixFrom(address, address.BitLen()))
 		}
 	}
 	var acts []Action

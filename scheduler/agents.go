@@ -11,6 +11,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/offers"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 const (
@@ -21,42 +22,29 @@ const (
 
 // agent is a Mesos agent that made us an offer, or that one of our nodes stands for.
 type agent struct {
-	id          api.AgentID
+	match.Agent
 	last        offers.Offer // the newest one; empty if there was none yet
 	address     string       // of its endpoint; "" if not known
-	node        string       // the node's name; "" if the agent can have none
-	alive       bool
-	since       time.Time // when it was heard of last, or was first missed
-	hasExecutor bool      // an executor of ours runs there
-	total       totals
-	nodeAt      time.Time // when the node was asked for last
-	settled     *v1.Node  // the node as it had nothing left to amend
+	since       time.Time    // when it was heard of last, or was first missed
+	hasExecutor bool         // an executor of ours runs there
+	nodeAt      time.Time    // when the node was asked for last
+	settled     *v1.Node     // the node as it had nothing left to amend
 	executor    executorState
-	hasProgram  bool      // it has fetched km from this scheduler
 	warm        *task     // without a pod, that keeps the executor up; nil for none
 	chill       backoff   // of such tasks
 	busy        time.Time // when a pod had a task there last, if its executor has no cpus of its own
 	askedToEnd  time.Time // when that executor was last asked to end because no pod needs it; zero if it was not
 	drops       backoff   // of tasks that it drops because it still drains
-	health      breaker   // of tasks that fail before they run
-	rejections  []*rejection
+	failures    failures
 	orphaned    time.Time // since when nobody looks after its pods; zero if somebody does
 	otherSince  time.Time // since when its minion is seen to be of another version; zero if it is not
 	// returning is when resources of it were given back or freed that have not been offered since; zero if there are none.
 	returning time.Time
 
-	place    int     // in the fleet
-	touched  bool    // its views are out of date
-	views    []*view // a view a role that it makes offers to
-	idle     *view   // it with all it has, when it offers nothing; made when it is needed
-	nodeless bool    // its node is still to come
-	overlaps bool    // it was told that it offers ports that are for services
-	promises []*pod  // to whom a place on it is promised
+	nodeless bool // its node is still to come
+	overlaps bool // it was told that it offers ports that are for services
 
-	tainted       bool      // its node has api.TaintAgentFailing
-	taintAt       time.Time // when that was to be changed last
-	recalled      bool      // what its node says of its health was taken in
-	overcommitted bool      // it was told that it has more than its machine
+	overcommitted bool // it was told that it has more than its machine
 }
 
 // executorState is what we know of the ExecutorInfo of an agent.
@@ -67,12 +55,6 @@ type executorState struct {
 	armed     time.Time // when the token in it was made valid
 	preparing bool
 	after     time.Time // not to be asked for again before
-}
-
-// totals are the most that an agent was ever seen to have for us.
-type totals struct {
-	scalars [numScalars]offers.Milli
-	ports   []offers.Range
 }
 
 func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
@@ -94,8 +76,8 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 			a.overlaps = true
 			acts = append(acts, Complain{Text: overlap(&o, forServices)})
 		}
-		c.fleet.touch(a)
-		c.heardOf(now, a.id, o.Unavailable)
+		c.index.Refresh(&a.Agent)
+		c.heardOf(now, a.ID, o.Unavailable)
 		if !sameAgent(&a.last, &o) {
 			a.settled, a.nodeAt = nil, time.Time{}
 		}
@@ -106,14 +88,14 @@ func (c *Core) offered(now time.Time, came []offers.Offer) []Action {
 		}
 		a.hasExecutor = slices.Contains(o.Executors, api.MinionExecutorID)
 		c.reactivated(now, a)
-		if !a.alive {
-			a.alive = true
+		if !a.Alive {
+			a.Alive = true
 			returned = append(returned, a)
 		}
 		a.since, a.returning = now, time.Time{}
 		c.updateTotals(a)
 		acts = append(acts, c.ensureNode(now, a)...)
-		if a.node == "" && c.offers.Decline(now, o.ID) { // no pod can ever run there
+		if a.Node == "" && c.offers.Decline(now, o.ID) { // no pod can ever run there
 			acts = append(acts, Decline{Offers: []api.OfferID{o.ID}, Refuse: c.cfg.RefuseIdle})
 		}
 		acts = append(acts, c.giveBack(now, a)...)
@@ -145,9 +127,10 @@ func sameAgent(a, b *offers.Offer) bool {
 }
 
 func (c *Core) newAgent(now time.Time, id api.AgentID) *agent {
-	a := &agent{id: id, since: now}
+	a := &agent{Agent: match.Agent{ID: id}, since: now}
+	a.Guard = &a.failures
 	c.agents[id] = a
-	c.fleet.add(a)
+	c.index.AddAgent(&a.Agent)
 	return a
 }
 
@@ -160,15 +143,15 @@ func (c *Core) askAgain(now time.Time, came []*agent) {
 	}
 	there, nodes := map[api.AgentID]bool{}, map[string]bool{}
 	for _, a := range came {
-		there[a.id], nodes[a.node] = true, a.node != ""
+		there[a.ID], nodes[a.Node] = true, a.Node != ""
 	}
 	for _, t := range c.tasksToWatch() {
-		if p := c.pods[t.pod]; !t.heard && (there[t.agent] || p != nil && nodes[p.node]) {
+		if p := c.pods[t.pod]; !t.heard && (there[t.agent] || p != nil && nodes[p.Node]) {
 			c.reconcile.add(now, t.id)
 		}
 	}
 	for _, a := range came {
-		for _, t := range c.owners[a.id] {
+		for _, t := range c.owners[a.ID] {
 			if t.state == Unreachable {
 				c.reconcile.add(now, t.id)
 			}
@@ -178,9 +161,9 @@ func (c *Core) askAgain(now time.Time, came []*agent) {
 
 func (c *Core) agentAbsent(now time.Time, id api.AgentID) {
 	c.offers.DropAgent(now, id)
-	if a := c.agents[id]; a != nil && a.alive {
-		a.alive, a.hasExecutor, a.since = false, false, now
-		c.fleet.touch(a)
+	if a := c.agents[id]; a != nil && a.Alive {
+		a.Alive, a.hasExecutor, a.since = false, false, now
+		c.index.Refresh(&a.Agent)
 	}
 }
 
@@ -191,15 +174,15 @@ func (c *Core) agentUpdated(now time.Time, id api.AgentID, f fate) []Action {
 	}
 	switch f.agent {
 	case agentAlive:
-		if !a.alive {
-			a.alive = true
-			c.fleet.touch(a)
+		if !a.Alive {
+			a.Alive = true
+			c.index.Refresh(&a.Agent)
 			c.askAgain(now, []*agent{a})
 		}
 		a.since = now
 		if f.running && !a.hasExecutor {
 			a.hasExecutor, c.look = true, true
-			c.fleet.touch(a)
+			c.index.Refresh(&a.Agent)
 		}
 	case agentAbsent:
 		c.agentAbsent(now, id)
@@ -211,32 +194,31 @@ func (c *Core) agentUpdated(now time.Time, id api.AgentID, f fate) []Action {
 }
 
 func (c *Core) forgetAgent(now time.Time, a *agent) []Action {
-	delete(c.agents, a.id)
-	delete(c.upkeep, a.id)
+	delete(c.agents, a.ID)
+	delete(c.disruptions, a.ID)
 	c.fleet.remove(a)
-	c.unpark(now, a)
-	a.views = nil
+	c.unreserve(now, a, c.index.RemoveAgent(&a.Agent))
 	if a.warm != nil {
 		c.dropTask(a.warm)
 	}
-	c.vacate(now, a.node)
-	acts := []Action{ForgetExecutor{Agent: a.id}}
-	if node := c.nodes[a.node]; node != nil && node.Spec.ProviderID == api.ProviderID(a.id) {
-		acts = append(acts, DeleteNode{Name: a.node})
+	c.vacate(now, a.Node)
+	acts := []Action{ForgetExecutor{Agent: a.ID}}
+	if node := c.nodes[a.Node]; node != nil && node.Spec.ProviderID == api.ProviderID(a.ID) {
+		acts = append(acts, DeleteNode{Name: a.Node})
 	}
 	return acts
 }
 
 // updateTotals learns how much the agent has for us: what it offers and what our tasks there have already.
 func (c *Core) updateTotals(a *agent) {
-	var sum [numScalars]offers.Milli
-	for o := range c.offers.OfAgent(a.id) {
-		for i, name := range scalarNames {
+	var sum [match.NumScalars]offers.Milli
+	for o := range c.offers.OfAgent(a.ID) {
+		for i, name := range match.ScalarNames {
 			sum[i] += o.Resources.Sum(name)
 		}
-		a.total.addPorts(o.Resources.PortRanges())
+		a.Total.AddPorts(o.Resources.PortRanges())
 	}
-	for _, t := range c.owners[a.id] {
+	for _, t := range c.owners[a.ID] {
 		if t.heard {
 			for i, amount := range t.demand.Scalars {
 				sum[i] += amount
@@ -244,63 +226,34 @@ func (c *Core) updateTotals(a *agent) {
 		}
 	}
 	if a.hasExecutor {
-		for i, amount := range c.cfg.executor(sum[disk] + a.total.scalars[disk]).Scalars {
+		for i, amount := range c.cfg.executor(sum[match.Disk] + a.Total.Scalars[match.Disk]).Scalars {
 			sum[i] += amount
 		}
 	}
 	for i := range sum {
-		a.total.scalars[i] = max(a.total.scalars[i], sum[i])
+		a.Total.Scalars[i] = max(a.Total.Scalars[i], sum[i])
 	}
-}
-
-func (t *totals) addPorts(ranges []offers.Range) {
-	for _, r := range ranges {
-		if !slices.ContainsFunc(t.ports, func(p offers.Range) bool { return p.Begin <= r.Begin && r.End <= p.End }) {
-			t.ports = append(t.ports, r)
-		}
-	}
-}
-
-// resources returns the totals as if they were offered now.
-func (t *totals) resources() offers.Resources {
-	rs := offers.Resources{{Name: offers.Ports, Ranges: t.ports}}
-	for i, name := range scalarNames {
-		rs = append(rs, offers.Resource{Name: name, Scalar: t.scalars[i]})
-	}
-	return rs
 }
 
 // supersede forgets an older agent at the address of one that has no node yet: it has come back as this one, without
 // its state. Agents that have nodes may well have exchanged their ports.
 func (c *Core) supersede(now time.Time, a *agent) []Action {
-	if a.node != "" {
+	if a.Node != "" {
 		return nil
 	}
 	var acts []Action
 	for _, other := range slices.Clone(c.fleet.byAddress[a.address]) {
 		if other != a {
-			c.offers.DropAgent(now, other.id)
+			c.offers.DropAgent(now, other.ID)
 			acts = append(acts, c.forgetAgent(now, other)...)
 		}
 	}
 	return acts
 }
 
-func (c *Core) agentOfNode(name string) *agent {
-	node := c.nodes[name]
-	if node == nil {
-		return nil
-	}
-	id, _ := api.AgentOfProviderID(node.Spec.ProviderID)
-	return c.agents[id]
-}
-
 func (c *Core) nodeSeen(now time.Time, node *v1.Node) []Action {
-	if before := c.agentOfNode(node.Name); before != nil {
-		c.fleet.touch(before)
-	}
 	c.nodes[node.Name] = node
-	c.placeSeen(node.Name, node)
+	c.index.NodeSeen(node.Name, node)
 	id, ours := api.AgentOfProviderID(node.Spec.ProviderID)
 	if !ours {
 		return nil
@@ -309,11 +262,11 @@ func (c *Core) nodeSeen(now time.Time, node *v1.Node) []Action {
 	if a == nil {
 		a = c.newAgent(now, id)
 	}
-	if a.node != node.Name {
+	if a.Node != node.Name {
 		c.fleet.setNode(a, node.Name)
-		c.restand(a)
+		c.reoccupy(a)
 	}
-	c.fleet.touch(a)
+	c.index.Refresh(&a.Agent)
 	c.recall(now, a, node)
 	if a.address == "" {
 		c.fleet.setAddress(a, node.Annotations[api.AnnotationAgentAddress])
@@ -324,10 +277,10 @@ func (c *Core) nodeSeen(now time.Time, node *v1.Node) []Action {
 
 func (c *Core) nodeGone(now time.Time, name string) {
 	delete(c.nodes, name)
-	c.placeSeen(name, nil)
+	c.index.NodeSeen(name, nil)
 	c.vacate(now, name)
 	for _, a := range c.fleet.byNode[name] {
-		c.fleet.touch(a)
+		c.index.Refresh(&a.Agent)
 		a.nodeAt = time.Time{}
 	}
 }
@@ -337,28 +290,28 @@ func (c *Core) ensureNode(now time.Time, a *agent) []Action {
 	if a.last.ID == "" || !a.nodeAt.IsZero() && now.Sub(a.nodeAt) < nodeAgain {
 		return nil
 	}
-	if a.node == "" {
+	if a.Node == "" {
 		name, err := c.chooseName(a)
 		if err != nil {
 			a.nodeAt = now.Add(time.Hour) // it will not get better soon
 			return []Action{Complain{Text: err.Error()}}
 		}
 		c.fleet.setNode(a, name)
-		c.restand(a)
-		c.fleet.touch(a)
+		c.reoccupy(a)
+		c.index.Refresh(&a.Agent)
 	}
-	node := c.nodes[a.node]
+	node := c.nodes[a.Node]
 	if node != nil && node == a.settled {
 		return nil
 	}
-	amend := AmendNode{Name: a.node, Address: a.address}
+	amend := AmendNode{Name: a.Node, Address: a.address}
 	switch {
 	case node == nil:
 		a.nodeAt = now
 		return []Action{CreateNode{Node: c.newNode(a)}}
 	case lacksProvider(node, a):
-		amend.ProviderID = api.ProviderID(a.id)
-	case node.Spec.ProviderID != api.ProviderID(a.id):
+		amend.ProviderID = api.ProviderID(a.ID)
+	case node.Spec.ProviderID != api.ProviderID(a.ID):
 		return nil // the node of the agent that was here before is about to go
 	}
 	amend.Labels = staleLabels(node, agentLabels(a))
@@ -399,24 +352,24 @@ func (c *Core) chooseName(a *agent) (string, error) {
 
 // tickAgent does what is due for an agent: its node, the node's readiness while no kubelet cares, and its farewell.
 func (c *Core) tickAgent(now time.Time, a *agent) []Action {
-	if a.alive && c.connected && a.since.Before(c.subscribed) && now.Sub(c.subscribed) >= doubtAfter {
-		c.agentAbsent(now, a.id)
+	if a.Alive && c.connected && a.since.Before(c.subscribed) && now.Sub(c.subscribed) >= doubtAfter {
+		c.agentAbsent(now, a.ID)
 	}
 	if after := a.executor.after; !after.IsZero() && !now.Before(after) {
 		a.executor.after = time.Time{}
-		c.fleet.touch(a)
+		c.index.Refresh(&a.Agent)
 	}
-	node := c.nodes[a.node]
+	node := c.nodes[a.Node]
 	health := c.tickHealth(now, a)
-	if a.alive {
+	if a.Alive {
 		acts := append(health, c.ensureNode(now, a)...)
-		if len(acts) == 0 && node != nil && !a.hasExecutor && !ready(node) && !unfit(node) && now.Sub(a.nodeAt) >= nodeAgain && !c.orphaned(a) {
+		if len(acts) == 0 && node != nil && !a.hasExecutor && !match.Ready(node) && !match.Unfit(node) && now.Sub(a.nodeAt) >= nodeAgain && !c.orphaned(a) {
 			a.nodeAt = now
-			acts = []Action{MarkReady{Name: a.node}}
+			acts = []Action{MarkReady{Name: a.Node}}
 		}
 		return acts
 	}
-	if c.connected && now.Sub(a.since) >= c.cfg.AgentForget && (node == nil || !ready(node)) {
+	if c.connected && now.Sub(a.since) >= c.cfg.AgentForget && (node == nil || !match.Ready(node)) {
 		return c.forgetAgent(now, a)
 	}
 	return health
@@ -425,8 +378,8 @@ func (c *Core) tickAgent(now time.Time, a *agent) []Action {
 func (c *Core) renewLeases() []Action {
 	var acts []Action
 	for _, a := range c.agentsInOrder() {
-		if a.alive && c.nodes[a.node] != nil && !c.orphaned(a) {
-			acts = append(acts, RenewLease{Name: a.node, Minion: a.hasExecutor})
+		if a.Alive && c.nodes[a.Node] != nil && !c.orphaned(a) {
+			acts = append(acts, RenewLease{Name: a.Node, Minion: a.hasExecutor})
 		}
 	}
 	return acts
@@ -437,7 +390,7 @@ func (c *Core) executorReady(now time.Time, ev ExecutorReady) {
 	if a == nil {
 		return
 	}
-	c.fleet.touch(a)
+	c.index.Refresh(&a.Agent)
 	a.executor.preparing = false
 	if ev.Record == nil {
 		a.executor.after = now.Add(executorAgain)

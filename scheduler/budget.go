@@ -42,7 +42,7 @@ func (c *Core) violations(tenants []tenant) []bool {
 	for _, b := range c.budgets {
 		left := b.allowed
 		for i := range tenants {
-			if !b.guards(tenants[i].pod.obj) {
+			if !b.guards(tenants[i].pod.Obj) {
 				continue
 			}
 			left--

@@ -5,6 +5,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/offers"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 // With --mesos-revocable executors are charged no cpus: Mesos lets no task have revocable cpus whose executor has others, nor
@@ -16,18 +17,18 @@ import (
 // by itself: the scheduler asks it to when there was no pod for as long.
 
 // warmDemand is what a task without a pod is charged.
-func (c *Config) warmDemand() Demand {
-	var d Demand
-	d.Scalars[memory] = warmMem
+func (c *Config) warmDemand() match.Demand {
+	var d match.Demand
+	d.Scalars[match.Memory] = warmMem
 	if c.Revocable {
-		d.Scalars[0] = offers.MilliOf(c.ExecutorCPUs)
+		d.Scalars[match.CPUs] = offers.MilliOf(c.ExecutorCPUs)
 	}
 	return d
 }
 
 // minionOf is what the agent's minion takes: what its executor is charged, and its companion.
-func (c *Core) minionOf(a *agent) Demand {
-	d := c.cfg.executor(a.total.scalars[disk])
+func (c *Core) minionOf(a *agent) match.Demand {
+	d := c.cfg.executor(a.Total.Scalars[match.Disk])
 	if c.cfg.Revocable {
 		for i, amount := range c.cfg.warmDemand().Scalars {
 			d.Scalars[i] += amount
@@ -41,42 +42,13 @@ func (c *Core) uncharged(a *agent) bool {
 	return c.cfg.Revocable && (a.executor.record == nil || a.executor.charge.Sum(offers.CPUs) == 0)
 }
 
-// seeCompanion finds out whether the executor that is to be launched in the view needs a companion.
-func (c *Core) seeCompanion(v *view) {
-	if v.charge != nil && v.agent.warm == nil && c.cfg.Revocable && v.charge.Sum(offers.CPUs) == 0 {
-		d := c.cfg.warmDemand()
-		v.companion = &d
-	}
-}
-
-// lacksForCompanion tells whether there is too little for the executor and its companion.
-func (v *view) lacksForCompanion() bool {
-	for i, name := range scalarNames {
-		if v.companion != nil && v.free.Sum(name) < v.charge.Sum(name)+v.companion.Scalars[i] {
-			return true
-		}
-	}
-	return false
-}
-
-// takeWarm takes what a task without a pod has out of the view. If it is the companion, that was reserved.
-func (v *view) takeWarm(d *Demand) offers.Resources {
-	if v.companion != nil {
-		for i, amount := range v.companion.Scalars {
-			v.have[i] += amount
-		}
-		v.companion = nil
-	}
-	return v.take(d)
-}
-
 // needsCompanion tells whether the agent's executor runs for pods, or did a while ago, and needs a companion for that.
 func (c *Core) needsCompanion(now time.Time, a *agent) bool {
-	if !a.alive || !c.uncharged(a) {
+	if !a.Alive || !c.uncharged(a) {
 		return false
 	}
 	pods := false
-	for _, t := range c.owners[a.id] {
+	for _, t := range c.owners[a.ID] {
 		pods = pods || !t.warm
 	}
 	if pods || a.busy.IsZero() {
@@ -92,8 +64,8 @@ func (c *Core) endMinion(now time.Time, a *agent) []Action {
 		return nil
 	}
 	a.askedToEnd, a.warm.killed = now, true
-	return []Action{ShutdownExecutor{Agent: a.id, Executor: api.MinionExecutorID}}
+	return []Action{ShutdownExecutor{Agent: a.ID, Executor: api.MinionExecutorID}}
 }
 
 // alone tells whether the agent has no task but its companion.
-func (c *Core) alone(a *agent) bool { return a.warm != nil && len(c.owners[a.id]) == 1 }
+func (c *Core) alone(a *agent) bool { return a.warm != nil && len(c.owners[a.ID]) == 1 }

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"errors"
 	"fmt"
+	"github.com/k8sm/k8sm/scheduler/match"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -21,7 +22,7 @@ type Config struct {
 	// all.
 	Gather time.Duration
 	// Algorithm chooses among the agents that a pod fits on.
-	Algorithm Algorithm
+	Algorithm match.Algorithm
 	// LaunchGrace is how long a launched task may stay silent before it is killed and its pod tried again.
 	LaunchGrace time.Duration
 	// AgentForget is how long an agent may be gone before its node is deleted.
@@ -61,7 +62,7 @@ type Config struct {
 
 // AddFlags registers the flags of the operator's part; the values that c holds are overwritten by the defaults.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
-	c.Algorithm = FCFS
+	c.Algorithm = match.FCFS
 	fs.Var(&c.Algorithm, "algorithm",
 		"which of the agents that a pod fits on it gets: the first (fcfs), the emptiest (spread) or the fullest (binpack)")
 	fs.DurationVar(&c.OfferTTL, "offer-ttl", 5*time.Second,
@@ -131,20 +132,24 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-func (c *Config) defaults() (cpus, mem offers.Milli) {
-	return offers.MilliOf(c.DefaultPodCPUs), offers.MilliOf(c.DefaultPodMem)
+// matching is what the matching needs to know.
+func (c *Config) matching() match.Config {
+	return match.Config{
+		Algorithm: c.Algorithm, Roles: c.Roles, Revocable: c.Revocable, MaxInstalls: c.maxInstalls(),
+		DefaultCPUs: offers.MilliOf(c.DefaultPodCPUs), DefaultMem: offers.MilliOf(c.DefaultPodMem),
+	}
 }
 
 // executor is what minions are charged as executors: no cpus where tasks may have revocable ones, because Mesos lets no task
 // have these whose executor has others (https://mesos.apache.org/documentation/latest/oversubscription/). Nor are they charged
 // disk where a role has none: disk/du and disk/xfs leave a container alone that was given no disk.
-func (c *Config) executor(diskThere offers.Milli) Demand {
-	d := Demand{Scalars: [numScalars]offers.Milli{offers.MilliOf(c.ExecutorCPUs), offers.MilliOf(c.ExecutorMem), offers.MilliOf(c.ExecutorDisk)}}
+func (c *Config) executor(diskThere offers.Milli) match.Demand {
+	d := match.Demand{Scalars: [match.NumScalars]offers.Milli{offers.MilliOf(c.ExecutorCPUs), offers.MilliOf(c.ExecutorMem), offers.MilliOf(c.ExecutorDisk)}}
 	if c.Revocable {
 		d.Scalars[0] = 0
 	}
 	if diskThere == 0 {
-		d.Scalars[disk] = 0
+		d.Scalars[match.Disk] = 0
 	}
 	return d
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/offers"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 const (
@@ -25,32 +26,26 @@ const (
 
 // Core decides. It is a state machine without a clock: see Step. One goroutine owns it.
 type Core struct {
-	cfg      Config
-	offers   *offers.OfferStorage
-	pods     map[types.UID]*pod
-	nodes    map[string]*v1.Node
-	agents   map[api.AgentID]*agent
-	tasks    map[api.TaskID]*task
-	owners   map[api.AgentID][]*task // the tasks by agent
-	fleet    fleet
-	queue    queue
-	upkeep   map[api.AgentID]*upkeep // of the agents that operators have plans with
-	toldKept bool                    // that minions of other versions are kept
-	// standing is what stands where, and likings room for findPreferred.
-	standing standing
-	likings  []liking
-	// storage is what is known of volumes, and prepared what this cycle has decided about them.
-	storage  storage
-	prepared []Action
-	order    int             // of arrival, of the youngest pod
-	scratch  v1.ResourceList // for DemandOf
+	cfg         Config
+	now         time.Time // of this step
+	index       *match.Index
+	offers      *offers.OfferStorage
+	pods        map[types.UID]*pod
+	nodes       map[string]*v1.Node
+	agents      map[api.AgentID]*agent
+	tasks       map[api.TaskID]*task
+	owners      map[api.AgentID][]*task // the tasks by agent
+	fleet       fleet
+	queue       queue
+	disruptions map[api.AgentID]*disruption // of the agents that operators have plans with
+	toldKept    bool                        // that minions of other versions are kept
+	prepared    []Action                    // what this cycle has decided about claims
+	order       int                         // of arrival, of the youngest pod
 
-	nominees  map[string][]*pod // to whom a place is promised, by node
 	budgets   map[types.UID]*budget
 	preempted preempted
 	addresses addressing
 
-	installs   installs
 	cold       int  // how many executors are to run without pods and do not yet
 	look       bool // this step may have made a placement possible
 	framework  api.FrameworkID
@@ -71,13 +66,7 @@ type Core struct {
 
 // pod is a pod that is ours to place, or that is bound to one of our nodes.
 type pod struct {
-	obj      *v1.Pod
-	demand   Demand
-	requests requests
-	extended extended
-	wish     *wish // nil for most
-	order    int
-	node     string    // that it is bound to; "" if it is not
+	match.Pod
 	since    time.Time // when it began to wait
 	attempt  int       // of its youngest task
 	launched time.Time // when that was
@@ -86,19 +75,10 @@ type pod struct {
 	task     *task // nil while it has none
 	backoff  backoff
 	report   report
-	// What it means to other pods, and they to it; wished is the generation of terms that wishes heeds.
-	standing stander
-	wishes   *wishes
-	wished   int
-	// The node that its claims were pledged to, and when; "" if they were not.
-	pledge  string
-	pledged time.Time
-	promise *promise // nil if it has none
-	claimed claimed
-	// Its place in the queue: at most one of these is set; waits is if any, or if it rests.
-	shape  *shape
-	parked *agent
-	waits  bool
+	claimsAt time.Time // when its claims began to be bound
+	hoped    time.Time // when the place that is kept for it was last seen coming
+	claimed  claimed
+	waits    bool // it is in the queue
 }
 
 // task is a task that Mesos knows or should know.
@@ -108,7 +88,7 @@ type task struct {
 	offer   api.OfferID
 	role    string // of that offer; "" if an earlier scheduler launched it
 	pod     types.UID
-	demand  Demand
+	demand  match.Demand
 	mapped  []api.PortMapping // of the pod, with the host ports that the task has
 	state   TaskState
 	since   time.Time
@@ -148,35 +128,34 @@ const settled = time.Minute
 
 // NewCore returns a core that knows nothing yet.
 func NewCore(cfg Config) *Core {
-	return &Core{
-		cfg:      cfg,
-		offers:   offers.New(cfg.OfferTTL, tombstoneMemory),
-		pods:     map[types.UID]*pod{},
-		nodes:    map[string]*v1.Node{},
-		agents:   map[api.AgentID]*agent{},
-		tasks:    map[api.TaskID]*task{},
-		owners:   map[api.AgentID][]*task{},
-		fleet:    newFleet(),
-		queue:    newQueue(),
-		upkeep:   map[api.AgentID]*upkeep{},
-		standing: newStanding(),
-		storage:  newStorage(),
-		scratch:  v1.ResourceList{},
-
-		installs:  installs{under: map[*agent]struct{}{}},
-		nominees:  map[string][]*pod{},
-		budgets:   map[types.UID]*budget{},
-		preempted: preempted{pods: map[types.UID]time.Time{}},
-		addresses: addressing{holders: map[types.UID]*task{}, led: map[string]led{}},
+	c := &Core{
+		cfg:         cfg,
+		offers:      offers.New(cfg.OfferTTL, tombstoneMemory),
+		pods:        map[types.UID]*pod{},
+		nodes:       map[string]*v1.Node{},
+		agents:      map[api.AgentID]*agent{},
+		tasks:       map[api.TaskID]*task{},
+		owners:      map[api.AgentID][]*task{},
+		fleet:       newFleet(),
+		queue:       newQueue(),
+		disruptions: map[api.AgentID]*disruption{},
+		budgets:     map[types.UID]*budget{},
+		preempted:   preempted{pods: map[types.UID]time.Time{}, hopes: map[match.Key]hope{}},
+		addresses:   addressing{holders: map[types.UID]*task{}, led: map[string]led{}},
 	}
+	c.index = match.NewIndex(cfg.matching(), supplies{c})
+	return c
 }
 
 // Step takes one event in and returns what is to be done, in this order. Time never runs backwards between calls.
 func (c *Core) Step(now time.Time, ev Event) []Action {
-	c.look = false
+	c.now, c.look = now, false
 	acts := append(c.handle(now, ev), c.askAddresses(now)...)
 	if c.addresses.moved {
 		acts = append(acts, c.leadToAddresses(now)...)
+	}
+	if c.index.Stirred() {
+		c.look = true
 	}
 	if !c.connected || !c.look {
 		return acts
@@ -205,21 +184,21 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 	case NodeGone:
 		c.nodeGone(now, ev.Name)
 	case NamespaceSeen:
-		c.namespaceSeen(ev.Namespace.Name, ev.Namespace)
+		c.index.NamespaceSeen(ev.Namespace.Name, ev.Namespace)
 	case NamespaceGone:
-		c.namespaceSeen(ev.Name, nil)
+		c.index.NamespaceSeen(ev.Name, nil)
 	case VolumeSeen:
 		c.volumeSeen(now, ev.Volume)
 	case VolumeGone:
-		c.volumeGone(ev.Name)
+		c.index.VolumeGone(ev.Name)
 	case ClaimSeen:
 		c.claimSeen(now, ev.Claim)
 	case ClaimGone:
 		c.claimGone(now, ev.Key)
 	case ClassSeen:
-		c.classSeen(ev.Class.Name, ev.Class)
+		c.index.StorageClassSeen(ev.Class.Name, ev.Class)
 	case ClassGone:
-		c.classSeen(ev.Name, nil)
+		c.index.StorageClassSeen(ev.Name, nil)
 	case ClaimsPrepared:
 		c.claimsPrepared(now, ev)
 	case BudgetSeen:
@@ -245,14 +224,14 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 		c.connected = false
 		c.offers.Disconnect(now)
 		for _, a := range c.agentsInOrder() {
-			c.fleet.touch(a)
+			c.index.Refresh(&a.Agent)
 		}
 	case Offered:
 		c.look = true
 		return c.offered(now, ev.Offers)
 	case OfferRescinded:
 		if a := c.agents[c.offers.Holder(ev.Offer)]; a != nil {
-			c.fleet.touch(a)
+			c.index.Refresh(&a.Agent)
 		}
 		c.offers.Rescind(now, ev.Offer)
 	case InverseOffered:
@@ -269,8 +248,8 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 	case ExecutorExited:
 		if a := c.agents[ev.Agent]; a != nil && ev.Executor == api.MinionExecutorID {
 			a.hasExecutor = false
-			c.fleet.touch(a)
-			if u := c.upkeep[a.id]; u != nil {
+			c.index.Refresh(&a.Agent)
+			if u := c.disruptions[a.ID]; u != nil {
 				u.drain.exited = true
 				if !u.rollout.asked.IsZero() {
 					u.rollout.gone = now
@@ -302,12 +281,12 @@ func (c *Core) subscribe(now time.Time) []Action {
 	c.implicitAt = now.Add(implicitEvery)
 	c.revival = revival{}
 	for _, a := range c.agents {
-		if !a.alive {
+		if !a.Alive {
 			a.since = now
 		}
 	}
 	c.reconcile = reconciliation{}
-	for _, u := range c.upkeep {
+	for _, u := range c.disruptions {
 		u.heard = now
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.tasks)) {
@@ -321,9 +300,8 @@ func (c *Core) subscribe(now time.Time) []Action {
 
 func (c *Core) tick(now time.Time) []Action {
 	c.wake(now)
-	c.tickPledged(now)
-	c.queue.forgetShapes()
-	c.forgetTerms()
+	c.tickClaims(now)
+	c.index.Forget()
 	var acts []Action
 	for _, t := range c.tasksToWatch() {
 		acts = append(acts, c.tickTask(now, t)...)
@@ -359,7 +337,7 @@ func (c *Core) expire(now time.Time) []Action {
 	var kept []api.OfferID // of agents with a plan
 	for _, o := range expired {
 		if a := c.agents[o.Agent]; a != nil {
-			c.fleet.touch(a)
+			c.index.Refresh(&a.Agent)
 			a.returning = now
 		}
 		if o.Unavailable != nil {
@@ -397,10 +375,8 @@ func (c *Core) tasksToWatch() []*task {
 // agentsInOrder returns the agents in order of their coming.
 func (c *Core) agentsInOrder() []*agent {
 	agents := make([]*agent, 0, len(c.agents))
-	for _, a := range c.fleet.agents {
-		if a != nil {
-			agents = append(agents, a)
-		}
+	for a := range c.index.Agents() {
+		agents = append(agents, c.agents[a.ID])
 	}
 	return agents
 }
@@ -430,7 +406,7 @@ func (c *Core) Snapshot() Snapshot {
 		OffersEnded: map[offers.End]uint64{}, InverseOffers: map[InverseEnd]uint64{}, Evictions: map[EvictOutcome]uint64{},
 		Preemptions: c.preempted.looks, Victims: c.preempted.victims, PodsRejected: c.rejections,
 	}
-	for _, u := range c.upkeep {
+	for _, u := range c.disruptions {
 		if u.window != nil {
 			s.AgentsPlanned++
 		}
@@ -451,7 +427,7 @@ func (c *Core) Snapshot() Snapshot {
 		s.Evictions[EvictOutcome(outcome)] = count
 	}
 	for _, a := range c.agents {
-		if a.alive {
+		if a.Alive {
 			s.AgentsAlive++
 		}
 		if !a.otherSince.IsZero() {
@@ -460,7 +436,7 @@ func (c *Core) Snapshot() Snapshot {
 		if a.warm != nil {
 			s.NodesWarm++
 		}
-		if a.health.failures > 0 {
+		if a.failures.health.failures > 0 {
 			s.AgentsFailing++
 		}
 	}

@@ -31,7 +31,7 @@ func (c *Core) noteDraining(now time.Time, s TaskStatus) {
 		u := c.keep(now, s.Agent)
 		if !u.draining {
 			u.draining, u.drain = true, drain{exited: s.State == Dropped && !a.hasExecutor}
-			c.fleet.touch(a)
+			c.index.Refresh(&a.Agent)
 		}
 		u.gone = u.gone || s.State == GoneByOperator
 		if s.State != Dropped {
@@ -39,8 +39,8 @@ func (c *Core) noteDraining(now time.Time, s TaskStatus) {
 		} else if !now.Before(a.drops.until) { // of the tasks of one ACCEPT one counts
 			a.drops.fail(now)
 		}
-	case s.State == Gone && s.Reason == reasonRemoved && c.upkeep[s.Agent] != nil:
-		c.upkeep[s.Agent].gone = true
+	case s.State == Gone && s.Reason == reasonRemoved && c.disruptions[s.Agent] != nil:
+		c.disruptions[s.Agent].gone = true
 	case s.State == Starting || s.State == Running:
 		a.drops = backoff{}
 	}
@@ -48,7 +48,7 @@ func (c *Core) noteDraining(now time.Time, s TaskStatus) {
 
 // reactivated takes in that a draining agent makes offers again. It may take tasks when our executor has ended.
 func (c *Core) reactivated(now time.Time, a *agent) {
-	u := c.upkeep[a.id]
+	u := c.disruptions[a.ID]
 	if u == nil || !u.draining {
 		return
 	}
@@ -58,19 +58,19 @@ func (c *Core) reactivated(now time.Time, a *agent) {
 
 // settleDrain ends the draining of an agent that makes offers again, unless it would drop what is launched there. Tasks that
 // live are a sign that it has ended long ago.
-func (c *Core) settleDrain(now time.Time, a *agent, u *upkeep) {
-	if !u.drain.back || now.Before(a.drops.until) || a.hasExecutor && len(c.owners[a.id]) == 0 {
+func (c *Core) settleDrain(now time.Time, a *agent, u *disruption) {
+	if !u.drain.back || now.Before(a.drops.until) || a.hasExecutor && len(c.owners[a.ID]) == 0 {
 		return
 	}
 	u.draining, u.drain = false, drain{}
-	c.fleet.touch(a)
+	c.index.Refresh(&a.Agent)
 }
 
 // tickDrain has the executor of a draining agent end when the last pod has left. Mesos knows nothing of pods of DaemonSets or
 // static ones that would stay: they end with it.
-func (c *Core) tickDrain(now time.Time, a *agent, u *upkeep, residents []*pod) []Action {
+func (c *Core) tickDrain(now time.Time, a *agent, u *disruption, residents []*pod) []Action {
 	d := &u.drain
-	if len(c.owners[a.id]) > 0 {
+	if len(c.owners[a.ID]) > 0 {
 		d.quiet = time.Time{}
 		return nil
 	}
@@ -87,10 +87,10 @@ func (c *Core) tickDrain(now time.Time, a *agent, u *upkeep, residents []*pod) [
 		return nil
 	}
 	d.asked = now
-	return []Action{ShutdownExecutor{Agent: a.id, Executor: api.MinionExecutorID}}
+	return []Action{ShutdownExecutor{Agent: a.ID, Executor: api.MinionExecutorID}}
 }
 
 // stays tells whether one of the pods has still to leave.
 func stays(residents []*pod) bool {
-	return slices.ContainsFunc(residents, func(p *pod) bool { return !finished(p.obj) })
+	return slices.ContainsFunc(residents, func(p *pod) bool { return !finished(p.Obj) })
 }

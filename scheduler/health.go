@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 const (
@@ -83,19 +84,19 @@ func (c *Core) noteHealth(now time.Time, t *task, s TaskStatus) []Action {
 	if !blamed || c.shutsDown(a) {
 		return nil
 	}
-	if p := c.pods[t.pod]; p != nil && p.node == "" {
+	if p := c.pods[t.pod]; p != nil && p.Node == "" {
 		t.spared = true // others may run it at once
 	}
 	acts := c.agentFailed(now, a, t.since, first, s.String())
-	if node := c.nodes[a.node]; node != nil && s.unfit() {
-		acts = append(acts, MarkReady{Name: a.node, Unfit: s.Message})
+	if node := c.nodes[a.Node]; node != nil && s.unfit() {
+		acts = append(acts, MarkReady{Name: a.Node, Unfit: s.Message})
 	}
 	return acts
 }
 
 // shutsDown tells whether the agent's executor was asked to end and has not yet.
 func (c *Core) shutsDown(a *agent) bool {
-	u := c.upkeep[a.id]
+	u := c.disruptions[a.ID]
 	return u != nil && (u.draining || !u.rollout.asked.IsZero() && u.rollout.gone.IsZero())
 }
 
@@ -105,13 +106,13 @@ func (c *Core) noteRan(now time.Time, a *agent, t *task) []Action {
 	if p := c.pods[t.pod]; p != nil {
 		c.admitted(a, p)
 	}
-	h := &a.health
+	h := &a.failures.health
 	if h.failures == 0 || t.since.Before(h.since) && h.trial != t.who() {
 		return nil
 	}
 	told := fmt.Sprintf("a task runs there again; failures before: %d", h.failures)
 	*h = breaker{}
-	c.fleet.touch(a)
+	c.index.Refresh(&a.Agent)
 	c.reviveSoon()
 	return c.tellNode(a, v1.EventTypeNormal, "AgentRecovered", told)
 }
@@ -119,23 +120,23 @@ func (c *Core) noteRan(now time.Time, a *agent, t *task) []Action {
 // agentFailed counts a failure of the agent, of a task that was launched there at the given time. What it offers is given back
 // at once, for as long as nothing is tried there.
 func (c *Core) agentFailed(now time.Time, a *agent, launched time.Time, first time.Duration, why string) []Action {
-	h := &a.health
+	h := &a.failures.health
 	if !h.fail(now, launched, first, why) {
 		return nil
 	}
-	c.fleet.touch(a)
+	c.index.Refresh(&a.Agent)
 	told := fmt.Sprintf("%s; no pod is placed there for %s, then one is tried (failure %d)", why, h.until.Sub(now), h.failures)
 	return append(c.giveBack(now, a), c.tellNode(a, v1.EventTypeWarning, "AgentFailing", told)...)
 }
 
 // giveBack declines all that a failing agent offers, unless a pod waits that can run nowhere else.
 func (c *Core) giveBack(now time.Time, a *agent) []Action {
-	if !a.health.open || c.awaited(a) {
+	if !a.failures.health.open || c.awaited(a) {
 		return nil
 	}
-	refuse := max(time.Second, a.health.until.Sub(now))
+	refuse := max(time.Second, a.failures.health.until.Sub(now))
 	var ids []api.OfferID
-	for o := range c.offers.OfAgent(a.id) {
+	for o := range c.offers.OfAgent(a.ID) {
 		ids = append(ids, o.ID)
 		if o.Unavailable != nil {
 			refuse = min(refuse, refuseKept)
@@ -146,35 +147,36 @@ func (c *Core) giveBack(now time.Time, a *agent) []Action {
 		return nil
 	}
 	a.returning = now
-	c.fleet.touch(a)
+	c.index.Refresh(&a.Agent)
 	return []Action{Decline{Offers: ids, Refuse: refuse}}
 }
 
 // awaited tells whether a pod that is bound to the agent's node needs a task.
 func (c *Core) awaited(a *agent) bool {
-	pl := c.standing.places[a.node]
-	return pl != nil && slices.ContainsFunc(pl.pods, func(st *stander) bool {
-		p := c.pods[st.obj.UID]
-		return p != nil && p.node == a.node && needsTask(p)
-	})
+	for obj := range c.index.OccupiedBy(a.Node) {
+		if p := c.pods[obj.UID]; p != nil && p.Node == a.Node && needsTask(p) {
+			return true
+		}
+	}
+	return false
 }
 
 // tickHealth does what is due for an agent on which something has failed.
 func (c *Core) tickHealth(now time.Time, a *agent) []Action {
-	if a.health.due(now) {
-		c.fleet.touch(a)
+	if a.failures.health.due(now) {
+		c.index.Refresh(&a.Agent)
 		c.reviveSoon()
 	}
 	c.tickRejections(now, a)
-	taint := a.health.failures >= lasting
-	if taint == a.tainted || now.Sub(a.taintAt) < nodeAgain {
+	taint := a.failures.health.failures >= lasting
+	if taint == a.failures.tainted || now.Sub(a.failures.taintAt) < nodeAgain {
 		return nil
 	}
 	node := c.nodeOf(a)
 	if node == nil {
 		return nil
 	}
-	a.taintAt = now
+	a.failures.taintAt = now
 	return []Action{TaintNode{Node: node, Failing: taint}}
 }
 
@@ -187,9 +189,9 @@ func (c *Core) tickStarting(now time.Time, t *task) []Action {
 	}
 	launched := t.starting
 	t.starting = now
-	why := fmt.Sprintf("its kubelet has not taken pod %s for %s: see its log in the sandbox of executor %s", refOf(p.obj).Key, kubeletPatience, api.MinionExecutorID)
+	why := fmt.Sprintf("its kubelet has not taken pod %s for %s: see its log in the sandbox of executor %s", refOf(p.Obj).Key, kubeletPatience, api.MinionExecutorID)
 	acts := c.agentFailed(now, a, launched, breakerFirst, why)
-	a.health.try(p.obj.UID)
+	a.failures.health.try(p.Obj.UID)
 	return acts
 }
 
@@ -211,12 +213,12 @@ func (t *task) stalled(now time.Time) bool {
 // tries notes that a pod, or a task without one, is being tried on an agent where something has failed. A pod that is bound
 // there is no trial: the kubelet has it already, and it may never run for reasons of its own.
 func (a *agent) tries(who types.UID, p *pod) {
-	if p != nil && p.node != "" {
+	if p != nil && p.Node != "" {
 		return
 	}
-	a.health.try(who)
-	for _, r := range a.rejections {
-		if p != nil && r.concerns(&p.requests, p.extended) {
+	a.failures.health.try(who)
+	for _, r := range a.failures.rejections {
+		if p != nil && r.concerns(&p.Requests, p.Extended) {
 			r.try(who)
 		}
 	}
@@ -224,35 +226,57 @@ func (a *agent) tries(who types.UID, p *pod) {
 
 // triedInVain notes that who was tried on the agent has left it without a result.
 func (c *Core) triedInVain(a *agent, who types.UID) {
-	changed := a.health.end(who)
-	for _, r := range a.rejections {
+	changed := a.failures.health.end(who)
+	for _, r := range a.failures.rejections {
 		changed = r.end(who) || changed
 	}
 	if changed {
-		c.fleet.touch(a)
+		c.index.Refresh(&a.Agent)
 	}
 }
 
 // recallHealth learns from its node, when that is seen for the first time, that an earlier scheduler knew the agent to fail.
 func (c *Core) recallHealth(a *agent, node *v1.Node) {
-	a.tainted = slices.ContainsFunc(node.Spec.Taints, isFailingTaint)
-	if a.recalled {
+	a.failures.tainted = slices.ContainsFunc(node.Spec.Taints, isFailingTaint)
+	if a.failures.recalled {
 		return
 	}
-	a.recalled = true
-	if a.tainted && a.health.failures == 0 {
-		a.health = breaker{failures: lasting, why: "its tasks failed before they ran when the scheduler was started"}
-		c.fleet.touch(a)
+	a.failures.recalled = true
+	if a.failures.tainted && a.failures.health.failures == 0 {
+		a.failures.health = breaker{failures: lasting, why: "its tasks failed before they ran when the scheduler was started"}
+		c.index.Refresh(&a.Agent)
 	}
+}
+
+// failures are what has failed on an agent. They keep pods off it.
+type failures struct {
+	health     breaker // of tasks that fail before they run
+	rejections []*rejection
+	tainted    bool      // its node has api.TaintAgentFailing
+	taintAt    time.Time // when that was to be changed last
+	recalled   bool      // what its node says of its health was taken in
+}
+
+// Fails implements match.Guard.
+func (f *failures) Fails() bool { return !f.health.takes() }
+
+// Rejects implements match.Guard.
+func (f *failures) Rejects(requests *match.Requests, extended match.Extended) string {
+	for _, r := range f.rejections {
+		if !r.takes() && r.concerns(requests, extended) {
+			return r.String()
+		}
+	}
+	return ""
 }
 
 // failing tells how it stands with what has failed on the agent.
 func (a *agent) failing() string {
 	var parts []string
-	if text := a.health.String(); text != "" {
+	if text := a.failures.health.String(); text != "" {
 		parts = append(parts, text)
 	}
-	for _, r := range a.rejections {
+	for _, r := range a.failures.rejections {
 		parts = append(parts, r.breaker.String())
 	}
 	return strings.Join(parts, "; ")
@@ -262,7 +286,7 @@ func isFailingTaint(taint v1.Taint) bool { return taint.Key == api.TaintAgentFai
 
 // tellNode tells something by an event on the agent's node, if it has one.
 func (c *Core) tellNode(a *agent, kind, reason, message string) []Action {
-	node := c.nodes[a.node]
+	node := c.nodes[a.Node]
 	if node == nil {
 		return nil
 	}

@@ -64,8 +64,8 @@ func TestFailureIsTheAgentsByItsReasonOnly(t *testing.T) {
 				}
 				want := i >= 6 && !byExecutor && slices.Contains(blamed, state)
 				unfit := byExecutor && state == Failed && reason == "REASON_EXECUTOR_TERMINATED"
-				if want = want || unfit; (a.health.failures > 0) != want {
-					t.Errorf("%s %s by the executor %v: %d failures", state, reason, byExecutor, a.health.failures)
+				if want = want || unfit; (a.failures.health.failures > 0) != want {
+					t.Errorf("%s %s by the executor %v: %d failures", state, reason, byExecutor, a.failures.health.failures)
 				}
 			}
 		}
@@ -76,7 +76,7 @@ func TestTaskThatHasRunIsNoFailureOfItsAgent(t *testing.T) {
 	for _, update := range []string{"update web.1 a1 RUNNING", "pod web node=n1 task=web.1 agent=a1 started=yes"} {
 		p := playOn(t, "pod web", "synced", "subscribed", "node n1 a1", "offer o1 a1 host=n1 cpus=4 mem=4096 executor=ours", "executor a1 ok",
 			"update web.1 a1 STARTING", "bound web.1 ok", update, "update web.1 a1 FAILED reason=REASON_EXECUTOR_TERMINATED")
-		if got := p.core.agents["a1"].health.failures; got != 0 {
+		if got := p.core.agents["a1"].failures.health.failures; got != 0 {
 			t.Errorf("%s: %d failures", update, got)
 		}
 	}
@@ -93,8 +93,8 @@ func TestFailingAgentIsCountedAndSeen(t *testing.T) {
 		t.Errorf("seen are %+v", live)
 	}
 	node := p.core.agents[api.AgentID("a1")]
-	node.rejections = []*rejection{{breaker: breaker{failures: 1, until: p.now}}}
-	if p.core.tickRejections(p.now.Add(breakerForget), node); len(node.rejections) != 0 {
+	node.failures.rejections = []*rejection{{breaker: breaker{failures: 1, until: p.now}}}
+	if p.core.tickRejections(p.now.Add(breakerForget), node); len(node.failures.rejections) != 0 {
 		t.Error("a rejection is never forgotten")
 	}
 }

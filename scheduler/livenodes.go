@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 // LiveNode is a node that stands for an agent.
@@ -41,13 +42,13 @@ func (c *Core) LiveNodes(now time.Time) []LiveNode {
 	live := []LiveNode{}
 	residents, pause := c.residents(), c.rolloutPause(now)
 	for _, a := range c.agentsInOrder() {
-		node := c.nodes[a.node]
+		node := c.nodes[a.Node]
 		if node == nil {
 			continue
 		}
 		seen := LiveNode{
-			Node: a.node, Agent: a.id, Minion: a.hasExecutor, Kubelet: node.Status.NodeInfo.KubeletVersion,
-			Tasks: len(c.owners[a.id]), Warm: a.warm != nil, Ready: ready(node), Failing: a.failing(),
+			Node: a.Node, Agent: a.ID, Minion: a.hasExecutor, Kubelet: node.Status.NodeInfo.KubeletVersion,
+			Tasks: len(c.owners[a.ID]), Warm: a.warm != nil, Ready: match.Ready(node), Failing: a.failing(),
 		}
 		if node.Spec.Unschedulable {
 			seen.CordonedFor = cmp.Or(node.Annotations[api.AnnotationCordoned], "somebody")
@@ -124,7 +125,7 @@ func (r *NodeRollout) UnmarshalJSON(data []byte) error {
 
 // rolloutOf tells how far the replacement of the agent's minion is; pause is why none begins now.
 func (c *Core) rolloutOf(a *agent, residents func(node string) []*pod, pause string) *NodeRollout {
-	u, node, own := c.upkeep[a.id], c.nodeOf(a), api.KMVersion(c.cfg.Version)
+	u, node, own := c.disruptions[a.ID], c.nodeOf(a), api.KMVersion(c.cfg.Version)
 	if node == nil {
 		return nil
 	}
@@ -139,7 +140,7 @@ func (c *Core) rolloutOf(a *agent, residents func(node string) []*pod, pause str
 		case r.State == api.RolloutRolling && !r.asked.IsZero():
 			return &NodeRollout{State: StepEnding, Target: r.Target}
 		case r.State == api.RolloutRolling:
-			return &NodeRollout{State: StepDraining, Target: r.Target, Reason: u.held(c.leaving(a.id))}
+			return &NodeRollout{State: StepDraining, Target: r.Target, Reason: u.held(c.leaving(a.ID))}
 		}
 	}
 	if own == "" || !a.hasExecutor || api.KMVersion(node.Annotations[api.AnnotationKMVersion]) == own {
@@ -157,8 +158,8 @@ func (c *Core) rolloutPause(now time.Time) string {
 		return "paused by --max-unavailable-nodes=0"
 	}
 	for _, a := range c.agentsInOrder() {
-		if u := c.upkeep[a.id]; u != nil && u.rollout.GivenUp() {
-			return "stopped at node " + a.node
+		if u := c.disruptions[a.ID]; u != nil && u.rollout.GivenUp() {
+			return "stopped at node " + a.Node
 		}
 	}
 	if begins := c.begun.Add(c.cfg.RolloutDelay); now.Before(begins) {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 var seedFlag = flag.Uint64("seed", 0, "play this game again, instead of a new one")
@@ -24,7 +25,7 @@ func TestNoPodWaitsForAnOfferThatFitsIt(t *testing.T) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("seed %d", seed)
-	for _, algorithm := range algorithms {
+	for _, algorithm := range match.Algorithms {
 		g := newGame(t, rand.New(rand.NewPCG(seed, 0)), algorithm)
 		for range 2000 {
 			g.play(g.line())
@@ -52,13 +53,14 @@ type game struct {
 }
 
 // newGame returns a game whose scheduler has subscribed.
-func newGame(t *testing.T, random *rand.Rand, algorithm Algorithm) *game {
+func newGame(t *testing.T, random *rand.Rand, algorithm match.Algorithm) *game {
 	g := &game{t: t, rand: random}
+	cfg := testConfig()
+	cfg.Algorithm, cfg.Roles = algorithm, []string{"r0", "r1"}
 	g.player = &player{
-		t: t, core: NewCore(testConfig()), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+		t: t, core: NewCore(cfg), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		prepared: map[api.AgentID]PrepareExecutor{}, claims: map[types.UID]PrepareClaims{},
 	}
-	g.player.core.cfg.Algorithm, g.player.core.cfg.Roles = algorithm, []string{"r0", "r1"}
 	g.play("synced")
 	g.play("subscribed")
 	return g
@@ -76,7 +78,7 @@ func (g *game) play(line string) {
 			g.launches += len(act.Tasks)
 		case Preempt:
 			g.preemptions++
-			if priority(act.Victim) >= priority(act.By) {
+			if match.Priority(act.Victim) >= match.Priority(act.By) {
 				g.t.Fatalf("after %q %s is preempted for %s", line, act.Victim.Name, act.By.Name)
 			}
 		}
@@ -121,39 +123,20 @@ func (g *game) line() string {
 func (g *game) check() {
 	c := g.player.core
 	waiting := 0
-	for _, p := range slices.SortedFunc(maps.Values(c.pods), beforeInQueue) {
-		if needsTask(p) && (p.node == "" || c.agentOfNode(p.node) != nil) {
+	for _, p := range slices.SortedFunc(maps.Values(c.pods), before) {
+		if needsTask(p) && (p.Node == "" || c.agentOfNode(p.Node) != nil) {
 			waiting++
 		}
-		if p.shape == nil {
-			continue
-		}
-		s := newShape(keyOf(p), p)
-		for _, a := range c.agentsInOrder() {
-			for _, v := range a.views {
-				if r := v.check(s); !a.touched && (r.ok() || r.reserve) {
-					g.t.Fatalf("%s: after %q pod %s waits, but fits on %s", c.cfg.Algorithm, g.last, p.obj.Name, a.id)
-				}
-			}
-		}
 	}
-	for node, nominees := range c.nominees {
-		for _, p := range nominees {
-			if p.nominated() != node || !needsTask(p) || c.pods[p.obj.UID] != p {
-				g.t.Fatalf("%s: after %q %s has a promise of %s: %+v", c.cfg.Algorithm, g.last, p.obj.Name, node, p)
-			}
+	if err := c.index.Verify(nil); err != nil {
+		g.t.Fatalf("%s: after %q %v", c.cfg.Algorithm, g.last, err)
+	}
+	for nominee := range c.index.Nominees() {
+		if p := c.podOf(nominee); p == nil || !needsTask(p) || &p.Pod != nominee {
+			g.t.Fatalf("%s: after %q a place on %s is kept for %s", c.cfg.Algorithm, g.last, nominee.Nominated(), nominee.Obj.Name)
 		}
 	}
 	if waiting != c.queue.waiting {
 		g.t.Fatalf("%s: after %q %d pods wait, and are counted as %d", c.cfg.Algorithm, g.last, waiting, c.queue.waiting)
-	}
-	for _, a := range c.agents {
-		for _, v := range a.views {
-			for i, amount := range v.have {
-				if amount < 0 {
-					g.t.Fatalf("%s: after %q %s has %s %s", c.cfg.Algorithm, g.last, a.id, amount, scalarNames[i])
-				}
-			}
-		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 var topologies = map[string]string{"host": v1.LabelHostname, "zone": v1.LabelTopologyZone}
@@ -169,7 +171,7 @@ func TestWhereAPodMayRunIsWhatAllPodsTogetherSay(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	answers := map[bool]int{}
-	for round, algorithm := range algorithms {
+	for round, algorithm := range match.Algorithms {
 		g := newGame(t, rand.New(rand.NewPCG(seed, uint64(round))), algorithm)
 		for range 500 {
 			g.play(crowd(g))
@@ -192,39 +194,27 @@ func (g *game) checkAgainstAll(answers map[bool]int) {
 		everybody[node] = nil
 	}
 	for _, p := range c.pods {
-		if node := c.nodes[c.standsOn(p)]; node != nil {
-			everybody[node] = append(everybody[node], p.obj)
+		if node := c.nodes[c.occupies(p)]; node != nil {
+			everybody[node] = append(everybody[node], p.Obj)
 		}
 	}
-	for _, st := range c.standing.strangers {
-		if node := c.nodes[st.obj.Spec.NodeName]; node != nil {
-			everybody[node] = append(everybody[node], st.obj)
+	for _, obj := range g.player.others {
+		if node := c.nodes[obj.Spec.NodeName]; node != nil && !finished(obj) {
+			everybody[node] = append(everybody[node], obj)
 		}
 	}
 	for node, pods := range everybody {
-		if got := len(c.standing.at(node.Name).pods); got != len(pods) {
-			g.t.Fatalf("after %q %d pods stand on %s, want %d", g.last, got, node.Name, len(pods))
+		if got := len(slices.Collect(c.index.OccupiedBy(node.Name))); got != len(pods) {
+			g.t.Fatalf("after %q %d pods occupy %s, want %d", g.last, got, node.Name, len(pods))
 		}
 	}
-	for _, p := range c.pods {
-		if p.shape == nil || p.node != "" || p.wishes != nil && len(p.wishes.claims) > 0 {
-			continue
-		}
-		for node := range everybody {
-			want := naive{c.standing.namespaces, everybody}.mayRun(p.obj, node)
-			answers[want]++
-			if p.wishes == nil {
-				if !want {
-					g.t.Fatalf("after %q plain pod %s may not run on %s", g.last, p.obj.Name, node.Name)
-				}
-				continue
-			}
-			for _, n := range []*near{p.shape.near, newNear(p.wishes)} {
-				if r := n.check(node); r.ok() != want {
-					g.t.Fatalf("after %q pod %s on %s: got %v, want %v", g.last, p.obj.Name, node.Name, r, want)
-				}
-			}
-		}
+	oracle := naive{g.player.namespaces, everybody}
+	if err := c.index.Verify(func(pod *v1.Pod, node *v1.Node) bool {
+		want := oracle.mayRun(pod, node)
+		answers[want]++
+		return want
+	}); err != nil {
+		g.t.Fatalf("after %q: %v", g.last, err)
 	}
 }
 
@@ -266,10 +256,10 @@ func (n naive) mayRun(pod *v1.Pod, node *v1.Node) bool {
 }
 
 func (n naive) near(pod *v1.Pod, node *v1.Node) bool {
-	if podAffinity(pod) == nil {
+	if pod.Spec.Affinity == nil || pod.Spec.Affinity.PodAffinity == nil {
 		return true
 	}
-	terms := podAffinity(pod).RequiredDuringSchedulingIgnoredDuringExecution
+	terms := pod.Spec.Affinity.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution
 	all := func(other *v1.Pod) bool {
 		return !slices.ContainsFunc(terms, func(t v1.PodAffinityTerm) bool { return !n.matches(pod, &t, other) })
 	}
@@ -291,8 +281,8 @@ func (n naive) near(pod *v1.Pod, node *v1.Node) bool {
 
 func (n naive) apart(pod *v1.Pod, node *v1.Node) bool {
 	avoids := func(owner *v1.Pod, ownerNode *v1.Node, other *v1.Pod, otherNode *v1.Node) bool {
-		a := podAntiAffinity(owner)
-		return a != nil && slices.ContainsFunc(a.RequiredDuringSchedulingIgnoredDuringExecution, func(t v1.PodAffinityTerm) bool {
+		a := owner.Spec.Affinity
+		return a != nil && a.PodAntiAffinity != nil && slices.ContainsFunc(a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution, func(t v1.PodAffinityTerm) bool {
 			return together(ownerNode, otherNode, t.TopologyKey) && n.matches(owner, &t, other)
 		})
 	}
@@ -345,64 +335,4 @@ func (n naive) spread(pod *v1.Pod, node *v1.Node) bool {
 		}
 	}
 	return true
-}
-
-func TestTopologySpreadCountsThePodsAndNodesThatItsConstraintSays(t *testing.T) {
-	honor, ignore := v1.NodeInclusionPolicyHonor, v1.NodeInclusionPolicyIgnore
-	three := int32(3)
-	for _, test := range []struct {
-		rule       string
-		constraint func(*v1.TopologySpreadConstraint)
-		pod        func(*v1.Pod)
-		want       reason // on n1 of z1, where a pod stands; n2 is of z2, is tainted, and has none
-	}{
-		{rule: "z2 has fewer", want: skewed},
-		{rule: "two more than in z2 are allowed", constraint: func(c *v1.TopologySpreadConstraint) { c.MaxSkew = 2 }},
-		{
-			rule:       "fewer domains than there shall be: the emptiest one has none",
-			constraint: func(c *v1.TopologySpreadConstraint) { c.MinDomains, c.NodeTaintsPolicy = &three, &honor },
-			want:       skewed,
-		},
-		{rule: "z2 is tainted and does not count", constraint: func(c *v1.TopologySpreadConstraint) { c.NodeTaintsPolicy = &honor }},
-		{
-			rule:       "z2 is tainted, but the pod tolerates that",
-			constraint: func(c *v1.TopologySpreadConstraint) { c.NodeTaintsPolicy = &honor },
-			pod:        func(p *v1.Pod) { p.Spec.Tolerations = []v1.Toleration{{Key: "new", Operator: v1.TolerationOpExists}} },
-			want:       skewed,
-		},
-		{
-			rule: "the pod's node selector rules z2 out",
-			pod:  func(p *v1.Pod) { p.Spec.NodeSelector = map[string]string{v1.LabelTopologyZone: "z1"} },
-		},
-		{
-			rule:       "node selectors are not looked at",
-			constraint: func(c *v1.TopologySpreadConstraint) { c.NodeAffinityPolicy = &ignore },
-			pod:        func(p *v1.Pod) { p.Spec.NodeSelector = map[string]string{v1.LabelTopologyZone: "z1"} },
-			want:       skewed,
-		},
-		{
-			rule:       "only pods of the same version count",
-			constraint: func(c *v1.TopologySpreadConstraint) { c.MatchLabelKeys = []string{"version"} },
-			pod:        func(p *v1.Pod) { p.Labels["version"] = "2" },
-		},
-		{rule: "only pods of the same namespace count", pod: func(p *v1.Pod) { p.Namespace = "other" }},
-	} {
-		g := newGame(t, rand.New(rand.NewPCG(0, 0)), FCFS)
-		for _, line := range []string{"node n1 a1 zone=z1", "node n2 a2 zone=z2 taint=new", "pod p1 app=web node=n1 task=p1.1", "pod dying app=web node=n2 deleting=yes"} {
-			g.play(line)
-		}
-		obj := g.player.pod("p2", map[string]string{"app": "web", "spread": "zone/1"})
-		obj.Spec.TopologySpreadConstraints[0].LabelSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
-		if test.constraint != nil {
-			test.constraint(&obj.Spec.TopologySpreadConstraints[0])
-		}
-		if test.pod != nil {
-			test.pod(obj)
-		}
-		p := &pod{obj: obj}
-		g.player.core.wish(p)
-		if r := newNear(p.wishes).check(g.player.core.nodes["n1"]); r.reason != test.want {
-			t.Errorf("%s: got %v, want %v", test.rule, r.reason, test.want)
-		}
-	}
 }

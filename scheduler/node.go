@@ -13,6 +13,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/offers"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 // maxPods is what a kubelet takes by default
@@ -22,18 +23,18 @@ const maxPods = 110
 // newNode returns the node object that stands for an agent until its kubelet takes over the status
 // (https://kubernetes.io/docs/concepts/architecture/nodes/).
 func (c *Core) newNode(a *agent) *v1.Node {
-	capacity := a.total.scalars
+	capacity := a.Total.Scalars
 	allocatable := capacity
 	for i, amount := range c.minionOf(a).Scalars {
 		allocatable[i] = max(0, allocatable[i]-amount)
 	}
 	return &v1.Node{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:        a.node,
+			Name:        a.Node,
 			Labels:      agentLabels(a),
 			Annotations: map[string]string{api.AnnotationAgentAddress: a.address},
 		},
-		Spec: v1.NodeSpec{ProviderID: api.ProviderID(a.id)},
+		Spec: v1.NodeSpec{ProviderID: api.ProviderID(a.ID)},
 		Status: v1.NodeStatus{
 			Capacity:    resourceList(capacity),
 			Allocatable: resourceList(allocatable),
@@ -54,27 +55,17 @@ func ReadyWithoutKubelet() v1.NodeCondition {
 	}
 }
 
-// unfitReason is that of the condition of a node whose minion has found that it can run no pods there.
-const unfitReason = "AgentCannotRunPods"
-
 // Condition is what the node's condition Ready is to be. Its times are left to the writer.
 func (a MarkReady) Condition() v1.NodeCondition {
 	condition := ReadyWithoutKubelet()
 	if a.Unfit != "" {
-		condition.Status, condition.Reason = v1.ConditionFalse, unfitReason
+		condition.Status, condition.Reason = v1.ConditionFalse, match.UnfitReason
 		condition.Message = a.Unfit + ". It is tried again with a pod now and then."
 	}
 	return condition
 }
 
-// unfit tells whether the minion that ran on the node last could run no pods.
-func unfit(node *v1.Node) bool {
-	return slices.ContainsFunc(node.Status.Conditions, func(c v1.NodeCondition) bool {
-		return c.Type == v1.NodeReady && c.Status == v1.ConditionFalse && c.Reason == unfitReason
-	})
-}
-
-func resourceList(scalars [numScalars]offers.Milli) v1.ResourceList {
+func resourceList(scalars [match.NumScalars]offers.Milli) v1.ResourceList {
 	list := v1.ResourceList{
 		v1.ResourceCPU:              *resource.NewMilliQuantity(int64(scalars[0]), resource.DecimalSI),
 		v1.ResourceMemory:           *resource.NewQuantity(int64(scalars[1])<<20/1000, resource.BinarySI),
@@ -82,7 +73,7 @@ func resourceList(scalars [numScalars]offers.Milli) v1.ResourceList {
 		v1.ResourcePods:             *resource.NewQuantity(maxPods, resource.DecimalSI),
 	}
 	if scalars[3] > 0 {
-		list[gpuResource] = *resource.NewQuantity(int64(scalars[3])/1000, resource.DecimalSI)
+		list[match.GPUResource] = *resource.NewQuantity(int64(scalars[3])/1000, resource.DecimalSI)
 	}
 	return list
 }
@@ -100,7 +91,7 @@ func addresses(o offers.Offer) []v1.NodeAddress {
 // ours, until the kubelet corrects it.
 func agentLabels(a *agent) map[string]string {
 	labels := map[string]string{
-		v1.LabelHostname:   api.LabelValue(a.node),
+		v1.LabelHostname:   api.LabelValue(a.Node),
 		v1.LabelOSStable:   "linux",
 		v1.LabelArchStable: runtime.GOARCH,
 	}
@@ -142,13 +133,4 @@ func labelText(labels map[string]*string) string {
 		parts = append(parts, key+"="+*labels[key])
 	}
 	return strings.Join(parts, " ")
-}
-
-func ready(node *v1.Node) bool {
-	for _, condition := range node.Status.Conditions {
-		if condition.Type == v1.NodeReady {
-			return condition.Status == v1.ConditionTrue
-		}
-	}
-	return false
 }

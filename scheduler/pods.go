@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 const (
@@ -17,31 +18,28 @@ const (
 
 func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 	if !concernsUs(obj) {
-		c.strangerSeen(obj)
+		c.index.OtherSeen(obj, finished(obj))
 		return nil
 	}
 	p := c.pods[obj.UID]
 	isNew := p == nil
 	if isNew {
 		c.order++
-		p = &pod{order: c.order, since: now}
+		p = &pod{Pod: match.Pod{Order: c.order}, since: now}
 		c.pods[obj.UID] = p
 		c.reviveSoon()
 	}
-	if p.obj == nil || p.task == nil && !sameWishes(p.obj, obj) {
-		p.wished = stale
-	}
 	acts := c.admissionSeen(now, p, obj)
-	p.obj = obj
+	p.Seen(obj, p.task == nil)
 	if obj.Spec.NodeName != "" {
-		p.node = obj.Spec.NodeName
+		p.Node = obj.Spec.NodeName
 		c.nominate(now, p, "")
 	}
-	c.stand(p)
+	c.occupy(p)
 	if p.task == nil {
 		c.appraise(p)
-		if a := c.agentOfNode(p.nominated()); a != nil {
-			c.fleet.touch(a) // the pod may need more or less than was promised
+		if a := c.agentOfNode(p.Nominated()); a != nil {
+			c.index.Refresh(&a.Agent) // the pod may need more or less than was promised
 		}
 		if isNew && p.claimed.address != "" {
 			c.addresses.holders[obj.UID] = nil // an earlier scheduler gave it
@@ -54,7 +52,7 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 	}
 	if p.task == nil {
 		if !needsTask(p) {
-			c.redeemed(p)
+			c.leaveClaimsNode(p)
 		}
 		c.requeue(now, p)
 		if needsTask(p) {
@@ -69,7 +67,7 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 	switch {
 	case finished(obj):
 		p.task.killLater(now.Add(finishedKillAfter))
-	case obj.DeletionTimestamp != nil && p.node == "":
+	case obj.DeletionTimestamp != nil && p.Node == "":
 		p.task.killLater(now)
 		return append(acts, c.tickTask(now, p.task)...)
 	}
@@ -79,7 +77,7 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 func (c *Core) podGone(now time.Time, uid types.UID) {
 	p := c.pods[uid]
 	if p == nil {
-		c.strangerGone(uid)
+		c.index.OtherGone(uid)
 		return
 	}
 	delete(c.pods, uid)
@@ -89,7 +87,7 @@ func (c *Core) podGone(now time.Time, uid types.UID) {
 	}
 	c.nominate(now, p, "")
 	c.dequeue(p)
-	c.put(&p.standing, p.obj, "")
+	c.index.Occupy(&p.Pod, "")
 	if p.task != nil {
 		p.task.killLater(now.Add(goneKillAfter))
 	}
@@ -97,24 +95,22 @@ func (c *Core) podGone(now time.Time, uid types.UID) {
 
 // adoptAnnotated gives a bound pod the task that the API says it has. It is how a restarted scheduler learns its tasks.
 func (c *Core) adoptAnnotated(now time.Time, p *pod) {
-	id := api.TaskID(p.obj.Annotations[api.AnnotationTaskID])
+	id := api.TaskID(p.Obj.Annotations[api.AnnotationTaskID])
 	if id == "" {
 		return
 	}
 	uid, attempt, err := id.Parse()
-	if err != nil || uid != p.obj.UID || attempt <= p.attempt {
+	if err != nil || uid != p.Obj.UID || attempt <= p.attempt {
 		return
 	}
 	p.attempt = attempt
-	if finished(p.obj) || p.node == "" {
+	if finished(p.Obj) || p.Node == "" {
 		return
 	}
-	agent := api.AgentID(p.obj.Annotations[api.AnnotationAgentID])
+	agent := api.AgentID(p.Obj.Annotations[api.AnnotationAgentID])
 	t := c.newTask(now, p, agent)
-	t.offer = api.OfferID(p.obj.Annotations[api.AnnotationOfferID])
-	if p.wish != nil {
-		t.mapped = p.wish.mapped
-	}
+	t.offer = api.OfferID(p.Obj.Annotations[api.AnnotationOfferID])
+	t.mapped = p.Asks.Mapped()
 	t.bound, t.ran = true, !t.fresh
 	if c.connected {
 		c.reconcile.add(now, t.id)
@@ -124,16 +120,16 @@ func (c *Core) adoptAnnotated(now time.Time, p *pod) {
 // newTask makes the task of the pod's present attempt.
 func (c *Core) newTask(now time.Time, p *pod, agent api.AgentID) *task {
 	t := &task{
-		id: api.NewTaskID(p.obj.UID, p.attempt), agent: agent, pod: p.obj.UID, demand: p.demand,
-		since: now, askAt: now.Add(silentAfter), fresh: p.obj.Status.StartTime == nil,
+		id: api.NewTaskID(p.Obj.UID, p.attempt), agent: agent, pod: p.Obj.UID, demand: p.Demand,
+		since: now, askAt: now.Add(silentAfter), fresh: p.Obj.Status.StartTime == nil,
 	}
 	c.tasks[t.id] = t
 	c.owners[agent] = append(c.owners[agent], t)
 	p.task, p.launched = t, now
-	c.redeemed(p)
+	c.leaveClaimsNode(p)
 	c.nominate(now, p, "")
 	c.dequeue(p)
-	c.stand(p)
+	c.occupy(p)
 	return t
 }
 
@@ -162,7 +158,7 @@ func (t *task) who() types.UID {
 }
 
 func needsTask(p *pod) bool {
-	return p.task == nil && p.obj.DeletionTimestamp == nil && !finished(p.obj) && len(p.obj.Spec.SchedulingGates) == 0
+	return p.task == nil && p.Obj.DeletionTimestamp == nil && !finished(p.Obj) && len(p.Obj.Spec.SchedulingGates) == 0
 }
 
 // concernsUs tells whether a pod is ours to place, or placed already: then it takes part of a node. Pods that a kubelet
@@ -181,4 +177,21 @@ func finished(pod *v1.Pod) bool {
 
 func refOf(pod *v1.Pod) PodRef {
 	return PodRef{Key: api.PodKey{Namespace: pod.Namespace, Name: pod.Name}, UID: pod.UID}
+}
+
+// appraise finds out what a pod demands and asks for.
+func (c *Core) appraise(p *pod) {
+	problem := ""
+	if len(p.Obj.Annotations) > 0 || p.Asks != nil || p.claimed.claim != nil {
+		problem = p.readClaim()
+	}
+	c.index.Appraise(&p.Pod, problem)
+}
+
+// with puts words behind others if there are any.
+func with(between, words string) string {
+	if words == "" {
+		return ""
+	}
+	return between + words
 }

@@ -10,7 +10,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 const (
@@ -39,14 +39,16 @@ type preempted struct {
 	// pods are those that were preempted. Until this time, they are taken to be on their way out even if they are not yet
 	// seen being deleted.
 	pods map[types.UID]time.Time
+	// hopes are what the pods of a class may expect of preemption.
+	hopes map[match.Key]hope
 }
 
 // room is an agent with what its tasks hold.
 type room struct {
 	agent   *agent
-	views   []*view  // it has, and empty ones of the roles whose offers its tasks have used up
-	leaving []*task  // that are about to end
-	tenants []tenant // the others whose pods might be preempted, the most important first
+	views   []*match.View // it has, and empty ones of the roles whose offers its tasks have used up
+	leaving []*task       // that are about to end
+	tenants []tenant      // the others whose pods might be preempted, the most important first
 }
 
 // tenant is a pod that has a task.
@@ -116,9 +118,9 @@ func (c *Core) preempt(now time.Time) []Action {
 	w.spent = 0
 	for _, s := range shapes {
 		switch {
-		case s.key.priority <= w.lowest && s.nominee == nil:
-			s.hope = hope{}
-		case !now.Before(s.hope.again) && w.spent <= looksPerTick:
+		case s.Priority() <= w.lowest && s.Nominee() == nil:
+			delete(c.preempted.hopes, s.Key())
+		case !now.Before(c.preempted.hopes[s.Key()].again) && w.spent <= looksPerTick:
 			acts = append(acts, w.serve(s)...)
 		}
 	}
@@ -133,9 +135,10 @@ type hope struct {
 }
 
 // vain notes a look in vain, and spaces out the next ones. It was a sure one if it was known what all agents have.
-func (h *hope) vain(now time.Time, sure bool) {
+func (h hope) vain(now time.Time, sure bool) hope {
 	h.lost, h.pause = sure, min(max(2*h.pause, preemptFirst), preemptLast)
 	h.again = now.Add(h.pause)
+	return h
 }
 
 // lookAfterNominees finds out who is still about to get the place that was promised. Not everybody's is looked at in
@@ -143,17 +146,17 @@ func (h *hope) vain(now time.Time, sure bool) {
 func (w *preemption) lookAfterNominees() []Action {
 	var acts []Action
 	for _, p := range w.core.nomineesInOrder() {
-		a := w.core.agentOfNode(p.nominated())
+		a := w.core.agentOfNode(p.Nominated())
 		switch {
-		case a == nil || !a.alive && a.since.After(w.core.subscribed):
-			acts = append(acts, w.core.denominate(w.now, p, fmt.Sprintf("node %s is gone", p.nominated())))
-		case p.wish.wrong():
-			acts = append(acts, w.core.denominate(w.now, p, p.wish.problem))
-		case p.parked != nil:
-			p.promise.hoped = w.now
-		case p.shape != nil && w.now.Sub(p.promise.hoped) >= nominationPatience/2:
-			if _, coming := w.clearing(p.shape, a, false); coming {
-				p.promise.hoped = w.now
+		case a == nil || !a.Alive && a.since.After(w.core.subscribed):
+			acts = append(acts, w.core.denominate(w.now, p, fmt.Sprintf("node %s is gone", p.Nominated())))
+		case p.Asks.Wrong():
+			acts = append(acts, w.core.denominate(w.now, p, p.Asks.Problem()))
+		case p.Reserved() != nil:
+			p.hoped = w.now
+		case p.Class() != nil && w.now.Sub(p.hoped) >= nominationPatience/2:
+			if _, coming := w.clearing(p.Class(), a, false); coming {
+				p.hoped = w.now
 			} else if neverPreempts(p) && w.lost(p) && w.known(a) {
 				acts = append(acts, w.core.denominate(w.now, p, "others have taken it"))
 			}
@@ -164,55 +167,69 @@ func (w *preemption) lookAfterNominees() []Action {
 
 func (c *Core) nomineesInOrder() []*pod {
 	var pods []*pod
-	for _, nominees := range c.nominees {
-		pods = append(pods, nominees...)
+	for p := range c.index.Nominees() {
+		pods = append(pods, c.podOf(p))
 	}
-	slices.SortFunc(pods, beforeInQueue)
+	slices.SortFunc(pods, before)
 	return pods
 }
 
 // denominate takes a promise back.
 func (c *Core) denominate(now time.Time, p *pod, why string) Action {
-	message := fmt.Sprintf("its place on node %s is kept no more: %s", p.nominated(), why)
+	message := fmt.Sprintf("its place on node %s is kept no more: %s", p.Nominated(), why)
 	c.nominate(now, p, "")
-	if p.shape != nil { // what it has reserved elsewhere, it keeps
+	if p.Class() != nil { // what it has reserved elsewhere, it keeps
 		c.requeue(now, p)
 	}
-	return Nominate{Pod: p.obj, Message: message}
+	return Nominate{Pod: p.Obj, Message: message}
 }
 
 // shapes returns the shapes of which a pod may look for a place now, by whose turn it is.
-func (w *preemption) shapes() []*shape {
-	var shapes []*shape
-	for _, s := range w.core.queue.shapes {
-		if s.head() != nil && s.key.node == "" && !s.wish.wrong() && slices.ContainsFunc(s.pods, func(p *pod) bool { return w.mayLook(s, p) }) {
+func (w *preemption) shapes() []*match.Class {
+	var shapes []*match.Class
+	for s := range w.core.index.Classes() {
+		if s.Head() != nil && s.Node() == "" && !s.Asks().Wrong() && len(w.mayLook(s)) > 0 {
 			shapes = append(shapes, s)
 		}
 	}
-	slices.SortFunc(shapes, func(a, b *shape) int { return beforeInQueue(a.pods[0], b.pods[0]) })
+	slices.SortFunc(shapes, func(a, b *match.Class) int { return match.Before(a.Head(), b.Head()) })
 	return shapes
 }
 
-// mayLook tells whether a pod may preempt others: if it has not had all offers yet, or a place is promised to it, it
-// waits for these. So it does if an agent has room that waits for others to fetch km.
-func (w *preemption) mayLook(s *shape, p *pod) bool {
-	if p.shape != s || neverPreempts(p) || s.crowded == w.core.installs.ended && w.core.installs.turnedAway {
-		return false
+// mayLook returns the pods of a class that may preempt others: one that has not had all offers yet, or for which a place is kept,
+// waits for these. So does one for which an agent has room that waits for others to fetch km.
+func (w *preemption) mayLook(s *match.Class) []*pod {
+	if w.core.index.Installs.Crowded(s) {
+		return nil
 	}
-	if p.promise != nil {
+	var pods []*pod
+	for waiting := range s.Pods() {
+		if p := w.core.podOf(waiting); w.mayPreempt(p) {
+			pods = append(pods, p)
+		}
+	}
+	slices.SortFunc(pods, before)
+	return pods
+}
+
+func (w *preemption) mayPreempt(p *pod) bool {
+	switch {
+	case neverPreempts(p):
+		return false
+	case p.Nominated() != "":
 		return w.lost(p)
 	}
 	return !w.answered.Before(p.since) && (w.core.fleet.nodeless == 0 || w.now.Sub(p.since) >= preparePatience)
 }
 
 func neverPreempts(p *pod) bool {
-	policy := p.obj.Spec.PreemptionPolicy
+	policy := p.Obj.Spec.PreemptionPolicy
 	return policy != nil && *policy == v1.PreemptNever
 }
 
 // lost tells whether the place that was promised to a pod has not been seen coming for long.
 func (w *preemption) lost(p *pod) bool {
-	hoped := p.promise.hoped
+	hoped := p.hoped
 	if w.core.subscribed.After(hoped) {
 		hoped = w.core.subscribed
 	}
@@ -224,7 +241,7 @@ func (c *Core) lowestPriority() int32 {
 	lowest := int32(math.MaxInt32)
 	for _, t := range c.tasks {
 		if p := c.pods[t.pod]; p != nil {
-			lowest = min(lowest, priority(p.obj))
+			lowest = min(lowest, match.Priority(p.Obj))
 		}
 	}
 	return lowest
@@ -232,24 +249,18 @@ func (c *Core) lowestPriority() int32 {
 
 // serve finds places for the pods of a shape. They share the look at all agents: after each, only the agent that it was
 // given is looked at again.
-func (w *preemption) serve(s *shape) []Action {
-	var pods []*pod
-	for _, p := range s.pods {
-		if w.mayLook(s, p) {
-			pods = append(pods, p)
-		}
-	}
-	slices.SortFunc(pods, beforeInQueue)
+func (w *preemption) serve(s *match.Class) []Action {
+	pods, hopes := w.mayLook(s), w.core.preempted.hopes
 	w.core.preempted.looks++
 	plans, sure := w.clearings(s)
 	if len(plans) == 0 {
-		s.hope.vain(w.now, sure)
-		if s.nominee != nil && sure {
-			return []Action{w.core.denominate(w.now, s.nominee, "others have taken it")}
+		hopes[s.Key()] = hopes[s.Key()].vain(w.now, sure)
+		if s.Nominee() != nil && sure {
+			return []Action{w.core.denominate(w.now, w.core.podOf(s.Nominee()), "others have taken it")}
 		}
 		return nil
 	}
-	s.hope = hope{}
+	delete(hopes, s.Key())
 	var acts []Action
 	for i, p := range pods {
 		if len(plans) == 0 || i > 0 && w.spent > looksPerTick {
@@ -272,17 +283,21 @@ func (w *preemption) known(a *agent) bool { return !a.returning.After(w.answered
 
 // clearings returns the best one for each agent on which there is one, in order of the agents' coming. It is not sure that
 // these are all if resources are about to be offered that nobody has now.
-func (w *preemption) clearings(s *shape) (found []clearing, sure bool) {
+func (w *preemption) clearings(s *match.Class) (found []clearing, sure bool) {
 	sure = true
-	agents := w.core.fleet.agents
-	if s.only != nil {
-		agents = nil
-		for _, name := range s.only {
-			agents = append(agents, w.core.agentOfNode(name))
+	agents := w.core.index.Agents()
+	if only := s.Only(); only != nil {
+		agents = func(yield func(*match.Agent) bool) {
+			for _, name := range only {
+				if a := w.core.index.AgentOfNode(name); a != nil && !yield(a) {
+					return
+				}
+			}
 		}
 	}
-	for _, a := range agents {
-		if a == nil || !a.alive || a.node == "" || w.core.drains(a) {
+	for seen := range agents {
+		a := w.core.agentOf(seen)
+		if !a.Alive || a.Node == "" || w.core.drains(a) {
 			continue
 		}
 		if !w.known(a) {
@@ -301,8 +316,8 @@ func (w *preemption) room(a *agent) *room {
 	if r := w.rooms[a]; r != nil {
 		return r
 	}
-	r := &room{agent: a, views: slices.Clip(a.views)}
-	for _, t := range w.core.owners[a.id] {
+	r := &room{agent: a, views: slices.Clip(a.Views())}
+	for _, t := range w.core.owners[a.ID] {
 		w.spent++
 		if t.warm {
 			continue
@@ -312,12 +327,12 @@ func (w *preemption) room(a *agent) *room {
 		switch {
 		case w.leaving(t, p):
 			r.leaving = append(r.leaving, t)
-		case t.heard && p.obj.DeletionTimestamp == nil:
+		case t.heard && p.Obj.DeletionTimestamp == nil:
 			since := t.since
-			if started := p.obj.Status.StartTime; started != nil {
+			if started := p.Obj.Status.StartTime; started != nil {
 				since = started.Time
 			}
-			r.tenants = append(r.tenants, tenant{p, priority(p.obj), since})
+			r.tenants = append(r.tenants, tenant{p, match.Priority(p.Obj), since})
 		}
 	}
 	slices.SortStableFunc(r.tenants, compareTenants)
@@ -332,10 +347,8 @@ func (w *preemption) addViews(r *room, t *task) {
 		roles = []string{t.role}
 	}
 	for _, role := range roles {
-		if !slices.ContainsFunc(r.views, func(v *view) bool { return v.role == role }) {
-			v := &view{}
-			w.core.open(w.now, v, r.agent, role)
-			r.views = append(r.views, v)
+		if !slices.ContainsFunc(r.views, func(v *match.View) bool { return v.Role == role }) {
+			r.views = append(r.views, w.core.index.Empty(&r.agent.Agent, role))
 		}
 	}
 }
@@ -347,13 +360,13 @@ func compareTenants(a, b tenant) int {
 // leaving tells whether a task is about to end: its pod has ended or is being ended.
 func (w *preemption) leaving(t *task, p *pod) bool {
 	switch {
-	case p == nil || t.killed || finished(p.obj):
+	case p == nil || t.killed || finished(p.Obj):
 		return true
-	case p.obj.DeletionTimestamp == nil:
-		return w.now.Before(w.core.preempted.pods[p.obj.UID])
+	case p.Obj.DeletionTimestamp == nil:
+		return w.now.Before(w.core.preempted.pods[p.Obj.UID])
 	}
-	left := p.obj.DeletionTimestamp.Sub(w.now)
-	return left >= -soonGone && (left <= soonGone || isPreempted(p.obj))
+	left := p.Obj.DeletionTimestamp.Sub(w.now)
+	return left >= -soonGone && (left <= soonGone || isPreempted(p.Obj))
 }
 
 // isPreempted tells whether a pod was preempted, by this scheduler or an earlier one.
@@ -365,12 +378,12 @@ func isPreempted(obj *v1.Pod) bool {
 
 // clearing finds out whom to preempt on an agent for a pod of the shape; ok is false if there is no way. Without mayPreempt
 // it only tells whether the pod will fit when what is about to end has ended.
-func (w *preemption) clearing(s *shape, a *agent, mayPreempt bool) (best clearing, ok bool) {
+func (w *preemption) clearing(s *match.Class, a *agent, mayPreempt bool) (best clearing, ok bool) {
 	r := w.room(a)
 	w.spent++
 	var victims []tenant
 	if mayPreempt {
-		i, _ := slices.BinarySearchFunc(r.tenants, s.key.priority, func(t tenant, p int32) int {
+		i, _ := slices.BinarySearchFunc(r.tenants, s.Priority(), func(t tenant, p int32) int {
 			if t.priority < p {
 				return 1
 			}
@@ -398,54 +411,49 @@ func (w *preemption) clearing(s *shape, a *agent, mayPreempt bool) (best clearin
 	return best, ok
 }
 
-// without returns the view as it will be when what is about to end and the victims have ended; nil if the shape does
+// without returns the view as it will be when what is about to end and the victims have ended; nil if the class does
 // not fit there even then.
-func (w *preemption) without(s *shape, v *view, r *room, victims []tenant) *view {
-	var freed holding
-	var gone []*pod
+func (w *preemption) without(s *match.Class, v *match.View, r *room, victims []tenant) *match.View {
+	var freed match.Usage
+	var gone []*match.Pod
 	for _, t := range r.leaving {
 		if t.frees(v) {
-			freed.add(w.core.heldBy(t))
+			freed.Add(w.core.heldBy(t))
 		}
 		if p := w.core.pods[t.pod]; p != nil {
-			gone = append(gone, p)
+			gone = append(gone, &p.Pod)
 		}
 	}
 	for _, victim := range victims {
-		freed.add(w.core.heldBy(victim.pod.task))
-		gone = append(gone, victim.pod)
+		freed.Add(w.core.heldBy(victim.pod.task))
+		gone = append(gone, &victim.pod.Pod)
 	}
-	for i, want := range s.demand.Scalars {
-		if want > v.have[i]+freed.Scalars[i] {
-			return nil // this is cheap to know, and the most frequent reason
-		}
-	}
-	if !v.checkNode(s).ok() {
-		return nil
-	}
-	trial := new(view)
-	*trial = *v
-	trial.offers = append(slices.Clip(v.offers), api.OfferID("what will have been freed"))
-	trial.free = append(slices.Clone(v.free), freed.resources(v.role)...)
-	trial.place = v.place.without(gone)
-	w.core.seeExecutor(w.now, trial)
-	if result := trial.check(s); !result.ok() && !result.reserve {
-		return nil
-	}
-	return trial
+	return v.Trial(s, &freed, gone)
 }
+
+// heldBy is what the task has taken.
+func (c *Core) heldBy(t *task) match.Usage {
+	if p := c.pods[t.pod]; p != nil {
+		return match.UsageOf(&p.Pod, t.demand, t.mapped)
+	}
+	return match.UsageOf(nil, t.demand, t.mapped)
+}
+
+// frees tells whether what the task has taken comes back in offers of the view's role: surely if it was launched in such
+// offers. An earlier scheduler's tasks may have been launched in any.
+func (t *task) frees(v *match.View) bool { return t.role == "" || t.role == v.Role }
 
 // reprieve lets as many tenants as possible stay in a view that they are all taken out of: those first whose end would
 // violate a budget, then the most important ones. It returns the others.
-func (w *preemption) reprieve(s *shape, trial *view, tenants []tenant) (victims []tenant, violations int) {
+func (w *preemption) reprieve(s *match.Class, trial *match.View, tenants []tenant) (victims []tenant, violations int) {
 	violates := w.core.violations(tenants)
-	taken := trial.promised(s)
+	taken := trial.Nominated(s)
 	for _, violating := range [...]bool{true, false} {
 		for i, t := range tenants {
 			if violates[i] != violating {
 				continue
 			}
-			if with := taken.and(w.core.heldBy(t.pod.task)); trial.hasBeside(s, &with) {
+			if with := taken.And(w.core.heldBy(t.pod.task)); trial.HasBeside(s, &with) {
 				taken = with
 				continue
 			}
@@ -461,7 +469,7 @@ func (w *preemption) reprieve(s *shape, trial *view, tenants []tenant) (victims 
 
 // carryOut promises the pod the place and preempts the victims.
 func (w *preemption) carryOut(best clearing, p *pod) []Action {
-	c, node := w.core, best.agent.node
+	c, node := w.core, best.agent.Node
 	does := fmt.Sprintf("preempts %d pods of lower priority", len(best.victims))
 	switch len(best.victims) {
 	case 0:
@@ -470,11 +478,11 @@ func (w *preemption) carryOut(best clearing, p *pod) []Action {
 		does = "preempts a pod of lower priority"
 	}
 	message := fmt.Sprintf("no agent can run it now; it %s on node %s", does, node)
-	acts := []Action{Nominate{Pod: p.obj, Node: node, Message: message}}
+	acts := []Action{Nominate{Pod: p.Obj, Node: node, Message: message}}
 	for _, victim := range best.victims {
-		acts = append(acts, Preempt{Victim: victim.pod.obj, By: p.obj, Node: node})
-		c.preempted.pods[victim.pod.obj.UID] = w.now.Add(deletePatience)
-		c.spend(victim.pod.obj)
+		acts = append(acts, Preempt{Victim: victim.pod.Obj, By: p.Obj, Node: node})
+		c.preempted.pods[victim.pod.Obj.UID] = w.now.Add(deletePatience)
+		c.spend(victim.pod.Obj)
 	}
 	c.preempted.victims += uint64(len(best.victims))
 	p.report.due(w.now, message)
@@ -484,11 +492,11 @@ func (w *preemption) carryOut(best clearing, p *pod) []Action {
 }
 
 // outlook is what preemption may do for a pod, for its report.
-func outlook(p *pod) string {
+func (c *Core) outlook(p *pod) string {
 	switch {
-	case p.nominated() != "":
-		return fmt.Sprintf(", node %s is promised to it and about to be freed", p.nominated())
-	case p.shape != nil && p.shape.hope.lost:
+	case p.Nominated() != "":
+		return fmt.Sprintf(", node %s is promised to it and about to be freed", p.Nominated())
+	case p.Class() != nil && c.preempted.hopes[p.Class().Key()].lost:
 		return ", preempting pods of lower priority would not help"
 	}
 	return ""

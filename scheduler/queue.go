@@ -1,51 +1,40 @@
 package scheduler
 
 import (
-	"cmp"
-	"container/heap"
 	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
-// idleShapes is how many shapes without a pod are remembered, with what their search has learned.
-const idleShapes = 256
-
-// queue holds the pods that need a task, each in one of six places.
+// queue holds the pods that need a task and do not wait for a place in the index.
 type queue struct {
-	shapes  map[shapeKey]*shape // those that wait for a place
-	parked  map[types.UID]*pod  // those that have one, where an executor is being prepared
-	pledged map[types.UID]*pod  // those whose claims are being bound for the node that was chosen
-	// unaddressed are those that wait for an address of a pool.
-	unaddressed map[types.UID]*pod
-	resting     map[types.UID]*pod    // those whose tasks keep failing
-	homeless    map[string][]*pod     // those that are bound to a node that is none of ours, by node
-	fresh       map[shapeKey]struct{} // shapes that got a pod since the last cycle
-	heard       int                   // of the changes of the fleet, in the last cycle
-	roused      []*shape              // those that what happened to other pods gave another look
-	due         turns                 // the shapes that have their turn in this cycle
-	waiting     int                   // how many pods there are in shapes, parked, pledged, unaddressed and resting
+	awaitingExecutor map[types.UID]*pod // those that have reserved a place, where an executor is being prepared
+	awaitingClaims   map[types.UID]*pod // those whose claims are being bound for the node that was chosen
+	awaitingAddress  map[types.UID]*pod // those that wait for an address of a pool
+	awaitingNode     map[string][]*pod  // those that are bound to a node that is none of ours, by node
+	backingOff       map[types.UID]*pod // those whose tasks keep failing
+	waiting          int                // how many pods there are, those in the index too, but not those that await nodes
 }
 
 func newQueue() queue {
 	return queue{
-		shapes: map[shapeKey]*shape{}, parked: map[types.UID]*pod{}, pledged: map[types.UID]*pod{}, unaddressed: map[types.UID]*pod{}, resting: map[types.UID]*pod{},
-		homeless: map[string][]*pod{}, fresh: map[shapeKey]struct{}{},
+		awaitingExecutor: map[types.UID]*pod{}, awaitingClaims: map[types.UID]*pod{}, awaitingAddress: map[types.UID]*pod{},
+		awaitingNode: map[string][]*pod{}, backingOff: map[types.UID]*pod{},
 	}
 }
 
 // requeue puts a pod where it belongs now.
 func (c *Core) requeue(now time.Time, p *pod) {
-	if p.wished != c.standing.generation {
-		c.wish(p)
-	}
-	if p.pledge != "" && c.queue.pledged[p.obj.UID] == p && needsTask(p) && p.node == "" {
+	settled := c.index.Reconsider(&p.Pod)
+	if p.ClaimsNode != "" && c.queue.awaitingClaims[p.Obj.UID] == p && needsTask(p) && p.Node == "" {
 		return // its claims decide when it goes on
 	}
-	homeless := p.node != "" && c.agentOfNode(p.node) == nil
+	homeless := p.Node != "" && c.agentOfNode(p.Node) == nil
 	resting := now.Before(p.backoff.until)
-	if s := p.shape; s != nil && needsTask(p) && !homeless && !resting && !p.awaitsAddress() && s.key == keyOf(p) {
+	if settled && needsTask(p) && !homeless && !resting && !p.awaitsAddress() {
 		return // it stays where it is
 	}
 	c.dequeue(p)
@@ -54,49 +43,32 @@ func (c *Core) requeue(now time.Time, p *pod) {
 		c.nominate(now, p, "")
 		return
 	case homeless:
-		c.queue.homeless[p.node] = append(c.queue.homeless[p.node], p)
+		c.queue.awaitingNode[p.Node] = append(c.queue.awaitingNode[p.Node], p)
 		return
 	case resting:
-		c.queue.resting[p.obj.UID] = p
+		c.queue.backingOff[p.Obj.UID] = p
 	case p.awaitsAddress():
-		c.queue.unaddressed[p.obj.UID] = p
+		c.queue.awaitingAddress[p.Obj.UID] = p
 		c.addresses.fresh = true
 	default:
-		c.queue.join(p)
-		c.watch(p.shape)
+		c.index.Enqueue(&p.Pod)
 	}
 	p.waits = true
 	c.queue.waiting++
 }
 
-// join lets a pod wait together with its equals.
-func (q *queue) join(p *pod) {
-	key := keyOf(p)
-	s := q.shapes[key]
-	if s == nil {
-		s = newShape(key, p)
-		q.shapes[key] = s
-	}
-	p.shape = s
-	heap.Push(&s.pods, p)
-	q.fresh[key] = struct{}{}
-}
-
 // dequeue takes a pod out of its place. What it had reserved becomes free.
 func (c *Core) dequeue(p *pod) {
-	p.shape = nil
-	if p.parked != nil {
-		c.fleet.touch(p.parked)
-		c.triedInVain(p.parked, p.obj.UID)
-		p.parked = nil
-		delete(c.queue.parked, p.obj.UID)
-		c.stand(p)
+	if reserved := c.index.Dequeue(&p.Pod); reserved != nil {
+		c.triedInVain(c.agents[reserved.ID], p.Obj.UID)
+		delete(c.queue.awaitingExecutor, p.Obj.UID)
+		c.occupy(p)
 	}
-	delete(c.queue.resting, p.obj.UID)
-	delete(c.queue.pledged, p.obj.UID)
-	delete(c.queue.unaddressed, p.obj.UID)
-	if home := c.queue.homeless[p.node]; len(home) > 0 {
-		c.queue.homeless[p.node] = slices.DeleteFunc(home, func(other *pod) bool { return other == p })
+	delete(c.queue.backingOff, p.Obj.UID)
+	delete(c.queue.awaitingClaims, p.Obj.UID)
+	delete(c.queue.awaitingAddress, p.Obj.UID)
+	if home := c.queue.awaitingNode[p.Node]; len(home) > 0 {
+		c.queue.awaitingNode[p.Node] = slices.DeleteFunc(home, func(other *pod) bool { return other == p })
 	}
 	if p.waits {
 		p.waits = false
@@ -104,9 +76,9 @@ func (c *Core) dequeue(p *pod) {
 	}
 }
 
-// wake brings back the pods that have rested long enough.
+// wake brings back the pods that have backed off long enough.
 func (c *Core) wake(now time.Time) {
-	for _, p := range c.queue.resting {
+	for _, p := range c.queue.backingOff {
 		if !now.Before(p.backoff.until) {
 			c.requeue(now, p)
 			c.reviveSoon()
@@ -114,98 +86,87 @@ func (c *Core) wake(now time.Time) {
 	}
 }
 
-// turns makes due the shapes that may have got a chance since the last cycle: those that got a pod, or all if an agent has
-// more to offer.
-func (c *Core) turns() {
-	q := &c.queue
-	if q.heard != c.fleet.changes() {
-		c.allTurns()
+// welcome queues the pods that are bound to a node which has become one of ours.
+func (c *Core) welcome(now time.Time, node string) {
+	pods := c.queue.awaitingNode[node]
+	if len(pods) == 0 || c.agentOfNode(node) == nil {
 		return
 	}
-	q.due = q.due[:0]
-	for key := range q.fresh {
-		if s := q.shapes[key]; s != nil && s.head() != nil {
-			q.due = append(q.due, s)
+	delete(c.queue.awaitingNode, node)
+	for _, p := range pods {
+		c.requeue(now, p)
+	}
+}
+
+// vacate takes the pods that are bound to a node which is ours no more out of the queue.
+func (c *Core) vacate(now time.Time, node string) {
+	for s := range c.index.Classes() {
+		if s.Node() != node || node == "" {
+			continue
 		}
-	}
-	c.takeTurns()
-}
-
-// allTurns makes all shapes due that have pods.
-func (c *Core) allTurns() {
-	q := &c.queue
-	q.due = q.due[:0]
-	for _, s := range q.shapes {
-		if s.due = false; s.head() != nil {
-			q.due = append(q.due, s)
-		}
-	}
-	c.takeTurns()
-}
-
-func (c *Core) takeTurns() {
-	q := &c.queue
-	q.heard = c.fleet.changes()
-	clear(q.fresh)
-	q.roused = q.roused[:0]
-	for _, s := range q.due {
-		s.due = true
-	}
-	heap.Init(&q.due)
-}
-
-// admit makes those shapes due, too, that were roused meanwhile.
-func (q *queue) admit() {
-	for _, s := range q.roused {
-		if !s.due && s.head() != nil && q.shapes[s.key] == s {
-			s.due = true
-			heap.Push(&q.due, s)
-		}
-	}
-	q.roused = q.roused[:0]
-}
-
-// shapeOf returns the shape that pods of the key wait in, or one to look with if none does.
-func (c *Core) shapeOf(key shapeKey, p *pod) *shape {
-	if s := c.queue.shapes[key]; s != nil {
-		return s
-	}
-	return newShape(key, p)
-}
-
-// forgetShapes bounds what is remembered of shapes that no pod has.
-func (q *queue) forgetShapes() {
-	if len(q.shapes) <= idleShapes {
-		return
-	}
-	for key, s := range q.shapes {
-		if s.head() == nil {
-			delete(q.shapes, key)
+		for _, p := range slices.Collect(s.Pods()) {
+			c.requeue(now, c.podOf(p))
 		}
 	}
 }
 
-// turns is a heap of shapes by whose pod is next: the highest priority, then the first arrival.
-type turns []*shape
-
-func (t turns) Len() int      { return len(t) }
-func (t turns) Swap(i, j int) { t[i], t[j] = t[j], t[i] }
-func (t turns) Less(i, j int) bool {
-	return beforeInQueue(t[i].pods[0], t[j].pods[0]) < 0
+// wantsMore tells whether a pod waits that some offer may help. For one that has to be mended, or waits for an address, others
+// need not go without.
+func (c *Core) wantsMore() bool {
+	helpless := len(c.queue.awaitingAddress)
+	for s := range c.index.Classes() {
+		if s.Asks().Wrong() {
+			for range s.Pods() {
+				helpless++
+			}
+		}
+	}
+	return c.queue.waiting > helpless
 }
 
-// Push is for container/heap.
-func (t *turns) Push(x any) { *t = append(*t, x.(*shape)) }
-
-// Pop is for container/heap.
-func (t *turns) Pop() any {
-	last := len(*t) - 1
-	s := (*t)[last]
-	s.due = false
-	*t = (*t)[:last]
-	return s
+// occupies names the node that the pod takes part of; "" if there is none.
+func (c *Core) occupies(p *pod) string {
+	switch {
+	case finished(p.Obj):
+		return ""
+	case p.Node != "":
+		return p.Node
+	case p.task != nil:
+		if a := c.agents[p.task.agent]; a != nil {
+			return a.Node
+		}
+		return ""
+	case p.Reserved() != nil:
+		return p.Reserved().Node
+	}
+	return p.ClaimsNode
 }
 
-func beforeInQueue(a, b *pod) int {
-	return cmp.Or(cmp.Compare(priority(b.obj), priority(a.obj)), cmp.Compare(a.order, b.order))
+// occupy lets the index know which node the pod takes part of now.
+func (c *Core) occupy(p *pod) { c.index.Occupy(&p.Pod, c.occupies(p)) }
+
+// reoccupy does so for the pods with tasks on an agent that has got its node's name.
+func (c *Core) reoccupy(a *agent) {
+	for _, t := range c.owners[a.ID] {
+		if p := c.pods[t.pod]; p != nil && p.task == t {
+			c.occupy(p)
+		}
+	}
 }
+
+// podOf returns the pod that the index knows.
+func (c *Core) podOf(p *match.Pod) *pod { return c.pods[p.Obj.UID] }
+
+// agentOf returns the agent that the index knows; nil for nil.
+func (c *Core) agentOf(a *match.Agent) *agent {
+	if a == nil {
+		return nil
+	}
+	return c.agents[a.ID]
+}
+
+// agentOfNode returns the agent that the node stands for; nil if it does not exist, or its agent is not known.
+func (c *Core) agentOfNode(name string) *agent { return c.agentOf(c.index.AgentOfNode(name)) }
+
+// before orders pods by whose turn it is.
+func before(a, b *pod) int { return match.Before(&a.Pod, &b.Pod) }

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"github.com/k8sm/k8sm/scheduler/match"
 	"maps"
 	"slices"
 	"strings"
@@ -17,8 +18,8 @@ type rejection struct {
 	reason   string          // the kubelet's, such as OutOfcpu
 	resource v1.ResourceName // of which there was too little; "" if it was something else
 	amount   int64           // of that; pods that want less may fit
-	requests requests        // of the pod; without a resource, it is pods with equal requests that stay away
-	extended extended
+	requests match.Requests  // of the pod; without a resource, it is pods with equal requests that stay away
+	extended match.Extended
 }
 
 // outOf is how the reasons begin with which a kubelet rejects pods for want of a resource, whose name follows
@@ -34,16 +35,16 @@ func isRejected(obj *v1.Pod) bool {
 }
 
 func newRejection(p *pod, reason string) *rejection {
-	r := &rejection{reason: reason, requests: p.requests, extended: p.extended}
+	r := &rejection{reason: reason, requests: p.Requests, extended: p.Extended}
 	name, short := strings.CutPrefix(r.reason, outOf)
 	if !short {
 		return r
 	}
 	r.resource = v1.ResourceName(name)
-	if i := slices.Index(requestNames[:], r.resource); i >= 0 {
-		r.amount = p.requests[i]
+	if i := slices.Index(match.RequestNames[:], r.resource); i >= 0 {
+		r.amount = p.Requests[i]
 	} else if r.resource != v1.ResourcePods {
-		r.amount = p.extended[r.resource]
+		r.amount = p.Extended[r.resource]
 	}
 	if r.amount == 0 && r.resource != v1.ResourcePods {
 		r.resource = "" // nobody can tell who would fare better
@@ -52,14 +53,14 @@ func newRejection(p *pod, reason string) *rejection {
 }
 
 // concerns tells whether pods with these requests have to expect to be rejected, too.
-func (r *rejection) concerns(q *requests, e extended) bool {
+func (r *rejection) concerns(q *match.Requests, e match.Extended) bool {
 	switch r.resource {
 	case "":
 		return r.requests == *q && maps.Equal(r.extended, e)
 	case v1.ResourcePods:
 		return true
 	}
-	if i := slices.Index(requestNames[:], r.resource); i >= 0 {
+	if i := slices.Index(match.RequestNames[:], r.resource); i >= 0 {
 		return q[i] >= r.amount
 	}
 	return e[r.resource] >= r.amount
@@ -76,9 +77,9 @@ func (r *rejection) String() string {
 // admissionSeen takes in what the kubelet has made of a pod, whose new state is obj: it has admitted it, or has not.
 func (c *Core) admissionSeen(now time.Time, p *pod, obj *v1.Pod) []Action {
 	switch t := p.task; {
-	case p.obj == nil: // the past of a pod that is seen for the first time says nothing of today
+	case p.Obj == nil: // the past of a pod that is seen for the first time says nothing of today
 	case isRejected(obj):
-		if a := c.agentOfNode(obj.Spec.NodeName); a != nil && !finished(p.obj) {
+		if a := c.agentOfNode(obj.Spec.NodeName); a != nil && !finished(p.Obj) {
 			c.rejected(now, a, p, &obj.Status)
 		}
 	case t != nil && t.fresh && !t.ran && obj.Status.StartTime != nil:
@@ -104,52 +105,39 @@ func (c *Core) refusedByMesos(now time.Time, t *task, p *pod) {
 
 // staysAway keeps such pods off the agent.
 func (c *Core) staysAway(now time.Time, a *agent, p *pod, came *rejection, first time.Duration) {
-	i := slices.IndexFunc(a.rejections, func(r *rejection) bool {
+	i := slices.IndexFunc(a.failures.rejections, func(r *rejection) bool {
 		return r.resource == came.resource && (came.resource != "" || r.reason == came.reason && r.concerns(&came.requests, came.extended))
 	})
 	if i < 0 {
-		i = len(a.rejections)
-		a.rejections = append(a.rejections, came)
+		i = len(a.failures.rejections)
+		a.failures.rejections = append(a.failures.rejections, came)
 	}
-	r := a.rejections[i]
+	r := a.failures.rejections[i]
 	r.amount = min(r.amount, came.amount)
 	r.fail(now, p.launched, first, "such a pod was rejected: "+r.reason)
-	c.fleet.touch(a)
+	c.index.Refresh(&a.Agent)
 }
 
 // admitted notes that the agent's kubelet has admitted the pod: more such pods may be tried.
 func (c *Core) admitted(a *agent, p *pod) {
-	for _, r := range a.rejections {
-		if r.concerns(&p.requests, p.extended) && !p.launched.Before(r.since) {
+	for _, r := range a.failures.rejections {
+		if r.concerns(&p.Requests, p.Extended) && !p.launched.Before(r.since) {
 			r.failures, r.trial = r.failures/2, ""
-			c.fleet.touch(a)
+			c.index.Refresh(&a.Agent)
 		}
 	}
-	a.rejections = slices.DeleteFunc(a.rejections, func(r *rejection) bool { return r.failures == 0 })
+	a.failures.rejections = slices.DeleteFunc(a.failures.rejections, func(r *rejection) bool { return r.failures == 0 })
 }
 
 // tickRejections lets pods try again where their like were rejected, and forgets what is long ago.
 func (c *Core) tickRejections(now time.Time, a *agent) {
-	for _, r := range a.rejections {
+	for _, r := range a.failures.rejections {
 		if r.due(now) {
-			c.fleet.touch(a)
+			c.index.Refresh(&a.Agent)
 			c.reviveSoon()
 		}
 	}
-	a.rejections = slices.DeleteFunc(a.rejections, func(r *rejection) bool {
+	a.failures.rejections = slices.DeleteFunc(a.failures.rejections, func(r *rejection) bool {
 		return !r.open && r.trial == "" && now.Sub(r.until) >= breakerForget
 	})
-}
-
-// checkFailures: has the agent failed other pods so that this one has to stay away?
-func (v *view) checkFailures(s *shape) refused {
-	if !v.agent.health.takes() {
-		return refused{reason: failing}
-	}
-	for _, r := range v.agent.rejections {
-		if !r.takes() && r.concerns(&s.requests, s.extended) {
-			return refused{reason: rejecting, what: r.String()}
-		}
-	}
-	return refused{}
 }

@@ -24,11 +24,11 @@ func (c *Core) resume(now time.Time, p *pod) {
 
 // untended tells whether pods that have run are bound to the agent's node and have no task. Their containers may run on.
 func (c *Core) untended(a *agent) bool {
-	if a.node == "" {
+	if a.Node == "" {
 		return false
 	}
-	for _, st := range c.standing.at(a.node).pods {
-		if p := c.pods[st.obj.UID]; p != nil && p.node == a.node && p.task == nil && p.attempt > 0 {
+	for obj := range c.index.OccupiedBy(a.Node) {
+		if p := c.pods[obj.UID]; p != nil && p.Node == a.Node && p.task == nil && p.attempt > 0 {
 			return true
 		}
 	}
@@ -38,7 +38,7 @@ func (c *Core) untended(a *agent) bool {
 // orphaned tells whether nobody looks after the pods of the agent's node. Kubernetes has to see that: the node is left to
 // become NotReady.
 func (c *Core) orphaned(a *agent) bool {
-	return !a.hasExecutor && len(c.owners[a.id]) == 0 && c.untended(a)
+	return !a.hasExecutor && len(c.owners[a.ID]) == 0 && c.untended(a)
 }
 
 // wantsKeeper tells whether the agent's executor shall run for pods whose tasks cannot be launched, since too little is
@@ -46,7 +46,7 @@ func (c *Core) orphaned(a *agent) bool {
 // end them all.
 func (c *Core) wantsKeeper(now time.Time, a *agent) bool {
 	if a.warm != nil {
-		return len(c.owners[a.id]) == 1 && c.untended(a)
+		return len(c.owners[a.ID]) == 1 && c.untended(a)
 	}
 	if !c.orphaned(a) {
 		a.orphaned = time.Time{}

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 const (
@@ -59,12 +60,12 @@ func (d *RolloutDirection) String() string { return string(*d) }
 func (d *RolloutDirection) Type() string { return "forward|any|off" }
 
 // awaitsMinion tells whether a minion has to be brought up although there is no pod for it, to see that it comes up.
-func (u *upkeep) awaitsMinion() bool {
+func (u *disruption) awaitsMinion() bool {
 	return u.rollout.State == api.RolloutStuck || u.rollout.State == api.RolloutRolling && !u.rollout.gone.IsZero()
 }
 
 // rolloutSeen takes in what the node says of the rollout. What is there and was not written by us is an operator's wish.
-func (u *upkeep) rolloutSeen(seen api.Rollout) {
+func (u *disruption) rolloutSeen(seen api.Rollout) {
 	before := u.shown
 	u.shown = seen
 	if !seen.Equal(before) && !seen.Equal(u.rollout.Rollout) && (before.Equal(u.rollout.Rollout) || seen.State == api.RolloutHeld) {
@@ -81,7 +82,7 @@ func (c *Core) beginRollouts(now time.Time, residents func(node string) []*pod) 
 	}
 	busy, early := 0, !c.connected || now.Sub(c.begun) < c.cfg.RolloutDelay
 	stopped := early || c.cfg.MaxUnavailable == 0
-	for id, u := range c.upkeep {
+	for id, u := range c.disruptions {
 		c.takeOver(c.agents[id], u)
 		if u.rollout.State == api.RolloutRolling {
 			busy++
@@ -94,16 +95,16 @@ func (c *Core) beginRollouts(now time.Time, residents func(node string) []*pod) 
 			continue
 		}
 		if why := c.forbids(a); why != "" {
-			kept = cmp.Or(kept, fmt.Sprintf("node %s: %s", a.node, why))
+			kept = cmp.Or(kept, fmt.Sprintf("node %s: %s", a.Node, why))
 			continue
 		}
 		if stopped || busy >= c.cfg.MaxUnavailable || c.keepsMinion(a, residents) != "" {
 			continue
 		}
-		annotations, r := c.nodeOf(a).Annotations, &c.keep(now, a.id).rollout
+		annotations, r := c.nodeOf(a).Annotations, &c.keep(now, a.ID).rollout
 		*r = rollout{Rollout: r.Leave(api.KMVersion(annotations[api.AnnotationKMVersion]), own)}
 		r.State, r.Target, r.Replaces = api.RolloutRolling, own, annotations[api.AnnotationMinionStarted]
-		c.fleet.touch(a)
+		c.index.Refresh(&a.Agent)
 		busy++
 	}
 	if early || kept == "" || c.toldKept || c.cfg.Rollout == RolloutOff {
@@ -115,7 +116,7 @@ func (c *Core) beginRollouts(now time.Time, residents func(node string) []*pod) 
 
 // takeOver goes on with a rollout that a scheduler of another version has begun, or has given up, as far as this one may roll its
 // own version out there: else nothing is drained for it, and a minion that is gone comes back as the one that leads has it.
-func (c *Core) takeOver(a *agent, u *upkeep) {
+func (c *Core) takeOver(a *agent, u *disruption) {
 	r, own := &u.rollout, api.KMVersion(c.cfg.Version)
 	node := c.nodeOf(a)
 	if r.GivenUp() && c.allows(r.Rollout, r.Target) {
@@ -148,7 +149,7 @@ func (c *Core) allows(r api.Rollout, version api.KMVersion) bool {
 func (c *Core) forbids(a *agent) string {
 	own, version := api.KMVersion(c.cfg.Version), api.KMVersion(c.nodeOf(a).Annotations[api.AnnotationKMVersion])
 	var r api.Rollout
-	if u := c.upkeep[a.id]; u != nil {
+	if u := c.disruptions[a.ID]; u != nil {
 		r = u.rollout.Rollout
 	}
 	order := own.Compare(version)
@@ -158,7 +159,7 @@ func (c *Core) forbids(a *agent) string {
 	case c.allows(r, version):
 		return ""
 	case order == api.VersionNewer || c.cfg.Rollout == RolloutAny:
-		return fmt.Sprintf("km %s was rolled back there: kubectl annotate node %s %s- lets it be rolled out again", own, a.node, api.AnnotationRollout)
+		return fmt.Sprintf("km %s was rolled back there: kubectl annotate node %s %s- lets it be rolled out again", own, a.Node, api.AnnotationRollout)
 	case order == api.VersionOlder:
 		return fmt.Sprintf("km %s is newer than the scheduler's %s: --rollout=any replaces it", version, own)
 	}
@@ -168,7 +169,7 @@ func (c *Core) forbids(a *agent) string {
 // seesOther tells whether the agent's minion has been of another version for long enough to be sure.
 func (c *Core) seesOther(now time.Time, a *agent) bool {
 	node := c.nodeOf(a)
-	if !a.alive || !a.hasExecutor || node == nil || node.Annotations[api.AnnotationKMVersion] == c.cfg.Version {
+	if !a.Alive || !a.hasExecutor || node == nil || node.Annotations[api.AnnotationKMVersion] == c.cfg.Version {
 		a.otherSince = time.Time{}
 		return false
 	}
@@ -185,21 +186,21 @@ func (c *Core) seesOther(now time.Time, a *agent) bool {
 // keepsMinion tells why the agent's minion is not replaced now although it is of another version; "" if it may be.
 func (c *Core) keepsMinion(a *agent, residents func(node string) []*pod) string {
 	node := c.nodeOf(a)
-	switch u := c.upkeep[a.id]; {
+	switch u := c.disruptions[a.ID]; {
 	case u != nil && u.rollout.State == api.RolloutHeld:
 		return "an operator holds it"
 	case u != nil && (u.window != nil || u.draining || u.rollout.State != api.RolloutNone && u.rollout.State != api.RolloutReverted):
 		return "other plans with its agent come first"
 	case node.Spec.Unschedulable:
 		return "somebody has cordoned the node"
-	case a.health.failures > 0:
+	case a.failures.health.failures > 0:
 		return "its agent fails tasks before they run"
-	case !ready(node):
+	case !match.Ready(node):
 		return "the node is not ready"
 	}
-	for _, p := range residents(a.node) {
-		if metav1.GetControllerOf(p.obj) == nil && !finished(p.obj) {
-			return fmt.Sprintf("pod %s has no controller that would replace it: delete it", refOf(p.obj).Key)
+	for _, p := range residents(a.Node) {
+		if metav1.GetControllerOf(p.Obj) == nil && !finished(p.Obj) {
+			return fmt.Sprintf("pod %s has no controller that would replace it: delete it", refOf(p.Obj).Key)
 		}
 	}
 	return ""
@@ -208,15 +209,15 @@ func (c *Core) keepsMinion(a *agent, residents func(node string) []*pod) string 
 // replace takes the replacement of an agent's minion one step on: the node is cordoned and drained as for maintenance,
 // the minion ends, and a new one comes, for a task without a pod if for no other.
 func (c *Core) replace(now time.Time, a *agent, node *v1.Node, residents []*pod) []Action {
-	u := c.upkeep[a.id]
+	u := c.disruptions[a.ID]
 	r := &u.rollout
-	cordoned := node.Annotations[api.AnnotationCordoned] == cordonedForRollout
+	cordoned := node.Annotations[api.AnnotationCordoned] == match.CordonedForRollout
 	started := node.Annotations[api.AnnotationMinionStarted]
 	switch {
 	case u.draining: // its minion ends with its last task
 		return nil
 	case cordoned && !node.Spec.Unschedulable:
-		return r.giveUp(api.RolloutFailed, a.node, "somebody has uncordoned the node")
+		return r.giveUp(api.RolloutFailed, a.Node, "somebody has uncordoned the node")
 	case r.State == api.RolloutStuck, a.hasExecutor && started != "" && started != r.Replaces:
 		return c.newMinion(now, a, node)
 	case !r.gone.IsZero():
@@ -225,14 +226,14 @@ func (c *Core) replace(now time.Time, a *agent, node *v1.Node, residents []*pod)
 		r.gone = now
 	case node.Spec.Unschedulable && c.drained(a, residents) && now.Sub(r.asked) >= killAgain:
 		r.asked = now
-		return []Action{ShutdownExecutor{Agent: a.id, Executor: api.MinionExecutorID}}
+		return []Action{ShutdownExecutor{Agent: a.ID, Executor: api.MinionExecutorID}}
 	}
 	return nil
 }
 
 // newMinion looks at the minion that has come.
 func (c *Core) newMinion(now time.Time, a *agent, node *v1.Node) []Action {
-	r := &c.upkeep[a.id].rollout
+	r := &c.disruptions[a.ID].rollout
 	if r.gone.IsZero() {
 		r.gone = now
 	}
@@ -244,10 +245,10 @@ func (c *Core) newMinion(now time.Time, a *agent, node *v1.Node) []Action {
 	case r.State == api.RolloutStuck:
 		return nil
 	case !wanted && c.cfg.KMPath != "":
-		return r.giveUp(api.RolloutFailed, a.node, fmt.Sprintf("%s there is still km %s: install %s, then run kubectl annotate node %s %s-",
-			c.cfg.KMPath, version, r.Target, a.node, api.AnnotationRollout))
+		return r.giveUp(api.RolloutFailed, a.Node, fmt.Sprintf("%s there is still km %s: install %s, then run kubectl annotate node %s %s-",
+			c.cfg.KMPath, version, r.Target, a.Node, api.AnnotationRollout))
 	case !wanted:
-		return r.giveUp(api.RolloutFailed, a.node, fmt.Sprintf("the new minion is km %s", version))
+		return r.giveUp(api.RolloutFailed, a.Node, fmt.Sprintf("the new minion is km %s", version))
 	}
 	return c.noMinion(now, a)
 }
@@ -260,21 +261,21 @@ func (c *Core) wants(r api.Rollout, version api.KMVersion) bool {
 
 // noMinion waits for a minion that is not ready yet, but not for ever.
 func (c *Core) noMinion(now time.Time, a *agent) []Action {
-	r := &c.upkeep[a.id].rollout
+	r := &c.disruptions[a.ID].rollout
 	if now.Sub(r.gone) < c.cfg.RolloutTimeout {
 		return nil
 	}
-	if !a.hasExecutor && len(c.owners[a.id]) == 0 && r.failure == "" {
-		text := fmt.Sprintf("node %s: nothing was offered there for its new minion within %s; it comes with the next pod", a.node, c.cfg.RolloutTimeout)
+	if !a.hasExecutor && len(c.owners[a.ID]) == 0 && r.failure == "" {
+		text := fmt.Sprintf("node %s: nothing was offered there for its new minion within %s; it comes with the next pod", a.Node, c.cfg.RolloutTimeout)
 		*r = rollout{Rollout: r.Over(r.Target)}
 		return []Action{Complain{Text: text}}
 	}
-	return r.giveUp(api.RolloutStuck, a.node, fmt.Sprintf("the new minion was not ready within %s%s", c.cfg.RolloutTimeout, with("; its task ended: ", r.failure)))
+	return r.giveUp(api.RolloutStuck, a.Node, fmt.Sprintf("the new minion was not ready within %s%s", c.cfg.RolloutTimeout, with("; its task ended: ", r.failure)))
 }
 
 // noteFailure remembers how a task ended that should have brought the next minion.
 func (c *Core) noteFailure(t *task, s TaskStatus, f fate) {
-	u := c.upkeep[t.agent]
+	u := c.disruptions[t.agent]
 	if u != nil && !u.rollout.gone.IsZero() && !f.running && !t.killed && !t.since.Before(u.rollout.gone) {
 		u.rollout.failure = s.String()
 	}
@@ -290,15 +291,15 @@ func (r *rollout) giveUp(state api.RolloutState, node, why string) []Action {
 // of DaemonSets, and static ones.
 func (c *Core) drained(a *agent, residents []*pod) bool {
 	for _, p := range residents {
-		if !daemon(p.obj) && !finished(p.obj) {
+		if !daemon(p.Obj) && !finished(p.Obj) {
 			return false
 		}
 	}
-	for _, t := range c.owners[a.id] {
+	for _, t := range c.owners[a.ID] {
 		if t.warm && c.uncharged(a) {
 			continue
 		}
-		if p := c.pods[t.pod]; p == nil || !daemon(p.obj) {
+		if p := c.pods[t.pod]; p == nil || !daemon(p.Obj) {
 			return false
 		}
 	}

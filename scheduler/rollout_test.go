@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/k8sm/k8sm/offers"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 // flagged returns the configuration of a scheduler of version v2 with these flags.
@@ -120,7 +121,7 @@ func TestSnapshotTellsOfRolloutsAndWarmNodes(t *testing.T) {
 func TestWhatKeepsANodeWarmIsNoTenantAndTakesNoRoomThatIsPromised(t *testing.T) {
 	p := playWith(t, flagged(t, "--warm-nodes=all"), "synced", "subscribed", "node n1 a1", "update warm-a1.1 a1 RUNNING",
 		"offer o1 a1 host=n1 cpus=1 mem=512 executor=ours", "pod low cpus=1 priority=1")
-	if got := p.core.agents["a1"].total.scalars[memory]; got != offers.Milli(512_000+256_000+1_000) {
+	if got := p.core.agents["a1"].Total.Scalars[match.Memory]; got != offers.Milli(512_000+256_000+1_000) {
 		t.Errorf("the agent is taken to have mem %s", got)
 	}
 	p.step("executor a1 ok")

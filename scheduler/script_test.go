@@ -22,6 +22,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/offers"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 var update = flag.Bool("update", false, "rewrite the actions in testdata/*.txt")
@@ -65,6 +66,9 @@ type player struct {
 	claims   map[types.UID]PrepareClaims // the latest of each pod
 	asked    AssignAddresses             // the latest
 	sweeps   bool                        // shows KeepAddresses
+
+	namespaces map[string]*v1.Namespace
+	others     map[types.UID]*v1.Pod // that are not ours
 }
 
 // scriptStart is when each script begins.
@@ -136,50 +140,8 @@ func (p *player) step(line string) []Action {
 		}
 		return acts
 	}
-	if words[0] == "algorithm" {
-		if err := p.core.cfg.Algorithm.Set(words[1]); err != nil {
-			p.t.Fatal(err)
-		}
-		return nil
-	}
-	if words[0] == "leads" {
-		p.core.cfg.CordonLead, p.core.cfg.DrainLead = p.duration(words[1]), p.duration(words[2])
-		return nil
-	}
-	if words[0] == "scheduler" {
-		p.configure(words[1], words[2:])
-		return nil
-	}
-	if words[0] == "successor" {
-		p.core = NewCore(testConfig())
-		p.configure(words[1], words[2:])
-		return nil
-	}
-	if words[0] == "nodeports" {
-		var err error
-		first, last, _ := strings.Cut(words[1], "-")
-		if p.core.cfg.NodePorts.Begin, err = strconv.ParseUint(first, 10, 16); err == nil {
-			p.core.cfg.NodePorts.End, err = strconv.ParseUint(last, 10, 16)
-		}
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		return nil
-	}
-	if words[0] == "sweeps" {
-		p.sweeps = true
-		return nil
-	}
-	if words[0] == "revocable" {
-		p.core.cfg.Revocable = true
-		return nil
-	}
-	if words[0] == "suicide" {
-		p.core.cfg.SuicideTimeout = p.duration(words[1])
-		return nil
-	}
-	if words[0] == "roles" {
-		p.core.cfg.Roles = strings.Split(words[1], ",")
+	if p.flag(words) {
+		p.core.index.Configure(p.core.cfg.matching())
 		return nil
 	}
 	options := map[string]string{}
@@ -191,7 +153,79 @@ func (p *player) step(line string) []Action {
 		}
 		plain = append(plain, word)
 	}
-	return p.core.Step(p.now, p.event(words[0], plain, options))
+	ev := p.event(words[0], plain, options)
+	p.note(ev)
+	return p.core.Step(p.now, ev)
+}
+
+// note remembers what is not in the core.
+func (p *player) note(ev Event) {
+	if p.namespaces == nil {
+		p.namespaces, p.others = map[string]*v1.Namespace{}, map[types.UID]*v1.Pod{}
+	}
+	switch ev := ev.(type) {
+	case NamespaceSeen:
+		p.namespaces[ev.Namespace.Name] = ev.Namespace
+	case NamespaceGone:
+		delete(p.namespaces, ev.Name)
+	case PodSeen:
+		if !concernsUs(ev.Pod) {
+			p.others[ev.Pod.UID] = ev.Pod
+		}
+	case PodGone:
+		delete(p.others, ev.UID)
+	}
+}
+
+// flag plays a line that sets flags.
+func (p *player) flag(words []string) bool {
+	if words[0] == "algorithm" {
+		if err := p.core.cfg.Algorithm.Set(words[1]); err != nil {
+			p.t.Fatal(err)
+		}
+		return true
+	}
+	if words[0] == "leads" {
+		p.core.cfg.CordonLead, p.core.cfg.DrainLead = p.duration(words[1]), p.duration(words[2])
+		return true
+	}
+	if words[0] == "scheduler" {
+		p.configure(words[1], words[2:])
+		return true
+	}
+	if words[0] == "successor" {
+		p.core = NewCore(testConfig())
+		p.configure(words[1], words[2:])
+		return true
+	}
+	if words[0] == "nodeports" {
+		var err error
+		first, last, _ := strings.Cut(words[1], "-")
+		if p.core.cfg.NodePorts.Begin, err = strconv.ParseUint(first, 10, 16); err == nil {
+			p.core.cfg.NodePorts.End, err = strconv.ParseUint(last, 10, 16)
+		}
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		return true
+	}
+	if words[0] == "sweeps" {
+		p.sweeps = true
+		return true
+	}
+	if words[0] == "revocable" {
+		p.core.cfg.Revocable = true
+		return true
+	}
+	if words[0] == "suicide" {
+		p.core.cfg.SuicideTimeout = p.duration(words[1])
+		return true
+	}
+	if words[0] == "roles" {
+		p.core.cfg.Roles = strings.Split(words[1], ",")
+		return true
+	}
+	return false
 }
 
 // sleep lets less than a second pass, without a tick, and wakes the core when it wants to be.
@@ -366,7 +400,7 @@ func (p *player) offer(id, agent string, options map[string]string) offers.Offer
 	if rack := options["rack"]; rack != "" {
 		o.Attributes = []offers.Attribute{{Name: "rack", Value: rack}}
 	}
-	for _, name := range scalarNames {
+	for _, name := range match.ScalarNames {
 		if options[name] != "" {
 			o.Resources = append(o.Resources, offers.Resource{
 				Name: name, Role: o.Role, Scalar: offers.MilliOf(p.number(options[name])),
@@ -547,7 +581,7 @@ func (p *player) node(name, agent string, options map[string]string) *v1.Node {
 		node.Status.Conditions[0].Status = v1.ConditionStatus(options["ready"])
 	}
 	if options["unfit"] != "" {
-		node.Status.Conditions[0].Reason = unfitReason
+		node.Status.Conditions[0].Reason = match.UnfitReason
 	}
 	if options["taint"] != "" {
 		node.Spec.Taints = []v1.Taint{{Key: options["taint"], Effect: v1.TaintEffectNoSchedule}}
@@ -562,8 +596,8 @@ func (p *player) node(name, agent string, options map[string]string) *v1.Node {
 		node.Labels[v1.LabelTopologyZone] = options["zone"]
 	}
 	node.Status.Allocatable = v1.ResourceList{}
-	for i, name := range requestNames { // what its kubelet has reported
-		if amount := options["admits-"+scalarNames[i]]; amount != "" {
+	for i, name := range match.RequestNames { // what its kubelet has reported
+		if amount := options["admits-"+match.ScalarNames[i]]; amount != "" {
 			node.Status.NodeInfo.KubeletVersion = "v1"
 			node.Status.Allocatable[name] = resource.MustParse(amount)
 		}

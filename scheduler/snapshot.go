@@ -62,10 +62,10 @@ type WaitingPod struct {
 func (c *Core) LiveOffers() []LiveOffer {
 	live := []LiveOffer{}
 	for _, a := range c.agents {
-		for o := range c.offers.OfAgent(a.id) {
+		for o := range c.offers.OfAgent(a.ID) {
 			until, _ := c.offers.Deadline(o.ID)
 			seen := LiveOffer{
-				ID: o.ID, Agent: o.Agent, Hostname: o.Hostname, Node: a.node, Role: o.Role, Resources: o.Resources.String(), Until: until,
+				ID: o.ID, Agent: o.Agent, Hostname: o.Hostname, Node: a.Node, Role: o.Role, Resources: o.Resources.String(), Until: until,
 			}
 			if o.Unavailable != nil {
 				seen.Unavailable = o.Unavailable.String()
@@ -87,10 +87,10 @@ func (c *Core) LiveTasks() []LiveTask {
 			ID: t.id, Agent: t.agent, State: t.state.String(), Since: t.since, Bound: t.bound, Warm: t.warm, Killing: t.killed,
 		}
 		if p := c.pods[t.pod]; p != nil {
-			seen.Pod = refOf(p.obj).Key.String()
+			seen.Pod = refOf(p.Obj).Key.String()
 		}
 		if a := c.agents[t.agent]; a != nil {
-			seen.Node = a.node
+			seen.Node = a.Node
 		}
 		live = append(live, seen)
 	}
@@ -102,14 +102,14 @@ func (c *Core) LiveTasks() []LiveTask {
 // a pod that does not start wants to find it here.
 func (c *Core) WaitingPods(now time.Time) []WaitingPod {
 	queue := []WaitingPod{}
-	pods := slices.SortedFunc(maps.Values(c.pods), func(a, b *pod) int { return cmp.Compare(a.order, b.order) })
+	pods := slices.SortedFunc(maps.Values(c.pods), func(a, b *pod) int { return cmp.Compare(a.Order, b.Order) })
 	for _, p := range pods {
-		taken := p.node != "" && c.nodes[p.node] != nil && c.agentOfNode(p.node) == nil // it is not ours to start
-		if p.task != nil || p.obj.DeletionTimestamp != nil || finished(p.obj) || taken {
+		taken := p.Node != "" && c.nodes[p.Node] != nil && c.agentOfNode(p.Node) == nil // it is not ours to start
+		if p.task != nil || p.Obj.DeletionTimestamp != nil || finished(p.Obj) || taken {
 			continue
 		}
 		queue = append(queue, WaitingPod{
-			Pod: refOf(p.obj).Key.String(), Since: p.since, Attempts: p.attempt, Reasons: c.reasons(now, p),
+			Pod: refOf(p.Obj).Key.String(), Since: p.since, Attempts: p.attempt, Reasons: c.reasons(now, p),
 		})
 	}
 	return queue
@@ -117,7 +117,7 @@ func (c *Core) WaitingPods(now time.Time) []WaitingPod {
 
 // reasons tells why a pod waits. There is always one.
 func (c *Core) reasons(now time.Time, p *pod) []string {
-	if gates := p.obj.Spec.SchedulingGates; len(gates) > 0 {
+	if gates := p.Obj.Spec.SchedulingGates; len(gates) > 0 {
 		names := make([]string, len(gates))
 		for i, gate := range gates {
 			names[i] = gate.Name
@@ -132,10 +132,10 @@ func (c *Core) reasons(now time.Time, p *pod) []string {
 		reasons = append(reasons, fmt.Sprintf("its tasks ended %d times; the next is tried at %s",
 			p.backoff.failures, p.backoff.until.UTC().Format(time.TimeOnly)))
 	}
-	if p.node != "" && c.nodes[p.node] == nil {
+	if p.Node != "" && c.nodes[p.Node] == nil {
 		return append(reasons, noSuchNode(p))
 	}
-	if c.queue.unaddressed[p.obj.UID] == p {
+	if c.queue.awaitingAddress[p.Obj.UID] == p {
 		return append(reasons, cmp.Or(p.claimed.refused, "it is being given an address of pool "+p.claimed.claim.Pool))
 	}
 	reasons = append(reasons, splitReasons(p.report.message)...)

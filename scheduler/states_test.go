@@ -46,7 +46,7 @@ func becomes(t *testing.T, state TaskState, lines ...string) (podOutcome, agentO
 	switch a := p.core.agents["a1"]; {
 	case a == nil:
 		agentOutcome = gone
-	case !a.alive:
+	case !a.Alive:
 		agentOutcome = away
 	}
 	if want := map[bool]int{true: 0, false: 1}[podOutcome == binds]; acknowledged != want {

@@ -41,7 +41,7 @@ func (c *Core) taskUpdated(now time.Time, s TaskStatus) []Action {
 	switch {
 	case p == nil:
 		return append(acts, c.orphanUpdated(now, t, s, f)...)
-	case p.node == "":
+	case p.Node == "":
 		return append(acts, c.unboundUpdated(now, t, s, f)...)
 	default:
 		return append(acts, c.boundUpdated(now, t, s, f)...)
@@ -54,7 +54,7 @@ func (c *Core) taskUpdated(now time.Time, s TaskStatus) []Action {
 func (c *Core) adopt(now time.Time, s TaskStatus, f fate) *task {
 	uid, attempt, err := s.Task.Parse()
 	p := c.pods[uid]
-	if err != nil || p == nil || !f.running || finished(p.obj) || attempt < p.attempt {
+	if err != nil || p == nil || !f.running || finished(p.Obj) || attempt < p.attempt {
 		return nil
 	}
 	if attempt == p.attempt && (p.task != nil || attempt == p.disowned) {
@@ -65,13 +65,13 @@ func (c *Core) adopt(now time.Time, s TaskStatus, f fate) *task {
 		p.task = nil
 	}
 	p.attempt = attempt
-	if p.wish != nil && len(p.wish.wildcards) > 0 || p.awaitsAddress() {
+	if p.Asks.Wildcards() || p.awaitsAddress() {
 		p.since, p.disowned = now, attempt
 		c.requeue(now, p) // nobody knows any more which host ports or address it has: the pod gets another task
 		return nil
 	}
 	t := c.newTask(now, p, s.Agent)
-	t.bound = p.obj.Annotations[api.AnnotationTaskID] == string(t.id)
+	t.bound = p.Obj.Annotations[api.AnnotationTaskID] == string(t.id)
 	return t
 }
 
@@ -102,7 +102,7 @@ func (c *Core) unboundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Ac
 	p := c.pods[t.pod]
 	switch f.unbound {
 	case unboundBind:
-		if p.obj.DeletionTimestamp != nil || !t.killAt.IsZero() {
+		if p.Obj.DeletionTimestamp != nil || !t.killAt.IsZero() {
 			t.killLater(now)
 			return append(acknowledge(t.id, t.agent, s.UUID), c.tickTask(now, t)...)
 		}
@@ -114,7 +114,7 @@ func (c *Core) unboundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Ac
 			c.refusedByMesos(now, t, p)
 		}
 		if s.State == Errored || s.State == Failed {
-			acts = append(acts, Report{Pod: p.obj, Message: refusal(s)})
+			acts = append(acts, Report{Pod: p.Obj, Message: refusal(s)})
 		}
 		return acts
 	}
@@ -140,12 +140,12 @@ func (c *Core) boundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Acti
 	case boundResume:
 		c.end(now, t, false)
 		if s.State == Errored {
-			acts = append(acts, Report{Pod: p.obj, Message: refusal(s)})
+			acts = append(acts, Report{Pod: p.Obj, Message: refusal(s)})
 			break
 		}
 		c.resume(now, p)
 	case boundDoubt:
-		if a := c.agentOfNode(p.node); a != nil && a.alive && c.connected {
+		if a := c.agentOfNode(p.Node); a != nil && a.Alive && c.connected {
 			c.end(now, t, t.spared)
 			break
 		}
@@ -165,7 +165,7 @@ func (c *Core) end(now time.Time, t *task, over bool) {
 		p.disowned = p.attempt
 	}
 	p.task = nil
-	c.stand(p)
+	c.occupy(p)
 	p.since = now
 	if now.Sub(t.since) >= settled {
 		p.backoff = backoff{}
@@ -190,7 +190,7 @@ func (c *Core) bind(now time.Time, t *task, uuid []byte) []Action {
 		return nil
 	}
 	p, a := c.pods[t.pod], c.agents[t.agent]
-	if a == nil || a.node == "" || p.node != "" && p.node != a.node {
+	if a == nil || a.Node == "" || p.Node != "" && p.Node != a.Node {
 		return c.unbindable(now, t)
 	}
 	t.binding, t.bindAt = true, time.Time{}
@@ -205,10 +205,10 @@ func (c *Core) bind(now time.Time, t *task, uuid []byte) []Action {
 	if p.claimed.address != "" {
 		annotations[api.AnnotationIPAssigned] = p.claimed.address
 	}
-	if p.node == a.node {
-		return []Action{Annotate{Task: t.id, Pod: refOf(p.obj), Annotations: annotations}}
+	if p.Node == a.Node {
+		return []Action{Annotate{Task: t.id, Pod: refOf(p.Obj), Annotations: annotations}}
 	}
-	return []Action{Bind{Task: t.id, Pod: refOf(p.obj), Node: a.node, Annotations: annotations}}
+	return []Action{Bind{Task: t.id, Pod: refOf(p.Obj), Node: a.Node, Annotations: annotations}}
 }
 
 func (c *Core) bindDone(now time.Time, done BindDone) []Action {
@@ -221,9 +221,10 @@ func (c *Core) bindDone(now time.Time, done BindDone) []Action {
 	case BindOK:
 		t.bound = true
 		if p, a := c.pods[t.pod], c.agents[t.agent]; p != nil && a != nil {
-			p.node, p.wished = a.node, stale
-			c.stand(p)
-			p.keepPorts(t.mapped)
+			p.Node = a.Node
+			p.Reread()
+			c.occupy(p)
+			p.KeepPorts(t.mapped)
 			c.addresses.moved = c.addresses.moved || p.claimed.address != ""
 		}
 		return t.acknowledgeAll()

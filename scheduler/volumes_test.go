@@ -103,8 +103,10 @@ func (p *player) testClaim(name string, options map[string]string) *v1.Persisten
 func TestPreparedClaimsAreWrittenAsTheVolumeControllerExpects(t *testing.T) {
 	p := &player{t: t, core: NewCore(testConfig()), prepared: map[api.AgentID]PrepareExecutor{}, claims: map[types.UID]PrepareClaims{}}
 	var made PrepareClaims
+	known := testVolume("pv1", map[string]string{"class": "late"})
+	p.core.Step(p.now, VolumeSeen{Volume: known})
 	for _, line := range []string{
-		"synced", "subscribed", "node n1 a1", "executor a1 ok", "class late binding=late provisioner=x", "volume pv1 class=late",
+		"synced", "subscribed", "node n1 a1", "executor a1 ok", "class late binding=late provisioner=x",
 		"claim data class=late", "claim more class=late", "offer o1 a1 host=n1 cpus=4 mem=4096 executor=ours", "pod p1 claim=data,more",
 	} {
 		for _, act := range p.step(line) {
@@ -123,7 +125,7 @@ func TestPreparedClaimsAreWrittenAsTheVolumeControllerExpects(t *testing.T) {
 	if claim.Name != "more" || claim.Annotations[volume.AnnSelectedNode] != "n1" {
 		t.Errorf("claim %s, annotations %v", claim.Name, claim.Annotations)
 	}
-	if known := p.core.storage.volumes["pv1"].known; known.Spec.ClaimRef != nil {
+	if known.Spec.ClaimRef != nil {
 		t.Error("the object of the event was changed")
 	}
 }
@@ -150,12 +152,12 @@ func TestClaimsThatAreNotBoundInTimeLetThePodChooseAgain(t *testing.T) {
 				prepared++
 			}
 		}
-		if line == "+9m59s" && (prepared != 1 || p.core.pods["p1"].pledge != "n1") {
-			t.Errorf("before the time is over: prepared %d times, pledged to %q", prepared, p.core.pods["p1"].pledge)
+		if line == "+9m59s" && (prepared != 1 || p.core.pods["p1"].ClaimsNode != "n1") {
+			t.Errorf("before the time is over: prepared %d times, chosen is %q", prepared, p.core.pods["p1"].ClaimsNode)
 		}
 	}
-	if p.core.pods["p1"].pledged != p.now {
-		t.Errorf("chosen at %s, now it is %s", p.core.pods["p1"].pledged, p.now)
+	if p.core.pods["p1"].claimsAt != p.now {
+		t.Errorf("chosen at %s, now it is %s", p.core.pods["p1"].claimsAt, p.now)
 	}
 }
 

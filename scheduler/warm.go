@@ -59,7 +59,7 @@ func (c *Core) keepWarm(now time.Time) []Action {
 	c.refresh(now)
 	wanted := c.wantWarm(now)
 	var acts []Action
-	var chosen []*view
+	var chosen []*grant
 	for _, a := range c.agentsInOrder() {
 		wanted[a] = wanted[a] || c.needsCompanion(now, a)
 		switch {
@@ -70,14 +70,15 @@ func (c *Core) keepWarm(now time.Time) []Action {
 		case a.warm != nil && !wanted[a]:
 			a.warm.killLater(now)
 			acts = append(acts, c.tickTask(now, a.warm)...)
-		case a.warm != nil || !wanted[a] || !a.health.takes() && !c.awaited(a):
+		case a.warm != nil || !wanted[a] || !a.failures.health.takes() && !c.awaited(a):
 		case now.Before(a.chill.until) || a.executor.preparing:
 			c.cold++
 		default:
 			c.cold++
-			if v := c.warmView(a); v != nil {
-				c.warmUp(now, v)
-				chosen = append(chosen, v)
+			if v := c.index.FindWarm(&a.Agent, c.cfg.warmDemand()); v != nil {
+				g := &grant{view: v}
+				c.warmUp(now, a, g)
+				chosen = append(chosen, g)
 			}
 		}
 	}
@@ -90,8 +91,8 @@ func (c *Core) wantWarm(now time.Time) map[*agent]bool {
 	var open []*agent
 	for _, a := range c.agentsInOrder() {
 		node := c.nodeOf(a)
-		switch u := c.upkeep[a.id]; {
-		case !a.alive:
+		switch u := c.disruptions[a.ID]; {
+		case !a.Alive:
 			wanted[a] = a.warm != nil // it cannot be asked to end anything, and counts for nothing
 		case node == nil:
 			if a.warm != nil { // the node is made again, or gets other labels
@@ -99,7 +100,7 @@ func (c *Core) wantWarm(now time.Time) map[*agent]bool {
 			}
 		case u != nil && u.awaitsMinion():
 			wanted[a] = true
-		case a.warm == nil && !a.health.takes(): // another one takes its place
+		case a.warm == nil && !a.failures.health.takes(): // another one takes its place
 		case (u == nil || !u.draining) && c.wantsKeeper(now, a):
 			wanted[a] = true
 		case !node.Spec.Unschedulable && (u == nil || c.cordon(now, u) == ""):
@@ -157,54 +158,33 @@ func (c *Core) warmingCost(a *agent) int {
 	switch {
 	case a.hasExecutor:
 		return 0
-	case c.warmView(a) != nil:
+	case c.index.FindWarm(&a.Agent, c.cfg.warmDemand()) != nil:
 		return 1
 	}
 	return 2
 }
 
-// warmView returns the view of the agent that a task without a pod fits in, or would if its executor were prepared; nil if
-// there is none now.
-func (c *Core) warmView(a *agent) *view {
-	demand := c.cfg.warmDemand()
-	for _, v := range a.views {
-		if v.node == nil || len(a.promises) > 0 || v.lacksForCompanion() {
-			continue
-		}
-		if r := v.checkExecutor(); !r.ok() && !r.reserve {
-			continue
-		}
-		fits := true
-		for i, name := range scalarNames {
-			fits = fits && v.free.Sum(name) >= v.charge.Sum(name) && (v.companion != nil || v.have[i] >= demand.Scalars[i])
-		}
-		if fits {
-			return v
-		}
+// warmUp gives the agent a task without a pod in the view, or has its executor prepared.
+func (c *Core) warmUp(now time.Time, a *agent, g *grant) {
+	v := g.view
+	if v.Executor().Charge != nil {
+		c.index.Installs.Begin(v.Agent)
 	}
-	return nil
-}
-
-// warmUp gives the view a task without a pod, or has its executor prepared.
-func (c *Core) warmUp(now time.Time, v *view) {
-	if v.charge != nil {
-		c.installs.begin(v.agent)
-	}
-	if v.record == nil {
-		v.wanted = true
+	if !v.Executor().Prepared {
+		g.wanted = true
 		return
 	}
-	t := c.addWarm(now, v.agent, api.NewWarmTaskID(v.agent.id, now.Unix()))
-	t.offer, t.role = v.offers[0], v.role
-	v.agent.tries(t.who(), nil)
-	v.tasks = append(v.tasks, NewTask{ID: t.id, Node: v.agent.node, Resources: v.takeWarm(&t.demand)})
+	t := c.addWarm(now, a, api.NewWarmTaskID(a.ID, now.Unix()))
+	t.offer, t.role = v.Offers[0], v.Role
+	a.tries(t.who(), nil)
+	g.tasks = append(g.tasks, NewTask{ID: t.id, Node: a.Node, Resources: v.TakeWarm(&t.demand)})
 }
 
 func (c *Core) addWarm(now time.Time, a *agent, id api.TaskID) *task {
-	t := &task{id: id, agent: a.id, warm: true, since: now, askAt: now.Add(silentAfter)}
+	t := &task{id: id, agent: a.ID, warm: true, since: now, askAt: now.Add(silentAfter)}
 	t.demand = c.cfg.warmDemand()
 	c.tasks[id] = t
-	c.owners[a.id] = append(c.owners[a.id], t)
+	c.owners[a.ID] = append(c.owners[a.ID], t)
 	a.warm = t
 	return t
 }

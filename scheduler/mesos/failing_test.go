@@ -12,7 +12,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/contrib/localmesos"
-	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/match"
 	"github.com/k8sm/k8sm/scheduler/run"
 )
 
@@ -45,7 +45,7 @@ func TestPodsRunElsewhereWhileAnAgentFailsAndThereAgainWhenItHasRecovered(t *tes
 			{Hostname: "bad", IP: "127.0.0.2", ExecutorEnvironmentVariables: string(environment)}, {Hostname: "good", IP: "127.0.0.3"},
 		}
 	})
-	c.change = func(cfg *run.Config) { cfg.Algorithm = scheduler.Spread }
+	c.change = func(cfg *run.Config) { cfg.Algorithm = match.Spread }
 	c.schedule()
 	c.createPod("pinned", "100m", func(spec *v1.PodSpec) { spec.NodeSelector = map[string]string{v1.LabelHostname: "bad"} })
 	c.eventOf("bad", "TASK_FAILED REASON_EXECUTOR_TERMINATED", "no pod is placed there for 10s")

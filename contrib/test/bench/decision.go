@@ -16,6 +16,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/offers"
 	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 // fleetSizes are the numbers of agents that decisions are measured over. The peer places only the first of the pods, or
@@ -64,9 +65,9 @@ func (b *bench) decisions(ctx context.Context) error {
 		rate := figure{name: "decision_rate" + suffix, unit: "pods/s"}
 		p99 := figure{name: "decision_p99" + suffix, unit: "us"}
 		allocs := figure{name: "decision_allocs" + suffix, unit: "objects/pod"}
-		hosts := map[scheduler.Algorithm]*figure{}
-		stranded := map[scheduler.Algorithm]*figure{}
-		for _, algorithm := range []scheduler.Algorithm{scheduler.FCFS, scheduler.Spread} {
+		hosts := map[match.Algorithm]*figure{}
+		stranded := map[match.Algorithm]*figure{}
+		for _, algorithm := range []match.Algorithm{match.FCFS, match.Spread} {
 			hosts[algorithm] = &figure{name: fmt.Sprintf("decision_hosts_%s%s", algorithm, suffix), unit: "hosts"}
 			stranded[algorithm] = &figure{name: fmt.Sprintf("decision_stranded_%s%s", algorithm, suffix), unit: "%"}
 		}
@@ -94,7 +95,7 @@ func (b *bench) decisions(ctx context.Context) error {
 					hosts[algorithm].peer = append(hosts[algorithm].peer, float64(len(peer.hosts)))
 					stranded[algorithm].peer = append(stranded[algorithm].peer, peer.stranded())
 				}
-				if algorithm == scheduler.FCFS {
+				if algorithm == match.FCFS {
 					rate.rounds = append(rate.rounds, o.rate())
 					p99.rounds = append(p99.rounds, o.p99())
 					allocs.rounds = append(allocs.rounds, float64(o.allocs)/float64(len(load.pods)))
@@ -102,7 +103,7 @@ func (b *bench) decisions(ctx context.Context) error {
 			}
 		}
 		for _, f := range []*figure{
-			&rate, &p99, &allocs, hosts[scheduler.FCFS], stranded[scheduler.FCFS], hosts[scheduler.Spread], stranded[scheduler.Spread],
+			&rate, &p99, &allocs, hosts[match.FCFS], stranded[match.FCFS], hosts[match.Spread], stranded[match.Spread],
 		} {
 			f.print(os.Stdout)
 		}
@@ -112,7 +113,7 @@ func (b *bench) decisions(ctx context.Context) error {
 
 // k8sm shows the pods one after the other to a core that holds an offer of each agent. A decision is the time from the
 // pod to its Launch, and the time to take in the new offer by which Mesos returns what the launch left over.
-func k8sm(load *workload, algorithm scheduler.Algorithm) (outcome, error) {
+func k8sm(load *workload, algorithm match.Algorithm) (outcome, error) {
 	m := newMesos(load, algorithm)
 	o := outcome{hosts: map[string]int64{}, times: make([]time.Duration, 0, len(load.pods))}
 	before := heapObjects()
@@ -158,7 +159,7 @@ type mesos struct {
 }
 
 // newMesos returns a core that knows the nodes, and holds an offer of each agent, where an executor of ours runs.
-func newMesos(load *workload, algorithm scheduler.Algorithm) *mesos {
+func newMesos(load *workload, algorithm match.Algorithm) *mesos {
 	var cfg scheduler.Config
 	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
 	cfg.Algorithm, cfg.Gather = algorithm, 0 // what a decision takes, not what it waits for

@@ -10,6 +10,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/offers"
 	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 // firstPort and lastPort bound what Mesos offers of each agent.
@@ -22,7 +23,7 @@ type core struct {
 }
 
 // newCore shows the cluster to a new scheduler; offered names the nodes whose agents have made an offer.
-func newCore(c *cluster, algorithm scheduler.Algorithm, offered []*corev1.Node) *core {
+func newCore(c *cluster, algorithm match.Algorithm, offered []*corev1.Node) *core {
 	var cfg scheduler.Config
 	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
 	cfg.Algorithm, cfg.Gather, cfg.Roles = algorithm, 0, []string{"*"}

@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 var priorities = []int32{-10, 0, 0, 5, 10, 1000}
@@ -29,7 +29,7 @@ func TestSamePodsHaveToMakeRoomOnTheSameNode(t *testing.T) {
 		for i := range 20 {
 			pod := important(d, i)
 			want := s.filter(t, pod)
-			got := newCore(c, scheduler.FCFS, c.nodes).ask(pod, 5*time.Second)
+			got := newCore(c, match.FCFS, c.nodes).ask(pod, 5*time.Second)
 			if len(want.fits) > 0 {
 				answered["fits"]++
 				if !want.has(got.node) {

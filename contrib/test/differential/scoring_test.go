@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeyaml "sigs.k8s.io/yaml"
 
-	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 // preferences are kube-scheduler's plugins for what a pod prefers. What else it scores by (how full nodes are, which
@@ -27,7 +27,7 @@ func TestPodGetsANodeThatKubeSchedulerLikesBest(t *testing.T) {
 		for i := range 30 {
 			pod := choosy(d, i)
 			v := s.filter(t, pod)
-			algorithm := pick(d, scheduler.FCFS, scheduler.Spread, scheduler.Binpack)
+			algorithm := pick(d, match.FCFS, match.Spread, match.Binpack)
 			got := newCore(c, algorithm, c.nodes).ask(pod, 0)
 			if len(v.fits) == 0 && got.node == "" {
 				answered["fits nowhere"]++

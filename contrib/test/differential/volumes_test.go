@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-helpers/storage/volume"
 
-	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 // TestPodMayRunOnTheNodesWhereItsVolumesAre compares for each node whether the claims of a pod let it run there: claims
@@ -32,7 +32,7 @@ func TestPodMayRunOnTheNodesWhereItsVolumesAre(t *testing.T) {
 			pod := claiming(d, c, i)
 			v := s.filter(t, pod)
 			for _, node := range c.nodes {
-				got := newCore(c, scheduler.FCFS, []*corev1.Node{node}).ask(pod, 0)
+				got := newCore(c, match.FCFS, []*corev1.Node{node}).ask(pod, 0)
 				if want := v.has(node.Name); want != (got.node != "") && !(want && c.allSelected(pod)) {
 					t.Errorf("%s\nkube-scheduler: fits on %v, %s\nours, on %s: %q", yaml(pod), v.names(), v.why, node.Name, got.node)
 					c.describeVolumes(t)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/offers"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 const (
@@ -34,7 +35,7 @@ const (
 // upkeep is what we know of the plans that operators have with an agent: maintenance, of which offers and inverse
 // offers tell, or draining, of which the ends of tasks tell
 // (https://mesos.apache.org/documentation/latest/maintenance/). Most agents have none.
-type upkeep struct {
+type disruption struct {
 	window    *offers.Unavailability // nil if no maintenance is planned
 	heard     time.Time              // when Mesos told of the window last
 	draining  bool                   // Mesos kills its tasks, and drops new ones
@@ -95,18 +96,18 @@ func (o EvictOutcome) String() string {
 }
 
 // keep returns the agent's upkeep, a new one if it had none.
-func (c *Core) keep(now time.Time, id api.AgentID) *upkeep {
-	u := c.upkeep[id]
+func (c *Core) keep(now time.Time, id api.AgentID) *disruption {
+	u := c.disruptions[id]
 	if u == nil {
-		u = &upkeep{heard: now, evictions: map[types.UID]*eviction{}}
-		c.upkeep[id] = u
+		u = &disruption{heard: now, evictions: map[types.UID]*eviction{}}
+		c.disruptions[id] = u
 	}
 	return u
 }
 
 // heardOf takes in what an offer says of its agent's plans: where there is no unavailability nothing is planned any more.
 func (c *Core) heardOf(now time.Time, id api.AgentID, window *offers.Unavailability) {
-	if window == nil && c.upkeep[id] == nil {
+	if window == nil && c.disruptions[id] == nil {
 		return
 	}
 	u := c.keep(now, id)
@@ -117,16 +118,16 @@ func (c *Core) heardOf(now time.Time, id api.AgentID, window *offers.Unavailabil
 func (c *Core) recall(now time.Time, a *agent, node *v1.Node) {
 	cordoned, text := node.Annotations[api.AnnotationCordoned], node.Annotations[api.AnnotationMaintenance]
 	rolled := api.ParseRollout(node.Annotations[api.AnnotationRollout])
-	u := c.upkeep[a.id]
+	u := c.disruptions[a.ID]
 	if u != nil {
 		u.rolloutSeen(rolled)
 	}
 	if u != nil || cordoned == "" && text == "" && rolled.State == api.RolloutNone {
 		return
 	}
-	u = c.keep(now, a.id)
+	u = c.keep(now, a.ID)
 	u.rollout, u.shown = rollout{Rollout: rolled}, rolled
-	u.draining = cordoned == CordonedForDraining
+	u.draining = cordoned == match.CordonedForDraining
 	if window, err := offers.ParseUnavailability(text); err == nil {
 		u.window = &window
 	}
@@ -137,47 +138,39 @@ func (c *Core) recall(now time.Time, a *agent, node *v1.Node) {
 // The tasks that ended with it have told so; without tasks there is no hurry.
 func (c *Core) agentLost(now time.Time, id api.AgentID) []Action {
 	c.agentAbsent(now, id)
-	if a, u := c.agents[id], c.upkeep[id]; a != nil && u != nil && u.gone {
+	if a, u := c.agents[id], c.disruptions[id]; a != nil && u != nil && u.gone {
 		return c.forgetAgent(now, a)
 	}
 	return nil
 }
 
-// What api.AnnotationCordoned says.
-const (
-	cordonedForMaintenance = "maintenance"
-	cordonedForRollout     = "rollout"
-	// CordonedForDraining is that an operator drains the agent.
-	CordonedForDraining = "draining"
-)
-
 // cordon tells for what the agent's node shall be cordoned now; "" for nothing.
-func (c *Core) cordon(now time.Time, u *upkeep) string {
+func (c *Core) cordon(now time.Time, u *disruption) string {
 	switch {
 	case u.draining:
-		return CordonedForDraining
+		return match.CordonedForDraining
 	case u.window != nil && !now.Before(u.window.Start.Add(-c.cfg.CordonLead)):
-		return cordonedForMaintenance
+		return match.CordonedForMaintenance
 	case u.rollout.State == api.RolloutRolling || u.rollout.State == api.RolloutStuck:
-		return cordonedForRollout
+		return match.CordonedForRollout
 	}
 	return ""
 }
 
 // drains tells whether Mesos drains the agent: it takes no tasks then, whatever becomes free there.
 func (c *Core) drains(a *agent) bool {
-	u := c.upkeep[a.id]
+	u := c.disruptions[a.ID]
 	return u != nil && u.draining
 }
 
 // evicts tells whether it is time for the pods to go.
-func (c *Core) evicts(now time.Time, u *upkeep) bool {
+func (c *Core) evicts(now time.Time, u *disruption) bool {
 	return u.draining || u.rollout.State == api.RolloutRolling || u.window != nil && !now.Before(u.window.Start.Add(-c.cfg.DrainLead))
 }
 
 // closed tells for what the agent takes no pods although its node is not cordoned yet; "" if it does.
 func (c *Core) closed(now time.Time, a *agent, node *v1.Node) string {
-	u := c.upkeep[a.id]
+	u := c.disruptions[a.ID]
 	if u == nil || node == nil || node.Annotations[api.AnnotationCordoned] != "" {
 		return ""
 	}
@@ -189,26 +182,26 @@ func (c *Core) tickUpkeep(now time.Time) []Action {
 	var acts []Action
 	residents := c.residents()
 	acts = append(acts, c.beginRollouts(now, residents)...)
-	for _, id := range slices.Sorted(maps.Keys(c.upkeep)) {
-		a, u := c.agents[id], c.upkeep[id]
+	for _, id := range slices.Sorted(maps.Keys(c.disruptions)) {
+		a, u := c.agents[id], c.disruptions[id]
 		node := c.nodeOf(a)
-		if node == nil || !a.alive {
+		if node == nil || !a.Alive {
 			continue
 		}
 		if c.connected && now.Sub(u.heard) >= silence && (a.hasExecutor || u.window.Over(now)) {
 			u.window = nil
 		}
 		if state := u.rollout.State; state == api.RolloutRolling || state == api.RolloutStuck {
-			acts = append(acts, c.replace(now, a, node, residents(a.node))...)
+			acts = append(acts, c.replace(now, a, node, residents(a.Node))...)
 		}
 		if u.draining {
-			acts = append(acts, c.tickDrain(now, a, u, residents(a.node))...)
+			acts = append(acts, c.tickDrain(now, a, u, residents(a.Node))...)
 		}
 		acts = append(acts, c.mark(now, a, node)...)
 		if !c.evicts(now, u) || !node.Spec.Unschedulable {
 			continue
 		}
-		acts = append(acts, c.evict(now, a, residents(a.node))...)
+		acts = append(acts, c.evict(now, a, residents(a.Node))...)
 	}
 	return acts
 }
@@ -216,7 +209,7 @@ func (c *Core) tickUpkeep(now time.Time) []Action {
 // mark makes the node say what is planned, and cordons it. A cordon of somebody else is left alone; ours is taken back
 // when nothing is planned any more, and stays off if somebody takes it back earlier.
 func (c *Core) mark(now time.Time, a *agent, node *v1.Node) []Action {
-	u := c.upkeep[a.id]
+	u := c.disruptions[a.ID]
 	have := node.Annotations[api.AnnotationCordoned]
 	m := MarkNode{Node: node, Cordoned: have, Unschedulable: node.Spec.Unschedulable, Rollout: u.rollout.Rollout}
 	if u.window != nil {
@@ -232,7 +225,7 @@ func (c *Core) mark(now time.Time, a *agent, node *v1.Node) []Action {
 	m.Failed = u.rollout.GivenUp() && !told
 	if m.Cordoned == have && m.Maintenance == node.Annotations[api.AnnotationMaintenance] && told {
 		if u.window == nil && !u.draining && u.rollout.State == api.RolloutNone {
-			delete(c.upkeep, a.id)
+			delete(c.disruptions, a.ID)
 		}
 		return nil
 	}
@@ -240,7 +233,7 @@ func (c *Core) mark(now time.Time, a *agent, node *v1.Node) []Action {
 		return nil
 	}
 	u.markAt = now
-	c.fleet.touch(a)
+	c.index.Refresh(&a.Agent)
 	return []Action{m}
 }
 
@@ -251,8 +244,8 @@ func (c *Core) residents() func(node string) []*pod {
 		if residents == nil {
 			residents = map[string][]*pod{}
 			for _, p := range c.pods {
-				if p.node != "" {
-					residents[p.node] = append(residents[p.node], p)
+				if p.Node != "" {
+					residents[p.Node] = append(residents[p.Node], p)
 				}
 			}
 		}
@@ -264,14 +257,14 @@ func (c *Core) residents() func(node string) []*pod {
 // their pods: a pod whose task has ended cannot come back there and is deleted, so that its controller replaces it. The
 // API has had the time to show whether it has finished, or was deleted by its executor.
 func (c *Core) evict(now time.Time, a *agent, residents []*pod) []Action {
-	u := c.upkeep[a.id]
-	slices.SortFunc(residents, func(a, b *pod) int { return a.order - b.order })
+	u := c.disruptions[a.ID]
+	slices.SortFunc(residents, func(a, b *pod) int { return a.Order - b.Order })
 	var acts []Action
 	here := map[types.UID]*eviction{}
 	for _, p := range residents {
-		uid := p.obj.UID
+		uid := p.Obj.UID
 		dead := u.draining && !u.drain.back && p.task == nil && p.attempt > 0 && !now.Before(p.backoff.until)
-		if p.obj.DeletionTimestamp != nil || finished(p.obj) || !dead && (u.draining || daemon(p.obj)) {
+		if p.Obj.DeletionTimestamp != nil || finished(p.Obj) || !dead && (u.draining || daemon(p.Obj)) {
 			continue
 		}
 		e := u.evictions[uid]
@@ -283,14 +276,14 @@ func (c *Core) evict(now time.Time, a *agent, residents []*pod) []Action {
 			continue
 		}
 		e.asked = true
-		acts = append(acts, Evict{Agent: a.id, Pod: p.obj, Delete: dead, Message: u.message(a.node)})
+		acts = append(acts, Evict{Agent: a.ID, Pod: p.Obj, Delete: dead, Message: u.message(a.Node)})
 	}
 	u.evictions = here
 	return acts
 }
 
 // message tells the owner of a pod why it has to go.
-func (u *upkeep) message(node string) string {
+func (u *disruption) message(node string) string {
 	if u.draining {
 		return fmt.Sprintf("node %s: Mesos drains its agent and has ended the pod's task", node)
 	}
@@ -309,7 +302,7 @@ func daemon(pod *v1.Pod) bool {
 
 func (c *Core) evictDone(now time.Time, done EvictDone) {
 	c.evicted[done.Outcome]++
-	u := c.upkeep[done.Agent]
+	u := c.disruptions[done.Agent]
 	if u == nil || u.evictions[done.Pod] == nil {
 		return
 	}
@@ -330,11 +323,11 @@ func (c *Core) inverseOffered(now time.Time, came []InverseOffer) []Action {
 		if c.agents[o.Agent] != nil {
 			window := o.Unavailable
 			c.heardOf(now, o.Agent, &window)
-			c.fleet.touch(c.agents[o.Agent])
+			c.index.Refresh(&c.agents[o.Agent].Agent)
 		}
 		answer := c.answerInverse(now, o)
 		answer.Offer, answer.Agent = o.ID, o.Agent
-		if u := c.upkeep[o.Agent]; u != nil {
+		if u := c.disruptions[o.Agent]; u != nil {
 			answer.News, u.told = answer.Why != u.told, answer.Why
 		}
 		end := InverseDeclined
@@ -356,7 +349,7 @@ func (c *Core) answerInverse(now time.Time, o InverseOffer) AnswerInverse {
 	if len(left) == 0 {
 		return AnswerInverse{Accept: true, Refuse: askSeldom, Why: "no pods that have to leave are there"}
 	}
-	a, u := c.agents[o.Agent], c.upkeep[o.Agent]
+	a, u := c.agents[o.Agent], c.disruptions[o.Agent]
 	if u == nil {
 		return AnswerInverse{Refuse: askAgain, Why: "the agent is not known yet"}
 	}
@@ -368,8 +361,8 @@ func (c *Core) answerInverse(now time.Time, o InverseOffer) AnswerInverse {
 	}
 	begin := o.Unavailable.Start.Add(-c.cfg.DrainLead)
 	for _, p := range left {
-		if over := outBy(p.obj, later(now, begin)); over.After(o.Unavailable.Start) {
-			return AnswerInverse{Refuse: askAgain, Why: fmt.Sprintf("pod %s may need until %s", refOf(p.obj).Key, over.UTC().Format(time.RFC3339))}
+		if over := outBy(p.Obj, later(now, begin)); over.After(o.Unavailable.Start) {
+			return AnswerInverse{Refuse: askAgain, Why: fmt.Sprintf("pod %s may need until %s", refOf(p.Obj).Key, over.UTC().Format(time.RFC3339))}
 		}
 	}
 	if now.Before(begin) {
@@ -379,11 +372,11 @@ func (c *Core) answerInverse(now time.Time, o InverseOffer) AnswerInverse {
 }
 
 // held tells why pods cannot be evicted for the time being; "" if they can, as far as is known.
-func (u *upkeep) held(pods []*pod) string {
+func (u *disruption) held(pods []*pod) string {
 	blocked, failing := 0, 0
 	for _, p := range pods {
-		switch e := u.evictions[p.obj.UID]; {
-		case e == nil || p.obj.DeletionTimestamp != nil:
+		switch e := u.evictions[p.Obj.UID]; {
+		case e == nil || p.Obj.DeletionTimestamp != nil:
 		case e.blocked:
 			blocked++
 		case e.backoff.failures > 0:
@@ -403,7 +396,7 @@ func (u *upkeep) held(pods []*pod) string {
 func (c *Core) leaving(id api.AgentID) []*pod {
 	var left []*pod
 	for _, t := range c.owners[id] {
-		if p := c.pods[t.pod]; p != nil && p.task == t && !finished(p.obj) && !daemon(p.obj) {
+		if p := c.pods[t.pod]; p != nil && p.task == t && !finished(p.Obj) && !daemon(p.Obj) {
 			left = append(left, p)
 		}
 	}

@@ -1,10 +1,9 @@
-package scheduler
+package match
 
 import (
 	"cmp"
 	"slices"
 	"strings"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -16,16 +15,12 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// claimsPatience is how long claims may take to be bound for the node that was chosen, before a node is chosen anew: what
-// kube-scheduler allows (https://kubernetes.io/docs/reference/config-api/kube-scheduler-config.v1/#kubescheduler-config-k8s-io-v1-VolumeBindingArgs).
-const claimsPatience = 10 * time.Minute
-
 // storage is what is known of volumes and claims (https://kubernetes.io/docs/concepts/storage/persistent-volumes/).
 type storage struct {
 	volumes map[string]*assumed[v1.PersistentVolume]
 	claims  map[api.PodKey]*assumed[v1.PersistentVolumeClaim]
 	classes map[string]*storagev1.StorageClass
-	users   map[api.PodKey]int                // how many pods with the claim stand somewhere
+	users   map[api.PodKey]int                // how many pods with the claim occupy nodes
 	byClass map[string][]*v1.PersistentVolume // nil if it has to be made anew
 	version int
 }
@@ -69,8 +64,8 @@ func keyOfClaim(claim *v1.PersistentVolumeClaim) api.PodKey {
 	return api.PodKey{Namespace: claim.Namespace, Name: claim.Name}
 }
 
-// claimsOf names the claims of a pod.
-func claimsOf(pod *v1.Pod) []api.PodKey {
+// ClaimsOf names the claims of a pod.
+func ClaimsOf(pod *v1.Pod) []api.PodKey {
 	var keys []api.PodKey
 	for i := range pod.Spec.Volumes {
 		switch v := &pod.Spec.Volumes[i]; {
@@ -90,18 +85,18 @@ func bound(claim *v1.PersistentVolumeClaim) bool {
 // stored is what a pod's claims say at the moment.
 type stored struct {
 	version int
-	problem refused                     // whatever the node
+	problem refusal                     // whatever the node
 	bound   []*v1.PersistentVolume      // that the pod's claims are bound to
 	delayed []*v1.PersistentVolumeClaim // that are bound when the pod has a node; the smallest first
 }
 
 // look finds out what the claims of a pod say.
-func (x *storage) look(w *wishes) stored {
+func (x *storage) look(w *constraints) stored {
 	s := stored{version: x.version}
 	for _, key := range w.claims {
 		known := x.claims[key]
 		if known == nil {
-			s.problem = refused{reason: claimMissing, what: key.Name}
+			s.problem = refusal{reason: claimMissing, what: key.Name}
 			return s
 		}
 		if s.problem = x.lookAt(w, known.now, &s); !s.problem.ok() {
@@ -115,28 +110,28 @@ func (x *storage) look(w *wishes) stored {
 }
 
 // lookAt finds out what one claim says.
-func (x *storage) lookAt(w *wishes, claim *v1.PersistentVolumeClaim, s *stored) refused {
+func (x *storage) lookAt(w *constraints, claim *v1.PersistentVolumeClaim, s *stored) refusal {
 	switch {
 	case claim.DeletionTimestamp != nil:
-		return refused{reason: claimGoing, what: claim.Name}
+		return refusal{reason: claimGoing, what: claim.Name}
 	case claim.Status.Phase == v1.ClaimLost:
-		return refused{reason: claimLost, what: claim.Name}
+		return refusal{reason: claimLost, what: claim.Name}
 	case foreign(w.obj, claim):
-		return refused{reason: claimForeign, what: claim.Name}
+		return refusal{reason: claimForeign, what: claim.Name}
 	case slices.Contains(claim.Spec.AccessModes, v1.ReadWriteOncePod) && x.others(w, keyOfClaim(claim)) > 0:
-		return refused{reason: claimTaken, what: claim.Name}
+		return refusal{reason: claimTaken, what: claim.Name}
 	case bound(claim):
 		pv := x.volumes[claim.Spec.VolumeName]
 		if pv == nil {
-			return refused{reason: volumeMissing, what: claim.Spec.VolumeName}
+			return refusal{reason: volumeMissing, what: claim.Spec.VolumeName}
 		}
 		s.bound = append(s.bound, pv.now)
 	case claim.Spec.VolumeName == "" && x.waits(claim):
 		s.delayed = append(s.delayed, claim)
 	default:
-		return refused{reason: claimUnbound, what: claim.Name}
+		return refusal{reason: claimUnbound, what: claim.Name}
 	}
-	return refused{}
+	return refusal{}
 }
 
 func hasEphemeral(pod *v1.Pod) bool {
@@ -155,32 +150,32 @@ func foreign(pod *v1.Pod, claim *v1.PersistentVolumeClaim) bool {
 	return false
 }
 
-// others counts the other pods with the claim that stand somewhere.
-func (x *storage) others(w *wishes, claim api.PodKey) int {
+// others counts the other pods with the claim that occupy nodes.
+func (x *storage) others(w *constraints, claim api.PodKey) int {
 	n := x.users[claim]
-	if w.self != nil && w.self.place != nil && slices.Contains(w.self.claims, claim) {
+	if w.self != nil && w.self.node != nil && slices.Contains(w.self.claims, claim) {
 		n--
 	}
 	return n
 }
 
 // checkClaims: is there nothing wrong with the claims, wherever the pod goes?
-func (n *near) checkClaims() refused {
-	if n.stored.version != n.storage.version {
-		n.stored = n.storage.look(n.wishes)
+func (n *topology) checkClaims() refusal {
+	if n.stored.version != n.index.storage.version {
+		n.stored = n.index.storage.look(n.constraints)
 	}
 	return n.stored.problem
 }
 
 // checkVolumes: can the volumes of the pod be had on the node?
-func (n *near) checkVolumes(node *v1.Node) refused {
+func (n *topology) checkVolumes(node *v1.Node) refusal {
 	for _, pv := range n.stored.bound {
 		if volume.CheckNodeAffinity(pv, node.Labels) != nil || !inZone(pv, node) {
-			return refused{reason: volumeElsewhere, what: pv.Name}
+			return refusal{reason: volumeElsewhere, what: pv.Name}
 		}
 	}
 	if len(n.stored.delayed) == 0 {
-		return refused{}
+		return refusal{}
 	}
 	_, r := n.plan(node)
 	return r
@@ -212,10 +207,10 @@ var zoneLabels = []struct{ stable, beta string }{
 	{v1.LabelTopologyZone, v1.LabelFailureDomainBetaZone}, {v1.LabelTopologyRegion, v1.LabelFailureDomainBetaRegion},
 }
 
-// plan is how the claims of a pod shall get their volumes once its node is chosen.
+// plan is how the claims of a pod are to get their volumes once its node is chosen.
 type plan struct {
 	bindings []binding
-	provide  []*v1.PersistentVolumeClaim // whose volumes shall be made for the node
+	provide  []*v1.PersistentVolumeClaim // whose volumes are to be made for the node
 }
 
 // binding is a volume for a claim.
@@ -226,29 +221,29 @@ type binding struct {
 
 // plan finds volumes for the claims that wait for a node, the smallest that fits for each, or else leaves it to their
 // class's provisioner to make them.
-func (n *near) plan(node *v1.Node) (plan, refused) {
+func (n *topology) plan(node *v1.Node) (plan, refusal) {
 	var made plan
 	chosen := map[string]*v1.PersistentVolume{}
 	for _, claim := range n.stored.delayed {
 		selected, isSelected := claim.Annotations[volume.AnnSelectedNode]
 		if isSelected && selected != node.Name {
-			return plan{}, refused{reason: claimElsewhere, what: claim.Name}
+			return plan{}, refusal{reason: claimElsewhere, what: claim.Name}
 		}
 		class := volume.GetPersistentVolumeClaimClass(claim)
 		if !isSelected {
-			pv, err := volume.FindMatchingVolume(claim, n.storage.ofClass(class), node, chosen, true, true)
+			pv, err := volume.FindMatchingVolume(claim, n.index.storage.ofClass(class), node, chosen, true, true)
 			if err == nil && pv != nil {
 				chosen[pv.Name] = pv
 				made.bindings = append(made.bindings, binding{pv, claim})
 				continue
 			}
 		}
-		if !n.storage.provides(class, node) {
-			return plan{}, refused{reason: noVolume, what: claim.Name}
+		if !n.index.storage.provides(class, node) {
+			return plan{}, refusal{reason: noVolume, what: claim.Name}
 		}
 		made.provide = append(made.provide, claim)
 	}
-	return made, refused{}
+	return made, refusal{}
 }
 
 // provides tells whether volumes of the class can be made for the node
@@ -271,124 +266,86 @@ func requested(claim *v1.PersistentVolumeClaim) *resource.Quantity {
 	return claim.Spec.Resources.Requests.Storage()
 }
 
-// prepare has the claims of a pod bound, or volumes for them made, for the node of the view that was found for it; the
-// pod stands on that node meanwhile. It tells whether there is anything to wait for.
-func (c *Core) prepare(now time.Time, p *pod, v *view) bool {
-	n := p.shape.near
+// Claims are the objects to be written so that the claims of a pod are bound, or volumes for them made, for the node that was
+// chosen for the pod (https://kubernetes.io/docs/concepts/storage/storage-classes/#volume-binding-mode).
+type Claims struct {
+	Volumes []*v1.PersistentVolume      // with references to their claims
+	Claims  []*v1.PersistentVolumeClaim // with the node that their volumes are to be made for
+}
+
+// PrepareClaims plans how the claims of a pod get their volumes on the node of the view that was found for it, and takes them
+// as written from now on. Needed is false if the pod has no claim that waits for a node.
+func (x *Index) PrepareClaims(p *Pod, v *View) (c Claims, needed bool) {
+	n := p.class.topology
 	if n == nil || len(n.stored.delayed) == 0 {
-		return false
+		return Claims{}, false
 	}
-	made, r := n.plan(v.node)
+	made, r := n.plan(v.obj)
 	if !r.ok() {
-		return false // the view has just been checked
+		return Claims{}, false // the view has just been checked
 	}
-	act := PrepareClaims{Pod: refOf(p.obj), Node: v.node.Name}
 	for _, b := range made.bindings {
 		pv, dirty, err := volume.GetBindVolumeToClaim(b.volume, b.claim)
 		if err == nil && dirty {
-			act.Volumes = append(act.Volumes, pv)
-			c.storage.volumes[pv.Name].now = pv
+			c.Volumes = append(c.Volumes, pv)
+			x.storage.volumes[pv.Name].now = pv
 		}
 	}
 	for _, claim := range made.provide {
-		if claim.Annotations[volume.AnnSelectedNode] == v.node.Name {
+		if claim.Annotations[volume.AnnSelectedNode] == v.obj.Name {
 			continue // an earlier scheduler has asked for it
 		}
 		claim = claim.DeepCopy()
-		metav1.SetMetaDataAnnotation(&claim.ObjectMeta, volume.AnnSelectedNode, v.node.Name)
-		act.Claims = append(act.Claims, claim)
-		c.storage.claims[keyOfClaim(claim)].now = claim
+		metav1.SetMetaDataAnnotation(&claim.ObjectMeta, volume.AnnSelectedNode, v.obj.Name)
+		c.Claims = append(c.Claims, claim)
+		x.storage.claims[keyOfClaim(claim)].now = claim
 	}
-	c.storage.changed()
-	c.dequeue(p)
-	p.pledge, p.pledged, p.wished = v.node.Name, now, stale
-	p.waits = true
-	c.queue.pledged[p.obj.UID] = p
-	c.queue.waiting++
-	c.stand(p)
-	if len(act.Volumes)+len(act.Claims) > 0 {
-		c.prepared = append(c.prepared, act)
-	}
-	return true
+	x.storage.changed()
+	return c, true
 }
 
-// claimsPrepared takes in what became of PrepareClaims. If it failed, somebody else has changed the objects.
-func (c *Core) claimsPrepared(now time.Time, done ClaimsPrepared) {
-	if done.OK {
-		return
-	}
-	for _, pv := range done.Action.Volumes {
-		if state := c.storage.volumes[pv.Name]; state != nil {
+// ClaimsFailed takes back what PrepareClaims took as written: somebody else has changed the objects.
+func (x *Index) ClaimsFailed(c Claims) {
+	for _, pv := range c.Volumes {
+		if state := x.storage.volumes[pv.Name]; state != nil {
 			state.now = state.known
 		}
 	}
-	for _, claim := range done.Action.Claims {
-		if state := c.storage.claims[keyOfClaim(claim)]; state != nil {
+	for _, claim := range c.Claims {
+		if state := x.storage.claims[keyOfClaim(claim)]; state != nil {
 			state.now = state.known
 		}
 	}
-	c.storage.changed()
-	c.rouseClaims(func(*near) bool { return true })
-	if p := c.pods[done.Action.Pod.UID]; p != nil {
-		c.unpledge(now, p)
-	}
+	x.storage.changed()
+	x.tellClaims(func(*topology) bool { return true })
 }
 
-// unpledge lets a pod choose again, which its claims keep from the node that was chosen.
-func (c *Core) unpledge(now time.Time, p *pod) {
-	if p.pledge == "" {
-		return
-	}
-	c.dequeue(p)
-	c.redeemed(p)
-	p.backoff.fail(now)
-	c.requeue(now, p)
-}
-
-// redeemed ends what claims meant to the pod's node: it has a task, or chooses again, or needs no node any more.
-func (c *Core) redeemed(p *pod) {
-	if p.pledge != "" {
-		p.pledge, p.wished = "", stale
-		c.stand(p)
-	}
-}
-
-// redeem lets a pod have its turn whose claims are all bound now. It still stands on its node, so that nobody comes
-// there meanwhile whom it would mind.
-func (c *Core) redeem(now time.Time, p *pod) {
-	for _, key := range claimsOf(p.obj) {
-		if claim := c.storage.claims[key]; claim == nil || !bound(claim.known) {
-			return
+// UnboundClaim names a claim of the pod that is not bound yet; ok is false if all are.
+func (x *Index) UnboundClaim(pod *v1.Pod) (name string, ok bool) {
+	for _, key := range ClaimsOf(pod) {
+		if claim := x.storage.claims[key]; claim == nil || !bound(claim.known) {
+			return key.Name, true
 		}
 	}
-	delete(c.queue.pledged, p.obj.UID)
-	c.requeue(now, p)
-	c.look = true
+	return "", false
 }
 
-// tickPledged lets those pods choose again that have waited for their claims for too long, or whose node is gone.
-func (c *Core) tickPledged(now time.Time) {
-	for _, p := range c.queue.pledged {
-		if c.agentOfNode(p.pledge) == nil || now.Sub(p.pledged) >= claimsPatience {
-			c.unpledge(now, p)
-		}
-	}
-}
-
-func (c *Core) volumeSeen(now time.Time, pv *v1.PersistentVolume) {
-	state := c.storage.volumes[pv.Name]
+// VolumeSeen takes in a volume that is new or changed. If the volume was for a claim and is not any more, because the controller has taken
+// it back, that claim is returned.
+func (x *Index) VolumeSeen(pv *v1.PersistentVolume) (lost api.PodKey, isLost bool) {
+	state := x.storage.volumes[pv.Name]
 	if state == nil {
 		state = &assumed[v1.PersistentVolume]{}
-		c.storage.volumes[pv.Name] = state
+		x.storage.volumes[pv.Name] = state
 	}
 	before := state.known
 	if before != nil && pv.ResourceVersion != "" && before.ResourceVersion == pv.ResourceVersion {
-		return
+		return api.PodKey{}, false
 	}
 	state.known, state.now = pv, pv
-	c.storage.changed()
-	claim := refOfVolume(pv)
-	c.rouseClaims(func(n *near) bool {
+	x.storage.changed()
+	claim := claimOfVolume(pv)
+	x.tellClaims(func(n *topology) bool {
 		if claim.Name != "" {
 			return slices.Contains(n.claims, claim)
 		}
@@ -397,113 +354,84 @@ func (c *Core) volumeSeen(now time.Time, pv *v1.PersistentVolume) {
 		})
 	})
 	if before == nil {
-		return
+		return api.PodKey{}, false
 	}
-	if lost := refOfVolume(before); lost.Name != "" && claim != lost { // the controller has taken the volume back
-		c.claimReset(now, lost)
-	}
+	lost = claimOfVolume(before)
+	return lost, lost.Name != "" && claim != lost
 }
 
-// refOfVolume names the claim that the volume is for; it has no name if there is none.
-func refOfVolume(pv *v1.PersistentVolume) api.PodKey {
+// claimOfVolume names the claim that the volume is for; it has no name if there is none.
+func claimOfVolume(pv *v1.PersistentVolume) api.PodKey {
 	if pv.Spec.ClaimRef == nil {
 		return api.PodKey{}
 	}
 	return api.PodKey{Namespace: pv.Spec.ClaimRef.Namespace, Name: pv.Spec.ClaimRef.Name}
 }
 
-func (c *Core) volumeGone(name string) {
-	delete(c.storage.volumes, name)
-	c.storage.changed()
+// VolumeGone takes in that a volume does not exist any more.
+func (x *Index) VolumeGone(name string) {
+	delete(x.storage.volumes, name)
+	x.storage.changed()
 }
 
-func (c *Core) claimSeen(now time.Time, claim *v1.PersistentVolumeClaim) {
+// ClaimSeen takes in a claim that is new or changed. It tells whether the claim is bound, or was reset: then the provisioner
+// cannot make a volume for the node that was chosen.
+func (x *Index) ClaimSeen(claim *v1.PersistentVolumeClaim) (isBound, isReset bool) {
 	key := keyOfClaim(claim)
-	state := c.storage.claims[key]
+	state := x.storage.claims[key]
 	if state == nil {
 		state = &assumed[v1.PersistentVolumeClaim]{}
-		c.storage.claims[key] = state
+		x.storage.claims[key] = state
 	}
 	before := state.known
 	if before != nil && claim.ResourceVersion != "" && before.ResourceVersion == claim.ResourceVersion {
-		return
+		return false, false
 	}
 	state.known, state.now = claim, claim
-	c.storage.changed()
-	c.rouseClaims(func(n *near) bool { return slices.Contains(n.claims, key) })
-	switch {
-	case bound(claim):
-		for _, p := range c.pledgedWith(key) {
-			c.redeem(now, p)
-		}
-	case before != nil && before.Annotations[volume.AnnSelectedNode] != "" && claim.Annotations[volume.AnnSelectedNode] == "":
-		c.claimReset(now, key) // the provisioner cannot make a volume for that node
+	x.storage.changed()
+	x.tellClaims(func(n *topology) bool { return slices.Contains(n.claims, key) })
+	if bound(claim) {
+		return true, false
 	}
+	return false, before != nil && before.Annotations[volume.AnnSelectedNode] != "" && claim.Annotations[volume.AnnSelectedNode] == ""
 }
 
-func (c *Core) claimGone(now time.Time, key api.PodKey) {
-	delete(c.storage.claims, key)
-	c.storage.changed()
-	c.claimReset(now, key)
+// ClaimGone takes in that a claim does not exist any more.
+func (x *Index) ClaimGone(key api.PodKey) {
+	delete(x.storage.claims, key)
+	x.storage.changed()
 }
 
-func (c *Core) classSeen(name string, class *storagev1.StorageClass) {
-	if c.storage.classes[name] = class; class == nil {
-		delete(c.storage.classes, name)
+// StorageClassSeen takes in a StorageClass, or if it is nil its end.
+func (x *Index) StorageClassSeen(name string, class *storagev1.StorageClass) {
+	if x.storage.classes[name] = class; class == nil {
+		delete(x.storage.classes, name)
 	}
-	c.storage.changed()
-	c.rouseClaims(func(*near) bool { return true })
+	x.storage.changed()
+	x.tellClaims(func(*topology) bool { return true })
 }
 
-// claimReset lets the pods choose again that wait for the claim.
-func (c *Core) claimReset(now time.Time, key api.PodKey) {
-	for _, p := range c.pledgedWith(key) {
-		c.unpledge(now, p)
-	}
-}
-
-// pledgedWith returns the pods that wait for their claims, this one among them.
-func (c *Core) pledgedWith(key api.PodKey) []*pod {
-	var pods []*pod
-	for _, p := range c.queue.pledged {
-		if slices.Contains(claimsOf(p.obj), key) {
-			pods = append(pods, p)
-		}
-	}
-	return pods
-}
-
-// rouseClaims gives the shapes another look to whose claims something has happened.
-func (c *Core) rouseClaims(concerned func(*near) bool) {
-	for s := range c.standing.watchers {
-		if len(s.near.claims) > 0 && concerned(s.near) {
-			c.told(s, true)
+// tellClaims has the classes look again to whose claims something has happened.
+func (x *Index) tellClaims(concerned func(*topology) bool) {
+	for s := range x.classes.watchers {
+		if len(s.topology.claims) > 0 && concerned(s.topology) {
+			x.tell(s, true)
 		}
 	}
 }
 
-// use counts the claims of a pod that comes to stand somewhere (sign 1), or leaves (-1).
-func (c *Core) use(st *stander, sign int) {
-	if len(st.claims) == 0 {
+// use counts the claims of a pod that comes to occupy a node (sign 1), or leaves (-1).
+func (x *Index) use(o *occupant, sign int) {
+	if len(o.claims) == 0 {
 		return
 	}
-	for _, key := range st.claims {
-		if c.storage.users[key] += sign; c.storage.users[key] == 0 {
-			delete(c.storage.users, key)
+	for _, key := range o.claims {
+		if x.storage.users[key] += sign; x.storage.users[key] == 0 {
+			delete(x.storage.users, key)
 		}
 	}
-	c.storage.version++
-	c.rouseClaims(func(n *near) bool {
-		return slices.ContainsFunc(st.claims, func(key api.PodKey) bool { return slices.Contains(n.claims, key) })
+	x.storage.version++
+	x.tellClaims(func(n *topology) bool {
+		return slices.ContainsFunc(o.claims, func(key api.PodKey) bool { return slices.Contains(n.claims, key) })
 	})
-}
-
-// claimsMessage tells why a pod waits that has a node for its claims already.
-func (c *Core) claimsMessage(p *pod) string {
-	for _, key := range claimsOf(p.obj) {
-		if claim := c.storage.claims[key]; claim == nil || !bound(claim.known) {
-			return "its claim " + key.Name + " is being bound for node " + p.pledge
-		}
-	}
-	return "its claims are bound for node " + p.pledge
 }

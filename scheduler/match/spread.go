@@ -1,4 +1,4 @@
-package scheduler
+package match
 
 import (
 	"fmt"
@@ -68,7 +68,7 @@ func spreadSelector(pod *v1.Pod, c *v1.TopologySpreadConstraint) labels.Selector
 	return labels.SelectorFromSet(own).Add(wanted...)
 }
 
-// text tells rules apart; node affinity and tolerations are in the shape's key anyway.
+// text tells rules apart; node affinity and tolerations are in the class's key anyway.
 func (r *spreadRule) text() string {
 	return fmt.Sprintf("spread %s %v %d %d {%s} %d %t %t",
 		r.topology, r.others, r.maxSkew, r.minDomains, r.pods, r.self, r.affinity != nil, r.taints)
@@ -93,7 +93,7 @@ func (r *spreadRule) eligible(pod *v1.Pod, node *v1.Node) bool {
 	return true
 }
 
-// counts tells whether a pod that stands somewhere counts; one that is on its way out does not.
+// counts tells whether a pod that occupies a node counts; one that is on its way out does not.
 func (r *spreadRule) counts(pod, other *v1.Pod) bool {
 	return other.DeletionTimestamp == nil && other.Namespace == pod.Namespace && !r.pods.Empty() &&
 		r.pods.Matches(labels.Set(other.Labels))

@@ -1,4 +1,4 @@
-package scheduler
+package match
 
 import (
 	"fmt"
@@ -10,30 +10,30 @@ import (
 	resourcehelper "k8s.io/component-helpers/resource"
 )
 
-// extended are amounts of what Mesos knows nothing of and nodes have by themselves: devices and other extended resources, and
+// Extended are amounts of what Mesos knows nothing of and nodes have by themselves: devices and other extended resources, and
 // huge pages (https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#extended-resources). For most
 // pods it is nil.
-type extended map[v1.ResourceName]int64
+type Extended map[v1.ResourceName]int64
 
-// isExtended tells whether it is the node that has the resource. gpuResource is Mesos's.
+// isExtended tells whether it is the node that has the resource. GPUResource is Mesos's.
 func isExtended(name v1.ResourceName) bool {
 	if strings.HasPrefix(string(name), v1.ResourceHugePagesPrefix) {
 		return true
 	}
 	domain, _, found := strings.Cut(string(name), "/")
-	return found && domain != "kubernetes.io" && !strings.HasSuffix(domain, ".kubernetes.io") && name != gpuResource
+	return found && domain != "kubernetes.io" && !strings.HasSuffix(domain, ".kubernetes.io") && name != GPUResource
 }
 
 // extendedOf returns what the pod requests.
-func extendedOf(pod *v1.Pod) extended {
+func extendedOf(pod *v1.Pod) Extended {
 	if !wantsExtended(pod.Spec.Containers) && !wantsExtended(pod.Spec.InitContainers) && pod.Spec.Resources == nil {
 		return nil
 	}
-	var wanted extended
+	var wanted Extended
 	for name, amount := range resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{}) {
 		if isExtended(name) && amount.Value() > 0 {
 			if wanted == nil {
-				wanted = extended{}
+				wanted = Extended{}
 			}
 			wanted[name] = amount.Value()
 		}
@@ -53,7 +53,7 @@ func wantsExtended(containers []v1.Container) bool {
 }
 
 // and returns the sum of both.
-func (e extended) and(o extended) extended {
+func (e Extended) and(o Extended) Extended {
 	if len(o) == 0 {
 		return e
 	}
@@ -65,7 +65,7 @@ func (e extended) and(o extended) extended {
 }
 
 // String is in the order of the names.
-func (e extended) String() string {
+func (e Extended) String() string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(e)) {
 		parts = append(parts, fmt.Sprintf("%s:%d", name, e[name]))
@@ -74,39 +74,39 @@ func (e extended) String() string {
 }
 
 // room is how much of the resource the node has left for pods beside those that stand there.
-func (pl *place) room(name v1.ResourceName) int64 {
-	if pl == nil || pl.node == nil {
+func (n *Node) room(name v1.ResourceName) int64 {
+	if n == nil || n.obj == nil {
 		return 0
 	}
-	left := -pl.extended[name]
-	if has, found := pl.node.Status.Allocatable[name]; found {
+	left := -n.extended[name]
+	if has, found := n.obj.Status.Allocatable[name]; found {
 		left += has.Value()
 	}
 	return max(0, left)
 }
 
 // checkExtended: does the node have enough of what Mesos knows nothing of?
-func (v *view) checkExtended(s *shape) refused {
+func (v *View) checkExtended(s *Class) refusal {
 	for _, name := range slices.Sorted(maps.Keys(s.extended)) {
-		if want, room := s.extended[name], v.place.room(name); want > room {
-			return refused{reason: deviceShort, what: fmt.Sprintf("%s (want %d, free %d)", name, want, room)}
+		if want, room := s.extended[name], v.node.room(name); want > room {
+			return refusal{reason: extendedShort, what: fmt.Sprintf("%s (want %d, free %d)", name, want, room)}
 		}
 	}
-	return refused{}
+	return refusal{}
 }
 
-// without returns the place as it will be when these pods have gone.
-func (pl *place) without(pods []*pod) *place {
-	if pl == nil {
+// without returns the node as it will be when these pods have gone.
+func (n *Node) without(pods []*Pod) *Node {
+	if n == nil {
 		return nil
 	}
-	rest := *pl
-	rest.extended = maps.Clone(pl.extended)
-	rest.pods = slices.DeleteFunc(slices.Clone(pl.pods), func(st *stander) bool {
-		goes := slices.ContainsFunc(pods, func(p *pod) bool { return st == &p.standing })
+	rest := *n
+	rest.extended = maps.Clone(n.extended)
+	rest.pods = slices.DeleteFunc(slices.Clone(n.pods), func(o *occupant) bool {
+		goes := slices.ContainsFunc(pods, func(p *Pod) bool { return o == &p.occupant })
 		if goes {
-			rest.take(st.extended, -1)
-			rest.requested.add(st.requests, -1)
+			rest.take(o.extended, -1)
+			rest.requested.add(o.requests, -1)
 		}
 		return goes
 	})
@@ -114,27 +114,27 @@ func (pl *place) without(pods []*pod) *place {
 }
 
 // take counts what a pod has in (sign 1) or out (-1).
-func (pl *place) take(e extended, sign int64) {
+func (n *Node) take(e Extended, sign int64) {
 	for name, amount := range e {
-		if pl.extended == nil {
-			pl.extended = extended{}
+		if n.extended == nil {
+			n.extended = Extended{}
 		}
-		if pl.extended[name] += sign * amount; pl.extended[name] == 0 {
-			delete(pl.extended, name)
+		if n.extended[name] += sign * amount; n.extended[name] == 0 {
+			delete(n.extended, name)
 		}
 	}
 }
 
 // takes tells whether a pod of the shape finds room beside the pods that stand there and the others.
-func (pl *place) takes(s *shape, others *holding) bool {
-	if pl == nil {
+func (n *Node) takes(s *Class, others *Usage) bool {
+	if n == nil {
 		return true
 	}
-	if len(pl.pods)+others.pods >= pl.limit {
+	if len(n.pods)+others.Pods >= n.limit {
 		return false
 	}
 	for name, want := range s.extended {
-		if want > pl.room(name)-others.extended[name] {
+		if want > n.room(name)-others.Extended[name] {
 			return false
 		}
 	}

@@ -62,8 +62,8 @@ func TestNothingIsRememberedOfPlansThatAreOver(t *testing.T) {
 +6s
 node n1 a1
 +1s`)
-	if len(c.upkeep) != 0 {
-		t.Errorf("%d agents are still remembered", len(c.upkeep))
+	if len(c.disruptions) != 0 {
+		t.Errorf("%d agents are still remembered", len(c.disruptions))
 	}
 }
 

@@ -1,4 +1,4 @@
-package scheduler
+package match
 
 import (
 	"cmp"
@@ -40,22 +40,8 @@ func newNodeScorer(pod *v1.Pod) nodeScorer {
 	return terms
 }
 
-// discouraging returns the node's taints that keep pods away only if there is another place.
-func discouraging(node *v1.Node) []v1.Taint {
-	if node == nil {
-		return nil
-	}
-	var taints []v1.Taint
-	for _, t := range node.Spec.Taints {
-		if t.Effect == v1.TaintEffectPreferNoSchedule {
-			taints = append(taints, t)
-		}
-	}
-	return taints
-}
-
-// shuns counts the discouraging taints of the view that the shape does not tolerate.
-func (v *view) shuns(s *shape) int64 {
+// shuns counts the discouraging taints of the view that the class does not tolerate.
+func (v *View) shuns(s *Class) int64 {
 	n := int64(0)
 	for i := range v.discouraging {
 		if !corev1helpers.TolerationsTolerateTaint(klog.Logger{}, s.obj.Spec.Tolerations, &v.discouraging[i], false) {
@@ -65,12 +51,12 @@ func (v *view) shuns(s *shape) int64 {
 	return n
 }
 
-// choosy tells whether the shape likes some of the nodes that it fits on better than others.
-func (s *shape) choosy() bool {
-	if s.near == nil {
+// choosy tells whether the class likes some of the nodes that it fits on better than others.
+func (s *Class) choosy() bool {
+	if s.topology == nil {
 		return false
 	}
-	n := s.near
+	n := s.topology
 	if len(n.prefers) > 0 || len(n.soft) > 0 || n.nodes != nil {
 		return true
 	}
@@ -82,52 +68,52 @@ func (s *shape) choosy() bool {
 	return false
 }
 
-// liking is how well a view suits a shape, first in the units of each kind of preference. These are whole numbers because
+// scored is how well a view suits a class, first in the units of each kind of preference. These are whole numbers because
 // they are in kube-scheduler: what differs by less than one is alike there.
-type liking struct {
-	view                        *view
+type scored struct {
+	view                        *View
 	rank                        int64 // by the algorithm
 	nodes, taints, pods, spread int64
 	apart                       bool // it lacks a label that the soft spread is about
 }
 
-// findPreferred returns the view that the shape fits on and likes best.
-func (c *Core) findPreferred(s *shape) *view {
-	all := c.likings[:0]
+// findPreferred returns the view that the class fits on and likes best.
+func (x *Index) findPreferred(s *Class) *View {
+	all := x.scored[:0]
 	if s.only != nil {
 		for _, name := range s.only {
-			if a := c.agentOfNode(name); a != nil {
-				all = c.like(all, s, a)
+			if a := x.AgentOfNode(name); a != nil {
+				all = x.score(all, s, a)
 			}
 		}
 	} else {
-		c.readOn(s)
+		x.readOn(s)
 		fitting := s.search.found[:0]
 		for _, candidate := range s.search.found {
 			before := len(all)
-			if all = c.like(all, s, candidate.agent); len(all) > before {
+			if all = x.score(all, s, candidate.agent); len(all) > before {
 				fitting = append(fitting, candidate)
 			}
 		}
 		s.search.found = fitting
 	}
-	c.likings = all
-	s.near.scoreSpread(all)
-	return bestLiked(all)
+	x.scored = all
+	s.topology.scoreSpread(all)
+	return bestScored(all)
 }
 
 // readOn makes candidates of all agents that may fit; it looks only at those that it has not seen as they are now.
-func (c *Core) readOn(s *shape) {
-	f, r := &c.fleet, &s.search
+func (x *Index) readOn(s *Class) {
+	f, r := &x.fleet, &s.search
 	if r.read < f.base || len(r.found) > 2*len(f.agents)+1024 {
-		*r = search{read: f.changes()}
+		*r = search{read: f.logged()}
 	}
 	for _, a := range f.log[r.read-f.base:] {
-		if a.place < r.next { // it may be there twice then, until the search starts anew
+		if a.order < r.next { // it may be there twice then, until the search starts anew
 			r.found = append(r.found, candidate{agent: a})
 		}
 	}
-	r.read = f.changes()
+	r.read = f.logged()
 	for ; r.next < len(f.agents); r.next++ {
 		if a := f.agents[r.next]; a != nil {
 			r.found = append(r.found, candidate{agent: a})
@@ -135,19 +121,19 @@ func (c *Core) readOn(s *shape) {
 	}
 }
 
-// like adds the agent if the shape fits there.
-func (c *Core) like(all []liking, s *shape, a *agent) []liking {
+// score adds the agent if the class fits there.
+func (x *Index) score(all []scored, s *Class, a *Agent) []scored {
 	v := s.choose(a.views)
 	if v == nil {
 		return all
 	}
-	l := liking{view: v, rank: c.cfg.Algorithm.rank(v, &s.demand), taints: v.shuns(s)}
-	s.near.score(&l, v.node)
+	l := scored{view: v, rank: x.cfg.Algorithm.rank(v, &s.demand), taints: v.shuns(s)}
+	s.topology.score(&l, v.obj)
 	return append(all, l)
 }
 
-// score fills in what the shape thinks of the node.
-func (n *near) score(l *liking, node *v1.Node) {
+// score fills in what the class thinks of the node.
+func (n *topology) score(l *scored, node *v1.Node) {
 	if n.nodes != nil {
 		l.nodes = n.nodes.Score(node)
 	}
@@ -158,7 +144,7 @@ func (n *near) score(l *liking, node *v1.Node) {
 	}
 	for _, t := range n.met {
 		if value, found := node.Labels[t.topology]; found {
-			l.pods += t.weight * int64(t.near[value]-n.own(t, value))
+			l.pods += t.weight * int64(t.holdersIn[value]-n.own(t, value))
 		}
 	}
 	for i := range n.soft {
@@ -170,7 +156,7 @@ func (n *near) score(l *liking, node *v1.Node) {
 
 // scoreSpread fills in how many pods stand around each view that the soft spread is about. The more domains of a rule the
 // views are in, the more each of them counts.
-func (n *near) scoreSpread(all []liking) {
+func (n *topology) scoreSpread(all []scored) {
 	if len(n.soft) == 0 {
 		return
 	}
@@ -185,27 +171,27 @@ func (n *near) scoreSpread(all []liking) {
 		}
 		for j := range n.soft {
 			r, d := &n.soft[j], &n.spread[len(n.hard)+j]
-			sum += float64(d.pods[l.view.node.Labels[r.topology]])*weights[j] + float64(r.maxSkew-1)
+			sum += float64(d.pods[l.view.obj.Labels[r.topology]])*weights[j] + float64(r.maxSkew-1)
 		}
 		l.spread = int64(math.Round(sum))
 	}
 }
 
 // domainsIn counts the domains that the views are in.
-func domainsIn(all []liking, topology string) int {
+func domainsIn(all []scored, topology string) int {
 	domains := map[string]struct{}{}
 	for i := range all {
 		if l := &all[i]; !l.apart {
-			domains[l.view.node.Labels[topology]] = struct{}{}
+			domains[l.view.obj.Labels[topology]] = struct{}{}
 		}
 	}
 	return len(domains)
 }
 
-// bestLiked brings the kinds of preferences to one scale, from 0 to 100 over the views that fit, and adds them up by
+// bestScored brings the kinds of preferences to one scale, from 0 to 100 over the views that fit, and adds them up by
 // their weights.
-func bestLiked(all []liking) *view {
-	most, least := liking{pods: math.MinInt64}, liking{pods: math.MaxInt64, spread: math.MaxInt64}
+func bestScored(all []scored) *View {
+	most, least := scored{pods: math.MinInt64}, scored{pods: math.MaxInt64, spread: math.MaxInt64}
 	for i := range all {
 		l := &all[i]
 		most.nodes, most.taints = max(most.nodes, l.nodes), max(most.taints, l.taints)
@@ -214,7 +200,7 @@ func bestLiked(all []liking) *view {
 			most.spread, least.spread = max(most.spread, l.spread), min(least.spread, l.spread)
 		}
 	}
-	var best *liking
+	var best *scored
 	bestScore := int64(0)
 	for i := range all {
 		l := &all[i]
@@ -248,6 +234,6 @@ func share(part, most int64) int64 {
 }
 
 // before orders equally liked views as the algorithm does.
-func (l *liking) before(other *liking) bool {
-	return cmp.Or(cmp.Compare(l.rank, other.rank), cmp.Compare(l.view.agent.place, other.view.agent.place)) < 0
+func (l *scored) before(other *scored) bool {
+	return cmp.Or(cmp.Compare(l.rank, other.rank), cmp.Compare(l.view.Agent.order, other.view.Agent.order)) < 0
 }

@@ -1,8 +1,6 @@
-package scheduler
+package match
 
 import (
-	"slices"
-
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
@@ -10,23 +8,24 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// gpuResource is the name under which pods ask for what Mesos calls gpus.
-const gpuResource v1.ResourceName = "nvidia.com/gpu"
+// GPUResource is the name under which pods ask for what Mesos calls gpus.
+const GPUResource v1.ResourceName = "nvidia.com/gpu"
 
-const numScalars = 4
-
-// memory and disk are the places of mem and disk among the scalars.
+// The scalars of a Demand.
 const (
-	memory = 1
-	disk   = 2
+	CPUs = iota
+	Memory
+	Disk
+	GPUs
+	NumScalars
 )
 
-// scalarNames are the scalars of a Demand, in the order in which they are checked.
-var scalarNames = [numScalars]string{offers.CPUs, offers.Mem, offers.Disk, offers.GPUs}
+// ScalarNames are the scalars of a Demand, in the order in which they are checked.
+var ScalarNames = [NumScalars]string{offers.CPUs, offers.Mem, offers.Disk, offers.GPUs}
 
 // Demand is what a pod or an executor takes of an agent.
 type Demand struct {
-	Scalars [numScalars]offers.Milli // by scalarNames
+	Scalars [NumScalars]offers.Milli // by ScalarNames
 	Ports   []uint64                 // host ports, each once, ascending
 }
 
@@ -39,20 +38,20 @@ func DemandOf(pod *v1.Pod, defaultCPUs, defaultMem offers.Milli, scratch v1.Reso
 }
 
 // demandOf returns what the pod requested as it is, too.
-func demandOf(pod *v1.Pod, defaultCPUs, defaultMem offers.Milli, scratch v1.ResourceList) (Demand, requests) {
+func demandOf(pod *v1.Pod, defaultCPUs, defaultMem offers.Milli, scratch v1.ResourceList) (Demand, Requests) {
 	list := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{Reuse: scratch})
 	d := Demand{Ports: hostPorts(pod)}
-	d.Scalars = [numScalars]offers.Milli{
+	d.Scalars = [NumScalars]offers.Milli{
 		offers.Milli(list.Cpu().MilliValue()),
 		mebibytes(*list.Memory()),
 		mebibytes(*list.StorageEphemeral()),
-		offers.Milli(1000 * quantity(list, gpuResource)),
+		offers.Milli(1000 * quantity(list, GPUResource)),
 	}
-	if d.Scalars[0] == 0 {
-		d.Scalars[0] = defaultCPUs
+	if d.Scalars[CPUs] == 0 {
+		d.Scalars[CPUs] = defaultCPUs
 	}
-	if d.Scalars[1] == 0 {
-		d.Scalars[1] = defaultMem
+	if d.Scalars[Memory] == 0 {
+		d.Scalars[Memory] = defaultMem
 	}
 	return d, requestsIn(list)
 }
@@ -83,17 +82,34 @@ func mebibytes(q resource.Quantity) offers.Milli {
 	return milli
 }
 
-func hostPorts(pod *v1.Pod) []uint64 {
-	var ports []uint64
-	for _, containers := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for _, container := range containers {
-			for _, port := range container.Ports {
-				if port.HostPort > 0 {
-					ports = append(ports, uint64(port.HostPort))
-				}
-			}
+// checkResources: is there enough for the pod, and for the executor if it has to be launched with it?
+func (v *View) checkResources(s *Class) refusal {
+	for i, want := range s.demand.Scalars {
+		if want <= v.have[i] {
+			continue
 		}
+		short := refusal{reason: tooSmall, scalar: i, most: v.have[i]}
+		if len(v.Offers) > 0 && want <= v.Agent.Total.Scalars[i]-v.executor.Charge.Sum(ScalarNames[i]) {
+			short.reason = busy
+		}
+		return short
 	}
-	slices.Sort(ports)
-	return slices.Compact(ports)
+	if v.lacksForCompanion() {
+		return refusal{reason: minionShort}
+	}
+	if s.asks != nil && s.asks.revocable > 0 {
+		return v.checkRevocable(s)
+	}
+	return refusal{}
+}
+
+// checkRevocable: are there enough revocable cpus, and may a task of the agent's executor have them?
+func (v *View) checkRevocable(s *Class) refusal {
+	if most := v.Free.Sum(offers.RevocableCPUs); most < s.asks.revocable {
+		return refusal{reason: revocableShort, most: most}
+	}
+	if v.index.source.Mixes(v.Agent) {
+		return refusal{reason: executorMixes}
+	}
+	return refusal{}
 }

@@ -1,4 +1,4 @@
-package scheduler
+package match
 
 import (
 	"fmt"
@@ -25,19 +25,19 @@ type term struct {
 	repels     bool  // it is required anti-affinity: a pod that matches may not be near a pod that has it
 	weight     int64 // what each pod that has it adds to the score of a node for a pod that matches it
 
-	// For the terms of the pods that stand somewhere:
-	holders int
-	near    map[string]int // how many of these stand in each domain
+	// For the terms of the pods that occupy nodes:
+	holders   int
+	holdersIn map[string]int // how many of these are in each domain
 }
 
-// hardWeight is what required affinity of a pod that stands somewhere counts for pods that match it, as in
+// hardWeight is what required affinity of a pod that occupies a node counts for pods that match it, as in
 // kube-scheduler (https://kubernetes.io/docs/reference/config-api/kube-scheduler-config.v1/#kubescheduler-config-k8s-io-v1-InterPodAffinityArgs).
 const hardWeight = 1
 
 func newTerm(pod *v1.Pod, t *v1.PodAffinityTerm, repels bool, weight int64) *term {
 	made := &term{
 		topology: t.TopologyKey, namespaces: t.Namespaces, spaces: selectorOf(t.NamespaceSelector),
-		pods: selectorOf(t.LabelSelector), repels: repels, weight: weight, near: map[string]int{},
+		pods: selectorOf(t.LabelSelector), repels: repels, weight: weight, holdersIn: map[string]int{},
 	}
 	if len(t.Namespaces) == 0 && t.NamespaceSelector == nil {
 		made.namespaces = []string{pod.Namespace}
@@ -95,7 +95,7 @@ func preferredTerms(pod *v1.Pod) []*term {
 	return terms
 }
 
-// termsOf returns what a pod that stands somewhere means to the pods that are still to be placed: it repels some, and
+// termsOf returns what a pod that occupies a node means to the pods that are still to be placed: it repels some, and
 // attracts others or would rather be apart from them.
 func termsOf(pod *v1.Pod) []*term {
 	var terms []*term
@@ -122,83 +122,66 @@ func podAntiAffinity(pod *v1.Pod) *v1.PodAntiAffinity {
 	return pod.Spec.Affinity.PodAntiAffinity
 }
 
-// wishes are what a pod wants of the pods and volumes around it, and what the pods that stand somewhere want of it.
-type wishes struct {
-	index   *standing
-	storage *storage
-	self    *stander // the pod, if it stands somewhere already: its claims are pledged to that node
+// constraints are what a pod wants of the pods and volumes around it, and what the pods that occupy nodes want of it.
+type constraints struct {
+	index   *Index
+	self    *occupant // the pod, if it occupies a node already, which its claims are being bound for
 	obj     *v1.Pod
-	key     string  // pods of equal keys have equal wishes
+	key     string  // pods of equal keys have equal constraints
 	toward  []*term // required affinity
 	first   bool    // it matches its own affinity: it may be the first of its group
 	apart   []*term // required anti-affinity
 	prefers []*term
-	met     []*term // terms of pods that stand somewhere which it matches
+	met     []*term // terms of pods that occupy nodes which it matches
 	hard    []spreadRule
 	soft    []spreadRule
 	nodes   nodeScorer // nil if it prefers no nodes
 	claims  []api.PodKey
 }
 
-// wish finds out what the pod wants. A plain pod that no other one cares about has no wishes.
-func (c *Core) wish(p *pod) {
-	p.wished, p.wishes = c.standing.generation, nil
-	if p.node != "" {
+// read finds out what the pod wants of the pods and volumes around it. A plain pod that no other one cares about wants nothing.
+func (x *Index) read(p *Pod) {
+	p.wantsOf, p.wants = x.terms.generation, nil
+	if p.Node != "" {
 		return // it is where it is
 	}
-	met, claims := c.standing.about(p.obj), claimsOf(p.obj)
-	if len(met) == 0 && len(claims) == 0 && !hasWishes(p.obj) {
+	met, claims := x.terms.about(p.Obj), ClaimsOf(p.Obj)
+	if len(met) == 0 && len(claims) == 0 && !constrained(p.Obj) {
 		return
 	}
-	w := &wishes{index: &c.standing, storage: &c.storage, obj: p.obj, met: met, claims: claims}
-	if p.pledge != "" {
-		w.self = &p.standing
+	w := &constraints{index: x, obj: p.Obj, met: met, claims: claims}
+	if p.ClaimsNode != "" {
+		w.self = &p.occupant
 	}
-	if a := podAffinity(p.obj); a != nil {
-		w.toward = newTerms(p.obj, a.RequiredDuringSchedulingIgnoredDuringExecution, false, 0)
-		w.first = w.matchesAll(p.obj)
+	if a := podAffinity(p.Obj); a != nil {
+		w.toward = newTerms(p.Obj, a.RequiredDuringSchedulingIgnoredDuringExecution, false, 0)
+		w.first = w.matchesAll(p.Obj)
 	}
-	if a := podAntiAffinity(p.obj); a != nil {
-		w.apart = newTerms(p.obj, a.RequiredDuringSchedulingIgnoredDuringExecution, true, 0)
+	if a := podAntiAffinity(p.Obj); a != nil {
+		w.apart = newTerms(p.Obj, a.RequiredDuringSchedulingIgnoredDuringExecution, true, 0)
 	}
-	w.prefers = preferredTerms(p.obj)
-	w.hard = spreadRules(p.obj, v1.DoNotSchedule)
-	w.soft = spreadRules(p.obj, v1.ScheduleAnyway)
-	w.nodes = newNodeScorer(p.obj)
+	w.prefers = preferredTerms(p.Obj)
+	w.hard = spreadRules(p.Obj, v1.DoNotSchedule)
+	w.soft = spreadRules(p.Obj, v1.ScheduleAnyway)
+	w.nodes = newNodeScorer(p.Obj)
 	w.key = w.text()
-	p.wishes = w
+	p.wants = w
 }
 
-// about returns the terms of pods that stand somewhere which the pod matches.
-func (x *standing) about(pod *v1.Pod) []*term {
-	if len(x.terms) == 0 {
-		return nil
-	}
-	var met []*term
-	space := x.labelsOf(pod.Namespace)
-	for _, t := range x.terms {
-		if t.matches(pod, space) {
-			met = append(met, t)
-		}
-	}
-	slices.SortFunc(met, func(a, b *term) int { return strings.Compare(a.key, b.key) })
-	return met
-}
-
-func hasWishes(pod *v1.Pod) bool {
+func constrained(pod *v1.Pod) bool {
 	a := pod.Spec.Affinity
 	return len(pod.Spec.TopologySpreadConstraints) > 0 || a != nil &&
 		(a.PodAffinity != nil || a.PodAntiAffinity != nil ||
 			a.NodeAffinity != nil && len(a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) > 0)
 }
 
-// sameWishes tells whether two states of a waiting pod want the same of others, and others of it.
-func sameWishes(a, b *v1.Pod) bool {
-	return maps.Equal(a.Labels, b.Labels) && a.Spec.NodeName == b.Spec.NodeName && !hasWishes(a) && !hasWishes(b)
+// sameWants tells whether two states of a waiting pod want the same of others, and others of it.
+func sameWants(a, b *v1.Pod) bool {
+	return maps.Equal(a.Labels, b.Labels) && a.Spec.NodeName == b.Spec.NodeName && !constrained(a) && !constrained(b)
 }
 
-// text is the part of the shape's key that says what the pod wishes.
-func (w *wishes) text() string {
+// text is the part of the class's key that says what the pod wants.
+func (w *constraints) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s %t", w.obj.Namespace, w.first)
 	for i, terms := range [][]*term{w.toward, w.apart, w.prefers, w.met} {
@@ -224,8 +207,8 @@ func (w *wishes) text() string {
 }
 
 // matchesAll tells whether the pod is what all terms of the required affinity want.
-func (w *wishes) matchesAll(pod *v1.Pod) bool {
-	space := w.index.labelsOf(pod.Namespace)
+func (w *constraints) matchesAll(pod *v1.Pod) bool {
+	space := w.index.terms.labelsOf(pod.Namespace)
 	for _, t := range w.toward {
 		if !t.matches(pod, space) {
 			return false
@@ -234,35 +217,83 @@ func (w *wishes) matchesAll(pod *v1.Pod) bool {
 	return len(w.toward) > 0
 }
 
-// rekey lets the waiting pods know of terms that are new. It tells whether some of them wait in another shape now.
-func (c *Core) rekey() bool {
-	x := &c.standing
-	if len(x.fresh) == 0 {
+// termIndex holds the terms of the pods that occupy nodes.
+type termIndex struct {
+	byKey map[string]*term
+	fresh []*term // that waiting pods have not been held against yet
+	// generation is that of the set of terms and of the namespaces' labels.
+	generation int
+	namespaces map[string]*v1.Namespace
+}
+
+func newTermIndex() termIndex {
+	return termIndex{byKey: map[string]*term{}, namespaces: map[string]*v1.Namespace{}}
+}
+
+// labelsOf returns the labels of a namespace.
+func (x *termIndex) labelsOf(namespace string) map[string]string {
+	if obj := x.namespaces[namespace]; obj != nil {
+		return obj.Labels
+	}
+	return nil
+}
+
+// about returns the terms that the pod matches.
+func (x *termIndex) about(pod *v1.Pod) []*term {
+	if len(x.byKey) == 0 {
+		return nil
+	}
+	var met []*term
+	space := x.labelsOf(pod.Namespace)
+	for _, t := range x.byKey {
+		if t.matches(pod, space) {
+			met = append(met, t)
+		}
+	}
+	slices.SortFunc(met, func(a, b *term) int { return strings.Compare(a.key, b.key) })
+	return met
+}
+
+// add counts a pod with the term in; it returns the one that all such pods share.
+func (x *termIndex) add(t *term) *term {
+	known := x.byKey[t.key]
+	if known == nil {
+		known = t
+		x.byKey[t.key] = t
+		x.fresh = append(x.fresh, t)
+		x.generation++
+	}
+	known.holders++
+	return known
+}
+
+// heed lets the waiting pods know of terms that are new. It tells whether some of them wait in another class now.
+func (x *Index) heed() bool {
+	if len(x.terms.fresh) == 0 {
 		return false
 	}
 	moved := false
-	for _, s := range c.queue.shapes {
-		moved = c.rewish(s, func(p *pod) bool {
-			space := x.labelsOf(p.obj.Namespace)
-			return slices.ContainsFunc(x.fresh, func(t *term) bool { return t.matches(p.obj, space) })
+	for _, s := range x.classes.byKey {
+		moved = x.reread(s, func(p *Pod) bool {
+			space := x.terms.labelsOf(p.Obj.Namespace)
+			return slices.ContainsFunc(x.terms.fresh, func(t *term) bool { return t.matches(p.Obj, space) })
 		}) || moved
 	}
-	clear(x.fresh)
-	x.fresh = x.fresh[:0]
+	clear(x.terms.fresh)
+	x.terms.fresh = x.terms.fresh[:0]
 	return moved
 }
 
-// rewish finds out anew what those pods of a shape want for which it may have changed.
-func (c *Core) rewish(s *shape, changed func(*pod) bool) (moved bool) {
+// reread finds out anew what those pods of a class want for which it may have changed.
+func (x *Index) reread(s *Class, changed func(*Pod) bool) (moved bool) {
 	for _, p := range slices.Clone(s.pods) {
-		if p.shape != s || !changed(p) {
+		if p.class != s || !changed(p) {
 			continue
 		}
-		c.wish(p)
+		x.read(p)
 		if keyOf(p) != s.key {
-			p.shape = nil
-			c.queue.join(p)
-			c.watch(p.shape)
+			p.class = nil
+			x.join(p)
 			moved = true
 		}
 	}
@@ -270,24 +301,23 @@ func (c *Core) rewish(s *shape, changed func(*pod) bool) (moved bool) {
 }
 
 // forgetTerms drops the terms that no pod has any more, so that pods that match them become plain again.
-func (c *Core) forgetTerms() {
-	x := &c.standing
+func (x *Index) forgetTerms() {
 	dropped := false
-	for key, t := range x.terms {
+	for key, t := range x.terms.byKey {
 		if t.holders == 0 {
-			delete(x.terms, key)
+			delete(x.terms.byKey, key)
 			dropped = true
 		}
 	}
 	if !dropped {
 		return
 	}
-	x.generation++
-	for key, s := range c.queue.shapes {
-		if s.near != nil && slices.ContainsFunc(s.near.met, func(t *term) bool { return t.holders == 0 }) {
-			c.rewish(s, func(*pod) bool { return true })
-			delete(c.queue.shapes, key) // or it would be taken for one that knows the term when it comes again
-			delete(x.watchers, s)
+	x.terms.generation++
+	for key, s := range x.classes.byKey {
+		if s.topology != nil && slices.ContainsFunc(s.topology.met, func(t *term) bool { return t.holders == 0 }) {
+			x.reread(s, func(*Pod) bool { return true })
+			delete(x.classes.byKey, key) // or it would be taken for one that knows the term when it comes again
+			delete(x.classes.watchers, s)
 		}
 	}
 }

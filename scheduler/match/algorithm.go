@@ -1,4 +1,4 @@
-package scheduler
+package match
 
 import (
 	"fmt"
@@ -20,14 +20,15 @@ const (
 	Binpack Algorithm = "binpack"
 )
 
-var algorithms = []Algorithm{FCFS, Spread, Binpack}
+// Algorithms are all that there are.
+var Algorithms = []Algorithm{FCFS, Spread, Binpack}
 
 // String, Set and Type make it a flag (https://pkg.go.dev/github.com/spf13/pflag#Value).
 func (a *Algorithm) String() string { return string(*a) }
 
 // Set refuses what is no algorithm.
 func (a *Algorithm) Set(text string) error {
-	if !slices.Contains(algorithms, Algorithm(text)) {
+	if !slices.Contains(Algorithms, Algorithm(text)) {
 		return fmt.Errorf("%q is none of %s", text, a.Type())
 	}
 	*a = Algorithm(text)
@@ -36,8 +37,8 @@ func (a *Algorithm) Set(text string) error {
 
 // Type names the choice in help texts.
 func (a *Algorithm) Type() string {
-	names := make([]string, len(algorithms))
-	for i, known := range algorithms {
+	names := make([]string, len(Algorithms))
+	for i, known := range Algorithms {
 		names[i] = string(known)
 	}
 	return strings.Join(names, "|")
@@ -45,13 +46,13 @@ func (a *Algorithm) Type() string {
 
 // rank tells how much the algorithm likes a view for a pod of this demand: the lowest rank is taken. It is the free part
 // of cpus and memory afterwards, in millionths of what the agent has, or the same for all.
-func (a Algorithm) rank(v *view, demand *Demand) int64 {
+func (a Algorithm) rank(v *View, demand *Demand) int64 {
 	if a == FCFS {
 		return 0
 	}
 	free := int64(0)
 	for i := range 2 { // cpus and mem, as in Kubernetes
-		if total := v.agent.total.scalars[i]; total > 0 {
+		if total := v.Agent.Total.Scalars[i]; total > 0 {
 			free += int64(v.have[i]-demand.Scalars[i]) * 500_000 / int64(total)
 		}
 	}

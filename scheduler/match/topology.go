@@ -1,14 +1,11 @@
-package scheduler
+package match
 
 import v1 "k8s.io/api/core/v1"
 
-// stale is no version of what stands.
-const stale = -1
-
-// near is what a shape with wishes knows of the pods around each node. It is counted anew when it is needed, or kept up to
-// date while pods of the shape wait.
-type near struct {
-	*wishes
+// topology is what a class knows of the pods around each node, by the domains of its constraints. It is counted anew when it is
+// needed, or kept up to date while pods of the class wait.
+type topology struct {
+	*constraints
 	version int
 	group   counts        // pods that are all that the required affinity wants, by domain of each term
 	avoided counts        // pods that the required anti-affinity is about
@@ -49,8 +46,8 @@ func (s scores) add(key string, node *v1.Node, n int64) {
 	s[key][value] += n
 }
 
-func newNear(w *wishes) *near {
-	n := &near{wishes: w, version: stale, stored: stored{version: stale}}
+func newTopology(w *constraints) *topology {
+	n := &topology{constraints: w, version: unread, stored: stored{version: unread}}
 	for _, rules := range [][]spreadRule{w.hard, w.soft} {
 		for i := range rules {
 			n.ruled = append(n.ruled, &rules[i])
@@ -60,7 +57,7 @@ func newNear(w *wishes) *near {
 }
 
 // refresh counts everything if something was missed.
-func (n *near) refresh() {
+func (n *topology) refresh() {
 	if n.version == n.index.version {
 		return
 	}
@@ -69,25 +66,25 @@ func (n *near) refresh() {
 	n.spread = make([]domains, len(n.ruled))
 	for i, r := range n.ruled {
 		n.spread[i].pods = map[string]int{}
-		for _, pl := range n.index.places {
-			if pl.node != nil && r.eligible(n.obj, pl.node) {
-				n.spread[i].pods[pl.node.Labels[r.topology]] += 0
+		for _, around := range n.index.nodes {
+			if around.obj != nil && r.eligible(n.obj, around.obj) {
+				n.spread[i].pods[around.obj.Labels[r.topology]] += 0
 			}
 		}
 	}
-	for _, pl := range n.index.places {
-		if pl.node == nil {
+	for _, around := range n.index.nodes {
+		if around.obj == nil {
 			continue
 		}
-		for _, st := range pl.pods {
-			n.count(st, pl.node, 1)
+		for _, st := range around.pods {
+			n.count(st, around.obj, 1)
 		}
 	}
 }
 
 // tell takes in one change of what stands by the function given, if nothing was missed before. It tells whether the
-// shape may fit where it did not.
-func (n *near) tell(change func() bool) (loosened bool) {
+// class may fit where it did not.
+func (n *topology) tell(change func() bool) (loosened bool) {
 	if n.version != n.index.version-1 {
 		return true
 	}
@@ -96,11 +93,11 @@ func (n *near) tell(change func() bool) (loosened bool) {
 }
 
 // count counts a pod in or out that stands on the node.
-func (n *near) count(st *stander, node *v1.Node, sign int) (loosened bool) {
+func (n *topology) count(st *occupant, node *v1.Node, sign int) (loosened bool) {
 	if st == n.self {
 		return false
 	}
-	space := n.index.labelsOf(st.obj.Namespace)
+	space := n.index.terms.labelsOf(st.obj.Namespace)
 	if n.matchesAll(st.obj) {
 		for _, t := range n.toward {
 			n.group.add(t.topology, node, sign)
@@ -141,8 +138,8 @@ func containsTerm(terms []*term, t *term) bool {
 	return false
 }
 
-// check: do the pods around the node, and its place among the nodes, allow the shape there?
-func (n *near) check(node *v1.Node) refused {
+// check: do the pods around the node, and its place among the nodes, allow the class there?
+func (n *topology) check(node *v1.Node) refusal {
 	n.refresh()
 	if len(n.claims) > 0 {
 		if r := n.checkClaims(); !r.ok() {
@@ -154,56 +151,56 @@ func (n *near) check(node *v1.Node) refused {
 	}
 	for _, t := range n.apart {
 		if value, found := node.Labels[t.topology]; found && n.avoided[pair{t.topology, value}] > 0 {
-			return refused{reason: podsAvoided, what: t.topology}
+			return refusal{reason: podsAvoided, what: t.topology}
 		}
 	}
 	for _, t := range n.met {
-		if value, found := node.Labels[t.topology]; found && t.repels && t.near[value] > n.own(t, value) {
-			return refused{reason: podsRepel, what: t.topology}
+		if value, found := node.Labels[t.topology]; found && t.repels && t.holdersIn[value] > n.own(t, value) {
+			return refusal{reason: podsRepel, what: t.topology}
 		}
 	}
 	for i := range n.hard {
 		r := &n.hard[i]
 		value, found := node.Labels[r.topology]
 		if !found {
-			return refused{reason: topologyMissing, what: r.topology}
+			return refusal{reason: topologyMissing, what: r.topology}
 		}
 		if n.spread[i].skew(r, value) > r.maxSkew {
-			return refused{reason: skewed, what: r.topology}
+			return refusal{reason: skewed, what: r.topology}
 		}
 	}
 	return n.checkVolumes(node)
 }
 
 // own is 1 if the pod itself is one of those that have the term and stand in the domain.
-func (n *near) own(t *term, domain string) int {
+func (n *topology) own(t *term, domain string) int {
 	st := n.self
-	if st == nil || st.place == nil || st.place.node == nil || !containsTerm(st.terms, t) || st.place.node.Labels[t.topology] != domain {
+	if st == nil || st.node == nil || st.node.obj == nil || !containsTerm(st.terms, t) || st.node.obj.Labels[t.topology] != domain {
 		return 0
 	}
 	return 1
 }
 
-// stands tells whether the pod itself stands at the place.
-func (s *shape) stands(pl *place) bool {
-	return s.near != nil && s.near.self != nil && s.near.self.place == pl
+// occupies tells whether the pod itself occupies the node already.
+func (s *Class) occupies(n *Node) bool {
+	return s.topology != nil && s.topology.self != nil && s.topology.self.node == n
 }
 
-// checkAffinity: are the pods near that the shape has to be near to? The first pod of a group that wants to be together may
+// checkAffinity: are the pods near that the class has to be near to? The first pod of a group that wants to be together may
 // go anywhere.
-func (n *near) checkAffinity(node *v1.Node) refused {
+func (n *topology) checkAffinity(node *v1.Node) refusal {
 	missing := ""
 	for _, t := range n.toward {
 		value, found := node.Labels[t.topology]
 		if !found {
-			return refused{reason: topologyMissing, what: t.topology}
+			return refusal{reason: topologyMissing, what: t.topology}
 		}
 		if n.group[pair{t.topology, value}] == 0 {
 			missing = t.topology
 		}
 	}
 	if missing == "" || n.first && len(n.group) == 0 {
-		return refused{}
+		return refusal{}
 	}
-	return refused{reason: podsMissing, what: missing}
+	return refusal{reason: podsMissing, what: missing}
 }

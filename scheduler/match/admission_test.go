@@ -1,0 +1,49 @@
+package match
+
+import (
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// TestRequestsOnANodeAreCountedAsLongAsPodsOccupyIt also of pods that are resized in place, at the larger of what they have
+// and want (https://kubernetes.io/docs/tasks/configure-pod-container/resize-container-resources/).
+func TestRequestsOnANodeAreCountedAsLongAsPodsOccupyIt(t *testing.T) {
+	x := NewIndex(Config{}, nobody{})
+	x.NodeSeen("n1", &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
+	counts := func(what string, want int64) {
+		t.Helper()
+		if got := x.at("n1").requested[0]; got != want {
+			t.Errorf("%s: %dm are counted, want %dm", what, got, want)
+		}
+	}
+	requests := func(name, cpu string, generation int64) *v1.Pod {
+		return &v1.Pod{
+			ObjectMeta: metav1.ObjectMeta{UID: types.UID(name), Generation: generation},
+			Spec:       v1.PodSpec{NodeName: "n1", Containers: []v1.Container{{Name: "c", Resources: requesting(cpu, "", "")}}},
+		}
+	}
+	x.OtherSeen(requests("static", "300m", 0), false)
+	counts("a static pod", 300)
+	web := &Pod{Obj: requests("web", "1", 1)}
+	x.Occupy(web, "n1")
+	counts("and another", 1300)
+	web.Obj = requests("web", "1500m", 2)
+	x.Occupy(web, "n1")
+	counts("that has grown", 1800)
+	web.Obj = requests("web", "500m", 3)
+	web.Obj.Status.ContainerStatuses = []v1.ContainerStatus{{
+		Name:               "c",
+		AllocatedResources: v1.ResourceList{v1.ResourceCPU: resource.MustParse("1500m")},
+		Resources:          &v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse("1500m")}},
+	}}
+	x.Occupy(web, "n1")
+	counts("that is still to shrink", 1800)
+	x.Occupy(web, "")
+	counts("without it", 300)
+	x.OtherSeen(requests("static", "300m", 0), true)
+	counts("without any", 0)
+}

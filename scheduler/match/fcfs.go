@@ -1,0 +1,155 @@
+package match
+
+import "cmp"
+
+// search is what the search of a place for equal pods remembers from pod to pod and from cycle to cycle.
+type search struct {
+	read  int // of the fleet's log
+	next  int // in the fleet's agents
+	found candidates
+}
+
+// candidate is an agent that fitted when it was looked at, or has got more since.
+type candidate struct {
+	agent *Agent
+	rank  int64
+}
+
+// candidates is a heap: the best first, of equally good ones the one that came first. container/heap would allocate for
+// each candidate that comes or goes.
+type candidates []candidate
+
+func (c candidates) less(i, j int) bool {
+	return cmp.Or(cmp.Compare(c[i].rank, c[j].rank), cmp.Compare(c[i].agent.order, c[j].agent.order)) < 0
+}
+
+func (c *candidates) add(found candidate) {
+	*c = append(*c, found)
+	for i := len(*c) - 1; i > 0 && c.less(i, (i-1)/2); i = (i - 1) / 2 {
+		(*c)[i], (*c)[(i-1)/2] = (*c)[(i-1)/2], (*c)[i]
+	}
+}
+
+// drop takes the best candidate off.
+func (c *candidates) drop() {
+	last := len(*c) - 1
+	(*c)[0], (*c)[last] = (*c)[last], candidate{}
+	*c = (*c)[:last]
+	c.sink()
+}
+
+// sink brings the first candidate to its place after its rank has changed.
+func (c candidates) sink() {
+	for i := 0; ; {
+		best := i
+		for child := 2*i + 1; child < min(2*i+3, len(c)); child++ {
+			if c.less(child, best) {
+				best = child
+			}
+		}
+		if best == i {
+			return
+		}
+		c[i], c[best] = c[best], c[i]
+		i = best
+	}
+}
+
+// Find returns the view that the next pod of the shape shall be placed in; nil if there is none now. Agents that
+// refused an equal pod are not asked again until they have more to offer.
+func (x *Index) Find(s *Class) *View {
+	if s.asks.Wrong() {
+		return nil
+	}
+	if s.nominee != nil {
+		if v := x.findNominated(s); v != nil {
+			return v
+		}
+	}
+	if s.choosy() {
+		return x.findPreferred(s)
+	}
+	if s.only != nil {
+		return x.findNamed(s)
+	}
+	f, r := &x.fleet, &s.search
+	if r.read < f.base || len(r.found) > 2*len(f.agents)+1024 {
+		*r = search{read: f.logged()}
+	}
+	for _, a := range f.log[r.read-f.base:] {
+		if a.order < r.next {
+			x.consider(s, a)
+		}
+	}
+	r.read = f.logged()
+	for {
+		for r.next < len(f.agents) && (len(r.found) == 0 || x.cfg.Algorithm != FCFS || r.found[0].rank > 0) {
+			if a := f.agents[r.next]; a != nil {
+				x.consider(s, a)
+			}
+			r.next++
+		}
+		if len(r.found) == 0 {
+			return nil
+		}
+		top := &r.found[0]
+		v, rank := x.best(s, top.agent)
+		if v == nil {
+			r.found.drop()
+			continue
+		}
+		if rank == top.rank {
+			return v
+		}
+		top.rank = rank
+		r.found.sink()
+	}
+}
+
+// consider makes an agent a candidate if the shape fits there now.
+func (x *Index) consider(s *Class, a *Agent) {
+	if v, rank := x.best(s, a); v != nil {
+		s.search.found.add(candidate{a, rank})
+	}
+}
+
+// best returns the agent's view that the shape would have, and its rank.
+func (x *Index) best(s *Class, a *Agent) (found *View, rank int64) {
+	if found = s.choose(a.views); found == nil {
+		return nil, 0
+	}
+	rank = x.cfg.Algorithm.rank(found, &s.demand)
+	if found.discouraging != nil {
+		rank += shunned * found.shuns(s)
+	}
+	return found, rank
+}
+
+// choose returns the view of the most preferred role among an agent's that fit the shape; nil if none does.
+func (s *Class) choose(views []*View) *View {
+	if s.asks != nil {
+		return s.asks.fit(s, views)
+	}
+	for _, v := range views { // in the order of --mesos-roles
+		if r := v.check(s); r.ok() || r.reserve {
+			return v
+		}
+	}
+	return nil
+}
+
+// findNamed looks at the nodes that the shape names.
+func (x *Index) findNamed(s *Class) *View {
+	var found *View
+	var best int64
+	for _, name := range s.only {
+		a := x.AgentOfNode(name)
+		if a == nil {
+			continue
+		}
+		if v, rank := x.best(s, a); v != nil && (found == nil || rank < best) {
+			found, best = v, rank
+		}
+	}
+	return found
+}

@@ -1,0 +1,172 @@
+package match
+
+import (
+	"cmp"
+	"math"
+	"strconv"
+
+	v1 "k8s.io/api/core/v1"
+	corev1helpers "k8s.io/component-helpers/scheduling/corev1"
+	"k8s.io/klog/v2"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+)
+
+// Node is a node with the pods that occupy it.
+type Node struct {
+	name string
+	obj  *v1.Node // nil while it does not exist
+	pods []*occupant
+	// limit is how many pods the node takes, and limitText that as text.
+	limit     int
+	limitText string
+	// extended is what the pods have of what the node has by itself.
+	extended Extended
+	// held is what of the agent is left to the node's pods that have no task: Mesos does not know of them, and the kubelet
+	// refuses what does not fit beside them.
+	held [NumScalars]offers.Milli
+	// admits is what the kubelet admits pods with, of which those on the node have requested so much.
+	admits    admission
+	requested Requests
+	short     bool // a pod was refused for that
+}
+
+// at returns a node by its name.
+func (x *Index) at(name string) *Node {
+	n := x.nodes[name]
+	if n == nil {
+		n = &Node{name: name, limit: math.MaxInt}
+		x.nodes[name] = n
+	}
+	return n
+}
+
+// agent returns the agent that the node stands for; nil if it does not exist, or its agent is not known.
+func (n *Node) agent(x *Index) *Agent {
+	if n.obj == nil {
+		return nil
+	}
+	id, _ := api.AgentOfProviderID(n.obj.Spec.ProviderID)
+	return x.byID[id]
+}
+
+// full tells whether the node takes no more pods. A node that does not say how many it takes takes all.
+func (n *Node) full() bool { return n != nil && len(n.pods) >= n.limit }
+
+// see takes in the node as it is now.
+func (n *Node) see(obj *v1.Node) {
+	n.obj, n.limit, n.limitText, n.admits = obj, math.MaxInt, "", admission{}
+	if obj == nil {
+		return
+	}
+	n.admits = admissionOf(obj)
+	if pods, found := obj.Status.Allocatable[v1.ResourcePods]; found {
+		n.limit = int(pods.Value())
+		n.limitText = strconv.Itoa(n.limit)
+	}
+}
+
+// checkNode: does the pod want this node, and does the node take it?
+// (https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/)
+func (v *View) checkNode(s *Class) refusal {
+	if v.obj == nil {
+		return refusal{reason: beingPrepared}
+	}
+	if s.key.node != "" {
+		if s.key.node != v.obj.Name {
+			return refusal{reason: otherNode}
+		}
+		return refusal{}
+	}
+	if s.affinity != nil {
+		if match, err := s.affinity.Match(v.obj); err != nil || !match {
+			for key, value := range s.obj.Spec.NodeSelector {
+				if have, found := v.obj.Labels[key]; !found || have != value {
+					return refusal{reason: selectorMismatch}
+				}
+			}
+			return refusal{reason: affinityMismatch}
+		}
+	}
+	if (v.obj.Spec.Unschedulable || v.closed != "") && !s.cordoned {
+		switch cmp.Or(v.closed, v.obj.Annotations[api.AnnotationCordoned]) {
+		case "":
+			return refusal{reason: cordoned}
+		case CordonedForRollout:
+			return refusal{reason: replaced}
+		case CordonedForDraining:
+			return refusal{reason: draining}
+		}
+		return refusal{reason: maintained}
+	}
+	return v.checkHealth(s)
+}
+
+// checkHealth: is the node ready, has nothing failed there, and does the pod tolerate its taints?
+func (v *View) checkHealth(s *Class) refusal {
+	ready := Ready(v.obj)
+	unfit := !ready && Unfit(v.obj) // its agent's failures tell when it is tried again
+	if !ready && !s.unready && !unfit {
+		return refusal{reason: notReady}
+	}
+	if guard := v.Agent.Guard; guard != nil {
+		if guard.Fails() {
+			return refusal{reason: failing}
+		}
+		if why := guard.Rejects(&s.requests, s.extended); why != "" {
+			return refusal{reason: rejecting, what: why}
+		}
+	}
+	if len(v.obj.Spec.Taints) == 0 {
+		return refusal{}
+	}
+	taint, found := corev1helpers.FindMatchingUntoleratedTaint(klog.Logger{}, v.obj.Spec.Taints, s.obj.Spec.Tolerations, func(taint *v1.Taint) bool {
+		return repels(taint) && (!unfit || taint.Key != v1.TaintNodeNotReady)
+	}, false)
+	if found {
+		return refusal{reason: tainted, taint: &taint}
+	}
+	return refusal{}
+}
+
+// repels tells whether the taint keeps pods off. Of an agent that fails, its Guard knows better.
+func repels(taint *v1.Taint) bool {
+	return (taint.Effect == v1.TaintEffectNoSchedule || taint.Effect == v1.TaintEffectNoExecute) && taint.Key != api.TaintAgentFailing
+}
+
+func tolerates(pod *v1.Pod, key string) bool {
+	taint := v1.Taint{Key: key, Effect: v1.TaintEffectNoSchedule}
+	return corev1helpers.TolerationsTolerateTaint(klog.Logger{}, pod.Spec.Tolerations, &taint, false)
+}
+
+// What api.AnnotationCordoned says.
+const (
+	CordonedForMaintenance = "maintenance"
+	CordonedForRollout     = "rollout"
+	// CordonedForDraining is that an operator drains the agent.
+	CordonedForDraining = "draining"
+)
+
+// UnfitReason is that of the condition of a node whose minion has found that it can run no pods there.
+const UnfitReason = "AgentCannotRunPods"
+
+// Ready tells whether the node's condition Ready is true.
+func Ready(node *v1.Node) bool {
+	for i := range node.Status.Conditions {
+		if c := &node.Status.Conditions[i]; c.Type == v1.NodeReady {
+			return c.Status == v1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// Unfit tells whether the minion that ran on the node last could run no pods.
+func Unfit(node *v1.Node) bool {
+	for i := range node.Status.Conditions {
+		if c := &node.Status.Conditions[i]; c.Type == v1.NodeReady && c.Status == v1.ConditionFalse && c.Reason == UnfitReason {
+			return true
+		}
+	}
+	return false
+}

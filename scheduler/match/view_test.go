@@ -1,0 +1,211 @@
+package match
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+)
+
+// roomy returns a view on which every pod passes all checks.
+func roomy() *View {
+	free := offers.Resources{
+		{Name: offers.CPUs, Scalar: 4000}, {Name: offers.Mem, Scalar: 4096_000}, {Name: offers.Disk, Scalar: 1000_000},
+		{Name: offers.Ports, Ranges: []offers.Range{{Begin: 31000, End: 32000}}},
+	}
+	a := &Agent{ID: "a1"}
+	a.Total.Scalars = [NumScalars]offers.Milli{8000, 4096_000, 1000_000, 0}
+	return &View{
+		index: NewIndex(Config{}, nobody{}), Agent: a, Free: free, Offers: []api.OfferID{"o1"}, Role: "prod", runs: true, executor: Executor{Prepared: true},
+		obj: &v1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"disk": "ssd"}},
+			Status:     v1.NodeStatus{Conditions: []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue}}},
+		},
+	}
+}
+
+// nobody is a source of nothing.
+type nobody struct{}
+
+func (nobody) Supply(*Agent) Supply    { return Supply{} }
+func (nobody) Executor(*View) Executor { return Executor{} }
+func (nobody) Mixes(*Agent) bool       { return false }
+
+func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
+	taint := v1.Taint{Key: "only", Value: "gpu", Effect: v1.TaintEffectNoSchedule}
+	cordoned := func(v *View) { v.obj.Spec.Unschedulable = true }
+	tolerant := func(key string) func(*Pod) {
+		return func(p *Pod) {
+			p.Obj.Spec.Tolerations = []v1.Toleration{{Key: key, Operator: v1.TolerationOpExists}}
+		}
+	}
+	for _, test := range []struct {
+		rule string
+		view func(*View)
+		pod  func(*Pod)
+		want string // "" if it fits, "quiet" if it has to wait a moment
+	}{
+		{rule: "a plain pod fits"},
+		{rule: "node before resources", view: cordoned, pod: func(p *Pod) { p.Demand.Scalars[0] = 99_000 }, want: "is cordoned"},
+		{rule: "a toleration of cordons is heard", view: cordoned, pod: tolerant(v1.TaintNodeUnschedulable)},
+		{rule: "no node yet", view: func(v *View) { v.obj = nil }, want: "quiet"},
+		{
+			rule: "node selector", pod: func(p *Pod) { p.Obj.Spec.NodeSelector = map[string]string{"disk": "hdd"} },
+			want: "does not match its node selector disk=hdd",
+		},
+		{rule: "node selector that matches", pod: func(p *Pod) { p.Obj.Spec.NodeSelector = map[string]string{"disk": "ssd"} }},
+		{rule: "not ready", view: func(v *View) { v.obj.Status.Conditions = nil }, want: "is not ready"},
+		{rule: "not ready is tolerated", view: func(v *View) { v.obj.Status.Conditions = nil }, pod: tolerant(v1.TaintNodeNotReady)},
+		{
+			rule: "taint", view: func(v *View) { v.obj.Spec.Taints = []v1.Taint{taint} },
+			want: "has the taint only=gpu:NoSchedule that it does not tolerate",
+		},
+		{rule: "taint that is tolerated", view: func(v *View) { v.obj.Spec.Taints = []v1.Taint{taint} }, pod: tolerant("only")},
+		{rule: "another node than the pod's", pod: func(p *Pod) { p.Node = "n2" }, want: "is not node n2"},
+		{rule: "a bound pod returns to a cordoned node", view: cordoned, pod: func(p *Pod) { p.Node = "n1" }},
+		{rule: "exactly all there is", pod: func(p *Pod) { p.Demand.Scalars[0] = 4000 }},
+		{
+			rule: "the executor's part is not free",
+			view: func(v *View) { v.executor.Charge = offers.Resources{{Name: offers.CPUs, Scalar: 100}} },
+			pod:  func(p *Pod) { p.Demand.Scalars[0] = 4000 }, want: "is busy: it has too little cpus now",
+		},
+		{rule: "more than free, not more than all", pod: func(p *Pod) { p.Demand.Scalars[0] = 4001 }, want: "is busy: it has too little cpus now"},
+		{rule: "more than there ever is", pod: func(p *Pod) { p.Demand.Scalars[0] = 8001 }, want: "has too little cpus"},
+		{rule: "gpus where there are none", pod: func(p *Pod) { p.Demand.Scalars[3] = 1000 }, want: "has too little gpus"},
+		{rule: "each port has to be free", pod: func(p *Pod) { p.Demand.Ports = []uint64{80, 31000} }, want: "lacks the host ports [80]"},
+		{rule: "both ends of a range are in it", pod: func(p *Pod) { p.Demand.Ports = []uint64{31000, 32000} }},
+		{rule: "a role of the pod's", pod: func(p *Pod) { p.Asks = &Asks{roles: []string{"*", "prod"}} }},
+		{
+			rule: "other roles than the pod's, before resources",
+			pod:  func(p *Pod) { p.Asks, p.Demand.Scalars[0] = &Asks{roles: []string{"*"}}, 99_000 }, want: "offers nothing now",
+		},
+		{
+			rule: "a port for each wildcard, beside the ports that the pod names", want: "has too few free ports",
+			pod: func(p *Pod) {
+				p.Asks, p.Demand.Ports = &Asks{wildcards: make([]api.PortMapping, 1001)}, []uint64{31000}
+			},
+		},
+		{rule: "as many ports as there are", pod: func(p *Pod) { p.Asks = &Asks{wildcards: make([]api.PortMapping, 1001)} }},
+		{
+			rule: "another version's executor", view: func(v *View) { v.executor.Stranger = "k8sm-minion.v0" },
+			want: "runs another version of our executor (k8sm-minion.v0)",
+		},
+		{rule: "a record to fetch first", view: func(v *View) { v.executor.Prepared = false }, want: "quiet"},
+		{rule: "an executor that comes with another role's task", view: func(v *View) { v.executor.Coming = true }, want: "quiet"},
+		{
+			rule: "a record that cannot be had", view: func(v *View) { v.executor.Prepared, v.executor.Failed = false, true },
+			want: "cannot be given an executor yet",
+		},
+		{rule: "no offer now", view: func(v *View) { v.Offers = nil }, want: "has enough but offers nothing now"},
+	} {
+		v := roomy()
+		p := &Pod{Obj: &v1.Pod{}, Demand: Demand{Scalars: [NumScalars]offers.Milli{100, 64_000, 0, 0}}}
+		if test.view != nil {
+			test.view(v)
+		}
+		if test.pod != nil {
+			test.pod(p)
+		}
+		v.sum()
+		s := newClass(keyOf(p), p)
+		r, got := v.check(s), ""
+		switch {
+		case r.reason == beingPrepared:
+			got = "quiet"
+		case !r.ok():
+			got, _ = r.words(s, "")
+		}
+		if got != test.want {
+			t.Errorf("%s: got %q, want %q", test.rule, got, test.want)
+		}
+	}
+}
+
+func TestReportCountsAgentsByReasonAndTellsTheNumbers(t *testing.T) {
+	p := &Pod{Obj: &v1.Pod{}, Demand: Demand{Scalars: [NumScalars]offers.Milli{100_000}}}
+	s := Summary{class: newClass(Key{}, p)}
+	s.add(refusal{reason: tooSmall, scalar: 0, most: 1000})
+	s.add(refusal{reason: portsMissing, ports: []uint64{80}})
+	s.add(refusal{reason: tooSmall, scalar: 0, most: 3900})
+	want := "0/3 agents can run it: 2 have too little cpus (want 100, most free 3.9), 1 lacks the host ports [80]"
+	if got := s.String(); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+func TestPortsToMapAreThoseOfLongContainersWithoutHostPort(t *testing.T) {
+	always := v1.ContainerRestartPolicyAlways
+	port := func(number, host int32, protocol v1.Protocol) []v1.ContainerPort {
+		return []v1.ContainerPort{{ContainerPort: number, HostPort: host, Protocol: protocol}}
+	}
+	obj := &v1.Pod{Spec: v1.PodSpec{
+		InitContainers: []v1.Container{{Ports: port(1, 0, "TCP")}, {Ports: port(2, 0, "UDP"), RestartPolicy: &always}},
+		Containers: []v1.Container{
+			{Ports: port(80, 0, "")}, {Ports: port(80, 0, "TCP")}, {Ports: port(80, 0, "UDP")}, {Ports: port(443, 31443, "TCP")},
+		},
+	}}
+	want := []api.PortMapping{{ContainerPort: 80, Protocol: "TCP"}, {ContainerPort: 80, Protocol: "UDP"}, {ContainerPort: 2, Protocol: "UDP"}}
+	if diff := cmp.Diff(want, portsToMap(obj)); diff != "" {
+		t.Error(diff)
+	}
+	obj.Spec.HostNetwork = true
+	if got := portsToMap(obj); got != nil {
+		t.Errorf("on the host's network: %v", got)
+	}
+}
+
+func TestAgentOfSeveralRolesIsCountedOnceByWhatComesNearest(t *testing.T) {
+	class := newClass(Key{}, &Pod{
+		Obj: &v1.Pod{}, Asks: &Asks{roles: []string{"prod", "batch"}}, Demand: Demand{Scalars: [NumScalars]offers.Milli{9000}, Ports: []uint64{80}},
+	})
+	other, small, ports, prepared := roomy(), roomy(), roomy(), roomy()
+	other.Role = "*"
+	for _, v := range []*View{other, small, ports, prepared} {
+		v.sum()
+	}
+	ports.have[0], prepared.have[0] = 9000, 9000
+	prepared.Free = append(prepared.Free, offers.Resource{Name: offers.Ports, Ranges: []offers.Range{{Begin: 80, End: 80}}})
+	prepared.executor.Prepared = false
+	for _, test := range []struct {
+		views []*View
+		want  reason
+	}{
+		{[]*View{other}, otherRole},
+		{[]*View{other, small}, tooSmall},
+		{[]*View{small, other}, tooSmall},
+		{[]*View{small, ports}, portsMissing},
+		{[]*View{ports, small, other}, portsMissing},
+		{[]*View{ports, prepared}, beingPrepared},
+	} {
+		if got := nearest(class, test.views); got.reason != test.want {
+			t.Errorf("got %d, want %d", got.reason, test.want)
+		}
+	}
+}
+
+func TestReportNamesTheRolesThatAPodDependsOn(t *testing.T) {
+	var cfg Config
+	for _, test := range []struct {
+		rule  string
+		roles []string // of the framework
+		asks  *Asks
+		want  string
+	}{
+		{"the pod's role", []string{"prod", "*"}, &Asks{roles: []string{"prod"}}, "1 has too little cpus for role prod (want 1, most free 0)"},
+		{"the framework's roles", []string{"prod", "batch"}, nil, "1 has too little cpus for roles prod batch (want 1, most free 0)"},
+		{"only * is no news", []string{"*"}, nil, "1 has too little cpus (want 1, most free 0)"},
+	} {
+		cfg.Roles = test.roles
+		class := newClass(Key{}, &Pod{Obj: &v1.Pod{}, Asks: test.asks, Demand: Demand{Scalars: [NumScalars]offers.Milli{1000}}})
+		s := Summary{class: class, roles: cfg.rolesWanted(class)}
+		s.add(refusal{reason: tooSmall})
+		want := "0/1 agents can run it: " + test.want
+		if got := s.String(); got != want {
+			t.Errorf("%s: got  %s\nwant %s", test.rule, got, want)
+		}
+	}
+}

@@ -1,0 +1,74 @@
+package match
+
+import "slices"
+
+// WhyNot sums up why no agent takes the pod now; of a pod that is bound, why that of its node does not.
+func (x *Index) WhyNot(p *Pod) *Summary {
+	s := x.ClassOf(p)
+	sum := &Summary{class: s, roles: x.cfg.rolesWanted(s)}
+	agents := x.fleet.agents
+	if p.Node != "" {
+		agents = []*Agent{x.AgentOfNode(p.Node)}
+	}
+	for _, a := range agents {
+		switch {
+		case a != nil && !a.Alive && p.Node != "":
+			sum.add(refusal{reason: cutOff})
+		case a == nil || !a.Alive || a.Node == "":
+		case p.reserved == a:
+			sum.add(refusal{reason: beingPrepared})
+		case len(a.views) == 0:
+			sum.add(x.idle(a).check(s))
+		default:
+			sum.add(nearest(s, a.views))
+		}
+	}
+	return sum
+}
+
+// nearest returns the refusal of the view that is nearest to taking a pod of the class: one that may do so in a moment, or
+// that passed the most checks.
+func nearest(s *Class, views []*View) refusal {
+	rank := func(r refusal) int {
+		switch r.reason {
+		case otherRole:
+			return -1
+		case fits, beingPrepared:
+			return int(numReasons)
+		}
+		return int(r.reason)
+	}
+	near := views[0].check(s)
+	for _, v := range views[1:] {
+		if r := v.check(s); rank(r) > rank(near) {
+			near = r
+		}
+	}
+	return near
+}
+
+// Preparing counts the agents whose refusal may be gone in a moment.
+func (s *Summary) Preparing() int { return s.preparing }
+
+// Trial returns the view as it will be when tasks have ended that used so much, and their pods have gone; nil if the class does
+// not fit there even then.
+func (v *View) Trial(s *Class, freed *Usage, gone []*Pod) *View {
+	for i, want := range s.demand.Scalars {
+		if want > v.have[i]+freed.Scalars[i] {
+			return nil // this is cheap to know, and the most frequent reason
+		}
+	}
+	if !v.checkNode(s).ok() {
+		return nil
+	}
+	trial := new(View)
+	*trial = *v
+	trial.Offers = append(slices.Clip(v.Offers), "what will have been freed")
+	trial.Free = append(slices.Clone(v.Free), freed.resources(v.Role)...)
+	trial.node = v.node.without(gone)
+	trial.settle()
+	if r := trial.check(s); !r.ok() && !r.reserve {
+		return nil
+	}
+	return trial
+}

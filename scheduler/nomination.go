@@ -1,0 +1,73 @@
+package scheduler
+
+import (
+	"fmt"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+)
+
+// nominationPatience is how long a pod waits for a place that was promised to it and that is not seen coming any more.
+// The offers of what ended tasks have left come within it.
+const nominationPatience = 10 * time.Second
+
+// nominate keeps a place on a node for a pod, or takes back what is kept for it if the node is "": see match.Index.Nominate.
+func (c *Core) nominate(now time.Time, p *pod, node string) {
+	if node != "" {
+		p.hoped = now
+	}
+	c.index.Nominate(&p.Pod, node)
+}
+
+// readNomination takes over what an earlier scheduler, or somebody else, has promised.
+func (c *Core) readNomination(now time.Time, p *pod) {
+	if node := p.Obj.Status.NominatedNodeName; node != "" && p.Node == "" && needsTask(p) {
+		c.nominate(now, p, node)
+	}
+}
+
+// freed notes that resources of an agent which a task of ours had are on their way back. Who was promised them wants to
+// be offered them soon.
+func (c *Core) freed(now time.Time, s TaskStatus) {
+	a := c.agents[s.Agent]
+	if a == nil {
+		return
+	}
+	a.returning = now
+	if c.index.HasNominees() {
+		c.reviveSoon()
+	}
+}
+
+// Nominate writes to the API which node is promised to a pod, and tells why by an event and by the pod's condition
+// PodScheduled. An empty node takes a promise back.
+type Nominate struct {
+	Pod     *v1.Pod
+	Node    string
+	Message string
+}
+
+func (a Nominate) String() string {
+	if a.Node == "" {
+		return fmt.Sprintf("nominate %s/%s for no node: %s", a.Pod.Namespace, a.Pod.Name, a.Message)
+	}
+	return fmt.Sprintf("nominate %s/%s for %s: %s", a.Pod.Namespace, a.Pod.Name, a.Node, a.Message)
+}
+
+// Object implements ClusterAction.
+func (a Nominate) Object() string { return "pod/" + string(a.Pod.UID) }
+
+// Preempt ends a pod on a node so that another one can have its place: it gets the condition DisruptionTarget and is
+// deleted with its grace period.
+type Preempt struct {
+	Victim, By *v1.Pod
+	Node       string
+}
+
+func (a Preempt) String() string {
+	return fmt.Sprintf("preempt %s/%s on %s for %s/%s", a.Victim.Namespace, a.Victim.Name, a.Node, a.By.Namespace, a.By.Name)
+}
+
+// Object implements ClusterAction. It is the pod that gets the place: its nomination is written first, so that nobody
+// is preempted for a place that is not kept.
+func (a Preempt) Object() string { return "pod/" + string(a.By.UID) }

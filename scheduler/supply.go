@@ -1,0 +1,108 @@
+package scheduler
+
+import (
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+	"github.com/k8sm/k8sm/scheduler/match"
+)
+
+// supplies tells the index what agents have for pods.
+type supplies struct{ core *Core }
+
+// Supply implements match.Source. An agent that is not there, or can have no node, has nothing.
+func (x supplies) Supply(seen *match.Agent) match.Supply {
+	c, a := x.core, x.core.agents[seen.ID]
+	s := match.Supply{Node: c.nodeOf(a), Drains: c.drains(a), Runs: a.hasExecutor, Minion: c.minionOf(a)}
+	s.Closed = c.closed(c.now, a, s.Node)
+	if a.Alive && a.Node != "" {
+		s.Offers = c.offers.OfAgent(a.ID)
+	}
+	return s
+}
+
+// Executor implements match.Source: it finds out which executor the view's agent has and what a new one would take. A record
+// whose token may run out has to be prepared again. So has one whose resources the offers do not hold, because they are of another
+// role, or reserved in another way than when it was made: Mesos would refuse its tasks (validateExecutor in
+// src/master/validation.cpp wants all that a task and its executor use in the offers). Unless the executor is on its way
+// there already, launched in other offers: then it is waited for.
+func (x supplies) Executor(v *match.View) match.Executor {
+	c, a := x.core, x.core.agents[v.Agent.ID]
+	e := &a.executor
+	seen := match.Executor{Failed: c.now.Before(e.after)}
+	for _, id := range a.last.Executors {
+		if id != api.MinionExecutorID {
+			seen.Stranger = id
+		}
+	}
+	if a.hasExecutor {
+		seen.Prepared = e.record != nil
+		return seen
+	}
+	seen.Anew = c.charge(v.Free)
+	seen.Charge = seen.Anew
+	c.seeRecord(a, v, &seen)
+	if a.warm == nil && c.cfg.Revocable && seen.Charge.Sum(offers.CPUs) == 0 {
+		d := c.cfg.warmDemand()
+		seen.Companion = &d
+	}
+	return seen
+}
+
+// seeRecord finds out whether the record of an executor that does not run is fit for the view.
+func (c *Core) seeRecord(a *agent, v *match.View, seen *match.Executor) {
+	e := &a.executor
+	pending := len(c.owners[a.ID]) > 0
+	switch {
+	case len(v.Offers) == 0 || e.record == nil:
+	case e.kept:
+		if seen.Coming = pending; !pending { // else that executor may run yet
+			e.record = nil
+		}
+	case c.now.Sub(e.armed) >= tokenFresh:
+		e.record = nil
+	case !v.Free.Holds(e.charge):
+		seen.Coming = pending
+		if !pending && (len(e.charge) == 0 || e.charge[0].Role == v.Role) {
+			e.record = nil
+		}
+	default:
+		seen.Prepared, seen.Charge = true, e.charge
+	}
+}
+
+// Mixes implements match.Source.
+func (x supplies) Mixes(seen *match.Agent) bool {
+	e := &x.core.agents[seen.ID].executor
+	return e.record != nil && e.charge.Sum(offers.CPUs) > 0
+}
+
+// charge takes the executor's part out of resources; it is never empty, and short if there is too little.
+func (c *Core) charge(free offers.Resources) offers.Resources {
+	var charge offers.Resources
+	for i, amount := range c.cfg.executor(free.Sum(offers.Disk)).Scalars {
+		if amount == 0 {
+			continue
+		}
+		taken, _, enough := free.Take(match.ScalarNames[i], amount)
+		if !enough {
+			taken = offers.Resources{{Name: match.ScalarNames[i], Scalar: amount}}
+		}
+		charge = append(charge, taken...)
+	}
+	return charge
+}
+
+// nodeOf returns the agent's node; nil while it does not exist, still stands for the agent that was there before, or has
+// not got the labels yet that the agent's attributes want: until then nobody can tell which pods want that agent.
+func (c *Core) nodeOf(a *agent) *v1.Node {
+	node := c.nodes[a.Node]
+	if node == nil || node.Spec.ProviderID != api.ProviderID(a.ID) {
+		return nil
+	}
+	if node != a.settled && a.last.ID != "" && len(staleLabels(node, agentLabels(a))) > 0 {
+		return nil
+	}
+	return node
+}
