@@ -15,14 +15,14 @@ import (
 // cgroupRoot is where the kernel's cgroup hierarchies are mounted (cgroups(7)).
 const cgroupRoot = "/sys/fs/cgroup"
 
-// cgroupSetting is a limit that Docker's API has no field for, and that is written to the container's cgroup itself.
+// cgroupSetting is a limit for which Docker's API has no field. It is written to the container's cgroup directly.
 type cgroupSetting struct {
 	File  string `json:"file"`
 	Value string `json:"value"`
 }
 
-// cgroupSettings returns what is to be written, sorted by file: limits on huge pages, and values that the kubelet names
-// by their cgroup v2 file, such as memory.oom.group.
+// cgroupSettings returns the settings to write, sorted by file: limits on huge pages, and values that the kubelet names by their
+// cgroup v2 file, such as memory.oom.group.
 func cgroupSettings(wanted *runtimeapi.LinuxContainerResources, v2 bool) ([]cgroupSetting, error) {
 	var settings []cgroupSetting
 	for _, limit := range wanted.GetHugepageLimits() {
@@ -34,10 +34,10 @@ func cgroupSettings(wanted *runtimeapi.LinuxContainerResources, v2 bool) ([]cgro
 	}
 	for file, value := range wanted.GetUnified() {
 		if !v2 {
-			return nil, refuse("the cgroup v2 value %s is asked for, and this host has cgroup v1", file)
+			return nil, refuse("cgroup v2 setting %s is requested, but this host has cgroup v1", file)
 		}
 		if filepath.Base(file) != file {
-			return nil, refuse("the cgroup v2 value %q is no file's name", file)
+			return nil, refuse("cgroup v2 setting %q is not a file name", file)
 		}
 		settings = append(settings, cgroupSetting{file, value})
 	}
@@ -45,8 +45,8 @@ func cgroupSettings(wanted *runtimeapi.LinuxContainerResources, v2 bool) ([]cgro
 	return settings, nil
 }
 
-// applyCgroup writes the settings to the cgroup of the process. A controller that this host does not have is left out if
-// nothing is to be had from it: the kubelet asks for no huge pages where there are none.
+// applyCgroup writes the settings to the cgroup of the process. It skips a missing controller if the setting asks for nothing: the
+// kubelet sets a limit of zero huge pages where there are none.
 func applyCgroup(pid int, settings []cgroupSetting) error {
 	if len(settings) == 0 {
 		return nil
@@ -69,7 +69,7 @@ func applyCgroup(pid int, settings []cgroupSetting) error {
 }
 
 func writeSetting(path, value string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0) // never created: the kernel makes the files
+	f, err := os.OpenFile(path, os.O_WRONLY, 0) // no O_CREATE: the kernel creates the files
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func writeSetting(path, value string) error {
 	return errors.Join(err, f.Close())
 }
 
-// cgroupsOf returns a process's cgroup in each hierarchy. It is an fs.ErrNotExist if there is no such process.
+// cgroupsOf returns a process's cgroup in each hierarchy. The error is fs.ErrNotExist if there is no such process.
 func cgroupsOf(pid int) ([]procfs.Cgroup, error) {
 	process, err := procfs.NewProc(pid)
 	if err != nil {
@@ -86,8 +86,8 @@ func cgroupsOf(pid int) ([]procfs.Cgroup, error) {
 	return process.Cgroups()
 }
 
-// cgroupPath returns the controller's cgroup of a process, below the root of all hierarchies. A controller that no hierarchy of
-// cgroup v1 has is in the unified one.
+// cgroupPath returns a process's cgroup for the controller, relative to the root of all hierarchies. A controller without a cgroup
+// v1 hierarchy is in the unified one.
 func cgroupPath(memberships []procfs.Cgroup, controller string) string {
 	var unified string
 	for _, m := range memberships {

@@ -15,18 +15,18 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// CreateContainer makes a container in a sandbox that runs, and does not start it.
+// CreateContainer creates a container in a running sandbox, and does not start it.
 func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContainerRequest) (*runtimeapi.CreateContainerResponse, error) {
 	config := r.GetConfig()
 	if config.GetMetadata() == nil || config.GetImage() == nil {
-		return nil, refuse("a container needs metadata and an image")
+		return nil, refuse("the request must have metadata and an image")
 	}
 	sandbox, err := s.view.inspect(ctx, kindSandbox, r.GetPodSandboxId())
 	if err != nil {
 		return nil, err
 	}
 	if !sandbox.State.Running {
-		return nil, fmt.Errorf("cannot create container %s: its sandbox does not run", config.GetMetadata().GetName())
+		return nil, fmt.Errorf("cannot create container %s: its sandbox is not running", config.GetMetadata().GetName())
 	}
 	record, err := readSandbox(sandbox.Config.Labels)
 	if err != nil {
@@ -51,7 +51,7 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 	for _, m := range config.GetMounts() {
 		if m.GetHostPath() != "" && !exists(m.GetHostPath()) {
 			if err := os.MkdirAll(m.GetHostPath(), 0o755); err != nil {
-				return nil, fmt.Errorf("cannot make the volume %s: %w", m.GetHostPath(), err)
+				return nil, fmt.Errorf("cannot create the directory for volume %s: %w", m.GetHostPath(), err)
 			}
 		}
 	}
@@ -62,7 +62,7 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
 }
 
-// StartContainer starts a container and begins to keep its log.
+// StartContainer starts a container and starts copying its log.
 func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContainerRequest) (*runtimeapi.StartContainerResponse, error) {
 	c, err := s.view.inspect(ctx, kindContainer, r.GetContainerId())
 	if err != nil {
@@ -73,7 +73,7 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 		return nil, err
 	}
 	if c.State.Status != container.StateCreated {
-		return nil, fmt.Errorf("cannot start container %s: it is %s already", record.Metadata.GetName(), c.State.Status)
+		return nil, fmt.Errorf("cannot start container %s: it is already %s", record.Metadata.GetName(), c.State.Status)
 	}
 	if err := s.start(ctx, c.ID); err != nil {
 		return nil, fmt.Errorf("cannot start container %s: %w", record.Metadata.GetName(), err)
@@ -85,7 +85,8 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 	return &runtimeapi.StartContainerResponse{}, nil
 }
 
-// applyCgroup writes what Docker cannot set to the cgroup of a container that runs. One that ended at once needs no limit.
+// applyCgroup writes settings that Docker has no field for to the cgroup of a running container. A container that has already exited
+// needs no limit.
 func (s *Server) applyCgroup(ctx context.Context, id string, settings []cgroupSetting) error {
 	if len(settings) == 0 {
 		return nil
@@ -101,8 +102,8 @@ func (s *Server) applyCgroup(ctx context.Context, id string, settings []cgroupSe
 	return err
 }
 
-// StopContainer asks the container to end by its stop signal and kills it after the timeout (in seconds). It succeeds
-// for a container that ended or is gone.
+// StopContainer sends the container its stop signal, and kills it after the timeout (in seconds). It succeeds for a container that
+// has exited or is gone.
 func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
 	c, err := s.view.inspect(ctx, kindContainer, r.GetContainerId())
 	if isNotFound(err) {
@@ -117,7 +118,7 @@ func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerR
 	return &runtimeapi.StopContainerResponse{}, nil
 }
 
-// RemoveContainer removes a container, killing it first if it runs. Its log in CRI's format is the kubelet's to remove.
+// RemoveContainer removes a container, and kills it first if it is running. The kubelet removes its log in CRI's format.
 func (s *Server) RemoveContainer(ctx context.Context, r *runtimeapi.RemoveContainerRequest) (*runtimeapi.RemoveContainerResponse, error) {
 	c, err := s.view.inspect(ctx, kindContainer, r.GetContainerId())
 	if isNotFound(err) {
@@ -173,7 +174,7 @@ func containerState(state container.ContainerState) runtimeapi.ContainerState {
 	}
 }
 
-// ContainerStatus tells all about one container. When it says that the container ended, its log is complete.
+// ContainerStatus returns the status of one container. When it reports that the container exited, its log is complete.
 func (s *Server) ContainerStatus(ctx context.Context, r *runtimeapi.ContainerStatusRequest) (*runtimeapi.ContainerStatusResponse, error) {
 	c, err := s.view.inspect(ctx, kindContainer, r.GetContainerId())
 	if err != nil {
@@ -215,7 +216,7 @@ func (s *Server) containerStatus(ctx context.Context, c container.InspectRespons
 	return status, err
 }
 
-// translateStatus is what Docker tells of a container, in CRI's words.
+// translateStatus translates Docker's view of a container to CRI's.
 func translateStatus(c container.InspectResponse) (*runtimeapi.ContainerStatus, error) {
 	record, err := readContainer(c.Config.Labels)
 	if err != nil {
@@ -229,7 +230,7 @@ func translateStatus(c container.InspectResponse) (*runtimeapi.ContainerStatus, 
 		Resources: &runtimeapi.ContainerResources{Linux: reportedResources(c.HostConfig)},
 	}
 	if status.State == runtimeapi.ContainerState_CONTAINER_CREATED && c.State.Error != "" {
-		// It was to be started and could not be; Docker leaves it as created.
+		// Docker could not start it, and left it in state created.
 		status.State = runtimeapi.ContainerState_CONTAINER_EXITED
 		status.StartedAt, status.FinishedAt = status.CreatedAt, status.CreatedAt
 		status.Reason, status.Message, status.ExitCode = "ContainerCannotRun", c.State.Error, int32(c.State.ExitCode)
@@ -240,7 +241,7 @@ func translateStatus(c container.InspectResponse) (*runtimeapi.ContainerStatus, 
 	}
 	status.StartedAt = nanoseconds(c.State.StartedAt)
 	if status.State == runtimeapi.ContainerState_CONTAINER_EXITED {
-		// The Engine may learn of a short life's end before it has noted its beginning.
+		// For a short-lived container, the Engine may record the end before the start.
 		status.FinishedAt, status.ExitCode = max(nanoseconds(c.State.FinishedAt), status.StartedAt), int32(c.State.ExitCode)
 		status.Message = c.State.Error
 		switch {
@@ -255,12 +256,12 @@ func translateStatus(c container.InspectResponse) (*runtimeapi.ContainerStatus, 
 	return status, nil
 }
 
-// imageName is the image's name in the pod, where the kubelet tells it beside the id that the name has led to.
+// imageName returns the image's name in the pod. The kubelet passes it next to the id that it resolved to.
 func imageName(spec *runtimeapi.ImageSpec) string {
 	return cmp.Or(spec.GetUserSpecifiedImage(), spec.GetImage())
 }
 
-// reportedResources are the limits that Docker holds the container to now.
+// reportedResources returns the container's current limits.
 func reportedResources(hc *container.HostConfig) *runtimeapi.LinuxContainerResources {
 	return &runtimeapi.LinuxContainerResources{
 		CpuPeriod: hc.CPUPeriod, CpuQuota: hc.CPUQuota, CpuShares: hc.CPUShares, MemoryLimitInBytes: hc.Memory,
@@ -268,7 +269,7 @@ func reportedResources(hc *container.HostConfig) *runtimeapi.LinuxContainerResou
 	}
 }
 
-// UpdateContainerResources changes the limits of a container that may be running.
+// UpdateContainerResources changes the limits of a container, running or not.
 func (s *Server) UpdateContainerResources(ctx context.Context, r *runtimeapi.UpdateContainerResourcesRequest) (*runtimeapi.UpdateContainerResourcesResponse, error) {
 	c, err := s.view.inspect(ctx, kindContainer, r.GetContainerId())
 	if err != nil {
@@ -291,14 +292,14 @@ func (s *Server) UpdateContainerResources(ctx context.Context, r *runtimeapi.Upd
 	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
 }
 
-// ReopenContainerLog goes on in a new file at the log's path: the kubelet has renamed the old one.
+// ReopenContainerLog continues in a new file at the log's path: the kubelet has renamed the old one.
 func (s *Server) ReopenContainerLog(ctx context.Context, r *runtimeapi.ReopenContainerLogRequest) (*runtimeapi.ReopenContainerLogResponse, error) {
 	c, err := s.view.inspect(ctx, kindContainer, r.GetContainerId())
 	if err != nil {
 		return nil, err
 	}
 	if !c.State.Running {
-		return nil, fmt.Errorf("cannot reopen the container's log: it does not run")
+		return nil, fmt.Errorf("cannot reopen the container's log: the container is not running")
 	}
 	if err := s.logs.reopen(ctx, c.ID); err != nil {
 		return nil, fmt.Errorf("cannot reopen the container's log: %w", err)
@@ -306,7 +307,7 @@ func (s *Server) ReopenContainerLog(ctx context.Context, r *runtimeapi.ReopenCon
 	return &runtimeapi.ReopenContainerLogResponse{}, nil
 }
 
-// verbose is what `crictl inspect` shows beside the status: Docker's own view.
+// verbose returns Docker's own view, for `crictl inspect`.
 func verbose(c container.InspectResponse) (map[string]string, error) {
 	info, err := json.Marshal(map[string]any{"pid": c.State.Pid, "state": c.State, "hostConfig": c.HostConfig})
 	if err != nil {
@@ -315,7 +316,7 @@ func verbose(c container.InspectResponse) (map[string]string, error) {
 	return map[string]string{"info": string(info)}, nil
 }
 
-// nanoseconds reads one of Docker's times; 0 if it has not come yet.
+// nanoseconds parses one of Docker's timestamps; 0 if it is not set yet.
 func nanoseconds(t string) int64 {
 	parsed, err := time.Parse(time.RFC3339Nano, t)
 	if err != nil || parsed.Year() <= 1 {

@@ -10,43 +10,42 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// usualLogSize is what a kubelet keeps of a container's log by default: 5 files (containerLogMaxFiles) of 10 MiB
-// (containerLogMaxSize).
+// usualLogSize is the kubelet's default for a container's log: 5 files (containerLogMaxFiles) of 10 MiB (containerLogMaxSize).
 const usualLogSize = 50 << 20
 
-// engineLog is how the Engine keeps its own log of a container, of at most so many bytes: a buffer between the container and the
-// log in CRI's format (logs.go), for a server that is away for a while or a container that writes faster than the Engine's log
-// can be read. More than the kubelet keeps would be for nothing, and it is on the container's account. There are two files,
-// and so at least the newest half of the bytes, because Docker follows a log from the file that it reads to the newest one, over all
-// between. The "local" driver takes half the room of "json-file" and half the time.
+// engineLog configures the Engine's own log of a container, with at most size bytes. It is a buffer between the container and the
+// log in CRI's format (logs.go), in case this server is down or the container writes faster than the Engine's log can be read. More
+// than the kubelet keeps would be useless, and it counts as the container's disk usage. There are two files, so at least the newest
+// half remains: Docker follows a log from the file that it is reading straight to the newest one and skips those between. The
+// "local" driver takes half the space of "json-file", and half the time.
 func engineLog(size int64) container.LogConfig {
 	return container.LogConfig{Type: "local", Config: map[string]string{
 		"max-size": strconv.FormatInt(size/2, 10), "max-file": "2", "compress": "false",
 	}}
 }
 
-// engineLogFiles is a pattern for the files in which an Engine keeps its own log of a container, current and rotated.
+// engineLogFiles returns a glob pattern for the files of the Engine's own log of a container, current and rotated.
 func engineLogFiles(dockerRoot, id string) string {
 	return filepath.Join(dockerRoot, "containers", id, "local-logs", "container.log*")
 }
 
-// containerPlan is all that the translation of one container depends on.
+// containerPlan is the input for the translation of one container.
 type containerPlan struct {
 	owner     owner
 	host      host
 	sandboxID string
 	sandbox   *sandboxRecord
 	logDir    string // the pod's log directory
-	logSize   int64  // how much the Engine keeps of the container's log
+	logSize   int64  // limit for the Engine's own log
 	config    *runtimeapi.ContainerConfig
 	parent    string            // the pod's cgroup
-	volumes   map[string]string // where the images are that are mounted, by the mount's path in the container
+	volumes   map[string]string // directories of image volumes, by the mount's path in the container
 }
 
-// translate returns the Docker container.
+// translate returns the Docker container's configuration.
 func (p containerPlan) translate() (*container.Config, *container.HostConfig, error) {
 	if len(p.config.GetCDIDevices()) > 0 {
-		return nil, nil, refuse("CDI devices are asked for, and Docker Engine has them from version 25 on only")
+		return nil, nil, refuse("CDI devices are requested, but only Docker Engine 25 and later support them")
 	}
 	linux := p.config.GetLinux()
 	sc := linux.GetSecurityContext()
@@ -79,7 +78,7 @@ func (p containerPlan) translate() (*container.Config, *container.HostConfig, er
 	return c, hc, applySecurity(hc, sc, p.host)
 }
 
-// process translates what runs, in which environment and under which labels.
+// process translates the command, environment and labels.
 func (p containerPlan) process() (*container.Config, error) {
 	config := p.config
 	record := containerRecord{
@@ -108,7 +107,7 @@ func (p containerPlan) process() (*container.Config, error) {
 		StdinOnce:   config.GetStdinOnce(),
 		Tty:         config.GetTty(),
 		StopSignal:  signalName(config.GetStopSignal()),
-		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}}, // the kubelet's probes stand for the image's
+		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}}, // the kubelet's probes replace the image's health check
 	}
 	for _, env := range config.GetEnvs() {
 		c.Env = append(c.Env, env.GetKey()+"="+string(env.GetValue()))
@@ -143,8 +142,8 @@ func (p containerPlan) mounts(hc *container.HostConfig) error {
 	return nil
 }
 
-// relabelled writes a mount in Docker's older way, the only one that can say that the files are to get the label of the pod's
-// containers, which is one for all of them (https://docs.docker.com/engine/storage/bind-mounts/#configure-the-selinux-label).
+// relabelled writes a mount in Docker's older syntax, the only one that can request SELinux relabelling. All containers of the pod
+// share the label (https://docs.docker.com/engine/storage/bind-mounts/#configure-the-selinux-label).
 func relabelled(m mount.Mount) string {
 	options := []string{"Z", string(m.BindOptions.Propagation)}
 	if m.ReadOnly {
@@ -153,8 +152,8 @@ func relabelled(m mount.Mount) string {
 	return m.Source + ":" + m.Target + ":" + strings.Join(options, ",")
 }
 
-// bindMount translates one mount. A read-only mount leaves the mounts below it as they are unless the pod asks for
-// recursion (https://kubernetes.io/docs/concepts/storage/volumes/#read-only-mounts).
+// bindMount translates one mount. A read-only mount does not affect the mounts below it, unless the pod requests recursion
+// (https://kubernetes.io/docs/concepts/storage/volumes/#read-only-mounts).
 func (p containerPlan) bindMount(m *runtimeapi.Mount) (mount.Mount, error) {
 	switch {
 	case m.GetImage() != nil:
@@ -163,9 +162,9 @@ func (p containerPlan) bindMount(m *runtimeapi.Mount) (mount.Mount, error) {
 			BindOptions: &mount.BindOptions{Propagation: mount.PropagationRPrivate, ReadOnlyNonRecursive: true},
 		}, nil
 	case len(m.GetUidMappings())+len(m.GetGidMappings()) > 0:
-		return mount.Mount{}, refuse("the mount at %s maps user ids, and Docker cannot do that", m.GetContainerPath())
+		return mount.Mount{}, refuse("the mount at %s maps user ids, which Docker does not support", m.GetContainerPath())
 	case m.GetRecursiveReadOnly():
-		return mount.Mount{}, refuse("the mount at %s is to be read-only recursively, and Docker Engine has that from version 25 on only", m.GetContainerPath())
+		return mount.Mount{}, refuse("the mount at %s requests recursive read-only, which only Docker Engine 25 and later support", m.GetContainerPath())
 	}
 	options := &mount.BindOptions{Propagation: mount.PropagationRPrivate, ReadOnlyNonRecursive: m.GetReadonly()}
 	switch m.GetPropagation() {
@@ -179,7 +178,7 @@ func (p containerPlan) bindMount(m *runtimeapi.Mount) (mount.Mount, error) {
 	}, nil
 }
 
-// signalName is Docker's name for the signal; empty for the image's own.
+// signalName returns Docker's name for the signal; empty means the image's own.
 func signalName(s runtimeapi.Signal) string {
 	if s == runtimeapi.Signal_RUNTIME_DEFAULT {
 		return ""

@@ -13,9 +13,9 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// eventHub hands events to all that listen.
+// eventHub sends events to all listeners.
 type eventHub struct {
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	listeners map[chan *runtimeapi.ContainerEventResponse]struct{}
 	closed    bool
 }
@@ -24,8 +24,8 @@ func newEventHub() *eventHub {
 	return &eventHub{listeners: map[chan *runtimeapi.ContainerEventResponse]struct{}{}}
 }
 
-// listen returns a channel of the events from now on. It is closed when the hub is, or when its reader falls behind: an
-// event missed without notice would be worse, and a kubelet lists anew when it connects again.
+// listen returns a channel of events from now on. The hub closes it when the hub itself closes, or when the reader falls behind: a
+// lost event would go unnoticed, but a kubelet that reconnects lists again.
 func (h *eventHub) listen() chan *runtimeapi.ContainerEventResponse {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -73,12 +73,12 @@ func (h *eventHub) close() {
 	}
 }
 
-// GetContainerEvents streams what happens to our containers, for the kubelet's evented PLEG
+// GetContainerEvents streams the events of our containers, for the kubelet's evented PLEG
 // (https://kubernetes.io/docs/tasks/administer-cluster/switch-to-evented-pleg/).
 func (s *Server) GetContainerEvents(_ *runtimeapi.GetEventsRequest, stream grpc.ServerStreamingServer[runtimeapi.ContainerEventResponse]) error {
 	events := s.events.listen()
 	defer s.events.leave(events)
-	// The header tells the client that nothing is missed from now on.
+	// The header tells the client that it misses no events from now on.
 	if err := stream.SendHeader(nil); err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (s *Server) GetContainerEvents(_ *runtimeapi.GetEventsRequest, stream grpc.
 			return nil
 		case e, ok := <-events:
 			if !ok {
-				return errors.New("the event stream ends: list the containers and listen again")
+				return errors.New("the event stream has ended: list the containers and reconnect")
 			}
 			if err := stream.Send(e); err != nil {
 				return err
@@ -97,7 +97,7 @@ func (s *Server) GetContainerEvents(_ *runtimeapi.GetEventsRequest, stream grpc.
 	}
 }
 
-// lifePhase is how far a container has come. It only ever grows: no container of ours is started twice.
+// lifePhase is the phase of a container's life. It only grows: a container of ours is never restarted.
 type lifePhase int
 
 const (
@@ -106,21 +106,21 @@ const (
 	ended
 )
 
-// life is what was told last about one container or sandbox.
+// life is what was last reported of one container or sandbox.
 type life struct {
 	phase   lifePhase
 	kind    string
-	sandbox string // a container's
+	sandbox string // for a container
 }
 
-// lives are those of all our containers, by id. They tell which of the Engine's events are news, and which it had no
-// chance to send: it forgets its events when it ends, and containers live and die without it.
+// lives has the lives of all our containers, by id. They tell which of the Engine's events are news, and which events are missing:
+// the Engine forgets its events when it stops, but containers start and exit without it.
 type lives map[string]life
 
-// phases tells which phase each of the Engine's events begins.
+// phases maps the Engine's events to the phase that they begin.
 var phases = map[events.Action]lifePhase{events.ActionCreate: created, events.ActionStart: started, events.ActionDie: ended}
 
-// note takes up an event and tells whether it is news.
+// note records an event and reports whether it is news.
 func (l lives) note(m events.Message) bool {
 	known, ok := l[m.Actor.ID]
 	if m.Action == events.ActionDestroy {
@@ -129,13 +129,13 @@ func (l lives) note(m events.Message) bool {
 	}
 	phase := phases[m.Action]
 	if known.phase >= phase || !ok && phase == ended {
-		return false // told already, even that it is gone
+		return false // already reported, even its removal
 	}
 	l[m.Actor.ID] = life{phase, m.Actor.Attributes[labelKind], m.Actor.Attributes[labelSandbox]}
 	return true
 }
 
-// missed returns the events between what was told last and what the list says, oldest first for each container.
+// missed returns the events between the last report and the list, oldest first for each container.
 func (l lives) missed(list []container.Summary, now time.Time) []events.Message {
 	var messages []events.Message
 	add := func(id, kind, sandbox string, action events.Action) {
@@ -174,25 +174,25 @@ func phaseOf(state container.ContainerState) lifePhase {
 	}
 }
 
-// maxEventsWait bounds the wait between two attempts to hear the Engine's events. It is short: an Engine that is being
-// started refuses at little cost, and until it is heard the kubelet hears nothing either.
+// maxEventsWait bounds the wait between two attempts to connect to the Engine's events. It is short: a starting Engine refuses at
+// little cost, and until then the kubelet gets no events.
 const maxEventsWait = time.Second
 
-// watchEvents follows the Engine's events until ctx ends. What happened while it could not is found out when it connects.
+// watchEvents follows the Engine's events until ctx ends. After an interruption it works out what it missed.
 func (s *Server) watchEvents(ctx context.Context) error {
 	known, wait := lives{}, time.Duration(0)
 	brokeOff := time.Now()
-	var heard time.Time // zero while the Engine is not heard
+	var heard time.Time // zero while not connected
 	for {
 		err := s.watchOnce(ctx, known, func() {
 			heard = time.Now()
-			s.log.WithField("after", heard.Sub(brokeOff).Round(time.Millisecond)).Info("Docker Engine's events are heard")
+			s.log.WithField("after", heard.Sub(brokeOff).Round(time.Millisecond)).Info("connected to Docker Engine's events")
 		})
 		if ctx.Err() != nil {
 			return nil
 		}
 		if !heard.IsZero() {
-			s.log.WithError(err).Warn("Docker Engine's events broke off, connecting until they are heard again")
+			s.log.WithError(err).Warn("lost the connection to Docker Engine's events, reconnecting")
 			if time.Since(heard) > 10*maxEventsWait {
 				wait = 0
 			}
@@ -204,13 +204,13 @@ func (s *Server) watchEvents(ctx context.Context) error {
 	}
 }
 
-// watched are the Engine's events that tell of a life, or of a change of what the view holds, whoever made it.
+// watched are the Engine's events that concern a life or the content of the view.
 var watched = []events.Action{
 	events.ActionCreate, events.ActionStart, events.ActionDie, events.ActionDestroy,
 	events.ActionPause, events.ActionUnPause, events.ActionUpdate, events.ActionRename,
 }
 
-// noteInView lets the view ask anew for what an event is about.
+// noteInView invalidates what the view knows about the subject of an event.
 func (s *Server) noteInView(m events.Message) {
 	if m.Action == events.ActionDestroy {
 		s.view.gone(m.Actor.ID)
@@ -219,8 +219,8 @@ func (s *Server) noteInView(m events.Message) {
 	s.view.changed(m.Actor.ID, m.Actor.Attributes)
 }
 
-// watchOnce connects to the Engine's events, takes up what it finds, calls connected, and follows the events until they
-// break off.
+// watchOnce connects to the Engine's events, adopts what it finds, calls connected, and follows the events until the connection
+// breaks.
 func (s *Server) watchOnce(ctx context.Context, known lives, connected func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -248,7 +248,7 @@ func (s *Server) watchOnce(ctx context.Context, known lives, connected func()) e
 	}
 }
 
-// adopt takes up all our containers: their logs, and what happened to them unheard.
+// adopt takes over all our containers: their logs, and the events that were missed.
 func (s *Server) adopt(ctx context.Context, known lives) error {
 	list, err := s.docker.ContainerList(ctx, container.ListOptions{All: true, Filters: s.owner.filters()})
 	if err != nil {
@@ -268,14 +268,14 @@ func (s *Server) adopt(ctx context.Context, known lives) error {
 	return nil
 }
 
-// adoptLog begins to keep the log of a container that runs or ran.
+// adoptLog starts copying the log of a container that runs or ran.
 func (s *Server) adoptLog(ctx context.Context, id string) {
 	if s.logs.find(id) != nil {
 		return
 	}
 	c, err := s.view.inspect(ctx, kindContainer, id)
 	if err != nil {
-		return // it is gone again
+		return // already removed
 	}
 	if record, err := readContainer(c.Config.Labels); err == nil {
 		s.logs.keep(logTask{id: c.ID, path: record.LogPath, tty: c.Config.Tty})
@@ -289,7 +289,7 @@ var eventTypes = map[events.Action]runtimeapi.ContainerEventType{
 	events.ActionDestroy: runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT,
 }
 
-// handle acts on one of the Engine's events.
+// handle processes one of the Engine's events.
 func (s *Server) handle(ctx context.Context, m events.Message) {
 	if m.Actor.Attributes[labelKind] == kindCopy {
 		return
@@ -312,7 +312,7 @@ func (s *Server) handle(ctx context.Context, m events.Message) {
 	if isContainer {
 		sandboxID = m.Actor.Attributes[labelSandbox]
 	}
-	// The pod may be going away; then the event tells what is left of it.
+	// If the pod is being removed, the event carries what is still known.
 	if sandbox, err := s.view.inspect(ctx, kindSandbox, sandboxID); err == nil {
 		event.PodSandboxStatus, _ = s.sandboxStatus(sandbox)
 	}

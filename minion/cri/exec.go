@@ -17,11 +17,11 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// maxOutput is how much of each stream ExecSync returns; CRI sets it, against commands that would fill our memory.
+// maxOutput bounds what ExecSync returns of each stream. CRI defines it, to protect our memory.
 const maxOutput = 16 << 20
 
-// ExecSync runs a command in the container and returns its output and exit code. When the timeout (in seconds) is over
-// first, it ends all that the command has started.
+// ExecSync runs a command in the container and returns its output and exit code. After the timeout (in seconds) it kills all
+// processes of the command.
 func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
 	if r.GetTimeout() > 0 {
 		var cancel context.CancelFunc
@@ -44,12 +44,12 @@ func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*
 	}
 	code, err := s.exitCode(ctx, exec)
 	if err != nil {
-		return nil, fmt.Errorf("cannot learn the command's exit code: %w", err)
+		return nil, fmt.Errorf("cannot get the command's exit code: %w", err)
 	}
 	return &runtimeapi.ExecSyncResponse{Stdout: stdout.Bytes(), Stderr: stderr.Bytes(), ExitCode: int32(code)}, nil
 }
 
-// startExec starts a command in a container that runs, and returns its id and its streams.
+// startExec starts a command in a running container, and returns its id and its streams.
 func (s *Server) startExec(ctx context.Context, id string, options container.ExecOptions) (string, types.HijackedResponse, error) {
 	ctx, cancel := s.bound(ctx, 0)
 	defer cancel()
@@ -64,7 +64,7 @@ func (s *Server) startExec(ctx context.Context, id string, options container.Exe
 		return s.docker.ContainerExecAttach(ctx, exec.ID, container.ExecAttachOptions{Tty: options.Tty})
 	}, func() {
 		if err := s.endExec(ctx, exec.ID); err != nil {
-			s.log.WithError(err).WithField("container", id).Warn("a command that was given up goes on")
+			s.log.WithError(err).WithField("container", id).Warn("cannot kill a cancelled command")
 		}
 	})
 	if err != nil {
@@ -73,8 +73,8 @@ func (s *Server) startExec(ctx context.Context, id string, options container.Exe
 	return exec.ID, conn, nil
 }
 
-// hijack makes a call that ends in a raw connection. The Engine's client heeds ctx only until it has sent such a call, so
-// here the call goes on alone when ctx ends first, until the Engine answers or dies; then what it has begun is undone.
+// hijack makes a call that upgrades to a raw connection. The Engine's client heeds ctx only until it has sent such a call. So when
+// ctx ends first, the call goes on in the background until the Engine answers or dies; then undo reverts what it started.
 func hijack(ctx context.Context, call func() (types.HijackedResponse, error), undo func()) (types.HijackedResponse, error) {
 	type result struct {
 		conn types.HijackedResponse
@@ -102,7 +102,7 @@ func hijack(ctx context.Context, call func() (types.HijackedResponse, error), un
 // capped keeps the first maxOutput bytes and drops the rest.
 type capped struct{ bytes.Buffer }
 
-// Write never fails, so that the command is not stopped by what it writes too much.
+// Write never fails, so that excess output does not stop the command.
 func (c *capped) Write(p []byte) (int, error) {
 	if room := maxOutput - c.Len(); room > 0 {
 		c.Buffer.Write(p[:min(room, len(p))])
@@ -112,7 +112,7 @@ func (c *capped) Write(p []byte) (int, error) {
 
 var _ io.Writer = (*capped)(nil)
 
-// exitCode waits for the exit code of a command whose output has ended: that comes a moment later.
+// exitCode waits for the exit code of a command. It is available a moment after the output has ended.
 func (s *Server) exitCode(ctx context.Context, exec string) (int, error) {
 	for {
 		state, err := s.inspectExec(ctx, exec)
@@ -131,7 +131,7 @@ func (s *Server) inspectExec(ctx context.Context, exec string) (container.ExecIn
 	return s.docker.ContainerExecInspect(ctx, exec)
 }
 
-// endExec ends all that the command has started, which the Engine has no call for. It returns when nothing is left.
+// endExec kills all processes of the command, for which the Engine has no call. It returns when none is left.
 func (s *Server) endExec(ctx context.Context, exec string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
@@ -144,16 +144,16 @@ func (s *Server) endExec(ctx context.Context, exec string) error {
 			err = killFamily(state.Pid)
 		}
 		if err != nil {
-			return fmt.Errorf("cannot end the command: %w", err)
+			return fmt.Errorf("cannot kill the command: %w", err)
 		}
 		if err := pause(ctx, 10*time.Millisecond); err != nil {
-			return fmt.Errorf("cannot end the command: %w", err)
+			return fmt.Errorf("cannot kill the command: %w", err)
 		}
 	}
 }
 
-// killFamily kills the process, its descendants and all of its session. runc makes a session for each command, so
-// children that lost their parent are found, too.
+// killFamily kills the process, its descendants and all of its session. runc starts each command in a new session, so this also
+// finds orphaned children.
 func killFamily(root int) error {
 	processes, err := procfs.AllProcs()
 	if err != nil {
@@ -161,7 +161,7 @@ func killFamily(root int) error {
 	}
 	var all []procfs.ProcStat
 	for _, p := range processes {
-		if stat, err := p.Stat(); err == nil { // otherwise it has ended meanwhile
+		if stat, err := p.Stat(); err == nil { // otherwise it has exited by now
 			all = append(all, stat)
 		}
 	}

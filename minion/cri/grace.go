@@ -7,14 +7,13 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// annotationGrace is where the kubelet notes a pod's terminationGracePeriodSeconds on its containers.
+// annotationGrace is the annotation in which the kubelet stores a pod's terminationGracePeriodSeconds on its containers.
 const annotationGrace = "io.kubernetes.pod.terminationGracePeriod"
 
-// IsSandbox tells whether the Docker container of ours with these labels is a pod's sandbox.
+// IsSandbox reports whether the Docker container of ours with these labels is a sandbox.
 func IsSandbox(labels map[string]string) bool { return labels[labelKind] == kindSandbox }
 
-// GracePeriod returns how long the container with these Docker labels may take to end, as its pod says; ok is false if it
-// does not.
+// GracePeriod returns the termination grace period of the container with these Docker labels; ok is false if its pod sets none.
 func GracePeriod(labels map[string]string) (grace time.Duration, ok bool) {
 	record, err := readContainer(labels)
 	if err != nil {

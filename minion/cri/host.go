@@ -14,23 +14,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// host is what this machine can give to containers.
+// host describes what this machine can grant to containers.
 type host struct {
-	// missing are the capabilities that the kernel knows and the host withholds, by name without CAP_.
+	// missing are the capabilities that the kernel knows but the host withholds, by name without CAP_.
 	missing []string
-	// negativeOOMScore tells whether a process may be protected from the OOM killer, which takes CAP_SYS_RESOURCE.
+	// negativeOOMScore says whether a process may be protected from the OOM killer, which takes CAP_SYS_RESOURCE.
 	negativeOOMScore bool
 	appArmor         bool
-	appArmorProfiles string // the kernel's list of those that are loaded; empty if it is not known
-	selinux          bool   // the Engine labels what containers may touch
-	systemdCgroups   bool   // the Engine makes cgroups through systemd
-	cgroup2          bool   // cgroup v2 and nothing else
-	cgroup           string // that all containers are below; empty for none
+	appArmorProfiles string // the kernel's list of loaded profiles; empty if unknown
+	selinux          bool   // the Engine labels the files of containers
+	systemdCgroups   bool   // the Engine uses the systemd cgroup driver
+	cgroup2          bool   // cgroup v2 only
+	cgroup           string // parent of all containers; empty for none
 	// devices are the host's, for a privileged container on a host where Docker's own --privileged fails.
 	devices []container.DeviceMapping
 }
 
-// capabilityNames in the order of their numbers (linux/capability.h).
+// capabilityNames are ordered by capability number (linux/capability.h).
 var capabilityNames = []string{
 	"CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
 	"LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
@@ -40,7 +40,7 @@ var capabilityNames = []string{
 	"CHECKPOINT_RESTORE",
 }
 
-// readHost looks at this process's bounding set, which is the Engine's too unless that runs elsewhere or confined.
+// readHost reads this process's bounding set. The Engine has the same, unless it runs elsewhere or confined.
 func readHost() (host, error) {
 	self, err := procfs.Self()
 	if err != nil {
@@ -60,7 +60,7 @@ func readHost() (host, error) {
 	}
 	enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled")
 	if h.appArmor = err == nil && strings.HasPrefix(string(enabled), "Y"); h.appArmor {
-		list, _ := os.ReadFile("/sys/kernel/security/apparmor/profiles") // not where securityfs is not mounted
+		list, _ := os.ReadFile("/sys/kernel/security/apparmor/profiles") // unknown if securityfs is not mounted
 		h.appArmorProfiles = string(list)
 	}
 	if len(h.missing) > 0 {
@@ -71,7 +71,7 @@ func readHost() (host, error) {
 	return h, err
 }
 
-// hostOf is the host of a process with this bounding set of capabilities. lastCap is the number of the kernel's last capability.
+// hostOf returns the host for this bounding set of capabilities. lastCap is the number of the kernel's last capability.
 func hostOf(bounding uint64, lastCap string) (host, error) {
 	last, err := strconv.Atoi(strings.TrimSpace(lastCap))
 	if err != nil {
@@ -87,18 +87,17 @@ func hostOf(bounding uint64, lastCap string) (host, error) {
 	return h, nil
 }
 
-// lacksProfile tells whether an AppArmor profile is not loaded. The kernel lists a profile and its mode in a line.
+// lacksProfile reports whether an AppArmor profile is not loaded. The kernel lists a profile and its mode per line.
 func (h host) lacksProfile(name string) bool {
 	return h.appArmorProfiles != "" && !strings.Contains("\n"+h.appArmorProfiles, "\n"+name+" (")
 }
 
-// listDevices returns all device nodes below dir that a container may share; terminals and shared memory are each
-// container's own.
+// listDevices returns all device nodes below dir that containers may share. Each container has its own terminals and shared memory.
 func listDevices(dir string) ([]container.DeviceMapping, error) {
 	var devices []container.DeviceMapping
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
-			return nil // it went away meanwhile
+			return nil // removed by now
 		}
 		if entry.IsDir() {
 			switch entry.Name() {
@@ -115,7 +114,7 @@ func listDevices(dir string) ([]container.DeviceMapping, error) {
 	return devices, err
 }
 
-// limits says what this host cannot give, for the log; empty when it can give all.
+// limits says what this host cannot grant, for the log; empty if it can grant everything.
 func (h host) limits() string {
 	if len(h.missing) == 0 {
 		return ""
@@ -135,7 +134,7 @@ func (h host) oomScore(wanted int64) int {
 	return int(wanted)
 }
 
-// exists tells whether there is anything at the path, following no symlink at its end.
+// exists reports whether the path exists. It does not follow a symlink at its end.
 func exists(path string) bool {
 	var st unix.Stat_t
 	return unix.Lstat(path, &st) == nil

@@ -26,7 +26,7 @@ func (s *Server) ListImages(ctx context.Context, r *runtimeapi.ListImagesRequest
 	if name := r.GetFilter().GetImage().GetImage(); name != "" {
 		args.Add("reference", name)
 	}
-	known := s.pulled.all() // before the list, so that none is younger
+	known := s.pulled.all() // read before the list, so that it has no newer image
 	list, err := s.docker.ImageList(ctx, image.ListOptions{Filters: args})
 	if err != nil {
 		return nil, err
@@ -41,20 +41,20 @@ func (s *Server) ListImages(ctx context.Context, r *runtimeapi.ListImagesRequest
 	return response, nil
 }
 
-// forgetGone forgets images that others have removed: who brings them again will not be us.
+// forgetGone forgets images that someone else has removed: if they return, we did not pull them.
 func (s *Server) forgetGone(known []*pulledImage, list []image.Summary) {
 	for _, one := range known {
 		if slices.ContainsFunc(list, func(i image.Summary) bool { return i.ID == one.ID }) {
 			continue
 		}
 		if err := s.pulled.forget(one); err != nil {
-			s.log.WithError(err).Warn("an image that is gone is still taken for one that this node pulled")
+			s.log.WithError(err).Warn("cannot forget an image that is gone: it still counts as pulled by this node")
 		}
 	}
 }
 
-// image is an image in CRI's words. All but those that this node has pulled are pinned: the kubelet's garbage collection leaves
-// them. So is the sandbox's, and so are those that others have given a name of theirs, because they would stay anyway.
+// image translates an image. Images that this node did not pull are pinned, so that the kubelet's garbage collection keeps them. So
+// is the sandbox image, and so are images that others have tagged, because they would stay anyway.
 func (s *Server) image(id string, tags, digests []string, size int64) *runtimeapi.Image {
 	tags, digests = slices.DeleteFunc(slices.Clone(tags), isNameless), slices.DeleteFunc(slices.Clone(digests), isNameless)
 	pulled := s.pulled.find(id)
@@ -65,10 +65,10 @@ func (s *Server) image(id string, tags, digests []string, size int64) *runtimeap
 	}
 }
 
-// isNameless tells whether this is what Docker says in place of a name.
+// isNameless reports whether Docker returned a placeholder instead of a name.
 func isNameless(name string) bool { return strings.HasPrefix(name, "<none>") }
 
-// ImageStatus tells about one image; the answer has none if the Engine has none.
+// ImageStatus returns the status of one image; the response is empty if the Engine does not have it.
 func (s *Server) ImageStatus(ctx context.Context, r *runtimeapi.ImageStatusRequest) (*runtimeapi.ImageStatusResponse, error) {
 	i, err := s.docker.ImageInspect(ctx, r.GetImage().GetImage())
 	if isNotFound(err) {
@@ -78,7 +78,7 @@ func (s *Server) ImageStatus(ctx context.Context, r *runtimeapi.ImageStatusReque
 		return nil, err
 	}
 	found := s.image(i.ID, i.RepoTags, i.RepoDigests, i.Size)
-	found.Spec = &runtimeapi.ImageSpec{Image: i.ID} // the same by whichever name it was asked for
+	found.Spec = &runtimeapi.ImageSpec{Image: i.ID} // the same for every name of the image
 	if i.Config != nil {
 		found.Uid, found.Username = imageUser(i.Config.User)
 	}
@@ -93,7 +93,7 @@ func (s *Server) ImageStatus(ctx context.Context, r *runtimeapi.ImageStatusReque
 	return response, nil
 }
 
-// imageUser splits an image's USER, "user[:group]", where the user is a number or a name. No user is root.
+// imageUser splits an image's USER, "user[:group]", where the user is a number or a name. No user means root.
 func imageUser(user string) (*runtimeapi.Int64Value, string) {
 	user, _, _ = strings.Cut(user, ":")
 	if user == "" {
@@ -133,13 +133,13 @@ func (s *Server) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 	return &runtimeapi.PullImageResponse{ImageRef: i.ID}, nil
 }
 
-// notePull notes that a pull begins, and what the Engine has.
+// notePull records that a pull begins, and the images that the Engine has.
 func (s *Server) notePull(ctx context.Context, name string) (pullNote, error) {
 	ctx, cancel := s.bound(ctx, 0)
 	defer cancel()
 	list, err := s.docker.ImageList(ctx, image.ListOptions{})
 	if err != nil {
-		return pullNote{}, fmt.Errorf("cannot find out which images are there before %s is pulled: %w", name, err)
+		return pullNote{}, fmt.Errorf("cannot list the images before pulling %s: %w", name, err)
 	}
 	return s.pulled.begin(name, list)
 }
@@ -159,7 +159,7 @@ func registryAuth(a *runtimeapi.AuthConfig) (string, error) {
 	return registry.EncodeAuthConfig(auth)
 }
 
-// decodeAuth splits the "auth" of a registry's credentials.
+// decodeAuth splits the "auth" field of registry credentials.
 func decodeAuth(auth string) (user, password string, err error) {
 	plain, err := base64.StdEncoding.DecodeString(auth)
 	if err != nil {
@@ -172,8 +172,8 @@ func decodeAuth(auth string) (user, password string, err error) {
 	return user, strings.TrimRight(password, "\x00"), nil
 }
 
-// RemoveImage removes an image that this node has pulled, under all names under which it did; the Engine refuses while a
-// container uses it. An image to which others have given a name stays under that. It succeeds for an image that is gone.
+// RemoveImage removes an image that this node has pulled, with all names under which it did. The Engine refuses while a container
+// uses it. If others have tagged the image, it stays under their tags. RemoveImage succeeds for an image that is gone.
 func (s *Server) RemoveImage(ctx context.Context, r *runtimeapi.RemoveImageRequest) (*runtimeapi.RemoveImageResponse, error) {
 	name := r.GetImage().GetImage()
 	i, err := s.docker.ImageInspect(ctx, name)
@@ -185,11 +185,11 @@ func (s *Server) RemoveImage(ctx context.Context, r *runtimeapi.RemoveImageReque
 	}
 	pulled := s.pulled.find(i.ID)
 	if pulled == nil {
-		return nil, status.Errorf(codes.FailedPrecondition, "cannot remove image %s: this node did not pull it; if nobody needs it, remove it with docker rmi", name)
+		return nil, status.Errorf(codes.FailedPrecondition, "cannot remove image %s: this node did not pull it; if it is unused, remove it with docker rmi", name)
 	}
 	ours, others := pulled.split(slices.DeleteFunc(slices.Concat(i.RepoTags, i.RepoDigests), isNameless))
 	if len(others) == 0 {
-		ours = append(ours, i.ID) // with more than one name the Engine removes names only
+		ours = append(ours, i.ID) // while other names exist, the Engine only removes names
 	}
 	for _, known := range ours {
 		if _, err := s.docker.ImageRemove(ctx, known, image.RemoveOptions{PruneChildren: true}); err != nil && !isNotFound(err) {
@@ -199,7 +199,7 @@ func (s *Server) RemoveImage(ctx context.Context, r *runtimeapi.RemoveImageReque
 	return &runtimeapi.RemoveImageResponse{}, s.pulled.forget(pulled)
 }
 
-// ImageFsInfo tells how much the images take; containers' writable layers lie on the same file system.
+// ImageFsInfo returns the disk usage of images. Writable layers of containers are on the same file system.
 func (s *Server) ImageFsInfo(ctx context.Context, _ *runtimeapi.ImageFsInfoRequest) (*runtimeapi.ImageFsInfoResponse, error) {
 	used, err := s.usage.images(func() (int64, error) {
 		usage, err := s.docker.DiskUsage(ctx, types.DiskUsageOptions{Types: []types.DiskUsageObject{types.ImageObject}})

@@ -17,19 +17,18 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// imageVolumes are the file systems of images that are mounted as volumes
-// (https://kubernetes.io/docs/concepts/storage/volumes/#image). Engines mount no images before version 28, and how they
-// store them differs; so there is a copy of each image that a container mounts, below dir, by the image's id.
+// imageVolumes are images mounted as volumes (https://kubernetes.io/docs/concepts/storage/volumes/#image). Engines before version 28
+// cannot mount images, and they store images in different ways. So dir has a copy of each mounted image, by the image's id.
 type imageVolumes struct {
 	dir string
-	// using is held for reading from the copy until the container that mounts it is made, and for writing while copies that
-	// no container mounts are removed.
+	// using is read-locked from the copy until the container that mounts it is created, and write-locked while unused copies are
+	// removed.
 	using   sync.RWMutex
 	copying singleflight.Group // by image id
 }
 
-// imageVolumes returns where the images among the mounts are, by their paths in the container. If there are any, the caller
-// holds using.
+// imageVolumes returns the directories of the mounted images, by the mounts' paths in the container. If there are any, it returns
+// with using read-locked.
 func (s *Server) imageVolumes(ctx context.Context, mounts []*runtimeapi.Mount) (map[string]string, error) {
 	found := map[string]string{}
 	for _, m := range mounts {
@@ -45,7 +44,7 @@ func (s *Server) imageVolumes(ctx context.Context, mounts []*runtimeapi.Mount) (
 	return found, nil
 }
 
-// imageVolume returns the directory to mount for an image or a path in it.
+// imageVolume returns the directory to mount for an image, or for a path in it.
 func (s *Server) imageVolume(ctx context.Context, m *runtimeapi.Mount) (string, error) {
 	image, err := s.docker.ImageInspect(ctx, m.GetImage().GetImage())
 	if err != nil {
@@ -61,16 +60,16 @@ func (s *Server) imageVolume(ctx context.Context, m *runtimeapi.Mount) (string, 
 	if err != nil {
 		return "", fmt.Errorf("cannot mount image %s at %s: %w", m.GetImage().GetImage(), m.GetContainerPath(), err)
 	}
-	// A link in the image must not lead to the host's files.
+	// A symlink in the image must not lead to the host's files.
 	source, err := securejoin.SecureJoin(volume, m.GetImageSubPath())
 	if err != nil || !exists(source) {
-		return "", refuse("there is no %s in image %s", m.GetImageSubPath(), m.GetImage().GetImage())
+		return "", refuse("path %s does not exist in image %s", m.GetImageSubPath(), m.GetImage().GetImage())
 	}
 	return source, nil
 }
 
-// copyImage copies an image's files into a new directory, which is there only when the copy is whole. Only a container's
-// files can be had from the Engine, so there is one for a while, which never runs.
+// copyImage copies an image's files into a new directory, which appears only when the copy is complete. The Engine exports only the
+// files of containers, so it creates one for the copy, which never runs.
 func (s *Server) copyImage(ctx context.Context, id, to string) (err error) {
 	labels, err := s.owner.labels(kindCopy, nil, nil)
 	if err != nil {
@@ -99,8 +98,7 @@ func (s *Server) copyImage(ctx context.Context, id, to string) (err error) {
 	return os.Rename(partial, to)
 }
 
-// unpack writes what a tar archive holds below dir, and nothing anywhere else. Devices and the setuid bit stay behind: a
-// volume is for reading.
+// unpack extracts a tar archive below dir, and never outside. It skips devices and setuid bits: the volume is read-only.
 func unpack(archive io.Reader, dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -123,7 +121,7 @@ func unpack(archive io.Reader, dir string) error {
 			folders = append(folders, header)
 		}
 	}
-	for _, header := range folders { // at the end, should one be read-only
+	for _, header := range folders { // last, because a folder may be read-only
 		if err := root.Chmod(filepath.Clean(header.Name), header.FileInfo().Mode()&(os.ModePerm|os.ModeSticky)); err != nil {
 			return fmt.Errorf("cannot copy an image's files: %w", err)
 		}
@@ -162,8 +160,8 @@ func unpackOne(root *os.Root, header *tar.Header, content io.Reader) error {
 	return root.Lchown(name, header.Uid, header.Gid)
 }
 
-// removeUnusedVolumes removes the copies of images that no container mounts any more. Where there is none it waits for nobody:
-// every removal of a container asks, and a container that is being made may take long to copy its image.
+// removeUnusedVolumes removes the copies of images that no container mounts any more. Without any copy it takes no lock: it runs for
+// every container removal, and must not wait for a container whose image is being copied.
 func (s *Server) removeUnusedVolumes(ctx context.Context) error {
 	if copies, err := os.ReadDir(s.volumes.dir); errors.Is(err, os.ErrNotExist) || err == nil && len(copies) == 0 {
 		return nil
@@ -195,20 +193,20 @@ func (s *Server) removeUnusedVolumes(ctx context.Context) error {
 	return err
 }
 
-// tidyVolumes removes what can be removed. What cannot is tried again with the next container.
+// tidyVolumes removes unused volumes. It tries again with the next container.
 func (s *Server) tidyVolumes(ctx context.Context) {
 	if err := s.removeUnusedVolumes(ctx); err != nil {
 		s.log.WithError(err).Warn("cannot remove the copies of images that no container mounts any more")
 	}
 }
 
-// removeCopies removes the containers that a server which was killed was reading images from.
+// removeCopies removes the containers from which a killed server was copying images.
 func (s *Server) removeCopies(ctx context.Context) {
 	ids, err := s.view.ask(ctx, kindCopy, "", "")
 	for _, id := range ids {
 		err = errors.Join(err, s.remove(ctx, id))
 	}
 	if err != nil {
-		s.log.WithError(err).Warn("cannot remove the containers that images were copied from")
+		s.log.WithError(err).Warn("cannot remove the containers from which images were copied")
 	}
 }

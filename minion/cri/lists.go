@@ -8,14 +8,14 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Each list can also be had as a stream, for nodes whose lists exceed a gRPC message; the kubelet asks so behind its
-// feature gate CRIListStreaming (https://kep.k8s.io/5825).
+// Each list is also available as a stream, for nodes whose lists exceed a gRPC message. The kubelet uses it behind its feature gate
+// CRIListStreaming (https://kep.k8s.io/5825).
 
-// partLength is how many items stand in a part of a stream. The largest, a container with its labels and annotations
-// (256 KB of them at most), keep a part of this length within maxMessage.
+// partLength is the number of items in a part of a stream. Even with the largest items, containers with 256 KB of labels and
+// annotations, a part stays within maxMessage.
 const partLength = 16
 
-// sendParts sends what a plain list call returns, if that is no error, and ends the stream.
+// sendParts streams the result of a plain list call in parts.
 func sendParts[Item, Part any](s *Server, stream grpc.ServerStreamingServer[Part], list func(context.Context) ([]Item, error), part func([]Item) *Part) error {
 	ctx, cancel := s.bound(stream.Context(), 0)
 	defer cancel()

@@ -14,11 +14,11 @@ import (
 type logFile struct {
 	path string
 
-	mu   sync.Mutex // guards file: the kubelet's reopen meets the follower's writes
+	mu   sync.Mutex // guards file: reopen races with the follower's writes
 	file *os.File
 }
 
-// openLog opens the log and returns how far it was copied.
+// openLog opens the log and returns the mark up to which it was copied.
 func openLog(path string) (*logFile, mark, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, nil, err
@@ -34,8 +34,8 @@ func openLog(path string) (*logFile, mark, error) {
 	return &logFile{path: path, file: file}, m, nil
 }
 
-// recoverMark reads back the end of the log, and of the one that was rotated last if that is not enough. A line that was cut
-// off by a crash is removed.
+// recoverMark reads the mark from the end of the log, and from the last rotated file if that is not enough. It removes an incomplete
+// last line, which a crash left.
 func recoverMark(path string, file *os.File) (mark, error) {
 	lines, size, err := readBack(file)
 	if err != nil {
@@ -65,10 +65,10 @@ func recoverMark(path string, file *os.File) (mark, error) {
 	return markBehind(append(earlier[:bytes.LastIndexByte(earlier, '\n')+1], lines...)), nil
 }
 
-// endOfLog is how much of a log is read back: several of the longest lines that the Engine makes.
+// endOfLog is how many bytes are read back: several of the longest lines that the Engine writes.
 const endOfLog = 8 * engineLineLimit
 
-// readBack reads the end of a file, from a line's beginning on, and tells its size.
+// readBack reads the end of a file, from the beginning of a line, and returns the file's size.
 func readBack(file *os.File) (lines []byte, size int64, err error) {
 	if size, err = file.Seek(0, io.SeekEnd); err != nil {
 		return nil, 0, err
@@ -83,7 +83,7 @@ func readBack(file *os.File) (lines []byte, size int64, err error) {
 	return lines, size, nil
 }
 
-// lastRotated returns the youngest log that the kubelet renamed and has not compressed, or "".
+// lastRotated returns the newest log that the kubelet renamed and has not compressed, or "".
 func lastRotated(path string) string {
 	siblings, err := filepath.Glob(globEscape.Replace(path) + ".*")
 	if err != nil {
@@ -109,7 +109,7 @@ func (l *logFile) write(lines []byte) error {
 	return err
 }
 
-// reopen goes on in a new file at the log's path.
+// reopen continues in a new file at the log's path.
 func (l *logFile) reopen() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -128,7 +128,7 @@ func (l *logFile) close() error {
 	return l.file.Close()
 }
 
-// mark reads back how far the log was copied.
+// mark reads the mark from the end of the log.
 func (l *logFile) mark() (mark, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

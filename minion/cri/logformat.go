@@ -15,19 +15,19 @@ import (
 // entry is one entry of the Engine's log, which becomes one line of CRI's
 // (https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cri-logging.md).
 type entry struct {
-	time    []byte // as the Engine wrote it: RFC 3339 with nanoseconds
+	time    []byte // RFC 3339 with nanoseconds, as the Engine wrote it
 	stderr  bool
-	partial bool // the line goes on in the next entry
+	partial bool // the line continues in the next entry
 	content []byte
 }
 
-// The Engine cuts longer lines into entries of this many bytes.
+// engineLineLimit is where the Engine splits long lines into several entries, in bytes.
 const engineLineLimit = 16 << 10
 
-// maxFrame is far more than an entry has, whatever the logging driver. Memory for more is not taken.
+// maxFrame is far more than an entry has with any logging driver. It bounds the memory for one.
 const maxFrame = 1 << 20
 
-// appendLine adds the entry to b as a line of CRI's format.
+// appendLine appends the entry to b in CRI's format.
 func (e entry) appendLine(b []byte) []byte {
 	b = append(b, e.time...)
 	if e.stderr {
@@ -53,16 +53,16 @@ func newEntry(raw []byte, stderr bool) (entry, error) {
 	return entry{time: at, stderr: stderr, partial: !whole, content: content}, nil
 }
 
-// entryReader reads the stream of the Engine's logs API, with timestamps asked for
+// entryReader reads the stream of the Engine's logs API, with timestamps
 // (https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerLogs).
 type entryReader struct {
 	r   *bufio.Reader
-	tty bool // the stream is not cut into frames
-	// repeats is set for a stream that is followed.
+	tty bool // the stream has no frames
+	// repeats is set for a followed stream.
 	repeats *repeats
 }
 
-// next returns the next entry, valid until the call after it; io.EOF at a clean end.
+// next returns the next entry, valid until the next call; io.EOF at a clean end.
 func (e *entryReader) next() (entry, error) {
 	if e.tty {
 		return e.nextOfTTY()
@@ -89,7 +89,7 @@ func (e *entryReader) next() (entry, error) {
 	}
 }
 
-// nextOfTTY reads "<time> <content>" up to a newline, or up to the limit at which the Engine cuts.
+// nextOfTTY reads "<time> <content>" up to a newline, or up to the limit at which the Engine splits lines.
 func (e *entryReader) nextOfTTY() (entry, error) {
 	at, err := e.r.ReadSlice(' ') // a time is shorter than the buffer
 	raw := slices.Clone(at)
@@ -120,18 +120,18 @@ func (e *entryReader) nextOfTTY() (entry, error) {
 	return newEntry(raw, false)
 }
 
-// buffered tells whether another entry may be at hand without waiting.
+// buffered reports whether another entry may be available without waiting.
 func (e *entryReader) buffered() bool { return e.r.Buffered() > 0 }
 
-// mark says how far a log was copied: by fingerprints of the last lines that were written, oldest first. An empty mark is the
-// beginning. Times do not tell what is there already: clocks step back, and the two streams of a container race. But the lines
-// are the Engine's entries in the Engine's order, so a run of them stands at one place only.
+// mark is a position in a log: fingerprints of the last lines that were copied, oldest first. An empty mark is the beginning. Times
+// do not identify lines: clocks step back, and the two streams of a container race. But the lines are the Engine's entries in the
+// Engine's order, so a run of them occurs only once.
 type mark []uint64
 
-// maxMark is how many lines a mark has at most. One would do, if no clock gave the same time twice.
+// maxMark is the largest number of lines in a mark. One would do if no two lines had the same time.
 const maxMark = 256
 
-// markBehind returns the mark behind whole lines.
+// markBehind returns the mark after these lines.
 func markBehind(lines []byte) (m mark) {
 	for len(lines) > 0 && len(m) < maxMark {
 		last := bytes.LastIndexByte(lines[:len(lines)-1], '\n') + 1
@@ -144,7 +144,7 @@ func markBehind(lines []byte) (m mark) {
 
 var fingerprintSeed = maphash.MakeSeed()
 
-// fingerprint is the same for the same line, also if its time is written in another way: an Engine may be replaced by a newer one.
+// fingerprint is equal for equal lines, even if a newer Engine formats the time differently.
 func fingerprint(line []byte) uint64 {
 	at, ok := lineTime(line)
 	if !ok {
@@ -158,20 +158,20 @@ func fingerprint(line []byte) uint64 {
 	return h.Sum64()
 }
 
-// errMarkNotFound is the error of a reading of the Engine's log in which the mark was not.
+// errMarkNotFound says that the mark is not in the part of the Engine's log that was read.
 var errMarkNotFound = errors.New("the Engine's log does not have the lines that were copied last")
 
 // seeker finds a mark in the Engine's log.
 type seeker struct {
 	mark   mark
-	window int // how many entries to look at; 0 is all
+	window int // how many entries to search; 0 means all
 
-	recent mark // the last entries seen, at most as many as the mark has
+	recent mark // the last entries, at most the length of the mark
 	seen   int
-	run    int // how many of the mark's last lines were found together, at most
+	run    int // the longest run found of the mark's last lines
 }
 
-// seek takes the line of the next entry and tells whether the mark is in front of the entry that follows.
+// seek takes the line of the next entry, and reports whether the mark ends just before it.
 func (s *seeker) seek(line []byte) (found bool, err error) {
 	if len(s.recent) == len(s.mark) {
 		s.recent = slices.Delete(s.recent, 0, 1)
@@ -194,9 +194,9 @@ func (s *seeker) seek(line []byte) (found bool, err error) {
 // errRepeated ends a stream in which the Engine repeats itself.
 var errRepeated = errors.New("the Engine repeats entries of its log")
 
-// repeats finds out that a stream that is followed begins to repeat itself. Docker Engine 20.10 does so after it has begun a new
-// file: it takes the new file, which is smaller, for the old one cut short, and reads it once more (handleDecodeErr in
-// daemon/logger/loggerutils/follow.go). Then the log has to be resumed from its mark.
+// repeats detects that a followed stream repeats itself. Docker Engine 20.10 does so after a log rotation: it takes the new, smaller
+// file for the old one truncated, and reads it once more (handleDecodeErr in daemon/logger/loggerutils/follow.go). Then the log must
+// be resumed from its mark.
 type repeats struct {
 	latest time.Time
 	recent []uint64 // of lines
@@ -204,14 +204,14 @@ type repeats struct {
 }
 
 const (
-	// maxRace is how far apart the times of the two streams of a container may be in the wrong order, because they race.
+	// maxRace is how far the two streams of a container may be out of order, because they race.
 	maxRace = 10 * time.Millisecond
-	// recentLines are more than are written in that time.
+	// recentLines is more than the number of lines written in that time.
 	recentLines = 2048
 )
 
-// see takes the next line and tells whether it may be a repetition. It is not, if a clock has stepped back: to resume the log is
-// right even so.
+// see takes the next line and reports whether it may be a repetition. A clock that stepped back looks the same; resuming is right
+// then, too.
 func (r *repeats) see(line []byte) bool {
 	at, ok := lineTime(line)
 	sum := maphash.Bytes(fingerprintSeed, line)
@@ -231,7 +231,7 @@ func (r *repeats) see(line []byte) bool {
 	return false
 }
 
-// lineTime is the time at which a line of CRI's format begins.
+// lineTime parses the time of a line in CRI's format.
 func lineTime(line []byte) (time.Time, bool) {
 	at, _, ok := bytes.Cut(line, []byte(" "))
 	if !ok {

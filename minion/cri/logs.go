@@ -15,15 +15,15 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// logTask is one container's log to keep in CRI's format.
+// logTask is one container's log to copy into CRI's format.
 type logTask struct {
 	id   string
 	path string
 	tty  bool
 }
 
-// logKeeper follows the Engine's logs of all containers and writes them in CRI's format. Where it is in each, the
-// written log itself tells: so nothing is lost or doubled however the keeper ends.
+// logKeeper follows the Engine's logs of all containers and writes them in CRI's format. It finds its position in the written log
+// itself, so no line is lost or doubled however it ends.
 type logKeeper struct {
 	docker *client.Client
 	log    logrus.FieldLogger
@@ -35,16 +35,16 @@ type logKeeper struct {
 type follower struct {
 	task   logTask
 	cancel context.CancelFunc
-	opened chan struct{} // closed once file is set
+	opened chan struct{} // closed when file is set
 	file   *logFile
-	done   chan struct{} // closed once the log is complete, or given up
+	done   chan struct{} // closed when the log is complete, or was given up
 }
 
 func newLogKeeper(docker *client.Client, log logrus.FieldLogger) *logKeeper {
 	return &logKeeper{docker: docker, log: log, do: make(chan func(map[string]*follower)), ended: make(chan struct{})}
 }
 
-// run owns the followers until ctx ends and has joined them when it returns.
+// run owns the followers until ctx ends, and joins them before it returns.
 func (k *logKeeper) run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
@@ -58,7 +58,7 @@ func (k *logKeeper) run(ctx context.Context) error {
 			request(followers)
 		}
 		for _, f := range followers {
-			if f.cancel == nil { // it is new
+			if f.cancel == nil { // new
 				var followCtx context.Context
 				followCtx, f.cancel = context.WithCancel(ctx)
 				group.Go(func() { k.follow(followCtx, f) })
@@ -67,7 +67,7 @@ func (k *logKeeper) run(ctx context.Context) error {
 	}
 }
 
-// ask runs the request in the goroutine that owns the followers; it is dropped once run has ended.
+// ask runs the request in the goroutine that owns the followers; it is dropped when run has ended.
 func (k *logKeeper) ask(request func(map[string]*follower)) {
 	done := make(chan struct{})
 	select {
@@ -77,7 +77,7 @@ func (k *logKeeper) ask(request func(map[string]*follower)) {
 	}
 }
 
-// keep begins to keep the container's log unless it is kept already.
+// keep starts following the container's log, unless it is followed already.
 func (k *logKeeper) keep(t logTask) {
 	if t.path == "" {
 		return
@@ -89,7 +89,7 @@ func (k *logKeeper) keep(t logTask) {
 	})
 }
 
-// forget ends the following of a container that is to be removed.
+// forget stops following a container that is about to be removed.
 func (k *logKeeper) forget(id string) {
 	k.ask(func(m map[string]*follower) {
 		if f := m[id]; f != nil {
@@ -104,24 +104,24 @@ func (k *logKeeper) find(id string) (f *follower) {
 	return f
 }
 
-// reopen goes on in a new file at the path of the container's log.
+// reopen continues in a new file at the path of the container's log.
 func (k *logKeeper) reopen(ctx context.Context, id string) error {
 	f := k.find(id)
 	if f == nil {
-		return errors.New("it has no log")
+		return errors.New("the container has no log")
 	}
 	select {
 	case <-f.opened:
 		return f.file.reopen()
 	case <-f.done:
-		return errors.New("its log is complete")
+		return errors.New("the log is complete")
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// drained waits until the log of a container that ended is complete, but no longer than drainTimeout: the container's
-// state is worth more than its last line.
+// drained waits until the log of an exited container is complete, but at most drainTimeout: the container's state matters more than
+// its last line.
 func (k *logKeeper) drained(ctx context.Context, id string) {
 	f := k.find(id)
 	if f == nil {
@@ -138,25 +138,24 @@ func (k *logKeeper) drained(ctx context.Context, id string) {
 
 const drainTimeout = 2 * time.Second
 
-// maxLogWait bounds the wait between two attempts to follow a log. It is shorter than drainTimeout, so that the log of a
-// container that ended while the Engine was down is complete once the Engine is back and tells that end.
+// maxLogWait bounds the wait between two attempts to follow a log. It is shorter than drainTimeout, so that the log of a container
+// that exited while the Engine was down is complete when the Engine is back and reports the exit.
 const maxLogWait = time.Second
 
-// follow keeps one log until it is complete. Whatever fails is tried again from where the written log ends.
+// follow copies one log until it is complete. After a failure it resumes at the end of the written log.
 func (k *logKeeper) follow(ctx context.Context, f *follower) {
 	defer close(f.done)
 	log := k.log.WithField("container", f.task.id)
 	file, at, err := openLog(f.task.path)
 	if err != nil {
-		log.WithError(err).Error("cannot keep the container's log")
+		log.WithError(err).Error("cannot copy the container's log")
 		return
 	}
 	defer file.close()
 	f.file = file
 	close(f.opened)
-	failing := false // so that an outage is told once, not at each attempt
-	// The first time at once: a stream that ends cleanly means that the container has ended, and then one more reading
-	// completes the log.
+	failing := false // so that an outage is logged once
+	// The first wait is zero: a stream that ends cleanly means that the container has exited, and one more read completes the log.
 	for wait := time.Duration(0); ; wait = min(wait*2+50*time.Millisecond, maxLogWait) {
 		began := time.Now()
 		complete, err := k.copyLog(ctx, f, at)
@@ -165,7 +164,7 @@ func (k *logKeeper) follow(ctx context.Context, f *follower) {
 		}
 		anew := errors.Is(err, errRepeated) || errors.Is(err, errMarkNotFound)
 		if err != nil && !anew && !failing {
-			log.WithError(err).Warn("cannot copy the Engine's log, trying again")
+			log.WithError(err).Warn("cannot copy the Engine's log, retrying")
 		}
 		failing = err != nil && !anew
 		if errors.Is(err, errRepeated) || time.Since(began) > time.Minute {
@@ -175,21 +174,20 @@ func (k *logKeeper) follow(ctx context.Context, f *follower) {
 			return
 		}
 		if at, err = file.mark(); err != nil {
-			log.WithError(err).Error("cannot keep the container's log")
+			log.WithError(err).Error("cannot copy the container's log")
 			return
 		}
 	}
 }
 
-// Windows are how many of the Engine's last entries are looked at to find a mark: the first is enough unless the server was
-// away while the container wrote a lot.
+// Windows are numbers of the Engine's last entries in which to search for a mark. The first is enough, unless the container wrote a
+// lot while the server was down.
 const (
 	firstWindow = 1 << 10
 	lastWindow  = 1 << 22
 )
 
-// copyLog copies the Engine's log from a mark on. It is complete if it was read to its end after the container had ended
-// already.
+// copyLog copies the Engine's log from a mark on. complete is true if the container had exited before it was read to the end.
 func (k *logKeeper) copyLog(ctx context.Context, f *follower, at mark) (complete bool, err error) {
 	c, err := k.docker.ContainerInspect(ctx, f.task.id)
 	if err != nil {
@@ -207,8 +205,8 @@ func (k *logKeeper) copyLog(ctx context.Context, f *follower, at mark) (complete
 	return err == nil && !c.State.Running, err
 }
 
-// catchUp copies what the Engine's log has behind the mark, without following it: only so can it be told that the mark is not
-// there, because the Engine has thrown it away.
+// catchUp copies the Engine's log from the mark on, without following it. Only then can it detect that the mark is gone because the
+// Engine has rotated it away.
 func (k *logKeeper) catchUp(ctx context.Context, f *follower, at mark) error {
 	err := k.copyFrom(ctx, f, at, false)
 	if !errors.Is(err, errMarkNotFound) {
@@ -220,25 +218,25 @@ func (k *logKeeper) catchUp(ctx context.Context, f *follower, at mark) error {
 		return err
 	}
 	if whole.run == 0 {
-		k.log.WithField("container", f.task.id).Warn("lines of the container's log are lost: it wrote more than Docker Engine keeps while they were not copied")
+		k.log.WithField("container", f.task.id).Warn("lost lines of the container's log: it wrote more than Docker Engine keeps while the log was not being copied")
 	}
-	// The mark's last lines are there if only a gap before them was not copied.
+	// If only lines before them are missing, the mark's last lines are there.
 	return k.copyEntries(ctx, f, &seeker{mark: at[len(at)-whole.run:]}, false)
 }
 
-// copyFrom looks for the mark in ever more of the Engine's last entries and copies what is behind it.
+// copyFrom searches for the mark in ever larger windows, and copies what follows it.
 func (k *logKeeper) copyFrom(ctx context.Context, f *follower, at mark, follow bool) (err error) {
 	for window := firstWindow; window <= lastWindow; window *= 16 {
 		from := &seeker{mark: at, window: window}
 		err = k.copyEntries(ctx, f, from, follow)
-		if !errors.Is(err, errMarkNotFound) || from.seen < window { // fewer are the whole log
+		if !errors.Is(err, errMarkNotFound) || from.seen < window { // fewer entries are the whole log
 			break
 		}
 	}
 	return err
 }
 
-// copyEntries copies what the Engine's log has in the seeker's window behind its mark.
+// copyEntries copies the entries after the mark from the seeker's window of the Engine's log.
 func (k *logKeeper) copyEntries(ctx context.Context, f *follower, from *seeker, follow bool) error {
 	options := container.LogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Follow: follow}
 	if len(from.mark) > 0 && from.window > 0 {
@@ -258,7 +256,7 @@ func (k *logKeeper) copyEntries(ctx context.Context, f *follower, from *seeker, 
 	return copyEntries(entries, f.file.write, from)
 }
 
-// copyEntries writes all entries behind the seeker's mark, in batches of what is at hand.
+// copyEntries writes all entries after the seeker's mark, batching what is available.
 func copyEntries(entries *entryReader, write func([]byte) error, from *seeker) error {
 	var batch []byte
 	for found := len(from.mark) == 0; ; {
@@ -294,7 +292,7 @@ func copyEntries(entries *entryReader, write func([]byte) error, from *seeker) e
 	}
 }
 
-// pause waits, or returns ctx's error when it ends first.
+// pause waits, or returns ctx's error if ctx ends first.
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -7,16 +7,16 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// metric is one figure that the kubelet shows at /metrics/cadvisor when it has its statistics from CRI, behind its
-// feature gate PodAndContainerStatsFromCRI (https://kubernetes.io/docs/reference/instrumentation/cri-pod-container-metrics/).
+// metric is one metric that the kubelet shows at /metrics/cadvisor when it takes statistics from CRI, behind its feature gate
+// PodAndContainerStatsFromCRI (https://kubernetes.io/docs/reference/instrumentation/cri-pod-container-metrics/).
 type metric[Stats any] struct {
 	name, help string
 	kind       runtimeapi.MetricType
 	value      func(Stats) *runtimeapi.UInt64Value
 }
 
-// containerMetrics are under the names and in the units that dashboards made for cAdvisor look for. CRI carries whole
-// numbers only, so CPU time is in seconds rounded down.
+// containerMetrics have the names and units of cAdvisor, for existing dashboards. CRI carries whole numbers only, so CPU time is in
+// seconds, rounded down.
 var containerMetrics = []metric[*runtimeapi.ContainerStats]{
 	{"container_cpu_usage_seconds_total", "Cumulative CPU time consumed, in seconds.", runtimeapi.MetricType_COUNTER,
 		func(s *runtimeapi.ContainerStats) *runtimeapi.UInt64Value {
@@ -34,7 +34,7 @@ var containerMetrics = []metric[*runtimeapi.ContainerStats]{
 		}},
 }
 
-// interfaceMetrics are the pod's, one for each of its network interfaces.
+// interfaceMetrics exist once per network interface of a pod.
 var interfaceMetrics = []metric[*runtimeapi.NetworkInterfaceUsage]{
 	{"container_network_receive_bytes_total", "Cumulative bytes received.", runtimeapi.MetricType_COUNTER, (*runtimeapi.NetworkInterfaceUsage).GetRxBytes},
 	{"container_network_receive_errors_total", "Cumulative errors while receiving.", runtimeapi.MetricType_COUNTER, (*runtimeapi.NetworkInterfaceUsage).GetRxErrors},
@@ -42,7 +42,7 @@ var interfaceMetrics = []metric[*runtimeapi.NetworkInterfaceUsage]{
 	{"container_network_transmit_errors_total", "Cumulative errors while sending.", runtimeapi.MetricType_COUNTER, (*runtimeapi.NetworkInterfaceUsage).GetTxErrors},
 }
 
-// Labels of a metric in the order of its values; those of an interface have its name behind these.
+// Labels in the order of a metric's values. An interface's name comes after these.
 var (
 	metricLabels    = []string{"container", "id", "image", "name", "namespace", "pod"}
 	interfaceLabels = append(slices.Clone(metricLabels), "interface")
@@ -61,7 +61,7 @@ func descriptors[Stats any](metrics []metric[Stats], labels []string) []*runtime
 	return all
 }
 
-// readings takes all metrics of one kind from what they read.
+// readings reads all metrics of one kind.
 func readings[Stats any](metrics []metric[Stats], stats Stats, labels []string) []*runtimeapi.Metric {
 	var all []*runtimeapi.Metric
 	for _, m := range metrics {
@@ -72,14 +72,14 @@ func readings[Stats any](metrics []metric[Stats], stats Stats, labels []string) 
 	return all
 }
 
-// ListMetricDescriptors tells which metrics ListPodSandboxMetrics has; the kubelet asks once, when it starts.
+// ListMetricDescriptors describes the metrics of ListPodSandboxMetrics. The kubelet calls it once, at its start.
 func (s *Server) ListMetricDescriptors(context.Context, *runtimeapi.ListMetricDescriptorsRequest) (*runtimeapi.ListMetricDescriptorsResponse, error) {
 	return &runtimeapi.ListMetricDescriptorsResponse{
 		Descriptors: append(descriptors(containerMetrics, metricLabels), descriptors(interfaceMetrics, interfaceLabels)...),
 	}, nil
 }
 
-// ListPodSandboxMetrics tells the metrics of each running pod.
+// ListPodSandboxMetrics returns the metrics of each running pod.
 func (s *Server) ListPodSandboxMetrics(ctx context.Context, _ *runtimeapi.ListPodSandboxMetricsRequest) (*runtimeapi.ListPodSandboxMetricsResponse, error) {
 	stats, err := s.ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{})
 	if err != nil {
@@ -100,7 +100,7 @@ func (s *Server) ListPodSandboxMetrics(ctx context.Context, _ *runtimeapi.ListPo
 	return response, nil
 }
 
-// podMetrics turns one pod's statistics into metrics. Of containers it is told the names of their images.
+// podMetrics turns one pod's statistics into metrics. images has the containers' image names.
 func podMetrics(pod *runtimeapi.PodSandboxStats, images map[string]string) *runtimeapi.PodSandboxMetrics {
 	meta := pod.GetAttributes().GetMetadata()
 	metrics := &runtimeapi.PodSandboxMetrics{PodSandboxId: pod.GetAttributes().GetId()}

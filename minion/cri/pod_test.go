@@ -116,8 +116,8 @@ func TestPageIsFetchedThroughThePortThatTheSchedulerChose(t *testing.T) {
 func TestPortMappingThatCannotBeFollowedIsRefusedInPlainWords(t *testing.T) {
 	n := newNode(t)
 	for _, test := range []struct{ annotation, want string }{
-		{"80/TCP=31000", "host port 31000/TCP is given twice"},
-		{"80/TCP=31001,81/TCP=31001", "host port 31001/TCP is given twice"},
+		{"80/TCP=31000", "host port 31000/TCP is set twice"},
+		{"80/TCP=31001,81/TCP=31001", "host port 31001/TCP is set twice"},
 		{"80=31001", "is not CONTAINERPORT/PROTOCOL=HOSTPORT"},
 	} {
 		config := n.podConfig("refused")
@@ -250,7 +250,7 @@ func TestSandboxImageIsPinned(t *testing.T) {
 
 func TestSecondServerAtASocketIsRefused(t *testing.T) {
 	n := newNode(t)
-	if _, err := listen(filepath.Join(n.root, "s")); err == nil || !strings.Contains(err.Error(), "another process serves there") {
+	if _, err := listen(filepath.Join(n.root, "s")); err == nil || !strings.Contains(err.Error(), "another process already does") {
 		t.Errorf("listen returned %v", err)
 	}
 }

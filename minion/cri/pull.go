@@ -14,17 +14,17 @@ import (
 )
 
 const (
-	// pullTimeout is how long a pull may make no progress. The kubelet sets no bound to a pull, and a registry that stalls
-	// would hold up all others with it (serializeImagePulls).
+	// pullTimeout is how long a pull may make no progress. The kubelet sets no timeout for pulls, and with serializeImagePulls one
+	// stalled registry would block all other pulls.
 	pullTimeout = 5 * time.Minute
-	// pullReport is how often a pull that takes long is told of in the log.
+	// pullReport is the interval at which the progress of a long pull is logged.
 	pullReport = 15 * time.Second
 )
 
 // errStalled ends a pull that makes no progress.
 var errStalled = errors.New("the pull makes no progress")
 
-// pull pulls and waits for the end: the Engine tells failures in the stream of its progress.
+// pull pulls an image and waits for the end: the Engine reports failures in its progress stream.
 func (s *Server) pull(ctx context.Context, name string, options image.PullOptions) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -33,12 +33,12 @@ func (s *Server) pull(ctx context.Context, name string, options image.PullOption
 	downloaded := pulledBytes{}
 	err := s.followPull(ctx, name, options, downloaded, func() { stalled.Reset(s.cfg.PullTimeout) })
 	if err != nil && context.Cause(ctx) == errStalled {
-		return fmt.Errorf("no progress for %s, after %s: gave up", s.cfg.PullTimeout, downloaded)
+		return fmt.Errorf("gave up after no progress for %s, downloaded %s", s.cfg.PullTimeout, downloaded)
 	}
 	return err
 }
 
-// followPull keeps downloaded up to date and calls alive at each sign of progress.
+// followPull keeps downloaded current, and calls alive at each progress.
 func (s *Server) followPull(ctx context.Context, name string, options image.PullOptions, downloaded pulledBytes, alive func()) error {
 	progress, err := s.docker.ImagePull(ctx, name, options)
 	if err != nil {
@@ -59,7 +59,7 @@ func (s *Server) followPull(ctx context.Context, name string, options image.Pull
 	})
 }
 
-// pulledBytes are the layers of a pull, by id: how much is there of each.
+// pulledBytes is the progress of each layer of a pull, by id.
 type pulledBytes map[string]jsonmessage.JSONProgress
 
 func (p pulledBytes) note(m jsonmessage.JSONMessage) {
@@ -68,7 +68,7 @@ func (p pulledBytes) note(m jsonmessage.JSONMessage) {
 	}
 }
 
-// String is such as "12.5 of 80.0 MB in 3 layers".
+// String returns text such as "12.5 of 80.0 MB in 3 layers".
 func (p pulledBytes) String() string {
 	var current, total int64
 	for _, layer := range p {
@@ -77,7 +77,7 @@ func (p pulledBytes) String() string {
 	return fmt.Sprintf("%.1f of %.1f MB in %d layers", float64(current)/1e6, float64(total)/1e6, len(p))
 }
 
-// readProgress reads the Engine's progress to its end and returns the failure that it tells.
+// readProgress reads the Engine's progress to its end, and returns the failure that it reports.
 func readProgress(progress io.Reader, each func(jsonmessage.JSONMessage)) error {
 	for decoder := json.NewDecoder(progress); ; {
 		var m jsonmessage.JSONMessage

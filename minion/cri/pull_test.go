@@ -171,7 +171,7 @@ func TestPullIsGivenUpOnlyWhenItMakesNoProgress(t *testing.T) {
 	r := newRegistry(t)
 	r.stall = make(chan struct{})
 	err := n.pull(t, r.image(), nil)
-	if err == nil || !strings.Contains(err.Error(), "no progress for 1s, after 0.0 of 0.0 MB") {
+	if err == nil || !strings.Contains(err.Error(), "no progress for 1s, downloaded 0.0 of 0.0 MB") {
 		t.Errorf("a pull from a registry that stalls ended with %v", err)
 	}
 	close(r.stall)

@@ -17,29 +17,29 @@ import (
 	"github.com/google/uuid"
 )
 
-// pulledImages remember which of the Engine's images this node has brought there: those alone are the kubelet's to remove. The
-// Engine is others' too, and Docker has no place for labels on an image, so each stands in a file of its own in dir.
+// pulledImages records which of the Engine's images this node has pulled: the kubelet may remove only those. The Engine serves
+// others, too, and Docker cannot label images, so each has a file in dir.
 //
-// A pull is noted before it begins, with all that the Engine has then. Whoever finds the note later, also after a kill -9, can
-// so tell what came with the pull from what was there already.
+// A pull is recorded before it begins, with all images of the Engine. A later process that finds the record, also after a kill -9,
+// can tell the images that came with the pull from those that were there before.
 type pulledImages struct {
 	dir string
 
-	mu     sync.Mutex // guards images and what is in dir
+	mu     sync.Mutex // guards images and the files in dir
 	images map[string]*pulledImage
 }
 
-// pulledImage is an image that came with a pull of ours. It is never changed: what is learnt of it makes another.
+// pulledImage is an image that came with a pull of ours. It is immutable: a change makes a new one.
 type pulledImage struct {
 	ID string `json:"id"`
-	// References are the names under which we pulled it, with a tag or a digest. Names that others gave it stay theirs.
+	// References are the names under which we pulled it, with a tag or a digest. Names from others are not among them.
 	References []string `json:"references"`
 }
 
-// pullNote says that a pull began.
+// pullNote records the beginning of a pull.
 type pullNote struct {
 	Image string `json:"image"`
-	// There are the names of all images that the Engine had, by their ids.
+	// There has the names of all images that the Engine had, by id.
 	There map[string][]string `json:"there"`
 
 	path string
@@ -50,7 +50,7 @@ const (
 	noteSuffix   = ".pulling"
 )
 
-// load reads what an earlier server noted, and returns the pulls of which it did not note the end.
+// load reads the records of an earlier server, and returns its unfinished pulls.
 func (p *pulledImages) load() (unfinished []pullNote, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,7 +88,7 @@ func readJSON(path string, value any) error {
 	return nil
 }
 
-// write puts the value into a file whole or not at all, as far as this process may be killed.
+// write writes the file atomically, in case this process is killed.
 func (p *pulledImages) write(path string, value any) error {
 	data, err := json.Marshal(value)
 	if err == nil {
@@ -103,41 +103,41 @@ func (p *pulledImages) write(path string, value any) error {
 	return err
 }
 
-// begin notes a pull.
+// begin records a pull.
 func (p *pulledImages) begin(name string, there []image.Summary) (pullNote, error) {
 	note := pullNote{Image: name, There: map[string][]string{}, path: filepath.Join(p.dir, uuid.NewString()+noteSuffix)}
 	for _, i := range there {
 		note.There[i.ID] = slices.Concat(i.RepoTags, i.RepoDigests)
 	}
 	if err := p.write(note.path, note); err != nil {
-		return note, fmt.Errorf("cannot note that %s is pulled: %w", name, err)
+		return note, fmt.Errorf("cannot record the pull of %s: %w", name, err)
 	}
 	return note, nil
 }
 
-// end takes the image to which the name of a pull leads after it, and removes the note. The image is ours if it came with the
-// pull, and not if it was there before; so are its names.
+// end records the image that a pull resolved to, and removes the note. The image is ours if it came with the pull, and not if it was
+// there before. The same holds for its names.
 func (p *pulledImages) end(note pullNote, i image.InspectResponse) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before, ours := p.images[i.ID]
 	had, was := note.There[i.ID]
 	names := slices.DeleteFunc(pulledNames(note.Image, i), func(name string) bool { return slices.Contains(had, name) })
-	// An image without a digest of the registry was not pulled: somebody loaded it under this name after a pull that broke off.
+	// An image without a registry digest was not pulled: someone loaded it under this name after a failed pull.
 	if ours || !was && slices.ContainsFunc(names, isDigest) {
 		now := &pulledImage{ID: i.ID, References: names}
 		if ours {
 			now.References = slices.Compact(slices.Sorted(slices.Values(append(names, before.References...))))
 		}
 		if err := p.write(p.file(i.ID), now); err != nil {
-			return fmt.Errorf("cannot note that %s was pulled: %w", note.Image, err)
+			return fmt.Errorf("cannot record the end of the pull of %s: %w", note.Image, err)
 		}
 		p.images[i.ID] = now
 	}
 	return p.drop(note)
 }
 
-// drop removes the note of a pull that brought nothing.
+// drop removes the note of a pull that brought no image.
 func (p *pulledImages) drop(note pullNote) error {
 	if err := os.Remove(note.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("cannot remove the note of a pull: %w", err)
@@ -145,9 +145,9 @@ func (p *pulledImages) drop(note pullNote) error {
 	return nil
 }
 
-// pulledNames are the names that an image has by the pull of a name: this one, and those by digest in its repository.
+// pulledNames returns the names that an image got from a pull: the pulled name, and the digests in its repository.
 func pulledNames(name string, i image.InspectResponse) (names []string) {
-	named, err := reference.ParseDockerRef(name) // as Docker does: "latest", and a digest goes before a tag
+	named, err := reference.ParseDockerRef(name) // as Docker does: adds "latest", and prefers a digest to a tag
 	if err != nil {
 		return nil
 	}
@@ -174,7 +174,7 @@ func (p *pulledImages) find(id string) *pulledImage {
 	return p.images[id]
 }
 
-// forget forgets an image that is gone, or is others' now, unless it was pulled again meanwhile.
+// forget forgets an image that is gone or belongs to others now, unless it was pulled again.
 func (p *pulledImages) forget(gone *pulledImage) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -195,7 +195,7 @@ func (p *pulledImages) all() []*pulledImage {
 	return slices.Collect(maps.Values(p.images))
 }
 
-// split tells the names under which we pulled an image from those that others gave it. A nil image is others' altogether.
+// split separates the names under which we pulled an image from those that others gave it. For a nil image all names are others'.
 func (i *pulledImage) split(names []string) (ours, others []string) {
 	for _, name := range names {
 		if i != nil && slices.Contains(i.References, name) {
@@ -207,19 +207,19 @@ func (i *pulledImage) split(names []string) (ours, others []string) {
 	return ours, others
 }
 
-// settlePulls finds out what became of the pulls whose end no earlier server has noted.
+// settlePulls finishes the records of pulls that earlier servers left unfinished.
 func (s *Server) settlePulls(ctx context.Context) {
 	unfinished, err := s.pulled.load()
 	if err != nil {
-		s.log.WithError(err).Warn("some images that this node has pulled will not be removed when the disk is full")
+		s.log.WithError(err).Warn("cannot read the records of pulled images: some will not be removed when the disk is full")
 	}
 	for _, note := range unfinished {
 		s.settlePull(ctx, note)
 	}
 }
 
-// settlePull notes what a pull that has ended, well or not, has brought. If the Engine cannot be asked, the note stays for the
-// next server.
+// settlePull records what a pull brought, whether it succeeded or not. If the Engine does not answer, the note stays for the next
+// server.
 func (s *Server) settlePull(ctx context.Context, note pullNote) {
 	ctx, cancel := s.bound(context.WithoutCancel(ctx), 0)
 	defer cancel()
@@ -231,6 +231,6 @@ func (s *Server) settlePull(ctx context.Context, note pullNote) {
 		err = s.pulled.end(note, i)
 	}
 	if err != nil {
-		s.log.WithError(err).WithField("image", note.Image).Warn("cannot note what a pull has brought")
+		s.log.WithError(err).WithField("image", note.Image).Warn("cannot record the result of a pull")
 	}
 }

@@ -22,14 +22,14 @@ const (
 	kindCopy      = "copy" // never runs: an image's files are read from it
 )
 
-// sandboxRecord is what CRI wants to know again about a sandbox and Docker has no place for.
+// sandboxRecord is what CRI reports of a sandbox and Docker has no field for.
 type sandboxRecord struct {
 	Metadata    *runtimeapi.PodSandboxMetadata `json:"metadata"`
 	Labels      map[string]string              `json:"labels,omitempty"`
 	Annotations map[string]string              `json:"annotations,omitempty"`
 	Handler     string                         `json:"handler,omitempty"`
 	Namespaces  *runtimeapi.NamespaceOption    `json:"namespaces,omitempty"`
-	// ResolvConf is the file on the host that the pod's containers have as /etc/resolv.conf.
+	// ResolvConf is the file on the host that the pod's containers mount as /etc/resolv.conf.
 	ResolvConf string `json:"resolvConf"`
 }
 
@@ -40,20 +40,20 @@ type containerRecord struct {
 	Annotations map[string]string             `json:"annotations,omitempty"`
 	Image       *runtimeapi.ImageSpec         `json:"image"`
 	Mounts      []*runtimeapi.Mount           `json:"mounts,omitempty"`
-	// LogPath is the absolute path of the log in CRI's format; empty if no one wants one.
+	// LogPath is the absolute path of the log in CRI's format; empty if there is to be no log.
 	LogPath string `json:"logPath,omitempty"`
-	// Cgroup is what is to be written to its cgroup once it runs.
+	// Cgroup are the settings to write to its cgroup when it runs.
 	Cgroup []cgroupSetting `json:"cgroup,omitempty"`
 }
 
-// owner is whose containers a server may touch.
+// owner is the cluster and node whose containers a server may touch.
 type owner struct {
 	cluster string
 	node    string
 }
 
-// labels returns the Docker labels of a new container. Kubernetes' own labels stand there too, for people who look with
-// `docker ps --filter`; CRI reads them from the record, because an image may bring labels of the same names.
+// labels returns the Docker labels of a new container. Kubernetes' labels are among them for `docker ps --filter`. CRI reads them
+// from the record, because an image may have labels with the same names.
 func (o owner) labels(kind string, kubernetes map[string]string, record any) (map[string]string, error) {
 	data, err := json.Marshal(record)
 	if err != nil {
@@ -68,7 +68,7 @@ func (o owner) labels(kind string, kubernetes map[string]string, record any) (ma
 	return labels, nil
 }
 
-// owns tells whether the container with these labels is ours.
+// owns reports whether the container with these labels is ours.
 func (o owner) owns(labels map[string]string) bool {
 	return labels[api.DockerLabelFramework] == o.cluster && labels[api.DockerLabelNode] == o.node &&
 		(labels[labelKind] == kindSandbox || labels[labelKind] == kindContainer)
@@ -92,8 +92,8 @@ func readContainer(labels map[string]string) (*containerRecord, error) {
 	return r, nil
 }
 
-// sandboxName is the Docker name of a sandbox. It holds all that tells two sandboxes apart, so Docker itself refuses to
-// run one twice. Two nodes may share one Engine (agents of a laptop's Mesos), but never a pod.
+// sandboxName is the Docker name of a sandbox. It is unique per sandbox, so Docker itself refuses to run one twice. Two nodes may
+// share one Engine (agents of a local Mesos), but never a pod.
 func sandboxName(m *runtimeapi.PodSandboxMetadata) string {
 	return strings.Join([]string{"k8s", "POD", m.GetName(), m.GetNamespace(), m.GetUid(), fmt.Sprint(m.GetAttempt())}, "_")
 }
@@ -104,7 +104,7 @@ func containerName(m *runtimeapi.ContainerMetadata, sandbox *runtimeapi.PodSandb
 		fmt.Sprint(m.GetAttempt())}, "_")
 }
 
-// selects tells whether labels match all of a CRI label selector.
+// selects reports whether labels match a CRI label selector.
 func selects(selector, labels map[string]string) bool {
 	for key, value := range selector {
 		if got, ok := labels[key]; !ok || got != value {

@@ -13,15 +13,15 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// callTimeout bounds a call whose caller set no bound, so that an Engine that hangs holds no call for ever. It is the
-// kubelet's own default (--runtime-request-timeout).
+// callTimeout bounds calls without a deadline, so that a hanging Engine does not block them forever. It is the kubelet's default
+// (--runtime-request-timeout).
 const callTimeout = 2 * time.Minute
 
-// statusTimeout is how long the Engine may take to tell that it is well. It is shorter than the kubelet waits, which then
-// learns what is wrong.
+// statusTimeout bounds the Engine's answer for Status. It is shorter than the kubelet's timeout, so that the kubelet gets the
+// reason.
 const statusTimeout = 10 * time.Second
 
-// unary runs each plain call: with a deadline, and with its error in gRPC's words.
+// unary wraps each plain call: it sets a deadline, and converts errors to gRPC's.
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	switch r := req.(type) {
 	case *runtimeapi.StopContainerRequest:
@@ -29,7 +29,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		ctx, cancel = s.bound(ctx, time.Duration(max(r.GetTimeout(), 0))*time.Second)
 		defer cancel()
 	case *runtimeapi.ExecSyncRequest, *runtimeapi.PullImageRequest:
-		// A command runs, and a pull makes progress, as long as it takes; they bound what they ask of the Engine.
+		// Commands and progressing pulls may take any time; they bound their own calls to the Engine.
 	default:
 		var cancel context.CancelFunc
 		ctx, cancel = s.bound(ctx, 0)
@@ -43,8 +43,8 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 	return response, nil
 }
 
-// bound returns the context for what is asked of the Engine: with the caller's deadline, or with ours if it set none.
-// Longer is what the Engine was asked to wait.
+// bound returns a context for calls to the Engine, with the caller's deadline or our default. longer is added to the default, for
+// calls that make the Engine wait.
 func (s *Server) bound(ctx context.Context, longer time.Duration) (context.Context, context.CancelFunc) {
 	if _, set := ctx.Deadline(); set {
 		return context.WithCancel(ctx)
@@ -52,7 +52,7 @@ func (s *Server) bound(ctx context.Context, longer time.Duration) (context.Conte
 	return context.WithTimeout(ctx, s.cfg.CallTimeout+longer)
 }
 
-// stream runs each call that answers by a stream.
+// stream wraps each streaming call.
 func (s *Server) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if err := handler(srv, stream); err != nil {
 		return statusError(err)
@@ -85,9 +85,9 @@ func statusError(err error) error {
 	return status.Error(code, err.Error())
 }
 
-// notFound is the error for a container that does not exist or is not ours: to us that is the same.
+// notFound is the error for a container that does not exist or is not ours. We make no difference.
 func notFound(kind, id string) error {
-	return status.Errorf(codes.NotFound, "there is no %s %s", kind, id)
+	return status.Errorf(codes.NotFound, "%s %s not found", kind, id)
 }
 
 func isNotFound(err error) bool {

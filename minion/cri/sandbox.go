@@ -18,12 +18,12 @@ import (
 	"github.com/k8sm/k8sm/minion/network"
 )
 
-// RunPodSandbox makes and starts the container that holds the pod's namespaces. It leaves nothing behind if it fails
-// and the Engine answers.
+// RunPodSandbox creates and starts the container that holds the pod's namespaces. If it fails, it leaves nothing behind as long as
+// the Engine answers.
 func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxRequest) (_ *runtimeapi.RunPodSandboxResponse, err error) {
 	config := r.GetConfig()
 	if config.GetMetadata() == nil {
-		return nil, refuse("a sandbox needs metadata")
+		return nil, refuse("the request must have metadata")
 	}
 	plan := sandboxPlan{
 		owner: s.owner, host: s.host, image: s.sandboxImage, handler: r.GetRuntimeHandler(), config: config,
@@ -34,7 +34,7 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 	var address netip.Addr
 	if ownNetwork {
 		if err := s.cfg.Network.Ready(); err != nil {
-			return nil, fmt.Errorf("cannot give the pod an address: %w", err)
+			return nil, fmt.Errorf("cannot assign an address to the pod: %w", err)
 		}
 		if ports, err = hostPorts(config); err != nil {
 			return nil, err
@@ -63,14 +63,14 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
 }
 
-// join joins a sandbox that runs to the pod network.
+// join attaches a running sandbox to the pod network.
 func (s *Server) join(ctx context.Context, config *runtimeapi.PodSandboxConfig, sandbox network.Sandbox) error {
 	c, err := s.view.inspectNow(ctx, kindSandbox, sandbox.ID)
 	if err != nil {
 		return err
 	}
 	if !c.State.Running {
-		return fmt.Errorf("the sandbox's program has ended: %s (exit code %d)", c.State.Error, c.State.ExitCode)
+		return fmt.Errorf("the sandbox's program has exited: %s (exit code %d)", c.State.Error, c.State.ExitCode)
 	}
 	pod := config.GetMetadata()
 	sandbox.Pod, sandbox.UID, sandbox.Namespace = pod.GetNamespace()+"/"+pod.GetName(), pod.GetUid(), networkNamespace(c.State.Pid)
@@ -81,11 +81,11 @@ func (s *Server) join(ctx context.Context, config *runtimeapi.PodSandboxConfig, 
 
 func networkNamespace(pid int) string { return fmt.Sprintf("/proc/%d/ns/net", pid) }
 
-// discardSandbox removes a sandbox that could not be started, and its files unless the sandbox stays: the Engine may have
-// started it without being able to say so, and then the kubelet takes it over.
+// discardSandbox removes a sandbox that failed to start, and its files. If it cannot be removed, the files stay: the Engine may have
+// started it without reporting so, and then the kubelet takes it over.
 func (s *Server) discardSandbox(ctx context.Context, id, resolvConf string) error {
 	if err := s.discard(ctx, id); err != nil && !isNotFound(err) {
-		return fmt.Errorf("cannot remove it: %w", err)
+		return fmt.Errorf("cannot remove the sandbox: %w", err)
 	}
 	if err := s.cfg.Network.Detach(context.WithoutCancel(ctx), id); err != nil {
 		return err
@@ -93,8 +93,8 @@ func (s *Server) discardSandbox(ctx context.Context, id, resolvConf string) erro
 	return os.RemoveAll(filepath.Dir(resolvConf))
 }
 
-// create makes a Docker container. If the name is taken by one of ours that never ran, a caller before us was cut off
-// between creating and learning of it: that container is removed, so that nothing starts twice.
+// create creates a Docker container. If one of ours that never ran has the name, an earlier caller was interrupted before it got the
+// id: create removes that container, so that nothing starts twice.
 func (s *Server) create(ctx context.Context, name string, c *container.Config, hc *container.HostConfig) (id string, err error) {
 	defer func() {
 		if err == nil {
@@ -121,8 +121,7 @@ func (s *Server) start(ctx context.Context, id string) error {
 	return s.docker.ContainerStart(ctx, id, container.StartOptions{})
 }
 
-// stop asks a container to end by its stop signal and kills it after the timeout, in seconds. It succeeds for one that is
-// gone.
+// stop sends a container its stop signal, and kills it after the timeout, in seconds. It succeeds for one that is gone.
 func (s *Server) stop(ctx context.Context, id string, timeout int) error {
 	defer s.view.touched(id)
 	err := s.docker.ContainerStop(ctx, id, container.StopOptions{Timeout: &timeout})
@@ -132,8 +131,7 @@ func (s *Server) stop(ctx context.Context, id string, timeout int) error {
 	return err
 }
 
-// remove removes a container, killing it first if it runs. It succeeds for one that is gone or that another caller is
-// removing.
+// remove removes a container, and kills it first if it is running. It succeeds for one that is gone or already being removed.
 func (s *Server) remove(ctx context.Context, id string) error {
 	err := s.forceRemove(ctx, id)
 	if isNotFound(err) || cerrdefs.IsConflict(err) {
@@ -142,7 +140,7 @@ func (s *Server) remove(ctx context.Context, id string) error {
 	return err
 }
 
-// discard removes a container that could not be started, even if the caller's time is up.
+// discard removes a container that failed to start, even if the caller's deadline has passed.
 func (s *Server) discard(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), min(30*time.Second, s.cfg.CallTimeout))
 	defer cancel()
@@ -175,8 +173,7 @@ func writeResolvConf(path string, dns *runtimeapi.DNSConfig) error {
 	return os.WriteFile(path, []byte(text), 0o644)
 }
 
-// StopPodSandbox ends the pod's containers and the sandbox, which gives the address back. It succeeds for a sandbox that
-// is gone.
+// StopPodSandbox stops the pod's containers and the sandbox, and releases the address. It succeeds for a sandbox that is gone.
 func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandboxRequest) (*runtimeapi.StopPodSandboxResponse, error) {
 	sandbox, err := s.view.inspect(ctx, kindSandbox, r.GetPodSandboxId())
 	if isNotFound(err) {
@@ -199,7 +196,7 @@ func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandbo
 	return &runtimeapi.StopPodSandboxResponse{}, nil
 }
 
-// RemovePodSandbox removes the sandbox and all that is left of its containers.
+// RemovePodSandbox removes the sandbox and its remaining containers.
 func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSandboxRequest) (*runtimeapi.RemovePodSandboxResponse, error) {
 	sandbox, err := s.view.inspect(ctx, kindSandbox, r.GetPodSandboxId())
 	if isNotFound(err) {
@@ -233,7 +230,7 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 	return &runtimeapi.RemovePodSandboxResponse{}, nil
 }
 
-// membersFirst does something to a sandbox's containers, several at a time, and then to the sandbox.
+// membersFirst calls do for a sandbox's containers, several at a time, and then for the sandbox.
 func membersFirst(containers []string, sandbox string, do func(id string) error) error {
 	var group errgroup.Group
 	group.SetLimit(parallelCalls)
@@ -287,7 +284,7 @@ func sandboxState(state container.ContainerState) runtimeapi.PodSandboxState {
 	return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
 }
 
-// PodSandboxStatus tells all about one sandbox.
+// PodSandboxStatus returns the status of one sandbox.
 func (s *Server) PodSandboxStatus(ctx context.Context, r *runtimeapi.PodSandboxStatusRequest) (*runtimeapi.PodSandboxStatusResponse, error) {
 	var sandbox container.InspectResponse
 	var status *runtimeapi.PodSandboxStatus
@@ -331,7 +328,7 @@ func (s *Server) sandboxStatus(c container.InspectResponse) (*runtimeapi.PodSand
 	}, nil
 }
 
-// podAddresses are the pod's in CRI's words; a pod on the host's network has none of its own.
+// podAddresses translates a pod's addresses. A pod on the host network has none of its own.
 func podAddresses(addresses []netip.Addr) *runtimeapi.PodSandboxNetworkStatus {
 	status := new(runtimeapi.PodSandboxNetworkStatus)
 	for i, address := range addresses {
@@ -344,13 +341,13 @@ func podAddresses(addresses []netip.Addr) *runtimeapi.PodSandboxNetworkStatus {
 	return status
 }
 
-// tidyNetwork takes back what sandboxes had that were removed while this server did not run.
+// tidyNetwork releases the addresses of sandboxes that were removed while this server did not run.
 func (s *Server) tidyNetwork(ctx context.Context) {
 	ids, err := s.view.ask(ctx, kindSandbox, "", "")
 	if err == nil {
 		err = s.cfg.Network.Keep(ctx, ids)
 	}
 	if err != nil {
-		s.log.WithError(err).Warn("addresses of sandboxes that are gone may stay in use")
+		s.log.WithError(err).Warn("cannot release the addresses of removed sandboxes")
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/k8sm/k8sm/minion/network"
 )
 
-// sandboxPlan is all that the translation of one sandbox depends on.
+// sandboxPlan is the input for the translation of one sandbox.
 type sandboxPlan struct {
 	owner      owner
 	host       host
@@ -26,8 +26,8 @@ type sandboxPlan struct {
 	config     *runtimeapi.PodSandboxConfig
 }
 
-// translate returns the Docker container that is the sandbox: a process that waits and holds the pod's namespaces, with
-// no right that waiting does not need.
+// translate returns the configuration of the sandbox's Docker container: a process that waits and holds the pod's namespaces,
+// without any right that it does not need.
 func (p sandboxPlan) translate() (*container.Config, *container.HostConfig, error) {
 	linux := p.config.GetLinux()
 	sc := linux.GetSecurityContext()
@@ -54,7 +54,7 @@ func (p sandboxPlan) translate() (*container.Config, *container.HostConfig, erro
 		Runtime:        p.handler,
 	}
 	hc.CgroupParent = p.host.cgroupParent(linux.GetCgroupParent())
-	hc.CPUShares = 2 // it waits
+	hc.CPUShares = 2 // it only waits
 	profiles := profiles{seccomp: sc.GetSeccomp(), appArmor: sc.GetApparmor(), selinux: sc.GetSelinuxOptions()}
 	if hc.SecurityOpt, err = profiles.securityOpts(p.host); err != nil {
 		return nil, nil, err
@@ -67,15 +67,14 @@ func (p sandboxPlan) translate() (*container.Config, *container.HostConfig, erro
 		return c, hc, nil // neither a name nor a network of its own
 	}
 	c.Hostname = p.config.GetHostname()
-	c.NetworkDisabled = true // an empty namespace, which the pod network fills: the Engine's would be most of its work here
+	c.NetworkDisabled = true // an empty namespace for the pod network: setting up the Engine's network would be most of its work
 	return c, hc, nil
 }
 
-// sandboxOOMScore is what the kubelet asks for its own sandboxes: killed last, for a pod cannot outlive its sandbox.
+// sandboxOOMScore is the kubelet's value for sandboxes: they are killed last, because a pod cannot outlive its sandbox.
 const sandboxOOMScore = -998
 
-// hostPorts returns the pod's ports that have a host port: those of its containers, and those that the scheduler has
-// chosen, which stand in an annotation.
+// hostPorts returns the pod's host ports: those of its containers, and those that the scheduler chose, from an annotation.
 func hostPorts(config *runtimeapi.PodSandboxConfig) ([]network.Port, error) {
 	chosen, err := api.ParsePortMappings(config.GetAnnotations()[api.AnnotationPortMappings])
 	if err != nil {
@@ -102,7 +101,7 @@ func hostPorts(config *runtimeapi.PodSandboxConfig) ([]network.Port, error) {
 			return int32(other.HostPort) == m.HostPort && other.Protocol == m.Protocol
 		})
 		if taken {
-			return nil, refuse("cannot publish the pod's ports: host port %d/%s is given twice, by the containers and by annotation %s",
+			return nil, refuse("cannot publish the pod's ports: host port %d/%s is set twice, by the containers and by annotation %s",
 				m.HostPort, m.Protocol, api.AnnotationPortMappings)
 		}
 		ports = append(ports, network.Port{Protocol: m.Protocol, HostPort: uint16(m.HostPort), ContainerPort: uint16(m.ContainerPort)})
@@ -110,7 +109,7 @@ func hostPorts(config *runtimeapi.PodSandboxConfig) ([]network.Port, error) {
 	return ports, nil
 }
 
-// assignedAddress returns the address of a pool that the scheduler has given the pod; not valid if it has given none.
+// assignedAddress returns the pool address that the scheduler assigned to the pod; not valid if there is none.
 func assignedAddress(config *runtimeapi.PodSandboxConfig) (netip.Addr, error) {
 	text := config.GetAnnotations()[api.AnnotationIPAssigned]
 	if text == "" {
@@ -118,12 +117,12 @@ func assignedAddress(config *runtimeapi.PodSandboxConfig) (netip.Addr, error) {
 	}
 	address, err := netip.ParseAddr(text)
 	if err != nil || !address.IsGlobalUnicast() {
-		return netip.Addr{}, refuse("cannot give the pod the address %q of annotation %s: it is no host's address", text, api.AnnotationIPAssigned)
+		return netip.Addr{}, refuse("cannot assign address %q of annotation %s to the pod: it is not a host address", text, api.AnnotationIPAssigned)
 	}
 	return address, nil
 }
 
-// resolvConf renders the pod's DNS settings (resolv.conf(5)); ok is false if there are none, which means the host's.
+// resolvConf renders the pod's DNS settings (resolv.conf(5)); ok is false if there are none, which means the host's apply.
 func resolvConf(dns *runtimeapi.DNSConfig) (text string, ok bool) {
 	if len(dns.GetServers())+len(dns.GetSearches())+len(dns.GetOptions()) == 0 {
 		return "", false

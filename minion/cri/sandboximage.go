@@ -18,13 +18,13 @@ import (
 	"github.com/docker/docker/pkg/jsonmessage"
 )
 
-// embedded holds minion/cri/pause once make has built it; the folder has a file in any case, so that `go build` works.
+// embedded holds minion/cri/pause if make has built it. The folder always has a file, so that `go build` works without it.
 //
 //go:embed all:embedded
 var embedded embed.FS
 
-// ensureSandboxImage returns the name of an image that the Engine has: the wanted one, pulled if need be, or the one made
-// of the embedded program. No registry is needed for the latter.
+// ensureSandboxImage returns the name of an image that the Engine has: the wanted one, pulled if missing, or the embedded one, which
+// needs no registry.
 func (s *Server) ensureSandboxImage(ctx context.Context, wanted string) (string, error) {
 	short, cancel := s.bound(ctx, 0)
 	defer cancel()
@@ -40,7 +40,7 @@ func (s *Server) ensureSandboxImage(ctx context.Context, wanted string) (string,
 	return wanted, nil
 }
 
-// EmbeddedImage returns the name of the sandbox image that is made of the embedded program, which the Engine then has.
+// EmbeddedImage loads the embedded sandbox image into the Engine and returns its name.
 func EmbeddedImage(ctx context.Context, docker *client.Client) (name string, err error) {
 	program, err := embedded.ReadFile("embedded/pause")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -59,7 +59,7 @@ func EmbeddedImage(ctx context.Context, docker *client.Client) (name string, err
 		err = loadArchive(ctx, docker, archive)
 	}
 	if err != nil {
-		return "", fmt.Errorf("cannot bring the sandbox image into Docker Engine: %w", err)
+		return "", fmt.Errorf("cannot load the sandbox image into Docker Engine: %w", err)
 	}
 	return name, nil
 }
@@ -74,7 +74,7 @@ func loadArchive(ctx context.Context, docker *client.Client, archive []byte) err
 	return readProgress(loaded.Body, func(jsonmessage.JSONMessage) {})
 }
 
-// imageArchive is what `docker load` reads: an image of one layer with one static program
+// imageArchive builds the input of `docker load`: an image of one layer with one static program
 // (https://github.com/moby/docker-image-spec/blob/main/spec.md#combined-image-json--filesystem-changeset-format).
 func imageArchive(name string, program []byte) ([]byte, error) {
 	layer, err := tarOf(file{"pause", 0o755, program})

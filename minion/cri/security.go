@@ -13,14 +13,14 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// defaultCapabilities are those of an unprivileged Docker container
+// defaultCapabilities are the capabilities of an unprivileged Docker container
 // (https://docs.docker.com/engine/containers/run/#runtime-privilege-and-linux-capabilities).
 var defaultCapabilities = []string{
 	"AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW",
 	"SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
 }
 
-// profiles are the three kinds of mandatory access control that CRI carries for sandboxes and containers alike.
+// profiles are the three kinds of mandatory access control in CRI, for sandboxes and containers alike.
 type profiles struct {
 	seccomp  *runtimeapi.SecurityProfile
 	appArmor *runtimeapi.SecurityProfile
@@ -39,10 +39,10 @@ func (p profiles) securityOpts(h host) ([]string, error) {
 	}
 	switch {
 	case p.seccomp == nil || p.seccomp.GetProfileType() == runtimeapi.SecurityProfile_Unconfined:
-		// CRI's default is none; the kubelet says what it wants (--seccomp-default).
+		// CRI's default is unconfined; the kubelet sets a profile if it wants one (--seccomp-default).
 		opts = append(opts, "seccomp=unconfined")
 	case p.seccomp.GetProfileType() == runtimeapi.SecurityProfile_Localhost:
-		// The Engine's API takes the profile itself, where its command line takes a file.
+		// The Engine's API takes the profile's content; only its command line takes a file.
 		profile, err := os.ReadFile(p.seccomp.GetLocalhostRef())
 		if err != nil {
 			return nil, refuse("cannot read the seccomp profile: %v", err)
@@ -57,17 +57,17 @@ func (p profiles) securityOpts(h host) ([]string, error) {
 	case runtimeapi.SecurityProfile_Localhost:
 		name := strings.TrimPrefix(p.appArmor.GetLocalhostRef(), "localhost/")
 		if !h.appArmor {
-			return nil, refuse("the AppArmor profile %q is asked for, and this host has no AppArmor", name)
+			return nil, refuse("AppArmor profile %q is requested, but this host has no AppArmor", name)
 		}
 		if h.lacksProfile(name) {
-			return nil, refuse("the AppArmor profile %q is asked for, and it is not loaded on this host: load it there with apparmor_parser -r FILE", name)
+			return nil, refuse("AppArmor profile %q is requested, but not loaded on this host: load it with apparmor_parser -r FILE", name)
 		}
 		opts = append(opts, "apparmor="+name)
 	}
 	return opts, nil
 }
 
-// userAndGroups fills in who the container runs as. An empty user is the image's.
+// userAndGroups translates the user and groups of the container. An empty user means the image's.
 func userAndGroups(sc *runtimeapi.LinuxContainerSecurityContext) (user string, groups []string, err error) {
 	switch {
 	case sc.GetRunAsUser() != nil:
@@ -77,12 +77,12 @@ func userAndGroups(sc *runtimeapi.LinuxContainerSecurityContext) (user string, g
 	}
 	if group := sc.GetRunAsGroup(); group != nil {
 		if user == "" {
-			return "", nil, refuse("run_as_group is given without run_as_user or run_as_username")
+			return "", nil, refuse("run_as_group is set without run_as_user or run_as_username")
 		}
 		user += ":" + strconv.FormatInt(group.GetValue(), 10)
 	}
 	if sc.GetSupplementalGroupsPolicy() == runtimeapi.SupplementalGroupsPolicy_Strict && user != "" && sc.GetRunAsGroup() == nil {
-		return "", nil, refuse("the supplemental groups policy Strict needs run_as_group: Docker reads the user's groups from the image otherwise")
+		return "", nil, refuse("supplemental groups policy Strict requires run_as_group: otherwise Docker adds the user's groups from the image")
 	}
 	for _, group := range sc.GetSupplementalGroups() {
 		groups = append(groups, strconv.FormatInt(group, 10))
@@ -90,10 +90,10 @@ func userAndGroups(sc *runtimeapi.LinuxContainerSecurityContext) (user string, g
 	return user, groups, nil
 }
 
-// applySecurity fills in everything of the security context but the user and the namespaces.
+// applySecurity translates the security context except the user and the namespaces.
 func applySecurity(hc *container.HostConfig, sc *runtimeapi.LinuxContainerSecurityContext, h host) error {
 	if len(sc.GetCapabilities().GetAddAmbientCapabilities()) > 0 {
-		return refuse("ambient capabilities are asked for, and Docker cannot give them")
+		return refuse("ambient capabilities are requested, but Docker does not support them")
 	}
 	hc.ReadonlyRootfs = sc.GetReadonlyRootfs()
 	if sc.GetPrivileged() {
@@ -110,7 +110,7 @@ func applySecurity(hc *container.HostConfig, sc *runtimeapi.LinuxContainerSecuri
 	}
 	hc.SecurityOpt = opts
 	if sc != nil {
-		// An empty list means none; Docker takes its own defaults only for a missing one.
+		// An empty list means none; Docker applies its defaults only if the list is nil.
 		hc.MaskedPaths = append([]string{}, sc.GetMaskedPaths()...)
 		hc.ReadonlyPaths = append([]string{}, sc.GetReadonlyPaths()...)
 	}
@@ -118,8 +118,8 @@ func applySecurity(hc *container.HostConfig, sc *runtimeapi.LinuxContainerSecuri
 	return nil
 }
 
-// capabilities translates what to add and drop to what this host can give. Docker's ALL means all that the kernel knows,
-// and its default set may hold a withheld one, too; what the host withholds is dropped from both.
+// capabilities translates added and dropped capabilities to what this host can grant. Docker's ALL means all that the kernel knows,
+// and its default set may contain withheld ones, too; both are reduced by what the host withholds.
 func capabilities(c *runtimeapi.Capability, h host) (add, drop []string) {
 	add, drop = plainNames(c.GetAddCapabilities()), plainNames(c.GetDropCapabilities())
 	if slices.Contains(drop, "ALL") && !slices.Contains(add, "ALL") {
@@ -145,8 +145,8 @@ func plainNames(names []string) []string {
 	return plain
 }
 
-// applyPrivileged makes the container privileged: by Docker's own switch where the host can give all that this means,
-// else part by part.
+// applyPrivileged makes the container privileged: by Docker's own switch if the host can grant everything that this means, else
+// setting by setting.
 func applyPrivileged(hc *container.HostConfig, h host) {
 	hc.CgroupnsMode = container.CgroupnsModeHost
 	if len(h.missing) == 0 {
@@ -161,27 +161,27 @@ func applyPrivileged(hc *container.HostConfig, h host) {
 	hc.MaskedPaths, hc.ReadonlyPaths = []string{}, []string{}
 	hc.Devices = append(hc.Devices, h.devices...)
 	hc.DeviceCgroupRules = []string{"a *:* rwm"}
-	hc.Mounts = append(hc.Mounts, mount.Mount{ // in place of the read-only one
+	hc.Mounts = append(hc.Mounts, mount.Mount{ // replaces the read-only mount
 		Type: mount.TypeBind, Source: "/sys", Target: "/sys",
 		BindOptions: &mount.BindOptions{Propagation: mount.PropagationRPrivate},
 	})
 }
 
-// Privilege gives a container of the minion's own all that this host can give, but no devices.
+// Privilege gives a container of the minion's own everything that this host can grant, except devices.
 func Privilege(hc *container.HostConfig) error {
 	h, err := readHost()
 	if err != nil {
-		return fmt.Errorf("cannot find out what this machine can give to containers: %w", err)
+		return fmt.Errorf("cannot read the capabilities of this host: %w", err)
 	}
 	h.devices = nil
 	applyPrivileged(hc, h)
 	return nil
 }
 
-// applyNamespaces fills in the namespaces of a container in the sandbox, or of the sandbox itself when sandboxID is empty.
+// applyNamespaces sets the namespaces of a container in the sandbox, or of the sandbox itself if sandboxID is empty.
 func applyNamespaces(hc *container.HostConfig, n *runtimeapi.NamespaceOption, sandboxID string) error {
 	if users := n.GetUsernsOptions(); users != nil && users.GetMode() == runtimeapi.NamespaceMode_POD {
-		return refuse("a user namespace for the pod is asked for, and Docker has them for a whole Engine only")
+		return refuse("a user namespace is requested for the pod, but Docker supports them only for a whole Engine")
 	}
 	shared := "container:" + sandboxID
 	inSandbox := sandboxID != ""
@@ -190,7 +190,7 @@ func applyNamespaces(hc *container.HostConfig, n *runtimeapi.NamespaceOption, sa
 		hc.NetworkMode, hc.IpcMode = container.NetworkMode(shared), container.IpcMode(shared)
 	}
 	if n.GetNetwork() == runtimeapi.NamespaceMode_NODE {
-		// Whoever has the host's network has its name, too.
+		// A container on the host network has the host's name, too.
 		hc.NetworkMode, hc.UTSMode = "host", "host"
 	}
 	if n.GetIpc() == runtimeapi.NamespaceMode_NODE {
@@ -203,24 +203,25 @@ func applyNamespaces(hc *container.HostConfig, n *runtimeapi.NamespaceOption, sa
 		hc.PidMode = container.PidMode(shared)
 	case mode == runtimeapi.NamespaceMode_TARGET && inSandbox:
 		if n.GetTargetId() == "" {
-			return refuse("the PID namespace of a target is asked for without a target")
+			return refuse("PID namespace mode TARGET is requested without a target")
 		}
 		hc.PidMode = container.PidMode("container:" + n.GetTargetId())
 	}
 	return nil
 }
 
-// applyResources fills in the cgroup limits that Docker knows; cgroupSettings has the others (https://docs.docker.com/engine/containers/resource_constraints/).
+// applyResources sets the limits that Docker has fields for; cgroupSettings returns the others
+// (https://docs.docker.com/engine/containers/resource_constraints/).
 func applyResources(r *container.Resources, wanted *runtimeapi.LinuxContainerResources) {
 	r.CPUShares, r.CPUPeriod, r.CPUQuota = wanted.GetCpuShares(), wanted.GetCpuPeriod(), wanted.GetCpuQuota()
 	r.CpusetCpus, r.CpusetMems = wanted.GetCpusetCpus(), wanted.GetCpusetMems()
 	r.Memory, r.MemorySwap = wanted.GetMemoryLimitInBytes(), wanted.GetMemorySwapLimitInBytes()
 	if r.MemorySwap == 0 {
-		r.MemorySwap = r.Memory // no swap on top of the limit, where Docker's default doubles it
+		r.MemorySwap = r.Memory // no swap: Docker's default would double the limit
 	}
 }
 
-// cgroupParent is the pod's cgroup in the form that the Engine's cgroup driver wants.
+// cgroupParent returns the pod's cgroup in the form that the Engine's cgroup driver expects.
 func (h host) cgroupParent(parent string) string {
 	if h.systemdCgroups {
 		return parent[strings.LastIndexByte(parent, '/')+1:]
@@ -231,7 +232,7 @@ func (h host) cgroupParent(parent string) string {
 	return parent
 }
 
-// refuse is the error for what CRI asks and cannot be had.
+// refuse returns the error for a request that cannot be fulfilled.
 func refuse(format string, args ...any) error { return &refusal{fmt.Sprintf(format, args...)} }
 
 type refusal struct{ reason string }

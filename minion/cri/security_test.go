@@ -146,7 +146,7 @@ func TestAppArmorProfileIsRefusedOnAHostWithoutAppArmor(t *testing.T) {
 	main := shell("main", "true")
 	main.Linux.SecurityContext.Apparmor = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "strict"}
 	_, err := n.CreateContainer(t.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: main, SandboxConfig: config})
-	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), `the AppArmor profile "strict" is asked for, and this host has no AppArmor`) {
+	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), `AppArmor profile "strict" is requested, but this host has no AppArmor`) {
 		t.Errorf("CreateContainer returned %v", err)
 	}
 	if left := n.containers(t); len(left) > 0 {

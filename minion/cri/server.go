@@ -29,53 +29,53 @@ import (
 // minimumAPI is the API of Docker Engine 20.10.
 const minimumAPI = "1.41"
 
-// Network gives sandboxes their addresses. *network.Network is one.
+// Network assigns addresses to sandboxes. *network.Network implements it.
 type Network interface {
-	// Setup makes the pod network for the node's pod CIDRs; it is called again with the same value after a restart and
-	// must be idempotent.
+	// Setup sets up the pod network for the node's pod CIDRs. It must be idempotent: it is called again with the same value after a
+	// restart.
 	Setup(podCIDRs []string) error
 	// Ready returns an error that says why the network cannot take sandboxes yet.
 	Ready() error
-	// Attach joins a sandbox, whose network namespace is empty, to the network, and returns its addresses.
+	// Attach connects a sandbox with an empty network namespace to the network, and returns its addresses.
 	Attach(ctx context.Context, sandbox network.Sandbox) ([]netip.Addr, error)
-	// Detach takes back what a sandbox has, if it has anything.
+	// Detach releases the sandbox's addresses, if it has any.
 	Detach(ctx context.Context, id string) error
-	// Addresses returns what a sandbox has.
+	// Addresses returns the sandbox's addresses.
 	Addresses(id string) []netip.Addr
-	// Keep detaches all sandboxes but these.
+	// Keep detaches all sandboxes except these.
 	Keep(ctx context.Context, ids []string) error
 }
 
-// Config says what a Server serves, and from what.
+// Config configures a Server.
 type Config struct {
 	// Socket is the path of the Unix socket to serve CRI on.
 	Socket string
 	// DockerHost is the Engine's address, such as "unix:///var/run/docker.sock".
 	DockerHost string
-	// Root is a directory for the few files that containers need from us, such as their resolv.conf. It must outlive
-	// the server, as the containers do.
+	// Root is a directory for the few files that containers need from the server, such as their resolv.conf. It must outlive the
+	// server, as the containers do.
 	Root string
-	// Cluster and Node name whose containers these are; no others are ever seen or touched.
+	// Cluster and Node say whose containers these are; the server never sees or touches others.
 	Cluster, Node string
-	// Network gives pods their addresses.
+	// Network assigns addresses to pods.
 	Network Network
-	// Cgroup is a cgroup that all containers are to be below, such as "/mesos/ID"; empty for none. The Engine must make
-	// cgroups itself, not through systemd.
+	// Cgroup is the parent cgroup of all containers, such as "/mesos/ID"; empty for none. It requires that the Engine uses the
+	// cgroup driver cgroupfs.
 	Cgroup string
 	// SandboxImage is the image of the sandbox program; empty means the one built into km.
 	SandboxImage string
-	// LogSize is how many bytes the kubelet keeps of a container's log; the Engine keeps as many in its own. Zero means 50 MiB,
-	// as a kubelet does by default.
+	// LogSize is how many bytes of a container's log the kubelet keeps; the Engine keeps as many in its own. Zero means 50 MiB, the
+	// kubelet's default.
 	LogSize int64
-	// CallTimeout bounds what a call without a deadline of its own asks of the Engine; zero means 2 minutes.
+	// CallTimeout bounds calls to the Engine if the CRI call has no deadline; zero means 2 minutes.
 	CallTimeout time.Duration
 	// PullTimeout is how long a pull may make no progress; zero means 5 minutes.
 	PullTimeout time.Duration
-	// Log gets what the server has to say; nil means logrus' standard logger.
+	// Log receives the server's log; nil means logrus' standard logger.
 	Log logrus.FieldLogger
 }
 
-// Server is the CRI of one node. It may serve any number of concurrent calls.
+// Server serves the CRI of one node. It may serve any number of concurrent calls.
 type Server struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
 	runtimeapi.UnimplementedImageServiceServer
@@ -98,8 +98,8 @@ type Server struct {
 	view         *view
 }
 
-// New connects to the Engine, checks that it is fit and brings the sandbox image there. It serves nothing until Run,
-// which the caller must call once.
+// New connects to the Engine, checks its version, and loads the sandbox image. Nothing is served until Run, which the caller must
+// call once.
 func New(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = logrus.StandardLogger()
@@ -109,10 +109,10 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, log: cfg.Log.WithField("node", cfg.Node), owner: owner{cfg.Cluster, cfg.Node}}
 	var err error
 	if s.host, err = readHost(); err != nil {
-		return nil, fmt.Errorf("cannot tell what this host can give to containers: %w", err)
+		return nil, fmt.Errorf("cannot read the capabilities of this host: %w", err)
 	}
 	if limits := s.host.limits(); limits != "" {
-		s.log.Warn("this host holds capabilities back: ", limits)
+		s.log.Warn("this host withholds capabilities: ", limits)
 	}
 	if s.docker, err = client.NewClientWithOpts(client.WithHost(cfg.DockerHost), client.WithAPIVersionNegotiation()); err != nil {
 		return nil, fmt.Errorf("cannot use Docker Engine at %s: %w", cfg.DockerHost, err)
@@ -135,7 +135,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// inspectEngine checks the Engine's version and learns how it is set up.
+// inspectEngine checks the Engine's version and reads its configuration.
 func (s *Server) inspectEngine(ctx context.Context) error {
 	ctx, cancel := s.bound(ctx, 0)
 	defer cancel()
@@ -144,7 +144,7 @@ func (s *Server) inspectEngine(ctx context.Context) error {
 		return fmt.Errorf("cannot reach Docker Engine at %s: %w", s.cfg.DockerHost, err)
 	}
 	if got := s.docker.ClientVersion(); versions.LessThan(got, minimumAPI) {
-		return fmt.Errorf("cannot use Docker Engine %s at %s: it speaks API %s, and %s (Engine 20.10) is needed",
+		return fmt.Errorf("cannot use Docker Engine %s at %s: it has API %s, but API %s (Engine 20.10) is required",
 			info.ServerVersion, s.cfg.DockerHost, got, minimumAPI)
 	}
 	s.dockerRoot = info.DockerRootDir
@@ -152,13 +152,13 @@ func (s *Server) inspectEngine(ctx context.Context) error {
 	s.host.cgroup = s.cfg.Cgroup
 	s.host.selinux = slices.Contains(info.SecurityOptions, "name=selinux")
 	if s.host.systemdCgroups && s.host.cgroup != "" {
-		return fmt.Errorf("cannot have containers below cgroup %s: Docker Engine at %s makes cgroups through systemd", s.cfg.Cgroup, s.cfg.DockerHost)
+		return fmt.Errorf("cannot run containers below cgroup %s: Docker Engine at %s uses cgroup driver systemd", s.cfg.Cgroup, s.cfg.DockerHost)
 	}
 	return nil
 }
 
-// listenForStreams prepares exec, attach and port-forward: the kubelet gets a URL with a one-time token for each and
-// connects to it, from this same host.
+// listenForStreams prepares exec, attach and port-forward. For each, the kubelet gets a URL with a one-time token and connects to it
+// from this host.
 func (s *Server) listenForStreams() (err error) {
 	if s.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return fmt.Errorf("cannot listen for exec and attach: %w", err)
@@ -172,7 +172,7 @@ func (s *Server) listenForStreams() (err error) {
 	return nil
 }
 
-// Run serves until ctx ends, then ends all streams and log followers and returns nil. Containers run on.
+// Run serves until ctx ends, then ends all streams and log followers and returns nil. Containers keep running.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.docker.Close()
 	defer s.listener.Close()
@@ -210,17 +210,17 @@ func (s *Server) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// maxMessage is the kubelet's own bound on a CRI message.
+// maxMessage is the kubelet's limit for a CRI message.
 const maxMessage = 16 << 20
 
-// listen opens the socket for root only, in place of one that a killed server left.
+// listen opens the socket for root only. It replaces a socket that a killed server left.
 func listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot serve CRI at %s: %w", path, err)
 	}
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()
-		return nil, fmt.Errorf("cannot serve CRI at %s: another process serves there", path)
+		return nil, fmt.Errorf("cannot serve CRI at %s: another process already does", path)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("cannot serve CRI at %s: %w", path, err)
@@ -235,7 +235,7 @@ func listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// Version tells who we are (https://kubernetes.io/docs/concepts/architecture/cri/).
+// Version returns the runtime's name and version (https://kubernetes.io/docs/concepts/architecture/cri/).
 func (s *Server) Version(ctx context.Context, _ *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {
 	v, err := s.docker.ServerVersion(ctx)
 	if err != nil {
@@ -246,14 +246,14 @@ func (s *Server) Version(ctx context.Context, _ *runtimeapi.VersionRequest) (*ru
 	}, nil
 }
 
-// Status tells whether the Engine answers and whether pods can have addresses.
+// Status reports whether the Engine answers and whether pods can get addresses.
 func (s *Server) Status(ctx context.Context, _ *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
 	engine := &runtimeapi.RuntimeCondition{Type: runtimeapi.RuntimeReady, Status: true}
 	ctx, cancel := context.WithTimeout(ctx, min(statusTimeout, s.cfg.CallTimeout))
 	defer cancel()
 	info, err := s.docker.Info(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("the Docker Engine at %s hangs: no answer in %s", s.cfg.DockerHost, min(statusTimeout, s.cfg.CallTimeout))
+		err = fmt.Errorf("Docker Engine at %s hangs: no answer in %s", s.cfg.DockerHost, min(statusTimeout, s.cfg.CallTimeout))
 	}
 	if err != nil {
 		engine.Status, engine.Reason, engine.Message = false, "DockerEngineNotReady", err.Error()
@@ -274,7 +274,7 @@ func (s *Server) Status(ctx context.Context, _ *runtimeapi.StatusRequest) (*runt
 	}, nil
 }
 
-// UpdateRuntimeConfig is how the kubelet hands over the node's pod CIDRs.
+// UpdateRuntimeConfig receives the node's pod CIDRs from the kubelet.
 func (s *Server) UpdateRuntimeConfig(_ context.Context, r *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
 	cidrs := splitList(r.GetRuntimeConfig().GetNetworkConfig().GetPodCidr())
 	if len(cidrs) == 0 {
@@ -286,7 +286,7 @@ func (s *Server) UpdateRuntimeConfig(_ context.Context, r *runtimeapi.UpdateRunt
 	return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
 }
 
-// RuntimeConfig tells the kubelet which cgroup driver to use: the Engine's.
+// RuntimeConfig returns the cgroup driver that the kubelet must use: the Engine's.
 func (s *Server) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequest) (*runtimeapi.RuntimeConfigResponse, error) {
 	driver := runtimeapi.CgroupDriver_CGROUPFS
 	if s.host.systemdCgroups {
@@ -295,8 +295,8 @@ func (s *Server) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequest
 	return &runtimeapi.RuntimeConfigResponse{Linux: &runtimeapi.LinuxRuntimeConfiguration{CgroupDriver: driver}}, nil
 }
 
-// UpdatePodSandboxResources has nothing to do: the pod's cgroup is the kubelet's own, and the sandbox program has no
-// limits of its own in it.
+// UpdatePodSandboxResources has nothing to do: the kubelet manages the pod's cgroup, and the sandbox program has no limits of its
+// own.
 func (s *Server) UpdatePodSandboxResources(context.Context, *runtimeapi.UpdatePodSandboxResourcesRequest) (*runtimeapi.UpdatePodSandboxResourcesResponse, error) {
 	return &runtimeapi.UpdatePodSandboxResourcesResponse{}, nil
 }

@@ -21,16 +21,16 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// usageTTL is how long a figure that costs the Engine a walk through files is good.
+// usageTTL is how long a figure is cached that makes the Engine walk through files.
 const usageTTL = time.Minute
 
-// usageCache keeps figures that are dear to measure, and the last CPU sample of each container to tell its rate.
+// usageCache caches expensive figures, and the last CPU sample of each container, to compute its rate.
 type usageCache struct {
 	mu     sync.Mutex // guards layers and cpu
 	layers map[string]measured
 	cpu    map[string]cpuSample
 
-	imagesMu   sync.Mutex // guards imageBytes, also while it is measured
+	imagesMu   sync.Mutex // guards imageBytes, also during measurement
 	imageBytes measured
 }
 
@@ -55,7 +55,7 @@ func (u *usageCache) forget(id string) {
 	delete(u.cpu, id)
 }
 
-// images returns the size of all images. It measures in one goroutine at a time: the Engine refuses to do it twice at once.
+// images returns the size of all images. Only one goroutine measures at a time: the Engine refuses two.
 func (u *usageCache) images(measure func() (int64, error)) (int64, error) {
 	u.imagesMu.Lock()
 	defer u.imagesMu.Unlock()
@@ -87,7 +87,7 @@ func (u *usageCache) layer(id string, measure func() (int64, error)) (measured, 
 	return u.layers[id], nil
 }
 
-// rate returns the CPU use since the sample before, in nanoseconds of CPU time per second; ok is false for the first.
+// rate returns the CPU usage since the last sample, in nanoseconds of CPU time per second; ok is false for the first sample.
 func (u *usageCache) rate(id string, now cpuSample) (nanoCores uint64, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -103,7 +103,7 @@ func (u *usageCache) rate(id string, now cpuSample) (nanoCores uint64, ok bool) 
 	return uint64(float64(now.total-before.total) / elapsed.Seconds()), true
 }
 
-// ContainerStats tells what one container uses.
+// ContainerStats returns the resource usage of one container.
 func (s *Server) ContainerStats(ctx context.Context, r *runtimeapi.ContainerStatsRequest) (*runtimeapi.ContainerStatsResponse, error) {
 	c, err := s.view.inspect(ctx, kindContainer, r.GetContainerId())
 	if err != nil {
@@ -113,7 +113,7 @@ func (s *Server) ContainerStats(ctx context.Context, r *runtimeapi.ContainerStat
 	return &runtimeapi.ContainerStatsResponse{Stats: stats}, err
 }
 
-// ListContainerStats tells what each running container uses.
+// ListContainerStats returns the resource usage of each running container.
 func (s *Server) ListContainerStats(ctx context.Context, r *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
 	filter := r.GetFilter()
 	list, err := s.view.list(ctx, kindContainer, filter.GetId(), filter.GetPodSandboxId())
@@ -127,7 +127,7 @@ func (s *Server) ListContainerStats(ctx context.Context, r *runtimeapi.ListConta
 	return &runtimeapi.ListContainerStatsResponse{Stats: stats}, err
 }
 
-// statsOf measures several containers, a few at a time. One that ends meanwhile is left out.
+// statsOf measures several containers, a few at a time. It leaves out containers that exit meanwhile.
 func (s *Server) statsOf(ctx context.Context, list []container.InspectResponse) ([]*runtimeapi.ContainerStats, error) {
 	all := make([]*runtimeapi.ContainerStats, len(list))
 	group, ctx := errgroup.WithContext(ctx)
@@ -171,8 +171,8 @@ func (s *Server) containerStats(ctx context.Context, c container.InspectResponse
 	}, nil
 }
 
-// measureLayer returns what a container takes of the Engine's disk: its writable layer and the Engine's own log of it. The log in
-// CRI's format is the kubelet's to count.
+// measureLayer returns a container's usage of the Engine's disk: its writable layer and the Engine's own log. The kubelet counts the
+// log in CRI's format.
 func (s *Server) measureLayer(ctx context.Context, id string) (bytes int64, err error) {
 	c, _, err := s.docker.ContainerInspectWithRaw(ctx, id, true)
 	if err != nil {
@@ -193,14 +193,13 @@ func (s *Server) measureLayer(ctx context.Context, id string) (bytes int64, err 
 	return bytes, nil
 }
 
-// sample is one reading of a container's cgroup. The Engine could be asked for it, too, but has none of a container whose
-// network it knows nothing of.
+// sample is one reading of a container's cgroup. The Engine has none for containers whose network it does not manage.
 type sample struct {
 	cgroups.Stats
 	at time.Time
 }
 
-// read reads the cgroup of a container; nothing if it does not run.
+// read reads the cgroup of a container. The sample is empty if the container is not running.
 func (s *Server) read(c container.InspectResponse) (sample, error) {
 	now := sample{at: time.Now()}
 	if !c.State.Running {
@@ -208,7 +207,7 @@ func (s *Server) read(c container.InspectResponse) (sample, error) {
 	}
 	memberships, err := cgroupsOf(c.State.Pid)
 	if errors.Is(err, os.ErrNotExist) {
-		return now, nil // it has just ended
+		return now, nil // it has just exited
 	}
 	if err != nil {
 		return now, fmt.Errorf("cannot find the container's cgroup: %w", err)
@@ -227,7 +226,7 @@ func (s *Server) read(c container.InspectResponse) (sample, error) {
 	}
 	stats, err := m.GetStats()
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-		return now, nil // it has just ended
+		return now, nil // it has just exited
 	}
 	if err != nil {
 		return now, fmt.Errorf("cannot read the container's cgroup: %w", err)
@@ -245,8 +244,8 @@ func (s *Server) cpuUsage(id string, now sample) *runtimeapi.CpuUsage {
 	return usage
 }
 
-// memoryUsage reads the names of cgroup v1's memory.stat (total_…) or else those of v2's. The working set is what cannot
-// be had back without paging: usage less the inactive page cache.
+// memoryUsage reads the names of cgroup v1's memory.stat (total_…), or else those of v2. The working set is usage less the inactive
+// page cache.
 func memoryUsage(now sample) *runtimeapi.MemoryUsage {
 	m := now.MemoryStats
 	first := func(names ...string) uint64 {
@@ -272,7 +271,7 @@ func memoryUsage(now sample) *runtimeapi.MemoryUsage {
 	return usage
 }
 
-// PodSandboxStats tells what one pod uses.
+// PodSandboxStats returns the resource usage of one pod.
 func (s *Server) PodSandboxStats(ctx context.Context, r *runtimeapi.PodSandboxStatsRequest) (*runtimeapi.PodSandboxStatsResponse, error) {
 	c, err := s.view.inspect(ctx, kindSandbox, r.GetPodSandboxId())
 	if err != nil {
@@ -282,7 +281,7 @@ func (s *Server) PodSandboxStats(ctx context.Context, r *runtimeapi.PodSandboxSt
 	return &runtimeapi.PodSandboxStatsResponse{Stats: stats}, err
 }
 
-// ListPodSandboxStats tells what each running pod uses.
+// ListPodSandboxStats returns the resource usage of each running pod.
 func (s *Server) ListPodSandboxStats(ctx context.Context, r *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
 	filter := r.GetFilter()
 	list, err := s.view.list(ctx, kindSandbox, filter.GetId(), "")
@@ -310,7 +309,7 @@ func (s *Server) ListPodSandboxStats(ctx context.Context, r *runtimeapi.ListPodS
 	return response, nil
 }
 
-// podStats adds up the sandbox and its containers; the network is the sandbox's, which they share.
+// podStats adds up the sandbox and its containers. They share the sandbox's network.
 func (s *Server) podStats(ctx context.Context, c container.InspectResponse) (*runtimeapi.PodSandboxStats, error) {
 	record, err := readSandbox(c.Config.Labels)
 	if err != nil {
@@ -329,7 +328,7 @@ func (s *Server) podStats(ctx context.Context, c container.InspectResponse) (*ru
 		return nil, err
 	}
 	cpu, memory := s.cpuUsage(c.ID, now), memoryUsage(now)
-	memory.AvailableBytes = nil // the pod's limit is in its cgroup, which is the kubelet's
+	memory.AvailableBytes = nil // the pod's limit is in its cgroup, which the kubelet manages
 	for _, stats := range containers {
 		addTo(cpu.UsageCoreNanoSeconds, stats.Cpu.UsageCoreNanoSeconds)
 		addTo(cpu.UsageNanoCores, stats.Cpu.UsageNanoCores)
@@ -356,8 +355,7 @@ func addTo(sum, value *runtimeapi.UInt64Value) {
 	}
 }
 
-// networkUsage is the traffic of the pod's interfaces but its loopback; a pod on the host's network has no figures of its
-// own.
+// networkUsage returns the traffic of the pod's interfaces except loopback. A pod on the host network has no figures of its own.
 func networkUsage(sandbox container.InspectResponse, now time.Time) *runtimeapi.NetworkUsage {
 	usage := &runtimeapi.NetworkUsage{Timestamp: now.UnixNano()}
 	if !sandbox.Config.NetworkDisabled {
@@ -365,7 +363,7 @@ func networkUsage(sandbox container.InspectResponse, now time.Time) *runtimeapi.
 	}
 	process, err := procfs.NewFS(fmt.Sprintf("/proc/%d", sandbox.State.Pid))
 	if err != nil {
-		return usage // it has just ended
+		return usage // it has just exited
 	}
 	devices, err := process.NetDev()
 	if err != nil {

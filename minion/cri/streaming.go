@@ -19,7 +19,7 @@ import (
 	utilexec "k8s.io/utils/exec"
 )
 
-// Exec returns a URL at which one command can be run in the container.
+// Exec returns a URL for running one command in the container.
 func (s *Server) Exec(ctx context.Context, r *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
 	if _, err := s.runningContainer(ctx, r.GetContainerId()); err != nil {
 		return nil, err
@@ -27,7 +27,7 @@ func (s *Server) Exec(ctx context.Context, r *runtimeapi.ExecRequest) (*runtimea
 	return s.streaming.GetExec(r)
 }
 
-// Attach returns a URL at which the container's main process can be attached to once.
+// Attach returns a URL for attaching once to the container's main process.
 func (s *Server) Attach(ctx context.Context, r *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
 	if _, err := s.runningContainer(ctx, r.GetContainerId()); err != nil {
 		return nil, err
@@ -35,7 +35,7 @@ func (s *Server) Attach(ctx context.Context, r *runtimeapi.AttachRequest) (*runt
 	return s.streaming.GetAttach(r)
 }
 
-// PortForward returns a URL at which the pod's ports can be connected to.
+// PortForward returns a URL for connecting to the pod's ports.
 func (s *Server) PortForward(ctx context.Context, r *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error) {
 	if _, err := s.view.inspectNow(ctx, kindSandbox, r.GetPodSandboxId()); err != nil {
 		return nil, err
@@ -46,13 +46,12 @@ func (s *Server) PortForward(ctx context.Context, r *runtimeapi.PortForwardReque
 func (s *Server) runningContainer(ctx context.Context, id string) (container.InspectResponse, error) {
 	c, err := s.view.inspectNow(ctx, kindContainer, id)
 	if err == nil && !c.State.Running {
-		return c, fmt.Errorf("the container does not run: it is %s", c.State.Status)
+		return c, fmt.Errorf("the container is not running: it is %s", c.State.Status)
 	}
 	return c, err
 }
 
-// streamRuntime is what the streaming server calls when a client has connected to one of the URLs. The set of methods is
-// k8s.io/cri-streaming's.
+// streamRuntime handles clients that connect to one of the URLs. k8s.io/cri-streaming defines its methods.
 type streamRuntime struct{ s *Server }
 
 // Exec runs a command and returns its exit code as an utilexec.ExitError if that is not 0.
@@ -78,8 +77,8 @@ func (r streamRuntime) Exec(ctx context.Context, id string, cmd []string, in io.
 	return err
 }
 
-// Attach connects the streams to the container's main process until it ends or the client leaves. It is an error when the
-// Engine breaks off before.
+// Attach connects the streams to the container's main process until it exits or the client leaves. It returns an error if the
+// Engine's connection breaks before.
 func (r streamRuntime) Attach(ctx context.Context, id string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
 	c, conn, err := r.s.attach(ctx, id, container.AttachOptions{
 		Stream: true, Stdin: in != nil, Stdout: out != nil, Stderr: errOut != nil})
@@ -95,11 +94,11 @@ func (r streamRuntime) Attach(ctx context.Context, id string, in io.Reader, out,
 	if err := pump(ctx, conn, pipes{in: in, out: out, err: errOut, tty: c.Config.Tty}); err != nil {
 		return err
 	}
-	// The connection of an Engine that dies ends like that of a container that ends.
+	// The connection ends the same way when the Engine dies and when the container exits.
 	bounded, stop := r.s.bound(ctx, 0)
 	defer stop()
 	if _, err := r.s.view.inspectNow(bounded, kindContainer, id); err != nil && !isNotFound(err) {
-		return fmt.Errorf("the Engine broke off: %w", err)
+		return fmt.Errorf("lost the connection to Docker Engine: %w", err)
 	}
 	return nil
 }
@@ -115,8 +114,8 @@ func (s *Server) attach(ctx context.Context, id string, options container.Attach
 	return c, conn, err
 }
 
-// forwardSizes passes on the client's terminal sizes until it leaves. The first comes before the command runs, so it is
-// tried again for a moment; one that comes too late is no error.
+// forwardSizes forwards the client's terminal sizes until it leaves. The first one arrives before the command runs, so it retries
+// for a moment; a size that comes too late is no error.
 func forwardSizes(ctx context.Context, sizes <-chan remotecommand.TerminalSize, resize func(container.ResizeOptions) error) {
 	for {
 		select {
@@ -135,15 +134,15 @@ func forwardSizes(ctx context.Context, sizes <-chan remotecommand.TerminalSize, 
 	}
 }
 
-// pipes are a client's streams; nil ones are not wanted.
+// pipes are a client's streams; unwanted ones are nil.
 type pipes struct {
 	in       io.Reader
 	out, err io.Writer
 	tty      bool
 }
 
-// pump copies between the Engine's connection and the client until the output ends. The goroutine that reads the
-// client's input ends when the streaming server closes that, after pump has returned.
+// pump copies between the Engine's connection and the client until the output ends. The goroutine that reads the client's input ends
+// after pump has returned, when the streaming server closes the input.
 func pump(ctx context.Context, conn types.HijackedResponse, p pipes) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
@@ -182,7 +181,7 @@ func (r streamRuntime) PortForward(ctx context.Context, sandbox string, port int
 		return err
 	}
 	if !c.State.Running {
-		return fmt.Errorf("cannot forward port %d: the pod's sandbox does not run", port)
+		return fmt.Errorf("cannot forward port %d: the pod's sandbox is not running", port)
 	}
 	conn, err := dialInNamespace(ctx, networkNamespace(c.State.Pid), strconv.Itoa(int(port)))
 	if err != nil {
@@ -199,8 +198,8 @@ func (r streamRuntime) PortForward(ctx context.Context, sandbox string, port int
 	return err
 }
 
-// dialInNamespace connects to the port on loopback in a network namespace. A socket belongs to the namespace in which it
-// was made, so only the dialing needs a thread in there (setns(2)).
+// dialInNamespace connects to the port on loopback in a network namespace. A socket belongs to the namespace in which it was
+// created, so only dialing needs a thread there (setns(2)).
 func dialInNamespace(ctx context.Context, namespace, port string) (*net.TCPConn, error) {
 	type result struct {
 		conn *net.TCPConn
@@ -208,7 +207,7 @@ func dialInNamespace(ctx context.Context, namespace, port string) (*net.TCPConn,
 	}
 	done := make(chan result, 1)
 	go func() {
-		// The thread is not unlocked: it ends with this goroutine and takes the foreign namespace along.
+		// The thread stays locked, so that it exits with this goroutine and leaves the foreign namespace.
 		runtime.LockOSThread()
 		conn, err := func() (*net.TCPConn, error) {
 			fd, err := unix.Open(namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -227,7 +226,7 @@ func dialInNamespace(ctx context.Context, namespace, port string) (*net.TCPConn,
 	return r.conn, r.err
 }
 
-// dialLoopback dials one literal address at a time: for more than one, Go would dial in goroutines on other threads.
+// dialLoopback dials one literal address at a time: for several, Go would dial in goroutines on other threads.
 func dialLoopback(ctx context.Context, port string) (*net.TCPConn, error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp4", net.JoinHostPort("127.0.0.1", port))

@@ -16,43 +16,42 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// parallelCalls bounds how much the Engine is asked at a time.
+// parallelCalls bounds concurrent calls to the Engine.
 const parallelCalls = 8
 
-// view is what the Engine has told of our containers. Whatever may have changed since, because the Engine sent an event or we
-// asked it for something, is asked for again when it is wanted; the rest is answered from memory. While the Engine's events
-// are not heard, nothing is.
+// view caches the Engine's answers about our containers. Whatever may have changed, because the Engine sent an event or we called
+// it, is queried again when needed; the rest is answered from memory. While the view receives no events, it caches nothing.
 //
-// What it returns is shared: nobody may change it.
+// What it returns is shared: do not modify it.
 type view struct {
 	docker *client.Client
 	owner  owner
 
-	mu      sync.Mutex // guards what follows
-	heard   bool       // the Engine's events are
+	mu      sync.Mutex // guards the fields below
+	heard   bool       // the Engine's events arrive
 	members map[string]*member
 }
 
 // member is one of our containers.
 type member struct {
 	kind, sandbox string // its labels: they never change
-	changes       int    // how often it may have changed
-	known         bool   // told is what the Engine said after the last change
-	told          container.InspectResponse
+	changes       int    // counts possible changes
+	known         bool   // answer is newer than the last change
+	answer        container.InspectResponse
 }
 
 func newView(docker *client.Client, owner owner) *view {
 	return &view{docker: docker, owner: owner, members: map[string]*member{}}
 }
 
-// lose forgets everything: the Engine's events are not heard any more, or not yet.
+// lose drops everything: the Engine's events do not arrive.
 func (v *view) lose() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.heard, v.members = false, map[string]*member{}
 }
 
-// take takes the containers that there are. The Engine's events must have been heard since before they were listed.
+// take sets the existing containers. The Engine's events must have arrived since before they were listed.
 func (v *view) take(list []container.Summary) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -62,14 +61,14 @@ func (v *view) take(list []container.Summary) {
 	v.heard = true
 }
 
-// changed says that one of our containers, with these labels, is new or may have changed.
+// changed records that one of our containers, with these labels, is new or may have changed.
 func (v *view) changed(id string, labels map[string]string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.mark(id, labels)
 }
 
-// touched says that a container may have changed.
+// touched records that a container may have changed.
 func (v *view) touched(id string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -78,7 +77,7 @@ func (v *view) touched(id string) {
 	}
 }
 
-// mark is called with mu held.
+// mark needs mu.
 func (v *view) mark(id string, labels map[string]string) {
 	m := v.members[id]
 	if m == nil {
@@ -86,17 +85,17 @@ func (v *view) mark(id string, labels map[string]string) {
 		v.members[id] = m
 	}
 	m.changes++
-	m.known, m.told = false, container.InspectResponse{}
+	m.known, m.answer = false, container.InspectResponse{}
 }
 
-// gone says that a container is no more.
+// gone records that a container was removed.
 func (v *view) gone(id string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.members, id)
 }
 
-// inspect returns one of our containers, or a NotFound error. It takes whole ids, and what else the Engine takes.
+// inspect returns one of our containers, or a NotFound error. It accepts whole ids, and whatever else the Engine accepts.
 func (v *view) inspect(ctx context.Context, kind, id string) (container.InspectResponse, error) {
 	if c, _, known := v.recall(id); known {
 		return v.check(c, kind, id)
@@ -104,7 +103,7 @@ func (v *view) inspect(ctx context.Context, kind, id string) (container.InspectR
 	return v.inspectNow(ctx, kind, id)
 }
 
-// inspectNow does the same, and always asks the Engine: an answer proves that it answers.
+// inspectNow does the same but always asks the Engine, to prove that it answers.
 func (v *view) inspectNow(ctx context.Context, kind, id string) (container.InspectResponse, error) {
 	if id == "" {
 		return container.InspectResponse{}, notFound(kind, `""`)
@@ -122,7 +121,7 @@ func (v *view) inspectNow(ctx context.Context, kind, id string) (container.Inspe
 	return v.check(c, kind, id)
 }
 
-// check refuses a container of another kind, or of somebody else.
+// check rejects a container of another kind or owner.
 func (v *view) check(c container.InspectResponse, kind, id string) (container.InspectResponse, error) {
 	if !v.owner.owns(c.Config.Labels) || c.Config.Labels[labelKind] != kind {
 		return container.InspectResponse{}, notFound(kind, id)
@@ -130,7 +129,7 @@ func (v *view) check(c container.InspectResponse, kind, id string) (container.In
 	return c, nil
 }
 
-// recall returns what is known of a container, and how often it has changed.
+// recall returns what is known of a container, and its count of changes.
 func (v *view) recall(id string) (c container.InspectResponse, changes int, known bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -138,20 +137,20 @@ func (v *view) recall(id string) (c container.InspectResponse, changes int, know
 	if m == nil {
 		return c, 0, false
 	}
-	return m.told, m.changes, v.heard && m.known
+	return m.answer, m.changes, v.heard && m.known
 }
 
-// learn keeps what the Engine said, unless the container may have changed meanwhile.
+// learn caches the Engine's answer, unless the container may have changed since.
 func (v *view) learn(c container.InspectResponse, changes int) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if m := v.members[c.ID]; m != nil && v.heard && m.changes == changes {
-		m.told, m.known = c, true
+		m.answer, m.known = c, true
 	}
 }
 
-// list returns our containers of a kind, newest first: all, the one with this id (or this beginning of one), those of one
-// sandbox. One that ends while it is being asked for is left out.
+// list returns our containers of a kind, newest first: all, those whose id begins with id, those of one sandbox. It leaves out
+// containers that are removed meanwhile.
 func (v *view) list(ctx context.Context, kind, id, sandbox string) ([]container.InspectResponse, error) {
 	ids, err := v.ids(ctx, kind, id, sandbox)
 	if err != nil {
@@ -190,7 +189,7 @@ func (v *view) ids(ctx context.Context, kind, id, sandbox string) ([]string, err
 	return v.ask(ctx, kind, id, sandbox)
 }
 
-// find returns the ids from memory, if the Engine's events are heard.
+// find returns the ids from memory, if the Engine's events arrive.
 func (v *view) find(kind, id, sandbox string) (ids []string, heard bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -202,7 +201,7 @@ func (v *view) find(kind, id, sandbox string) (ids []string, heard bool) {
 	return ids, v.heard
 }
 
-// ask returns the ids from the Engine, also of kinds that are never inspected.
+// ask returns the ids from the Engine, also for kinds that are never inspected.
 func (v *view) ask(ctx context.Context, kind, id, sandbox string) (ids []string, err error) {
 	args := v.owner.filters()
 	args.Add("label", labelKind+"="+kind)
@@ -222,7 +221,7 @@ func (v *view) ask(ctx context.Context, kind, id, sandbox string) (ids []string,
 	return ids, nil
 }
 
-// filters select what is the owner's.
+// filters select the owner's containers.
 func (o owner) filters() filters.Args {
 	return filters.NewArgs(
 		filters.Arg("label", api.DockerLabelFramework+"="+o.cluster), filters.Arg("label", api.DockerLabelNode+"="+o.node))

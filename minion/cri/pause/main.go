@@ -1,7 +1,8 @@
-// Command pause is the program of a sandbox container: it holds the pod's namespaces and waits. As process 1 of a shared
-// PID namespace it reaps the orphans of the pod's containers
-// (https://kubernetes.io/docs/tasks/configure-pod-container/share-process-namespace/). It ends at once on TERM or INT.
+// Command pause is the program of a sandbox container. It holds the pod's namespaces and waits. As process 1 of a shared PID
+// namespace it reaps orphans of the pod's containers
+// (https://kubernetes.io/docs/tasks/configure-pod-container/share-process-namespace/). It exits at once on SIGTERM or SIGINT.
 //
+// It runs once per pod, so it imports as little as possible.
 // It runs once per pod, so it imports as little as possible.
 package main
 
@@ -22,7 +23,7 @@ func main() {
 	}
 }
 
-// reap collects every child that has ended: several may stand behind one SIGCHLD.
+// reap collects every exited child: one SIGCHLD may stand for several.
 func reap() {
 	for {
 		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
