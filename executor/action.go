@@ -9,7 +9,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// State is a task's state as the executor tells it (https://mesos.apache.org/documentation/latest/task-state-reasons/).
+// State is a task's state in the executor's status updates (https://mesos.apache.org/documentation/latest/task-state-reasons/).
 type State int
 
 // The states that an executor sends. The last four are terminal.
@@ -34,10 +34,10 @@ func (s State) String() string {
 	return fmt.Sprintf("State(%d)", int(s))
 }
 
-// Health is what Mesos calls a task's health: whether its pod is ready.
+// Health is a task's health in Mesos: whether its pod is ready.
 type Health int
 
-// A pod's health is unknown until it was ready for the first time, or one of its containers had to be started again.
+// A pod's health is unknown until it was ready once, or one of its containers was restarted.
 const (
 	UnknownHealth Health = iota
 	Healthy
@@ -47,7 +47,7 @@ const (
 // String names the health, for logs.
 func (h Health) String() string { return [...]string{"", "healthy", "unhealthy"}[h] }
 
-// Update is one status update. Its id stays the same however often it is sent, so that the agent knows it again.
+// Update is one status update. It keeps its id when it is sent again, so that the agent recognizes it.
 type Update struct {
 	ID    uuid.UUID
 	Task  api.TaskID
@@ -55,35 +55,35 @@ type Update struct {
 	Report
 }
 
-// Report is what an update says beside the state.
+// Report is the content of an update besides the state.
 type Report struct {
 	Message string
 	Cause   Cause
 	Health  Health // of a running task
 }
 
-// Action is something that the Core wants done. Actions are to be performed in their order.
+// Action is something that the Core wants done. Perform actions in order.
 type Action interface{ isAction() }
 
 type (
-	// Subscribe asks for a connection to the agent. It carries what the agent has not acknowledged: the tasks, as Launch.Info,
-	// and the updates. Subscribed or Disconnected answers it.
+	// Subscribe asks for a connection to the agent. It carries what the agent has not acknowledged: tasks, as Launch.Info, and
+	// updates. The answer is Subscribed or Disconnected.
 	Subscribe struct {
 		Tasks   [][]byte
 		Updates []Update
 	}
-	// SendUpdate sends an update to the agent. If that fails the connection has to be given up.
+	// SendUpdate sends an update to the agent. If that fails, drop the connection.
 	SendUpdate struct{ Update Update }
-	// DeletePod deletes a pod in the API server, until it worked or that very pod is no more. Grace, in seconds, overrides the
-	// pod's own grace period unless nil.
+	// DeletePod deletes a pod in the API server, with retries until that pod is gone. Grace, in seconds, overrides the pod's own
+	// grace period unless nil.
 	DeletePod struct {
 		Pod   api.PodKey
 		UID   types.UID
 		Grace *int64
 	}
-	// StartNode comes once, after the first subscription: what makes this machine a node may be started.
+	// StartNode comes once, after the first subscription: start what makes this machine a node.
 	StartNode struct{ Registration Registration }
-	// Leave is the last action: stop what runs on the node, then end.
+	// Leave is the last action: stop everything on the node, then exit.
 	Leave struct{ Reason string }
 )
 

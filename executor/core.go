@@ -13,45 +13,45 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// condemnedFor is how long a task that was killed before its pod was bound is remembered. A binding that was on its way
-// arrives within seconds, unless the API server is away.
+// condemnedFor is how long the core remembers a task that was killed before its pod was bound. A binding in flight arrives within
+// seconds, unless the API server is down.
 const condemnedFor = time.Hour
 
-// unfitFor is how long an executor on a machine that cannot run pods stays without work: the tasks that it was started for come
-// right after its registration, and one that has left finds out anew whether the machine can when it is started again.
+// unfitFor is how long an executor without work stays on a machine that cannot run pods. The tasks that it was started for come
+// right after its registration. A restarted executor checks the machine again.
 const unfitFor = 5 * time.Second
 
-// minGrace is the shortest grace period, in seconds, that a kill can bring. With none at all the pod's object goes at once,
-// and the task would be told to have ended while its containers have not.
+// minGrace is the shortest grace period of a kill, in seconds. With 0 the API server deletes the pod's object at once, and the task
+// would be reported as ended before its containers have exited.
 const minGrace int64 = 1
 
-// CoreConfig is what a Core has to know beforehand.
+// CoreConfig configures a Core.
 type CoreConfig struct {
-	// Run names this process' life; update ids are derived from it, so no two runs may share one.
+	// Run identifies this process. Update ids are derived from it, so it must be unique.
 	Run uuid.UUID
-	// Checkpoint says that the agent survives its own restart: a lost connection is to be waited for, RecoveryTimeout long.
-	// Without it the executor leaves at once, as Mesos demands.
+	// Checkpoint says that the framework has checkpointing: after the loss of the connection the executor waits for the agent, at
+	// most RecoveryTimeout. Without it the executor exits at once, as Mesos demands.
 	Checkpoint      bool
 	RecoveryTimeout time.Duration
-	// SuicideTimeout is how long an executor without work stays, until a Configured says otherwise; zero or less is for ever.
+	// SuicideTimeout is how long an executor without work stays, until Configured changes it; zero or less means forever.
 	SuicideTimeout time.Duration
 }
 
-// Core is the executor's state. It has no clock, makes no calls and is used by one goroutine.
+// Core is the executor's state. It has no clock, does no I/O, and must be used by one goroutine.
 type Core struct {
 	cfg        CoreConfig
 	connected  bool
-	registered bool      // StartNode was asked for
-	left       bool      // Leave was asked for
-	lostAt     time.Time // when the connection was lost; zero while there is one
-	idleSince  time.Time // since when there is no work; zero while there is some
-	sequence   int       // numbers the updates
-	unfit      string    // why no pod can run here; empty if it can
+	registered bool      // StartNode was returned
+	left       bool      // Leave was returned
+	lostAt     time.Time // when the connection was lost; zero while connected
+	idleSince  time.Time // start of the current idle time; zero while there is work
+	sequence   int       // last number of an update
+	unfit      string    // why no pod can run here; empty if pods can
 
-	tasks     map[types.UID]*task     // live tasks by their pod; a pod has one at most
+	tasks     map[types.UID]*task     // live tasks by pod UID; a pod has at most one
 	pods      map[types.UID]Pod       // pods bound to this node, with or without a task
-	condemned map[types.UID]condemned // pods whose task was killed before they were bound
-	untaken   []Launch                // launches of which the agent has acknowledged nothing yet, oldest first
+	condemned map[types.UID]condemned // pods whose task was killed before the pod was bound
+	untaken   []Launch                // launches without any acknowledged update, oldest first
 	unacked   []pending               // updates that the agent has not acknowledged, oldest first
 }
 
@@ -60,10 +60,10 @@ type task struct {
 	pod   api.PodKey
 	uid   types.UID
 	state State
-	warm  bool // it has no pod
-	// What the agent was told last, beside the state.
+	warm  bool // the task has no pod
+	// The last report to the agent, besides the state.
 	health  Health
-	trouble string // its kind
+	trouble string // Trouble.Kind
 }
 
 type condemned struct {
@@ -73,10 +73,10 @@ type condemned struct {
 
 type pending struct {
 	update Update
-	told   bool // it was in a Subscribe or sent since
+	sent   bool // in a Subscribe, or by SendUpdate
 }
 
-// NewCore returns the Core of an executor that knows of nothing yet. Its first event has to be Started.
+// NewCore returns the Core of a new executor. Its first event must be Started.
 func NewCore(cfg CoreConfig) *Core {
 	return &Core{
 		cfg:       cfg,
@@ -86,7 +86,7 @@ func NewCore(cfg CoreConfig) *Core {
 	}
 }
 
-// Step takes one event and returns what is to be done about it. After Leave it returns nothing more.
+// Step takes one event and returns the resulting actions. After Leave it returns none.
 func (c *Core) Step(now time.Time, event Event) []Action {
 	if c.left {
 		return nil
@@ -100,7 +100,7 @@ func (c *Core) Step(now time.Time, event Event) []Action {
 	return actions
 }
 
-// Deadline is when the Core wants to be given a Tick, if nothing happens before; ok is false for never.
+// Deadline returns when the Core needs a Tick if no other event comes before; ok is false for never.
 func (c *Core) Deadline() (at time.Time, ok bool) {
 	if !c.lostAt.IsZero() && c.cfg.Checkpoint {
 		at, ok = c.lostAt.Add(c.cfg.RecoveryTimeout), true
@@ -111,7 +111,7 @@ func (c *Core) Deadline() (at time.Time, ok bool) {
 	return at, ok
 }
 
-// patience is how long the executor stays without work; zero or less is for ever.
+// patience is how long the executor stays without work; zero or less means forever.
 func (c *Core) patience() time.Duration {
 	if c.unfit != "" {
 		return unfitFor
@@ -146,14 +146,14 @@ func (c *Core) handle(now time.Time, event Event) []Action {
 	return nil
 }
 
-// subscribe builds a Subscribe with all that the agent has not acknowledged.
+// subscribe returns a Subscribe with everything that the agent has not acknowledged.
 func (c *Core) subscribe() Action {
 	var s Subscribe
 	for _, launch := range c.untaken {
 		s.Tasks = append(s.Tasks, launch.Info)
 	}
 	for i := range c.unacked {
-		c.unacked[i].told = true
+		c.unacked[i].sent = true
 		s.Updates = append(s.Updates, c.unacked[i].update)
 	}
 	return s
@@ -166,8 +166,8 @@ func (c *Core) subscribed(e Subscribed) (actions []Action) {
 		actions = append(actions, StartNode(e))
 	}
 	for i := range c.unacked {
-		if !c.unacked[i].told { // it arose while the subscription was on its way
-			c.unacked[i].told = true
+		if !c.unacked[i].sent { // made while the subscription was in flight
+			c.unacked[i].sent = true
 			actions = append(actions, SendUpdate{Update: c.unacked[i].update})
 		}
 	}
@@ -180,16 +180,16 @@ func (c *Core) disconnected(now time.Time) []Action {
 		c.lostAt = now
 	}
 	if !c.cfg.Checkpoint {
-		return nil // reasonToLeave does the rest
+		return nil // reasonToLeave decides
 	}
 	return []Action{c.subscribe()}
 }
 
-// launch answers TASK_STARTING at once, because the scheduler binds the pod only then.
+// launch answers with TASK_STARTING at once, because the scheduler binds the pod only then.
 func (c *Core) launch(e Launch) (actions []Action) {
 	old := c.tasks[e.UID]
 	if old != nil && old.id == e.Task {
-		return nil // the agent repeats itself
+		return nil // a repeated event
 	}
 	c.untaken = append(c.untaken, e)
 	if e.Problem != "" {
@@ -199,7 +199,7 @@ func (c *Core) launch(e Launch) (actions []Action) {
 		return c.update(e.Task, Failed, c.misfit())
 	}
 	if old != nil {
-		actions = append(actions, c.end(old, Killed, Report{Message: fmt.Sprintf("task %s takes the pod over", e.Task)})...)
+		actions = append(actions, c.end(old, Killed, Report{Message: fmt.Sprintf("replaced by task %s for the same pod", e.Task)})...)
 	}
 	delete(c.condemned, e.UID)
 	t := &task{id: e.Task, pod: e.Pod, uid: e.UID, state: Starting, warm: e.Warm}
@@ -212,7 +212,7 @@ func (c *Core) launch(e Launch) (actions []Action) {
 	return append(actions, c.follow(t)...)
 }
 
-// becomeUnfit ends what has not begun to run, in the order of the tasks' ids.
+// becomeUnfit ends tasks that have not begun to run, ordered by task id.
 func (c *Core) becomeUnfit(reason string) (actions []Action) {
 	c.unfit = reason
 	if reason == "" {
@@ -231,20 +231,20 @@ func (c *Core) becomeUnfit(reason string) (actions []Action) {
 	return actions
 }
 
-// misfit is what to say of a task that cannot run here.
+// misfit returns the report for a task that cannot run here.
 func (c *Core) misfit() Report {
 	return Report{Cause: NoNode, Message: truncate("this machine cannot run pods: " + c.unfit)}
 }
 
-// kill ends a task. A pod that the scheduler has not bound yet is not going to be bound once it reads TASK_KILLED; if a
-// binding was on its way nevertheless, podChanged deletes the pod when it shows up.
+// kill ends a task. The scheduler does not bind a pod after TASK_KILLED. If a binding was in flight, podChanged deletes the pod when
+// it appears.
 func (c *Core) kill(now time.Time, e Kill) []Action {
 	t := c.taskByID(e.Task)
 	if t == nil {
-		return nil // it has ended, and its update is sent until the agent knows
+		return nil // it has ended; its update is repeated until acknowledged
 	}
 	if t.warm {
-		return c.end(t, Killed, Report{Message: "nobody wants the node to be kept warm by this task any more"})
+		return c.end(t, Killed, Report{Message: "the node is no longer kept warm by this task"})
 	}
 	if _, bound := c.pods[t.uid]; bound {
 		grace := e.Grace
@@ -289,7 +289,7 @@ func (c *Core) podGone(uid types.UID) []Action {
 	return nil
 }
 
-// follow makes the task what its pod is.
+// follow updates the task to the state of its pod.
 func (c *Core) follow(t *task) []Action {
 	pod, bound := c.pods[t.uid]
 	switch {
@@ -304,7 +304,7 @@ func (c *Core) follow(t *task) []Action {
 	case pod.Phase == corev1.PodRunning && t.state == Starting:
 		t.state, t.trouble, t.health = Running, pod.Trouble.Kind, pod.health(t.health)
 		return c.update(t.id, Running, pod.report(t.health))
-	case pod.Deleting: // that containers end one by one now is no news
+	case pod.Deleting: // containers exit one by one now, which is not worth an update
 	case t.state == Running:
 		return c.followHealth(t, pod)
 	case pod.Trouble.Kind != "" && pod.Trouble.Kind != t.trouble:
@@ -314,7 +314,7 @@ func (c *Core) follow(t *task) []Action {
 	return nil
 }
 
-// followHealth tells of a pod that runs when its health has changed, or what it is that is wrong with it.
+// followHealth reports a running pod whose health or trouble has changed.
 func (c *Core) followHealth(t *task, pod Pod) []Action {
 	health := pod.health(t.health)
 	if health == t.health && (pod.Trouble.Kind == "" || pod.Trouble.Kind == t.trouble) {
@@ -329,29 +329,29 @@ func (c *Core) end(t *task, state State, report Report) []Action {
 	return c.update(t.id, state, report)
 }
 
-// update makes an update and remembers it until it is acknowledged. Its id is derived, not drawn, so that a Core's
-// answers depend on its events alone.
+// update makes an update and keeps it until it is acknowledged. Its id is derived, not random, so that a Core's actions depend on
+// its events alone.
 func (c *Core) update(id api.TaskID, state State, report Report) []Action {
 	c.sequence++
 	u := Update{
 		ID:   uuid.NewSHA1(c.cfg.Run, fmt.Appendf(nil, "%s/%d", id, c.sequence)),
 		Task: id, State: state, Report: report,
 	}
-	c.unacked = append(c.unacked, pending{update: u, told: c.connected})
+	c.unacked = append(c.unacked, pending{update: u, sent: c.connected})
 	if !c.connected {
 		return nil
 	}
 	return []Action{SendUpdate{Update: u}}
 }
 
-// reasonToLeave says why the executor has to go now; empty for no reason.
+// reasonToLeave says why the executor must exit now; empty if it need not.
 func (c *Core) reasonToLeave(now time.Time, event Event) string {
 	if _, ok := event.(Shutdown); ok {
-		return "told to shut down"
+		return "the agent asked for shutdown"
 	}
 	lost, isLost := event.(Disconnected)
 	if isLost && !c.cfg.Checkpoint {
-		return "the agent is gone and the framework has no checkpoints: " + lost.Reason
+		return "lost the agent, and the framework has no checkpointing: " + lost.Reason
 	}
 	if !c.lostAt.IsZero() && c.cfg.Checkpoint && now.Sub(c.lostAt) >= c.cfg.RecoveryTimeout {
 		return fmt.Sprintf("no agent for %s", c.cfg.RecoveryTimeout)
@@ -367,8 +367,8 @@ func (c *Core) reasonToLeave(now time.Time, event Event) string {
 	return ""
 }
 
-// hasWork is true while there is a task, something the agent does not know yet, or a pod that runs here although its task
-// was lost: a restarted scheduler gives it a new one.
+// hasWork reports whether there is a task, an unacknowledged update, or a pod that still runs here although its task was lost: a
+// restarted scheduler gives it a new one.
 func (c *Core) hasWork() bool {
 	if len(c.tasks) > 0 || len(c.unacked) > 0 {
 		return true
@@ -397,7 +397,7 @@ func (c *Core) taskByID(id api.TaskID) *task {
 	return nil
 }
 
-// attempt is the number of the attempt; a pod that no task is named for counts as before the first.
+// attempt returns the attempt's number. A pod without a task counts as before the first.
 func attempt(id api.TaskID) int {
 	_, n, err := id.Parse()
 	if err != nil {

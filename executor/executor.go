@@ -7,32 +7,32 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Agent is the connection to the Mesos agent; executor/mesos has it.
+// Agent is the connection to the Mesos agent; executor/mesos implements it.
 type Agent interface {
-	// Subscribe starts a subscription and returns at once; Subscribed or Disconnected is posted in answer.
+	// Subscribe starts a subscription and returns at once. The answer is posted as Subscribed or Disconnected.
 	Subscribe(Subscribe)
 	// Update sends an update and waits until the agent has received it.
 	Update(context.Context, Update) error
-	// Disconnect gives the connection up, if there is one: Disconnected is posted.
+	// Disconnect drops the connection, if there is one; Disconnected is posted.
 	Disconnect()
 }
 
-// Pods deletes pods in the API server; executor/kube has it.
+// Pods deletes pods in the API server; executor/kube implements it.
 type Pods interface {
-	// Delete sees to the deletion and returns at once.
+	// Delete queues the deletion and returns at once.
 	Delete(DeletePod)
 }
 
-// Config is what an Executor is made of.
+// Config configures an Executor.
 type Config struct {
 	Core  CoreConfig
 	Agent Agent
 	Pods  Pods
-	// StartNode is called once, when the first subscription has been accepted. It must return at once.
+	// StartNode is called once, after the first subscription was accepted. It must return at once.
 	StartNode func(Registration)
 }
 
-// Executor owns a Core: it feeds it events one by one and performs its actions.
+// Executor owns a Core: it passes events to it one by one, and performs its actions.
 type Executor struct {
 	cfg    Config
 	core   *Core
@@ -40,13 +40,13 @@ type Executor struct {
 	done   chan struct{} // closed when Run has returned
 }
 
-// New returns an Executor; Run has to be called once.
+// New returns an Executor. Call Run once.
 func New(cfg Config) *Executor {
 	return &Executor{cfg: cfg, core: NewCore(cfg.Core), events: make(chan Event, 64), done: make(chan struct{})}
 }
 
-// Post hands an event to the executor. It may be called by any goroutine, waits while the executor is behind, and drops
-// the event once Run has returned.
+// Post passes an event to the executor. Any goroutine may call it. It blocks while the executor is busy, and drops the event after
+// Run has returned.
 func (e *Executor) Post(event Event) {
 	select {
 	case e.events <- event:
@@ -54,8 +54,7 @@ func (e *Executor) Post(event Event) {
 	}
 }
 
-// Run works until the executor has a reason to leave, and returns nil then, or until ctx ends, and returns its error.
-// What runs on the node is the caller's to stop.
+// Run returns nil when the executor has a reason to leave, or ctx's error when ctx ends. The caller stops what runs on the node.
 func (e *Executor) Run(ctx context.Context) error {
 	defer close(e.done)
 	timer := time.NewTimer(0)
@@ -84,7 +83,7 @@ func (e *Executor) arm(timer *time.Timer) {
 	}
 }
 
-// step gives one event to the Core and performs what it answers; left is true after a Leave.
+// step passes one event to the Core and performs its actions; left is true after Leave.
 func (e *Executor) step(ctx context.Context, event Event) (left bool) {
 	logrus.Debugf("executor: event %T", event)
 	for _, action := range e.core.Step(time.Now(), event) {
@@ -94,7 +93,7 @@ func (e *Executor) step(ctx context.Context, event Event) (left bool) {
 		case SendUpdate:
 			e.send(ctx, a.Update)
 		case DeletePod:
-			logrus.WithField("pod", a.Pod).Info("deleting the pod of a task that was killed")
+			logrus.WithField("pod", a.Pod).Info("deleting the pod of a killed task")
 			e.cfg.Pods.Delete(a)
 		case StartNode:
 			e.cfg.StartNode(a.Registration)
@@ -106,13 +105,13 @@ func (e *Executor) step(ctx context.Context, event Event) (left bool) {
 	return false
 }
 
-// send sends an update. One that cannot be sent is repeated by the next subscription, so the connection is given up.
+// send sends an update. If that fails it drops the connection: the next subscription repeats the update.
 func (e *Executor) send(ctx context.Context, update Update) {
 	log := logrus.WithFields(logrus.Fields{"task": update.Task, "state": update.State})
 	if err := e.cfg.Agent.Update(ctx, update); err != nil {
-		log.Warnf("sending it again after a new subscription: %s", err)
+		log.Warnf("cannot send the status update, resubscribing: %s", err)
 		e.cfg.Agent.Disconnect()
 		return
 	}
-	log.Info(joinNonEmpty(": ", "told the agent the task's state", update.Message))
+	log.Info(joinNonEmpty(": ", "sent a status update", update.Message))
 }

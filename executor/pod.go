@@ -11,21 +11,21 @@ import (
 type Pod struct {
 	Key api.PodKey
 	UID types.UID
-	// Task is the task that the binding named; empty for a pod that is not of a task, such as a static pod's mirror.
+	// Task is the task that the binding named; empty for a pod without a task, such as a static pod's mirror.
 	Task  api.TaskID
 	Phase corev1.PodPhase
-	// Deleting is true from when someone asked for the pod's deletion.
+	// Deleting says that the pod has a deletion timestamp.
 	Deleting bool
-	// Ready is the pod's condition of this name: all its containers run and their probes succeed.
+	// Ready is the pod's condition Ready.
 	Ready bool
 	// Trouble says why the pod failed, or what keeps it from running or from being ready.
 	Trouble Trouble
-	// Disruption says who wanted the pod to make room, and why; empty if nobody did
+	// Disruption is the reason and message of the pod's condition DisruptionTarget; empty if it has none
 	// (https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions).
 	Disruption string
 }
 
-// NewPod summarises a pod's object.
+// NewPod summarizes a pod's object.
 func NewPod(pod *corev1.Pod) Pod {
 	p := Pod{
 		Key:      api.PodKey{Namespace: pod.Namespace, Name: pod.Name},
@@ -47,11 +47,11 @@ func NewPod(pod *corev1.Pod) Pod {
 	return p
 }
 
-// ended tells whether the pod's containers have all ended for good
+// ended reports whether all containers of the pod have ended for good
 // (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-phase).
 func (p Pod) ended() bool { return p.Phase == corev1.PodSucceeded || p.Phase == corev1.PodFailed }
 
-// health is the pod's health, given what it was.
+// health returns the pod's health, given its previous health.
 func (p Pod) health(before Health) Health {
 	switch {
 	case p.Ready:
@@ -62,7 +62,7 @@ func (p Pod) health(before Health) Health {
 	return UnknownHealth
 }
 
-// report is what to say of a pod that has not ended.
+// report returns the report for a pod that has not ended.
 func (p Pod) report(health Health) Report {
 	if health == Healthy {
 		return Report{Health: health}
@@ -70,7 +70,7 @@ func (p Pod) report(health Health) Report {
 	return Report{Message: p.Trouble.Message, Cause: p.Trouble.Cause, Health: health}
 }
 
-// deletion is what to say of a pod that was deleted.
+// deletion returns the report for a deleted pod.
 func (p Pod) deletion() Report {
 	report := Report{Message: joinNonEmpty(": ", "the pod was deleted", p.Disruption)}
 	if p.Disruption != "" {

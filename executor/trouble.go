@@ -10,10 +10,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Cause is what kind of thing went wrong, where Mesos has a word for it.
+// Cause is a kind of failure for which Mesos has a reason.
 type Cause int
 
-// The causes; most failures have none but their message.
+// The causes. Most failures only have a message.
 const (
 	NoCause     Cause = iota
 	NotLaunched       // a container cannot be started: its image, its configuration
@@ -28,19 +28,19 @@ func (c Cause) String() string {
 	return [...]string{"", "not launched", "out of memory", "displaced", "too long", "no node"}[c]
 }
 
-// Trouble is what is wrong with a pod, in words that help the person who wrote it.
+// Trouble is what is wrong with a pod, in words that help its author.
 type Trouble struct {
 	Cause Cause
-	// Kind tells one trouble from another. Unlike the message it stays the same while the kubelet tries again and again.
+	// Kind tells one trouble from another. Unlike the message it stays the same while the kubelet retries.
 	Kind     string
 	Message  string
-	restarts bool // a container has to be started again
+	restarts bool // a container is being restarted
 }
 
-// maxMessage is how many bytes of a message Mesos is told: masters and agents keep it with the task.
+// maxMessage bounds a message to Mesos, in bytes: masters and agents keep it with the task.
 const maxMessage = 1024
 
-// troubleOf says what is wrong with a pod; the zero value if nothing is, or if nothing is said of it yet.
+// troubleOf says what is wrong with a pod; the zero value if nothing is, or if nothing is known yet.
 func troubleOf(pod *corev1.Pod) (t Trouble) {
 	switch pod.Status.Phase {
 	case corev1.PodFailed:
@@ -59,11 +59,11 @@ func truncate(message string) string {
 	return message
 }
 
-// displaced are the reasons in the status of a pod that had to make room.
+// displaced are the status reasons of a pod that had to make room.
 var displaced = []string{"Evicted", "Preempting", "Preempted"}
 
-// failure says why a pod failed: the kubelet's own reason where it has one (evicted, deadline, refused on admission),
-// else each container that ended badly.
+// failure says why a pod failed: the kubelet's own reason if it has one (evicted, deadline, rejected on admission), else each
+// container that failed.
 func failure(pod *corev1.Pod) Trouble {
 	status := &pod.Status
 	if status.Reason != "" || status.Message != "" {
@@ -91,13 +91,13 @@ func failure(pod *corev1.Pod) Trouble {
 		}
 	}
 	if len(problems) == 0 {
-		problems = []string{"the pod failed without saying why"}
+		problems = []string{"the pod failed without a reason"}
 	}
 	all.Message = strings.Join(problems, "; ")
 	return all
 }
 
-// hindrance says what keeps a pod from running, or from being ready: the first container with which something is wrong.
+// hindrance says why a pod does not run or is not ready: the trouble of its first container that has one.
 func hindrance(pod *corev1.Pod) Trouble {
 	for _, c := range containersOf(pod) {
 		if t := c.hindrance(); t.Message != "" {
@@ -107,11 +107,11 @@ func hindrance(pod *corev1.Pod) Trouble {
 	return Trouble{}
 }
 
-// containerView is one container of a pod: what is wanted, and what is.
+// containerView is one container of a pod: its spec and its status.
 type containerView struct {
 	spec   corev1.Container
 	status corev1.ContainerStatus
-	init   bool // it has to end before the others run
+	init   bool // it must end before the others run
 }
 
 func containersOf(pod *corev1.Pod) (views []containerView) {
@@ -151,7 +151,7 @@ func (c containerView) hindrance() Trouble {
 	return Trouble{}
 }
 
-// waiting says why a container does not start. The kubelet waits, too, while all is well.
+// waiting says why a container does not start. Some reasons for waiting are no trouble.
 func (c containerView) waiting(w *corev1.ContainerStateWaiting) Trouble {
 	trouble := func(kind, format string, args ...any) Trouble {
 		message := fmt.Sprintf("container %s: %s", c.status.Name, fmt.Sprintf(format, args...))
@@ -160,30 +160,30 @@ func (c containerView) waiting(w *corev1.ContainerStateWaiting) Trouble {
 	switch w.Reason {
 	case "", "ContainerCreating", "PodInitializing":
 		return Trouble{}
-	case "ErrImagePull", "ImagePullBackOff", "RegistryUnavailable": // the first two take turns
-		return trouble("image", "image %s cannot be pulled", c.status.Image)
+	case "ErrImagePull", "ImagePullBackOff", "RegistryUnavailable": // the kubelet alternates between the first two
+		return trouble("image", "cannot pull image %s", c.status.Image)
 	case "ErrImageNeverPull":
-		return trouble("image", "image %s is not on the node, and the pull policy Never forbids to pull it", c.status.Image)
+		return trouble("image", "image %s is not on the node, and its pull policy is Never", c.status.Image)
 	case "InvalidImageName":
-		return trouble("image", "%s is not the name of an image", c.status.Image)
-	case "CreateContainerConfigError": // a ConfigMap or a Secret is missing, as a rule
+		return trouble("image", "invalid image name %s", c.status.Image)
+	case "CreateContainerConfigError": // usually a missing ConfigMap or Secret
 		return trouble("configuration", "it cannot be configured")
 	}
 	return trouble("start", "it cannot be started: %s", w.Reason)
 }
 
-// again says how a container ended that is started again.
+// again says how a container ended that is restarted.
 func (c containerView) again(end *corev1.ContainerStateTerminated) Trouble {
 	t := c.ended(end)
 	t.Kind, t.restarts = c.status.Name+" restarts", true
-	t.Message = fmt.Sprintf("%s; it is started again (%d restarts)", t.Message, c.status.RestartCount)
+	t.Message = fmt.Sprintf("%s; restarting it (restart count %d)", t.Message, c.status.RestartCount)
 	if probe := c.restartingProbe(); probe != "" && t.Cause == NoCause && (end.ExitCode == 0 || signalOf(end) != "") {
-		t.Message += fmt.Sprintf("; if that was because its %s probe failed, kubectl describe pod says so", probe)
+		t.Message += fmt.Sprintf("; if its %s probe failed, kubectl describe pod shows it", probe)
 	}
 	return t
 }
 
-// restartingProbe is the probe whose failure has the kubelet restart the container; empty for none.
+// restartingProbe names the probe whose failure makes the kubelet restart the container; empty for none.
 func (c containerView) restartingProbe() string {
 	switch started := c.status.Started; {
 	case c.spec.StartupProbe != nil && (started == nil || !*started):
@@ -194,13 +194,13 @@ func (c containerView) restartingProbe() string {
 	return ""
 }
 
-// unready says why a container that runs is not ready.
+// unready says why a running container is not ready.
 func (c containerView) unready() Trouble {
 	switch started := c.status.Started; {
 	case c.spec.StartupProbe != nil && (started == nil || !*started):
 		return Trouble{Kind: c.status.Name + " startup", Message: fmt.Sprintf("container %s: its startup probe has not succeeded yet", c.status.Name)}
 	case c.spec.ReadinessProbe != nil:
-		return Trouble{Kind: c.status.Name + " readiness", Message: fmt.Sprintf("container %s: its readiness probe does not succeed", c.status.Name)}
+		return Trouble{Kind: c.status.Name + " readiness", Message: fmt.Sprintf("container %s: its readiness probe fails", c.status.Name)}
 	}
 	return Trouble{}
 }
@@ -218,15 +218,14 @@ func (c containerView) ended(end *corev1.ContainerStateTerminated) Trouble {
 	case end.Reason == "StartError" || end.Reason == "ContainerCannotRun":
 		return Trouble{Cause: NotLaunched, Message: joinNonEmpty(": ", fmt.Sprintf("container %s could not be started", name), end.Message)}
 	case end.Reason == "ContainerStatusUnknown":
-		return Trouble{Message: fmt.Sprintf("container %s is gone, and nobody saw how it ended", name)}
+		return Trouble{Message: fmt.Sprintf("container %s is gone, and its exit code is unknown", name)}
 	case signal != "":
-		return Trouble{Message: joinNonEmpty(": ", fmt.Sprintf("container %s was ended by %s", name, signal), end.Message)}
+		return Trouble{Message: joinNonEmpty(": ", fmt.Sprintf("container %s was killed by %s", name, signal), end.Message)}
 	}
 	return Trouble{Message: joinNonEmpty(": ", fmt.Sprintf("container %s exited with code %d", name, end.ExitCode), end.Message)}
 }
 
-// signalOf names the signal that ended a container, as the runtime says or as shells put it into the exit code; empty if
-// none did.
+// signalOf names the signal that ended a container, from the runtime or from a shell's exit code; empty if there was none.
 func signalOf(end *corev1.ContainerStateTerminated) string {
 	const shell = 128
 	number := end.Signal

@@ -1,6 +1,6 @@
-// Package kube adapts the Kubernetes API to the events and actions of the package executor, with the identity of one
-// node: it watches the pods that are bound to the node and deletes those that the executor wants gone
-// (https://kubernetes.io/docs/reference/access-authn-authz/node/ tells what a node may do). Start reading at Pods.Run.
+// Package kube adapts the Kubernetes API to the events and actions of package executor. With the identity of one node, it watches
+// the pods bound to the node and deletes those that the executor wants deleted
+// (https://kubernetes.io/docs/reference/access-authn-authz/node/ says what a node may do). Start reading at Pods.Run.
 package kube
 
 import (
@@ -30,14 +30,14 @@ type Pods struct {
 	deletions workqueue.TypedRateLimitingInterface[deletion]
 }
 
-// deletion is executor.DeletePod as a value that can be compared, which is what a work queue's items have to be.
+// deletion is executor.DeletePod as a comparable value, for the work queue.
 type deletion struct {
 	namespace, name, uid string
 	grace                int64
 	graceGiven           bool
 }
 
-// NewPods returns Pods that take orders at once and carry them out while Run runs.
+// NewPods returns Pods that accept deletions at once and perform them while Run runs.
 func NewPods() *Pods {
 	return &Pods{deletions: workqueue.NewTypedRateLimitingQueue(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[deletion](200*time.Millisecond, 30*time.Second))}
@@ -52,7 +52,7 @@ func (p *Pods) Delete(d executor.DeletePod) {
 	p.deletions.Add(item)
 }
 
-// Run posts the pods of the node, now and as they change, and carries out deletions, until ctx ends.
+// Run posts the node's pods and their changes, and performs deletions, until ctx ends.
 func (p *Pods) Run(ctx context.Context, client kubernetes.Interface, node string, post func(executor.Event)) error {
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
 		informers.WithTweakListOptions(func(options *metav1.ListOptions) {
@@ -91,7 +91,7 @@ func handler(post func(executor.Event)) cache.ResourceEventHandler {
 	}
 }
 
-// deleteNext carries out one deletion; false means that there will be no more.
+// deleteNext performs one deletion. It returns false when the queue has been shut down.
 func (p *Pods) deleteNext(ctx context.Context, client kubernetes.Interface) bool {
 	item, stopped := p.deletions.Get()
 	if stopped {
@@ -99,7 +99,7 @@ func (p *Pods) deleteNext(ctx context.Context, client kubernetes.Interface) bool
 	}
 	defer p.deletions.Done(item)
 	if err := item.perform(ctx, client); err != nil {
-		logrus.WithField("pod", item.namespace+"/"+item.name).Warnf("trying again: %s", err)
+		logrus.WithField("pod", item.namespace+"/"+item.name).Warnf("retrying: %s", err)
 		p.deletions.AddRateLimited(item)
 		return true
 	}
@@ -107,7 +107,7 @@ func (p *Pods) deleteNext(ctx context.Context, client kubernetes.Interface) bool
 	return true
 }
 
-// perform deletes the pod unless it is gone, or another pod has its name by now.
+// perform deletes the pod, unless it is gone or another pod has its name by now.
 func (d deletion) perform(ctx context.Context, client kubernetes.Interface) error {
 	ctx, cancel := context.WithTimeout(ctx, deleteTimeout)
 	defer cancel()

@@ -1,8 +1,8 @@
-// Package mesos adapts the Mesos v1 executor API (https://mesos.apache.org/documentation/latest/executor-http-api/) to
-// the events and actions of the package executor: it subscribes, decodes, translates and encodes. What becomes of a task
-// is decided there, not here. Start reading at Agent.Run.
+// Package mesos adapts the Mesos v1 executor API (https://mesos.apache.org/documentation/latest/executor-http-api/) to the events
+// and actions of package executor: it subscribes, decodes, translates and encodes. Package executor decides about tasks. Start
+// reading at Agent.Run.
 //
-// It must never import client-go: it knows of no Kubernetes.
+// It must never import client-go: it knows nothing of Kubernetes.
 package mesos
 
 import (
@@ -26,18 +26,17 @@ import (
 )
 
 const (
-	// callTimeout bounds each call to the agent, which is on the same machine.
+	// callTimeout bounds each call to the agent, which runs on the same machine.
 	callTimeout = 10 * time.Second
 	// firstBackoff is the pause before the second attempt to subscribe; see nextPause.
 	firstBackoff = 50 * time.Millisecond
 )
 
-// Agent is the connection to the Mesos agent that started this process. Subscribe, Update and Disconnect may be called by
-// any goroutine.
+// Agent is the connection to the Mesos agent that started this process. Any goroutine may call Subscribe, Update and Disconnect.
 type Agent struct {
 	cfg       Config
 	dialer    *dialer
-	calls     calls.Sender // short calls over kept connections
+	calls     calls.Sender // short calls over kept-alive connections
 	streams   calls.Sender // SUBSCRIBE: its connection is the stream of events
 	subscribe chan executor.Subscribe
 
@@ -67,14 +66,13 @@ func New(cfg Config) *Agent {
 	}
 }
 
-// newTransport returns what carries the calls. The dialer decides whether they go by TLS. The proxies of the environment
-// (http_proxy) are not for calls to the agent of this machine.
+// newTransport returns the transport of the calls. The dialer decides about TLS. It ignores HTTP proxies of the environment: the
+// agent is on this machine.
 func newTransport(d *dialer) *http.Transport {
 	return &http.Transport{DialContext: d.dial, ResponseHeaderTimeout: callTimeout}
 }
 
-// Subscribe implements executor.Agent. One subscription runs at a time: the executor asks for the next one when it has
-// read Disconnected.
+// Subscribe implements executor.Agent. Only one subscription runs at a time: the executor asks for the next one after Disconnected.
 func (a *Agent) Subscribe(s executor.Subscribe) { a.subscribe <- s }
 
 // Disconnect implements executor.Agent.
@@ -100,8 +98,8 @@ func (a *Agent) Update(ctx context.Context, u executor.Update) error {
 	return nil
 }
 
-// Run subscribes whenever it is asked to, and posts the events that follow, until ctx ends. Attempts that follow failed
-// ones wait, at most as long as the agent allows.
+// Run subscribes on request and posts the events of the subscription, until ctx ends. After a failed attempt it waits, at most as
+// long as the agent allows.
 func (a *Agent) Run(ctx context.Context, post func(executor.Event)) error {
 	pause := time.Duration(0)
 	for {
@@ -119,9 +117,8 @@ func (a *Agent) Run(ctx context.Context, post func(executor.Event)) error {
 	}
 }
 
-// nextPause doubles the pause, from firstBackoff to half of the agent's limit, and begins anew after a connection. An agent
-// that has restarted waits for its executors just as long as that limit, and then kills who is missing: pauses as long as
-// that would miss it.
+// nextPause doubles the pause, from firstBackoff to half of the agent's limit, and starts over after a connection. A restarted agent
+// waits for its executors for that limit and then kills those that are missing; longer pauses could miss it.
 func (a *Agent) nextPause(last time.Duration, connected bool) time.Duration {
 	if connected || last == 0 {
 		return firstBackoff
@@ -129,8 +126,8 @@ func (a *Agent) nextPause(last time.Duration, connected bool) time.Duration {
 	return max(firstBackoff, min(2*last, a.cfg.SubscriptionBackoffMax/2))
 }
 
-// wait pauses for a random time between half of the given one and all of it, so that the executors of an agent that
-// restarts do not come all at once.
+// wait waits for a random time between half the pause and all of it, so that the executors of a restarted agent do not subscribe all
+// at once.
 func wait(ctx context.Context, pause time.Duration) error {
 	if pause > 0 {
 		pause = pause/2 + rand.N(pause/2)
@@ -145,8 +142,7 @@ func wait(ctx context.Context, pause time.Duration) error {
 	}
 }
 
-// follow makes one subscription and posts its events until it ends, which it tells by an error. connected is true if the
-// agent accepted it.
+// follow makes one subscription and posts its events until it ends; the error says why. connected is true if the agent accepted it.
 func (a *Agent) follow(ctx context.Context, s executor.Subscribe, post func(executor.Event)) (connected bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -414,7 +414,7 @@ func TestPausesDoubleUpToHalfOfTheAgentsLimit(t *testing.T) {
 }
 
 func TestEnvironmentIsTheRecordedOne(t *testing.T) {
-	if _, err := ConfigFromEnv(); err == nil || !strings.Contains(err.Error(), "a Mesos agent starts this program") {
+	if _, err := ConfigFromEnv(); err == nil || !strings.Contains(err.Error(), "this program is started by a Mesos agent") {
 		t.Errorf("without an agent: %v", err)
 	}
 	for name, value := range map[string]string{ // shared/mesos/recorded/executor_life.json

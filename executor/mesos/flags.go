@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// flagsTimeout bounds the question for the agent's flags, which a start waits for.
+// flagsTimeout bounds the request for the agent's flags, because the node's start waits for it.
 const flagsTimeout = 3 * time.Second
 
-// AgentFlags returns the agent's flags, as texts by their names. An agent may want to know who asks for them, which an
-// executor cannot say (https://mesos.apache.org/documentation/latest/endpoints/slave/flags/).
+// AgentFlags returns the agent's flags by name. It fails if the agent requires authentication for them, because an executor has no
+// credentials for that (https://mesos.apache.org/documentation/latest/endpoints/slave/flags/).
 func AgentFlags(ctx context.Context, cfg Config) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, flagsTimeout)
 	defer cancel()

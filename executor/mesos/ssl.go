@@ -18,26 +18,26 @@ import (
 	"github.com/k8sm/k8sm/api/mesoshttp"
 )
 
-// SSL is what the environment says of TLS to the agent, in the variables that all programs of Mesos read
-// (https://mesos.apache.org/documentation/latest/ssl/). An agent hands on none of its own: they come from its flag
+// SSL has the TLS settings for the agent, from the environment variables that all Mesos programs read
+// (https://mesos.apache.org/documentation/latest/ssl/). An agent does not pass on its own; it sets those in its flag
 // --executor_environment_variables (executorEnvironment in src/slave/slave.cpp).
 type SSL struct {
-	// Enabled is nil if the environment does not say: then each connection tries TLS first. MESOS_AGENT_ENDPOINT does not tell.
+	// Enabled is nil if the environment does not set it: then each connection tries TLS first. MESOS_AGENT_ENDPOINT has no scheme.
 	Enabled *bool
-	// CAFile and CADir have the authorities of agents' certificates; both empty for the system's.
+	// CAFile and CADir have the CAs for agents' certificates; both empty for the system's.
 	CAFile, CADir string
-	// CertFile and KeyFile are the certificate to show to an agent that wants one; both empty for none.
+	// CertFile and KeyFile are the client certificate for an agent that requires one; both empty for none.
 	CertFile, KeyFile string
-	// VerifyServer has the agent's certificate verified; Mesos does not unless it is told to.
+	// VerifyServer verifies the agent's certificate. As in Mesos, the default is not to.
 	VerifyServer bool
-	// RequireClient is for servers, but says of clients that no agent without a name is taken.
+	// RequireClient is for servers, but for a client it means that the agent's certificate must have a name.
 	RequireClient bool
-	// ByAddress has the certificate made out to the agent's address; otherwise a name that the DNS has for it does, too.
+	// ByAddress requires that the certificate is for the agent's address; otherwise the address's DNS name will do, too.
 	ByAddress bool
 }
 
-// sslFromEnv reads the variables. Of those without LIBPROCESS_, as they were before Mesos 1.0, SSL_ENABLED alone: to Go and
-// OpenSSL, SSL_CERT_FILE is where the system's authorities are (MESOS-5863).
+// sslFromEnv reads the variables. Of the older names without LIBPROCESS_ (before Mesos 1.0) it reads only SSL_ENABLED: for Go and
+// OpenSSL, SSL_CERT_FILE is the file of the system's CAs (MESOS-5863).
 func sslFromEnv() (SSL, error) {
 	lookup := func(name string) (string, bool) {
 		value, said := os.LookupEnv("LIBPROCESS_SSL_" + name)
@@ -57,7 +57,7 @@ func sslFromEnv() (SSL, error) {
 			return false, true
 		}
 		if said {
-			wrong = append(wrong, fmt.Errorf("LIBPROCESS_SSL_%s is %q, neither true nor false", name, value))
+			wrong = append(wrong, fmt.Errorf("LIBPROCESS_SSL_%s is %q: must be true or false", name, value))
 		}
 		return false, false
 	}
@@ -82,12 +82,12 @@ func sslFromEnv() (SSL, error) {
 	return ssl, errors.Join(wrong...)
 }
 
-// dialer connects to the agent, by TLS where it is spoken.
+// dialer connects to the agent, over TLS if the agent has it.
 type dialer struct {
 	ssl    SSL
 	tls    *mesoshttp.TLS
 	warned sync.Once
-	plain  atomic.Bool // TLS was tried, and is not spoken
+	plain  atomic.Bool // TLS was tried, and the agent does not have it
 }
 
 func newDialer(ssl SSL) *dialer {
@@ -101,10 +101,10 @@ func newDialer(ssl SSL) *dialer {
 	return d
 }
 
-// dial is for http.Transport.DialContext. Where nobody says whether the agent speaks TLS, it is tried first: an agent without
-// it ends such a connection at once, with a warning in its log (receive in 3rdparty/libprocess/src/process.cpp), so that is not
-// done again until forget. Whoever could make TLS fail on the way could as well read what is said without it: who fears that
-// sets LIBPROCESS_SSL_ENABLED.
+// dial is for http.Transport.DialContext. If the environment does not say whether the agent has TLS, it tries TLS first. An agent
+// without TLS closes such a connection at once and logs a warning (receive in 3rdparty/libprocess/src/process.cpp), so dial
+// remembers that until forget. An attacker on the path who can make TLS fail could read the plain connection; set
+// LIBPROCESS_SSL_ENABLED to prevent that.
 func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	plain := &net.Dialer{Timeout: 5 * time.Second}
 	conn, err := plain.DialContext(ctx, network, address)
@@ -113,29 +113,29 @@ func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	}
 	secured, err := d.tls.Handshake(ctx, conn, address)
 	if err != nil {
-		_ = conn.Close() // the handshake's error is the one to tell
+		_ = conn.Close() // the handshake's error matters
 		if d.ssl.Enabled == nil && errors.Is(err, mesoshttp.ErrNotTLS) {
 			d.plain.Store(true)
 			return plain.DialContext(ctx, network, address)
 		}
-		return nil, fmt.Errorf("%w; executors have these variables from the agent's --executor_environment_variables", err)
+		return nil, fmt.Errorf("%w; executors get these variables from the agent's --executor_environment_variables", err)
 	}
 	if !d.ssl.VerifyServer {
 		d.warned.Do(func() {
-			log.Warn("the agent's certificate is not verified: give the agent --executor_environment_variables with " +
+			log.Warn("the agent's certificate is not verified: start the agent with --executor_environment_variables that set " +
 				"LIBPROCESS_SSL_CA_FILE and LIBPROCESS_SSL_VERIFY_SERVER_CERT=true")
 		})
 	}
 	return secured, nil
 }
 
-// forget has the next connection try TLS again: the agent may have been started anew with it.
+// forget makes the next connection try TLS again: the agent may have been restarted with it.
 func (d *dialer) forget() { d.plain.Store(false) }
 
-// verifyName checks that a certificate is the agent's, of whom the executor knows the address only. It takes what libprocess
-// takes (verify in 3rdparty/libprocess/src/openssl.cpp): the first name that the address has, as an alternative name or the
-// common name, and any certificate if it has none and no client certificates are required. A certificate for the address is
-// taken without LIBPROCESS_SSL_VERIFY_IPADD too: it proves more than a name does.
+// verifyName checks that a certificate belongs to the agent, of which the executor knows only the address. It accepts what
+// libprocess accepts (verify in 3rdparty/libprocess/src/openssl.cpp): the address's first DNS name, as an alternative name or the
+// common name; and any certificate if the address has no name and no client certificates are required. It accepts a certificate for
+// the address even without LIBPROCESS_SSL_VERIFY_IPADD, because that proves more than a name does.
 func (d *dialer) verifyName(ctx context.Context, host string, certificate *x509.Certificate) error {
 	err := certificate.VerifyHostname(host)
 	if err == nil || d.ssl.ByAddress {

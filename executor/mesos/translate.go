@@ -12,7 +12,7 @@ import (
 	"github.com/k8sm/k8sm/executor"
 )
 
-// translate turns an event of the agent into ours. Framework messages mean nothing to this executor.
+// translate converts an event of the agent. This executor ignores framework messages.
 func translate(event *mesosexec.Event) []executor.Event {
 	switch event.Type {
 	case mesosexec.Event_SUBSCRIBED:
@@ -30,7 +30,7 @@ func translate(event *mesosexec.Event) []executor.Event {
 	case mesosexec.Event_ACKNOWLEDGED:
 		id, err := uuid.FromBytes(event.GetAcknowledged().GetUUID())
 		if err != nil {
-			return nil // none of our updates has such an id
+			return nil // not an id of our updates
 		}
 		return []executor.Event{executor.Acknowledged{Task: api.TaskID(event.GetAcknowledged().GetTaskID().Value), Update: id}}
 	case mesosexec.Event_SHUTDOWN:
@@ -49,7 +49,7 @@ func registration(s *mesosexec.Event_Subscribed) executor.Registration {
 	}
 }
 
-// scalars adds up the scalar resources by name, whatever their role.
+// scalars adds up the scalar resources by name, over all roles.
 func scalars(resources []mesosapi.Resource) map[string]float64 {
 	sums := map[string]float64{}
 	for _, r := range resources {
@@ -63,7 +63,7 @@ func scalars(resources []mesosapi.Resource) map[string]float64 {
 func launch(task mesosapi.TaskInfo) executor.Launch {
 	id := api.TaskID(task.TaskID.Value)
 	info, err := task.Marshal()
-	if err != nil { // it was unmarshalled from the same type a moment ago
+	if err != nil { // cannot happen: it was unmarshalled from the same type
 		return executor.Launch{Task: id, Problem: fmt.Sprintf("cannot keep the task's description: %s", err)}
 	}
 	return executor.NewLaunch(id, task.Data, info)
@@ -83,7 +83,7 @@ func (a *Agent) subscription(s executor.Subscribe) (*mesosexec.Call, error) {
 	tasks := make([]mesosapi.TaskInfo, len(s.Tasks))
 	for i, info := range s.Tasks {
 		if err := tasks[i].Unmarshal(info); err != nil {
-			return nil, fmt.Errorf("cannot read back a task's description: %w", err)
+			return nil, fmt.Errorf("cannot decode a task's description: %w", err)
 		}
 	}
 	var updates []mesosexec.Call_Update
@@ -124,17 +124,17 @@ func (a *Agent) status(u executor.Update) mesosapi.TaskStatus {
 	return status
 }
 
-// reasons are Mesos' words for what went wrong (https://mesos.apache.org/documentation/latest/task-state-reasons/). Agents
-// have them for executors; that an executor speaks of a pod is told by the update's source.
+// reasons are Mesos' reasons for our causes (https://mesos.apache.org/documentation/latest/task-state-reasons/). They are named
+// after agents and containers; the update's source says that the executor sent them for a pod.
 var reasons = map[executor.Cause]mesosapi.TaskStatus_Reason{
 	executor.NotLaunched: mesosapi.REASON_CONTAINER_LAUNCH_FAILED,
 	executor.OutOfMemory: mesosapi.REASON_CONTAINER_LIMITATION_MEMORY,
 	executor.Displaced:   mesosapi.REASON_CONTAINER_PREEMPTED,
 	executor.TooLong:     mesosapi.REASON_MAX_COMPLETION_TIME_REACHED,
-	executor.NoNode:      mesosapi.REASON_EXECUTOR_TERMINATED, // which it is about to be
+	executor.NoNode:      mesosapi.REASON_EXECUTOR_TERMINATED, // it is about to exit
 }
 
-// reasonOf is the reason of an update, if Mesos has one that fits.
+// reasonOf returns Mesos' reason for an update, if there is one.
 func reasonOf(u executor.Update) (reason mesosapi.TaskStatus_Reason, ok bool) {
 	switch {
 	case u.State == executor.Error:

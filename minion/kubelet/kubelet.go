@@ -1,6 +1,6 @@
-// Package kubelet starts the stock kubelet. It and its neighbour minion/proxy are the only packages of the minion that
-// import k8s.io/kubernetes, so that a new Kubernetes is a change of two small packages; what the kubelet is told is
-// rendered by the package minion, which must link without it.
+// Package kubelet starts the stock kubelet. It and minion/proxy are the only packages of the minion that import k8s.io/kubernetes,
+// so that a new Kubernetes version changes two small packages. Package minion renders the kubelet's configuration, and must link
+// without it.
 package kubelet
 
 import (
@@ -12,10 +12,10 @@ import (
 	"k8s.io/kubernetes/cmd/kubelet/app"
 )
 
-// NewCommand returns the stock kubelet as a command, with all of its own flags
-// (https://kubernetes.io/docs/reference/command-line-tools-reference/kubelet/). It installs its own handlers for SIGTERM
-// and SIGINT when it runs, and feature gates are per process: only a process that does nothing else may execute it.
-// Run it through k8s.io/component-base/cli, which sets up and flushes its log.
+// NewCommand returns the stock kubelet as a command, with all its own flags
+// (https://kubernetes.io/docs/reference/command-line-tools-reference/kubelet/). It installs its own handlers for SIGTERM and SIGINT,
+// and feature gates are per process: execute it only in a process that does nothing else. Run it through k8s.io/component-base/cli,
+// which sets up and flushes its log.
 func NewCommand(ctx context.Context) *cobra.Command {
 	return app.NewKubeletCommand(ctx)
 }

@@ -1,5 +1,5 @@
-// Package proxy starts the stock kube-proxy. It and its neighbour minion/kubelet are the only packages of the minion that
-// import k8s.io/kubernetes; what kube-proxy is told is rendered by the package minion, which must link without it.
+// Package proxy starts the stock kube-proxy. It and minion/kubelet are the only packages of the minion that import
+// k8s.io/kubernetes. Package minion renders kube-proxy's configuration, and must link without it.
 package proxy
 
 import (
@@ -9,9 +9,9 @@ import (
 	"k8s.io/kubernetes/cmd/kube-proxy/app"
 )
 
-// NewCommand returns the stock kube-proxy as a command named "proxy", with all of its own flags
-// (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-proxy/). Its feature gates are per process: only
-// a process that does nothing else may execute it. Run it through k8s.io/component-base/cli, which sets up its log.
+// NewCommand returns the stock kube-proxy as a command named "proxy", with all its own flags
+// (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-proxy/). Its feature gates are per process: execute it
+// only in a process that does nothing else. Run it through k8s.io/component-base/cli, which sets up its log.
 func NewCommand() *cobra.Command {
 	cmd := app.NewProxyCommand()
 	cmd.Use = "proxy"

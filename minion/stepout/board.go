@@ -14,12 +14,12 @@ import (
 	"github.com/k8sm/k8sm/minion/keeper"
 )
 
-// maxPassage bounds a passage: the kernel lets an environment be no larger by default.
+// maxPassage bounds a passage. The kernel's default limit for an environment is not larger.
 const maxPassage = 2 << 20
 
-// Board is what the process does that the Engine has started: it takes the place of its keeper, as far as Mesos can see, in the
-// machine's PID and mount namespaces, starts the minion there and returns. The caller has to end then. The minion is in none
-// of the cgroups of the Engine's container, which is how an Engine finds what it has to end with a container.
+// Board is the command in the container that Docker Engine starts. In the machine's PID and mount namespaces it takes over from its
+// keeper what Mesos knows the executor by, starts the minion and returns; the caller must exit then. The minion leaves all cgroups
+// of the container, because the Engine kills what is in them together with the container.
 func Board(socket string) error {
 	connection, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: socket, Net: "unixpacket"})
 	if err != nil {
@@ -39,7 +39,7 @@ func board(connection *net.UnixConn) error {
 		return err
 	}
 	if from == 0 {
-		return errors.New("the Docker Engine's PID namespace does not have the Mesos agent's processes: they run on different machines, or in different containers")
+		return errors.New("the Mesos agent's processes are not in Docker Engine's PID namespace: agent and Engine run on different machines or in different containers")
 	}
 	p, files, err := receive(connection)
 	if err != nil {
@@ -49,8 +49,8 @@ func board(connection *net.UnixConn) error {
 	if err != nil {
 		return err
 	}
-	runtime.LockOSThread() // for ever: what this thread starts has its namespaces
-	// The process that started this one is of the Engine, and sees what the Engine binds.
+	runtime.LockOSThread() // never unlocked: children of this thread inherit its namespaces
+	// The parent of this process belongs to the Engine, and sees the mounts that the Engine sees.
 	if err := enterMountNamespace(parentMounts(), inside, p.Dir); err != nil {
 		return err
 	}
@@ -71,15 +71,15 @@ func receive(connection *net.UnixConn) (p passage, files []*os.File, err error) 
 		return p, nil, fmt.Errorf("cannot take over from the minion's keeper: %w", err)
 	}
 	if err := json.Unmarshal(text[:n], &p); err != nil {
-		return p, nil, fmt.Errorf("cannot understand the minion's keeper: %w", err)
+		return p, nil, fmt.Errorf("cannot decode what the minion's keeper sent: %w", err)
 	}
 	messages, err := unix.ParseSocketControlMessage(rights[:rn])
 	if err != nil || len(messages) != 1 {
-		return p, nil, fmt.Errorf("cannot take files over from the minion's keeper: %w", err)
+		return p, nil, fmt.Errorf("cannot receive files from the minion's keeper: %w", err)
 	}
 	numbers, err := unix.ParseUnixRights(&messages[0])
 	if err != nil || len(numbers) != passedFiles {
-		return p, nil, fmt.Errorf("got %d files of the minion's keeper, not %d: %w", len(numbers), passedFiles, err)
+		return p, nil, fmt.Errorf("received %d files from the minion's keeper, want %d: %w", len(numbers), passedFiles, err)
 	}
 	for _, fd := range numbers {
 		unix.CloseOnExec(fd)
@@ -88,7 +88,7 @@ func receive(connection *net.UnixConn) (p passage, files []*os.File, err error) 
 	return p, files, nil
 }
 
-// start starts the minion with its end of the connection.
+// start starts the minion with its end of the connection to the keeper.
 func (p passage) start(files []*os.File, end *os.File) error {
 	null, err := os.Open(os.DevNull)
 	if err != nil {

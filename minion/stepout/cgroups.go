@@ -13,21 +13,21 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// devices is the cgroup v1 controller that denies a container the devices which it is not given.
+// devices is the cgroup v1 controller that restricts a container's access to devices.
 const devices = "devices"
 
-// of tells whether the cgroup is that of the Mesos container or below it: an agent names it after the container's id.
+// of reports whether the cgroup belongs to the Mesos container or lies below: an agent names it after the container's id.
 func of(m procfs.Cgroup, container string) bool {
 	return container != "" && slices.Contains(strings.Split(m.Path, "/"), container)
 }
 
-// inContainer tells whether a process with these memberships was started in the Mesos container.
+// inContainer reports whether a process with these memberships was started in the Mesos container.
 func inContainer(memberships []procfs.Cgroup, container string) bool {
 	return slices.ContainsFunc(memberships, func(m procfs.Cgroup) bool { return of(m, container) })
 }
 
-// joins are the files by which a process with the memberships own gets those of another process, except that it is in no
-// devices cgroup of the Mesos container's. With its own for the other's, all that it does is to leave that one.
+// joins returns the files to write to for moving a process from its own cgroups to those of another process, except the Mesos
+// container's devices cgroup. With own for other, the move only leaves the devices cgroup.
 func joins(own, other []procfs.Cgroup, mounts []*mountinfo.Info, container string) (files []string, err error) {
 	mine := map[string]string{}
 	for _, m := range own {
@@ -54,14 +54,14 @@ func joins(own, other []procfs.Cgroup, mounts []*mountinfo.Info, container strin
 // hierarchy names a hierarchy by its controllers. The unified one has none.
 func hierarchy(m procfs.Cgroup) string { return strings.Join(m.Controllers, ",") }
 
-// hierarchyRoot is where the root of the membership's hierarchy is mounted, or "".
+// hierarchyRoot returns where the root of the membership's hierarchy is mounted, or "".
 func hierarchyRoot(m procfs.Cgroup, mounts []*mountinfo.Info) string {
 	for _, mount := range mounts {
 		kind := "cgroup"
 		if len(m.Controllers) == 0 {
 			kind = "cgroup2"
 		}
-		// A hierarchy of v1 has its controllers among the options of its super block: rw,cpu,cpuacct or rw,xattr,name=systemd.
+		// The super block options of a v1 hierarchy name its controllers: rw,cpu,cpuacct or rw,xattr,name=systemd.
 		options := strings.Split(mount.VFSOptions, ",")
 		other := func(controller string) bool { return !slices.Contains(options, controller) }
 		if mount.Root == "/" && mount.FSType == kind && !slices.ContainsFunc(m.Controllers, other) {
@@ -71,17 +71,17 @@ func hierarchyRoot(m procfs.Cgroup, mounts []*mountinfo.Info) string {
 	return ""
 }
 
-// join moves this process, with all of its threads, to the cgroups.
+// join moves this process, with all its threads, to the cgroups.
 func join(files []string) error {
 	for _, file := range files {
-		if err := os.WriteFile(file, []byte("0"), 0); err != nil { // 0 is the writer itself
+		if err := os.WriteFile(file, []byte("0"), 0); err != nil { // 0 means the writing process
 			return fmt.Errorf("cannot change the cgroup: %w", err)
 		}
 	}
 	return nil
 }
 
-// leaveDevices takes this process out of the Mesos container's devices cgroup, if it is in one of cgroup v1.
+// leaveDevices moves this process out of the Mesos container's devices cgroup, if cgroup v1 has one.
 func leaveDevices(container string) error {
 	own, err := ownCgroups()
 	if err != nil {
@@ -90,7 +90,7 @@ func leaveDevices(container string) error {
 	return move(own, own, container)
 }
 
-// takeCgroups moves this process to the cgroups of the one that it comes from, but not to its devices cgroup.
+// takeCgroups moves this process to the cgroups of the process from, except its devices cgroup.
 func takeCgroups(from int, container string) error {
 	own, err := ownCgroups()
 	if err != nil {
@@ -103,7 +103,7 @@ func takeCgroups(from int, container string) error {
 	return move(own, other, container)
 }
 
-// move has this process join what joins says, by the mounts that this thread sees.
+// move performs what joins returns, with the mounts that this thread sees.
 func move(own, other []procfs.Cgroup, container string) error {
 	mounts, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
 	if err != nil {
@@ -116,7 +116,7 @@ func move(own, other []procfs.Cgroup, container string) error {
 	return join(files)
 }
 
-// ownCgroups are the memberships of this process, whatever its number is where /proc was mounted.
+// ownCgroups returns the memberships of this process, even if /proc belongs to another PID namespace.
 func ownCgroups() ([]procfs.Cgroup, error) {
 	self, err := procfs.Self()
 	if err != nil {
@@ -133,10 +133,10 @@ func cgroupsOf(pid int) ([]procfs.Cgroup, error) {
 	return process.Cgroups()
 }
 
-// allowKmsg is the flag of a Mesos agent that lets executors read what the kubelet has to.
+// allowKmsg is the flag of a Mesos agent that lets executors read /dev/kmsg, as the kubelet must.
 const allowKmsg = `--allowed_devices='{"allowed_devices":[{"device":{"path":"/dev/kmsg"},"access":{"read":true}}]}'`
 
-// checkKmsg tells whether the kubelet can read the kernel's messages: it ends at once if it cannot.
+// checkKmsg returns an Obstacle if the kernel's messages cannot be read: the kubelet exits at once then.
 func checkKmsg(path string) error {
 	file, err := os.Open(path)
 	switch {
@@ -148,5 +148,5 @@ func checkKmsg(path string) error {
 			Remedy:  "start the Mesos agent with " + allowKmsg + ", or without cgroups/devices (and cgroups/all) in its --isolation",
 		}
 	}
-	return &Obstacle{Problem: fmt.Sprintf("the kubelet cannot start: %s", err), Remedy: "give the machine a /dev/kmsg"}
+	return &Obstacle{Problem: fmt.Sprintf("the kubelet cannot start: %s", err), Remedy: "create /dev/kmsg on the machine"}
 }

@@ -16,16 +16,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Obstacle says why a minion cannot run in the machine, or could not do there what it is for.
+// Obstacle says why a minion cannot run in the machine, or could not work there.
 type Obstacle struct {
 	Problem string
 	Remedy  string // what the operator of the Mesos agent can do
 }
 
-// Error is the problem with its remedy.
+// Error returns the problem and its remedy.
 func (o *Obstacle) Error() string { return o.Problem + ": " + o.Remedy }
 
-// Config is what a minion knows when it starts.
+// Config is what a minion knows at its start.
 type Config struct {
 	// DockerHost is the Docker Engine's address.
 	DockerHost string
@@ -35,15 +35,15 @@ type Config struct {
 	Outside bool
 }
 
-// Out returns nil in a process that runs in the machine. In one that does not it returns only if it cannot do so, with an
-// *Obstacle where there is something to do about it: otherwise this process is either executed anew in the machine, or
-// becomes the keeper of one that is. It has to be called before anything of the minion is started.
+// Out returns nil in a process that runs in the machine. Elsewhere it does not return: the process is executed again in the machine,
+// or becomes the keeper of one that is. It returns an error if both fail, an *Obstacle if the operator can do something about it.
+// Call it before the minion starts anything.
 func Out(ctx context.Context, cfg Config) error {
 	engine, err := engineProcess(cfg.DockerHost)
 	unseen := err == nil && engine == 0
 	if err != nil {
 		engine = 0
-		logrus.WithError(err).Debug("taking process 1 for the machine's: the Docker Engine does not answer yet")
+		logrus.WithError(err).Debug("Docker Engine does not answer yet: using the namespaces of process 1")
 	}
 	first, err := cgroupsOf(1)
 	if err != nil {
@@ -61,7 +61,7 @@ func Out(ctx context.Context, cfg Config) error {
 	return checkKmsg("/dev/kmsg")
 }
 
-// enterMounts executes this program again in the mount namespace of the process, unless it is in there.
+// enterMounts executes this program again in the mount namespace of the process, unless it is there already.
 func (cfg Config) enterMounts(process int) error {
 	namespace := fmt.Sprintf("/proc/%d/ns/mnt", process)
 	same, err := sameFile(namespace, "/proc/self/ns/mnt")
@@ -73,48 +73,48 @@ func (cfg Config) enterMounts(process int) error {
 	}
 	return &Obstacle{
 		Problem: fmt.Sprintf("cannot leave the mount namespace of the Mesos container: %s", err),
-		Remedy: "let executors of the agent run as root with all capabilities (no linux/capabilities in its --isolation), and if the agent runs in a container itself, " +
-			"give that --privileged, --pid=host and the agent's --work_dir at the path that it has on the machine; or start the agent without filesystem/linux in its --isolation",
+		Remedy: "run the agent's executors as root with all capabilities (no linux/capabilities in its --isolation); if the agent itself runs in a container, " +
+			"run that with --privileged, --pid=host and the agent's --work_dir mounted at the same path as on the machine; or start the agent without filesystem/linux in its --isolation",
 	}
 }
 
-// execIn executes this program again in a mount namespace. It returns only with an error, and then in the namespace where it was.
+// execIn executes this program again in a mount namespace. If it returns, the process is where it was.
 func (cfg Config) execIn(namespace string) error {
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // for ever: it may have changed its namespace
+		runtime.LockOSThread() // never unlocked: its namespace may have changed
 		done <- func() error {
 			if err := enterMountNamespace(namespace, cfg.Sandbox, cfg.Sandbox); err != nil {
 				return err
 			}
-			// What is executed has the namespaces of the thread that asked for it.
+			// exec keeps the namespaces of the calling thread.
 			return unix.Exec("/proc/self/exe", os.Args, os.Environ())
 		}()
 	}()
 	return <-done
 }
 
-// enterMountNamespace has the calling thread, which has to be locked and is of no use afterwards, enter a mount namespace in
-// which dir is what here is in this one, and go there.
+// enterMountNamespace moves the calling thread to a mount namespace in which dir is the same directory as here in this one, and
+// makes dir its working directory. The thread must be locked, and cannot be used for anything else afterwards.
 func enterMountNamespace(namespace, here, dir string) error {
 	var before, after unix.Stat_t
 	if err := unix.Stat(here, &before); err != nil {
-		return fmt.Errorf("cannot look at the sandbox %s: %w", here, err)
+		return fmt.Errorf("cannot stat the sandbox %s: %w", here, err)
 	}
 	target, err := unix.Open(namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("cannot open %s: %w", namespace, err)
 	}
 	defer unix.Close(target)
-	// Threads share their working directory, and one that does may enter no mount namespace.
+	// A thread that shares its working directory with others may not enter a mount namespace.
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
-		return fmt.Errorf("cannot prepare a thread: %w", err)
+		return fmt.Errorf("cannot unshare a thread's working directory: %w", err)
 	}
 	if err := unix.Setns(target, unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("cannot enter %s: %w", namespace, err)
 	}
 	if err := unix.Stat(dir, &after); err != nil || before.Dev != after.Dev || before.Ino != after.Ino {
-		return fmt.Errorf("the sandbox %s is another directory on the machine, or none", dir)
+		return fmt.Errorf("the sandbox %s does not exist on the machine, or is another directory", dir)
 	}
 	return unix.Chdir(dir)
 }
@@ -128,12 +128,12 @@ func sameFile(a, b string) (bool, error) {
 	return err == nil && os.SameFile(first, second), err
 }
 
-// engineProcess is the process that listens on the Docker Engine's socket, 0 if this PID namespace does not have it. The kernel
-// tells that of every Unix socket (unix(7), SO_PEERCRED).
+// engineProcess returns the process that listens on Docker Engine's socket, or 0 if it is not in this PID namespace. The kernel
+// knows the process of every Unix socket (unix(7), SO_PEERCRED).
 func engineProcess(host string) (pid int, err error) {
 	path, ok := strings.CutPrefix(host, "unix://")
 	if !ok {
-		return 0, errors.New("the Engine listens on no Unix socket")
+		return 0, errors.New("Docker Engine does not listen on a Unix socket")
 	}
 	connection, err := net.DialTimeout("unix", path, 5*time.Second)
 	if err != nil {
@@ -143,7 +143,7 @@ func engineProcess(host string) (pid int, err error) {
 	return peer(connection.(*net.UnixConn))
 }
 
-// peer is the process at the other end of a connection, by its PID here; 0 if it has none.
+// peer returns the process at the other end of a connection, by its PID here; 0 if it has none.
 func peer(connection *net.UnixConn) (pid int, err error) {
 	raw, err := connection.SyscallConn()
 	if err != nil {
@@ -152,10 +152,10 @@ func peer(connection *net.UnixConn) (pid int, err error) {
 	var who *unix.Ucred
 	failed := raw.Control(func(fd uintptr) { who, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
 	if err := errors.Join(failed, err); err != nil {
-		return 0, fmt.Errorf("cannot tell who is at the other end of a socket: %w", err)
+		return 0, fmt.Errorf("cannot get the process at the other end of a socket: %w", err)
 	}
 	return int(who.Pid), nil
 }
 
-// parentMounts is the mount namespace of the process that started this one.
+// parentMounts is the mount namespace of the parent process.
 func parentMounts() string { return filepath.Join("/proc", strconv.Itoa(os.Getppid()), "ns", "mnt") }

@@ -24,27 +24,27 @@ import (
 )
 
 const (
-	// Command is the km command that runs in the container which the Engine starts; see Board.
+	// Command is the km command in the container that the Engine starts; see Board.
 	Command = "step-out"
-	// Label is on each such container; its value is the Mesos container's id.
+	// Label is on each such container. Its value is the Mesos container's id.
 	Label = "io.k8sm.step-out"
-	// engineLimit is how long to wait for the Engine: an agent ends an executor that has not registered with it within
-	// --executor_registration_timeout, which is a minute.
+	// engineLimit bounds the wait for the Engine. It is shorter than the agent's --executor_registration_timeout of one minute,
+	// after which the agent kills the executor.
 	engineLimit = 20 * time.Second
-	// startLimit bounds the start of a minion once the Engine has been asked for it.
+	// startLimit bounds the start of a minion after the Engine accepted the request.
 	startLimit = 20 * time.Second
 	// socketName is the file in the sandbox at which the minion finds its keeper.
 	socketName = "keeper.sock"
-	inside     = "/sandbox" // the sandbox, in the container
+	inside     = "/sandbox" // path of the sandbox in the container
 )
 
-// passage is what of this process the minion gets. Its files go beside it: see passedFiles.
+// passage is what the minion gets from this process. Its files are sent with it: see passedFiles.
 type passage struct {
 	Args, Env           []string
 	Dir, Exe, Container string
 }
 
-// Numbers of the files that are passed.
+// Indices of the passed files.
 const (
 	fileStdout = iota
 	fileStderr
@@ -52,13 +52,13 @@ const (
 	passedFiles
 )
 
-// leavePIDs has the Engine start the minion in the machine's PID namespace and becomes its keeper.
+// leavePIDs makes the Engine start the minion in the machine's PID namespace, and becomes its keeper.
 func (cfg Config) leavePIDs(ctx context.Context) error {
 	err := cfg.becomeKeeper(ctx)
 	return &Obstacle{
-		Problem: fmt.Sprintf("cannot leave the PID namespace of the Mesos container, whose processes Docker Engine does not know: %s", err),
-		Remedy: "start the Mesos agent without namespaces/pid in its --isolation, and if it runs in a container itself, give that --pid=host and " +
-			"the agent's --work_dir at the path that it has on the machine",
+		Problem: fmt.Sprintf("cannot leave the PID namespace of the Mesos container, which Docker Engine does not share: %s", err),
+		Remedy: "start the Mesos agent without namespaces/pid in its --isolation; if the agent itself runs in a container, run that with --pid=host and " +
+			"the agent's --work_dir mounted at the same path as on the machine",
 	}
 }
 
@@ -82,7 +82,7 @@ func (cfg Config) becomeKeeper(ctx context.Context) error {
 	return keeper.Become(program.Path(), file)
 }
 
-// startOutside returns the connection to the minion that runs outside.
+// startOutside starts the minion outside the container, and returns the connection to it.
 func (cfg Config) startOutside(ctx context.Context) (*net.UnixConn, error) {
 	docker, err := client.NewClientWithOpts(client.WithHost(cfg.DockerHost), client.WithAPIVersionNegotiation())
 	if err != nil {
@@ -92,7 +92,7 @@ func (cfg Config) startOutside(ctx context.Context) (*net.UnixConn, error) {
 	waiting, cancel := context.WithTimeout(ctx, engineLimit)
 	defer cancel()
 	var last error
-	if err := supervise.UntilDone(waiting, "waiting for the Docker Engine to start the minion", func(ctx context.Context) error {
+	if err := supervise.UntilDone(waiting, "cannot start the minion outside its container: Docker Engine does not answer", func(ctx context.Context) error {
 		_, last = docker.Ping(ctx)
 		return last
 	}); err != nil {
@@ -113,7 +113,7 @@ func (cfg Config) startOutside(ctx context.Context) (*net.UnixConn, error) {
 	return cfg.handOver(starting, listener, gone)
 }
 
-// listen makes the socket, which only root may use. Its path may be longer than a socket's can be, so the last part has to do.
+// listen creates the socket, for root only. It uses a relative path, because the absolute path may be too long for a socket.
 func listen(path string) (*net.UnixListener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
@@ -126,10 +126,10 @@ func listen(path string) (*net.UnixListener, error) {
 	return net.ListenUnix("unixpacket", &net.UnixAddr{Name: filepath.Base(path), Net: "unixpacket"})
 }
 
-// runContainer starts the container from which the minion starts; ended tells when and how that has ended.
+// runContainer starts the container from which the minion starts. ended receives the result when the container exits.
 func (cfg Config) runContainer(ctx context.Context, docker *client.Client) (ended <-chan error, err error) {
 	if err := removeLeft(ctx, docker); err != nil {
-		logrus.WithError(err).Warn("a container from which an earlier minion was started may be left")
+		logrus.WithError(err).Warn("cannot remove a container that started an earlier minion")
 	}
 	image, err := cri.EmbeddedImage(ctx, docker)
 	if err != nil {
@@ -145,7 +145,7 @@ func (cfg Config) runContainer(ctx context.Context, docker *client.Client) (ende
 	}
 	made, err := docker.ContainerCreate(ctx, cfg.containerConfig(image), host, nil, nil, "")
 	if err != nil {
-		return nil, fmt.Errorf("cannot make a container in the machine's namespaces: %w", err)
+		return nil, fmt.Errorf("cannot create a container in the machine's namespaces: %w", err)
 	}
 	done, failed := docker.ContainerWait(context.WithoutCancel(ctx), made.ID, container.WaitConditionRemoved)
 	if err := docker.ContainerStart(ctx, made.ID, container.StartOptions{}); err != nil {
@@ -156,7 +156,7 @@ func (cfg Config) runContainer(ctx context.Context, docker *client.Client) (ende
 	go func() {
 		select {
 		case r := <-done:
-			result <- fmt.Errorf("the container from which it was to start ended with status %d", r.StatusCode)
+			result <- fmt.Errorf("the container that starts the minion exited with status %d", r.StatusCode)
 		case err := <-failed:
 			result <- err
 		}
@@ -171,9 +171,9 @@ func (cfg Config) containerConfig(image string) *container.Config {
 	}
 }
 
-// hostConfig is that of a container in the machine's namespaces.
+// hostConfig configures a container in the machine's namespaces.
 func hostConfig(program, sandbox string) *container.HostConfig {
-	noInit := false // the parent of what starts has to be the Engine's
+	noInit := false // the parent of the started process must belong to the Engine
 	return &container.HostConfig{
 		Init:    &noInit,
 		PidMode: "host", IpcMode: "host", UTSMode: "host", NetworkMode: "host", UsernsMode: "host", CgroupnsMode: container.CgroupnsModeHost,
@@ -186,7 +186,7 @@ func hostConfig(program, sandbox string) *container.HostConfig {
 	}
 }
 
-// removeLeft removes what an Engine that died left of such containers. Those that run, or are about to, are others'.
+// removeLeft removes such containers that an Engine left when it died. It leaves those that run or are about to: they are others'.
 func removeLeft(ctx context.Context, docker *client.Client) error {
 	list, err := docker.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(
 		filters.Arg("label", Label), filters.Arg("status", "exited"), filters.Arg("status", "dead"))})
@@ -196,7 +196,7 @@ func removeLeft(ctx context.Context, docker *client.Client) error {
 	return err
 }
 
-// handOver gives the process that comes to the socket what it needs, and waits until the minion has the connection.
+// handOver sends the process that connects to the socket what it needs, and waits until the minion has the connection.
 func (cfg Config) handOver(ctx context.Context, listener *net.UnixListener, gone <-chan error) (*net.UnixConn, error) {
 	type arrival struct {
 		connection *net.UnixConn
@@ -228,7 +228,7 @@ func (cfg Config) handOver(ctx context.Context, listener *net.UnixListener, gone
 	return a.connection, nil
 }
 
-// send sends this process's passage. The environment, which holds the executor's secret, goes no other way.
+// send sends this process's passage. The environment contains the executor's secret and goes no other way.
 func (cfg Config) send(connection *net.UnixConn) error {
 	program, err := os.Executable()
 	if err != nil {

@@ -6,24 +6,24 @@ import (
 	"time"
 )
 
-// How a child's health is watched. A child that hangs is found out within half a minute.
+// Health checks detect a child that hangs within half a minute.
 const (
-	// ProbeEvery is how often it is asked.
+	// ProbeEvery is the interval of health checks.
 	ProbeEvery    = 5 * time.Second
 	probeTimeout  = 5 * time.Second
 	probeFailures = 3 // in a row
-	// startLimit is how long a child may take to become healthy for the first time. A kubelet waits for its certificate, and
-	// a proxy for its node; either does so anew when it is started again.
+	// startLimit is how long a child may take to become healthy for the first time. A kubelet waits for its certificate, and a proxy
+	// for its node; both wait again after a restart.
 	startLimit = 5 * time.Minute
 )
 
-// Health is how a child is watched.
+// Health configures the health checks of a child.
 type Health struct {
-	Probe func(context.Context) error // asks once: nil for good
+	Probe func(context.Context) error // checks once; nil means healthy
 	Every time.Duration
 }
 
-// watch returns an error as soon as the child hangs, or the one of ctx.
+// watch returns an error when the child hangs, or that of ctx.
 func (h Health) watch(ctx context.Context) error {
 	began, pause := time.Now(), h.Every/5
 	var wasHealthy bool
@@ -43,10 +43,10 @@ func (h Health) watch(ctx context.Context) error {
 		case wasHealthy:
 			failures++
 		case time.Since(began) > startLimit:
-			return fmt.Errorf("it has not become healthy within %s: %w", startLimit, err)
+			return fmt.Errorf("not healthy within %s: %w", startLimit, err)
 		}
 		if failures == probeFailures {
-			return fmt.Errorf("it has failed %d health checks in a row: %w", failures, err)
+			return fmt.Errorf("failed %d health checks in a row: %w", failures, err)
 		}
 	}
 }

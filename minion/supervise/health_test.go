@@ -66,7 +66,7 @@ func TestChildThatHangsIsKilledAndSaysWhy(t *testing.T) {
 		return errors.New("no answer")
 	}, 10 * time.Millisecond}
 	err := c.Run(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "km child: it has failed 3 health checks in a row: no answer") {
+	if err == nil || !strings.Contains(err.Error(), "km child: failed 3 health checks in a row: no answer") {
 		t.Error(err)
 	}
 }

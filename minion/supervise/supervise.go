@@ -1,6 +1,6 @@
-// Package supervise runs parts of a program again and again until they are stopped, and commands of this program as child
-// processes: those whose state is per process, such as the stock Kubernetes programs and CoreDNS. It knows nothing of what
-// the parts do. Start reading at Start and Child.
+// Package supervise restarts parts of a program until they are stopped, and runs commands of this program as child processes if
+// their state is per process, as that of the stock Kubernetes programs and CoreDNS. It does not know what the parts do. Start
+// reading at Start and Child.
 package supervise
 
 import (
@@ -24,20 +24,20 @@ import (
 const (
 	minBackoff = time.Second
 	maxBackoff = time.Minute
-	// steady is how long something has to have run for its next end to count as a first one.
+	// steady is how long a part must run before its next end counts as the first one.
 	steady = time.Minute
-	// termGrace is how long a child that says nothing else may take to end by itself.
+	// termGrace is the default for Child.Grace.
 	termGrace = 1500 * time.Millisecond
 )
 
-// Part is something that runs until it is stopped.
+// Part is a goroutine or child that is restarted until it is stopped.
 type Part struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 }
 
-// Start runs run again and again until the part is stopped: what ends by itself, for good or ill, is started again after a
-// pause that grows. The end of the context that it was started under stops it too.
+// Start calls run until the part is stopped. When run returns, with an error or not, it is called again after a pause that grows.
+// The end of ctx stops the part, too.
 func Start(ctx context.Context, name string, run func(context.Context) error) *Part {
 	ctx, cancel := context.WithCancel(ctx)
 	p := &Part{cancel: cancel, done: make(chan struct{})}
@@ -48,7 +48,7 @@ func Start(ctx context.Context, name string, run func(context.Context) error) *P
 	return p
 }
 
-// Stop asks the part to end and waits until it has. A nil part is one that was never started.
+// Stop stops the part and waits until it has ended. p may be nil.
 func (p *Part) Stop() {
 	if p == nil {
 		return
@@ -66,14 +66,15 @@ func again(ctx context.Context, name string, run func(context.Context) error) {
 			return
 		}
 		pause := b.next(time.Since(began))
-		logrus.Warnf("%s has ended and is started again in %s: %v", name, pause.Round(time.Millisecond), err)
+		logrus.Warnf("%s ended, restarting in %s: %v", name, pause.Round(time.Millisecond), err)
 		if Sleep(ctx, pause) != nil {
 			return
 		}
 	}
 }
 
-// UntilDone tries again, with growing pauses, until run has succeeded once, or ctx ends, whose error it returns.
+// UntilDone calls run with growing pauses until it succeeds, or until ctx ends, and returns ctx's error then. what describes the
+// task in the log.
 func UntilDone(ctx context.Context, what string, run func(context.Context) error) error {
 	var b backoff
 	for {
@@ -82,18 +83,18 @@ func UntilDone(ctx context.Context, what string, run func(context.Context) error
 			return ctx.Err()
 		}
 		pause := b.next(0)
-		logrus.Warnf("%s, trying again in %s: %s", what, pause.Round(time.Millisecond), err)
+		logrus.Warnf("%s, retrying in %s: %s", what, pause.Round(time.Millisecond), err)
 		if err := Sleep(ctx, pause); err != nil {
 			return err
 		}
 	}
 }
 
-// backoff makes the pauses between lives. Its zero value is ready.
+// backoff computes the pauses between restarts. Its zero value is ready.
 type backoff time.Duration
 
-// next doubles the pause after a short life and begins anew after a steady one. The random half keeps the nodes of a
-// cluster from coming all at once after what ended them all.
+// next doubles the pause after a short life, and starts over after a steady one. Half of it is random, so that the nodes of a
+// cluster do not restart in step after a common failure.
 func (b *backoff) next(lived time.Duration) time.Duration {
 	if *b == 0 || lived >= steady {
 		*b = backoff(minBackoff)
@@ -104,7 +105,7 @@ func (b *backoff) next(lived time.Duration) time.Duration {
 	return half + rand.N(half)
 }
 
-// Sleep waits, or returns the error of ctx if that ends first.
+// Sleep waits, or returns ctx's error if ctx ends first.
 func Sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -118,19 +119,19 @@ func Sleep(ctx context.Context, d time.Duration) error {
 
 // Child is a command of this binary that runs as a process of its own.
 type Child struct {
-	Args   []string      // of km
-	Output io.Writer     // takes all that the child writes
-	Health *Health       // nil if the child's end is all that is watched
-	Grace  time.Duration // how long it may take to end by itself when it is asked to; 0 is a second and a half
+	Args   []string      // arguments of km
+	Output io.Writer     // receives stdout and stderr
+	Health *Health       // nil for no health checks
+	Grace  time.Duration // time between SIGTERM and SIGKILL; 0 means 1.5 s
 }
 
-// self is this very program, also when its file has been replaced by another version or removed with a sandbox.
+// self is this program, even if its file was replaced by another version or removed with a sandbox.
 const self = "/proc/self/exe"
 
-// Run is one life of the child. When ctx ends it is asked to end, and made to if it takes too long. It dies with this
-// process, whatever kills it. One that hangs is killed, for it would not heed a request.
+// Run runs the child once. When ctx ends, the child gets SIGTERM, and SIGKILL after Grace. The kernel kills it if this process dies.
+// A child that hangs is killed at once, because it would not react to SIGTERM.
 func (c Child) Run(ctx context.Context) error {
-	// The kernel sends the parent-death signal when the thread that forked ends, so this one must last as long as the child.
+	// The kernel sends the parent-death signal when the forking thread exits, so this thread must outlive the child.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, self, c.Args...)
@@ -154,7 +155,7 @@ func (c Child) Run(ctx context.Context) error {
 	return nil
 }
 
-// killIfItHangs watches the process until the function that it returns is called, which tells why the process was killed.
+// killIfItHangs watches the process until stop is called. stop returns why the process was killed, if it was.
 func (c Child) killIfItHangs(ctx context.Context, process *os.Process) (stop func() error) {
 	if c.Health == nil {
 		return func() error { return nil }

@@ -376,7 +376,7 @@ func troubles(t *testing.T, c *scratch.Cluster) {
 	awaitStatus(t, c, image, status{"TASK_STARTING", "container main: image k8sm.io/test/missing:1 is not on the node", "REASON_CONTAINER_LAUNCH_FAILED", nil})
 	awaitStatus(t, c, configured, status{"TASK_STARTING", `configmap "wanted" not found`, "REASON_CONTAINER_LAUNCH_FAILED", nil})
 	awaitStatus(t, c, memory, status{"TASK_FAILED", "used more memory than its limit of 32Mi", "REASON_CONTAINER_LIMITATION_MEMORY", nil})
-	awaitStatus(t, c, sick, status{"TASK_RUNNING", "if that was because its liveness probe failed", health, &no})
+	awaitStatus(t, c, sick, status{"TASK_RUNNING", "if its liveness probe failed", health, &no})
 
 	if _, err := c.Kube.CoreV1().ConfigMaps("default").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "wanted"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
