@@ -1,5 +1,7 @@
 package api
 
+import v1 "k8s.io/api/core/v1"
+
 // AnnotationAgentAddress, on a node, is the "ip:port" of the agent that it stands for. An agent that comes back at the
 // same address under a new id has lost its state and takes over the node's name from the old one.
 const AnnotationAgentAddress = "k8sm.io/agent-address"
@@ -26,3 +28,18 @@ const (
 // ran: it cannot fetch or start the minion, or the kubelet does not start. The scheduler itself tries a pod there now and then,
 // and takes the taint away when one runs.
 const TaintAgentFailing = "k8sm.io/agent-failing"
+
+// ReadyCondition returns a copy of the node's condition Ready, the zero value if it has none
+// (https://kubernetes.io/docs/reference/node/node-status/#condition). Its writer is the kubelet, or the scheduler where none has
+// run yet.
+func ReadyCondition(node *v1.Node) v1.NodeCondition {
+	for i := range node.Status.Conditions {
+		if node.Status.Conditions[i].Type == v1.NodeReady {
+			return node.Status.Conditions[i]
+		}
+	}
+	return v1.NodeCondition{}
+}
+
+// NodeReady tells whether the node's condition Ready is true.
+func NodeReady(node *v1.Node) bool { return ReadyCondition(node).Status == v1.ConditionTrue }

@@ -6,10 +6,11 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/k8sm/k8sm/api"
 )
 
 // prober is a pod network that finds nodes which answer this machine but not its pods.
@@ -65,7 +66,5 @@ func isReady(ctx context.Context, client kubernetes.Interface, name string) bool
 	if err != nil || len(list.Items) == 0 {
 		return false
 	}
-	return slices.ContainsFunc(list.Items[0].Status.Conditions, func(c corev1.NodeCondition) bool {
-		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
-	})
+	return api.NodeReady(&list.Items[0])
 }

@@ -363,13 +363,13 @@ func (c *Core) tickAgent(now time.Time, a *agent) []Action {
 	health := c.tickHealth(now, a)
 	if a.Alive {
 		acts := append(health, c.ensureNode(now, a)...)
-		if len(acts) == 0 && node != nil && !a.hasExecutor && !match.Ready(node) && !match.Unfit(node) && now.Sub(a.nodeAt) >= nodeAgain && !c.orphaned(a) {
+		if len(acts) == 0 && node != nil && !a.hasExecutor && !api.NodeReady(node) && !match.Unfit(node) && now.Sub(a.nodeAt) >= nodeAgain && !c.orphaned(a) {
 			a.nodeAt = now
 			acts = []Action{MarkReady{Name: a.Node}}
 		}
 		return acts
 	}
-	if c.connected && now.Sub(a.since) >= c.cfg.AgentForget && (node == nil || !match.Ready(node)) {
+	if c.connected && now.Sub(a.since) >= c.cfg.AgentForget && (node == nil || !api.NodeReady(node)) {
 		return c.forgetAgent(now, a)
 	}
 	return health

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/k8sm/k8sm/api"
-	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 // LiveNode is a node that stands for an agent.
@@ -48,7 +47,7 @@ func (c *Core) LiveNodes(now time.Time) []LiveNode {
 		}
 		seen := LiveNode{
 			Node: a.Node, Agent: a.ID, Minion: a.hasExecutor, Kubelet: node.Status.NodeInfo.KubeletVersion,
-			Tasks: len(c.owners[a.ID]), Warm: a.warm != nil, Ready: match.Ready(node), Failing: a.failing(),
+			Tasks: len(c.owners[a.ID]), Warm: a.warm != nil, Ready: api.NodeReady(node), Failing: a.failing(),
 		}
 		if node.Spec.Unschedulable {
 			seen.CordonedFor = cmp.Or(node.Annotations[api.AnnotationCordoned], "somebody")

@@ -195,7 +195,7 @@ func (c *Core) keepsMinion(a *agent, residents func(node string) []*pod) string 
 		return "somebody has cordoned the node"
 	case a.failures.health.failures > 0:
 		return "its agent fails tasks before they run"
-	case !match.Ready(node):
+	case !api.NodeReady(node):
 		return "the node is not ready"
 	}
 	for _, p := range residents(a.Node) {
@@ -312,10 +312,7 @@ func kubeletReady(node *v1.Node) bool {
 	if err != nil {
 		return false
 	}
-	for _, condition := range node.Status.Conditions {
-		if condition.Type == v1.NodeReady && condition.Status == v1.ConditionTrue && condition.Reason != ReadyWithoutKubelet().Reason {
-			return !condition.LastHeartbeatTime.Time.Before(started.Truncate(time.Second))
-		}
-	}
-	return false
+	ready := api.ReadyCondition(node)
+	return ready.Status == v1.ConditionTrue && ready.Reason != ReadyWithoutKubelet().Reason &&
+		!ready.LastHeartbeatTime.Time.Before(started.Truncate(time.Second))
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/docker/docker/client"
 	"github.com/sirupsen/logrus"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -138,10 +137,8 @@ func awaitNodes(ctx context.Context, kubeconfig string, count int) (ready []stri
 		nodes, err := kubernetes.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 		ready = nil
 		for i := 0; err == nil && i < len(nodes.Items); i++ {
-			for _, condition := range nodes.Items[i].Status.Conditions {
-				if condition.Type == corev1.NodeReady && condition.Status == corev1.ConditionTrue {
-					ready = append(ready, nodes.Items[i].Name)
-				}
+			if api.NodeReady(&nodes.Items[i]) {
+				ready = append(ready, nodes.Items[i].Name)
 			}
 		}
 		if len(ready) >= count {

@@ -105,7 +105,7 @@ func (v *View) checkNode(s *Class) refusal {
 
 // checkHealth: is the node ready, has nothing failed there, and does the pod tolerate its taints?
 func (v *View) checkHealth(s *Class) refusal {
-	ready := Ready(v.obj)
+	ready := api.NodeReady(v.obj)
 	unfit := !ready && Unfit(v.obj) // its agent's failures tell when it is tried again
 	if !ready && !s.unready && !unfit {
 		return refusal{reason: notReady}
@@ -151,22 +151,8 @@ const (
 // UnfitReason is that of the condition of a node whose minion has found that it can run no pods there.
 const UnfitReason = "AgentCannotRunPods"
 
-// Ready tells whether the node's condition Ready is true.
-func Ready(node *v1.Node) bool {
-	for i := range node.Status.Conditions {
-		if c := &node.Status.Conditions[i]; c.Type == v1.NodeReady {
-			return c.Status == v1.ConditionTrue
-		}
-	}
-	return false
-}
-
 // Unfit tells whether the minion that ran on the node last could run no pods.
 func Unfit(node *v1.Node) bool {
-	for i := range node.Status.Conditions {
-		if c := &node.Status.Conditions[i]; c.Type == v1.NodeReady && c.Status == v1.ConditionFalse && c.Reason == UnfitReason {
-			return true
-		}
-	}
-	return false
+	ready := api.ReadyCondition(node)
+	return ready.Status == v1.ConditionFalse && ready.Reason == UnfitReason
 }

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
@@ -119,10 +120,8 @@ func watchStart(ctx context.Context, begin time.Time, kubeconfig string) (s star
 			return false
 		}
 		for _, n := range nodes.Items {
-			for _, c := range n.Status.Conditions {
-				if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
-					return true
-				}
+			if api.NodeReady(&n) {
+				return true
 			}
 		}
 		return false

@@ -21,6 +21,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
@@ -63,7 +64,7 @@ func nodesDiffer(t *testing.T, c *scratch.Cluster, pods map[string]*corev1.Pod) 
 		got := map[string]string{}
 		for _, node := range nodes.Items {
 			for _, address := range node.Status.Addresses {
-				if address.Type == corev1.NodeInternalIP && isReady(&node) {
+				if address.Type == corev1.NodeInternalIP && api.NodeReady(&node) {
 					got[node.Name] = address.Address
 				}
 			}
@@ -88,12 +89,6 @@ func nodesDiffer(t *testing.T, c *scratch.Cluster, pods map[string]*corev1.Pod) 
 	if pods["node-1"].Status.HostIP != "10.214.7.2" {
 		t.Errorf("the pod's host is %s", pods["node-1"].Status.HostIP)
 	}
-}
-
-func isReady(node *corev1.Node) bool {
-	return slices.ContainsFunc(node.Status.Conditions, func(condition corev1.NodeCondition) bool {
-		return condition.Type == corev1.NodeReady && condition.Status == corev1.ConditionTrue
-	})
 }
 
 func podsAreReached(t *testing.T, c *scratch.Cluster, pods map[string]*corev1.Pod) {
@@ -324,7 +319,7 @@ func awaitBack(t *testing.T, c *scratch.Cluster, name string, lost *corev1.Pod) 
 		if err != nil {
 			return err
 		}
-		if !isReady(node) {
+		if !api.NodeReady(node) {
 			return fmt.Errorf("node %s is %+v", name, node.Status.Conditions)
 		}
 		if p, err := c.Kube.CoreV1().Pods("default").Get(ctx, lost.Name, metav1.GetOptions{}); err == nil {

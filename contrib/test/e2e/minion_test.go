@@ -175,13 +175,10 @@ func readySince(t *testing.T, c *scratch.Cluster, name string) metav1.Time {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, condition := range node.Status.Conditions {
-		if condition.Type == corev1.NodeReady && condition.Status == corev1.ConditionTrue {
-			return condition.LastTransitionTime
-		}
+	if !api.NodeReady(node) {
+		t.Fatalf("the node is not ready: %+v", node.Status.Conditions)
 	}
-	t.Fatalf("the node is not ready: %+v", node.Status.Conditions)
-	return metav1.Time{}
+	return api.ReadyCondition(node).LastTransitionTime
 }
 
 // killedForGood kills the minion together with all that could bring another.

@@ -26,8 +26,8 @@ import (
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
-// older builds km as of another version. Only the link is new.
-func older(t *testing.T, version string) string {
+// kmOf builds km as of a version. Only the link is new.
+func kmOf(t *testing.T, version string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "km")
 	flags := "-s -w -X github.com/k8sm/k8sm/api.Version=" + version + " -X k8s.io/component-base/version.gitVersion=" + api.KubernetesVersion
@@ -142,9 +142,10 @@ func (r *roles) schedule(km string, mesosPort int, flags ...string) (stop func()
 
 // liveNode is what km nodes -o json says of one.
 type liveNode struct {
-	Node, KM, Kubelet, CordonedFor, Rollout string
-	Minion, Warm, Ready                     bool
-	Tasks                                   int
+	Node, KM, Kubelet, CordonedFor string
+	Rollout                        *struct{ State, Target, Reason string }
+	Minion, Warm, Ready            bool
+	Tasks                          int
 }
 
 func (r *roles) nodes(ctx context.Context, km string) ([]liveNode, error) {
@@ -219,13 +220,12 @@ func (r *roles) awaitReplicas(name string, want int32, limit time.Duration) {
 }
 
 func TestNewVersionIsFetchedByAgentsAndRolledOutNodeByNode(t *testing.T) {
-	km := program(t, "km")
-	old := older(t, "e2e-old")
+	const before, after = "v0.0.1", "v0.0.2-1-g49b5016+20261129T152122Z"
+	old, km := kmOf(t, before), kmOf(t, after)
 	said, err := exec.CommandContext(t.Context(), km, "version").Output()
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || !strings.Contains(string(said), after) {
+		t.Fatalf("%v, %s", err, said)
 	}
-	version := strings.Fields(string(said))[1]
 	leavesNothing(t, func(t *testing.T) {
 		mesosPort := 20000 + freePort(t)%10000
 		r := startRoles(t, km, mesosPort)
@@ -233,7 +233,7 @@ func TestNewVersionIsFetchedByAgentsAndRolledOutNodeByNode(t *testing.T) {
 		r.spread("web")
 		err := scratch.Until(t.Context(), 30*time.Second, func(ctx context.Context) error {
 			nodes, err := r.nodes(ctx, km)
-			if err == nil && (len(nodes) != 2 || nodes[0].KM != "e2e-old" || nodes[1].KM != "e2e-old" || nodes[0].Kubelet != api.KubernetesVersion) {
+			if err == nil && (len(nodes) != 2 || nodes[0].KM != before || nodes[1].KM != before || nodes[0].Kubelet != api.KubernetesVersion) {
 				err = fmt.Errorf("the nodes are %+v", nodes)
 			}
 			return err
@@ -244,43 +244,83 @@ func TestNewVersionIsFetchedByAgentsAndRolledOutNodeByNode(t *testing.T) {
 		r.fetched(2)
 		stop()
 
-		r.schedule(km, mesosPort, "--rollout-delay=0s")
-		both := false // versions were there at a time
-		err = scratch.Until(t.Context(), 3*time.Minute, func(ctx context.Context) error {
-			nodes, err := r.nodes(ctx, km)
-			if err != nil {
-				return err
-			}
-			done, cordoned, versions := 0, 0, map[string]bool{}
-			for _, n := range nodes {
-				if n.CordonedFor != "" {
-					cordoned++
-				}
-				if n.KM == version && n.Ready && n.CordonedFor == "" && n.Rollout == "" {
-					done++
-				}
-				versions[n.KM] = true
-			}
-			both = both || versions["e2e-old"] && versions[version]
-			if cordoned > 1 {
-				t.Errorf("more than one node is cordoned at a time: %+v", nodes)
-			}
-			if done < 2 {
-				return fmt.Errorf("the nodes are %+v", nodes)
-			}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !both {
-			t.Error("km nodes never showed both versions side by side")
-		}
+		stop = r.schedule(km, mesosPort, "--rollout-delay=0s")
+		r.awaitRollout(km, before, after)
 		r.awaitReplicas("web", 2, 30*time.Second)
 		table, err := exec.CommandContext(t.Context(), km, "--state-dir", r.dir, "nodes").Output()
 		t.Logf("%s", table)
-		if err != nil || strings.Count(string(table), version) != 2 {
+		if err != nil || strings.Count(string(table), after) != 2 {
 			t.Errorf("km nodes: %v\n%s", err, table)
 		}
+		stop()
+
+		r.schedule(old, mesosPort, "--rollout-delay=0s")
+		r.awaitKept(km, after)
+		r.awaitReplicas("web", 2, 30*time.Second)
 	})
+}
+
+// awaitRollout waits until both nodes have the new version, and sees to it that this happens one node after the other.
+func (r *roles) awaitRollout(km, before, after string) {
+	r.t.Helper()
+	both := false // versions were there at a time
+	err := scratch.Until(r.t.Context(), 3*time.Minute, func(ctx context.Context) error {
+		nodes, err := r.nodes(ctx, km)
+		if err != nil {
+			return err
+		}
+		done, cordoned, versions := 0, 0, map[string]bool{}
+		for _, n := range nodes {
+			if n.CordonedFor != "" {
+				cordoned++
+			}
+			if n.KM == after && n.Ready && n.CordonedFor == "" && n.Rollout == nil {
+				done++
+			}
+			versions[n.KM] = true
+		}
+		both = both || versions[before] && versions[after]
+		if cordoned > 1 {
+			r.t.Errorf("more than one node is cordoned at a time: %+v", nodes)
+		}
+		if done < 2 {
+			return fmt.Errorf("the nodes are %+v", nodes)
+		}
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if !both {
+		r.t.Error("km nodes never showed both versions side by side")
+	}
+}
+
+// awaitKept waits until a scheduler of an older version has said that it keeps the minions of both nodes. None may be drained. It
+// says so only after the time in which it would have begun to replace them.
+func (r *roles) awaitKept(km, version string) {
+	r.t.Helper()
+	since := time.Now()
+	err := scratch.Until(r.t.Context(), 2*time.Minute, func(ctx context.Context) error {
+		nodes, err := r.nodes(ctx, km)
+		if err != nil {
+			return err
+		}
+		kept := 0
+		for _, n := range nodes {
+			if n.CordonedFor != "" || n.KM != "" && n.KM != version {
+				r.t.Errorf("a scheduler of an older version has drained a node: %+v", n)
+			}
+			if n.Rollout != nil && n.Rollout.State == "Kept" {
+				kept++
+			}
+		}
+		if kept < 2 || time.Since(since) < 45*time.Second {
+			return fmt.Errorf("the nodes are %+v", nodes)
+		}
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
 }
