@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"sync"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"github.com/mesos/mesos-go/api/v1/lib/httpcli"
 	"github.com/mesos/mesos-go/api/v1/lib/httpcli/httpexec"
 
+	"github.com/k8sm/k8sm/api/backoff"
 	"github.com/k8sm/k8sm/api/mesoshttp"
 	"github.com/k8sm/k8sm/executor"
 )
@@ -28,7 +28,7 @@ import (
 const (
 	// callTimeout bounds each call to the agent, which runs on the same machine.
 	callTimeout = 10 * time.Second
-	// firstBackoff is the pause before the second attempt to subscribe; see nextPause.
+	// firstBackoff is the pause before the second attempt to subscribe; see pauses.
 	firstBackoff = 50 * time.Millisecond
 )
 
@@ -101,37 +101,32 @@ func (a *Agent) Update(ctx context.Context, u executor.Update) error {
 // Run subscribes on request and posts the events of the subscription, until ctx ends. After a failed attempt it waits, at most as
 // long as the agent allows.
 func (a *Agent) Run(ctx context.Context, post func(executor.Event)) error {
-	pause := time.Duration(0)
+	pause, pauses := time.Duration(0), a.pauses()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case s := <-a.subscribe:
-			if err := wait(ctx, pause); err != nil {
+			if err := sleep(ctx, pause); err != nil {
 				return err
 			}
 			connected, err := a.follow(ctx, s, post)
-			pause = a.nextPause(pause, connected)
+			if connected {
+				pauses = a.pauses()
+			}
+			pause = pauses.Step()
 			post(executor.Disconnected{Reason: err.Error()})
 		}
 	}
 }
 
-// nextPause doubles the pause, from firstBackoff to half of the agent's limit, and starts over after a connection. A restarted agent
-// waits for its executors for that limit and then kills those that are missing; longer pauses could miss it.
-func (a *Agent) nextPause(last time.Duration, connected bool) time.Duration {
-	if connected || last == 0 {
-		return firstBackoff
-	}
-	return max(firstBackoff, min(2*last, a.cfg.SubscriptionBackoffMax/2))
+// pauses lie between attempts to subscribe. A restarted agent waits for its executors for its limit and then kills those that are
+// missing; longer pauses could miss it.
+func (a *Agent) pauses() backoff.Pauses {
+	return backoff.Between(firstBackoff, a.cfg.SubscriptionBackoffMax/2)
 }
 
-// wait waits for a random time between half the pause and all of it, so that the executors of a restarted agent do not subscribe all
-// at once.
-func wait(ctx context.Context, pause time.Duration) error {
-	if pause > 0 {
-		pause = pause/2 + rand.N(pause/2)
-	}
+func sleep(ctx context.Context, pause time.Duration) error {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {

@@ -398,18 +398,12 @@ func TestLaunchOfMoreThanFourMiBComes(t *testing.T) {
 
 func TestPausesDoubleUpToHalfOfTheAgentsLimit(t *testing.T) {
 	agent := New(Config{Config: config.Config{SubscriptionBackoffMax: 300 * time.Millisecond}})
-	var pauses []time.Duration
-	pause := time.Duration(0)
-	for range 4 {
-		pause = agent.nextPause(pause, false)
-		pauses = append(pauses, pause)
-	}
-	ms := time.Millisecond
-	if diff := cmp.Diff([]time.Duration{50 * ms, 100 * ms, 150 * ms, 150 * ms}, pauses); diff != "" {
-		t.Error(diff)
-	}
-	if got := agent.nextPause(150*ms, true); got != 50*ms {
-		t.Errorf("after a connection the pause is %s", got)
+	pauses := agent.pauses()
+	for i, longest := range []time.Duration{50, 100, 150, 150} {
+		longest *= time.Millisecond
+		if got := pauses.Step(); got < longest/2 || got > longest {
+			t.Errorf("pause %d is %s, want half of %s to all of it", i, got, longest)
+		}
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"github.com/docker/docker/api/types/events"
 	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/k8sm/k8sm/api/backoff"
 )
 
 // eventHub sends events to all listeners.
@@ -180,7 +182,8 @@ const maxEventsWait = time.Second
 
 // watchEvents follows the Engine's events until ctx ends. After an interruption it works out what it missed.
 func (s *Server) watchEvents(ctx context.Context) error {
-	known, wait := lives{}, time.Duration(0)
+	begin := backoff.Between(50*time.Millisecond, maxEventsWait)
+	known, pauses := lives{}, begin
 	brokeOff := time.Now()
 	var heard time.Time // zero while not connected
 	for {
@@ -194,11 +197,11 @@ func (s *Server) watchEvents(ctx context.Context) error {
 		if !heard.IsZero() {
 			s.log.WithError(err).Warn("lost the connection to Docker Engine's events, reconnecting")
 			if time.Since(heard) > 10*maxEventsWait {
-				wait = 0
+				pauses = begin
 			}
 			brokeOff, heard = time.Now(), time.Time{}
 		}
-		if wait = min(wait*2+50*time.Millisecond, maxEventsWait); pause(ctx, wait) != nil {
+		if pause(ctx, pauses.Step()) != nil {
 			return nil
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
 	"github.com/sirupsen/logrus"
+
+	"github.com/k8sm/k8sm/api/backoff"
 )
 
 // logTask is one container's log to copy into CRI's format.
@@ -155,8 +157,10 @@ func (k *logKeeper) follow(ctx context.Context, f *follower) {
 	f.file = file
 	close(f.opened)
 	failing := false // so that an outage is logged once
+	begin := backoff.Between(50*time.Millisecond, maxLogWait)
+	pauses := begin
 	// The first wait is zero: a stream that ends cleanly means that the container has exited, and one more read completes the log.
-	for wait := time.Duration(0); ; wait = min(wait*2+50*time.Millisecond, maxLogWait) {
+	for wait := time.Duration(0); ; wait = pauses.Step() {
 		began := time.Now()
 		complete, err := k.copyLog(ctx, f, at)
 		if complete || ctx.Err() != nil || isNotFound(err) {
@@ -168,7 +172,7 @@ func (k *logKeeper) follow(ctx context.Context, f *follower) {
 		}
 		failing = err != nil && !anew
 		if errors.Is(err, errRepeated) || time.Since(began) > time.Minute {
-			wait = 0
+			wait, pauses = 0, begin
 		}
 		if pause(ctx, wait) != nil {
 			return

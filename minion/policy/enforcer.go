@@ -11,6 +11,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/k8sm/k8sm/api/backoff"
 )
 
 const (
@@ -187,7 +189,7 @@ func (e *Enforcer) loop(ctx context.Context, w *watch, kernel kernelChanges) {
 	again := time.NewTimer(0)
 	defer again.Stop()
 	settled := true // no change is waiting for others
-	pause := firstPause
+	pauses := backoff.Between(firstPause, longestPause)
 	var took time.Duration
 	for {
 		select {
@@ -214,12 +216,12 @@ func (e *Enforcer) loop(ctx context.Context, w *watch, kernel kernelChanges) {
 		err := e.sync(ctx, w)
 		took = time.Since(began)
 		if err != nil && ctx.Err() == nil {
-			e.log.WithError(err).Errorf("cannot apply network policies, retrying in %s", pause)
+			pause := pauses.Step()
+			e.log.WithError(err).Errorf("cannot apply network policies, retrying in %s", pause.Round(time.Millisecond))
 			settled = false
 			again.Reset(pause)
-			pause = min(2*pause, longestPause)
 		} else {
-			pause = firstPause
+			pauses = backoff.Between(firstPause, longestPause)
 		}
 	}
 }

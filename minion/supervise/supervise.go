@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"runtime"
@@ -19,6 +18,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/k8sm/k8sm/api/backoff"
 )
 
 const (
@@ -58,14 +59,14 @@ func (p *Part) Stop() {
 }
 
 func again(ctx context.Context, name string, run func(context.Context) error) {
-	var b backoff
+	pauses := backoff.Between(minBackoff, maxBackoff)
 	for {
 		began := time.Now()
 		err := run(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		pause := b.next(time.Since(began))
+		pause := next(&pauses, time.Since(began))
 		logrus.Warnf("%s ended, restarting in %s: %v", name, pause.Round(time.Millisecond), err)
 		if Sleep(ctx, pause) != nil {
 			return
@@ -76,13 +77,13 @@ func again(ctx context.Context, name string, run func(context.Context) error) {
 // UntilDone calls run with growing pauses until it succeeds, or until ctx ends, and returns ctx's error then. what describes the
 // task in the log.
 func UntilDone(ctx context.Context, what string, run func(context.Context) error) error {
-	var b backoff
+	pauses := backoff.Between(minBackoff, maxBackoff)
 	for {
 		err := run(ctx)
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		pause := b.next(0)
+		pause := pauses.Step()
 		logrus.Warnf("%s, retrying in %s: %s", what, pause.Round(time.Millisecond), err)
 		if err := Sleep(ctx, pause); err != nil {
 			return err
@@ -90,19 +91,12 @@ func UntilDone(ctx context.Context, what string, run func(context.Context) error
 	}
 }
 
-// backoff computes the pauses between restarts. Its zero value is ready.
-type backoff time.Duration
-
-// next doubles the pause after a short life, and starts over after a steady one. Half of it is random, so that the nodes of a
-// cluster do not restart in step after a common failure.
-func (b *backoff) next(lived time.Duration) time.Duration {
-	if *b == 0 || lived >= steady {
-		*b = backoff(minBackoff)
-	} else {
-		*b = backoff(min(2*time.Duration(*b), maxBackoff))
+// next returns the pause after a life. After a steady one, the pauses start over.
+func next(pauses *backoff.Pauses, lived time.Duration) time.Duration {
+	if lived >= steady {
+		*pauses = backoff.Between(minBackoff, maxBackoff)
 	}
-	half := time.Duration(*b) / 2
-	return half + rand.N(half)
+	return pauses.Step()
 }
 
 // Sleep waits, or returns ctx's error if ctx ends first.

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/k8sm/k8sm/api/backoff"
 )
 
 // TestMain makes this test binary play a child when a test starts it as one.
@@ -118,11 +120,11 @@ func TestPartIsStartedAgainAfterGrowingPauses(t *testing.T) {
 }
 
 func TestPauseIsShortAgainAfterASteadyLife(t *testing.T) {
-	var b backoff
+	pauses := backoff.Between(minBackoff, maxBackoff)
 	for range 10 {
-		b.next(0)
+		next(&pauses, 0)
 	}
-	if pause := b.next(steady); pause > minBackoff {
+	if pause := next(&pauses, steady); pause > minBackoff {
 		t.Errorf("pause is %s", pause)
 	}
 }

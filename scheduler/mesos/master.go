@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/backoff"
 	"github.com/k8sm/k8sm/api/mesoshttp"
 	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/run"
@@ -135,12 +135,13 @@ func (m *Master) Run(ctx context.Context, id api.FrameworkID, sink run.Sink) err
 // keepSubscribed subscribes at one of the masters, again and again.
 func (m *Master) keepSubscribed(ctx context.Context, masters *candidates, id api.FrameworkID, sink run.Sink) error {
 	started, connected := time.Now(), false
-	pause := firstPause
+	begin := backoff.Between(firstPause, longestPause)
+	pauses := begin
 	for attempt := 0; ; attempt++ {
 		endpoint, changed, err := masters.pick(attempt)
 		c := &connection{master: m, id: id, sink: sink, endpoint: endpoint}
 		if endpoint == "" {
-			pause = firstPause // nobody is asked, so nobody need be spared
+			pauses = begin // nobody is asked, so nobody need be spared
 		} else {
 			err = c.followUntil(ctx, changed)
 		}
@@ -154,7 +155,7 @@ func (m *Master) keepSubscribed(ctx context.Context, masters *candidates, id api
 		if c.subscribed {
 			id, connected = c.id, true
 			if !c.endedEarly(err) {
-				pause = firstPause
+				pauses = begin
 			}
 			log.WithError(err).Warn("the connection to Mesos is lost, trying again")
 		}
@@ -167,9 +168,8 @@ func (m *Master) keepSubscribed(ctx context.Context, masters *candidates, id api
 		case <-ctx.Done():
 			return nil
 		case <-changed:
-			pause = firstPause
-		case <-time.After(pause/2 + rand.N(pause)):
-			pause = min(2*pause, longestPause)
+			pauses = begin
+		case <-time.After(pauses.Step()):
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"path"
 	"strconv"
@@ -14,6 +13,8 @@ import (
 
 	"github.com/go-zookeeper/zk"
 	log "github.com/sirupsen/logrus"
+
+	"github.com/k8sm/k8sm/api/backoff"
 )
 
 const (
@@ -69,10 +70,11 @@ func (z *zooKeeper) String() string { return zkScheme + strings.Join(z.servers, 
 
 // Detect implements Detector.
 func (z *zooKeeper) Detect(ctx context.Context, tell func([]string, error)) {
-	pause := firstPause
+	begin := backoff.Between(firstPause, zkPause)
+	pauses := begin
 	for {
 		err := z.watch(ctx, func(urls []string, why error) {
-			pause = firstPause
+			pauses = begin
 			tell(urls, why)
 		})
 		if ctx.Err() != nil {
@@ -82,9 +84,8 @@ func (z *zooKeeper) Detect(ctx context.Context, tell func([]string, error)) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(pause/2 + rand.N(pause)):
+		case <-time.After(pauses.Step()):
 		}
-		pause = min(2*pause, zkPause)
 	}
 }
 
