@@ -49,7 +49,7 @@ type criArena struct {
 	ours, peer   runtimeapi.RuntimeServiceClient
 	pods         int
 
-	undo []func(context.Context) error
+	undo suite.Undo
 }
 
 // start takes all steps; stop undoes those that were begun.
@@ -61,7 +61,7 @@ func (a *criArena) start(ctx context.Context, program string) error {
 	if a.dir, err = os.MkdirTemp("/var/lib", "k8sm-bench-"); err != nil {
 		return err
 	}
-	a.undo = append(a.undo, func(context.Context) error { return os.RemoveAll(a.dir) })
+	a.undo.Add(func(context.Context) error { return os.RemoveAll(a.dir) })
 	for _, step := range []func(context.Context) error{
 		a.startEngine,
 		func(ctx context.Context) error { return a.importImage(ctx, program) },
@@ -80,12 +80,7 @@ func (a *criArena) start(ctx context.Context, program string) error {
 }
 
 // stop returns when nothing is left.
-func (a *criArena) stop(ctx context.Context) (err error) {
-	for i := len(a.undo) - 1; i >= 0; i-- {
-		err = errors.Join(err, a.undo[i](ctx))
-	}
-	return err
-}
+func (a *criArena) stop(ctx context.Context) error { return a.undo.All(ctx) }
 
 // runners are ours and, behind it, its peers.
 func (a *criArena) runners() []podRunner {
@@ -127,7 +122,7 @@ func (a *criArena) startEngine(ctx context.Context) (err error) {
 	if err := netlink.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("cannot make the bridge %s: %w", benchBridge, err)
 	}
-	a.undo = append(a.undo, func(context.Context) error { return netlink.LinkDel(bridge) })
+	a.undo.Add(func(context.Context) error { return netlink.LinkDel(bridge) })
 	if err := errors.Join(netlink.AddrAdd(bridge, address), netlink.LinkSetUp(bridge)); err != nil {
 		return fmt.Errorf("cannot set up the bridge %s: %w", benchBridge, err)
 	}
@@ -145,7 +140,7 @@ func (a *criArena) startEngine(ctx context.Context) (err error) {
 	if a.engine, err = engine.Start(ctx, engine.Config{Dir: a.dir, Settings: settings}); err != nil {
 		return err
 	}
-	a.undo = append(a.undo, a.stopEngine)
+	a.undo.Add(a.stopEngine)
 	a.docker, err = client.NewClientWithOpts(client.WithHost(a.engine.Host()), client.WithAPIVersionNegotiation())
 	return err
 }
@@ -209,7 +204,7 @@ func (a *criArena) serveOurs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.undo = append(a.undo, func(context.Context) error { return pods.Teardown() })
+	a.undo.Add(func(context.Context) error { return pods.Teardown() })
 	if err := pods.Setup([]string{benchPods}); err != nil {
 		return err
 	}
@@ -240,7 +235,7 @@ func (a *criArena) servePeer(ctx context.Context, program string) error {
 	if err != nil {
 		return err
 	}
-	a.undo = append(a.undo, func(context.Context) error { return log.Close() })
+	a.undo.Add(func(context.Context) error { return log.Close() })
 	socket := filepath.Join(a.dir, "peer.sock")
 	a.serve(ctx, func(ctx context.Context) error {
 		return suite.RunChild(ctx, log, nil, program, "--container-runtime-endpoint=unix://"+socket, "--docker-endpoint="+a.engine.Host(),
@@ -258,7 +253,7 @@ func (a *criArena) serve(ctx context.Context, run func(context.Context) error) {
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
 	go func() { ended <- run(serving) }()
-	a.undo = append(a.undo, func(context.Context) error {
+	a.undo.Add(func(context.Context) error {
 		cancel()
 		return <-ended
 	})
@@ -273,7 +268,7 @@ func (a *criArena) connect(ctx context.Context, socket string) (runtimeapi.Runti
 	if err != nil {
 		return nil, err
 	}
-	a.undo = append(a.undo, func(context.Context) error { return connection.Close() })
+	a.undo.Add(func(context.Context) error { return connection.Close() })
 	runtime := runtimeapi.NewRuntimeServiceClient(connection)
 	if _, err := runtime.Version(ctx, &runtimeapi.VersionRequest{}, grpc.WaitForReady(true)); err != nil {
 		return nil, fmt.Errorf("the CRI server at %s does not answer: %w", socket, err)

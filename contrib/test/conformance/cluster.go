@@ -35,7 +35,7 @@ func (h *harness) startEngine(ctx context.Context) error {
 	}
 	_, err = os.Stat(h.dir)
 	left := err == nil
-	h.undo = append(h.undo, h.removeEngine)
+	h.undo.Add(h.removeEngine)
 	if err := h.openEngine(ctx); err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func (h *harness) startCluster(ctx context.Context) error {
 	starting, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	h.cluster, err = scratch.Start(starting, h.clusterConfig(h.nodes, log))
-	h.undo = append(h.undo, func(ctx context.Context) error {
+	h.undo.Add(func(ctx context.Context) error {
 		return errors.Join(h.cluster.Stop(ctx), h.keepLogs(), log.Close())
 	})
 	if err != nil {
@@ -157,7 +157,7 @@ func (h *harness) supplyNodes(ctx context.Context) error {
 	}
 	living, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	waits := []func(){cancel}
-	h.undo = append(h.undo, func(context.Context) error {
+	h.undo.Add(func(context.Context) error {
 		for _, wait := range waits {
 			wait()
 		}

@@ -127,7 +127,7 @@ func (h *harness) makeImages(ctx context.Context) error {
 	if h.registry, err = suite.StartRegistry(ctx, h.registryProgram, h.dir, filepath.Join(h.build, "registry.log")); err != nil {
 		return err
 	}
-	h.undo = append(h.undo, func(context.Context) error { return h.registry.Stop() })
+	h.undo.Add(func(context.Context) error { return h.registry.Stop() })
 	pulled := pulledImages(l)
 	for _, image := range pulled {
 		for n := range image.Names {

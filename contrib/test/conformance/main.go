@@ -11,7 +11,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -80,56 +79,29 @@ type harness struct {
 	registry  *suite.Registry
 	cluster   *scratch.Cluster
 
-	undo []func(context.Context) error // what ends each thing that was begun
+	undo suite.Undo
 }
 
 // run takes all steps, and undoes what was begun, whatever happened.
 func (h *harness) run(ctx context.Context) (result suite.Result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, h.limit)
 	defer cancel()
-	alone, err := suite.ClaimMachine("conformance")
-	if err != nil {
-		return result, err
-	}
-	defer alone.Close()
 	if h.cannotRun, err = readUnable(readme); err != nil {
 		return result, err
 	}
-	if err := os.MkdirAll(h.build, 0o755); err != nil {
-		return result, err
-	}
-	defer func() {
-		fmt.Println("== stop and remove everything")
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
-		defer cancel()
-		for i := len(h.undo) - 1; i >= 0; i-- {
-			err = errors.Join(err, h.undo[i](last))
-		}
-	}()
-	steps := []struct {
-		name string
-		do   func(context.Context) error
-	}{
-		{"build e2e.test and the programs of its images (the first time takes about 15 minutes of CPU)", h.buildPrograms},
-		{"start a private Docker Engine in " + h.dir, h.startEngine},
-		{"make the images", h.makeImages},
-		{"start a cluster", h.startCluster},
-		{fmt.Sprintf("run the cases of %s, %d at once (seed %d)", h.focus, h.procs, h.seed), func(ctx context.Context) (err error) {
+	plan := suite.Plan{Suite: "conformance", Build: h.build, Undo: &h.undo, UndoLimit: 5 * time.Minute, Steps: []suite.Step{
+		{Name: "build e2e.test and the programs of its images (the first time takes about 15 minutes of CPU)", Do: h.buildPrograms},
+		{Name: "start a private Docker Engine in " + h.dir, Do: h.startEngine},
+		{Name: "make the images", Do: h.makeImages},
+		{Name: "start a cluster", Do: h.startCluster},
+		{Name: fmt.Sprintf("run the cases of %s, %d at once (seed %d)", h.focus, h.procs, h.seed), Do: func(ctx context.Context) (err error) {
 			result, err = h.runSuite(ctx)
 			return err
 		}},
-	}
-	for _, step := range steps {
-		fmt.Println("== " + step.name)
-		err := step.do(ctx)
-		if ctx.Err() != nil && result.Passed+len(result.Failed) == 0 {
-			return result, fmt.Errorf("stopped at %q: %w", step.name, context.Cause(ctx))
-		}
-		if err != nil {
-			return result, fmt.Errorf("cannot %s: %w", step.name, err)
-		}
-	}
-	return result, nil
+	}}
+	plan.Enough = func() bool { return result.Passed+len(result.Failed) > 0 } // cases that have ended count
+	err = suite.Run(ctx, plan)
+	return result, err
 }
 
 // path is that of a file that lives as long as the run.

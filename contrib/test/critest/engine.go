@@ -34,7 +34,7 @@ func (h *harness) startEngine(ctx context.Context) error {
 			return err
 		}
 	}
-	h.undo = append(h.undo, h.removeEngine)
+	h.undo.Add(h.removeEngine)
 	return h.openEngine(ctx)
 }
 
@@ -113,7 +113,7 @@ func (h *harness) serve(ctx context.Context) error {
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(serving) }()
-	h.undo = append(h.undo, func(context.Context) error {
+	h.undo.Add(func(context.Context) error {
 		cancel()
 		return errors.Join(<-ended, file.Close())
 	})

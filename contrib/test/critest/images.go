@@ -116,7 +116,7 @@ func (h *harness) makeImages(ctx context.Context) error {
 	if h.registry, err = suite.StartRegistry(ctx, h.registryProgram, h.dir, filepath.Join(h.build, "registry.log")); err != nil {
 		return err
 	}
-	h.undo = append(h.undo, func(context.Context) error { return h.registry.Stop() })
+	h.undo.Add(func(context.Context) error { return h.registry.Stop() })
 	pulled := pulledImages(l, h.registry.Address)
 	if err := images.Load(ctx, h.docker, append(presentImages(l), pulled...)...); err != nil {
 		return err

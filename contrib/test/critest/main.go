@@ -10,7 +10,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -64,52 +63,23 @@ type harness struct {
 	digest   string // of the image that the suite pulls by digest
 	program  string // the suite
 
-	undo []func(context.Context) error // what ends each thing that was begun
+	undo suite.Undo
 }
 
 // run takes all steps, and undoes what was begun, whatever happened.
 func (h *harness) run(ctx context.Context) (result suite.Result, err error) {
-	alone, err := suite.ClaimMachine("critest")
-	if err != nil {
-		return result, err
-	}
-	defer alone.Close()
-	if err := os.MkdirAll(h.build, 0o755); err != nil {
-		return result, err
-	}
-	defer func() {
-		fmt.Println("== stop and remove everything")
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
-		defer cancel()
-		for i := len(h.undo) - 1; i >= 0; i-- {
-			err = errors.Join(err, h.undo[i](last))
-		}
-	}()
-	steps := []struct {
-		name string
-		do   func(context.Context) error
-	}{
-		{"build busybox (once)", h.buildBusybox},
-		{"start a private Docker Engine in " + h.dir, h.startEngine},
-		{"make the images, and push those that are to be pulled", h.makeImages},
-		{"build " + suiteModule.String(), h.buildSuite},
-		{"serve CRI", h.serve},
-		{fmt.Sprintf("run critest, about two minutes (seed %d)", h.seed), func(ctx context.Context) (err error) {
+	err = suite.Run(ctx, suite.Plan{Suite: "critest", Build: h.build, Undo: &h.undo, UndoLimit: 2 * time.Minute, Steps: []suite.Step{
+		{Name: "build busybox (once)", Do: h.buildBusybox},
+		{Name: "start a private Docker Engine in " + h.dir, Do: h.startEngine},
+		{Name: "make the images, and push those that are to be pulled", Do: h.makeImages},
+		{Name: "build " + suiteModule.String(), Do: h.buildSuite},
+		{Name: "serve CRI", Do: h.serve},
+		{Name: fmt.Sprintf("run critest, about two minutes (seed %d)", h.seed), Do: func(ctx context.Context) (err error) {
 			result, err = h.runSuite(ctx)
 			return err
 		}},
-	}
-	for _, step := range steps {
-		fmt.Println("== " + step.name)
-		err := step.do(ctx)
-		if ctx.Err() != nil {
-			return result, fmt.Errorf("stopped at %q: %w", step.name, context.Cause(ctx))
-		}
-		if err != nil {
-			return result, fmt.Errorf("cannot %s: %w", step.name, err)
-		}
-	}
-	return result, nil
+	}})
+	return result, err
 }
 
 // path is that of a file that lives as long as the run.

@@ -90,7 +90,7 @@ func (h *harness) runSuite(ctx context.Context) (suite.Result, error) {
 	if h.focus != "" {
 		args = append(args, "-ginkgo.focus="+h.focus)
 	}
-	h.undo = append(h.undo, removeSharedMemory())
+	h.undo.Add(removeSharedMemory())
 	ended := suite.RunChild(ctx, io.MultiWriter(os.Stdout, log), []string{"TMPDIR=" + temporary}, h.program, args...)
 	if ctx.Err() != nil {
 		return suite.Result{}, ctx.Err()

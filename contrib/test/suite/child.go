@@ -1,8 +1,8 @@
-// Package suite is what it takes to run one of Kubernetes' own test suites on a machine of one's own: programs that end with
-// the run, the go command that builds programs of other modules, an image registry on loopback, and the count of a report by
-// Ginkgo. It knows none of the suites, and nothing of k8sm.
+// Package suite is what it takes to run one of Kubernetes' own test suites on a machine of one's own: steps that are undone in the
+// end, programs that end with the run, the go command that builds programs of other modules, an image registry on loopback, and the
+// count of a report by Ginkgo. It knows none of the suites, and nothing of k8sm.
 //
-// Start reading at Module, RunChild and ReadReport.
+// Start reading at Run, Module and ReadReport.
 package suite
 
 import (
