@@ -4,54 +4,39 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
-	"math/big"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/k8sm/k8sm/api/mesoshttp/mesoshttptest"
 )
 
-// secured returns a configuration with TLS, and the pool of its authority. The certificate is one for a client, too.
-func secured(t *testing.T) (c Config, pool *x509.CertPool, pair tls.Certificate) {
+// secured returns a configuration with TLS, and the authority of its certificate, which is one for a client, too.
+func secured(t *testing.T) (Config, *mesoshttptest.Authority) {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mesos"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write := func(name, kind string, content []byte) string {
-		path := filepath.Join(t.TempDir(), name)
-		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: content}), 0o600); err != nil {
+	authority := mesoshttptest.NewAuthority(t)
+	c := testConfig(t)
+	c.SSL.CertFile, c.SSL.KeyFile = authority.Pair("127.0.0.1")
+	return c, authority
+}
+
+// trusting is a client's configuration that trusts the authority, and has the certificate and key of the configuration, if any.
+func trusting(t *testing.T, authority *mesoshttptest.Authority, own SSL) *tls.Config {
+	t.Helper()
+	config := &tls.Config{RootCAs: authority.Pool(), CipherSuites: rsaKeyExchange}
+	if own.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(own.CertFile, own.KeyFile)
+		if err != nil {
 			t.Fatal(err)
 		}
-		return path
+		config.Certificates = []tls.Certificate{pair}
 	}
-	c = testConfig(t)
-	c.SSL.CertFile, c.SSL.KeyFile = write("cert.pem", "CERTIFICATE", der), write("key.pem", "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key))
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool = x509.NewCertPool()
-	pool.AddCert(certificate)
-	return c, pool, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return config
 }
 
 // health asks for /health with a client of the configuration, or by plain HTTP; "" is an answer.
@@ -76,7 +61,8 @@ var rsaKeyExchange = []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA}
 
 func TestStockGoClientIsRefusedByMesosDefaultCiphers(t *testing.T) {
 	t.Parallel()
-	c, pool, _ := secured(t)
+	c, authority := secured(t)
+	pool := authority.Pool()
 	cluster := startCluster(t, c)
 	for what, address := range map[string]string{"master": cluster.MasterAddr(), "agent": cluster.agents[0].address} {
 		if got := health(address, &tls.Config{RootCAs: pool}); !strings.Contains(got, "tls: handshake failure") {
@@ -96,37 +82,37 @@ func TestStockGoClientIsRefusedByMesosDefaultCiphers(t *testing.T) {
 
 func TestCiphersAndTLS13CanBeTurnedOn(t *testing.T) {
 	t.Parallel()
-	c, pool, _ := secured(t)
+	c, authority := secured(t)
 	c.SSL.Ciphers = "ECDHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES128-SHA"
-	if got := health(startCluster(t, c).MasterAddr(), &tls.Config{RootCAs: pool}); got != "" {
+	if got := health(startCluster(t, c).MasterAddr(), &tls.Config{RootCAs: authority.Pool()}); got != "" {
 		t.Errorf("with ECDHE a stock client gets %q", got)
 	}
-	c, pool, _ = secured(t)
+	c, authority = secured(t)
 	c.SSL.EnableTLS13 = true
-	if got := health(startCluster(t, c).MasterAddr(), &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}); got != "" {
+	if got := health(startCluster(t, c).MasterAddr(), &tls.Config{RootCAs: authority.Pool(), MinVersion: tls.VersionTLS13}); got != "" {
 		t.Errorf("with TLS 1.3 a client gets %q", got)
 	}
 }
 
 func TestClientWithoutACertificateOfTheAuthorityIsRefused(t *testing.T) {
 	t.Parallel()
-	c, pool, pair := secured(t)
-	c.SSL.RequireClientCert, c.SSL.CAFile = true, c.SSL.CertFile
+	c, authority := secured(t)
+	c.SSL.RequireClientCert, c.SSL.CAFile = true, authority.File
 	address := startCluster(t, c).MasterAddr()
-	if got := health(address, &tls.Config{RootCAs: pool, CipherSuites: rsaKeyExchange}); got == "" {
+	if got := health(address, trusting(t, authority, SSL{})); got == "" {
 		t.Error("a client without a certificate gets an answer")
 	}
-	_, _, other := secured(t)
-	if got := health(address, &tls.Config{RootCAs: pool, CipherSuites: rsaKeyExchange, Certificates: []tls.Certificate{other}}); got == "" {
+	other, _ := secured(t)
+	if got := health(address, trusting(t, authority, other.SSL)); got == "" {
 		t.Error("a client with a certificate of another authority gets an answer")
 	}
-	if got := health(address, &tls.Config{RootCAs: pool, CipherSuites: rsaKeyExchange, Certificates: []tls.Certificate{pair}}); got != "" {
+	if got := health(address, trusting(t, authority, c.SSL)); got != "" {
 		t.Errorf("a client with a certificate gets %q", got)
 	}
 }
 
 func TestTLSThatCannotBeIsRefused(t *testing.T) {
-	good, _, _ := secured(t)
+	good, _ := secured(t)
 	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

@@ -134,6 +134,12 @@ func (a *Authority) Server(handler http.Handler, change func(*tls.Config), hosts
 
 // Clients has a server require certificates of the authority, as LIBPROCESS_SSL_REQUIRE_CLIENT_CERT does.
 func (a *Authority) Clients(c *tls.Config) {
-	c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
-	c.ClientCAs.AddCert(a.certificate)
+	c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, a.Pool()
+}
+
+// Pool trusts the authority.
+func (a *Authority) Pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.certificate)
+	return pool
 }
