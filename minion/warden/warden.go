@@ -62,7 +62,8 @@ func (w Watch) Start(l Launch) error {
 		return fmt.Errorf("cannot start the node's warden: %w", err)
 	}
 	for end := time.Now().Add(startLimit); ; time.Sleep(10 * time.Millisecond) {
-		if held, err := isHeld(w.Post); held || err != nil {
+		// It notes who it is when it has the lock.
+		if held, err := isHeld(w.Post); held && w.holder() > 0 || err != nil {
 			return err
 		}
 		if time.Now().After(end) {
