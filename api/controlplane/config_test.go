@@ -48,6 +48,37 @@ func effectOf(t *testing.T, c Config) effect {
 // The ports' effect is seen by TestUsedPortIsOneClearErrorBeforeAnythingStarts.
 func TestEveryFlagHasAnEffect(t *testing.T) {
 	usual := effectOf(t, defaults("/s"))
+	tests := flagTests()
+	_, all := withFlags("/s")
+	all.VisitAll(func(f *pflag.Flag) {
+		if f.Name == "secure-port" || f.Name == "etcd-port" || f.Name == "node-cidr-mask-size-ipv6" { // see TestRangesOfBothFamilies
+			return
+		}
+		test, ok := tests[f.Name]
+		if !ok {
+			t.Errorf("--%s has no test of its effect", f.Name)
+			return
+		}
+		c, fs := withFlags("/s")
+		if err := fs.Set(f.Name, test.value); err != nil {
+			t.Fatal(err)
+		}
+		if !test.shows(effectOf(t, *c)) {
+			t.Errorf("--%s=%s has no effect", f.Name, test.value)
+		}
+		if test.shows(usual) {
+			t.Errorf("the effect of --%s is there without it", f.Name)
+		}
+	})
+}
+
+// flagTest is a value of a flag, and tells whether its effect shows.
+type flagTest struct {
+	value string
+	shows func(effect) bool
+}
+
+func flagTests() map[string]flagTest {
 	minions := func(has func(api.MinionConfig) bool) func(effect) bool {
 		return func(e effect) bool { return has(e.minions) }
 	}
@@ -56,11 +87,7 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 	}
 	apiServer := func(e effect) flags { return e.apiServer }
 	manager := func(e effect) flags { return e.controllerManager }
-	type test struct {
-		value string
-		shows func(effect) bool
-	}
-	tests := map[string]test{
+	return map[string]flagTest{
 		"bind-address":              {"127.0.0.9", has(apiServer, "bind-address", "127.0.0.9")},
 		"advertise-address":         {"10.0.0.9", func(e effect) bool { return slices.Contains(e.names, "10.0.0.9") }},
 		"enable-aggregator-routing": {"true", has(apiServer, "enable-aggregator-routing", "true")},
@@ -91,27 +118,6 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			return e.apiServer["service-node-port-range"] == "20000-20010" && e.minions.NodePorts == "20000-20010"
 		}},
 	}
-	_, all := withFlags("/s")
-	all.VisitAll(func(f *pflag.Flag) {
-		if f.Name == "secure-port" || f.Name == "etcd-port" || f.Name == "node-cidr-mask-size-ipv6" { // see TestRangesOfBothFamilies
-			return
-		}
-		test, ok := tests[f.Name]
-		if !ok {
-			t.Errorf("--%s has no test of its effect", f.Name)
-			return
-		}
-		c, fs := withFlags("/s")
-		if err := fs.Set(f.Name, test.value); err != nil {
-			t.Fatal(err)
-		}
-		if !test.shows(effectOf(t, *c)) {
-			t.Errorf("--%s=%s has no effect", f.Name, test.value)
-		}
-		if test.shows(usual) {
-			t.Errorf("the effect of --%s is there without it", f.Name)
-		}
-	})
 }
 
 func TestRangesOfBothFamilies(t *testing.T) {

@@ -61,6 +61,17 @@ func (o *operator) run(stdin string, args ...string) string {
 	return out.String()
 }
 
+// operatorStep is a command of an operator, and what it prints.
+type operatorStep struct {
+	do    []string
+	stdin string
+	then  func()
+	want  string
+}
+
+// otherPools have one address fewer than the pods of the test have.
+const otherPools = `pools: [{name: office, addresses: [10.50.0.0/30]}, {name: home, addresses: [10.70.0.1]}]`
+
 func TestOperatorImportsListsAndReleases(t *testing.T) {
 	o := newOperator(t)
 	file := filepath.Join(t.TempDir(), "pools.yaml")
@@ -68,13 +79,7 @@ func TestOperatorImportsListsAndReleases(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := New(o.cluster.KV)
-	pools := `pools: [{name: office, addresses: [10.50.0.0/30]}, {name: home, addresses: [10.70.0.1]}]`
-	for _, step := range []struct {
-		do    []string
-		stdin string
-		then  func()
-		want  string
-	}{
+	o.take(t, []operatorStep{
 		{do: []string{"list"}, want: "there are no pools: load some with km assigner import\n"},
 		{do: []string{"import", file, "--dry-run"}, want: "pool lab added with 3 addresses\npool office added with 2 addresses\n"},
 		{do: []string{"list", "-o", "json"}, want: "[]\n"},
@@ -92,7 +97,7 @@ lab/10.60.0.5     default/b   uid-b
 lab/10.60.0.7     default/c   uid-c
 office/10.50.0.1  default/a   uid-a
 `},
-		{do: []string{"import", "-"}, stdin: pools, want: "error: cannot import -: cannot take away addresses that pods have: " +
+		{do: []string{"import", "-"}, stdin: otherPools, want: "error: cannot import -: cannot take away addresses that pods have: " +
 			"10.60.0.5 of pool lab, in use by pod default/b; 10.60.0.7 of pool lab, in use by pod default/c; " +
 			"delete these pods first, or leave the addresses in their pool\n"},
 		{do: []string{"import", "-"}, stdin: "pools: [{name: x, addresses: [10.244.7.1, 10.96.0.1, 172.20.0.9, 192.168.7.1]}]",
@@ -104,17 +109,25 @@ office/10.50.0.1  default/a   uid-a
 		{do: []string{"import", "-"}, stdin: "pool: []", want: "error: cannot import -: it is no list of pools: error unmarshaling JSON: " +
 			"while decoding JSON: json: unknown field \"pool\"\n"},
 		{do: []string{"import", "/nowhere"}, want: "error: cannot read the pools: open /nowhere: no such file or directory\n"},
+	})
+	o.take(t, []operatorStep{
 		{do: []string{"release", "office/10.50.0.1"}, want: "error: cannot release office/10.50.0.1: its pod default/a exists: delete the pod\n"},
 		{do: []string{"release", "office/10.50.0.2"}, want: "error: no pod has address 10.50.0.2 of pool office\n"},
 		{do: []string{"release", "lab/10.50.0.1"}, want: "error: no pod has address 10.50.0.1 of pool lab\n"},
 		{do: []string{"release", "b"}, want: "released lab/10.60.0.5 of pod default/b\n"}, // another pod has its name now
 		{do: []string{"release", "default/c"}, want: "released lab/10.60.0.7 of pod default/c\n"},
 		{do: []string{"release", "c"}, want: "error: pod default/c has no address of a pool\n"},
-		{do: []string{"import", "-"}, stdin: pools, want: "pool home added with 1 addresses\npool lab removed with its 3 addresses\n"},
+		{do: []string{"import", "-"}, stdin: otherPools, want: "pool home added with 1 addresses\npool lab removed with its 3 addresses\n"},
 		{do: []string{"release", "a", "--force"}, want: "released office/10.50.0.1 of pod default/a\n"},
-		{do: []string{"import", "-"}, stdin: pools, want: "the pools are as the file has them\n"},
+		{do: []string{"import", "-"}, stdin: otherPools, want: "the pools are as the file has them\n"},
 		{do: []string{"list", "-o", "yaml"}, want: "error: --output=yaml: give table or json\n"},
-	} {
+	})
+}
+
+// take takes the steps.
+func (o *operator) take(t *testing.T, steps []operatorStep) {
+	t.Helper()
+	for _, step := range steps {
 		got := o.run(step.stdin, step.do...)
 		if fields(got) != fields(step.want) {
 			t.Errorf("%v prints\n%swant\n%s", step.do, got, step.want)

@@ -125,60 +125,7 @@ func TestEngineThatHangsIsAnErrorInTimeAndNothingStartsTwice(t *testing.T) {
 
 	goOn := hangEngine(t)
 	ctx, other := t.Context(), n.podConfig("other")
-	calls := map[string]func() error{
-		"ListPodSandbox": func() error { _, err := n.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{}); return err },
-		"StreamContainers": func() error {
-			stream, err := n.StreamContainers(ctx, &runtimeapi.StreamContainersRequest{})
-			if err == nil {
-				_, err = stream.Recv()
-			}
-			return err
-		},
-		"RunPodSandbox": func() error {
-			_, err := n.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: other})
-			return err
-		},
-		"StartContainer": func() error {
-			_, err := n.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: made.ContainerId})
-			return err
-		},
-		"StopContainer": func() error {
-			_, err := n.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: "none", Timeout: 1})
-			return err
-		},
-		"ExecSync": func() error {
-			_, err := n.ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: runs, Cmd: []string{"true"}})
-			return err
-		},
-		"Exec": func() error {
-			_, err := n.Exec(ctx, &runtimeapi.ExecRequest{ContainerId: runs, Cmd: []string{"true"}, Stdout: true})
-			return err
-		},
-		"ContainerStats": func() error {
-			_, err := n.ContainerStats(ctx, &runtimeapi.ContainerStatsRequest{ContainerId: runs})
-			return err
-		},
-		"PullImage": func() error {
-			_, err := n.images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: "127.0.0.1:1/none"}})
-			return err
-		},
-		"ImageFsInfo": func() error { _, err := n.images.ImageFsInfo(ctx, &runtimeapi.ImageFsInfoRequest{}); return err },
-	}
-	results := make(chan error, len(calls))
-	for name, call := range calls {
-		go func() {
-			if err := call(); status.Code(err) != codes.DeadlineExceeded {
-				results <- fmt.Errorf("%s returned %w; want DeadlineExceeded", name, err)
-				return
-			}
-			results <- nil
-		}()
-	}
-	for range calls {
-		if err := <-results; err != nil {
-			t.Error(err)
-		}
-	}
+	allMissTheDeadline(t, callsOf(ctx, n, hanging{made: made.ContainerId, runs: runs, other: other}))
 	node, err := n.Status(ctx, &runtimeapi.StatusRequest{})
 	must(t, err)
 	if ready := node.Status.Conditions[0]; ready.Status || !strings.Contains(ready.Message, "hangs: no answer in 1s") {
@@ -204,6 +151,74 @@ func TestEngineThatHangsIsAnErrorInTimeAndNothingStartsTwice(t *testing.T) {
 	starts, err := os.ReadFile(filepath.Join(n.root, "count", "starts"))
 	if err != nil || string(starts) != "started\n" {
 		t.Errorf("starts: %q, %v", starts, err)
+	}
+}
+
+// hanging are a container that was made and one that runs on an Engine that hangs, and a pod that is to come.
+type hanging struct {
+	made, runs string
+	other      *runtimeapi.PodSandboxConfig
+}
+
+// callsOf are calls of each kind that need the Engine.
+func callsOf(ctx context.Context, n *node, h hanging) map[string]func() error {
+	return map[string]func() error{
+		"ListPodSandbox": func() error { _, err := n.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{}); return err },
+		"StreamContainers": func() error {
+			stream, err := n.StreamContainers(ctx, &runtimeapi.StreamContainersRequest{})
+			if err == nil {
+				_, err = stream.Recv()
+			}
+			return err
+		},
+		"RunPodSandbox": func() error {
+			_, err := n.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: h.other})
+			return err
+		},
+		"StartContainer": func() error {
+			_, err := n.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: h.made})
+			return err
+		},
+		"StopContainer": func() error {
+			_, err := n.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: "none", Timeout: 1})
+			return err
+		},
+		"ExecSync": func() error {
+			_, err := n.ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: h.runs, Cmd: []string{"true"}})
+			return err
+		},
+		"Exec": func() error {
+			_, err := n.Exec(ctx, &runtimeapi.ExecRequest{ContainerId: h.runs, Cmd: []string{"true"}, Stdout: true})
+			return err
+		},
+		"ContainerStats": func() error {
+			_, err := n.ContainerStats(ctx, &runtimeapi.ContainerStatsRequest{ContainerId: h.runs})
+			return err
+		},
+		"PullImage": func() error {
+			_, err := n.images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: "127.0.0.1:1/none"}})
+			return err
+		},
+		"ImageFsInfo": func() error { _, err := n.images.ImageFsInfo(ctx, &runtimeapi.ImageFsInfoRequest{}); return err },
+	}
+}
+
+func allMissTheDeadline(t *testing.T, calls map[string]func() error) {
+	t.Helper()
+	results := make(chan error, len(calls))
+	for name, call := range calls {
+		go func() {
+			if err := call(); status.Code(err) != codes.DeadlineExceeded {
+				results <- fmt.Errorf("%s returned %w; want DeadlineExceeded", name, err)
+				return
+			}
+			results <- nil
+		}()
+	}
+	for range calls {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -64,18 +64,7 @@ func TestPodWithAnAddressOfAPoolIsAPodAsAnyOther(t *testing.T) {
 			two.do(t, func() { two.network = restarted(t, two.network); must(t, two.network.Adopt()) })
 			reach()
 		},
-		"flushed": func() {
-			for _, m := range []*machine{one, two} {
-				m.do(t, func() {
-					ipt, err := iptables.New()
-					must(t, err)
-					for _, chain := range m.network.plan.Rules(IPv4) {
-						must(t, ipt.ClearChain(chain.Table, chain.Name))
-					}
-					m.network.repair()
-				})
-			}
-		},
+		"flushed": func() { flush(t, one); flush(t, two) },
 	} {
 		t.Run(when, func(t *testing.T) {
 			again()
@@ -94,6 +83,23 @@ func TestPodWithAnAddressOfAPoolIsAPodAsAnyOther(t *testing.T) {
 		})
 	}
 	one.do(t, func() { refusals(t, one.network, known) })
+	addressGoesOn(t, one, known)
+}
+
+// flush empties the chains of a machine's network, and has it repair them.
+func flush(t *testing.T, m *machine) {
+	m.do(t, func() {
+		ipt, err := iptables.New()
+		must(t, err)
+		for _, chain := range m.network.plan.Rules(IPv4) {
+			must(t, ipt.ClearChain(chain.Table, chain.Name))
+		}
+		m.network.repair()
+	})
+}
+
+// addressGoesOn has the address, which a sandbox of the pod has, given to the pod's next sandbox, and then to another pod.
+func addressGoesOn(t *testing.T, one *machine, known netip.Addr) {
 	next := newPod(t, "next")
 	next.Address, next.UID = known, "uid-static"
 	one.do(t, func() { // the same pod's next sandbox, though the kubelet has not stopped the one before

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/docker/docker/api/types/container"
@@ -18,7 +19,11 @@ import (
 // container ends by itself when it is asked to.
 func criRunner(name string, r runtimeapi.RuntimeServiceClient, dir string) podRunner {
 	pods := podConfigs{dir: filepath.Join(dir, name)}
-	return podRunner{name, []call{
+	return podRunner{name, slices.Concat(criStart(r, pods), criLook(r), criStop(r))}
+}
+
+func criStart(r runtimeapi.RuntimeServiceClient, pods podConfigs) []call {
+	return []call{
 		{"RunPodSandbox", func(ctx context.Context, p *podLife) error {
 			made, err := r.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: pods.sandbox(p)})
 			p.sandbox = made.GetPodSandboxId()
@@ -37,6 +42,11 @@ func criRunner(name string, r runtimeapi.RuntimeServiceClient, dir string) podRu
 			_, err := r.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: p.container})
 			return err
 		}},
+	}
+}
+
+func criLook(r runtimeapi.RuntimeServiceClient) []call {
+	return []call{
 		{"PodSandboxStatus", func(ctx context.Context, p *podLife) error {
 			got, err := r.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: p.sandbox})
 			if err == nil && got.Status.GetNetwork().GetIp() == "" {
@@ -59,6 +69,11 @@ func criRunner(name string, r runtimeapi.RuntimeServiceClient, dir string) podRu
 			got, err := r.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
 			return checkList(len(got.GetItems()), listSandboxes+1, err)
 		}},
+	}
+}
+
+func criStop(r runtimeapi.RuntimeServiceClient) []call {
+	return []call{
 		{"StopContainer", func(ctx context.Context, p *podLife) error {
 			_, err := r.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: p.container, Timeout: 30})
 			return err
@@ -75,7 +90,7 @@ func criRunner(name string, r runtimeapi.RuntimeServiceClient, dir string) podRu
 			_, err := r.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: p.sandbox})
 			return err
 		}},
-	}}
+	}
 }
 
 // checkList tells whether a list that was asked for holds what runs. Before the first round the lists are being filled.

@@ -19,6 +19,7 @@ import (
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/procfs"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	corev1 "k8s.io/api/core/v1"
@@ -450,14 +451,17 @@ func cgroupsOf(t *testing.T, c *scratch.Cluster, p *corev1.Pod) map[string]bool 
 		if err != nil {
 			t.Fatal(err)
 		}
-		text, err := os.ReadFile("/proc/" + strconv.Itoa(info.State.Pid) + "/cgroup")
+		process, err := procfs.NewProc(info.State.Pid)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for line := range strings.Lines(string(text)) {
-			fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
-			if slices.ContainsFunc([]string{"memory", "cpu", "freezer"}, func(c string) bool { return slices.Contains(strings.Split(fields[1], ","), c) }) {
-				found[strings.TrimSuffix(fields[2], "/"+id)] = true
+		memberships, err := process.Cgroups()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range memberships {
+			if slices.ContainsFunc([]string{"memory", "cpu", "freezer"}, func(c string) bool { return slices.Contains(m.Controllers, c) }) {
+				found[strings.TrimSuffix(m.Path, "/"+id)] = true
 			}
 		}
 	}
