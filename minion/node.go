@@ -344,7 +344,9 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 	err := errors.Join(containers.Wait(), proxy.Wait())
 	running.runtime.Stop()
 	if err == nil {
-		err = os.Remove(n.files.leftovers())
+		if err = os.Remove(n.files.leftovers()); errors.Is(err, os.ErrNotExist) {
+			err = nil // whoever had the lock before has stopped the node, too
+		}
 	}
 	if err == nil {
 		err = n.locks().Dismiss()
