@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,7 +53,7 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) (code int, err error) {
-	if os.Geteuid() != 0 {
+	if os.Geteuid() != 0 || fuzzes() {
 		return m.Run(), nil
 	}
 	ctx := context.Background()
@@ -82,6 +83,11 @@ func runTests(m *testing.M) (code int, err error) {
 	}
 	code = m.Run()
 	return code, removeContainers(ctx)
+}
+
+// fuzzes tells whether this process fuzzes, or is one of those that it starts for that: they need no Engine each.
+func fuzzes() bool {
+	return slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "-test.fuzz") })
 }
 
 func removeContainers(ctx context.Context) error {
