@@ -18,7 +18,7 @@ import (
 // node it is. Mesos compares an ExecutorInfo whole, so nothing that may change belongs here; what may change is in
 // MinionConfig.
 type Bootstrap struct {
-	// Cluster is the k8sm cluster's name (--name), which labels all that a minion makes.
+	// Cluster is the k8sm cluster's name (--cluster-name), which labels all that a minion makes.
 	Cluster string `json:"cluster"`
 	// Node is the name of the node that the minion runs.
 	Node string `json:"node"`
@@ -64,8 +64,8 @@ type MinionConfig struct {
 	RootDir string `json:"rootDir,omitempty"`
 	// DockerHost is the Docker Engine's address, such as "unix:///var/run/docker.sock".
 	DockerHost string `json:"dockerHost,omitempty"`
-	// SuicideTimeout is how long a minion without tasks stays; zero is for ever.
-	SuicideTimeout *metav1.Duration `json:"suicideTimeout,omitempty"`
+	// IdleTimeout is how long a minion without tasks stays; zero is for ever. Minions of older versions read it by this key.
+	IdleTimeout *metav1.Duration `json:"suicideTimeout,omitempty"`
 	// CleanupDelay is how long a node may be without a minion, after one was killed, before its warden removes what is left.
 	CleanupDelay *metav1.Duration `json:"cleanupDelay,omitempty"`
 	// StaticPods is a directory, on each node, of manifests of pods that its kubelet runs besides the cluster's
@@ -115,8 +115,8 @@ const (
 
 // What a minion does that is told nothing else.
 const (
-	DefaultProxyMode      = ProxyIPTables
-	DefaultSuicideTimeout = 20 * time.Minute
+	DefaultProxyMode   = ProxyIPTables
+	DefaultIdleTimeout = 20 * time.Minute
 	// DefaultCleanupDelay is as long as Kubernetes waits before it replaces the pods of a node that is not ready (the default
 	// tolerationSeconds of https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/#taint-based-evictions).
 	// It begins to count later, when the node has been silent for 40 s: what is replaced has been removed.
@@ -176,13 +176,13 @@ func EvictionThreshold(value string, capacity int64) (int64, error) {
 
 // Validate tells what a minion could not do, by the names of the flags of `km apiserver`.
 func (c MinionConfig) Validate() error {
-	for flag, dir := range map[string]string{"node-root-dir": c.RootDir, "static-pods": c.StaticPods} {
+	for flag, dir := range map[string]string{"node-root-dir": c.RootDir, "static-pod-path": c.StaticPods} {
 		if dir != "" && !path.IsAbs(dir) {
 			return fmt.Errorf("cannot use --%s=%s: minions run in a directory that Mesos chooses, so give an absolute path", flag, dir)
 		}
 	}
-	if c.SuicideTimeout != nil && c.SuicideTimeout.Duration < 0 {
-		return fmt.Errorf("cannot use --executor-suicide-timeout=%s: give a time such as 20m, or 0 for ever", c.SuicideTimeout.Duration)
+	if c.IdleTimeout != nil && c.IdleTimeout.Duration < 0 {
+		return fmt.Errorf("cannot use --minion-idle-timeout=%s: give a time such as 20m, or 0 for ever", c.IdleTimeout.Duration)
 	}
 	if c.CleanupDelay != nil && c.CleanupDelay.Duration <= 0 {
 		return fmt.Errorf("cannot use --minion-cleanup-delay=%s: give a time such as 5m", c.CleanupDelay.Duration)

@@ -33,8 +33,8 @@ type CoreConfig struct {
 	// most RecoveryTimeout. Without it the executor exits at once, as Mesos demands.
 	Checkpoint      bool
 	RecoveryTimeout time.Duration
-	// SuicideTimeout is how long an executor without work stays, until Configured changes it; zero or less means forever.
-	SuicideTimeout time.Duration
+	// IdleTimeout is how long an executor without work stays, until Configured changes it; zero or less means forever.
+	IdleTimeout time.Duration
 }
 
 // Core is the executor's state. It has no clock, does no I/O, and must be used by one goroutine.
@@ -116,7 +116,7 @@ func (c *Core) patience() time.Duration {
 	if c.unfit != "" {
 		return unfitFor
 	}
-	return c.cfg.SuicideTimeout
+	return c.cfg.IdleTimeout
 }
 
 func (c *Core) handle(now time.Time, event Event) []Action {
@@ -129,7 +129,7 @@ func (c *Core) handle(now time.Time, event Event) []Action {
 	case Disconnected:
 		return c.disconnected(now)
 	case Configured:
-		c.cfg.SuicideTimeout = e.SuicideTimeout
+		c.cfg.IdleTimeout = e.IdleTimeout
 	case Unfit:
 		return c.becomeUnfit(e.Reason)
 	case Launch:

@@ -88,7 +88,7 @@ func (p *player) config(fields []string) CoreConfig {
 		case "recovery":
 			cfg.RecoveryTimeout = p.duration(value)
 		case "suicide":
-			cfg.SuicideTimeout = p.duration(value)
+			cfg.IdleTimeout = p.duration(value)
 		default:
 			p.t.Fatalf("unknown config %q", field)
 		}
@@ -114,7 +114,7 @@ func (p *player) event(fields []string) Event {
 	case "disconnected":
 		return Disconnected{Reason: "connection reset"}
 	case "configured":
-		return Configured{SuicideTimeout: p.duration(args[0])}
+		return Configured{IdleTimeout: p.duration(args[0])}
 	case "shutdown":
 		return Shutdown{}
 	case "unfit":
@@ -245,7 +245,7 @@ func TestUpdateIDsOfTwoRunsDiffer(t *testing.T) {
 
 func TestDeadlineIsTheNextThingThatTimeBrings(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	core := NewCore(CoreConfig{Checkpoint: true, RecoveryTimeout: time.Minute, SuicideTimeout: time.Hour})
+	core := NewCore(CoreConfig{Checkpoint: true, RecoveryTimeout: time.Minute, IdleTimeout: time.Hour})
 	if _, ok := core.Deadline(); ok {
 		t.Error("a core without events has a deadline")
 	}

@@ -35,7 +35,7 @@ type (
 	// Disconnected says that the last Subscribe failed or that its stream of events has ended.
 	Disconnected struct{ Reason string }
 	// Configured brings the cluster's configuration, which is known only after the registration; see CoreConfig.
-	Configured struct{ SuicideTimeout time.Duration }
+	Configured struct{ IdleTimeout time.Duration }
 	// Unfit says why this machine cannot run pods; with an empty reason, that it can again. Tasks that have not begun to run fail,
 	// and so do new ones: they may run elsewhere.
 	Unfit struct{ Reason string }

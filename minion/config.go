@@ -35,10 +35,10 @@ type Config struct {
 // AddFlags registers the flags. The cluster's configuration applies where a flag is not given.
 func (c *Config) AddFlags(flags *pflag.FlagSet) {
 	const otherwise = " (default: the cluster's configuration, else %s)"
-	flags.Func("executor-suicide-timeout", fmt.Sprintf("leave the machine after this `time` without a task; the next task brings the node back. 0 means never"+
-		otherwise, api.DefaultSuicideTimeout), func(text string) error {
+	flags.Func("minion-idle-timeout", fmt.Sprintf("leave the machine after this `time` without a task; the next task brings the node back. 0 means never"+
+		otherwise, api.DefaultIdleTimeout), func(text string) error {
 		timeout, err := time.ParseDuration(text)
-		c.Given.SuicideTimeout = &metav1.Duration{Duration: timeout}
+		c.Given.IdleTimeout = &metav1.Duration{Duration: timeout}
 		return err
 	})
 	flags.Func("minion-cleanup-delay", fmt.Sprintf("remove the node's containers, mounts and rules after this `time` without a minion"+otherwise, api.DefaultCleanupDelay),
@@ -52,7 +52,7 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.Given.DockerHost, "docker-host", "", fmt.Sprintf("address of the Docker Engine (default: %s in the environment, else the cluster's configuration, else %s)", client.EnvOverrideHost, defaultDockerHost))
 	flags.StringVar(&c.engine, api.MinionEngineFlag, "", "Docker Engine through which the minion leaves its Mesos container; set by the scheduler")
 	_ = flags.MarkHidden(api.MinionEngineFlag)
-	flags.StringVar(&c.Given.StaticPods, "static-pods", "",
+	flags.StringVar(&c.Given.StaticPods, "static-pod-path", "",
 		fmt.Sprintf("`directory` of static pod manifests for the kubelet"+otherwise, "none"))
 	flags.BoolFunc("contain-pods", fmt.Sprintf("run pods' containers below the cgroup of this Mesos container"+otherwise, "false"), func(text string) error {
 		contain, err := strconv.ParseBool(text)
@@ -80,7 +80,7 @@ func (c Config) settle(cluster api.MinionConfig) (api.MinionConfig, error) {
 	cluster.DockerHost = firstGiven(c.Given.DockerHost, c.dockerHost, cluster.DockerHost, defaultDockerHost)
 	cluster.StaticPods = firstGiven(c.Given.StaticPods, cluster.StaticPods)
 	cluster.ProxyMode = cmp.Or(c.Given.ProxyMode, cluster.ProxyMode, api.DefaultProxyMode)
-	cluster.SuicideTimeout = firstDuration(c.Given.SuicideTimeout, cluster.SuicideTimeout, api.DefaultSuicideTimeout)
+	cluster.IdleTimeout = firstDuration(c.Given.IdleTimeout, cluster.IdleTimeout, api.DefaultIdleTimeout)
 	cluster.CleanupDelay = firstDuration(c.Given.CleanupDelay, cluster.CleanupDelay, api.DefaultCleanupDelay)
 	if c.Given.ContainPods != nil {
 		cluster.ContainPods = c.Given.ContainPods

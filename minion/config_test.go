@@ -17,7 +17,7 @@ import (
 func told() api.MinionConfig {
 	contain := true
 	return api.MinionConfig{
-		ClusterDomain: "x.y", RootDir: "/told", DockerHost: "unix:///told", SuicideTimeout: &metav1.Duration{Duration: time.Hour},
+		ClusterDomain: "x.y", RootDir: "/told", DockerHost: "unix:///told", IdleTimeout: &metav1.Duration{Duration: time.Hour},
 		CleanupDelay: &metav1.Duration{Duration: time.Minute},
 		ProxyMode:    api.ProxyIPTables,
 		StaticPods:   "/told-pods", ContainPods: &contain, EvictionHard: map[string]string{"memory.available": "1Gi"},
@@ -52,14 +52,14 @@ func TestEveryFlagOverridesTheCluster(t *testing.T) {
 		value string
 		want  func(*api.MinionConfig)
 	}{
-		"executor-suicide-timeout": {"0", func(c *api.MinionConfig) { c.SuicideTimeout = &metav1.Duration{} }},
-		"minion-cleanup-delay":     {"7s", func(c *api.MinionConfig) { c.CleanupDelay = &metav1.Duration{Duration: 7 * time.Second} }},
-		"root-dir":                 {"/r", func(c *api.MinionConfig) { c.RootDir = "/r" }},
-		"docker-host":              {"unix:///d", func(c *api.MinionConfig) { c.DockerHost = "unix:///d" }},
-		"static-pods":              {"/p", func(c *api.MinionConfig) { c.StaticPods = "/p" }},
-		"proxy-mode":               {"nftables", func(c *api.MinionConfig) { c.ProxyMode = api.ProxyNFTables }},
-		"contain-pods":             {"false", func(c *api.MinionConfig) { c.ContainPods = &not }},
-		"network-policy":           {"false", func(c *api.MinionConfig) { c.NetworkPolicy = &not }},
+		"minion-idle-timeout":  {"0", func(c *api.MinionConfig) { c.IdleTimeout = &metav1.Duration{} }},
+		"minion-cleanup-delay": {"7s", func(c *api.MinionConfig) { c.CleanupDelay = &metav1.Duration{Duration: 7 * time.Second} }},
+		"root-dir":             {"/r", func(c *api.MinionConfig) { c.RootDir = "/r" }},
+		"docker-host":          {"unix:///d", func(c *api.MinionConfig) { c.DockerHost = "unix:///d" }},
+		"static-pod-path":      {"/p", func(c *api.MinionConfig) { c.StaticPods = "/p" }},
+		"proxy-mode":           {"nftables", func(c *api.MinionConfig) { c.ProxyMode = api.ProxyNFTables }},
+		"contain-pods":         {"false", func(c *api.MinionConfig) { c.ContainPods = &not }},
+		"network-policy":       {"false", func(c *api.MinionConfig) { c.NetworkPolicy = &not }},
 		// It has no effect on MinionConfig. TestMinionIsToldOfTheEngineInItsCommand in scheduler tests who sets it.
 		api.MinionEngineFlag: {"unix:///e", func(*api.MinionConfig) {}},
 		"eviction-hard":      {"pid.available<5%", func(c *api.MinionConfig) { c.EvictionHard = map[string]string{"pid.available": "5%"} }},
@@ -112,7 +112,7 @@ func TestStepOutUsesEngineOfFlagThenEnvironmentThenScheduler(t *testing.T) {
 func TestMinionWithoutConfigurationHasDefaults(t *testing.T) {
 	got := settled(t, api.MinionConfig{})
 	want := api.MinionConfig{
-		RootDir: defaultRootDir, DockerHost: defaultDockerHost, SuicideTimeout: &metav1.Duration{Duration: 20 * time.Minute},
+		RootDir: defaultRootDir, DockerHost: defaultDockerHost, IdleTimeout: &metav1.Duration{Duration: 20 * time.Minute},
 		CleanupDelay: &metav1.Duration{Duration: 5 * time.Minute},
 		ProxyMode:    api.ProxyIPTables,
 		Network:      api.PodNetwork{Mode: api.NetworkAuto, VXLANVNI: 5050, VXLANPort: 8472, CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin"},
@@ -125,9 +125,9 @@ func TestMinionWithoutConfigurationHasDefaults(t *testing.T) {
 
 func TestMinionRejectsInvalidFlags(t *testing.T) {
 	for flag, says := range map[string]string{
-		"--executor-suicide-timeout=soon": "soon",
-		"--eviction-hard=memory":          "SIGNAL<VALUE",
-		"--contain-pods=perhaps":          "perhaps",
+		"--minion-idle-timeout=soon": "soon",
+		"--eviction-hard=memory":     "SIGNAL<VALUE",
+		"--contain-pods=perhaps":     "perhaps",
 	} {
 		flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 		(&Config{}).AddFlags(flags)

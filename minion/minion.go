@@ -100,7 +100,7 @@ func New(cfg Config, env mesos.Config, usual api.MinionConfig) *MinionServer {
 			Run:             uuid.New(),
 			Checkpoint:      env.Checkpoint,
 			RecoveryTimeout: env.RecoveryTimeout,
-			SuicideTimeout:  usual.SuicideTimeout.Duration,
+			IdleTimeout:     usual.IdleTimeout.Duration,
 		},
 		Agent:     m.agent,
 		Pods:      m.pods,

@@ -70,7 +70,7 @@ func (n *node) run(ctx context.Context, pods *kube.Pods, post func(executor.Even
 	if err := n.configure(ctx); err != nil {
 		return unlessEnded(ctx, err)
 	}
-	post(executor.Configured{SuicideTimeout: n.cluster.SuicideTimeout.Duration})
+	post(executor.Configured{IdleTimeout: n.cluster.IdleTimeout.Duration})
 	if err := n.guard(); err != nil {
 		n.log.WithError(err).Warn("cannot start a warden: if this minion is killed and not replaced, its containers keep running")
 	}

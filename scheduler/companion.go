@@ -55,7 +55,7 @@ func (c *Core) needsCompanion(now time.Time, a *agent) bool {
 		a.busy = now
 	}
 	idle := now.Sub(a.busy)
-	return (pods || a.hasExecutor) && (c.cfg.SuicideTimeout == 0 || idle < c.cfg.SuicideTimeout)
+	return (pods || a.hasExecutor) && (c.cfg.IdleTimeout == 0 || idle < c.cfg.IdleTimeout)
 }
 
 // endMinion has the executor end whose companion is not needed any more: without that, the agent would kill it.

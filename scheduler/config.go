@@ -54,8 +54,8 @@ type Config struct {
 	Roles []string
 	// NodePorts is the range of nodes' ports that are for services, and so given to no pod; main sets it. Zero is none.
 	NodePorts offers.Range
-	// SuicideTimeout is how long minions are told to stay without a task; zero is for ever. main sets it.
-	SuicideTimeout time.Duration
+	// IdleTimeout is how long minions are told to stay without a task; zero is for ever. main sets it.
+	IdleTimeout time.Duration
 	// Revocable says that offers have cpus that Mesos may take back; main sets it.
 	Revocable bool
 }
@@ -67,17 +67,17 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		"which of the agents that a pod fits on it gets: the first (fcfs), the emptiest (spread) or the fullest (binpack)")
 	fs.DurationVar(&c.OfferTTL, "offer-ttl", 5*time.Second,
 		"how long an offer is held before it is given back to Mesos")
-	fs.DurationVar(&c.RefuseIdle, "refuse-seconds-idle", 2*time.Minute,
-		"for how long Mesos shall not offer resources again that no pod waited for; a pod that comes ends this early")
-	fs.DurationVar(&c.Gather, "gather", 30*time.Millisecond,
-		"how long to wait for more pods before new ones are launched together, four times that at most while they keep coming; 0 launches each at once")
-	fs.DurationVar(&c.LaunchGrace, "launch-grace-period", 5*time.Minute,
-		"how long a launched task may stay silent before it is killed and its pod is tried again")
-	fs.DurationVar(&c.AgentForget, "agent-forget-after", 10*time.Minute,
-		"how long a Mesos agent may be gone before its Kubernetes node is deleted")
-	fs.DurationVar(&c.CordonLead, "cordon-lead", time.Hour,
+	fs.DurationVar(&c.RefuseIdle, "decline-offer-duration", 2*time.Minute,
+		"how long Mesos does not offer declined resources again while no pod waits; a new pod ends this early")
+	fs.DurationVar(&c.Gather, "batch-idle-duration", 30*time.Millisecond,
+		"how long to wait for the next new pod before those that came are launched together; at most four times that in all; 0 launches each at once")
+	fs.DurationVar(&c.LaunchGrace, "task-launch-timeout", 5*time.Minute,
+		"how long a launched task may send no status before it is killed and its pod is tried again")
+	fs.DurationVar(&c.AgentForget, "agent-removal-timeout", 10*time.Minute,
+		"how long a Mesos agent may be gone before its node is deleted")
+	fs.DurationVar(&c.CordonLead, "cordon-lead-time", time.Hour,
 		"how long before the planned maintenance of a Mesos agent its node is cordoned")
-	fs.DurationVar(&c.DrainLead, "drain-lead", 10*time.Minute,
+	fs.DurationVar(&c.DrainLead, "drain-lead-time", 10*time.Minute,
 		"how long before the planned maintenance of a Mesos agent its pods are evicted")
 	fs.Float64Var(&c.DefaultPodCPUs, "default-pod-cpus", 0.1, "cpus charged for a pod that requests none")
 	fs.Float64Var(&c.DefaultPodMem, "default-pod-mem", 64, "MiB of memory charged for a pod that requests none")
@@ -107,9 +107,9 @@ func (c *Config) Validate() error {
 		flag string
 		ok   bool
 	}{
-		{"--offer-ttl", c.OfferTTL > 0}, {"--refuse-seconds-idle", c.RefuseIdle > 0},
-		{"--launch-grace-period", c.LaunchGrace > 0}, {"--agent-forget-after", c.AgentForget > 0},
-		{"--cordon-lead", c.CordonLead > 0}, {"--drain-lead", c.DrainLead > 0},
+		{"--offer-ttl", c.OfferTTL > 0}, {"--decline-offer-duration", c.RefuseIdle > 0},
+		{"--task-launch-timeout", c.LaunchGrace > 0}, {"--agent-removal-timeout", c.AgentForget > 0},
+		{"--cordon-lead-time", c.CordonLead > 0}, {"--drain-lead-time", c.DrainLead > 0},
 		{"--default-pod-cpus", c.DefaultPodCPUs > 0}, {"--default-pod-mem", c.DefaultPodMem > 0},
 		{"--rollout-timeout", c.RolloutTimeout > 0}, {"--executor-cpus", c.ExecutorCPUs > 0}, {"--executor-mem", c.ExecutorMem > 0},
 	} {
@@ -118,13 +118,13 @@ func (c *Config) Validate() error {
 		}
 	}
 	if c.Gather < 0 || c.Gather > maxGather {
-		return fmt.Errorf("--gather=%s is not within 0 and %s: new pods wait so long and longer", c.Gather, maxGather)
+		return fmt.Errorf("--batch-idle-duration=%s is not between 0 and %s: every new pod waits at least that long", c.Gather, maxGather)
 	}
 	if c.MaxUnavailable < 0 || c.RolloutDelay < 0 || c.MaxInstalls < 0 || c.ExecutorDisk < 0 {
 		return errors.New("--max-unavailable-nodes, --rollout-delay, --max-concurrent-installs and --executor-disk must not be negative")
 	}
 	if c.DrainLead > c.CordonLead {
-		return fmt.Errorf("--drain-lead must not be longer than --cordon-lead: pods are evicted from cordoned nodes only")
+		return fmt.Errorf("--drain-lead-time must not be longer than --cordon-lead-time: pods are evicted from cordoned nodes only")
 	}
 	if c.KMPath != "" && c.KMPath[0] != '/' {
 		return fmt.Errorf("--km-path %q is not an absolute path", c.KMPath)

@@ -32,21 +32,21 @@ func TestFlagsOfTimesHaveAnEffect(t *testing.T) {
 	}{
 		{"--offer-ttl=7s", []string{"synced", "subscribed", "node n1 a1", "offer o1 a1 host=n1 cpus=4 mem=4096"}, "decline [o1]", 7},
 		{
-			"--refuse-seconds-idle=33s", []string{"synced", "subscribed", "node n1 a1", "offer o1 a1 host=n1 cpus=4 mem=4096"},
+			"--decline-offer-duration=33s", []string{"synced", "subscribed", "node n1 a1", "offer o1 a1 host=n1 cpus=4 mem=4096"},
 			"decline [o1] for 33s", 5,
 		},
-		{"--launch-grace-period=40s", launched, "kill web.1", 40},
+		{"--task-launch-timeout=40s", launched, "kill web.1", 40},
 		{
-			"--agent-forget-after=90s", []string{"synced", "subscribed", "node n1 a1 ready=Unknown", "offer o1 a1 host=n1 cpus=4 mem=4096", "lost a1"},
+			"--agent-removal-timeout=90s", []string{"synced", "subscribed", "node n1 a1 ready=Unknown", "offer o1 a1 host=n1 cpus=4 mem=4096", "lost a1"},
 			"delete node n1", 90,
 		},
 		{
-			"--cordon-lead=100s", []string{
+			"--cordon-lead-time=100s", []string{
 				"synced", "subscribed", "node n1 a1 maintenance=2026-01-01T00:04:50Z/..", "offer o1 a1 host=n1 cpus=4 mem=4096 away=290s",
 			}, "cordon node n1", 190,
 		},
 		{
-			"--drain-lead=50s", []string{
+			"--drain-lead-time=50s", []string{
 				"synced", "subscribed", "node n1 a1 cordoned=yes", "pod web node=n1 task=web.1 agent=a1", "update web.1 a1 RUNNING",
 				"inverse i1 a1 away=290s",
 			}, "evict default/web", 240,

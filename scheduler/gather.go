@@ -2,10 +2,10 @@ package scheduler
 
 import "time"
 
-// gatherLimit is how many times --gather pods that keep coming hold the launch of those before them at most.
+// gatherLimit is how many times --batch-idle-duration pods that keep coming hold the launch of those before them at most.
 const gatherLimit = 4
 
-// maxGather is the longest --gather that makes sense: Mesos offers again what is free once a second.
+// maxGather is the longest --batch-idle-duration that makes sense: Mesos offers again what is free once a second.
 const maxGather = time.Second
 
 // gathering holds launches back for a moment while pods come one after the other. An ACCEPT uses an offer up: what is left

@@ -20,7 +20,7 @@ func TestPodsAreNotGatheredForLongerThanMesosTakesToOffer(t *testing.T) {
 	cfg := testConfig()
 	for gather, ok := range map[time.Duration]bool{-1: false, 0: true, time.Second: true, 2 * time.Second: false} {
 		cfg.Gather = gather
-		if err := cfg.Validate(); (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "--gather") {
+		if err := cfg.Validate(); (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "--batch-idle-duration") {
 			t.Errorf("%s: %v", gather, err)
 		}
 	}

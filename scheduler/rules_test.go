@@ -84,7 +84,7 @@ func TestEveryTaskStateHasARowAndAName(t *testing.T) {
 
 func TestConfigSaysWhichFlagIsWrong(t *testing.T) {
 	for _, args := range [][]string{
-		{"--offer-ttl=0s"}, {"--refuse-seconds-idle=-1s"}, {"--launch-grace-period=0s"}, {"--cordon-lead=0s"}, {"--drain-lead=-1s"}, {"--drain-lead=2h"}, {"--agent-forget-after=0s"},
+		{"--offer-ttl=0s"}, {"--decline-offer-duration=-1s"}, {"--task-launch-timeout=0s"}, {"--cordon-lead-time=0s"}, {"--drain-lead-time=-1s"}, {"--drain-lead-time=2h"}, {"--agent-removal-timeout=0s"},
 		{"--default-pod-cpus=0"}, {"--default-pod-mem=-1"}, {"--executor-cpus=0"}, {"--executor-mem=0"}, {"--km-path=km"},
 	} {
 		var cfg Config
@@ -107,7 +107,7 @@ func TestAlgorithmThatDoesNotExistIsRefused(t *testing.T) {
 	if cfg.Algorithm != match.FCFS {
 		t.Errorf("the default is %q", cfg.Algorithm)
 	}
-	if err := fs.Parse([]string{"--algorithm=best"}); err == nil || !strings.Contains(err.Error(), "fcfs|spread|binpack") {
+	if err := fs.Parse([]string{"--scheduler-algorithm=best"}); err == nil || !strings.Contains(err.Error(), "fcfs|spread|binpack") {
 		t.Errorf("got %v", err)
 	}
 }

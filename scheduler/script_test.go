@@ -218,7 +218,7 @@ func (p *player) flag(words []string) bool {
 		return true
 	}
 	if words[0] == "suicide" {
-		p.core.cfg.SuicideTimeout = p.duration(words[1])
+		p.core.cfg.IdleTimeout = p.duration(words[1])
 		return true
 	}
 	if words[0] == "roles" {

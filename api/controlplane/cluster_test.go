@@ -296,7 +296,7 @@ func testMinionConfig(t *testing.T, admin kubernetes.Interface) {
 	contain, enforce := false, true
 	want := api.MinionConfig{
 		ClusterDomain: "cluster.local", ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16",
-		SuicideTimeout: &metav1.Duration{Duration: 20 * time.Minute}, CleanupDelay: &metav1.Duration{Duration: 5 * time.Minute}, ContainPods: &contain, NetworkPolicy: &enforce,
+		IdleTimeout: &metav1.Duration{Duration: 20 * time.Minute}, CleanupDelay: &metav1.Duration{Duration: 5 * time.Minute}, ContainPods: &contain, NetworkPolicy: &enforce,
 		ProxyMode: "iptables", NodePorts: "30000-30999",
 		Network:      api.PodNetwork{Mode: api.NetworkAuto, VXLANVNI: 5050, VXLANPort: 8472, CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin"},
 		EvictionHard: map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi"},

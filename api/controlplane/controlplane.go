@@ -62,7 +62,7 @@ type Config struct {
 
 	// NodeRootDir and DockerHost are for api.MinionConfig; empty leaves the choice to the minions.
 	NodeRootDir, DockerHost string
-	// Minions has the other settings of minions that have a flag here: SuicideTimeout, CleanupDelay, StaticPods, ContainPods and
+	// Minions has the other settings of minions that have a flag here: IdleTimeout, CleanupDelay, StaticPods, ContainPods and
 	// NetworkPolicy and Network.
 	Minions api.MinionConfig
 	// EvictionHard is for the minions too, as api.ParseEviction reads it.
@@ -109,13 +109,13 @@ const defaultNodePorts = "30000-30999"
 // addMinionFlags adds what the minions are told: nobody can give them flags, because the scheduler has Mesos start them. They
 // read it when they start.
 func (c *Config) addMinionFlags(fs *pflag.FlagSet) {
-	c.Minions.SuicideTimeout, c.Minions.ContainPods, c.Minions.NetworkPolicy = &metav1.Duration{}, new(bool), new(bool)
+	c.Minions.IdleTimeout, c.Minions.ContainPods, c.Minions.NetworkPolicy = &metav1.Duration{}, new(bool), new(bool)
 	c.Minions.CleanupDelay = &metav1.Duration{}
-	fs.DurationVar(&c.Minions.SuicideTimeout.Duration, "executor-suicide-timeout", api.DefaultSuicideTimeout,
+	fs.DurationVar(&c.Minions.IdleTimeout.Duration, "minion-idle-timeout", api.DefaultIdleTimeout,
 		"time after which a minion without a task leaves its machine; the next task brings the node back. 0 means never")
 	fs.DurationVar(&c.Minions.CleanupDelay.Duration, "minion-cleanup-delay", api.DefaultCleanupDelay,
 		"how long a node may be without a minion after one was killed before its containers and all else are removed from the machine")
-	fs.StringVar(&c.Minions.StaticPods, "static-pods", "",
+	fs.StringVar(&c.Minions.StaticPods, "static-pod-path", "",
 		"`directory` on each node of manifests of pods that its kubelet runs besides the cluster's")
 	fs.BoolVar(c.Minions.ContainPods, "contain-pods", false,
 		"have pods' containers below the cgroup of the minion's Mesos container, where the agent has cgroup isolators: Mesos's limits hold for them, and they end with the minion")

@@ -39,7 +39,7 @@ addresses, or the one that its annotation ` + api.AnnotationIP + ` names, and ke
 it launches the pod; km queue says why one waits for it. The commands are the cluster's administrator's: they find etcd and the API
 server through --state-dir.`,
 	}
-	cmd.PersistentFlags().StringVar(&name, "name", name, "name of the cluster, as km scheduler --name has it")
+	cmd.PersistentFlags().StringVar(&name, "cluster-name", name, "name of the cluster, as km scheduler has it")
 	with := func(do func(ctx context.Context, cluster Cluster) error) func(*cobra.Command, []string) error {
 		return func(cmd *cobra.Command, _ []string) error {
 			cluster, err := connect(cmd.Context(), name)

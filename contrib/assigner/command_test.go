@@ -150,7 +150,7 @@ func fields(text string) string {
 func TestCommandsAreForTheClusterThatIsNamed(t *testing.T) {
 	o := newOperator(t)
 	o.run("", "list")
-	o.run("", "list", "--name=other")
+	o.run("", "list", "--cluster-name=other")
 	if len(o.names) != 2 || o.names[0] != "k8sm" || o.names[1] != "other" {
 		t.Errorf("asked for %q", o.names)
 	}

@@ -86,6 +86,9 @@ To try it on this machine, as root: km up`,
 	} {
 		for _, command := range commands {
 			command.GroupID = group
+			if command != kubelet && command != proxy {
+				keepOldNames(command)
+			}
 			root.AddCommand(command)
 		}
 	}

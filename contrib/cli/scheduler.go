@@ -63,7 +63,7 @@ func (s *schedule) addFlags(fs *pflag.FlagSet) {
 	s.mesos.AddFlags(fs)
 	s.status.AddFlags(fs)
 	s.artifact.AddFlags(fs)
-	fs.StringVar(&s.etcd.Name, "name", defaultName, "name of the cluster: several can share an etcd and the agents")
+	fs.StringVar(&s.etcd.Name, "cluster-name", defaultName, "name of the cluster: several can share an etcd and the agents")
 }
 
 // run schedules until ctx ends.
@@ -134,9 +134,9 @@ func (s *schedule) readMinionConfig(ctx context.Context, cluster kubernetes.Inte
 		if err != nil {
 			return err
 		}
-		s.scheduler.SuicideTimeout = api.DefaultSuicideTimeout
-		if minions.SuicideTimeout != nil {
-			s.scheduler.SuicideTimeout = minions.SuicideTimeout.Duration
+		s.scheduler.IdleTimeout = api.DefaultIdleTimeout
+		if minions.IdleTimeout != nil {
+			s.scheduler.IdleTimeout = minions.IdleTimeout.Duration
 		}
 		if minions.DockerHost != client.DefaultDockerHost {
 			s.scheduler.DockerHost = minions.DockerHost

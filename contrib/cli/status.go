@@ -53,7 +53,7 @@ status is in etcd, unless --status-address says so.`,
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "how to print it: table or json")
 	cmd.Flags().StringVar(&address, "status-address", "", "`host:port` on which the scheduler serves its status (default: where the leading one does)")
-	cmd.Flags().StringVar(&clusterName, "name", defaultName, "name of the cluster, as km scheduler --name has it")
+	cmd.Flags().StringVar(&clusterName, "cluster-name", defaultName, "name of the cluster, as km scheduler has it")
 	cmd.Flags().StringVar(&serverName, "tls-server-name", statedir.SchedulerServerName, "name that the scheduler's certificate has to be for")
 	return cmd
 }

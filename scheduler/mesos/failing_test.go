@@ -29,7 +29,7 @@ func refuseToStart() error {
 	return nil
 }
 
-// TestPodsRunElsewhereWhileAnAgentFailsAndThereAgainWhenItHasRecovered: with --algorithm=spread it is the agent that runs
+// TestPodsRunElsewhereWhileAnAgentFailsAndThereAgainWhenItHasRecovered: with --scheduler-algorithm=spread it is the agent that runs
 // nothing that is always the emptiest.
 func TestPodsRunElsewhereWhileAnAgentFailsAndThereAgainWhenItHasRecovered(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "broken")

@@ -34,12 +34,19 @@ func Apply(fs *pflag.FlagSet, file string) error {
 	if unknown := unknownKeys(fs, settings); len(unknown) > 0 {
 		return fmt.Errorf("cannot use the configuration %s: no such flag: %s", file, strings.Join(unknown, ", "))
 	}
+	set := map[*pflag.Flag]string{}
 	for key, value := range settings {
 		flag := fs.Lookup(key)
+		if other, twice := set[flag]; twice {
+			names := []string{key, other}
+			slices.Sort(names)
+			return fmt.Errorf("cannot use the configuration %s: %s are names of one flag: give one", file, strings.Join(names, " and "))
+		}
+		set[flag] = key
 		if flag.Changed {
 			continue
 		}
-		if err := set(fs, flag, value); err != nil {
+		if err := assign(fs, flag, value); err != nil {
 			return fmt.Errorf("cannot use the configuration %s: %s: %w", file, key, err)
 		}
 	}
@@ -75,7 +82,7 @@ func unknownKeys(fs *pflag.FlagSet, settings map[string]any) []string {
 	return unknown
 }
 
-func set(fs *pflag.FlagSet, flag *pflag.Flag, value any) error {
+func assign(fs *pflag.FlagSet, flag *pflag.Flag, value any) error {
 	list, several := value.([]any)
 	if !several {
 		text, err := scalar(value)

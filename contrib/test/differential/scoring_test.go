@@ -14,7 +14,7 @@ import (
 )
 
 // preferences are kube-scheduler's plugins for what a pod prefers. What else it scores by (how full nodes are, which
-// images they have) is --algorithm's part of ours.
+// images they have) is --scheduler-algorithm's part of ours.
 var preferences = []string{"NodeAffinity", "TaintToleration", "InterPodAffinity", "PodTopologySpread"}
 
 // TestPodGetsANodeThatKubeSchedulerLikesBest compares where a pod may run at all (node selectors, taints, affinity and

@@ -459,7 +459,7 @@ func secondUp(t *testing.T, c *scratch.Cluster) {
 
 func unreachableMaster(t *testing.T, c *scratch.Cluster) {
 	// Another name, because the cluster's own scheduler leads under the usual one.
-	cmd := c.KM(within(t, 30*time.Second), "scheduler", "--name=other", "--status-address=127.0.0.1:0", "--mesos-master=127.0.0.1:1", "--mesos-connect-timeout=1s")
+	cmd := c.KM(within(t, 30*time.Second), "scheduler", "--cluster-name=other", "--status-address=127.0.0.1:0", "--mesos-master=127.0.0.1:1", "--mesos-connect-timeout=1s")
 	out, err := cmd.CombinedOutput()
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	last := lines[len(lines)-1]
@@ -741,7 +741,7 @@ func TestWhatIsMissingIsOneLineAndNothingStarts(t *testing.T) {
 		"no cluster":          {args: []string{"kubectl", "get", "nodes"}, says: []string{"no cluster", "km up"}},
 		"an unknown flag":     {args: []string{"up", "--no-such-flag"}, says: []string{"--no-such-flag"}},
 		"no such threshold":   {args: []string{"up", "--eviction-hard=memory<1"}, says: []string{"--eviction-hard", "memory.available"}},
-		"static pods nowhere": {args: []string{"up", "--static-pods=here"}, says: []string{"--static-pods=here", "absolute"}},
+		"static pods nowhere": {args: []string{"up", "--static-pod-path=here"}, says: []string{"--static-pod-path=here", "absolute"}},
 		"no node":             {args: []string{"up", "--nodes=0"}, says: []string{"--nodes=0"}},
 		"no range of nodes":   {args: []string{"up", "--nodes=2", "--node-cidr=10.0.0.0"}, says: []string{"--node-cidr=10.0.0.0", "10.213.0.0/24"}},
 		"nodes among pods":    {args: []string{"up", "--nodes=2", "--node-cidr=10.244.0.0/24"}, says: []string{"--node-cidr=10.244.0.0/24", "--cluster-cidr=10.244.0.0/16"}},

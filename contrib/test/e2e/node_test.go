@@ -42,7 +42,7 @@ func TestNode(t *testing.T) {
 	var used []string                                          // cgroups of Mesos containers
 	leavesNothing(t, func(t *testing.T) {
 		c := up(t, dir, "--docker-host="+host, "--resources=cpus:2;mem:2048;disk:10000;ports:[31000-31009]",
-			"--isolation=cgroups/cpu,cgroups/mem", "--contain-pods", "--static-pods="+manifests, "--eviction-hard=memory.available<64Mi,nodefs.available<1%")
+			"--isolation=cgroups/cpu,cgroups/mem", "--contain-pods", "--static-pod-path="+manifests, "--eviction-hard=memory.available<64Mi,nodefs.available<1%")
 		first := create(t, c, always("first"))
 		awaitPhase(t, c, first.Name, corev1.PodRunning)
 		t.Run("allocatable is the agent's less the executor's", func(t *testing.T) { allocatable(t, c) })

@@ -61,7 +61,7 @@ func (c Config) Validate() error {
 		return fmt.Errorf("cannot use --nodes=%d: give a number from 1 to %d", c.Count, maxCount)
 	}
 	if !clusterNames.MatchString(c.Cluster) {
-		return fmt.Errorf("cannot use --name=%s with --nodes: network namespaces are named after it, so give letters, digits, - and _ only", c.Cluster)
+		return fmt.Errorf("cannot use --cluster-name=%s with --nodes: network namespaces are named after it, so give letters, digits, - and _ only", c.Cluster)
 	}
 	ranges := c.ranges()
 	if len(ranges) == 0 || len(ranges) > 2 || !ranges[0].Addr().Is4() || len(ranges) == 2 && !ranges[1].Addr().Is6() {
@@ -216,7 +216,7 @@ func (m *Machines) Same(cfg Config) bool {
 
 // Flags are those of `km up` that make these machines.
 func (m *Machines) Flags() string {
-	return fmt.Sprintf("--name=%s --nodes=%d --node-cidr=%s", m.cfg.Cluster, m.cfg.Count, m.cidr())
+	return fmt.Sprintf("--cluster-name=%s --nodes=%d --node-cidr=%s", m.cfg.Cluster, m.cfg.Count, m.cidr())
 }
 
 // cidr is the list of the machines' ranges, as --node-cidr takes it.

@@ -84,7 +84,7 @@ func TestWhatCannotBeIsRefusedByTheNameOfItsFlag(t *testing.T) {
 	for says, change := range map[string]func(*Config){
 		"--nodes=0":                         func(c *Config) { c.Count = 0 },
 		"--nodes=101":                       func(c *Config) { c.Count = 101 },
-		"--name=a/b":                        func(c *Config) { c.Cluster = "a/b" },
+		"--cluster-name=a/b":                func(c *Config) { c.Cluster = "a/b" },
 		"--node-cidr=x":                     func(c *Config) { c.CIDR = "x" },
 		"--node-cidr=10.1.1.1/24":           func(c *Config) { c.CIDR = "10.1.1.1/24" },
 		"--node-cidr=fd00::/64":             func(c *Config) { c.CIDR = "fd00::/64" },
