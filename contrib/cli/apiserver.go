@@ -25,13 +25,16 @@ kube-controller-manager; and, unless it listens on loopback only, the cluster's 
 km etcdctl with the same --state-dir find everything there.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.StateDir = c.dir()
+			if err := advertise(&cfg); err != nil {
+				return err
+			}
+			replicas := dnsOf(c, cfg, replicas)
+			if err := usage(checkPlane(cfg), replicas.Validate()); err != nil {
+				return err
+			}
 			cfg.Ready = func(url string) { logrus.WithField("url", url).Info("the control plane is ready") }
 			return serve(c, func(ctx context.Context) error {
-				if err := advertise(&cfg); err != nil {
-					return err
-				}
-				replicas, err := dnsOf(ctx, c, cfg, replicas)
-				if err != nil {
+				if err := checkDNS(ctx, replicas); err != nil {
 					return err
 				}
 				cfg.Beside = func(ctx context.Context) error {
@@ -62,19 +65,38 @@ func advertise(plane *controlplane.Config) error {
 	return nil
 }
 
-// dnsOf completes what the flags say of the DNS servers beside a control plane, and checks it. There are none where pods would
-// not reach them, or are told of others.
-func dnsOf(ctx context.Context, c *common, plane controlplane.Config, replicas dns.Replicas) (dns.Replicas, error) {
+// checkPlane checks the flags of a control plane.
+func checkPlane(plane controlplane.Config) error {
+	if err := checkPorts(map[string]int{"secure-port": plane.SecurePort, "etcd-port": plane.EtcdPort}); err != nil {
+		return err
+	}
+	if err := checkEtcd(plane.EtcdServers, plane.EtcdCAFile, plane.EtcdCertFile, plane.EtcdKeyFile); err != nil {
+		return err
+	}
+	return plane.Validate()
+}
+
+// dnsOf completes what the flags say of the DNS servers beside a control plane. There are none where pods would not reach them,
+// or are told of others.
+func dnsOf(c *common, plane controlplane.Config, replicas dns.Replicas) dns.Replicas {
 	if len(plane.DNSService()) == 0 {
-		replicas.Count = 0
+		replicas.Count = min(replicas.Count, 0) // a wrong number is told
 	}
-	if replicas.Count == 0 {
-		return replicas, replicas.Validate()
+	if replicas.Count <= 0 {
+		return replicas
 	}
-	replicas.Kubeconfig, replicas.LogLevel, replicas.ClientCAFile = plane.StateDir.DNSKubeconfig(), c.logLevel, plane.StateDir.CA()
+	replicas.Kubeconfig, replicas.LogLevel, replicas.ClientCAFile = plane.StateDir.DNSKubeconfig(), c.logLevel.String(), plane.StateDir.CA()
 	replicas.CertFile, replicas.KeyFile = plane.StateDir.Pair(statedir.DNSServer)
 	if replicas.Address == "" {
 		replicas.Address = plane.Advertised()
 	}
-	return replicas, replicas.Check(ctx)
+	return replicas
+}
+
+// checkDNS asks CoreDNS whether it can run the servers, and sees that their ports are free.
+func checkDNS(ctx context.Context, replicas dns.Replicas) error {
+	if replicas.Count == 0 {
+		return nil
+	}
+	return replicas.Check(ctx)
 }

@@ -9,8 +9,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/bombsimon/logrusr/v4"
@@ -34,11 +36,32 @@ func Main() int {
 	if len(os.Args) > 1 && (os.Args[1] == "kubelet" || os.Args[1] == "proxy") {
 		return stock.Run(rootCommand())
 	}
-	if err := rootCommand().Execute(); err != nil {
-		fmt.Fprintf(os.Stderr, "km: %v\n", err)
-		return 1
+	return Run(os.Args[1:], os.Stdout, os.Stderr)
+}
+
+// Run runs one command line, without the program's name, and returns its exit status. A wrong command line starts nothing: it is
+// told in one line on errs, and the status is 2. A failure is told likewise, and the status is 1.
+func Run(args []string, out, errs io.Writer) int {
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetOut(out)
+	root.SetErr(errs)
+	cmd, err := root.ExecuteC()
+	if err == nil {
+		return 0
 	}
-	return 0
+	err = explainFlag(cmd, err) // what is wrong with flags before a command cobra passes on to nobody
+	var wrong usageError
+	if errors.As(err, &wrong) {
+		end := ";"
+		if strings.HasSuffix(err.Error(), "?") {
+			end = ""
+		}
+		fmt.Fprintf(errs, "km: %v%s see %s --help\n", err, end, cmd.CommandPath())
+		return exitUsage
+	}
+	fmt.Fprintf(errs, "km: %v\n", err)
+	return exitFailed
 }
 
 // defaultStateDir is where a cluster's state is when nobody says otherwise.
@@ -50,14 +73,14 @@ const defaultName = "k8sm"
 // common is what the flags before a command say.
 type common struct {
 	stateDir string
-	logLevel string
+	logLevel logLevel
 }
 
 func (c *common) dir() statedir.Dir { return statedir.Dir(c.stateDir) }
 
 func rootCommand() *cobra.Command {
 	cobra.EnablePrefixMatching = false // etcdctl's package turns it on for the whole process
-	var c common
+	c := common{logLevel: logLevel(logrus.InfoLevel)}
 	root := &cobra.Command{
 		Use:   "km",
 		Short: "Kubernetes as an Apache Mesos framework",
@@ -70,7 +93,7 @@ To try it on this machine, as root: km up`,
 		TraverseChildren: true, // kubectl's and etcdctl's flags are theirs, so ours stand before the command
 	}
 	root.PersistentFlags().StringVar(&c.stateDir, "state-dir", defaultStateDir, "`directory` of the cluster's certificates, kubeconfigs and data")
-	root.PersistentFlags().StringVar(&c.logLevel, "log-level", "info", "what to log: debug, info, warn or error")
+	root.PersistentFlags().Var(&c.logLevel, "log-level", "least `level` of what is logged: debug, info, warn or error")
 	root.AddGroup(&cobra.Group{ID: "use", Title: "Use a cluster:"}, &cobra.Group{ID: "run", Title: "Run the parts of a cluster:"},
 		&cobra.Group{ID: "node", Title: "Run on a node; the Mesos agent and the minion start these:"})
 	kubelet, proxy := kubelet.NewCommand(context.Background()), proxy.NewCommand()
@@ -80,7 +103,7 @@ To try it on this machine, as root: km up`,
 		flag.Hidden = true
 	}
 	for group, commands := range map[string][]*cobra.Command{
-		"use":  append(statusCommands(&c), nodeCommand(&c), configurable(upCommand(&c)), kubectlCommand(&c), etcdctlCommand(&c), assignerCommand(&c)),
+		"use":  {configurable(upCommand(&c)), nodesCommand(&c), tasksCommand(&c), queueCommand(&c), offersCommand(&c), nodeCommand(&c), assignerCommand(&c), kubectlCommand(&c), etcdctlCommand(&c)},
 		"run":  {configurable(apiserverCommand(&c)), configurable(schedulerCommand(&c)), configurable(dnsCommand(&c)), localMesosCommand(&c)},
 		"node": {configurable(minionCommand(&c)), kubelet, proxy},
 	} {
@@ -93,16 +116,14 @@ To try it on this machine, as root: km up`,
 		}
 	}
 	root.AddCommand(versionCommand(), wardenCommand(&c), stepOutCommand(), cleanUpCommand(&c))
+	root.SetHelpCommand(helpCommand(root))
+	explainUsage(root)
 	return root
 }
 
 // serve runs a role until it ends or a person or Mesos wants it to end. A second signal ends the program at once.
 func serve(c *common, role func(ctx context.Context) error) error {
-	level, err := logrus.ParseLevel(c.logLevel)
-	if err != nil {
-		return fmt.Errorf("--log-level=%s: give debug, info, warn or error", c.logLevel)
-	}
-	logrus.SetLevel(level)
+	logrus.SetLevel(logrus.Level(c.logLevel))
 	logrus.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
 	takeOverKlog()
 
@@ -126,9 +147,30 @@ func configurable(cmd *cobra.Command) *cobra.Command {
 		if *file == "" {
 			return nil
 		}
-		return configfile.Apply(cmd.Flags(), *file)
+		return usage(configfile.Apply(cmd.Flags(), *file))
 	}
 	return cmd
+}
+
+// helpCommand is cobra's, but that it refuses commands that there are not.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Show the help of a command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			at := root
+			for _, name := range args {
+				if !at.HasSubCommands() {
+					break
+				}
+				next, _, err := at.Find([]string{name})
+				if err != nil || next == at {
+					return unknownCommand(at, []string{name})
+				}
+				at = next
+			}
+			return at.Help()
+		},
+	}
 }
 
 // kmFor returns how to call km for the cluster in the directory.

@@ -18,6 +18,9 @@ func dnsCommand(c *common) *cobra.Command {
 two of these; more can run on other machines that pods reach, each with a copy of dns.kubeconfig, which is in the control
 plane's --state-dir. A server is in the service kube-dns as long as it answers.`,
 		RunE: func(*cobra.Command, []string) error {
+			if err := usage(cfg.Validate(), checkFiles(named{"kubeconfig", cfg.Kubeconfig})); err != nil {
+				return err
+			}
 			return serve(c, func(ctx context.Context) error {
 				if check {
 					return dns.Check(cfg)

@@ -16,6 +16,9 @@ func localMesosCommand(c *common) *cobra.Command {
 answers them, with executors as real processes. It is for trying things; it authenticates schedulers only. Flags
 have the names and the syntax of Mesos's own. Ctrl-C ends the executors too.`,
 		RunE: func(*cobra.Command, []string) error {
+			if err := usage(cfg.Validate()); err != nil {
+				return err
+			}
 			return serve(c, func(ctx context.Context) error { return localmesos.Run(ctx, cfg) })
 		},
 	}

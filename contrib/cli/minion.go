@@ -20,7 +20,9 @@ It starts and watches the stock kubelet and kube-proxy and serves the kubelet's 
 			if err != nil {
 				return err
 			}
-			err = serve(c, func(ctx context.Context) error { return minion.Run(ctx, cfg, link != nil) })
+			if err = usage(cfg.Given.Validate()); err == nil {
+				err = serve(c, func(ctx context.Context) error { return minion.Run(ctx, cfg, link != nil) })
+			}
 			if err != nil {
 				link.Ending(1)
 			} else {

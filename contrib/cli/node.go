@@ -19,13 +19,16 @@ func nodeCommand(c *common) *cobra.Command {
 		Long: `Does to a node of "km up --nodes=N" what happens to machines, to see what becomes of its pods. The next km up undoes it. Needs root.`,
 	}
 	rate := "1M"
+	var bits resource.Quantity
 	slow := nodeFault(c, "slow", "Let only so much through the node's network, each way", func(m *machines.Machine) error {
-		quantity, err := resource.ParseQuantity(rate)
-		if err != nil || quantity.Sign() <= 0 {
-			return fmt.Errorf("cannot use --rate=%s: give bits per second, such as 1M or 500k", rate)
-		}
-		return m.Slow(uint64(quantity.Value()))
+		return m.Slow(uint64(bits.Value()))
 	})
+	slow.PreRunE = func(*cobra.Command, []string) (err error) {
+		if bits, err = resource.ParseQuantity(rate); err != nil || bits.Sign() <= 0 {
+			return usage(fmt.Errorf("cannot use --rate=%s: give bits per second, such as 1M or 500k", rate))
+		}
+		return nil
+	}
 	slow.Flags().StringVar(&rate, "rate", rate, "bits per second, such as 1M or 500k")
 	cmd.AddCommand(slow,
 		nodeFault(c, "cut", "Pull the node's network cable: it runs on and reaches nobody", (*machines.Machine).Cut),

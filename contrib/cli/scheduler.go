@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/docker/docker/client"
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,6 +37,9 @@ func schedulerCommand(c *common) *cobra.Command {
 task. Any number of schedulers may run; one of them leads. It finds the control plane through --state-dir, where km apiserver
 left its kubeconfig and etcd's address, unless the flags say otherwise.`,
 		RunE: func(*cobra.Command, []string) error {
+			if err := usage(s.check()); err != nil {
+				return err
+			}
 			return serve(c, func(ctx context.Context) error { return s.run(ctx, c.dir()) })
 		},
 	}
@@ -64,6 +68,43 @@ func (s *schedule) addFlags(fs *pflag.FlagSet) {
 	s.status.AddFlags(fs)
 	s.artifact.AddFlags(fs)
 	fs.StringVar(&s.etcd.Name, "cluster-name", defaultName, "name of the cluster: several can share an etcd and the agents")
+}
+
+// check checks the flags of km scheduler.
+func (s *schedule) check() error {
+	if err := s.checkParts(); err != nil {
+		return err
+	}
+	if err := checkEtcd(s.etcd.Endpoints, s.etcd.CAFile, s.etcd.CertFile, s.etcd.KeyFile); err != nil {
+		return err
+	}
+	if err := checkFiles(named{"kubeconfig", s.kubeconfig}); err != nil {
+		return err
+	}
+	_, err := mesos.New(s.mesos)
+	return err
+}
+
+// checkParts checks the flags that km up has too.
+func (s *schedule) checkParts() error {
+	if s.etcd.Name == "" || strings.Contains(s.etcd.Name, "/") {
+		return fmt.Errorf("cannot use --cluster-name=%s: give a name without a slash", s.etcd.Name)
+	}
+	if err := checkAddresses(named{"status-address", s.status.Address}, named{"artifact-address", s.artifact.Address}); err != nil {
+		return err
+	}
+	if err := s.status.Validate(); err != nil {
+		return err
+	}
+	if err := checkFiles(named{"tls-cert-file", s.status.CertFile}, named{"tls-private-key-file", s.status.KeyFile},
+		named{"client-ca-file", s.status.ClientCAFile}); err != nil {
+		return err
+	}
+	flags := s.scheduler
+	if flags.KMPath == "" {
+		flags.Artifact.URL = "http://" + s.artifact.Address // there is one as soon as it is served
+	}
+	return flags.Validate()
 }
 
 // run schedules until ctx ends.

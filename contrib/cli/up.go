@@ -35,13 +35,16 @@ With --nodes=N there are N agents, node-1, node-2 and so on, each as on a machin
 address, with a Docker Engine of its own. "km node" cuts them off, slows them down and stops them.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if l.nodes.Count > 1 && cmd.Flags().Changed("docker-host") {
-				return errors.New("cannot use --docker-host with --nodes: each of several nodes gets a Docker Engine of its own")
+				return usage(errors.New("cannot use --docker-host with --nodes: each of several nodes gets a Docker Engine of its own"))
 			}
 			dir, err := filepath.Abs(c.stateDir) // what is below it is for programs that run elsewhere
 			if err != nil {
 				return fmt.Errorf("cannot find %s: %w", c.stateDir, err)
 			}
 			l.dir = statedir.Dir(dir)
+			if err := l.check(c); err != nil {
+				return err
+			}
 			return serve(c, func(ctx context.Context) error { return l.run(ctx, c, cmd.OutOrStdout()) })
 		},
 	}
@@ -107,7 +110,7 @@ func (l *laptop) run(ctx context.Context, c *common, out io.Writer) error {
 		return fmt.Errorf("one machine takes one km up: %w", err)
 	}
 	defer func() { _ = unlock() }()
-	if err := l.preflight(ctx, c); err != nil {
+	if err := l.preflight(ctx); err != nil {
 		return err
 	}
 	log := &lumberjack.Logger{Filename: filepath.Join(string(l.dir), "log", "km.log"), MaxSize: 50, MaxBackups: 3}
@@ -164,13 +167,28 @@ Ctrl-C stops it; what happens is logged in %s
 `, up.ReadyWords, l.dir.AdminKubeconfig(), km, km, km, filepath.Join(string(l.dir), "log", "km.log"))
 }
 
-// preflight finds out what would fail later, before anything is started.
-func (l *laptop) preflight(ctx context.Context, c *common) (err error) {
+// check checks the flags and completes them. It changes nothing on the machine.
+func (l *laptop) check(c *common) error {
 	l.plane.StateDir, l.plane.NodeRootDir = l.dir, filepath.Join(string(l.dir), "nodes")
-	if err := l.planMachines(); err != nil {
+	l.mesos.WorkDir = filepath.Join(string(l.dir), "mesos")
+	km, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("cannot find this program's file, which the agent is to run: %w", err)
+	}
+	l.schedule.scheduler.KMPath = km
+	if err := usage(checkPorts(map[string]int{"mesos-port": l.mesos.Port}), l.checkNodes()); err != nil {
 		return err
 	}
 	if err := advertise(&l.plane); err != nil {
+		return err
+	}
+	l.dns = dnsOf(c, l.plane, l.dns)
+	return usage(checkPlane(l.plane), l.dns.Validate(), l.schedule.checkParts())
+}
+
+// preflight finds out what would fail later, before anything is started.
+func (l *laptop) preflight(ctx context.Context) error {
+	if err := l.findMachines(); err != nil {
 		return err
 	}
 	loopback := func(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
@@ -188,19 +206,8 @@ func (l *laptop) preflight(ctx context.Context, c *common) (err error) {
 		}
 		listener.Close()
 	}
-	l.mesos.WorkDir = filepath.Join(string(l.dir), "mesos")
-	km, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("cannot find this program's file, which the agent is to run: %w", err)
-	}
-	l.schedule.scheduler.KMPath = km
-	err = errors.Join(l.plane.Validate(), l.schedule.scheduler.Validate())
-	if err == nil {
-		err = l.mesos.Validate() // last, as it makes a directory
-	}
-	if err != nil {
+	if err := usage(l.mesos.Validate()); err != nil { // here, as it makes a directory
 		return err
 	}
-	l.dns, err = dnsOf(ctx, c, l.plane, l.dns)
-	return err
+	return checkDNS(ctx, l.dns)
 }

@@ -23,40 +23,18 @@ import (
 	"github.com/k8sm/k8sm/minion"
 )
 
-// planMachines decides on the machines of several nodes, and refuses to run others than those that may be left of a km up
-// that was killed.
-func (l *laptop) planMachines() error {
-	if l.nodes.Count < 1 {
-		return l.nodes.Validate()
-	}
+// checkNodes decides on the machines of several nodes.
+func (l *laptop) checkNodes() (err error) {
 	l.nodes.Cluster, l.nodes.Dir = l.schedule.etcd.Name, string(l.dir)
 	l.nodes.Ports = []machines.Port{{Protocol: "tcp", Number: l.plane.SecurePort}}
 	for i := range l.dns.Count {
 		l.nodes.Ports = append(l.nodes.Ports, machines.Port{Protocol: "udp", Number: l.dns.Port + i}, machines.Port{Protocol: "tcp", Number: l.dns.Port + i})
 	}
 	l.nodes.Closed = map[string]string{"--cluster-cidr": l.plane.ClusterCIDR, "--service-cluster-ip-range": l.plane.ServiceCIDR}
-	left, err := machines.Left(string(l.dir))
-	if err != nil {
-		return err
-	}
-	if left != nil && (l.nodes.Count == 1 || !left.Same(l.nodes)) {
-		return fmt.Errorf("the last km up here was killed, and its nodes are still there: start it again with %s and stop it by Ctrl-C, then start this", left.Flags())
-	}
 	if l.nodes.Count == 1 {
 		return nil
 	}
 	if l.machines, err = machines.New(l.nodes); err != nil {
-		return err
-	}
-	if err := l.machines.Check(); err != nil {
-		return err
-	}
-	others, err := minion.Left(l.nodes.Cluster, l.plane.NodeRootDir)
-	others = slices.DeleteFunc(others, func(node string) bool { _, err := l.machines.Find(node); return err == nil })
-	if err == nil && len(others) > 0 {
-		err = fmt.Errorf("the last km up here was killed, and its node %s may still run pods: start it again with --nodes=1 and stop it by Ctrl-C, then start this", others[0])
-	}
-	if err != nil {
 		return err
 	}
 	if net.ParseIP(l.plane.BindAddress).IsLoopback() {
@@ -67,6 +45,29 @@ func (l *laptop) planMachines() error {
 		l.plane.AdvertiseAddress = l.machines.Gateway.String()
 	}
 	return nil
+}
+
+// findMachines refuses to run other machines than those that may be left of a km up that was killed.
+func (l *laptop) findMachines() error {
+	left, err := machines.Left(string(l.dir))
+	if err != nil {
+		return err
+	}
+	if left != nil && (l.nodes.Count == 1 || !left.Same(l.nodes)) {
+		return fmt.Errorf("the last km up here was killed, and its nodes are still there: start it again with %s and stop it by Ctrl-C, then start this", left.Flags())
+	}
+	if l.machines == nil {
+		return nil
+	}
+	if err := l.machines.Check(); err != nil {
+		return err
+	}
+	others, err := minion.Left(l.nodes.Cluster, l.plane.NodeRootDir)
+	others = slices.DeleteFunc(others, func(node string) bool { _, err := l.machines.Find(node); return err == nil })
+	if err == nil && len(others) > 0 {
+		err = fmt.Errorf("the last km up here was killed, and its node %s may still run pods: start it again with --nodes=1 and stop it by Ctrl-C, then start this", others[0])
+	}
+	return err
 }
 
 // agentAddress is where the agent of one node listens; those of several have addresses of their own.

@@ -124,7 +124,8 @@ func (f Forwarding) absolute() (Forwarding, error) {
 	return f, nil
 }
 
-func (c Config) validate() error {
+// Validate tells by the names of the flags what cannot be followed. It starts nothing.
+func (c Config) Validate() error {
 	if c.Port < 1 || c.Port > 65535 {
 		return fmt.Errorf("cannot use --port=%d: give a port from 1 to 65535", c.Port)
 	}

@@ -54,7 +54,7 @@ func TestWhatCannotBeFollowedIsNamedByItsFlag(t *testing.T) {
 	} {
 		c := defaults()
 		spoil(&c)
-		if err := c.validate(); err == nil || !strings.Contains(err.Error(), want) {
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q in %v", want, err)
 		}
 	}

@@ -50,7 +50,7 @@ type server struct {
 // Run serves until ctx ends; then it leaves the service and stops. It may be called once in a process. While the API server
 // cannot be reached it waits; a configuration that cannot be followed is an error.
 func Run(ctx context.Context, cfg Config) error {
-	if err := cfg.validate(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return err
 	}
 	takeOverLog()
@@ -197,7 +197,7 @@ func input(corefile []byte) caddy.Input {
 // Check tells what is wrong with a configuration as far as that shows without a cluster. Like Run it is for a process of its
 // own.
 func Check(cfg Config) error {
-	if err := cfg.validate(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return err
 	}
 	takeOverLog()

@@ -1,5 +1,5 @@
-// Package status shows operators the state of a scheduler: Server serves it over HTTPS, Client reads it, and Print formats it for
-// people. Package scheduler defines the state; this package never changes it.
+// Package status shows operators the state of a scheduler: Server serves it over HTTPS, and Client reads it. Package
+// scheduler defines the state; this package never changes it.
 //
 //	/healthz        "ok": the process answers, whether it leads or not
 //	/metrics        Prometheus metrics: how many pods wait, tasks and offers there are and agents are alive, and how

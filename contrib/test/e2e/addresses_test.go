@@ -113,7 +113,7 @@ func meet(t *testing.T, c *scratch.Cluster) {
 
 func exhausted(t *testing.T, c *scratch.Cluster, second *corev1.Pod) {
 	third := create(t, c, pooled("third", "node-2", ""))
-	operatorSees(t, c, "queue", "default/third", "address pool office has no free address: all 2 are in use")
+	operatorSees(t, c, "queue", "default ", " third ", "address pool office has no free address: all 2 are in use")
 	err := scratch.Until(t.Context(), 30*time.Second, func(ctx context.Context) error {
 		events, err := c.Kube.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=third"})
 		for i := 0; err == nil && i < len(events.Items); i++ {

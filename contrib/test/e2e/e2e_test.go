@@ -549,8 +549,8 @@ func operatorSeesTheScheduler(t *testing.T, c *scratch.Cluster) {
 	big.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("100")
 	big = create(t, c, big)
 	awaitPhase(t, c, runs.Name, corev1.PodRunning)
-	operatorSees(t, c, "tasks", "default/seen", string(runs.UID)+".1", "TASK_RUNNING")
-	operatorSees(t, c, "queue", "default/seen-waiting", "Insufficient cpu", "want 100")
+	operatorSees(t, c, "tasks", "default ", " seen ", string(runs.UID)+".1", "TASK_RUNNING")
+	operatorSees(t, c, "queue", "default ", "seen-waiting", "Insufficient cpu", "want 100")
 	operatorSees(t, c, "offers", "cpus:", "mem:") // the pod that waits calls for offers
 	out, err := c.KM(within(t, 30*time.Second), "queue", "-o", "json", "--status-address="+c.StatusAddress()).Output()
 	var queue []struct {

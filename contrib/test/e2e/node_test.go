@@ -273,7 +273,7 @@ func staticPods(t *testing.T, c *scratch.Cluster, manifests string) {
 	beside.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("900m")
 	beside = create(t, c, beside)
 	operatorSees(t, c, "offers", "cpus:1.65") // more than enough, did the static pod not need some of it
-	operatorSees(t, c, "queue", "default/beside")
+	operatorSees(t, c, "queue", "default ", " beside ")
 	mirror, err := c.Kube.CoreV1().Pods("default").Get(t.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,131 @@
+package cli
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// km runs a command line on a state directory that is not there, and returns its exit status and what it printed. A directory
+// that appears fails the test: the command had started something.
+func km(t *testing.T, args ...string) (status int, out, errs string) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "state")
+	t.Chdir(t.TempDir())
+	var stdout, stderr bytes.Buffer
+	status = Run(append([]string{"--state-dir=" + dir}, args...), &stdout, &stderr)
+	if _, err := os.Stat(dir); err == nil {
+		t.Errorf("km %s made a state directory", strings.Join(args, " "))
+	}
+	if left, _ := os.ReadDir("."); len(left) > 0 {
+		t.Errorf("km %s made %s", strings.Join(args, " "), left[0].Name())
+	}
+	return status, stdout.String(), stderr.String()
+}
+
+// TestWrongCommandLinesStartNothing: exit status 2, one line that says what is wrong and where the help is.
+func TestWrongCommandLinesStartNothing(t *testing.T) {
+	for line, want := range map[string]string{
+		"frob":                                  `unknown command "frob"; see km --help`,
+		"taks":                                  `unknown command "taks", did you mean tasks? see km --help`,
+		"help frob":                             `unknown command "frob"; see km help --help`,
+		"node kut":                              `unknown command "kut", did you mean cut? see km node --help`,
+		"node cut":                              `missing argument: NODE; see km node cut --help`,
+		"node cut one two":                      `unexpected argument "two"; see km node cut --help`,
+		"node slow n --rate=fast":               `cannot use --rate=fast: give bits per second, such as 1M or 500k; see km node slow --help`,
+		"assigner lst":                          `unknown command "lst", did you mean list? see km assigner --help`,
+		"assigner import":                       `missing argument: FILE; see km assigner import --help`,
+		"assigner release":                      `missing argument: POOL/IP | [NAMESPACE/]POD; see km assigner release --help`,
+		"assigner list more":                    `unexpected argument "more"; see km assigner list --help`,
+		"--frob":                                `unknown flag --frob; see km --help`,
+		"-x":                                    `unknown shorthand flag: 'x' in -x; see km --help`,
+		"--log-level=loud tasks":                `cannot use --log-level=loud: give debug, info, warn or error; see km --help`,
+		"tasks --log-level=loud":                `cannot use --log-level=loud: give debug, info, warn or error; see km tasks --help`,
+		"version 2":                             `unexpected argument "2"; see km version --help`,
+		"up now":                                `unexpected argument "now"; see km up --help`,
+		"up --nods=3":                           `unknown flag --nods, did you mean --nodes? see km up --help`,
+		"up --nodes=x":                          `cannot use --nodes=x: give a whole number; see km up --help`,
+		"up --nodes":                            `flag needs an argument: --nodes; see km up --help`,
+		"up --nodes=0":                          `cannot use --nodes=0: give a number from 1 to 100; see km up --help`,
+		"up --nodes=2 --docker-host=unix:///x":  `cannot use --docker-host with --nodes: each of several nodes gets a Docker Engine of its own; see km up --help`,
+		"up --nodes=2 --bind-address=127.0.0.1": `cannot use --bind-address=127.0.0.1 with --nodes: several nodes reach no API server on loopback; see km up --help`,
+		"up --nodes=2 --node-cidr=10.0.0.0":     `cannot use --node-cidr=10.0.0.0: not an IPv4 range such as 10.213.0.0/24, or that and an IPv6 one; see km up --help`,
+		"up --offer-ttl=soon":                   `cannot use --offer-ttl=soon: give a time such as 30s, 5m or 1h; see km up --help`,
+		"up --executor-suicide-timeout=soon":    `cannot use --minion-idle-timeout=soon: give a time such as 30s, 5m or 1h; see km up --help`,
+		"up --network-policy=perhaps":           `cannot use --network-policy=perhaps: give true or false; see km up --help`,
+		"up --executor-cpus=few":                `cannot use --executor-cpus=few: give a number; see km up --help`,
+		"up --offer-ttl=0s":                     `--offer-ttl must be positive; see km up --help`,
+		"up --secure-port=70000":                `cannot use --secure-port=70000: give a port from 0 to 65535; see km up --help`,
+		"up --mesos-port=-1":                    `cannot use --mesos-port=-1: give a port from 0 to 65535; see km up --help`,
+		"up --bind-address=here":                `cannot use --bind-address=here: not an IP address; see km up --help`,
+		"up --status-address=10259":             `cannot use --status-address=10259: give host:port, such as 127.0.0.1:8080; see km up --help`,
+		"up --config=missing.yaml":              `cannot read the configuration: open missing.yaml: no such file or directory; see km up --help`,
+		"apiserver --cluster-cidr=10":           "--cluster-cidr=10",
+		"apiserver --etcd-cafile=x":             `cannot use --etcd-cafile, --etcd-certfile or --etcd-keyfile without --etcd-servers; see km apiserver --help`,
+		"apiserver --etcd-servers=x --etcd-cafile=missing": `cannot use --etcd-cafile: open missing: no such file or directory; see km apiserver --help`,
+		"apiserver --minion-idle-timeout=-1s":              "--minion-idle-timeout=-1s",
+		"apiserver --dns-replicas=-1":                      "--dns-replicas=-1",
+		"scheduler --mesos-master=":                        "--mesos-master=HOST:PORT",
+		"--state-dir":                                      `flag needs an argument: --state-dir; see km --help`,
+		"scheduler --mesos-master=ftp://x":                 "--mesos-master ftp://x is neither",
+		"scheduler --mesos-master=x --mesos-principal=p --mesos-secret-file=missing": "missing",
+		"scheduler --mesos-master=x --scheduler-algorithm=best":                      "cannot use --scheduler-algorithm=best:",
+		"scheduler --mesos-master=x --kubeconfig=missing":                            `cannot use --kubeconfig: open missing: no such file or directory; see km scheduler --help`,
+		"scheduler --mesos-master=x --tls-cert-file=missing":                         `give --tls-cert-file and --tls-private-key-file, or neither; see km scheduler --help`,
+		"scheduler --mesos-master=x --km-path=km":                                    `--km-path "km" is not an absolute path; see km scheduler --help`,
+		"scheduler --mesos-master=x --artifact-address=here":                         `cannot use --artifact-address=here: give host:port, such as 127.0.0.1:8080; see km scheduler --help`,
+		"scheduler --mesos-master=x --cluster-name=a/b":                              `cannot use --cluster-name=a/b: give a name without a slash; see km scheduler --help`,
+		"scheduler --mesos-master=x --drain-lead-time=2h":                            "--drain-lead-time must not be longer than --cordon-lead-time",
+		"dns --port=0":                     `cannot use --port=0: give a port from 1 to 65535; see km dns --help`,
+		"dns --upstream=localhost":         "cannot use --upstream=localhost",
+		"dns --kubeconfig=missing":         `cannot use --kubeconfig: open missing: no such file or directory; see km dns --help`,
+		"local-mesos --agents=-1":          "--agents=-1",
+		"local-mesos --resources=many":     "--resources",
+		"local-mesos --isolation=magic":    "--isolation",
+		"minion --minion-idle-timeout=-5m": "--minion-idle-timeout=-5m",
+		"minion --proxy-mode=ipvs":         "--proxy-mode=ipvs",
+		"minion --static-pod-path=here":    "--static-pod-path=here",
+		"clean-up":                         `missing argument: CLUSTER ROOT-DIR NODE; see km clean-up --help`,
+	} {
+		t.Run(line, func(t *testing.T) {
+			status, out, errs := km(t, strings.Fields(line)...)
+			if status != exitUsage || out != "" {
+				t.Errorf("exit status %d, output %q", status, out)
+			}
+			if !strings.HasPrefix(errs, "km: ") || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, want) || !strings.HasSuffix(errs, " --help\n") {
+				t.Errorf("it says %swant %s", errs, want)
+			}
+		})
+	}
+}
+
+// TestFailuresAreNoUsageErrors: a command line that was right, and a cluster that is not there.
+func TestFailuresAreNoUsageErrors(t *testing.T) {
+	for line, want := range map[string]string{
+		"queue":         "no cluster in",
+		"tasks":         "no cluster in",
+		"nodes -o json": "no cluster in",
+		"offers -w":     "no cluster in",
+		"assigner list": "no cluster in",
+		"node cut one":  "there is no km up --nodes in",
+		"scheduler --mesos-master=127.0.0.1:1 --mesos-connect-timeout=1s": "start a control plane with km apiserver",
+	} {
+		t.Run(line, func(t *testing.T) {
+			status, out, errs := km(t, strings.Fields(line)...)
+			if status != exitFailed || out != "" || strings.Count(errs, "\n") != 1 || !strings.Contains(errs, want) || strings.Contains(errs, "--help") {
+				t.Errorf("exit status %d, output %q, it says %q, want %q", status, out, errs, want)
+			}
+		})
+	}
+}
+
+func TestHelpIsAsked(t *testing.T) {
+	for _, line := range []string{"", "--help", "help", "help up", "up --help", "node", "node --help", "help node cut", "assigner", "tasks --help", "version -h"} {
+		status, out, errs := km(t, strings.Fields(line)...)
+		if status != 0 || errs != "" || !strings.Contains(out, "Usage:") {
+			t.Errorf("km %s: exit status %d, output %q, errors %q", line, status, out, errs)
+		}
+	}
+}
