@@ -91,6 +91,13 @@ To try it on this machine, as root: km up`,
 		SilenceUsage:     true,
 		SilenceErrors:    true,
 		TraverseChildren: true, // kubectl's and etcdctl's flags are theirs, so ours stand before the command
+		Args:             unknownCommand, DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("version") {
+				return versionCommand().RunE(cmd, nil)
+			}
+			return cmd.Help()
+		},
 	}
 	root.PersistentFlags().StringVar(&c.stateDir, "state-dir", defaultStateDir, "`directory` of the cluster's certificates, kubeconfigs and data")
 	root.PersistentFlags().Var(&c.logLevel, "log-level", "least `level` of what is logged: debug, info, warn or error")
@@ -98,9 +105,12 @@ To try it on this machine, as root: km up`,
 		&cobra.Group{ID: "node", Title: "Run on a node; the Mesos agent and the minion start these:"})
 	kubelet, proxy := kubelet.NewCommand(context.Background()), proxy.NewCommand()
 	kubelet.Short, proxy.Short = "Stock kubelet", "Stock kube-proxy"
-	// Some stock package adds a --version to every command of the process; ours is a command.
+	for _, stock := range []*cobra.Command{kubelet, proxy} { // which say in their own words what is wrong
+		stock.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return err })
+	}
+	// Some stock package adds a --version to every command of the process; ours is a command too.
 	if flag := pflag.CommandLine.Lookup("version"); flag != nil {
-		flag.Hidden = true
+		flag.Hidden, flag.Changed = true, false
 	}
 	for group, commands := range map[string][]*cobra.Command{
 		"use":  {configurable(upCommand(&c)), nodesCommand(&c), tasksCommand(&c), queueCommand(&c), offersCommand(&c), nodeCommand(&c), assignerCommand(&c), kubectlCommand(&c), etcdctlCommand(&c)},
@@ -117,6 +127,7 @@ To try it on this machine, as root: km up`,
 	}
 	root.AddCommand(versionCommand(), wardenCommand(&c), stepOutCommand(), cleanUpCommand(&c))
 	root.SetHelpCommand(helpCommand(root))
+	root.InitDefaultCompletionCmd() // now, so that its usage errors are as those of the others
 	explainUsage(root)
 	return root
 }

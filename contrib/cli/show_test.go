@@ -186,6 +186,9 @@ func TestVersionsForPrograms(t *testing.T) {
 	if status, out, _ := km(t, "version", "-o", "yaml"); status != 0 || !strings.Contains(out, "kubernetes: "+v.Kubernetes+"\n") {
 		t.Errorf("YAML: exit status %d, %s", status, out)
 	}
+	if status, out, _ := km(t, "--version"); status != 0 || !strings.HasPrefix(out, "km "+v.KM) {
+		t.Errorf("km --version: exit status %d, %s", status, out)
+	}
 	if status, out, _ := km(t, "version"); status != 0 || !strings.Contains(out, "Kubernetes "+v.Kubernetes+"\n") || !strings.HasPrefix(out, "km "+v.KM) {
 		t.Errorf("text: exit status %d, %s", status, out)
 	}

@@ -43,7 +43,7 @@ func explainUsage(cmd *cobra.Command) {
 func checkArguments(cmd *cobra.Command) {
 	if cmd.HasSubCommands() && !cmd.Runnable() {
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
-		cmd.Args = unknownCommand
+		cmd.Args, cmd.DisableFlagsInUseLine = unknownCommand, true
 	}
 	if check := cmd.Args; check != nil && !cmd.DisableFlagParsing {
 		cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -56,7 +56,9 @@ func checkArguments(cmd *cobra.Command) {
 		}
 	}
 	for _, below := range cmd.Commands() {
-		checkArguments(below)
+		if below.Name() != "kubelet" && below.Name() != "proxy" {
+			checkArguments(below)
+		}
 	}
 }
 

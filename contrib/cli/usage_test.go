@@ -39,6 +39,8 @@ func TestWrongCommandLinesStartNothing(t *testing.T) {
 		"assigner import":                       `missing argument: FILE; see km assigner import --help`,
 		"assigner release":                      `missing argument: POOL/IP | [NAMESPACE/]POD; see km assigner release --help`,
 		"assigner list more":                    `unexpected argument "more"; see km assigner list --help`,
+		"completion fish x":                     `unexpected argument "x"; see km completion fish --help`,
+		"completion fsh":                        `unknown command "fsh", did you mean`,
 		"--frob":                                `unknown flag --frob; see km --help`,
 		"-x":                                    `unknown shorthand flag: 'x' in -x; see km --help`,
 		"--log-level=loud tasks":                `cannot use --log-level=loud: give debug, info, warn or error; see km --help`,
