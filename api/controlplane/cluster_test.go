@@ -349,13 +349,7 @@ func checkMark(t *testing.T, dir statedir.Dir, before marks) {
 // testAssignedAddress runs after the scheduler's test, so that the policy is known to the API server.
 func testAssignedAddress(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
 	pods := admin.CoreV1().Pods(metav1.NamespaceDefault)
-	pod := func(name string, annotations map[string]string) *corev1.Pod {
-		return &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations},
-			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "none"}}},
-		}
-	}
-	forged := pod("forged", map[string]string{api.AnnotationIPAssigned: "10.96.0.1"})
+	forged := annotated("forged", map[string]string{api.AnnotationIPAssigned: "10.96.0.1"})
 	says := "annotation k8sm.io/ip-assigned is for the scheduler to write"
 	eventually(t, func(ctx context.Context) string {
 		_, err := pods.Create(ctx, forged, metav1.CreateOptions{})
@@ -368,7 +362,7 @@ func testAssignedAddress(t *testing.T, dir statedir.Dir, admin kubernetes.Interf
 		}
 		return ""
 	})
-	plain, err := pods.Create(t.Context(), pod("plain", map[string]string{api.AnnotationIPPool: "office"}), metav1.CreateOptions{})
+	plain, err := pods.Create(t.Context(), annotated("plain", map[string]string{api.AnnotationIPPool: "office"}), metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -383,15 +377,7 @@ func testAssignedAddress(t *testing.T, dir statedir.Dir, admin kubernetes.Interf
 	if err := pods.Bind(t.Context(), binding, metav1.CreateOptions{}); err == nil || !strings.Contains(err.Error(), says) {
 		t.Errorf("somebody has bound a pod with an address: %v", err)
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", dir.SchedulerKubeconfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	scheduler, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := scheduler.CoreV1().Pods(metav1.NamespaceDefault).Bind(t.Context(), binding, metav1.CreateOptions{}); err != nil {
+	if err := schedulerClient(t, dir).CoreV1().Pods(metav1.NamespaceDefault).Bind(t.Context(), binding, metav1.CreateOptions{}); err != nil {
 		t.Errorf("the scheduler may not: %v", err)
 	}
 	bound, err := pods.Get(t.Context(), plain.Name, metav1.GetOptions{})
@@ -409,4 +395,25 @@ func testAssignedAddress(t *testing.T, dir statedir.Dir, admin kubernetes.Interf
 	if err := pods.Delete(t.Context(), plain.Name, *metav1.NewDeleteOptions(0)); err != nil {
 		t.Error(err)
 	}
+}
+
+func annotated(name string, annotations map[string]string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "none"}}},
+	}
+}
+
+// schedulerClient has the scheduler's identity.
+func schedulerClient(t *testing.T, dir statedir.Dir) kubernetes.Interface {
+	t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", dir.SchedulerKubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
 }

@@ -10,13 +10,13 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/procfs"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -155,16 +155,15 @@ func (c *child) kill(t *testing.T) {
 }
 
 func resident(pid int) string {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	process, err := procfs.NewProc(pid)
 	if err != nil {
 		return err.Error()
 	}
-	for line := range strings.Lines(string(data)) {
-		if size, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			return strings.TrimSpace(size)
-		}
+	status, err := process.NewStatus()
+	if err != nil {
+		return err.Error()
 	}
-	return "?"
+	return fmt.Sprintf("%d MB", status.VmRSS>>20)
 }
 
 func adminConfig(t *testing.T, dir statedir.Dir) *rest.Config {

@@ -51,27 +51,10 @@ func TestChattyContainerLosesNothingAndLeavesNoMoreThanTheBound(t *testing.T) {
 		must(t, os.WriteFile(name, nil, 0o644))
 		eventually(t, "the container has written", func() bool { return exists(name + ".done") })
 	}
-	onDisk := func() (size int64) {
-		t.Helper()
-		for _, file := range engineLogs(t, id) {
-			info, err := os.Stat(file)
-			must(t, err)
-			size += info.Size()
-		}
-		return size
-	}
-	copied := func(bursts int) {
-		t.Helper()
-		const line = 1001 + len(logTime) + len(" stdout F ")
-		eventually(t, "the log is copied", func() bool {
-			info, err := os.Stat(path)
-			return err == nil && info.Size() >= int64(bursts*10_000*line)
-		})
-	}
 	for i := range 20 {
 		burst(i)
-		copied(i + 1)
-		if size := onDisk(); size > usualLogSize+1<<20 {
+		copied(t, path, i+1)
+		if size := onDisk(t, id); size > usualLogSize+1<<20 {
 			t.Fatalf("after %d MB the Engine keeps %d bytes of the log; want no more than %d", 10*(i+1), size, usualLogSize)
 		}
 	}
@@ -82,8 +65,8 @@ func TestChattyContainerLosesNothingAndLeavesNoMoreThanTheBound(t *testing.T) {
 	}
 	stats, err := n.ContainerStats(t.Context(), &runtimeapi.ContainerStatsRequest{ContainerId: id})
 	must(t, err)
-	if counted := stats.Stats.WritableLayer.UsedBytes.Value; counted < uint64(onDisk()) {
-		t.Errorf("the container is said to take %d bytes of the Engine's disk, of which its log is %d", counted, onDisk())
+	if counted := stats.Stats.WritableLayer.UsedBytes.Value; counted < uint64(onDisk(t, id)) {
+		t.Errorf("the container is said to take %d bytes of the Engine's disk, of which its log is %d", counted, onDisk(t, id))
 	}
 
 	n.stop() // now it writes more than the Engine keeps while nobody reads
@@ -105,4 +88,25 @@ func TestChattyContainerLosesNothingAndLeavesNoMoreThanTheBound(t *testing.T) {
 	if kept := len(numbers) - 200_000; kept < usualLogSize/2/1100 {
 		t.Errorf("%d lines that were written meanwhile are there; want at least half of the bound", kept)
 	}
+}
+
+// onDisk is how many bytes the Engine keeps of a container's log.
+func onDisk(t *testing.T, id string) (size int64) {
+	t.Helper()
+	for _, file := range engineLogs(t, id) {
+		info, err := os.Stat(file)
+		must(t, err)
+		size += info.Size()
+	}
+	return size
+}
+
+// copied waits until the log has this many bursts.
+func copied(t *testing.T, path string, bursts int) {
+	t.Helper()
+	const line = 1001 + len(logTime) + len(" stdout F ")
+	eventually(t, "the log is copied", func() bool {
+		info, err := os.Stat(path)
+		return err == nil && info.Size() >= int64(bursts*10_000*line)
+	})
 }

@@ -25,14 +25,31 @@ func TestSecurityContextIsWhatTheKernelHoldsTheContainerTo(t *testing.T) {
 	pod := n.runPod(t, config)
 	profile := filepath.Join(n.root, "no-mkdir.json")
 	must(t, os.WriteFile(profile, []byte(noMkdir), 0o600))
+	for name, c := range securityCases(profile) {
+		t.Run(name, func(t *testing.T) {
+			main := shell(strings.NewReplacer(" ", "-", "'", "").Replace(name), "exec 2>&1; "+c.script)
+			c.set(main.Linux.SecurityContext)
+			ended := n.waitExited(t, n.runContainer(t, pod, config, main))
+			if got := strings.Join(logLines(t, ended.LogPath), "\n"); !strings.Contains(got, c.want) {
+				t.Errorf("the container writes %q; want %q in it", got, c.want)
+			}
+		})
+	}
+}
+
+// securityCase is a command that shows whether what set asks for holds.
+type securityCase struct {
+	script string
+	set    func(*runtimeapi.LinuxContainerSecurityContext)
+	want   string
+}
+
+// securityCases are those of a pod whose processes share a namespace. The profile is one of seccomp that refuses mkdir.
+func securityCases(profile string) map[string]securityCase {
 	seccomp := func(kind runtimeapi.SecurityProfile_ProfileType, ref string) *runtimeapi.SecurityProfile {
 		return &runtimeapi.SecurityProfile{ProfileType: kind, LocalhostRef: ref}
 	}
-	for name, c := range map[string]struct {
-		script string
-		set    func(*runtimeapi.LinuxContainerSecurityContext)
-		want   string
-	}{
+	return map[string]securityCase{
 		"seccomp default": {"grep Seccomp: /proc/self/status", func(sc *runtimeapi.LinuxContainerSecurityContext) {
 			sc.Seccomp = seccomp(runtimeapi.SecurityProfile_RuntimeDefault, "")
 		}, "Seccomp:\t2"},
@@ -69,15 +86,6 @@ func TestSecurityContextIsWhatTheKernelHoldsTheContainerTo(t *testing.T) {
 			sc.NamespaceOptions.Pid = runtimeapi.NamespaceMode_POD
 		}, "pause"},
 		"sysctl of the pod": {"cat /proc/sys/net/ipv4/ip_local_port_range", func(*runtimeapi.LinuxContainerSecurityContext) {}, "20000\t20100"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			main := shell(strings.NewReplacer(" ", "-", "'", "").Replace(name), "exec 2>&1; "+c.script)
-			c.set(main.Linux.SecurityContext)
-			ended := n.waitExited(t, n.runContainer(t, pod, config, main))
-			if got := strings.Join(logLines(t, ended.LogPath), "\n"); !strings.Contains(got, c.want) {
-				t.Errorf("the container writes %q; want %q in it", got, c.want)
-			}
-		})
 	}
 }
 

@@ -384,11 +384,14 @@ func TestEachCallSaysWhatItsActionSays(t *testing.T) {
 	}
 }
 
+// translation is an event of Mesos and what it is to the scheduler.
+type translation struct {
+	event mesossched.Event
+	want  []scheduler.Event
+}
+
 func TestEventsOfMesosAreTranslatedOneToOne(t *testing.T) {
-	for _, test := range []struct {
-		event mesossched.Event
-		want  []scheduler.Event
-	}{
+	translated(t, []translation{
 		{
 			mesossched.Event{Type: mesossched.Event_RESCIND, Rescind: &mesossched.Event_Rescind{OfferID: mesos.OfferID{Value: "o1"}}},
 			[]scheduler.Event{scheduler.OfferRescinded{Offer: "o1"}},
@@ -419,6 +422,12 @@ func TestEventsOfMesosAreTranslatedOneToOne(t *testing.T) {
 			}},
 			[]scheduler.Event{scheduler.ExecutorExited{Agent: "a1", Executor: "e"}},
 		},
+		{mesossched.Event{Type: mesossched.Event_HEARTBEAT}, nil},
+	})
+}
+
+func TestStatusesOfMesosAreTranslatedOneToOne(t *testing.T) {
+	translated(t, []translation{
 		{
 			mesossched.Event{Type: mesossched.Event_UPDATE, Update: &mesossched.Event_Update{Status: mesos.TaskStatus{
 				TaskID: mesos.TaskID{Value: "u.1"}, AgentID: &mesos.AgentID{Value: "a1"}, State: mesos.TASK_GONE_BY_OPERATOR.Enum(),
@@ -437,8 +446,12 @@ func TestEventsOfMesosAreTranslatedOneToOne(t *testing.T) {
 				Task: "u.1", State: scheduler.Failed, Reason: "REASON_CONTAINER_LIMITATION_MEMORY", ByExecutor: true,
 			}}},
 		},
-		{mesossched.Event{Type: mesossched.Event_HEARTBEAT}, nil},
-	} {
+	})
+}
+
+func translated(t *testing.T, all []translation) {
+	t.Helper()
+	for _, test := range all {
 		got, err := eventsOf(&test.event)
 		if err != nil {
 			t.Error(err)

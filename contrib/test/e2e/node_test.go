@@ -19,6 +19,7 @@ import (
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 	"github.com/google/go-cmp/cmp"
+	"github.com/moby/sys/mountinfo"
 	"github.com/prometheus/procfs"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -296,22 +297,7 @@ func sandboxRemoved(t *testing.T, c *scratch.Cluster, dir, kept string) {
 		ObjectMeta: metav1.ObjectMeta{Name: "kept"}, StringData: map[string]string{"data": "kept\n"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	p := pod("volumes", "for d in /disk /memory /host; do echo kept >$d/data; done; echo ready; "+
-		"while :; do cat /disk/data /memory/data /host/data /secret/data /projected/namespace >/tmp-look; /bin/busybox sleep 1; done")
-	p.Spec.RestartPolicy = corev1.RestartPolicyAlways
-	make := corev1.HostPathDirectoryOrCreate
-	for name, source := range map[string]corev1.VolumeSource{
-		"disk":   {EmptyDir: &corev1.EmptyDirVolumeSource{}},
-		"memory": {EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}},
-		"host":   {HostPath: &corev1.HostPathVolumeSource{Path: kept, Type: &make}},
-		"secret": {Secret: &corev1.SecretVolumeSource{SecretName: "kept"}},
-		"projected": {Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{DownwardAPI: &corev1.DownwardAPIProjection{
-			Items: []corev1.DownwardAPIVolumeFile{{Path: "namespace", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.namespace"}}}}}}}},
-	} {
-		p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: name, VolumeSource: source})
-		p.Spec.Containers[0].VolumeMounts = append(p.Spec.Containers[0].VolumeMounts, corev1.VolumeMount{Name: name, MountPath: "/" + name})
-	}
-	p = create(t, c, p)
+	p := create(t, c, withVolumes(kept))
 	awaitPhase(t, c, p.Name, corev1.PodRunning)
 	volumes, err := filepath.Glob(filepath.Join(dir, "nodes", "*", "*", "kubelet", "pods", string(p.UID), "volumes"))
 	if err != nil || len(volumes) != 1 {
@@ -353,6 +339,26 @@ func sandboxRemoved(t *testing.T, c *scratch.Cluster, dir, kept string) {
 	}
 }
 
+// withVolumes is a pod that writes to its volumes, and reads them again and again. The directory is one of the machine's.
+func withVolumes(kept string) *corev1.Pod {
+	p := pod("volumes", "for d in /disk /memory /host; do echo kept >$d/data; done; echo ready; "+
+		"while :; do cat /disk/data /memory/data /host/data /secret/data /projected/namespace >/tmp-look; /bin/busybox sleep 1; done")
+	p.Spec.RestartPolicy = corev1.RestartPolicyAlways
+	make := corev1.HostPathDirectoryOrCreate
+	for name, source := range map[string]corev1.VolumeSource{
+		"disk":   {EmptyDir: &corev1.EmptyDirVolumeSource{}},
+		"memory": {EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}},
+		"host":   {HostPath: &corev1.HostPathVolumeSource{Path: kept, Type: &make}},
+		"secret": {Secret: &corev1.SecretVolumeSource{SecretName: "kept"}},
+		"projected": {Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{DownwardAPI: &corev1.DownwardAPIProjection{
+			Items: []corev1.DownwardAPIVolumeFile{{Path: "namespace", FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.namespace"}}}}}}}},
+	} {
+		p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: name, VolumeSource: source})
+		p.Spec.Containers[0].VolumeMounts = append(p.Spec.Containers[0].VolumeMounts, corev1.VolumeMount{Name: name, MountPath: "/" + name})
+	}
+	return p
+}
+
 // removeSandboxes removes the minion's sandboxes with all that is mounted there, and what links lead to.
 func removeSandboxes(t *testing.T, dir string) {
 	t.Helper()
@@ -360,15 +366,11 @@ func removeSandboxes(t *testing.T, dir string) {
 	if err != nil || len(runs) == 0 {
 		t.Fatalf("sandboxes: %v, %v", runs, err)
 	}
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, run := range runs {
-		if strings.Contains(string(mounts), " "+run) {
-			t.Errorf("something is mounted below %s:\n%s", run, mounts)
+		if mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(run)); len(mounts) > 0 || err != nil {
+			t.Errorf("something is mounted below %s: %v, %v", run, mounts, err)
 		}
-		err := filepath.WalkDir(run, func(path string, entry fs.DirEntry, err error) error {
+		err = filepath.WalkDir(run, func(path string, entry fs.DirEntry, err error) error {
 			if err == nil && entry.Type()&fs.ModeSymlink != 0 {
 				if to, err := filepath.EvalSymlinks(path); err != nil || !strings.HasPrefix(to, run+"/") {
 					t.Errorf("%s leads out of the sandbox, to %s: %v", path, to, err)
