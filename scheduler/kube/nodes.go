@@ -40,13 +40,13 @@ func (c *Cluster) amendNode(ctx context.Context, a scheduler.AmendNode) error {
 	return c.patchNode(ctx, a.Name, types.StrategicMergePatchType, change)
 }
 
-// patchNode changes a node, or with "status" its status.
-func (c *Cluster) patchNode(ctx context.Context, name string, kind types.PatchType, change map[string]any, subresources ...string) error {
+// patchNode changes a node.
+func (c *Cluster) patchNode(ctx context.Context, name string, kind types.PatchType, change map[string]any) error {
 	patch, err := json.Marshal(change)
 	if err != nil {
 		return err
 	}
-	_, err = c.client.CoreV1().Nodes().Patch(ctx, name, kind, patch, metav1.PatchOptions{}, subresources...)
+	_, err = c.client.CoreV1().Nodes().Patch(ctx, name, kind, patch, metav1.PatchOptions{})
 	return err
 }
 
@@ -77,8 +77,13 @@ func (c *Cluster) markReady(ctx context.Context, a scheduler.MarkReady) error {
 	condition := a.Condition()
 	condition.LastHeartbeatTime = metav1.NewTime(c.now())
 	condition.LastTransitionTime = condition.LastHeartbeatTime
-	change := map[string]any{"status": map[string]any{"conditions": []v1.NodeCondition{condition}}}
-	return c.patchNode(ctx, a.Name, types.StrategicMergePatchType, change, "status")
+	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []v1.NodeCondition{condition}}})
+	if err != nil {
+		return err
+	}
+	_, err = c.client.CoreV1().Nodes().
+		Patch(ctx, a.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	return err
 }
 
 // deleteNode deletes the node of a Mesos agent, and its lease.

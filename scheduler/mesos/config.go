@@ -15,36 +15,35 @@ import (
 	"github.com/k8sm/k8sm/api/mesoshttp"
 )
 
-// Config is how to reach Mesos and what to be there.
+// Config says how to reach Mesos, and as which framework.
 type Config struct {
-	// Masters are HOST:PORT addresses or http(s) URLs of masters; any of them leads to the leading one. Or they are one URL
-	// zk://[USER:PASSWORD@]HOST:PORT,.../PATH, whole or cut at its commas, of the ZooKeeper that knows the leading one.
+	// Masters are HOST:PORT addresses or http(s) URLs of masters, each of which redirects to the leading one. Or they are one URL
+	// zk://[USER:PASSWORD@]HOST:PORT,.../PATH, whole or split at its commas, of the ZooKeeper that knows the leading one.
 	Masters []string
-	// Roles that resources are asked for, the preferred one first.
+	// Roles are those whose resources the framework uses, the preferred one first.
 	Roles []string
-	// Revocable is whether resources are asked for that Mesos may take back.
+	// Revocable also uses resources that Mesos may take back.
 	Revocable bool
-	// User that executors run as on the agents.
+	// User runs the executors on the agents.
 	User string
-	// Name of the framework as Mesos shows it.
+	// Name is the framework's name in Mesos.
 	Name string
-	// WebUIURL is what Mesos links the framework's name to; may be empty.
+	// WebUIURL is the link from the framework's name in Mesos; may be empty.
 	WebUIURL string
-	// Principal and SecretFile authenticate the framework by HTTP basic; empty if the master asks for nothing.
+	// Principal and SecretFile authenticate the framework by HTTP basic; empty if the master needs no authentication.
 	Principal, SecretFile string
-	// CAFile is the authority of https masters; empty for the system's. CertFile and KeyFile are the certificate to show to
-	// masters that want one; empty for none. With any of these, masters found in ZooKeeper are https ones: ZooKeeper does not
-	// say.
+	// CAFile is the authority of https masters; the default is the system's. CertFile and KeyFile are the client certificate for
+	// masters that require one; empty for none. With any of these, masters from ZooKeeper use https: ZooKeeper does not say.
 	CAFile, CertFile, KeyFile string
-	// RegionAware asks for the offers of agents in other regions than the master's, too.
+	// RegionAware also uses agents in other regions than the master's.
 	RegionAware bool
 	// FailoverTimeout is how long Mesos keeps the tasks while no scheduler is connected.
 	FailoverTimeout time.Duration
-	// ConnectTimeout is how long to try for the first subscription. Once there was one, it is tried for ever.
+	// ConnectTimeout is how long to try for the first subscription. After that one, there is no limit.
 	ConnectTimeout time.Duration
 
-	// Forget is the command that makes the stored framework id be forgotten; main sets it. It is told to an operator whose
-	// framework Mesos has removed.
+	// Forget is the command that deletes the stored framework id, for the error when Mesos has removed the framework. It has no
+	// flag.
 	Forget string
 }
 
@@ -74,7 +73,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		"how long to try to reach a master at the start; a connection that is lost later is tried again for ever")
 }
 
-// Peers returns "host:port" of the masters, or of the ZooKeeper servers that know them.
+// Peers returns "host:port" of the masters, or of the ZooKeeper servers.
 func (c *Config) Peers() []string {
 	all := strings.Join(c.Masters, ",")
 	if z, err := parseZooKeeper(all); strings.HasPrefix(all, zkScheme) && err == nil {
@@ -91,7 +90,7 @@ func (c *Config) Peers() []string {
 	return peers
 }
 
-// detector returns what finds the masters.
+// detector returns the Detector for Masters.
 func (c *Config) detector() (Detector, error) {
 	if all := strings.Join(c.Masters, ","); strings.HasPrefix(all, zkScheme) {
 		z, err := parseZooKeeper(all)
@@ -119,6 +118,7 @@ func (c *Config) detector() (Detector, error) {
 
 const schedulerPath = "/api/v1/scheduler" // of a master's v1 scheduler API
 
+// endpoint returns the URL of a master's scheduler API.
 func endpoint(master string) (string, error) {
 	if strings.HasPrefix(master, zkScheme) {
 		return "", errors.New("--mesos-master takes one zk:// URL and nothing beside it")
@@ -137,7 +137,7 @@ func endpoint(master string) (string, error) {
 	return u.String(), nil
 }
 
-// checkRoles finds what Mesos would refuse (validateRoles in src/master/validation.cpp).
+// checkRoles returns an error for roles that Mesos would refuse (validateRoles in src/master/validation.cpp).
 func (c *Config) checkRoles() error {
 	for i, role := range c.Roles {
 		if role == "" || slices.Contains(c.Roles[:i], role) {

@@ -11,8 +11,8 @@ import (
 
 // Detector finds the masters.
 type Detector interface {
-	// Detect tells the URLs of masters' scheduler APIs, any of which leads to the leading one, and again whenever they
-	// have changed; none, and why, while no master can be found. It blocks until ctx ends.
+	// Detect calls tell with the URLs of masters' scheduler APIs, each of which redirects to the leading one, and again whenever
+	// they change. While it finds no master, it calls tell without URLs and with the reason. It blocks until ctx ends.
 	Detect(ctx context.Context, tell func(urls []string, why error))
 }
 
@@ -25,23 +25,23 @@ func (l list) Detect(ctx context.Context, tell func([]string, error)) {
 	<-ctx.Done()
 }
 
-// candidates are the masters to try, as a Detector last told. Masters stay candidates when none can be found any more:
-// if they lead no longer they will say so, and if only what the Detector asks is out of order, nothing need change.
+// candidates are the masters to try, from a Detector. They stay candidates while the Detector finds none: a master that does not
+// lead any more says so, and an outage of ZooKeeper alone changes nothing.
 type candidates struct {
 	mu      sync.Mutex // guards what follows
 	urls    []string
-	why     error         // none can be found now
-	changed chan struct{} // is closed when the urls are others
+	why     error         // why none is found now; nil if one is
+	changed chan struct{} // is closed when urls changes
 }
 
 func newCandidates() *candidates {
-	return &candidates{why: errors.New("the search for them has just begun"), changed: make(chan struct{})}
+	return &candidates{why: errors.New("the search for a master has just begun"), changed: make(chan struct{})}
 }
 
 func (c *candidates) tell(urls []string, why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if why != nil && (c.why == nil || c.why.Error() != why.Error()) { // once, not with each attempt
+	if why != nil && (c.why == nil || c.why.Error() != why.Error()) { // once, not at each attempt
 		log.WithError(why).Warn("waiting for a Mesos master to be found")
 	}
 	c.why = why
@@ -53,8 +53,8 @@ func (c *candidates) tell(urls []string, why error) {
 	c.changed = make(chan struct{})
 }
 
-// pick returns the master to try at an attempt, "" if there is none, and why none can be found if that is so; changed is
-// closed when there are others.
+// pick returns the master for an attempt; "" if there is none. why is the reason if no master is found now. changed is closed when
+// the candidates change.
 func (c *candidates) pick(attempt int) (master string, changed <-chan struct{}, why error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

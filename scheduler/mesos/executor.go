@@ -9,10 +9,10 @@ import (
 	"github.com/k8sm/k8sm/scheduler/run"
 )
 
-// Codec writes and reads ExecutorInfos in protobuf. It implements run.ExecutorCodec.
+// Codec encodes executors as ExecutorInfos in protobuf. It implements run.ExecutorCodec.
 type Codec struct{}
 
-// EncodeExecutor returns the ExecutorInfo for the executor; equal executors give equal bytes.
+// EncodeExecutor returns the ExecutorInfo of an executor. Equal executors give equal bytes.
 func (Codec) EncodeExecutor(e run.Executor) ([]byte, error) {
 	resources, err := resourcesTo(e.Resources)
 	if err != nil {
@@ -21,7 +21,7 @@ func (Codec) EncodeExecutor(e run.Executor) ([]byte, error) {
 	shell := true
 	command := &mesos.CommandInfo{Shell: &shell, Value: &e.Command}
 	for _, uri := range e.Archives {
-		executable, cache, extract := false, true, true // what is to be executable is not unpacked
+		executable, cache, extract := false, true, true // the fetcher does not extract what is executable
 		command.URIs = append(command.URIs, mesos.CommandInfo_URI{Value: uri, Executable: &executable, Cache: &cache, Extract: &extract})
 	}
 	info := mesos.ExecutorInfo{

@@ -129,7 +129,7 @@ func TestMasterThatWantsCredentialsSaysWhatToDo(t *testing.T) {
 		flags []string
 		says  []string
 	}{
-		"none":              {nil, []string{"wants credentials", "--mesos-principal", "--mesos-secret-file"}},
+		"none":              {nil, []string{"requires authentication", "--mesos-principal", "--mesos-secret-file"}},
 		"wrong secret":      {[]string{"--mesos-principal=k8sm", "--mesos-secret-file=" + writeFile(t, "wrong")}, []string{"principal k8sm", "--mesos-secret-file"}},
 		"unknown principal": {[]string{"--mesos-principal=other", "--mesos-secret-file=" + writeFile(t, "s3cret")}, []string{"principal other", "--mesos-principal"}},
 	} {

@@ -32,14 +32,14 @@ import (
 const (
 	firstPause       = 200 * time.Millisecond
 	longestPause     = 10 * time.Second
-	defaultHeartbeat = 15 * time.Second // of a master that does not tell
+	defaultHeartbeat = 15 * time.Second // Mesos's default interval
 	missedHeartbeats = 3                // then the connection counts as dead
 
-	subscribeTimeout = 10 * time.Second // for the answer; another master may be tried then
-	callTimeout      = 30 * time.Second // for that to any other call: a master may be busy, and to give up costs a subscription
+	subscribeTimeout = 10 * time.Second // for the answer; then another master may be tried
+	callTimeout      = 30 * time.Second // for the answer to any other call: a timeout costs the subscription, and masters may be busy
 )
 
-// Master is the connection to the leading master. It implements run.Master.
+// Master is the connection to the leading master. It implements run.Master. Do may be called concurrently.
 type Master struct {
 	cfg        Config
 	detector   Detector
@@ -59,7 +59,7 @@ type session struct {
 	end       context.CancelCauseFunc
 }
 
-// New returns the connection, not yet connected. The error tells which flag is wrong.
+// New returns the connection, not yet connected. The error names the wrong flag.
 func New(cfg Config) (*Master, error) {
 	detector, err := cfg.detector()
 	if err != nil {
@@ -77,7 +77,7 @@ func New(cfg Config) (*Master, error) {
 		return nil, err
 	}
 	if z, ok := detector.(*zooKeeper); ok {
-		cfg.Masters = []string{z.String()} // from here on without the password
+		cfg.Masters = []string{z.String()} // without the password
 	}
 	return &Master{
 		cfg: cfg, detector: detector, secret: secret,
@@ -85,7 +85,7 @@ func New(cfg Config) (*Master, error) {
 	}, nil
 }
 
-// newClient returns a client that waits for so long for an answer, and leaves redirections to its caller.
+// newClient returns a client with this timeout for the header of an answer. It follows no redirects.
 func newClient(secured *mesoshttp.TLS, timeout time.Duration) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
@@ -103,17 +103,17 @@ func (m *Master) Do(action scheduler.MesosAction) {
 	s := m.session
 	m.mu.Unlock()
 	if s == nil {
-		log.Debugf("not connected to Mesos, dropping: %s", action)
+		log.Debugf("not subscribed to Mesos, dropping: %s", action)
 		return
 	}
 	call, err := callOf(action)
 	if err != nil {
-		log.WithError(err).Error("cannot tell Mesos what to do")
+		log.WithError(err).Error("cannot translate an action to a call of Mesos")
 		launch, ok := action.(scheduler.Launch)
 		if !ok {
 			return
 		}
-		// Nobody else gives these offers back. That its tasks do not exist is found out by reconciliation.
+		// Give its offers back: nothing else would. Reconciliation finds out that its tasks do not exist.
 		call = calls.Decline(offerIDs(launch.Offers)...)
 	}
 	s.calls.Add(call.With(calls.Framework(string(s.framework))))
@@ -132,7 +132,7 @@ func (m *Master) Run(ctx context.Context, id api.FrameworkID, sink run.Sink) err
 	return m.keepSubscribed(ctx, masters, id, sink)
 }
 
-// keepSubscribed subscribes at one of the masters, again and again.
+// keepSubscribed subscribes to one of the masters, again and again.
 func (m *Master) keepSubscribed(ctx context.Context, masters *candidates, id api.FrameworkID, sink run.Sink) error {
 	started, connected := time.Now(), false
 	begin := backoff.Between(firstPause, longestPause)
@@ -141,7 +141,7 @@ func (m *Master) keepSubscribed(ctx context.Context, masters *candidates, id api
 		endpoint, changed, err := masters.pick(attempt)
 		c := &connection{master: m, id: id, sink: sink, endpoint: endpoint}
 		if endpoint == "" {
-			pauses = begin // nobody is asked, so nobody need be spared
+			pauses = begin // no master is asked, so none needs a rest
 		} else {
 			err = c.followUntil(ctx, changed)
 		}
@@ -157,10 +157,10 @@ func (m *Master) keepSubscribed(ctx context.Context, masters *candidates, id api
 			if !c.endedEarly(err) {
 				pauses = begin
 			}
-			log.WithError(err).Warn("the connection to Mesos is lost, trying again")
+			log.WithError(err).Warn("lost the connection to Mesos, trying again")
 		}
 		if !connected && time.Since(started) > m.cfg.ConnectTimeout {
-			return fmt.Errorf("cannot subscribe at any Mesos master of --mesos-master=%s within %s: %w",
+			return fmt.Errorf("cannot subscribe to any Mesos master of --mesos-master=%s within %s: %w",
 				strings.Join(m.cfg.Masters, ","), m.cfg.ConnectTimeout, err)
 		}
 		log.WithError(err).Debug("no connection to Mesos yet")
@@ -174,42 +174,42 @@ func (m *Master) keepSubscribed(ctx context.Context, masters *candidates, id api
 	}
 }
 
-// finalError is an error that no repetition can mend.
+// finalError is an error that would happen again at every attempt.
 type finalError struct{ error }
 
-// connection is one attempt to subscribe, redirects included, and the subscription that it leads to.
+// connection is one attempt to subscribe, with its redirects, and the subscription that follows.
 type connection struct {
 	master     *Master
 	id         api.FrameworkID
 	sink       run.Sink
 	endpoint   string
-	leader     string // where the last answer redirected to
+	leader     string // the target of the last answer's redirect; "" for none
 	subscribed bool
 	since      time.Time // when it was subscribed
 }
 
-// callError is a call that failed. It ends the subscription: see session.send.
+// callError is the error of a call, which ends the subscription: see session.send.
 type callError struct {
 	call mesossched.Call_Type
 	error
 }
 
 func (e callError) Error() string {
-	return fmt.Sprintf("Mesos did not take a call of %s: %s", e.call, e.error)
+	return fmt.Sprintf("the Mesos master did not accept a call of %s: %s", e.call, e.error)
 }
 
 func (e callError) Unwrap() error { return e.error }
 
-// endedEarly says that a call failed soon after the subscription: it may fail again, so the next one has to wait longer.
+// endedEarly is true if a call failed soon after the subscription. It may fail again, so the next attempt waits longer.
 func (c *connection) endedEarly(err error) bool {
 	var failed callError
 	return errors.As(err, &failed) && time.Since(c.since) < longestPause
 }
 
-// errSilent ends a subscription of which nothing was heard for too long.
+// errSilent ends a subscription without events or heartbeats.
 var errSilent = errors.New("the master sent no heartbeat")
 
-// errMoved ends a subscription because others are the masters now.
+// errMoved ends a subscription when the candidates have changed.
 var errMoved = errors.New("another Mesos master leads now")
 
 // followUntil follows until changed is closed.
@@ -227,12 +227,12 @@ func (c *connection) followUntil(ctx context.Context, changed <-chan struct{}) e
 	defer cancel(nil)
 	err := c.follow(ctx)
 	if errors.Is(context.Cause(ctx), errMoved) {
-		return errMoved // and whatever else went wrong on the way
+		return errMoved // the reason for any other error
 	}
 	return err
 }
 
-// follow subscribes, at the leading master if another one answers.
+// follow subscribes, and follows redirects to the leading master.
 func (c *connection) follow(ctx context.Context) error {
 	for range 5 {
 		c.leader = ""
@@ -263,7 +263,7 @@ func (c *connection) subscribe(ctx context.Context) error {
 	err = c.read(response, s, watchdog)
 	var final finalError
 	if cause := context.Cause(ctx); cause != nil && !errors.As(err, &final) {
-		err = cause // and not that the stream was interrupted for that
+		err = cause // the reason why the stream was interrupted
 	}
 	cancel(nil)
 	c.master.use(nil)
@@ -273,16 +273,16 @@ func (c *connection) subscribe(ctx context.Context) error {
 	return errors.Join(err, sender.Wait())
 }
 
-// read passes events on until the stream ends. The watchdog is put off by each of them.
+// read passes events on until the stream ends. Each of them resets the watchdog.
 func (c *connection) read(response mesos.Response, s *session, watchdog *time.Timer) error {
 	patience := missedHeartbeats * defaultHeartbeat
 	for {
 		var e mesossched.Event
 		if err := response.Decode(&e); err != nil {
 			if errors.Is(err, io.EOF) {
-				return errors.New("the master closed the connection")
+				return errors.New("the Mesos master closed the connection")
 			}
-			return fmt.Errorf("cannot read the next event of Mesos: %w", err)
+			return fmt.Errorf("cannot read the next event from Mesos: %w", err)
 		}
 		if interval := e.GetSubscribed().GetHeartbeatIntervalSeconds(); interval > 0 {
 			patience = time.Duration(missedHeartbeats * interval * float64(time.Second))
@@ -307,7 +307,7 @@ func (c *connection) pass(e *mesossched.Event, s *session) error {
 	}
 	events, err := eventsOf(e)
 	if err != nil {
-		log.WithError(err).Error("cannot understand an event of Mesos")
+		log.WithError(err).Error("cannot translate an event from Mesos")
 	}
 	for _, ev := range events {
 		if err := c.tell(ev); err != nil {
@@ -317,7 +317,7 @@ func (c *connection) pass(e *mesossched.Event, s *session) error {
 	return nil
 }
 
-// tell hands an event to the scheduler; what that refuses, it will refuse again.
+// tell hands an event to the scheduler. An error of the scheduler is final.
 func (c *connection) tell(ev scheduler.Event) error {
 	if err := c.sink(ev); err != nil {
 		return finalError{err}
@@ -331,11 +331,11 @@ func (m *Master) use(s *session) {
 	m.session = s
 }
 
-// send makes one call. One that fails (503, no answer in time, a broken connection) may have been taken or not, and if it
-// was not, the offers in it stay ours until the subscription ends: Mesos asks for none back (no --offer_timeout). So it ends
-// the subscription. The next one begins without offers, because the master rescinds all (Master::deactivate and
-// Master::_failoverFramework in src/master/master.cpp), and takes no call of this one any more (the stream ID in
-// src/master/http.cpp); tasks are reconciled then, and what the core asked for and did not get it asks for again.
+// send makes one call. Nobody knows whether the master accepted a call that failed (503, no answer in time, a broken connection).
+// If it did not, the call's offers would stay ours for ever, as Mesos has no --offer_timeout by default. So a failed call ends the
+// subscription. The next one begins without offers, because the master rescinds all (Master::deactivate and
+// Master::_failoverFramework in src/master/master.cpp), and accepts no call of the old one (the stream ID in src/master/http.cpp).
+// The core then reconciles its tasks and repeats what it still wants.
 func (s *session) send(ctx context.Context, call *mesossched.Call) {
 	response, err := s.caller.Call(ctx, call)
 	if response != nil {
@@ -346,19 +346,18 @@ func (s *session) send(ctx context.Context, call *mesossched.Call) {
 	}
 	failed := callError{call.GetType(), err}
 	if invalid(err) && !holdsOffers(call) {
-		log.Error(failed) // it would be refused again
+		log.Error(failed) // the master would refuse it again
 		return
 	}
 	s.end(failed)
 }
 
-// invalid says that the master found the call itself at fault, and did nothing (Master::Http::scheduler in
-// src/master/http.cpp).
+// invalid is true if the master rejected the call as malformed, without effect (Master::Http::scheduler in src/master/http.cpp).
 func invalid(err error) bool {
 	return apierrors.CodeMalformedRequest.Matches(err) && strings.Contains(err.Error(), "Failed to validate scheduler::Call")
 }
 
-// holdsOffers says that the call gives back offers or inverse offers, whatever else it does.
+// holdsOffers is true for calls with offers or inverse offers.
 func holdsOffers(call *mesossched.Call) bool {
 	switch call.GetType() {
 	case mesossched.Call_ACCEPT, mesossched.Call_DECLINE, mesossched.Call_ACCEPT_INVERSE_OFFERS, mesossched.Call_DECLINE_INVERSE_OFFERS:
@@ -374,11 +373,11 @@ func (c *connection) caller() calls.Caller {
 		httpcli.Codec(mesoshttp.Codec()),
 		httpcli.Do(c.do),
 	)
-	none := func() string { return "" } // other masters are tried by Run
+	none := func() string { return "" } // Run tries the other masters
 	return httpsched.NewCaller(client, httpsched.MaxRedirects(0), httpsched.EndpointCandidates(none))
 }
 
-// do sends a request and notes where a master that does not lead redirects to.
+// do sends a request, and notes the target if a master that does not lead redirects it.
 func (c *connection) do(request *http.Request) (*http.Response, error) {
 	if c.master.secret != "" {
 		request.SetBasicAuth(c.master.cfg.Principal, c.master.secret)
@@ -394,7 +393,7 @@ func (c *connection) do(request *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// leaderOf returns the endpoint at the host that a redirection names ("//host:port"), or "".
+// leaderOf returns the endpoint at the host of a redirect's Location ("//host:port"); "" if there is none.
 func leaderOf(endpoint, location string) string {
 	u, err := url.Parse(endpoint)
 	if err != nil {

@@ -226,7 +226,7 @@ func TestErrorsOfTheMasterEndTheRunAndSayWhatToDo(t *testing.T) {
 		},
 		"Roles { a } are not present in the master's --roles": func(err error) bool { return strings.Contains(err.Error(), "--mesos-roles") },
 		"'FrameworkInfo.roles' contains duplicate items: { a }": func(err error) bool {
-			return strings.HasSuffix(err.Error(), "mend --mesos-roles")
+			return strings.HasSuffix(err.Error(), "correct --mesos-roles")
 		},
 		"User 'root' is not allowed to run frameworks without --root_submissions set": func(err error) bool {
 			return strings.Contains(err.Error(), "minions need root")

@@ -10,19 +10,19 @@ import (
 	"github.com/mesos/mesos-go/api/v1/lib/httpcli/apierrors"
 )
 
-// ErrRemoved says that Mesos has ended the framework for good: its id can never be used again.
-var ErrRemoved = errors.New("the framework was removed by Mesos, and all its tasks: it was torn down, or no scheduler was " +
+// ErrRemoved is the error for a framework that Mesos has removed for good: no one can use its id again.
+var ErrRemoved = errors.New("Mesos has removed the framework and all its tasks: it was torn down, or no scheduler was " +
 	"connected for longer than --mesos-failover-timeout")
 
-// ErrReplaced says that another scheduler has subscribed with the same framework id.
+// ErrReplaced is the error when another scheduler has subscribed with the same framework id.
 var ErrReplaced = errors.New("another scheduler has subscribed as this framework")
 
-// ErrRefused says that Mesos will never take the subscription as it is.
-var ErrRefused = errors.New("the framework is refused by Mesos")
+// ErrRefused is the error for a subscription that Mesos will never accept as it is.
+var ErrRefused = errors.New("Mesos refuses the framework")
 
-// remedies say what to do about a refusal by words in it, the first that fits. The words are of Master::validateFramework
-// and checkSubscribeAuthorization (src/master/master.cpp), validation::framework and validation::scheduler::call
-// (src/master/validation.cpp), and of Go's HTTP servers before a master.
+// remedies say what to do about a refusal, by words in it; the first match counts. The words come from Master::validateFramework and
+// checkSubscribeAuthorization (src/master/master.cpp), validation::framework and validation::scheduler::call
+// (src/master/validation.cpp), and from Go's HTTP servers as proxies of a master. A remedy that ends in ": " goes on with anew.
 var remedies = []struct{ words, remedy string }{
 	{"principal is not allowed", "give the --mesos-principal that it was first given (none if it was none), with its --mesos-secret-file, " +
 		"or make a new framework: "},
@@ -30,7 +30,7 @@ var remedies = []struct{ words, remedy string }{
 	{"'FrameworkInfo.checkpoint'", "make a new framework: "},
 	{"Invalid framework ID", "the stored id is damaged: "},
 	{"are not present in the master's --roles", "give other --mesos-roles, or the master these by its --roles"},
-	{"'FrameworkInfo.roles'", "mend --mesos-roles"},
+	{"'FrameworkInfo.roles'", "correct --mesos-roles"},
 	{"--root_submissions", "start the master with --root_submissions: minions need root"},
 	{"Not authorized", "let the master's --acls have register_frameworks for this principal and these roles, or give another --mesos-principal or --mesos-roles"},
 	{"failover_timeout", "give another --mesos-failover-timeout"},
@@ -38,7 +38,7 @@ var remedies = []struct{ words, remedy string }{
 	{"HTTPS server", "give --mesos-master=https://HOST:PORT, or --mesos-ca-file with zk://"},
 }
 
-// refusal explains an ERROR event. All of them are final.
+// refusal explains an ERROR event, which is always final.
 func (c *connection) refusal(message string) error {
 	switch message {
 	case "Framework has been removed":
@@ -49,7 +49,7 @@ func (c *connection) refusal(message string) error {
 	return c.withRemedy(errors.New(message))
 }
 
-// withRemedy is a refusal with what to do about it.
+// withRemedy adds the remedy to a refusal.
 func (c *connection) withRemedy(why error) error {
 	for _, r := range remedies {
 		if !strings.Contains(why.Error(), r.words) {
@@ -64,7 +64,7 @@ func (c *connection) withRemedy(why error) error {
 	return fmt.Errorf("%w: %w", ErrRefused, why)
 }
 
-// anew says how to become a new framework while the old one lives
+// anew says how to register a new framework while the old one exists
 // (https://mesos.apache.org/documentation/latest/endpoints/master/teardown/).
 func (c *connection) anew() string {
 	master := strings.TrimSuffix(c.endpoint, schedulerPath)
@@ -72,11 +72,11 @@ func (c *connection) anew() string {
 		c.id, master, c.master.cfg.Forget)
 }
 
-// explain tells what to do about a SUBSCRIBE that failed. Only what the master will refuse again is final.
+// explain adds the remedy to the error of a SUBSCRIBE. An error is final if the master would refuse again.
 func (c *connection) explain(err error) error {
 	switch {
 	case apierrors.CodeNotAuthenticated.Matches(err) && c.master.secret == "":
-		return finalError{fmt.Errorf("the Mesos master at %s wants credentials: give --mesos-principal and --mesos-secret-file: %w", c.endpoint, err)}
+		return finalError{fmt.Errorf("the Mesos master at %s requires authentication: give --mesos-principal and --mesos-secret-file: %w", c.endpoint, err)}
 	case apierrors.CodeNotAuthenticated.Matches(err):
 		return finalError{fmt.Errorf("the Mesos master at %s does not know principal %s (--mesos-principal) with the secret in --mesos-secret-file: %w",
 			c.endpoint, c.master.cfg.Principal, err)}

@@ -19,7 +19,7 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-// eventsOf translates an event of Mesos. Those that say nothing to the scheduler give none.
+// eventsOf translates an event from Mesos. It returns none for an event that the scheduler does not need.
 func eventsOf(e *mesossched.Event) ([]scheduler.Event, error) {
 	if hollow(e) {
 		return nil, fmt.Errorf("an event %s says only that it is one", e.GetType())
@@ -99,7 +99,7 @@ func failureOf(f *mesossched.Event_Failure) []scheduler.Event {
 func statusOf(s *mesos.TaskStatus) (scheduler.TaskStatus, error) {
 	state, known := scheduler.ParseTaskState(s.GetState().String())
 	if !known {
-		return scheduler.TaskStatus{}, fmt.Errorf("task %s is in state %s, which this build does not know", s.TaskID.Value, s.GetState())
+		return scheduler.TaskStatus{}, fmt.Errorf("task %s is in state %s, which this version of km does not know", s.TaskID.Value, s.GetState())
 	}
 	status := scheduler.TaskStatus{
 		Task: api.TaskID(s.TaskID.Value), Agent: api.AgentID(s.GetAgentID().GetValue()),
@@ -187,12 +187,12 @@ func resourceOf(r *mesos.Resource) (resource offers.Resource, usable bool, err e
 	return resource, true, err
 }
 
-// resourcesTo writes resources as they were offered, with the amounts that are taken of them.
+// resourcesTo returns resources as Mesos offered them, with the amounts to take.
 func resourcesTo(rs offers.Resources) ([]mesos.Resource, error) {
 	out := make([]mesos.Resource, len(rs))
 	for i, r := range rs {
 		if err := out[i].Unmarshal(r.Origin); err != nil {
-			return nil, fmt.Errorf("cannot write resource %s: %w", r, err)
+			return nil, fmt.Errorf("cannot encode resource %s: %w", r, err)
 		}
 		if out[i].GetType() == mesos.SCALAR {
 			out[i].Scalar = &mesos.Value_Scalar{Value: r.Scalar.Float()}
@@ -234,7 +234,7 @@ func callOf(action scheduler.MesosAction) (*mesossched.Call, error) {
 		}
 		return calls.Reconcile(calls.ReconcileTasks(tasks)), nil
 	}
-	return nil, fmt.Errorf("no call of Mesos does %q", action)
+	return nil, fmt.Errorf("there is no Mesos call for %q", action)
 }
 
 func offerIDs(ids []api.OfferID) []mesos.OfferID {
@@ -248,13 +248,13 @@ func offerIDs(ids []api.OfferID) []mesos.OfferID {
 func acceptOf(launch scheduler.Launch) (*mesossched.Call, error) {
 	var executor mesos.ExecutorInfo
 	if err := executor.Unmarshal(launch.Executor); err != nil {
-		return nil, fmt.Errorf("cannot read the executor's record: %w", err)
+		return nil, fmt.Errorf("cannot decode the executor's record: %w", err)
 	}
 	tasks := make([]mesos.TaskInfo, len(launch.Tasks))
 	for i, t := range launch.Tasks {
 		task, err := taskOf(t, launch.Agent)
 		if err != nil {
-			return nil, fmt.Errorf("cannot write task %s: %w", t.ID, err)
+			return nil, fmt.Errorf("cannot encode task %s: %w", t.ID, err)
 		}
 		task.Executor = &executor
 		tasks[i] = task
@@ -288,7 +288,7 @@ func taskOf(t scheduler.NewTask, agent api.AgentID) (mesos.TaskInfo, error) {
 	}, nil
 }
 
-// warmTaskOf writes a task without a pod: its id tells the executor all.
+// warmTaskOf returns a task without a pod. The executor needs only its id.
 func warmTaskOf(t scheduler.NewTask, agent api.AgentID) (mesos.TaskInfo, error) {
 	resources, err := resourcesTo(t.Resources)
 	return mesos.TaskInfo{
@@ -312,7 +312,7 @@ func labelsOf(labels map[string]string) *mesos.Labels {
 	return out
 }
 
-// discoveryOf tells Mesos-DNS and the like what the pod serves, at the ports of its node where it is published there
+// discoveryOf lists the pod's ports for Mesos-DNS and the like, by the node's ports where they are published
 // (https://mesos.apache.org/documentation/latest/app-framework-development-guide/#service-discovery).
 func discoveryOf(t scheduler.NewTask) *mesos.DiscoveryInfo {
 	pod := t.Pod

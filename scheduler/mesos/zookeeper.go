@@ -20,10 +20,10 @@ import (
 const (
 	zkScheme      = "zk://"
 	zkDefaultPort = "2181"
-	zkSession     = 10 * time.Second // after which ZooKeeper forgets a silent client, as Mesos itself has it
+	zkSession     = 10 * time.Second // the session timeout, the same as that of Mesos
 	zkPause       = 5 * time.Second  // the longest between two sessions
 
-	// What masters register as; each name ends in a sequence number, and the lowest leads.
+	// Names of masters' nodes begin with these and end in a sequence number. The lowest leads.
 	registeredJSON  = "json.info_"
 	registeredProto = "info_" // of Mesos up to 0.23
 )
@@ -33,11 +33,11 @@ const (
 type zooKeeper struct {
 	servers     []string // HOST:PORT
 	credentials string   // USER:PASSWORD, or ""
-	path        string   // that masters register below
-	scheme      string   // of the masters' API, of which ZooKeeper knows nothing
+	path        string   // parent of the masters' nodes
+	scheme      string   // of the masters' API, which ZooKeeper does not know
 }
 
-// parseZooKeeper reads zk://[USER:PASSWORD@]HOST[:PORT],.../PATH. What it returns as an error shows no password.
+// parseZooKeeper parses zk://[USER:PASSWORD@]HOST[:PORT],.../PATH. Its errors show no password.
 func parseZooKeeper(text string) (*zooKeeper, error) {
 	z := &zooKeeper{scheme: "http"}
 	rest := strings.TrimPrefix(text, zkScheme)
@@ -50,7 +50,7 @@ func parseZooKeeper(text string) (*zooKeeper, error) {
 	servers, node, _ := strings.Cut(rest, "/")
 	z.path = path.Clean("/" + node)
 	if z.path == "/" {
-		return nil, fmt.Errorf("--mesos-master %s%s lacks the path that the masters register below, such as /mesos", zkScheme, rest)
+		return nil, fmt.Errorf("--mesos-master %s%s lacks the path of the masters in ZooKeeper, such as /mesos", zkScheme, rest)
 	}
 	for _, server := range strings.Split(servers, ",") {
 		host, port, err := net.SplitHostPort(server)
@@ -89,9 +89,9 @@ func (z *zooKeeper) Detect(ctx context.Context, tell func([]string, error)) {
 	}
 }
 
-// watch tells what one session with ZooKeeper sees, until that is lost.
+// watch calls tell with what one ZooKeeper session sees, until that is lost.
 func (z *zooKeeper) watch(ctx context.Context, tell func([]string, error)) error {
-	life, cut := context.WithCancel(context.WithoutCancel(ctx)) // of the sockets: they outlive ctx by a farewell
+	life, cut := context.WithCancel(context.WithoutCancel(ctx)) // of the sockets, which outlive ctx to close the session
 	defer cut()
 	conn, events, err := zk.Connect(z.servers, zkSession, zk.WithLogger(zkLog{}), zk.WithLogInfo(false), zk.WithDialer(dialer(life)))
 	if err != nil {
@@ -130,8 +130,8 @@ func (z *zooKeeper) watch(ctx context.Context, tell func([]string, error)) error
 	}
 }
 
-// look returns the URL of the master that leads now, or why there is none. changed gets an event when it is worth while
-// to look again; it is nil if the session is of no use any more.
+// look returns the URL of the leading master, or why there is none. changed gets an event when it is time to look again; it is nil
+// if the session is lost.
 func (z *zooKeeper) look(conn *zk.Conn) (url string, changed <-chan zk.Event, err error) {
 	children, _, changed, err := conn.ChildrenW(z.path)
 	if errors.Is(err, zk.ErrNoNode) {
@@ -147,18 +147,18 @@ func (z *zooKeeper) look(conn *zk.Conn) (url string, changed <-chan zk.Event, er
 	data, _, err := conn.Get(path.Join(z.path, leader))
 	switch {
 	case errors.Is(err, zk.ErrNoNode):
-		return "", changed, errNoMaster // it has just left, and changed will tell
+		return "", changed, errNoMaster // it has just left, and changed gets an event
 	case err != nil:
 		return "", nil, err
 	}
 	url, err = urlOf(data, z.scheme)
 	if err != nil {
-		return "", changed, fmt.Errorf("cannot understand what the leading master registered as %s: %w", leader, err)
+		return "", changed, fmt.Errorf("cannot parse what the leading master registered as %s: %w", leader, err)
 	}
 	return url, changed, nil
 }
 
-// awaitPath is look while there is no path yet.
+// awaitPath is look for a path that does not exist.
 func (z *zooKeeper) awaitPath(conn *zk.Conn) (url string, changed <-chan zk.Event, err error) {
 	exists, _, changed, err := conn.ExistsW(z.path)
 	switch {
@@ -172,7 +172,7 @@ func (z *zooKeeper) awaitPath(conn *zk.Conn) (url string, changed <-chan zk.Even
 
 var errNoMaster = errors.New("no master is registered there now")
 
-// leadingOf returns the name with the lowest sequence number of those that masters registered as.
+// leadingOf returns the name of the leading master's node: that with the lowest sequence number.
 func leadingOf(children []string) (string, error) {
 	leader, lowest, old := "", int64(0), false
 	for _, name := range children {
@@ -192,8 +192,8 @@ func leadingOf(children []string) (string, error) {
 	return "", errNoMaster
 }
 
-// urlOf returns the URL of the scheduler API of the master that a MasterInfo in JSON describes: by its address, or for
-// https, if it has one, by its name, which is what certificates are made out to.
+// urlOf returns the URL of the scheduler API of the master in a MasterInfo in JSON. It has the master's address, or for https the
+// master's name if there is one, as certificates are for names.
 func urlOf(data []byte, scheme string) (string, error) {
 	var info struct {
 		PID     string `json:"pid"` // master@IP:PORT
@@ -228,8 +228,7 @@ func (z *zooKeeper) explain(err error) error {
 	return fmt.Errorf("cannot find the leading Mesos master at %s: %w", z, err)
 }
 
-// dialer returns what connects to a ZooKeeper server; its connections are closed when ctx ends at the latest, whatever
-// they wait for.
+// dialer connects to a ZooKeeper server. The end of ctx closes the connections.
 func dialer(ctx context.Context) zk.Dialer {
 	return func(network, address string, timeout time.Duration) (net.Conn, error) {
 		conn, err := (&net.Dialer{Timeout: timeout}).DialContext(ctx, network, address)
@@ -241,8 +240,8 @@ func dialer(ctx context.Context) zk.Dialer {
 	}
 }
 
-// socket is a connection to a ZooKeeper server that waits no longer than a session lasts. The client would wait for
-// several times that when a server takes connections but does not answer, while another one might.
+// socket is a connection to a ZooKeeper server with a read timeout of at most zkSession. The client's own timeout for a server that
+// accepts connections but does not answer is several times as long, while another server might answer.
 type socket struct{ net.Conn }
 
 // SetReadDeadline implements net.Conn.
@@ -253,7 +252,7 @@ func (s socket) SetReadDeadline(t time.Time) error {
 	return s.Conn.SetReadDeadline(t)
 }
 
-// zkLog takes what the ZooKeeper client logs: all of it is about attempts that are repeated.
+// zkLog logs the ZooKeeper client's messages at debug: they are about attempts that it repeats.
 type zkLog struct{}
 
 // Printf implements zk.Logger.

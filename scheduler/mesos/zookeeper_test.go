@@ -318,7 +318,7 @@ func TestSearchInZooKeeperSaysWhatIsMissing(t *testing.T) {
 		{"", "", "there is no /mesos in ZooKeeper yet"},
 		{"/mesos", "", "no master is registered there now"},
 		{"/mesos/info_0000000001", "", "older than Mesos 0.24"},
-		{"/mesos/json.info_0000000002", "{}", "cannot understand what the leading master registered as json.info_0000000002"},
+		{"/mesos/json.info_0000000002", "{}", "cannot parse what the leading master registered as json.info_0000000002"},
 	} {
 		if step.create != "" {
 			if _, err := masters.Create(step.create, []byte(step.data), 0, zk.WorldACL(zk.PermAll)); err != nil {

@@ -28,6 +28,7 @@ const addressTimeout = 15 * time.Second
 // noAddresses is for a scheduler without pools: it refuses all claims.
 type noAddresses struct{}
 
+// Assign implements Addresses.
 func (noAddresses) Assign(_ context.Context, claims []api.AddressClaim) []api.AddressAnswer {
 	answers := make([]api.AddressAnswer, len(claims))
 	for i, claim := range claims {
@@ -36,7 +37,10 @@ func (noAddresses) Assign(_ context.Context, claims []api.AddressClaim) []api.Ad
 	return answers
 }
 
-func (noAddresses) Release(context.Context, types.UID) error                { return nil }
+// Release implements Addresses.
+func (noAddresses) Release(context.Context, types.UID) error { return nil }
+
+// Keep implements Addresses.
 func (noAddresses) Keep(context.Context, []types.UID) ([]api.PodKey, error) { return nil, nil }
 
 // addresser does the actions on addresses, one at a time.
