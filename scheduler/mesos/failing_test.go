@@ -32,6 +32,7 @@ func refuseToStart() error {
 // TestPodsRunElsewhereWhileAnAgentFailsAndThereAgainWhenItHasRecovered: with --scheduler-algorithm=spread it is the agent that runs
 // nothing that is always the emptiest.
 func TestPodsRunElsewhereWhileAnAgentFailsAndThereAgainWhenItHasRecovered(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "broken")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)

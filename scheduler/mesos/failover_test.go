@@ -45,6 +45,7 @@ func (c *cluster) tasks() []seenTask {
 	return answer.Tasks
 }
 
+// It is not parallel: it measures the takeover.
 func TestSchedulerThatIsKilledIsFollowedAndNoTaskIsLostOrLaunchedTwice(t *testing.T) {
 	c := newCluster(t, 2)
 	address := etcdtest.Start(t)

@@ -62,7 +62,7 @@ func newProxy(t *testing.T, master string, kind mesossched.Call_Type, fail func(
 // await waits until there was such a call.
 func (p *proxy) await(t *testing.T, kind mesossched.Call_Type) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); <-time.After(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); <-time.After(10 * time.Millisecond) {
 		if _, seen := p.seen.Load(kind); seen {
 			return
 		}
@@ -131,7 +131,7 @@ func TestFailedCallCostsNeitherOffersNorPods(t *testing.T) {
 func (c *cluster) awaitNoTaskBut(want int) {
 	c.t.Helper()
 	var seen []seenTask
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); <-time.After(20 * time.Millisecond) {
 		seen = c.tasks()
 		running := 0
 		for _, task := range seen {

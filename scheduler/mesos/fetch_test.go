@@ -105,6 +105,7 @@ func (c *cluster) eventOf(pod string, words ...string) {
 }
 
 func TestMinionIsFetchedFromTheSchedulerAndASchedulerElsewhereLeavesItAlone(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	c.fetching(c.serveMinion())
 	stop := c.schedule()
@@ -127,6 +128,7 @@ func TestMinionIsFetchedFromTheSchedulerAndASchedulerElsewhereLeavesItAlone(t *t
 }
 
 func TestMinionThatCannotBeFetchedOrIsAnotherOneFailsItsTaskWhichIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	content := make(chan []byte, 1)
 	content <- nil
@@ -211,6 +213,7 @@ func (s *slowServer) count(change int) {
 }
 
 func TestNoMoreAgentsThanAllowedFetchAtATimeAndAllGetThere(t *testing.T) {
+	t.Parallel()
 	const agents, most = 8, 3
 	c := newCluster(t, agents)
 	server := newSlowServer(t, packed(t, program(t)))
@@ -247,6 +250,7 @@ func TestNoMoreAgentsThanAllowedFetchAtATimeAndAllGetThere(t *testing.T) {
 }
 
 func TestFetchFromALeaderThatDiesIsTriedAgainFromTheNextOne(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	good := c.serveMinion()
 	dying := newSlowServer(t, nil)

@@ -12,6 +12,7 @@ import (
 
 // TestPodsThatComeTogetherAreLaunchedTogether: Mesos offers what an ACCEPT has left over only a second later.
 func TestPodsThatComeTogetherAreLaunchedTogether(t *testing.T) {
+	t.Parallel()
 	c := newClusterWith(t, func(cfg *localmesos.Config) { cfg.AllocationInterval = time.Second })
 	c.schedule()
 	c.createPod("first", "100m") // starts the executor

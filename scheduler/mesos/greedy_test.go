@@ -50,6 +50,7 @@ func (c *cluster) greedy() {
 // TestMinionFollowsOneThatDiedAlsoBesideAGreedyFramework: else the node's warden would end the containers. Which framework is
 // first is the allocator's choice; what counts is that a minion runs again, with the pods' tasks or without.
 func TestMinionFollowsOneThatDiedAlsoBesideAGreedyFramework(t *testing.T) {
+	t.Parallel()
 	c := newClusterWith(t, func(cfg *localmesos.Config) {
 		cfg.AllocationInterval = time.Second
 		cfg.Resources = "cpus:8;mem:8192;disk:10000"

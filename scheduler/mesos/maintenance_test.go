@@ -82,7 +82,7 @@ func (c *cluster) plan(start time.Time) {
 // eventually looks until what is awaited is true.
 func (c *cluster) eventually(what string, awaited func(context.Context) bool) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
 	defer cancel()
 	for !awaited(ctx) {
 		select {
@@ -128,6 +128,7 @@ func cordonedFor(reason string) func(*v1.Node) bool {
 }
 
 func TestMaintenanceEvictsPodsAsTheirBudgetsAllowAndIsAgreedToWhenTheyAreOut(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	budgets := c.budgets()
 	budgets.hold("db", true)
@@ -158,6 +159,7 @@ func TestMaintenanceEvictsPodsAsTheirBudgetsAllowAndIsAgreedToWhenTheyAreOut(t *
 }
 
 func TestMachineThatIsTakenDownLosesItsNodeWithWhatIsLeftThere(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	c.budgets().hold("db", true)
 	c.schedule()
@@ -183,6 +185,7 @@ func TestMachineThatIsTakenDownLosesItsNodeWithWhatIsLeftThere(t *testing.T) {
 }
 
 func TestPodsOfADrainedAgentAreReplacedElsewhereAndItsNodeComesBackWhenItIsReactivated(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 2)
 	c.schedule()
 	c.createPod("web", "500m")
@@ -209,6 +212,7 @@ func TestPodsOfADrainedAgentAreReplacedElsewhereAndItsNodeComesBackWhenItIsReact
 // TestAgentThatWasDrainedWithoutPodsTakesThemSoonAfterItIsReactivated: nobody tells of the drain, and the agent drops what is
 // launched there until its idle executor has ended.
 func TestAgentThatWasDrainedWithoutPodsTakesThemSoonAfterItIsReactivated(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	c.schedule()
 	c.createPod("web", "500m")

@@ -110,7 +110,7 @@ func start(t *testing.T, cfg Config, id api.FrameworkID) (*Master, <-chan schedu
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	events, ended := make(chan scheduler.Event, 100), make(chan error, 1)
 	go func() {
 		ended <- m.Run(ctx, id, func(ev scheduler.Event) error {

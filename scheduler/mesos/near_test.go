@@ -33,6 +33,7 @@ func (c *cluster) createReplica(name string) {
 }
 
 func TestReplicasThatMayNotShareAHostGetAgentsOfTheirOwnAndOneMoreWaits(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 2)
 	c.schedule()
 	for _, name := range []string{"one", "two", "three"} {

@@ -116,6 +116,7 @@ func (task mesosTask) reservations(t *testing.T, name, allocated string) map[str
 }
 
 func TestPodRunsInOffersOfItsRoleAndReservedResourcesGoFirst(t *testing.T) {
+	t.Parallel()
 	c := newClusterWith(t, func(cfg *localmesos.Config) {
 		cfg.Resources = "cpus(prod):1;mem(prod):1024;cpus(batch):2;mem(batch):1024;cpus:1;mem:1024;disk:1000"
 	}, "--mesos-roles=batch,prod")
@@ -147,6 +148,7 @@ func waitsBecause(words ...string) func(*v1.Pod) bool {
 }
 
 func TestPodWaitsWhileItsRolesQuotaIsUsedUpAndRunsWhenItIsRaised(t *testing.T) {
+	t.Parallel()
 	c := newClusterWith(t, func(*localmesos.Config) {}, "--mesos-roles=dev")
 	limit := func(cpus float64) {
 		c.askOperator(object{"type": "UPDATE_QUOTA", "update_quota": object{"quota_configs": []any{
@@ -164,6 +166,7 @@ func TestPodWaitsWhileItsRolesQuotaIsUsedUpAndRunsWhenItIsRaised(t *testing.T) {
 }
 
 func TestTaskHasItsResourcesWithTheReservationsThatOperatorsMade(t *testing.T) {
+	t.Parallel()
 	c := newClusterWith(t, func(*localmesos.Config) {}, "--mesos-roles=eng/web")
 	reservation := func(role string) object { return object{"type": "DYNAMIC", "role": role, "principal": "ops"} }
 	for _, steps := range [][]object{{reservation("eng")}, {reservation("eng"), reservation("eng/web")}} {
@@ -183,6 +186,7 @@ func TestTaskHasItsResourcesWithTheReservationsThatOperatorsMade(t *testing.T) {
 
 // TestExecutorIsMadeAnewWhenReservationsHaveChanged: Mesos would refuse one that is to use what is not offered any more.
 func TestExecutorIsMadeAnewWhenReservationsHaveChanged(t *testing.T) {
+	t.Parallel()
 	c := newClusterWith(t, func(*localmesos.Config) {}, "--mesos-roles=eng")
 	c.schedule()
 	c.createPod("first", "500m")
@@ -216,6 +220,7 @@ func TestExecutorIsMadeAnewWhenReservationsHaveChanged(t *testing.T) {
 }
 
 func TestPodThatAsksForARoleThatIsNotSubscribedIsTold(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	c.schedule()
 	c.createPodWith("web", "500m", map[string]string{api.AnnotationRoles: "prod"})
@@ -223,6 +228,7 @@ func TestPodThatAsksForARoleThatIsNotSubscribedIsTold(t *testing.T) {
 }
 
 func TestPodKeepsThePortsThatWereChosenForIt(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	stop := c.schedule()
 	c.createPodWith("web", "500m", map[string]string{api.AnnotationPortMapping: api.PortMappingWildcard},
@@ -253,6 +259,7 @@ func TestPodKeepsThePortsThatWereChosenForIt(t *testing.T) {
 }
 
 func TestPodIsGivenNoOtherNumbersAsPorts(t *testing.T) {
+	t.Parallel()
 	c := newClusterWith(t, func(cfg *localmesos.Config) {
 		cfg.Resources = "vlans:[1-100];cpus:4;mem:4096;disk:10000;ports:[31000-32000]"
 	})
@@ -287,6 +294,7 @@ func (c *cluster) checkPorts(pod string, mappings []api.PortMapping) {
 }
 
 func TestRevocableCPUsAreForThePodsThatAskForThem(t *testing.T) {
+	t.Parallel()
 	c := newClusterWith(t, func(cfg *localmesos.Config) { cfg.Oversubscribed = "cpus:8" }, "--mesos-revocable")
 	c.schedule()
 	c.createPod("plain", "1")
@@ -305,6 +313,7 @@ func TestRevocableCPUsAreForThePodsThatAskForThem(t *testing.T) {
 }
 
 func TestMinionOfRevocablePodsIsNeverInAContainerWithoutCPUs(t *testing.T) {
+	t.Parallel()
 	c := newClusterWith(t, func(cfg *localmesos.Config) {
 		cfg.Oversubscribed, cfg.Isolation = "cpus:8", "cgroups/cpu"
 	}, "--mesos-revocable")
@@ -326,6 +335,7 @@ func TestMinionOfRevocablePodsIsNeverInAContainerWithoutCPUs(t *testing.T) {
 }
 
 func TestMinionIsNotKilledForWhatItsSandboxHoldsWhenAPodHasDisk(t *testing.T) {
+	t.Parallel()
 	c := newClusterWith(t, func(cfg *localmesos.Config) {
 		cfg.Isolation, cfg.EnforceContainerDiskQuota, cfg.ContainerDiskWatchInterval = "disk/du", true, 10*time.Millisecond
 	})

@@ -9,6 +9,7 @@ import (
 )
 
 func TestPodRunsOnAMesosThatSpeaksTLSWithItsOwnCiphers(t *testing.T) {
+	t.Parallel()
 	authority := mesoshttptest.NewAuthority(t)
 	cert, key := authority.Pair("127.0.0.1")
 	clientCert, clientKey := authority.Pair("client")
@@ -26,6 +27,7 @@ func TestPodRunsOnAMesosThatSpeaksTLSWithItsOwnCiphers(t *testing.T) {
 			environment: map[string]string{"LIBPROCESS_SSL_ENABLED": "1", "LIBPROCESS_SSL_CERT_FILE": clientCert, "LIBPROCESS_SSL_KEY_FILE": clientKey}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			environment, err := json.Marshal(c.environment)
 			if err != nil {
 				t.Fatal(err)

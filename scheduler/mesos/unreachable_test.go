@@ -25,7 +25,7 @@ func newForgetfulCluster(t *testing.T, agents int) *cluster {
 func (c *cluster) awaitTask(id, state string, see func() []seenTask) {
 	c.t.Helper()
 	var seen []seenTask
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
 		seen = see()
 		i := slices.IndexFunc(seen, func(t seenTask) bool { return t.ID == id })
 		if i < 0 && state == "" || i >= 0 && seen[i].State == state {
@@ -69,6 +69,7 @@ func (c *cluster) deletePod(name string) {
 }
 
 func TestAgentThatWasUnreachableKeepsWhatIsStillAPodsAndLosesTheRest(t *testing.T) {
+	t.Parallel()
 	c := newForgetfulCluster(t, 2)
 	c.schedule()
 	c.createPod("stays", "1")
@@ -100,6 +101,7 @@ func TestAgentThatWasUnreachableKeepsWhatIsStillAPodsAndLosesTheRest(t *testing.
 }
 
 func TestTaskThatAnAgentDidNotBringBackIsLaunchedAgainThere(t *testing.T) {
+	t.Parallel()
 	c := newForgetfulCluster(t, 1)
 	c.schedule()
 	c.createPod("web", "1")
@@ -119,6 +121,7 @@ func TestTaskThatAnAgentDidNotBringBackIsLaunchedAgainThere(t *testing.T) {
 
 // TestPodThatSomebodyElseBoundGetsATaskOnItsNode has another scheduler bind a pod to a node where no executor runs yet.
 func TestPodThatSomebodyElseBoundGetsATaskOnItsNode(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 2)
 	c.schedule()
 	c.createPod("first", "1")

@@ -38,6 +38,7 @@ func (c *cluster) keepingWarm(nodes string) {
 }
 
 func TestMinionsRunWithoutPodsAsTheFlagSaysAlsoAfterARestart(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 3)
 	c.keepingWarm("all")
 	stop := c.schedule()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -42,7 +43,17 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	manyInParallel()
 	os.Exit(m.Run())
+}
+
+// manyInParallel runs more tests at a time than there are CPUs, unless -parallel says otherwise. Each has a Mesos of its own, and
+// waits for the time-outs of that most of the time.
+func manyInParallel() {
+	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		_ = parallel.Value.Set("8")
+	}
 }
 
 func start(ctx context.Context) error {
@@ -294,7 +305,7 @@ func (c *cluster) createPodWith(name, cpus string, annotations map[string]string
 // wait looks at a pod until what is awaited is true.
 func (c *cluster) wait(name, what string, awaited func(*v1.Pod) bool) *v1.Pod {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
 	defer cancel()
 	for {
 		pod, err := c.client.CoreV1().Pods("default").Get(ctx, name, metav1.GetOptions{})
@@ -316,6 +327,7 @@ func hasTask(id string) func(*v1.Pod) bool {
 }
 
 func TestPodIsBoundThroughARealMasterAndNodesAppear(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 2)
 	c.schedule()
 	c.createPod("web", "500m")
@@ -340,6 +352,7 @@ func TestPodIsBoundThroughARealMasterAndNodesAppear(t *testing.T) {
 }
 
 func TestPodThatComesLateIsNotKeptWaitingByTheLongFilter(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	c.schedule()
 	c.createPod("first", "1")
@@ -353,6 +366,7 @@ func TestPodThatComesLateIsNotKeptWaitingByTheLongFilter(t *testing.T) {
 }
 
 func TestExecutorThatDiesIsReplacedOnItsAgentForTheSamePods(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 2)
 	c.schedule()
 	c.createPod("web", "500m")
@@ -371,6 +385,7 @@ func TestExecutorThatDiesIsReplacedOnItsAgentForTheSamePods(t *testing.T) {
 }
 
 func TestSchedulerThatIsRestartedFindsItsPodsAndGoesOn(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	stop := c.schedule()
 	c.createPod("web", "500m")
@@ -387,6 +402,7 @@ func TestSchedulerThatIsRestartedFindsItsPodsAndGoesOn(t *testing.T) {
 }
 
 func TestMasterThatIsRestartedKeepsThePods(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
 	c.schedule()
 	c.createPod("web", "500m")
@@ -401,6 +417,7 @@ func TestMasterThatIsRestartedKeepsThePods(t *testing.T) {
 }
 
 func TestEverythingThatIsRestartedRunsThePodsAgainOnTheirNodes(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 2)
 	stop := c.schedule()
 	nodes := map[string]string{}

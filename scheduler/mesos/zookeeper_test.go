@@ -65,7 +65,7 @@ func (z *zooKeeperServer) start() {
 	if err := z.process.Start(); err != nil {
 		z.t.Fatalf("cannot start ZooKeeper, run contrib/install-deps tests: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(z.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(z.t.Context(), time.Minute)
 	defer cancel()
 	for {
 		if z.serves() {
@@ -111,7 +111,7 @@ func (z *zooKeeperServer) client() *zk.Conn {
 		z.t.Fatal(err)
 	}
 	z.t.Cleanup(conn.Close)
-	for deadline := time.After(30 * time.Second); ; {
+	for deadline := time.After(time.Minute); ; {
 		select {
 		case e := <-events:
 			if e.State == zk.StateHasSession {
@@ -210,7 +210,7 @@ func subscribedAt(t *testing.T, events <-chan scheduler.Event, master string) {
 		if _, ok := ev.(scheduler.Subscribed); !ok {
 			t.Fatalf("got %v", ev)
 		}
-	case <-time.After(15 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("not subscribed at %s", master)
 	}
 	if !connected(t, master) {
@@ -225,7 +225,7 @@ func next(t *testing.T, events <-chan scheduler.Event, want scheduler.Event) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatal(diff)
 		}
-	case <-time.After(15 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("waited in vain for %v", want)
 	}
 }
@@ -239,6 +239,7 @@ func inZooKeeper(server, credentials string) Config {
 }
 
 func TestLeaderIsFollowedAsTheMastersElectItInZooKeeper(t *testing.T) {
+	t.Parallel()
 	server := newZooKeeper(t)
 	masters := server.client()
 	first, firstInfo := newMesos(t)
@@ -258,6 +259,7 @@ func TestLeaderIsFollowedAsTheMastersElectItInZooKeeper(t *testing.T) {
 }
 
 func TestLostZooKeeperLeavesTheSubscriptionAloneUntilAnotherMasterLeads(t *testing.T) {
+	t.Parallel()
 	server := newZooKeeper(t)
 	masters := server.client()
 	first, firstInfo := newMesos(t)
@@ -279,6 +281,7 @@ func TestLostZooKeeperLeavesTheSubscriptionAloneUntilAnotherMasterLeads(t *testi
 }
 
 func TestZooKeeperIsShownThePasswordAndNobodyElseIs(t *testing.T) {
+	t.Parallel()
 	server := newZooKeeper(t)
 	masters := server.client()
 	if err := masters.AddAuth("digest", []byte("mesos:s3c/ret")); err != nil {
@@ -303,6 +306,7 @@ func TestZooKeeperIsShownThePasswordAndNobodyElseIs(t *testing.T) {
 }
 
 func TestSearchInZooKeeperSaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
 	server := newZooKeeper(t)
 	masters := server.client()
 	search := func() string {
