@@ -34,8 +34,9 @@ var rules = []rule{
 		never: []string{module + "/executor", module + "/minion"},
 	},
 	{
-		why:  "what follows from what happened is decided by values alone: scheduler/run does it, and the adapters talk to others",
-		from: "scheduler", except: []string{"scheduler/artifact", "scheduler/kube", "scheduler/mesos", "scheduler/run", "scheduler/status"},
+		why:    "the core decides by values alone: scheduler/run has the clock and the goroutines, the adapters have the I/O",
+		from:   "scheduler",
+		except: []string{"scheduler/artifact", "scheduler/kube", "scheduler/mesos", "scheduler/run", "scheduler/status"},
 		never: []string{
 			"context", "log", "net", "os", "sync", "syscall", "golang.org/x/sync", "github.com/prometheus", "github.com/sirupsen/logrus",
 			"k8s.io/client-go", module + "/scheduler/run", module + "/scheduler/kube", module + "/scheduler/mesos",
@@ -43,7 +44,12 @@ var rules = []rule{
 		may: []string{"net/netip"}, // values, without I/O
 	},
 	{
-		why:   "who does what was decided knows its interfaces, not who is behind them",
+		why:   "which agent takes a pod depends on no clock, and on nothing that the core knows of tasks",
+		from:  "scheduler/match",
+		never: []string{"time", module + "/scheduler"},
+	},
+	{
+		why:   "the owner loop declares the interfaces that the adapters implement",
 		from:  "scheduler/run",
 		never: []string{module + "/scheduler/artifact", module + "/scheduler/kube", module + "/scheduler/mesos", module + "/scheduler/status", "k8s.io/client-go"},
 	},
