@@ -404,6 +404,9 @@ func leaderOf(endpoint, location string) string {
 		return ""
 	}
 	u.Host = to.Host
+	if _, err := url.Parse(u.String()); err != nil { // a host such as "::" is taken above only
+		return ""
+	}
 	return u.String()
 }
 

@@ -57,7 +57,7 @@ func parseZooKeeper(text string) (*zooKeeper, error) {
 		if err != nil {
 			host, port = strings.Trim(server, "[]"), zkDefaultPort
 		}
-		if _, err := strconv.ParseUint(port, 10, 16); err != nil || host == "" || strings.Contains(host, "/") {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil || host == "" || strings.ContainsAny(host, "/[] \t") {
 			return nil, fmt.Errorf("--mesos-master %s%s: %q is not HOST:PORT of a ZooKeeper server", zkScheme, rest, server)
 		}
 		z.servers = append(z.servers, net.JoinHostPort(host, port))
