@@ -8,14 +8,15 @@
 // a resource's bookkeeping (role, reservation, allocation) passes through as opaque bytes, so that what is launched is
 // exactly what was offered. It must never import package executor, nor anything below k8s.io/kubernetes.
 //
-// What a pod may ask of Mesos by its annotations (roles, published ports, revocable cpus) is in wish.go; all others pay
-// one comparison for it.
+// Which agent takes a pod, and why another one does not, is package scheduler/match's: the core tells it what changed, takes what
+// it finds, and launches it.
 //
-// Start reading at Core.Step, then cycle.go (matching; fleet.go and queue.go spare it from looking at
-// everything each time), then tasks.go (what becomes of a task), preempt.go (who makes room for more important pods),
-// upkeep.go (agents that are about to be away), rollout.go (minions of other versions), warm.go (minions without
-// pods), companion.go (minions without cpus) and installs.go (how many agents fetch km at a time). health.go keeps pods off agents that run nothing, admission.go bounds them by what kubelets admit, rejection.go
-// keeps away whose like was rejected. What pods want of each other is in files of its own, and costs those nothing that want nothing: standing.go
-// indexes which pods stand where, affinity.go and spread.go read what a pod wants, near.go says where it may run for
-// that, preference.go where it would rather, and volumes.go sees to its claims.
+// Start reading at Core.Step, then cycle.go (a cycle finds agents for pods and launches tasks) and tasks.go (what follows from a
+// task's state, by the table in state.go). Each other subject has a file of its own: pods.go and queue.go (pods, and what they wait
+// for), agents.go and node.go (agents and their nodes), supply.go (what agents have for pods), claims.go and addresses.go (what a
+// pod gets before its launch), preempt.go and nomination.go (who makes room for more important pods), reconcile.go and resume.go
+// (tasks that Mesos may have lost), disruption.go and drain.go (agents that are about to be away), rollout.go (minions of other
+// versions), warm.go (minions without pods), companion.go (minions without cpus), installs.go (how many agents fetch km at a time),
+// health.go (agents that run nothing), overcommit.go (agents that have more than their machine) and rejection.go (pods that a
+// kubelet did not admit).
 package scheduler
