@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"gopkg.in/natefinch/lumberjack.v2"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/controlplane"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/dns"
@@ -62,6 +63,7 @@ type laptop struct {
 	dockerHost string
 	nodes      machines.Config
 	machines   *machines.Machines // nil for one node, which is this machine itself
+	ready      []string           // names of the nodes, once they are ready
 }
 
 // addFlags takes over the flags of the parts, less those that `km up` fills in.
@@ -100,7 +102,7 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 }
 
 // run brings the cluster up, tells what to try, and takes it down when ctx ends.
-func (l *laptop) run(ctx context.Context, c *common, out io.Writer) error {
+func (l *laptop) run(ctx context.Context, c *common, out io.Writer) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("km up makes network devices and starts containers: run it as root")
 	}
@@ -110,9 +112,10 @@ func (l *laptop) run(ctx context.Context, c *common, out io.Writer) error {
 		return fmt.Errorf("one machine takes one km up: %w", err)
 	}
 	defer func() { _ = unlock() }()
-	if err := l.preflight(ctx); err != nil {
+	if err := errors.Join(l.preflight(ctx), l.dir.RemoveRunning()); err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, l.dir.RemoveRunning()) }()
 	log := &lumberjack.Logger{Filename: filepath.Join(string(l.dir), "log", "km.log"), MaxSize: 50, MaxBackups: 3}
 	defer log.Close()
 	logrus.SetOutput(log)
@@ -129,7 +132,29 @@ func (l *laptop) run(ctx context.Context, c *common, out io.Writer) error {
 		up.Part{Name: "DNS", Run: l.runDNS},
 		up.Part{Name: "local Mesos", Run: l.runMesos},
 		up.Part{Name: "scheduler", Run: l.runScheduler},
-	), func() { l.tell(out) })
+	), func() error {
+		err := l.dir.WriteRunning(l.running())
+		if err == nil {
+			l.tell(out)
+		}
+		return err
+	})
+}
+
+// running is what programs are told when the cluster is up.
+func (l *laptop) running() statedir.Running {
+	r := statedir.Running{
+		PID: os.Getpid(), Version: api.Version, Kubeconfig: l.dir.AdminKubeconfig(), MesosMaster: "http://" + l.schedule.mesos.Masters[0],
+		Status: l.schedule.status.Address,
+	}
+	for _, name := range l.ready {
+		host := l.plane.DockerHost
+		if l.machines != nil {
+			host = "unix://" + machines.EngineSocket(string(l.dir), name)
+		}
+		r.Nodes = append(r.Nodes, statedir.RunningNode{Name: name, DockerHost: host})
+	}
+	return r
 }
 
 // machineParts are the parts that the nodes run on.
@@ -155,7 +180,7 @@ func (l *laptop) tell(out io.Writer) {
 	}
 	km = kmFor(l.dir, km)
 	fmt.Fprintf(out, `
-%s Its kubeconfig is %s
+The cluster is up. Its kubeconfig is %s
 Try, in another terminal:
 
   %s kubectl get nodes -o wide
@@ -164,7 +189,7 @@ Try, in another terminal:
 
 Ctrl-C stops it; what happens is logged in %s
 
-`, up.ReadyWords, l.dir.AdminKubeconfig(), km, km, km, filepath.Join(string(l.dir), "log", "km.log"))
+`, l.dir.AdminKubeconfig(), km, km, km, filepath.Join(string(l.dir), "log", "km.log"))
 }
 
 // check checks the flags and completes them. It changes nothing on the machine.

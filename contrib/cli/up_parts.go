@@ -102,7 +102,9 @@ func (l *laptop) runScheduler(ctx context.Context, ready func(string)) error {
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		switch nodes := awaitNodes(watching, l.dir.AdminKubeconfig(), l.nodes.Count); len(nodes) {
+		nodes := awaitNodes(watching, l.dir.AdminKubeconfig(), l.nodes.Count)
+		l.ready = nodes // before ready tells that it may be read
+		switch len(nodes) {
 		case 0:
 		case 1:
 			ready("node " + nodes[0] + " is ready")

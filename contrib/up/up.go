@@ -12,9 +12,6 @@ import (
 	"time"
 )
 
-// ReadyWords begin the line that says that the cluster is up; programs that run `km up` wait for it.
-const ReadyWords = "The cluster is up."
-
 // Part is one thing that has to run for the cluster to be there.
 type Part struct {
 	// Name is what the person reads, such as "control plane".
@@ -32,10 +29,10 @@ type running struct {
 	err    error
 }
 
-// Run starts the parts one after another, each when the one before is ready, then calls up and stays until ctx ends or a
-// part fails. Whatever was started is stopped again, last first, before it returns. It returns nil only if ctx ended and
+// Run starts the parts one after another, each when the one before is ready, then calls up and stays until ctx ends, up
+// or a part fails. Whatever was started is stopped again, last first, before it returns. It returns nil only if ctx ended and
 // every part stopped cleanly. up may be nil.
-func Run(ctx context.Context, out io.Writer, parts []Part, up func()) error {
+func Run(ctx context.Context, out io.Writer, parts []Part, up func() error) error {
 	progress := &progress{out: out, start: time.Now()}
 	var started []*running
 	failed := make(chan *running, len(parts))
@@ -48,7 +45,9 @@ func Run(ctx context.Context, out io.Writer, parts []Part, up func()) error {
 			}
 		}
 		if up != nil {
-			up()
+			if err := up(); err != nil {
+				return err
+			}
 		}
 		select {
 		case <-ctx.Done():

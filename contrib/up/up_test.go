@@ -37,7 +37,7 @@ func TestPartsStartInOrderAndStopInReverse(t *testing.T) {
 		var n notes
 		var out bytes.Buffer
 		ctx, cancel := context.WithCancel(t.Context())
-		err := up.Run(ctx, &out, []up.Part{n.part("a", time.Second), n.part("b", time.Second)}, func() { n.add("up"); cancel() })
+		err := up.Run(ctx, &out, []up.Part{n.part("a", time.Second), n.part("b", time.Second)}, func() error { n.add("up"); cancel(); return nil })
 		if err != nil {
 			t.Error(err)
 		}
@@ -53,7 +53,7 @@ func TestOnlyWhatTakesLongIsToldBeforeItIsDone(t *testing.T) {
 		var n notes
 		var out bytes.Buffer
 		ctx, cancel := context.WithCancel(t.Context())
-		if err := up.Run(ctx, &out, []up.Part{n.part("fast", time.Second), n.part("slow", 3*time.Second)}, cancel); err != nil {
+		if err := up.Run(ctx, &out, []up.Part{n.part("fast", time.Second), n.part("slow", 3*time.Second)}, func() error { cancel(); return nil }); err != nil {
 			t.Error(err)
 		}
 		want := `[   1.0s] fast: here
@@ -73,7 +73,7 @@ func TestPartThatCannotStartStopsTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var n notes
 		bad := up.Part{Name: "bad", Run: func(context.Context, func(string)) error { return errors.New("port 5050 is in use") }}
-		err := up.Run(t.Context(), &bytes.Buffer{}, []up.Part{n.part("a", 0), bad, n.part("never", 0)}, func() { t.Error("told that all is up") })
+		err := up.Run(t.Context(), &bytes.Buffer{}, []up.Part{n.part("a", 0), bad, n.part("never", 0)}, func() error { t.Error("told that all is up"); return nil })
 		if err == nil || err.Error() != "port 5050 is in use" {
 			t.Errorf("err = %v", err)
 		}
@@ -113,8 +113,19 @@ func TestInterruptWhileAPartStartsStopsItToo(t *testing.T) {
 			stopped = true
 			return nil
 		}}
-		if err := up.Run(ctx, &bytes.Buffer{}, []up.Part{stuck}, func() { t.Error("told that all is up") }); err != nil || !stopped {
+		if err := up.Run(ctx, &bytes.Buffer{}, []up.Part{stuck}, func() error { t.Error("told that all is up"); return nil }); err != nil || !stopped {
 			t.Errorf("err = %v, stopped = %v", err, stopped)
+		}
+	})
+}
+
+func TestPartsAreStoppedIfNobodyCanBeToldThatTheyAreUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n notes
+		full := errors.New("no space left")
+		err := up.Run(t.Context(), &bytes.Buffer{}, []up.Part{n.part("a", 0)}, func() error { return full })
+		if diff := cmp.Diff([]string{"a starts", "a stopped"}, n.list); diff != "" || !errors.Is(err, full) {
+			t.Errorf("%v\n%s", err, diff)
 		}
 	})
 }

@@ -6,7 +6,6 @@
 package scratch
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,14 +24,11 @@ import (
 	"time"
 
 	"github.com/docker/docker/client"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/k8sm/k8sm/api"
-	"github.com/k8sm/k8sm/contrib/up"
-	"github.com/k8sm/k8sm/contrib/up/machines"
+	"github.com/k8sm/k8sm/api/statedir"
 )
 
 // UpFlags names a variable of the environment with flags for each `km up`, before those of Config: a whole suite of tests can be
@@ -73,7 +69,7 @@ type Cluster struct {
 	ended atomic.Bool
 }
 
-// Start runs `km up` until it says that the cluster is up. The caller ends it by Stop or Kill once, also if Start fails.
+// Start runs `km up` until the cluster is up. The caller ends it by Stop or Kill once, also if Start fails.
 func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	ports, err := freePorts()
 	if err != nil {
@@ -89,44 +85,53 @@ func start(ctx context.Context, cfg Config, ports ports) (*Cluster, error) {
 	if cfg.Out == nil {
 		cfg.Out = io.Discard
 	}
-	c := &Cluster{cfg: cfg, ports: ports, Master: fmt.Sprintf("http://127.0.0.1:%d", ports.mesos), exited: make(chan struct{})}
-	if err := c.run(ctx); err != nil {
+	c := &Cluster{cfg: cfg, ports: ports, exited: make(chan struct{})}
+	running, err := c.run(ctx)
+	if err != nil {
 		return c, err
 	}
-	return c, c.connect(ctx)
+	return c, c.connect(running)
 }
 
-// run starts the program and waits until it has said that the cluster is up.
-func (c *Cluster) run(ctx context.Context) error {
+// run starts the program and waits until the cluster is up.
+func (c *Cluster) run(ctx context.Context) (running statedir.Running, err error) {
 	args := append([]string{"--state-dir", c.cfg.Dir, "up"}, c.ports.flags()...)
 	args = append(args, strings.Fields(os.Getenv(UpFlags))...)
 	c.cmd = exec.Command(c.cfg.KM, append(args, c.cfg.Flags...)...)
 	// The cluster must not get the terminal's Ctrl-C before its owner has decided what to do.
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	watch := &readyWriter{out: c.cfg.Out, ready: make(chan struct{})}
-	c.cmd.Stdout, c.cmd.Stderr = watch, watch
+	last := &lastLine{out: c.cfg.Out}
+	c.cmd.Stdout, c.cmd.Stderr = last, last
 	// Programs that outlive a killed `km up` hold its output open; Wait must not wait for them.
 	c.cmd.WaitDelay = time.Second
 	if err := c.cmd.Start(); err != nil {
-		return fmt.Errorf("cannot start the cluster: %w", err)
+		return running, fmt.Errorf("cannot start the cluster: %w", err)
 	}
 	go func() {
 		defer close(c.exited)
 		c.exit = c.cmd.Wait()
 	}()
-	select {
-	case <-watch.ready:
-		return nil
-	case <-c.exited:
-		return fmt.Errorf("the cluster did not start (%v): %s", c.exit, watch.lastLine())
-	case <-ctx.Done():
-		return fmt.Errorf("the cluster is not up in time; its last words: %s", watch.lastLine())
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for {
+		// One that was killed here may have left its record.
+		if running, err = statedir.Dir(c.cfg.Dir).Running(); err == nil && running.PID == c.PID() {
+			return running, nil
+		}
+		select {
+		case <-look.C:
+		case <-c.exited:
+			return running, fmt.Errorf("the cluster did not start (%v): %s", c.exit, last)
+		case <-ctx.Done():
+			return running, fmt.Errorf("the cluster is not up in time; its last words: %s", last)
+		}
 	}
 }
 
 // connect makes the clients.
-func (c *Cluster) connect(ctx context.Context) (err error) {
-	c.REST, err = clientcmd.BuildConfigFromFlags("", c.Kubeconfig())
+func (c *Cluster) connect(running statedir.Running) (err error) {
+	c.Master = running.MesosMaster
+	c.REST, err = clientcmd.BuildConfigFromFlags("", running.Kubeconfig)
 	if err != nil {
 		return fmt.Errorf("cannot read the cluster's kubeconfig: %w", err)
 	}
@@ -135,36 +140,17 @@ func (c *Cluster) connect(ctx context.Context) (err error) {
 	if c.Kube, err = kubernetes.NewForConfig(c.REST); err != nil {
 		return err
 	}
-	nodes, err := machines.Load(c.cfg.Dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return c.connectEngine(ctx)
-	}
-	if err != nil {
-		return err
-	}
 	c.Engines = map[string]*client.Client{}
-	for _, node := range nodes.List {
-		host := "unix://" + machines.EngineSocket(c.cfg.Dir, node.Name)
-		if c.Engines[node.Name], err = client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation()); err != nil {
+	for _, node := range running.Nodes {
+		if c.Engines[node.Name], err = client.NewClientWithOpts(client.WithHost(node.DockerHost), client.WithAPIVersionNegotiation()); err != nil {
 			return err
 		}
 	}
-	c.Docker = c.Engines[nodes.List[0].Name]
+	c.Docker = c.Engines[running.Nodes[0].Name]
+	if len(running.Nodes) == 1 {
+		c.Engines = nil
+	}
 	return nil
-}
-
-// connectEngine makes the client of the only Docker Engine, which minions are told.
-func (c *Cluster) connectEngine(ctx context.Context) error {
-	told, err := c.Kube.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
-	if err != nil {
-		return fmt.Errorf("cannot learn which Docker Engine the pods run in: %w", err)
-	}
-	var minion api.MinionConfig
-	if err := json.Unmarshal([]byte(told.Data[api.MinionConfigKey]), &minion); err != nil {
-		return fmt.Errorf("cannot read ConfigMap %s: %w", api.MinionConfigName, err)
-	}
-	c.Docker, err = client.NewClientWithOpts(client.WithHost(minion.DockerHost), client.WithAPIVersionNegotiation())
-	return err
 }
 
 // Kubeconfig is the path of the administrator's kubeconfig.
@@ -297,36 +283,27 @@ func free(first, count int) bool {
 	return true
 }
 
-// readyWriter passes on what `km up` prints and notices the line that says that the cluster is up.
-type readyWriter struct {
-	out   io.Writer
-	ready chan struct{}
+// lastLine passes on what `km up` prints, and keeps the last line for an error that a person reads.
+type lastLine struct {
+	out io.Writer
 
-	mu   sync.Mutex // guards what follows
-	last string
-	seen bool
+	mu   sync.Mutex // guards line
+	line string
 }
 
-// Write implements io.Writer. A line may come in pieces; only a whole Write's lines are looked at, which is how a
-// program prints them.
-func (w *readyWriter) Write(p []byte) (int, error) {
+// Write implements io.Writer.
+func (w *lastLine) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	lines := bufio.NewScanner(strings.NewReader(string(p)))
-	for lines.Scan() {
-		if line := strings.TrimSpace(lines.Text()); line != "" {
-			w.last = line
-		}
-		if !w.seen && strings.HasPrefix(lines.Text(), up.ReadyWords) {
-			w.seen = true
-			close(w.ready)
-		}
+	if lines := strings.Split(strings.TrimSpace(string(p)), "\n"); lines[len(lines)-1] != "" {
+		w.line = strings.TrimSpace(lines[len(lines)-1])
 	}
 	return w.out.Write(p)
 }
 
-func (w *readyWriter) lastLine() string {
+// String returns the last line.
+func (w *lastLine) String() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.last
+	return w.line
 }
