@@ -44,7 +44,7 @@ func openTables(f Family) (tables, error) {
 func (p Plan) apply(ipt tables) error {
 	for _, chain := range p.Rules(ipt.Family) {
 		if err := p.applyChain(ipt, chain); err != nil {
-			return fmt.Errorf("cannot write iptables chain %s: %w", chain.Name, explain(err))
+			return fmt.Errorf("cannot write iptables chain %s: %w", chain.Name, explain(ipt, err))
 		}
 	}
 	return nil
@@ -79,7 +79,7 @@ func putFirst(ipt tables, r chainRule) error {
 func (p Plan) applyPod(ipt tables, e endpoint) error {
 	for _, r := range p.podRules(ipt.Family, e) {
 		if err := putFirst(ipt, r); err != nil {
-			return fmt.Errorf("cannot write an iptables rule for pod %s: %w", e.Sandbox.Pod, explain(err))
+			return fmt.Errorf("cannot write an iptables rule for pod %s: %w", e.Sandbox.Pod, explain(ipt, err))
 		}
 	}
 	return nil
@@ -152,7 +152,7 @@ func (p Plan) applyBeyond(ipt tables, earlier Plan) error {
 		}
 	}
 	if err := errors.Join(problems...); err != nil {
-		return fmt.Errorf("cannot change iptables chain %s: %w", p.leavingChain(), explain(err))
+		return fmt.Errorf("cannot change iptables chain %s: %w", p.leavingChain(), explain(ipt, err))
 	}
 	return nil
 }

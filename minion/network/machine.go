@@ -13,27 +13,35 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// explain adds the likely cause and remedy to an error of the kernel or of iptables. It returns other errors unchanged.
-func explain(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case contains(err, "do you need to insmod", "Failed to initialize nft", "can't initialize ip"):
-		return fmt.Errorf("this machine's kernel has no iptables (load its modules: modprobe -a nf_tables nft_compat, or ip_tables iptable_nat iptable_filter): %w", err)
-	case contains(err, "No chain/target/match by that name", "missing kernel module"):
-		return fmt.Errorf("this machine's kernel lacks a part of iptables "+
-			"(load its modules: modprobe -a xt_comment xt_conntrack xt_addrtype xt_nat xt_MASQUERADE xt_tcpudp): %w", err)
+// iptablesBusy is the exit code of iptables when it does not get the lock that its calls share, or the kernel has no room: RESOURCE_PROBLEM
+// of xtables_exittype (include/xtables.h of iptables). It passes.
+const iptablesBusy = 4
+
+// explain adds the likely cause and remedy to an error of iptables. It finds the cause by what works, since iptables has no exit
+// codes for it: a kernel without iptables does not even list a chain that each has. It returns other errors unchanged.
+func explain(ipt tables, err error) error {
+	if _, ok := exitStatus(err); !ok {
+		return err
 	}
-	return err
+	_, listErr := ipt.List("filter", "INPUT")
+	status, _ := exitStatus(listErr)
+	switch {
+	case listErr == nil:
+		return fmt.Errorf("this machine's kernel probably lacks a part of iptables "+
+			"(load its modules: modprobe -a xt_comment xt_conntrack xt_addrtype xt_nat xt_MASQUERADE xt_tcpudp): %w", err)
+	case status == iptablesBusy:
+		return err
+	}
+	return fmt.Errorf("this machine's kernel has no iptables (load its modules: modprobe -a nf_tables nft_compat, or ip_tables iptable_nat iptable_filter): %w", err)
 }
 
-func contains(err error, texts ...string) bool {
-	for _, text := range texts {
-		if strings.Contains(err.Error(), text) {
-			return true
-		}
+// exitStatus is the code that iptables ended with. ok is false for other errors.
+func exitStatus(err error) (status int, ok bool) {
+	var exit interface{ ExitStatus() int } // *iptables.Error
+	if !errors.As(err, &exit) {
+		return 0, false
 	}
-	return false
+	return exit.ExitStatus(), true
 }
 
 // explainDevice explains why a device could not be created. kind is the name of the kernel module.

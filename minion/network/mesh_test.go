@@ -536,15 +536,20 @@ func TestRoutersBetweenMachinesLeadToPodsThatAreNoneOfThisNodes(t *testing.T) {
 }
 
 func TestErrorsOfAKernelThatLacksSomethingSayWhatToDo(t *testing.T) {
-	for cause, want := range map[string]string{
-		"iptables v1.8.9 (legacy): can't initialize iptables table `nat': Table does not exist (do you need to insmod?)": "modprobe -a nf_tables nft_compat, or ip_tables",
-		"iptables: Failed to initialize nft: Protocol not supported":                                                     "modprobe -a nf_tables",
-		"iptables: No chain/target/match by that name.":                                                                  "xt_conntrack",
-		"Warning: Extension conntrack revision 0 not supported, missing kernel module?":                                  "xt_conntrack",
+	for _, test := range []struct {
+		ipt  brokenIPTables
+		want string
+	}{
+		{brokenIPTables{writes: exited(3), lists: exited(3)}, "has no iptables (load its modules: modprobe -a nf_tables nft_compat, or ip_tables"},
+		{brokenIPTables{writes: exited(1), lists: exited(1)}, "has no iptables (load its modules: modprobe -a nf_tables"},
+		{brokenIPTables{writes: exited(1)}, "xt_conntrack"},
+		{brokenIPTables{writes: exited(4)}, "xt_conntrack"},
+		{brokenIPTables{writes: exited(4), lists: exited(4)}, ""}, // another program has the lock
+		{brokenIPTables{writes: errors.New("cannot run iptables")}, ""},
 	} {
-		ipt := tables{IPv4, brokenIPTables{errors.New(cause)}}
-		if err := (Plan{}).apply(ipt); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), cause) {
-			t.Errorf("got %v, want %q", err, want)
+		err := (Plan{}).apply(tables{IPv4, test.ipt})
+		if !errors.Is(err, test.ipt.writes) || strings.Contains(err.Error(), "modprobe") != (test.want != "") || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%+v: got %v, want %q", test.ipt, err, test.want)
 		}
 	}
 	if err := explainDevice(unix.EOPNOTSUPP, "vxlan"); !strings.Contains(err.Error(), "modprobe vxlan") || !errors.Is(err, unix.EOPNOTSUPP) {
@@ -555,14 +560,34 @@ func TestErrorsOfAKernelThatLacksSomethingSayWhatToDo(t *testing.T) {
 	}
 }
 
-// brokenIPTables is that of a kernel that lacks it.
-type brokenIPTables struct{ err error }
+// exited is an error of iptables that ended with this code.
+type exited int
 
-func (b brokenIPTables) List(string, string) ([]string, error)          { return nil, b.err }
-func (b brokenIPTables) ClearChain(string, string) error                { return b.err }
-func (b brokenIPTables) Insert(string, string, int, ...string) error    { return b.err }
-func (b brokenIPTables) DeleteIfExists(string, string, ...string) error { return b.err }
-func (b brokenIPTables) ClearAndDeleteChain(string, string) error       { return b.err }
+func (e exited) Error() string   { return fmt.Sprintf("running iptables: exit status %d", int(e)) }
+func (e exited) ExitStatus() int { return int(e) }
+
+// brokenIPTables is that of a kernel that lacks it, or a part of it.
+type brokenIPTables struct{ writes, lists error }
+
+func (b brokenIPTables) List(string, string) ([]string, error)          { return nil, b.lists }
+func (b brokenIPTables) ClearChain(string, string) error                { return b.writes }
+func (b brokenIPTables) Insert(string, string, int, ...string) error    { return b.writes }
+func (b brokenIPTables) DeleteIfExists(string, string, ...string) error { return b.writes }
+func (b brokenIPTables) ClearAndDeleteChain(string, string) error       { return b.writes }
+
+// TestErrorsOfIPTablesItselfAreExplained holds exited to what the program and its library do.
+func TestErrorsOfIPTablesItselfAreExplained(t *testing.T) {
+	inNamespace(t)
+	ipt, err := openTables(IPv4)
+	must(t, err)
+	err = ipt.Insert("filter", "INPUT", 1, "-m", "comment", "--comment", "x", "-j", "K8SM-NO-SUCH-TARGET")
+	if status, ok := exitStatus(err); !ok || status == 0 {
+		t.Fatalf("%v has exit status %d, %v", err, status, ok)
+	}
+	if why := explain(ipt, err); !errors.Is(why, err) || !strings.Contains(why.Error(), "xt_conntrack") {
+		t.Errorf("got %v", why)
+	}
+}
 
 func TestTunnelAndRoutesOfAKilledNodeAreRemovedByWhoCleansUp(t *testing.T) {
 	inNamespace(t)
