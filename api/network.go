@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -39,7 +40,16 @@ const (
 // of pools: so the nodes never disagree about one, whatever became of the node that had it last.
 const AnnotationPodPrefixes = "k8sm.io/pod-prefixes"
 
-// ParsePodPrefixes reads the value of AnnotationPodPrefixes.
+// FormatPodPrefixes returns the value of AnnotationPodPrefixes, in the order of the addresses.
+func FormatPodPrefixes(prefixes []netip.Prefix) string {
+	texts := make([]string, len(prefixes))
+	for i, prefix := range slices.SortedFunc(slices.Values(prefixes), netip.Prefix.Compare) {
+		texts[i] = prefix.String()
+	}
+	return strings.Join(texts, ",")
+}
+
+// ParsePodPrefixes is the inverse of FormatPodPrefixes. Spaces, empty parts and bits beyond a range are ignored.
 func ParsePodPrefixes(text string) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	for _, part := range strings.Split(text, ",") {

@@ -10,9 +10,16 @@ const AnnotationAgentAddress = "k8sm.io/agent-address"
 const (
 	// AnnotationMaintenance is the planned maintenance, as "start/end" in RFC 3339; without a planned end, "start/..".
 	AnnotationMaintenance = "k8sm.io/maintenance"
-	// AnnotationCordoned says that the scheduler has cordoned the node, and for what: "maintenance" or "draining". It
-	// takes back no other cordon.
+	// AnnotationCordoned says that the scheduler has cordoned the node, and for what: one of CordonedForMaintenance,
+	// CordonedForRollout and CordonedForDraining. It takes back no other cordon.
 	AnnotationCordoned = "k8sm.io/cordoned-for"
+)
+
+// Values of AnnotationCordoned.
+const (
+	CordonedForMaintenance = "maintenance" // an operator has planned maintenance of the agent
+	CordonedForRollout     = "rollout"     // the minion is replaced
+	CordonedForDraining    = "draining"    // an operator drains the agent
 )
 
 // Annotations, on a node, that its minion writes when it starts, and writes again should they be lost. They stay when the

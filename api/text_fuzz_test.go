@@ -167,3 +167,21 @@ func FuzzNames(f *testing.F) {
 		}
 	})
 }
+
+// FuzzPodPrefixes reads what a node says of the addresses of its pods.
+func FuzzPodPrefixes(f *testing.F) {
+	for _, seed := range []string{"", "192.0.2.7/32,192.0.2.9/32", "fd00::1/128, 192.0.2.9/24", "192.0.2.7", ",,", "::ffff:192.0.2.7/120", "fe80::1%eth0/64"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		prefixes, err := ParsePodPrefixes(text)
+		if err != nil {
+			return
+		}
+		written := FormatPodPrefixes(prefixes)
+		again, err := ParsePodPrefixes(written)
+		if err != nil || len(again) != len(prefixes) || FormatPodPrefixes(again) != written {
+			t.Errorf("%q is read as %v, written as %q and read as %v, %v", text, prefixes, written, again, err)
+		}
+	})
+}

@@ -271,7 +271,7 @@ func (c *Core) leadToAddresses(now time.Time) []Action {
 	}
 	var acts []Action
 	for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
-		want, node := prefixesText(wanted[name]), c.nodes[name]
+		want, node := api.FormatPodPrefixes(wanted[name]), c.nodes[name]
 		if _, ours := api.AgentOfProviderID(node.Spec.ProviderID); !ours || node.Annotations[api.AnnotationPodPrefixes] == want {
 			delete(x.led, name)
 			continue
@@ -283,16 +283,6 @@ func (c *Core) leadToAddresses(now time.Time) []Action {
 		acts = append(acts, LeadTo{Node: name, Prefixes: want})
 	}
 	return acts
-}
-
-// prefixesText is a value of api.AnnotationPodPrefixes.
-func prefixesText(prefixes []netip.Prefix) string {
-	slices.SortFunc(prefixes, netip.Prefix.Compare)
-	texts := make([]string, len(prefixes))
-	for i, prefix := range prefixes {
-		texts[i] = prefix.String()
-	}
-	return strings.Join(texts, ",")
 }
 
 // addressText tells which address a binding gives.

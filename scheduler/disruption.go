@@ -12,7 +12,6 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/offers"
-	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 const (
@@ -127,7 +126,7 @@ func (c *Core) recall(now time.Time, a *agent, node *v1.Node) {
 	}
 	u = c.keep(now, a.ID)
 	u.rollout, u.shown = rollout{Rollout: rolled}, rolled
-	u.draining = cordoned == match.CordonedForDraining
+	u.draining = cordoned == api.CordonedForDraining
 	if window, err := offers.ParseUnavailability(text); err == nil {
 		u.window = &window
 	}
@@ -148,11 +147,11 @@ func (c *Core) agentLost(now time.Time, id api.AgentID) []Action {
 func (c *Core) cordon(now time.Time, u *disruption) string {
 	switch {
 	case u.draining:
-		return match.CordonedForDraining
+		return api.CordonedForDraining
 	case u.window != nil && !now.Before(u.window.Start.Add(-c.cfg.CordonLead)):
-		return match.CordonedForMaintenance
+		return api.CordonedForMaintenance
 	case u.rollout.State == api.RolloutRolling || u.rollout.State == api.RolloutStuck:
-		return match.CordonedForRollout
+		return api.CordonedForRollout
 	}
 	return ""
 }

@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8sm/k8sm/api"
-	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 const (
@@ -211,7 +210,7 @@ func (c *Core) keepsMinion(a *agent, residents func(node string) []*pod) string 
 func (c *Core) replace(now time.Time, a *agent, node *v1.Node, residents []*pod) []Action {
 	u := c.disruptions[a.ID]
 	r := &u.rollout
-	cordoned := node.Annotations[api.AnnotationCordoned] == match.CordonedForRollout
+	cordoned := node.Annotations[api.AnnotationCordoned] == api.CordonedForRollout
 	started := node.Annotations[api.AnnotationMinionStarted]
 	switch {
 	case u.draining: // its minion ends with its last task

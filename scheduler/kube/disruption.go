@@ -13,7 +13,6 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/scheduler"
-	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 // markNode writes the annotations and the cordon together. The API server refuses that if the node has changed since it was seen:
@@ -62,7 +61,7 @@ func eventOf(a scheduler.MarkNode) (reason, message string) {
 		return "RolloutFailed", "the replacement of the minion failed, and no other starts: " + a.Rollout.String()
 	case a.Unschedulable && !a.Node.Spec.Unschedulable && a.Rollout.State != api.RolloutNone:
 		return "Cordoned", fmt.Sprintf("cordoned for %s: km %s", a.Cordoned, a.Rollout)
-	case a.Unschedulable && !a.Node.Spec.Unschedulable && a.Cordoned == match.CordonedForDraining:
+	case a.Unschedulable && !a.Node.Spec.Unschedulable && a.Cordoned == api.CordonedForDraining:
 		return "Cordoned", "cordoned for draining: an operator drains the Mesos agent, which kills its tasks"
 	case a.Unschedulable && !a.Node.Spec.Unschedulable:
 		return "Cordoned", fmt.Sprintf("cordoned for %s%s", a.Cordoned, window)

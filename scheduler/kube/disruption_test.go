@@ -15,7 +15,6 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/scheduler"
-	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 const window = "2026-01-01T02:00:00Z/2026-01-01T03:00:00Z"
@@ -85,7 +84,7 @@ func TestNodeTellsHowItsRolloutStandsAndWarnsWhenItIsGivenUp(t *testing.T) {
 		},
 		{scheduler.MarkNode{}, "Normal Uncordoned uncordoned"},
 		{
-			scheduler.MarkNode{Cordoned: match.CordonedForDraining, Unschedulable: true},
+			scheduler.MarkNode{Cordoned: api.CordonedForDraining, Unschedulable: true},
 			"Normal Cordoned cordoned for draining: an operator drains the Mesos agent, which kills its tasks",
 		},
 	} {

@@ -93,9 +93,9 @@ func (v *View) checkNode(s *Class) refusal {
 		switch cmp.Or(v.closed, v.obj.Annotations[api.AnnotationCordoned]) {
 		case "":
 			return refusal{reason: cordoned}
-		case CordonedForRollout:
+		case api.CordonedForRollout:
 			return refusal{reason: replaced}
-		case CordonedForDraining:
+		case api.CordonedForDraining:
 			return refusal{reason: draining}
 		}
 		return refusal{reason: maintained}
@@ -139,14 +139,6 @@ func tolerates(pod *v1.Pod, key string) bool {
 	taint := v1.Taint{Key: key, Effect: v1.TaintEffectNoSchedule}
 	return corev1helpers.TolerationsTolerateTaint(klog.Logger{}, pod.Spec.Tolerations, &taint, false)
 }
-
-// What api.AnnotationCordoned says.
-const (
-	CordonedForMaintenance = "maintenance"
-	CordonedForRollout     = "rollout"
-	// CordonedForDraining is that an operator drains the agent.
-	CordonedForDraining = "draining"
-)
 
 // UnfitReason is that of the condition of a node whose minion has found that it can run no pods there.
 const UnfitReason = "AgentCannotRunPods"
