@@ -134,10 +134,13 @@ func listCommand(with runner) *cobra.Command {
 		Use: "list", Short: "Show the pools, and which pod has which address", Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "how to print it: table or json")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if output != "table" && output != "json" {
-			return fmt.Errorf("--output=%s: give table or json", output)
+			return fmt.Errorf("cannot use --output=%s: give table or json", output)
 		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return with(func(ctx context.Context, cluster Cluster) error {
 			pools, err := New(cluster.KV).List(ctx)
 			if err != nil {

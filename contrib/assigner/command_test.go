@@ -120,7 +120,7 @@ office/10.50.0.1  default/a   uid-a
 		{do: []string{"import", "-"}, stdin: otherPools, want: "pool home added with 1 addresses\npool lab removed with its 3 addresses\n"},
 		{do: []string{"release", "a", "--force"}, want: "released office/10.50.0.1 of pod default/a\n"},
 		{do: []string{"import", "-"}, stdin: otherPools, want: "the pools are as the file has them\n"},
-		{do: []string{"list", "-o", "yaml"}, want: "error: --output=yaml: give table or json\n"},
+		{do: []string{"list", "-o", "yaml"}, want: "error: cannot use --output=yaml: give table or json\n"},
 	})
 }
 

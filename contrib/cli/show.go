@@ -100,6 +100,9 @@ func (s *showing) addFlags(cmd *cobra.Command, namespaced bool) {
 }
 
 func (s *showing) check() error {
+	if s.output == "table" { // as earlier versions had it
+		s.output = ""
+	}
 	if !slices.Contains(outputs, s.output) {
 		return fmt.Errorf("cannot use --output=%s: give wide, json, yaml or name", s.output)
 	}
@@ -130,7 +133,8 @@ scheduler's address comes from etcd, unless --status-address gives it.`,
 			if err != nil {
 				return err
 			}
-			v := newViewer(k, s, args, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			v := newViewer(k, s, args)
+			v.out, v.errs = cmd.OutOrStdout(), cmd.ErrOrStderr()
 			read := func(ctx context.Context) ([]T, error) { return k.read(client, ctx) }
 			if !s.watch {
 				return v.show(cmd.Context(), read)
@@ -153,9 +157,9 @@ type viewer[T any] struct {
 	table    printers.ResourcePrinter
 }
 
-func newViewer[T any](k kind[T], s showing, selected []string, out, errs io.Writer) *viewer[T] {
+func newViewer[T any](k kind[T], s showing, selected []string) *viewer[T] {
 	return &viewer[T]{
-		kind: k, showing: s, selected: selected, out: out, errs: errs, now: time.Now,
+		kind: k, showing: s, selected: selected, out: io.Discard, errs: io.Discard, now: time.Now,
 		table: printers.NewTablePrinter(printers.PrintOptions{NoHeaders: s.noHeaders, Wide: s.output == "wide"}),
 	}
 }

@@ -43,7 +43,8 @@ var someOffers = []scheduler.LiveOffer{
 func shown[T any](t *testing.T, k kind[T], list []T, s showing, selected ...string) (out, errs string, err error) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	v := newViewer(k, s, selected, &stdout, &stderr)
+	v := newViewer(k, s, selected)
+	v.out, v.errs = &stdout, &stderr
 	v.now = func() time.Time { return noon.Add(90 * time.Minute) }
 	err = v.show(t.Context(), func(context.Context) ([]T, error) { return list, nil })
 	return stdout.String(), stderr.String(), err
@@ -143,7 +144,8 @@ func TestWatchPrintsWhatChanges(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			var out bytes.Buffer
 			looks := 0
-			v := newViewer(tasks, showing{watch: true, events: events, noHeaders: true}, nil, &out, &out)
+			v := newViewer(tasks, showing{watch: true, events: events, noHeaders: true}, nil)
+			v.out, v.errs = &out, &out
 			v.now = func() time.Time { return noon }
 			if err := v.follow(ctx, func(context.Context) ([]scheduler.LiveTask, error) {
 				looks++

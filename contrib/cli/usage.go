@@ -40,6 +40,7 @@ func explainUsage(cmd *cobra.Command) {
 	checkArguments(cmd)
 }
 
+// checkArguments makes what the command finds wrong before it runs a usage error: Args and PreRunE see the command line only.
 func checkArguments(cmd *cobra.Command) {
 	if cmd.HasSubCommands() && !cmd.Runnable() {
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
@@ -54,6 +55,9 @@ func checkArguments(cmd *cobra.Command) {
 			}
 			return usage(wrongArguments(cmd, args))
 		}
+	}
+	if check := cmd.PreRunE; check != nil {
+		cmd.PreRunE = func(cmd *cobra.Command, args []string) error { return usage(check(cmd, args)) }
 	}
 	for _, below := range cmd.Commands() {
 		if below.Name() != "kubelet" && below.Name() != "proxy" {
