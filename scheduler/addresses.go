@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -68,6 +69,8 @@ func (AddressReleased) event()   {}
 
 // addressing is what the core knows of addresses of pools.
 type addressing struct {
+	core    *Core
+	waiting map[types.UID]*pod // for an address
 	// holders have one, or may have: each is released when its pod is over. The task is the last one of a pod that is gone.
 	holders map[types.UID]*task
 	asking  bool      // AssignAddresses is under way
@@ -77,6 +80,45 @@ type addressing struct {
 	moved   bool      // a pod with an address has come to a node, or has gone
 	led     map[string]led
 }
+
+func newAddressing(c *Core) addressing {
+	return addressing{core: c, waiting: map[types.UID]*pod{}, holders: map[types.UID]*task{}, led: map[string]led{}}
+}
+
+// begin has addresses be kept by what pods have from a while after the first subscription on.
+func (ad *addressing) begin(now time.Time) { ad.sweep = now.Add(addressFirst) }
+
+// has notes that a pod has an address.
+func (ad *addressing) has(uid types.UID) {
+	if _, known := ad.holders[uid]; !known {
+		ad.holders[uid] = nil
+	}
+}
+
+// gone takes in that a pod's object is gone; it has its address as long as its last task may run.
+func (ad *addressing) podGone(uid types.UID, last *task) {
+	if _, holds := ad.holders[uid]; holds {
+		ad.holders[uid], ad.moved = last, true
+	}
+}
+
+// bound takes in that a pod was bound: packets to its address go to its node from now on.
+func (ad *addressing) bound(p *pod) { ad.moved = ad.moved || p.claimed.address != "" }
+
+// await has the pod be given an address.
+func (ad *addressing) await(p *pod) { ad.waiting[p.Obj.UID], ad.fresh = p, true }
+
+// all goes through the pods that wait, in no order.
+func (ad *addressing) all() iter.Seq2[types.UID, *pod] { return maps.All(ad.waiting) }
+
+// awaits tells whether the pod waits for an address.
+func (ad *addressing) awaits(p *pod) bool { return ad.waiting[p.Obj.UID] == p }
+
+// waits counts the pods that wait for an address.
+func (ad *addressing) waits() int { return len(ad.waiting) }
+
+// drop takes the pod off.
+func (ad *addressing) drop(p *pod) { delete(ad.waiting, p.Obj.UID) }
 
 // led is what a node was made to say, and when.
 type led struct {
@@ -157,84 +199,81 @@ func (p *pod) tellUnaddressed() []Action {
 		api.AnnotationIPPool, p.Obj.Spec.NodeName)}}
 }
 
-// askAddresses asks for the addresses that pods wait for, one batch at a time.
-func (c *Core) askAddresses(now time.Time) []Action {
-	x := &c.addresses
-	due := !now.Before(x.again)
-	if len(c.queue.awaitingAddress) == 0 || !c.synced || x.asking || !x.fresh && !due {
+// ask asks for the addresses that pods wait for, one batch at a time.
+func (ad *addressing) ask(now time.Time) []Action {
+	due := !now.Before(ad.again)
+	if len(ad.waiting) == 0 || !ad.core.session.synced() || ad.asking || !ad.fresh && !due {
 		return nil
 	}
-	x.fresh = false
+	ad.fresh = false
 	var act AssignAddresses
-	for _, p := range slices.SortedFunc(maps.Values(c.queue.awaitingAddress), before) {
+	for _, p := range slices.SortedFunc(maps.Values(ad.waiting), before) {
 		if p.claimed.refused == "" || due {
 			act.Claims = append(act.Claims, *p.claimed.claim)
 		}
 	}
 	if due {
-		x.again = now.Add(addressAgain)
+		ad.again = now.Add(addressAgain)
 	}
 	if len(act.Claims) == 0 {
 		return nil
 	}
-	x.asking = true
+	ad.asking = true
 	return []Action{act}
 }
 
-// addressesAssigned lets the pods go on that have got addresses.
-func (c *Core) addressesAssigned(now time.Time, done AddressesAssigned) {
-	c.addresses.asking = false
+// assigned lets the pods go on that have got addresses.
+func (ad *addressing) assigned(now time.Time, done AddressesAssigned) {
+	ad.asking = false
 	for i, claim := range done.Action.Claims {
-		answer, p := done.Answers[i], c.pods[claim.UID]
+		answer, p := done.Answers[i], ad.core.pods.get(claim.UID)
 		if answer.IP != "" {
-			if _, known := c.addresses.holders[claim.UID]; !known {
-				c.addresses.holders[claim.UID] = nil
-			}
+			ad.has(claim.UID)
 		}
 		if p == nil {
 			continue
 		}
 		if p.claimed.claim == nil || *p.claimed.claim != claim {
-			c.addresses.fresh = true // it wants something else by now
+			ad.fresh = true // it wants something else by now
 			continue
 		}
 		p.claimed.address, p.claimed.granted, p.claimed.refused = answer.IP, claim, answer.Problem
 		if answer.IP != "" {
-			c.look = true
-			c.requeue(now, p)
+			ad.core.stir()
+			ad.core.pods.requeue(now, p)
 		}
 	}
 }
 
-// addressReleased gives others another try at once, or this another one before long.
-func (c *Core) addressReleased(now time.Time, ok bool) {
+// released gives others another try at once, or this another one before long.
+func (ad *addressing) released(now time.Time, ok bool) {
 	if ok {
-		c.addresses.again = now
+		ad.again = now
 		return
 	}
-	c.addresses.sweep = now.Add(addressFirst)
+	ad.sweep = now.Add(addressFirst)
 }
 
-// tickAddresses gives back the addresses of pods that are over, or want none any more. Those whose task may still run are
+// tick gives back the addresses of pods that are over, or want none any more. Those whose task may still run are
 // not over, even if their objects are gone.
-func (c *Core) tickAddresses(now time.Time) []Action {
-	x := &c.addresses
+func (ad *addressing) tick(now time.Time) []Action {
+	ad.moved = true // or may be: nodes come and go
 	var acts []Action
-	for _, uid := range slices.Sorted(maps.Keys(x.holders)) {
-		if !c.holdsAddress(uid) {
-			delete(x.holders, uid)
+	for _, uid := range slices.Sorted(maps.Keys(ad.holders)) {
+		if !ad.holds(uid) {
+			delete(ad.holders, uid)
 			acts = append(acts, ReleaseAddress{Pod: uid})
 		}
 	}
-	if x.sweep.IsZero() || now.Before(x.sweep) {
+	if ad.sweep.IsZero() || now.Before(ad.sweep) {
 		return acts
 	}
-	x.sweep = now.Add(addressSweep)
+	ad.sweep = now.Add(addressSweep)
 	keep := map[types.UID]bool{}
-	for uid := range x.holders {
+	for uid := range ad.holders {
 		keep[uid] = true
 	}
-	for uid, p := range c.pods {
+	for uid, p := range ad.core.pods.all() {
 		if !finished(p.Obj) && (p.claimed.claim != nil || p.claimed.address != "" || p.Obj.Annotations[api.AnnotationIPPool] != "") {
 			keep[uid] = true
 		}
@@ -242,26 +281,26 @@ func (c *Core) tickAddresses(now time.Time) []Action {
 	return append(acts, KeepAddresses{Pods: slices.Sorted(maps.Keys(keep))})
 }
 
-// holdsAddress tells whether a pod that has an address is to keep it.
-func (c *Core) holdsAddress(uid types.UID) bool {
-	p := c.pods[uid]
+// holds tells whether a pod that has an address is to keep it.
+func (ad *addressing) holds(uid types.UID) bool {
+	p := ad.core.pods.get(uid)
 	if p == nil {
-		last := c.addresses.holders[uid]
-		return last != nil && c.tasks[last.id] == last
+		last := ad.holders[uid]
+		return last != nil && ad.core.tasks.get(last.id) == last
 	}
 	return p.task != nil || !finished(p.Obj) && (p.claimed.claim != nil || p.Node != "")
 }
 
-// leadToAddresses makes the nodes say where pods with addresses of pools are. An address is a node's from the binding until
+// lead makes the nodes say where pods with addresses of pools are. An address is a node's from the binding until
 // the pod is over, so that no two nodes ever have one, even if one of them is cut off.
-func (c *Core) leadToAddresses(now time.Time) []Action {
-	x := &c.addresses
-	if x.moved = false; !c.synced {
+func (ad *addressing) lead(now time.Time) []Action {
+	moved := ad.moved
+	if ad.moved = false; !moved || !ad.core.session.synced() {
 		return nil
 	}
 	wanted := map[string][]netip.Prefix{}
-	for uid := range x.holders {
-		p := c.pods[uid]
+	for uid := range ad.holders {
+		p := ad.core.pods.get(uid)
 		if p == nil || p.Node == "" || finished(p.Obj) {
 			continue
 		}
@@ -270,16 +309,16 @@ func (c *Core) leadToAddresses(now time.Time) []Action {
 		}
 	}
 	var acts []Action
-	for _, name := range slices.Sorted(maps.Keys(c.nodes)) {
-		want, node := api.FormatPodPrefixes(wanted[name]), c.nodes[name]
+	for _, name := range ad.core.agents.nodeNames() {
+		want, node := api.FormatPodPrefixes(wanted[name]), ad.core.agents.node(name)
 		if _, ours := api.AgentOfProviderID(node.Spec.ProviderID); !ours || node.Annotations[api.AnnotationPodPrefixes] == want {
-			delete(x.led, name)
+			delete(ad.led, name)
 			continue
 		}
-		if before := x.led[name]; before.prefixes == want && now.Before(before.at.Add(leadAgain)) {
+		if before := ad.led[name]; before.prefixes == want && now.Before(before.at.Add(leadAgain)) {
 			continue
 		}
-		x.led[name] = led{want, now}
+		ad.led[name] = led{want, now}
 		acts = append(acts, LeadTo{Node: name, Prefixes: want})
 	}
 	return acts

@@ -16,13 +16,13 @@ type budget struct {
 	disrupted map[string]metav1.Time
 }
 
-func (c *Core) budgetSeen(obj *policyv1.PodDisruptionBudget) {
+func (pm *preempting) budgetSeen(obj *policyv1.PodDisruptionBudget) {
 	selector, err := metav1.LabelSelectorAsSelector(obj.Spec.Selector)
 	if err != nil || selector.Empty() { // as in kube-scheduler, it is about no pod
-		delete(c.budgets, obj.UID)
+		delete(pm.budgets, obj.UID)
 		return
 	}
-	c.budgets[obj.UID] = &budget{
+	pm.budgets[obj.UID] = &budget{
 		namespace: obj.Namespace, selector: selector,
 		allowed: obj.Status.DisruptionsAllowed, disrupted: obj.Status.DisruptedPods,
 	}
@@ -37,9 +37,9 @@ func (b *budget) guards(pod *v1.Pod) bool {
 }
 
 // violations tells of each tenant whether a budget would be violated if it and those before it were preempted.
-func (c *Core) violations(tenants []tenant) []bool {
+func (pm *preempting) violations(tenants []tenant) []bool {
 	violates := make([]bool, len(tenants))
-	for _, b := range c.budgets {
+	for _, b := range pm.budgets {
 		left := b.allowed
 		for i := range tenants {
 			if !b.guards(tenants[i].pod.Obj) {
@@ -53,8 +53,8 @@ func (c *Core) violations(tenants []tenant) []bool {
 }
 
 // spend counts a pod that is being preempted, until the budget's status shows it.
-func (c *Core) spend(pod *v1.Pod) {
-	for _, b := range c.budgets {
+func (pm *preempting) spend(pod *v1.Pod) {
+	for _, b := range pm.budgets {
 		if b.guards(pod) {
 			b.allowed--
 		}

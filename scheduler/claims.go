@@ -1,10 +1,13 @@
 package scheduler
 
 import (
+	"iter"
+	"maps"
 	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/scheduler/match"
@@ -14,112 +17,136 @@ import (
 // kube-scheduler allows (https://kubernetes.io/docs/reference/config-api/kube-scheduler-config.v1/#kubescheduler-config-k8s-io-v1-VolumeBindingArgs).
 const claimsPatience = 10 * time.Minute
 
-// prepareClaims has the claims of a pod bound, or volumes for them made, for the node of the view that was found for it; the
+// claims are those of pods that wait until their claims are bound for the node that was chosen.
+type claims struct {
+	core    *Core
+	waiting map[types.UID]*pod
+	actions []Action // what this cycle has decided
+}
+
+func newClaims(c *Core) claims { return claims{core: c, waiting: map[types.UID]*pod{}} }
+
+// all goes through the pods that wait, in no order.
+func (cl *claims) all() iter.Seq2[types.UID, *pod] { return maps.All(cl.waiting) }
+
+// decided returns the actions of this cycle, once.
+func (cl *claims) decided() []Action {
+	acts := cl.actions
+	cl.actions = nil
+	return acts
+}
+
+// awaits tells whether the pod waits for its claims.
+func (cl *claims) awaits(p *pod) bool { return cl.waiting[p.Obj.UID] == p }
+
+// drop takes the pod off.
+func (cl *claims) drop(p *pod) { delete(cl.waiting, p.Obj.UID) }
+
+// prepare has the claims of a pod bound, or volumes for them made, for the node of the view that was found for it; the
 // pod occupies that node meanwhile. It tells whether there is anything to wait for.
-func (c *Core) prepareClaims(now time.Time, p *pod, v *match.View) bool {
-	claims, needed := c.index.PrepareClaims(&p.Pod, v)
+func (cl *claims) prepare(now time.Time, p *pod, v *match.View) bool {
+	claims, needed := cl.core.index.PrepareClaims(&p.Pod, v)
 	if !needed {
 		return false
 	}
-	c.dequeue(p)
+	cl.core.pods.dequeue(p)
 	p.ClaimsNode, p.claimsAt = v.Node().Name, now
 	p.Reread()
-	p.waits = true
-	c.queue.awaitingClaims[p.Obj.UID] = p
-	c.queue.waiting++
-	c.occupy(p)
+	cl.waiting[p.Obj.UID] = p
+	cl.core.pods.await(p)
+	cl.core.pods.occupy(p)
 	if len(claims.Volumes)+len(claims.Claims) > 0 {
-		c.prepared = append(c.prepared, PrepareClaims{Pod: refOf(p.Obj), Node: p.ClaimsNode, Volumes: claims.Volumes, Claims: claims.Claims})
+		cl.actions = append(cl.actions, PrepareClaims{Pod: refOf(p.Obj), Node: p.ClaimsNode, Volumes: claims.Volumes, Claims: claims.Claims})
 	}
 	return true
 }
 
-// claimsPrepared takes in what became of PrepareClaims. If it failed, somebody else has changed the objects.
-func (c *Core) claimsPrepared(now time.Time, done ClaimsPrepared) {
+// written takes in what became of PrepareClaims. If it failed, somebody else has changed the objects.
+func (cl *claims) written(now time.Time, done ClaimsPrepared) {
 	if done.OK {
 		return
 	}
-	c.index.ClaimsFailed(match.Claims{Volumes: done.Action.Volumes, Claims: done.Action.Claims})
-	if p := c.pods[done.Action.Pod.UID]; p != nil {
-		c.chooseAgain(now, p)
+	cl.core.index.ClaimsFailed(match.Claims{Volumes: done.Action.Volumes, Claims: done.Action.Claims})
+	if p := cl.core.pods.get(done.Action.Pod.UID); p != nil {
+		cl.chooseAgain(now, p)
 	}
 }
 
 // chooseAgain lets a pod choose again, which its claims keep from the node that was chosen.
-func (c *Core) chooseAgain(now time.Time, p *pod) {
+func (cl *claims) chooseAgain(now time.Time, p *pod) {
 	if p.ClaimsNode == "" {
 		return
 	}
-	c.dequeue(p)
-	c.leaveClaimsNode(p)
+	cl.core.pods.dequeue(p)
+	cl.leave(p)
 	p.backoff.fail(now)
-	c.requeue(now, p)
+	cl.core.pods.requeue(now, p)
 }
 
-// leaveClaimsNode ends what claims meant to the pod's node: it has a task, or chooses again, or needs no node any more.
-func (c *Core) leaveClaimsNode(p *pod) {
+// leave ends what claims meant to the pod's node: it has a task, or chooses again, or needs no node any more.
+func (cl *claims) leave(p *pod) {
 	if p.ClaimsNode != "" {
 		p.ClaimsNode = ""
 		p.Reread()
-		c.occupy(p)
+		cl.core.pods.occupy(p)
 	}
 }
 
-// claimsBound lets a pod have its turn if its claims are all bound now. It still occupies its node, so that nobody comes
+// bound lets a pod have its turn if its claims are all bound now. It still occupies its node, so that nobody comes
 // there meanwhile whom it would mind.
-func (c *Core) claimsBound(now time.Time, p *pod) {
-	if _, missing := c.index.UnboundClaim(p.Obj); missing {
+func (cl *claims) bound(now time.Time, p *pod) {
+	if _, missing := cl.core.index.UnboundClaim(p.Obj); missing {
 		return
 	}
-	delete(c.queue.awaitingClaims, p.Obj.UID)
-	c.requeue(now, p)
-	c.look = true
+	delete(cl.waiting, p.Obj.UID)
+	cl.core.pods.requeue(now, p)
+	cl.core.stir()
 }
 
-// tickClaims lets those pods choose again that have waited for their claims for too long, or whose node is gone.
-func (c *Core) tickClaims(now time.Time) {
-	for _, p := range c.queue.awaitingClaims {
-		if c.agentOfNode(p.ClaimsNode) == nil || now.Sub(p.claimsAt) >= claimsPatience {
-			c.chooseAgain(now, p)
+// tick lets those pods choose again that have waited for their claims for too long, or whose node is gone.
+func (cl *claims) tick(now time.Time) {
+	for _, p := range cl.waiting {
+		if cl.core.agents.ofNode(p.ClaimsNode) == nil || now.Sub(p.claimsAt) >= claimsPatience {
+			cl.chooseAgain(now, p)
 		}
 	}
 }
 
-func (c *Core) volumeSeen(now time.Time, pv *v1.PersistentVolume) {
-	if claim, lost := c.index.VolumeSeen(pv); lost {
-		c.claimReset(now, claim)
+func (cl *claims) volumeSeen(now time.Time, pv *v1.PersistentVolume) {
+	if claim, lost := cl.core.index.VolumeSeen(pv); lost {
+		cl.reset(now, claim)
 	}
 }
 
-func (c *Core) claimSeen(now time.Time, claim *v1.PersistentVolumeClaim) {
+func (cl *claims) claimSeen(now time.Time, claim *v1.PersistentVolumeClaim) {
 	key := api.PodKey{Namespace: claim.Namespace, Name: claim.Name}
-	isBound, isReset := c.index.ClaimSeen(claim)
+	isBound, isReset := cl.core.index.ClaimSeen(claim)
 	if isBound {
-		for _, p := range c.awaitingClaim(key) {
-			c.claimsBound(now, p)
+		for _, p := range cl.awaiting(key) {
+			cl.bound(now, p)
 		}
 	}
 	if isReset {
-		c.claimReset(now, key)
+		cl.reset(now, key)
 	}
 }
 
-func (c *Core) claimGone(now time.Time, key api.PodKey) {
-	c.index.ClaimGone(key)
-	c.claimReset(now, key)
+func (cl *claims) claimGone(now time.Time, key api.PodKey) {
+	cl.core.index.ClaimGone(key)
+	cl.reset(now, key)
 }
 
-// claimReset lets the pods choose again that wait for the claim.
-func (c *Core) claimReset(now time.Time, key api.PodKey) {
-	for _, p := range c.awaitingClaim(key) {
-		c.chooseAgain(now, p)
+// reset lets the pods choose again that wait for the claim.
+func (cl *claims) reset(now time.Time, key api.PodKey) {
+	for _, p := range cl.awaiting(key) {
+		cl.chooseAgain(now, p)
 	}
 }
 
-// awaitingClaim returns the pods that wait for their claims, this one among them.
-func (c *Core) awaitingClaim(key api.PodKey) []*pod {
+// awaiting returns the pods that wait for their claims, this one among them.
+func (cl *claims) awaiting(key api.PodKey) []*pod {
 	var pods []*pod
-	for _, p := range c.queue.awaitingClaims {
+	for _, p := range cl.waiting {
 		if slices.Contains(match.ClaimsOf(p.Obj), key) {
 			pods = append(pods, p)
 		}
@@ -127,9 +154,9 @@ func (c *Core) awaitingClaim(key api.PodKey) []*pod {
 	return pods
 }
 
-// claimsMessage tells why a pod waits that has a node for its claims already.
-func (c *Core) claimsMessage(p *pod) string {
-	if name, missing := c.index.UnboundClaim(p.Obj); missing {
+// message tells why a pod waits that has a node for its claims already.
+func (cl *claims) message(p *pod) string {
+	if name, missing := cl.core.index.UnboundClaim(p.Obj); missing {
 		return "its claim " + name + " is being bound for node " + p.ClaimsNode
 	}
 	return "its claims are bound for node " + p.ClaimsNode

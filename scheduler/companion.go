@@ -27,10 +27,10 @@ func (c *Config) warmDemand() match.Demand {
 }
 
 // minionOf is what the agent's minion takes: what its executor is charged, and its companion.
-func (c *Core) minionOf(a *agent) match.Demand {
-	d := c.cfg.executor(a.Total.Scalars[match.Disk])
-	if c.cfg.Revocable {
-		for i, amount := range c.cfg.warmDemand().Scalars {
+func (as *agents) minionOf(a *agent) match.Demand {
+	d := as.core.cfg.executor(a.Total.Scalars[match.Disk])
+	if as.core.cfg.Revocable {
+		for i, amount := range as.core.cfg.warmDemand().Scalars {
 			d.Scalars[i] += amount
 		}
 	}
@@ -38,28 +38,28 @@ func (c *Core) minionOf(a *agent) match.Demand {
 }
 
 // uncharged tells whether the agent's executor, as it runs or would run, has no cpus of its own.
-func (c *Core) uncharged(a *agent) bool {
-	return c.cfg.Revocable && (a.executor.record == nil || a.executor.charge.Sum(offers.CPUs) == 0)
+func (wm *warming) uncharged(a *agent) bool {
+	return wm.core.cfg.Revocable && (a.executor.record == nil || a.executor.charge.Sum(offers.CPUs) == 0)
 }
 
 // needsCompanion tells whether the agent's executor runs for pods, or did a while ago, and needs a companion for that.
-func (c *Core) needsCompanion(now time.Time, a *agent) bool {
-	if !a.Alive || !c.uncharged(a) {
+func (wm *warming) needsCompanion(now time.Time, a *agent) bool {
+	if !a.Alive || !wm.uncharged(a) {
 		return false
 	}
 	pods := false
-	for _, t := range c.owners[a.ID] {
+	for _, t := range wm.core.tasks.on(a.ID) {
 		pods = pods || !t.warm
 	}
 	if pods || a.busy.IsZero() {
 		a.busy = now
 	}
 	idle := now.Sub(a.busy)
-	return (pods || a.hasExecutor) && (c.cfg.IdleTimeout == 0 || idle < c.cfg.IdleTimeout)
+	return (pods || a.hasExecutor) && (wm.core.cfg.IdleTimeout == 0 || idle < wm.core.cfg.IdleTimeout)
 }
 
 // endMinion has the executor end whose companion is not needed any more: without that, the agent would kill it.
-func (c *Core) endMinion(now time.Time, a *agent) []Action {
+func (wm *warming) endMinion(now time.Time, a *agent) []Action {
 	if now.Sub(a.askedToEnd) < killAgain {
 		return nil
 	}
@@ -68,4 +68,6 @@ func (c *Core) endMinion(now time.Time, a *agent) []Action {
 }
 
 // alone tells whether the agent has no task but its companion.
-func (c *Core) alone(a *agent) bool { return a.warm != nil && len(c.owners[a.ID]) == 1 }
+func (wm *warming) alone(a *agent) bool {
+	return a.warm != nil && len(wm.core.tasks.on(a.ID)) == 1
+}

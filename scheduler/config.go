@@ -3,12 +3,12 @@ package scheduler
 import (
 	"errors"
 	"fmt"
-	"github.com/k8sm/k8sm/scheduler/match"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/k8sm/k8sm/offers"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 // Config is what an operator may choose about scheduling.
@@ -30,10 +30,23 @@ type Config struct {
 	// CordonLead is how long before planned maintenance an agent's node is cordoned, and DrainLead how long before its
 	// pods are evicted.
 	CordonLead, DrainLead time.Duration
+	// NodePorts is the range of nodes' ports that are for services, and so given to no pod; main sets it. Zero is none.
+	NodePorts offers.Range
+	Charges
+	Minions
+	Subscription
+}
+
+// Charges are what is charged in Mesos beside what pods request.
+type Charges struct {
 	// DefaultPodCPUs and DefaultPodMem (MiB) are charged for pods that request none.
 	DefaultPodCPUs, DefaultPodMem float64
 	// ExecutorCPUs, ExecutorMem and ExecutorDisk (MiB) are charged once per agent for the minion.
 	ExecutorCPUs, ExecutorMem, ExecutorDisk float64
+}
+
+// Minions is which minions run, and where they come from.
+type Minions struct {
 	// Version is that of this scheduler's km, an api.KMVersion, by which minions are replaced as Rollout says; "" replaces none. main sets it.
 	Version string
 	// Rollout says which minions are replaced by the order of versions.
@@ -49,14 +62,15 @@ type Config struct {
 	MaxInstalls int
 	// KMPath is the absolute path of the km program on every agent; if it is empty, agents fetch it.
 	KMPath string
-
-	// Roles are those that offers come for, the preferred one first; main sets them.
-	Roles []string
-	// NodePorts is the range of nodes' ports that are for services, and so given to no pod; main sets it. Zero is none.
-	NodePorts offers.Range
 	// IdleTimeout is how long minions are told to stay without a task; zero is for ever. main sets it.
 	IdleTimeout time.Duration
-	// Revocable says that offers have cpus that Mesos may take back; main sets it.
+}
+
+// Subscription is what the scheduler subscribes to at the Mesos master. main sets it.
+type Subscription struct {
+	// Roles are those that offers come for, the preferred one first.
+	Roles []string
+	// Revocable says that offers have cpus that Mesos may take back.
 	Revocable bool
 }
 

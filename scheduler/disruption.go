@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -94,37 +95,87 @@ func (o EvictOutcome) String() string {
 	return [numEvictOutcomes]string{"evicted", "gone", "blocked", "failed"}[o]
 }
 
+// disruptions are the plans that operators have with agents.
+type disruptions struct {
+	core    *Core
+	byAgent map[api.AgentID]*disruption
+	inverse [numInverseEnds]uint64   // how inverse offers ended
+	evicted [numEvictOutcomes]uint64 // and evictions
+}
+
+// changed has the agent viewed anew whose plans have.
+func (ds *disruptions) changed(id api.AgentID) {
+	if a := ds.core.agents.get(id); a != nil {
+		ds.core.index.Refresh(&a.Agent)
+	}
+}
+
+// forget drops the plans with an agent.
+func (ds *disruptions) forget(id api.AgentID) { delete(ds.byAgent, id) }
+
+// subscribed has all plans count as heard of: while there was no connection nothing could be.
+func (ds *disruptions) subscribed(now time.Time) {
+	for _, u := range ds.byAgent {
+		u.heard = now
+	}
+}
+
+// executorExited takes in that the agent's executor has ended: what it was asked to do for a plan is done.
+func (ds *disruptions) executorExited(now time.Time, id api.AgentID) {
+	u := ds.byAgent[id]
+	if u == nil {
+		return
+	}
+	u.drain.exited = true
+	if !u.rollout.asked.IsZero() {
+		u.rollout.gone = now
+	}
+}
+
+// all goes through the plans, by agent, in no order.
+func (ds *disruptions) all() iter.Seq2[api.AgentID, *disruption] { return maps.All(ds.byAgent) }
+
+// inverseRescinded counts an inverse offer that Mesos took back.
+func (ds *disruptions) inverseRescinded() { ds.inverse[InverseRescinded]++ }
+
+// of returns what is planned with the agent; nil for nothing.
+func (ds *disruptions) of(id api.AgentID) *disruption { return ds.byAgent[id] }
+
+func newDisruptions(c *Core) disruptions {
+	return disruptions{core: c, byAgent: map[api.AgentID]*disruption{}}
+}
+
 // keep returns the agent's upkeep, a new one if it had none.
-func (c *Core) keep(now time.Time, id api.AgentID) *disruption {
-	u := c.disruptions[id]
+func (ds *disruptions) keep(now time.Time, id api.AgentID) *disruption {
+	u := ds.byAgent[id]
 	if u == nil {
 		u = &disruption{heard: now, evictions: map[types.UID]*eviction{}}
-		c.disruptions[id] = u
+		ds.byAgent[id] = u
 	}
 	return u
 }
 
 // heardOf takes in what an offer says of its agent's plans: where there is no unavailability nothing is planned any more.
-func (c *Core) heardOf(now time.Time, id api.AgentID, window *offers.Unavailability) {
-	if window == nil && c.disruptions[id] == nil {
+func (ds *disruptions) heardOf(now time.Time, id api.AgentID, window *offers.Unavailability) {
+	if window == nil && ds.byAgent[id] == nil {
 		return
 	}
-	u := c.keep(now, id)
+	u := ds.keep(now, id)
 	u.window, u.heard, u.gone = window, now, false
 }
 
 // recall learns from its node what an earlier scheduler knew of an agent's plans.
-func (c *Core) recall(now time.Time, a *agent, node *v1.Node) {
+func (ds *disruptions) recall(now time.Time, a *agent, node *v1.Node) {
 	cordoned, text := node.Annotations[api.AnnotationCordoned], node.Annotations[api.AnnotationMaintenance]
 	rolled := api.ParseRollout(node.Annotations[api.AnnotationRollout])
-	u := c.disruptions[a.ID]
+	u := ds.byAgent[a.ID]
 	if u != nil {
 		u.rolloutSeen(rolled)
 	}
 	if u != nil || cordoned == "" && text == "" && rolled.State == api.RolloutNone {
 		return
 	}
-	u = c.keep(now, a.ID)
+	u = ds.keep(now, a.ID)
 	u.rollout, u.shown = rollout{Rollout: rolled}, rolled
 	u.draining = cordoned == api.CordonedForDraining
 	if window, err := offers.ParseUnavailability(text); err == nil {
@@ -132,23 +183,23 @@ func (c *Core) recall(now time.Time, a *agent, node *v1.Node) {
 	}
 }
 
-// agentLost handles an agent that the master removed. One that was taken down as planned does not come back as it was:
+// lost handles an agent that the master removed. One that was taken down as planned does not come back as it was:
 // its node goes at once, so that what was left there is replaced without the patience that a network failure deserves.
 // The tasks that ended with it have told so; without tasks there is no hurry.
-func (c *Core) agentLost(now time.Time, id api.AgentID) []Action {
-	c.agentAbsent(now, id)
-	if a, u := c.agents[id], c.disruptions[id]; a != nil && u != nil && u.gone {
-		return c.forgetAgent(now, a)
+func (ds *disruptions) lost(now time.Time, id api.AgentID) []Action {
+	ds.core.agents.absent(now, id)
+	if a, u := ds.core.agents.get(id), ds.byAgent[id]; a != nil && u != nil && u.gone {
+		return ds.core.agents.forget(now, a)
 	}
 	return nil
 }
 
 // cordon tells for what the agent's node shall be cordoned now; "" for nothing.
-func (c *Core) cordon(now time.Time, u *disruption) string {
+func (ds *disruptions) cordon(now time.Time, u *disruption) string {
 	switch {
 	case u.draining:
 		return api.CordonedForDraining
-	case u.window != nil && !now.Before(u.window.Start.Add(-c.cfg.CordonLead)):
+	case u.window != nil && !now.Before(u.window.Start.Add(-ds.core.cfg.CordonLead)):
 		return api.CordonedForMaintenance
 	case u.rollout.State == api.RolloutRolling || u.rollout.State == api.RolloutStuck:
 		return api.CordonedForRollout
@@ -157,64 +208,64 @@ func (c *Core) cordon(now time.Time, u *disruption) string {
 }
 
 // drains tells whether Mesos drains the agent: it takes no tasks then, whatever becomes free there.
-func (c *Core) drains(a *agent) bool {
-	u := c.disruptions[a.ID]
+func (ds *disruptions) drains(a *agent) bool {
+	u := ds.byAgent[a.ID]
 	return u != nil && u.draining
 }
 
 // evicts tells whether it is time for the pods to go.
-func (c *Core) evicts(now time.Time, u *disruption) bool {
-	return u.draining || u.rollout.State == api.RolloutRolling || u.window != nil && !now.Before(u.window.Start.Add(-c.cfg.DrainLead))
+func (ds *disruptions) evicts(now time.Time, u *disruption) bool {
+	return u.draining || u.rollout.State == api.RolloutRolling || u.window != nil && !now.Before(u.window.Start.Add(-ds.core.cfg.DrainLead))
 }
 
 // closed tells for what the agent takes no pods although its node is not cordoned yet; "" if it does.
-func (c *Core) closed(now time.Time, a *agent, node *v1.Node) string {
-	u := c.disruptions[a.ID]
+func (ds *disruptions) closed(now time.Time, a *agent, node *v1.Node) string {
+	u := ds.byAgent[a.ID]
 	if u == nil || node == nil || node.Annotations[api.AnnotationCordoned] != "" {
 		return ""
 	}
-	return c.cordon(now, u)
+	return ds.cordon(now, u)
 }
 
-// tickUpkeep marks the nodes of agents with plans, and evicts their pods.
-func (c *Core) tickUpkeep(now time.Time) []Action {
+// tick marks the nodes of agents with plans, and evicts their pods.
+func (ds *disruptions) tick(now time.Time) []Action {
 	var acts []Action
-	residents := c.residents()
-	acts = append(acts, c.beginRollouts(now, residents)...)
-	for _, id := range slices.Sorted(maps.Keys(c.disruptions)) {
-		a, u := c.agents[id], c.disruptions[id]
-		node := c.nodeOf(a)
+	residents := ds.residents()
+	acts = append(acts, ds.core.rollouts.begin(now, residents)...)
+	for _, id := range slices.Sorted(maps.Keys(ds.byAgent)) {
+		a, u := ds.core.agents.get(id), ds.byAgent[id]
+		node := ds.core.agents.nodeOf(a)
 		if node == nil || !a.Alive {
 			continue
 		}
-		if c.connected && now.Sub(u.heard) >= silence && (a.hasExecutor || u.window.Over(now)) {
+		if ds.core.session.connected() && now.Sub(u.heard) >= silence && (a.hasExecutor || u.window.Over(now)) {
 			u.window = nil
 		}
 		if state := u.rollout.State; state == api.RolloutRolling || state == api.RolloutStuck {
-			acts = append(acts, c.replace(now, a, node, residents(a.Node))...)
+			acts = append(acts, ds.core.rollouts.replace(now, a, node, residents(a.Node))...)
 		}
 		if u.draining {
-			acts = append(acts, c.tickDrain(now, a, u, residents(a.Node))...)
+			acts = append(acts, ds.tickDrain(now, a, u, residents(a.Node))...)
 		}
-		acts = append(acts, c.mark(now, a, node)...)
-		if !c.evicts(now, u) || !node.Spec.Unschedulable {
+		acts = append(acts, ds.mark(now, a, node)...)
+		if !ds.evicts(now, u) || !node.Spec.Unschedulable {
 			continue
 		}
-		acts = append(acts, c.evict(now, a, residents(a.Node))...)
+		acts = append(acts, ds.evict(now, a, residents(a.Node))...)
 	}
 	return acts
 }
 
 // mark makes the node say what is planned, and cordons it. A cordon of somebody else is left alone; ours is taken back
 // when nothing is planned any more, and stays off if somebody takes it back earlier.
-func (c *Core) mark(now time.Time, a *agent, node *v1.Node) []Action {
-	u := c.disruptions[a.ID]
+func (ds *disruptions) mark(now time.Time, a *agent, node *v1.Node) []Action {
+	u := ds.byAgent[a.ID]
 	have := node.Annotations[api.AnnotationCordoned]
 	m := MarkNode{Node: node, Cordoned: have, Unschedulable: node.Spec.Unschedulable, Rollout: u.rollout.Rollout}
 	if u.window != nil {
 		m.Maintenance = u.window.String()
 	}
-	switch want := c.cordon(now, u); {
+	switch want := ds.cordon(now, u); {
 	case want == "" && have != "":
 		m.Cordoned, m.Unschedulable = "", false
 	case want != "" && have == "" && !node.Spec.Unschedulable, want != "" && have != "":
@@ -224,7 +275,7 @@ func (c *Core) mark(now time.Time, a *agent, node *v1.Node) []Action {
 	m.Failed = u.rollout.GivenUp() && !told
 	if m.Cordoned == have && m.Maintenance == node.Annotations[api.AnnotationMaintenance] && told {
 		if u.window == nil && !u.draining && u.rollout.State == api.RolloutNone {
-			delete(c.disruptions, a.ID)
+			delete(ds.byAgent, a.ID)
 		}
 		return nil
 	}
@@ -232,17 +283,17 @@ func (c *Core) mark(now time.Time, a *agent, node *v1.Node) []Action {
 		return nil
 	}
 	u.markAt = now
-	c.index.Refresh(&a.Agent)
+	ds.changed(a.ID)
 	return []Action{m}
 }
 
 // residents returns what finds the pods that are bound to a node. It goes through all pods when it is first asked.
-func (c *Core) residents() func(node string) []*pod {
+func (ds *disruptions) residents() func(node string) []*pod {
 	var residents map[string][]*pod
 	return func(node string) []*pod {
 		if residents == nil {
 			residents = map[string][]*pod{}
-			for _, p := range c.pods {
+			for _, p := range ds.core.pods.all() {
 				if p.Node != "" {
 					residents[p.Node] = append(residents[p.Node], p)
 				}
@@ -255,8 +306,8 @@ func (c *Core) residents() func(node string) []*pod {
 // evict asks for the eviction of the agent's pods. Of a draining agent Mesos kills the tasks, whatever the budgets of
 // their pods: a pod whose task has ended cannot come back there and is deleted, so that its controller replaces it. The
 // API has had the time to show whether it has finished, or was deleted by its executor.
-func (c *Core) evict(now time.Time, a *agent, residents []*pod) []Action {
-	u := c.disruptions[a.ID]
+func (ds *disruptions) evict(now time.Time, a *agent, residents []*pod) []Action {
+	u := ds.byAgent[a.ID]
 	slices.SortFunc(residents, func(a, b *pod) int { return a.Order - b.Order })
 	var acts []Action
 	here := map[types.UID]*eviction{}
@@ -299,9 +350,9 @@ func daemon(pod *v1.Pod) bool {
 	return owner != nil && owner.Kind == "DaemonSet"
 }
 
-func (c *Core) evictDone(now time.Time, done EvictDone) {
-	c.evicted[done.Outcome]++
-	u := c.disruptions[done.Agent]
+func (ds *disruptions) evictDone(now time.Time, done EvictDone) {
+	ds.evicted[done.Outcome]++
+	u := ds.byAgent[done.Agent]
 	if u == nil || u.evictions[done.Pod] == nil {
 		return
 	}
@@ -316,49 +367,49 @@ func (c *Core) evictDone(now time.Time, done EvictDone) {
 
 // inverseOffered answers inverse offers at once. Mesos asks again after the answer's filter, so that the answer may
 // change with what is found out.
-func (c *Core) inverseOffered(now time.Time, came []InverseOffer) []Action {
+func (ds *disruptions) inverseOffered(now time.Time, came []InverseOffer) []Action {
 	var acts []Action
 	for _, o := range came {
-		if c.agents[o.Agent] != nil {
+		if ds.core.agents.get(o.Agent) != nil {
 			window := o.Unavailable
-			c.heardOf(now, o.Agent, &window)
-			c.index.Refresh(&c.agents[o.Agent].Agent)
+			ds.heardOf(now, o.Agent, &window)
+			ds.changed(o.Agent)
 		}
-		answer := c.answerInverse(now, o)
+		answer := ds.answerInverse(now, o)
 		answer.Offer, answer.Agent = o.ID, o.Agent
-		if u := c.disruptions[o.Agent]; u != nil {
+		if u := ds.byAgent[o.Agent]; u != nil {
 			answer.News, u.told = answer.Why != u.told, answer.Why
 		}
 		end := InverseDeclined
 		if answer.Accept {
 			end = InverseAccepted
 		}
-		c.inverse[end]++
+		ds.inverse[end]++
 		acts = append(acts, answer)
 	}
 	return acts
 }
 
 // answerInverse accepts if all pods will have left when the agent becomes unavailable, as far as that is known.
-func (c *Core) answerInverse(now time.Time, o InverseOffer) AnswerInverse {
+func (ds *disruptions) answerInverse(now time.Time, o InverseOffer) AnswerInverse {
 	if o.Agent == "" {
 		return AnswerInverse{Refuse: askSeldom, Why: "it asks for all that we have"}
 	}
-	left := c.leaving(o.Agent)
+	left := ds.leaving(o.Agent)
 	if len(left) == 0 {
 		return AnswerInverse{Accept: true, Refuse: askSeldom, Why: "no pods that have to leave are there"}
 	}
-	a, u := c.agents[o.Agent], c.disruptions[o.Agent]
+	a, u := ds.core.agents.get(o.Agent), ds.byAgent[o.Agent]
 	if u == nil {
 		return AnswerInverse{Refuse: askAgain, Why: "the agent is not known yet"}
 	}
-	if node := c.nodeOf(a); node != nil && node.Annotations[api.AnnotationCordoned] != "" && !node.Spec.Unschedulable {
+	if node := ds.core.agents.nodeOf(a); node != nil && node.Annotations[api.AnnotationCordoned] != "" && !node.Spec.Unschedulable {
 		return AnswerInverse{Refuse: askAgain, Why: "somebody has uncordoned the node"}
 	}
 	if why := u.held(left); why != "" {
 		return AnswerInverse{Refuse: askAgain, Why: why}
 	}
-	begin := o.Unavailable.Start.Add(-c.cfg.DrainLead)
+	begin := o.Unavailable.Start.Add(-ds.core.cfg.DrainLead)
 	for _, p := range left {
 		if over := outBy(p.Obj, later(now, begin)); over.After(o.Unavailable.Start) {
 			return AnswerInverse{Refuse: askAgain, Why: fmt.Sprintf("pod %s may need until %s", refOf(p.Obj).Key, over.UTC().Format(time.RFC3339))}
@@ -392,10 +443,10 @@ func (u *disruption) held(pods []*pod) string {
 }
 
 // leaving returns the pods with tasks on the agent that are to be evicted, or have been and still end.
-func (c *Core) leaving(id api.AgentID) []*pod {
+func (ds *disruptions) leaving(id api.AgentID) []*pod {
 	var left []*pod
-	for _, t := range c.owners[id] {
-		if p := c.pods[t.pod]; p != nil && p.task == t && !finished(p.Obj) && !daemon(p.Obj) {
+	for _, t := range ds.core.tasks.on(id) {
+		if p := ds.core.pods.get(t.pod); p != nil && p.task == t && !finished(p.Obj) && !daemon(p.Obj) {
 			left = append(left, p)
 		}
 	}

@@ -51,7 +51,7 @@ func TestSnapshotTellsHowEachInverseOfferAndEvictionEnded(t *testing.T) {
 }
 
 func TestLiveOfferShowsTheMaintenanceOfItsAgent(t *testing.T) {
-	live := playOn(t, "synced", "subscribed", "offer o1 a1 host=one cpus=2 away=1m").core.LiveOffers()
+	live := playOn(t, "synced", "subscribed", "offer o1 a1 host=one cpus=2 away=1m").core.offering.live()
 	if len(live) != 1 || live[0].Unavailable != "2026-01-01T00:01:00Z/.." {
 		t.Errorf("got %+v", live)
 	}
@@ -62,8 +62,8 @@ func TestNothingIsRememberedOfPlansThatAreOver(t *testing.T) {
 +6s
 node n1 a1
 +1s`)
-	if len(c.disruptions) != 0 {
-		t.Errorf("%d agents are still remembered", len(c.disruptions))
+	if len(c.disruptions.byAgent) != 0 {
+		t.Errorf("%d agents are still remembered", len(c.disruptions.byAgent))
 	}
 }
 

@@ -23,15 +23,15 @@ type drain struct {
 }
 
 // noteDraining learns from what is said of a task that its agent drains, or was taken down in its maintenance.
-func (c *Core) noteDraining(now time.Time, s TaskStatus) {
-	a := c.agents[s.Agent]
+func (ds *disruptions) noteDraining(now time.Time, s TaskStatus) {
+	a := ds.core.agents.get(s.Agent)
 	switch {
 	case s.Agent == "" || a == nil:
 	case s.Reason == reasonDraining:
-		u := c.keep(now, s.Agent)
+		u := ds.keep(now, s.Agent)
 		if !u.draining {
 			u.draining, u.drain = true, drain{exited: s.State == Dropped && !a.hasExecutor}
-			c.index.Refresh(&a.Agent)
+			ds.changed(a.ID)
 		}
 		u.gone = u.gone || s.State == GoneByOperator
 		if s.State != Dropped {
@@ -39,45 +39,45 @@ func (c *Core) noteDraining(now time.Time, s TaskStatus) {
 		} else if !now.Before(a.drops.until) { // of the tasks of one ACCEPT one counts
 			a.drops.fail(now)
 		}
-	case s.State == Gone && s.Reason == reasonRemoved && c.disruptions[s.Agent] != nil:
-		c.disruptions[s.Agent].gone = true
+	case s.State == Gone && s.Reason == reasonRemoved && ds.byAgent[s.Agent] != nil:
+		ds.byAgent[s.Agent].gone = true
 	case s.State == Starting || s.State == Running:
 		a.drops = backoff{}
 	}
 }
 
 // reactivated takes in that a draining agent makes offers again. It may take tasks when our executor has ended.
-func (c *Core) reactivated(now time.Time, a *agent) {
-	u := c.disruptions[a.ID]
+func (ds *disruptions) reactivated(now time.Time, a *agent) {
+	u := ds.byAgent[a.ID]
 	if u == nil || !u.draining {
 		return
 	}
 	u.drain.back = true
-	c.settleDrain(now, a, u)
+	ds.settleDrain(now, a, u)
 }
 
 // settleDrain ends the draining of an agent that makes offers again, unless it would drop what is launched there. Tasks that
 // live are a sign that it has ended long ago.
-func (c *Core) settleDrain(now time.Time, a *agent, u *disruption) {
-	if !u.drain.back || now.Before(a.drops.until) || a.hasExecutor && len(c.owners[a.ID]) == 0 {
+func (ds *disruptions) settleDrain(now time.Time, a *agent, u *disruption) {
+	if !u.drain.back || now.Before(a.drops.until) || a.hasExecutor && len(ds.core.tasks.on(a.ID)) == 0 {
 		return
 	}
 	u.draining, u.drain = false, drain{}
-	c.index.Refresh(&a.Agent)
+	ds.changed(a.ID)
 }
 
 // tickDrain has the executor of a draining agent end when the last pod has left. Mesos knows nothing of pods of DaemonSets or
 // static ones that would stay: they end with it.
-func (c *Core) tickDrain(now time.Time, a *agent, u *disruption, residents []*pod) []Action {
+func (ds *disruptions) tickDrain(now time.Time, a *agent, u *disruption, residents []*pod) []Action {
 	d := &u.drain
-	if len(c.owners[a.ID]) > 0 {
+	if len(ds.core.tasks.on(a.ID)) > 0 {
 		d.quiet = time.Time{}
 		return nil
 	}
 	if d.quiet.IsZero() {
 		d.quiet = now
 	}
-	c.settleDrain(now, a, u)
+	ds.settleDrain(now, a, u)
 	switch {
 	case !u.draining, !a.hasExecutor && (d.exited || !d.asked.IsZero()):
 		return nil

@@ -44,9 +44,9 @@ func reviveFirst(agents int) time.Duration {
 	return min(max(reviveSoonest, time.Duration(agents)*time.Millisecond), reviveAgain)
 }
 
-// WakeAt returns when the next Wake has to come; zero if none has to.
-func (c *Core) WakeAt(now time.Time) time.Time {
-	if !c.connected {
+// wakeAt returns when the next Wake has to come; zero if none has to.
+func (of *offering) wakeAt(now time.Time) time.Time {
+	if !of.core.session.connected() {
 		return time.Time{}
 	}
 	var next time.Time
@@ -55,10 +55,10 @@ func (c *Core) WakeAt(now time.Time) time.Time {
 			next = at
 		}
 	}
-	consider(c.gather.until)
-	consider(c.resumeAt)
-	if c.revival.wanted && c.revival.next.After(now) {
-		consider(c.revival.next)
+	consider(of.gather.until)
+	consider(of.resumeAt)
+	if of.revival.wanted && of.revival.next.After(now) {
+		consider(of.revival.next)
 	}
 	return next
 }

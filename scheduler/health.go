@@ -65,15 +65,27 @@ func blame(s TaskStatus) (first time.Duration, blamed bool) {
 	return first, blamed
 }
 
-// noteHealth learns from what is said of a task whether its agent is able to run any: one that is not would else get all pods,
+// health tells which agents fail tasks before they run, and which pods kubelets did not admit.
+type health struct {
+	core  *Core
+	count uint64 // of pods that kubelets rejected
+}
+
+// rejected counts the pods that kubelets did not admit.
+func (hs *health) rejected() uint64 { return hs.count }
+
+// changed has the agent viewed anew of which more or less keeps pods off.
+func (hs *health) changed(a *agent) { hs.core.index.Refresh(&a.Agent) }
+
+// note learns from what is said of a task whether its agent is able to run any: one that is not would else get all pods,
 // because all that it has is always free.
-func (c *Core) noteHealth(now time.Time, t *task, s TaskStatus) []Action {
-	a := c.agents[t.agent]
+func (hs *health) note(now time.Time, t *task, s TaskStatus) []Action {
+	a := hs.core.agents.get(t.agent)
 	switch {
 	case a == nil || t.ran || t.killed:
 		return nil
 	case s.State == Running:
-		return c.noteRan(now, a, t)
+		return hs.noteRan(now, a, t)
 	case s.State == Starting:
 		if t.starting.IsZero() {
 			t.starting = now
@@ -81,30 +93,30 @@ func (c *Core) noteHealth(now time.Time, t *task, s TaskStatus) []Action {
 		return nil
 	}
 	first, blamed := blame(s)
-	if !blamed || c.shutsDown(a) {
+	if !blamed || hs.shutsDown(a) {
 		return nil
 	}
-	if p := c.pods[t.pod]; p != nil && p.Node == "" {
+	if p := hs.core.pods.get(t.pod); p != nil && p.Node == "" {
 		t.spared = true // others may run it at once
 	}
-	acts := c.agentFailed(now, a, t.since, first, s.String())
-	if node := c.nodes[a.Node]; node != nil && s.unfit() {
+	acts := hs.failed(now, a, t.since, first, s.String())
+	if node := hs.core.agents.node(a.Node); node != nil && s.unfit() {
 		acts = append(acts, MarkReady{Name: a.Node, Unfit: s.Message})
 	}
 	return acts
 }
 
 // shutsDown tells whether the agent's executor was asked to end and has not yet.
-func (c *Core) shutsDown(a *agent) bool {
-	u := c.disruptions[a.ID]
+func (hs *health) shutsDown(a *agent) bool {
+	u := hs.core.disruptions.of(a.ID)
 	return u != nil && (u.draining || !u.rollout.asked.IsZero() && u.rollout.gone.IsZero())
 }
 
 // noteRan notes that a task there runs, or that its kubelet has admitted its pod.
-func (c *Core) noteRan(now time.Time, a *agent, t *task) []Action {
+func (hs *health) noteRan(now time.Time, a *agent, t *task) []Action {
 	t.ran = true
-	if p := c.pods[t.pod]; p != nil {
-		c.admitted(a, p)
+	if p := hs.core.pods.get(t.pod); p != nil {
+		hs.admitted(a, p)
 	}
 	h := &a.failures.health
 	if h.failures == 0 || t.since.Before(h.since) && h.trial != t.who() {
@@ -112,67 +124,45 @@ func (c *Core) noteRan(now time.Time, a *agent, t *task) []Action {
 	}
 	told := fmt.Sprintf("a task runs there again; failures before: %d", h.failures)
 	*h = breaker{}
-	c.index.Refresh(&a.Agent)
-	c.reviveSoon()
-	return c.tellNode(a, v1.EventTypeNormal, "AgentRecovered", told)
+	hs.changed(a)
+	hs.core.offering.reviveSoon()
+	return hs.core.agents.tellNode(a, v1.EventTypeNormal, "AgentRecovered", told)
 }
 
-// agentFailed counts a failure of the agent, of a task that was launched there at the given time. What it offers is given back
+// failed counts a failure of the agent, of a task that was launched there at the given time. What it offers is given back
 // at once, for as long as nothing is tried there.
-func (c *Core) agentFailed(now time.Time, a *agent, launched time.Time, first time.Duration, why string) []Action {
+func (hs *health) failed(now time.Time, a *agent, launched time.Time, first time.Duration, why string) []Action {
 	h := &a.failures.health
 	if !h.fail(now, launched, first, why) {
 		return nil
 	}
-	c.index.Refresh(&a.Agent)
+	hs.changed(a)
 	told := fmt.Sprintf("%s; no pod is placed there for %s, then one is tried (failure %d)", why, h.until.Sub(now), h.failures)
-	return append(c.giveBack(now, a), c.tellNode(a, v1.EventTypeWarning, "AgentFailing", told)...)
-}
-
-// giveBack declines all that a failing agent offers, unless a pod waits that can run nowhere else.
-func (c *Core) giveBack(now time.Time, a *agent) []Action {
-	if !a.failures.health.open || c.awaited(a) {
-		return nil
-	}
-	refuse := max(time.Second, a.failures.health.until.Sub(now))
-	var ids []api.OfferID
-	for o := range c.offers.OfAgent(a.ID) {
-		ids = append(ids, o.ID)
-		if o.Unavailable != nil {
-			refuse = min(refuse, refuseKept)
-		}
-	}
-	ids = slices.DeleteFunc(ids, func(id api.OfferID) bool { return !c.offers.Decline(now, id) })
-	if len(ids) == 0 {
-		return nil
-	}
-	a.returning = now
-	c.index.Refresh(&a.Agent)
-	return []Action{Decline{Offers: ids, Refuse: refuse}}
+	return append(hs.core.offering.giveBack(now, a), hs.core.agents.tellNode(a, v1.EventTypeWarning, "AgentFailing", told)...)
 }
 
 // awaited tells whether a pod that is bound to the agent's node needs a task.
-func (c *Core) awaited(a *agent) bool {
-	for obj := range c.index.OccupiedBy(a.Node) {
-		if p := c.pods[obj.UID]; p != nil && p.Node == a.Node && needsTask(p) {
+func (hs *health) awaited(a *agent) bool {
+	for obj := range hs.core.index.OccupiedBy(a.Node) {
+		if p := hs.core.pods.get(obj.UID); p != nil && p.Node == a.Node && needsTask(p) {
 			return true
 		}
 	}
 	return false
 }
 
-// tickHealth does what is due for an agent on which something has failed.
-func (c *Core) tickHealth(now time.Time, a *agent) []Action {
+// tick does what is due for an agent on which something has failed.
+func (hs *health) tick(now time.Time, a *agent) []Action {
 	if a.failures.health.due(now) {
-		c.index.Refresh(&a.Agent)
-		c.reviveSoon()
+		hs.changed(a)
+		hs.core.offering.reviveSoon()
 	}
-	c.tickRejections(now, a)
+	hs.tickRejections(now, a)
 	taint := a.failures.health.failures >= lasting
 	if taint == a.failures.tainted || now.Sub(a.failures.taintAt) < nodeAgain {
 		return nil
 	}
-	node := c.nodeOf(a)
+	node := hs.core.agents.nodeOf(a)
 	if node == nil {
 		return nil
 	}
@@ -182,26 +172,26 @@ func (c *Core) tickHealth(now time.Time, a *agent) []Action {
 
 // tickStarting counts a failure of an agent whose kubelet has not admitted a pod for long: it may not even run. The pod is bound
 // and has to wait; no other shall share its lot.
-func (c *Core) tickStarting(now time.Time, t *task) []Action {
-	a, p := c.agents[t.agent], c.pods[t.pod]
+func (hs *health) tickStarting(now time.Time, t *task) []Action {
+	a, p := hs.core.agents.get(t.agent), hs.core.pods.get(t.pod)
 	if a == nil || p == nil {
 		return nil
 	}
 	launched := t.starting
 	t.starting = now
 	why := fmt.Sprintf("its kubelet has not taken pod %s for %s: see its log in the sandbox of executor %s", refOf(p.Obj).Key, kubeletPatience, api.MinionExecutorID)
-	acts := c.agentFailed(now, a, launched, breakerFirst, why)
+	acts := hs.failed(now, a, launched, breakerFirst, why)
 	a.failures.health.try(p.Obj.UID)
 	return acts
 }
 
 // tickSilent counts a failure of an agent that has not said anything of a task for so long that the task is given up.
-func (c *Core) tickSilent(now time.Time, t *task) []Action {
-	a := c.agents[t.agent]
+func (hs *health) tickSilent(now time.Time, t *task) []Action {
+	a := hs.core.agents.get(t.agent)
 	if a == nil {
 		return nil
 	}
-	return c.agentFailed(now, a, t.since, breakerFirst, fmt.Sprintf("nothing was heard of task %s for %s", t.id, c.cfg.LaunchGrace))
+	return hs.failed(now, a, t.since, breakerFirst, fmt.Sprintf("nothing was heard of task %s for %s", t.id, hs.core.cfg.LaunchGrace))
 }
 
 // stalled tells whether it is time for tickStarting. Of a pod that a kubelet had before its executor ended nobody can tell
@@ -225,18 +215,18 @@ func (a *agent) tries(who types.UID, p *pod) {
 }
 
 // triedInVain notes that who was tried on the agent has left it without a result.
-func (c *Core) triedInVain(a *agent, who types.UID) {
+func (hs *health) triedInVain(a *agent, who types.UID) {
 	changed := a.failures.health.end(who)
 	for _, r := range a.failures.rejections {
 		changed = r.end(who) || changed
 	}
 	if changed {
-		c.index.Refresh(&a.Agent)
+		hs.changed(a)
 	}
 }
 
-// recallHealth learns from its node, when that is seen for the first time, that an earlier scheduler knew the agent to fail.
-func (c *Core) recallHealth(a *agent, node *v1.Node) {
+// recall learns from its node, when that is seen for the first time, that an earlier scheduler knew the agent to fail.
+func (hs *health) recall(a *agent, node *v1.Node) {
 	a.failures.tainted = slices.ContainsFunc(node.Spec.Taints, isFailingTaint)
 	if a.failures.recalled {
 		return
@@ -244,7 +234,7 @@ func (c *Core) recallHealth(a *agent, node *v1.Node) {
 	a.failures.recalled = true
 	if a.failures.tainted && a.failures.health.failures == 0 {
 		a.failures.health = breaker{failures: lasting, why: "its tasks failed before they ran when the scheduler was started"}
-		c.index.Refresh(&a.Agent)
+		hs.changed(a)
 	}
 }
 
@@ -285,8 +275,8 @@ func (a *agent) failing() string {
 func isFailingTaint(taint v1.Taint) bool { return taint.Key == api.TaintAgentFailing }
 
 // tellNode tells something by an event on the agent's node, if it has one.
-func (c *Core) tellNode(a *agent, kind, reason, message string) []Action {
-	node := c.nodes[a.Node]
+func (as *agents) tellNode(a *agent, kind, reason, message string) []Action {
+	node := as.nodes[a.Node]
 	if node == nil {
 		return nil
 	}

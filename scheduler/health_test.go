@@ -58,7 +58,7 @@ func TestFailureIsTheAgentsByItsReasonOnly(t *testing.T) {
 				p := playOn(t, "pod web", "synced", "subscribed", "node n1 a1", "offer o1 a1 host=n1 cpus=4 mem=4096 executor=ours", "executor a1 ok")
 				p.now = p.now.Add(time.Second)
 				p.core.Step(p.now, TaskUpdated{Status: TaskStatus{Task: "web.1", Agent: "a1", State: state, Reason: reason, ByExecutor: byExecutor}})
-				a := p.core.agents["a1"]
+				a := p.core.agents.byID["a1"]
 				if a == nil { // it is gone for good
 					continue
 				}
@@ -76,7 +76,7 @@ func TestTaskThatHasRunIsNoFailureOfItsAgent(t *testing.T) {
 	for _, update := range []string{"update web.1 a1 RUNNING", "pod web node=n1 task=web.1 agent=a1 started=yes"} {
 		p := playOn(t, "pod web", "synced", "subscribed", "node n1 a1", "offer o1 a1 host=n1 cpus=4 mem=4096 executor=ours", "executor a1 ok",
 			"update web.1 a1 STARTING", "bound web.1 ok", update, "update web.1 a1 FAILED reason=REASON_EXECUTOR_TERMINATED")
-		if got := p.core.agents["a1"].failures.health.failures; got != 0 {
+		if got := p.core.agents.byID["a1"].failures.health.failures; got != 0 {
 			t.Errorf("%s: %d failures", update, got)
 		}
 	}
@@ -89,12 +89,12 @@ func TestFailingAgentIsCountedAndSeen(t *testing.T) {
 		t.Errorf("%d agents fail", got)
 	}
 	want := "TASK_FAILED REASON_EXECUTOR_TERMINATED no_disk; tried again at 2026-01-01T00:00:11Z (failure 1)"
-	if live := p.core.LiveNodes(p.now); len(live) != 1 || live[0].Failing != want {
+	if live := p.core.agents.live(p.now); len(live) != 1 || live[0].Failing != want {
 		t.Errorf("seen are %+v", live)
 	}
-	node := p.core.agents[api.AgentID("a1")]
+	node := p.core.agents.byID[api.AgentID("a1")]
 	node.failures.rejections = []*rejection{{breaker: breaker{failures: 1, until: p.now}}}
-	if p.core.tickRejections(p.now.Add(breakerForget), node); len(node.failures.rejections) != 0 {
+	if p.core.health.tickRejections(p.now.Add(breakerForget), node); len(node.failures.rejections) != 0 {
 		t.Error("a rejection is never forgotten")
 	}
 }

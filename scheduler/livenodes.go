@@ -36,18 +36,18 @@ type LiveNode struct {
 	Failing string `json:"failing,omitempty"`
 }
 
-// LiveNodes returns the nodes that stand for agents, by name.
-func (c *Core) LiveNodes(now time.Time) []LiveNode {
+// live is Core.LiveNodes.
+func (as *agents) live(now time.Time) []LiveNode {
 	live := []LiveNode{}
-	residents, pause := c.residents(), c.rolloutPause(now)
-	for _, a := range c.agentsInOrder() {
-		node := c.nodes[a.Node]
+	residents, pause := as.core.disruptions.residents(), as.core.rollouts.pause(now)
+	for _, a := range as.inOrder() {
+		node := as.nodes[a.Node]
 		if node == nil {
 			continue
 		}
 		seen := LiveNode{
 			Node: a.Node, Agent: a.ID, Minion: a.hasExecutor, Kubelet: node.Status.NodeInfo.KubeletVersion,
-			Tasks: len(c.owners[a.ID]), Warm: a.warm != nil, Ready: api.NodeReady(node), Failing: a.failing(),
+			Tasks: len(as.core.tasks.on(a.ID)), Warm: a.warm != nil, Ready: api.NodeReady(node), Failing: a.failing(),
 		}
 		if node.Spec.Unschedulable {
 			seen.CordonedFor = cmp.Or(node.Annotations[api.AnnotationCordoned], "somebody")
@@ -58,7 +58,7 @@ func (c *Core) LiveNodes(now time.Time) []LiveNode {
 				seen.Since = &since
 			}
 		}
-		seen.Rollout = c.rolloutOf(a, residents, pause)
+		seen.Rollout = as.core.rollouts.step(a, residents, pause)
 		live = append(live, seen)
 	}
 	slices.SortFunc(live, func(a, b LiveNode) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Agent, b.Agent)) })
@@ -122,9 +122,9 @@ func (r *NodeRollout) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, (*plain)(r))
 }
 
-// rolloutOf tells how far the replacement of the agent's minion is; pause is why none begins now.
-func (c *Core) rolloutOf(a *agent, residents func(node string) []*pod, pause string) *NodeRollout {
-	u, node, own := c.disruptions[a.ID], c.nodeOf(a), api.KMVersion(c.cfg.Version)
+// step tells how far the replacement of the agent's minion is; pause is why none begins now.
+func (rs *rollouts) step(a *agent, residents func(node string) []*pod, pause string) *NodeRollout {
+	u, node, own := rs.core.disruptions.of(a.ID), rs.core.agents.nodeOf(a), api.KMVersion(rs.core.cfg.Version)
 	if node == nil {
 		return nil
 	}
@@ -139,29 +139,29 @@ func (c *Core) rolloutOf(a *agent, residents func(node string) []*pod, pause str
 		case r.State == api.RolloutRolling && !r.asked.IsZero():
 			return &NodeRollout{State: StepEnding, Target: r.Target}
 		case r.State == api.RolloutRolling:
-			return &NodeRollout{State: StepDraining, Target: r.Target, Reason: u.held(c.leaving(a.ID))}
+			return &NodeRollout{State: StepDraining, Target: r.Target, Reason: u.held(rs.core.disruptions.leaving(a.ID))}
 		}
 	}
 	if own == "" || !a.hasExecutor || api.KMVersion(node.Annotations[api.AnnotationKMVersion]) == own {
 		return nil
 	}
-	if why := c.forbids(a); why != "" {
+	if why := rs.forbids(a); why != "" {
 		return &NodeRollout{State: StepKept, Reason: why}
 	}
-	return &NodeRollout{State: StepWaits, Target: own, Reason: cmp.Or(c.keepsMinion(a, residents), pause)}
+	return &NodeRollout{State: StepWaits, Target: own, Reason: cmp.Or(rs.keepsMinion(a, residents), pause)}
 }
 
-// rolloutPause tells why no rollout begins anywhere; "" if it is only a question of whose turn it is.
-func (c *Core) rolloutPause(now time.Time) string {
-	if c.cfg.MaxUnavailable == 0 {
+// pause tells why no rollout begins anywhere; "" if it is only a question of whose turn it is.
+func (rs *rollouts) pause(now time.Time) string {
+	if rs.core.cfg.MaxUnavailable == 0 {
 		return "paused by --max-unavailable-nodes=0"
 	}
-	for _, a := range c.agentsInOrder() {
-		if u := c.disruptions[a.ID]; u != nil && u.rollout.GivenUp() {
+	for _, a := range rs.core.agents.inOrder() {
+		if u := rs.core.disruptions.of(a.ID); u != nil && u.rollout.GivenUp() {
 			return "stopped at node " + a.Node
 		}
 	}
-	if begins := c.begun.Add(c.cfg.RolloutDelay); now.Before(begins) {
+	if begins := rs.core.session.begun().Add(rs.core.cfg.RolloutDelay); now.Before(begins) {
 		return "begins at " + begins.UTC().Format(time.RFC3339)
 	}
 	return ""

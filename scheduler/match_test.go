@@ -29,7 +29,7 @@ func TestNoPodWaitsForAnOfferThatFitsIt(t *testing.T) {
 		g := newGame(t, rand.New(rand.NewPCG(seed, 0)), algorithm)
 		for range 2000 {
 			g.play(g.line())
-			if !g.player.core.look {
+			if !g.player.core.step.look {
 				g.play("+1s")
 			}
 			g.check()
@@ -123,8 +123,8 @@ func (g *game) line() string {
 func (g *game) check() {
 	c := g.player.core
 	waiting := 0
-	for _, p := range slices.SortedFunc(maps.Values(c.pods), before) {
-		if needsTask(p) && (p.Node == "" || c.agentOfNode(p.Node) != nil) {
+	for _, p := range slices.SortedFunc(maps.Values(c.pods.byUID), before) {
+		if needsTask(p) && (p.Node == "" || c.agents.ofNode(p.Node) != nil) {
 			waiting++
 		}
 	}
@@ -132,11 +132,11 @@ func (g *game) check() {
 		g.t.Fatalf("%s: after %q %v", c.cfg.Algorithm, g.last, err)
 	}
 	for nominee := range c.index.Nominees() {
-		if p := c.podOf(nominee); p == nil || !needsTask(p) || &p.Pod != nominee {
+		if p := c.pods.of(nominee); p == nil || !needsTask(p) || &p.Pod != nominee {
 			g.t.Fatalf("%s: after %q a place on %s is kept for %s", c.cfg.Algorithm, g.last, nominee.Nominated(), nominee.Obj.Name)
 		}
 	}
-	if waiting != c.queue.waiting {
-		g.t.Fatalf("%s: after %q %d pods wait, and are counted as %d", c.cfg.Algorithm, g.last, waiting, c.queue.waiting)
+	if waiting != c.pods.queue.waiting {
+		g.t.Fatalf("%s: after %q %d pods wait, and are counted as %d", c.cfg.Algorithm, g.last, waiting, c.pods.queue.waiting)
 	}
 }

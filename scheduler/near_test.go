@@ -175,7 +175,7 @@ func TestWhereAPodMayRunIsWhatAllPodsTogetherSay(t *testing.T) {
 		g := newGame(t, rand.New(rand.NewPCG(seed, uint64(round))), algorithm)
 		for range 500 {
 			g.play(crowd(g))
-			if !g.player.core.look {
+			if !g.player.core.step.look {
 				g.play("+1s")
 			}
 			g.check()
@@ -190,16 +190,16 @@ func TestWhereAPodMayRunIsWhatAllPodsTogetherSay(t *testing.T) {
 func (g *game) checkAgainstAll(answers map[bool]int) {
 	c := g.player.core
 	everybody := map[*v1.Node][]*v1.Pod{}
-	for _, node := range c.nodes {
+	for _, node := range c.agents.nodes {
 		everybody[node] = nil
 	}
-	for _, p := range c.pods {
-		if node := c.nodes[c.occupies(p)]; node != nil {
+	for _, p := range c.pods.byUID {
+		if node := c.agents.nodes[c.pods.occupies(p)]; node != nil {
 			everybody[node] = append(everybody[node], p.Obj)
 		}
 	}
 	for _, obj := range g.player.others {
-		if node := c.nodes[obj.Spec.NodeName]; node != nil && !finished(obj) {
+		if node := c.agents.nodes[obj.Spec.NodeName]; node != nil && !finished(obj) {
 			everybody[node] = append(everybody[node], obj)
 		}
 	}

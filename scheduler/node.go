@@ -22,10 +22,10 @@ const maxPods = 110
 
 // newNode returns the node object that stands for an agent until its kubelet takes over the status
 // (https://kubernetes.io/docs/concepts/architecture/nodes/).
-func (c *Core) newNode(a *agent) *v1.Node {
+func (as *agents) newNode(a *agent) *v1.Node {
 	capacity := a.Total.Scalars
 	allocatable := capacity
-	for i, amount := range c.minionOf(a).Scalars {
+	for i, amount := range as.minionOf(a).Scalars {
 		allocatable[i] = max(0, allocatable[i]-amount)
 	}
 	return &v1.Node{

@@ -12,30 +12,17 @@ import (
 const nominationPatience = 10 * time.Second
 
 // nominate keeps a place on a node for a pod, or takes back what is kept for it if the node is "": see match.Index.Nominate.
-func (c *Core) nominate(now time.Time, p *pod, node string) {
+func (ps *pods) nominate(now time.Time, p *pod, node string) {
 	if node != "" {
 		p.hoped = now
 	}
-	c.index.Nominate(&p.Pod, node)
+	ps.core.index.Nominate(&p.Pod, node)
 }
 
 // readNomination takes over what an earlier scheduler, or somebody else, has promised.
-func (c *Core) readNomination(now time.Time, p *pod) {
+func (ps *pods) readNomination(now time.Time, p *pod) {
 	if node := p.Obj.Status.NominatedNodeName; node != "" && p.Node == "" && needsTask(p) {
-		c.nominate(now, p, node)
-	}
-}
-
-// freed notes that resources of an agent which a task of ours had are on their way back. Who was promised them wants to
-// be offered them soon.
-func (c *Core) freed(now time.Time, s TaskStatus) {
-	a := c.agents[s.Agent]
-	if a == nil {
-		return
-	}
-	a.returning = now
-	if c.index.HasNominees() {
-		c.reviveSoon()
+		ps.nominate(now, p, node)
 	}
 }
 

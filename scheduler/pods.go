@@ -1,7 +1,8 @@
 package scheduler
 
 import (
-	"slices"
+	"iter"
+	"maps"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -16,49 +17,82 @@ const (
 	finishedKillAfter = 30 * time.Second // and that of a finished one
 )
 
-func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
+// pods are those that are ours to place or bound to one of our nodes, and how they wait.
+type pods struct {
+	core  *Core
+	byUID map[types.UID]*pod
+	order int // of arrival, of the youngest pod
+	queue queue
+}
+
+// all goes through the pods, in no order.
+func (ps *pods) all() iter.Seq2[types.UID, *pod] { return maps.All(ps.byUID) }
+
+// get returns the pod; nil if it does not exist, or does not concern us.
+func (ps *pods) get(uid types.UID) *pod { return ps.byUID[uid] }
+
+func newPods(c *Core) pods { return pods{core: c, byUID: map[types.UID]*pod{}, queue: newQueue()} }
+
+// pod is a pod that is ours to place, or that is bound to one of our nodes.
+type pod struct {
+	match.Pod
+	since    time.Time // when it began to wait
+	attempt  int       // of its youngest task
+	launched time.Time // when that was
+	// disowned is the attempt whose task was ended before it could be the pod's; it is not to be taken back.
+	disowned int
+	task     *task // nil while it has none
+	backoff  backoff
+	report   report
+	claimsAt time.Time // when its claims began to be bound
+	hoped    time.Time // when the place that is kept for it was last seen coming
+	claimed  claimed
+	waits    bool // it is in the queue
+}
+
+func (ps *pods) seen(now time.Time, obj *v1.Pod) []Action {
 	if !concernsUs(obj) {
-		c.index.OtherSeen(obj, finished(obj))
+		ps.core.index.OtherSeen(obj, finished(obj))
 		return nil
 	}
-	p := c.pods[obj.UID]
+	p := ps.byUID[obj.UID]
 	isNew := p == nil
 	if isNew {
-		c.order++
-		p = &pod{Pod: match.Pod{Order: c.order}, since: now}
-		c.pods[obj.UID] = p
-		c.reviveSoon()
+		ps.order++
+		p = &pod{Pod: match.Pod{Order: ps.order}, since: now}
+		ps.byUID[obj.UID] = p
+		ps.core.offering.reviveSoon()
 	}
-	acts := c.admissionSeen(now, p, obj)
+	acts := ps.core.health.admissionSeen(now, p, obj)
 	p.Seen(obj, p.task == nil)
 	if obj.Spec.NodeName != "" {
 		p.Node = obj.Spec.NodeName
-		c.nominate(now, p, "")
+		ps.nominate(now, p, "")
 	}
-	c.occupy(p)
+	ps.occupy(p)
 	if p.task == nil {
-		c.appraise(p)
-		if a := c.agentOfNode(p.Nominated()); a != nil {
-			c.index.Refresh(&a.Agent) // the pod may need more or less than was promised
+		ps.appraise(p)
+		if a := ps.core.agents.ofNode(p.Nominated()); a != nil {
+			ps.core.index.Refresh(&a.Agent) // the pod may need more or less than was promised
 		}
 		if isNew && p.claimed.address != "" {
-			c.addresses.holders[obj.UID] = nil // an earlier scheduler gave it
+			ps.core.addresses.has(obj.UID) // an earlier scheduler gave it
 		}
 		acts = append(acts, p.tellUnaddressed()...)
-		c.adoptAnnotated(now, p)
+		ps.core.tasks.adoptAnnotated(now, p)
 	}
 	if isNew {
-		c.readNomination(now, p)
+		ps.readNomination(now, p)
 	}
 	if p.task == nil {
 		if !needsTask(p) {
-			c.leaveClaimsNode(p)
+			ps.core.claims.leave(p)
 		}
-		c.requeue(now, p)
+		ps.requeue(now, p)
 		if needsTask(p) {
-			c.look = true
+			ps.core.stir()
 			if isNew {
-				c.gather.arrive(now, c.cfg.Gather)
+				ps.core.offering.arrived(now)
 			}
 		}
 		return acts
@@ -69,92 +103,26 @@ func (c *Core) podSeen(now time.Time, obj *v1.Pod) []Action {
 		p.task.killLater(now.Add(finishedKillAfter))
 	case obj.DeletionTimestamp != nil && p.Node == "":
 		p.task.killLater(now)
-		return append(acts, c.tickTask(now, p.task)...)
+		return append(acts, ps.core.tasks.tick(now, p.task)...)
 	}
 	return acts
 }
 
-func (c *Core) podGone(now time.Time, uid types.UID) {
-	p := c.pods[uid]
+func (ps *pods) gone(now time.Time, uid types.UID) {
+	p := ps.byUID[uid]
 	if p == nil {
-		c.index.OtherGone(uid)
+		ps.core.index.OtherGone(uid)
 		return
 	}
-	delete(c.pods, uid)
-	delete(c.preempted.pods, uid)
-	if _, holds := c.addresses.holders[uid]; holds {
-		c.addresses.holders[uid], c.addresses.moved = p.task, true
-	}
-	c.nominate(now, p, "")
-	c.dequeue(p)
-	c.index.Occupy(&p.Pod, "")
+	delete(ps.byUID, uid)
+	ps.core.preemption.podGone(uid)
+	ps.core.addresses.podGone(uid, p.task)
+	ps.nominate(now, p, "")
+	ps.dequeue(p)
+	ps.core.index.Occupy(&p.Pod, "")
 	if p.task != nil {
 		p.task.killLater(now.Add(goneKillAfter))
 	}
-}
-
-// adoptAnnotated gives a bound pod the task that the API says it has. It is how a restarted scheduler learns its tasks.
-func (c *Core) adoptAnnotated(now time.Time, p *pod) {
-	id := api.TaskID(p.Obj.Annotations[api.AnnotationTaskID])
-	if id == "" {
-		return
-	}
-	uid, attempt, err := id.Parse()
-	if err != nil || uid != p.Obj.UID || attempt <= p.attempt {
-		return
-	}
-	p.attempt = attempt
-	if finished(p.Obj) || p.Node == "" {
-		return
-	}
-	agent := api.AgentID(p.Obj.Annotations[api.AnnotationAgentID])
-	t := c.newTask(now, p, agent)
-	t.offer = api.OfferID(p.Obj.Annotations[api.AnnotationOfferID])
-	t.mapped = p.Asks.Mapped()
-	t.bound, t.ran = true, !t.fresh
-	if c.connected {
-		c.reconcile.add(now, t.id)
-	}
-}
-
-// newTask makes the task of the pod's present attempt.
-func (c *Core) newTask(now time.Time, p *pod, agent api.AgentID) *task {
-	t := &task{
-		id: api.NewTaskID(p.Obj.UID, p.attempt), agent: agent, pod: p.Obj.UID, demand: p.Demand,
-		since: now, askAt: now.Add(silentAfter), fresh: p.Obj.Status.StartTime == nil,
-	}
-	c.tasks[t.id] = t
-	c.owners[agent] = append(c.owners[agent], t)
-	p.task, p.launched = t, now
-	c.leaveClaimsNode(p)
-	c.nominate(now, p, "")
-	c.dequeue(p)
-	c.occupy(p)
-	return t
-}
-
-// dropTask forgets a task.
-func (c *Core) dropTask(t *task) {
-	delete(c.tasks, t.id)
-	if a := c.agents[t.agent]; a != nil {
-		if a.warm == t {
-			a.warm = nil
-		}
-		c.triedInVain(a, t.who())
-	}
-	c.reconcile.done(t.id)
-	left := slices.DeleteFunc(c.owners[t.agent], func(other *task) bool { return other == t })
-	if c.owners[t.agent] = left; len(left) == 0 {
-		delete(c.owners, t.agent)
-	}
-}
-
-// who is the task's pod, or itself if it has none.
-func (t *task) who() types.UID {
-	if t.warm {
-		return types.UID(t.id)
-	}
-	return t.pod
 }
 
 func needsTask(p *pod) bool {
@@ -180,12 +148,12 @@ func refOf(pod *v1.Pod) PodRef {
 }
 
 // appraise finds out what a pod demands and asks for.
-func (c *Core) appraise(p *pod) {
+func (ps *pods) appraise(p *pod) {
 	problem := ""
 	if len(p.Obj.Annotations) > 0 || p.Asks != nil || p.claimed.claim != nil {
 		problem = p.readClaim()
 	}
-	c.index.Appraise(&p.Pod, problem)
+	ps.core.index.Appraise(&p.Pod, problem)
 }
 
 // with puts words behind others if there are any.

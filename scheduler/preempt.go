@@ -26,11 +26,35 @@ const (
 // what is offered now, and what the tasks of less important pods would leave.
 type preemption struct {
 	core     *Core
+	done     *preempted
 	now      time.Time
 	answered time.Time // what agents had to offer at this time has been offered
 	lowest   int32     // the priority of the least important tenant of all
 	rooms    map[*agent]*room
 	spent    int // of looksPerTick
+}
+
+// preempting preempts pods for more important ones.
+type preempting struct {
+	core    *Core
+	done    preempted
+	budgets map[types.UID]*budget
+}
+
+// gone forgets a pod that was preempted.
+func (pm *preempting) podGone(uid types.UID) { delete(pm.done.pods, uid) }
+
+// budgetGone forgets a PodDisruptionBudget.
+func (pm *preempting) budgetGone(uid types.UID) { delete(pm.budgets, uid) }
+
+// counts tells how many searches there were, and how many pods were preempted.
+func (pm *preempting) counts() (looks, victims uint64) { return pm.done.looks, pm.done.victims }
+
+func newPreempting(c *Core) preempting {
+	return preempting{
+		core: c, budgets: map[types.UID]*budget{},
+		done: preempted{pods: map[types.UID]time.Time{}, hopes: map[match.Key]hope{}},
+	}
 }
 
 // preempted is what was done so far.
@@ -100,27 +124,27 @@ func (p clearing) earliest() time.Time {
 	return earliest
 }
 
-// preempt finds places for pods that wait although all that their agents have to offer has been offered.
-func (c *Core) preempt(now time.Time) []Action {
-	patience := min(reportPatience, c.cfg.OfferTTL/2)
+// tick finds places for pods that wait although all that their agents have to offer has been offered.
+func (pm *preempting) tick(now time.Time) []Action {
+	patience := min(reportPatience, pm.core.cfg.OfferTTL/2)
 	w := &preemption{
-		core: c, now: now, answered: c.revival.answeredBefore(now.Add(-patience)), rooms: map[*agent]*room{},
+		core: pm.core, done: &pm.done, now: now, answered: pm.core.offering.answeredBefore(now.Add(-patience)), rooms: map[*agent]*room{},
 	}
 	acts := w.lookAfterNominees()
-	if w.answered.IsZero() || now.Sub(w.answered) >= c.cfg.OfferTTL {
+	if w.answered.IsZero() || now.Sub(w.answered) >= pm.core.cfg.OfferTTL {
 		return acts // of what came then, some has been given back
 	}
 	shapes := w.shapes()
 	if len(shapes) == 0 {
 		return acts
 	}
-	w.lowest = c.lowestPriority()
+	w.lowest = pm.core.tasks.lowestPriority()
 	w.spent = 0
 	for _, s := range shapes {
 		switch {
 		case s.Priority() <= w.lowest && s.Nominee() == nil:
-			delete(c.preempted.hopes, s.Key())
-		case !now.Before(c.preempted.hopes[s.Key()].again) && w.spent <= looksPerTick:
+			delete(pm.done.hopes, s.Key())
+		case !now.Before(pm.done.hopes[s.Key()].again) && w.spent <= looksPerTick:
 			acts = append(acts, w.serve(s)...)
 		}
 	}
@@ -145,41 +169,41 @@ func (h hope) vain(now time.Time, sure bool) hope {
 // every tick.
 func (w *preemption) lookAfterNominees() []Action {
 	var acts []Action
-	for _, p := range w.core.nomineesInOrder() {
-		a := w.core.agentOfNode(p.Nominated())
+	for _, p := range w.core.preemption.nominees() {
+		a := w.core.agents.ofNode(p.Nominated())
 		switch {
-		case a == nil || !a.Alive && a.since.After(w.core.subscribed):
-			acts = append(acts, w.core.denominate(w.now, p, fmt.Sprintf("node %s is gone", p.Nominated())))
+		case a == nil || !a.Alive && a.since.After(w.core.session.subscribed()):
+			acts = append(acts, w.core.preemption.denominate(w.now, p, fmt.Sprintf("node %s is gone", p.Nominated())))
 		case p.Asks.Wrong():
-			acts = append(acts, w.core.denominate(w.now, p, p.Asks.Problem()))
+			acts = append(acts, w.core.preemption.denominate(w.now, p, p.Asks.Problem()))
 		case p.Reserved() != nil:
 			p.hoped = w.now
 		case p.Class() != nil && w.now.Sub(p.hoped) >= nominationPatience/2:
 			if _, coming := w.clearing(p.Class(), a, false); coming {
 				p.hoped = w.now
 			} else if neverPreempts(p) && w.lost(p) && w.known(a) {
-				acts = append(acts, w.core.denominate(w.now, p, "others have taken it"))
+				acts = append(acts, w.core.preemption.denominate(w.now, p, "others have taken it"))
 			}
 		}
 	}
 	return acts
 }
 
-func (c *Core) nomineesInOrder() []*pod {
+func (pm *preempting) nominees() []*pod {
 	var pods []*pod
-	for p := range c.index.Nominees() {
-		pods = append(pods, c.podOf(p))
+	for p := range pm.core.index.Nominees() {
+		pods = append(pods, pm.core.pods.of(p))
 	}
 	slices.SortFunc(pods, before)
 	return pods
 }
 
 // denominate takes a promise back.
-func (c *Core) denominate(now time.Time, p *pod, why string) Action {
+func (pm *preempting) denominate(now time.Time, p *pod, why string) Action {
 	message := fmt.Sprintf("its place on node %s is kept no more: %s", p.Nominated(), why)
-	c.nominate(now, p, "")
+	pm.core.pods.nominate(now, p, "")
 	if p.Class() != nil { // what it has reserved elsewhere, it keeps
-		c.requeue(now, p)
+		pm.core.pods.requeue(now, p)
 	}
 	return Nominate{Pod: p.Obj, Message: message}
 }
@@ -204,7 +228,7 @@ func (w *preemption) mayLook(s *match.Class) []*pod {
 	}
 	var pods []*pod
 	for waiting := range s.Pods() {
-		if p := w.core.podOf(waiting); w.mayPreempt(p) {
+		if p := w.core.pods.of(waiting); w.mayPreempt(p) {
 			pods = append(pods, p)
 		}
 	}
@@ -219,7 +243,7 @@ func (w *preemption) mayPreempt(p *pod) bool {
 	case p.Nominated() != "":
 		return w.lost(p)
 	}
-	return !w.answered.Before(p.since) && (w.core.fleet.nodeless == 0 || w.now.Sub(p.since) >= preparePatience)
+	return !w.answered.Before(p.since) && (w.core.agents.haveNodes() || w.now.Sub(p.since) >= preparePatience)
 }
 
 func neverPreempts(p *pod) bool {
@@ -230,17 +254,17 @@ func neverPreempts(p *pod) bool {
 // lost tells whether the place that was promised to a pod has not been seen coming for long.
 func (w *preemption) lost(p *pod) bool {
 	hoped := p.hoped
-	if w.core.subscribed.After(hoped) {
-		hoped = w.core.subscribed
+	if w.core.session.subscribed().After(hoped) {
+		hoped = w.core.session.subscribed()
 	}
 	return w.now.Sub(hoped) >= nominationPatience
 }
 
 // lowestPriority returns the priority of the least important pod that has a task.
-func (c *Core) lowestPriority() int32 {
+func (ts *tasks) lowestPriority() int32 {
 	lowest := int32(math.MaxInt32)
-	for _, t := range c.tasks {
-		if p := c.pods[t.pod]; p != nil {
+	for _, t := range ts.byID {
+		if p := ts.core.pods.get(t.pod); p != nil {
 			lowest = min(lowest, match.Priority(p.Obj))
 		}
 	}
@@ -250,13 +274,13 @@ func (c *Core) lowestPriority() int32 {
 // serve finds places for the pods of a shape. They share the look at all agents: after each, only the agent that it was
 // given is looked at again.
 func (w *preemption) serve(s *match.Class) []Action {
-	pods, hopes := w.mayLook(s), w.core.preempted.hopes
-	w.core.preempted.looks++
+	pods, hopes := w.mayLook(s), w.done.hopes
+	w.done.looks++
 	plans, sure := w.clearings(s)
 	if len(plans) == 0 {
 		hopes[s.Key()] = hopes[s.Key()].vain(w.now, sure)
 		if s.Nominee() != nil && sure {
-			return []Action{w.core.denominate(w.now, w.core.podOf(s.Nominee()), "others have taken it")}
+			return []Action{w.core.preemption.denominate(w.now, w.core.pods.of(s.Nominee()), "others have taken it")}
 		}
 		return nil
 	}
@@ -296,8 +320,8 @@ func (w *preemption) clearings(s *match.Class) (found []clearing, sure bool) {
 		}
 	}
 	for seen := range agents {
-		a := w.core.agentOf(seen)
-		if !a.Alive || a.Node == "" || w.core.drains(a) {
+		a := w.core.agents.of(seen)
+		if !a.Alive || a.Node == "" || w.core.disruptions.drains(a) {
 			continue
 		}
 		if !w.known(a) {
@@ -317,13 +341,13 @@ func (w *preemption) room(a *agent) *room {
 		return r
 	}
 	r := &room{agent: a, views: slices.Clip(a.Views())}
-	for _, t := range w.core.owners[a.ID] {
+	for _, t := range w.core.tasks.on(a.ID) {
 		w.spent++
 		if t.warm {
 			continue
 		}
 		w.addViews(r, t)
-		p := w.core.pods[t.pod]
+		p := w.core.pods.get(t.pod)
 		switch {
 		case w.leaving(t, p):
 			r.leaving = append(r.leaving, t)
@@ -363,7 +387,7 @@ func (w *preemption) leaving(t *task, p *pod) bool {
 	case p == nil || t.killed || finished(p.Obj):
 		return true
 	case p.Obj.DeletionTimestamp == nil:
-		return w.now.Before(w.core.preempted.pods[p.Obj.UID])
+		return w.now.Before(w.done.pods[p.Obj.UID])
 	}
 	left := p.Obj.DeletionTimestamp.Sub(w.now)
 	return left >= -soonGone && (left <= soonGone || isPreempted(p.Obj))
@@ -418,22 +442,22 @@ func (w *preemption) without(s *match.Class, v *match.View, r *room, victims []t
 	var gone []*match.Pod
 	for _, t := range r.leaving {
 		if t.frees(v) {
-			freed.Add(w.core.heldBy(t))
+			freed.Add(w.core.tasks.usage(t))
 		}
-		if p := w.core.pods[t.pod]; p != nil {
+		if p := w.core.pods.get(t.pod); p != nil {
 			gone = append(gone, &p.Pod)
 		}
 	}
 	for _, victim := range victims {
-		freed.Add(w.core.heldBy(victim.pod.task))
+		freed.Add(w.core.tasks.usage(victim.pod.task))
 		gone = append(gone, &victim.pod.Pod)
 	}
 	return v.Trial(s, &freed, gone)
 }
 
-// heldBy is what the task has taken.
-func (c *Core) heldBy(t *task) match.Usage {
-	if p := c.pods[t.pod]; p != nil {
+// usage is what the task has taken.
+func (ts *tasks) usage(t *task) match.Usage {
+	if p := ts.core.pods.get(t.pod); p != nil {
 		return match.UsageOf(&p.Pod, t.demand, t.mapped)
 	}
 	return match.UsageOf(nil, t.demand, t.mapped)
@@ -446,14 +470,14 @@ func (t *task) frees(v *match.View) bool { return t.role == "" || t.role == v.Ro
 // reprieve lets as many tenants as possible stay in a view that they are all taken out of: those first whose end would
 // violate a budget, then the most important ones. It returns the others.
 func (w *preemption) reprieve(s *match.Class, trial *match.View, tenants []tenant) (victims []tenant, violations int) {
-	violates := w.core.violations(tenants)
+	violates := w.core.preemption.violations(tenants)
 	taken := trial.Nominated(s)
 	for _, violating := range [...]bool{true, false} {
 		for i, t := range tenants {
 			if violates[i] != violating {
 				continue
 			}
-			if with := taken.And(w.core.heldBy(t.pod.task)); trial.HasBeside(s, &with) {
+			if with := taken.And(w.core.tasks.usage(t.pod.task)); trial.HasBeside(s, &with) {
 				taken = with
 				continue
 			}
@@ -481,22 +505,22 @@ func (w *preemption) carryOut(best clearing, p *pod) []Action {
 	acts := []Action{Nominate{Pod: p.Obj, Node: node, Message: message}}
 	for _, victim := range best.victims {
 		acts = append(acts, Preempt{Victim: victim.pod.Obj, By: p.Obj, Node: node})
-		c.preempted.pods[victim.pod.Obj.UID] = w.now.Add(deletePatience)
-		c.spend(victim.pod.Obj)
+		w.done.pods[victim.pod.Obj.UID] = w.now.Add(deletePatience)
+		c.preemption.spend(victim.pod.Obj)
 	}
-	c.preempted.victims += uint64(len(best.victims))
+	w.done.victims += uint64(len(best.victims))
 	p.report.due(w.now, message)
-	c.nominate(w.now, p, node)
-	c.requeue(w.now, p)
+	c.pods.nominate(w.now, p, node)
+	c.pods.requeue(w.now, p)
 	return acts
 }
 
 // outlook is what preemption may do for a pod, for its report.
-func (c *Core) outlook(p *pod) string {
+func (pm *preempting) outlook(p *pod) string {
 	switch {
 	case p.Nominated() != "":
 		return fmt.Sprintf(", node %s is promised to it and about to be freed", p.Nominated())
-	case p.Class() != nil && c.preempted.hopes[p.Class().Key()].lost:
+	case p.Class() != nil && pm.done.hopes[p.Class().Key()].lost:
 		return ", preempting pods of lower priority would not help"
 	}
 	return ""

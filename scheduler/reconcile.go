@@ -52,8 +52,8 @@ func (r *reconciliation) batch() []api.TaskID {
 }
 
 // reconcileDue asks for the next batch if it is time.
-func (c *Core) reconcileDue(now time.Time) []Action {
-	r := &c.reconcile
+func (ts *tasks) reconcileDue(now time.Time) []Action {
+	r := &ts.reconcile
 	if len(r.wanted) == 0 || now.Before(r.at) {
 		return nil
 	}
@@ -64,7 +64,7 @@ func (c *Core) reconcileDue(now time.Time) []Action {
 	}
 	refs := make([]TaskRef, 0, len(batch))
 	for _, id := range batch {
-		refs = append(refs, TaskRef{Task: id, Agent: c.tasks[id].agent})
+		refs = append(refs, TaskRef{Task: id, Agent: ts.byID[id].agent})
 	}
 	r.at = now.Add(time.Second)
 	if len(r.round) == 0 {

@@ -16,22 +16,22 @@ func TestEachTaskIsAskedForOnceARoundWhateverIsAnswered(t *testing.T) {
 	now := start
 	for i := range 250 {
 		id := api.TaskID(fmt.Sprintf("%03d", i))
-		c.tasks[id] = &task{id: id}
-		c.reconcile.add(now, id)
+		c.tasks.byID[id] = &task{id: id}
+		c.tasks.reconcile.add(now, id)
 	}
 	asked := map[api.TaskID]int{}
 	for range 3 {
-		acts := c.reconcileDue(now)
+		acts := c.tasks.reconcileDue(now)
 		if len(acts) != 1 {
 			t.Fatalf("at %s: %v", now, acts)
 		}
 		for i, ref := range acts[0].(Reconcile).Tasks {
 			asked[ref.Task]++
 			if i%2 == 0 {
-				c.reconcile.done(ref.Task)
+				c.tasks.reconcile.done(ref.Task)
 			}
 		}
-		now = c.reconcile.at
+		now = c.tasks.reconcile.at
 	}
 	for id, times := range asked {
 		if times != 1 {
@@ -41,7 +41,7 @@ func TestEachTaskIsAskedForOnceARoundWhateverIsAnswered(t *testing.T) {
 	if len(asked) != 250 || now.Sub(start) < reconcileFirst {
 		t.Errorf("%d of 250 tasks were asked for; the next round is %s after the first", len(asked), now.Sub(start))
 	}
-	if again := c.reconcileDue(now)[0].(Reconcile).Tasks; len(again) != 100 || again[0].Task != "001" {
+	if again := c.tasks.reconcileDue(now)[0].(Reconcile).Tasks; len(again) != 100 || again[0].Task != "001" {
 		t.Errorf("the next round begins with %v", again)
 	}
 }

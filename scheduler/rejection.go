@@ -2,13 +2,14 @@ package scheduler
 
 import (
 	"fmt"
-	"github.com/k8sm/k8sm/scheduler/match"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 // rejection is that an agent's kubelet did not admit a pod. The pod has failed for good, and its controller makes another one
@@ -75,36 +76,36 @@ func (r *rejection) String() string {
 }
 
 // admissionSeen takes in what the kubelet has made of a pod, whose new state is obj: it has admitted it, or has not.
-func (c *Core) admissionSeen(now time.Time, p *pod, obj *v1.Pod) []Action {
+func (hs *health) admissionSeen(now time.Time, p *pod, obj *v1.Pod) []Action {
 	switch t := p.task; {
 	case p.Obj == nil: // the past of a pod that is seen for the first time says nothing of today
 	case isRejected(obj):
-		if a := c.agentOfNode(obj.Spec.NodeName); a != nil && !finished(p.Obj) {
-			c.rejected(now, a, p, &obj.Status)
+		if a := hs.core.agents.ofNode(obj.Spec.NodeName); a != nil && !finished(p.Obj) {
+			hs.reject(now, a, p, &obj.Status)
 		}
 	case t != nil && t.fresh && !t.ran && obj.Status.StartTime != nil:
-		if a := c.agents[t.agent]; a != nil {
-			return c.noteRan(now, a, t)
+		if a := hs.core.agents.get(t.agent); a != nil {
+			return hs.noteRan(now, a, t)
 		}
 	}
 	return nil
 }
 
-// rejected notes that the agent's kubelet did not admit the pod.
-func (c *Core) rejected(now time.Time, a *agent, p *pod, status *v1.PodStatus) {
-	c.rejections++
-	c.staysAway(now, a, p, newRejection(p, status.Reason), breakerFirst)
+// reject notes that the agent's kubelet did not admit the pod.
+func (hs *health) reject(now time.Time, a *agent, p *pod, status *v1.PodStatus) {
+	hs.count++
+	hs.staysAway(now, a, p, newRejection(p, status.Reason), breakerFirst)
 }
 
 // refusedByMesos notes that Mesos did not take the pod's task in the agent's offers: it may take it in others'.
-func (c *Core) refusedByMesos(now time.Time, t *task, p *pod) {
-	if a := c.agents[t.agent]; a != nil {
-		c.staysAway(now, a, p, newRejection(p, Errored.String()), breakerFirst)
+func (hs *health) refusedByMesos(now time.Time, t *task, p *pod) {
+	if a := hs.core.agents.get(t.agent); a != nil {
+		hs.staysAway(now, a, p, newRejection(p, Errored.String()), breakerFirst)
 	}
 }
 
 // staysAway keeps such pods off the agent.
-func (c *Core) staysAway(now time.Time, a *agent, p *pod, came *rejection, first time.Duration) {
+func (hs *health) staysAway(now time.Time, a *agent, p *pod, came *rejection, first time.Duration) {
 	i := slices.IndexFunc(a.failures.rejections, func(r *rejection) bool {
 		return r.resource == came.resource && (came.resource != "" || r.reason == came.reason && r.concerns(&came.requests, came.extended))
 	})
@@ -115,26 +116,26 @@ func (c *Core) staysAway(now time.Time, a *agent, p *pod, came *rejection, first
 	r := a.failures.rejections[i]
 	r.amount = min(r.amount, came.amount)
 	r.fail(now, p.launched, first, "such a pod was rejected: "+r.reason)
-	c.index.Refresh(&a.Agent)
+	hs.changed(a)
 }
 
 // admitted notes that the agent's kubelet has admitted the pod: more such pods may be tried.
-func (c *Core) admitted(a *agent, p *pod) {
+func (hs *health) admitted(a *agent, p *pod) {
 	for _, r := range a.failures.rejections {
 		if r.concerns(&p.Requests, p.Extended) && !p.launched.Before(r.since) {
 			r.failures, r.trial = r.failures/2, ""
-			c.index.Refresh(&a.Agent)
+			hs.changed(a)
 		}
 	}
 	a.failures.rejections = slices.DeleteFunc(a.failures.rejections, func(r *rejection) bool { return r.failures == 0 })
 }
 
 // tickRejections lets pods try again where their like were rejected, and forgets what is long ago.
-func (c *Core) tickRejections(now time.Time, a *agent) {
+func (hs *health) tickRejections(now time.Time, a *agent) {
 	for _, r := range a.failures.rejections {
 		if r.due(now) {
-			c.index.Refresh(&a.Agent)
-			c.reviveSoon()
+			hs.changed(a)
+			hs.core.offering.reviveSoon()
 		}
 	}
 	a.failures.rejections = slices.DeleteFunc(a.failures.rejections, func(r *rejection) bool {

@@ -22,7 +22,7 @@ func TestNoRejectionStorm(t *testing.T) {
 		}
 		for second := range 3600 {
 			p.step("+1s")
-			for _, task := range p.core.LiveTasks() {
+			for _, task := range p.core.tasks.live() {
 				name := task.Pod[len("default/"):]
 				p.step(fmt.Sprintf("update %s a1 STARTING", task.ID))
 				p.step(fmt.Sprintf("bound %s ok", task.ID))

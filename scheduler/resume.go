@@ -13,22 +13,23 @@ const (
 
 // resume has a bound pod whose executor is gone launched again soon, together with the others of its node: its containers run
 // on, and Mesos offers what they use to everybody. Offers are called for at once.
-func (c *Core) resume(now time.Time, p *pod) {
+func (ts *tasks) resume(now time.Time, p *pod) {
 	if p.task != nil || p.backoff.failures != 1 {
 		return
 	}
 	p.backoff.until = now.Add(resumeAfter)
-	c.resumeAt, c.look = p.backoff.until, true
-	c.requeue(now, p)
+	ts.core.offering.resume(p.backoff.until)
+	ts.core.stir()
+	ts.core.pods.requeue(now, p)
 }
 
 // untended tells whether pods that have run are bound to the agent's node and have no task. Their containers may run on.
-func (c *Core) untended(a *agent) bool {
+func (wm *warming) untended(a *agent) bool {
 	if a.Node == "" {
 		return false
 	}
-	for obj := range c.index.OccupiedBy(a.Node) {
-		if p := c.pods[obj.UID]; p != nil && p.Node == a.Node && p.task == nil && p.attempt > 0 {
+	for obj := range wm.core.index.OccupiedBy(a.Node) {
+		if p := wm.core.pods.get(obj.UID); p != nil && p.Node == a.Node && p.task == nil && p.attempt > 0 {
 			return true
 		}
 	}
@@ -37,18 +38,18 @@ func (c *Core) untended(a *agent) bool {
 
 // orphaned tells whether nobody looks after the pods of the agent's node. Kubernetes has to see that: the node is left to
 // become NotReady.
-func (c *Core) orphaned(a *agent) bool {
-	return !a.hasExecutor && len(c.owners[a.ID]) == 0 && c.untended(a)
+func (wm *warming) orphaned(a *agent) bool {
+	return !a.hasExecutor && len(wm.core.tasks.on(a.ID)) == 0 && wm.untended(a)
 }
 
 // wantsKeeper tells whether the agent's executor shall run for pods whose tasks cannot be launched, since too little is
 // offered: it looks after their containers, and ends those whose pods have been deleted. Otherwise the node's warden would
 // end them all.
-func (c *Core) wantsKeeper(now time.Time, a *agent) bool {
+func (wm *warming) wantsKeeper(now time.Time, a *agent) bool {
 	if a.warm != nil {
-		return len(c.owners[a.ID]) == 1 && c.untended(a)
+		return len(wm.core.tasks.on(a.ID)) == 1 && wm.untended(a)
 	}
-	if !c.orphaned(a) {
+	if !wm.orphaned(a) {
 		a.orphaned = time.Time{}
 		return false
 	}

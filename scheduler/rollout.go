@@ -72,53 +72,59 @@ func (u *disruption) rolloutSeen(seen api.Rollout) {
 	}
 }
 
-// beginRollouts has the next minions of other versions replaced, as long as no more nodes than allowed are without theirs
+// rollouts replace minions of other versions.
+type rollouts struct {
+	core     *Core
+	toldKept bool // that minions of other versions are kept
+}
+
+// begin has the next minions of other versions replaced, as long as no more nodes than allowed are without theirs
 // for that, and none was given up.
-func (c *Core) beginRollouts(now time.Time, residents func(node string) []*pod) []Action {
-	own := api.KMVersion(c.cfg.Version)
+func (rs *rollouts) begin(now time.Time, residents func(node string) []*pod) []Action {
+	own := api.KMVersion(rs.core.cfg.Version)
 	if own == "" {
 		return nil
 	}
-	busy, early := 0, !c.connected || now.Sub(c.begun) < c.cfg.RolloutDelay
-	stopped := early || c.cfg.MaxUnavailable == 0
-	for id, u := range c.disruptions {
-		c.takeOver(c.agents[id], u)
+	busy, early := 0, !rs.core.session.connected() || now.Sub(rs.core.session.begun()) < rs.core.cfg.RolloutDelay
+	stopped := early || rs.core.cfg.MaxUnavailable == 0
+	for id, u := range rs.core.disruptions.all() {
+		rs.takeOver(rs.core.agents.get(id), u)
 		if u.rollout.State == api.RolloutRolling {
 			busy++
 		}
 		stopped = stopped || u.rollout.GivenUp()
 	}
 	kept := ""
-	for _, a := range c.agentsInOrder() {
-		if full := stopped || busy >= c.cfg.MaxUnavailable; !c.seesOther(now, a) || full && c.toldKept {
+	for _, a := range rs.core.agents.inOrder() {
+		if full := stopped || busy >= rs.core.cfg.MaxUnavailable; !rs.seesOther(now, a) || full && rs.toldKept {
 			continue
 		}
-		if why := c.forbids(a); why != "" {
+		if why := rs.forbids(a); why != "" {
 			kept = cmp.Or(kept, fmt.Sprintf("node %s: %s", a.Node, why))
 			continue
 		}
-		if stopped || busy >= c.cfg.MaxUnavailable || c.keepsMinion(a, residents) != "" {
+		if stopped || busy >= rs.core.cfg.MaxUnavailable || rs.keepsMinion(a, residents) != "" {
 			continue
 		}
-		annotations, r := c.nodeOf(a).Annotations, &c.keep(now, a.ID).rollout
+		annotations, r := rs.core.agents.nodeOf(a).Annotations, &rs.core.disruptions.keep(now, a.ID).rollout
 		*r = rollout{Rollout: r.Leave(api.KMVersion(annotations[api.AnnotationKMVersion]), own)}
 		r.State, r.Target, r.Replaces = api.RolloutRolling, own, annotations[api.AnnotationMinionStarted]
-		c.index.Refresh(&a.Agent)
+		rs.core.disruptions.changed(a.ID)
 		busy++
 	}
-	if early || kept == "" || c.toldKept || c.cfg.Rollout == RolloutOff {
+	if early || kept == "" || rs.toldKept || rs.core.cfg.Rollout == RolloutOff {
 		return nil
 	}
-	c.toldKept = true
+	rs.toldKept = true
 	return []Action{Complain{Text: kept + "; km nodes shows all minions that are kept"}}
 }
 
 // takeOver goes on with a rollout that a scheduler of another version has begun, or has given up, as far as this one may roll its
 // own version out there: else nothing is drained for it, and a minion that is gone comes back as the one that leads has it.
-func (c *Core) takeOver(a *agent, u *disruption) {
-	r, own := &u.rollout, api.KMVersion(c.cfg.Version)
-	node := c.nodeOf(a)
-	if r.GivenUp() && c.allows(r.Rollout, r.Target) {
+func (rs *rollouts) takeOver(a *agent, u *disruption) {
+	r, own := &u.rollout, api.KMVersion(rs.core.cfg.Version)
+	node := rs.core.agents.nodeOf(a)
+	if r.GivenUp() && rs.allows(r.Rollout, r.Target) {
 		*r = rollout{Rollout: r.Leave(r.Target, own).Over(own)}
 	}
 	if r.State != api.RolloutRolling || node == nil {
@@ -128,7 +134,7 @@ func (c *Core) takeOver(a *agent, u *disruption) {
 	switch came := started != "" && started != r.Replaces; {
 	case !a.hasExecutor:
 		r.Target = own
-	case !came && !c.allows(r.Rollout, version):
+	case !came && !rs.allows(r.Rollout, version):
 		*r = rollout{Rollout: r.Stay(version)}
 	case !came:
 		r.Rollout = r.Leave(version, own)
@@ -139,25 +145,25 @@ func (c *Core) takeOver(a *agent, u *disruption) {
 }
 
 // allows tells whether a minion of this version may be replaced by one of the scheduler's on a node with this rollout.
-func (c *Core) allows(r api.Rollout, version api.KMVersion) bool {
-	own := api.KMVersion(c.cfg.Version)
-	return c.cfg.Rollout != RolloutOff && own != version && r.Allows(version, own, c.cfg.Rollout == RolloutAny)
+func (rs *rollouts) allows(r api.Rollout, version api.KMVersion) bool {
+	own := api.KMVersion(rs.core.cfg.Version)
+	return rs.core.cfg.Rollout != RolloutOff && own != version && r.Allows(version, own, rs.core.cfg.Rollout == RolloutAny)
 }
 
 // forbids tells why the agent's minion may never be replaced by one of the scheduler's version; "" if it may.
-func (c *Core) forbids(a *agent) string {
-	own, version := api.KMVersion(c.cfg.Version), api.KMVersion(c.nodeOf(a).Annotations[api.AnnotationKMVersion])
+func (rs *rollouts) forbids(a *agent) string {
+	own, version := api.KMVersion(rs.core.cfg.Version), api.KMVersion(rs.core.agents.nodeOf(a).Annotations[api.AnnotationKMVersion])
 	var r api.Rollout
-	if u := c.disruptions[a.ID]; u != nil {
+	if u := rs.core.disruptions.of(a.ID); u != nil {
 		r = u.rollout.Rollout
 	}
 	order := own.Compare(version)
 	switch {
-	case c.cfg.Rollout == RolloutOff:
+	case rs.core.cfg.Rollout == RolloutOff:
 		return "the scheduler replaces none (--rollout=off)"
-	case c.allows(r, version):
+	case rs.allows(r, version):
 		return ""
-	case order == api.VersionNewer || c.cfg.Rollout == RolloutAny:
+	case order == api.VersionNewer || rs.core.cfg.Rollout == RolloutAny:
 		return fmt.Sprintf("km %s was rolled back there: kubectl annotate node %s %s- lets it be rolled out again", own, a.Node, api.AnnotationRollout)
 	case order == api.VersionOlder:
 		return fmt.Sprintf("km %s is newer than the scheduler's %s: --rollout=any replaces it", version, own)
@@ -166,9 +172,9 @@ func (c *Core) forbids(a *agent) string {
 }
 
 // seesOther tells whether the agent's minion has been of another version for long enough to be sure.
-func (c *Core) seesOther(now time.Time, a *agent) bool {
-	node := c.nodeOf(a)
-	if !a.Alive || !a.hasExecutor || node == nil || node.Annotations[api.AnnotationKMVersion] == c.cfg.Version {
+func (rs *rollouts) seesOther(now time.Time, a *agent) bool {
+	node := rs.core.agents.nodeOf(a)
+	if !a.Alive || !a.hasExecutor || node == nil || node.Annotations[api.AnnotationKMVersion] == rs.core.cfg.Version {
 		a.otherSince = time.Time{}
 		return false
 	}
@@ -183,9 +189,9 @@ func (c *Core) seesOther(now time.Time, a *agent) bool {
 }
 
 // keepsMinion tells why the agent's minion is not replaced now although it is of another version; "" if it may be.
-func (c *Core) keepsMinion(a *agent, residents func(node string) []*pod) string {
-	node := c.nodeOf(a)
-	switch u := c.disruptions[a.ID]; {
+func (rs *rollouts) keepsMinion(a *agent, residents func(node string) []*pod) string {
+	node := rs.core.agents.nodeOf(a)
+	switch u := rs.core.disruptions.of(a.ID); {
 	case u != nil && u.rollout.State == api.RolloutHeld:
 		return "an operator holds it"
 	case u != nil && (u.window != nil || u.draining || u.rollout.State != api.RolloutNone && u.rollout.State != api.RolloutReverted):
@@ -207,8 +213,8 @@ func (c *Core) keepsMinion(a *agent, residents func(node string) []*pod) string 
 
 // replace takes the replacement of an agent's minion one step on: the node is cordoned and drained as for maintenance,
 // the minion ends, and a new one comes, for a task without a pod if for no other.
-func (c *Core) replace(now time.Time, a *agent, node *v1.Node, residents []*pod) []Action {
-	u := c.disruptions[a.ID]
+func (rs *rollouts) replace(now time.Time, a *agent, node *v1.Node, residents []*pod) []Action {
+	u := rs.core.disruptions.of(a.ID)
 	r := &u.rollout
 	cordoned := node.Annotations[api.AnnotationCordoned] == api.CordonedForRollout
 	started := node.Annotations[api.AnnotationMinionStarted]
@@ -218,12 +224,12 @@ func (c *Core) replace(now time.Time, a *agent, node *v1.Node, residents []*pod)
 	case cordoned && !node.Spec.Unschedulable:
 		return r.giveUp(api.RolloutFailed, a.Node, "somebody has uncordoned the node")
 	case r.State == api.RolloutStuck, a.hasExecutor && started != "" && started != r.Replaces:
-		return c.newMinion(now, a, node)
+		return rs.newMinion(now, a, node)
 	case !r.gone.IsZero():
-		return c.noMinion(now, a)
+		return rs.noMinion(now, a)
 	case !a.hasExecutor:
 		r.gone = now
-	case node.Spec.Unschedulable && c.drained(a, residents) && now.Sub(r.asked) >= killAgain:
+	case node.Spec.Unschedulable && rs.drained(a, residents) && now.Sub(r.asked) >= killAgain:
 		r.asked = now
 		return []Action{ShutdownExecutor{Agent: a.ID, Executor: api.MinionExecutorID}}
 	}
@@ -231,50 +237,50 @@ func (c *Core) replace(now time.Time, a *agent, node *v1.Node, residents []*pod)
 }
 
 // newMinion looks at the minion that has come.
-func (c *Core) newMinion(now time.Time, a *agent, node *v1.Node) []Action {
-	r := &c.disruptions[a.ID].rollout
+func (rs *rollouts) newMinion(now time.Time, a *agent, node *v1.Node) []Action {
+	r := &rs.core.disruptions.of(a.ID).rollout
 	if r.gone.IsZero() {
 		r.gone = now
 	}
 	version := api.KMVersion(node.Annotations[api.AnnotationKMVersion])
-	switch wanted := c.wants(r.Rollout, version); {
+	switch wanted := rs.wants(r.Rollout, version); {
 	case wanted && a.hasExecutor && kubeletReady(node):
 		*r = rollout{Rollout: r.Over(version)}
 		return nil
 	case r.State == api.RolloutStuck:
 		return nil
-	case !wanted && c.cfg.KMPath != "":
+	case !wanted && rs.core.cfg.KMPath != "":
 		return r.giveUp(api.RolloutFailed, a.Node, fmt.Sprintf("%s there is still km %s: install %s, then run kubectl annotate node %s %s-",
-			c.cfg.KMPath, version, r.Target, a.Node, api.AnnotationRollout))
+			rs.core.cfg.KMPath, version, r.Target, a.Node, api.AnnotationRollout))
 	case !wanted:
 		return r.giveUp(api.RolloutFailed, a.Node, fmt.Sprintf("the new minion is km %s", version))
 	}
-	return c.noMinion(now, a)
+	return rs.noMinion(now, a)
 }
 
 // wants tells whether the version of a minion that has come ends the rollout: another scheduler may have started it meanwhile.
-func (c *Core) wants(r api.Rollout, version api.KMVersion) bool {
-	return version == r.Target || version == api.KMVersion(c.cfg.Version) ||
+func (rs *rollouts) wants(r api.Rollout, version api.KMVersion) bool {
+	return version == r.Target || version == api.KMVersion(rs.core.cfg.Version) ||
 		version.Compare(r.Target) == api.VersionNewer && !slices.Contains(r.RevertedFrom, version)
 }
 
 // noMinion waits for a minion that is not ready yet, but not for ever.
-func (c *Core) noMinion(now time.Time, a *agent) []Action {
-	r := &c.disruptions[a.ID].rollout
-	if now.Sub(r.gone) < c.cfg.RolloutTimeout {
+func (rs *rollouts) noMinion(now time.Time, a *agent) []Action {
+	r := &rs.core.disruptions.of(a.ID).rollout
+	if now.Sub(r.gone) < rs.core.cfg.RolloutTimeout {
 		return nil
 	}
-	if !a.hasExecutor && len(c.owners[a.ID]) == 0 && r.failure == "" {
-		text := fmt.Sprintf("node %s: nothing was offered there for its new minion within %s; it comes with the next pod", a.Node, c.cfg.RolloutTimeout)
+	if !a.hasExecutor && len(rs.core.tasks.on(a.ID)) == 0 && r.failure == "" {
+		text := fmt.Sprintf("node %s: nothing was offered there for its new minion within %s; it comes with the next pod", a.Node, rs.core.cfg.RolloutTimeout)
 		*r = rollout{Rollout: r.Over(r.Target)}
 		return []Action{Complain{Text: text}}
 	}
-	return r.giveUp(api.RolloutStuck, a.Node, fmt.Sprintf("the new minion was not ready within %s%s", c.cfg.RolloutTimeout, with("; its task ended: ", r.failure)))
+	return r.giveUp(api.RolloutStuck, a.Node, fmt.Sprintf("the new minion was not ready within %s%s", rs.core.cfg.RolloutTimeout, with("; its task ended: ", r.failure)))
 }
 
 // noteFailure remembers how a task ended that should have brought the next minion.
-func (c *Core) noteFailure(t *task, s TaskStatus, f fate) {
-	u := c.disruptions[t.agent]
+func (rs *rollouts) noteFailure(t *task, s TaskStatus, f fate) {
+	u := rs.core.disruptions.of(t.agent)
 	if u != nil && !u.rollout.gone.IsZero() && !f.running && !t.killed && !t.since.Before(u.rollout.gone) {
 		u.rollout.failure = s.String()
 	}
@@ -288,17 +294,17 @@ func (r *rollout) giveUp(state api.RolloutState, node, why string) []Action {
 
 // drained tells whether nothing is left on the agent but what ends with its minion and comes back with the next one: pods
 // of DaemonSets, and static ones.
-func (c *Core) drained(a *agent, residents []*pod) bool {
+func (rs *rollouts) drained(a *agent, residents []*pod) bool {
 	for _, p := range residents {
 		if !daemon(p.Obj) && !finished(p.Obj) {
 			return false
 		}
 	}
-	for _, t := range c.owners[a.ID] {
-		if t.warm && c.uncharged(a) {
+	for _, t := range rs.core.tasks.on(a.ID) {
+		if t.warm && rs.core.warm.uncharged(a) {
 			continue
 		}
-		if p := c.pods[t.pod]; p == nil || !daemon(p.Obj) {
+		if p := rs.core.pods.get(t.pod); p == nil || !daemon(p.Obj) {
 			return false
 		}
 	}

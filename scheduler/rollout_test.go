@@ -87,7 +87,7 @@ node n1 a1 minion=v1@0s kubelet=0s port=5051 mark=rollout cordoned=yes rollout=v
 evicted a1 p1 blocked
 `
 	p := playOn(t, strings.Split(strings.TrimSpace(script), "\n")...)
-	nodes := p.core.LiveNodes(p.now)
+	nodes := p.core.agents.live(p.now)
 	if len(nodes) != 4 {
 		t.Fatalf("%+v", nodes)
 	}
@@ -121,7 +121,7 @@ func TestSnapshotTellsOfRolloutsAndWarmNodes(t *testing.T) {
 func TestWhatKeepsANodeWarmIsNoTenantAndTakesNoRoomThatIsPromised(t *testing.T) {
 	p := playWith(t, flagged(t, "--warm-nodes=all"), "synced", "subscribed", "node n1 a1", "update warm-a1.1 a1 RUNNING",
 		"offer o1 a1 host=n1 cpus=1 mem=512 executor=ours", "pod low cpus=1 priority=1")
-	if got := p.core.agents["a1"].Total.Scalars[match.Memory]; got != offers.Milli(512_000+256_000+1_000) {
+	if got := p.core.agents.byID["a1"].Total.Scalars[match.Memory]; got != offers.Milli(512_000+256_000+1_000) {
 		t.Errorf("the agent is taken to have mem %s", got)
 	}
 	p.step("executor a1 ok")

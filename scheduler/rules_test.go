@@ -107,7 +107,7 @@ func TestAlgorithmThatDoesNotExistIsRefused(t *testing.T) {
 	if cfg.Algorithm != match.FCFS {
 		t.Errorf("the default is %q", cfg.Algorithm)
 	}
-	if err := fs.Parse([]string{"--scheduler-algorithm=best"}); err == nil || !strings.Contains(err.Error(), "fcfs|spread|binpack") {
+	if err := fs.Parse([]string{"--algorithm=best"}); err == nil || !strings.Contains(err.Error(), "fcfs|spread|binpack") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -119,20 +119,20 @@ func TestFlagsOfChargesHaveAnEffect(t *testing.T) {
 	now := time.Now()
 	c.Step(now, PodSeen{Pod: &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u"}}})
 	want := [match.NumScalars]offers.Milli{200, 32_000}
-	if got := c.pods["u"].Demand.Scalars; got != want {
+	if got := c.pods.byUID["u"].Demand.Scalars; got != want {
 		t.Errorf("the pod is charged %v", got)
 	}
 	cfg.ExecutorDisk = 100
 	c = NewCore(cfg)
 	free := offers.Resources{{Name: offers.CPUs, Scalar: 4000}, {Name: offers.Mem, Scalar: 4096_000}, {Name: offers.Disk, Scalar: 1000_000}}
-	if got := c.charge(free[:2]).String(); got != "cpus:0.3;mem:256" {
+	if got := c.agents.charge(free[:2]).String(); got != "cpus:0.3;mem:256" {
 		t.Errorf("the executor on an agent without disk is charged %s", got)
 	}
-	if got := c.charge(free).String(); got != "cpus:0.3;mem:256;disk:100" {
+	if got := c.agents.charge(free).String(); got != "cpus:0.3;mem:256;disk:100" {
 		t.Errorf("the executor is charged %s", got)
 	}
 	a := &agent{Agent: match.Agent{Total: match.Totals{Scalars: [match.NumScalars]offers.Milli{match.Disk: 1000_000}}}}
-	if node := c.newNode(a); !node.Status.Allocatable.StorageEphemeral().Equal(resource.MustParse("900Mi")) {
+	if node := c.agents.newNode(a); !node.Status.Allocatable.StorageEphemeral().Equal(resource.MustParse("900Mi")) {
 		t.Errorf("pods may have %v of disk", node.Status.Allocatable.StorageEphemeral())
 	}
 }

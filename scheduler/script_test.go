@@ -232,7 +232,7 @@ func (p *player) flag(words []string) bool {
 func (p *player) sleep(d time.Duration) []Action {
 	var acts []Action
 	for end := p.now.Add(d); ; {
-		at := p.core.WakeAt(p.now)
+		at := p.core.offering.wakeAt(p.now)
 		if at.IsZero() || at.After(end) {
 			p.now = end
 			return acts

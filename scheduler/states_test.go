@@ -25,7 +25,7 @@ func becomes(t *testing.T, state TaskState, lines ...string) (podOutcome, agentO
 	t.Helper()
 	p := playOn(t, append(lines, "synced", "subscribed", "node n1 a1", "offer o1 a1 host=n1 cpus=4 mem=4096 executor=ours",
 		"pod idle", "executor a1 ok")...)
-	if p.core.pods["web"].task == nil {
+	if p.core.pods.byUID["web"].task == nil {
 		t.Fatal("the pod has no task to begin with")
 	}
 	acknowledged := 0
@@ -35,7 +35,7 @@ func becomes(t *testing.T, state TaskState, lines ...string) (podOutcome, agentO
 		}
 	}
 	podOutcome, agentOutcome = kept, there
-	switch task := p.core.pods["web"].task; {
+	switch task := p.core.pods.byUID["web"].task; {
 	case task == nil:
 		podOutcome = waits
 	case task.binding:
@@ -43,7 +43,7 @@ func becomes(t *testing.T, state TaskState, lines ...string) (podOutcome, agentO
 	case !task.heard:
 		podOutcome = asked
 	}
-	switch a := p.core.agents["a1"]; {
+	switch a := p.core.agents.byID["a1"]; {
 	case a == nil:
 		agentOutcome = gone
 	case !a.Alive:
@@ -91,7 +91,7 @@ func TestTaskOfAnExecutorThatIsGoneIsLaunchedAgainForEachReason(t *testing.T) {
 	for _, reason := range append([]string{""}, executorEnded...) {
 		p := playOn(t, "pod web node=n1 task=web.1 agent=a1", "synced", "subscribed", "node n1 a1",
 			"offer o1 a1 host=n1 cpus=4 mem=4096 executor=ours", "update web.1 a1 FAILED reason="+reason)
-		got := p.core.pods["web"].backoff.until.Sub(p.now)
+		got := p.core.pods.byUID["web"].backoff.until.Sub(p.now)
 		if soon := got < overGrace; soon != (reason != "") {
 			t.Errorf("reason %q: the next is tried after %s", reason, got)
 		}
@@ -108,7 +108,7 @@ func TestPodThatItsExecutorSaysEndedIsNotLaunchedAgainAtOnce(t *testing.T) {
 		p := playOn(t, "pod web node=n1 task=web.1 agent=a1", "synced", "subscribed", "node n1 a1",
 			"offer o1 a1 host=n1 cpus=4 mem=4096 executor=ours")
 		p.core.Step(p.now, TaskUpdated{Status: TaskStatus{Task: "web.1", Agent: "a1", State: Failed, Reason: reason, ByExecutor: true}})
-		if got := p.core.pods["web"].backoff.until.Sub(p.now); got < overGrace {
+		if got := p.core.pods.byUID["web"].backoff.until.Sub(p.now); got < overGrace {
 			t.Errorf("reason %s: the next is tried after %s", reason, got)
 		}
 	}

@@ -13,11 +13,11 @@ type supplies struct{ core *Core }
 
 // Supply implements match.Source. An agent that is not there, or can have no node, has nothing.
 func (x supplies) Supply(seen *match.Agent) match.Supply {
-	c, a := x.core, x.core.agents[seen.ID]
-	s := match.Supply{Node: c.nodeOf(a), Drains: c.drains(a), Runs: a.hasExecutor, Minion: c.minionOf(a)}
-	s.Closed = c.closed(c.now, a, s.Node)
+	c, a := x.core, x.core.agents.get(seen.ID)
+	s := match.Supply{Node: c.agents.nodeOf(a), Drains: c.disruptions.drains(a), Runs: a.hasExecutor, Minion: c.agents.minionOf(a)}
+	s.Closed = c.disruptions.closed(c.step.now, a, s.Node)
 	if a.Alive && a.Node != "" {
-		s.Offers = c.offers.OfAgent(a.ID)
+		s.Offers = c.offering.on(a.ID)
 	}
 	return s
 }
@@ -28,9 +28,9 @@ func (x supplies) Supply(seen *match.Agent) match.Supply {
 // src/master/validation.cpp wants all that a task and its executor use in the offers). Unless the executor is on its way
 // there already, launched in other offers: then it is waited for.
 func (x supplies) Executor(v *match.View) match.Executor {
-	c, a := x.core, x.core.agents[v.Agent.ID]
+	c, a := x.core, x.core.agents.get(v.Agent.ID)
 	e := &a.executor
-	seen := match.Executor{Failed: c.now.Before(e.after)}
+	seen := match.Executor{Failed: c.step.now.Before(e.after)}
 	for _, id := range a.last.Executors {
 		if id != api.MinionExecutorID {
 			seen.Stranger = id
@@ -40,9 +40,9 @@ func (x supplies) Executor(v *match.View) match.Executor {
 		seen.Prepared = e.record != nil
 		return seen
 	}
-	seen.Anew = c.charge(v.Free)
+	seen.Anew = c.agents.charge(v.Free)
 	seen.Charge = seen.Anew
-	c.seeRecord(a, v, &seen)
+	c.agents.seeRecord(a, v, &seen)
 	if a.warm == nil && c.cfg.Revocable && seen.Charge.Sum(offers.CPUs) == 0 {
 		d := c.cfg.warmDemand()
 		seen.Companion = &d
@@ -51,16 +51,16 @@ func (x supplies) Executor(v *match.View) match.Executor {
 }
 
 // seeRecord finds out whether the record of an executor that does not run is fit for the view.
-func (c *Core) seeRecord(a *agent, v *match.View, seen *match.Executor) {
+func (as *agents) seeRecord(a *agent, v *match.View, seen *match.Executor) {
 	e := &a.executor
-	pending := len(c.owners[a.ID]) > 0
+	pending := len(as.core.tasks.on(a.ID)) > 0
 	switch {
 	case len(v.Offers) == 0 || e.record == nil:
 	case e.kept:
 		if seen.Coming = pending; !pending { // else that executor may run yet
 			e.record = nil
 		}
-	case c.now.Sub(e.armed) >= tokenFresh:
+	case as.core.step.now.Sub(e.armed) >= tokenFresh:
 		e.record = nil
 	case !v.Free.Holds(e.charge):
 		seen.Coming = pending
@@ -74,14 +74,14 @@ func (c *Core) seeRecord(a *agent, v *match.View, seen *match.Executor) {
 
 // Mixes implements match.Source.
 func (x supplies) Mixes(seen *match.Agent) bool {
-	e := &x.core.agents[seen.ID].executor
+	e := &x.core.agents.get(seen.ID).executor
 	return e.record != nil && e.charge.Sum(offers.CPUs) > 0
 }
 
 // charge takes the executor's part out of resources; it is never empty, and short if there is too little.
-func (c *Core) charge(free offers.Resources) offers.Resources {
+func (as *agents) charge(free offers.Resources) offers.Resources {
 	var charge offers.Resources
-	for i, amount := range c.cfg.executor(free.Sum(offers.Disk)).Scalars {
+	for i, amount := range as.core.cfg.executor(free.Sum(offers.Disk)).Scalars {
 		if amount == 0 {
 			continue
 		}
@@ -96,8 +96,8 @@ func (c *Core) charge(free offers.Resources) offers.Resources {
 
 // nodeOf returns the agent's node; nil while it does not exist, still stands for the agent that was there before, or has
 // not got the labels yet that the agent's attributes want: until then nobody can tell which pods want that agent.
-func (c *Core) nodeOf(a *agent) *v1.Node {
-	node := c.nodes[a.Node]
+func (as *agents) nodeOf(a *agent) *v1.Node {
+	node := as.nodes[a.Node]
 	if node == nil || node.Spec.ProviderID != api.ProviderID(a.ID) {
 		return nil
 	}

@@ -2,58 +2,161 @@ package scheduler
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 const bindAgain = time.Second
 
-// taskUpdated applies the table of task states. An update is acknowledged when what follows from it is done.
-func (c *Core) taskUpdated(now time.Time, s TaskStatus) []Action {
+// overGrace is how long after the end of its task a pod may be shown as alive by the API. If it is so longer, the
+// executor ended the task without the pod (an agent that is shut down does that), and the pod needs another one.
+const overGrace = 10 * time.Second
+
+// settled is how long a task has to last to make earlier failures forgotten.
+const settled = time.Minute
+
+// tasks are those that Mesos knows or should know.
+type tasks struct {
+	core      *Core
+	byID      map[api.TaskID]*task
+	byAgent   map[api.AgentID][]*task
+	reconcile reconciliation
+}
+
+// count is how many tasks there are.
+func (ts *tasks) count() int { return len(ts.byID) }
+
+// add takes in a task.
+func (ts *tasks) add(t *task) {
+	ts.byID[t.id] = t
+	ts.byAgent[t.agent] = append(ts.byAgent[t.agent], t)
+}
+
+// all goes through the tasks, in no order.
+func (ts *tasks) all() iter.Seq2[api.TaskID, *task] { return maps.All(ts.byID) }
+
+// ask asks Mesos for the state of a task, soon.
+func (ts *tasks) ask(now time.Time, id api.TaskID) { ts.reconcile.add(now, id) }
+
+// answered takes in that Mesos has told the state of a task.
+func (ts *tasks) answered(id api.TaskID) { ts.reconcile.done(id) }
+
+// subscribed asks for the states of all tasks. A kill that was asked for may be lost with the connection before.
+func (ts *tasks) subscribed(now time.Time) []Action {
+	ts.reconcile = reconciliation{}
+	for _, id := range slices.Sorted(maps.Keys(ts.byID)) {
+		ts.ask(now, id)
+		if t := ts.byID[id]; t.killed && !t.killAt.IsZero() {
+			t.killAt = now
+		}
+	}
+	return ts.reconcileDue(now)
+}
+
+// get returns the task; nil if it is not known.
+func (ts *tasks) get(id api.TaskID) *task { return ts.byID[id] }
+
+// on returns the tasks on an agent. The slice changes with the tasks.
+func (ts *tasks) on(id api.AgentID) []*task { return ts.byAgent[id] }
+
+func newTasks(c *Core) tasks {
+	return tasks{core: c, byID: map[api.TaskID]*task{}, byAgent: map[api.AgentID][]*task{}}
+}
+
+// task is a task that Mesos knows or should know.
+type task struct {
+	id     api.TaskID
+	agent  api.AgentID
+	offer  api.OfferID
+	role   string // of that offer; "" if an earlier scheduler launched it
+	pod    types.UID
+	warm   bool // it has no pod, but keeps its agent's executor up
+	demand match.Demand
+	mapped []api.PortMapping // of the pod, with the host ports that the task has
+	state  TaskState
+	since  time.Time
+	heard  bool      // Mesos has said something about it
+	askAt  time.Time // when to reconcile it if it stays silent
+	taskStart
+	taskBinding
+	taskEnd
+}
+
+// taskStart is how far a task has come.
+type taskStart struct {
+	// starting is since when its executor has it, and ran whether it was seen running, or its pod admitted by the kubelet.
+	starting time.Time
+	ran      bool
+	fresh    bool // the kubelet has not had its pod before
+}
+
+// taskBinding is whether the API says that the task is its pod's.
+type taskBinding struct {
+	binding bool      // Bind or Annotate is under way
+	bindAt  time.Time // when to try that again; zero if not
+	bound   bool      // its id is in the pod's annotations
+	unacked [][]byte  // updates to be acknowledged when the binding is done
+}
+
+// taskEnd is what ends a task.
+type taskEnd struct {
+	killAt time.Time // when to (re)send KILL; zero if it may live
+	killed bool      // KILL was sent
+	spared bool      // that it ended does not count against its pod
+}
+
+// updated applies the table of task states. An update is acknowledged when what follows from it is done.
+func (ts *tasks) updated(now time.Time, s TaskStatus) []Action {
 	f := fateOf(s)
-	c.noteDraining(now, s)
-	acts := c.agentUpdated(now, s.Agent, f)
-	if a := c.agents[s.Agent]; a != nil && f.running && s.State != Staging {
-		c.cameUp(a)
+	ts.core.disruptions.noteDraining(now, s)
+	acts := ts.core.agents.updated(now, s.Agent, f)
+	if a := ts.core.agents.get(s.Agent); a != nil && f.running && s.State != Staging {
+		ts.core.agents.cameUp(a)
 	}
 	if _, warm := s.Task.Warm(); warm {
-		return append(acts, c.warmUpdated(now, s, f)...)
+		return append(acts, ts.core.warm.updated(now, s, f)...)
 	}
-	t := c.tasks[s.Task]
+	t := ts.byID[s.Task]
 	if t == nil {
-		t = c.adopt(now, s, f)
+		t = ts.adopt(now, s, f)
 	}
 	if t == nil {
-		return append(acts, c.stranger(s, f)...)
+		return append(acts, ts.stranger(s, f)...)
 	}
 	t.state, t.heard = s.State, true
 	t.spared = s.State == Dropped && s.Reason == reasonDraining // it is its agent that has to wait
-	c.noteFailure(t, s, f)
-	acts = append(acts, c.noteHealth(now, t, s)...)
+	ts.core.rollouts.noteFailure(t, s, f)
+	acts = append(acts, ts.core.health.note(now, t, s)...)
 	if !f.running {
-		c.freed(now, s)
+		ts.core.offering.freed(now, s)
 	}
-	c.reconcile.done(t.id)
-	p := c.pods[t.pod]
+	ts.reconcile.done(t.id)
+	p := ts.core.pods.get(t.pod)
 	switch {
 	case p == nil:
-		return append(acts, c.orphanUpdated(now, t, s, f)...)
+		return append(acts, ts.orphanUpdated(now, t, s, f)...)
 	case p.Node == "":
-		return append(acts, c.unboundUpdated(now, t, s, f)...)
+		return append(acts, ts.unboundUpdated(now, t, s, f)...)
 	default:
-		return append(acts, c.boundUpdated(now, t, s, f)...)
+		return append(acts, ts.boundUpdated(now, t, s, f)...)
 	}
 }
 
 // adopt takes in a task that is not known but runs for one of our pods: a younger attempt than we know of, which an
 // earlier scheduler launched before it died, or the one that was given up for lost when Mesos did not know it, while
 // there is no other yet. To kill that one would be to delete the pod that lives.
-func (c *Core) adopt(now time.Time, s TaskStatus, f fate) *task {
+func (ts *tasks) adopt(now time.Time, s TaskStatus, f fate) *task {
 	uid, attempt, err := s.Task.Parse()
-	p := c.pods[uid]
+	p := ts.core.pods.get(uid)
 	if err != nil || p == nil || !f.running || finished(p.Obj) || attempt < p.attempt {
 		return nil
 	}
@@ -61,23 +164,23 @@ func (c *Core) adopt(now time.Time, s TaskStatus, f fate) *task {
 		return nil
 	}
 	if p.task != nil {
-		c.dropTask(p.task)
+		ts.drop(p.task)
 		p.task = nil
 	}
 	p.attempt = attempt
 	if p.Asks.Wildcards() || p.awaitsAddress() {
 		p.since, p.disowned = now, attempt
-		c.requeue(now, p) // nobody knows any more which host ports or address it has: the pod gets another task
+		ts.core.pods.requeue(now, p) // nobody knows any more which host ports or address it has: the pod gets another task
 		return nil
 	}
-	t := c.newTask(now, p, s.Agent)
+	t := ts.start(now, p, s.Agent)
 	t.bound = p.Obj.Annotations[api.AnnotationTaskID] == string(t.id)
 	return t
 }
 
 // stranger ends a task that is no pod's, unless the pods are not all known yet.
-func (c *Core) stranger(s TaskStatus, f fate) []Action {
-	if !c.synced {
+func (ts *tasks) stranger(s TaskStatus, f fate) []Action {
+	if !ts.core.session.synced() {
 		return nil
 	}
 	acts := acknowledge(s.Task, s.Agent, s.UUID)
@@ -88,30 +191,30 @@ func (c *Core) stranger(s TaskStatus, f fate) []Action {
 }
 
 // orphanUpdated handles a task whose pod is gone from the API.
-func (c *Core) orphanUpdated(now time.Time, t *task, s TaskStatus, f fate) []Action {
+func (ts *tasks) orphanUpdated(now time.Time, t *task, s TaskStatus, f fate) []Action {
 	acts := acknowledge(t.id, t.agent, s.UUID)
 	if !f.running {
-		c.dropTask(t)
+		ts.drop(t)
 		return acts
 	}
 	t.killLater(now.Add(goneKillAfter))
 	return acts
 }
 
-func (c *Core) unboundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Action {
-	p := c.pods[t.pod]
+func (ts *tasks) unboundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Action {
+	p := ts.core.pods.get(t.pod)
 	switch f.unbound {
 	case unboundBind:
 		if p.Obj.DeletionTimestamp != nil || !t.killAt.IsZero() {
 			t.killLater(now)
-			return append(acknowledge(t.id, t.agent, s.UUID), c.tickTask(now, t)...)
+			return append(acknowledge(t.id, t.agent, s.UUID), ts.tick(now, t)...)
 		}
-		return c.bind(now, t, s.UUID)
+		return ts.bind(now, t, s.UUID)
 	case unboundRetry:
 		acts := acknowledge(t.id, t.agent, s.UUID)
-		c.end(now, t, false)
+		ts.end(now, t, false)
 		if s.State == Errored {
-			c.refusedByMesos(now, t, p)
+			ts.core.health.refusedByMesos(now, t, p)
 		}
 		if s.State == Errored || s.State == Failed {
 			acts = append(acts, Report{Pod: p.Obj, Message: refusal(s)})
@@ -128,25 +231,25 @@ func refusal(s TaskStatus) string {
 	return fmt.Sprintf("task %s ended before the pod was started: %s", s.Task, s.Message)
 }
 
-func (c *Core) boundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Action {
-	p := c.pods[t.pod]
+func (ts *tasks) boundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Action {
+	p := ts.core.pods.get(t.pod)
 	if f.unbound == unboundBind && !t.bound {
-		return c.bind(now, t, s.UUID)
+		return ts.bind(now, t, s.UUID)
 	}
 	acts := acknowledge(t.id, t.agent, s.UUID)
 	switch f.bound {
 	case boundOver:
-		c.end(now, t, t.bound)
+		ts.end(now, t, t.bound)
 	case boundResume:
-		c.end(now, t, false)
+		ts.end(now, t, false)
 		if s.State == Errored {
 			acts = append(acts, Report{Pod: p.Obj, Message: refusal(s)})
 			break
 		}
-		c.resume(now, p)
+		ts.resume(now, p)
 	case boundDoubt:
-		if a := c.agentOfNode(p.Node); a != nil && a.Alive && c.connected {
-			c.end(now, t, t.spared)
+		if a := ts.core.agents.ofNode(p.Node); a != nil && a.Alive && ts.core.session.connected() {
+			ts.end(now, t, t.spared)
 			break
 		}
 		t.heard = false // until its agent is there, nobody can know
@@ -155,9 +258,9 @@ func (c *Core) boundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Acti
 }
 
 // end forgets a task. Its pod, unless it is over too, needs another one, after a while if this happens often.
-func (c *Core) end(now time.Time, t *task, over bool) {
-	c.dropTask(t)
-	p := c.pods[t.pod]
+func (ts *tasks) end(now time.Time, t *task, over bool) {
+	ts.drop(t)
+	p := ts.core.pods.get(t.pod)
 	if p == nil || p.task != t {
 		return
 	}
@@ -165,7 +268,7 @@ func (c *Core) end(now time.Time, t *task, over bool) {
 		p.disowned = p.attempt
 	}
 	p.task = nil
-	c.occupy(p)
+	ts.core.pods.occupy(p)
 	p.since = now
 	if now.Sub(t.since) >= settled {
 		p.backoff = backoff{}
@@ -176,22 +279,22 @@ func (c *Core) end(now time.Time, t *task, over bool) {
 	if over && p.backoff.until.Before(now.Add(overGrace)) {
 		p.backoff.until = now.Add(overGrace)
 	}
-	c.reviveSoon()
-	c.requeue(now, p)
+	ts.core.offering.reviveSoon()
+	ts.core.pods.requeue(now, p)
 }
 
 // bind makes the API say that the task is the pod's; the update is acknowledged when it does. The same update comes
 // again every ten seconds until then.
-func (c *Core) bind(now time.Time, t *task, uuid []byte) []Action {
+func (ts *tasks) bind(now time.Time, t *task, uuid []byte) []Action {
 	if len(uuid) > 0 && !slices.ContainsFunc(t.unacked, func(u []byte) bool { return bytes.Equal(u, uuid) }) {
 		t.unacked = append(t.unacked, uuid)
 	}
 	if t.binding {
 		return nil
 	}
-	p, a := c.pods[t.pod], c.agents[t.agent]
+	p, a := ts.core.pods.get(t.pod), ts.core.agents.get(t.agent)
 	if a == nil || a.Node == "" || p.Node != "" && p.Node != a.Node {
-		return c.unbindable(now, t)
+		return ts.unbindable(now, t)
 	}
 	t.binding, t.bindAt = true, time.Time{}
 	annotations := map[string]string{
@@ -211,8 +314,8 @@ func (c *Core) bind(now time.Time, t *task, uuid []byte) []Action {
 	return []Action{Bind{Task: t.id, Pod: refOf(p.Obj), Node: a.Node, Annotations: annotations}}
 }
 
-func (c *Core) bindDone(now time.Time, done BindDone) []Action {
-	t := c.tasks[done.Task]
+func (ts *tasks) bindDone(now time.Time, done BindDone) []Action {
+	t := ts.byID[done.Task]
 	if t == nil {
 		return nil
 	}
@@ -220,51 +323,51 @@ func (c *Core) bindDone(now time.Time, done BindDone) []Action {
 	switch done.Outcome {
 	case BindOK:
 		t.bound = true
-		if p, a := c.pods[t.pod], c.agents[t.agent]; p != nil && a != nil {
+		if p, a := ts.core.pods.get(t.pod), ts.core.agents.get(t.agent); p != nil && a != nil {
 			p.Node = a.Node
 			p.Reread()
-			c.occupy(p)
+			ts.core.pods.occupy(p)
 			p.KeepPorts(t.mapped)
-			c.addresses.moved = c.addresses.moved || p.claimed.address != ""
+			ts.core.addresses.bound(p)
 		}
 		return t.acknowledgeAll()
 	case BindFailed:
 		t.bindAt = now.Add(bindAgain)
 		return nil
 	}
-	return c.unbindable(now, t)
+	return ts.unbindable(now, t)
 }
 
 // unbindable ends a task that cannot become its pod's.
-func (c *Core) unbindable(now time.Time, t *task) []Action {
+func (ts *tasks) unbindable(now time.Time, t *task) []Action {
 	t.killLater(now)
-	return append(t.acknowledgeAll(), c.tickTask(now, t)...)
+	return append(t.acknowledgeAll(), ts.tick(now, t)...)
 }
 
-// tickTask does what is due for a task: a kill, a binding that failed, a launch that nobody answers.
-func (c *Core) tickTask(now time.Time, t *task) []Action {
-	p := c.pods[t.pod]
+// tick does what is due for a task: a kill, a binding that failed, a launch that nobody answers.
+func (ts *tasks) tick(now time.Time, t *task) []Action {
+	p := ts.core.pods.get(t.pod)
 	switch {
 	case !t.killAt.IsZero() && !now.Before(t.killAt):
 		t.killed, t.killAt = true, now.Add(killAgain)
 		return []Action{Kill{Task: t.id, Agent: t.agent}}
 	case !t.bindAt.IsZero() && !now.Before(t.bindAt) && p != nil:
-		return c.bind(now, t, nil)
+		return ts.bind(now, t, nil)
 	case p != nil && !t.bound && !t.binding && t.bindAt.IsZero() && t.state == Staging &&
-		now.Sub(t.since) >= c.cfg.LaunchGrace:
-		acts := c.tickSilent(now, t)
+		now.Sub(t.since) >= ts.core.cfg.LaunchGrace:
+		acts := ts.core.health.tickSilent(now, t)
 		t.killed = true
-		c.end(now, t, false)
+		ts.end(now, t, false)
 		return append(acts, Kill{Task: t.id, Agent: t.agent})
-	case t.warm && t.state == Staging && now.Sub(t.since) >= c.cfg.LaunchGrace:
-		acts := c.tickSilent(now, t)
-		c.cool(now, t)
+	case t.warm && t.state == Staging && now.Sub(t.since) >= ts.core.cfg.LaunchGrace:
+		acts := ts.core.health.tickSilent(now, t)
+		ts.core.warm.cool(now, t)
 		return append(acts, Kill{Task: t.id, Agent: t.agent})
 	case t.stalled(now):
-		return c.tickStarting(now, t)
+		return ts.core.health.tickStarting(now, t)
 	case !t.heard && !now.Before(t.askAt):
 		t.askAt = now.Add(silentAfter)
-		c.reconcile.add(now, t.id)
+		ts.reconcile.add(now, t.id)
 	}
 	return nil
 }
@@ -290,4 +393,79 @@ func acknowledge(task api.TaskID, agent api.AgentID, uuid []byte) []Action {
 		return nil
 	}
 	return []Action{Acknowledge{Task: task, Agent: agent, UUID: uuid}}
+}
+
+// toWatch returns, in order, the tasks for which time may bring something: not those that just run.
+func (ts *tasks) toWatch() []*task {
+	var tasks []*task
+	for _, t := range ts.byID {
+		if !t.heard || t.state == Staging || t.state == Starting && !t.ran || !t.killAt.IsZero() || !t.bindAt.IsZero() {
+			tasks = append(tasks, t)
+		}
+	}
+	slices.SortFunc(tasks, func(a, b *task) int { return cmp.Compare(a.id, b.id) })
+	return tasks
+}
+
+// adoptAnnotated gives a bound pod the task that the API says it has. It is how a restarted scheduler learns its tasks.
+func (ts *tasks) adoptAnnotated(now time.Time, p *pod) {
+	id := api.TaskID(p.Obj.Annotations[api.AnnotationTaskID])
+	if id == "" {
+		return
+	}
+	uid, attempt, err := id.Parse()
+	if err != nil || uid != p.Obj.UID || attempt <= p.attempt {
+		return
+	}
+	p.attempt = attempt
+	if finished(p.Obj) || p.Node == "" {
+		return
+	}
+	agent := api.AgentID(p.Obj.Annotations[api.AnnotationAgentID])
+	t := ts.start(now, p, agent)
+	t.offer = api.OfferID(p.Obj.Annotations[api.AnnotationOfferID])
+	t.mapped = p.Asks.Mapped()
+	t.bound, t.ran = true, !t.fresh
+	if ts.core.session.connected() {
+		ts.reconcile.add(now, t.id)
+	}
+}
+
+// start makes the task of the pod's present attempt.
+func (ts *tasks) start(now time.Time, p *pod, agent api.AgentID) *task {
+	t := &task{
+		id: api.NewTaskID(p.Obj.UID, p.attempt), agent: agent, pod: p.Obj.UID, demand: p.Demand,
+		since: now, askAt: now.Add(silentAfter), taskStart: taskStart{fresh: p.Obj.Status.StartTime == nil},
+	}
+	ts.add(t)
+	p.task, p.launched = t, now
+	ts.core.claims.leave(p)
+	ts.core.pods.nominate(now, p, "")
+	ts.core.pods.dequeue(p)
+	ts.core.pods.occupy(p)
+	return t
+}
+
+// drop forgets a task.
+func (ts *tasks) drop(t *task) {
+	delete(ts.byID, t.id)
+	if a := ts.core.agents.get(t.agent); a != nil {
+		if a.warm == t {
+			a.warm = nil
+		}
+		ts.core.health.triedInVain(a, t.who())
+	}
+	ts.reconcile.done(t.id)
+	left := slices.DeleteFunc(ts.byAgent[t.agent], func(other *task) bool { return other == t })
+	if ts.byAgent[t.agent] = left; len(left) == 0 {
+		delete(ts.byAgent, t.agent)
+	}
+}
+
+// who is the task's pod, or itself if it has none.
+func (t *task) who() types.UID {
+	if t.warm {
+		return types.UID(t.id)
+	}
+	return t.pod
 }

@@ -152,12 +152,12 @@ func TestClaimsThatAreNotBoundInTimeLetThePodChooseAgain(t *testing.T) {
 				prepared++
 			}
 		}
-		if line == "+9m59s" && (prepared != 1 || p.core.pods["p1"].ClaimsNode != "n1") {
-			t.Errorf("before the time is over: prepared %d times, chosen is %q", prepared, p.core.pods["p1"].ClaimsNode)
+		if line == "+9m59s" && (prepared != 1 || p.core.pods.byUID["p1"].ClaimsNode != "n1") {
+			t.Errorf("before the time is over: prepared %d times, chosen is %q", prepared, p.core.pods.byUID["p1"].ClaimsNode)
 		}
 	}
-	if p.core.pods["p1"].claimsAt != p.now {
-		t.Errorf("chosen at %s, now it is %s", p.core.pods["p1"].claimsAt, p.now)
+	if p.core.pods.byUID["p1"].claimsAt != p.now {
+		t.Errorf("chosen at %s, now it is %s", p.core.pods.byUID["p1"].claimsAt, p.now)
 	}
 }
 

@@ -49,49 +49,58 @@ func (w *WarmNodes) Set(text string) error {
 // Type is for the flag's help.
 func (w *WarmNodes) Type() string { return "all|N" }
 
-// keepWarm ends the tasks without a pod that are not wanted any more, and launches those that are: Mesos starts an executor
+// warming keeps executors up without pods.
+type warming struct {
+	core *Core
+	cold int // how many executors are to run without pods and do not yet
+}
+
+// missing counts the executors that are to run without pods and do not yet.
+func (wm *warming) missing() int { return wm.cold }
+
+// keep ends the tasks without a pod that are not wanted any more, and launches those that are: Mesos starts an executor
 // with a task only.
-func (c *Core) keepWarm(now time.Time) []Action {
-	c.cold = 0
-	if now.Sub(c.subscribed) < warmPatience {
+func (wm *warming) keep(now time.Time) []Action {
+	wm.cold = 0
+	if now.Sub(wm.core.session.subscribed()) < warmPatience {
 		return nil
 	}
-	c.refresh(now)
-	wanted := c.wantWarm(now)
+	wm.core.refresh(now)
+	wanted := wm.want(now)
 	var acts []Action
 	var chosen []*grant
-	for _, a := range c.agentsInOrder() {
-		wanted[a] = wanted[a] || c.needsCompanion(now, a)
+	for _, a := range wm.core.agents.inOrder() {
+		wanted[a] = wanted[a] || wm.needsCompanion(now, a)
 		switch {
-		case a.warm != nil && !wanted[a] && c.uncharged(a):
-			if c.alone(a) {
-				acts = append(acts, c.endMinion(now, a)...)
+		case a.warm != nil && !wanted[a] && wm.uncharged(a):
+			if wm.alone(a) {
+				acts = append(acts, wm.endMinion(now, a)...)
 			}
 		case a.warm != nil && !wanted[a]:
 			a.warm.killLater(now)
-			acts = append(acts, c.tickTask(now, a.warm)...)
-		case a.warm != nil || !wanted[a] || !a.failures.health.takes() && !c.awaited(a):
+			acts = append(acts, wm.core.tasks.tick(now, a.warm)...)
+		case a.warm != nil || !wanted[a] || !a.failures.health.takes() && !wm.core.health.awaited(a):
 		case now.Before(a.chill.until) || a.executor.preparing:
-			c.cold++
+			wm.cold++
 		default:
-			c.cold++
-			if v := c.index.FindWarm(&a.Agent, c.cfg.warmDemand()); v != nil {
+			wm.cold++
+			if v := wm.core.index.FindWarm(&a.Agent, wm.core.cfg.warmDemand()); v != nil {
 				g := &grant{view: v}
-				c.warmUp(now, a, g)
+				wm.launch(now, a, g)
 				chosen = append(chosen, g)
 			}
 		}
 	}
-	return append(acts, c.launch(now, chosen)...)
+	return append(acts, wm.core.launch(now, chosen)...)
 }
 
-// wantWarm chooses the agents whose executors are to run.
-func (c *Core) wantWarm(now time.Time) map[*agent]bool {
+// want chooses the agents whose executors are to run.
+func (wm *warming) want(now time.Time) map[*agent]bool {
 	wanted := map[*agent]bool{}
 	var open []*agent
-	for _, a := range c.agentsInOrder() {
-		node := c.nodeOf(a)
-		switch u := c.disruptions[a.ID]; {
+	for _, a := range wm.core.agents.inOrder() {
+		node := wm.core.agents.nodeOf(a)
+		switch u := wm.core.disruptions.of(a.ID); {
 		case !a.Alive:
 			wanted[a] = a.warm != nil // it cannot be asked to end anything, and counts for nothing
 		case node == nil:
@@ -101,19 +110,19 @@ func (c *Core) wantWarm(now time.Time) map[*agent]bool {
 		case u != nil && u.awaitsMinion():
 			wanted[a] = true
 		case a.warm == nil && !a.failures.health.takes(): // another one takes its place
-		case (u == nil || !u.draining) && c.wantsKeeper(now, a):
+		case (u == nil || !u.draining) && wm.wantsKeeper(now, a):
 			wanted[a] = true
-		case !node.Spec.Unschedulable && (u == nil || c.cordon(now, u) == ""):
+		case !node.Spec.Unschedulable && (u == nil || wm.core.disruptions.cordon(now, u) == ""):
 			open = append(open, a)
 		}
 	}
-	if c.cfg.WarmNodes.All {
+	if wm.core.cfg.WarmNodes.All {
 		for _, a := range open {
 			wanted[a] = true
 		}
 		return wanted
 	}
-	for _, a := range c.spreadOver(open, c.cfg.WarmNodes.Count) {
+	for _, a := range wm.spreadOver(open, wm.core.cfg.WarmNodes.Count) {
 		wanted[a] = true
 	}
 	return wanted
@@ -121,7 +130,7 @@ func (c *Core) wantWarm(now time.Time) map[*agent]bool {
 
 // spreadOver chooses so many of the agents: first those that are warm, then those of the zones that have the fewest, of
 // which those come first that it costs the least to warm.
-func (c *Core) spreadOver(agents []*agent, count int) []*agent {
+func (wm *warming) spreadOver(agents []*agent, count int) []*agent {
 	var chosen []*agent
 	var names []string // of the zones, in the order in which their agents came
 	zones, taken := map[string][]*agent{}, map[string]int{}
@@ -138,7 +147,7 @@ func (c *Core) spreadOver(agents []*agent, count int) []*agent {
 		}
 	}
 	for _, others := range zones {
-		slices.SortStableFunc(others, func(a, b *agent) int { return cmp.Compare(c.warmingCost(a), c.warmingCost(b)) })
+		slices.SortStableFunc(others, func(a, b *agent) int { return cmp.Compare(wm.cost(a), wm.cost(b)) })
 	}
 	for len(chosen) < count {
 		names = slices.DeleteFunc(names, func(zone string) bool { return len(zones[zone]) == 0 })
@@ -153,73 +162,72 @@ func (c *Core) spreadOver(agents []*agent, count int) []*agent {
 	return chosen
 }
 
-// warmingCost compares agents by what it takes to keep their executors up: those where one runs come first.
-func (c *Core) warmingCost(a *agent) int {
+// cost compares agents by what it takes to keep their executors up: those where one runs come first.
+func (wm *warming) cost(a *agent) int {
 	switch {
 	case a.hasExecutor:
 		return 0
-	case c.index.FindWarm(&a.Agent, c.cfg.warmDemand()) != nil:
+	case wm.core.index.FindWarm(&a.Agent, wm.core.cfg.warmDemand()) != nil:
 		return 1
 	}
 	return 2
 }
 
-// warmUp gives the agent a task without a pod in the view, or has its executor prepared.
-func (c *Core) warmUp(now time.Time, a *agent, g *grant) {
+// launch gives the agent a task without a pod in the view, or has its executor prepared.
+func (wm *warming) launch(now time.Time, a *agent, g *grant) {
 	v := g.view
 	if v.Executor().Charge != nil {
-		c.index.Installs.Begin(v.Agent)
+		wm.core.index.Installs.Begin(v.Agent)
 	}
 	if !v.Executor().Prepared {
 		g.wanted = true
 		return
 	}
-	t := c.addWarm(now, a, api.NewWarmTaskID(a.ID, now.Unix()))
+	t := wm.add(now, a, api.NewWarmTaskID(a.ID, now.Unix()))
 	t.offer, t.role = v.Offers[0], v.Role
 	a.tries(t.who(), nil)
 	g.tasks = append(g.tasks, NewTask{ID: t.id, Node: a.Node, Resources: v.TakeWarm(&t.demand)})
 }
 
-func (c *Core) addWarm(now time.Time, a *agent, id api.TaskID) *task {
+func (wm *warming) add(now time.Time, a *agent, id api.TaskID) *task {
 	t := &task{id: id, agent: a.ID, warm: true, since: now, askAt: now.Add(silentAfter)}
-	t.demand = c.cfg.warmDemand()
-	c.tasks[id] = t
-	c.owners[a.ID] = append(c.owners[a.ID], t)
+	t.demand = wm.core.cfg.warmDemand()
+	wm.core.tasks.add(t)
 	a.warm = t
 	return t
 }
 
-// warmUpdated follows a task without a pod. One that an earlier scheduler launched is taken over, unless its agent has
+// updated follows a task without a pod. One that an earlier scheduler launched is taken over, unless its agent has
 // another one.
-func (c *Core) warmUpdated(now time.Time, s TaskStatus, f fate) []Action {
+func (wm *warming) updated(now time.Time, s TaskStatus, f fate) []Action {
 	acts := acknowledge(s.Task, s.Agent, s.UUID)
-	t := c.tasks[s.Task]
+	t := wm.core.tasks.get(s.Task)
 	if t == nil {
 		id, _ := s.Task.Warm()
-		a := c.agents[id]
+		a := wm.core.agents.get(id)
 		if !f.running {
 			return acts
 		}
 		if a == nil || a.warm != nil {
 			return append(acts, Kill{Task: s.Task, Agent: s.Agent})
 		}
-		t = c.addWarm(now, a, s.Task)
+		t = wm.add(now, a, s.Task)
 	}
 	t.state, t.heard = s.State, true
-	c.noteFailure(t, s, f)
-	acts = append(acts, c.noteHealth(now, t, s)...)
-	c.reconcile.done(t.id)
+	wm.core.rollouts.noteFailure(t, s, f)
+	acts = append(acts, wm.core.health.note(now, t, s)...)
+	wm.core.tasks.answered(t.id)
 	if !f.running {
-		c.freed(now, s)
-		c.cool(now, t)
+		wm.core.offering.freed(now, s)
+		wm.cool(now, t)
 	}
 	return acts
 }
 
 // cool forgets a task without a pod that has ended. If that happens often the next one has to wait.
-func (c *Core) cool(now time.Time, t *task) {
-	c.dropTask(t)
-	a := c.agents[t.agent]
+func (wm *warming) cool(now time.Time, t *task) {
+	wm.core.tasks.drop(t)
+	a := wm.core.agents.get(t.agent)
 	if a == nil {
 		return
 	}

@@ -84,6 +84,7 @@ func (x *Index) AddAgent(a *Agent) {
 	x.byID[a.ID] = a
 	a.order = len(x.fleet.agents)
 	x.fleet.agents = append(x.fleet.agents, a)
+	x.fleet.touch(a)
 }
 
 // RemoveAgent forgets an agent. It returns the pods that had reserved a place there.

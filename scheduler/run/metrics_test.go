@@ -18,14 +18,18 @@ func TestMetricsShowASnapshot(t *testing.T) {
 	m := newMetrics(registry)
 	first := scheduler.Snapshot{
 		PodsWaiting: 9, OffersEnded: map[offers.End]uint64{offers.Launched: 1, offers.Expired: 0}, PodsRejected: 1, Victims: 1,
-		InverseOffers: map[scheduler.InverseEnd]uint64{scheduler.InverseAccepted: 3}, Evictions: map[scheduler.EvictOutcome]uint64{},
+		DisruptionSnapshot: scheduler.DisruptionSnapshot{
+			InverseOffers: map[scheduler.InverseEnd]uint64{scheduler.InverseAccepted: 3}, Evictions: map[scheduler.EvictOutcome]uint64{},
+		},
 	}
 	second := scheduler.Snapshot{
-		PodsWaiting: 1, Tasks: 2, AgentsAlive: 3, Offers: 4, AgentsPlanned: 5, AgentsDraining: 6, NodesOutdated: 7, RolloutsUnderWay: 8,
-		RolloutsStopped: 9, NodesWarm: 10, AgentsFailing: 11, PodsRejected: 12, Preemptions: 13, Victims: 14,
-		OffersEnded:   map[offers.End]uint64{offers.Launched: 15, offers.Expired: 0},
-		InverseOffers: map[scheduler.InverseEnd]uint64{scheduler.InverseAccepted: 16, scheduler.InverseRescinded: 0},
-		Evictions:     map[scheduler.EvictOutcome]uint64{scheduler.EvictOK: 0, scheduler.EvictBlocked: 17},
+		PodsWaiting: 1, Tasks: 2, AgentsAlive: 3, Offers: 4, AgentsFailing: 11, PodsRejected: 12, Preemptions: 13, Victims: 14,
+		OffersEnded: map[offers.End]uint64{offers.Launched: 15, offers.Expired: 0},
+		DisruptionSnapshot: scheduler.DisruptionSnapshot{
+			AgentsPlanned: 5, AgentsDraining: 6, NodesOutdated: 7, RolloutsUnderWay: 8, RolloutsStopped: 9, NodesWarm: 10,
+			InverseOffers: map[scheduler.InverseEnd]uint64{scheduler.InverseAccepted: 16, scheduler.InverseRescinded: 0},
+			Evictions:     map[scheduler.EvictOutcome]uint64{scheduler.EvictOK: 0, scheduler.EvictBlocked: 17},
+		},
 	}
 	for _, s := range []scheduler.Snapshot{first, second, second} {
 		m.set(s)

@@ -23,14 +23,14 @@ offer o2 a1 host=one cpus=0.5 mem=700 executor=ours ports=31000-31009
 
 func TestLiveStateIsWhatTheCoreHolds(t *testing.T) {
 	p := playOn(t, strings.Split(oneRunsOneWaits, "\n")...)
-	live := p.core.LiveOffers()
+	live := p.core.offering.live()
 	if len(live) != 1 {
 		t.Fatalf("offers %+v", live)
 	}
 	if o := live[0]; o.Until.IsZero() || o.Resources != "cpus:0.5;mem:700;ports:[31000-31009]" || o.Node != "one" {
 		t.Errorf("offer %+v", o)
 	}
-	tasks := p.core.LiveTasks()
+	tasks := p.core.tasks.live()
 	for i := range tasks {
 		tasks[i].Since = time.Time{}
 	}
@@ -38,7 +38,7 @@ func TestLiveStateIsWhatTheCoreHolds(t *testing.T) {
 	if diff := cmp.Diff(want, tasks); diff != "" {
 		t.Errorf("tasks -want +got:\n%s", diff)
 	}
-	queue := p.core.WaitingPods(p.now)
+	queue := p.core.pods.live(p.now)
 	if len(queue) != 1 || queue[0].Pod != "default/big" || queue[0].Since.IsZero() {
 		t.Fatalf("queue %+v", queue)
 	}
@@ -66,7 +66,7 @@ pod p cpus=4
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := playOn(t, strings.Split(test.script, "\n")...)
-			queue := p.core.WaitingPods(p.now)
+			queue := p.core.pods.live(p.now)
 			if len(queue) != 1 {
 				t.Fatalf("queue %+v", queue)
 			}
@@ -84,10 +84,10 @@ func TestPodWhoseTasksFailTellsWhenTheNextIsTried(t *testing.T) {
 	p.step("synced")
 	p.step("subscribed")
 	p.step("pod p")
-	core.pods["p"].backoff.fail(now)
-	core.pods["p"].backoff.fail(now)
+	core.pods.byUID["p"].backoff.fail(now)
+	core.pods.byUID["p"].backoff.fail(now)
 	want := []string{"its tasks ended 2 times; the next is tried at 12:00:02"}
-	if diff := cmp.Diff(want, core.WaitingPods(now)[0].Reasons); diff != "" {
+	if diff := cmp.Diff(want, core.pods.live(now)[0].Reasons); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
@@ -102,7 +102,7 @@ func TestPodThatNeedsNoTaskIsNotInTheQueue(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := playOn(t, strings.Split("synced\nsubscribed\n"+script, "\n")...)
-			if queue := p.core.WaitingPods(p.now); len(queue) > 0 || queue == nil {
+			if queue := p.core.pods.live(p.now); len(queue) > 0 || queue == nil {
 				t.Errorf("queue %#v", queue)
 			}
 		})
@@ -111,7 +111,7 @@ func TestPodThatNeedsNoTaskIsNotInTheQueue(t *testing.T) {
 
 func TestPodThatIsBoundToNoNodeIsInTheQueueAndSaysSo(t *testing.T) {
 	p := playOn(t, "synced", "subscribed", "pod p node=typo")
-	queue := p.core.WaitingPods(p.now)
+	queue := p.core.pods.live(p.now)
 	if len(queue) != 1 {
 		t.Fatalf("queue %v", queue)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
 )
 
 // LiveOffer is an offer that is held now.
@@ -58,12 +59,12 @@ type WaitingPod struct {
 	Reasons []string `json:"reasons"`
 }
 
-// LiveOffers returns the live offers by host and id.
-func (c *Core) LiveOffers() []LiveOffer {
+// live returns the live offers by host and id.
+func (of *offering) live() []LiveOffer {
 	live := []LiveOffer{}
-	for _, a := range c.agents {
-		for o := range c.offers.OfAgent(a.ID) {
-			until, _ := c.offers.Deadline(o.ID)
+	for _, a := range of.core.agents.inOrder() {
+		for o := range of.held.OfAgent(a.ID) {
+			until, _ := of.held.Deadline(o.ID)
 			seen := LiveOffer{
 				ID: o.ID, Agent: o.Agent, Hostname: o.Hostname, Node: a.Node, Role: o.Role, Resources: o.Resources.String(), Until: until,
 			}
@@ -79,17 +80,17 @@ func (c *Core) LiveOffers() []LiveOffer {
 	return live
 }
 
-// LiveTasks returns the tasks by pod and id.
-func (c *Core) LiveTasks() []LiveTask {
+// live is Core.LiveTasks.
+func (ts *tasks) live() []LiveTask {
 	live := []LiveTask{}
-	for _, t := range c.tasks {
+	for _, t := range ts.byID {
 		seen := LiveTask{
 			ID: t.id, Agent: t.agent, State: t.state.String(), Since: t.since, Bound: t.bound, Warm: t.warm, Killing: t.killed,
 		}
-		if p := c.pods[t.pod]; p != nil {
+		if p := ts.core.pods.get(t.pod); p != nil {
 			seen.Pod = refOf(p.Obj).Key.String()
 		}
-		if a := c.agents[t.agent]; a != nil {
+		if a := ts.core.agents.get(t.agent); a != nil {
 			seen.Node = a.Node
 		}
 		live = append(live, seen)
@@ -98,25 +99,24 @@ func (c *Core) LiveTasks() []LiveTask {
 	return live
 }
 
-// WaitingPods returns the pods that wait, first come first. Pods with scheduling gates are among them: whoever looks for
-// a pod that does not start wants to find it here.
-func (c *Core) WaitingPods(now time.Time) []WaitingPod {
+// live is Core.WaitingPods.
+func (ps *pods) live(now time.Time) []WaitingPod {
 	queue := []WaitingPod{}
-	pods := slices.SortedFunc(maps.Values(c.pods), func(a, b *pod) int { return cmp.Compare(a.Order, b.Order) })
+	pods := slices.SortedFunc(maps.Values(ps.byUID), func(a, b *pod) int { return cmp.Compare(a.Order, b.Order) })
 	for _, p := range pods {
-		taken := p.Node != "" && c.nodes[p.Node] != nil && c.agentOfNode(p.Node) == nil // it is not ours to start
+		taken := p.Node != "" && ps.core.agents.node(p.Node) != nil && ps.core.agents.ofNode(p.Node) == nil // it is not ours to start
 		if p.task != nil || p.Obj.DeletionTimestamp != nil || finished(p.Obj) || taken {
 			continue
 		}
 		queue = append(queue, WaitingPod{
-			Pod: refOf(p.Obj).Key.String(), Since: p.since, Attempts: p.attempt, Reasons: c.reasons(now, p),
+			Pod: refOf(p.Obj).Key.String(), Since: p.since, Attempts: p.attempt, Reasons: ps.reasons(now, p),
 		})
 	}
 	return queue
 }
 
 // reasons tells why a pod waits. There is always one.
-func (c *Core) reasons(now time.Time, p *pod) []string {
+func (ps *pods) reasons(now time.Time, p *pod) []string {
 	if gates := p.Obj.Spec.SchedulingGates; len(gates) > 0 {
 		names := make([]string, len(gates))
 		for i, gate := range gates {
@@ -125,17 +125,17 @@ func (c *Core) reasons(now time.Time, p *pod) []string {
 		return []string{"its scheduling gates are closed: " + strings.Join(names, " ")}
 	}
 	var reasons []string
-	if !c.connected {
+	if !ps.core.session.connected() {
 		reasons = append(reasons, "no Mesos master is connected")
 	}
 	if p.backoff.until.After(now) {
 		reasons = append(reasons, fmt.Sprintf("its tasks ended %d times; the next is tried at %s",
 			p.backoff.failures, p.backoff.until.UTC().Format(time.TimeOnly)))
 	}
-	if p.Node != "" && c.nodes[p.Node] == nil {
+	if p.Node != "" && ps.core.agents.node(p.Node) == nil {
 		return append(reasons, noSuchNode(p))
 	}
-	if c.queue.awaitingAddress[p.Obj.UID] == p {
+	if ps.core.addresses.awaits(p) {
 		return append(reasons, cmp.Or(p.claimed.refused, "it is being given an address of pool "+p.claimed.claim.Pool))
 	}
 	reasons = append(reasons, splitReasons(p.report.message)...)
@@ -169,4 +169,98 @@ func splitReasons(message string) []string {
 		parts = append(parts, message[begin:])
 	}
 	return parts
+}
+
+// live returns the offers that are held, by host and id.
+func (c *Core) LiveOffers() []LiveOffer { return c.offering.live() }
+
+// live returns the tasks, by pod and id.
+func (c *Core) LiveTasks() []LiveTask { return c.tasks.live() }
+
+// live returns the nodes that stand for agents, by name.
+func (c *Core) LiveNodes(now time.Time) []LiveNode { return c.agents.live(now) }
+
+// live returns the pods that wait, first come first. Pods with scheduling gates are among them: whoever looks for
+// a pod that does not start wants to find it here.
+func (c *Core) WaitingPods(now time.Time) []WaitingPod { return c.pods.live(now) }
+
+// Snapshot is what there is to see of a Core, for metrics and logs.
+type Snapshot struct {
+	PodsWaiting, Tasks, AgentsAlive, Offers int
+	OffersEnded                             map[offers.End]uint64
+	DisruptionSnapshot
+	// AgentsFailing are those where tasks fail before they run, and PodsRejected the pods that kubelets did not admit.
+	AgentsFailing int
+	PodsRejected  uint64
+	// Preemptions are the searches for pods to preempt so far, and Victims the pods that were.
+	Preemptions, Victims uint64
+}
+
+// DisruptionSnapshot is what there is to see of maintenance, draining and rollouts.
+type DisruptionSnapshot struct {
+	// AgentsPlanned and AgentsDraining count agents with planned maintenance, and those that Mesos drains.
+	AgentsPlanned, AgentsDraining int
+	// NodesOutdated have a minion of another version than the scheduler's, RolloutsUnderWay and RolloutsStopped are the nodes
+	// where it is being replaced, and where that was given up; NodesWarm are those that are kept warm.
+	NodesOutdated, RolloutsUnderWay, RolloutsStopped, NodesWarm int
+	InverseOffers                                               map[InverseEnd]uint64
+	Evictions                                                   map[EvictOutcome]uint64
+}
+
+// Snapshot counts what there is now.
+func (c *Core) Snapshot() Snapshot {
+	s := Snapshot{PodsWaiting: c.pods.waiting(), Tasks: c.tasks.count(), PodsRejected: c.health.rejected()}
+	s.Preemptions, s.Victims = c.preemption.counts()
+	s.Offers, s.OffersEnded = c.offering.counts()
+	s.DisruptionSnapshot = c.disruptions.counts()
+	for _, a := range c.agents.inOrder() {
+		if a.Alive {
+			s.AgentsAlive++
+		}
+		if !a.otherSince.IsZero() {
+			s.NodesOutdated++
+		}
+		if a.warm != nil {
+			s.NodesWarm++
+		}
+		if a.failures.health.failures > 0 {
+			s.AgentsFailing++
+		}
+	}
+	return s
+}
+
+// counts tells how many offers are held, and how many ended in each way.
+func (of *offering) counts() (held int, ended map[offers.End]uint64) {
+	ended = map[offers.End]uint64{}
+	for _, end := range offers.Ends() {
+		ended[end] = of.held.Ended(end)
+	}
+	return of.held.Len(), ended
+}
+
+// counts tells what is planned, and how inverse offers and evictions ended.
+func (ds *disruptions) counts() DisruptionSnapshot {
+	s := DisruptionSnapshot{InverseOffers: map[InverseEnd]uint64{}, Evictions: map[EvictOutcome]uint64{}}
+	for _, u := range ds.byAgent {
+		if u.window != nil {
+			s.AgentsPlanned++
+		}
+		if u.draining {
+			s.AgentsDraining++
+		}
+		if u.rollout.State == api.RolloutRolling {
+			s.RolloutsUnderWay++
+		}
+		if u.rollout.GivenUp() {
+			s.RolloutsStopped++
+		}
+	}
+	for end, count := range ds.inverse {
+		s.InverseOffers[InverseEnd(end)] = count
+	}
+	for outcome, count := range ds.evicted {
+		s.Evictions[EvictOutcome(outcome)] = count
+	}
+	return s
 }

@@ -1,0 +1,244 @@
+package scheduler
+
+import (
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/offers"
+)
+
+// offering is what Mesos offers: which offers are held, and when to call for more.
+type offering struct {
+	core     *Core
+	held     *offers.OfferStorage
+	revival  revival
+	gather   gathering
+	resumeAt time.Time // when the pods of executors that are gone have rested; zero if there are none
+}
+
+func newOffering(c *Core) offering {
+	return offering{core: c, held: offers.New(c.cfg.OfferTTL, tombstoneMemory)}
+}
+
+// changed has an agent viewed anew of whose offers one has come or ended.
+func (of *offering) changed(id api.AgentID) {
+	if a := of.core.agents.get(id); a != nil {
+		of.core.index.Refresh(&a.Agent)
+	}
+}
+
+// add holds a new offer, unless it has been rescinded already.
+func (of *offering) add(now time.Time, o offers.Offer) bool {
+	of.changed(o.Agent)
+	return of.held.Add(now, o)
+}
+
+// decline ends an offer that is to be given back; false if it has ended already.
+func (of *offering) decline(now time.Time, id api.OfferID) bool {
+	of.changed(of.held.Holder(id))
+	return of.held.Decline(now, id)
+}
+
+// claim ends offers in which tasks are launched; an error says which has ended before.
+func (of *offering) claim(now time.Time, agent api.AgentID, ids []api.OfferID) error {
+	of.changed(agent)
+	return of.held.Claim(now, ids...)
+}
+
+// rescind ends an offer that Mesos took back.
+func (of *offering) rescind(now time.Time, id api.OfferID) {
+	of.changed(of.held.Holder(id))
+	of.held.Rescind(now, id)
+}
+
+// drop ends the offers of an agent that is gone.
+func (of *offering) drop(now time.Time, id api.AgentID) {
+	of.changed(id)
+	of.held.DropAgent(now, id)
+}
+
+// disconnect ends all offers, as Mesos does.
+func (of *offering) disconnect(now time.Time) {
+	of.held.Disconnect(now)
+	for _, a := range of.core.agents.inOrder() {
+		of.changed(a.ID)
+	}
+}
+
+// on goes through the offers of an agent.
+func (of *offering) on(id api.AgentID) iter.Seq[*offers.Offer] { return of.held.OfAgent(id) }
+
+// subscribed forgets what was asked for: Mesos has, too.
+func (of *offering) subscribed() { of.revival = revival{} }
+
+// arrived takes in that a pod has come that needs a task.
+func (of *offering) arrived(now time.Time) { of.gather.arrive(now, of.core.cfg.Gather) }
+
+// gathers tells whether launches are held back because pods are still coming.
+func (of *offering) gathers(now time.Time, ev Event) bool { return of.gather.holds(now, ev) }
+
+// answeredBefore returns when everything that agents had to offer was called for last, of the calls that were made at this time
+// or earlier.
+func (of *offering) answeredBefore(at time.Time) time.Time { return of.revival.answeredBefore(at) }
+
+// resume has the core woken when the pods of an executor that is gone have rested.
+func (of *offering) resume(at time.Time) { of.resumeAt = at }
+
+// resumed tells, once, that this time has come.
+func (of *offering) resumed(now time.Time) bool {
+	if of.resumeAt.IsZero() || now.Before(of.resumeAt) {
+		return false
+	}
+	of.resumeAt = time.Time{}
+	return true
+}
+
+// expire gives back the offers that were held long enough.
+func (of *offering) expire(now time.Time) []Action {
+	if !of.core.session.connected() {
+		return nil
+	}
+	expired := of.held.Expire(now)
+	if len(expired) == 0 {
+		return nil
+	}
+	ids := make([]api.OfferID, 0, len(expired))
+	var kept []api.OfferID // of agents with a plan
+	for _, o := range expired {
+		of.changed(o.Agent)
+		if a := of.core.agents.get(o.Agent); a != nil {
+			a.returning = now
+		}
+		if o.Unavailable != nil {
+			kept = append(kept, o.ID)
+			continue
+		}
+		ids = append(ids, o.ID)
+	}
+	refuse := of.core.cfg.RefuseIdle
+	if of.core.pods.wantsMore() {
+		refuse = refuseBusy
+	}
+	var acts []Action
+	if len(ids) > 0 {
+		acts = append(acts, Decline{Offers: ids, Refuse: refuse})
+	}
+	if len(kept) > 0 {
+		acts = append(acts, Decline{Offers: kept, Refuse: min(refuse, refuseKept)})
+	}
+	return acts
+}
+
+// giveBack declines all that a failing agent offers, unless a pod waits that can run nowhere else.
+func (of *offering) giveBack(now time.Time, a *agent) []Action {
+	if !a.failures.health.open || of.core.health.awaited(a) {
+		return nil
+	}
+	refuse := max(time.Second, a.failures.health.until.Sub(now))
+	var ids []api.OfferID
+	for o := range of.held.OfAgent(a.ID) {
+		ids = append(ids, o.ID)
+		if o.Unavailable != nil {
+			refuse = min(refuse, refuseKept)
+		}
+	}
+	ids = slices.DeleteFunc(ids, func(id api.OfferID) bool { return !of.decline(now, id) })
+	if len(ids) == 0 {
+		return nil
+	}
+	a.returning = now
+	return []Action{Decline{Offers: ids, Refuse: refuse}}
+}
+
+// freed notes that resources of an agent which a task of ours had are on their way back. Who was promised them wants to
+// be offered them soon.
+func (of *offering) freed(now time.Time, s TaskStatus) {
+	a := of.core.agents.get(s.Agent)
+	if a == nil {
+		return
+	}
+	a.returning = now
+	if of.core.index.HasNominees() {
+		of.reviveSoon()
+	}
+}
+
+// revival decides when to REVIVE. The order of DECLINE and REVIVE is not guaranteed by Mesos, so while pods wait it is
+// repeated, ever more seldom.
+type revival struct {
+	last     time.Time
+	next     time.Time
+	pause    time.Duration
+	calls    []time.Time // not yet known to be answered
+	answered time.Time   // the last call of which that is known
+	wanted   bool        // by something that has come since the last call
+}
+
+const (
+	reviveSoonest = 100 * time.Millisecond
+	reviveAgain   = time.Second
+	reviveLast    = 30 * time.Second
+)
+
+// reviveSoon ends the pause: there is something new to wait for.
+func (of *offering) reviveSoon() {
+	r := &of.revival
+	r.pause, r.next, r.wanted = 0, r.last.Add(reviveFirst(of.core.agents.count())), true
+}
+
+func (r *revival) due(now time.Time) bool {
+	if now.Before(r.next) {
+		return false
+	}
+	r.pause = min(max(2*r.pause, reviveAgain), reviveLast)
+	r.last, r.next, r.wanted = now, now.Add(r.pause), false
+	r.calls = append(r.calls, now)
+	return true
+}
+
+// answeredBefore returns the last call that was made at this time or earlier. It never goes back.
+func (r *revival) answeredBefore(at time.Time) time.Time {
+	for len(r.calls) > 0 && !r.calls[0].After(at) {
+		r.answered, r.calls = r.calls[0], r.calls[1:]
+	}
+	return r.answered
+}
+
+// revive calls for offers when a pod waits that no offer will fit in a moment.
+func (of *offering) revive(now time.Time) []Action {
+	if of.core.pods.waiting()+of.core.warm.missing() == 0 || now.Before(of.revival.next) || !of.wantsOffers(now) || !of.revival.due(now) {
+		return nil
+	}
+	return []Action{Revive{}}
+}
+
+// reviveEarly calls for offers while pods are gathered, if there are none that they might fit in.
+func (of *offering) reviveEarly(now time.Time) []Action {
+	if of.held.Len() > 0 {
+		return nil
+	}
+	return of.revive(now)
+}
+
+func (of *offering) wantsOffers(now time.Time) bool {
+	if of.core.warm.missing() > 0 || now.Before(of.resumeAt) {
+		return true
+	}
+	long := func(p *pod) bool { return now.Sub(p.since) >= reportPatience }
+	if slices.ContainsFunc(of.core.pods.awaitingExecutor(), long) {
+		return true
+	}
+	for class := range of.core.index.Classes() {
+		if class.Asks().Wrong() {
+			continue
+		}
+		for p := range class.Pods() {
+			if of.core.agents.haveNodes() || long(of.core.pods.of(p)) {
+				return true
+			}
+		}
+	}
+	return false
+}
