@@ -7,14 +7,14 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// Seconds returns so many seconds as a duration: the longest there is, of 292 years, for more than that.
+// Seconds converts n to a duration, capped at the longest one, about 292 years.
 func Seconds(n int64) time.Duration {
 	const most = int64(math.MaxInt64 / time.Second)
 	return time.Duration(min(max(n, -most), most)) * time.Second
 }
 
-// GracePeriod returns how long the containers of a pod may take to end. Kubernetes takes a period below 0 for one second
-// (https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodSpec), and has no upper bound.
+// GracePeriod returns the pod's termination grace period. Kubernetes treats a negative period as one second
+// (https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodSpec), and has no upper limit.
 func GracePeriod(pod *v1.Pod) time.Duration {
 	seconds := pod.Spec.TerminationGracePeriodSeconds
 	switch {

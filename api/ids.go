@@ -9,26 +9,26 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// Ids that Mesos gives out or compares. They are opaque: only equality means anything.
+// Ids that Mesos assigns or compares. They are opaque: compare them for equality only.
 type (
-	// AgentID names a Mesos agent for as long as its checkpointed state lives.
+	// AgentID identifies a Mesos agent for as long as its checkpointed state lives.
 	AgentID string
-	// OfferID names one offer; it is never used again after the offer ended.
+	// OfferID identifies one offer. Mesos never reuses it.
 	OfferID string
-	// FrameworkID names this framework across restarts and failovers of its schedulers.
+	// FrameworkID identifies this framework across restarts and failovers of its schedulers.
 	FrameworkID string
-	// ExecutorID names an executor on one agent; the same value on two agents means two executors.
+	// ExecutorID identifies an executor on one agent; the same value on two agents means two executors.
 	ExecutorID string
 )
 
-// PodKey names a pod in the API server. Unlike a UID it may be used again by a later pod.
+// PodKey names a pod in the API server. Unlike a UID it may be reused by a later pod.
 type PodKey struct{ Namespace, Name string }
 
 // String returns "namespace/name".
 func (k PodKey) String() string { return k.Namespace + "/" + k.Name }
 
-// TaskID names one attempt to run one pod: "<pod UID>.<attempt>". Mesos refuses a task id that it has seen before
-// (https://mesos.apache.org/documentation/latest/app-framework-development-guide/), so each launch of a pod counts up.
+// TaskID identifies one attempt to run one pod: "<pod UID>.<attempt>". Mesos refuses a reused task id
+// (https://mesos.apache.org/documentation/latest/app-framework-development-guide/), so each launch of a pod increments the attempt.
 type TaskID string
 
 // NewTaskID returns the id of the given attempt to run the pod with this UID. Attempts count from 1.
@@ -36,11 +36,11 @@ func NewTaskID(pod types.UID, attempt int) TaskID {
 	return TaskID(string(pod) + "." + strconv.Itoa(attempt))
 }
 
-// Parse splits the id again. It returns an error for a task that is none of ours.
+// Parse splits the id. It returns an error for a task that is not ours.
 func (t TaskID) Parse() (pod types.UID, attempt int, err error) {
 	dot := strings.LastIndexByte(string(t), '.')
 	if dot <= 0 {
-		return "", 0, fmt.Errorf("task id %q is not <pod UID>.<attempt>", string(t))
+		return "", 0, fmt.Errorf("task id %q is not of the form <pod UID>.<attempt>", string(t))
 	}
 	attempt, err = strconv.Atoi(string(t[dot+1:]))
 	if err != nil || attempt < 1 {
@@ -49,23 +49,23 @@ func (t TaskID) Parse() (pod types.UID, attempt int, err error) {
 	return types.UID(t[:dot]), attempt, nil
 }
 
-// warmPrefix begins the ids of tasks that belong to no pod: no UID begins like that.
+// warmPrefix is the prefix of ids of tasks without a pod. No UID begins with it.
 const warmPrefix = "warm-"
 
-// NewWarmTaskID names a task without a pod that keeps the agent's executor up. Ids of an agent differ by their number,
-// which counts from 1.
+// NewWarmTaskID names a task without a pod that keeps the agent's executor running. Tasks of an agent differ in their number, from 1
+// up.
 func NewWarmTaskID(agent AgentID, number int64) TaskID {
 	return TaskID(warmPrefix + string(agent) + "." + strconv.FormatInt(number, 10))
 }
 
-// Warm returns the agent of a task that NewWarmTaskID has named; ok is false for any other task.
+// Warm returns the agent of a task that NewWarmTaskID named; ok is false for any other task.
 func (t TaskID) Warm() (agent AgentID, ok bool) {
 	name, attempt, err := t.Parse()
 	id, warm := strings.CutPrefix(string(name), warmPrefix)
 	return AgentID(id), err == nil && warm && id != "" && attempt > 0
 }
 
-// ProviderID is the spec.providerID of the node that stands for the agent.
+// ProviderID returns the spec.providerID of the agent's node.
 func ProviderID(agent AgentID) string { return "mesos://" + string(agent) }
 
 // AgentOfProviderID is the inverse of ProviderID; ok is false for a node that is not ours.
@@ -74,8 +74,8 @@ func AgentOfProviderID(providerID string) (agent AgentID, ok bool) {
 	return AgentID(id), ok && id != ""
 }
 
-// NodeName returns the Kubernetes node name for an agent's hostname: the hostname in lower case. It returns an error
-// for a hostname that Kubernetes cannot take as a name
+// NodeName returns the Kubernetes node name for an agent's hostname: the hostname in lower case. It returns an error if that is not
+// a valid name
 // (https://kubernetes.io/docs/concepts/overview/working-with-objects/names/).
 func NodeName(hostname string) (string, error) {
 	name := strings.ToLower(hostname)

@@ -2,11 +2,11 @@ package api
 
 import v1 "k8s.io/api/core/v1"
 
-// AnnotationAgentAddress, on a node, is the "ip:port" of the agent that it stands for. An agent that comes back at the
-// same address under a new id has lost its state and takes over the node's name from the old one.
+// AnnotationAgentAddress, on a node, is the "ip:port" of its agent. An agent that returns at the same address with a new id has lost
+// its state and takes over the node's name.
 const AnnotationAgentAddress = "k8sm.io/agent-address"
 
-// Annotations, on a node, of the plans that Mesos operators have with its agent.
+// Annotations, on a node, about the operators' plans for its agent.
 const (
 	// AnnotationMaintenance is the planned maintenance, as "start/end" in RFC 3339; without a planned end, "start/..".
 	AnnotationMaintenance = "k8sm.io/maintenance"
@@ -27,7 +27,7 @@ const (
 const (
 	// AnnotationKMVersion is the version of the minion's km.
 	AnnotationKMVersion = "k8sm.io/km-version"
-	// AnnotationMinionStarted is when the minion started, in RFC 3339: another time is another minion.
+	// AnnotationMinionStarted is the minion's start time in RFC 3339: another time means another minion.
 	AnnotationMinionStarted = "k8sm.io/minion-started"
 )
 

@@ -14,7 +14,7 @@ type PortMapping struct {
 	HostPort      int32
 }
 
-// portProtocols are those of Kubernetes
+// portProtocols are the protocols of Kubernetes
 // (https://kubernetes.io/docs/reference/networking/service-protocols/).
 var portProtocols = []string{"TCP", "UDP", "SCTP"}
 
@@ -27,7 +27,7 @@ func FormatPortMappings(mappings []PortMapping) string {
 	return strings.Join(parts, ",")
 }
 
-// ParsePortMappings is the inverse of FormatPortMappings. No value means no mappings.
+// ParsePortMappings is the inverse of FormatPortMappings. An empty value means no mappings.
 func ParsePortMappings(value string) ([]PortMapping, error) {
 	if value == "" {
 		return nil, nil
@@ -39,7 +39,7 @@ func ParsePortMappings(value string) ([]PortMapping, error) {
 		container, ok := parsePort(number)
 		published, fine := parsePort(host)
 		if !ok || !fine || !slices.Contains(portProtocols, protocol) {
-			return nil, fmt.Errorf("annotation %s: %q is not CONTAINERPORT/PROTOCOL=HOSTPORT, such as 80/TCP=31005",
+			return nil, fmt.Errorf("annotation %s: %q is not of the form CONTAINERPORT/PROTOCOL=HOSTPORT, such as 80/TCP=31005",
 				AnnotationPortMappings, part)
 		}
 		mappings = append(mappings, PortMapping{ContainerPort: container, Protocol: protocol, HostPort: published})

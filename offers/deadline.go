@@ -6,7 +6,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// Deadline returns when a live offer is to be given back; ok is false for an offer that is not live.
+// Deadline returns when a live offer expires; ok is false for an offer that is not live.
 func (s *OfferStorage) Deadline(id api.OfferID) (deadline time.Time, ok bool) {
 	e := s.live[id]
 	if e == nil {

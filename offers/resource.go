@@ -19,13 +19,13 @@ const (
 	GPUs  = "gpus"  // devices
 	Ports = "ports" // TCP and UDP port numbers
 
-	// RevocableCPUs are cores that Mesos may take back. They have a name of their own here, so that nobody takes them for
+	// RevocableCPUs are cores that Mesos may take back. They have a name of their own here, so that they are not confused with
 	// others (https://mesos.apache.org/documentation/latest/oversubscription/).
 	RevocableCPUs = "cpus{REV}"
 )
 
-// Milli is a scalar of Mesos in thousandths. Mesos itself computes with three decimals, so sums and comparisons here
-// agree with the master's to the last digit (https://mesos.apache.org/documentation/latest/attributes-resources/#scalar).
+// Milli is a Mesos scalar in thousandths. Mesos itself computes with three decimals, so sums and comparisons here agree exactly with
+// the master's (https://mesos.apache.org/documentation/latest/attributes-resources/#scalar).
 type Milli int64
 
 // MilliOf returns a floating point scalar as thousandths, rounded as Mesos rounds.
@@ -37,18 +37,18 @@ func (m Milli) Float() float64 { return float64(m) / 1000 }
 // String returns the shortest decimal, such as "3.9".
 func (m Milli) String() string { return strconv.FormatFloat(m.Float(), 'f', -1, 64) }
 
-// Range is a range of numbers, such as ports; both ends are in it.
+// Range is a range of numbers, such as ports, both ends included.
 type Range struct{ Begin, End uint64 }
 
-// Resource is one resource of an offer. Its kind, role and reservation stay with it from the offer to the launch:
-// Origin is the resource as Mesos wrote it, opaque here, without the amount, which is filled in when a task takes a part.
-// Resources of equal Origins differ in their amounts only.
+// Resource is one resource of an offer. It keeps its kind, role and reservation from the offer to the launch: Origin is the resource
+// as Mesos sent it, opaque here, without the amount, which is filled in when a task takes a part. Resources with equal Origins
+// differ only in their amounts.
 type Resource struct {
 	Name     string
-	Role     string  // the role that it is allocated to
-	Reserved bool    // reserved for a role, and so to be used before what is not
-	Scalar   Milli   // of a scalar
-	Ranges   []Range // of ranges: Ports, and others that are an operator's own, such as "vlans"
+	Role     string  // the role to which it is allocated
+	Reserved bool    // reserved for a role; used before unreserved resources
+	Scalar   Milli   // the amount, for a scalar
+	Ranges   []Range // for ranges: Ports, and custom ones such as "vlans"
 	Origin   []byte
 }
 
@@ -64,7 +64,8 @@ func (r Resource) String() string {
 	return r.Name + ":[" + strings.Join(parts, ",") + "]"
 }
 
-// Resources are what one or several offers of one agent and role hold. Only Draw, DrawPort and Remove change their receiver.
+// Resources are the resources of one or several offers from one agent and role. Only Draw, DrawPort and Remove modify their
+// receiver.
 type Resources []Resource
 
 // String joins the resources by ";".
@@ -76,7 +77,7 @@ func (rs Resources) String() string {
 	return strings.Join(parts, ";")
 }
 
-// Sum returns how much there is of a scalar.
+// Sum returns the total of a scalar.
 func (rs Resources) Sum(name string) Milli {
 	var sum Milli
 	for _, r := range rs {
@@ -87,12 +88,12 @@ func (rs Resources) Sum(name string) Milli {
 	return sum
 }
 
-// HasPort tells whether a port is in one of the ranges.
+// HasPort reports whether a port is in one of the ranges.
 func (rs Resources) HasPort(port uint64) bool {
 	return slices.ContainsFunc(rs, func(r Resource) bool { return inRanges(r.ports(), port) })
 }
 
-// CountPort returns in how many of the ranges a port is.
+// CountPort returns how many of the ranges contain a port.
 func (rs Resources) CountPort(port uint64) int {
 	count := 0
 	for _, r := range rs {
@@ -103,7 +104,7 @@ func (rs Resources) CountPort(port uint64) int {
 	return count
 }
 
-// PortCount returns how many ports there are.
+// PortCount returns the number of ports.
 func (rs Resources) PortCount() int {
 	var count uint64
 	for _, r := range rs {
@@ -114,7 +115,7 @@ func (rs Resources) PortCount() int {
 	return int(count)
 }
 
-// FirstPort returns the lowest of the ports that are reserved, or of all if none is. It returns false when there is none.
+// FirstPort returns the lowest reserved port, or the lowest port if none is reserved; ok is false if there is none.
 func (rs Resources) FirstPort() (port uint64, ok bool) {
 	reserved := false
 	for _, r := range rs {
@@ -136,7 +137,7 @@ func (rs Resources) PortRanges() []Range {
 	return ranges
 }
 
-// ports are the ranges of a resource if they are of ports. Agents may have other ranges, such as "vlans:[1-100]"
+// ports returns the ranges of a resource if they are ports. Agents may have other ranges, such as "vlans:[1-100]"
 // (https://mesos.apache.org/documentation/latest/attributes-resources/#ranges).
 func (r *Resource) ports() []Range {
 	if r.Name != Ports {
@@ -149,15 +150,15 @@ func inRanges(ranges []Range, port uint64) bool {
 	return slices.ContainsFunc(ranges, func(p Range) bool { return p.Begin <= port && port <= p.End })
 }
 
-// Take splits off an amount of a scalar, reserved resources first. It returns false when there is too little.
+// Take splits off an amount of a scalar, reserved resources first. It returns false if there is too little.
 func (rs Resources) Take(name string, amount Milli) (taken, rest Resources, ok bool) {
 	rest = slices.Clone(rs)
 	taken, ok = rest.Draw(name, amount, nil)
 	return taken, rest.withoutEmpty(), ok
 }
 
-// Draw moves an amount of a scalar out of the resources, which it changes, to the end of into: reserved resources first.
-// It returns false when there is too little.
+// Draw moves an amount of a scalar from the receiver to the end of into, reserved resources first. It returns false if there is too
+// little.
 func (rs Resources) Draw(name string, amount Milli, into Resources) (Resources, bool) {
 	for _, reserved := range [...]bool{true, false} {
 		for i := range rs {
@@ -175,11 +176,11 @@ func (rs Resources) Draw(name string, amount Milli, into Resources) (Resources, 
 	return into, amount == 0
 }
 
-// Holds tells whether the scalars can be taken of these resources exactly as they are: with their roles and reservations.
+// Holds reports whether the resources contain exactly these scalars, with their roles and reservations.
 func (rs Resources) Holds(scalars Resources) bool { return slices.Clone(rs).Remove(scalars) }
 
-// Remove takes the scalars out of the resources, which it changes, exactly as they are: with their roles and reservations.
-// It returns false, and has taken a part, when there is too little.
+// Remove removes exactly these scalars, with their roles and reservations, from the receiver. It returns false if there is too
+// little, and has removed a part then.
 func (rs Resources) Remove(scalars Resources) bool {
 	enough := true
 	for _, want := range scalars {
@@ -196,8 +197,7 @@ func (rs Resources) Remove(scalars Resources) bool {
 	return enough
 }
 
-// DrawPort moves one port out of the resources, which it changes, reserved ones first. It returns false when the port is in
-// no range.
+// DrawPort removes one port from the receiver, from a reserved range if possible. It returns false if no range contains the port.
 func (rs Resources) DrawPort(port uint64) (taken Resource, ok bool) {
 	for _, reserved := range [...]bool{true, false} {
 		for i := range rs {
@@ -214,7 +214,7 @@ func (rs Resources) DrawPort(port uint64) (taken Resource, ok bool) {
 	return Resource{}, false
 }
 
-// WithoutPorts returns the resources without the ports of a range, and which ports that left out.
+// WithoutPorts returns the resources without the ports in a range, and the ports that were left out.
 func (rs Resources) WithoutPorts(without Range) (rest Resources, cut []Range) {
 	rest = slices.Clone(rs)
 	for i := range rest {
@@ -266,19 +266,19 @@ func (rs Resources) withoutEmpty() Resources {
 // Attribute is an agent's attribute, its value as text (https://mesos.apache.org/documentation/latest/attributes-resources/#attributes).
 type Attribute struct{ Name, Value string }
 
-// Offer is one offer of Mesos: what a role of ours may use on one agent now.
+// Offer is a Mesos offer: what a role of ours may use on one agent now.
 type Offer struct {
 	ID         api.OfferID
 	Agent      api.AgentID
 	Hostname   string
-	IP         string // of the agent's endpoint; empty if Mesos did not tell
+	IP         string // of the agent's endpoint; empty if unknown
 	Port       int    // of the agent's endpoint
-	Role       string // the role that all of Resources are allocated to
+	Role       string // the role to which all Resources are allocated
 	Region     string // fault domain; empty if the agent has none
 	Zone       string
 	Attributes []Attribute
 	Resources  Resources
 	Executors  []api.ExecutorID // executors of this framework on the agent
-	// Unavailable is when the agent is planned to be away; nil if that is not planned. It is never changed.
+	// Unavailable is the agent's planned maintenance; nil if there is none. It is immutable.
 	Unavailable *Unavailability
 }

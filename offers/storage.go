@@ -10,17 +10,17 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// End is how an offer ended. Every offer that was added ends in exactly one of these ways.
+// End is how an offer ended. Every added offer ends in exactly one of these ways.
 type End int
 
 // The ends of an offer.
 const (
 	Launched     End = iota // tasks were launched in it
-	Declined                // given back because nobody wants it
-	Expired                 // given back because its time to live ran out
+	Declined                // declined because no pod needs it
+	Expired                 // declined because its time to live is over
 	Rescinded               // Mesos took it back
-	AgentGone               // its agent is gone
-	Disconnected            // the connection to the master is gone, and all offers with it
+	AgentGone               // its agent was removed
+	Disconnected            // the connection to the master was lost, which voids all offers
 
 	numEnds
 )
@@ -30,14 +30,13 @@ func Ends() []End {
 	return []End{Launched, Declined, Expired, Rescinded, AgentGone, Disconnected}
 }
 
-// String returns the end's name as metrics and logs show it.
+// String returns the name of the end for metrics and logs.
 func (e End) String() string {
 	return [numEnds]string{"launched", "declined", "expired", "rescinded", "agent_gone", "disconnected"}[e]
 }
 
-// OfferStorage holds the live offers, by id and by agent, each with the deadline at which it is to be given back, and
-// for a while the tombstones of those that ended, so that a late rescind or use of an offer is recognised as late.
-// It is not safe for concurrent use: one goroutine owns it.
+// OfferStorage has the live offers, by id and by agent, each with its deadline. For a while it keeps tombstones of ended offers, so
+// that a late rescind or use is recognized as late. It is not safe for concurrent use: one goroutine owns it.
 type OfferStorage struct {
 	ttl, memory time.Duration
 	live        map[api.OfferID]*entry
@@ -59,7 +58,7 @@ type burial struct {
 	at time.Time
 }
 
-// New returns an empty storage, whose offers live for ttl and whose tombstones are kept for memory.
+// New returns an empty storage. Offers expire after ttl, and tombstones are kept for memory.
 func New(ttl, memory time.Duration) *OfferStorage {
 	return &OfferStorage{
 		ttl: ttl, memory: memory,
@@ -69,7 +68,7 @@ func New(ttl, memory time.Duration) *OfferStorage {
 	}
 }
 
-// Add takes an offer in. It returns false, and changes nothing, for an offer that is here or was here already.
+// Add adds an offer. It returns false, and changes nothing, for an offer that is or was already here.
 func (s *OfferStorage) Add(now time.Time, o Offer) bool {
 	s.forget(now)
 	if _, dead := s.tombs[o.ID]; dead || s.live[o.ID] != nil {
@@ -82,14 +81,14 @@ func (s *OfferStorage) Add(now time.Time, o Offer) bool {
 	return true
 }
 
-// Rescind ends an offer that Mesos took back. It returns false if the offer was not live: a rescind that crosses our
-// own use or decline of the offer is no error.
+// Rescind ends an offer that Mesos rescinded. It returns false if the offer was not live, which is no error: the rescind may cross
+// our own use or decline.
 func (s *OfferStorage) Rescind(now time.Time, id api.OfferID) bool { return s.end(now, id, Rescinded) }
 
-// Decline ends an offer that the caller gives back. It returns false if the offer was not live.
+// Decline ends an offer that the caller declines. It returns false if the offer was not live.
 func (s *OfferStorage) Decline(now time.Time, id api.OfferID) bool { return s.end(now, id, Declined) }
 
-// Expire ends all offers whose time to live is over and returns them: the caller declines them.
+// Expire ends all offers whose deadline has passed and returns them. The caller must decline them.
 func (s *OfferStorage) Expire(now time.Time) []Offer {
 	var expired []Offer
 	for len(s.queue) > 0 && !s.queue[0].deadline.After(now) {
@@ -101,8 +100,7 @@ func (s *OfferStorage) Expire(now time.Time) []Offer {
 	return expired
 }
 
-// Claim ends offers because tasks are launched in them. It takes all of them or, with an error that names one that is
-// not live and how it ended, none.
+// Claim ends offers in which tasks are launched: all of them, or none. The error names an offer that is not live, and how it ended.
 func (s *OfferStorage) Claim(now time.Time, ids ...api.OfferID) error {
 	for _, id := range ids {
 		if s.live[id] != nil {
@@ -111,7 +109,7 @@ func (s *OfferStorage) Claim(now time.Time, ids ...api.OfferID) error {
 		if end, known := s.Fate(id); known {
 			return fmt.Errorf("cannot use offer %s: it was %s", id, end)
 		}
-		return fmt.Errorf("cannot use offer %s: it is not known", id)
+		return fmt.Errorf("cannot use offer %s: unknown offer", id)
 	}
 	for _, id := range ids {
 		s.end(now, id, Launched)
@@ -119,7 +117,7 @@ func (s *OfferStorage) Claim(now time.Time, ids ...api.OfferID) error {
 	return nil
 }
 
-// DropAgent ends all offers of an agent that is gone and returns how many they were.
+// DropAgent ends all offers of a removed agent and returns their number.
 func (s *OfferStorage) DropAgent(now time.Time, agent api.AgentID) int {
 	entries := slices.Clone(s.byAgent[agent])
 	for _, e := range entries {
@@ -128,8 +126,7 @@ func (s *OfferStorage) DropAgent(now time.Time, agent api.AgentID) int {
 	return len(entries)
 }
 
-// Disconnect ends all offers, because those of a lost connection are void, and returns how many they were. None of them
-// is to be declined.
+// Disconnect ends all offers, because the loss of the connection voids them, and returns their number. Do not decline them.
 func (s *OfferStorage) Disconnect(now time.Time) int {
 	count := len(s.live)
 	for id := range s.live {
@@ -138,8 +135,8 @@ func (s *OfferStorage) Disconnect(now time.Time) int {
 	return count
 }
 
-// OfAgent goes through the live offers of an agent in order of arrival. They belong to the storage: the caller must
-// neither change nor keep them, nor change the storage meanwhile.
+// OfAgent iterates over the live offers of an agent in order of arrival. They belong to the storage: do not modify or keep them, and
+// do not modify the storage meanwhile.
 func (s *OfferStorage) OfAgent(agent api.AgentID) iter.Seq[*Offer] {
 	return func(yield func(*Offer) bool) {
 		for _, e := range s.byAgent[agent] {
@@ -158,7 +155,7 @@ func (s *OfferStorage) Holder(id api.OfferID) api.AgentID {
 	return ""
 }
 
-// Fate tells how an offer ended, as long as its tombstone is kept.
+// Fate returns how an offer ended, as long as its tombstone is kept.
 func (s *OfferStorage) Fate(id api.OfferID) (end End, known bool) {
 	end, known = s.tombs[id]
 	return end, known

@@ -60,7 +60,7 @@ func TestClaimTakesAllOrNoneAndTellsWhy(t *testing.T) {
 	if s.Len() != 1 {
 		t.Error("a failed claim took an offer")
 	}
-	if err := s.Claim(at(1), "o3"); err == nil || err.Error() != "cannot use offer o3: it is not known" {
+	if err := s.Claim(at(1), "o3"); err == nil || err.Error() != "cannot use offer o3: unknown offer" {
 		t.Errorf("got %v", err)
 	}
 }

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// Unavailability is when an agent is planned to be away
+// Unavailability is an agent's planned maintenance
 // (https://mesos.apache.org/documentation/latest/maintenance/#scheduling-maintenance).
 type Unavailability struct {
 	Start time.Time
 	End   time.Time // zero if no end is planned
 }
 
-// String returns "start/end" in RFC 3339, in UTC and seconds; an end that is not planned is "..", as in ISO 8601.
+// String returns "start/end" in RFC 3339, in UTC and seconds. Without a planned end it is "start/..", as in ISO 8601.
 func (u Unavailability) String() string {
 	end := ".."
 	if !u.End.IsZero() {
@@ -26,18 +26,18 @@ func (u Unavailability) String() string {
 func ParseUnavailability(text string) (u Unavailability, err error) {
 	start, end, ok := strings.Cut(text, "/")
 	if !ok {
-		return u, fmt.Errorf("cannot read the unavailability %q: it is not START/END", text)
+		return u, fmt.Errorf("cannot parse unavailability %q: it is not of the form START/END", text)
 	}
 	if u.Start, err = time.Parse(time.RFC3339, start); err == nil && end != ".." {
 		u.End, err = time.Parse(time.RFC3339, end)
 	}
 	if err != nil {
-		return Unavailability{}, fmt.Errorf("cannot read the unavailability %q: %w", text, err)
+		return Unavailability{}, fmt.Errorf("cannot parse unavailability %q: %w", text, err)
 	}
 	return u, nil
 }
 
-// Over tells whether the planned end has passed; a nil Unavailability is never over.
+// Over reports whether the planned end has passed; a nil Unavailability is never over.
 func (u *Unavailability) Over(now time.Time) bool {
 	return u != nil && !u.End.IsZero() && !now.Before(u.End)
 }

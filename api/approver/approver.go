@@ -1,8 +1,8 @@
-// Package approver decides about the certificates that nodes ask for: a kubelet's first client certificate, which it
-// asks for with a bootstrap token, and its serving certificate. A bootstrap token is good for one node only, which is
-// what stock Kubernetes does not check. The package must not import k8s.io/kubernetes.
+// Package approver approves the certificates of nodes: a kubelet's first client certificate, requested with a bootstrap token, and
+// its serving certificate. It makes sure that a bootstrap token works for one node only, which stock Kubernetes does not check. The
+// package must not import k8s.io/kubernetes.
 //
-// Start reading at Decide, which holds all the rules; Run only fetches what it needs and writes down what it says.
+// Start reading at Decide, which has all the rules. Run only fetches what Decide needs, and writes down its verdict.
 package approver
 
 import (
@@ -27,13 +27,13 @@ import (
 )
 
 const (
-	// Back-off of a request that waits for its node, or whose decision could not be written down.
+	// Back-off for a request that waits for its node, or whose verdict could not be written.
 	firstRetry = 200 * time.Millisecond
 	lastRetry  = 15 * time.Second
 )
 
-// Run decides about requests as they come in until ctx is done. The client must be allowed to read requests, nodes and
-// the secrets of kube-system, and to approve for the signers of kubelets.
+// Run decides about requests until ctx is done. The client must be allowed to read requests, nodes and the secrets of kube-system,
+// and to approve for the kubelets' signers.
 func Run(ctx context.Context, client kubernetes.Interface) error {
 	queue := workqueue.NewTypedRateLimitingQueue(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[string](firstRetry, lastRetry))
@@ -70,7 +70,7 @@ func Run(ctx context.Context, client kubernetes.Interface) error {
 	return nil
 }
 
-// again puts the request back if there is more to do about it.
+// again requeues the request if it needs another look.
 func again(ctx context.Context, queue workqueue.TypedRateLimitingInterface[string], name string, err error) {
 	defer queue.Done(name)
 	if err == nil || apierrors.IsNotFound(err) || ctx.Err() != nil {
@@ -78,13 +78,13 @@ func again(ctx context.Context, queue workqueue.TypedRateLimitingInterface[strin
 		return
 	}
 	if !errors.Is(err, errWait) {
-		logrus.WithError(err).WithField("csr", name).Warn("cannot decide about a certificate signing request; trying again")
+		logrus.WithError(err).WithField("csr", name).Warn("cannot decide about a certificate signing request; retrying")
 	}
 	queue.AddRateLimited(name)
 }
 
-// errWait is for a request that is to be looked at again.
-var errWait = errors.New("the request has to wait")
+// errWait is for a request that must be checked again later.
+var errWait = errors.New("the request must wait")
 
 func handle(ctx context.Context, client kubernetes.Interface, request *certificatesv1.CertificateSigningRequest) error {
 	if len(request.Status.Conditions) > 0 || len(request.Status.Certificate) > 0 {
@@ -117,7 +117,7 @@ func handle(ctx context.Context, client kubernetes.Interface, request *certifica
 	return nil
 }
 
-// gather fetches what Decide must know about the request.
+// gather fetches the Facts about the request.
 func gather(
 	ctx context.Context, client kubernetes.Interface, request *certificatesv1.CertificateSigningRequest,
 ) (Facts, error) {

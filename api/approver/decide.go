@@ -11,7 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Verdict is what is to happen to a certificate signing request.
+// Verdict is a decision about a certificate signing request.
 type Verdict int
 
 const (
@@ -19,9 +19,9 @@ const (
 	Ignore Verdict = iota
 	// Approve lets the signer sign.
 	Approve
-	// Deny ends the request; its maker is told why.
+	// Deny rejects the request with a reason.
 	Deny
-	// Wait is for a request that may become right when the API server knows more about the node.
+	// Wait is for a request that may become valid when the node's status is complete.
 	Wait
 )
 
@@ -39,13 +39,13 @@ func (v Verdict) String() string {
 	}
 }
 
-// Facts are what a decision rests on.
+// Facts are the input of a decision.
 type Facts struct {
 	Request *certificatesv1.CertificateSigningRequest
-	// TokenNode is the node that the requester's bootstrap token is for; empty when the requester is not such a token or
-	// the token is for no node.
+	// TokenNode is the node that the requester's bootstrap token is for; empty if the requester has no such token, or the token
+	// names no node.
 	TokenNode string
-	// Node is the node that the requester says it is; nil when there is none.
+	// Node is the node that the requester claims to be; nil if it does not exist.
 	Node *corev1.Node
 }
 
@@ -55,14 +55,14 @@ const (
 	nodesGroup          = "system:nodes"
 )
 
-// Decide returns what is to happen to a request that has not been decided yet, and why. The signers' own rules are at
+// Decide returns the verdict on a pending request, and the reason. The signers' own rules are at
 // https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers.
 func Decide(f Facts) (Verdict, string) {
 	spec := f.Request.Spec
 	fromToken := strings.HasPrefix(spec.Username, bootstrapUserPrefix)
 	switch {
 	case fromToken && spec.SignerName != certificatesv1.KubeAPIServerClientKubeletSignerName:
-		return Deny, "a bootstrap token may ask for a kubelet's client certificate only"
+		return Deny, "a bootstrap token may request only a kubelet's client certificate"
 	case fromToken:
 		return decideClient(f)
 	case spec.SignerName == certificatesv1.KubeletServingSignerName && isNode(spec):
@@ -76,15 +76,15 @@ func isNode(spec certificatesv1.CertificateSigningRequestSpec) bool {
 	return strings.HasPrefix(spec.Username, nodeUserPrefix) && slices.Contains(spec.Groups, nodesGroup)
 }
 
-// decideClient is about the first certificate of a node. Later ones are asked for with the one before, which the stock
-// approver handles.
+// decideClient decides about the first certificate of a node. The node requests later ones with the previous one, and the stock
+// approver handles those.
 func decideClient(f Facts) (Verdict, string) {
 	request, err := parse(f.Request.Spec.Request)
 	if err != nil {
 		return Deny, err.Error()
 	}
 	if f.TokenNode == "" {
-		return Deny, "the bootstrap token is for no node"
+		return Deny, "the bootstrap token names no node"
 	}
 	if problem := subjectProblem(request, nodeUserPrefix+f.TokenNode); problem != "" {
 		return Deny, problem
@@ -93,12 +93,12 @@ func decideClient(f Facts) (Verdict, string) {
 		return Deny, "a client certificate must not have subject alternative names"
 	}
 	if !usagesAre(f.Request.Spec.Usages, certificatesv1.UsageClientAuth) {
-		return Deny, "the usages are not those of a client certificate"
+		return Deny, "the key usages are not those of a client certificate"
 	}
 	return Approve, "the bootstrap token is for node " + f.TokenNode
 }
 
-// decideServing is about the certificate with which a kubelet serves logs, exec and metrics.
+// decideServing decides about the certificate with which a kubelet serves logs, exec and metrics.
 func decideServing(f Facts) (Verdict, string) {
 	request, err := parse(f.Request.Spec.Request)
 	if err != nil {
@@ -111,18 +111,18 @@ func decideServing(f Facts) (Verdict, string) {
 		return Deny, "a kubelet's certificate must be for DNS names and IP addresses"
 	}
 	if !usagesAre(f.Request.Spec.Usages, certificatesv1.UsageServerAuth) {
-		return Deny, "the usages are not those of a serving certificate"
+		return Deny, "the key usages are not those of a serving certificate"
 	}
 	if f.Node == nil {
-		return Wait, "there is no such node"
+		return Wait, "the node does not exist yet"
 	}
 	if stranger := foreignName(request, f.Node); stranger != "" {
 		return Wait, fmt.Sprintf("%s is not among the addresses in the status of node %s", stranger, f.Node.Name)
 	}
-	return Approve, "all names are the node's"
+	return Approve, "all names and addresses belong to the node"
 }
 
-// subjectProblem says what keeps the request's subject from being the node user, or nothing.
+// subjectProblem returns why the subject is not that of the node's user, or "".
 func subjectProblem(request *x509.CertificateRequest, user string) string {
 	if request.Subject.CommonName != user {
 		return fmt.Sprintf("the common name is %q and must be %q", request.Subject.CommonName, user)
@@ -133,7 +133,7 @@ func subjectProblem(request *x509.CertificateRequest, user string) string {
 	return ""
 }
 
-// usagesAre reports whether the usages are what a kubelet asks for: the purpose, signing, and for RSA keys encipherment.
+// usagesAre reports whether the key usages are those of a kubelet: the purpose, signing, and for RSA keys encipherment.
 func usagesAre(usages []certificatesv1.KeyUsage, purpose certificatesv1.KeyUsage) bool {
 	for _, u := range usages {
 		if u != purpose && u != certificatesv1.UsageDigitalSignature && u != certificatesv1.UsageKeyEncipherment {
@@ -143,7 +143,7 @@ func usagesAre(usages []certificatesv1.KeyUsage, purpose certificatesv1.KeyUsage
 	return slices.Contains(usages, purpose) && slices.Contains(usages, certificatesv1.UsageDigitalSignature)
 }
 
-// foreignName returns a name or address in the request that is not the node's, or nothing.
+// foreignName returns a name or address in the request that does not belong to the node, or "".
 func foreignName(request *x509.CertificateRequest, node *corev1.Node) string {
 	own := []string{node.Name}
 	for _, a := range node.Status.Addresses {

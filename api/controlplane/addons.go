@@ -19,7 +19,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// object is an add-on: an API object that every k8sm cluster has.
+// object is an add-on: an API object that exists in every k8sm cluster.
 type object interface {
 	metav1.Object
 	runtime.Object
@@ -27,11 +27,11 @@ type object interface {
 
 func kindOf(o object) string { return o.GetObjectKind().GroupVersionKind().Kind }
 
-// fieldManager owns what the add-ons set, by the rules of server-side apply
+// fieldManager owns the add-ons' fields in server-side apply
 // (https://kubernetes.io/docs/reference/using-api/server-side-apply/).
 const fieldManager = "k8sm"
 
-// addOns are all of them, in the order in which they can be made.
+// addOns returns all add-ons in the order of creation.
 func (c Config) addOns() ([]object, error) {
 	minions, err := c.minionConfig()
 	if err != nil {
@@ -44,8 +44,8 @@ func (c Config) addOns() ([]object, error) {
 	return slices.Concat(c.dns(), rbac(minions), assignedAddresses(), []object{config}), nil
 }
 
-// applyAddOns makes the add-ons as they should be. It is repeated at each start, and tries again until ctx ends while
-// the API server is still making the namespaces that they are in.
+// applyAddOns applies the add-ons. It runs at each start. It retries until ctx ends, because the API server may not have created
+// their namespaces yet.
 func applyAddOns(ctx context.Context, client kubernetes.Interface, addOns []object) error {
 	for _, o := range addOns {
 		var last error
@@ -55,7 +55,7 @@ func applyAddOns(ctx context.Context, client kubernetes.Interface, addOns []obje
 		}
 		err := wait.PollUntilContextCancel(ctx, 200*time.Millisecond, true, once)
 		if err != nil && kindOf(o) == "Service" && apierrors.IsInvalid(last) {
-			return fmt.Errorf("cannot give the service %s its address: %w; delete the service that has it, or the old %[1]s, or give another address by --cluster-dns",
+			return fmt.Errorf("cannot assign service %s its address: %w; delete the service that has it, or the old %[1]s, or set another address with --cluster-dns",
 				o.GetName(), last)
 		}
 		if err != nil {
@@ -65,7 +65,7 @@ func applyAddOns(ctx context.Context, client kubernetes.Interface, addOns []obje
 	return nil
 }
 
-// permanent returns the error if it will not go away by itself.
+// permanent returns the error if retrying cannot help.
 func permanent(err error) error {
 	if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsForbidden(err) {
 		return err
@@ -86,7 +86,7 @@ func apply(ctx context.Context, client kubernetes.Interface, o object) error {
 		Body(data).Do(ctx).Error()
 }
 
-// resourceOf returns where objects of an add-on's kind are in the API.
+// resourceOf returns the resource name and client for an add-on's kind.
 func resourceOf(client kubernetes.Interface, kind string) (string, rest.Interface) {
 	switch kind {
 	case "Namespace":
@@ -110,7 +110,7 @@ func resourceOf(client kubernetes.Interface, kind string) (string, rest.Interfac
 	}
 }
 
-// minionConfig is what minions are told.
+// minionConfig returns the minions' configuration.
 func (c Config) minionConfig() (api.MinionConfig, error) {
 	minions := c.Minions
 	minions.ClusterDomain, minions.ClusterDNS = c.ClusterDomain, c.clusterDNS()

@@ -9,8 +9,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// assignedAddresses keeps everybody but the scheduler from writing which address of a pool a pod has: the pod's node would
-// give it that address, whoever has it
+// assignedAddresses lets only the scheduler write a pod's assigned pool address, because the pod's node uses whatever it says
 // (https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/).
 func assignedAddresses() []object {
 	meta := metav1.ObjectMeta{Name: "k8sm-assigned-addresses"}
@@ -41,7 +40,7 @@ func assignedAddresses() []object {
 				},
 				Validations: []admissionv1.Validation{{
 					Expression: value("object") + " == " + value("oldObject"),
-					Message:    "annotation " + api.AnnotationIPAssigned + " is for the scheduler to write: name a pool by " + api.AnnotationIPPool,
+					Message:    "annotation " + api.AnnotationIPAssigned + " may only be written by the scheduler: request an address with " + api.AnnotationIPPool,
 				}},
 			},
 		},

@@ -23,9 +23,9 @@ import (
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
-// apiServer returns the stock kube-apiserver, ready to be run on the listener. It is set up by its own flags
-// (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/), which are more stable from one
-// Kubernetes to the next than its Go structures.
+// apiServer returns a function that runs the stock kube-apiserver on the listener. It is configured by its flags
+// (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/), which change less between Kubernetes versions
+// than its Go types.
 func (c Config) apiServer(l net.Listener, etcd statedir.Etcd) (func(context.Context) error, error) {
 	authentication, err := anonymousHealth()
 	if err != nil {
@@ -43,7 +43,7 @@ func (c Config) apiServer(l net.Listener, etcd statedir.Etcd) (func(context.Cont
 	if err := o.GenericServerRunOptions.ComponentGlobalsRegistry.Set(); err != nil {
 		return nil, fmt.Errorf("cannot set kube-apiserver's feature gates: %w", err)
 	}
-	// As the stock commands do: the programs themselves are not to be warned of old APIs.
+	// As in the stock commands: do not log warnings about deprecated APIs for these programs.
 	rest.SetDefaultWarningHandler(rest.NoWarnings{})
 	return func(ctx context.Context) error {
 		completed, err := o.Complete(ctx)
@@ -91,13 +91,13 @@ func (c Config) apiServerFlags(etcd statedir.Etcd) flags {
 	f["kubelet-client-certificate"], f["kubelet-client-key"] = d.Pair(statedir.KubeletClient)
 	f["proxy-client-cert-file"], f["proxy-client-key-file"] = d.Pair(statedir.FrontProxyClient)
 	if net.ParseIP(c.Advertised()).IsLoopback() {
-		// A service cannot have a loopback address behind it, so the one called "kubernetes" stays empty.
+		// A service cannot have a loopback endpoint, so the service "kubernetes" has none.
 		f["endpoint-reconciler-type"] = "none"
 	}
 	return f
 }
 
-// anonymousHealth lets those without an identity ask for the server's health and nothing else
+// anonymousHealth lets unauthenticated callers get only the server's health
 // (https://kubernetes.io/docs/reference/access-authn-authz/authentication/#anonymous-authenticator-configuration).
 func anonymousHealth() ([]byte, error) {
 	return json.Marshal(apiserverv1.AuthenticationConfiguration{
@@ -129,7 +129,7 @@ func parse(sets cliflag.NamedFlagSets, values flags) error {
 	return nil
 }
 
-// waitReady returns when the API server says that all of it is ready.
+// waitReady returns when the API server is ready.
 func waitReady(ctx context.Context, client kubernetes.Interface) error {
 	ready := func(ctx context.Context) (bool, error) {
 		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error() == nil, nil

@@ -151,23 +151,23 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 		"--state-dir":                          func(c *Config) { c.StateDir = "" },
 		"--bind-address=here":                  func(c *Config) { c.BindAddress = "here" },
 		"--advertise-address=there":            func(c *Config) { c.AdvertiseAddress = "there" },
-		"give --advertise-address":             func(c *Config) { c.BindAddress = "0.0.0.0" },
+		"set --advertise-address":             func(c *Config) { c.BindAddress = "0.0.0.0" },
 		"--service-cluster-ip-range=10.96.0.0": func(c *Config) { c.ServiceCIDR = "10.96.0.0" },
 		"--cluster-cidr=":                      func(c *Config) { c.ClusterCIDR = "" },
-		"that is 10.96.0.0/16":                 func(c *Config) { c.ServiceCIDR = "10.96.0.1/16" },
+		"the range is 10.96.0.0/16":                 func(c *Config) { c.ServiceCIDR = "10.96.0.1/16" },
 		"--service-cluster-ip-range=10.244.8.0/22: it overlaps --cluster-cidr=10.244.0.0/16": func(c *Config) { c.ServiceCIDR = "10.244.8.0/22" },
 		"fd96::/112: it overlaps --cluster-cidr=fd96::/48":                                   func(c *Config) { c.ServiceCIDR, c.ClusterCIDR = "10.96.0.0/16,fd96::/112", "10.244.0.0/16,fd96::/48" },
-		"of the same families":                          func(c *Config) { c.ClusterCIDR = "10.244.0.0/16,fd00:244::/48" },
-		"not one range, or one IPv4 and one IPv6 range": func(c *Config) { c.ClusterCIDR = "10.244.0.0/16,10.245.0.0/16" },
-		"a range of services may be /108 at most": func(c *Config) {
+		"use the same IP families":                          func(c *Config) { c.ClusterCIDR = "10.244.0.0/16,fd00:244::/48" },
+		"must be one range, or one IPv4 and one IPv6 range": func(c *Config) { c.ClusterCIDR = "10.244.0.0/16,10.245.0.0/16" },
+		"a range of services may not be larger than /108": func(c *Config) {
 			c.ServiceCIDR, c.ClusterCIDR = "10.96.0.0/16,fd96::/64", "10.244.0.0/16,fd00:244::/48"
 		},
-		"--cluster-cidr=127.0.0.0/16: it has the API server's own address": func(c *Config) { c.ClusterCIDR = "127.0.0.0/16" },
-		"its first range has to be of the family of --advertise-address=192.0.2.1": func(c *Config) {
+		"--cluster-cidr=127.0.0.0/16: it contains the API server's own address": func(c *Config) { c.ClusterCIDR = "127.0.0.0/16" },
+		"its first range must have the IP family of --advertise-address=192.0.2.1": func(c *Config) {
 			c.AdvertiseAddress, c.ServiceCIDR, c.ClusterCIDR = "192.0.2.1", "fd96::/112", "fd00:244::/48"
 		},
-		"--node-cidr-mask-size-ipv4=12: give from 16 to 30": func(c *Config) { c.NodeMaskIPv4 = 12 },
-		"--node-cidr-mask-size-ipv6=80: give from 48 to 64": func(c *Config) {
+		"--node-cidr-mask-size-ipv4=12: use 16 to 30": func(c *Config) { c.NodeMaskIPv4 = 12 },
+		"--node-cidr-mask-size-ipv6=80: use 48 to 64": func(c *Config) {
 			c.ServiceCIDR, c.ClusterCIDR, c.NodeMaskIPv6 = "10.96.0.0/16,fd96::/112", "10.244.0.0/16,fd00:244::/48", 80
 		},
 		"without --etcd-servers":                       func(c *Config) { c.EtcdCertFile = "cert" },
@@ -175,7 +175,7 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 		"--static-pod-path=pods":                       func(c *Config) { c.Minions.StaticPods = "pods" },
 		"--minion-idle-timeout=-1s":                    func(c *Config) { c.Minions.IdleTimeout.Duration = -time.Second },
 		"--minion-cleanup-delay=0s":                    func(c *Config) { c.Minions.CleanupDelay.Duration = 0 },
-		"--network=bridge: give auto":                  func(c *Config) { c.Minions.Network.Mode = "bridge" },
+		"--network=bridge: use auto":                  func(c *Config) { c.Minions.Network.Mode = "bridge" },
 		"--vxlan-vni=16777216":                         func(c *Config) { c.Minions.Network.VXLANVNI = 1 << 24 },
 		"--vxlan-port=-1":                              func(c *Config) { c.Minions.Network.VXLANPort = -1 },
 		"--eviction-hard=memory<1":                     func(c *Config) { c.EvictionHard = "memory<1" },
@@ -184,8 +184,8 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 		"--cluster-dns=10.96.0.10,10.96.0.11,":         func(c *Config) { c.ClusterDNS = []string{"10.96.0.10", "10.96.0.11", "10.96.0.12"} },
 		"--cni-conf-dir=cni":                           func(c *Config) { c.Minions.Network.CNIConfDir = "cni" },
 		"--cni-bin-dir=bin":                            func(c *Config) { c.Minions.Network.CNIBinDir = "bin" },
-		"--proxy-mode=ipvs: give iptables or nftables": func(c *Config) { c.Minions.ProxyMode = "ipvs" },
-		"--service-node-port-range=30000: give":        func(c *Config) { c.Minions.NodePorts = "30000" },
+		"--proxy-mode=ipvs: use iptables or nftables": func(c *Config) { c.Minions.ProxyMode = "ipvs" },
+		"--service-node-port-range=30000: use":        func(c *Config) { c.Minions.NodePorts = "30000" },
 		"--service-node-port-range=30100-30000":        func(c *Config) { c.Minions.NodePorts = "30100-30000" },
 	} {
 		c := defaults("/s")

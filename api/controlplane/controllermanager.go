@@ -10,7 +10,7 @@ import (
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
 )
 
-// controllerManager returns the stock kube-controller-manager, ready to be run
+// controllerManager returns a function that runs the stock kube-controller-manager
 // (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/). It listens nowhere.
 func (c Config) controllerManager() (func(context.Context) error, error) {
 	o, err := options.NewKubeControllerManagerOptions()
@@ -31,7 +31,7 @@ func (c Config) controllerManager() (func(context.Context) error, error) {
 		}
 		err = app.Run(ctx, config.Complete())
 		if ctx.Err() != nil {
-			// It also calls it an error to be stopped before all of its controllers have begun.
+			// It also returns an error if it is stopped before all its controllers have started.
 			logrus.WithError(err).Debug("kube-controller-manager was stopped")
 			return nil
 		}
@@ -44,14 +44,14 @@ func (c Config) controllerManager() (func(context.Context) error, error) {
 
 func (c Config) controllerManagerFlags() flags {
 	d := c.StateDir
-	// An embedded etcd has one control plane, which need not wait for a dead one's lease to run out. An etcd of its own
-	// may have several. Without the feature gate the stock program ends the whole process when it loses its lease.
+	// An embedded etcd has one control plane, which need not wait for the lease of a dead one to expire. An external etcd may have
+	// several. Without the feature gate the stock program exits the whole process when it loses its lease.
 	several := len(c.EtcdServers) > 0
 	f := flags{
 		"kubeconfig": d.ControllerManagerKubeconfig(), "secure-port": "0", "profiling": "false",
 		"leader-elect":  strconv.FormatBool(several),
 		"feature-gates": "ControllerManagerReleaseLeaderElectionLockOnExit=" + strconv.FormatBool(several),
-		// Each controller gets a token at the start, all by one client; at the default rate this takes five seconds.
+		// At the start, one client requests a token for each controller; at the default rate this takes five seconds.
 		"kube-api-qps": "100", "kube-api-burst": "200",
 		"allocate-node-cidrs": "true", "cluster-cidr": c.ClusterCIDR, "service-cluster-ip-range": c.ServiceCIDR,
 

@@ -198,7 +198,7 @@ func TestUsedPortIsOneClearErrorBeforeAnythingStarts(t *testing.T) {
 		c := defaults(statedir.Dir(t.TempDir()))
 		set(&c)
 		err := Run(t.Context(), c)
-		want := fmt.Sprintf("cannot listen on 127.0.0.1:%d: address already in use; stop what uses it or give %s", port, flag)
+		want := fmt.Sprintf("cannot listen on 127.0.0.1:%d: address already in use; stop what uses it, or set %s", port, flag)
 		if err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}

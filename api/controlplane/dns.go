@@ -13,8 +13,8 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// clusterDNS are the addresses that pods are told. Without any given it is the tenth of the first range of services, as in most
-// clusters (the servers listen on one address, of that family); but a control plane that listens on loopback is out of the reach of pods, and has no DNS for them.
+// clusterDNS returns the DNS servers for pods. The default is the tenth address of the first range of services, as in most clusters.
+// A control plane on loopback has no DNS by default, because pods cannot reach it.
 func (c Config) clusterDNS() []string {
 	if len(c.ClusterDNS) > 0 || c.unreachable() {
 		return c.ClusterDNS
@@ -30,7 +30,7 @@ func (c Config) clusterDNS() []string {
 	return []string{address.String()}
 }
 
-// DNSService are those of the cluster's DNS addresses that are a service's, and so need servers behind it.
+// DNSService returns those of the cluster's DNS addresses that belong to a service, and so need servers behind it.
 func (c Config) DNSService() []string {
 	return slices.DeleteFunc(slices.Clone(c.clusterDNS()), func(text string) bool {
 		address, err := netip.ParseAddr(text)
@@ -48,7 +48,7 @@ func (c Config) serviceRanges() []netip.Prefix {
 	return ranges
 }
 
-// unreachable says that no pod can reach this control plane.
+// unreachable reports whether no pod can reach this control plane.
 func (c Config) unreachable() bool {
 	address, err := netip.ParseAddr(c.Advertised())
 	return err == nil && address.IsLoopback()
@@ -69,8 +69,8 @@ func (c Config) validateDNS() error {
 	return nil
 }
 
-// dns is the service of the cluster's DNS, unless servers elsewhere are it, and the namespace of its servers' leases. The
-// service selects no pods: each server adds itself.
+// dns returns the service of the cluster's DNS, unless it is elsewhere, and the namespace of its servers' leases. The service has no
+// selector: each server adds itself.
 func (c Config) dns() []object {
 	addresses := c.DNSService()
 	if len(addresses) == 0 {

@@ -20,10 +20,10 @@ type etcdServer struct {
 	logged zap.AtomicLevel
 }
 
-// startEtcd starts the embedded etcd on loopback and waits until it serves. It has one member and so no peer listener.
-// It lets nobody in without a certificate of its own authority (https://etcd.io/docs/v3.6/op-guide/security/).
+// startEtcd starts the embedded etcd on loopback and waits until it serves. It has one member and so no peer listener. It requires a
+// client certificate of its own CA (https://etcd.io/docs/v3.6/op-guide/security/).
 func startEtcd(ctx context.Context, dir statedir.Dir, port int) (*etcdServer, error) {
-	// Until it serves, etcd warns of choices that are right for one member on loopback.
+	// Until it serves, etcd warns about choices that are right for one member on loopback.
 	s := &etcdServer{logged: zap.NewAtomicLevelAt(zap.ErrorLevel)}
 	e, err := embed.StartEtcd(etcdConfig(dir, port, zapToLogrus("etcd", s.logged)))
 	if err != nil {
@@ -62,7 +62,7 @@ func etcdConfig(dir statedir.Dir, port int, log *zap.Logger) *embed.Config {
 	return c
 }
 
-// run waits until ctx is done, and then stops etcd and waits for it.
+// run waits until ctx is done, then stops etcd and waits for it.
 func (s *etcdServer) run(ctx context.Context) error {
 	defer s.Close()
 	select {
@@ -75,13 +75,13 @@ func (s *etcdServer) run(ctx context.Context) error {
 	}
 }
 
-// Close stops etcd and waits for it. What etcd then says about closed listeners is no error.
+// Close stops etcd and waits for it. It ignores etcd's errors about closed listeners.
 func (s *etcdServer) Close() {
 	s.logged.SetLevel(zap.FatalLevel)
 	s.Etcd.Close()
 }
 
-// embeddedEtcd is how programs other than the API server reach the embedded etcd.
+// embeddedEtcd returns how programs other than the API server reach the embedded etcd.
 func embeddedEtcd(dir statedir.Dir, port int) statedir.Etcd {
 	return statedir.Etcd{
 		Endpoints: []string{fmt.Sprintf("https://127.0.0.1:%d", port)},
@@ -91,7 +91,7 @@ func embeddedEtcd(dir statedir.Dir, port int) statedir.Etcd {
 	}
 }
 
-// reachable returns an error unless an existing etcd answers. kube-apiserver would only try again and again.
+// reachable returns an error unless an existing etcd answers. kube-apiserver would retry forever.
 func reachable(ctx context.Context, e statedir.Etcd) error {
 	s, err := state.Open(ctx, state.Config{
 		Endpoints: e.Endpoints, CAFile: e.CAFile, CertFile: e.CertFile, KeyFile: e.KeyFile, Name: "k8sm",

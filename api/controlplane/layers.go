@@ -6,15 +6,14 @@ import (
 	"time"
 )
 
-// server is something that runs in the background until it is stopped or fails.
+// server is a part that runs in the background until it is stopped or fails.
 type server struct {
 	stop  context.CancelFunc
 	ended <-chan struct{}
-	err   error // may be read once ended is closed
+	err   error // valid when ended is closed
 }
 
-// start runs the function in a goroutine. Its context does not end with ctx, because a lower layer must outlive those
-// that stand on it: only stop ends it.
+// start runs the function in a goroutine. ctx does not cancel it, because a lower layer must outlive those above it: only stop does.
 func start(ctx context.Context, run func(context.Context) error) *server {
 	own, stop := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan struct{})
@@ -26,7 +25,7 @@ func start(ctx context.Context, run func(context.Context) error) *server {
 	return s
 }
 
-// outlive returns a context that ends when the server has ended, or when ctx has and the grace is over.
+// outlive returns a context that ends when the server has ended, or a grace period after ctx.
 func (s *server) outlive(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
 	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
@@ -47,10 +46,10 @@ func (s *server) outlive(ctx context.Context, grace time.Duration) (context.Cont
 	return own, cancel
 }
 
-// errEnded is for a server that ends without being told to and without saying why.
+// errEnded is for a part that returns without a request and without an error.
 var errEnded = errors.New("a part of the control plane ended by itself")
 
-// failure is the error of a server that has ended without being told to.
+// failure returns the error of a part that has ended without a request.
 func (s *server) failure() error {
 	if s.err == nil {
 		return errEnded
@@ -58,8 +57,8 @@ func (s *server) failure() error {
 	return s.err
 }
 
-// whileRunning calls body, with a context that ends when ctx does or when s does. Then it stops s and waits for it. If s
-// ended first its error is the one that counts, because what stands on it fails with it.
+// whileRunning calls body with a context that ends with ctx or s. Then it stops s and waits for it. If s ended first, it returns the
+// error of s, because that is why body failed.
 func whileRunning(ctx context.Context, s *server, body func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

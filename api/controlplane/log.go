@@ -6,7 +6,7 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// zapToLogrus returns a logger whose records become ours from the level on.
+// zapToLogrus returns a zap logger that writes records of the given level and above to logrus.
 func zapToLogrus(component string, from zapcore.LevelEnabler) *zap.Logger {
 	return zap.New(&logrusCore{LevelEnabler: from, entry: logrus.WithField("component", component)})
 }
@@ -17,7 +17,7 @@ type logrusCore struct {
 	entry *logrus.Entry
 }
 
-// Sync does nothing, because logrus keeps nothing back.
+// Sync does nothing, because logrus does not buffer.
 func (c *logrusCore) Sync() error { return nil }
 
 // With returns a core that adds the fields to each record.

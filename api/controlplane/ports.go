@@ -13,7 +13,7 @@ import (
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
-// ports are taken before anything starts, so that a used port leaves nothing half started.
+// ports are taken before anything starts, so that a port in use leaves nothing half started.
 type ports struct {
 	api  net.Listener // handed on to the API server
 	etcd int          // 0 with an existing etcd
@@ -22,14 +22,14 @@ type ports struct {
 func reserve(c Config) (*ports, error) {
 	p := &ports{}
 	if len(c.EtcdServers) == 0 {
-		// etcd takes no listener from us, so this one only finds out that the port is free.
+		// etcd does not accept a listener, so this one only checks that the port is free.
 		l, err := listen("127.0.0.1", c.EtcdPort, "--etcd-port")
 		if err != nil {
 			return nil, err
 		}
 		p.etcd = l.Addr().(*net.TCPAddr).Port
 		if err := l.Close(); err != nil {
-			return nil, fmt.Errorf("cannot free etcd's port again: %w", err)
+			return nil, fmt.Errorf("cannot release etcd's port: %w", err)
 		}
 	}
 	api, err := listen(c.BindAddress, c.SecurePort, "--secure-port")
@@ -40,13 +40,13 @@ func reserve(c Config) (*ports, error) {
 	return p, nil
 }
 
-// release gives back the API server's port in case the API server never came to own it.
+// release closes the API server's port if the API server has not taken it over.
 func (p *ports) release() { _ = p.api.Close() }
 
 func listen(address string, port int, flag string) (net.Listener, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(port)))
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("cannot listen on %s: %w; stop what uses it or give %s",
+		return nil, fmt.Errorf("cannot listen on %s: %w; stop what uses it, or set %s",
 			net.JoinHostPort(address, strconv.Itoa(port)), syscall.EADDRINUSE, flag)
 	}
 	if err != nil {
@@ -55,7 +55,7 @@ func listen(address string, port int, flag string) (net.Listener, error) {
 	return l, nil
 }
 
-// pkiSpec names all by which the API server may be called: by clients outside, by nodes, and by pods.
+// pkiSpec lists all names of the API server: for clients outside, for nodes, and for pods.
 func (c Config) pkiSpec(p *ports, now time.Time) statedir.Spec {
 	names := []string{"localhost", "127.0.0.1", c.Advertised(),
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + c.ClusterDomain}
@@ -73,9 +73,9 @@ func (c Config) pkiSpec(p *ports, now time.Time) statedir.Spec {
 	}
 }
 
-// firstAddresses are those in the ranges that the service "kubernetes" always has, one of each family at most.
+// firstAddresses returns the addresses of the service "kubernetes": the first of each range.
 func firstAddresses(ranges string) (names []string) {
-	list, _ := api.ParseRanges(ranges) // Validate has read it
+	list, _ := api.ParseRanges(ranges) // Validate has checked it
 	for _, prefix := range list {
 		names = append(names, prefix.Addr().Next().String())
 	}

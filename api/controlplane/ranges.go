@@ -9,17 +9,17 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// maxServiceBits is how many bits kube-apiserver lets service addresses of a range differ in.
+// maxServiceBits is the limit of kube-apiserver for the host bits of a service range.
 const maxServiceBits = 20
 
-// maxNodeBits is how many bits kube-controller-manager lets the nodes' ranges differ in.
+// maxNodeBits is the limit of kube-controller-manager for the bits that number the nodes.
 const maxNodeBits = 16
 
-// ranges are the cluster's, read and found to fit together. Each kind has one of a family or one of both
+// ranges are the cluster's address ranges, parsed and checked. Services and pods have one range, or one per family
 // (https://kubernetes.io/docs/concepts/services-networking/dual-stack/).
 type ranges struct{ services, pods []netip.Prefix }
 
-// ranges reads the flags and tells which of them does not fit: what overlaps would send packets to the wrong ones.
+// ranges parses the flags and checks that they fit together: overlapping ranges would send packets to the wrong destination.
 func (c Config) ranges() (r ranges, err error) {
 	const services, pods = "--service-cluster-ip-range", "--cluster-cidr"
 	if r.services, err = api.ParseRanges(c.ServiceCIDR); err != nil {
@@ -29,14 +29,14 @@ func (c Config) ranges() (r ranges, err error) {
 		return r, fmt.Errorf("cannot use %s=%s: %w", pods, c.ClusterCIDR, err)
 	}
 	if families(r.services) != families(r.pods) {
-		return r, fmt.Errorf("cannot use %s=%s with %s=%s: give both a range of the same families, in the same order", services, c.ServiceCIDR, pods, c.ClusterCIDR)
+		return r, fmt.Errorf("cannot use %s=%s with %s=%s: use the same IP families in the same order for both", services, c.ServiceCIDR, pods, c.ClusterCIDR)
 	}
 	for i, service := range r.services {
 		if pod := r.pods[i]; service.Overlaps(pod) {
 			return r, fmt.Errorf("cannot use %s=%s: it overlaps %s=%s", services, service, pods, pod)
 		}
 		if size := service.Addr().BitLen() - service.Bits(); size > maxServiceBits {
-			return r, fmt.Errorf("cannot use %s=%s: a range of services may be /%d at most", services, service, service.Addr().BitLen()-maxServiceBits)
+			return r, fmt.Errorf("cannot use %s=%s: a range of services may not be larger than /%d", services, service, service.Addr().BitLen()-maxServiceBits)
 		}
 		if err := c.fitNodes(r.pods[i]); err != nil {
 			return r, err
@@ -45,20 +45,20 @@ func (c Config) ranges() (r ranges, err error) {
 	return r, c.fitAdvertised(r)
 }
 
-// fitNodes tells whether the nodes' ranges fit into the pods'.
+// fitNodes checks that the nodes' ranges fit into the pods' range.
 func (c Config) fitNodes(pods netip.Prefix) error {
 	flag, mask, least := "--node-cidr-mask-size-ipv4", c.NodeMaskIPv4, 30
 	if pods.Addr().Is6() {
 		flag, mask, least = "--node-cidr-mask-size-ipv6", c.NodeMaskIPv6, 126
 	}
 	if mask < pods.Bits() || mask > min(pods.Bits()+maxNodeBits, least) {
-		return fmt.Errorf("cannot use %s=%d: give from %d to %d, as each node gets such a part of --cluster-cidr=%s",
+		return fmt.Errorf("cannot use %s=%d: use %d to %d, because each node gets such a part of --cluster-cidr=%s",
 			flag, mask, pods.Bits(), min(pods.Bits()+maxNodeBits, least), pods)
 	}
 	return nil
 }
 
-// fitAdvertised tells whether the API server's own address can be one among nodes.
+// fitAdvertised checks that the API server's address fits the ranges.
 func (c Config) fitAdvertised(r ranges) error {
 	address, err := netip.ParseAddr(c.Advertised())
 	if err != nil {
@@ -67,17 +67,17 @@ func (c Config) fitAdvertised(r ranges) error {
 	for flag, list := range map[string][]netip.Prefix{"--service-cluster-ip-range": r.services, "--cluster-cidr": r.pods} {
 		for _, prefix := range list {
 			if prefix.Contains(address) {
-				return fmt.Errorf("cannot use %s=%s: it has the API server's own address %s in it; nodes have addresses outside of it", flag, prefix, address)
+				return fmt.Errorf("cannot use %s=%s: it contains the API server's own address %s; addresses of machines must be outside of it", flag, prefix, address)
 			}
 		}
 	}
 	if !address.IsLoopback() && address.Unmap().Is4() != r.services[0].Addr().Is4() {
-		return fmt.Errorf("cannot use --service-cluster-ip-range=%s: its first range has to be of the family of --advertise-address=%s", c.ServiceCIDR, address)
+		return fmt.Errorf("cannot use --service-cluster-ip-range=%s: its first range must have the IP family of --advertise-address=%s", c.ServiceCIDR, address)
 	}
 	return nil
 }
 
-// families tells of what families ranges are, in their order.
+// families returns the IP families of the ranges, in order.
 func families(list []netip.Prefix) string {
 	var out strings.Builder
 	for _, prefix := range list {
@@ -86,9 +86,9 @@ func families(list []netip.Prefix) string {
 	return out.String()
 }
 
-// maskFlags are kube-controller-manager's flags for the nodes' ranges; it takes none of a family that pods have no range of.
+// maskFlags sets kube-controller-manager's flags for the nodes' ranges. It rejects flags of families that pods do not have.
 func (c Config) maskFlags(into flags) {
-	pods, _ := api.ParseRanges(c.ClusterCIDR) // Validate has read it
+	pods, _ := api.ParseRanges(c.ClusterCIDR) // Validate has checked it
 	for _, prefix := range pods {
 		if prefix.Addr().Is4() {
 			into["node-cidr-mask-size-ipv4"] = strconv.Itoa(c.NodeMaskIPv4)

@@ -21,7 +21,7 @@ const (
 	nodesGroup       = "system:nodes"
 )
 
-// rbac says who may do what, beyond what stock Kubernetes says.
+// rbac returns the roles and bindings beyond those of stock Kubernetes.
 func rbac(minion api.MinionConfig) []object {
 	scheduler := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: api.SchedulerUser}
 	apiServer := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: statedir.KubeletClientUser}
@@ -65,21 +65,21 @@ func schedulerRules() []rbacv1.PolicyRule {
 	}
 }
 
-// schedulerLeaseRules let the scheduler keep a node's lease until the node has a kubelet.
+// schedulerLeaseRules let the scheduler renew a node's lease until the node has a kubelet.
 func schedulerLeaseRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{rule("coordination.k8s.io", []string{"leases"},
 		"get", "list", "watch", "create", "update", "patch", "delete")}
 }
 
-// schedulerTokenRules let the scheduler hand out bootstrap tokens. RBAC cannot tell these from other secrets of
-// kube-system, which is why there is no list or watch among the verbs: other secrets' names are not found out.
+// schedulerTokenRules let the scheduler create bootstrap tokens. RBAC cannot tell these from other secrets in kube-system. So list
+// and watch are not among the verbs: the scheduler cannot learn the names of other secrets.
 func schedulerTokenRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{rule("", []string{"secrets"}, "create", "get", "update", "patch", "delete")}
 }
 
-// networkPolicyRules let nodes see what network policies go by. With pods' labels and addresses, for which the API has no
-// right of its own, whoever has a node's identity reads all that is in the pods of others, but no Secret or ConfigMap that
-// they name; so minions that enforce no policies have no such right.
+// networkPolicyRules let nodes read what network policies depend on. The API has no separate permission for pods' labels and
+// addresses. So a node's identity can read all pods' specs, but no Secret or ConfigMap that they refer to. Minions that enforce no
+// policies do not get this permission.
 func networkPolicyRules(minion api.MinionConfig) []rbacv1.PolicyRule {
 	if !minion.EnforcesNetworkPolicies() {
 		return []rbacv1.PolicyRule{}
@@ -90,12 +90,12 @@ func networkPolicyRules(minion api.MinionConfig) []rbacv1.PolicyRule {
 	}
 }
 
-// podNetworkRules let a minion find the other nodes, to lead packets to their pods.
+// podNetworkRules let a minion list the other nodes, to route packets to their pods.
 func podNetworkRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{rule("", []string{"nodes"}, "list", "watch")}
 }
 
-// dnsRules let the DNS servers know all names.
+// dnsRules let the DNS servers read what they resolve.
 func dnsRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		rule("", []string{"services", "namespaces"}, "list", "watch"),
@@ -103,13 +103,13 @@ func dnsRules() []rbacv1.PolicyRule {
 	}
 }
 
-// dnsSliceRules let the DNS servers come into their service, and take dead ones out of it.
+// dnsSliceRules let the DNS servers add themselves to their service, and remove dead ones.
 func dnsSliceRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{rule("discovery.k8s.io", []string{"endpointslices"}, "create", "patch", "delete")}
 }
 
-// dnsLeaseRules let the DNS servers say that they live. Their leases are in a namespace of their own because RBAC cannot tell
-// them from others, by which controllers elect their leaders.
+// dnsLeaseRules let the DNS servers renew their leases. These have a namespace of their own, because RBAC cannot tell them from the
+// leases by which controllers elect leaders.
 func dnsLeaseRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{rule("coordination.k8s.io", []string{"leases"}, "list", "create", "patch", "delete")}
 }
@@ -124,7 +124,7 @@ func rule(group string, resources []string, verbs ...string) rbacv1.PolicyRule {
 	return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: resources, Verbs: verbs}
 }
 
-// clusterGrant is a role for all namespaces and its binding.
+// clusterGrant returns a ClusterRole and its binding.
 func clusterGrant(name string, rules []rbacv1.PolicyRule, to ...rbacv1.Subject) []object {
 	role := &rbacv1.ClusterRole{
 		TypeMeta: rbacType("ClusterRole"), ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules,
@@ -141,7 +141,7 @@ func clusterBinding(name, role string, to ...rbacv1.Subject) object {
 	}
 }
 
-// grant is a role in one namespace and its binding.
+// grant returns a Role in one namespace and its binding.
 func grant(namespace, name string, rules []rbacv1.PolicyRule, to ...rbacv1.Subject) []object {
 	meta := metav1.ObjectMeta{Namespace: namespace, Name: name}
 	return []object{

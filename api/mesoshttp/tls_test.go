@@ -98,7 +98,7 @@ func TestCertificatesAreVerifiedAndErrorsSayWhatToDo(t *testing.T) {
 	}{
 		{newTLS(other), server, "--ca"},
 		{newTLS(authority), elsewhere, "10.0.0.1, not 127.0.0.1"},
-		{newTLS(authority), picky, "give --cert and --key"},
+		{newTLS(authority), picky, "set --cert and --key"},
 		{foreign, picky, "LIBPROCESS_SSL_CA_FILE"},
 		{newTLS(authority), odd, "LIBPROCESS_SSL_ENABLE_TLS_V1_2"},
 		{newTLS(authority), plain, "does not speak TLS"},
@@ -142,11 +142,11 @@ func TestWrongFilesAreToldBeforeAnythingIsConnected(t *testing.T) {
 	_, foreign := mesoshttptest.NewAuthority(t).Pair("b")
 	for want, change := range map[string]func(*TLS){
 		"--ca":                        func(v *TLS) { v.CAFile = "/nowhere" },
-		"holds no certificate":        func(v *TLS) { v.CAFile = key },
-		"--cert and --key need":       func(v *TLS) { v.CertFile = cert },
+		"contains no certificate":        func(v *TLS) { v.CAFile = key },
+		"--cert and --key must be set together":       func(v *TLS) { v.CertFile = cert },
 		"(--cert) with the key":       func(v *TLS) { v.CertFile, v.KeyFile = cert, foreign },
 		"no such file":                func(v *TLS) { v.CertFile, v.KeyFile = cert, "/nowhere" },
-		"authorities of the Mesos ma": func(v *TLS) { v.CADir = "/nowhere" },
+		"CAs for the Mesos ma": func(v *TLS) { v.CADir = "/nowhere" },
 	} {
 		via := newTLS(authority)
 		change(via)

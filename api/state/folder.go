@@ -7,9 +7,9 @@ import (
 	"go.etcd.io/etcd/client/v3/namespace"
 )
 
-// Folder gives access to the keys below /k8sm/<cluster name>/<folder>/, which are named without that, for those who keep
-// state of a kind of their own. Its transactions fail, as if a condition of theirs did not hold, when this store led once
-// and does not any more; give all writes as transactions with If.
+// Folder gives access to the keys below /k8sm/<cluster name>/<folder>/, by their names without that prefix, for programs with state
+// of their own. Its transactions fail like one with a false condition if this store has lost leadership. Write only in transactions
+// with If.
 func (s *Store) Folder(folder string) clientv3.KV {
 	return namespace.NewKV(guardedKV{s.client.KV, s}, s.prefix+"/"+folder+"/")
 }

@@ -14,38 +14,37 @@ import (
 )
 
 const (
-	// leaseSeconds is how long a leader that has vanished keeps the others waiting; etcd adds up to half a second, in
-	// which it looks for leases that have run out. A lease cannot be shorter than one and a half of etcd's election
-	// timeouts, which is 2 s by default, and a leader must survive the loss of some renewals.
+	// leaseSeconds is how long other schedulers wait for a leader that has vanished. etcd adds up to half a second, its interval for
+	// checking leases. A lease cannot be shorter than one and a half election timeouts of etcd, by default 2 s, and a leader must
+	// survive the loss of some renewals.
 	leaseSeconds = 3
-	// renewEvery and renewAgain are the pauses after a renewal that was granted and after one that failed.
+	// renewEvery is the pause after a successful renewal, renewAgain after a failed one.
 	renewEvery = leaseSeconds * time.Second / 4
 	renewAgain = 100 * time.Millisecond
-	// renewPatience is how long one renewal may take.
+	// renewPatience is the timeout of one renewal.
 	renewPatience = time.Second
 )
 
-// errLeaseOver says that a lease had run out before its holder's turn to lead came.
-var errLeaseOver = errors.New("the lease to lead by has run out")
+// errLeaseOver says that the lease expired before its holder became the leader.
+var errLeaseOver = errors.New("the leader lease has expired")
 
-// leadership is the proof that this store leads: a key that exists, unchanged, for as long as it does
+// leadership is the proof that this store leads: a key that exists, unchanged, as long as it leads
 // (https://etcd.io/docs/v3.6/learning/why/#notes-on-the-usage-of-lock-and-lease).
 type leadership struct {
 	session  *concurrency.Session
 	key      string
 	revision int64     // at which the key was created
-	until    time.Time // the lease cannot run out before
+	until    time.Time // the lease cannot expire before
 }
 
-// Lead returns when this store leads among all that call Lead for the same cluster name; id is what others see of it.
-// The channel is closed when leadership is lost, by whatever cause, and before another can lead, unless this process
-// stood still at that time; from the moment that another may lead, etcd refuses this store's writes with ErrNotLeader.
-// A leader that vanishes is followed by another within four seconds if etcd itself is well. Lead may be called again
-// after a loss. Close ends leadership.
+// Lead blocks until this store leads among all that call Lead for the same cluster name; others see it under id. lost is closed when
+// leadership ends for any reason, and before another store can lead, unless this process was suspended at that time. From the moment
+// that another store may lead, etcd rejects this store's writes with ErrNotLeader. If the leader vanishes, another one follows
+// within four seconds, provided that etcd is well. Lead may be called again after a loss. Close ends leadership.
 func (s *Store) Lead(ctx context.Context, id string) (lost <-chan struct{}, err error) {
 	l, err := s.campaign(ctx, id)
 	for errors.Is(err, errLeaseOver) && ctx.Err() == nil {
-		l, err = s.campaign(ctx, id) // etcd was away for longer than the lease: stand in line again
+		l, err = s.campaign(ctx, id) // etcd was down for longer than the lease: campaign again
 	}
 	if err != nil {
 		return nil, err
@@ -61,35 +60,34 @@ func (s *Store) Lead(ctx context.Context, id string) (lost <-chan struct{}, err 
 	return gone, nil
 }
 
-// Leader returns the id of the one that leads, or "" when none does. Whoever asks need not stand in line.
+// Leader returns the leader's id, or "" if there is none. The caller need not campaign.
 func (s *Store) Leader(ctx context.Context) (id string, err error) {
 	r, err := s.client.Get(ctx, s.leaderPrefix()+"/", clientv3.WithFirstCreate()...)
 	if err != nil {
-		return "", fmt.Errorf("cannot read who leads: %w", err)
+		return "", fmt.Errorf("cannot read the leader: %w", err)
 	}
 	return valueOf(r.Kvs), nil
 }
 
-// leaderPrefix is above the keys of those who lead or stand in line; the oldest key is the leader's.
+// leaderPrefix is the prefix of the candidates' keys; the oldest key is the leader's.
 func (s *Store) leaderPrefix() string { return s.prefix + "/leader" }
 
-// campaign stands in line with a lease of its own until this store leads. The error is errLeaseOver when the lease did
-// not last that long.
+// campaign waits, with a lease of its own, until this store leads. The error is errLeaseOver if the lease expired before.
 func (s *Store) campaign(ctx context.Context, id string) (*leadership, error) {
 	lease, err := s.client.Grant(ctx, leaseSeconds)
 	if err != nil {
-		return nil, fmt.Errorf("cannot get a lease to lead by: %w", err)
+		return nil, fmt.Errorf("cannot get a leader lease: %w", err)
 	}
 	session, err := concurrency.NewSession(s.client, concurrency.WithTTL(leaseSeconds), concurrency.WithLease(lease.ID))
 	if err != nil {
-		return nil, fmt.Errorf("cannot keep the lease to lead by: %w", err)
+		return nil, fmt.Errorf("cannot renew the leader lease: %w", err)
 	}
 	inLine, leave := context.WithCancel(ctx)
 	defer leave()
 	defer context.AfterFunc(session.Ctx(), leave)()
 	election := concurrency.NewElection(session, s.leaderPrefix())
 	if err = election.Campaign(inLine, id); err == nil {
-		// The key may have been gone when the turn came: a lease that can be renewed proves that it is there.
+		// The key may have been gone when this store became the leader: a lease that can be renewed proves that it exists.
 		l := &leadership{session: session, key: election.Key(), revision: election.Rev()}
 		if err = l.renew(inLine, s.client); err == nil {
 			return l, nil
@@ -97,15 +95,15 @@ func (s *Store) campaign(ctx context.Context, id string) (*leadership, error) {
 	}
 	switch {
 	case ctx.Err() != nil:
-		err = ctx.Err() // which the client may have told as an error of gRPC's
+		err = ctx.Err() // the client may have wrapped it in a gRPC error
 	case session.Ctx().Err() != nil:
 		err = errLeaseOver
 	}
-	_ = session.Close() // a lease that cannot be revoked runs out
+	_ = session.Close() // a lease that cannot be revoked expires
 	return nil, fmt.Errorf("cannot become the leader: %w", err)
 }
 
-// untilLost returns when the lease can have run out, the key is gone, or the session was closed.
+// untilLost returns when the lease may have expired, the key is gone, or the session was closed.
 func (l *leadership) untilLost(client *clientv3.Client) {
 	ctx, cancel := context.WithCancel(l.session.Ctx())
 	defer cancel()
@@ -116,8 +114,8 @@ func (l *leadership) untilLost(client *clientv3.Client) {
 	l.session.Orphan()
 }
 
-// keep renews the lease and returns when it can have run out. The session renews it too, but goes by the time at which
-// etcd's answer came, and that is later than the time from which etcd counts.
+// keep renews the lease, and returns when it may have expired. The session renews it, too, but counts from the arrival of etcd's
+// answer, which is later than the time from which etcd counts.
 func (l *leadership) keep(ctx context.Context, client *clientv3.Client) {
 	for ctx.Err() == nil && time.Now().Before(l.until) {
 		attempt, cancel := context.WithTimeout(ctx, min(renewPatience, time.Until(l.until)))
@@ -133,8 +131,8 @@ func (l *leadership) keep(ctx context.Context, client *clientv3.Client) {
 	}
 }
 
-// renew renews the lease once; its new time counts from before etcd was asked. The client's own KeepAliveOnce would try
-// again without a pause while there is no connection.
+// renew renews the lease once. The new term counts from before the request. The client's own KeepAliveOnce would retry without a
+// pause while there is no connection.
 func (l *leadership) renew(ctx context.Context, client *clientv3.Client) error {
 	asked := time.Now()
 	stream, err := pb.NewLeaseClient(client.ActiveConnection()).LeaseKeepAlive(ctx)
@@ -164,7 +162,7 @@ func (l *leadership) untilDeleted(ctx context.Context, client *clientv3.Client) 
 			}
 		}
 	}
-	<-ctx.Done() // a watch that broke is no proof of anything: the lease decides
+	<-ctx.Done() // a broken watch proves nothing: the lease decides
 }
 
 func (s *Store) leading() *leadership {
@@ -173,8 +171,8 @@ func (s *Store) leading() *leadership {
 	return s.leader
 }
 
-// guard is the condition on all writes of a store that has led: that it still does. One that never led, such as a
-// tool's, is bound by nothing.
+// guard is the condition of all writes of a store that has led: that it still leads. A store that never led, such as a tool's, has
+// none.
 func (s *Store) guard() []clientv3.Cmp {
 	l := s.leading()
 	if l == nil {

@@ -1,6 +1,6 @@
-// Package state keeps in etcd what k8sm itself must remember and Kubernetes has no place for: the framework id that
-// Mesos gave, who leads among several schedulers, and the executor that was launched on each agent. All of it is below
-// /k8sm/<cluster name>/. It knows nothing of what the values mean.
+// Package state keeps in etcd what k8sm must remember and Kubernetes has no place for: the framework id that Mesos assigned, the
+// leader among several schedulers, and the executor launched on each agent. All keys are below /k8sm/<cluster name>/. The package
+// does not interpret the values.
 //
 // Start reading at Store; leader.go says who may write.
 package state
@@ -22,20 +22,20 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// Config says where etcd is and which cluster's state is meant.
+// Config says where etcd is, and which cluster's state to use.
 type Config struct {
 	// Endpoints are etcd's URLs.
 	Endpoints []string
-	// CAFile, CertFile and KeyFile are for an etcd that asks for TLS; all may be empty.
+	// CAFile, CertFile and KeyFile are for an etcd that requires TLS; all may be empty.
 	CAFile, CertFile, KeyFile string
 	// Name is the cluster's name, so that several clusters can share an etcd.
 	Name string
 }
 
 var (
-	// ErrConflict says that the stored value is not the one that was to be replaced.
+	// ErrConflict says that the stored value is not the expected one.
 	ErrConflict = errors.New("the stored value has changed")
-	// ErrNotLeader says that this store led once and does not any more, so that its writes are refused.
+	// ErrNotLeader says that this store has lost leadership, so that its writes are rejected.
 	ErrNotLeader = errors.New("this scheduler is not the leader any more")
 )
 
@@ -43,7 +43,7 @@ const dialTimeout = 5 * time.Second
 
 const frameworkID = "/framework-id" // below the prefix
 
-// prefixOf is where all is that is kept of the cluster with this name.
+// prefixOf returns the prefix of all keys of the cluster with this name.
 func prefixOf(name string) string { return path.Join("/k8sm", name) }
 
 // Store reads and writes the state. Its methods may be called concurrently.
@@ -52,7 +52,7 @@ type Store struct {
 	prefix string
 
 	mu     sync.Mutex  // guards leader
-	leader *leadership // nil until Lead has first returned
+	leader *leadership // nil until Lead has returned once
 
 	watchers sync.WaitGroup // the goroutines that Lead starts
 }
@@ -60,7 +60,7 @@ type Store struct {
 // Open connects to etcd and returns an error unless etcd answers. The caller must call Close.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	if c.Name == "" || strings.Contains(c.Name, "/") {
-		return nil, fmt.Errorf("cannot open the state of cluster %q: not a name", c.Name)
+		return nil, fmt.Errorf("cannot open the state of cluster %q: invalid name", c.Name)
 	}
 	tlsConfig, err := c.tls()
 	if err != nil {
@@ -98,7 +98,7 @@ func (c Config) tls() (*tls.Config, error) {
 func (s *Store) Close() error {
 	var resign error
 	if l := s.leading(); l != nil {
-		resign = l.session.Close() // revokes the lease, so that another scheduler need not wait for it to run out
+		resign = l.session.Close() // revokes the lease, so that another scheduler need not wait until it expires
 	}
 	err := s.client.Close()
 	s.watchers.Wait()
@@ -111,7 +111,7 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// FrameworkKey is the key in etcd under which the framework id of the cluster with this name is.
+// FrameworkKey returns the etcd key of the framework id of the cluster with this name.
 func FrameworkKey(name string) string { return prefixOf(name) + frameworkID }
 
 func (s *Store) frameworkKey() string { return s.prefix + frameworkID }
@@ -120,7 +120,7 @@ func (s *Store) executorKey(agent api.AgentID) string {
 	return s.prefix + "/executors/" + string(agent)
 }
 
-// FrameworkID returns the id that Mesos gave this cluster's framework, or "" when there is none yet.
+// FrameworkID returns the id that Mesos assigned to this cluster's framework, or "" if there is none yet.
 func (s *Store) FrameworkID(ctx context.Context) (api.FrameworkID, error) {
 	value, err := s.get(ctx, s.frameworkKey())
 	if err != nil {
@@ -129,8 +129,8 @@ func (s *Store) FrameworkID(ctx context.Context) (api.FrameworkID, error) {
 	return api.FrameworkID(value), nil
 }
 
-// ReplaceFrameworkID stores the next id, or none if it is "", provided that the stored one is old ("" for none). Else the
-// error is ErrConflict, or ErrNotLeader.
+// ReplaceFrameworkID stores the next id, or removes it if next is "", provided that the stored one is old ("" for none). Otherwise
+// the error is ErrConflict, or ErrNotLeader.
 func (s *Store) ReplaceFrameworkID(ctx context.Context, old, next api.FrameworkID) error {
 	key := s.frameworkKey()
 	is := clientv3.Compare(clientv3.Value(key), "=", string(old))
@@ -163,7 +163,7 @@ func (s *Store) Executor(ctx context.Context, agent api.AgentID) ([]byte, error)
 	return value, nil
 }
 
-// Executors returns what is stored for each agent.
+// Executors returns the stored executors of all agents.
 func (s *Store) Executors(ctx context.Context) (map[api.AgentID][]byte, error) {
 	prefix := s.executorKey("")
 	r, err := s.client.Get(ctx, prefix, clientv3.WithPrefix())
@@ -177,7 +177,7 @@ func (s *Store) Executors(ctx context.Context) (map[api.AgentID][]byte, error) {
 	return executors, nil
 }
 
-// PutExecutor stores the executor as launched on the agent. The error is ErrNotLeader when leadership was lost.
+// PutExecutor stores the executor as launched on the agent. The error is ErrNotLeader if leadership was lost.
 func (s *Store) PutExecutor(ctx context.Context, agent api.AgentID, executor []byte) error {
 	if err := s.write(ctx, clientv3.OpPut(s.executorKey(agent), string(executor))); err != nil {
 		return fmt.Errorf("cannot store the executor of agent %s: %w", agent, err)
@@ -185,10 +185,10 @@ func (s *Store) PutExecutor(ctx context.Context, agent api.AgentID, executor []b
 	return nil
 }
 
-// DeleteExecutor forgets the executor of an agent that is gone. It is no error if there is none.
+// DeleteExecutor removes the executor of an agent that is gone. It is no error if there is none.
 func (s *Store) DeleteExecutor(ctx context.Context, agent api.AgentID) error {
 	if err := s.write(ctx, clientv3.OpDelete(s.executorKey(agent))); err != nil {
-		return fmt.Errorf("cannot forget the executor of agent %s: %w", agent, err)
+		return fmt.Errorf("cannot delete the executor of agent %s: %w", agent, err)
 	}
 	return nil
 }

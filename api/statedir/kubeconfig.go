@@ -11,7 +11,7 @@ import (
 
 const clusterName = "k8sm"
 
-// kubeconfigs writes one for each user, with all certificates inside so that a kubeconfig can be copied elsewhere
+// kubeconfigs writes a kubeconfig for each user, with embedded certificates so that it can be copied elsewhere
 // (https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/).
 func (d Dir) kubeconfigs(spec Spec, ca *pair) error {
 	for file, user := range d.users() {

@@ -29,27 +29,27 @@ type Leaf string
 // The certificates below the state directory; https://kubernetes.io/docs/setup/best-practices/certificates/ says which
 // ones a control plane needs.
 const (
-	// APIServer is what the kube-apiserver serves with.
+	// APIServer is the kube-apiserver's serving certificate.
 	APIServer Leaf = "apiserver"
-	// KubeletClient is what the kube-apiserver calls kubelets with.
+	// KubeletClient is the kube-apiserver's client certificate for kubelets.
 	KubeletClient Leaf = "apiserver-kubelet-client"
-	// FrontProxyClient is what the kube-apiserver calls aggregated API servers with.
+	// FrontProxyClient is the kube-apiserver's client certificate for aggregated API servers.
 	FrontProxyClient Leaf = "front-proxy-client"
-	// EtcdServer is what the embedded etcd serves with.
+	// EtcdServer is the embedded etcd's serving certificate.
 	EtcdServer Leaf = "etcd-server"
-	// APIServerEtcdClient is what the kube-apiserver calls the embedded etcd with.
+	// APIServerEtcdClient is the kube-apiserver's client certificate for the embedded etcd.
 	APIServerEtcdClient Leaf = "apiserver-etcd-client"
-	// SchedulerServer is what a scheduler serves its status with.
+	// SchedulerServer is the certificate with which a scheduler serves its status.
 	SchedulerServer Leaf = "scheduler-server"
-	// DNSServer is what the cluster's DNS servers serve their metrics with.
+	// DNSServer is the certificate with which the cluster's DNS servers serve their metrics.
 	DNSServer Leaf = "dns-server"
 )
 
-// DNSServerName is the name that the DNSServer certificate is for, in the same way.
+// DNSServerName is the name in the DNSServer certificate, likewise.
 const DNSServerName = "dns.k8sm.io"
 
-// SchedulerServerName is the name that the SchedulerServer certificate is for, besides those of loopback. Clients of a
-// scheduler on another machine expect this name, whatever its address: schedulers come and go without new certificates.
+// SchedulerServerName is the name in the SchedulerServer certificate, besides those of loopback. Clients on other machines expect
+// this name, whatever the scheduler's address: schedulers come and go without new certificates.
 const SchedulerServerName = "scheduler.k8sm.io"
 
 const (
@@ -60,27 +60,27 @@ const (
 
 	authorityLife = 10 * 365 * 24 * time.Hour
 	leafLife      = 365 * 24 * time.Hour
-	// A certificate that has less than this left is issued again at the next start.
+	// A certificate that expires within this time is reissued at the next start.
 	renewBefore = 90 * 24 * time.Hour
 	// Clocks of other machines may be behind ours.
 	clockSkew = time.Hour
 )
 
-// Spec is what the certificates and kubeconfigs of a cluster depend on.
+// Spec is the input for the certificates and kubeconfigs of a cluster.
 type Spec struct {
-	// Now decides what has expired and how long new certificates last.
+	// Now is the time for expiry checks and for the validity of new certificates.
 	Now time.Time
-	// ServerURL is the API server's address as written into the kubeconfigs.
+	// ServerURL is the API server's URL for the kubeconfigs.
 	ServerURL string
-	// ServerNames are the host names and IP addresses that the API server's certificate is for.
+	// ServerNames are the host names and IP addresses in the API server's certificate.
 	ServerNames []string
-	// EtcdNames are those of the embedded etcd's certificate.
+	// EtcdNames are those in the embedded etcd's certificate.
 	EtcdNames []string
 }
 
-// Prepare makes the authorities, certificates, the service account key and the kubeconfigs, or keeps those that are
-// there: an authority as long as it is valid, a certificate until it comes near its end or is for other names than
-// wanted. A file that cannot be read is an error; it is never overwritten.
+// Prepare creates the CAs, certificates, the service account key and the kubeconfigs, or keeps existing ones: a CA as long as it is
+// valid, a certificate until it is about to expire or its names change. A file that cannot be read is an error; it is never
+// overwritten.
 func (d Dir) Prepare(spec Spec) error {
 	authorities := map[string]*pair{}
 	for _, a := range []struct{ name, commonName string }{
@@ -105,13 +105,13 @@ func (d Dir) Prepare(spec Spec) error {
 	return d.kubeconfigs(spec, authorities[clusterAuthority])
 }
 
-// leaf is what a certificate has to be like.
+// leaf specifies a certificate.
 type leaf struct {
 	name      string
 	authority string
 	user      string
 	group     string
-	hosts     []string // DNS names and IP addresses; none for a certificate that is only a client's
+	hosts     []string // DNS names and IP addresses; none for a client certificate
 }
 
 func leaves(spec Spec) []leaf {
@@ -129,7 +129,7 @@ func leaves(spec Spec) []leaf {
 	}
 }
 
-// Names of users in certificates that others must know: who may call kubelets, and who may say on whose behalf it calls.
+// User names in certificates that others must know: for calls to kubelets, and for the front proxy.
 const (
 	KubeletClientUser = "system:k8sm-kubelet-client"
 	FrontProxyUser    = "front-proxy-client"
@@ -151,8 +151,8 @@ type pair struct {
 	key  crypto.Signer
 }
 
-// authority returns the authority of this name, made anew if there is none. An expired one, or one whose key is lost, is
-// an error: all that it signed is worthless with it, and only an operator can tell the nodes about another.
+// authority returns the CA of this name, and creates it if it is missing. An expired CA, or one without its key, is an error: all
+// its certificates are worthless then, and only an operator can distribute a new one to the nodes.
 func (d Dir) authority(name, commonName string, now time.Time) (*pair, error) {
 	if _, err := os.Stat(d.cert(name)); errors.Is(err, fs.ErrNotExist) {
 		return d.newAuthority(name, commonName, now)
@@ -162,7 +162,7 @@ func (d Dir) authority(name, commonName string, now time.Time) (*pair, error) {
 		return nil, err
 	}
 	if now.After(ca.cert.NotAfter) {
-		return nil, fmt.Errorf("cannot use the authority in %s: it expired on %s; remove %s to give the cluster a new one",
+		return nil, fmt.Errorf("cannot use the CA in %s: it expired on %s; remove %s to create a new one",
 			d.cert(name), ca.cert.NotAfter.Format(time.DateOnly), d.path("pki"))
 	}
 	return ca, nil
@@ -188,7 +188,7 @@ func (d Dir) newAuthority(name, commonName string, now time.Time) (*pair, error)
 	return &pair{cert: cert, key: key}, writeCert(d.cert(name), cert)
 }
 
-// leaf returns the certificate, issued anew unless the one that is there will do.
+// leaf returns the certificate, and issues it again unless the existing one is acceptable.
 func (d Dir) leaf(l leaf, ca *pair, now time.Time) (*pair, error) {
 	old, err := d.load(l.name)
 	if err == nil && l.acceptable(old.cert, ca.cert, now) {
@@ -221,7 +221,7 @@ func (l leaf) template(ca *x509.Certificate, now time.Time) *x509.Certificate {
 	if l.group != "" {
 		t.Subject.Organization = []string{l.group}
 	}
-	// etcd calls itself with its serving certificate, so a server's certificate is also a client's.
+	// etcd calls itself with its serving certificate, so server certificates are client certificates, too.
 	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	if len(l.hosts) > 0 {
 		t.ExtKeyUsage = append(t.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
@@ -230,7 +230,7 @@ func (l leaf) template(ca *x509.Certificate, now time.Time) *x509.Certificate {
 	return t
 }
 
-// acceptable reports whether the certificate can go on being used for l.
+// acceptable reports whether an existing certificate can be kept.
 func (l leaf) acceptable(cert, ca *x509.Certificate, now time.Time) bool {
 	want := l.template(ca, now)
 	return cert.CheckSignatureFrom(ca) == nil &&
@@ -241,7 +241,7 @@ func (l leaf) acceptable(cert, ca *x509.Certificate, now time.Time) bool {
 		slices.EqualFunc(cert.IPAddresses, want.IPAddresses, net.IP.Equal)
 }
 
-// splitHosts sorts the hosts into names and addresses, each once.
+// splitHosts sorts the hosts into unique names and addresses.
 func splitHosts(hosts []string) (names []string, addresses []net.IP) {
 	for _, host := range slices.Compact(slices.Sorted(slices.Values(hosts))) {
 		if ip := net.ParseIP(host); ip != nil {
@@ -253,7 +253,7 @@ func splitHosts(hosts []string) (names []string, addresses []net.IP) {
 	return names, addresses
 }
 
-// load reads a certificate and its key. The error is fs.ErrNotExist when either is missing.
+// load reads a certificate and its key. The error is fs.ErrNotExist if either is missing.
 func (d Dir) load(name string) (*pair, error) {
 	certs, err := certutil.CertsFromFile(d.cert(name))
 	if err != nil {
@@ -266,7 +266,7 @@ func (d Dir) load(name string) (*pair, error) {
 	return &pair{cert: certs[0], key: key}, nil
 }
 
-// privateKey returns the key in the file, made anew if there is none.
+// privateKey returns the key in the file, and creates it if it is missing.
 func (d Dir) privateKey(file string) (crypto.Signer, error) {
 	key, err := readKey(file)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -274,7 +274,7 @@ func (d Dir) privateKey(file string) (crypto.Signer, error) {
 	}
 	fresh, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("cannot make the key %s: %w", filepath.Base(file), err)
+		return nil, fmt.Errorf("cannot generate the key %s: %w", filepath.Base(file), err)
 	}
 	data, err := keyutil.MarshalPrivateKeyToPEM(fresh)
 	if err != nil {
@@ -299,11 +299,11 @@ func readKey(file string) (crypto.Signer, error) {
 	return signer, nil
 }
 
-// sign issues a certificate after the template, with a random serial number.
+// sign issues a certificate from the template, with a random serial number.
 func sign(template *x509.Certificate, ca *pair, public crypto.PublicKey) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
-		return nil, fmt.Errorf("cannot draw a serial number: %w", err)
+		return nil, fmt.Errorf("cannot generate a serial number: %w", err)
 	}
 	template.SerialNumber = serial
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, public, ca.key)

@@ -1,8 +1,8 @@
-// Package statedir knows the files that one cluster keeps below its state directory: certificates and keys, kubeconfigs,
-// the place of etcd's data and the note that says where etcd answers. It makes them, keeps them across restarts and finds
-// them again for the programs that are only clients. It must never import k8s.io/kubernetes: small clients use it.
+// Package statedir knows the files in a cluster's state directory: certificates and keys, kubeconfigs, etcd's data, and the record
+// of etcd's address. It creates them, keeps them across restarts, and finds them for client programs. It must never import
+// k8s.io/kubernetes: small clients use it.
 //
-// Start reading at Dir (what lies where) and Dir.Prepare (which certificates there are and what each is for).
+// Start reading at Dir (which files there are) and Dir.Prepare (which certificates there are, and their purposes).
 package statedir
 
 import (
@@ -17,8 +17,8 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// Dir is the path of a cluster's state directory. Its methods name the files below it; that a file is named does not
-// mean that it exists. All files are readable by their owner only, because most of them hold keys.
+// Dir is the path of a cluster's state directory. Its methods return paths of files in it, which may not exist. Only the owner may
+// read the files, because most contain keys.
 type Dir string
 
 func (d Dir) path(elem ...string) string {
@@ -48,20 +48,20 @@ func (d Dir) WriteAuthenticationConfig(data []byte) error {
 	return writeFile(d.AuthenticationConfig(), data)
 }
 
-// CA is the certificate of the authority that signs what serves and what calls the Kubernetes API.
+// CA is the certificate of the CA for servers and clients of the Kubernetes API.
 func (d Dir) CA() string { return d.cert(clusterAuthority) }
 
 // CAKey is the private key to CA.
 func (d Dir) CAKey() string { return d.key(clusterAuthority) }
 
-// FrontProxyCA is the authority of the API server's identity when it forwards requests to aggregated API servers
+// FrontProxyCA is the CA for the API server's client certificate when it forwards requests to aggregated API servers
 // (https://kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer/).
 func (d Dir) FrontProxyCA() string { return d.cert(frontProxyAuthority) }
 
-// EtcdCA is the authority of the embedded etcd's server and client certificates.
+// EtcdCA is the CA of the embedded etcd's server and client certificates.
 func (d Dir) EtcdCA() string { return d.cert(etcdAuthority) }
 
-// EtcdClientCert, with EtcdClientKey, is the identity of etcd's clients other than the API server.
+// EtcdClientCert, with EtcdClientKey, is the client certificate of etcd's clients other than the API server.
 func (d Dir) EtcdClientCert() string { return d.cert(etcdClient) }
 
 // EtcdClientKey is the private key to EtcdClientCert.
@@ -70,7 +70,7 @@ func (d Dir) EtcdClientKey() string { return d.key(etcdClient) }
 // ServiceAccountKey signs the tokens of service accounts.
 func (d Dir) ServiceAccountKey() string { return d.path("pki", "sa.key") }
 
-// Pair returns the files of the certificate with the given name and of its key.
+// Pair returns the files of the named certificate and its key.
 func (d Dir) Pair(name Leaf) (certFile, keyFile string) {
 	return d.cert(string(name)), d.key(string(name))
 }
@@ -78,16 +78,15 @@ func (d Dir) Pair(name Leaf) (certFile, keyFile string) {
 func (d Dir) cert(name string) string { return d.path("pki", name+".crt") }
 func (d Dir) key(name string) string  { return d.path("pki", name+".key") }
 
-// ErrNoCluster says that nothing has ever run with this state directory.
+// ErrNoCluster says that no cluster has ever run with this state directory.
 var ErrNoCluster = errors.New("no cluster")
 
-// NoCluster is ErrNoCluster for somebody who wants to use the cluster, with what to do.
+// NoCluster is ErrNoCluster with the remedy, for programs that need a cluster.
 func (d Dir) NoCluster() error {
-	return fmt.Errorf("%w in %s: start one with km up, or give --state-dir", ErrNoCluster, string(d))
+	return fmt.Errorf("%w in %s: start one with km up, or set --state-dir", ErrNoCluster, string(d))
 }
 
-// Etcd says where this cluster's etcd answers and with which files to prove who one is. The files are empty for an etcd
-// that is reached without TLS.
+// Etcd is the address of the cluster's etcd, and the client's certificate files. The files are empty without TLS.
 type Etcd struct {
 	Endpoints []string `json:"endpoints"`
 	CAFile    string   `json:"caFile,omitempty"`
@@ -97,36 +96,36 @@ type Etcd struct {
 
 func (d Dir) etcdNote() string { return d.path("etcd.json") }
 
-// WriteEtcd records where etcd answers, for Etcd to find.
+// WriteEtcd records etcd's address, for Etcd to read.
 func (d Dir) WriteEtcd(e Etcd) error {
 	data, err := json.MarshalIndent(e, "", "  ")
 	if err != nil {
-		return fmt.Errorf("cannot encode where etcd answers: %w", err)
+		return fmt.Errorf("cannot encode etcd's address: %w", err)
 	}
 	return writeFile(d.etcdNote(), append(data, '\n'))
 }
 
-// Etcd returns what the control plane last recorded by WriteEtcd. The error is ErrNoCluster when there is no record.
+// Etcd returns what WriteEtcd last recorded. The error is ErrNoCluster if there is no record.
 func (d Dir) Etcd() (Etcd, error) {
 	data, err := os.ReadFile(d.etcdNote())
 	if errors.Is(err, fs.ErrNotExist) {
 		return Etcd{}, fmt.Errorf("%w in %s", ErrNoCluster, string(d))
 	}
 	if err != nil {
-		return Etcd{}, fmt.Errorf("cannot read where etcd answers: %w", err)
+		return Etcd{}, fmt.Errorf("cannot read etcd's address: %w", err)
 	}
 	var e Etcd
 	if err := json.Unmarshal(data, &e); err != nil {
-		return Etcd{}, fmt.Errorf("cannot read where etcd answers from %s: %w", d.etcdNote(), err)
+		return Etcd{}, fmt.Errorf("cannot read etcd's address from %s: %w", d.etcdNote(), err)
 	}
 	return e, nil
 }
 
-// Lock makes the directory and takes the role in it for this process until unlock is called or the process ends. It does
-// not wait: a role that another process has is an error that names the process.
+// Lock creates the directory and takes a role in it for this process, until unlock is called or the process exits. It does not wait:
+// if another process has the role, the error names that process.
 func (d Dir) Lock(role string) (unlock func() error, err error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
-		return nil, fmt.Errorf("cannot make the state directory: %w", err)
+		return nil, fmt.Errorf("cannot create the state directory: %w", err)
 	}
 	file := flock.New(d.path(role + ".lock"))
 	switch held, err := file.TryLock(); {
@@ -134,7 +133,7 @@ func (d Dir) Lock(role string) (unlock func() error, err error) {
 		return nil, fmt.Errorf("cannot lock the state directory: %w", err)
 	case !held:
 		owner, _ := os.ReadFile(file.Path())
-		return nil, fmt.Errorf("cannot run %s in %s: process %s does already; stop that one first", role, string(d), owner)
+		return nil, fmt.Errorf("cannot run %s in %s: process %s already does; stop it first", role, string(d), owner)
 	}
 	if err := os.WriteFile(file.Path(), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot run %s in %s: %w", role, string(d), err), file.Close())
@@ -142,10 +141,10 @@ func (d Dir) Lock(role string) (unlock func() error, err error) {
 	return file.Close, nil
 }
 
-// writeFile replaces the file at once, so that neither a reader nor a crash ever sees half of it.
+// writeFile replaces the file atomically, so that readers and crashes never see half of it.
 func writeFile(path string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("cannot make the directory of %s: %w", path, err)
+		return fmt.Errorf("cannot create the directory of %s: %w", path, err)
 	}
 	fresh := path + ".new"
 	if err := os.WriteFile(fresh, data, 0o600); err != nil {

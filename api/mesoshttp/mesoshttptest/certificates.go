@@ -1,5 +1,5 @@
-// Package mesoshttptest is for tests of what speaks TLS to Mesos: certificates, and servers as strict as a Mesos that was
-// told nothing about ciphers. It must never be linked into a program.
+// Package mesoshttptest is for tests of TLS clients of Mesos: it makes certificates, and servers as strict as a Mesos with default
+// ciphers. It must never be linked into a program.
 package mesoshttptest
 
 import (
@@ -28,7 +28,7 @@ type Authority struct {
 
 	t           testing.TB
 	certificate *x509.Certificate
-	key         *rsa.PrivateKey // of all its certificates: to make one takes a while
+	key         *rsa.PrivateKey // shared by all its certificates, because generating one is slow
 	dir         string
 	serial      int64
 }
@@ -54,7 +54,7 @@ func NewAuthority(t testing.TB) *Authority {
 	return a
 }
 
-// Pair writes a certificate for the IP addresses and names, the first of which is its common name too, and its key.
+// Pair writes a certificate for the IP addresses and names, and its key. The first name is also the common name.
 func (a *Authority) Pair(hosts ...string) (certFile, keyFile string) {
 	a.t.Helper()
 	certFile, keyFile = filepath.Join(a.dir, hosts[0]+".pem"), filepath.Join(a.dir, hosts[0]+"-key.pem")
@@ -62,7 +62,7 @@ func (a *Authority) Pair(hosts ...string) (certFile, keyFile string) {
 	return certFile, keyFile
 }
 
-// PairAt is Pair for files that are given.
+// PairAt is Pair with the given files.
 func (a *Authority) PairAt(certFile, keyFile string, hosts ...string) {
 	a.t.Helper()
 	template := &x509.Certificate{
@@ -80,7 +80,7 @@ func (a *Authority) PairAt(certFile, keyFile string, hosts ...string) {
 	a.sign(template, certFile, keyFile)
 }
 
-// sign writes a certificate, which signs itself while the authority has none, and its key.
+// sign writes a certificate and its key. The authority's own is self-signed.
 func (a *Authority) sign(template *x509.Certificate, certFile, keyFile string) {
 	a.t.Helper()
 	a.serial++
@@ -105,9 +105,8 @@ func (a *Authority) write(file, kind string, der []byte) {
 	}
 }
 
-// Server serves as a Mesos does whose operator gave it no ciphers: TLS 1.2, without forward secrecy
-// (LIBPROCESS_SSL_CIPHERS in https://mesos.apache.org/documentation/latest/ssl/). Its certificate is for the hosts; change
-// may make it another one.
+// Server serves like a Mesos with default ciphers: TLS 1.2 without forward secrecy (LIBPROCESS_SSL_CIPHERS in
+// https://mesos.apache.org/documentation/latest/ssl/). Its certificate is for the hosts; change may modify the configuration.
 func (a *Authority) Server(handler http.Handler, change func(*tls.Config), hosts ...string) *httptest.Server {
 	a.t.Helper()
 	certFile, keyFile := a.Pair(hosts...)
@@ -132,7 +131,7 @@ func (a *Authority) Server(handler http.Handler, change func(*tls.Config), hosts
 	return s
 }
 
-// Clients has a server require certificates of the authority, as LIBPROCESS_SSL_REQUIRE_CLIENT_CERT does.
+// Clients makes a server require certificates of the authority, as LIBPROCESS_SSL_REQUIRE_CLIENT_CERT does.
 func (a *Authority) Clients(c *tls.Config) {
 	c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, a.Pool()
 }

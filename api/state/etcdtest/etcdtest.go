@@ -9,8 +9,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// Start runs an etcd of one member on a free loopback port until the test ends, and returns its HOST:PORT, where it
-// answers without TLS.
+// Start runs an etcd with one member, without TLS, on a free loopback port until the test ends. It returns its HOST:PORT.
 func Start(t *testing.T) (address string) {
 	t.Helper()
 	c := embed.NewConfig()

@@ -88,7 +88,7 @@ func TestNoClusterIsOneClearError(t *testing.T) {
 	for program, args := range map[string][]string{"kubectl": {"get", "pods"}, "etcdctl": {"get", "x"}} {
 		dir := t.TempDir()
 		_, err := run(t, program, append([]string{"--state-dir=" + dir}, args...))
-		want := "km: no cluster in " + dir + ": start one with km up, or give --state-dir"
+		want := "km: no cluster in " + dir + ": start one with km up, or set --state-dir"
 		if err == nil || err.Error() != want {
 			t.Errorf("%s: got %v, want %s", program, err, want)
 		}
