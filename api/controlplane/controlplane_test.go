@@ -229,7 +229,7 @@ func TestControlPlane(t *testing.T) {
 
 	t.Run("a second control plane on the directory is refused", func(t *testing.T) {
 		err := Run(t.Context(), defaults(dir))
-		if err == nil || !strings.Contains(err.Error(), "already; stop that one") {
+		if err == nil || !strings.Contains(err.Error(), "already does; stop it first") {
 			t.Errorf("got %v", err)
 		}
 	})
