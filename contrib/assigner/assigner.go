@@ -16,30 +16,30 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// Folder is the folder of the cluster's state (state.Store.Folder) that an Assigner is given.
+// Folder is the folder of an Assigner in the cluster's state (state.Store.Folder).
 const Folder = "assigner"
 
-// The keys. An address stands at addressKeys with its Holder as JSON, and at podKeys its holder's UID with the address:
-// both are written in one transaction, so that neither an address has two pods nor a pod two addresses.
+// The keys. At addressKeys, an address has its Holder as JSON; at podKeys, a pod's UID has its address. Both are written in one
+// transaction, so that no address has two pods and no pod two addresses.
 const (
 	poolsKey    = "pools" // []Pool as JSON
 	addressKeys = "addresses/"
 	podKeys     = "pods/"
 )
 
-// attempts is how often something is tried that others keep being faster at.
+// attempts is how often a transaction is retried that fails because of concurrent changes.
 const attempts = 50
 
 // errBusy says that etcd refused all attempts.
 var errBusy = errors.New("the addresses keep being changed by others, or this scheduler does not lead any more")
 
-// Assigner gives out the addresses. Its methods may be called concurrently, in several processes too.
+// Assigner assigns the addresses. Its methods may be called concurrently, even in several processes.
 type Assigner struct{ kv clientv3.KV }
 
 // New returns an assigner on a folder of its own in etcd.
 func New(kv clientv3.KV) *Assigner { return &Assigner{kv: kv} }
 
-// Holder is who has an address.
+// Holder is the pod that has an address.
 type Holder struct {
 	Pool      string    `json:"pool"`
 	Namespace string    `json:"namespace"`
@@ -50,18 +50,18 @@ type Holder struct {
 // Pod is the holder's name with its namespace.
 func (h Holder) Pod() api.PodKey { return api.PodKey{Namespace: h.Namespace, Name: h.Name} }
 
-// seen is what etcd had at one moment.
+// seen is a consistent snapshot of etcd.
 type seen struct {
-	revision int64 // of that moment
+	revision int64 // revision of the snapshot
 	pools    []pool
-	poolsAt  int64 // when the pools were written; 0 if they never were
+	poolsAt  int64 // revision of the pools; 0 if there are none
 	holders  map[netip.Addr]Holder
-	writtenA map[netip.Addr]int64 // when each was
+	writtenA map[netip.Addr]int64 // revision of each
 	pods     map[types.UID]netip.Addr
 	writtenP map[types.UID]int64
 }
 
-// look reads everything at one moment.
+// look reads a consistent snapshot.
 func (a *Assigner) look(ctx context.Context) (*seen, error) {
 	r, err := a.kv.Txn(ctx).If().Then(
 		clientv3.OpGet(poolsKey), clientv3.OpGet(addressKeys, clientv3.WithPrefix()), clientv3.OpGet(podKeys, clientv3.WithPrefix()),
@@ -116,12 +116,12 @@ func (s *seen) pool(name string) (pool, bool) {
 	return pool{}, false
 }
 
-// refusal is why a claim cannot be met as things are.
+// refusal says why a claim cannot be met at present.
 type refusal string
 
 func (r refusal) Error() string { return string(r) }
 
-// choose returns the address that the claim gets; had says that its pod has it already.
+// choose returns the address for the claim; had says that its pod already has it.
 func (s *seen) choose(claim api.AddressClaim) (address netip.Addr, had bool, err error) {
 	p, ok := s.pool(claim.Pool)
 	if !ok {
@@ -151,8 +151,8 @@ func (s *seen) choose(claim api.AddressClaim) (address netip.Addr, had bool, err
 	return address, false, nil
 }
 
-// Assign meets the claims, first come first served, and answers each in its place. A pod that has an address which meets its
-// claim keeps it, and one that wants another gives that back.
+// Assign answers the claims in order, first come first served. A pod keeps an address that meets its claim; if it claims another
+// one, it loses the old one.
 func (a *Assigner) Assign(ctx context.Context, claims []api.AddressClaim) []api.AddressAnswer {
 	answers := make([]api.AddressAnswer, len(claims))
 	s, err := a.look(ctx)
@@ -169,13 +169,13 @@ func (a *Assigner) Assign(ctx context.Context, claims []api.AddressClaim) []api.
 		}
 		answers[i].Problem = refused.Error()
 		if !errors.As(refused, new(refusal)) {
-			err = refused // etcd's matter, and that of all that follow
+			err = refused // an error of etcd, which fails all further claims, too
 		}
 	}
 	return answers
 }
 
-// assign meets one claim. What is returned of etcd is newer than what was given, if others were faster.
+// assign answers one claim. The returned snapshot is newer than the given one if there were concurrent changes.
 func (a *Assigner) assign(ctx context.Context, s *seen, claim api.AddressClaim) (netip.Addr, *seen, error) {
 	for range attempts {
 		address, had, err := s.choose(claim)
@@ -193,7 +193,7 @@ func (a *Assigner) assign(ctx context.Context, s *seen, claim api.AddressClaim) 
 	return netip.Addr{}, s, errBusy
 }
 
-// take makes the address the pod's, unless anything that this was decided by has changed.
+// take assigns the address to the pod, unless anything that the choice depends on has changed.
 func (a *Assigner) take(ctx context.Context, s *seen, claim api.AddressClaim, address netip.Addr) (bool, error) {
 	h := Holder{Pool: claim.Pool, Namespace: claim.Pod.Namespace, Name: claim.Pod.Name, UID: claim.UID}
 	value, err := json.Marshal(h)
@@ -229,13 +229,13 @@ func (a *Assigner) take(ctx context.Context, s *seen, claim api.AddressClaim, ad
 
 func keyOf(address netip.Addr) string { return addressKeys + address.String() }
 
-// Release gives back what the pod has. It succeeds for one that has nothing.
+// Release releases the pod's address. It succeeds if the pod has none.
 func (a *Assigner) Release(ctx context.Context, pod types.UID) error {
 	_, err := a.release(ctx, func(h Holder) bool { return h.UID == pod })
 	return err
 }
 
-// Keep gives back what all pods but these have, and returns who had it.
+// Keep releases the addresses of all pods except these, and returns their holders.
 func (a *Assigner) Keep(ctx context.Context, pods []types.UID) (released []api.PodKey, err error) {
 	keep := map[types.UID]bool{}
 	for _, uid := range pods {
@@ -244,7 +244,7 @@ func (a *Assigner) Keep(ctx context.Context, pods []types.UID) (released []api.P
 	return a.release(ctx, func(h Holder) bool { return !keep[h.UID] })
 }
 
-// release gives back what those have that are meant, each unless somebody else has it by now.
+// release releases the addresses of the selected holders, except those that have got another holder since.
 func (a *Assigner) release(ctx context.Context, meant func(Holder) bool) (released []api.PodKey, err error) {
 	for range attempts {
 		s, err := a.look(ctx)

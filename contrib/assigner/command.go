@@ -20,17 +20,17 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// Cluster is what the commands need of a cluster.
+// Cluster is what the commands need from a cluster.
 type Cluster struct {
 	KV         clientv3.KV // Folder of its state
 	Kubernetes kubernetes.Interface
 	Close      func()
 }
 
-// Connect reaches the cluster with the name, as its administrator. The caller calls Close.
+// Connect connects to the named cluster as its administrator. The caller must call Close.
 type Connect func(ctx context.Context, name string) (Cluster, error)
 
-// NewCommand returns `km assigner`. name is the cluster's when nobody says otherwise.
+// NewCommand returns `km assigner`. name is the default name of the cluster.
 func NewCommand(connect Connect, name string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "assigner", Short: "Load and show the pools of addresses that pods can ask for",
@@ -54,7 +54,7 @@ server through --state-dir.`,
 	return cmd
 }
 
-// runner makes a command's RunE of what it does with the cluster.
+// runner wraps a function on the cluster as a command's RunE.
 type runner func(do func(context.Context, Cluster) error) func(*cobra.Command, []string) error
 
 func importCommand(with runner) *cobra.Command {
@@ -157,7 +157,7 @@ func listCommand(with runner) *cobra.Command {
 	return cmd
 }
 
-// printPools prints a line a pool, and below that one for each address in use.
+// printPools prints a line per pool, and below it a line per address in use.
 func printPools(w io.Writer, pools []PoolUse) error {
 	if len(pools) == 0 {
 		_, err := fmt.Fprintln(w, "there are no pools: load some with km assigner import")
@@ -212,7 +212,7 @@ func releaseCommand(with runner) *cobra.Command {
 	return cmd
 }
 
-// find returns the address that is meant, and who has it.
+// find returns the specified address and its holder.
 func find(ctx context.Context, a *Assigner, what string) (netip.Addr, Holder, error) {
 	s, err := a.look(ctx)
 	if err != nil {

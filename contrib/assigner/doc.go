@@ -1,11 +1,11 @@
-// Package assigner gives pods addresses out of pools that an operator has loaded, so that who knows a pod by its address
-// (a firewall, a license server) goes on knowing it. Pools and who has which address are kept in etcd, below the cluster's
-// own state: an address is taken by a transaction that succeeds only if nobody has it, so that any number of assigners may
-// work at once, and a crash at any point neither loses an address nor gives it twice.
+// Package assigner assigns addresses to pods from pools that an operator has loaded, so that systems which know a pod by its address
+// (a firewall, a license server) keep recognizing it. Pools and holders are kept in etcd, below the cluster's own state. A
+// transaction that succeeds only if the address is free assigns it. So any number of assigners may work at the same time, and a
+// crash neither loses an address nor assigns it twice.
 //
-// The leading scheduler asks for addresses before it launches a pod and gives them back when the pod is over; it knows of
-// this package only the interface that it declares. Operators use `km assigner`, which is NewCommand. What a pod's node
-// does with the address is package minion/network's matter.
+// The leading scheduler claims addresses before it launches a pod, and releases them when the pod has ended; it knows this package
+// only through an interface that it declares. Operators use `km assigner`, which is NewCommand. Package minion/network configures
+// the address on the pod's node.
 //
 // Start reading at ParsePools (what a pool is), then Assigner.
 package assigner

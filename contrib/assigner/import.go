@@ -16,15 +16,14 @@ import (
 // Change is what an import does to one pool.
 type Change struct {
 	Pool string
-	// Before and After are how many addresses it has; 0 if it is not there.
+	// Before and After are its numbers of addresses; 0 if it does not exist.
 	Before, After int
-	// Added and Removed are how many come and go.
+	// Added and Removed are the numbers of addresses that it gains and loses.
 	Added, Removed int
 }
 
-// Import makes the pools those that there are, unless something speaks against one of them, or a pod has an address that
-// would be in its pool no more: then it changes nothing, and the error names all of these. It returns what it changed;
-// with dryRun, what it would.
+// Import replaces all pools. If one of them conflicts with the surroundings, or a pod would have an address outside its pool, it
+// changes nothing and returns an error that names all conflicts. It returns the changes; with dryRun, it makes none.
 func (a *Assigner) Import(ctx context.Context, pools []Pool, around Surroundings, dryRun bool) ([]Change, error) {
 	next, err := compile(pools)
 	if err != nil {
@@ -49,7 +48,7 @@ func (a *Assigner) Import(ctx context.Context, pools []Pool, around Surroundings
 		if dryRun || len(changes) == 0 && s.poolsAt != 0 {
 			return changes, nil
 		}
-		// No address has been taken since: this was decided by who has which.
+		// No address has been assigned since: the check depends on the holders.
 		r, err := a.kv.Txn(ctx).If(
 			clientv3.Compare(clientv3.ModRevision(poolsKey), "=", s.poolsAt),
 			clientv3.Compare(clientv3.ModRevision(addressKeys), "<", s.revision+1).WithPrefix(),
@@ -64,7 +63,7 @@ func (a *Assigner) Import(ctx context.Context, pools []Pool, around Surroundings
 	return nil, errBusy
 }
 
-// spare returns an error if a pod would have an address that is not in its pool any more.
+// spare returns an error if a pod would have an address outside its pool.
 func (s *seen) spare(next []pool) error {
 	after := seen{pools: next}
 	var lost []string
@@ -81,7 +80,7 @@ func (s *seen) spare(next []pool) error {
 		strings.Join(lost, "; "))
 }
 
-// difference lists the pools that are to change, by name.
+// difference lists the changed pools, by name.
 func difference(before, after []pool) []Change {
 	changes := map[string]*Change{}
 	sets := map[string][2]*netipx.IPSet{}
@@ -114,7 +113,7 @@ func difference(before, after []pool) []Change {
 	return list
 }
 
-// common counts the addresses that both have; nil has none.
+// common counts the addresses in both sets; nil is empty.
 func common(a, b *netipx.IPSet) int {
 	if a == nil || b == nil {
 		return 0
@@ -133,7 +132,7 @@ func common(a, b *netipx.IPSet) int {
 	return size
 }
 
-// PoolUse is a pool and who has its addresses.
+// PoolUse is a pool and the holders of its addresses.
 type PoolUse struct {
 	Pool
 	Size    int          `json:"size"`
@@ -142,13 +141,13 @@ type PoolUse struct {
 	Holders []AddressUse `json:"holders"`
 }
 
-// AddressUse is an address that a pod has.
+// AddressUse is an address and its pod.
 type AddressUse struct {
 	Address netip.Addr `json:"address"`
 	Holder
 }
 
-// List returns the pools by name, with who has which address, by address.
+// List returns the pools sorted by name, and their holders sorted by address.
 func (a *Assigner) List(ctx context.Context) ([]PoolUse, error) {
 	s, err := a.look(ctx)
 	if err != nil {

@@ -11,20 +11,20 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Pool is a set of addresses, all IPv4 or all IPv6, that pods may ask for by the pool's name.
+// Pool is a named set of addresses for pods, all IPv4 or all IPv6.
 type Pool struct {
 	Name string `json:"name"`
-	// Addresses are CIDRs, ranges FIRST-LAST and single addresses. Of an IPv4 CIDR the first and the last address, which name
-	// the net and everybody in it, are left out unless it is a /31 or /32; a range is taken as it is.
+	// Addresses are CIDRs, ranges FIRST-LAST and single addresses. The network and broadcast addresses of an IPv4 CIDR are left out,
+	// unless it is a /31 or /32; a range is used as it is.
 	Addresses []string `json:"addresses"`
-	// Exclude are those of them that no pod shall have, in the same words.
+	// Exclude are addresses that no pod may have, in the same notation.
 	Exclude []string `json:"exclude,omitempty"`
 }
 
-// maxPool is how many addresses a pool can have.
+// maxPool is the largest number of addresses in a pool.
 const maxPool = 1 << 24
 
-// pool is a Pool whose addresses are known.
+// pool is a parsed Pool.
 type pool struct {
 	Pool
 	set  *netipx.IPSet
@@ -45,8 +45,8 @@ func (p pool) find(used map[netip.Addr]Holder) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// ParsePools reads the file that `km assigner import` takes, YAML of a list of Pool under the key pools, and checks all
-// that can be checked without a cluster. An empty list is one; a file without the key is an error.
+// ParsePools parses the file for `km assigner import`, YAML with a list of Pool under the key pools, and checks it as far as
+// possible without a cluster. The list may be empty; a missing key is an error.
 func ParsePools(data []byte) ([]Pool, error) {
 	var file struct {
 		Pools *[]Pool `json:"pools"`
@@ -61,7 +61,7 @@ func ParsePools(data []byte) ([]Pool, error) {
 	return *file.Pools, err
 }
 
-// compile finds out which addresses the pools have. No two pools may share one.
+// compile computes the pools' addresses. No two pools may share one.
 func compile(pools []Pool) ([]pool, error) {
 	compiled := make([]pool, 0, len(pools))
 	for i, p := range pools {
@@ -118,7 +118,7 @@ func (p Pool) compile() (set *netipx.IPSet, size int, err error) {
 	return set, size, err
 }
 
-// parseRange reads a CIDR, a range or an address. With fit, an IPv4 CIDR is only what of it hosts usually have.
+// parseRange parses a CIDR, a range or an address. With fit, it leaves out network and broadcast addresses of an IPv4 CIDR.
 func parseRange(text string, fit bool) (netipx.IPRange, error) {
 	if strings.Contains(text, "/") {
 		prefix, err := netip.ParsePrefix(text)
@@ -160,7 +160,7 @@ func checkRange(r netipx.IPRange, text string) error {
 	return nil
 }
 
-// unfit finds addresses that are no host's on any network, and says what they are.
+// unfit finds addresses that no host can have on any network, and says what they are.
 func unfit(set *netipx.IPSet) (prefix netip.Prefix, what string) {
 	for _, special := range []struct{ prefix, what string }{
 		{"0.0.0.0/8", "\"this network\""}, {"127.0.0.0/8", "loopback"}, {"169.254.0.0/16", "link-local"},
@@ -174,7 +174,7 @@ func unfit(set *netipx.IPSet) (prefix netip.Prefix, what string) {
 	return netip.Prefix{}, ""
 }
 
-// count returns how many addresses the ranges have.
+// count returns the number of addresses in the ranges.
 func count(ranges []netipx.IPRange) (int, error) {
 	size := 0
 	for _, r := range ranges {
@@ -189,7 +189,7 @@ func count(ranges []netipx.IPRange) (int, error) {
 	return size, nil
 }
 
-// overlap returns an address or range that both sets have.
+// overlap returns an address or range in both sets.
 func overlap(a, b *netipx.IPSet) (netipx.IPRange, bool) {
 	var both netipx.IPSetBuilder
 	both.AddSet(a)

@@ -15,21 +15,21 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// Surroundings is what of a cluster's network is no pool's.
+// Surroundings are the parts of a cluster's network that pools must not use.
 type Surroundings struct {
 	// Taken are ranges that belong to others.
 	Taken []Taken
-	// IPv4 and IPv6 say of which families the pods' own addresses are; a pool's have to be of one of these.
+	// IPv4 and IPv6 say which families pods have addresses of; a pool must be of one of these.
 	IPv4, IPv6 bool
 }
 
-// Taken is a range with what it is for.
+// Taken is a range and its use.
 type Taken struct {
 	Prefix netip.Prefix
 	What   string
 }
 
-// check returns an error that names everything that speaks against the pools.
+// check returns an error that lists all conflicts of the pools.
 func (s Surroundings) check(pools []pool) error {
 	var problems []error
 	for _, p := range pools {
@@ -45,8 +45,8 @@ func (s Surroundings) check(pools []pool) error {
 	return errors.Join(problems...)
 }
 
-// LookAround finds out what a cluster's network is made of: the ranges of pods and services that minions are told, and
-// the nodes with their own.
+// LookAround reads the cluster's ranges: those of pods and services from the minions' configuration, and the nodes' addresses and
+// pod CIDRs.
 func LookAround(ctx context.Context, client kubernetes.Interface) (Surroundings, error) {
 	var s Surroundings
 	object, err := client.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})

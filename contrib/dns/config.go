@@ -18,30 +18,30 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// DefaultPort is what a server listens on: it shares its machine's address with whatever else serves DNS there.
+// DefaultPort is the default listen port. It is not 53, because another DNS server may listen there on the same machine.
 const DefaultPort = 10053
 
-// Config is how one server is to run. AddFlags sets the defaults.
+// Config configures one server. AddFlags sets the defaults.
 type Config struct {
-	// Kubeconfig is a file that says where the API server is and who calls it.
+	// Kubeconfig is a kubeconfig file for the API server.
 	Kubeconfig string
-	// Address is the IP address on which the server listens and that nodes and pods reach, by UDP and TCP. Empty is the one
-	// from which this machine reaches the API server.
+	// Address is the IP address on which the server listens for UDP and TCP. Nodes and pods must reach it. The default is the
+	// address from which this machine reaches the API server.
 	Address string
 	Port    int
-	// HealthAddress is where /health and /ready are served by HTTP; empty is loopback, at Port.
+	// HealthAddress serves /health and /ready over HTTP; empty means loopback, at Port.
 	HealthAddress string
 	Metrics
 	Forwarding
 }
 
-// Metrics is where a server serves Prometheus metrics, by HTTPS and only to those with a certificate of the authority.
+// Metrics configures Prometheus metrics over HTTPS, for clients with a certificate of the CA only.
 type Metrics struct {
 	Address                         string // empty serves none
 	CertFile, KeyFile, ClientCAFile string
 }
 
-// validate tells what is missing.
+// validate checks that the required files are set and readable.
 func (m Metrics) validate() error {
 	if m.Address == "" {
 		return nil
@@ -66,17 +66,17 @@ func (m Metrics) webConfig() ([]byte, error) {
 	}})
 }
 
-// Forwarding is what a server does with names that are not the cluster's.
+// Forwarding says what a server does with names outside the cluster.
 type Forwarding struct {
-	// Upstreams are the servers that are asked, as ADDRESS or ADDRESS:PORT; none are those of the machine's resolv.conf.
+	// Upstreams are the DNS servers to query, as ADDRESS or ADDRESS:PORT; the default are those in the machine's resolv.conf.
 	Upstreams []string
-	// Import is a file of further CoreDNS plugins, in the syntax of a Corefile's server block; empty is none.
+	// Import is a file with further CoreDNS plugins, in the syntax of a Corefile's server block; empty for none.
 	Import string
 }
 
 // AddFlags adds the flags of `km dns`.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "`file` that says where the API server is and who calls it (default: the state directory's)")
+	fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig `file` for the API server (default: the state directory's)")
 	fs.StringVar(&c.Address, "address", "",
 		"IP address on which it listens and that nodes and pods reach (default: the one from which this machine reaches the API server)")
 	fs.IntVar(&c.Port, "port", DefaultPort, "UDP and TCP port on which it listens")
@@ -95,7 +95,7 @@ func (f *Forwarding) addFlags(fs *pflag.FlagSet, prefix string) {
 		"`file` of further CoreDNS plugins, as in a Corefile's server block, one a line: forward corp.example 10.1.2.3, hosts, rewrite, log")
 }
 
-// validate tells by the names of the flags, which begin with the prefix, what cannot be followed.
+// validate checks the settings. Errors name the flags, which begin with the prefix.
 func (f Forwarding) validate(prefix string) error {
 	for _, upstream := range f.Upstreams {
 		if _, err := parseUpstream(upstream); err != nil {
@@ -111,7 +111,7 @@ func (f Forwarding) validate(prefix string) error {
 	return nil
 }
 
-// absolute makes the paths good for a Corefile, whose imports are relative to itself.
+// absolute makes the paths absolute, because a Corefile's imports are relative to itself.
 func (f Forwarding) absolute() (Forwarding, error) {
 	if f.Import == "" {
 		return f, nil
@@ -142,7 +142,7 @@ func (c Config) Validate() error {
 	return errors.Join(c.Metrics.validate(), c.Forwarding.validate(""))
 }
 
-// validateAddress refuses what cannot stand in an EndpointSlice
+// validateAddress rejects addresses that an EndpointSlice cannot have
 // (https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/).
 func validateAddress(text string) error {
 	ip, err := netip.ParseAddr(text)
@@ -162,10 +162,10 @@ func (c Config) health() string {
 	return loopback(c.Port)
 }
 
-// loopback is where only this machine reaches the port.
+// loopback returns an address that only this machine reaches.
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// listenAddress is the address given, or the one from which this machine reaches the API server.
+// listenAddress returns the configured address, or the one from which this machine reaches the API server.
 func (c Config) listenAddress(ctx context.Context, apiServer string) (netip.Addr, error) {
 	if c.Address != "" {
 		return netip.ParseAddr(c.Address)
@@ -174,7 +174,7 @@ func (c Config) listenAddress(ctx context.Context, apiServer string) (netip.Addr
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("cannot read the API server's address: %w", err)
 	}
-	// Nothing is sent: the kernel is asked for a route.
+	// This sends no packet: it only asks the kernel for a route.
 	conn, err := (&net.Dialer{}).DialContext(ctx, "udp", net.JoinHostPort(server.Hostname(), "53"))
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("cannot find this machine's address: %w; give --address", err)
@@ -187,7 +187,7 @@ func (c Config) listenAddress(ctx context.Context, apiServer string) (netip.Addr
 	return address, nil
 }
 
-// parseUpstream reads the address of a server, whose port may be left out.
+// parseUpstream parses a server's address with an optional port.
 func parseUpstream(text string) (netip.AddrPort, error) {
 	if full, err := netip.ParseAddrPort(text); err == nil {
 		return full, nil

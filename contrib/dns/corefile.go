@@ -9,8 +9,8 @@ import (
 	"text/template"
 )
 
-// corefile is what CoreDNS is told (https://coredns.io/manual/configuration/). With what a cluster's Corefile usually says it
-// has in common how long answers hold and that answers about the cluster are not cached: they are in memory already.
+// corefile is the input for CoreDNS's configuration (https://coredns.io/manual/configuration/). As in most clusters it sets the
+// answers' time to live. It does not cache answers about the cluster, because they are in memory already.
 type corefile struct {
 	Listen     netip.AddrPort
 	Domain     string // the cluster's
@@ -60,13 +60,12 @@ var corefileTemplate = template.Must(template.New("Corefile").Parse(`.:{{.Listen
 func (c corefile) render() []byte {
 	var text bytes.Buffer
 	if err := corefileTemplate.Execute(&text, c); err != nil {
-		panic(err) // the template is ours, and a buffer takes all
+		panic(err) // cannot happen: the template is ours, and writes to a buffer do not fail
 	}
 	return text.Bytes()
 }
 
-// nameservers returns the servers that a resolv.conf (https://man7.org/linux/man-pages/man5/resolv.conf.5.html) names, in its
-// order.
+// nameservers returns the servers in a resolv.conf (https://man7.org/linux/man-pages/man5/resolv.conf.5.html), in order.
 func nameservers(resolvConf []byte) []netip.AddrPort {
 	var servers []netip.AddrPort
 	for line := range strings.Lines(string(resolvConf)) {
@@ -81,11 +80,11 @@ func nameservers(resolvConf []byte) []netip.AddrPort {
 	return servers
 }
 
-// maxUpstreams is how many CoreDNS takes.
+// maxUpstreams is CoreDNS's limit.
 const maxUpstreams = 15
 
-// upstreams are the servers to ask: those given, else the machine's. A server that would ask this one again is an error if it
-// was given, and left out, with a word why, if the machine names it.
+// upstreams returns the servers to query: the configured ones, or else the machine's. A configured server that would query this one
+// again is an error. Such a server of the machine is left out, and left says why.
 func (f Forwarding) upstreams(resolvConf []byte, own []netip.AddrPort) (servers []netip.AddrPort, left []string, err error) {
 	if len(f.Upstreams) == 0 {
 		for _, server := range nameservers(resolvConf) {

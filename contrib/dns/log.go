@@ -7,13 +7,13 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// takeOverLog has what CoreDNS logs, by Go's own log package with the level before the text, written through logrus.
+// takeOverLog redirects CoreDNS's log to logrus. CoreDNS uses Go's log package and puts the level before the text.
 func takeOverLog() {
 	log.SetFlags(0)
 	log.SetOutput(logWriter{})
 }
 
-// logWriter takes one message a call, as Go's log package writes.
+// logWriter receives one message per call, as Go's log package writes them.
 type logWriter struct{}
 
 func (logWriter) Write(p []byte) (int, error) {
@@ -22,8 +22,7 @@ func (logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// readLevel splits "[WARNING] text". What comes before the end of the process is an error, and what CoreDNS tells those who
-// debug it is for those.
+// readLevel splits "[WARNING] text". A message before the process exits becomes an error, and CoreDNS's debug output becomes debug.
 func readLevel(message string) (logrus.Level, string) {
 	for prefix, level := range map[string]logrus.Level{
 		"[FATAL] ": logrus.ErrorLevel, "[ERROR] ": logrus.ErrorLevel, "[WARNING] ": logrus.WarnLevel,

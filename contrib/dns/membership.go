@@ -24,15 +24,15 @@ import (
 )
 
 const (
-	// beat is how often a replica says that it lives, and looks after the others.
+	// beat is the interval at which a replica renews its lease and checks the others.
 	beat = 3 * time.Second
-	// lifetime is how long a replica that says nothing is taken for alive.
+	// lifetime is how long a replica counts as alive without a renewal.
 	lifetime = 10 * time.Second
-	// owner manages what a replica makes, by the rules of server-side apply and of endpoint slices.
+	// owner manages a replica's objects, in server-side apply and in EndpointSlices.
 	owner = "dns.k8sm.io"
 )
 
-// membership keeps one replica in the service, and takes dead ones out of it. It is one goroutine's.
+// membership keeps one replica in the service, and removes dead ones. One goroutine owns it.
 type membership struct {
 	kube   kubernetes.Interface
 	name   string // of the replica
@@ -41,7 +41,7 @@ type membership struct {
 	inside bool // the replica was put into the service
 }
 
-// replicaName tells the replicas of a cluster apart, and is the same for one that is started again.
+// replicaName is unique among the replicas of a cluster, and stays the same across restarts.
 func replicaName(host string, port int) string {
 	name := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' {
@@ -54,10 +54,10 @@ func replicaName(host string, port int) string {
 	return cmp.Or(name, "server") + suffix
 }
 
-// leasePrefix comes before the replica's name in those of its lease and its slice.
+// leasePrefix precedes the replica's name in the names of its lease and its slice.
 const leasePrefix = api.DNSServiceName + "-"
 
-// beat says that the replica lives, and that it answers or not; then it takes out those that have said nothing for long.
+// beat renews the replica's lease, adds it to the service or removes it according to answers, and removes dead replicas.
 func (m *membership) beat(ctx context.Context, answers bool) error {
 	lease := coordinationapply.Lease(leasePrefix+m.name, api.DNSLeaseNamespace).
 		WithLabels(map[string]string{api.LabelDNSReplica: m.name}).
@@ -89,14 +89,14 @@ func (m *membership) beat(ctx context.Context, answers bool) error {
 		if err := m.remove(ctx, name, found[name]); err != nil {
 			return err
 		}
-		logrus.WithField("replica", name).Warn("took a DNS server out of the service that has said nothing for long")
+		logrus.WithField("replica", name).Warn("removed a DNS server from the service: it did not renew its lease")
 	}
 	return nil
 }
 
 var forced = metav1.ApplyOptions{FieldManager: owner, Force: true}
 
-// replicas selects what a replica has, or with "" what all have.
+// replicas selects the objects of a replica, or of all replicas for "".
 func replicas(name string) metav1.ListOptions {
 	if name == "" {
 		return metav1.ListOptions{LabelSelector: api.LabelDNSReplica}
@@ -104,7 +104,7 @@ func replicas(name string) metav1.ListOptions {
 	return metav1.ListOptions{LabelSelector: api.LabelDNSReplica + "=" + name}
 }
 
-// stand puts the replica into the service if it answers, else out of it.
+// stand adds the replica to the service if it answers, and removes it otherwise.
 func (m *membership) stand(ctx context.Context, there []discoveryv1.EndpointSlice, answers bool) error {
 	i := slices.IndexFunc(there, func(s discoveryv1.EndpointSlice) bool { return s.Labels[api.LabelDNSReplica] == m.name })
 	switch {
@@ -114,8 +114,8 @@ func (m *membership) stand(ctx context.Context, there []discoveryv1.EndpointSlic
 	case !answers || i >= 0 && m.inside:
 		return nil
 	}
-	// Also one that an earlier life left is written again: it may say another address.
-	if i >= 0 && there[i].AddressType != addressType(m.listen) { // which cannot be changed
+	// Write a slice of an earlier life again, too: its address may be out of date.
+	if i >= 0 && there[i].AddressType != addressType(m.listen) { // immutable
 		if err := m.withdraw(ctx); err != nil {
 			return err
 		}
@@ -135,7 +135,7 @@ func addressType(a netip.AddrPort) discoveryv1.AddressType {
 	return discoveryv1.AddressTypeIPv6
 }
 
-// slice is what kube-proxies are told of the replica.
+// slice returns the replica's EndpointSlice for kube-proxies.
 func (m *membership) slice() *discoveryapply.EndpointSliceApplyConfiguration {
 	port := func(name string, protocol corev1.Protocol) *discoveryapply.EndpointPortApplyConfiguration {
 		return discoveryapply.EndpointPort().WithName(name).WithProtocol(protocol).WithPort(int32(m.listen.Port()))
@@ -152,7 +152,7 @@ func (m *membership) slice() *discoveryapply.EndpointSliceApplyConfiguration {
 			WithConditions(discoveryapply.EndpointConditions().WithReady(true).WithServing(true).WithTerminating(false)))
 }
 
-// withdraw takes the replica out of the service.
+// withdraw removes the replica from the service.
 func (m *membership) withdraw(ctx context.Context) error {
 	m.inside = false
 	err := m.kube.DiscoveryV1().EndpointSlices(api.DNSServiceNamespace).Delete(ctx, leasePrefix+m.name, metav1.DeleteOptions{})
@@ -170,8 +170,8 @@ func (m *membership) leave(ctx context.Context) error {
 	return m.remove(ctx, m.name, "")
 }
 
-// remove takes out what is left of a replica. It stays if its lease is of another version than the one given: then it has
-// said something at the last moment.
+// remove removes the objects of a replica. It does nothing if the lease has another version than the given one: then the replica has
+// renewed it just now.
 func (m *membership) remove(ctx context.Context, name, version string) error {
 	var options metav1.DeleteOptions
 	if version != "" {
@@ -191,22 +191,22 @@ func (m *membership) remove(ctx context.Context, name, version string) error {
 	return nil
 }
 
-// watch finds out which replicas are dead. It goes by when it saw something new of them and not by what they say the time
-// is: clocks differ. Its zero value is ready.
+// watch detects dead replicas. It counts from when it saw a lease change, not from the time in the lease, because clocks differ. Its
+// zero value is ready.
 type watch struct {
 	seen map[string]sighting
 	last time.Time
 }
 
-// sighting is since when a replica's lease has been of this version.
+// sighting is when a replica's lease was first seen with this version.
 type sighting struct {
 	version string
 	since   time.Time
 }
 
-// step takes the versions of the other replicas' leases as they are now, "" for one that has something but no lease, and
-// returns those that have said nothing for longer than their lifetime, sorted. Time in which nothing could be seen counts
-// for nobody's death: when the API server is back, all need a moment to say that they live.
+// step takes the current versions of the other replicas' leases, "" for a replica without a lease, and returns those that did not
+// renew for longer than lifetime, sorted. Time during which the API server was unreachable does not count: all replicas need a
+// moment to renew then.
 func (w *watch) step(now time.Time, found map[string]string) (dead []string) {
 	if now.Sub(w.last) > 2*beat {
 		w.seen = nil

@@ -1,7 +1,7 @@
 package dns
 
-// The plugins of CoreDNS that there are: those of our Corefile, and what --import may want to add. Left out are the ones that
-// open listeners without authentication or talk to clouds.
+// The plugins of CoreDNS: those of our Corefile, and those that --import may need. Plugins that open unauthenticated listeners or
+// talk to clouds are left out.
 import (
 	_ "github.com/coredns/coredns/plugin/acl"
 	_ "github.com/coredns/coredns/plugin/any"

@@ -19,27 +19,26 @@ import (
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
-// Replicas are several servers on one machine, each a child process with a port of its own. AddFlags sets the defaults.
+// Replicas are several servers on one machine, each a child process with its own port. AddFlags sets the defaults.
 type Replicas struct {
-	// Count is how many there are; 0 leaves the DNS to servers elsewhere.
+	// Count is the number of servers; 0 leaves the DNS to servers elsewhere.
 	Count int
-	// Address is where all of them listen, at Port and the ports after it.
+	// Address is the listen address of all servers, at Port and the ports after it.
 	Address string
 	Port    int
 	Forwarding
-	// MetricsPort is the port on loopback at which the first of them serves its metrics, as Metrics says; the others have the
-	// ports after it. 0 serves none.
+	// MetricsPort is the port on loopback for the metrics of the first server; the others have the ports after it. 0 serves none.
 	MetricsPort int
 	// CertFile, KeyFile and ClientCAFile are for the metrics.
 	CertFile, KeyFile, ClientCAFile string
 
-	// Kubeconfig is a file that says where the API server is and who calls it.
+	// Kubeconfig is a kubeconfig file for the API server.
 	Kubeconfig string
-	// LogLevel is what they log.
+	// LogLevel is the servers' log level.
 	LogLevel string
 }
 
-// AddFlags adds the flags that a control plane has for its DNS. Kubeconfig and LogLevel have none.
+// AddFlags adds a control plane's flags for its DNS. Kubeconfig and LogLevel have none.
 func (r *Replicas) AddFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&r.Count, "dns-replicas", 2, "how many servers of the cluster's DNS run beside the API server; 0 leaves it to those that km dns runs elsewhere")
 	fs.StringVar(&r.Address, "dns-address", "", "IP address on which they listen and that nodes and pods reach (default: the API server's)")
@@ -49,7 +48,7 @@ func (r *Replicas) AddFlags(fs *pflag.FlagSet) {
 	r.addFlags(fs, "dns-")
 }
 
-// Validate tells by the names of the flags what cannot be followed.
+// Validate checks the settings. Errors name the flags.
 func (r Replicas) Validate() error {
 	if r.Count < 0 {
 		return fmt.Errorf("cannot use --dns-replicas=%d: give a number, 0 for none", r.Count)
@@ -69,8 +68,8 @@ func (r Replicas) Validate() error {
 	return r.validate("dns-")
 }
 
-// Check tells what is wrong before there is a cluster. What only CoreDNS knows it is asked in a process of its own. The
-// machine need not have the address yet.
+// Check finds errors before there is a cluster. It checks CoreDNS's configuration in a process of its own. The machine need not have
+// the address yet.
 func (r Replicas) Check(ctx context.Context) error {
 	if err := r.Validate(); err != nil {
 		return err
@@ -90,7 +89,7 @@ func (r Replicas) Check(ctx context.Context) error {
 	return nil
 }
 
-// free tells whether the servers can listen where they are to.
+// free checks that the servers' ports are free.
 func (r Replicas) free() error {
 	for i := range r.Count {
 		address := netip.AddrPortFrom(netip.MustParseAddr(r.Address), uint16(r.Port+i))
@@ -109,8 +108,8 @@ func (r Replicas) free() error {
 	return nil
 }
 
-// Run runs the servers until ctx ends, each started again if it ends by itself or does not answer. It calls ready once, when
-// the first of them is in the service. What they log goes to output. An error means that none was started.
+// Run runs the servers until ctx ends, and restarts each that exits or does not answer. It calls ready once, when the first one is
+// in the service. Their logs go to output. It returns an error if none was started.
 func (r Replicas) Run(ctx context.Context, output io.Writer, ready func()) error {
 	if err := r.free(); err != nil {
 		return err
@@ -171,13 +170,13 @@ func (r Replicas) awaitReady(ctx context.Context) error {
 	}
 }
 
-// probe asks a server on this machine how it is.
+// probe queries a health endpoint of a server on this machine.
 func probe(ctx context.Context, port int, path string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+loopback(port)+path, nil)
 	if err != nil {
 		return err
 	}
-	request.Close = true // the next process listens there too
+	request.Close = true // a restarted process listens on the same port
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return err

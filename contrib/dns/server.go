@@ -25,13 +25,13 @@ import (
 )
 
 const (
-	// resolvConf says whom this machine asks.
+	// resolvConf names this machine's DNS servers.
 	resolvConf = "/etc/resolv.conf"
-	// apiTimeout is how long the API server may take for one answer.
+	// apiTimeout bounds one call to the API server.
 	apiTimeout = 5 * time.Second
-	// answerTimeout is how long the server may take to answer itself.
+	// answerTimeout bounds the server's answer to its own query.
 	answerTimeout = time.Second
-	// lameDuck is how long a server that has left the service goes on answering: nodes need a moment to hear of it.
+	// lameDuck is how long a server keeps answering after it has left the service, until all nodes know.
 	lameDuck = time.Second
 )
 
@@ -42,13 +42,13 @@ type server struct {
 	cluster api.MinionConfig
 	listen  netip.AddrPort
 	coredns *caddy.Instance
-	text    string      // the Corefile that coredns has
-	web     string      // file that says who may see the metrics; empty if there are none
-	answers atomic.Bool // what the last look at ourselves found
+	text    string      // the current Corefile
+	web     string      // web configuration of the metrics; empty if there are none
+	answers atomic.Bool // result of the last query to itself
 }
 
-// Run serves until ctx ends; then it leaves the service and stops. It may be called once in a process. While the API server
-// cannot be reached it waits; a configuration that cannot be followed is an error.
+// Run serves until ctx ends; then it leaves the service and stops. Call it once per process. It waits while the API server is
+// unreachable. An invalid configuration is an error.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
@@ -87,7 +87,7 @@ func Run(ctx context.Context, cfg Config) error {
 	return s.serve(ctx, &membership{kube: s.kube, name: replicaName(host, cfg.Port), listen: s.listen})
 }
 
-// connect makes the client and learns from the cluster what it is called.
+// connect creates the client, and reads the cluster's domain.
 func (s *server) connect(ctx context.Context) error {
 	config, err := clientcmd.BuildConfigFromFlags("", s.cfg.Kubeconfig)
 	if err != nil {
@@ -95,14 +95,14 @@ func (s *server) connect(ctx context.Context) error {
 	}
 	config.Timeout = apiTimeout
 	if s.kube, err = kubernetes.NewForConfig(config); err != nil {
-		return fmt.Errorf("cannot make a client of the API server: %w", err)
+		return fmt.Errorf("cannot create a client for the API server: %w", err)
 	}
 	address, err := s.cfg.listenAddress(ctx, config.Host)
 	if err != nil {
 		return err
 	}
 	s.listen = netip.AddrPortFrom(address, uint16(s.cfg.Port))
-	return supervise.UntilDone(ctx, "the cluster has not said yet what its domain is", func(ctx context.Context) error {
+	return supervise.UntilDone(ctx, "cannot read the cluster's domain", func(ctx context.Context) error {
 		object, err := s.kube.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -112,7 +112,7 @@ func (s *server) connect(ctx context.Context) error {
 	})
 }
 
-// guardMetrics writes down who may see the metrics.
+// guardMetrics writes the web configuration, which says who may read the metrics.
 func (s *server) guardMetrics() error {
 	if s.cfg.Metrics.Address == "" {
 		return nil
@@ -123,14 +123,14 @@ func (s *server) guardMetrics() error {
 	}
 	file, err := os.CreateTemp("", "k8sm-dns-*.yaml")
 	if err != nil {
-		return fmt.Errorf("cannot write down who may see the metrics: %w", err)
+		return fmt.Errorf("cannot write the web configuration of the metrics: %w", err)
 	}
 	s.web = file.Name()
 	_, err = file.Write(text)
 	return errors.Join(err, file.Close())
 }
 
-// corefile is what is to be in force now.
+// corefile returns the Corefile for the current state of the machine.
 func (s *server) corefile() (corefile, error) {
 	own := []netip.AddrPort{s.listen}
 	for _, text := range s.cluster.ClusterDNS {
@@ -140,7 +140,7 @@ func (s *server) corefile() (corefile, error) {
 	}
 	machine, err := os.ReadFile(resolvConf)
 	if err != nil && len(s.cfg.Upstreams) == 0 && !errors.Is(err, os.ErrNotExist) {
-		return corefile{}, fmt.Errorf("cannot find out whom this machine asks: %w; give --upstream", err)
+		return corefile{}, fmt.Errorf("cannot read this machine's DNS servers: %w; set --upstream", err)
 	}
 	upstreams, left, err := s.cfg.upstreams(machine, own)
 	if err != nil {
@@ -160,7 +160,7 @@ func (s *server) corefile() (corefile, error) {
 
 // start starts CoreDNS.
 func (s *server) start() error {
-	// CoreDNS shares a port with whoever lets it, and half of the queries would be another program's.
+	// CoreDNS shares its port (SO_REUSEPORT), and another program that does so would get half of the queries.
 	if err := free(s.listen); err != nil {
 		return fmt.Errorf("cannot listen on %s: %w; stop what uses it, or give another --port", s.listen, err)
 	}
@@ -176,7 +176,7 @@ func (s *server) start() error {
 	return nil
 }
 
-// free says whether nobody listens there.
+// free checks that nothing listens on the address.
 func free(address netip.AddrPort) error {
 	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(address))
 	if err != nil {
@@ -194,8 +194,7 @@ func input(corefile []byte) caddy.Input {
 	return caddy.CaddyfileInput{Filepath: "Corefile", Contents: corefile, ServerTypeName: "dns"}
 }
 
-// Check tells what is wrong with a configuration as far as that shows without a cluster. Like Run it is for a process of its
-// own.
+// Check finds errors in a configuration that show without a cluster. Like Run it needs a process of its own.
 func Check(cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
@@ -218,7 +217,7 @@ func Check(cfg Config) error {
 	return nil
 }
 
-// reload takes over what has changed in the machine's list of servers.
+// reload applies changes of the machine's resolv.conf.
 func (s *server) reload() error {
 	file, err := s.corefile()
 	if err != nil {
@@ -228,10 +227,10 @@ func (s *server) reload() error {
 	if text == s.text {
 		return nil
 	}
-	logrus.WithField("upstreams", file.Upstreams).Info("the servers that this machine asks have changed")
+	logrus.WithField("upstreams", file.Upstreams).Info("this machine's DNS servers have changed")
 	coredns, err := s.coredns.Restart(input([]byte(text)))
 	if err != nil {
-		return fmt.Errorf("cannot take over the servers that this machine asks: %w", err)
+		return fmt.Errorf("cannot use the changed DNS servers of this machine: %w", err)
 	}
 	s.coredns, s.text = coredns, text
 	return nil
@@ -256,7 +255,7 @@ func (s *server) serve(ctx context.Context, m *membership) error {
 		}
 		once, cancel := context.WithTimeout(ctx, apiTimeout)
 		if err := m.beat(once, err == nil); err != nil && ctx.Err() == nil {
-			logrus.WithError(err).Warn("trying again soon")
+			logrus.WithError(err).Warn("cannot update the service, retrying")
 		}
 		cancel()
 		if stat, err := os.Stat(resolvConf); err == nil && !stat.ModTime().Equal(changed) {
@@ -278,7 +277,7 @@ func (s *server) serve(ctx context.Context, m *membership) error {
 	return supervise.Sleep(last, lameDuck)
 }
 
-// ask asks the server for a name that every cluster has.
+// ask queries the server for a name that every cluster has.
 func (s *server) ask(ctx context.Context) error {
 	name := "kubernetes.default.svc." + dns.Fqdn(s.cluster.ClusterDomain)
 	client := dns.Client{Timeout: answerTimeout}
@@ -296,7 +295,7 @@ func (s *server) ask(ctx context.Context) error {
 	return nil
 }
 
-// probes are for those who watch the process: /health tells whether it works at all, /ready whether it is in the service.
+// probes are for supervisors: /health says whether the server works, /ready whether it is in the service.
 func (s *server) probes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {

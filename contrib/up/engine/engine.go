@@ -1,10 +1,9 @@
-// Package engine starts a private Docker Engine: containerd and dockerd with all of their state below one directory, for
-// a cluster on a laptop (`km up`) and for tests. It knows the programs' flags and their life; what runs in the Engine is
-// none of its business, and it imports nothing of k8sm.
+// Package engine starts a private Docker Engine: containerd and dockerd with all their state below one directory, for a cluster on a
+// laptop (`km up`) and for tests. It knows the programs' flags and life cycle, but not what runs in the Engine, and it imports
+// nothing of k8sm.
 //
-// The Engine belongs to its directory and not to the process that started it: it lives on when that process is killed,
-// together with its containers, and Start adopts it again. It makes no bridge and no iptables rule, because
-// minion/network does that itself.
+// The Engine belongs to its directory, not to the process that started it: it survives when that process is killed, together with
+// its containers, and Start adopts it again. It creates no bridge and no iptables rules, because minion/network does that.
 //
 // Start reading at Start.
 package engine
@@ -25,30 +24,29 @@ import (
 // maxSocketPath is the longest path that fits into sockaddr_un with its closing zero (unix(7)).
 const maxSocketPath = 107
 
-// startTimeout bounds the wait for the API: a first start formats the data root, which takes seconds on a slow disk.
+// startTimeout bounds the wait for the API: the first start initializes the data root, which takes seconds on a slow disk.
 const startTimeout = 60 * time.Second
 
-// Config says where an Engine lives.
+// Config configures an Engine.
 type Config struct {
-	// Dir holds all of the Engine's files: data, sockets, pid files and logs. It is made if absent, and its absolute
-	// path must be short: Unix sockets in it end at 107 bytes.
+	// Dir has all files of the Engine: data, sockets, pid files and logs. It is created if missing. Its absolute path must be short,
+	// because paths of Unix sockets are limited to 107 bytes.
 	Dir string
-	// Settings are added to the Engine's own and win over them; the names are those of dockerd's configuration file
+	// Settings extend and override the Engine's own; the names are those of dockerd's configuration file
 	// (https://docs.docker.com/reference/cli/dockerd/#daemon-configuration-file).
 	Settings map[string]any
-	// Enter does something in the network namespace that the Engine is to run in; nil means this process's own.
+	// Enter calls do in the network namespace for the Engine; nil means this process's own.
 	Enter func(do func() error) error
 }
 
-// Engine is a Docker Engine that answers. Its methods may be called by one goroutine at a time.
+// Engine is a running Docker Engine. Its methods may be called by one goroutine at a time.
 type Engine struct {
 	dir        string
 	containerd *process
 	dockerd    *process
 }
 
-// Start returns the Engine of cfg.Dir: the one that runs there already, or a new one. It returns when the Engine's API
-// answers; if that fails, nothing stays running that Start itself began.
+// Start returns the Engine of cfg.Dir, running or new, when its API answers. If that fails, Start stops what it started itself.
 func Start(ctx context.Context, cfg Config) (*Engine, error) {
 	e, err := newEngine(cfg)
 	if err != nil {
@@ -70,7 +68,7 @@ func Start(ctx context.Context, cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// newEngine prepares the directory and the two programs' configuration, and starts nothing.
+// newEngine prepares the directory and the configuration of both programs, and starts nothing.
 func newEngine(cfg Config) (*Engine, error) {
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
@@ -98,9 +96,8 @@ func newEngine(cfg Config) (*Engine, error) {
 // Host is the Engine's address, as DOCKER_HOST takes it.
 func (e *Engine) Host() string { return "unix://" + e.dockerSocket() }
 
-// Stop ends the Engine and unmounts what it had mounted, so that its directory can be removed; data and logs stay.
-// Containers are not stopped by it: who started them stops them first, and Stop refuses with their number while some
-// still run, because without an Engine no one could reach them.
+// Stop stops the Engine and unmounts its mounts, so that its directory can be removed; data and logs stay. It does not stop
+// containers: while some are running it returns an error with their number, because without an Engine no one could reach them.
 func (e *Engine) Stop(ctx context.Context) error {
 	unlock, err := lock(filepath.Join(e.dir, "lock"))
 	if err != nil {
@@ -112,7 +109,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 	if err == nil && running > 0 {
 		return fmt.Errorf("cannot stop the Docker Engine in %s: %d of its containers still run", e.dir, running)
 	}
-	// An Engine that does not answer is ended all the same.
+	// Stop an Engine that does not answer, too.
 	for _, p := range []*process{e.dockerd, e.containerd} {
 		if err := p.stop(ctx); err != nil {
 			return fmt.Errorf("cannot stop the Docker Engine in %s: %w", e.dir, err)
@@ -121,7 +118,7 @@ func (e *Engine) Stop(ctx context.Context) error {
 	return e.unmount()
 }
 
-// running counts the containers that run.
+// running counts the running containers.
 func (e *Engine) running(ctx context.Context) (int, error) {
 	c, err := client.NewClientWithOpts(client.WithHost(e.Host()), client.WithAPIVersionNegotiation())
 	if err != nil {
@@ -134,7 +131,7 @@ func (e *Engine) running(ctx context.Context) (int, error) {
 	return len(list), err
 }
 
-// abandon ends what this Engine's Start began and leaves alone what it found running.
+// abandon stops what this Engine's Start started, and nothing that it found running.
 func (e *Engine) abandon() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()

@@ -18,28 +18,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is one of the Engine's two programs. It is identified by its pid file together with its command line, so that
-// a pid that the kernel gave to another program since is never taken for ours.
+// process is one of the Engine's two programs. Its pid file and command line identify it, so that another program with a reused pid
+// is never mistaken for it.
 type process struct {
 	name    string
 	dir     string // holds <name>.pid and <name>.log
 	command []string
 	ready   func(context.Context) error // nil once the program serves
-	// ownPIDFile is one that the program writes itself, if it does. It refuses to start when it finds one of a process that
-	// exists, which after a crash or a reboot may be any process.
+	// ownPIDFile is a pid file that the program itself writes, if it does. The program refuses to start if the file names an
+	// existing process, which may be any process after a crash or a reboot.
 	ownPIDFile string
 
-	enter func(do func() error) error // does something in its network namespace; nil is this process's
+	enter func(do func() error) error // calls do in its network namespace; nil for this process's
 
-	adopted bool          // it ran already when ensure looked
+	adopted bool          // it was already running
 	child   int           // the pid that we started, or 0
-	exited  chan struct{} // closed when the child has ended
+	exited  chan struct{} // closed when the child has exited
 }
 
 func (p *process) pidFile() string { return filepath.Join(p.dir, p.name+".pid") }
 func (p *process) logFile() string { return filepath.Join(p.dir, p.name+".log") }
 
-// ensure starts the program unless it runs, and waits until it serves.
+// ensure starts the program unless it is running, and waits until it serves.
 func (p *process) ensure(ctx context.Context) error {
 	p.adopted = p.pid() != 0
 	if !p.adopted {
@@ -62,8 +62,8 @@ func (p *process) ensure(ctx context.Context) error {
 	})
 }
 
-// start runs the program in a session of its own, writing to a file: neither a signal to our process group nor our death
-// reaches it.
+// start runs the program in a new session with output to a file, so that signals to our process group do not reach it and it
+// survives us.
 func (p *process) start() error {
 	if p.ownPIDFile != "" {
 		if err := os.Remove(p.ownPIDFile); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -87,7 +87,7 @@ func (p *process) start() error {
 	if err := begin(); err != nil {
 		return err
 	}
-	// Reap it when it ends while we live; it is not this process's to wait for otherwise.
+	// Reap it if it exits before this process does.
 	exited := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(exited) }()
 	p.child, p.exited = cmd.Process.Pid, exited
@@ -123,7 +123,7 @@ func (p *process) pid() int {
 	return pid
 }
 
-// stop asks the program to end and waits for it; it is killed when ctx ends or after 15 s.
+// stop terminates the program and waits; it kills the program when ctx ends or after 15 s.
 func (p *process) stop(ctx context.Context) error {
 	pid := p.pid()
 	if pid == 0 {
@@ -148,8 +148,8 @@ func (p *process) stop(ctx context.Context) error {
 	return os.Remove(p.pidFile())
 }
 
-// poll calls done every 50 ms until it is true or fails, or ctx ends. Neither program tells when it serves or that it
-// ended to one who is not its parent.
+// poll calls done every 50 ms until it returns true or an error, or ctx ends. Neither program notifies a process other than its
+// parent.
 func poll(ctx context.Context, done func() (bool, error)) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

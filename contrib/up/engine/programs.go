@@ -47,8 +47,8 @@ func (e *Engine) containerdProcess() (*process, error) {
 	}, nil
 }
 
-// dockerdProcess describes dockerd (https://docs.docker.com/reference/cli/dockerd/). Its settings stand in a file of its
-// own, because dockerd would otherwise read the machine's /etc/docker/daemon.json.
+// dockerdProcess describes dockerd (https://docs.docker.com/reference/cli/dockerd/). Its settings are in a file of its own, because
+// dockerd would otherwise read the machine's /etc/docker/daemon.json.
 func (e *Engine) dockerdProcess(settings map[string]any) (*process, error) {
 	program, err := find("dockerd")
 	if err != nil {
@@ -92,8 +92,8 @@ func (e *Engine) ping(ctx context.Context) error {
 	return err
 }
 
-// searchPath is where the Engine's programs are looked for, also by one another: root's PATH often lacks the sbin
-// folders, where Debian puts dockerd and runc.
+// searchPath is where the Engine's programs are searched, also by each other: root's PATH often lacks the sbin folders, where Debian
+// installs dockerd and runc.
 func searchPath() []string {
 	return append(filepath.SplitList(os.Getenv("PATH")), "/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin")
 }
@@ -131,7 +131,7 @@ func mountsBelow(dir string) ([]string, error) {
 	return innermostFirst(mounts), nil
 }
 
-// below skips all mounts but those below dir. The mount of dir itself, if it has one, is the operator's.
+// below keeps only mounts below dir. A mount of dir itself is the operator's.
 func below(dir string) mountinfo.FilterFunc {
 	return func(m *mountinfo.Info) (skip, stop bool) { return !strings.HasPrefix(m.Mountpoint, dir+"/"), false }
 }

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Cut pulls the machine's cable: no packet comes or goes.
+// Cut unplugs the machine's cable: no packet passes.
 func (m *Machine) Cut() error { return m.setCable(netlink.LinkSetDown) }
 
 // Heal undoes Cut and Slow.
@@ -27,7 +27,7 @@ func (m *Machine) Heal() error {
 	}))
 }
 
-// Slow lets so many bits per second through the machine's cable, each way, by a token bucket
+// Slow limits the bandwidth of the machine's cable, in bits per second each way, with a token bucket
 // (https://man7.org/linux/man-pages/man8/tc-tbf.8.html).
 func (m *Machine) Slow(rate uint64) error {
 	if rate < minRate {
@@ -39,7 +39,7 @@ func (m *Machine) Slow(rate uint64) error {
 // minRate lets a packet through every few seconds.
 const minRate = 8000
 
-// bucket holds what of a burst a link's own queue would hold, and for a second more.
+// bucket has room for what a link's own queue would hold of a burst, and for one more second.
 func bucket(link netlink.Link, rate uint64) *netlink.Tbf {
 	const burst = 16 << 10 // bytes; more than a packet that the kernel has joined of several would be too long for
 	bytes := rate / 8
@@ -57,7 +57,7 @@ func (m *Machine) setCable(set func(netlink.Link) error) error {
 	return set(link)
 }
 
-// atBothEnds does something with each end of the machine's cable.
+// atBothEnds calls do for each end of the machine's cable.
 func (m *Machine) atBothEnds(do func(netlink.Link) error) error {
 	if err := m.setCable(do); err != nil {
 		return err
@@ -71,7 +71,7 @@ func (m *Machine) atBothEnds(do func(netlink.Link) error) error {
 	})
 }
 
-// Stop pulls the machine's cable and stops all that runs on it where it is, containers too, as a machine that hangs.
+// Stop unplugs the machine's cable and stops all its processes, containers included, like a machine that hangs.
 func (m *Machine) Stop() error {
 	if err := m.Cut(); err != nil {
 		return err
@@ -88,11 +88,10 @@ func (m *Machine) Start() error {
 // States of a process (https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html).
 const (
 	stopped = "T"
-	zombie  = "Z" // it has ended, and its parent has not waited for it
+	zombie  = "Z" // exited, not yet waited for
 )
 
-// signal sends a signal to each of the machine's processes until all of them, also those that were started meanwhile, have
-// come to the state.
+// signal sends a signal to the machine's processes until all of them, including new ones, have reached the state.
 func (m *Machine) signal(signal unix.Signal, settled func(state string) bool) error {
 	for range 100 {
 		processes, err := m.processes()
@@ -115,10 +114,10 @@ func (m *Machine) signal(signal unix.Signal, settled func(state string) bool) er
 	return fmt.Errorf("node %s goes on starting processes", m.Name)
 }
 
-// endLimit is how long what was told to end may take to be gone.
+// endLimit is how long a process may take to exit.
 const endLimit = 5 * time.Second
 
-// awaitNoProcess waits until nothing runs on the machine.
+// awaitNoProcess waits until no process runs on the machine.
 func (m *Machine) awaitNoProcess() error {
 	for end := time.Now().Add(endLimit); isNamespace(m.namespace); <-time.After(20 * time.Millisecond) {
 		processes, err := m.processes()
@@ -136,7 +135,7 @@ func (m *Machine) awaitNoProcess() error {
 	return nil
 }
 
-// processes are those in the machine's network namespace and all that descend from them, with their states.
+// processes returns the processes in the machine's network namespace and their descendants, with their states.
 func (m *Machine) processes() (map[int]string, error) {
 	var namespace unix.Stat_t
 	if err := unix.Stat(m.namespace, &namespace); err != nil {
@@ -170,7 +169,8 @@ func (m *Machine) processes() (map[int]string, error) {
 	return members, nil
 }
 
-// Watch tells, until ctx ends, when a machine's cable is pulled or plugged in, whoever does so. All are plugged in at first.
+// Watch calls tell when a machine's cable is unplugged or plugged in, by anyone, until ctx ends. At first, all cables are plugged
+// in.
 func (m *Machines) Watch(ctx context.Context, tell func(i int, connected bool)) error {
 	connected := make([]bool, len(m.List))
 	for i := range connected {
@@ -203,6 +203,6 @@ func (m *Machines) Watch(ctx context.Context, tell func(i int, connected bool)) 
 				}
 			}
 		}
-		close(done) // the kernel had more to tell than there was room for: look at all again
+		close(done) // the kernel dropped notifications: check all links again
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// Forward takes connections that are made on the machine to a TCP address there to one of this machine, such as what listens on
-// loopback here. It returns once it listens; wait returns when ctx has ended and all connections are closed.
+// Forward forwards connections from a TCP address on the machine to one of this machine, such as a listener on loopback. It returns
+// when it listens; wait returns when ctx has ended and all connections are closed.
 func (m *Machine) Forward(ctx context.Context, there, here string) (wait func(), err error) {
 	var listener net.Listener
 	err = m.Enter(func() (err error) {
@@ -34,7 +34,7 @@ func (m *Machine) Forward(ctx context.Context, there, here string) (wait func(),
 	return connections.Wait, nil
 }
 
-// join connects the connection to the address, until both sides have said all or ctx ends.
+// join copies between the connection and the address until both sides have closed or ctx ends.
 func join(ctx context.Context, from net.Conn, address string) {
 	defer from.Close()
 	to, err := new(net.Dialer).DialContext(ctx, "tcp", address)

@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// uplink is a machine's own end of its cable.
+// uplink is the machine's own end of its cable.
 const uplink = "eth0"
 
-// closedMetric is the metric of the routes that keep pods' and services' addresses in: all that know better come before.
+// closedMetric is the metric of the routes that keep pod and service addresses on this machine. All other routes take precedence.
 const closedMetric = 4_100_000_000
 
-// Check refuses a range that this machine has another use for.
+// Check returns an error if this machine already uses one of the ranges.
 func (m *Machines) Check() error {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
 	if err != nil {
@@ -55,7 +55,7 @@ func networkOf(address netip.Addr, bits int) *net.IPNet {
 	return &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(bits, address.BitLen())}
 }
 
-// about says whose a link is that tells so.
+// about returns the link's alias, if it has one.
 func about(link netlink.Link) string {
 	if alias := link.Attrs().Alias; alias != "" {
 		return " (" + alias + ")"
@@ -63,7 +63,7 @@ func about(link netlink.Link) string {
 	return ""
 }
 
-// makeBridge makes the bridge with this machine's address on it, and the routes that keep the closed ranges in.
+// makeBridge creates the bridge with this machine's address, and the routes that keep the closed ranges on this machine.
 func (m *Machines) makeBridge() error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = m.bridge()
@@ -100,7 +100,7 @@ func (m *Machines) hash(i int) byte {
 	return b
 }
 
-// setUp turns a link on and gives it an address, which is known to be nobody else's.
+// setUp brings a link up and assigns an address that is known to be unique.
 func setUp(link netlink.Link, address netip.Addr, bits int) error {
 	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: networkOf(address, bits), Flags: unix.IFA_F_NODAD}); err != nil {
 		return fmt.Errorf("cannot give %s the address %s: %w", link.Attrs().Name, address, err)
@@ -111,7 +111,7 @@ func setUp(link netlink.Link, address netip.Addr, bits int) error {
 	return nil
 }
 
-// makeMachine makes one machine: its namespace, its cable, and its way out.
+// makeMachine creates one machine: its namespace, cable and default route.
 func (m *Machines) makeMachine(machine *Machine) error {
 	if err := ensureNamespace(machine.namespace); err != nil {
 		return err
@@ -192,8 +192,8 @@ func removeLink(name string) error {
 	return nil
 }
 
-// closed is the route for addresses of pods and services that are not there: "no route to host" at once, and nothing that
-// leaves this machine.
+// closed returns the route for unknown addresses of pods and services: connections fail at once with "no route to host", and no
+// packet leaves this machine.
 func closed(cidr string) *netlink.Route {
 	_, destination, _ := net.ParseCIDR(cidr) // which others have validated
 	return &netlink.Route{Dst: destination, Type: unix.RTN_UNREACHABLE, Priority: closedMetric}

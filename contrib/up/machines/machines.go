@@ -1,10 +1,10 @@
-// Package machines makes machines out of this one, for `km up --nodes`: each is a network namespace with an address of its own,
-// joined to the others and to this machine by a bridge. It knows links, routes and rules, and how to cut a machine off, slow it
-// down and stop it; what runs on a machine is none of its business.
+// Package machines simulates machines for `km up --nodes`. Each is a network namespace with an address of its own, connected by a
+// bridge to the others and to this machine. The package knows links, routes and rules, and how to disconnect, slow down and stop a
+// machine. It does not know what runs there.
 //
-// All that it makes carries a mark of the cluster's state directory in its name, lives until Down, and is taken over by the Up
-// after one whose process was killed. What leaves a machine for elsewhere has this machine's address; nothing from elsewhere
-// reaches a machine, and no address of a pod or a service gets out.
+// Everything that it creates has a mark of the cluster's state directory in its name and lives until Down. If a process is killed,
+// the next Up takes over what it left. Packets to elsewhere are masqueraded with this machine's address. Nothing from elsewhere
+// reaches a machine, and no address of a pod or service gets out.
 //
 // Start reading at Machines.Up; fault.go has what people and tests do to machines.
 package machines
@@ -22,7 +22,7 @@ import (
 	"strings"
 )
 
-// Config is what machines are made of.
+// Config configures the machines.
 type Config struct {
 	// Cluster is the cluster's name, and Dir its state directory, absolute.
 	Cluster, Dir string
@@ -31,9 +31,9 @@ type Config struct {
 	// CIDR is the range of the machines' addresses, such as DefaultCIDR, or a list of an IPv4 and an IPv6 one. Empty means
 	// DefaultCIDR, and DefaultCIDR6 if pods have IPv6 addresses.
 	CIDR string
-	// Closed are the ranges of pods and services, by the flags that say so: CIDR must not overlap them.
+	// Closed are the ranges of pods and services, by flag. CIDR must not overlap them.
 	Closed map[string]string `json:"-"`
-	// Ports are those on this machine's address that machines and pods have to reach, whatever else this machine lets in.
+	// Ports are the ports on this machine's address that machines and pods must reach, whatever firewall this machine has.
 	Ports []Port `json:"-"`
 }
 
@@ -49,13 +49,13 @@ const (
 	DefaultCIDR6 = "fd6b:6d73::/64"
 )
 
-// maxCount bounds the number of machines: more is not what one machine can carry.
+// maxCount bounds the number of machines: one host cannot carry more.
 const maxCount = 100
 
-// clusterNames are those that can stand in the names of namespaces.
+// clusterNames matches names that are valid in the names of namespaces.
 var clusterNames = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
-// Validate tells what cannot be, by the names of the flags of `km up`.
+// Validate checks the configuration. Errors name the flags of `km up`.
 func (c Config) Validate() error {
 	if c.Count < 1 || c.Count > maxCount {
 		return fmt.Errorf("cannot use --nodes=%d: give a number from 1 to %d", c.Count, maxCount)
@@ -80,7 +80,7 @@ func (c Config) Validate() error {
 
 func (c Config) podsHaveIPv6() bool { return strings.Contains(c.Closed["--cluster-cidr"], ":") }
 
-// ranges are those of CIDR; none if one of them is no range.
+// ranges parses CIDR; it returns none if one range is invalid.
 func (c Config) ranges() (ranges []netip.Prefix) {
 	text := c.CIDR
 	if text == "" {
@@ -138,7 +138,7 @@ type Machines struct {
 	mark   string
 }
 
-// New plans the machines and makes nothing yet. The configuration must be valid.
+// New plans the machines and creates nothing. The configuration must be valid.
 func New(cfg Config) (*Machines, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -176,10 +176,10 @@ func gateway(prefix netip.Prefix) netip.Addr { return prefix.Addr().Next() }
 // bridge is the name of the bridge; interfaces' names have at most 15 bytes.
 func (m *Machines) bridge() string { return "k8sm-" + m.mark }
 
-// record is the file that says which machines there are, as long as there may be any.
+// record is the file that records the machines, as long as there may be any.
 func record(dir string) string { return filepath.Join(dir, "machines.json") }
 
-// Load returns the machines of the cluster in the directory that Up made. The error is os.ErrNotExist if it has none.
+// Load returns the machines that Up made for the cluster in the directory. The error is os.ErrNotExist if there are none.
 func Load(dir string) (*Machines, error) {
 	data, err := os.ReadFile(record(dir))
 	if err != nil {
@@ -192,7 +192,7 @@ func Load(dir string) (*Machines, error) {
 	return New(cfg)
 }
 
-// Left returns the machines in the directory that are still there although no process has them: that process was killed.
+// Left returns the machines that a killed process left in the directory.
 func Left(dir string) (*Machines, error) {
 	m, err := Load(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -206,15 +206,15 @@ func Left(dir string) (*Machines, error) {
 			return m, nil
 		}
 	}
-	return nil, nil // the machine has been started anew since
+	return nil, nil // this machine was rebooted since
 }
 
-// Same tells whether a configuration makes these machines.
+// Same reports whether a configuration makes these machines.
 func (m *Machines) Same(cfg Config) bool {
 	return m.cfg.Cluster == cfg.Cluster && m.cfg.Count == cfg.Count && slices.Equal(m.ranges, cfg.ranges())
 }
 
-// Flags are those of `km up` that make these machines.
+// Flags returns the flags of `km up` that make these machines.
 func (m *Machines) Flags() string {
 	return fmt.Sprintf("--cluster-name=%s --nodes=%d --node-cidr=%s", m.cfg.Cluster, m.cfg.Count, m.cidr())
 }
@@ -240,7 +240,7 @@ func (m *Machines) Find(name string) (*Machine, error) {
 	return nil, fmt.Errorf("there is no node %q: there are %v", name, names)
 }
 
-// Up makes the machines, or takes over those that are there.
+// Up creates the machines, or takes over existing ones.
 func (m *Machines) Up() error {
 	left, err := Left(m.cfg.Dir)
 	if err != nil {
@@ -255,14 +255,14 @@ func (m *Machines) Up() error {
 	if err := os.WriteFile(record(m.cfg.Dir), data, 0o600); err != nil {
 		return fmt.Errorf("cannot note the cluster's machines: %w", err)
 	}
-	if err = m.make(); err != nil && left == nil { // on those that are left something may run
+	if err = m.make(); err != nil && left == nil { // something may run on machines that were left
 		err = errors.Join(err, m.Down())
 	}
 	return err
 }
 
 func (m *Machines) make() error {
-	if err := m.guard(); err != nil { // before there is anything to be reached
+	if err := m.guard(); err != nil { // before anything can be reached
 		return err
 	}
 	if err := m.makeBridge(); err != nil {
@@ -276,8 +276,8 @@ func (m *Machines) make() error {
 	return nil
 }
 
-// Down removes all that Up made. What runs on a machine has to end first: if something does not, nothing is removed, so that the
-// next Up takes it over.
+// Down removes everything that Up created. Processes on a machine must have exited: otherwise Down removes nothing, and the next Up
+// takes over.
 func (m *Machines) Down() error {
 	for _, machine := range m.List {
 		if err := machine.awaitNoProcess(); err != nil {

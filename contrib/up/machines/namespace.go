@@ -11,11 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespaces is where named network namespaces are, for `ip netns` too.
+// namespaces is the directory of named network namespaces, as for `ip netns`.
 const namespaces = "/run/netns"
 
-// Enter does something in the machine's network namespace: sockets that are made and processes that are started there belong
-// to it. What do starts in other goroutines is not there.
+// Enter calls do in the machine's network namespace: its sockets and child processes belong there. Goroutines that do starts do not.
 func (m *Machine) Enter(do func() error) error {
 	return onThread(func() error {
 		namespace, err := netns.GetFromPath(m.namespace)
@@ -30,14 +29,14 @@ func (m *Machine) Enter(do func() error) error {
 	})
 }
 
-// onThread does something on a thread of its own that may enter another network namespace. A thread that does not get back
-// ends.
+// onThread calls do on a thread of its own that may enter another network namespace. If it cannot return to its own, the thread
+// exits.
 func onThread(do func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()
 		if unix.Gettid() == unix.Getpid() {
-			// The main thread's namespace is what /proc tells as the process's. This one waits here while another does it.
+			// /proc shows the main thread's namespace as the process's. So the main thread waits here while another one runs do.
 			defer runtime.UnlockOSThread()
 			done <- onThread(do)
 			return

@@ -16,7 +16,7 @@ import (
 // resolvConf says which DNS servers programs ask (https://man7.org/linux/man-pages/man5/resolv.conf.5.html).
 const resolvConf = "/etc/resolv.conf"
 
-// loopbackResolvers are the DNS servers in a resolv.conf that listen on loopback, such as systemd-resolved.
+// loopbackResolvers returns the DNS servers in a resolv.conf that listen on loopback, such as systemd-resolved.
 func loopbackResolvers(path string) (servers []netip.AddrPort, err error) {
 	file, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -39,8 +39,8 @@ func loopbackResolvers(path string) (servers []netip.AddrPort, err error) {
 	return servers, lines.Err()
 }
 
-// ForwardResolvers has the machine's programs, which read this machine's resolv.conf, reach the DNS servers in it that listen on
-// this machine's loopback. It returns once they do; wait returns some time after ctx has ended.
+// ForwardResolvers lets programs on the machine, which read this machine's resolv.conf, reach its DNS servers on loopback. It
+// returns when they do; wait returns some time after ctx has ended.
 func (m *Machine) ForwardResolvers(ctx context.Context) (wait func(), err error) {
 	var waits sync.WaitGroup
 	servers, err := loopbackResolvers(resolvConf)
@@ -75,10 +75,10 @@ func (m *Machine) forwardBoth(ctx context.Context, waits *sync.WaitGroup, addres
 	return nil
 }
 
-// questionLimit is how long a DNS server may take; who asked asks again before that.
+// questionLimit bounds a DNS server's answer. Clients retry earlier.
 const questionLimit = 5 * time.Second
 
-// forwardQuestions asks a server here each question that comes there, until there is closed.
+// forwardQuestions forwards each DNS query from there to a server here, until there is closed.
 func forwardQuestions(there net.PacketConn, here string) {
 	var questions sync.WaitGroup
 	defer questions.Wait()

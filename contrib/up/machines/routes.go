@@ -15,8 +15,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Route keeps this machine's routes to the pods of the machines, which the API server needs, until ctx ends: that of each
-// node's pod CIDR by its machine.
+// Route maintains this machine's routes to the nodes' pod CIDRs through their machines until ctx ends. The API server needs them.
 func (m *Machines) Route(ctx context.Context, client kubernetes.Interface) error {
 	factory := informers.NewSharedInformerFactory(client, 0)
 	nodes := factory.Core().V1().Nodes()
@@ -51,7 +50,7 @@ func (m *Machines) Route(ctx context.Context, client kubernetes.Interface) error
 	}
 }
 
-// podRoutes are the machines by the ranges of their pods.
+// podRoutes maps the pod CIDRs to their machines.
 func (m *Machines) podRoutes(nodes []*corev1.Node) map[netip.Prefix]netip.Addr {
 	routes := map[netip.Prefix]netip.Addr{}
 	for _, node := range nodes {
@@ -71,7 +70,7 @@ func (m *Machines) podRoutes(nodes []*corev1.Node) map[netip.Prefix]netip.Addr {
 	return routes
 }
 
-// setRoutes makes the routes by the bridge those that are wanted.
+// setRoutes makes the routes through the bridge exactly the wanted ones.
 func (m *Machines) setRoutes(wanted map[netip.Prefix]netip.Addr) error {
 	bridge, err := netlink.LinkByName(m.bridge())
 	if err != nil {

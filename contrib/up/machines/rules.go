@@ -15,7 +15,7 @@ import (
 
 const sysctlForward = "/proc/sys/net/ipv4/ip_forward"
 
-// enableForwarding has this machine forward packets, and leaves that on.
+// enableForwarding enables IP forwarding on this machine. It stays enabled.
 func enableForwarding() error {
 	if value, err := os.ReadFile(sysctlForward); err == nil && strings.TrimSpace(string(value)) == "1" {
 		return nil
@@ -26,7 +26,7 @@ func enableForwarding() error {
 	return nil
 }
 
-// chain is an iptables chain of ours, which one rule of the built-in chain parent jumps to.
+// chain is an iptables chain of ours; one rule of the built-in chain parent jumps to it.
 type chain struct {
 	table, name, parent string
 	rules               [][]string
@@ -47,10 +47,10 @@ func iptablesFor(prefix netip.Prefix) (*iptables.IPTables, error) {
 
 // chains renders the rules of this machine for a range of the machines:
 //
-//   - what machines send elsewhere has this machine's address, because nobody there knows the way back;
-//   - machines reach each other (bridged packets pass here where br_netfilter is on) and what is elsewhere, by their own
-//     addresses only: those of pods have no meaning there. From elsewhere only answers come;
-//   - this machine's address on the bridge is for the machines: what listens there is as good as on loopback.
+//   - Packets from machines to elsewhere are masqueraded, because there is no route back.
+//   - Machines reach each other (bridged packets pass here if br_netfilter is on) and the outside, from their own addresses only:
+//     pod addresses mean nothing there. From outside, only answers come in.
+//   - Only machines reach this machine's address on the bridge: a listener there is as private as on loopback.
 func (m *Machines) chains(prefix netip.Prefix) []chain {
 	rule := func(spec ...string) []string {
 		return append([]string{"-m", "comment", "--comment", "k8sm nodes of cluster " + m.cfg.Cluster}, spec...)
@@ -77,7 +77,7 @@ func (m *Machines) chains(prefix netip.Prefix) []chain {
 	}
 }
 
-// guard puts the rules in place.
+// guard writes the rules.
 func (m *Machines) guard() error {
 	for _, prefix := range m.ranges {
 		ipt, err := iptablesFor(prefix)
@@ -91,7 +91,7 @@ func (m *Machines) guard() error {
 	return nil
 }
 
-// place makes the chains what they are to be, whatever they were.
+// place writes the chains, replacing their content.
 func place(ipt *iptables.IPTables, chains []chain) error {
 	for _, c := range chains {
 		if err := ipt.ClearChain(c.table, c.name); err != nil {
@@ -109,7 +109,7 @@ func place(ipt *iptables.IPTables, chains []chain) error {
 	return nil
 }
 
-// unguard removes the rules, and the routes that kept the closed ranges in.
+// unguard removes the rules, and the routes for the closed ranges.
 func (m *Machines) unguard() error {
 	var problems []error
 	for _, prefix := range m.ranges {
@@ -134,7 +134,8 @@ func (m *Machines) unguard() error {
 	return errors.Join(problems...)
 }
 
-// GuardAgent lets only the machine itself and this one reach a TCP port of the machine: a Mesos agent asks nobody who he is.
+// GuardAgent lets only the machine itself and this one reach a TCP port of the machine, because a Mesos agent does not authenticate
+// clients.
 func (m *Machines) GuardAgent(machine *Machine, port int) error {
 	ipt, err := iptablesFor(m.ranges[0])
 	if err != nil {
