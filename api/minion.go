@@ -63,7 +63,7 @@ type MinionConfig struct {
 	RootDir string `json:"rootDir,omitempty"`
 	// DockerHost is the Docker Engine's address, such as "unix:///var/run/docker.sock".
 	DockerHost string `json:"dockerHost,omitempty"`
-	// IdleTimeout is how long a minion without tasks keeps running; zero means forever. Older minions read the key suicideTimeout, too.
+	// IdleTimeout is how long a minion without tasks keeps running; zero means forever. Minions of older versions read this key.
 	IdleTimeout *metav1.Duration `json:"suicideTimeout,omitempty"`
 	// CleanupDelay is how long a node may be without a minion, after one was killed, before its warden cleans up.
 	CleanupDelay *metav1.Duration `json:"cleanupDelay,omitempty"`

@@ -66,7 +66,7 @@ func ParseRollout(text string) Rollout {
 	return Rollout{State: RolloutHeld, Reason: text}
 }
 
-// complete tells whether a scheduler has written it.
+// complete reports whether a scheduler has written it.
 func (r Rollout) complete() bool {
 	written := []RolloutState{RolloutRolling, RolloutFailed, RolloutStuck, RolloutReverted}
 	return slices.Contains(written, r.State) && r.Target != ""
@@ -106,16 +106,16 @@ func (r Rollout) String() string {
 	return r.Reason
 }
 
-// Equal tells whether both say the same.
+// Equal reports whether both say the same.
 func (r Rollout) Equal(other Rollout) bool {
 	return r.State == other.State && r.Target == other.Target && r.Replaces == other.Replaces && r.Reason == other.Reason &&
 		slices.Equal(r.RevertedFrom, other.RevertedFrom)
 }
 
-// GivenUp tells whether the rollout ended without success.
+// GivenUp reports whether the rollout ended without success.
 func (r Rollout) GivenUp() bool { return r.State == RolloutFailed || r.State == RolloutStuck }
 
-// Allows tells whether a node with this rollout may go from one version to another: forward to one that is newer, and newer
+// Allows reports whether a node with this rollout may go from one version to another: forward to one that is newer, and newer
 // than all that were reverted; otherwise only if an operator allows any, and never back to one that was reverted. So schedulers
 // that take turns never send a node in a circle.
 func (r Rollout) Allows(from, to KMVersion, anyWay bool) bool {
@@ -148,7 +148,7 @@ func (r Rollout) Over(version KMVersion) Rollout {
 	return Rollout{State: RolloutReverted, Target: version, RevertedFrom: r.RevertedFrom}
 }
 
-// newest tells whether the version is newer than all that were reverted.
+// newest reports whether the version is newer than all that were reverted.
 func (r Rollout) newest(version KMVersion) bool {
 	return !slices.ContainsFunc(r.RevertedFrom, func(v KMVersion) bool { return version.Compare(v) != VersionNewer })
 }

@@ -141,12 +141,12 @@ func TestWrongFilesAreToldBeforeAnythingIsConnected(t *testing.T) {
 	cert, key := authority.Pair("a")
 	_, foreign := mesoshttptest.NewAuthority(t).Pair("b")
 	for want, change := range map[string]func(*TLS){
-		"--ca":                        func(v *TLS) { v.CAFile = "/nowhere" },
-		"contains no certificate":        func(v *TLS) { v.CAFile = key },
-		"--cert and --key must be set together":       func(v *TLS) { v.CertFile = cert },
-		"(--cert) with the key":       func(v *TLS) { v.CertFile, v.KeyFile = cert, foreign },
-		"no such file":                func(v *TLS) { v.CertFile, v.KeyFile = cert, "/nowhere" },
-		"CAs for the Mesos ma": func(v *TLS) { v.CADir = "/nowhere" },
+		"--ca":                                  func(v *TLS) { v.CAFile = "/nowhere" },
+		"contains no certificate":               func(v *TLS) { v.CAFile = key },
+		"--cert and --key must be set together": func(v *TLS) { v.CertFile = cert },
+		"(--cert) with the key":                 func(v *TLS) { v.CertFile, v.KeyFile = cert, foreign },
+		"no such file":                          func(v *TLS) { v.CertFile, v.KeyFile = cert, "/nowhere" },
+		"CAs for the Mesos ma":                  func(v *TLS) { v.CADir = "/nowhere" },
 	} {
 		via := newTLS(authority)
 		change(via)

@@ -41,7 +41,7 @@ const (
 	starting    phase = iota // no subscription yet
 	recovering               // no subscription since the agent restarted
 	running                  // subscribed, or a command's process
-	terminating              // told to end
+	terminating              // asked to exit
 	ended                    // its process is gone; updates may still wait for acknowledgement
 )
 
@@ -58,7 +58,7 @@ type executorRun struct {
 	tasks     map[api.TaskID]*agentTask
 	order     []api.TaskID    // of tasks, as they were launched
 	launched  int             // how many tasks it ever got
-	silent    bool            // its framework was removed: tell nobody
+	silent    bool            // its framework was removed: send no updates
 	fetching  bool            // what its command needs is being fetched
 	became    mesos.TaskState // what its tasks are when we ended it
 	destroyed bool            // we have ended it for good
@@ -154,7 +154,7 @@ type (
 	}
 	// limit has a container's cgroups allow what its executor and tasks may use.
 	limit struct{ run *executorRun }
-	// watch has processExited told for a process that this agent did not start.
+	// watch posts processExited for a process that this agent did not start.
 	watch struct {
 		container string
 		process   process
@@ -195,8 +195,8 @@ func newAgent(info mesos.AgentInfo, p plan, newID func() string) *agent {
 // wake returns when the agent wants a tick; zero means never.
 func (a *agent) wake() time.Time { return a.timers.next() }
 
-// step takes one event at the given time and returns what is to be done. The owner performs the actions before the
-// next step: save and start refer to the state as it is then.
+// step takes one event at the given time and returns the resulting actions. The owner performs them before the next step: save and
+// start refer to the state at that time.
 func (a *agent) step(now time.Time, e event) []action {
 	a.now, a.actions = now, nil
 	for _, due := range a.timers.due(now) {
@@ -413,7 +413,7 @@ func (a *agent) newRun(key executorKey, task mesos.TaskInfo) *executorRun {
 	return run
 }
 
-// fetched starts a run whose sandbox is complete, unless it was ended meanwhile.
+// fetched starts a run whose sandbox is complete, unless it has been killed.
 func (a *agent) fetched(e fetched) {
 	run := a.runs[e.container]
 	if run == nil || !run.fetching {
@@ -594,7 +594,7 @@ func (a *agent) forgetFramework(id api.FrameworkID) {
 	}
 }
 
-// started books a process. A command's task is told as starting and running at once: there is no executor to do so.
+// started records a process. For a command task it sends TASK_STARTING and TASK_RUNNING at once, because no executor does.
 func (a *agent) started(e processStarted) {
 	run := a.runs[e.container]
 	if run == nil {
@@ -686,7 +686,7 @@ func (a *agent) exited(e processExited) {
 	a.cleanUp(run)
 }
 
-// lastStatus is what becomes of a task when the process that ran it is gone.
+// lastStatus returns the final status of a task whose process is gone.
 func (run *executorRun) lastStatus(status int32) mesos.TaskStatus {
 	switch {
 	case run.text != "":

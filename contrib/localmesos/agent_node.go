@@ -38,7 +38,7 @@ type agentNode struct {
 	watching  sync.WaitGroup
 }
 
-// startAgent runs the agent whose directory is dir, on want or, where executors know it by another port, on that.
+// startAgent runs the agent with the directory dir. It listens on want, or on the port that its executors know.
 func startAgent(p plan, h *hub, ps *processes, dir string, want int) (*agentNode, error) {
 	n := &agentNode{
 		plan: p, dir: dir, hub: h, processes: ps, store: store{filepath.Join(dir, "meta")}, streams: newStreams(), ended: make(chan struct{}),

@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// unpack unpacks an archive into a directory, which it does by the end of the file's name, and tells whether it knew that.
+// unpack extracts an archive into a directory, by the suffix of the file's name. It reports whether it knows the suffix.
 // These are the names that extract in Mesos's src/launcher/fetcher.cpp knows; of them, nothing here can unpack xz.
 func unpack(from, to string) (known bool, err error) {
 	ends := func(with ...string) bool {

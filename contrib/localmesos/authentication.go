@@ -64,7 +64,7 @@ func (c Config) credentials() (credentials, error) {
 
 type principalKey struct{}
 
-// principalOf returns who was authenticated to make the request; "" if nobody had to be.
+// principalOf returns the authenticated principal of a request; "" if authentication is off.
 func principalOf(r *http.Request) string {
 	name, _ := r.Context().Value(principalKey{}).(string)
 	return name

@@ -49,7 +49,7 @@ func callProblem(call *scheduler.Call, principal string) string {
 // notUUID is what Mesos says of bytes that validUUID refuses.
 const notUUID = "Not a valid UUID"
 
-// validUUID tells whether Mesos takes the bytes for a UUID: 16 of them, of a version that there is (UUID::fromBytes in
+// validUUID reports whether Mesos takes the bytes for a UUID: 16 of them, of a version that there is (UUID::fromBytes in
 // 3rdparty/stout/include/stout/uuid.hpp).
 func validUUID(b []byte) bool {
 	return len(b) == 16 && b[6]>>4 >= 1 && b[6]>>4 <= 5

@@ -19,7 +19,7 @@ type diskWatch struct {
 	interval time.Duration
 	exceeded func(container string, l limitation)
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	quotas  map[string]diskQuota
 	waiting []string // containers, the next one first
 }

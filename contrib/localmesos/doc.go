@@ -1,15 +1,14 @@
-// Package localmesos is an Apache Mesos master and any number of agents in one process, for a laptop and for tests. It
-// speaks the v1 scheduler, executor and operator HTTP APIs in JSON and protobuf, runs executors as real processes in
-// sandboxes, checkpoints them, and answers as a real Mesos 1.12 does: testdata/recorded holds what one answered, and
-// the tests replay it. To measure schedulers with a thousand agents, executors may run inside this program (Executor).
+// Package localmesos is an Apache Mesos master and any number of agents in one process, for a laptop and for tests. It implements
+// the v1 scheduler, executor and operator HTTP APIs in JSON and protobuf, runs executors as real processes in sandboxes, checkpoints
+// them, and answers like a real Mesos 1.12: testdata/recorded has recorded answers, and the tests replay them. To benchmark
+// schedulers with a thousand agents, executors may run inside this program (Executor).
 //
-// README.md lists what it does as the real one where that is hard on frameworks, and all that the real one does and it does
-// not.
+// README.md lists the behavior that it copies because it is hard on frameworks, and what the real Mesos has and it lacks.
 //
-// How it is made: master and agent are state machines (master.step, agent.step: an event and the time in, actions out)
-// without clock, socket or disk. A node (master_node.go, agent_node.go) owns each, and performs the actions. Master and agents send each
-// other the messages in messages.go through a wire in this process. Faults stand in the path of every message.
+// Master and agents are state machines (master.step, agent.step: an event and the time in, actions out) without clock, socket or
+// disk. A node (master_node.go, agent_node.go) owns each, and performs its actions. Master and agents exchange the messages in
+// messages.go over an in-process wire. Faults can delay, drop or repeat every message.
 //
-// It imports nothing of k8sm but api, and must never: it stands in for a Mesos that k8sm has not made. Start reading
-// at Start, then master.step and agent.step.
+// It must never import anything of k8sm except api: it stands for a Mesos that does not know k8sm. Start reading at Start, then
+// master.step and agent.step.
 package localmesos

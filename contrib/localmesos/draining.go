@@ -18,7 +18,7 @@ type deactivation struct {
 	since time.Time
 }
 
-// offersOf tells whether the agent may make offers now.
+// offersOf reports whether the agent may make offers now.
 func (m *master) offersOf(a *agentEntry) bool {
 	return a.connected && m.upkeep.deactivated[a.id] == nil
 }

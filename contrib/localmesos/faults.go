@@ -10,7 +10,7 @@ import (
 // Path says between whom a message is under way.
 type Path string
 
-// The paths that Faults stand in.
+// The message paths in which Faults act.
 const (
 	SchedulerToMaster Path = "scheduler-to-master" // calls: SUBSCRIBE, ACCEPT, KILL, …
 	MasterToScheduler Path = "master-to-scheduler" // events: SUBSCRIBED, OFFERS, UPDATE, …
@@ -20,7 +20,7 @@ const (
 	AgentToExecutor   Path = "agent-to-executor"   // events: SUBSCRIBED, LAUNCH, KILL, …
 )
 
-// Fault says what is to happen to messages. The zero value of a field means "any" or "not".
+// Fault says what happens to matching messages. The zero value of a field means "any" or "not".
 type Fault struct {
 	// Path and Kind choose the messages, such as MasterToScheduler and "UPDATE"; empty chooses all.
 	Path Path   `json:"path"`
@@ -40,7 +40,7 @@ type Fault struct {
 	Silent bool `json:"silent"`
 }
 
-// verdict is what becomes of a message.
+// verdict is what happens to a message.
 type verdict struct {
 	times  int // how often it is delivered
 	delay  time.Duration
@@ -77,7 +77,7 @@ func (f *Faults) Hits() int {
 	return f.hits
 }
 
-// judge returns what becomes of a message.
+// judge returns what happens to a message.
 func (f *Faults) judge(path Path, kind string) verdict {
 	f.mu.Lock()
 	defer f.mu.Unlock()

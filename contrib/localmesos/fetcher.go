@@ -23,11 +23,11 @@ const fetchStall = time.Minute
 // (https://mesos.apache.org/documentation/latest/fetcher/): local files, http and https. What may be cached is downloaded
 // once for each user, however many ask at the same time; a download that failed is not remembered. Archives are unpacked unless
 // they are to be executable or extract is false: out of the cache, so that the sandbox has only what is in them, or in the
-// sandbox, where they then stay. Unlike that of Mesos, its cache grows until the agent starts anew, which empties it.
+// sandbox, where they then stay. Unlike that of Mesos, its cache grows until the agent restarts, which empties it.
 type fetcher struct {
 	dir string // of the cache
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	cached map[cacheKey]*cached
 	files  int // how many were ever made in dir
 }

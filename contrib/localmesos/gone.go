@@ -19,7 +19,7 @@ func (m *master) markAgentGone(id api.AgentID) answer {
 	}
 	a := m.agents[id]
 	switch {
-	case a == nil && (m.registry.recovered[id] || m.registry.lost[id]): // nothing is known of what it runs
+	case a == nil && (m.registry.recovered[id] || m.registry.lost[id]): // its tasks are unknown
 		delete(m.registry.recovered, id)
 		delete(m.registry.lost, id)
 		m.registry.gone[id] = true

@@ -88,7 +88,7 @@ func (n *agentNode) takeUpdate(key executorKey, s mesos.TaskStatus) {
 	n.hub.faults.pass(ExecutorToAgent, call.Type.String(), func() { n.owner.post(executorCall{call: call}) })
 }
 
-// sign says in a call whose it is.
+// sign sets the framework and executor ids in a call.
 func (k executorKey) sign(call executor.Call) *executor.Call {
 	call.FrameworkID, call.ExecutorID = mesos.FrameworkID{Value: string(k.framework)}, mesos.ExecutorID{Value: string(k.executor)}
 	return &call

@@ -101,7 +101,7 @@ func (m *master) updateSchedule(schedule maintenance.Schedule) answer {
 	return answer{status: http.StatusOK}
 }
 
-// updateUnavailability tells all frameworks anew: offers and inverse offers are rescinded and made again.
+// updateUnavailability rescinds offers and inverse offers for all frameworks, and makes new ones.
 func (m *master) updateUnavailability(key machineKey) {
 	for _, a := range m.agentsOn(key) {
 		m.rescindOffers(a)
@@ -251,7 +251,7 @@ func (m *master) dropAgent(a *agentEntry, why string) {
 	m.do(note{"agent removed", map[string]any{"agent": string(a.id), "why": why}})
 }
 
-// askBack makes inverse offers to the frameworks that have something on an agent whose machine will be unavailable.
+// askBack sends inverse offers to the frameworks that use an agent whose machine will be unavailable.
 func (m *master) askBack(a *agentEntry, asked map[*framework][]mesos.InverseOffer) {
 	machine := m.machine(a)
 	if machine == nil || !m.offersOf(a) {
@@ -282,7 +282,7 @@ func (m *master) askBack(a *agentEntry, asked map[*framework][]mesos.InverseOffe
 	}
 }
 
-// has tells whether the framework has tasks, executors or offers on the agent.
+// has reports whether the framework has tasks, executors or offers on the agent.
 func (a *agentEntry) has(f *framework) bool {
 	for key := range a.tasks {
 		if key.framework == f.id {
@@ -344,7 +344,7 @@ func (m *master) withdrawInverse(fits func(askKey) bool) {
 	}
 }
 
-// forgetAsked forgets what a framework was asked, because there is nobody to answer; it is asked again when it is back.
+// forgetAsked drops a framework's inverse offers when it disconnects. It gets new ones when it is back.
 func (m *master) forgetAsked(f *framework) {
 	for key, ask := range m.upkeep.asked {
 		if key.framework == f.id {

@@ -189,7 +189,7 @@ func newFramework(id api.FrameworkID, info mesos.FrameworkInfo) *framework {
 // wake returns when the master wants a tick; zero means never.
 func (m *master) wake() time.Time { return m.timers.next() }
 
-// step takes one event at the given time and returns what is to be done. Values in the actions are not changed later.
+// step takes one event at the given time and returns the resulting actions. Values in the actions are immutable.
 func (m *master) step(now time.Time, e event) []action {
 	m.now, m.actions = now, nil
 	for _, due := range m.timers.due(now) {
@@ -305,7 +305,7 @@ func (m *master) addFramework(info mesos.FrameworkInfo) *framework {
 	return f
 }
 
-// takeOver lets a new scheduler instance have a known framework. The one before, if it still listens, is told.
+// takeOver gives a known framework to a new scheduler instance, and sends an error to the previous one if it is still connected.
 func (m *master) takeOver(f *framework, info mesos.FrameworkInfo) {
 	if f.stream != "" {
 		m.sendError(f.stream, "Framework failed over")
@@ -467,5 +467,5 @@ func networkOrder(ip string) uint32 {
 	return binary.LittleEndian.Uint32(four)
 }
 
-// mesosVersion is the version of Mesos whose answers these are.
+// mesosVersion is the emulated version of Mesos.
 const mesosVersion = "1.12.0"

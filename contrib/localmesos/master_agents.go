@@ -158,7 +158,7 @@ func (m *master) tellReturned(a *agentEntry, wasUnreachable bool) {
 	}
 }
 
-// recount works out anew what the agent has free.
+// recount recomputes the agent's free resources.
 func (m *master) recount(a *agentEntry) {
 	a.free = a.total
 	for _, x := range a.executors {

@@ -65,7 +65,7 @@ func startMaster(p plan, h *hub, port int) (*masterNode, error) {
 	return n, nil
 }
 
-// serve opens the master to schedulers and operators. Whoever called before waited in the listener's queue.
+// serve opens the master to schedulers and operators. Earlier callers waited in the listener's queue.
 func (n *masterNode) serve(l net.Listener) { n.server = serve(l, n.handler(), n.plan.secure) }
 
 // waitForAgents waits until that many agents are registered.
@@ -92,7 +92,7 @@ func (n *masterNode) waitForAgents(ctx context.Context, count int) error {
 
 func (n *masterNode) path() string { return filepath.Join(n.plan.WorkDir, "master", "frameworks.json") }
 
-// close ends the master as a kill would: nothing is told to anyone.
+// close ends the master like a kill: it notifies no one.
 func (n *masterNode) close() {
 	n.hub.leaveMaster()
 	n.owner.end()

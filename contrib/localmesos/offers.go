@@ -182,7 +182,7 @@ func (m *master) endOffer(o *offer) {
 	delete(o.agent.offers, o.id)
 }
 
-// withdrawOffers takes back all offers of a framework whose scheduler is gone, so that there is no one to tell.
+// withdrawOffers removes all offers of a framework whose scheduler is gone. It sends no rescinds.
 func (m *master) withdrawOffers(f *framework) {
 	m.forgetAsked(f)
 	for _, o := range f.offers {

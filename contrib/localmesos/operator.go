@@ -33,7 +33,7 @@ func (n *masterNode) addOperatorAPI(mux *http.ServeMux) {
 
 func healthy(http.ResponseWriter, *http.Request) {}
 
-// redirect leads to the leading master, which is always this one.
+// redirect redirects to the leading master, which is always this one.
 func (n *masterNode) redirect(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Location", "//"+n.server.listener.Addr().String())
 	w.WriteHeader(http.StatusTemporaryRedirect)

@@ -17,7 +17,7 @@ import (
 // operatorCall is a call of the operator API that changes something.
 type operatorCall struct{ call *pb.Call }
 
-// changes tells whether a call of the operator API changes something here.
+// changes reports whether a call of the operator API changes something here.
 func changes(kind pb.Call_Type) bool {
 	switch kind {
 	case pb.Call_UPDATE_MAINTENANCE_SCHEDULE, pb.Call_START_MAINTENANCE, pb.Call_STOP_MAINTENANCE, pb.Call_DRAIN_AGENT,
@@ -136,7 +136,7 @@ func (n *masterNode) postSchedule(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// postMachines reads a JSON array of machines, of which call makes the call.
+// postMachines reads a JSON array of machines, from which call makes the call.
 func (n *masterNode) postMachines(w http.ResponseWriter, r *http.Request, call func([]mesos.MachineID) *pb.Call) {
 	ids, err := readMachines(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {

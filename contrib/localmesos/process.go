@@ -247,7 +247,7 @@ func family(p process) []int {
 	return out
 }
 
-// zombie is the state of a process that has ended and that nobody has waited for.
+// zombie is the state of an exited process that has not been waited for.
 const zombie = "Z"
 
 func readStat(pid int) (procfs.ProcStat, error) {

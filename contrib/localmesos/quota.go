@@ -66,7 +66,7 @@ func (m *master) quotaProblem(config *quota.QuotaConfig, force bool) string {
 	return ""
 }
 
-// belongsTo tells whether a role is the other one or below it (https://mesos.apache.org/documentation/latest/roles/).
+// belongsTo reports whether a role is the other one or below it (https://mesos.apache.org/documentation/latest/roles/).
 func belongsTo(role, parent string) bool {
 	return role == parent || strings.HasPrefix(role, parent+"/")
 }

@@ -83,7 +83,7 @@ func (p pool) below() (source pool, ok bool) {
 	return source, true
 }
 
-// conversion is a change of what an agent's resources are reserved for.
+// conversion is a change of an agent's reservations.
 type conversion struct{ from, to pool }
 
 // reserve reserves resources of an agent, or with undo takes that back

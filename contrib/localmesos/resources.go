@@ -15,7 +15,7 @@ import (
 // slot says which resource an amount is of.
 type slot struct {
 	name string
-	role string // for whom it is reserved, "*" for nobody
+	role string // the role that it is reserved for, "*" for unreserved
 	how  stack  // it is reserved; "" for statically and in one step
 	used string // role it is allocated to, "" while it is not
 	// revocable resources may be taken back (https://mesos.apache.org/documentation/latest/oversubscription/).

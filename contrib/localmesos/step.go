@@ -8,7 +8,7 @@ import (
 	"github.com/k8sm/k8sm/contrib/localmesos/wire"
 )
 
-// event is anything that a state machine is told.
+// event is an input of a state machine.
 type event any
 
 // action is anything that a state machine wants done. The kinds common to master and agent are here; each performs its

@@ -18,7 +18,7 @@ import (
 	"github.com/k8sm/k8sm/contrib/localmesos/wire"
 )
 
-// document is a message that stands in a JSON file as Mesos's own JSON.
+// document is a message in Mesos' JSON encoding in a file.
 type document[T any, M interface {
 	*T
 	wire.Message

@@ -10,7 +10,7 @@ import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 )
 
-// value is what stands right of the colon in a resource or attribute: one of Mesos's value types
+// value is the part after the colon of a resource or attribute: one of Mesos's value types
 // (https://mesos.apache.org/documentation/latest/attributes-resources/).
 type value struct {
 	kind   mesos.Value_Type

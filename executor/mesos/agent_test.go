@@ -34,7 +34,7 @@ type fakeAgent struct {
 	events chan *mesosexec.Event // a nil one ends the stream
 	token  string
 
-	mu      sync.Mutex                // guards what follows
+	mu      sync.Mutex                // guards the fields below
 	refusal int                       // how many more subscriptions to answer with 503, as an agent that recovers does
 	fail    func(http.ResponseWriter) // answers the next call that is no subscription
 }

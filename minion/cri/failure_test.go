@@ -100,7 +100,7 @@ func hangEngine(t *testing.T) (goOn func()) {
 	return goOn
 }
 
-// standsStill tells whether all threads of the process are stopped (proc_pid_stat(5)).
+// standsStill reports whether all threads of the process are stopped (proc_pid_stat(5)).
 func standsStill(t *testing.T, pid int) bool {
 	t.Helper()
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))

@@ -228,7 +228,7 @@ func (k *logKeeper) catchUp(ctx context.Context, f *follower, at mark) error {
 	return k.copyEntries(ctx, f, &seeker{mark: at[len(at)-whole.run:]}, false)
 }
 
-// copyFrom searches for the mark in ever larger windows, and copies what follows it.
+// copyFrom searches for the mark in ever larger windows, and copies the fields below it.
 func (k *logKeeper) copyFrom(ctx context.Context, f *follower, at mark, follow bool) (err error) {
 	for window := firstWindow; window <= lastWindow; window *= 16 {
 		from := &seeker{mark: at, window: window}

@@ -16,7 +16,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// isPinned tells whether the kubelet is told to leave an image, by its list and by the image's status.
+// isPinned reports whether the kubelet is told to leave an image, by its list and by the image's status.
 func (n *node) isPinned(t *testing.T, name string) bool {
 	t.Helper()
 	one, err := n.images.ImageStatus(t.Context(), &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: name}})
@@ -34,7 +34,7 @@ func (n *node) isPinned(t *testing.T, name string) bool {
 	return one.Image.Pinned
 }
 
-// isRefused tells whether the node refuses to remove an image because it is others'.
+// isRefused reports whether the node refuses to remove an image because it is others'.
 func (n *node) isRefused(t *testing.T, name string) bool {
 	t.Helper()
 	_, err := n.images.RemoveImage(t.Context(), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: name}})

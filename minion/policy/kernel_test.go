@@ -182,7 +182,7 @@ func ping(connection net.Conn, wait time.Duration) error {
 	return err
 }
 
-// reaches tells whether a word comes back. It must not be refused: then the guest is reached, and nobody listens.
+// reaches reports whether a word comes back. It must not be refused: then the guest is reached, and nobody listens.
 func (g *guest) reaches(network string, to netip.Addr, port uint16, wait time.Duration) bool {
 	g.t.Helper()
 	connection, err := g.connect(network, to, port, wait)
@@ -207,7 +207,7 @@ func (g *guest) expect(network string, to netip.Addr, port uint16, want bool) {
 	}
 }
 
-// hears tells whether a packet by which an SCTP association begins comes from the other guest. The machine may know no
+// hears reports whether a packet by which an SCTP association begins comes from the other guest. The machine may know no
 // SCTP but for judging it, so it is made by hand (https://www.rfc-editor.org/rfc/rfc9260#section-3.3.2).
 func (g *guest) hears(from *guest, port uint16, want bool) {
 	g.t.Helper()

@@ -176,7 +176,7 @@ func (a *criArena) newPod() *podLife {
 	return &podLife{number: a.pods}
 }
 
-// sameCalls tells whether all runners have the same calls.
+// sameCalls reports whether all runners have the same calls.
 func sameCalls(runners []podRunner) bool {
 	names := func(r podRunner) (all []string) {
 		for _, c := range r.calls {

@@ -145,7 +145,7 @@ func (a *criArena) startEngine(ctx context.Context) (err error) {
 	return err
 }
 
-// mayProtectFromOOM tells whether this host lets root lower an oom_score_adj, which takes CAP_SYS_RESOURCE.
+// mayProtectFromOOM reports whether this host lets root lower an oom_score_adj, which takes CAP_SYS_RESOURCE.
 func mayProtectFromOOM() (bool, error) {
 	self, err := procfs.Self()
 	if err != nil {

@@ -93,7 +93,7 @@ func criStop(r runtimeapi.RuntimeServiceClient) []call {
 	}
 }
 
-// checkList tells whether a list that was asked for holds what runs. Before the first round the lists are being filled.
+// checkList reports whether a list that was asked for holds what runs. Before the first round the lists are being filled.
 func checkList(got, want int, err error) error {
 	if err == nil && got != want {
 		return fmt.Errorf("the list has %d items, not %d", got, want)

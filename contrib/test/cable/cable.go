@@ -15,7 +15,7 @@ type Cable struct {
 	to       string
 	copiers  sync.WaitGroup
 
-	mu   sync.Mutex // guards what follows
+	mu   sync.Mutex // guards the fields below
 	ends []net.Conn
 	off  bool
 }

@@ -122,7 +122,7 @@ func (s *stock) filter(t *testing.T, pod *corev1.Pod) verdict {
 	return v
 }
 
-// has tells whether the pod may run on the node.
+// has reports whether the pod may run on the node.
 func (v *verdict) has(name string) bool {
 	return slices.ContainsFunc(v.fits, func(node fwk.NodeInfo) bool { return node.Node().Name == name })
 }

@@ -45,7 +45,7 @@ func TestPodMayRunOnTheNodesWhereItsVolumesAre(t *testing.T) {
 	mustHave(t, answered, "may true", "may false")
 }
 
-// allSelected tells whether an earlier scheduler has chosen a node for all claims of the pod that wait for it. Ours then
+// allSelected reports whether an earlier scheduler has chosen a node for all claims of the pod that wait for it. Ours then
 // waits without a word, as kube-scheduler does in its binding.
 func (c *cluster) allSelected(pod *corev1.Pod) bool {
 	waiting := 0

@@ -15,7 +15,7 @@ import (
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
-// The control plane is lost with its authority, and one of the same name is made anew; the node keeps its directory and what
+// The control plane is lost with its authority, and one of the same name is recreated; the node keeps its directory and what
 // ran on it.
 func TestControlPlaneMadeAnewTakesOverTheNodesOfTheOneBefore(t *testing.T) {
 	dir := stateDir(t)

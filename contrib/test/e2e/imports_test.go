@@ -159,7 +159,7 @@ func TestImportsOfEmbeddedPrograms(t *testing.T) {
 	}
 }
 
-// below tells whether a path is the prefix itself or stands below it.
+// below reports whether a path is the prefix itself or stands below it.
 func below(path, prefix string) bool {
 	return prefix == "" || path == prefix || strings.HasPrefix(path, prefix+"/")
 }

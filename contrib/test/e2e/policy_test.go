@@ -132,7 +132,7 @@ func policyTable(ctx context.Context) string {
 	return ""
 }
 
-// isolated tells whether the rules isolate the address.
+// isolated reports whether the rules isolate the address.
 func isolated(ctx context.Context, address string) error {
 	if table := policyTable(ctx); !strings.Contains(table, address+" : goto ingress-pods/default/") {
 		return errors.New("the pod is not isolated: " + table)

@@ -103,7 +103,7 @@ func (p process) role() string {
 	}
 }
 
-// owns tells whether the process or one that it descends from works in the cluster's directory, or carries it in its command line.
+// owns reports whether the process or one that it descends from works in the cluster's directory, or carries it in its command line.
 func (c *Cluster) owns(all map[int]process, p process) bool {
 	for range 32 {
 		if strings.Contains(strings.Join(p.command, " "), c.cfg.Dir) || strings.HasPrefix(p.dir, c.cfg.Dir+"/") {
