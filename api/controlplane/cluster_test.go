@@ -350,7 +350,7 @@ func checkMark(t *testing.T, dir statedir.Dir, before marks) {
 func testAssignedAddress(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
 	pods := admin.CoreV1().Pods(metav1.NamespaceDefault)
 	forged := annotated("forged", map[string]string{api.AnnotationIPAssigned: "10.96.0.1"})
-	says := "annotation k8sm.io/ip-assigned is for the scheduler to write"
+	says := "annotation k8sm.io/ip-assigned may only be written by the scheduler"
 	eventually(t, func(ctx context.Context) string {
 		_, err := pods.Create(ctx, forged, metav1.CreateOptions{})
 		if err == nil {
