@@ -147,9 +147,10 @@ func (ps *pods) reasons(now time.Time, p *pod) []string {
 
 // splitReasons takes a summary's message apart: what stands between commas that are not in parentheses.
 func splitReasons(message string) []string {
-	if _, after, found := strings.Cut(message, " run it: "); found {
+	if _, after, found := strings.Cut(message, "available: "); found {
 		message = after
 	}
+	message, outlook, _ := strings.Cut(message, "; preemption: ")
 	var parts []string
 	depth, begin := 0, 0
 	for i, r := range message {
@@ -167,6 +168,9 @@ func splitReasons(message string) []string {
 	}
 	if begin < len(message) {
 		parts = append(parts, message[begin:])
+	}
+	if outlook != "" {
+		parts = append(parts, "preemption: "+outlook)
 	}
 	return parts
 }

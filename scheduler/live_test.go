@@ -42,7 +42,7 @@ func TestLiveStateIsWhatTheCoreHolds(t *testing.T) {
 	if len(queue) != 1 || queue[0].Pod != "default/big" || queue[0].Since.IsZero() {
 		t.Fatalf("queue %+v", queue)
 	}
-	if reasons := queue[0].Reasons; len(reasons) != 1 || !strings.HasPrefix(reasons[0], "1 has too little cpus (want 8, most free ") {
+	if reasons := queue[0].Reasons; len(reasons) != 1 || !strings.HasPrefix(reasons[0], "1 Insufficient cpu on the agent (requested 8, most free ") {
 		t.Errorf("reasons %q", reasons)
 	}
 }
@@ -62,7 +62,7 @@ node one a1 port=1
 offer o2 a2 host=two cpus=9 mem=9000 port=2 ports=31000-31009
 node two a2 port=2 cordoned=yes
 pod p cpus=4
-+3s`, []string{"1 has too little cpus (want 4, most free 0.9)", "1 is cordoned"}},
++3s`, []string{"1 Insufficient cpu on the agent (requested 4, most free 0.9)", "1 node(s) were unschedulable"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := playOn(t, strings.Split(test.script, "\n")...)

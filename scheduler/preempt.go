@@ -501,7 +501,7 @@ func (w *preemption) carryOut(best clearing, p *pod) []Action {
 	case 1:
 		does = "preempts a pod of lower priority"
 	}
-	message := fmt.Sprintf("no agent can run it now; it %s on node %s", does, node)
+	message := fmt.Sprintf("no node is available now: it %s on node %s", does, node)
 	acts := []Action{Nominate{Pod: p.Obj, Node: node, Message: message}}
 	for _, victim := range best.victims {
 		acts = append(acts, Preempt{Victim: victim.pod.Obj, By: p.Obj, Node: node})
@@ -519,9 +519,9 @@ func (w *preemption) carryOut(best clearing, p *pod) []Action {
 func (pm *preempting) outlook(p *pod) string {
 	switch {
 	case p.Nominated() != "":
-		return fmt.Sprintf(", node %s is promised to it and about to be freed", p.Nominated())
+		return fmt.Sprintf("; preemption: node %s is nominated for it and about to be freed", p.Nominated())
 	case p.Class() != nil && pm.done.hopes[p.Class().Key()].lost:
-		return ", preempting pods of lower priority would not help"
+		return "; preemption: no preemption victims found for incoming pod"
 	}
 	return ""
 }

@@ -70,7 +70,7 @@ func (r *rejection) concerns(q *match.Requests, e match.Extended) bool {
 // String is why pods stay away, in the words of kube-scheduler where it has some.
 func (r *rejection) String() string {
 	if r.resource == "" {
-		return fmt.Sprintf("rejected such a pod (%s)", r.reason)
+		return fmt.Sprintf("node(s) rejected such a pod (%s)", r.reason)
 	}
 	return fmt.Sprintf("Insufficient %s (the kubelet has rejected such a pod: %s)", r.resource, r.reason)
 }

@@ -143,10 +143,10 @@ func TestReportIsAnEventAndACondition(t *testing.T) {
 	c, client := newTest(pod("u", "", ""))
 	events := record.NewFakeRecorder(1)
 	c.events = events
-	if err := c.report(t.Context(), scheduler.Report{Pod: pod("u", "", ""), Message: "0/1 agents can run it"}); err != nil {
+	if err := c.report(t.Context(), scheduler.Report{Pod: pod("u", "", ""), Message: "0/1 nodes are available"}); err != nil {
 		t.Fatal(err)
 	}
-	if got := <-events.Events; got != "Warning FailedScheduling 0/1 agents can run it" {
+	if got := <-events.Events; got != "Warning FailedScheduling 0/1 nodes are available" {
 		t.Errorf("event %q", got)
 	}
 	got, err := client.CoreV1().Pods("default").Get(t.Context(), "web", metav1.GetOptions{})
@@ -154,7 +154,7 @@ func TestReportIsAnEventAndACondition(t *testing.T) {
 		t.Fatalf("got %+v, %v", got.Status, err)
 	}
 	if condition := got.Status.Conditions[0]; condition.Type != v1.PodScheduled || condition.Status != v1.ConditionFalse ||
-		condition.Reason != v1.PodReasonUnschedulable || condition.Message != "0/1 agents can run it" {
+		condition.Reason != v1.PodReasonUnschedulable || condition.Message != "0/1 nodes are available" {
 		t.Errorf("condition %+v", condition)
 	}
 }

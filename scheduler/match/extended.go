@@ -89,7 +89,7 @@ func (n *Node) room(name v1.ResourceName) int64 {
 func (v *View) checkExtended(s *Class) refusal {
 	for _, name := range slices.Sorted(maps.Keys(s.extended)) {
 		if want, room := s.extended[name], v.node.room(name); want > room {
-			return refusal{reason: extendedShort, what: fmt.Sprintf("%s (want %d, free %d)", name, want, room)}
+			return refusal{reason: extendedShort, what: fmt.Sprintf("%s (requested %d, free %d)", name, want, room)}
 		}
 	}
 	return refusal{}

@@ -2,6 +2,7 @@ package match
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -79,120 +80,140 @@ const (
 
 func (r refusal) ok() bool { return r.reason == fits }
 
-// words are what goes behind a number of agents: "1 has …", "2 have …".
-func (r refusal) words(s *Class, roles string) (singular, plural string) {
+// kubernetesNames are the scalars by the names that Kubernetes has for them.
+var kubernetesNames = [NumScalars]v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage, GPUResource}
+
+// words are what goes behind a number of nodes. Where kube-scheduler has a phrase it is that one, so that people find it.
+func (r refusal) words(s *Class, roles string) string {
+	for _, words := range [...]func(*Class, string) string{r.wordsOfNode, r.wordsOfPods, r.wordsOfVolumes, r.wordsOfResources} {
+		if text := words(s, roles); text != "" {
+			return text
+		}
+	}
+	return r.wordsOfAgent(roles)
+}
+
+// wordsOfNode are those of what the node is by itself; "" if it is about something else.
+func (r refusal) wordsOfNode(s *Class, _ string) string {
 	switch r.reason {
 	case otherNode:
-		return "is not node " + s.key.node, "are not node " + s.key.node
+		return "node(s) didn't match the requested node name " + s.key.node
 	case selectorMismatch:
-		text := " match its node selector " + labels.FormatLabels(s.obj.Spec.NodeSelector)
-		return "does not" + text, "do not" + text
+		return "node(s) didn't match Pod's node affinity/selector (" + labels.FormatLabels(s.obj.Spec.NodeSelector) + ")"
 	case affinityMismatch:
-		return "does not match its node affinity", "do not match its node affinity"
+		return "node(s) didn't match Pod's node affinity/selector"
 	case cordoned:
-		return "is cordoned", "are cordoned"
+		return "node(s) were unschedulable"
 	case maintained:
-		return "is cordoned because maintenance is planned", "are cordoned because maintenance is planned"
+		return "node(s) were unschedulable (maintenance is planned)"
 	case draining:
-		text := " because Mesos drains its agent"
-		return "is cordoned" + text, "are cordoned" + text
+		return "node(s) were unschedulable (Mesos drains the agent)"
 	case replaced:
-		text := " while its km is replaced by another version"
-		return "is cordoned" + text, "are cordoned" + text
+		return "node(s) were unschedulable (km is replaced by another version)"
 	case notReady:
-		return "is not ready", "are not ready"
+		return "node(s) were not ready"
 	case tainted:
-		text := fmt.Sprintf(" the taint %s that it does not tolerate", r.taint.ToString())
-		return "has" + text, "have" + text
+		return fmt.Sprintf("node(s) had untolerated taint {%s: %s}", r.taint.Key, r.taint.Value)
 	case failing:
-		text := " tasks before they run (see the events of its node)"
-		return "fails" + text, "fail" + text
+		return "node(s) failed tasks before they ran (see the events of the node)"
 	case rejecting:
-		return r.what, r.what
-	case tooManyPods:
-		text := fmt.Sprintf(" no room for another pod (%s of %s)", r.what, r.what)
-		return "has" + text, "have" + text
-	case podsMissing:
-		text := " no pod near that its affinity wants there (by " + r.what + ")"
-		return "has" + text, "have" + text
-	case podsAvoided:
-		text := " a pod near that its anti-affinity avoids (by " + r.what + ")"
-		return "has" + text, "have" + text
-	case podsRepel:
-		text := " a pod near whose anti-affinity avoids it (by " + r.what + ")"
-		return "has" + text, "have" + text
-	case topologyMissing:
-		return "has no label " + r.what, "have no label " + r.what
-	case skewed:
-		text := " more pods like it than its topology spread allows (by " + r.what + ")"
-		return "has" + text, "have" + text
-	case claimMissing:
-		return ofPod("its claim " + r.what + " does not exist")
-	case claimGoing:
-		return ofPod("its claim " + r.what + " is being deleted")
-	case claimLost:
-		return ofPod("its claim " + r.what + " has lost its volume")
-	case claimForeign:
-		return ofPod("its claim " + r.what + " was not made for it")
-	case claimTaken:
-		return ofPod("its claim " + r.what + " is for one pod only, and another one uses it")
-	case claimUnbound:
-		return ofPod("its claim " + r.what + " is not bound to a volume yet")
-	case volumeMissing:
-		return ofPod("the volume " + r.what + " of its claim does not exist")
-	case volumeElsewhere:
-		return "cannot reach its volume " + r.what, "cannot reach its volume " + r.what
-	case claimElsewhere:
-		text := " not the node that a volume for its claim " + r.what + " is being made for"
-		return "is" + text, "are" + text
-	case noVolume:
-		return "has no volume for its claim " + r.what, "have no volume for its claim " + r.what
-	case busy:
-		text := " too little " + ScalarNames[r.scalar] + " now" + with(" for ", roles)
-		return "is busy: it has" + text, "are busy: they have" + text
-	case tooSmall:
-		text := " too little " + ScalarNames[r.scalar] + with(" for ", roles)
-		return "has" + text, "have" + text
-	case insufficient:
-		text := "Insufficient " + string(RequestNames[r.scalar])
-		return text, text
-	case extendedShort:
-		return "has too little " + r.what, "have too little " + r.what
-	case portsMissing:
-		text := fmt.Sprintf(" the host ports %v", r.ports)
-		return "lacks" + text, "lack" + text
-	case portsShort:
-		text := " too few free ports" + with(" for ", roles)
-		return "has" + text, "have" + text
-	case revocableShort:
-		text := " too few revocable cpus now" + with(" for ", roles)
-		return "has" + text, "have" + text
-	case executorMixes:
-		text := " that was given cpus, beside which Mesos allows no revocable ones: it has to end first"
-		return "runs an executor" + text, "run executors" + text
-	case minionShort:
-		return "has too little for a minion", "have too little for a minion"
-	case otherRole:
-		text := " nothing now" + with(" to ", roles)
-		return "offers" + text, "offer" + text
-	case promisedAway:
-		text := " promised to pods that are as important or more so"
-		return "is" + text, "are" + text
-	case installing:
-		text := " until others have fetched km (--max-concurrent-installs)"
-		return "waits" + text, "wait" + text
-	case offersNothing:
-		text := " nothing now" + with(" to ", roles)
-		return "has enough but offers" + text, "have enough but offer" + text
-	case otherExecutor:
-		text := fmt.Sprintf(" another version of our executor (%s)", r.runs)
-		return "runs" + text, "run" + text
-	case noExecutor:
-		return "cannot be given an executor yet", "cannot be given executors yet"
-	case cutOff:
-		return "has no agent that Mesos can reach", "have no agents that Mesos can reach"
+		return r.what
 	}
-	return "is being prepared", "are being prepared"
+	return ""
+}
+
+// wordsOfPods are those of the pods around the node.
+func (r refusal) wordsOfPods(*Class, string) string {
+	switch r.reason {
+	case tooManyPods:
+		return "Too many pods (" + r.what + " of " + r.what + ")"
+	case podsMissing:
+		return "node(s) didn't match pod affinity rules (" + r.what + ")"
+	case podsAvoided:
+		return "node(s) didn't match pod anti-affinity rules (" + r.what + ")"
+	case podsRepel:
+		return "node(s) didn't satisfy existing pods anti-affinity rules (" + r.what + ")"
+	case topologyMissing:
+		return "node(s) didn't match pod topology spread constraints (missing required label " + r.what + ")"
+	case skewed:
+		return "node(s) didn't match pod topology spread constraints (" + r.what + ")"
+	}
+	return ""
+}
+
+// wordsOfVolumes are those of claims and volumes.
+func (r refusal) wordsOfVolumes(*Class, string) string {
+	claim := fmt.Sprintf("persistentvolumeclaim %q", r.what)
+	switch r.reason {
+	case claimMissing:
+		return claim + " not found"
+	case claimGoing:
+		return claim + " is being deleted"
+	case claimLost:
+		return claim + " has lost its persistentvolume"
+	case claimForeign:
+		return claim + " was not created for the pod"
+	case claimTaken:
+		return claim + " has ReadWriteOncePod access mode and is already in-use by another pod"
+	case claimUnbound:
+		return "pod has unbound immediate PersistentVolumeClaims (" + r.what + ")"
+	case volumeMissing:
+		return fmt.Sprintf("a persistentvolumeclaim is bound to non-existent persistentvolume %q", r.what)
+	case volumeElsewhere:
+		return "node(s) didn't match PersistentVolume's node affinity (" + r.what + ")"
+	case claimElsewhere:
+		return "node(s) were not the one that was selected for " + claim
+	case noVolume:
+		return "node(s) didn't find available persistent volumes to bind (" + r.what + ")"
+	}
+	return ""
+}
+
+// wordsOfResources are those of what is short. What an offer lacks, what the agent has not got at all and what the kubelet would not
+// admit are told apart.
+func (r refusal) wordsOfResources(_ *Class, roles string) string {
+	switch r.reason {
+	case busy:
+		return fmt.Sprintf("Insufficient %s in offers", kubernetesNames[r.scalar]) + with(" for ", roles)
+	case tooSmall:
+		return fmt.Sprintf("Insufficient %s on the agent", kubernetesNames[r.scalar]) + with(" for ", roles)
+	case insufficient:
+		return "Insufficient " + string(RequestNames[r.scalar])
+	case extendedShort:
+		return "Insufficient " + r.what
+	case portsMissing:
+		return fmt.Sprintf("node(s) didn't have free ports for the requested pod ports (%s)", strings.Trim(fmt.Sprint(r.ports), "[]"))
+	case portsShort:
+		return "node(s) didn't have enough free ports in offers" + with(" for ", roles)
+	case revocableShort:
+		return "Insufficient revocable cpus in offers" + with(" for ", roles)
+	case minionShort:
+		return "Insufficient resources for a minion"
+	}
+	return ""
+}
+
+// wordsOfAgent are those of the Mesos agent and our executor there.
+func (r refusal) wordsOfAgent(roles string) string {
+	switch r.reason {
+	case executorMixes:
+		return "agent(s) run an executor that was given cpus, beside which Mesos allows no revocable ones: it has to end first"
+	case otherRole:
+		return "agent(s) offer nothing now" + with(" to ", roles)
+	case promisedAway:
+		return "node(s) are nominated for pods of equal or higher priority"
+	case installing:
+		return "agent(s) wait until others have fetched km (--max-concurrent-installs)"
+	case offersNothing:
+		return "agent(s) have enough but offer nothing now" + with(" to ", roles)
+	case otherExecutor:
+		return fmt.Sprintf("agent(s) run another version of our executor (%s)", r.runs)
+	case noExecutor:
+		return "agent(s) cannot be given an executor yet"
+	case cutOff:
+		return "agent(s) cannot be reached by Mesos"
+	}
+	return "node(s) are being prepared"
 }
 
 // with puts words behind others if there are any.
@@ -202,8 +223,6 @@ func with(between, words string) string {
 	}
 	return between + words
 }
-
-func ofPod(text string) (singular, plural string) { return text, text }
 
 // ofPod tells whether the reason is the pod's own, whatever the agent.
 func (r reason) ofPod() bool { return r >= claimMissing && r <= volumeMissing }
@@ -220,8 +239,8 @@ type Summary struct {
 // count is how many agents refuse a pod in the same words.
 type count struct {
 	refusal
-	agents           int
-	singular, plural string
+	agents int
+	words  string
 }
 
 func (s *Summary) add(r refusal) {
@@ -230,54 +249,58 @@ func (s *Summary) add(r refusal) {
 		s.preparing++
 		return
 	}
-	singular, plural := r.words(s.class, s.roles)
+	words := r.words(s.class, s.roles)
 	for i := range s.counts {
-		if c := &s.counts[i]; c.singular == singular {
+		if c := &s.counts[i]; c.words == words {
 			c.agents++
 			c.most, c.spare = max(c.most, r.most), max(c.spare, r.spare)
 			return
 		}
 	}
-	s.counts = append(s.counts, count{r, 1, singular, plural})
+	s.counts = append(s.counts, count{r, 1, words})
 }
 
-// String tells an operator why the pod waits.
+// String tells an operator why the pod waits, in the form of kube-scheduler.
 func (s *Summary) String() string {
 	if s.class.asks.Wrong() {
 		return s.class.asks.problem
 	}
 	if s.agents == 0 {
-		return "0/0 agents can run it: no Mesos agent has made an offer yet"
+		return "0/0 nodes are available: no Mesos agent has made an offer yet"
 	}
 	counts := s.counts
 	if s.preparing > 0 {
-		singular, plural := refusal{reason: beingPrepared}.words(s.class, s.roles)
-		counts = append(counts, count{refusal{reason: beingPrepared}, s.preparing, singular, plural})
+		r := refusal{reason: beingPrepared}
+		counts = append(counts, count{r, s.preparing, r.words(s.class, s.roles)})
 	}
 	parts := make([]string, len(counts))
 	for i, c := range counts {
-		parts[i] = fmt.Sprintf("%d %s", c.agents, c.singular)
-		if c.reason.ofPod() {
-			parts[i] = c.singular
-		} else if c.agents > 1 {
-			parts[i] = fmt.Sprintf("%d %s", c.agents, c.plural)
+		parts[i] = fmt.Sprintf("%d %s", c.agents, c.words)
+		if c.reason.ofPod() || s.class.key.node != "" {
+			parts[i] = c.words
 		}
-		if s.class.key.node != "" {
-			parts[i] = "it " + c.singular
-		}
-		switch c.reason {
-		case busy, tooSmall:
-			parts[i] += fmt.Sprintf(" (want %s, most free %s)", s.class.demand.Scalars[c.scalar], c.most)
-		case insufficient:
-			parts[i] += fmt.Sprintf(" (want %s, most free %s)", Amount(c.scalar, s.class.requests[c.scalar]), Amount(c.scalar, c.spare))
-		case revocableShort:
-			parts[i] += fmt.Sprintf(" (want %s, most free %s)", s.class.asks.revocable, c.most)
-		case portsShort:
-			parts[i] += fmt.Sprintf(" (want %d, most free %d)", len(s.class.asks.wildcards), c.most)
-		}
+		parts[i] += s.numbers(c)
 	}
 	if s.class.key.node != "" {
-		return fmt.Sprintf("node %s that it is bound to cannot run it: %s", s.class.key.node, strings.Join(parts, ", "))
+		return fmt.Sprintf("node %s, which the pod is bound to, is not available: %s", s.class.key.node, strings.Join(parts, ", "))
 	}
-	return fmt.Sprintf("0/%d agents can run it: %s", s.agents, strings.Join(parts, ", "))
+	return fmt.Sprintf("0/%d nodes are available: %s", s.agents, strings.Join(parts, ", "))
+}
+
+// numbers tells what was requested, and how much of that any agent has; "" if there is nothing to count.
+func (s *Summary) numbers(c count) string {
+	var want, most string
+	switch c.reason {
+	case busy, tooSmall:
+		want, most = s.class.demand.Scalars[c.scalar].String(), c.most.String()
+	case insufficient:
+		want, most = Amount(c.scalar, s.class.requests[c.scalar]), Amount(c.scalar, c.spare)
+	case revocableShort:
+		want, most = s.class.asks.revocable.String(), c.most.String()
+	case portsShort:
+		want, most = strconv.Itoa(len(s.class.asks.wildcards)), strconv.Itoa(int(c.most))
+	default:
+		return ""
+	}
+	return fmt.Sprintf(" (requested %s, most free %s)", want, most)
 }

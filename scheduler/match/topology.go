@@ -193,7 +193,7 @@ func (n *topology) checkAffinity(node *v1.Node) refusal {
 	for _, t := range n.toward {
 		value, found := node.Labels[t.topology]
 		if !found {
-			return refusal{reason: topologyMissing, what: t.topology}
+			return refusal{reason: podsMissing, what: t.topology}
 		}
 		if n.group[pair{t.topology, value}] == 0 {
 			missing = t.topology

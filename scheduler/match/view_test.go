@@ -50,41 +50,41 @@ func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
 		want string // "" if it fits, "quiet" if it has to wait a moment
 	}{
 		{rule: "a plain pod fits"},
-		{rule: "node before resources", view: cordoned, pod: func(p *Pod) { p.Demand.Scalars[0] = 99_000 }, want: "is cordoned"},
+		{rule: "node before resources", view: cordoned, pod: func(p *Pod) { p.Demand.Scalars[0] = 99_000 }, want: "node(s) were unschedulable"},
 		{rule: "a toleration of cordons is heard", view: cordoned, pod: tolerant(v1.TaintNodeUnschedulable)},
 		{rule: "no node yet", view: func(v *View) { v.obj = nil }, want: "quiet"},
 		{
 			rule: "node selector", pod: func(p *Pod) { p.Obj.Spec.NodeSelector = map[string]string{"disk": "hdd"} },
-			want: "does not match its node selector disk=hdd",
+			want: "node(s) didn't match Pod's node affinity/selector (disk=hdd)",
 		},
 		{rule: "node selector that matches", pod: func(p *Pod) { p.Obj.Spec.NodeSelector = map[string]string{"disk": "ssd"} }},
-		{rule: "not ready", view: func(v *View) { v.obj.Status.Conditions = nil }, want: "is not ready"},
+		{rule: "not ready", view: func(v *View) { v.obj.Status.Conditions = nil }, want: "node(s) were not ready"},
 		{rule: "not ready is tolerated", view: func(v *View) { v.obj.Status.Conditions = nil }, pod: tolerant(v1.TaintNodeNotReady)},
 		{
 			rule: "taint", view: func(v *View) { v.obj.Spec.Taints = []v1.Taint{taint} },
-			want: "has the taint only=gpu:NoSchedule that it does not tolerate",
+			want: "node(s) had untolerated taint {only: gpu}",
 		},
 		{rule: "taint that is tolerated", view: func(v *View) { v.obj.Spec.Taints = []v1.Taint{taint} }, pod: tolerant("only")},
-		{rule: "another node than the pod's", pod: func(p *Pod) { p.Node = "n2" }, want: "is not node n2"},
+		{rule: "another node than the pod's", pod: func(p *Pod) { p.Node = "n2" }, want: "node(s) didn't match the requested node name n2"},
 		{rule: "a bound pod returns to a cordoned node", view: cordoned, pod: func(p *Pod) { p.Node = "n1" }},
 		{rule: "exactly all there is", pod: func(p *Pod) { p.Demand.Scalars[0] = 4000 }},
 		{
 			rule: "the executor's part is not free",
 			view: func(v *View) { v.executor.Charge = offers.Resources{{Name: offers.CPUs, Scalar: 100}} },
-			pod:  func(p *Pod) { p.Demand.Scalars[0] = 4000 }, want: "is busy: it has too little cpus now",
+			pod:  func(p *Pod) { p.Demand.Scalars[0] = 4000 }, want: "Insufficient cpu in offers",
 		},
-		{rule: "more than free, not more than all", pod: func(p *Pod) { p.Demand.Scalars[0] = 4001 }, want: "is busy: it has too little cpus now"},
-		{rule: "more than there ever is", pod: func(p *Pod) { p.Demand.Scalars[0] = 8001 }, want: "has too little cpus"},
-		{rule: "gpus where there are none", pod: func(p *Pod) { p.Demand.Scalars[3] = 1000 }, want: "has too little gpus"},
-		{rule: "each port has to be free", pod: func(p *Pod) { p.Demand.Ports = []uint64{80, 31000} }, want: "lacks the host ports [80]"},
+		{rule: "more than free, not more than all", pod: func(p *Pod) { p.Demand.Scalars[0] = 4001 }, want: "Insufficient cpu in offers"},
+		{rule: "more than there ever is", pod: func(p *Pod) { p.Demand.Scalars[0] = 8001 }, want: "Insufficient cpu on the agent"},
+		{rule: "gpus where there are none", pod: func(p *Pod) { p.Demand.Scalars[3] = 1000 }, want: "Insufficient nvidia.com/gpu on the agent"},
+		{rule: "each port has to be free", pod: func(p *Pod) { p.Demand.Ports = []uint64{80, 31000} }, want: "node(s) didn't have free ports for the requested pod ports (80)"},
 		{rule: "both ends of a range are in it", pod: func(p *Pod) { p.Demand.Ports = []uint64{31000, 32000} }},
 		{rule: "a role of the pod's", pod: func(p *Pod) { p.Asks = &Asks{roles: []string{"*", "prod"}} }},
 		{
 			rule: "other roles than the pod's, before resources",
-			pod:  func(p *Pod) { p.Asks, p.Demand.Scalars[0] = &Asks{roles: []string{"*"}}, 99_000 }, want: "offers nothing now",
+			pod:  func(p *Pod) { p.Asks, p.Demand.Scalars[0] = &Asks{roles: []string{"*"}}, 99_000 }, want: "agent(s) offer nothing now",
 		},
 		{
-			rule: "a port for each wildcard, beside the ports that the pod names", want: "has too few free ports",
+			rule: "a port for each wildcard, beside the ports that the pod names", want: "node(s) didn't have enough free ports in offers",
 			pod: func(p *Pod) {
 				p.Asks, p.Demand.Ports = &Asks{wildcards: make([]api.PortMapping, 1001)}, []uint64{31000}
 			},
@@ -92,15 +92,15 @@ func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
 		{rule: "as many ports as there are", pod: func(p *Pod) { p.Asks = &Asks{wildcards: make([]api.PortMapping, 1001)} }},
 		{
 			rule: "another version's executor", view: func(v *View) { v.executor.Stranger = "k8sm-minion.v0" },
-			want: "runs another version of our executor (k8sm-minion.v0)",
+			want: "agent(s) run another version of our executor (k8sm-minion.v0)",
 		},
 		{rule: "a record to fetch first", view: func(v *View) { v.executor.Prepared = false }, want: "quiet"},
 		{rule: "an executor that comes with another role's task", view: func(v *View) { v.executor.Coming = true }, want: "quiet"},
 		{
 			rule: "a record that cannot be had", view: func(v *View) { v.executor.Prepared, v.executor.Failed = false, true },
-			want: "cannot be given an executor yet",
+			want: "agent(s) cannot be given an executor yet",
 		},
-		{rule: "no offer now", view: func(v *View) { v.Offers = nil }, want: "has enough but offers nothing now"},
+		{rule: "no offer now", view: func(v *View) { v.Offers = nil }, want: "agent(s) have enough but offer nothing now"},
 	} {
 		v := roomy()
 		p := &Pod{Obj: &v1.Pod{}, Demand: Demand{Scalars: [NumScalars]offers.Milli{100, 64_000, 0, 0}}}
@@ -117,7 +117,7 @@ func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
 		case r.reason == beingPrepared:
 			got = "quiet"
 		case !r.ok():
-			got, _ = r.words(s, "")
+			got = r.words(s, "")
 		}
 		if got != test.want {
 			t.Errorf("%s: got %q, want %q", test.rule, got, test.want)
@@ -131,7 +131,7 @@ func TestReportCountsAgentsByReasonAndTellsTheNumbers(t *testing.T) {
 	s.add(refusal{reason: tooSmall, scalar: 0, most: 1000})
 	s.add(refusal{reason: portsMissing, ports: []uint64{80}})
 	s.add(refusal{reason: tooSmall, scalar: 0, most: 3900})
-	want := "0/3 agents can run it: 2 have too little cpus (want 100, most free 3.9), 1 lacks the host ports [80]"
+	want := "0/3 nodes are available: 2 Insufficient cpu on the agent (requested 100, most free 3.9), 1 node(s) didn't have free ports for the requested pod ports (80)"
 	if got := s.String(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -195,15 +195,15 @@ func TestReportNamesTheRolesThatAPodDependsOn(t *testing.T) {
 		asks  *Asks
 		want  string
 	}{
-		{"the pod's role", []string{"prod", "*"}, &Asks{roles: []string{"prod"}}, "1 has too little cpus for role prod (want 1, most free 0)"},
-		{"the framework's roles", []string{"prod", "batch"}, nil, "1 has too little cpus for roles prod batch (want 1, most free 0)"},
-		{"only * is no news", []string{"*"}, nil, "1 has too little cpus (want 1, most free 0)"},
+		{"the pod's role", []string{"prod", "*"}, &Asks{roles: []string{"prod"}}, "1 Insufficient cpu on the agent for role prod (requested 1, most free 0)"},
+		{"the framework's roles", []string{"prod", "batch"}, nil, "1 Insufficient cpu on the agent for roles prod batch (requested 1, most free 0)"},
+		{"only * is no news", []string{"*"}, nil, "1 Insufficient cpu on the agent (requested 1, most free 0)"},
 	} {
 		cfg.Roles = test.roles
 		class := newClass(Key{}, &Pod{Obj: &v1.Pod{}, Asks: test.asks, Demand: Demand{Scalars: [NumScalars]offers.Milli{1000}}})
 		s := Summary{class: class, roles: cfg.rolesWanted(class)}
 		s.add(refusal{reason: tooSmall})
-		want := "0/1 agents can run it: " + test.want
+		want := "0/1 nodes are available: " + test.want
 		if got := s.String(); got != want {
 			t.Errorf("%s: got  %s\nwant %s", test.rule, got, want)
 		}

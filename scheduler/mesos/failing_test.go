@@ -50,7 +50,7 @@ func TestPodsRunElsewhereWhileAnAgentFailsAndThereAgainWhenItHasRecovered(t *tes
 	c.schedule()
 	c.createPod("pinned", "100m", func(spec *v1.PodSpec) { spec.NodeSelector = map[string]string{v1.LabelHostname: "bad"} })
 	c.eventOf("bad", "TASK_FAILED REASON_EXECUTOR_TERMINATED", "no pod is placed there for 10s")
-	c.wait("pinned", "to be told why it waits", waitsBecause("fails tasks before they run"))
+	c.wait("pinned", "to be told why it waits", waitsBecause("failed tasks before they ran"))
 	for i := range 10 {
 		c.createPod(fmt.Sprintf("pod-%d", i), "300m")
 	}

@@ -52,7 +52,7 @@ func TestReplicasThatMayNotShareAHostGetAgentsOfTheirOwnAndOneMoreWaits(t *testi
 	if len(nodes) != 2 || waiting == nil {
 		t.Fatalf("replicas stand on %v", nodes)
 	}
-	if message := waiting.Status.Conditions[0].Message; !strings.Contains(message, "have a pod near that its anti-affinity avoids (by kubernetes.io/hostname)") {
+	if message := waiting.Status.Conditions[0].Message; !strings.Contains(message, "didn't match pod anti-affinity rules (kubernetes.io/hostname)") {
 		t.Errorf("it waits, because %s", message)
 	}
 	for node, name := range nodes {

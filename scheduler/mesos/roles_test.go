@@ -309,7 +309,7 @@ func TestRevocableCPUsAreForThePodsThatAskForThem(t *testing.T) {
 			}
 		}
 	}
-	c.wait("large", "to be told that it waits", waitsBecause("too little cpus"))
+	c.wait("large", "to be told that it waits", waitsBecause("Insufficient cpu"))
 }
 
 func TestMinionOfRevocablePodsIsNeverInAContainerWithoutCPUs(t *testing.T) {

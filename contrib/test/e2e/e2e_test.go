@@ -302,7 +302,7 @@ func neverFits(t *testing.T, c *scratch.Cluster) {
 	elsewhere := pod("elsewhere", forever)
 	elsewhere.Spec.NodeSelector = map[string]string{"kubernetes.io/hostname": "no-such-node"}
 	for p, words := range map[*corev1.Pod][]string{
-		big: {"cpus", "100", "1.75"}, port: {"port", "80"}, elsewhere: {"kubernetes.io/hostname", "no-such-node"},
+		big: {"Insufficient cpu", "100", "1.75"}, port: {"free ports", "80"}, elsewhere: {"kubernetes.io/hostname", "no-such-node"},
 	} {
 		create(t, c, p)
 		err := scratch.Until(t.Context(), 30*time.Second, func(ctx context.Context) error {
