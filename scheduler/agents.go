@@ -215,7 +215,7 @@ func sameAgent(a, b *offers.Offer) bool {
 
 func (as *agents) add(now time.Time, id api.AgentID) *agent {
 	a := &agent{Agent: match.Agent{ID: id}, since: now}
-	a.Guard = &a.failures
+	a.Guard, a.Owner = &a.failures, a
 	as.byID[id] = a
 	as.core.index.AddAgent(&a.Agent)
 	return a
@@ -295,13 +295,7 @@ func (as *agents) forget(now time.Time, a *agent) []Action {
 
 // updateTotals learns how much the agent has for us: what it offers and what our tasks there have already.
 func (as *agents) updateTotals(a *agent) {
-	var sum [match.NumScalars]offers.Milli
-	for o := range as.core.offering.on(a.ID) {
-		for i, name := range match.ScalarNames {
-			sum[i] += o.Resources.Sum(name)
-		}
-		a.Total.AddPorts(o.Resources.PortRanges())
-	}
+	sum := as.core.offering.free(a.ID, a.Total.AddPorts)
 	for _, t := range as.core.tasks.on(a.ID) {
 		if t.heard {
 			for i, amount := range t.demand.Scalars {
@@ -484,7 +478,7 @@ func (as *agents) executorReady(now time.Time, ev ExecutorReady) {
 func (as *agents) inOrder() []*agent {
 	agents := make([]*agent, 0, len(as.byID))
 	for a := range as.core.index.Agents() {
-		agents = append(agents, as.byID[a.ID])
+		agents = append(agents, as.of(a))
 	}
 	return agents
 }

@@ -39,8 +39,9 @@ type Core struct {
 
 // step is the one that is being taken.
 type step struct {
-	now  time.Time
-	look bool // it may have made a placement possible
+	now     time.Time
+	look    bool // it may have made a placement possible
+	granted grants
 }
 
 // NewCore returns a core that knows nothing yet.
@@ -64,7 +65,7 @@ func NewCore(cfg Config) *Core {
 
 // Step takes one event in and returns what is to be done, in this order. Time never runs backwards between calls.
 func (c *Core) Step(now time.Time, ev Event) []Action {
-	c.step = step{now: now}
+	c.step.now, c.step.look = now, false
 	acts := append(c.handle(now, ev), c.addresses.ask(now)...)
 	acts = append(acts, c.addresses.lead(now)...)
 	if c.index.Stirred() {

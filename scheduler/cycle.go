@@ -13,10 +13,11 @@ func (c *Core) cycle(now time.Time) []Action {
 	c.index.Installs.End(c.agents.installing)
 	c.refresh(now)
 	c.index.Begin()
-	var chosen grants
+	chosen := &c.step.granted
+	chosen.reset()
 	for class := c.index.Next(); class != nil; class = c.index.Next() {
 		if v := c.index.Find(class); v != nil {
-			c.place(now, c.pods.of(class.Head()), v, &chosen)
+			c.place(now, c.pods.of(class.Head()), v, chosen)
 			continue
 		}
 		c.index.Skip()
@@ -35,7 +36,26 @@ type grant struct {
 // grants are those of one cycle, in the order in which they were made.
 type grants struct {
 	list   []*grant
+	spare  []*grant               // of earlier cycles
 	byView map[*match.View]*grant // nil while there are few
+}
+
+// reset begins a cycle. What was granted in the one before is launched.
+func (g *grants) reset() {
+	for _, old := range g.list {
+		*old = grant{}
+	}
+	g.spare, g.list, g.byView = append(g.spare, g.list...), g.list[:0], nil
+}
+
+// take returns a grant that is not used.
+func (g *grants) take() *grant {
+	if last := len(g.spare) - 1; last >= 0 {
+		unused := g.spare[last]
+		g.spare = g.spare[:last]
+		return unused
+	}
+	return &grant{}
 }
 
 // few grants are found without a map.
@@ -52,7 +72,8 @@ func (g *grants) in(v *match.View) *grant {
 	} else if known := g.byView[v]; known != nil {
 		return known
 	}
-	made := &grant{view: v}
+	made := g.take()
+	made.view = v
 	g.list = append(g.list, made)
 	if len(g.list) > few {
 		if g.byView == nil {
@@ -70,7 +91,7 @@ func (g *grants) in(v *match.View) *grant {
 // turn again.
 func (c *Core) refresh(now time.Time) {
 	for changed := c.index.Changed(); changed != nil; changed = c.index.Changed() {
-		a := c.agents.get(changed.ID)
+		a := c.agents.of(changed)
 		c.pods.unreserve(now, a, c.index.Release(changed))
 		c.pods.welcome(now, a.Node)
 		c.index.Rebuild(changed)

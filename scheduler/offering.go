@@ -1,12 +1,12 @@
 package scheduler
 
 import (
-	"iter"
 	"slices"
 	"time"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/offers"
+	"github.com/k8sm/k8sm/scheduler/match"
 )
 
 // offering is what Mesos offers: which offers are held, and when to call for more.
@@ -67,8 +67,24 @@ func (of *offering) disconnect(now time.Time) {
 	}
 }
 
-// on goes through the offers of an agent.
-func (of *offering) on(id api.AgentID) iter.Seq[*offers.Offer] { return of.held.OfAgent(id) }
+// collect appends the offers of an agent.
+func (of *offering) collect(into []*offers.Offer, id api.AgentID) []*offers.Offer {
+	for o := range of.held.OfAgent(id) {
+		into = append(into, o)
+	}
+	return into
+}
+
+// free sums up what an agent offers, and tells at which ports.
+func (of *offering) free(id api.AgentID, ports func([]offers.Range)) (sum [match.NumScalars]offers.Milli) {
+	for o := range of.held.OfAgent(id) {
+		for i, name := range match.ScalarNames {
+			sum[i] += o.Resources.Sum(name)
+		}
+		ports(o.Resources.PortRanges())
+	}
+	return sum
+}
 
 // subscribed forgets what was asked for: Mesos has, too.
 func (of *offering) subscribed() { of.revival = revival{} }

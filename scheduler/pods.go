@@ -60,6 +60,7 @@ func (ps *pods) seen(now time.Time, obj *v1.Pod) []Action {
 	if isNew {
 		ps.order++
 		p = &pod{Pod: match.Pod{Order: ps.order}, since: now}
+		p.Owner = p
 		ps.byUID[obj.UID] = p
 		ps.core.offering.reviveSoon()
 	}

@@ -172,14 +172,14 @@ func (ps *pods) reoccupy(a *agent) {
 }
 
 // of returns the pod that the index knows.
-func (ps *pods) of(p *match.Pod) *pod { return ps.byUID[p.Obj.UID] }
+func (ps *pods) of(p *match.Pod) *pod { return p.Owner.(*pod) }
 
 // of returns the agent that the index knows; nil for nil.
 func (as *agents) of(a *match.Agent) *agent {
 	if a == nil {
 		return nil
 	}
-	return as.byID[a.ID]
+	return a.Owner.(*agent)
 }
 
 // ofNode returns the agent that the node stands for; nil if it does not exist, or its agent is not known.

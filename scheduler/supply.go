@@ -13,13 +13,18 @@ type supplies struct{ core *Core }
 
 // Supply implements match.Source. An agent that is not there, or can have no node, has nothing.
 func (x supplies) Supply(seen *match.Agent) match.Supply {
-	c, a := x.core, x.core.agents.get(seen.ID)
+	c, a := x.core, x.core.agents.of(seen)
 	s := match.Supply{Node: c.agents.nodeOf(a), Drains: c.disruptions.drains(a), Runs: a.hasExecutor, Minion: c.agents.minionOf(a)}
 	s.Closed = c.disruptions.closed(c.step.now, a, s.Node)
-	if a.Alive && a.Node != "" {
-		s.Offers = c.offering.on(a.ID)
-	}
 	return s
+}
+
+// Offers implements match.Source.
+func (x supplies) Offers(into []*offers.Offer, seen *match.Agent) []*offers.Offer {
+	if !seen.Alive || seen.Node == "" {
+		return into
+	}
+	return x.core.offering.collect(into, seen.ID)
 }
 
 // Executor implements match.Source: it finds out which executor the view's agent has and what a new one would take. A record
@@ -28,7 +33,7 @@ func (x supplies) Supply(seen *match.Agent) match.Supply {
 // src/master/validation.cpp wants all that a task and its executor use in the offers). Unless the executor is on its way
 // there already, launched in other offers: then it is waited for.
 func (x supplies) Executor(v *match.View) match.Executor {
-	c, a := x.core, x.core.agents.get(v.Agent.ID)
+	c, a := x.core, x.core.agents.of(v.Agent)
 	e := &a.executor
 	seen := match.Executor{Failed: c.step.now.Before(e.after)}
 	for _, id := range a.last.Executors {
@@ -74,7 +79,7 @@ func (as *agents) seeRecord(a *agent, v *match.View, seen *match.Executor) {
 
 // Mixes implements match.Source.
 func (x supplies) Mixes(seen *match.Agent) bool {
-	e := &x.core.agents.get(seen.ID).executor
+	e := &x.core.agents.of(seen).executor
 	return e.record != nil && e.charge.Sum(offers.CPUs) > 0
 }
 

@@ -12,8 +12,10 @@ import (
 
 // Agent is a Mesos agent as the matching sees it. Only the Index changes what it has here.
 type Agent struct {
-	ID   api.AgentID
-	Node string // the node's name; "" if the agent can have none
+	ID api.AgentID
+	// Owner is for who owns the agent; the Index does not look at it.
+	Owner any
+	Node  string // the node's name; "" if the agent can have none
 	// Total is the most that the agent was ever seen to have for us.
 	Total Totals
 	// Alive says that Mesos can reach the agent, as far as is known.

@@ -38,16 +38,22 @@ type Index struct {
 	// Installs bounds how many agents fetch km at a time.
 	Installs Installs
 	nominees map[string][]*Pod // for whom a place is kept, by node
-	scored   []scored          // room for findPreferred
-	scratch  v1.ResourceList   // for DemandOf
-	stirred  bool              // something has changed that may let a pod in
+	room
+	stirred bool // something has changed that may let a pod in
+}
+
+// room is memory that is used again and again.
+type room struct {
+	scored  []scored        // for findPreferred
+	held    []*offers.Offer // for Rebuild
+	scratch v1.ResourceList // for DemandOf
 }
 
 // NewIndex returns an index of nothing. It asks the source when it views an agent anew.
 func NewIndex(cfg Config, source Source) *Index {
 	x := &Index{
 		source: source, byID: map[api.AgentID]*Agent{}, nodes: map[string]*Node{}, others: map[types.UID]*occupant{},
-		terms: newTermIndex(), storage: newStorage(), classes: newClasses(), nominees: map[string][]*Pod{}, scratch: v1.ResourceList{},
+		terms: newTermIndex(), storage: newStorage(), classes: newClasses(), nominees: map[string][]*Pod{}, room: room{scratch: v1.ResourceList{}},
 	}
 	x.Installs = newInstalls(&x.fleet)
 	x.Configure(cfg)

@@ -15,6 +15,8 @@ const unread = -1
 // afterwards.
 type Pod struct {
 	Obj *v1.Pod
+	// Owner is for who owns the pod; the Index does not look at it.
+	Owner any
 	// Node is the name of the node that the pod is bound to; "" if it is not.
 	Node string
 	// Order is that of arrival: of equally important pods the one with the lower number comes first.

@@ -2,7 +2,6 @@ package match
 
 import (
 	"cmp"
-	"iter"
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
@@ -14,6 +13,8 @@ import (
 // Source tells what agents have for pods. The Index asks it when it views an agent anew.
 type Source interface {
 	Supply(a *Agent) Supply
+	// Offers appends the offers of the agent that are held; none of an agent that cannot be used.
+	Offers(into []*offers.Offer, a *Agent) []*offers.Offer
 	// Executor tells about our executor for tasks in the view, which has its offers already.
 	Executor(v *View) Executor
 	// Mixes tells whether the agent's executor was given cpus, beside which Mesos allows a task no revocable ones.
@@ -32,8 +33,6 @@ type Supply struct {
 	Runs bool
 	// Minion is what the agent's minion takes.
 	Minion Demand
-	// Offers are those that are held; nil for an agent that cannot be used.
-	Offers iter.Seq[*offers.Offer]
 }
 
 // View is one agent as the matching sees it: all its offers of one role together, because Mesos refuses a task whose
@@ -69,23 +68,21 @@ func (v *View) Executor() *Executor { return &v.executor }
 func (x *Index) Rebuild(a *Agent) {
 	s := x.source.Supply(a)
 	a.idle, a.nominees = nil, x.nominees[a.Node]
-	views, worn := a.views[:0], len(a.views)
-	if s.Offers != nil {
-		for o := range s.Offers {
-			i := slices.IndexFunc(views, func(v *View) bool { return v.Role == o.Role })
-			if i < 0 {
-				i = len(views)
-				if i < worn {
-					views = views[:i+1] // the view that was here is of no use any more, but its memory is
-				} else {
-					views = append(views, &View{})
-				}
-				x.open(views[i], a, o.Role, &s)
+	views := a.views[:0]
+	x.held = x.source.Offers(x.held[:0], a)
+	for _, o := range x.held {
+		i := slices.IndexFunc(views, func(v *View) bool { return v.Role == o.Role })
+		if i < 0 {
+			i = len(views)
+			if views = slices.Grow(views, 1)[:i+1]; views[i] == nil { // else it is of no use any more, but its memory is
+				views[i] = &View{}
 			}
-			views[i].Offers = append(views[i].Offers, o.ID)
-			views[i].Free = append(views[i].Free, o.Resources...)
+			x.open(views[i], a, o.Role, &s)
 		}
+		views[i].Offers = append(views[i].Offers, o.ID)
+		views[i].Free = append(views[i].Free, o.Resources...)
 	}
+	clear(x.held)
 	if len(views) > 1 {
 		slices.SortStableFunc(views, func(v, w *View) int {
 			return cmp.Compare(rank(x.cfg.Roles, v.Role), rank(x.cfg.Roles, w.Role))

@@ -31,9 +31,10 @@ func roomy() *View {
 // nobody is a source of nothing.
 type nobody struct{}
 
-func (nobody) Supply(*Agent) Supply    { return Supply{} }
-func (nobody) Executor(*View) Executor { return Executor{} }
-func (nobody) Mixes(*Agent) bool       { return false }
+func (nobody) Supply(*Agent) Supply                                  { return Supply{} }
+func (nobody) Offers(into []*offers.Offer, _ *Agent) []*offers.Offer { return into }
+func (nobody) Executor(*View) Executor                               { return Executor{} }
+func (nobody) Mixes(*Agent) bool                                     { return false }
 
 func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
 	taint := v1.Taint{Key: "only", Value: "gpu", Effect: v1.TaintEffectNoSchedule}
