@@ -36,13 +36,13 @@ func (b *budget) guards(pod *v1.Pod) bool {
 	return b.selector.Matches(labels.Set(pod.Labels))
 }
 
-// violations tells of each tenant whether a budget would be violated if it and those before it were preempted.
-func (pm *preempting) violations(tenants []tenant) []bool {
-	violates := make([]bool, len(tenants))
+// violations tells of each occupant whether a budget would be violated if it and those before it were preempted.
+func (pm *preempting) violations(occupants []occupant) []bool {
+	violates := make([]bool, len(occupants))
 	for _, b := range pm.budgets {
 		left := b.allowed
-		for i := range tenants {
-			if !b.guards(tenants[i].pod.Obj) {
+		for i := range occupants {
+			if !b.guards(occupants[i].pod.Obj) {
 				continue
 			}
 			left--

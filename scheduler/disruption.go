@@ -32,7 +32,7 @@ const (
 	reasonRemoved  = "REASON_AGENT_REMOVED"
 )
 
-// upkeep is what we know of the plans that operators have with an agent: maintenance, of which offers and inverse
+// disruption is what we know of the plans that operators have with an agent: maintenance, of which offers and inverse
 // offers tell, or draining, of which the ends of tasks tell
 // (https://mesos.apache.org/documentation/latest/maintenance/). Most agents have none.
 type disruption struct {
@@ -145,7 +145,7 @@ func newDisruptions(c *Core) disruptions {
 	return disruptions{core: c, byAgent: map[api.AgentID]*disruption{}}
 }
 
-// keep returns the agent's upkeep, a new one if it had none.
+// keep returns what is planned with the agent, a new record if it had none.
 func (ds *disruptions) keep(now time.Time, id api.AgentID) *disruption {
 	u := ds.byAgent[id]
 	if u == nil {

@@ -11,9 +11,20 @@
 // Which agent takes a pod, and why another one does not, is package scheduler/match's: the core tells it what changed, takes what
 // it finds, and launches it.
 //
+// What the core knows is held by subject, and each subject has the events that are about it:
+//
+//	          Step(now, event) ─► Core ─► actions
+//	                               │
+//	session · offering · pods · claims · addresses · tasks · agents · health
+//	disruptions · rollouts · warm · preemption
+//	                               │
+//	                     match.Index: Find, Take, WhyNot
+//
+// A subject is asked by its methods, by the others too; a test holds that none reaches into another's fields.
+//
 // Start reading at Core.Step, then cycle.go (a cycle finds agents for pods and launches tasks) and tasks.go (what follows from a
 // task's state, by the table in state.go). Each other subject has a file of its own: pods.go and queue.go (pods, and what they wait
-// for), agents.go and node.go (agents and their nodes), supply.go (what agents have for pods), claims.go and addresses.go (what a
+// for), session.go and offering.go (the connection to Mesos, and what it offers), agents.go and node.go (agents and their nodes), supply.go (what agents have for pods), claims.go and addresses.go (what a
 // pod gets before its launch), preempt.go and nomination.go (who makes room for more important pods), reconcile.go and resume.go
 // (tasks that Mesos may have lost), disruption.go and drain.go (agents that are about to be away), rollout.go (minions of other
 // versions), warm.go (minions without pods), companion.go (minions without cpus), installs.go (how many agents fetch km at a time),

@@ -37,6 +37,8 @@ type LiveTask struct {
 	Node  string      `json:"node,omitempty"`
 	// State is the task state that Mesos told last (https://mesos.apache.org/documentation/latest/task-state-reasons/).
 	State string `json:"state"`
+	// Message is what came with that state; empty for nothing.
+	Message string `json:"message,omitempty"`
 	// Since is when the task was launched, or found by this scheduler if another one launched it.
 	Since time.Time `json:"since"`
 	// Bound says that the pod is bound to the node and carries the task's id.
@@ -85,7 +87,7 @@ func (ts *tasks) live() []LiveTask {
 	live := []LiveTask{}
 	for _, t := range ts.byID {
 		seen := LiveTask{
-			ID: t.id, Agent: t.agent, State: t.state.String(), Since: t.since, Bound: t.bound, Warm: t.warm, Killing: t.killed,
+			ID: t.id, Agent: t.agent, State: t.state.String(), Message: t.message, Since: t.since, Bound: t.bound, Warm: t.warm, Killing: t.killed,
 		}
 		if p := ts.core.pods.get(t.pod); p != nil {
 			seen.Pod = refOf(p.Obj).Key.String()

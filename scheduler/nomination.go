@@ -7,7 +7,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// nominationPatience is how long a pod waits for a place that was promised to it and that is not seen coming any more.
+// nominationPatience is how long a pod stays nominated for a node where its place is not seen coming any more.
 // The offers of what ended tasks have left come within it.
 const nominationPatience = 10 * time.Second
 
@@ -19,15 +19,15 @@ func (ps *pods) nominate(now time.Time, p *pod, node string) {
 	ps.core.index.Nominate(&p.Pod, node)
 }
 
-// readNomination takes over what an earlier scheduler, or somebody else, has promised.
+// readNomination takes over the nomination that an earlier scheduler, or somebody else, has made.
 func (ps *pods) readNomination(now time.Time, p *pod) {
 	if node := p.Obj.Status.NominatedNodeName; node != "" && p.Node == "" && needsTask(p) {
 		ps.nominate(now, p, node)
 	}
 }
 
-// Nominate writes to the API which node is promised to a pod, and tells why by an event and by the pod's condition
-// PodScheduled. An empty node takes a promise back.
+// Nominate writes to the API which node a pod is nominated for, and tells why by an event and by the pod's condition
+// PodScheduled. An empty node takes the nomination back.
 type Nominate struct {
 	Pod     *v1.Pod
 	Node    string

@@ -168,7 +168,7 @@ func (of *offering) giveBack(now time.Time, a *agent) []Action {
 	return []Action{Decline{Offers: ids, Refuse: refuse}}
 }
 
-// freed notes that resources of an agent which a task of ours had are on their way back. Who was promised them wants to
+// freed notes that resources of an agent which a task of ours had are on their way back. A pod that is nominated for the node wants to
 // be offered them soon.
 func (of *offering) freed(now time.Time, s TaskStatus) {
 	a := of.core.agents.get(s.Agent)

@@ -74,7 +74,7 @@ func (ps *pods) seen(now time.Time, obj *v1.Pod) []Action {
 	if p.task == nil {
 		ps.appraise(p)
 		if a := ps.core.agents.ofNode(p.Nominated()); a != nil {
-			ps.core.index.Refresh(&a.Agent) // the pod may need more or less than was promised
+			ps.core.index.Refresh(&a.Agent) // the pod may need more or less than is kept for it
 		}
 		if isNew && p.claimed.address != "" {
 			ps.core.addresses.has(obj.UID) // an earlier scheduler gave it

@@ -21,17 +21,17 @@ const (
 )
 
 // preemption is the search, in one tick, for pods that have to go so that more important ones can be placed
-// (https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/). It weighs agents and tenants as
+// (https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/). It weighs agents and occupants as
 // kube-scheduler's plugin DefaultPreemption does. What others than we hold on an agent is not ours to free: there is
 // what is offered now, and what the tasks of less important pods would leave.
 type preemption struct {
-	core     *Core
-	done     *preempted
-	now      time.Time
-	answered time.Time // what agents had to offer at this time has been offered
-	lowest   int32     // the priority of the least important tenant of all
-	rooms    map[*agent]*room
-	spent    int // of looksPerTick
+	core        *Core
+	done        *preempted
+	now         time.Time
+	answered    time.Time // what agents had to offer at this time has been offered
+	lowest      int32     // the priority of the least important occupant of all
+	occupancies map[*agent]*occupancy
+	spent       int // of looksPerTick
 }
 
 // preempting preempts pods for more important ones.
@@ -53,7 +53,7 @@ func (pm *preempting) counts() (looks, victims uint64) { return pm.done.looks, p
 func newPreempting(c *Core) preempting {
 	return preempting{
 		core: c, budgets: map[types.UID]*budget{},
-		done: preempted{pods: map[types.UID]time.Time{}, hopes: map[match.Key]hope{}},
+		done: preempted{pods: map[types.UID]time.Time{}, retries: map[match.Key]retry{}},
 	}
 }
 
@@ -63,35 +63,35 @@ type preempted struct {
 	// pods are those that were preempted. Until this time, they are taken to be on their way out even if they are not yet
 	// seen being deleted.
 	pods map[types.UID]time.Time
-	// hopes are what the pods of a class may expect of preemption.
-	hopes map[match.Key]hope
+	// retries are what the pods of a class may expect of preemption.
+	retries map[match.Key]retry
 }
 
 // room is an agent with what its tasks hold.
-type room struct {
-	agent   *agent
-	views   []*match.View // it has, and empty ones of the roles whose offers its tasks have used up
-	leaving []*task       // that are about to end
-	tenants []tenant      // the others whose pods might be preempted, the most important first
+type occupancy struct {
+	agent     *agent
+	views     []*match.View // it has, and empty ones of the roles whose offers its tasks have used up
+	leaving   []*task       // that are about to end
+	occupants []occupant    // the others whose pods might be preempted, the most important first
 }
 
-// tenant is a pod that has a task.
-type tenant struct {
+// occupant is a pod that has a task.
+type occupant struct {
 	pod      *pod
 	priority int32
 	since    time.Time // when it was started
 }
 
-// clearing is whom to preempt on an agent so that a pod fits there. Without a victim, it fits when what is about to end has
+// candidate is whom to preempt on an agent so that a pod fits there. Without a victim, it fits when what is about to end has
 // ended.
-type clearing struct {
+type candidate struct {
 	agent      *agent
-	victims    []tenant // the most important first
-	violations int      // of PodDisruptionBudgets
+	victims    []occupant // the most important first
+	violations int        // of PodDisruptionBudgets
 }
 
 // compare is below 0 if p is better.
-func (p clearing) compare(o clearing) int {
+func (p candidate) compare(o candidate) int {
 	if len(p.victims) == 0 || len(o.victims) == 0 {
 		return cmp.Compare(len(p.victims), len(o.victims))
 	}
@@ -105,7 +105,7 @@ func (p clearing) compare(o clearing) int {
 }
 
 // weight sums up the priorities so that one more victim always weighs more, even if its priority is negative.
-func (p clearing) weight() int64 {
+func (p candidate) weight() int64 {
 	var sum int64
 	for _, victim := range p.victims {
 		sum += int64(victim.priority) - math.MinInt32
@@ -114,7 +114,7 @@ func (p clearing) weight() int64 {
 }
 
 // earliest is when the oldest of the most important victims was started.
-func (p clearing) earliest() time.Time {
+func (p candidate) earliest() time.Time {
 	earliest := p.victims[0].since
 	for _, victim := range p.victims {
 		if victim.priority == p.victims[0].priority && victim.since.Before(earliest) {
@@ -128,61 +128,78 @@ func (p clearing) earliest() time.Time {
 func (pm *preempting) tick(now time.Time) []Action {
 	patience := min(reportPatience, pm.core.cfg.OfferTTL/2)
 	w := &preemption{
-		core: pm.core, done: &pm.done, now: now, answered: pm.core.offering.answeredBefore(now.Add(-patience)), rooms: map[*agent]*room{},
+		core: pm.core, done: &pm.done, now: now, answered: pm.core.offering.answeredBefore(now.Add(-patience)), occupancies: map[*agent]*occupancy{},
 	}
-	acts := w.lookAfterNominees()
+	acts := w.checkNominees()
 	if w.answered.IsZero() || now.Sub(w.answered) >= pm.core.cfg.OfferTTL {
 		return acts // of what came then, some has been given back
 	}
-	shapes := w.shapes()
-	if len(shapes) == 0 {
+	classes := w.classes()
+	pm.done.forget(classes)
+	if len(classes) == 0 {
 		return acts
 	}
 	w.lowest = pm.core.tasks.lowestPriority()
 	w.spent = 0
-	for _, s := range shapes {
+	for _, s := range classes {
 		switch {
 		case s.Priority() <= w.lowest && s.Nominee() == nil:
-			delete(pm.done.hopes, s.Key())
-		case !now.Before(pm.done.hopes[s.Key()].again) && w.spent <= looksPerTick:
-			acts = append(acts, w.serve(s)...)
+			delete(pm.done.retries, s.Key())
+		case !now.Before(pm.done.retries[s.Key()].again) && w.spent <= looksPerTick:
+			acts = append(acts, w.preemptFor(s)...)
 		}
 	}
 	return acts
 }
 
-// hope is what the pods of a shape may expect of preemption.
-type hope struct {
-	lost  bool      // the last look was in vain
+// manyRetries is how many retries of classes without waiting pods are remembered at least.
+const manyRetries = 256
+
+// forget drops retries when there are many of classes of which no pod looks for a place any more.
+func (p *preempted) forget(classes []*match.Class) {
+	if len(p.retries) <= len(classes)+manyRetries {
+		return
+	}
+	kept := make(map[match.Key]retry, len(classes))
+	for _, s := range classes {
+		if r, known := p.retries[s.Key()]; known {
+			kept[s.Key()] = r
+		}
+	}
+	p.retries = kept
+}
+
+// retry is when the pods of a class may look for pods to preempt again.
+type retry struct {
+	vain  bool      // the last look was in vain
 	again time.Time // when to look again
 	pause time.Duration
 }
 
-// vain notes a look in vain, and spaces out the next ones. It was a sure one if it was known what all agents have.
-func (h hope) vain(now time.Time, sure bool) hope {
-	h.lost, h.pause = sure, min(max(2*h.pause, preemptFirst), preemptLast)
+// later notes a look in vain, and spaces out the next ones. It was a sure one if it was known what all agents have.
+func (h retry) later(now time.Time, sure bool) retry {
+	h.vain, h.pause = sure, min(max(2*h.pause, preemptFirst), preemptLast)
 	h.again = now.Add(h.pause)
 	return h
 }
 
-// lookAfterNominees finds out who is still about to get the place that was promised. Not everybody's is looked at in
-// every tick.
-func (w *preemption) lookAfterNominees() []Action {
+// checkNominees finds out which nominees are still about to get their places. It does not look at each in every tick.
+func (w *preemption) checkNominees() []Action {
 	var acts []Action
 	for _, p := range w.core.preemption.nominees() {
 		a := w.core.agents.ofNode(p.Nominated())
 		switch {
 		case a == nil || !a.Alive && a.since.After(w.core.session.subscribed()):
-			acts = append(acts, w.core.preemption.denominate(w.now, p, fmt.Sprintf("node %s is gone", p.Nominated())))
+			acts = append(acts, w.core.preemption.withdraw(w.now, p, fmt.Sprintf("node %s is gone", p.Nominated())))
 		case p.Asks.Wrong():
-			acts = append(acts, w.core.preemption.denominate(w.now, p, p.Asks.Problem()))
+			acts = append(acts, w.core.preemption.withdraw(w.now, p, p.Asks.Problem()))
 		case p.Reserved() != nil:
 			p.hoped = w.now
 		case p.Class() != nil && w.now.Sub(p.hoped) >= nominationPatience/2:
-			if _, coming := w.clearing(p.Class(), a, false); coming {
+			if _, coming := w.candidate(p.Class(), a, false); coming {
 				p.hoped = w.now
 			} else if neverPreempts(p) && w.lost(p) && w.known(a) {
-				acts = append(acts, w.core.preemption.denominate(w.now, p, "others have taken it"))
+				acts = append(acts, w.core.preemption.withdraw(w.now, p, "others have taken it"))
 			}
 		}
 	}
@@ -198,8 +215,8 @@ func (pm *preempting) nominees() []*pod {
 	return pods
 }
 
-// denominate takes a promise back.
-func (pm *preempting) denominate(now time.Time, p *pod, why string) Action {
+// withdraw takes a nomination back.
+func (pm *preempting) withdraw(now time.Time, p *pod, why string) Action {
 	message := fmt.Sprintf("its place on node %s is kept no more: %s", p.Nominated(), why)
 	pm.core.pods.nominate(now, p, "")
 	if p.Class() != nil { // what it has reserved elsewhere, it keeps
@@ -208,16 +225,16 @@ func (pm *preempting) denominate(now time.Time, p *pod, why string) Action {
 	return Nominate{Pod: p.Obj, Message: message}
 }
 
-// shapes returns the shapes of which a pod may look for a place now, by whose turn it is.
-func (w *preemption) shapes() []*match.Class {
-	var shapes []*match.Class
+// classes returns the classes of which a pod may look for a place now, by whose turn it is.
+func (w *preemption) classes() []*match.Class {
+	var classes []*match.Class
 	for s := range w.core.index.Classes() {
 		if s.Head() != nil && s.Node() == "" && !s.Asks().Wrong() && len(w.mayLook(s)) > 0 {
-			shapes = append(shapes, s)
+			classes = append(classes, s)
 		}
 	}
-	slices.SortFunc(shapes, func(a, b *match.Class) int { return match.Before(a.Head(), b.Head()) })
-	return shapes
+	slices.SortFunc(classes, func(a, b *match.Class) int { return match.Before(a.Head(), b.Head()) })
+	return classes
 }
 
 // mayLook returns the pods of a class that may preempt others: one that has not had all offers yet, or for which a place is kept,
@@ -251,7 +268,7 @@ func neverPreempts(p *pod) bool {
 	return policy != nil && *policy == v1.PreemptNever
 }
 
-// lost tells whether the place that was promised to a pod has not been seen coming for long.
+// lost tells whether the place of a nominee has not been seen coming for long.
 func (w *preemption) lost(p *pod) bool {
 	hoped := p.hoped
 	if w.core.session.subscribed().After(hoped) {
@@ -271,31 +288,31 @@ func (ts *tasks) lowestPriority() int32 {
 	return lowest
 }
 
-// serve finds places for the pods of a shape. They share the look at all agents: after each, only the agent that it was
+// preemptFor finds places for the pods of a class. They share the look at all agents: after each, only the agent that it was
 // given is looked at again.
-func (w *preemption) serve(s *match.Class) []Action {
-	pods, hopes := w.mayLook(s), w.done.hopes
+func (w *preemption) preemptFor(s *match.Class) []Action {
+	pods, retries := w.mayLook(s), w.done.retries
 	w.done.looks++
-	plans, sure := w.clearings(s)
+	plans, sure := w.candidates(s)
 	if len(plans) == 0 {
-		hopes[s.Key()] = hopes[s.Key()].vain(w.now, sure)
+		retries[s.Key()] = retries[s.Key()].later(w.now, sure)
 		if s.Nominee() != nil && sure {
-			return []Action{w.core.preemption.denominate(w.now, w.core.pods.of(s.Nominee()), "others have taken it")}
+			return []Action{w.core.preemption.withdraw(w.now, w.core.pods.of(s.Nominee()), "others have taken it")}
 		}
 		return nil
 	}
-	delete(hopes, s.Key())
+	delete(retries, s.Key())
 	var acts []Action
 	for i, p := range pods {
 		if len(plans) == 0 || i > 0 && w.spent > looksPerTick {
 			break
 		}
 		w.spent += len(plans)
-		best := slices.MinFunc(plans, clearing.compare)
+		best := slices.MinFunc(plans, candidate.compare)
 		acts = append(acts, w.carryOut(best, p)...)
-		delete(w.rooms, best.agent)
-		plans = slices.DeleteFunc(plans, func(other clearing) bool { return other.agent == best.agent })
-		if again, ok := w.clearing(s, best.agent, true); ok {
+		delete(w.occupancies, best.agent)
+		plans = slices.DeleteFunc(plans, func(other candidate) bool { return other.agent == best.agent })
+		if again, ok := w.candidate(s, best.agent, true); ok {
 			plans = append(plans, again)
 		}
 	}
@@ -305,9 +322,9 @@ func (w *preemption) serve(s *match.Class) []Action {
 // known tells whether all that the agent has to offer has been offered.
 func (w *preemption) known(a *agent) bool { return !a.returning.After(w.answered) }
 
-// clearings returns the best one for each agent on which there is one, in order of the agents' coming. It is not sure that
+// candidates returns the best one for each agent on which there is one, in order of the agents' coming. It is not sure that
 // these are all if resources are about to be offered that nobody has now.
-func (w *preemption) clearings(s *match.Class) (found []clearing, sure bool) {
+func (w *preemption) candidates(s *match.Class) (found []candidate, sure bool) {
 	sure = true
 	agents := w.core.index.Agents()
 	if only := s.Only(); only != nil {
@@ -328,7 +345,7 @@ func (w *preemption) clearings(s *match.Class) (found []clearing, sure bool) {
 			sure = false
 			continue
 		}
-		if p, ok := w.clearing(s, a, true); ok {
+		if p, ok := w.candidate(s, a, true); ok {
 			found = append(found, p)
 		}
 	}
@@ -336,11 +353,11 @@ func (w *preemption) clearings(s *match.Class) (found []clearing, sure bool) {
 }
 
 // room returns what the tasks on an agent hold.
-func (w *preemption) room(a *agent) *room {
-	if r := w.rooms[a]; r != nil {
+func (w *preemption) occupancy(a *agent) *occupancy {
+	if r := w.occupancies[a]; r != nil {
 		return r
 	}
-	r := &room{agent: a, views: slices.Clip(a.Views())}
+	r := &occupancy{agent: a, views: slices.Clip(a.Views())}
 	for _, t := range w.core.tasks.on(a.ID) {
 		w.spent++
 		if t.warm {
@@ -356,16 +373,16 @@ func (w *preemption) room(a *agent) *room {
 			if started := p.Obj.Status.StartTime; started != nil {
 				since = started.Time
 			}
-			r.tenants = append(r.tenants, tenant{p, match.Priority(p.Obj), since})
+			r.occupants = append(r.occupants, occupant{p, match.Priority(p.Obj), since})
 		}
 	}
-	slices.SortStableFunc(r.tenants, compareTenants)
-	w.rooms[a] = r
+	slices.SortStableFunc(r.occupants, compareOccupants)
+	w.occupancies[a] = r
 	return r
 }
 
 // addViews adds views of the roles in whose offers the resources of a task may come back.
-func (w *preemption) addViews(r *room, t *task) {
+func (w *preemption) addViews(r *occupancy, t *task) {
 	roles := w.core.cfg.Roles
 	if t.role != "" {
 		roles = []string{t.role}
@@ -377,7 +394,7 @@ func (w *preemption) addViews(r *room, t *task) {
 	}
 }
 
-func compareTenants(a, b tenant) int {
+func compareOccupants(a, b occupant) int {
 	return cmp.Or(cmp.Compare(b.priority, a.priority), a.since.Compare(b.since))
 }
 
@@ -400,32 +417,32 @@ func isPreempted(obj *v1.Pod) bool {
 	})
 }
 
-// clearing finds out whom to preempt on an agent for a pod of the shape; ok is false if there is no way. Without mayPreempt
+// candidate finds out whom to preempt on an agent for a pod of the class; ok is false if there is no way. Without mayPreempt
 // it only tells whether the pod will fit when what is about to end has ended.
-func (w *preemption) clearing(s *match.Class, a *agent, mayPreempt bool) (best clearing, ok bool) {
-	r := w.room(a)
+func (w *preemption) candidate(s *match.Class, a *agent, mayPreempt bool) (best candidate, ok bool) {
+	r := w.occupancy(a)
 	w.spent++
-	var victims []tenant
+	var victims []occupant
 	if mayPreempt {
-		i, _ := slices.BinarySearchFunc(r.tenants, s.Priority(), func(t tenant, p int32) int {
+		i, _ := slices.BinarySearchFunc(r.occupants, s.Priority(), func(t occupant, p int32) int {
 			if t.priority < p {
 				return 1
 			}
 			return -1
 		})
-		victims = r.tenants[i:]
+		victims = r.occupants[i:]
 	}
 	if len(victims) == 0 && len(r.leaving) == 0 {
-		return clearing{}, false
+		return candidate{}, false
 	}
 	w.spent += len(r.views) * (len(victims) + len(r.leaving))
 	for _, v := range r.views {
 		here := victims
 		if len(r.views) > 1 {
-			here = slices.DeleteFunc(slices.Clone(victims), func(t tenant) bool { return !t.pod.task.frees(v) })
+			here = slices.DeleteFunc(slices.Clone(victims), func(t occupant) bool { return !t.pod.task.frees(v) })
 		}
 		if trial := w.without(s, v, r, here); trial != nil {
-			p := clearing{agent: a}
+			p := candidate{agent: a}
 			p.victims, p.violations = w.reprieve(s, trial, here)
 			if !ok || p.compare(best) < 0 {
 				best, ok = p, true
@@ -437,7 +454,7 @@ func (w *preemption) clearing(s *match.Class, a *agent, mayPreempt bool) (best c
 
 // without returns the view as it will be when what is about to end and the victims have ended; nil if the class does
 // not fit there even then.
-func (w *preemption) without(s *match.Class, v *match.View, r *room, victims []tenant) *match.View {
+func (w *preemption) without(s *match.Class, v *match.View, r *occupancy, victims []occupant) *match.View {
 	var freed match.Usage
 	var gone []*match.Pod
 	for _, t := range r.leaving {
@@ -467,13 +484,13 @@ func (ts *tasks) usage(t *task) match.Usage {
 // offers. An earlier scheduler's tasks may have been launched in any.
 func (t *task) frees(v *match.View) bool { return t.role == "" || t.role == v.Role }
 
-// reprieve lets as many tenants as possible stay in a view that they are all taken out of: those first whose end would
+// reprieve lets as many occupants as possible stay in a view that they are all taken out of: those first whose end would
 // violate a budget, then the most important ones. It returns the others.
-func (w *preemption) reprieve(s *match.Class, trial *match.View, tenants []tenant) (victims []tenant, violations int) {
-	violates := w.core.preemption.violations(tenants)
+func (w *preemption) reprieve(s *match.Class, trial *match.View, occupants []occupant) (victims []occupant, violations int) {
+	violates := w.core.preemption.violations(occupants)
 	taken := trial.Nominated(s)
 	for _, violating := range [...]bool{true, false} {
-		for i, t := range tenants {
+		for i, t := range occupants {
 			if violates[i] != violating {
 				continue
 			}
@@ -487,12 +504,12 @@ func (w *preemption) reprieve(s *match.Class, trial *match.View, tenants []tenan
 			}
 		}
 	}
-	slices.SortStableFunc(victims, compareTenants)
+	slices.SortStableFunc(victims, compareOccupants)
 	return victims, violations
 }
 
-// carryOut promises the pod the place and preempts the victims.
-func (w *preemption) carryOut(best clearing, p *pod) []Action {
+// carryOut nominates the pod for the node and preempts the victims.
+func (w *preemption) carryOut(best candidate, p *pod) []Action {
 	c, node := w.core, best.agent.Node
 	does := fmt.Sprintf("preempts %d pods of lower priority", len(best.victims))
 	switch len(best.victims) {
@@ -520,7 +537,7 @@ func (pm *preempting) outlook(p *pod) string {
 	switch {
 	case p.Nominated() != "":
 		return fmt.Sprintf("; preemption: node %s is nominated for it and about to be freed", p.Nominated())
-	case p.Class() != nil && pm.done.hopes[p.Class().Key()].lost:
+	case p.Class() != nil && pm.done.retries[p.Class().Key()].vain:
 		return "; preemption: no preemption victims found for incoming pod"
 	}
 	return ""

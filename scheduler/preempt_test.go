@@ -16,19 +16,19 @@ import (
 func TestClearingIsBetterByTheFirstOfFiveThatDiffers(t *testing.T) {
 	early := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	late := early.Add(time.Hour)
-	best := []clearing{ // the best first
+	best := []candidate{ // the best first
 		{},
-		{victims: []tenant{{priority: 7, since: early}}},
-		{victims: []tenant{{priority: 7, since: late}, {priority: -5, since: early}}},
-		{victims: []tenant{{priority: 7, since: early}, {priority: -5, since: late}}},
-		{victims: []tenant{{priority: 7, since: late}, {priority: 7, since: early}}},
-		{victims: []tenant{{priority: 8, since: late}}},
-		{victims: []tenant{{priority: 1, since: late}}, violations: 1},
+		{victims: []occupant{{priority: 7, since: early}}},
+		{victims: []occupant{{priority: 7, since: late}, {priority: -5, since: early}}},
+		{victims: []occupant{{priority: 7, since: early}, {priority: -5, since: late}}},
+		{victims: []occupant{{priority: 7, since: late}, {priority: 7, since: early}}},
+		{victims: []occupant{{priority: 8, since: late}}},
+		{victims: []occupant{{priority: 1, since: late}}, violations: 1},
 	}
 	for i := range best {
 		for j := range best {
 			if got := best[i].compare(best[j]); (got < 0) != (i < j) || (got == 0) != (i == j) {
-				t.Errorf("clearings %d and %d compare as %d", i, j, got)
+				t.Errorf("candidates %d and %d compare as %d", i, j, got)
 			}
 		}
 	}

@@ -31,9 +31,9 @@ func (ps *pods) requeue(now time.Time, p *pod) {
 	if p.ClaimsNode != "" && ps.core.claims.awaits(p) && needsTask(p) && p.Node == "" {
 		return // its claims decide when it goes on
 	}
-	homeless := p.Node != "" && ps.core.agents.ofNode(p.Node) == nil
-	resting := now.Before(p.backoff.until)
-	if settled && needsTask(p) && !homeless && !resting && !p.awaitsAddress() {
+	strayed := p.Node != "" && ps.core.agents.ofNode(p.Node) == nil
+	backingOff := now.Before(p.backoff.until)
+	if settled && needsTask(p) && !strayed && !backingOff && !p.awaitsAddress() {
 		return // it stays where it is
 	}
 	ps.dequeue(p)
@@ -41,10 +41,10 @@ func (ps *pods) requeue(now time.Time, p *pod) {
 	case !needsTask(p):
 		ps.nominate(now, p, "")
 		return
-	case homeless:
+	case strayed:
 		ps.queue.awaitingNode[p.Node] = append(ps.queue.awaitingNode[p.Node], p)
 		return
-	case resting:
+	case backingOff:
 		ps.queue.backingOff[p.Obj.UID] = p
 	case p.awaitsAddress():
 		ps.core.addresses.await(p)

@@ -82,13 +82,19 @@ type task struct {
 	warm   bool // it has no pod, but keeps its agent's executor up
 	demand match.Demand
 	mapped []api.PortMapping // of the pod, with the host ports that the task has
-	state  TaskState
 	since  time.Time
-	heard  bool      // Mesos has said something about it
-	askAt  time.Time // when to reconcile it if it stays silent
+	taskNews
 	taskStart
 	taskBinding
 	taskEnd
+}
+
+// taskNews is what Mesos has said of a task.
+type taskNews struct {
+	state   TaskState
+	message string // of the last update; "" if it had none
+	heard   bool
+	askAt   time.Time // when to reconcile it if it stays silent
 }
 
 // taskStart is how far a task has come.
@@ -132,7 +138,7 @@ func (ts *tasks) updated(now time.Time, s TaskStatus) []Action {
 	if t == nil {
 		return append(acts, ts.stranger(s, f)...)
 	}
-	t.state, t.heard = s.State, true
+	t.state, t.heard, t.message = s.State, true, s.Message
 	t.spared = s.State == Dropped && s.Reason == reasonDraining // it is its agent that has to wait
 	ts.core.rollouts.noteFailure(t, s, f)
 	acts = append(acts, ts.core.health.note(now, t, s)...)
@@ -435,7 +441,7 @@ func (ts *tasks) adoptAnnotated(now time.Time, p *pod) {
 func (ts *tasks) start(now time.Time, p *pod, agent api.AgentID) *task {
 	t := &task{
 		id: api.NewTaskID(p.Obj.UID, p.attempt), agent: agent, pod: p.Obj.UID, demand: p.Demand,
-		since: now, askAt: now.Add(silentAfter), taskStart: taskStart{fresh: p.Obj.Status.StartTime == nil},
+		since: now, taskNews: taskNews{askAt: now.Add(silentAfter)}, taskStart: taskStart{fresh: p.Obj.Status.StartTime == nil},
 	}
 	ts.add(t)
 	p.task, p.launched = t, now

@@ -190,7 +190,7 @@ func (wm *warming) launch(now time.Time, a *agent, g *grant) {
 }
 
 func (wm *warming) add(now time.Time, a *agent, id api.TaskID) *task {
-	t := &task{id: id, agent: a.ID, warm: true, since: now, askAt: now.Add(silentAfter)}
+	t := &task{id: id, agent: a.ID, warm: true, since: now, taskNews: taskNews{askAt: now.Add(silentAfter)}}
 	t.demand = wm.core.cfg.warmDemand()
 	wm.core.tasks.add(t)
 	a.warm = t
@@ -213,7 +213,7 @@ func (wm *warming) updated(now time.Time, s TaskStatus, f fate) []Action {
 		}
 		t = wm.add(now, a, s.Task)
 	}
-	t.state, t.heard = s.State, true
+	t.state, t.heard, t.message = s.State, true, s.Message
 	wm.core.rollouts.noteFailure(t, s, f)
 	acts = append(acts, wm.core.health.note(now, t, s)...)
 	wm.core.tasks.answered(t.id)

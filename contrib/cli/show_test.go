@@ -20,7 +20,7 @@ var someTasks = []scheduler.LiveTask{
 	{ID: "u1.1", State: "TASK_RUNNING", Since: noon, Killing: true, Agent: "a1"},
 	{ID: "u2.1", Pod: "default/web", Node: "one", State: "TASK_RUNNING", Since: noon, Bound: true, Agent: "a1"},
 	{ID: "warm-a1.1", Node: "one", State: "TASK_RUNNING", Since: noon.Add(90 * time.Minute), Warm: true, Agent: "a1"},
-	{ID: "u3.12", Pod: "shop/zoo", Node: "one", State: "TASK_STAGING", Since: noon.Add(90 * time.Minute), Agent: "a2"},
+	{ID: "u3.12", Pod: "shop/zoo", Node: "one", State: "TASK_STAGING", Since: noon.Add(90 * time.Minute), Agent: "a2", Message: "is being started"},
 }
 
 var someQueue = []scheduler.WaitingPod{
@@ -69,8 +69,8 @@ default     web      u2.1        TASK_RUNNING   one      90m   <none>
 shop        zoo      u3.12       TASK_STAGING   one      0s    its pod is not bound yet
 `)
 	out, errs, err = shown(t, tasks, someTasks, showing{output: "wide", namespace: "shop"})
-	check("wide", out, errs, err, `NAMESPACE   POD   TASK    STATE          NODE   AGE   NOTE                       AGENT
-shop        zoo   u3.12   TASK_STAGING   one    0s    its pod is not bound yet   a2
+	check("wide", out, errs, err, `NAMESPACE   POD   TASK    STATE          NODE   AGE   NOTE                       AGENT   MESSAGE
+shop        zoo   u3.12   TASK_STAGING   one    0s    its pod is not bound yet   a2      is being started
 `)
 	out, errs, err = shown(t, queue, someQueue, showing{})
 	check("queue", out, errs, err, `NAMESPACE   POD     AGE   ATTEMPTS   REASON

@@ -16,11 +16,11 @@ var tasks = kind[scheduler.LiveTask]{
 	singular: "task", plural: "tasks", prefix: "task", short: "Show the Mesos tasks of the pods",
 	read: (*status.Client).Tasks,
 	columns: []metav1.TableColumnDefinition{
-		column("Namespace"), column("Pod"), column("Task"), column("State"), column("Node"), column("Age"), column("Note"), wide("Agent"),
+		column("Namespace"), column("Pod"), column("Task"), column("State"), column("Node"), column("Age"), column("Note"), wide("Agent"), wide("Message"),
 	},
 	rows: func(now time.Time, t scheduler.LiveTask) [][]any {
 		namespace, name := splitPod(t.Pod)
-		return [][]any{{or(namespace), or(name), string(t.ID), t.State, or(t.Node), age(now, t.Since), taskNote(t), string(t.Agent)}}
+		return [][]any{{or(namespace), or(name), string(t.ID), t.State, or(t.Node), age(now, t.Since), taskNote(t), string(t.Agent), or(t.Message)}}
 	},
 	name: func(t scheduler.LiveTask) string { return string(t.ID) },
 	names: func(t scheduler.LiveTask) []string {

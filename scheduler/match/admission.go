@@ -61,7 +61,7 @@ func (v *View) spare(i int) int64 {
 	return max(0, bound-v.node.requested[i])
 }
 
-// admitsBeside tells whether the kubelet would admit a pod of the shape beside the others, too.
+// admitsBeside tells whether the kubelet would admit a pod of the class beside the others, too.
 func (v *View) admitsBeside(s *Class, others *Usage) bool {
 	if !v.node.bounded() {
 		return true

@@ -125,7 +125,7 @@ func (n *Node) take(e Extended, sign int64) {
 	}
 }
 
-// takes tells whether a pod of the shape finds room beside the pods that stand there and the others.
+// takes tells whether a pod of the class finds room beside the pods that stand there and the others.
 func (n *Node) takes(s *Class, others *Usage) bool {
 	if n == nil {
 		return true

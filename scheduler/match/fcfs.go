@@ -55,7 +55,7 @@ func (c candidates) sink() {
 	}
 }
 
-// Find returns the view that the next pod of the shape shall be placed in; nil if there is none now. Agents that
+// Find returns the view that the next pod of the class shall be placed in; nil if there is none now. Agents that
 // refused an equal pod are not asked again until they have more to offer.
 func (x *Index) Find(s *Class) *View {
 	if s.asks.Wrong() {
@@ -106,14 +106,14 @@ func (x *Index) Find(s *Class) *View {
 	}
 }
 
-// consider makes an agent a candidate if the shape fits there now.
+// consider makes an agent a candidate if the class fits there now.
 func (x *Index) consider(s *Class, a *Agent) {
 	if v, rank := x.best(s, a); v != nil {
 		s.search.found.add(candidate{a, rank})
 	}
 }
 
-// best returns the agent's view that the shape would have, and its rank.
+// best returns the agent's view that the class would have, and its rank.
 func (x *Index) best(s *Class, a *Agent) (found *View, rank int64) {
 	if found = s.choose(a.views); found == nil {
 		return nil, 0
@@ -125,7 +125,7 @@ func (x *Index) best(s *Class, a *Agent) (found *View, rank int64) {
 	return found, rank
 }
 
-// choose returns the view of the most preferred role among an agent's that fit the shape; nil if none does.
+// choose returns the view of the most preferred role among an agent's that fit the class; nil if none does.
 func (s *Class) choose(views []*View) *View {
 	if s.asks != nil {
 		return s.asks.fit(s, views)
@@ -138,7 +138,7 @@ func (s *Class) choose(views []*View) *View {
 	return nil
 }
 
-// findNamed looks at the nodes that the shape names.
+// findNamed looks at the nodes that the class names.
 func (x *Index) findNamed(s *Class) *View {
 	var found *View
 	var best int64

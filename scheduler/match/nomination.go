@@ -68,7 +68,7 @@ func (v *View) Nominated(s *Class) Usage {
 // checkNominees: is there enough beside what is kept for others?
 func (v *View) checkNominees(s *Class) refusal {
 	if sum := v.Nominated(s); !v.HasBeside(s, &sum) {
-		return refusal{reason: promisedAway}
+		return refusal{reason: nominated}
 	}
 	return refusal{}
 }

@@ -41,7 +41,7 @@ func TestPromiseIsKeptFromWhoeverIsNotMoreImportant(t *testing.T) {
 		v.Agent.Node = "n1"
 		v.Agent.nominees = []*Pod{holder, test.pod}
 		v.sum()
-		if r := v.check(newClass(keyOf(test.pod), test.pod)); r.ok() != test.want || !r.ok() && r.reason != promisedAway {
+		if r := v.check(newClass(keyOf(test.pod), test.pod)); r.ok() != test.want || !r.ok() && r.reason != nominated {
 			t.Errorf("%s: %+v", test.rule, r)
 		}
 		v.Agent.nominees = v.Agent.nominees[:1]

@@ -68,7 +68,7 @@ const (
 	revocableShort
 	executorMixes
 	minionShort
-	promisedAway
+	nominated
 	installing
 	offersNothing
 	otherExecutor
@@ -200,7 +200,7 @@ func (r refusal) wordsOfAgent(roles string) string {
 		return "agent(s) run an executor that was given cpus, beside which Mesos allows no revocable ones: it has to end first"
 	case otherRole:
 		return "agent(s) offer nothing now" + with(" to ", roles)
-	case promisedAway:
+	case nominated:
 		return "node(s) are nominated for pods of equal or higher priority"
 	case installing:
 		return "agent(s) wait until others have fetched km (--max-concurrent-installs)"

@@ -74,7 +74,7 @@ func (u *Usage) resources(role string) offers.Resources {
 	return append(rs, ports, offers.Resource{Name: offers.RevocableCPUs, Role: role, Scalar: u.Revocable})
 }
 
-// HasBeside tells whether a pod of the shape finds enough in the view beside what others will take of it. They count for
+// HasBeside tells whether a pod of the class finds enough in the view beside what others will take of it. They count for
 // exactly what View.Take takes: when one of them is placed, nothing changes for the pods that were looked at before.
 func (v *View) HasBeside(s *Class, others *Usage) bool {
 	for i, want := range s.demand.Scalars {
