@@ -118,7 +118,7 @@ func TestPortMappingThatCannotBeFollowedIsRefusedInPlainWords(t *testing.T) {
 	for _, test := range []struct{ annotation, want string }{
 		{"80/TCP=31000", "host port 31000/TCP is set twice"},
 		{"80/TCP=31001,81/TCP=31001", "host port 31001/TCP is set twice"},
-		{"80=31001", "is not CONTAINERPORT/PROTOCOL=HOSTPORT"},
+		{"80=31001", "is not of the form CONTAINERPORT/PROTOCOL=HOSTPORT"},
 	} {
 		config := n.podConfig("refused")
 		config.PortMappings = []*runtimeapi.PortMapping{{ContainerPort: 8080, HostPort: 31000}}
