@@ -54,7 +54,7 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 	_ = flags.MarkHidden(api.MinionEngineFlag)
 	flags.StringVar(&c.Given.StaticPods, "static-pod-path", "",
 		fmt.Sprintf("`directory` of static pod manifests for the kubelet"+otherwise, "none"))
-	flags.BoolFunc("contain-pods", fmt.Sprintf("run pods' containers below the cgroup of this Mesos container"+otherwise, "false"), func(text string) error {
+	flags.BoolFunc("contain-pods", fmt.Sprintf("run pods inside the cgroup of this Mesos container"+otherwise, "false"), func(text string) error {
 		contain, err := strconv.ParseBool(text)
 		c.Given.ContainPods = &contain
 		return err

@@ -78,41 +78,41 @@ type Subscription struct {
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	c.Algorithm = match.FCFS
 	fs.Var(&c.Algorithm, "algorithm",
-		"which of the agents that a pod fits on it gets: the first (fcfs), the emptiest (spread) or the fullest (binpack)")
+		"how to choose among the agents that a pod fits on: the first (fcfs), the emptiest agent (spread) or the fullest (binpack)")
 	fs.DurationVar(&c.OfferTTL, "offer-ttl", 5*time.Second,
-		"how long an offer is held before it is given back to Mesos")
+		"how long to hold an offer before it is declined")
 	fs.DurationVar(&c.RefuseIdle, "decline-offer-duration", 2*time.Minute,
-		"how long Mesos does not offer declined resources again while no pod waits; a new pod ends this early")
+		"how long Mesos keeps declined resources from this framework while no pod waits (refuse_seconds); a new pod revives offers at once")
 	fs.DurationVar(&c.Gather, "batch-idle-duration", 30*time.Millisecond,
-		"how long to wait for the next new pod before those that came are launched together; at most four times that in all; 0 launches each at once")
+		"how long to wait for another new pod, so that a burst is launched in one batch; a batch waits at most four times as long. 0 launches each pod at once")
 	fs.DurationVar(&c.LaunchGrace, "task-launch-timeout", 5*time.Minute,
-		"how long a launched task may send no status before it is killed and its pod is tried again")
+		"how long to wait for the first status of a launched task; then the task is killed and its pod is launched again")
 	fs.DurationVar(&c.AgentForget, "agent-removal-timeout", 10*time.Minute,
 		"how long a Mesos agent may be gone before its node is deleted")
 	fs.DurationVar(&c.CordonLead, "cordon-lead-time", time.Hour,
-		"how long before the planned maintenance of a Mesos agent its node is cordoned")
+		"how long before planned maintenance of a Mesos agent its node is cordoned")
 	fs.DurationVar(&c.DrainLead, "drain-lead-time", 10*time.Minute,
-		"how long before the planned maintenance of a Mesos agent its pods are evicted")
+		"how long before planned maintenance of a Mesos agent its pods are evicted")
 	fs.Float64Var(&c.DefaultPodCPUs, "default-pod-cpus", 0.1, "cpus charged for a pod that requests none")
 	fs.Float64Var(&c.DefaultPodMem, "default-pod-mem", 64, "MiB of memory charged for a pod that requests none")
 	fs.Float64Var(&c.ExecutorCPUs, "executor-cpus", 0.25, "cpus charged on each agent for the minion (kubelet, proxy, executor)")
 	fs.Float64Var(&c.ExecutorMem, "executor-mem", 256, "MiB of memory charged on each agent for the minion (kubelet, proxy, executor)")
-	fs.Float64Var(&c.ExecutorDisk, "executor-disk", 320, "MiB of disk charged on each agent that has any for the minion's Mesos sandbox (km, and its logs, which are bounded)")
+	fs.Float64Var(&c.ExecutorDisk, "executor-disk", 320, "MiB of disk charged for the minion's Mesos sandbox (km and its rotated logs) on each agent that offers disk")
 	fs.IntVar(&c.MaxUnavailable, "max-unavailable-nodes", 1,
-		"how many nodes at a time may be drained to replace a minion of another version of km; 0 begins none, and ends what is under way")
+		"how many nodes a rollout may drain at a time to replace their minions; 0 starts no further replacement")
 	c.Rollout = RolloutForward
 	fs.Var(&c.Rollout, "rollout",
-		"which minions to replace: forward, those that are older than the scheduler; any, also newer ones, to go back to an earlier version; or off, none")
+		"which minions to replace: forward (those older than the scheduler), any (newer ones too, to roll back) or off (none)")
 	fs.DurationVar(&c.RolloutDelay, "rollout-delay", 5*time.Minute,
-		"how long the scheduler leads before it begins to replace minions of other versions")
+		"how long a new leading scheduler waits before it replaces minions of other versions")
 	fs.DurationVar(&c.RolloutTimeout, "rollout-timeout", 10*time.Minute,
-		"how long a new minion may take to be ready before the rollout stops")
+		"how long to wait for a new minion to be ready; then the rollout stops")
 	fs.Var(&c.WarmNodes, "warm-nodes",
-		"on how many nodes the minion runs also without pods, so that the first pod does not wait for its start: all or a number")
+		"how many nodes keep a minion running without pods, so that the next pod starts faster: all or a number")
 	fs.IntVar(&c.MaxInstalls, "max-concurrent-installs", 10,
-		"how many Mesos agents may fetch km at a time for their first minion, which takes some 50 MB of each; 0 bounds nothing")
+		"how many Mesos agents may fetch km (about 50 MB) at a time; 0 means no limit")
 	fs.StringVar(&c.KMPath, "km-path", "",
-		"absolute path of the km program on the Mesos agents, where it is installed (default: agents fetch this program, see --artifact-address)")
+		"absolute path of km on Mesos agents that have it installed (default: agents fetch it, see --artifact-address)")
 }
 
 // Validate returns an error that names the first value that cannot work.

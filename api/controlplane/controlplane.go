@@ -80,23 +80,23 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.AdvertiseAddress, "advertise-address", "",
 		"IP address at which nodes and pods reach the API server (default: --bind-address)")
 	fs.BoolVar(&c.AggregatorRouting, "enable-aggregator-routing", false,
-		"call webhooks and aggregated API servers at their pods' addresses: for a machine that is not a node but has routes to pods")
+		"connect to webhooks and aggregated API servers at their pods' addresses instead of the service address; set it if this machine has routes to pods but is not a node")
 	fs.StringSliceVar(&c.EtcdServers, "etcd-servers", nil,
-		"URLs of an existing etcd, such as https://10.0.0.5:2379; without it, etcd runs inside this process")
+		"URLs of an existing etcd, such as https://10.0.0.5:2379; the default is an etcd inside this process")
 	fs.StringVar(&c.EtcdCAFile, "etcd-cafile", "", "with --etcd-servers: CA of etcd's certificate")
 	fs.StringVar(&c.EtcdCertFile, "etcd-certfile", "", "with --etcd-servers: client certificate")
 	fs.StringVar(&c.EtcdKeyFile, "etcd-keyfile", "", "with --etcd-servers: key of the client certificate")
 	fs.IntVar(&c.EtcdPort, "etcd-port", 2379, "port of the embedded etcd on 127.0.0.1; 0 takes any free port")
-	fs.StringVar(&c.ServiceCIDR, "service-cluster-ip-range", "10.96.0.0/16", "range of service addresses; or an IPv4 and an IPv6 one, RANGE,RANGE")
-	fs.StringVar(&c.ClusterCIDR, "cluster-cidr", "10.244.0.0/16", "range of pod addresses, of which each node gets a part; or an IPv4 and an IPv6 one, RANGE,RANGE")
-	fs.IntVar(&c.NodeMaskIPv4, "node-cidr-mask-size-ipv4", 24, "prefix length of a node's part of the IPv4 range in --cluster-cidr")
-	fs.IntVar(&c.NodeMaskIPv6, "node-cidr-mask-size-ipv6", 64, "prefix length of a node's part of the IPv6 range in --cluster-cidr")
+	fs.StringVar(&c.ServiceCIDR, "service-cluster-ip-range", "10.96.0.0/16", "CIDR range of service addresses; for dual-stack, IPV4-RANGE,IPV6-RANGE")
+	fs.StringVar(&c.ClusterCIDR, "cluster-cidr", "10.244.0.0/16", "CIDR range of pod addresses, divided among the nodes; for dual-stack, IPV4-RANGE,IPV6-RANGE")
+	fs.IntVar(&c.NodeMaskIPv4, "node-cidr-mask-size-ipv4", 24, "prefix length of each node's IPv4 pod range")
+	fs.IntVar(&c.NodeMaskIPv6, "node-cidr-mask-size-ipv6", 64, "prefix length of each node's IPv6 pod range")
 	fs.StringVar(&c.ClusterDomain, "cluster-domain", "cluster.local", "DNS domain of the cluster")
 	fs.StringSliceVar(&c.ClusterDNS, "cluster-dns", nil,
-		"addresses of the cluster's DNS for pods: of the service kube-dns if they are in the range of services, else of your own servers (default: the range's tenth address)")
+		"nameservers of pods. Addresses in --service-cluster-ip-range become those of the service kube-dns; others are your own servers (default: the range's tenth address)")
 	fs.StringVar(&c.NodeRootDir, "node-root-dir", "",
-		"directory on each node for files that outlive a Mesos sandbox (default: the minion's own)")
-	fs.StringVar(&c.DockerHost, "docker-host", "", "Docker Engine of each node (default: the minion's own)")
+		"directory on each node for files that outlive a Mesos sandbox (default: that of km minion)")
+	fs.StringVar(&c.DockerHost, "docker-host", "", "address of the Docker Engine on each node (default: that of km minion)")
 	c.addMinionFlags(fs)
 }
 
@@ -109,26 +109,26 @@ func (c *Config) addMinionFlags(fs *pflag.FlagSet) {
 	c.Minions.IdleTimeout, c.Minions.ContainPods, c.Minions.NetworkPolicy = &metav1.Duration{}, new(bool), new(bool)
 	c.Minions.CleanupDelay = &metav1.Duration{}
 	fs.DurationVar(&c.Minions.IdleTimeout.Duration, "minion-idle-timeout", api.DefaultIdleTimeout,
-		"time after which a minion without a task exits; the next task brings the node back. 0 means never")
+		"how long a minion stays without a task; then it exits, until the next task brings the node back. 0 means forever")
 	fs.DurationVar(&c.Minions.CleanupDelay.Duration, "minion-cleanup-delay", api.DefaultCleanupDelay,
-		"how long a node may be without a minion, after one was killed, before its containers, mounts and rules are removed")
+		"after a minion was killed: how long to wait for another one before removing the node's containers, mounts and rules")
 	fs.StringVar(&c.Minions.StaticPods, "static-pod-path", "",
 		"`directory` of static pod manifests on each node")
 	fs.BoolVar(c.Minions.ContainPods, "contain-pods", false,
-		"run pods' containers below the cgroup of the minion's Mesos container, if the agent has cgroup isolators: then Mesos' limits apply to them, and they end with the minion")
+		"run pods inside the cgroup of the minion's Mesos container, so that Mesos' limits apply to them; they then end with the minion. Needs an agent with cgroup isolators, else it has no effect")
 	fs.BoolVar(c.Minions.NetworkPolicy, "network-policy", true, "enforce network policies on the nodes, with nftables")
 	fs.StringVar((*string)(&c.Minions.ProxyMode), "proxy-mode", string(api.DefaultProxyMode), "mode of kube-proxy: iptables or nftables")
 	fs.StringVar(&c.Minions.NodePorts, "service-node-port-range", defaultNodePorts,
-		"port range of NodePort services, FIRST-LAST; pods get none of these ports, and the default leaves out those that Mesos agents offer by default")
+		"ports of NodePort services, FIRST-LAST. Pods never get them as host ports. The default avoids the ports that Mesos agents offer by default, 31000-32000")
 	network := &c.Minions.Network
-	fs.StringVar((*string)(&network.Mode), "network", string(api.DefaultNetworkMode), "how pods on different nodes reach each other: routes requires that nodes share a link, vxlan uses tunnels, "+
-		"auto chooses for each pair of nodes, none relies on the routers between them, cni uses the nodes' CNI plugin for the whole pod network")
-	fs.IntVar(&network.VXLANVNI, "vxlan-vni", api.DefaultVXLANVNI, "VXLAN network identifier; clusters on the same machines need different ones")
+	fs.StringVar((*string)(&network.Mode), "network", string(api.DefaultNetworkMode), "how pods on different nodes reach each other: auto (routes to nodes on the same link, vxlan to the others), routes (only "+
+		"nodes on the same link), vxlan (tunnels), none (your routers forward the pods' packets) or cni (a CNI plugin makes the whole pod network)")
+	fs.IntVar(&network.VXLANVNI, "vxlan-vni", api.DefaultVXLANVNI, "VXLAN network identifier; clusters that share machines need different ones")
 	fs.IntVar(&network.VXLANPort, "vxlan-port", api.DefaultVXLANPort, "UDP port for VXLAN between nodes")
-	fs.StringVar(&network.CNIConfDir, "cni-conf-dir", api.DefaultCNIConfDir, "with --network=cni: `directory` of CNI configurations on each node; the first by name is used")
+	fs.StringVar(&network.CNIConfDir, "cni-conf-dir", api.DefaultCNIConfDir, "with --network=cni: `directory` of CNI configurations on each node; the first one by file name is used")
 	fs.StringVar(&network.CNIBinDir, "cni-bin-dir", api.DefaultCNIBinDir, "with --network=cni: `directory` of CNI plugins on each node")
 	fs.StringVar(&c.EvictionHard, "eviction-hard", api.DefaultEvictionHard,
-		"hard eviction thresholds of kubelets, as SIGNAL<VALUE,...; other signals have no threshold")
+		"hard eviction thresholds of the kubelets, as SIGNAL<VALUE,...; signals not listed have none")
 }
 
 // Run starts the control plane and blocks until ctx is done or a part of it fails. When it returns, everything that it started has

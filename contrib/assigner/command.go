@@ -33,13 +33,13 @@ type Connect func(ctx context.Context, name string) (Cluster, error)
 // NewCommand returns `km assigner`. name is the default name of the cluster.
 func NewCommand(connect Connect, name string) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "assigner", Short: "Load and show the pools of addresses that pods can ask for",
-		Long: `Keeps pools of addresses in the cluster's etcd. A pod with the annotation ` + api.AnnotationIPPool + `: POOL gets a free one of that pool's
-addresses, or the one that its annotation ` + api.AnnotationIP + ` names, and keeps it until it is over or deleted. The scheduler gives it out before
-it launches the pod; km queue says why one waits for it. The commands are the cluster's administrator's: they find etcd and the API
-server through --state-dir.`,
+		Use: "assigner", Short: "Manage the pools of IP addresses that pods can request",
+		Long: `Keeps pools of IP addresses in the cluster's etcd. A pod with the annotation ` + api.AnnotationIPPool + `: POOL gets a free address of that pool,
+or the address in its annotation ` + api.AnnotationIP + `, and keeps it until it ends or is deleted. The scheduler assigns the address before
+it launches the pod; km queue says why a pod waits for one. The commands run as the cluster's administrator: they find etcd and the
+API server through --state-dir.`,
 	}
-	cmd.PersistentFlags().StringVar(&name, "cluster-name", name, "name of the cluster, as km scheduler has it")
+	cmd.PersistentFlags().StringVar(&name, "cluster-name", name, "name of the cluster, as given to km scheduler")
 	with := func(do func(ctx context.Context, cluster Cluster) error) func(*cobra.Command, []string) error {
 		return func(cmd *cobra.Command, _ []string) error {
 			cluster, err := connect(cmd.Context(), name)
@@ -60,19 +60,19 @@ type runner func(do func(context.Context, Cluster) error) func(*cobra.Command, [
 func importCommand(with runner) *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
-		Use: "import FILE", Short: "Make the pools those of a YAML file, and no others", Args: cobra.ExactArgs(1),
-		Long: `Makes the pools those of FILE ("-" is standard input), and prints what that changes:
+		Use: "import FILE", Short: "Replace all pools by those of a YAML file", Args: cobra.ExactArgs(1),
+		Long: `Replaces all pools by those of FILE ("-" is standard input), and prints the changes:
 
   pools:
   - name: office
     addresses: [192.0.2.0/24, 198.51.100.10-198.51.100.20, 198.51.100.7]
     exclude: [192.0.2.1]
 
-Of an IPv4 CIDR the first and the last address are left out; a range is taken as it is. A pool that is not in the file is removed.
-Nothing is changed if pools share an address or overlap the ranges of pods, services or nodes or an address of a node, or if a pod has
-an address that would be in its pool no more.`,
+An IPv4 CIDR gives all its addresses but the first and the last; a range gives all of them. Pools that are not in the file are
+removed. The command changes nothing if pools share an address, if they overlap the ranges of pods, services or nodes or the address
+of a node, or if a pod uses an address that its pool would lose.`,
 	}
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "change nothing, and print what would be changed")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the changes without making them")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		data, err := read(cmd.InOrStdin(), args[0])
 		if err != nil {
@@ -110,7 +110,7 @@ func read(stdin io.Reader, file string) ([]byte, error) {
 
 func printChanges(w io.Writer, changes []Change) error {
 	if len(changes) == 0 {
-		_, err := fmt.Fprintln(w, "the pools are as the file has them")
+		_, err := fmt.Fprintln(w, "no changes: the pools match the file")
 		return err
 	}
 	for _, c := range changes {
@@ -131,9 +131,9 @@ func printChanges(w io.Writer, changes []Change) error {
 func listCommand(with runner) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use: "list", Short: "Show the pools, and which pod has which address", Args: cobra.NoArgs,
+		Use: "list", Short: "List the pools and the address of each pod", Args: cobra.NoArgs,
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "how to print it: table or json")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "output format: table or json")
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		if output != "table" && output != "json" {
 			return fmt.Errorf("cannot use --output=%s: give table or json", output)
@@ -160,7 +160,7 @@ func listCommand(with runner) *cobra.Command {
 // printPools prints a line per pool, and below it a line per address in use.
 func printPools(w io.Writer, pools []PoolUse) error {
 	if len(pools) == 0 {
-		_, err := fmt.Fprintln(w, "there are no pools: load some with km assigner import")
+		_, err := fmt.Fprintln(w, "no pools; import some with km assigner import")
 		return err
 	}
 	var text bytes.Buffer
@@ -189,10 +189,10 @@ func printPools(w io.Writer, pools []PoolUse) error {
 func releaseCommand(with runner) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
-		Use: "release POOL/IP | [NAMESPACE/]POD", Short: "Give back an address whose pod is gone", Args: cobra.ExactArgs(1),
-		Long: `Gives back an address, named by itself or by its pod. The scheduler does that by itself when a pod is over; this is for when it cannot.`,
+		Use: "release POOL/IP | [NAMESPACE/]POD", Short: "Release an address whose pod is gone", Args: cobra.ExactArgs(1),
+		Long: `Releases one address, given as POOL/IP or by its pod. The scheduler does this itself when a pod ends; use this command when it cannot.`,
 	}
-	cmd.Flags().BoolVar(&force, "force", false, "give it back though its pod exists: two pods can have the same address then, until the first is deleted")
+	cmd.Flags().BoolVar(&force, "force", false, "release it although its pod exists: two pods can then have the same address until the first is deleted")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return with(func(ctx context.Context, cluster Cluster) error {
 			address, h, err := find(ctx, New(cluster.KV), args[0])

@@ -80,7 +80,7 @@ func TestOperatorImportsListsAndReleases(t *testing.T) {
 	}
 	a := New(o.cluster.KV)
 	o.take(t, []operatorStep{
-		{do: []string{"list"}, want: "there are no pools: load some with km assigner import\n"},
+		{do: []string{"list"}, want: "no pools; import some with km assigner import\n"},
 		{do: []string{"import", file, "--dry-run"}, want: "pool lab added with 3 addresses\npool office added with 2 addresses\n"},
 		{do: []string{"list", "-o", "json"}, want: "[]\n"},
 		{do: []string{"import", file}, want: "pool lab added with 3 addresses\npool office added with 2 addresses\n", then: func() {
@@ -119,7 +119,7 @@ office/10.50.0.1  default/a   uid-a
 		{do: []string{"release", "c"}, want: "error: pod default/c has no address of a pool\n"},
 		{do: []string{"import", "-"}, stdin: otherPools, want: "pool home added with 1 addresses\npool lab removed with its 3 addresses\n"},
 		{do: []string{"release", "a", "--force"}, want: "released office/10.50.0.1 of pod default/a\n"},
-		{do: []string{"import", "-"}, stdin: otherPools, want: "the pools are as the file has them\n"},
+		{do: []string{"import", "-"}, stdin: otherPools, want: "no changes: the pools match the file\n"},
 		{do: []string{"list", "-o", "yaml"}, want: "error: cannot use --output=yaml: give table or json\n"},
 	})
 }

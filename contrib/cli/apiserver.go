@@ -20,9 +20,9 @@ func apiserverCommand(c *common) *cobra.Command {
 	var replicas dns.Replicas
 	cmd := &cobra.Command{
 		Use: "apiserver", Short: "Run etcd, kube-apiserver, kube-controller-manager and the cluster's DNS", Args: cobra.NoArgs,
-		Long: `Runs the control plane in one process: an etcd (or, with --etcd-servers, none), the stock kube-apiserver and the stock
-kube-controller-manager; and, unless it listens on loopback only, the cluster's DNS in processes beside it. Certificates and kubeconfigs are made in --state-dir at the first start; km scheduler, km kubectl and
-km etcdctl with the same --state-dir find everything there.`,
+		Long: `Runs etcd (unless --etcd-servers names another), the stock kube-apiserver and the stock kube-controller-manager in one process.
+Runs the cluster's DNS in processes beside it, unless the API server listens on loopback only. The first start writes certificates
+and kubeconfigs to --state-dir; km scheduler, km kubectl and km etcdctl with the same --state-dir find the cluster there.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.StateDir = c.dir()
 			if err := advertise(&cfg); err != nil {
@@ -50,9 +50,9 @@ km etcdctl with the same --state-dir find everything there.`,
 	return cmd
 }
 
-const advertiseUsage = "IP address at which nodes and pods reach the API server (default: --bind-address, or this machine's if that is 0.0.0.0 or ::)"
+const advertiseUsage = "IP address at which nodes and pods reach the API server (default: --bind-address; if that is 0.0.0.0 or ::, this machine's address)"
 
-// advertise gives an API server that listens on all addresses the one by which others know this machine, unless one was given.
+// advertise chooses the advertised address of an API server that listens on all addresses, unless a flag gave one.
 func advertise(plane *controlplane.Config) error {
 	if !net.ParseIP(plane.BindAddress).IsUnspecified() || plane.AdvertiseAddress != "" {
 		return nil
@@ -76,11 +76,11 @@ func checkPlane(plane controlplane.Config) error {
 	return plane.Validate()
 }
 
-// dnsOf completes what the flags say of the DNS servers beside a control plane. There are none where pods would not reach them,
-// or are told of others.
+// dnsOf completes the configuration of the DNS servers beside a control plane. None run if pods could not reach them or use other
+// servers.
 func dnsOf(c *common, plane controlplane.Config, replicas dns.Replicas) dns.Replicas {
 	if len(plane.DNSService()) == 0 {
-		replicas.Count = min(replicas.Count, 0) // a wrong number is told
+		replicas.Count = min(replicas.Count, 0) // keep a negative number: Validate reports it
 	}
 	if replicas.Count <= 0 {
 		return replicas
@@ -93,7 +93,7 @@ func dnsOf(c *common, plane controlplane.Config, replicas dns.Replicas) dns.Repl
 	return replicas
 }
 
-// checkDNS asks CoreDNS whether it can run the servers, and sees that their ports are free.
+// checkDNS asks CoreDNS whether the configuration works, and checks that the ports are free.
 func checkDNS(ctx context.Context, replicas dns.Replicas) error {
 	if replicas.Count == 0 {
 		return nil

@@ -14,18 +14,18 @@ import (
 
 func assignerCommand(c *common) *cobra.Command {
 	return assigner.NewCommand(func(ctx context.Context, name string) (assigner.Cluster, error) {
-		takeOverKlog() // etcd's client tells there of each connection that is closed
+		takeOverKlog() // etcd's client logs each closed connection there
 		etcd, err := c.dir().Etcd()
 		if err != nil {
 			return assigner.Cluster{}, err
 		}
 		config, err := clientcmd.BuildConfigFromFlags("", c.dir().AdminKubeconfig())
 		if err != nil {
-			return assigner.Cluster{}, fmt.Errorf("cannot read who the administrator is: %w", err)
+			return assigner.Cluster{}, fmt.Errorf("cannot read the administrator's kubeconfig: %w", err)
 		}
 		client, err := kubernetes.NewForConfig(config)
 		if err != nil {
-			return assigner.Cluster{}, fmt.Errorf("cannot make a client of the API server: %w", err)
+			return assigner.Cluster{}, fmt.Errorf("cannot create a client of the API server: %w", err)
 		}
 		store, err := state.Open(ctx, stateConfig(etcd, name))
 		if err != nil {

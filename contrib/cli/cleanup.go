@@ -10,7 +10,7 @@ import (
 
 const cleanUpName = "clean-up"
 
-// cleanUpCommand removes what a node's minion left in this network namespace: km up runs it on each machine of several.
+// cleanUpCommand removes what a node's minion left in this network namespace. km up runs it on each of its machines.
 func cleanUpCommand(c *common) *cobra.Command {
 	return &cobra.Command{
 		Use: cleanUpName + " CLUSTER ROOT-DIR NODE", Hidden: true, Args: cobra.ExactArgs(3),

@@ -1,8 +1,7 @@
-// Package cli is km's command line: one file a command, which reads the flags, checks them, and puts the parts together that
-// the command runs. It is the only package that knows all the others; none but main imports it. What a part does is the
-// part's own to know: nothing here decides about pods, offers or nodes.
+// Package cli is km's command line, with one file per command. A command reads its flags, checks them, and connects the parts that
+// it runs. Only this package imports all the others; only main imports it. It decides nothing about pods, offers or nodes.
 //
-// Start reading at rootCommand, then at the command that you are after.
+// Start reading at rootCommand, then at the command you look for.
 package cli
 
 import (
@@ -29,18 +28,17 @@ import (
 	"github.com/k8sm/k8sm/minion/proxy"
 )
 
-// Main runs km with the process's arguments and returns its exit status. It returns once the command has ended; some of the
-// stock programs end the process themselves.
+// Main runs km with the process's arguments and returns its exit status. Some stock programs exit the process instead.
 func Main() int {
-	// The stock programs set up signals, logs and their flushing themselves, in the way of stock programs.
+	// kubelet and kube-proxy expect component-base to set up their signals and logs.
 	if len(os.Args) > 1 && (os.Args[1] == "kubelet" || os.Args[1] == "proxy") {
 		return stock.Run(rootCommand())
 	}
 	return Run(os.Args[1:], os.Stdout, os.Stderr)
 }
 
-// Run runs one command line, without the program's name, and returns its exit status. A wrong command line starts nothing: it is
-// told in one line on errs, and the status is 2. A failure is told likewise, and the status is 1.
+// Run runs one command line, without the program's name, and returns its exit status: 2 for a wrong command line, which starts
+// nothing, and 1 for a failure. Either prints one line on errs.
 func Run(args []string, out, errs io.Writer) int {
 	root := rootCommand()
 	root.SetArgs(args)
@@ -50,7 +48,7 @@ func Run(args []string, out, errs io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	err = explainFlag(cmd, err) // what is wrong with flags before a command cobra passes on to nobody
+	err = explainFlag(cmd, err) // cobra does not call SetFlagErrorFunc for flags before a command
 	var wrong usageError
 	if errors.As(err, &wrong) {
 		end := ";"
@@ -64,13 +62,13 @@ func Run(args []string, out, errs io.Writer) int {
 	return exitFailed
 }
 
-// defaultStateDir is where a cluster's state is when nobody says otherwise.
+// defaultStateDir is the default of --state-dir.
 const defaultStateDir = "/var/lib/k8sm"
 
-// defaultName is a cluster's name when nobody says otherwise.
+// defaultName is the default of --cluster-name.
 const defaultName = "k8sm"
 
-// common is what the flags before a command say.
+// common has the flags of all commands.
 type common struct {
 	stateDir string
 	logLevel logLevel
@@ -85,12 +83,12 @@ func rootCommand() *cobra.Command {
 		Use:   "km",
 		Short: "Kubernetes as an Apache Mesos framework",
 		Long: `km runs current, unmodified Kubernetes as an Apache Mesos framework: every pod is a Mesos task, and every Mesos
-agent that sends an offer becomes a node. All roles of a cluster are in this one program, a command a role.
+agent that sends an offer becomes a node. All roles of a cluster are in this one program, one command per role.
 
 To try it on this machine, as root: km up`,
 		SilenceUsage:     true,
 		SilenceErrors:    true,
-		TraverseChildren: true, // kubectl's and etcdctl's flags are theirs, so ours stand before the command
+		TraverseChildren: true, // kubectl and etcdctl parse their own flags, so ours come before the command
 		Args:             unknownCommand, DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("version") {
@@ -100,12 +98,12 @@ To try it on this machine, as root: km up`,
 		},
 	}
 	root.PersistentFlags().StringVar(&c.stateDir, "state-dir", defaultStateDir, "`directory` of the cluster's certificates, kubeconfigs and data")
-	root.PersistentFlags().Var(&c.logLevel, "log-level", "least `level` of what is logged: debug, info, warn or error")
+	root.PersistentFlags().Var(&c.logLevel, "log-level", "lowest `level` to log: debug, info, warn or error")
 	root.AddGroup(&cobra.Group{ID: "use", Title: "Use a cluster:"}, &cobra.Group{ID: "run", Title: "Run the parts of a cluster:"},
 		&cobra.Group{ID: "node", Title: "Run on a node; the Mesos agent and the minion start these:"})
 	kubelet, proxy := kubelet.NewCommand(context.Background()), proxy.NewCommand()
 	kubelet.Short, proxy.Short = "Stock kubelet", "Stock kube-proxy"
-	for _, stock := range []*cobra.Command{kubelet, proxy} { // which say in their own words what is wrong
+	for _, stock := range []*cobra.Command{kubelet, proxy} { // they print their own errors
 		stock.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return err })
 	}
 	// Some stock package adds a --version to every command of the process; ours is a command too.
@@ -127,12 +125,12 @@ To try it on this machine, as root: km up`,
 	}
 	root.AddCommand(versionCommand(), wardenCommand(&c), stepOutCommand(), cleanUpCommand(&c))
 	root.SetHelpCommand(helpCommand(root))
-	root.InitDefaultCompletionCmd() // now, so that its usage errors are as those of the others
+	root.InitDefaultCompletionCmd() // now, so that explainUsage covers it
 	explainUsage(root)
 	return root
 }
 
-// serve runs a role until it ends or a person or Mesos wants it to end. A second signal ends the program at once.
+// serve runs a role until it ends or SIGINT or SIGTERM arrives. A second signal kills the process.
 func serve(c *common, role func(ctx context.Context) error) error {
 	logrus.SetLevel(logrus.Level(c.logLevel))
 	logrus.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
@@ -147,13 +145,13 @@ func serve(c *common, role func(ctx context.Context) error) error {
 	return nil
 }
 
-// takeOverKlog lets klog write through logrus. What the stock packages call information is for people who debug them.
+// takeOverKlog makes klog write through logrus. The stock packages' info is our debug.
 func takeOverKlog() { klog.SetLogger(logrusr.New(logrus.StandardLogger()).V(1)) }
 
-// configurable gives a command a file of settings. The command line wins over it.
+// configurable adds --config to a command.
 func configurable(cmd *cobra.Command) *cobra.Command {
 	file := cmd.Flags().String(configfile.Flag, "",
-		"YAML `file` of settings whose keys are the names of these flags, without the dashes; flags given here win")
+		"YAML `file` with flag names as keys, without the dashes; flags on the command line win")
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		if *file == "" {
 			return nil
@@ -163,7 +161,7 @@ func configurable(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// helpCommand is cobra's, but that it refuses commands that there are not.
+// helpCommand is like cobra's, but fails for an unknown command.
 func helpCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use: "help [COMMAND]", Short: "Show the help of a command",

@@ -14,9 +14,9 @@ func dnsCommand(c *common) *cobra.Command {
 	var check bool
 	cmd := &cobra.Command{
 		Use: "dns", Short: "Run a server of the cluster's DNS", Args: cobra.NoArgs,
-		Long: `Serves the names of services and pods by CoreDNS, and asks this machine's servers for all others. km apiserver and km up run
-two of these; more can run on other machines that pods reach, each with a copy of dns.kubeconfig, which is in the control
-plane's --state-dir. A server is in the service kube-dns as long as it answers.`,
+		Long: `Serves the names of services and pods by CoreDNS, and forwards other names to this machine's nameservers. km apiserver and km up
+run two of these servers. More can run on other machines that pods reach, each with a copy of dns.kubeconfig from the control
+plane's --state-dir. A server is an endpoint of the service kube-dns as long as it answers.`,
 		RunE: func(*cobra.Command, []string) error {
 			if err := usage(cfg.Validate(), checkFiles(named{"kubeconfig", cfg.Kubeconfig})); err != nil {
 				return err
@@ -39,6 +39,6 @@ plane's --state-dir. A server is in the service kube-dns as long as it answers.`
 		},
 	}
 	cfg.AddFlags(cmd.Flags())
-	cmd.Flags().BoolVar(&check, "check", false, "only tell whether the configuration is right")
+	cmd.Flags().BoolVar(&check, "check", false, "check the configuration and exit")
 	return cmd
 }

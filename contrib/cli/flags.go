@@ -5,8 +5,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// renamed are the flags that had other names in earlier versions of km. The old names stay good, on the command line and in
-// files of settings; no help shows them.
+// renamed maps flag names of earlier versions to the current ones. The old names still work, on the command line and in --config
+// files, but no help shows them.
 var renamed = map[string]string{
 	"agent-forget-after":       "agent-removal-timeout",
 	"algorithm":                "scheduler-algorithm",
@@ -20,7 +20,7 @@ var renamed = map[string]string{
 	"static-pods":              "static-pod-path",
 }
 
-// currentName returns the name that a flag has now.
+// currentName maps an old name of a flag to the current one.
 func currentName(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 	if now, ok := renamed[name]; ok {
 		name = now
@@ -28,5 +28,5 @@ func currentName(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 	return pflag.NormalizedName(name)
 }
 
-// keepOldNames has a command, and those below it, take flags by their old names too.
+// keepOldNames makes a command and its subcommands accept the old names of flags.
 func keepOldNames(cmd *cobra.Command) { cmd.SetGlobalNormalizationFunc(currentName) }

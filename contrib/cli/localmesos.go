@@ -11,10 +11,10 @@ import (
 func localMesosCommand(c *common) *cobra.Command {
 	var cfg localmesos.Config
 	cmd := &cobra.Command{
-		Use: "local-mesos", Short: "Run a Mesos master and agents for a laptop and for tests", Args: cobra.NoArgs,
-		Long: `Runs a Mesos master and its agents in one process, on loopback: the v1 scheduler, executor and operator APIs as a real Mesos
-answers them, with executors as real processes. It is for trying things; it authenticates schedulers only. Flags
-have the names and the syntax of Mesos's own. Ctrl-C ends the executors too.`,
+		Use: "local-mesos", Short: "Run a small Mesos master and agents, for laptops and tests", Args: cobra.NoArgs,
+		Long: `Runs a Mesos master and its agents in one process, on loopback. It serves Mesos' v1 scheduler, executor and operator APIs and
+runs executors as real processes. It authenticates only schedulers, so it is not for production. Flags have Mesos' names and
+syntax. Ctrl-C ends the executors too.`,
 		RunE: func(*cobra.Command, []string) error {
 			if err := usage(cfg.Validate()); err != nil {
 				return err

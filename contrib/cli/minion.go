@@ -13,8 +13,8 @@ func minionCommand(c *common) *cobra.Command {
 	var cfg minion.Config
 	cmd := &cobra.Command{
 		Use: "minion", Short: "Run the Mesos executor that makes its agent's machine a node", Args: cobra.NoArgs,
-		Long: `Is started by a Mesos agent as the executor of k8sm's tasks, and by nobody else: it wants the environment that an agent gives.
-It starts and watches the stock kubelet and kube-proxy and serves the kubelet's runtime interface over Docker Engine.`,
+		Long: `A Mesos agent starts it as the executor of k8sm's tasks; it fails without the environment that an agent sets. It runs the stock
+kubelet and kube-proxy, and serves the kubelet's container runtime interface (CRI) with Docker Engine.`,
 		RunE: func(*cobra.Command, []string) error {
 			link, err := keeper.Adopt()
 			if err != nil {

@@ -12,15 +12,15 @@ import (
 	"github.com/k8sm/k8sm/contrib/up/machines"
 )
 
-// nodeCommand does to the machines of `km up --nodes` what happens to machines.
+// nodeCommand simulates failures of the machines of `km up --nodes`.
 func nodeCommand(c *common) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "node", Short: "Cut a node of km up --nodes off, slow it down or stop it",
-		Long: `Does to a node of "km up --nodes=N" what happens to machines, to see what becomes of its pods. The next km up undoes it. Needs root.`,
+		Use: "node", Short: "Cut off, slow down or stop a node of km up --nodes",
+		Long: `Simulates failures of a node of "km up --nodes=N", to see what happens to its pods. The next km up undoes them. Needs root.`,
 	}
 	rate := "1M"
 	var bits resource.Quantity
-	slow := nodeFault(c, "slow", "Let only so much through the node's network, each way", func(m *machines.Machine) error {
+	slow := nodeFault(c, "slow", "Limit the bandwidth of the node's network, in each direction", func(m *machines.Machine) error {
 		return m.Slow(uint64(bits.Value()))
 	})
 	slow.PreRunE = func(*cobra.Command, []string) (err error) {
@@ -31,9 +31,9 @@ func nodeCommand(c *common) *cobra.Command {
 	}
 	slow.Flags().StringVar(&rate, "rate", rate, "bits per second, such as 1M or 500k")
 	cmd.AddCommand(slow,
-		nodeFault(c, "cut", "Pull the node's network cable: it runs on and reaches nobody", (*machines.Machine).Cut),
+		nodeFault(c, "cut", "Disconnect the node from the network; it keeps running", (*machines.Machine).Cut),
 		nodeFault(c, "heal", "Undo cut and slow", (*machines.Machine).Heal),
-		nodeFault(c, "stop", "Stop all that runs on the node where it is, containers too, and cut it off: a machine that hangs", (*machines.Machine).Stop),
+		nodeFault(c, "stop", "Stop (SIGSTOP) all processes of the node, containers too, and disconnect it, like a machine that hangs", (*machines.Machine).Stop),
 		nodeFault(c, "start", "Undo stop, cut and slow", (*machines.Machine).Start),
 	)
 	return cmd
@@ -49,7 +49,7 @@ func nodeFault(c *common, name, short string, do func(*machines.Machine) error) 
 			}
 			all, err := machines.Load(dir)
 			if errors.Is(err, os.ErrNotExist) {
-				return fmt.Errorf("there is no km up --nodes in %s: start one, or say by --state-dir where it is", dir)
+				return fmt.Errorf("no km up --nodes runs in %s: start one, or give its directory by --state-dir", dir)
 			}
 			if err != nil {
 				return err

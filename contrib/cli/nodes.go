@@ -14,7 +14,7 @@ import (
 
 var nodes = kind[scheduler.LiveNode]{
 	singular: "node", plural: "nodes", prefix: "node",
-	short: "Show the nodes with the versions of km that run there, and how a rollout stands",
+	short: "Show the nodes, their versions of km and the progress of a rollout",
 	read:  (*status.Client).Nodes,
 	columns: []metav1.TableColumnDefinition{
 		column("Name"), column("Status"), column("Tasks"), column("Minion"), column("Age"), column("KM"), column("Rollout"),

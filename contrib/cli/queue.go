@@ -12,13 +12,13 @@ import (
 )
 
 var queue = kind[scheduler.WaitingPod]{
-	singular: "pod", plural: "queue", prefix: "pod", short: "Show the pods that wait for a task, and why",
+	singular: "pod", plural: "queue", prefix: "pod", short: "Show the pods that wait for a task, with the reason",
 	read:    (*status.Client).Queue,
 	columns: []metav1.TableColumnDefinition{column("Namespace"), column("Pod"), column("Age"), column("Attempts"), column("Reason")},
 	rows: func(now time.Time, p scheduler.WaitingPod) (rows [][]any) {
 		namespace, name := splitPod(p.Pod)
 		waits, attempts := age(now, p.Since), fmt.Sprint(p.Attempts)
-		for _, reason := range p.Reasons { // the pod stands in the first line of several
+		for _, reason := range p.Reasons { // only the first line names the pod
 			rows = append(rows, []any{namespace, name, waits, attempts, reason})
 			namespace, name, waits, attempts = "", "", "", ""
 		}

@@ -33,9 +33,9 @@ func schedulerCommand(c *common) *cobra.Command {
 	var s schedule
 	cmd := &cobra.Command{
 		Use: "scheduler", Short: "Run the Mesos framework that schedules pods", Args: cobra.NoArgs,
-		Long: `Subscribes to a Mesos master as a framework, makes each agent that sends an offer a node, and launches each pending pod as a
-task. Any number of schedulers may run; one of them leads. It finds the control plane through --state-dir, where km apiserver
-left its kubeconfig and etcd's address, unless the flags say otherwise.`,
+		Long: `Subscribes to a Mesos master as a framework, registers a node for each agent that sends an offer, and launches each pending pod as
+a task. Any number of schedulers may run; one of them leads. --state-dir has the kubeconfig and etcd's address that km apiserver
+wrote; --kubeconfig and --etcd-servers replace them.`,
 		RunE: func(*cobra.Command, []string) error {
 			if err := usage(s.check()); err != nil {
 				return err
@@ -44,15 +44,15 @@ left its kubeconfig and etcd's address, unless the flags say otherwise.`,
 		},
 	}
 	s.addFlags(cmd.Flags())
-	cmd.Flags().StringVar(&s.kubeconfig, "kubeconfig", "", "`file` that says where the API server is and who calls it (default: the state directory's)")
-	cmd.Flags().StringSliceVar(&s.etcd.Endpoints, "etcd-servers", nil, "URLs of etcd (default: as the state directory says)")
-	cmd.Flags().StringVar(&s.etcd.CAFile, "etcd-cafile", "", "with --etcd-servers: authority of etcd's certificate")
+	cmd.Flags().StringVar(&s.kubeconfig, "kubeconfig", "", "kubeconfig `file` for the API server (default: the state directory's)")
+	cmd.Flags().StringSliceVar(&s.etcd.Endpoints, "etcd-servers", nil, "URLs of etcd (default: from the state directory)")
+	cmd.Flags().StringVar(&s.etcd.CAFile, "etcd-cafile", "", "with --etcd-servers: CA of etcd's certificate")
 	cmd.Flags().StringVar(&s.etcd.CertFile, "etcd-certfile", "", "with --etcd-servers: client certificate")
 	cmd.Flags().StringVar(&s.etcd.KeyFile, "etcd-keyfile", "", "with --etcd-servers: key of the client certificate")
 	return cmd
 }
 
-// schedule is what the scheduler needs beside its own configuration.
+// schedule is the configuration of km scheduler and its parts.
 type schedule struct {
 	scheduler  run.Config
 	mesos      mesos.Config
@@ -67,7 +67,7 @@ func (s *schedule) addFlags(fs *pflag.FlagSet) {
 	s.mesos.AddFlags(fs)
 	s.status.AddFlags(fs)
 	s.artifact.AddFlags(fs)
-	fs.StringVar(&s.etcd.Name, "cluster-name", defaultName, "name of the cluster: several can share an etcd and the agents")
+	fs.StringVar(&s.etcd.Name, "cluster-name", defaultName, "name of the cluster; several clusters can share an etcd and the agents")
 }
 
 // check checks the flags of km scheduler.
@@ -102,7 +102,7 @@ func (s *schedule) checkParts() error {
 	}
 	flags := s.scheduler
 	if flags.KMPath == "" {
-		flags.Artifact.URL = "http://" + s.artifact.Address // there is one as soon as it is served
+		flags.Artifact.URL = "http://" + s.artifact.Address // run sets the real one
 	}
 	return flags.Validate()
 }
@@ -121,16 +121,16 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", s.kubeconfig)
 	if err != nil {
-		return fmt.Errorf("cannot read how to reach the API server: %w", err)
+		return fmt.Errorf("cannot read the kubeconfig: %w", err)
 	}
-	// A burst of pods is a burst of bindings; the API server has limits of its own.
+	// Each pod of a burst needs a binding. The API server limits requests itself.
 	config.QPS, config.Burst = 500, 1000
 	if err := rest.LoadTLSFiles(config); err != nil {
-		return fmt.Errorf("cannot read the API server's authority: %w", err)
+		return fmt.Errorf("cannot read the CA of the API server: %w", err)
 	}
 	kubernetes, err := kube.NewClient(config)
 	if err != nil {
-		return fmt.Errorf("cannot make a client of the API server: %w", err)
+		return fmt.Errorf("cannot create a client of the API server: %w", err)
 	}
 	s.mesos.Forget = kmFor(dir, "km") + " etcdctl del " + state.FrameworkKey(s.etcd.Name)
 	master, err := mesos.New(s.mesos)
@@ -163,10 +163,10 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	return beside(ctx, program.Run, func(ctx context.Context) error { return s.runBesideStatus(ctx, dir, parts) })
 }
 
-// readMinionConfig waits until the cluster says which ports of nodes are for services, how long idle minions stay, and where Docker
-// Engines listen.
+// readMinionConfig waits for the cluster's configuration of minions, and takes the NodePort range, the idle timeout and the address
+// of Docker Engine from it.
 func (s *schedule) readMinionConfig(ctx context.Context, cluster kubernetes.Interface) error {
-	return supervise.UntilDone(ctx, "the cluster has not said yet how minions are configured", func(ctx context.Context) error {
+	return supervise.UntilDone(ctx, "cannot read the configuration of minions yet", func(ctx context.Context) error {
 		object, err := cluster.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -187,7 +187,7 @@ func (s *schedule) readMinionConfig(ctx context.Context, cluster kubernetes.Inte
 	})
 }
 
-// beside runs a role, and a server as long as that.
+// beside runs a server until the role ends, and returns when both have ended.
 func beside(ctx context.Context, server, role func(context.Context) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	serving, stop := context.WithCancel(ctx)
@@ -199,7 +199,7 @@ func beside(ctx context.Context, server, role func(context.Context) error) error
 	return group.Wait()
 }
 
-// runBesideStatus schedules, and shows how it goes unless nobody wants to see it.
+// runBesideStatus runs the scheduler, and its status server unless --status-address is empty.
 func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts run.Parts) error {
 	host, err := os.Hostname()
 	if err != nil {

@@ -25,24 +25,24 @@ import (
 	"github.com/k8sm/k8sm/scheduler/status"
 )
 
-// watchInterval is the time between two looks of --watch.
+// watchInterval is how often --watch asks the scheduler.
 const watchInterval = time.Second
 
-// kind is a kind of thing that a scheduler holds, and how km shows it.
+// kind describes one kind of thing in the scheduler, and how km shows it.
 type kind[T any] struct {
-	// singular and plural are what people call it; plural is the command.
+	// singular and plural are its names; plural is also the command.
 	singular, plural, short string
-	// prefix stands before the names that -o name prints, as kubectl takes them where it knows the kind.
+	// prefix comes before each name that -o name prints, as in kubectl.
 	prefix string
 	read   func(*status.Client, context.Context) ([]T, error)
-	// columns are those of a table; -o wide adds those with a priority.
+	// columns of a table; -o wide adds those with a priority.
 	columns []metav1.TableColumnDefinition
-	// rows are the lines of one of them, a cell a column.
+	// rows returns the lines of one thing, one cell per column.
 	rows func(now time.Time, one T) [][]any
 	// name is what -o name prints. names are what select it on the command line.
 	name  func(T) string
 	names func(T) []string
-	// namespace is nil if it has none.
+	// namespace is nil for kinds without one.
 	namespace func(T) string
 }
 
@@ -54,7 +54,7 @@ func wide(name string) metav1.TableColumnDefinition {
 	return metav1.TableColumnDefinition{Name: name, Type: "string", Priority: 1}
 }
 
-// or is a cell, <none> if it is empty, as kubectl has it.
+// or returns the cell, or <none> if it is empty, as kubectl does.
 func or(cell string) string {
 	if cell == "" {
 		return "<none>"
@@ -62,7 +62,7 @@ func or(cell string) string {
 	return cell
 }
 
-// age is how long ago something was, as kubectl has it.
+// age formats how long ago something was, as kubectl does.
 func age(now, then time.Time) string { return duration.HumanDuration(max(0, now.Sub(then))) }
 
 // splitPod takes "namespace/name" apart.
@@ -74,7 +74,7 @@ func splitPod(pod string) (namespace, name string) {
 	return namespace, name
 }
 
-// showing is what the flags of a command that shows something say.
+// showing has the flags of a command that shows things.
 type showing struct {
 	output, namespace                string
 	all, watch, noHeaders, events    bool
@@ -88,19 +88,19 @@ func (s *showing) addFlags(cmd *cobra.Command, namespaced bool) {
 	fs := cmd.Flags()
 	fs.StringVarP(&s.output, "output", "o", "", "output `format`: wide, json, yaml or name (default: a table)")
 	fs.BoolVar(&s.noHeaders, "no-headers", false, "print no header line")
-	fs.BoolVarP(&s.watch, "watch", "w", false, "after that, print what changes, until Ctrl-C")
-	fs.BoolVar(&s.events, "output-watch-events", false, "with --watch: print whether each was ADDED, MODIFIED or DELETED")
+	fs.BoolVarP(&s.watch, "watch", "w", false, "keep printing changes until Ctrl-C")
+	fs.BoolVar(&s.events, "output-watch-events", false, "with --watch: print ADDED, MODIFIED or DELETED in each line")
 	if namespaced {
-		fs.StringVarP(&s.namespace, "namespace", "n", "", "show only pods of this `namespace` (default: of all)")
+		fs.StringVarP(&s.namespace, "namespace", "n", "", "show only pods of this `namespace` (default: all)")
 		fs.BoolVarP(&s.all, "all-namespaces", "A", false, "show pods of all namespaces; this is the default")
 	}
-	fs.StringVar(&s.address, "status-address", "", "`host:port` on which the scheduler serves its status (default: that of the leading one)")
-	fs.StringVar(&s.clusterName, "cluster-name", defaultName, "`name` of the cluster, as km scheduler has it")
-	fs.StringVar(&s.serverName, "tls-server-name", statedir.SchedulerServerName, "`name` that the scheduler's certificate is for")
+	fs.StringVar(&s.address, "status-address", "", "`host:port` of the scheduler's status server (default: the leading scheduler's)")
+	fs.StringVar(&s.clusterName, "cluster-name", defaultName, "`name` of the cluster, as given to km scheduler")
+	fs.StringVar(&s.serverName, "tls-server-name", statedir.SchedulerServerName, "`name` in the scheduler's certificate")
 }
 
 func (s *showing) check() error {
-	if s.output == "table" { // as earlier versions had it
+	if s.output == "table" { // the default of earlier versions
 		s.output = ""
 	}
 	if !slices.Contains(outputs, s.output) {
@@ -120,7 +120,7 @@ func showCommand[T any](c *common, k kind[T]) *cobra.Command {
 	var s showing
 	cmd := &cobra.Command{
 		Use: k.plural + " [NAME...]", Short: k.short, Args: cobra.ArbitraryArgs,
-		Long: k.short + `. Names select some of them.
+		Long: k.short + `. With names, show only those.
 
 The command asks the leading scheduler as the cluster's administrator. The administrator's kubeconfig is in --state-dir; the
 scheduler's address comes from etcd, unless --status-address gives it.`,
@@ -180,7 +180,7 @@ func (v *viewer[T]) show(ctx context.Context, read func(context.Context) ([]T, e
 	return nil
 }
 
-// selectFrom returns what the command line selects, and the names that select nothing.
+// selectFrom returns the things that the command line selects, and the names that match nothing.
 func (v *viewer[T]) selectFrom(list []T) (selected []T, missing []string) {
 	found := map[string]bool{}
 	selected = []T{}
@@ -238,7 +238,7 @@ func (v *viewer[T]) print(list []T) error {
 	return v.printTable("", list)
 }
 
-// things is what there are none of.
+// things is the plural for "No ... found".
 func (k kind[T]) things() string {
 	if k.singular == "pod" {
 		return "waiting pods"
@@ -246,7 +246,7 @@ func (k kind[T]) things() string {
 	return k.plural
 }
 
-// printTable prints lines; event is that of --output-watch-events, if any.
+// printTable prints the rows of a table; event is for --output-watch-events, else "".
 func (v *viewer[T]) printTable(event string, list []T) error {
 	table := &metav1.Table{ColumnDefinitions: slices.Clone(v.kind.columns)}
 	for _, one := range list {
@@ -260,7 +260,7 @@ func (v *viewer[T]) printTable(event string, list []T) error {
 	return v.table.PrintObj(table, v.out)
 }
 
-// follow prints what is there and then what changes, until ctx ends. Like kubectl it prints what is gone once more.
+// follow prints the current list and then each change until ctx ends. Like kubectl, it prints a deleted thing once more.
 func (v *viewer[T]) follow(ctx context.Context, read func(context.Context) ([]T, error)) error {
 	if v.showing.output == "" || v.showing.output == "wide" {
 		columns := printers.GetNewTabWriter(v.out)
@@ -288,7 +288,7 @@ func (v *viewer[T]) follow(ctx context.Context, read func(context.Context) ([]T,
 	}
 }
 
-// printChanges prints what is in one list only, or is another in both.
+// printChanges prints things that were added, modified or deleted between the lists.
 func (v *viewer[T]) printChanges(before, after []T, first bool) error {
 	if flusher, ok := v.out.(interface{ Flush() error }); ok {
 		defer func() { _ = flusher.Flush() }() // the next line fails if the terminal is gone
@@ -343,14 +343,14 @@ func (v *viewer[T]) printChange(event string, one T) error {
 	return v.print([]T{one})
 }
 
-// statusClient asks as the administrator of the cluster in the directory.
+// statusClient returns a client with the administrator's certificate.
 func statusClient(ctx context.Context, dir statedir.Dir, s showing) (*status.Client, error) {
 	if _, err := os.Stat(dir.AdminKubeconfig()); errors.Is(err, os.ErrNotExist) {
 		return nil, dir.NoCluster()
 	}
 	admin, err := clientcmd.BuildConfigFromFlags("", dir.AdminKubeconfig())
 	if err != nil {
-		return nil, fmt.Errorf("cannot read who the administrator is: %w", err)
+		return nil, fmt.Errorf("cannot read the administrator's kubeconfig: %w", err)
 	}
 	address := s.address
 	if address == "" {
@@ -365,7 +365,7 @@ func statusClient(ctx context.Context, dir statedir.Dir, s showing) (*status.Cli
 
 // leaderAddress asks the cluster's etcd where the leading scheduler serves its status.
 func leaderAddress(ctx context.Context, dir statedir.Dir, name string) (string, error) {
-	takeOverKlog() // etcd's client tells there of each connection that is closed
+	takeOverKlog() // etcd's client logs each closed connection there
 	etcd, err := dir.Etcd()
 	if err != nil {
 		return "", err

@@ -6,7 +6,7 @@ import (
 	"github.com/k8sm/k8sm/minion/stepout"
 )
 
-// stepOutCommand runs in a container that a minion has Docker Engine start.
+// stepOutCommand runs in a container that a minion starts through Docker Engine.
 func stepOutCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: stepout.Command, Hidden: true, Args: cobra.ExactArgs(1),

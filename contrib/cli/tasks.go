@@ -32,7 +32,7 @@ var tasks = kind[scheduler.LiveTask]{
 
 func tasksCommand(c *common) *cobra.Command { return showCommand(c, tasks) }
 
-// taskNote is what else there is to say of a task.
+// taskNote returns the remarks about a task, for the column Note.
 func taskNote(task scheduler.LiveTask) string {
 	var notes []string
 	if task.Warm {

@@ -27,18 +27,18 @@ import (
 func upCommand(c *common) *cobra.Command {
 	var l laptop
 	cmd := &cobra.Command{
-		Use: "up", Short: "Run everything on this machine: the lightest way to try it", Args: cobra.NoArgs,
-		Long: `Brings a cluster of one node up and stays until Ctrl-C: etcd, the Kubernetes control plane, a local Mesos with one agent and
-the scheduler in this process, and a Docker Engine if none answers. Needs root. All state is in --state-dir: the next km up with
-the same one brings the same cluster back. What the parts log is in log/km.log there.
+		Use: "up", Short: "Run a whole cluster on this machine, to try it", Args: cobra.NoArgs,
+		Long: `Runs a cluster with one node until Ctrl-C: etcd, the Kubernetes control plane, a local Mesos with one agent and the scheduler in
+this process, and a Docker Engine if none answers. Needs root. All state is in --state-dir: the next km up with the same
+directory continues the same cluster. The log is log/km.log in it.
 
-With --nodes=N there are N agents, node-1, node-2 and so on, each as on a machine of its own: in a network namespace with an IP
-address, with a Docker Engine of its own. "km node" cuts them off, slows them down and stops them.`,
+--nodes=N runs N agents, node-1, node-2 and so on. Each has its own network namespace, IP address and Docker Engine, like a
+separate machine. "km node" cuts them off, slows them down and stops them.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if l.nodes.Count > 1 && cmd.Flags().Changed("docker-host") {
-				return usage(errors.New("cannot use --docker-host with --nodes: each of several nodes gets a Docker Engine of its own"))
+				return usage(errors.New("cannot use --docker-host with --nodes: km up starts a Docker Engine for each of several nodes"))
 			}
-			dir, err := filepath.Abs(c.stateDir) // what is below it is for programs that run elsewhere
+			dir, err := filepath.Abs(c.stateDir) // agents and containers get paths below it
 			if err != nil {
 				return fmt.Errorf("cannot find %s: %w", c.stateDir, err)
 			}
@@ -66,7 +66,7 @@ type laptop struct {
 	ready      []string           // names of the nodes, once they are ready
 }
 
-// addFlags takes over the flags of the parts, less those that `km up` fills in.
+// addFlags adds the flags of the parts, except those that `km up` sets itself.
 func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	parts := pflag.NewFlagSet("parts", pflag.ContinueOnError)
 	l.plane.AddFlags(parts)
@@ -74,7 +74,7 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	l.schedule.addFlags(parts)
 	bind := parts.Lookup("bind-address")
 	l.plane.BindAddress, bind.DefValue = net.IPv4zero.String(), net.IPv4zero.String()
-	bind.Usage += "; pods reach none that listens on loopback only"
+	bind.Usage += "; pods cannot reach an API server on loopback"
 	parts.Lookup("advertise-address").Usage = advertiseUsage
 	for _, name := range []string{"etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile",
 		"node-root-dir", "docker-host", "km-path", "artifact-address", "mesos-master", "mesos-connect-timeout", "mesos-principal", "mesos-secret-file", "mesos-ca-file", "mesos-cert-file", "mesos-key-file",
@@ -95,21 +95,21 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 			fs.AddFlag(f)
 		}
 	})
-	fs.IntVar(&l.nodes.Count, "nodes", 1, "`number` of nodes. One is this machine itself; several are network namespaces on it, each with an agent, a Docker Engine and a kubelet of its own")
-	fs.StringVar(&l.nodes.CIDR, "node-cidr", "", "with --nodes: `range` of the nodes' IP addresses, or an IPv4 and an IPv6 one; the first address is this machine's (default "+
+	fs.IntVar(&l.nodes.Count, "nodes", 1, "`number` of nodes. 1 makes this machine the node; with more, each node is a network namespace with its own agent, Docker Engine and kubelet")
+	fs.StringVar(&l.nodes.CIDR, "node-cidr", "", "with --nodes: CIDR `range` of the nodes' IP addresses; for dual-stack, IPV4-RANGE,IPV6-RANGE. This machine gets the first address (default "+
 		machines.DefaultCIDR+", and "+machines.DefaultCIDR6+" if pods have IPv6 addresses)")
-	fs.StringVar(&l.dockerHost, "docker-host", os.Getenv("DOCKER_HOST"), "Docker Engine to use (default: the machine's own if it answers, else one that km up starts)")
+	fs.StringVar(&l.dockerHost, "docker-host", os.Getenv("DOCKER_HOST"), "address of the Docker Engine to use (default: this machine's if it answers, else km up starts one)")
 }
 
-// run brings the cluster up, tells what to try, and takes it down when ctx ends.
+// run starts the cluster, prints how to use it, and stops it when ctx ends.
 func (l *laptop) run(ctx context.Context, c *common, out io.Writer) (err error) {
 	if os.Geteuid() != 0 {
-		return errors.New("km up makes network devices and starts containers: run it as root")
+		return errors.New("km up creates network devices and starts containers: run it as root")
 	}
-	// Devices, rules and the node's name are the machine's: a second cluster would take them from the first.
+	// A second cluster would use the same network devices, rules and node name as the first.
 	unlock, err := statedir.Dir("/run/k8sm").Lock("up")
 	if err != nil {
-		return fmt.Errorf("one machine takes one km up: %w", err)
+		return fmt.Errorf("cannot run more than one km up on a machine: %w", err)
 	}
 	defer func() { _ = unlock() }()
 	if err := errors.Join(l.preflight(ctx), l.dir.RemoveRunning()); err != nil {
@@ -141,7 +141,7 @@ func (l *laptop) run(ctx context.Context, c *common, out io.Writer) (err error) 
 	})
 }
 
-// running is what programs are told when the cluster is up.
+// running describes the running cluster for other programs.
 func (l *laptop) running() statedir.Running {
 	r := statedir.Running{
 		PID: os.Getpid(), Version: api.Version, Kubeconfig: l.dir.AdminKubeconfig(), MesosMaster: "http://" + l.schedule.mesos.Masters[0],
@@ -157,7 +157,7 @@ func (l *laptop) running() statedir.Running {
 	return r
 }
 
-// machineParts are the parts that the nodes run on.
+// machineParts returns the parts that the nodes need: machines and Docker Engines.
 func (l *laptop) machineParts(ctx context.Context, out io.Writer) ([]up.Part, error) {
 	if l.machines != nil {
 		return []up.Part{{Name: "nodes", Run: l.runMachines}, {Name: "Docker Engines", Run: l.runEngines}}, nil
@@ -187,7 +187,7 @@ Try, in another terminal:
   %s kubectl apply -f POD.yaml
   %s etcdctl get --prefix /registry/minions
 
-Ctrl-C stops it; what happens is logged in %s
+Ctrl-C stops it. Its log is %s
 
 `, l.dir.AdminKubeconfig(), km, km, km, filepath.Join(string(l.dir), "log", "km.log"))
 }
@@ -198,7 +198,7 @@ func (l *laptop) check(c *common) error {
 	l.mesos.WorkDir = filepath.Join(string(l.dir), "mesos")
 	km, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("cannot find this program's file, which the agent is to run: %w", err)
+		return fmt.Errorf("cannot find the file of this program, which the agent runs: %w", err)
 	}
 	l.schedule.scheduler.KMPath = km
 	if err := usage(checkPorts(map[string]int{"mesos-port": l.mesos.Port}), l.checkNodes()); err != nil {
@@ -211,7 +211,7 @@ func (l *laptop) check(c *common) error {
 	return usage(checkPlane(l.plane), l.dns.Validate(), l.schedule.checkParts())
 }
 
-// preflight finds out what would fail later, before anything is started.
+// preflight checks ports and leftovers before anything starts.
 func (l *laptop) preflight(ctx context.Context) error {
 	if err := l.findMachines(); err != nil {
 		return err
@@ -227,11 +227,11 @@ func (l *laptop) preflight(ctx context.Context) error {
 		}
 		listener, err := net.Listen("tcp", p.address)
 		if err != nil {
-			return fmt.Errorf("cannot use %s: %w; stop what uses it, or give another %s", p.address, err, p.flag)
+			return fmt.Errorf("cannot use %s: %w; stop the program that uses it, or give another %s", p.address, err, p.flag)
 		}
 		listener.Close()
 	}
-	if err := usage(l.mesos.Validate()); err != nil { // here, as it makes a directory
+	if err := usage(l.mesos.Validate()); err != nil { // not in check: it makes a directory
 		return err
 	}
 	return checkDNS(ctx, l.dns)

@@ -23,7 +23,7 @@ import (
 	"github.com/k8sm/k8sm/minion"
 )
 
-// checkNodes decides on the machines of several nodes.
+// checkNodes checks --nodes and completes the configuration of the machines.
 func (l *laptop) checkNodes() (err error) {
 	l.nodes.Cluster, l.nodes.Dir = l.schedule.etcd.Name, string(l.dir)
 	l.nodes.Ports = []machines.Port{{Protocol: "tcp", Number: l.plane.SecurePort}}
@@ -38,23 +38,23 @@ func (l *laptop) checkNodes() (err error) {
 		return err
 	}
 	if net.ParseIP(l.plane.BindAddress).IsLoopback() {
-		return fmt.Errorf("cannot use --bind-address=%s with --nodes: several nodes reach no API server on loopback", l.plane.BindAddress)
+		return fmt.Errorf("cannot use --bind-address=%s with --nodes: nodes in network namespaces cannot reach loopback", l.plane.BindAddress)
 	}
-	l.plane.AggregatorRouting = true // this machine is no node, and has routes to the pods of all
+	l.plane.AggregatorRouting = true // this machine is not a node, but has routes to all pods
 	if l.plane.AdvertiseAddress == "" {
 		l.plane.AdvertiseAddress = l.machines.Gateway.String()
 	}
 	return nil
 }
 
-// findMachines refuses to run other machines than those that may be left of a km up that was killed.
+// findMachines refuses to start if a killed km up left other machines than these.
 func (l *laptop) findMachines() error {
 	left, err := machines.Left(string(l.dir))
 	if err != nil {
 		return err
 	}
 	if left != nil && (l.nodes.Count == 1 || !left.Same(l.nodes)) {
-		return fmt.Errorf("the last km up here was killed, and its nodes are still there: start it again with %s and stop it by Ctrl-C, then start this", left.Flags())
+		return fmt.Errorf("the last km up here was killed and left its nodes behind: start it again with %s and stop it by Ctrl-C, then try again", left.Flags())
 	}
 	if l.machines == nil {
 		return nil
@@ -65,12 +65,12 @@ func (l *laptop) findMachines() error {
 	others, err := minion.Left(l.nodes.Cluster, l.plane.NodeRootDir)
 	others = slices.DeleteFunc(others, func(node string) bool { _, err := l.machines.Find(node); return err == nil })
 	if err == nil && len(others) > 0 {
-		err = fmt.Errorf("the last km up here was killed, and its node %s may still run pods: start it again with --nodes=1 and stop it by Ctrl-C, then start this", others[0])
+		err = fmt.Errorf("the last km up here was killed and its node %s may still run pods: start it again with --nodes=1 and stop it by Ctrl-C, then try again", others[0])
 	}
 	return err
 }
 
-// agentAddress is where the agent of one node listens; those of several have addresses of their own.
+// agentAddress is where the agent listens if this machine is the node; "" with several nodes, whose agents have their own addresses.
 func (l *laptop) agentAddress() string {
 	if l.machines != nil {
 		return ""
@@ -78,7 +78,7 @@ func (l *laptop) agentAddress() string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(l.mesos.Port+1))
 }
 
-// runMachines makes the machines of several nodes. It unplugs nobody and starts what a person has stopped.
+// runMachines creates the machines of several nodes, and undoes what `km node` did to them before.
 func (l *laptop) runMachines(ctx context.Context, ready func(string)) error {
 	if err := l.machines.Up(); err != nil {
 		return err
@@ -104,7 +104,7 @@ func (l *laptop) runMachines(ctx context.Context, ready func(string)) error {
 	return l.machines.Down()
 }
 
-// forwardResolvers has programs on the machines reach the DNS servers of this one that listen on its loopback.
+// forwardResolvers lets programs on the machines reach nameservers that listen on this machine's loopback.
 func (l *laptop) forwardResolvers(ctx context.Context) (stop func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	waits := []func(){cancel}
@@ -119,7 +119,7 @@ func (l *laptop) forwardResolvers(ctx context.Context) (stop func(), err error) 
 	}, err
 }
 
-// startMachines undoes what people have done to machines: what is stopped can neither start nor end.
+// startMachines undoes `km node stop`: stopped processes can neither start nor end.
 func (l *laptop) startMachines() error {
 	var problems []error
 	for _, machine := range l.machines.List {
@@ -128,7 +128,7 @@ func (l *laptop) startMachines() error {
 	return errors.Join(problems...)
 }
 
-// engineConfig is that of a machine's Docker Engine.
+// engineConfig returns the configuration of a machine's Docker Engine.
 func (l *laptop) engineConfig(machine *machines.Machine) engine.Config {
 	return engine.Config{Dir: machines.EngineDir(string(l.dir), machine.Name), Enter: machine.Enter}
 }
@@ -159,8 +159,8 @@ func (l *laptop) runEngines(ctx context.Context, ready func(string)) error {
 	return errors.Join(err, stopping.Wait())
 }
 
-// planAgents tells the local Mesos what its agents have for themselves. Each one's executors are told by Docker's own variable
-// which Engine is theirs, as an operator would: an agent passes nothing of its own environment.
+// planAgents configures each agent of the local Mesos. Executors do not get the agent's environment, so DOCKER_HOST goes into
+// --executor-environment-variables, as an operator would set it.
 func (l *laptop) planAgents() (err error) {
 	given := l.mesos.ExecutorEnvironmentVariables
 	if l.machines == nil {
@@ -179,7 +179,7 @@ func (l *laptop) planAgents() (err error) {
 	return nil
 }
 
-// executorEnvironment adds the address of a Docker Engine to what --executor-environment-variables gives.
+// executorEnvironment adds the address of a Docker Engine to --executor-environment-variables.
 func executorEnvironment(given, dockerHost string) (string, error) {
 	variables := map[string]string{}
 	if given != "" {
@@ -192,8 +192,8 @@ func executorEnvironment(given, dockerHost string) (string, error) {
 	return string(data), err
 }
 
-// watchMachines waits until ctx ends. Until then it keeps this machine's routes to pods, and cuts those agents off from the
-// master whose machines are cut off: their messages do not pass the network.
+// watchMachines keeps this machine's routes to pods until ctx ends. It also disconnects agents on cut machines from the master:
+// both are in this process, so their messages never cross the cut network.
 func (l *laptop) watchMachines(ctx context.Context, cluster *localmesos.Cluster) error {
 	if l.machines == nil {
 		<-ctx.Done()
@@ -201,11 +201,11 @@ func (l *laptop) watchMachines(ctx context.Context, cluster *localmesos.Cluster)
 	}
 	config, err := clientcmd.BuildConfigFromFlags("", l.dir.AdminKubeconfig())
 	if err != nil {
-		return fmt.Errorf("cannot read how to reach the API server: %w", err)
+		return fmt.Errorf("cannot read the administrator's kubeconfig: %w", err)
 	}
 	api, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return fmt.Errorf("cannot make a client of the API server: %w", err)
+		return fmt.Errorf("cannot create a client of the API server: %w", err)
 	}
 	group, watching := errgroup.WithContext(ctx)
 	group.Go(func() error { return l.machines.Route(watching, api) })
@@ -238,7 +238,7 @@ func (l *laptop) cleanUp(ctx context.Context) error {
 				err = cmd.Wait()
 			}
 			if err != nil {
-				problems[i] = fmt.Errorf("cannot remove what is left on node %s: %w: %s", machine.Name, err, strings.TrimSpace(out.String()))
+				problems[i] = fmt.Errorf("cannot clean up node %s: %w: %s", machine.Name, err, strings.TrimSpace(out.String()))
 			}
 			return nil
 		})

@@ -21,7 +21,7 @@ import (
 	"github.com/k8sm/k8sm/scheduler/run"
 )
 
-// findEngine says which Docker Engine the cluster is to use; "" if there is none and nobody asked for a certain one.
+// findEngine describes the Docker Engine that the cluster uses. It returns "" if none answers and --docker-host is not given.
 func (l *laptop) findEngine(ctx context.Context) (found string, err error) {
 	l.plane.DockerHost = l.dockerHost
 	if l.dockerHost == "" {
@@ -68,10 +68,10 @@ func (l *laptop) runControlPlane(ctx context.Context, ready func(string)) error 
 	return controlplane.Run(ctx, l.plane)
 }
 
-// runDNS is ready when a server is in the service, or at once if there is none to run.
+// runDNS is ready when the service kube-dns has an endpoint, or at once if no server runs here.
 func (l *laptop) runDNS(ctx context.Context, ready func(string)) error {
 	if l.dns.Count == 0 {
-		ready("none on this machine")
+		ready("no server on this machine")
 	}
 	return l.dns.Run(ctx, logrus.StandardLogger().Out, func() {
 		ready(fmt.Sprintf("names in %s resolve at %s", l.plane.ClusterDomain, strings.Join(l.plane.DNSService(), " and ")))
@@ -92,7 +92,7 @@ func (l *laptop) runMesos(ctx context.Context, ready func(string)) error {
 	cluster.Stop()
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	// An earlier km up may have been killed with its minion, and this one may end before there was another.
+	// This also removes what a killed km up left if no minion has started since.
 	return errors.Join(problem, l.cleanUp(last))
 }
 
@@ -103,7 +103,7 @@ func (l *laptop) runScheduler(ctx context.Context, ready func(string)) error {
 	go func() {
 		defer close(watched)
 		nodes := awaitNodes(watching, l.dir.AdminKubeconfig(), l.nodes.Count)
-		l.ready = nodes // before ready tells that it may be read
+		l.ready = nodes // before ready: its reader starts then
 		switch len(nodes) {
 		case 0:
 		case 1:
@@ -118,12 +118,12 @@ func (l *laptop) runScheduler(ctx context.Context, ready func(string)) error {
 		if !errors.Is(err, run.ErrLost) || ctx.Err() != nil {
 			return err
 		}
-		// There is no other scheduler: the machine was asleep, or so busy that the lease ran out.
-		logrus.Warn("the scheduler was held up for so long that it lost its lead, and is started again")
+		// No other scheduler took the lead: the machine was asleep, or too busy to renew the lease.
+		logrus.Warn("the scheduler could not renew its lease in time; restarting it")
 	}
 }
 
-// awaitNodes returns the names of the nodes that are Ready once there are so many, or none when ctx ends before that.
+// awaitNodes waits until count nodes are Ready and returns the names of all that are; none if ctx ends first.
 func awaitNodes(ctx context.Context, kubeconfig string, count int) (ready []string) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {

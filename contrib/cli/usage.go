@@ -34,13 +34,13 @@ func usage(errs ...error) error {
 	return nil
 }
 
-// explainUsage has the command and those below it answer a wrong command line with a usage error that says what to do.
+// explainUsage makes the command and its subcommands return a usage error with the remedy for a wrong command line.
 func explainUsage(cmd *cobra.Command) {
-	cmd.SetFlagErrorFunc(explainFlag) // the commands below take it from here
+	cmd.SetFlagErrorFunc(explainFlag) // subcommands inherit it
 	checkArguments(cmd)
 }
 
-// checkArguments makes what the command finds wrong before it runs a usage error: Args and PreRunE see the command line only.
+// checkArguments turns errors of Args and PreRunE into usage errors: both see only the command line.
 func checkArguments(cmd *cobra.Command) {
 	if cmd.HasSubCommands() && !cmd.Runnable() {
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
@@ -66,7 +66,7 @@ func checkArguments(cmd *cobra.Command) {
 	}
 }
 
-// wrongArguments says in which way the arguments are not those that the command's Use line names.
+// wrongArguments explains how the arguments differ from the command's Use line.
 func wrongArguments(cmd *cobra.Command, args []string) error {
 	_, names, _ := strings.Cut(cmd.Use, " ")
 	wanted := len(strings.Fields(names))
@@ -79,7 +79,7 @@ func wrongArguments(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("unexpected argument %q", args[wanted])
 }
 
-// unknownCommand names the nearest of the commands below cmd.
+// unknownCommand returns an error that suggests the nearest subcommand of cmd.
 func unknownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -91,7 +91,7 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 	return usage(err)
 }
 
-// nearest is the command below cmd whose name is like the one that was typed; "" if there is none.
+// nearest returns the subcommand of cmd with the most similar name, or "".
 func nearest(cmd *cobra.Command, typed string) string {
 	cmd.SuggestionsMinimumDistance = 2
 	for _, name := range cmd.SuggestionsFor(typed) {
@@ -100,7 +100,7 @@ func nearest(cmd *cobra.Command, typed string) string {
 	return ""
 }
 
-// explainFlag makes an error of the parser of flags one that says what to do. It returns others as they are.
+// explainFlag adds the remedy to an error of the flag parser. It returns other errors unchanged.
 func explainFlag(cmd *cobra.Command, err error) error {
 	var (
 		unknown *pflag.NotExistError
@@ -124,7 +124,7 @@ func explainFlag(cmd *cobra.Command, err error) error {
 	return usage(err)
 }
 
-// wanted says what a flag takes.
+// wanted says which values a flag accepts.
 func wanted(e *pflag.InvalidValueError) string {
 	switch e.GetFlag().Value.Type() {
 	case "int":
@@ -139,8 +139,7 @@ func wanted(e *pflag.InvalidValueError) string {
 	return e.Unwrap().Error()
 }
 
-// nearestFlag is the flag of the command whose name is like the one that was typed. cobra knows what is alike only of commands,
-// so flags become commands for it.
+// nearestFlag returns the flag with the most similar name, or "". cobra suggests only commands, so the flags become commands here.
 func nearestFlag(cmd *cobra.Command, typed string) string {
 	var names cobra.Command
 	add := func(flag *pflag.Flag) {
@@ -169,10 +168,10 @@ func (l *logLevel) Set(text string) error {
 	return nil
 }
 
-// named is what a flag says.
+// named is a flag and its value.
 type named struct{ flag, value string }
 
-// checkFiles refuses files that are not there. An empty name is no file.
+// checkFiles checks that the files can be opened. It skips empty names.
 func checkFiles(files ...named) error {
 	for _, file := range files {
 		if file.value == "" {
@@ -187,7 +186,7 @@ func checkFiles(files ...named) error {
 	return nil
 }
 
-// checkAddresses refuses what is not "host:port". An empty one serves nothing.
+// checkAddresses checks that each address is "host:port" or empty.
 func checkAddresses(addresses ...named) error {
 	for _, address := range addresses {
 		if address.value == "" {
@@ -204,7 +203,7 @@ func checkAddresses(addresses ...named) error {
 	return nil
 }
 
-// checkPorts refuses what is no port. 0 is one that the system chooses.
+// checkPorts checks port numbers. 0 means any free port.
 func checkPorts(ports map[string]int) error {
 	for flag, port := range ports {
 		if port < 0 || port > 65535 {
@@ -214,7 +213,7 @@ func checkPorts(ports map[string]int) error {
 	return nil
 }
 
-// checkEtcd checks the flags that say how to reach an etcd.
+// checkEtcd checks the flags of an etcd's address and certificates.
 func checkEtcd(servers []string, ca, cert, key string) error {
 	if len(servers) == 0 && ca+cert+key != "" {
 		return errors.New("cannot use --etcd-cafile, --etcd-certfile or --etcd-keyfile without --etcd-servers")

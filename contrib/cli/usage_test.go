@@ -51,8 +51,8 @@ var wrongLines = map[string]string{
 	"up --nodes=x":                          `cannot use --nodes=x: give a whole number; see km up --help`,
 	"up --nodes":                            `flag needs an argument: --nodes; see km up --help`,
 	"up --nodes=0":                          `cannot use --nodes=0: give a number from 1 to 100; see km up --help`,
-	"up --nodes=2 --docker-host=unix:///x":  `cannot use --docker-host with --nodes: each of several nodes gets a Docker Engine of its own; see km up --help`,
-	"up --nodes=2 --bind-address=127.0.0.1": `cannot use --bind-address=127.0.0.1 with --nodes: several nodes reach no API server on loopback; see km up --help`,
+	"up --nodes=2 --docker-host=unix:///x":  `cannot use --docker-host with --nodes: km up starts a Docker Engine for each of several nodes; see km up --help`,
+	"up --nodes=2 --bind-address=127.0.0.1": `cannot use --bind-address=127.0.0.1 with --nodes: nodes in network namespaces cannot reach loopback; see km up --help`,
 	"up --nodes=2 --node-cidr=10.0.0.0":     `cannot use --node-cidr=10.0.0.0: not an IPv4 range such as 10.213.0.0/24, or that and an IPv6 one; see km up --help`,
 	"up --offer-ttl=soon":                   `cannot use --offer-ttl=soon: give a time such as 30s, 5m or 1h; see km up --help`,
 	"up --executor-suicide-timeout=soon":    `cannot use --minion-idle-timeout=soon: give a time such as 30s, 5m or 1h; see km up --help`,
@@ -116,7 +116,7 @@ func TestFailuresAreNoUsageErrors(t *testing.T) {
 		"offers -w":      "no cluster in",
 		"tasks -o table": "no cluster in",
 		"assigner list":  "no cluster in",
-		"node cut one":   "there is no km up --nodes in",
+		"node cut one":   "no km up --nodes runs in",
 		"scheduler --mesos-master=127.0.0.1:1 --mesos-connect-timeout=1s": "start a control plane with km apiserver",
 	} {
 		t.Run(line, func(t *testing.T) {

@@ -13,9 +13,9 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// versions are those of km and of what is in it.
+// versions of km and its components.
 type versions struct {
-	// KM is the tag of the commit that km was built from, or what `git describe` says of it.
+	// KM is the output of `git describe` at build time.
 	KM         string `json:"km"`
 	Kubernetes string `json:"kubernetes"`
 	Etcd       string `json:"etcd"`
@@ -34,7 +34,7 @@ func versionCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "output `format`: json or yaml (default: a line each)")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "output `format`: json or yaml (default: text)")
 	return cmd
 }
 

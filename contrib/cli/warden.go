@@ -9,10 +9,10 @@ import (
 	"github.com/k8sm/k8sm/minion/warden"
 )
 
-// wardenCommand does the work of a process that has waited in the warden's small program, which executes it.
+// wardenCommand cleans up after a killed minion. The warden, a small program that waits on the node, executes it.
 func wardenCommand(c *common) *cobra.Command {
 	return &cobra.Command{
-		Use: warden.Command, Hidden: true, DisableFlagParsing: true, // they are no person's
+		Use: warden.Command, Hidden: true, DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
 			work, err := warden.Resume(args)
 			if err != nil {

@@ -78,21 +78,21 @@ type Forwarding struct {
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig `file` for the API server (default: the state directory's)")
 	fs.StringVar(&c.Address, "address", "",
-		"IP address on which it listens and that nodes and pods reach (default: the one from which this machine reaches the API server)")
-	fs.IntVar(&c.Port, "port", DefaultPort, "UDP and TCP port on which it listens")
-	fs.StringVar(&c.HealthAddress, "health-address", "", "`address:port` that serves /health and /ready by HTTP (default: 127.0.0.1, at --port)")
-	fs.StringVar(&c.Metrics.Address, "metrics-address", "", "`address:port` that serves Prometheus metrics by HTTPS to those with a certificate of --client-ca-file (default: none)")
-	fs.StringVar(&c.CertFile, "tls-cert-file", "", "with --metrics-address: certificate to serve with (default: the state directory's)")
-	fs.StringVar(&c.KeyFile, "tls-private-key-file", "", "with --metrics-address: its key")
-	fs.StringVar(&c.ClientCAFile, "client-ca-file", "", "with --metrics-address: authority of those who may see the metrics (default: the cluster's)")
+		"IP address to listen on, which nodes and pods must reach (default: the one from which this machine reaches the API server)")
+	fs.IntVar(&c.Port, "port", DefaultPort, "UDP and TCP port to listen on")
+	fs.StringVar(&c.HealthAddress, "health-address", "", "`address:port` that serves /health and /ready by HTTP (default: 127.0.0.1 and --port)")
+	fs.StringVar(&c.Metrics.Address, "metrics-address", "", "`address:port` that serves Prometheus metrics by HTTPS, to clients with a certificate from --client-ca-file (default: none)")
+	fs.StringVar(&c.CertFile, "tls-cert-file", "", "with --metrics-address: server certificate (default: the state directory's)")
+	fs.StringVar(&c.KeyFile, "tls-private-key-file", "", "with --metrics-address: key of --tls-cert-file")
+	fs.StringVar(&c.ClientCAFile, "client-ca-file", "", "with --metrics-address: CA of the clients that may read metrics (default: the cluster's)")
 	c.addFlags(fs, "")
 }
 
 func (f *Forwarding) addFlags(fs *pflag.FlagSet, prefix string) {
 	fs.StringSliceVar(&f.Upstreams, prefix+"upstream", nil,
-		"servers that are asked for names outside the cluster, as `ADDRESS[:PORT],...` (default: those of this machine's /etc/resolv.conf)")
+		"servers for names outside the cluster, as `ADDRESS[:PORT],...` (default: those in this machine's /etc/resolv.conf)")
 	fs.StringVar(&f.Import, prefix+"import", "",
-		"`file` of further CoreDNS plugins, as in a Corefile's server block, one a line: forward corp.example 10.1.2.3, hosts, rewrite, log")
+		"`file` with more CoreDNS plugins, one per line as in a Corefile's server block, such as: forward corp.example 10.1.2.3")
 }
 
 // validate checks the settings. Errors name the flags, which begin with the prefix.

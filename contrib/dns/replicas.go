@@ -40,11 +40,11 @@ type Replicas struct {
 
 // AddFlags adds a control plane's flags for its DNS. Kubeconfig and LogLevel have none.
 func (r *Replicas) AddFlags(fs *pflag.FlagSet) {
-	fs.IntVar(&r.Count, "dns-replicas", 2, "how many servers of the cluster's DNS run beside the API server; 0 leaves it to those that km dns runs elsewhere")
-	fs.StringVar(&r.Address, "dns-address", "", "IP address on which they listen and that nodes and pods reach (default: the API server's)")
-	fs.IntVar(&r.Port, "dns-port", DefaultPort, "UDP and TCP port of the first of them; the others have the ports after it")
+	fs.IntVar(&r.Count, "dns-replicas", 2, "how many DNS servers of the cluster run beside the API server; use 0 if km dns runs them elsewhere")
+	fs.StringVar(&r.Address, "dns-address", "", "IP address the DNS servers listen on, which nodes and pods must reach (default: the API server's)")
+	fs.IntVar(&r.Port, "dns-port", DefaultPort, "UDP and TCP port of the first DNS server; the others use the ports after it")
 	fs.IntVar(&r.MetricsPort, "dns-metrics-port", 0,
-		"port on 127.0.0.1 of the first one's Prometheus metrics, by HTTPS for clients with a certificate of the cluster; the others have the ports after it. 0 serves none")
+		"port on 127.0.0.1 where the first DNS server serves Prometheus metrics, by HTTPS, to clients with a certificate of the cluster; the others use the ports after it. 0 serves none")
 	r.addFlags(fs, "dns-")
 }
 

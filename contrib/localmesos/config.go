@@ -98,41 +98,41 @@ type Agent struct {
 
 // AddFlags adds a flag for each field, with the field's default as the flag's.
 func (c *Config) AddFlags(flags *pflag.FlagSet) {
-	flags.IntVar(&c.Agents, "agents", 1, "number of agents; each listens on a port of its own and has the same resources and attributes")
+	flags.IntVar(&c.Agents, "agents", 1, "number of agents, which differ only in their ports")
 	flags.StringVar(&c.IP, "ip", "127.0.0.1", "address to listen on. Agents and operators are not authenticated: leave it on loopback")
-	flags.IntVar(&c.Port, "port", 5050, "port of the master; the agents take the ports after it. 0 takes free ports")
-	flags.StringVar(&c.Hostname, "hostname", "", "hostname that agents and master present (default: the machine's)")
-	flags.StringVar(&c.WorkDir, "work-dir", "local-mesos", "directory for ids, checkpoints and sandboxes; starting again on the same one gives the same cluster")
-	flags.StringVar(&c.FetcherCacheDir, "fetcher-cache-dir", "", "directory for the agents' caches of what tasks and executors fetch, one below it an agent; "+
-		"emptied when an agent starts (default: fetch in --work-dir)")
+	flags.IntVar(&c.Port, "port", 5050, "port of the master; the agents use the ports after it. 0 takes free ports")
+	flags.StringVar(&c.Hostname, "hostname", "", "hostname of the master and the agents (default: the machine's)")
+	flags.StringVar(&c.WorkDir, "work-dir", "local-mesos", "directory for ids, checkpoints and sandboxes; a start with the same directory continues the same cluster")
+	flags.StringVar(&c.FetcherCacheDir, "fetcher-cache-dir", "", "directory of the agents' fetcher caches, one subdirectory per agent, "+
+		"emptied when the agent starts (default: fetch in --work-dir)")
 	flags.StringVar(&c.Resources, "resources", "", "resources of each agent, such as 'cpus:4;mem:4096;disk:10000;ports:[31000-32000]'; "+
 		"'cpus(role):2' reserves for a role. Or JSON, as in Mesos's operator API. mem and disk are in MB (default: the machine's, as a Mesos agent finds them)")
-	flags.StringVar(&c.Oversubscribed, "oversubscribed-resources", "", "revocable resources that each agent offers beside its own, such as 'cpus:2'")
+	flags.StringVar(&c.Oversubscribed, "oversubscribed-resources", "", "revocable resources that each agent offers in addition, such as 'cpus:2'")
 	flags.StringVar(&c.Attributes, "attributes", "", "attributes of each agent, such as 'rack:r1;weight:3;ids:[1-5];tags:{a,b}'")
 	c.addIsolationFlags(flags)
 	flags.StringVar(&c.ExecutorEnvironmentVariables, "executor-environment-variables", "",
-		`environment of executors, as a JSON object such as '{"PATH": "/bin:/usr/bin"}'; an agent passes nothing of its own`)
-	flags.BoolVar(&c.AuthenticateHTTPFrameworks, "authenticate-http-frameworks", false, "let only schedulers subscribe that are in --credentials (HTTP basic)")
-	flags.StringVar(&c.Credentials, "credentials", "", "`file` of principals and their secrets, as Mesos takes it: JSON, or lines of 'principal secret'")
+		`environment of executors, as a JSON object such as '{"PATH": "/bin:/usr/bin"}'; executors never get the agent's own environment`)
+	flags.BoolVar(&c.AuthenticateHTTPFrameworks, "authenticate-http-frameworks", false, "let only schedulers in --credentials subscribe (HTTP basic)")
+	flags.StringVar(&c.Credentials, "credentials", "", "`file` of principals and secrets in Mesos' format: JSON, or lines of 'principal secret'")
 	c.SSL.addFlags(flags)
-	flags.DurationVar(&c.AllocationInterval, "allocation-interval", time.Second, "time after which returned resources are offered again")
-	flags.DurationVar(&c.AgentTimeout, "agent-timeout", 75*time.Second, "time after which the tasks of an agent that is away become unreachable")
-	flags.DurationVar(&c.RecoveryTimeout, "recovery-timeout", 15*time.Minute, "time that an executor of a checkpointing framework waits for its agent to come back")
-	flags.DurationVar(&c.ExecutorShutdownGracePeriod, "executor-shutdown-grace-period", 5*time.Second, "time that an executor has to end after SHUTDOWN before it is killed with all its processes")
-	flags.DurationVar(&c.ExecutorRegistrationTimeout, "executor-registration-timeout", time.Minute, "time that a started executor has to subscribe")
-	flags.DurationVar(&c.ExecutorReregistrationTimeout, "executor-reregistration-timeout", 15*time.Second, "time that an executor has to subscribe again after its agent was started again")
+	flags.DurationVar(&c.AllocationInterval, "allocation-interval", time.Second, "time after which resources that came back are offered again")
+	flags.DurationVar(&c.AgentTimeout, "agent-timeout", 75*time.Second, "how long an agent may be disconnected before its tasks become unreachable")
+	flags.DurationVar(&c.RecoveryTimeout, "recovery-timeout", 15*time.Minute, "how long an executor of a checkpointing framework waits for its agent to come back")
+	flags.DurationVar(&c.ExecutorShutdownGracePeriod, "executor-shutdown-grace-period", 5*time.Second, "how long an executor has to end after SHUTDOWN; then all its processes are killed")
+	flags.DurationVar(&c.ExecutorRegistrationTimeout, "executor-registration-timeout", time.Minute, "how long a started executor has to subscribe")
+	flags.DurationVar(&c.ExecutorReregistrationTimeout, "executor-reregistration-timeout", 15*time.Second, "how long an executor has to subscribe again after its agent has restarted")
 }
 
-// addIsolationFlags adds those about containers.
+// addIsolationFlags adds the flags of the containerizer.
 func (c *Config) addIsolationFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&c.Isolation, "isolation", "posix/cpu,posix/mem", "isolators of each agent. cgroups/all, or of it cgroups/cpu, cgroups/mem, cgroups/devices and others, "+
-		"have each executor, with all below it, in cgroups mesos/CONTAINER (v1) with the limits of its tasks; filesystem/linux gives it a mount namespace; "+
-		"namespaces/pid, with that, a PID namespace; disk/du measures its sandbox; network/ports sees on which ports it listens; posix/cpu and posix/mem isolate nothing")
-	flags.BoolVar(&c.CgroupsEnableCFS, "cgroups-enable-cfs", false, "with cgroups/cpu: bound the time of processors that a container gets, however idle they are")
-	flags.BoolVar(&c.EnforceContainerDiskQuota, "enforce-container-disk-quota", false, "with disk/du: kill a container whose sandbox is above the disk of its executor and tasks, if those have any")
-	flags.DurationVar(&c.ContainerDiskWatchInterval, "container-disk-watch-interval", 15*time.Second, "time between two looks of disk/du, each at the next sandbox")
-	flags.BoolVar(&c.EnforceContainerPorts, "enforce-container-ports", false, "with network/ports: kill a container that listens, by IPv4, on ports which its executor and tasks do not have")
-	flags.DurationVar(&c.ContainerPortsWatchInterval, "container-ports-watch-interval", 30*time.Second, "time between two looks of network/ports")
+	flags.StringVar(&c.Isolation, "isolation", "posix/cpu,posix/mem", "isolators of each agent. cgroups/all (or some of it: cgroups/cpu, cgroups/mem, cgroups/devices and others) "+
+		"runs each executor in cgroups mesos/CONTAINER (v1) with the limits of its tasks; filesystem/linux gives it a mount namespace; "+
+		"namespaces/pid, which needs that, a PID namespace; disk/du measures its sandbox; network/ports checks the ports it listens on; posix/cpu and posix/mem isolate nothing")
+	flags.BoolVar(&c.CgroupsEnableCFS, "cgroups-enable-cfs", false, "with cgroups/cpu: limit a container to its cpus by CFS quota, even when others are idle")
+	flags.BoolVar(&c.EnforceContainerDiskQuota, "enforce-container-disk-quota", false, "with disk/du: kill a container whose sandbox is larger than its disk resources, if it has any")
+	flags.DurationVar(&c.ContainerDiskWatchInterval, "container-disk-watch-interval", 15*time.Second, "with disk/du: time between two measurements; each measures the next sandbox")
+	flags.BoolVar(&c.EnforceContainerPorts, "enforce-container-ports", false, "with network/ports: kill a container that listens on IPv4 ports which are not in its resources")
+	flags.DurationVar(&c.ContainerPortsWatchInterval, "container-ports-watch-interval", 30*time.Second, "with network/ports: time between two checks")
 }
 
 // plan is a Config that was checked, with its texts parsed.

@@ -47,12 +47,12 @@ var cipherSuites = map[string]uint16{
 }
 
 func (s *SSL) addFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&s.CertFile, "ssl-cert-file", "", "`file` of the certificate of master and agents, in PEM: they speak TLS then, and nothing else")
-	flags.StringVar(&s.KeyFile, "ssl-key-file", "", "`file` of its key")
-	flags.StringVar(&s.CAFile, "ssl-ca-file", "", "`file` of the authorities that clients' certificates are verified against")
-	flags.BoolVar(&s.RequireClientCert, "ssl-require-client-cert", false, "let only clients connect that have a certificate")
-	flags.StringVar(&s.Ciphers, "ssl-ciphers", defaultCiphers, "cipher suites by their names in OpenSSL; RC4 and DHE are passed over")
-	flags.BoolVar(&s.EnableTLS13, "ssl-enable-tls-v1-3", false, "take TLS 1.3 beside TLS 1.2")
+	flags.StringVar(&s.CertFile, "ssl-cert-file", "", "`file` with the PEM certificate of the master and the agents; with it, they accept only TLS")
+	flags.StringVar(&s.KeyFile, "ssl-key-file", "", "`file` with the key of --ssl-cert-file")
+	flags.StringVar(&s.CAFile, "ssl-ca-file", "", "`file` with the CAs that verify client certificates")
+	flags.BoolVar(&s.RequireClientCert, "ssl-require-client-cert", false, "require a client certificate")
+	flags.StringVar(&s.Ciphers, "ssl-ciphers", defaultCiphers, "cipher suites by their OpenSSL names; RC4 and DHE are ignored")
+	flags.BoolVar(&s.EnableTLS13, "ssl-enable-tls-v1-3", false, "accept TLS 1.3, in addition to TLS 1.2")
 }
 
 // config returns what listeners speak; nil is plain HTTP.

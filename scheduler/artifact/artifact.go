@@ -49,8 +49,8 @@ type Config struct {
 // AddFlags registers the flags; the values that c holds are overwritten by the defaults.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Address, "artifact-address", ":"+DefaultPort,
-		"without --km-path: `host:port` on which to serve km to the Mesos agents' fetchers (plain HTTP; agents check its SHA-256). "+
-			"Without a host, it serves on all addresses, and agents get the one from which this machine reaches the Mesos master")
+		"without --km-path: `host:port` that serves km to the Mesos agents' fetchers (plain HTTP; agents check its SHA-256). "+
+			"Without a host, it listens on all addresses, and agents use the one from which this machine reaches the Mesos master")
 }
 
 // Server serves one program. Its methods may be called concurrently.

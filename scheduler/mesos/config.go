@@ -50,27 +50,27 @@ type Config struct {
 // AddFlags registers the flags; the values that c holds are overwritten by the defaults.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&c.Masters, "mesos-master", []string{"127.0.0.1:5050"},
-		"Mesos masters as HOST:PORT[,HOST:PORT] or http(s) URLs, whichever answers leads to the leading one; or, to find that in "+
-			"ZooKeeper, zk://[USER:PASSWORD@]HOST:PORT[,HOST:PORT]/PATH")
-	fs.StringSliceVar(&c.Roles, "mesos-roles", []string{"*"}, "Mesos roles whose resources are used, the preferred one first")
-	fs.BoolVar(&c.Revocable, "mesos-revocable", false, "also use cpus that Mesos may take back, for the pods that ask for them; "+
-		"minions are then charged no cpus, because Mesos lets no task have revocable cpus whose executor has others")
-	fs.StringVar(&c.User, "mesos-user", "root", "user that the minions run as on the agents")
-	fs.StringVar(&c.Name, "mesos-framework-name", "k8sm", "name of the framework as Mesos shows it")
-	fs.StringVar(&c.WebUIURL, "mesos-webui-url", "", "URL that Mesos links the framework's name to")
-	fs.StringVar(&c.Principal, "mesos-principal", "", "principal to authenticate as at the master (HTTP basic)")
+		"Mesos masters as HOST:PORT[,HOST:PORT] or http(s) URLs, any of which redirects to the leader; or zk://[USER:PASSWORD@]HOST:PORT[,HOST:PORT]/PATH "+
+			"to find the leader in ZooKeeper")
+	fs.StringSliceVar(&c.Roles, "mesos-roles", []string{"*"}, "Mesos roles to subscribe with, the preferred one first")
+	fs.BoolVar(&c.Revocable, "mesos-revocable", false, "accept revocable cpus, for the pods that ask for them; "+
+		"minions are then charged no cpus, because Mesos forbids a task with revocable cpus in an executor with other cpus")
+	fs.StringVar(&c.User, "mesos-user", "root", "user that runs the minions on the agents")
+	fs.StringVar(&c.Name, "mesos-framework-name", "k8sm", "name of the framework in Mesos")
+	fs.StringVar(&c.WebUIURL, "mesos-webui-url", "", "URL of the framework's link in the Mesos web UI")
+	fs.StringVar(&c.Principal, "mesos-principal", "", "principal to authenticate to the master with (HTTP basic)")
 	fs.StringVar(&c.SecretFile, "mesos-secret-file", "", "file with the principal's secret")
-	fs.StringVar(&c.CAFile, "mesos-ca-file", "", "PEM file with the authority of https masters; masters found in ZooKeeper are then spoken to by https")
-	fs.StringVar(&c.CertFile, "mesos-cert-file", "", "PEM file with the certificate to show to masters that want one "+
-		"(LIBPROCESS_SSL_REQUIRE_CLIENT_CERT); it is read again for each connection, as are the key and the authority")
+	fs.StringVar(&c.CAFile, "mesos-ca-file", "", "PEM file with the CA of https masters; with it, masters found in ZooKeeper are also reached by https")
+	fs.StringVar(&c.CertFile, "mesos-cert-file", "", "PEM file with the client certificate for masters that require one "+
+		"(LIBPROCESS_SSL_REQUIRE_CLIENT_CERT). Certificate, key and CA are read again for each connection")
 	fs.StringVar(&c.KeyFile, "mesos-key-file", "", "PEM file with the key of --mesos-cert-file")
 	fs.BoolVar(&c.RegionAware, "mesos-region-aware", false,
-		"also use agents whose fault domain (--domain of a Mesos agent) is in another region than the master's; pods then choose by the "+
+		"accept offers from agents in other regions than the master's (--domain of a Mesos agent); pods then choose a region by the "+
 			"node label topology.kubernetes.io/region")
 	fs.DurationVar(&c.FailoverTimeout, "mesos-failover-timeout", 7*24*time.Hour,
-		"how long Mesos keeps the pods' tasks while no scheduler is connected")
+		"how long Mesos keeps the pods' tasks running while no scheduler is connected")
 	fs.DurationVar(&c.ConnectTimeout, "mesos-connect-timeout", 30*time.Second,
-		"how long to try to reach a master at the start; a connection that is lost later is tried again for ever")
+		"how long to try to reach a master at startup; a connection lost later is retried forever")
 }
 
 // Peers returns "host:port" of the masters, or of the ZooKeeper servers.

@@ -57,7 +57,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.CertFile, "tls-cert-file", "", "certificate of --status-address (default: the state directory's)")
 	fs.StringVar(&c.KeyFile, "tls-private-key-file", "", "key of --tls-cert-file")
 	fs.StringVar(&c.ClientCAFile, "client-ca-file", "",
-		"authority of the clients that may read /metrics and /debug (default: the cluster's, from the state directory)")
+		"CA of the clients that may read /metrics and /debug (default: the cluster's, from the state directory)")
 }
 
 // Validate returns an error when only a part of the files is given.

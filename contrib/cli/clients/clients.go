@@ -1,5 +1,5 @@
-// Package clients is `km kubectl` and `km etcdctl`: the stock programs, told where this cluster is and who calls it
-// unless the user tells them otherwise. All else on their command lines is theirs.
+// Package clients runs the stock kubectl and etcdctl as `km kubectl` and `km etcdctl`. It gives them the address and credentials
+// of this cluster, unless the user gives others. It passes on all other arguments.
 //
 // Start reading at Kubectl.
 package clients
@@ -23,9 +23,9 @@ import (
 )
 
 // Kubectl runs stock kubectl (https://kubernetes.io/docs/reference/kubectl/) as the administrator of the cluster in the
-// directory. A --state-dir among the arguments goes before dir; a --kubeconfig or --server, or KUBECONFIG in the
-// environment, goes before both. The error is statedir.ErrNoCluster if none of them leads to a cluster. It takes over
-// the process: on an error of kubectl's own it ends it, with kubectl's message and exit code.
+// directory. A --state-dir among the arguments overrides dir; --kubeconfig, --server or KUBECONFIG in the environment
+// overrides both. The error is statedir.ErrNoCluster if none of them names a cluster. If kubectl fails, the process exits
+// with kubectl's message and exit code.
 func Kubectl(dir statedir.Dir, args []string) error {
 	dir, args = takeStateDir(dir, args)
 	if os.Getenv("KUBECONFIG") == "" && !given(args, "kubeconfig", "server", "s") {
@@ -43,9 +43,9 @@ func Kubectl(dir statedir.Dir, args []string) error {
 }
 
 // Etcdctl runs stock etcdctl (https://etcd.io/docs/v3.6/dev-guide/interacting_v3/) with the address and certificates of
-// the cluster's etcd. A --state-dir among the arguments goes before dir; --endpoints, or ETCDCTL_ENDPOINTS in the
-// environment, goes before both, and then so do the user's certificates. The error is statedir.ErrNoCluster if none of
-// them leads to an etcd. It takes over the process as Kubectl does.
+// the cluster's etcd. A --state-dir among the arguments overrides dir; --endpoints or ETCDCTL_ENDPOINTS in the environment
+// overrides both, and then the user must give the certificates too. The error is statedir.ErrNoCluster if none of them names
+// an etcd. If etcdctl fails, the process exits.
 func Etcdctl(dir statedir.Dir, args []string) error {
 	dir, args = takeStateDir(dir, args)
 	if os.Getenv("ETCDCTL_ENDPOINTS") == "" && !given(args, "endpoints") {
@@ -87,7 +87,7 @@ func useEtcd(dir statedir.Dir, args []string) error {
 	for flag, value := range map[string]string{
 		"endpoints": strings.Join(etcd.Endpoints, ","), "cacert": etcd.CAFile, "cert": etcd.CertFile, "key": etcd.KeyFile,
 	} {
-		// etcdctl refuses a setting that it gets by flag and by environment.
+		// etcdctl fails if a setting comes both as a flag and from the environment.
 		name := "ETCDCTL_" + strings.ToUpper(flag)
 		if value == "" || os.Getenv(name) != "" || given(args, flag) {
 			continue
@@ -99,7 +99,7 @@ func useEtcd(dir statedir.Dir, args []string) error {
 	return nil
 }
 
-// needsCluster reports whether the command asks a server anything.
+// needsCluster reports whether the command contacts a server.
 func needsCluster(args []string) bool {
 	if len(args) == 0 || given(args, "help", "h", "client") {
 		return false
@@ -107,7 +107,7 @@ func needsCluster(args []string) bool {
 	return !slices.Contains([]string{"help", "completion", "options", "__complete", "__completeNoDesc"}, args[0])
 }
 
-// takeStateDir returns what --state-dir says, or dir, and the other arguments. Neither program has a flag of that name.
+// takeStateDir removes --state-dir from the arguments and returns its value, or dir. Neither program has a flag of that name.
 func takeStateDir(dir statedir.Dir, args []string) (statedir.Dir, []string) {
 	for i, arg := range ownFlags(args) {
 		if value, ok := strings.CutPrefix(arg, "--state-dir="); ok {
@@ -120,7 +120,7 @@ func takeStateDir(dir statedir.Dir, args []string) (statedir.Dir, []string) {
 	return dir, args
 }
 
-// given reports whether one of the flags is among the arguments; a name of one letter is a short flag.
+// given reports whether the arguments contain one of the flags; a name of one letter is a short flag.
 func given(args []string, names ...string) bool {
 	for _, arg := range ownFlags(args) {
 		for _, name := range names {

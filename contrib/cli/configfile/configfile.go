@@ -1,5 +1,4 @@
-// Package configfile sets a command's flags from a YAML file whose keys are the names of the flags, so that there is one
-// list of settings and one documentation of them. It knows flags, not what they mean.
+// Package configfile sets a command's flags from a YAML file with the flags' names as keys. It knows nothing about their meaning.
 //
 // Start reading at Apply.
 package configfile
@@ -19,9 +18,9 @@ import (
 // Flag is the name of the flag that names the file.
 const Flag = "config"
 
-// Apply sets the flags that the file names, unless the command line has set them. Values are as on the command line; a
-// flag that takes several may have a list. A key that is no flag, a key that stands twice and a value that the flag does
-// not take are errors that name the key. What was set before an error stays set.
+// Apply sets the flags that the file names, unless the command line has set them. Values are as on the command line, or a list
+// for a flag that takes several. Unknown keys, duplicate keys and invalid values are errors that name the key. Flags set before
+// the error stay set.
 func Apply(fs *pflag.FlagSet, file string) error {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -57,19 +56,19 @@ func Apply(fs *pflag.FlagSet, file string) error {
 func parse(data []byte) (map[string]any, error) {
 	text, err := yaml.YAMLToJSONStrict(data)
 	if err != nil {
-		// What the parser says of several lines becomes one.
+		// The parser's message can have several lines; join them.
 		return nil, fmt.Errorf("%s", strings.Join(strings.Fields(err.Error()), " "))
 	}
 	var settings map[string]any
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.UseNumber()
 	if err := decoder.Decode(&settings); err != nil {
-		return nil, fmt.Errorf("it is not a list of keys with values: %w", err)
+		return nil, fmt.Errorf("it is not a map of flags to values: %w", err)
 	}
 	return settings, nil
 }
 
-// unknownKeys returns, sorted, the keys that are not for a file to set.
+// unknownKeys returns the keys that a file cannot set, sorted.
 func unknownKeys(fs *pflag.FlagSet, settings map[string]any) []string {
 	var unknown []string
 	for key := range settings {
@@ -114,5 +113,5 @@ func scalar(value any) (string, error) {
 	case nil:
 		return "", fmt.Errorf("it has no value")
 	}
-	return "", fmt.Errorf("it takes a text, a number, true or false")
+	return "", fmt.Errorf("it takes a string, a number, true or false")
 }
