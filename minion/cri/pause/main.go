@@ -3,7 +3,6 @@
 // (https://kubernetes.io/docs/tasks/configure-pod-container/share-process-namespace/). It exits at once on SIGTERM or SIGINT.
 //
 // It runs once per pod, so it imports as little as possible.
-// It runs once per pod, so it imports as little as possible.
 package main
 
 import (
@@ -15,6 +14,7 @@ import (
 func main() {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGCHLD)
+	reap() // what ended before signals were heard
 	for s := range signals {
 		if s != syscall.SIGCHLD {
 			return

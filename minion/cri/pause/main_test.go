@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -68,6 +69,8 @@ func TestPauseReapsOrphansAsAnInit(t *testing.T) {
 		t.Fatalf("cannot leave an orphan: %v: %s", err, out)
 	}
 	children := fmt.Sprintf("/proc/%s/task/%s/children", target, target)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
 	for {
 		left, err := os.ReadFile(children)
 		if err != nil {
@@ -76,7 +79,7 @@ func TestPauseReapsOrphansAsAnInit(t *testing.T) {
 		if len(strings.TrimSpace(string(left))) == 0 {
 			return
 		}
-		if t.Context().Err() != nil {
+		if ctx.Err() != nil {
 			t.Fatalf("pause did not reap %s", left)
 		}
 	}
