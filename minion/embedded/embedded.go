@@ -1,9 +1,9 @@
-// Package embedded holds the small programs that km carries along and starts on a node: the warden and the keeper, which
-// wait for as long as a minion lives, and would hold tens of megabytes if they were km itself. make builds them from
-// minion/warden/program and minion/keeper/program; `go build` works without them, and says so when one is needed.
+// Package embedded holds the small programs that km starts on a node: the warden and the keeper. Both run as long as the minion,
+// and would take tens of megabytes of memory if they were km itself. make builds them from minion/warden/program and
+// minion/keeper/program. `go build` works without them, but km then fails when it needs one.
 //
-// It knows how such a program comes to a machine: as a file in a directory, or in memory where the directory's file
-// system is mounted noexec. What the programs do is in their own packages, which must not import this one.
+// It writes a program to a file in a directory, or to memory if that file system is mounted noexec. Packages warden and keeper
+// have the programs' code, and must not import this one.
 package embedded
 
 import (
@@ -20,42 +20,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// programs has a file in any case, so that `go build` works.
+// programs always contains a file, so that `go build` works.
 //
 //go:embed all:programs
 var programs embed.FS
 
-// Program is a program that can be started on this machine. Its owner closes it once it has been started.
+// Program is an executable file on this machine. The caller closes it after starting the program.
 type Program struct {
 	path string
 	file *os.File
 }
 
-// Path is what to execute. It is good until Close, for this process and its children.
+// Path is the path to execute. It is valid until Close, in this process and its children.
 func (p *Program) Path() string { return p.path }
 
-// Close gives up what this process has of the program. What runs goes on.
+// Close closes the file. A started program keeps running.
 func (p *Program) Close() error { return p.file.Close() }
 
-// Warden is the program of package warden, as a file in the directory. One process at a time may ask for one directory.
+// Warden writes the program of package warden to the directory. Only one process at a time may call it for a directory.
 func Warden(dir string) (*Program, error) { return carried("warden", dir) }
 
-// Keeper is the program of package keeper, as a file in the directory. One process at a time may ask for one directory.
+// Keeper writes the program of package keeper to the directory. Only one process at a time may call it for a directory.
 func Keeper(dir string) (*Program, error) { return carried("keeper", dir) }
 
 func carried(name, dir string) (*Program, error) {
 	data, err := programs.ReadFile("programs/" + name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("km was built without its %s: build it with make", name)
+		return nil, fmt.Errorf("km was built without the %s program: build it with make", name)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return bring(name, dir, data)
+	return place(name, dir, data)
 }
 
-// bring brings a program to this machine.
-func bring(name, dir string, data []byte) (*Program, error) {
+// place writes a program to the directory or to memory, unless the directory has it already.
+func place(name, dir string, data []byte) (*Program, error) {
 	noexec, err := isNoexec(dir)
 	if err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func bring(name, dir string, data []byte) (*Program, error) {
 	}
 	file, err := verified(path, data)
 	if err != nil {
-		return nil, fmt.Errorf("cannot use the %s that was just written: %w", name, err)
+		return nil, fmt.Errorf("cannot use the %s just written: %w", name, err)
 	}
 	return &Program{path: path, file: file}, nil
 }
@@ -84,13 +84,13 @@ func bring(name, dir string, data []byte) (*Program, error) {
 func isNoexec(dir string) (bool, error) {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(dir, &stat); err != nil {
-		return false, fmt.Errorf("cannot tell whether programs run from %s: %w", dir, err)
+		return false, fmt.Errorf("cannot find out whether %s is mounted noexec: %w", dir, err)
 	}
 	const noexec = 0x8 // ST_NOEXEC of statfs(2)
 	return stat.Flags&noexec != 0, nil
 }
 
-// verified opens the file if it is this user's alone and holds this program.
+// verified opens the file if it has this content and only this user can change it.
 func verified(path string, data []byte) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -117,10 +117,10 @@ func verify(file *os.File, data []byte) error {
 	return err
 }
 
-// write puts the program at the path in one step, also for a machine that loses power. What runs from there is not touched.
+// write replaces the file atomically, and safely if the machine loses power. A running program keeps the old file.
 func write(path string, data []byte) error {
 	fresh := path + ".new"
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a process that was killed here
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by a killed process
 		return err
 	}
 	if err := writeSynced(fresh, data); err != nil {
@@ -129,8 +129,8 @@ func write(path string, data []byte) error {
 	return os.Rename(fresh, path)
 }
 
-// writeSynced lets no child be forked meanwhile: it would have the file open for writing for a moment, and such a file
-// cannot be executed (ETXTBSY).
+// writeSynced holds ForkLock: a child forked meanwhile would have the file open for writing for a moment, and executing the file
+// would fail with ETXTBSY.
 func writeSynced(path string, data []byte) error {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
@@ -139,15 +139,15 @@ func writeSynced(path string, data []byte) error {
 		return err
 	}
 	_, err = file.Write(data)
-	return errors.Join(err, file.Chmod(0o700), file.Sync(), file.Close()) // Chmod for any umask
+	return errors.Join(err, file.Chmod(0o700), file.Sync(), file.Close()) // Chmod, because Open applies the umask
 }
 
-// inMemory is a file that no directory has (memfd_create(2)).
+// inMemory writes the program to an anonymous file (memfd_create(2)).
 func inMemory(name string, data []byte) (*Program, error) {
 	syscall.ForkLock.RLock() // as in writeSynced
 	defer syscall.ForkLock.RUnlock()
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) { // before Linux 6.3 each such file could be executed
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3, without MFD_EXEC
 		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	}
 	if err != nil {
@@ -161,7 +161,7 @@ func inMemory(name string, data []byte) (*Program, error) {
 	if err := written.Chmod(0o500); err != nil {
 		return nil, err
 	}
-	file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd)) // what is open for writing cannot be executed
+	file, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd)) // a file open for writing cannot be executed
 	if err != nil {
 		return nil, err
 	}

@@ -42,7 +42,7 @@ func runs(t *testing.T, p *Program, status int) {
 
 func broughtTo(t *testing.T, dir string, data []byte) *Program {
 	t.Helper()
-	p, err := bring("warden", dir, data)
+	p, err := place("warden", dir, data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestKmThatWasNotBuiltByMakeSaysSo(t *testing.T) {
 
 func TestDirectoryThatIsMissingIsNamed(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "missing")
-	if _, err := bring("warden", dir, []byte("program")); err == nil || !strings.Contains(err.Error(), dir) {
+	if _, err := place("warden", dir, []byte("program")); err == nil || !strings.Contains(err.Error(), dir) {
 		t.Errorf("it says %v", err)
 	}
 }

@@ -1,13 +1,13 @@
-// Package keeper holds the place of a minion in the Mesos container that was built for it. Where that container has a PID
-// namespace of its own (Mesos' namespaces/pid isolator), the minion has to live outside of it; the process that the agent
-// started and watches is then a keeper. It ends when the minion does, with the same status, and passes on the request to end.
-// If it is killed, because Mesos ends the container, the minion kills itself: an executor that Mesos has ended must not go on.
+// Package keeper stands in for a minion inside its Mesos container. If the container has its own PID namespace (Mesos'
+// namespaces/pid isolator), the minion must run outside of it, and the process that the agent started and watches becomes a
+// keeper. A keeper forwards SIGTERM to the minion and ends with the minion's exit status. If Mesos destroys the container, the
+// keeper is killed, and the minion then kills itself: a destroyed executor must not go on.
 //
-// Both speak by messages of one connection, a Unix socket of type SOCK_SEQPACKET. A keeper waits in a small program
-// (minion/keeper/program) that km carries along, as a warden does: see package embedded.
+// Both exchange messages over a Unix socket of type SOCK_SEQPACKET. A keeper waits in a small program (minion/keeper/program)
+// that is embedded in km, as a warden does; see package embedded.
 //
-// It must never import anything but a few packages of the standard library: the small program is made of it. Start reading at
-// Keep, and at Adopt for the other side.
+// It must import only a few packages of the standard library, to keep the small program small. Start reading at Keep, and at
+// Adopt for the minion's side.
 package keeper
 
 import (
@@ -22,29 +22,29 @@ import (
 	"time"
 )
 
-// command is the first argument of a keeper, which goes by the name of the program that became it.
+// command is the first argument of a keeper. Its argv[0] is that of the program that executed it.
 const command = "keeper"
 
-// variable names the minion's end of the connection in its environment.
+// variable is the environment variable with the file descriptor of the minion's end of the connection.
 const variable = "K8SM_KEEPER"
 
-// killed is the status of a keeper whose minion has ended without a word: that of a shell whose command was killed.
+// killed is the exit status if the minion ends without a message, as a shell reports a killed command.
 const killed = 128 + int(syscall.SIGKILL)
 
 // The first bytes of messages; text may follow.
 const (
-	ready     = 'R' // from the minion: it has the connection
-	failed    = 'E' // from what starts the minion: it cannot, with the reason
-	ended     = 'X' // from the minion: it ends, with its status
-	terminate = 'T' // from the keeper: somebody wants the minion to end
+	ready     = 'R' // from the minion: it has adopted the connection
+	failed    = 'E' // from the process that starts the minion: it cannot, with the reason
+	ended     = 'X' // from the minion: it ends, with its exit status
+	terminate = 'T' // from the keeper: it got SIGTERM or SIGINT
 )
 
 const maxMessage = 4096
 
-// Become makes this process the keeper of the minion at the other end of the connection, in the small program at the path. It
-// returns only with an error.
+// Become makes this process the keeper of the minion at the other end of the connection: it executes the small program. It
+// returns only on an error.
 func Become(program string, connection *os.File) error {
-	fd, err := syscall.Dup(int(connection.Fd())) // which survives the exec
+	fd, err := syscall.Dup(int(connection.Fd())) // without close-on-exec
 	if err != nil {
 		return fmt.Errorf("cannot become the minion's keeper: %w", err)
 	}
@@ -52,14 +52,14 @@ func Become(program string, connection *os.File) error {
 	return fmt.Errorf("cannot become the minion's keeper: %w", err)
 }
 
-// Keep is all that the small program does, with its arguments: it waits until the minion ends, and returns its status.
+// Keep is the main function of the small program: it waits until the minion ends, and returns its exit status.
 func Keep(args []string) (status int) {
 	fd := 0
 	if len(args) == 3 && args[1] == command {
 		fd, _ = strconv.Atoi(args[2])
 	}
 	if fd < 3 {
-		os.Stderr.WriteString("this program is started by a minion of k8sm, and by nobody else\n")
+		os.Stderr.WriteString("only a k8sm minion can start this program\n")
 		return 2
 	}
 	return keep(os.NewFile(uintptr(fd), "minion"))
@@ -70,14 +70,14 @@ func keep(connection *os.File) (status int) {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	go func() {
 		for range signals {
-			_, _ = connection.Write([]byte{terminate}) // to one that is gone already there is nothing to say
+			_, _ = connection.Write([]byte{terminate}) // the minion may be gone already
 		}
 	}()
 	for {
 		kind, text, err := read(connection)
 		switch {
 		case err != nil:
-			os.Stderr.WriteString("the minion was killed: it ended without a word, outside of this container\n")
+			os.Stderr.WriteString("the minion was killed, outside of this container\n")
 			return killed
 		case kind == ended:
 			if status, err := strconv.Atoi(text); err == nil {
@@ -88,7 +88,7 @@ func keep(connection *os.File) (status int) {
 	}
 }
 
-// Await returns when the minion at the other end has the connection, or tells why there will be none.
+// Await returns when the minion has adopted the connection, or with the reason why it did not start.
 func Await(connection interface {
 	io.Reader
 	SetReadDeadline(time.Time) error
@@ -108,10 +108,10 @@ func Await(connection interface {
 	return connection.SetReadDeadline(time.Time{})
 }
 
-// Refuse says instead of a minion why there will be none.
+// Refuse sends the reason why no minion starts.
 func Refuse(connection io.Writer, reason error) {
 	text := reason.Error()
-	_, _ = connection.Write(append([]byte{failed}, text[:min(len(text), maxMessage-1)]...)) // it is in the log, too
+	_, _ = connection.Write(append([]byte{failed}, text[:min(len(text), maxMessage-1)]...)) // the log has it too
 }
 
 func read(connection io.Reader) (kind byte, text string, err error) {
@@ -123,14 +123,14 @@ func read(connection io.Reader) (kind byte, text string, err error) {
 	return buffer[0], string(bytes.TrimSpace(buffer[1:n])), nil
 }
 
-// Link is a minion's connection to its keeper; nil is one of a minion that has none.
+// Link is a minion's connection to its keeper; nil without a keeper.
 type Link struct{ connection *os.File }
 
-// Environment is what a minion needs in its environment to find its keeper by the file with this number.
+// Environment returns the environment entry that tells a minion the file descriptor of its connection.
 func Environment(fd int) string { return variable + "=" + strconv.Itoa(fd) }
 
-// Adopt takes over the connection to the keeper, if this process was given one, and heeds what comes by it. It has to be
-// called before children are started, who must not have it.
+// Adopt takes over the connection to the keeper, if there is one, and handles its messages. Call it before starting children,
+// which must not inherit the connection.
 func Adopt() (*Link, error) {
 	fd, err := strconv.Atoi(os.Getenv(variable))
 	if err != nil {
@@ -153,7 +153,7 @@ func (l *Link) heed() {
 		kind, _, err := read(l.connection)
 		switch {
 		case err != nil:
-			fmt.Fprintln(os.Stderr, "km: Mesos has ended this minion's container: ending at once")
+			fmt.Fprintln(os.Stderr, "km: Mesos has destroyed this minion's container: exiting at once")
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		case kind == terminate:
 			_ = syscall.Kill(os.Getpid(), syscall.SIGTERM)
@@ -161,9 +161,9 @@ func (l *Link) heed() {
 	}
 }
 
-// Ending tells the keeper, as the last thing that the minion does, with which status it ends.
+// Ending sends the exit status to the keeper. The minion must exit right after.
 func (l *Link) Ending(status int) {
 	if l != nil {
-		_, _ = l.connection.Write(append([]byte{ended}, strconv.Itoa(status)...)) // a keeper that is gone needs no status
+		_, _ = l.connection.Write(append([]byte{ended}, strconv.Itoa(status)...)) // the keeper may be gone already
 	}
 }

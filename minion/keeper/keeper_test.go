@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A minion here is this test's program with a role in its environment.
+// TestMain makes the test binary a minion if the environment names a role.
 func TestMain(m *testing.M) {
 	switch role := os.Getenv("KEEPER_TEST"); role {
 	case "":
@@ -36,10 +36,10 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// programVariable has the path of the small program in the environment.
+// programVariable is the environment variable with the path of the small program.
 const programVariable = "KEEPER_TEST_PROGRAM"
 
-// withProgram builds the small program as it is now: make's may be older.
+// withProgram builds the small program from the current source; the file that make built may be older.
 func withProgram(run func() int) int {
 	dir, err := os.MkdirTemp("", "keeper")
 	if err != nil {
@@ -57,7 +57,7 @@ func withProgram(run func() int) int {
 	return run()
 }
 
-// pair is a connection as a keeper and a minion have.
+// pair returns both ends of a connection.
 func pair(t *testing.T) (here, there *os.File) {
 	t.Helper()
 	ends, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0)
@@ -110,10 +110,10 @@ func TestKeeperEndsWithTheStatusOfItsMinion(t *testing.T) {
 	}
 }
 
-func TestKeeperPassesTheRequestToEndOn(t *testing.T) {
+func TestKeeperForwardsSIGTERM(t *testing.T) {
 	forKeeper, here := pair(t)
 	keeper := start(t, "keeper", forKeeper)
-	// It may come before the keeper asks for signals; then it just ends, which the minion sees as well.
+	// A signal before signal.Notify kills the keeper, which the minion notices too.
 	if err := keeper.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestKeeperPassesTheRequestToEndOn(t *testing.T) {
 	}
 }
 
-// await waits until ok says so.
+// await waits until ok returns true.
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	limit := time.After(20 * time.Second)
@@ -165,16 +165,16 @@ func TestKeeperIsSmall(t *testing.T) {
 	}
 	t.Logf("a keeper has %d KB of its own and %d KB resident", used["RssAnon"], used["VmRSS"])
 	if used["VmRSS"] == 0 || used["RssAnon"] > 2000 || used["VmRSS"] > 6000 {
-		t.Errorf("it is not the small program any more: %v", used)
+		t.Errorf("the small program uses too much memory: %v", used)
 	}
 }
 
-func TestKeeperProgramIsNotForPeople(t *testing.T) {
+func TestKeeperProgramRefusesOtherCallers(t *testing.T) {
 	for name, args := range map[string][]string{"none": {}, "no connection": {command}, "the standard input": {command, "0"}} {
 		t.Run(name, func(t *testing.T) {
 			out, err := exec.CommandContext(t.Context(), os.Getenv(programVariable), args...).CombinedOutput()
 			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "nobody else") {
+			if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "only a k8sm minion") {
 				t.Errorf("it ends with %v: %s", err, out)
 			}
 		})
@@ -204,7 +204,7 @@ func TestMinionHeedsItsKeeper(t *testing.T) {
 	}
 }
 
-func TestWhyThereIsNoMinionIsSaid(t *testing.T) {
+func TestAwaitReturnsTheReasonOfRefuse(t *testing.T) {
 	here, there := pair(t)
 	Refuse(there, errors.New("the Engine refuses"))
 	if err := Await(here, 10*time.Second); err == nil || !strings.Contains(err.Error(), "the Engine refuses") {

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// leaveCgroups moves this process from the cgroups of the Mesos container to the roots of their hierarchies: an agent
-// ends a container by killing all that is in its cgroup of the freezer hierarchy, or of the unified one
-// (https://man7.org/linux/man-pages/man7/cgroups.7.html). Of those that it does not belong to, none is touched.
+// leaveCgroups moves this process from the Mesos container's cgroups to the roots of their hierarchies. An agent destroys a
+// container by killing every process in its freezer (v1) or unified (v2) cgroup
+// (https://man7.org/linux/man-pages/man7/cgroups.7.html). Other cgroups of the process stay.
 func leaveCgroups(container string) (problems []error) {
 	memberships, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
@@ -22,9 +22,9 @@ func leaveCgroups(container string) (problems []error) {
 		return []error{errors.New("cannot leave the Mesos container's cgroups: " + err.Error())}
 	}
 	roots, unmounted := rootsToEnter(string(memberships), string(mounts), container)
-	const stuck = "cannot leave a cgroup of the Mesos container, whose end may end this warden: "
+	const stuck = "cannot leave a cgroup of the Mesos container, so the warden may be killed with it: "
 	for _, root := range roots {
-		if err := os.WriteFile(filepath.Join(root, "cgroup.procs"), []byte("0"), 0); err != nil { // 0 is the writer itself
+		if err := os.WriteFile(filepath.Join(root, "cgroup.procs"), []byte("0"), 0); err != nil { // 0 means the writing process
 			problems = append(problems, errors.New(stuck+err.Error()))
 		}
 	}
@@ -51,8 +51,8 @@ func rootsToEnter(memberships, mounts, container string) (roots, unmounted []str
 	return roots, unmounted
 }
 
-// hierarchyRoot returns where the root of the hierarchy of these controllers is mounted, by /proc/PID/mountinfo, or "". The unified
-// hierarchy has no controllers.
+// hierarchyRoot returns the mount point of the root cgroup of the hierarchy with these controllers, or "". The unified hierarchy
+// lists no controllers. mounts is /proc/PID/mountinfo.
 func hierarchyRoot(controllers, mounts string) string {
 	for line := range strings.Lines(mounts) {
 		front, back, ok := strings.Cut(line, " - ")

@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-func TestProgramAndCommandAreNotForPeople(t *testing.T) {
+func TestProgramAndCommandRefuseOtherCallers(t *testing.T) {
 	for name, args := range map[string][]string{"none": {}, "its name": {Command}, "those of km at work": {Command, "m", "n", "p", "b", "1s", locked, "3", "4"}} {
 		t.Run(name, func(t *testing.T) {
 			out, err := exec.CommandContext(t.Context(), os.Getenv(programVariable), args...).CombinedOutput()
 			var exit *exec.ExitError
-			if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "nobody else") {
+			if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), "only a k8sm minion") {
 				t.Errorf("it ends with %v: %s", err, out)
 			}
 		})
@@ -37,7 +37,7 @@ func TestProgramAndCommandAreNotForPeople(t *testing.T) {
 	}
 }
 
-// minionVariable makes the test binary a minion that starts a warden in the directory, removes all programs and is killed.
+// minionVariable makes the test binary a minion that starts a warden in the directory, removes all programs and kills itself.
 const minionVariable = "WARDEN_TEST_MINION"
 
 func beMinion() {
@@ -66,8 +66,8 @@ func copyProgram(t *testing.T, from, to string) {
 	}
 }
 
-// Agents remove sandboxes, and the minion removes the km that was fetched into its own at once.
-func TestWardenNeedsNoFileOfItsPrograms(t *testing.T) {
+// Agents remove sandboxes, and the minion removes the fetched km from its own sandbox at once.
+func TestWardenWorksAfterProgramsAreRemoved(t *testing.T) {
 	w, release := watch(t)
 	release()
 	dir := filepath.Dir(w.Marker)
@@ -89,7 +89,7 @@ func TestWardenNeedsNoFileOfItsPrograms(t *testing.T) {
 	await(t, "the marker is gone", w.isOver)
 }
 
-// waitAsBefore is a warden of the builds whose wardens waited in km itself.
+// waitAsBefore is a warden of an old build, which waited in km itself.
 func waitAsBefore() {
 	order, _ := parse(os.Args)
 	post, err := takePost(order.Post)
@@ -123,8 +123,8 @@ func TestWardenThatWaitsInKMIsReplaced(t *testing.T) {
 	await(t, "the marker is gone", w.isOver)
 }
 
-// A process that happens to have the number of a warden that was killed is not ended in its place.
-func TestNumberOfAnotherProcessIsNoWardens(t *testing.T) {
+// Dismiss must not kill a process that reuses the id of a killed warden.
+func TestReusedProcessIDIsNotTheWarden(t *testing.T) {
 	w, _ := watch(t)
 	if err := os.WriteFile(w.Post, fmt.Appendln(nil, os.Getppid()), 0o600); err != nil {
 		t.Fatal(err)
@@ -142,11 +142,11 @@ func TestWardenIsSmall(t *testing.T) {
 	used := memory(t, pid)
 	t.Logf("a warden has %d KB of its own and %d KB resident", used["Anonymous"], used["Rss"])
 	if used["Anonymous"] > 2000 || used["Rss"] > 6000 {
-		t.Errorf("it is not the small program any more: %v", used)
+		t.Errorf("the small program uses too much memory: %v", used)
 	}
 }
 
-// memory is what the kernel says of a process's memory, in KB.
+// memory returns the memory use of a process from /proc, in KB.
 func memory(t *testing.T, pid int) map[string]int {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))

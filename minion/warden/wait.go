@@ -9,21 +9,20 @@ import (
 	"time"
 )
 
-// after is how long after km could not be executed the next attempt follows.
-const after = 30 * time.Second
+// retryDelay is the time between attempts to execute km.
+const retryDelay = 30 * time.Second
 
-// Wait is all that the small program does, with its arguments. It returns the status to end with, or never: the process
-// becomes km.
+// Wait is the main function of the small program. It returns the exit status, unless the process executes km.
 func Wait(args []string) (status int) {
 	order, ok := parse(args)
 	if !ok || order.step == work {
-		os.Stderr.WriteString("this program is started by a minion of k8sm, and by nobody else\n")
+		os.Stderr.WriteString("only a k8sm minion can start this program\n")
 		return 2
 	}
 	s := sentry{Watch: order.Watch}
 	km, err := strconv.Atoi(os.Getenv(variable))
 	if err != nil {
-		s.say("cannot wait: it was not given km: " + err.Error())
+		s.say("cannot wait: no open file of km in " + variable + ": " + err.Error())
 		return 1
 	}
 	syscall.CloseOnExec(km)
@@ -40,15 +39,15 @@ func Wait(args []string) (status int) {
 	return 0
 }
 
-// sentry is a warden that waits.
+// sentry is the state of a waiting warden.
 type sentry struct {
 	Watch
-	km   int      // the number of an open file
-	node *os.File // the file Node, which stays open: see tryNode
-	said string   // the last problem
+	km   int      // file descriptor of km
+	node *os.File // the open file Watch.Node; see tryNode
+	said string   // last problem in the log
 }
 
-// detach leaves the container's cgroups and starts the warden proper, which has no parent as soon as this process ends.
+// detach leaves the container's cgroups and starts the process that waits. That becomes an orphan when this process ends.
 func (s *sentry) detach(container string) error {
 	for _, problem := range leaveCgroups(container) {
 		s.say(problem.Error())
@@ -61,7 +60,8 @@ func (s *sentry) detach(container string) error {
 	return err
 }
 
-// wait returns when there will never be anything to clean up, if the node has a warden already, or if it cannot wait.
+// wait executes km when cleaning up is due. It returns if nothing is left to clean up, if the node has a warden already, or on
+// an error.
 func (s *sentry) wait() error {
 	post, err := takePost(s.Post)
 	if post == nil || err != nil {
@@ -69,19 +69,19 @@ func (s *sentry) wait() error {
 	}
 	for {
 		if due := s.await(); !due {
-			// The post first: who gets the node's lock next looks for a warden, and has to find none.
+			// Release the post first: the next owner of the node's lock must find no warden.
 			return errors.Join(post.Close(), s.node.Close())
 		}
-		s.complain("cannot clean up, trying again in "+after.String()+" if there is no minion then", s.becomeKM(post))
+		s.complain("cannot clean up, trying again in "+retryDelay.String()+" unless a minion has started", s.becomeKM(post))
 		s.leaveNode()
-		s.Patience = after
+		s.Patience = retryDelay
 	}
 }
 
-// await waits until the node has been without a minion for too long, and cleaning up is due, or until there will never be
-// anything to clean up. Either way the node's lock is taken.
+// await returns true when the node has been without a minion for longer than Patience, and false when there is nothing to clean
+// up. It returns with the node's lock taken.
 func (s *sentry) await() (due bool) {
-	var since time.Time // since when there is no minion; zero while there is one
+	var since time.Time // when the minion was gone; zero while one runs
 	for ; ; time.Sleep(look) {
 		taken, err := s.tryNode()
 		if taken && since.IsZero() {
@@ -102,8 +102,8 @@ func (s *sentry) await() (due bool) {
 	}
 }
 
-// tryNode takes the node's lock if nobody has it. As long as somebody has, it leaves no garbage, which would grow to
-// megabytes in a day: so it opens the file only if what it has is no longer the one at the path.
+// tryNode tries to take the node's lock. It keeps the file open between calls, because opening it every second would leave
+// megabytes of garbage a day. It opens the file again only after someone has removed it.
 func (s *sentry) tryNode() (taken bool, err error) {
 	if s.node == nil {
 		if s.node, err = os.OpenFile(s.Node, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
@@ -120,7 +120,7 @@ func (s *sentry) tryNode() (taken bool, err error) {
 	if err := syscall.Fstat(fd, &file); err != nil {
 		return false, &os.PathError{Op: "stat", Path: s.Node, Err: err}
 	}
-	if file.Nlink == 0 { // it was removed: who locks the path locks another, which the next look opens
+	if file.Nlink == 0 { // removed: the path is now another file, which the next call opens
 		s.node.Close()
 		s.node = nil
 		return false, nil
@@ -128,18 +128,18 @@ func (s *sentry) tryNode() (taken bool, err error) {
 	return taken, nil
 }
 
-// leaveNode gives the node's lock back.
+// leaveNode releases the node's lock.
 func (s *sentry) leaveNode() { _ = syscall.Flock(int(s.node.Fd()), syscall.LOCK_UN) }
 
-// becomeKM executes km with both locks. It returns only with an error, and then still has them.
+// becomeKM executes km, which inherits both locks. It returns only on an error, with both locks still taken.
 func (s *sentry) becomeKM(post *os.File) error {
 	var numbers [2]int
 	for i, file := range []*os.File{post, s.node} {
-		number, err := syscall.Dup(int(file.Fd())) // which survives the exec, and has the same lock
+		number, err := syscall.Dup(int(file.Fd())) // has no close-on-exec, and shares the lock
 		if err != nil {
 			return err
 		}
-		defer func() { _ = syscall.Close(number) }() // of no use if this returns
+		defer func() { _ = syscall.Close(number) }() // only after a failed exec
 		numbers[i] = number
 	}
 	args := append(s.args(), locked, strconv.Itoa(numbers[0]), strconv.Itoa(numbers[1]))
@@ -147,8 +147,8 @@ func (s *sentry) becomeKM(post *os.File) error {
 	return &os.PathError{Op: "execute", Path: "km", Err: err}
 }
 
-// takePost makes this process the node's warden. It returns nil if there is one already; a moment's lock is only
-// somebody's look whether there is.
+// takePost makes this process the node's warden. It returns nil if there is one already. It retries for a second, because
+// isHeld takes the lock for a moment.
 func takePost(path string) (*os.File, error) {
 	for range 20 {
 		post, err := tryLock(path)
@@ -167,7 +167,7 @@ func takePost(path string) (*os.File, error) {
 	return nil, nil
 }
 
-// complain says what is wrong, once.
+// complain logs a problem unless it was the last one logged.
 func (s *sentry) complain(what string, err error) {
 	if problem := what + ": " + err.Error(); problem != s.said {
 		s.said = problem
@@ -175,7 +175,7 @@ func (s *sentry) complain(what string, err error) {
 	}
 }
 
-// say writes a line to the warden's log.
+// say logs a line.
 func (s *sentry) say(text string) {
 	os.Stderr.WriteString(time.Now().Format(time.RFC3339) + " warden of " + filepath.Base(filepath.Dir(s.Node)) + ": " + text + "\n")
 }

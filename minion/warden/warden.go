@@ -1,16 +1,15 @@
-// Package warden waits, beside a minion and longer than it, in case the minion is killed and none follows. It
-// is a process of its own, one a node, that neither the end of the minion nor what Mesos does to end an
-// executor takes along: it has no parent of the executor's, a session of its own, and none of the Mesos container's
-// cgroups. Nor has it, like its minion, any namespace of the container's; see package stepout.
+// Package warden cleans up a node whose minion was killed and did not come back. A warden is a process, one per node, that
+// survives its minion and the destruction of the Mesos container: it is an orphan in its own session, outside the container's
+// cgroups and namespaces (see package stepout).
 //
-// It waits in a small program (minion/warden/program) that km carries along: see package embedded. The minion gives it an
-// open file of km, which is there to be executed whatever has become of its path: sandboxes are removed. When there is
-// something to clean up the process executes km, with both locks still taken, and km's command of the same name does it.
+// It waits in a small program (minion/warden/program) that is embedded in km; see package embedded. It gets an open file of km
+// from the minion, because Mesos removes sandboxes and km with them. When cleaning up is due, the process executes km, keeps
+// both locks, and km's command "warden" cleans up.
 //
 //	minion: Watch.Start ─► Wait (detaches) ─► Wait (waits) ── exec ─► km: Resume ─► Work.Leave, Work.Again
 //
-// It must never import anything but a few packages of the standard library: the small program is made of it. wait.go is
-// what runs there, warden.go what km does, and watch.go what both know. Start reading at Watch.
+// It must import only a few packages of the standard library, to keep the small program small. wait.go runs in the small
+// program, warden.go in km, watch.go in both. Start reading at Watch.
 package warden
 
 import (
@@ -24,23 +23,23 @@ import (
 	"time"
 )
 
-// self is this program, whatever has become of the file that it was started from.
+// self is this program, even if its file was removed.
 const self = "/proc/self/exe"
 
-// Launch is what the start of a warden takes beside its Watch.
+// Launch has the parameters to start a warden, in addition to its Watch.
 type Launch struct {
 	// Program is the path of the small program.
 	Program string
-	// Container is the id of the minion's Mesos container; the warden leaves the cgroups that are named after it.
+	// Container is the id of the minion's Mesos container. The warden leaves the cgroups of that name.
 	Container string
-	// Log gets what the warden says. The caller closes it.
+	// Log is the warden's log. The caller closes it.
 	Log *os.File
 	// Env is the environment of the warden, and of km when it cleans up.
 	Env []string
 }
 
-// Start sees to it that the node has a warden, and returns when it has. One that is there already stays, unless it has
-// another patience or would execute another build of km. The caller holds the node's lock.
+// Start starts the node's warden and returns when it runs. It keeps a warden that runs already, and replaces one with another
+// Watch, such as another patience or build of km. The caller holds the node's lock.
 func (w Watch) Start(l Launch) error {
 	if there, ok := w.current(); ok && there != w {
 		if err := w.Dismiss(); err != nil {
@@ -62,18 +61,17 @@ func (w Watch) Start(l Launch) error {
 		return fmt.Errorf("cannot start the node's warden: %w", err)
 	}
 	for end := time.Now().Add(startLimit); ; time.Sleep(10 * time.Millisecond) {
-		// It notes who it is when it has the lock.
+		// The warden writes its process id to the file once it has the lock.
 		if held, err := isHeld(w.Post); held && w.holder() > 0 || err != nil {
 			return err
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("cannot start the node's warden: it does not run after %s; it may have said why in %s", startLimit, l.Log.Name())
+			return fmt.Errorf("cannot start the node's warden: it does not run after %s; see %s", startLimit, l.Log.Name())
 		}
 	}
 }
 
-// Dismiss ends the node's warden, if there is one and it is not this process, and waits until it has ended. The caller
-// holds the node's lock.
+// Dismiss stops the node's warden, unless it is this process, and waits until it has ended. The caller holds the node's lock.
 func (w Watch) Dismiss() error {
 	for end := time.Now().Add(startLimit); ; time.Sleep(10 * time.Millisecond) {
 		held, err := isHeld(w.Post)
@@ -83,7 +81,7 @@ func (w Watch) Dismiss() error {
 		if pid := w.holder(); pid == os.Getpid() {
 			return nil
 		} else if pid > 0 {
-			_ = syscall.Kill(pid, syscall.SIGTERM) // gone already is as good
+			_ = syscall.Kill(pid, syscall.SIGTERM) // it may be gone already
 		}
 		if time.Now().After(end) {
 			return fmt.Errorf("cannot end the node's warden: it still runs after %s", startLimit)
@@ -91,13 +89,13 @@ func (w Watch) Dismiss() error {
 	}
 }
 
-// current is the Watch of the node's warden, if there is one.
+// current returns the Watch of the node's warden, if one runs.
 func (w Watch) current() (there Watch, ok bool) {
 	order, ok := parse(commandLine(w.holder()))
 	return order.Watch, ok
 }
 
-// holder is the process that says in the file that it is the warden, and is one; 0 for none.
+// holder returns the id of the process that the file Post names, if that is a warden, else 0.
 func (w Watch) holder() int {
 	text, err := os.ReadFile(w.Post)
 	if err != nil {
@@ -109,7 +107,7 @@ func (w Watch) holder() int {
 	}
 	line := commandLine(pid)
 	if len(line) < 2 || line[1] != Command || !slices.Contains(line, w.Post) {
-		return 0 // the number is another process's by now
+		return 0 // another process has this id now
 	}
 	return pid
 }
@@ -130,39 +128,38 @@ func isHeld(path string) (bool, error) {
 	return file == nil && err == nil, err
 }
 
-// Work is what a process of km has that a warden became: there is something to clean up.
+// Work has the locks of a warden that executed km to clean up.
 type Work struct {
 	Watch
-	post, node *os.File // their locks are this process's
+	post, node *os.File // this process holds their locks
 }
 
-// Resume takes over from the small program, with the arguments that km's command was given.
+// Resume takes over the locks from the small program. args are the arguments of km's command.
 func Resume(args []string) (*Work, error) {
 	order, ok := parse(append([]string{"km", Command}, args...))
 	if !ok || order.step != work {
-		return nil, errors.New("km warden is executed by a warden that has waited, and by nobody else")
+		return nil, errors.New("only a waiting warden can execute km warden")
 	}
 	w := &Work{Watch: order.Watch, post: os.NewFile(uintptr(order.post), order.Post), node: os.NewFile(uintptr(order.node), order.Node)}
 	for _, lock := range []*os.File{w.post, w.node} {
-		if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { // which the file has already
-			return nil, fmt.Errorf("cannot take over from the node's warden: it does not have the lock %s: %w", lock.Name(), err)
+		if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { // a no-op if inherited
+			return nil, fmt.Errorf("cannot take over from the node's warden: it does not hold the lock %s: %w", lock.Name(), err)
 		}
 		syscall.CloseOnExec(int(lock.Fd()))
 	}
 	return w, nil
 }
 
-// Leave gives back the locks of a warden that has done its work. The post goes first: who gets the node's lock next looks
-// for a warden, and has to find none.
+// Leave releases the locks after the work. It releases the post first: the next owner of the node's lock must find no warden.
 func (w *Work) Leave() {
 	w.post.Close()
 	w.node.Close()
 }
 
-// Again makes the process a warden that waits, as it was before it went to work, but for so long, in the small program at
-// the path. It gives all locks back. It returns only with an error.
+// Again makes the process a waiting warden again, with this patience: it executes the small program. The exec releases all locks.
+// It returns only on an error.
 func (w *Work) Again(program string, patience time.Duration) error {
-	km, err := syscall.Open(self, syscall.O_RDONLY, 0) // which survives the exec
+	km, err := syscall.Open(self, syscall.O_RDONLY, 0) // without close-on-exec
 	if err != nil {
 		return fmt.Errorf("cannot become a warden again: %w", err)
 	}

@@ -16,11 +16,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// programVariable has the path of the small program in the environment of the wardens that are started here.
+// programVariable is the environment variable with the path of the small program.
 const programVariable = "WARDEN_TEST_PROGRAM"
 
-// TestMain lets the test binary be km, which a warden executes when there is something to clean up, and the other parts of km that
-// these tests need.
+// TestMain makes the test binary act as km: a warden executes it to clean up.
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) == 7 && os.Args[1] == Command:
@@ -33,7 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(withProgram(m.Run))
 }
 
-// withProgram builds the small program as it is now: make's may be older.
+// withProgram builds the small program from the current source; the file that make built may be older.
 func withProgram(run func() int) int {
 	dir, err := os.MkdirTemp("", "warden")
 	if err != nil {
@@ -74,7 +73,7 @@ func cleanUp() (status int) {
 	return 0
 }
 
-// bothHeld tells whether a minion that comes now would have to wait.
+// bothHeld reports whether both locks are taken, so that a new minion would have to wait.
 func bothHeld(w Watch) error {
 	for _, path := range []string{w.Post, w.Node} {
 		if held, err := isHeld(path); err != nil || !held {
@@ -84,7 +83,7 @@ func bothHeld(w Watch) error {
 	return nil
 }
 
-// watch makes the files of a node whose minion, the test, holds the lock until release is called.
+// watch creates the files of a node. The test acts as its minion and holds the lock until it calls release.
 func watch(t *testing.T) (w Watch, release func()) {
 	t.Helper()
 	w = watchIn(t.TempDir())
@@ -106,7 +105,7 @@ func watchIn(dir string) Watch {
 	}
 }
 
-// take is the coming of a minion.
+// take takes the node's lock, as a new minion does.
 func take(t *testing.T, w Watch) (release func()) {
 	t.Helper()
 	lock, err := tryLock(w.Node)
@@ -133,7 +132,7 @@ func startIn(t *testing.T, w Watch, container string) (pid int) {
 	return w.holder()
 }
 
-// await waits until ok says so.
+// await waits until ok returns true.
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -153,7 +152,7 @@ func (w Watch) isOver() bool { return !exists(w.Marker) }
 
 func runs(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
-func TestWardenWorksWhenNoMinionFollows(t *testing.T) {
+func TestWardenCleansUpIfNoMinionFollows(t *testing.T) {
 	w, release := watch(t)
 	start(t, w)
 	began := time.Now()
@@ -164,7 +163,7 @@ func TestWardenWorksWhenNoMinionFollows(t *testing.T) {
 	}
 }
 
-func TestWardenLeavesAMinionThatFollowsInPeace(t *testing.T) {
+func TestWardenDoesNothingWhileAMinionRuns(t *testing.T) {
 	w, release := watch(t)
 	pid := start(t, w)
 	release()
@@ -226,7 +225,7 @@ func TestWardenThatFailsWaitsAgain(t *testing.T) {
 	release()
 	await(t, "it has failed", func() bool { return exists(w.Marker + ".failed") })
 	await(t, "it waits again", func() bool { held, err := isHeld(w.Post); return held && err == nil && w.holder() == pid })
-	// A minion that comes now is not kept from its node.
+	// A new minion can take the node now.
 	await(t, "the node's lock is free", func() bool { held, err := isHeld(w.Node); return !held && err == nil })
 	if err := os.Remove(w.Marker + ".fail"); err != nil {
 		t.Fatal(err)
@@ -257,7 +256,7 @@ func TestDismissedWardenHasEnded(t *testing.T) {
 	}
 }
 
-func TestWardenIsNoRelativeOfItsMinion(t *testing.T) {
+func TestWardenSharesNoParentOrSessionWithItsMinion(t *testing.T) {
 	w, _ := watch(t)
 	pid := start(t, w)
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -278,7 +277,7 @@ func TestWardenIsNoRelativeOfItsMinion(t *testing.T) {
 	}
 }
 
-// An agent ends a container by its cgroup. Where the machine has freezer cgroups of version 1 the test makes such a one.
+// An agent destroys a container by its cgroup. On machines with a v1 freezer hierarchy, the test creates one there.
 func TestWardenIsInNoCgroupOfTheContainer(t *testing.T) {
 	const hierarchy = "/sys/fs/cgroup/freezer"
 	if !exists(filepath.Join(hierarchy, "cgroup.procs")) {

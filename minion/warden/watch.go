@@ -10,55 +10,54 @@ import (
 	"time"
 )
 
-// Command is the km command whose process a warden is.
+// Command is the name of the warden's command in km.
 const Command = "warden"
 
 const (
-	// look is the time between two looks at the node's lock.
+	// look is how often a warden tries the node's lock.
 	look = time.Second
-	// startLimit bounds the start of a warden.
+	// startLimit is how long a warden may take to start or to end.
 	startLimit = 5 * time.Second
 )
 
-// Watch says what a warden watches over.
+// Watch is the configuration of a warden.
 type Watch struct {
-	// Node is the file whose lock (flock(2)) the node's minion holds for as long as it lives.
+	// Node is the lock file (flock(2)) of the node's minion, which holds the lock as long as it lives.
 	Node string
-	// Post is the file whose lock the node's warden holds: a second one ends at once.
+	// Post is the lock file of the node's warden. A second warden ends at once.
 	Post string
-	// Marker is a file that is there while there may be something to remove. A minion that has stopped in order has
-	// removed it.
+	// Marker is a file that exists while there may be something to clean up. A minion removes it when it stops in order.
 	Marker string
-	// Build tells builds of km apart: the one that cleans up has to know what the minion left.
+	// Build identifies the minion's build of km, because another build may not know what the minion left.
 	Build string
 	// Patience is how long the node may be without a minion.
 	Patience time.Duration
 }
 
-// args is the command line of a warden that waits, but for the program's name. Minions of other builds read it: where this
-// has the build, wardens that waited in km itself have the id of a Mesos container.
+// args returns the command line of a waiting warden, without the program's name. Minions of other builds read it. Wardens of old
+// builds, which waited in km itself, have the id of a Mesos container in place of the build.
 func (w Watch) args() []string {
 	return []string{Command, w.Marker, w.Node, w.Post, w.Build, w.Patience.String()}
 }
 
-// step is what a process of a warden does.
+// step is what the process of a warden does.
 type step int
 
 const (
 	wait step = iota
-	// detaching starts the process that waits, which then has no parent, and ends.
+	// detaching starts the process that waits, and ends, so that the other is an orphan.
 	detaching
-	// work is km's.
+	// work is cleaning up, in km.
 	work
 )
 
-// The arguments that say so, after those of the Watch.
+// Arguments for the steps, after those of the Watch.
 const (
-	detach = "--detach" // and the Mesos container
-	locked = "--locked" // and the numbers of the open files whose locks are taken, the post's and the node's
+	detach = "--detach" // followed by the id of the Mesos container
+	locked = "--locked" // followed by the file descriptors of the locked files Post and Node
 )
 
-// order is what a command line says.
+// order is a parsed command line.
 type order struct {
 	Watch
 	step
@@ -91,7 +90,7 @@ func parse(args []string) (o order, ok bool) {
 	return order{}, false
 }
 
-// variable has the number of the open file of km in a warden's environment; kmNumber is that number as Start gives it.
+// variable is the environment variable with the file descriptor of km; kmNumber is its value when Start sets it.
 const (
 	variable = "K8SM_WARDEN_KM"
 	kmNumber = 3
@@ -102,8 +101,8 @@ func withKM(env []string, number int) []string {
 	return append(env, variable+"="+strconv.Itoa(number))
 }
 
-// tryLock returns the file, which it makes if need be, if its lock (flock(2)) could be taken, and nil if another process has
-// it. Closing the file, or the end of the process, gives the lock back.
+// tryLock opens or creates the file and locks it (flock(2)). It returns nil if another process holds the lock. Closing the file
+// releases the lock.
 func tryLock(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

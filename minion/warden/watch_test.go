@@ -7,8 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Minions and wardens of other builds read what these say.
-func TestCommandLineSaysAllOfAnOrder(t *testing.T) {
+// Minions and wardens of other builds parse these command lines.
+func TestCommandLineRoundTrips(t *testing.T) {
 	w := Watch{Marker: "/m", Node: "/n", Post: "/p", Build: "b", Patience: 5 * time.Minute}
 	line := []string{"km", "warden", "/m", "/n", "/p", "b", "5m0s"}
 	if diff := cmp.Diff(line[1:], w.args()); diff != "" {

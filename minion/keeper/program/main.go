@@ -1,5 +1,4 @@
-// Command keeper is the program of a minion's keeper: the process that a Mesos agent started becomes it. See package
-// keeper.
+// Command keeper waits inside a Mesos container for a minion that runs outside of it. See package keeper.
 //
 // One runs beside each minion that has left a PID namespace, so it links as little as possible.
 package main

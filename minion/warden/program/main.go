@@ -1,7 +1,7 @@
-// Command warden is the program that a node's warden waits in. A minion writes it to the node's directory and starts it
-// there; it executes km when there is something to clean up. See package warden.
+// Command warden waits until a node has been without a minion for too long, and then executes km to clean up. A minion starts it
+// from a file in the node's directory. See package warden.
 //
-// One runs on each node for as long as there is a minion, so it links as little as possible.
+// One runs on each node as long as its minion, so it links as little as possible.
 package main
 
 import (
