@@ -68,7 +68,7 @@ func (c *Core) Step(now time.Time, ev Event) []Action {
 	c.step.now, c.step.look = now, false
 	acts := append(c.handle(now, ev), c.addresses.ask(now)...)
 	acts = append(acts, c.addresses.lead(now)...)
-	if c.index.Stirred() {
+	if c.index.TakeRetry() {
 		c.stir()
 	}
 	if !c.session.connected() || !c.step.look {

@@ -240,7 +240,7 @@ func (w *preemption) classes() []*match.Class {
 // mayLook returns the pods of a class that may preempt others: one that has not had all offers yet, or for which a place is kept,
 // waits for these. So does one for which an agent has room that waits for others to fetch km.
 func (w *preemption) mayLook(s *match.Class) []*pod {
-	if w.core.index.Installs.Crowded(s) {
+	if w.core.index.Installs.Delays(s) {
 		return nil
 	}
 	var pods []*pod

@@ -38,15 +38,15 @@ func (x supplies) Executor(v *match.View) match.Executor {
 	seen := match.Executor{Failed: c.step.now.Before(e.after)}
 	for _, id := range a.last.Executors {
 		if id != api.MinionExecutorID {
-			seen.Stranger = id
+			seen.Foreign = id
 		}
 	}
 	if a.hasExecutor {
 		seen.Prepared = e.record != nil
 		return seen
 	}
-	seen.Anew = c.agents.charge(v.Free)
-	seen.Charge = seen.Anew
+	seen.NewCharge = c.agents.charge(v.Free)
+	seen.Charge = seen.NewCharge
 	c.agents.seeRecord(a, v, &seen)
 	if a.warm == nil && c.cfg.Revocable && seen.Charge.Sum(offers.CPUs) == 0 {
 		d := c.cfg.warmDemand()

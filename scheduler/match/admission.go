@@ -48,7 +48,7 @@ func admissionOf(node *v1.Node) admission {
 }
 
 // bounded tells whether it is known what the node's kubelet admits.
-func (n *Node) bounded() bool { return n != nil && n.admits.known }
+func (n *Node) admissionKnown() bool { return n != nil && n.admits.known }
 
 // spare is how much of a resource the kubelet admits beside the pods that occupy it. The kubelet of the next minion will
 // reserve anew what the agent does not have by then.
@@ -56,14 +56,14 @@ func (v *View) spare(i int) int64 {
 	admits := &v.node.admits
 	bound := admits.allocatable[i]
 	if !v.runs {
-		bound = max(bound, min(admits.capacity[i], v.next[i]))
+		bound = max(bound, min(admits.capacity[i], v.nextMinion[i]))
 	}
 	return max(0, bound-v.node.requested[i])
 }
 
 // admitsBeside tells whether the kubelet would admit a pod of the class beside the others, too.
 func (v *View) admitsBeside(s *Class, others *Usage) bool {
-	if !v.node.bounded() {
+	if !v.node.admissionKnown() {
 		return true
 	}
 	for i, want := range s.requests {
@@ -81,8 +81,8 @@ func (v *View) checkAdmission(s *Class) refusal {
 			continue
 		}
 		if spare := v.spare(i); want > spare {
-			v.node.short = true
-			return refusal{reason: insufficient, scalar: i, spare: spare}
+			v.node.refusedPod = true
+			return refusal{reason: kubeletShort, scalar: i, spare: spare}
 		}
 	}
 	return refusal{}
@@ -99,7 +99,7 @@ func Amount(i int, amount int64) string {
 // Admits returns what the kubelet of the agent's node admits pods with; ok is false if that is not known.
 func (x *Index) Admits(a *Agent) (allocatable Requests, ok bool) {
 	n := x.nodes[a.Node]
-	if !n.bounded() {
+	if !n.admissionKnown() {
 		return Requests{}, false
 	}
 	return n.admits.allocatable, true

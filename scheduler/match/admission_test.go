@@ -12,11 +12,11 @@ import (
 // TestRequestsOnANodeAreCountedAsLongAsPodsOccupyIt also of pods that are resized in place, at the larger of what they have
 // and want (https://kubernetes.io/docs/tasks/configure-pod-container/resize-container-resources/).
 func TestRequestsOnANodeAreCountedAsLongAsPodsOccupyIt(t *testing.T) {
-	x := NewIndex(Config{}, nobody{})
+	x := NewIndex(Config{}, emptySource{})
 	x.NodeSeen("n1", &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
 	counts := func(what string, want int64) {
 		t.Helper()
-		if got := x.at("n1").requested[0]; got != want {
+		if got := x.nodeFor("n1").requested[0]; got != want {
 			t.Errorf("%s: %dm are counted, want %dm", what, got, want)
 		}
 	}

@@ -17,17 +17,17 @@ import (
 // (https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#inter-pod-affinity-and-anti-affinity).
 // The API server has merged its matchLabelKeys into its label selector.
 type term struct {
-	key        string // equal terms have equal keys
-	topology   string // the node label whose values are the domains
-	namespaces []string
-	spaces     labels.Selector // or the namespaces with such labels
-	pods       labels.Selector
-	repels     bool  // it is required anti-affinity: a pod that matches may not be near a pod that has it
-	weight     int64 // what each pod that has it adds to the score of a node for a pod that matches it
+	key               string // equal terms have equal keys
+	topologyKey       string // the node label whose values are the domains
+	namespaces        []string
+	namespaceSelector labels.Selector // or the namespaces with such labels
+	podSelector       labels.Selector
+	antiAffinity      bool  // it is required anti-affinity: a pod that matches may not be near a pod that has it
+	weight            int64 // what each pod that has it adds to the score of a node for a pod that matches it
 
 	// For the terms of the pods that occupy nodes:
-	holders   int
-	holdersIn map[string]int // how many of these are in each domain
+	holders         int
+	holdersByDomain map[string]int // how many of these are in each domain
 }
 
 // hardWeight is what required affinity of a pod that occupies a node counts for pods that match it, as in
@@ -36,8 +36,8 @@ const hardWeight = 1
 
 func newTerm(pod *v1.Pod, t *v1.PodAffinityTerm, repels bool, weight int64) *term {
 	made := &term{
-		topology: t.TopologyKey, namespaces: t.Namespaces, spaces: selectorOf(t.NamespaceSelector),
-		pods: selectorOf(t.LabelSelector), repels: repels, weight: weight, holdersIn: map[string]int{},
+		topologyKey: t.TopologyKey, namespaces: t.Namespaces, namespaceSelector: selectorOf(t.NamespaceSelector),
+		podSelector: selectorOf(t.LabelSelector), antiAffinity: repels, weight: weight, holdersByDomain: map[string]int{},
 	}
 	if len(t.Namespaces) == 0 && t.NamespaceSelector == nil {
 		made.namespaces = []string{pod.Namespace}
@@ -66,8 +66,8 @@ func selectorText(s *metav1.LabelSelector) string {
 
 // matches tells whether the term is about the pod, whose namespace has these labels.
 func (t *term) matches(pod *v1.Pod, namespace map[string]string) bool {
-	return (slices.Contains(t.namespaces, pod.Namespace) || t.spaces.Matches(labels.Set(namespace))) &&
-		t.pods.Matches(labels.Set(pod.Labels))
+	return (slices.Contains(t.namespaces, pod.Namespace) || t.namespaceSelector.Matches(labels.Set(namespace))) &&
+		t.podSelector.Matches(labels.Set(pod.Labels))
 }
 
 func newTerms(pod *v1.Pod, list []v1.PodAffinityTerm, repels bool, weight int64) []*term {
@@ -124,51 +124,51 @@ func podAntiAffinity(pod *v1.Pod) *v1.PodAntiAffinity {
 
 // constraints are what a pod wants of the pods and volumes around it, and what the pods that occupy nodes want of it.
 type constraints struct {
-	index   *Index
-	self    *occupant // the pod, if it occupies a node already, which its claims are being bound for
-	obj     *v1.Pod
-	key     string  // pods of equal keys have equal constraints
-	toward  []*term // required affinity
-	first   bool    // it matches its own affinity: it may be the first of its group
-	apart   []*term // required anti-affinity
-	prefers []*term
-	met     []*term // terms of pods that occupy nodes which it matches
-	hard    []spreadRule
-	soft    []spreadRule
-	nodes   nodeScorer // nil if it prefers no nodes
-	claims  []api.PodKey
+	index             *Index
+	self              *occupant // the pod, if it occupies a node already, which its claims are being bound for
+	obj               *v1.Pod
+	key               string  // pods of equal keys have equal constraints
+	affinityTerms     []*term // required affinity
+	matchesSelf       bool    // it matches its own affinity: it may be the first of its group
+	antiAffinityTerms []*term // required anti-affinity
+	preferredTerms    []*term
+	existingTerms     []*term // terms of pods that occupy nodes which it matches
+	hard              []spreadRule
+	soft              []spreadRule
+	nodeScorer        nodeScorer // nil if it prefers no nodes
+	claims            []api.PodKey
 }
 
 // read finds out what the pod wants of the pods and volumes around it. A plain pod that no other one cares about wants nothing.
-func (x *Index) read(p *Pod) {
-	p.wantsOf, p.wants = x.terms.generation, nil
+func (x *Index) readConstraints(p *Pod) {
+	p.termGeneration, p.constraints = x.terms.generation, nil
 	if p.Node != "" {
 		return // it is where it is
 	}
-	met, claims := x.terms.about(p.Obj), ClaimsOf(p.Obj)
-	if len(met) == 0 && len(claims) == 0 && !constrained(p.Obj) {
+	met, claims := x.terms.matching(p.Obj), ClaimsOf(p.Obj)
+	if len(met) == 0 && len(claims) == 0 && !hasConstraints(p.Obj) {
 		return
 	}
-	w := &constraints{index: x, obj: p.Obj, met: met, claims: claims}
+	w := &constraints{index: x, obj: p.Obj, existingTerms: met, claims: claims}
 	if p.ClaimsNode != "" {
 		w.self = &p.occupant
 	}
 	if a := podAffinity(p.Obj); a != nil {
-		w.toward = newTerms(p.Obj, a.RequiredDuringSchedulingIgnoredDuringExecution, false, 0)
-		w.first = w.matchesAll(p.Obj)
+		w.affinityTerms = newTerms(p.Obj, a.RequiredDuringSchedulingIgnoredDuringExecution, false, 0)
+		w.matchesSelf = w.matchesAll(p.Obj)
 	}
 	if a := podAntiAffinity(p.Obj); a != nil {
-		w.apart = newTerms(p.Obj, a.RequiredDuringSchedulingIgnoredDuringExecution, true, 0)
+		w.antiAffinityTerms = newTerms(p.Obj, a.RequiredDuringSchedulingIgnoredDuringExecution, true, 0)
 	}
-	w.prefers = preferredTerms(p.Obj)
+	w.preferredTerms = preferredTerms(p.Obj)
 	w.hard = spreadRules(p.Obj, v1.DoNotSchedule)
 	w.soft = spreadRules(p.Obj, v1.ScheduleAnyway)
-	w.nodes = newNodeScorer(p.Obj)
+	w.nodeScorer = newNodeScorer(p.Obj)
 	w.key = w.text()
-	p.wants = w
+	p.constraints = w
 }
 
-func constrained(pod *v1.Pod) bool {
+func hasConstraints(pod *v1.Pod) bool {
 	a := pod.Spec.Affinity
 	return len(pod.Spec.TopologySpreadConstraints) > 0 || a != nil &&
 		(a.PodAffinity != nil || a.PodAntiAffinity != nil ||
@@ -176,15 +176,15 @@ func constrained(pod *v1.Pod) bool {
 }
 
 // sameWants tells whether two states of a waiting pod want the same of others, and others of it.
-func sameWants(a, b *v1.Pod) bool {
-	return maps.Equal(a.Labels, b.Labels) && a.Spec.NodeName == b.Spec.NodeName && !constrained(a) && !constrained(b)
+func sameConstraints(a, b *v1.Pod) bool {
+	return maps.Equal(a.Labels, b.Labels) && a.Spec.NodeName == b.Spec.NodeName && !hasConstraints(a) && !hasConstraints(b)
 }
 
 // text is the part of the class's key that says what the pod wants.
 func (w *constraints) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s %t", w.obj.Namespace, w.first)
-	for i, terms := range [][]*term{w.toward, w.apart, w.prefers, w.met} {
+	fmt.Fprintf(&b, "\n%s %t", w.obj.Namespace, w.matchesSelf)
+	for i, terms := range [][]*term{w.affinityTerms, w.antiAffinityTerms, w.preferredTerms, w.existingTerms} {
 		for _, t := range terms {
 			fmt.Fprintf(&b, "\n%d %s", i, t.key)
 		}
@@ -200,7 +200,7 @@ func (w *constraints) text() string {
 	if w.self != nil || hasEphemeral(w.obj) { // no other pod is like it
 		fmt.Fprintf(&b, "\nof %s", w.obj.UID)
 	}
-	if w.nodes != nil {
+	if w.nodeScorer != nil {
 		fmt.Fprint(&b, w.obj.Spec.Affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution)
 	}
 	return b.String()
@@ -208,19 +208,19 @@ func (w *constraints) text() string {
 
 // matchesAll tells whether the pod is what all terms of the required affinity want.
 func (w *constraints) matchesAll(pod *v1.Pod) bool {
-	space := w.index.terms.labelsOf(pod.Namespace)
-	for _, t := range w.toward {
+	space := w.index.terms.namespaceLabels(pod.Namespace)
+	for _, t := range w.affinityTerms {
 		if !t.matches(pod, space) {
 			return false
 		}
 	}
-	return len(w.toward) > 0
+	return len(w.affinityTerms) > 0
 }
 
 // termIndex holds the terms of the pods that occupy nodes.
 type termIndex struct {
 	byKey map[string]*term
-	fresh []*term // that waiting pods have not been held against yet
+	added []*term // that waiting pods have not been held against yet
 	// generation is that of the set of terms and of the namespaces' labels.
 	generation int
 	namespaces map[string]*v1.Namespace
@@ -231,7 +231,7 @@ func newTermIndex() termIndex {
 }
 
 // labelsOf returns the labels of a namespace.
-func (x *termIndex) labelsOf(namespace string) map[string]string {
+func (x *termIndex) namespaceLabels(namespace string) map[string]string {
 	if obj := x.namespaces[namespace]; obj != nil {
 		return obj.Labels
 	}
@@ -239,12 +239,12 @@ func (x *termIndex) labelsOf(namespace string) map[string]string {
 }
 
 // about returns the terms that the pod matches.
-func (x *termIndex) about(pod *v1.Pod) []*term {
+func (x *termIndex) matching(pod *v1.Pod) []*term {
 	if len(x.byKey) == 0 {
 		return nil
 	}
 	var met []*term
-	space := x.labelsOf(pod.Namespace)
+	space := x.namespaceLabels(pod.Namespace)
 	for _, t := range x.byKey {
 		if t.matches(pod, space) {
 			met = append(met, t)
@@ -260,7 +260,7 @@ func (x *termIndex) add(t *term) *term {
 	if known == nil {
 		known = t
 		x.byKey[t.key] = t
-		x.fresh = append(x.fresh, t)
+		x.added = append(x.added, t)
 		x.generation++
 	}
 	known.holders++
@@ -268,29 +268,29 @@ func (x *termIndex) add(t *term) *term {
 }
 
 // heed lets the waiting pods know of terms that are new. It tells whether some of them wait in another class now.
-func (x *Index) heed() bool {
-	if len(x.terms.fresh) == 0 {
+func (x *Index) applyNewTerms() bool {
+	if len(x.terms.added) == 0 {
 		return false
 	}
 	moved := false
 	for _, s := range x.classes.byKey {
-		moved = x.reread(s, func(p *Pod) bool {
-			space := x.terms.labelsOf(p.Obj.Namespace)
-			return slices.ContainsFunc(x.terms.fresh, func(t *term) bool { return t.matches(p.Obj, space) })
+		moved = x.rereadConstraints(s, func(p *Pod) bool {
+			space := x.terms.namespaceLabels(p.Obj.Namespace)
+			return slices.ContainsFunc(x.terms.added, func(t *term) bool { return t.matches(p.Obj, space) })
 		}) || moved
 	}
-	clear(x.terms.fresh)
-	x.terms.fresh = x.terms.fresh[:0]
+	clear(x.terms.added)
+	x.terms.added = x.terms.added[:0]
 	return moved
 }
 
 // reread finds out anew what those pods of a class want for which it may have changed.
-func (x *Index) reread(s *Class, changed func(*Pod) bool) (moved bool) {
+func (x *Index) rereadConstraints(s *Class, changed func(*Pod) bool) (moved bool) {
 	for _, p := range slices.Clone(s.pods) {
 		if p.class != s || !changed(p) {
 			continue
 		}
-		x.read(p)
+		x.readConstraints(p)
 		if keyOf(p) != s.key {
 			p.class = nil
 			x.join(p)
@@ -314,8 +314,8 @@ func (x *Index) forgetTerms() {
 	}
 	x.terms.generation++
 	for key, s := range x.classes.byKey {
-		if s.topology != nil && slices.ContainsFunc(s.topology.met, func(t *term) bool { return t.holders == 0 }) {
-			x.reread(s, func(*Pod) bool { return true })
+		if s.topology != nil && slices.ContainsFunc(s.topology.existingTerms, func(t *term) bool { return t.holders == 0 }) {
+			x.rereadConstraints(s, func(*Pod) bool { return true })
 			delete(x.classes.byKey, key) // or it would be taken for one that knows the term when it comes again
 			delete(x.classes.watchers, s)
 		}

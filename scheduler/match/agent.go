@@ -172,7 +172,7 @@ func (f *fleet) restart() {
 func (f *fleet) logged() int { return f.base + len(f.log) }
 
 // discouraging returns the node's taints that keep pods away only if there is another place.
-func discouraging(node *v1.Node) []v1.Taint {
+func preferNoScheduleTaints(node *v1.Node) []v1.Taint {
 	if node == nil {
 		return nil
 	}

@@ -201,7 +201,7 @@ func (w *Asks) fit(s *Class, views []*View) *View {
 }
 
 // takes tells whether the pod may use offers of the view's role. An agent that offers nothing is of none.
-func (w *Asks) takes(v *View) bool {
+func (w *Asks) takesRole(v *View) bool {
 	return w.roles == nil || len(v.Offers) == 0 || slices.Contains(w.roles, v.Role)
 }
 

@@ -47,8 +47,8 @@ func keyOf(p *Pod) Key {
 	if p.Extended != nil {
 		rest.WriteString(p.Extended.String())
 	}
-	if p.wants != nil {
-		rest.WriteString(p.wants.key)
+	if p.constraints != nil {
+		rest.WriteString(p.constraints.key)
 	}
 	if p.Asks != nil {
 		rest.WriteString(p.Asks.key())
@@ -77,7 +77,7 @@ type Class struct {
 	due      bool // it has its turn in this cycle
 
 	// crowded is Installs.ended when one of the pods could have run on an agent that had to wait for others; -1 if none could.
-	crowded int
+	delayedAt int
 }
 
 // traits are what the pods of a class have in common by themselves.
@@ -95,7 +95,7 @@ type traits struct {
 }
 
 func newClass(key Key, p *Pod) *Class {
-	s := &Class{crowded: -1, traits: traits{
+	s := &Class{delayedAt: -1, traits: traits{
 		key: key, obj: p.Obj, demand: p.Demand, requests: p.Requests, extended: p.Extended, asks: p.Asks, only: onlyNodes(p),
 		cordoned: tolerates(p.Obj, v1.TaintNodeUnschedulable), unready: tolerates(p.Obj, v1.TaintNodeNotReady),
 	}}
@@ -103,8 +103,8 @@ func newClass(key Key, p *Pod) *Class {
 		affinity := nodeaffinity.GetRequiredNodeAffinity(p.Obj)
 		s.affinity = &affinity
 	}
-	if p.wants != nil {
-		s.topology = newTopology(p.wants)
+	if p.constraints != nil {
+		s.topology = newTopology(p.constraints)
 	}
 	if p.nominated != "" {
 		s.nominee = p

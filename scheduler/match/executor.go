@@ -14,11 +14,11 @@ type Executor struct {
 	// Failed says that it could not be prepared, and that it is too early to try again.
 	Failed bool
 	// Stranger is an executor on the agent that is none of ours; "" for none.
-	Stranger api.ExecutorID
+	Foreign api.ExecutorID
 	// Charge is what the executor takes when it is launched with the first task; nil if it runs already.
 	Charge offers.Resources
 	// Anew is what an executor would be charged that is prepared anew.
-	Anew offers.Resources
+	NewCharge offers.Resources
 	// Companion is what the task without a pod is charged that has to come with the executor; nil if none has to.
 	Companion *Demand
 }
@@ -33,8 +33,8 @@ func (v *View) checkExecutor() refusal {
 		return refusal{reason: installing}
 	case len(v.Offers) == 0:
 		return refusal{reason: offersNothing}
-	case e.Stranger != "":
-		return refusal{reason: otherExecutor, runs: e.Stranger}
+	case e.Foreign != "":
+		return refusal{reason: otherExecutor, runs: e.Foreign}
 	case e.Coming:
 		return refusal{reason: beingPrepared}
 	case !e.Prepared && e.Failed:

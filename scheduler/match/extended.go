@@ -74,7 +74,7 @@ func (e Extended) String() string {
 }
 
 // room is how much of the resource the node has left for pods beside those that stand there.
-func (n *Node) room(name v1.ResourceName) int64 {
+func (n *Node) free(name v1.ResourceName) int64 {
 	if n == nil || n.obj == nil {
 		return 0
 	}
@@ -88,7 +88,7 @@ func (n *Node) room(name v1.ResourceName) int64 {
 // checkExtended: does the node have enough of what Mesos knows nothing of?
 func (v *View) checkExtended(s *Class) refusal {
 	for _, name := range slices.Sorted(maps.Keys(s.extended)) {
-		if want, room := s.extended[name], v.node.room(name); want > room {
+		if want, room := s.extended[name], v.node.free(name); want > room {
 			return refusal{reason: extendedShort, what: fmt.Sprintf("%s (requested %d, free %d)", name, want, room)}
 		}
 	}
@@ -126,7 +126,7 @@ func (n *Node) take(e Extended, sign int64) {
 }
 
 // takes tells whether a pod of the class finds room beside the pods that stand there and the others.
-func (n *Node) takes(s *Class, others *Usage) bool {
+func (n *Node) fitsBeside(s *Class, others *Usage) bool {
 	if n == nil {
 		return true
 	}
@@ -134,7 +134,7 @@ func (n *Node) takes(s *Class, others *Usage) bool {
 		return false
 	}
 	for name, want := range s.extended {
-		if want > n.room(name)-others.Extended[name] {
+		if want > n.free(name)-others.Extended[name] {
 			return false
 		}
 	}

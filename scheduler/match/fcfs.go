@@ -4,9 +4,9 @@ import "cmp"
 
 // search is what the search of a place for equal pods remembers from pod to pod and from cycle to cycle.
 type search struct {
-	read  int // of the fleet's log
-	next  int // in the fleet's agents
-	found candidates
+	logRead   int // of the fleet's log
+	nextAgent int // in the fleet's agents
+	found     candidates
 }
 
 // candidate is an agent that fitted when it was looked at, or has got more since.
@@ -66,28 +66,28 @@ func (x *Index) Find(s *Class) *View {
 			return v
 		}
 	}
-	if s.choosy() {
+	if s.hasPreferences() {
 		return x.findPreferred(s)
 	}
 	if s.only != nil {
 		return x.findNamed(s)
 	}
 	f, r := &x.fleet, &s.search
-	if r.read < f.base || len(r.found) > 2*len(f.agents)+1024 {
-		*r = search{read: f.logged()}
+	if r.logRead < f.base || len(r.found) > 2*len(f.agents)+1024 {
+		*r = search{logRead: f.logged()}
 	}
-	for _, a := range f.log[r.read-f.base:] {
-		if a.order < r.next {
+	for _, a := range f.log[r.logRead-f.base:] {
+		if a.order < r.nextAgent {
 			x.consider(s, a)
 		}
 	}
-	r.read = f.logged()
+	r.logRead = f.logged()
 	for {
-		for r.next < len(f.agents) && (len(r.found) == 0 || x.cfg.Algorithm != FCFS || r.found[0].rank > 0) {
-			if a := f.agents[r.next]; a != nil {
+		for r.nextAgent < len(f.agents) && (len(r.found) == 0 || x.cfg.Algorithm != FCFS || r.found[0].rank > 0) {
+			if a := f.agents[r.nextAgent]; a != nil {
 				x.consider(s, a)
 			}
-			r.next++
+			r.nextAgent++
 		}
 		if len(r.found) == 0 {
 			return nil
@@ -119,8 +119,8 @@ func (x *Index) best(s *Class, a *Agent) (found *View, rank int64) {
 		return nil, 0
 	}
 	rank = x.cfg.Algorithm.rank(found, &s.demand)
-	if found.discouraging != nil {
-		rank += shunned * found.shuns(s)
+	if found.preferNoSchedule != nil {
+		rank += preferNoSchedulePenalty * found.intolerableTaints(s)
 	}
 	return found, rank
 }

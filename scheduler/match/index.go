@@ -38,22 +38,22 @@ type Index struct {
 	// Installs bounds how many agents fetch km at a time.
 	Installs Installs
 	nominees map[string][]*Pod // for whom a place is kept, by node
-	room
-	stirred bool // something has changed that may let a pod in
+	buffers
+	retry bool // something has changed that may let a pod in
 }
 
 // room is memory that is used again and again.
-type room struct {
-	scored  []scored        // for findPreferred
-	held    []*offers.Offer // for Rebuild
-	scratch v1.ResourceList // for DemandOf
+type buffers struct {
+	scored     []scored        // for findPreferred
+	heldOffers []*offers.Offer // for Rebuild
+	scratch    v1.ResourceList // for DemandOf
 }
 
 // NewIndex returns an index of nothing. It asks the source when it views an agent anew.
 func NewIndex(cfg Config, source Source) *Index {
 	x := &Index{
 		source: source, byID: map[api.AgentID]*Agent{}, nodes: map[string]*Node{}, others: map[types.UID]*occupant{},
-		terms: newTermIndex(), storage: newStorage(), classes: newClasses(), nominees: map[string][]*Pod{}, room: room{scratch: v1.ResourceList{}},
+		terms: newTermIndex(), storage: newStorage(), classes: newClasses(), nominees: map[string][]*Pod{}, buffers: buffers{scratch: v1.ResourceList{}},
 	}
 	x.Installs = newInstalls(&x.fleet)
 	x.Configure(cfg)
@@ -61,12 +61,12 @@ func NewIndex(cfg Config, source Source) *Index {
 }
 
 // Configure lets the operator choose otherwise.
-func (x *Index) Configure(cfg Config) { x.cfg, x.Installs.most = cfg, cfg.MaxInstalls }
+func (x *Index) Configure(cfg Config) { x.cfg, x.Installs.limit = cfg, cfg.MaxInstalls }
 
 // Stirred tells whether something has changed, since this was asked last, that may let a pod in which nothing fitted before.
-func (x *Index) Stirred() bool {
-	stirred := x.stirred
-	x.stirred = false
+func (x *Index) TakeRetry() bool {
+	stirred := x.retry
+	x.retry = false
 	return stirred
 }
 

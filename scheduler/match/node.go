@@ -25,15 +25,15 @@ type Node struct {
 	extended Extended
 	// held is what of the agent is left to the node's pods that have no task: Mesos does not know of them, and the kubelet
 	// refuses what does not fit beside them.
-	held [NumScalars]offers.Milli
+	untracked [NumScalars]offers.Milli
 	// admits is what the kubelet admits pods with, of which those on the node have requested so much.
-	admits    admission
-	requested Requests
-	short     bool // a pod was refused for that
+	admits     admission
+	requested  Requests
+	refusedPod bool // a pod was refused for that
 }
 
 // at returns a node by its name.
-func (x *Index) at(name string) *Node {
+func (x *Index) nodeFor(name string) *Node {
 	n := x.nodes[name]
 	if n == nil {
 		n = &Node{name: name, limit: math.MaxInt}
@@ -55,7 +55,7 @@ func (n *Node) agent(x *Index) *Agent {
 func (n *Node) full() bool { return n != nil && len(n.pods) >= n.limit }
 
 // see takes in the node as it is now.
-func (n *Node) see(obj *v1.Node) {
+func (n *Node) setObject(obj *v1.Node) {
 	n.obj, n.limit, n.limitText, n.admits = obj, math.MaxInt, "", admission{}
 	if obj == nil {
 		return
@@ -94,11 +94,11 @@ func (v *View) checkNode(s *Class) refusal {
 		case "":
 			return refusal{reason: cordoned}
 		case api.CordonedForRollout:
-			return refusal{reason: replaced}
+			return refusal{reason: rollingOut}
 		case api.CordonedForDraining:
 			return refusal{reason: draining}
 		}
-		return refusal{reason: maintained}
+		return refusal{reason: maintenance}
 	}
 	return v.checkHealth(s)
 }
@@ -122,7 +122,7 @@ func (v *View) checkHealth(s *Class) refusal {
 		return refusal{}
 	}
 	taint, found := corev1helpers.FindMatchingUntoleratedTaint(klog.Logger{}, v.obj.Spec.Taints, s.obj.Spec.Tolerations, func(taint *v1.Taint) bool {
-		return repels(taint) && (!unfit || taint.Key != v1.TaintNodeNotReady)
+		return doNotSchedule(taint) && (!unfit || taint.Key != v1.TaintNodeNotReady)
 	}, false)
 	if found {
 		return refusal{reason: tainted, taint: &taint}
@@ -131,7 +131,7 @@ func (v *View) checkHealth(s *Class) refusal {
 }
 
 // repels tells whether the taint keeps pods off. Of an agent that fails, its Guard knows better.
-func repels(taint *v1.Taint) bool {
+func doNotSchedule(taint *v1.Taint) bool {
 	return (taint.Effect == v1.TaintEffectNoSchedule || taint.Effect == v1.TaintEffectNoExecute) && taint.Key != api.TaintAgentFailing
 }
 

@@ -56,7 +56,7 @@ func (v *View) Nominated(s *Class) Usage {
 		mine := s.nominee
 		behind := mine != nil && mine.nominated == v.Agent.Node && Before(mine, p) < 0
 		taken := slices.Contains(v.reserved, p) // out of the view already
-		elsewhere := p.Asks != nil && !p.Asks.takes(v)
+		elsewhere := p.Asks != nil && !p.Asks.takesRole(v)
 		if p == mine || elsewhere || p.nominated != v.Agent.Node || taken || Priority(p.Obj) < s.key.priority || behind {
 			continue
 		}

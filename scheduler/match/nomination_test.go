@@ -37,10 +37,10 @@ func TestPromiseIsKeptFromWhoeverIsNotMoreImportant(t *testing.T) {
 		if test.nominated != "" {
 			test.pod.nominated = test.nominated
 		}
-		v := roomy() // 4 cpus
+		v := roomyView() // 4 cpus
 		v.Agent.Node = "n1"
 		v.Agent.nominees = []*Pod{holder, test.pod}
-		v.sum()
+		v.computeFree()
 		if r := v.check(newClass(keyOf(test.pod), test.pod)); r.ok() != test.want || !r.ok() && r.reason != nominated {
 			t.Errorf("%s: %+v", test.rule, r)
 		}
@@ -77,11 +77,11 @@ func TestPlacingWhoHasAPromiseLetsNobodyInWhoWasRefused(t *testing.T) {
 			for j := range needs(2) {
 				holder, other := needs(1)[i], needs(2)[j]
 				holder.nominated = "n1"
-				v := roomy() // 4 cpus
+				v := roomyView() // 4 cpus
 				v.Free = append(v.Free[:3:3], offered...)
 				v.Free = append(v.Free, offers.Resource{Name: offers.RevocableCPUs, Scalar: 3000})
 				v.executor.Prepared, v.Agent.Node, v.Agent.nominees = true, "n1", []*Pod{holder}
-				v.sum()
+				v.computeFree()
 				s := newClass(keyOf(other), other)
 				before := v.check(s)
 				if before.ok() || !v.check(newClass(keyOf(holder), holder)).ok() {

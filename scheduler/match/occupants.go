@@ -16,16 +16,16 @@ import (
 // pod, whoever bound it, static pods among them, or a pod that a task was launched for or a place reserved. Pods that are over
 // occupy nothing.
 type occupant struct {
-	obj    *v1.Pod
-	node   *Node // nil if it occupies none
-	slot   int   // in the node's pods
-	terms  []*term
-	claims []api.PodKey
-	held   [NumScalars]offers.Milli // of the agent, by a pod without a task
+	obj       *v1.Pod
+	node      *Node // nil if it occupies none
+	slot      int   // in the node's pods
+	terms     []*term
+	claims    []api.PodKey
+	untracked [NumScalars]offers.Milli // of the agent, by a pod without a task
 	// extended is what it has of the node's, and requests what the kubelet counts; read is the object they were read from.
-	extended Extended
-	requests Requests
-	read     *v1.Pod
+	extended     Extended
+	requests     Requests
+	requestsFrom *v1.Pod
 }
 
 // Occupy makes the pod occupy the node, as its object says now; none if the node is "".
@@ -65,38 +65,38 @@ func (x *Index) OtherSeen(obj *v1.Pod, over bool) {
 		o = &occupant{}
 		x.others[obj.UID] = o
 	}
-	x.hold(o, [NumScalars]offers.Milli{})
+	x.setUntracked(o, [NumScalars]offers.Milli{})
 	x.put(o, obj, obj.Spec.NodeName)
-	x.hold(o, DemandOf(obj, 0, 0, nil).Scalars)
+	x.setUntracked(o, DemandOf(obj, 0, 0, nil).Scalars)
 }
 
 // OtherGone takes such a pod off.
 func (x *Index) OtherGone(uid types.UID) {
 	if o := x.others[uid]; o != nil {
-		x.hold(o, [NumScalars]offers.Milli{})
+		x.setUntracked(o, [NumScalars]offers.Milli{})
 		x.put(o, o.obj, "")
 		delete(x.others, uid)
 	}
 }
 
 // hold sets what of its agent a pod without a task holds. The agent is looked at again.
-func (x *Index) hold(o *occupant, amounts [NumScalars]offers.Milli) {
+func (x *Index) setUntracked(o *occupant, amounts [NumScalars]offers.Milli) {
 	n := o.node
 	if n == nil {
 		return
 	}
 	for i := range amounts {
-		n.held[i] += amounts[i] - o.held[i]
+		n.untracked[i] += amounts[i] - o.untracked[i]
 	}
-	o.held = amounts
-	x.stir(n.agent(x))
+	o.untracked = amounts
+	x.roomFreed(n.agent(x))
 }
 
 // stir has an agent viewed anew, because a pod may fit there now that did not.
-func (x *Index) stir(a *Agent) {
+func (x *Index) roomFreed(a *Agent) {
 	if a != nil {
 		x.fleet.touch(a)
-		x.stirred = true
+		x.retry = true
 	}
 }
 
@@ -104,13 +104,13 @@ func (x *Index) stir(a *Agent) {
 func (x *Index) put(o *occupant, obj *v1.Pod, node string) {
 	var to *Node
 	if node != "" {
-		to = x.at(node)
+		to = x.nodeFor(node)
 	}
 	if o.node == to && (to == nil || looksTheSame(o.obj, obj)) {
 		resized := to != nil && o.obj.Generation != obj.Generation
 		if o.obj = obj; resized {
 			to.requested.add(o.requests, -1)
-			o.requests, o.read = requestsOf(obj, x.scratch), obj
+			o.requests, o.requestsFrom = requestsOf(obj, x.scratch), obj
 			to.requested.add(o.requests, 1)
 		}
 		return
@@ -142,12 +142,12 @@ func (x *Index) enter(o *occupant, to *Node) {
 	to.pods = append(to.pods, o)
 	o.extended = extendedOf(o.obj)
 	to.take(o.extended, 1)
-	if o.read != o.obj {
-		o.requests, o.read = requestsOf(o.obj, x.scratch), o.obj
+	if o.requestsFrom != o.obj {
+		o.requests, o.requestsFrom = requestsOf(o.obj, x.scratch), o.obj
 	}
 	to.requested.add(o.requests, 1)
-	x.tally(o, to.obj, 1)
-	x.use(o, 1)
+	x.countOccupant(o, to.obj, 1)
+	x.countClaims(o, 1)
 }
 
 func (x *Index) leave(o *occupant) {
@@ -155,8 +155,8 @@ func (x *Index) leave(o *occupant) {
 	if from == nil {
 		return
 	}
-	if from.full() || o.extended != nil || from.short { // somebody else may fit now
-		x.stir(from.agent(x))
+	if from.full() || o.extended != nil || from.refusedPod { // somebody else may fit now
+		x.roomFreed(from.agent(x))
 	}
 	last := len(from.pods) - 1
 	from.pods[o.slot] = from.pods[last]
@@ -165,31 +165,31 @@ func (x *Index) leave(o *occupant) {
 	from.pods = from.pods[:last]
 	from.take(o.extended, -1)
 	from.requested.add(o.requests, -1)
-	from.short = false
+	from.refusedPod = false
 	o.node = nil
 	for _, t := range o.terms {
 		t.holders--
 	}
-	x.tally(o, from.obj, -1)
-	x.use(o, -1)
+	x.countOccupant(o, from.obj, -1)
+	x.countClaims(o, -1)
 }
 
 // tally counts a pod in (sign 1) or out (-1) for all classes to which it may matter.
-func (x *Index) tally(o *occupant, node *v1.Node, sign int) {
+func (x *Index) countOccupant(o *occupant, node *v1.Node, sign int) {
 	x.version++
 	if node != nil {
 		o.countTerms(node, sign)
 	}
 	for s := range x.classes.watchers {
-		x.tell(s, s.topology.tell(func() bool { return node != nil && s.topology.count(o, node, sign) }))
+		x.notify(s, s.topology.apply(func() bool { return node != nil && s.topology.count(o, node, sign) }))
 	}
 }
 
 // countTerms counts the terms of the pod in or out of the domains of a node.
 func (o *occupant) countTerms(node *v1.Node, sign int) {
 	for _, t := range o.terms {
-		if domain, found := node.Labels[t.topology]; found {
-			t.holdersIn[domain] += sign
+		if domain, found := node.Labels[t.topologyKey]; found {
+			t.holdersByDomain[domain] += sign
 		}
 	}
 }
@@ -199,17 +199,17 @@ func (x *Index) NodeSeen(name string, obj *v1.Node) {
 	if before := x.AgentOfNode(name); before != nil {
 		x.fleet.touch(before)
 	}
-	n := x.at(name)
+	n := x.nodeFor(name)
 	before := n.obj
 	if before != nil && obj != nil && maps.Equal(before.Labels, obj.Labels) &&
 		slices.EqualFunc(before.Spec.Taints, obj.Spec.Taints, sameTaint) {
-		n.see(obj)
+		n.setObject(obj)
 		return
 	}
 	x.countNode(n, -1)
-	n.see(obj)
+	n.setObject(obj)
 	x.countNode(n, 1)
-	x.tellAll()
+	x.notifyAll()
 	if obj == nil && len(n.pods) == 0 {
 		delete(x.nodes, name)
 	}
@@ -239,10 +239,10 @@ func (x *Index) NamespaceSeen(name string, obj *v1.Namespace) {
 		delete(x.terms.namespaces, name)
 	}
 	x.terms.generation++
-	x.tellAll()
+	x.notifyAll()
 	for _, s := range x.classes.byKey {
 		if s.topology != nil || len(x.terms.byKey) > 0 {
-			x.reread(s, func(p *Pod) bool { return p.Obj.Namespace == name })
+			x.rereadConstraints(s, func(p *Pod) bool { return p.Obj.Namespace == name })
 		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // unread is no generation of terms, and no version of occupants.
-const unread = -1
+const outdated = -1
 
 // Pod is a pod as the matching sees it. Its owner sets the exported fields; of a pod that waits, it calls Index.Enqueue
 // afterwards.
@@ -30,12 +30,12 @@ type Pod struct {
 	Extended Extended
 	Asks     *Asks // nil for most
 
-	nominated string
-	occupant  occupant
-	wants     *constraints // nil for most
-	wantsOf   int          // the generation of terms that wants heeds
-	class     *Class       // nil if it does not wait for a place
-	reserved  *Agent       // nil if no place is reserved for it
+	nominated      string
+	occupant       occupant
+	constraints    *constraints // nil for most
+	termGeneration int          // the generation of terms that wants heeds
+	class          *Class       // nil if it does not wait for a place
+	reserved       *Agent       // nil if no place is reserved for it
 }
 
 // Key tells which pods the pod is equal to.
@@ -51,11 +51,11 @@ func (p *Pod) Reserved() *Agent { return p.reserved }
 func (p *Pod) Nominated() string { return p.nominated }
 
 // Reread has what the pod wants of the pods and volumes around it read anew when it is enqueued next.
-func (p *Pod) Reread() { p.wantsOf = unread }
+func (p *Pod) Reread() { p.termGeneration = outdated }
 
 // Seen takes in a newer state of the pod's object.
 func (p *Pod) Seen(obj *v1.Pod, waits bool) {
-	if p.Obj == nil || waits && !sameWants(p.Obj, obj) {
+	if p.Obj == nil || waits && !sameConstraints(p.Obj, obj) {
 		p.Reread()
 	}
 	p.Obj = obj
@@ -80,7 +80,7 @@ func (x *Index) Appraise(p *Pod, problem string) {
 	p.Demand, p.Requests = demandOf(p.Obj, x.cfg.DefaultCPUs, x.cfg.DefaultMem, x.scratch)
 	p.Extended = extendedOf(p.Obj)
 	if p.occupant.node == nil {
-		p.occupant.requests, p.occupant.read = p.Requests, p.Obj
+		p.occupant.requests, p.occupant.requestsFrom = p.Requests, p.Obj
 	}
 	if p.Asks = x.cfg.asks(p, problem); p.Asks == nil {
 		return

@@ -12,7 +12,7 @@ import (
 
 // shunned is what each PreferNoSchedule taint that a pod does not tolerate adds to the rank of an agent: more than
 // any algorithm does.
-const shunned = 1 << 40
+const preferNoSchedulePenalty = 1 << 40
 
 // The weights of the kinds of preferences, as in kube-scheduler
 // (https://kubernetes.io/docs/reference/scheduling/config/#scheduling-plugins).
@@ -41,10 +41,10 @@ func newNodeScorer(pod *v1.Pod) nodeScorer {
 }
 
 // shuns counts the discouraging taints of the view that the class does not tolerate.
-func (v *View) shuns(s *Class) int64 {
+func (v *View) intolerableTaints(s *Class) int64 {
 	n := int64(0)
-	for i := range v.discouraging {
-		if !corev1helpers.TolerationsTolerateTaint(klog.Logger{}, s.obj.Spec.Tolerations, &v.discouraging[i], false) {
+	for i := range v.preferNoSchedule {
+		if !corev1helpers.TolerationsTolerateTaint(klog.Logger{}, s.obj.Spec.Tolerations, &v.preferNoSchedule[i], false) {
 			n++
 		}
 	}
@@ -52,15 +52,15 @@ func (v *View) shuns(s *Class) int64 {
 }
 
 // choosy tells whether the class likes some of the nodes that it fits on better than others.
-func (s *Class) choosy() bool {
+func (s *Class) hasPreferences() bool {
 	if s.topology == nil {
 		return false
 	}
 	n := s.topology
-	if len(n.prefers) > 0 || len(n.soft) > 0 || n.nodes != nil {
+	if len(n.preferredTerms) > 0 || len(n.soft) > 0 || n.nodeScorer != nil {
 		return true
 	}
-	for _, t := range n.met {
+	for _, t := range n.existingTerms {
 		if t.weight != 0 {
 			return true
 		}
@@ -74,7 +74,7 @@ type scored struct {
 	view                        *View
 	rank                        int64 // by the algorithm
 	nodes, taints, pods, spread int64
-	apart                       bool // it lacks a label that the soft spread is about
+	lacksLabel                  bool // it lacks a label that the soft spread is about
 }
 
 // findPreferred returns the view that the class fits on and likes best.
@@ -87,7 +87,7 @@ func (x *Index) findPreferred(s *Class) *View {
 			}
 		}
 	} else {
-		x.readOn(s)
+		x.addCandidates(s)
 		fitting := s.search.found[:0]
 		for _, candidate := range s.search.found {
 			before := len(all)
@@ -103,19 +103,19 @@ func (x *Index) findPreferred(s *Class) *View {
 }
 
 // readOn makes candidates of all agents that may fit; it looks only at those that it has not seen as they are now.
-func (x *Index) readOn(s *Class) {
+func (x *Index) addCandidates(s *Class) {
 	f, r := &x.fleet, &s.search
-	if r.read < f.base || len(r.found) > 2*len(f.agents)+1024 {
-		*r = search{read: f.logged()}
+	if r.logRead < f.base || len(r.found) > 2*len(f.agents)+1024 {
+		*r = search{logRead: f.logged()}
 	}
-	for _, a := range f.log[r.read-f.base:] {
-		if a.order < r.next { // it may be there twice then, until the search starts anew
+	for _, a := range f.log[r.logRead-f.base:] {
+		if a.order < r.nextAgent { // it may be there twice then, until the search starts anew
 			r.found = append(r.found, candidate{agent: a})
 		}
 	}
-	r.read = f.logged()
-	for ; r.next < len(f.agents); r.next++ {
-		if a := f.agents[r.next]; a != nil {
+	r.logRead = f.logged()
+	for ; r.nextAgent < len(f.agents); r.nextAgent++ {
+		if a := f.agents[r.nextAgent]; a != nil {
 			r.found = append(r.found, candidate{agent: a})
 		}
 	}
@@ -127,29 +127,29 @@ func (x *Index) score(all []scored, s *Class, a *Agent) []scored {
 	if v == nil {
 		return all
 	}
-	l := scored{view: v, rank: x.cfg.Algorithm.rank(v, &s.demand), taints: v.shuns(s)}
+	l := scored{view: v, rank: x.cfg.Algorithm.rank(v, &s.demand), taints: v.intolerableTaints(s)}
 	s.topology.score(&l, v.obj)
 	return append(all, l)
 }
 
 // score fills in what the class thinks of the node.
 func (n *topology) score(l *scored, node *v1.Node) {
-	if n.nodes != nil {
-		l.nodes = n.nodes.Score(node)
+	if n.nodeScorer != nil {
+		l.nodes = n.nodeScorer.Score(node)
 	}
-	for key, domains := range n.liked {
+	for key, domains := range n.preferenceScores {
 		if value, found := node.Labels[key]; found {
 			l.pods += domains[value]
 		}
 	}
-	for _, t := range n.met {
-		if value, found := node.Labels[t.topology]; found {
-			l.pods += t.weight * int64(t.holdersIn[value]-n.own(t, value))
+	for _, t := range n.existingTerms {
+		if value, found := node.Labels[t.topologyKey]; found {
+			l.pods += t.weight * int64(t.holdersByDomain[value]-n.ownTerm(t, value))
 		}
 	}
 	for i := range n.soft {
-		if _, found := node.Labels[n.soft[i].topology]; !found {
-			l.apart = true
+		if _, found := node.Labels[n.soft[i].topologyKey]; !found {
+			l.lacksLabel = true
 		}
 	}
 }
@@ -162,16 +162,16 @@ func (n *topology) scoreSpread(all []scored) {
 	}
 	weights := make([]float64, len(n.soft))
 	for i := range n.soft {
-		weights[i] = math.Log(float64(domainsIn(all, n.soft[i].topology) + 2))
+		weights[i] = math.Log(float64(domainsIn(all, n.soft[i].topologyKey) + 2))
 	}
 	for i := range all {
 		l, sum := &all[i], 0.0
-		if l.apart {
+		if l.lacksLabel {
 			continue
 		}
 		for j := range n.soft {
 			r, d := &n.soft[j], &n.spread[len(n.hard)+j]
-			sum += float64(d.pods[l.view.obj.Labels[r.topology]])*weights[j] + float64(r.maxSkew-1)
+			sum += float64(d.pods[l.view.obj.Labels[r.topologyKey]])*weights[j] + float64(r.maxSkew-1)
 		}
 		l.spread = int64(math.Round(sum))
 	}
@@ -181,7 +181,7 @@ func (n *topology) scoreSpread(all []scored) {
 func domainsIn(all []scored, topology string) int {
 	domains := map[string]struct{}{}
 	for i := range all {
-		if l := &all[i]; !l.apart {
+		if l := &all[i]; !l.lacksLabel {
 			domains[l.view.obj.Labels[topology]] = struct{}{}
 		}
 	}
@@ -196,7 +196,7 @@ func bestScored(all []scored) *View {
 		l := &all[i]
 		most.nodes, most.taints = max(most.nodes, l.nodes), max(most.taints, l.taints)
 		most.pods, least.pods = max(most.pods, l.pods), min(least.pods, l.pods)
-		if !l.apart {
+		if !l.lacksLabel {
 			most.spread, least.spread = max(most.spread, l.spread), min(least.spread, l.spread)
 		}
 	}
@@ -209,7 +209,7 @@ func bestScored(all []scored) *View {
 			score += podsWeight * int64(100*(float64(l.pods-least.pods)/float64(most.pods-least.pods)))
 		}
 		switch {
-		case l.apart:
+		case l.lacksLabel:
 		case most.spread == 0: // none of its like is anywhere
 			score += spreadWeight * 100
 		default:

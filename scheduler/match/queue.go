@@ -13,15 +13,15 @@ const idleClasses = 256
 type classes struct {
 	byKey    map[Key]*Class
 	watchers map[*Class]struct{} // whose counts of the pods around them are kept up to date
-	fresh    map[Key]struct{}    // that got a pod since the last cycle
-	read     int                 // of the log of the fleet, in the last cycle
-	roused   []*Class            // that what happened to other pods gave another look
+	changed  map[Key]struct{}    // that got a pod since the last cycle
+	logRead  int                 // of the log of the fleet, in the last cycle
+	retry    []*Class            // that what happened to other pods gave another look
 	due      turns               // that have their turn in this cycle
 	current  *Class              // that has its turn now
 }
 
 func newClasses() classes {
-	return classes{byKey: map[Key]*Class{}, watchers: map[*Class]struct{}{}, fresh: map[Key]struct{}{}}
+	return classes{byKey: map[Key]*Class{}, watchers: map[*Class]struct{}{}, changed: map[Key]struct{}{}}
 }
 
 // Enqueue lets a pod wait for a place together with its equals. It does nothing for one that waits in its class already.
@@ -34,8 +34,8 @@ func (x *Index) Enqueue(p *Pod) {
 
 // Reconsider reads what the pod wants of others anew if that may have changed, and tells whether the pod is in its class.
 func (x *Index) Reconsider(p *Pod) (settled bool) {
-	if p.wantsOf != x.terms.generation {
-		x.read(p)
+	if p.termGeneration != x.terms.generation {
+		x.readConstraints(p)
 	}
 	return p.class != nil && p.class.key == keyOf(p)
 }
@@ -50,7 +50,7 @@ func (x *Index) join(p *Pod) {
 	}
 	p.class = s
 	heap.Push(&s.pods, p)
-	x.classes.fresh[key] = struct{}{}
+	x.classes.changed[key] = struct{}{}
 	x.watch(s)
 }
 
@@ -83,30 +83,30 @@ func (x *Index) watch(s *Class) {
 	}
 	if _, watched := x.classes.watchers[s]; !watched {
 		x.classes.watchers[s] = struct{}{}
-		s.search = search{read: x.fleet.logged()}
+		s.search = search{logRead: x.fleet.logged()}
 	}
 }
 
 // tell has a class look again if what has changed may let its pods in somewhere. One that no pod has any more is told no longer;
 // its counts are made anew when they are needed.
-func (x *Index) tell(s *Class, loosened bool) {
+func (x *Index) notify(s *Class, mayFit bool) {
 	switch {
 	case s.Head() == nil:
 		delete(x.classes.watchers, s)
-	case loosened:
-		s.search = search{read: x.fleet.logged()}
-		x.classes.fresh[s.key] = struct{}{}
-		x.classes.roused = append(x.classes.roused, s)
-		x.stirred = true
+	case mayFit:
+		s.search = search{logRead: x.fleet.logged()}
+		x.classes.changed[s.key] = struct{}{}
+		x.classes.retry = append(x.classes.retry, s)
+		x.retry = true
 	}
 }
 
 // tellAll has all classes that heed other pods look again, after a change that their counts do not follow.
-func (x *Index) tellAll() {
+func (x *Index) notifyAll() {
 	x.version++
 	for s := range x.classes.watchers {
-		s.topology.version = unread
-		x.tell(s, true)
+		s.topology.version = outdated
+		x.notify(s, true)
 	}
 }
 
@@ -115,17 +115,17 @@ func (x *Index) tellAll() {
 func (x *Index) Begin() {
 	q := &x.classes
 	q.current = nil
-	if q.read != x.fleet.logged() {
+	if q.logRead != x.fleet.logged() {
 		x.allTurns()
 		return
 	}
 	q.due = q.due[:0]
-	for key := range q.fresh {
+	for key := range q.changed {
 		if s := q.byKey[key]; s != nil && s.Head() != nil {
 			q.due = append(q.due, s)
 		}
 	}
-	x.takeTurns()
+	x.startTurns()
 }
 
 // allTurns makes all classes due that have pods.
@@ -137,14 +137,14 @@ func (x *Index) allTurns() {
 			q.due = append(q.due, s)
 		}
 	}
-	x.takeTurns()
+	x.startTurns()
 }
 
-func (x *Index) takeTurns() {
+func (x *Index) startTurns() {
 	q := &x.classes
-	q.read = x.fleet.logged()
-	clear(q.fresh)
-	q.roused = q.roused[:0]
+	q.logRead = x.fleet.logged()
+	clear(q.changed)
+	q.retry = q.retry[:0]
 	for _, s := range q.due {
 		s.due = true
 	}
@@ -162,10 +162,10 @@ func (x *Index) Next() *Class {
 			heap.Fix(&q.due, 0)
 		}
 	}
-	if x.heed() {
+	if x.applyNewTerms() {
 		x.allTurns()
 	}
-	q.admit()
+	q.addRetries()
 	if q.current = nil; len(q.due) > 0 {
 		q.current = q.due[0]
 	}
@@ -179,14 +179,14 @@ func (x *Index) Skip() {
 }
 
 // admit makes those classes due, too, that were roused meanwhile.
-func (q *classes) admit() {
-	for _, s := range q.roused {
+func (q *classes) addRetries() {
+	for _, s := range q.retry {
 		if !s.due && s.Head() != nil && q.byKey[s.key] == s {
 			s.due = true
 			heap.Push(&q.due, s)
 		}
 	}
-	q.roused = q.roused[:0]
+	q.retry = q.retry[:0]
 }
 
 // Forget bounds what is remembered of classes and terms that no pod has. Its owner calls it now and then.

@@ -35,32 +35,32 @@ const (
 	selectorMismatch
 	affinityMismatch
 	cordoned
-	maintained
+	maintenance
 	draining
-	replaced
+	rollingOut
 	notReady
 	tainted
 	failing
 	rejecting
 	tooManyPods
-	podsMissing
-	podsAvoided
-	podsRepel
+	affinityUnmet
+	antiAffinityUnmet
+	existingAntiAffinity
 	topologyMissing
 	skewed
 	claimMissing
-	claimGoing
+	claimDeleting
 	claimLost
-	claimForeign
-	claimTaken
+	claimNotForPod
+	claimInUse
 	claimUnbound
 	volumeMissing
 	volumeElsewhere
 	claimElsewhere
 	noVolume
-	busy
-	tooSmall
-	insufficient
+	offersShort
+	agentShort
+	kubeletShort
 	extendedShort
 	portsMissing
 	portsShort
@@ -73,7 +73,7 @@ const (
 	offersNothing
 	otherExecutor
 	noExecutor
-	cutOff
+	unreachable
 
 	numReasons
 )
@@ -104,11 +104,11 @@ func (r refusal) wordsOfNode(s *Class, _ string) string {
 		return "node(s) didn't match Pod's node affinity/selector"
 	case cordoned:
 		return "node(s) were unschedulable"
-	case maintained:
+	case maintenance:
 		return "node(s) were unschedulable (maintenance is planned)"
 	case draining:
 		return "node(s) were unschedulable (Mesos drains the agent)"
-	case replaced:
+	case rollingOut:
 		return "node(s) were unschedulable (km is replaced by another version)"
 	case notReady:
 		return "node(s) were not ready"
@@ -127,11 +127,11 @@ func (r refusal) wordsOfPods(*Class, string) string {
 	switch r.reason {
 	case tooManyPods:
 		return "Too many pods (" + r.what + " of " + r.what + ")"
-	case podsMissing:
+	case affinityUnmet:
 		return "node(s) didn't match pod affinity rules (" + r.what + ")"
-	case podsAvoided:
+	case antiAffinityUnmet:
 		return "node(s) didn't match pod anti-affinity rules (" + r.what + ")"
-	case podsRepel:
+	case existingAntiAffinity:
 		return "node(s) didn't satisfy existing pods anti-affinity rules (" + r.what + ")"
 	case topologyMissing:
 		return "node(s) didn't match pod topology spread constraints (missing required label " + r.what + ")"
@@ -147,13 +147,13 @@ func (r refusal) wordsOfVolumes(*Class, string) string {
 	switch r.reason {
 	case claimMissing:
 		return claim + " not found"
-	case claimGoing:
+	case claimDeleting:
 		return claim + " is being deleted"
 	case claimLost:
 		return claim + " has lost its persistentvolume"
-	case claimForeign:
+	case claimNotForPod:
 		return claim + " was not created for the pod"
-	case claimTaken:
+	case claimInUse:
 		return claim + " has ReadWriteOncePod access mode and is already in-use by another pod"
 	case claimUnbound:
 		return "pod has unbound immediate PersistentVolumeClaims (" + r.what + ")"
@@ -173,20 +173,20 @@ func (r refusal) wordsOfVolumes(*Class, string) string {
 // admit are told apart.
 func (r refusal) wordsOfResources(_ *Class, roles string) string {
 	switch r.reason {
-	case busy:
-		return fmt.Sprintf("Insufficient %s in offers", kubernetesNames[r.scalar]) + with(" for ", roles)
-	case tooSmall:
-		return fmt.Sprintf("Insufficient %s on the agent", kubernetesNames[r.scalar]) + with(" for ", roles)
-	case insufficient:
+	case offersShort:
+		return fmt.Sprintf("Insufficient %s in offers", kubernetesNames[r.scalar]) + suffix(" for ", roles)
+	case agentShort:
+		return fmt.Sprintf("Insufficient %s on the agent", kubernetesNames[r.scalar]) + suffix(" for ", roles)
+	case kubeletShort:
 		return "Insufficient " + string(RequestNames[r.scalar])
 	case extendedShort:
 		return "Insufficient " + r.what
 	case portsMissing:
 		return fmt.Sprintf("node(s) didn't have free ports for the requested pod ports (%s)", strings.Trim(fmt.Sprint(r.ports), "[]"))
 	case portsShort:
-		return "node(s) didn't have enough free ports in offers" + with(" for ", roles)
+		return "node(s) didn't have enough free ports in offers" + suffix(" for ", roles)
 	case revocableShort:
-		return "Insufficient revocable cpus in offers" + with(" for ", roles)
+		return "Insufficient revocable cpus in offers" + suffix(" for ", roles)
 	case minionShort:
 		return "Insufficient resources for a minion"
 	}
@@ -199,25 +199,25 @@ func (r refusal) wordsOfAgent(roles string) string {
 	case executorMixes:
 		return "agent(s) run an executor that was given cpus, beside which Mesos allows no revocable ones: it has to end first"
 	case otherRole:
-		return "agent(s) offer nothing now" + with(" to ", roles)
+		return "agent(s) offer nothing now" + suffix(" to ", roles)
 	case nominated:
 		return "node(s) are nominated for pods of equal or higher priority"
 	case installing:
 		return "agent(s) wait until others have fetched km (--max-concurrent-installs)"
 	case offersNothing:
-		return "agent(s) have enough but offer nothing now" + with(" to ", roles)
+		return "agent(s) have enough but offer nothing now" + suffix(" to ", roles)
 	case otherExecutor:
 		return fmt.Sprintf("agent(s) run another version of our executor (%s)", r.runs)
 	case noExecutor:
 		return "agent(s) cannot be given an executor yet"
-	case cutOff:
+	case unreachable:
 		return "agent(s) cannot be reached by Mesos"
 	}
 	return "node(s) are being prepared"
 }
 
 // with puts words behind others if there are any.
-func with(between, words string) string {
+func suffix(between, words string) string {
 	if words == "" {
 		return ""
 	}
@@ -291,9 +291,9 @@ func (s *Summary) String() string {
 func (s *Summary) numbers(c count) string {
 	var want, most string
 	switch c.reason {
-	case busy, tooSmall:
+	case offersShort, agentShort:
 		want, most = s.class.demand.Scalars[c.scalar].String(), c.most.String()
-	case insufficient:
+	case kubeletShort:
 		want, most = Amount(c.scalar, s.class.requests[c.scalar]), Amount(c.scalar, c.spare)
 	case revocableShort:
 		want, most = s.class.asks.revocable.String(), c.most.String()

@@ -88,9 +88,9 @@ func (v *View) checkResources(s *Class) refusal {
 		if want <= v.have[i] {
 			continue
 		}
-		short := refusal{reason: tooSmall, scalar: i, most: v.have[i]}
+		short := refusal{reason: agentShort, scalar: i, most: v.have[i]}
 		if len(v.Offers) > 0 && want <= v.Agent.Total.Scalars[i]-v.executor.Charge.Sum(ScalarNames[i]) {
-			short.reason = busy
+			short.reason = offersShort
 		}
 		return short
 	}

@@ -13,14 +13,14 @@ import (
 // spreadRule is a topology spread constraint, ready to be held against pods and nodes
 // (https://kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-constraints/).
 type spreadRule struct {
-	topology   string
-	others     []string // the topology keys of the pod's rules of this kind: a node without one of them does not count
-	maxSkew    int
-	minDomains int
-	pods       labels.Selector
-	self       int // 1 if the pod itself counts
-	affinity   *nodeaffinity.RequiredNodeAffinity
-	taints     bool // nodes whose taints the pod does not tolerate do not count
+	topologyKey string
+	allKeys     []string // the topology keys of the pod's rules of this kind: a node without one of them does not count
+	maxSkew     int
+	minDomains  int
+	podSelector labels.Selector
+	selfMatch   int // 1 if the pod itself counts
+	affinity    *nodeaffinity.RequiredNodeAffinity
+	honorTaints bool // nodes whose taints the pod does not tolerate do not count
 }
 
 func spreadRules(pod *v1.Pod, when v1.UnsatisfiableConstraintAction) []spreadRule {
@@ -32,9 +32,9 @@ func spreadRules(pod *v1.Pod, when v1.UnsatisfiableConstraintAction) []spreadRul
 			continue
 		}
 		keys = append(keys, c.TopologyKey)
-		r := spreadRule{topology: c.TopologyKey, maxSkew: int(c.MaxSkew), minDomains: 1, pods: spreadSelector(pod, c)}
-		if r.pods.Matches(labels.Set(pod.Labels)) {
-			r.self = 1
+		r := spreadRule{topologyKey: c.TopologyKey, maxSkew: int(c.MaxSkew), minDomains: 1, podSelector: spreadSelector(pod, c)}
+		if r.podSelector.Matches(labels.Set(pod.Labels)) {
+			r.selfMatch = 1
 		}
 		if c.MinDomains != nil {
 			r.minDomains = int(*c.MinDomains)
@@ -43,11 +43,11 @@ func spreadRules(pod *v1.Pod, when v1.UnsatisfiableConstraintAction) []spreadRul
 			affinity := nodeaffinity.GetRequiredNodeAffinity(pod)
 			r.affinity = &affinity
 		}
-		r.taints = c.NodeTaintsPolicy != nil && *c.NodeTaintsPolicy == v1.NodeInclusionPolicyHonor
+		r.honorTaints = c.NodeTaintsPolicy != nil && *c.NodeTaintsPolicy == v1.NodeInclusionPolicyHonor
 		rules = append(rules, r)
 	}
 	for i := range rules {
-		rules[i].others = keys
+		rules[i].allKeys = keys
 	}
 	return rules
 }
@@ -71,12 +71,12 @@ func spreadSelector(pod *v1.Pod, c *v1.TopologySpreadConstraint) labels.Selector
 // text tells rules apart; node affinity and tolerations are in the class's key anyway.
 func (r *spreadRule) text() string {
 	return fmt.Sprintf("spread %s %v %d %d {%s} %d %t %t",
-		r.topology, r.others, r.maxSkew, r.minDomains, r.pods, r.self, r.affinity != nil, r.taints)
+		r.topologyKey, r.allKeys, r.maxSkew, r.minDomains, r.podSelector, r.selfMatch, r.affinity != nil, r.honorTaints)
 }
 
 // eligible tells whether the node's pods, and its domain, count.
 func (r *spreadRule) eligible(pod *v1.Pod, node *v1.Node) bool {
-	for _, key := range r.others {
+	for _, key := range r.allKeys {
 		if _, found := node.Labels[key]; !found {
 			return false
 		}
@@ -86,8 +86,8 @@ func (r *spreadRule) eligible(pod *v1.Pod, node *v1.Node) bool {
 			return false
 		}
 	}
-	if r.taints {
-		_, repelled := corev1helpers.FindMatchingUntoleratedTaint(klog.Logger{}, node.Spec.Taints, pod.Spec.Tolerations, repels, false)
+	if r.honorTaints {
+		_, repelled := corev1helpers.FindMatchingUntoleratedTaint(klog.Logger{}, node.Spec.Taints, pod.Spec.Tolerations, doNotSchedule, false)
 		return !repelled
 	}
 	return true
@@ -95,59 +95,59 @@ func (r *spreadRule) eligible(pod *v1.Pod, node *v1.Node) bool {
 
 // counts tells whether a pod that occupies a node counts; one that is on its way out does not.
 func (r *spreadRule) counts(pod, other *v1.Pod) bool {
-	return other.DeletionTimestamp == nil && other.Namespace == pod.Namespace && !r.pods.Empty() &&
-		r.pods.Matches(labels.Set(other.Labels))
+	return other.DeletionTimestamp == nil && other.Namespace == pod.Namespace && !r.podSelector.Empty() &&
+		r.podSelector.Matches(labels.Set(other.Labels))
 }
 
 // domains are how many pods stand in each domain of a rule.
 type domains struct {
-	pods    map[string]int
-	fewest  int // pods in a domain
-	lowest  int // how many domains have so few
-	settled bool
+	pods          map[string]int
+	fewest        int // pods in a domain
+	fewestDomains int // how many domains have so few
+	valid         bool
 }
 
 // settle finds the domains with the fewest pods.
-func (d *domains) settle() {
-	if d.settled {
+func (d *domains) findFewest() {
+	if d.valid {
 		return
 	}
-	d.settled, d.fewest, d.lowest = true, 0, 0
+	d.valid, d.fewest, d.fewestDomains = true, 0, 0
 	for _, pods := range d.pods {
 		switch {
-		case d.lowest == 0 || pods < d.fewest:
-			d.fewest, d.lowest = pods, 1
+		case d.fewestDomains == 0 || pods < d.fewest:
+			d.fewest, d.fewestDomains = pods, 1
 		case pods == d.fewest:
-			d.lowest++
+			d.fewestDomains++
 		}
 	}
 }
 
 // add counts pods into or out of a domain and tells whether other domains may take more now.
-func (d *domains) add(domain string, pods int) (loosened bool) {
-	d.settle()
+func (d *domains) add(domain string, pods int) (mayFit bool) {
+	d.findFewest()
 	before := d.pods[domain]
 	d.pods[domain] = before + pods
 	switch {
 	case pods < 0:
-		d.settled = false
+		d.valid = false
 		return true
 	case before > d.fewest:
 		return false
 	}
-	if d.lowest--; d.lowest > 0 {
+	if d.fewestDomains--; d.fewestDomains > 0 {
 		return false
 	}
-	d.settled = false
+	d.valid = false
 	return true
 }
 
 // skew is by how many pods the domain would be ahead of the emptiest one with another one of these pods.
 func (d *domains) skew(r *spreadRule, domain string) int {
-	d.settle()
+	d.findFewest()
 	fewest := d.fewest
 	if len(d.pods) < r.minDomains {
 		fewest = 0
 	}
-	return d.pods[domain] + r.self - fewest
+	return d.pods[domain] + r.selfMatch - fewest
 }

@@ -48,7 +48,7 @@ func TestTopologySpreadCountsThePodsAndNodesThatItsConstraintSays(t *testing.T) 
 		},
 		{rule: "only pods of the same namespace count", pod: func(p *v1.Pod) { p.Namespace = "other" }},
 	} {
-		x := NewIndex(Config{}, nobody{})
+		x := NewIndex(Config{}, emptySource{})
 		for name, zone := range map[string]string{"n1": "z1", "n2": "z2"} {
 			node := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1.LabelTopologyZone: zone}}}
 			if name == "n2" {
@@ -72,8 +72,8 @@ func TestTopologySpreadCountsThePodsAndNodesThatItsConstraintSays(t *testing.T) 
 			test.pod(obj)
 		}
 		p := &Pod{Obj: obj}
-		x.read(p)
-		if r := newTopology(p.wants).check(x.nodes["n1"].obj); r.reason != test.want {
+		x.readConstraints(p)
+		if r := newTopology(p.constraints).check(x.nodes["n1"].obj); r.reason != test.want {
 			t.Errorf("%s: got %v, want %v", test.rule, r.reason, test.want)
 		}
 	}

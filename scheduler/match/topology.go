@@ -6,13 +6,13 @@ import v1 "k8s.io/api/core/v1"
 // needed, or kept up to date while pods of the class wait.
 type topology struct {
 	*constraints
-	version int
-	group   counts        // pods that are all that the required affinity wants, by domain of each term
-	avoided counts        // pods that the required anti-affinity is about
-	liked   scores        // what the preferred terms add up to
-	spread  []domains     // for the hard rules, then the soft ones
-	ruled   []*spreadRule // these rules
-	stored  stored
+	version            int
+	affinityCounts     counts        // pods that are all that the required affinity wants, by domain of each term
+	antiAffinityCounts counts        // pods that the required anti-affinity is about
+	preferenceScores   scores        // what the preferred terms add up to
+	spread             []domains     // for the hard rules, then the soft ones
+	spreadRules        []*spreadRule // these rules
+	claimState         claimState
 }
 
 // pair is a domain: the nodes on which a label has this value.
@@ -47,10 +47,10 @@ func (s scores) add(key string, node *v1.Node, n int64) {
 }
 
 func newTopology(w *constraints) *topology {
-	n := &topology{constraints: w, version: unread, stored: stored{version: unread}}
+	n := &topology{constraints: w, version: outdated, claimState: claimState{version: outdated}}
 	for _, rules := range [][]spreadRule{w.hard, w.soft} {
 		for i := range rules {
-			n.ruled = append(n.ruled, &rules[i])
+			n.spreadRules = append(n.spreadRules, &rules[i])
 		}
 	}
 	return n
@@ -62,13 +62,13 @@ func (n *topology) refresh() {
 		return
 	}
 	n.version = n.index.version
-	n.group, n.avoided, n.liked = counts{}, counts{}, scores{}
-	n.spread = make([]domains, len(n.ruled))
-	for i, r := range n.ruled {
+	n.affinityCounts, n.antiAffinityCounts, n.preferenceScores = counts{}, counts{}, scores{}
+	n.spread = make([]domains, len(n.spreadRules))
+	for i, r := range n.spreadRules {
 		n.spread[i].pods = map[string]int{}
 		for _, around := range n.index.nodes {
 			if around.obj != nil && r.eligible(n.obj, around.obj) {
-				n.spread[i].pods[around.obj.Labels[r.topology]] += 0
+				n.spread[i].pods[around.obj.Labels[r.topologyKey]] += 0
 			}
 		}
 	}
@@ -84,7 +84,7 @@ func (n *topology) refresh() {
 
 // tell takes in one change of what stands by the function given, if nothing was missed before. It tells whether the
 // class may fit where it did not.
-func (n *topology) tell(change func() bool) (loosened bool) {
+func (n *topology) apply(change func() bool) (mayFit bool) {
 	if n.version != n.index.version-1 {
 		return true
 	}
@@ -93,40 +93,40 @@ func (n *topology) tell(change func() bool) (loosened bool) {
 }
 
 // count counts a pod in or out that stands on the node.
-func (n *topology) count(st *occupant, node *v1.Node, sign int) (loosened bool) {
+func (n *topology) count(st *occupant, node *v1.Node, sign int) (mayFit bool) {
 	if st == n.self {
 		return false
 	}
-	space := n.index.terms.labelsOf(st.obj.Namespace)
+	space := n.index.terms.namespaceLabels(st.obj.Namespace)
 	if n.matchesAll(st.obj) {
-		for _, t := range n.toward {
-			n.group.add(t.topology, node, sign)
+		for _, t := range n.affinityTerms {
+			n.affinityCounts.add(t.topologyKey, node, sign)
 		}
-		loosened = true
+		mayFit = true
 	}
-	for _, t := range n.apart {
+	for _, t := range n.antiAffinityTerms {
 		if t.matches(st.obj, space) {
-			n.avoided.add(t.topology, node, sign)
-			loosened = loosened || sign < 0
+			n.antiAffinityCounts.add(t.topologyKey, node, sign)
+			mayFit = mayFit || sign < 0
 		}
 	}
-	for _, t := range n.prefers {
+	for _, t := range n.preferredTerms {
 		if t.matches(st.obj, space) {
-			n.liked.add(t.topology, node, int64(sign)*t.weight)
-			loosened = true
+			n.preferenceScores.add(t.topologyKey, node, int64(sign)*t.weight)
+			mayFit = true
 		}
 	}
-	for _, t := range n.met {
+	for _, t := range n.existingTerms {
 		if containsTerm(st.terms, t) {
-			loosened = loosened || sign < 0 || !t.repels
+			mayFit = mayFit || sign < 0 || !t.antiAffinity
 		}
 	}
-	for i, r := range n.ruled {
+	for i, r := range n.spreadRules {
 		if r.counts(n.obj, st.obj) && r.eligible(n.obj, node) {
-			loosened = n.spread[i].add(node.Labels[r.topology], sign) || i >= len(n.hard) || loosened
+			mayFit = n.spread[i].add(node.Labels[r.topologyKey], sign) || i >= len(n.hard) || mayFit
 		}
 	}
-	return loosened
+	return mayFit
 }
 
 func containsTerm(terms []*term, t *term) bool {
@@ -149,33 +149,33 @@ func (n *topology) check(node *v1.Node) refusal {
 	if r := n.checkAffinity(node); !r.ok() {
 		return r
 	}
-	for _, t := range n.apart {
-		if value, found := node.Labels[t.topology]; found && n.avoided[pair{t.topology, value}] > 0 {
-			return refusal{reason: podsAvoided, what: t.topology}
+	for _, t := range n.antiAffinityTerms {
+		if value, found := node.Labels[t.topologyKey]; found && n.antiAffinityCounts[pair{t.topologyKey, value}] > 0 {
+			return refusal{reason: antiAffinityUnmet, what: t.topologyKey}
 		}
 	}
-	for _, t := range n.met {
-		if value, found := node.Labels[t.topology]; found && t.repels && t.holdersIn[value] > n.own(t, value) {
-			return refusal{reason: podsRepel, what: t.topology}
+	for _, t := range n.existingTerms {
+		if value, found := node.Labels[t.topologyKey]; found && t.antiAffinity && t.holdersByDomain[value] > n.ownTerm(t, value) {
+			return refusal{reason: existingAntiAffinity, what: t.topologyKey}
 		}
 	}
 	for i := range n.hard {
 		r := &n.hard[i]
-		value, found := node.Labels[r.topology]
+		value, found := node.Labels[r.topologyKey]
 		if !found {
-			return refusal{reason: topologyMissing, what: r.topology}
+			return refusal{reason: topologyMissing, what: r.topologyKey}
 		}
 		if n.spread[i].skew(r, value) > r.maxSkew {
-			return refusal{reason: skewed, what: r.topology}
+			return refusal{reason: skewed, what: r.topologyKey}
 		}
 	}
 	return n.checkVolumes(node)
 }
 
 // own is 1 if the pod itself is one of those that have the term and stand in the domain.
-func (n *topology) own(t *term, domain string) int {
+func (n *topology) ownTerm(t *term, domain string) int {
 	st := n.self
-	if st == nil || st.node == nil || st.node.obj == nil || !containsTerm(st.terms, t) || st.node.obj.Labels[t.topology] != domain {
+	if st == nil || st.node == nil || st.node.obj == nil || !containsTerm(st.terms, t) || st.node.obj.Labels[t.topologyKey] != domain {
 		return 0
 	}
 	return 1
@@ -190,17 +190,17 @@ func (s *Class) occupies(n *Node) bool {
 // go anywhere.
 func (n *topology) checkAffinity(node *v1.Node) refusal {
 	missing := ""
-	for _, t := range n.toward {
-		value, found := node.Labels[t.topology]
+	for _, t := range n.affinityTerms {
+		value, found := node.Labels[t.topologyKey]
 		if !found {
-			return refusal{reason: podsMissing, what: t.topology}
+			return refusal{reason: affinityUnmet, what: t.topologyKey}
 		}
-		if n.group[pair{t.topology, value}] == 0 {
-			missing = t.topology
+		if n.affinityCounts[pair{t.topologyKey, value}] == 0 {
+			missing = t.topologyKey
 		}
 	}
-	if missing == "" || n.first && len(n.group) == 0 {
+	if missing == "" || n.matchesSelf && len(n.affinityCounts) == 0 {
 		return refusal{}
 	}
-	return refusal{reason: podsMissing, what: missing}
+	return refusal{reason: affinityUnmet, what: missing}
 }

@@ -87,7 +87,7 @@ func (v *View) HasBeside(s *Class, others *Usage) bool {
 			return false
 		}
 	}
-	if s.key.node == "" && !s.occupies(v.node) && (!v.node.takes(s, others) || !v.admitsBeside(s, others)) {
+	if s.key.node == "" && !s.occupies(v.node) && (!v.node.fitsBeside(s, others) || !v.admitsBeside(s, others)) {
 		return false
 	}
 	ports, revocable := len(s.demand.Ports), offers.Milli(0)

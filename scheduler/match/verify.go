@@ -15,7 +15,7 @@ func (x *Index) Verify(allows func(pod *v1.Pod, node *v1.Node) bool) error {
 			if err := x.verifyWaits(p); err != nil {
 				return err
 			}
-			if allows == nil || p.Node != "" || p.wants != nil && len(p.wants.claims) > 0 {
+			if allows == nil || p.Node != "" || p.constraints != nil && len(p.constraints.claims) > 0 {
 				continue
 			}
 			if err := x.verifyTopology(p, allows); err != nil {
@@ -55,13 +55,13 @@ func (x *Index) verifyTopology(p *Pod, allows func(pod *v1.Pod, node *v1.Node) b
 			continue
 		}
 		want := allows(p.Obj, n.obj)
-		if p.wants == nil {
+		if p.constraints == nil {
 			if !want {
 				return fmt.Errorf("plain pod %s may not run on %s", p.Obj.Name, n.name)
 			}
 			continue
 		}
-		for _, t := range []*topology{p.class.topology, newTopology(p.wants)} {
+		for _, t := range []*topology{p.class.topology, newTopology(p.constraints)} {
 			if r := t.check(n.obj); r.ok() != want {
 				return fmt.Errorf("pod %s on %s: got %v, want %v", p.Obj.Name, n.name, r, want)
 			}

@@ -46,16 +46,16 @@ type View struct {
 	Free     offers.Resources
 	executor Executor
 
-	index        *Index
-	obj          *v1.Node                 // nil while the node does not exist
-	node         *Node                    // with the pods that occupy it
-	have         [NumScalars]offers.Milli // what is free for pods
-	reserved     []*Pod
-	discouraging []v1.Taint // PreferNoSchedule
-	closed       string
-	drains       bool
-	runs         bool
-	next         Requests // what the agent has for pods with another minion
+	index            *Index
+	obj              *v1.Node                 // nil while the node does not exist
+	node             *Node                    // with the pods that occupy it
+	have             [NumScalars]offers.Milli // what is free for pods
+	reserved         []*Pod
+	preferNoSchedule []v1.Taint // PreferNoSchedule
+	closed           string
+	drains           bool
+	runs             bool
+	nextMinion       Requests // what the agent has for pods with another minion
 }
 
 // Node is the agent's node; nil while it does not exist.
@@ -69,27 +69,27 @@ func (x *Index) Rebuild(a *Agent) {
 	s := x.source.Supply(a)
 	a.idle, a.nominees = nil, x.nominees[a.Node]
 	views := a.views[:0]
-	x.held = x.source.Offers(x.held[:0], a)
-	for _, o := range x.held {
+	x.heldOffers = x.source.Offers(x.heldOffers[:0], a)
+	for _, o := range x.heldOffers {
 		i := slices.IndexFunc(views, func(v *View) bool { return v.Role == o.Role })
 		if i < 0 {
 			i = len(views)
 			if views = slices.Grow(views, 1)[:i+1]; views[i] == nil { // else it is of no use any more, but its memory is
 				views[i] = &View{}
 			}
-			x.open(views[i], a, o.Role, &s)
+			x.startView(views[i], a, o.Role, &s)
 		}
 		views[i].Offers = append(views[i].Offers, o.ID)
 		views[i].Free = append(views[i].Free, o.Resources...)
 	}
-	clear(x.held)
+	clear(x.heldOffers)
 	if len(views) > 1 {
 		slices.SortStableFunc(views, func(v, w *View) int {
 			return cmp.Compare(rank(x.cfg.Roles, v.Role), rank(x.cfg.Roles, w.Role))
 		})
 	}
 	for _, v := range views {
-		v.settle()
+		v.complete()
 	}
 	if a.views = views; len(views) > 0 {
 		x.fleet.record(a)
@@ -97,15 +97,15 @@ func (x *Index) Rebuild(a *Agent) {
 }
 
 // open makes a view that nothing is offered in yet.
-func (x *Index) open(v *View, a *Agent, role string, s *Supply) {
+func (x *Index) startView(v *View, a *Agent, role string, s *Supply) {
 	*v = View{
 		index: x, Agent: a, Role: role, Offers: nil, Free: v.Free[:0],
 		obj: s.Node, closed: s.Closed, drains: s.Drains, runs: s.Runs,
 	}
 	if s.Node != nil {
-		v.node, v.discouraging = x.at(a.Node), discouraging(s.Node)
-		if !s.Runs && v.node.bounded() {
-			v.next = a.ForPods(s.Minion)
+		v.node, v.preferNoSchedule = x.nodeFor(a.Node), preferNoScheduleTaints(s.Node)
+		if !s.Runs && v.node.admissionKnown() {
+			v.nextMinion = a.ForPods(s.Minion)
 		}
 	}
 }
@@ -113,7 +113,7 @@ func (x *Index) open(v *View, a *Agent, role string, s *Supply) {
 // Empty returns a view of the agent in which nothing is offered to the role.
 func (x *Index) Empty(a *Agent, role string) *View {
 	v, s := &View{}, x.source.Supply(a)
-	x.open(v, a, role, &s)
+	x.startView(v, a, role, &s)
 	return v
 }
 
@@ -122,23 +122,23 @@ func (x *Index) idle(a *Agent) *View {
 	if a.idle == nil {
 		a.idle = x.Empty(a, "")
 		a.idle.Free = a.Total.resources()
-		a.idle.settle()
+		a.idle.complete()
 	}
 	return a.idle
 }
 
 // settle finds out about the executor, and what is free beside it.
-func (v *View) settle() {
+func (v *View) complete() {
 	v.executor = v.index.source.Executor(v)
-	v.sum()
+	v.computeFree()
 }
 
 // sum counts what is free for pods.
-func (v *View) sum() {
+func (v *View) computeFree() {
 	for i, name := range ScalarNames {
 		v.have[i] = v.Free.Sum(name) - v.executor.Charge.Sum(name)
 		if v.node != nil {
-			v.have[i] -= v.node.held[i]
+			v.have[i] -= v.node.untracked[i]
 		}
 		if v.executor.Companion != nil {
 			v.have[i] -= v.executor.Companion.Scalars[i]
@@ -153,7 +153,7 @@ func (v *View) check(s *Class) refusal {
 	if r := v.checkNode(s); !r.ok() {
 		return r
 	}
-	if s.asks != nil && !s.asks.takes(v) {
+	if s.asks != nil && !s.asks.takesRole(v) {
 		return refusal{reason: otherRole}
 	}
 	if s.key.node == "" {
@@ -174,7 +174,7 @@ func (v *View) check(s *Class) refusal {
 	}
 	r := v.checkExecutor()
 	if r.reason == installing {
-		s.crowded = v.index.Installs.ended
+		s.delayedAt = v.index.Installs.ended
 	}
 	return r
 }
@@ -195,7 +195,7 @@ func (v *View) checkPods(s *Class) refusal {
 			return r
 		}
 	}
-	if v.node.bounded() && !occupies {
+	if v.node.admissionKnown() && !occupies {
 		return v.checkAdmission(s)
 	}
 	return refusal{}

@@ -12,7 +12,7 @@ import (
 )
 
 // roomy returns a view on which every pod passes all checks.
-func roomy() *View {
+func roomyView() *View {
 	free := offers.Resources{
 		{Name: offers.CPUs, Scalar: 4000}, {Name: offers.Mem, Scalar: 4096_000}, {Name: offers.Disk, Scalar: 1000_000},
 		{Name: offers.Ports, Ranges: []offers.Range{{Begin: 31000, End: 32000}}},
@@ -20,7 +20,7 @@ func roomy() *View {
 	a := &Agent{ID: "a1"}
 	a.Total.Scalars = [NumScalars]offers.Milli{8000, 4096_000, 1000_000, 0}
 	return &View{
-		index: NewIndex(Config{}, nobody{}), Agent: a, Free: free, Offers: []api.OfferID{"o1"}, Role: "prod", runs: true, executor: Executor{Prepared: true},
+		index: NewIndex(Config{}, emptySource{}), Agent: a, Free: free, Offers: []api.OfferID{"o1"}, Role: "prod", runs: true, executor: Executor{Prepared: true},
 		obj: &v1.Node{
 			ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"disk": "ssd"}},
 			Status:     v1.NodeStatus{Conditions: []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue}}},
@@ -29,12 +29,12 @@ func roomy() *View {
 }
 
 // nobody is a source of nothing.
-type nobody struct{}
+type emptySource struct{}
 
-func (nobody) Supply(*Agent) Supply                                  { return Supply{} }
-func (nobody) Offers(into []*offers.Offer, _ *Agent) []*offers.Offer { return into }
-func (nobody) Executor(*View) Executor                               { return Executor{} }
-func (nobody) Mixes(*Agent) bool                                     { return false }
+func (emptySource) Supply(*Agent) Supply                                  { return Supply{} }
+func (emptySource) Offers(into []*offers.Offer, _ *Agent) []*offers.Offer { return into }
+func (emptySource) Executor(*View) Executor                               { return Executor{} }
+func (emptySource) Mixes(*Agent) bool                                     { return false }
 
 func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
 	taint := v1.Taint{Key: "only", Value: "gpu", Effect: v1.TaintEffectNoSchedule}
@@ -92,7 +92,7 @@ func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
 		},
 		{rule: "as many ports as there are", pod: func(p *Pod) { p.Asks = &Asks{wildcards: make([]api.PortMapping, 1001)} }},
 		{
-			rule: "another version's executor", view: func(v *View) { v.executor.Stranger = "k8sm-minion.v0" },
+			rule: "another version's executor", view: func(v *View) { v.executor.Foreign = "k8sm-minion.v0" },
 			want: "agent(s) run another version of our executor (k8sm-minion.v0)",
 		},
 		{rule: "a record to fetch first", view: func(v *View) { v.executor.Prepared = false }, want: "quiet"},
@@ -103,7 +103,7 @@ func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
 		},
 		{rule: "no offer now", view: func(v *View) { v.Offers = nil }, want: "agent(s) have enough but offer nothing now"},
 	} {
-		v := roomy()
+		v := roomyView()
 		p := &Pod{Obj: &v1.Pod{}, Demand: Demand{Scalars: [NumScalars]offers.Milli{100, 64_000, 0, 0}}}
 		if test.view != nil {
 			test.view(v)
@@ -111,7 +111,7 @@ func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
 		if test.pod != nil {
 			test.pod(p)
 		}
-		v.sum()
+		v.computeFree()
 		s := newClass(keyOf(p), p)
 		r, got := v.check(s), ""
 		switch {
@@ -129,9 +129,9 @@ func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
 func TestReportCountsAgentsByReasonAndTellsTheNumbers(t *testing.T) {
 	p := &Pod{Obj: &v1.Pod{}, Demand: Demand{Scalars: [NumScalars]offers.Milli{100_000}}}
 	s := Summary{class: newClass(Key{}, p)}
-	s.add(refusal{reason: tooSmall, scalar: 0, most: 1000})
+	s.add(refusal{reason: agentShort, scalar: 0, most: 1000})
 	s.add(refusal{reason: portsMissing, ports: []uint64{80}})
-	s.add(refusal{reason: tooSmall, scalar: 0, most: 3900})
+	s.add(refusal{reason: agentShort, scalar: 0, most: 3900})
 	want := "0/3 nodes are available: 2 Insufficient cpu on the agent (requested 100, most free 3.9), 1 node(s) didn't have free ports for the requested pod ports (80)"
 	if got := s.String(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -163,10 +163,10 @@ func TestAgentOfSeveralRolesIsCountedOnceByWhatComesNearest(t *testing.T) {
 	class := newClass(Key{}, &Pod{
 		Obj: &v1.Pod{}, Asks: &Asks{roles: []string{"prod", "batch"}}, Demand: Demand{Scalars: [NumScalars]offers.Milli{9000}, Ports: []uint64{80}},
 	})
-	other, small, ports, prepared := roomy(), roomy(), roomy(), roomy()
+	other, small, ports, prepared := roomyView(), roomyView(), roomyView(), roomyView()
 	other.Role = "*"
 	for _, v := range []*View{other, small, ports, prepared} {
-		v.sum()
+		v.computeFree()
 	}
 	ports.have[0], prepared.have[0] = 9000, 9000
 	prepared.Free = append(prepared.Free, offers.Resource{Name: offers.Ports, Ranges: []offers.Range{{Begin: 80, End: 80}}})
@@ -176,13 +176,13 @@ func TestAgentOfSeveralRolesIsCountedOnceByWhatComesNearest(t *testing.T) {
 		want  reason
 	}{
 		{[]*View{other}, otherRole},
-		{[]*View{other, small}, tooSmall},
-		{[]*View{small, other}, tooSmall},
+		{[]*View{other, small}, agentShort},
+		{[]*View{small, other}, agentShort},
 		{[]*View{small, ports}, portsMissing},
 		{[]*View{ports, small, other}, portsMissing},
 		{[]*View{ports, prepared}, beingPrepared},
 	} {
-		if got := nearest(class, test.views); got.reason != test.want {
+		if got := nearestRefusal(class, test.views); got.reason != test.want {
 			t.Errorf("got %d, want %d", got.reason, test.want)
 		}
 	}
@@ -203,7 +203,7 @@ func TestReportNamesTheRolesThatAPodDependsOn(t *testing.T) {
 		cfg.Roles = test.roles
 		class := newClass(Key{}, &Pod{Obj: &v1.Pod{}, Asks: test.asks, Demand: Demand{Scalars: [NumScalars]offers.Milli{1000}}})
 		s := Summary{class: class, roles: cfg.rolesWanted(class)}
-		s.add(refusal{reason: tooSmall})
+		s.add(refusal{reason: agentShort})
 		want := "0/1 nodes are available: " + test.want
 		if got := s.String(); got != want {
 			t.Errorf("%s: got  %s\nwant %s", test.rule, got, want)

@@ -55,7 +55,7 @@ func (x *storage) ofClass(class string) []*v1.PersistentVolume {
 
 // waits tells whether the claim is bound only when a pod has a node
 // (https://kubernetes.io/docs/concepts/storage/storage-classes/#volume-binding-mode).
-func (x *storage) waits(claim *v1.PersistentVolumeClaim) bool {
+func (x *storage) bindsLate(claim *v1.PersistentVolumeClaim) bool {
 	class := x.classes[volume.GetPersistentVolumeClaimClass(claim)]
 	return class != nil && class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
 }
@@ -83,7 +83,7 @@ func bound(claim *v1.PersistentVolumeClaim) bool {
 }
 
 // stored is what a pod's claims say at the moment.
-type stored struct {
+type claimState struct {
 	version int
 	problem refusal                     // whatever the node
 	bound   []*v1.PersistentVolume      // that the pod's claims are bound to
@@ -91,15 +91,15 @@ type stored struct {
 }
 
 // look finds out what the claims of a pod say.
-func (x *storage) look(w *constraints) stored {
-	s := stored{version: x.version}
+func (x *storage) readClaims(w *constraints) claimState {
+	s := claimState{version: x.version}
 	for _, key := range w.claims {
 		known := x.claims[key]
 		if known == nil {
 			s.problem = refusal{reason: claimMissing, what: key.Name}
 			return s
 		}
-		if s.problem = x.lookAt(w, known.now, &s); !s.problem.ok() {
+		if s.problem = x.readClaim(w, known.now, &s); !s.problem.ok() {
 			return s
 		}
 	}
@@ -110,23 +110,23 @@ func (x *storage) look(w *constraints) stored {
 }
 
 // lookAt finds out what one claim says.
-func (x *storage) lookAt(w *constraints, claim *v1.PersistentVolumeClaim, s *stored) refusal {
+func (x *storage) readClaim(w *constraints, claim *v1.PersistentVolumeClaim, s *claimState) refusal {
 	switch {
 	case claim.DeletionTimestamp != nil:
-		return refusal{reason: claimGoing, what: claim.Name}
+		return refusal{reason: claimDeleting, what: claim.Name}
 	case claim.Status.Phase == v1.ClaimLost:
 		return refusal{reason: claimLost, what: claim.Name}
-	case foreign(w.obj, claim):
-		return refusal{reason: claimForeign, what: claim.Name}
-	case slices.Contains(claim.Spec.AccessModes, v1.ReadWriteOncePod) && x.others(w, keyOfClaim(claim)) > 0:
-		return refusal{reason: claimTaken, what: claim.Name}
+	case madeForOther(w.obj, claim):
+		return refusal{reason: claimNotForPod, what: claim.Name}
+	case slices.Contains(claim.Spec.AccessModes, v1.ReadWriteOncePod) && x.otherUsers(w, keyOfClaim(claim)) > 0:
+		return refusal{reason: claimInUse, what: claim.Name}
 	case bound(claim):
 		pv := x.volumes[claim.Spec.VolumeName]
 		if pv == nil {
 			return refusal{reason: volumeMissing, what: claim.Spec.VolumeName}
 		}
 		s.bound = append(s.bound, pv.now)
-	case claim.Spec.VolumeName == "" && x.waits(claim):
+	case claim.Spec.VolumeName == "" && x.bindsLate(claim):
 		s.delayed = append(s.delayed, claim)
 	default:
 		return refusal{reason: claimUnbound, what: claim.Name}
@@ -140,7 +140,7 @@ func hasEphemeral(pod *v1.Pod) bool {
 
 // foreign tells whether the claim has the name of one that is made for a volume of the pod, but is not that one
 // (https://kubernetes.io/docs/concepts/storage/ephemeral-volumes/#persistentvolumeclaim-naming).
-func foreign(pod *v1.Pod, claim *v1.PersistentVolumeClaim) bool {
+func madeForOther(pod *v1.Pod, claim *v1.PersistentVolumeClaim) bool {
 	for i := range pod.Spec.Volumes {
 		v := &pod.Spec.Volumes[i]
 		if v.Ephemeral != nil && ephemeral.VolumeClaimName(pod, v) == claim.Name && ephemeral.VolumeIsForPod(pod, claim) != nil {
@@ -151,7 +151,7 @@ func foreign(pod *v1.Pod, claim *v1.PersistentVolumeClaim) bool {
 }
 
 // others counts the other pods with the claim that occupy nodes.
-func (x *storage) others(w *constraints, claim api.PodKey) int {
+func (x *storage) otherUsers(w *constraints, claim api.PodKey) int {
 	n := x.users[claim]
 	if w.self != nil && w.self.node != nil && slices.Contains(w.self.claims, claim) {
 		n--
@@ -161,20 +161,20 @@ func (x *storage) others(w *constraints, claim api.PodKey) int {
 
 // checkClaims: is there nothing wrong with the claims, wherever the pod goes?
 func (n *topology) checkClaims() refusal {
-	if n.stored.version != n.index.storage.version {
-		n.stored = n.index.storage.look(n.constraints)
+	if n.claimState.version != n.index.storage.version {
+		n.claimState = n.index.storage.readClaims(n.constraints)
 	}
-	return n.stored.problem
+	return n.claimState.problem
 }
 
 // checkVolumes: can the volumes of the pod be had on the node?
 func (n *topology) checkVolumes(node *v1.Node) refusal {
-	for _, pv := range n.stored.bound {
+	for _, pv := range n.claimState.bound {
 		if volume.CheckNodeAffinity(pv, node.Labels) != nil || !inZone(pv, node) {
 			return refusal{reason: volumeElsewhere, what: pv.Name}
 		}
 	}
-	if len(n.stored.delayed) == 0 {
+	if len(n.claimState.delayed) == 0 {
 		return refusal{}
 	}
 	_, r := n.plan(node)
@@ -224,7 +224,7 @@ type binding struct {
 func (n *topology) plan(node *v1.Node) (plan, refusal) {
 	var made plan
 	chosen := map[string]*v1.PersistentVolume{}
-	for _, claim := range n.stored.delayed {
+	for _, claim := range n.claimState.delayed {
 		selected, isSelected := claim.Annotations[volume.AnnSelectedNode]
 		if isSelected && selected != node.Name {
 			return plan{}, refusal{reason: claimElsewhere, what: claim.Name}
@@ -277,7 +277,7 @@ type Claims struct {
 // as written from now on. Needed is false if the pod has no claim that waits for a node.
 func (x *Index) PrepareClaims(p *Pod, v *View) (c Claims, needed bool) {
 	n := p.class.topology
-	if n == nil || len(n.stored.delayed) == 0 {
+	if n == nil || len(n.claimState.delayed) == 0 {
 		return Claims{}, false
 	}
 	made, r := n.plan(v.obj)
@@ -317,7 +317,7 @@ func (x *Index) ClaimsFailed(c Claims) {
 		}
 	}
 	x.storage.changed()
-	x.tellClaims(func(*topology) bool { return true })
+	x.notifyClaimUsers(func(*topology) bool { return true })
 }
 
 // UnboundClaim names a claim of the pod that is not bound yet; ok is false if all are.
@@ -345,11 +345,11 @@ func (x *Index) VolumeSeen(pv *v1.PersistentVolume) (lost api.PodKey, isLost boo
 	state.known, state.now = pv, pv
 	x.storage.changed()
 	claim := claimOfVolume(pv)
-	x.tellClaims(func(n *topology) bool {
+	x.notifyClaimUsers(func(n *topology) bool {
 		if claim.Name != "" {
 			return slices.Contains(n.claims, claim)
 		}
-		return slices.ContainsFunc(n.stored.delayed, func(claim *v1.PersistentVolumeClaim) bool {
+		return slices.ContainsFunc(n.claimState.delayed, func(claim *v1.PersistentVolumeClaim) bool {
 			return volume.GetPersistentVolumeClaimClass(claim) == volume.GetPersistentVolumeClass(pv)
 		})
 	})
@@ -389,7 +389,7 @@ func (x *Index) ClaimSeen(claim *v1.PersistentVolumeClaim) (isBound, isReset boo
 	}
 	state.known, state.now = claim, claim
 	x.storage.changed()
-	x.tellClaims(func(n *topology) bool { return slices.Contains(n.claims, key) })
+	x.notifyClaimUsers(func(n *topology) bool { return slices.Contains(n.claims, key) })
 	if bound(claim) {
 		return true, false
 	}
@@ -408,20 +408,20 @@ func (x *Index) StorageClassSeen(name string, class *storagev1.StorageClass) {
 		delete(x.storage.classes, name)
 	}
 	x.storage.changed()
-	x.tellClaims(func(*topology) bool { return true })
+	x.notifyClaimUsers(func(*topology) bool { return true })
 }
 
 // tellClaims has the classes look again to whose claims something has happened.
-func (x *Index) tellClaims(concerned func(*topology) bool) {
+func (x *Index) notifyClaimUsers(concerned func(*topology) bool) {
 	for s := range x.classes.watchers {
 		if len(s.topology.claims) > 0 && concerned(s.topology) {
-			x.tell(s, true)
+			x.notify(s, true)
 		}
 	}
 }
 
 // use counts the claims of a pod that comes to occupy a node (sign 1), or leaves (-1).
-func (x *Index) use(o *occupant, sign int) {
+func (x *Index) countClaims(o *occupant, sign int) {
 	if len(o.claims) == 0 {
 		return
 	}
@@ -431,7 +431,7 @@ func (x *Index) use(o *occupant, sign int) {
 		}
 	}
 	x.storage.version++
-	x.tellClaims(func(n *topology) bool {
+	x.notifyClaimUsers(func(n *topology) bool {
 		return slices.ContainsFunc(o.claims, func(key api.PodKey) bool { return slices.Contains(n.claims, key) })
 	})
 }

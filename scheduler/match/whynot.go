@@ -13,14 +13,14 @@ func (x *Index) WhyNot(p *Pod) *Summary {
 	for _, a := range agents {
 		switch {
 		case a != nil && !a.Alive && p.Node != "":
-			sum.add(refusal{reason: cutOff})
+			sum.add(refusal{reason: unreachable})
 		case a == nil || !a.Alive || a.Node == "":
 		case p.reserved == a:
 			sum.add(refusal{reason: beingPrepared})
 		case len(a.views) == 0:
 			sum.add(x.idle(a).check(s))
 		default:
-			sum.add(nearest(s, a.views))
+			sum.add(nearestRefusal(s, a.views))
 		}
 	}
 	return sum
@@ -28,7 +28,7 @@ func (x *Index) WhyNot(p *Pod) *Summary {
 
 // nearest returns the refusal of the view that is nearest to taking a pod of the class: one that may do so in a moment, or
 // that passed the most checks.
-func nearest(s *Class, views []*View) refusal {
+func nearestRefusal(s *Class, views []*View) refusal {
 	rank := func(r refusal) int {
 		switch r.reason {
 		case otherRole:
@@ -66,7 +66,7 @@ func (v *View) Trial(s *Class, freed *Usage, gone []*Pod) *View {
 	trial.Offers = append(slices.Clip(v.Offers), "what will have been freed")
 	trial.Free = append(slices.Clone(v.Free), freed.resources(v.Role)...)
 	trial.node = v.node.without(gone)
-	trial.settle()
+	trial.complete()
 	if r := trial.check(s); !r.ok() && !r.reserve {
 		return nil
 	}
