@@ -6,13 +6,13 @@ import (
 	resourcehelper "k8s.io/component-helpers/resource"
 )
 
-// Requests are what a kubelet counts of a pod when it admits it, and kube-scheduler when it places it: cpus in thousandths,
-// memory and ephemeral storage in bytes
+// Requests are the requests of a pod as the kubelet and kube-scheduler count them: cpus in thousandths, memory and ephemeral
+// storage in bytes
 // (https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#how-pods-with-resource-requests-are-scheduled).
-// What a pod is charged in Mesos may be more: see Config.
+// Mesos may charge more for the pod: see Config.
 type Requests [3]int64
 
-// RequestNames are the resources of Requests.
+// RequestNames names the resources of Requests, in their order.
 var RequestNames = [len(Requests{})]v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage}
 
 // requestsIn reads the requests out of a list.
@@ -20,22 +20,22 @@ func requestsIn(list v1.ResourceList) Requests {
 	return Requests{list.Cpu().MilliValue(), list.Memory().Value(), list.StorageEphemeral().Value()}
 }
 
-// requestsOf returns the effective requests of a pod, computed in scratch unless that is nil. While a pod is being resized they
-// are the larger ones.
+// requestsOf returns the effective requests of a pod, computed in scratch unless that is nil. While a pod is resized, the larger
+// of its old and new requests count.
 func requestsOf(pod *v1.Pod, scratch v1.ResourceList) Requests {
 	return requestsIn(resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{Reuse: scratch, UseStatusResources: true}))
 }
 
-// add counts the other ones in (sign 1) or out (-1).
+// add adds o (sign 1) or subtracts it (-1).
 func (q *Requests) add(o Requests, sign int64) {
 	for i := range q {
 		q[i] += sign * o[i]
 	}
 }
 
-// admission is how much the kubelet of a node admits pods with.
+// admission is the amount of requests that the kubelet of a node admits.
 type admission struct {
-	known       bool // a kubelet has reported it; until one runs nobody knows what the machine has
+	known       bool // false until a kubelet has reported what the machine has
 	allocatable Requests
 	capacity    Requests
 }
@@ -47,11 +47,11 @@ func admissionOf(node *v1.Node) admission {
 	return admission{known: true, allocatable: requestsIn(node.Status.Allocatable), capacity: requestsIn(node.Status.Capacity)}
 }
 
-// bounded tells whether it is known what the node's kubelet admits.
+// admissionKnown tells whether a kubelet has reported what it admits.
 func (n *Node) admissionKnown() bool { return n != nil && n.admits.known }
 
-// spare is how much of a resource the kubelet admits beside the pods that occupy it. The kubelet of the next minion will
-// reserve anew what the agent does not have by then.
+// spare returns how much of resource i the kubelet still admits. If no minion runs, the kubelet of the next one will reserve
+// what the agent does not offer.
 func (v *View) spare(i int) int64 {
 	admits := &v.node.admits
 	bound := admits.allocatable[i]
@@ -61,7 +61,7 @@ func (v *View) spare(i int) int64 {
 	return max(0, bound-v.node.requested[i])
 }
 
-// admitsBeside tells whether the kubelet would admit a pod of the class beside the others, too.
+// admitsBeside tells whether the kubelet would admit a pod of the class together with the others.
 func (v *View) admitsBeside(s *Class, others *Usage) bool {
 	if !v.node.admissionKnown() {
 		return true
@@ -74,7 +74,7 @@ func (v *View) admitsBeside(s *Class, others *Usage) bool {
 	return true
 }
 
-// checkAdmission: will the kubelet admit the pod? An agent may well have more than its machine.
+// checkAdmission checks that the kubelet will admit the pod. An agent may be configured with more than its machine has.
 func (v *View) checkAdmission(s *Class) refusal {
 	for i, want := range s.requests {
 		if want == 0 {
@@ -88,7 +88,7 @@ func (v *View) checkAdmission(s *Class) refusal {
 	return refusal{}
 }
 
-// Amount formats an amount of a request.
+// Amount formats an amount of resource i of Requests.
 func Amount(i int, amount int64) string {
 	if RequestNames[i] == v1.ResourceCPU {
 		return resource.NewMilliQuantity(amount, resource.DecimalSI).String()
@@ -96,7 +96,7 @@ func Amount(i int, amount int64) string {
 	return resource.NewQuantity(amount, resource.BinarySI).String()
 }
 
-// Admits returns what the kubelet of the agent's node admits pods with; ok is false if that is not known.
+// Admits returns the requests that the kubelet of the agent's node admits; ok is false if that is not known.
 func (x *Index) Admits(a *Agent) (allocatable Requests, ok bool) {
 	n := x.nodes[a.Node]
 	if !n.admissionKnown() {

@@ -9,9 +9,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// TestRequestsOnANodeAreCountedAsLongAsPodsOccupyIt also of pods that are resized in place, at the larger of what they have
-// and want (https://kubernetes.io/docs/tasks/configure-pod-container/resize-container-resources/).
-func TestRequestsOnANodeAreCountedAsLongAsPodsOccupyIt(t *testing.T) {
+// TestRequestsCountWhileAPodIsOnTheNode also covers pods that are resized in place: the larger of the old and new requests count
+// (https://kubernetes.io/docs/tasks/configure-pod-container/resize-container-resources/).
+func TestRequestsCountWhileAPodIsOnTheNode(t *testing.T) {
 	x := NewIndex(Config{}, emptySource{})
 	x.NodeSeen("n1", &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
 	counts := func(what string, want int64) {
@@ -30,10 +30,10 @@ func TestRequestsOnANodeAreCountedAsLongAsPodsOccupyIt(t *testing.T) {
 	counts("a static pod", 300)
 	web := &Pod{Obj: requests("web", "1", 1)}
 	x.Occupy(web, "n1")
-	counts("and another", 1300)
+	counts("and web", 1300)
 	web.Obj = requests("web", "1500m", 2)
 	x.Occupy(web, "n1")
-	counts("that has grown", 1800)
+	counts("web has grown", 1800)
 	web.Obj = requests("web", "500m", 3)
 	web.Obj.Status.ContainerStatuses = []v1.ContainerStatus{{
 		Name:               "c",
@@ -41,9 +41,9 @@ func TestRequestsOnANodeAreCountedAsLongAsPodsOccupyIt(t *testing.T) {
 		Resources:          &v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse("1500m")}},
 	}}
 	x.Occupy(web, "n1")
-	counts("that is still to shrink", 1800)
+	counts("web is shrinking", 1800)
 	x.Occupy(web, "")
-	counts("without it", 300)
+	counts("without web", 300)
 	x.OtherSeen(requests("static", "300m", 0), true)
-	counts("without any", 0)
+	counts("without pods", 0)
 }

@@ -13,41 +13,41 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// term is a term of inter-pod affinity or anti-affinity, ready to be held against pods
+// term is a parsed term of inter-pod affinity or anti-affinity
 // (https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#inter-pod-affinity-and-anti-affinity).
-// The API server has merged its matchLabelKeys into its label selector.
+// The API server has merged matchLabelKeys into the label selector.
 type term struct {
 	key               string // equal terms have equal keys
 	topologyKey       string // the node label whose values are the domains
 	namespaces        []string
-	namespaceSelector labels.Selector // or the namespaces with such labels
+	namespaceSelector labels.Selector // selects further namespaces
 	podSelector       labels.Selector
-	antiAffinity      bool  // it is required anti-affinity: a pod that matches may not be near a pod that has it
-	weight            int64 // what each pod that has it adds to the score of a node for a pod that matches it
+	antiAffinity      bool  // it is a required anti-affinity term
+	weight            int64 // the score that each pod with the term adds for a pod that matches it
 
-	// For the terms of the pods that occupy nodes:
+	// Only for the terms of pods on nodes: how many pods have the term, in all and by domain.
 	holders         int
-	holdersByDomain map[string]int // how many of these are in each domain
+	holdersByDomain map[string]int
 }
 
-// hardWeight is what required affinity of a pod that occupies a node counts for pods that match it, as in
+// hardWeight is the score for a pod that matches a required affinity term of a pod on a node, as hardPodAffinityWeight in
 // kube-scheduler (https://kubernetes.io/docs/reference/config-api/kube-scheduler-config.v1/#kubescheduler-config-k8s-io-v1-InterPodAffinityArgs).
 const hardWeight = 1
 
-func newTerm(pod *v1.Pod, t *v1.PodAffinityTerm, repels bool, weight int64) *term {
+func newTerm(pod *v1.Pod, t *v1.PodAffinityTerm, antiAffinity bool, weight int64) *term {
 	made := &term{
 		topologyKey: t.TopologyKey, namespaces: t.Namespaces, namespaceSelector: selectorOf(t.NamespaceSelector),
-		podSelector: selectorOf(t.LabelSelector), antiAffinity: repels, weight: weight, holdersByDomain: map[string]int{},
+		podSelector: selectorOf(t.LabelSelector), antiAffinity: antiAffinity, weight: weight, holdersByDomain: map[string]int{},
 	}
 	if len(t.Namespaces) == 0 && t.NamespaceSelector == nil {
 		made.namespaces = []string{pod.Namespace}
 	}
 	made.key = fmt.Sprintf("%t %d %s %q %s %s",
-		repels, weight, t.TopologyKey, made.namespaces, selectorText(t.NamespaceSelector), selectorText(t.LabelSelector))
+		antiAffinity, weight, t.TopologyKey, made.namespaces, selectorText(t.NamespaceSelector), selectorText(t.LabelSelector))
 	return made
 }
 
-// selectorOf parses a selector of the API; it has been validated there.
+// selectorOf parses a label selector that the API server has validated.
 func selectorOf(s *metav1.LabelSelector) labels.Selector {
 	selector, err := metav1.LabelSelectorAsSelector(s)
 	if err != nil {
@@ -56,7 +56,7 @@ func selectorOf(s *metav1.LabelSelector) labels.Selector {
 	return selector
 }
 
-// selectorText tells selectors apart; an absent one matches nothing, an empty one everything.
+// selectorText is equal only for equal selectors. A nil one matches nothing, an empty one everything.
 func selectorText(s *metav1.LabelSelector) string {
 	if s == nil {
 		return "none"
@@ -64,21 +64,21 @@ func selectorText(s *metav1.LabelSelector) string {
 	return "{" + selectorOf(s).String() + "}"
 }
 
-// matches tells whether the term is about the pod, whose namespace has these labels.
+// matches tells whether the term selects the pod, given the labels of the pod's namespace.
 func (t *term) matches(pod *v1.Pod, namespace map[string]string) bool {
 	return (slices.Contains(t.namespaces, pod.Namespace) || t.namespaceSelector.Matches(labels.Set(namespace))) &&
 		t.podSelector.Matches(labels.Set(pod.Labels))
 }
 
-func newTerms(pod *v1.Pod, list []v1.PodAffinityTerm, repels bool, weight int64) []*term {
+func newTerms(pod *v1.Pod, list []v1.PodAffinityTerm, antiAffinity bool, weight int64) []*term {
 	var terms []*term
 	for i := range list {
-		terms = append(terms, newTerm(pod, &list[i], repels, weight))
+		terms = append(terms, newTerm(pod, &list[i], antiAffinity, weight))
 	}
 	return terms
 }
 
-// preferredTerms returns the preferred terms of a pod; those of anti-affinity have negative weights.
+// preferredTerms returns the preferred terms of a pod. Anti-affinity terms have negative weights.
 func preferredTerms(pod *v1.Pod) []*term {
 	var terms []*term
 	add := func(list []v1.WeightedPodAffinityTerm, sign int64) {
@@ -95,8 +95,7 @@ func preferredTerms(pod *v1.Pod) []*term {
 	return terms
 }
 
-// termsOf returns what a pod that occupies a node means to the pods that are still to be placed: it repels some, and
-// attracts others or would rather be apart from them.
+// termsOf returns the terms of a pod on a node that apply to waiting pods.
 func termsOf(pod *v1.Pod) []*term {
 	var terms []*term
 	if a := podAntiAffinity(pod); a != nil {
@@ -122,34 +121,34 @@ func podAntiAffinity(pod *v1.Pod) *v1.PodAntiAffinity {
 	return pod.Spec.Affinity.PodAntiAffinity
 }
 
-// constraints are what a pod wants of the pods and volumes around it, and what the pods that occupy nodes want of it.
+// constraints are the constraints of a waiting pod on other pods and on volumes, and those of the pods on nodes that it matches.
 type constraints struct {
 	index             *Index
-	self              *occupant // the pod, if it occupies a node already, which its claims are being bound for
+	self              *occupant // the pod, if it is on a node already because its claims are being bound
 	obj               *v1.Pod
-	key               string  // pods of equal keys have equal constraints
+	key               string  // pods with equal keys have equal constraints
 	affinityTerms     []*term // required affinity
-	matchesSelf       bool    // it matches its own affinity: it may be the first of its group
+	matchesSelf       bool    // it matches its own affinity terms, so it may be the first pod of its group
 	antiAffinityTerms []*term // required anti-affinity
 	preferredTerms    []*term
-	existingTerms     []*term // terms of pods that occupy nodes which it matches
+	existingTerms     []*term // terms of pods on nodes that it matches
 	hard              []spreadRule
 	soft              []spreadRule
-	nodeScorer        nodeScorer // nil if it prefers no nodes
+	nodeScorer        nodeScorer // nil without preferred node affinity
 	claims            []api.PodKey
 }
 
-// read finds out what the pod wants of the pods and volumes around it. A plain pod that no other one cares about wants nothing.
+// readConstraints reads the pod's constraints. A pod without any that matches no term of other pods has nil.
 func (x *Index) readConstraints(p *Pod) {
 	p.termGeneration, p.constraints = x.terms.generation, nil
 	if p.Node != "" {
-		return // it is where it is
+		return // constraints do not apply to a bound pod
 	}
-	met, claims := x.terms.matching(p.Obj), ClaimsOf(p.Obj)
-	if len(met) == 0 && len(claims) == 0 && !hasConstraints(p.Obj) {
+	existing, claims := x.terms.matching(p.Obj), ClaimsOf(p.Obj)
+	if len(existing) == 0 && len(claims) == 0 && !hasConstraints(p.Obj) {
 		return
 	}
-	w := &constraints{index: x, obj: p.Obj, existingTerms: met, claims: claims}
+	w := &constraints{index: x, obj: p.Obj, existingTerms: existing, claims: claims}
 	if p.ClaimsNode != "" {
 		w.self = &p.occupant
 	}
@@ -175,12 +174,12 @@ func hasConstraints(pod *v1.Pod) bool {
 			a.NodeAffinity != nil && len(a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) > 0)
 }
 
-// sameWants tells whether two states of a waiting pod want the same of others, and others of it.
+// sameConstraints tells whether two versions of a waiting pod surely have the same constraints.
 func sameConstraints(a, b *v1.Pod) bool {
 	return maps.Equal(a.Labels, b.Labels) && a.Spec.NodeName == b.Spec.NodeName && !hasConstraints(a) && !hasConstraints(b)
 }
 
-// text is the part of the class's key that says what the pod wants.
+// text is the part of the class's key for the constraints.
 func (w *constraints) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s %t", w.obj.Namespace, w.matchesSelf)
@@ -197,7 +196,7 @@ func (w *constraints) text() string {
 	for _, claim := range w.claims {
 		fmt.Fprintf(&b, "\nclaim %s", claim.Name)
 	}
-	if w.self != nil || hasEphemeral(w.obj) { // no other pod is like it
+	if w.self != nil || hasEphemeral(w.obj) { // no other pod is equal
 		fmt.Fprintf(&b, "\nof %s", w.obj.UID)
 	}
 	if w.nodeScorer != nil {
@@ -206,22 +205,22 @@ func (w *constraints) text() string {
 	return b.String()
 }
 
-// matchesAll tells whether the pod is what all terms of the required affinity want.
+// matchesAll tells whether the pod matches all required affinity terms.
 func (w *constraints) matchesAll(pod *v1.Pod) bool {
-	space := w.index.terms.namespaceLabels(pod.Namespace)
+	namespace := w.index.terms.namespaceLabels(pod.Namespace)
 	for _, t := range w.affinityTerms {
-		if !t.matches(pod, space) {
+		if !t.matches(pod, namespace) {
 			return false
 		}
 	}
 	return len(w.affinityTerms) > 0
 }
 
-// termIndex holds the terms of the pods that occupy nodes.
+// termIndex holds the terms of the pods on nodes.
 type termIndex struct {
 	byKey map[string]*term
-	added []*term // that waiting pods have not been held against yet
-	// generation is that of the set of terms and of the namespaces' labels.
+	added []*term // new terms that have not been compared with the waiting pods yet
+	// generation changes with the set of terms and the labels of namespaces.
 	generation int
 	namespaces map[string]*v1.Namespace
 }
@@ -230,7 +229,7 @@ func newTermIndex() termIndex {
 	return termIndex{byKey: map[string]*term{}, namespaces: map[string]*v1.Namespace{}}
 }
 
-// labelsOf returns the labels of a namespace.
+// namespaceLabels returns the labels of a namespace.
 func (x *termIndex) namespaceLabels(namespace string) map[string]string {
 	if obj := x.namespaces[namespace]; obj != nil {
 		return obj.Labels
@@ -238,23 +237,23 @@ func (x *termIndex) namespaceLabels(namespace string) map[string]string {
 	return nil
 }
 
-// about returns the terms that the pod matches.
+// matching returns the terms that the pod matches, sorted by key.
 func (x *termIndex) matching(pod *v1.Pod) []*term {
 	if len(x.byKey) == 0 {
 		return nil
 	}
-	var met []*term
-	space := x.namespaceLabels(pod.Namespace)
+	var matching []*term
+	namespace := x.namespaceLabels(pod.Namespace)
 	for _, t := range x.byKey {
-		if t.matches(pod, space) {
-			met = append(met, t)
+		if t.matches(pod, namespace) {
+			matching = append(matching, t)
 		}
 	}
-	slices.SortFunc(met, func(a, b *term) int { return strings.Compare(a.key, b.key) })
-	return met
+	slices.SortFunc(matching, func(a, b *term) int { return strings.Compare(a.key, b.key) })
+	return matching
 }
 
-// add counts a pod with the term in; it returns the one that all such pods share.
+// add counts a pod with the term, and returns the term that all such pods share.
 func (x *termIndex) add(t *term) *term {
 	known := x.byKey[t.key]
 	if known == nil {
@@ -267,7 +266,7 @@ func (x *termIndex) add(t *term) *term {
 	return known
 }
 
-// heed lets the waiting pods know of terms that are new. It tells whether some of them wait in another class now.
+// applyNewTerms compares the new terms with the waiting pods. It tells whether a pod moved to another class.
 func (x *Index) applyNewTerms() bool {
 	if len(x.terms.added) == 0 {
 		return false
@@ -275,8 +274,8 @@ func (x *Index) applyNewTerms() bool {
 	moved := false
 	for _, s := range x.classes.byKey {
 		moved = x.rereadConstraints(s, func(p *Pod) bool {
-			space := x.terms.namespaceLabels(p.Obj.Namespace)
-			return slices.ContainsFunc(x.terms.added, func(t *term) bool { return t.matches(p.Obj, space) })
+			namespace := x.terms.namespaceLabels(p.Obj.Namespace)
+			return slices.ContainsFunc(x.terms.added, func(t *term) bool { return t.matches(p.Obj, namespace) })
 		}) || moved
 	}
 	clear(x.terms.added)
@@ -284,7 +283,7 @@ func (x *Index) applyNewTerms() bool {
 	return moved
 }
 
-// reread finds out anew what those pods of a class want for which it may have changed.
+// rereadConstraints reads the constraints of the changed pods of a class again. It tells whether a pod moved to another class.
 func (x *Index) rereadConstraints(s *Class, changed func(*Pod) bool) (moved bool) {
 	for _, p := range slices.Clone(s.pods) {
 		if p.class != s || !changed(p) {
@@ -300,7 +299,7 @@ func (x *Index) rereadConstraints(s *Class, changed func(*Pod) bool) (moved bool
 	return moved
 }
 
-// forgetTerms drops the terms that no pod has any more, so that pods that match them become plain again.
+// forgetTerms drops the terms that no pod has any more, so that they split classes no longer.
 func (x *Index) forgetTerms() {
 	dropped := false
 	for key, t := range x.terms.byKey {
@@ -316,7 +315,7 @@ func (x *Index) forgetTerms() {
 	for key, s := range x.classes.byKey {
 		if s.topology != nil && slices.ContainsFunc(s.topology.existingTerms, func(t *term) bool { return t.holders == 0 }) {
 			x.rereadConstraints(s, func(*Pod) bool { return true })
-			delete(x.classes.byKey, key) // or it would be taken for one that knows the term when it comes again
+			delete(x.classes.byKey, key) // the class refers to the dropped term, not to a later one with the same key
 			delete(x.classes.watchers, s)
 		}
 	}

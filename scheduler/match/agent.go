@@ -10,39 +10,39 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// Agent is a Mesos agent as the matching sees it. Only the Index changes what it has here.
+// Agent is a Mesos agent. Only the Index changes the unexported fields.
 type Agent struct {
 	ID api.AgentID
-	// Owner is for who owns the agent; the Index does not look at it.
+	// Owner is for the caller; the Index ignores it.
 	Owner any
 	Node  string // the node's name; "" if the agent can have none
-	// Total is the most that the agent was ever seen to have for us.
+	// Total is the most that the agent ever had for this framework.
 	Total Totals
-	// Alive says that Mesos can reach the agent, as far as is known.
+	// Alive says that, as far as we know, Mesos can reach the agent.
 	Alive bool
-	// Guard keeps pods off the agent because of failures there; nil if there were none.
+	// Guard keeps pods off the agent after failures there; nil if there were none.
 	Guard Guard
 
-	order     int     // of coming
+	order     int     // of arrival
 	changed   bool    // its views are out of date
-	views     []*View // one for each role that it makes offers to, that of the preferred role first
-	idle      *View   // the agent with all that it has, to tell why a pod waits; made when it is needed
-	nominees  []*Pod  // for whom a place on it is kept
+	views     []*View // one for each role that it makes offers to, the preferred role first
+	idle      *View   // a view of the whole agent, to explain why a pod waits; made on demand
+	nominees  []*Pod  // pods nominated to the agent's node
 	installed bool    // it has fetched km from this scheduler
 }
 
-// Guard keeps pods off an agent where others have failed. Its answer is that of the moment.
+// Guard keeps pods off an agent where others have failed. Its answers may change at any time.
 type Guard interface {
-	// Fails tells whether the agent fails whatever is launched there.
+	// Fails tells whether the agent fails every task.
 	Fails() bool
-	// Rejects tells why pods with these requests stay away because their like was rejected; "" if they need not.
+	// Rejects returns why the agent must not get pods with these requests, after it rejected such pods; "" if it may.
 	Rejects(requests *Requests, extended Extended) string
 }
 
-// Views returns the views of the agent, that of the preferred role first. They belong to the Index.
+// Views returns the views of the agent, the preferred role first. They belong to the Index.
 func (a *Agent) Views() []*View { return a.views }
 
-// Nominees returns the pods for which a place on the agent is kept. The slice is never changed.
+// Nominees returns the pods that are nominated to the agent's node. The slice is never changed.
 func (a *Agent) Nominees() []*Pod { return a.nominees }
 
 // Totals are amounts of each scalar, and ranges of ports.
@@ -51,7 +51,7 @@ type Totals struct {
 	Ports   []offers.Range
 }
 
-// AddPorts adds the ranges that are not there yet.
+// AddPorts adds the ranges that t does not contain yet.
 func (t *Totals) AddPorts(ranges []offers.Range) {
 	for _, r := range ranges {
 		if !slices.ContainsFunc(t.Ports, func(p offers.Range) bool { return p.Begin <= r.Begin && r.End <= p.End }) {
@@ -60,7 +60,7 @@ func (t *Totals) AddPorts(ranges []offers.Range) {
 	}
 }
 
-// resources returns the totals as if they were offered now.
+// resources returns the totals as offered resources.
 func (t *Totals) resources() offers.Resources {
 	rs := offers.Resources{{Name: offers.Ports, Ranges: t.Ports}}
 	for i, name := range ScalarNames {
@@ -69,7 +69,7 @@ func (t *Totals) resources() offers.Resources {
 	return rs
 }
 
-// ForPods returns what the agent has for pods beside its minion, in the units of requests.
+// ForPods returns what the agent has for pods after its minion has taken its part, in the units of Requests.
 func (a *Agent) ForPods(minion Demand) Requests {
 	var q Requests
 	for i := range q {
@@ -81,7 +81,7 @@ func (a *Agent) ForPods(minion Demand) Requests {
 	return q
 }
 
-// AddAgent takes in a new agent.
+// AddAgent adds a new agent.
 func (x *Index) AddAgent(a *Agent) {
 	x.byID[a.ID] = a
 	a.order = len(x.fleet.agents)
@@ -89,7 +89,7 @@ func (x *Index) AddAgent(a *Agent) {
 	x.fleet.touch(a)
 }
 
-// RemoveAgent forgets an agent. It returns the pods that had reserved a place there.
+// RemoveAgent removes an agent. It returns the pods that had reserved a place there.
 func (x *Index) RemoveAgent(a *Agent) (released []*Pod) {
 	delete(x.byID, a.ID)
 	x.fleet.remove(a)
@@ -98,17 +98,17 @@ func (x *Index) RemoveAgent(a *Agent) (released []*Pod) {
 	return released
 }
 
-// Prefer has every class look at the agent again, because it has become better.
+// Prefer makes every class check the agent again, because its rank has improved.
 func (x *Index) Prefer(a *Agent) { x.fleet.record(a) }
 
-// Compare orders agents by their coming.
+// Compare orders agents by arrival.
 func (a *Agent) Compare(b *Agent) int { return cmp.Compare(a.order, b.order) }
 
-// Refresh has the views of the agent made anew.
+// Refresh marks the views of the agent as out of date.
 func (x *Index) Refresh(a *Agent) { x.fleet.touch(a) }
 
-// Release takes the views of an agent off, which are out of date, so that its owner can build new ones. It returns the pods
-// that had reserved a place in them: they have to look for one again.
+// Release drops the reservations in the agent's views, which are out of date. It returns the pods that had them: they need a
+// new place.
 func (x *Index) Release(a *Agent) (released []*Pod) {
 	for _, v := range a.views {
 		for _, p := range v.reserved {
@@ -122,18 +122,18 @@ func (x *Index) Release(a *Agent) (released []*Pod) {
 	return released
 }
 
-// fleet is the list of agents, with a log of those that have something new to offer: neither the agents nor their offers are
-// gone through for every event.
+// fleet is the list of agents, with a log of those that have something new to offer, so that an event costs no pass over all
+// agents.
 type fleet struct {
-	agents  []*Agent // in order of their coming; nil where one was forgotten
-	holes   int
-	changed []*Agent // whose views have to be made anew
-	viewed  int      // how many of these were
-	log     []*Agent // that had something new to offer; the latest last
-	base    int      // how many were logged before log
+	agents  []*Agent // in order of arrival; nil where one was removed
+	holes   int      // the number of nils
+	changed []*Agent // agents whose views are out of date
+	viewed  int      // how many of these have been returned by Changed
+	log     []*Agent // agents that had something new to offer; the latest last
+	base    int      // how many entries were dropped from log
 }
 
-// remove forgets an agent.
+// remove removes an agent.
 func (f *fleet) remove(a *Agent) {
 	f.agents[a.order] = nil
 	if f.holes++; f.holes > 1024 && f.holes > len(f.agents)/2 {
@@ -146,7 +146,7 @@ func (f *fleet) remove(a *Agent) {
 	}
 }
 
-// touch notes that something about the agent has changed that its views show.
+// touch marks the views of an agent as out of date.
 func (f *fleet) touch(a *Agent) {
 	if !a.changed {
 		a.changed = true
@@ -162,16 +162,16 @@ func (f *fleet) record(a *Agent) {
 	f.log = append(f.log, a)
 }
 
-// restart forgets the log. Searches that have not read it to its end start anew.
+// restart drops the log. Every search starts from the first agent again.
 func (f *fleet) restart() {
 	f.base += len(f.log) + 1
 	f.log = f.log[:0]
 }
 
-// logged counts what was ever logged.
+// logged counts the entries that were ever logged.
 func (f *fleet) logged() int { return f.base + len(f.log) }
 
-// discouraging returns the node's taints that keep pods away only if there is another place.
+// preferNoScheduleTaints returns the node's taints with effect PreferNoSchedule.
 func preferNoScheduleTaints(node *v1.Node) []v1.Taint {
 	if node == nil {
 		return nil

@@ -11,22 +11,22 @@ type Algorithm string
 
 // The algorithms.
 const (
-	// FCFS takes the first agent that fits, in the order in which the agents came.
+	// FCFS takes the first agent that fits, in order of arrival.
 	FCFS Algorithm = "fcfs"
-	// Spread takes the agent of which most is free afterwards, as LeastRequested in early Kubernetes
+	// Spread takes the agent that then has the largest free share, as LeastAllocated in Kubernetes
 	// (https://kubernetes.io/docs/reference/config-api/kube-scheduler-config.v1/#kubescheduler-config-k8s-io-v1-ScoringStrategyType).
 	Spread Algorithm = "spread"
-	// Binpack takes the agent of which least is free afterwards, as MostRequested.
+	// Binpack takes the agent that then has the smallest free share, as MostAllocated.
 	Binpack Algorithm = "binpack"
 )
 
-// Algorithms are all that there are.
+// Algorithms lists all algorithms.
 var Algorithms = []Algorithm{FCFS, Spread, Binpack}
 
-// String, Set and Type make it a flag (https://pkg.go.dev/github.com/spf13/pflag#Value).
+// String implements pflag.Value (https://pkg.go.dev/github.com/spf13/pflag#Value).
 func (a *Algorithm) String() string { return string(*a) }
 
-// Set refuses what is no algorithm.
+// Set implements pflag.Value. It returns an error for an unknown algorithm.
 func (a *Algorithm) Set(text string) error {
 	if !slices.Contains(Algorithms, Algorithm(text)) {
 		return fmt.Errorf("%q is none of %s", text, a.Type())
@@ -35,7 +35,7 @@ func (a *Algorithm) Set(text string) error {
 	return nil
 }
 
-// Type names the choice in help texts.
+// Type implements pflag.Value. It lists the algorithms for help texts.
 func (a *Algorithm) Type() string {
 	names := make([]string, len(Algorithms))
 	for i, known := range Algorithms {
@@ -44,8 +44,8 @@ func (a *Algorithm) Type() string {
 	return strings.Join(names, "|")
 }
 
-// rank tells how much the algorithm likes a view for a pod of this demand: the lowest rank is taken. It is the free part
-// of cpus and memory afterwards, in millionths of what the agent has, or the same for all.
+// rank ranks a view for a pod of this demand; the lowest rank wins. It is based on the shares of cpus and memory that stay free,
+// in millionths of the agent's total.
 func (a Algorithm) rank(v *View, demand *Demand) int64 {
 	if a == FCFS {
 		return 0

@@ -12,16 +12,16 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// Asks is what a pod asks of the offers by its annotations. Most pods have none.
+// Asks holds the requirements on offers that a pod states in annotations. It is nil for most pods.
 type Asks struct {
-	roles     []string          // the only ones that it may use, the preferred one first; nil for all of the framework's
-	wildcards []api.PortMapping // that are still to be given host ports
-	mapped    []api.PortMapping // that the pod was bound with: a sandbox that publishes them may run
-	revocable offers.Milli      // cpus that Mesos may take back; it has no others then
-	problem   string            // why an annotation cannot be followed; the pod waits until somebody mends it
+	roles     []string          // the roles that it may use, the preferred one first; nil for all roles of the framework
+	wildcards []api.PortMapping // ports that still need a host port
+	mapped    []api.PortMapping // ports that the pod was bound with: its sandbox may publish them already
+	revocable offers.Milli      // revocable cpus; if set, they replace the pod's cpus
+	problem   string            // why an annotation is invalid; the pod waits until it is corrected
 }
 
-// with adds the host ports that a bound pod has already.
+// with adds the host ports of the mappings.
 func (d Demand) with(mapped []api.PortMapping) Demand {
 	ports := slices.Clone(d.Ports)
 	for _, m := range mapped {
@@ -32,7 +32,7 @@ func (d Demand) with(mapped []api.PortMapping) Demand {
 	return d
 }
 
-// asks reads the annotations of a pod; nil if it asks for nothing, and problem is "".
+// asks reads the annotations of a pod. It returns nil if there are none and problem is "".
 func (c *Config) asks(p *Pod, problem string) *Asks {
 	if len(p.Obj.Annotations) == 0 && p.Asks == nil && problem == "" {
 		return nil
@@ -45,10 +45,10 @@ func (c *Config) asks(p *Pod, problem string) *Asks {
 	return &w
 }
 
-// Wrong says that no offer would help: an annotation has to be mended first.
+// Wrong tells whether an annotation is invalid, so that no offer can help.
 func (w *Asks) Wrong() bool { return w != nil && w.problem != "" }
 
-// Problem is why an annotation cannot be followed; "" if none is wrong.
+// Problem returns why an annotation is invalid; "" if none is.
 func (w *Asks) Problem() string {
 	if w == nil {
 		return ""
@@ -56,10 +56,10 @@ func (w *Asks) Problem() string {
 	return w.problem
 }
 
-// Wildcards tells whether the pod is still to be given host ports.
+// Wildcards tells whether the pod still needs host ports.
 func (w *Asks) Wildcards() bool { return w != nil && len(w.wildcards) > 0 }
 
-// Mapped are the ports that the pod was bound with.
+// Mapped returns the ports that the pod was bound with.
 func (w *Asks) Mapped() []api.PortMapping {
 	if w == nil {
 		return nil
@@ -67,7 +67,7 @@ func (w *Asks) Mapped() []api.PortMapping {
 	return w.mapped
 }
 
-// key is the part of a Key that tells what is asked for apart.
+// key is the part of a Key for the annotations.
 func (w *Asks) key() string {
 	return fmt.Sprintf("~%q~%s~%d~%s~%d", w.roles, w.problem, len(w.wildcards), api.FormatPortMappings(w.mapped), w.revocable)
 }
@@ -95,7 +95,7 @@ func (w *Asks) readRoles(obj *v1.Pod, subscribed []string) (problem string) {
 	return ""
 }
 
-// wrongRole says which of Mesos's rules for the names of roles a name breaks, or "".
+// wrongRole returns why a role name is invalid in Mesos; "" if it is valid.
 func wrongRole(role string) string {
 	if role == "*" {
 		return ""
@@ -116,14 +116,14 @@ func wrongRole(role string) string {
 	return ""
 }
 
-// readPorts finds out which containerPorts shall be given host ports. A pod that is bound keeps those that it was bound
-// with, because its sandbox may run; one that was bound by somebody else has none, because its sandbox was made without.
+// readPorts reads which containerPorts need host ports. A bound pod keeps the ports that it was bound with, because its sandbox
+// may run already. A pod that another scheduler bound gets none: its sandbox was created without.
 func (w *Asks) readPorts(p *Pod) (problem string) {
 	obj := p.Obj
 	mapped, err := api.ParsePortMappings(obj.Annotations[api.AnnotationPortMappings])
 	if p.Node != "" {
 		w.mapped = mapped
-		if mapped == nil && p.Asks != nil { // it was bound a moment ago, and has not been seen so yet
+		if mapped == nil && p.Asks != nil { // we have just bound it, and its new state has not arrived yet
 			w.mapped = p.Asks.mapped
 		}
 		return ""
@@ -141,7 +141,7 @@ func (w *Asks) readPorts(p *Pod) (problem string) {
 	return ""
 }
 
-// readRevocable finds out whether the pod's cpus shall be revocable.
+// readRevocable reads whether the pod's cpus are to be revocable.
 func (w *Asks) readRevocable(p *Pod, subscribed bool) (problem string) {
 	value, given := p.Obj.Annotations[api.AnnotationRevocable]
 	switch {
@@ -156,8 +156,8 @@ func (w *Asks) readRevocable(p *Pod, subscribed bool) (problem string) {
 	return ""
 }
 
-// portsToMap returns the ports of a pod's containers that name no host port. Containers share the pod's network, so equal
-// ports are one. On the host's network, there is nothing to map.
+// portsToMap returns the container ports of a pod without a host port. Containers share the pod's network, so equal ports count
+// once. A pod on the host's network needs no mapping.
 func portsToMap(obj *v1.Pod) []api.PortMapping {
 	if obj.Spec.HostNetwork {
 		return nil
@@ -174,7 +174,7 @@ func portsToMap(obj *v1.Pod) []api.PortMapping {
 	return ports
 }
 
-// longContainers returns the containers that run as long as the pod, sidecars among them
+// longContainers returns the containers that run as long as the pod: its containers and sidecars
 // (https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/).
 func longContainers(obj *v1.Pod) []v1.Container {
 	long := slices.Clone(obj.Spec.Containers)
@@ -186,7 +186,7 @@ func longContainers(obj *v1.Pod) []v1.Container {
 	return long
 }
 
-// fit returns the agent's view of the most preferred role among those that fit the class.
+// fit returns the view that fits the class and has the most preferred role; nil if none fits.
 func (w *Asks) fit(s *Class, views []*View) *View {
 	var found *View
 	for _, v := range views {
@@ -200,12 +200,12 @@ func (w *Asks) fit(s *Class, views []*View) *View {
 	return found
 }
 
-// takes tells whether the pod may use offers of the view's role. An agent that offers nothing is of none.
+// takesRole tells whether the pod may use the role of the view. A view without offers passes: its role does not count.
 func (w *Asks) takesRole(v *View) bool {
 	return w.roles == nil || len(v.Offers) == 0 || slices.Contains(w.roles, v.Role)
 }
 
-// rolesWanted names the roles that a pod depends on, for its refusals; "" if they are not worth naming.
+// rolesWanted names the roles that the class may use, for messages; "" if that is only "*".
 func (c *Config) rolesWanted(s *Class) string {
 	roles := c.Roles
 	if s.asks != nil && s.asks.roles != nil {

@@ -10,14 +10,14 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
-// Key is all that decides where a pod may run and whose turn it is before the time of arrival does. Pods of equal
-// keys are refused by the same agents for the same reasons.
+// Key holds everything that decides where a pod may run and when its turn is, except its time of arrival. Pods with equal keys
+// are refused by the same agents for the same reasons.
 type Key struct {
 	scalars  [NumScalars]int64
 	requests Requests
 	priority int32
-	node     string // that the pod is bound to
-	rest     string // host ports, what the pod wants of nodes and asks of Mesos, and which pod it is if a place is kept for it
+	node     string // the node that the pod is bound to
+	rest     string // host ports, node constraints, pod constraints, annotations, and the pod's UID if it is nominated
 }
 
 func keyOf(p *Pod) Key {
@@ -53,7 +53,7 @@ func keyOf(p *Pod) Key {
 	if p.Asks != nil {
 		rest.WriteString(p.Asks.key())
 	}
-	if p.nominated != "" { // what is kept for it is kept from its equals
+	if p.nominated != "" { // equal pods must not use the place that is kept for it
 		fmt.Fprintf(&rest, "!%s", p.Obj.UID)
 	}
 	k.rest = rest.String()
@@ -67,31 +67,32 @@ func requiredAffinity(obj *v1.Pod) *v1.NodeSelector {
 	return nil
 }
 
-// Class is what equal pods have in common, with those of them that wait to be placed and the state of their search.
+// Class is a group of equal pods that wait for a place, with the state of their search.
 type Class struct {
 	traits
-	topology *topology // nil if no other pods matter to it
-	nominee  *Pod      // the only pod of this class, because a place is kept for it; or nil
+	topology *topology // nil if other pods and volumes do not matter
+	nominee  *Pod      // the only pod of this class, if it is nominated; or nil
 	pods     arrivals
 	search   search
-	due      bool // it has its turn in this cycle
+	due      bool // it has a turn in this cycle
 
-	// crowded is Installs.ended when one of the pods could have run on an agent that had to wait for others; -1 if none could.
+	// delayedAt is the value of Installs.ended when a pod of the class last fitted on an agent that had to wait to fetch km;
+	// -1 if that has not happened.
 	delayedAt int
 }
 
-// traits are what the pods of a class have in common by themselves.
+// traits are the properties that the pods of a class share.
 type traits struct {
 	key      Key
-	obj      *v1.Pod // one of them, for what it wants of nodes
+	obj      *v1.Pod // one of the pods
 	demand   Demand
 	requests Requests
 	extended Extended
 	asks     *Asks                              // nil for most
 	affinity *nodeaffinity.RequiredNodeAffinity // nil if any node will do
-	only     []string                           // the nodes that it may run on; nil if that is not so certain
+	only     []string                           // the only nodes that the affinity names; nil if it does not name nodes
 	cordoned bool                               // it tolerates cordons
-	unready  bool                               // and nodes that are not ready
+	unready  bool                               // it tolerates nodes that are not ready
 }
 
 func newClass(key Key, p *Pod) *Class {
@@ -112,8 +113,9 @@ func newClass(key Key, p *Pod) *Class {
 	return s
 }
 
-// onlyNodes names the nodes of a pod that is bound, or whose affinity names nodes: the pods of a DaemonSet do
-// (https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/#how-daemon-pods-are-scheduled).
+// onlyNodes returns the node of a bound pod, or the nodes that the pod's affinity names, as for the pods of a DaemonSet
+// (https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/#how-daemon-pods-are-scheduled). It returns nil if the
+// affinity does not name nodes.
 func onlyNodes(p *Pod) []string {
 	if p.Node != "" {
 		return []string{p.Node}
@@ -137,10 +139,10 @@ func onlyNodes(p *Pod) []string {
 	return names
 }
 
-// Head is the pod that came first of those that wait; nil if none does.
+// Head returns the waiting pod that arrived first; nil if no pod waits.
 func (s *Class) Head() *Pod {
 	for len(s.pods) > 0 && s.pods[0].class != s {
-		heap.Pop(&s.pods) // it left the queue
+		heap.Pop(&s.pods) // it has left the class
 	}
 	if len(s.pods) == 0 {
 		return nil
@@ -148,7 +150,7 @@ func (s *Class) Head() *Pod {
 	return s.pods[0]
 }
 
-// Pods goes through the pods that wait, in no order.
+// Pods iterates over the waiting pods, in no order.
 func (s *Class) Pods() iter.Seq[*Pod] {
 	return func(yield func(*Pod) bool) {
 		for _, p := range s.pods {
@@ -159,38 +161,38 @@ func (s *Class) Pods() iter.Seq[*Pod] {
 	}
 }
 
-// Key tells the class apart from all others.
+// Key returns the key that the pods share.
 func (s *Class) Key() Key { return s.key }
 
-// Node is the name of the node that the pods are bound to; "" if they are not.
+// Node returns the name of the node that the pods are bound to; "" if they are not bound.
 func (s *Class) Node() string { return s.key.node }
 
-// Only names the nodes that the pods may run on; nil if that is not so certain.
+// Only returns the only nodes that the pods' affinity names; nil if it does not name nodes.
 func (s *Class) Only() []string { return s.only }
 
-// Priority is that of the pods.
+// Priority returns the priority of the pods.
 func (s *Class) Priority() int32 { return s.key.priority }
 
-// Demand is that of each pod.
+// Demand returns the demand of each pod.
 func (s *Class) Demand() *Demand { return &s.demand }
 
-// Asks is what the pods ask of Mesos; nil for most.
+// Asks returns the requirements that the pods state in annotations; nil for most.
 func (s *Class) Asks() *Asks { return s.asks }
 
-// Nominee is the only pod of the class, if a place is kept for it; else nil.
+// Nominee returns the only pod of the class if it is nominated; else nil.
 func (s *Class) Nominee() *Pod { return s.nominee }
 
-// arrivals is a heap of pods by their arrival. Some may have left the class.
+// arrivals is a heap of pods by arrival. Some may have left the class.
 type arrivals []*Pod
 
 func (a arrivals) Len() int           { return len(a) }
 func (a arrivals) Less(i, j int) bool { return a[i].Order < a[j].Order }
 func (a arrivals) Swap(i, j int)      { a[i], a[j] = a[j], a[i] }
 
-// Push is for container/heap.
+// Push implements heap.Interface.
 func (a *arrivals) Push(x any) { *a = append(*a, x.(*Pod)) }
 
-// Pop is for container/heap.
+// Pop implements heap.Interface.
 func (a *arrivals) Pop() any {
 	last := len(*a) - 1
 	p := (*a)[last]

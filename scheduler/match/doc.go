@@ -1,21 +1,24 @@
-// Package match knows which agent takes a pod, and why another one does not.
+// Package match decides which agent gets a pod, and says why the other agents do not.
 //
-// An Index holds what the answer depends on: agents as views of what they offer to one role, nodes with the pods that occupy
-// them, volumes and claims, and the waiting pods by classes of equal pods. Its owner tells it what changes; Find returns the
-// view that the next pod of a class gets, View.Take takes the pod's resources out of it, and WhyNot tells the reasons for
-// which every agent refuses the pod. The views are kept from one question to the next, and so is how far the search of a
-// class has come: an agent that refused a pod is asked again only when it has something else to offer.
+// An Index holds agents, nodes with the pods on them, volumes, claims, and the waiting pods. The waiting pods are grouped into
+// classes of equal pods. An agent has a View for each role that it makes offers to. The owner of the Index reports each change.
+// Find returns the view for the next pod of a class, View.Take takes the pod's resources out of the view, and WhyNot
+// returns the reasons why all agents refuse a pod. Views and searches are kept across calls: an agent that refused a pod is
+// asked again only after it has changed.
 //
-// Each method that changes something notes which agents have to be viewed anew, and which classes may fit now
-// where they did not. Changes hands both out, as plugins of kube-scheduler declare which events may help a pod that they
-// rejected (https://kubernetes.io/docs/concepts/scheduling-eviction/scheduling-framework/).
+// Each method that changes something marks the agents whose views are out of date and the classes that may fit now. The owner
+// gets them from Changed and Next. This is like the QueueingHints of kube-scheduler
+// (https://kubernetes.io/docs/concepts/scheduling-eviction/scheduling-framework/).
 //
-// One file a check, in the order in which View.check makes them: node.go (selector, affinity, cordon, taints), topology.go with
-// affinity.go, spread.go and volumes.go (the pods and volumes around it), extended.go and admission.go (what the kubelet counts),
-// resource.go, port.go, nomination.go (what is kept for more important pods) and executor.go. fcfs.go finds the
-// first agent that fits, preference.go the one that a pod likes best, algorithm.go ranks those that are alike. asks.go reads what pods
-// ask of Mesos by annotations. occupants.go indexes the pods on nodes, class.go the waiting pods.
+// Start reading at View.check in view.go. It runs the checks in this order, each in its own file: node.go (selector, affinity,
+// cordon, taints), topology.go with affinity.go, spread.go and volumes.go, extended.go, admission.go (what the kubelet admits),
+// resource.go, port.go, nomination.go (places kept for more important pods) and executor.go.
 //
-// The package never imports context, a log, metrics, client-go or package scheduler, and it knows no task, token or clock.
-// One goroutine owns an Index and all that it hands out.
+// The other files: fcfs.go finds the first agent that fits, preference.go the one with the best score; algorithm.go ranks equal
+// ones. index.go holds the Index, agent.go the agents, occupants.go the pods on nodes, pod.go, class.go and queue.go the waiting
+// pods, installs.go the agents that fetch km. asks.go reads the annotations of pods, usage.go adds up resources. whynot.go and
+// reason.go say why a pod waits. verify.go is for tests.
+//
+// The package never imports context, a log, metrics, client-go or package scheduler, and it has no clock. One goroutine owns
+// an Index and everything that it returns.
 package match

@@ -5,25 +5,25 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// Executor is what launching a task in a view takes for our executor.
+// Executor is the state of our executor on an agent, and its cost for the next task in a view.
 type Executor struct {
-	// Prepared says that tasks can be launched; without it the executor has to be prepared first.
+	// Prepared says that tasks can be launched. If it is false, the executor must be prepared first.
 	Prepared bool
-	// Coming says that the executor is on its way there already, launched in offers of another role.
+	// Coming says that the executor is being launched already, in offers of another role.
 	Coming bool
-	// Failed says that it could not be prepared, and that it is too early to try again.
+	// Failed says that preparing it failed, and that it is too early to retry.
 	Failed bool
-	// Stranger is an executor on the agent that is none of ours; "" for none.
+	// Foreign is another executor of the framework on the agent; "" for none.
 	Foreign api.ExecutorID
-	// Charge is what the executor takes when it is launched with the first task; nil if it runs already.
+	// Charge is charged for the executor when it is launched with the first task; nil if it runs already.
 	Charge offers.Resources
-	// Anew is what an executor would be charged that is prepared anew.
+	// NewCharge is the charge of an executor that is prepared now.
 	NewCharge offers.Resources
-	// Companion is what the task without a pod is charged that has to come with the executor; nil if none has to.
+	// Companion is the demand of the task without a pod that must be launched with the executor; nil if none must.
 	Companion *Demand
 }
 
-// checkExecutor: does the agent take tasks, does no executor run there, or ours, and do we know how it was launched?
+// checkExecutor checks that the agent takes tasks, that it runs no executor but ours, and that we know how ours was launched.
 func (v *View) checkExecutor() refusal {
 	e := &v.executor
 	switch {
@@ -45,7 +45,7 @@ func (v *View) checkExecutor() refusal {
 	return refusal{}
 }
 
-// lacksForCompanion tells whether there is too little for the executor and its companion.
+// lacksForCompanion tells whether the offers have too little for the executor and its companion.
 func (v *View) lacksForCompanion() bool {
 	e := &v.executor
 	if e.Companion == nil {
@@ -59,8 +59,8 @@ func (v *View) lacksForCompanion() bool {
 	return false
 }
 
-// FindWarm returns the view of the agent that a task without a pod fits in, or would if its executor were prepared; nil if
-// there is none now.
+// FindWarm returns the first view of the agent that a task without a pod fits in, perhaps after its executor has been prepared;
+// nil if it fits in none.
 func (x *Index) FindWarm(a *Agent, demand Demand) *View {
 	for _, v := range a.views {
 		if v.obj == nil || len(a.nominees) > 0 || v.lacksForCompanion() {
@@ -80,7 +80,7 @@ func (x *Index) FindWarm(a *Agent, demand Demand) *View {
 	return nil
 }
 
-// TakeWarm takes what a task without a pod has out of the view. If it is the companion, that was kept for it.
+// TakeWarm takes the resources of a task without a pod out of the view. The companion's were kept for it.
 func (v *View) TakeWarm(d *Demand) offers.Resources {
 	if companion := v.executor.Companion; companion != nil {
 		for i, amount := range companion.Scalars {

@@ -10,12 +10,11 @@ import (
 	resourcehelper "k8s.io/component-helpers/resource"
 )
 
-// Extended are amounts of what Mesos knows nothing of and nodes have by themselves: devices and other extended resources, and
-// huge pages (https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#extended-resources). For most
-// pods it is nil.
+// Extended are amounts of resources that nodes have and Mesos does not know: extended resources such as devices, and huge pages
+// (https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#extended-resources). It is nil for most pods.
 type Extended map[v1.ResourceName]int64
 
-// isExtended tells whether it is the node that has the resource. GPUResource is Mesos's.
+// isExtended tells whether nodes have the resource, not Mesos. Mesos offers GPUResource.
 func isExtended(name v1.ResourceName) bool {
 	if strings.HasPrefix(string(name), v1.ResourceHugePagesPrefix) {
 		return true
@@ -24,7 +23,7 @@ func isExtended(name v1.ResourceName) bool {
 	return found && domain != "kubernetes.io" && !strings.HasSuffix(domain, ".kubernetes.io") && name != GPUResource
 }
 
-// extendedOf returns what the pod requests.
+// extendedOf returns the extended resources that the pod requests.
 func extendedOf(pod *v1.Pod) Extended {
 	if !wantsExtended(pod.Spec.Containers) && !wantsExtended(pod.Spec.InitContainers) && pod.Spec.Resources == nil {
 		return nil
@@ -64,7 +63,7 @@ func (e Extended) and(o Extended) Extended {
 	return sum
 }
 
-// String is in the order of the names.
+// String lists the amounts, sorted by name.
 func (e Extended) String() string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(e)) {
@@ -73,7 +72,7 @@ func (e Extended) String() string {
 	return strings.Join(parts, ";")
 }
 
-// room is how much of the resource the node has left for pods beside those that stand there.
+// free returns how much of the resource the pods on the node leave.
 func (n *Node) free(name v1.ResourceName) int64 {
 	if n == nil || n.obj == nil {
 		return 0
@@ -85,17 +84,17 @@ func (n *Node) free(name v1.ResourceName) int64 {
 	return max(0, left)
 }
 
-// checkExtended: does the node have enough of what Mesos knows nothing of?
+// checkExtended checks that the node has enough of the extended resources.
 func (v *View) checkExtended(s *Class) refusal {
 	for _, name := range slices.Sorted(maps.Keys(s.extended)) {
-		if want, room := s.extended[name], v.node.free(name); want > room {
-			return refusal{reason: extendedShort, what: fmt.Sprintf("%s (requested %d, free %d)", name, want, room)}
+		if want, free := s.extended[name], v.node.free(name); want > free {
+			return refusal{reason: extendedShort, what: fmt.Sprintf("%s (requested %d, free %d)", name, want, free)}
 		}
 	}
 	return refusal{}
 }
 
-// without returns the node as it will be when these pods have gone.
+// without returns a copy of the node without these pods.
 func (n *Node) without(pods []*Pod) *Node {
 	if n == nil {
 		return nil
@@ -103,17 +102,17 @@ func (n *Node) without(pods []*Pod) *Node {
 	rest := *n
 	rest.extended = maps.Clone(n.extended)
 	rest.pods = slices.DeleteFunc(slices.Clone(n.pods), func(o *occupant) bool {
-		goes := slices.ContainsFunc(pods, func(p *Pod) bool { return o == &p.occupant })
-		if goes {
+		leaves := slices.ContainsFunc(pods, func(p *Pod) bool { return o == &p.occupant })
+		if leaves {
 			rest.take(o.extended, -1)
 			rest.requested.add(o.requests, -1)
 		}
-		return goes
+		return leaves
 	})
 	return &rest
 }
 
-// take counts what a pod has in (sign 1) or out (-1).
+// take adds a pod's extended resources to those in use (sign 1), or subtracts them (-1).
 func (n *Node) take(e Extended, sign int64) {
 	for name, amount := range e {
 		if n.extended == nil {
@@ -125,7 +124,7 @@ func (n *Node) take(e Extended, sign int64) {
 	}
 }
 
-// takes tells whether a pod of the class finds room beside the pods that stand there and the others.
+// fitsBeside tells whether a pod of the class fits beside the pods on the node and the others.
 func (n *Node) fitsBeside(s *Class, others *Usage) bool {
 	if n == nil {
 		return true

@@ -2,21 +2,20 @@ package match
 
 import "cmp"
 
-// search is what the search of a place for equal pods remembers from pod to pod and from cycle to cycle.
+// search is the state of the search for agents for a class. It is kept across pods and cycles.
 type search struct {
-	logRead   int // of the fleet's log
-	nextAgent int // in the fleet's agents
+	logRead   int // how far the fleet's log has been read
+	nextAgent int // the first of the fleet's agents that has not been checked yet
 	found     candidates
 }
 
-// candidate is an agent that fitted when it was looked at, or has got more since.
+// candidate is an agent that fitted when it was checked last.
 type candidate struct {
 	agent *Agent
 	rank  int64
 }
 
-// candidates is a heap: the best first, of equally good ones the one that came first. container/heap would allocate for
-// each candidate that comes or goes.
+// candidates is a heap by rank, then by arrival. container/heap would allocate for each candidate that is added or removed.
 type candidates []candidate
 
 func (c candidates) less(i, j int) bool {
@@ -30,7 +29,7 @@ func (c *candidates) add(found candidate) {
 	}
 }
 
-// drop takes the best candidate off.
+// drop removes the best candidate.
 func (c *candidates) drop() {
 	last := len(*c) - 1
 	(*c)[0], (*c)[last] = (*c)[last], candidate{}
@@ -38,7 +37,7 @@ func (c *candidates) drop() {
 	c.sink()
 }
 
-// sink brings the first candidate to its place after its rank has changed.
+// sink restores the heap after the rank of the first candidate has changed.
 func (c candidates) sink() {
 	for i := 0; ; {
 		best := i
@@ -55,8 +54,8 @@ func (c candidates) sink() {
 	}
 }
 
-// Find returns the view that the next pod of the class shall be placed in; nil if there is none now. Agents that
-// refused an equal pod are not asked again until they have more to offer.
+// Find returns the view for the next pod of the class; nil if it fits nowhere now. An agent that refused an equal pod is not
+// checked again until it has changed.
 func (x *Index) Find(s *Class) *View {
 	if s.asks.Wrong() {
 		return nil
@@ -106,14 +105,14 @@ func (x *Index) Find(s *Class) *View {
 	}
 }
 
-// consider makes an agent a candidate if the class fits there now.
+// consider makes an agent a candidate if the class fits there.
 func (x *Index) consider(s *Class, a *Agent) {
 	if v, rank := x.best(s, a); v != nil {
 		s.search.found.add(candidate{a, rank})
 	}
 }
 
-// best returns the agent's view that the class would have, and its rank.
+// best returns the view of the agent that the class would get, and its rank; nil if the class does not fit there.
 func (x *Index) best(s *Class, a *Agent) (found *View, rank int64) {
 	if found = s.choose(a.views); found == nil {
 		return nil, 0
@@ -125,12 +124,12 @@ func (x *Index) best(s *Class, a *Agent) (found *View, rank int64) {
 	return found, rank
 }
 
-// choose returns the view of the most preferred role among an agent's that fit the class; nil if none does.
+// choose returns the agent's view with the most preferred role among those that fit the class; nil if none fits.
 func (s *Class) choose(views []*View) *View {
 	if s.asks != nil {
 		return s.asks.fit(s, views)
 	}
-	for _, v := range views { // in the order of --mesos-roles
+	for _, v := range views { // ordered as --mesos-roles
 		if r := v.check(s); r.ok() || r.reserve {
 			return v
 		}
@@ -138,7 +137,7 @@ func (s *Class) choose(views []*View) *View {
 	return nil
 }
 
-// findNamed looks at the nodes that the class names.
+// findNamed returns the best view among the nodes that the class names; nil if it fits on none.
 func (x *Index) findNamed(s *Class) *View {
 	var found *View
 	var best int64

@@ -10,46 +10,46 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// Config is what an operator chooses about the matching.
+// Config is the part of the configuration that decides where pods run.
 type Config struct {
 	Algorithm Algorithm
-	// Roles are those that offers come for, the preferred one first.
+	// Roles are the roles of the framework, the preferred one first.
 	Roles []string
 	// DefaultCPUs and DefaultMem are charged for pods that request none.
 	DefaultCPUs, DefaultMem offers.Milli
-	// Revocable says that offers have cpus that Mesos may take back.
+	// Revocable says that offers may have revocable cpus, which Mesos may take back.
 	Revocable bool
-	// MaxInstalls is how many agents may fetch km at a time; 0 bounds nothing.
+	// MaxInstalls is how many agents may fetch km at a time; 0 is no limit.
 	MaxInstalls int
 }
 
-// Index is what the matching depends on, kept so that little has to be looked at when little has changed.
+// Index holds the agents, nodes, pods and volumes that decide where pods run. A change costs work only for what it affects.
 type Index struct {
 	cfg     Config
 	source  Source
 	fleet   fleet
 	byID    map[api.AgentID]*Agent
 	nodes   map[string]*Node
-	others  map[types.UID]*occupant // pods that are not ours to place but occupy a node
+	others  map[types.UID]*occupant // pods on nodes that another scheduler or the kubelet placed
 	terms   termIndex
-	version int // of all that occupies nodes
+	version int // changes with the pods on nodes, and with the nodes
 	storage storage
 	classes classes
-	// Installs bounds how many agents fetch km at a time.
+	// Installs limits how many agents fetch km at a time.
 	Installs Installs
-	nominees map[string][]*Pod // for whom a place is kept, by node
+	nominees map[string][]*Pod // nominated pods, by node
 	buffers
-	retry bool // something has changed that may let a pod in
+	retry bool // a waiting pod may fit now
 }
 
-// room is memory that is used again and again.
+// buffers is memory that calls reuse.
 type buffers struct {
 	scored     []scored        // for findPreferred
 	heldOffers []*offers.Offer // for Rebuild
 	scratch    v1.ResourceList // for DemandOf
 }
 
-// NewIndex returns an index of nothing. It asks the source when it views an agent anew.
+// NewIndex returns an empty index. It reads the state of agents from the source when it rebuilds their views.
 func NewIndex(cfg Config, source Source) *Index {
 	x := &Index{
 		source: source, byID: map[api.AgentID]*Agent{}, nodes: map[string]*Node{}, others: map[types.UID]*occupant{},
@@ -60,17 +60,17 @@ func NewIndex(cfg Config, source Source) *Index {
 	return x
 }
 
-// Configure lets the operator choose otherwise.
+// Configure changes the configuration.
 func (x *Index) Configure(cfg Config) { x.cfg, x.Installs.limit = cfg, cfg.MaxInstalls }
 
-// Stirred tells whether something has changed, since this was asked last, that may let a pod in which nothing fitted before.
+// TakeRetry tells whether, since the last call, something has changed that may make a waiting pod fit.
 func (x *Index) TakeRetry() bool {
-	stirred := x.retry
+	retry := x.retry
 	x.retry = false
-	return stirred
+	return retry
 }
 
-// Changed returns the agents whose views are out of date, until there are no more. Its owner gives each its views by View.
+// Changed returns the next agent whose views are out of date; nil if there is none. The owner then calls Rebuild for it.
 func (x *Index) Changed() *Agent {
 	f := &x.fleet
 	for f.viewed < len(f.changed) {
@@ -85,7 +85,7 @@ func (x *Index) Changed() *Agent {
 	return nil
 }
 
-// AgentOfNode returns the agent that a node stands for; nil if the node does not exist, or its agent is not known.
+// AgentOfNode returns the agent of a node; nil if the node does not exist, or its agent is unknown.
 func (x *Index) AgentOfNode(name string) *Agent {
 	n := x.nodes[name]
 	if n == nil || n.obj == nil {
@@ -94,7 +94,7 @@ func (x *Index) AgentOfNode(name string) *Agent {
 	return n.agent(x)
 }
 
-// Agents goes through the agents in order of their coming.
+// Agents iterates over the agents in order of arrival.
 func (x *Index) Agents() iter.Seq[*Agent] {
 	return func(yield func(*Agent) bool) {
 		for _, a := range x.fleet.agents {

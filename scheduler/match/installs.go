@@ -1,48 +1,46 @@
 package match
 
-// Installs bounds how many agents fetch km at a time. Each of them has to be done within the agent's
-// --executor_registration_timeout (a minute), and they share what the scheduler's machine can send.
+// Installs limits how many agents fetch km at a time. Each must be done within the agent's --executor_registration_timeout (a
+// minute), and they share the bandwidth of the scheduler's machine.
 type Installs struct {
 	fleet    *fleet
-	limit    int                 // at a time; 0 bounds nothing
-	fetching map[*Agent]struct{} // that were given a first task, or will be when their executor is prepared
-	// turnedAway says that an agent was not given a pod or a task because of the bound, since the last one that ended.
+	limit    int                 // 0 is no limit
+	fetching map[*Agent]struct{} // agents that got their first task, or will when their executor is prepared
+	// turnedAway says that the limit has kept a pod or task off an agent since an install ended last.
 	turnedAway bool
-	ended      int // how many times that changed something for somebody who was turned away
+	ended      int // counts the times that installs ended while turnedAway was set
 }
 
 func newInstalls(f *fleet) Installs { return Installs{fleet: f, fetching: map[*Agent]struct{}{}} }
 
-// full tells whether the agent has to wait for others before its executor is launched.
+// full tells whether the agent must wait for other agents before its executor is launched.
 func (in *Installs) full(a *Agent) bool {
 	if in.limit == 0 || len(in.fetching) < in.limit || a.installed {
 		return false
 	}
-	_, under := in.fetching[a]
-	in.turnedAway = in.turnedAway || !under
-	return !under
+	_, fetching := in.fetching[a]
+	in.turnedAway = in.turnedAway || !fetching
+	return !fetching
 }
 
-// Begin counts an agent whose executor is about to be launched.
+// Begin counts an agent as fetching: its executor is about to be launched.
 func (in *Installs) Begin(a *Agent) {
 	if in.limit > 0 && !a.installed {
 		in.fetching[a] = struct{}{}
 	}
 }
 
-// Done notes that the agent has km, in the fetcher's cache too if its executor has to be launched again. It tells whether
-// that was waited for.
+// Done notes that the agent has km, from now on in its fetcher's cache. It tells whether the agent counted as fetching.
 func (in *Installs) Done(a *Agent) bool {
-	_, under := in.fetching[a]
-	if !under || a.installed {
+	if _, fetching := in.fetching[a]; !fetching || a.installed {
 		return false
 	}
 	a.installed = true
 	return true
 }
 
-// End finds out which agents fetch no longer: they have km, or pending says that nothing is to come any more. Agents that were
-// turned away are looked at again.
+// End drops the agents that no longer fetch: they have km, or pending returns false. Then agents that had to wait are checked
+// again.
 func (in *Installs) End(pending func(*Agent) bool) {
 	before := len(in.fetching)
 	for a := range in.fetching {
@@ -57,5 +55,5 @@ func (in *Installs) End(pending func(*Agent) bool) {
 	}
 }
 
-// Crowded tells whether an agent has room for the class, and waits for others to fetch km.
+// Delays tells whether the class fits on an agent that has to wait until other agents have fetched km.
 func (in *Installs) Delays(s *Class) bool { return s.delayedAt == in.ended && in.turnedAway }

@@ -13,26 +13,26 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// Node is a node with the pods that occupy it.
+// Node is a node with the pods on it.
 type Node struct {
 	name string
 	obj  *v1.Node // nil while it does not exist
 	pods []*occupant
-	// limit is how many pods the node takes, and limitText that as text.
+	// limit is the maximum number of pods, and limitText the same as text.
 	limit     int
 	limitText string
-	// extended is what the pods have of what the node has by itself.
+	// extended is what the pods use of the node's extended resources.
 	extended Extended
-	// held is what of the agent is left to the node's pods that have no task: Mesos does not know of them, and the kubelet
-	// refuses what does not fit beside them.
+	// untracked is what the pods without a task use. Mesos does not know them, but the kubelet refuses a pod that does not fit
+	// beside them.
 	untracked [NumScalars]offers.Milli
-	// admits is what the kubelet admits pods with, of which those on the node have requested so much.
+	// admits is what the kubelet admits, and requested the sum of the requests of the pods on the node.
 	admits     admission
 	requested  Requests
-	refusedPod bool // a pod was refused for that
+	refusedPod bool // a pod was refused because of its requests
 }
 
-// at returns a node by its name.
+// nodeFor returns the node with this name, which need not exist yet.
 func (x *Index) nodeFor(name string) *Node {
 	n := x.nodes[name]
 	if n == nil {
@@ -42,7 +42,7 @@ func (x *Index) nodeFor(name string) *Node {
 	return n
 }
 
-// agent returns the agent that the node stands for; nil if it does not exist, or its agent is not known.
+// agent returns the agent of the node; nil if the node does not exist, or its agent is unknown.
 func (n *Node) agent(x *Index) *Agent {
 	if n.obj == nil {
 		return nil
@@ -51,10 +51,10 @@ func (n *Node) agent(x *Index) *Agent {
 	return x.byID[id]
 }
 
-// full tells whether the node takes no more pods. A node that does not say how many it takes takes all.
+// full tells whether the node has its maximum number of pods. Without allocatable pods there is no maximum.
 func (n *Node) full() bool { return n != nil && len(n.pods) >= n.limit }
 
-// see takes in the node as it is now.
+// setObject stores the current object of the node.
 func (n *Node) setObject(obj *v1.Node) {
 	n.obj, n.limit, n.limitText, n.admits = obj, math.MaxInt, "", admission{}
 	if obj == nil {
@@ -67,7 +67,7 @@ func (n *Node) setObject(obj *v1.Node) {
 	}
 }
 
-// checkNode: does the pod want this node, and does the node take it?
+// checkNode checks node name, selector, affinity, cordon and health
 // (https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/)
 func (v *View) checkNode(s *Class) refusal {
 	if v.obj == nil {
@@ -103,10 +103,10 @@ func (v *View) checkNode(s *Class) refusal {
 	return v.checkHealth(s)
 }
 
-// checkHealth: is the node ready, has nothing failed there, and does the pod tolerate its taints?
+// checkHealth checks that the node is ready, that tasks do not fail there, and that the pod tolerates the node's taints.
 func (v *View) checkHealth(s *Class) refusal {
 	ready := api.NodeReady(v.obj)
-	unfit := !ready && Unfit(v.obj) // its agent's failures tell when it is tried again
+	unfit := !ready && Unfit(v.obj) // then the Guard decides when to retry the agent
 	if !ready && !s.unready && !unfit {
 		return refusal{reason: notReady}
 	}
@@ -130,7 +130,7 @@ func (v *View) checkHealth(s *Class) refusal {
 	return refusal{}
 }
 
-// repels tells whether the taint keeps pods off. Of an agent that fails, its Guard knows better.
+// doNotSchedule tells whether the taint keeps pods off. It skips the taint of a failing agent, for which the Guard decides.
 func doNotSchedule(taint *v1.Taint) bool {
 	return (taint.Effect == v1.TaintEffectNoSchedule || taint.Effect == v1.TaintEffectNoExecute) && taint.Key != api.TaintAgentFailing
 }
@@ -140,10 +140,10 @@ func tolerates(pod *v1.Pod, key string) bool {
 	return corev1helpers.TolerationsTolerateTaint(klog.Logger{}, pod.Spec.Tolerations, &taint, false)
 }
 
-// UnfitReason is that of the condition of a node whose minion has found that it can run no pods there.
+// UnfitReason is the reason in the Ready condition of a node whose minion cannot run pods.
 const UnfitReason = "AgentCannotRunPods"
 
-// Unfit tells whether the minion that ran on the node last could run no pods.
+// Unfit tells whether the last minion on the node could not run pods.
 func Unfit(node *v1.Node) bool {
 	ready := api.ReadyCondition(node)
 	return ready.Status == v1.ConditionFalse && ready.Reason == UnfitReason

@@ -5,15 +5,15 @@ import (
 	"slices"
 )
 
-// Nominate keeps a place on a node for a pod: it is kept from all pods that are not more important
-// (https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/#user-exposed-information). It takes
-// back what was kept for the pod before, which is all that it does if the node is "".
+// Nominate keeps a place on a node for a pod. Only pods of higher priority may take it
+// (https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/#user-exposed-information). An earlier
+// nomination ends. With node "" the pod is no longer nominated.
 func (x *Index) Nominate(p *Pod, node string) {
 	before := p.nominated
 	if before == node {
 		return
 	}
-	if before != "" { // an agent may have the slice: it stays as it is
+	if before != "" { // an agent may hold the slice, so it must not change
 		left := slices.DeleteFunc(slices.Clone(x.nominees[before]), func(other *Pod) bool { return other == p })
 		if x.nominees[before] = left; len(left) == 0 {
 			delete(x.nominees, before)
@@ -30,7 +30,7 @@ func (x *Index) Nominate(p *Pod, node string) {
 	}
 }
 
-// Nominees goes through the pods for which a place is kept.
+// Nominees iterates over the nominated pods.
 func (x *Index) Nominees() iter.Seq[*Pod] {
 	return func(yield func(*Pod) bool) {
 		for _, pods := range x.nominees {
@@ -43,19 +43,19 @@ func (x *Index) Nominees() iter.Seq[*Pod] {
 	}
 }
 
-// HasNominees tells whether a place is kept for any pod.
+// HasNominees tells whether any pod is nominated.
 func (x *Index) HasNominees() bool { return len(x.nominees) > 0 }
 
-// Nominated returns what of the view the pods of the class have to leave to others: what is kept for more important
-// pods, or for equally important ones. Of two equally important pods for which a place is kept there, the later one stands back.
+// Nominated returns what pods of the class must leave to the nominated pods on the agent: those of higher or equal priority. If
+// the class itself is nominated there, it leaves nothing to pods of equal priority that arrived later.
 //
-// A place is kept in the offers of all roles that the pod may use: nobody knows in which what it is waiting for will come.
+// The place is kept in all roles that the nominated pod may use, because nobody knows in which role the resources will be offered.
 func (v *View) Nominated(s *Class) Usage {
 	var sum Usage
 	for _, p := range v.Agent.nominees {
 		mine := s.nominee
 		behind := mine != nil && mine.nominated == v.Agent.Node && Before(mine, p) < 0
-		taken := slices.Contains(v.reserved, p) // out of the view already
+		taken := slices.Contains(v.reserved, p) // its resources are out of the view already
 		elsewhere := p.Asks != nil && !p.Asks.takesRole(v)
 		if p == mine || elsewhere || p.nominated != v.Agent.Node || taken || Priority(p.Obj) < s.key.priority || behind {
 			continue
@@ -65,7 +65,7 @@ func (v *View) Nominated(s *Class) Usage {
 	return sum
 }
 
-// checkNominees: is there enough beside what is kept for others?
+// checkNominees checks that the pod fits beside the nominated pods.
 func (v *View) checkNominees(s *Class) refusal {
 	if sum := v.Nominated(s); !v.HasBeside(s, &sum) {
 		return refusal{reason: nominated}
@@ -73,7 +73,7 @@ func (v *View) checkNominees(s *Class) refusal {
 	return refusal{}
 }
 
-// findNominated looks for the place that is kept.
+// findNominated returns the view of the node that the class is nominated to; nil if it does not fit there.
 func (x *Index) findNominated(s *Class) *View {
 	a := x.AgentOfNode(s.nominee.nominated)
 	if a == nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-func TestPromiseIsKeptFromWhoeverIsNotMoreImportant(t *testing.T) {
+func TestNominatedPlaceIsForPodsOfHigherPriorityOnly(t *testing.T) {
 	demand := func(cpus offers.Milli, ports ...uint64) Demand {
 		return Demand{Scalars: [NumScalars]offers.Milli{cpus, 64_000}, Ports: ports}
 	}
@@ -19,39 +19,39 @@ func TestPromiseIsKeptFromWhoeverIsNotMoreImportant(t *testing.T) {
 	for _, test := range []struct {
 		rule      string
 		pod       *Pod
-		nominated string // where the pod itself has a promise
+		nominated string // the node that the pod itself is nominated to
 		want      bool
 	}{
-		{"less important", newPod(2, 9, demand(2000)), "", false},
-		{"equally important", newPod(2, 10, demand(2000)), "", false},
-		{"more important", newPod(2, 11, demand(2000)), "", true},
-		{"what is left beside it is free", newPod(2, 9, demand(1000)), "", true},
-		{"but not a port", newPod(2, 9, demand(1000, 31000)), "", false},
-		{"another port is", newPod(2, 9, demand(1000, 31001)), "", true},
-		{"equally important, with a later promise there", newPod(2, 10, demand(2000)), "n1", false},
-		{"equally important, with an earlier promise there", newPod(0, 10, demand(2000)), "n1", true},
-		{"equally important, with an earlier promise elsewhere", newPod(0, 10, demand(2000)), "n2", false},
+		{"lower priority", newPod(2, 9, demand(2000)), "", false},
+		{"equal priority", newPod(2, 10, demand(2000)), "", false},
+		{"higher priority", newPod(2, 11, demand(2000)), "", true},
+		{"what the nominated pod leaves is free", newPod(2, 9, demand(1000)), "", true},
+		{"but not its port", newPod(2, 9, demand(1000, 31000)), "", false},
+		{"another port is free", newPod(2, 9, demand(1000, 31001)), "", true},
+		{"equal priority, nominated there, arrived later", newPod(2, 10, demand(2000)), "n1", false},
+		{"equal priority, nominated there, arrived earlier", newPod(0, 10, demand(2000)), "n1", true},
+		{"equal priority, nominated elsewhere, arrived earlier", newPod(0, 10, demand(2000)), "n2", false},
 	} {
-		holder := newPod(1, 10, demand(3000, 31000))
-		holder.nominated = "n1"
+		nominee := newPod(1, 10, demand(3000, 31000))
+		nominee.nominated = "n1"
 		if test.nominated != "" {
 			test.pod.nominated = test.nominated
 		}
 		v := roomyView() // 4 cpus
 		v.Agent.Node = "n1"
-		v.Agent.nominees = []*Pod{holder, test.pod}
+		v.Agent.nominees = []*Pod{nominee, test.pod}
 		v.computeFree()
 		if r := v.check(newClass(keyOf(test.pod), test.pod)); r.ok() != test.want || !r.ok() && r.reason != nominated {
 			t.Errorf("%s: %+v", test.rule, r)
 		}
 		v.Agent.nominees = v.Agent.nominees[:1]
-		if r := v.check(newClass(keyOf(holder), holder)); !r.ok() {
-			t.Errorf("who has the promise is refused: %+v", r)
+		if r := v.check(newClass(keyOf(nominee), nominee)); !r.ok() {
+			t.Errorf("the nominated pod is refused: %+v", r)
 		}
 	}
 }
 
-func TestPlacingWhoHasAPromiseLetsNobodyInWhoWasRefused(t *testing.T) {
+func TestPlacingTheNominatedPodFreesNothingForOthers(t *testing.T) {
 	needs := func(order int) []*Pod {
 		wildcards := []api.PortMapping{{ContainerPort: 80, Protocol: "TCP"}}
 		pods := []*Pod{
@@ -75,23 +75,23 @@ func TestPlacingWhoHasAPromiseLetsNobodyInWhoWasRefused(t *testing.T) {
 	} {
 		for i := range needs(1) {
 			for j := range needs(2) {
-				holder, other := needs(1)[i], needs(2)[j]
-				holder.nominated = "n1"
+				nominee, other := needs(1)[i], needs(2)[j]
+				nominee.nominated = "n1"
 				v := roomyView() // 4 cpus
 				v.Free = append(v.Free[:3:3], offered...)
 				v.Free = append(v.Free, offers.Resource{Name: offers.RevocableCPUs, Scalar: 3000})
-				v.executor.Prepared, v.Agent.Node, v.Agent.nominees = true, "n1", []*Pod{holder}
+				v.executor.Prepared, v.Agent.Node, v.Agent.nominees = true, "n1", []*Pod{nominee}
 				v.computeFree()
 				s := newClass(keyOf(other), other)
 				before := v.check(s)
-				if before.ok() || !v.check(newClass(keyOf(holder), holder)).ok() {
+				if before.ok() || !v.check(newClass(keyOf(nominee), nominee)).ok() {
 					continue
 				}
 				refusals++
-				v.Take(holder)
-				v.reserved = []*Pod{holder}
+				v.Take(nominee)
+				v.reserved = []*Pod{nominee}
 				if v.check(s).ok() {
-					t.Errorf("ports %v: %v has taken what was promised to it, and now there is room for %v", offered, holder.needs(), other.needs())
+					t.Errorf("ports %v: after the nominated pod %v was placed, %v fits", offered, nominee.needs(), other.needs())
 				}
 			}
 		}

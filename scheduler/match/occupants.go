@@ -12,26 +12,25 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// occupant is a pod that takes part of a node, as others see it that may not be, or would like to be, near it: a bound
-// pod, whoever bound it, static pods among them, or a pod that a task was launched for or a place reserved. Pods that are over
-// occupy nothing.
+// occupant is a pod on a node: a bound pod, whoever bound it, a static pod, or a pod with a task or a reserved place. Pods that
+// have ended are not on a node.
 type occupant struct {
 	obj       *v1.Pod
-	node      *Node // nil if it occupies none
-	slot      int   // in the node's pods
+	node      *Node // nil if it is on none
+	slot      int   // its index in the node's pods
 	terms     []*term
 	claims    []api.PodKey
-	untracked [NumScalars]offers.Milli // of the agent, by a pod without a task
-	// extended is what it has of the node's, and requests what the kubelet counts; read is the object they were read from.
+	untracked [NumScalars]offers.Milli // what it uses of the agent without a task
+	// extended and requests are what it uses of the node. The requests were read from requestsFrom.
 	extended     Extended
 	requests     Requests
 	requestsFrom *v1.Pod
 }
 
-// Occupy makes the pod occupy the node, as its object says now; none if the node is "".
+// Occupy moves the pod, with its current object, to the node; to none if the node is "".
 func (x *Index) Occupy(p *Pod, node string) { x.put(&p.occupant, p.Obj, node) }
 
-// Occupies returns the node that the pod occupies; "" if it occupies none.
+// Occupies returns the node that the pod is on; "" if it is on none.
 func (p *Pod) Occupies() string {
 	if p.occupant.node == nil {
 		return ""
@@ -39,7 +38,7 @@ func (p *Pod) Occupies() string {
 	return p.occupant.node.name
 }
 
-// OccupiedBy goes through the objects of the pods that occupy the node.
+// OccupiedBy iterates over the objects of the pods on the node.
 func (x *Index) OccupiedBy(node string) iter.Seq[*v1.Pod] {
 	return func(yield func(*v1.Pod) bool) {
 		n := x.nodes[node]
@@ -54,7 +53,7 @@ func (x *Index) OccupiedBy(node string) iter.Seq[*v1.Pod] {
 	}
 }
 
-// OtherSeen takes in a pod that is not ours to place but takes part of a node, as static pods do.
+// OtherSeen adds or updates a pod on a node that another scheduler or the kubelet placed. With over, it removes the pod.
 func (x *Index) OtherSeen(obj *v1.Pod, over bool) {
 	if obj.Spec.NodeName == "" || over {
 		x.OtherGone(obj.UID)
@@ -70,7 +69,7 @@ func (x *Index) OtherSeen(obj *v1.Pod, over bool) {
 	x.setUntracked(o, DemandOf(obj, 0, 0, nil).Scalars)
 }
 
-// OtherGone takes such a pod off.
+// OtherGone removes a pod that OtherSeen added.
 func (x *Index) OtherGone(uid types.UID) {
 	if o := x.others[uid]; o != nil {
 		x.setUntracked(o, [NumScalars]offers.Milli{})
@@ -79,7 +78,7 @@ func (x *Index) OtherGone(uid types.UID) {
 	}
 }
 
-// hold sets what of its agent a pod without a task holds. The agent is looked at again.
+// setUntracked sets what a pod without a task uses. The agent is checked again.
 func (x *Index) setUntracked(o *occupant, amounts [NumScalars]offers.Milli) {
 	n := o.node
 	if n == nil {
@@ -92,7 +91,7 @@ func (x *Index) setUntracked(o *occupant, amounts [NumScalars]offers.Milli) {
 	x.roomFreed(n.agent(x))
 }
 
-// stir has an agent viewed anew, because a pod may fit there now that did not.
+// roomFreed marks the agent's views as out of date, because a waiting pod may fit there now. The agent may be nil.
 func (x *Index) roomFreed(a *Agent) {
 	if a != nil {
 		x.fleet.touch(a)
@@ -100,13 +99,13 @@ func (x *Index) roomFreed(a *Agent) {
 	}
 }
 
-// put makes the occupant occupy the node, as the object says now.
+// put moves the occupant, with its current object, to the node.
 func (x *Index) put(o *occupant, obj *v1.Pod, node string) {
 	var to *Node
 	if node != "" {
 		to = x.nodeFor(node)
 	}
-	if o.node == to && (to == nil || looksTheSame(o.obj, obj)) {
+	if o.node == to && (to == nil || matchesAlike(o.obj, obj)) {
 		resized := to != nil && o.obj.Generation != obj.Generation
 		if o.obj = obj; resized {
 			to.requested.add(o.requests, -1)
@@ -126,8 +125,8 @@ func (x *Index) put(o *occupant, obj *v1.Pod, node string) {
 	}
 }
 
-// looksTheSame tells whether two states of a pod count the same for other pods.
-func looksTheSame(a, b *v1.Pod) bool {
+// matchesAlike tells whether two versions of a pod match the same terms and spread rules of other pods.
+func matchesAlike(a, b *v1.Pod) bool {
 	return a == b || (a.DeletionTimestamp == nil) == (b.DeletionTimestamp == nil) && maps.Equal(a.Labels, b.Labels)
 }
 
@@ -155,7 +154,7 @@ func (x *Index) leave(o *occupant) {
 	if from == nil {
 		return
 	}
-	if from.full() || o.extended != nil || from.refusedPod { // somebody else may fit now
+	if from.full() || o.extended != nil || from.refusedPod { // another pod may fit now
 		x.roomFreed(from.agent(x))
 	}
 	last := len(from.pods) - 1
@@ -174,7 +173,7 @@ func (x *Index) leave(o *occupant) {
 	x.countClaims(o, -1)
 }
 
-// tally counts a pod in (sign 1) or out (-1) for all classes to which it may matter.
+// countOccupant counts a pod that comes to a node (sign 1) or leaves it (-1), in all watched classes.
 func (x *Index) countOccupant(o *occupant, node *v1.Node, sign int) {
 	x.version++
 	if node != nil {
@@ -185,7 +184,7 @@ func (x *Index) countOccupant(o *occupant, node *v1.Node, sign int) {
 	}
 }
 
-// countTerms counts the terms of the pod in or out of the domains of a node.
+// countTerms adds the terms of the pod to the domains of a node (sign 1), or subtracts them (-1).
 func (o *occupant) countTerms(node *v1.Node, sign int) {
 	for _, t := range o.terms {
 		if domain, found := node.Labels[t.topologyKey]; found {
@@ -194,7 +193,7 @@ func (o *occupant) countTerms(node *v1.Node, sign int) {
 	}
 }
 
-// NodeSeen takes in a node that is new, changed or, if nil, gone.
+// NodeSeen adds or updates a node, or removes it if obj is nil.
 func (x *Index) NodeSeen(name string, obj *v1.Node) {
 	if before := x.AgentOfNode(name); before != nil {
 		x.fleet.touch(before)
@@ -219,7 +218,7 @@ func sameTaint(a, b v1.Taint) bool {
 	return a.Key == b.Key && a.Value == b.Value && a.Effect == b.Effect
 }
 
-// countNode counts the terms of the pods of a node in or out of its domains.
+// countNode adds the terms of all pods on the node to its domains (sign 1), or subtracts them (-1).
 func (x *Index) countNode(n *Node, sign int) {
 	if n.obj == nil {
 		return
@@ -229,7 +228,7 @@ func (x *Index) countNode(n *Node, sign int) {
 	}
 }
 
-// NamespaceSeen takes in a namespace, or if obj is nil its end: terms may choose namespaces by their labels.
+// NamespaceSeen adds or updates a namespace, or removes it if obj is nil. Terms may select namespaces by labels.
 func (x *Index) NamespaceSeen(name string, obj *v1.Namespace) {
 	before := x.terms.namespaces[name]
 	if before != nil && obj != nil && maps.Equal(before.Labels, obj.Labels) {

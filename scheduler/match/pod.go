@@ -8,20 +8,19 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// unread is no generation of terms, and no version of occupants.
+// outdated is a generation or version that never is the current one.
 const outdated = -1
 
-// Pod is a pod as the matching sees it. Its owner sets the exported fields; of a pod that waits, it calls Index.Enqueue
-// afterwards.
+// Pod is a pod. Its owner sets the exported fields, and then calls Index.Enqueue if the pod waits.
 type Pod struct {
 	Obj *v1.Pod
-	// Owner is for who owns the pod; the Index does not look at it.
+	// Owner is for the caller; the Index ignores it.
 	Owner any
 	// Node is the name of the node that the pod is bound to; "" if it is not.
 	Node string
-	// Order is that of arrival: of equally important pods the one with the lower number comes first.
+	// Order is the order of arrival: among pods of equal priority, the lowest comes first.
 	Order int
-	// ClaimsNode is the node that was chosen for the pod and that its claims are being bound for; "" for none.
+	// ClaimsNode is the node that was chosen for the pod while its claims are bound for that node; "" for none.
 	ClaimsNode string
 
 	// Demand, Requests, Extended and Asks are set by Index.Appraise.
@@ -33,27 +32,27 @@ type Pod struct {
 	nominated      string
 	occupant       occupant
 	constraints    *constraints // nil for most
-	termGeneration int          // the generation of terms that wants heeds
+	termGeneration int          // the generation of terms that constraints was read with
 	class          *Class       // nil if it does not wait for a place
-	reserved       *Agent       // nil if no place is reserved for it
+	reserved       *Agent       // where a place is reserved for it; nil for none
 }
 
-// Key tells which pods the pod is equal to.
+// Key returns the key of the pod's class.
 func (p *Pod) Key() Key { return keyOf(p) }
 
-// Class returns the class in which the pod waits for a place; nil if it does not.
+// Class returns the class in which the pod waits for a place; nil if it does not wait.
 func (p *Pod) Class() *Class { return p.class }
 
-// Reserved returns the agent where the pod has reserved a place until the executor is prepared; nil if there is none.
+// Reserved returns the agent where a place is reserved for the pod until the executor is prepared; nil if there is none.
 func (p *Pod) Reserved() *Agent { return p.reserved }
 
-// Nominated returns the node where a place is kept for the pod; "" if there is none.
+// Nominated returns the node that the pod is nominated to; "" if there is none.
 func (p *Pod) Nominated() string { return p.nominated }
 
-// Reread has what the pod wants of the pods and volumes around it read anew when it is enqueued next.
+// Reread makes the next Enqueue read the pod's constraints again.
 func (p *Pod) Reread() { p.termGeneration = outdated }
 
-// Seen takes in a newer state of the pod's object.
+// Seen updates the pod's object.
 func (p *Pod) Seen(obj *v1.Pod, waits bool) {
 	if p.Obj == nil || waits && !sameConstraints(p.Obj, obj) {
 		p.Reread()
@@ -61,7 +60,7 @@ func (p *Pod) Seen(obj *v1.Pod, waits bool) {
 	p.Obj = obj
 }
 
-// Priority is that of the pod's PriorityClass; 0 without one.
+// Priority returns the pod's priority; 0 without one.
 func Priority(obj *v1.Pod) int32 {
 	if obj.Spec.Priority == nil {
 		return 0
@@ -69,13 +68,13 @@ func Priority(obj *v1.Pod) int32 {
 	return *obj.Spec.Priority
 }
 
-// Before orders pods by whose turn it is: the more important one comes first, of equally important ones the one that arrived first.
+// Before orders pods by priority, the highest first, and then by arrival.
 func Before(a, b *Pod) int {
 	return cmp.Or(cmp.Compare(Priority(b.Obj), Priority(a.Obj)), cmp.Compare(a.Order, b.Order))
 }
 
-// Appraise reads from its object what the pod demands of an agent and asks of Mesos. If problem is not "", something else
-// is wrong with its annotations, and no agent will do until that is mended.
+// Appraise reads the pod's demand, requests and annotations. A problem that is not "" is another error in the annotations: then
+// the pod fits nowhere until they are corrected.
 func (x *Index) Appraise(p *Pod, problem string) {
 	p.Demand, p.Requests = demandOf(p.Obj, x.cfg.DefaultCPUs, x.cfg.DefaultMem, x.scratch)
 	p.Extended = extendedOf(p.Obj)
@@ -91,7 +90,7 @@ func (x *Index) Appraise(p *Pod, problem string) {
 	}
 }
 
-// KeepPorts makes the ports that the pod was bound with those that each further task of it must have.
+// KeepPorts makes each further task of the pod use the ports that the pod was bound with.
 func (p *Pod) KeepPorts(mapped []api.PortMapping) {
 	if len(mapped) > 0 {
 		p.Asks = &Asks{roles: p.Asks.roles, mapped: mapped, revocable: p.Asks.revocable}

@@ -9,7 +9,7 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// checkPorts: are all host ports free, and enough others for those that the pod wants published somewhere?
+// checkPorts checks that all host ports are free, and enough other ports for the wildcards.
 func (v *View) checkPorts(s *Class) refusal {
 	var missing []uint64
 	for _, port := range s.demand.Ports {
@@ -29,7 +29,7 @@ func (v *View) checkPorts(s *Class) refusal {
 	return refusal{}
 }
 
-// takePorts takes what the pod asks for beside its demand.
+// takePorts takes revocable cpus and ports for the wildcards.
 func (v *View) takePorts(p *Pod, taken offers.Resources) (offers.Resources, []api.PortMapping) {
 	taken, _ = v.Free.Draw(offers.RevocableCPUs, p.Asks.revocable, taken)
 	mapped := slices.Concat(p.Asks.mapped, p.Asks.wildcards)

@@ -10,8 +10,8 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// shunned is what each PreferNoSchedule taint that a pod does not tolerate adds to the rank of an agent: more than
-// any algorithm does.
+// preferNoSchedulePenalty is added to the rank of an agent for each PreferNoSchedule taint that the pod does not tolerate. It
+// exceeds every rank of an algorithm.
 const preferNoSchedulePenalty = 1 << 40
 
 // The weights of the kinds of preferences, as in kube-scheduler
@@ -35,12 +35,12 @@ func newNodeScorer(pod *v1.Pod) nodeScorer {
 	}
 	terms, err := nodeaffinity.NewPreferredSchedulingTerms(a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution)
 	if err != nil {
-		return nil // a preference that nobody understands is none
+		return nil // ignore an invalid preference
 	}
 	return terms
 }
 
-// shuns counts the discouraging taints of the view that the class does not tolerate.
+// intolerableTaints counts the PreferNoSchedule taints that the class does not tolerate.
 func (v *View) intolerableTaints(s *Class) int64 {
 	n := int64(0)
 	for i := range v.preferNoSchedule {
@@ -51,7 +51,7 @@ func (v *View) intolerableTaints(s *Class) int64 {
 	return n
 }
 
-// choosy tells whether the class likes some of the nodes that it fits on better than others.
+// hasPreferences tells whether the class prefers some of the nodes that it fits on to others.
 func (s *Class) hasPreferences() bool {
 	if s.topology == nil {
 		return false
@@ -68,16 +68,16 @@ func (s *Class) hasPreferences() bool {
 	return false
 }
 
-// scored is how well a view suits a class, first in the units of each kind of preference. These are whole numbers because
-// they are in kube-scheduler: what differs by less than one is alike there.
+// scored is a view with its raw score for each kind of preference. The scores are integers as in kube-scheduler, where scores
+// that differ by less than one are equal.
 type scored struct {
 	view                        *View
 	rank                        int64 // by the algorithm
 	nodes, taints, pods, spread int64
-	lacksLabel                  bool // it lacks a label that the soft spread is about
+	lacksLabel                  bool // the node lacks the topology key of a soft spread rule
 }
 
-// findPreferred returns the view that the class fits on and likes best.
+// findPreferred returns the view with the best score among those that the class fits in.
 func (x *Index) findPreferred(s *Class) *View {
 	all := x.scored[:0]
 	if s.only != nil {
@@ -102,14 +102,14 @@ func (x *Index) findPreferred(s *Class) *View {
 	return bestScored(all)
 }
 
-// readOn makes candidates of all agents that may fit; it looks only at those that it has not seen as they are now.
+// addCandidates adds the agents that are new or have changed to the candidates.
 func (x *Index) addCandidates(s *Class) {
 	f, r := &x.fleet, &s.search
 	if r.logRead < f.base || len(r.found) > 2*len(f.agents)+1024 {
 		*r = search{logRead: f.logged()}
 	}
 	for _, a := range f.log[r.logRead-f.base:] {
-		if a.order < r.nextAgent { // it may be there twice then, until the search starts anew
+		if a.order < r.nextAgent { // may add it twice; then findPreferred scores it twice
 			r.found = append(r.found, candidate{agent: a})
 		}
 	}
@@ -121,7 +121,7 @@ func (x *Index) addCandidates(s *Class) {
 	}
 }
 
-// score adds the agent if the class fits there.
+// score appends the agent's view if the class fits there.
 func (x *Index) score(all []scored, s *Class, a *Agent) []scored {
 	v := s.choose(a.views)
 	if v == nil {
@@ -132,7 +132,7 @@ func (x *Index) score(all []scored, s *Class, a *Agent) []scored {
 	return append(all, l)
 }
 
-// score fills in what the class thinks of the node.
+// score sets the scores for preferred node affinity and pod affinity.
 func (n *topology) score(l *scored, node *v1.Node) {
 	if n.nodeScorer != nil {
 		l.nodes = n.nodeScorer.Score(node)
@@ -154,8 +154,8 @@ func (n *topology) score(l *scored, node *v1.Node) {
 	}
 }
 
-// scoreSpread fills in how many pods stand around each view that the soft spread is about. The more domains of a rule the
-// views are in, the more each of them counts.
+// scoreSpread sets the scores for the soft spread rules: the numbers of pods in the view's domains. A rule weighs more, the
+// more domains the views are in.
 func (n *topology) scoreSpread(all []scored) {
 	if len(n.soft) == 0 {
 		return
@@ -188,8 +188,8 @@ func domainsIn(all []scored, topology string) int {
 	return len(domains)
 }
 
-// bestScored brings the kinds of preferences to one scale, from 0 to 100 over the views that fit, and adds them up by
-// their weights.
+// bestScored normalizes each kind of score to 0 to 100 over the views that fit, and returns the view with the highest weighted
+// sum.
 func bestScored(all []scored) *View {
 	most, least := scored{pods: math.MinInt64}, scored{pods: math.MaxInt64, spread: math.MaxInt64}
 	for i := range all {
@@ -205,12 +205,12 @@ func bestScored(all []scored) *View {
 	for i := range all {
 		l := &all[i]
 		score := nodesWeight*share(l.nodes, most.nodes) - taintsWeight*share(l.taints, most.taints)
-		if most.pods > least.pods { // computed as kube-scheduler does: the last digit may differ otherwise
+		if most.pods > least.pods { // rounded as in kube-scheduler
 			score += podsWeight * int64(100*(float64(l.pods-least.pods)/float64(most.pods-least.pods)))
 		}
 		switch {
 		case l.lacksLabel:
-		case most.spread == 0: // none of its like is anywhere
+		case most.spread == 0: // no node has such a pod
 			score += spreadWeight * 100
 		default:
 			score += spreadWeight * share(most.spread+least.spread-l.spread, most.spread)
@@ -225,7 +225,7 @@ func bestScored(all []scored) *View {
 	return best.view
 }
 
-// share is the part of the most, in hundredths, rounded down; 0 if there is none.
+// share returns part as a percentage of most, rounded down; 0 if most is 0.
 func share(part, most int64) int64 {
 	if most == 0 {
 		return 0
@@ -233,7 +233,7 @@ func share(part, most int64) int64 {
 	return 100 * part / most
 }
 
-// before orders equally liked views as the algorithm does.
+// before orders views with equal scores by rank, then by arrival.
 func (l *scored) before(other *scored) bool {
 	return cmp.Or(cmp.Compare(l.rank, other.rank), cmp.Compare(l.view.Agent.order, other.view.Agent.order)) < 0
 }

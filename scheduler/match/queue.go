@@ -6,25 +6,25 @@ import (
 	"maps"
 )
 
-// idleClasses is how many classes without a pod are remembered, with what their search has learned.
+// idleClasses is how many classes are kept before those without a pod are dropped.
 const idleClasses = 256
 
-// classes are those of the pods that wait for a place.
+// classes are the classes of the waiting pods.
 type classes struct {
 	byKey    map[Key]*Class
-	watchers map[*Class]struct{} // whose counts of the pods around them are kept up to date
-	changed  map[Key]struct{}    // that got a pod since the last cycle
-	logRead  int                 // of the log of the fleet, in the last cycle
-	retry    []*Class            // that what happened to other pods gave another look
-	due      turns               // that have their turn in this cycle
-	current  *Class              // that has its turn now
+	watchers map[*Class]struct{} // classes whose topology is kept up to date
+	changed  map[Key]struct{}    // classes that got a pod, or may fit again, since the last cycle
+	logRead  int                 // how far the fleet's log was read in the last cycle
+	retry    []*Class            // classes that may fit again since a change in this cycle
+	due      turns               // classes that have a turn in this cycle
+	current  *Class              // the class that Next returned
 }
 
 func newClasses() classes {
 	return classes{byKey: map[Key]*Class{}, watchers: map[*Class]struct{}{}, changed: map[Key]struct{}{}}
 }
 
-// Enqueue lets a pod wait for a place together with its equals. It does nothing for one that waits in its class already.
+// Enqueue puts a pod into the class of its equals, to wait for a place. It does nothing if the pod waits there already.
 func (x *Index) Enqueue(p *Pod) {
 	x.Reconsider(p)
 	if p.class == nil || p.class.key != keyOf(p) {
@@ -32,7 +32,7 @@ func (x *Index) Enqueue(p *Pod) {
 	}
 }
 
-// Reconsider reads what the pod wants of others anew if that may have changed, and tells whether the pod is in its class.
+// Reconsider reads the pod's constraints again if they may have changed, and tells whether the pod waits in the right class.
 func (x *Index) Reconsider(p *Pod) (settled bool) {
 	if p.termGeneration != x.terms.generation {
 		x.readConstraints(p)
@@ -54,7 +54,7 @@ func (x *Index) join(p *Pod) {
 	x.watch(s)
 }
 
-// Dequeue takes the pod out of its class. If it had reserved a place, that becomes free, and the agent is returned.
+// Dequeue takes the pod out of its class. If the pod had reserved a place, the place becomes free, and Dequeue returns its agent.
 func (x *Index) Dequeue(p *Pod) (reserved *Agent) {
 	p.class = nil
 	if reserved = p.reserved; reserved != nil {
@@ -64,10 +64,10 @@ func (x *Index) Dequeue(p *Pod) (reserved *Agent) {
 	return reserved
 }
 
-// Classes goes through the classes in no order. Some may have no pod.
+// Classes iterates over the classes in no order. Some may have no pod.
 func (x *Index) Classes() iter.Seq[*Class] { return maps.Values(x.classes.byKey) }
 
-// ClassOf returns the class that the pod waits in, or would.
+// ClassOf returns the class that the pod waits in, or would wait in.
 func (x *Index) ClassOf(p *Pod) *Class {
 	key := keyOf(p)
 	if s := x.classes.byKey[key]; s != nil {
@@ -76,7 +76,7 @@ func (x *Index) ClassOf(p *Pod) *Class {
 	return newClass(key, p)
 }
 
-// watch keeps the counts of a class up to date from now on. What it has found out before may not be so any more.
+// watch keeps the topology of a class up to date from now on. Its search starts anew, because changes may have been missed.
 func (x *Index) watch(s *Class) {
 	if s.topology == nil {
 		return
@@ -87,8 +87,8 @@ func (x *Index) watch(s *Class) {
 	}
 }
 
-// tell has a class look again if what has changed may let its pods in somewhere. One that no pod has any more is told no longer;
-// its counts are made anew when they are needed.
+// notify makes a class search again if its pods may fit after a change. A class without pods is no longer watched; its topology
+// is recounted when it is needed.
 func (x *Index) notify(s *Class, mayFit bool) {
 	switch {
 	case s.Head() == nil:
@@ -101,7 +101,7 @@ func (x *Index) notify(s *Class, mayFit bool) {
 	}
 }
 
-// tellAll has all classes that heed other pods look again, after a change that their counts do not follow.
+// notifyAll makes all watched classes recount and search again.
 func (x *Index) notifyAll() {
 	x.version++
 	for s := range x.classes.watchers {
@@ -110,8 +110,8 @@ func (x *Index) notifyAll() {
 	}
 }
 
-// Begin starts a cycle. The classes have their turn that may have got a chance since the last one: those that got a pod, or
-// all if an agent has more to offer.
+// Begin starts a cycle. A class gets a turn if it has changed since the last cycle. All classes do if an agent has something new
+// to offer.
 func (x *Index) Begin() {
 	q := &x.classes
 	q.current = nil
@@ -128,7 +128,7 @@ func (x *Index) Begin() {
 	x.startTurns()
 }
 
-// allTurns makes all classes due that have pods.
+// allTurns makes all classes with pods due.
 func (x *Index) allTurns() {
 	q := &x.classes
 	q.due = q.due[:0]
@@ -151,8 +151,8 @@ func (x *Index) startTurns() {
 	heap.Init(&q.due)
 }
 
-// Next returns the class whose pod is next in this cycle, or nil when no pod fits any more. A class that was returned has its
-// turn again, unless Skip or the last of its pods ended it.
+// Next returns the class with the next pod in this cycle, or nil at the end of the cycle. It returns a class again until Skip is
+// called or the class has no pods.
 func (x *Index) Next() *Class {
 	q := &x.classes
 	if s := q.current; s != nil {
@@ -172,13 +172,14 @@ func (x *Index) Next() *Class {
 	return q.current
 }
 
-// Skip ends the turn of the class that Next returned: none of its pods will fit unless another pod's coming lets them.
+// Skip ends the turn of the class that Next returned, because its pods fit nowhere. Placing a pod of another class may give it
+// another turn.
 func (x *Index) Skip() {
 	heap.Pop(&x.classes.due)
 	x.classes.current = nil
 }
 
-// admit makes those classes due, too, that were roused meanwhile.
+// addRetries makes the classes due that may fit again.
 func (q *classes) addRetries() {
 	for _, s := range q.retry {
 		if !s.due && s.Head() != nil && q.byKey[s.key] == s {
@@ -189,7 +190,7 @@ func (q *classes) addRetries() {
 	q.retry = q.retry[:0]
 }
 
-// Forget bounds what is remembered of classes and terms that no pod has. Its owner calls it now and then.
+// Forget drops terms that no pod has, and classes without pods if there are many. The owner calls it now and then.
 func (x *Index) Forget() {
 	if len(x.classes.byKey) > idleClasses {
 		for key, s := range x.classes.byKey {
@@ -201,7 +202,7 @@ func (x *Index) Forget() {
 	x.forgetTerms()
 }
 
-// turns is a heap of classes by whose pod is next: the highest priority, then the first arrival.
+// turns is a heap of classes by their first pod: the highest priority, then the earliest arrival.
 type turns []*Class
 
 func (t turns) Len() int      { return len(t) }
@@ -210,10 +211,10 @@ func (t turns) Less(i, j int) bool {
 	return Before(t[i].pods[0], t[j].pods[0]) < 0
 }
 
-// Push is for container/heap.
+// Push implements heap.Interface.
 func (t *turns) Push(x any) { *t = append(*t, x.(*Class)) }
 
-// Pop is for container/heap.
+// Pop implements heap.Interface.
 func (t *turns) Pop() any {
 	last := len(*t) - 1
 	s := (*t)[last]

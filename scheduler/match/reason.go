@@ -12,22 +12,23 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// refusal is why a pod cannot have its task on an agent. It is put into words by a summary only.
+// refusal is why an agent does not get a pod. Only a Summary formats it, because most refusals are never shown.
 type refusal struct {
 	reason  reason
-	scalar  int          // the resource that is short, in ScalarNames; then the numbers are told, too
-	most    offers.Milli // free; ports are counted
+	scalar  int          // index of the insufficient resource, in ScalarNames or RequestNames
+	most    offers.Milli // the free amount, or number of ports
 	taint   *v1.Taint
-	ports   []uint64 // that are missing
-	runs    api.ExecutorID
-	spare   int64  // what the kubelet admits of a request
-	what    string // the topology key, claim, volume or resource that it is about, or the number of pods
-	reserve bool   // but keep the place: this is the agent to wait for
+	ports   []uint64       // the missing ports
+	runs    api.ExecutorID // the other executor
+	spare   int64          // how much of the resource the kubelet still admits
+	what    string         // the topology key, claim, volume or resource, or the number of pods
+	reserve bool           // the pod fits once the executor is prepared: reserve the place
 }
 
 // reason is a kind of refusal.
 type reason int
 
+// The reasons, in an order that nearestRefusal ranks them by.
 const (
 	fits reason = iota
 	beingPrepared
@@ -80,10 +81,10 @@ const (
 
 func (r refusal) ok() bool { return r.reason == fits }
 
-// kubernetesNames are the scalars by the names that Kubernetes has for them.
+// kubernetesNames are the names of the scalars in Kubernetes.
 var kubernetesNames = [NumScalars]v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage, GPUResource}
 
-// words are what goes behind a number of nodes. Where kube-scheduler has a phrase it is that one, so that people find it.
+// words returns the phrase that follows the number of nodes. It is kube-scheduler's if there is one, so that people find it.
 func (r refusal) words(s *Class, roles string) string {
 	for _, words := range [...]func(*Class, string) string{r.wordsOfNode, r.wordsOfPods, r.wordsOfVolumes, r.wordsOfResources} {
 		if text := words(s, roles); text != "" {
@@ -93,7 +94,7 @@ func (r refusal) words(s *Class, roles string) string {
 	return r.wordsOfAgent(roles)
 }
 
-// wordsOfNode are those of what the node is by itself; "" if it is about something else.
+// wordsOfNode returns the phrase if the reason is the node itself; else "".
 func (r refusal) wordsOfNode(s *Class, _ string) string {
 	switch r.reason {
 	case otherNode:
@@ -122,7 +123,7 @@ func (r refusal) wordsOfNode(s *Class, _ string) string {
 	return ""
 }
 
-// wordsOfPods are those of the pods around the node.
+// wordsOfPods returns the phrase if the reason is other pods; else "".
 func (r refusal) wordsOfPods(*Class, string) string {
 	switch r.reason {
 	case tooManyPods:
@@ -141,7 +142,7 @@ func (r refusal) wordsOfPods(*Class, string) string {
 	return ""
 }
 
-// wordsOfVolumes are those of claims and volumes.
+// wordsOfVolumes returns the phrase if the reason is a claim or volume; else "".
 func (r refusal) wordsOfVolumes(*Class, string) string {
 	claim := fmt.Sprintf("persistentvolumeclaim %q", r.what)
 	switch r.reason {
@@ -169,8 +170,8 @@ func (r refusal) wordsOfVolumes(*Class, string) string {
 	return ""
 }
 
-// wordsOfResources are those of what is short. What an offer lacks, what the agent has not got at all and what the kubelet would not
-// admit are told apart.
+// wordsOfResources returns the phrase if the reason is insufficient resources; else "". It says whether the offers, the whole
+// agent or the kubelet has too little.
 func (r refusal) wordsOfResources(_ *Class, roles string) string {
 	switch r.reason {
 	case offersShort:
@@ -193,7 +194,7 @@ func (r refusal) wordsOfResources(_ *Class, roles string) string {
 	return ""
 }
 
-// wordsOfAgent are those of the Mesos agent and our executor there.
+// wordsOfAgent returns the phrase if the reason is the Mesos agent or its executor, or something that will be over soon.
 func (r refusal) wordsOfAgent(roles string) string {
 	switch r.reason {
 	case executorMixes:
@@ -216,7 +217,7 @@ func (r refusal) wordsOfAgent(roles string) string {
 	return "node(s) are being prepared"
 }
 
-// with puts words behind others if there are any.
+// suffix returns between and words; "" if words is "".
 func suffix(between, words string) string {
 	if words == "" {
 		return ""
@@ -224,19 +225,19 @@ func suffix(between, words string) string {
 	return between + words
 }
 
-// ofPod tells whether the reason is the pod's own, whatever the agent.
+// ofPod tells whether the reason is the same on every agent.
 func (r reason) ofPod() bool { return r >= claimMissing && r <= volumeMissing }
 
-// Summary counts refusals with the same words and remembers the most that any of the agents has.
+// Summary says why all agents refuse a pod. It counts the refusals with the same phrase, and keeps the most that any agent has.
 type Summary struct {
 	class     *Class
-	roles     string // that the pod depends on, as words
+	roles     string // the roles that the pod may use, as text
 	agents    int
-	preparing int // whose refusal may be gone in a moment
+	preparing int // agents that may take the pod in a moment
 	counts    []count
 }
 
-// count is how many agents refuse a pod in the same words.
+// count is the number of agents that refuse a pod with the same phrase.
 type count struct {
 	refusal
 	agents int
@@ -260,7 +261,7 @@ func (s *Summary) add(r refusal) {
 	s.counts = append(s.counts, count{r, 1, words})
 }
 
-// String tells an operator why the pod waits, in the form of kube-scheduler.
+// String formats the summary as kube-scheduler does.
 func (s *Summary) String() string {
 	if s.class.asks.Wrong() {
 		return s.class.asks.problem
@@ -287,7 +288,7 @@ func (s *Summary) String() string {
 	return fmt.Sprintf("0/%d nodes are available: %s", s.agents, strings.Join(parts, ", "))
 }
 
-// numbers tells what was requested, and how much of that any agent has; "" if there is nothing to count.
+// numbers returns the requested amount and the most that an agent has; "" if the reason has no amount.
 func (s *Summary) numbers(c count) string {
 	var want, most string
 	switch c.reason {

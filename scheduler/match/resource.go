@@ -8,10 +8,10 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// GPUResource is the name under which pods ask for what Mesos calls gpus.
+// GPUResource is the resource name in pods for the gpus of Mesos.
 const GPUResource v1.ResourceName = "nvidia.com/gpu"
 
-// The scalars of a Demand.
+// The indexes of the scalars of a Demand.
 const (
 	CPUs = iota
 	Memory
@@ -20,7 +20,7 @@ const (
 	NumScalars
 )
 
-// ScalarNames are the scalars of a Demand, in the order in which they are checked.
+// ScalarNames are the Mesos names of the scalars of a Demand, in the order in which they are checked.
 var ScalarNames = [NumScalars]string{offers.CPUs, offers.Mem, offers.Disk, offers.GPUs}
 
 // Demand is what a pod or an executor takes of an agent.
@@ -29,15 +29,15 @@ type Demand struct {
 	Ports   []uint64                 // host ports, each once, ascending
 }
 
-// DemandOf returns the effective requests of a pod, as Kubernetes itself counts init containers, sidecars and overhead
-// (https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers), with the
-// given defaults for cpus and memory that no container requests. It computes in scratch unless that is nil.
+// DemandOf returns the effective requests of a pod, with init containers, sidecars and overhead as in Kubernetes
+// (https://kubernetes.io/docs/concepts/workloads/pods/init-containers/#resource-sharing-within-containers). The defaults are for
+// cpus and memory that no container requests. It computes in scratch unless that is nil.
 func DemandOf(pod *v1.Pod, defaultCPUs, defaultMem offers.Milli, scratch v1.ResourceList) Demand {
 	d, _ := demandOf(pod, defaultCPUs, defaultMem, scratch)
 	return d
 }
 
-// demandOf returns what the pod requested as it is, too.
+// demandOf also returns the requests without the defaults.
 func demandOf(pod *v1.Pod, defaultCPUs, defaultMem offers.Milli, scratch v1.ResourceList) (Demand, Requests) {
 	list := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{Reuse: scratch})
 	d := Demand{Ports: hostPorts(pod)}
@@ -56,7 +56,7 @@ func demandOf(pod *v1.Pod, defaultCPUs, defaultMem offers.Milli, scratch v1.Reso
 	return d, requestsIn(list)
 }
 
-// kinds counts the resources that the demand is for, each port as one.
+// kinds counts the resources in the demand, each port as one.
 func (d *Demand) kinds() int {
 	count := len(d.Ports)
 	for _, amount := range d.Scalars {
@@ -72,7 +72,7 @@ func quantity(list v1.ResourceList, name v1.ResourceName) int64 {
 	return q.Value()
 }
 
-// mebibytes returns bytes in the unit of Mesos, rounded up so that a pod is never promised more than is charged.
+// mebibytes converts bytes to the unit of Mesos. It rounds up, so that a pod never gets more than is charged.
 func mebibytes(q resource.Quantity) offers.Milli {
 	const thousandth = (1 << 20) / 1000.0
 	milli := offers.Milli(float64(q.Value()) / thousandth)
@@ -82,7 +82,7 @@ func mebibytes(q resource.Quantity) offers.Milli {
 	return milli
 }
 
-// checkResources: is there enough for the pod, and for the executor if it has to be launched with it?
+// checkResources checks that there is enough for the pod, and for the executor if it must be launched too.
 func (v *View) checkResources(s *Class) refusal {
 	for i, want := range s.demand.Scalars {
 		if want <= v.have[i] {
@@ -103,7 +103,7 @@ func (v *View) checkResources(s *Class) refusal {
 	return refusal{}
 }
 
-// checkRevocable: are there enough revocable cpus, and may a task of the agent's executor have them?
+// checkRevocable checks that there are enough revocable cpus, and that the agent's executor may run a task with them.
 func (v *View) checkRevocable(s *Class) refusal {
 	if most := v.Free.Sum(offers.RevocableCPUs); most < s.asks.revocable {
 		return refusal{reason: revocableShort, most: most}

@@ -22,7 +22,7 @@ func requesting(cpu, memory, disk string) v1.ResourceRequirements {
 	return v1.ResourceRequirements{Requests: list}
 }
 
-func TestDemandIsWhatKubernetesCountsAsThePodsRequests(t *testing.T) {
+func TestDemandIsTheEffectiveRequestsOfThePod(t *testing.T) {
 	always := v1.ContainerRestartPolicyAlways
 	for _, test := range []struct {
 		rule string
@@ -37,7 +37,7 @@ func TestDemandIsWhatKubernetesCountsAsThePodsRequests(t *testing.T) {
 			Demand{Scalars: [NumScalars]offers.Milli{750, 64_001, 1_024_000, 0}},
 		},
 		{
-			"the biggest init container counts if it is bigger than all containers",
+			"the biggest init container counts if it is bigger than the sum of the containers",
 			v1.PodSpec{
 				InitContainers: []v1.Container{{Resources: requesting("2", "32Mi", "")}, {Resources: requesting("1", "", "")}},
 				Containers:     []v1.Container{{Resources: requesting("1", "64Mi", "")}},
@@ -61,7 +61,7 @@ func TestDemandIsWhatKubernetesCountsAsThePodsRequests(t *testing.T) {
 			Demand{Scalars: [NumScalars]offers.Milli{1100, 64_000, 0, 0}},
 		},
 		{
-			"who requests nothing is charged the default",
+			"a pod without requests is charged the defaults",
 			v1.PodSpec{Containers: []v1.Container{{}}},
 			Demand{Scalars: [NumScalars]offers.Milli{100, 64_000, 0, 0}},
 		},

@@ -10,17 +10,17 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// spreadRule is a topology spread constraint, ready to be held against pods and nodes
+// spreadRule is a parsed topology spread constraint
 // (https://kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-constraints/).
 type spreadRule struct {
 	topologyKey string
-	allKeys     []string // the topology keys of the pod's rules of this kind: a node without one of them does not count
+	allKeys     []string // the topology keys of all hard, or all soft, rules of the pod: a node counts only if it has all of them
 	maxSkew     int
 	minDomains  int
 	podSelector labels.Selector
-	selfMatch   int // 1 if the pod itself counts
+	selfMatch   int // 1 if the pod matches podSelector, else 0
 	affinity    *nodeaffinity.RequiredNodeAffinity
-	honorTaints bool // nodes whose taints the pod does not tolerate do not count
+	honorTaints bool // ignore nodes with taints that the pod does not tolerate
 }
 
 func spreadRules(pod *v1.Pod, when v1.UnsatisfiableConstraintAction) []spreadRule {
@@ -52,7 +52,7 @@ func spreadRules(pod *v1.Pod, when v1.UnsatisfiableConstraintAction) []spreadRul
 	return rules
 }
 
-// spreadSelector returns the constraint's selector with what the pod's own labels say for its matchLabelKeys.
+// spreadSelector returns the constraint's selector, extended by the pod's own labels for its matchLabelKeys.
 func spreadSelector(pod *v1.Pod, c *v1.TopologySpreadConstraint) labels.Selector {
 	selector := selectorOf(c.LabelSelector)
 	wanted, selectable := selector.Requirements()
@@ -68,13 +68,13 @@ func spreadSelector(pod *v1.Pod, c *v1.TopologySpreadConstraint) labels.Selector
 	return labels.SelectorFromSet(own).Add(wanted...)
 }
 
-// text tells rules apart; node affinity and tolerations are in the class's key anyway.
+// text is equal only for equal rules of pods with equal node affinity and tolerations, which the class's key contains.
 func (r *spreadRule) text() string {
 	return fmt.Sprintf("spread %s %v %d %d {%s} %d %t %t",
 		r.topologyKey, r.allKeys, r.maxSkew, r.minDomains, r.podSelector, r.selfMatch, r.affinity != nil, r.honorTaints)
 }
 
-// eligible tells whether the node's pods, and its domain, count.
+// eligible tells whether the node counts, with its domain and its pods.
 func (r *spreadRule) eligible(pod *v1.Pod, node *v1.Node) bool {
 	for _, key := range r.allKeys {
 		if _, found := node.Labels[key]; !found {
@@ -93,21 +93,21 @@ func (r *spreadRule) eligible(pod *v1.Pod, node *v1.Node) bool {
 	return true
 }
 
-// counts tells whether a pod that occupies a node counts; one that is on its way out does not.
+// counts tells whether a pod on a node counts. A terminating one does not.
 func (r *spreadRule) counts(pod, other *v1.Pod) bool {
 	return other.DeletionTimestamp == nil && other.Namespace == pod.Namespace && !r.podSelector.Empty() &&
 		r.podSelector.Matches(labels.Set(other.Labels))
 }
 
-// domains are how many pods stand in each domain of a rule.
+// domains counts the pods in each domain of a rule.
 type domains struct {
 	pods          map[string]int
-	fewest        int // pods in a domain
-	fewestDomains int // how many domains have so few
+	fewest        int // the fewest pods in a domain
+	fewestDomains int // how many domains have that number
 	valid         bool
 }
 
-// settle finds the domains with the fewest pods.
+// findFewest finds the domains with the fewest pods.
 func (d *domains) findFewest() {
 	if d.valid {
 		return
@@ -123,7 +123,7 @@ func (d *domains) findFewest() {
 	}
 }
 
-// add counts pods into or out of a domain and tells whether other domains may take more now.
+// add adds pods, or subtracts them if negative. It tells whether a class may fit now where it did not before.
 func (d *domains) add(domain string, pods int) (mayFit bool) {
 	d.findFewest()
 	before := d.pods[domain]
@@ -142,7 +142,7 @@ func (d *domains) add(domain string, pods int) (mayFit bool) {
 	return true
 }
 
-// skew is by how many pods the domain would be ahead of the emptiest one with another one of these pods.
+// skew returns by how many pods the domain would exceed the domain with the fewest, with one more of these pods in it.
 func (d *domains) skew(r *spreadRule, domain string) int {
 	d.findFewest()
 	fewest := d.fewest

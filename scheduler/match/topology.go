@@ -2,23 +2,23 @@ package match
 
 import v1 "k8s.io/api/core/v1"
 
-// topology is what a class knows of the pods around each node, by the domains of its constraints. It is counted anew when it is
-// needed, or kept up to date while pods of the class wait.
+// topology counts, for the constraints of a class, the pods in each topology domain. It is kept up to date while pods of the
+// class wait, or else recounted when it is needed.
 type topology struct {
 	*constraints
 	version            int
-	affinityCounts     counts        // pods that are all that the required affinity wants, by domain of each term
-	antiAffinityCounts counts        // pods that the required anti-affinity is about
-	preferenceScores   scores        // what the preferred terms add up to
-	spread             []domains     // for the hard rules, then the soft ones
-	spreadRules        []*spreadRule // these rules
+	affinityCounts     counts        // pods that match all required affinity terms, by each term's domain
+	antiAffinityCounts counts        // pods that match a required anti-affinity term
+	preferenceScores   scores        // for the pods that match preferred terms
+	spreadRules        []*spreadRule // the hard rules, then the soft ones
+	spread             []domains     // one for each of spreadRules
 	claimState         claimState
 }
 
-// pair is a domain: the nodes on which a label has this value.
+// pair is a topology domain: the nodes with this label and value.
 type pair struct{ key, value string }
 
-// counts are of pods by domain; there is no entry where there is none.
+// counts are numbers of pods by domain. Zeros are not stored.
 type counts map[pair]int
 
 func (c counts) add(key string, node *v1.Node, n int) {
@@ -32,7 +32,7 @@ func (c counts) add(key string, node *v1.Node, n int) {
 	}
 }
 
-// scores are what preferred terms add up to, by topology key and domain.
+// scores are sums of the weights of preferred terms, by topology key and value.
 type scores map[string]map[string]int64
 
 func (s scores) add(key string, node *v1.Node, n int64) {
@@ -56,7 +56,7 @@ func newTopology(w *constraints) *topology {
 	return n
 }
 
-// refresh counts everything if something was missed.
+// refresh recounts everything if it is out of date.
 func (n *topology) refresh() {
 	if n.version == n.index.version {
 		return
@@ -66,24 +66,24 @@ func (n *topology) refresh() {
 	n.spread = make([]domains, len(n.spreadRules))
 	for i, r := range n.spreadRules {
 		n.spread[i].pods = map[string]int{}
-		for _, around := range n.index.nodes {
-			if around.obj != nil && r.eligible(n.obj, around.obj) {
-				n.spread[i].pods[around.obj.Labels[r.topologyKey]] += 0
+		for _, node := range n.index.nodes {
+			if node.obj != nil && r.eligible(n.obj, node.obj) {
+				n.spread[i].pods[node.obj.Labels[r.topologyKey]] += 0 // domains without pods count too
 			}
 		}
 	}
-	for _, around := range n.index.nodes {
-		if around.obj == nil {
+	for _, node := range n.index.nodes {
+		if node.obj == nil {
 			continue
 		}
-		for _, st := range around.pods {
-			n.count(st, around.obj, 1)
+		for _, o := range node.pods {
+			n.count(o, node.obj, 1)
 		}
 	}
 }
 
-// tell takes in one change of what stands by the function given, if nothing was missed before. It tells whether the
-// class may fit where it did not.
+// apply applies one change of the pods on nodes, unless it has missed an earlier one: then refresh will recount. It tells whether
+// the class may fit now where it did not before.
 func (n *topology) apply(change func() bool) (mayFit bool) {
 	if n.version != n.index.version-1 {
 		return true
@@ -92,37 +92,37 @@ func (n *topology) apply(change func() bool) (mayFit bool) {
 	return change()
 }
 
-// count counts a pod in or out that stands on the node.
-func (n *topology) count(st *occupant, node *v1.Node, sign int) (mayFit bool) {
-	if st == n.self {
+// count adds a pod on the node (sign 1) or subtracts it (-1). It tells whether the class may fit now where it did not before.
+func (n *topology) count(o *occupant, node *v1.Node, sign int) (mayFit bool) {
+	if o == n.self {
 		return false
 	}
-	space := n.index.terms.namespaceLabels(st.obj.Namespace)
-	if n.matchesAll(st.obj) {
+	namespace := n.index.terms.namespaceLabels(o.obj.Namespace)
+	if n.matchesAll(o.obj) {
 		for _, t := range n.affinityTerms {
 			n.affinityCounts.add(t.topologyKey, node, sign)
 		}
 		mayFit = true
 	}
 	for _, t := range n.antiAffinityTerms {
-		if t.matches(st.obj, space) {
+		if t.matches(o.obj, namespace) {
 			n.antiAffinityCounts.add(t.topologyKey, node, sign)
 			mayFit = mayFit || sign < 0
 		}
 	}
 	for _, t := range n.preferredTerms {
-		if t.matches(st.obj, space) {
+		if t.matches(o.obj, namespace) {
 			n.preferenceScores.add(t.topologyKey, node, int64(sign)*t.weight)
 			mayFit = true
 		}
 	}
 	for _, t := range n.existingTerms {
-		if containsTerm(st.terms, t) {
+		if containsTerm(o.terms, t) {
 			mayFit = mayFit || sign < 0 || !t.antiAffinity
 		}
 	}
 	for i, r := range n.spreadRules {
-		if r.counts(n.obj, st.obj) && r.eligible(n.obj, node) {
+		if r.counts(n.obj, o.obj) && r.eligible(n.obj, node) {
 			mayFit = n.spread[i].add(node.Labels[r.topologyKey], sign) || i >= len(n.hard) || mayFit
 		}
 	}
@@ -138,7 +138,7 @@ func containsTerm(terms []*term, t *term) bool {
 	return false
 }
 
-// check: do the pods around the node, and its place among the nodes, allow the class there?
+// check checks claims, pod affinity and anti-affinity, topology spread, and volumes.
 func (n *topology) check(node *v1.Node) refusal {
 	n.refresh()
 	if len(n.claims) > 0 {
@@ -172,22 +172,21 @@ func (n *topology) check(node *v1.Node) refusal {
 	return n.checkVolumes(node)
 }
 
-// own is 1 if the pod itself is one of those that have the term and stand in the domain.
+// ownTerm is 1 if the pod itself has the term and is on a node of the domain; else 0.
 func (n *topology) ownTerm(t *term, domain string) int {
-	st := n.self
-	if st == nil || st.node == nil || st.node.obj == nil || !containsTerm(st.terms, t) || st.node.obj.Labels[t.topologyKey] != domain {
+	o := n.self
+	if o == nil || o.node == nil || o.node.obj == nil || !containsTerm(o.terms, t) || o.node.obj.Labels[t.topologyKey] != domain {
 		return 0
 	}
 	return 1
 }
 
-// occupies tells whether the pod itself occupies the node already.
+// occupies tells whether the pod itself is on the node already.
 func (s *Class) occupies(n *Node) bool {
 	return s.topology != nil && s.topology.self != nil && s.topology.self.node == n
 }
 
-// checkAffinity: are the pods near that the class has to be near to? The first pod of a group that wants to be together may
-// go anywhere.
+// checkAffinity checks the required pod affinity. The first pod of a group that has affinity to itself may go anywhere.
 func (n *topology) checkAffinity(node *v1.Node) refusal {
 	missing := ""
 	for _, t := range n.affinityTerms {

@@ -7,20 +7,20 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// Usage is what pods or their tasks take of an agent, or need there, with what they ask for.
+// Usage is what pods or their tasks use of an agent, or need there.
 type Usage struct {
 	Demand
-	Wildcards int          // ports that are still to be chosen
+	Wildcards int          // ports that are not chosen yet
 	Revocable offers.Milli // cpus
 	Pods      int
 	Extended  Extended
 	Requests  Requests
 }
 
-// needs is what the pod's next task will take.
+// needs returns what the pod's next task will use.
 func (p *Pod) needs() Usage {
 	u := Usage{Demand: p.Demand}
-	if p.occupant.node == nil { // it is counted there already otherwise
+	if p.occupant.node == nil { // otherwise the node counts it already
 		u.Pods, u.Extended, u.Requests = 1, p.Extended, p.Requests
 	}
 	if p.Asks != nil {
@@ -29,7 +29,7 @@ func (p *Pod) needs() Usage {
 	return u
 }
 
-// UsageOf is what a task with this demand and these published ports has taken; p is its pod, or nil if that is gone.
+// UsageOf returns what a task with this demand and these mapped ports uses; p is its pod, or nil if that is gone.
 func UsageOf(p *Pod, d Demand, mapped []api.PortMapping) Usage {
 	if len(mapped) > 0 {
 		d = d.with(mapped)
@@ -44,7 +44,7 @@ func UsageOf(p *Pod, d Demand, mapped []api.PortMapping) Usage {
 	return u
 }
 
-// Add adds the other one.
+// Add adds o.
 func (u *Usage) Add(o Usage) { *u = u.And(o) }
 
 // And returns the sum of both.
@@ -61,7 +61,7 @@ func (u *Usage) And(o Usage) Usage {
 	return sum
 }
 
-// resources returns what is held as if it was offered to the role.
+// resources returns the usage as resources offered to the role.
 func (u *Usage) resources(role string) offers.Resources {
 	rs := make(offers.Resources, 0, NumScalars+2)
 	for i, name := range ScalarNames {
@@ -74,8 +74,8 @@ func (u *Usage) resources(role string) offers.Resources {
 	return append(rs, ports, offers.Resource{Name: offers.RevocableCPUs, Role: role, Scalar: u.Revocable})
 }
 
-// HasBeside tells whether a pod of the class finds enough in the view beside what others will take of it. They count for
-// exactly what View.Take takes: when one of them is placed, nothing changes for the pods that were looked at before.
+// HasBeside tells whether a pod of the class fits in the view together with the others. The others count for exactly what
+// View.Take takes, so that placing one of them changes no answer.
 func (v *View) HasBeside(s *Class, others *Usage) bool {
 	for i, want := range s.demand.Scalars {
 		if want > 0 && want > v.have[i]-others.Scalars[i] {

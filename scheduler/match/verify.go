@@ -6,9 +6,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// Verify goes through all that the Index spares its owner to look at, and returns an error if what it remembers is not so. It
-// is for tests. Unless it is nil, allows tells by going through all pods whether those around a node let the pod run there; pods
-// with claims are not asked about.
+// Verify recomputes everything that the Index caches, and returns an error if a cached result is wrong. It is for tests. If
+// allows is not nil, it says whether the other pods let a pod run on a node; Verify does not ask about pods with claims.
 func (x *Index) Verify(allows func(pod *v1.Pod, node *v1.Node) bool) error {
 	for s := range x.Classes() {
 		for p := range s.Pods() {
@@ -35,7 +34,7 @@ func (x *Index) Verify(allows func(pod *v1.Pod, node *v1.Node) bool) error {
 	return nil
 }
 
-// verifyWaits shows a pod that waits to every agent whose views are up to date.
+// verifyWaits checks that a waiting pod fits in no view that is up to date.
 func (x *Index) verifyWaits(p *Pod) error {
 	s := newClass(keyOf(p), p)
 	for a := range x.Agents() {
@@ -48,7 +47,7 @@ func (x *Index) verifyWaits(p *Pod) error {
 	return nil
 }
 
-// verifyTopology holds what was counted for the class of a pod, and what is counted anew, against allows.
+// verifyTopology compares the topology of the pod's class, and a recounted one, with allows.
 func (x *Index) verifyTopology(p *Pod, allows func(pod *v1.Pod, node *v1.Node) bool) error {
 	for _, n := range x.nodes {
 		if n.obj == nil {

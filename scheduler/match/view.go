@@ -10,61 +10,60 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// Source tells what agents have for pods. The Index asks it when it views an agent anew.
+// Source knows the state of agents. The Index asks it when it rebuilds the views of an agent.
 type Source interface {
 	Supply(a *Agent) Supply
-	// Offers appends the offers of the agent that are held; none of an agent that cannot be used.
+	// Offers appends the agent's offers that we hold; none if the agent cannot be used.
 	Offers(into []*offers.Offer, a *Agent) []*offers.Offer
-	// Executor tells about our executor for tasks in the view, which has its offers already.
+	// Executor returns the state of our executor for tasks in the view. The view has its offers already.
 	Executor(v *View) Executor
-	// Mixes tells whether the agent's executor was given cpus, beside which Mesos allows a task no revocable ones.
+	// Mixes tells whether the agent's executor has non-revocable cpus: then Mesos allows its tasks no revocable ones.
 	Mixes(a *Agent) bool
 }
 
-// Supply is what an agent has for pods.
+// Supply is the state of an agent.
 type Supply struct {
 	// Node is the agent's node; nil while it does not exist, or is about to change.
 	Node *v1.Node
-	// Closed is why its node is about to be cordoned, as api.AnnotationCordoned says it; "" if it is not.
+	// Closed is why the node is about to be cordoned, as a value of api.AnnotationCordoned; "" if it is not.
 	Closed string
 	// Drains says that the agent would drop every task.
 	Drains bool
 	// Runs says that our executor runs there.
 	Runs bool
-	// Minion is what the agent's minion takes.
+	// Minion is the demand of the agent's minion.
 	Minion Demand
 }
 
-// View is one agent as the matching sees it: all its offers of one role together, because Mesos refuses a task whose
-// resources are of two, less what was taken already.
+// View is all offers of one agent to one role, less what has been taken. Mesos refuses a task with resources of two roles.
 type View struct {
 	Agent *Agent
 	Role  string
-	// Offers are the ids of the offers; there are none in a view of an agent that offers nothing now.
+	// Offers are the ids of the offers. There are none in a view from Empty.
 	Offers []api.OfferID
-	// Free is what the offers have.
+	// Free is what the offers have left.
 	Free     offers.Resources
 	executor Executor
 
 	index            *Index
 	obj              *v1.Node                 // nil while the node does not exist
-	node             *Node                    // with the pods that occupy it
+	node             *Node                    // nil while the node does not exist
 	have             [NumScalars]offers.Milli // what is free for pods
 	reserved         []*Pod
-	preferNoSchedule []v1.Taint // PreferNoSchedule
+	preferNoSchedule []v1.Taint // the node's taints with this effect
 	closed           string
 	drains           bool
 	runs             bool
-	nextMinion       Requests // what the agent has for pods with another minion
+	nextMinion       Requests // what the agent will have for pods when its next minion runs
 }
 
-// Node is the agent's node; nil while it does not exist.
+// Node returns the agent's node; nil while it does not exist.
 func (v *View) Node() *v1.Node { return v.obj }
 
-// Executor is what launching a task in the view takes for our executor.
+// Executor returns the state of our executor, and its cost for the next task in the view.
 func (v *View) Executor() *Executor { return &v.executor }
 
-// Rebuild views the agent anew.
+// Rebuild rebuilds the views of the agent.
 func (x *Index) Rebuild(a *Agent) {
 	s := x.source.Supply(a)
 	a.idle, a.nominees = nil, x.nominees[a.Node]
@@ -74,7 +73,7 @@ func (x *Index) Rebuild(a *Agent) {
 		i := slices.IndexFunc(views, func(v *View) bool { return v.Role == o.Role })
 		if i < 0 {
 			i = len(views)
-			if views = slices.Grow(views, 1)[:i+1]; views[i] == nil { // else it is of no use any more, but its memory is
+			if views = slices.Grow(views, 1)[:i+1]; views[i] == nil { // else reuse the memory of an old view
 				views[i] = &View{}
 			}
 			x.startView(views[i], a, o.Role, &s)
@@ -96,7 +95,7 @@ func (x *Index) Rebuild(a *Agent) {
 	}
 }
 
-// open makes a view that nothing is offered in yet.
+// startView initializes a view without offers.
 func (x *Index) startView(v *View, a *Agent, role string, s *Supply) {
 	*v = View{
 		index: x, Agent: a, Role: role, Offers: nil, Free: v.Free[:0],
@@ -110,14 +109,14 @@ func (x *Index) startView(v *View, a *Agent, role string, s *Supply) {
 	}
 }
 
-// Empty returns a view of the agent in which nothing is offered to the role.
+// Empty returns a view of the agent without offers.
 func (x *Index) Empty(a *Agent, role string) *View {
 	v, s := &View{}, x.source.Supply(a)
 	x.startView(v, a, role, &s)
 	return v
 }
 
-// Idle returns a view of the agent with all it has, to tell what does not fit now from what never will.
+// idle returns a view of the whole agent, to distinguish what does not fit now from what never will.
 func (x *Index) idle(a *Agent) *View {
 	if a.idle == nil {
 		a.idle = x.Empty(a, "")
@@ -127,13 +126,13 @@ func (x *Index) idle(a *Agent) *View {
 	return a.idle
 }
 
-// settle finds out about the executor, and what is free beside it.
+// complete computes what depends on the offers: the executor's state and what is free beside it.
 func (v *View) complete() {
 	v.executor = v.index.source.Executor(v)
 	v.computeFree()
 }
 
-// sum counts what is free for pods.
+// computeFree computes what is free for pods.
 func (v *View) computeFree() {
 	for i, name := range ScalarNames {
 		v.have[i] = v.Free.Sum(name) - v.executor.Charge.Sum(name)
@@ -147,8 +146,7 @@ func (v *View) computeFree() {
 	}
 }
 
-// check applies the four checks in their order; the first that fails says why. The pods around the node belong to the
-// first check.
+// check checks whether the class fits in the view. It returns the first check that fails.
 func (v *View) check(s *Class) refusal {
 	if r := v.checkNode(s); !r.ok() {
 		return r
@@ -179,7 +177,7 @@ func (v *View) check(s *Class) refusal {
 	return r
 }
 
-// checkPods: do the pods on the node, and those around it, leave room for the pod?
+// checkPods checks the number of pods, the topology, extended resources and the kubelet's admission.
 func (v *View) checkPods(s *Class) refusal {
 	occupies := s.occupies(v.node)
 	if v.node.full() && !occupies {
@@ -201,9 +199,8 @@ func (v *View) checkPods(s *Class) refusal {
 	return refusal{}
 }
 
-// Take takes all that the pod needs out of the view: what it demands, a free port for each one that it wants published
-// somewhere, and what the executor is charged if it comes with this pod. The pod must be of a class for which Find
-// returned the view.
+// Take takes everything that the pod needs out of the view: its demand, a free port for each wildcard, and the executor's charge
+// if it is launched with this pod. Find must have returned the view for the pod's class.
 func (v *View) Take(p *Pod) (taken offers.Resources, mapped []api.PortMapping) {
 	taken = v.take(&p.Demand)
 	if p.Asks == nil {
@@ -227,14 +224,14 @@ func (v *View) take(d *Demand) offers.Resources {
 	return all
 }
 
-// Reserve keeps the place for the pod, until the executor is prepared there and the agent is viewed anew.
+// Reserve keeps the place for the pod until the executor is prepared and the agent's views are rebuilt.
 func (v *View) Reserve(p *Pod) {
 	v.Take(p)
 	v.reserved = append(v.reserved, p)
 	p.reserved = v.Agent
 }
 
-// rank is the position of a role in the order of preference; it is behind all others if it is not in it.
+// rank returns the position of a role in the order of preference. A role that is not in it comes last.
 func rank(order []string, role string) int {
 	if i := slices.Index(order, role); i >= 0 {
 		return i

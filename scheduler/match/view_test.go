@@ -11,7 +11,7 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// roomy returns a view on which every pod passes all checks.
+// roomyView returns a view in which every plain pod fits.
 func roomyView() *View {
 	free := offers.Resources{
 		{Name: offers.CPUs, Scalar: 4000}, {Name: offers.Mem, Scalar: 4096_000}, {Name: offers.Disk, Scalar: 1000_000},
@@ -28,7 +28,7 @@ func roomyView() *View {
 	}
 }
 
-// nobody is a source of nothing.
+// emptySource is a Source without offers.
 type emptySource struct{}
 
 func (emptySource) Supply(*Agent) Supply                                  { return Supply{} }
@@ -36,23 +36,63 @@ func (emptySource) Offers(into []*offers.Offer, _ *Agent) []*offers.Offer { retu
 func (emptySource) Executor(*View) Executor                               { return Executor{} }
 func (emptySource) Mixes(*Agent) bool                                     { return false }
 
-func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
-	taint := v1.Taint{Key: "only", Value: "gpu", Effect: v1.TaintEffectNoSchedule}
-	cordoned := func(v *View) { v.obj.Spec.Unschedulable = true }
-	tolerant := func(key string) func(*Pod) {
-		return func(p *Pod) {
-			p.Obj.Spec.Tolerations = []v1.Toleration{{Key: key, Operator: v1.TolerationOpExists}}
-		}
+// checkTest changes a view that every pod fits in, and a plain pod, and checks the pod there.
+type checkTest struct {
+	rule string
+	view func(*View)
+	pod  func(*Pod)
+	want string // "" if the pod fits, "quiet" if it has to wait a moment
+}
+
+func (test checkTest) run(t *testing.T) {
+	t.Helper()
+	v := roomyView()
+	p := &Pod{Obj: &v1.Pod{}, Demand: Demand{Scalars: [NumScalars]offers.Milli{100, 64_000, 0, 0}}}
+	if test.view != nil {
+		test.view(v)
 	}
-	for _, test := range []struct {
-		rule string
-		view func(*View)
-		pod  func(*Pod)
-		want string // "" if it fits, "quiet" if it has to wait a moment
-	}{
+	if test.pod != nil {
+		test.pod(p)
+	}
+	v.computeFree()
+	s := newClass(keyOf(p), p)
+	r, got := v.check(s), ""
+	switch {
+	case r.reason == beingPrepared:
+		got = "quiet"
+	case !r.ok():
+		got = r.words(s, "")
+	}
+	if got != test.want {
+		t.Errorf("%s: got %q, want %q", test.rule, got, test.want)
+	}
+}
+
+func cordon(v *View) { v.obj.Spec.Unschedulable = true }
+
+func tolerate(key string) func(*Pod) {
+	return func(p *Pod) {
+		p.Obj.Spec.Tolerations = []v1.Toleration{{Key: key, Operator: v1.TolerationOpExists}}
+	}
+}
+
+func TestCheckReturnsTheFirstCheckThatFails(t *testing.T) {
+	for _, test := range []checkTest{
 		{rule: "a plain pod fits"},
-		{rule: "node before resources", view: cordoned, pod: func(p *Pod) { p.Demand.Scalars[0] = 99_000 }, want: "node(s) were unschedulable"},
-		{rule: "a toleration of cordons is heard", view: cordoned, pod: tolerant(v1.TaintNodeUnschedulable)},
+		{rule: "node before resources", view: cordon, pod: func(p *Pod) { p.Demand.Scalars[0] = 99_000 }, want: "node(s) were unschedulable"},
+		{
+			rule: "other roles than the pod's, before resources",
+			pod:  func(p *Pod) { p.Asks, p.Demand.Scalars[0] = &Asks{roles: []string{"*"}}, 99_000 }, want: "agent(s) offer nothing now",
+		},
+	} {
+		test.run(t)
+	}
+}
+
+func TestCheckOfSelectorCordonReadinessAndTaints(t *testing.T) {
+	taint := v1.Taint{Key: "only", Value: "gpu", Effect: v1.TaintEffectNoSchedule}
+	for _, test := range []checkTest{
+		{rule: "a pod that tolerates cordons", view: cordon, pod: tolerate(v1.TaintNodeUnschedulable)},
 		{rule: "no node yet", view: func(v *View) { v.obj = nil }, want: "quiet"},
 		{
 			rule: "node selector", pod: func(p *Pod) { p.Obj.Spec.NodeSelector = map[string]string{"disk": "hdd"} },
@@ -60,73 +100,64 @@ func TestTheFirstOfTheFourChecksThatFailsSaysWhy(t *testing.T) {
 		},
 		{rule: "node selector that matches", pod: func(p *Pod) { p.Obj.Spec.NodeSelector = map[string]string{"disk": "ssd"} }},
 		{rule: "not ready", view: func(v *View) { v.obj.Status.Conditions = nil }, want: "node(s) were not ready"},
-		{rule: "not ready is tolerated", view: func(v *View) { v.obj.Status.Conditions = nil }, pod: tolerant(v1.TaintNodeNotReady)},
+		{rule: "not ready is tolerated", view: func(v *View) { v.obj.Status.Conditions = nil }, pod: tolerate(v1.TaintNodeNotReady)},
 		{
 			rule: "taint", view: func(v *View) { v.obj.Spec.Taints = []v1.Taint{taint} },
 			want: "node(s) had untolerated taint {only: gpu}",
 		},
-		{rule: "taint that is tolerated", view: func(v *View) { v.obj.Spec.Taints = []v1.Taint{taint} }, pod: tolerant("only")},
+		{rule: "taint that is tolerated", view: func(v *View) { v.obj.Spec.Taints = []v1.Taint{taint} }, pod: tolerate("only")},
 		{rule: "another node than the pod's", pod: func(p *Pod) { p.Node = "n2" }, want: "node(s) didn't match the requested node name n2"},
-		{rule: "a bound pod returns to a cordoned node", view: cordoned, pod: func(p *Pod) { p.Node = "n1" }},
-		{rule: "exactly all there is", pod: func(p *Pod) { p.Demand.Scalars[0] = 4000 }},
+		{rule: "a bound pod on its cordoned node", view: cordon, pod: func(p *Pod) { p.Node = "n1" }},
+	} {
+		test.run(t)
+	}
+}
+
+func TestCheckOfResourcesPortsAndRoles(t *testing.T) {
+	for _, test := range []checkTest{
+		{rule: "exactly all that is free", pod: func(p *Pod) { p.Demand.Scalars[0] = 4000 }},
 		{
-			rule: "the executor's part is not free",
+			rule: "the executor's charge is not free",
 			view: func(v *View) { v.executor.Charge = offers.Resources{{Name: offers.CPUs, Scalar: 100}} },
 			pod:  func(p *Pod) { p.Demand.Scalars[0] = 4000 }, want: "Insufficient cpu in offers",
 		},
 		{rule: "more than free, not more than all", pod: func(p *Pod) { p.Demand.Scalars[0] = 4001 }, want: "Insufficient cpu in offers"},
-		{rule: "more than there ever is", pod: func(p *Pod) { p.Demand.Scalars[0] = 8001 }, want: "Insufficient cpu on the agent"},
-		{rule: "gpus where there are none", pod: func(p *Pod) { p.Demand.Scalars[3] = 1000 }, want: "Insufficient nvidia.com/gpu on the agent"},
+		{rule: "more than the agent has", pod: func(p *Pod) { p.Demand.Scalars[0] = 8001 }, want: "Insufficient cpu on the agent"},
+		{rule: "gpus on an agent without gpus", pod: func(p *Pod) { p.Demand.Scalars[3] = 1000 }, want: "Insufficient nvidia.com/gpu on the agent"},
 		{rule: "each port has to be free", pod: func(p *Pod) { p.Demand.Ports = []uint64{80, 31000} }, want: "node(s) didn't have free ports for the requested pod ports (80)"},
-		{rule: "both ends of a range are in it", pod: func(p *Pod) { p.Demand.Ports = []uint64{31000, 32000} }},
-		{rule: "a role of the pod's", pod: func(p *Pod) { p.Asks = &Asks{roles: []string{"*", "prod"}} }},
+		{rule: "both ends of a port range", pod: func(p *Pod) { p.Demand.Ports = []uint64{31000, 32000} }},
+		{rule: "one of the pod's roles", pod: func(p *Pod) { p.Asks = &Asks{roles: []string{"*", "prod"}} }},
 		{
-			rule: "other roles than the pod's, before resources",
-			pod:  func(p *Pod) { p.Asks, p.Demand.Scalars[0] = &Asks{roles: []string{"*"}}, 99_000 }, want: "agent(s) offer nothing now",
-		},
-		{
-			rule: "a port for each wildcard, beside the ports that the pod names", want: "node(s) didn't have enough free ports in offers",
+			rule: "one port too few for host ports and wildcards", want: "node(s) didn't have enough free ports in offers",
 			pod: func(p *Pod) {
 				p.Asks, p.Demand.Ports = &Asks{wildcards: make([]api.PortMapping, 1001)}, []uint64{31000}
 			},
 		},
-		{rule: "as many ports as there are", pod: func(p *Pod) { p.Asks = &Asks{wildcards: make([]api.PortMapping, 1001)} }},
+		{rule: "as many wildcards as there are ports", pod: func(p *Pod) { p.Asks = &Asks{wildcards: make([]api.PortMapping, 1001)} }},
+	} {
+		test.run(t)
+	}
+}
+
+func TestCheckOfTheExecutor(t *testing.T) {
+	for _, test := range []checkTest{
 		{
 			rule: "another version's executor", view: func(v *View) { v.executor.Foreign = "k8sm-minion.v0" },
 			want: "agent(s) run another version of our executor (k8sm-minion.v0)",
 		},
-		{rule: "a record to fetch first", view: func(v *View) { v.executor.Prepared = false }, want: "quiet"},
-		{rule: "an executor that comes with another role's task", view: func(v *View) { v.executor.Coming = true }, want: "quiet"},
+		{rule: "the executor is not prepared", view: func(v *View) { v.executor.Prepared = false }, want: "quiet"},
+		{rule: "the executor is launched in another role", view: func(v *View) { v.executor.Coming = true }, want: "quiet"},
 		{
-			rule: "a record that cannot be had", view: func(v *View) { v.executor.Prepared, v.executor.Failed = false, true },
+			rule: "the executor cannot be prepared", view: func(v *View) { v.executor.Prepared, v.executor.Failed = false, true },
 			want: "agent(s) cannot be given an executor yet",
 		},
 		{rule: "no offer now", view: func(v *View) { v.Offers = nil }, want: "agent(s) have enough but offer nothing now"},
 	} {
-		v := roomyView()
-		p := &Pod{Obj: &v1.Pod{}, Demand: Demand{Scalars: [NumScalars]offers.Milli{100, 64_000, 0, 0}}}
-		if test.view != nil {
-			test.view(v)
-		}
-		if test.pod != nil {
-			test.pod(p)
-		}
-		v.computeFree()
-		s := newClass(keyOf(p), p)
-		r, got := v.check(s), ""
-		switch {
-		case r.reason == beingPrepared:
-			got = "quiet"
-		case !r.ok():
-			got = r.words(s, "")
-		}
-		if got != test.want {
-			t.Errorf("%s: got %q, want %q", test.rule, got, test.want)
-		}
+		test.run(t)
 	}
 }
 
-func TestReportCountsAgentsByReasonAndTellsTheNumbers(t *testing.T) {
+func TestSummaryCountsAgentsByReasonWithAmounts(t *testing.T) {
 	p := &Pod{Obj: &v1.Pod{}, Demand: Demand{Scalars: [NumScalars]offers.Milli{100_000}}}
 	s := Summary{class: newClass(Key{}, p)}
 	s.add(refusal{reason: agentShort, scalar: 0, most: 1000})
@@ -138,7 +169,7 @@ func TestReportCountsAgentsByReasonAndTellsTheNumbers(t *testing.T) {
 	}
 }
 
-func TestPortsToMapAreThoseOfLongContainersWithoutHostPort(t *testing.T) {
+func TestPortsWithoutHostPortOfContainersAndSidecarsAreMapped(t *testing.T) {
 	always := v1.ContainerRestartPolicyAlways
 	port := func(number, host int32, protocol v1.Protocol) []v1.ContainerPort {
 		return []v1.ContainerPort{{ContainerPort: number, HostPort: host, Protocol: protocol}}
@@ -159,7 +190,7 @@ func TestPortsToMapAreThoseOfLongContainersWithoutHostPort(t *testing.T) {
 	}
 }
 
-func TestAgentOfSeveralRolesIsCountedOnceByWhatComesNearest(t *testing.T) {
+func TestAgentWithSeveralRolesCountsOnceWithTheNearestRefusal(t *testing.T) {
 	class := newClass(Key{}, &Pod{
 		Obj: &v1.Pod{}, Asks: &Asks{roles: []string{"prod", "batch"}}, Demand: Demand{Scalars: [NumScalars]offers.Milli{9000}, Ports: []uint64{80}},
 	})
@@ -188,7 +219,7 @@ func TestAgentOfSeveralRolesIsCountedOnceByWhatComesNearest(t *testing.T) {
 	}
 }
 
-func TestReportNamesTheRolesThatAPodDependsOn(t *testing.T) {
+func TestSummaryNamesTheRolesThatThePodMayUse(t *testing.T) {
 	var cfg Config
 	for _, test := range []struct {
 		rule  string
@@ -198,7 +229,7 @@ func TestReportNamesTheRolesThatAPodDependsOn(t *testing.T) {
 	}{
 		{"the pod's role", []string{"prod", "*"}, &Asks{roles: []string{"prod"}}, "1 Insufficient cpu on the agent for role prod (requested 1, most free 0)"},
 		{"the framework's roles", []string{"prod", "batch"}, nil, "1 Insufficient cpu on the agent for roles prod batch (requested 1, most free 0)"},
-		{"only * is no news", []string{"*"}, nil, "1 Insufficient cpu on the agent (requested 1, most free 0)"},
+		{"only *", []string{"*"}, nil, "1 Insufficient cpu on the agent (requested 1, most free 0)"},
 	} {
 		cfg.Roles = test.roles
 		class := newClass(Key{}, &Pod{Obj: &v1.Pod{}, Asks: test.asks, Demand: Demand{Scalars: [NumScalars]offers.Milli{1000}}})

@@ -15,17 +15,17 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// storage is what is known of volumes and claims (https://kubernetes.io/docs/concepts/storage/persistent-volumes/).
+// storage holds volumes and claims (https://kubernetes.io/docs/concepts/storage/persistent-volumes/).
 type storage struct {
 	volumes map[string]*assumed[v1.PersistentVolume]
 	claims  map[api.PodKey]*assumed[v1.PersistentVolumeClaim]
 	classes map[string]*storagev1.StorageClass
-	users   map[api.PodKey]int                // how many pods with the claim occupy nodes
-	byClass map[string][]*v1.PersistentVolume // nil if it has to be made anew
+	users   map[api.PodKey]int                // how many pods on nodes have the claim
+	byClass map[string][]*v1.PersistentVolume // nil if it is out of date
 	version int
 }
 
-// assumed is an object as the API has it, and as an action makes it that is under way.
+// assumed is an object as the API server last reported it (known), and with a write that is under way (now).
 type assumed[T any] struct{ known, now *T }
 
 func newStorage() storage {
@@ -35,10 +35,10 @@ func newStorage() storage {
 	}
 }
 
-// changed forgets what was concluded from volumes and claims.
+// changed drops everything that was computed from volumes and claims.
 func (x *storage) changed() { x.version, x.byClass = x.version+1, nil }
 
-// ofClass returns the volumes of a storage class, by name.
+// ofClass returns the volumes of a storage class, sorted by name.
 func (x *storage) ofClass(class string) []*v1.PersistentVolume {
 	if x.byClass == nil {
 		x.byClass = map[string][]*v1.PersistentVolume{}
@@ -53,7 +53,7 @@ func (x *storage) ofClass(class string) []*v1.PersistentVolume {
 	return x.byClass[class]
 }
 
-// waits tells whether the claim is bound only when a pod has a node
+// bindsLate tells whether the claim is bound only after a node has been chosen for a pod
 // (https://kubernetes.io/docs/concepts/storage/storage-classes/#volume-binding-mode).
 func (x *storage) bindsLate(claim *v1.PersistentVolumeClaim) bool {
 	class := x.classes[volume.GetPersistentVolumeClaimClass(claim)]
@@ -64,7 +64,7 @@ func keyOfClaim(claim *v1.PersistentVolumeClaim) api.PodKey {
 	return api.PodKey{Namespace: claim.Namespace, Name: claim.Name}
 }
 
-// ClaimsOf names the claims of a pod.
+// ClaimsOf returns the keys of the claims of a pod.
 func ClaimsOf(pod *v1.Pod) []api.PodKey {
 	var keys []api.PodKey
 	for i := range pod.Spec.Volumes {
@@ -82,15 +82,15 @@ func bound(claim *v1.PersistentVolumeClaim) bool {
 	return claim.Spec.VolumeName != "" && metav1.HasAnnotation(claim.ObjectMeta, volume.AnnBindCompleted)
 }
 
-// stored is what a pod's claims say at the moment.
+// claimState is the state of a pod's claims.
 type claimState struct {
-	version int
-	problem refusal                     // whatever the node
-	bound   []*v1.PersistentVolume      // that the pod's claims are bound to
-	delayed []*v1.PersistentVolumeClaim // that are bound when the pod has a node; the smallest first
+	version int                         // of the storage that it was read from
+	problem refusal                     // the same for every node
+	bound   []*v1.PersistentVolume      // volumes that claims are bound to
+	delayed []*v1.PersistentVolumeClaim // claims that are bound after a node has been chosen; the smallest first
 }
 
-// look finds out what the claims of a pod say.
+// readClaims reads the state of a pod's claims.
 func (x *storage) readClaims(w *constraints) claimState {
 	s := claimState{version: x.version}
 	for _, key := range w.claims {
@@ -109,7 +109,7 @@ func (x *storage) readClaims(w *constraints) claimState {
 	return s
 }
 
-// lookAt finds out what one claim says.
+// readClaim adds the state of one claim to s. It returns a refusal if the claim keeps the pod off all nodes.
 func (x *storage) readClaim(w *constraints, claim *v1.PersistentVolumeClaim, s *claimState) refusal {
 	switch {
 	case claim.DeletionTimestamp != nil:
@@ -138,7 +138,7 @@ func hasEphemeral(pod *v1.Pod) bool {
 	return slices.ContainsFunc(pod.Spec.Volumes, func(v v1.Volume) bool { return v.Ephemeral != nil })
 }
 
-// foreign tells whether the claim has the name of one that is made for a volume of the pod, but is not that one
+// madeForOther tells whether the claim has the name of the claim for an ephemeral volume of the pod, but belongs to another owner
 // (https://kubernetes.io/docs/concepts/storage/ephemeral-volumes/#persistentvolumeclaim-naming).
 func madeForOther(pod *v1.Pod, claim *v1.PersistentVolumeClaim) bool {
 	for i := range pod.Spec.Volumes {
@@ -150,7 +150,7 @@ func madeForOther(pod *v1.Pod, claim *v1.PersistentVolumeClaim) bool {
 	return false
 }
 
-// others counts the other pods with the claim that occupy nodes.
+// otherUsers counts the other pods on nodes with the claim.
 func (x *storage) otherUsers(w *constraints, claim api.PodKey) int {
 	n := x.users[claim]
 	if w.self != nil && w.self.node != nil && slices.Contains(w.self.claims, claim) {
@@ -159,7 +159,7 @@ func (x *storage) otherUsers(w *constraints, claim api.PodKey) int {
 	return n
 }
 
-// checkClaims: is there nothing wrong with the claims, wherever the pod goes?
+// checkClaims checks the claims as far as that does not depend on the node.
 func (n *topology) checkClaims() refusal {
 	if n.claimState.version != n.index.storage.version {
 		n.claimState = n.index.storage.readClaims(n.constraints)
@@ -167,7 +167,7 @@ func (n *topology) checkClaims() refusal {
 	return n.claimState.problem
 }
 
-// checkVolumes: can the volumes of the pod be had on the node?
+// checkVolumes checks that the node can get all volumes of the pod.
 func (n *topology) checkVolumes(node *v1.Node) refusal {
 	for _, pv := range n.claimState.bound {
 		if volume.CheckNodeAffinity(pv, node.Labels) != nil || !inZone(pv, node) {
@@ -181,9 +181,9 @@ func (n *topology) checkVolumes(node *v1.Node) refusal {
 	return r
 }
 
-// inZone tells whether the node is where the volume's labels say that the volume is
-// (https://kubernetes.io/docs/reference/labels-annotations-taints/#topologykubernetesiozone). Nodes without such labels are
-// those of clusters without zones.
+// inZone tells whether the node is in the zone and region of the volume's labels
+// (https://kubernetes.io/docs/reference/labels-annotations-taints/#topologykubernetesiozone). A node without such labels passes:
+// its cluster has no zones.
 func inZone(pv *v1.PersistentVolume, node *v1.Node) bool {
 	labelled := false
 	for _, keys := range zoneLabels {
@@ -207,20 +207,20 @@ var zoneLabels = []struct{ stable, beta string }{
 	{v1.LabelTopologyZone, v1.LabelFailureDomainBetaZone}, {v1.LabelTopologyRegion, v1.LabelFailureDomainBetaRegion},
 }
 
-// plan is how the claims of a pod are to get their volumes once its node is chosen.
+// plan says how the claims of a pod get their volumes on a node.
 type plan struct {
-	bindings []binding
-	provide  []*v1.PersistentVolumeClaim // whose volumes are to be made for the node
+	bindings  []binding
+	provision []*v1.PersistentVolumeClaim // claims for which the provisioner makes a volume
 }
 
-// binding is a volume for a claim.
+// binding binds a volume to a claim.
 type binding struct {
 	volume *v1.PersistentVolume
 	claim  *v1.PersistentVolumeClaim
 }
 
-// plan finds volumes for the claims that wait for a node, the smallest that fits for each, or else leaves it to their
-// class's provisioner to make them.
+// plan finds the smallest matching volume for each delayed claim. A claim without one is left to the provisioner of its storage
+// class.
 func (n *topology) plan(node *v1.Node) (plan, refusal) {
 	var made plan
 	chosen := map[string]*v1.PersistentVolume{}
@@ -238,17 +238,17 @@ func (n *topology) plan(node *v1.Node) (plan, refusal) {
 				continue
 			}
 		}
-		if !n.index.storage.provides(class, node) {
+		if !n.index.storage.canProvision(class, node) {
 			return plan{}, refusal{reason: noVolume, what: claim.Name}
 		}
-		made.provide = append(made.provide, claim)
+		made.provision = append(made.provision, claim)
 	}
 	return made, refusal{}
 }
 
-// provides tells whether volumes of the class can be made for the node
+// canProvision tells whether the provisioner of the storage class can make volumes for the node
 // (https://kubernetes.io/docs/concepts/storage/storage-classes/#allowed-topologies).
-func (x *storage) provides(class string, node *v1.Node) bool {
+func (x *storage) canProvision(class string, node *v1.Node) bool {
 	sc := x.classes[class]
 	if sc == nil || sc.Provisioner == "" || sc.Provisioner == volume.NotSupportedProvisioner {
 		return false
@@ -266,15 +266,15 @@ func requested(claim *v1.PersistentVolumeClaim) *resource.Quantity {
 	return claim.Spec.Resources.Requests.Storage()
 }
 
-// Claims are the objects to be written so that the claims of a pod are bound, or volumes for them made, for the node that was
-// chosen for the pod (https://kubernetes.io/docs/concepts/storage/storage-classes/#volume-binding-mode).
+// Claims are the objects to write so that the claims of a pod are bound, or provisioned, for the node that was chosen for it
+// (https://kubernetes.io/docs/concepts/storage/storage-classes/#volume-binding-mode).
 type Claims struct {
 	Volumes []*v1.PersistentVolume      // with references to their claims
-	Claims  []*v1.PersistentVolumeClaim // with the node that their volumes are to be made for
+	Claims  []*v1.PersistentVolumeClaim // annotated with the node
 }
 
-// PrepareClaims plans how the claims of a pod get their volumes on the node of the view that was found for it, and takes them
-// as written from now on. Needed is false if the pod has no claim that waits for a node.
+// PrepareClaims plans how the claims of a pod get volumes on the node of the view, and assumes from now on that the objects are
+// written. Find must have returned the view. needed is false if the pod has no delayed claim.
 func (x *Index) PrepareClaims(p *Pod, v *View) (c Claims, needed bool) {
 	n := p.class.topology
 	if n == nil || len(n.claimState.delayed) == 0 {
@@ -282,7 +282,7 @@ func (x *Index) PrepareClaims(p *Pod, v *View) (c Claims, needed bool) {
 	}
 	made, r := n.plan(v.obj)
 	if !r.ok() {
-		return Claims{}, false // the view has just been checked
+		return Claims{}, false // cannot happen: the view has just been checked
 	}
 	for _, b := range made.bindings {
 		pv, dirty, err := volume.GetBindVolumeToClaim(b.volume, b.claim)
@@ -291,9 +291,9 @@ func (x *Index) PrepareClaims(p *Pod, v *View) (c Claims, needed bool) {
 			x.storage.volumes[pv.Name].now = pv
 		}
 	}
-	for _, claim := range made.provide {
+	for _, claim := range made.provision {
 		if claim.Annotations[volume.AnnSelectedNode] == v.obj.Name {
-			continue // an earlier scheduler has asked for it
+			continue // an earlier scheduler has written it
 		}
 		claim = claim.DeepCopy()
 		metav1.SetMetaDataAnnotation(&claim.ObjectMeta, volume.AnnSelectedNode, v.obj.Name)
@@ -304,7 +304,7 @@ func (x *Index) PrepareClaims(p *Pod, v *View) (c Claims, needed bool) {
 	return c, true
 }
 
-// ClaimsFailed takes back what PrepareClaims took as written: somebody else has changed the objects.
+// ClaimsFailed undoes what PrepareClaims assumed, after a write has failed.
 func (x *Index) ClaimsFailed(c Claims) {
 	for _, pv := range c.Volumes {
 		if state := x.storage.volumes[pv.Name]; state != nil {
@@ -320,7 +320,7 @@ func (x *Index) ClaimsFailed(c Claims) {
 	x.notifyClaimUsers(func(*topology) bool { return true })
 }
 
-// UnboundClaim names a claim of the pod that is not bound yet; ok is false if all are.
+// UnboundClaim returns the name of the first claim of the pod that is not bound yet; ok is false if all are bound.
 func (x *Index) UnboundClaim(pod *v1.Pod) (name string, ok bool) {
 	for _, key := range ClaimsOf(pod) {
 		if claim := x.storage.claims[key]; claim == nil || !bound(claim.known) {
@@ -330,8 +330,8 @@ func (x *Index) UnboundClaim(pod *v1.Pod) (name string, ok bool) {
 	return "", false
 }
 
-// VolumeSeen takes in a volume that is new or changed. If the volume was for a claim and is not any more, because the controller has taken
-// it back, that claim is returned.
+// VolumeSeen adds or updates a volume. If the volume had a claim that it has no longer, because the controller has taken it back,
+// VolumeSeen returns that claim.
 func (x *Index) VolumeSeen(pv *v1.PersistentVolume) (lost api.PodKey, isLost bool) {
 	state := x.storage.volumes[pv.Name]
 	if state == nil {
@@ -360,7 +360,7 @@ func (x *Index) VolumeSeen(pv *v1.PersistentVolume) (lost api.PodKey, isLost boo
 	return lost, lost.Name != "" && claim != lost
 }
 
-// claimOfVolume names the claim that the volume is for; it has no name if there is none.
+// claimOfVolume returns the key of the claim that the volume is reserved for or bound to. The key is empty if there is none.
 func claimOfVolume(pv *v1.PersistentVolume) api.PodKey {
 	if pv.Spec.ClaimRef == nil {
 		return api.PodKey{}
@@ -368,14 +368,14 @@ func claimOfVolume(pv *v1.PersistentVolume) api.PodKey {
 	return api.PodKey{Namespace: pv.Spec.ClaimRef.Namespace, Name: pv.Spec.ClaimRef.Name}
 }
 
-// VolumeGone takes in that a volume does not exist any more.
+// VolumeGone removes a volume.
 func (x *Index) VolumeGone(name string) {
 	delete(x.storage.volumes, name)
 	x.storage.changed()
 }
 
-// ClaimSeen takes in a claim that is new or changed. It tells whether the claim is bound, or was reset: then the provisioner
-// cannot make a volume for the node that was chosen.
+// ClaimSeen adds or updates a claim. It tells whether the claim is bound, or was reset because the provisioner cannot make a
+// volume for the chosen node.
 func (x *Index) ClaimSeen(claim *v1.PersistentVolumeClaim) (isBound, isReset bool) {
 	key := keyOfClaim(claim)
 	state := x.storage.claims[key]
@@ -396,13 +396,13 @@ func (x *Index) ClaimSeen(claim *v1.PersistentVolumeClaim) (isBound, isReset boo
 	return false, before != nil && before.Annotations[volume.AnnSelectedNode] != "" && claim.Annotations[volume.AnnSelectedNode] == ""
 }
 
-// ClaimGone takes in that a claim does not exist any more.
+// ClaimGone removes a claim.
 func (x *Index) ClaimGone(key api.PodKey) {
 	delete(x.storage.claims, key)
 	x.storage.changed()
 }
 
-// StorageClassSeen takes in a StorageClass, or if it is nil its end.
+// StorageClassSeen adds or updates a StorageClass, or removes it if class is nil.
 func (x *Index) StorageClassSeen(name string, class *storagev1.StorageClass) {
 	if x.storage.classes[name] = class; class == nil {
 		delete(x.storage.classes, name)
@@ -411,16 +411,16 @@ func (x *Index) StorageClassSeen(name string, class *storagev1.StorageClass) {
 	x.notifyClaimUsers(func(*topology) bool { return true })
 }
 
-// tellClaims has the classes look again to whose claims something has happened.
-func (x *Index) notifyClaimUsers(concerned func(*topology) bool) {
+// notifyClaimUsers makes the watched classes with claims search again for which affected returns true.
+func (x *Index) notifyClaimUsers(affected func(*topology) bool) {
 	for s := range x.classes.watchers {
-		if len(s.topology.claims) > 0 && concerned(s.topology) {
+		if len(s.topology.claims) > 0 && affected(s.topology) {
 			x.notify(s, true)
 		}
 	}
 }
 
-// use counts the claims of a pod that comes to occupy a node (sign 1), or leaves (-1).
+// countClaims counts the claims of a pod that comes to a node (sign 1), or leaves it (-1).
 func (x *Index) countClaims(o *occupant, sign int) {
 	if len(o.claims) == 0 {
 		return

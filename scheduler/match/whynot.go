@@ -2,7 +2,7 @@ package match
 
 import "slices"
 
-// WhyNot sums up why no agent takes the pod now; of a pod that is bound, why that of its node does not.
+// WhyNot summarizes why no agent takes the pod now. For a bound pod, it checks only the agent of the pod's node.
 func (x *Index) WhyNot(p *Pod) *Summary {
 	s := x.ClassOf(p)
 	sum := &Summary{class: s, roles: x.cfg.rolesWanted(s)}
@@ -26,8 +26,8 @@ func (x *Index) WhyNot(p *Pod) *Summary {
 	return sum
 }
 
-// nearest returns the refusal of the view that is nearest to taking a pod of the class: one that may do so in a moment, or
-// that passed the most checks.
+// nearestRefusal returns the refusal of the view that is nearest to taking the class: one that may take it in a moment, or that
+// has the highest reason.
 func nearestRefusal(s *Class, views []*View) refusal {
 	rank := func(r refusal) int {
 		switch r.reason {
@@ -38,24 +38,24 @@ func nearestRefusal(s *Class, views []*View) refusal {
 		}
 		return int(r.reason)
 	}
-	near := views[0].check(s)
+	nearest := views[0].check(s)
 	for _, v := range views[1:] {
-		if r := v.check(s); rank(r) > rank(near) {
-			near = r
+		if r := v.check(s); rank(r) > rank(nearest) {
+			nearest = r
 		}
 	}
-	return near
+	return nearest
 }
 
-// Preparing counts the agents whose refusal may be gone in a moment.
+// Preparing returns how many agents may take the pod in a moment.
 func (s *Summary) Preparing() int { return s.preparing }
 
-// Trial returns the view as it will be when tasks have ended that used so much, and their pods have gone; nil if the class does
-// not fit there even then.
+// Trial returns a copy of the view as it will be after tasks with this usage have ended and their pods are gone; nil if the class
+// does not fit even then.
 func (v *View) Trial(s *Class, freed *Usage, gone []*Pod) *View {
 	for i, want := range s.demand.Scalars {
 		if want > v.have[i]+freed.Scalars[i] {
-			return nil // this is cheap to know, and the most frequent reason
+			return nil // a cheap check for the most frequent reason
 		}
 	}
 	if !v.checkNode(s).ok() {
