@@ -12,38 +12,38 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// Action is something to be done. Its String is for logs and for the tests' scripts.
+// Action is something that the core's owner has to do. String is for logs and for the tests' scripts.
 type Action interface{ String() string }
 
-// MesosAction is an Action that the Master does
+// MesosAction is an Action on the Mesos master
 // (https://mesos.apache.org/documentation/latest/scheduler-http-api/#calls).
 type MesosAction interface {
 	Action
 	mesosAction()
 }
 
-// ClusterAction is an Action that the Cluster does. Actions on one object are done in the order given.
+// ClusterAction is an Action on the Kubernetes API. Actions on the same object are performed in the order given.
 type ClusterAction interface {
 	Action
-	// Object names what the action is about: actions with equal names keep their order.
+	// Object names the action's object: actions with equal names keep their order.
 	Object() string
 }
 
-// Subscribe starts the connection to Mesos. It comes once.
+// Subscribe starts the connection to Mesos. The core returns it once.
 type Subscribe struct{}
 
 func (Subscribe) String() string { return "subscribe" }
 
-// NewTask is a task to be launched: for a pod, or without one to keep the executor up.
+// NewTask is a task to launch: for a pod, or without a pod to keep the executor running.
 type NewTask struct {
 	ID        api.TaskID
 	Pod       *v1.Pod // nil for none
-	Node      string  // whose executor shall stay up, if there is no pod
+	Node      string  // where the executor shall keep running, if Pod is nil
 	Resources offers.Resources
-	Ports     []api.PortMapping // of the pod that are published at ports among the resources
+	Ports     []api.PortMapping // the pod's container ports, with their host ports among Resources
 }
 
-// Name says for what the task is.
+// Name returns the task's name in Mesos: the pod's, or "warm node NODE".
 func (t NewTask) Name() string {
 	if t.Pod == nil {
 		return "warm node " + t.Node
@@ -51,12 +51,12 @@ func (t NewTask) Name() string {
 	return t.Pod.Namespace + "/" + t.Pod.Name
 }
 
-// Launch accepts all the offers, which are of one agent and role, and launches the tasks in them; what is left of the
-// offers shall be offered again at once.
+// Launch accepts the offers, which belong to one agent and role, and launches the tasks in them. Mesos shall offer the
+// rest again at once.
 type Launch struct {
 	Agent    api.AgentID
 	Offers   []api.OfferID
-	Executor []byte // the record that ExecutorReady brought
+	Executor []byte // the record from ExecutorReady
 	Tasks    []NewTask
 }
 
@@ -68,7 +68,7 @@ func (a Launch) String() string {
 	return fmt.Sprintf("launch on %s in %v:%s", a.Agent, a.Offers, strings.Join(lines, ","))
 }
 
-// Decline gives offers back and asks for no such offer for a while.
+// Decline gives offers back; Mesos does not offer these resources again for Refuse.
 type Decline struct {
 	Offers []api.OfferID
 	Refuse time.Duration
@@ -76,19 +76,19 @@ type Decline struct {
 
 func (a Decline) String() string { return fmt.Sprintf("decline %v for %s", a.Offers, a.Refuse) }
 
-// Revive ends all that was asked for by Decline.
+// Revive removes the filters of all earlier Declines.
 type Revive struct{}
 
 func (Revive) String() string { return "revive" }
 
-// AnswerInverse accepts or declines an inverse offer; Mesos asks again after Refuse.
+// AnswerInverse accepts or declines an inverse offer; Mesos sends it again after Refuse.
 type AnswerInverse struct {
 	Offer  api.OfferID
 	Agent  api.AgentID
 	Accept bool
 	Refuse time.Duration
 	Why    string
-	News   bool // it is another reason than that of the agent's last answer
+	News   bool // Why differs from the agent's last answer
 }
 
 func (a AnswerInverse) String() string {
@@ -99,7 +99,7 @@ func (a AnswerInverse) String() string {
 	return fmt.Sprintf("%s inverse offer %s for %s: %s", verb, a.Offer, a.Refuse, a.Why)
 }
 
-// Kill asks for the end of a task.
+// Kill asks Mesos to kill a task.
 type Kill struct {
 	Task  api.TaskID
 	Agent api.AgentID
@@ -107,7 +107,7 @@ type Kill struct {
 
 func (a Kill) String() string { return fmt.Sprintf("kill %s", a.Task) }
 
-// ShutdownExecutor asks for the end of an executor with all that it runs.
+// ShutdownExecutor asks Mesos to end an executor with all its tasks.
 type ShutdownExecutor struct {
 	Agent    api.AgentID
 	Executor api.ExecutorID
@@ -117,7 +117,7 @@ func (a ShutdownExecutor) String() string {
 	return fmt.Sprintf("shut down %s on %s", a.Executor, a.Agent)
 }
 
-// Acknowledge tells Mesos that an update has had its effect and need not be sent again.
+// Acknowledge tells Mesos that an update was handled, so that the agent stops sending it.
 type Acknowledge struct {
 	Task  api.TaskID
 	Agent api.AgentID
@@ -126,13 +126,13 @@ type Acknowledge struct {
 
 func (a Acknowledge) String() string { return fmt.Sprintf("acknowledge %s %s", a.Task, a.UUID) }
 
-// TaskRef names a task and the agent that it should be on.
+// TaskRef names a task and its agent.
 type TaskRef struct {
 	Task  api.TaskID
 	Agent api.AgentID
 }
 
-// Reconcile asks for the states of the tasks; of all that Mesos knows if there are none
+// Reconcile asks for the states of the tasks; with no tasks, for those of all tasks that Mesos knows
 // (https://mesos.apache.org/documentation/latest/reconciliation/).
 type Reconcile struct{ Tasks []TaskRef }
 
@@ -157,13 +157,13 @@ func (ShutdownExecutor) mesosAction() {}
 func (Acknowledge) mesosAction()      {}
 func (Reconcile) mesosAction()        {}
 
-// PodRef names one incarnation of a pod.
+// PodRef names a pod and, by its UID, which pod of that name.
 type PodRef struct {
 	Key api.PodKey
 	UID types.UID
 }
 
-// Bind binds a pod to a node and gives it the annotations in the same write. BindDone answers.
+// Bind binds a pod to a node and sets the annotations in the same write. BindDone answers.
 type Bind struct {
 	Task        api.TaskID
 	Pod         PodRef
@@ -178,7 +178,7 @@ func (a Bind) String() string {
 // Object implements ClusterAction.
 func (a Bind) Object() string { return "pod/" + string(a.Pod.UID) }
 
-// Annotate gives a bound pod the annotations of its new task. BindDone answers.
+// Annotate sets the annotations of a bound pod's new task. BindDone answers.
 type Annotate struct {
 	Task        api.TaskID
 	Pod         PodRef
@@ -189,7 +189,7 @@ func (a Annotate) String() string {
 	return fmt.Sprintf("annotate %s for %s%s", a.Pod.Key, a.Task, portsText(a.Annotations)+addressText(a.Annotations))
 }
 
-// portsText tells which ports a binding publishes.
+// portsText describes the ports that a binding publishes.
 func portsText(annotations map[string]string) string {
 	return with(" with ports ", annotations[api.AnnotationPortMappings])
 }
@@ -197,7 +197,7 @@ func portsText(annotations map[string]string) string {
 // Object implements ClusterAction.
 func (a Annotate) Object() string { return "pod/" + string(a.Pod.UID) }
 
-// Report tells by an event and by the pod's condition PodScheduled why the pod waits.
+// Report says why a pod waits, in an event and in the pod's condition PodScheduled.
 type Report struct {
 	Pod     *v1.Pod
 	Message string
@@ -210,13 +210,13 @@ func (a Report) String() string {
 // Object implements ClusterAction.
 func (a Report) Object() string { return "pod/" + string(a.Pod.UID) }
 
-// PrepareClaims writes the objects that have the claims of a pod bound, or volumes for them made, for the node that was
-// chosen for it (https://kubernetes.io/docs/concepts/storage/storage-classes/#volume-binding-mode). ClaimsPrepared answers.
+// PrepareClaims binds a pod's claims, or requests new volumes for them, for the node that was chosen for the pod
+// (https://kubernetes.io/docs/concepts/storage/storage-classes/#volume-binding-mode). ClaimsPrepared answers.
 type PrepareClaims struct {
 	Pod     PodRef
 	Node    string
-	Volumes []*v1.PersistentVolume      // with references to their claims
-	Claims  []*v1.PersistentVolumeClaim // with the node that their volumes shall be made for
+	Volumes []*v1.PersistentVolume      // with claimRef set
+	Claims  []*v1.PersistentVolumeClaim // annotated with the node to provision their volumes for
 }
 
 func (a PrepareClaims) String() string {
@@ -234,7 +234,7 @@ func (a PrepareClaims) String() string {
 // Object implements ClusterAction.
 func (a PrepareClaims) Object() string { return "pod/" + string(a.Pod.UID) }
 
-// CreateNode makes the node object of an agent.
+// CreateNode creates the node object of an agent.
 type CreateNode struct{ Node *v1.Node }
 
 func (a CreateNode) String() string {
@@ -244,13 +244,13 @@ func (a CreateNode) String() string {
 // Object implements ClusterAction.
 func (a CreateNode) Object() string { return "node/" + a.Node.Name }
 
-// AmendNode sets labels on a node, of which a nil value removes one, and the address of its agent; and the provider id
-// where a kubelet has made the node without one.
+// AmendNode sets labels on a node (a nil value removes the label) and the address of its agent. It sets the provider id
+// if a kubelet created the node without one.
 type AmendNode struct {
 	Name       string
 	Labels     map[string]*string
-	Address    string // of the agent's endpoint; "" if not known
-	ProviderID string // "" if the node has it
+	Address    string // of the agent's endpoint; "" if unknown
+	ProviderID string // "" if the node already has it
 }
 
 func (a AmendNode) String() string {
@@ -260,14 +260,14 @@ func (a AmendNode) String() string {
 // Object implements ClusterAction.
 func (a AmendNode) Object() string { return "node/" + a.Name }
 
-// MarkNode makes a node say what is planned for its agent, unless the node has changed meanwhile; then it is decided
-// upon again. An empty text takes the annotation away.
+// MarkNode cordons or uncordons a node and annotates what is planned for its agent. An empty text removes the
+// annotation. If the node has changed meanwhile nothing is written; the core decides again.
 type MarkNode struct {
 	Node          *v1.Node // as it was seen
 	Maintenance   string   // api.AnnotationMaintenance
 	Cordoned      string   // api.AnnotationCordoned
 	Rollout       api.Rollout
-	Failed        bool // the rollout was given up, which is news
+	Failed        bool // the rollout has just been given up
 	Unschedulable bool
 }
 
@@ -289,9 +289,9 @@ func (a MarkNode) String() string {
 // Object implements ClusterAction.
 func (a MarkNode) Object() string { return "node/" + a.Node.Name }
 
-// Evict asks for the end of a pod through the Eviction API, which asks the PodDisruptionBudgets
-// (https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/); or deletes it, where its containers have ended
-// already. EvictDone answers.
+// Evict evicts a pod through the Eviction API, which respects PodDisruptionBudgets
+// (https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/), or deletes a pod whose containers have
+// already ended. EvictDone answers.
 type Evict struct {
 	Agent   api.AgentID
 	Pod     *v1.Pod
@@ -310,10 +310,10 @@ func (a Evict) String() string {
 // Object implements ClusterAction.
 func (a Evict) Object() string { return "pod/" + string(a.Pod.UID) }
 
-// MarkReady sets the node's condition Ready on behalf of the kubelet that does not run there yet.
+// MarkReady sets the node's condition Ready while no kubelet runs there.
 type MarkReady struct {
 	Name  string
-	Unfit string // why the node is not ready: no minion can run pods there; "" for a ready one
+	Unfit string // why no minion can run pods there, so that the node is not ready; "" for ready
 }
 
 func (a MarkReady) String() string {
@@ -326,11 +326,11 @@ func (a MarkReady) String() string {
 // Object implements ClusterAction.
 func (a MarkReady) Object() string { return "node/" + a.Name }
 
-// RenewLease renews the node's lease unless its kubelet does so.
+// RenewLease renews the node's lease unless its kubelet does.
 type RenewLease struct {
 	Name string
-	// Minion says that a minion runs there. If its kubelet, having begun to renew the lease, does so no more, the node is to
-	// become NotReady: it may be cut off, which Mesos finds out later than Kubernetes.
+	// Minion says that a minion runs there. If its kubelet stops renewing the lease, the node has to become NotReady: it
+	// may be partitioned, and Kubernetes notices that earlier than Mesos.
 	Minion bool
 }
 
@@ -339,7 +339,7 @@ func (a RenewLease) String() string { return "renew lease of " + a.Name }
 // Object implements ClusterAction.
 func (a RenewLease) Object() string { return "lease/" + a.Name }
 
-// DeleteNode deletes the node of an agent that is gone for good, and its lease.
+// DeleteNode deletes the node, and the lease, of an agent that will not come back.
 type DeleteNode struct{ Name string }
 
 func (a DeleteNode) String() string { return "delete node " + a.Name }
@@ -347,15 +347,15 @@ func (a DeleteNode) String() string { return "delete node " + a.Name }
 // Object implements ClusterAction.
 func (a DeleteNode) Object() string { return "node/" + a.Name }
 
-// PrepareExecutor fetches or makes the record of the executor of an agent and sees to it that the bootstrap token in it
-// is valid. ExecutorReady answers.
+// PrepareExecutor loads or creates the record of an agent's executor and makes sure that its bootstrap token is valid.
+// ExecutorReady answers.
 type PrepareExecutor struct {
 	Framework api.FrameworkID
 	Agent     api.AgentID
 	Node      string
-	Address   string           // of the agent's endpoint; "" if not known
-	Resources offers.Resources // what a new executor shall be charged
-	// MayReplace says that Mesos knows no executor of ours on the agent, so that the record may be made anew.
+	Address   string           // of the agent's endpoint; "" if unknown
+	Resources offers.Resources // what to charge a new executor
+	// MayReplace says that Mesos knows no executor of ours on the agent, so that a new record may replace the old one.
 	MayReplace bool
 }
 
@@ -363,12 +363,12 @@ func (a PrepareExecutor) String() string {
 	return fmt.Sprintf("prepare executor on %s for node %s [%s]", a.Agent, a.Node, a.Resources)
 }
 
-// ForgetExecutor drops the record of the executor of an agent that is gone for good.
+// ForgetExecutor deletes the executor's record of an agent that will not come back.
 type ForgetExecutor struct{ Agent api.AgentID }
 
 func (a ForgetExecutor) String() string { return fmt.Sprintf("forget executor on %s", a.Agent) }
 
-// Complain is something that an operator should know and do something about.
+// Complain logs a warning about something that an operator should fix.
 type Complain struct{ Text string }
 
 func (a Complain) String() string { return "complain: " + a.Text }

@@ -15,13 +15,13 @@ import (
 )
 
 const (
-	addressAgain = 5 * time.Second  // an operator may have loaded another pool
-	addressSweep = 10 * time.Minute // between two comparisons of who has addresses with the pods that there are
-	addressFirst = 30 * time.Second // after the subscription: tasks of pods that are gone have been found and killed by then
-	leadAgain    = 10 * time.Second // a node that does not say by then what it was made to is made to again
+	addressRetry = 5 * time.Second  // between requests for refused addresses: an operator may have loaded another pool
+	addressSweep = 10 * time.Minute // between two KeepAddresses
+	addressFirst = 30 * time.Second // first KeepAddresses after the subscription: by then, tasks of removed pods are killed
+	routeRetry   = 10 * time.Second // a node without its annotation by then is annotated again
 )
 
-// AssignAddresses asks for addresses of pools, first come first served. AddressesAssigned answers.
+// AssignAddresses requests addresses from pools, first come first served. AddressesAssigned answers.
 type AssignAddresses struct{ Claims []api.AddressClaim }
 
 func (a AssignAddresses) String() string {
@@ -32,17 +32,18 @@ func (a AssignAddresses) String() string {
 	return "assign addresses: " + strings.Join(texts, ", ")
 }
 
-// ReleaseAddress gives back the address of a pod that is over. AddressReleased answers.
+// ReleaseAddress releases the address of a pod that has ended. AddressReleased answers.
 type ReleaseAddress struct{ Pod types.UID }
 
 func (a ReleaseAddress) String() string { return "release the address of " + string(a.Pod) }
 
-// KeepAddresses gives back the addresses of all pods but these. AddressReleased answers.
+// KeepAddresses releases the addresses of all pods but these. AddressReleased answers.
 type KeepAddresses struct{ Pods []types.UID }
 
 func (a KeepAddresses) String() string { return fmt.Sprintf("keep the addresses of %v only", a.Pods) }
 
-// LeadTo makes a node say which addresses of pools its pods have (api.AnnotationPodPrefixes).
+// LeadTo annotates a node with the pool addresses of its pods (api.AnnotationPodPrefixes), so that other nodes route them
+// there.
 type LeadTo struct{ Node, Prefixes string }
 
 func (a LeadTo) String() string {
@@ -55,7 +56,7 @@ func (a LeadTo) String() string {
 // Object implements ClusterAction.
 func (a LeadTo) Object() string { return "node/" + a.Node }
 
-// AddressesAssigned answers AssignAddresses, each claim in its place.
+// AddressesAssigned answers AssignAddresses; Answers has the order of its claims.
 type AddressesAssigned struct {
 	Action  AssignAddresses
 	Answers []api.AddressAnswer
@@ -67,25 +68,25 @@ type AddressReleased struct{ OK bool }
 func (AddressesAssigned) event() {}
 func (AddressReleased) event()   {}
 
-// addressing is what the core knows of addresses of pools.
+// addressing is the state of pool addresses: which pods have one, and which wait for one.
 type addressing struct {
 	core    *Core
 	waiting map[types.UID]*pod // for an address
-	// holders have one, or may have: each is released when its pod is over. The task is the last one of a pod that is gone.
+	// holders have, or may have, an address, which is released when the pod has ended. The task is the last one of a removed pod.
 	holders map[types.UID]*task
 	asking  bool      // AssignAddresses is under way
-	fresh   bool      // a pod waits that was not asked for
-	again   time.Time // when to ask for those that were refused
-	sweep   time.Time // when to keep only what pods have; zero before the first subscription
-	moved   bool      // a pod with an address has come to a node, or has gone
-	led     map[string]led
+	fresh   bool      // some waiting pod was not in any request yet
+	again   time.Time // when to request refused addresses again
+	sweep   time.Time // when to send KeepAddresses; zero before the first subscription
+	moved   bool      // a pod with an address was bound or removed
+	written map[string]writtenPrefixes
 }
 
 func newAddressing(c *Core) addressing {
-	return addressing{core: c, waiting: map[types.UID]*pod{}, holders: map[types.UID]*task{}, led: map[string]led{}}
+	return addressing{core: c, waiting: map[types.UID]*pod{}, holders: map[types.UID]*task{}, written: map[string]writtenPrefixes{}}
 }
 
-// begin has addresses be kept by what pods have from a while after the first subscription on.
+// begin schedules the first KeepAddresses, after the first subscription.
 func (ad *addressing) begin(now time.Time) { ad.sweep = now.Add(addressFirst) }
 
 // has notes that a pod has an address.
@@ -95,52 +96,52 @@ func (ad *addressing) has(uid types.UID) {
 	}
 }
 
-// gone takes in that a pod's object is gone; it has its address as long as its last task may run.
+// podGone notes that a pod was removed from the API; it keeps its address as long as its last task may run.
 func (ad *addressing) podGone(uid types.UID, last *task) {
 	if _, holds := ad.holders[uid]; holds {
 		ad.holders[uid], ad.moved = last, true
 	}
 }
 
-// bound takes in that a pod was bound: packets to its address go to its node from now on.
+// bound notes that a pod was bound, so that its address is routed to its node.
 func (ad *addressing) bound(p *pod) { ad.moved = ad.moved || p.claimed.address != "" }
 
-// await has the pod be given an address.
+// await makes the pod wait for an address.
 func (ad *addressing) await(p *pod) { ad.waiting[p.Obj.UID], ad.fresh = p, true }
 
-// all goes through the pods that wait, in no order.
+// all iterates over the waiting pods, in no order.
 func (ad *addressing) all() iter.Seq2[types.UID, *pod] { return maps.All(ad.waiting) }
 
-// awaits tells whether the pod waits for an address.
+// awaits reports whether the pod waits for an address.
 func (ad *addressing) awaits(p *pod) bool { return ad.waiting[p.Obj.UID] == p }
 
-// waits counts the pods that wait for an address.
+// waits returns the number of pods that wait for an address.
 func (ad *addressing) waits() int { return len(ad.waiting) }
 
-// drop takes the pod off.
+// drop ends the pod's wait.
 func (ad *addressing) drop(p *pod) { delete(ad.waiting, p.Obj.UID) }
 
-// led is what a node was made to say, and when.
-type led struct {
+// writtenPrefixes is what was last written to a node, and when.
+type writtenPrefixes struct {
 	prefixes string
 	at       time.Time
 }
 
-// claimed is a pod's part in that.
+// claimed is the state of a pod's address claim.
 type claimed struct {
-	claim   *api.AddressClaim // nil if it wants none, or is bound
-	address string            // that it has; "" for none
-	granted api.AddressClaim  // what it has that for
-	refused string            // why it has none
-	told    bool              // that it gets none, because somebody else has bound it
+	claim   *api.AddressClaim // nil for none, or if the pod is bound
+	address string            // that the pod has; "" for none
+	granted api.AddressClaim  // the claim that address was assigned for
+	refused string            // why no address was assigned
+	told    bool              // reportUnaddressed has reported it
 }
 
-// awaitsAddress tells whether the pod needs an address of a pool before it can have a place.
+// awaitsAddress reports whether the pod needs an address from a pool before it can be placed.
 func (p *pod) awaitsAddress() bool {
 	return p.claimed.claim != nil && p.claimed.address == "" && p.Node == "" && !p.Asks.Wrong()
 }
 
-// readClaim finds out which address the pod wants; of a bound pod, which it has.
+// readClaim reads from the annotations which address the pod wants or, if it is bound, has.
 func (p *pod) readClaim() (problem string) {
 	x, obj := &p.claimed, p.Obj
 	before := x.claim
@@ -150,10 +151,10 @@ func (p *pod) readClaim() (problem string) {
 	case obj.Spec.NodeName != "":
 		x.address = assigned
 		return ""
-	case p.Node != "": // it was bound a moment ago, and has not been seen so yet
+	case p.Node != "": // we bound it, but the API has not shown that yet
 		return ""
 	case assigned != "":
-		return "its annotation " + api.AnnotationIPAssigned + " is for the scheduler to write: remove it"
+		return "its annotation " + api.AnnotationIPAssigned + " is reserved for the scheduler: remove it"
 	}
 	pool, ip := obj.Annotations[api.AnnotationIPPool], obj.Annotations[api.AnnotationIP]
 	if pool+ip == "" {
@@ -174,6 +175,7 @@ func (p *pod) readClaim() (problem string) {
 	return ""
 }
 
+// wrongClaim returns what is wrong with the annotations of an address claim; "" for nothing.
 func wrongClaim(pool, ip string, hostNetwork bool) string {
 	if pool == "" {
 		return fmt.Sprintf("its annotation %s=%q needs the annotation %s, which names the address's pool", api.AnnotationIP, ip, api.AnnotationIPPool)
@@ -187,8 +189,9 @@ func wrongClaim(pool, ip string, hostNetwork bool) string {
 	return ""
 }
 
-// tellUnaddressed tells once of a pod that somebody else has bound: its sandbox may have been made before we knew of it.
-func (p *pod) tellUnaddressed() []Action {
+// reportUnaddressed reports, once, a pod that somebody else has bound and that so gets no pool address: its sandbox may have been
+// created before we saw the pod.
+func (p *pod) reportUnaddressed() []Action {
 	notes := p.Obj.Annotations
 	if p.Obj.Spec.NodeName == "" || notes[api.AnnotationIPPool] == "" || notes[api.AnnotationIPAssigned] != "" ||
 		notes[api.AnnotationTaskID] != "" || p.claimed.told || finished(p.Obj) {
@@ -199,7 +202,7 @@ func (p *pod) tellUnaddressed() []Action {
 		api.AnnotationIPPool, p.Obj.Spec.NodeName)}}
 }
 
-// ask asks for the addresses that pods wait for, one batch at a time.
+// ask requests the addresses that pods wait for, one batch at a time.
 func (ad *addressing) ask(now time.Time) []Action {
 	due := !now.Before(ad.again)
 	if len(ad.waiting) == 0 || !ad.core.session.synced() || ad.asking || !ad.fresh && !due {
@@ -213,7 +216,7 @@ func (ad *addressing) ask(now time.Time) []Action {
 		}
 	}
 	if due {
-		ad.again = now.Add(addressAgain)
+		ad.again = now.Add(addressRetry)
 	}
 	if len(act.Claims) == 0 {
 		return nil
@@ -222,7 +225,7 @@ func (ad *addressing) ask(now time.Time) []Action {
 	return []Action{act}
 }
 
-// assigned lets the pods go on that have got addresses.
+// assigned handles the result of AssignAddresses and requeues the pods that got addresses.
 func (ad *addressing) assigned(now time.Time, done AddressesAssigned) {
 	ad.asking = false
 	for i, claim := range done.Action.Claims {
@@ -234,18 +237,18 @@ func (ad *addressing) assigned(now time.Time, done AddressesAssigned) {
 			continue
 		}
 		if p.claimed.claim == nil || *p.claimed.claim != claim {
-			ad.fresh = true // it wants something else by now
+			ad.fresh = true // its claim has changed meanwhile
 			continue
 		}
 		p.claimed.address, p.claimed.granted, p.claimed.refused = answer.IP, claim, answer.Problem
 		if answer.IP != "" {
-			ad.core.stir()
+			ad.core.requestCycle()
 			ad.core.pods.requeue(now, p)
 		}
 	}
 }
 
-// released gives others another try at once, or this another one before long.
+// released handles the result of a release: waiting pods are tried again at once or, after a failure, KeepAddresses is sent soon.
 func (ad *addressing) released(now time.Time, ok bool) {
 	if ok {
 		ad.again = now
@@ -254,10 +257,10 @@ func (ad *addressing) released(now time.Time, ok bool) {
 	ad.sweep = now.Add(addressFirst)
 }
 
-// tick gives back the addresses of pods that are over, or want none any more. Those whose task may still run are
-// not over, even if their objects are gone.
+// tick releases the addresses of pods that have ended or want none any more. A removed pod keeps its address while its task may
+// still run.
 func (ad *addressing) tick(now time.Time) []Action {
-	ad.moved = true // or may be: nodes come and go
+	ad.moved = true // nodes may have come or gone
 	var acts []Action
 	for _, uid := range slices.Sorted(maps.Keys(ad.holders)) {
 		if !ad.holds(uid) {
@@ -281,7 +284,7 @@ func (ad *addressing) tick(now time.Time) []Action {
 	return append(acts, KeepAddresses{Pods: slices.Sorted(maps.Keys(keep))})
 }
 
-// holds tells whether a pod that has an address is to keep it.
+// holds reports whether a pod with an address keeps it.
 func (ad *addressing) holds(uid types.UID) bool {
 	p := ad.core.pods.get(uid)
 	if p == nil {
@@ -291,9 +294,9 @@ func (ad *addressing) holds(uid types.UID) bool {
 	return p.task != nil || !finished(p.Obj) && (p.claimed.claim != nil || p.Node != "")
 }
 
-// lead makes the nodes say where pods with addresses of pools are. An address is a node's from the binding until
-// the pod is over, so that no two nodes ever have one, even if one of them is cut off.
-func (ad *addressing) lead(now time.Time) []Action {
+// annotateNodes annotates the nodes with the pool addresses of their pods. An address belongs to a node from the binding until the pod has
+// ended, so that two nodes never have the same one, even if one of them is partitioned.
+func (ad *addressing) annotateNodes(now time.Time) []Action {
 	moved := ad.moved
 	if ad.moved = false; !moved || !ad.core.session.synced() {
 		return nil
@@ -312,19 +315,19 @@ func (ad *addressing) lead(now time.Time) []Action {
 	for _, name := range ad.core.agents.nodeNames() {
 		want, node := api.FormatPodPrefixes(wanted[name]), ad.core.agents.node(name)
 		if _, ours := api.AgentOfProviderID(node.Spec.ProviderID); !ours || node.Annotations[api.AnnotationPodPrefixes] == want {
-			delete(ad.led, name)
+			delete(ad.written, name)
 			continue
 		}
-		if before := ad.led[name]; before.prefixes == want && now.Before(before.at.Add(leadAgain)) {
+		if before := ad.written[name]; before.prefixes == want && now.Before(before.at.Add(routeRetry)) {
 			continue
 		}
-		ad.led[name] = led{want, now}
+		ad.written[name] = writtenPrefixes{want, now}
 		acts = append(acts, LeadTo{Node: name, Prefixes: want})
 	}
 	return acts
 }
 
-// addressText tells which address a binding gives.
+// addressText describes the address that a binding gives the pod.
 func addressText(annotations map[string]string) string {
 	return with(" with address ", annotations[api.AnnotationIPAssigned])
 }

@@ -16,12 +16,12 @@ import (
 )
 
 const (
-	nodeAgain     = 5 * time.Second  // a node that does not appear or does not become ready is asked for again
-	executorAgain = 5 * time.Second  // a record that could not be had is asked for again
-	tokenFresh    = 10 * time.Minute // a minion that starts so long after its token was armed still finds it valid
+	nodeRetry     = 5 * time.Second  // after a write to a node that has not shown up
+	executorRetry = 5 * time.Second  // after a failed PrepareExecutor
+	tokenFresh    = 10 * time.Minute // how long a minion may start with its bootstrap token before that is renewed
 )
 
-// agents are those that made us an offer, or that one of our nodes stands for, with the nodes.
+// agents are the Mesos agents that made us an offer or have one of our nodes, and all nodes.
 type agents struct {
 	core  *Core
 	byID  map[api.AgentID]*agent
@@ -29,14 +29,14 @@ type agents struct {
 	fleet fleet
 }
 
-// setNode gives the agent its node's name. Its pods occupy that node.
+// setNode sets the name of the agent's node. Its pods occupy that node from now on.
 func (as *agents) setNode(a *agent, name string) {
 	as.fleet.setNode(a, name)
 	as.core.pods.reoccupy(a)
 	as.core.index.Refresh(&a.Agent)
 }
 
-// setAlive notes whether Mesos can reach the agent, and tells whether that is news.
+// setAlive notes whether Mesos can reach the agent, and reports whether that has changed.
 func (as *agents) setAlive(a *agent, alive bool) (changed bool) {
 	if changed = a.Alive != alive; changed {
 		a.Alive = alive
@@ -45,7 +45,7 @@ func (as *agents) setAlive(a *agent, alive bool) (changed bool) {
 	return changed
 }
 
-// setExecutor notes whether an executor of ours runs on the agent, and tells whether that is news.
+// setExecutor notes whether an executor of ours runs on the agent, and reports whether that has changed.
 func (as *agents) setExecutor(a *agent, runs bool) (changed bool) {
 	if changed = a.hasExecutor != runs; changed {
 		a.hasExecutor = runs
@@ -60,7 +60,7 @@ func (as *agents) setRecord(a *agent, e executorState) {
 	as.core.index.Refresh(&a.Agent)
 }
 
-// executorExited takes in that an executor of ours has ended.
+// executorExited handles the end of one of our executors.
 func (as *agents) executorExited(now time.Time, ev ExecutorExited) {
 	if a := as.byID[ev.Agent]; a != nil && ev.Executor == api.MinionExecutorID {
 		as.setExecutor(a, false)
@@ -68,7 +68,7 @@ func (as *agents) executorExited(now time.Time, ev ExecutorExited) {
 	}
 }
 
-// subscribed has the agents that are away begin to be missed: what happened while nobody listened is unknown.
+// subscribed restarts the timeout of absent agents: they may have been there while we were disconnected.
 func (as *agents) subscribed(now time.Time) {
 	for _, a := range as.byID {
 		if !a.Alive {
@@ -77,16 +77,16 @@ func (as *agents) subscribed(now time.Time) {
 	}
 }
 
-// count is how many agents there are.
+// count returns the number of agents.
 func (as *agents) count() int { return len(as.byID) }
 
-// haveNodes tells whether all agents that are there have their nodes.
+// haveNodes reports whether all agents that are alive have their nodes.
 func (as *agents) haveNodes() bool { return as.fleet.nodeless == 0 }
 
 // nodeNames returns the names of all nodes, in order.
 func (as *agents) nodeNames() []string { return slices.Sorted(maps.Keys(as.nodes)) }
 
-// get returns the agent; nil if it is not known.
+// get returns the agent; nil if unknown.
 func (as *agents) get(id api.AgentID) *agent { return as.byID[id] }
 
 // node returns the node; nil if it does not exist.
@@ -96,56 +96,57 @@ func newAgents(c *Core) agents {
 	return agents{core: c, byID: map[api.AgentID]*agent{}, nodes: map[string]*v1.Node{}, fleet: newFleet()}
 }
 
-// agent is a Mesos agent that made us an offer, or that one of our nodes stands for.
+// agent is a Mesos agent that made us an offer or has one of our nodes.
 type agent struct {
 	match.Agent
-	last        offers.Offer // the newest one; empty if there was none yet
-	address     string       // of its endpoint; "" if not known
-	since       time.Time    // when it was heard of last, or was first missed
+	last        offers.Offer // its newest offer; empty for none
+	address     string       // of its endpoint; "" if unknown
+	since       time.Time    // when it was last heard of or, if it is not alive, became absent
 	hasExecutor bool         // an executor of ours runs there
 	executor    executorState
 	failures    failures
-	drops       backoff   // of tasks that it drops because it still drains
-	orphaned    time.Time // since when nobody looks after its pods; zero if somebody does
-	otherSince  time.Time // since when its minion is seen to be of another version; zero if it is not
-	// returning is when resources of it were given back or freed that have not been offered since; zero if there are none.
+	dropBackoff backoff   // while it drops tasks because it is still draining
+	orphaned    time.Time // since when its pods have no executor; zero if they have one
+	otherSince  time.Time // since when its minion has another version; zero if it has not
+	// returning is when its resources were last freed or declined, until the next offer; zero for none.
 	returning time.Time
 	agentNode
 	agentWarmth
-	agentTold
+	agentWarnings
 }
 
-// agentNode is how an agent's node is.
+// agentNode is the state of an agent's node.
 type agentNode struct {
-	nodeAt   time.Time // when the node was asked for last
-	settled  *v1.Node  // the node as it had nothing left to amend
-	nodeless bool      // its node is still to come
+	nodeAt   time.Time // when we last created or changed the node
+	upToDate *v1.Node  // the version of the node that had nothing to amend
+	nodeless bool      // it counts in fleet.nodeless
 }
 
-// agentWarmth is what keeps an agent's executor up without pods.
+// agentWarmth is what keeps an agent's executor running without pods.
 type agentWarmth struct {
-	warm       *task     // without a pod, that keeps the executor up; nil for none
-	chill      backoff   // of such tasks
-	busy       time.Time // when a pod had a task there last, if its executor has no cpus of its own
-	askedToEnd time.Time // when that executor was last asked to end because no pod needs it; zero if it was not
+	warm        *task     // the task without a pod; nil for none
+	warmBackoff backoff   // of such tasks
+	busy        time.Time // when a pod last had a task there, if the executor has no cpus of its own
+	askedToEnd  time.Time // when that executor was last asked to end because no pod needs it; zero for never
 }
 
-// agentTold is what was told of an agent, once.
-type agentTold struct {
-	overlaps      bool // that it offers ports that are for services
-	overcommitted bool // that it has more than its machine
+// agentWarnings are the warnings about an agent that were already given.
+type agentWarnings struct {
+	overlaps      bool // it offers ports of the services' range
+	overcommitted bool // it has more resources than its machine
 }
 
-// executorState is what we know of the ExecutorInfo of an agent.
+// executorState is what we know about the ExecutorInfo of an agent.
 type executorState struct {
-	record    []byte // nil while not known
-	kept      bool   // it goes with the executor that it is of: the next one is this scheduler's
+	record    []byte // nil if unknown
+	kept      bool   // it belongs to a running executor: do not use it for the next one
 	charge    offers.Resources
-	armed     time.Time // when the token in it was made valid
+	armed     time.Time // when its bootstrap token was made valid
 	preparing bool
-	after     time.Time // not to be asked for again before
+	after     time.Time // when to ask for it again after a failure
 }
 
+// offered handles new offers: it learns their agents' state, creates nodes, and declines what nobody can use.
 func (as *agents) offered(now time.Time, came []offers.Offer) []Action {
 	var acts []Action
 	var returned []*agent
@@ -165,9 +166,9 @@ func (as *agents) offered(now time.Time, came []offers.Offer) []Action {
 			a.overlaps = true
 			acts = append(acts, Complain{Text: overlap(&o, forServices)})
 		}
-		as.core.disruptions.heardOf(now, a.ID, o.Unavailable)
+		as.core.disruptions.noteWindow(now, a.ID, o.Unavailable)
 		if !sameAgent(&a.last, &o) {
-			a.settled, a.nodeAt = nil, time.Time{}
+			a.upToDate, a.nodeAt = nil, time.Time{}
 		}
 		a.last = o
 		if o.IP != "" {
@@ -182,17 +183,17 @@ func (as *agents) offered(now time.Time, came []offers.Offer) []Action {
 		a.since, a.returning = now, time.Time{}
 		as.updateTotals(a)
 		acts = append(acts, as.ensureNode(now, a)...)
-		if a.Node == "" && as.core.offering.decline(now, o.ID) { // no pod can ever run there
+		if a.Node == "" && as.core.offering.decline(now, o.ID) { // the agent's hostname is no node name
 			acts = append(acts, Decline{Offers: []api.OfferID{o.ID}, Refuse: as.core.cfg.RefuseIdle})
 		}
 		acts = append(acts, as.core.offering.giveBack(now, a)...)
-		acts = append(acts, as.tellOvercommitted(a)...)
+		acts = append(acts, as.warnOvercommitted(a)...)
 	}
-	as.askAgain(now, returned)
+	as.reconcileArrived(now, returned)
 	return acts
 }
 
-// endpoint is where an offer's agent listens, as HOST:PORT, with an IPv6 address in brackets.
+// endpoint returns where an offer's agent listens, as HOST:PORT, with an IPv6 address in brackets.
 func endpoint(o *offers.Offer) string {
 	if strings.Contains(o.IP, ":") {
 		return "[" + o.IP + "]:" + strconv.Itoa(o.Port)
@@ -200,19 +201,20 @@ func endpoint(o *offers.Offer) string {
 	return o.IP + ":" + strconv.Itoa(o.Port)
 }
 
-// overlap says what to do about ports that are both an agent's and services'.
+// overlap warns of an agent whose ports overlap the NodePort range of services.
 func overlap(o *offers.Offer, ports []offers.Range) string {
 	return fmt.Sprintf("agent %s (%s) offers %s, which are for services: pods are given none of them, but other frameworks may be, "+
 		"whose connections services would then take; give the agent other ports by its --resources, or services others by --service-node-port-range of the control plane",
 		o.Agent, o.Hostname, offers.Resource{Name: offers.Ports, Ranges: ports})
 }
 
-// sameAgent tells whether two offers say the same of their agent's node.
+// sameAgent reports whether two offers agree on everything that their agent's node shows.
 func sameAgent(a, b *offers.Offer) bool {
 	return a.Hostname == b.Hostname && a.IP == b.IP && a.Port == b.Port && a.Region == b.Region && a.Zone == b.Zone &&
 		slices.Equal(a.Attributes, b.Attributes)
 }
 
+// add adds an agent.
 func (as *agents) add(now time.Time, id api.AgentID) *agent {
 	a := &agent{Agent: match.Agent{ID: id}, since: now}
 	a.Guard, a.Owner = &a.failures, a
@@ -221,10 +223,9 @@ func (as *agents) add(now time.Time, id api.AgentID) *agent {
 	return a
 }
 
-// askAgain asks again for the tasks on agents that have come: what Mesos did not know before an agent was there, it may
-// know now, and an agent that comes back after a reboot has lost its tasks without a word. Of a thousand agents that come
-// at once, the tasks are gone through once.
-func (as *agents) askAgain(now time.Time, came []*agent) {
+// reconcileArrived reconciles the tasks on agents that have come: Mesos may know them now, and an agent that comes back after a
+// reboot has lost its tasks without an update. It takes all new agents at once, to iterate over the tasks only once.
+func (as *agents) reconcileArrived(now time.Time, came []*agent) {
 	if len(came) == 0 {
 		return
 	}
@@ -246,6 +247,7 @@ func (as *agents) askAgain(now time.Time, came []*agent) {
 	}
 }
 
+// absent marks an agent as not alive and drops its offers.
 func (as *agents) absent(now time.Time, id api.AgentID) {
 	as.core.offering.drop(now, id)
 	if a := as.byID[id]; a != nil && as.setAlive(a, false) {
@@ -254,19 +256,20 @@ func (as *agents) absent(now time.Time, id api.AgentID) {
 	}
 }
 
-func (as *agents) updated(now time.Time, id api.AgentID, f fate) []Action {
+// updated learns from the update of a task whether its agent is alive.
+func (as *agents) updated(now time.Time, id api.AgentID, r reaction) []Action {
 	a := as.byID[id]
 	if a == nil {
 		return nil
 	}
-	switch f.agent {
+	switch r.agent {
 	case agentAlive:
 		if as.setAlive(a, true) {
-			as.askAgain(now, []*agent{a})
+			as.reconcileArrived(now, []*agent{a})
 		}
 		a.since = now
-		if f.running && as.setExecutor(a, true) {
-			as.core.stir()
+		if r.running && as.setExecutor(a, true) {
+			as.core.requestCycle()
 		}
 	case agentAbsent:
 		as.absent(now, id)
@@ -277,6 +280,7 @@ func (as *agents) updated(now time.Time, id api.AgentID, f fate) []Action {
 	return nil
 }
 
+// forget removes an agent that will not come back, and deletes its node.
 func (as *agents) forget(now time.Time, a *agent) []Action {
 	delete(as.byID, a.ID)
 	as.core.disruptions.forget(a.ID)
@@ -285,7 +289,7 @@ func (as *agents) forget(now time.Time, a *agent) []Action {
 	if a.warm != nil {
 		as.core.tasks.drop(a.warm)
 	}
-	as.core.pods.vacate(now, a.Node)
+	as.core.pods.nodeLeft(now, a.Node)
 	acts := []Action{ForgetExecutor{Agent: a.ID}}
 	if node := as.nodes[a.Node]; node != nil && node.Spec.ProviderID == api.ProviderID(a.ID) {
 		acts = append(acts, DeleteNode{Name: a.Node})
@@ -293,7 +297,7 @@ func (as *agents) forget(now time.Time, a *agent) []Action {
 	return acts
 }
 
-// updateTotals learns how much the agent has for us: what it offers and what our tasks there have already.
+// updateTotals learns how much the agent has for us in all: what it offers and what our tasks there use.
 func (as *agents) updateTotals(a *agent) {
 	sum := as.core.offering.free(a.ID, a.Total.AddPorts)
 	for _, t := range as.core.tasks.on(a.ID) {
@@ -313,8 +317,8 @@ func (as *agents) updateTotals(a *agent) {
 	}
 }
 
-// supersede forgets an older agent at the address of one that has no node yet: it has come back as this one, without
-// its state. Agents that have nodes may well have exchanged their ports.
+// supersede forgets an older agent at the address of a new one: it lost its state and came back under a new id. Agents
+// that have nodes may just have swapped their ports.
 func (as *agents) supersede(now time.Time, a *agent) []Action {
 	if a.Node != "" {
 		return nil
@@ -329,6 +333,7 @@ func (as *agents) supersede(now time.Time, a *agent) []Action {
 	return acts
 }
 
+// nodeSeen handles a node that is new or changed in the API.
 func (as *agents) nodeSeen(now time.Time, node *v1.Node) []Action {
 	as.nodes[node.Name] = node
 	as.core.index.NodeSeen(node.Name, node)
@@ -343,40 +348,41 @@ func (as *agents) nodeSeen(now time.Time, node *v1.Node) []Action {
 	if a.Node != node.Name {
 		as.setNode(a, node.Name)
 	}
-	as.core.index.Refresh(&a.Agent) // it stands for it now, or has changed
-	as.core.disruptions.recall(now, a, node)
+	as.core.index.Refresh(&a.Agent)
+	as.core.disruptions.restore(now, a, node)
 	if a.address == "" {
 		as.fleet.setAddress(a, node.Annotations[api.AnnotationAgentAddress])
 	}
-	as.core.health.recall(a, node)
-	return as.tellOvercommitted(a)
+	as.core.health.restore(a, node)
+	return as.warnOvercommitted(a)
 }
 
+// nodeGone handles a node that was removed from the API.
 func (as *agents) nodeGone(now time.Time, name string) {
 	delete(as.nodes, name)
 	as.core.index.NodeSeen(name, nil)
-	as.core.pods.vacate(now, name)
+	as.core.pods.nodeLeft(now, name)
 	for _, a := range as.fleet.byNode[name] {
 		as.core.index.Refresh(&a.Agent)
 		a.nodeAt = time.Time{}
 	}
 }
 
-// ensureNode sees to it that the agent's node exists, stands for this agent, and has its labels.
+// ensureNode creates the agent's node, or amends its provider id, address and labels.
 func (as *agents) ensureNode(now time.Time, a *agent) []Action {
-	if a.last.ID == "" || !a.nodeAt.IsZero() && now.Sub(a.nodeAt) < nodeAgain {
+	if a.last.ID == "" || !a.nodeAt.IsZero() && now.Sub(a.nodeAt) < nodeRetry {
 		return nil
 	}
 	if a.Node == "" {
 		name, err := as.chooseName(a)
 		if err != nil {
-			a.nodeAt = now.Add(time.Hour) // it will not get better soon
+			a.nodeAt = now.Add(time.Hour) // the hostname will not change soon
 			return []Action{Complain{Text: err.Error()}}
 		}
 		as.setNode(a, name)
 	}
 	node := as.nodes[a.Node]
-	if node != nil && node == a.settled {
+	if node != nil && node == a.upToDate {
 		return nil
 	}
 	amend := AmendNode{Name: a.Node, Address: a.address}
@@ -387,7 +393,7 @@ func (as *agents) ensureNode(now time.Time, a *agent) []Action {
 	case lacksProvider(node, a):
 		amend.ProviderID = api.ProviderID(a.ID)
 	case node.Spec.ProviderID != api.ProviderID(a.ID):
-		return nil // the node of the agent that was here before is about to go
+		return nil // it belongs to the agent that was here before, and will be deleted
 	}
 	amend.Labels = staleLabels(node, agentLabels(a))
 	moved := a.address != "" && node.Annotations[api.AnnotationAgentAddress] != a.address
@@ -395,20 +401,20 @@ func (as *agents) ensureNode(now time.Time, a *agent) []Action {
 		a.nodeAt = now
 		return []Action{amend}
 	}
-	a.settled = node
+	a.upToDate = node
 	return nil
 }
 
-// lacksProvider recognises a node that a kubelet of ours made again, because somebody deleted it: a kubelet knows
-// nothing of agents.
+// lacksProvider recognises a node that our kubelet created again after somebody deleted it: a kubelet does not know the
+// provider id.
 func lacksProvider(node *v1.Node, a *agent) bool {
 	return node.Spec.ProviderID == "" && slices.ContainsFunc(node.Status.Addresses, func(address v1.NodeAddress) bool {
 		return address.Type == v1.NodeInternalIP && address.Address == a.last.IP
 	})
 }
 
-// chooseName returns the hostname, or with the port behind it if somebody else has the name already. An agent that
-// came back at the same address without its state takes over the name.
+// chooseName returns the agent's hostname, with its port appended if another agent or node has that name. An agent that
+// came back at the same address under a new id takes over the name.
 func (as *agents) chooseName(a *agent) (string, error) {
 	name, err := api.NodeName(a.last.Hostname)
 	if err != nil {
@@ -425,7 +431,7 @@ func (as *agents) chooseName(a *agent) (string, error) {
 	return name, nil
 }
 
-// tick does what is due for an agent: its node, the node's readiness while no kubelet cares, and its farewell.
+// tick ensures the agent's node, marks it ready while no kubelet does, and forgets an agent that is absent for too long.
 func (as *agents) tick(now time.Time, a *agent) []Action {
 	if a.Alive && as.core.session.connected() && a.since.Before(as.core.session.subscribed()) && now.Sub(as.core.session.subscribed()) >= doubtAfter {
 		as.absent(now, a.ID)
@@ -439,7 +445,7 @@ func (as *agents) tick(now time.Time, a *agent) []Action {
 	health := as.core.health.tick(now, a)
 	if a.Alive {
 		acts := append(health, as.ensureNode(now, a)...)
-		if len(acts) == 0 && node != nil && !a.hasExecutor && !api.NodeReady(node) && !match.Unfit(node) && now.Sub(a.nodeAt) >= nodeAgain && !as.core.warm.orphaned(a) {
+		if len(acts) == 0 && node != nil && !a.hasExecutor && !api.NodeReady(node) && !match.Unfit(node) && now.Sub(a.nodeAt) >= nodeRetry && !as.core.warm.orphaned(a) {
 			a.nodeAt = now
 			acts = []Action{MarkReady{Name: a.Node}}
 		}
@@ -451,6 +457,7 @@ func (as *agents) tick(now time.Time, a *agent) []Action {
 	return health
 }
 
+// renewLeases renews the leases of the nodes whose agents are alive.
 func (as *agents) renewLeases() []Action {
 	var acts []Action
 	for _, a := range as.inOrder() {
@@ -461,6 +468,7 @@ func (as *agents) renewLeases() []Action {
 	return acts
 }
 
+// executorReady handles the result of PrepareExecutor.
 func (as *agents) executorReady(now time.Time, ev ExecutorReady) {
 	a := as.byID[ev.Agent]
 	if a == nil {
@@ -469,12 +477,12 @@ func (as *agents) executorReady(now time.Time, ev ExecutorReady) {
 	e := executorState{record: ev.Record, kept: ev.Kept, charge: ev.Resources, armed: now}
 	if ev.Record == nil {
 		e = a.executor
-		e.preparing, e.after = false, now.Add(executorAgain)
+		e.preparing, e.after = false, now.Add(executorRetry)
 	}
 	as.setRecord(a, e)
 }
 
-// inOrder returns the agents in order of their coming.
+// inOrder returns the agents in order of arrival.
 func (as *agents) inOrder() []*agent {
 	agents := make([]*agent, 0, len(as.byID))
 	for a := range as.core.index.Agents() {
@@ -483,17 +491,17 @@ func (as *agents) inOrder() []*agent {
 	return agents
 }
 
-// fleet finds agents by something that mostly one has, but two may for a while.
+// fleet finds agents by node and address. Usually one agent has each; for a while there may be two.
 type fleet struct {
 	byNode    directory
 	byAddress directory
-	nodeless  int // how many agents wait for their nodes
+	nodeless  int // number of agents that wait for their nodes
 }
 
-// directory is the agents by a name; nothing is found by "".
+// directory holds agents by name; those without a name are not in it.
 type directory map[string][]*agent
 
-// move notes that what the agent is found by has changed.
+// move changes the name by which the agent is found.
 func (d directory) move(a *agent, from, to string) {
 	if from == to {
 		return
@@ -509,19 +517,19 @@ func (d directory) move(a *agent, from, to string) {
 
 func newFleet() fleet { return fleet{byNode: directory{}, byAddress: directory{}} }
 
-// setNode gives the agent its node's name.
+// setNode sets the name of the agent's node.
 func (f *fleet) setNode(a *agent, name string) {
 	f.byNode.move(a, a.Node, name)
 	a.Node = name
 }
 
-// setAddress notes where the agent's endpoint is.
+// setAddress sets the address of the agent's endpoint.
 func (f *fleet) setAddress(a *agent, address string) {
 	f.byAddress.move(a, a.address, address)
 	a.address = address
 }
 
-// remove forgets an agent.
+// remove removes an agent.
 func (f *fleet) remove(a *agent) {
 	f.byNode.move(a, a.Node, "")
 	f.byAddress.move(a, a.address, "")

@@ -8,24 +8,25 @@ import (
 )
 
 const (
-	breakerFirst  = 10 * time.Second // how long nothing is tried after a first failure
-	breakerBrief  = time.Second      // and after one that is mostly over in a moment
-	breakerLast   = 10 * time.Minute // and at most after many
-	breakerForget = 10 * time.Minute // a failure counts for nothing when nobody has tried for so long
+	breakerFirst  = 10 * time.Second // the pause after a first failure
+	breakerBrief  = time.Second      // the pause after one that is usually over in a moment
+	breakerLast   = 10 * time.Minute // the longest pause
+	breakerForget = 10 * time.Minute // a rejection is forgotten if nothing was tried for this long after its pause
 )
 
-// breaker keeps tasks off an agent after they have failed there, as a circuit breaker does: it is open, so that nothing is
-// tried, ever longer; then one task is tried, and when that goes well it is closed.
+// breaker is a circuit breaker that keeps tasks off an agent after some failed there. While open, nothing is tried; each failure
+// doubles that pause. Then one task is tried, and if it succeeds the breaker closes.
 type breaker struct {
 	failures int
-	since    time.Time // the last one
+	since    time.Time // the last failure
 	until    time.Time // when the next task may be tried
-	open     bool      // that is still to come
-	trial    types.UID // the pod that is being tried, or the task if it has no pod; "" for none
+	open     bool      // the pause is not over
+	trial    types.UID // the pod being tried, or the task if it has no pod; "" for none
 	why      string    // the last failure
 }
 
-// fail counts the failure of a task that was launched at the given time. Of tasks that fail together one counts.
+// fail counts the failure of a task that was launched at the given time, and reports whether it counts: tasks that fail together
+// count once.
 func (b *breaker) fail(now, launched time.Time, first time.Duration, why string) bool {
 	b.why = why
 	if b.failures > 0 && !launched.After(b.since) {
@@ -37,17 +38,17 @@ func (b *breaker) fail(now, launched time.Time, first time.Duration, why string)
 	return true
 }
 
-// takes tells whether a task may be tried now.
+// takes reports whether a task may be launched now.
 func (b *breaker) takes() bool { return b.failures == 0 || !b.open && b.trial == "" }
 
-// try notes who is being tried.
+// try notes the trial if there was a failure.
 func (b *breaker) try(who types.UID) {
 	if b.failures > 0 {
 		b.trial = who
 	}
 }
 
-// end notes that who was tried has gone without a result; it returns whether that changes anything.
+// end ends the trial without a result, and reports whether who was the trial.
 func (b *breaker) end(who types.UID) bool {
 	if b.trial != who || who == "" {
 		return false
@@ -56,7 +57,7 @@ func (b *breaker) end(who types.UID) bool {
 	return true
 }
 
-// due ends the time in which nothing is tried when it is over; it returns whether that is now.
+// due ends the pause if it is over, and reports whether it did.
 func (b *breaker) due(now time.Time) bool {
 	if !b.open || now.Before(b.until) {
 		return false
@@ -65,7 +66,7 @@ func (b *breaker) due(now time.Time) bool {
 	return true
 }
 
-// String tells how it stands; "" if nothing has failed.
+// String describes the last failure and the next try; "" if nothing has failed.
 func (b *breaker) String() string {
 	switch {
 	case b.failures == 0:

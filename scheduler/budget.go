@@ -12,13 +12,14 @@ import (
 type budget struct {
 	namespace string
 	selector  labels.Selector
-	allowed   int32 // less what was preempted since its status was read
+	allowed   int32 // minus the pods preempted since its status was read
 	disrupted map[string]metav1.Time
 }
 
+// budgetSeen handles a PodDisruptionBudget that is new or changed.
 func (pm *preempting) budgetSeen(obj *policyv1.PodDisruptionBudget) {
 	selector, err := metav1.LabelSelectorAsSelector(obj.Spec.Selector)
-	if err != nil || selector.Empty() { // as in kube-scheduler, it is about no pod
+	if err != nil || selector.Empty() { // as in kube-scheduler, it selects no pods
 		delete(pm.budgets, obj.UID)
 		return
 	}
@@ -28,7 +29,7 @@ func (pm *preempting) budgetSeen(obj *policyv1.PodDisruptionBudget) {
 	}
 }
 
-// guards tells whether the end of the pod counts against the budget. It does not once the API server has counted it.
+// guards reports whether the pod's eviction counts against the budget. It does not if the API server has already counted it.
 func (b *budget) guards(pod *v1.Pod) bool {
 	if _, counted := b.disrupted[pod.Name]; counted || pod.Namespace != b.namespace || len(pod.Labels) == 0 {
 		return false
@@ -36,7 +37,7 @@ func (b *budget) guards(pod *v1.Pod) bool {
 	return b.selector.Matches(labels.Set(pod.Labels))
 }
 
-// violations tells of each occupant whether a budget would be violated if it and those before it were preempted.
+// violations returns for each occupant whether preempting it, after those before it, would violate a budget.
 func (pm *preempting) violations(occupants []occupant) []bool {
 	violates := make([]bool, len(occupants))
 	for _, b := range pm.budgets {
@@ -52,7 +53,7 @@ func (pm *preempting) violations(occupants []occupant) []bool {
 	return violates
 }
 
-// spend counts a pod that is being preempted, until the budget's status shows it.
+// spend counts a preempted pod against its budgets until their status shows it.
 func (pm *preempting) spend(pod *v1.Pod) {
 	for _, b := range pm.budgets {
 		if b.guards(pod) {

@@ -13,20 +13,19 @@ import (
 	"github.com/k8sm/k8sm/scheduler/match"
 )
 
-// claimsPatience is how long claims may take to be bound for the node that was chosen, before a node is chosen anew: what
-// kube-scheduler allows (https://kubernetes.io/docs/reference/config-api/kube-scheduler-config.v1/#kubescheduler-config-k8s-io-v1-VolumeBindingArgs).
+// claimsPatience is how long binding claims for the chosen node may take before another node is chosen, as in kube-scheduler (https://kubernetes.io/docs/reference/config-api/kube-scheduler-config.v1/#kubescheduler-config-k8s-io-v1-VolumeBindingArgs).
 const claimsPatience = 10 * time.Minute
 
-// claims are those of pods that wait until their claims are bound for the node that was chosen.
+// claims holds the pods that wait until their PersistentVolumeClaims are bound for the chosen node.
 type claims struct {
 	core    *Core
 	waiting map[types.UID]*pod
-	actions []Action // what this cycle has decided
+	actions []Action // of this cycle
 }
 
 func newClaims(c *Core) claims { return claims{core: c, waiting: map[types.UID]*pod{}} }
 
-// all goes through the pods that wait, in no order.
+// all iterates over the waiting pods, in no order.
 func (cl *claims) all() iter.Seq2[types.UID, *pod] { return maps.All(cl.waiting) }
 
 // decided returns the actions of this cycle, once.
@@ -36,14 +35,14 @@ func (cl *claims) decided() []Action {
 	return acts
 }
 
-// awaits tells whether the pod waits for its claims.
+// awaits reports whether the pod waits for its claims.
 func (cl *claims) awaits(p *pod) bool { return cl.waiting[p.Obj.UID] == p }
 
-// drop takes the pod off.
+// drop ends the pod's wait.
 func (cl *claims) drop(p *pod) { delete(cl.waiting, p.Obj.UID) }
 
-// prepare has the claims of a pod bound, or volumes for them made, for the node of the view that was found for it; the
-// pod occupies that node meanwhile. It tells whether there is anything to wait for.
+// prepare has a pod's claims bound, or volumes provisioned, for the node of the view that was found for it; the pod occupies
+// that node meanwhile. It reports whether the pod has to wait for that.
 func (cl *claims) prepare(now time.Time, p *pod, v *match.View) bool {
 	claims, needed := cl.core.index.PrepareClaims(&p.Pod, v)
 	if !needed {
@@ -61,7 +60,7 @@ func (cl *claims) prepare(now time.Time, p *pod, v *match.View) bool {
 	return true
 }
 
-// written takes in what became of PrepareClaims. If it failed, somebody else has changed the objects.
+// written handles the result of PrepareClaims. If it failed, somebody else changed the objects.
 func (cl *claims) written(now time.Time, done ClaimsPrepared) {
 	if done.OK {
 		return
@@ -72,7 +71,7 @@ func (cl *claims) written(now time.Time, done ClaimsPrepared) {
 	}
 }
 
-// chooseAgain lets a pod choose again, which its claims keep from the node that was chosen.
+// chooseAgain requeues a pod to choose another node, because its claims could not be bound for the chosen one.
 func (cl *claims) chooseAgain(now time.Time, p *pod) {
 	if p.ClaimsNode == "" {
 		return
@@ -83,7 +82,7 @@ func (cl *claims) chooseAgain(now time.Time, p *pod) {
 	cl.core.pods.requeue(now, p)
 }
 
-// leave ends what claims meant to the pod's node: it has a task, or chooses again, or needs no node any more.
+// leave forgets the node chosen for the pod's claims: the pod has a task, chooses again, or needs no node any more.
 func (cl *claims) leave(p *pod) {
 	if p.ClaimsNode != "" {
 		p.ClaimsNode = ""
@@ -92,18 +91,18 @@ func (cl *claims) leave(p *pod) {
 	}
 }
 
-// bound lets a pod have its turn if its claims are all bound now. It still occupies its node, so that nobody comes
-// there meanwhile whom it would mind.
+// bound requeues a pod if all its claims are bound now. It still occupies its node, so that no conflicting pod is placed there
+// meanwhile.
 func (cl *claims) bound(now time.Time, p *pod) {
 	if _, missing := cl.core.index.UnboundClaim(p.Obj); missing {
 		return
 	}
 	delete(cl.waiting, p.Obj.UID)
 	cl.core.pods.requeue(now, p)
-	cl.core.stir()
+	cl.core.requestCycle()
 }
 
-// tick lets those pods choose again that have waited for their claims for too long, or whose node is gone.
+// tick makes pods choose another node if theirs was removed, or binding their claims took too long.
 func (cl *claims) tick(now time.Time) {
 	for _, p := range cl.waiting {
 		if cl.core.agents.ofNode(p.ClaimsNode) == nil || now.Sub(p.claimsAt) >= claimsPatience {
@@ -112,12 +111,14 @@ func (cl *claims) tick(now time.Time) {
 	}
 }
 
+// volumeSeen handles a PersistentVolume that is new or changed.
 func (cl *claims) volumeSeen(now time.Time, pv *v1.PersistentVolume) {
 	if claim, lost := cl.core.index.VolumeSeen(pv); lost {
 		cl.reset(now, claim)
 	}
 }
 
+// claimSeen handles a PersistentVolumeClaim that is new or changed.
 func (cl *claims) claimSeen(now time.Time, claim *v1.PersistentVolumeClaim) {
 	key := api.PodKey{Namespace: claim.Namespace, Name: claim.Name}
 	isBound, isReset := cl.core.index.ClaimSeen(claim)
@@ -131,19 +132,20 @@ func (cl *claims) claimSeen(now time.Time, claim *v1.PersistentVolumeClaim) {
 	}
 }
 
+// claimGone handles a PersistentVolumeClaim that was removed from the API.
 func (cl *claims) claimGone(now time.Time, key api.PodKey) {
 	cl.core.index.ClaimGone(key)
 	cl.reset(now, key)
 }
 
-// reset lets the pods choose again that wait for the claim.
+// reset makes the pods that wait for the claim choose another node.
 func (cl *claims) reset(now time.Time, key api.PodKey) {
 	for _, p := range cl.awaiting(key) {
 		cl.chooseAgain(now, p)
 	}
 }
 
-// awaiting returns the pods that wait for their claims, this one among them.
+// awaiting returns the waiting pods that use the claim.
 func (cl *claims) awaiting(key api.PodKey) []*pod {
 	var pods []*pod
 	for _, p := range cl.waiting {
@@ -154,7 +156,7 @@ func (cl *claims) awaiting(key api.PodKey) []*pod {
 	return pods
 }
 
-// message tells why a pod waits that has a node for its claims already.
+// message returns why the pod waits for its claims.
 func (cl *claims) message(p *pod) string {
 	if name, missing := cl.core.index.UnboundClaim(p.Obj); missing {
 		return "its claim " + name + " is being bound for node " + p.ClaimsNode

@@ -8,15 +8,15 @@ import (
 	"github.com/k8sm/k8sm/scheduler/match"
 )
 
-// With --mesos-revocable executors are charged no cpus: Mesos lets no task have revocable cpus whose executor has others, nor
-// others whose executor has revocable ones (validateRevocableAndNonRevocableResources in src/master/validation.cpp). But an agent
-// with the isolator cgroups/cpu launches no container without cpus, and destroys one whose last task with cpus ends: its
+// With --mesos-revocable executors are charged no cpus: Mesos rejects tasks with revocable cpus if their executor has others,
+// and the reverse (validateRevocableAndNonRevocableResources in src/master/validation.cpp). But an agent with the isolator
+// cgroups/cpu cannot launch a container without cpus, and destroys one when its last task with cpus ends, because the
 // update fails (CpuSubsystemProcess::update in src/slave/containerizer/mesos/isolators/cgroups/subsystems/cpu.cpp,
-// Slave::__statusUpdate in src/slave/slave.cpp). So the minion's cpus are those of a task without a pod, the companion. It is
-// launched before the first pod's task, and stays as long as the executor does. An executor that has a task does not leave
-// by itself: the scheduler asks it to when there was no pod for as long.
+// Slave::__statusUpdate in src/slave/slave.cpp). So a task without a pod, the companion, holds the minion's cpus. It is
+// launched before the first pod's task and runs as long as the executor. Because of it the executor never sees itself idle:
+// the scheduler shuts it down after IdleTimeout without pods.
 
-// warmDemand is what a task without a pod is charged.
+// warmDemand returns what a task without a pod is charged.
 func (c *Config) warmDemand() match.Demand {
 	var d match.Demand
 	d.Scalars[match.Memory] = warmMem
@@ -26,7 +26,7 @@ func (c *Config) warmDemand() match.Demand {
 	return d
 }
 
-// minionOf is what the agent's minion takes: what its executor is charged, and its companion.
+// minionOf returns what the agent's minion is charged: its executor and companion.
 func (as *agents) minionOf(a *agent) match.Demand {
 	d := as.core.cfg.executor(a.Total.Scalars[match.Disk])
 	if as.core.cfg.Revocable {
@@ -37,12 +37,12 @@ func (as *agents) minionOf(a *agent) match.Demand {
 	return d
 }
 
-// uncharged tells whether the agent's executor, as it runs or would run, has no cpus of its own.
+// uncharged reports whether the agent's current or next executor has no cpus of its own.
 func (wm *warming) uncharged(a *agent) bool {
 	return wm.core.cfg.Revocable && (a.executor.record == nil || a.executor.charge.Sum(offers.CPUs) == 0)
 }
 
-// needsCompanion tells whether the agent's executor runs for pods, or did a while ago, and needs a companion for that.
+// needsCompanion reports whether the agent's executor needs a companion: it has pods, or had some within IdleTimeout.
 func (wm *warming) needsCompanion(now time.Time, a *agent) bool {
 	if !a.Alive || !wm.uncharged(a) {
 		return false
@@ -58,16 +58,16 @@ func (wm *warming) needsCompanion(now time.Time, a *agent) bool {
 	return (pods || a.hasExecutor) && (wm.core.cfg.IdleTimeout == 0 || idle < wm.core.cfg.IdleTimeout)
 }
 
-// endMinion has the executor end whose companion is not needed any more: without that, the agent would kill it.
+// endMinion shuts the executor down instead of killing its companion, without which the agent would destroy it.
 func (wm *warming) endMinion(now time.Time, a *agent) []Action {
-	if now.Sub(a.askedToEnd) < killAgain {
+	if now.Sub(a.askedToEnd) < killRetry {
 		return nil
 	}
 	a.askedToEnd, a.warm.killed = now, true
 	return []Action{ShutdownExecutor{Agent: a.ID, Executor: api.MinionExecutorID}}
 }
 
-// alone tells whether the agent has no task but its companion.
+// alone reports whether the companion is the agent's only task.
 func (wm *warming) alone(a *agent) bool {
 	return a.warm != nil && len(wm.core.tasks.on(a.ID)) == 1
 }

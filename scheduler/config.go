@@ -11,33 +11,31 @@ import (
 	"github.com/k8sm/k8sm/scheduler/match"
 )
 
-// Config is what an operator may choose about scheduling.
+// Config holds an operator's settings for scheduling.
 type Config struct {
-	// OfferTTL is how long an offer is held before it is given back.
+	// OfferTTL is how long an offer is held before it is declined.
 	OfferTTL time.Duration
-	// RefuseIdle is for how long Mesos shall not offer an agent's resources again when no pod waits for them. A pod that
-	// comes in the meantime ends this by REVIVE.
+	// RefuseIdle is the filter for declined offers when no pod waits. A new pod ends it early by REVIVE.
 	RefuseIdle time.Duration
-	// Gather is how long pods that come one after the other are waited for before they are launched together; zero is not at
-	// all.
+	// Gather is how long to wait for the next new pod before the pods so far are launched together; zero launches each at once.
 	Gather time.Duration
-	// Algorithm chooses among the agents that a pod fits on.
+	// Algorithm chooses among the agents that fit a pod.
 	Algorithm match.Algorithm
-	// LaunchGrace is how long a launched task may stay silent before it is killed and its pod tried again.
+	// LaunchGrace is how long a launched task may send no update before it is killed and its pod is tried again.
 	LaunchGrace time.Duration
-	// AgentForget is how long an agent may be gone before its node is deleted.
+	// AgentForget is how long an agent may be absent before its node is deleted.
 	AgentForget time.Duration
 	// CordonLead is how long before planned maintenance an agent's node is cordoned, and DrainLead how long before its
 	// pods are evicted.
 	CordonLead, DrainLead time.Duration
-	// NodePorts is the range of nodes' ports that are for services, and so given to no pod; main sets it. Zero is none.
+	// NodePorts is the NodePort range of services, whose ports no pod gets; zero for none. main sets it.
 	NodePorts offers.Range
 	Charges
 	Minions
 	Subscription
 }
 
-// Charges are what is charged in Mesos beside what pods request.
+// Charges are resources charged in Mesos besides what pods request.
 type Charges struct {
 	// DefaultPodCPUs and DefaultPodMem (MiB) are charged for pods that request none.
 	DefaultPodCPUs, DefaultPodMem float64
@@ -45,36 +43,36 @@ type Charges struct {
 	ExecutorCPUs, ExecutorMem, ExecutorDisk float64
 }
 
-// Minions is which minions run, and where they come from.
+// Minions holds the settings for minions: which run, which version, and how they are installed.
 type Minions struct {
-	// Version is that of this scheduler's km, an api.KMVersion, by which minions are replaced as Rollout says; "" replaces none. main sets it.
+	// Version is this scheduler's api.KMVersion, which minions are replaced with as Rollout says; "" replaces none. main sets it.
 	Version string
-	// Rollout says which minions are replaced by the order of versions.
+	// Rollout says which minions are replaced.
 	Rollout RolloutDirection
-	// MaxUnavailable is how many nodes may be without their minion for that at a time; 0 begins no replacement.
+	// MaxUnavailable is how many nodes may have their minion replaced at a time; 0 replaces none.
 	MaxUnavailable int
-	// RolloutDelay is how long a scheduler leads before it begins with that, and RolloutTimeout how long a new minion may take
-	// to be ready.
+	// RolloutDelay is how long a scheduler leads before it replaces minions; RolloutTimeout is how long a new minion may take to
+	// become ready.
 	RolloutDelay, RolloutTimeout time.Duration
-	// WarmNodes is on how many agents the executor runs also without pods.
+	// WarmNodes is on how many agents the executor also runs without pods.
 	WarmNodes WarmNodes
-	// MaxInstalls is how many agents may fetch km at a time; 0 bounds nothing.
+	// MaxInstalls is how many agents may fetch km at a time; 0 for any number.
 	MaxInstalls int
 	// KMPath is the absolute path of the km program on every agent; if it is empty, agents fetch it.
 	KMPath string
-	// IdleTimeout is how long minions are told to stay without a task; zero is for ever. main sets it.
+	// IdleTimeout is how long minions run without a task; zero for ever. main sets it.
 	IdleTimeout time.Duration
 }
 
 // Subscription is what the scheduler subscribes to at the Mesos master. main sets it.
 type Subscription struct {
-	// Roles are those that offers come for, the preferred one first.
+	// Roles are the framework's roles, the preferred one first.
 	Roles []string
-	// Revocable says that offers have cpus that Mesos may take back.
+	// Revocable says that offers include revocable cpus, which Mesos may take back.
 	Revocable bool
 }
 
-// AddFlags registers the flags of the operator's part; the values that c holds are overwritten by the defaults.
+// AddFlags registers the flags; the defaults overwrite the values in c.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	c.Algorithm = match.FCFS
 	fs.Var(&c.Algorithm, "algorithm",
@@ -115,7 +113,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		"absolute path of km on Mesos agents that have it installed (default: agents fetch it, see --artifact-address)")
 }
 
-// Validate returns an error that names the first value that cannot work.
+// Validate returns an error for the first invalid value.
 func (c *Config) Validate() error {
 	for _, positive := range []struct {
 		flag string
@@ -146,7 +144,7 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// matching is what the matching needs to know.
+// matching returns the settings for package match.
 func (c *Config) matching() match.Config {
 	return match.Config{
 		Algorithm: c.Algorithm, Roles: c.Roles, Revocable: c.Revocable, MaxInstalls: c.maxInstalls(),
@@ -154,9 +152,9 @@ func (c *Config) matching() match.Config {
 	}
 }
 
-// executor is what minions are charged as executors: no cpus where tasks may have revocable ones, because Mesos lets no task
-// have these whose executor has others (https://mesos.apache.org/documentation/latest/oversubscription/). Nor are they charged
-// disk where a role has none: disk/du and disk/xfs leave a container alone that was given no disk.
+// executor returns what an executor is charged. If tasks may have revocable cpus it gets none, because Mesos rejects a mix
+// of revocable and other cpus (https://mesos.apache.org/documentation/latest/oversubscription/). Where a role has no disk it
+// gets none: disk/du and disk/xfs do not limit containers without disk.
 func (c *Config) executor(diskThere offers.Milli) match.Demand {
 	d := match.Demand{Scalars: [match.NumScalars]offers.Milli{offers.MilliOf(c.ExecutorCPUs), offers.MilliOf(c.ExecutorMem), offers.MilliOf(c.ExecutorDisk)}}
 	if c.Revocable {
@@ -168,7 +166,7 @@ func (c *Config) executor(diskThere offers.Milli) match.Demand {
 	return d
 }
 
-// maxInstalls is MaxInstalls if agents fetch anything.
+// maxInstalls returns MaxInstalls, or 0 if agents do not fetch km.
 func (c *Config) maxInstalls() int {
 	if c.KMPath != "" {
 		return 0

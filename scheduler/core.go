@@ -10,14 +10,14 @@ const (
 	tombstoneMemory = 2 * time.Minute
 	implicitEvery   = 10 * time.Minute // implicit reconciliation
 	leaseEvery      = 10 * time.Second // renewal of node leases, as often as a kubelet does
-	doubtAfter      = 2 * time.Minute  // an agent that is silent for so long after a subscription counts as absent
-	silentAfter     = 30 * time.Second // a launched task that is silent for so long is asked for
-	killAgain       = 30 * time.Second
-	refuseBusy      = 5 * time.Second // filter of offers that do not fit the pods that wait
+	doubtAfter      = 2 * time.Minute  // an agent counts as absent if nothing is heard of it for this long after a subscription
+	silentAfter     = 30 * time.Second // a launched task is reconciled if nothing is heard of it for this long
+	killRetry       = 30 * time.Second // between two kills of the same task
+	refuseBusy      = 5 * time.Second  // filter for declined offers while pods wait that do not fit in them
 )
 
-// Core decides. It is a state machine without a clock: see Step. One goroutine owns it. What it knows is held by subject; each
-// has the events that are about it, and the others ask it by its methods.
+// Core makes all scheduling decisions. It is a state machine without a clock: see Step. One goroutine owns it. Its state is
+// divided into subjects; each handles its own events, and the others call its methods.
 type Core struct {
 	cfg   Config
 	step  step
@@ -37,10 +37,10 @@ type Core struct {
 	preemption  preempting
 }
 
-// step is the one that is being taken.
+// step is the state of the current Step.
 type step struct {
 	now     time.Time
-	look    bool // it may have made a placement possible
+	cycle   bool // run a cycle: the event may have made a placement possible
 	granted grants
 }
 
@@ -63,15 +63,15 @@ func NewCore(cfg Config) *Core {
 	return c
 }
 
-// Step takes one event in and returns what is to be done, in this order. Time never runs backwards between calls.
+// Step handles one event and returns the actions to perform, in order. now must not go backwards between calls.
 func (c *Core) Step(now time.Time, ev Event) []Action {
-	c.step.now, c.step.look = now, false
+	c.step.now, c.step.cycle = now, false
 	acts := append(c.handle(now, ev), c.addresses.ask(now)...)
-	acts = append(acts, c.addresses.lead(now)...)
+	acts = append(acts, c.addresses.annotateNodes(now)...)
 	if c.index.TakeRetry() {
-		c.stir()
+		c.requestCycle()
 	}
-	if !c.session.connected() || !c.step.look {
+	if !c.session.connected() || !c.step.cycle {
 		return acts
 	}
 	if c.offering.gathers(now, ev) {
@@ -79,7 +79,7 @@ func (c *Core) Step(now time.Time, ev Event) []Action {
 	}
 	acts = append(acts, c.cycle(now)...)
 	if _, tick := ev.(Tick); tick {
-		acts = append(acts, c.warm.keep(now)...)
+		acts = append(acts, c.warm.tick(now)...)
 		acts = append(acts, c.preemption.tick(now)...)
 		acts = append(acts, c.pods.explain(now)...)
 	}
@@ -93,7 +93,7 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 	case PodGone:
 		c.pods.gone(now, ev.UID)
 	case NodeSeen:
-		c.stir()
+		c.requestCycle()
 		return c.agents.nodeSeen(now, ev.Node)
 	case NodeGone:
 		c.agents.nodeGone(now, ev.Name)
@@ -128,19 +128,19 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 	case BindDone:
 		return c.tasks.bindDone(now, ev)
 	case ExecutorReady:
-		c.stir()
+		c.requestCycle()
 		c.agents.executorReady(now, ev)
 	case Subscribed:
 		return c.session.subscribe(now, ev.Framework)
 	case Disconnected:
 		c.session.disconnect(now)
 	case Offered:
-		c.stir()
+		c.requestCycle()
 		return c.agents.offered(now, ev.Offers)
 	case OfferRescinded:
 		c.offering.rescind(now, ev.Offer)
 	case InverseOffered:
-		c.stir()
+		c.requestCycle()
 		return c.disruptions.inverseOffered(now, ev.Offers)
 	case InverseOfferRescinded:
 		c.disruptions.inverseRescinded()
@@ -153,12 +153,12 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 	case ExecutorExited:
 		c.agents.executorExited(now, ev)
 	case Wake:
-		c.stir()
+		c.requestCycle()
 		if c.offering.resumed(now) {
 			c.pods.wake(now)
 		}
 	case Tick:
-		c.stir()
+		c.requestCycle()
 		return c.tick(now)
 	}
 	return nil
@@ -181,8 +181,8 @@ func (c *Core) tick(now time.Time) []Action {
 	return append(acts, c.offering.expire(now)...)
 }
 
-// wakeAt returns when the next Wake has to come; zero if none has to.
+// WakeAt returns when to send the next Wake; zero for none.
 func (c *Core) WakeAt(now time.Time) time.Time { return c.offering.wakeAt(now) }
 
-// stir has this step look for placements: something has happened that may have made one possible.
-func (c *Core) stir() { c.step.look = true }
+// requestCycle makes this step run a scheduling cycle, because something may have made a placement possible.
+func (c *Core) requestCycle() { c.step.cycle = true }

@@ -8,7 +8,7 @@ import (
 	"github.com/k8sm/k8sm/scheduler/match"
 )
 
-// cycle places as many waiting pods as fit, by priority and then first come first served.
+// cycle places as many waiting pods as fit, by priority, then by arrival.
 func (c *Core) cycle(now time.Time) []Action {
 	c.index.Installs.End(c.agents.installing)
 	c.refresh(now)
@@ -26,21 +26,21 @@ func (c *Core) cycle(now time.Time) []Action {
 	return append(c.launch(now, chosen.list), c.claims.decided()...)
 }
 
-// grant is what is to be launched in a view.
+// grant is what one cycle launches in a view.
 type grant struct {
 	view   *match.View
 	tasks  []NewTask
-	wanted bool // a pod would fit here if only the executor were prepared
+	wanted bool // a pod fits here once the executor is prepared
 }
 
-// grants are those of one cycle, in the order in which they were made.
+// grants are the grants of one cycle, in the order in which they were made.
 type grants struct {
 	list   []*grant
 	spare  []*grant               // of earlier cycles
 	byView map[*match.View]*grant // nil while there are few
 }
 
-// reset begins a cycle. What was granted in the one before is launched.
+// reset begins a cycle. Nothing may refer to the grants of the previous one any more.
 func (g *grants) reset() {
 	for _, old := range g.list {
 		*old = grant{}
@@ -48,7 +48,7 @@ func (g *grants) reset() {
 	g.spare, g.list, g.byView = append(g.spare, g.list...), g.list[:0], nil
 }
 
-// take returns a grant that is not used.
+// take returns an empty grant.
 func (g *grants) take() *grant {
 	if last := len(g.spare) - 1; last >= 0 {
 		unused := g.spare[last]
@@ -61,7 +61,7 @@ func (g *grants) take() *grant {
 // few grants are found without a map.
 const few = 8
 
-// in returns the grant in a view, a new one if it had none.
+// in returns the grant of a view, a new one if it has none.
 func (g *grants) in(v *match.View) *grant {
 	if g.byView == nil {
 		for _, known := range g.list {
@@ -87,19 +87,18 @@ func (g *grants) in(v *match.View) *grant {
 	return made
 }
 
-// refresh has the agents viewed anew of which something has changed. Pods that had reserved a place there wait for their
-// turn again.
+// refresh rebuilds the views of the agents that have changed. Pods that had reserved a place there are requeued.
 func (c *Core) refresh(now time.Time) {
 	for changed := c.index.Changed(); changed != nil; changed = c.index.Changed() {
 		a := c.agents.of(changed)
 		c.pods.unreserve(now, a, c.index.Release(changed))
-		c.pods.welcome(now, a.Node)
+		c.pods.nodeJoined(now, a.Node)
 		c.index.Rebuild(changed)
 		c.agents.countNodeless(a)
 	}
 }
 
-// unreserve sends the pods that had reserved a place on the agent back into the queue.
+// unreserve requeues the pods that had reserved a place on the agent.
 func (ps *pods) unreserve(now time.Time, a *agent, released []*match.Pod) {
 	for _, r := range released {
 		p := ps.of(r)
@@ -110,7 +109,7 @@ func (ps *pods) unreserve(now time.Time, a *agent, released []*match.Pod) {
 	}
 }
 
-// countNodeless keeps count of the agents whose nodes are still to come.
+// countNodeless updates fleet.nodeless, the number of agents that wait for their nodes.
 func (as *agents) countNodeless(a *agent) {
 	nodeless := a.Alive && a.Node != "" && as.nodeOf(a) == nil
 	if nodeless == a.nodeless {
@@ -124,8 +123,8 @@ func (as *agents) countNodeless(a *agent) {
 	as.fleet.nodeless--
 }
 
-// place gives a pod its task in the view, or reserves its place there until the executor is prepared. Claims that wait for
-// the choice of a node come first.
+// place starts a pod's task in the view, or reserves its place there until its claims are bound and the executor is
+// prepared.
 func (c *Core) place(now time.Time, p *pod, v *match.View, chosen *grants) {
 	a := c.agents.of(v.Agent)
 	if c.claims.prepare(now, p, v) {
@@ -155,7 +154,7 @@ func (c *Core) place(now time.Time, p *pod, v *match.View, chosen *grants) {
 	taken, t.mapped = v.Take(&p.Pod)
 	g.tasks = append(g.tasks, NewTask{ID: t.id, Pod: p.Obj, Resources: taken, Ports: t.mapped})
 	if c.cfg.Algorithm == match.Binpack {
-		c.index.Prefer(v.Agent) // for all other pods it has become better
+		c.index.Prefer(v.Agent) // its score has improved for all other pods
 	}
 }
 
@@ -176,7 +175,7 @@ func (c *Core) launch(now time.Time, chosen []*grant) []Action {
 		if len(g.tasks) == 0 {
 			continue
 		}
-		a.returning = now // what is left
+		a.returning = now // the rest of the offers
 		if err := c.offering.claim(now, a.ID, v.Offers); err != nil {
 			acts = append(acts, c.unlaunch(now, g, err))
 			continue
@@ -186,15 +185,15 @@ func (c *Core) launch(now time.Time, chosen []*grant) []Action {
 	return acts
 }
 
-// overtaken says that the executor has been launched meanwhile, in offers of another role: it is to be waited for.
+// overtaken reports whether the executor was launched meanwhile, in offers of another role: then pods wait for it.
 func (c *Core) overtaken(a *agent, v *match.View) bool {
 	return !a.hasExecutor && a.executor.record != nil && !v.Executor().Prepared && len(c.tasks.on(a.ID)) > 0
 }
 
-// unlaunch takes back what was placed in offers that turn out to have ended.
+// unlaunch ends the tasks of a grant whose offers turn out to have ended.
 func (c *Core) unlaunch(now time.Time, g *grant, err error) Action {
 	for _, t := range g.tasks {
 		c.tasks.end(now, c.tasks.get(t.ID), false)
 	}
-	return Complain{Text: "offers of agent " + string(g.view.Agent.ID) + " were used too late: " + err.Error()}
+	return Complain{Text: "cannot launch on agent " + string(g.view.Agent.ID) + ", the pods are placed again: " + err.Error()}
 }

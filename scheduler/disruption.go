@@ -16,59 +16,58 @@ import (
 )
 
 const (
-	// silence is how long nothing may be heard of a plan before it counts as withdrawn. Of an agent that we use Mesos
-	// tells at least as often as our answers and filters allow.
-	silence      = 5 * time.Minute
-	refuseKept   = 30 * time.Second // filter of offers of agents with a plan: the next one tells whether it still holds
-	askAgain     = 5 * time.Second  // filter of inverse offers while we are on our way out
-	askSeldom    = time.Minute      // and before and after that
-	evictedAgain = 30 * time.Second // a pod that was evicted and is still there is evicted again
+	// windowTimeout is after how long without offers and inverse offers for it a maintenance window counts as cancelled. For an agent
+	// that we use, Mesos sends them whenever our filters expire.
+	windowTimeout = 5 * time.Minute
+	refuseKept    = 30 * time.Second // filter for offers of agents with a window: the next offer shows whether it still exists
+	inverseBusy   = 5 * time.Second  // filter for inverse offers while pods leave
+	inverseIdle   = time.Minute      // and before and after that
+	evictRetry    = 30 * time.Second // an evicted pod that is still there is evicted again
 )
 
-// Reasons of tasks that Mesos kills because an operator drains their agent, and of those that end with an agent that an
-// operator takes down.
+// Reasons in updates of tasks whose agent an operator drains, or takes down.
 const (
 	reasonDraining = "REASON_AGENT_DRAINING"
 	reasonRemoved  = "REASON_AGENT_REMOVED"
 )
 
-// disruption is what we know of the plans that operators have with an agent: maintenance, of which offers and inverse
-// offers tell, or draining, of which the ends of tasks tell
-// (https://mesos.apache.org/documentation/latest/maintenance/). Most agents have none.
+// disruption is what is planned for an agent: maintenance, known from offers and inverse offers, draining, known from the
+// updates of killed tasks (https://mesos.apache.org/documentation/latest/maintenance/), or the rollout of another minion.
+// Most agents have none.
 type disruption struct {
-	window    *offers.Unavailability // nil if no maintenance is planned
-	heard     time.Time              // when Mesos told of the window last
-	draining  bool                   // Mesos kills its tasks, and drops new ones
-	drain     drain                  // how that stands
-	gone      bool                   // it will not come back once it is lost
-	rollout   rollout                // of another version of its minion
-	shown     api.Rollout            // of that, on the node
-	markAt    time.Time              // when the node was asked to be marked last
-	evictions map[types.UID]*eviction
-	told      string // why the last inverse offer was answered as it was
+	window     *offers.Unavailability // nil if no maintenance is planned
+	heard      time.Time              // when an offer last confirmed the window
+	draining   bool                   // Mesos kills its tasks, and drops new ones
+	drain      drain                  // progress of draining
+	gone       bool                   // it will not come back once it is lost
+	rollout    rollout                // of another version of its minion
+	shown      api.Rollout            // the rollout as it is on the node
+	markAt     time.Time              // when MarkNode was last sent
+	evictions  map[types.UID]*eviction
+	lastAnswer string // reason of the last answer to an inverse offer
 }
 
-// eviction is the state of our tries to evict one pod.
+// eviction is the state of our attempts to evict one pod.
 type eviction struct {
 	backoff backoff
-	asked   bool // the answer is to come
-	blocked bool // a PodDisruptionBudget forbade it
+	asked   bool // Evict is under way
+	blocked bool // a PodDisruptionBudget forbade the last attempt
 }
 
-// InverseOffer asks for all that we have on an agent because it will be unavailable.
+// InverseOffer asks for all our resources on an agent because it will be unavailable.
 type InverseOffer struct {
 	ID          api.OfferID
 	Agent       api.AgentID // "" if it asks for more than one agent
 	Unavailable offers.Unavailability
 }
 
-// InverseEnd is what became of an inverse offer. Each is answered at once, so that none can be held and forgotten.
+// InverseEnd is how an inverse offer ended. Each is answered at once.
 type InverseEnd int
 
 // Ends of inverse offers.
 const (
-	InverseAccepted  InverseEnd = iota // we will be out in time, or are
-	InverseDeclined                    // we will not
+	InverseAccepted  InverseEnd = iota // our pods will have left in time
+	InverseDeclined                    // they will not
 	InverseRescinded                   // Mesos took it back before our answer arrived
 	numInverseEnds
 )
@@ -78,15 +77,15 @@ func (e InverseEnd) String() string {
 	return [numInverseEnds]string{"accepted", "declined", "rescinded"}[e]
 }
 
-// EvictOutcome is what became of an eviction.
+// EvictOutcome is the result of an eviction.
 type EvictOutcome int
 
 // Outcomes of an eviction.
 const (
-	EvictOK      EvictOutcome = iota // the pod is on its way out
+	EvictOK      EvictOutcome = iota // the pod is terminating
 	EvictGone                        // it does not exist any more
 	EvictBlocked                     // a PodDisruptionBudget forbids it now
-	EvictFailed                      // the API server could not be asked
+	EvictFailed                      // the API server did not answer
 	numEvictOutcomes
 )
 
@@ -95,32 +94,32 @@ func (o EvictOutcome) String() string {
 	return [numEvictOutcomes]string{"evicted", "gone", "blocked", "failed"}[o]
 }
 
-// disruptions are the plans that operators have with agents.
+// disruptions are the agents' disruptions.
 type disruptions struct {
 	core    *Core
 	byAgent map[api.AgentID]*disruption
-	inverse [numInverseEnds]uint64   // how inverse offers ended
-	evicted [numEvictOutcomes]uint64 // and evictions
+	inverse [numInverseEnds]uint64   // number of inverse offers by end
+	evicted [numEvictOutcomes]uint64 // number of evictions by outcome
 }
 
-// changed has the agent viewed anew whose plans have.
+// changed refreshes an agent in the index after its disruption has changed.
 func (ds *disruptions) changed(id api.AgentID) {
 	if a := ds.core.agents.get(id); a != nil {
 		ds.core.index.Refresh(&a.Agent)
 	}
 }
 
-// forget drops the plans with an agent.
+// forget removes an agent's disruption.
 func (ds *disruptions) forget(id api.AgentID) { delete(ds.byAgent, id) }
 
-// subscribed has all plans count as heard of: while there was no connection nothing could be.
+// subscribed restarts the timeout of all windows: while disconnected, no offer could confirm them.
 func (ds *disruptions) subscribed(now time.Time) {
 	for _, u := range ds.byAgent {
 		u.heard = now
 	}
 }
 
-// executorExited takes in that the agent's executor has ended: what it was asked to do for a plan is done.
+// executorExited notes that the agent's executor has ended, as draining and rollouts ask it to.
 func (ds *disruptions) executorExited(now time.Time, id api.AgentID) {
 	u := ds.byAgent[id]
 	if u == nil {
@@ -132,21 +131,21 @@ func (ds *disruptions) executorExited(now time.Time, id api.AgentID) {
 	}
 }
 
-// all goes through the plans, by agent, in no order.
+// all iterates over the disruptions by agent, in no order.
 func (ds *disruptions) all() iter.Seq2[api.AgentID, *disruption] { return maps.All(ds.byAgent) }
 
 // inverseRescinded counts an inverse offer that Mesos took back.
 func (ds *disruptions) inverseRescinded() { ds.inverse[InverseRescinded]++ }
 
-// of returns what is planned with the agent; nil for nothing.
+// of returns the agent's disruption; nil for none.
 func (ds *disruptions) of(id api.AgentID) *disruption { return ds.byAgent[id] }
 
 func newDisruptions(c *Core) disruptions {
 	return disruptions{core: c, byAgent: map[api.AgentID]*disruption{}}
 }
 
-// keep returns what is planned with the agent, a new record if it had none.
-func (ds *disruptions) keep(now time.Time, id api.AgentID) *disruption {
+// ensure returns the agent's disruption, a new one if it has none.
+func (ds *disruptions) ensure(now time.Time, id api.AgentID) *disruption {
 	u := ds.byAgent[id]
 	if u == nil {
 		u = &disruption{heard: now, evictions: map[types.UID]*eviction{}}
@@ -155,17 +154,17 @@ func (ds *disruptions) keep(now time.Time, id api.AgentID) *disruption {
 	return u
 }
 
-// heardOf takes in what an offer says of its agent's plans: where there is no unavailability nothing is planned any more.
-func (ds *disruptions) heardOf(now time.Time, id api.AgentID, window *offers.Unavailability) {
+// noteWindow learns the maintenance window from an offer; nil says that no maintenance is planned any more.
+func (ds *disruptions) noteWindow(now time.Time, id api.AgentID, window *offers.Unavailability) {
 	if window == nil && ds.byAgent[id] == nil {
 		return
 	}
-	u := ds.keep(now, id)
+	u := ds.ensure(now, id)
 	u.window, u.heard, u.gone = window, now, false
 }
 
-// recall learns from its node what an earlier scheduler knew of an agent's plans.
-func (ds *disruptions) recall(now time.Time, a *agent, node *v1.Node) {
+// restore learns from an agent's node the disruption that an earlier scheduler knew.
+func (ds *disruptions) restore(now time.Time, a *agent, node *v1.Node) {
 	cordoned, text := node.Annotations[api.AnnotationCordoned], node.Annotations[api.AnnotationMaintenance]
 	rolled := api.ParseRollout(node.Annotations[api.AnnotationRollout])
 	u := ds.byAgent[a.ID]
@@ -175,7 +174,7 @@ func (ds *disruptions) recall(now time.Time, a *agent, node *v1.Node) {
 	if u != nil || cordoned == "" && text == "" && rolled.State == api.RolloutNone {
 		return
 	}
-	u = ds.keep(now, a.ID)
+	u = ds.ensure(now, a.ID)
 	u.rollout, u.shown = rollout{Rollout: rolled}, rolled
 	u.draining = cordoned == api.CordonedForDraining
 	if window, err := offers.ParseUnavailability(text); err == nil {
@@ -183,9 +182,8 @@ func (ds *disruptions) recall(now time.Time, a *agent, node *v1.Node) {
 	}
 }
 
-// lost handles an agent that the master removed. One that was taken down as planned does not come back as it was:
-// its node goes at once, so that what was left there is replaced without the patience that a network failure deserves.
-// The tasks that ended with it have told so; without tasks there is no hurry.
+// lost handles an agent that the master removed. If an operator took it down, which updates of its tasks have said, its
+// node is deleted at once, so that its pods are replaced without waiting as after a network failure.
 func (ds *disruptions) lost(now time.Time, id api.AgentID) []Action {
 	ds.core.agents.absent(now, id)
 	if a, u := ds.core.agents.get(id), ds.byAgent[id]; a != nil && u != nil && u.gone {
@@ -194,7 +192,7 @@ func (ds *disruptions) lost(now time.Time, id api.AgentID) []Action {
 	return nil
 }
 
-// cordon tells for what the agent's node shall be cordoned now; "" for nothing.
+// cordon returns why the agent's node shall be cordoned now; "" if it shall not.
 func (ds *disruptions) cordon(now time.Time, u *disruption) string {
 	switch {
 	case u.draining:
@@ -207,18 +205,18 @@ func (ds *disruptions) cordon(now time.Time, u *disruption) string {
 	return ""
 }
 
-// drains tells whether Mesos drains the agent: it takes no tasks then, whatever becomes free there.
+// drains reports whether Mesos drains the agent, which then takes no tasks.
 func (ds *disruptions) drains(a *agent) bool {
 	u := ds.byAgent[a.ID]
 	return u != nil && u.draining
 }
 
-// evicts tells whether it is time for the pods to go.
+// evicts reports whether pods are to be evicted now.
 func (ds *disruptions) evicts(now time.Time, u *disruption) bool {
 	return u.draining || u.rollout.State == api.RolloutRolling || u.window != nil && !now.Before(u.window.Start.Add(-ds.core.cfg.DrainLead))
 }
 
-// closed tells for what the agent takes no pods although its node is not cordoned yet; "" if it does.
+// closed returns why the agent takes no pods although its node is not cordoned yet; "" if it does.
 func (ds *disruptions) closed(now time.Time, a *agent, node *v1.Node) string {
 	u := ds.byAgent[a.ID]
 	if u == nil || node == nil || node.Annotations[api.AnnotationCordoned] != "" {
@@ -227,7 +225,7 @@ func (ds *disruptions) closed(now time.Time, a *agent, node *v1.Node) string {
 	return ds.cordon(now, u)
 }
 
-// tick marks the nodes of agents with plans, and evicts their pods.
+// tick advances rollouts and draining, marks the nodes and evicts their pods.
 func (ds *disruptions) tick(now time.Time) []Action {
 	var acts []Action
 	residents := ds.residents()
@@ -238,7 +236,7 @@ func (ds *disruptions) tick(now time.Time) []Action {
 		if node == nil || !a.Alive {
 			continue
 		}
-		if ds.core.session.connected() && now.Sub(u.heard) >= silence && (a.hasExecutor || u.window.Over(now)) {
+		if ds.core.session.connected() && now.Sub(u.heard) >= windowTimeout && (a.hasExecutor || u.window.Over(now)) {
 			u.window = nil
 		}
 		if state := u.rollout.State; state == api.RolloutRolling || state == api.RolloutStuck {
@@ -256,8 +254,8 @@ func (ds *disruptions) tick(now time.Time) []Action {
 	return acts
 }
 
-// mark makes the node say what is planned, and cordons it. A cordon of somebody else is left alone; ours is taken back
-// when nothing is planned any more, and stays off if somebody takes it back earlier.
+// mark cordons the node and annotates what is planned. It leaves somebody else's cordon alone. It removes ours when nothing
+// is planned any more, and does not repeat it if somebody else removes it earlier.
 func (ds *disruptions) mark(now time.Time, a *agent, node *v1.Node) []Action {
 	u := ds.byAgent[a.ID]
 	have := node.Annotations[api.AnnotationCordoned]
@@ -279,7 +277,7 @@ func (ds *disruptions) mark(now time.Time, a *agent, node *v1.Node) []Action {
 		}
 		return nil
 	}
-	if now.Sub(u.markAt) < nodeAgain {
+	if now.Sub(u.markAt) < nodeRetry {
 		return nil
 	}
 	u.markAt = now
@@ -287,7 +285,7 @@ func (ds *disruptions) mark(now time.Time, a *agent, node *v1.Node) []Action {
 	return []Action{m}
 }
 
-// residents returns what finds the pods that are bound to a node. It goes through all pods when it is first asked.
+// residents returns a function that returns the pods bound to a node. Its first call iterates over all pods.
 func (ds *disruptions) residents() func(node string) []*pod {
 	var residents map[string][]*pod
 	return func(node string) []*pod {
@@ -303,9 +301,9 @@ func (ds *disruptions) residents() func(node string) []*pod {
 	}
 }
 
-// evict asks for the eviction of the agent's pods. Of a draining agent Mesos kills the tasks, whatever the budgets of
-// their pods: a pod whose task has ended cannot come back there and is deleted, so that its controller replaces it. The
-// API has had the time to show whether it has finished, or was deleted by its executor.
+// evict evicts the agent's pods. On a draining agent, Mesos itself kills the tasks, whatever the PodDisruptionBudgets say. Such
+// a pod cannot come back there: it is deleted, so that its controller replaces it, once its backoff has left the API time
+// to show that it finished or that its executor deleted it.
 func (ds *disruptions) evict(now time.Time, a *agent, residents []*pod) []Action {
 	u := ds.byAgent[a.ID]
 	slices.SortFunc(residents, func(a, b *pod) int { return a.Order - b.Order })
@@ -313,7 +311,7 @@ func (ds *disruptions) evict(now time.Time, a *agent, residents []*pod) []Action
 	here := map[types.UID]*eviction{}
 	for _, p := range residents {
 		uid := p.Obj.UID
-		dead := u.draining && !u.drain.back && p.task == nil && p.attempt > 0 && !now.Before(p.backoff.until)
+		dead := u.draining && !u.drain.offersAgain && p.task == nil && p.attempt > 0 && !now.Before(p.backoff.until)
 		if p.Obj.DeletionTimestamp != nil || finished(p.Obj) || !dead && (u.draining || daemon(p.Obj)) {
 			continue
 		}
@@ -332,7 +330,7 @@ func (ds *disruptions) evict(now time.Time, a *agent, residents []*pod) []Action
 	return acts
 }
 
-// message tells the owner of a pod why it has to go.
+// message tells the pod's owner why the pod is evicted.
 func (u *disruption) message(node string) string {
 	if u.draining {
 		return fmt.Sprintf("node %s: Mesos drains its agent and has ended the pod's task", node)
@@ -343,13 +341,14 @@ func (u *disruption) message(node string) string {
 	return fmt.Sprintf("node %s: maintenance is planned for %s", node, u.window)
 }
 
-// daemon tells whether a DaemonSet would bring the pod back to the same node at once; kubectl drain leaves these, too
+// daemon reports whether the pod belongs to a DaemonSet, which would bring it back at once; kubectl drain ignores these, too
 // (https://kubernetes.io/docs/tasks/administer-cluster/safely-drain-node/).
 func daemon(pod *v1.Pod) bool {
 	owner := metav1.GetControllerOf(pod)
 	return owner != nil && owner.Kind == "DaemonSet"
 }
 
+// evictDone handles the result of Evict.
 func (ds *disruptions) evictDone(now time.Time, done EvictDone) {
 	ds.evicted[done.Outcome]++
 	u := ds.byAgent[done.Agent]
@@ -359,26 +358,26 @@ func (ds *disruptions) evictDone(now time.Time, done EvictDone) {
 	e := u.evictions[done.Pod]
 	e.asked, e.blocked = false, done.Outcome == EvictBlocked
 	if done.Outcome == EvictOK || done.Outcome == EvictGone {
-		e.backoff = backoff{until: now.Add(evictedAgain)}
+		e.backoff = backoff{until: now.Add(evictRetry)}
 		return
 	}
 	e.backoff.fail(now)
 }
 
-// inverseOffered answers inverse offers at once. Mesos asks again after the answer's filter, so that the answer may
-// change with what is found out.
+// inverseOffered answers inverse offers at once. Mesos sends them again after the answer's filter, so that a later answer may
+// differ.
 func (ds *disruptions) inverseOffered(now time.Time, came []InverseOffer) []Action {
 	var acts []Action
 	for _, o := range came {
 		if ds.core.agents.get(o.Agent) != nil {
 			window := o.Unavailable
-			ds.heardOf(now, o.Agent, &window)
+			ds.noteWindow(now, o.Agent, &window)
 			ds.changed(o.Agent)
 		}
 		answer := ds.answerInverse(now, o)
 		answer.Offer, answer.Agent = o.ID, o.Agent
 		if u := ds.byAgent[o.Agent]; u != nil {
-			answer.News, u.told = answer.Why != u.told, answer.Why
+			answer.News, u.lastAnswer = answer.Why != u.lastAnswer, answer.Why
 		}
 		end := InverseDeclined
 		if answer.Accept {
@@ -390,38 +389,38 @@ func (ds *disruptions) inverseOffered(now time.Time, came []InverseOffer) []Acti
 	return acts
 }
 
-// answerInverse accepts if all pods will have left when the agent becomes unavailable, as far as that is known.
+// answerInverse accepts if, as far as is known, all pods will have left before the agent becomes unavailable.
 func (ds *disruptions) answerInverse(now time.Time, o InverseOffer) AnswerInverse {
 	if o.Agent == "" {
-		return AnswerInverse{Refuse: askSeldom, Why: "it asks for all that we have"}
+		return AnswerInverse{Refuse: inverseIdle, Why: "it asks for all that we have"}
 	}
 	left := ds.leaving(o.Agent)
 	if len(left) == 0 {
-		return AnswerInverse{Accept: true, Refuse: askSeldom, Why: "no pods that have to leave are there"}
+		return AnswerInverse{Accept: true, Refuse: inverseIdle, Why: "no pods that have to leave are there"}
 	}
 	a, u := ds.core.agents.get(o.Agent), ds.byAgent[o.Agent]
 	if u == nil {
-		return AnswerInverse{Refuse: askAgain, Why: "the agent is not known yet"}
+		return AnswerInverse{Refuse: inverseBusy, Why: "the agent is not known yet"}
 	}
 	if node := ds.core.agents.nodeOf(a); node != nil && node.Annotations[api.AnnotationCordoned] != "" && !node.Spec.Unschedulable {
-		return AnswerInverse{Refuse: askAgain, Why: "somebody has uncordoned the node"}
+		return AnswerInverse{Refuse: inverseBusy, Why: "somebody has uncordoned the node"}
 	}
 	if why := u.held(left); why != "" {
-		return AnswerInverse{Refuse: askAgain, Why: why}
+		return AnswerInverse{Refuse: inverseBusy, Why: why}
 	}
 	begin := o.Unavailable.Start.Add(-ds.core.cfg.DrainLead)
 	for _, p := range left {
 		if over := outBy(p.Obj, later(now, begin)); over.After(o.Unavailable.Start) {
-			return AnswerInverse{Refuse: askAgain, Why: fmt.Sprintf("pod %s may need until %s", refOf(p.Obj).Key, over.UTC().Format(time.RFC3339))}
+			return AnswerInverse{Refuse: inverseBusy, Why: fmt.Sprintf("pod %s may need until %s", refOf(p.Obj).Key, over.UTC().Format(time.RFC3339))}
 		}
 	}
 	if now.Before(begin) {
-		return AnswerInverse{Accept: true, Refuse: askSeldom, Why: fmt.Sprintf("the pods there will be evicted from %s on", begin.UTC().Format(time.RFC3339))}
+		return AnswerInverse{Accept: true, Refuse: inverseIdle, Why: fmt.Sprintf("the pods there will be evicted from %s on", begin.UTC().Format(time.RFC3339))}
 	}
-	return AnswerInverse{Accept: true, Refuse: askAgain, Why: "the pods there are being evicted"}
+	return AnswerInverse{Accept: true, Refuse: inverseBusy, Why: "the pods there are being evicted"}
 }
 
-// held tells why pods cannot be evicted for the time being; "" if they can, as far as is known.
+// held returns why pods cannot be evicted now; "" if nothing is known to prevent it.
 func (u *disruption) held(pods []*pod) string {
 	blocked, failing := 0, 0
 	for _, p := range pods {
@@ -442,7 +441,7 @@ func (u *disruption) held(pods []*pod) string {
 	return ""
 }
 
-// leaving returns the pods with tasks on the agent that are to be evicted, or have been and still end.
+// leaving returns the agent's pods that will be evicted, or were evicted and are still terminating.
 func (ds *disruptions) leaving(id api.AgentID) []*pod {
 	var left []*pod
 	for _, t := range ds.core.tasks.on(id) {
@@ -453,7 +452,7 @@ func (ds *disruptions) leaving(id api.AgentID) []*pod {
 	return left
 }
 
-// outBy returns when a pod has ended that is evicted at the given time, or was before.
+// outBy returns when a pod will have ended at the latest if it is evicted at the given time, or was evicted before.
 func outBy(pod *v1.Pod, at time.Time) time.Time {
 	if pod.DeletionTimestamp != nil {
 		return pod.DeletionTimestamp.Time

@@ -7,90 +7,89 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// drainPatience is how long the pods of a draining agent may still be shown by the API when all their tasks have ended:
-// their kubelet confirms that they are gone, and has to live for that.
+// drainPatience is how long the kubelet of a draining agent gets after the last task to finish the deletion of its pods.
 const drainPatience = time.Minute
 
-// drain is what follows when an operator drains an agent: Mesos kills its tasks, whose ends say so, and nothing else does.
-// The agent itself goes on draining until its last executor has ended, also one without tasks, and drops every task until
-// then, even when the operator has reactivated it and the master offers it again (Slave::updateDrainStatus and Slave::__run in
-// src/slave/slave.cpp of Mesos). An agent without tasks of ours drains without a word: a task that it drops is the first.
+// drain is the progress of draining an agent. Only updates of its killed or dropped tasks say that it drains: if it has no
+// tasks of ours, we learn it from the first task that it drops. The agent drains until its last executor has ended, even
+// one without tasks. Until then it drops every task, even after the operator has reactivated it and the master offers it
+// again (Slave::updateDrainStatus and Slave::__run in src/slave/slave.cpp of Mesos).
 type drain struct {
-	quiet  time.Time // since when no task of ours is there; zero while there is one
-	asked  time.Time // when the executor was asked to end last; zero if it was not
-	exited bool      // it has ended since
-	back   bool      // the agent makes offers again
+	idleSince   time.Time // since when no task of ours is there; zero while there is one
+	asked       time.Time // when the executor was last asked to end; zero for never
+	exited      bool      // the executor has ended
+	offersAgain bool      // the agent makes offers again
 }
 
-// noteDraining learns from what is said of a task that its agent drains, or was taken down in its maintenance.
+// noteDraining learns from the update of a task that its agent drains, or was taken down for maintenance.
 func (ds *disruptions) noteDraining(now time.Time, s TaskStatus) {
 	a := ds.core.agents.get(s.Agent)
 	switch {
 	case s.Agent == "" || a == nil:
 	case s.Reason == reasonDraining:
-		u := ds.keep(now, s.Agent)
+		u := ds.ensure(now, s.Agent)
 		if !u.draining {
 			u.draining, u.drain = true, drain{exited: s.State == Dropped && !a.hasExecutor}
 			ds.changed(a.ID)
 		}
 		u.gone = u.gone || s.State == GoneByOperator
 		if s.State != Dropped {
-			u.drain.back = false
-		} else if !now.Before(a.drops.until) { // of the tasks of one ACCEPT one counts
-			a.drops.fail(now)
+			u.drain.offersAgain = false
+		} else if !now.Before(a.dropBackoff.until) { // count the tasks of one ACCEPT once
+			a.dropBackoff.fail(now)
 		}
 	case s.State == Gone && s.Reason == reasonRemoved && ds.byAgent[s.Agent] != nil:
 		ds.byAgent[s.Agent].gone = true
 	case s.State == Starting || s.State == Running:
-		a.drops = backoff{}
+		a.dropBackoff = backoff{}
 	}
 }
 
-// reactivated takes in that a draining agent makes offers again. It may take tasks when our executor has ended.
+// reactivated notes that an agent, if it was draining, makes offers again. It takes tasks once our executor has ended.
 func (ds *disruptions) reactivated(now time.Time, a *agent) {
 	u := ds.byAgent[a.ID]
 	if u == nil || !u.draining {
 		return
 	}
-	u.drain.back = true
+	u.drain.offersAgain = true
 	ds.settleDrain(now, a, u)
 }
 
-// settleDrain ends the draining of an agent that makes offers again, unless it would drop what is launched there. Tasks that
-// live are a sign that it has ended long ago.
+// settleDrain ends the draining of a reactivated agent, unless it may still drop tasks. If tasks run there, it has stopped
+// dropping them.
 func (ds *disruptions) settleDrain(now time.Time, a *agent, u *disruption) {
-	if !u.drain.back || now.Before(a.drops.until) || a.hasExecutor && len(ds.core.tasks.on(a.ID)) == 0 {
+	if !u.drain.offersAgain || now.Before(a.dropBackoff.until) || a.hasExecutor && len(ds.core.tasks.on(a.ID)) == 0 {
 		return
 	}
 	u.draining, u.drain = false, drain{}
 	ds.changed(a.ID)
 }
 
-// tickDrain has the executor of a draining agent end when the last pod has left. Mesos knows nothing of pods of DaemonSets or
-// static ones that would stay: they end with it.
+// tickDrain shuts the executor of a draining agent down when the last task has ended. Pods of DaemonSets and static pods end
+// with the executor.
 func (ds *disruptions) tickDrain(now time.Time, a *agent, u *disruption, residents []*pod) []Action {
 	d := &u.drain
 	if len(ds.core.tasks.on(a.ID)) > 0 {
-		d.quiet = time.Time{}
+		d.idleSince = time.Time{}
 		return nil
 	}
-	if d.quiet.IsZero() {
-		d.quiet = now
+	if d.idleSince.IsZero() {
+		d.idleSince = now
 	}
 	ds.settleDrain(now, a, u)
 	switch {
 	case !u.draining, !a.hasExecutor && (d.exited || !d.asked.IsZero()):
 		return nil
-	case !d.asked.IsZero() && now.Sub(d.asked) < killAgain:
+	case !d.asked.IsZero() && now.Sub(d.asked) < killRetry:
 		return nil
-	case !d.back && now.Sub(d.quiet) < drainPatience && stays(residents):
+	case !d.offersAgain && now.Sub(d.idleSince) < drainPatience && stays(residents):
 		return nil
 	}
 	d.asked = now
 	return []Action{ShutdownExecutor{Agent: a.ID, Executor: api.MinionExecutorID}}
 }
 
-// stays tells whether one of the pods has still to leave.
+// stays reports whether one of the pods has not finished.
 func stays(residents []*pod) bool {
 	return slices.ContainsFunc(residents, func(p *pod) bool { return !finished(p.Obj) })
 }

@@ -13,45 +13,45 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// Event is something that happened. The objects in an event belong to everybody and are never changed.
+// Event is something that happened. Its objects are shared and must not be changed.
 type Event interface{ event() }
 
 // Events from Kubernetes.
 type (
-	// PodSeen is a pod that is new or changed.
+	// PodSeen says that a pod is new or changed.
 	PodSeen struct{ Pod *v1.Pod }
-	// PodGone is a pod whose object is gone from the API.
+	// PodGone says that a pod was removed from the API.
 	PodGone struct{ UID types.UID }
-	// NodeSeen is a node that is new or changed.
+	// NodeSeen says that a node is new or changed.
 	NodeSeen struct{ Node *v1.Node }
-	// NodeGone is a node whose object is gone from the API.
+	// NodeGone says that a node was removed from the API.
 	NodeGone struct{ Name string }
-	// NamespaceSeen is a namespace that is new or changed.
+	// NamespaceSeen says that a namespace is new or changed.
 	NamespaceSeen struct{ Namespace *v1.Namespace }
-	// NamespaceGone is a namespace whose object is gone from the API.
+	// NamespaceGone says that a namespace was removed from the API.
 	NamespaceGone struct{ Name string }
-	// VolumeSeen is a PersistentVolume that is new or changed.
+	// VolumeSeen says that a PersistentVolume is new or changed.
 	VolumeSeen struct{ Volume *v1.PersistentVolume }
-	// VolumeGone is a PersistentVolume whose object is gone from the API.
+	// VolumeGone says that a PersistentVolume was removed from the API.
 	VolumeGone struct{ Name string }
-	// ClaimSeen is a PersistentVolumeClaim that is new or changed.
+	// ClaimSeen says that a PersistentVolumeClaim is new or changed.
 	ClaimSeen struct{ Claim *v1.PersistentVolumeClaim }
-	// ClaimGone is a PersistentVolumeClaim whose object is gone from the API.
+	// ClaimGone says that a PersistentVolumeClaim was removed from the API.
 	ClaimGone struct{ Key api.PodKey }
-	// ClassSeen is a StorageClass that is new or changed.
+	// ClassSeen says that a StorageClass is new or changed.
 	ClassSeen struct{ Class *storagev1.StorageClass }
-	// ClassGone is a StorageClass whose object is gone from the API.
+	// ClassGone says that a StorageClass was removed from the API.
 	ClassGone struct{ Name string }
-	// ClaimsPrepared answers PrepareClaims. If it is not OK, somebody else has changed one of the objects.
+	// ClaimsPrepared answers PrepareClaims. OK is false if somebody else changed one of the objects.
 	ClaimsPrepared struct {
 		Action PrepareClaims
 		OK     bool
 	}
-	// BudgetSeen is a PodDisruptionBudget that is new or changed.
+	// BudgetSeen says that a PodDisruptionBudget is new or changed.
 	BudgetSeen struct{ Budget *policyv1.PodDisruptionBudget }
-	// BudgetGone is a PodDisruptionBudget whose object is gone from the API.
+	// BudgetGone says that a PodDisruptionBudget was removed from the API.
 	BudgetGone struct{ UID types.UID }
-	// Synced says that everything of the kinds above that exists has been seen. Until then nothing of Mesos is acted on.
+	// Synced says that all existing objects of the kinds above have been seen. The core connects to Mesos only then.
 	Synced struct{}
 	// BindDone answers Bind and Annotate.
 	BindDone struct {
@@ -62,14 +62,14 @@ type (
 	ExecutorReady struct {
 		Agent     api.AgentID
 		Record    []byte
-		Kept      bool // it is the record of an executor that runs, and may be another scheduler's
+		Kept      bool // it belongs to a running executor, which another scheduler may have started
 		Resources offers.Resources
 	}
 )
 
 // EvictDone answers Evict.
 type EvictDone struct {
-	Agent   api.AgentID // that the pod has to leave
+	Agent   api.AgentID // where the pod runs
 	Pod     types.UID
 	Outcome EvictOutcome
 }
@@ -80,40 +80,40 @@ type (
 	Subscribed struct{ Framework api.FrameworkID }
 	// Disconnected is the end of that connection.
 	Disconnected struct{}
-	// Offered are new offers.
+	// Offered brings new offers.
 	Offered struct{ Offers []offers.Offer }
-	// OfferRescinded is an offer that Mesos took back.
+	// OfferRescinded says that Mesos took an offer back.
 	OfferRescinded struct{ Offer api.OfferID }
-	// InverseOffered are new inverse offers.
+	// InverseOffered brings new inverse offers.
 	InverseOffered struct{ Offers []InverseOffer }
-	// InverseOfferRescinded is an inverse offer that Mesos took back, because the plan has changed.
+	// InverseOfferRescinded says that Mesos took an inverse offer back, because the maintenance schedule changed.
 	InverseOfferRescinded struct{ Offer api.OfferID }
-	// TaskUpdated is a status update of a task.
+	// TaskUpdated brings a status update of a task.
 	TaskUpdated struct{ Status TaskStatus }
-	// AgentLost is an agent that the master removed.
+	// AgentLost says that the master removed an agent.
 	AgentLost struct{ Agent api.AgentID }
-	// ExecutorExited is an executor of ours that ended.
+	// ExecutorExited says that one of our executors ended.
 	ExecutorExited struct {
 		Agent    api.AgentID
 		Executor api.ExecutorID
 	}
 )
 
-// Tick is the passing of time; it comes about once a second.
+// Tick comes about once a second.
 type Tick struct{}
 
-// Wake comes when the time has passed that Core.WakeAt named.
+// Wake comes at the time that Core.WakeAt returned.
 type Wake struct{}
 
-// BindOutcome is what became of a binding.
+// BindOutcome is the result of Bind or Annotate.
 type BindOutcome int
 
 // Outcomes of a binding.
 const (
 	BindOK       BindOutcome = iota // the pod is bound and carries its task's id
 	BindGone                        // the pod does not exist any more, or is being deleted
-	BindConflict                    // the pod is bound already, elsewhere
-	BindFailed                      // the API server could not be asked; to be tried again
+	BindConflict                    // the pod is already bound to another node
+	BindFailed                      // the API server did not answer; the core tries again
 )
 
 // String returns the outcome's name.
@@ -129,7 +129,7 @@ type TaskStatus struct {
 	Reason  string
 	Message string
 	UUID    []byte // empty if the update needs no acknowledgement
-	// ByExecutor says that it is the executor's own word on the pod, and not what an agent or a master makes of the executor.
+	// ByExecutor says that the executor sent the update itself; otherwise an agent or a master generated it.
 	ByExecutor bool
 }
 

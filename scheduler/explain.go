@@ -8,27 +8,27 @@ import (
 )
 
 const (
-	reportPatience  = 2 * time.Second  // offers that REVIVE calls for arrive within this
-	preparePatience = 20 * time.Second // nodes appear, and executors are prepared, within this
-	reportFirst     = 10 * time.Second
-	reportLast      = 5 * time.Minute
+	reportPatience = 2 * time.Second  // by then, the offers after a REVIVE have arrived
+	prepareTimeout = 20 * time.Second // by then, nodes have appeared and executors are prepared
+	reportFirst    = 10 * time.Second
+	reportLast     = 5 * time.Minute
 )
 
-// report spaces out what is told about one waiting pod.
+// report spaces out the reports about one waiting pod.
 type report struct {
 	message string
-	again   time.Time     // the same message is not repeated before
-	change  time.Time     // nor another one looked for before
-	pause   time.Duration // between changed messages
+	again   time.Time     // when the same message may be repeated
+	change  time.Time     // when to look for reasons again
+	pause   time.Duration // between different messages
 }
 
-// due tells whether to tell the message now, and remembers that it was told.
+// due reports whether to report the message now, and then remembers it.
 func (r *report) due(now time.Time, message string) bool {
 	if now.Before(r.change) {
 		return false
 	}
 	if message == r.message && now.Before(r.again) {
-		r.change = now.Add(min(reportFirst, r.again.Sub(now))) // look again then, not all the time
+		r.change = now.Add(min(reportFirst, r.again.Sub(now)))
 		return false
 	}
 	r.pause = min(max(2*r.pause, reportFirst), reportLast)
@@ -36,11 +36,11 @@ func (r *report) due(now time.Time, message string) bool {
 	return true
 }
 
-// looksPerTick bounds for how many agents it is found out in one step why they refuse a pod.
-const looksPerTick = 200_000
+// checksPerTick limits how many agents are checked in one step, over all pods.
+const checksPerTick = 200_000
 
-// explain tells why pods wait when there is something to tell: not while a refusal may be gone in a moment, and not
-// before the offers that were called for can have come. Equal pods share the reasons.
+// explain reports why pods wait, but not before offers have had time to arrive, nor while an executor or a node is being
+// prepared. Equal pods share the reasons.
 func (ps *pods) explain(now time.Time) []Action {
 	var acts []Action
 	reasons := map[match.Key]*match.Summary{}
@@ -60,13 +60,13 @@ func (ps *pods) explain(now time.Time) []Action {
 		key := p.Key()
 		refusals := reasons[key]
 		if refusals == nil {
-			if len(reasons) > 0 && len(reasons)*ps.core.agents.count() > looksPerTick {
+			if len(reasons) > 0 && len(reasons)*ps.core.agents.count() > checksPerTick {
 				break
 			}
 			refusals = ps.core.index.WhyNot(&p.Pod)
 			reasons[key] = refusals
 		}
-		if refusals.Preparing() > 0 && now.Sub(p.since) < preparePatience {
+		if refusals.Preparing() > 0 && now.Sub(p.since) < prepareTimeout {
 			continue
 		}
 		if message := refusals.String() + ps.core.preemption.outlook(p); p.report.due(now, message) {
@@ -76,13 +76,13 @@ func (ps *pods) explain(now time.Time) []Action {
 	return append(acts, ps.explainHomeless(now)...)
 }
 
-// explainHomeless tells of the pods that somebody bound to a node that does not exist. What is bound to a node that is
-// none of ours is not ours to start, nor to explain.
+// explainHomeless reports pods that somebody bound to a node that does not exist. Pods on existing nodes that are not ours
+// do not concern us.
 func (ps *pods) explainHomeless(now time.Time) []Action {
 	var pods []*pod
 	for node, home := range ps.queue.awaitingNode {
 		for _, p := range home {
-			if ps.core.agents.node(node) == nil && now.Sub(p.since) >= preparePatience {
+			if ps.core.agents.node(node) == nil && now.Sub(p.since) >= prepareTimeout {
 				pods = append(pods, p)
 			}
 		}
@@ -99,7 +99,7 @@ func (ps *pods) explainHomeless(now time.Time) []Action {
 
 func noSuchNode(p *pod) string { return "it is bound to node " + p.Node + ", which does not exist" }
 
-// unexplained returns the pods of which it may be time to tell why they wait, the next in turn first.
+// unexplained returns the waiting pods whose next report may be due, in the queue's order.
 func (ps *pods) unexplained(now time.Time) []*pod {
 	var pods []*pod
 	late := func(p *pod) {

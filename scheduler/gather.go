@@ -2,22 +2,22 @@ package scheduler
 
 import "time"
 
-// gatherLimit is how many times --batch-idle-duration pods that keep coming hold the launch of those before them at most.
+// gatherLimit limits the wait for more pods to this many times --batch-idle-duration.
 const gatherLimit = 4
 
-// maxGather is the longest --batch-idle-duration that makes sense: Mesos offers again what is free once a second.
+// maxGather is the longest useful --batch-idle-duration: Mesos offers free resources once a second.
 const maxGather = time.Second
 
-// gathering holds launches back for a moment while pods come one after the other. An ACCEPT uses an offer up: what is left
-// of it is recovered and offered again with the next allocation, and that comes once in Mesos's --allocation_interval, a second,
-// or by a REVIVE (Master::_accept in src/master/master.cpp, HierarchicalAllocatorProcess::recoverResources and reviveOffers
-// in src/master/allocator/mesos/hierarchical.cpp). So the first of a deployment's pods would have the others wait.
+// gathering holds launches back for a moment while more pods are coming. An ACCEPT uses the whole offer up: Mesos offers the rest
+// only with the next allocation, after its --allocation_interval of a second or a REVIVE (Master::_accept in
+// src/master/master.cpp, HierarchicalAllocatorProcess::recoverResources and reviveOffers in
+// src/master/allocator/mesos/hierarchical.cpp). So a Deployment's first pod would make the others wait.
 type gathering struct {
-	until time.Time // launches are held back; zero if they are not
-	limit time.Time // of until, however many pods come
+	until time.Time // when launches may go on; zero if they are not held back
+	limit time.Time // of until
 }
 
-// arrive takes in that a pod has come that needs a task.
+// arrive notes that a new pod needs a task.
 func (g *gathering) arrive(now time.Time, quiet time.Duration) {
 	if quiet <= 0 {
 		return
@@ -30,7 +30,7 @@ func (g *gathering) arrive(now time.Time, quiet time.Duration) {
 	}
 }
 
-// holds tells whether launches are held back. What a Tick does cannot wait.
+// holds reports whether launches are held back. A Tick ends that.
 func (g *gathering) holds(now time.Time, ev Event) bool {
 	if _, tick := ev.(Tick); !tick && now.Before(g.until) {
 		return true
@@ -39,12 +39,12 @@ func (g *gathering) holds(now time.Time, ev Event) bool {
 	return false
 }
 
-// reviveFirst is how long after a REVIVE the next one may come, with so many agents: each has Mesos go through all of them.
+// reviveFirst returns the shortest time between two REVIVEs. It grows with the number of agents, all of which Mesos checks.
 func reviveFirst(agents int) time.Duration {
 	return min(max(reviveSoonest, time.Duration(agents)*time.Millisecond), reviveAgain)
 }
 
-// wakeAt returns when the next Wake has to come; zero if none has to.
+// wakeAt returns when to send the next Wake; zero for none.
 func (of *offering) wakeAt(now time.Time) time.Time {
 	if !of.core.session.connected() {
 		return time.Time{}

@@ -14,43 +14,43 @@ import (
 )
 
 const (
-	// lasting is after how many failures in a row an agent's node is tainted: when it has taken no pod for more than a minute.
-	lasting = 4
-	// kubeletPatience is how long a kubelet may take to admit a pod that its executor has taken: it may have to start first.
+	// taintAfter is after how many failures in a row an agent's node is tainted; by then it has taken no pod for more than a minute.
+	taintAfter = 4
+	// kubeletPatience is how long a kubelet may take to admit a pod, including its own start.
 	kubeletPatience = 3 * time.Minute
 )
 
-// blames is the table of the reasons for which a task that has not run yet ends by its agent's fault, and not by its pod's,
-// with how long nothing else is launched there after the first such failure. They count when it is the agent or the master
-// that says so. src/slave/slave.cpp of Mesos sends those without another file here.
+// blames lists the reasons that blame the agent, not the pod, for the end of a task that has not run yet, with the pause after
+// the first such failure. They count only if the agent or the master sends them. Unless another file is named, see
+// src/slave/slave.cpp of Mesos.
 var blames = map[string]time.Duration{
-	// The sandbox cannot be made, an isolator fails, the fetcher does (executorLaunched).
+	// The sandbox, an isolator or the fetcher failed (executorLaunched).
 	"REASON_CONTAINER_LAUNCH_FAILED": breakerFirst,
-	// It was started and did not subscribe in time (registerExecutorTimeout).
+	// The executor did not subscribe in time (registerExecutorTimeout).
 	"REASON_EXECUTOR_REGISTRATION_TIMEOUT": breakerFirst,
-	// It has ended by itself (sendExecutorTerminatedStatusUpdate). For TASK_DROPPED see blame.
+	// The executor ended by itself (sendExecutorTerminatedStatusUpdate). For TASK_DROPPED see blame.
 	"REASON_EXECUTOR_TERMINATED": breakerFirst,
-	// Its container took more than it was given (the isolators in src/slave/containerizer/mesos).
+	// The executor's container exceeded its limits (the isolators in src/slave/containerizer/mesos).
 	"REASON_CONTAINER_LIMITATION":        breakerFirst,
 	"REASON_CONTAINER_LIMITATION_MEMORY": breakerFirst,
 	"REASON_CONTAINER_LIMITATION_DISK":   breakerFirst,
 	"REASON_IO_SWITCHBOARD_EXITED":       breakerFirst,
-	// The container could not be given the task's share (launchTask and __run, as TASK_GONE).
+	// The container's resources could not be updated for the task (launchTask and __run, as TASK_GONE).
 	"REASON_CONTAINER_UPDATE_FAILED": breakerFirst,
-	// Directories could not be taken back from the garbage collection, or resources have no isolator (run and _run).
+	// Directories could not be unscheduled from garbage collection, or resources have no isolator (run and _run).
 	"REASON_GC_ERROR": breakerFirst,
-	// The agent has lost what it knew of reserved resources or volumes (__run).
+	// The agent does not know the task's reserved resources or volumes (__run).
 	"REASON_RESOURCES_UNKNOWN": breakerFirst,
-	// The agent was started again before the executor had subscribed, or that did not find it again (recover, reregisterExecutorTimeout).
+	// The agent restarted before the executor had subscribed, or the executor did not reconnect (recover, reregisterExecutorTimeout).
 	"REASON_AGENT_RESTARTED":                 breakerBrief,
 	"REASON_EXECUTOR_REREGISTRATION_TIMEOUT": breakerBrief,
 	// The agent was not connected when the offer was accepted (accept in src/master/master.cpp).
 	"REASON_AGENT_DISCONNECTED": breakerBrief,
 }
 
-// blame tells whether the end of a task that had not run is its agent's fault. TASK_DROPPED for an executor that has ended is
-// mostly a matter of a moment: the agent waits for acknowledgements of its last tasks, or the master has not heard of its end
-// (__run in src/slave/slave.cpp).
+// blame reports whether the end of a task that had not run is its agent's fault, and returns the pause after the first such
+// failure. TASK_DROPPED for an executor that has ended is usually over in a moment: the agent waits for acknowledgements of
+// its last tasks, or the master has not heard of its end (__run in src/slave/slave.cpp).
 func blame(s TaskStatus) (first time.Duration, blamed bool) {
 	if s.unfit() {
 		return breakerFirst, true
@@ -65,20 +65,20 @@ func blame(s TaskStatus) (first time.Duration, blamed bool) {
 	return first, blamed
 }
 
-// health tells which agents fail tasks before they run, and which pods kubelets did not admit.
+// health tracks which agents fail tasks before they run, and which pods kubelets did not admit.
 type health struct {
 	core  *Core
-	count uint64 // of pods that kubelets rejected
+	count uint64 // of rejected pods
 }
 
-// rejected counts the pods that kubelets did not admit.
+// rejected returns the number of pods that kubelets did not admit.
 func (hs *health) rejected() uint64 { return hs.count }
 
-// changed has the agent viewed anew of which more or less keeps pods off.
+// changed refreshes an agent in the index after its failures have changed.
 func (hs *health) changed(a *agent) { hs.core.index.Refresh(&a.Agent) }
 
-// note learns from what is said of a task whether its agent is able to run any: one that is not would else get all pods,
-// because all that it has is always free.
+// note learns from an update whether the task's agent can run tasks. An agent that cannot is always free, so that without this
+// it would get all pods.
 func (hs *health) note(now time.Time, t *task, s TaskStatus) []Action {
 	a := hs.core.agents.get(t.agent)
 	switch {
@@ -97,7 +97,7 @@ func (hs *health) note(now time.Time, t *task, s TaskStatus) []Action {
 		return nil
 	}
 	if p := hs.core.pods.get(t.pod); p != nil && p.Node == "" {
-		t.spared = true // others may run it at once
+		t.blameless = true // another agent may run it at once
 	}
 	acts := hs.failed(now, a, t.since, first, s.String())
 	if node := hs.core.agents.node(a.Node); node != nil && s.unfit() {
@@ -106,13 +106,13 @@ func (hs *health) note(now time.Time, t *task, s TaskStatus) []Action {
 	return acts
 }
 
-// shutsDown tells whether the agent's executor was asked to end and has not yet.
+// shutsDown reports whether the agent's executor was asked to end and still runs.
 func (hs *health) shutsDown(a *agent) bool {
 	u := hs.core.disruptions.of(a.ID)
 	return u != nil && (u.draining || !u.rollout.asked.IsZero() && u.rollout.gone.IsZero())
 }
 
-// noteRan notes that a task there runs, or that its kubelet has admitted its pod.
+// noteRan notes that the agent has run a task, or that its kubelet has admitted the task's pod.
 func (hs *health) noteRan(now time.Time, a *agent, t *task) []Action {
 	t.ran = true
 	if p := hs.core.pods.get(t.pod); p != nil {
@@ -126,11 +126,11 @@ func (hs *health) noteRan(now time.Time, a *agent, t *task) []Action {
 	*h = breaker{}
 	hs.changed(a)
 	hs.core.offering.reviveSoon()
-	return hs.core.agents.tellNode(a, v1.EventTypeNormal, "AgentRecovered", told)
+	return hs.core.agents.nodeEvent(a, v1.EventTypeNormal, "AgentRecovered", told)
 }
 
-// failed counts a failure of the agent, of a task that was launched there at the given time. What it offers is given back
-// at once, for as long as nothing is tried there.
+// failed counts the failure of a task that was launched on the agent at the given time. The agent's offers are declined until
+// the next try.
 func (hs *health) failed(now time.Time, a *agent, launched time.Time, first time.Duration, why string) []Action {
 	h := &a.failures.health
 	if !h.fail(now, launched, first, why) {
@@ -138,10 +138,10 @@ func (hs *health) failed(now time.Time, a *agent, launched time.Time, first time
 	}
 	hs.changed(a)
 	told := fmt.Sprintf("%s; no pod is placed there for %s, then one is tried (failure %d)", why, h.until.Sub(now), h.failures)
-	return append(hs.core.offering.giveBack(now, a), hs.core.agents.tellNode(a, v1.EventTypeWarning, "AgentFailing", told)...)
+	return append(hs.core.offering.giveBack(now, a), hs.core.agents.nodeEvent(a, v1.EventTypeWarning, "AgentFailing", told)...)
 }
 
-// awaited tells whether a pod that is bound to the agent's node needs a task.
+// awaited reports whether a pod that is bound to the agent's node needs a task.
 func (hs *health) awaited(a *agent) bool {
 	for obj := range hs.core.index.OccupiedBy(a.Node) {
 		if p := hs.core.pods.get(obj.UID); p != nil && p.Node == a.Node && needsTask(p) {
@@ -151,15 +151,15 @@ func (hs *health) awaited(a *agent) bool {
 	return false
 }
 
-// tick does what is due for an agent on which something has failed.
+// tick ends pauses that are over, and taints or untaints the agent's node.
 func (hs *health) tick(now time.Time, a *agent) []Action {
 	if a.failures.health.due(now) {
 		hs.changed(a)
 		hs.core.offering.reviveSoon()
 	}
 	hs.tickRejections(now, a)
-	taint := a.failures.health.failures >= lasting
-	if taint == a.failures.tainted || now.Sub(a.failures.taintAt) < nodeAgain {
+	taint := a.failures.health.failures >= taintAfter
+	if taint == a.failures.tainted || now.Sub(a.failures.taintAt) < nodeRetry {
 		return nil
 	}
 	node := hs.core.agents.nodeOf(a)
@@ -170,8 +170,8 @@ func (hs *health) tick(now time.Time, a *agent) []Action {
 	return []Action{TaintNode{Node: node, Failing: taint}}
 }
 
-// tickStarting counts a failure of an agent whose kubelet has not admitted a pod for long: it may not even run. The pod is bound
-// and has to wait; no other shall share its lot.
+// tickStarting counts a failure of an agent whose kubelet has not admitted a pod in time, and may not even run. The pod is bound
+// and has to wait there; others stay away.
 func (hs *health) tickStarting(now time.Time, t *task) []Action {
 	a, p := hs.core.agents.get(t.agent), hs.core.pods.get(t.pod)
 	if a == nil || p == nil {
@@ -185,7 +185,7 @@ func (hs *health) tickStarting(now time.Time, t *task) []Action {
 	return acts
 }
 
-// tickSilent counts a failure of an agent that has not said anything of a task for so long that the task is given up.
+// tickSilent counts a failure of an agent that has sent no update of a task within LaunchGrace.
 func (hs *health) tickSilent(now time.Time, t *task) []Action {
 	a := hs.core.agents.get(t.agent)
 	if a == nil {
@@ -194,14 +194,14 @@ func (hs *health) tickSilent(now time.Time, t *task) []Action {
 	return hs.failed(now, a, t.since, breakerFirst, fmt.Sprintf("nothing was heard of task %s for %s", t.id, hs.core.cfg.LaunchGrace))
 }
 
-// stalled tells whether it is time for tickStarting. Of a pod that a kubelet had before its executor ended nobody can tell
-// whether the next one has it.
+// stalled reports whether tickStarting is due. A pod that an earlier kubelet had admitted is skipped: nothing shows when the
+// next kubelet admits it.
 func (t *task) stalled(now time.Time) bool {
 	return t.state == Starting && t.bound && t.fresh && !t.ran && now.Sub(t.starting) >= kubeletPatience
 }
 
-// tries notes that a pod, or a task without one, is being tried on an agent where something has failed. A pod that is bound
-// there is no trial: the kubelet has it already, and it may never run for reasons of its own.
+// tries marks a pod, or a task without one, as the trial of an agent where something has failed. A pod that is bound there is
+// no trial: the kubelet already has it, and it may never run for reasons of its own.
 func (a *agent) tries(who types.UID, p *pod) {
 	if p != nil && p.Node != "" {
 		return
@@ -214,7 +214,7 @@ func (a *agent) tries(who types.UID, p *pod) {
 	}
 }
 
-// triedInVain notes that who was tried on the agent has left it without a result.
+// triedInVain ends a trial on the agent that has no result.
 func (hs *health) triedInVain(a *agent, who types.UID) {
 	changed := a.failures.health.end(who)
 	for _, r := range a.failures.rejections {
@@ -225,26 +225,26 @@ func (hs *health) triedInVain(a *agent, who types.UID) {
 	}
 }
 
-// recall learns from its node, when that is seen for the first time, that an earlier scheduler knew the agent to fail.
-func (hs *health) recall(a *agent, node *v1.Node) {
+// restore learns from the taint of an agent's node, when it is first seen, that the agent failed under an earlier scheduler.
+func (hs *health) restore(a *agent, node *v1.Node) {
 	a.failures.tainted = slices.ContainsFunc(node.Spec.Taints, isFailingTaint)
-	if a.failures.recalled {
+	if a.failures.restored {
 		return
 	}
-	a.failures.recalled = true
+	a.failures.restored = true
 	if a.failures.tainted && a.failures.health.failures == 0 {
-		a.failures.health = breaker{failures: lasting, why: "its tasks failed before they ran when the scheduler was started"}
+		a.failures.health = breaker{failures: taintAfter, why: "its tasks failed before they ran when the scheduler was started"}
 		hs.changed(a)
 	}
 }
 
-// failures are what has failed on an agent. They keep pods off it.
+// failures are what has failed on an agent. They implement match.Guard, which keeps pods away.
 type failures struct {
 	health     breaker // of tasks that fail before they run
 	rejections []*rejection
 	tainted    bool      // its node has api.TaintAgentFailing
-	taintAt    time.Time // when that was to be changed last
-	recalled   bool      // what its node says of its health was taken in
+	taintAt    time.Time // when TaintNode was last sent
+	restored   bool      // the taint of its node was read
 }
 
 // Fails implements match.Guard.
@@ -260,7 +260,7 @@ func (f *failures) Rejects(requests *match.Requests, extended match.Extended) st
 	return ""
 }
 
-// failing tells how it stands with what has failed on the agent.
+// failing describes what has failed on the agent; "" for nothing.
 func (a *agent) failing() string {
 	var parts []string
 	if text := a.failures.health.String(); text != "" {
@@ -274,8 +274,8 @@ func (a *agent) failing() string {
 
 func isFailingTaint(taint v1.Taint) bool { return taint.Key == api.TaintAgentFailing }
 
-// tellNode tells something by an event on the agent's node, if it has one.
-func (as *agents) tellNode(a *agent, kind, reason, message string) []Action {
+// nodeEvent records an event on the agent's node, if it has one.
+func (as *agents) nodeEvent(a *agent, kind, reason, message string) []Action {
 	node := as.nodes[a.Node]
 	if node == nil {
 		return nil
@@ -283,10 +283,10 @@ func (as *agents) tellNode(a *agent, kind, reason, message string) []Action {
 	return []Action{TellNode{Node: node, Type: kind, Reason: reason, Message: message}}
 }
 
-// TellNode tells something by an event on a node.
+// TellNode records a Kubernetes event on a node.
 type TellNode struct {
 	Node                  *v1.Node
-	Type, Reason, Message string // as those of an Event of Kubernetes
+	Type, Reason, Message string // of the Kubernetes Event
 }
 
 func (a TellNode) String() string {
@@ -296,8 +296,8 @@ func (a TellNode) String() string {
 // Object implements ClusterAction.
 func (a TellNode) Object() string { return "node/" + a.Node.Name }
 
-// TaintNode gives a node api.TaintAgentFailing or takes it away, unless the node has changed meanwhile; then it is decided
-// upon again.
+// TaintNode adds or removes the taint api.TaintAgentFailing. If the node has changed meanwhile nothing is written; the core
+// decides again.
 type TaintNode struct {
 	Node    *v1.Node // as it was seen
 	Failing bool
@@ -313,7 +313,7 @@ func (a TaintNode) String() string {
 // Object implements ClusterAction.
 func (a TaintNode) Object() string { return "node/" + a.Node.Name }
 
-// Taints are those that the node shall have.
+// Taints returns the taints that the node shall have.
 func (a TaintNode) Taints() []v1.Taint {
 	taints := slices.DeleteFunc(slices.Clone(a.Node.Spec.Taints), isFailingTaint)
 	if a.Failing {

@@ -12,52 +12,52 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// LiveOffer is an offer that is held now.
+// LiveOffer is an offer that the scheduler holds now.
 type LiveOffer struct {
 	ID       api.OfferID `json:"id"`
 	Agent    api.AgentID `json:"agent"`
 	Hostname string      `json:"hostname"`
-	// Node is the Kubernetes node that stands for the agent; empty if it can have none.
+	// Node is the agent's Kubernetes node; empty if it cannot have one.
 	Node string `json:"node,omitempty"`
 	Role string `json:"role"`
 	// Resources are in the notation of Mesos's --resources flag, such as "cpus:3.9;mem:512;ports:[31000-32000]".
 	Resources string `json:"resources"`
-	// Until is when the offer is given back if no task is launched in it.
+	// Until is when the offer is declined if no task is launched in it.
 	Until time.Time `json:"until"`
-	// Unavailable is the maintenance that is planned for the agent, as "start/end"; empty for none.
+	// Unavailable is the agent's planned maintenance window, as "start/end"; empty for none.
 	Unavailable string `json:"unavailable,omitempty"`
 }
 
 // LiveTask is a task that Mesos knows or should know.
 type LiveTask struct {
 	ID api.TaskID `json:"id"`
-	// Pod is "namespace/name"; empty if the pod is gone and the task is about to be.
+	// Pod is "namespace/name"; empty if the pod was removed and the task is about to end.
 	Pod   string      `json:"pod,omitempty"`
 	Agent api.AgentID `json:"agent"`
 	Node  string      `json:"node,omitempty"`
-	// State is the task state that Mesos told last (https://mesos.apache.org/documentation/latest/task-state-reasons/).
+	// State is the task's last state in Mesos (https://mesos.apache.org/documentation/latest/task-state-reasons/).
 	State string `json:"state"`
-	// Message is what came with that state; empty for nothing.
+	// Message is the message of that state's update; empty for none.
 	Message string `json:"message,omitempty"`
-	// Since is when the task was launched, or found by this scheduler if another one launched it.
+	// Since is when the task was launched, or found by this scheduler if an earlier one launched it.
 	Since time.Time `json:"since"`
 	// Bound says that the pod is bound to the node and carries the task's id.
 	Bound bool `json:"bound"`
-	// Warm says that it has no pod: it keeps its node's minion up.
+	// Warm says that the task has no pod: it keeps its node's minion running.
 	Warm bool `json:"warm,omitempty"`
-	// Killing says that the task was asked to end.
+	// Killing says that Mesos was asked to kill the task.
 	Killing bool `json:"killing"`
 }
 
-// WaitingPod is a pod that needs a task and has none.
+// WaitingPod is a pod that has no task and needs one.
 type WaitingPod struct {
 	Pod string `json:"pod"`
-	// Since is when it began to wait, or was found waiting by this scheduler.
+	// Since is when the pod began to wait, or this scheduler found it.
 	Since time.Time `json:"since"`
-	// Attempts is how many tasks were launched for it already.
+	// Attempts is the number of tasks launched for it so far.
 	Attempts int `json:"attempts"`
-	// Reasons is why it waits, one text a reason. What agents refuse it for is as its last FailedScheduling event told;
-	// it begins with the number of agents, or with "it" for the agent of the node that the pod is bound to.
+	// Reasons is why it waits, one reason per text. Reasons of agents are those of its last FailedScheduling event: each begins
+	// with the number of agents, or with "it" for the agent of the node that the pod is bound to.
 	Reasons []string `json:"reasons"`
 }
 
@@ -82,7 +82,7 @@ func (of *offering) live() []LiveOffer {
 	return live
 }
 
-// live is Core.LiveTasks.
+// live implements Core.LiveTasks.
 func (ts *tasks) live() []LiveTask {
 	live := []LiveTask{}
 	for _, t := range ts.byID {
@@ -101,7 +101,7 @@ func (ts *tasks) live() []LiveTask {
 	return live
 }
 
-// live is Core.WaitingPods.
+// live implements Core.WaitingPods.
 func (ps *pods) live(now time.Time) []WaitingPod {
 	queue := []WaitingPod{}
 	pods := slices.SortedFunc(maps.Values(ps.byUID), func(a, b *pod) int { return cmp.Compare(a.Order, b.Order) })
@@ -117,7 +117,7 @@ func (ps *pods) live(now time.Time) []WaitingPod {
 	return queue
 }
 
-// reasons tells why a pod waits. There is always one.
+// reasons returns why a pod waits; it is never empty.
 func (ps *pods) reasons(now time.Time, p *pod) []string {
 	if gates := p.Obj.Spec.SchedulingGates; len(gates) > 0 {
 		names := make([]string, len(gates))
@@ -147,7 +147,7 @@ func (ps *pods) reasons(now time.Time, p *pod) []string {
 	return reasons
 }
 
-// splitReasons takes a summary's message apart: what stands between commas that are not in parentheses.
+// splitReasons splits a summary's message at its commas, except those in parentheses.
 func splitReasons(message string) []string {
 	if _, after, found := strings.Cut(message, "available: "); found {
 		message = after
@@ -177,43 +177,43 @@ func splitReasons(message string) []string {
 	return parts
 }
 
-// live returns the offers that are held, by host and id.
+// LiveOffers returns the offers that are held, by host and id.
 func (c *Core) LiveOffers() []LiveOffer { return c.offering.live() }
 
-// live returns the tasks, by pod and id.
+// LiveTasks returns the tasks, by pod and id.
 func (c *Core) LiveTasks() []LiveTask { return c.tasks.live() }
 
-// live returns the nodes that stand for agents, by name.
+// LiveNodes returns the agents' nodes, by name.
 func (c *Core) LiveNodes(now time.Time) []LiveNode { return c.agents.live(now) }
 
-// live returns the pods that wait, first come first. Pods with scheduling gates are among them: whoever looks for
-// a pod that does not start wants to find it here.
+// WaitingPods returns the waiting pods in order of arrival. Pods with scheduling gates are among them, because users look here
+// for every pod that does not start.
 func (c *Core) WaitingPods(now time.Time) []WaitingPod { return c.pods.live(now) }
 
-// Snapshot is what there is to see of a Core, for metrics and logs.
+// Snapshot holds counts of a Core, for metrics and logs.
 type Snapshot struct {
 	PodsWaiting, Tasks, AgentsAlive, Offers int
 	OffersEnded                             map[offers.End]uint64
 	DisruptionSnapshot
-	// AgentsFailing are those where tasks fail before they run, and PodsRejected the pods that kubelets did not admit.
+	// AgentsFailing counts agents where tasks fail before they run; PodsRejected counts pods that kubelets did not admit.
 	AgentsFailing int
 	PodsRejected  uint64
-	// Preemptions are the searches for pods to preempt so far, and Victims the pods that were.
+	// Preemptions counts the searches for pods to preempt; Victims counts the preempted pods.
 	Preemptions, Victims uint64
 }
 
-// DisruptionSnapshot is what there is to see of maintenance, draining and rollouts.
+// DisruptionSnapshot holds counts of maintenance, draining and rollouts.
 type DisruptionSnapshot struct {
-	// AgentsPlanned and AgentsDraining count agents with planned maintenance, and those that Mesos drains.
+	// AgentsPlanned counts agents with planned maintenance; AgentsDraining counts agents that Mesos drains.
 	AgentsPlanned, AgentsDraining int
-	// NodesOutdated have a minion of another version than the scheduler's, RolloutsUnderWay and RolloutsStopped are the nodes
-	// where it is being replaced, and where that was given up; NodesWarm are those that are kept warm.
+	// NodesOutdated counts nodes whose minion has another version than the scheduler, RolloutsUnderWay those where it is being
+	// replaced, and RolloutsStopped those where that was given up. NodesWarm counts nodes that are kept warm.
 	NodesOutdated, RolloutsUnderWay, RolloutsStopped, NodesWarm int
 	InverseOffers                                               map[InverseEnd]uint64
 	Evictions                                                   map[EvictOutcome]uint64
 }
 
-// Snapshot counts what there is now.
+// Snapshot returns the current counts.
 func (c *Core) Snapshot() Snapshot {
 	s := Snapshot{PodsWaiting: c.pods.waiting(), Tasks: c.tasks.count(), PodsRejected: c.health.rejected()}
 	s.Preemptions, s.Victims = c.preemption.counts()
@@ -236,7 +236,7 @@ func (c *Core) Snapshot() Snapshot {
 	return s
 }
 
-// counts tells how many offers are held, and how many ended in each way.
+// counts returns the number of held offers, and of ended offers by end.
 func (of *offering) counts() (held int, ended map[offers.End]uint64) {
 	ended = map[offers.End]uint64{}
 	for _, end := range offers.Ends() {
@@ -245,7 +245,7 @@ func (of *offering) counts() (held int, ended map[offers.End]uint64) {
 	return of.held.Len(), ended
 }
 
-// counts tells what is planned, and how inverse offers and evictions ended.
+// counts returns the counts of disruptions.
 func (ds *disruptions) counts() DisruptionSnapshot {
 	s := DisruptionSnapshot{InverseOffers: map[InverseEnd]uint64{}, Evictions: map[EvictOutcome]uint64{}}
 	for _, u := range ds.byAgent {

@@ -9,34 +9,34 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// LiveNode is a node that stands for an agent.
+// LiveNode is an agent's node.
 type LiveNode struct {
 	Node  string      `json:"node"`
 	Agent api.AgentID `json:"agent"`
-	// Minion says that the minion runs, as far as the scheduler knows. What follows is empty if it does not.
+	// Minion says that the minion runs, as far as the scheduler knows. KM and Since are empty if it does not.
 	Minion bool `json:"minion"`
-	// KM is the version of the minion; empty, too, while it has not told it.
+	// KM is the version of the minion; empty, too, until the minion has written it.
 	KM string `json:"km,omitempty"`
 	// Since is when the minion started.
 	Since *time.Time `json:"since,omitempty"`
-	// Kubelet is the version of the kubelet that ran there last; empty if none has yet.
+	// Kubelet is the version of the last kubelet there; empty if none has run yet.
 	Kubelet string `json:"kubelet,omitempty"`
-	// Tasks counts the tasks there, whether they have a pod or not.
+	// Tasks counts the tasks there, with and without pods.
 	Tasks int `json:"tasks"`
-	// Warm says that one of them has no pod, and keeps the minion up.
+	// Warm says that one of them has no pod and keeps the minion running.
 	Warm  bool `json:"warm,omitempty"`
 	Ready bool `json:"ready"`
-	// CordonedFor is "maintenance", "draining" or "rollout" for a cordon of the scheduler's, "somebody" for one of others, and
-	// empty if the node takes pods.
+	// CordonedFor is "maintenance", "draining" or "rollout" if the scheduler cordoned the node, "somebody" if somebody else did,
+	// and empty if it is not cordoned.
 	CordonedFor string `json:"cordonedFor,omitempty"`
-	// Rollout is how far the replacement of a minion of another version is; nil if there is nothing to tell.
+	// Rollout is the progress of replacing a minion of another version; nil for none.
 	Rollout *NodeRollout `json:"rollout,omitempty"`
-	// Failing is how tasks failed on the agent before they ran, or were rejected by its kubelet, and when the next one is tried;
-	// empty if the last one ran.
+	// Failing says how tasks failed on the agent before they ran, or were rejected by its kubelet, and when the next one is
+	// tried; empty if the last one ran.
 	Failing string `json:"failing,omitempty"`
 }
 
-// live is Core.LiveNodes.
+// live implements Core.LiveNodes.
 func (as *agents) live(now time.Time) []LiveNode {
 	live := []LiveNode{}
 	residents, pause := as.core.disruptions.residents(), as.core.rollouts.pause(now)
@@ -65,30 +65,30 @@ func (as *agents) live(now time.Time) []LiveNode {
 	return live
 }
 
-// NodeRollout is how far the replacement of a node's minion is.
+// NodeRollout is the progress of replacing a node's minion.
 type NodeRollout struct {
 	State RolloutStep `json:"state"`
-	// Target is the version that is to run; "" where the minion is kept.
+	// Target is the new version; "" if the minion is kept.
 	Target api.KMVersion `json:"target,omitempty"`
-	// Reason is what is waited for, or why it was given up, or why the minion is kept; "" if there is nothing to tell.
+	// Reason is what it waits for, why it was given up, or why the minion is kept; "" for none.
 	Reason string `json:"reason,omitempty"`
 }
 
-// RolloutStep is a step of the replacement of a node's minion.
+// RolloutStep is a step in replacing a node's minion.
 type RolloutStep string
 
 // Steps of the replacement.
 const (
 	StepWaits    RolloutStep = "Waits"    // it has not begun
-	StepDraining RolloutStep = "Draining" // pods are evicted
-	StepEnding   RolloutStep = "Ending"   // the minion has been asked to end
-	StepStarting RolloutStep = "Starting" // the new minion is waited for
-	StepFailed   RolloutStep = "Failed"   // it was given up, and the node is as good as before
+	StepDraining RolloutStep = "Draining" // pods are being evicted
+	StepEnding   RolloutStep = "Ending"   // the minion was asked to end
+	StepStarting RolloutStep = "Starting" // the new minion is starting
+	StepFailed   RolloutStep = "Failed"   // it was given up, and the node works as before
 	StepStuck    RolloutStep = "Stuck"    // it was given up, and the new minion is not ready
 	StepKept     RolloutStep = "Kept"     // this scheduler does not replace the minion
 )
 
-// String tells it to people; nil is nothing to tell.
+// String describes the rollout for people; "" for nil.
 func (r *NodeRollout) String() string {
 	if r == nil {
 		return ""
@@ -113,7 +113,7 @@ func (r *NodeRollout) String() string {
 	return r.Reason
 }
 
-// UnmarshalJSON understands, too, the sentence that schedulers told before there were states.
+// UnmarshalJSON also accepts the plain text that older schedulers sent instead of an object.
 func (r *NodeRollout) UnmarshalJSON(data []byte) error {
 	type plain NodeRollout
 	if json.Unmarshal(data, &r.Reason) == nil {
@@ -122,7 +122,7 @@ func (r *NodeRollout) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, (*plain)(r))
 }
 
-// step tells how far the replacement of the agent's minion is; pause is why none begins now.
+// step returns the progress of replacing the agent's minion; pause is why no rollout begins now.
 func (rs *rollouts) step(a *agent, residents func(node string) []*pod, pause string) *NodeRollout {
 	u, node, own := rs.core.disruptions.of(a.ID), rs.core.agents.nodeOf(a), api.KMVersion(rs.core.cfg.Version)
 	if node == nil {
@@ -151,7 +151,7 @@ func (rs *rollouts) step(a *agent, residents func(node string) []*pod, pause str
 	return &NodeRollout{State: StepWaits, Target: own, Reason: cmp.Or(rs.keepsMinion(a, residents), pause)}
 }
 
-// pause tells why no rollout begins anywhere; "" if it is only a question of whose turn it is.
+// pause returns why no rollout begins on any node; "" if the next node's may begin.
 func (rs *rollouts) pause(now time.Time) string {
 	if rs.core.cfg.MaxUnavailable == 0 {
 		return "paused by --max-unavailable-nodes=0"

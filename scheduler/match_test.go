@@ -29,7 +29,7 @@ func TestNoPodWaitsForAnOfferThatFitsIt(t *testing.T) {
 		g := newGame(t, rand.New(rand.NewPCG(seed, 0)), algorithm)
 		for range 2000 {
 			g.play(g.line())
-			if !g.player.core.step.look {
+			if !g.player.core.step.cycle {
 				g.play("+1s")
 			}
 			g.check()

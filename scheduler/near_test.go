@@ -175,7 +175,7 @@ func TestWhereAPodMayRunIsWhatAllPodsTogetherSay(t *testing.T) {
 		g := newGame(t, rand.New(rand.NewPCG(seed, uint64(round))), algorithm)
 		for range 500 {
 			g.play(crowd(g))
-			if !g.player.core.step.look {
+			if !g.player.core.step.cycle {
 				g.play("+1s")
 			}
 			g.check()

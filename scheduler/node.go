@@ -20,7 +20,7 @@ import (
 // (https://kubernetes.io/docs/setup/best-practices/cluster-large/).
 const maxPods = 110
 
-// newNode returns the node object that stands for an agent until its kubelet takes over the status
+// newNode returns an agent's node object, until the kubelet takes over its status
 // (https://kubernetes.io/docs/concepts/architecture/nodes/).
 func (as *agents) newNode(a *agent) *v1.Node {
 	capacity := a.Total.Scalars
@@ -44,8 +44,8 @@ func (as *agents) newNode(a *agent) *v1.Node {
 	}
 }
 
-// ReadyWithoutKubelet is the condition of a node whose agent offers resources and whose kubelet starts with the first
-// pod. Its times are left to the writer.
+// ReadyWithoutKubelet returns the condition Ready of a node whose agent offers resources and whose kubelet starts with the first
+// pod. The caller sets its times.
 func ReadyWithoutKubelet() v1.NodeCondition {
 	return v1.NodeCondition{
 		Type:    v1.NodeReady,
@@ -55,7 +55,7 @@ func ReadyWithoutKubelet() v1.NodeCondition {
 	}
 }
 
-// Condition is what the node's condition Ready is to be. Its times are left to the writer.
+// Condition returns the condition Ready to write. The caller sets its times.
 func (a MarkReady) Condition() v1.NodeCondition {
 	condition := ReadyWithoutKubelet()
 	if a.Unfit != "" {
@@ -65,6 +65,7 @@ func (a MarkReady) Condition() v1.NodeCondition {
 	return condition
 }
 
+// resourceList converts an agent's resources to those of a node.
 func resourceList(scalars [match.NumScalars]offers.Milli) v1.ResourceList {
 	list := v1.ResourceList{
 		v1.ResourceCPU:              *resource.NewMilliQuantity(int64(scalars[0]), resource.DecimalSI),
@@ -78,7 +79,8 @@ func resourceList(scalars [match.NumScalars]offers.Milli) v1.ResourceList {
 	return list
 }
 
-// addresses are those that others may use: an agent on loopback has its machine's name only, until its kubelet tells more.
+// addresses returns the node's addresses that other machines can use. For an agent on a loopback address that is only its
+// hostname, until the kubelet adds others.
 func addresses(o offers.Offer) []v1.NodeAddress {
 	list := []v1.NodeAddress{{Type: v1.NodeHostName, Address: o.Hostname}}
 	if ip, err := netip.ParseAddr(o.IP); err == nil && !ip.IsLoopback() {
@@ -87,8 +89,8 @@ func addresses(o offers.Offer) []v1.NodeAddress {
 	return list
 }
 
-// agentLabels are the labels that come from the agent. Mesos does not tell an agent's architecture: it is taken to be
-// ours, until the kubelet corrects it.
+// agentLabels returns the node's labels that come from the agent. Mesos does not know an agent's architecture: it is assumed to
+// be ours until the kubelet corrects it.
 func agentLabels(a *agent) map[string]string {
 	labels := map[string]string{
 		v1.LabelHostname:   api.LabelValue(a.Node),
@@ -105,8 +107,8 @@ func agentLabels(a *agent) map[string]string {
 	return labels
 }
 
-// staleLabels returns what has to be changed so that the node has the labels of its agent. Only labels that no kubelet
-// writes are looked at.
+// staleLabels returns the changes that give the node the labels of its agent; nil removes a label. It does not correct the values
+// of labels that the kubelet writes.
 func staleLabels(node *v1.Node, want map[string]string) map[string]*string {
 	stale := map[string]*string{}
 	for key := range node.Labels {
@@ -116,13 +118,14 @@ func staleLabels(node *v1.Node, want map[string]string) map[string]*string {
 	}
 	for key, value := range want {
 		if have, found := node.Labels[key]; !found || have != value && strings.HasPrefix(key, api.LabelAttributePrefix) {
-			wanted := value // moves to the heap, which most values need not
+			wanted := value // a copy, so that other values stay off the heap
 			stale[key] = &wanted
 		}
 	}
 	return stale
 }
 
+// labelText describes changes of labels as kubectl label takes them.
 func labelText(labels map[string]*string) string {
 	parts := make([]string, 0, len(labels))
 	for _, key := range slices.Sorted(maps.Keys(labels)) {

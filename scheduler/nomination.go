@@ -7,27 +7,27 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// nominationPatience is how long a pod stays nominated for a node where its place is not seen coming any more.
-// The offers of what ended tasks have left come within it.
+// nominationPatience is how long a pod stays nominated without a prospect of its place. The offers of ended tasks' resources
+// arrive earlier.
 const nominationPatience = 10 * time.Second
 
-// nominate keeps a place on a node for a pod, or takes back what is kept for it if the node is "": see match.Index.Nominate.
+// nominate nominates a pod for a node, or withdraws its nomination if node is "": see match.Index.Nominate.
 func (ps *pods) nominate(now time.Time, p *pod, node string) {
 	if node != "" {
-		p.hoped = now
+		p.lastProspect = now
 	}
 	ps.core.index.Nominate(&p.Pod, node)
 }
 
-// readNomination takes over the nomination that an earlier scheduler, or somebody else, has made.
+// readNomination adopts the nomination in the pod's status, made by an earlier scheduler or somebody else.
 func (ps *pods) readNomination(now time.Time, p *pod) {
 	if node := p.Obj.Status.NominatedNodeName; node != "" && p.Node == "" && needsTask(p) {
 		ps.nominate(now, p, node)
 	}
 }
 
-// Nominate writes to the API which node a pod is nominated for, and tells why by an event and by the pod's condition
-// PodScheduled. An empty node takes the nomination back.
+// Nominate writes a pod's nominatedNodeName, and says why in an event and in the pod's condition PodScheduled. An empty node
+// withdraws the nomination.
 type Nominate struct {
 	Pod     *v1.Pod
 	Node    string
@@ -44,8 +44,7 @@ func (a Nominate) String() string {
 // Object implements ClusterAction.
 func (a Nominate) Object() string { return "pod/" + string(a.Pod.UID) }
 
-// Preempt ends a pod on a node so that another one can have its place: it gets the condition DisruptionTarget and is
-// deleted with its grace period.
+// Preempt sets a pod's condition DisruptionTarget and deletes it with its grace period, to make room for another pod.
 type Preempt struct {
 	Victim, By *v1.Pod
 	Node       string
@@ -55,6 +54,5 @@ func (a Preempt) String() string {
 	return fmt.Sprintf("preempt %s/%s on %s for %s/%s", a.Victim.Namespace, a.Victim.Name, a.Node, a.By.Namespace, a.By.Name)
 }
 
-// Object implements ClusterAction. It is the pod that gets the place: its nomination is written first, so that nobody
-// is preempted for a place that is not kept.
+// Object implements ClusterAction. It names the preemptor, so that its nomination is written before any pod is preempted.
 func (a Preempt) Object() string { return "pod/" + string(a.By.UID) }

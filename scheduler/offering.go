@@ -9,39 +9,39 @@ import (
 	"github.com/k8sm/k8sm/scheduler/match"
 )
 
-// offering is what Mesos offers: which offers are held, and when to call for more.
+// offering holds the offers, and decides when to REVIVE.
 type offering struct {
 	core     *Core
 	held     *offers.OfferStorage
 	revival  revival
 	gather   gathering
-	resumeAt time.Time // when the pods of executors that are gone have rested; zero if there are none
+	resumeAt time.Time // when to relaunch the pods of executors that have ended; zero for none
 }
 
 func newOffering(c *Core) offering {
 	return offering{core: c, held: offers.New(c.cfg.OfferTTL, tombstoneMemory)}
 }
 
-// changed has an agent viewed anew of whose offers one has come or ended.
+// changed refreshes an agent in the index after one of its offers came or ended.
 func (of *offering) changed(id api.AgentID) {
 	if a := of.core.agents.get(id); a != nil {
 		of.core.index.Refresh(&a.Agent)
 	}
 }
 
-// add holds a new offer, unless it has been rescinded already.
+// add holds a new offer; false if it was already rescinded.
 func (of *offering) add(now time.Time, o offers.Offer) bool {
 	of.changed(o.Agent)
 	return of.held.Add(now, o)
 }
 
-// decline ends an offer that is to be given back; false if it has ended already.
+// decline ends an offer that the caller will decline; false if it has already ended.
 func (of *offering) decline(now time.Time, id api.OfferID) bool {
 	of.changed(of.held.Holder(id))
 	return of.held.Decline(now, id)
 }
 
-// claim ends offers in which tasks are launched; an error says which has ended before.
+// claim ends offers in which the caller will launch tasks; the error names one that has already ended.
 func (of *offering) claim(now time.Time, agent api.AgentID, ids []api.OfferID) error {
 	of.changed(agent)
 	return of.held.Claim(now, ids...)
@@ -53,7 +53,7 @@ func (of *offering) rescind(now time.Time, id api.OfferID) {
 	of.held.Rescind(now, id)
 }
 
-// drop ends the offers of an agent that is gone.
+// drop ends the offers of an agent that is absent.
 func (of *offering) drop(now time.Time, id api.AgentID) {
 	of.changed(id)
 	of.held.DropAgent(now, id)
@@ -67,7 +67,7 @@ func (of *offering) disconnect(now time.Time) {
 	}
 }
 
-// collect appends the offers of an agent.
+// collect appends an agent's offers to into.
 func (of *offering) collect(into []*offers.Offer, id api.AgentID) []*offers.Offer {
 	for o := range of.held.OfAgent(id) {
 		into = append(into, o)
@@ -75,7 +75,7 @@ func (of *offering) collect(into []*offers.Offer, id api.AgentID) []*offers.Offe
 	return into
 }
 
-// free sums up what an agent offers, and tells at which ports.
+// free returns the sum of an agent's offers, and passes their port ranges to ports.
 func (of *offering) free(id api.AgentID, ports func([]offers.Range)) (sum [match.NumScalars]offers.Milli) {
 	for o := range of.held.OfAgent(id) {
 		for i, name := range match.ScalarNames {
@@ -86,23 +86,22 @@ func (of *offering) free(id api.AgentID, ports func([]offers.Range)) (sum [match
 	return sum
 }
 
-// subscribed forgets what was asked for: Mesos has, too.
+// subscribed resets the REVIVE pauses: Mesos has dropped all filters.
 func (of *offering) subscribed() { of.revival = revival{} }
 
-// arrived takes in that a pod has come that needs a task.
+// arrived notes that a new pod needs a task.
 func (of *offering) arrived(now time.Time) { of.gather.arrive(now, of.core.cfg.Gather) }
 
-// gathers tells whether launches are held back because pods are still coming.
+// gathers reports whether to hold launches back because more pods may be coming.
 func (of *offering) gathers(now time.Time, ev Event) bool { return of.gather.holds(now, ev) }
 
-// answeredBefore returns when everything that agents had to offer was called for last, of the calls that were made at this time
-// or earlier.
+// answeredBefore returns the time of the last REVIVE at or before the given time.
 func (of *offering) answeredBefore(at time.Time) time.Time { return of.revival.answeredBefore(at) }
 
-// resume has the core woken when the pods of an executor that is gone have rested.
+// resume schedules a Wake at which the pods of an executor that has ended are relaunched.
 func (of *offering) resume(at time.Time) { of.resumeAt = at }
 
-// resumed tells, once, that this time has come.
+// resumed reports, once, that this time has come.
 func (of *offering) resumed(now time.Time) bool {
 	if of.resumeAt.IsZero() || now.Before(of.resumeAt) {
 		return false
@@ -111,7 +110,7 @@ func (of *offering) resumed(now time.Time) bool {
 	return true
 }
 
-// expire gives back the offers that were held long enough.
+// expire declines the offers that were held for the offer TTL.
 func (of *offering) expire(now time.Time) []Action {
 	if !of.core.session.connected() {
 		return nil
@@ -147,7 +146,7 @@ func (of *offering) expire(now time.Time) []Action {
 	return acts
 }
 
-// giveBack declines all that a failing agent offers, unless a pod waits that can run nowhere else.
+// giveBack declines all offers of a failing agent, unless a pod waits that is bound to its node.
 func (of *offering) giveBack(now time.Time, a *agent) []Action {
 	if !a.failures.health.open || of.core.health.awaited(a) {
 		return nil
@@ -168,8 +167,8 @@ func (of *offering) giveBack(now time.Time, a *agent) []Action {
 	return []Action{Decline{Offers: ids, Refuse: refuse}}
 }
 
-// freed notes that resources of an agent which a task of ours had are on their way back. A pod that is nominated for the node wants to
-// be offered them soon.
+// freed notes that a task ended and that Mesos will offer its resources again. If a pod is nominated somewhere, REVIVE
+// gets them sooner.
 func (of *offering) freed(now time.Time, s TaskStatus) {
 	a := of.core.agents.get(s.Agent)
 	if a == nil {
@@ -181,15 +180,15 @@ func (of *offering) freed(now time.Time, s TaskStatus) {
 	}
 }
 
-// revival decides when to REVIVE. The order of DECLINE and REVIVE is not guaranteed by Mesos, so while pods wait it is
-// repeated, ever more seldom.
+// revival decides when to REVIVE. Mesos does not guarantee the order of DECLINE and REVIVE, so REVIVE is repeated, with growing
+// pauses, while pods wait.
 type revival struct {
 	last     time.Time
 	next     time.Time
 	pause    time.Duration
-	calls    []time.Time // not yet known to be answered
-	answered time.Time   // the last call of which that is known
-	wanted   bool        // by something that has come since the last call
+	calls    []time.Time // times of REVIVEs after answered
+	answered time.Time   // the last result of answeredBefore
+	wanted   bool        // something new has come since the last call
 }
 
 const (
@@ -198,12 +197,13 @@ const (
 	reviveLast    = 30 * time.Second
 )
 
-// reviveSoon ends the pause: there is something new to wait for.
+// reviveSoon ends the pause, because something new needs offers.
 func (of *offering) reviveSoon() {
 	r := &of.revival
 	r.pause, r.next, r.wanted = 0, r.last.Add(reviveFirst(of.core.agents.count())), true
 }
 
+// due reports whether to REVIVE now, and then starts the next, longer pause.
 func (r *revival) due(now time.Time) bool {
 	if now.Before(r.next) {
 		return false
@@ -214,7 +214,7 @@ func (r *revival) due(now time.Time) bool {
 	return true
 }
 
-// answeredBefore returns the last call that was made at this time or earlier. It never goes back.
+// answeredBefore returns the time of the last call at or before the given time, which must not go backwards.
 func (r *revival) answeredBefore(at time.Time) time.Time {
 	for len(r.calls) > 0 && !r.calls[0].After(at) {
 		r.answered, r.calls = r.calls[0], r.calls[1:]
@@ -222,7 +222,7 @@ func (r *revival) answeredBefore(at time.Time) time.Time {
 	return r.answered
 }
 
-// revive calls for offers when a pod waits that no offer will fit in a moment.
+// revive sends REVIVE if a pod waits that the held offers cannot help.
 func (of *offering) revive(now time.Time) []Action {
 	if of.core.pods.waiting()+of.core.warm.missing() == 0 || now.Before(of.revival.next) || !of.wantsOffers(now) || !of.revival.due(now) {
 		return nil
@@ -230,7 +230,7 @@ func (of *offering) revive(now time.Time) []Action {
 	return []Action{Revive{}}
 }
 
-// reviveEarly calls for offers while pods are gathered, if there are none that they might fit in.
+// reviveEarly sends REVIVE while pods are gathered if no offer is held.
 func (of *offering) reviveEarly(now time.Time) []Action {
 	if of.held.Len() > 0 {
 		return nil
@@ -238,6 +238,7 @@ func (of *offering) reviveEarly(now time.Time) []Action {
 	return of.revive(now)
 }
 
+// wantsOffers reports whether something waits for offers, and not just for a node or an executor.
 func (of *offering) wantsOffers(now time.Time) bool {
 	if of.core.warm.missing() > 0 || now.Before(of.resumeAt) {
 		return true

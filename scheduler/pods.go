@@ -13,43 +13,44 @@ import (
 )
 
 const (
-	goneKillAfter     = 5 * time.Second  // the executor ends the task of a deleted pod by itself, mostly
-	finishedKillAfter = 30 * time.Second // and that of a finished one
+	goneKillAfter     = 5 * time.Second  // usually the executor itself ends the task of a deleted pod before
+	finishedKillAfter = 30 * time.Second // likewise that of a finished pod
 )
 
-// pods are those that are ours to place or bound to one of our nodes, and how they wait.
+// pods are the pods that we schedule or that are bound to one of our nodes, and the queue of those that wait.
 type pods struct {
 	core  *Core
 	byUID map[types.UID]*pod
-	order int // of arrival, of the youngest pod
+	order int // of arrival, of the newest pod
 	queue queue
 }
 
-// all goes through the pods, in no order.
+// all iterates over the pods, in no order.
 func (ps *pods) all() iter.Seq2[types.UID, *pod] { return maps.All(ps.byUID) }
 
-// get returns the pod; nil if it does not exist, or does not concern us.
+// get returns the pod; nil if it does not exist or does not concern us.
 func (ps *pods) get(uid types.UID) *pod { return ps.byUID[uid] }
 
 func newPods(c *Core) pods { return pods{core: c, byUID: map[types.UID]*pod{}, queue: newQueue()} }
 
-// pod is a pod that is ours to place, or that is bound to one of our nodes.
+// pod is a pod that we schedule, or that is bound to one of our nodes.
 type pod struct {
 	match.Pod
 	since    time.Time // when it began to wait
-	attempt  int       // of its youngest task
-	launched time.Time // when that was
-	// disowned is the attempt whose task was ended before it could be the pod's; it is not to be taken back.
-	disowned int
-	task     *task // nil while it has none
-	backoff  backoff
-	report   report
-	claimsAt time.Time // when its claims began to be bound
-	hoped    time.Time // when the place that is kept for it was last seen coming
-	claimed  claimed
-	waits    bool // it is in the queue
+	attempt  int       // number of its newest task
+	launched time.Time // when that task was launched
+	// disowned is the attempt whose task we killed; if it turns up again, do not adopt it.
+	disowned     int
+	task         *task // nil for none
+	backoff      backoff
+	report       report
+	claimsAt     time.Time // when binding of its claims began
+	lastProspect time.Time // when its nominated place was last expected to become free
+	claimed      claimed
+	waits        bool // it counts in queue.waiting
 }
 
+// seen handles a pod that is new or changed in the API.
 func (ps *pods) seen(now time.Time, obj *v1.Pod) []Action {
 	if !concernsUs(obj) {
 		ps.core.index.OtherSeen(obj, finished(obj))
@@ -74,12 +75,12 @@ func (ps *pods) seen(now time.Time, obj *v1.Pod) []Action {
 	if p.task == nil {
 		ps.appraise(p)
 		if a := ps.core.agents.ofNode(p.Nominated()); a != nil {
-			ps.core.index.Refresh(&a.Agent) // the pod may need more or less than is kept for it
+			ps.core.index.Refresh(&a.Agent) // the pod may need more or less than before
 		}
 		if isNew && p.claimed.address != "" {
-			ps.core.addresses.has(obj.UID) // an earlier scheduler gave it
+			ps.core.addresses.has(obj.UID) // assigned by an earlier scheduler
 		}
-		acts = append(acts, p.tellUnaddressed()...)
+		acts = append(acts, p.reportUnaddressed()...)
 		ps.core.tasks.adoptAnnotated(now, p)
 	}
 	if isNew {
@@ -91,7 +92,7 @@ func (ps *pods) seen(now time.Time, obj *v1.Pod) []Action {
 		}
 		ps.requeue(now, p)
 		if needsTask(p) {
-			ps.core.stir()
+			ps.core.requestCycle()
 			if isNew {
 				ps.core.offering.arrived(now)
 			}
@@ -109,6 +110,7 @@ func (ps *pods) seen(now time.Time, obj *v1.Pod) []Action {
 	return acts
 }
 
+// gone handles a pod that was removed from the API. Its task is killed if the executor does not end it.
 func (ps *pods) gone(now time.Time, uid types.UID) {
 	p := ps.byUID[uid]
 	if p == nil {
@@ -126,12 +128,13 @@ func (ps *pods) gone(now time.Time, uid types.UID) {
 	}
 }
 
+// needsTask reports whether a task has to be launched for the pod.
 func needsTask(p *pod) bool {
 	return p.task == nil && p.Obj.DeletionTimestamp == nil && !finished(p.Obj) && len(p.Obj.Spec.SchedulingGates) == 0
 }
 
-// concernsUs tells whether a pod is ours to place, or placed already: then it takes part of a node. Pods that a kubelet
-// made by itself have no task (https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/).
+// concernsUs reports whether we schedule the pod, or it is already bound and occupies a node. Static pods have no task
+// (https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/).
 func concernsUs(pod *v1.Pod) bool {
 	if _, mirror := pod.Annotations[v1.MirrorPodAnnotationKey]; mirror {
 		return false
@@ -148,7 +151,7 @@ func refOf(pod *v1.Pod) PodRef {
 	return PodRef{Key: api.PodKey{Namespace: pod.Namespace, Name: pod.Name}, UID: pod.UID}
 }
 
-// appraise finds out what a pod demands and asks for.
+// appraise reads from the pod what it demands and asks for.
 func (ps *pods) appraise(p *pod) {
 	problem := ""
 	if len(p.Obj.Annotations) > 0 || p.Asks != nil || p.claimed.claim != nil {
@@ -157,7 +160,7 @@ func (ps *pods) appraise(p *pod) {
 	ps.core.index.Appraise(&p.Pod, problem)
 }
 
-// with puts words behind others if there are any.
+// with returns between+words, or "" if there are no words.
 func with(between, words string) string {
 	if words == "" {
 		return ""

@@ -14,24 +14,24 @@ import (
 )
 
 const (
-	preemptFirst   = time.Second      // after a look in vain, equal pods do not look again before
-	preemptLast    = 10 * time.Second // nor, after many of them, before
-	deletePatience = 30 * time.Second // a pod that we preempt is seen being deleted within this
-	soonGone       = time.Minute      // a pod that ends within this is waited for, not one that is so long overdue
+	preemptFirst   = time.Second      // pause of a class's pods after the first search that found no victims
+	preemptLast    = 10 * time.Second // and the longest pause after many
+	deletePatience = 30 * time.Second // by then, the API shows that a preempted pod is being deleted
+	soonGone       = time.Minute      // wait for terminating pods that end within this, or are overdue for less
 )
 
-// preemption is the search, in one tick, for pods that have to go so that more important ones can be placed
-// (https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/). It weighs agents and occupants as
-// kube-scheduler's plugin DefaultPreemption does. What others than we hold on an agent is not ours to free: there is
-// what is offered now, and what the tasks of less important pods would leave.
+// preemption is one tick's search for pods to preempt for more important ones
+// (https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/). It compares agents and victims as
+// kube-scheduler's plugin DefaultPreemption does. It cannot free what other frameworks hold: it counts on current offers and
+// on what the tasks of less important pods would free.
 type preemption struct {
 	core        *Core
 	done        *preempted
 	now         time.Time
-	answered    time.Time // what agents had to offer at this time has been offered
-	lowest      int32     // the priority of the least important occupant of all
+	answered    time.Time // everything free at this time has been offered since
+	lowest      int32     // the lowest priority of any pod with a task
 	occupancies map[*agent]*occupancy
-	spent       int // of looksPerTick
+	spent       int // of checksPerTick
 }
 
 // preempting preempts pods for more important ones.
@@ -41,14 +41,14 @@ type preempting struct {
 	budgets map[types.UID]*budget
 }
 
-// gone forgets a pod that was preempted.
+// podGone forgets a pod that was preempted.
 func (pm *preempting) podGone(uid types.UID) { delete(pm.done.pods, uid) }
 
 // budgetGone forgets a PodDisruptionBudget.
 func (pm *preempting) budgetGone(uid types.UID) { delete(pm.budgets, uid) }
 
-// counts tells how many searches there were, and how many pods were preempted.
-func (pm *preempting) counts() (looks, victims uint64) { return pm.done.looks, pm.done.victims }
+// counts returns the number of searches and of preempted pods.
+func (pm *preempting) counts() (searches, victims uint64) { return pm.done.searches, pm.done.victims }
 
 func newPreempting(c *Core) preempting {
 	return preempting{
@@ -57,22 +57,21 @@ func newPreempting(c *Core) preempting {
 	}
 }
 
-// preempted is what was done so far.
+// preempted is what earlier ticks did.
 type preempted struct {
-	looks, victims uint64
-	// pods are those that were preempted. Until this time, they are taken to be on their way out even if they are not yet
-	// seen being deleted.
+	searches, victims uint64
+	// pods are the preempted pods. Until the given time they count as terminating even if the API does not show it yet.
 	pods map[types.UID]time.Time
-	// retries are what the pods of a class may expect of preemption.
+	// retries are the pauses after searches, by class of pods.
 	retries map[match.Key]retry
 }
 
-// room is an agent with what its tasks hold.
+// occupancy is an agent with the tasks that could make room there.
 type occupancy struct {
 	agent     *agent
-	views     []*match.View // it has, and empty ones of the roles whose offers its tasks have used up
-	leaving   []*task       // that are about to end
-	occupants []occupant    // the others whose pods might be preempted, the most important first
+	views     []*match.View // of its offers, and empty ones for roles whose offers its tasks have used up
+	leaving   []*task       // about to end
+	occupants []occupant    // pods of other tasks that may be preempted, the most important first
 }
 
 // occupant is a pod that has a task.
@@ -82,15 +81,15 @@ type occupant struct {
 	since    time.Time // when it was started
 }
 
-// candidate is whom to preempt on an agent so that a pod fits there. Without a victim, it fits when what is about to end has
-// ended.
+// candidate is a set of victims to preempt on an agent so that a pod fits there. With no victims, the pod fits as soon as the
+// leaving tasks have ended.
 type candidate struct {
 	agent      *agent
 	victims    []occupant // the most important first
 	violations int        // of PodDisruptionBudgets
 }
 
-// compare is below 0 if p is better.
+// compare returns a negative number if p is better than o.
 func (p candidate) compare(o candidate) int {
 	if len(p.victims) == 0 || len(o.victims) == 0 {
 		return cmp.Compare(len(p.victims), len(o.victims))
@@ -104,7 +103,7 @@ func (p candidate) compare(o candidate) int {
 	)
 }
 
-// weight sums up the priorities so that one more victim always weighs more, even if its priority is negative.
+// weight returns the sum of the victims' priorities, shifted so that more victims always weigh more.
 func (p candidate) weight() int64 {
 	var sum int64
 	for _, victim := range p.victims {
@@ -113,7 +112,7 @@ func (p candidate) weight() int64 {
 	return sum
 }
 
-// earliest is when the oldest of the most important victims was started.
+// earliest returns the earliest start among the most important victims.
 func (p candidate) earliest() time.Time {
 	earliest := p.victims[0].since
 	for _, victim := range p.victims {
@@ -124,7 +123,7 @@ func (p candidate) earliest() time.Time {
 	return earliest
 }
 
-// tick finds places for pods that wait although all that their agents have to offer has been offered.
+// tick searches for pods to preempt, for the pods that still wait after everything free has been offered.
 func (pm *preempting) tick(now time.Time) []Action {
 	patience := min(reportPatience, pm.core.cfg.OfferTTL/2)
 	w := &preemption{
@@ -132,7 +131,7 @@ func (pm *preempting) tick(now time.Time) []Action {
 	}
 	acts := w.checkNominees()
 	if w.answered.IsZero() || now.Sub(w.answered) >= pm.core.cfg.OfferTTL {
-		return acts // of what came then, some has been given back
+		return acts // some of these offers have expired
 	}
 	classes := w.classes()
 	pm.done.forget(classes)
@@ -145,7 +144,7 @@ func (pm *preempting) tick(now time.Time) []Action {
 		switch {
 		case s.Priority() <= w.lowest && s.Nominee() == nil:
 			delete(pm.done.retries, s.Key())
-		case !now.Before(pm.done.retries[s.Key()].again) && w.spent <= looksPerTick:
+		case !now.Before(pm.done.retries[s.Key()].again) && w.spent <= checksPerTick:
 			acts = append(acts, w.preemptFor(s)...)
 		}
 	}
@@ -155,7 +154,7 @@ func (pm *preempting) tick(now time.Time) []Action {
 // manyRetries is how many retries of classes without waiting pods are remembered at least.
 const manyRetries = 256
 
-// forget drops retries when there are many of classes of which no pod looks for a place any more.
+// forget drops the retries of classes without waiting pods when there are many.
 func (p *preempted) forget(classes []*match.Class) {
 	if len(p.retries) <= len(classes)+manyRetries {
 		return
@@ -171,19 +170,20 @@ func (p *preempted) forget(classes []*match.Class) {
 
 // retry is when the pods of a class may look for pods to preempt again.
 type retry struct {
-	vain  bool      // the last look was in vain
-	again time.Time // when to look again
+	vain  bool      // the last search found no victims on any agent
+	again time.Time // when to search again
 	pause time.Duration
 }
 
-// later notes a look in vain, and spaces out the next ones. It was a sure one if it was known what all agents have.
+// later returns the retry after a search that found no victims. sure says that the search could check all agents.
 func (h retry) later(now time.Time, sure bool) retry {
 	h.vain, h.pause = sure, min(max(2*h.pause, preemptFirst), preemptLast)
 	h.again = now.Add(h.pause)
 	return h
 }
 
-// checkNominees finds out which nominees are still about to get their places. It does not look at each in every tick.
+// checkNominees checks which nominated pods can still expect their places, and withdraws the others' nominations. It does not
+// check each in every tick.
 func (w *preemption) checkNominees() []Action {
 	var acts []Action
 	for _, p := range w.core.preemption.nominees() {
@@ -194,10 +194,10 @@ func (w *preemption) checkNominees() []Action {
 		case p.Asks.Wrong():
 			acts = append(acts, w.core.preemption.withdraw(w.now, p, p.Asks.Problem()))
 		case p.Reserved() != nil:
-			p.hoped = w.now
-		case p.Class() != nil && w.now.Sub(p.hoped) >= nominationPatience/2:
+			p.lastProspect = w.now
+		case p.Class() != nil && w.now.Sub(p.lastProspect) >= nominationPatience/2:
 			if _, coming := w.candidate(p.Class(), a, false); coming {
-				p.hoped = w.now
+				p.lastProspect = w.now
 			} else if neverPreempts(p) && w.lost(p) && w.known(a) {
 				acts = append(acts, w.core.preemption.withdraw(w.now, p, "others have taken it"))
 			}
@@ -206,6 +206,7 @@ func (w *preemption) checkNominees() []Action {
 	return acts
 }
 
+// nominees returns the nominated pods, in the queue's order.
 func (pm *preempting) nominees() []*pod {
 	var pods []*pod
 	for p := range pm.core.index.Nominees() {
@@ -219,17 +220,17 @@ func (pm *preempting) nominees() []*pod {
 func (pm *preempting) withdraw(now time.Time, p *pod, why string) Action {
 	message := fmt.Sprintf("its place on node %s is kept no more: %s", p.Nominated(), why)
 	pm.core.pods.nominate(now, p, "")
-	if p.Class() != nil { // what it has reserved elsewhere, it keeps
+	if p.Class() != nil { // else it keeps what it has reserved elsewhere
 		pm.core.pods.requeue(now, p)
 	}
 	return Nominate{Pod: p.Obj, Message: message}
 }
 
-// classes returns the classes of which a pod may look for a place now, by whose turn it is.
+// classes returns the classes with pods that may preempt others now, in the queue's order.
 func (w *preemption) classes() []*match.Class {
 	var classes []*match.Class
 	for s := range w.core.index.Classes() {
-		if s.Head() != nil && s.Node() == "" && !s.Asks().Wrong() && len(w.mayLook(s)) > 0 {
+		if s.Head() != nil && s.Node() == "" && !s.Asks().Wrong() && len(w.preemptors(s)) > 0 {
 			classes = append(classes, s)
 		}
 	}
@@ -237,9 +238,9 @@ func (w *preemption) classes() []*match.Class {
 	return classes
 }
 
-// mayLook returns the pods of a class that may preempt others: one that has not had all offers yet, or for which a place is kept,
-// waits for these. So does one for which an agent has room that waits for others to fetch km.
-func (w *preemption) mayLook(s *match.Class) []*pod {
+// preemptors returns the pods of a class that may preempt others. Pods that are new since the last offers, that are nominated,
+// or that wait for MaxInstalls only, have to wait.
+func (w *preemption) preemptors(s *match.Class) []*pod {
 	if w.core.index.Installs.Delays(s) {
 		return nil
 	}
@@ -253,6 +254,7 @@ func (w *preemption) mayLook(s *match.Class) []*pod {
 	return pods
 }
 
+// mayPreempt reports whether the pod may preempt others now.
 func (w *preemption) mayPreempt(p *pod) bool {
 	switch {
 	case neverPreempts(p):
@@ -260,21 +262,22 @@ func (w *preemption) mayPreempt(p *pod) bool {
 	case p.Nominated() != "":
 		return w.lost(p)
 	}
-	return !w.answered.Before(p.since) && (w.core.agents.haveNodes() || w.now.Sub(p.since) >= preparePatience)
+	return !w.answered.Before(p.since) && (w.core.agents.haveNodes() || w.now.Sub(p.since) >= prepareTimeout)
 }
 
+// neverPreempts reports whether the pod's preemptionPolicy is Never.
 func neverPreempts(p *pod) bool {
 	policy := p.Obj.Spec.PreemptionPolicy
 	return policy != nil && *policy == v1.PreemptNever
 }
 
-// lost tells whether the place of a nominee has not been seen coming for long.
+// lost reports whether a nominated pod has had no prospect of its place for too long.
 func (w *preemption) lost(p *pod) bool {
-	hoped := p.hoped
-	if w.core.session.subscribed().After(hoped) {
-		hoped = w.core.session.subscribed()
+	lastProspect := p.lastProspect
+	if w.core.session.subscribed().After(lastProspect) {
+		lastProspect = w.core.session.subscribed()
 	}
-	return w.now.Sub(hoped) >= nominationPatience
+	return w.now.Sub(lastProspect) >= nominationPatience
 }
 
 // lowestPriority returns the priority of the least important pod that has a task.
@@ -288,11 +291,11 @@ func (ts *tasks) lowestPriority() int32 {
 	return lowest
 }
 
-// preemptFor finds places for the pods of a class. They share the look at all agents: after each, only the agent that it was
-// given is looked at again.
+// preemptFor nominates nodes for the pods of a class and preempts others there. All agents are checked once for all pods; after
+// each nomination only its agent is checked again.
 func (w *preemption) preemptFor(s *match.Class) []Action {
-	pods, retries := w.mayLook(s), w.done.retries
-	w.done.looks++
+	pods, retries := w.preemptors(s), w.done.retries
+	w.done.searches++
 	plans, sure := w.candidates(s)
 	if len(plans) == 0 {
 		retries[s.Key()] = retries[s.Key()].later(w.now, sure)
@@ -304,7 +307,7 @@ func (w *preemption) preemptFor(s *match.Class) []Action {
 	delete(retries, s.Key())
 	var acts []Action
 	for i, p := range pods {
-		if len(plans) == 0 || i > 0 && w.spent > looksPerTick {
+		if len(plans) == 0 || i > 0 && w.spent > checksPerTick {
 			break
 		}
 		w.spent += len(plans)
@@ -319,11 +322,11 @@ func (w *preemption) preemptFor(s *match.Class) []Action {
 	return acts
 }
 
-// known tells whether all that the agent has to offer has been offered.
+// known reports whether everything free on the agent has been offered.
 func (w *preemption) known(a *agent) bool { return !a.returning.After(w.answered) }
 
-// candidates returns the best one for each agent on which there is one, in order of the agents' coming. It is not sure that
-// these are all if resources are about to be offered that nobody has now.
+// candidates returns the best candidate of each agent that has any, in order of the agents' arrival. sure is false if some agent
+// is about to offer freed resources, so that it was not checked.
 func (w *preemption) candidates(s *match.Class) (found []candidate, sure bool) {
 	sure = true
 	agents := w.core.index.Agents()
@@ -352,7 +355,7 @@ func (w *preemption) candidates(s *match.Class) (found []candidate, sure bool) {
 	return found, sure
 }
 
-// room returns what the tasks on an agent hold.
+// occupancy returns the agent's occupancy, from the cache of this tick if it is there.
 func (w *preemption) occupancy(a *agent) *occupancy {
 	if r := w.occupancies[a]; r != nil {
 		return r
@@ -381,7 +384,7 @@ func (w *preemption) occupancy(a *agent) *occupancy {
 	return r
 }
 
-// addViews adds views of the roles in whose offers the resources of a task may come back.
+// addViews adds empty views for the roles whose offers may bring back the task's resources.
 func (w *preemption) addViews(r *occupancy, t *task) {
 	roles := w.core.cfg.Roles
 	if t.role != "" {
@@ -398,7 +401,7 @@ func compareOccupants(a, b occupant) int {
 	return cmp.Or(cmp.Compare(b.priority, a.priority), a.since.Compare(b.since))
 }
 
-// leaving tells whether a task is about to end: its pod has ended or is being ended.
+// leaving reports whether a task is about to end, because its pod has ended or is terminating.
 func (w *preemption) leaving(t *task, p *pod) bool {
 	switch {
 	case p == nil || t.killed || finished(p.Obj):
@@ -410,15 +413,15 @@ func (w *preemption) leaving(t *task, p *pod) bool {
 	return left >= -soonGone && (left <= soonGone || isPreempted(p.Obj))
 }
 
-// isPreempted tells whether a pod was preempted, by this scheduler or an earlier one.
+// isPreempted reports whether a pod was preempted, by this scheduler or an earlier one.
 func isPreempted(obj *v1.Pod) bool {
 	return slices.ContainsFunc(obj.Status.Conditions, func(condition v1.PodCondition) bool {
 		return condition.Type == v1.DisruptionTarget && condition.Reason == v1.PodReasonPreemptionByScheduler
 	})
 }
 
-// candidate finds out whom to preempt on an agent for a pod of the class; ok is false if there is no way. Without mayPreempt
-// it only tells whether the pod will fit when what is about to end has ended.
+// candidate returns the best victims on an agent for a pod of the class; ok is false if the pod cannot fit. Without mayPreempt
+// it has no victims: ok says whether the pod will fit when the leaving tasks have ended.
 func (w *preemption) candidate(s *match.Class, a *agent, mayPreempt bool) (best candidate, ok bool) {
 	r := w.occupancy(a)
 	w.spent++
@@ -452,8 +455,8 @@ func (w *preemption) candidate(s *match.Class, a *agent, mayPreempt bool) (best 
 	return best, ok
 }
 
-// without returns the view as it will be when what is about to end and the victims have ended; nil if the class does
-// not fit there even then.
+// without returns the view as it will be when the leaving tasks and the victims have ended; nil if the class does not fit
+// there even then.
 func (w *preemption) without(s *match.Class, v *match.View, r *occupancy, victims []occupant) *match.View {
 	var freed match.Usage
 	var gone []*match.Pod
@@ -472,7 +475,7 @@ func (w *preemption) without(s *match.Class, v *match.View, r *occupancy, victim
 	return v.Trial(s, &freed, gone)
 }
 
-// usage is what the task has taken.
+// usage returns what the task uses.
 func (ts *tasks) usage(t *task) match.Usage {
 	if p := ts.core.pods.get(t.pod); p != nil {
 		return match.UsageOf(&p.Pod, t.demand, t.mapped)
@@ -480,12 +483,12 @@ func (ts *tasks) usage(t *task) match.Usage {
 	return match.UsageOf(nil, t.demand, t.mapped)
 }
 
-// frees tells whether what the task has taken comes back in offers of the view's role: surely if it was launched in such
-// offers. An earlier scheduler's tasks may have been launched in any.
+// frees reports whether the task's resources may come back in offers of the view's role. For a task of an earlier scheduler the
+// role is unknown, so any may.
 func (t *task) frees(v *match.View) bool { return t.role == "" || t.role == v.Role }
 
-// reprieve lets as many occupants as possible stay in a view that they are all taken out of: those first whose end would
-// violate a budget, then the most important ones. It returns the others.
+// reprieve puts as many occupants as possible back into a view from which all were removed: first those whose preemption would
+// violate a PodDisruptionBudget, then the most important ones. It returns the rest, the victims.
 func (w *preemption) reprieve(s *match.Class, trial *match.View, occupants []occupant) (victims []occupant, violations int) {
 	violates := w.core.preemption.violations(occupants)
 	taken := trial.Nominated(s)
@@ -532,7 +535,7 @@ func (w *preemption) carryOut(best candidate, p *pod) []Action {
 	return acts
 }
 
-// outlook is what preemption may do for a pod, for its report.
+// outlook returns what preemption may do for a pod, for its report.
 func (pm *preempting) outlook(p *pod) string {
 	switch {
 	case p.Nominated() != "":

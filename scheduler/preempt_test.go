@@ -71,10 +71,10 @@ func TestLooksForPodsToPreemptAreSharedByEqualsAndBounded(t *testing.T) {
 	for range 30 {
 		now = now.Add(time.Second)
 		c.Step(now, Tick{})
-		most, before = max(most, c.preemption.done.looks-before), c.preemption.done.looks
+		most, before = max(most, c.preemption.done.searches-before), c.preemption.done.searches
 	}
 	if most == 0 || most > 20 { // a look costs 11,000
-		t.Errorf("up to %d looks in a tick", most)
+		t.Errorf("up to %d searches in a tick", most)
 	}
 	if c.preemption.done.victims != 0 || c.index.HasNominees() {
 		t.Errorf("%d victims, a place is kept: %t", c.preemption.done.victims, c.index.HasNominees())
@@ -88,8 +88,8 @@ func TestPodsThatNobodyIsLessImportantThanDoNotLookForVictims(t *testing.T) {
 		now = now.Add(time.Second)
 		c.Step(now, Tick{})
 	}
-	if c.preemption.done.looks != 0 {
-		t.Errorf("%d looks", c.preemption.done.looks)
+	if c.preemption.done.searches != 0 {
+		t.Errorf("%d searches", c.preemption.done.searches)
 	}
 }
 

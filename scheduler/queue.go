@@ -10,12 +10,12 @@ import (
 	"github.com/k8sm/k8sm/scheduler/match"
 )
 
-// queue holds the pods that need a task and wait neither for a place, in the index, nor for claims or an address.
+// queue holds the pods that need a task, except those that wait in the index for a place, for claims or for an address.
 type queue struct {
-	awaitingExecutor map[types.UID]*pod // those that have reserved a place, where an executor is being prepared
-	awaitingNode     map[string][]*pod  // those that are bound to a node that is none of ours, by node
-	backingOff       map[types.UID]*pod // those whose tasks keep failing
-	waiting          int                // how many pods wait anywhere, but for those that await nodes
+	awaitingExecutor map[types.UID]*pod // have reserved a place while its executor is prepared
+	awaitingNode     map[string][]*pod  // are bound to a node that is not one of ours, by node
+	backingOff       map[types.UID]*pod // their tasks keep failing
+	waiting          int                // number of all waiting pods, here and elsewhere, without awaitingNode
 }
 
 func newQueue() queue {
@@ -25,11 +25,11 @@ func newQueue() queue {
 	}
 }
 
-// requeue puts a pod where it belongs now.
+// requeue moves a pod to the queue where it has to wait now, if any.
 func (ps *pods) requeue(now time.Time, p *pod) {
 	settled := ps.core.index.Reconsider(&p.Pod)
 	if p.ClaimsNode != "" && ps.core.claims.awaits(p) && needsTask(p) && p.Node == "" {
-		return // its claims decide when it goes on
+		return // claims.bound or chooseAgain will requeue it
 	}
 	strayed := p.Node != "" && ps.core.agents.ofNode(p.Node) == nil
 	backingOff := now.Before(p.backoff.until)
@@ -54,27 +54,27 @@ func (ps *pods) requeue(now time.Time, p *pod) {
 	ps.await(p)
 }
 
-// await counts a pod in that waits anywhere.
+// await counts a pod as waiting.
 func (ps *pods) await(p *pod) {
 	p.waits = true
 	ps.queue.waiting++
 }
 
-// awaitExecutor has a pod wait that has reserved a place, until the executor is prepared there.
+// awaitExecutor makes a pod wait at its reserved place until the executor there is prepared.
 func (ps *pods) awaitExecutor(p *pod) {
 	ps.queue.awaitingExecutor[p.Obj.UID] = p
 	ps.await(p)
 }
 
-// waiting counts the pods that wait.
+// waiting returns the number of waiting pods.
 func (ps *pods) waiting() int { return ps.queue.waiting }
 
-// awaitingExecutor returns the pods that have reserved a place where an executor is being prepared, in no order.
+// awaitingExecutor returns the pods that wait at a reserved place while its executor is prepared, in no order.
 func (ps *pods) awaitingExecutor() []*pod {
 	return slices.Collect(maps.Values(ps.queue.awaitingExecutor))
 }
 
-// dequeue takes a pod out of its place. What it had reserved becomes free.
+// dequeue removes a pod from wherever it waits, and frees what it had reserved.
 func (ps *pods) dequeue(p *pod) {
 	if reserved := ps.core.index.Dequeue(&p.Pod); reserved != nil {
 		ps.core.health.triedInVain(ps.core.agents.get(reserved.ID), p.Obj.UID)
@@ -93,7 +93,7 @@ func (ps *pods) dequeue(p *pod) {
 	}
 }
 
-// wake brings back the pods that have backed off long enough.
+// wake requeues the pods whose backoff is over.
 func (ps *pods) wake(now time.Time) {
 	for _, p := range ps.queue.backingOff {
 		if !now.Before(p.backoff.until) {
@@ -103,8 +103,8 @@ func (ps *pods) wake(now time.Time) {
 	}
 }
 
-// welcome queues the pods that are bound to a node which has become one of ours.
-func (ps *pods) welcome(now time.Time, node string) {
+// nodeJoined requeues the pods that are bound to a node which has become one of ours.
+func (ps *pods) nodeJoined(now time.Time, node string) {
 	pods := ps.queue.awaitingNode[node]
 	if len(pods) == 0 || ps.core.agents.ofNode(node) == nil {
 		return
@@ -115,8 +115,8 @@ func (ps *pods) welcome(now time.Time, node string) {
 	}
 }
 
-// vacate takes the pods that are bound to a node which is ours no more out of the queue.
-func (ps *pods) vacate(now time.Time, node string) {
+// nodeLeft requeues the pods that are bound to a node which is no longer one of ours.
+func (ps *pods) nodeLeft(now time.Time, node string) {
 	for s := range ps.core.index.Classes() {
 		if s.Node() != node || node == "" {
 			continue
@@ -127,8 +127,8 @@ func (ps *pods) vacate(now time.Time, node string) {
 	}
 }
 
-// wantsMore tells whether a pod waits that some offer may help. For one that has to be mended, or waits for an address, others
-// need not go without.
+// wantsMore reports whether an offer could help some waiting pod. It cannot help pods with a wrong spec or without the IP
+// address that they wait for; for these, offers need not be kept from other frameworks.
 func (ps *pods) wantsMore() bool {
 	helpless := ps.core.addresses.waits()
 	for s := range ps.core.index.Classes() {
@@ -141,7 +141,7 @@ func (ps *pods) wantsMore() bool {
 	return ps.queue.waiting > helpless
 }
 
-// occupies names the node that the pod takes part of; "" if there is none.
+// occupies returns the node whose resources the pod takes; "" for none.
 func (ps *pods) occupies(p *pod) string {
 	switch {
 	case finished(p.Obj):
@@ -159,10 +159,10 @@ func (ps *pods) occupies(p *pod) string {
 	return p.ClaimsNode
 }
 
-// occupy lets the index know which node the pod takes part of now.
+// occupy tells the index which node the pod occupies now.
 func (ps *pods) occupy(p *pod) { ps.core.index.Occupy(&p.Pod, ps.occupies(p)) }
 
-// reoccupy does so for the pods with tasks on an agent that has got its node's name.
+// reoccupy calls occupy for the pods with tasks on an agent whose node's name is new.
 func (ps *pods) reoccupy(a *agent) {
 	for _, t := range ps.core.tasks.on(a.ID) {
 		if p := ps.byUID[t.pod]; p != nil && p.task == t {
@@ -171,10 +171,10 @@ func (ps *pods) reoccupy(a *agent) {
 	}
 }
 
-// of returns the pod that the index knows.
+// of returns the pod for one of the index.
 func (ps *pods) of(p *match.Pod) *pod { return p.Owner.(*pod) }
 
-// of returns the agent that the index knows; nil for nil.
+// of returns the agent for one of the index; nil for nil.
 func (as *agents) of(a *match.Agent) *agent {
 	if a == nil {
 		return nil
@@ -182,8 +182,8 @@ func (as *agents) of(a *match.Agent) *agent {
 	return a.Owner.(*agent)
 }
 
-// ofNode returns the agent that the node stands for; nil if it does not exist, or its agent is not known.
+// ofNode returns the agent of the node; nil if either is unknown.
 func (as *agents) ofNode(name string) *agent { return as.of(as.core.index.AgentOfNode(name)) }
 
-// before orders pods by whose turn it is.
+// before orders pods as the queue does: by priority, then by arrival.
 func before(a, b *pod) int { return match.Before(&a.Pod, &b.Pod) }

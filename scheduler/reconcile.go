@@ -14,16 +14,16 @@ const (
 	reconcileLast  = time.Minute
 )
 
-// reconciliation is the explicit reconciliation of tasks: each is asked for, in batches and with growing pauses, until
-// Mesos has answered (https://mesos.apache.org/documentation/latest/reconciliation/#algorithm).
+// reconciliation is the explicit reconciliation of tasks, in batches and with growing pauses, until Mesos has sent an update
+// of each (https://mesos.apache.org/documentation/latest/reconciliation/#algorithm).
 type reconciliation struct {
-	wanted map[api.TaskID]struct{} // of which Mesos has not told yet
-	round  []api.TaskID            // that are still to be asked for before the pause; some may be wanted no more
-	at     time.Time               // when to ask next
+	wanted map[api.TaskID]struct{} // without an update yet
+	round  []api.TaskID            // still to ask for before the next pause; some may not be wanted any more
+	at     time.Time               // when to send the next batch
 	pause  time.Duration
 }
 
-// add asks for one more task, soon.
+// add schedules the reconciliation of a task.
 func (r *reconciliation) add(now time.Time, id api.TaskID) {
 	if _, asked := r.wanted[id]; asked {
 		return
@@ -36,10 +36,10 @@ func (r *reconciliation) add(now time.Time, id api.TaskID) {
 	r.at, r.pause = now, reconcileFirst
 }
 
-// done takes a task off because Mesos has answered, or nobody wants to know any more.
+// done ends the reconciliation of a task.
 func (r *reconciliation) done(id api.TaskID) { delete(r.wanted, id) }
 
-// batch takes the next tasks to ask for out of the round.
+// batch removes the next batch from the round and returns it.
 func (r *reconciliation) batch() []api.TaskID {
 	var batch []api.TaskID
 	for len(r.round) > 0 && len(batch) < reconcileBatch {
@@ -51,7 +51,7 @@ func (r *reconciliation) batch() []api.TaskID {
 	return batch
 }
 
-// reconcileDue asks for the next batch if it is time.
+// reconcileDue sends the next batch if it is due.
 func (ts *tasks) reconcileDue(now time.Time) []Action {
 	r := &ts.reconcile
 	if len(r.wanted) == 0 || now.Before(r.at) {

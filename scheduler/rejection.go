@@ -12,22 +12,22 @@ import (
 	"github.com/k8sm/k8sm/scheduler/match"
 )
 
-// rejection is that an agent's kubelet did not admit a pod. The pod has failed for good, and its controller makes another one
-// like it: such pods stay away for a while, so that they are not rejected without end.
+// rejection says that an agent's kubelet did not admit a pod. The pod has failed for good and its controller creates another
+// one like it. Such pods stay away for a while, so that they are not rejected again and again.
 type rejection struct {
 	breaker
 	reason   string          // the kubelet's, such as OutOfcpu
-	resource v1.ResourceName // of which there was too little; "" if it was something else
-	amount   int64           // of that; pods that want less may fit
-	requests match.Requests  // of the pod; without a resource, it is pods with equal requests that stay away
+	resource v1.ResourceName // that was insufficient; "" for another cause
+	amount   int64           // requested of it; pods that request less may fit
+	requests match.Requests  // of the pod; if resource is "", pods with equal requests stay away
 	extended match.Extended
 }
 
-// outOf is how the reasons begin with which a kubelet rejects pods for want of a resource, whose name follows
+// outOf is the prefix, before the resource's name, of a kubelet's reason when a resource is insufficient
 // (pkg/kubelet/lifecycle/predicate.go of Kubernetes).
 const outOf = "OutOf"
 
-// isRejected tells whether the kubelet has not admitted the pod: it has failed, for a reason, and no container was ever made
+// isRejected reports whether the kubelet did not admit the pod: it has failed with a reason and without any container status
 // (rejectPod in pkg/kubelet/kubelet.go of Kubernetes).
 func isRejected(obj *v1.Pod) bool {
 	status := &obj.Status
@@ -48,12 +48,12 @@ func newRejection(p *pod, reason string) *rejection {
 		r.amount = p.Extended[r.resource]
 	}
 	if r.amount == 0 && r.resource != v1.ResourcePods {
-		r.resource = "" // nobody can tell who would fare better
+		r.resource = "" // the pod requests none of it, so there is no amount to compare
 	}
 	return r
 }
 
-// concerns tells whether pods with these requests have to expect to be rejected, too.
+// concerns reports whether pods with these requests would probably be rejected, too.
 func (r *rejection) concerns(q *match.Requests, e match.Extended) bool {
 	switch r.resource {
 	case "":
@@ -67,7 +67,7 @@ func (r *rejection) concerns(q *match.Requests, e match.Extended) bool {
 	return e[r.resource] >= r.amount
 }
 
-// String is why pods stay away, in the words of kube-scheduler where it has some.
+// String returns why pods stay away, in kube-scheduler's words where it has some.
 func (r *rejection) String() string {
 	if r.resource == "" {
 		return fmt.Sprintf("node(s) rejected such a pod (%s)", r.reason)
@@ -75,10 +75,10 @@ func (r *rejection) String() string {
 	return fmt.Sprintf("Insufficient %s (the kubelet has rejected such a pod: %s)", r.resource, r.reason)
 }
 
-// admissionSeen takes in what the kubelet has made of a pod, whose new state is obj: it has admitted it, or has not.
+// admissionSeen learns from a pod's new state obj whether the kubelet has admitted or rejected it.
 func (hs *health) admissionSeen(now time.Time, p *pod, obj *v1.Pod) []Action {
 	switch t := p.task; {
-	case p.Obj == nil: // the past of a pod that is seen for the first time says nothing of today
+	case p.Obj == nil: // seen for the first time: it may have been rejected long ago
 	case isRejected(obj):
 		if a := hs.core.agents.ofNode(obj.Spec.NodeName); a != nil && !finished(p.Obj) {
 			hs.reject(now, a, p, &obj.Status)
@@ -97,14 +97,14 @@ func (hs *health) reject(now time.Time, a *agent, p *pod, status *v1.PodStatus) 
 	hs.staysAway(now, a, p, newRejection(p, status.Reason), breakerFirst)
 }
 
-// refusedByMesos notes that Mesos did not take the pod's task in the agent's offers: it may take it in others'.
+// refusedByMesos notes that Mesos refused the pod's task in the agent's offers. Another agent's may do.
 func (hs *health) refusedByMesos(now time.Time, t *task, p *pod) {
 	if a := hs.core.agents.get(t.agent); a != nil {
 		hs.staysAway(now, a, p, newRejection(p, Errored.String()), breakerFirst)
 	}
 }
 
-// staysAway keeps such pods off the agent.
+// staysAway keeps pods like this one off the agent for a while.
 func (hs *health) staysAway(now time.Time, a *agent, p *pod, came *rejection, first time.Duration) {
 	i := slices.IndexFunc(a.failures.rejections, func(r *rejection) bool {
 		return r.resource == came.resource && (came.resource != "" || r.reason == came.reason && r.concerns(&came.requests, came.extended))
@@ -119,7 +119,7 @@ func (hs *health) staysAway(now time.Time, a *agent, p *pod, came *rejection, fi
 	hs.changed(a)
 }
 
-// admitted notes that the agent's kubelet has admitted the pod: more such pods may be tried.
+// admitted notes that the agent's kubelet has admitted the pod, so that more pods like it may be tried.
 func (hs *health) admitted(a *agent, p *pod) {
 	for _, r := range a.failures.rejections {
 		if r.concerns(&p.Requests, p.Extended) && !p.launched.Before(r.since) {
@@ -130,7 +130,7 @@ func (hs *health) admitted(a *agent, p *pod) {
 	a.failures.rejections = slices.DeleteFunc(a.failures.rejections, func(r *rejection) bool { return r.failures == 0 })
 }
 
-// tickRejections lets pods try again where their like were rejected, and forgets what is long ago.
+// tickRejections ends pauses that are over, and forgets old rejections.
 func (hs *health) tickRejections(now time.Time, a *agent) {
 	for _, r := range a.failures.rejections {
 		if r.due(now) {

@@ -14,21 +14,21 @@ import (
 )
 
 const (
-	// otherPatience is how long a minion that runs may carry another version's name: it may have started a moment ago, and
-	// the name be that of the one before.
+	// otherPatience is how long a node may show another version before that counts: a new minion may have started a moment ago,
+	// and not have replaced the old one's annotation yet.
 	otherPatience = 30 * time.Second
-	// namelessPatience is how long it may carry none. A minion that can tell its version does so at least so often.
+	// namelessPatience is how long a node may show no version. A minion that knows its version writes it at least this often.
 	namelessPatience = 10 * time.Minute
 )
 
-// rollout is where the replacement of a node's minion by one of the scheduler's version stands. What has to outlive the scheduler
-// is on the node, as api.AnnotationRollout, so that the next one goes on with it.
+// rollout is the progress of replacing a node's minion by one of the scheduler's version. The node's annotation
+// api.AnnotationRollout keeps what the next scheduler needs to continue.
 type rollout struct {
 	api.Rollout
 
-	asked time.Time // when the minion was asked to end last; zero if it was not
-	gone  time.Time // since when the next minion is waited for; zero if it is not
-	// failure is how a task for which the next minion was to come ended; "" if none did.
+	asked time.Time // when the minion was last asked to end; zero for never
+	gone  time.Time // since when we wait for the new minion; zero if we do not
+	// failure is how the last task that should have started the new minion ended; "" for none.
 	failure string
 }
 
@@ -58,12 +58,12 @@ func (d *RolloutDirection) String() string { return string(*d) }
 // Type implements pflag.Value.
 func (d *RolloutDirection) Type() string { return "forward|any|off" }
 
-// awaitsMinion tells whether a minion has to be brought up although there is no pod for it, to see that it comes up.
+// awaitsMinion reports whether the new minion has to be started even without a pod, to see that it becomes ready.
 func (u *disruption) awaitsMinion() bool {
 	return u.rollout.State == api.RolloutStuck || u.rollout.State == api.RolloutRolling && !u.rollout.gone.IsZero()
 }
 
-// rolloutSeen takes in what the node says of the rollout. What is there and was not written by us is an operator's wish.
+// rolloutSeen reads the rollout from the node's annotation. What we did not write there comes from an operator, and is obeyed.
 func (u *disruption) rolloutSeen(seen api.Rollout) {
 	before := u.shown
 	u.shown = seen
@@ -74,12 +74,11 @@ func (u *disruption) rolloutSeen(seen api.Rollout) {
 
 // rollouts replace minions of other versions.
 type rollouts struct {
-	core     *Core
-	toldKept bool // that minions of other versions are kept
+	core         *Core
+	keptReported bool // it was reported that minions of other versions are kept
 }
 
-// begin has the next minions of other versions replaced, as long as no more nodes than allowed are without theirs
-// for that, and none was given up.
+// begin starts the replacement of the next minions of other versions, within MaxUnavailable and unless a rollout was given up.
 func (rs *rollouts) begin(now time.Time, residents func(node string) []*pod) []Action {
 	own := api.KMVersion(rs.core.cfg.Version)
 	if own == "" {
@@ -96,7 +95,7 @@ func (rs *rollouts) begin(now time.Time, residents func(node string) []*pod) []A
 	}
 	kept := ""
 	for _, a := range rs.core.agents.inOrder() {
-		if full := stopped || busy >= rs.core.cfg.MaxUnavailable; !rs.seesOther(now, a) || full && rs.toldKept {
+		if full := stopped || busy >= rs.core.cfg.MaxUnavailable; !rs.seesOther(now, a) || full && rs.keptReported {
 			continue
 		}
 		if why := rs.forbids(a); why != "" {
@@ -106,21 +105,21 @@ func (rs *rollouts) begin(now time.Time, residents func(node string) []*pod) []A
 		if stopped || busy >= rs.core.cfg.MaxUnavailable || rs.keepsMinion(a, residents) != "" {
 			continue
 		}
-		annotations, r := rs.core.agents.nodeOf(a).Annotations, &rs.core.disruptions.keep(now, a.ID).rollout
+		annotations, r := rs.core.agents.nodeOf(a).Annotations, &rs.core.disruptions.ensure(now, a.ID).rollout
 		*r = rollout{Rollout: r.Leave(api.KMVersion(annotations[api.AnnotationKMVersion]), own)}
 		r.State, r.Target, r.Replaces = api.RolloutRolling, own, annotations[api.AnnotationMinionStarted]
 		rs.core.disruptions.changed(a.ID)
 		busy++
 	}
-	if early || kept == "" || rs.toldKept || rs.core.cfg.Rollout == RolloutOff {
+	if early || kept == "" || rs.keptReported || rs.core.cfg.Rollout == RolloutOff {
 		return nil
 	}
-	rs.toldKept = true
+	rs.keptReported = true
 	return []Action{Complain{Text: kept + "; km nodes shows all minions that are kept"}}
 }
 
-// takeOver goes on with a rollout that a scheduler of another version has begun, or has given up, as far as this one may roll its
-// own version out there: else nothing is drained for it, and a minion that is gone comes back as the one that leads has it.
+// takeOver continues a rollout that a scheduler of another version began or gave up, if this scheduler may roll its own version
+// out there. If not, nothing is drained, and a minion that has ended comes back in the leader's version.
 func (rs *rollouts) takeOver(a *agent, u *disruption) {
 	r, own := &u.rollout, api.KMVersion(rs.core.cfg.Version)
 	node := rs.core.agents.nodeOf(a)
@@ -144,13 +143,13 @@ func (rs *rollouts) takeOver(a *agent, u *disruption) {
 	}
 }
 
-// allows tells whether a minion of this version may be replaced by one of the scheduler's on a node with this rollout.
+// allows reports whether a minion of the given version may be replaced by one of the scheduler's on a node with this rollout.
 func (rs *rollouts) allows(r api.Rollout, version api.KMVersion) bool {
 	own := api.KMVersion(rs.core.cfg.Version)
 	return rs.core.cfg.Rollout != RolloutOff && own != version && r.Allows(version, own, rs.core.cfg.Rollout == RolloutAny)
 }
 
-// forbids tells why the agent's minion may never be replaced by one of the scheduler's version; "" if it may.
+// forbids returns why the agent's minion may never be replaced by one of the scheduler's version; "" if it may.
 func (rs *rollouts) forbids(a *agent) string {
 	own, version := api.KMVersion(rs.core.cfg.Version), api.KMVersion(rs.core.agents.nodeOf(a).Annotations[api.AnnotationKMVersion])
 	var r api.Rollout
@@ -171,7 +170,7 @@ func (rs *rollouts) forbids(a *agent) string {
 	return fmt.Sprintf("neither km %s nor the scheduler's %s is known to be newer: --rollout=any replaces it", version, own)
 }
 
-// seesOther tells whether the agent's minion has been of another version for long enough to be sure.
+// seesOther reports whether the agent's minion has had another version for long enough to be sure.
 func (rs *rollouts) seesOther(now time.Time, a *agent) bool {
 	node := rs.core.agents.nodeOf(a)
 	if !a.Alive || !a.hasExecutor || node == nil || node.Annotations[api.AnnotationKMVersion] == rs.core.cfg.Version {
@@ -188,7 +187,7 @@ func (rs *rollouts) seesOther(now time.Time, a *agent) bool {
 	return now.Sub(a.otherSince) >= patience
 }
 
-// keepsMinion tells why the agent's minion is not replaced now although it is of another version; "" if it may be.
+// keepsMinion returns why the agent's minion, which has another version, is not replaced now; "" if it may be.
 func (rs *rollouts) keepsMinion(a *agent, residents func(node string) []*pod) string {
 	node := rs.core.agents.nodeOf(a)
 	switch u := rs.core.disruptions.of(a.ID); {
@@ -211,8 +210,8 @@ func (rs *rollouts) keepsMinion(a *agent, residents func(node string) []*pod) st
 	return ""
 }
 
-// replace takes the replacement of an agent's minion one step on: the node is cordoned and drained as for maintenance,
-// the minion ends, and a new one comes, for a task without a pod if for no other.
+// replace performs the next step of replacing an agent's minion: the node is cordoned and drained as for maintenance, the
+// minion is shut down, and a new one is started, by a task without a pod if no pod comes.
 func (rs *rollouts) replace(now time.Time, a *agent, node *v1.Node, residents []*pod) []Action {
 	u := rs.core.disruptions.of(a.ID)
 	r := &u.rollout
@@ -229,14 +228,14 @@ func (rs *rollouts) replace(now time.Time, a *agent, node *v1.Node, residents []
 		return rs.noMinion(now, a)
 	case !a.hasExecutor:
 		r.gone = now
-	case node.Spec.Unschedulable && rs.drained(a, residents) && now.Sub(r.asked) >= killAgain:
+	case node.Spec.Unschedulable && rs.drained(a, residents) && now.Sub(r.asked) >= killRetry:
 		r.asked = now
 		return []Action{ShutdownExecutor{Agent: a.ID, Executor: api.MinionExecutorID}}
 	}
 	return nil
 }
 
-// newMinion looks at the minion that has come.
+// newMinion checks the version and readiness of the new minion.
 func (rs *rollouts) newMinion(now time.Time, a *agent, node *v1.Node) []Action {
 	r := &rs.core.disruptions.of(a.ID).rollout
 	if r.gone.IsZero() {
@@ -258,13 +257,13 @@ func (rs *rollouts) newMinion(now time.Time, a *agent, node *v1.Node) []Action {
 	return rs.noMinion(now, a)
 }
 
-// wants tells whether the version of a minion that has come ends the rollout: another scheduler may have started it meanwhile.
+// wants reports whether a new minion of this version completes the rollout. Another scheduler may have started it meanwhile.
 func (rs *rollouts) wants(r api.Rollout, version api.KMVersion) bool {
 	return version == r.Target || version == api.KMVersion(rs.core.cfg.Version) ||
 		version.Compare(r.Target) == api.VersionNewer && !slices.Contains(r.RevertedFrom, version)
 }
 
-// noMinion waits for a minion that is not ready yet, but not for ever.
+// noMinion waits for a minion that is not ready yet, and gives up after RolloutTimeout.
 func (rs *rollouts) noMinion(now time.Time, a *agent) []Action {
 	r := &rs.core.disruptions.of(a.ID).rollout
 	if now.Sub(r.gone) < rs.core.cfg.RolloutTimeout {
@@ -278,22 +277,21 @@ func (rs *rollouts) noMinion(now time.Time, a *agent) []Action {
 	return r.giveUp(api.RolloutStuck, a.Node, fmt.Sprintf("the new minion was not ready within %s%s", rs.core.cfg.RolloutTimeout, with("; its task ended: ", r.failure)))
 }
 
-// noteFailure remembers how a task ended that should have brought the next minion.
-func (rs *rollouts) noteFailure(t *task, s TaskStatus, f fate) {
+// noteFailure remembers how a task that should have started the new minion ended.
+func (rs *rollouts) noteFailure(t *task, s TaskStatus, r reaction) {
 	u := rs.core.disruptions.of(t.agent)
-	if u != nil && !u.rollout.gone.IsZero() && !f.running && !t.killed && !t.since.Before(u.rollout.gone) {
+	if u != nil && !u.rollout.gone.IsZero() && !r.running && !t.killed && !t.since.Before(u.rollout.gone) {
 		u.rollout.failure = s.String()
 	}
 }
 
-// giveUp stops the rollout, here and everywhere, until an operator or the new minion says otherwise.
+// giveUp stops the rollout on all nodes, until an operator resumes it or the new minion becomes ready.
 func (r *rollout) giveUp(state api.RolloutState, node, why string) []Action {
 	*r = rollout{Rollout: api.Rollout{State: state, Target: r.Target, Reason: why, RevertedFrom: r.RevertedFrom}}
 	return []Action{Complain{Text: fmt.Sprintf("the rollout of km %s has stopped at node %s: %s", r.Target, node, why)}}
 }
 
-// drained tells whether nothing is left on the agent but what ends with its minion and comes back with the next one: pods
-// of DaemonSets, and static ones.
+// drained reports whether only pods of DaemonSets and static pods, which come back with the new minion, are left on the agent.
 func (rs *rollouts) drained(a *agent, residents []*pod) bool {
 	for _, p := range residents {
 		if !daemon(p.Obj) && !finished(p.Obj) {
@@ -311,7 +309,7 @@ func (rs *rollouts) drained(a *agent, residents []*pod) bool {
 	return true
 }
 
-// kubeletReady tells whether the kubelet of the minion that has reported has said itself that it is ready.
+// kubeletReady reports whether the new minion's own kubelet has set the node's condition Ready.
 func kubeletReady(node *v1.Node) bool {
 	started, err := time.Parse(time.RFC3339Nano, node.Annotations[api.AnnotationMinionStarted])
 	if err != nil {

@@ -74,7 +74,7 @@ func TestEveryTaskStateHasARowAndAName(t *testing.T) {
 		if parsed, ok := ParseTaskState(s.String()); !ok || parsed != s {
 			t.Errorf("%s is parsed as %v, %v", s, parsed, ok)
 		}
-		if f := fates[s]; f == (fate{}) {
+		if f := reactions[s]; f == (reaction{}) {
 			t.Errorf("%s has no row", s)
 		} else if !f.running && f.unbound != unboundRetry {
 			t.Errorf("%s: the task has ended, but its pod does not wait again", s)

@@ -6,47 +6,46 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// session is the connection to Mesos, and what holds as long as it does.
+// session is the connection to Mesos.
 type session struct {
 	core       *Core
 	id         api.FrameworkID
-	complete   bool // all that Kubernetes has was seen
+	complete   bool // all existing Kubernetes objects were seen
 	up         bool
-	since      time.Time // when it was subscribed
-	first      time.Time // when it was subscribed for the first time
-	implicitAt time.Time // when to reconcile all tasks next
-	leaseAt    time.Time // when to renew the leases of nodes next
+	since      time.Time // of the last subscription
+	first      time.Time // of the first subscription
+	implicitAt time.Time // when to reconcile all tasks
+	leaseAt    time.Time // when to renew the nodes' leases
 }
 
-// framework is the id that Mesos knows the scheduler by.
+// framework returns the scheduler's framework id.
 func (se *session) framework() api.FrameworkID { return se.id }
 
-// synced tells whether all that Kubernetes has was seen: until then nobody knows whose a task is.
+// synced reports whether all existing Kubernetes objects were seen: until then a task's pod may be unknown.
 func (se *session) synced() bool { return se.complete }
 
-// connected tells whether Mesos hears the scheduler.
+// connected reports whether the scheduler is subscribed.
 func (se *session) connected() bool { return se.up }
 
-// subscribed is when the scheduler was subscribed last; zero if it never was.
+// subscribed returns the time of the last subscription; zero for none.
 func (se *session) subscribed() time.Time { return se.since }
 
-// begun is when the scheduler was subscribed first; zero if it never was.
+// begun returns the time of the first subscription; zero for none.
 func (se *session) begun() time.Time { return se.first }
 
-// sync takes in that all that Kubernetes has was seen.
+// sync handles Synced: it subscribes.
 func (se *session) sync() []Action {
 	se.complete = true
 	return []Action{Subscribe{}}
 }
 
-// disconnect takes in that Mesos does not hear the scheduler any more.
+// disconnect handles the end of the connection.
 func (se *session) disconnect(now time.Time) {
 	se.up = false
 	se.core.offering.disconnect(now)
 }
 
-// subscribe starts over with what only holds within a connection: which agents are there, and what Mesos knows of
-// our tasks.
+// subscribe handles a new connection: what is known about offers, agents and tasks has to be confirmed again.
 func (se *session) subscribe(now time.Time, id api.FrameworkID) []Action {
 	se.id, se.up, se.since = id, true, now
 	if se.first.IsZero() {
@@ -60,7 +59,7 @@ func (se *session) subscribe(now time.Time, id api.FrameworkID) []Action {
 	return append([]Action{Reconcile{}}, se.core.tasks.subscribed(now)...)
 }
 
-// tick renews leases, and reconciles all tasks now and then.
+// tick renews leases and reconciles tasks, when due.
 func (se *session) tick(now time.Time) []Action {
 	var acts []Action
 	if !now.Before(se.leaseAt) {

@@ -5,7 +5,7 @@ import "slices"
 // TaskState is a task state of Mesos (https://mesos.apache.org/documentation/latest/task-state-reasons/).
 type TaskState int
 
-// The task states of Mesos, those for PARTITION_AWARE frameworks included.
+// The task states of Mesos, including those for PARTITION_AWARE frameworks.
 const (
 	Staging TaskState = iota
 	Starting
@@ -25,7 +25,7 @@ const (
 	numStates
 )
 
-// String returns the name that Mesos has for the state.
+// String returns the state's name in Mesos.
 func (s TaskState) String() string {
 	return [numStates]string{
 		"TASK_STAGING", "TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", "TASK_FINISHED", "TASK_FAILED", "TASK_KILLED",
@@ -33,7 +33,7 @@ func (s TaskState) String() string {
 	}[s]
 }
 
-// ParseTaskState is the inverse of String; ok is false for a state that this build does not know.
+// ParseTaskState is the inverse of String; ok is false for an unknown state.
 func ParseTaskState(name string) (state TaskState, ok bool) {
 	for s := range numStates {
 		if s.String() == name {
@@ -43,45 +43,45 @@ func ParseTaskState(name string) (state TaskState, ok bool) {
 	return 0, false
 }
 
-// unboundFate is what becomes of a pod that is not bound when its task says something.
-type unboundFate int
+// unboundReaction is the reaction to a task's update for a pod that is not bound.
+type unboundReaction int
 
 const (
-	unboundKeep  unboundFate = iota // wait for more
-	unboundBind                     // the executor has the pod: bind it
-	unboundRetry                    // the task ended: the pod waits again
+	unboundKeep  unboundReaction = iota // wait for the next update
+	unboundBind                         // the executor has the pod: bind it
+	unboundRetry                        // the task ended: requeue the pod
 )
 
-// boundFate is what becomes of a bound pod when its task says something.
-type boundFate int
+// boundReaction is the reaction to a task's update for a bound pod.
+type boundReaction int
 
 const (
-	boundKeep   boundFate = iota // the kubelet tells the pod's status, nothing to do
-	boundOver                    // the executor ended the task, with the pod if the API agrees
-	boundResume                  // the executor is gone without the pod: a new task on the same agent
-	boundDoubt                   // Mesos does not know the task: as boundResume, once its agent is there
+	boundKeep   boundReaction = iota // nothing to do: the kubelet writes the pod's status
+	boundOver                        // the executor ended the task; the API will show whether the pod ended, too
+	boundResume                      // the executor ended but not the pod: launch a new task on the same agent
+	boundDoubt                       // Mesos does not know the task: as boundResume, once its agent is there
 )
 
-// agentFate is what becomes of the agent.
-type agentFate int
+// agentReaction is what an update says about the agent.
+type agentReaction int
 
 const (
-	agentKeep   agentFate = iota // the update tells nothing about it
-	agentAlive                   // the update came from there
-	agentAbsent                  // cut off; it may come back
-	agentGone                    // it will not come back
+	agentKeep   agentReaction = iota // nothing
+	agentAlive                       // the agent sent the update
+	agentAbsent                      // the agent is unreachable and may come back
+	agentGone                        // the agent will not come back
 )
 
-// fate is a row of the table of task states.
-type fate struct {
-	unbound unboundFate
-	bound   boundFate
-	agent   agentFate
-	running bool // there may be something to kill if the task is nobody's
+// reaction is a row of the table of task states.
+type reaction struct {
+	unbound unboundReaction
+	bound   boundReaction
+	agent   agentReaction
+	running bool // the task may still run
 }
 
-// fates is the table of all task states: what becomes of an unbound pod, a bound pod, the agent's node.
-var fates = [numStates]fate{
+// reactions is the table of all task states: the reactions for an unbound pod, a bound pod and the agent.
+var reactions = [numStates]reaction{
 	Staging:        {unboundKeep, boundKeep, agentKeep, true},
 	Starting:       {unboundBind, boundKeep, agentAlive, true},
 	Running:        {unboundBind, boundKeep, agentAlive, true},
@@ -98,8 +98,8 @@ var fates = [numStates]fate{
 	Unknown:        {unboundRetry, boundDoubt, agentKeep, false},
 }
 
-// executorEnded are the reasons with which an agent ends the tasks of an executor that is gone. The pods themselves
-// need not have ended: their containers outlive the executor. An executor uses some of them for a pod that has ended.
+// executorEnded are the reasons in an agent's updates when a task ended with its executor. The pods have not necessarily ended:
+// their containers outlive the executor. An executor itself sends some of these reasons for a pod that has ended.
 var executorEnded = []string{
 	"REASON_EXECUTOR_TERMINATED", "REASON_EXECUTOR_UNREGISTERED", "REASON_EXECUTOR_REGISTRATION_TIMEOUT",
 	"REASON_EXECUTOR_REREGISTRATION_TIMEOUT", "REASON_CONTAINER_LAUNCH_FAILED", "REASON_CONTAINER_LIMITATION",
@@ -107,18 +107,19 @@ var executorEnded = []string{
 	"REASON_CONTAINER_PREEMPTED", "REASON_AGENT_RESTARTED", "REASON_SLAVE_RESTARTED",
 }
 
-func fateOf(s TaskStatus) fate {
+// reactionTo returns the reactions to an update.
+func reactionTo(s TaskStatus) reaction {
 	if s.State == GoneByOperator && s.Reason == reasonDraining {
-		return fates[Killed] // the agent is still there, and so may be others of its tasks
+		return reactions[Killed] // the agent is still there, and may have other tasks
 	}
-	f := fates[s.State]
-	if f.bound == boundOver && (s.unfit() || !s.ByExecutor && slices.Contains(executorEnded, s.Reason)) {
-		f.bound = boundResume
+	r := reactions[s.State]
+	if r.bound == boundOver && (s.unfit() || !s.ByExecutor && slices.Contains(executorEnded, s.Reason)) {
+		r.bound = boundResume
 	}
-	return f
+	return r
 }
 
-// unfit tells whether it is the executor that says that it is about to end: its minion cannot run pods there.
+// unfit reports whether the executor says that it ends because its minion cannot run pods there.
 func (s TaskStatus) unfit() bool {
 	return s.ByExecutor && s.State == Failed && s.Reason == "REASON_EXECUTOR_TERMINATED"
 }

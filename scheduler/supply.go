@@ -8,10 +8,10 @@ import (
 	"github.com/k8sm/k8sm/scheduler/match"
 )
 
-// supplies tells the index what agents have for pods.
+// supplies implements match.Source: it tells the index what agents have for pods.
 type supplies struct{ core *Core }
 
-// Supply implements match.Source. An agent that is not there, or can have no node, has nothing.
+// Supply implements match.Source.
 func (x supplies) Supply(seen *match.Agent) match.Supply {
 	c, a := x.core, x.core.agents.of(seen)
 	s := match.Supply{Node: c.agents.nodeOf(a), Drains: c.disruptions.drains(a), Runs: a.hasExecutor, Minion: c.agents.minionOf(a)}
@@ -19,7 +19,7 @@ func (x supplies) Supply(seen *match.Agent) match.Supply {
 	return s
 }
 
-// Offers implements match.Source.
+// Offers implements match.Source. An agent that is not alive, or cannot have a node, has no offers.
 func (x supplies) Offers(into []*offers.Offer, seen *match.Agent) []*offers.Offer {
 	if !seen.Alive || seen.Node == "" {
 		return into
@@ -27,11 +27,10 @@ func (x supplies) Offers(into []*offers.Offer, seen *match.Agent) []*offers.Offe
 	return x.core.offering.collect(into, seen.ID)
 }
 
-// Executor implements match.Source: it finds out which executor the view's agent has and what a new one would take. A record
-// whose token may run out has to be prepared again. So has one whose resources the offers do not hold, because they are of another
-// role, or reserved in another way than when it was made: Mesos would refuse its tasks (validateExecutor in
-// src/master/validation.cpp wants all that a task and its executor use in the offers). Unless the executor is on its way
-// there already, launched in other offers: then it is waited for.
+// Executor implements match.Source: it returns the state of the executor of the view's agent, and the charge for a new one. A
+// record has to be prepared again if its token may expire, or if the offers do not hold its resources, because their role or
+// reservation differs: Mesos would refuse the tasks (validateExecutor in src/master/validation.cpp wants all resources of a
+// task and its executor in the offers). But if the executor was already launched in other offers, pods wait for it.
 func (x supplies) Executor(v *match.View) match.Executor {
 	c, a := x.core, x.core.agents.of(v.Agent)
 	e := &a.executor
@@ -55,14 +54,14 @@ func (x supplies) Executor(v *match.View) match.Executor {
 	return seen
 }
 
-// seeRecord finds out whether the record of an executor that does not run is fit for the view.
+// seeRecord checks whether the record of an executor that does not run can be used in the view.
 func (as *agents) seeRecord(a *agent, v *match.View, seen *match.Executor) {
 	e := &a.executor
 	pending := len(as.core.tasks.on(a.ID)) > 0
 	switch {
 	case len(v.Offers) == 0 || e.record == nil:
 	case e.kept:
-		if seen.Coming = pending; !pending { // else that executor may run yet
+		if seen.Coming = pending; !pending { // else that executor may still run
 			e.record = nil
 		}
 	case as.core.step.now.Sub(e.armed) >= tokenFresh:
@@ -83,7 +82,7 @@ func (x supplies) Mixes(seen *match.Agent) bool {
 	return e.record != nil && e.charge.Sum(offers.CPUs) > 0
 }
 
-// charge takes the executor's part out of resources; it is never empty, and short if there is too little.
+// charge returns the executor's resources, taken from the free ones as far as they suffice.
 func (as *agents) charge(free offers.Resources) offers.Resources {
 	var charge offers.Resources
 	for i, amount := range as.core.cfg.executor(free.Sum(offers.Disk)).Scalars {
@@ -99,14 +98,14 @@ func (as *agents) charge(free offers.Resources) offers.Resources {
 	return charge
 }
 
-// nodeOf returns the agent's node; nil while it does not exist, still stands for the agent that was there before, or has
-// not got the labels yet that the agent's attributes want: until then nobody can tell which pods want that agent.
+// nodeOf returns the agent's node. It is nil while the node does not exist, still belongs to the agent that was there before,
+// or lacks labels for the agent's attributes: until then node selectors cannot be matched.
 func (as *agents) nodeOf(a *agent) *v1.Node {
 	node := as.nodes[a.Node]
 	if node == nil || node.Spec.ProviderID != api.ProviderID(a.ID) {
 		return nil
 	}
-	if node != a.settled && a.last.ID != "" && len(staleLabels(node, agentLabels(a))) > 0 {
+	if node != a.upToDate && a.last.ID != "" && len(staleLabels(node, agentLabels(a))) > 0 {
 		return nil
 	}
 	return node

@@ -15,16 +15,16 @@ import (
 	"github.com/k8sm/k8sm/scheduler/match"
 )
 
-const bindAgain = time.Second
+const bindRetry = time.Second // after a failed Bind or Annotate
 
-// overGrace is how long after the end of its task a pod may be shown as alive by the API. If it is so longer, the
-// executor ended the task without the pod (an agent that is shut down does that), and the pod needs another one.
+// overGrace is how long the API may still show a pod as alive after its task ended. After that, the executor must have ended
+// the task without the pod, as it does when its agent is shut down, and the pod needs another task.
 const overGrace = 10 * time.Second
 
-// settled is how long a task has to last to make earlier failures forgotten.
-const settled = time.Minute
+// stableAfter is how long a task has to last to reset its pod's backoff.
+const stableAfter = time.Minute
 
-// tasks are those that Mesos knows or should know.
+// tasks are the tasks that Mesos knows or should know.
 type tasks struct {
 	core      *Core
 	byID      map[api.TaskID]*task
@@ -32,25 +32,25 @@ type tasks struct {
 	reconcile reconciliation
 }
 
-// count is how many tasks there are.
+// count returns the number of tasks.
 func (ts *tasks) count() int { return len(ts.byID) }
 
-// add takes in a task.
+// add adds a task.
 func (ts *tasks) add(t *task) {
 	ts.byID[t.id] = t
 	ts.byAgent[t.agent] = append(ts.byAgent[t.agent], t)
 }
 
-// all goes through the tasks, in no order.
+// all iterates over the tasks, in no order.
 func (ts *tasks) all() iter.Seq2[api.TaskID, *task] { return maps.All(ts.byID) }
 
-// ask asks Mesos for the state of a task, soon.
+// ask schedules the reconciliation of a task.
 func (ts *tasks) ask(now time.Time, id api.TaskID) { ts.reconcile.add(now, id) }
 
-// answered takes in that Mesos has told the state of a task.
+// answered ends the reconciliation of a task.
 func (ts *tasks) answered(id api.TaskID) { ts.reconcile.done(id) }
 
-// subscribed asks for the states of all tasks. A kill that was asked for may be lost with the connection before.
+// subscribed reconciles all tasks, and repeats the kills: those sent on the old connection may be lost.
 func (ts *tasks) subscribed(now time.Time) []Action {
 	ts.reconcile = reconciliation{}
 	for _, id := range slices.Sorted(maps.Keys(ts.byID)) {
@@ -62,10 +62,10 @@ func (ts *tasks) subscribed(now time.Time) []Action {
 	return ts.reconcileDue(now)
 }
 
-// get returns the task; nil if it is not known.
+// get returns the task; nil if unknown.
 func (ts *tasks) get(id api.TaskID) *task { return ts.byID[id] }
 
-// on returns the tasks on an agent. The slice changes with the tasks.
+// on returns the tasks on an agent. The slice is valid until tasks are added or dropped.
 func (ts *tasks) on(id api.AgentID) []*task { return ts.byAgent[id] }
 
 func newTasks(c *Core) tasks {
@@ -77,11 +77,11 @@ type task struct {
 	id     api.TaskID
 	agent  api.AgentID
 	offer  api.OfferID
-	role   string // of that offer; "" if an earlier scheduler launched it
+	role   string // of the offer; "" if an earlier scheduler launched the task
 	pod    types.UID
-	warm   bool // it has no pod, but keeps its agent's executor up
+	warm   bool // it has no pod, and keeps its agent's executor running
 	demand match.Demand
-	mapped []api.PortMapping // of the pod, with the host ports that the task has
+	mapped []api.PortMapping // the pod's ports, with the host ports that the task has
 	since  time.Time
 	taskNews
 	taskStart
@@ -89,81 +89,80 @@ type task struct {
 	taskEnd
 }
 
-// taskNews is what Mesos has said of a task.
+// taskNews is what Mesos has said about a task.
 type taskNews struct {
 	state   TaskState
-	message string // of the last update; "" if it had none
-	heard   bool
-	askAt   time.Time // when to reconcile it if it stays silent
+	message string    // of the last update; "" for none
+	heard   bool      // an update has come, and is still reliable
+	askAt   time.Time // when to reconcile it if nothing is heard
 }
 
-// taskStart is how far a task has come.
+// taskStart is how far the start of a task has come.
 type taskStart struct {
-	// starting is since when its executor has it, and ran whether it was seen running, or its pod admitted by the kubelet.
-	starting time.Time
-	ran      bool
-	fresh    bool // the kubelet has not had its pod before
+	starting time.Time // when its executor took it
+	ran      bool      // it was seen running, or the kubelet admitted its pod
+	fresh    bool      // no kubelet had seen its pod before
 }
 
-// taskBinding is whether the API says that the task is its pod's.
+// taskBinding is how far the task's id has been written to its pod.
 type taskBinding struct {
 	binding bool      // Bind or Annotate is under way
-	bindAt  time.Time // when to try that again; zero if not
+	bindAt  time.Time // when to try again; zero for never
 	bound   bool      // its id is in the pod's annotations
-	unacked [][]byte  // updates to be acknowledged when the binding is done
+	unacked [][]byte  // updates to acknowledge when binding is done
 }
 
-// taskEnd is what ends a task.
+// taskEnd is how a task is being ended.
 type taskEnd struct {
-	killAt time.Time // when to (re)send KILL; zero if it may live
-	killed bool      // KILL was sent
-	spared bool      // that it ended does not count against its pod
+	killAt    time.Time // when to send KILL, again; zero for never
+	killed    bool      // KILL was sent
+	blameless bool      // its end is not its pod's fault and causes no backoff
 }
 
-// updated applies the table of task states. An update is acknowledged when what follows from it is done.
+// updated handles a status update by the table in state.go. It acknowledges the update once its effects are done.
 func (ts *tasks) updated(now time.Time, s TaskStatus) []Action {
-	f := fateOf(s)
+	r := reactionTo(s)
 	ts.core.disruptions.noteDraining(now, s)
-	acts := ts.core.agents.updated(now, s.Agent, f)
-	if a := ts.core.agents.get(s.Agent); a != nil && f.running && s.State != Staging {
-		ts.core.agents.cameUp(a)
+	acts := ts.core.agents.updated(now, s.Agent, r)
+	if a := ts.core.agents.get(s.Agent); a != nil && r.running && s.State != Staging {
+		ts.core.agents.executorUp(a)
 	}
 	if _, warm := s.Task.Warm(); warm {
-		return append(acts, ts.core.warm.updated(now, s, f)...)
+		return append(acts, ts.core.warm.updated(now, s, r)...)
 	}
 	t := ts.byID[s.Task]
 	if t == nil {
-		t = ts.adopt(now, s, f)
+		t = ts.adopt(now, s, r)
 	}
 	if t == nil {
-		return append(acts, ts.stranger(s, f)...)
+		return append(acts, ts.unknown(s, r)...)
 	}
 	t.state, t.heard, t.message = s.State, true, s.Message
-	t.spared = s.State == Dropped && s.Reason == reasonDraining // it is its agent that has to wait
-	ts.core.rollouts.noteFailure(t, s, f)
+	t.blameless = s.State == Dropped && s.Reason == reasonDraining // noteDraining makes its agent wait instead
+	ts.core.rollouts.noteFailure(t, s, r)
 	acts = append(acts, ts.core.health.note(now, t, s)...)
-	if !f.running {
+	if !r.running {
 		ts.core.offering.freed(now, s)
 	}
 	ts.reconcile.done(t.id)
 	p := ts.core.pods.get(t.pod)
 	switch {
 	case p == nil:
-		return append(acts, ts.orphanUpdated(now, t, s, f)...)
+		return append(acts, ts.orphanUpdated(now, t, s, r)...)
 	case p.Node == "":
-		return append(acts, ts.unboundUpdated(now, t, s, f)...)
+		return append(acts, ts.unboundUpdated(now, t, s, r)...)
 	default:
-		return append(acts, ts.boundUpdated(now, t, s, f)...)
+		return append(acts, ts.boundUpdated(now, t, s, r)...)
 	}
 }
 
-// adopt takes in a task that is not known but runs for one of our pods: a younger attempt than we know of, which an
-// earlier scheduler launched before it died, or the one that was given up for lost when Mesos did not know it, while
-// there is no other yet. To kill that one would be to delete the pod that lives.
-func (ts *tasks) adopt(now time.Time, s TaskStatus, f fate) *task {
+// adopt adds an unknown task that runs for one of our pods. It is a newer attempt, launched by an earlier scheduler just
+// before it died, or the current attempt, which was given up because Mesos did not know it. In the second case the pod
+// has no other task yet, and killing this one would kill a running pod.
+func (ts *tasks) adopt(now time.Time, s TaskStatus, r reaction) *task {
 	uid, attempt, err := s.Task.Parse()
 	p := ts.core.pods.get(uid)
-	if err != nil || p == nil || !f.running || finished(p.Obj) || attempt < p.attempt {
+	if err != nil || p == nil || !r.running || finished(p.Obj) || attempt < p.attempt {
 		return nil
 	}
 	if attempt == p.attempt && (p.task != nil || attempt == p.disowned) {
@@ -176,7 +175,7 @@ func (ts *tasks) adopt(now time.Time, s TaskStatus, f fate) *task {
 	p.attempt = attempt
 	if p.Asks.Wildcards() || p.awaitsAddress() {
 		p.since, p.disowned = now, attempt
-		ts.core.pods.requeue(now, p) // nobody knows any more which host ports or address it has: the pod gets another task
+		ts.core.pods.requeue(now, p) // its host ports or address are lost: the pod gets another task
 		return nil
 	}
 	t := ts.start(now, p, s.Agent)
@@ -184,22 +183,22 @@ func (ts *tasks) adopt(now time.Time, s TaskStatus, f fate) *task {
 	return t
 }
 
-// stranger ends a task that is no pod's, unless the pods are not all known yet.
-func (ts *tasks) stranger(s TaskStatus, f fate) []Action {
+// unknown kills a task without a pod, unless some pods are still to be seen.
+func (ts *tasks) unknown(s TaskStatus, r reaction) []Action {
 	if !ts.core.session.synced() {
 		return nil
 	}
 	acts := acknowledge(s.Task, s.Agent, s.UUID)
-	if f.running {
+	if r.running {
 		acts = append(acts, Kill{Task: s.Task, Agent: s.Agent})
 	}
 	return acts
 }
 
-// orphanUpdated handles a task whose pod is gone from the API.
-func (ts *tasks) orphanUpdated(now time.Time, t *task, s TaskStatus, f fate) []Action {
+// orphanUpdated handles an update of a task whose pod was removed from the API.
+func (ts *tasks) orphanUpdated(now time.Time, t *task, s TaskStatus, r reaction) []Action {
 	acts := acknowledge(t.id, t.agent, s.UUID)
-	if !f.running {
+	if !r.running {
 		ts.drop(t)
 		return acts
 	}
@@ -207,9 +206,10 @@ func (ts *tasks) orphanUpdated(now time.Time, t *task, s TaskStatus, f fate) []A
 	return acts
 }
 
-func (ts *tasks) unboundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Action {
+// unboundUpdated handles an update of a task whose pod is not bound yet.
+func (ts *tasks) unboundUpdated(now time.Time, t *task, s TaskStatus, r reaction) []Action {
 	p := ts.core.pods.get(t.pod)
-	switch f.unbound {
+	switch r.unbound {
 	case unboundBind:
 		if p.Obj.DeletionTimestamp != nil || !t.killAt.IsZero() {
 			t.killLater(now)
@@ -230,6 +230,7 @@ func (ts *tasks) unboundUpdated(now time.Time, t *task, s TaskStatus, f fate) []
 	return acknowledge(t.id, t.agent, s.UUID)
 }
 
+// refusal describes the end of a task before its pod was bound.
 func refusal(s TaskStatus) string {
 	if s.State == Errored {
 		return fmt.Sprintf("Mesos refused task %s: %s", s.Task, s.Message)
@@ -237,13 +238,14 @@ func refusal(s TaskStatus) string {
 	return fmt.Sprintf("task %s ended before the pod was started: %s", s.Task, s.Message)
 }
 
-func (ts *tasks) boundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Action {
+// boundUpdated handles an update of a task whose pod is bound.
+func (ts *tasks) boundUpdated(now time.Time, t *task, s TaskStatus, r reaction) []Action {
 	p := ts.core.pods.get(t.pod)
-	if f.unbound == unboundBind && !t.bound {
+	if r.unbound == unboundBind && !t.bound {
 		return ts.bind(now, t, s.UUID)
 	}
 	acts := acknowledge(t.id, t.agent, s.UUID)
-	switch f.bound {
+	switch r.bound {
 	case boundOver:
 		ts.end(now, t, t.bound)
 	case boundResume:
@@ -255,15 +257,16 @@ func (ts *tasks) boundUpdated(now time.Time, t *task, s TaskStatus, f fate) []Ac
 		ts.resume(now, p)
 	case boundDoubt:
 		if a := ts.core.agents.ofNode(p.Node); a != nil && a.Alive && ts.core.session.connected() {
-			ts.end(now, t, t.spared)
+			ts.end(now, t, t.blameless)
 			break
 		}
-		t.heard = false // until its agent is there, nobody can know
+		t.heard = false // ask again when its agent is there
 	}
 	return acts
 }
 
-// end forgets a task. Its pod, unless it is over too, needs another one, after a while if this happens often.
+// end forgets a task and requeues its pod, with growing backoff. over says that the pod has probably ended too: the API gets
+// overGrace to show that.
 func (ts *tasks) end(now time.Time, t *task, over bool) {
 	ts.drop(t)
 	p := ts.core.pods.get(t.pod)
@@ -276,10 +279,10 @@ func (ts *tasks) end(now time.Time, t *task, over bool) {
 	p.task = nil
 	ts.core.pods.occupy(p)
 	p.since = now
-	if now.Sub(t.since) >= settled {
+	if now.Sub(t.since) >= stableAfter {
 		p.backoff = backoff{}
 	}
-	if !t.spared {
+	if !t.blameless {
 		p.backoff.fail(now)
 	}
 	if over && p.backoff.until.Before(now.Add(overGrace)) {
@@ -289,8 +292,8 @@ func (ts *tasks) end(now time.Time, t *task, over bool) {
 	ts.core.pods.requeue(now, p)
 }
 
-// bind makes the API say that the task is the pod's; the update is acknowledged when it does. The same update comes
-// again every ten seconds until then.
+// bind binds the pod and annotates it with its task's id. The update is acknowledged when that is done; until then the
+// agent repeats it every ten seconds.
 func (ts *tasks) bind(now time.Time, t *task, uuid []byte) []Action {
 	if len(uuid) > 0 && !slices.ContainsFunc(t.unacked, func(u []byte) bool { return bytes.Equal(u, uuid) }) {
 		t.unacked = append(t.unacked, uuid)
@@ -320,6 +323,7 @@ func (ts *tasks) bind(now time.Time, t *task, uuid []byte) []Action {
 	return []Action{Bind{Task: t.id, Pod: refOf(p.Obj), Node: a.Node, Annotations: annotations}}
 }
 
+// bindDone handles the result of Bind or Annotate.
 func (ts *tasks) bindDone(now time.Time, done BindDone) []Action {
 	t := ts.byID[done.Task]
 	if t == nil {
@@ -338,24 +342,24 @@ func (ts *tasks) bindDone(now time.Time, done BindDone) []Action {
 		}
 		return t.acknowledgeAll()
 	case BindFailed:
-		t.bindAt = now.Add(bindAgain)
+		t.bindAt = now.Add(bindRetry)
 		return nil
 	}
 	return ts.unbindable(now, t)
 }
 
-// unbindable ends a task that cannot become its pod's.
+// unbindable kills a task that its pod cannot be bound for.
 func (ts *tasks) unbindable(now time.Time, t *task) []Action {
 	t.killLater(now)
 	return append(t.acknowledgeAll(), ts.tick(now, t)...)
 }
 
-// tick does what is due for a task: a kill, a binding that failed, a launch that nobody answers.
+// tick kills a task, retries a failed binding, gives up a launch without an answer or reconciles a silent task, if due.
 func (ts *tasks) tick(now time.Time, t *task) []Action {
 	p := ts.core.pods.get(t.pod)
 	switch {
 	case !t.killAt.IsZero() && !now.Before(t.killAt):
-		t.killed, t.killAt = true, now.Add(killAgain)
+		t.killed, t.killAt = true, now.Add(killRetry)
 		return []Action{Kill{Task: t.id, Agent: t.agent}}
 	case !t.bindAt.IsZero() && !now.Before(t.bindAt) && p != nil:
 		return ts.bind(now, t, nil)
@@ -367,7 +371,7 @@ func (ts *tasks) tick(now time.Time, t *task) []Action {
 		return append(acts, Kill{Task: t.id, Agent: t.agent})
 	case t.warm && t.state == Staging && now.Sub(t.since) >= ts.core.cfg.LaunchGrace:
 		acts := ts.core.health.tickSilent(now, t)
-		ts.core.warm.cool(now, t)
+		ts.core.warm.ended(now, t)
 		return append(acts, Kill{Task: t.id, Agent: t.agent})
 	case t.stalled(now):
 		return ts.core.health.tickStarting(now, t)
@@ -378,13 +382,14 @@ func (ts *tasks) tick(now time.Time, t *task) []Action {
 	return nil
 }
 
-// killLater sees to it that the task is killed at this time or earlier.
+// killLater schedules the task's kill for the given time, or leaves an earlier one.
 func (t *task) killLater(at time.Time) {
 	if t.killAt.IsZero() || at.Before(t.killAt) && !t.killed {
 		t.killAt = at
 	}
 }
 
+// acknowledgeAll acknowledges the updates that waited for the binding.
 func (t *task) acknowledgeAll() []Action {
 	var acts []Action
 	for _, uuid := range t.unacked {
@@ -394,6 +399,7 @@ func (t *task) acknowledgeAll() []Action {
 	return acts
 }
 
+// acknowledge acknowledges an update, unless it has no UUID and needs no acknowledgement.
 func acknowledge(task api.TaskID, agent api.AgentID, uuid []byte) []Action {
 	if len(uuid) == 0 {
 		return nil
@@ -401,7 +407,7 @@ func acknowledge(task api.TaskID, agent api.AgentID, uuid []byte) []Action {
 	return []Action{Acknowledge{Task: task, Agent: agent, UUID: uuid}}
 }
 
-// toWatch returns, in order, the tasks for which time may bring something: not those that just run.
+// toWatch returns, by id, the tasks that need a tick: all but those that simply run.
 func (ts *tasks) toWatch() []*task {
 	var tasks []*task
 	for _, t := range ts.byID {
@@ -413,7 +419,7 @@ func (ts *tasks) toWatch() []*task {
 	return tasks
 }
 
-// adoptAnnotated gives a bound pod the task that the API says it has. It is how a restarted scheduler learns its tasks.
+// adoptAnnotated adds the task that a bound pod's annotations name. This is how a restarted scheduler learns its tasks.
 func (ts *tasks) adoptAnnotated(now time.Time, p *pod) {
 	id := api.TaskID(p.Obj.Annotations[api.AnnotationTaskID])
 	if id == "" {
@@ -437,7 +443,7 @@ func (ts *tasks) adoptAnnotated(now time.Time, p *pod) {
 	}
 }
 
-// start makes the task of the pod's present attempt.
+// start adds the task of the pod's current attempt.
 func (ts *tasks) start(now time.Time, p *pod, agent api.AgentID) *task {
 	t := &task{
 		id: api.NewTaskID(p.Obj.UID, p.attempt), agent: agent, pod: p.Obj.UID, demand: p.Demand,
@@ -468,7 +474,7 @@ func (ts *tasks) drop(t *task) {
 	}
 }
 
-// who is the task's pod, or itself if it has none.
+// who returns the UID of the task's pod, or its own id if it has none.
 func (t *task) who() types.UID {
 	if t.warm {
 		return types.UID(t.id)

@@ -11,20 +11,20 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// warmMem is what a task without a pod is charged: Mesos takes none that uses nothing.
+// warmMem is what a task without a pod is charged: Mesos accepts no task without resources.
 const warmMem = offers.Milli(1000) // 1 MiB
 
-// warmPatience is how long after a subscription Mesos may take to tell of the tasks that an earlier scheduler has
-// launched: until then nobody knows which agents have one.
+// warmPatience is how long to wait after a subscription for updates of the tasks that an earlier scheduler launched, to learn
+// which agents already have a task without a pod.
 const warmPatience = 5 * time.Second
 
-// WarmNodes says how many agents are to have an executor that runs also without pods. It implements pflag.Value.
+// WarmNodes says on how many agents the executor also runs without pods. It implements pflag.Value.
 type WarmNodes struct {
 	All   bool
 	Count int
 }
 
-// String returns the value as it is given to the flag.
+// String implements pflag.Value.
 func (w *WarmNodes) String() string {
 	if w.All {
 		return "all"
@@ -32,7 +32,7 @@ func (w *WarmNodes) String() string {
 	return strconv.Itoa(w.Count)
 }
 
-// Set reads "all" or a number.
+// Set implements pflag.Value: it accepts "all" or a number.
 func (w *WarmNodes) Set(text string) error {
 	if text == "all" {
 		*w = WarmNodes{All: true}
@@ -46,22 +46,21 @@ func (w *WarmNodes) Set(text string) error {
 	return nil
 }
 
-// Type is for the flag's help.
+// Type implements pflag.Value.
 func (w *WarmNodes) Type() string { return "all|N" }
 
-// warming keeps executors up without pods.
+// warming keeps executors running without pods.
 type warming struct {
-	core *Core
-	cold int // how many executors are to run without pods and do not yet
+	core    *Core
+	lacking int // number of executors that shall run without pods and do not yet
 }
 
-// missing counts the executors that are to run without pods and do not yet.
-func (wm *warming) missing() int { return wm.cold }
+// missing returns the number of executors that shall run without pods and do not yet.
+func (wm *warming) missing() int { return wm.lacking }
 
-// keep ends the tasks without a pod that are not wanted any more, and launches those that are: Mesos starts an executor
-// with a task only.
-func (wm *warming) keep(now time.Time) []Action {
-	wm.cold = 0
+// tick launches the missing tasks without a pod, and ends those not needed any more. Mesos starts an executor only for a task.
+func (wm *warming) tick(now time.Time) []Action {
+	wm.lacking = 0
 	if now.Sub(wm.core.session.subscribed()) < warmPatience {
 		return nil
 	}
@@ -80,10 +79,10 @@ func (wm *warming) keep(now time.Time) []Action {
 			a.warm.killLater(now)
 			acts = append(acts, wm.core.tasks.tick(now, a.warm)...)
 		case a.warm != nil || !wanted[a] || !a.failures.health.takes() && !wm.core.health.awaited(a):
-		case now.Before(a.chill.until) || a.executor.preparing:
-			wm.cold++
+		case now.Before(a.warmBackoff.until) || a.executor.preparing:
+			wm.lacking++
 		default:
-			wm.cold++
+			wm.lacking++
 			if v := wm.core.index.FindWarm(&a.Agent, wm.core.cfg.warmDemand()); v != nil {
 				g := &grant{view: v}
 				wm.launch(now, a, g)
@@ -94,7 +93,7 @@ func (wm *warming) keep(now time.Time) []Action {
 	return append(acts, wm.core.launch(now, chosen)...)
 }
 
-// want chooses the agents whose executors are to run.
+// want chooses the agents whose executors shall run without pods.
 func (wm *warming) want(now time.Time) map[*agent]bool {
 	wanted := map[*agent]bool{}
 	var open []*agent
@@ -102,15 +101,15 @@ func (wm *warming) want(now time.Time) map[*agent]bool {
 		node := wm.core.agents.nodeOf(a)
 		switch u := wm.core.disruptions.of(a.ID); {
 		case !a.Alive:
-			wanted[a] = a.warm != nil // it cannot be asked to end anything, and counts for nothing
+			wanted[a] = a.warm != nil // out of reach, and not counted
 		case node == nil:
-			if a.warm != nil { // the node is made again, or gets other labels
+			if a.warm != nil { // the node is being created again or relabelled
 				open = append(open, a)
 			}
 		case u != nil && u.awaitsMinion():
 			wanted[a] = true
-		case a.warm == nil && !a.failures.health.takes(): // another one takes its place
-		case (u == nil || !u.draining) && wm.wantsKeeper(now, a):
+		case a.warm == nil && !a.failures.health.takes(): // choose another agent
+		case (u == nil || !u.draining) && wm.needsKeeper(now, a):
 			wanted[a] = true
 		case !node.Spec.Unschedulable && (u == nil || wm.core.disruptions.cordon(now, u) == ""):
 			open = append(open, a)
@@ -128,8 +127,8 @@ func (wm *warming) want(now time.Time) map[*agent]bool {
 	return wanted
 }
 
-// spreadOver chooses so many of the agents: first those that are warm, then those of the zones that have the fewest, of
-// which those come first that it costs the least to warm.
+// spreadOver chooses count agents: first those that are warm already, then from the zone with the fewest chosen ones the
+// agent with the lowest cost.
 func (wm *warming) spreadOver(agents []*agent, count int) []*agent {
 	var chosen []*agent
 	var names []string // of the zones, in the order in which their agents came
@@ -162,7 +161,7 @@ func (wm *warming) spreadOver(agents []*agent, count int) []*agent {
 	return chosen
 }
 
-// cost compares agents by what it takes to keep their executors up: those where one runs come first.
+// cost ranks agents by the effort to warm them: 0 if the executor runs, 1 if offers suffice now, else 2.
 func (wm *warming) cost(a *agent) int {
 	switch {
 	case a.hasExecutor:
@@ -173,7 +172,7 @@ func (wm *warming) cost(a *agent) int {
 	return 2
 }
 
-// launch gives the agent a task without a pod in the view, or has its executor prepared.
+// launch adds a task without a pod to the grant, or has the executor prepared first.
 func (wm *warming) launch(now time.Time, a *agent, g *grant) {
 	v := g.view
 	if v.Executor().Charge != nil {
@@ -189,6 +188,7 @@ func (wm *warming) launch(now time.Time, a *agent, g *grant) {
 	g.tasks = append(g.tasks, NewTask{ID: t.id, Node: a.Node, Resources: v.TakeWarm(&t.demand)})
 }
 
+// add adds a task without a pod.
 func (wm *warming) add(now time.Time, a *agent, id api.TaskID) *task {
 	t := &task{id: id, agent: a.ID, warm: true, since: now, taskNews: taskNews{askAt: now.Add(silentAfter)}}
 	t.demand = wm.core.cfg.warmDemand()
@@ -197,15 +197,15 @@ func (wm *warming) add(now time.Time, a *agent, id api.TaskID) *task {
 	return t
 }
 
-// updated follows a task without a pod. One that an earlier scheduler launched is taken over, unless its agent has
-// another one.
-func (wm *warming) updated(now time.Time, s TaskStatus, f fate) []Action {
+// updated handles an update of a task without a pod. One that an earlier scheduler launched is adopted, or killed if its
+// agent already has another.
+func (wm *warming) updated(now time.Time, s TaskStatus, r reaction) []Action {
 	acts := acknowledge(s.Task, s.Agent, s.UUID)
 	t := wm.core.tasks.get(s.Task)
 	if t == nil {
 		id, _ := s.Task.Warm()
 		a := wm.core.agents.get(id)
-		if !f.running {
+		if !r.running {
 			return acts
 		}
 		if a == nil || a.warm != nil {
@@ -214,27 +214,27 @@ func (wm *warming) updated(now time.Time, s TaskStatus, f fate) []Action {
 		t = wm.add(now, a, s.Task)
 	}
 	t.state, t.heard, t.message = s.State, true, s.Message
-	wm.core.rollouts.noteFailure(t, s, f)
+	wm.core.rollouts.noteFailure(t, s, r)
 	acts = append(acts, wm.core.health.note(now, t, s)...)
 	wm.core.tasks.answered(t.id)
-	if !f.running {
+	if !r.running {
 		wm.core.offering.freed(now, s)
-		wm.cool(now, t)
+		wm.ended(now, t)
 	}
 	return acts
 }
 
-// cool forgets a task without a pod that has ended. If that happens often the next one has to wait.
-func (wm *warming) cool(now time.Time, t *task) {
+// ended forgets a task without a pod that has ended. The next one is launched after a backoff.
+func (wm *warming) ended(now time.Time, t *task) {
 	wm.core.tasks.drop(t)
 	a := wm.core.agents.get(t.agent)
 	if a == nil {
 		return
 	}
-	if t.killed || now.Sub(t.since) >= settled {
-		a.chill = backoff{}
+	if t.killed || now.Sub(t.since) >= stableAfter {
+		a.warmBackoff = backoff{}
 	}
 	if !t.killed {
-		a.chill.fail(now)
+		a.warmBackoff.fail(now)
 	}
 }
