@@ -60,7 +60,7 @@ func TestEveryFlagOverridesTheCluster(t *testing.T) {
 		"proxy-mode":           {"nftables", func(c *api.MinionConfig) { c.ProxyMode = api.ProxyNFTables }},
 		"contain-pods":         {"false", func(c *api.MinionConfig) { c.ContainPods = &not }},
 		"network-policy":       {"false", func(c *api.MinionConfig) { c.NetworkPolicy = &not }},
-		// It has no effect on MinionConfig. TestMinionIsToldOfTheEngineInItsCommand in scheduler tests who sets it.
+		// It has no effect on MinionConfig. TestMinionCommandHasTheEngineAddress in scheduler/run tests who sets it.
 		api.MinionEngineFlag: {"unix:///e", func(*api.MinionConfig) {}},
 		"eviction-hard":      {"pid.available<5%", func(c *api.MinionConfig) { c.EvictionHard = map[string]string{"pid.available": "5%"} }},
 	}

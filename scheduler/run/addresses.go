@@ -12,20 +12,20 @@ import (
 	"github.com/k8sm/k8sm/scheduler/run/lanes"
 )
 
-// Addresses assigns addresses from pools to pods. Its methods are called one at a time. What they did outlives the scheduler.
+// Addresses assigns addresses from pools to pods, and stores them durably. Its methods are called one at a time.
 type Addresses interface {
-	// Assign returns an answer for each claim, in the same order. A pod that has an address gets that again.
+	// Assign returns an answer for each claim, in the same order. A pod that has an address gets the same address.
 	Assign(ctx context.Context, claims []api.AddressClaim) []api.AddressAnswer
 	// Release frees the pod's address, if it has one.
 	Release(ctx context.Context, pod types.UID) error
-	// Keep frees the addresses of all other pods, and returns these.
+	// Keep frees the addresses of all pods but these, and returns the pods whose addresses it freed.
 	Keep(ctx context.Context, pods []types.UID) ([]api.PodKey, error)
 }
 
 // addressTimeout bounds one action.
 const addressTimeout = 15 * time.Second
 
-// noAddresses is for a scheduler without pools: it refuses all claims.
+// noAddresses is used without address pools. It refuses all claims.
 type noAddresses struct{}
 
 // Assign implements Addresses.
@@ -43,7 +43,7 @@ func (noAddresses) Release(context.Context, types.UID) error { return nil }
 // Keep implements Addresses.
 func (noAddresses) Keep(context.Context, []types.UID) ([]api.PodKey, error) { return nil, nil }
 
-// addresser does the actions on addresses, one at a time.
+// addresser performs the actions on addresses, one at a time.
 type addresser struct {
 	addresses Addresses
 	queue     *lanes.Lanes[scheduler.Action]
@@ -90,6 +90,6 @@ func (a *addresser) perform(ctx context.Context, act scheduler.Action) {
 		answer = scheduler.AddressReleased{OK: err == nil}
 	}
 	if err := a.sink(answer); err != nil {
-		log.WithError(err).Debug("the scheduler stopped before it heard of the addresses")
+		log.WithError(err).Debug("cannot report the addresses: the scheduler has stopped")
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-// fakeAddresses is one pool of few addresses, which fails while it is broken.
+// fakeAddresses is a pool with free addresses. Release and Keep fail while it is broken.
 type fakeAddresses struct {
 	free   int
 	has    map[types.UID]string

@@ -9,13 +9,13 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// Artifact is the archive km.tar.gz, with the km program in it, that agents fetch.
+// Artifact is the archive km.tar.gz, which agents fetch. It contains the km program.
 type Artifact struct {
 	URL    string
 	SHA256 string // of the program, in hexadecimal
 }
 
-// minion is the executor's km command, with what it needs to know before it can reach the cluster.
+// minion returns the km command of the executor. It has the flags that the minion needs before it can reach the cluster.
 func (c Config) minion() string {
 	if c.DockerHost == "" {
 		return "minion"
@@ -23,9 +23,9 @@ func (c Config) minion() string {
 	return "minion --" + api.MinionEngineFlag + "=" + shellQuote(c.DockerHost)
 }
 
-// command checks the hash of the fetched program, which Mesos does not, and runs it. A fetcher whose cache has no room for the
-// archive leaves it in the sandbox (fetchBypassingCache in Mesos's src/launcher/fetcher.cpp), so the command removes it. The
-// program removes itself from the sandbox when it has started.
+// command returns a shell command that checks the hash of the fetched program, because Mesos does not, and runs it. If the
+// fetcher's cache is full, the archive is still in the sandbox (fetchBypassingCache in Mesos's src/launcher/fetcher.cpp), so the
+// command removes it. The program removes itself from the sandbox after it has started.
 func (a Artifact) command(minion string) string {
 	wrong := fmt.Sprintf("the km that was fetched from %s is not the scheduler's: its SHA-256 is not %s. "+
 		"Something on the way changes it, or the agent's fetcher cache is broken", a.URL, a.SHA256)
@@ -33,15 +33,16 @@ func (a Artifact) command(minion string) string {
 		"test -x km || { echo %s >&2; exit 1; }; exec ./km %s", a.SHA256, shellQuote(wrong), shellQuote(noExec), minion)
 }
 
-// noExec is the error for a sandbox in which the command can start no program. test -x sees that: access(2) heeds noexec.
+// noExec is the error for a sandbox that is mounted with noexec. test -x detects that: access(2) honors noexec.
 const noExec = "km cannot be executed in the sandbox: the file system of the Mesos agent's --work_dir is mounted with noexec, or for this user. " +
 	"Mount it with exec, give the agent another --work_dir, or install km on the agents and give --km-path to km scheduler"
 
-// reachable returns an error if an agent at this address, "ip:port" or "" if unknown, certainly cannot fetch the program.
+// reachable returns an error if an agent at this address certainly cannot fetch the archive. The address is "ip:port", or "" if
+// it is unknown.
 func (a Artifact) reachable(agent string) error {
 	from, err := url.Parse(a.URL)
 	if err != nil {
-		return fmt.Errorf("cannot tell where km is served: %w", err)
+		return fmt.Errorf("cannot parse the URL of km: %w", err)
 	}
 	served, _ := netip.ParseAddr(from.Hostname())
 	there, err := netip.ParseAddrPort(agent)

@@ -6,22 +6,22 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-// Config is the configuration of a scheduler that runs: the rules of the core, its own identity, and what it tells minions.
+// Config is the configuration of a running scheduler: that of the core, its identity, and what minions get.
 type Config struct {
 	scheduler.Config
-	// Identity names this scheduler among those that may lead.
+	// Identity names this scheduler in the leader election.
 	Identity string
-	// Cluster, APIServer and CA are what minions are told (api.Bootstrap).
+	// Cluster, APIServer and CA are for the minions' api.Bootstrap.
 	Cluster   string
 	APIServer string
 	CA        []byte
-	// DockerHost is the address of the Docker Engine on the agents; "" for the usual one. Minions get it in their command.
+	// DockerHost is the address of the Docker Engine on the agents; "" for the default. Minions get it as a flag.
 	DockerHost string
 	// Artifact is what agents fetch if KMPath is empty.
 	Artifact Artifact
 }
 
-// Validate returns an error that names the first value that cannot work.
+// Validate returns an error for the first invalid value.
 func (c *Config) Validate() error {
 	if err := c.Config.Validate(); err != nil {
 		return err

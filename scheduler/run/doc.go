@@ -1,10 +1,10 @@
-// Package run drives a scheduler.Core and does what it decides.
+// Package run drives a scheduler.Core and performs its actions.
 //
-// Run is the owner loop: it alone touches the core. It feeds events in and hands each action to the part that can do it: a
-// Master (package scheduler/mesos), a Cluster (package scheduler/kube), or one of this package's own performers, which
-// prepare executors (executor.go) and assign addresses (addresses.go). No part blocks the loop: each queues its actions
-// in lanes (package lanes) and answers by an event. Metrics, logs and the Window, by which others look at the core, are here
-// as well.
+// Only the loop in Run touches the core. It passes events to the core and each action to the part that performs it: a
+// Master (package scheduler/mesos), a Cluster (package scheduler/kube), or a part of this package, which prepares executors
+// (executor.go) or assigns addresses (addresses.go). No part blocks the loop: each queues its actions in lanes (package lanes)
+// and answers with an event. This package also has the metrics, the log of events and actions, and the Window, which shows the
+// state of the core.
 //
 //	Kubernetes ── kube.Cluster ──┐                             ┌── kube.Cluster ── Kubernetes
 //	Mesos ─────── mesos.Master ──┤  Event   ┌──────┐   Action  ├── mesos.Master ── Mesos
@@ -12,7 +12,7 @@
 //	Addresses ── addresser ──────┤          └──────┘           └── addresser ───── Addresses
 //	clock ── ticker and alarm ───┘
 //
-// This package decides nothing: what follows from an event is package scheduler's. It imports no adapter.
+// This package decides nothing: package scheduler does. It never imports an adapter.
 //
 // Start reading at Run.
 package run

@@ -15,14 +15,14 @@ import (
 	"github.com/k8sm/k8sm/scheduler/run/lanes"
 )
 
-// Executor is the content of an ExecutorInfo. Mesos compares the whole ExecutorInfo with that of the executor that runs, so a
-// record keeps the very bytes that were launched.
+// Executor is the content of an ExecutorInfo. Mesos compares the ExecutorInfo of each task with that of the running executor, so
+// a record keeps the exact bytes that were launched.
 type Executor struct {
 	Framework api.FrameworkID
 	ID        api.ExecutorID
 	Name      string
 	Source    string
-	Command   string // for a shell
+	Command   string // a shell command
 	// Archives are the URIs that the Mesos fetcher unpacks into the sandbox, through its cache
 	// (https://mesos.apache.org/documentation/latest/fetcher/).
 	Archives  []string
@@ -36,10 +36,10 @@ type ExecutorCodec interface {
 	DecodeExecutor(record []byte) (Executor, error)
 }
 
-// Tokens makes bootstrap tokens. Its method may be called concurrently.
+// Tokens creates bootstrap tokens. Its method may be called concurrently.
 type Tokens interface {
-	// Arm makes the token valid for the next hour, only for the node with this name, and returns it. For an empty token it makes
-	// a new one. It restores a token that was cleaned up.
+	// Arm makes the token valid for the next hour and only for this node, and returns it. If token is "", it creates one. It
+	// restores a token that was cleaned up.
 	Arm(ctx context.Context, node, token string) (string, error)
 }
 
@@ -54,7 +54,7 @@ type Records interface {
 // preparerWorkers is how many executors are prepared concurrently.
 const preparerWorkers = 8
 
-// preparer does PrepareExecutor and ForgetExecutor: it keeps the records of executors, and the tokens in them valid.
+// preparer performs PrepareExecutor and ForgetExecutor. It stores the records of executors and keeps their tokens valid.
 type preparer struct {
 	cfg     Config
 	records Records
@@ -70,7 +70,7 @@ func newPreparer(cfg Config, parts Parts) *preparer {
 	return p
 }
 
-// agentOf is an action's lane.
+// agentOf returns the lane of an action: its agent.
 func agentOf(act scheduler.Action) string {
 	switch act := act.(type) {
 	case scheduler.PrepareExecutor:
@@ -96,16 +96,16 @@ func (p *preparer) perform(ctx context.Context, act scheduler.Action) {
 			log.WithFields(log.Fields{"agent": act.Agent, "node": act.Node}).WithError(err).Warn("cannot prepare the executor")
 		}
 		if err := p.sink(ready); err != nil {
-			log.WithError(err).Debug("the scheduler stopped before it heard of the executor")
+			log.WithError(err).Debug("cannot report the executor: the scheduler has stopped")
 		}
 	case scheduler.ForgetExecutor:
 		if err := p.records.DeleteExecutor(ctx, act.Agent); err != nil {
-			log.WithField("agent", act.Agent).WithError(err).Warn("cannot forget the executor")
+			log.WithField("agent", act.Agent).WithError(err).Warn("cannot delete the record of the executor")
 		}
 	}
 }
 
-// prepare returns the record to launch, with a valid token in it.
+// prepare returns the record to launch. Its token is valid.
 func (p *preparer) prepare(ctx context.Context, act scheduler.PrepareExecutor) (scheduler.ExecutorReady, error) {
 	none := scheduler.ExecutorReady{Agent: act.Agent}
 	record, err := p.records.Executor(ctx, act.Agent)
@@ -113,7 +113,7 @@ func (p *preparer) prepare(ctx context.Context, act scheduler.PrepareExecutor) (
 		return none, fmt.Errorf("cannot read its record: %w", err)
 	}
 	if record == nil && !act.MayReplace {
-		return none, errors.New("an executor of this framework runs there, but its record is lost: it must end first")
+		return none, errors.New("an executor of this framework runs there, but its record is lost: stop that executor first")
 	}
 	token, err := p.tokenIn(record)
 	if err != nil {
@@ -121,7 +121,7 @@ func (p *preparer) prepare(ctx context.Context, act scheduler.PrepareExecutor) (
 	}
 	token, err = p.tokens.Arm(ctx, act.Node, token)
 	if err != nil {
-		return none, fmt.Errorf("cannot make its bootstrap token: %w", err)
+		return none, fmt.Errorf("cannot create its bootstrap token: %w", err)
 	}
 	if act.MayReplace {
 		if record, err = p.renew(ctx, act, record, token); err != nil {
@@ -148,7 +148,7 @@ func (p *preparer) tokenIn(record []byte) (string, error) {
 	return bootstrap.Token, err
 }
 
-// renew returns the record as this scheduler writes it, and stores it if it has changed.
+// renew returns the record for the current configuration, and stores it if it has changed.
 func (p *preparer) renew(ctx context.Context, act scheduler.PrepareExecutor, old []byte, token string) ([]byte, error) {
 	data, err := json.Marshal(api.Bootstrap{
 		Cluster: p.cfg.Cluster, Node: act.Node, APIServer: p.cfg.APIServer, CA: p.cfg.CA, Token: token,

@@ -32,7 +32,7 @@ func prepareA1(mayReplace bool) scheduler.PrepareExecutor {
 	}
 }
 
-func TestExecutorRecordStaysTheSameAndItsTokenIsArmedAgain(t *testing.T) {
+func TestRecordStaysTheSameAndItsTokenIsArmedAgain(t *testing.T) {
 	k, store, armed := newTestPreparer("/opt/it's/km")
 	first, err := k.prepare(t.Context(), prepareA1(true))
 	if err != nil {
@@ -58,7 +58,7 @@ func TestExecutorRecordStaysTheSameAndItsTokenIsArmedAgain(t *testing.T) {
 	}
 }
 
-func TestChangedConfigurationWaitsUntilTheExecutorIsGone(t *testing.T) {
+func TestNewConfigurationIsUsedAfterTheExecutorHasEnded(t *testing.T) {
 	old, store, _ := newTestPreparer("/old/km")
 	first, err := old.prepare(t.Context(), prepareA1(true))
 	if err != nil {
@@ -76,7 +76,7 @@ func TestChangedConfigurationWaitsUntilTheExecutorIsGone(t *testing.T) {
 	}
 }
 
-func TestMinionIsToldOfTheEngineInItsCommand(t *testing.T) {
+func TestMinionCommandHasTheEngineAddress(t *testing.T) {
 	for _, km := range []string{"/opt/km", ""} {
 		k, store, _ := newTestPreparer(km)
 		k.cfg.Artifact, k.cfg.DockerHost = Artifact{URL: "http://here:1/km"}, "unix:///it's/d.sock"
@@ -90,7 +90,7 @@ func TestMinionIsToldOfTheEngineInItsCommand(t *testing.T) {
 	}
 }
 
-func TestSandboxInWhichNothingCanBeExecutedIsToldByTheCommand(t *testing.T) {
+func TestCommandReportsASandboxMountedNoexec(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to mount a file system")
 	}
@@ -104,7 +104,7 @@ func TestSandboxInWhichNothingCanBeExecutedIsToldByTheCommand(t *testing.T) {
 	}
 }
 
-func TestWithoutAPathTheExecutorFetchesTheProgramAndChecksItsHash(t *testing.T) {
+func TestExecutorWithoutKMPathFetchesTheProgramAndChecksItsHash(t *testing.T) {
 	dir, program := t.TempDir(), "#!/bin/sh\necho ran as $1\n"
 	sum := sha256.Sum256([]byte(program))
 	hash := hex.EncodeToString(sum[:])
@@ -121,12 +121,12 @@ func TestWithoutAPathTheExecutorFetchesTheProgramAndChecksItsHash(t *testing.T) 
 		if err := os.WriteFile(filepath.Join(dir, "km"), []byte(content), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		archive := filepath.Join(dir, "km.tar.gz") // which a fetcher without room in its cache leaves there
+		archive := filepath.Join(dir, "km.tar.gz") // a fetcher with a full cache leaves it there
 		if err := os.WriteFile(archive, []byte("packed"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		command := exec.CommandContext(t.Context(), "/bin/sh", "-c", executor.Command)
-		command.Dir, command.Env = dir, []string{} // as agents give none
+		command.Dir, command.Env = dir, []string{} // agents set no environment
 		out, err := command.CombinedOutput()
 		if _, err := os.Stat(archive); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the archive is still in the sandbox: %v", err)
@@ -148,7 +148,7 @@ func TestAgentThatCannotReachTheProgramIsNotGivenAnExecutor(t *testing.T) {
 		{"http://127.0.0.1:1/km", "127.0.0.1:5051", true},
 		{"http://10.0.0.2:1/km", "10.0.0.1:5051", true},
 		{"http://scheduler.example:1/km", "10.0.0.1:5051", true},
-		{"http://127.0.0.1:1/km", "", true}, // nobody knows
+		{"http://127.0.0.1:1/km", "", true}, // unknown
 	} {
 		k, _, _ := newTestPreparer("")
 		k.cfg.Artifact = Artifact{URL: test.url}
@@ -161,7 +161,7 @@ func TestAgentThatCannotReachTheProgramIsNotGivenAnExecutor(t *testing.T) {
 	}
 }
 
-func TestExecutorThatRunsKeepsItsRecordWhenASchedulerServesFromElsewhere(t *testing.T) {
+func TestRunningExecutorKeepsItsRecordWhenTheArtifactURLChanges(t *testing.T) {
 	first, store, _ := newTestPreparer("")
 	first.cfg.Artifact = Artifact{URL: "http://one:1/km"}
 	before, err := first.prepare(t.Context(), prepareA1(true))
@@ -180,7 +180,7 @@ func TestExecutorThatRunsKeepsItsRecordWhenASchedulerServesFromElsewhere(t *test
 	}
 }
 
-func TestExecutorWhoseRecordIsLostIsNotGuessedAt(t *testing.T) {
+func TestRunningExecutorWithoutRecordIsAnError(t *testing.T) {
 	k, store, _ := newTestPreparer("/km")
 	if _, err := k.prepare(t.Context(), prepareA1(false)); err == nil || store.puts != 0 {
 		t.Errorf("got %v, %d records stored", err, store.puts)

@@ -7,7 +7,7 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-// logEvent logs what Mesos says about tasks and offers. For pods and nodes there is kubectl.
+// logEvent logs events from Mesos about tasks, offers and agents. Use kubectl for pods and nodes.
 func logEvent(ev scheduler.Event) {
 	switch ev := ev.(type) {
 	case scheduler.TaskUpdated:
@@ -18,7 +18,7 @@ func logEvent(ev scheduler.Event) {
 		}
 	case scheduler.InverseOffered:
 		for _, o := range ev.Offers {
-			log.WithFields(log.Fields{"offer": o.ID, "agent": o.Agent}).Debugf("asked back for the maintenance %s", o.Unavailable)
+			log.WithFields(log.Fields{"offer": o.ID, "agent": o.Agent}).Debugf("inverse offer for the maintenance %s", o.Unavailable)
 		}
 	case scheduler.OfferRescinded:
 		log.WithField("offer", ev.Offer).Debug("rescinded")
@@ -29,7 +29,7 @@ func logEvent(ev scheduler.Event) {
 	}
 }
 
-// logAction logs changes at level info, all else at debug.
+// logAction logs changes at level info, and other actions at debug.
 func logAction(act scheduler.Action) {
 	switch act := act.(type) {
 	case scheduler.Launch:

@@ -14,35 +14,35 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-// Sink hands an event to the scheduler and blocks while that is busy. An error means that the scheduler takes no more events.
+// Sink passes an event to the scheduler, and blocks while the scheduler is busy. An error means that the scheduler has stopped.
 // It may be called concurrently.
 type Sink func(scheduler.Event) error
 
 // Master is the connection to Mesos.
 type Master interface {
 	// Run subscribes as the framework (as a new one if id is empty), sends events to the sink and reconnects, until ctx ends or
-	// no subscription can succeed any more.
+	// subscribing fails for good.
 	Run(ctx context.Context, id api.FrameworkID, sink Sink) error
-	// Do queues a call and returns at once. It drops a call that cannot be sent: Reconcile repairs that.
+	// Do queues a call and returns at once. A call that cannot be sent is dropped: reconciliation repairs that.
 	Do(action scheduler.MesosAction)
 }
 
 // Cluster is the connection to Kubernetes.
 type Cluster interface {
-	// Run sends an event for each existing object, then Synced, then an event for each change. It does the actions that Do
+	// Run sends an event for each existing object, then Synced, then an event for each change. It performs the actions that Do
 	// queues, until ctx ends.
 	Run(ctx context.Context, sink Sink) error
 	// Do queues an action and returns at once.
 	Do(action scheduler.ClusterAction)
 }
 
-// Store keeps what outlives a scheduler. It refuses the writes of a scheduler that does not lead any more.
+// Store is the durable state of schedulers. It refuses writes of a scheduler that is no longer the leader.
 type Store interface {
-	// Lead waits until this scheduler leads. It closes lost when another one may lead.
+	// Lead waits until this scheduler is the leader. It closes lost when another one may be.
 	Lead(ctx context.Context, id string) (lost <-chan struct{}, err error)
 	// FrameworkID returns the stored id, or "".
 	FrameworkID(ctx context.Context) (api.FrameworkID, error)
-	// ReplaceFrameworkID stores the id if the stored one is still old.
+	// ReplaceFrameworkID stores new if old is stored; else it returns an error.
 	ReplaceFrameworkID(ctx context.Context, old, new api.FrameworkID) error
 	Records
 }
@@ -56,15 +56,15 @@ type Parts struct {
 	Codec     ExecutorCodec
 	Addresses Addresses             // nil if there are no address pools
 	Metrics   prometheus.Registerer // nil for no metrics
-	Window    *Window               // nil if nobody looks
+	Window    *Window               // nil for no window
 }
 
 // ErrLost is returned by Run when another scheduler has taken over the leadership.
 var ErrLost = errors.New("the leadership was lost; another scheduler may lead now")
 
-// Run waits for the leadership and then schedules. It returns nil when ctx has ended, ErrLost when the leadership was lost, and
-// another error when it cannot go on. It acts no more once it has lost the leadership. All its goroutines have ended when it
-// returns.
+// Run waits until this scheduler is the leader, and then schedules. It returns nil when ctx has ended, ErrLost when the
+// leadership was lost, and another error when it cannot continue. It performs no action after it has lost the leadership. All
+// its goroutines have ended when it returns.
 func Run(ctx context.Context, cfg Config, parts Parts) error {
 	if err := cfg.Validate(); err != nil {
 		return err
@@ -72,11 +72,11 @@ func Run(ctx context.Context, cfg Config, parts Parts) error {
 	log.WithField("scheduler", cfg.Identity).Info("waiting for the leadership")
 	lost, err := parts.Store.Lead(ctx, cfg.Identity)
 	if err != nil {
-		return unlessEnded(ctx, fmt.Errorf("cannot become the leading scheduler: %w", err))
+		return nilIfEnded(ctx, fmt.Errorf("cannot become the leading scheduler: %w", err))
 	}
 	framework, err := parts.Store.FrameworkID(ctx)
 	if err != nil {
-		return unlessEnded(ctx, fmt.Errorf("cannot read the framework id: %w", err))
+		return nilIfEnded(ctx, fmt.Errorf("cannot read the framework id: %w", err))
 	}
 	l := &loop{
 		core: scheduler.NewCore(cfg.Config), parts: parts, framework: framework,
@@ -94,7 +94,7 @@ func Run(ctx context.Context, cfg Config, parts Parts) error {
 			return nil
 		}
 	})
-	group.Go(func() error { return l.own(ctx, group) })
+	group.Go(func() error { return l.runCore(ctx, group) })
 	group.Go(func() error { return parts.Cluster.Run(ctx, l.sink(ctx)) })
 	group.Go(func() error { return l.preparer.run(ctx, l.sink(ctx)) })
 	group.Go(func() error { return l.addresser.run(ctx, l.sink(ctx)) })
@@ -110,8 +110,8 @@ func Run(ctx context.Context, cfg Config, parts Parts) error {
 	return err
 }
 
-// unlessEnded drops the error of a call that the end of ctx interrupted.
-func unlessEnded(ctx context.Context, err error) error {
+// nilIfEnded returns nil if ctx has ended, because that interrupted the call; else err.
+func nilIfEnded(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -140,21 +140,21 @@ func (l *loop) sink(ctx context.Context) Sink {
 	}
 }
 
-// own is the owner loop: it alone touches the core.
-func (l *loop) own(ctx context.Context, group *errgroup.Group) error {
+// runCore is the only function that touches the core, with those that it calls.
+func (l *loop) runCore(ctx context.Context, group *errgroup.Group) error {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	alarm := time.NewTimer(time.Hour)
 	defer alarm.Stop()
-	questions, shut := l.parts.Window.open()
-	defer shut()
+	queries, closeWindow := l.parts.Window.open()
+	defer closeWindow()
 	for {
 		var ev scheduler.Event
 		select {
 		case <-ctx.Done():
 			return nil
-		case answer := <-questions:
-			answer(time.Now(), l.core)
+		case query := <-queries:
+			query(time.Now(), l.core)
 			continue
 		case ev = <-l.events:
 		case <-ticker.C:
@@ -165,7 +165,7 @@ func (l *loop) own(ctx context.Context, group *errgroup.Group) error {
 		logEvent(ev)
 		acts := l.core.Step(time.Now(), ev)
 		if ctx.Err() != nil {
-			return nil // the leadership may be lost: drop what was decided
+			return nil // the leadership may be lost: drop the actions
 		}
 		for _, act := range acts {
 			l.do(ctx, group, act)
@@ -210,8 +210,8 @@ func (l *loop) do(ctx context.Context, group *errgroup.Group, act scheduler.Acti
 	}
 }
 
-// masterSink stores a new framework id before the core hears of the subscription. After a restart, no scheduler would find the
-// tasks of a framework whose id is not stored.
+// masterSink stores a new framework id before it passes on the subscription. A restarted scheduler finds the tasks of the
+// framework only by this id.
 func (l *loop) masterSink(ctx context.Context) Sink {
 	forward := l.sink(ctx)
 	return func(ev scheduler.Event) error {

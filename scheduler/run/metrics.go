@@ -6,25 +6,25 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-// gauges show what there is now.
+// gauges show the current state.
 var gauges = []struct {
 	name, help string
 	value      func(scheduler.Snapshot) int
 }{
 	{"pods_waiting", "Pods that need a task and have none.", func(s scheduler.Snapshot) int { return s.PodsWaiting }},
 	{"tasks", "Tasks that Mesos knows or should know.", func(s scheduler.Snapshot) int { return s.Tasks }},
-	{"agents_alive", "Mesos agents that are there.", func(s scheduler.Snapshot) int { return s.AgentsAlive }},
+	{"agents_alive", "Mesos agents that are reachable.", func(s scheduler.Snapshot) int { return s.AgentsAlive }},
 	{"agents_failing", "Mesos agents where the last task failed before it ran.", func(s scheduler.Snapshot) int { return s.AgentsFailing }},
 	{"agents_maintenance_planned", "Mesos agents with planned maintenance.", func(s scheduler.Snapshot) int { return s.AgentsPlanned }},
 	{"agents_draining", "Mesos agents that an operator has drained.", func(s scheduler.Snapshot) int { return s.AgentsDraining }},
 	{"offers_live", "Offers that are held.", func(s scheduler.Snapshot) int { return s.Offers }},
 	{"nodes_warm", "Nodes that keep a minion without pods.", func(s scheduler.Snapshot) int { return s.NodesWarm }},
 	{
-		"nodes_outdated", "Nodes whose minion is of another version of km than the scheduler.",
+		"nodes_outdated", "Nodes whose minion has another version of km than the scheduler.",
 		func(s scheduler.Snapshot) int { return s.NodesOutdated },
 	},
 	{
-		"rollouts_under_way", "Nodes whose minion is being replaced by one of the scheduler's version.",
+		"rollouts_under_way", "Nodes whose minion is being replaced by one with the scheduler's version.",
 		func(s scheduler.Snapshot) int { return s.RolloutsUnderWay },
 	},
 	{
@@ -33,7 +33,7 @@ var gauges = []struct {
 	},
 }
 
-// counters show what has happened since the scheduler began to lead.
+// counters count since the scheduler became the leader.
 var counters = []struct {
 	name, help string
 	value      func(scheduler.Snapshot) uint64
@@ -43,7 +43,7 @@ var counters = []struct {
 		func(s scheduler.Snapshot) uint64 { return s.Preemptions },
 	},
 	{
-		"preemption_victims_total", "Pods that were preempted for more important ones.",
+		"preemption_victims_total", "Pods that were preempted for pods of higher priority.",
 		func(s scheduler.Snapshot) uint64 { return s.Victims },
 	},
 	{
@@ -52,7 +52,7 @@ var counters = []struct {
 	},
 }
 
-// families are counters with a label. A value that never came stands at 0, so that an alert on it has a series.
+// families are counters with a label. All label values start at 0, so that an alert on one has a series.
 var families = []struct {
 	name, help, label string
 	values            func(scheduler.Snapshot) map[string]uint64
@@ -87,7 +87,7 @@ type metrics struct {
 	gauges   []prometheus.Gauge
 	counters []prometheus.Counter
 	families []*prometheus.CounterVec
-	last     scheduler.Snapshot // what the counters stand at
+	last     scheduler.Snapshot // what the counters show
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
@@ -110,7 +110,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	return m
 }
 
-// set shows a snapshot. Counters grow by what has happened since the last one.
+// set shows a snapshot. It adds to each counter the difference from the last snapshot.
 func (m *metrics) set(s scheduler.Snapshot) {
 	for i, g := range gauges {
 		m.gauges[i].Set(float64(g.value(s)))

@@ -11,31 +11,9 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-// TestMetricsShowASnapshot holds each metric to its name and help. What was counted is not counted again, and a reason that
-// never came stands at 0, so that an alert on it has something to look at.
-func TestMetricsShowASnapshot(t *testing.T) {
-	registry := prometheus.NewRegistry()
-	m := newMetrics(registry)
-	first := scheduler.Snapshot{
-		PodsWaiting: 9, OffersEnded: map[offers.End]uint64{offers.Launched: 1, offers.Expired: 0}, PodsRejected: 1, Victims: 1,
-		DisruptionSnapshot: scheduler.DisruptionSnapshot{
-			InverseOffers: map[scheduler.InverseEnd]uint64{scheduler.InverseAccepted: 3}, Evictions: map[scheduler.EvictOutcome]uint64{},
-		},
-	}
-	second := scheduler.Snapshot{
-		PodsWaiting: 1, Tasks: 2, AgentsAlive: 3, Offers: 4, AgentsFailing: 11, PodsRejected: 12, Preemptions: 13, Victims: 14,
-		OffersEnded: map[offers.End]uint64{offers.Launched: 15, offers.Expired: 0},
-		DisruptionSnapshot: scheduler.DisruptionSnapshot{
-			AgentsPlanned: 5, AgentsDraining: 6, NodesOutdated: 7, RolloutsUnderWay: 8, RolloutsStopped: 9, NodesWarm: 10,
-			InverseOffers: map[scheduler.InverseEnd]uint64{scheduler.InverseAccepted: 16, scheduler.InverseRescinded: 0},
-			Evictions:     map[scheduler.EvictOutcome]uint64{scheduler.EvictOK: 0, scheduler.EvictBlocked: 17},
-		},
-	}
-	for _, s := range []scheduler.Snapshot{first, second, second} {
-		m.set(s)
-	}
-	want := `
-# HELP k8sm_scheduler_agents_alive Mesos agents that are there.
+// snapshotMetrics are the metrics after the snapshots of TestMetricsShowTheLastSnapshot.
+const snapshotMetrics = `
+# HELP k8sm_scheduler_agents_alive Mesos agents that are reachable.
 # TYPE k8sm_scheduler_agents_alive gauge
 k8sm_scheduler_agents_alive 3
 # HELP k8sm_scheduler_agents_draining Mesos agents that an operator has drained.
@@ -55,7 +33,7 @@ k8sm_scheduler_evictions_total{outcome="evicted"} 0
 # TYPE k8sm_scheduler_inverse_offers_total counter
 k8sm_scheduler_inverse_offers_total{end="accepted"} 16
 k8sm_scheduler_inverse_offers_total{end="rescinded"} 0
-# HELP k8sm_scheduler_nodes_outdated Nodes whose minion is of another version of km than the scheduler.
+# HELP k8sm_scheduler_nodes_outdated Nodes whose minion has another version of km than the scheduler.
 # TYPE k8sm_scheduler_nodes_outdated gauge
 k8sm_scheduler_nodes_outdated 7
 # HELP k8sm_scheduler_nodes_warm Nodes that keep a minion without pods.
@@ -77,20 +55,43 @@ k8sm_scheduler_pods_waiting 1
 # HELP k8sm_scheduler_preemption_attempts_total Searches for pods to preempt. Equal pods share one.
 # TYPE k8sm_scheduler_preemption_attempts_total counter
 k8sm_scheduler_preemption_attempts_total 13
-# HELP k8sm_scheduler_preemption_victims_total Pods that were preempted for more important ones.
+# HELP k8sm_scheduler_preemption_victims_total Pods that were preempted for pods of higher priority.
 # TYPE k8sm_scheduler_preemption_victims_total counter
 k8sm_scheduler_preemption_victims_total 14
 # HELP k8sm_scheduler_rollouts_stopped Nodes where the replacement of the minion failed. No other starts until an operator has acted.
 # TYPE k8sm_scheduler_rollouts_stopped gauge
 k8sm_scheduler_rollouts_stopped 9
-# HELP k8sm_scheduler_rollouts_under_way Nodes whose minion is being replaced by one of the scheduler's version.
+# HELP k8sm_scheduler_rollouts_under_way Nodes whose minion is being replaced by one with the scheduler's version.
 # TYPE k8sm_scheduler_rollouts_under_way gauge
 k8sm_scheduler_rollouts_under_way 8
 # HELP k8sm_scheduler_tasks Tasks that Mesos knows or should know.
 # TYPE k8sm_scheduler_tasks gauge
 k8sm_scheduler_tasks 2
 `
-	if err := testutil.GatherAndCompare(registry, strings.NewReader(want)); err != nil {
+
+// TestMetricsShowTheLastSnapshot checks names, helps and values. An equal snapshot changes no counter, and unused label values are 0.
+func TestMetricsShowTheLastSnapshot(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	m := newMetrics(registry)
+	first := scheduler.Snapshot{
+		PodsWaiting: 9, OffersEnded: map[offers.End]uint64{offers.Launched: 1, offers.Expired: 0}, PodsRejected: 1, Victims: 1,
+		DisruptionSnapshot: scheduler.DisruptionSnapshot{
+			InverseOffers: map[scheduler.InverseEnd]uint64{scheduler.InverseAccepted: 3}, Evictions: map[scheduler.EvictOutcome]uint64{},
+		},
+	}
+	second := scheduler.Snapshot{
+		PodsWaiting: 1, Tasks: 2, AgentsAlive: 3, Offers: 4, AgentsFailing: 11, PodsRejected: 12, Preemptions: 13, Victims: 14,
+		OffersEnded: map[offers.End]uint64{offers.Launched: 15, offers.Expired: 0},
+		DisruptionSnapshot: scheduler.DisruptionSnapshot{
+			AgentsPlanned: 5, AgentsDraining: 6, NodesOutdated: 7, RolloutsUnderWay: 8, RolloutsStopped: 9, NodesWarm: 10,
+			InverseOffers: map[scheduler.InverseEnd]uint64{scheduler.InverseAccepted: 16, scheduler.InverseRescinded: 0},
+			Evictions:     map[scheduler.EvictOutcome]uint64{scheduler.EvictOK: 0, scheduler.EvictBlocked: 17},
+		},
+	}
+	for _, s := range []scheduler.Snapshot{first, second, second} {
+		m.set(s)
+	}
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(snapshotMetrics)); err != nil {
 		t.Error(err)
 	}
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-// jsonCodec writes records that a person can read.
+// jsonCodec encodes records as JSON.
 type jsonCodec struct{}
 
 func (jsonCodec) EncodeExecutor(e Executor) ([]byte, error) { return json.Marshal(e) }
@@ -41,12 +41,12 @@ func (t tokens) Arm(_ context.Context, node, token string) (string, error) {
 	return token, nil
 }
 
-// records is a Store of a leader that nobody disputes.
+// records is a Store whose scheduler becomes the leader at once.
 type records struct {
 	byAgent   map[api.AgentID][]byte
 	puts      int
 	lost      chan struct{}
-	framework api.FrameworkID // that is stored
+	framework api.FrameworkID // the stored id
 }
 
 func (r *records) Lead(context.Context, string) (<-chan struct{}, error) { return r.lost, nil }
@@ -70,7 +70,7 @@ func (r *records) DeleteExecutor(_ context.Context, agent api.AgentID) error {
 	return nil
 }
 
-// cluster is a Cluster that sends its events, and then does nothing. Its channel brings more.
+// cluster is a Cluster that sends events, Synced, and then those of the channel. It ignores actions.
 type cluster struct {
 	events []scheduler.Event
 	more   chan scheduler.Event
@@ -96,7 +96,7 @@ func (c cluster) Run(ctx context.Context, sink Sink) error {
 
 func (cluster) Do(scheduler.ClusterAction) {}
 
-// master is a Master that sends its events after the subscription, and tells what became of that and when tasks are launched.
+// master is a Master that subscribes and then sends events. It reports the result of the subscription and the times of launches.
 type master struct {
 	events     []scheduler.Event
 	subscribed chan error
@@ -125,7 +125,7 @@ func (m master) Run(ctx context.Context, id api.FrameworkID, sink Sink) error {
 	return nil
 }
 
-// launched returns when tasks are launched next.
+// launched returns the time of the next launch.
 func (m master) launched(t *testing.T) time.Time {
 	t.Helper()
 	select {
@@ -150,7 +150,7 @@ func testConfig() Config {
 	return cfg
 }
 
-// newParts returns parts with these connections, whose store has the framework id fw.
+// newParts returns parts with these connections. The stored framework id is fw.
 func newParts(m Master, c Cluster) Parts {
 	store := &records{byAgent: map[api.AgentID][]byte{}, lost: make(chan struct{}), framework: "fw"}
 	return Parts{Master: m, Cluster: c, Store: store, Tokens: tokens{}, Codec: jsonCodec{}}
@@ -169,7 +169,7 @@ func node() *v1.Node {
 	}
 }
 
-// offered are 4 cpus of agent a1.
+// offered offers 4 cpus of agent a1.
 func offered(id api.OfferID, executors ...api.ExecutorID) scheduler.Offered {
 	return scheduler.Offered{Offers: []offers.Offer{{
 		ID: id, Executors: executors, Agent: "a1", Hostname: "n1", IP: "10.0.0.1", Port: 5051, Role: "*",
@@ -181,7 +181,7 @@ func pod(name string) *v1.Pod {
 	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID(name)}}
 }
 
-func TestRunLaunchesWhenTheGatheringIsOver(t *testing.T) {
+func TestRunLaunchesAfterTheGatherTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig()
 		cfg.Gather = 30 * time.Millisecond
@@ -190,12 +190,12 @@ func TestRunLaunchesWhenTheGatheringIsOver(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- Run(ctx, cfg, newParts(m, c)) }()
-		c.more <- scheduler.PodSeen{Pod: pod("first")} // which has the executor prepared
+		c.more <- scheduler.PodSeen{Pod: pod("first")} // prepares the executor
 		m.launched(t)
 		c.more <- offered("o2", api.MinionExecutorID)
 		begin := time.Now()
 		c.more <- scheduler.PodSeen{Pod: pod("second")}
-		if took := m.launched(t).Sub(begin); took != cfg.Gather { // woken by the alarm, and not by the next tick
+		if took := m.launched(t).Sub(begin); took != cfg.Gather { // the alarm wakes the loop before the next tick
 			t.Errorf("launched after %s, want %s", took, cfg.Gather)
 		}
 		stop()
@@ -214,7 +214,7 @@ func TestRunEndsAtOnceWhenTheLeadershipIsLost(t *testing.T) {
 	}
 }
 
-func TestSubscriptionWhoseIdCannotBeStoredIsNotActedUpon(t *testing.T) {
+func TestSubscriptionIsDroppedIfItsFrameworkIDCannotBeStored(t *testing.T) {
 	m := newMaster()
 	parts := newParts(m, cluster{})
 	parts.Store.(*records).framework = ""
@@ -223,11 +223,11 @@ func TestSubscriptionWhoseIdCannotBeStoredIsNotActedUpon(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if <-m.subscribed == nil {
-		t.Error("the master was told that all is well")
+		t.Error("the sink returned no error")
 	}
 }
 
-func TestConfigWithoutAProgramForAgentsIsRefused(t *testing.T) {
+func TestConfigWithoutKMForAgentsIsInvalid(t *testing.T) {
 	cfg := testConfig()
 	cfg.KMPath = ""
 	if err := Run(t.Context(), cfg, newParts(newMaster(), cluster{})); err == nil || !strings.Contains(err.Error(), "--km-path") {
@@ -235,7 +235,7 @@ func TestConfigWithoutAProgramForAgentsIsRefused(t *testing.T) {
 	}
 }
 
-func TestWindowShowsWhatTheRunningCoreHolds(t *testing.T) {
+func TestWindowShowsTheStateOfARunningScheduler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMaster(offered("o1"))
 		big := pod("big")

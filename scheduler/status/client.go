@@ -24,7 +24,7 @@ const (
 	nodesPath  = "/debug/nodes"
 )
 
-// Identity has the client's certificate, and the authority of the scheduler's. All are PEM.
+// Identity is the client's certificate and key, and the CA of the scheduler's certificate, all in PEM.
 type Identity struct {
 	CA, Cert, Key []byte
 	// ServerName is the name in the scheduler's certificate. The default is the host of the address.
@@ -37,7 +37,7 @@ type Client struct {
 	http    http.Client
 }
 
-// NewClient returns a client of the scheduler at an address, "host:port". It connects to nothing yet.
+// NewClient returns a client of the scheduler at an address, "host:port". It does not connect yet.
 func NewClient(address string, who Identity) (*Client, error) {
 	pair, err := tls.X509KeyPair(who.Cert, who.Key)
 	if err != nil {
@@ -45,7 +45,7 @@ func NewClient(address string, who Identity) (*Client, error) {
 	}
 	authority, err := cert.NewPoolFromBytes(who.CA)
 	if err != nil {
-		return nil, fmt.Errorf("cannot use the cluster's authority: %w", err)
+		return nil, fmt.Errorf("cannot use the cluster's CA: %w", err)
 	}
 	transport := &http.Transport{TLSClientConfig: &tls.Config{
 		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, RootCAs: authority, ServerName: who.ServerName,
@@ -63,12 +63,12 @@ func (c *Client) Tasks(ctx context.Context) ([]scheduler.LiveTask, error) {
 	return get[scheduler.LiveTask](ctx, c, tasksPath)
 }
 
-// Queue returns the pods that wait, first come first.
+// Queue returns the waiting pods in order of arrival.
 func (c *Client) Queue(ctx context.Context) ([]scheduler.WaitingPod, error) {
 	return get[scheduler.WaitingPod](ctx, c, queuePath)
 }
 
-// Nodes returns the nodes that stand for Mesos agents.
+// Nodes returns the nodes of Mesos agents.
 func (c *Client) Nodes(ctx context.Context) ([]scheduler.LiveNode, error) {
 	return get[scheduler.LiveNode](ctx, c, nodesPath)
 }

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// SchedulerName is the name of a scheduler in the leader's record: its machine and process and, after an @, the address at which it
-// serves its status, unless that is "".
+// SchedulerName returns the identity of a scheduler in the leader election record: host/pid, and @address if it serves its
+// status at an address.
 func SchedulerName(host string, pid int, address string) string {
 	identity := fmt.Sprintf("%s/%d", host, pid)
 	if address == "" {
@@ -19,7 +19,7 @@ func SchedulerName(host string, pid int, address string) string {
 	return identity + "@" + address
 }
 
-// Leaders knows which scheduler leads.
+// Leaders reads the leader election record.
 type Leaders interface {
 	// Leader returns the leading scheduler's identity, or "" if none leads.
 	Leader(ctx context.Context) (identity string, err error)
@@ -41,7 +41,7 @@ func FindLeader(ctx context.Context, leaders Leaders) (address string, err error
 	return address, nil
 }
 
-// Reachable is the server's address for other machines: with this machine's name if it listens on all addresses.
+// Reachable returns the server's address for other machines. If it listens on all addresses, the host is this machine's name.
 func (s *Server) Reachable() string {
 	host, port, err := net.SplitHostPort(s.Addr())
 	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsUnspecified() {

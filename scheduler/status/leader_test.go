@@ -12,7 +12,7 @@ import (
 	"github.com/k8sm/k8sm/scheduler/run"
 )
 
-// record says who leads.
+// record is a leader election record.
 type record struct {
 	leader string
 	err    error
@@ -20,14 +20,14 @@ type record struct {
 
 func (r record) Leader(context.Context) (string, error) { return r.leader, r.err }
 
-func TestLeaderIsFoundByItsRecord(t *testing.T) {
+func TestFindLeaderReadsTheAddressFromTheRecord(t *testing.T) {
 	d := cluster(t)
-	address, err := FindLeader(t.Context(), record{leader: SchedulerName("host", 7, serve(t, d, holding{}))})
+	address, err := FindLeader(t.Context(), record{leader: SchedulerName("host", 7, serve(t, d, fakeSource{}))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	tasks, err := client(t, d.AdminKubeconfig(), address).Tasks(t.Context())
-	compare(t, holding{}.Tasks, tasks, err)
+	compare(t, fakeSource{}.Tasks, tasks, err)
 	for says, r := range map[string]record{
 		"no scheduler leads":       {},
 		"host/7, serves no status": {leader: SchedulerName("host", 7, "")},
@@ -39,7 +39,7 @@ func TestLeaderIsFoundByItsRecord(t *testing.T) {
 	}
 }
 
-func TestServerOnAllAddressesIsReachedByTheMachinesName(t *testing.T) {
+func TestServerOnAllAddressesIsReachableByTheMachinesName(t *testing.T) {
 	name, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)

@@ -29,10 +29,10 @@ const DefaultAddress = "127.0.0.1:10259"
 
 // admins is the group whose members may do everything in a Kubernetes cluster
 // (https://kubernetes.io/docs/reference/access-authn-authz/rbac/#user-facing-roles).
-const admins = "system:masters"
+const adminGroup = "system:masters"
 
 // askTimeout bounds how long a request waits for a scheduler that is busy.
-const askTimeout = 10 * time.Second
+const answerTimeout = 10 * time.Second
 
 // Source has the state to show. Its methods are called concurrently.
 type Source interface {
@@ -46,11 +46,11 @@ type Source interface {
 type Config struct {
 	// Address is "host:port"; "" is for no server. Port 0 is any free port.
 	Address string
-	// CertFile and KeyFile are the server's certificate; ClientCAFile is the authority of its clients.
+	// CertFile and KeyFile are the server's certificate; ClientCAFile is the CA of its clients.
 	CertFile, KeyFile, ClientCAFile string
 }
 
-// AddFlags registers the flags; the values that c holds are overwritten by the defaults.
+// AddFlags registers the flags. It sets all fields of c to the defaults.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Address, "status-address", DefaultAddress,
 		"`host:port` on which the scheduler serves /healthz, /metrics and /debug (HTTPS); \"\" serves nothing")
@@ -60,7 +60,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		"CA of the clients that may read /metrics and /debug (default: the cluster's, from the state directory)")
 }
 
-// Validate returns an error when only a part of the files is given.
+// Validate returns an error if only one of certificate and key is given.
 func (c *Config) Validate() error {
 	if (c.CertFile == "") != (c.KeyFile == "") {
 		return errors.New("give --tls-cert-file and --tls-private-key-file, or neither")
@@ -83,7 +83,7 @@ func Listen(c Config, source Source, metrics prometheus.Gatherer) (*Server, erro
 	}
 	clients, err := cert.NewPool(c.ClientCAFile)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the authority of --status-address's clients: %w; give --client-ca-file, or --status-address=\"\" to serve no status", err)
+		return nil, fmt.Errorf("cannot read the client CA of --status-address: %w; give --client-ca-file, or --status-address=\"\" to serve no status", err)
 	}
 	l, err := net.Listen("tcp", c.Address)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -100,7 +100,7 @@ func Listen(c Config, source Source, metrics prometheus.Gatherer) (*Server, erro
 	return &Server{listener: l, source: source, metrics: metrics}, nil
 }
 
-// Addr is where the server listens.
+// Addr returns the address at which the server listens.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
 // Close frees the port. It is for a Server that never runs.
@@ -108,11 +108,11 @@ func (s *Server) Close() error { return s.listener.Close() }
 
 // Run serves until ctx ends, and then returns nil.
 func (s *Server) Run(ctx context.Context) error {
-	complaints := log.StandardLogger().WriterLevel(log.DebugLevel) // handshakes that fail are the clients' business
-	defer complaints.Close()
+	tlsErrors := log.StandardLogger().WriterLevel(log.DebugLevel) // failed handshakes are the clients' problem
+	defer tlsErrors.Close()
 	server := &http.Server{
 		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
-		ErrorLog: stdlog.New(complaints, "", 0), BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog: stdlog.New(tlsErrors, "", 0), BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -127,7 +127,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// handler serves /healthz to everyone, and all else to authorized callers.
+// handler serves /healthz to everyone, and the other paths to authorized callers.
 func (s *Server) handler() http.Handler {
 	protected := http.NewServeMux()
 	protected.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
@@ -141,16 +141,16 @@ func (s *Server) handler() http.Handler {
 	return mux
 }
 
-// authorized passes on the requests of administrators and of the scheduler, by their verified certificates.
+// authorized lets only administrators and the scheduler's own user pass, by their verified certificates.
 func authorized(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TLS.VerifiedChains) == 0 {
-			http.Error(w, "a client certificate of the cluster's authority is required", http.StatusUnauthorized)
+			http.Error(w, "a client certificate from the cluster's CA is required", http.StatusUnauthorized)
 			return
 		}
 		caller := r.TLS.VerifiedChains[0][0]
-		if !mayAsk(caller) {
-			http.Error(w, fmt.Sprintf("user %q is neither in group %s nor %s", caller.Subject.CommonName, admins, api.SchedulerUser),
+		if !isAuthorized(caller) {
+			http.Error(w, fmt.Sprintf("user %q is neither in group %s nor %s", caller.Subject.CommonName, adminGroup, api.SchedulerUser),
 				http.StatusForbidden)
 			return
 		}
@@ -158,23 +158,23 @@ func authorized(next http.Handler) http.Handler {
 	})
 }
 
-func mayAsk(caller *x509.Certificate) bool {
-	return slices.Contains(caller.Subject.Organization, admins) || caller.Subject.CommonName == api.SchedulerUser
+func isAuthorized(caller *x509.Certificate) bool {
+	return slices.Contains(caller.Subject.Organization, adminGroup) || caller.Subject.CommonName == api.SchedulerUser
 }
 
-// show answers with JSON.
-func show[T any](see func(context.Context) (T, error)) http.Handler {
+// show serves the result of read as JSON.
+func show[T any](read func(context.Context) (T, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
+		ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
 		defer cancel()
-		seen, err := see(ctx)
+		state, err := read(ctx)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(seen); err != nil {
-			log.WithError(err).Debug("the client did not read the status to its end")
+		if err := json.NewEncoder(w).Encode(state); err != nil {
+			log.WithError(err).Debug("cannot send the status to the client")
 		}
 	})
 }

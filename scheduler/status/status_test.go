@@ -24,22 +24,22 @@ import (
 
 var now = time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
 
-// holding is a scheduler that holds one of each; with an error it holds nothing but that.
-type holding struct{ err error }
+// fakeSource is a Source with a few objects of each kind. Each method also returns err.
+type fakeSource struct{ err error }
 
-func (h holding) Offers(context.Context) ([]scheduler.LiveOffer, error) {
+func (h fakeSource) Offers(context.Context) ([]scheduler.LiveOffer, error) {
 	return []scheduler.LiveOffer{{ID: "o1", Agent: "a1", Hostname: "one", Node: "one", Role: "*", Resources: "cpus:0.5", Until: now}}, h.err
 }
 
-func (h holding) Tasks(context.Context) ([]scheduler.LiveTask, error) {
+func (h fakeSource) Tasks(context.Context) ([]scheduler.LiveTask, error) {
 	return []scheduler.LiveTask{{ID: "u.1", Pod: "default/web", Agent: "a1", Node: "one", State: "TASK_RUNNING", Since: now, Bound: true}}, h.err
 }
 
-func (h holding) Queue(context.Context) ([]scheduler.WaitingPod, error) {
+func (h fakeSource) Queue(context.Context) ([]scheduler.WaitingPod, error) {
 	return []scheduler.WaitingPod{{Pod: "default/big", Since: now, Attempts: 1, Reasons: []string{"1 is cordoned", "2 are busy"}}}, h.err
 }
 
-func (h holding) Nodes(context.Context) ([]scheduler.LiveNode, error) {
+func (h fakeSource) Nodes(context.Context) ([]scheduler.LiveNode, error) {
 	return []scheduler.LiveNode{
 		{Node: "one", Agent: "a1", Minion: true, KM: "v1", Since: &now, Kubelet: "v1.36.3", Tasks: 2, Warm: true, Ready: true},
 		{Node: "two", Agent: "a2", CordonedFor: "rollout", Rollout: &scheduler.NodeRollout{State: scheduler.StepDraining, Target: "v2"}},
@@ -85,7 +85,7 @@ func serve(t *testing.T, d statedir.Dir, source Source) (address string) {
 	return s.Addr()
 }
 
-// client asks as the user of a kubeconfig.
+// client returns a client with the certificate of a kubeconfig.
 func client(t *testing.T, kubeconfig, address string) *Client {
 	t.Helper()
 	who, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
@@ -99,19 +99,19 @@ func client(t *testing.T, kubeconfig, address string) *Client {
 	return c
 }
 
-func TestClientReadsWhatTheSchedulerHolds(t *testing.T) {
+func TestClientReadsTheStateOfTheScheduler(t *testing.T) {
 	d := cluster(t)
-	address := serve(t, d, holding{})
+	address := serve(t, d, fakeSource{})
 	for _, kubeconfig := range []string{d.AdminKubeconfig(), d.SchedulerKubeconfig()} {
 		c := client(t, kubeconfig, address)
 		offers, err := c.Offers(t.Context())
-		compare(t, holding{}.Offers, offers, err)
+		compare(t, fakeSource{}.Offers, offers, err)
 		tasks, err := c.Tasks(t.Context())
-		compare(t, holding{}.Tasks, tasks, err)
+		compare(t, fakeSource{}.Tasks, tasks, err)
 		queue, err := c.Queue(t.Context())
-		compare(t, holding{}.Queue, queue, err)
+		compare(t, fakeSource{}.Queue, queue, err)
 		nodes, err := c.Nodes(t.Context())
-		compare(t, holding{}.Nodes, nodes, err)
+		compare(t, fakeSource{}.Nodes, nodes, err)
 		var metrics bytes.Buffer
 		if err := c.Metrics(t.Context(), &metrics); err != nil || !strings.Contains(metrics.String(), "k8sm_test 0") {
 			t.Errorf("err %v, metrics:\n%s", err, metrics.String())
@@ -127,9 +127,9 @@ func compare[T any](t *testing.T, source func(context.Context) ([]T, error), got
 	}
 }
 
-func TestUserWithoutTheRightIsForbidden(t *testing.T) {
+func TestOtherUsersAreForbidden(t *testing.T) {
 	d := cluster(t)
-	c := client(t, d.ControllerManagerKubeconfig(), serve(t, d, holding{}))
+	c := client(t, d.ControllerManagerKubeconfig(), serve(t, d, fakeSource{}))
 	_, err := c.Tasks(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "403") || !strings.Contains(err.Error(), "system:kube-controller-manager") {
 		t.Errorf("got %v", err)
@@ -141,7 +141,7 @@ func TestUserWithoutTheRightIsForbidden(t *testing.T) {
 
 func TestCertificateOfAnotherClusterIsRefused(t *testing.T) {
 	d, other := cluster(t), cluster(t)
-	address := serve(t, d, holding{})
+	address := serve(t, d, fakeSource{})
 	admin, err := clientcmd.BuildConfigFromFlags("", other.AdminKubeconfig())
 	if err != nil {
 		t.Fatal(err)
@@ -155,17 +155,17 @@ func TestCertificateOfAnotherClusterIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := stranger.Tasks(t.Context()); err == nil || !strings.Contains(err.Error(), "tls") {
-		t.Errorf("the server took another cluster's administrator: %v", err)
+		t.Errorf("the server accepted another cluster's administrator: %v", err)
 	}
 	if _, err := client(t, other.AdminKubeconfig(), address).Tasks(t.Context()); err == nil || !strings.Contains(err.Error(), "authority") {
-		t.Errorf("the client took another cluster's scheduler: %v", err)
+		t.Errorf("the client accepted another cluster's scheduler: %v", err)
 	}
 }
 
-func TestHealthIsForEverybodyAndNothingElseIs(t *testing.T) {
+func TestUnauthenticatedCallersGetOnlyHealthz(t *testing.T) {
 	d := cluster(t)
-	address := serve(t, d, holding{err: run.ErrNotLeading})
-	// Whoever asks for health need not know the authority.
+	address := serve(t, d, fakeSource{err: run.ErrNotLeading})
+	// Health checks need not know the CA.
 	nobody := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	defer nobody.CloseIdleConnections()
 	for path, want := range map[string]int{
@@ -184,15 +184,15 @@ func TestHealthIsForEverybodyAndNothingElseIs(t *testing.T) {
 	}
 }
 
-func TestSchedulerThatDoesNotLeadSaysSo(t *testing.T) {
+func TestSchedulerThatDoesNotLeadAnswers503(t *testing.T) {
 	d := cluster(t)
-	_, err := client(t, d.AdminKubeconfig(), serve(t, d, holding{err: run.ErrNotLeading})).Queue(t.Context())
+	_, err := client(t, d.AdminKubeconfig(), serve(t, d, fakeSource{err: run.ErrNotLeading})).Queue(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "503") || !strings.Contains(err.Error(), "does not lead") {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestNoSchedulerIsALineThatHelps(t *testing.T) {
+func TestRefusedConnectionNamesTheAddressAndTheFlag(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -205,7 +205,7 @@ func TestNoSchedulerIsALineThatHelps(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeServedIsNamedBeforeAnythingStarts(t *testing.T) {
+func TestListenErrorsNameTheFlag(t *testing.T) {
 	d := cluster(t)
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -224,7 +224,7 @@ func TestWhatCannotBeServedIsNamedBeforeAnythingStarts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := configOf(d)
 			test.change(&c)
-			_, err := Listen(c, holding{}, prometheus.NewRegistry())
+			_, err := Listen(c, fakeSource{}, prometheus.NewRegistry())
 			for _, word := range test.says {
 				if err == nil || !strings.Contains(err.Error(), word) {
 					t.Errorf("got %v, want it to say %q", err, word)
@@ -234,7 +234,7 @@ func TestWhatCannotBeServedIsNamedBeforeAnythingStarts(t *testing.T) {
 	}
 }
 
-func TestFlagsReachTheConfiguration(t *testing.T) {
+func TestFlagsSetTheConfig(t *testing.T) {
 	var got Config
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	got.AddFlags(fs)
@@ -246,6 +246,6 @@ func TestFlagsReachTheConfiguration(t *testing.T) {
 		t.Errorf("err %v, -want +got:\n%s", err, diff)
 	}
 	if err := (&Config{CertFile: "c"}).Validate(); err == nil {
-		t.Error("a certificate without its key is taken")
+		t.Error("a certificate without its key is accepted")
 	}
 }

@@ -1,5 +1,5 @@
-// Package lanes runs jobs with a bounded number of workers: those of one lane in order, those of different lanes concurrently.
-// It knows nothing about the jobs and imports no other package of this module.
+// Package lanes runs jobs with a fixed number of workers. Jobs in one lane run in order, jobs in different lanes concurrently.
+// It imports no other package of this module.
 package lanes
 
 import (
@@ -9,18 +9,18 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Lanes is a queue of jobs with its workers. Add never blocks, so that an owner loop may feed it.
+// Lanes is a queue of jobs with its workers. Add never blocks, so an event loop may call it.
 type Lanes[T any] struct {
 	lane func(T) string
 	do   func(context.Context, T)
-	wake chan struct{} // holds one token per lane in ready, as far as there is room
+	wake chan struct{} // holds a token if a worker should take a ready lane
 
 	mu    sync.Mutex     // guards what follows
-	jobs  map[string][]T // that wait, by lane; a lane is here as long as it has a job waiting or under way
-	ready []string       // lanes that a worker may take up
+	jobs  map[string][]T // waiting jobs by lane; a lane is in the map while a job of it waits or runs
+	ready []string       // lanes with a waiting job and no running one
 }
 
-// New returns lanes that run each job with do, in the lane that the function lane names.
+// New returns Lanes that run each job with do. The function lane returns the job's lane.
 func New[T any](lane func(T) string, do func(context.Context, T)) *Lanes[T] {
 	return &Lanes[T]{lane: lane, do: do, jobs: map[string][]T{}, wake: make(chan struct{}, 1)}
 }
@@ -30,8 +30,8 @@ func (l *Lanes[T]) Add(job T) {
 	l.AddInstead(job, func(T) bool { return false })
 }
 
-// AddInstead queues a job as Add does, but replaces the last job that waits in the lane if needless returns true for that one.
-// So repeated jobs do not pile up in a slow lane.
+// AddInstead queues a job as Add does, but replaces the last waiting job of the lane if needless returns true for that job. So
+// repeated jobs do not pile up in a slow lane.
 func (l *Lanes[T]) AddInstead(job T, needless func(T) bool) {
 	name := l.lane(job)
 	l.mu.Lock()
@@ -48,7 +48,7 @@ func (l *Lanes[T]) AddInstead(job T, needless func(T) bool) {
 	}
 }
 
-// Run runs jobs until ctx ends, and returns when all workers have ended. It drops the jobs that still wait.
+// Run runs jobs until ctx ends, and returns when all workers have ended. It drops the waiting jobs.
 func (l *Lanes[T]) Run(ctx context.Context, workers int) error {
 	var group errgroup.Group
 	for range workers {

@@ -53,7 +53,7 @@ func TestJobsOfALaneKeepTheirOrder(t *testing.T) {
 	}
 }
 
-func TestASlowLaneHoldsUpNoOther(t *testing.T) {
+func TestSlowLaneDoesNotBlockOtherLanes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	release, done := make(chan struct{}), make(chan struct{})
@@ -74,7 +74,7 @@ func TestASlowLaneHoldsUpNoOther(t *testing.T) {
 	<-ended
 }
 
-func TestJobTakesThePlaceOfAWaitingOneThatItMakesNeedless(t *testing.T) {
+func TestAddInsteadReplacesTheLastWaitingJob(t *testing.T) {
 	begun, release := make(chan struct{}), make(chan struct{})
 	var done []string
 	finished := make(chan struct{})
@@ -98,7 +98,7 @@ func TestJobTakesThePlaceOfAWaitingOneThatItMakesNeedless(t *testing.T) {
 		lanes.AddInstead(job, func(waiting string) bool { return waiting[0] == job[0] })
 	}
 	add("a1")
-	<-begun // it is under way, so that nothing can take its place
+	<-begun // a running job cannot be replaced
 	for _, job := range []string{"a2", "a3", "b1", "a4", "a5", "end"} {
 		add(job)
 	}
