@@ -14,27 +14,27 @@ import (
 type agent struct {
 	plan         plan
 	info         mesos.AgentInfo // with an id once the master gave one
-	newID        func() string   // makes uuids of 16 bytes' text form
-	isRegistered bool            // with the master that was last found
+	newID        func() string   // returns a new UUID as text
+	isRegistered bool            // with the current master
 	stopping     bool
-	leaving      bool               // it has no id, and registers when its runs have ended
-	gone         bool               // it does not register any more
+	leaving      bool               // it gave up its id, and registers again when its runs have ended
+	gone         bool               // it never registers again
 	draining     *mesos.DrainConfig // nil if it does not drain
-	ended        bool               // allEnded was said
+	ended        bool               // it has returned allEnded
 
 	frameworks map[api.FrameworkID]mesos.FrameworkInfo
-	executors  map[executorKey]*executorRun // those that ended, too, until their updates are acknowledged
-	dropped    map[taskKey]*executorRun     // of tasks that no executor got: until their update is acknowledged
+	executors  map[executorKey]*executorRun // an ended one stays until its updates are acknowledged
+	dropped    map[taskKey]*executorRun     // tasks that no executor got, until their update is acknowledged
 	runs       map[string]*executorRun      // by container id
 	streams    map[string]*executorRun
 
 	timers  timers
 	now     time.Time
 	actions []action
-	unsent  []func() // updates and what must come after them, sent at the end of a step, when the latest state is settled
+	unsent  []func() // updates and what follows them, sent at the end of a step, when the latest state is known
 }
 
-// phase is where an executor's run stands.
+// phase of an executor's run.
 type phase int
 
 const (
@@ -49,25 +49,25 @@ const (
 type executorRun struct {
 	key       executorKey
 	info      mesos.ExecutorInfo
-	command   bool   // no executor of the framework's, but the task's own command
-	container string // names the run
+	command   bool   // the task has a command instead of an executor
+	container string // id of the run
 	process   process
 	phase     phase
 	stream    string
-	queued    []api.TaskID // tasks to be sent when it subscribes
+	queued    []api.TaskID // tasks to send when it subscribes
 	tasks     map[api.TaskID]*agentTask
-	order     []api.TaskID    // of tasks, as they were launched
-	launched  int             // how many tasks it ever got
+	order     []api.TaskID    // tasks in the order of their launch
+	launched  int             // number of tasks launched so far
 	silent    bool            // its framework was removed: send no updates
-	fetching  bool            // what its command needs is being fetched
-	became    mesos.TaskState // what its tasks are when we ended it
-	destroyed bool            // we have ended it for good
+	fetching  bool            // the fetcher is running
+	became    mesos.TaskState // final state of its tasks if we ended it
+	destroyed bool            // its container was destroyed
 	reason    mesos.TaskStatus_Reason
-	text      string // why we ended it, when it was us
+	text      string // why we ended it, if we did
 	killed    bool   // the command was killed on request
 }
 
-// process names a process so that a later one with the same id is not taken for it.
+// process identifies a process even if its PID is reused.
 type process struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"` // ticks since boot, from /proc/PID/stat
@@ -79,17 +79,17 @@ type agentTask struct {
 	number    int // counts up in the order of launches
 	info      mesos.TaskInfo
 	latest    mesos.TaskStatus
-	pending   []mesos.TaskStatus // not acknowledged, oldest first; only the oldest is under way
-	retry     time.Duration      // what the next wait for its acknowledgement is
+	pending   []mesos.TaskStatus // not acknowledged, oldest first; only the oldest has been sent
+	retry     time.Duration      // how long to wait for the next acknowledgement
 	sent      time.Time
 }
 
 const (
 	firstRetry   = 10 * time.Second
 	longestRetry = 10 * time.Minute
-	// registerRetry is how long the agent waits for the answer to its registration.
+	// registerRetry is how long the agent waits before it registers again.
 	registerRetry = time.Second
-	// commandGrace is a command's time between SIGTERM and SIGKILL where its task has no kill policy.
+	// commandGrace is a command's time between SIGTERM and SIGKILL if its task has no kill policy.
 	commandGrace = 3 * time.Second
 )
 
@@ -102,9 +102,9 @@ type (
 		call   *executor.Call
 	}
 	executorCall struct{ call *executor.Call }
-	// masterFound tells that there is a master to register with.
+	// masterFound: there is a master to register with.
 	masterFound struct{}
-	// fetched tells that what the command needs is in the sandbox, or why it is not.
+	// fetched: the fetcher has ended, with an error if it failed.
 	fetched struct {
 		container string
 		err       error
@@ -121,38 +121,38 @@ type (
 		container string
 		status    int32
 	}
-	// updateFailed tells that what a container may use could not be changed.
+	// updateFailed: changing a container's limits failed.
 	updateFailed struct {
 		container string
 		err       error
 	}
-	// limited tells that a container has taken what it does not have.
+	// limited: a container has exceeded its resources.
 	limited struct {
 		container string
 		limitation
 	}
-	// stopAgent ends all executors; allEnded is done when there are none.
+	// stopAgent ends all executors; the agent returns allEnded when none is left.
 	stopAgent struct{}
 )
 
 // Actions of the agent.
 type (
 	sendMaster struct{ message message }
-	// saveAgent stores the id that the master gave, and how the agent drains.
+	// saveAgent stores the agent's id and its drain configuration.
 	saveAgent struct{}
-	// fetch brings what the command's URIs name into the sandbox; fetched answers it.
+	// fetch downloads the command's URIs into the sandbox; fetched is the answer.
 	fetch struct{ run *executorRun }
-	// stopFetching ends that, if need be early.
+	// stopFetching cancels or finishes the fetch.
 	stopFetching struct{ container string }
 	start        struct{ run *executorRun }
 	// terminate sends SIGTERM to the process group of a command.
 	terminate struct{ process process }
-	// destroy kills the process with all that it started, and removes the container's cgroups.
+	// destroy kills the process and everything it started, and removes the container's cgroups.
 	destroy struct {
 		process   process
 		container string
 	}
-	// limit has a container's cgroups allow what its executor and tasks may use.
+	// limit sets the limits of a container to the resources of its executor and tasks.
 	limit struct{ run *executorRun }
 	// watch posts processExited for a process that this agent did not start.
 	watch struct {
@@ -172,7 +172,7 @@ type (
 	allEnded struct{}
 )
 
-// Events that the agent sends to itself later.
+// Events from the agent's own timers.
 type (
 	resendDue struct {
 		executor executorKey
@@ -195,8 +195,8 @@ func newAgent(info mesos.AgentInfo, p plan, newID func() string) *agent {
 // wake returns when the agent wants a tick; zero means never.
 func (a *agent) wake() time.Time { return a.timers.next() }
 
-// step takes one event at the given time and returns the resulting actions. The owner performs them before the next step: save and
-// start refer to the state at that time.
+// step handles one event at the given time and returns the resulting actions. The owner performs them before the next step,
+// because save and start read the agent's state.
 func (a *agent) step(now time.Time, e event) []action {
 	a.now, a.actions = now, nil
 	for _, due := range a.timers.due(now) {
@@ -261,7 +261,7 @@ func (a *agent) do(x action) { a.actions = append(a.actions, x) }
 
 func (a *agent) id() string { return a.info.GetID().GetValue() }
 
-// register names all that this agent has to a master.
+// register sends all executors and tasks of this agent to a master.
 func (a *agent) register() {
 	if a.stopping || a.gone {
 		return
@@ -315,7 +315,7 @@ func (a *agent) fromMaster(msg message) {
 	}
 }
 
-// registered stores the id, and sends again what the master before may have missed.
+// registered stores the id, and resends what the previous master may have missed.
 func (a *agent) registered(id api.AgentID) {
 	a.isRegistered, a.leaving = true, false
 	if a.id() != string(id) {
@@ -349,7 +349,7 @@ func (a *agent) updateFramework(info mesos.FrameworkInfo) {
 	}
 }
 
-// runTask starts a task: on its executor if that runs, else with a new one (Slave::__run in src/slave/slave.cpp).
+// runTask sends a task to its executor, or starts the executor first (Slave::__run in src/slave/slave.cpp).
 func (a *agent) runTask(msg runTask) {
 	if a.stopping || a.leaving {
 		return
@@ -388,7 +388,7 @@ func (a *agent) runTask(msg runTask) {
 	}
 }
 
-// newRun makes an executor's run and has its process started.
+// newRun creates an executor's run and starts it.
 func (a *agent) newRun(key executorKey, task mesos.TaskInfo) *executorRun {
 	run := &executorRun{key: key, container: a.newID(), tasks: map[api.TaskID]*agentTask{}}
 	if task.Executor != nil {
@@ -404,7 +404,7 @@ func (a *agent) newRun(key executorKey, task mesos.TaskInfo) *executorRun {
 	if len(run.info.Command.URIs) > 0 {
 		run.fetching = true
 		a.do(fetch{run})
-		if !run.command { // Mesos counts the time that it takes
+		if !run.command { // in Mesos the fetch counts towards this timeout
 			a.timers.add(a.now.Add(a.plan.ExecutorRegistrationTimeout), registrationDue{run.container})
 		}
 		return run
@@ -413,14 +413,14 @@ func (a *agent) newRun(key executorKey, task mesos.TaskInfo) *executorRun {
 	return run
 }
 
-// fetched starts a run whose sandbox is complete, unless it has been killed.
+// fetched starts a run after its fetch, unless it has been killed.
 func (a *agent) fetched(e fetched) {
 	run := a.runs[e.container]
 	if run == nil || !run.fetching {
 		return
 	}
 	run.fetching = false
-	if run.phase != terminating { // else it was said already
+	if run.phase != terminating { // else its end was reported already
 		a.do(stopFetching{run.container})
 	}
 	switch {
@@ -441,28 +441,28 @@ func (a *agent) tell(run *executorRun, e *executor.Event) {
 	a.do(send{stream: run.stream, event: e, kind: e.Type.String()})
 }
 
-// kill passes a KILL to the executor; one that has not subscribed never sees the task.
+// kill sends KILL to the executor. An executor that has not subscribed never gets the task.
 func (a *agent) kill(msg killTask) {
 	run, t := a.find(msg.framework, msg.task)
 	switch {
 	case t == nil:
 		a.unknownTask(msg)
 	case terminal(t.latest.GetState()):
-	case !run.command && (run.phase == terminating || run.phase == ended): // Slave::kill passes it over
+	case !run.command && (run.phase == terminating || run.phase == ended): // Slave::kill ignores it
 	case run.command:
 		a.killCommand(run, t, msg.policy)
 	case run.stream != "":
 		a.tell(run, &executor.Event{Type: executor.Event_KILL, Kill: &executor.Event_Kill{TaskID: t.info.TaskID, KillPolicy: msg.policy}})
 	case run.phase == starting:
-		// Its executor goes on starting, and is shut down when it subscribes: Slave::kill and Slave::subscribe in
+		// Its executor keeps starting, and is shut down when it subscribes: Slave::kill and Slave::subscribe in
 		// src/slave/slave.cpp.
 		run.queued = without(run.queued, []api.TaskID{msg.task})
 		a.update(run, t, agentStatus(mesos.TASK_KILLED, mesos.REASON_TASK_KILLED_DURING_LAUNCH, "Killed before delivery to the executor"))
 	}
 }
 
-// unknownTask tells of a task that the master has and this agent never got. Of a framework that has nothing here it says
-// nothing (Slave::killTask in src/slave/slave.cpp).
+// unknownTask reports a task that the master has and this agent never got, unless its framework has nothing here
+// (Slave::killTask in src/slave/slave.cpp).
 func (a *agent) unknownTask(msg killTask) {
 	if _, known := a.frameworks[msg.framework]; !known {
 		return
@@ -483,7 +483,7 @@ func (a *agent) find(framework api.FrameworkID, task api.TaskID) (*executorRun, 
 	return nil, nil
 }
 
-// resources are those of the executor and of its tasks that are not over.
+// resources returns the sum for the executor and its tasks that have not ended.
 func (run *executorRun) resources() pool {
 	sum := poolOf(run.info.Resources)
 	for _, t := range run.tasks {
@@ -494,7 +494,7 @@ func (run *executorRun) resources() pool {
 	return sum
 }
 
-// shutdown asks an executor to end, and ends it after its grace period.
+// shutdown asks an executor to end, and kills it after its grace period.
 func (a *agent) shutdown(run *executorRun) {
 	if run.phase == terminating || run.phase == ended {
 		return
@@ -513,7 +513,7 @@ func (a *agent) shutdown(run *executorRun) {
 	a.timers.add(a.now.Add(a.grace(run)), graceDue{run.container})
 }
 
-// end kills an executor at once.
+// end kills an executor without a grace period.
 func (a *agent) end(run *executorRun, reason mesos.TaskStatus_Reason, text string) {
 	run.phase, run.became, run.reason, run.text = terminating, mesos.TASK_FAILED, reason, text
 	if run.fetching {
@@ -545,7 +545,7 @@ func (a *agent) shutdownFramework(id api.FrameworkID) {
 	a.forgetFramework(id)
 }
 
-// stop ends everything for a clean end of the agent.
+// stop ends all executors before the agent stops.
 func (a *agent) stop() {
 	a.stopping = true
 	for _, run := range a.runs {
@@ -556,7 +556,7 @@ func (a *agent) stop() {
 	a.checkEnded()
 }
 
-// checkEnded says once that a stopping agent runs nothing any more.
+// checkEnded returns allEnded, once, when a stopping agent has nothing left.
 func (a *agent) checkEnded() {
 	if a.stopping && !a.ended && len(a.runs) == 0 {
 		a.ended = true
@@ -564,7 +564,7 @@ func (a *agent) checkEnded() {
 	}
 }
 
-// cleanUp forgets a run that is over and has nothing left to tell.
+// cleanUp removes a run that has ended and has no pending updates.
 func (a *agent) cleanUp(run *executorRun) {
 	if run.phase != ended || !run.silent && len(run.tasks) > 0 {
 		return
@@ -578,7 +578,7 @@ func (a *agent) cleanUp(run *executorRun) {
 	a.checkEnded()
 }
 
-// forgetFramework forgets a framework that has no executor here. With the last of them ends the draining
+// forgetFramework removes a framework without executors. Draining ends with the last one
 // (Slave::removeFramework and Slave::updateDrainStatus in src/slave/slave.cpp).
 func (a *agent) forgetFramework(id api.FrameworkID) {
 	for _, run := range a.runs {
@@ -619,7 +619,7 @@ func (a *agent) started(e processStarted) {
 	}
 }
 
-// fetchFailed is how Mesos begins to say that a container's files could not be had.
+// fetchFailed is the start of Mesos' message for a failed fetch.
 const fetchFailed = "Failed to fetch all URIs for container"
 
 func (a *agent) startFailed(e startFailed) {
@@ -631,7 +631,7 @@ func (a *agent) startFailed(e startFailed) {
 	a.exited(processExited{container: e.container, status: -1})
 }
 
-// updateFailed ends a container whose limits could not be changed; its tasks are gone (___run and __statusUpdate of
+// updateFailed destroys a container whose limits could not be changed; its tasks become TASK_GONE (___run and __statusUpdate of
 // src/slave/slave.cpp).
 func (a *agent) updateFailed(e updateFailed) {
 	if run := a.runs[e.container]; run != nil && !run.destroyed && run.phase != ended {
@@ -640,7 +640,7 @@ func (a *agent) updateFailed(e updateFailed) {
 	}
 }
 
-// limited ends a container; its tasks have failed (MesosContainerizerProcess::limited of
+// limited destroys a container; its tasks become TASK_FAILED (MesosContainerizerProcess::limited in
 // src/slave/containerizer/mesos/containerizer.cpp).
 func (a *agent) limited(e limited) {
 	if run := a.runs[e.container]; run != nil && !run.destroyed && run.phase != ended {
@@ -660,8 +660,8 @@ func (a *agent) registrationDue(container string) {
 	}
 }
 
-// exited ends the tasks of an executor whose process is gone, and what that process left behind. The run stays, and its
-// executor's id with it, until all of its updates are acknowledged (Slave::executorTerminated in src/slave/slave.cpp).
+// exited ends the tasks of an executor whose process has exited, and kills what that left behind. The run and its executor's id
+// stay until all updates are acknowledged (Slave::executorTerminated in src/slave/slave.cpp).
 func (a *agent) exited(e processExited) {
 	run := a.runs[e.container]
 	if run == nil || run.phase == ended {
@@ -686,7 +686,7 @@ func (a *agent) exited(e processExited) {
 	a.cleanUp(run)
 }
 
-// lastStatus returns the final status of a task whose process is gone.
+// lastStatus returns the final status of a task whose process has exited.
 func (run *executorRun) lastStatus(status int32) mesos.TaskStatus {
 	switch {
 	case run.text != "":

@@ -30,15 +30,15 @@ type agentNode struct {
 	streams   *streams
 	server    *server
 	address   string
-	ended     chan struct{} // closed when a stopping agent runs nothing any more
+	ended     chan struct{} // closed when a stopping agent has nothing left
 	fetcher   *fetcher
-	fetches   map[string]context.CancelFunc // under way, by container; the owner's
+	fetches   map[string]context.CancelFunc // running, by container; only the owner uses it
 	fetching  sync.WaitGroup
 	watches   []limitWatch
 	watching  sync.WaitGroup
 }
 
-// startAgent runs the agent with the directory dir. It listens on want, or on the port that its executors know.
+// startAgent runs the agent in directory dir. It listens on want, or on the port that running executors know.
 func startAgent(p plan, h *hub, ps *processes, dir string, want int) (*agentNode, error) {
 	n := &agentNode{
 		plan: p, dir: dir, hub: h, processes: ps, store: store{filepath.Join(dir, "meta")}, streams: newStreams(), ended: make(chan struct{}),
@@ -90,7 +90,7 @@ func startAgent(p plan, h *hub, ps *processes, dir string, want int) (*agentNode
 	return n, nil
 }
 
-// watchLimits runs what looks at containers by itself.
+// watchLimits runs the periodic checks of disk and ports.
 func (n *agentNode) watchLimits() {
 	exceeded := func(container string, l limitation) { n.owner.post(limited{container, l}) }
 	if n.plan.isolation.disk && n.plan.EnforceContainerDiskQuota {
@@ -104,7 +104,7 @@ func (n *agentNode) watchLimits() {
 	}
 }
 
-// listen listens in the agent's network namespace: a socket stays in the one in which it was made.
+// listen listens in the agent's network namespace. A socket stays in the namespace that created it.
 func (n *agentNode) listen(former, want int, needFormer bool) (l net.Listener, err error) {
 	err = n.plan.enter(func() error {
 		l, err = n.listenHere(former, want, needFormer)
@@ -113,7 +113,7 @@ func (n *agentNode) listen(former, want int, needFormer bool) (l net.Listener, e
 	return l, err
 }
 
-// listenHere prefers the port of the agent's former life if executors may look for it there, or if any port will do.
+// listenHere prefers the agent's previous port if executors may connect there, or if any port will do.
 func (n *agentNode) listenHere(former, want int, needFormer bool) (net.Listener, error) {
 	if former != 0 && (needFormer || want == 0) {
 		l, err := listen(n.plan.IP, former, "agent")
@@ -124,7 +124,7 @@ func (n *agentNode) listenHere(former, want int, needFormer bool) (net.Listener,
 	return listen(n.plan.IP, want, "agent")
 }
 
-// close ends the agent as a kill would: its executors go on, and it tells no one.
+// close ends the agent like a kill: executors keep running, and it notifies no one.
 func (n *agentNode) close() {
 	n.owner.end()
 	<-n.owner.done
@@ -137,12 +137,12 @@ func (n *agentNode) close() {
 	n.hub.leaveAgent(n.address, api.AgentID(n.agent.id()))
 }
 
-// stop ends the agent with all that it runs.
+// stop ends the agent and all its executors.
 func (n *agentNode) stop() {
 	n.owner.post(stopAgent{})
 	select {
 	case <-n.ended:
-	case <-n.owner.done: // it was killed before; what it left running must not outlive the cluster
+	case <-n.owner.done: // it was killed before; its executors must not outlive the cluster
 		for _, run := range n.agent.runs {
 			n.destroy(run.process, run.container)
 		}
@@ -184,7 +184,7 @@ func (n *agentNode) perform(x action) {
 	}
 }
 
-// save performs the actions that write checkpoints. Of executors in this program there is nothing to find again.
+// save performs the actions that write checkpoints. Executors inside this program have none.
 func (n *agentNode) save(x action) error {
 	if _, ok := x.(saveAgent); ok {
 		_, p, _ := net.SplitHostPort(n.address)
@@ -217,7 +217,7 @@ func (n *agentNode) watch(container string, p process) {
 	})
 }
 
-// fetch fetches what a run needs while the agent goes on.
+// fetch runs the fetcher in the background.
 func (n *agentNode) fetch(run *executorRun) {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.fetches[run.container] = cancel
@@ -232,7 +232,7 @@ func (n *agentNode) fetch(run *executorRun) {
 	})
 }
 
-// start starts an executor, or a command.
+// start starts an executor or a command.
 func (n *agentNode) start(run *executorRun) {
 	begin := n.startProcess
 	if n.plan.Executors != nil {
@@ -247,7 +247,7 @@ func (n *agentNode) start(run *executorRun) {
 	n.watch(run.container, p)
 }
 
-// limit says what a container may use now.
+// limit sets the current limits of a container.
 func (n *agentNode) limit(run *executorRun) {
 	if n.plan.Executors != nil {
 		return
@@ -265,7 +265,7 @@ func (n *agentNode) limit(run *executorRun) {
 	}
 }
 
-// destroy ends a container.
+// destroy destroys a container.
 func (n *agentNode) destroy(p process, container string) {
 	for _, w := range n.watches {
 		w.forget(container)
@@ -276,7 +276,7 @@ func (n *agentNode) destroy(p process, container string) {
 	}
 }
 
-// startProcess makes the sandbox and starts the process in it.
+// startProcess creates the sandbox and starts the process in it.
 func (n *agentNode) startProcess(run *executorRun) (process, error) {
 	sandbox, err := n.makeSandbox(run)
 	if err != nil {
@@ -318,11 +318,11 @@ func (n *agentNode) makeSandbox(run *executorRun) (string, error) {
 	return sandbox, os.Symlink(sandbox, latest)
 }
 
-// hostPath is the PATH of who gets none: host_default_path of 3rdparty/stout/include/stout/posix/os.hpp.
+// hostPath is the default PATH: host_default_path of 3rdparty/stout/include/stout/posix/os.hpp.
 const hostPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // environment follows https://mesos.apache.org/documentation/latest/executor-http-api/ ("Environment Variables") and
-// executorEnvironment of src/slave/slave.cpp. Of two with one name the last holds.
+// executorEnvironment in src/slave/slave.cpp. If a name occurs twice, the last value wins.
 func (n *agentNode) environment(run *executorRun, sandbox string) []string {
 	env := append([]string{hostPath, "LIBPROCESS_IP=" + n.plan.IP}, n.plan.environment...)
 	env = append(env, "LIBPROCESS_PORT=0",
@@ -381,7 +381,7 @@ func (n *agentNode) handler() http.Handler {
 	return mux
 }
 
-// serveState answers what tools read of an agent: who it is and what runs there.
+// serveState serves the agent's /state: its identity and what runs there.
 func (n *agentNode) serveState(w http.ResponseWriter, _ *http.Request) {
 	frameworks, id := []any{}, ""
 	ok := n.owner.look(func() {

@@ -15,10 +15,10 @@ import (
 	"github.com/k8sm/k8sm/contrib/localmesos/wire"
 )
 
-// maxBody bounds what a call may hold; an executor that brings its unacknowledged tasks is the largest.
+// maxBody is the largest size of a call. The largest is an executor's SUBSCRIBE with unacknowledged tasks.
 const maxBody = 64 << 20
 
-// endpoint is one of the two streaming APIs (scheduler, executor) over HTTP: what they have in common
+// endpoint serves one of the two streaming APIs (scheduler, executor) over HTTP
 // (https://mesos.apache.org/documentation/latest/scheduler-http-api/, …/executor-http-api/).
 type endpoint[C any, M interface {
 	*C
@@ -28,14 +28,14 @@ type endpoint[C any, M interface {
 	streams  *streams
 	faults   *Faults
 	path     Path
-	streamID bool // whether a subscription is answered with a Mesos-Stream-Id
+	streamID bool // whether the answer to SUBSCRIBE has a Mesos-Stream-Id
 	// recovering is what Mesos answers while it recovers.
 	recovering string
-	// problem returns why a call is malformed, or is not the authenticated principal's to make, or "".
+	// problem returns why a call is malformed or not allowed to the authenticated principal, or "".
 	problem func(call M, principal string) string
-	// event makes the state machine's event of a call; stream is that of the call, or the new one of a subscription.
+	// event converts a call to an event of the state machine. stream is the call's stream, or the new one for SUBSCRIBE.
 	event func(call M, stream, principal string) event
-	// kind returns a call's type, and whether that is SUBSCRIBE.
+	// kind returns a call's type, and whether it is SUBSCRIBE.
 	kind func(M) (kind string, subscribes bool)
 }
 
@@ -73,7 +73,7 @@ func (p endpoint[C, M]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 		case <-p.owner.quit:
 		}
-		panic(http.ErrAbortHandler) // which ends the connection without an answer
+		panic(http.ErrAbortHandler) // closes the connection without an answer
 	}
 	if subscribes {
 		return
@@ -85,7 +85,7 @@ func (p endpoint[C, M]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(a.status)
 }
 
-// read returns the call, or with a status why it cannot.
+// read returns the call, or an HTTP status and the reason.
 func (p endpoint[C, M]) read(r *http.Request) (M, wire.Codec, answer) {
 	if r.Method != http.MethodPost {
 		return nil, 0, answer{http.StatusMethodNotAllowed, fmt.Sprintf("405 Method Not Allowed. Expecting one of { 'POST' }, but received '%s'.", r.Method)}
@@ -112,7 +112,7 @@ func (p endpoint[C, M]) read(r *http.Request) (M, wire.Codec, answer) {
 	return call, codec, answer{}
 }
 
-// subscribe answers with a stream; its encoding is that of the Accept header, or else of the call.
+// subscribe answers with a stream, in the encoding of the Accept header or, without one, of the call.
 func (p endpoint[C, M]) subscribe(w http.ResponseWriter, r *http.Request, call M, codec wire.Codec) {
 	if c, ok := wire.CodecOf(r.Header.Get("Accept")); ok {
 		codec = c
@@ -143,7 +143,7 @@ type server struct {
 	wg       sync.WaitGroup
 }
 
-// listen takes the address at once, so that a used port is an error before anything runs.
+// listen binds the address at once, so that a used port is an error before anything runs.
 func listen(ip string, port int, what string) (net.Listener, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(ip, fmt.Sprint(port)))
 	if err != nil {
@@ -152,7 +152,7 @@ func listen(ip string, port int, what string) (net.Listener, error) {
 	return l, nil
 }
 
-// serve serves what h answers, by TLS if there is a configuration for it. As Mesos it speaks HTTP/1.1 only.
+// serve serves h, by TLS if configured. Like Mesos, it speaks only HTTP/1.1.
 func serve(l net.Listener, h http.Handler, secure *tls.Config) *server {
 	if secure != nil {
 		l = tls.NewListener(l, secure)
@@ -166,13 +166,13 @@ func serve(l net.Listener, h http.Handler, secure *tls.Config) *server {
 	return s
 }
 
-// close ends the server. The owner has ended before, so that no call and no stream is left to wait for; a client that
-// does not read its answer is cut off.
+// close ends the server. Call it after the owner has ended: no call or stream is left then. It disconnects clients that do not
+// read their answer.
 func (s *server) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	if s.http.Shutdown(ctx) != nil {
-		_ = s.http.Close() // the connections that are left are what it is for
+		_ = s.http.Close() // the deadline has passed: drop the other connections
 	}
 	s.wg.Wait()
 }

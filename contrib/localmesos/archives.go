@@ -14,7 +14,7 @@ import (
 )
 
 // unpack extracts an archive into a directory, by the suffix of the file's name. It reports whether it knows the suffix.
-// These are the names that extract in Mesos's src/launcher/fetcher.cpp knows; of them, nothing here can unpack xz.
+// The suffixes are those of extract in Mesos's src/launcher/fetcher.cpp. xz is not supported.
 func unpack(from, to string) (known bool, err error) {
 	ends := func(with ...string) bool {
 		for _, end := range with {
@@ -94,7 +94,7 @@ func unzip(from, to string) error {
 	return nil
 }
 
-// unpackFile writes a file below the directory, or makes a directory there if the name ends in a slash.
+// unpackFile writes a file below the directory, or creates a directory if the name ends in a slash.
 func unpackFile(below, name string, mode os.FileMode, content io.Reader) error {
 	if !filepath.IsLocal(name) {
 		return fmt.Errorf("its file %q would be outside the sandbox", name)

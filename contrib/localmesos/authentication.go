@@ -14,10 +14,10 @@ import (
 // schedulerRealm is the realm in which Mesos authenticates schedulers.
 const schedulerRealm = "mesos-master-scheduler"
 
-// credentials are the principals' secrets. Nil lets everybody in.
+// credentials maps principals to secrets. Nil turns authentication off.
 type credentials map[string]string
 
-// readCredentials reads a file in either form that Mesos takes
+// readCredentials reads a file in either format of Mesos
 // (https://mesos.apache.org/documentation/latest/authentication/#credentials-file): JSON, or lines of "principal secret".
 func readCredentials(path string) (credentials, error) {
 	data, err := os.ReadFile(path)
@@ -47,7 +47,7 @@ func readCredentials(path string) (credentials, error) {
 	return known, nil
 }
 
-// credentials returns those that schedulers are asked for; nil if they need none.
+// credentials returns the credentials of schedulers; nil if authentication is off.
 func (c Config) credentials() (credentials, error) {
 	if !c.AuthenticateHTTPFrameworks {
 		return nil, nil
@@ -70,7 +70,7 @@ func principalOf(r *http.Request) string {
 	return name
 }
 
-// guard lets only those through who authenticate by HTTP basic
+// guard requires HTTP basic authentication
 // (https://mesos.apache.org/documentation/latest/authentication/#http-authentication).
 func (c credentials) guard(realm string, next http.Handler) http.Handler {
 	if c == nil {

@@ -46,16 +46,16 @@ func callProblem(call *scheduler.Call, principal string) string {
 	return ""
 }
 
-// notUUID is what Mesos says of bytes that validUUID refuses.
+// notUUID is Mesos' message for bytes that are not a UUID.
 const notUUID = "Not a valid UUID"
 
-// validUUID reports whether Mesos takes the bytes for a UUID: 16 of them, of a version that there is (UUID::fromBytes in
+// validUUID reports whether Mesos accepts the bytes as a UUID: 16 bytes with an existing version (UUID::fromBytes in
 // 3rdparty/stout/include/stout/uuid.hpp).
 func validUUID(b []byte) bool {
 	return len(b) == 16 && b[6]>>4 >= 1 && b[6]>>4 <= 5
 }
 
-// callField returns the field that a call's type demands, and whether the call has it.
+// callField returns the field that a call's type requires, and whether the call has it.
 func callField(call *scheduler.Call) (name string, present bool) {
 	switch call.Type {
 	case scheduler.Call_ACCEPT:
@@ -113,7 +113,7 @@ func (m *master) call(e schedulerCall) {
 	m.do(accepted)
 }
 
-// perform carries a call out; it returns false for one that this master does not know.
+// perform executes a call. It returns false for an unknown type.
 func (m *master) perform(f *framework, call *scheduler.Call) bool {
 	switch call.Type {
 	case scheduler.Call_TEARDOWN:
@@ -143,14 +143,14 @@ func (m *master) perform(f *framework, call *scheduler.Call) bool {
 		key := executorKey{f.id, api.ExecutorID(call.Message.ExecutorID.Value)}
 		m.toAgent(call.Message.AgentID.Value, messageToExecutor{key, call.Message.Data})
 	case scheduler.Call_REQUEST:
-		// A hint that Mesos's own allocator ignores too.
+		// A hint. Mesos' own allocator ignores it too.
 	default:
 		return false
 	}
 	return true
 }
 
-// toAgent sends to an agent that is there; else Mesos drops the message too.
+// toAgent sends to a connected agent. Like Mesos, it drops the message otherwise.
 func (m *master) toAgent(id string, msg message) {
 	if a := m.agents[api.AgentID(id)]; a != nil && a.connected {
 		m.do(sendAgent{a.id, msg})
@@ -181,8 +181,8 @@ func (m *master) updateFramework(f *framework, call *scheduler.Call_UpdateFramew
 	return answer{status: http.StatusOK}
 }
 
-// accept follows https://mesos.apache.org/documentation/latest/scheduler-http-api/#accept: all offers are of one
-// agent; what the operations leave is refused with the call's filters.
+// accept follows https://mesos.apache.org/documentation/latest/scheduler-http-api/#accept: all offers must
+// be of one agent. Resources that the operations leave are refused with the call's filters.
 func (m *master) accept(f *framework, call *scheduler.Call_Accept) {
 	offers, problem := m.acceptedOffers(f, call.OfferIDs)
 	if problem != "" {
@@ -214,7 +214,7 @@ func (m *master) accept(f *framework, call *scheduler.Call_Accept) {
 		m.refuse(o, mine, call.Filters)
 	}
 	if m.machine(agent) != nil {
-		m.allocateSoon(agent) // what was launched is asked back
+		m.allocateSoon(agent) // the launch may need an inverse offer
 	}
 }
 
@@ -254,8 +254,8 @@ func tasksOf(op *mesos.Offer_Operation) []mesos.TaskInfo {
 	return op.GetLaunch().GetTaskInfos()
 }
 
-// operate carries out one operation of an ACCEPT. Those on reservations and volumes are not known here; as with an
-// operation without id that fails in Mesos, the framework sees what it wanted changed in no later offer.
+// operate executes one operation of an ACCEPT. Operations on reservations and volumes are not supported. They fail silently, like
+// a failed operation without id in Mesos: later offers do not show the change.
 func (m *master) operate(l *launch, op *mesos.Offer_Operation) {
 	switch op.Type {
 	case mesos.Offer_Operation_LAUNCH:

@@ -19,22 +19,22 @@ import (
 // cgroupsRoot is Mesos's default for --cgroups_root.
 const cgroupsRoot = "mesos"
 
-// Limits as the subsystems of Mesos's cgroups isolator have them
+// Limits of the subsystems of Mesos's cgroups isolator
 // (https://mesos.apache.org/documentation/latest/isolators/cgroups-cpu/, .../cgroups-mem/).
 const (
 	sharesPerCPU          = 1024
-	sharesPerRevocableCPU = 10 // by default, that of --revocable_cpu_low_priority
+	sharesPerRevocableCPU = 10 // as with Mesos' default, --revocable_cpu_low_priority
 	minShares             = 2
 	cfsPeriod             = 100 * time.Millisecond
 	minQuota              = time.Millisecond
 	minMemory             = 32 // MB
 )
 
-// destroyTimeout is how long the processes of a container may take to die of SIGKILL, as --cgroups_destroy_timeout.
+// destroyTimeout is how long a container's processes may take to die after SIGKILL (--cgroups_destroy_timeout).
 const destroyTimeout = 30 * time.Second
 
-// leaveTimeout is how long a cgroup may take to be empty whose processes are dead. Mesos waits for --cgroups_destroy_timeout here
-// too, but looks at other containers meanwhile.
+// leaveTimeout is how long a cgroup may take to become empty after its processes are dead. Mesos waits --cgroups_destroy_timeout,
+// but handles other containers meanwhile.
 const leaveTimeout = time.Second
 
 // hierarchy is where a cgroup v1 controller is mounted (https://man7.org/linux/man-pages/man7/cgroups.7.html).
@@ -45,7 +45,7 @@ func isCgroup(dir string) bool {
 	return err == nil
 }
 
-// hierarchies are those in which each container has a cgroup, the freezer's last: a process is in all before it is in that.
+// hierarchies returns those in which each container has a cgroup. The freezer is last, so a process joins it after all others.
 func (i isolators) hierarchies() []string {
 	if !i.launcher() {
 		return nil
@@ -59,7 +59,7 @@ func (i isolators) hierarchies() []string {
 	return dirs
 }
 
-// cgroups are those of one container.
+// cgroups of one container.
 func (i isolators) cgroups(container string) []string {
 	dirs := i.hierarchies()
 	for n := range dirs {
@@ -70,11 +70,11 @@ func (i isolators) cgroups(container string) []string {
 
 func (i isolators) has(subsystem string) bool { return slices.Contains(i.subsystems, subsystem) }
 
-// prepare makes the container's cgroups with their limits, and returns the files by which a process joins them.
+// prepare creates the container's cgroups with their limits, and returns the files that a process writes to join them.
 func (i isolators) prepare(container string, resources pool) (join []string, err error) {
 	for _, dir := range i.cgroups(container) {
 		err := os.MkdirAll(dir, 0o755)
-		if errors.Is(err, fs.ErrNotExist) { // another Mesos has just removed what was empty
+		if errors.Is(err, fs.ErrNotExist) { // another Mesos has just removed the empty parent
 			err = os.MkdirAll(dir, 0o755)
 		}
 		if err != nil {
@@ -95,7 +95,7 @@ func (i isolators) prepare(container string, resources pool) (join []string, err
 	return join, i.limit(container, resources)
 }
 
-// inheritCpuset gives the container the processors and memory of the cgroup above it: one without takes no process.
+// inheritCpuset copies the parent's cpuset. A cgroup without one accepts no process.
 func inheritCpuset(container string) error {
 	above := hierarchy("cpuset")
 	for _, name := range []string{cgroupsRoot, container} {
@@ -128,7 +128,7 @@ var allowedDevices = []string{
 	"c 1:7 rwm", "c 5:0 rwm", "c 1:9 rwm", "c 1:8 rwm",
 }
 
-// allowDevices keeps the container from all other devices.
+// allowDevices denies all other devices to the container.
 func allowDevices(container string) error {
 	dir := filepath.Join(hierarchy("devices"), cgroupsRoot, container)
 	err := writeCgroup(dir, "devices.deny", "a *:* rwm")
@@ -138,7 +138,7 @@ func allowDevices(container string) error {
 	return err
 }
 
-// limit sets what the container's tasks and executor may use. A container has to have something of each, as in Mesos.
+// limit sets the limits to the resources of the container's tasks and executor. As in Mesos, none of them may be zero.
 func (i isolators) limit(container string, resources pool) error {
 	var problems []string
 	for _, subsystem := range []struct {
@@ -177,8 +177,8 @@ func (i isolators) limitCPU(container string, resources pool) error {
 	return errors.Join(writeCgroup(dir, "cpu.cfs_period_us", cfsPeriod.Microseconds()), writeCgroup(dir, "cpu.cfs_quota_us", quota.Microseconds()))
 }
 
-// limitMemory follows src/slave/containerizer/mesos/isolators/cgroups/subsystems/memory.cpp: the hard limit never goes down, as
-// what a task that has ended leaves may take a while to be given back.
+// limitMemory follows src/slave/containerizer/mesos/isolators/cgroups/subsystems/memory.cpp: the hard limit never decreases,
+// because memory of an ended task may take a while to be released.
 func limitMemory(container string, resources pool) error {
 	mem := resources.scalar("mem")
 	if mem == 0 {
@@ -194,7 +194,7 @@ func limitMemory(container string, resources pool) error {
 	if err != nil {
 		return fmt.Errorf("cannot read the container's limit: %w", err)
 	}
-	const unlimited = 1 << 62 // what the kernel says is the largest number of pages
+	const unlimited = 1 << 62 // the kernel reports a huge number for "no limit"
 	if now, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && now < unlimited && now >= limit {
 		return nil
 	}
@@ -211,9 +211,8 @@ func writeCgroup(dir, file string, value any) error {
 	return errors.Join(err, f.Close())
 }
 
-// destroy kills all that is in the container's cgroup of the freezer or in cgroups below it, whoever made those, and removes the
-// container's cgroups. What has left the freezer's lives on, and keeps the others where it is in them: destroy of
-// src/linux/cgroups.cpp.
+// destroy kills all processes in the container's freezer cgroup and below it, and removes the container's cgroups. Processes that
+// left the freezer cgroup survive, and keep other cgroups that they are in: destroy in src/linux/cgroups.cpp.
 func (i isolators) destroy(container string) error {
 	dirs := i.cgroups(container)
 	slices.Reverse(dirs)
@@ -243,7 +242,7 @@ func (i isolators) destroy(container string) error {
 	return errors.Join(problems...)
 }
 
-// killBelow sends SIGKILL to every process in the cgroup and below it. Frozen meanwhile, they start no others.
+// killBelow sends SIGKILL to every process in the cgroup and below it. It freezes them first, so that they cannot fork.
 func killBelow(dir string) error {
 	return eachBelow(dir, func(cgroup string) error {
 		if err := os.WriteFile(filepath.Join(cgroup, "freezer.state"), []byte("FROZEN"), 0); err != nil {
@@ -252,7 +251,7 @@ func killBelow(dir string) error {
 		pids, err := os.ReadFile(filepath.Join(cgroup, "cgroup.procs"))
 		for _, text := range strings.Fields(string(pids)) {
 			if pid, err := strconv.Atoi(text); err == nil {
-				_ = syscall.Kill(pid, syscall.SIGKILL) // gone already is as good
+				_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone already
 			}
 		}
 		return errors.Join(err, os.WriteFile(filepath.Join(cgroup, "freezer.state"), []byte("THAWED"), 0))
@@ -261,7 +260,7 @@ func killBelow(dir string) error {
 
 func removeBelow(dir string) error { return eachBelow(dir, unix.Rmdir) }
 
-// eachBelow visits the cgroup and those below it, the inner ones first.
+// eachBelow visits the cgroup and its descendants, the innermost first.
 func eachBelow(dir string, visit func(string) error) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -278,14 +277,14 @@ func eachBelow(dir string, visit func(string) error) error {
 	return visit(dir)
 }
 
-// removeRoot removes the cgroup of all containers if there is none any more.
+// removeRoot removes the parent cgroup of all containers if it is empty.
 func (i isolators) removeRoot() {
 	for _, dir := range i.hierarchies() {
-		_ = unix.Rmdir(filepath.Join(dir, cgroupsRoot)) // it may be another Mesos's too
+		_ = unix.Rmdir(filepath.Join(dir, cgroupsRoot)) // another Mesos may use it
 	}
 }
 
-// scalar is how much of a resource there is, whatever its role, in thousandths.
+// scalar returns the amount of a resource over all roles, in thousandths.
 func (p pool) scalar(name string) int64 {
 	var sum int64
 	for _, a := range p {
@@ -296,7 +295,7 @@ func (p pool) scalar(name string) int64 {
 	return sum
 }
 
-// revocable reports whether any of a resource may be taken back.
+// revocable reports whether any of a resource is revocable.
 func (p pool) revocable(name string) bool {
 	return slices.ContainsFunc(p, func(a amount) bool { return a.name == name && a.revocable && a.scalar > 0 })
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// Cluster is a running local Mesos. Its methods may be called concurrently, but of those that kill and restart only one
-// at a time.
+// Cluster is a running local Mesos. Its methods may be called concurrently, except those that kill and
+// restart: call only one of these at a time.
 type Cluster struct {
 	plan      plan
 	faults    Faults
@@ -31,7 +31,7 @@ type Cluster struct {
 	agents []*agentNode
 }
 
-// Run is a cluster until ctx ends; then its executors are shut down, and nothing is left but ids on disk.
+// Run runs a cluster until ctx ends. It then shuts down the executors; only files on disk remain.
 func Run(ctx context.Context, cfg Config) error {
 	c, err := Start(ctx, cfg)
 	if err != nil {
@@ -43,8 +43,7 @@ func Run(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// Start makes a cluster and returns when its agents are registered. The caller must Stop it; ctx is only about the
-// start.
+// Start starts a cluster and returns when its agents are registered. The caller must call Stop; ctx limits only the start.
 func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	p, err := cfg.check()
 	if err != nil {
@@ -76,7 +75,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	return nil
 }
 
-// startAll starts the master and its agents, and waits until they know each other.
+// startAll starts the master and its agents, and waits until the agents are registered.
 func (c *Cluster) startAll(ctx context.Context) (err error) {
 	if c.master, err = startMaster(c.plan, c.hub, c.port); err != nil {
 		return err
@@ -94,8 +93,7 @@ func (c *Cluster) startAll(ctx context.Context) (err error) {
 	return c.master.waitForAgents(ctx, c.plan.Agents)
 }
 
-// renew has an agent that was marked gone start as a new one, as its operator would by emptying the directory of its
-// checkpoints.
+// renew restarts an agent that was marked gone as a new one, as an operator would by removing its checkpoints.
 func (c *Cluster) renew(i int) error {
 	s := store{filepath.Join(c.agentDir(i), "meta")}
 	var file agentFile
@@ -111,7 +109,7 @@ func (c *Cluster) renew(i int) error {
 	return os.RemoveAll(s.dir)
 }
 
-// takeWorkDir keeps a second local Mesos off the directory.
+// takeWorkDir locks the directory against a second local Mesos.
 func (c *Cluster) takeWorkDir() error {
 	lock := flock.New(filepath.Join(c.plan.WorkDir, "lock"))
 	switch held, err := lock.TryLock(); {
@@ -144,13 +142,13 @@ func (c *Cluster) agentPort(i int) int {
 		return 0
 	}
 	if len(c.plan.Own) > 0 {
-		return c.plan.Port + 1 // each on an address of its own
+		return c.plan.Port + 1 // each has its own address
 	}
 	return c.plan.Port + 1 + i
 }
 
-// Stop ends the cluster: executors get SHUTDOWN, their grace period, and then SIGKILL with all that they started. Ids
-// stay on disk.
+// Stop ends the cluster. Executors get SHUTDOWN and, after their grace period, SIGKILL with everything they started. Ids stay on
+// disk.
 func (c *Cluster) Stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -166,7 +164,7 @@ func (c *Cluster) Stop() {
 	c.agents = nil
 	c.processes.watchers.Wait()
 	c.plan.isolation.removeRoot()
-	if c.lock != nil { // else the directory is another's
+	if c.lock != nil { // else another local Mesos owns the directory
 		for i := range c.plan.Agents {
 			unshareWorkDir(c.agentDir(i))
 		}
@@ -180,7 +178,7 @@ func (c *Cluster) MasterAddr() string { return net.JoinHostPort(c.plan.IP, strco
 // Faults returns the faults of this cluster's messages, which tests add to.
 func (c *Cluster) Faults() *Faults { return &c.faults }
 
-// AgentIDs returns the ids of the agents that run, "" for one that has not registered yet.
+// AgentIDs returns the ids of the running agents, "" for one that has not registered yet.
 func (c *Cluster) AgentIDs() []api.AgentID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -191,7 +189,7 @@ func (c *Cluster) AgentIDs() []api.AgentID {
 	return out
 }
 
-// KillMaster ends the master without a word to anyone.
+// KillMaster ends the master without notifying anyone.
 func (c *Cluster) KillMaster() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -201,7 +199,7 @@ func (c *Cluster) KillMaster() {
 	}
 }
 
-// RestartMaster starts a killed master again, on its port and with its frameworks.
+// RestartMaster restarts a killed master with its port and frameworks.
 func (c *Cluster) RestartMaster() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -225,17 +223,17 @@ func (c *Cluster) RestartMaster() error {
 	return nil
 }
 
-// masterPatience is how long a master that was started again waits for the agents it had.
+// masterPatience is how long a restarted master waits for its agents.
 const masterPatience = 5 * time.Second
 
-// KillAgent ends agent i, counted from 0, as a SIGKILL of a Mesos agent would: its executors go on.
+// KillAgent ends agent i, counted from 0, like a SIGKILL: its executors keep running.
 func (c *Cluster) KillAgent(i int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.agents[i].close()
 }
 
-// RestartAgent starts a killed agent again with what it has on disk.
+// RestartAgent restarts a killed agent from its checkpoints.
 func (c *Cluster) RestartAgent(i int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -251,9 +249,8 @@ func (c *Cluster) RestartAgent(i int) error {
 	return err
 }
 
-// CutAgent takes the network between agent i and the master away, as if a cable was pulled: nothing that either says reaches
-// the other. The agent and its executors go on. The master finds out after the agent timeout; until then it makes offers of
-// the agent, and what is launched there waits for HealAgent.
+// CutAgent disconnects agent i from the master, like a pulled cable. The agent and its executors keep running. The master notices
+// after the agent timeout; until then it offers the agent's resources, and launches there wait for HealAgent.
 func (c *Cluster) CutAgent(i int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -269,7 +266,7 @@ func (c *Cluster) HealAgent(i int) {
 	c.hub.joinAgent(c.agents[i].address, c.agents[i].owner)
 }
 
-// KillExecutor ends an executor of agent i with SIGKILL, with all that it started.
+// KillExecutor kills an executor of agent i and everything it started.
 func (c *Cluster) KillExecutor(i int, framework api.FrameworkID, id api.ExecutorID) error {
 	c.mu.Lock()
 	a := c.agents[i]

@@ -16,56 +16,55 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Config says what cluster to make. Its zero value is of no use: AddFlags gives every field its default. The names and
-// meanings are those of Mesos's own flags (https://mesos.apache.org/documentation/latest/configuration/) where Mesos
-// has such a flag.
+// Config configures a cluster. The zero value is not usable: AddFlags sets the defaults. Fields are named after Mesos' own flags
+// (https://mesos.apache.org/documentation/latest/configuration/) where there is one.
 type Config struct {
 	// Agents is the number of agents.
 	Agents int
 	// IP is the address that master and agents listen on.
 	IP string
-	// Port is the master's port; 0 takes a free one. Agents take the ports after it, or free ones.
+	// Port is the master's port; 0 takes a free one. Agents use the ports after it, or free ones.
 	Port int
-	// Hostname is how agents and master present themselves; empty means the machine's.
+	// Hostname of the master and the agents; empty means the machine's.
 	Hostname string
-	// WorkDir keeps ids, checkpoints and sandboxes; the same directory makes the same cluster again.
+	// WorkDir has ids, checkpoints and sandboxes. A start with the same directory continues the same cluster.
 	WorkDir string
-	// FetcherCacheDir is the parent of the agents' fetcher caches, each of which is emptied when its agent starts; empty means
-	// a directory in WorkDir.
+	// FetcherCacheDir is the parent of the agents' fetcher caches, which are emptied when the agent starts; empty means a
+	// directory in WorkDir.
 	FetcherCacheDir string
 	// Resources of each agent, in Mesos's syntax; empty means those of the machine.
 	Resources string
-	// Oversubscribed are the revocable resources that each agent offers beside its own, as a fixed resource estimator of Mesos
-	// has them (https://mesos.apache.org/documentation/latest/oversubscription/).
+	// Oversubscribed are revocable resources that each agent offers in addition, as with Mesos' fixed resource estimator
+	// (https://mesos.apache.org/documentation/latest/oversubscription/).
 	Oversubscribed string
 	// Attributes of each agent, in Mesos's syntax.
 	Attributes string
 	// Isolation names the isolators of each agent, in Mesos's syntax.
 	Isolation string
-	// CgroupsEnableCFS has cgroups/cpu bound what containers use of the processors, however idle those are.
+	// CgroupsEnableCFS makes cgroups/cpu limit containers to their cpus by CFS quota, even when others are idle.
 	CgroupsEnableCFS bool
-	// EnforceContainerDiskQuota has disk/du kill containers whose sandbox is above their disk. It looks at one sandbox after each
-	// ContainerDiskWatchInterval.
+	// EnforceContainerDiskQuota makes disk/du kill containers whose sandbox is larger than their disk resources. It measures one
+	// sandbox per ContainerDiskWatchInterval.
 	EnforceContainerDiskQuota  bool
 	ContainerDiskWatchInterval time.Duration
-	// EnforceContainerPorts has network/ports kill containers that listen on ports they do not have. It looks after each
+	// EnforceContainerPorts makes network/ports kill containers that listen on ports outside their resources. It checks every
 	// ContainerPortsWatchInterval.
 	EnforceContainerPorts       bool
 	ContainerPortsWatchInterval time.Duration
-	// ExecutorEnvironmentVariables is a JSON object of what executors get beside Mesos's own variables and a PATH; they get nothing
-	// of the agent's environment.
+	// ExecutorEnvironmentVariables is a JSON object of variables for executors, in addition to Mesos' own and PATH. Executors do
+	// not get the agent's environment.
 	ExecutorEnvironmentVariables string
-	// AuthenticateHTTPFrameworks says that schedulers have to be one of the principals in the file Credentials.
+	// AuthenticateHTTPFrameworks requires schedulers to authenticate as a principal in the file Credentials.
 	AuthenticateHTTPFrameworks bool
 	Credentials                string
-	// SSL says whether and how master and agents speak TLS.
+	// SSL configures TLS of the master and the agents.
 	SSL SSL
 
 	// AllocationInterval is how long returned resources wait before they are offered again.
 	AllocationInterval time.Duration
-	// AgentTimeout is how long an agent may be away before its tasks are unreachable.
+	// AgentTimeout is how long an agent may be disconnected before its tasks are unreachable.
 	AgentTimeout time.Duration
-	// RecoveryTimeout is how long an executor tries to find its agent again before it ends itself.
+	// RecoveryTimeout is how long an executor tries to reconnect to its agent before it exits.
 	RecoveryTimeout time.Duration
 	// ExecutorShutdownGracePeriod is how long an executor may take to end before it is killed.
 	ExecutorShutdownGracePeriod time.Duration
@@ -74,25 +73,24 @@ type Config struct {
 	// ExecutorReregistrationTimeout is how long an executor may take to subscribe to its restarted agent.
 	ExecutorReregistrationTimeout time.Duration
 
-	// Executors, if set, makes the executors, to run inside this program in place of processes: then a thousand agents cost
+	// Executors, if set, creates executors that run inside this program instead of as processes, so that a thousand agents cost
 	// little. Such an executor ends with its agent, and is not checkpointed. It has no flag.
 	Executors func(mesos.ExecutorInfo) Executor `json:"-"`
 
-	// Own sets the agents apart from each other; then there are as many as that, whatever Agents says, and they share the memory
-	// and the disk of the machine if Resources is empty. It has no flag.
+	// Own configures each agent separately, and replaces Agents. If Resources is empty, the agents share the memory and the disk
+	// of the machine. It has no flag.
 	Own []Agent `json:"-"`
 }
 
-// Agent is what an agent has for itself.
+// Agent is the configuration of a single agent.
 type Agent struct {
-	// Hostname is how it presents itself. Its files are in a directory of that name.
+	// Hostname is also the name of its directory.
 	Hostname string
-	// IP is the address that it listens on, at the port after the master's.
+	// IP is the address to listen on, at the port after the master's.
 	IP string
 	// ExecutorEnvironmentVariables is as in Config.
 	ExecutorEnvironmentVariables string
-	// Enter does something in the agent's network namespace, in which it listens and its executors are started; nil means this
-	// program's.
+	// Enter runs do in the network namespace in which the agent listens and starts executors; nil means this program's.
 	Enter func(do func() error) error
 }
 
@@ -135,16 +133,16 @@ func (c *Config) addIsolationFlags(flags *pflag.FlagSet) {
 	flags.DurationVar(&c.ContainerPortsWatchInterval, "container-ports-watch-interval", 30*time.Second, "with network/ports: time between two checks")
 }
 
-// plan is a Config that was checked, with its texts parsed.
+// plan is a validated Config with its strings parsed.
 type plan struct {
 	Config
-	own            *Agent // whose plan it is; nil for that of the master, and of agents that are all alike
+	own            *Agent // the agent of this plan; nil for the master and for identical agents
 	environment    []string
 	resources      pool
 	oversubscribed pool
 	attributes     []mesos.Attribute
 	isolation      isolators
-	schedulers     credentials // nil lets everybody subscribe
+	schedulers     credentials // nil turns authentication off
 	secure         *tls.Config // nil is plain HTTP
 }
 
@@ -223,7 +221,7 @@ func (p plan) parse() (plan, error) {
 			return plan{}, fmt.Errorf("--resources: %w", err)
 		}
 	}
-	if err := os.MkdirAll(p.WorkDir, 0o755); err != nil { // the last thing, so that what is refused leaves nothing
+	if err := os.MkdirAll(p.WorkDir, 0o755); err != nil { // last, so that an invalid configuration leaves no directory
 		return plan{}, fmt.Errorf("cannot make --work-dir: %w", err)
 	}
 	if p.Resources == "" {
@@ -234,7 +232,7 @@ func (p plan) parse() (plan, error) {
 	return p, nil
 }
 
-// agent is the plan of agent i.
+// agent returns the plan of agent i.
 func (p plan) agent(i int) (plan, error) {
 	if len(p.Own) == 0 {
 		return p, nil
@@ -252,7 +250,7 @@ func (p plan) agent(i int) (plan, error) {
 	return p, err
 }
 
-// enter does something in the network namespace of the plan's agent.
+// enter runs do in the network namespace of the plan's agent.
 func (p plan) enter(do func() error) error {
 	if p.own == nil || p.own.Enter == nil {
 		return do()
@@ -260,7 +258,7 @@ func (p plan) enter(do func() error) error {
 	return p.own.Enter(do)
 }
 
-// executorEnvironment reads the variables in JSON. An agent passes nothing of its own environment
+// executorEnvironment parses the JSON object. Executors do not get the agent's environment
 // (https://mesos.apache.org/documentation/latest/configuration/agent/#executor_environment_variables).
 func executorEnvironment(text string) ([]string, error) {
 	if text == "" {
@@ -277,7 +275,7 @@ func executorEnvironment(text string) ([]string, error) {
 	return env, nil
 }
 
-// ownResources are those of this machine, its disk that of the directory, for one of the agents that share it.
+// ownResources returns the share of one agent in this machine's resources. Its disk is the file system of the directory.
 func ownResources(dir string, agents int) (pool, error) {
 	text, err := machineResources(dir, int64(agents))
 	if err != nil {

@@ -12,9 +12,9 @@ import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 )
 
-// diskWatch measures sandboxes as src/slave/containerizer/mesos/isolators/posix/disk.cpp does: one after the other, with an interval
-// between two, so that with many each is seldom looked at. What of a file system is mounted in a sandbox counts, and what was
-// unlinked does not. A container that has no disk is not looked at, however much it uses.
+// diskWatch measures sandboxes as src/slave/containerizer/mesos/isolators/posix/disk.cpp does: one per interval, so that many
+// sandboxes are each measured seldom. File systems mounted in a sandbox count, unlinked files do not. Containers without disk
+// resources are not measured.
 type diskWatch struct {
 	interval time.Duration
 	exceeded func(container string, l limitation)
@@ -24,20 +24,20 @@ type diskWatch struct {
 	waiting []string // containers, the next one first
 }
 
-// diskQuota is how much a sandbox may hold.
+// diskQuota is the disk limit of a sandbox.
 type diskQuota struct {
 	sandbox string
 	bytes   int64
 }
 
-// limitWatch sees what containers take that the kernel does not bound.
+// limitWatch checks containers for resources that the kernel does not limit.
 type limitWatch interface {
 	set(container, sandbox string, resources pool)
 	forget(container string)
 	run(stop <-chan struct{})
 }
 
-// limitation is why a container is destroyed that took what it does not have.
+// limitation is the reason to destroy a container that exceeded its resources.
 type limitation struct {
 	reason mesos.TaskStatus_Reason
 	text   string
@@ -47,7 +47,7 @@ func newDiskWatch(interval time.Duration, exceeded func(string, limitation)) *di
 	return &diskWatch{interval: interval, exceeded: exceeded, quotas: map[string]diskQuota{}}
 }
 
-// set says what a container may use now.
+// set stores the current limit of a container.
 func (w *diskWatch) set(container, sandbox string, resources pool) {
 	quota := diskQuota{sandbox: sandbox, bytes: resources.scalar("disk") << 20 / 1000}
 	if quota.bytes == 0 {
@@ -69,7 +69,7 @@ func (w *diskWatch) forget(container string) {
 	w.waiting = without(w.waiting, []string{container})
 }
 
-// next is the container whose turn it is; it has the last turn after that.
+// next returns the next container to measure and moves it to the end of the queue.
 func (w *diskWatch) next() (container, sandbox string, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -81,7 +81,7 @@ func (w *diskWatch) next() (container, sandbox string, ok bool) {
 	return container, w.quotas[container].sandbox, true
 }
 
-// run looks at the sandboxes until stop is closed.
+// run measures sandboxes until stop is closed.
 func (w *diskWatch) run(stop <-chan struct{}) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -123,7 +123,7 @@ func (w *diskWatch) judge(container string, used int64) {
 	}
 }
 
-// diskUsage is what du finds, in bytes.
+// diskUsage returns the result of du, in bytes.
 func diskUsage(ctx context.Context, dir string) (int64, error) {
 	out, err := exec.CommandContext(ctx, "du", "-k", "-s", dir).Output()
 	if err != nil {

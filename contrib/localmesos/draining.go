@@ -12,13 +12,13 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// deactivation is an agent that makes no offers because an operator wants it so.
+// deactivation is the state of an agent that an operator deactivated or drains.
 type deactivation struct {
-	drain *mesos.DrainInfo // nil if its tasks may stay
+	drain *mesos.DrainInfo // nil if its tasks stay
 	since time.Time
 }
 
-// offersOf reports whether the agent may make offers now.
+// offersOf reports whether the agent's resources may be offered now.
 func (m *master) offersOf(a *agentEntry) bool {
 	return a.connected && m.upkeep.deactivated[a.id] == nil
 }
@@ -46,7 +46,7 @@ func (m *master) drainAgent(call *pb.Call_DrainAgent) answer {
 	return answer{status: http.StatusOK}
 }
 
-// resumeDrain tells an agent to drain, and tells it so again when it registers again, also if it has drained
+// resumeDrain tells an agent to drain. It repeats that when the agent registers again, even if the agent has drained
 // (Master::___reregisterSlave in src/master/master.cpp).
 func (m *master) resumeDrain(a *agentEntry) {
 	d := m.upkeep.deactivated[a.id]
@@ -55,8 +55,8 @@ func (m *master) resumeDrain(a *agentEntry) {
 	}
 }
 
-// checkDrained ends the draining of an agent whose tasks have all ended and been acknowledged. Executors do not count here
-// (Master::checkAndTransitionDrainingAgent in src/master/master.cpp); for the agent they do.
+// checkDrained marks an agent as drained when all its tasks have ended and are acknowledged. The master ignores executors here
+// (Master::checkAndTransitionDrainingAgent in src/master/master.cpp); the agent does not.
 func (m *master) checkDrained(a *agentEntry) {
 	d := m.upkeep.deactivated[a.id]
 	if d == nil || d.drain == nil || d.drain.State != mesos.DrainState_DRAINING || len(a.tasks) > 0 {
@@ -71,7 +71,7 @@ func (m *master) checkDrained(a *agentEntry) {
 	m.do(saveFrameworks{})
 }
 
-// deactivateAgent ends an agent's offers; its tasks go on. One that drains goes on draining.
+// deactivateAgent stops offers of an agent; its tasks keep running. A draining agent continues to drain.
 func (m *master) deactivateAgent(id api.AgentID) answer {
 	a := m.agents[id]
 	if a == nil {
@@ -124,7 +124,7 @@ func (a *agent) drainRun(run *executorRun) {
 	}
 }
 
-// boundedPolicy returns the kill policy that takes the place of the task's own; nil if that one may stand.
+// boundedPolicy returns the kill policy that replaces the task's own; nil to keep that.
 func boundedPolicy(own *mesos.KillPolicy, most *mesos.DurationInfo) *mesos.KillPolicy {
 	if most == nil || own.GetGracePeriod() != nil && own.GracePeriod.Nanoseconds <= most.Nanoseconds {
 		return nil

@@ -6,8 +6,8 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// dropLaunch refuses a launch that this agent cannot carry out, and says so. Where the master expects a new executor, it is
-// told that there is none. It returns false if the launch may go on.
+// dropLaunch drops a launch that this agent cannot perform, and reports it. If the master expects a new executor, it also reports
+// that executor as exited. It returns false if the launch may continue.
 func (a *agent) dropLaunch(msg runTask, key executorKey) bool {
 	reason, text := a.launchProblem(msg, key)
 	if text == "" {
@@ -20,7 +20,7 @@ func (a *agent) dropLaunch(msg runTask, key executorKey) bool {
 	case run == nil || run.phase == ended:
 		a.sendExited(key, -1)
 	case a.draining == nil:
-		a.shutdown(run) // the master does not know of it
+		a.shutdown(run) // the master does not know it
 	}
 	if a.draining != nil {
 		a.forgetFramework(key.framework)
@@ -28,8 +28,8 @@ func (a *agent) dropLaunch(msg runTask, key executorKey) bool {
 	return true
 }
 
-// launchProblem returns why a launch is dropped, in the words of Slave::__run in src/slave/slave.cpp, or "". An executor that
-// has ended stays TERMINATED until its updates are acknowledged, while the master knows it no more and wants a new one.
+// launchProblem returns why a launch is dropped, in the words of Slave::__run in src/slave/slave.cpp, or "". An ended
+// executor stays TERMINATED until its updates are acknowledged, but the master has already removed it and asks for a new one.
 func (a *agent) launchProblem(msg runTask, key executorKey) (mesos.TaskStatus_Reason, string) {
 	run := a.executors[key]
 	switch {
@@ -50,8 +50,8 @@ func (a *agent) launchProblem(msg runTask, key executorKey) (mesos.TaskStatus_Re
 	return 0, ""
 }
 
-// drop tells that no executor gets the task. The update is sent again until it is acknowledged or its framework has nothing
-// here any more; it does not survive the agent.
+// drop reports TASK_DROPPED. The update is resent until it is acknowledged or its framework has nothing left here. It is not
+// checkpointed.
 func (a *agent) drop(key executorKey, info mesos.TaskInfo, reason mesos.TaskStatus_Reason, text string) {
 	id := api.TaskID(info.TaskID.Value)
 	t := &agentTask{framework: key.framework, info: info}
@@ -60,7 +60,7 @@ func (a *agent) drop(key executorKey, info mesos.TaskInfo, reason mesos.TaskStat
 	a.update(run, t, agentStatus(stateFor(a.frameworks[key.framework], mesos.TASK_DROPPED), reason, text))
 }
 
-// forgetDropped ends what is told of a framework's dropped tasks when it has nothing here any more.
+// forgetDropped stops updates of a framework's dropped tasks when it has nothing left here.
 func (a *agent) forgetDropped(id api.FrameworkID) {
 	for key := range a.dropped {
 		if key.framework == id {
@@ -69,7 +69,7 @@ func (a *agent) forgetDropped(id api.FrameworkID) {
 	}
 }
 
-// sendExited tells the end of an executor after the updates of the same step.
+// sendExited reports the exit of an executor, after the updates of the same step.
 func (a *agent) sendExited(key executorKey, status int32) {
 	a.unsent = append(a.unsent, func() { a.do(sendMaster{exitedExecutor{key, status}}) })
 }

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Path says between whom a message is under way.
+// Path is a direction of messages.
 type Path string
 
-// The message paths in which Faults act.
+// Paths of messages.
 const (
 	SchedulerToMaster Path = "scheduler-to-master" // calls: SUBSCRIBE, ACCEPT, KILL, …
 	MasterToScheduler Path = "master-to-scheduler" // events: SUBSCRIBED, OFFERS, UPDATE, …
@@ -20,43 +20,42 @@ const (
 	AgentToExecutor   Path = "agent-to-executor"   // events: SUBSCRIBED, LAUNCH, KILL, …
 )
 
-// Fault says what happens to matching messages. The zero value of a field means "any" or "not".
+// Fault is what happens to matching messages. The zero value of a field means "any" or "not".
 type Fault struct {
 	// Path and Kind choose the messages, such as MasterToScheduler and "UPDATE"; empty chooses all.
 	Path Path   `json:"path"`
 	Kind string `json:"kind"`
-	// Times is how many messages are touched before the fault is used up; 0 means all until Clear.
+	// Times is how many messages the fault affects; 0 means all until Clear.
 	Times int `json:"times"`
-	// Drop loses the message. A call that is dropped is answered as if it had been taken.
+	// Drop loses the message. A dropped call is answered as if it had been accepted.
 	Drop bool `json:"drop"`
 	// Duplicate delivers the message twice.
 	Duplicate bool `json:"duplicate"`
-	// Delay delivers the message later; messages after it on the same path may come before it.
+	// Delay delivers the message later; later messages on the same path may overtake it.
 	Delay time.Duration `json:"delay"`
-	// Status answers a call with this HTTP status in place of taking it. 503 is what a master or an agent that recovers answers
-	// (src/master/http.cpp and src/slave/http.cpp), whatever the call. It means nothing on paths that have no answers.
+	// Status answers a call with this HTTP status instead of accepting it. A recovering master or agent answers every call with 503
+	// (src/master/http.cpp and src/slave/http.cpp). It has no effect on paths without answers.
 	Status int `json:"status"`
-	// Silent lets a call wait for its answer until the caller gives up. With Drop the call is lost, too; without, it was taken.
+	// Silent accepts a call but never answers it, until the caller gives up. With Drop, the call is lost too.
 	Silent bool `json:"silent"`
 }
 
 // verdict is what happens to a message.
 type verdict struct {
-	times  int // how often it is delivered
+	times  int // number of deliveries
 	delay  time.Duration
 	status int
 	silent bool
 }
 
-// Faults stand in the path of every message of a cluster. The zero value harms none. Its methods may be called
-// concurrently.
+// Faults applies faults to the messages of a cluster. The zero value has none. Its methods may be called concurrently.
 type Faults struct {
 	mu    sync.Mutex // guards rules and hits
 	rules []*Fault
 	hits  int
 }
 
-// Add adds a fault; of several that fit a message the one added first acts.
+// Add adds a fault. If several match a message, the first one added applies.
 func (f *Faults) Add(fault Fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -70,7 +69,7 @@ func (f *Faults) Clear() {
 	f.rules = nil
 }
 
-// Hits returns how many messages were touched so far.
+// Hits returns how many messages were affected so far.
 func (f *Faults) Hits() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -103,7 +102,7 @@ func (f *Faults) judge(path Path, kind string) verdict {
 	return verdict{times: 1}
 }
 
-// pass delivers a one-way message as the faults want it.
+// pass delivers a one-way message, subject to the faults.
 func (f *Faults) pass(path Path, kind string, deliver func()) {
 	v := f.judge(path, kind)
 	for range v.times {
@@ -115,7 +114,7 @@ func (f *Faults) pass(path Path, kind string, deliver func()) {
 	}
 }
 
-// ServeHTTP is the same over HTTP, at the master's /faults: POST a Fault as JSON to add it (delay in nanoseconds),
+// ServeHTTP serves Add and Clear at the master's /faults: POST a Fault as JSON to add it (delay in nanoseconds),
 // DELETE to clear all.
 func (f *Faults) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.Method {

@@ -16,26 +16,25 @@ import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 )
 
-// fetchStall is how long a download may bring nothing before it has failed, as Mesos's --fetcher_stall_timeout has it.
+// fetchStall is how long a download may stall before it fails (--fetcher_stall_timeout of Mesos).
 const fetchStall = time.Minute
 
-// fetcher brings the URIs of commands into sandboxes, as the fetcher of Mesos does
-// (https://mesos.apache.org/documentation/latest/fetcher/): local files, http and https. What may be cached is downloaded
-// once for each user, however many ask at the same time; a download that failed is not remembered. Archives are unpacked unless
-// they are to be executable or extract is false: out of the cache, so that the sandbox has only what is in them, or in the
-// sandbox, where they then stay. Unlike that of Mesos, its cache grows until the agent restarts, which empties it.
+// fetcher downloads the URIs of commands into sandboxes, as Mesos' fetcher does
+// (https://mesos.apache.org/documentation/latest/fetcher/): local files, http and https. It downloads a cached URI once per user,
+// even for concurrent requests; failures are not cached. It unpacks archives unless executable is set or extract is false. A
+// cached archive stays in the cache; others stay in the sandbox too. Unlike Mesos', its cache grows until the agent restarts.
 type fetcher struct {
-	dir string // of the cache
+	dir string // cache directory
 
 	mu     sync.Mutex // guards the fields below
 	cached map[cacheKey]*cached
-	files  int // how many were ever made in dir
+	files  int // number of files created in dir so far
 }
 
-// cacheKey is what Mesos tells cached files apart by.
+// cacheKey identifies a cached file, as in Mesos.
 type cacheKey struct{ user, uri string }
 
-// cached is a file in the cache, or on its way there.
+// cached is a file in the cache, or a running download.
 type cached struct {
 	path string
 	done chan struct{} // closed when err is set
@@ -50,7 +49,7 @@ func newFetcher(dir string) (*fetcher, error) {
 	return &fetcher{dir: dir, cached: map[cacheKey]*cached{}}, nil
 }
 
-// fetchAll fetches everything that the command wants in its sandbox.
+// fetchAll fetches all URIs of the command into its sandbox.
 func (f *fetcher) fetchAll(ctx context.Context, info *mesos.CommandInfo, sandbox string) error {
 	for i := range info.URIs {
 		if err := f.fetch(ctx, info.GetUser(), &info.URIs[i], sandbox); err != nil {
@@ -96,7 +95,7 @@ func (f *fetcher) fetch(ctx context.Context, user string, uri *mesos.CommandInfo
 	return copyFile(path, to, mode)
 }
 
-// fromCache returns the file in the cache, once it is there.
+// fromCache returns the file in the cache after its download.
 func (f *fetcher) fromCache(ctx context.Context, key cacheKey) (string, error) {
 	f.mu.Lock()
 	c, known := f.cached[key]
@@ -127,7 +126,7 @@ func (f *fetcher) fromCache(ctx context.Context, key cacheKey) (string, error) {
 	return c.path, c.err
 }
 
-// download writes what a URI names to a file.
+// download downloads a URI to a file.
 func download(ctx context.Context, uri, to string, mode os.FileMode) error {
 	if !strings.HasPrefix(uri, "http://") && !strings.HasPrefix(uri, "https://") {
 		from := strings.TrimPrefix(uri, "file://")
@@ -158,7 +157,7 @@ func download(ctx context.Context, uri, to string, mode os.FileMode) error {
 	return nil
 }
 
-// progressing puts the end of a stalled download off with everything that comes.
+// progressing resets the stall timer of a download with each read.
 type progressing struct {
 	io.Reader
 	stalled *time.Timer

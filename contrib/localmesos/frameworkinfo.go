@@ -13,8 +13,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// subscribeProblem returns why a subscription is refused, or "". What Mesos does not let a framework change later stays in info
-// as it was.
+// subscribeProblem returns why a subscription is refused, or "". It restores fields in info that a framework cannot change.
 func (m *master) subscribeProblem(call *scheduler.Call, info *mesos.FrameworkInfo) string {
 	if id := call.GetFrameworkID().GetValue(); id != "" {
 		info.ID = &mesos.FrameworkID{Value: id}
@@ -101,8 +100,8 @@ func suppressedProblem(info mesos.FrameworkInfo, suppressed []string) string {
 	return ""
 }
 
-// updateInfoProblem follows framework::validateUpdate in src/master/validation.cpp. A principal is for good: not even leaving it
-// out is allowed.
+// updateInfoProblem follows framework::validateUpdate in src/master/validation.cpp. A principal cannot be
+// changed or removed.
 func updateInfoProblem(old, info mesos.FrameworkInfo) string {
 	switch {
 	case (old.Principal == nil) != (info.Principal == nil) || old.GetPrincipal() != info.GetPrincipal():

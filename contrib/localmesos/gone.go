@@ -9,7 +9,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// agentGoneText is what Mesos says of an agent that an operator has marked gone, to everybody.
+// agentGoneText is Mesos' message about an agent that an operator has marked gone.
 const agentGoneText = "Agent has been marked gone"
 
 // markAgentGone follows Master::Http::_markAgentGone in src/master/http.cpp.
@@ -19,7 +19,7 @@ func (m *master) markAgentGone(id api.AgentID) answer {
 	}
 	a := m.agents[id]
 	switch {
-	case a == nil && (m.registry.recovered[id] || m.registry.lost[id]): // its tasks are unknown
+	case a == nil && (m.registry.recovered[id] || m.registry.lost[id]): // the master does not know its tasks
 		delete(m.registry.recovered, id)
 		delete(m.registry.lost, id)
 		m.registry.gone[id] = true
@@ -33,8 +33,8 @@ func (m *master) markAgentGone(id api.AgentID) answer {
 	return answer{status: http.StatusOK}
 }
 
-// markGone takes an agent out of the books for good, has it shut down, and tells of its tasks. Frameworks hear that an agent is
-// gone once: of one that is unreachable they have (Master::markGone in src/master/master.cpp).
+// markGone removes an agent permanently, shuts it down, and reports its tasks. It sends FAILURE unless the agent was unreachable,
+// because frameworks got one then (Master::markGone in src/master/master.cpp).
 func (m *master) markGone(a *agentEntry) {
 	m.registry.gone[a.id] = true
 	delete(m.upkeep.deactivated, a.id)
@@ -53,9 +53,9 @@ func (m *master) markGone(a *agentEntry) {
 	m.dropAgent(a, agentGoneText)
 }
 
-// leave ends all that the agent runs. One that is gone for good registers no more in this life, and in vain in the next:
-// it keeps its id. Others have no id then, and register as new agents as soon as the master lets them, as one does that is
-// started again, with an empty work directory, by whoever supervises it.
+// leave ends all executors of the agent. An agent that is gone keeps its id and stops registering; after a restart the master
+// refuses it. Other agents give up their id and register as new ones as soon as the master allows it, as if a supervisor had
+// restarted them with an empty work directory.
 func (a *agent) leave(forGood bool) {
 	a.isRegistered, a.leaving, a.gone, a.draining = false, true, forGood, nil
 	for _, run := range a.runs {

@@ -6,15 +6,15 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// hub is the network between one master and its agents. Messages to someone who is not there are lost, as on a real
-// one; who comes is told of.
+// hub is the network between the master and its agents. Messages to an absent receiver are lost, as on a real network. It announces
+// a new master to the agents.
 type hub struct {
 	faults *Faults
 
 	mu     sync.Mutex // guards master, agents and cut
 	master *owner
 	agents map[string]*owner    // by address
-	cut    map[string][]message // what agents that are cut off will be sent when they are not any more, as TCP does; by address
+	cut    map[string][]message // queued for cut agents until they are healed, as TCP does; by address
 }
 
 func newHub(faults *Faults) *hub {
@@ -65,8 +65,8 @@ func (h *hub) leaveAgent(address string, id api.AgentID) {
 	}
 }
 
-// cutAgent takes the agent off the network without a sign to anyone. What it is sent waits; what it sends is lost, and sent
-// again when it registers.
+// cutAgent silently disconnects the agent. Messages to it are queued. Messages from it are lost; it resends them when it registers
+// again.
 func (h *hub) cutAgent(address string, id api.AgentID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -10,17 +10,16 @@ import (
 	"github.com/mesos/mesos-go/api/v1/lib/executor"
 )
 
-// Executor is an executor inside this program, in place of the command of its ExecutorInfo. It lives as long as its
-// agent, or until it is shut down or killed.
+// Executor is an executor inside this program, instead of the command in its ExecutorInfo. It ends with its agent, or when it is
+// shut down or killed.
 type Executor interface {
-	// Handle takes an event of the agent (https://mesos.apache.org/documentation/latest/executor-http-api/#events) and
-	// returns the updates that follow, of which only task and state must be given. They are sent once. One goroutine calls
-	// it; after SHUTDOWN, never again.
+	// Handle handles an event of the agent (https://mesos.apache.org/documentation/latest/executor-http-api/#events) and
+	// returns status updates, which need only task and state. They are sent once. One goroutine calls it, and never after
+	// SHUTDOWN.
 	Handle(*executor.Event) []mesos.TaskStatus
 }
 
-// Hollow is an executor that has nothing to run: each task is starting and running as soon as it is launched, and killed
-// as soon as it is to be.
+// Hollow is an executor that runs nothing: tasks are running as soon as they are launched, and killed as soon as they get KILL.
 type Hollow struct{}
 
 // Handle implements Executor.
@@ -46,8 +45,8 @@ func (n *agentNode) startInside(run *executorRun) (process, error) {
 	return n.processes.startInside(func(quit <-chan struct{}) int32 { return n.converse(key, x, quit) }), nil
 }
 
-// converse carries events and calls between an agent and an executor in this program, as HTTP does for others. It
-// returns the wait status that a process would have ended with.
+// converse passes events and calls between an agent and an executor in this program, in place of HTTP. It returns a wait status, as
+// a process would.
 func (n *agentNode) converse(key executorKey, x Executor, quit <-chan struct{}) (status int32) {
 	const killed = int32(syscall.SIGKILL)
 	s := n.streams.add()
@@ -80,7 +79,7 @@ func (n *agentNode) converse(key executorKey, x Executor, quit <-chan struct{}) 
 	}
 }
 
-// takeUpdate brings the agent an update of an executor in this program.
+// takeUpdate passes an update of an executor in this program to the agent.
 func (n *agentNode) takeUpdate(key executorKey, s mesos.TaskStatus) {
 	id := uuid.New()
 	s.UUID, s.Source = id[:], mesos.SOURCE_EXECUTOR.Enum()

@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// isolators says what --isolation names, as src/slave/containerizer/mesos/containerizer.cpp of Mesos reads it.
+// isolators is the parsed --isolation (src/slave/containerizer/mesos/containerizer.cpp in Mesos).
 type isolators struct {
-	subsystems []string // cgroup v1 controllers in each of which a container has a cgroup; sorted
-	cfs        bool     // cgroups/cpu bounds the time of processors too
-	mount      string   // filesystem/linux: the program that makes mounts; "" lets containers make theirs on the machine
+	subsystems []string // cgroup v1 controllers with a cgroup per container; sorted
+	cfs        bool     // cgroups/cpu sets a CFS quota too
+	mount      string   // filesystem/linux: path of the mount program; "" leaves containers in the machine's mount namespace
 	pids       bool     // namespaces/pid
 	disk       bool     // disk/du
 	ports      bool     // network/ports
@@ -28,7 +28,7 @@ var subsystemsOf = map[string][]string{
 	"cgroups/perf_event": {"perf_event"}, "cgroups/pids": {"pids"},
 }
 
-// formerIsolators are names that Mesos still takes, with what they mean now.
+// formerIsolators maps deprecated names that Mesos still accepts to the current ones.
 var formerIsolators = map[string][]string{
 	"process": {"posix/cpu", "posix/mem"}, "cgroups": {"cgroups/cpu", "cgroups/mem"}, "posix/disk": {"disk/du"},
 }
@@ -49,7 +49,7 @@ func parseIsolation(text string) (isolators, error) {
 	return i, i.check(names)
 }
 
-// isolatorNames splits the list and brings former names up to date. Mesos refuses a name that is there twice.
+// isolatorNames splits the list and replaces deprecated names. Mesos refuses duplicate names.
 func isolatorNames(text string) ([]string, error) {
 	var names []string
 	for _, name := range strings.Split(text, ",") {
@@ -94,7 +94,7 @@ func (i *isolators) add(name string) (err error) {
 	return nil
 }
 
-// mountedSubsystems are the controllers of cgroups/all that are mounted on this machine. Mesos mounts the others too.
+// mountedSubsystems returns the mounted controllers of cgroups/all. Mesos would mount the others too.
 func mountedSubsystems() (names []string) {
 	for _, subsystems := range subsystemsOf {
 		for _, name := range subsystems {
@@ -106,7 +106,7 @@ func mountedSubsystems() (names []string) {
 	return names
 }
 
-// check holds isolators to what they need: of each other, as their create methods in Mesos have it, and of the machine.
+// check verifies that other isolators (as the create methods in Mesos do) and the machine have what each isolator needs.
 func (i *isolators) check(names []string) error {
 	switch {
 	case slices.Contains(names, "filesystem/linux") && slices.Contains(names, "filesystem/posix"):
@@ -128,6 +128,5 @@ func (i *isolators) check(names []string) error {
 	return nil
 }
 
-// launcher reports whether containers need what Mesos's linux launcher does: each has a cgroup of the freezer, by which all its
-// processes are found.
+// launcher reports whether containers need Mesos' linux launcher, which finds a container's processes by its freezer cgroup.
 func (i isolators) launcher() bool { return len(i.subsystems) > 0 || i.mount != "" || i.ports }

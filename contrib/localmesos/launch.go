@@ -10,7 +10,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// launch is an ACCEPT under way: what is left of its offers.
+// launch is the state of an ACCEPT: the rest of its offers' resources.
 type launch struct {
 	framework *framework
 	agent     *agentEntry
@@ -18,7 +18,7 @@ type launch struct {
 	rest      pool
 }
 
-// launch checks one task as Mesos does, and starts it or tells why not.
+// launch checks one task as Mesos does, and starts it or reports the error.
 func (m *master) launch(l *launch, info mesos.TaskInfo) {
 	l.complete(&info)
 	needed := poolOf(info.Resources)
@@ -46,7 +46,7 @@ func (m *master) launch(l *launch, info mesos.TaskInfo) {
 	m.do(sendAgent{l.agent.id, runTask{framework: l.framework.info, task: info, launchExecutor: launchExecutor}})
 }
 
-// complete fills in what Mesos fills in: allocation, the executor's framework and type, a command's shell.
+// complete sets the same defaults as Mesos: allocation, the executor's framework and type, a command's shell.
 func (l *launch) complete(info *mesos.TaskInfo) {
 	info.Resources = l.allocate(info.Resources)
 	if info.Executor == nil {
@@ -85,7 +85,7 @@ func (m *master) refuseTask(f *framework, info mesos.TaskInfo, problem string) {
 	m.tellStatus(f, s)
 }
 
-// taskProblem returns why Mesos refuses a task whatever the offer holds, or "".
+// taskProblem returns why Mesos refuses a task regardless of the offer, or "".
 func (m *master) taskProblem(l *launch, info *mesos.TaskInfo) string {
 	switch {
 	case idProblem(info.TaskID.Value) != "":
@@ -134,7 +134,7 @@ func mixedText(p pool) string {
 	return "Cannot use both revocable and non-revocable '" + p.mixed() + "' at the same time"
 }
 
-// sameExecutor compares as Mesos does: all of it.
+// sameExecutor compares all fields, as Mesos does.
 func sameExecutor(a, b mesos.ExecutorInfo) bool {
 	x, err1 := a.Marshal()
 	y, err2 := b.Marshal()

@@ -11,9 +11,8 @@ import (
 
 const defaultPorts = "[31000-32000]"
 
-// machineResources returns what a Mesos agent without --resources offers: all processors, memory and disk less a
-// reserve, and the default port range. Of several agents each has its part of the memory and the disk; the processors are
-// for whoever needs them.
+// machineResources returns what a Mesos agent without --resources offers: all processors, memory and disk minus a
+// reserve, and the default port range. Several agents divide memory and disk, but each offers all processors.
 func machineResources(workDir string, agents int64) (string, error) {
 	mem, err := machineMemory()
 	if err != nil {
@@ -27,7 +26,7 @@ func machineResources(workDir string, agents int64) (string, error) {
 	return fmt.Sprintf("cpus:%d;mem:%d;disk:%d;ports:%s", runtime.NumCPU(), lessReserve(mem, 1024)/agents, lessReserve(disk, 5*1024)/agents, defaultPorts), nil
 }
 
-// lessReserve keeps reserve MB for the machine itself, or half where that would take more than half.
+// lessReserve subtracts reserve MB for the machine itself, but at most half.
 func lessReserve(total, reserve int64) int64 {
 	if total > 2*reserve {
 		return total - reserve

@@ -19,17 +19,17 @@ import (
 	"github.com/k8sm/k8sm/contrib/localmesos/wire"
 )
 
-// upkeep is what operators have planned for machines and agents
+// upkeep has the operators' plans for machines and agents
 // (https://mesos.apache.org/documentation/latest/maintenance/).
 type upkeep struct {
 	schedule    maintenance.Schedule
-	machines    map[machineKey]*machineEntry // those that are in the schedule
-	inverse     map[api.OfferID]askKey       // the inverse offers without an answer
+	machines    map[machineKey]*machineEntry // machines in the schedule
+	inverse     map[api.OfferID]askKey       // unanswered inverse offers
 	asked       map[askKey]*asking
 	deactivated map[api.AgentID]*deactivation
 }
 
-// machineKey names a machine; an agent is on it if both its hostname and its address are the machine's.
+// machineKey identifies a machine. An agent is on it if both hostname and IP address match.
 type machineKey struct{ hostname, ip string }
 
 type machineEntry struct {
@@ -38,15 +38,15 @@ type machineEntry struct {
 	when mesos.Unavailability
 }
 
-// askKey names what an inverse offer asks for: all that a framework has on an agent.
+// askKey identifies the subject of an inverse offer: everything a framework has on an agent.
 type askKey struct {
 	agent     api.AgentID
 	framework api.FrameworkID
 }
 
 type asking struct {
-	offer  api.OfferID // without an answer; "" if there is none
-	until  time.Time   // no other one before
+	offer  api.OfferID // the unanswered inverse offer, or ""
+	until  time.Time   // send no other one before
 	status allocator.InverseOfferStatus
 }
 
@@ -61,7 +61,7 @@ func keyOf(id mesos.MachineID) machineKey {
 	return machineKey{strings.ToLower(id.GetHostname()), id.GetIP()}
 }
 
-// machine returns the entry of the machine that the agent is on, or nil if nothing is planned for it.
+// machine returns the entry of the agent's machine, or nil if it is not in the schedule.
 func (m *master) machine(a *agentEntry) *machineEntry {
 	return m.upkeep.machines[machineKey{strings.ToLower(a.info.Hostname), a.ip}]
 }
@@ -73,7 +73,7 @@ func (m *master) agentsOn(key machineKey) []*agentEntry {
 	})
 }
 
-// updateSchedule replaces the schedule. Machines that are new in it drain; those that are not in it any more are up.
+// updateSchedule replaces the schedule. Machines added to it drain; machines removed from it are up.
 func (m *master) updateSchedule(schedule maintenance.Schedule) answer {
 	if problem := m.scheduleProblem(schedule); problem != "" {
 		return refused(problem)
@@ -135,7 +135,7 @@ func (m *master) scheduleProblem(schedule maintenance.Schedule) string {
 	return ""
 }
 
-// machinesProblem returns what is wrong with a list of machines; seen are those that were named before.
+// machinesProblem returns what is wrong with a list of machines, or "". seen has the machines named before.
 func machinesProblem(ids []mesos.MachineID, seen map[machineKey]bool) string {
 	for _, id := range ids {
 		ip := id.GetIP()
@@ -157,7 +157,7 @@ func machineText(id mesos.MachineID) string {
 	return string(text)
 }
 
-// startMaintenance takes machines down: their agents are shut down and removed, and may not register.
+// startMaintenance takes machines down: it shuts down and removes their agents, which may then not register.
 func (m *master) startMaintenance(ids []mesos.MachineID) answer {
 	if problem := m.modeProblem(ids, mesos.DRAINING, "brought down"); problem != "" {
 		return refused(problem)
@@ -214,8 +214,7 @@ func (m *master) modeProblem(ids []mesos.MachineID, mode mesos.MachineInfo_Mode,
 	return ""
 }
 
-// removeAgent takes an agent out of the books; last is what becomes of its tasks (Master::_removeSlave in
-// src/master/master.cpp).
+// removeAgent removes an agent; last is the final status of its tasks (Master::_removeSlave in src/master/master.cpp).
 func (m *master) removeAgent(a *agentEntry, last mesos.TaskStatus) {
 	delete(m.upkeep.deactivated, a.id)
 	m.rescindOffers(a)
@@ -229,7 +228,7 @@ func (m *master) removeAgent(a *agentEntry, last mesos.TaskStatus) {
 	m.dropAgent(a, last.GetMessage())
 }
 
-// loseAll ends the tasks of an agent that is gone.
+// loseAll ends the tasks of a removed agent.
 func (m *master) loseAll(a *agentEntry, last func(*task) mesos.TaskStatus) {
 	for _, t := range a.tasks {
 		if !t.terminal() {
@@ -302,8 +301,8 @@ func (a *agentEntry) has(f *framework) bool {
 	return false
 }
 
-// answerInverse books answers to inverse offers; what is not valid any more is passed over, as Mesos does. After the
-// filter's time the framework is asked again.
+// answerInverse records answers to inverse offers. Like Mesos, it ignores ids that are no longer valid. The framework gets another
+// inverse offer when the filter expires.
 func (m *master) answerInverse(f *framework, ids []mesos.OfferID, filters *mesos.Filters, says allocator.InverseOfferStatus_Status) {
 	for _, id := range ids {
 		key, known := m.upkeep.inverse[api.OfferID(id.Value)]
@@ -328,7 +327,7 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// withdrawInverse forgets the inverse offers that fit, and tells their frameworks.
+// withdrawInverse removes the matching inverse offers, and rescinds them.
 func (m *master) withdrawInverse(fits func(askKey) bool) {
 	for id, key := range m.upkeep.inverse {
 		if !fits(key) {
@@ -344,7 +343,7 @@ func (m *master) withdrawInverse(fits func(askKey) bool) {
 	}
 }
 
-// forgetAsked drops a framework's inverse offers when it disconnects. It gets new ones when it is back.
+// forgetAsked removes a framework's inverse offers when it disconnects. It gets new ones when it reconnects.
 func (m *master) forgetAsked(f *framework) {
 	for key, ask := range m.upkeep.asked {
 		if key.framework == f.id {
@@ -386,7 +385,7 @@ func (m *master) sortedMachines() []*machineEntry {
 	return entries
 }
 
-// savedUpkeep is what survives a master.
+// savedUpkeep returns the plans to store.
 func (m *master) savedUpkeep() upkeepFile {
 	file := upkeepFile{Schedule: scheduleDocument{m.upkeep.schedule}, Draining: map[api.AgentID]drainInfoDocument{}}
 	for _, entry := range m.sortedMachines() {

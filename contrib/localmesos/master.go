@@ -31,12 +31,12 @@ type master struct {
 	offers     map[api.OfferID]*offer
 	upkeep     upkeep
 	quotas     quotas
-	// reservations are those that operators have made, in their order.
+	// reservations made by operators, in order.
 	reservations map[api.AgentID][]conversion
-	// oversubscribed is what each agent has of revocable resources beside its own.
+	// oversubscribed has the revocable resources of each agent.
 	oversubscribed pool
 
-	allocating                             bool // the allocator's next beat is planned
+	allocating                             bool // the next batch allocation is planned
 	offersMade, frameworksMade, agentsMade int
 
 	timers  timers
@@ -58,7 +58,7 @@ type framework struct {
 	registered   time.Time
 	reregistered time.Time
 	unregistered time.Time
-	lastOffer    int // offersMade when it got its last offer: who waited longest comes first
+	lastOffer    int // offersMade at its last offer: the framework that waited longest comes first
 }
 
 // agentEntry is what the master knows of one agent.
@@ -69,7 +69,7 @@ type agentEntry struct {
 	connected   bool
 	unreachable bool
 	left        time.Time // when it was last disconnected
-	silent      time.Time // since when it answers no pings
+	silent      time.Time // when it stopped answering pings
 	registered  time.Time
 	total, free pool
 	executors   map[executorKey]*executorEntry
@@ -90,7 +90,7 @@ type taskKey struct {
 
 // Events of the master.
 type (
-	// subscribe is a SUBSCRIBE call; events go to the stream. principal is who was authenticated; "" if nobody had to be.
+	// subscribe is a SUBSCRIBE call; events go to the stream. principal is the authenticated one, or "" if authentication is off.
 	subscribe struct {
 		stream    string
 		call      *scheduler.Call
@@ -102,15 +102,15 @@ type (
 		call      *scheduler.Call
 		principal string
 	}
-	// fromAgent is a message of an agent; one that has no id yet is named by its address.
+	// fromAgent is a message of an agent; an agent without an id has only an address.
 	fromAgent struct {
 		agent   api.AgentID
 		address string
 		message message
 	}
-	// agentGone tells that an agent's connection broke.
+	// agentGone: the connection to an agent broke.
 	agentGone struct{ agent api.AgentID }
-	// agentSilent tells that an agent answers no pings from now on.
+	// agentSilent: an agent has stopped answering pings.
 	agentSilent struct{ agent api.AgentID }
 )
 
@@ -121,21 +121,21 @@ type (
 		agent   api.AgentID
 		message message
 	}
-	// welcome answers the registration that came from the address.
+	// welcome accepts the registration from the address.
 	welcome struct {
 		address string
 		agent   api.AgentID
 	}
-	// turnAway answers the registration that came from the address where it is refused.
+	// turnAway refuses the registration from the address.
 	turnAway struct {
 		address string
 		message message
 	}
-	// saveFrameworks stores which frameworks there are and were, and what operators have set.
+	// saveFrameworks stores the current and removed frameworks, and the operators' settings.
 	saveFrameworks struct{}
 )
 
-// Events that the master sends to itself later.
+// Events from the master's own timers.
 type (
 	heartbeatDue   struct{ stream string }
 	allocationDue  struct{}
@@ -161,7 +161,7 @@ func newMaster(info mesos.MasterInfo, p plan, now time.Time) *master {
 	}
 }
 
-// restore brings back the frameworks of an earlier life; they have their failover timeout from now to come back.
+// restore restores stored frameworks. Their failover timeout starts now.
 func (m *master) restore(known []mesos.FrameworkInfo, removed []api.FrameworkID) {
 	for _, info := range known {
 		m.addRecovered(info)
@@ -189,7 +189,7 @@ func newFramework(id api.FrameworkID, info mesos.FrameworkInfo) *framework {
 // wake returns when the master wants a tick; zero means never.
 func (m *master) wake() time.Time { return m.timers.next() }
 
-// step takes one event at the given time and returns the resulting actions. Values in the actions are immutable.
+// step handles one event at the given time and returns the resulting actions. Values in the actions are immutable.
 func (m *master) step(now time.Time, e event) []action {
 	m.now, m.actions = now, nil
 	for _, due := range m.timers.due(now) {
@@ -349,7 +349,7 @@ func (f *framework) failoverTimeout() time.Duration {
 	return longest
 }
 
-// removeFramework ends all that the framework runs. Its id is dead from then on.
+// removeFramework ends everything the framework runs. Its id can never subscribe again.
 func (m *master) removeFramework(f *framework) {
 	m.withdrawOffers(f)
 	for _, a := range m.agents {
@@ -383,7 +383,7 @@ func (m *master) removeFrom(a *agentEntry, f *framework) {
 	m.checkDrained(a)
 }
 
-// roles returns the roles that the framework takes offers for.
+// roles returns the roles that the framework is subscribed to.
 func (f *framework) roles() []string {
 	if f.multiRole() {
 		return f.info.Roles
@@ -403,7 +403,7 @@ func (f *framework) resourceForm() form {
 	return withRole
 }
 
-// stateFor returns the state as the framework knows it: one that is not PARTITION_AWARE knows TASK_LOST only.
+// stateFor returns the state as the framework gets it: without PARTITION_AWARE, lost tasks are TASK_LOST.
 func (f *framework) stateFor(s mesos.TaskState) mesos.TaskState { return stateFor(f.info, s) }
 
 func stateFor(info mesos.FrameworkInfo, s mesos.TaskState) mesos.TaskState {
@@ -428,7 +428,7 @@ func hasCapability(info mesos.FrameworkInfo, c mesos.FrameworkInfo_Capability_Ty
 	return slices.ContainsFunc(info.Capabilities, func(x mesos.FrameworkInfo_Capability) bool { return x.Type == c })
 }
 
-// saved is what survives a master: which frameworks there are, and which ids are dead.
+// saved returns the frameworks and the ids of removed ones, to store.
 func (m *master) saved() (known []mesos.FrameworkInfo, removed []api.FrameworkID) {
 	for _, f := range m.frameworks {
 		known = append(known, f.info)
@@ -443,8 +443,8 @@ func (m *master) saved() (known []mesos.FrameworkInfo, removed []api.FrameworkID
 	return known, removed
 }
 
-// masterInfo describes a master at ip:port. The number in MasterInfo.ip is the address in network byte order as a
-// little-endian machine reads it, as Mesos has it.
+// masterInfo describes a master at ip:port. MasterInfo.ip is the address in network byte order, read as a
+// little-endian number, as in Mesos.
 func masterInfo(id, hostname, ip string, port int) mesos.MasterInfo {
 	port32 := uint32(port)
 	pid := fmt.Sprintf("master@%s:%d", ip, port)

@@ -12,8 +12,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// fromAgent takes a message of an agent. One whose agent is not registered (any more) means nothing: the agent will
-// register first.
+// fromAgent handles a message of an agent. It ignores an agent that is not registered, which must register first.
 func (m *master) fromAgent(e fromAgent) {
 	if r, ok := e.message.(register); ok {
 		m.register(e.address, r)
@@ -37,12 +36,12 @@ func (m *master) fromAgent(e fromAgent) {
 	}
 }
 
-// register takes in an agent: a new one, one that restarted, or one that this master has not seen in this life.
+// register registers an agent: a new one, a restarted one, or one that this master has not seen since its own restart.
 func (m *master) register(address string, r register) {
 	ip := m.agentIP(address)
 	if machine := m.upkeep.machines[machineKey{strings.ToLower(r.info.Hostname), ip}]; machine != nil &&
 		machine.mode == mesos.DOWN {
-		return // as if it were told to shut down and started again: it will ask again
+		return // as if it had been shut down and restarted: it will register again
 	}
 	id := api.AgentID(r.info.GetID().GetValue())
 	if id == "" {
@@ -56,7 +55,7 @@ func (m *master) register(address string, r register) {
 	r.info.ID = &mesos.AgentID{Value: string(id)}
 	a := m.agents[id]
 	m.admit(id, a == nil)
-	back := a != nil && !a.unreachable // the allocator has it still
+	back := a != nil && !a.unreachable // the allocator still has it
 	if a == nil {
 		a = &agentEntry{
 			id: id, registered: m.now, executors: map[executorKey]*executorEntry{}, tasks: map[taskKey]*task{},
@@ -87,7 +86,7 @@ func (m *master) register(address string, r register) {
 	m.allocate(a)
 }
 
-// adopt makes the books of a registering agent say what the agent says.
+// adopt updates the master's records of a registering agent to what the agent reports.
 func (m *master) adopt(a *agentEntry, r register) {
 	for _, info := range r.frameworks {
 		id := api.FrameworkID(info.GetID().GetValue())
@@ -121,7 +120,7 @@ func (m *master) adopt(a *agentEntry, r register) {
 	m.dropLost(a, there)
 }
 
-// dropLost tells of tasks that the agent should have and has not: their launch was lost, or the agent with them.
+// dropLost reports tasks that the agent should have but does not: their launch was lost, or the agent lost its checkpoints.
 func (m *master) dropLost(a *agentEntry, there map[taskKey]bool) {
 	for key, t := range a.tasks {
 		if there[key] {
@@ -138,14 +137,14 @@ func (m *master) dropLost(a *agentEntry, there map[taskKey]bool) {
 	}
 }
 
-// lose books and tells a state that the master finds out itself.
+// lose records and reports a state that the master detected itself.
 func (m *master) lose(t *task, s mesos.TaskStatus) {
 	s.TaskID, s.AgentID, s.Timestamp = t.info.TaskID, &mesos.AgentID{Value: string(t.agent.id)}, m.seconds()
 	t.latest, t.info.State, t.info.StatusUpdateState = s, s.State, s.State
 	m.tellStatus(t.framework, s)
 }
 
-// tellReturned tells the latest states of tasks that were said to be unreachable.
+// tellReturned reports the latest states of tasks that were reported as unreachable.
 func (m *master) tellReturned(a *agentEntry, wasUnreachable bool) {
 	if !wasUnreachable {
 		return
@@ -174,7 +173,7 @@ func (m *master) recount(a *agentEntry) {
 	}
 }
 
-// agentGone takes the agent out of service; its tasks are unreachable after the agent timeout.
+// agentGone disconnects the agent. Its tasks become unreachable after the agent timeout.
 func (m *master) agentGone(id api.AgentID) {
 	a := m.agents[id]
 	if a == nil || !a.connected {
@@ -186,8 +185,8 @@ func (m *master) agentGone(id api.AgentID) {
 	m.do(note{"agent disconnected", map[string]any{"agent": string(id)}})
 }
 
-// pingsLost gives up an agent that has answered no ping for the agent timeout. Nothing told of it before (SlaveObserver in
-// src/master/master.cpp).
+// pingsLost marks an agent unreachable that has not answered pings for the agent timeout. Nothing reports it earlier
+// (SlaveObserver in src/master/master.cpp).
 func (m *master) pingsLost(e pingsLost) {
 	a := m.agents[e.agent]
 	if a == nil || !a.connected || !a.silent.Equal(e.since) {
@@ -212,7 +211,7 @@ func (m *master) markUnreachable(a *agentEntry) {
 	m.tellAgentLost(a.id)
 }
 
-// exited books the end of an executor and tells its framework. One that is not in the books is passed over
+// exited records the exit of an executor and reports it to the framework. It ignores unknown executors
 // (Master::exitedExecutor in src/master/master.cpp).
 func (m *master) exited(a *agentEntry, e exitedExecutor) {
 	if a.executors[e.executor] == nil {
@@ -230,7 +229,7 @@ func (m *master) exited(a *agentEntry, e exitedExecutor) {
 }
 
 // address is where the agent listens.
-// agentIP is the IP address of an agent that listens at the address: the master's own, where that says nothing else.
+// agentIP returns the IP address of an agent with this address, by default the master's.
 func (m *master) agentIP(address string) string {
 	if host, _, err := net.SplitHostPort(address); err == nil && net.ParseIP(host) != nil {
 		return host

@@ -31,12 +31,12 @@ type masterNode struct {
 	server  *server
 	// welcomed gets a value after an agent registered.
 	welcomed chan struct{}
-	// addresses says where the agents of this master are. Only the owner uses it.
+	// addresses of the agents. Only the owner uses it.
 	addresses map[api.AgentID]string
 }
 
-// startMaster runs a master that will listen on the port. Agents may register with it; schedulers wait until it serves,
-// so that none is told of a task as unknown before the task's agent has named it.
+// startMaster runs a master that serve will open on the port. Agents may register before; schedulers wait for serve, so that
+// reconciliation does not report a task as unknown before its agent has registered.
 func startMaster(p plan, h *hub, port int) (*masterNode, error) {
 	n := &masterNode{plan: p, hub: h, streams: newStreams(), welcomed: make(chan struct{}, 1), addresses: map[api.AgentID]string{}}
 	var file masterFile

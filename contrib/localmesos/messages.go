@@ -6,16 +6,16 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// message is what master and agents send each other. In a real Mesos these are internal and not documented; the names
-// follow mesos/src/messages/messages.proto. kind is the name that Faults know it by.
+// message is a message between master and agent. In Mesos these are internal; the names follow
+// mesos/src/messages/messages.proto. kind is its name in Fault.Kind.
 type message interface{ kind() string }
 
 // Master to agent.
 type (
-	// registered gives a new agent its id, or tells one that came back that it is known again.
+	// registered gives a new agent its id, or confirms the registration of a returning one.
 	registered struct{ agent api.AgentID }
-	// runTask launches a task. launchExecutor says that its executor is to be started for it: the master knows of none. So it
-	// is for each task with a command.
+	// runTask launches a task. launchExecutor is true if the master knows no executor for it, so that the agent must start one.
+	// It is always true for a task with a command.
 	runTask struct {
 		framework      mesos.FrameworkInfo
 		task           mesos.TaskInfo
@@ -28,16 +28,16 @@ type (
 	}
 	shutdownExecutor  struct{ executor executorKey }
 	shutdownFramework struct{ framework api.FrameworkID }
-	// updateFramework tells that the framework's scheduler (re)subscribed: what it has not acknowledged goes out again.
+	// updateFramework: the framework's scheduler has (re)subscribed, so the agent resends unacknowledged updates.
 	updateFramework struct{ framework mesos.FrameworkInfo }
 	acknowledge     struct {
 		framework api.FrameworkID
 		task      api.TaskID
 		uuid      string
 	}
-	// drainAgent has all tasks killed.
+	// drainAgent kills all tasks.
 	drainAgent struct{ config mesos.DrainConfig }
-	// shutdownAgent ends all that the agent runs, and its id.
+	// shutdownAgent ends everything the agent runs, and its id.
 	shutdownAgent     struct{ forGood bool }
 	messageToExecutor struct {
 		executor executorKey
@@ -47,14 +47,14 @@ type (
 
 // Agent to master.
 type (
-	// register names all that the agent runs; a new agent has no id and nothing to name.
+	// register lists everything the agent runs. A new agent has no id and an empty list.
 	register struct {
 		info       mesos.AgentInfo
 		frameworks []mesos.FrameworkInfo
 		executors  []mesos.ExecutorInfo
 		tasks      []agentTask
 	}
-	// update carries a status that waits for its acknowledgement, and the latest one, which may be newer.
+	// update has the oldest unacknowledged status and the latest one.
 	update struct {
 		framework api.FrameworkID
 		status    mesos.TaskStatus
@@ -70,7 +70,7 @@ type (
 	}
 )
 
-// executorKey names an executor on one agent.
+// executorKey identifies an executor on one agent.
 type executorKey struct {
 	framework api.FrameworkID
 	executor  api.ExecutorID

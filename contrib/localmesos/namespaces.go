@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespaces are those that a container does not share with the machine.
+// namespaces are a container's own namespaces.
 func (i isolators) namespaces() (flags uintptr) {
 	if i.mount != "" {
 		flags |= syscall.CLONE_NEWNS
@@ -24,10 +24,9 @@ func (i isolators) namespaces() (flags uintptr) {
 	return flags
 }
 
-// script is what a shell does before it runs the container's command, as src/slave/containerizer/mesos/launch.cpp of Mesos: it
-// joins the cgroups before it starts anything, keeps mounts from the machine, and mounts /proc for its own PID namespace. There it
-// stays, as PID 1, and reaps what others leave behind; with it ends all that is in the namespace. It is empty where there is
-// nothing to do.
+// script returns the shell script that runs before the container's command, as src/slave/containerizer/mesos/launch.cpp in Mesos.
+// It joins the cgroups before starting anything, makes mounts private, and mounts /proc of its PID namespace. There the shell stays
+// as PID 1 and reaps orphans; when it ends, the kernel kills the rest of the namespace. Without isolators it is empty.
 func (i isolators) script(join bool) string {
 	if !join && i.mount == "" {
 		return ""
@@ -42,8 +41,8 @@ func (i isolators) script(join bool) string {
 	return strings.Join(append(steps, i.mount+` -t proc -o nosuid,nodev,noexec proc /proc || exit 1`, `"$@"`, `exit $?`), "\n")
 }
 
-// status is the wait status of a container's command. A PID 1 cannot die of the signal that its command died of; a shell then exits
-// with 128 and the signal.
+// status returns the wait status of a container's command. PID 1 cannot die of the signal that killed its command; the shell exits
+// with 128 plus the signal instead.
 func (i isolators) status(w syscall.WaitStatus) int32 {
 	if i.pids && w.Exited() && w.ExitStatus() > 128 {
 		return int32(w.ExitStatus() - 128)
@@ -51,9 +50,9 @@ func (i isolators) status(w syscall.WaitStatus) int32 {
 	return int32(w)
 }
 
-// shareWorkDir has what the machine mounts and unmounts in an agent's work directory later reach the containers: the directory is
-// made a shared mount, unless it is in one (src/slave/containerizer/mesos/isolators/filesystem/linux.cpp, ensureSharedMount).
-// No file in it can be linked to a place outside then, or renamed.
+// shareWorkDir makes an agent's work directory a shared mount, unless it is in one, so that later mounts and unmounts in it
+// propagate to containers (ensureSharedMount in src/slave/containerizer/mesos/isolators/filesystem/linux.cpp). Files can then not be
+// linked or renamed across its border.
 func (i isolators) shareWorkDir(dir string) error {
 	if i.mount == "" {
 		return nil
@@ -72,7 +71,7 @@ func (i isolators) shareWorkDir(dir string) error {
 		return fmt.Errorf("cannot tell on which mount %s is: %w", path, cmp.Or(err, os.ErrNotExist))
 	}
 	mount := mounts[0]
-	for _, m := range mounts { // the last one on the longest path is what one sees there
+	for _, m := range mounts { // the last mount on the longest path is the visible one
 		if len(m.Mountpoint) >= len(mount.Mountpoint) {
 			mount = m
 		}
@@ -94,7 +93,7 @@ func (i isolators) shareWorkDir(dir string) error {
 	return nil
 }
 
-// peers names the group of mounts that a shared mount is in; "" if it is not shared.
+// peers returns the peer group of a mount; "" if it is not shared.
 func peers(m *mountinfo.Info) string {
 	for _, field := range strings.Fields(m.Optional) {
 		if group, shared := strings.CutPrefix(field, "shared:"); shared {
@@ -104,14 +103,14 @@ func peers(m *mountinfo.Info) string {
 	return ""
 }
 
-// unshareWorkDir removes the mount that shareWorkDir made, if it made one. Mesos leaves it.
+// unshareWorkDir unmounts what shareWorkDir mounted. Mesos keeps it.
 func unshareWorkDir(dir string) {
 	path, err := realPath(dir)
 	if err != nil {
 		return
 	}
 	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(path))
-	if err != nil || len(mounts) == 0 || mounts[0].Root == "/" { // a file system of its own is the operator's
+	if err != nil || len(mounts) == 0 || mounts[0].Root == "/" { // the root of a file system: the operator mounted it
 		return
 	}
 	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {

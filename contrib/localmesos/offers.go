@@ -23,27 +23,27 @@ type offer struct {
 	resources pool // allocated to role
 }
 
-// filterKey says what a filter is about.
+// filterKey identifies a filter.
 type filterKey struct {
 	agent api.AgentID
 	role  string
 }
 
-// filter keeps an agent's resources from a framework that refused as many or more.
+// filter suppresses offers of an agent to a framework that refused at least these resources.
 type filter struct {
 	until   time.Time
 	refused pool
 }
 
-// Allocation follows src/master/allocator/mesos/hierarchical.cpp. A framework that comes, an agent that comes, REVIVE and a new
-// unavailability have it run at once, the first and the third over all agents. All else waits for the allocator's own beat, once
-// an interval: what is declined, given back or freed, the end of a filter, REACTIVATE_AGENT, UPDATE_FRAMEWORK, a quota. What one
-// run gives a framework comes in one event.
+// Allocation follows src/master/allocator/mesos/hierarchical.cpp. A new framework, a new agent, REVIVE and a new
+// unavailability run it at once, the first and the third for all agents. Everything else waits for the batch allocation once an
+// interval: declined, returned or freed resources, an expired filter, REACTIVATE_AGENT, UPDATE_FRAMEWORK, a quota. A framework gets
+// all offers of one run in one event.
 
-// allocateAll offers what every agent has free.
+// allocateAll offers the free resources of all agents.
 func (m *master) allocateAll() { m.allocate(m.sortedAgents()...) }
 
-// allocate offers what agents have free.
+// allocate offers the free resources of these agents.
 func (m *master) allocate(agents ...*agentEntry) {
 	made := map[*framework][]mesos.Offer{}
 	for _, a := range agents {
@@ -59,7 +59,7 @@ func (m *master) allocate(agents ...*agentEntry) {
 	}
 }
 
-// allocateSoon has the agent's free resources offered at the allocator's next beat.
+// allocateSoon marks the agent for the next batch allocation.
 func (m *master) allocateSoon(a *agentEntry) {
 	a.allocating = true
 	if m.allocating {
@@ -70,7 +70,7 @@ func (m *master) allocateSoon(a *agentEntry) {
 	m.timers.add(m.started.Add((beats+1)*m.allocationInterval), allocationDue{})
 }
 
-// beat offers what the agents have free that something became free on since the last one.
+// beat is the batch allocation: it offers the free resources of marked agents.
 func (m *master) beat() {
 	m.allocating = false
 	agents := slices.DeleteFunc(m.sortedAgents(), func(a *agentEntry) bool { return !a.allocating })
@@ -80,8 +80,8 @@ func (m *master) beat() {
 	m.allocate(agents...)
 }
 
-// offerFrom gives all that the agent has free to the framework that had no offer for the longest time and wants it;
-// what is reserved for the roles of others goes to those.
+// offerFrom offers the agent's free resources to the framework that has waited longest for an offer and wants them. Reserved
+// resources go to frameworks of their role.
 func (m *master) offerFrom(a *agentEntry, made map[*framework][]mesos.Offer) {
 	if !m.offersOf(a) {
 		return
@@ -105,7 +105,7 @@ func (m *master) offerFrom(a *agentEntry, made map[*framework][]mesos.Offer) {
 	}
 }
 
-// usable returns the part that the framework's capabilities let it have.
+// usable returns the part that the framework's capabilities allow.
 func (f *framework) usable(part pool) pool {
 	if !hasCapability(f.info, mesos.FrameworkInfo_Capability_REVOCABLE_RESOURCES) {
 		part = part.plain()
@@ -175,14 +175,14 @@ func (o *offer) message() mesos.Offer {
 	return out
 }
 
-// endOffer takes the offer out of the books; its resources are the caller's to give back.
+// endOffer removes the offer. The caller must give back its resources.
 func (m *master) endOffer(o *offer) {
 	delete(m.offers, o.id)
 	delete(o.framework.offers, o.id)
 	delete(o.agent.offers, o.id)
 }
 
-// withdrawOffers removes all offers of a framework whose scheduler is gone. It sends no rescinds.
+// withdrawOffers removes all offers of a disconnected framework, without RESCIND events.
 func (m *master) withdrawOffers(f *framework) {
 	m.forgetAsked(f)
 	for _, o := range f.offers {
@@ -191,7 +191,7 @@ func (m *master) withdrawOffers(f *framework) {
 	}
 }
 
-// rescindOffers takes back all offers and inverse offers of an agent.
+// rescindOffers rescinds all offers and inverse offers of an agent.
 func (m *master) rescindOffers(a *agentEntry) {
 	m.withdrawInverse(func(key askKey) bool { return key.agent == a.id })
 	for _, o := range a.offers {
@@ -199,7 +199,7 @@ func (m *master) rescindOffers(a *agentEntry) {
 	}
 }
 
-// rescind takes back an offer; its resources are free, but not offered again by this.
+// rescind rescinds an offer and frees its resources, without offering them again.
 func (m *master) rescind(o *offer) {
 	m.endOffer(o)
 	o.agent.free = o.agent.free.plus(o.resources.allocated(""))
@@ -208,7 +208,7 @@ func (m *master) rescind(o *offer) {
 	}})
 }
 
-// free gives resources back to the agent and has them offered again.
+// free gives resources back to the agent and marks it for allocation.
 func (m *master) free(a *agentEntry, resources pool) {
 	if resources.empty() {
 		return
@@ -217,7 +217,7 @@ func (m *master) free(a *agentEntry, resources pool) {
 	m.allocateSoon(a)
 }
 
-// decline ends offers; what is not ours or not valid any more is passed over, as Mesos does.
+// decline ends offers. Like Mesos, it ignores ids that are not the framework's or no longer valid.
 func (m *master) decline(f *framework, ids []mesos.OfferID, filters *mesos.Filters) {
 	for _, id := range ids {
 		if o := f.offers[api.OfferID(id.Value)]; o != nil {
@@ -227,7 +227,7 @@ func (m *master) decline(f *framework, ids []mesos.OfferID, filters *mesos.Filte
 	}
 }
 
-// refuse gives back what a framework did not take of an offer, and keeps it from that framework for a while.
+// refuse gives back what a framework did not use of an offer, and filters it for a while.
 func (m *master) refuse(o *offer, rest pool, filters *mesos.Filters) {
 	if rest.empty() {
 		return
@@ -237,7 +237,7 @@ func (m *master) refuse(o *offer, rest pool, filters *mesos.Filters) {
 	if duration == 0 {
 		return
 	}
-	until := m.now.Add(max(duration, m.allocationInterval)) // it shall not end before the next allocation
+	until := m.now.Add(max(duration, m.allocationInterval)) // must not expire before the next allocation
 	o.framework.filters[filterKey{o.agent.id, o.role}] = filter{until: until, refused: rest.allocated("")}
 	m.timers.add(until, filterEnded{o.agent.id})
 }
@@ -251,7 +251,7 @@ func refusal(filters *mesos.Filters) time.Duration {
 	return time.Duration(seconds * float64(time.Second))
 }
 
-// revive clears filters and suppression of the roles; none named means all.
+// revive clears filters and suppression of the roles; no role means all.
 func (m *master) revive(f *framework, roles []string) {
 	for key := range f.filters {
 		if len(roles) == 0 || slices.Contains(roles, key.role) {

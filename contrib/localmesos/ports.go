@@ -13,10 +13,10 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// portWatch finds containers that listen on ports which they do not have, as
-// src/slave/containerizer/mesos/isolators/network/ports.cpp does: on any address of the machine, loopback's too, by TCP, and by
-// sockets of IPv4 only. One of IPv6 that takes IPv4 too, as Go's listeners on all addresses are, is not seen; nor is what listens in
-// another network namespace than the agent's, or in a cgroup below the container's.
+// portWatch finds containers that listen on ports outside their resources, as
+// src/slave/containerizer/mesos/isolators/network/ports.cpp does: TCP over IPv4, on any address including loopback. It misses
+// dual-stack IPv6 sockets, such as Go's listeners on all addresses, and listeners in other network namespaces than the agent's or in
+// cgroups below the container's.
 type portWatch struct {
 	interval time.Duration
 	enter    func(do func() error) error
@@ -30,7 +30,7 @@ func newPortWatch(interval time.Duration, enter func(func() error) error, exceed
 	return &portWatch{interval: interval, enter: enter, exceeded: exceeded, ports: map[string]spans{}}
 }
 
-// set says which ports a container has now.
+// set stores the current ports of a container.
 func (w *portWatch) set(container, _ string, resources pool) {
 	var ports spans
 	for _, a := range resources {
@@ -49,7 +49,7 @@ func (w *portWatch) forget(container string) {
 	delete(w.ports, container)
 }
 
-// run looks at all containers after each interval, until stop is closed.
+// run checks all containers every interval, until stop is closed.
 func (w *portWatch) run(stop <-chan struct{}) {
 	for {
 		select {
@@ -83,7 +83,7 @@ func (w *portWatch) look() error {
 	return nil
 }
 
-// listenedOn are the ports on which a container's processes listen.
+// listenedOn returns the ports on which a container's processes listen.
 func listenedOn(container string, listening map[string]uint64) (ports spans) {
 	pids, err := os.ReadFile(filepath.Join(hierarchy("freezer"), cgroupsRoot, container, "cgroup.procs"))
 	if err != nil {
@@ -98,7 +98,7 @@ func listenedOn(container string, listening map[string]uint64) (ports spans) {
 		if err != nil {
 			continue // it has ended meanwhile
 		}
-		files, _ := process.FileDescriptorTargets() // none of one that has ended meanwhile
+		files, _ := process.FileDescriptorTargets() // empty if it has ended meanwhile
 		for _, file := range files {
 			if port, ok := listening[file]; ok {
 				ports = ports.plus(spans{{port, port}})
@@ -108,8 +108,8 @@ func listenedOn(container string, listening map[string]uint64) (ports spans) {
 	return ports
 }
 
-// listeningSockets reads which sockets of this thread's network namespace listen, by the name that a file descriptor shows, and on
-// which ports (https://docs.kernel.org/networking/proc_net_tcp.html).
+// listeningSockets returns the listening sockets of this thread's network namespace, by the target of a file descriptor's link,
+// and their ports (https://docs.kernel.org/networking/proc_net_tcp.html).
 func listeningSockets() (map[string]uint64, error) {
 	thread, err := procfs.NewFS("/proc/thread-self")
 	if err != nil {

@@ -14,12 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// processes starts, watches and ends the processes of one cluster. It outlives the agents, so that an agent that is
-// killed and started again within the cluster still learns how its processes ended.
+// processes starts, watches and ends the processes of one cluster. It outlives the agents, so that a restarted agent in this
+// cluster still gets the exit status of its processes.
 type processes struct {
 	mu       sync.Mutex // guards children and inside
 	children map[process]*child
-	inside   uint64 // how many executors were started in this program
+	inside   uint64 // number of executors started in this program
 	watchers sync.WaitGroup
 }
 
@@ -32,14 +32,14 @@ type child struct {
 
 func newProcesses() *processes { return &processes{children: map[process]*child{}} }
 
-// command is what to start and where; what its URIs name is there already.
+// command to start in a sandbox that has all files from its URIs.
 type command struct {
 	info      *mesos.CommandInfo
 	sandbox   string
 	env       []string
 	isolation isolators
-	join      []string                    // files by which it joins its cgroups
-	enter     func(do func() error) error // does something in its network namespace
+	join      []string                    // files to write to join its cgroups
+	enter     func(do func() error) error // runs do in its network namespace
 }
 
 // start starts a process in a session of its own, with its output in the sandbox's files stdout and stderr.
@@ -65,7 +65,7 @@ func (ps *processes) start(c command) (process, error) {
 	return ps.adopt(cmd, c.isolation), nil
 }
 
-// adopt waits for a child that was just started.
+// adopt waits for a new child.
 func (ps *processes) adopt(cmd *exec.Cmd, isolation isolators) process {
 	p := process{PID: cmd.Process.Pid}
 	if stat, err := readStat(p.PID); err == nil {
@@ -76,7 +76,7 @@ func (ps *processes) adopt(cmd *exec.Cmd, isolation isolators) process {
 	ps.children[p] = c
 	ps.mu.Unlock()
 	ps.watchers.Go(func() {
-		_ = cmd.Wait() // the wait status below says all
+		_ = cmd.Wait() // the wait status below has the result
 		if w, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok {
 			c.status = isolation.status(w)
 		}
@@ -85,8 +85,8 @@ func (ps *processes) adopt(cmd *exec.Cmd, isolation isolators) process {
 	return p
 }
 
-// startInside runs an executor in this program. Once quit is closed, run has to return soon, with a wait status. What
-// stands for its process has no PID.
+// startInside runs an executor in this program. run must return a wait status soon after quit is closed. The returned process has
+// no PID.
 func (ps *processes) startInside(run func(quit <-chan struct{}) int32) process {
 	quit := make(chan struct{})
 	c := &child{done: make(chan struct{}), quit: sync.OnceFunc(func() { close(quit) })}
@@ -102,7 +102,7 @@ func (ps *processes) startInside(run func(quit <-chan struct{}) int32) process {
 	return p
 }
 
-// destroy ends a process with all that it started, or an executor in this program.
+// destroy ends a process and everything it started, or an executor in this program.
 func (ps *processes) destroy(p process) {
 	ps.mu.Lock()
 	c := ps.children[p]
@@ -136,8 +136,8 @@ func (c command) prepare() (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// watch calls ended with the wait status once the process is gone; -1 if another program started it, or if it was gone
-// before. It stops watching when stop is closed.
+// watch calls ended with the wait status when the process has exited; -1 if it is not our child or exited before. It stops watching
+// when stop is closed.
 func (ps *processes) watch(p process, stop <-chan struct{}, ended func(status int32)) {
 	ps.mu.Lock()
 	c := ps.children[p]
@@ -160,7 +160,7 @@ func (ps *processes) watch(p process, stop <-chan struct{}, ended func(status in
 	})
 }
 
-// waitForeign waits for the end of a process that is not our child; false means that stop came first.
+// waitForeign waits for the end of a process that is not our child. It returns false if stop is closed first.
 func waitForeign(p process, stop <-chan struct{}) bool {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if err != nil || !p.alive() {
@@ -170,7 +170,7 @@ func waitForeign(p process, stop <-chan struct{}) bool {
 		return true
 	}
 	defer unix.Close(fd)
-	const look = 200 // ms between looks at stop; the end of the process is seen at once
+	const look = 200 // ms between checks of stop; poll returns at once when the process ends
 	for {
 		select {
 		case <-stop:
@@ -184,21 +184,21 @@ func waitForeign(p process, stop <-chan struct{}) bool {
 	}
 }
 
-// alive reports whether the very process runs.
+// alive reports whether this process runs, and not another one with its PID.
 func (p process) alive() bool {
 	stat, err := readStat(p.PID)
 	return err == nil && stat.Starttime == p.Start && stat.State != zombie
 }
 
-// terminate asks the process group of a command to end.
+// terminate sends SIGTERM to the process group of a command.
 func (p process) terminate() {
 	if p.PID > 0 && p.alive() {
-		_ = syscall.Kill(-p.PID, syscall.SIGTERM) // gone already is as good
+		_ = syscall.Kill(-p.PID, syscall.SIGTERM) // it may be gone already
 	}
 }
 
-// destroy kills the process and all that it started: its descendants and its session, whose number no other process
-// can get while one of them lives. What was started in between is found by a second look.
+// destroy kills the process, its descendants and its session, whose id cannot be reused while a member lives. It repeats the search,
+// to find processes started meanwhile.
 func (p process) destroy() {
 	if p.PID <= 0 {
 		return
@@ -214,7 +214,7 @@ func (p process) destroy() {
 	}
 }
 
-// family returns the live processes that p is or started.
+// family returns p and the processes it started, if they live.
 func family(p process) []int {
 	processes, err := procfs.AllProcs()
 	if err != nil {
@@ -227,7 +227,7 @@ func family(p process) []int {
 		}
 	}
 	if s, ok := stats[p.PID]; ok && s.Starttime != p.Start {
-		return nil // another process has the id: no one of the session is left
+		return nil // another process has the id, so the session has ended
 	}
 	members := map[int]bool{p.PID: true}
 	for grew := true; grew; {

@@ -13,12 +13,11 @@ import (
 	"github.com/mesos/mesos-go/api/v1/lib/quota"
 )
 
-// quotas are what operators have set for roles. Limits are enforced. Guarantees are kept and shown, but nothing is laid
-// away for them. Which calls there are and what they mean: https://mesos.apache.org/documentation/latest/quota/.
+// quotas of roles, set by operators. Limits are enforced. Guarantees are stored and shown, but no resources are set aside for
+// them. See https://mesos.apache.org/documentation/latest/quota/.
 type quotas map[string]quota.QuotaConfig
 
-// updateQuota replaces the quotas of the roles that are named, of all or of none. A role without guarantee and limit has
-// no quota any more.
+// updateQuota replaces the quotas of the named roles, either all or none. Without guarantee and limit it removes a role's quota.
 func (m *master) updateQuota(call *pb.Call_UpdateQuota) answer {
 	for i := range call.QuotaConfigs {
 		if problem := m.quotaProblem(&call.QuotaConfigs[i], call.GetForce()); problem != "" {
@@ -71,8 +70,8 @@ func belongsTo(role, parent string) bool {
 	return role == parent || strings.HasPrefix(role, parent+"/")
 }
 
-// consumed returns how much of each scalar counts towards a role's quota: what is reserved for it, used or not, and what
-// else its frameworks have or are offered.
+// consumed returns how much of each scalar counts towards a role's quota: its reservations, used or not, and what its frameworks
+// otherwise use or are offered.
 func (m *master) consumed(role string) map[string]int64 {
 	sum := map[string]int64{}
 	for _, a := range m.agents {
@@ -90,8 +89,8 @@ func (m *master) consumed(role string) map[string]int64 {
 	return sum
 }
 
-// withinQuota cuts the unreserved scalars of what could be offered to a role down to what the limits of the role, and of
-// those above it, leave. Ports and revocable resources have no quota.
+// withinQuota reduces the unreserved scalars of a possible offer to what the limits of the role and its parents leave. Ports and
+// revocable resources have no quota.
 func (m *master) withinQuota(role string, part pool) pool {
 	for limited, config := range m.quotas {
 		if len(config.Limits) == 0 || !belongsTo(role, limited) {

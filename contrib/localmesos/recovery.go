@@ -4,20 +4,20 @@ import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 )
 
-// recovered tells a new agent what the one before left on disk. It comes before all other events.
+// recovered has the checkpoints of the previous agent. It comes before all other events.
 type recovered struct {
 	runs     []savedRun
 	draining *mesos.DrainConfig
 }
 
-// savedRun is an executor's run as it was checkpointed.
+// savedRun is the checkpoint of an executor's run.
 type savedRun struct {
 	framework mesos.FrameworkInfo
 	run       *executorRun
 }
 
-// recover follows https://mesos.apache.org/documentation/latest/agent-recovery/: executors of frameworks that asked
-// for checkpoints go on; others are ended.
+// recover follows https://mesos.apache.org/documentation/latest/agent-recovery/: executors of checkpointing frameworks
+// keep running; others are killed.
 func (a *agent) recover(e recovered) {
 	for _, saved := range e.runs {
 		run := saved.run

@@ -8,24 +8,23 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// registry is what a master keeps of agents beyond its own life (src/master/registry.proto): those that it had, those that are
-// unreachable, and those that are gone for good.
+// registry is the master's persistent record of agents (src/master/registry.proto): registered, unreachable and gone ones.
 type registry struct {
-	// recovered are the agents of the master before that have not come back yet: nothing is said of what they run.
+	// recovered agents were registered with the previous master and have not returned yet. The master reports nothing about their tasks.
 	recovered map[api.AgentID]bool
-	// lost are those that did not come back in time.
+	// lost agents did not return in time.
 	lost map[api.AgentID]bool
-	// gone are those that an operator has marked gone.
+	// gone agents were marked gone by an operator.
 	gone map[api.AgentID]bool
-	// forgetful is a master whose agents come and go with it, by the thousand: it keeps only which are gone.
+	// forgetful stores only gone agents, for benchmarks with a thousand agents that end with the master.
 	forgetful bool
 }
 
-// reregisterTimeout is how long agents may take to come back to a new master: --agent_reregister_timeout of Mesos
+// reregisterTimeout is how long agents may take to reregister with a new master: --agent_reregister_timeout of Mesos
 // (MIN_AGENT_REREGISTER_TIMEOUT in src/master/constants.hpp).
 const reregisterTimeout = 10 * time.Minute
 
-// registryFile is a registry in the master's file.
+// registryFile is the registry in the master's file.
 type registryFile struct {
 	Admitted    []api.AgentID `json:"admitted,omitempty"`
 	Unreachable []api.AgentID `json:"unreachable,omitempty"`
@@ -36,7 +35,7 @@ func newRegistry(forgetful bool) registry {
 	return registry{recovered: map[api.AgentID]bool{}, lost: map[api.AgentID]bool{}, gone: map[api.AgentID]bool{}, forgetful: forgetful}
 }
 
-// savedRegistry is what survives a master.
+// savedRegistry returns the registry to store.
 func (m *master) savedRegistry() registryFile {
 	file := registryFile{Gone: slices.Sorted(maps.Keys(m.registry.gone))}
 	if m.registry.forgetful {
@@ -54,7 +53,7 @@ func (m *master) savedRegistry() registryFile {
 	return file
 }
 
-// restoreRegistry brings back the agents of an earlier life, which have their time to come back.
+// restoreRegistry restores the agents, whose reregister timeout starts now.
 func (m *master) restoreRegistry(file registryFile) {
 	for _, id := range file.Admitted {
 		m.registry.recovered[id] = true
@@ -68,7 +67,7 @@ func (m *master) restoreRegistry(file registryFile) {
 	m.timers.add(m.now.Add(reregisterTimeout), recoveryDue{})
 }
 
-// admit enters an agent that registers.
+// admit records a registering agent.
 func (m *master) admit(id api.AgentID, isNew bool) {
 	delete(m.registry.recovered, id)
 	delete(m.registry.lost, id)
@@ -77,15 +76,15 @@ func (m *master) admit(id api.AgentID, isNew bool) {
 	}
 }
 
-// keepAgents has the registry stored where that is of use.
+// keepAgents stores the registry, unless it is forgetful.
 func (m *master) keepAgents() {
 	if !m.registry.forgetful {
 		m.do(saveFrameworks{})
 	}
 }
 
-// giveUpRecovered calls agents unreachable that have not come back to this master (Master::recoveredSlavesTimeout in
-// src/master/master.cpp). It knows nothing of their tasks.
+// giveUpRecovered marks recovered agents unreachable that have not returned (Master::recoveredSlavesTimeout in
+// src/master/master.cpp). It does not know their tasks.
 func (m *master) giveUpRecovered() {
 	for _, id := range slices.Sorted(maps.Keys(m.registry.recovered)) {
 		delete(m.registry.recovered, id)

@@ -13,10 +13,10 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// stack are the reservations of a resource beyond a single static one, in protobuf, so that slots can be compared.
+// stack has the reservations of a resource, unless it is a single static one. It is serialized protobuf, to be comparable.
 type stack string
 
-// stackOf returns for whom a resource is reserved, and how, from either form that the API has.
+// stackOf returns the role and the reservations of a resource in either format of the API.
 func stackOf(r *mesos.Resource) (role string, how stack) {
 	list := r.Reservations
 	if len(list) == 0 && r.Reservation != nil {
@@ -33,12 +33,12 @@ func stackOf(r *mesos.Resource) (role string, how stack) {
 	}
 	data, err := (&mesos.Resource{Type: mesos.SCALAR.Enum(), Reservations: list}).Marshal()
 	if err != nil {
-		panic(err) // nothing that it must have is missing
+		panic(err) // no required field is missing
 	}
 	return last.GetRole(), stack(data)
 }
 
-// list returns the reservations again; none of a resource that is reserved for nobody.
+// list returns the reservations; none for an unreserved resource.
 func (s slot) list() []mesos.Resource_ReservationInfo {
 	if s.how != "" {
 		var r mesos.Resource
@@ -53,7 +53,7 @@ func (s slot) list() []mesos.Resource_ReservationInfo {
 	return []mesos.Resource_ReservationInfo{{Type: mesos.Resource_ReservationInfo_STATIC.Enum(), Role: &s.role}}
 }
 
-// reservationsText is how Mesos's messages name reservations.
+// reservationsText formats reservations as in Mesos' messages.
 func (s slot) reservationsText() string {
 	var texts []string
 	for _, r := range s.list() {
@@ -69,7 +69,7 @@ func (s slot) reservationsText() string {
 	return "(reservations: [" + strings.Join(texts, ",") + "])"
 }
 
-// below returns the pool as it was before its last reservations; ok is false if one of them is not dynamic.
+// below returns the pool without the last reservation of each resource; ok is false if one of them is not dynamic.
 func (p pool) below() (source pool, ok bool) {
 	for _, a := range p {
 		list := a.list()
@@ -83,12 +83,12 @@ func (p pool) below() (source pool, ok bool) {
 	return source, true
 }
 
-// conversion is a change of an agent's reservations.
+// conversion is a change to an agent's reservations.
 type conversion struct{ from, to pool }
 
-// reserve reserves resources of an agent, or with undo takes that back
-// (https://mesos.apache.org/documentation/latest/reservation/#operator-http-endpoints). Offers that are in the way are
-// rescinded.
+// reserve reserves resources of an agent, or unreserves them with undo
+// (https://mesos.apache.org/documentation/latest/reservation/#operator-http-endpoints). It rescinds conflicting
+// offers.
 func (m *master) reserve(agent mesos.AgentID, resources []mesos.Resource, undo bool) answer {
 	a := m.agents[api.AgentID(agent.Value)]
 	if a == nil {
@@ -135,7 +135,7 @@ func reservationProblem(reserved pool, dynamic bool) string {
 	return ""
 }
 
-// rescindFor takes back the agent's offers, in order, until it has the resources free or there is no offer left.
+// rescindFor rescinds the agent's offers, in order, until the resources are free or no offer is left.
 func (m *master) rescindFor(a *agentEntry, wanted pool) {
 	for _, id := range slices.Sorted(maps.Keys(a.offers)) {
 		if a.free.contains(wanted) {
@@ -145,7 +145,7 @@ func (m *master) rescindFor(a *agentEntry, wanted pool) {
 	}
 }
 
-// reservedTotal is what an agent that registers has, with what was reserved before.
+// reservedTotal returns the resources of a registering agent with its reservations applied.
 func (m *master) reservedTotal(id api.AgentID, own pool) pool {
 	for _, change := range m.reservations[id] {
 		own = change.in(own)

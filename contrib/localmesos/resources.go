@@ -12,17 +12,17 @@ import (
 	"github.com/k8sm/k8sm/contrib/localmesos/wire"
 )
 
-// slot says which resource an amount is of.
+// slot identifies a resource.
 type slot struct {
 	name string
 	role string // the role that it is reserved for, "*" for unreserved
-	how  stack  // it is reserved; "" for statically and in one step
+	how  stack  // its reservations; "" for unreserved or a single static one
 	used string // role it is allocated to, "" while it is not
-	// revocable resources may be taken back (https://mesos.apache.org/documentation/latest/oversubscription/).
+	// revocable resources can be revoked (https://mesos.apache.org/documentation/latest/oversubscription/).
 	revocable bool
 }
 
-// amount is how much there is of one slot. Scalars count in thousandths, as in Mesos, so that sums are exact.
+// amount of one slot. Scalars are in thousandths, as in Mesos, so that sums are exact.
 type amount struct {
 	slot
 	kind   mesos.Value_Type
@@ -37,7 +37,7 @@ type pool []amount
 
 func milli(f float64) int64 { return int64(math.Round(f * 1000)) }
 
-// poolOf reads resources in both forms that a framework may send: with role, or with a stack of reservations.
+// poolOf reads resources in both formats of the API: with a role, or with a stack of reservations.
 func poolOf(resources []mesos.Resource) pool {
 	var p pool
 	for i := range resources {
@@ -73,7 +73,7 @@ func (p pool) plus(q pool) pool {
 	return out
 }
 
-// minus takes q away; what p does not have is not taken. Amounts that become empty are gone.
+// minus subtracts q, as far as p has it. It removes empty amounts.
 func (p pool) minus(q pool) pool {
 	out := make(pool, 0, len(p))
 	for _, a := range p {
@@ -113,7 +113,7 @@ func (p pool) allocatable() bool {
 	})
 }
 
-// forRole returns the part that may be offered to the role: the unreserved, and what is reserved for it or a parent.
+// forRole returns the part that may be offered to the role: unreserved, or reserved for it or a parent.
 func (p pool) forRole(role string) pool {
 	return slices.DeleteFunc(slices.Clone(p), func(a amount) bool {
 		return a.role != "*" && a.role != role && !strings.HasPrefix(role, a.role+"/")
@@ -130,8 +130,7 @@ func (p pool) unrefined() pool {
 	return slices.DeleteFunc(slices.Clone(p), func(a amount) bool { return len(a.list()) > 1 })
 }
 
-// mixed names a resource of which the pool has revocable and other amounts, "" if there is none: Mesos refuses tasks that
-// mix them.
+// mixed returns a resource with both revocable and other amounts in the pool, or "". Mesos refuses tasks that mix them.
 func (p pool) mixed() string {
 	for _, a := range p {
 		mixes := func(b amount) bool { return b.name == a.name && !b.revocable }
@@ -152,12 +151,12 @@ func (p pool) allocated(role string) pool {
 	return out
 }
 
-// form is how resources are shown.
+// form is a format of resources in the API.
 type form int
 
 const (
-	withRole         form = iota // role, as offers to most frameworks and the operator API have it
-	withReservations             // stack of reservations, for RESERVATION_REFINEMENT frameworks
+	withRole         form = iota // with a role, for most frameworks and the operator API
+	withReservations             // with a stack of reservations, for RESERVATION_REFINEMENT frameworks
 )
 
 // messages returns the pool as resources of the API.
@@ -174,7 +173,7 @@ func (p pool) messages(f form) []mesos.Resource {
 			r.Set = &mesos.Value_Set{Item: a.set}
 		}
 		list := a.list()
-		if f == withReservations || len(list) > 1 { // refinements have no other form
+		if f == withReservations || len(list) > 1 { // refined reservations have no other format
 			r.Reservations = list
 		}
 		if f == withRole {
@@ -306,7 +305,7 @@ func without[T comparable](a, b []T) []T {
 	return slices.DeleteFunc(slices.Clone(a), func(x T) bool { return slices.Contains(b, x) })
 }
 
-// flat shows a pool as the older endpoints do: cpus, mem, disk and gpus always, the rest where there is some.
+// flat formats a pool for the older endpoints: cpus, mem, disk and gpus always, others if present.
 func (p pool) flat() map[string]any {
 	out := map[string]any{}
 	for _, name := range []string{"cpus", "mem", "disk", "gpus"} {
@@ -326,7 +325,7 @@ func (p pool) flat() map[string]any {
 	return out
 }
 
-// split parts a pool into what is unreserved and what is reserved for each role.
+// split separates a pool into unreserved resources and those reserved for each role.
 func (p pool) split() (unreserved pool, reserved map[string]pool) {
 	reserved = map[string]pool{}
 	for _, a := range p {

@@ -12,7 +12,7 @@ import (
 	"github.com/k8sm/k8sm/contrib/localmesos/wire"
 )
 
-// What the endpoints before the operator API show: /state, /slaves, /frameworks, /tasks.
+// The endpoints older than the operator API: /state, /slaves, /frameworks, /tasks.
 
 func versionInfo() mesos.VersionInfo {
 	date, user, none := "", "k8sm", ""
@@ -232,7 +232,7 @@ func attributeValues(attributes []mesos.Attribute) map[string]any {
 
 func (a *agentEntry) pid() string { return fmt.Sprintf("slave(1)@%s:%d", a.ip, a.info.GetPort()) }
 
-// used returns what executors and tasks on the agent have, by the role it is allocated to.
+// used returns the resources of executors and tasks on the agent, by role.
 func (a *agentEntry) used() pool {
 	var out pool
 	for _, x := range a.executors {
@@ -244,7 +244,7 @@ func (a *agentEntry) used() pool {
 	return a.total.order(out)
 }
 
-// order sorts q as p is sorted, so that what is shown does not change by itself.
+// order sorts q like p, so that the output is stable.
 func (p pool) order(q pool) pool {
 	rank := func(a amount) int {
 		return slices.IndexFunc(p, func(x amount) bool { return x.name == a.name && x.role == a.role })

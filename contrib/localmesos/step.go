@@ -11,8 +11,8 @@ import (
 // event is an input of a state machine.
 type event any
 
-// action is anything that a state machine wants done. The kinds common to master and agent are here; each performs its
-// own in masterNode and agentNode.
+// action is an output of a state machine. The actions common to master and agent are here; masterNode and agentNode perform
+// their own.
 type action any
 
 type (
@@ -22,32 +22,32 @@ type (
 		event  wire.Message
 		kind   string
 	}
-	// hangUp ends a stream after what was sent.
+	// hangUp ends a stream after sending its queue.
 	hangUp struct{ stream string }
 	// answer is the HTTP answer to the call that was this step's event.
 	answer struct {
 		status int
 		text   string
 	}
-	// note is something that an operator would tell, for the log.
+	// note is a log line for operators.
 	note struct {
 		text   string
 		fields map[string]any
 	}
 )
 
-// tick tells a state machine only what time it is.
+// tick has no meaning but its time.
 type tick struct{}
 
-// streamClosed tells that the other side of a stream is gone.
+// streamClosed: the other side has closed a stream.
 type streamClosed struct{ stream string }
 
 var accepted = answer{status: http.StatusAccepted}
 
 func refused(text string) answer { return answer{status: http.StatusBadRequest, text: text} }
 
-// timers holds what a state machine has to do later: events to itself. A timer is never cancelled: what it finds when
-// it is due decides whether it still means something.
+// timers holds events that a state machine sends to itself later. A timer is never cancelled; its handler checks whether it still
+// applies.
 type timers struct{ queue timerQueue }
 
 type timer struct {
@@ -57,7 +57,7 @@ type timer struct {
 
 func (t *timers) add(at time.Time, e event) { heap.Push(&t.queue, timer{at, e}) }
 
-// next returns when the first timer is due; zero means that there is none.
+// next returns when the first timer is due; zero without timers.
 func (t *timers) next() time.Time {
 	if len(t.queue) == 0 {
 		return time.Time{}
@@ -65,7 +65,7 @@ func (t *timers) next() time.Time {
 	return t.queue[0].at
 }
 
-// due removes and returns the events whose time has come.
+// due removes and returns the events that are due.
 func (t *timers) due(now time.Time) []event {
 	var out []event
 	for len(t.queue) > 0 && !t.queue[0].at.After(now) {

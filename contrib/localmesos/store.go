@@ -45,7 +45,7 @@ type (
 	quotaDocument       = document[quota.QuotaConfig, *quota.QuotaConfig]
 )
 
-// writeFile replaces a JSON file as a whole, so that a kill at any time leaves the old one or the new one.
+// writeFile replaces a JSON file atomically.
 func writeFile(path string, content any) error {
 	data, err := json.MarshalIndent(content, "", " ")
 	if err != nil {
@@ -75,14 +75,14 @@ func readFile(path string, content any) (found bool, err error) {
 	return true, nil
 }
 
-// masterFile is what a master keeps. Tasks are not in it: agents bring them when they register again.
+// masterFile is the state of a master. It has no tasks: agents report them when they register again.
 type masterFile struct {
 	Frameworks []frameworkDocument `json:"frameworks"`
 	Removed    []api.FrameworkID   `json:"removed"`
 	Upkeep     upkeepFile          `json:"upkeep"`
 	Agents     registryFile        `json:"agents"`
 	Quotas     []quotaDocument     `json:"quotas,omitempty"`
-	// Reservations stand with the master here; agents of a real Mesos keep their own.
+	// In a real Mesos, the agents store reservations.
 	Reservations map[api.AgentID][]conversionFile `json:"reservations,omitempty"`
 }
 
@@ -124,7 +124,7 @@ type upkeepFile struct {
 	Draining    map[api.AgentID]drainInfoDocument `json:"draining"`
 }
 
-// agentFile is who an agent is: its id, and its port, which running executors know it by. And how it drains, if it does.
+// agentFile has an agent's id, its port, which running executors know, and its drain configuration.
 type agentFile struct {
 	ID       string               `json:"id"`
 	Port     int                  `json:"port"`
@@ -174,7 +174,7 @@ func (s store) saveTask(container string, t *agentTask) error {
 	return writeFile(s.taskPath(container, id), f)
 }
 
-// load reads all runs. One without a run file never had a process; what is left of it is removed.
+// load reads all runs. It removes runs without a run file, which never had a process.
 func (s store) load() ([]savedRun, error) {
 	entries, err := os.ReadDir(filepath.Join(s.dir, "runs"))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -15,7 +15,7 @@ type streams struct {
 	open map[string]*stream
 }
 
-// stream is one subscription: an HTTP answer without end. Its handler writes it; anyone may put events in.
+// stream is one subscription: an endless HTTP answer. Its handler writes it; send may be called concurrently.
 type stream struct {
 	id     string
 	events mailbox[wire.Message] // nil ends the stream
@@ -37,7 +37,7 @@ func (ss *streams) remove(s *stream) {
 	delete(ss.open, s.id)
 }
 
-// send puts an event into a stream that is still open.
+// send adds an event to a stream if it is open.
 func (ss *streams) send(id string, m wire.Message) {
 	ss.mu.Lock()
 	s := ss.open[id]
@@ -50,7 +50,7 @@ func (ss *streams) send(id string, m wire.Message) {
 // serve writes events until the stream is ended, the client goes away, or quit is closed.
 func (s *stream) serve(w http.ResponseWriter, r *http.Request, codec wire.Codec, quit <-chan struct{}) {
 	flush := http.NewResponseController(w)
-	// An answer that ended before it was flushed would have a length, and clients take one with a length for no stream.
+	// Flush now: an answer that ends before a flush has a Content-Length, and clients refuse that as a stream.
 	if flush.Flush() != nil {
 		return
 	}

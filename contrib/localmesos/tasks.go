@@ -17,7 +17,7 @@ type task struct {
 	info      mesos.Task // as the operator API shows it
 	latest    mesos.TaskStatus
 	executor  executorKey
-	used      pool // of the task alone; nothing once it ended
+	used      pool // without its executor; empty after its end
 	framework *framework
 	agent     *agentEntry
 }
@@ -30,7 +30,7 @@ func (m *master) seconds() *float64 {
 	return &s
 }
 
-// terminal reports whether a task in this state is over.
+// terminal reports whether a task in this state has ended.
 func terminal(s mesos.TaskState) bool {
 	switch s {
 	case mesos.TASK_FINISHED, mesos.TASK_FAILED, mesos.TASK_KILLED, mesos.TASK_ERROR, mesos.TASK_LOST, mesos.TASK_DROPPED,
@@ -40,7 +40,7 @@ func terminal(s mesos.TaskState) bool {
 	return false
 }
 
-// masterStatus is a status that the master makes up: without uuid, so that there is nothing to acknowledge.
+// masterStatus is a status from the master itself. It has no uuid, because frameworks must not acknowledge it.
 func masterStatus(state mesos.TaskState, reason mesos.TaskStatus_Reason, text string) mesos.TaskStatus {
 	return mesos.TaskStatus{State: state.Enum(), Source: mesos.SOURCE_MASTER.Enum(), Reason: reason.Enum(), Message: &text}
 }
@@ -52,7 +52,7 @@ func (m *master) tellStatus(f *framework, s mesos.TaskStatus) {
 	m.tell(f, &scheduler.Event{Type: scheduler.Event_UPDATE, Update: &scheduler.Event_Update{Status: s}})
 }
 
-// addTask enters a task in the books.
+// addTask records a task.
 func (m *master) addTask(f *framework, a *agentEntry, info mesos.TaskInfo, latest mesos.TaskStatus) *task {
 	state := latest.GetState()
 	t := &task{
@@ -72,13 +72,13 @@ func (m *master) addTask(f *framework, a *agentEntry, info mesos.TaskInfo, lates
 	return t
 }
 
-// giveBack returns the resources of a task that ended. It may be called again.
+// giveBack frees the resources of an ended task. It may be called again.
 func (m *master) giveBack(a *agentEntry, t *task) {
 	m.free(a, t.used)
 	t.used = nil
 }
 
-// forget takes a task that is over and acknowledged out of the books.
+// forget removes an ended and acknowledged task.
 func (m *master) forget(t *task) {
 	m.giveBack(t.agent, t)
 	delete(t.framework.tasks, t.id())
@@ -97,7 +97,7 @@ func (m *master) dropExecutor(a *agentEntry, key executorKey) {
 	}
 }
 
-// statusUpdate books an agent's status and passes it on.
+// statusUpdate records an agent's status and forwards it.
 func (m *master) statusUpdate(a *agentEntry, u update) {
 	f := m.frameworks[u.framework]
 	if f == nil {
@@ -112,7 +112,7 @@ func (m *master) statusUpdate(a *agentEntry, u update) {
 	m.tellStatus(f, u.status)
 }
 
-// book records a status that goes to the framework, and the latest, which counts for the books.
+// book records the status for the framework and the latest one, which decides the task's resources.
 func (t *task) book(status, latest mesos.TaskStatus) {
 	t.latest = latest
 	state, updateState := latest.GetState(), status.GetState()
@@ -125,7 +125,7 @@ func (t *task) book(status, latest mesos.TaskStatus) {
 	t.info.Statuses = append(t.info.Statuses[:len(t.info.Statuses):len(t.info.Statuses)], status)
 }
 
-// acknowledge passes an acknowledgement on to the agent; one of a terminal status ends the task.
+// acknowledge forwards an acknowledgement to the agent. One of a terminal status removes the task.
 func (m *master) acknowledge(f *framework, call *scheduler.Call_Acknowledge) {
 	id := api.TaskID(call.TaskID.Value)
 	m.toAgent(call.AgentID.Value, acknowledge{framework: f.id, task: id, uuid: string(call.UUID)})
@@ -135,7 +135,7 @@ func (m *master) acknowledge(f *framework, call *scheduler.Call_Acknowledge) {
 	}
 }
 
-// kill passes a KILL on; of a task that is not known it tells what reconciliation would tell.
+// kill forwards a KILL. For an unknown task it answers like reconciliation.
 func (m *master) kill(f *framework, call *scheduler.Call_Kill) {
 	id := api.TaskID(call.TaskID.Value)
 	t := f.tasks[id]
@@ -146,8 +146,8 @@ func (m *master) kill(f *framework, call *scheduler.Call_Kill) {
 	m.toAgent(string(t.agent.id), killTask{f.id, id, call.KillPolicy})
 }
 
-// reconcile follows https://mesos.apache.org/documentation/latest/reconciliation/: explicit for the tasks named, implicit for
-// none. Tasks of an unreachable agent are none of those that the master knows (Master::reconcile in src/master/master.cpp).
+// reconcile follows https://mesos.apache.org/documentation/latest/reconciliation/: explicit with tasks, implicit
+// without. The master treats tasks of an unreachable agent as unknown (Master::reconcile in src/master/master.cpp).
 func (m *master) reconcile(f *framework, tasks []scheduler.Call_Reconcile_Task) {
 	if len(tasks) == 0 {
 		for _, t := range f.tasks {
@@ -166,8 +166,7 @@ func (m *master) reconcile(f *framework, tasks []scheduler.Call_Reconcile_Task) 
 	}
 }
 
-// tellKnown tells the state of the last update that came from the agent: a later one that waits for the acknowledgement of this
-// one is not told yet.
+// tellKnown reports the state of the last update from the agent, not a later one that still waits for its acknowledgement.
 func (m *master) tellKnown(t *task) {
 	state := t.latest.GetState()
 	if told := t.info.StatusUpdateState; told != nil {
@@ -179,8 +178,8 @@ func (m *master) tellKnown(t *task) {
 	m.tellStatus(t.framework, s)
 }
 
-// tellUnknown tells of a task that is not in the books: gone from an agent that is here, unknown elsewhere. While an agent may
-// still bring it back there is silence.
+// tellUnknown reports an unknown task: TASK_GONE if its agent is registered, else TASK_UNKNOWN. It reports nothing while its agent
+// may still return with it.
 func (m *master) tellUnknown(f *framework, id mesos.TaskID, agent *mesos.AgentID) {
 	state, text := mesos.TASK_UNKNOWN, "Reconciliation: Task is unknown"
 	named := api.AgentID(agent.GetValue())

@@ -11,28 +11,28 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// SSL is how master and agents speak TLS. The names and meanings are those of Mesos's LIBPROCESS_SSL_ variables
-// (https://mesos.apache.org/documentation/latest/ssl/). As with Mesos, an executor is not told: what it needs is in
+// SSL configures TLS of the master and the agents. The fields are named after Mesos' LIBPROCESS_SSL_ variables
+// (https://mesos.apache.org/documentation/latest/ssl/). As with Mesos, executors do not get them: set
 // ExecutorEnvironmentVariables.
 type SSL struct {
-	// CertFile and KeyFile, if set, have all listeners speak TLS only.
+	// CertFile and KeyFile, if set, make all listeners accept only TLS.
 	CertFile string
 	KeyFile  string
-	// CAFile holds the authorities that clients' certificates are verified against.
+	// CAFile has the CAs that verify client certificates.
 	CAFile string
-	// RequireClientCert lets only clients connect that have such a certificate.
+	// RequireClientCert requires a client certificate.
 	RequireClientCert bool
-	// Ciphers are the cipher suites by their names in OpenSSL.
+	// Ciphers are the cipher suites by their OpenSSL names.
 	Ciphers string
-	// EnableTLS13 takes TLS 1.3 too, which Ciphers says nothing of. Mesos takes TLS 1.2 alone by default.
+	// EnableTLS13 accepts TLS 1.3 too; Ciphers does not apply to it. By default Mesos accepts only TLS 1.2.
 	EnableTLS13 bool
 }
 
 // defaultCiphers are those of Mesos (3rdparty/libprocess/src/openssl.cpp).
 const defaultCiphers = "AES128-SHA:AES256-SHA:RC4-SHA:DHE-RSA-AES128-SHA:DHE-DSS-AES128-SHA:DHE-RSA-AES256-SHA:DHE-DSS-AES256-SHA"
 
-// cipherSuites are the suites that Go can serve, by their names in OpenSSL. OpenSSL as it is built today has no RC4, and Go no
-// DHE: those names are passed over.
+// cipherSuites are the suites that Go supports, by their OpenSSL names. RC4 (not in today's OpenSSL) and DHE (not in Go) are
+// ignored.
 var cipherSuites = map[string]uint16{
 	"AES128-SHA": tls.TLS_RSA_WITH_AES_128_CBC_SHA, "AES256-SHA": tls.TLS_RSA_WITH_AES_256_CBC_SHA,
 	"AES128-SHA256": tls.TLS_RSA_WITH_AES_128_CBC_SHA256, "AES128-GCM-SHA256": tls.TLS_RSA_WITH_AES_128_GCM_SHA256,
@@ -55,7 +55,7 @@ func (s *SSL) addFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&s.EnableTLS13, "ssl-enable-tls-v1-3", false, "accept TLS 1.3, in addition to TLS 1.2")
 }
 
-// config returns what listeners speak; nil is plain HTTP.
+// config returns the TLS configuration of listeners; nil is plain HTTP.
 func (s SSL) config() (*tls.Config, error) {
 	switch {
 	case s.CertFile == "" && s.KeyFile == "":
@@ -120,7 +120,7 @@ func parseCiphers(text string) ([]uint16, error) {
 	return suites, nil
 }
 
-// handshakes takes what the HTTP server says of connections that fail, such as handshakes.
+// handshakes logs failed connections of the HTTP server, such as failed handshakes.
 type handshakes struct{}
 
 func (handshakes) Write(line []byte) (int, error) {

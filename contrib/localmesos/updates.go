@@ -15,8 +15,8 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// subscribe follows https://mesos.apache.org/documentation/latest/executor-http-api/#subscribe: an executor that lost
-// its agent brings the tasks and updates that it has no acknowledgement for.
+// subscribe follows https://mesos.apache.org/documentation/latest/executor-http-api/#subscribe: an executor that
+// reconnects sends its unacknowledged tasks and updates.
 func (a *agent) subscribe(e executorSubscribe) {
 	run := a.callersRun(e.call)
 	switch {
@@ -34,7 +34,7 @@ func (a *agent) subscribe(e executorSubscribe) {
 	a.do(answer{status: 200})
 	before := run.phase
 	if before == recovering {
-		a.do(limit{run}) // what the agent before said is not known to all isolators
+		a.do(limit{run}) // not all isolators know the limits from the previous agent
 	}
 	run.stream, run.phase = e.stream, running
 	a.streams[e.stream] = run
@@ -65,7 +65,7 @@ func (a *agent) subscribe(e executorSubscribe) {
 	}
 }
 
-// callersRun returns the run that an executor's call is about; for none it refuses the call.
+// callersRun returns the run of the calling executor. Without one it refuses the call.
 func (a *agent) callersRun(call *executor.Call) *executorRun {
 	id := api.FrameworkID(call.FrameworkID.Value)
 	run := a.executors[executorKey{id, api.ExecutorID(call.ExecutorID.Value)}]
@@ -158,8 +158,7 @@ func updateProblem(call *executor.Call, s mesos.TaskStatus) string {
 	return ""
 }
 
-// executorUpdate takes a status from an executor. Of a task that is not here (any more) it only tells the executor to
-// stop retrying.
+// executorUpdate handles a status from an executor. For an unknown task it only acknowledges, so that the executor stops retrying.
 func (a *agent) executorUpdate(run *executorRun, s mesos.TaskStatus) bool {
 	if t := run.tasks[api.TaskID(s.TaskID.Value)]; t != nil && !t.has(s.UUID) {
 		a.update(run, t, s)
@@ -168,7 +167,7 @@ func (a *agent) executorUpdate(run *executorRun, s mesos.TaskStatus) bool {
 	return true
 }
 
-// has reports whether the update is here already: an executor sends it again until it hears of it.
+// has reports whether this update is a retry: an executor resends it until it is acknowledged.
 func (t *agentTask) has(uuid []byte) bool {
 	if string(t.latest.UUID) == string(uuid) {
 		return true
@@ -181,7 +180,7 @@ func (t *agentTask) has(uuid []byte) bool {
 	return false
 }
 
-// update queues a status; nothing comes after a terminal one.
+// update queues a status. It drops statuses after a terminal one.
 func (a *agent) update(run *executorRun, t *agentTask, s mesos.TaskStatus) {
 	if terminal(t.latest.GetState()) {
 		return
@@ -200,7 +199,7 @@ func (a *agent) update(run *executorRun, t *agentTask, s mesos.TaskStatus) {
 	}
 }
 
-// complete fills in what an agent adds to a status.
+// complete sets the fields that an agent adds to a status.
 func (a *agent) complete(run *executorRun, t *agentTask, s mesos.TaskStatus) mesos.TaskStatus {
 	s.TaskID, s.AgentID = t.info.TaskID, a.info.ID
 	if run.key.executor != "" {
@@ -227,7 +226,7 @@ func (a *agent) seconds() *float64 {
 	return &s
 }
 
-// sendUpdate sends the oldest pending status and plans to do so again.
+// sendUpdate sends the oldest pending status and plans the retry.
 func (a *agent) sendUpdate(run *executorRun, t *agentTask) {
 	s := t.pending[0]
 	t.sent = a.now
@@ -244,7 +243,7 @@ func (a *agent) resend(e resendDue) {
 	a.sendUpdate(run, t)
 }
 
-// resendAll sends what is not acknowledged at once: there is someone new to hear it.
+// resendAll resends unacknowledged updates at once, for a new master or scheduler.
 func (a *agent) resendAll(run *executorRun) {
 	for _, id := range run.order {
 		if t := run.tasks[id]; t != nil && len(t.pending) > 0 {
@@ -254,7 +253,7 @@ func (a *agent) resendAll(run *executorRun) {
 	}
 }
 
-// acknowledge ends the retries of a status. After a terminal one the task is over.
+// acknowledge stops the retries of a status. A terminal one removes the task.
 func (a *agent) acknowledge(msg acknowledge) {
 	run, t := a.find(msg.framework, msg.task)
 	if t == nil || len(t.pending) == 0 || string(t.pending[0].UUID) != msg.uuid {
@@ -279,7 +278,7 @@ func (a *agent) acknowledge(msg acknowledge) {
 	}
 }
 
-// agentStatus is a status that the agent makes up.
+// agentStatus is a status from the agent itself.
 func agentStatus(state mesos.TaskState, reason mesos.TaskStatus_Reason, text string) mesos.TaskStatus {
 	return mesos.TaskStatus{State: state.Enum(), Source: mesos.SOURCE_AGENT.Enum(), Reason: reason.Enum(), Message: &text}
 }

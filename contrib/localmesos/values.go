@@ -149,10 +149,10 @@ func parseJSONResources(s string) (pool, error) {
 	return out, nil
 }
 
-// mostScalar is far more than any machine has; sums of such scalars can still be counted in thousandths.
+// mostScalar is far more than any machine has, yet sums in thousandths do not overflow.
 const mostScalar = 1e12
 
-// misfit says why the amount, of this scalar, cannot come to the pool; "" if it can.
+// misfit returns why the amount, of this scalar, cannot be added to the pool, or "".
 func (p pool) misfit(a amount, scalar float64) string {
 	switch i := p.find(a.slot); {
 	case scalar > mostScalar:
@@ -195,7 +195,7 @@ func roleProblem(role string) string {
 	return ""
 }
 
-// fields splits and trims, and leaves out what is empty.
+// fields splits, trims, and skips empty fields.
 func fields(s, sep string) []string {
 	var out []string
 	for _, part := range strings.Split(s, sep) {

@@ -31,7 +31,7 @@ func UnmarshalJSON(body []byte, m Message) error {
 	return nil
 }
 
-// decoder fills one message; it keeps the first error and all missing required fields.
+// decoder fills one message. It collects the first error and all missing required fields.
 type decoder struct {
 	missing []string
 	err     error
@@ -138,7 +138,7 @@ func (d *decoder) scalar(path string, f field, tree any, out reflect.Value) {
 		}
 		*target = text
 	default:
-		// Numbers may stand in quotes too, as protobuf's own JSON writes 64-bit ones.
+		// Numbers may be quoted, as 64-bit ones are in protobuf's own JSON.
 		raw, err := json.Marshal(tree)
 		if err == nil {
 			err = json.Unmarshal(bytes.Trim(raw, `"`), target)

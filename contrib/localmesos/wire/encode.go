@@ -8,12 +8,12 @@ import (
 	"strconv"
 )
 
-// MarshalJSON returns m as Mesos writes it: names of the .proto file, enumerations by name, bytes in base64, fields
-// that are not set left out unless they have a default value.
+// MarshalJSON returns m as Mesos writes it: names from the .proto file, enumerations by name, bytes in base64,
+// without unset fields that have no default value.
 func MarshalJSON(m Message) ([]byte, error) { return json.Marshal(Tree(m)) }
 
-// Tree returns m as the value that encoding/json would give for its JSON, for answers that are put together from
-// messages and other things. The result shares nothing with m.
+// Tree returns m's JSON as decoded by encoding/json, to compose answers from messages and other values. The result shares nothing
+// with m.
 func Tree(m Message) map[string]any {
 	tree, _ := encodeStruct(reflect.Indirect(reflect.ValueOf(m))).(map[string]any)
 	return tree
@@ -47,8 +47,8 @@ func encodeStruct(v reflect.Value) any {
 	return out
 }
 
-// absent reports whether a field is not set. An optional field that mesos-go keeps by value cannot say so itself; its
-// zero value is never meant (an enumeration's UNKNOWN).
+// absent reports whether a field is not set. mesos-go keeps some optional fields by value; their zero value (an enumeration's
+// UNKNOWN) means unset.
 func absent(f field, v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -107,8 +107,8 @@ func defaultOf(f field, kind reflect.Kind) any {
 	return json.Number(f.def)
 }
 
-// Float is a number that JSON shows with a decimal point, as Mesos does ("4.0"): readers that tell whole numbers from
-// others by their form (Python's json) see the type that the API documents.
+// Float is a number with a decimal point in JSON, as in Mesos ("4.0"), so that readers such as Python's json get the documented
+// type.
 type Float float64
 
 // MarshalJSON implements json.Marshaler.

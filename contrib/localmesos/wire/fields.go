@@ -10,10 +10,10 @@ import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 )
 
-// field is what a generated struct's tag says of one of its fields.
+// field is the parsed tag of a generated struct's field.
 type field struct {
 	index    int
-	name     string // as in the .proto file
+	name     string // in the .proto file
 	enum     string // full name of the enumeration, "" for other kinds
 	required bool
 	def      string // default value, "" if there is none
@@ -51,14 +51,14 @@ func parseTag(index int, tag string) field {
 			f.def = value
 		}
 	}
-	// Mesos shows default values, except of fields that are deprecated; of those with a default "role" is the only one.
+	// Mesos shows default values, except for deprecated fields. The only deprecated one with a default is "role".
 	if f.name == "role" {
 		f.def = ""
 	}
 	return f
 }
 
-// newerEnums holds values that Mesos has and mesos-go v0.0.11 does not.
+// newerEnums has enumeration values that mesos-go v0.0.11 lacks.
 var newerEnums = map[string]map[int32]string{
 	"mesos.MasterInfo_Capability_Type":    {int32(MasterCapabilityQuotaV2): "QUOTA_V2"},
 	"mesos.FrameworkInfo_Capability_Type": {9: "OFFER_CONSTRAINTS"},
