@@ -62,11 +62,11 @@ func (v *View) spare(i int) int64 {
 }
 
 // admitsBeside tells whether the kubelet would admit a pod of the class together with the others.
-func (v *View) admitsBeside(s *Class, others *Usage) bool {
+func (v *View) admitsBeside(c *Class, others *Usage) bool {
 	if !v.node.admissionKnown() {
 		return true
 	}
-	for i, want := range s.requests {
+	for i, want := range c.requests {
 		if want > 0 && want > v.spare(i)-others.Requests[i] {
 			return false
 		}
@@ -75,14 +75,14 @@ func (v *View) admitsBeside(s *Class, others *Usage) bool {
 }
 
 // checkAdmission checks that the kubelet will admit the pod. An agent may be configured with more than its machine has.
-func (v *View) checkAdmission(s *Class) refusal {
-	for i, want := range s.requests {
+func (v *View) checkAdmission(c *Class) refusal {
+	for i, want := range c.requests {
 		if want == 0 {
 			continue
 		}
 		if spare := v.spare(i); want > spare {
 			v.node.refusedPod = true
-			return refusal{reason: kubeletShort, scalar: i, spare: spare}
+			return refusal{reason: kubeletShort, index: i, spare: spare}
 		}
 	}
 	return refusal{}

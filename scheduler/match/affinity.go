@@ -148,23 +148,23 @@ func (x *Index) readConstraints(p *Pod) {
 	if len(existing) == 0 && len(claims) == 0 && !hasConstraints(p.Obj) {
 		return
 	}
-	w := &constraints{index: x, obj: p.Obj, existingTerms: existing, claims: claims}
+	cs := &constraints{index: x, obj: p.Obj, existingTerms: existing, claims: claims}
 	if p.ClaimsNode != "" {
-		w.self = &p.occupant
+		cs.self = &p.occupant
 	}
 	if a := podAffinity(p.Obj); a != nil {
-		w.affinityTerms = newTerms(p.Obj, a.RequiredDuringSchedulingIgnoredDuringExecution, false, 0)
-		w.matchesSelf = w.matchesAll(p.Obj)
+		cs.affinityTerms = newTerms(p.Obj, a.RequiredDuringSchedulingIgnoredDuringExecution, false, 0)
+		cs.matchesSelf = cs.matchesAll(p.Obj)
 	}
 	if a := podAntiAffinity(p.Obj); a != nil {
-		w.antiAffinityTerms = newTerms(p.Obj, a.RequiredDuringSchedulingIgnoredDuringExecution, true, 0)
+		cs.antiAffinityTerms = newTerms(p.Obj, a.RequiredDuringSchedulingIgnoredDuringExecution, true, 0)
 	}
-	w.preferredTerms = preferredTerms(p.Obj)
-	w.hard = spreadRules(p.Obj, v1.DoNotSchedule)
-	w.soft = spreadRules(p.Obj, v1.ScheduleAnyway)
-	w.nodeScorer = newNodeScorer(p.Obj)
-	w.key = w.text()
-	p.constraints = w
+	cs.preferredTerms = preferredTerms(p.Obj)
+	cs.hard = spreadRules(p.Obj, v1.DoNotSchedule)
+	cs.soft = spreadRules(p.Obj, v1.ScheduleAnyway)
+	cs.nodeScorer = newNodeScorer(p.Obj)
+	cs.key = cs.text()
+	p.constraints = cs
 }
 
 func hasConstraints(pod *v1.Pod) bool {
@@ -180,40 +180,40 @@ func sameConstraints(a, b *v1.Pod) bool {
 }
 
 // text is the part of the class's key for the constraints.
-func (w *constraints) text() string {
+func (cs *constraints) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s %t", w.obj.Namespace, w.matchesSelf)
-	for i, terms := range [][]*term{w.affinityTerms, w.antiAffinityTerms, w.preferredTerms, w.existingTerms} {
+	fmt.Fprintf(&b, "\n%s %t", cs.obj.Namespace, cs.matchesSelf)
+	for i, terms := range [][]*term{cs.affinityTerms, cs.antiAffinityTerms, cs.preferredTerms, cs.existingTerms} {
 		for _, t := range terms {
 			fmt.Fprintf(&b, "\n%d %s", i, t.key)
 		}
 	}
-	for kind, rules := range [][]spreadRule{w.hard, w.soft} {
+	for kind, rules := range [][]spreadRule{cs.hard, cs.soft} {
 		for i := range rules {
 			fmt.Fprintf(&b, "\n%d %s", kind, rules[i].text())
 		}
 	}
-	for _, claim := range w.claims {
+	for _, claim := range cs.claims {
 		fmt.Fprintf(&b, "\nclaim %s", claim.Name)
 	}
-	if w.self != nil || hasEphemeral(w.obj) { // no other pod is equal
-		fmt.Fprintf(&b, "\nof %s", w.obj.UID)
+	if cs.self != nil || hasEphemeral(cs.obj) { // no other pod is equal
+		fmt.Fprintf(&b, "\nof %s", cs.obj.UID)
 	}
-	if w.nodeScorer != nil {
-		fmt.Fprint(&b, w.obj.Spec.Affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution)
+	if cs.nodeScorer != nil {
+		fmt.Fprint(&b, cs.obj.Spec.Affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution)
 	}
 	return b.String()
 }
 
 // matchesAll tells whether the pod matches all required affinity terms.
-func (w *constraints) matchesAll(pod *v1.Pod) bool {
-	namespace := w.index.terms.namespaceLabels(pod.Namespace)
-	for _, t := range w.affinityTerms {
+func (cs *constraints) matchesAll(pod *v1.Pod) bool {
+	namespace := cs.index.terms.namespaceLabels(pod.Namespace)
+	for _, t := range cs.affinityTerms {
 		if !t.matches(pod, namespace) {
 			return false
 		}
 	}
-	return len(w.affinityTerms) > 0
+	return len(cs.affinityTerms) > 0
 }
 
 // termIndex holds the terms of the pods on nodes.
@@ -230,21 +230,21 @@ func newTermIndex() termIndex {
 }
 
 // namespaceLabels returns the labels of a namespace.
-func (x *termIndex) namespaceLabels(namespace string) map[string]string {
-	if obj := x.namespaces[namespace]; obj != nil {
+func (ti *termIndex) namespaceLabels(namespace string) map[string]string {
+	if obj := ti.namespaces[namespace]; obj != nil {
 		return obj.Labels
 	}
 	return nil
 }
 
 // matching returns the terms that the pod matches, sorted by key.
-func (x *termIndex) matching(pod *v1.Pod) []*term {
-	if len(x.byKey) == 0 {
+func (ti *termIndex) matching(pod *v1.Pod) []*term {
+	if len(ti.byKey) == 0 {
 		return nil
 	}
 	var matching []*term
-	namespace := x.namespaceLabels(pod.Namespace)
-	for _, t := range x.byKey {
+	namespace := ti.namespaceLabels(pod.Namespace)
+	for _, t := range ti.byKey {
 		if t.matches(pod, namespace) {
 			matching = append(matching, t)
 		}
@@ -254,13 +254,13 @@ func (x *termIndex) matching(pod *v1.Pod) []*term {
 }
 
 // add counts a pod with the term, and returns the term that all such pods share.
-func (x *termIndex) add(t *term) *term {
-	known := x.byKey[t.key]
+func (ti *termIndex) add(t *term) *term {
+	known := ti.byKey[t.key]
 	if known == nil {
 		known = t
-		x.byKey[t.key] = t
-		x.added = append(x.added, t)
-		x.generation++
+		ti.byKey[t.key] = t
+		ti.added = append(ti.added, t)
+		ti.generation++
 	}
 	known.holders++
 	return known
@@ -272,8 +272,8 @@ func (x *Index) applyNewTerms() bool {
 		return false
 	}
 	moved := false
-	for _, s := range x.classes.byKey {
-		moved = x.rereadConstraints(s, func(p *Pod) bool {
+	for _, c := range x.classes.byKey {
+		moved = x.rereadConstraints(c, func(p *Pod) bool {
 			namespace := x.terms.namespaceLabels(p.Obj.Namespace)
 			return slices.ContainsFunc(x.terms.added, func(t *term) bool { return t.matches(p.Obj, namespace) })
 		}) || moved
@@ -284,13 +284,13 @@ func (x *Index) applyNewTerms() bool {
 }
 
 // rereadConstraints reads the constraints of the changed pods of a class again. It tells whether a pod moved to another class.
-func (x *Index) rereadConstraints(s *Class, changed func(*Pod) bool) (moved bool) {
-	for _, p := range slices.Clone(s.pods) {
-		if p.class != s || !changed(p) {
+func (x *Index) rereadConstraints(c *Class, changed func(*Pod) bool) (moved bool) {
+	for _, p := range slices.Clone(c.pods) {
+		if p.class != c || !changed(p) {
 			continue
 		}
 		x.readConstraints(p)
-		if keyOf(p) != s.key {
+		if keyOf(p) != c.key {
 			p.class = nil
 			x.join(p)
 			moved = true
@@ -312,11 +312,11 @@ func (x *Index) forgetTerms() {
 		return
 	}
 	x.terms.generation++
-	for key, s := range x.classes.byKey {
-		if s.topology != nil && slices.ContainsFunc(s.topology.existingTerms, func(t *term) bool { return t.holders == 0 }) {
-			x.rereadConstraints(s, func(*Pod) bool { return true })
+	for key, c := range x.classes.byKey {
+		if c.topology != nil && slices.ContainsFunc(c.topology.existingTerms, func(t *term) bool { return t.holders == 0 }) {
+			x.rereadConstraints(c, func(*Pod) bool { return true })
 			delete(x.classes.byKey, key) // the class refers to the dropped term, not to a later one with the same key
-			delete(x.classes.watchers, s)
+			delete(x.classes.watchers, c)
 		}
 	}
 }

@@ -33,48 +33,48 @@ func (d Demand) with(mapped []api.PortMapping) Demand {
 }
 
 // asks reads the annotations of a pod. It returns nil if there are none and problem is "".
-func (c *Config) asks(p *Pod, problem string) *Asks {
+func (cfg *Config) asks(p *Pod, problem string) *Asks {
 	if len(p.Obj.Annotations) == 0 && p.Asks == nil && problem == "" {
 		return nil
 	}
-	var w Asks
-	w.problem = cmp.Or(w.readRoles(p.Obj, c.Roles), w.readPorts(p), w.readRevocable(p, c.Revocable), problem)
-	if w.problem == "" && w.roles == nil && w.wildcards == nil && w.mapped == nil && w.revocable == 0 {
+	var asks Asks
+	asks.problem = cmp.Or(asks.readRoles(p.Obj, cfg.Roles), asks.readPorts(p), asks.readRevocable(p, cfg.Revocable), problem)
+	if asks.problem == "" && asks.roles == nil && asks.wildcards == nil && asks.mapped == nil && asks.revocable == 0 {
 		return nil
 	}
-	return &w
+	return &asks
 }
 
 // Wrong tells whether an annotation is invalid, so that no offer can help.
-func (w *Asks) Wrong() bool { return w != nil && w.problem != "" }
+func (asks *Asks) Wrong() bool { return asks != nil && asks.problem != "" }
 
 // Problem returns why an annotation is invalid; "" if none is.
-func (w *Asks) Problem() string {
-	if w == nil {
+func (asks *Asks) Problem() string {
+	if asks == nil {
 		return ""
 	}
-	return w.problem
+	return asks.problem
 }
 
 // Wildcards tells whether the pod still needs host ports.
-func (w *Asks) Wildcards() bool { return w != nil && len(w.wildcards) > 0 }
+func (asks *Asks) Wildcards() bool { return asks != nil && len(asks.wildcards) > 0 }
 
 // Mapped returns the ports that the pod was bound with.
-func (w *Asks) Mapped() []api.PortMapping {
-	if w == nil {
+func (asks *Asks) Mapped() []api.PortMapping {
+	if asks == nil {
 		return nil
 	}
-	return w.mapped
+	return asks.mapped
 }
 
 // key is the part of a Key for the annotations.
-func (w *Asks) key() string {
-	return fmt.Sprintf("~%q~%s~%d~%s~%d", w.roles, w.problem, len(w.wildcards), api.FormatPortMappings(w.mapped), w.revocable)
+func (asks *Asks) key() string {
+	return fmt.Sprintf("~%q~%s~%d~%s~%d", asks.roles, asks.problem, len(asks.wildcards), api.FormatPortMappings(asks.mapped), asks.revocable)
 }
 
 // readRoles reads the roles, all of which the framework must be subscribed to
 // (https://mesos.apache.org/documentation/latest/roles/).
-func (w *Asks) readRoles(obj *v1.Pod, subscribed []string) (problem string) {
+func (asks *Asks) readRoles(obj *v1.Pod, subscribed []string) (problem string) {
 	value, given := obj.Annotations[api.AnnotationRoles]
 	if !given {
 		return ""
@@ -88,8 +88,8 @@ func (w *Asks) readRoles(obj *v1.Pod, subscribed []string) (problem string) {
 			return fmt.Sprintf("its annotation %s asks for role %q, which the scheduler is not subscribed to (--mesos-roles=%s)",
 				api.AnnotationRoles, role, strings.Join(subscribed, ","))
 		}
-		if !slices.Contains(w.roles, role) {
-			w.roles = append(w.roles, role)
+		if !slices.Contains(asks.roles, role) {
+			asks.roles = append(asks.roles, role)
 		}
 	}
 	return ""
@@ -118,13 +118,13 @@ func wrongRole(role string) string {
 
 // readPorts reads which containerPorts need host ports. A bound pod keeps the ports that it was bound with, because its sandbox
 // may run already. A pod that another scheduler bound gets none: its sandbox was created without.
-func (w *Asks) readPorts(p *Pod) (problem string) {
+func (asks *Asks) readPorts(p *Pod) (problem string) {
 	obj := p.Obj
 	mapped, err := api.ParsePortMappings(obj.Annotations[api.AnnotationPortMappings])
 	if p.Node != "" {
-		w.mapped = mapped
+		asks.mapped = mapped
 		if mapped == nil && p.Asks != nil { // we have just bound it, and its new state has not arrived yet
-			w.mapped = p.Asks.mapped
+			asks.mapped = p.Asks.mapped
 		}
 		return ""
 	}
@@ -136,13 +136,13 @@ func (w *Asks) readPorts(p *Pod) (problem string) {
 	case value != api.PortMappingWildcard:
 		return fmt.Sprintf("its annotation %s=%q is not known; the only value is %q", api.AnnotationPortMapping, value, api.PortMappingWildcard)
 	default:
-		w.wildcards = portsToMap(obj)
+		asks.wildcards = portsToMap(obj)
 	}
 	return ""
 }
 
 // readRevocable reads whether the pod's cpus are to be revocable.
-func (w *Asks) readRevocable(p *Pod, subscribed bool) (problem string) {
+func (asks *Asks) readRevocable(p *Pod, subscribed bool) (problem string) {
 	value, given := p.Obj.Annotations[api.AnnotationRevocable]
 	switch {
 	case !given || value == "false":
@@ -152,7 +152,7 @@ func (w *Asks) readRevocable(p *Pod, subscribed bool) (problem string) {
 	case !subscribed:
 		return fmt.Sprintf("its annotation %s asks for what the scheduler does not take from Mesos (--mesos-revocable)", api.AnnotationRevocable)
 	}
-	w.revocable = p.Demand.Scalars[CPUs]
+	asks.revocable = p.Demand.Scalars[CPUs]
 	return ""
 }
 
@@ -187,13 +187,13 @@ func longContainers(obj *v1.Pod) []v1.Container {
 }
 
 // fit returns the view that fits the class and has the most preferred role; nil if none fits.
-func (w *Asks) fit(s *Class, views []*View) *View {
+func (asks *Asks) fit(c *Class, views []*View) *View {
 	var found *View
 	for _, v := range views {
-		if r := v.check(s); !r.ok() && !r.reserve {
+		if r := v.check(c); !r.ok() && !r.reserve {
 			continue
 		}
-		if found == nil || rank(w.roles, v.Role) < rank(w.roles, found.Role) {
+		if found == nil || rank(asks.roles, v.Role) < rank(asks.roles, found.Role) {
 			found = v
 		}
 	}
@@ -201,15 +201,15 @@ func (w *Asks) fit(s *Class, views []*View) *View {
 }
 
 // takesRole tells whether the pod may use the role of the view. A view without offers passes: its role does not count.
-func (w *Asks) takesRole(v *View) bool {
-	return w.roles == nil || len(v.Offers) == 0 || slices.Contains(w.roles, v.Role)
+func (asks *Asks) takesRole(v *View) bool {
+	return asks.roles == nil || len(v.Offers) == 0 || slices.Contains(asks.roles, v.Role)
 }
 
 // rolesWanted names the roles that the class may use, for messages; "" if that is only "*".
-func (c *Config) rolesWanted(s *Class) string {
-	roles := c.Roles
-	if s.asks != nil && s.asks.roles != nil {
-		roles = s.asks.roles
+func (cfg *Config) rolesWanted(c *Class) string {
+	roles := cfg.Roles
+	if c.asks != nil && c.asks.roles != nil {
+		roles = c.asks.roles
 	}
 	switch {
 	case len(roles) == 0 || len(roles) == 1 && roles[0] == "*":

@@ -26,7 +26,7 @@ func keyOf(p *Pod) Key {
 		k.scalars[i] = int64(amount)
 	}
 	var rest strings.Builder
-	rest.Grow(128) // the two tolerations that every pod has
+	rest.Grow(128) // for the two default tolerations
 	for _, port := range p.Demand.Ports {
 		fmt.Fprintf(&rest, "%d,", port)
 	}
@@ -76,41 +76,41 @@ type Class struct {
 	search   search
 	due      bool // it has a turn in this cycle
 
-	// delayedAt is the value of Installs.ended when a pod of the class last fitted on an agent that had to wait to fetch km;
-	// -1 if that has not happened.
+	// delayedAt is the value of Installs.ended when a pod of the class last fitted on an agent that had to wait for its turn to
+	// fetch km; -1 if that has not happened.
 	delayedAt int
 }
 
 // traits are the properties that the pods of a class share.
 type traits struct {
-	key      Key
-	obj      *v1.Pod // one of the pods
-	demand   Demand
-	requests Requests
-	extended Extended
-	asks     *Asks                              // nil for most
-	affinity *nodeaffinity.RequiredNodeAffinity // nil if any node will do
-	only     []string                           // the only nodes that the affinity names; nil if it does not name nodes
-	cordoned bool                               // it tolerates cordons
-	unready  bool                               // it tolerates nodes that are not ready
+	key               Key
+	obj               *v1.Pod // one of the pods
+	demand            Demand
+	requests          Requests
+	extended          Extended
+	asks              *Asks                              // nil for most
+	affinity          *nodeaffinity.RequiredNodeAffinity // nil if any node will do
+	only              []string                           // the only nodes that the affinity names; nil if it does not name nodes
+	toleratesCordon   bool
+	toleratesNotReady bool
 }
 
 func newClass(key Key, p *Pod) *Class {
-	s := &Class{delayedAt: -1, traits: traits{
+	c := &Class{delayedAt: -1, traits: traits{
 		key: key, obj: p.Obj, demand: p.Demand, requests: p.Requests, extended: p.Extended, asks: p.Asks, only: onlyNodes(p),
-		cordoned: tolerates(p.Obj, v1.TaintNodeUnschedulable), unready: tolerates(p.Obj, v1.TaintNodeNotReady),
+		toleratesCordon: tolerates(p.Obj, v1.TaintNodeUnschedulable), toleratesNotReady: tolerates(p.Obj, v1.TaintNodeNotReady),
 	}}
 	if len(p.Obj.Spec.NodeSelector) > 0 || requiredAffinity(p.Obj) != nil {
 		affinity := nodeaffinity.GetRequiredNodeAffinity(p.Obj)
-		s.affinity = &affinity
+		c.affinity = &affinity
 	}
 	if p.constraints != nil {
-		s.topology = newTopology(p.constraints)
+		c.topology = newTopology(p.constraints)
 	}
 	if p.nominated != "" {
-		s.nominee = p
+		c.nominee = p
 	}
-	return s
+	return c
 }
 
 // onlyNodes returns the node of a bound pod, or the nodes that the pod's affinity names, as for the pods of a DaemonSet
@@ -140,21 +140,21 @@ func onlyNodes(p *Pod) []string {
 }
 
 // Head returns the waiting pod that arrived first; nil if no pod waits.
-func (s *Class) Head() *Pod {
-	for len(s.pods) > 0 && s.pods[0].class != s {
-		heap.Pop(&s.pods) // it has left the class
+func (c *Class) Head() *Pod {
+	for len(c.pods) > 0 && c.pods[0].class != c {
+		heap.Pop(&c.pods) // it has left the class
 	}
-	if len(s.pods) == 0 {
+	if len(c.pods) == 0 {
 		return nil
 	}
-	return s.pods[0]
+	return c.pods[0]
 }
 
 // Pods iterates over the waiting pods, in no order.
-func (s *Class) Pods() iter.Seq[*Pod] {
+func (c *Class) Pods() iter.Seq[*Pod] {
 	return func(yield func(*Pod) bool) {
-		for _, p := range s.pods {
-			if p.class == s && !yield(p) {
+		for _, p := range c.pods {
+			if p.class == c && !yield(p) {
 				return
 			}
 		}
@@ -162,25 +162,25 @@ func (s *Class) Pods() iter.Seq[*Pod] {
 }
 
 // Key returns the key that the pods share.
-func (s *Class) Key() Key { return s.key }
+func (c *Class) Key() Key { return c.key }
 
 // Node returns the name of the node that the pods are bound to; "" if they are not bound.
-func (s *Class) Node() string { return s.key.node }
+func (c *Class) Node() string { return c.key.node }
 
 // Only returns the only nodes that the pods' affinity names; nil if it does not name nodes.
-func (s *Class) Only() []string { return s.only }
+func (c *Class) Only() []string { return c.only }
 
 // Priority returns the priority of the pods.
-func (s *Class) Priority() int32 { return s.key.priority }
+func (c *Class) Priority() int32 { return c.key.priority }
 
 // Demand returns the demand of each pod.
-func (s *Class) Demand() *Demand { return &s.demand }
+func (c *Class) Demand() *Demand { return &c.demand }
 
 // Asks returns the requirements that the pods state in annotations; nil for most.
-func (s *Class) Asks() *Asks { return s.asks }
+func (c *Class) Asks() *Asks { return c.asks }
 
 // Nominee returns the only pod of the class if it is nominated; else nil.
-func (s *Class) Nominee() *Pod { return s.nominee }
+func (c *Class) Nominee() *Pod { return c.nominee }
 
 // arrivals is a heap of pods by arrival. Some may have left the class.
 type arrivals []*Pod

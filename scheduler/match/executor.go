@@ -34,7 +34,7 @@ func (v *View) checkExecutor() refusal {
 	case len(v.Offers) == 0:
 		return refusal{reason: offersNothing}
 	case e.Foreign != "":
-		return refusal{reason: otherExecutor, runs: e.Foreign}
+		return refusal{reason: otherExecutor, executor: e.Foreign}
 	case e.Coming:
 		return refusal{reason: beingPrepared}
 	case !e.Prepared && e.Failed:

@@ -85,9 +85,9 @@ func (n *Node) free(name v1.ResourceName) int64 {
 }
 
 // checkExtended checks that the node has enough of the extended resources.
-func (v *View) checkExtended(s *Class) refusal {
-	for _, name := range slices.Sorted(maps.Keys(s.extended)) {
-		if want, free := s.extended[name], v.node.free(name); want > free {
+func (v *View) checkExtended(c *Class) refusal {
+	for _, name := range slices.Sorted(maps.Keys(c.extended)) {
+		if want, free := c.extended[name], v.node.free(name); want > free {
 			return refusal{reason: extendedShort, what: fmt.Sprintf("%s (requested %d, free %d)", name, want, free)}
 		}
 	}
@@ -125,14 +125,14 @@ func (n *Node) take(e Extended, sign int64) {
 }
 
 // fitsBeside tells whether a pod of the class fits beside the pods on the node and the others.
-func (n *Node) fitsBeside(s *Class, others *Usage) bool {
+func (n *Node) fitsBeside(c *Class, others *Usage) bool {
 	if n == nil {
 		return true
 	}
 	if len(n.pods)+others.Pods >= n.limit {
 		return false
 	}
-	for name, want := range s.extended {
+	for name, want := range c.extended {
 		if want > n.free(name)-others.Extended[name] {
 			return false
 		}

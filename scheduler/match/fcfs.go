@@ -56,35 +56,35 @@ func (c candidates) sink() {
 
 // Find returns the view for the next pod of the class; nil if it fits nowhere now. An agent that refused an equal pod is not
 // checked again until it has changed.
-func (x *Index) Find(s *Class) *View {
-	if s.asks.Wrong() {
+func (x *Index) Find(c *Class) *View {
+	if c.asks.Wrong() {
 		return nil
 	}
-	if s.nominee != nil {
-		if v := x.findNominated(s); v != nil {
+	if c.nominee != nil {
+		if v := x.findNominated(c); v != nil {
 			return v
 		}
 	}
-	if s.hasPreferences() {
-		return x.findPreferred(s)
+	if c.hasPreferences() {
+		return x.findPreferred(c)
 	}
-	if s.only != nil {
-		return x.findNamed(s)
+	if c.only != nil {
+		return x.findNamed(c)
 	}
-	f, r := &x.fleet, &s.search
+	f, r := &x.fleet, &c.search
 	if r.logRead < f.base || len(r.found) > 2*len(f.agents)+1024 {
 		*r = search{logRead: f.logged()}
 	}
 	for _, a := range f.log[r.logRead-f.base:] {
 		if a.order < r.nextAgent {
-			x.consider(s, a)
+			x.consider(c, a)
 		}
 	}
 	r.logRead = f.logged()
 	for {
 		for r.nextAgent < len(f.agents) && (len(r.found) == 0 || x.cfg.Algorithm != FCFS || r.found[0].rank > 0) {
 			if a := f.agents[r.nextAgent]; a != nil {
-				x.consider(s, a)
+				x.consider(c, a)
 			}
 			r.nextAgent++
 		}
@@ -92,7 +92,7 @@ func (x *Index) Find(s *Class) *View {
 			return nil
 		}
 		top := &r.found[0]
-		v, rank := x.best(s, top.agent)
+		v, rank := x.best(c, top.agent)
 		if v == nil {
 			r.found.drop()
 			continue
@@ -106,31 +106,31 @@ func (x *Index) Find(s *Class) *View {
 }
 
 // consider makes an agent a candidate if the class fits there.
-func (x *Index) consider(s *Class, a *Agent) {
-	if v, rank := x.best(s, a); v != nil {
-		s.search.found.add(candidate{a, rank})
+func (x *Index) consider(c *Class, a *Agent) {
+	if v, rank := x.best(c, a); v != nil {
+		c.search.found.add(candidate{a, rank})
 	}
 }
 
 // best returns the view of the agent that the class would get, and its rank; nil if the class does not fit there.
-func (x *Index) best(s *Class, a *Agent) (found *View, rank int64) {
-	if found = s.choose(a.views); found == nil {
+func (x *Index) best(c *Class, a *Agent) (found *View, rank int64) {
+	if found = c.choose(a.views); found == nil {
 		return nil, 0
 	}
-	rank = x.cfg.Algorithm.rank(found, &s.demand)
+	rank = x.cfg.Algorithm.rank(found, &c.demand)
 	if found.preferNoSchedule != nil {
-		rank += preferNoSchedulePenalty * found.intolerableTaints(s)
+		rank += preferNoSchedulePenalty * found.intolerableTaints(c)
 	}
 	return found, rank
 }
 
 // choose returns the agent's view with the most preferred role among those that fit the class; nil if none fits.
-func (s *Class) choose(views []*View) *View {
-	if s.asks != nil {
-		return s.asks.fit(s, views)
+func (c *Class) choose(views []*View) *View {
+	if c.asks != nil {
+		return c.asks.fit(c, views)
 	}
 	for _, v := range views { // ordered as --mesos-roles
-		if r := v.check(s); r.ok() || r.reserve {
+		if r := v.check(c); r.ok() || r.reserve {
 			return v
 		}
 	}
@@ -138,15 +138,15 @@ func (s *Class) choose(views []*View) *View {
 }
 
 // findNamed returns the best view among the nodes that the class names; nil if it fits on none.
-func (x *Index) findNamed(s *Class) *View {
+func (x *Index) findNamed(c *Class) *View {
 	var found *View
 	var best int64
-	for _, name := range s.only {
+	for _, name := range c.only {
 		a := x.AgentOfNode(name)
 		if a == nil {
 			continue
 		}
-		if v, rank := x.best(s, a); v != nil && (found == nil || rank < best) {
+		if v, rank := x.best(c, a); v != nil && (found == nil || rank < best) {
 			found, best = v, rank
 		}
 	}

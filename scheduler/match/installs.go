@@ -56,4 +56,4 @@ func (in *Installs) End(pending func(*Agent) bool) {
 }
 
 // Delays tells whether the class fits on an agent that has to wait until other agents have fetched km.
-func (in *Installs) Delays(s *Class) bool { return s.delayedAt == in.ended && in.turnedAway }
+func (in *Installs) Delays(c *Class) bool { return c.delayedAt == in.ended && in.turnedAway }

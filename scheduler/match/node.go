@@ -69,19 +69,19 @@ func (n *Node) setObject(obj *v1.Node) {
 
 // checkNode checks node name, selector, affinity, cordon and health
 // (https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/)
-func (v *View) checkNode(s *Class) refusal {
+func (v *View) checkNode(c *Class) refusal {
 	if v.obj == nil {
 		return refusal{reason: beingPrepared}
 	}
-	if s.key.node != "" {
-		if s.key.node != v.obj.Name {
+	if c.key.node != "" {
+		if c.key.node != v.obj.Name {
 			return refusal{reason: otherNode}
 		}
 		return refusal{}
 	}
-	if s.affinity != nil {
-		if match, err := s.affinity.Match(v.obj); err != nil || !match {
-			for key, value := range s.obj.Spec.NodeSelector {
+	if c.affinity != nil {
+		if match, err := c.affinity.Match(v.obj); err != nil || !match {
+			for key, value := range c.obj.Spec.NodeSelector {
 				if have, found := v.obj.Labels[key]; !found || have != value {
 					return refusal{reason: selectorMismatch}
 				}
@@ -89,7 +89,7 @@ func (v *View) checkNode(s *Class) refusal {
 			return refusal{reason: affinityMismatch}
 		}
 	}
-	if (v.obj.Spec.Unschedulable || v.closed != "") && !s.cordoned {
+	if (v.obj.Spec.Unschedulable || v.closed != "") && !c.toleratesCordon {
 		switch cmp.Or(v.closed, v.obj.Annotations[api.AnnotationCordoned]) {
 		case "":
 			return refusal{reason: cordoned}
@@ -100,28 +100,28 @@ func (v *View) checkNode(s *Class) refusal {
 		}
 		return refusal{reason: maintenance}
 	}
-	return v.checkHealth(s)
+	return v.checkHealth(c)
 }
 
 // checkHealth checks that the node is ready, that tasks do not fail there, and that the pod tolerates the node's taints.
-func (v *View) checkHealth(s *Class) refusal {
+func (v *View) checkHealth(c *Class) refusal {
 	ready := api.NodeReady(v.obj)
 	unfit := !ready && Unfit(v.obj) // then the Guard decides when to retry the agent
-	if !ready && !s.unready && !unfit {
+	if !ready && !c.toleratesNotReady && !unfit {
 		return refusal{reason: notReady}
 	}
 	if guard := v.Agent.Guard; guard != nil {
 		if guard.Fails() {
 			return refusal{reason: failing}
 		}
-		if why := guard.Rejects(&s.requests, s.extended); why != "" {
+		if why := guard.Rejects(&c.requests, c.extended); why != "" {
 			return refusal{reason: rejecting, what: why}
 		}
 	}
 	if len(v.obj.Spec.Taints) == 0 {
 		return refusal{}
 	}
-	taint, found := corev1helpers.FindMatchingUntoleratedTaint(klog.Logger{}, v.obj.Spec.Taints, s.obj.Spec.Tolerations, func(taint *v1.Taint) bool {
+	taint, found := corev1helpers.FindMatchingUntoleratedTaint(klog.Logger{}, v.obj.Spec.Taints, c.obj.Spec.Tolerations, func(taint *v1.Taint) bool {
 		return doNotSchedule(taint) && (!unfit || taint.Key != v1.TaintNodeNotReady)
 	}, false)
 	if found {

@@ -50,14 +50,14 @@ func (x *Index) HasNominees() bool { return len(x.nominees) > 0 }
 // the class itself is nominated there, it leaves nothing to pods of equal priority that arrived later.
 //
 // The place is kept in all roles that the nominated pod may use, because nobody knows in which role the resources will be offered.
-func (v *View) Nominated(s *Class) Usage {
+func (v *View) Nominated(c *Class) Usage {
 	var sum Usage
 	for _, p := range v.Agent.nominees {
-		mine := s.nominee
+		mine := c.nominee
 		behind := mine != nil && mine.nominated == v.Agent.Node && Before(mine, p) < 0
 		taken := slices.Contains(v.reserved, p) // its resources are out of the view already
 		elsewhere := p.Asks != nil && !p.Asks.takesRole(v)
-		if p == mine || elsewhere || p.nominated != v.Agent.Node || taken || Priority(p.Obj) < s.key.priority || behind {
+		if p == mine || elsewhere || p.nominated != v.Agent.Node || taken || Priority(p.Obj) < c.key.priority || behind {
 			continue
 		}
 		sum.Add(p.needs())
@@ -66,19 +66,19 @@ func (v *View) Nominated(s *Class) Usage {
 }
 
 // checkNominees checks that the pod fits beside the nominated pods.
-func (v *View) checkNominees(s *Class) refusal {
-	if sum := v.Nominated(s); !v.HasBeside(s, &sum) {
+func (v *View) checkNominees(c *Class) refusal {
+	if sum := v.Nominated(c); !v.HasBeside(c, &sum) {
 		return refusal{reason: nominated}
 	}
 	return refusal{}
 }
 
 // findNominated returns the view of the node that the class is nominated to; nil if it does not fit there.
-func (x *Index) findNominated(s *Class) *View {
-	a := x.AgentOfNode(s.nominee.nominated)
+func (x *Index) findNominated(c *Class) *View {
+	a := x.AgentOfNode(c.nominee.nominated)
 	if a == nil {
 		return nil
 	}
-	v, _ := x.best(s, a)
+	v, _ := x.best(c, a)
 	return v
 }

@@ -82,15 +82,15 @@ func TestPlacingTheNominatedPodFreesNothingForOthers(t *testing.T) {
 				v.Free = append(v.Free, offers.Resource{Name: offers.RevocableCPUs, Scalar: 3000})
 				v.executor.Prepared, v.Agent.Node, v.Agent.nominees = true, "n1", []*Pod{nominee}
 				v.computeFree()
-				s := newClass(keyOf(other), other)
-				before := v.check(s)
+				c := newClass(keyOf(other), other)
+				before := v.check(c)
 				if before.ok() || !v.check(newClass(keyOf(nominee), nominee)).ok() {
 					continue
 				}
 				refusals++
 				v.Take(nominee)
 				v.reserved = []*Pod{nominee}
-				if v.check(s).ok() {
+				if v.check(c).ok() {
 					t.Errorf("ports %v: after the nominated pod %v was placed, %v fits", offered, nominee.needs(), other.needs())
 				}
 			}

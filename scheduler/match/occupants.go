@@ -179,8 +179,8 @@ func (x *Index) countOccupant(o *occupant, node *v1.Node, sign int) {
 	if node != nil {
 		o.countTerms(node, sign)
 	}
-	for s := range x.classes.watchers {
-		x.notify(s, s.topology.apply(func() bool { return node != nil && s.topology.count(o, node, sign) }))
+	for c := range x.classes.watchers {
+		x.notify(c, c.topology.apply(func() bool { return node != nil && c.topology.count(o, node, sign) }))
 	}
 }
 
@@ -239,9 +239,9 @@ func (x *Index) NamespaceSeen(name string, obj *v1.Namespace) {
 	}
 	x.terms.generation++
 	x.notifyAll()
-	for _, s := range x.classes.byKey {
-		if s.topology != nil || len(x.terms.byKey) > 0 {
-			x.rereadConstraints(s, func(p *Pod) bool { return p.Obj.Namespace == name })
+	for _, c := range x.classes.byKey {
+		if c.topology != nil || len(x.terms.byKey) > 0 {
+			x.rereadConstraints(c, func(p *Pod) bool { return p.Obj.Namespace == name })
 		}
 	}
 }

@@ -10,9 +10,9 @@ import (
 )
 
 // checkPorts checks that all host ports are free, and enough other ports for the wildcards.
-func (v *View) checkPorts(s *Class) refusal {
+func (v *View) checkPorts(c *Class) refusal {
 	var missing []uint64
-	for _, port := range s.demand.Ports {
+	for _, port := range c.demand.Ports {
 		if !v.Free.HasPort(port) {
 			missing = append(missing, port)
 		}
@@ -20,11 +20,11 @@ func (v *View) checkPorts(s *Class) refusal {
 	if len(missing) > 0 {
 		return refusal{reason: portsMissing, ports: missing}
 	}
-	if s.asks == nil {
+	if c.asks == nil {
 		return refusal{}
 	}
-	if free := v.Free.PortCount() - len(s.demand.Ports); free < len(s.asks.wildcards) {
-		return refusal{reason: portsShort, most: offers.Milli(free)}
+	if free := v.Free.PortCount() - len(c.demand.Ports); free < len(c.asks.wildcards) {
+		return refusal{reason: portsShort, free: offers.Milli(free)}
 	}
 	return refusal{}
 }

@@ -41,10 +41,10 @@ func newNodeScorer(pod *v1.Pod) nodeScorer {
 }
 
 // intolerableTaints counts the PreferNoSchedule taints that the class does not tolerate.
-func (v *View) intolerableTaints(s *Class) int64 {
+func (v *View) intolerableTaints(c *Class) int64 {
 	n := int64(0)
 	for i := range v.preferNoSchedule {
-		if !corev1helpers.TolerationsTolerateTaint(klog.Logger{}, s.obj.Spec.Tolerations, &v.preferNoSchedule[i], false) {
+		if !corev1helpers.TolerationsTolerateTaint(klog.Logger{}, c.obj.Spec.Tolerations, &v.preferNoSchedule[i], false) {
 			n++
 		}
 	}
@@ -52,15 +52,15 @@ func (v *View) intolerableTaints(s *Class) int64 {
 }
 
 // hasPreferences tells whether the class prefers some of the nodes that it fits on to others.
-func (s *Class) hasPreferences() bool {
-	if s.topology == nil {
+func (c *Class) hasPreferences() bool {
+	if c.topology == nil {
 		return false
 	}
-	n := s.topology
-	if len(n.preferredTerms) > 0 || len(n.soft) > 0 || n.nodeScorer != nil {
+	tp := c.topology
+	if len(tp.preferredTerms) > 0 || len(tp.soft) > 0 || tp.nodeScorer != nil {
 		return true
 	}
-	for _, t := range n.existingTerms {
+	for _, t := range tp.existingTerms {
 		if t.weight != 0 {
 			return true
 		}
@@ -78,33 +78,33 @@ type scored struct {
 }
 
 // findPreferred returns the view with the best score among those that the class fits in.
-func (x *Index) findPreferred(s *Class) *View {
+func (x *Index) findPreferred(c *Class) *View {
 	all := x.scored[:0]
-	if s.only != nil {
-		for _, name := range s.only {
+	if c.only != nil {
+		for _, name := range c.only {
 			if a := x.AgentOfNode(name); a != nil {
-				all = x.score(all, s, a)
+				all = x.score(all, c, a)
 			}
 		}
 	} else {
-		x.addCandidates(s)
-		fitting := s.search.found[:0]
-		for _, candidate := range s.search.found {
+		x.addCandidates(c)
+		fitting := c.search.found[:0]
+		for _, candidate := range c.search.found {
 			before := len(all)
-			if all = x.score(all, s, candidate.agent); len(all) > before {
+			if all = x.score(all, c, candidate.agent); len(all) > before {
 				fitting = append(fitting, candidate)
 			}
 		}
-		s.search.found = fitting
+		c.search.found = fitting
 	}
 	x.scored = all
-	s.topology.scoreSpread(all)
+	c.topology.scoreSpread(all)
 	return bestScored(all)
 }
 
 // addCandidates adds the agents that are new or have changed to the candidates.
-func (x *Index) addCandidates(s *Class) {
-	f, r := &x.fleet, &s.search
+func (x *Index) addCandidates(c *Class) {
+	f, r := &x.fleet, &c.search
 	if r.logRead < f.base || len(r.found) > 2*len(f.agents)+1024 {
 		*r = search{logRead: f.logged()}
 	}
@@ -122,58 +122,58 @@ func (x *Index) addCandidates(s *Class) {
 }
 
 // score appends the agent's view if the class fits there.
-func (x *Index) score(all []scored, s *Class, a *Agent) []scored {
-	v := s.choose(a.views)
+func (x *Index) score(all []scored, c *Class, a *Agent) []scored {
+	v := c.choose(a.views)
 	if v == nil {
 		return all
 	}
-	l := scored{view: v, rank: x.cfg.Algorithm.rank(v, &s.demand), taints: v.intolerableTaints(s)}
-	s.topology.score(&l, v.obj)
-	return append(all, l)
+	s := scored{view: v, rank: x.cfg.Algorithm.rank(v, &c.demand), taints: v.intolerableTaints(c)}
+	c.topology.score(&s, v.obj)
+	return append(all, s)
 }
 
 // score sets the scores for preferred node affinity and pod affinity.
-func (n *topology) score(l *scored, node *v1.Node) {
-	if n.nodeScorer != nil {
-		l.nodes = n.nodeScorer.Score(node)
+func (tp *topology) score(s *scored, node *v1.Node) {
+	if tp.nodeScorer != nil {
+		s.nodes = tp.nodeScorer.Score(node)
 	}
-	for key, domains := range n.preferenceScores {
+	for key, domains := range tp.preferenceScores {
 		if value, found := node.Labels[key]; found {
-			l.pods += domains[value]
+			s.pods += domains[value]
 		}
 	}
-	for _, t := range n.existingTerms {
+	for _, t := range tp.existingTerms {
 		if value, found := node.Labels[t.topologyKey]; found {
-			l.pods += t.weight * int64(t.holdersByDomain[value]-n.ownTerm(t, value))
+			s.pods += t.weight * int64(t.holdersByDomain[value]-tp.ownTerm(t, value))
 		}
 	}
-	for i := range n.soft {
-		if _, found := node.Labels[n.soft[i].topologyKey]; !found {
-			l.lacksLabel = true
+	for i := range tp.soft {
+		if _, found := node.Labels[tp.soft[i].topologyKey]; !found {
+			s.lacksLabel = true
 		}
 	}
 }
 
 // scoreSpread sets the scores for the soft spread rules: the numbers of pods in the view's domains. A rule weighs more, the
 // more domains the views are in.
-func (n *topology) scoreSpread(all []scored) {
-	if len(n.soft) == 0 {
+func (tp *topology) scoreSpread(all []scored) {
+	if len(tp.soft) == 0 {
 		return
 	}
-	weights := make([]float64, len(n.soft))
-	for i := range n.soft {
-		weights[i] = math.Log(float64(domainsIn(all, n.soft[i].topologyKey) + 2))
+	weights := make([]float64, len(tp.soft))
+	for i := range tp.soft {
+		weights[i] = math.Log(float64(domainsIn(all, tp.soft[i].topologyKey) + 2))
 	}
 	for i := range all {
-		l, sum := &all[i], 0.0
-		if l.lacksLabel {
+		s, sum := &all[i], 0.0
+		if s.lacksLabel {
 			continue
 		}
-		for j := range n.soft {
-			r, d := &n.soft[j], &n.spread[len(n.hard)+j]
-			sum += float64(d.pods[l.view.obj.Labels[r.topologyKey]])*weights[j] + float64(r.maxSkew-1)
+		for j := range tp.soft {
+			r, d := &tp.soft[j], &tp.spread[len(tp.hard)+j]
+			sum += float64(d.pods[s.view.obj.Labels[r.topologyKey]])*weights[j] + float64(r.maxSkew-1)
 		}
-		l.spread = int64(math.Round(sum))
+		s.spread = int64(math.Round(sum))
 	}
 }
 
@@ -181,8 +181,8 @@ func (n *topology) scoreSpread(all []scored) {
 func domainsIn(all []scored, topology string) int {
 	domains := map[string]struct{}{}
 	for i := range all {
-		if l := &all[i]; !l.lacksLabel {
-			domains[l.view.obj.Labels[topology]] = struct{}{}
+		if s := &all[i]; !s.lacksLabel {
+			domains[s.view.obj.Labels[topology]] = struct{}{}
 		}
 	}
 	return len(domains)
@@ -193,30 +193,30 @@ func domainsIn(all []scored, topology string) int {
 func bestScored(all []scored) *View {
 	most, least := scored{pods: math.MinInt64}, scored{pods: math.MaxInt64, spread: math.MaxInt64}
 	for i := range all {
-		l := &all[i]
-		most.nodes, most.taints = max(most.nodes, l.nodes), max(most.taints, l.taints)
-		most.pods, least.pods = max(most.pods, l.pods), min(least.pods, l.pods)
-		if !l.lacksLabel {
-			most.spread, least.spread = max(most.spread, l.spread), min(least.spread, l.spread)
+		s := &all[i]
+		most.nodes, most.taints = max(most.nodes, s.nodes), max(most.taints, s.taints)
+		most.pods, least.pods = max(most.pods, s.pods), min(least.pods, s.pods)
+		if !s.lacksLabel {
+			most.spread, least.spread = max(most.spread, s.spread), min(least.spread, s.spread)
 		}
 	}
 	var best *scored
 	bestScore := int64(0)
 	for i := range all {
-		l := &all[i]
-		score := nodesWeight*share(l.nodes, most.nodes) - taintsWeight*share(l.taints, most.taints)
+		s := &all[i]
+		score := nodesWeight*share(s.nodes, most.nodes) - taintsWeight*share(s.taints, most.taints)
 		if most.pods > least.pods { // rounded as in kube-scheduler
-			score += podsWeight * int64(100*(float64(l.pods-least.pods)/float64(most.pods-least.pods)))
+			score += podsWeight * int64(100*(float64(s.pods-least.pods)/float64(most.pods-least.pods)))
 		}
 		switch {
-		case l.lacksLabel:
+		case s.lacksLabel:
 		case most.spread == 0: // no node has such a pod
 			score += spreadWeight * 100
 		default:
-			score += spreadWeight * share(most.spread+least.spread-l.spread, most.spread)
+			score += spreadWeight * share(most.spread+least.spread-s.spread, most.spread)
 		}
-		if best == nil || score > bestScore || score == bestScore && l.before(best) {
-			best, bestScore = l, score
+		if best == nil || score > bestScore || score == bestScore && s.before(best) {
+			best, bestScore = s, score
 		}
 	}
 	if best == nil {
@@ -234,6 +234,6 @@ func share(part, most int64) int64 {
 }
 
 // before orders views with equal scores by rank, then by arrival.
-func (l *scored) before(other *scored) bool {
-	return cmp.Or(cmp.Compare(l.rank, other.rank), cmp.Compare(l.view.Agent.order, other.view.Agent.order)) < 0
+func (s *scored) before(other *scored) bool {
+	return cmp.Or(cmp.Compare(s.rank, other.rank), cmp.Compare(s.view.Agent.order, other.view.Agent.order)) < 0
 }

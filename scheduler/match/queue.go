@@ -43,15 +43,15 @@ func (x *Index) Reconsider(p *Pod) (settled bool) {
 // join puts the pod into its class.
 func (x *Index) join(p *Pod) {
 	key := keyOf(p)
-	s := x.classes.byKey[key]
-	if s == nil {
-		s = newClass(key, p)
-		x.classes.byKey[key] = s
+	c := x.classes.byKey[key]
+	if c == nil {
+		c = newClass(key, p)
+		x.classes.byKey[key] = c
 	}
-	p.class = s
-	heap.Push(&s.pods, p)
+	p.class = c
+	heap.Push(&c.pods, p)
 	x.classes.changed[key] = struct{}{}
-	x.watch(s)
+	x.watch(c)
 }
 
 // Dequeue takes the pod out of its class. If the pod had reserved a place, the place becomes free, and Dequeue returns its agent.
@@ -70,33 +70,33 @@ func (x *Index) Classes() iter.Seq[*Class] { return maps.Values(x.classes.byKey)
 // ClassOf returns the class that the pod waits in, or would wait in.
 func (x *Index) ClassOf(p *Pod) *Class {
 	key := keyOf(p)
-	if s := x.classes.byKey[key]; s != nil {
-		return s
+	if c := x.classes.byKey[key]; c != nil {
+		return c
 	}
 	return newClass(key, p)
 }
 
 // watch keeps the topology of a class up to date from now on. Its search starts anew, because changes may have been missed.
-func (x *Index) watch(s *Class) {
-	if s.topology == nil {
+func (x *Index) watch(c *Class) {
+	if c.topology == nil {
 		return
 	}
-	if _, watched := x.classes.watchers[s]; !watched {
-		x.classes.watchers[s] = struct{}{}
-		s.search = search{logRead: x.fleet.logged()}
+	if _, watched := x.classes.watchers[c]; !watched {
+		x.classes.watchers[c] = struct{}{}
+		c.search = search{logRead: x.fleet.logged()}
 	}
 }
 
 // notify makes a class search again if its pods may fit after a change. A class without pods is no longer watched; its topology
 // is recounted when it is needed.
-func (x *Index) notify(s *Class, mayFit bool) {
+func (x *Index) notify(c *Class, mayFit bool) {
 	switch {
-	case s.Head() == nil:
-		delete(x.classes.watchers, s)
+	case c.Head() == nil:
+		delete(x.classes.watchers, c)
 	case mayFit:
-		s.search = search{logRead: x.fleet.logged()}
-		x.classes.changed[s.key] = struct{}{}
-		x.classes.retry = append(x.classes.retry, s)
+		c.search = search{logRead: x.fleet.logged()}
+		x.classes.changed[c.key] = struct{}{}
+		x.classes.retry = append(x.classes.retry, c)
 		x.retry = true
 	}
 }
@@ -104,9 +104,9 @@ func (x *Index) notify(s *Class, mayFit bool) {
 // notifyAll makes all watched classes recount and search again.
 func (x *Index) notifyAll() {
 	x.version++
-	for s := range x.classes.watchers {
-		s.topology.version = outdated
-		x.notify(s, true)
+	for c := range x.classes.watchers {
+		c.topology.version = outdated
+		x.notify(c, true)
 	}
 }
 
@@ -121,8 +121,8 @@ func (x *Index) Begin() {
 	}
 	q.due = q.due[:0]
 	for key := range q.changed {
-		if s := q.byKey[key]; s != nil && s.Head() != nil {
-			q.due = append(q.due, s)
+		if c := q.byKey[key]; c != nil && c.Head() != nil {
+			q.due = append(q.due, c)
 		}
 	}
 	x.startTurns()
@@ -132,9 +132,9 @@ func (x *Index) Begin() {
 func (x *Index) allTurns() {
 	q := &x.classes
 	q.due = q.due[:0]
-	for _, s := range q.byKey {
-		if s.due = false; s.Head() != nil {
-			q.due = append(q.due, s)
+	for _, c := range q.byKey {
+		if c.due = false; c.Head() != nil {
+			q.due = append(q.due, c)
 		}
 	}
 	x.startTurns()
@@ -145,8 +145,8 @@ func (x *Index) startTurns() {
 	q.logRead = x.fleet.logged()
 	clear(q.changed)
 	q.retry = q.retry[:0]
-	for _, s := range q.due {
-		s.due = true
+	for _, c := range q.due {
+		c.due = true
 	}
 	heap.Init(&q.due)
 }
@@ -155,8 +155,8 @@ func (x *Index) startTurns() {
 // called or the class has no pods.
 func (x *Index) Next() *Class {
 	q := &x.classes
-	if s := q.current; s != nil {
-		if s.Head() == nil {
+	if c := q.current; c != nil {
+		if c.Head() == nil {
 			heap.Pop(&q.due)
 		} else {
 			heap.Fix(&q.due, 0)
@@ -181,10 +181,10 @@ func (x *Index) Skip() {
 
 // addRetries makes the classes due that may fit again.
 func (q *classes) addRetries() {
-	for _, s := range q.retry {
-		if !s.due && s.Head() != nil && q.byKey[s.key] == s {
-			s.due = true
-			heap.Push(&q.due, s)
+	for _, c := range q.retry {
+		if !c.due && c.Head() != nil && q.byKey[c.key] == c {
+			c.due = true
+			heap.Push(&q.due, c)
 		}
 	}
 	q.retry = q.retry[:0]
@@ -193,8 +193,8 @@ func (q *classes) addRetries() {
 // Forget drops terms that no pod has, and classes without pods if there are many. The owner calls it now and then.
 func (x *Index) Forget() {
 	if len(x.classes.byKey) > idleClasses {
-		for key, s := range x.classes.byKey {
-			if s.Head() == nil {
+		for key, c := range x.classes.byKey {
+			if c.Head() == nil {
 				delete(x.classes.byKey, key)
 			}
 		}
@@ -217,8 +217,8 @@ func (t *turns) Push(x any) { *t = append(*t, x.(*Class)) }
 // Pop implements heap.Interface.
 func (t *turns) Pop() any {
 	last := len(*t) - 1
-	s := (*t)[last]
-	s.due = false
+	c := (*t)[last]
+	c.due = false
 	*t = (*t)[:last]
-	return s
+	return c
 }

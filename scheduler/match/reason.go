@@ -14,15 +14,15 @@ import (
 
 // refusal is why an agent does not get a pod. Only a Summary formats it, because most refusals are never shown.
 type refusal struct {
-	reason  reason
-	scalar  int          // index of the insufficient resource, in ScalarNames or RequestNames
-	most    offers.Milli // the free amount, or number of ports
-	taint   *v1.Taint
-	ports   []uint64       // the missing ports
-	runs    api.ExecutorID // the other executor
-	spare   int64          // how much of the resource the kubelet still admits
-	what    string         // the topology key, claim, volume or resource, or the number of pods
-	reserve bool           // the pod fits once the executor is prepared: reserve the place
+	reason   reason
+	index    int          // index of the insufficient resource, in ScalarNames or RequestNames
+	free     offers.Milli // the free amount, or number of ports
+	taint    *v1.Taint
+	ports    []uint64       // the missing ports
+	executor api.ExecutorID // the other executor
+	spare    int64          // how much of the resource the kubelet still admits
+	what     string         // the topology key, claim, volume or resource, or the number of pods
+	reserve  bool           // the pod fits once the executor is prepared: reserve the place
 }
 
 // reason is a kind of refusal.
@@ -85,9 +85,9 @@ func (r refusal) ok() bool { return r.reason == fits }
 var kubernetesNames = [NumScalars]v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage, GPUResource}
 
 // words returns the phrase that follows the number of nodes. It is kube-scheduler's if there is one, so that people find it.
-func (r refusal) words(s *Class, roles string) string {
+func (r refusal) words(c *Class, roles string) string {
 	for _, words := range [...]func(*Class, string) string{r.wordsOfNode, r.wordsOfPods, r.wordsOfVolumes, r.wordsOfResources} {
-		if text := words(s, roles); text != "" {
+		if text := words(c, roles); text != "" {
 			return text
 		}
 	}
@@ -95,12 +95,12 @@ func (r refusal) words(s *Class, roles string) string {
 }
 
 // wordsOfNode returns the phrase if the reason is the node itself; else "".
-func (r refusal) wordsOfNode(s *Class, _ string) string {
+func (r refusal) wordsOfNode(c *Class, _ string) string {
 	switch r.reason {
 	case otherNode:
-		return "node(s) didn't match the requested node name " + s.key.node
+		return "node(s) didn't match the requested node name " + c.key.node
 	case selectorMismatch:
-		return "node(s) didn't match Pod's node affinity/selector (" + labels.FormatLabels(s.obj.Spec.NodeSelector) + ")"
+		return "node(s) didn't match Pod's node affinity/selector (" + labels.FormatLabels(c.obj.Spec.NodeSelector) + ")"
 	case affinityMismatch:
 		return "node(s) didn't match Pod's node affinity/selector"
 	case cordoned:
@@ -175,11 +175,11 @@ func (r refusal) wordsOfVolumes(*Class, string) string {
 func (r refusal) wordsOfResources(_ *Class, roles string) string {
 	switch r.reason {
 	case offersShort:
-		return fmt.Sprintf("Insufficient %s in offers", kubernetesNames[r.scalar]) + suffix(" for ", roles)
+		return fmt.Sprintf("Insufficient %s in offers", kubernetesNames[r.index]) + suffix(" for ", roles)
 	case agentShort:
-		return fmt.Sprintf("Insufficient %s on the agent", kubernetesNames[r.scalar]) + suffix(" for ", roles)
+		return fmt.Sprintf("Insufficient %s on the agent", kubernetesNames[r.index]) + suffix(" for ", roles)
 	case kubeletShort:
-		return "Insufficient " + string(RequestNames[r.scalar])
+		return "Insufficient " + string(RequestNames[r.index])
 	case extendedShort:
 		return "Insufficient " + r.what
 	case portsMissing:
@@ -208,7 +208,7 @@ func (r refusal) wordsOfAgent(roles string) string {
 	case offersNothing:
 		return "agent(s) have enough but offer nothing now" + suffix(" to ", roles)
 	case otherExecutor:
-		return fmt.Sprintf("agent(s) run another version of our executor (%s)", r.runs)
+		return fmt.Sprintf("agent(s) run another version of our executor (%s)", r.executor)
 	case noExecutor:
 		return "agent(s) cannot be given an executor yet"
 	case unreachable:
@@ -254,7 +254,7 @@ func (s *Summary) add(r refusal) {
 	for i := range s.counts {
 		if c := &s.counts[i]; c.words == words {
 			c.agents++
-			c.most, c.spare = max(c.most, r.most), max(c.spare, r.spare)
+			c.free, c.spare = max(c.free, r.free), max(c.spare, r.spare)
 			return
 		}
 	}
@@ -293,13 +293,13 @@ func (s *Summary) numbers(c count) string {
 	var want, most string
 	switch c.reason {
 	case offersShort, agentShort:
-		want, most = s.class.demand.Scalars[c.scalar].String(), c.most.String()
+		want, most = s.class.demand.Scalars[c.index].String(), c.free.String()
 	case kubeletShort:
-		want, most = Amount(c.scalar, s.class.requests[c.scalar]), Amount(c.scalar, c.spare)
+		want, most = Amount(c.index, s.class.requests[c.index]), Amount(c.index, c.spare)
 	case revocableShort:
-		want, most = s.class.asks.revocable.String(), c.most.String()
+		want, most = s.class.asks.revocable.String(), c.free.String()
 	case portsShort:
-		want, most = strconv.Itoa(len(s.class.asks.wildcards)), strconv.Itoa(int(c.most))
+		want, most = strconv.Itoa(len(s.class.asks.wildcards)), strconv.Itoa(int(c.free))
 	default:
 		return ""
 	}

@@ -83,12 +83,12 @@ func mebibytes(q resource.Quantity) offers.Milli {
 }
 
 // checkResources checks that there is enough for the pod, and for the executor if it must be launched too.
-func (v *View) checkResources(s *Class) refusal {
-	for i, want := range s.demand.Scalars {
+func (v *View) checkResources(c *Class) refusal {
+	for i, want := range c.demand.Scalars {
 		if want <= v.have[i] {
 			continue
 		}
-		short := refusal{reason: agentShort, scalar: i, most: v.have[i]}
+		short := refusal{reason: agentShort, index: i, free: v.have[i]}
 		if len(v.Offers) > 0 && want <= v.Agent.Total.Scalars[i]-v.executor.Charge.Sum(ScalarNames[i]) {
 			short.reason = offersShort
 		}
@@ -97,16 +97,16 @@ func (v *View) checkResources(s *Class) refusal {
 	if v.lacksForCompanion() {
 		return refusal{reason: minionShort}
 	}
-	if s.asks != nil && s.asks.revocable > 0 {
-		return v.checkRevocable(s)
+	if c.asks != nil && c.asks.revocable > 0 {
+		return v.checkRevocable(c)
 	}
 	return refusal{}
 }
 
 // checkRevocable checks that there are enough revocable cpus, and that the agent's executor may run a task with them.
-func (v *View) checkRevocable(s *Class) refusal {
-	if most := v.Free.Sum(offers.RevocableCPUs); most < s.asks.revocable {
-		return refusal{reason: revocableShort, most: most}
+func (v *View) checkRevocable(c *Class) refusal {
+	if most := v.Free.Sum(offers.RevocableCPUs); most < c.asks.revocable {
+		return refusal{reason: revocableShort, free: most}
 	}
 	if v.index.source.Mixes(v.Agent) {
 		return refusal{reason: executorMixes}

@@ -46,84 +46,84 @@ func (s scores) add(key string, node *v1.Node, n int64) {
 	s[key][value] += n
 }
 
-func newTopology(w *constraints) *topology {
-	n := &topology{constraints: w, version: outdated, claimState: claimState{version: outdated}}
-	for _, rules := range [][]spreadRule{w.hard, w.soft} {
+func newTopology(cs *constraints) *topology {
+	tp := &topology{constraints: cs, version: outdated, claimState: claimState{version: outdated}}
+	for _, rules := range [][]spreadRule{cs.hard, cs.soft} {
 		for i := range rules {
-			n.spreadRules = append(n.spreadRules, &rules[i])
+			tp.spreadRules = append(tp.spreadRules, &rules[i])
 		}
 	}
-	return n
+	return tp
 }
 
 // refresh recounts everything if it is out of date.
-func (n *topology) refresh() {
-	if n.version == n.index.version {
+func (tp *topology) refresh() {
+	if tp.version == tp.index.version {
 		return
 	}
-	n.version = n.index.version
-	n.affinityCounts, n.antiAffinityCounts, n.preferenceScores = counts{}, counts{}, scores{}
-	n.spread = make([]domains, len(n.spreadRules))
-	for i, r := range n.spreadRules {
-		n.spread[i].pods = map[string]int{}
-		for _, node := range n.index.nodes {
-			if node.obj != nil && r.eligible(n.obj, node.obj) {
-				n.spread[i].pods[node.obj.Labels[r.topologyKey]] += 0 // domains without pods count too
+	tp.version = tp.index.version
+	tp.affinityCounts, tp.antiAffinityCounts, tp.preferenceScores = counts{}, counts{}, scores{}
+	tp.spread = make([]domains, len(tp.spreadRules))
+	for i, r := range tp.spreadRules {
+		tp.spread[i].pods = map[string]int{}
+		for _, node := range tp.index.nodes {
+			if node.obj != nil && r.eligible(tp.obj, node.obj) {
+				tp.spread[i].pods[node.obj.Labels[r.topologyKey]] += 0 // domains without pods count too
 			}
 		}
 	}
-	for _, node := range n.index.nodes {
+	for _, node := range tp.index.nodes {
 		if node.obj == nil {
 			continue
 		}
 		for _, o := range node.pods {
-			n.count(o, node.obj, 1)
+			tp.count(o, node.obj, 1)
 		}
 	}
 }
 
 // apply applies one change of the pods on nodes, unless it has missed an earlier one: then refresh will recount. It tells whether
 // the class may fit now where it did not before.
-func (n *topology) apply(change func() bool) (mayFit bool) {
-	if n.version != n.index.version-1 {
+func (tp *topology) apply(change func() bool) (mayFit bool) {
+	if tp.version != tp.index.version-1 {
 		return true
 	}
-	n.version++
+	tp.version++
 	return change()
 }
 
 // count adds a pod on the node (sign 1) or subtracts it (-1). It tells whether the class may fit now where it did not before.
-func (n *topology) count(o *occupant, node *v1.Node, sign int) (mayFit bool) {
-	if o == n.self {
+func (tp *topology) count(o *occupant, node *v1.Node, sign int) (mayFit bool) {
+	if o == tp.self {
 		return false
 	}
-	namespace := n.index.terms.namespaceLabels(o.obj.Namespace)
-	if n.matchesAll(o.obj) {
-		for _, t := range n.affinityTerms {
-			n.affinityCounts.add(t.topologyKey, node, sign)
+	namespace := tp.index.terms.namespaceLabels(o.obj.Namespace)
+	if tp.matchesAll(o.obj) {
+		for _, t := range tp.affinityTerms {
+			tp.affinityCounts.add(t.topologyKey, node, sign)
 		}
 		mayFit = true
 	}
-	for _, t := range n.antiAffinityTerms {
+	for _, t := range tp.antiAffinityTerms {
 		if t.matches(o.obj, namespace) {
-			n.antiAffinityCounts.add(t.topologyKey, node, sign)
+			tp.antiAffinityCounts.add(t.topologyKey, node, sign)
 			mayFit = mayFit || sign < 0
 		}
 	}
-	for _, t := range n.preferredTerms {
+	for _, t := range tp.preferredTerms {
 		if t.matches(o.obj, namespace) {
-			n.preferenceScores.add(t.topologyKey, node, int64(sign)*t.weight)
+			tp.preferenceScores.add(t.topologyKey, node, int64(sign)*t.weight)
 			mayFit = true
 		}
 	}
-	for _, t := range n.existingTerms {
+	for _, t := range tp.existingTerms {
 		if containsTerm(o.terms, t) {
 			mayFit = mayFit || sign < 0 || !t.antiAffinity
 		}
 	}
-	for i, r := range n.spreadRules {
-		if r.counts(n.obj, o.obj) && r.eligible(n.obj, node) {
-			mayFit = n.spread[i].add(node.Labels[r.topologyKey], sign) || i >= len(n.hard) || mayFit
+	for i, r := range tp.spreadRules {
+		if r.counts(tp.obj, o.obj) && r.eligible(tp.obj, node) {
+			mayFit = tp.spread[i].add(node.Labels[r.topologyKey], sign) || i >= len(tp.hard) || mayFit
 		}
 	}
 	return mayFit
@@ -139,42 +139,42 @@ func containsTerm(terms []*term, t *term) bool {
 }
 
 // check checks claims, pod affinity and anti-affinity, topology spread, and volumes.
-func (n *topology) check(node *v1.Node) refusal {
-	n.refresh()
-	if len(n.claims) > 0 {
-		if r := n.checkClaims(); !r.ok() {
+func (tp *topology) check(node *v1.Node) refusal {
+	tp.refresh()
+	if len(tp.claims) > 0 {
+		if r := tp.checkClaims(); !r.ok() {
 			return r
 		}
 	}
-	if r := n.checkAffinity(node); !r.ok() {
+	if r := tp.checkAffinity(node); !r.ok() {
 		return r
 	}
-	for _, t := range n.antiAffinityTerms {
-		if value, found := node.Labels[t.topologyKey]; found && n.antiAffinityCounts[pair{t.topologyKey, value}] > 0 {
+	for _, t := range tp.antiAffinityTerms {
+		if value, found := node.Labels[t.topologyKey]; found && tp.antiAffinityCounts[pair{t.topologyKey, value}] > 0 {
 			return refusal{reason: antiAffinityUnmet, what: t.topologyKey}
 		}
 	}
-	for _, t := range n.existingTerms {
-		if value, found := node.Labels[t.topologyKey]; found && t.antiAffinity && t.holdersByDomain[value] > n.ownTerm(t, value) {
+	for _, t := range tp.existingTerms {
+		if value, found := node.Labels[t.topologyKey]; found && t.antiAffinity && t.holdersByDomain[value] > tp.ownTerm(t, value) {
 			return refusal{reason: existingAntiAffinity, what: t.topologyKey}
 		}
 	}
-	for i := range n.hard {
-		r := &n.hard[i]
+	for i := range tp.hard {
+		r := &tp.hard[i]
 		value, found := node.Labels[r.topologyKey]
 		if !found {
 			return refusal{reason: topologyMissing, what: r.topologyKey}
 		}
-		if n.spread[i].skew(r, value) > r.maxSkew {
+		if tp.spread[i].skew(r, value) > r.maxSkew {
 			return refusal{reason: skewed, what: r.topologyKey}
 		}
 	}
-	return n.checkVolumes(node)
+	return tp.checkVolumes(node)
 }
 
 // ownTerm is 1 if the pod itself has the term and is on a node of the domain; else 0.
-func (n *topology) ownTerm(t *term, domain string) int {
-	o := n.self
+func (tp *topology) ownTerm(t *term, domain string) int {
+	o := tp.self
 	if o == nil || o.node == nil || o.node.obj == nil || !containsTerm(o.terms, t) || o.node.obj.Labels[t.topologyKey] != domain {
 		return 0
 	}
@@ -182,23 +182,23 @@ func (n *topology) ownTerm(t *term, domain string) int {
 }
 
 // occupies tells whether the pod itself is on the node already.
-func (s *Class) occupies(n *Node) bool {
-	return s.topology != nil && s.topology.self != nil && s.topology.self.node == n
+func (c *Class) occupies(n *Node) bool {
+	return c.topology != nil && c.topology.self != nil && c.topology.self.node == n
 }
 
 // checkAffinity checks the required pod affinity. The first pod of a group that has affinity to itself may go anywhere.
-func (n *topology) checkAffinity(node *v1.Node) refusal {
+func (tp *topology) checkAffinity(node *v1.Node) refusal {
 	missing := ""
-	for _, t := range n.affinityTerms {
+	for _, t := range tp.affinityTerms {
 		value, found := node.Labels[t.topologyKey]
 		if !found {
 			return refusal{reason: affinityUnmet, what: t.topologyKey}
 		}
-		if n.affinityCounts[pair{t.topologyKey, value}] == 0 {
+		if tp.affinityCounts[pair{t.topologyKey, value}] == 0 {
 			missing = t.topologyKey
 		}
 	}
-	if missing == "" || n.matchesSelf && len(n.affinityCounts) == 0 {
+	if missing == "" || tp.matchesSelf && len(tp.affinityCounts) == 0 {
 		return refusal{}
 	}
 	return refusal{reason: affinityUnmet, what: missing}

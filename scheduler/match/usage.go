@@ -76,23 +76,23 @@ func (u *Usage) resources(role string) offers.Resources {
 
 // HasBeside tells whether a pod of the class fits in the view together with the others. The others count for exactly what
 // View.Take takes, so that placing one of them changes no answer.
-func (v *View) HasBeside(s *Class, others *Usage) bool {
-	for i, want := range s.demand.Scalars {
+func (v *View) HasBeside(c *Class, others *Usage) bool {
+	for i, want := range c.demand.Scalars {
 		if want > 0 && want > v.have[i]-others.Scalars[i] {
 			return false
 		}
 	}
-	for _, port := range s.demand.Ports {
+	for _, port := range c.demand.Ports {
 		if v.Free.CountPort(port) <= times(others.Ports, port) {
 			return false
 		}
 	}
-	if s.key.node == "" && !s.occupies(v.node) && (!v.node.fitsBeside(s, others) || !v.admitsBeside(s, others)) {
+	if c.key.node == "" && !c.occupies(v.node) && (!v.node.fitsBeside(c, others) || !v.admitsBeside(c, others)) {
 		return false
 	}
-	ports, revocable := len(s.demand.Ports), offers.Milli(0)
-	if s.asks != nil {
-		ports, revocable = ports+len(s.asks.wildcards), s.asks.revocable
+	ports, revocable := len(c.demand.Ports), offers.Milli(0)
+	if c.asks != nil {
+		ports, revocable = ports+len(c.asks.wildcards), c.asks.revocable
 	}
 	if ports > 0 && ports > v.Free.PortCount()-len(others.Ports)-others.Wildcards {
 		return false

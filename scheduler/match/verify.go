@@ -9,8 +9,8 @@ import (
 // Verify recomputes everything that the Index caches, and returns an error if a cached result is wrong. It is for tests. If
 // allows is not nil, it says whether the other pods let a pod run on a node; Verify does not ask about pods with claims.
 func (x *Index) Verify(allows func(pod *v1.Pod, node *v1.Node) bool) error {
-	for s := range x.Classes() {
-		for p := range s.Pods() {
+	for c := range x.Classes() {
+		for p := range c.Pods() {
 			if err := x.verifyWaits(p); err != nil {
 				return err
 			}
@@ -36,10 +36,10 @@ func (x *Index) Verify(allows func(pod *v1.Pod, node *v1.Node) bool) error {
 
 // verifyWaits checks that a waiting pod fits in no view that is up to date.
 func (x *Index) verifyWaits(p *Pod) error {
-	s := newClass(keyOf(p), p)
+	c := newClass(keyOf(p), p)
 	for a := range x.Agents() {
 		for _, v := range a.views {
-			if r := v.check(s); !a.changed && (r.ok() || r.reserve) {
+			if r := v.check(c); !a.changed && (r.ok() || r.reserve) {
 				return fmt.Errorf("pod %s waits, but fits on %s", p.Obj.Name, a.ID)
 			}
 		}

@@ -147,54 +147,54 @@ func (v *View) computeFree() {
 }
 
 // check checks whether the class fits in the view. It returns the first check that fails.
-func (v *View) check(s *Class) refusal {
-	if r := v.checkNode(s); !r.ok() {
+func (v *View) check(c *Class) refusal {
+	if r := v.checkNode(c); !r.ok() {
 		return r
 	}
-	if s.asks != nil && !s.asks.takesRole(v) {
+	if c.asks != nil && !c.asks.takesRole(v) {
 		return refusal{reason: otherRole}
 	}
-	if s.key.node == "" {
-		if r := v.checkPods(s); !r.ok() {
+	if c.key.node == "" {
+		if r := v.checkPods(c); !r.ok() {
 			return r
 		}
 	}
-	if r := v.checkResources(s); !r.ok() {
+	if r := v.checkResources(c); !r.ok() {
 		return r
 	}
-	if r := v.checkPorts(s); !r.ok() {
+	if r := v.checkPorts(c); !r.ok() {
 		return r
 	}
 	if len(v.Agent.nominees) > 0 {
-		if r := v.checkNominees(s); !r.ok() {
+		if r := v.checkNominees(c); !r.ok() {
 			return r
 		}
 	}
 	r := v.checkExecutor()
 	if r.reason == installing {
-		s.delayedAt = v.index.Installs.ended
+		c.delayedAt = v.index.Installs.ended
 	}
 	return r
 }
 
 // checkPods checks the number of pods, the topology, extended resources and the kubelet's admission.
-func (v *View) checkPods(s *Class) refusal {
-	occupies := s.occupies(v.node)
+func (v *View) checkPods(c *Class) refusal {
+	occupies := c.occupies(v.node)
 	if v.node.full() && !occupies {
 		return refusal{reason: tooManyPods, what: v.node.limitText}
 	}
-	if s.topology != nil {
-		if r := s.topology.check(v.obj); !r.ok() {
+	if c.topology != nil {
+		if r := c.topology.check(v.obj); !r.ok() {
 			return r
 		}
 	}
-	if s.extended != nil && !occupies {
-		if r := v.checkExtended(s); !r.ok() {
+	if c.extended != nil && !occupies {
+		if r := v.checkExtended(c); !r.ok() {
 			return r
 		}
 	}
 	if v.node.admissionKnown() && !occupies {
-		return v.checkAdmission(s)
+		return v.checkAdmission(c)
 	}
 	return refusal{}
 }

@@ -55,13 +55,13 @@ func (test checkTest) run(t *testing.T) {
 		test.pod(p)
 	}
 	v.computeFree()
-	s := newClass(keyOf(p), p)
-	r, got := v.check(s), ""
+	c := newClass(keyOf(p), p)
+	r, got := v.check(c), ""
 	switch {
 	case r.reason == beingPrepared:
 		got = "quiet"
 	case !r.ok():
-		got = r.words(s, "")
+		got = r.words(c, "")
 	}
 	if got != test.want {
 		t.Errorf("%s: got %q, want %q", test.rule, got, test.want)
@@ -160,9 +160,9 @@ func TestCheckOfTheExecutor(t *testing.T) {
 func TestSummaryCountsAgentsByReasonWithAmounts(t *testing.T) {
 	p := &Pod{Obj: &v1.Pod{}, Demand: Demand{Scalars: [NumScalars]offers.Milli{100_000}}}
 	s := Summary{class: newClass(Key{}, p)}
-	s.add(refusal{reason: agentShort, scalar: 0, most: 1000})
+	s.add(refusal{reason: agentShort, index: 0, free: 1000})
 	s.add(refusal{reason: portsMissing, ports: []uint64{80}})
-	s.add(refusal{reason: agentShort, scalar: 0, most: 3900})
+	s.add(refusal{reason: agentShort, index: 0, free: 3900})
 	want := "0/3 nodes are available: 2 Insufficient cpu on the agent (requested 100, most free 3.9), 1 node(s) didn't have free ports for the requested pod ports (80)"
 	if got := s.String(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)

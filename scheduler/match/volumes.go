@@ -36,27 +36,27 @@ func newStorage() storage {
 }
 
 // changed drops everything that was computed from volumes and claims.
-func (x *storage) changed() { x.version, x.byClass = x.version+1, nil }
+func (st *storage) changed() { st.version, st.byClass = st.version+1, nil }
 
 // ofClass returns the volumes of a storage class, sorted by name.
-func (x *storage) ofClass(class string) []*v1.PersistentVolume {
-	if x.byClass == nil {
-		x.byClass = map[string][]*v1.PersistentVolume{}
-		for _, pv := range x.volumes {
+func (st *storage) ofClass(class string) []*v1.PersistentVolume {
+	if st.byClass == nil {
+		st.byClass = map[string][]*v1.PersistentVolume{}
+		for _, pv := range st.volumes {
 			of := volume.GetPersistentVolumeClass(pv.now)
-			x.byClass[of] = append(x.byClass[of], pv.now)
+			st.byClass[of] = append(st.byClass[of], pv.now)
 		}
-		for _, list := range x.byClass {
+		for _, list := range st.byClass {
 			slices.SortFunc(list, func(a, b *v1.PersistentVolume) int { return cmp.Compare(a.Name, b.Name) })
 		}
 	}
-	return x.byClass[class]
+	return st.byClass[class]
 }
 
 // bindsLate tells whether the claim is bound only after a node has been chosen for a pod
 // (https://kubernetes.io/docs/concepts/storage/storage-classes/#volume-binding-mode).
-func (x *storage) bindsLate(claim *v1.PersistentVolumeClaim) bool {
-	class := x.classes[volume.GetPersistentVolumeClaimClass(claim)]
+func (st *storage) bindsLate(claim *v1.PersistentVolumeClaim) bool {
+	class := st.classes[volume.GetPersistentVolumeClaimClass(claim)]
 	return class != nil && class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
 }
 
@@ -91,15 +91,15 @@ type claimState struct {
 }
 
 // readClaims reads the state of a pod's claims.
-func (x *storage) readClaims(w *constraints) claimState {
-	s := claimState{version: x.version}
-	for _, key := range w.claims {
-		known := x.claims[key]
+func (st *storage) readClaims(cs *constraints) claimState {
+	s := claimState{version: st.version}
+	for _, key := range cs.claims {
+		known := st.claims[key]
 		if known == nil {
 			s.problem = refusal{reason: claimMissing, what: key.Name}
 			return s
 		}
-		if s.problem = x.readClaim(w, known.now, &s); !s.problem.ok() {
+		if s.problem = st.readClaim(cs, known.now, &s); !s.problem.ok() {
 			return s
 		}
 	}
@@ -110,23 +110,23 @@ func (x *storage) readClaims(w *constraints) claimState {
 }
 
 // readClaim adds the state of one claim to s. It returns a refusal if the claim keeps the pod off all nodes.
-func (x *storage) readClaim(w *constraints, claim *v1.PersistentVolumeClaim, s *claimState) refusal {
+func (st *storage) readClaim(cs *constraints, claim *v1.PersistentVolumeClaim, s *claimState) refusal {
 	switch {
 	case claim.DeletionTimestamp != nil:
 		return refusal{reason: claimDeleting, what: claim.Name}
 	case claim.Status.Phase == v1.ClaimLost:
 		return refusal{reason: claimLost, what: claim.Name}
-	case madeForOther(w.obj, claim):
+	case madeForOther(cs.obj, claim):
 		return refusal{reason: claimNotForPod, what: claim.Name}
-	case slices.Contains(claim.Spec.AccessModes, v1.ReadWriteOncePod) && x.otherUsers(w, keyOfClaim(claim)) > 0:
+	case slices.Contains(claim.Spec.AccessModes, v1.ReadWriteOncePod) && st.otherUsers(cs, keyOfClaim(claim)) > 0:
 		return refusal{reason: claimInUse, what: claim.Name}
 	case bound(claim):
-		pv := x.volumes[claim.Spec.VolumeName]
+		pv := st.volumes[claim.Spec.VolumeName]
 		if pv == nil {
 			return refusal{reason: volumeMissing, what: claim.Spec.VolumeName}
 		}
 		s.bound = append(s.bound, pv.now)
-	case claim.Spec.VolumeName == "" && x.bindsLate(claim):
+	case claim.Spec.VolumeName == "" && st.bindsLate(claim):
 		s.delayed = append(s.delayed, claim)
 	default:
 		return refusal{reason: claimUnbound, what: claim.Name}
@@ -151,33 +151,33 @@ func madeForOther(pod *v1.Pod, claim *v1.PersistentVolumeClaim) bool {
 }
 
 // otherUsers counts the other pods on nodes with the claim.
-func (x *storage) otherUsers(w *constraints, claim api.PodKey) int {
-	n := x.users[claim]
-	if w.self != nil && w.self.node != nil && slices.Contains(w.self.claims, claim) {
+func (st *storage) otherUsers(cs *constraints, claim api.PodKey) int {
+	n := st.users[claim]
+	if cs.self != nil && cs.self.node != nil && slices.Contains(cs.self.claims, claim) {
 		n--
 	}
 	return n
 }
 
 // checkClaims checks the claims as far as that does not depend on the node.
-func (n *topology) checkClaims() refusal {
-	if n.claimState.version != n.index.storage.version {
-		n.claimState = n.index.storage.readClaims(n.constraints)
+func (tp *topology) checkClaims() refusal {
+	if tp.claimState.version != tp.index.storage.version {
+		tp.claimState = tp.index.storage.readClaims(tp.constraints)
 	}
-	return n.claimState.problem
+	return tp.claimState.problem
 }
 
 // checkVolumes checks that the node can get all volumes of the pod.
-func (n *topology) checkVolumes(node *v1.Node) refusal {
-	for _, pv := range n.claimState.bound {
+func (tp *topology) checkVolumes(node *v1.Node) refusal {
+	for _, pv := range tp.claimState.bound {
 		if volume.CheckNodeAffinity(pv, node.Labels) != nil || !inZone(pv, node) {
 			return refusal{reason: volumeElsewhere, what: pv.Name}
 		}
 	}
-	if len(n.claimState.delayed) == 0 {
+	if len(tp.claimState.delayed) == 0 {
 		return refusal{}
 	}
-	_, r := n.plan(node)
+	_, r := tp.plan(node)
 	return r
 }
 
@@ -221,24 +221,24 @@ type binding struct {
 
 // plan finds the smallest matching volume for each delayed claim. A claim without one is left to the provisioner of its storage
 // class.
-func (n *topology) plan(node *v1.Node) (plan, refusal) {
+func (tp *topology) plan(node *v1.Node) (plan, refusal) {
 	var made plan
 	chosen := map[string]*v1.PersistentVolume{}
-	for _, claim := range n.claimState.delayed {
+	for _, claim := range tp.claimState.delayed {
 		selected, isSelected := claim.Annotations[volume.AnnSelectedNode]
 		if isSelected && selected != node.Name {
 			return plan{}, refusal{reason: claimElsewhere, what: claim.Name}
 		}
 		class := volume.GetPersistentVolumeClaimClass(claim)
 		if !isSelected {
-			pv, err := volume.FindMatchingVolume(claim, n.index.storage.ofClass(class), node, chosen, true, true)
+			pv, err := volume.FindMatchingVolume(claim, tp.index.storage.ofClass(class), node, chosen, true, true)
 			if err == nil && pv != nil {
 				chosen[pv.Name] = pv
 				made.bindings = append(made.bindings, binding{pv, claim})
 				continue
 			}
 		}
-		if !n.index.storage.canProvision(class, node) {
+		if !tp.index.storage.canProvision(class, node) {
 			return plan{}, refusal{reason: noVolume, what: claim.Name}
 		}
 		made.provision = append(made.provision, claim)
@@ -248,8 +248,8 @@ func (n *topology) plan(node *v1.Node) (plan, refusal) {
 
 // canProvision tells whether the provisioner of the storage class can make volumes for the node
 // (https://kubernetes.io/docs/concepts/storage/storage-classes/#allowed-topologies).
-func (x *storage) canProvision(class string, node *v1.Node) bool {
-	sc := x.classes[class]
+func (st *storage) canProvision(class string, node *v1.Node) bool {
+	sc := st.classes[class]
 	if sc == nil || sc.Provisioner == "" || sc.Provisioner == volume.NotSupportedProvisioner {
 		return false
 	}
@@ -276,11 +276,11 @@ type Claims struct {
 // PrepareClaims plans how the claims of a pod get volumes on the node of the view, and assumes from now on that the objects are
 // written. Find must have returned the view. needed is false if the pod has no delayed claim.
 func (x *Index) PrepareClaims(p *Pod, v *View) (c Claims, needed bool) {
-	n := p.class.topology
-	if n == nil || len(n.claimState.delayed) == 0 {
+	tp := p.class.topology
+	if tp == nil || len(tp.claimState.delayed) == 0 {
 		return Claims{}, false
 	}
-	made, r := n.plan(v.obj)
+	made, r := tp.plan(v.obj)
 	if !r.ok() {
 		return Claims{}, false // cannot happen: the view has just been checked
 	}
@@ -345,11 +345,11 @@ func (x *Index) VolumeSeen(pv *v1.PersistentVolume) (lost api.PodKey, isLost boo
 	state.known, state.now = pv, pv
 	x.storage.changed()
 	claim := claimOfVolume(pv)
-	x.notifyClaimUsers(func(n *topology) bool {
+	x.notifyClaimUsers(func(tp *topology) bool {
 		if claim.Name != "" {
-			return slices.Contains(n.claims, claim)
+			return slices.Contains(tp.claims, claim)
 		}
-		return slices.ContainsFunc(n.claimState.delayed, func(claim *v1.PersistentVolumeClaim) bool {
+		return slices.ContainsFunc(tp.claimState.delayed, func(claim *v1.PersistentVolumeClaim) bool {
 			return volume.GetPersistentVolumeClaimClass(claim) == volume.GetPersistentVolumeClass(pv)
 		})
 	})
@@ -389,7 +389,7 @@ func (x *Index) ClaimSeen(claim *v1.PersistentVolumeClaim) (isBound, isReset boo
 	}
 	state.known, state.now = claim, claim
 	x.storage.changed()
-	x.notifyClaimUsers(func(n *topology) bool { return slices.Contains(n.claims, key) })
+	x.notifyClaimUsers(func(tp *topology) bool { return slices.Contains(tp.claims, key) })
 	if bound(claim) {
 		return true, false
 	}
@@ -413,9 +413,9 @@ func (x *Index) StorageClassSeen(name string, class *storagev1.StorageClass) {
 
 // notifyClaimUsers makes the watched classes with claims search again for which affected returns true.
 func (x *Index) notifyClaimUsers(affected func(*topology) bool) {
-	for s := range x.classes.watchers {
-		if len(s.topology.claims) > 0 && affected(s.topology) {
-			x.notify(s, true)
+	for c := range x.classes.watchers {
+		if len(c.topology.claims) > 0 && affected(c.topology) {
+			x.notify(c, true)
 		}
 	}
 }
@@ -431,7 +431,7 @@ func (x *Index) countClaims(o *occupant, sign int) {
 		}
 	}
 	x.storage.version++
-	x.notifyClaimUsers(func(n *topology) bool {
-		return slices.ContainsFunc(o.claims, func(key api.PodKey) bool { return slices.Contains(n.claims, key) })
+	x.notifyClaimUsers(func(tp *topology) bool {
+		return slices.ContainsFunc(o.claims, func(key api.PodKey) bool { return slices.Contains(tp.claims, key) })
 	})
 }

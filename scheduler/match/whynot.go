@@ -4,8 +4,8 @@ import "slices"
 
 // WhyNot summarizes why no agent takes the pod now. For a bound pod, it checks only the agent of the pod's node.
 func (x *Index) WhyNot(p *Pod) *Summary {
-	s := x.ClassOf(p)
-	sum := &Summary{class: s, roles: x.cfg.rolesWanted(s)}
+	c := x.ClassOf(p)
+	sum := &Summary{class: c, roles: x.cfg.rolesWanted(c)}
 	agents := x.fleet.agents
 	if p.Node != "" {
 		agents = []*Agent{x.AgentOfNode(p.Node)}
@@ -18,9 +18,9 @@ func (x *Index) WhyNot(p *Pod) *Summary {
 		case p.reserved == a:
 			sum.add(refusal{reason: beingPrepared})
 		case len(a.views) == 0:
-			sum.add(x.idle(a).check(s))
+			sum.add(x.idle(a).check(c))
 		default:
-			sum.add(nearestRefusal(s, a.views))
+			sum.add(nearestRefusal(c, a.views))
 		}
 	}
 	return sum
@@ -28,7 +28,7 @@ func (x *Index) WhyNot(p *Pod) *Summary {
 
 // nearestRefusal returns the refusal of the view that is nearest to taking the class: one that may take it in a moment, or that
 // has the highest reason.
-func nearestRefusal(s *Class, views []*View) refusal {
+func nearestRefusal(c *Class, views []*View) refusal {
 	rank := func(r refusal) int {
 		switch r.reason {
 		case otherRole:
@@ -38,9 +38,9 @@ func nearestRefusal(s *Class, views []*View) refusal {
 		}
 		return int(r.reason)
 	}
-	nearest := views[0].check(s)
+	nearest := views[0].check(c)
 	for _, v := range views[1:] {
-		if r := v.check(s); rank(r) > rank(nearest) {
+		if r := v.check(c); rank(r) > rank(nearest) {
 			nearest = r
 		}
 	}
@@ -52,13 +52,13 @@ func (s *Summary) Preparing() int { return s.preparing }
 
 // Trial returns a copy of the view as it will be after tasks with this usage have ended and their pods are gone; nil if the class
 // does not fit even then.
-func (v *View) Trial(s *Class, freed *Usage, gone []*Pod) *View {
-	for i, want := range s.demand.Scalars {
+func (v *View) Trial(c *Class, freed *Usage, gone []*Pod) *View {
+	for i, want := range c.demand.Scalars {
 		if want > v.have[i]+freed.Scalars[i] {
 			return nil // a cheap check for the most frequent reason
 		}
 	}
-	if !v.checkNode(s).ok() {
+	if !v.checkNode(c).ok() {
 		return nil
 	}
 	trial := new(View)
@@ -67,7 +67,7 @@ func (v *View) Trial(s *Class, freed *Usage, gone []*Pod) *View {
 	trial.Free = append(slices.Clone(v.Free), freed.resources(v.Role)...)
 	trial.node = v.node.without(gone)
 	trial.complete()
-	if r := trial.check(s); !r.ok() && !r.reserve {
+	if r := trial.check(c); !r.ok() && !r.reserve {
 		return nil
 	}
 	return trial
