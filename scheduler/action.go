@@ -279,9 +279,9 @@ func (a MarkNode) String() string {
 	case !a.Unschedulable && a.Node.Spec.Unschedulable:
 		return fmt.Sprintf("uncordon node %s%s", a.Node.Name, text)
 	case text == "" && a.Node.Annotations[api.AnnotationMaintenance] == "":
-		return fmt.Sprintf("mark node %s: no rollout has to be told of", a.Node.Name)
+		return fmt.Sprintf("mark node %s: no rollout", a.Node.Name)
 	case text == "":
-		return fmt.Sprintf("mark node %s: no maintenance is planned", a.Node.Name)
+		return fmt.Sprintf("mark node %s: no maintenance", a.Node.Name)
 	}
 	return fmt.Sprintf("mark node %s%s", a.Node.Name, text)
 }

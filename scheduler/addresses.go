@@ -48,9 +48,9 @@ type LeadTo struct{ Node, Prefixes string }
 
 func (a LeadTo) String() string {
 	if a.Prefixes == "" {
-		return "lead no more addresses to node " + a.Node
+		return "route no addresses to node " + a.Node
 	}
-	return fmt.Sprintf("lead %s to node %s", a.Prefixes, a.Node)
+	return fmt.Sprintf("route %s to node %s", a.Prefixes, a.Node)
 }
 
 // Object implements ClusterAction.
@@ -178,13 +178,13 @@ func (p *pod) readClaim() (problem string) {
 // wrongClaim returns what is wrong with the annotations of an address claim; "" for nothing.
 func wrongClaim(pool, ip string, hostNetwork bool) string {
 	if pool == "" {
-		return fmt.Sprintf("its annotation %s=%q needs the annotation %s, which names the address's pool", api.AnnotationIP, ip, api.AnnotationIPPool)
+		return fmt.Sprintf("its annotation %s=%q needs the annotation %s with the name of the pool", api.AnnotationIP, ip, api.AnnotationIPPool)
 	}
 	if hostNetwork {
-		return fmt.Sprintf("its annotation %s cannot be followed: it is on the network of its node (hostNetwork)", api.AnnotationIPPool)
+		return fmt.Sprintf("its annotation %s conflicts with hostNetwork: the pod has its node's address", api.AnnotationIPPool)
 	}
 	if _, err := netip.ParseAddr(ip); ip != "" && err != nil {
-		return fmt.Sprintf("its annotation %s=%q is no IP address", api.AnnotationIP, ip)
+		return fmt.Sprintf("its annotation %s=%q is not an IP address", api.AnnotationIP, ip)
 	}
 	return ""
 }
@@ -198,7 +198,7 @@ func (p *pod) reportUnaddressed() []Action {
 		return nil
 	}
 	p.claimed.told = true
-	return []Action{Report{Pod: p.Obj, Message: fmt.Sprintf("its annotation %s is not followed: somebody else has bound it to node %s, and it has an address of that node",
+	return []Action{Report{Pod: p.Obj, Message: fmt.Sprintf("its annotation %s is ignored: somebody else has bound it to node %s, and it has an address of that node",
 		api.AnnotationIPPool, p.Obj.Spec.NodeName)}}
 }
 

@@ -203,8 +203,8 @@ func endpoint(o *offers.Offer) string {
 
 // overlap warns of an agent whose ports overlap the NodePort range of services.
 func overlap(o *offers.Offer, ports []offers.Range) string {
-	return fmt.Sprintf("agent %s (%s) offers %s, which are for services: pods are given none of them, but other frameworks may be, "+
-		"whose connections services would then take; give the agent other ports by its --resources, or services others by --service-node-port-range of the control plane",
+	return fmt.Sprintf("agent %s (%s) offers %s, which are NodePorts of services: pods get none of them, but tasks of other frameworks may, "+
+		"and services would take their connections; change the agent's --resources or the control plane's --service-node-port-range",
 		o.Agent, o.Hostname, offers.Resource{Name: offers.Ports, Ranges: ports})
 }
 

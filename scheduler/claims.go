@@ -161,5 +161,5 @@ func (cl *claims) message(p *pod) string {
 	if name, missing := cl.core.index.UnboundClaim(p.Obj); missing {
 		return "its claim " + name + " is being bound for node " + p.ClaimsNode
 	}
-	return "its claims are bound for node " + p.ClaimsNode
+	return "its claims have been bound for node " + p.ClaimsNode
 }

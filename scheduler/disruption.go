@@ -333,7 +333,7 @@ func (ds *disruptions) evict(now time.Time, a *agent, residents []*pod) []Action
 // message tells the pod's owner why the pod is evicted.
 func (u *disruption) message(node string) string {
 	if u.draining {
-		return fmt.Sprintf("node %s: Mesos drains its agent and has ended the pod's task", node)
+		return fmt.Sprintf("node %s: Mesos drains its agent and has killed the pod's task", node)
 	}
 	if u.rollout.State == api.RolloutRolling {
 		return fmt.Sprintf("node %s: its minion is replaced by km %s", node, u.rollout.Target)
@@ -392,11 +392,11 @@ func (ds *disruptions) inverseOffered(now time.Time, came []InverseOffer) []Acti
 // answerInverse accepts if, as far as is known, all pods will have left before the agent becomes unavailable.
 func (ds *disruptions) answerInverse(now time.Time, o InverseOffer) AnswerInverse {
 	if o.Agent == "" {
-		return AnswerInverse{Refuse: inverseIdle, Why: "it asks for all that we have"}
+		return AnswerInverse{Refuse: inverseIdle, Why: "it names no agent"}
 	}
 	left := ds.leaving(o.Agent)
 	if len(left) == 0 {
-		return AnswerInverse{Accept: true, Refuse: inverseIdle, Why: "no pods that have to leave are there"}
+		return AnswerInverse{Accept: true, Refuse: inverseIdle, Why: "no pods to evict"}
 	}
 	a, u := ds.core.agents.get(o.Agent), ds.byAgent[o.Agent]
 	if u == nil {
@@ -411,13 +411,13 @@ func (ds *disruptions) answerInverse(now time.Time, o InverseOffer) AnswerInvers
 	begin := o.Unavailable.Start.Add(-ds.core.cfg.DrainLead)
 	for _, p := range left {
 		if over := outBy(p.Obj, later(now, begin)); over.After(o.Unavailable.Start) {
-			return AnswerInverse{Refuse: inverseBusy, Why: fmt.Sprintf("pod %s may need until %s", refOf(p.Obj).Key, over.UTC().Format(time.RFC3339))}
+			return AnswerInverse{Refuse: inverseBusy, Why: fmt.Sprintf("pod %s may run until %s", refOf(p.Obj).Key, over.UTC().Format(time.RFC3339))}
 		}
 	}
 	if now.Before(begin) {
-		return AnswerInverse{Accept: true, Refuse: inverseIdle, Why: fmt.Sprintf("the pods there will be evicted from %s on", begin.UTC().Format(time.RFC3339))}
+		return AnswerInverse{Accept: true, Refuse: inverseIdle, Why: fmt.Sprintf("pods will be evicted at %s", begin.UTC().Format(time.RFC3339))}
 	}
-	return AnswerInverse{Accept: true, Refuse: inverseBusy, Why: "the pods there are being evicted"}
+	return AnswerInverse{Accept: true, Refuse: inverseBusy, Why: "pods are being evicted"}
 }
 
 // held returns why pods cannot be evicted now; "" if nothing is known to prevent it.
@@ -434,9 +434,9 @@ func (u *disruption) held(pods []*pod) string {
 	}
 	switch {
 	case blocked > 0:
-		return fmt.Sprintf("PodDisruptionBudgets hold pods (%d of %d)", blocked, len(pods))
+		return fmt.Sprintf("PodDisruptionBudgets block evictions (%d of %d pods)", blocked, len(pods))
 	case failing > 0:
-		return fmt.Sprintf("the eviction of pods fails (%d of %d)", failing, len(pods))
+		return fmt.Sprintf("evictions fail (%d of %d pods)", failing, len(pods))
 	}
 	return ""
 }

@@ -179,7 +179,7 @@ func (hs *health) tickStarting(now time.Time, t *task) []Action {
 	}
 	launched := t.starting
 	t.starting = now
-	why := fmt.Sprintf("its kubelet has not taken pod %s for %s: see its log in the sandbox of executor %s", refOf(p.Obj).Key, kubeletPatience, api.MinionExecutorID)
+	why := fmt.Sprintf("its kubelet has not admitted pod %s for %s: see its log in the sandbox of executor %s", refOf(p.Obj).Key, kubeletPatience, api.MinionExecutorID)
 	acts := hs.failed(now, a, launched, breakerFirst, why)
 	a.failures.health.try(p.Obj.UID)
 	return acts
@@ -191,7 +191,7 @@ func (hs *health) tickSilent(now time.Time, t *task) []Action {
 	if a == nil {
 		return nil
 	}
-	return hs.failed(now, a, t.since, breakerFirst, fmt.Sprintf("nothing was heard of task %s for %s", t.id, hs.core.cfg.LaunchGrace))
+	return hs.failed(now, a, t.since, breakerFirst, fmt.Sprintf("task %s has sent no status for %s", t.id, hs.core.cfg.LaunchGrace))
 }
 
 // stalled reports whether tickStarting is due. A pod that an earlier kubelet had admitted is skipped: nothing shows when the
@@ -290,7 +290,7 @@ type TellNode struct {
 }
 
 func (a TellNode) String() string {
-	return fmt.Sprintf("tell node %s: %s: %s", a.Node.Name, a.Reason, a.Message)
+	return fmt.Sprintf("event on node %s: %s: %s", a.Node.Name, a.Reason, a.Message)
 }
 
 // Object implements ClusterAction.

@@ -124,7 +124,7 @@ func (ps *pods) reasons(now time.Time, p *pod) []string {
 		for i, gate := range gates {
 			names[i] = gate.Name
 		}
-		return []string{"its scheduling gates are closed: " + strings.Join(names, " ")}
+		return []string{"Scheduling is blocked due to non-empty scheduling gates: " + strings.Join(names, " ")}
 	}
 	var reasons []string
 	if !ps.core.session.connected() {
@@ -138,7 +138,7 @@ func (ps *pods) reasons(now time.Time, p *pod) []string {
 		return append(reasons, noSuchNode(p))
 	}
 	if ps.core.addresses.awaits(p) {
-		return append(reasons, cmp.Or(p.claimed.refused, "it is being given an address of pool "+p.claimed.claim.Pool))
+		return append(reasons, cmp.Or(p.claimed.refused, "it waits for an address of pool "+p.claimed.claim.Pool))
 	}
 	reasons = append(reasons, splitReasons(p.report.message)...)
 	if len(reasons) == 0 {

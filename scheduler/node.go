@@ -60,7 +60,7 @@ func (a MarkReady) Condition() v1.NodeCondition {
 	condition := ReadyWithoutKubelet()
 	if a.Unfit != "" {
 		condition.Status, condition.Reason = v1.ConditionFalse, match.UnfitReason
-		condition.Message = a.Unfit + ". It is tried again with a pod now and then."
+		condition.Message = a.Unfit + ". A pod is tried there now and then."
 	}
 	return condition
 }

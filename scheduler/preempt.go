@@ -199,7 +199,7 @@ func (w *preemption) checkNominees() []Action {
 			if _, coming := w.candidate(p.Class(), a, false); coming {
 				p.lastProspect = w.now
 			} else if neverPreempts(p) && w.lost(p) && w.known(a) {
-				acts = append(acts, w.core.preemption.withdraw(w.now, p, "others have taken it"))
+				acts = append(acts, w.core.preemption.withdraw(w.now, p, "others have taken its place"))
 			}
 		}
 	}
@@ -218,7 +218,7 @@ func (pm *preempting) nominees() []*pod {
 
 // withdraw takes a nomination back.
 func (pm *preempting) withdraw(now time.Time, p *pod, why string) Action {
-	message := fmt.Sprintf("its place on node %s is kept no more: %s", p.Nominated(), why)
+	message := fmt.Sprintf("it is no longer nominated for node %s: %s", p.Nominated(), why)
 	pm.core.pods.nominate(now, p, "")
 	if p.Class() != nil { // else it keeps what it has reserved elsewhere
 		pm.core.pods.requeue(now, p)
@@ -300,7 +300,7 @@ func (w *preemption) preemptFor(s *match.Class) []Action {
 	if len(plans) == 0 {
 		retries[s.Key()] = retries[s.Key()].later(w.now, sure)
 		if s.Nominee() != nil && sure {
-			return []Action{w.core.preemption.withdraw(w.now, w.core.pods.of(s.Nominee()), "others have taken it")}
+			return []Action{w.core.preemption.withdraw(w.now, w.core.pods.of(s.Nominee()), "others have taken its place")}
 		}
 		return nil
 	}

@@ -163,7 +163,7 @@ func (rs *rollouts) forbids(a *agent) string {
 	case rs.allows(r, version):
 		return ""
 	case order == api.VersionNewer || rs.core.cfg.Rollout == RolloutAny:
-		return fmt.Sprintf("km %s was rolled back there: kubectl annotate node %s %s- lets it be rolled out again", own, a.Node, api.AnnotationRollout)
+		return fmt.Sprintf("km %s was rolled back there: run kubectl annotate node %s %s- to roll it out again", own, a.Node, api.AnnotationRollout)
 	case order == api.VersionOlder:
 		return fmt.Sprintf("km %s is newer than the scheduler's %s: --rollout=any replaces it", version, own)
 	}
@@ -194,7 +194,7 @@ func (rs *rollouts) keepsMinion(a *agent, residents func(node string) []*pod) st
 	case u != nil && u.rollout.State == api.RolloutHeld:
 		return "an operator holds it"
 	case u != nil && (u.window != nil || u.draining || u.rollout.State != api.RolloutNone && u.rollout.State != api.RolloutReverted):
-		return "other plans with its agent come first"
+		return "its agent has maintenance, draining or another rollout"
 	case node.Spec.Unschedulable:
 		return "somebody has cordoned the node"
 	case a.failures.health.failures > 0:
@@ -270,7 +270,7 @@ func (rs *rollouts) noMinion(now time.Time, a *agent) []Action {
 		return nil
 	}
 	if !a.hasExecutor && len(rs.core.tasks.on(a.ID)) == 0 && r.failure == "" {
-		text := fmt.Sprintf("node %s: nothing was offered there for its new minion within %s; it comes with the next pod", a.Node, rs.core.cfg.RolloutTimeout)
+		text := fmt.Sprintf("node %s: no offer for its new minion came within %s; the next pod will start it", a.Node, rs.core.cfg.RolloutTimeout)
 		*r = rollout{Rollout: r.Over(r.Target)}
 		return []Action{Complain{Text: text}}
 	}

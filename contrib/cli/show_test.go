@@ -25,7 +25,7 @@ var someTasks = []scheduler.LiveTask{
 
 var someQueue = []scheduler.WaitingPod{
 	{Pod: "default/big", Since: noon, Attempts: 2, Reasons: []string{"1 is cordoned", "2 are busy"}},
-	{Pod: "shop/gated", Since: noon.Add(89 * time.Minute), Reasons: []string{"its scheduling gates are closed: x"}},
+	{Pod: "shop/gated", Since: noon.Add(89 * time.Minute), Reasons: []string{"Scheduling is blocked due to non-empty scheduling gates: x"}},
 }
 
 var someNodes = []scheduler.LiveNode{
@@ -76,7 +76,7 @@ shop        zoo   u3.12   TASK_STAGING   one    0s    its pod is not bound yet  
 	check("queue", out, errs, err, `NAMESPACE   POD     AGE   ATTEMPTS   REASON
 default     big     90m   2          1 is cordoned
                                      2 are busy
-shop        gated   60s   0          its scheduling gates are closed: x
+shop        gated   60s   0          Scheduling is blocked due to non-empty scheduling gates: x
 `)
 	out, errs, err = shown(t, nodes, someNodes, showing{output: "wide"})
 	check("nodes", out, errs, err, `NAME   STATUS                        TASKS   MINION         AGE         KM          ROLLOUT           FAILING             CORDONED FOR   KUBELET   AGENT

@@ -328,7 +328,7 @@ func TestPortThatIsForServicesIsGivenToNoPod(t *testing.T) {
 	}
 	operatorSees(t, c, "queue", wants("second").Name) // the others that the agent offers are for services
 	log, err := os.ReadFile(filepath.Join(dir, "log", "km.log"))
-	if err != nil || !strings.Contains(string(log), "offers ports:[30998-30999], which are for services") {
+	if err != nil || !strings.Contains(string(log), "offers ports:[30998-30999], which are NodePorts of services") {
 		t.Errorf("the log says nothing of it, %v", err)
 	}
 }
