@@ -42,11 +42,11 @@ type KeepAddresses struct{ Pods []types.UID }
 
 func (a KeepAddresses) String() string { return fmt.Sprintf("keep the addresses of %v only", a.Pods) }
 
-// LeadTo annotates a node with the pool addresses of its pods (api.AnnotationPodPrefixes), so that other nodes route them
+// SetPodPrefixes annotates a node with the pool addresses of its pods (api.AnnotationPodPrefixes), so that other nodes route them
 // there.
-type LeadTo struct{ Node, Prefixes string }
+type SetPodPrefixes struct{ Node, Prefixes string }
 
-func (a LeadTo) String() string {
+func (a SetPodPrefixes) String() string {
 	if a.Prefixes == "" {
 		return "route no addresses to node " + a.Node
 	}
@@ -54,7 +54,7 @@ func (a LeadTo) String() string {
 }
 
 // Object implements ClusterAction.
-func (a LeadTo) Object() string { return "node/" + a.Node }
+func (a SetPodPrefixes) Object() string { return "node/" + a.Node }
 
 // AddressesAssigned answers AssignAddresses; Answers has the order of its claims.
 type AddressesAssigned struct {
@@ -322,7 +322,7 @@ func (ad *addressing) annotateNodes(now time.Time) []Action {
 			continue
 		}
 		ad.written[name] = writtenPrefixes{want, now}
-		acts = append(acts, LeadTo{Node: name, Prefixes: want})
+		acts = append(acts, SetPodPrefixes{Node: name, Prefixes: want})
 	}
 	return acts
 }

@@ -86,6 +86,7 @@ func (c *Core) Step(now time.Time, ev Event) []Action {
 	return append(acts, c.offering.revive(now)...)
 }
 
+// handle passes an event to the subject that it concerns.
 func (c *Core) handle(now time.Time, ev Event) []Action {
 	switch ev := ev.(type) {
 	case PodSeen:
@@ -164,6 +165,7 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 	return nil
 }
 
+// tick does what is due once a second, before the cycle.
 func (c *Core) tick(now time.Time) []Action {
 	c.pods.wake(now)
 	c.claims.tick(now)

@@ -11,7 +11,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// playOn plays events on a new core and returns the player, for what scripts do not show.
+// playOn plays events on a new core and returns the player, to check what scripts do not show.
 func playOn(t *testing.T, lines ...string) *player {
 	t.Helper()
 	return playWith(t, testConfig(), lines...)
@@ -34,7 +34,7 @@ func playWith(t *testing.T, cfg Config, lines ...string) *player {
 	return p
 }
 
-// ticks lets so many seconds pass and returns all that was done in each.
+// ticks plays the given number of seconds and returns the actions of each.
 func (p *player) ticks(seconds int) [][]Action {
 	var out [][]Action
 	for range seconds {
@@ -44,7 +44,8 @@ func (p *player) ticks(seconds int) [][]Action {
 	return out
 }
 
-// TestNodeOfAnAgentThatIsCutOffIsLeftToBecomeNotReady: the node controller goes by the lease, and nobody may say ready.
+// TestNodeOfAnAgentThatIsCutOffIsLeftToBecomeNotReady: the node controller goes by the lease, so the scheduler must neither renew
+// it nor mark the node ready.
 func TestNodeOfAnAgentThatIsCutOffIsLeftToBecomeNotReady(t *testing.T) {
 	p := playOn(t, "synced", "subscribed", "node n1 a1", "node n2 a2 port=5052",
 		"offer o1 a1 host=n1 cpus=4 mem=4096", "offer o2 a2 host=n2 cpus=4 mem=4096 port=5052")
@@ -83,7 +84,7 @@ func TestNodeOfAnAgentThatIsCutOffIsLeftToBecomeNotReady(t *testing.T) {
 	}
 }
 
-// reconciled returns how many tasks were asked for at each second; -1 is for all that Mesos knows.
+// reconciled returns the number of tasks reconciled in each second; -1 stands for implicit reconciliation.
 func reconciled(seconds [][]Action) map[int]int {
 	asked := map[int]int{}
 	for second, acts := range seconds {
@@ -143,7 +144,7 @@ func TestReconciliationIsImplicitEveryTenMinutesAndAfterEachSubscription(t *test
 	}
 }
 
-// TestTaskThatAYoungerOneTakesOverFromIsAskedForNoMore has a scheduler start whose predecessor died after a launch.
+// TestTaskThatAYoungerOneTakesOverFromIsAskedForNoMore starts a scheduler after its predecessor died just after a launch.
 func TestTaskThatAYoungerOneTakesOverFromIsAskedForNoMore(t *testing.T) {
 	p := playOn(t, "pod web node=n1 task=web.1 agent=a1", "node n1 a1", "synced", "subscribed", "update web.2 a1 RUNNING uuid=u1")
 	for _, acts := range p.ticks(100) {

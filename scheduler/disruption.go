@@ -460,6 +460,7 @@ func outBy(pod *v1.Pod, at time.Time) time.Time {
 	return at.Add(api.GracePeriod(pod))
 }
 
+// later returns the later of two times.
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a

@@ -10,7 +10,7 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// second returns the first second in which such an action is done, 0 for never.
+// second returns the first second with such an action; 0 for never.
 func second(seconds [][]Action, action string) int {
 	for i, acts := range seconds {
 		for _, act := range acts {
@@ -69,8 +69,8 @@ func TestFlagsOfTimesHaveAnEffect(t *testing.T) {
 	}
 }
 
-// TestEveryEndOfAnOfferIsCountedByItsReason has an offer end in each way; an end that never came stands at 0, so that
-// an alert on it has something to look at.
+// TestEveryEndOfAnOfferIsCountedByItsReason ends an offer in each way. Ends that have not occurred count 0, so that alerts find
+// their metric.
 func TestEveryEndOfAnOfferIsCountedByItsReason(t *testing.T) {
 	none, once := map[offers.End]uint64{}, map[offers.End]uint64{}
 	for _, end := range offers.Ends() {

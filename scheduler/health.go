@@ -280,21 +280,21 @@ func (as *agents) nodeEvent(a *agent, kind, reason, message string) []Action {
 	if node == nil {
 		return nil
 	}
-	return []Action{TellNode{Node: node, Type: kind, Reason: reason, Message: message}}
+	return []Action{RecordNodeEvent{Node: node, Type: kind, Reason: reason, Message: message}}
 }
 
-// TellNode records a Kubernetes event on a node.
-type TellNode struct {
+// RecordNodeEvent records a Kubernetes event on a node.
+type RecordNodeEvent struct {
 	Node                  *v1.Node
 	Type, Reason, Message string // of the Kubernetes Event
 }
 
-func (a TellNode) String() string {
+func (a RecordNodeEvent) String() string {
 	return fmt.Sprintf("event on node %s: %s: %s", a.Node.Name, a.Reason, a.Message)
 }
 
 // Object implements ClusterAction.
-func (a TellNode) Object() string { return "node/" + a.Node.Name }
+func (a RecordNodeEvent) Object() string { return "node/" + a.Node.Name }
 
 // TaintNode adds or removes the taint api.TaintAgentFailing. If the node has changed meanwhile nothing is written; the core
 // decides again.

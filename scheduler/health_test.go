@@ -45,7 +45,7 @@ func TestBreakerOpensEverLongerAndCountsWhatFailsTogetherOnce(t *testing.T) {
 	}
 }
 
-// TestFailureIsTheAgentsByItsReasonOnly plays each end of a task that has not run: its agent is to blame, or is not.
+// TestFailureIsTheAgentsByItsReasonOnly plays each end of a task that has not run, and checks whether its agent is blamed.
 func TestFailureIsTheAgentsByItsReasonOnly(t *testing.T) {
 	reasons := []string{
 		"", "REASON_INVALID_OFFERS", "REASON_AGENT_DRAINING", "REASON_AGENT_REMOVED", "REASON_TASK_INVALID", "REASON_CONTAINER_PREEMPTED",

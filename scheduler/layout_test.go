@@ -9,15 +9,15 @@ import (
 	"testing"
 )
 
-// maxFields is how many fields a struct may have that a person is to keep in mind.
+// maxFields is how many fields a struct may have, so that a reader can keep it in mind.
 const maxFields = 15
 
-// TestSubjectsKeepToThemselves: what a subject of the core knows is asked for by its methods. So a change of how it is kept
-// concerns one file, and nobody forgets what has to follow from it.
+// TestSubjectsKeepToThemselves: subjects of the core call each other's methods and never touch each other's fields. So a change of
+// a subject's state concerns one file.
 func TestSubjectsKeepToThemselves(t *testing.T) {
 	files, set := parse(t, ".")
 	structs := structsIn(files)
-	fields := map[string]map[string]bool{} // of each subject, by the name of its field of Core
+	fields := map[string]map[string]bool{} // of each subject, by its field of Core
 	for _, field := range structs["Core"].Fields.List {
 		subject, ok := field.Type.(*ast.Ident)
 		if !ok || structs[subject.Name] == nil || !knowsCore(structs[subject.Name]) {
@@ -41,14 +41,14 @@ func TestSubjectsKeepToThemselves(t *testing.T) {
 				return true
 			}
 			if inner, ok := outer.X.(*ast.SelectorExpr); ok && fields[inner.Sel.Name][outer.Sel.Name] {
-				t.Errorf("%s: %s.%s is reached into", set.Position(outer.Pos()), inner.Sel.Name, outer.Sel.Name)
+				t.Errorf("%s: %s.%s is used outside its subject: add a method", set.Position(outer.Pos()), inner.Sel.Name, outer.Sel.Name)
 			}
 			return true
 		})
 	}
 }
 
-// knowsCore tells whether the struct is a subject's: it knows the core that it is of.
+// knowsCore reports whether the struct is a subject: its first field is core.
 func knowsCore(s *ast.StructType) bool {
 	return len(s.Fields.List) > 0 && len(s.Fields.List[0].Names) == 1 && s.Fields.List[0].Names[0].Name == "core"
 }

@@ -17,8 +17,8 @@ import (
 
 var seedFlag = flag.Uint64("seed", 0, "play this game again, instead of a new one")
 
-// TestNoPodWaitsForAnOfferThatFitsIt plays random events. After each that leads to a cycle, every pod that waits is
-// shown to every agent, which the index of the core avoids: none may fit, and no agent may be promised twice.
+// TestNoPodWaitsForAnOfferThatFitsIt plays random events. After each cycle it checks every waiting pod against every agent, without
+// the shortcuts of the index: none may fit, and no resources may be promised twice.
 func TestNoPodWaitsForAnOfferThatFitsIt(t *testing.T) {
 	seed := *seedFlag
 	if seed == 0 {
@@ -40,7 +40,7 @@ func TestNoPodWaitsForAnOfferThatFitsIt(t *testing.T) {
 	}
 }
 
-// game makes up lines for a player.
+// game generates random lines for a player.
 type game struct {
 	t           *testing.T
 	rand        *rand.Rand
@@ -85,7 +85,7 @@ func (g *game) play(line string) {
 	}
 }
 
-// line returns a random event about one of eight agents and the youngest pods.
+// line returns a random event about one of eight agents and the newest pods.
 func (g *game) line() string {
 	n := g.rand.IntN(8) + 1
 	pod := fmt.Sprintf("p%d", max(1, g.pods-g.rand.IntN(20)))

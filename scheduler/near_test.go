@@ -16,7 +16,7 @@ import (
 
 var topologies = map[string]string{"host": v1.LabelHostname, "zone": v1.LabelTopologyZone}
 
-// nearOptions gives a script's pod what it wants of other pods: near, apart, likes and dislikes are TOPOLOGY/APP[/TEAM],
+// nearOptions sets the affinity of a script's pod to other pods: near, apart, likes and dislikes are TOPOLOGY/APP[/TEAM],
 // where TEAM selects namespaces by that label; spread and evenly are TOPOLOGY/MAXSKEW.
 func (p *player) nearOptions(pod *v1.Pod, options map[string]string) {
 	if app := options["app"]; app != "" {
@@ -91,7 +91,7 @@ func affinityTerm(text string) v1.PodAffinityTerm {
 	return t
 }
 
-// crowd makes up the lines of a game in which pods want to be near others, or apart.
+// crowd generates the lines of a game about pods with affinity and anti-affinity.
 func crowd(g *game) string {
 	n := g.rand.IntN(6) + 1
 	pick := func(choices ...string) string { return choices[g.rand.IntN(len(choices))] }
@@ -146,7 +146,7 @@ func crowd(g *game) string {
 	return "+1s"
 }
 
-// storm makes up the lines of a game about volumes.
+// storm generates the lines of a game about volumes.
 func storm(g *game, uid string) string {
 	pick := func(choices ...string) string { return choices[g.rand.IntN(len(choices))] }
 	n := g.rand.IntN(6)
@@ -165,8 +165,8 @@ func storm(g *game, uid string) string {
 	return fmt.Sprintf("%s%d", pick("claim-gone c", "volume-gone v"), n)
 }
 
-// TestWhereAPodMayRunIsWhatAllPodsTogetherSay plays random events and holds the index of what stands where, and what is
-// concluded from it for each waiting pod and each node, against all pods and nodes asked directly.
+// TestWhereAPodMayRunIsWhatAllPodsTogetherSay plays random events. It compares what the index says about each waiting pod and node
+// with a direct check of all pods and nodes.
 func TestWhereAPodMayRunIsWhatAllPodsTogetherSay(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -218,7 +218,7 @@ func (g *game) checkAgainstAll(answers map[bool]int) {
 	}
 }
 
-// naive goes through all pods for each question.
+// naive checks all pods for each question.
 type naive struct {
 	namespaces map[string]*v1.Namespace
 	pods       map[*v1.Node][]*v1.Pod

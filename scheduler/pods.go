@@ -39,7 +39,7 @@ type pod struct {
 	since    time.Time // when it began to wait
 	attempt  int       // number of its newest task
 	launched time.Time // when that task was launched
-	// disowned is the attempt whose task we killed; if it turns up again, do not adopt it.
+	// disowned is an attempt whose task is killed; if it turns up again, it is not adopted.
 	disowned     int
 	task         *task // nil for none
 	backoff      backoff
@@ -143,6 +143,7 @@ func concernsUs(pod *v1.Pod) bool {
 		pod.Spec.SchedulerName == v1.DefaultSchedulerName || pod.Spec.SchedulerName == ""
 }
 
+// finished reports whether all containers of the pod have ended for good.
 func finished(pod *v1.Pod) bool {
 	return pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed
 }

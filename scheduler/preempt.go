@@ -397,6 +397,7 @@ func (w *preemption) addViews(r *occupancy, t *task) {
 	}
 }
 
+// compareOccupants orders occupants by priority, the highest first, then by start.
 func compareOccupants(a, b occupant) int {
 	return cmp.Or(cmp.Compare(b.priority, a.priority), a.since.Compare(b.since))
 }

@@ -64,7 +64,7 @@ func waitWith(c *Core, now time.Time, name string, priority int32, cpus int) {
 
 func TestLooksForPodsToPreemptAreSharedByEqualsAndBounded(t *testing.T) {
 	c, now := crowded(500, 20)
-	for i := range 10_000 { // 9,000 of one class, 1,000 of classes of their own; no agent has so much
+	for i := range 10_000 { // 9,000 of one class and 1,000 classes of one pod; none fits on any agent
 		waitWith(c, now, fmt.Sprint(i), 1000, 5000+max(0, i-9000))
 	}
 	before, most := uint64(0), uint64(0)
@@ -73,7 +73,7 @@ func TestLooksForPodsToPreemptAreSharedByEqualsAndBounded(t *testing.T) {
 		c.Step(now, Tick{})
 		most, before = max(most, c.preemption.done.searches-before), c.preemption.done.searches
 	}
-	if most == 0 || most > 20 { // a look costs 11,000
+	if most == 0 || most > 20 { // a search costs 11,000 checks
 		t.Errorf("up to %d searches in a tick", most)
 	}
 	if c.preemption.done.victims != 0 || c.index.HasNominees() {

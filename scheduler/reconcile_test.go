@@ -8,8 +8,8 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// TestEachTaskIsAskedForOnceARoundWhateverIsAnswered lets Mesos answer for some tasks while others are still to be asked
-// for: none of those may be passed over.
+// TestEachTaskIsAskedForOnceARoundWhateverIsAnswered: when Mesos answers for some tasks in the middle of a round, the others must
+// still be asked for.
 func TestEachTaskIsAskedForOnceARoundWhateverIsAnswered(t *testing.T) {
 	c := NewCore(testConfig())
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

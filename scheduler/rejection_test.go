@@ -7,8 +7,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// TestNoRejectionStorm plays a controller that replaces each pod that a kubelet rejects at once, for an hour: whatever the
-// reason, and although Mesos offers plenty.
+// TestNoRejectionStorm plays, for an hour and for each reason, a controller that at once replaces each pod that a kubelet rejects,
+// while Mesos offers plenty.
 func TestNoRejectionStorm(t *testing.T) {
 	for _, reason := range []string{"OutOfcpu", "OutOfpods", "OutOfexample.com/dongle", "NodeAffinity", "UnexpectedAdmissionError", "Evicted"} {
 		p := playOn(t, "synced", "subscribed", "node n1 a1", "executor a1 ok", "offer o0 a1 host=n1 cpus=400 mem=40960 executor=ours")
@@ -33,7 +33,7 @@ func TestNoRejectionStorm(t *testing.T) {
 			}
 			p.step(fmt.Sprintf("offer o%d a1 host=n1 cpus=400 mem=40960 executor=ours", second+1))
 		}
-		if rejected < 5 || rejected > 23+12 { // a first batch, and then one at a time, ever more seldom
+		if rejected < 5 || rejected > 23+12 { // a first batch, then one at a time with growing pauses
 			t.Errorf("%s: %d pods were rejected in an hour", reason, rejected)
 		}
 		if got := p.core.Snapshot().PodsRejected; got != uint64(rejected) {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestNodeWhosePodsNobodyLooksAfterBecomesNotReady: otherwise Kubernetes would never replace pods whose executor is gone, and
-// whose tasks find no place any more.
+// TestNodeWhosePodsNobodyLooksAfterBecomesNotReady: otherwise Kubernetes would never replace pods whose executor has ended and
+// whose next tasks do not fit.
 func TestNodeWhosePodsNobodyLooksAfterBecomesNotReady(t *testing.T) {
 	p := playOn(t, "synced", "subscribed", "node n1 a1", "pod web cpus=1 node=n1 task=web.1 agent=a1", "update web.1 a1 RUNNING",
 		"update web.1 a1 FAILED reason=REASON_EXECUTOR_TERMINATED", "exited a1", "node n1 a1 ready=Unknown")

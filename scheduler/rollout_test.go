@@ -25,7 +25,7 @@ func flagged(t *testing.T, flags ...string) Config {
 	return cfg
 }
 
-// older are so many nodes with minions of v1.
+// older returns events for the given number of nodes with minions of v1.
 func older(nodes int) []string {
 	lines := []string{"synced", "subscribed"}
 	for i := 1; i <= nodes; i++ {

@@ -6,7 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// outcome is what a status update made of a pod that was not bound yet, of one that was, and of the agent.
+// outcome is the effect of a status update on an unbound pod, a bound pod and the agent.
 type outcome struct{ unbound, bound, agent string }
 
 const (
@@ -19,8 +19,8 @@ const (
 	gone  = "gone"
 )
 
-// becomes plays the state on a task of a pod and tells what became of both. Each update is acknowledged once, but that of
-// a task that is being bound only when it is.
+// becomes plays a task's update and returns the effect on its pod. It checks that each update is acknowledged once, and that of a
+// task that is being bound only afterwards.
 func becomes(t *testing.T, state TaskState, lines ...string) (podOutcome, agentOutcome string) {
 	t.Helper()
 	p := playOn(t, append(lines, "synced", "subscribed", "node n1 a1", "offer o1 a1 host=n1 cpus=4 mem=4096 executor=ours",
@@ -86,7 +86,7 @@ func TestWhatBecomesOfTaskPodAndNodeInEachState(t *testing.T) {
 	}
 }
 
-// TestTaskOfAnExecutorThatIsGoneIsLaunchedAgainForEachReason: the pod's containers need not have ended with it.
+// TestTaskOfAnExecutorThatIsGoneIsLaunchedAgainForEachReason: the pod's containers may outlive the executor.
 func TestTaskOfAnExecutorThatIsGoneIsLaunchedAgainForEachReason(t *testing.T) {
 	for _, reason := range append([]string{""}, executorEnded...) {
 		p := playOn(t, "pod web node=n1 task=web.1 agent=a1", "synced", "subscribed", "node n1 a1",
@@ -98,8 +98,8 @@ func TestTaskOfAnExecutorThatIsGoneIsLaunchedAgainForEachReason(t *testing.T) {
 	}
 }
 
-// TestPodThatItsExecutorSaysEndedIsNotLaunchedAgainAtOnce: executors use some of the reasons that agents have for them. That it is
-// itself that ends means what it means of an agent.
+// TestPodThatItsExecutorSaysEndedIsNotLaunchedAgainAtOnce: executors send some of the reasons that agents use when an executor
+// ended. Only the reason that says that the executor itself ends has the same meaning from both.
 func TestPodThatItsExecutorSaysEndedIsNotLaunchedAgainAtOnce(t *testing.T) {
 	for _, reason := range executorEnded {
 		if reason == "REASON_EXECUTOR_TERMINATED" {

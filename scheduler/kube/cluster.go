@@ -61,7 +61,7 @@ func (c *Cluster) Do(action scheduler.ClusterAction) {
 		c.queues.nodes.AddInstead(action, isOne[scheduler.CreateNode])
 	case scheduler.MarkReady:
 		c.queues.nodes.AddInstead(action, isOne[scheduler.MarkReady])
-	case scheduler.AmendNode, scheduler.MarkNode, scheduler.DeleteNode, scheduler.LeadTo, scheduler.TaintNode, scheduler.TellNode:
+	case scheduler.AmendNode, scheduler.MarkNode, scheduler.DeleteNode, scheduler.SetPodPrefixes, scheduler.TaintNode, scheduler.RecordNodeEvent:
 		c.queues.nodes.Add(action)
 	default:
 		c.queues.pods.Add(action)
@@ -141,11 +141,11 @@ func (c *Cluster) perform(ctx context.Context, action scheduler.ClusterAction) {
 		err = c.amendNode(ctx, a)
 	case scheduler.MarkNode:
 		err = c.markNode(ctx, a)
-	case scheduler.LeadTo:
-		err = c.leadTo(ctx, a)
+	case scheduler.SetPodPrefixes:
+		err = c.setPodPrefixes(ctx, a)
 	case scheduler.TaintNode:
 		err = c.taintNode(ctx, a)
-	case scheduler.TellNode:
+	case scheduler.RecordNodeEvent:
 		c.events.Event(a.Node, a.Type, a.Reason, a.Message)
 	case scheduler.Evict:
 		outcome, evictErr := c.evict(ctx, a)

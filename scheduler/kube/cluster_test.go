@@ -323,7 +323,7 @@ func TestBindingWaitsForNoNode(t *testing.T) {
 func TestNodeSaysWhichAddressesOfPoolsLeadThere(t *testing.T) {
 	c, client := newTest(&v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Annotations: map[string]string{"mine": "stays"}}})
 	for _, prefixes := range []string{"192.0.2.7/32,192.0.2.9/32", ""} {
-		if err := c.leadTo(t.Context(), scheduler.LeadTo{Node: "n1", Prefixes: prefixes}); err != nil {
+		if err := c.setPodPrefixes(t.Context(), scheduler.SetPodPrefixes{Node: "n1", Prefixes: prefixes}); err != nil {
 			t.Fatal(err)
 		}
 		node, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
@@ -334,7 +334,7 @@ func TestNodeSaysWhichAddressesOfPoolsLeadThere(t *testing.T) {
 			t.Errorf("led %q there, and the node has %v", prefixes, node.Annotations)
 		}
 	}
-	if err := c.leadTo(t.Context(), scheduler.LeadTo{Node: "gone"}); err != nil {
+	if err := c.setPodPrefixes(t.Context(), scheduler.SetPodPrefixes{Node: "gone"}); err != nil {
 		t.Errorf("a node that is gone: %v", err)
 	}
 }

@@ -50,8 +50,8 @@ func (c *Cluster) patchNode(ctx context.Context, name string, kind types.PatchTy
 	return err
 }
 
-// leadTo sets the annotation, or removes it.
-func (c *Cluster) leadTo(ctx context.Context, a scheduler.LeadTo) error {
+// setPodPrefixes sets the annotation, or removes it if there are no prefixes.
+func (c *Cluster) setPodPrefixes(ctx context.Context, a scheduler.SetPodPrefixes) error {
 	err := c.patchNode(ctx, a.Node, types.StrategicMergePatchType, map[string]any{"metadata": map[string]any{
 		"annotations": map[string]any{api.AnnotationPodPrefixes: textOrNull(a.Prefixes)},
 	}})

@@ -68,7 +68,7 @@ func TestNodeIsTold(t *testing.T) {
 	c, _ := newTest()
 	events := record.NewFakeRecorder(1)
 	c.events = events
-	c.perform(t.Context(), scheduler.TellNode{
+	c.perform(t.Context(), scheduler.RecordNodeEvent{
 		Node: &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}, Type: v1.EventTypeWarning, Reason: "AgentFailing", Message: "the disk is full",
 	})
 	if got, want := <-events.Events, "Warning AgentFailing the disk is full"; got != want {

@@ -52,7 +52,7 @@ func logAction(act scheduler.Action) {
 		log.WithField("node", act.Name).Info("deleting node")
 	case scheduler.MarkNode:
 		log.WithField("node", act.Node.Name).Info(act.String())
-	case scheduler.TellNode:
+	case scheduler.RecordNodeEvent:
 		level := log.InfoLevel
 		if act.Type == v1.EventTypeWarning {
 			level = log.WarnLevel
