@@ -129,11 +129,11 @@ type writtenPrefixes struct {
 
 // claimed is the state of a pod's address claim.
 type claimed struct {
-	claim   *api.AddressClaim // nil for none, or if the pod is bound
-	address string            // that the pod has; "" for none
-	granted api.AddressClaim  // the claim that address was assigned for
-	refused string            // why no address was assigned
-	told    bool              // reportUnaddressed has reported it
+	claim    *api.AddressClaim // nil for none, or if the pod is bound
+	address  string            // that the pod has; "" for none
+	granted  api.AddressClaim  // the claim that address was assigned for
+	refused  string            // why no address was assigned
+	reported bool              // reportUnaddressed has reported the pod
 }
 
 // awaitsAddress reports whether the pod needs an address from a pool before it can be placed.
@@ -194,10 +194,10 @@ func wrongClaim(pool, ip string, hostNetwork bool) string {
 func (p *pod) reportUnaddressed() []Action {
 	notes := p.Obj.Annotations
 	if p.Obj.Spec.NodeName == "" || notes[api.AnnotationIPPool] == "" || notes[api.AnnotationIPAssigned] != "" ||
-		notes[api.AnnotationTaskID] != "" || p.claimed.told || finished(p.Obj) {
+		notes[api.AnnotationTaskID] != "" || p.claimed.reported || finished(p.Obj) {
 		return nil
 	}
-	p.claimed.told = true
+	p.claimed.reported = true
 	return []Action{Report{Pod: p.Obj, Message: fmt.Sprintf("its annotation %s is ignored: somebody else has bound it to node %s, and it has an address of that node",
 		api.AnnotationIPPool, p.Obj.Spec.NodeName)}}
 }

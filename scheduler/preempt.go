@@ -89,34 +89,34 @@ type candidate struct {
 	violations int        // of PodDisruptionBudgets
 }
 
-// compare returns a negative number if p is better than o.
-func (p candidate) compare(o candidate) int {
-	if len(p.victims) == 0 || len(o.victims) == 0 {
-		return cmp.Compare(len(p.victims), len(o.victims))
+// compare returns a negative number if c is better than o.
+func (c candidate) compare(o candidate) int {
+	if len(c.victims) == 0 || len(o.victims) == 0 {
+		return cmp.Compare(len(c.victims), len(o.victims))
 	}
 	return cmp.Or(
-		cmp.Compare(p.violations, o.violations),
-		cmp.Compare(p.victims[0].priority, o.victims[0].priority),
-		cmp.Compare(p.weight(), o.weight()),
-		cmp.Compare(len(p.victims), len(o.victims)),
-		-p.earliest().Compare(o.earliest()),
+		cmp.Compare(c.violations, o.violations),
+		cmp.Compare(c.victims[0].priority, o.victims[0].priority),
+		cmp.Compare(c.weight(), o.weight()),
+		cmp.Compare(len(c.victims), len(o.victims)),
+		-c.earliest().Compare(o.earliest()),
 	)
 }
 
 // weight returns the sum of the victims' priorities, shifted so that more victims always weigh more.
-func (p candidate) weight() int64 {
+func (c candidate) weight() int64 {
 	var sum int64
-	for _, victim := range p.victims {
+	for _, victim := range c.victims {
 		sum += int64(victim.priority) - math.MinInt32
 	}
 	return sum
 }
 
 // earliest returns the earliest start among the most important victims.
-func (p candidate) earliest() time.Time {
-	earliest := p.victims[0].since
-	for _, victim := range p.victims {
-		if victim.priority == p.victims[0].priority && victim.since.Before(earliest) {
+func (c candidate) earliest() time.Time {
+	earliest := c.victims[0].since
+	for _, victim := range c.victims {
+		if victim.priority == c.victims[0].priority && victim.since.Before(earliest) {
 			earliest = victim.since
 		}
 	}
@@ -296,8 +296,8 @@ func (ts *tasks) lowestPriority() int32 {
 func (w *preemption) preemptFor(s *match.Class) []Action {
 	pods, retries := w.preemptors(s), w.done.retries
 	w.done.searches++
-	plans, sure := w.candidates(s)
-	if len(plans) == 0 {
+	found, sure := w.candidates(s)
+	if len(found) == 0 {
 		retries[s.Key()] = retries[s.Key()].later(w.now, sure)
 		if s.Nominee() != nil && sure {
 			return []Action{w.core.preemption.withdraw(w.now, w.core.pods.of(s.Nominee()), "others have taken its place")}
@@ -307,16 +307,16 @@ func (w *preemption) preemptFor(s *match.Class) []Action {
 	delete(retries, s.Key())
 	var acts []Action
 	for i, p := range pods {
-		if len(plans) == 0 || i > 0 && w.spent > checksPerTick {
+		if len(found) == 0 || i > 0 && w.spent > checksPerTick {
 			break
 		}
-		w.spent += len(plans)
-		best := slices.MinFunc(plans, candidate.compare)
+		w.spent += len(found)
+		best := slices.MinFunc(found, candidate.compare)
 		acts = append(acts, w.carryOut(best, p)...)
 		delete(w.occupancies, best.agent)
-		plans = slices.DeleteFunc(plans, func(other candidate) bool { return other.agent == best.agent })
+		found = slices.DeleteFunc(found, func(other candidate) bool { return other.agent == best.agent })
 		if again, ok := w.candidate(s, best.agent, true); ok {
-			plans = append(plans, again)
+			found = append(found, again)
 		}
 	}
 	return acts

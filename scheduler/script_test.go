@@ -27,8 +27,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the actions in testdata/*.txt")
 
-// TestScripts plays testdata/*.txt: a line at the margin is an event, the indented lines below it are the actions that
-// it must cause. Lines with # and empty lines stay as they are.
+// TestScripts plays testdata/*.txt: an unindented line is an event, and the indented lines below it are the actions that it must
+// cause. Empty lines and lines with # are comments.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -62,7 +62,7 @@ type player struct {
 	prepared map[api.AgentID]PrepareExecutor
 	nodes    map[string]*v1.Node         // as they were seen last
 	marks    map[string]MarkNode         // the latest of each node
-	kept     map[api.AgentID]bool        // whether the latest record asked for is that of an executor that runs
+	kept     map[api.AgentID]bool        // whether the latest record belongs to a running executor
 	claims   map[types.UID]PrepareClaims // the latest of each pod
 	asked    AssignAddresses             // the latest
 	sweeps   bool                        // shows KeepAddresses
@@ -117,10 +117,10 @@ func play(t *testing.T, script string) string {
 	return out.String()
 }
 
-// step plays one line: "+DURATION" lets time pass in ticks of a second, or less than that without one, "algorithm NAME", "leads CORDON DRAIN",
-// "roles LIST", "revocable" and "suicide DURATION" set flags, "sweeps" shows which
-// addresses are kept, "scheduler VERSION FLAG..." says which one it is, "successor VERSION FLAG..." is another
-// one, which knows nothing yet, anything else is an event.
+// step plays one line. "+DURATION" advances the time in ticks of a second, or by less than a second without a tick. "algorithm
+// NAME", "leads CORDON DRAIN", "roles LIST", "revocable" and "suicide DURATION" set flags. "sweeps" shows KeepAddresses.
+// "scheduler VERSION FLAG..." configures the scheduler; "successor VERSION FLAG..." replaces it by a new one with no state.
+// Anything else is an event.
 func (p *player) step(line string) []Action {
 	words := strings.Fields(line)
 	if passing, ok := strings.CutPrefix(words[0], "+"); ok {
@@ -133,7 +133,7 @@ func (p *player) step(line string) []Action {
 			for _, act := range p.core.Step(p.now, Tick{}) {
 				_, lease := act.(RenewLease)
 				_, sweep := act.(KeepAddresses)
-				if !lease && (!sweep || p.sweeps) { // they would drown the rest
+				if !lease && (!sweep || p.sweeps) { // too many to show
 					acts = append(acts, act)
 				}
 			}
@@ -158,7 +158,7 @@ func (p *player) step(line string) []Action {
 	return p.core.Step(p.now, ev)
 }
 
-// note remembers what is not in the core.
+// note remembers what the core does not keep.
 func (p *player) note(ev Event) {
 	if p.namespaces == nil {
 		p.namespaces, p.others = map[string]*v1.Namespace{}, map[types.UID]*v1.Pod{}
@@ -228,7 +228,7 @@ func (p *player) flag(words []string) bool {
 	return false
 }
 
-// sleep lets less than a second pass, without a tick, and wakes the core when it wants to be.
+// sleep advances the time by less than a second, without a tick, and sends Wake when the core wants it.
 func (p *player) sleep(d time.Duration) []Action {
 	var acts []Action
 	for end := p.now.Add(d); ; {
@@ -242,7 +242,7 @@ func (p *player) sleep(d time.Duration) []Action {
 	}
 }
 
-// configure makes the scheduler one of this version with these flags; everything else is as by default.
+// configure sets the scheduler's version and flags, and the defaults for everything else.
 func (p *player) configure(version string, flags []string) {
 	cfg := testConfig()
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
@@ -351,7 +351,7 @@ func (p *player) assigned(options map[string]string) AddressesAssigned {
 	return done
 }
 
-// seen remembers a node for the events that say only what has changed.
+// seen remembers a node, for later events that give only what has changed.
 func (p *player) seen(node *v1.Node) NodeSeen {
 	if p.nodes == nil {
 		p.nodes = map[string]*v1.Node{}
@@ -423,7 +423,7 @@ func (p *player) offer(id, agent string, options map[string]string) offers.Offer
 	return o
 }
 
-// window returns the maintenance that begins so long after the script did; nil for none.
+// window returns maintenance that begins this long after the script's start; nil for none.
 func (p *player) window(options map[string]string) *offers.Unavailability {
 	if options["away"] == "" {
 		return nil
