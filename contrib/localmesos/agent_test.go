@@ -44,7 +44,7 @@ func (s *agentScript) step(e event) {
 	}
 }
 
-// brief says an action in a few words; checkpoints are left out.
+// brief describes an action in a few words; "" for checkpoints.
 func brief(x action) string {
 	switch x := x.(type) {
 	case send:
@@ -89,7 +89,7 @@ func (s *agentScript) pass(d time.Duration) {
 	}
 }
 
-// expect compares what was done since the last call.
+// expect compares the actions since the last call.
 func (s *agentScript) expect(want ...string) {
 	s.t.Helper()
 	if diff := cmp.Diff(want, s.done); diff != "" {
@@ -145,7 +145,7 @@ func (s *agentScript) acknowledge(task string) {
 	s.step(fromMaster{acknowledge{testFrameworkID, api.TaskID(task), string(t.pending[0].UUID)}})
 }
 
-func TestUpdatesGoOneByOneAndAreSentAgainWithBackOff(t *testing.T) {
+func TestUpdatesAreSentOneByOneWithBackOff(t *testing.T) {
 	s := newAgentScript(t)
 	s.run("t", "")
 	s.expect("start t")
@@ -166,7 +166,7 @@ func TestUpdatesGoOneByOneAndAreSentAgainWithBackOff(t *testing.T) {
 	s.expect()
 }
 
-func TestAcknowledgementOfTheLastUpdateEndsTheRun(t *testing.T) {
+func TestAcknowledgementOfLastUpdateEndsRun(t *testing.T) {
 	s := newAgentScript(t)
 	s.run("t", "")
 	s.step(processStarted{s.container(), process{PID: 7}})
@@ -182,7 +182,7 @@ func TestAcknowledgementOfTheLastUpdateEndsTheRun(t *testing.T) {
 	}
 }
 
-func TestExecutorThatDoesNotSubscribeInTimeIsEnded(t *testing.T) {
+func TestExecutorRegistrationTimeout(t *testing.T) {
 	s := newAgentScript(t)
 	s.run("t", "x")
 	s.step(processStarted{s.container(), process{PID: 7}})
@@ -197,7 +197,7 @@ func TestExecutorThatDoesNotSubscribeInTimeIsEnded(t *testing.T) {
 	}
 }
 
-func TestTaskOfAnExecutorThatStartsIsLaunchedWhenItSubscribes(t *testing.T) {
+func TestQueuedTaskIsLaunchedWhenExecutorSubscribes(t *testing.T) {
 	s := newAgentScript(t)
 	s.run("t1", "x")
 	s.run("t2", "x")
@@ -223,7 +223,7 @@ func TestShutdownOfAnExecutorHasAGracePeriod(t *testing.T) {
 	s.expect("destroy 7")
 }
 
-func TestLaunchThatWasLostWithTheAgentIsDroppedAndAWaitingOneIsNot(t *testing.T) {
+func TestLaunchLostWithAgentIsDroppedButQueuedOneIsNot(t *testing.T) {
 	s := newAgentScript(t)
 	checkpoint := true
 	info := mesos.FrameworkInfo{ID: &mesos.FrameworkID{Value: testFrameworkID}, Checkpoint: &checkpoint}
@@ -239,7 +239,7 @@ func TestLaunchThatWasLostWithTheAgentIsDroppedAndAWaitingOneIsNot(t *testing.T)
 	s.expect("answer 200", "tell SUBSCRIBED", "tell LAUNCH", "update lost TASK_DROPPED (latest TASK_DROPPED)")
 }
 
-func TestLaunchThatWasLostWithTheExecutorsStreamIsDropped(t *testing.T) {
+func TestLaunchLostWithExecutorStreamIsDropped(t *testing.T) {
 	s := newAgentScript(t)
 	s.run("t1", "x")
 	s.step(processStarted{s.container(), process{PID: 7}})
@@ -253,7 +253,7 @@ func TestLaunchThatWasLostWithTheExecutorsStreamIsDropped(t *testing.T) {
 	s.expect("answer 200", "tell SUBSCRIBED", "update t2 TASK_DROPPED (latest TASK_DROPPED)")
 }
 
-func TestExecutorThatDoesNotComeBackToARestartedAgentIsEnded(t *testing.T) {
+func TestExecutorReregistrationTimeout(t *testing.T) {
 	s := newAgentScript(t)
 	checkpoint := true
 	info := mesos.FrameworkInfo{ID: &mesos.FrameworkID{Value: testFrameworkID}, Checkpoint: &checkpoint}
@@ -263,7 +263,7 @@ func TestExecutorThatDoesNotComeBackToARestartedAgentIsEnded(t *testing.T) {
 	s.expect("destroy 7")
 }
 
-func TestRegistrationIsRepeatedUntilItIsAnswered(t *testing.T) {
+func TestRegistrationIsRetriedUntilAnswered(t *testing.T) {
 	s := newAgentScript(t)
 	s.step(masterFound{})
 	s.pass(2 * time.Second)
@@ -292,7 +292,7 @@ func TestCommandThatCannotBeStartedFailsItsTask(t *testing.T) {
 	s.expect("start t", "destroy 0", "update t TASK_FAILED (latest TASK_FAILED)")
 }
 
-func TestWaitStatusOfACommandDecidesTheLastState(t *testing.T) {
+func TestWaitStatusOfCommandDecidesFinalState(t *testing.T) {
 	for _, c := range []struct {
 		status int32
 		killed bool
@@ -316,13 +316,13 @@ func TestStopWithAnExecutorThatEndedBeforeEndsOnce(t *testing.T) {
 	s.run("t", "")
 	container := s.container()
 	s.step(processStarted{container, process{PID: 7}})
-	s.step(processExited{container, 9}) // its task's end waits for a master that is not there
+	s.step(processExited{container, 9}) // its task's update waits for an absent master
 	s.done = nil
 	s.step(stopAgent{})
 	s.expect("all ended")
 }
 
-// fetching has a task launched whose executor's command has a URI.
+// fetching launches a task whose executor's command has a URI.
 func fetching(t *testing.T) (s *agentScript, container string) {
 	s = newAgentScript(t)
 	s.step(fromMaster{runTask{
@@ -337,13 +337,13 @@ func fetching(t *testing.T) (s *agentScript, container string) {
 	return s, s.container()
 }
 
-func TestExecutorStartsWhenEverythingIsFetched(t *testing.T) {
+func TestExecutorStartsAfterFetch(t *testing.T) {
 	s, container := fetching(t)
 	s.step(fetched{container, nil})
 	s.expect("stop fetching", "start x")
 }
 
-func TestExecutorThatCannotBeFetchedFailsItsTaskAsALaunchThatFailed(t *testing.T) {
+func TestFailedFetchFailsTaskLikeFailedLaunch(t *testing.T) {
 	s, container := fetching(t)
 	s.step(fetched{container, errors.New("404 Not Found")})
 	s.expect("stop fetching", "destroy 0", "update t TASK_FAILED (latest TASK_FAILED)", "exited x -1")
@@ -358,7 +358,7 @@ func TestExecutorThatCannotBeFetchedFailsItsTaskAsALaunchThatFailed(t *testing.T
 	}
 }
 
-func TestTimeThatAFetchTakesCountsForTheRegistration(t *testing.T) {
+func TestFetchCountsTowardsRegistrationTimeout(t *testing.T) {
 	s, container := fetching(t)
 	s.pass(50 * time.Second)
 	s.step(fetched{container, nil})
@@ -377,7 +377,7 @@ func TestTimeThatAFetchTakesCountsForTheRegistration(t *testing.T) {
 	}
 }
 
-func TestExecutorThatIsShutDownWhileItIsFetchedNeverStarts(t *testing.T) {
+func TestExecutorShutDownDuringFetchNeverStarts(t *testing.T) {
 	s, container := fetching(t)
 	s.step(fromMaster{shutdownExecutor{executorKey{testFrameworkID, "x"}}})
 	s.expect("stop fetching", "destroy 0")

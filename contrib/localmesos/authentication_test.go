@@ -19,7 +19,7 @@ func writeCredentials(t *testing.T, content string) string {
 	return path
 }
 
-func TestSchedulerHasToBeThePrincipalThatItSays(t *testing.T) {
+func TestSchedulerMustAuthenticateAsItsPrincipal(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t)
 	c.AuthenticateHTTPFrameworks, c.Credentials = true, writeCredentials(t, "k8sm s3cret\nspark other\n")
@@ -51,7 +51,7 @@ func TestSchedulerHasToBeThePrincipalThatItSays(t *testing.T) {
 	}
 }
 
-func TestCredentialsAreReadInBothFormsOfMesos(t *testing.T) {
+func TestCredentialsInBothFormatsOfMesos(t *testing.T) {
 	t.Parallel()
 	want := credentials{"k8sm": "s3cret", "spark": "x"}
 	for _, content := range []string{

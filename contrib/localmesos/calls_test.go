@@ -56,7 +56,7 @@ func TestUpdateOfAnExecutorIsValidated(t *testing.T) {
 	}
 }
 
-func TestSubscriptionThatMesosDoesNotTakeIsRefusedInItsWords(t *testing.T) {
+func TestInvalidSubscriptionIsRefusedWithMesosMessage(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
 	first := subscribeWith(t, cluster, func(_, info object) { info["principal"] = "one" })
@@ -95,7 +95,7 @@ func TestSubscriptionWithAStreamIDIsRefused(t *testing.T) {
 	}
 }
 
-func TestUserAndCheckpointOfAFrameworkStayAsTheyWere(t *testing.T) {
+func TestUserAndCheckpointOfFrameworkAreImmutable(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
 	first := subscribeWith(t, cluster, nil)

@@ -29,7 +29,7 @@ func cgroupFile(t *testing.T, controller, container, file string) string {
 	return strings.TrimSpace(string(data))
 }
 
-func TestCgroupsHoldAContainersLimitsAndAllThatIsBelowThem(t *testing.T) {
+func TestCgroupsHaveLimitsAndContainDescendants(t *testing.T) {
 	c := testConfig(t)
 	c.Isolation = "cgroups/cpu,cgroups/mem"
 	f := subscribeWith(t, startCluster(t, c), nil)
@@ -62,8 +62,7 @@ func TestCgroupsHoldAContainersLimitsAndAllThatIsBelowThem(t *testing.T) {
 		t.Error("the hard limit went down, which may kill what still gives memory back")
 	}
 
-	// Somebody else's process, in cgroups that somebody else made, as a container of Docker's is; and one that is not in the
-	// freezer's.
+	// A process in foreign cgroups below the container's, such as a Docker container, and one outside the freezer cgroup.
 	foreign, escaped := inCgroups(t, container, "foreign", "memory", "freezer"), inCgroups(t, container, "", "cpuacct")
 	pids := pidsIn(t, c.WorkDir)
 	pids[0].destroy()
@@ -89,7 +88,7 @@ func inCgroups(t *testing.T, container, name string, controllers ...string) *exe
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // a second kill finds nothing
+		_ = cmd.Process.Kill() // it may have been killed already
 		_ = cmd.Wait()
 		for _, controller := range controllers {
 			_ = removeBelow(filepath.Join(hierarchy(controller), cgroupsRoot, container))

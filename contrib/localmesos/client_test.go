@@ -18,11 +18,11 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// object is a JSON object; the tests read the wire without the types that wrote it.
+// object is a JSON object. The tests do not use the types of package wire to decode it.
 type object = map[string]any
 
-// oneCall makes each call on a connection of its own. A connection that is kept breaks with the master or agent behind it,
-// and a POST on it is then, rightly, not sent again.
+// oneCall uses a new connection per call. A kept connection breaks when the master or agent restarts, and net/http does not retry a
+// POST.
 var oneCall = &http.Transport{DisableKeepAlives: true}
 
 // caller is the client of the tests.
@@ -156,7 +156,7 @@ func readRecord(in *bufio.Reader) (object, error) {
 	return e, json.Unmarshal(data, &e)
 }
 
-// next takes the first event that fits, and waits for it if need be. Others stay for later calls.
+// next removes and returns the first matching event, and waits for it. It keeps other events for later calls.
 func (s *subscription) next(wait time.Duration, fits func(object) bool) object {
 	deadline := time.After(wait)
 	for {
@@ -226,7 +226,7 @@ func subscribeAs(t *testing.T, c *Cluster, id string) *testFramework {
 
 func named(s string) object { return object{"value": s} }
 
-// post sends a call to any URL; what it returns has the form of the recordings.
+// post sends a call to a URL and returns the answer in the format of the recordings.
 func post(t *testing.T, url string, call object, change func(*http.Request)) object {
 	t.Helper()
 	r := request(t, context.Background(), url, call)

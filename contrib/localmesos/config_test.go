@@ -52,7 +52,7 @@ func TestResourcesAreParsedAndWrongOnesAreNamed(t *testing.T) {
 	}
 }
 
-func TestResourcesInJSONThatTheLocalMesosDoesNotHaveAreNamed(t *testing.T) {
+func TestUnsupportedResourcesInJSONAreNamed(t *testing.T) {
 	for _, more := range []string{
 		`"role":"a//b"`, `"role":"a","reservation":{"principal":"ops"}`, `"revocable":{}`, `"disk":{"persistence":{"id":"v"}}`,
 		`"reservations":[{"type":"STATIC","role":"a"},{"type":"DYNAMIC","role":"a/b"}]`, `"scalar":{"value":0}`, `"name":7`,
@@ -94,7 +94,7 @@ func TestMachineWithoutResourcesFlagKeepsAReserve(t *testing.T) {
 	}
 }
 
-func TestWrongFlagsAreOneClearError(t *testing.T) {
+func TestInvalidFlagIsOneError(t *testing.T) {
 	for name, change := range map[string]func(*Config){
 		"--agents":                        func(c *Config) { c.Agents = -1 },
 		"--ip":                            func(c *Config) { c.IP = "localhost" },
@@ -171,7 +171,7 @@ func TestRunServesUntilItsContextEnds(t *testing.T) {
 	}
 }
 
-func TestAgentsHavePortsAndIDsOfTheirOwn(t *testing.T) {
+func TestAgentsHaveDifferentPortsAndIDs(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t)
 	c.Agents = 3

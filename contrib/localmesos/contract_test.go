@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// contract is one of the cases that were recorded from a real Mesos.
+// contract is one case recorded from a real Mesos.
 type contract struct {
 	*recorder
 	t       *testing.T
@@ -24,7 +24,7 @@ type contract struct {
 
 func (c contract) framework() *testFramework { return subscribeWith(c.t, c.cluster, nil) }
 
-// TestAnswersAsRecordedFromApacheMesos plays every recorded case on a cluster of its own.
+// TestAnswersAsRecordedFromApacheMesos replays every recorded case on a new cluster.
 func TestAnswersAsRecordedFromApacheMesos(t *testing.T) {
 	t.Parallel()
 	cases := map[string]func(contract){
@@ -214,7 +214,7 @@ func launchRefusals(c contract) {
 	f := c.framework()
 	refuse := func(name, id string, change func(task, o object)) {
 		o := f.mustOffer()
-		for len(at(o, "resources").([]any)) < 4 { // no more than what an executor that has just ended gave back
+		for len(at(o, "resources").([]any)) < 4 { // these are only the resources of an executor that has just ended
 			f.decline(o, 0)
 			o = f.mustOffer()
 		}
@@ -298,7 +298,7 @@ func killAndReconcile(c contract) {
 	ask("KILL it again", "KILL", "kill", task("k-1", agent), "k-1")
 }
 
-// notes returns what a test executor noted, once it noted an event of the type.
+// notes waits until a test executor has noted an event of the type, and returns its notes.
 func notes(t *testing.T, path, eventType string) []any {
 	t.Helper()
 	var out []any
@@ -403,7 +403,7 @@ func endpoints(c contract) {
 	o := f.mustOffer()
 	f.accept(o, commandTask("s-1", o, "sleep 600", nil))
 	f.ack(f.update("s-1", patience))
-	// The recording was made at leisure: wait until the second update is in the books too.
+	// The recording waited longer: wait until the master has the second update too.
 	f.stream.next(patience, func(e object) bool { return text(e, "update", "status", "state") == "TASK_RUNNING" })
 	c.log("/health", get(c.t, base+"/health"))
 	c.log("/redirect", get(c.t, base+"/redirect"))

@@ -14,7 +14,7 @@ func within(d time.Duration) *mesos.KillPolicy {
 	return &mesos.KillPolicy{GracePeriod: &mesos.DurationInfo{Nanoseconds: d.Nanoseconds()}}
 }
 
-func TestDrainShortensAKillPolicyAndNeverProlongsIt(t *testing.T) {
+func TestDrainOnlyShortensKillPolicy(t *testing.T) {
 	for _, test := range []struct {
 		own, most, want *mesos.KillPolicy
 	}{
@@ -30,7 +30,7 @@ func TestDrainShortensAKillPolicyAndNeverProlongsIt(t *testing.T) {
 	}
 }
 
-func TestExecutorOfADrainingAgentIsToldTheKillPolicyAndItsUpdateGetsTheReason(t *testing.T) {
+func TestDrainSetsKillPolicyAndReasonOfUpdate(t *testing.T) {
 	s := newAgentScript(t)
 	s.run("t", "x")
 	s.step(processStarted{s.container(), process{PID: 7}})
@@ -66,7 +66,7 @@ func TestExecutorOfADrainingAgentIsToldTheKillPolicyAndItsUpdateGetsTheReason(t 
 	}
 }
 
-func TestAgentDropsLaunchesUntilTheLastExecutorOfItsDrainHasEnded(t *testing.T) {
+func TestDrainingAgentDropsLaunchesUntilLastExecutorHasEnded(t *testing.T) {
 	s := newAgentScript(t)
 	s.run("t", "x")
 	container := s.container()
@@ -92,14 +92,14 @@ func TestAgentDropsLaunchesUntilTheLastExecutorOfItsDrainHasEnded(t *testing.T) 
 	s.expect("start x")
 }
 
-func TestAgentThatRunsNothingDoesNotDrain(t *testing.T) {
+func TestIdleAgentDoesNotDrain(t *testing.T) {
 	s := newAgentScript(t)
 	s.step(fromMaster{drainAgent{}})
 	s.launch("t", "x", true)
 	s.expect("start x")
 }
 
-// finish has a subscribed executor say that its task is over.
+// finish sends TASK_FINISHED from a subscribed executor.
 func (s *agentScript) finish(executor, task string) {
 	say := s.executorCall(executor)
 	say.Type, say.Update = pb.Call_UPDATE, &pb.Call_Update{Status: mesos.TaskStatus{
@@ -130,7 +130,7 @@ func TestExecutorStaysTerminatedUntilItsUpdatesAreAcknowledged(t *testing.T) {
 	s.step(executorSubscribe{stream: "s", call: s.executorCall("x")})
 	s.step(processExited{container, 9})
 	s.done = nil
-	s.launch("u", "x", true) // the master has heard that it exited
+	s.launch("u", "x", true) // the master knows that it exited
 	s.expect("update u TASK_DROPPED (latest TASK_DROPPED)", "exited x -1")
 	s.expectDropped("u", mesos.REASON_EXECUTOR_TERMINATED, "Master wants to launch executor, but one already exists")
 	s.launch("v", "x", false) // it has not
@@ -142,7 +142,7 @@ func TestExecutorStaysTerminatedUntilItsUpdatesAreAcknowledged(t *testing.T) {
 	s.expect("start x")
 }
 
-func TestLaunchOnAnExecutorThatIsEndingIsDropped(t *testing.T) {
+func TestLaunchOnTerminatingExecutorIsDropped(t *testing.T) {
 	s := newAgentScript(t)
 	s.run("t", "x")
 	container := s.container()
@@ -155,14 +155,14 @@ func TestLaunchOnAnExecutorThatIsEndingIsDropped(t *testing.T) {
 	s.expectDropped("u", mesos.REASON_EXECUTOR_TERMINATED, "Executor terminating")
 }
 
-func TestLaunchOnAnExecutorThatIsNotThereIsDropped(t *testing.T) {
+func TestLaunchOnUnknownExecutorIsDropped(t *testing.T) {
 	s := newAgentScript(t)
 	s.launch("t", "x", false)
 	s.expect("update t TASK_DROPPED (latest TASK_DROPPED)")
 	s.expectDropped("t", mesos.REASON_EXECUTOR_TERMINATED, "No executor is expected to launch and there is none running")
 }
 
-func TestExecutorWhoseTasksWereAllKilledBeforeItSubscribedIsShutDown(t *testing.T) {
+func TestExecutorWithoutTasksIsShutDownWhenItSubscribes(t *testing.T) {
 	s := newAgentScript(t)
 	s.run("t", "x")
 	s.step(processStarted{s.container(), process{PID: 7}})
@@ -172,7 +172,7 @@ func TestExecutorWhoseTasksWereAllKilledBeforeItSubscribedIsShutDown(t *testing.
 	s.expect("answer 200", "tell SHUTDOWN")
 }
 
-func TestAgentThatRestartsGoesOnDraining(t *testing.T) {
+func TestRestartedAgentContinuesDraining(t *testing.T) {
 	s := newAgentScript(t)
 	checkpoint := true
 	info := mesos.FrameworkInfo{ID: &mesos.FrameworkID{Value: testFrameworkID}, Checkpoint: &checkpoint}

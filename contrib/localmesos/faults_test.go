@@ -30,7 +30,7 @@ func TestDroppedUpdateIsSentAgain(t *testing.T) {
 	f.mustUpdate("t", "TASK_RUNNING")
 }
 
-func TestLaunchThatIsLostOnTheWayIsToldOnceTheAgentRegistersAgain(t *testing.T) {
+func TestLostLaunchIsReportedWhenAgentRegistersAgain(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
 	f := subscribeWith(t, cluster, nil)
@@ -46,7 +46,7 @@ func TestLaunchThatIsLostOnTheWayIsToldOnceTheAgentRegistersAgain(t *testing.T) 
 	f.mustUpdate("lost", "TASK_DROPPED")
 }
 
-func TestDuplicatedUpdateComesTwiceAndDelayedOneLate(t *testing.T) {
+func TestDuplicatedAndDelayedUpdates(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
 	f := subscribeWith(t, cluster, nil)
@@ -67,7 +67,7 @@ func TestDuplicatedUpdateComesTwiceAndDelayedOneLate(t *testing.T) {
 	}
 }
 
-func TestCallThatIsAnswered503IsNotTakenAndTheNextOneIs(t *testing.T) {
+func TestCallAnswered503IsNotAccepted(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
 	cluster.Faults().Add(Fault{Path: SchedulerToMaster, Kind: "SUBSCRIBE", Times: 1, Status: http.StatusServiceUnavailable})
@@ -87,7 +87,7 @@ func TestCallThatIsAnswered503IsNotTakenAndTheNextOneIs(t *testing.T) {
 	f.mustUpdate("t", "TASK_RUNNING")
 }
 
-func TestCallWithoutAnAnswerIsTakenUnlessItIsDropped(t *testing.T) {
+func TestSilentCallIsAcceptedUnlessDropped(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
 	f := subscribeWith(t, cluster, nil)
@@ -123,7 +123,7 @@ func TestCallWithoutAnAnswerIsTakenUnlessItIsDropped(t *testing.T) {
 	}
 }
 
-func TestExecutorsCallThatFailsIsNotTaken(t *testing.T) {
+func TestFailedExecutorCallIsNotAccepted(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
 	f := subscribeWith(t, cluster, nil)
@@ -157,7 +157,7 @@ func TestFaultsCanBeAddedOverHTTP(t *testing.T) {
 	}
 }
 
-func TestKilledExecutorIsToldAsTerminated(t *testing.T) {
+func TestKilledExecutorIsReportedAsTerminated(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
 	f := subscribeWith(t, cluster, nil)
@@ -174,7 +174,7 @@ func TestKilledExecutorIsToldAsTerminated(t *testing.T) {
 	}
 }
 
-func TestLaunchOnAnExecutorThatDiedIsDroppedUntilItsUpdatesAreAcknowledged(t *testing.T) {
+func TestLaunchOnDeadExecutorIsDroppedUntilUpdatesAreAcknowledged(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
 	f := subscribeWith(t, cluster, nil)
@@ -204,7 +204,7 @@ func TestLaunchOnAnExecutorThatDiedIsDroppedUntilItsUpdatesAreAcknowledged(t *te
 	}
 }
 
-func TestTasksOfAnAgentThatStaysAwayAreUnreachableUntilItReturns(t *testing.T) {
+func TestTasksOfDisconnectedAgentAreUnreachableUntilItReturns(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t)
 	c.AgentTimeout = 300 * time.Millisecond

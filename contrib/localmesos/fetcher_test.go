@@ -57,7 +57,7 @@ func uriOf(value string, cache bool) mesos.CommandInfo_URI {
 	return mesos.CommandInfo_URI{Value: value, Executable: &yes, Cache: &cache, OutputFile: &name}
 }
 
-func TestFetchedFileIsWhatTheURINamesAndExecutable(t *testing.T) {
+func TestFetchedFileHasContentAndMode(t *testing.T) {
 	url, _ := webServer(t)
 	local := filepath.Join(t.TempDir(), "local")
 	if err := os.WriteFile(local, []byte("content of local"), 0o600); err != nil {
@@ -81,7 +81,7 @@ func TestFetchedFileIsWhatTheURINamesAndExecutable(t *testing.T) {
 	}
 }
 
-func TestCachedFileIsDownloadedOnceHoweverManyWantItAtATime(t *testing.T) {
+func TestConcurrentFetchesDownloadCachedFileOnce(t *testing.T) {
 	url, asked := webServer(t)
 	f := newTestFetcher(t)
 	var all sync.WaitGroup
@@ -112,7 +112,7 @@ func TestCachedFileIsDownloadedOnceHoweverManyWantItAtATime(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeFetchedIsAnErrorAndNotRemembered(t *testing.T) {
+func TestFailedFetchIsAnErrorAndNotCached(t *testing.T) {
 	url, asked := webServer(t)
 	f := newTestFetcher(t)
 	for _, uri := range []string{url + "/missing", url + "/half", "http://127.0.0.1:1/km", "relative", "ftp://server/km"} {
@@ -174,7 +174,7 @@ func archived(t *testing.T) map[string][]byte {
 	return all
 }
 
-func TestArchiveIsUnpackedIntoTheSandboxWhichItStaysOutOfIfItIsCached(t *testing.T) {
+func TestArchiveIsUnpackedAndCachedArchiveIsNotInSandbox(t *testing.T) {
 	archives := archived(t)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, end, _ := strings.Cut(r.URL.Path, ".")
@@ -223,7 +223,7 @@ func TestArchiveIsUnpackedIntoTheSandboxWhichItStaysOutOfIfItIsCached(t *testing
 	}
 }
 
-func TestArchiveThatIsBrokenOrReachesOutOfTheSandboxIsAnError(t *testing.T) {
+func TestBrokenOrEscapingArchiveIsAnError(t *testing.T) {
 	dir := t.TempDir()
 	var outside bytes.Buffer
 	files := tar.NewWriter(&outside)

@@ -12,7 +12,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-func TestAgentThatIsMarkedGoneEndsWithItsTasksAndNeverRegistersAgain(t *testing.T) {
+func TestGoneAgentEndsWithItsTasksAndNeverRegistersAgain(t *testing.T) {
 	t.Parallel()
 	config := testConfig(t)
 	c := startCluster(t, config)
@@ -28,7 +28,7 @@ func TestAgentThatIsMarkedGoneEndsWithItsTasksAndNeverRegistersAgain(t *testing.
 		t.Errorf("the agent: %v", e)
 	}
 	eventually(t, "the executor ended", func() bool { return len(pidsIn(t, config.WorkDir)) == 0 })
-	o.must("MARK_AGENT_GONE", gone) // it is so already
+	o.must("MARK_AGENT_GONE", gone) // a second time is no error
 	reconciled := func() object {
 		f.call("RECONCILE", object{"reconcile": object{"tasks": []any{object{"task_id": named("t"), "agent_id": agent["agent_id"]}}}})
 		return f.update("t", patience)
@@ -62,7 +62,7 @@ func TestAgentThatIsMarkedGoneEndsWithItsTasksAndNeverRegistersAgain(t *testing.
 	}
 }
 
-func TestUnreachableAgentThatIsMarkedGoneIsToldOfOnce(t *testing.T) {
+func TestUnreachableAgentMarkedGoneIsReportedOnce(t *testing.T) {
 	s := newScript(t)
 	id := s.agent(0, "cpus:2;mem:512")
 	s.framework("a", 0, "*")
@@ -102,7 +102,7 @@ func (s *script) launchTask(stream string, o mesos.Offer, task string) {
 	}})
 }
 
-func TestReconciliationTellsTheStateThatWaitsForItsAcknowledgement(t *testing.T) {
+func TestReconciliationReportsUnacknowledgedState(t *testing.T) {
 	s := newScript(t)
 	id := s.agent(0, "cpus:2;mem:512")
 	s.framework("a", 0, "*")

@@ -47,7 +47,7 @@ func TestExecutorInsideRunsKillsAndLeavesNothingOnDisk(t *testing.T) {
 	}
 }
 
-func TestExecutorInsideThatIsKilledFailsItsTasks(t *testing.T) {
+func TestKilledExecutorInsideFailsItsTasks(t *testing.T) {
 	cluster := startHollow(t, 1)
 	f := subscribeWith(t, cluster, nil)
 	o := f.mustOffer()
@@ -83,7 +83,7 @@ func TestExecutorInsideEndsWithItsAgent(t *testing.T) {
 	}
 }
 
-func TestCommandIsRefusedWhereExecutorsAreInside(t *testing.T) {
+func TestCommandIsRefusedWithExecutorsInside(t *testing.T) {
 	cluster := startHollow(t, 1)
 	f := subscribeWith(t, cluster, nil)
 	o := f.mustOffer()

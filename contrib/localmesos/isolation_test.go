@@ -49,7 +49,7 @@ func sandboxOf(t *testing.T, workDir string) string {
 	return path
 }
 
-// written waits for a file that a command completes with a line feed, and returns its words.
+// written waits until a file ends with a line feed, and returns its words.
 func written(t *testing.T, path string) []string {
 	t.Helper()
 	var data []byte
@@ -72,7 +72,7 @@ func mountsBelow(t *testing.T, dir string) (points []string) {
 	return points
 }
 
-func TestMountsOfAContainerDoNotReachTheMachineButThoseOfTheMachineReachIt(t *testing.T) {
+func TestMountsPropagateIntoContainerButNotOut(t *testing.T) {
 	c := testConfig(t)
 	c.Isolation = "filesystem/linux"
 	t.Run("", func(t *testing.T) {
@@ -105,7 +105,7 @@ func TestMountsOfAContainerDoNotReachTheMachineButThoseOfTheMachineReachIt(t *te
 	}
 }
 
-func TestLocalMesosThatMayNotHaveAWorkDirLeavesItsMounts(t *testing.T) {
+func TestMountsOfLockedWorkDirAreKept(t *testing.T) {
 	c := testConfig(t)
 	c.Isolation = "filesystem/linux"
 	startCluster(t, c)
@@ -118,7 +118,7 @@ func TestLocalMesosThatMayNotHaveAWorkDirLeavesItsMounts(t *testing.T) {
 	}
 }
 
-func TestContainerHasAPIDNamespaceThatEndsAsAWhole(t *testing.T) {
+func TestPIDNamespaceOfContainerEndsAsAWhole(t *testing.T) {
 	f, sandbox := isolated(t, "filesystem/linux,namespaces/pid", `(setsid sh -c 'echo $$ >daemon; readlink /proc/self/ns/pid >ns; sleep 600' &)
 		for i in 1 2 3; do (sh -c 'sleep 0.1' &); done; sleep 0.5
 		echo $$ $(cat /proc/1/comm) $(cat /proc/[0-9]*/stat | grep -c ' Z ') $(ls -d /proc/[0-9]* | wc -l) >inside; sleep 600`)
@@ -159,7 +159,7 @@ func membersOf(t *testing.T, namespace string) (n int) {
 	return n
 }
 
-func TestHowACommandEndsIsToldFromItsPIDNamespace(t *testing.T) {
+func TestWaitStatusFromPIDNamespace(t *testing.T) {
 	c := testConfig(t)
 	c.Isolation = "filesystem/linux,namespaces/pid"
 	f := subscribeWith(t, startCluster(t, c), nil)
@@ -172,7 +172,7 @@ func TestHowACommandEndsIsToldFromItsPIDNamespace(t *testing.T) {
 	}
 }
 
-func TestContainerOpensOnlyTheDevicesOfMesos(t *testing.T) {
+func TestContainerOpensOnlyDevicesThatMesosAllows(t *testing.T) {
 	if f, err := os.Open("/dev/kmsg"); err != nil {
 		t.Skip("not even this program may open /dev/kmsg")
 	} else {
@@ -185,12 +185,12 @@ func TestContainerOpensOnlyTheDevicesOfMesos(t *testing.T) {
 		opened = strings.Join(written(t, filepath.Join(sandbox, "opened")), " ")
 		return strings.HasSuffix(opened, ".")
 	})
-	if opened = strings.Replace(opened, " tty", "", 1); opened != "null zero urandom made ." { // there may be no terminal
+	if opened = strings.Replace(opened, " tty", "", 1); opened != "null zero urandom made ." { // without a terminal
 		t.Errorf("it could open %s", opened)
 	}
 }
 
-func TestAllCgroupsOfTheMachineHaveTheContainer(t *testing.T) {
+func TestCgroupsAllUsesEveryMountedHierarchy(t *testing.T) {
 	c := testConfig(t)
 	c.Isolation = "cgroups/all"
 	_, sandbox := commandIn(t, c, `cat /proc/self/cgroup >cgroups; sleep 600`)
@@ -216,7 +216,7 @@ func TestAllCgroupsOfTheMachineHaveTheContainer(t *testing.T) {
 	}
 }
 
-func TestCFSQuotaIsThatOfTheCPUsAndOneMillisecondAtLeast(t *testing.T) {
+func TestCFSQuotaMatchesCPUsWithMinimum(t *testing.T) {
 	c := testConfig(t)
 	c.Isolation, c.CgroupsEnableCFS = "cgroups/cpu", true
 	f := subscribeWith(t, startCluster(t, c), nil)
@@ -286,7 +286,7 @@ func TestRevocableCPUsHaveLowPriority(t *testing.T) {
 	}
 }
 
-func TestIsolatorsThatCannotBeAreRefused(t *testing.T) {
+func TestInvalidIsolatorsAreRefused(t *testing.T) {
 	for isolation, says := range map[string]string{
 		"cgroups/gpu": "cgroups/gpu", "gpu/nvidia": "gpu/nvidia", "namespaces/pid": "filesystem/linux",
 		"filesystem/linux,filesystem/posix": "one isolator of the file system", "disk/du,disk/du": "twice", "volume/csi": "volume/csi",
@@ -302,7 +302,7 @@ func TestIsolatorsThatCannotBeAreRefused(t *testing.T) {
 	}
 }
 
-func TestExecutorsHaveNothingOfTheAgentsEnvironment(t *testing.T) {
+func TestExecutorsDoNotGetAgentEnvironment(t *testing.T) {
 	t.Setenv("LOCALMESOS_TEST_LEAK", "1")
 	for _, given := range []string{"", `{"GIVEN":"by the operator","MESOS_SLAVE_ID":"not his to say"}`} {
 		has := environmentWith(t, given)
@@ -326,7 +326,7 @@ func TestExecutorsHaveNothingOfTheAgentsEnvironment(t *testing.T) {
 	}
 }
 
-// environmentWith is what a command has, less what its shell sets, with --executor-environment-variables.
+// environmentWith returns a command's environment, without variables of the shell, with these --executor-environment-variables.
 func environmentWith(t *testing.T, given string) map[string]string {
 	t.Helper()
 	c := testConfig(t)
@@ -346,7 +346,7 @@ func environmentWith(t *testing.T, given string) map[string]string {
 	return has
 }
 
-// isolatedCrash kills a local Mesos with isolators under an executor, and returns the configuration to start it again with.
+// isolatedCrash kills a local Mesos with isolators while an executor runs, and returns its configuration to restart it.
 func isolatedCrash(t *testing.T) (c Config, framework string, executor process) {
 	t.Helper()
 	c = testConfig(t)
@@ -361,7 +361,7 @@ func isolatedCrash(t *testing.T) (c Config, framework string, executor process) 
 	return c, f.id, executor
 }
 
-func TestIsolatedContainerSurvivesItsAgentAndIsDestroyedByTheNext(t *testing.T) {
+func TestIsolatedContainerSurvivesAgentRestart(t *testing.T) {
 	var c Config
 	t.Run("", func(t *testing.T) {
 		var id string
@@ -399,7 +399,7 @@ func TestIsolatedContainerSurvivesItsAgentAndIsDestroyedByTheNext(t *testing.T) 
 	}
 }
 
-func TestContainerAboveItsDiskIsKilledIfItIsToldToHaveAny(t *testing.T) {
+func TestContainerAboveItsDiskIsKilled(t *testing.T) {
 	c := testConfig(t)
 	c.Isolation, c.EnforceContainerDiskQuota, c.ContainerDiskWatchInterval = "disk/du", true, 10*time.Millisecond
 	f := subscribeWith(t, startCluster(t, c), nil)
@@ -412,7 +412,7 @@ func TestContainerAboveItsDiskIsKilledIfItIsToldToHaveAny(t *testing.T) {
 	if used, err := diskUsage(t.Context(), sandbox); err != nil || used < 3<<20 {
 		t.Errorf("the sandbox has %d bytes, %v", used, err)
 	}
-	o = f.mustOffer() // no disk is charged yet, and nothing is enforced
+	o = f.mustOffer() // no disk resources yet, so no limit
 	enough := executorTask("enough", o, x)
 	enough["resources"] = []any{scalarOf("cpus", 0.1), scalarOf("mem", 32), scalarOf("disk", 4)}
 	f.accept(o, enough)
@@ -456,7 +456,7 @@ func TestSandboxesAreMeasuredInTurn(t *testing.T) {
 	}
 }
 
-func TestContainerThatListensOnPortsOfOthersIsKilled(t *testing.T) {
+func TestContainerListeningOnForeignPortIsKilled(t *testing.T) {
 	c := testConfig(t)
 	c.Isolation, c.EnforceContainerPorts, c.ContainerPortsWatchInterval = "network/ports", true, 10*time.Millisecond
 	cluster := startCluster(t, c)
@@ -486,7 +486,7 @@ func TestContainerThatListensOnPortsOfOthersIsKilled(t *testing.T) {
 	}
 }
 
-func TestDiskIsWatchedOnByTheNextAgent(t *testing.T) {
+func TestRestartedAgentEnforcesDisk(t *testing.T) {
 	c := testConfig(t)
 	c.Isolation, c.EnforceContainerDiskQuota, c.ContainerDiskWatchInterval = "disk/du", true, 10*time.Millisecond
 	cluster := startCluster(t, c)
@@ -520,7 +520,7 @@ func TestDiskIsWatchedOnByTheNextAgent(t *testing.T) {
 	}
 }
 
-// onNewThread does something on a thread that ends with it. It is never the main one, whose namespaces are the process's.
+// onNewThread runs a function on a thread that ends after it. It is never the main thread, whose namespaces are the process's.
 func onNewThread(do func() error) error {
 	done := make(chan error)
 	go func() {
@@ -535,7 +535,7 @@ func onNewThread(do func() error) error {
 	return <-done
 }
 
-// networkNamespace makes a network namespace with a loopback, and returns how to do something there.
+// networkNamespace creates a network namespace with a loopback device, and returns a function that runs others in it.
 func networkNamespace(t *testing.T) (enter func(do func() error) error) {
 	t.Helper()
 	var made netns.NsHandle
@@ -563,7 +563,7 @@ func networkNamespace(t *testing.T) (enter func(do func() error) error) {
 	}
 }
 
-func TestIsolatorsHoldInTheNetworkNamespaceOfTheAgent(t *testing.T) {
+func TestIsolatorsInNetworkNamespaceOfAgent(t *testing.T) {
 	c := testConfig(t)
 	c.Isolation, c.EnforceContainerPorts, c.ContainerPortsWatchInterval = "cgroups/all,filesystem/linux,namespaces/pid,network/ports", true, 10*time.Millisecond
 	enter := networkNamespace(t)

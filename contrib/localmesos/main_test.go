@@ -18,8 +18,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// TestMain lets the test binary stand in for the programs that the tests need: an executor, and a local Mesos that can
-// be killed.
+// TestMain makes the test binary act as the programs that the tests start: an executor, and a local Mesos to kill.
 func TestMain(m *testing.M) {
 	switch os.Getenv("LOCALMESOS_TEST_AS") {
 	case "executor":
@@ -32,7 +31,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// asProgram returns the command and environment that make the test binary play a program.
+// asProgram returns the command and environment that make the test binary act as a program.
 func asProgram(t *testing.T, program string, more ...object) (line string, variables []object) {
 	t.Helper()
 	self, err := os.Executable()
@@ -42,7 +41,7 @@ func asProgram(t *testing.T, program string, more ...object) (line string, varia
 	return "exec " + self, append(more, object{"name": "LOCALMESOS_TEST_AS", "value": program})
 }
 
-// testExecutor answers LAUNCH with STARTING and RUNNING and KILL with KILLED, and notes all that it sees.
+// testExecutor answers LAUNCH with STARTING and RUNNING and KILL with KILLED, and notes all events.
 type testExecutor struct {
 	notes    *os.File
 	endpoint string
@@ -119,7 +118,7 @@ func (x *testExecutor) send(kind string, fields object) {
 	x.note(object{"sent": kind, "status": resp.StatusCode, "body": string(body)})
 }
 
-// session subscribes and handles events until the stream ends; true means that the executor was told to end.
+// session subscribes and handles events until the stream ends; it returns true after SHUTDOWN.
 func (x *testExecutor) session() bool {
 	subscribe := object{"unacknowledged_tasks": values(x.tasks), "unacknowledged_updates": values(x.updates)}
 	resp, err := x.post("SUBSCRIBE", object{"subscribe": subscribe})
@@ -180,7 +179,7 @@ func values(m map[string]any) []any {
 	return out
 }
 
-// runCluster is a local Mesos as a program of its own, to be killed.
+// runCluster runs a local Mesos as a separate process, to kill it.
 func runCluster(config string) int {
 	var c Config
 	if err := json.Unmarshal([]byte(config), &c); err != nil {

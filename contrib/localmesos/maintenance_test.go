@@ -80,7 +80,7 @@ func (f *testFramework) answerInverse(kind string, offer object, refuse float64)
 	}
 }
 
-func TestScheduledMachineIsToldInOffersAndAskedBackUntilItIsAnswered(t *testing.T) {
+func TestScheduledMachineGetsUnavailabilityAndInverseOffers(t *testing.T) {
 	config := testConfig(t)
 	config.AllocationInterval = 20 * time.Millisecond
 	c := startCluster(t, config)
@@ -110,7 +110,7 @@ func TestScheduledMachineIsToldInOffersAndAskedBackUntilItIsAnswered(t *testing.
 	if got := o.answers(); len(got) != 1 || got[0] != "ACCEPT" {
 		t.Errorf("accepted, it is shown as %v", got)
 	}
-	o.schedule(time.Now().Add(2 * time.Hour)) // another time: the filter counts no more
+	o.schedule(time.Now().Add(2 * time.Hour)) // another time removes the filter
 	third := f.mustInverse()
 	o.must("UPDATE_MAINTENANCE_SCHEDULE", object{"update_maintenance_schedule": object{"schedule": object{}}})
 	e := f.stream.next(patience, ofType("RESCIND_INVERSE_OFFER"))
@@ -120,7 +120,7 @@ func TestScheduledMachineIsToldInOffersAndAskedBackUntilItIsAnswered(t *testing.
 	eventually(t, "offers without unavailability", func() bool { return at(f.mustOffer(), "unavailability") == nil })
 }
 
-func TestMachineThatIsTakenDownLosesItsAgentUntilItIsUpAgain(t *testing.T) {
+func TestMachineTakenDownLosesItsAgentUntilItIsUp(t *testing.T) {
 	config := testConfig(t)
 	config.AllocationInterval = 20 * time.Millisecond
 	c := startCluster(t, config)
@@ -155,7 +155,7 @@ func TestMachineThatIsTakenDownLosesItsAgentUntilItIsUpAgain(t *testing.T) {
 	}
 }
 
-func TestDrainedAgentHasKilledItsTasksAndMakesNoOffersUntilItIsReactivated(t *testing.T) {
+func TestDrainedAgentHasNoTasksOrOffersUntilReactivated(t *testing.T) {
 	config := testConfig(t)
 	config.AllocationInterval = 20 * time.Millisecond
 	c := startCluster(t, config)
@@ -192,7 +192,7 @@ func TestDrainedAgentHasKilledItsTasksAndMakesNoOffersUntilItIsReactivated(t *te
 	}
 }
 
-func TestReactivatedAgentDropsLaunchesUntilTheExecutorsOfItsDrainHaveEnded(t *testing.T) {
+func TestReactivatedAgentDropsLaunchesUntilDrainedExecutorsHaveEnded(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, testConfig(t))
 	o, f := operatorOf(t, c), subscribeWith(t, c, nil)
@@ -217,7 +217,7 @@ func TestReactivatedAgentDropsLaunchesUntilTheExecutorsOfItsDrainHaveEnded(t *te
 	f.mustUpdate("v", "TASK_RUNNING")
 }
 
-func TestAgentThatIsDrainedForGoodIsGoneWithItsTasks(t *testing.T) {
+func TestAgentDrainedWithMarkGoneIsGone(t *testing.T) {
 	c := startCluster(t, testConfig(t))
 	o, f := operatorOf(t, c), subscribeWith(t, c, nil)
 	offer := f.mustOffer()
@@ -257,7 +257,7 @@ func TestDeactivatedAgentMakesNoOffersAndKeepsItsTasks(t *testing.T) {
 	f.mustOffer()
 }
 
-func TestBadPlansAreRefusedInMesosWords(t *testing.T) {
+func TestInvalidMaintenanceCallsAreRefusedWithMesosMessage(t *testing.T) {
 	c := startCluster(t, testConfig(t))
 	o := operatorOf(t, c)
 	nobody, list := object{"agent_id": named("nobody")}, object{"machines": []any{laptop}}

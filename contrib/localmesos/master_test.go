@@ -12,7 +12,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// script drives a master without clock and network: it steps it and remembers what the schedulers were sent.
+// script steps a master without clock and network, and records the events to schedulers.
 type script struct {
 	t    *testing.T
 	m    *master
@@ -41,7 +41,7 @@ func (s *script) step(e event) {
 	}
 }
 
-// pass lets time go by in the steps that the master asks for.
+// pass advances the time, in the steps that wake asks for.
 func (s *script) pass(d time.Duration) {
 	for end := s.now.Add(d); ; {
 		at := s.m.wake()
@@ -120,13 +120,13 @@ func TestDeclinedAgentIsOfferedAgainAfterFiveSecondsByDefault(t *testing.T) {
 	if _, texts := s.take("a"); texts != nil {
 		t.Errorf("offered too early: %v", texts)
 	}
-	s.pass(1100 * time.Millisecond) // the filter's end and the allocator's next beat
+	s.pass(1100 * time.Millisecond) // the filter expires, and the next batch allocation runs
 	if _, texts := s.take("a"); len(texts) != 1 {
 		t.Errorf("after the filter: %v", texts)
 	}
 }
 
-func TestFilterLetsMoreResourcesThroughThanWereRefused(t *testing.T) {
+func TestFilterAllowsMoreResourcesThanWereRefused(t *testing.T) {
 	s := newScript(t)
 	id := s.agent(0, "cpus:2;mem:512")
 	s.framework("a", 0, "*")
@@ -172,7 +172,7 @@ func mustPool(t *testing.T, text string) pool {
 	return p
 }
 
-func TestFrameworkThatWaitedLongestGetsTheOffer(t *testing.T) {
+func TestFrameworkThatWaitedLongestGetsOffer(t *testing.T) {
 	s := newScript(t)
 	s.framework("a", 0, "*")
 	s.framework("b", 0, "*")
@@ -253,7 +253,7 @@ func TestFrameworkIsRemovedAfterItsFailoverTimeoutUnlessItComesBack(t *testing.T
 	}
 }
 
-func TestHeartbeatsComeEveryFifteenSecondsWhileSubscribed(t *testing.T) {
+func TestHeartbeatsEveryFifteenSeconds(t *testing.T) {
 	s := newScript(t)
 	s.framework("a", 0, "*")
 	s.pass(61 * time.Second)
@@ -268,7 +268,7 @@ func TestHeartbeatsComeEveryFifteenSecondsWhileSubscribed(t *testing.T) {
 	}
 }
 
-func TestOffersOfADeadAgentAreRescindedAndItsResourcesComeBackWhole(t *testing.T) {
+func TestOffersOfDeadAgentAreRescinded(t *testing.T) {
 	s := newScript(t)
 	id := s.agent(0, "cpus:2;mem:512")
 	s.framework("a", 0, "*")
@@ -307,7 +307,7 @@ func TestOffersOfTwoAgentsInOneAcceptAreRefused(t *testing.T) {
 	}
 }
 
-func TestFrameworkWithoutPartitionAwareIsToldTaskLost(t *testing.T) {
+func TestFrameworkWithoutPartitionAwareGetsTaskLost(t *testing.T) {
 	s := newScript(t)
 	s.step(subscribe{stream: "old", call: &scheduler.Call{Type: scheduler.Call_SUBSCRIBE, Subscribe: &scheduler.Call_Subscribe{FrameworkInfo: &mesos.FrameworkInfo{Name: "old"}}}})
 	s.sent["old"] = nil

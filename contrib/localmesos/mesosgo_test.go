@@ -21,8 +21,7 @@ import (
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler/calls"
 )
 
-// runMesosGoExecutor is an executor made with mesos-go in protobuf: it says TASK_RUNNING to each LAUNCH and ends on
-// SHUTDOWN.
+// runMesosGoExecutor is a mesos-go executor with protobuf. It sends TASK_RUNNING for each LAUNCH and ends on SHUTDOWN.
 func runMesosGoExecutor() int {
 	ctx := context.Background()
 	client := httpcli.New(httpcli.Endpoint("http://"+os.Getenv("MESOS_AGENT_ENDPOINT")+"/api/v1/executor"), httpcli.Codec(codecs.ByMediaType[codecs.MediaTypeProtobuf]))
@@ -60,7 +59,7 @@ func runMesosGoExecutor() int {
 	}
 }
 
-// mesosGoScheduler is a scheduler made with mesos-go in protobuf.
+// mesosGoScheduler is a mesos-go scheduler with protobuf.
 type mesosGoScheduler struct {
 	t      *testing.T
 	caller calls.Caller
@@ -88,7 +87,7 @@ func (s *mesosGoScheduler) next(kind scheduler.Event_Type) scheduler.Event {
 	}
 }
 
-// TestMesosGoClientsWorkInProtobuf has a scheduler and an executor of mesos-go run a task.
+// TestMesosGoClientsWorkInProtobuf runs a task with a scheduler and an executor of mesos-go.
 func TestMesosGoClientsWorkInProtobuf(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, testConfig(t))

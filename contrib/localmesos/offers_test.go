@@ -8,7 +8,7 @@ import (
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
 )
 
-// events returns how many offers each OFFERS event has that the stream got.
+// events returns the number of offers in each OFFERS event of the stream.
 func (s *script) events(stream string) (sizes []int) {
 	for _, e := range s.sent[stream] {
 		if e.Type == scheduler.Event_OFFERS {
@@ -29,7 +29,7 @@ func TestOffersOfOneAllocationComeInOneEvent(t *testing.T) {
 	}
 	offers, _ := s.take("a")
 	none := 0.0
-	for _, o := range offers { // at times of their own
+	for _, o := range offers { // at different times
 		s.decline("a", o, &none)
 		s.pass(100 * time.Millisecond)
 	}
@@ -42,7 +42,7 @@ func TestOffersOfOneAllocationComeInOneEvent(t *testing.T) {
 	}
 }
 
-func TestReviveAllocatesAtOnceWhatWasDeclinedAMomentAgo(t *testing.T) {
+func TestReviveAllocatesDeclinedResourcesAtOnce(t *testing.T) {
 	s := newScript(t)
 	s.agent(0, "cpus:2;mem:512")
 	s.agent(1, "cpus:2;mem:512")
@@ -57,7 +57,7 @@ func TestReviveAllocatesAtOnceWhatWasDeclinedAMomentAgo(t *testing.T) {
 	}
 }
 
-func TestFilterOfNegativeSecondsIsTheDefaultOne(t *testing.T) {
+func TestNegativeRefuseSecondsIsTheDefault(t *testing.T) {
 	for seconds, want := range map[float64]time.Duration{-1: 5 * time.Second, 0: 0, 2.5: 2500 * time.Millisecond, 1e9: 365 * 24 * time.Hour} {
 		if got := refusal(&mesos.Filters{RefuseSeconds: &seconds}); got != want {
 			t.Errorf("%v: %s, want %s", seconds, got, want)
@@ -65,7 +65,7 @@ func TestFilterOfNegativeSecondsIsTheDefaultOne(t *testing.T) {
 	}
 }
 
-func TestAgentThatIsBackOrReactivatedWaitsForTheAllocatorsBeat(t *testing.T) {
+func TestReturnedOrReactivatedAgentWaitsForBatchAllocation(t *testing.T) {
 	s := newScript(t)
 	id := s.agent(0, "cpus:2;mem:512")
 	info := s.m.agents[id].info

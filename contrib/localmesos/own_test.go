@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestAgentsOfTheirOwnDifferInWhatTheyHaveForThemselves(t *testing.T) {
+func TestAgentsHaveTheirOwnConfiguration(t *testing.T) {
 	t.Parallel()
 	var entered [2]atomic.Int32
 	c := testConfig(t)
@@ -61,7 +61,7 @@ func TestAgentsOfTheirOwnDifferInWhatTheyHaveForThemselves(t *testing.T) {
 	}
 }
 
-func TestAgentThatIsCutOffIsUnreachableUntilItIsHealed(t *testing.T) {
+func TestCutAgentIsUnreachableUntilHealed(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t)
 	c.AgentTimeout = 100 * time.Millisecond
@@ -76,7 +76,7 @@ func TestAgentThatIsCutOffIsUnreachableUntilItIsHealed(t *testing.T) {
 	f.mustUpdate("t", "TASK_RUNNING")
 }
 
-func TestWhatAnAgentWasSentWhileItWasCutOffArrivesWhenItIsHealed(t *testing.T) {
+func TestMessagesToCutAgentArriveWhenHealed(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
 	f := subscribeWith(t, cluster, nil)

@@ -30,7 +30,7 @@ func TestRoleIsNeverOfferedMoreThanItsLimit(t *testing.T) {
 	s.agent(1, "cpus:2;mem:512")
 	s.agent(2, "cpus:2;mem:512")
 	_, got := s.take("a")
-	// Of the three cpus, one is reserved for the role above. The third agent has nothing left to offer.
+	// One of the three cpus is reserved for the parent role. The third agent has nothing left to offer.
 	want := []string{
 		"m-S0 ports(allocated: eng/web):[1-9]; cpus(allocated: eng/web):2; mem(allocated: eng/web):256; " +
 			"cpus(reservations: [(STATIC,eng)])(allocated: eng/web):1",
@@ -95,7 +95,7 @@ func TestTaskThatMixesRevocableResourcesWithItsExecutorIsRefused(t *testing.T) {
 	}
 }
 
-func TestQuotaThatCannotBeIsRefusedWhole(t *testing.T) {
+func TestInvalidQuotaIsRefusedAsAWhole(t *testing.T) {
 	s := newScript(t)
 	s.framework("a", 0, "x")
 	s.agent(0, "cpus:2;mem:256")
@@ -129,7 +129,7 @@ func TestQuotaThatCannotBeIsRefusedWhole(t *testing.T) {
 	}
 }
 
-func TestQuotaIsReadAsItWasSetAlsoAfterARestart(t *testing.T) {
+func TestQuotaSurvivesRestart(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, testConfig(t))
 	url := "http://" + c.MasterAddr() + "/api/v1"

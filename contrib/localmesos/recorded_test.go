@@ -13,13 +13,13 @@ import (
 	"testing"
 )
 
-// recording is what a real Mesos answered in one case: testdata/recorded/NAME.json.
+// recording has a real Mesos' answers in one case: testdata/recorded/NAME.json.
 type recording struct {
 	Must  []string
 	Steps [][2]any
 }
 
-// recorder collects what the local Mesos answers in the same case.
+// recorder collects the local Mesos' answers in the same case.
 type recorder struct {
 	steps [][2]any
 	words words
@@ -67,7 +67,7 @@ func (r *recorder) compare(t *testing.T, name string) {
 	}
 }
 
-// words replaces what changes from run to run, the same word for the same thing.
+// words replaces values that change from run to run, each by the same word.
 type words struct {
 	names map[string]string
 	count map[string]int
@@ -156,8 +156,7 @@ func (w *words) replace(v any, key string) any {
 	return v
 }
 
-// comparison finds where an answer lacks or contradicts what was recorded. More than was recorded is no difference,
-// and neither is another wording.
+// comparison finds fields that an answer lacks or contradicts. Additional fields and different messages are no differences.
 type comparison struct {
 	must  []string
 	found []string

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// killableCluster is a local Mesos in a process of its own.
+// killableCluster is a local Mesos in a separate process.
 type killableCluster struct {
 	cmd  *exec.Cmd
 	addr string
@@ -51,7 +51,7 @@ func startKillable(t *testing.T, c Config) *killableCluster {
 
 // kill ends it with SIGKILL.
 func (k *killableCluster) kill() {
-	_ = k.cmd.Process.Kill() // a second kill finds nothing
+	_ = k.cmd.Process.Kill() // it may have been killed already
 	_ = k.cmd.Wait()
 }
 
@@ -68,7 +68,7 @@ func portOf(t *testing.T, addr string) int {
 	return n
 }
 
-// pidsIn returns the processes that are checkpointed in a work directory.
+// pidsIn returns the checkpointed processes of a work directory.
 func pidsIn(t *testing.T, workDir string) []process {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(workDir, "agents", "*", "meta", "runs", "*", "run.json"))
@@ -115,7 +115,7 @@ func crashed(t *testing.T) (c Config, framework string, agent any) {
 	return c, f.id, agent
 }
 
-func TestExecutorsOfCheckpointingFrameworksSurviveTheDeathOfAllOfMesos(t *testing.T) {
+func TestCheckpointedExecutorsSurviveKillOfMasterAndAgents(t *testing.T) {
 	t.Parallel()
 	c, framework, agent := crashed(t)
 	before := pidsIn(t, c.WorkDir)
@@ -144,7 +144,7 @@ func TestExecutorsOfCheckpointingFrameworksSurviveTheDeathOfAllOfMesos(t *testin
 	f.mustUpdate("r-1", "TASK_KILLED")
 }
 
-func TestExecutorThatDiedWithMesosIsToldAsTerminated(t *testing.T) {
+func TestExecutorThatDiedWithMesosIsReportedAsTerminated(t *testing.T) {
 	t.Parallel()
 	c, framework, _ := crashed(t)
 	for _, p := range pidsIn(t, c.WorkDir) {
@@ -158,7 +158,7 @@ func TestExecutorThatDiedWithMesosIsToldAsTerminated(t *testing.T) {
 	}
 }
 
-func TestExecutorsOfFrameworksWithoutCheckpointEndWithTheirAgent(t *testing.T) {
+func TestExecutorsWithoutCheckpointEndWithTheirAgent(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
 	f := subscribeWith(t, cluster, func(_, info object) { info["checkpoint"] = false })
@@ -176,7 +176,7 @@ func TestExecutorsOfFrameworksWithoutCheckpointEndWithTheirAgent(t *testing.T) {
 	eventually(t, "the command ends", func() bool { return !processes[0].alive() })
 }
 
-func TestAgentThatComesBackKeepsItsIDAndItsTasks(t *testing.T) {
+func TestRestartedAgentKeepsItsIDAndTasks(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
 	f := subscribeWith(t, cluster, nil)
@@ -200,7 +200,7 @@ func TestAgentThatComesBackKeepsItsIDAndItsTasks(t *testing.T) {
 	f.mustUpdate("stays", "TASK_KILLED")
 }
 
-func TestFrameworkOfTheMasterBeforeIsKnownToTheNext(t *testing.T) {
+func TestRestartedMasterKnowsItsFrameworks(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
 	f, gone := subscribeWith(t, cluster, nil), subscribeWith(t, cluster, nil)
@@ -235,7 +235,7 @@ func TestStopLeavesNoProcessBehind(t *testing.T) {
 	cluster := startCluster(t, c)
 	f := subscribeWith(t, cluster, nil)
 	pidFile := filepath.Join(t.TempDir(), "pid")
-	// It ignores SIGTERM and has a child in a session of its own, as a supervisor of daemons has.
+	// It ignores SIGTERM and has a child in a new session, like a daemon supervisor.
 	line := "trap '' TERM; setsid sh -c 'echo $$ > " + pidFile + ".new && mv " + pidFile + ".new " + pidFile + "; sleep 600' & wait; sleep 600"
 	o := f.mustOffer()
 	f.accept(o, commandTask("stubborn", o, line, nil))
@@ -263,7 +263,7 @@ func TestStopLeavesNoProcessBehind(t *testing.T) {
 	}
 }
 
-func TestTeardownEndsAllThatTheFrameworkRuns(t *testing.T) {
+func TestTeardownEndsTasksAndExecutors(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
 	f := subscribeWith(t, cluster, nil)
@@ -286,7 +286,7 @@ func TestTeardownEndsAllThatTheFrameworkRuns(t *testing.T) {
 	}
 }
 
-func TestSandboxHasTheLayoutOfMesosAndItsOutput(t *testing.T) {
+func TestSandboxHasMesosLayoutAndOutput(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
 	f := subscribeWith(t, cluster, nil)

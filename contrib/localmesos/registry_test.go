@@ -12,7 +12,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-// reconciled returns the state that a task of the agent is told to have, "" for silence.
+// reconciled returns the state that reconciliation reports for a task of the agent, "" for no answer.
 func (s *script) reconciled(stream string, agent api.AgentID) string {
 	task := scheduler.Call_Reconcile_Task{TaskID: mesos.TaskID{Value: "t"}}
 	if agent != "" {
@@ -26,7 +26,7 @@ func (s *script) reconciled(stream string, agent api.AgentID) string {
 	return s.sent[stream][0].GetUpdate().GetStatus().State.String()
 }
 
-func TestNextMasterSaysNothingOfAgentsThatMayStillComeBack(t *testing.T) {
+func TestRestartedMasterReportsNothingOfAgentsThatMayReturn(t *testing.T) {
 	s := newScript(t)
 	s.m.restoreRegistry(registryFile{Admitted: []api.AgentID{"m-S0", "old-S1"}, Unreachable: []api.AgentID{"old-S2"}})
 	s.framework("a", 0, "*")
@@ -54,7 +54,7 @@ func TestNextMasterSaysNothingOfAgentsThatMayStillComeBack(t *testing.T) {
 	}
 }
 
-func TestMasterThatIsStartedAgainKnowsTheAgentsThatAreDead(t *testing.T) {
+func TestRestartedMasterKnowsUnreachableAgents(t *testing.T) {
 	t.Parallel()
 	cluster := startCluster(t, testConfig(t))
 	f := subscribeWith(t, cluster, nil)

@@ -12,7 +12,7 @@ import (
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
 )
 
-// dynamic returns cpus that are reserved in steps, for the last of the roles in the end.
+// dynamic returns cpus with a stack of dynamic reservations, the last for the last role.
 func dynamic(cpus float64, roles ...string) mesos.Resource {
 	r := mesos.Resource{Name: "cpus", Type: mesos.SCALAR.Enum(), Scalar: &mesos.Value_Scalar{Value: cpus}}
 	for _, role := range roles {
@@ -59,7 +59,7 @@ func TestReservationRescindsOffersAndIsOfferedToItsRole(t *testing.T) {
 	}
 }
 
-func TestRefinedReservationIsForFrameworksThatKnowOfThem(t *testing.T) {
+func TestRefinedReservationNeedsCapability(t *testing.T) {
 	s := newScript(t)
 	s.agent(0, "cpus:1;mem:256")
 	s.reserve("m-S0", dynamic(1, "eng"))
@@ -79,7 +79,7 @@ func TestRefinedReservationIsForFrameworksThatKnowOfThem(t *testing.T) {
 	}
 }
 
-func TestReservationThatCannotBeIsRefused(t *testing.T) {
+func TestInvalidReservationIsRefused(t *testing.T) {
 	s := newScript(t)
 	s.agent(0, "cpus:1;mem:256;cpus(static):1")
 	static := dynamic(1, "static")
@@ -116,7 +116,7 @@ func TestReservationThatCannotBeIsRefused(t *testing.T) {
 	}
 }
 
-func TestReservationOutlivesMasterAndAgent(t *testing.T) {
+func TestReservationSurvivesRestartOfMasterAndAgent(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, testConfig(t))
 	url := "http://" + c.MasterAddr() + "/api/v1"

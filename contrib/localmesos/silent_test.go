@@ -8,7 +8,7 @@ import (
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
 )
 
-func TestAgentThatFallsSilentMakesOffersUntilItsPingsAreLost(t *testing.T) {
+func TestSilentAgentIsOfferedUntilPingsAreLost(t *testing.T) {
 	s := newScript(t)
 	id := s.agent(0, "cpus:2;mem:512")
 	s.framework("a", 0, "*")
@@ -32,7 +32,7 @@ func TestAgentThatFallsSilentMakesOffersUntilItsPingsAreLost(t *testing.T) {
 	}
 }
 
-func TestAgentThatIsBackBeforeItsPingsAreLostSaysWhatItNeverGot(t *testing.T) {
+func TestAgentBackBeforePingsAreLostReportsLostLaunches(t *testing.T) {
 	s := newScript(t)
 	id := s.agent(0, "cpus:2;mem:512")
 	info := s.m.agents[id].info

@@ -16,7 +16,7 @@ import (
 	"github.com/k8sm/k8sm/api/mesoshttp/mesoshttptest"
 )
 
-// secured returns a configuration with TLS, and the authority of its certificate, which is one for a client, too.
+// secured returns a configuration with TLS and the CA of its certificate, which is also valid for clients.
 func secured(t *testing.T) (Config, *mesoshttptest.Authority) {
 	t.Helper()
 	authority := mesoshttptest.NewAuthority(t)
@@ -25,7 +25,7 @@ func secured(t *testing.T) (Config, *mesoshttptest.Authority) {
 	return c, authority
 }
 
-// trusting is a client's configuration that trusts the authority, and has the certificate and key of the configuration, if any.
+// trusting returns a client's configuration with this CA and, if set, the certificate and key of the configuration.
 func trusting(t *testing.T, authority *mesoshttptest.Authority, own SSL) *tls.Config {
 	t.Helper()
 	config := &tls.Config{RootCAs: authority.Pool(), CipherSuites: rsaKeyExchange}
@@ -39,7 +39,7 @@ func trusting(t *testing.T, authority *mesoshttptest.Authority, own SSL) *tls.Co
 	return config
 }
 
-// health asks for /health with a client of the configuration, or by plain HTTP; "" is an answer.
+// health gets /health with this client configuration, or by plain HTTP if nil. It returns "" or an error.
 func health(address string, config *tls.Config) string {
 	scheme := "https://"
 	if config == nil {
@@ -94,7 +94,7 @@ func TestCiphersAndTLS13CanBeTurnedOn(t *testing.T) {
 	}
 }
 
-func TestClientWithoutACertificateOfTheAuthorityIsRefused(t *testing.T) {
+func TestClientWithoutCertificateOfTheCAIsRefused(t *testing.T) {
 	t.Parallel()
 	c, authority := secured(t)
 	c.SSL.RequireClientCert, c.SSL.CAFile = true, authority.File

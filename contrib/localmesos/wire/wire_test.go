@@ -40,7 +40,7 @@ func TestJSONLooksAsMesosWritesIt(t *testing.T) {
 	}
 }
 
-func TestBothEncodingsBringBackTheMessage(t *testing.T) {
+func TestBothEncodingsRoundTrip(t *testing.T) {
 	shell, name, seconds := false, "x", 3.5
 	want := &scheduler.Call{
 		Type: scheduler.Call_ACCEPT, FrameworkID: &mesos.FrameworkID{Value: "f"},
@@ -68,7 +68,7 @@ func TestBothEncodingsBringBackTheMessage(t *testing.T) {
 	}
 }
 
-func TestUnknownFieldsAndEnumerationValuesDoNotHurt(t *testing.T) {
+func TestUnknownFieldsAndEnumerationValuesAreIgnored(t *testing.T) {
 	var call scheduler.Call
 	const text = `{"type":"SUBSCRIBE","newer":1,"subscribe":{"framework_info":{"user":"u","name":"n","capabilities":[{"type":"FROM_THE_FUTURE"},{"type":"MULTI_ROLE"}]}}}`
 	if err := JSON.Decode([]byte(text), &call); err != nil {
@@ -80,7 +80,7 @@ func TestUnknownFieldsAndEnumerationValuesDoNotHurt(t *testing.T) {
 	}
 }
 
-func TestErrorsNameWhatIsMissingOrWrong(t *testing.T) {
+func TestErrorsNameMissingAndInvalidFields(t *testing.T) {
 	for text, want := range map[string]string{
 		`{nope`:                                          "Failed to parse body into JSON",
 		`{"type":"SUBSCRIBE","subscribe":{}}`:            "Missing required fields: subscribe.framework_info",
@@ -107,7 +107,7 @@ func TestMediaTypes(t *testing.T) {
 	}
 }
 
-func TestRecordHasItsLengthBeforeIt(t *testing.T) {
+func TestRecordStartsWithItsLength(t *testing.T) {
 	var out strings.Builder
 	if err := WriteRecord(&out, []byte("hello")); err != nil || out.String() != "5\nhello" {
 		t.Errorf("%q %v", out.String(), err)
