@@ -16,14 +16,14 @@ import (
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
-// burstSizes are how many pods come at once.
+// burstSizes are the numbers of pods created at once.
 var burstSizes = []int{3, 20, 100}
 
-// burstCalm is longer than an offer is held and than an allocation interval: then no offer is there when the pods come.
+// burstCalm is longer than --offer-ttl and an allocation interval, so that the scheduler holds no offer when the pods come.
 const burstCalm = 8 * time.Second
 
-// bursts measures pods that come at once, on one node whose kubelet runs, beside bare Docker calls for as many: until all
-// are bound, which is the scheduler's and Mesos's part, and until all run. Mesos offers what is left of an offer once a second.
+// bursts measures pods created at once on one node with a running kubelet: the time until all are bound (scheduler and Mesos) and
+// until all run. The peer is bare Docker calls. Mesos offers the rest of an offer again once a second.
 func (b *bench) bursts(ctx context.Context) error {
 	var figures []*figure
 	add := func(name string, size int) *figure {
@@ -43,7 +43,7 @@ func (b *bench) bursts(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			// The first pod starts the kubelet, which is another measurement's.
+			// The first pod starts the kubelet, which is not measured here.
 			if _, err := createToRunning(ctx, c, pod); err != nil {
 				return err
 			}
@@ -54,7 +54,7 @@ func (b *bench) bursts(ctx context.Context) error {
 			}
 			return nil
 		})
-		problems = errors.Join(problems, err) // a cluster that does not stop cleanly takes nothing from what was measured
+		problems = errors.Join(problems, err) // the measurements are valid even if the cluster does not stop cleanly
 	}
 	for _, f := range figures {
 		f.print(os.Stdout)
@@ -62,7 +62,7 @@ func (b *bench) bursts(ctx context.Context) error {
 	return problems
 }
 
-// burst creates so many pods at once, notes when all were bound and ran, removes them, and does the same by bare calls.
+// burst creates count pods at once, records when all are bound and run, removes them, and repeats that with bare calls.
 func burst(ctx context.Context, c *scratch.Cluster, like *corev1.Pod, size int, bound, running *figure) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()

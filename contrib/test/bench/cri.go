@@ -21,31 +21,31 @@ const (
 	criWarmup = 2
 )
 
-// podLife is one pod on its way through the calls.
+// podLife is the state of one pod in the sequence of calls.
 type podLife struct {
-	number             int // no other pod has it
+	number             int // unique
 	sandbox, container string
 }
 
 func (p *podLife) name() string { return "bench-" + strconv.Itoa(p.number) }
 
-// call is one thing that is asked of a runtime.
+// call is one request to a runtime.
 type call struct {
 	name string // CRI's
 	do   func(context.Context, *podLife) error
 }
 
-// podRunner is one way to run pods on Docker Engine. All runners have the same calls, in the order of a pod's life.
+// podRunner is one way to run pods on Docker Engine. All runners have the same calls, in the same order.
 type podRunner struct {
 	name  string
 	calls []call
 }
 
-// times are those of one runner's calls in a round, by name.
+// times of one runner's calls in a round, by name.
 type times map[string][]time.Duration
 
-// criCalls measures each CRI call of ours beside cri-dockerd's and beside the bare Engine calls that do the same, all on
-// one Engine, the peers on its default bridge and ours on the network of minion/network. A value is the median over a round's pods; the rounds' pods take turns.
+// criCalls compares each CRI call with cri-dockerd's and with the equivalent bare Engine calls, all on one Engine. The peers use its
+// default bridge, ours minion/network. A value is the median over a round's pods. The runners take turns.
 func (b *bench) criCalls(ctx context.Context) (err error) {
 	arena := &criArena{build: "build"}
 	defer func() {
@@ -95,7 +95,7 @@ func (t times) median(name string) float64 {
 	return median(values)
 }
 
-// fill starts the containers that are to be listed, of all runners but the last, and warms everything up.
+// fill starts the containers to list, for all runners but the last, and runs the warm-up pods.
 func (a *criArena) fill(ctx context.Context, runners []podRunner) error {
 	for _, r := range runners[:len(runners)-1] {
 		group, ctx := errgroup.WithContext(ctx)
@@ -140,7 +140,7 @@ func fillSandbox(ctx context.Context, r podRunner, pod *podLife) error {
 	return nil
 }
 
-// round lets pods live through each runner, one at a time, and another runner first each time.
+// round runs pods on each runner, one at a time, in alternating order.
 func (a *criArena) round(ctx context.Context, runners []podRunner, round int) ([]times, error) {
 	measured := make([]times, len(runners))
 	for i := range measured {
@@ -157,7 +157,7 @@ func (a *criArena) round(ctx context.Context, runners []podRunner, round int) ([
 	return measured, nil
 }
 
-// live lets one pod live, and notes how long each call takes.
+// live runs one pod, and records the time of each call.
 func (a *criArena) live(ctx context.Context, r podRunner, measured times) error {
 	pod := a.newPod()
 	for _, c := range r.calls {

@@ -19,11 +19,11 @@ import (
 	"github.com/k8sm/k8sm/scheduler/match"
 )
 
-// fleetSizes are the numbers of agents that decisions are measured over. The peer places only the first of the pods, or
-// none, where all of them would take minutes a round: that favours it, because the nodes are still empty.
+// fleetSizes are the numbers of agents. The peer places only some of the pods, or none, if all would take minutes per round. That
+// favours the peer, because the nodes are still empty.
 var fleetSizes = []struct{ agents, peerPods int }{{500, 2_000}, {5_000, 2_000}, {50_000, 0}}
 
-// outcome is what one scheduler did with one workload.
+// outcome is the result of one scheduler with one workload.
 type outcome struct {
 	times  []time.Duration // a decision each, of pods that were placed
 	allocs uint64          // heap objects in all
@@ -49,7 +49,7 @@ func (o *outcome) p99() float64 {
 	return float64(sorted[len(sorted)*99/100].Nanoseconds()) / 1000
 }
 
-// stranded is the fragmentation: the percentage of the cpus of the hosts in use that no pod has.
+// stranded is the percentage of unused cpus on hosts with pods (fragmentation).
 func (o *outcome) stranded() float64 {
 	used := int64(0)
 	for _, cpus := range o.hosts {
@@ -111,8 +111,8 @@ func (b *bench) decisions(ctx context.Context) error {
 	return nil
 }
 
-// k8sm shows the pods one after the other to a core that holds an offer of each agent. A decision is the time from the
-// pod to its Launch, and the time to take in the new offer by which Mesos returns what the launch left over.
+// k8sm gives the pods one by one to a core that holds an offer of each agent. A decision is the time from the pod to its Launch,
+// plus the time to add the new offer with the rest of the resources.
 func k8sm(load *workload, algorithm match.Algorithm) (outcome, error) {
 	m := newMesos(load, algorithm)
 	o := outcome{hosts: map[string]int64{}, times: make([]time.Duration, 0, len(load.pods))}
@@ -150,7 +150,7 @@ func heapObjects() uint64 {
 	return stats.Mallocs
 }
 
-// mesos is the other side of a core: it knows what each agent has left.
+// mesos plays Mesos for a core: it knows the free resources of each agent.
 type mesos struct {
 	core   *scheduler.Core
 	now    time.Time
@@ -202,8 +202,8 @@ func (m *mesos) rest(launch scheduler.Launch) offers.Offer {
 	return m.offer(launch.Agent)
 }
 
-// storage measures the events a second that the storage of offers takes with 50,000 offers live: each offer is added,
-// and is then rescinded or expires.
+// storage measures the events per second of the offer storage with 50,000 live offers: each offer is added, and is then rescinded or
+// expires.
 func (b *bench) storage() {
 	const live, events = 50_000, 1_000_000
 	f := figure{name: "offers_events", unit: "events/s"}

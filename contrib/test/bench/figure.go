@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// figure is what was measured under one name, a value a round. peer, if there is one, has as many.
+// figure has the values of one measurement, one per round. peer, if any, has as many.
 type figure struct {
 	name, unit string
 	rounds     []float64
@@ -23,7 +23,7 @@ func (f *figure) addPeer(d time.Duration) { f.peer = append(f.peer, milliseconds
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// print writes the figure's line. A figure without a round is not written: it was not measured.
+// print writes the figure's line, unless it has no rounds.
 func (f *figure) print(out io.Writer) {
 	if len(f.rounds) == 0 {
 		return
@@ -37,7 +37,7 @@ func (f *figure) print(out io.Writer) {
 	fmt.Fprintln(out, line.String())
 }
 
-// number has the digits that a measurement's noise leaves a meaning.
+// number formats a value with its significant digits.
 func number(value float64) string {
 	if value < 10 {
 		return fmt.Sprintf("%.2f", value)

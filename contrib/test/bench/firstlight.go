@@ -31,7 +31,7 @@ type bench struct {
 	rounds              int
 }
 
-// run takes each measurement of a cluster once in a new one, as often as there are rounds.
+// run measures each round in a new cluster.
 func (b *bench) run(ctx context.Context) error {
 	apiReady := figure{name: "up_to_api_ready", unit: "ms"}
 	nodeReady := figure{name: "up_to_first_node_ready", unit: "ms"}
@@ -143,8 +143,8 @@ func poll(ctx context.Context, ask func() bool) {
 	}
 }
 
-// pods measures create → Running of a node's first pod, whose kubelet has to start, and of the second, beside the bare
-// Docker Engine calls for the same two containers. The image is present.
+// pods measures create → Running of a node's first pod, which starts the kubelet, and of the second. The peer is the bare Docker
+// Engine calls for the same two containers. The image is present.
 func (b *bench) pods(ctx context.Context, c *scratch.Cluster, cold, warm *figure) error {
 	first, err := b.examplePod(ctx, c)
 	if err != nil {

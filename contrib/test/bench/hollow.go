@@ -41,9 +41,8 @@ const (
 	hollowPatience = 5 * time.Minute // for one contender: far more than it takes on an idle machine
 )
 
-// hollow is a control plane that one contender binds pods on: a new one each time, so that all find the same. Nothing
-// runs on its nodes: what is measured is the way of a pod from its creation to its binding, through the API, the
-// scheduler and, on our side, Mesos and the executor.
+// hollow is a control plane with hollow nodes. Each contender gets a new one, so that all start equal. Nothing runs on the nodes: the
+// time is from a pod's creation to its binding, through the API, the scheduler and, on our side, Mesos and the executor.
 type hollow struct {
 	dir  statedir.Dir
 	cmd  *exec.Cmd // the control plane
@@ -63,16 +62,15 @@ type contender interface {
 	stop() error
 }
 
-// binding is what a round of one contender has shown.
+// binding is the result of one contender in a round.
 type binding struct {
 	rate     float64 // pods a second, from the first creation to the last binding
 	p50, p99 float64 // milliseconds from a pod's creation to its binding
 	backlog  float64 // pods a second, from the first binding to the last, of pods that were there before the scheduler
 }
 
-// endToEnd measures the binding of pods that are created through the API, beside the stock kube-scheduler's. While pods
-// are being created, the API server that creates them takes most of two cores and sets the pace of either; how fast a
-// scheduler binds shows when it finds a backlog.
+// endToEnd compares the binding of pods created through the API with the stock kube-scheduler's. During creation the API server uses
+// most of two cores and limits both; the backlog shows how fast a scheduler binds.
 func (b *bench) endToEnd(ctx context.Context) error {
 	rate := figure{name: "hollow_bound_rate", unit: "pods/s"}
 	p50 := figure{name: "hollow_create_bound_p50", unit: "ms"}
@@ -98,7 +96,7 @@ func (b *bench) endToEnd(ctx context.Context) error {
 	return nil
 }
 
-// turn lets one contender bind all pods on a new control plane.
+// turn runs one contender on a new control plane.
 func (b *bench) turn(ctx context.Context, enter func(*hollow) contender) (result binding, err error) {
 	ctx, cancel := context.WithTimeout(ctx, hollowPatience)
 	defer cancel()
@@ -127,7 +125,7 @@ func (b *bench) turn(ctx context.Context, enter func(*hollow) contender) (result
 	return result, err
 }
 
-// memoryDir is where files lie in memory, "" if there is no such place: how fast a disk is says nothing of a scheduler.
+// memoryDir returns a directory on tmpfs, or "": the speed of a disk says nothing about a scheduler.
 func memoryDir() string {
 	const dir = "/dev/shm"
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
@@ -146,7 +144,7 @@ func (h *hollow) start(ctx context.Context, km string) (err error) {
 	}
 	h.cmd = exec.Command(km, "--state-dir", string(h.dir), "apiserver", "--secure-port=0", "--etcd-port=0", "--cluster-cidr=10.64.0.0/12")
 	h.cmd.Stdout, h.cmd.Stderr = h.log, h.log
-	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the terminal's Ctrl-C is ours first
+	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // keep the terminal's Ctrl-C from it
 	if err := h.cmd.Start(); err != nil {
 		return fmt.Errorf("cannot start the control plane: %w", err)
 	}
@@ -166,7 +164,7 @@ func (h *hollow) divertLogs() error {
 	return errors.Join(flags.Set("logtostderr", "false"), flags.Set("stderrthreshold", "FATAL"))
 }
 
-// stop ends the control plane at once: nobody will ever read what it leaves.
+// stop kills the control plane. Its data is not needed.
 func (h *hollow) stop() {
 	if h.cmd != nil && h.cmd.Process != nil {
 		_ = h.cmd.Process.Kill()
@@ -179,7 +177,7 @@ func (h *hollow) stop() {
 	}
 }
 
-// connect makes the clients when the API server is ready, with all that it makes for itself.
+// connect creates the clients after the API server and its default objects are ready.
 func (h *hollow) connect(ctx context.Context) (err error) {
 	if h.rest, err = clientcmd.BuildConfigFromFlags("", h.dir.AdminKubeconfig()); err != nil {
 		return err
@@ -195,7 +193,7 @@ func (h *hollow) connect(ctx context.Context) (err error) {
 	return err
 }
 
-// waitForNodes returns when pods may go to each node. It looks seldom: a list of all of them is dear.
+// waitForNodes waits until all nodes are schedulable. It polls slowly, because listing them all is expensive.
 func (h *hollow) waitForNodes(ctx context.Context) error {
 	look := time.NewTicker(500 * time.Millisecond)
 	defer look.Stop()
@@ -212,8 +210,8 @@ func (h *hollow) waitForNodes(ctx context.Context) error {
 	}
 }
 
-// openNodes counts the nodes that pods may go to. It does the node lifecycle controller's work of taking the first taint
-// off a ready node: that controller makes 20 calls a second.
+// openNodes counts the schedulable nodes. It removes the initial taint of ready nodes itself, because the node lifecycle controller
+// makes only 20 calls a second.
 func (h *hollow) openNodes(ctx context.Context) (int, error) {
 	nodes, err := h.kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 	if err != nil {
@@ -250,8 +248,8 @@ func (h *hollow) bindAll(ctx context.Context) (binding, error) {
 	return w.result(begin), nil
 }
 
-// bindBacklog creates pods while there is no scheduler, so that neither their creation nor who is behind it counts, and
-// returns how many a second are bound when there is one again.
+// bindBacklog creates pods while the scheduler is paused, so that their creation does not count, and returns how many per second are
+// bound after it resumes.
 func (h *hollow) bindBacklog(ctx context.Context, c contender) (float64, error) {
 	if err := c.pause(); err != nil {
 		return 0, err
@@ -289,7 +287,7 @@ func (h *hollow) create(ctx context.Context, w *watcher) error {
 	return nil
 }
 
-// watcher notes when each of its pods was created, and when it was seen to be bound.
+// watcher records when each of its pods was created and when the watch showed its binding.
 type watcher struct {
 	prefix         string // of the pods' names
 	pods           int
@@ -386,7 +384,7 @@ func (w *watcher) result(begin time.Time) binding {
 	return binding{rate: float64(w.pods) / last.Sub(begin).Seconds(), p50: waits[len(waits)/2], p99: waits[len(waits)*99/100]}
 }
 
-// parallel calls do for each number below count, by a few callers at the same time.
+// parallel calls do for each number below count, from several goroutines.
 func parallel(ctx context.Context, count int, do func(context.Context, int) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	next := make(chan int)

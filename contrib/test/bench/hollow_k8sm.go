@@ -19,8 +19,8 @@ import (
 // hollowResources are what each node has, under either scheduler.
 const hollowResources = "cpus:4;mem:8192;disk:100000;ports:[31000-32000]"
 
-// k8smOnHollow is our scheduler, with its default configuration but without a limit of calls, on a local Mesos whose
-// executors answer at once. Mesos and the executors take their part of the same processors.
+// k8smOnHollow is our scheduler with its default configuration but without client rate limits, on a local Mesos whose executors answer
+// at once. Mesos and the executors use the same processors.
 type k8smOnHollow struct {
 	*hollow
 	mesos *localmesos.Cluster

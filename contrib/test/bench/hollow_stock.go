@@ -19,8 +19,8 @@ import (
 	"github.com/k8sm/k8sm/scheduler/kube"
 )
 
-// stockOnHollow is the stock kube-scheduler with its default plugins, but without its limits of 50 calls a second, on
-// plain nodes. Their leases are renewed as their kubelets would, because ours are, too.
+// stockOnHollow is the stock kube-scheduler with its default plugins, but without its limit of 50 calls a second, on plain nodes.
+// It renews their leases like kubelets, because our side does so too.
 type stockOnHollow struct {
 	*hollow
 	leases    []*coordinationv1.Lease

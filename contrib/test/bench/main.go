@@ -1,9 +1,9 @@
-// Command bench measures the scheduler's decisions by themselves and the way of pods to their binding on hollow nodes, both
-// beside the stock kube-scheduler, and a cluster that it starts itself. It prints one line a figure:
+// Command bench compares k8sm's scheduler with the stock kube-scheduler, by decisions alone and by pods bound on hollow nodes, and
+// measures whole clusters that it starts. It prints one line per figure:
 //
 //	BENCH <name> <value> <unit> [peer=<value> ratio=<value>] rounds=<n> min=<value> max=<value>
 //
-// A value is the median of its rounds. A peer is measured in the same run, on the same machine.
+// A value is the median of its rounds. The peer is measured in the same run on the same machine.
 package main
 
 import (
@@ -70,7 +70,7 @@ func (b *bench) profiled(ctx context.Context, only, profile string) error {
 	return errors.Join(err, out.Close())
 }
 
-// measure takes the measurements that only names; all if it is empty.
+// measure runs the benchmarks that only names; all if it is empty.
 func (b *bench) measure(ctx context.Context, only string) error {
 	if only == "" || only == "decision" {
 		b.storage()

@@ -12,13 +12,13 @@ import (
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
-// settle is how long a cluster is left alone before its memory is read.
+// settle is the idle time before the memory is read.
 const settle = 10 * time.Second
 
-// memory is the memory of each process of idle clusters, a figure a role.
+// memory measures the processes of idle clusters, with one figure per role.
 type memory map[string]*figure
 
-// measure reads the memory of the cluster's processes after it was left alone for a while.
+// measure reads the memory of the cluster's processes after an idle time.
 func (m memory) measure(ctx context.Context, c *scratch.Cluster) error {
 	select {
 	case <-time.After(settle):

@@ -18,17 +18,16 @@ import (
 )
 
 const (
-	// streamTime is how long each round of a stream is, and of calls.
+	// streamTime is the duration of a round of a stream or of calls.
 	streamTime = time.Second
-	// streamChunk is what is written at a time, and callSize what is asked and answered.
+	// streamChunk is the size of a write, callSize that of a request and of an answer.
 	streamChunk = 128 << 10
 	callSize    = 64
 )
 
-// podNetwork measures what two pods get through minion/network over one TCP connection, in bits and in calls one after the
-// other: pods of one node, of two nodes by routes, and by VXLAN. The peer is the bare bridge: two network namespaces on one,
-// with nothing else. Machines are namespaces, all of one kernel, so that links cost nothing and figures are of processor time. What
-// goes between nodes passes the bare bridge's way, and that of the pods' devices at either end.
+// podNetwork measures throughput and latency of one TCP connection between two pods through minion/network: on one node, and on two
+// nodes by routes and by VXLAN. The peer is two network namespaces on a plain bridge. Machines are namespaces of one kernel, so that
+// links cost nothing and the figures show processor time. Traffic between nodes passes such a bridge too, and the pods' devices.
 func (b *bench) podNetwork(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "k8sm-bench-network-")
 	if err != nil {
@@ -83,7 +82,7 @@ func (b *bench) inLab(ctx context.Context, dir string) (err error) {
 	return nil
 }
 
-// measuredWay is one way between two pods, and its figures.
+// measuredWay is one path between two pods, with its figures.
 type measuredWay struct {
 	name             string
 	pair             pair
@@ -119,7 +118,7 @@ type pair struct {
 	address        netip.Addr
 }
 
-// passed is what a round brought: a stream's rate, and calls' times in microseconds.
+// passed is the result of a round: a stream's rate, and the times of calls in microseconds.
 type passed struct{ megabits, p50, p99 float64 }
 
 func (p pair) measure() (result passed, err error) {
@@ -186,7 +185,7 @@ func (p pair) stream() (float64, error) {
 	return float64(received) * 8 / 1e6 / time.Since(began).Seconds(), nil
 }
 
-// calls asks and answers for the round's time, and returns how long each call took.
+// calls makes calls for the round's time, and returns the time of each.
 func (p pair) calls() ([]time.Duration, error) {
 	client, server, err := p.connect()
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/k8sm/k8sm/minion/network"
 )
 
-// lab makes machines and pods of network namespaces. It is in one itself, which has the links between them, so that nothing of
-// this machine's network is touched. Its methods must be called on the thread that is in it.
+// lab creates machines and pods as network namespaces. It has a namespace of its own for the links between them, so that this
+// machine's network stays untouched. Call its methods only on the thread in that namespace.
 type lab struct {
 	dir  string
 	home netns.NsHandle

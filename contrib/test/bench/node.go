@@ -28,8 +28,8 @@ const (
 	nodeResources = "cpus:64;mem:65536;disk:100000;ports:[31000-32000]"
 )
 
-// load measures one node that pods come to at a steady pace, beside bare Docker calls at the same pace: both make two
-// containers a pod. Each round is a new cluster.
+// load starts pods on one node at a steady pace. The peer is bare Docker calls at the same pace. Both create two containers per pod.
+// Each round is a new cluster.
 func (b *bench) load(ctx context.Context) error {
 	p50 := figure{name: "node_create_running_p50", unit: "ms"}
 	p99 := figure{name: "node_create_running_p99", unit: "ms"}
@@ -62,8 +62,8 @@ func (b *bench) load(ctx context.Context) error {
 	return problems
 }
 
-// loadNode returns how long each pod took from its creation until a watch said that it runs, and how long the bare calls
-// of each took. What the node's own processes used meanwhile is noted.
+// loadNode returns the time of each pod from its creation until a watch shows it running, and the times of the bare calls. It also
+// records the usage of the node's processes.
 func (b *bench) loadNode(ctx context.Context, c *scratch.Cluster, note func(name, unit string, value float64)) (ours, bare []time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
@@ -71,7 +71,7 @@ func (b *bench) loadNode(ctx context.Context, c *scratch.Cluster, note func(name
 	if err != nil {
 		return nil, nil, err
 	}
-	// The first pod starts the kubelet, which is another measurement's.
+	// The first pod starts the kubelet, which is not measured here.
 	if _, err := createToRunning(ctx, c, pod); err != nil {
 		return nil, nil, err
 	}
@@ -214,14 +214,14 @@ func bareAtPace(ctx context.Context, c *scratch.Cluster, image string) ([]time.D
 	return took, errors.Join(err, pods.remove(ctx, made))
 }
 
-// percentile is the value that so many percent of the durations do not exceed, in milliseconds.
+// percentile returns a percentile of the durations, in milliseconds.
 func percentile(durations []time.Duration, percent int) float64 {
 	sorted := slices.Sorted(slices.Values(durations))
 	return milliseconds(sorted[(len(sorted)*percent+99)/100-1])
 }
 
-// usage is what a process used of the processor since it began, in seconds, and has of memory, in MB: own is what no file
-// is behind, resident counts also the pages of the program's file, which all of a machine's km processes share.
+// usage is a process's CPU time since its start, in seconds, and its memory, in MB: own is anonymous memory; resident includes pages
+// of the program's file, which all km processes of a machine share.
 type usage struct{ cpu, own, resident float64 }
 
 // nodeProcesses are the minion and its kubelet, by their roles.

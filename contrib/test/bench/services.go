@@ -27,7 +27,7 @@ import (
 
 const (
 	fewServices, manyServices = 100, 5000
-	// servicesReady is how long a cluster may take until all services lead somewhere.
+	// servicesReady is how long a cluster may take until all services work.
 	servicesReady = 5 * time.Minute
 	// flipLimit is how long one change may take.
 	flipLimit = time.Minute
@@ -38,9 +38,9 @@ const (
 	dnsTime    = 5 * time.Second
 )
 
-// services measures, on a cluster of one node, how long it takes from a change of a service's endpoints until a new connection
-// goes where it says, with few and with many services in the cluster, for both modes of kube-proxy; and what the cluster's DNS
-// answers, through its service and asked directly. Clients and servers are on the same machine.
+// services measures, on one node, the time from a change of a service's endpoints until new connections reach the new one, with few
+// and many services, for both modes of kube-proxy. It also measures the cluster's DNS, through its service and directly. Clients and
+// servers are on the same machine.
 func (b *bench) services(ctx context.Context) error {
 	for _, mode := range []string{"iptables", "nftables"} {
 		if err := b.servicesBy(ctx, mode); err != nil {
@@ -87,7 +87,7 @@ func (b *bench) servicesBy(ctx context.Context, mode string) (err error) {
 	return b.dns(ctx, cluster, mode)
 }
 
-// flipper leads the last of many services now to one server and now to another. All services lead to servers of its own, which
+// flipper switches the endpoint of the last of many services between two servers. All services point to its own servers, which
 // answer with their letter.
 type flipper struct {
 	kube    kubernetes.Interface
@@ -169,7 +169,7 @@ func (f *flipper) makeService(ctx context.Context, name string) error {
 	return err
 }
 
-// slice leads a service to one of the servers.
+// slice returns an EndpointSlice that points a service to one of the servers.
 func (f *flipper) slice(name string, to int) *discoveryv1.EndpointSlice {
 	portName, port, ready := "p", int32(f.servers[to].Addr().(*net.TCPAddr).Port), true
 	return &discoveryv1.EndpointSlice{
@@ -180,7 +180,7 @@ func (f *flipper) slice(name string, to int) *discoveryv1.EndpointSlice {
 	}
 }
 
-// flip leads the service to the other server, and returns how long that took to be so.
+// flip points the service to the other server, and returns the time until connections reach it.
 func (f *flipper) flip(ctx context.Context) (time.Duration, error) {
 	select {
 	case <-ctx.Done():
@@ -198,7 +198,7 @@ func (f *flipper) flip(ctx context.Context) (time.Duration, error) {
 	return time.Since(begin), err
 }
 
-// await connects again and again until the server answers that the service leads to.
+// await connects until the wanted server answers.
 func (f *flipper) await(ctx context.Context) error {
 	dialer := net.Dialer{Timeout: time.Second}
 	want := []byte{byte('a' + f.to)}

@@ -18,7 +18,7 @@ const (
 	racks       = 10
 )
 
-// workload is what both schedulers are given: nodes, all alike but for rack, taint and cordon, and pods of six shapes.
+// workload is the input of both schedulers: nodes that differ only in rack, taint and cordon, and pods of six shapes.
 type workload struct {
 	nodes []*corev1.Node
 	pods  []*corev1.Pod

@@ -1,5 +1,5 @@
-// Package cable lets a test cut the connection between two parts: to the far end, the near one is then gone as by a
-// kill -9 or a pulled plug. It knows nothing of what is said over it.
+// Package cable is a TCP proxy that a test can cut: to the far end, the near end then looks killed or unplugged. It does not know
+// the protocol.
 package cable
 
 import (
@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-// Cable passes TCP connections on until it is cut. Its methods may be called concurrently.
+// Cable forwards TCP connections until it is cut. Its methods may be called concurrently.
 type Cable struct {
 	listener net.Listener
 	to       string
@@ -34,7 +34,7 @@ func New(to string) (*Cable, error) {
 // Addr returns HOST:PORT of the near end.
 func (c *Cable) Addr() string { return c.listener.Addr().String() }
 
-// Cut ends all connections and refuses new ones. It returns when nothing passes any more; to cut twice is no error.
+// Cut closes all connections, refuses new ones, and waits until no data passes. A second Cut is no error.
 func (c *Cable) Cut() {
 	_ = c.listener.Close()
 	c.mu.Lock()
@@ -73,7 +73,7 @@ func (c *Cable) pass(near, far net.Conn) {
 	c.ends = append(c.ends, near, far)
 	for _, way := range [][2]net.Conn{{near, far}, {far, near}} {
 		c.copiers.Go(func() {
-			_, _ = io.Copy(way[0], way[1]) // an end that is closed is what cables are for
+			_, _ = io.Copy(way[0], way[1]) // closed ends are expected
 			_ = way[0].Close()
 			_ = way[1].Close()
 		})

@@ -23,8 +23,7 @@ import (
 	"github.com/k8sm/k8sm/contrib/up/machines"
 )
 
-// startEngine starts the Docker Engine. What a run that was killed left is ended in order first: its cluster is taken over
-// and stopped.
+// startEngine starts the Docker Engine. If a previous run was killed, it first takes over and stops its cluster.
 func (h *harness) startEngine(ctx context.Context) error {
 	unlock, err := statedir.Dir("/run/k8sm").Lock("up")
 	if err != nil {
@@ -67,7 +66,7 @@ func (h *harness) openEngine(ctx context.Context) (err error) {
 	return err
 }
 
-// removeEngine ends the Engine and removes all files. The files of one that cannot be ended stay.
+// removeEngine stops the Engine and removes its files. If it cannot stop the Engine, the files stay.
 func (h *harness) removeEngine(ctx context.Context) error {
 	if h.engine == nil {
 		return nil
@@ -81,7 +80,7 @@ func (h *harness) removeEngine(ctx context.Context) error {
 	return os.RemoveAll(h.dir)
 }
 
-// state is the cluster's state directory; it is short because sockets stand in it.
+// state is the cluster's state directory. Its path is short because it contains Unix sockets.
 func (h *harness) state() string { return h.path("k") }
 
 func (h *harness) clusterConfig(nodes int, log *os.File) scratch.Config {
@@ -98,7 +97,7 @@ func (h *harness) clusterConfig(nodes int, log *os.File) scratch.Config {
 	return cfg
 }
 
-// casePorts are the host ports that cases ask for; an agent's usual ones are others.
+// casePorts are host ports that cases request, which are not in an agent's default range.
 const casePorts = "54000-54999"
 
 // agentResources is what a local Mesos gives each agent, and the cases' ports. Each of several nodes has its part.
@@ -141,8 +140,8 @@ func (h *harness) startCluster(ctx context.Context) error {
 	return errors.Join(h.cluster.Usable(ctx), h.awaitKubelets(ctx))
 }
 
-// supplyNodes brings what the cases want to the Engines of several nodes: the images that have to be there, and the registry, at
-// the same address on the loopback of each.
+// supplyNodes prepares the Engines of several nodes: it loads the images, and makes the registry reachable at the same loopback
+// address on each.
 func (h *harness) supplyNodes(ctx context.Context) error {
 	if len(h.cluster.Engines) == 0 {
 		return nil
@@ -176,7 +175,7 @@ func (h *harness) supplyNodes(ctx context.Context) error {
 	return nil
 }
 
-// awaitKubelets waits until each node's kubelet has told its address: cases take for granted that kubelets run.
+// awaitKubelets waits until each node's kubelet has reported its address, because cases expect running kubelets.
 func (h *harness) awaitKubelets(ctx context.Context) error {
 	return scratch.Until(ctx, 2*time.Minute, func(ctx context.Context) error {
 		nodes, err := h.cluster.Kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
@@ -195,7 +194,7 @@ func (h *harness) awaitKubelets(ctx context.Context) error {
 	})
 }
 
-// keepLogs saves what the parts of the cluster logged: those that run in km up, and the minions in their Mesos sandboxes.
+// keepLogs saves the logs of km up, and of the minions from their Mesos sandboxes.
 func (h *harness) keepLogs() error {
 	to := filepath.Join(h.build, "logs")
 	if err := os.RemoveAll(to); err != nil {

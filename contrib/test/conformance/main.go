@@ -1,10 +1,10 @@
-// Command conformance runs Kubernetes' own end-to-end tests, e2e.test of k8s.io/kubernetes, against a `km up` of its own on
-// a private Docker Engine. No image registry elsewhere is needed: it makes the images and serves them from a registry on
-// loopback. Everything is stopped and removed when it ends.
+// Command conformance runs Kubernetes' own end-to-end tests, e2e.test of k8s.io/kubernetes, against its own `km up` on a private
+// Docker Engine. It needs no remote image registry: it builds the images and serves them from a registry on loopback. It stops and
+// removes everything at its end.
 //
-// Its last line is "conformance: N passed, N failed, N skipped", and its status is not zero if anything failed. Logs and
-// the suite's report stay in the build folder. What cannot run, and why, stands in README.md beside this file, which is
-// also where the program has it from.
+// Its last line is "conformance: N passed, N failed, N skipped", and its exit status is not zero if anything failed. Logs and the
+// suite's report stay in the build folder. The program reads from README.md beside this file which cases cannot run; the reasons are
+// there too.
 //
 // Start reading at harness.run.
 package main
@@ -63,7 +63,7 @@ func main() {
 	}
 }
 
-// harness is one run of the suite: the flags, and what its steps leave to the later ones.
+// harness is one run of the suite: the flags, and the results of earlier steps.
 type harness struct {
 	km, dir, build, module, registryProgram, pause string
 	focus                                          *regexp.Regexp
@@ -82,7 +82,7 @@ type harness struct {
 	undo suite.Undo
 }
 
-// run takes all steps, and undoes what was begun, whatever happened.
+// run runs all steps, and always cleans up.
 func (h *harness) run(ctx context.Context) (result suite.Result, err error) {
 	ctx, cancel := context.WithTimeout(ctx, h.limit)
 	defer cancel()
@@ -104,10 +104,10 @@ func (h *harness) run(ctx context.Context) (result suite.Result, err error) {
 	return result, err
 }
 
-// path is that of a file that lives as long as the run.
+// path returns the path of a file that is removed after the run.
 func (h *harness) path(name string) string { return filepath.Join(h.dir, name) }
 
-// log opens a file that stays.
+// log opens a file that stays after the run.
 func (h *harness) log(name string) (*os.File, error) { return os.Create(filepath.Join(h.build, name)) }
 
 func progress(unit string, every int) io.Writer {

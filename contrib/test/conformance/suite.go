@@ -19,21 +19,21 @@ import (
 	"github.com/k8sm/k8sm/contrib/test/suite"
 )
 
-// readme is where people and this program read what cannot run.
+// readme lists the cases that cannot run.
 //
 //go:embed README.md
 var readme string
 
-// unable is what cannot run: the cases that a pattern matches.
+// unable are cases that cannot run, as a pattern.
 type unable struct {
 	cases  *regexp.Regexp
 	reason string
 }
 
-// unableHeading is the heading in the README that the table of what cannot run stands below.
+// unableHeading is the README's heading above the table of cases that cannot run.
 const unableHeading = "## What cannot run"
 
-// oneNode begins the reason for what cannot run in a cluster of one node only.
+// oneNode is the start of the reason of cases that need several nodes.
 const oneNode = "one node"
 
 // readUnable reads the rows "| `PATTERN` | REASON |" below the heading.
@@ -66,13 +66,13 @@ var programs = map[string]string{
 	"ginkgo":           "github.com/onsi/ginkgo/v2/ginkgo",
 }
 
-// suitePackage is the suite's, e2eTest the file that it is built into.
+// suitePackage is the package of the suite, e2eTest the file to build.
 const (
 	suitePackage = "k8s.io/kubernetes/test/e2e"
 	e2eTest      = "e2e.test"
 )
 
-// buildPrograms builds the suite and what its images are made of, in a module that has the same requirements as ours.
+// buildPrograms builds the suite and the programs for its images, in a module with our requirements.
 func (h *harness) buildPrograms(ctx context.Context) error {
 	dir := filepath.Join(h.build, "suite")
 	if err := h.writeModule(dir); err != nil {
@@ -103,7 +103,7 @@ func (h *harness) buildPrograms(ctx context.Context) error {
 	return suite.RunGo(ctx, dir, compiled, "test", "-trimpath", "-c", "-o", filepath.Join(out, e2eTest), suitePackage)
 }
 
-// writeModule makes the module that the suite is built in: the go command then finds in its cache what it compiled for ours.
+// writeModule creates the module to build the suite in. With our requirements, the go command reuses its build cache.
 func (h *harness) writeModule(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -207,7 +207,7 @@ func (h *harness) writeKubectl() (string, error) {
 	return path, os.WriteFile(path, []byte(script), 0o755)
 }
 
-// caseWriter shows, of what the suite tells, which case failed at once, and from time to time how many are done. Ginkgo
+// caseWriter filters the suite's output: it shows failed cases at once, and now and then the number of finished ones. Ginkgo
 // writes a line "• [FAILED] [2.345 seconds]" when a case ends, and its name in the next.
 type caseWriter struct {
 	out    io.Writer

@@ -22,8 +22,8 @@ import (
 // podSubnet is the range of the suite's pods.
 const podSubnet = "10.213.88.0/24"
 
-// startEngine starts the Docker Engine, after it has removed what a run that was killed left behind. Everything that runs
-// has its files in the Engine's directory, so that stopping the Engine also unmounts what the suite left mounted there.
+// startEngine removes leftovers of a killed run, and starts the Docker Engine. All files are in the Engine's directory, so that
+// stopping the Engine also unmounts what the suite left mounted there.
 func (h *harness) startEngine(ctx context.Context) error {
 	if _, err := os.Stat(h.dir); err == nil {
 		fmt.Println("  removing what an earlier run left")
@@ -50,8 +50,8 @@ func (h *harness) openEngine(ctx context.Context) error {
 	return nil
 }
 
-// removeEngine removes the Engine with all that is in it. An Engine that does not answer is ended all the same, and the
-// files of one that cannot be ended stay.
+// removeEngine stops the Engine, even if it does not answer, and removes its containers and files. If it cannot stop the Engine, the
+// files stay.
 func (h *harness) removeEngine(ctx context.Context) error {
 	if h.engine == nil {
 		return nil

@@ -15,13 +15,13 @@ import (
 	"github.com/k8sm/k8sm/contrib/test/suite"
 )
 
-// e2eImages is what the images have before their names that the suite finds present, and so never pulls.
+// e2eImages is the prefix of images that are already in the Engine, so that the suite does not pull them.
 const e2eImages = "registry.k8s.io/e2e-test-images/"
 
 // digestImage is the one that the suite pulls by its digest.
 const digestImage = "test-image-digest:test"
 
-// layers are what the images are made of.
+// layers of the images.
 type layers struct {
 	base      images.Layer
 	standIn   images.Layer // as nginx and as web, in /srv
@@ -107,7 +107,7 @@ func pulledImages(l layers, address string) []images.Image {
 	return images
 }
 
-// makeImages brings all images to where the suite looks for them, and starts the registry for that.
+// makeImages builds all images, loads them into the Engine, and starts the registry with those to pull.
 func (h *harness) makeImages(ctx context.Context) error {
 	l, err := readLayers(ctx, h.busybox, h.standIn)
 	if err != nil {

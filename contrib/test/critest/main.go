@@ -1,9 +1,9 @@
-// Command critest runs the Container Runtime Interface's own validation suite, critest of sigs.k8s.io/cri-tools, over
-// minion/cri on a private Docker Engine. No image registry is needed: it makes the images, puts those that the suite wants
-// to pull into a registry on loopback, and builds the suite for that. Everything is stopped and removed when it ends.
+// Command critest runs the validation suite of the Container Runtime Interface, critest of sigs.k8s.io/cri-tools, against minion/cri
+// on a private Docker Engine. It needs no remote image registry: it builds the images, serves those that the suite pulls from a
+// registry on loopback, and builds the suite for that registry. It stops and removes everything at its end.
 //
-// Its last line is "critest: N passed, N failed, N skipped", and its status is not zero if anything failed. Logs and the
-// suite's report stay in the build folder.
+// Its last line is "critest: N passed, N failed, N skipped", and its exit status is not zero if anything failed. Logs and the suite's
+// report stay in the build folder.
 //
 // Start reading at harness.run.
 package main
@@ -51,7 +51,7 @@ func main() {
 	}
 }
 
-// harness is one run of the suite: the flags, and what its steps leave to the later ones.
+// harness is one run of the suite: the flags, and the results of earlier steps.
 type harness struct {
 	dir, build, registryProgram, standIn, focus string
 	seed                                        int64
@@ -66,7 +66,7 @@ type harness struct {
 	undo suite.Undo
 }
 
-// run takes all steps, and undoes what was begun, whatever happened.
+// run runs all steps, and always cleans up.
 func (h *harness) run(ctx context.Context) (result suite.Result, err error) {
 	err = suite.Run(ctx, suite.Plan{Suite: "critest", Build: h.build, Undo: &h.undo, UndoLimit: 2 * time.Minute, Steps: []suite.Step{
 		{Name: "build busybox (once)", Do: h.buildBusybox},
@@ -82,10 +82,10 @@ func (h *harness) run(ctx context.Context) (result suite.Result, err error) {
 	return result, err
 }
 
-// path is that of a file that lives as long as the run.
+// path returns the path of a file that is removed after the run.
 func (h *harness) path(name string) string { return filepath.Join(h.dir, name) }
 
-// log opens a file that stays.
+// log opens a file that stays after the run.
 func (h *harness) log(name string) (*os.File, error) { return os.Create(filepath.Join(h.build, name)) }
 
 func (h *harness) buildBusybox(ctx context.Context) (err error) {

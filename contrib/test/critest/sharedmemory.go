@@ -15,7 +15,7 @@ import (
 // sharedMemorySize is the size of the segments that the suite makes on the host, by ipcmk, and leaves there.
 const sharedMemorySize = 1 << 20
 
-// removeSharedMemory returns what removes the shared memory that the suite has left since it was called.
+// removeSharedMemory returns a function that removes shared memory that the suite leaves after this call.
 func removeSharedMemory() func(context.Context) error {
 	before, failed := sharedMemory()
 	return func(context.Context) error {

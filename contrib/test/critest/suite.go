@@ -15,7 +15,7 @@ import (
 // The suite (https://github.com/kubernetes-sigs/cri-tools/blob/v1.30.0/docs/validation.md).
 var suiteModule = suite.Module{Path: "sigs.k8s.io/cri-tools", Version: "v1.30.0"}
 
-// suiteConstants is where the names of the suite's images stand: its flags cannot redirect them all.
+// suiteConstants is the suite's file with its image names. Flags cannot change all of them.
 const suiteConstants = "pkg/validate/consts.go"
 
 // buildSuite builds critest for our registry and our image's digest, in a copy of its module.
@@ -38,7 +38,7 @@ func (h *harness) buildSuite(ctx context.Context) error {
 	if h.program, err = filepath.Abs(filepath.Join(h.build, "critest.test")); err != nil {
 		return err
 	}
-	// `go test -c` does not tell what it compiles, which the first time takes minutes; `go build -v` does.
+	// The first compilation takes minutes. `go build -v` shows progress, `go test -c` does not.
 	out := &suite.Sampler{Out: os.Stdout, Unit: "packages compiled", Every: 50}
 	if err := suite.RunGo(ctx, source, out, "build", "-v", "-trimpath", "./pkg/..."); err != nil {
 		return err

@@ -1,6 +1,6 @@
-// Command demo brings a cluster up in a scratch directory, takes one pod all the way through it and takes it down again,
-// showing at each step what a user would look at. It ends with the time of each step, and with a non-zero status and the
-// reason if a step failed.
+// Command demo starts a cluster in a scratch directory, runs one pod from creation to deletion, and stops the cluster. Each step shows
+// the output that a user would look at. At the end it prints the time of each step; if a step failed, it prints the reason and exits
+// with a non-zero status.
 package main
 
 import (
@@ -33,7 +33,7 @@ func main() {
 	}
 }
 
-// step is one thing to do and to show; do prints what a user would see.
+// step is one action; do prints what a user would see.
 type step struct {
 	name string
 	do   func(context.Context) error
@@ -45,7 +45,7 @@ type timing struct {
 	took time.Duration
 }
 
-// run takes all steps. The last one, which takes the cluster down, is taken whatever happened before.
+// run runs all steps. The last one, which stops the cluster, always runs.
 func (d *demo) run(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "k8sm-demo-")
 	if err != nil {

@@ -25,7 +25,7 @@ import (
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
-// demo is one run: what it was given, and what the steps find out for each other.
+// demo is one run: its parameters and the results of earlier steps.
 type demo struct {
 	km, image, manifest string
 
@@ -52,7 +52,7 @@ func (d *demo) steps(cfg scratch.Config) []step {
 	}
 }
 
-// down takes down what is up.
+// down stops the cluster if it runs.
 func (d *demo) down(ctx context.Context) error {
 	if d.cluster == nil {
 		return nil
@@ -70,8 +70,7 @@ func (d *demo) showLog(dir string) {
 	fmt.Printf("\n== the last lines of the cluster's log\n%s\n", strings.Join(lines[max(0, len(lines)-40):], "\n"))
 }
 
-// command is a step that runs another km command on the cluster and shows what it prints. A command that prints nothing has
-// failed: each of them is there to show something.
+// command is a step that runs another km command on the cluster and shows its output. A command without output has failed.
 func (d *demo) command(args ...string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		var out bytes.Buffer
@@ -161,7 +160,7 @@ func (d *demo) awaitRunning(ctx context.Context) error {
 	return nil
 }
 
-// why says what a pod that does not run waits for.
+// why returns the reason why a pod does not run.
 func why(pod *corev1.Pod) string {
 	for _, s := range pod.Status.ContainerStatuses {
 		if s.State.Waiting != nil {

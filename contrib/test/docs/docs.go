@@ -1,7 +1,6 @@
-// Package docs reads the project's Markdown pages, for tests that hold them to the code: which code blocks they have, which
-// commands stand in these, and where their links lead.
+// Package docs parses the project's Markdown pages, for tests that compare them with the code: code blocks, commands and links.
 //
-// Start reading at Pages and Blocks. It must never import what it checks: the tests beside it and in contrib/test/e2e do that.
+// Start reading at Pages and Blocks. It must never import what the pages describe: its tests and contrib/test/e2e do that.
 package docs
 
 import (
@@ -62,8 +61,7 @@ func Pages(root string) ([]Page, error) {
 	return pages, err
 }
 
-// Blocks returns the code blocks of a page. A block without one of the known kinds is an error, and so is one that is marked by
-// indentation, because it says nothing about what it is.
+// Blocks returns the code blocks of a page. A block of unknown kind is an error. So is an indented block, which has no kind.
 func (p Page) Blocks() ([]Block, error) {
 	var blocks []Block
 	var open *Block

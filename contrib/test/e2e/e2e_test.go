@@ -1,7 +1,7 @@
-// Package e2e tests the whole chain as a user has it: the km program, a real Docker Engine, API server, kubelet,
-// kube-proxy and kernel, and the local Mesos. It imports no part of the cluster. It also holds the import rules.
+// Package e2e tests whole clusters: the km program, a real Docker Engine, API server, kubelet, kube-proxy and kernel, and the local
+// Mesos. It imports no part of the cluster. It also has the test of the import rules.
 //
-// The program under test is ./km of the source tree: `make build` makes it.
+// It tests ./km of the source tree, which `make build` builds.
 package e2e
 
 import (
@@ -53,8 +53,8 @@ func program(t *testing.T, path string) string {
 	return path
 }
 
-// stateDir is a directory with a short path, as sockets need it; what is left in it when the test ends is an error,
-// because it means that a mount or a process is left too.
+// stateDir returns a directory with a short path, for Unix sockets. The test fails if it cannot be removed at the end, because a mount
+// or a process is then left too.
 func stateDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "k8sm-e2e-")
@@ -85,7 +85,7 @@ func within(t *testing.T, limit time.Duration) context.Context {
 	return ctx
 }
 
-// up starts a cluster and has it stopped when the test ends.
+// up starts a cluster, and stops it when the test ends.
 func up(t *testing.T, dir string, flags ...string) *scratch.Cluster {
 	t.Helper()
 	c, err := scratch.Start(within(t, 3*time.Minute), scratch.Config{KM: program(t, "km"), Dir: dir, Flags: flags, Out: testWriter{t}})
@@ -116,7 +116,7 @@ func engines(c *scratch.Cluster) []*client.Client {
 	return slices.Collect(maps.Values(c.Engines))
 }
 
-// comeBack starts a cluster that was stopped or killed again, and has it stopped when the test ends.
+// comeBack restarts a stopped or killed cluster, and stops it when the test ends.
 func comeBack(t *testing.T, c *scratch.Cluster, dir string) *scratch.Cluster {
 	t.Helper()
 	again, err := c.Again(within(t, 3*time.Minute))
@@ -194,7 +194,7 @@ func awaitPhase(t *testing.T, c *scratch.Cluster, name string, phase corev1.PodP
 	return p
 }
 
-// awaitTask waits until the master says this of the pod's task; "" waits until it knows none.
+// awaitTask waits until the master reports this state of the pod's task; "" waits until it has none.
 func awaitTask(t *testing.T, c *scratch.Cluster, p *corev1.Pod, want string) {
 	t.Helper()
 	err := scratch.Until(t.Context(), 60*time.Second, func(ctx context.Context) error {
@@ -265,7 +265,7 @@ func TestDemoTakesOnePodThroughTheWholeChain(t *testing.T) {
 	}
 }
 
-// The tests below share one cluster: its start is the costly part, and none of them breaks it for the next.
+// The tests below share one cluster, because starting one is slow.
 func TestCluster(t *testing.T) {
 	dir := stateDir(t)
 	leavesNothing(t, func(t *testing.T) {
@@ -458,7 +458,7 @@ func secondUp(t *testing.T, c *scratch.Cluster) {
 }
 
 func unreachableMaster(t *testing.T, c *scratch.Cluster) {
-	// Another name, because the cluster's own scheduler leads under the usual one.
+	// Another name, because the cluster's own scheduler leads under the default one.
 	cmd := c.KM(within(t, 30*time.Second), "scheduler", "--cluster-name=other", "--status-address=127.0.0.1:0", "--mesos-master=127.0.0.1:1", "--mesos-connect-timeout=1s")
 	out, err := cmd.CombinedOutput()
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
@@ -468,7 +468,7 @@ func unreachableMaster(t *testing.T, c *scratch.Cluster) {
 	}
 }
 
-// statusAnswers asks the scheduler over HTTPS, as the certificate in a kubeconfig or, with "", as nobody.
+// statusAnswers requests the scheduler's status with the client certificate in a kubeconfig or, with "", without one.
 func statusAnswers(t *testing.T, c *scratch.Cluster, kubeconfig, path string) (code int, body string) {
 	t.Helper()
 	who := rest.CopyConfig(c.REST)
@@ -606,7 +606,7 @@ func TestClusterKilledAndStartedAgainHasItsPodsUndisturbed(t *testing.T) {
 	})
 }
 
-// A laptop that is put to sleep holds everything for longer than the scheduler's lease lasts.
+// A sleeping laptop stops everything for longer than the scheduler's lease.
 func TestClusterThatWasHeldUpGoesOn(t *testing.T) {
 	dir := stateDir(t)
 	c := up(t, dir)

@@ -133,14 +133,14 @@ func TestImportRules(t *testing.T) {
 	}
 }
 
-// embedded are the programs that km carries along, and all that each is made of beside the standard library.
+// embedded are the programs embedded in km, and what each may import beside the standard library.
 var embedded = map[string][]string{
 	"minion/cri/pause":      {"minion/cri/pause"},
 	"minion/warden/program": {"minion/warden/program", "minion/warden"},
 	"minion/keeper/program": {"minion/keeper/program", "minion/keeper"},
 }
 
-// One of each, and of pause one a pod, waits on a node all the time: it holds what it links.
+// Each runs on a node all the time, pause once per pod, so its imports cost memory.
 func TestImportsOfEmbeddedPrograms(t *testing.T) {
 	for program, own := range embedded {
 		cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{.ImportPath}} {{.Standard}}", "./"+program)

@@ -17,10 +17,10 @@ import (
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
-// isolation is what agents have whose operators want all that there is, or GPUs or container images.
+// isolation is the --isolation of agents with all isolators, including those for GPUs and container images.
 const isolation = "cgroups/all,filesystem/linux,namespaces/pid"
 
-// An agent that builds a container around the executor does not come between pods and their node, nor does a proxy that it tells of.
+// Neither the agent's container around the executor nor its proxy settings affect pods.
 func TestAgentWithAllIsolatorsIsANodeLikeOthers(t *testing.T) {
 	dir := stateDir(t)
 	leavesNothing(t, func(t *testing.T) {
@@ -33,7 +33,7 @@ func TestAgentWithAllIsolatorsIsANodeLikeOthers(t *testing.T) {
 	})
 }
 
-// Where the minions cannot leave their containers, because the Engine that could help is not there, nobody waits in silence.
+// Without a Docker Engine a minion cannot leave its container. The node must then say so.
 func TestNodeWhoseMinionCannotLeaveItsContainerSaysWhatToDo(t *testing.T) {
 	km, mesosPort := program(t, "km"), 20000+freePort(t)%10000
 	r := startRoles(t, km, mesosPort, "--isolation=filesystem/linux,namespaces/pid", `--executor-environment-variables={"DOCKER_HOST":"unix:///nowhere.sock"}`)

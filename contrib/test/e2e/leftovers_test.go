@@ -14,11 +14,11 @@ import (
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
-// counters are what iptables-save prints beside a rule and what changes by itself.
+// counters match the packet counters that iptables-save prints.
 var counters = regexp.MustCompile(`\[\d+:\d+\]|^#.*`)
 
-// leavesNothing runs a test of a whole cluster, start and stop included, and then compares what there is on the host
-// outside the cluster's directory with what there was before: iptables rules, links, routes, network namespaces, mounts.
+// leavesNothing runs a test that starts and stops a cluster, and compares the host before and after: iptables rules, links, routes,
+// network namespaces and mounts, except below the cluster's directory.
 func leavesNothing(t *testing.T, test func(t *testing.T)) {
 	awaitAddresses(t)
 	before := traces(t)
@@ -30,8 +30,8 @@ func leavesNothing(t *testing.T, test func(t *testing.T)) {
 	}
 }
 
-// awaitAddresses waits until the kernel has found that nobody else has the host's IPv6 addresses, up to two seconds after a
-// link came up: only then it makes routes of them.
+// awaitAddresses waits until the kernel has finished duplicate address detection for the host's IPv6 addresses, up to two seconds
+// after a link came up. It adds their routes only then.
 func awaitAddresses(t *testing.T) {
 	t.Helper()
 	err := scratch.Until(t.Context(), 10*time.Second, func(ctx context.Context) error {

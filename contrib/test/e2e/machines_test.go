@@ -25,10 +25,10 @@ import (
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
-// web serves the pod's name on port 8080, and 250 KB as big.
+// web serves the pod's name on port 8080, and 250 KB at /big.
 const web = "mkdir /www; dd if=/dev/zero of=/www/big bs=1k count=250 2>/dev/null; echo \"I am $HOSTNAME\" | tee /www/index.html; trap 'exit 0' TERM; httpd -f -p 8080 -h /www & wait"
 
-// The tests below share one cluster of three nodes, and go on in their order: the last ones kill it and stop it.
+// The tests below share one cluster of three nodes and run in order: the last ones kill and stop it.
 func TestNodesOfOneMachine(t *testing.T) {
 	dir := stateDir(t)
 	leavesNothing(t, func(t *testing.T) {

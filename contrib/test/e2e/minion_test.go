@@ -32,7 +32,7 @@ func withMemory(p *corev1.Pod) *corev1.Pod {
 	return p
 }
 
-// ofNodes lists what there is of the cluster's nodes on this machine: containers, network devices, rules, mounts.
+// ofNodes lists containers, network devices, rules and mounts of the cluster's nodes on this machine.
 func ofNodes(ctx context.Context, t *testing.T, c *scratch.Cluster, dir string) (left []string, err error) {
 	t.Helper()
 	containers, err := c.Docker.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", api.DockerLabelNode))})
@@ -135,7 +135,7 @@ func TestMinionThatLeavesOrIsKilledLeavesNothing(t *testing.T) {
 	})
 }
 
-// suicide runs a pod that ends, and has another one after the node's minion has left for want of work.
+// suicide runs a pod that ends, and another one after the minion's idle timeout.
 func suicide(t *testing.T, c *scratch.Cluster, dir string) {
 	first := create(t, c, pod("ends", "exit 0"))
 	got := awaitPhase(t, c, first.Name, corev1.PodSucceeded)
@@ -223,7 +223,7 @@ func killedForGood(t *testing.T, c *scratch.Cluster, dir string) {
 	}
 }
 
-// wardenIsSmall checks that there is one warden, and what it has of memory that is nobody else's.
+// wardenIsSmall checks that one warden runs, and its private memory.
 func wardenIsSmall(t *testing.T, c *scratch.Cluster) {
 	t.Helper()
 	processes, err := c.Processes()

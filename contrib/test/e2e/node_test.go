@@ -34,7 +34,7 @@ import (
 	"github.com/k8sm/k8sm/contrib/up/engine"
 )
 
-// The tests below share one cluster, on an agent with cgroup isolators, with what is not the cluster's beside it.
+// The tests below share one cluster, on an agent with cgroup isolators and with foreign containers and rules on the machine.
 func TestNode(t *testing.T) {
 	dir, manifests := stateDir(t), t.TempDir()
 	docker, host := ownEngine(t, dir)
@@ -92,8 +92,8 @@ func ownEngine(t *testing.T, dir string) (docker *client.Client, host string) {
 	return docker, e.Host()
 }
 
-// foreign is what others have on the machine: a container as another kubelet's runtime names and labels it, one of another
-// cluster of ours on a node of the same name, a network of that cluster, and rules.
+// foreign has things that the cluster must not touch: a container of another kubelet's runtime, a container and a network of another
+// k8sm cluster with a node of the same name, and rules.
 type foreign struct {
 	docker     *client.Client
 	containers []string
@@ -290,8 +290,7 @@ func staticPods(t *testing.T, c *scratch.Cluster, manifests string) {
 	remove(t, c, beside)
 }
 
-// sandboxRemoved does to the sandbox of the running minion what an agent's garbage collection does to that of a dead one,
-// mounts and links followed.
+// sandboxRemoved removes the sandbox of the running minion like an agent's garbage collection, which follows mounts and links.
 func sandboxRemoved(t *testing.T, c *scratch.Cluster, dir, kept string) {
 	if _, err := c.Kube.CoreV1().Secrets("default").Create(t.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "kept"}, StringData: map[string]string{"data": "kept\n"}}, metav1.CreateOptions{}); err != nil {

@@ -1,6 +1,6 @@
-// Package images makes the container images that Kubernetes' own test suites ask for, where no image registry can be
-// reached: of busybox, which it builds from source, and of programs that stand in for others. It knows Docker's image
-// format and nothing of the suites or of k8sm.
+// Package images builds container images for Kubernetes' own test suites, for machines without access to an image registry. They
+// contain busybox, built from source, and substitutes for other programs. It knows Docker's image format, but neither the suites nor
+// k8sm.
 //
 // Start reading at Busybox and Load.
 package images
@@ -27,8 +27,8 @@ import (
 	"time"
 )
 
-// The source of busybox as Debian 12 has it, which is upstream's own release unchanged. Debian's busybox-static is unfit
-// for the suites: it lacks applets that they call, and its shell runs applets without exec.
+// The source of busybox in Debian 12, which is the unchanged upstream release. The suites cannot use Debian's busybox-static: it
+// lacks applets that they call, and its shell runs applets without exec.
 const (
 	busyboxVersion = "1.35.0"
 	busyboxSource  = "busybox_" + busyboxVersion + ".orig.tar.bz2"
@@ -37,8 +37,8 @@ const (
 	busyboxOrigin  = "https://busybox.net/downloads/busybox-" + busyboxVersion + ".tar.bz2"
 )
 
-// Busybox returns the path of a static busybox with all applets, which it builds in dir unless it was built there before:
-// about a minute with two processors. It needs make, gcc, libc's headers and bzip2. Out gets a line a compiled file.
+// Busybox returns the path of a static busybox with all applets. It builds it in dir, unless it is there already, in about a minute
+// with two processors. It needs make, gcc, libc's headers and bzip2. out gets one line per compiled file.
 func Busybox(ctx context.Context, dir string, out io.Writer) (string, error) {
 	program := filepath.Join(dir, "busybox-"+busyboxVersion)
 	if _, err := os.Stat(program); err == nil {
@@ -114,7 +114,7 @@ func get(ctx context.Context, address string) ([]byte, error) {
 	return io.ReadAll(response.Body)
 }
 
-// unpack writes what a tar archive holds below dir, and nothing anywhere else.
+// unpack extracts a tar archive below dir, and refuses entries that would leave it.
 func unpack(archive io.Reader, dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -182,7 +182,7 @@ func configured(config string) string {
 	return strings.NewReplacer("# CONFIG_STATIC is not set\n", "CONFIG_STATIC=y\n", "CONFIG_TC=y\n", "# CONFIG_TC is not set\n").Replace(config)
 }
 
-// runMake runs busybox's make. The environment is fresh: one of another make would hand down its flags and variables.
+// runMake runs busybox's make with a clean environment: an outer make would pass on its flags and variables.
 func runMake(ctx context.Context, dir string, out io.Writer, args ...string) error {
 	cmd := exec.CommandContext(ctx, "make", args...)
 	cmd.Dir = dir

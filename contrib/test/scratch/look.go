@@ -14,8 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Usable waits until the default namespace takes pods: its service account must be there, which is the controller
-// manager's work and comes a moment after the API.
+// Usable waits until the default namespace accepts pods, which need the service account that the controller manager creates.
 func (c *Cluster) Usable(ctx context.Context) error {
 	return Until(ctx, 30*time.Second, func(ctx context.Context) error {
 		_, err := c.Kube.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
@@ -41,8 +40,8 @@ type Process struct {
 	Role string
 }
 
-// Processes are those of the cluster that run now: `km up`, what descends from it, and what was started in the cluster's
-// directory or with it in its command line. Containers are not among them.
+// Processes returns the running processes of the cluster: `km up`, its descendants, and processes with the cluster's directory as
+// working directory or in their command line. It leaves out containers.
 func (c *Cluster) Processes() ([]Process, error) {
 	there, err := procfs.AllProcs()
 	if err != nil {
@@ -118,7 +117,7 @@ func (c *Cluster) owns(all map[int]process, p process) bool {
 	return false
 }
 
-// Until tries again and again until try succeeds; after the time limit it returns try's last error.
+// Until repeats try until it succeeds. After the time limit it returns the last error of try.
 func Until(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

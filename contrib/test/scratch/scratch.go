@@ -1,6 +1,5 @@
-// Package scratch runs a whole cluster of its own in a directory that can be thrown away, by the km program as a user
-// would: for the demo, the tests of the whole chain and the benchmarks. It talks to the cluster through client-go, the
-// Docker API and the Mesos master's endpoints only, and imports no part of the cluster itself.
+// Package scratch runs a cluster in a disposable directory with the km program, for the demo, the end-to-end tests and the benchmarks.
+// It uses only client-go, the Docker API and the Mesos master's endpoints, and imports no part of the cluster.
 //
 // Start reading at Start.
 package scratch
@@ -31,23 +30,22 @@ import (
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
-// UpFlags names a variable of the environment with flags for each `km up`, before those of Config: a whole suite of tests can be
-// run once more with other agents.
+// UpFlags is an environment variable with flags for each `km up`, before those of Config, to run a whole test suite with other agents.
 const UpFlags = "K8SM_UP_FLAGS"
 
-// Config says which program to run and where.
+// Config is the configuration of a cluster.
 type Config struct {
 	// KM is the km program.
 	KM string
-	// Dir is the cluster's state directory. Its path must be short, because Unix sockets stand in it.
+	// Dir is the cluster's state directory. Its path must be short, because it contains Unix sockets.
 	Dir string
-	// Flags are given to `km up` as they are.
+	// Flags are passed to `km up` unchanged.
 	Flags []string
-	// Out gets what `km up` prints; nil throws it away.
+	// Out gets the output of `km up`; nil discards it.
 	Out io.Writer
 }
 
-// Cluster is a cluster that is up. Its fields must not be changed; its methods may be called concurrently.
+// Cluster is a running cluster. Its fields must not be changed; its methods may be called concurrently.
 type Cluster struct {
 	// Kube speaks to the API server as the cluster's administrator, by the configuration REST.
 	Kube kubernetes.Interface
@@ -69,7 +67,7 @@ type Cluster struct {
 	ended atomic.Bool
 }
 
-// Start runs `km up` until the cluster is up. The caller ends it by Stop or Kill once, also if Start fails.
+// Start runs `km up` and waits until the cluster is up. The caller must call Stop or Kill once, even if Start fails.
 func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	ports, err := freePorts()
 	if err != nil {
@@ -78,7 +76,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 	return start(ctx, cfg, ports)
 }
 
-// Again starts a cluster that was stopped or killed once more: same directory, same ports, same flags.
+// Again restarts a stopped or killed cluster with the same directory, ports and flags.
 func (c *Cluster) Again(ctx context.Context) (*Cluster, error) { return start(ctx, c.cfg, c.ports) }
 
 func start(ctx context.Context, cfg Config, ports ports) (*Cluster, error) {
@@ -114,7 +112,7 @@ func (c *Cluster) run(ctx context.Context) (running statedir.Running, err error)
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
 	for {
-		// One that was killed here may have left its record.
+		// A killed cluster may have left its record here.
 		if running, err = statedir.Dir(c.cfg.Dir).Running(); err == nil && running.PID == c.PID() {
 			return running, nil
 		}
@@ -123,7 +121,7 @@ func (c *Cluster) run(ctx context.Context) (running statedir.Running, err error)
 		case <-c.exited:
 			return running, fmt.Errorf("the cluster did not start (%v): %s", c.exit, last)
 		case <-ctx.Done():
-			return running, fmt.Errorf("the cluster is not up in time; its last words: %s", last)
+			return running, fmt.Errorf("the cluster did not start in time; its last line: %s", last)
 		}
 	}
 }
@@ -167,10 +165,10 @@ func (c *Cluster) StatusAddress() string { return fmt.Sprintf("127.0.0.1:%d", c.
 // PID is the process id of `km up`.
 func (c *Cluster) PID() int { return c.cmd.Process.Pid }
 
-// Stop ends the cluster as Ctrl-C does and waits until all is gone. It returns an error if `km up` said so.
+// Stop interrupts `km up`, as Ctrl-C does, and waits for its end. It returns an error if `km up` failed.
 func (c *Cluster) Stop(ctx context.Context) error { return c.end(ctx, syscall.SIGINT) }
 
-// Kill ends `km up` by SIGKILL and nothing else. What it leaves behind is the next start's to adopt.
+// Kill kills only `km up`. The next start takes over what it left.
 func (c *Cluster) Kill(ctx context.Context) error {
 	err := c.end(ctx, syscall.SIGKILL)
 	var exit *exec.ExitError

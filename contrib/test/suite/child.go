@@ -1,6 +1,6 @@
-// Package suite is what it takes to run one of Kubernetes' own test suites on a machine of one's own: steps that are undone in the
-// end, programs that end with the run, the go command that builds programs of other modules, an image registry on loopback, and the
-// count of a report by Ginkgo. It knows none of the suites, and nothing of k8sm.
+// Package suite has the tools to run Kubernetes' own test suites: steps with cleanup, child processes that end with the run, builds of
+// programs from other modules, an image registry on loopback, and a parser for Ginkgo's reports. It knows neither the suites nor
+// k8sm.
 //
 // Start reading at Run, Module and ReadReport.
 package suite
@@ -18,9 +18,8 @@ import (
 	"time"
 )
 
-// RunChild runs a program until it ends or ctx does; then it is interrupted, and killed if that does not help. It gets
-// this process's environment and env besides. It does not get the terminal's Ctrl-C, and dies with this process, whatever
-// kills that.
+// RunChild runs a program. When ctx ends, it interrupts the program, and kills it if it does not end. The program gets this process's
+// environment plus env. It does not get the terminal's Ctrl-C, and the kernel kills it when this process dies.
 func RunChild(ctx context.Context, out io.Writer, env []string, program string, args ...string) error {
 	// The kernel sends the parent-death signal when the thread that forked ends, so this one must last as long as the child.
 	runtime.LockOSThread()
@@ -89,8 +88,8 @@ func (s *Sampler) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// ClaimMachine keeps a second run of the suite away until the listener is closed: suites use fixed ports. The abstract
-// socket is gone with this process, whatever kills it (unix(7)).
+// ClaimMachine prevents a second run of the suite until the listener is closed, because suites use fixed ports. The kernel removes the
+// abstract socket when this process dies (unix(7)).
 func ClaimMachine(suite string) (net.Listener, error) {
 	l, err := net.Listen("unix", "@k8sm-"+suite)
 	if err != nil {

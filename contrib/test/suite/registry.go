@@ -18,7 +18,7 @@ import (
 	"github.com/docker/docker/pkg/jsonmessage"
 )
 
-// Registry is Docker's registry (https://distribution.github.io/distribution/), running.
+// Registry is a running Docker registry (https://distribution.github.io/distribution/).
 type Registry struct {
 	// Address is HOST:PORT, on loopback: Docker Engine trusts it without TLS.
 	Address string

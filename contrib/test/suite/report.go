@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Result is how a run of a suite ended.
+// Result is the result of a run of a suite.
 type Result struct {
 	Passed, Skipped int
 	Failed          []Failure

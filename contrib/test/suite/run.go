@@ -14,13 +14,13 @@ type Step struct {
 	Do   func(context.Context) error
 }
 
-// Undo is what ends the things that a run has begun. The zero value is ready. One goroutine may use it.
+// Undo is a stack of cleanup functions. The zero value is ready. One goroutine may use it.
 type Undo []func(context.Context) error
 
-// Add has end called before all that was added earlier.
+// Add adds a function, which All calls before those added earlier.
 func (u *Undo) Add(end func(context.Context) error) { *u = append(*u, end) }
 
-// All calls what was added, the last first, each although others failed, and returns all errors.
+// All calls all functions, the last first, even if some fail, and returns all errors.
 func (u *Undo) All(ctx context.Context) (err error) {
 	for i := len(*u) - 1; i >= 0; i-- {
 		err = errors.Join(err, (*u)[i](ctx))
@@ -39,7 +39,7 @@ type Plan struct {
 	Enough func() bool
 }
 
-// Run takes all steps, and undoes what was begun, whatever happened. It ends with the first step that fails, or when ctx does.
+// Run runs the steps until one fails or ctx ends, and always cleans up.
 func Run(ctx context.Context, p Plan) (err error) {
 	alone, err := ClaimMachine(p.Suite)
 	if err != nil {
