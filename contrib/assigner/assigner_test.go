@@ -287,7 +287,7 @@ func TestImportIsDeclarativeAndSparesWhatIsInUse(t *testing.T) {
 		{text: "pools: [{name: other, addresses: [10.50.0.0/29]}]", fails: "10.50.0.1 of pool office"},
 		{text: "pools: [{name: office, addresses: [10.50.0.0/29]}, {name: x, addresses: [10.244.1.7]}, {name: z, addresses: [10.0.0.8-10.0.0.10]}]",
 			fails: "pool x overlaps 10.244.0.0/16, which is the cluster's pod range\npool z overlaps 10.0.0.9/32, which is an address of node n1"},
-		{text: "pools: [{name: six, addresses: ['2001:db8::/120']}]", fails: "pool six is of a family that the cluster's pods have no addresses of"},
+		{text: "pools: [{name: six, addresses: ['2001:db8::/120']}]", fails: "pool six is of an IP family that the cluster's pods do not use"},
 		{text: "pools: [{name: office, addresses: [10.50.0.0/30]}]", want: "[{new 1 0 0 1} {office 6 2 0 4}]"},
 	} {
 		pools, err := ParsePools([]byte(step.text))

@@ -105,8 +105,8 @@ office/10.50.0.1  default/a   uid-a
 				"pool x overlaps 10.96.0.0/16, which is the cluster's service range\npool x overlaps 172.20.0.0/24, which is the pod range of node n1\n" +
 				"pool x overlaps 192.168.7.1/32, which is an address of node n1\n"},
 		{do: []string{"import", "-"}, stdin: "pools: [{name: x, addresses: ['2001:db8::1']}]",
-			want: "error: cannot import -: pool x is of a family that the cluster's pods have no addresses of: no node would lead there\n"},
-		{do: []string{"import", "-"}, stdin: "pool: []", want: "error: cannot import -: it is no list of pools: error unmarshaling JSON: " +
+			want: "error: cannot import -: pool x is of an IP family that the cluster's pods do not use, so nodes could not route to it\n"},
+		{do: []string{"import", "-"}, stdin: "pool: []", want: "error: cannot import -: it is not a list of pools: error unmarshaling JSON: " +
 			"while decoding JSON: json: unknown field \"pool\"\n"},
 		{do: []string{"import", "/nowhere"}, want: "error: cannot read the pools: open /nowhere: no such file or directory\n"},
 	})

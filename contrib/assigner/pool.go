@@ -52,10 +52,10 @@ func ParsePools(data []byte) ([]Pool, error) {
 		Pools *[]Pool `json:"pools"`
 	}
 	if err := yaml.UnmarshalStrict(data, &file); err != nil {
-		return nil, fmt.Errorf("it is no list of pools: %s", strings.Join(strings.Fields(err.Error()), " "))
+		return nil, fmt.Errorf("it is not a list of pools: %s", strings.Join(strings.Fields(err.Error()), " "))
 	}
 	if file.Pools == nil {
-		return nil, errors.New("it has no list under the key pools; to remove all pools, say pools: []")
+		return nil, errors.New("it has no list under the key pools; to remove all pools, write pools: []")
 	}
 	_, err := compile(*file.Pools)
 	return *file.Pools, err

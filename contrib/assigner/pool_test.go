@@ -8,7 +8,7 @@ import (
 func TestPoolsThatCannotWorkAreRefusedWithWhatIsWrong(t *testing.T) {
 	for text, says := range map[string]string{
 		"":         "no list under the key pools",
-		"pools: 3": "no list of pools",
+		"pools: 3": "not a list of pools",
 		"pool: []": "unknown field",
 		"pools: [{name: a, addresses: [10.0.0.1], adresses: []}]":                                  "unknown field",
 		"pools: [{name: A_b, addresses: [10.0.0.1]}]":                                              `pool 1 has the name "A_b"`,

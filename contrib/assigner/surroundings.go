@@ -34,7 +34,7 @@ func (s Surroundings) check(pools []pool) error {
 	var problems []error
 	for _, p := range pools {
 		if p.ipv6() && !s.IPv6 || !p.ipv6() && !s.IPv4 {
-			problems = append(problems, fmt.Errorf("pool %s is of a family that the cluster's pods have no addresses of: no node would lead there", p.Name))
+			problems = append(problems, fmt.Errorf("pool %s is of an IP family that the cluster's pods do not use, so nodes could not route to it", p.Name))
 		}
 		for _, taken := range s.Taken {
 			if p.set.OverlapsPrefix(taken.Prefix) {

@@ -26,7 +26,7 @@ func unpack(from, to string) (known bool, err error) {
 	}
 	switch {
 	case ends(".txz", ".tar.xz"):
-		return true, errors.New("the local Mesos unpacks no xz")
+		return true, errors.New("the local Mesos cannot unpack xz")
 	case ends(".zip"):
 		return true, unzip(from, to)
 	case ends(".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".gz"):
@@ -67,7 +67,7 @@ func untar(from io.Reader, to string) error {
 		case header.Typeflag == tar.TypeReg:
 			err = unpackFile(to, header.Name, header.FileInfo().Mode().Perm(), files)
 		default:
-			err = fmt.Errorf("%s is neither a file nor a directory, which is all that the local Mesos unpacks", header.Name)
+			err = fmt.Errorf("%s is neither a file nor a directory; the local Mesos unpacks only these", header.Name)
 		}
 		if err != nil {
 			return err

@@ -37,12 +37,12 @@ func readCredentials(path string) (credentials, error) {
 	known := credentials{}
 	for _, c := range document.Credentials {
 		if c.Principal == "" || c.Secret == "" {
-			return nil, errors.New("a credential lacks its principal or its secret")
+			return nil, errors.New("a credential has no principal or no secret")
 		}
 		known[c.Principal] = c.Secret
 	}
 	if len(known) == 0 {
-		return nil, errors.New(`it holds no credentials; write {"credentials": [{"principal": "NAME", "secret": "SECRET"}]} or lines of "NAME SECRET"`)
+		return nil, errors.New(`the file has no credentials; write {"credentials": [{"principal": "NAME", "secret": "SECRET"}]} or lines of "NAME SECRET"`)
 	}
 	return known, nil
 }

@@ -204,7 +204,7 @@ func (c *Cluster) RestartMaster() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.master != nil {
-		return errors.New("the master is not dead")
+		return errors.New("the master still runs")
 	}
 	l, err := listen(c.plan.IP, c.port, "master")
 	if err != nil {
@@ -240,7 +240,7 @@ func (c *Cluster) RestartAgent(i int) error {
 	select {
 	case <-c.agents[i].owner.done:
 	default:
-		return fmt.Errorf("agent %d is not dead", i)
+		return fmt.Errorf("agent %d still runs", i)
 	}
 	a, err := c.startAgent(i)
 	if err == nil {

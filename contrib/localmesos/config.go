@@ -158,7 +158,7 @@ func (c Config) check() (plan, error) {
 	}
 	p := plan{Config: c}
 	if c.Agents < 0 {
-		return plan{}, fmt.Errorf("--agents=%d: a cluster cannot have less than no agents", c.Agents)
+		return plan{}, fmt.Errorf("--agents=%d: a cluster cannot have a negative number of agents", c.Agents)
 	}
 	if net.ParseIP(c.IP) == nil {
 		return plan{}, fmt.Errorf("--ip=%q is not an IP address; use one such as 127.0.0.1", c.IP)
@@ -239,7 +239,7 @@ func (p plan) agent(i int) (plan, error) {
 	}
 	own := p.Own[i]
 	if own.Hostname == "" || net.ParseIP(own.IP) == nil {
-		return plan{}, fmt.Errorf("agent %d wants a hostname and an IP address of its own, not %q and %q", i, own.Hostname, own.IP)
+		return plan{}, fmt.Errorf("agent %d needs its own hostname and IP address, not %q and %q", i, own.Hostname, own.IP)
 	}
 	p.own, p.Hostname, p.IP = &own, own.Hostname, own.IP
 	if own.ExecutorEnvironmentVariables == "" {
@@ -266,7 +266,7 @@ func executorEnvironment(text string) ([]string, error) {
 	}
 	var variables map[string]string
 	if err := json.Unmarshal([]byte(text), &variables); err != nil {
-		return nil, fmt.Errorf(`--executor-environment-variables is no JSON object of strings, such as {"PATH": "/bin"}: %w`, err)
+		return nil, fmt.Errorf(`--executor-environment-variables is not a JSON object of strings, such as {"PATH": "/bin"}: %w`, err)
 	}
 	var env []string
 	for _, name := range slices.Sorted(maps.Keys(variables)) {

@@ -39,7 +39,7 @@ func (Hollow) Handle(e *executor.Event) []mesos.TaskStatus {
 // startInside starts an executor in this program.
 func (n *agentNode) startInside(run *executorRun) (process, error) {
 	if run.command {
-		return process{}, errors.New("this local Mesos runs executors inside its own program, and so no commands")
+		return process{}, errors.New("this local Mesos runs executors inside its own program, and cannot run commands")
 	}
 	x, key := n.plan.Executors(run.info), run.key
 	return n.processes.startInside(func(quit <-chan struct{}) int32 { return n.converse(key, x, quit) }), nil

@@ -110,7 +110,7 @@ func mountedSubsystems() (names []string) {
 func (i *isolators) check(names []string) error {
 	switch {
 	case slices.Contains(names, "filesystem/linux") && slices.Contains(names, "filesystem/posix"):
-		return errors.New("give one isolator of the file system: filesystem/posix or filesystem/linux")
+		return errors.New("give only one of the isolators filesystem/posix and filesystem/linux")
 	case i.pids && i.mount == "":
 		return errors.New("namespaces/pid needs filesystem/linux too")
 	case !i.launcher():
@@ -118,7 +118,7 @@ func (i *isolators) check(names []string) error {
 	case os.Geteuid() != 0:
 		return fmt.Errorf("%s needs root", strings.Join(names, ","))
 	case !isCgroup(hierarchy("freezer")):
-		return errors.New("the local Mesos isolates by cgroup v1, and /sys/fs/cgroup/freezer is none")
+		return errors.New("the local Mesos needs cgroup v1, and /sys/fs/cgroup/freezer is not a v1 hierarchy")
 	}
 	for _, name := range i.subsystems {
 		if !isCgroup(hierarchy(name)) {

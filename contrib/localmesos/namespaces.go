@@ -68,7 +68,7 @@ func (i isolators) shareWorkDir(dir string) error {
 		return m.Mountpoint != "/" && !strings.HasPrefix(path+"/", m.Mountpoint+"/"), false
 	})
 	if err != nil || len(mounts) == 0 {
-		return fmt.Errorf("cannot tell on which mount %s is: %w", path, cmp.Or(err, os.ErrNotExist))
+		return fmt.Errorf("cannot find the mount of %s: %w", path, cmp.Or(err, os.ErrNotExist))
 	}
 	mount := mounts[0]
 	for _, m := range mounts { // the last mount on the longest path is the visible one

@@ -104,7 +104,7 @@ func TestExecutorEnvironmentIsAJSONObject(t *testing.T) {
 	}
 	for says, change := range map[string]func(*Config){
 		"--executor-environment-variables": func(c *Config) { c.ExecutorEnvironmentVariables = "PATH=/bin" },
-		"hostname and an IP":               func(c *Config) { c.Own = []Agent{{Hostname: "x", IP: "y"}} },
+		"hostname and IP address":          func(c *Config) { c.Own = []Agent{{Hostname: "x", IP: "y"}} },
 	} {
 		c := testConfig(t)
 		change(&c)

@@ -129,7 +129,7 @@ func parseResources(s string) (pool, error) {
 func parseJSONResources(s string) (pool, error) {
 	var documents []resourceDocument
 	if err := json.Unmarshal([]byte(s), &documents); err != nil {
-		return nil, fmt.Errorf("%q is no list of resources in JSON: %w", s, err)
+		return nil, fmt.Errorf("%q is not a list of resources in JSON: %w", s, err)
 	}
 	var out pool
 	for i := range documents {

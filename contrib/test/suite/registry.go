@@ -29,7 +29,7 @@ type Registry struct {
 // StartRegistry starts the registry, a program, with its files in dir. What it says goes into the log, a file.
 func StartRegistry(ctx context.Context, program, dir, log string) (*Registry, error) {
 	if _, err := os.Stat(program); err != nil {
-		return nil, fmt.Errorf("there is no registry (contrib/install-deps critest brings it): %w", err)
+		return nil, fmt.Errorf("cannot find the registry program; install it with contrib/install-deps critest: %w", err)
 	}
 	out, err := os.Create(log)
 	if err != nil {
