@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -40,9 +39,6 @@ func (ts *tasks) add(t *task) {
 	ts.byID[t.id] = t
 	ts.byAgent[t.agent] = append(ts.byAgent[t.agent], t)
 }
-
-// all iterates over the tasks, in no order.
-func (ts *tasks) all() iter.Seq2[api.TaskID, *task] { return maps.All(ts.byID) }
 
 // ask schedules the reconciliation of a task.
 func (ts *tasks) ask(now time.Time, id api.TaskID) { ts.reconcile.add(now, id) }

@@ -23,7 +23,7 @@ var nodes = kind[scheduler.LiveNode]{
 	rows: func(now time.Time, n scheduler.LiveNode) [][]any {
 		km, minion, runs := "", "", ""
 		if n.Minion {
-			km, minion, runs = cmp.Or(string(n.KM), "<unknown>"), "Running", "<unknown>"
+			km, minion, runs = cmp.Or(n.KM, "<unknown>"), "Running", "<unknown>"
 			if n.Since != nil {
 				runs = age(now, *n.Since)
 			}

@@ -289,7 +289,7 @@ func TestRevocableCPUsHaveLowPriority(t *testing.T) {
 func TestInvalidIsolatorsAreRefused(t *testing.T) {
 	for isolation, says := range map[string]string{
 		"cgroups/gpu": "cgroups/gpu", "gpu/nvidia": "gpu/nvidia", "namespaces/pid": "filesystem/linux",
-		"filesystem/linux,filesystem/posix": "one isolator of the file system", "disk/du,disk/du": "twice", "volume/csi": "volume/csi",
+		"filesystem/linux,filesystem/posix": "only one of the isolators", "disk/du,disk/du": "twice", "volume/csi": "volume/csi",
 	} {
 		if _, err := parseIsolation(isolation); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v", isolation, err)

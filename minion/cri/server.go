@@ -253,7 +253,7 @@ func (s *Server) Status(ctx context.Context, _ *runtimeapi.StatusRequest) (*runt
 	defer cancel()
 	info, err := s.docker.Info(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("Docker Engine at %s hangs: no answer in %s", s.cfg.DockerHost, min(statusTimeout, s.cfg.CallTimeout))
+		err = fmt.Errorf("the Docker Engine at %s hangs: no answer in %s", s.cfg.DockerHost, min(statusTimeout, s.cfg.CallTimeout))
 	}
 	if err != nil {
 		engine.Status, engine.Reason, engine.Message = false, "DockerEngineNotReady", err.Error()

@@ -133,7 +133,7 @@ func sameFile(a, b string) (bool, error) {
 func engineProcess(host string) (pid int, err error) {
 	path, ok := strings.CutPrefix(host, "unix://")
 	if !ok {
-		return 0, errors.New("Docker Engine does not listen on a Unix socket")
+		return 0, errors.New("the Docker Engine does not listen on a Unix socket")
 	}
 	connection, err := net.DialTimeout("unix", path, 5*time.Second)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // ErrRemoved is the error for a framework that Mesos has removed for good: no one can use its id again.
-var ErrRemoved = errors.New("Mesos has removed the framework and all its tasks: it was torn down, or no scheduler was " +
+var ErrRemoved = errors.New("the Mesos master has removed the framework and all its tasks: it was torn down, or no scheduler was " +
 	"connected for longer than --mesos-failover-timeout")
 
 // ErrReplaced is the error when another scheduler has subscribed with the same framework id.

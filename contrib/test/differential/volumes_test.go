@@ -33,7 +33,7 @@ func TestPodMayRunOnTheNodesWhereItsVolumesAre(t *testing.T) {
 			v := s.filter(t, pod)
 			for _, node := range c.nodes {
 				got := newCore(c, match.FCFS, []*corev1.Node{node}).ask(pod, 0)
-				if want := v.has(node.Name); want != (got.node != "") && !(want && c.allSelected(pod)) {
+				if want := v.has(node.Name); want != (got.node != "") && (!want || !c.allSelected(pod)) {
 					t.Errorf("%s\nkube-scheduler: fits on %v, %s\nours, on %s: %q", yaml(pod), v.names(), v.why, node.Name, got.node)
 					c.describeVolumes(t)
 					return

@@ -550,7 +550,7 @@ func operatorSeesTheScheduler(t *testing.T, c *scratch.Cluster) {
 	big = create(t, c, big)
 	awaitPhase(t, c, runs.Name, corev1.PodRunning)
 	operatorSees(t, c, "tasks", "default ", " seen ", string(runs.UID)+".1", "TASK_RUNNING")
-	operatorSees(t, c, "queue", "default ", "seen-waiting", "Insufficient cpu", "want 100")
+	operatorSees(t, c, "queue", "default ", "seen-waiting", "Insufficient cpu", "requested 100")
 	operatorSees(t, c, "offers", "cpus:", "mem:") // the pod that waits calls for offers
 	out, err := c.KM(within(t, 30*time.Second), "queue", "-o", "json", "--status-address="+c.StatusAddress()).Output()
 	var queue []struct {
@@ -622,8 +622,8 @@ func TestClusterThatWasHeldUpGoesOn(t *testing.T) {
 	}
 	create(t, c, pod("after", "true"))
 	awaitPhase(t, c, "after", corev1.PodSucceeded)
-	if log, err := os.ReadFile(filepath.Join(dir, "log", "km.log")); err != nil || !strings.Contains(string(log), "lost its lead") {
-		t.Errorf("the scheduler has not lost its lead, %v: nothing was tested", err)
+	if log, err := os.ReadFile(filepath.Join(dir, "log", "km.log")); err != nil || !strings.Contains(string(log), "could not renew its lease in time") {
+		t.Errorf("the scheduler has not lost the leadership, %v: nothing was tested", err)
 	}
 }
 
