@@ -18,7 +18,7 @@ var ErrRemoved = errors.New("the Mesos master has removed the framework and all 
 var ErrReplaced = errors.New("another scheduler has subscribed as this framework")
 
 // ErrRefused is the error for a subscription that Mesos will never accept as it is.
-var ErrRefused = errors.New("Mesos refuses the framework")
+var ErrRefused = errors.New("the Mesos master refuses the framework")
 
 // remedies say what to do about a refusal, by words in it; the first match counts. The words come from Master::validateFramework and
 // checkSubscribeAuthorization (src/master/master.cpp), validation::framework and validation::scheduler::call
