@@ -86,6 +86,13 @@ func (as *agents) haveNodes() bool { return as.fleet.nodeless == 0 }
 // nodeNames returns the names of all nodes, in order.
 func (as *agents) nodeNames() []string { return slices.Sorted(maps.Keys(as.nodes)) }
 
+// changed has the agent viewed anew: what it has for pods has changed. An agent that is not known is ignored.
+func (as *agents) changed(id api.AgentID) {
+	if a := as.byID[id]; a != nil {
+		as.core.index.Refresh(&a.Agent)
+	}
+}
+
 // get returns the agent; nil if unknown.
 func (as *agents) get(id api.AgentID) *agent { return as.byID[id] }
 

@@ -102,13 +102,6 @@ type disruptions struct {
 	evicted [numEvictOutcomes]uint64 // number of evictions by outcome
 }
 
-// changed refreshes an agent in the index after its disruption has changed.
-func (ds *disruptions) changed(id api.AgentID) {
-	if a := ds.core.agents.get(id); a != nil {
-		ds.core.index.Refresh(&a.Agent)
-	}
-}
-
 // forget removes an agent's disruption.
 func (ds *disruptions) forget(id api.AgentID) { delete(ds.byAgent, id) }
 
@@ -281,7 +274,7 @@ func (ds *disruptions) mark(now time.Time, a *agent, node *v1.Node) []Action {
 		return nil
 	}
 	u.markAt = now
-	ds.changed(a.ID)
+	ds.core.agents.changed(a.ID)
 	return []Action{m}
 }
 
@@ -372,7 +365,7 @@ func (ds *disruptions) inverseOffered(now time.Time, came []InverseOffer) []Acti
 		if ds.core.agents.get(o.Agent) != nil {
 			window := o.Unavailable
 			ds.noteWindow(now, o.Agent, &window)
-			ds.changed(o.Agent)
+			ds.core.agents.changed(o.Agent)
 		}
 		answer := ds.answerInverse(now, o)
 		answer.Offer, answer.Agent = o.ID, o.Agent

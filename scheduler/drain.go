@@ -30,7 +30,7 @@ func (ds *disruptions) noteDraining(now time.Time, s TaskStatus) {
 		u := ds.ensure(now, s.Agent)
 		if !u.draining {
 			u.draining, u.drain = true, drain{exited: s.State == Dropped && !a.hasExecutor}
-			ds.changed(a.ID)
+			ds.core.agents.changed(a.ID)
 		}
 		u.gone = u.gone || s.State == GoneByOperator
 		if s.State != Dropped {
@@ -62,7 +62,7 @@ func (ds *disruptions) settleDrain(now time.Time, a *agent, u *disruption) {
 		return
 	}
 	u.draining, u.drain = false, drain{}
-	ds.changed(a.ID)
+	ds.core.agents.changed(a.ID)
 }
 
 // tickDrain shuts the executor of a draining agent down when the last task has ended. Pods of DaemonSets and static pods end

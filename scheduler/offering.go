@@ -22,40 +22,33 @@ func newOffering(c *Core) offering {
 	return offering{core: c, held: offers.New(c.cfg.OfferTTL, tombstoneMemory)}
 }
 
-// changed refreshes an agent in the index after one of its offers came or ended.
-func (of *offering) changed(id api.AgentID) {
-	if a := of.core.agents.get(id); a != nil {
-		of.core.index.Refresh(&a.Agent)
-	}
-}
-
 // add holds a new offer; false if it was already rescinded.
 func (of *offering) add(now time.Time, o offers.Offer) bool {
-	of.changed(o.Agent)
+	of.core.agents.changed(o.Agent)
 	return of.held.Add(now, o)
 }
 
 // decline ends an offer that the caller will decline; false if it has already ended.
 func (of *offering) decline(now time.Time, id api.OfferID) bool {
-	of.changed(of.held.Holder(id))
+	of.core.agents.changed(of.held.Holder(id))
 	return of.held.Decline(now, id)
 }
 
 // claim ends offers in which the caller will launch tasks; the error names one that has already ended.
 func (of *offering) claim(now time.Time, agent api.AgentID, ids []api.OfferID) error {
-	of.changed(agent)
+	of.core.agents.changed(agent)
 	return of.held.Claim(now, ids...)
 }
 
 // rescind ends an offer that Mesos took back.
 func (of *offering) rescind(now time.Time, id api.OfferID) {
-	of.changed(of.held.Holder(id))
+	of.core.agents.changed(of.held.Holder(id))
 	of.held.Rescind(now, id)
 }
 
 // drop ends the offers of an agent that is absent.
 func (of *offering) drop(now time.Time, id api.AgentID) {
-	of.changed(id)
+	of.core.agents.changed(id)
 	of.held.DropAgent(now, id)
 }
 
@@ -63,7 +56,7 @@ func (of *offering) drop(now time.Time, id api.AgentID) {
 func (of *offering) disconnect(now time.Time) {
 	of.held.Disconnect(now)
 	for _, a := range of.core.agents.inOrder() {
-		of.changed(a.ID)
+		of.core.agents.changed(a.ID)
 	}
 }
 
@@ -122,7 +115,7 @@ func (of *offering) expire(now time.Time) []Action {
 	ids := make([]api.OfferID, 0, len(expired))
 	var kept []api.OfferID // of agents with a plan
 	for _, o := range expired {
-		of.changed(o.Agent)
+		of.core.agents.changed(o.Agent)
 		if a := of.core.agents.get(o.Agent); a != nil {
 			a.returning = now
 		}

@@ -108,7 +108,7 @@ func (rs *rollouts) begin(now time.Time, residents func(node string) []*pod) []A
 		annotations, r := rs.core.agents.nodeOf(a).Annotations, &rs.core.disruptions.ensure(now, a.ID).rollout
 		*r = rollout{Rollout: r.Leave(api.KMVersion(annotations[api.AnnotationKMVersion]), own)}
 		r.State, r.Target, r.Replaces = api.RolloutRolling, own, annotations[api.AnnotationMinionStarted]
-		rs.core.disruptions.changed(a.ID)
+		rs.core.agents.changed(a.ID)
 		busy++
 	}
 	if early || kept == "" || rs.keptReported || rs.core.cfg.Rollout == RolloutOff {

@@ -30,14 +30,6 @@ type occupant struct {
 // Occupy moves the pod, with its current object, to the node; to none if the node is "".
 func (x *Index) Occupy(p *Pod, node string) { x.put(&p.occupant, p.Obj, node) }
 
-// Occupies returns the node that the pod is on; "" if it is on none.
-func (p *Pod) Occupies() string {
-	if p.occupant.node == nil {
-		return ""
-	}
-	return p.occupant.node.name
-}
-
 // OccupiedBy iterates over the objects of the pods on the node.
 func (x *Index) OccupiedBy(node string) iter.Seq[*v1.Pod] {
 	return func(yield func(*v1.Pod) bool) {

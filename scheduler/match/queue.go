@@ -26,8 +26,7 @@ func newClasses() classes {
 
 // Enqueue puts a pod into the class of its equals, to wait for a place. It does nothing if the pod waits there already.
 func (x *Index) Enqueue(p *Pod) {
-	x.Reconsider(p)
-	if p.class == nil || p.class.key != keyOf(p) {
+	if !x.Reconsider(p) {
 		x.join(p)
 	}
 }
