@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -44,7 +45,12 @@ type Port struct {
 type endpoint struct {
 	Sandbox   Sandbox      `json:"sandbox"`
 	Addresses []netip.Addr `json:"addresses"`
+	// LinkLocal is the pod's IPv6 link-local address; not valid without IPv6, and for pods of older minions, which did not choose it.
+	LinkLocal netip.Addr `json:"linkLocal,omitzero"`
 }
+
+// hardwareAddress is the one that the pod's device is made with.
+func (s Sandbox) hardwareAddress() net.HardwareAddr { return localHardwareAddress("k8sm pod " + s.ID) }
 
 // address returns the address of the family.
 func (e endpoint) address(f Family) (netip.Addr, bool) {

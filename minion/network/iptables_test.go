@@ -22,7 +22,7 @@ type fakeIPTables struct {
 
 func newFakeIPTables() *fakeIPTables {
 	return &fakeIPTables{chains: map[string][]string{
-		"nat/PREROUTING": nil, "nat/OUTPUT": nil, "nat/POSTROUTING": nil, "filter/FORWARD": nil, "filter/INPUT": nil,
+		"raw/PREROUTING": nil, "nat/PREROUTING": nil, "nat/OUTPUT": nil, "nat/POSTROUTING": nil, "filter/FORWARD": nil, "filter/INPUT": nil,
 	}}
 }
 

@@ -32,9 +32,10 @@ func (p Plan) connect(e endpoint, gateways []netip.Addr) error {
 	}
 	mtu := p.podMTU()
 	outside := &netlink.Veth{
-		LinkAttrs:     netlink.LinkAttrs{Name: p.link(e.Sandbox.ID), MTU: mtu},
-		PeerName:      podDevice,
-		PeerNamespace: netlink.NsFd(namespace),
+		LinkAttrs:        netlink.LinkAttrs{Name: p.link(e.Sandbox.ID), MTU: mtu},
+		PeerName:         podDevice,
+		PeerHardwareAddr: e.Sandbox.hardwareAddress(),
+		PeerNamespace:    netlink.NsFd(namespace),
 	}
 	if err := netlink.LinkAdd(outside); err != nil {
 		return fmt.Errorf("cannot create the pod's network device %s: %w", outside.Name, explainDevice(err, "veth"))
@@ -58,20 +59,22 @@ func (p Plan) connect(e endpoint, gateways []netip.Addr) error {
 	return nil
 }
 
-// confine restricts what the machine accepts from the pod's device: no spoofed addresses, no IPv6 router advertisements. With
-// localPorts, connections from the machine's loopback may leave by the device.
+// confine restricts what the machine accepts from the pod's device: no spoofed addresses, no router advertisements, no redirects,
+// and no ARP requests from addresses that are not routed to the device, each of which would take a place in the machine's table of
+// neighbors. With localPorts, connections from the machine's loopback may leave by the device. It writes only what differs.
 func confine(device string, localPorts bool) error {
-	settings := map[string]string{"ipv4/conf/" + device + "/rp_filter": "1"}
+	settings := map[string]string{"ipv4/conf/rp_filter": "1", "ipv4/conf/arp_filter": "1", "ipv4/conf/accept_redirects": "0",
+		"ipv6/conf/accept_ra": "0", "ipv6/conf/accept_redirects": "0"}
 	if localPorts {
-		settings["ipv4/conf/"+device+"/route_localnet"] = "1"
+		settings["ipv4/conf/route_localnet"] = "1"
 	}
-	for _, name := range []string{"accept_ra", "accept_redirects"} {
-		if path := "ipv6/conf/" + device + "/" + name; exists(filepath.Join(sysctls, path)) { // the kernel may lack IPv6
-			settings[path] = "0"
+	for name, want := range settings {
+		path := filepath.Join(sysctls, filepath.Dir(name), device, filepath.Base(name))
+		value, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) || err == nil && strings.TrimSpace(string(value)) == want {
+			continue // it is so, the kernel lacks IPv6, or the device is gone by now
 		}
-	}
-	for path, value := range settings {
-		if err := os.WriteFile(filepath.Join(sysctls, path), []byte(value), 0); err != nil {
+		if err := os.WriteFile(path, []byte(want), 0); err != nil {
 			return err
 		}
 	}
@@ -146,8 +149,8 @@ func routeTo(link netlink.Link, e endpoint, gateways []netip.Addr) error {
 	return nil
 }
 
-// repairLink restores the addresses and routes of the sandbox's device, and sets the MTU of both ends. A missing device is no error:
-// the pod has ended.
+// repairLink restores the addresses, routes and settings of the sandbox's device, and sets the MTU of both ends. A missing device is
+// no error: the pod has ended.
 func (p Plan) repairLink(e endpoint, mtu int) error {
 	link, err := netlink.LinkByName(p.link(e.Sandbox.ID))
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
@@ -155,6 +158,9 @@ func (p Plan) repairLink(e endpoint, mtu int) error {
 	}
 	if err == nil && link.Attrs().MTU != mtu {
 		err = errors.Join(netlink.LinkSetMTU(link, mtu), setMTUInside(e.Sandbox.Namespace, mtu))
+	}
+	if err == nil {
+		err = confine(p.link(e.Sandbox.ID), len(e.Sandbox.Ports) > 0)
 	}
 	var have []netlink.Route
 	if err == nil {

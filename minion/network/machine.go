@@ -28,7 +28,7 @@ func explain(ipt tables, err error) error {
 	switch {
 	case listErr == nil:
 		return fmt.Errorf("this machine's kernel probably lacks a part of iptables "+
-			"(load its modules: modprobe -a xt_comment xt_conntrack xt_addrtype xt_nat xt_MASQUERADE xt_tcpudp): %w", err)
+			"(load its modules: modprobe -a xt_comment xt_conntrack xt_addrtype xt_nat xt_MASQUERADE xt_tcpudp ipt_rpfilter ip6t_rpfilter): %w", err)
 	case status == iptablesBusy:
 		return err
 	}

@@ -69,10 +69,15 @@ type mesh struct {
 	tunnels []tunnel
 }
 
-// hardwareAddress returns the MAC address of the VXLAN device on the machine with this address, a locally administered one
-// (https://standards.ieee.org/products-programs/regauth/).
+// hardwareAddress returns the MAC address of the VXLAN device on the machine with this address.
 func hardwareAddress(machine netip.Addr) net.HardwareAddr {
-	sum := sha256.Sum256([]byte("k8sm vxlan " + machine.String()))
+	return localHardwareAddress("k8sm vxlan " + machine.String())
+}
+
+// localHardwareAddress derives a MAC address from a name, a locally administered one
+// (https://standards.ieee.org/products-programs/regauth/).
+func localHardwareAddress(name string) net.HardwareAddr {
+	sum := sha256.Sum256([]byte(name))
 	sum[0] = sum[0]&^1 | 2
 	return sum[:6]
 }

@@ -419,7 +419,7 @@ func save(t *testing.T) (lines []string) {
 	t.Helper()
 	ipt, err := iptables.New()
 	must(t, err)
-	for _, table := range []string{"nat", "filter"} {
+	for _, table := range []string{"raw", "nat", "filter"} {
 		chains, err := ipt.ListChains(table)
 		must(t, err)
 		for _, chain := range chains {

@@ -46,6 +46,7 @@ type Network struct {
 	endpoints map[string]endpoint    // by sandbox id
 	held      map[string][]io.Closer // host ports, by sandbox id
 	peers     []Peer                 // nil while unknown
+	filter    tunnelFilter           // of the VXLAN device
 	logged    string                 // the last problem
 }
 
@@ -95,7 +96,7 @@ func (n *Network) setUp(podCIDRs []string) error {
 		return err
 	}
 	if plan.Network.Mode == api.NetworkVXLAN { // a machine that cannot is not ready
-		if _, err := plan.enterTunnel(); err != nil {
+		if err := n.enterTunnelEarly(plan); err != nil {
 			return err
 		}
 	}
@@ -103,6 +104,28 @@ func (n *Network) setUp(podCIDRs []string) error {
 	n.logProblem(n.applyMesh())
 	n.log.Infof("the pod network is ready: %s on devices %s…", prefixes, plan.LinkPrefix())
 	return nil
+}
+
+// enterTunnelEarly makes the VXLAN device before the peers may be known. A new device takes packets from no one until then; one of an
+// earlier process goes on as it is.
+func (n *Network) enterTunnelEarly(plan Plan) error {
+	device, err := plan.findTunnel()
+	if err == nil && device == nil {
+		n.logProblem(n.filter.apply(plan, n.peers))
+	}
+	if err == nil {
+		_, err = plan.enterTunnel()
+	}
+	return err
+}
+
+// leaveTunnel removes the node from the VXLAN device, and with its last node the device and the filter.
+func (n *Network) leaveTunnel(plan Plan) error {
+	gone, err := plan.leaveTunnel()
+	if gone {
+		err = errors.Join(err, n.filter.remove(plan))
+	}
+	return err
 }
 
 // poolsFor returns the pools for the plan's ranges, without the addresses in use.
@@ -165,7 +188,7 @@ func (n *Network) leaveOldRange(plan Plan) error {
 	if err != nil || slices.Equal(before, plan.PodCIDRs) {
 		return nil
 	}
-	return n.planFor(before).leaveTunnel()
+	return n.leaveTunnel(n.planFor(before))
 }
 
 // Reach routes packets to the pods of exactly these nodes. It logs unreachable nodes; Run retries them.
@@ -196,12 +219,13 @@ func (n *Network) applyMesh() error {
 	var device netlink.Link
 	if len(m.tunnels) > 0 || n.plan.Network.Mode == api.NetworkVXLAN {
 		var err error
+		problems = append(problems, n.filter.apply(*n.plan, n.peers))
 		if device, err = n.plan.enterTunnel(); err == nil {
 			err = applyTunnels(device, m.tunnels)
 		}
 		problems = append(problems, err)
 	} else {
-		problems = append(problems, n.plan.leaveTunnel())
+		problems = append(problems, n.leaveTunnel(*n.plan))
 	}
 	routes := n.plan.unreachable()
 	for _, h := range m.hops {
@@ -344,6 +368,9 @@ func (n *Network) Attach(_ context.Context, sandbox Sandbox) ([]netip.Addr, erro
 	e := endpoint{Sandbox: sandbox}
 	if e.Addresses, err = n.takeAddresses(sandbox); err != nil {
 		return nil, errors.Join(err, closeAll(held))
+	}
+	if _, ok := e.address(IPv6); ok {
+		e.LinkLocal = linkLocal(sandbox.hardwareAddress())
 	}
 	n.endpoints[sandbox.ID], n.held[sandbox.ID] = e, held
 	err = n.store.save(e)
@@ -507,7 +534,11 @@ func (n *Network) Teardown() error {
 	for _, ipt := range n.tables {
 		err = errors.Join(err, plan.remove(ipt))
 	}
-	err = errors.Join(err, plan.applyRoutes(nil), plan.removeLinks(), plan.leaveTunnel())
+	_, leaving := plan.leaveTunnel()
+	err = errors.Join(err, plan.applyRoutes(nil), plan.removeLinks(), leaving)
+	if device, failed := plan.findTunnel(); device == nil && failed == nil { // also if another program has removed it
+		err = errors.Join(err, n.filter.remove(plan))
+	}
 	if err == nil {
 		err = n.store.remove()
 	}

@@ -352,7 +352,7 @@ func state(t *testing.T) string {
 	for _, route := range routes {
 		fmt.Fprintln(&out, route)
 	}
-	for table, chains := range map[string][]string{"nat": {"PREROUTING", "POSTROUTING", "OUTPUT"}, "filter": {"INPUT", "FORWARD"}} {
+	for table, chains := range map[string][]string{"raw": {"PREROUTING"}, "nat": {"PREROUTING", "POSTROUTING", "OUTPUT"}, "filter": {"INPUT", "FORWARD"}} {
 		for _, chain := range chains {
 			for _, f := range []Family{IPv4, IPv6} {
 				ipt, err := openTables(f)

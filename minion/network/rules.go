@@ -144,11 +144,10 @@ func (p Plan) Rules(f Family) []Chain {
 		input = append(input, p.rule("loopback is not for pods", "-i", devices, "-d", "127.0.0.0/8",
 			"-m", "conntrack", "!", "--ctstate", "RELATED,ESTABLISHED", "-j", "DROP"))
 	}
-	if f == IPv6 { // for IPv4 a sysctl of the device does this; see confine
-		chains = append(chains, Chain{Table: "raw", Name: "K8SM-SOURCE-" + p.mark(), Parents: []string{"PREROUTING"}, Rules: [][]string{
-			p.rule("pods send by their own addresses only", "-i", devices, "-m", "rpfilter", "--invert", "-j", "DROP"),
-		}})
-	}
+	// IPv4 has a sysctl for this, too, but the kernel lets that of all devices loosen it (net.ipv4.conf.all.rp_filter=2, as on Ubuntu).
+	chains = append(chains, Chain{Table: "raw", Name: p.sourceChain(), Parents: []string{"PREROUTING"}, Rules: [][]string{
+		p.rule("pods send by their own addresses only", "-i", devices, "-m", "rpfilter", "--invert", "-j", "DROP"),
+	}})
 	if len(input) > 0 {
 		chains = append(chains, Chain{Table: "filter", Name: "K8SM-INPUT-" + p.mark(), Parents: []string{"INPUT"}, Rules: input})
 	}
@@ -217,6 +216,7 @@ func (p Plan) masquerade(f Family) (rules [][]string) {
 func (p Plan) masqueradeChain() string { return "K8SM-POSTROUTING-" + p.mark() }
 func (p Plan) leavingChain() string    { return "K8SM-LEAVING-" + p.mark() }
 func (p Plan) portsChain() string      { return "K8SM-PORTS-" + p.mark() }
+func (p Plan) sourceChain() string     { return "K8SM-SOURCE-" + p.mark() }
 
 // chainRule is a rule and its chain.
 type chainRule struct {
@@ -224,9 +224,10 @@ type chainRule struct {
 	rule         []string
 }
 
-// podRules renders the rules of one pod: the redirection from its host ports; masquerade for a pod that reaches itself through a
-// host port, which would otherwise see its own address as the source; and, for an address outside the pod CIDR, the pod CIDR's
-// rules.
+// podRules renders the rules of one pod, each of which is put before the one above it: the redirection from its host ports;
+// masquerade for a pod that reaches itself through a host port, which would otherwise see its own address as the source; for an
+// address outside the pod CIDR, the pod CIDR's rules; and for IPv6, no link-local address but the pod's own. The kernel takes any of
+// them for a neighbor, and all devices share one table of neighbors.
 func (p Plan) podRules(f Family, e endpoint) (rules []chainRule) {
 	address, ok := e.address(f)
 	if !ok {
@@ -250,6 +251,12 @@ func (p Plan) podRules(f Family, e endpoint) (rules []chainRule) {
 	}
 	if address == e.Sandbox.Address {
 		rules = append(rules, chainRule{"nat", p.masqueradeChain(), p.rule("from pod "+e.Sandbox.Pod, "-s", address.String(), "-j", p.leavingChain())})
+	}
+	if f == IPv6 && e.LinkLocal.IsValid() {
+		device := p.link(e.Sandbox.ID)
+		rules = append(rules,
+			chainRule{"raw", p.sourceChain(), p.rule("no other link-local address: "+e.Sandbox.Pod, "-i", device, "-s", "fe80::/10", "-j", "DROP")},
+			chainRule{"raw", p.sourceChain(), p.rule("link-local address of "+e.Sandbox.Pod, "-i", device, "-s", e.LinkLocal.String(), "-j", "RETURN")})
 	}
 	return rules
 }

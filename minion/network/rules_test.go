@@ -34,7 +34,7 @@ func render(p Plan, f Family) string {
 // renderPods shows the rules of a pod with host ports, and of one with addresses of pools.
 func renderPods(p Plan, f Family) string {
 	var out strings.Builder
-	pod := endpoint{Addresses: addresses("10.244.1.2", "fd00:244:1::2"), Sandbox: Sandbox{Pod: "default/web", Ports: []Port{
+	pod := endpoint{Addresses: addresses("10.244.1.2", "fd00:244:1::2"), LinkLocal: netip.MustParseAddr("fe80::2"), Sandbox: Sandbox{Pod: "default/web", Ports: []Port{
 		{Protocol: "TCP", HostPort: 8080, ContainerPort: 80},
 		{Protocol: "UDP", HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 53, ContainerPort: 5353},
 		{Protocol: "TCP", HostIP: netip.MustParseAddr("2001:db8::1"), HostPort: 8081, ContainerPort: 80}, // by its family only

@@ -8,6 +8,7 @@ import (
 
 	"github.com/coreos/go-iptables/iptables"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/k8sm/k8sm/api"
 )
@@ -25,6 +26,7 @@ func joinLan(t *testing.T, p pod, bridge, address string) {
 		must(t, err)
 		parsed, err := netlink.ParseAddr(address)
 		must(t, err)
+		parsed.Flags = unix.IFA_F_NODAD
 		must(t, netlink.AddrAdd(eth0, parsed))
 		must(t, netlink.LinkSetUp(eth0))
 	})

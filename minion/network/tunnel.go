@@ -94,28 +94,29 @@ func (p Plan) makeTunnel(want *netlink.Vxlan) (netlink.Link, error) {
 	return netlink.LinkByName(want.Name)
 }
 
-// leaveTunnel removes this node's addresses from the device, and the device if no other node uses it.
-func (p Plan) leaveTunnel() error {
+// leaveTunnel removes this node's addresses from the device, and the device if no other node uses it. gone says that it has removed
+// the device.
+func (p Plan) leaveTunnel() (gone bool, err error) {
 	link, err := p.findTunnel()
 	if link == nil || err != nil {
-		return err
+		return false, err
 	}
 	for _, gateway := range p.gateways() {
 		if err := netlink.AddrDel(link, deviceAddress(gateway)); err != nil && !errors.Is(err, syscall.EADDRNOTAVAIL) {
-			return fmt.Errorf("cannot remove address %s from VXLAN device %s: %w", gateway, p.tunnelName(), err)
+			return false, fmt.Errorf("cannot remove address %s from VXLAN device %s: %w", gateway, p.tunnelName(), err)
 		}
 	}
 	left, err := netlink.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
-		return fmt.Errorf("cannot list the addresses of VXLAN device %s: %w", p.tunnelName(), err)
+		return false, fmt.Errorf("cannot list the addresses of VXLAN device %s: %w", p.tunnelName(), err)
 	}
 	if slices.ContainsFunc(left, func(a netlink.Addr) bool { return !a.IP.IsLinkLocalUnicast() }) {
-		return nil
+		return false, nil
 	}
 	if err := netlink.LinkDel(link); err != nil && !errors.Is(err, syscall.ENODEV) {
-		return fmt.Errorf("cannot remove VXLAN device %s: %w", p.tunnelName(), err)
+		return false, fmt.Errorf("cannot remove VXLAN device %s: %w", p.tunnelName(), err)
 	}
-	return nil
+	return true, nil
 }
 
 // applyTunnels sets the device's neighbor and forwarding entries for its peers, and removes others.
