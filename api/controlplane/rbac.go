@@ -95,10 +95,10 @@ func podNetworkRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{rule("", []string{"nodes"}, "list", "watch")}
 }
 
-// dnsRules let the DNS servers read what they resolve.
+// dnsRules let the DNS servers read what they resolve, and whom they answer: pods and nodes.
 func dnsRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
-		rule("", []string{"services", "namespaces"}, "list", "watch"),
+		rule("", []string{"services", "namespaces", "pods", "nodes"}, "list", "watch"),
 		rule("discovery.k8s.io", []string{"endpointslices"}, "list", "watch"),
 	}
 }

@@ -33,6 +33,7 @@ type Config struct {
 	HealthAddress string
 	Metrics
 	Forwarding
+	Access
 }
 
 // Metrics configures Prometheus metrics over HTTPS, for clients with a certificate of the CA only.
@@ -85,7 +86,8 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.CertFile, "tls-cert-file", "", "with --metrics-address: server certificate (default: the state directory's)")
 	fs.StringVar(&c.KeyFile, "tls-private-key-file", "", "with --metrics-address: key of --tls-cert-file")
 	fs.StringVar(&c.ClientCAFile, "client-ca-file", "", "with --metrics-address: CA of the clients that may read metrics (default: the cluster's)")
-	c.addFlags(fs, "")
+	c.Forwarding.addFlags(fs, "")
+	c.Access.addFlags(fs, "")
 }
 
 func (f *Forwarding) addFlags(fs *pflag.FlagSet, prefix string) {
@@ -139,7 +141,7 @@ func (c Config) Validate() error {
 			return fmt.Errorf("cannot use --health-address=%s: %w", c.HealthAddress, err)
 		}
 	}
-	return errors.Join(c.Metrics.validate(), c.Forwarding.validate(""))
+	return errors.Join(c.Metrics.validate(), c.Forwarding.validate(""), c.Access.validate(""))
 }
 
 // validateAddress rejects addresses that an EndpointSlice cannot have

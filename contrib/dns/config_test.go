@@ -22,12 +22,16 @@ func TestFlagsOfAServerHaveTheirEffect(t *testing.T) {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	c.AddFlags(fs)
 	err := fs.Parse([]string{"--kubeconfig=/k", "--address=10.0.0.5", "--port=5353", "--upstream=10.0.0.2,10.0.0.3", "--import=/i",
-		"--metrics-address=127.0.0.1:9153", "--tls-cert-file=/c", "--tls-private-key-file=/p", "--client-ca-file=/a"})
+		"--metrics-address=127.0.0.1:9153", "--tls-cert-file=/c", "--tls-private-key-file=/p", "--client-ca-file=/a",
+		"--allowed-networks=10.1.0.0/16,10.2.0.7"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.Kubeconfig != "/k" || c.Address != "10.0.0.5" || c.Port != 5353 || !slices.Equal(c.Upstreams, []string{"10.0.0.2", "10.0.0.3"}) || c.Import != "/i" {
 		t.Errorf("%+v", c)
+	}
+	if want := []string{"10.1.0.0/16", "10.2.0.7"}; !slices.Equal(c.AllowedNetworks, want) {
+		t.Errorf("allowed are %v, want %v", c.AllowedNetworks, want)
 	}
 	if c.Metrics != (Metrics{"127.0.0.1:9153", "/c", "/p", "/a"}) {
 		t.Errorf("metrics: %+v", c.Metrics)
@@ -42,15 +46,16 @@ func TestFlagsOfAServerHaveTheirEffect(t *testing.T) {
 
 func TestWhatCannotBeFollowedIsNamedByItsFlag(t *testing.T) {
 	for want, spoil := range map[string]func(*Config){
-		"--port=0":                 func(c *Config) { c.Port = 0 },
-		"--address=here":           func(c *Config) { c.Address = "here" },
-		"--address=127.0.0.1":      func(c *Config) { c.Address = "127.0.0.1" },
-		"--address=0.0.0.0":        func(c *Config) { c.Address = "0.0.0.0" },
-		"--health-address=":        func(c *Config) { c.HealthAddress = "nowhere" },
-		"--upstream=dns.example":   func(c *Config) { c.Upstreams = []string{"10.0.0.2", "dns.example"} },
-		"--metrics-address=here":   func(c *Config) { c.Metrics.Address = "here" },
-		"--tls-cert-file":          func(c *Config) { c.Metrics.Address, c.CertFile = "127.0.0.1:1", "/missing" },
-		"--import: open /missing:": func(c *Config) { c.Import = "/missing" },
+		"--port=0":                    func(c *Config) { c.Port = 0 },
+		"--address=here":              func(c *Config) { c.Address = "here" },
+		"--address=127.0.0.1":         func(c *Config) { c.Address = "127.0.0.1" },
+		"--address=0.0.0.0":           func(c *Config) { c.Address = "0.0.0.0" },
+		"--health-address=":           func(c *Config) { c.HealthAddress = "nowhere" },
+		"--upstream=dns.example":      func(c *Config) { c.Upstreams = []string{"10.0.0.2", "dns.example"} },
+		"--metrics-address=here":      func(c *Config) { c.Metrics.Address = "here" },
+		"--tls-cert-file":             func(c *Config) { c.Metrics.Address, c.CertFile = "127.0.0.1:1", "/missing" },
+		"--allowed-networks: \"lan\"": func(c *Config) { c.AllowedNetworks = []string{"10.0.0.0/8", "lan"} },
+		"--import: open /missing:":    func(c *Config) { c.Import = "/missing" },
 	} {
 		c := defaults()
 		spoil(&c)
@@ -68,7 +73,8 @@ func TestReplicasAreStartedAsTheirFlagsSay(t *testing.T) {
 	var r Replicas
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	r.AddFlags(fs)
-	err := fs.Parse([]string{"--dns-replicas=3", "--dns-address=10.0.0.5", "--dns-port=7000", "--dns-upstream=10.0.0.2", "--dns-import=" + file, "--dns-metrics-port=9000"})
+	err := fs.Parse([]string{"--dns-replicas=3", "--dns-address=10.0.0.5", "--dns-port=7000", "--dns-upstream=10.0.0.2", "--dns-import=" + file, "--dns-metrics-port=9000",
+		"--dns-allowed-networks=10.1.0.0/16,10.2.0.7"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +82,7 @@ func TestReplicasAreStartedAsTheirFlagsSay(t *testing.T) {
 	if err := r.Validate(); err != nil || r.Count != 3 {
 		t.Error(r.Count, err)
 	}
-	want := "dns --kubeconfig=/k --address=10.0.0.5 --port=7002 --log-level=debug --metrics-address=127.0.0.1:9002 --tls-cert-file=/c --tls-private-key-file=/p --client-ca-file=/a --upstream=10.0.0.2 --import=" + file
+	want := "dns --kubeconfig=/k --address=10.0.0.5 --port=7002 --log-level=debug --metrics-address=127.0.0.1:9002 --tls-cert-file=/c --tls-private-key-file=/p --client-ca-file=/a --upstream=10.0.0.2 --import=" + file + " --allowed-networks=10.1.0.0/16,10.2.0.7"
 	if got := strings.Join(r.child(2, nil).Args, " "); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -89,6 +95,7 @@ func TestReplicasThatCannotRunAreRefusedByFlag(t *testing.T) {
 		"--dns-metrics-port=65535":  func(r *Replicas) { r.MetricsPort = 65535 },
 		"--dns-address=localhost":   func(r *Replicas) { r.Address = "localhost" },
 		"--dns-upstream=10.0.0.2:x": func(r *Replicas) { r.Upstreams = []string{"10.0.0.2:x"} },
+		"--dns-allowed-networks":    func(r *Replicas) { r.AllowedNetworks = []string{"10.0.0.0/33"} },
 		"--dns-import":              func(r *Replicas) { r.Import = "/missing" },
 	} {
 		var r Replicas

@@ -31,6 +31,7 @@ var corefileTemplate = template.Must(template.New("Corefile").Parse(`.:{{.Listen
         tls {{printf "%q" .WebConfig}}
     }
 {{- end}}
+    clients
     loop
     loadbalance
     cache 30 {
@@ -40,7 +41,7 @@ var corefileTemplate = template.Must(template.New("Corefile").Parse(`.:{{.Listen
 {{- if .Kubeconfig}}
     kubernetes {{.Domain}} in-addr.arpa ip6.arpa {
         kubeconfig {{printf "%q" .Kubeconfig}}
-        pods insecure
+        pods verified
         ttl 30
         fallthrough in-addr.arpa ip6.arpa
     }

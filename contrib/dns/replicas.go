@@ -27,6 +27,7 @@ type Replicas struct {
 	Address string
 	Port    int
 	Forwarding
+	Access
 	// MetricsPort is the port on loopback for the metrics of the first server; the others have the ports after it. 0 serves none.
 	MetricsPort int
 	// CertFile, KeyFile and ClientCAFile are for the metrics.
@@ -45,7 +46,8 @@ func (r *Replicas) AddFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&r.Port, "dns-port", DefaultPort, "UDP and TCP port of the first DNS server; the others use the ports after it")
 	fs.IntVar(&r.MetricsPort, "dns-metrics-port", 0,
 		"port on 127.0.0.1 where the first DNS server serves Prometheus metrics, by HTTPS, to clients with a certificate of the cluster; the others use the ports after it. 0 serves none")
-	r.addFlags(fs, "dns-")
+	r.Forwarding.addFlags(fs, "dns-")
+	r.Access.addFlags(fs, "dns-")
 }
 
 // Validate checks the settings. Errors name the flags.
@@ -65,7 +67,7 @@ func (r Replicas) Validate() error {
 	if r.MetricsPort < 0 || r.MetricsPort+r.Count-1 > 65535 {
 		return fmt.Errorf("cannot use --dns-metrics-port=%d for %d servers: give a port from 1 to %d, or 0 for none", r.MetricsPort, r.Count, 65536-r.Count)
 	}
-	return r.validate("dns-")
+	return errors.Join(r.Forwarding.validate("dns-"), r.Access.validate("dns-"))
 }
 
 // Check finds errors before there is a cluster. It checks CoreDNS's configuration in a process of its own. The machine need not have
@@ -147,6 +149,9 @@ func (r Replicas) child(i int, output io.Writer) supervise.Child {
 	}
 	if r.Import != "" {
 		args = append(args, "--import="+r.Import)
+	}
+	if len(r.AllowedNetworks) > 0 {
+		args = append(args, "--allowed-networks="+strings.Join(r.AllowedNetworks, ","))
 	}
 	return supervise.Child{
 		Args: args, Output: output, Grace: apiTimeout + lameDuck,

@@ -38,8 +38,10 @@ const (
 // server is one replica.
 type server struct {
 	cfg     Config
-	kube    kubernetes.Interface
+	kube    kubernetes.Interface // for calls of at most apiTimeout
+	watches kubernetes.Interface
 	cluster api.MinionConfig
+	clients *clients
 	listen  netip.AddrPort
 	coredns *caddy.Instance
 	text    string      // the current Corefile
@@ -61,6 +63,9 @@ func Run(ctx context.Context, cfg Config) error {
 	cfg.Forwarding = forwarding
 	s := &server{cfg: cfg}
 	if err := s.connect(ctx); err != nil {
+		return err
+	}
+	if err := s.guardQueries(ctx); err != nil {
 		return err
 	}
 	if err := s.guardMetrics(); err != nil {
@@ -87,11 +92,14 @@ func Run(ctx context.Context, cfg Config) error {
 	return s.serve(ctx, &membership{kube: s.kube, name: replicaName(host, cfg.Port), listen: s.listen})
 }
 
-// connect creates the client, and reads the cluster's domain.
+// connect creates the clients, and reads the cluster's domain.
 func (s *server) connect(ctx context.Context) error {
 	config, err := clientcmd.BuildConfigFromFlags("", s.cfg.Kubeconfig)
 	if err != nil {
 		return fmt.Errorf("cannot read how to reach the API server: %w", err)
+	}
+	if s.watches, err = kubernetes.NewForConfig(config); err != nil {
+		return fmt.Errorf("cannot create a client for the API server: %w", err)
 	}
 	config.Timeout = apiTimeout
 	if s.kube, err = kubernetes.NewForConfig(config); err != nil {
@@ -110,6 +118,15 @@ func (s *server) connect(ctx context.Context) error {
 		s.cluster, err = api.ReadMinionConfig(object.Data)
 		return err
 	})
+}
+
+// guardQueries learns whose queries are answered. It waits until the nodes are read.
+func (s *server) guardQueries(ctx context.Context) (err error) {
+	if s.clients, err = newClients(s.cluster, s.cfg.Access); err != nil {
+		return err
+	}
+	guard.Store(s.clients)
+	return s.clients.follow(ctx, s.watches)
 }
 
 // guardMetrics writes the web configuration, which says who may read the metrics.
@@ -258,6 +275,9 @@ func (s *server) serve(ctx context.Context, m *membership) error {
 			logrus.WithError(err).Warn("cannot update the service, retrying")
 		}
 		cancel()
+		if err := s.clients.lookAround(); err != nil {
+			logrus.WithError(err).Warn("this machine's own queries may be refused")
+		}
 		if stat, err := os.Stat(resolvConf); err == nil && !stat.ModTime().Equal(changed) {
 			changed = stat.ModTime()
 			if err := s.reload(); err != nil {

@@ -2,12 +2,14 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -16,6 +18,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -45,6 +49,7 @@ func TestDNS(t *testing.T) {
 	})
 	t.Run("the names of services, pods and the world resolve", func(t *testing.T) { namesResolve(t, c, web) })
 	t.Run("pods resolve names, on the host's network too", func(t *testing.T) { podsResolve(t, c, web) })
+	t.Run("strangers are refused", func(t *testing.T) { strangersRefused(t, c) })
 	t.Run("metrics are for those who may see them", func(t *testing.T) { dnsMetrics(t, c, metrics) })
 	t.Run("a server that is killed is started again, and names resolve meanwhile", func(t *testing.T) { dnsKilled(t, c) })
 	t.Run("a further server comes into the service and leaves it", func(t *testing.T) { dnsJoins(t, c, dir) })
@@ -156,7 +161,9 @@ func namesResolve(t *testing.T, c *scratch.Cluster, web *corev1.Service) {
 		{"a headless service", "db" + services, dns.TypeA, slices.Sorted(slices.Values(pods))},
 		{"a pod of it", "db-0.db" + services, dns.TypeA, pods[:1]},
 		{"its port", "_sql._tcp.db" + services, dns.TypeSRV, []string{"0 50 5432 db-0.db" + services + ".", "0 50 5432 db-1.db" + services + "."}},
-		{"a pod's address", "10-1-2-3.default.pod." + domain, dns.TypeA, []string{"10.1.2.3"}},
+		{"a pod's address", strings.ReplaceAll(pods[0], ".", "-") + ".default.pod." + domain, dns.TypeA, pods[:1]},
+		{"an address of no pod", "10-1-2-3.default.pod." + domain, dns.TypeA, []string{"NXDOMAIN"}},
+		{"a pod's address in another namespace", strings.ReplaceAll(pods[0], ".", "-") + ".kube-system.pod." + domain, dns.TypeA, []string{"NXDOMAIN"}},
 		{"an external name", "ext" + services, dns.TypeA, []string{"192.0.2.7", "outside.example."}},
 		{"a service that is none", "none" + services, dns.TypeA, []string{"NXDOMAIN"}},
 		{"a name of the world", "outside.example", dns.TypeA, []string{"192.0.2.7"}},
@@ -191,6 +198,100 @@ func podsResolve(t *testing.T, c *scratch.Cluster, web *corev1.Service) {
 		create(t, c, p)
 		awaitPhase(t, c, p.Name, corev1.PodSucceeded)
 	}
+}
+
+// strangersRefused asks from an address that is neither a pod's nor a node's, and again when a pod has it.
+func strangersRefused(t *testing.T, c *scratch.Cluster) {
+	const address, name = "198.51.100.9", "198-51-100-9.default.pod." + domain
+	ask := stranger(t, address)
+	awaitServers(t, c, 2, 30*time.Second)
+	all, err := servers(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	await := func(name string, want ...string) {
+		t.Helper()
+		err := scratch.Until(t.Context(), 10*time.Second, func(context.Context) error {
+			got, err := ask(all[0], name)
+			if err == nil && !slices.Equal(got, want) {
+				err = fmt.Errorf("got %v, want %v", got, want)
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, name := range []string{"outside.example", "kubernetes.default.svc." + domain, name} {
+		await(name, "REFUSED")
+	}
+	p := pod("far-away", forever)
+	p.Spec.SchedulerName = "nobody"
+	p = create(t, c, p)
+	p.Status.PodIP, p.Status.PodIPs = address, []corev1.PodIP{{IP: address}}
+	if _, err := c.Kube.CoreV1().Pods(p.Namespace).UpdateStatus(t.Context(), p, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	await("outside.example", "192.0.2.7")
+	await(name, address)
+	remove(t, c, p)
+	await("outside.example", "REFUSED")
+}
+
+// stranger is a machine beside this one. The returned function asks a server for the addresses of a name.
+func stranger(t *testing.T, address string) (ask func(server, name string) ([]string, error)) {
+	t.Helper()
+	ends := make(chan func(), 1)
+	joined := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and the namespace with it
+		joined <- joinStranger(address)
+		for do := range ends {
+			do()
+		}
+	}()
+	if err := <-joined; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { close(ends) })
+	return func(server, name string) (got []string, err error) {
+		answered := make(chan struct{})
+		ends <- func() {
+			defer close(answered)
+			got, err = resolve(t.Context(), "udp", server, name, dns.TypeA)
+		}
+		<-answered
+		return got, err
+	}
+}
+
+// joinStranger moves the calling thread into a namespace of its own, with a cable to this machine's.
+func joinStranger(address string) error {
+	home, err := netns.Get()
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	away, err := netns.New()
+	if err != nil {
+		return err
+	}
+	cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "k8sm-test-far"}, PeerName: "k8sm-test-near", PeerNamespace: netlink.NsFd(home)}
+	if err := errors.Join(netlink.LinkAdd(cable), netlink.LinkSetUp(cable)); err != nil {
+		return err
+	}
+	own := netlink.NewIPNet(net.ParseIP(address))
+	everywhere := &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}
+	err = errors.Join(netlink.AddrAdd(cable, &netlink.Addr{IPNet: own}),
+		netlink.RouteAdd(&netlink.Route{LinkIndex: cable.Index, Dst: everywhere, Scope: netlink.SCOPE_LINK}), netns.Set(home))
+	if err != nil {
+		return err
+	}
+	near, err := netlink.LinkByName(cable.PeerName)
+	if err != nil {
+		return err
+	}
+	return errors.Join(netlink.LinkSetUp(near), netlink.RouteAdd(&netlink.Route{LinkIndex: near.Attrs().Index, Dst: own, Scope: netlink.SCOPE_LINK}), netns.Set(away))
 }
 
 // dnsMetrics reads them as the cluster's administrator, and as nobody.
