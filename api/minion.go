@@ -79,6 +79,8 @@ type MinionConfig struct {
 	NodePorts string `json:"nodePorts,omitempty"`
 	// NetworkPolicy says whether minions enforce network policies; see EnforcesNetworkPolicies.
 	NetworkPolicy *bool `json:"networkPolicy,omitempty"`
+	// KubeletServingCA is the PEM of the authority that signs kubelets' serving certificates; empty for that of the API server.
+	KubeletServingCA []byte `json:"kubeletServingCA,omitempty"`
 	// EvictionHard has the kubelet's hard eviction thresholds: a quantity or a percentage per signal
 	// (https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#hard-eviction-thresholds).
 	EvictionHard map[string]string `json:"evictionHard,omitempty"`

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -53,16 +54,16 @@ func (l layout) checkIdentity(boot api.Bootstrap, now time.Time) error {
 	if name := "system:node:" + boot.Node; certificate.Subject.CommonName != name {
 		return fmt.Errorf("the certificate is for %q, not for %q", certificate.Subject.CommonName, name)
 	}
-	if err := verify(certificate, boot, now, x509.ExtKeyUsageClientAuth); err != nil {
+	if err := verify(certificate, boot.CA, now, x509.ExtKeyUsageClientAuth); err != nil {
 		return fmt.Errorf("the node's certificate is no longer valid: %w", err)
 	}
 	return nil
 }
 
-// verify returns nil if the cluster's CA signed the certificate for this usage and it is valid at the given time.
-func verify(certificate *x509.Certificate, boot api.Bootstrap, now time.Time, usage x509.ExtKeyUsage) error {
+// verify returns nil if the CA signed the certificate for this usage and it is valid at the given time.
+func verify(certificate *x509.Certificate, ca []byte, now time.Time, usage x509.ExtKeyUsage) error {
 	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(boot.CA)
+	roots.AppendCertsFromPEM(ca)
 	_, err := certificate.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
 	return err
 }
@@ -81,10 +82,18 @@ func readCertificate(path string) (*x509.Certificate, error) {
 	return nil, errors.New("the file contains no certificate")
 }
 
+// verifyPair returns nil if the certificate is of the CA that the cluster has for such certificates.
+func verifyPair(certificate *x509.Certificate, boot api.Bootstrap, servingCA []byte, now time.Time) error {
+	if slices.Contains(certificate.ExtKeyUsage, x509.ExtKeyUsageServerAuth) {
+		return verify(certificate, servingCA, now, x509.ExtKeyUsageServerAuth)
+	}
+	return verify(certificate, boot.CA, now, x509.ExtKeyUsageClientAuth)
+}
+
 // discardForeign removes certificate and key pairs that have expired or that another CA has signed. The node's directory may outlive
 // its control plane, and the kubelet serves with whatever pair it finds. Links such as kubelet-server-current.pem stay if they point
 // to a valid pair.
-func (l layout) discardForeign(boot api.Bootstrap, now time.Time) error {
+func (l layout) discardForeign(boot api.Bootstrap, servingCA []byte, now time.Time) error {
 	pairs, err := filepath.Glob(filepath.Join(l.pki(), "*.pem"))
 	if err != nil {
 		return fmt.Errorf("cannot find the node's certificates: %w", err)
@@ -92,7 +101,7 @@ func (l layout) discardForeign(boot api.Bootstrap, now time.Time) error {
 	for _, pair := range pairs {
 		certificate, problem := readCertificate(pair)
 		if problem == nil {
-			problem = verify(certificate, boot, now, x509.ExtKeyUsageAny)
+			problem = verifyPair(certificate, boot, servingCA, now)
 		}
 		if problem == nil {
 			continue
@@ -115,13 +124,14 @@ func remove(path string) error {
 
 // prepareIdentity removes credentials of other clusters, and writes the kubelet's: a kubeconfig if the node has a valid certificate,
 // else a bootstrap kubeconfig with the token to request one
-// (https://kubernetes.io/docs/reference/access-authn-authz/kubelet-tls-bootstrapping/).
-func (l layout) prepareIdentity(boot api.Bootstrap, now time.Time) error {
+// (https://kubernetes.io/docs/reference/access-authn-authz/kubelet-tls-bootstrapping/). servingCA signs kubelets' serving
+// certificates.
+func (l layout) prepareIdentity(boot api.Bootstrap, servingCA []byte, now time.Time) error {
 	if err := os.WriteFile(l.ca(), boot.CA, 0o600); err != nil {
 		return fmt.Errorf("cannot write the cluster's CA: %w", err)
 	}
 	problem := l.checkIdentity(boot, now)
-	if err := l.discardForeign(boot, now); err != nil {
+	if err := l.discardForeign(boot, servingCA, now); err != nil {
 		return err
 	}
 	if problem == nil {

@@ -55,8 +55,10 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// issue writes a pair as the kubelet does: the certificate, then its key.
-func (a *authority) issue(path, name string) {
+// issue writes a client's pair as the kubelet does: the certificate, then its key.
+func (a *authority) issue(path, name string) { a.issueFor(path, name, x509.ExtKeyUsageClientAuth) }
+
+func (a *authority) issueFor(path, name string, usage x509.ExtKeyUsage) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		a.t.Fatal(err)
@@ -64,7 +66,7 @@ func (a *authority) issue(path, name string) {
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name, Organization: []string{"system:nodes"}},
 		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		ExtKeyUsage: []x509.ExtKeyUsage{usage},
 	}, a.cert, &key.PublicKey, a.key)
 	if err != nil {
 		a.t.Fatal(err)
@@ -98,7 +100,7 @@ func testNode(t *testing.T, a *authority) (layout, api.Bootstrap) {
 
 func TestNodeWithoutCertificateBootstrapsWithItsToken(t *testing.T) {
 	files, boot := testNode(t, newAuthority(t))
-	if err := files.prepareIdentity(boot, time.Now()); err != nil {
+	if err := files.prepareIdentity(boot, boot.CA, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(files.bootstrapKubeconfig())
@@ -118,7 +120,7 @@ func TestNodeWithGoodCertificateNeedsNoToken(t *testing.T) {
 	a := newAuthority(t)
 	files, boot := testNode(t, a)
 	a.issue(files.certificate(), "system:node:agent-1")
-	if err := files.prepareIdentity(boot, time.Now()); err != nil {
+	if err := files.prepareIdentity(boot, boot.CA, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(files.bootstrapKubeconfig()); !os.IsNotExist(err) {
@@ -153,7 +155,7 @@ func TestInvalidCertificateIsNotUsed(t *testing.T) {
 			files, boot := testNode(t, a)
 			a.issue(files.certificate(), "system:node:agent-1")
 			now := spoil(files, &boot)
-			if err := files.prepareIdentity(boot, now); err != nil {
+			if err := files.prepareIdentity(boot, boot.CA, now); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := os.Stat(files.bootstrapKubeconfig()); err != nil {
@@ -167,13 +169,13 @@ func TestInvalidCertificateIsNotUsed(t *testing.T) {
 }
 
 func TestOnlyPairsSignedByTheClustersCAAreKept(t *testing.T) {
-	a, before := newAuthority(t), newAuthority(t)
+	a, serving, before := newAuthority(t), newAuthority(t), newAuthority(t)
 	files, boot := testNode(t, a)
 	pki := func(name string) string { return filepath.Join(files.pki(), name) }
 	// The kubelet keeps a pair in a file with its date, and a link to the newest.
 	server := func(by *authority, date string) {
 		t.Helper()
-		by.issue(pki("kubelet-server-"+date+".pem"), "system:node:agent-1")
+		by.issueFor(pki("kubelet-server-"+date+".pem"), "system:node:agent-1", x509.ExtKeyUsageServerAuth)
 		current := pki("kubelet-server-current.pem")
 		if err := os.Remove(current); err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
@@ -184,7 +186,7 @@ func TestOnlyPairsSignedByTheClustersCAAreKept(t *testing.T) {
 	}
 	check := func(now time.Time, want ...string) {
 		t.Helper()
-		if err := files.prepareIdentity(boot, now); err != nil {
+		if err := files.prepareIdentity(boot, serving.pem, now); err != nil {
 			t.Fatal(err)
 		}
 		found, err := filepath.Glob(pki("*.pem"))
@@ -203,8 +205,9 @@ func TestOnlyPairsSignedByTheClustersCAAreKept(t *testing.T) {
 	check(time.Now())
 
 	a.issue(files.certificate(), "system:node:agent-1")
-	before.issue(pki("kubelet-server-2026-01-01.pem"), "system:node:agent-1")
-	server(a, "2026-02-02")
+	server(a, "2026-01-01") // before kubelets had a CA of their own
+	check(time.Now(), "kubelet-client-current.pem")
+	server(serving, "2026-02-02")
 	check(time.Now(), "kubelet-client-current.pem", "kubelet-server-2026-02-02.pem", "kubelet-server-current.pem")
 	check(time.Now().Add(2 * time.Hour)) // all have expired
 }
@@ -212,7 +215,7 @@ func TestOnlyPairsSignedByTheClustersCAAreKept(t *testing.T) {
 func TestTokenIsRemovedOnceTheCertificateIsThere(t *testing.T) {
 	a := newAuthority(t)
 	files, boot := testNode(t, a)
-	if err := files.prepareIdentity(boot, time.Now()); err != nil {
+	if err := files.prepareIdentity(boot, boot.CA, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)

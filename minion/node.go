@@ -142,7 +142,11 @@ func (n *node) prepare(ctx context.Context, kubeletPort int) (err error) {
 		return err
 	}
 	n.noteFlags(ctx)
-	if err := n.files.prepareIdentity(n.boot, time.Now()); err != nil {
+	servingCA := n.cluster.KubeletServingCA
+	if len(servingCA) == 0 { // a control plane of an older version
+		servingCA = n.boot.CA
+	}
+	if err := n.files.prepareIdentity(n.boot, servingCA, time.Now()); err != nil {
 		return err
 	}
 	if n.docker, err = dockerclient.NewClientWithOpts(dockerclient.WithHost(n.cluster.DockerHost), dockerclient.WithAPIVersionNegotiation()); err != nil {

@@ -93,8 +93,8 @@ func (s settings) kubelet() ([]byte, error) {
 	return render("kubelet", cfg)
 }
 
-// security lets the API server authenticate and authorize the kubelet's callers. The cluster's CA signs the kubelet's client and
-// serving certificates.
+// security lets the API server authenticate and authorize the kubelet's callers. The cluster's CA signs the kubelet's client
+// certificates, and a CA for nothing else its serving certificates.
 func (s settings) security(cfg *kubeletconfig.KubeletConfiguration) {
 	cfg.RotateCertificates = true
 	cfg.ServerTLSBootstrap = true

@@ -38,7 +38,7 @@ func (as *agents) newNode(a *agent) *v1.Node {
 		Status: v1.NodeStatus{
 			Capacity:    resourceList(capacity),
 			Allocatable: resourceList(allocatable),
-			Addresses:   addresses(a.last),
+			Addresses:   addresses(a),
 			Conditions:  []v1.NodeCondition{ReadyWithoutKubelet()},
 		},
 	}
@@ -79,12 +79,12 @@ func resourceList(scalars [match.NumScalars]offers.Milli) v1.ResourceList {
 	return list
 }
 
-// addresses returns the node's addresses that other machines can use. For an agent on a loopback address that is only its
-// hostname, until the kubelet adds others.
-func addresses(o offers.Offer) []v1.NodeAddress {
-	list := []v1.NodeAddress{{Type: v1.NodeHostName, Address: o.Hostname}}
-	if ip, err := netip.ParseAddr(o.IP); err == nil && !ip.IsLoopback() {
-		list = append([]v1.NodeAddress{{Type: v1.NodeInternalIP, Address: o.IP}}, list...)
+// addresses returns the addresses that the kubelet will report, as far as they are known: a kubelet requests its serving certificate
+// for those in the status. The address of an agent on loopback is not known.
+func addresses(a *agent) []v1.NodeAddress {
+	list := []v1.NodeAddress{{Type: v1.NodeHostName, Address: a.Node}}
+	if ip, err := netip.ParseAddr(a.last.IP); err == nil && !ip.IsLoopback() {
+		list = append([]v1.NodeAddress{{Type: v1.NodeInternalIP, Address: a.last.IP}}, list...)
 	}
 	return list
 }

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -18,8 +19,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
@@ -30,14 +33,24 @@ const (
 	// Back-off for a request that waits for its node, or whose verdict could not be written.
 	firstRetry = 200 * time.Millisecond
 	lastRetry  = 15 * time.Second
+	// longWait is after how many looks at a request that waits an operator is told: after about 25 s.
+	longWait = 7
 )
 
+// approver fetches what Decide needs.
+type approver struct {
+	client kubernetes.Interface
+	nodes  corelisters.NodeLister
+	ranges []netip.Prefix
+}
+
 // Run decides about requests until ctx is done. The client must be allowed to read requests, nodes and the secrets of kube-system,
-// and to approve for the kubelets' signers.
-func Run(ctx context.Context, client kubernetes.Interface) error {
+// and to approve for the kubelets' signers. ranges are those of services and pods.
+func Run(ctx context.Context, client kubernetes.Interface, ranges []netip.Prefix) error {
 	queue := workqueue.NewTypedRateLimitingQueue(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[string](firstRetry, lastRetry))
-	factory := informers.NewSharedInformerFactory(client, 0)
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(lean))
+	a := approver{client: client, nodes: factory.Core().V1().Nodes().Lister(), ranges: ranges}
 	requests := factory.Certificates().V1().CertificateSigningRequests()
 	add := func(obj any) { queue.Add(obj.(*certificatesv1.CertificateSigningRequest).Name) }
 	_, err := requests.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -52,6 +65,7 @@ func Run(ctx context.Context, client kubernetes.Interface) error {
 
 	var worker sync.WaitGroup
 	worker.Go(func() {
+		factory.WaitForCacheSync(ctx.Done()) // all nodes must be known before any gets an address
 		for {
 			name, shutdown := queue.Get()
 			if shutdown {
@@ -59,7 +73,7 @@ func Run(ctx context.Context, client kubernetes.Interface) error {
 			}
 			request, err := requests.Lister().Get(name)
 			if err == nil {
-				err = handle(ctx, client, request)
+				err = a.handle(ctx, request)
 			}
 			again(ctx, queue, name, err)
 		}
@@ -68,6 +82,20 @@ func Run(ctx context.Context, client kubernetes.Interface) error {
 	queue.ShutDown()
 	worker.Wait()
 	return nil
+}
+
+// lean keeps of a node what Decide needs.
+func lean(obj any) (any, error) {
+	node, ok := obj.(*corev1.Node)
+	if !ok {
+		return obj, nil
+	}
+	return &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: node.Name, ResourceVersion: node.ResourceVersion, Annotations: map[string]string{
+			api.AnnotationAgentAddress: node.Annotations[api.AnnotationAgentAddress],
+		}},
+		Status: corev1.NodeStatus{Addresses: node.Status.Addresses},
+	}, nil
 }
 
 // again requeues the request if it needs another look.
@@ -79,6 +107,8 @@ func again(ctx context.Context, queue workqueue.TypedRateLimitingInterface[strin
 	}
 	if !errors.Is(err, errWait) {
 		logrus.WithError(err).WithField("csr", name).Warn("cannot decide about a certificate signing request; retrying")
+	} else if queue.NumRequeues(name) == longWait {
+		logrus.WithField("csr", name).Warn(err)
 	}
 	queue.AddRateLimited(name)
 }
@@ -86,11 +116,11 @@ func again(ctx context.Context, queue workqueue.TypedRateLimitingInterface[strin
 // errWait is for a request that must be checked again later.
 var errWait = errors.New("the request must wait")
 
-func handle(ctx context.Context, client kubernetes.Interface, request *certificatesv1.CertificateSigningRequest) error {
+func (a approver) handle(ctx context.Context, request *certificatesv1.CertificateSigningRequest) error {
 	if len(request.Status.Conditions) > 0 || len(request.Status.Certificate) > 0 {
 		return nil
 	}
-	facts, err := gather(ctx, client, request)
+	facts, err := a.gather(ctx, request)
 	if err != nil {
 		return err
 	}
@@ -103,7 +133,7 @@ func handle(ctx context.Context, client kubernetes.Interface, request *certifica
 	}
 	decided := request.DeepCopy()
 	decided.Status.Conditions = append(decided.Status.Conditions, condition(verdict, reason))
-	_, err = client.CertificatesV1().CertificateSigningRequests().
+	_, err = a.client.CertificatesV1().CertificateSigningRequests().
 		UpdateApproval(ctx, request.Name, decided, metav1.UpdateOptions{})
 	if err != nil {
 		return fmt.Errorf("cannot %s: %w", verdict, err)
@@ -118,12 +148,10 @@ func handle(ctx context.Context, client kubernetes.Interface, request *certifica
 }
 
 // gather fetches the Facts about the request.
-func gather(
-	ctx context.Context, client kubernetes.Interface, request *certificatesv1.CertificateSigningRequest,
-) (Facts, error) {
-	facts := Facts{Request: request}
+func (a approver) gather(ctx context.Context, request *certificatesv1.CertificateSigningRequest) (facts Facts, err error) {
+	facts.Request, facts.Ranges = request, a.ranges
 	if id, ok := strings.CutPrefix(request.Spec.Username, bootstrapUserPrefix); ok {
-		secret, err := client.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, "bootstrap-token-"+id, metav1.GetOptions{})
+		secret, err := a.client.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, "bootstrap-token-"+id, metav1.GetOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
 			return Facts{}, fmt.Errorf("cannot read the bootstrap token: %w", err)
 		}
@@ -133,11 +161,10 @@ func gather(
 		return facts, nil
 	}
 	if name, ok := strings.CutPrefix(request.Spec.Username, nodeUserPrefix); ok {
-		node, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
-		if err != nil && !apierrors.IsNotFound(err) {
-			return Facts{}, fmt.Errorf("cannot read the node: %w", err)
+		if facts.Nodes, err = a.nodes.List(labels.Everything()); err != nil {
+			return Facts{}, fmt.Errorf("cannot list the nodes: %w", err)
 		}
-		if err == nil {
+		if node, err := a.nodes.Get(name); err == nil {
 			facts.Node = node
 		}
 	}

@@ -20,7 +20,7 @@ func run(t *testing.T, client kubernetes.Interface) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Run(ctx, client) }()
+	go func() { done <- Run(ctx, client, nil) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

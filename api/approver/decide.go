@@ -4,11 +4,14 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/k8sm/k8sm/api"
 )
 
 // Verdict is a decision about a certificate signing request.
@@ -47,6 +50,10 @@ type Facts struct {
 	TokenNode string
 	// Node is the node that the requester claims to be; nil if it does not exist.
 	Node *corev1.Node
+	// Nodes are all nodes.
+	Nodes []*corev1.Node
+	// Ranges are those of services and pods: no machine has an address in them.
+	Ranges []netip.Prefix
 }
 
 const (
@@ -116,10 +123,59 @@ func decideServing(f Facts) (Verdict, string) {
 	if f.Node == nil {
 		return Wait, "the node does not exist yet"
 	}
-	if stranger := foreignName(request, f.Node); stranger != "" {
-		return Wait, fmt.Sprintf("%s is not among the addresses in the status of node %s", stranger, f.Node.Name)
+	for _, name := range request.DNSNames {
+		if name != f.Node.Name {
+			return Deny, fmt.Sprintf("%s is not the name of the node", name)
+		}
 	}
-	return Approve, "all names and addresses belong to the node"
+	for _, address := range request.IPAddresses {
+		ip, _ := netip.AddrFromSlice(address)
+		if verdict, reason := decideAddress(f, ip.Unmap()); verdict != Approve {
+			return verdict, reason
+		}
+	}
+	return Approve, "the name and all addresses are the node's"
+}
+
+// decideAddress decides whether the node may serve at the address. Its agent's address is the node's by what Mesos says. The node may
+// have more: of the other IP family, or because its agent advertises an address that the machine does not have. These only the node
+// knows. So it gets them if they can be no one else's.
+func decideAddress(f Facts, ip netip.Addr) (Verdict, string) {
+	agent, ok := agentAddress(f.Node)
+	switch {
+	case !ip.IsGlobalUnicast():
+		return Deny, fmt.Sprintf("%s is not an address at which others reach a machine", ip)
+	case slices.ContainsFunc(f.Ranges, func(r netip.Prefix) bool { return r.Contains(ip) }):
+		return Deny, fmt.Sprintf("%s is in a range of services or pods", ip)
+	case !ok:
+		return Wait, fmt.Sprintf("the scheduler has not written the address of the agent of node %s yet", f.Node.Name)
+	case ip == agent:
+		return Approve, ""
+	case !reports(f.Node, ip):
+		return Wait, fmt.Sprintf("%s is not among the addresses in the status of node %s", ip, f.Node.Name)
+	}
+	for _, other := range f.Nodes {
+		theirs, ok := agentAddress(other)
+		sameMachine := ok && (theirs == agent || theirs.IsLoopback() && agent.IsLoopback())
+		if other.Name != f.Node.Name && !sameMachine && (theirs == ip || reports(other, ip)) {
+			return Wait, fmt.Sprintf("node %s has the address %s, too, and is on another machine", other.Name, ip)
+		}
+	}
+	return Approve, ""
+}
+
+// agentAddress returns the address of the node's agent, as the scheduler wrote it.
+func agentAddress(node *corev1.Node) (netip.Addr, bool) {
+	endpoint, err := netip.ParseAddrPort(node.Annotations[api.AnnotationAgentAddress])
+	return endpoint.Addr().Unmap(), err == nil
+}
+
+// reports tells whether the node's status has the address.
+func reports(node *corev1.Node, ip netip.Addr) bool {
+	return slices.ContainsFunc(node.Status.Addresses, func(a corev1.NodeAddress) bool {
+		own, err := netip.ParseAddr(a.Address)
+		return err == nil && own.Unmap() == ip
+	})
 }
 
 // subjectProblem returns why the subject is not that of the node's user, or "".
@@ -141,25 +197,6 @@ func usagesAre(usages []certificatesv1.KeyUsage, purpose certificatesv1.KeyUsage
 		}
 	}
 	return slices.Contains(usages, purpose) && slices.Contains(usages, certificatesv1.UsageDigitalSignature)
-}
-
-// foreignName returns a name or address in the request that does not belong to the node, or "".
-func foreignName(request *x509.CertificateRequest, node *corev1.Node) string {
-	own := []string{node.Name}
-	for _, a := range node.Status.Addresses {
-		own = append(own, a.Address)
-	}
-	for _, name := range request.DNSNames {
-		if !slices.Contains(own, name) {
-			return name
-		}
-	}
-	for _, ip := range request.IPAddresses {
-		if !slices.Contains(own, ip.String()) {
-			return ip.String()
-		}
-	}
-	return ""
 }
 
 func parse(data []byte) (*x509.CertificateRequest, error) {

@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"testing"
@@ -15,6 +16,8 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8sm/k8sm/api"
 )
 
 // signed returns the PEM of a request after the template.
@@ -60,10 +63,18 @@ func serving(t *testing.T, change func(*x509.CertificateRequest)) Facts {
 		change(&template)
 	}
 	return Facts{
+		Nodes: []*corev1.Node{
+			nodeAt("n2", "10.0.0.2:5051", "10.0.0.2", "fd00::2"),
+			nodeAt("n3", "10.0.0.4:5051", "10.0.0.3"), // a liar
+			nodeAt("n1-5052", "10.0.0.1:5052", "10.0.0.1", "fd00::1"),
+		},
+		Ranges: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")},
 		Node: &corev1.Node{
-			ObjectMeta: metav1.ObjectMeta{Name: "n1"},
+			ObjectMeta: metav1.ObjectMeta{Name: "n1", Annotations: map[string]string{api.AnnotationAgentAddress: "10.0.0.1:5051"}},
 			Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
-				{Type: corev1.NodeInternalIP, Address: "10.0.0.1"}, {Type: corev1.NodeHostName, Address: "n1.example"},
+				{Type: corev1.NodeInternalIP, Address: "10.0.0.1"}, {Type: corev1.NodeInternalIP, Address: "fd00::1"},
+				{Type: corev1.NodeInternalIP, Address: "10.96.0.1"}, {Type: corev1.NodeInternalIP, Address: "10.0.0.2"},
+				{Type: corev1.NodeInternalIP, Address: "10.0.0.3"}, {Type: corev1.NodeInternalDNS, Address: "kubernetes.default.svc"},
 			}},
 		},
 		Request: &certificatesv1.CertificateSigningRequest{
@@ -76,6 +87,15 @@ func serving(t *testing.T, change func(*x509.CertificateRequest)) Facts {
 			},
 		},
 	}
+}
+
+// nodeAt is a node whose status has these addresses, and whose agent has that one.
+func nodeAt(name, agent string, addresses ...string) *corev1.Node {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{api.AnnotationAgentAddress: agent}}}
+	for _, address := range addresses {
+		node.Status.Addresses = append(node.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: address})
+	}
+	return node
 }
 
 func but(f Facts, change func(*Facts)) Facts {
@@ -134,11 +154,33 @@ func TestKubeletServesUnderItsNodesNamesOnly(t *testing.T) {
 	names := func(names ...string) Facts {
 		return with(func(r *x509.CertificateRequest) { r.DNSNames = names })
 	}
+	at := func(addresses ...string) Facts {
+		return with(func(r *x509.CertificateRequest) {
+			r.IPAddresses = nil
+			for _, address := range addresses {
+				r.IPAddresses = append(r.IPAddresses, net.ParseIP(address))
+			}
+		})
+	}
+	agent := func(endpoint string, f Facts) Facts {
+		return but(f, func(f *Facts) { f.Node.Annotations[api.AnnotationAgentAddress] = endpoint })
+	}
 	decisions{
-		"its own names":         {serving(t, nil), Approve},
-		"a name in its status":  {names("n1.example"), Approve},
+		"its own names":        {serving(t, nil), Approve},
+		"a name in its status": {names("kubernetes.default.svc"), Deny},
+		"its other family":     {at("10.0.0.1", "fd00::1"), Approve},
+		"another agent's":      {at("10.0.0.1", "10.0.0.2"), Wait},
+		"what two nodes claim": {at("10.0.0.3"), Wait},
+		"a service's":          {at("10.96.0.1"), Deny},
+		"this machine's":       {at("127.0.0.1"), Deny},
+		"not in its status":    {at("10.0.0.9"), Wait},
+		"of an unknown agent":  {agent("", serving(t, nil)), Wait},
+		"agent on loopback":    {agent("127.0.0.1:5051", at("fd00::1")), Wait},
+		"agents on loopback": {but(agent("127.0.0.1:5051", at("10.0.0.1")), func(f *Facts) {
+			f.Nodes = []*corev1.Node{nodeAt("n1-5052", "127.0.0.1:5052", "10.0.0.1")}
+		}), Approve},
 		"no names":              {with(func(r *x509.CertificateRequest) { r.DNSNames, r.IPAddresses = nil, nil }), Deny},
-		"a name of others":      {names("n1", "kubernetes"), Wait},
+		"a name of others":      {names("n1", "kubernetes"), Deny},
 		"an address of others":  {with(func(r *x509.CertificateRequest) { r.IPAddresses = []net.IP{net.IPv4(10, 0, 0, 2)} }), Wait},
 		"before the node":       {but(serving(t, nil), func(f *Facts) { f.Node = nil }), Wait},
 		"another node":          {with(func(r *x509.CertificateRequest) { r.Subject = subject("n2") }), Deny},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -36,6 +37,9 @@ func (c Config) addOns() ([]object, error) {
 	minions, err := c.minionConfig()
 	if err != nil {
 		return nil, err
+	}
+	if minions.KubeletServingCA, err = os.ReadFile(c.StateDir.KubeletServingCA()); err != nil {
+		return nil, fmt.Errorf("cannot read the CA of kubelets' serving certificates: %w", err)
 	}
 	config, err := minionConfigMap(minions)
 	if err != nil {

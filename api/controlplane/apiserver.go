@@ -83,7 +83,7 @@ func (c Config) apiServerFlags(etcd statedir.Etcd) flags {
 		"requestheader-username-headers": "X-Remote-User", "requestheader-group-headers": "X-Remote-Group",
 		"requestheader-extra-headers-prefix": "X-Remote-Extra-",
 
-		"kubelet-certificate-authority":   d.CA(),
+		"kubelet-certificate-authority":   d.KubeletTrust(),
 		"kubelet-preferred-address-types": "InternalIP,Hostname",
 	}
 	f["service-account-signing-key-file"] = d.ServiceAccountKey()

@@ -147,7 +147,20 @@ func requestCertificate(
 	t *testing.T, kubelet, admin kubernetes.Interface, node string,
 ) (certificatesv1.RequestConditionType, identity) {
 	t.Helper()
-	request, key := signedRequest(t, node)
+	request, key := signedRequest(t, x509.CertificateRequest{Subject: nodeSubject(node)})
+	condition, certificate := decided(t, kubelet, admin, request)
+	return condition, identity{cert: certificate, key: key}
+}
+
+func nodeSubject(node string) pkix.Name {
+	return pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}}
+}
+
+// decided submits a request, waits until it is decided and, if approved, signed, and returns what became of it.
+func decided(
+	t *testing.T, kubelet, admin kubernetes.Interface, request *certificatesv1.CertificateSigningRequest,
+) (certificatesv1.RequestConditionType, []byte) {
+	t.Helper()
 	created, err := kubelet.CertificatesV1().CertificateSigningRequests().Create(t.Context(), request, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -160,26 +173,24 @@ func requestCertificate(
 		}
 		status = r.Status
 		if len(status.Conditions) == 0 {
-			return "the request for " + node + " is not decided"
+			return "the request is not decided"
 		}
 		if status.Conditions[0].Type == certificatesv1.CertificateApproved && len(status.Certificate) == 0 {
-			return "the request for " + node + " is not signed"
+			return "the request is not signed"
 		}
 		return ""
 	})
-	return status.Conditions[0].Type, identity{cert: status.Certificate, key: key}
+	return status.Conditions[0].Type, status.Certificate
 }
 
-// signedRequest returns a request and the PEM of its key.
-func signedRequest(t *testing.T, node string) (*certificatesv1.CertificateSigningRequest, []byte) {
+// signedRequest returns a request for a client certificate and the PEM of its key.
+func signedRequest(t *testing.T, template x509.CertificateRequest) (*certificatesv1.CertificateSigningRequest, []byte) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}},
-	}, key)
+	der, err := x509.CreateCertificateRequest(rand.Reader, &template, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +295,7 @@ func testScheduler(t *testing.T, dir statedir.Dir) {
 	}
 }
 
-func testMinionConfig(t *testing.T, admin kubernetes.Interface) {
+func testMinionConfig(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
 	m, err := admin.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(t.Context(), api.MinionConfigName, metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -294,12 +305,17 @@ func testMinionConfig(t *testing.T, admin kubernetes.Interface) {
 		t.Fatal(err)
 	}
 	contain, enforce := false, true
+	servingCA, err := os.ReadFile(dir.KubeletServingCA())
+	if err != nil {
+		t.Fatal(err)
+	}
 	want := api.MinionConfig{
 		ClusterDomain: "cluster.local", ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16",
 		IdleTimeout: &metav1.Duration{Duration: 20 * time.Minute}, CleanupDelay: &metav1.Duration{Duration: 5 * time.Minute}, ContainPods: &contain, NetworkPolicy: &enforce,
 		ProxyMode: "iptables", NodePorts: "30000-30999",
-		Network:      api.PodNetwork{Mode: api.NetworkAuto, VXLANVNI: 5050, VXLANPort: 8472, CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin"},
-		EvictionHard: map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi"},
+		Network:          api.PodNetwork{Mode: api.NetworkAuto, VXLANVNI: 5050, VXLANPort: 8472, CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin"},
+		KubeletServingCA: servingCA,
+		EvictionHard:     map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

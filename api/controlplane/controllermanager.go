@@ -57,7 +57,11 @@ func (c Config) controllerManagerFlags() flags {
 
 		"controllers":                     "*,bootstrap-signer-controller,token-cleaner-controller",
 		"use-service-account-credentials": "true", "service-account-private-key-file": d.ServiceAccountKey(),
-		"root-ca-file": d.CA(), "cluster-signing-cert-file": d.CA(), "cluster-signing-key-file": d.CAKey(),
+		"root-ca-file": d.CA(),
+		// Each signer has its CA. The signer kubernetes.io/legacy-unknown has none: it would sign for any name.
+		"cluster-signing-kube-apiserver-client-cert-file": d.CA(), "cluster-signing-kube-apiserver-client-key-file": d.CAKey(),
+		"cluster-signing-kubelet-client-cert-file": d.CA(), "cluster-signing-kubelet-client-key-file": d.CAKey(),
+		"cluster-signing-kubelet-serving-cert-file": d.KubeletServingCA(), "cluster-signing-kubelet-serving-key-file": d.KubeletServingCAKey(),
 	}
 	c.maskFlags(f)
 	return f

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -224,7 +225,13 @@ func (c Config) runClients(ctx context.Context, client kubernetes.Interface, url
 	if err != nil {
 		return err
 	}
-	approve := func(ctx context.Context) error { return approver.Run(ctx, client) }
+	ranges, err := c.ranges()
+	if err != nil {
+		return err
+	}
+	approve := func(ctx context.Context) error {
+		return approver.Run(ctx, client, slices.Concat(ranges.services, ranges.pods))
+	}
 	return whileRunning(ctx, start(ctx, manage), func(ctx context.Context) error {
 		return whileRunning(ctx, start(ctx, approve), func(ctx context.Context) error {
 			addOns, err := c.addOns()

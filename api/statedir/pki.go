@@ -58,12 +58,17 @@ const (
 	etcdAuthority       = "etcd-ca"
 	etcdClient          = "etcd-client"
 
+	kubeletServingAuthority = "kubelet-serving-ca"
+
 	authorityLife = 10 * 365 * 24 * time.Hour
 	leafLife      = 365 * 24 * time.Hour
 	// A certificate that expires within this time is reissued at the next start.
 	renewBefore = 90 * 24 * time.Hour
 	// Clocks of other machines may be behind ours.
 	clockSkew = time.Hour
+	// For this long, the API server also accepts serving certificates that kubelets got from the cluster's CA, before kubelets had a
+	// CA of their own: time enough to replace all minions.
+	servingTransition = 30 * 24 * time.Hour
 )
 
 // Spec is the input for the certificates and kubeconfigs of a cluster.
@@ -87,6 +92,7 @@ func (d Dir) Prepare(spec Spec) error {
 		{clusterAuthority, "k8sm"},
 		{frontProxyAuthority, "k8sm-front-proxy"},
 		{etcdAuthority, "k8sm-etcd"},
+		{kubeletServingAuthority, "k8sm-kubelet-serving"},
 	} {
 		ca, err := d.authority(a.name, a.commonName, spec.Now)
 		if err != nil {
@@ -102,7 +108,19 @@ func (d Dir) Prepare(spec Spec) error {
 	if _, err := d.privateKey(d.ServiceAccountKey()); err != nil {
 		return err
 	}
+	if err := d.kubeletTrust(authorities[kubeletServingAuthority].cert, authorities[clusterAuthority].cert, spec.Now); err != nil {
+		return err
+	}
 	return d.kubeconfigs(spec, authorities[clusterAuthority])
+}
+
+// kubeletTrust writes KubeletTrust. The cluster's CA belongs to it for a while if it is clearly older than the kubelets' CA.
+func (d Dir) kubeletTrust(serving, cluster *x509.Certificate, now time.Time) error {
+	trusted := []*x509.Certificate{serving}
+	if serving.NotBefore.Sub(cluster.NotBefore) > clockSkew && now.Before(serving.NotBefore.Add(clockSkew+servingTransition)) {
+		trusted = append(trusted, cluster)
+	}
+	return writeCerts(d.KubeletTrust(), trusted...)
 }
 
 // leaf specifies a certificate.
@@ -185,7 +203,7 @@ func (d Dir) newAuthority(name, commonName string, now time.Time) (*pair, error)
 	if err != nil {
 		return nil, err
 	}
-	return &pair{cert: cert, key: key}, writeCert(d.cert(name), cert)
+	return &pair{cert: cert, key: key}, writeCerts(d.cert(name), cert)
 }
 
 // leaf returns the certificate, and issues it again unless the existing one is acceptable.
@@ -205,7 +223,7 @@ func (d Dir) leaf(l leaf, ca *pair, now time.Time) (*pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &pair{cert: cert, key: key}, writeCert(d.cert(l.name), cert)
+	return &pair{cert: cert, key: key}, writeCerts(d.cert(l.name), cert)
 }
 
 func (l leaf) template(ca *x509.Certificate, now time.Time) *x509.Certificate {
@@ -313,8 +331,8 @@ func sign(template *x509.Certificate, ca *pair, public crypto.PublicKey) (*x509.
 	return x509.ParseCertificate(der)
 }
 
-func writeCert(file string, cert *x509.Certificate) error {
-	data, err := certutil.EncodeCertificates(cert)
+func writeCerts(file string, certs ...*x509.Certificate) error {
+	data, err := certutil.EncodeCertificates(certs...)
 	if err != nil {
 		return fmt.Errorf("cannot encode the certificate %s: %w", file, err)
 	}

@@ -54,6 +54,16 @@ func (d Dir) CA() string { return d.cert(clusterAuthority) }
 // CAKey is the private key to CA.
 func (d Dir) CAKey() string { return d.key(clusterAuthority) }
 
+// KubeletServingCA is the certificate of the CA that signs kubelets' serving certificates, and nothing else. So no client of another
+// server believes a kubelet.
+func (d Dir) KubeletServingCA() string { return d.cert(kubeletServingAuthority) }
+
+// KubeletServingCAKey is the private key to KubeletServingCA.
+func (d Dir) KubeletServingCAKey() string { return d.key(kubeletServingAuthority) }
+
+// KubeletTrust has the CAs whose certificates the API server accepts from kubelets. Prepare writes it.
+func (d Dir) KubeletTrust() string { return d.cert("kubelet-trust") }
+
 // FrontProxyCA is the CA for the API server's client certificate when it forwards requests to aggregated API servers
 // (https://kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer/).
 func (d Dir) FrontProxyCA() string { return d.cert(frontProxyAuthority) }

@@ -105,6 +105,42 @@ func TestClientCertificateCannotServe(t *testing.T) {
 	}
 }
 
+// The CA of kubelets' serving certificates came later than the others.
+func TestKubeletsOfAnOlderClusterAreTrustedForAWhile(t *testing.T) {
+	d := Dir(t.TempDir())
+	trusted := func(at time.Time) (names []string) {
+		s := spec()
+		s.Now = at
+		prepare(t, d, s)
+		certs, err := certutil.CertsFromFile(d.KubeletTrust())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, cert := range certs {
+			names = append(names, cert.Subject.CommonName)
+		}
+		return names
+	}
+	alone, both := []string{"k8sm-kubelet-serving"}, []string{"k8sm-kubelet-serving", "k8sm"}
+	check := func(at time.Time, want []string) {
+		t.Helper()
+		if diff := cmp.Diff(want, trusted(at)); diff != "" {
+			t.Errorf("at %s the API server trusts (-want +got):\n%s", at, diff)
+		}
+	}
+	const day = 24 * time.Hour
+	check(now, alone)
+	check(now.Add(day), alone)
+	for _, file := range []string{d.KubeletServingCA(), d.KubeletServingCAKey()} {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(now.Add(10*day), both)
+	check(now.Add(39*day), both)
+	check(now.Add(41*day), alone)
+}
+
 func TestKubeconfigsCarryTheirUsers(t *testing.T) {
 	d := Dir(t.TempDir())
 	prepare(t, d, spec())
