@@ -48,6 +48,7 @@ func TestNodesOfOneMachine(t *testing.T) {
 		t.Run("this machine reaches pods, and services at every node", func(t *testing.T) { thisMachineReaches(t, c, pods) })
 		t.Run("pods on every node reach the API server", func(t *testing.T) { apiServerIsReached(t, c) })
 		t.Run("pods of different nodes reach each other by their own addresses", func(t *testing.T) { podsOfNodesMeet(t, c) })
+		t.Run("the page about security says what is", func(t *testing.T) { securityIsAsThePageSays(t, c, dir, pods[targetNode]) })
 		t.Run("a node that is slowed down is slow", func(t *testing.T) { slowedDown(t, c, pods["node-3"]) })
 		t.Run("pods of a node that is cut off are replaced, and none runs twice when it is back", func(t *testing.T) { cutOff(t, c) })
 		t.Run("nodes of a km up that was killed are taken over", func(t *testing.T) { takenOver(t, c, dir, pods) })

@@ -85,11 +85,7 @@ func podsOfNodesMeet(t *testing.T, c *scratch.Cluster) {
 // onNode runs a command in the network namespace of a node.
 func onNode(t *testing.T, node string, command ...string) string {
 	t.Helper()
-	namespaces, err := filepath.Glob("/run/netns/*-" + node)
-	if err != nil || len(namespaces) != 1 {
-		t.Fatalf("namespaces of %s: %v %v", node, namespaces, err)
-	}
-	out, err := exec.CommandContext(t.Context(), "nsenter", append([]string{"--net=" + namespaces[0]}, command...)...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "nsenter", append([]string{"--net=" + namespaceOf(t, node)}, command...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v on %s: %v: %s", command, node, err, out)
 	}

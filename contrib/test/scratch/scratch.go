@@ -162,6 +162,15 @@ func (c *Cluster) KM(ctx context.Context, args ...string) *exec.Cmd {
 // StatusAddress is where the scheduler serves its status, as "host:port".
 func (c *Cluster) StatusAddress() string { return fmt.Sprintf("127.0.0.1:%d", c.ports.status) }
 
+// EtcdAddress is where etcd answers clients, as "host:port".
+func (c *Cluster) EtcdAddress() string { return fmt.Sprintf("127.0.0.1:%d", c.ports.etcd) }
+
+// Ports are the ports that the cluster listens on, by those that it would have by default.
+func (c *Cluster) Ports() map[string]int {
+	p := c.ports
+	return map[string]int{"6443": p.api, "2379": p.etcd, "5050": p.mesos, "5051": p.mesos + 1, "10259": p.status, "10053": p.dns, "10054": p.dns + 1}
+}
+
 // PID is the process id of `km up`.
 func (c *Cluster) PID() int { return c.cmd.Process.Pid }
 
