@@ -18,6 +18,18 @@ type prober interface {
 	Blocked(ctx context.Context) ([]string, error)
 }
 
+// watchNetwork returns a function that returns the problems with the other nodes.
+func (n *node) watchNetwork(client kubernetes.Interface) func(context.Context) []string {
+	blocked := n.blockedPeers(client)
+	return func(ctx context.Context) []string {
+		problems := n.routes.get()
+		if blocked != nil {
+			problems = append(problems, blocked(ctx)...)
+		}
+		return problems
+	}
+}
+
 // blockedPeers returns a function that checks whether packets from this node's pods reach the other nodes, and describes the remedy
 // if not. It returns nil if the network cannot check that.
 func (n *node) blockedPeers(client kubernetes.Interface) func(context.Context) []string {

@@ -45,6 +45,8 @@ type node struct {
 	policies *policy.Enforcer // nil without enforcement
 	// problems are those of the agent that its operator should know.
 	problems []string
+	// routes are the problems with prefixes that this machine does not route to pods.
+	routes routeProblems
 	// cgroupParent is the parent cgroup of containers; empty for Docker Engine's default.
 	cgroupParent string
 }
@@ -269,7 +271,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	}
 	running.policies = n.enforcePolicies(alive, client)
 	running.report = supervise.Start(alive, "the node report", func(ctx context.Context) error {
-		r := report{version: api.Version, started: n.started, problems: n.problems, watch: n.blockedPeers(client)}
+		r := report{version: api.Version, started: n.started, problems: n.problems, watch: n.watchNetwork(client)}
 		return r.keep(ctx, client, n.boot.Node)
 	})
 	if err := n.setUpNetwork(ctx, client); err != nil {

@@ -23,6 +23,7 @@ import (
 func (n *node) watchPeers(ctx context.Context, client kubernetes.Interface, pods mesh) error {
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(onlyNetwork))
 	nodes := factory.Core().V1().Nodes()
+	ctx, cancel := context.WithCancel(ctx)
 	changed := make(chan struct{}, 1) // coalesces bursts of changes
 	change := func() {
 		select {
@@ -30,14 +31,19 @@ func (n *node) watchPeers(ctx context.Context, client kubernetes.Interface, pods
 		default:
 		}
 	}
-	_, err := nodes.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { change() }, UpdateFunc: func(any, any) { change() }, DeleteFunc: func(any) { change() },
-	})
-	if err != nil {
+	if err := onChange(nodes.Informer(), change); err != nil {
+		cancel()
 		return fmt.Errorf("cannot watch the other nodes: %w", err)
 	}
 	factory.StartWithContext(ctx)
 	defer factory.Shutdown()
+	others, err := observe(ctx, client, n.boot.APIServer, change)
+	if err != nil {
+		cancel()
+		return err
+	}
+	defer others.shutdown()
+	defer cancel() // before the informers are awaited
 	if !cache.WaitForCacheSync(ctx.Done(), nodes.Informer().HasSynced) {
 		return ctx.Err()
 	}
@@ -47,8 +53,10 @@ func (n *node) watchPeers(ctx context.Context, client kubernetes.Interface, pods
 		if err != nil {
 			return fmt.Errorf("cannot list the other nodes: %w", err)
 		}
-		peers, problems := peersOf(list, n.boot.Node, n.cluster)
-		for _, problem := range problems {
+		around, unread := others.look(ctx)
+		around.takeCluster(list, n.cluster)
+		peers, problems := peersOf(list, n.boot.Node, around)
+		for _, problem := range n.routes.set(append(unread, problems...)) {
 			n.log.Warn(problem)
 		}
 		if sent == nil || !slices.EqualFunc(sent, peers, samePeer) {
@@ -72,19 +80,20 @@ func onlyNetwork(object any) (any, error) {
 	return &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: node.Name, UID: node.UID, ResourceVersion: node.ResourceVersion,
-			Annotations: map[string]string{api.AnnotationPodPrefixes: node.Annotations[api.AnnotationPodPrefixes]},
+			Annotations: map[string]string{
+				api.AnnotationPodPrefixes: node.Annotations[api.AnnotationPodPrefixes], api.AnnotationAgentAddress: node.Annotations[api.AnnotationAgentAddress],
+			},
 		},
 		Spec:   corev1.NodeSpec{PodCIDRs: node.Spec.PodCIDRs},
 		Status: corev1.NodeStatus{Addresses: node.Status.Addresses},
 	}, nil
 }
 
-// peersOf returns all nodes except this one as the pod network needs them, sorted by name. Nodes announce further prefixes of their
-// pods themselves: a prefix that would take packets from others is skipped, with a problem.
-func peersOf(nodes []*corev1.Node, self string, cluster api.MinionConfig) (peers []network.Peer, problems []error) {
+// peersOf returns all nodes except this one as the pod network needs them, sorted by name. A further prefix of pods that would take
+// packets from others is skipped, with a problem: whoever can write to a node's annotations could redirect any traffic.
+func peersOf(nodes []*corev1.Node, self string, around surroundings) (peers []network.Peer, problems []error) {
 	nodes = slices.Clone(nodes)
 	slices.SortFunc(nodes, func(a, b *corev1.Node) int { return strings.Compare(a.Name, b.Name) })
-	taken := takenPrefixes(nodes, cluster)
 	peers = []network.Peer{}
 	for _, node := range nodes {
 		peer := network.Peer{Node: node.Name, Addresses: internalIPs(node), Prefixes: podCIDRs(node)}
@@ -93,34 +102,18 @@ func peersOf(nodes []*corev1.Node, self string, cluster api.MinionConfig) (peers
 			problems = append(problems, fmt.Errorf("node %s: annotation %s: %w", node.Name, api.AnnotationPodPrefixes, err))
 		}
 		for _, prefix := range further {
-			if i := slices.IndexFunc(taken, prefix.Overlaps); i >= 0 {
-				problems = append(problems, fmt.Errorf("node %s: annotation %s: %s overlaps %s, which belongs to others",
-					node.Name, api.AnnotationPodPrefixes, prefix, taken[i]))
+			if err := around.refuse(prefix); err != nil {
+				problems = append(problems, fmt.Errorf("pods on node %s are not reached by this address: annotation %s: %w", node.Name, api.AnnotationPodPrefixes, err))
 				continue
 			}
-			peer.Prefixes, taken = append(peer.Prefixes, prefix), append(taken, prefix)
+			peer.Prefixes = append(peer.Prefixes, prefix)
+			around.taken = append(around.taken, taken{prefix, "an address of pods on node " + node.Name})
 		}
 		if node.Name != self && len(peer.Addresses) > 0 && len(peer.Prefixes) > 0 {
 			peers = append(peers, peer)
 		}
 	}
 	return peers, problems
-}
-
-// takenPrefixes returns the ranges of services, machines and the nodes' pod CIDRs.
-func takenPrefixes(nodes []*corev1.Node, cluster api.MinionConfig) (taken []netip.Prefix) {
-	for _, text := range strings.Split(cluster.ServiceCIDR, ",") {
-		if prefix, err := netip.ParsePrefix(text); err == nil {
-			taken = append(taken, prefix)
-		}
-	}
-	for _, node := range nodes {
-		taken = append(taken, podCIDRs(node)...)
-		for _, address := range internalIPs(node) {
-			taken = append(taken, netip.PrefixFrom(address, address.BitLen()))
-		}
-	}
-	return taken
 }
 
 func podCIDRs(node *corev1.Node) (prefixes []netip.Prefix) {

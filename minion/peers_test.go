@@ -29,13 +29,16 @@ func TestPeersAreTheOtherNodesWithTheirPodsAddresses(t *testing.T) {
 	cluster := api.MinionConfig{ServiceCIDR: "10.96.0.0/16,fd96::/108"}
 	bare := networkNode("new", "192.0.2.9", "10.244.9.0/24", "")
 	bare.Spec.PodCIDRs = nil
-	peers, problems := peersOf([]*corev1.Node{
+	nodes := []*corev1.Node{
 		networkNode("c", "192.0.2.3", "10.244.3.0/24", "203.0.113.7/32, 203.0.113.9/32"),
 		networkNode("self", "192.0.2.1", "10.244.1.0/24", ""),
 		networkNode("b", "192.0.2.2", "10.244.2.0/24", "10.244.3.4/32,0.0.0.0/0,10.96.0.1/32,192.0.2.1/32,203.0.113.9/32"),
 		networkNode("d", "192.0.2.4", "10.244.4.0/24", "nonsense"),
 		bare,
-	}, "self", cluster)
+	}
+	var around surroundings
+	around.takeCluster(nodes, cluster)
+	peers, problems := peersOf(nodes, "self", around)
 	prefixes := func(texts ...string) (list []netip.Prefix) {
 		for _, text := range texts {
 			list = append(list, netip.MustParsePrefix(text))
@@ -59,7 +62,7 @@ func TestPeersAreTheOtherNodesWithTheirPodsAddresses(t *testing.T) {
 	}
 	all := strings.Join(told, "\n")
 	for _, refused := range []string{"10.244.3.4/32 overlaps 10.244.3.0/24", "0.0.0.0/0 overlaps", "10.96.0.1/32 overlaps 10.96.0.0/16",
-		"192.0.2.1/32 overlaps", "node c: annotation k8sm.io/pod-prefixes: 203.0.113.9/32 overlaps", `node d: annotation k8sm.io/pod-prefixes: "nonsense"`} {
+		"192.0.2.1/32 overlaps", "node c are not reached by this address: annotation k8sm.io/pod-prefixes: 203.0.113.9/32 overlaps", `node d: annotation k8sm.io/pod-prefixes: "nonsense"`} {
 		if !strings.Contains(all, refused) {
 			t.Errorf("no problem has %q:\n%s", refused, all)
 		}

@@ -45,7 +45,7 @@ func (c Config) addOns() ([]object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(c.dns(), rbac(minions), assignedAddresses(), []object{config}), nil
+	return slices.Concat(c.dns(), rbac(minions), assignedAddresses(), []object{config, addressPools()}), nil
 }
 
 // applyAddOns applies the add-ons. It runs at each start. It retries until ctx ends, because the API server may not have created
@@ -126,6 +126,14 @@ func (c Config) minionConfig() (api.MinionConfig, error) {
 	}
 	minions.EvictionHard = eviction
 	return minions, nil
+}
+
+// addressPools returns the ConfigMap that schedulers fill. They cannot create it: RBAC does not limit that to one name.
+func addressPools() object {
+	return &corev1.ConfigMap{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: api.AddressPoolsNamespace, Name: api.AddressPoolsName},
+	}
 }
 
 func minionConfigMap(minion api.MinionConfig) (object, error) {

@@ -225,6 +225,7 @@ func TestControlPlane(t *testing.T) {
 	t.Run("a claim is bound to the volume that the scheduler gives it", func(t *testing.T) { testLateClaim(t, dir, admin) })
 	t.Run("only the scheduler says which address of a pool a pod has", func(t *testing.T) { testAssignedAddress(t, dir, admin) })
 	t.Run("minions read their configuration", func(t *testing.T) { testMinionConfig(t, dir, admin) })
+	t.Run("the scheduler tells nodes which addresses pods may have", func(t *testing.T) { testAddressPools(t, dir, admin) })
 	t.Run("service accounts get tokens and the root certificate", func(t *testing.T) { testServiceAccount(t, admin) })
 	t.Run("a kubelet serves under no name of others", func(t *testing.T) { testServing(t, dir, admin) })
 

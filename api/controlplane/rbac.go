@@ -35,6 +35,8 @@ func rbac(minion api.MinionConfig) []object {
 		clusterGrant("k8sm:network-policy", networkPolicyRules(minion), nodes),
 		clusterGrant("k8sm:pod-network", podNetworkRules(), nodes),
 		grant(api.MinionConfigNamespace, "k8sm:minion-config", minionConfigRules(), nodes, bootstrap, dns),
+		grant(api.AddressPoolsNamespace, "k8sm:address-pools", oneConfigMap(api.AddressPoolsName, "get", "list", "watch"), nodes),
+		grant(api.AddressPoolsNamespace, "k8sm:publish-address-pools", oneConfigMap(api.AddressPoolsName, "get", "update", "patch"), scheduler),
 		clusterGrant("k8sm:dns", dnsRules(), dns),
 		grant(api.DNSServiceNamespace, "k8sm:dns", dnsSliceRules(), dns),
 		grant(api.DNSLeaseNamespace, "k8sm:dns", dnsLeaseRules(), dns),
@@ -115,8 +117,13 @@ func dnsLeaseRules() []rbacv1.PolicyRule {
 }
 
 func minionConfigRules() []rbacv1.PolicyRule {
-	r := rule("", []string{"configmaps"}, "get", "list", "watch")
-	r.ResourceNames = []string{api.MinionConfigName}
+	return oneConfigMap(api.MinionConfigName, "get", "list", "watch")
+}
+
+// oneConfigMap permits the verbs on the ConfigMap with this name.
+func oneConfigMap(name string, verbs ...string) []rbacv1.PolicyRule {
+	r := rule("", []string{"configmaps"}, verbs...)
+	r.ResourceNames = []string{name}
 	return []rbacv1.PolicyRule{r}
 }
 

@@ -9,7 +9,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -34,10 +36,22 @@ const attempts = 50
 var errBusy = errors.New("the addresses keep being changed by others, or this scheduler does not lead any more")
 
 // Assigner assigns the addresses. Its methods may be called concurrently, even in several processes.
-type Assigner struct{ kv clientv3.KV }
+type Assigner struct {
+	kv clientv3.KV
+
+	mu       sync.Mutex // guards reserved
+	reserved []Taken    // that no pod may have, even if a pool has them
+}
 
 // New returns an assigner on a folder of its own in etcd.
 func New(kv clientv3.KV) *Assigner { return &Assigner{kv: kv} }
+
+// reserve sets the ranges that no pod gets an address of.
+func (a *Assigner) reserve(taken []Taken) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reserved = taken
+}
 
 // Holder is the pod that has an address.
 type Holder struct {
@@ -55,6 +69,7 @@ type seen struct {
 	revision int64 // revision of the snapshot
 	pools    []pool
 	poolsAt  int64 // revision of the pools; 0 if there are none
+	reserved []Taken
 	holders  map[netip.Addr]Holder
 	writtenA map[netip.Addr]int64 // revision of each
 	pods     map[types.UID]netip.Addr
@@ -72,18 +87,16 @@ func (a *Assigner) look(ctx context.Context) (*seen, error) {
 	if !r.Succeeded {
 		return nil, errBusy
 	}
+	a.mu.Lock()
+	reserved := a.reserved
+	a.mu.Unlock()
 	s := &seen{
+		reserved: reserved,
 		revision: r.Header.Revision, holders: map[netip.Addr]Holder{}, writtenA: map[netip.Addr]int64{},
 		pods: map[types.UID]netip.Addr{}, writtenP: map[types.UID]int64{},
 	}
-	for _, kv := range r.Responses[0].GetResponseRange().Kvs {
-		var pools []Pool
-		if err = json.Unmarshal(kv.Value, &pools); err == nil {
-			s.pools, err = compile(pools)
-		}
-		if s.poolsAt = kv.ModRevision; err != nil {
-			return nil, fmt.Errorf("cannot read the address pools that etcd has: %w", err)
-		}
+	if s.pools, s.poolsAt, err = parseStored(r.Responses[0].GetResponseRange().Kvs); err != nil {
+		return nil, err
 	}
 	for _, kv := range r.Responses[1].GetResponseRange().Kvs {
 		var h Holder
@@ -104,6 +117,46 @@ func (a *Assigner) look(ctx context.Context) (*seen, error) {
 		s.pods[h.UID] = address
 	}
 	return s, nil
+}
+
+// readPools reads the pools alone.
+func (a *Assigner) readPools(ctx context.Context) ([]pool, error) {
+	r, err := a.kv.Get(ctx, poolsKey)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the address pools: %w", err)
+	}
+	pools, _, err := parseStored(r.Kvs)
+	return pools, err
+}
+
+// parseStored parses the value at poolsKey, and returns the revision that wrote it; 0 if there is none.
+func parseStored(kvs []*mvccpb.KeyValue) (pools []pool, revision int64, err error) {
+	for _, kv := range kvs {
+		var stored []Pool
+		if err = json.Unmarshal(kv.Value, &stored); err == nil {
+			pools, err = compile(stored)
+		}
+		if revision = kv.ModRevision; err != nil {
+			return nil, revision, fmt.Errorf("cannot read the address pools that etcd has: %w", err)
+		}
+	}
+	return pools, revision, nil
+}
+
+// reservedFor says what the address is reserved for; "" for nothing.
+func (s *seen) reservedFor(address netip.Addr) string {
+	for _, taken := range s.reserved {
+		if taken.Prefix.Contains(address) {
+			return taken.What
+		}
+	}
+	return ""
+}
+
+// free reports whether a pod may get the address.
+func (s *seen) free(address netip.Addr) bool {
+	_, taken := s.holders[address]
+	return !taken && s.reservedFor(address) == ""
 }
 
 // pool returns the pool with the name.
@@ -133,7 +186,7 @@ func (s *seen) choose(claim api.AddressClaim) (address netip.Addr, had bool, err
 		if had {
 			return has, true, nil
 		}
-		if address, ok = p.find(s.holders); !ok {
+		if address, ok = p.find(s.free); !ok {
 			return address, false, refusal(fmt.Sprintf("address pool %s has no free address: all %d are in use", p.Name, p.size))
 		}
 		return address, false, nil
@@ -144,6 +197,9 @@ func (s *seen) choose(claim api.AddressClaim) (address netip.Addr, had bool, err
 	}
 	if had && has == address {
 		return address, true, nil
+	}
+	if what := s.reservedFor(address); what != "" {
+		return address, false, refusal(fmt.Sprintf("address %s of pool %s is %s: exclude it from the pool", address, p.Name, what))
 	}
 	if h, taken := s.holders[address]; taken {
 		return address, false, refusal(fmt.Sprintf("address %s of pool %s is in use by pod %s", address, p.Name, h.Pod()))

@@ -69,8 +69,8 @@ func importCommand(with runner) *cobra.Command {
     exclude: [192.0.2.1]
 
 An IPv4 CIDR gives all its addresses but the first and the last; a range gives all of them. Pools that are not in the file are
-removed. The command changes nothing if pools share an address, if they overlap the ranges of pods, services or nodes or the address
-of a node, or if a pod uses an address that its pool would lose.`,
+removed. The command changes nothing if pools share an address, if they overlap the ranges of pods, services or nodes or have the
+address of a node, an agent, an API server or a Mesos master, or if a pod uses an address that its pool would lose.`,
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the changes without making them")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -84,6 +84,9 @@ of a node, or if a pod uses an address that its pool would lose.`,
 		}
 		return with(func(ctx context.Context, cluster Cluster) error {
 			around, err := LookAround(ctx, cluster.Kubernetes)
+			if err == nil {
+				err = around.takeServers(ctx, cluster.Kubernetes)
+			}
 			if err != nil {
 				return err
 			}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 
@@ -36,6 +37,14 @@ func newOperator(t *testing.T) *operator {
 			Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
 				{Type: corev1.NodeHostName, Address: "n1"}, {Type: corev1.NodeInternalIP, Address: "192.168.7.1"},
 			}},
+		},
+		&corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: api.AddressPoolsNamespace, Name: api.AddressPoolsName},
+			Data:       map[string]string{api.AddressPoolsKey: `{"prefixes":[],"masters":["192.168.7.2"]}`},
+		},
+		&discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "kubernetes", Labels: map[string]string{discoveryv1.LabelServiceName: "kubernetes"}},
+			Endpoints:  []discoveryv1.Endpoint{{Addresses: []string{"192.168.7.3"}}},
 		},
 		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a", UID: "uid-a"}},
 		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "b", UID: "uid-later"}},
@@ -100,10 +109,11 @@ office/10.50.0.1  default/a   uid-a
 		{do: []string{"import", "-"}, stdin: otherPools, want: "error: cannot import -: cannot take away addresses that pods have: " +
 			"10.60.0.5 of pool lab, in use by pod default/b; 10.60.0.7 of pool lab, in use by pod default/c; " +
 			"delete these pods first, or leave the addresses in their pool\n"},
-		{do: []string{"import", "-"}, stdin: "pools: [{name: x, addresses: [10.244.7.1, 10.96.0.1, 172.20.0.9, 192.168.7.1]}]",
+		{do: []string{"import", "-"}, stdin: "pools: [{name: x, addresses: [10.244.7.1, 10.96.0.1, 172.20.0.9, 192.168.7.1-192.168.7.3]}]",
 			want: "error: cannot import -: pool x overlaps 10.244.0.0/16, which is the cluster's pod range\n" +
 				"pool x overlaps 10.96.0.0/16, which is the cluster's service range\npool x overlaps 172.20.0.0/24, which is the pod range of node n1\n" +
-				"pool x overlaps 192.168.7.1/32, which is an address of node n1\n"},
+				"pool x overlaps 192.168.7.1/32, which is an address of node n1\npool x overlaps 192.168.7.3/32, which is the API server's address\n" +
+				"pool x overlaps 192.168.7.2/32, which is an address of a Mesos master or of ZooKeeper\n"},
 		{do: []string{"import", "-"}, stdin: "pools: [{name: x, addresses: ['2001:db8::1']}]",
 			want: "error: cannot import -: pool x is of an IP family that the cluster's pods do not use, so nodes could not route to it\n"},
 		{do: []string{"import", "-"}, stdin: "pool: []", want: "error: cannot import -: it is not a list of pools: error unmarshaling JSON: " +

@@ -1,6 +1,7 @@
 package assigner
 
 import (
+	"net/netip"
 	"testing"
 
 	"sigs.k8s.io/yaml"
@@ -26,7 +27,7 @@ func FuzzPools(f *testing.F) {
 			t.Fatalf("%q is taken, but not as pools: %v", data, err)
 		}
 		for _, p := range compiled {
-			address, ok := p.find(nil)
+			address, ok := p.find(func(netip.Addr) bool { return true })
 			if !ok || p.size < 1 || p.size > maxPool || address.Is6() != p.ipv6() || !p.set.Contains(address) {
 				t.Errorf("%q: the first of %d addresses of pool %s is %s", data, p.size, p.Name, address)
 			}

@@ -33,11 +33,11 @@ type pool struct {
 
 func (p pool) ipv6() bool { return p.set.Ranges()[0].From().Is6() }
 
-// find returns the first address of the pool that is not among the used ones.
-func (p pool) find(used map[netip.Addr]Holder) (netip.Addr, bool) {
+// find returns the first free address of the pool.
+func (p pool) find(free func(netip.Addr) bool) (netip.Addr, bool) {
 	for _, r := range p.set.Ranges() {
 		for address := r.From(); r.Contains(address); address = address.Next() {
-			if _, taken := used[address]; !taken {
+			if free(address) {
 				return address, true
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
@@ -45,6 +46,39 @@ func (s Surroundings) check(pools []pool) error {
 	return errors.Join(problems...)
 }
 
+// takeServers adds the API servers, and the masters that a scheduler has published, if there is one.
+func (s *Surroundings) takeServers(ctx context.Context, client kubernetes.Interface) error {
+	servers, err := client.DiscoveryV1().EndpointSlices(metav1.NamespaceDefault).List(ctx, metav1.ListOptions{LabelSelector: api.APIServerSlices})
+	if err != nil {
+		return fmt.Errorf("cannot read the API servers' addresses: %w", err)
+	}
+	s.takeAll(api.SliceAddresses(servers.Items), apiServerText)
+	object, err := client.CoreV1().ConfigMaps(api.AddressPoolsNamespace).Get(ctx, api.AddressPoolsName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read the masters' addresses: %w", err)
+	}
+	published, err := api.ReadAddressPools(object.Data)
+	if published != nil {
+		s.takeAll(published.Masters, masterText)
+	}
+	return err
+}
+
+// takeAll adds addresses.
+func (s *Surroundings) takeAll(addresses []netip.Addr, what string) {
+	for _, address := range addresses {
+		s.Taken = append(s.Taken, Taken{netip.PrefixFrom(address, address.BitLen()), what})
+	}
+}
+
+const (
+	masterText    = "an address of a Mesos master or of ZooKeeper"
+	apiServerText = "the API server's address"
+)
+
 // LookAround reads the cluster's ranges: those of pods and services from the minions' configuration, and the nodes' addresses and
 // pod CIDRs.
 func LookAround(ctx context.Context, client kubernetes.Interface) (Surroundings, error) {
@@ -69,6 +103,9 @@ func LookAround(ctx context.Context, client kubernetes.Interface) (Surroundings,
 				(address.Type == corev1.NodeInternalIP || address.Type == corev1.NodeExternalIP) {
 				s.Taken = append(s.Taken, Taken{netip.PrefixFrom(ip, ip.BitLen()), "an address of node " + node.Name})
 			}
+		}
+		if agent, parseErr := netip.ParseAddrPort(node.Annotations[api.AnnotationAgentAddress]); parseErr == nil {
+			s.Taken = append(s.Taken, Taken{netip.PrefixFrom(agent.Addr(), agent.Addr().BitLen()), "the agent's address of node " + node.Name})
 		}
 	}
 	for _, cidr := range strings.Split(told.ClusterCIDR, ",") {

@@ -150,7 +150,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, config.Host, config.CAData
 	cluster := kube.New(kubernetes)
 	parts := run.Parts{Master: master, Cluster: cluster, Store: store, Tokens: cluster, Codec: mesos.Codec{},
-		Addresses: assigner.New(store.Folder(assigner.Folder))}
+		Addresses: assigner.NewPublisher(store.Folder(assigner.Folder), kubernetes, config.Host, master.Addresses)}
 	if s.scheduler.KMPath != "" {
 		return s.runBesideStatus(ctx, dir, parts)
 	}

@@ -53,6 +53,13 @@ func (c *candidates) tell(urls []string, why error) {
 	c.changed = make(chan struct{})
 }
 
+// all returns the URLs of all candidates.
+func (c *candidates) all() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.urls
+}
+
 // pick returns the master for an attempt; "" if there is none. why is the reason if no master is found now. changed is closed when
 // the candidates change.
 func (c *candidates) pick(attempt int) (master string, changed <-chan struct{}, why error) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/backoff"
 	"github.com/k8sm/k8sm/api/mesoshttp"
+	"github.com/k8sm/k8sm/api/resolve"
 	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/run"
 	"github.com/k8sm/k8sm/scheduler/run/lanes"
@@ -47,13 +49,15 @@ type Master struct {
 	caller     *http.Client // for all other calls
 	secret     string
 
-	mu      sync.Mutex // guards session
-	session *session   // nil while not subscribed
+	mu      sync.Mutex  // guards session and masters
+	session *session    // nil while not subscribed
+	masters *candidates // nil before Run
 }
 
 // session is one subscription.
 type session struct {
 	framework api.FrameworkID
+	endpoint  string // of the leading master
 	caller    calls.Caller
 	calls     *lanes.Lanes[*mesossched.Call]
 	end       context.CancelCauseFunc
@@ -83,6 +87,21 @@ func New(cfg Config) (*Master, error) {
 		cfg: cfg, detector: detector, secret: secret,
 		subscriber: newClient(secured, subscribeTimeout), caller: newClient(secured, callTimeout),
 	}, nil
+}
+
+// Addresses returns the addresses of the masters and ZooKeeper servers that this scheduler knows: those of --mesos-master, and those
+// that it was told of.
+func (m *Master) Addresses(ctx context.Context) []netip.Addr {
+	servers := m.cfg.Peers()
+	m.mu.Lock()
+	if m.masters != nil {
+		servers = append(servers, m.masters.all()...)
+	}
+	if m.session != nil {
+		servers = append(servers, m.session.endpoint)
+	}
+	m.mu.Unlock()
+	return resolve.Hosts(ctx, servers...)
 }
 
 // newClient returns a client with this timeout for the header of an answer. It follows no redirects.
@@ -124,6 +143,9 @@ func (m *Master) Run(ctx context.Context, id api.FrameworkID, sink run.Sink) err
 	defer m.subscriber.CloseIdleConnections()
 	defer m.caller.CloseIdleConnections()
 	masters := newCandidates()
+	m.mu.Lock()
+	m.masters = masters
+	m.mu.Unlock()
 	detecting, cancel := context.WithCancel(ctx)
 	var detector sync.WaitGroup
 	detector.Go(func() { m.detector.Detect(detecting, masters.tell) })
@@ -298,7 +320,7 @@ func (c *connection) pass(e *mesossched.Event, s *session) error {
 	switch e.GetType() {
 	case mesossched.Event_SUBSCRIBED:
 		c.id, c.subscribed, c.since = api.FrameworkID(e.GetSubscribed().GetFrameworkID().GetValue()), true, time.Now()
-		s.framework = c.id
+		s.framework, s.endpoint = c.id, c.endpoint
 		c.master.use(s)
 		log.WithFields(log.Fields{"framework": c.id, "master": c.endpoint}).Info("subscribed to Mesos")
 		return c.tell(scheduler.Subscribed{Framework: c.id})

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	log "github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8sm/k8sm/api"
@@ -12,7 +13,7 @@ import (
 	"github.com/k8sm/k8sm/scheduler/run/lanes"
 )
 
-// Addresses assigns addresses from pools to pods, and stores them durably. Its methods are called one at a time.
+// Addresses assigns addresses from pools to pods, and stores them durably. Its methods but Run are called one at a time.
 type Addresses interface {
 	// Assign returns an answer for each claim, in the same order. A pod that has an address gets the same address.
 	Assign(ctx context.Context, claims []api.AddressClaim) []api.AddressAnswer
@@ -20,6 +21,8 @@ type Addresses interface {
 	Release(ctx context.Context, pod types.UID) error
 	// Keep frees the addresses of all pods but these, and returns the pods whose addresses it freed.
 	Keep(ctx context.Context, pods []types.UID) ([]api.PodKey, error)
+	// Run does what must be done beside, until ctx ends. It runs while this scheduler leads, concurrently with the other methods.
+	Run(ctx context.Context) error
 }
 
 // addressTimeout bounds one action.
@@ -39,6 +42,12 @@ func (noAddresses) Assign(_ context.Context, claims []api.AddressClaim) []api.Ad
 
 // Release implements Addresses.
 func (noAddresses) Release(context.Context, types.UID) error { return nil }
+
+// Run implements Addresses.
+func (noAddresses) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
 
 // Keep implements Addresses.
 func (noAddresses) Keep(context.Context, []types.UID) ([]api.PodKey, error) { return nil, nil }
@@ -63,7 +72,10 @@ func (a *addresser) do(act scheduler.Action) { a.queue.Add(act) }
 
 func (a *addresser) run(ctx context.Context, sink Sink) error {
 	a.sink = sink
-	return a.queue.Run(ctx, 1)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.queue.Run(ctx, 1) })
+	group.Go(func() error { return a.addresses.Run(ctx) })
+	return group.Wait()
 }
 
 func (a *addresser) perform(ctx context.Context, act scheduler.Action) {

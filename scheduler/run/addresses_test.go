@@ -45,6 +45,9 @@ func (f *fakeAddresses) Release(_ context.Context, pod types.UID) error {
 	return nil
 }
 
+// Run implements Addresses. It has nothing to do.
+func (f *fakeAddresses) Run(ctx context.Context) error { return noAddresses{}.Run(ctx) }
+
 func (f *fakeAddresses) Keep(_ context.Context, pods []types.UID) ([]api.PodKey, error) {
 	if f.broken {
 		return nil, errors.New("etcd is away")
