@@ -84,6 +84,18 @@ type MinionConfig struct {
 	// EvictionHard has the kubelet's hard eviction thresholds: a quantity or a percentage per signal
 	// (https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#hard-eviction-thresholds).
 	EvictionHard map[string]string `json:"evictionHard,omitempty"`
+	// SeccompDefault runs pods that name no seccomp profile with the container runtime's default one.
+	SeccompDefault *bool `json:"seccompDefault,omitempty"`
+	// PodPidsLimit is how many processes and threads a pod may have; -1 means no limit.
+	PodPidsLimit *int64 `json:"podPidsLimit,omitempty"`
+	// TLSCipherSuites and TLSMinVersion are those of the kubelet's server, in Go's names.
+	TLSCipherSuites []string `json:"tlsCipherSuites,omitempty"`
+	TLSMinVersion   string   `json:"tlsMinVersion,omitempty"`
+	// KubeletArgs are flags of the kubelet, as NAME=VALUE, that come after the minion's own.
+	KubeletArgs []string `json:"kubeletArgs,omitempty"`
+	// ProxyConfig has fields of kube-proxy's configuration, in the form of
+	// https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/, that replace those of the minion's own.
+	ProxyConfig json.RawMessage `json:"proxyConfig,omitempty"`
 }
 
 // MinionEngineFlag is the flag of `km minion` with which the scheduler passes the cluster's Docker Engine, if it is not at the
@@ -122,6 +134,9 @@ const (
 	// tolerationSeconds of https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/#taint-based-evictions).
 	// Kubernetes starts counting later, when the node has been silent for 40 s: so evicted pods have been removed by then.
 	DefaultCleanupDelay = 5 * time.Minute
+	DefaultSeccomp      = true
+	// DefaultPodPidsLimit is far more than a usual pod has, and far less than a machine (kernel.pid_max is 32768 or more).
+	DefaultPodPidsLimit = 4096
 	DefaultEvictionHard = "memory.available<100Mi,nodefs.available<1Gi,imagefs.available<1Gi"
 )
 
@@ -193,6 +208,9 @@ func (c MinionConfig) Validate() error {
 	}
 	if !slices.Contains([]ProxyMode{"", ProxyIPTables, ProxyNFTables}, c.ProxyMode) {
 		return fmt.Errorf("cannot use --proxy-mode=%s: use %s or %s", c.ProxyMode, ProxyIPTables, ProxyNFTables)
+	}
+	if limit := c.PodPidsLimit; limit != nil && *limit != -1 && *limit < 1 {
+		return fmt.Errorf("cannot use --pod-max-pids=%d: give a number above 0, or -1 for no limit", *limit)
 	}
 	if _, _, err := c.NodePortRange(); err != nil {
 		return fmt.Errorf("cannot use --service-node-port-range=%s: %w", c.NodePorts, err)

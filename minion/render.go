@@ -2,6 +2,7 @@ package minion
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -104,6 +105,12 @@ func (s settings) security(cfg *kubeletconfig.KubeletConfiguration) {
 		Anonymous: kubeletconfig.KubeletAnonymousAuthentication{Enabled: ptr(false)},
 	}
 	cfg.Authorization = kubeletconfig.KubeletAuthorization{Mode: kubeletconfig.KubeletAuthorizationModeWebhook}
+	cfg.TLSCipherSuites, cfg.TLSMinVersion = s.cluster.TLSCipherSuites, s.cluster.TLSMinVersion
+	if cfg.TLSMinVersion == "" { // an older control plane
+		cfg.TLSCipherSuites = api.CipherSuites()
+	}
+	cfg.SeccompDefault = cmp.Or(s.cluster.SeccompDefault, ptr(api.DefaultSeccomp))
+	cfg.PodPidsLimit = cmp.Or(s.cluster.PodPidsLimit, ptr(int64(api.DefaultPodPidsLimit)))
 }
 
 // resources keeps the kubelet to a cgroup of its own (cgroup v1, too), because the machine belongs to Mesos and other frameworks. A
@@ -146,6 +153,11 @@ func (s settings) proxy() ([]byte, error) {
 		cfg.DetectLocalMode, cfg.DetectLocal.InterfaceNamePrefix = "InterfaceNamePrefix", network.DevicePrefix
 	case s.cluster.ClusterCIDR == "":
 		cfg.DetectLocalMode = "NodeCIDR"
+	}
+	if len(s.cluster.ProxyConfig) > 0 {
+		if err := json.Unmarshal(s.cluster.ProxyConfig, &cfg); err != nil {
+			return nil, fmt.Errorf("cannot use the cluster's settings of kube-proxy: %w", err)
+		}
 	}
 	return render("kube-proxy", cfg)
 }
@@ -195,9 +207,10 @@ func (s settings) write() error {
 	return nil
 }
 
-// kubeletArgs returns the arguments of `km kubelet`, for settings that its configuration file does not have.
+// kubeletArgs returns the arguments of `km kubelet`, for settings that its configuration file does not have, and for those that the
+// operator passes: kubelets prefer their arguments to their file.
 func (s settings) kubeletArgs() []string {
-	return []string{
+	args := []string{
 		"kubelet",
 		"--config=" + s.files.kubeletConfig(),
 		"--root-dir=" + s.files.kubelet(),
@@ -207,6 +220,10 @@ func (s settings) kubeletArgs() []string {
 		"--hostname-override=" + s.node,
 		"--node-ip=" + s.nodeIPs(),
 	}
+	for _, passed := range s.cluster.KubeletArgs {
+		args = append(args, "--"+passed)
+	}
+	return args
 }
 
 func (s settings) proxyArgs() []string { return []string{"proxy", "--config=" + s.files.proxyConfig()} }

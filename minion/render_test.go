@@ -37,11 +37,15 @@ func TestConfigurationsAreTheGoldenOnes(t *testing.T) {
 	s := testSettings()
 	bare := s
 	bare.cluster, bare.resolvConf = api.MinionConfig{}, ""
+	hardened, off, limit := s, false, int64(100)
+	hardened.cluster.SeccompDefault, hardened.cluster.PodPidsLimit = &off, &limit
+	hardened.cluster.TLSCipherSuites, hardened.cluster.TLSMinVersion = nil, "VersionTLS13"
+	hardened.cluster.ProxyConfig = []byte(`{"conntrack":{"maxPerCore":32768},"iptables":{"masqueradeAll":true}}`)
 	nftables := s
 	nftables.cluster.ProxyMode = api.ProxyNFTables
 	for file, content := range map[string]func() ([]byte, error){
-		"proxy_nftables.yaml": nftables.proxy,
-		"kubelet.yaml":        s.kubelet, "proxy.yaml": s.proxy, "kubelet_bare.yaml": bare.kubelet, "proxy_bare.yaml": bare.proxy,
+		"proxy_nftables.yaml": nftables.proxy, "kubelet_set.yaml": hardened.kubelet, "proxy_set.yaml": hardened.proxy,
+		"kubelet.yaml": s.kubelet, "proxy.yaml": s.proxy, "kubelet_bare.yaml": bare.kubelet, "proxy_bare.yaml": bare.proxy,
 	} {
 		t.Run(file, func(t *testing.T) {
 			got, err := content()
@@ -62,6 +66,14 @@ func TestConfigurationsAreTheGoldenOnes(t *testing.T) {
 				t.Errorf("differs (-golden +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestPassedArgumentsComeLast(t *testing.T) {
+	s := testSettings()
+	s.cluster.KubeletArgs = []string{"max-pods=7", "v=4"}
+	if args := strings.Join(s.kubeletArgs(), " "); !strings.HasSuffix(args, "--node-ip=192.0.2.7 --max-pods=7 --v=4") {
+		t.Errorf("kubelet arguments are %s", args)
 	}
 }
 

@@ -125,7 +125,12 @@ func (c Config) minionConfig() (api.MinionConfig, error) {
 		return minions, fmt.Errorf("cannot use --eviction-hard=%s: %w", c.EvictionHard, err)
 	}
 	minions.EvictionHard = eviction
-	return minions, nil
+	minions.TLSCipherSuites, minions.TLSMinVersion = c.TLS.suites(), c.TLS.MinVersion
+	if minions.KubeletArgs, err = c.kubeletArgs(); err != nil {
+		return minions, err
+	}
+	minions.ProxyConfig, err = c.proxyConfig()
+	return minions, err
 }
 
 // addressPools returns the ConfigMap that schedulers fill. They cannot create it: RBAC does not limit that to one name.

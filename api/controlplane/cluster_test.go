@@ -304,7 +304,7 @@ func testMinionConfig(t *testing.T, dir statedir.Dir, admin kubernetes.Interface
 	if err := json.Unmarshal([]byte(m.Data[api.MinionConfigKey]), &got); err != nil {
 		t.Fatal(err)
 	}
-	contain, enforce := false, true
+	contain, enforce, pids := false, true, int64(4096)
 	servingCA, err := os.ReadFile(dir.KubeletServingCA())
 	if err != nil {
 		t.Fatal(err)
@@ -316,6 +316,7 @@ func testMinionConfig(t *testing.T, dir statedir.Dir, admin kubernetes.Interface
 		Network:          api.PodNetwork{Mode: api.NetworkAuto, VXLANVNI: 5050, VXLANPort: 8472, CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin"},
 		KubeletServingCA: servingCA,
 		EvictionHard:     map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi"},
+		SeccompDefault:   &enforce, PodPidsLimit: &pids, TLSCipherSuites: api.CipherSuites(), TLSMinVersion: "VersionTLS12",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/statedir"
@@ -22,6 +24,8 @@ type effect struct {
 	apiServer, controllerManager flags
 	names                        []string
 	minions                      api.MinionConfig
+	etcd                         *embed.Config
+	runs                         [2]*pflag.FlagSet // the flags of kube-apiserver and kube-controller-manager as they run
 }
 
 // effectOf applies the configuration without starting anything.
@@ -37,11 +41,14 @@ func effectOf(t *testing.T, c Config) effect {
 	if err != nil {
 		t.Fatal(err)
 	}
+	apiServer, manager := optionsOf(t, c)
 	return effect{
+		runs:              [2]*pflag.FlagSet{apiServer, manager},
 		apiServer:         c.apiServerFlags(etcd),
 		controllerManager: c.controllerManagerFlags(),
 		names:             c.pkiSpec(&ports{api: l}, time.Now()).ServerNames,
 		minions:           minions,
+		etcd:              c.etcdConfig(0, zap.NewNop()),
 	}
 }
 
@@ -51,7 +58,8 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 	tests := flagTests()
 	_, all := withFlags("/s")
 	all.VisitAll(func(f *pflag.Flag) {
-		if f.Name == "secure-port" || f.Name == "etcd-port" || f.Name == "node-cidr-mask-size-ipv6" { // see TestRangesOfBothFamilies
+		if f.Name == "secure-port" || f.Name == "etcd-port" || f.Name == "node-cidr-mask-size-ipv6" || // see TestRangesOfBothFamilies
+			strings.HasPrefix(f.Name, "oidc-") || f.Name == "authentication-config" || f.Name == "admission-control-config-file" { // see TestAuthentication…, TestAdmission…
 			return
 		}
 		test, ok := tests[f.Name]
@@ -87,7 +95,31 @@ func flagTests() map[string]flagTest {
 	}
 	apiServer := func(e effect) flags { return e.apiServer }
 	manager := func(e effect) flags { return e.controllerManager }
+	runs := func(i int, flag, value string) func(effect) bool {
+		return func(e effect) bool { return e.runs[i].Lookup(flag).Value.String() == value }
+	}
 	return map[string]flagTest{
+		"tls-cipher-suites": {"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", func(e effect) bool {
+			return e.apiServer["tls-cipher-suites"] == "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" && len(e.minions.TLSCipherSuites) == 1 && len(e.etcd.CipherSuites) == 1
+		}},
+		"tls-min-version": {"VersionTLS13", func(e effect) bool {
+			return e.apiServer["tls-min-version"] == "VersionTLS13" && e.minions.TLSMinVersion == "VersionTLS13" && e.etcd.TlsMinVersion == "TLS1.3" &&
+				len(e.etcd.CipherSuites)+len(e.minions.TLSCipherSuites)+len(e.apiServer["tls-cipher-suites"]) == 0
+		}},
+		"seccomp-default":             {"false", minions(func(m api.MinionConfig) bool { return !*m.SeccompDefault })},
+		"pod-max-pids":                {"7", minions(func(m api.MinionConfig) bool { return *m.PodPidsLimit == 7 })},
+		"audit-policy-file":           {"/policy", has(apiServer, "audit-policy-file", "/policy")},
+		"audit-log-path":              {"", has(apiServer, "audit-policy-file", "")},
+		"audit-log-maxage":            {"7", has(apiServer, "audit-log-maxage", "7")},
+		"audit-log-maxbackup":         {"7", has(apiServer, "audit-log-maxbackup", "7")},
+		"audit-log-maxsize":           {"7", has(apiServer, "audit-log-maxsize", "7")},
+		"encryption-provider-config":  {"/e", has(apiServer, "encryption-provider-config", "/e")},
+		"kube-apiserver-arg":          {"goaway-chance=0.01", runs(0, "goaway-chance", "0.01")},
+		"kube-controller-manager-arg": {"concurrent-gc-syncs=7", runs(1, "concurrent-gc-syncs", "7")},
+		"kubelet-arg":                 {"max-pods=7", minions(func(m api.MinionConfig) bool { return slices.Equal(m.KubeletArgs, []string{"max-pods=7"}) })},
+		"kube-proxy-arg": {"masquerade-all=true", minions(func(m api.MinionConfig) bool {
+			return string(m.ProxyConfig) == `{"iptables":{"masqueradeAll":true}}`
+		})},
 		"bind-address":              {"127.0.0.9", has(apiServer, "bind-address", "127.0.0.9")},
 		"advertise-address":         {"10.0.0.9", func(e effect) bool { return slices.Contains(e.names, "10.0.0.9") }},
 		"enable-aggregator-routing": {"true", has(apiServer, "enable-aggregator-routing", "true")},

@@ -13,19 +13,12 @@ import (
 // controllerManager returns a function that runs the stock kube-controller-manager
 // (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/). It listens nowhere.
 func (c Config) controllerManager() (func(context.Context) error, error) {
-	o, err := options.NewKubeControllerManagerOptions()
+	o, err := c.controllerManagerOptions()
 	if err != nil {
-		return nil, fmt.Errorf("cannot set up kube-controller-manager: %w", err)
-	}
-	all, off, aliases := app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases()
-	if err := parse(o.Flags(all, off, aliases), c.controllerManagerFlags()); err != nil {
-		return nil, fmt.Errorf("cannot set up kube-controller-manager: %w", err)
-	}
-	if err := o.ComponentGlobalsRegistry.Set(); err != nil {
-		return nil, fmt.Errorf("cannot set kube-controller-manager's feature gates: %w", err)
+		return nil, err
 	}
 	return func(ctx context.Context) error {
-		config, err := o.Config(ctx, all, off, aliases)
+		config, err := o.Config(ctx, app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
 		if err != nil {
 			return fmt.Errorf("cannot set up kube-controller-manager: %w", err)
 		}
@@ -42,6 +35,41 @@ func (c Config) controllerManager() (func(context.Context) error, error) {
 	}, nil
 }
 
+// controllerManagerOptions returns kube-controller-manager's options with our flags and the operator's. The feature gates are set with
+// kube-apiserver's.
+func (c Config) controllerManagerOptions() (*options.KubeControllerManagerOptions, error) {
+	p := controllerManagerProgram()
+	ours := c.controllerManagerFlags()
+	args, err := p.parse(c.ControllerManagerArgs, ours)
+	if err != nil {
+		return nil, err
+	}
+	args, _ = without(args, gatesFlag)
+	o, err := options.NewKubeControllerManagerOptions()
+	if err != nil {
+		return nil, fmt.Errorf("cannot set up kube-controller-manager: %w", err)
+	}
+	sets := o.Flags(app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
+	o.ParsedFlags = &sets
+	return o, p.set(merged(sets), ours, args)
+}
+
+// checkControllerManager finds errors in what the operator passes to kube-controller-manager. Call checkAPIServer first: it sets the
+// feature gates.
+func (c Config) checkControllerManager() error {
+	o, err := c.controllerManagerOptions()
+	if err != nil {
+		return err
+	}
+	if err := o.Validate(app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases()); err != nil {
+		return fmt.Errorf("cannot use --%s: %w", controllerManagerProgram().flag, err)
+	}
+	return nil
+}
+
+// terminatedPods is how many pods that have ended are kept. Kubernetes' default, 12500, is more than a small etcd likes.
+const terminatedPods = "1000"
+
 func (c Config) controllerManagerFlags() flags {
 	d := c.StateDir
 	// An embedded etcd has one control plane, which need not wait for the lease of a dead one to expire. An external etcd may have
@@ -49,11 +77,14 @@ func (c Config) controllerManagerFlags() flags {
 	several := len(c.EtcdServers) > 0
 	f := flags{
 		"kubeconfig": d.ControllerManagerKubeconfig(), "secure-port": "0", "profiling": "false",
-		"leader-elect":  strconv.FormatBool(several),
-		"feature-gates": "ControllerManagerReleaseLeaderElectionLockOnExit=" + strconv.FormatBool(several),
+		// For metrics, pass secure-port: the listener then asks the API server who the caller is and what they may do.
+		"bind-address": "127.0.0.1", "authentication-kubeconfig": d.ControllerManagerKubeconfig(), "authorization-kubeconfig": d.ControllerManagerKubeconfig(),
+		"leader-elect": strconv.FormatBool(several),
 		// At the start, one client requests a token for each controller; at the default rate this takes five seconds.
 		"kube-api-qps": "100", "kube-api-burst": "200",
 		"allocate-node-cidrs": "true", "cluster-cidr": c.ClusterCIDR, "service-cluster-ip-range": c.ServiceCIDR,
+
+		"terminated-pod-gc-threshold": terminatedPods,
 
 		"controllers":                     "*,bootstrap-signer-controller,token-cleaner-controller",
 		"use-service-account-credentials": "true", "service-account-private-key-file": d.ServiceAccountKey(),

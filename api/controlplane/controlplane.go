@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -67,6 +68,16 @@ type Config struct {
 	// EvictionHard is for the minions, too, in the format of api.ParseEviction.
 	EvictionHard string
 
+	// Audit, TLS and OIDC configure the API server's audit log, the servers' TLS, and an issuer of tokens.
+	Audit Audit
+	TLS   TLS
+	OIDC  OIDC
+	// EncryptionConfig, AdmissionConfig and AuthenticationConfig are files of the operator's, in the form of
+	// https://kubernetes.io/docs/reference/config-api/apiserver-config.v1/; empty means km's own or none.
+	EncryptionConfig, AdmissionConfig, AuthenticationConfig string
+	// APIServerArgs, ControllerManagerArgs, KubeletArgs and ProxyArgs are flags of the stock programs, passed on as NAME=VALUE.
+	APIServerArgs, ControllerManagerArgs, KubeletArgs, ProxyArgs []string
+
 	// Beside, if set, runs while the API server serves. Its context ends before the control plane stops, which waits for it to
 	// return. An error stops the control plane.
 	Beside func(ctx context.Context) error
@@ -99,6 +110,36 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		"directory on each node for files that outlive a Mesos sandbox (default: that of km minion)")
 	fs.StringVar(&c.DockerHost, "docker-host", "", "address of the Docker Engine on each node (default: that of km minion)")
 	c.addMinionFlags(fs)
+	c.addSecurityFlags(fs)
+	c.addPassThroughFlags(fs)
+}
+
+// addSecurityFlags adds the flags by which operators harden a cluster.
+func (c *Config) addSecurityFlags(fs *pflag.FlagSet) {
+	c.Audit.addFlags(fs)
+	c.TLS.addFlags(fs)
+	c.OIDC.addFlags(fs)
+	fs.StringVar(&c.AuthenticationConfig, "authentication-config", "",
+		"`file` with an AuthenticationConfiguration, whose jwt issuers the API server accepts. Changes are taken over; \"anonymous\" is km's")
+	fs.StringVar(&c.AdmissionConfig, "admission-control-config-file", "",
+		"`file` with an AdmissionConfiguration: PodSecurity's defaults, EventRateLimit, ImagePolicyWebhook. The plugins that it names are enabled")
+	fs.StringVar(&c.EncryptionConfig, "encryption-provider-config", "",
+		"`file` with an EncryptionConfiguration. Changes are taken over (default: secrets are encrypted with a key in --state-dir; with --etcd-servers, nothing is)")
+	c.Minions.SeccompDefault, c.Minions.PodPidsLimit = new(bool), new(int64)
+	fs.BoolVar(c.Minions.SeccompDefault, "seccomp-default", api.DefaultSeccomp, "run pods that name no seccomp profile with Docker's default one")
+	fs.Int64Var(c.Minions.PodPidsLimit, "pod-max-pids", api.DefaultPodPidsLimit, "how many processes and threads a pod may have; -1 means no limit")
+}
+
+// addPassThroughFlags adds the flags by which operators pass flags to the stock programs.
+func (c *Config) addPassThroughFlags(fs *pflag.FlagSet) {
+	add := func(list *[]string, p program, when string) {
+		fs.StringArrayVar(list, p.flag, nil, "flag to pass to "+p.name+", as `NAME=VALUE`; can be repeated. Flags that km manages are refused"+when)
+	}
+	const atStart = ". A minion reads it when it starts"
+	add(&c.APIServerArgs, apiServerProgram(), "")
+	add(&c.ControllerManagerArgs, controllerManagerProgram(), "")
+	add(&c.KubeletArgs, kubeletProgram(), atStart)
+	add(&c.ProxyArgs, proxyProgram(), atStart)
 }
 
 // defaultNodePorts is the beginning of Kubernetes' default range. By default, Mesos agents offer the ports from 31000 to 32000
@@ -154,6 +195,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := c.StateDir.Prepare(c.pkiSpec(p, time.Now())); err != nil {
 		return err
 	}
+	if err := errors.Join(c.prepareEncryption(), c.writeAuditPolicy()); err != nil {
+		return err
+	}
 	err = c.runEtcd(ctx, p)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil // stopped while it was still starting
@@ -175,7 +219,7 @@ func (c Config) runEtcd(ctx context.Context, p *ports) error {
 		}
 		return c.runAPIServer(ctx, p, existing)
 	}
-	embedded, err := startEtcd(ctx, c.StateDir, p.etcd)
+	embedded, err := c.startEtcd(ctx, p.etcd)
 	if err != nil {
 		return err
 	}
@@ -245,6 +289,14 @@ func (c Config) runClients(ctx context.Context, client kubernetes.Interface, url
 			if c.Ready != nil {
 				c.Ready(url)
 			}
+			var background sync.WaitGroup
+			defer background.Wait()
+			background.Go(func() { c.watchAuthentication(ctx, authenticationPoll) })
+			background.Go(func() {
+				if err := c.encryptOldSecrets(ctx); err != nil && ctx.Err() == nil {
+					logrus.WithError(err).Error("cannot encrypt the secrets from before this cluster had a key: the next start tries again")
+				}
+			})
 			if c.Beside != nil {
 				if err := c.Beside(ctx); err != nil {
 					return err
@@ -256,7 +308,8 @@ func (c Config) runClients(ctx context.Context, client kubernetes.Interface, url
 	})
 }
 
-// Validate finds errors that would otherwise show only after parts have started. Run calls it first.
+// Validate finds errors that would otherwise show only after parts have started. Run calls it first. It sets the feature gates of this
+// process, on which depends what the stock programs find valid.
 func (c Config) Validate() error {
 	if c.StateDir == "" {
 		return errors.New("cannot run without a state directory: set --state-dir")
@@ -285,13 +338,19 @@ func (c Config) Validate() error {
 	if len(c.EtcdServers) == 0 && c.EtcdCAFile+c.EtcdCertFile+c.EtcdKeyFile != "" {
 		return errors.New("cannot use --etcd-cafile, --etcd-certfile or --etcd-keyfile without --etcd-servers")
 	}
-	return nil
+	for _, check := range []func() error{c.TLS.check, c.Audit.check, c.checkEncryption, c.checkAPIServer} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return c.checkControllerManager()
 }
 
 // absolute makes the paths absolute, for programs with another working directory: some are recorded in the state directory.
 func (c Config) absolute() (Config, error) {
 	dir := string(c.StateDir)
-	for _, path := range []*string{&dir, &c.EtcdCAFile, &c.EtcdCertFile, &c.EtcdKeyFile} {
+	for _, path := range []*string{&dir, &c.EtcdCAFile, &c.EtcdCertFile, &c.EtcdKeyFile,
+		&c.Audit.PolicyFile, &c.EncryptionConfig, &c.AdmissionConfig, &c.AuthenticationConfig, &c.OIDC.CAFile} {
 		if *path == "" {
 			continue
 		}

@@ -28,8 +28,8 @@ import (
 // childDir, set in the environment, makes this test binary run a control plane instead of tests, because the stock programs
 // can be started once in a process only, and because a test is to kill one.
 const (
-	childDir  = "K8SM_TEST_STATE_DIR"
-	childEtcd = "K8SM_TEST_ETCD_SERVERS" // its --etcd-servers
+	childDir   = "K8SM_TEST_STATE_DIR"
+	childFlags = "K8SM_TEST_FLAGS" // its flags, one a line
 )
 
 func TestMain(m *testing.M) {
@@ -43,12 +43,13 @@ func TestMain(m *testing.M) {
 func runChild(dir statedir.Dir) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	c := defaults(dir)
-	if servers := os.Getenv(childEtcd); servers != "" {
-		c.EtcdServers = []string{servers}
+	c, flags := withFlags(dir)
+	if err := flags.Parse(append([]string{"--secure-port=0", "--etcd-port=0"}, strings.Fields(os.Getenv(childFlags))...)); err != nil {
+		fmt.Println("failed", err)
+		return 1
 	}
 	c.Ready = func(url string) { fmt.Println("ready", url) }
-	if err := Run(ctx, c); err != nil {
+	if err := Run(ctx, *c); err != nil {
 		fmt.Println("failed", err)
 		return 1
 	}
@@ -229,6 +230,10 @@ func TestControlPlane(t *testing.T) {
 	t.Run("service accounts get tokens and the root certificate", func(t *testing.T) { testServiceAccount(t, admin) })
 	t.Run("a kubelet serves under no name of others", func(t *testing.T) { testServing(t, dir, admin) })
 
+	t.Run("weak cipher suites are refused", func(t *testing.T) { testWeakCiphers(t, dir) })
+	t.Run("the audit log tells who wrote what and no secret", func(t *testing.T) { testAuditLog(t, dir, admin) })
+	t.Run("secrets are encrypted, also with a key that follows", func(t *testing.T) { testEncryption(t, dir, admin) })
+	t.Run("administrators read the flags", func(t *testing.T) { testFlagz(t, admin, "false") })
 	t.Run("a second control plane on the directory is refused", func(t *testing.T) {
 		err := Run(t.Context(), defaults(dir))
 		if err == nil || !strings.Contains(err.Error(), "already does; stop it first") {
@@ -240,6 +245,7 @@ func TestControlPlane(t *testing.T) {
 		running.kill(t)
 		running = startChild(t, dir)
 		checkMark(t, dir, before)
+		testOldSecrets(t, dir, clientOf(t, adminConfig(t, dir)))
 		running.stop(t)
 		running = startChild(t, dir)
 		checkMark(t, dir, before)
@@ -251,8 +257,20 @@ func TestExistingEtcdIsUsedAndShared(t *testing.T) {
 	endpoint := "http://" + etcdtest.Start(t)
 
 	dir := statedir.Dir(t.TempDir())
-	running := startChild(t, dir, childEtcd+"="+endpoint)
-	testPodCIDR(t, clientOf(t, adminConfig(t, dir))) // so there is a controller manager that leads
+	i := startIssuer(t)
+	authentication := write(t, "authentication.json", i.configuration("k8sm"))
+	running := startChild(t, dir, childFlags+"="+strings.Join([]string{
+		"--etcd-servers=" + endpoint, "--authentication-config=" + authentication, "--admission-control-config-file=" + write(t, "admission.yaml", operatorsAdmission),
+		"--audit-log-path=", "--kube-apiserver-arg=profiling=true",
+	}, "\n"))
+	admin := clientOf(t, adminConfig(t, dir))
+	testPodCIDR(t, admin) // so there is a controller manager that leads
+	t.Run("an issuer's tokens are accepted, for its audience", func(t *testing.T) { testOIDC(t, dir, i, authentication) })
+	t.Run("admission plugins are configured", func(t *testing.T) { testAdmissionConfig(t, admin) })
+	t.Run("what is passed takes effect", func(t *testing.T) { testFlagz(t, admin, "true") })
+	if _, err := os.Stat(filepath.Join(string(dir), "log")); !os.IsNotExist(err) {
+		t.Errorf("there is an audit log: %v", err)
+	}
 	got, err := dir.Etcd()
 	if diff := cmp.Diff(statedir.Etcd{Endpoints: []string{endpoint}}, got); err != nil || diff != "" {
 		t.Errorf("recorded etcd: %v (-want +got):\n%s", err, diff)

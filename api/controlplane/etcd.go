@@ -22,10 +22,11 @@ type etcdServer struct {
 
 // startEtcd starts the embedded etcd on loopback and waits until it serves. It has one member and so no peer listener. It requires a
 // client certificate of its own CA (https://etcd.io/docs/v3.6/op-guide/security/).
-func startEtcd(ctx context.Context, dir statedir.Dir, port int) (*etcdServer, error) {
+func (c Config) startEtcd(ctx context.Context, port int) (*etcdServer, error) {
+	dir := c.StateDir
 	// Until it serves, etcd warns about choices that are right for one member on loopback.
 	s := &etcdServer{logged: zap.NewAtomicLevelAt(zap.ErrorLevel)}
-	e, err := embed.StartEtcd(etcdConfig(dir, port, zapToLogrus("etcd", s.logged)))
+	e, err := embed.StartEtcd(c.etcdConfig(port, zapToLogrus("etcd", s.logged)))
 	if err != nil {
 		return nil, fmt.Errorf("cannot start etcd in %s: %w", dir.EtcdData(), err)
 	}
@@ -44,9 +45,11 @@ func startEtcd(ctx context.Context, dir statedir.Dir, port int) (*etcdServer, er
 	return nil, fmt.Errorf("cannot start etcd in %s: %w", dir.EtcdData(), err)
 }
 
-func etcdConfig(dir statedir.Dir, port int, log *zap.Logger) *embed.Config {
+func (plane Config) etcdConfig(port int, log *zap.Logger) *embed.Config {
+	dir := plane.StateDir
 	certFile, keyFile := dir.Pair(statedir.EtcdServer)
 	c := embed.NewConfig()
+	c.CipherSuites, c.TlsMinVersion = plane.TLS.suites(), plane.TLS.etcdVersion()
 	c.Name = "k8sm"
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
 	c.Dir = dir.EtcdData()

@@ -48,6 +48,33 @@ func (d Dir) WriteAuthenticationConfig(data []byte) error {
 	return writeFile(d.AuthenticationConfig(), data)
 }
 
+// AuditPolicy is the API server's audit policy, unless the operator gives another.
+func (d Dir) AuditPolicy() string { return d.path("audit-policy.json") }
+
+// WriteAuditPolicy replaces that file.
+func (d Dir) WriteAuditPolicy(data []byte) error { return writeFile(d.AuditPolicy(), data) }
+
+// EncryptionConfig is the API server's EncryptionConfiguration file with the key that the cluster's secrets are encrypted with,
+// unless the operator gives another.
+func (d Dir) EncryptionConfig() string { return d.path("encryption.json") }
+
+// WriteEncryptionConfig replaces that file.
+func (d Dir) WriteEncryptionConfig(data []byte) error { return writeFile(d.EncryptionConfig(), data) }
+
+// EncryptionUnfinished is a file that exists while etcd may hold secrets which were written before there was a key.
+func (d Dir) EncryptionUnfinished() string { return d.path("encryption.unfinished") }
+
+// WriteEncryptionUnfinished makes that file.
+func (d Dir) WriteEncryptionUnfinished() error { return writeFile(d.EncryptionUnfinished(), nil) }
+
+// In makes a path that is relative to the directory absolute.
+func (d Dir) In(file string) string {
+	if filepath.IsAbs(file) {
+		return file
+	}
+	return d.path(file)
+}
+
 // CA is the certificate of the CA for servers and clients of the Kubernetes API.
 func (d Dir) CA() string { return d.cert(clusterAuthority) }
 

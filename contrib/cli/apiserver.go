@@ -67,6 +67,7 @@ func advertise(plane *controlplane.Config) error {
 
 // checkPlane checks the flags of a control plane.
 func checkPlane(plane controlplane.Config) error {
+	takeOverKlog() // the stock programs log while they check their flags
 	if err := checkPorts(map[string]int{"secure-port": plane.SecurePort, "etcd-port": plane.EtcdPort}); err != nil {
 		return err
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/spf13/pflag"
 	certutil "k8s.io/client-go/util/cert"
 	"sigs.k8s.io/yaml"
+
+	"github.com/k8sm/k8sm/api"
 )
 
 // DefaultPort is the default listen port. It is not 53, because another DNS server may listen there on the same machine.
@@ -62,8 +64,9 @@ func (m Metrics) validate() error {
 // webConfig is the file that says so
 // (https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md).
 func (m Metrics) webConfig() ([]byte, error) {
-	return yaml.Marshal(map[string]any{"tls_server_config": map[string]string{
+	return yaml.Marshal(map[string]any{"tls_server_config": map[string]any{
 		"cert_file": m.CertFile, "key_file": m.KeyFile, "client_ca_file": m.ClientCAFile, "client_auth_type": "RequireAndVerifyClientCert",
+		"min_version": "TLS12", "cipher_suites": api.CipherSuites(),
 	}})
 }
 

@@ -19,6 +19,7 @@ import (
 	log "github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/util/cert"
+	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/scheduler"
@@ -85,6 +86,10 @@ func Listen(c Config, source Source, metrics prometheus.Gatherer) (*Server, erro
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the client CA of --status-address: %w; give --client-ca-file, or --status-address=\"\" to serve no status", err)
 	}
+	suites, err := cliflag.TLSCipherSuites(api.CipherSuites())
+	if err != nil {
+		return nil, fmt.Errorf("cannot serve the scheduler's status: %w", err)
+	}
 	l, err := net.Listen("tcp", c.Address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("cannot serve the scheduler's status on %s: %w; stop the program that uses it, or give another --status-address",
@@ -94,7 +99,7 @@ func Listen(c Config, source Source, metrics prometheus.Gatherer) (*Server, erro
 		return nil, fmt.Errorf("cannot serve the scheduler's status: %w", err)
 	}
 	l = tls.NewListener(l, &tls.Config{
-		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair},
+		MinVersion: tls.VersionTLS12, CipherSuites: suites, Certificates: []tls.Certificate{pair},
 		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
 	})
 	return &Server{listener: l, source: source, metrics: metrics}, nil

@@ -184,6 +184,19 @@ func TestUnauthenticatedCallersGetOnlyHealthz(t *testing.T) {
 	}
 }
 
+func TestWeakCipherSuitesAreRefused(t *testing.T) {
+	address := serve(t, cluster(t), fakeSource{})
+	for suite, good := range map[uint16]bool{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256: true, tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA: false} {
+		conn, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}})
+		if err == nil {
+			conn.Close()
+		}
+		if (err == nil) != good {
+			t.Errorf("%s: %v", tls.CipherSuiteName(suite), err)
+		}
+	}
+}
+
 func TestSchedulerThatDoesNotLeadAnswers503(t *testing.T) {
 	d := cluster(t)
 	_, err := client(t, d.AdminKubeconfig(), serve(t, d, fakeSource{err: run.ErrNotLeading})).Queue(t.Context())

@@ -276,6 +276,8 @@ func TestCluster(t *testing.T) {
 		t.Run("a pod that fails ends its task", func(t *testing.T) { fails(t, c) })
 		t.Run("a pod that is deleted while it runs is gone whole", func(t *testing.T) { deleted(t, c) })
 		t.Run("pods that wait for room run when there is room", func(t *testing.T) { waitsForRoom(t, c) })
+		t.Run("a pod that forks without end hits its limit", func(t *testing.T) { forksWithoutEnd(t, c) })
+		t.Run("a pod has a seccomp profile by default", func(t *testing.T) { confined(t, c) })
 		t.Run("a host port is reached and is the task's resource", func(t *testing.T) { hostPort(t, c) })
 		t.Run("a minion that is killed is replaced and its containers stay", func(t *testing.T) { minionKilled(t, c) })
 		t.Run("the task says what is wrong with its pod", func(t *testing.T) { troubles(t, c) })

@@ -67,3 +67,18 @@ func TestPodIsResizedInPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// forksWithoutEnd runs a pod that wants more processes than the cluster's --pod-max-pids.
+func forksWithoutEnd(t *testing.T, c *scratch.Cluster) {
+	create(t, c, pod("forks", "i=0; while [ $i -lt 400 ]; do /bin/busybox sleep 600 & i=$((i+1)); done"))
+	p := awaitPhase(t, c, "forks", corev1.PodFailed)
+	if state := p.Status.ContainerStatuses[0].State.Terminated; state == nil || state.ExitCode == 0 {
+		t.Errorf("the container is %+v", state)
+	}
+}
+
+// confined runs a pod that succeeds if the kernel filters its system calls.
+func confined(t *testing.T, c *scratch.Cluster) {
+	create(t, c, pod("confined", "/bin/busybox grep -q '^Seccomp:.*2' /proc/self/status"))
+	awaitPhase(t, c, "confined", corev1.PodSucceeded)
+}
