@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -18,7 +19,8 @@ import (
 // Config says how to reach Mesos, and as which framework.
 type Config struct {
 	// Masters are HOST:PORT addresses or http(s) URLs of masters, each of which redirects to the leading one. Or they are one URL
-	// zk://[USER:PASSWORD@]HOST:PORT,.../PATH, whole or split at its commas, of the ZooKeeper that knows the leading one.
+	// zk://[USER:PASSWORD@]HOST:PORT,.../PATH of the ZooKeeper that knows the leading one. Or they are file:///PATH of a file that has
+	// either, as Mesos' own flags take it. Each may be split at its commas.
 	Masters []string
 	// Roles are those whose resources the framework uses, the preferred one first.
 	Roles []string
@@ -49,9 +51,10 @@ type Config struct {
 
 // AddFlags registers the flags; the values that c holds are overwritten by the defaults.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
-	fs.StringSliceVar(&c.Masters, "mesos-master", []string{"127.0.0.1:5050"},
-		"Mesos masters as HOST:PORT[,HOST:PORT] or http(s) URLs, any of which redirects to the leader; or zk://[USER:PASSWORD@]HOST:PORT[,HOST:PORT]/PATH "+
-			"to find the leader in ZooKeeper")
+	// Not a slice, whose errors would show a password.
+	fs.StringArrayVar(&c.Masters, "mesos-master", []string{"127.0.0.1:5050"},
+		"Mesos `masters` as HOST:PORT[,HOST:PORT] or http(s) URLs, any of which redirects to the leader; or zk://[USER:PASSWORD@]HOST:PORT[,HOST:PORT]/PATH "+
+			"to find the leader in ZooKeeper; or file:///PATH of a file that contains one of these, which keeps a password out of the command line")
 	fs.StringSliceVar(&c.Roles, "mesos-roles", []string{"*"}, "Mesos roles to subscribe with, the preferred one first")
 	fs.BoolVar(&c.Revocable, "mesos-revocable", false, "accept revocable cpus, for the pods that ask for them; "+
 		"minions are then charged no cpus, because Mesos forbids a task with revocable cpus in an executor with other cpus")
@@ -73,26 +76,53 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		"how long to try to reach a master at startup; a connection lost later is retried forever")
 }
 
+const fileScheme = "file://"
+
+// masters returns Masters, or what their file contains, split at the commas.
+func (c *Config) masters() ([]string, error) {
+	all := strings.Join(c.Masters, ",")
+	file, given := strings.CutPrefix(all, fileScheme)
+	if !given {
+		return strings.Split(all, ","), nil
+	}
+	if !filepath.IsAbs(file) {
+		return nil, fmt.Errorf("cannot use --mesos-master=%s: give the absolute path of a file, as file:///PATH", all)
+	}
+	text, err := readSecret(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the Mesos masters (--mesos-master): %w", err)
+	}
+	return strings.Split(text, ","), nil
+}
+
 // Peers returns "host:port" of the masters, or of the ZooKeeper servers.
 func (c *Config) Peers() []string {
-	all := strings.Join(c.Masters, ",")
-	if z, err := parseZooKeeper(all); strings.HasPrefix(all, zkScheme) && err == nil {
-		return z.servers
+	found, err := c.detector()
+	if err != nil {
+		return nil
 	}
-	var peers []string
-	for _, master := range c.Masters {
-		if at, err := endpoint(master); err == nil {
-			if u, err := url.Parse(at); err == nil {
+	switch found := found.(type) {
+	case *zooKeeper:
+		return found.servers
+	case list:
+		var peers []string
+		for _, master := range found {
+			if u, err := url.Parse(master); err == nil {
 				peers = append(peers, u.Host)
 			}
 		}
+		return peers
 	}
-	return peers
+	return nil
 }
 
 // detector returns the Detector for Masters.
 func (c *Config) detector() (Detector, error) {
-	if all := strings.Join(c.Masters, ","); strings.HasPrefix(all, zkScheme) {
+	masters, err := c.masters()
+	if err != nil {
+		return nil, err
+	}
+	if all := strings.Join(masters, ","); strings.HasPrefix(all, zkScheme) {
 		z, err := parseZooKeeper(all)
 		if err != nil {
 			return nil, err
@@ -103,15 +133,12 @@ func (c *Config) detector() (Detector, error) {
 		return z, nil
 	}
 	var urls list
-	for _, master := range c.Masters {
+	for _, master := range masters {
 		url, err := endpoint(master)
 		if err != nil {
 			return nil, err
 		}
 		urls = append(urls, url)
-	}
-	if len(urls) == 0 {
-		return nil, errors.New("no Mesos master is given: use --mesos-master=HOST:PORT, or zk://HOST:PORT/PATH")
 	}
 	return urls, nil
 }
@@ -120,8 +147,15 @@ const schedulerPath = "/api/v1/scheduler" // of a master's v1 scheduler API
 
 // endpoint returns the URL of a master's scheduler API.
 func endpoint(master string) (string, error) {
-	if strings.HasPrefix(master, zkScheme) {
+	switch {
+	case master == "":
+		return "", errors.New("no Mesos master is given, or one of them is empty: use --mesos-master=HOST:PORT, or zk://HOST:PORT/PATH")
+	case strings.HasPrefix(master, zkScheme):
 		return "", errors.New("--mesos-master takes one zk:// URL and nothing beside it")
+	case strings.HasPrefix(master, fileScheme):
+		return "", errors.New("--mesos-master takes one file:// URL and nothing beside it")
+	case strings.Contains(master, "@"):
+		return "", errors.New("--mesos-master takes no password for a master: give --mesos-principal and --mesos-secret-file")
 	}
 	if !strings.Contains(master, "://") {
 		master = "http://" + master
@@ -154,11 +188,24 @@ func (c *Config) secret() (string, error) {
 	if c.SecretFile == "" {
 		return "", nil
 	}
-	secret, err := os.ReadFile(c.SecretFile)
+	secret, err := readSecret(c.SecretFile)
 	if err != nil {
-		return "", fmt.Errorf("cannot read the secret of principal %s: %w", c.Principal, err)
+		return "", fmt.Errorf("cannot read the secret of principal %s (--mesos-secret-file): %w", c.Principal, err)
 	}
-	return strings.TrimSpace(string(secret)), nil
+	return secret, nil
+}
+
+// readSecret returns the text in a file, without the space around it.
+func readSecret(file string) (string, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	text := strings.TrimSpace(string(data))
+	if text == "" {
+		return "", fmt.Errorf("%s is empty", file)
+	}
+	return text, nil
 }
 
 func (c *Config) tls() (*mesoshttp.TLS, error) {

@@ -8,7 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -48,6 +48,7 @@ type Master struct {
 	subscriber *http.Client // for SUBSCRIBE
 	caller     *http.Client // for all other calls
 	secret     string
+	plain      sync.Once // warnOfPlainHTTP
 
 	mu      sync.Mutex  // guards session and masters
 	session *session    // nil while not subscribed
@@ -142,6 +143,9 @@ func (m *Master) Do(action scheduler.MesosAction) {
 func (m *Master) Run(ctx context.Context, id api.FrameworkID, sink run.Sink) error {
 	defer m.subscriber.CloseIdleConnections()
 	defer m.caller.CloseIdleConnections()
+	if z, ok := m.detector.(*zooKeeper); ok {
+		z.warnOfArguments(os.Args)
+	}
 	masters := newCandidates()
 	m.mu.Lock()
 	m.masters = masters
@@ -161,7 +165,7 @@ func (m *Master) keepSubscribed(ctx context.Context, masters *candidates, id api
 	pauses := begin
 	for attempt := 0; ; attempt++ {
 		endpoint, changed, err := masters.pick(attempt)
-		c := &connection{master: m, id: id, sink: sink, endpoint: endpoint}
+		c := &connection{master: m, id: id, sink: sink, endpoint: endpoint, known: masters.all()}
 		if endpoint == "" {
 			pauses = begin // no master is asked, so none needs a rest
 		} else {
@@ -185,7 +189,11 @@ func (m *Master) keepSubscribed(ctx context.Context, masters *candidates, id api
 			return fmt.Errorf("cannot subscribe to any Mesos master of --mesos-master=%s within %s: %w",
 				strings.Join(m.cfg.Masters, ","), m.cfg.ConnectTimeout, err)
 		}
-		log.WithError(err).Debug("no connection to Mesos yet")
+		level := log.DebugLevel
+		if c.astray != nil {
+			level = log.WarnLevel
+		}
+		log.WithError(err).Log(level, "no connection to Mesos yet")
 		select {
 		case <-ctx.Done():
 			return nil
@@ -205,7 +213,9 @@ type connection struct {
 	id         api.FrameworkID
 	sink       run.Sink
 	endpoint   string
-	leader     string // the target of the last answer's redirect; "" for none
+	known      []string // the endpoints of all candidates
+	leader     string   // the target of the last answer's redirect; "" for none
+	astray     error    // why that redirect is not followed; nil if it is
 	subscribed bool
 	since      time.Time // when it was subscribed
 }
@@ -259,6 +269,9 @@ func (c *connection) follow(ctx context.Context) error {
 	for range 5 {
 		c.leader = ""
 		err := c.subscribe(ctx)
+		if c.astray != nil {
+			return c.astray
+		}
 		if c.leader == "" {
 			return err
 		}
@@ -402,6 +415,7 @@ func (c *connection) caller() calls.Caller {
 // do sends a request, and notes the target if a master that does not lead redirects it.
 func (c *connection) do(request *http.Request) (*http.Response, error) {
 	if c.master.secret != "" {
+		c.master.warnOfPlainHTTP(request.URL)
 		request.SetBasicAuth(c.master.cfg.Principal, c.master.secret)
 	}
 	client := c.master.subscriber
@@ -410,26 +424,9 @@ func (c *connection) do(request *http.Request) (*http.Response, error) {
 	}
 	response, err := client.Do(request)
 	if err == nil && response.StatusCode == http.StatusTemporaryRedirect && !c.subscribed {
-		c.leader = leaderOf(c.endpoint, response.Header.Get("Location"))
+		c.leader, c.astray = c.target(request.Context(), response.Header.Get("Location"))
 	}
 	return response, err
-}
-
-// leaderOf returns the endpoint at the host of a redirect's Location ("//host:port"); "" if there is none.
-func leaderOf(endpoint, location string) string {
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return ""
-	}
-	to, err := url.Parse(location)
-	if err != nil || to.Host == "" {
-		return ""
-	}
-	u.Host = to.Host
-	if _, err := url.Parse(u.String()); err != nil { // a host such as "::" is taken above only
-		return ""
-	}
-	return u.String()
 }
 
 func (c *Config) frameworkInfo(id api.FrameworkID) *mesos.FrameworkInfo {

@@ -287,13 +287,14 @@ func TestWhatTheFlagsSayIsWhatMesosIsTold(t *testing.T) {
 
 func TestAddressesOfMasters(t *testing.T) {
 	for master, want := range map[string]string{
-		"10.0.0.1:5050":      "http://10.0.0.1:5050/api/v1/scheduler",
-		"master.mesos":       "http://master.mesos:5050/api/v1/scheduler",
-		"https://master:443": "https://master:443/api/v1/scheduler",
-		"[::1]:5050":         "http://[::1]:5050/api/v1/scheduler",
-		"ftp://master":       "neither",
-		"":                   "neither",
-		"zk://a:2181/mesos":  "nothing beside it",
+		"10.0.0.1:5050":       "http://10.0.0.1:5050/api/v1/scheduler",
+		"master.mesos":        "http://master.mesos:5050/api/v1/scheduler",
+		"https://master:443":  "https://master:443/api/v1/scheduler",
+		"[::1]:5050":          "http://[::1]:5050/api/v1/scheduler",
+		"ftp://master":        "neither",
+		"":                    "is empty: use --mesos-master=",
+		"file:///etc/masters": "nothing beside it",
+		"zk://a:2181/mesos":   "nothing beside it",
 	} {
 		got, err := endpoint(master)
 		if err != nil {

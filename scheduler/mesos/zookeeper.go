@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -67,6 +68,14 @@ func parseZooKeeper(text string) (*zooKeeper, error) {
 
 // String returns the URL without the credentials.
 func (z *zooKeeper) String() string { return zkScheme + strings.Join(z.servers, ",") + z.path }
+
+// warnOfArguments warns if the command line shows the password.
+func (z *zooKeeper) warnOfArguments(arguments []string) {
+	if z.credentials != "" && slices.ContainsFunc(arguments, func(argument string) bool { return strings.Contains(argument, z.credentials) }) {
+		log.Warn("every user of this machine can read ZooKeeper's password in the command line (ps): write the URL of --mesos-master to a file " +
+			"that only the scheduler may read, and give --mesos-master=file:///PATH")
+	}
+}
 
 // Detect implements Detector.
 func (z *zooKeeper) Detect(ctx context.Context, tell func([]string, error)) {

@@ -11,12 +11,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-zookeeper/zk"
 	"github.com/google/go-cmp/cmp"
+	log "github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 
 	"github.com/k8sm/k8sm/contrib/localmesos"
@@ -376,6 +378,66 @@ func TestZooKeeperURLSurvivesTheSplittingOfItsFlag(t *testing.T) {
 	want := &zooKeeper{servers: []string{"a:1", "b:2"}, credentials: "u:p,w", path: "/mesos", scheme: "http"}
 	if diff := cmp.Diff(want, d, cmp.AllowUnexported(zooKeeper{})); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestMastersAreReadFromAFile(t *testing.T) {
+	for content, want := range map[string][]string{
+		"zk://mesos:s3c,ret@a:1,b:2/mesos\n": {"a:1", "b:2"},
+		" m1:5050,https://m2\n":              {"m1:5050", "m2:5050"},
+	} {
+		cfg := parsed(t, "file://"+writeFile(t, content))
+		if diff := cmp.Diff(want, cfg.Peers()); diff != "" {
+			t.Errorf("%q: %s", content, diff)
+		}
+		m, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if z, ok := m.detector.(*zooKeeper); ok && z.credentials != "mesos:s3c,ret" {
+			t.Errorf("%q: ZooKeeper is shown %q", content, z.credentials)
+		}
+	}
+	for master, want := range map[string]string{
+		"file://masters":                       "absolute path",
+		"file:///nowhere/masters":              "no such file",
+		"file://" + writeFile(t, "\n"):         "is empty",
+		"file://" + writeFile(t, "file:///a"):  "nothing beside it",
+		"file://" + writeFile(t, "u:s3cret@a"): "--mesos-secret-file",
+		"file:///a,b:5050":                     "no such file",
+	} {
+		if _, err := New(parsed(t, master)); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "--mesos-master") || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: got %v, want %s", master, err, want)
+		}
+	}
+}
+
+// No error, log or framework may show ZooKeeper's password, whatever is wrong.
+func TestPasswordOfZooKeeperIsNotShown(t *testing.T) {
+	var cfg Config
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	cfg.AddFlags(fs)
+	if err := fs.Parse([]string{"--mesos-master=zk://mesos:\"s3cret@127.0.0.1:1/mesos"}); err != nil {
+		t.Errorf("the flag: %v", err)
+	}
+	lines := logged(t)
+	log.SetLevel(log.DebugLevel)
+	t.Cleanup(func() { log.SetLevel(log.InfoLevel) })
+	arguments := os.Args
+	os.Args = append(slices.Clone(arguments), "--mesos-master="+strings.Join(cfg.Masters, ","))
+	t.Cleanup(func() { os.Args = arguments })
+	cfg.ConnectTimeout = 300 * time.Millisecond
+	_, _, ended := start(t, cfg, "")
+	err := <-ended
+	warned := false
+	for _, line := range append(lines(), fmt.Sprint(err)) {
+		warned = warned || strings.Contains(line, "--mesos-master=file:///PATH")
+		if strings.Contains(line, "s3cret") {
+			t.Error(line)
+		}
+	}
+	if !warned {
+		t.Errorf("no warning of a password in the command line: %v", lines())
 	}
 }
 
