@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8sm/k8sm/api"
@@ -149,7 +150,9 @@ func (p *pod) readClaim() (problem string) {
 	assigned := obj.Annotations[api.AnnotationIPAssigned]
 	switch {
 	case obj.Spec.NodeName != "":
-		x.address = assigned
+		if x.address = ""; hasTask(obj) { // else its creator chose the node, and may have written the address too
+			x.address = assigned
+		}
 		return ""
 	case p.Node != "": // we bound it, but the API has not shown that yet
 		return ""
@@ -173,6 +176,12 @@ func (p *pod) readClaim() (problem string) {
 		x.refused = ""
 	}
 	return ""
+}
+
+// hasTask reports whether the pod's annotation names a task of the pod. Whoever creates a pod cannot know its UID.
+func hasTask(obj *v1.Pod) bool {
+	uid, _, err := api.TaskID(obj.Annotations[api.AnnotationTaskID]).Parse()
+	return err == nil && uid == obj.UID
 }
 
 // wrongClaim returns what is wrong with the annotations of an address claim; "" for nothing.

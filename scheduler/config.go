@@ -68,6 +68,8 @@ type Minions struct {
 type Subscription struct {
 	// Roles are the framework's roles, the preferred one first.
 	Roles []string
+	// RoleNamespaces limits roles to pods of namespaces.
+	RoleNamespaces RoleNamespaces
 	// Revocable says that offers include revocable cpus, which Mesos may take back.
 	Revocable bool
 }
@@ -91,6 +93,8 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		"how long before planned maintenance of a Mesos agent its node is cordoned")
 	fs.DurationVar(&c.DrainLead, "drain-lead-time", 10*time.Minute,
 		"how long before planned maintenance of a Mesos agent its pods are evicted")
+	fs.Var(&c.RoleNamespaces, "role-namespaces",
+		"`ROLE=NAMESPACE[,NAMESPACE]` lets only pods of these namespaces use a Mesos role; repeat it for more roles. All pods may use roles that are not named")
 	fs.Float64Var(&c.DefaultPodCPUs, "default-pod-cpus", 0.1, "cpus charged for a pod that requests none")
 	fs.Float64Var(&c.DefaultPodMem, "default-pod-mem", 64, "MiB of memory charged for a pod that requests none")
 	fs.Float64Var(&c.ExecutorCPUs, "executor-cpus", 0.25, "cpus charged on each agent for the minion (kubelet, proxy, executor)")
@@ -138,6 +142,9 @@ func (c *Config) Validate() error {
 	if c.DrainLead > c.CordonLead {
 		return fmt.Errorf("--drain-lead-time must not be longer than --cordon-lead-time: pods are evicted from cordoned nodes only")
 	}
+	if err := c.RoleNamespaces.check(c.Roles); err != nil {
+		return err
+	}
 	if c.KMPath != "" && c.KMPath[0] != '/' {
 		return fmt.Errorf("--km-path %q is not an absolute path", c.KMPath)
 	}
@@ -147,7 +154,7 @@ func (c *Config) Validate() error {
 // matching returns the settings for package match.
 func (c *Config) matching() match.Config {
 	return match.Config{
-		Algorithm: c.Algorithm, Roles: c.Roles, Revocable: c.Revocable, MaxInstalls: c.maxInstalls(),
+		Algorithm: c.Algorithm, Roles: c.Roles, RoleNamespaces: c.RoleNamespaces, Revocable: c.Revocable, MaxInstalls: c.maxInstalls(),
 		DefaultCPUs: offers.MilliOf(c.DefaultPodCPUs), DefaultMem: offers.MilliOf(c.DefaultPodMem),
 	}
 }

@@ -118,7 +118,7 @@ func play(t *testing.T, script string) string {
 }
 
 // step plays one line. "+DURATION" advances the time in ticks of a second, or by less than a second without a tick. "algorithm
-// NAME", "leads CORDON DRAIN", "roles LIST", "revocable" and "suicide DURATION" set flags. "sweeps" shows KeepAddresses.
+// NAME", "leads CORDON DRAIN", "roles LIST", "role-namespaces ROLE=NAMESPACES...", "revocable" and "suicide DURATION" set flags. "sweeps" shows KeepAddresses.
 // "scheduler VERSION FLAG..." configures the scheduler; "successor VERSION FLAG..." replaces it by a new one with no state.
 // Anything else is an event.
 func (p *player) step(line string) []Action {
@@ -219,6 +219,12 @@ func (p *player) flag(words []string) bool {
 	}
 	if words[0] == "suicide" {
 		p.core.cfg.IdleTimeout = p.duration(words[1])
+		return true
+	}
+	if words[0] == "role-namespaces" {
+		if err := p.core.cfg.RoleNamespaces.Replace(words[1:]); err != nil {
+			p.t.Fatal(err)
+		}
 		return true
 	}
 	if words[0] == "roles" {

@@ -182,10 +182,14 @@ func (s *seen) choose(claim api.AddressClaim) (address netip.Addr, had bool, err
 	}
 	has, had := s.pods[claim.UID]
 	had = had && s.holders[has].Pool == claim.Pool
+	if had && (claim.IP == "" || claim.IP == has.String()) {
+		return has, true, nil
+	}
+	if !p.admits(claim.Pod.Namespace) {
+		return address, false, refusal(fmt.Sprintf("address pool %s (annotation %s) is not for pods in namespace %s: use another pool, "+
+			"or have the namespace added to the pool (km assigner import)", p.Name, api.AnnotationIPPool, claim.Pod.Namespace))
+	}
 	if claim.IP == "" {
-		if had {
-			return has, true, nil
-		}
 		if address, ok = p.find(s.free); !ok {
 			return address, false, refusal(fmt.Sprintf("address pool %s has no free address: all %d are in use", p.Name, p.size))
 		}

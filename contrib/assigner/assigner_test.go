@@ -109,6 +109,48 @@ func TestPodGetsAFreeAddressOfItsPoolAndKeepsIt(t *testing.T) {
 	}
 }
 
+// Pods of other namespaces get nothing of a pool, learn nothing of who has its addresses, and keep those that they have.
+func TestPoolIsForItsNamespacesOnly(t *testing.T) {
+	a := assignerOn(t, etcdtest.Start(t))
+	const before, after = "pools: [{name: office, addresses: [10.50.0.0/29]}]", "pools: [{name: office, addresses: [10.50.0.0/29], namespaces: [web]}]"
+	load(t, a, before)
+	of := func(namespace, pod, ip string) api.AddressClaim {
+		c := claim(namespace+"-"+pod, "office", ip)
+		c.Pod.Namespace = namespace
+		return c
+	}
+	if got := ask(t, a, of("other", "early", "")); got != "10.50.0.1" {
+		t.Fatalf("before: %s", got)
+	}
+	load(t, a, after)
+	const refused = "address pool office (annotation k8sm.io/ip-pool) is not for pods in namespace other: use another pool, " +
+		"or have the namespace added to the pool (km assigner import)"
+	for _, step := range []struct {
+		claim api.AddressClaim
+		want  string
+	}{
+		{of("web", "a", ""), "10.50.0.2"},
+		{of("web", "b", "10.50.0.5"), "10.50.0.5"},
+		{of("other", "thief", ""), refused},
+		{of("other", "thief", "10.50.0.4"), refused},
+		{of("other", "thief", "10.50.0.5"), refused}, // not: in use by pod web/b
+		{of("other", "early", ""), "10.50.0.1"},
+		{of("other", "early", "10.50.0.1"), "10.50.0.1"},
+		{of("other", "early", "10.50.0.3"), refused},
+		{of("other", "early", ""), "10.50.0.1"},
+	} {
+		if got := ask(t, a, step.claim); got != step.want {
+			t.Errorf("%s asks for %q and gets %q, want %q", step.claim.Pod, step.claim.IP, got, step.want)
+		}
+	}
+	if err := a.Release(t.Context(), of("other", "early", "").UID); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(t, a, of("other", "early", "")); got != refused {
+		t.Errorf("a pod that gave its address back gets %q", got)
+	}
+}
+
 func holders(t *testing.T, a *Assigner) string {
 	t.Helper()
 	pools, err := a.List(t.Context())
@@ -315,7 +357,11 @@ func TestImportIsDeclarativeAndSparesWhatIsInUse(t *testing.T) {
 			}
 			continue
 		}
-		if got := fmt.Sprint(changes); err != nil || got != step.want {
+		var numbers []string
+		for _, c := range changes {
+			numbers = append(numbers, fmt.Sprintf("{%s %d %d %d %d}", c.Pool, c.Before, c.After, c.Added, c.Removed))
+		}
+		if got := fmt.Sprint(numbers); err != nil || got != step.want {
 			t.Errorf("%q changes %s, %v, want %s", step.text, got, err, step.want)
 		}
 		ask(t, a, claim("a", "office", ""))

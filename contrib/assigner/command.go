@@ -67,10 +67,12 @@ func importCommand(with runner) *cobra.Command {
   - name: office
     addresses: [192.0.2.0/24, 198.51.100.10-198.51.100.20, 198.51.100.7]
     exclude: [192.0.2.1]
+    namespaces: [web, mail]
 
-An IPv4 CIDR gives all its addresses but the first and the last; a range gives all of them. Pools that are not in the file are
-removed. The command changes nothing if pools share an address, if they overlap the ranges of pods, services or nodes or have the
-address of a node, an agent, an API server or a Mesos master, or if a pod uses an address that its pool would lose.`,
+An IPv4 CIDR gives all its addresses but the first and the last; a range gives all of them. Only pods of the namespaces get addresses
+of the pool; without the list, pods of all namespaces do. Pools that are not in the file are removed. The command changes nothing if
+pools share an address, if they overlap the ranges of pods, services or nodes or have the address of a node, an agent, an API server or
+a Mesos master, or if a pod uses an address that its pool would lose.`,
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "print the changes without making them")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -117,18 +119,37 @@ func printChanges(w io.Writer, changes []Change) error {
 		return err
 	}
 	for _, c := range changes {
-		text := fmt.Sprintf("changed: +%d -%d, %d addresses now", c.Added, c.Removed, c.After)
-		switch {
-		case c.Before == 0:
-			text = fmt.Sprintf("added with %d addresses", c.After)
-		case c.After == 0:
-			text = fmt.Sprintf("removed with its %d addresses", c.Before)
-		}
-		if _, err := fmt.Fprintf(w, "pool %s %s\n", c.Pool, text); err != nil {
+		if _, err := fmt.Fprintf(w, "pool %s %s\n", c.Pool, c.text()); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// text describes the change.
+func (c Change) text() string {
+	text := fmt.Sprintf("changed: +%d -%d, %d addresses now", c.Added, c.Removed, c.After)
+	switch {
+	case c.Before == 0:
+		text = fmt.Sprintf("added with %d addresses", c.After)
+	case c.After == 0:
+		return fmt.Sprintf("removed with its %d addresses", c.Before)
+	}
+	if c.NamespacesChanged {
+		text += ", for pods of namespaces: " + namesOf(c.Namespaces)
+	}
+	if c.Keep > 0 {
+		text += fmt.Sprintf("; %d pods of other namespaces keep their addresses until they end", c.Keep)
+	}
+	return text
+}
+
+// namesOf lists the namespaces of a pool.
+func namesOf(namespaces []string) string {
+	if namespaces == nil {
+		return "<all>"
+	}
+	return strings.Join(namespaces, ", ")
 }
 
 func listCommand(with runner) *cobra.Command {
@@ -168,14 +189,14 @@ func printPools(w io.Writer, pools []PoolUse) error {
 	}
 	var text bytes.Buffer
 	columns := tabwriter.NewWriter(&text, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(columns, "POOL\tUSED\tFREE\tADDRESSES")
+	fmt.Fprintln(columns, "POOL\tUSED\tFREE\tNAMESPACES\tADDRESSES")
 	var used []string
 	for _, p := range pools {
 		addresses := strings.Join(p.Addresses, ", ")
 		if len(p.Exclude) > 0 {
 			addresses += " but not " + strings.Join(p.Exclude, ", ")
 		}
-		fmt.Fprintf(columns, "%s\t%d\t%d\t%s\n", p.Name, p.Used, p.Free, addresses)
+		fmt.Fprintf(columns, "%s\t%d\t%d\t%s\t%s\n", p.Name, p.Used, p.Free, namesOf(p.Namespaces), addresses)
 		for _, h := range p.Holders {
 			used = append(used, fmt.Sprintf("%s/%s\t%s\t%s", p.Name, h.Address, h.Pod(), h.UID))
 		}

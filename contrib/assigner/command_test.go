@@ -97,9 +97,9 @@ func TestOperatorImportsListsAndReleases(t *testing.T) {
 			ask(t, a, claim("b", "lab", ""))
 			ask(t, a, claim("c", "lab", ""))
 		}},
-		{do: []string{"list"}, want: `POOL     USED   FREE   ADDRESSES
-lab      2      1      10.60.0.5-10.60.0.7, 10.60.0.9 but not 10.60.0.6
-office   1      1      10.50.0.0/30
+		{do: []string{"list"}, want: `POOL     USED   FREE   NAMESPACES   ADDRESSES
+lab      2      1      <all>        10.60.0.5-10.60.0.7, 10.60.0.9 but not 10.60.0.6
+office   1      1      <all>        10.50.0.0/30
 
 ADDRESS           POD         UID
 lab/10.60.0.5     default/b   uid-b
@@ -131,6 +131,36 @@ office/10.50.0.1  default/a   uid-a
 		{do: []string{"release", "a", "--force"}, want: "released office/10.50.0.1 of pod default/a\n"},
 		{do: []string{"import", "-"}, stdin: otherPools, want: "no changes: the pools match the file\n"},
 		{do: []string{"list", "-o", "yaml"}, want: "error: cannot use --output=yaml: give table or json\n"},
+	})
+}
+
+func TestOperatorLimitsPoolsToNamespaces(t *testing.T) {
+	o := newOperator(t)
+	a := New(o.cluster.KV)
+	pool := func(rest string) string { return "pools: [{name: office, addresses: [10.50.0.0/30]" + rest + "}]" }
+	o.take(t, []operatorStep{
+		{do: []string{"import", "-"}, stdin: pool(""), want: "pool office added with 2 addresses\n", then: func() {
+			ask(t, a, claim("a", "office", ""))
+		}},
+		{do: []string{"import", "-"}, stdin: pool(", namespaces: [web, mail]"), want: "pool office changed: +0 -0, 2 addresses now, " +
+			"for pods of namespaces: web, mail; 1 pods of other namespaces keep their addresses until they end\n"},
+		{do: []string{"import", "-"}, stdin: pool(", namespaces: [mail, web]"), want: "no changes: the pools match the file\n"},
+		{do: []string{"list"}, want: "POOL USED FREE NAMESPACES ADDRESSES\noffice 1 1 web, mail 10.50.0.0/30\n\nADDRESS POD UID\noffice/10.50.0.1 default/a uid-a\n"},
+		{do: []string{"release", "a", "--force"}, want: "released office/10.50.0.1 of pod default/a\n", then: func() {
+			if got := ask(t, a, claim("a", "office", "")); !strings.Contains(got, "is not for pods in namespace default") {
+				t.Errorf("a pod of another namespace gets %s", got)
+			}
+		}},
+	})
+	var listed []PoolUse
+	if err := json.Unmarshal([]byte(o.run("", "list", "-o", "json")), &listed); err != nil || len(listed) != 1 || len(listed[0].Namespaces) != 2 {
+		t.Errorf("in JSON: %+v %v", listed, err)
+	}
+	o.take(t, []operatorStep{
+		{do: []string{"import", "-"}, stdin: pool(""), want: "pool office changed: +0 -0, 2 addresses now, for pods of namespaces: <all>\n", then: func() {
+			ask(t, a, claim("a", "office", "10.50.0.2"))
+		}},
+		{do: []string{"list"}, want: "POOL USED FREE NAMESPACES ADDRESSES\noffice 1 1 <all> 10.50.0.0/30\n\nADDRESS POD UID\noffice/10.50.0.2 default/a uid-a\n"},
 	})
 }
 

@@ -14,6 +14,7 @@ func FuzzPools(f *testing.F) {
 		"pools: [{name: a, addresses: [10.0.0.0/8]}]", "pools: [{name: a, addresses: [\"fd00::/112\"]}, {name: b, addresses: [\"fd00::1\"]}]",
 		"pools: [{name: a, addresses: [10.0.0.1, \"fd00::1\"]}]", "pools: [{name: a, addresses: [10.0.0.1%eth0]}]", "pools: [{name: a, addresses: [\"::ffff:10.0.0.1\"]}]",
 		"pools: [{name: a, addresses: [10.0.0.9-10.0.0.1]}]", "pools: [{name: a, addresses: [0.0.0.0/0]}]", "pools: [{name: a, addresses: [\"::/0\"]}]", "pools: [{name: a, addresses: [10.0.0.0/32]}]",
+		"pools: [{name: a, addresses: [10.0.0.1], namespaces: [web]}]", "pools: [{name: a, addresses: [10.0.0.1], namespaces: []}]", "pools: [{name: a, addresses: [10.0.0.1], namespaces: [\"\"]}]",
 	} {
 		f.Add([]byte(seed))
 	}

@@ -20,6 +20,11 @@ type Change struct {
 	Before, After int
 	// Added and Removed are the numbers of addresses that it gains and loses.
 	Added, Removed int
+	// Namespaces are those whose pods may have its addresses; nil for all. NamespacesChanged says that they were others before.
+	Namespaces        []string
+	NamespacesChanged bool
+	// Keep is the number of pods of other namespaces, which keep their addresses until they end.
+	Keep int
 }
 
 // Import replaces all pools. If one of them conflicts with the surroundings, or a pod would have an address outside its pool, it
@@ -45,6 +50,7 @@ func (a *Assigner) Import(ctx context.Context, pools []Pool, around Surroundings
 			return nil, err
 		}
 		changes := difference(s.pools, next)
+		s.countKept(changes)
 		if dryRun || len(changes) == 0 && s.poolsAt != 0 {
 			return changes, nil
 		}
@@ -80,10 +86,22 @@ func (s *seen) spare(next []pool) error {
 		strings.Join(lost, "; "))
 }
 
+// countKept sets Keep of the changes.
+func (s *seen) countKept(changes []Change) {
+	for i := range changes {
+		c := &changes[i]
+		for _, h := range s.holders {
+			if h.Pool == c.Pool && !(Pool{Namespaces: c.Namespaces}).admits(h.Namespace) {
+				c.Keep++
+			}
+		}
+	}
+}
+
 // difference lists the changed pools, by name.
 func difference(before, after []pool) []Change {
 	changes := map[string]*Change{}
-	sets := map[string][2]*netipx.IPSet{}
+	sets, namespaces := map[string][2]*netipx.IPSet{}, map[string][]string{} // the latter before
 	for i, pools := range [][]pool{before, after} {
 		for _, p := range pools {
 			c := changes[p.Name]
@@ -92,9 +110,9 @@ func difference(before, after []pool) []Change {
 				changes[p.Name] = c
 			}
 			if i == 0 {
-				c.Before = p.size
+				c.Before, namespaces[p.Name] = p.size, p.Namespaces
 			} else {
-				c.After = p.size
+				c.After, c.Namespaces = p.size, p.Namespaces
 			}
 			pair := sets[p.Name]
 			pair[i] = p.set
@@ -106,11 +124,17 @@ func difference(before, after []pool) []Change {
 		c := changes[name]
 		shared := common(sets[name][0], sets[name][1])
 		c.Added, c.Removed = c.After-shared, c.Before-shared
-		if c.Added+c.Removed > 0 {
+		c.NamespacesChanged = !sameNames(namespaces[name], c.Namespaces)
+		if c.Added+c.Removed > 0 || c.NamespacesChanged {
 			list = append(list, *c)
 		}
 	}
 	return list
+}
+
+// sameNames reports whether two lists have the same names, in any order.
+func sameNames(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
 }
 
 // common counts the addresses in both sets; nil is empty.

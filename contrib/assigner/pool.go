@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"go4.org/netipx"
@@ -19,6 +20,13 @@ type Pool struct {
 	Addresses []string `json:"addresses"`
 	// Exclude are addresses that no pod may have, in the same notation.
 	Exclude []string `json:"exclude,omitempty"`
+	// Namespaces are those whose pods may have its addresses; nil for all.
+	Namespaces []string `json:"namespaces,omitempty"`
+}
+
+// admits reports whether pods of the namespace may have addresses of the pool.
+func (p Pool) admits(namespace string) bool {
+	return p.Namespaces == nil || slices.Contains(p.Namespaces, namespace)
 }
 
 // maxPool is the largest number of addresses in a pool.
@@ -69,6 +77,9 @@ func compile(pools []Pool) ([]pool, error) {
 			return nil, fmt.Errorf("pool %d has the name %q: %s", i+1, p.Name, problems[0])
 		}
 		set, size, err := p.compile()
+		if err == nil {
+			err = p.checkNamespaces()
+		}
 		if err != nil {
 			return nil, fmt.Errorf("pool %s: %w", p.Name, err)
 		}
@@ -116,6 +127,21 @@ func (p Pool) compile() (set *netipx.IPSet, size int, err error) {
 	}
 	size, err = count(ranges)
 	return set, size, err
+}
+
+func (p Pool) checkNamespaces() error {
+	if p.Namespaces != nil && len(p.Namespaces) == 0 {
+		return errors.New("its list of namespaces is empty: leave it out to let pods of all namespaces have its addresses")
+	}
+	for i, namespace := range p.Namespaces {
+		if problems := validation.IsDNS1123Label(namespace); len(problems) > 0 {
+			return fmt.Errorf("%q is not the name of a namespace: %s", namespace, problems[0])
+		}
+		if slices.Contains(p.Namespaces[:i], namespace) {
+			return fmt.Errorf("it has namespace %s twice", namespace)
+		}
+	}
+	return nil
 }
 
 // parseRange parses a CIDR, a range or an address. With fit, it leaves out network and broadcast addresses of an IPv4 CIDR.

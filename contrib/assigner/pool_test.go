@@ -30,6 +30,10 @@ func TestPoolsThatCannotWorkAreRefusedWithWhatIsWrong(t *testing.T) {
 		"pools: [{name: a, addresses: [169.254.0.0/24]}]":                                          "link-local",
 		"pools: [{name: a, addresses: ['2001:db8::/64']}]":                                         "more than 16777216 addresses",
 		"pools: [{name: a, addresses: [10.0.0.0/8, 11.0.0.0/24]}]":                                 "more than 16777216 addresses",
+		"pools: [{name: a, addresses: [10.0.0.1], namespaces: []}]":                                "pool a: its list of namespaces is empty",
+		"pools: [{name: a, addresses: [10.0.0.1], namespaces: [web, web]}]":                        "pool a: it has namespace web twice",
+		"pools: [{name: a, addresses: [10.0.0.1], namespaces: ['team-*']}]":                        `"team-*" is not the name of a namespace`,
+		"pools: [{name: a, addresses: [10.0.0.1], namespaces: web}]":                               "not a list of pools",
 	} {
 		if _, err := ParsePools([]byte(text)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v, want %q", text, err, says)

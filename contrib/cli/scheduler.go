@@ -101,6 +101,7 @@ func (s *schedule) checkParts() error {
 		return err
 	}
 	flags := s.scheduler
+	flags.Roles = s.mesos.Roles
 	if flags.KMPath == "" {
 		flags.Artifact.URL = "http://" + s.artifact.Address // run sets the real one
 	}

@@ -73,6 +73,8 @@ var wrongLines = map[string]string{
 	"--state-dir":                                      `flag needs an argument: --state-dir; see km --help`,
 	"scheduler --mesos-master=ftp://x":                 "--mesos-master ftp://x is neither",
 	"scheduler --mesos-master=x --mesos-principal=p --mesos-secret-file=missing": "missing",
+	"scheduler --mesos-master=x --role-namespaces=spark":                         `cannot use --role-namespaces=spark: `,
+	"scheduler --mesos-master=x --role-namespaces=spark=a":                       `--mesos-roles=* does not have that role; see km scheduler --help`,
 	"scheduler --mesos-master=x --scheduler-algorithm=best":                      "cannot use --scheduler-algorithm=best:",
 	"scheduler --mesos-master=x --kubeconfig=missing":                            `cannot use --kubeconfig: open missing: no such file or directory; see km scheduler --help`,
 	"scheduler --mesos-master=x --tls-cert-file=missing":                         `give --tls-cert-file and --tls-private-key-file, or neither; see km scheduler --help`,

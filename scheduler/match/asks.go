@@ -12,13 +12,13 @@ import (
 	"github.com/k8sm/k8sm/offers"
 )
 
-// Asks holds the requirements on offers that a pod states in annotations. It is nil for most pods.
+// Asks holds the requirements on offers that a pod states in annotations, or that its namespace has. It is nil for most pods.
 type Asks struct {
 	roles     []string          // the roles that it may use, the preferred one first; nil for all roles of the framework
 	wildcards []api.PortMapping // ports that still need a host port
 	mapped    []api.PortMapping // ports that the pod was bound with: its sandbox may publish them already
 	revocable offers.Milli      // revocable cpus; if set, they replace the pod's cpus
-	problem   string            // why an annotation is invalid; the pod waits until it is corrected
+	problem   string            // why an annotation is invalid, or not for the namespace; the pod waits until it is corrected
 }
 
 // with adds the host ports of the mappings.
@@ -34,11 +34,11 @@ func (d Demand) with(mapped []api.PortMapping) Demand {
 
 // asks reads the annotations of a pod. It returns nil if there are none and problem is "".
 func (cfg *Config) asks(p *Pod, problem string) *Asks {
-	if len(p.Obj.Annotations) == 0 && p.Asks == nil && problem == "" {
+	if len(p.Obj.Annotations) == 0 && p.Asks == nil && problem == "" && len(cfg.RoleNamespaces) == 0 {
 		return nil
 	}
 	var asks Asks
-	asks.problem = cmp.Or(asks.readRoles(p.Obj, cfg.Roles), asks.readPorts(p), asks.readRevocable(p, cfg.Revocable), problem)
+	asks.problem = cmp.Or(asks.readRoles(p.Obj, cfg), asks.readPorts(p), asks.readRevocable(p, cfg.Revocable), problem)
 	if asks.problem == "" && asks.roles == nil && asks.wildcards == nil && asks.mapped == nil && asks.revocable == 0 {
 		return nil
 	}
@@ -73,26 +73,54 @@ func (asks *Asks) key() string {
 }
 
 // readRoles reads the roles, all of which the framework must be subscribed to
-// (https://mesos.apache.org/documentation/latest/roles/).
-func (asks *Asks) readRoles(obj *v1.Pod, subscribed []string) (problem string) {
+// (https://mesos.apache.org/documentation/latest/roles/), and the pod's namespace must be allowed to use.
+func (asks *Asks) readRoles(obj *v1.Pod, cfg *Config) (problem string) {
 	value, given := obj.Annotations[api.AnnotationRoles]
 	if !given {
-		return ""
+		return asks.defaultRoles(obj, cfg)
 	}
 	for _, role := range strings.Split(value, ",") {
 		role = strings.TrimSpace(role)
 		if wrong := wrongRole(role); wrong != "" {
 			return fmt.Sprintf("its annotation %s=%q is no list of Mesos roles such as \"batch,*\": %s", api.AnnotationRoles, value, wrong)
 		}
-		if !slices.Contains(subscribed, role) {
+		if !slices.Contains(cfg.Roles, role) {
 			return fmt.Sprintf("its annotation %s asks for role %q, which the scheduler is not subscribed to (--mesos-roles=%s)",
-				api.AnnotationRoles, role, strings.Join(subscribed, ","))
+				api.AnnotationRoles, role, strings.Join(cfg.Roles, ","))
+		}
+		if !cfg.mayUse(obj.Namespace, role) {
+			return fmt.Sprintf("its annotation %s asks for role %q, which pods in namespace %s may not use: ask for another role, "+
+				"or have the namespace added to --role-namespaces", api.AnnotationRoles, role, obj.Namespace)
 		}
 		if !slices.Contains(asks.roles, role) {
 			asks.roles = append(asks.roles, role)
 		}
 	}
 	return ""
+}
+
+// defaultRoles sets the roles of a pod without the annotation: those that its namespace may use.
+func (asks *Asks) defaultRoles(obj *v1.Pod, cfg *Config) (problem string) {
+	for _, role := range cfg.Roles {
+		if cfg.mayUse(obj.Namespace, role) {
+			asks.roles = append(asks.roles, role)
+		}
+	}
+	switch len(asks.roles) {
+	case len(cfg.Roles):
+		asks.roles = nil // all
+	case 0:
+		return fmt.Sprintf("pods in namespace %s may use none of the scheduler's Mesos roles (--mesos-roles=%s): "+
+			"have the namespace added to --role-namespaces", obj.Namespace, strings.Join(cfg.Roles, ","))
+	}
+	return ""
+}
+
+// mayUse tells whether pods of the namespace may use the role. Bound pods are no exception: the role of an earlier task is not known
+// for sure, and whoever creates a pod may give it a node.
+func (cfg *Config) mayUse(namespace, role string) bool {
+	namespaces, limited := cfg.RoleNamespaces[role]
+	return !limited || slices.Contains(namespaces, namespace)
 }
 
 // wrongRole returns why a role name is invalid in Mesos; "" if it is valid.
@@ -205,16 +233,16 @@ func (asks *Asks) takesRole(v *View) bool {
 	return asks.roles == nil || len(v.Offers) == 0 || slices.Contains(asks.roles, v.Role)
 }
 
-// rolesWanted names the roles that the class may use, for messages; "" if that is only "*".
+// rolesWanted names the roles that the class may use, for messages; "" if the framework has no other than "*".
 func (cfg *Config) rolesWanted(c *Class) string {
 	roles := cfg.Roles
+	if len(roles) == 0 || len(roles) == 1 && roles[0] == "*" {
+		return ""
+	}
 	if c.asks != nil && c.asks.roles != nil {
 		roles = c.asks.roles
 	}
-	switch {
-	case len(roles) == 0 || len(roles) == 1 && roles[0] == "*":
-		return ""
-	case len(roles) == 1:
+	if len(roles) == 1 {
 		return "role " + roles[0]
 	}
 	return "roles " + strings.Join(roles, " ")

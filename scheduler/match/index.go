@@ -15,6 +15,8 @@ type Config struct {
 	Algorithm Algorithm
 	// Roles are the roles of the framework, the preferred one first.
 	Roles []string
+	// RoleNamespaces has the namespaces whose pods may use a role, by role. All namespaces may use a role without an entry.
+	RoleNamespaces map[string][]string
 	// DefaultCPUs and DefaultMem are charged for pods that request none.
 	DefaultCPUs, DefaultMem offers.Milli
 	// Revocable says that offers may have revocable cpus, which Mesos may take back.

@@ -20,7 +20,8 @@ func TestAddressesOfPools(t *testing.T) {
 	dir := stateDir(t)
 	leavesNothing(t, func(t *testing.T) {
 		c := up(t, dir, "--nodes=2")
-		assigner(t, c, "pools: [{name: office, addresses: [198.51.100.0/30]}]", "pool office added with 2 addresses", "import", "-")
+		assigner(t, c, "pools: [{name: office, addresses: [198.51.100.0/30]}, {name: members, addresses: [198.51.100.8], namespaces: [members]}]",
+			"pool members added with 1 addresses, for pods of namespaces: members\npool office added with 2 addresses\n", "import", "-")
 		assigner(t, c, "pools: [{name: office, addresses: [198.51.100.0/30]}, {name: lab, addresses: [10.244.9.9]}]",
 			"pool lab overlaps 10.244.0.0/16, which is the cluster's pod range", "import", "-")
 		first := create(t, c, pooled("first", "node-1", ""))
@@ -28,6 +29,7 @@ func TestAddressesOfPools(t *testing.T) {
 		awaitAddress(t, c, "first", "198.51.100.1")
 		awaitAddress(t, c, "second", "198.51.100.2")
 		t.Run("pods see each other by the addresses, across nodes and by a service", func(t *testing.T) { meet(t, c) })
+		t.Run("a pod of another namespace gets no address of a pool", func(t *testing.T) { notForAll(t, c) })
 		t.Run("a pod that finds no free address waits and says so", func(t *testing.T) { exhausted(t, c, second) })
 		t.Run("an address is kept when containers or the sandbox are made anew", func(t *testing.T) { keptByRestarts(t, c, first) })
 		t.Run("an address is kept when the cluster's programs are killed", func(t *testing.T) { keptByCrashes(t, c, dir, first) })
@@ -39,7 +41,8 @@ func assigner(t *testing.T, c *scratch.Cluster, stdin, want string, args ...stri
 	t.Helper()
 	cmd := c.KM(within(t, 30*time.Second), append([]string{"assigner"}, args...)...)
 	cmd.Stdin = strings.NewReader(stdin)
-	if out, err := cmd.CombinedOutput(); !strings.Contains(string(out), want) {
+	out, err := cmd.CombinedOutput()
+	if text := strings.Join(strings.Fields(string(out)), " "); !strings.Contains(text, strings.Join(strings.Fields(want), " ")) {
 		t.Errorf("km assigner %v: %v\n%swant %q", args, err, out, want)
 	}
 }
@@ -109,6 +112,15 @@ func meet(t *testing.T, c *scratch.Cluster) {
 		t.Errorf("%v: %s", err, out)
 	}
 	hears(t, c, "second", "198.51.100.1")
+}
+
+func notForAll(t *testing.T, c *scratch.Cluster) {
+	p := pooled("stranger", "node-1", "198.51.100.8")
+	p.Annotations[api.AnnotationIPPool] = "members"
+	p = create(t, c, p)
+	operatorSees(t, c, "queue", "default ", " stranger ", "address pool members (annotation k8sm.io/ip-pool) is not for pods in namespace default")
+	assigner(t, c, "", "members 0 1 members 198.51.100.8", "list")
+	remove(t, c, p)
 }
 
 func exhausted(t *testing.T, c *scratch.Cluster, second *corev1.Pod) {
