@@ -135,7 +135,12 @@ func nodeLeft(files layout) (*node, error) {
 	if err := json.Unmarshal(data, &left); err != nil {
 		return nil, fmt.Errorf("cannot read what a minion left from %s: %w", files.leftovers(), err)
 	}
+	here, err := claimsHere()
+	if err != nil {
+		return nil, err
+	}
 	n := &node{
+		claims:   here,
 		boot:     api.Bootstrap{Cluster: left.Cluster, Node: left.Node},
 		cluster:  api.MinionConfig{DockerHost: left.DockerHost, ClusterCIDR: left.ClusterCIDR, Network: left.Network.Settled(), CleanupDelay: left.CleanupDelay},
 		files:    files,
@@ -181,6 +186,13 @@ func (n *node) guard() error {
 		return fmt.Errorf("cannot record what the node has on this machine: %w", err)
 	}
 	return n.startWarden()
+}
+
+// guardOrWarn does without a warden if there can be none.
+func (n *node) guardOrWarn() {
+	if err := n.guard(); err != nil {
+		n.log.WithError(err).Warn("cannot start a warden: if this minion is killed and not replaced, its containers keep running")
+	}
 }
 
 func (n *node) startWarden() error {

@@ -19,7 +19,7 @@ import (
 const nodeLocks = "/run/k8sm-nodes"
 
 // machineLock is the lock file that all minions in this network namespace hold, shared: kube-proxy's rules are the same for all of
-// them. Agents in separate namespaces on one machine (`km up --nodes`) share nothing.
+// them, because they are of one cluster (see claims). Agents in separate namespaces on one machine (`km up --nodes`) share nothing.
 func machineLock() (string, error) { return namespaceLock("proxy") }
 
 // portLock is the lock file of the minion in this network namespace whose kubelet has the default port. Without it, two minions that
@@ -27,7 +27,7 @@ func machineLock() (string, error) { return namespaceLock("proxy") }
 func portLock() (string, error) { return namespaceLock("kubelet-port") }
 
 func namespaceLock(what string) (string, error) {
-	const own = "/proc/self/ns/net"
+	const own = "/proc/thread-self/ns/net"
 	var namespace unix.Stat_t
 	if err := unix.Stat(own, &namespace); err != nil {
 		return "", fmt.Errorf("cannot tell which network namespace this is: %s: %w", own, err)

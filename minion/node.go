@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	dockerclient "github.com/docker/docker/client"
@@ -34,6 +35,7 @@ type node struct {
 	registration executor.Registration
 	started      time.Time
 	boot         api.Bootstrap
+	claims       claims // of the network namespace
 	log          logrus.FieldLogger
 
 	// Known once prepared.
@@ -45,6 +47,9 @@ type node struct {
 	policies *policy.Enforcer // nil without enforcement
 	// problems are those of the agent that its operator should know.
 	problems []string
+	// first says that this machine had nothing of the node when the minion started. foreign is the problem with another kube-proxy.
+	first   bool
+	foreign []string
 	// routes are the problems with prefixes that this machine does not route to pods.
 	routes routeProblems
 	// cgroupParent is the parent cgroup of containers; empty for Docker Engine's default.
@@ -59,7 +64,11 @@ func newNode(cfg Config, env mesos.Config, registration executor.Registration) (
 	if err != nil {
 		return nil, err
 	}
-	return &node{cfg: cfg, env: env, registration: registration, started: time.Now(), boot: boot, log: logrus.WithField("node", boot.Node)}, nil
+	here, err := claimsHere()
+	if err != nil {
+		return nil, err
+	}
+	return &node{cfg: cfg, env: env, registration: registration, started: time.Now(), boot: boot, claims: here, log: logrus.WithField("node", boot.Node)}, nil
 }
 
 // run starts the node, and stops it when ctx ends. While it waits for the API server or Docker Engine, tasks stay in TASK_STARTING.
@@ -73,8 +82,11 @@ func (n *node) run(ctx context.Context, pods *kube.Pods, post func(executor.Even
 		return unlessEnded(ctx, err)
 	}
 	post(executor.Configured{IdleTimeout: n.cluster.IdleTimeout.Duration})
-	if err := n.guard(); err != nil {
-		n.log.WithError(err).Warn("cannot start a warden: if this minion is killed and not replaced, its containers keep running")
+	if err := n.claimMachine(ctx, post, n.guardOrWarn); err != nil {
+		return unlessEnded(ctx, err)
+	}
+	if err := n.noteForeignProxy(); err != nil {
+		return err
 	}
 	shared, err := shareThisMachine()
 	if err != nil {
@@ -271,7 +283,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	}
 	running.policies = n.enforcePolicies(alive, client)
 	running.report = supervise.Start(alive, "the node report", func(ctx context.Context) error {
-		r := report{version: api.Version, started: n.started, problems: n.problems, watch: n.watchNetwork(client)}
+		r := report{version: api.Version, started: n.started, problems: slices.Concat(n.problems, n.foreign), watch: n.watchNetwork(client)}
 		return r.keep(ctx, client, n.boot.Node)
 	})
 	if err := n.setUpNetwork(ctx, client); err != nil {
@@ -355,7 +367,7 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 		}
 	}
 	if err == nil {
-		err = n.locks().Dismiss()
+		err = errors.Join(n.claims.release(n.boot.Cluster, n.boot.Node), n.locks().Dismiss())
 	}
 	if err == nil {
 		n.log.Info("the node is stopped: only its files are left on this machine")

@@ -252,7 +252,7 @@ func newStartedNode(t *testing.T) (*node, *dockerEngine) {
 	files, boot := testNode(t, newAuthority(t))
 	engine := startDocker(t)
 	boot.Cluster = "test-" + filepath.Base(filepath.Dir(filepath.Dir(files.dir)))
-	n := &node{boot: boot, files: files, settings: settings{files: files}, log: logrus.WithField("node", boot.Node), started: time.Now()}
+	n := &node{boot: boot, claims: claims{filepath.Join(t.TempDir(), "claims")}, files: files, settings: settings{files: files}, log: logrus.WithField("node", boot.Node), started: time.Now()}
 	n.cluster.DockerHost = engine.host
 	n.cluster.Network.Mode = api.NetworkCNI // it is in no program's hands
 	n.cluster.CleanupDelay = &metav1.Duration{Duration: time.Hour}
@@ -551,6 +551,9 @@ func (n *node) checkStopped(t *testing.T, engine *dockerEngine, stops bool) {
 	}
 	if stops && exists(t, n.files.leftovers()) {
 		t.Error("the record of what there is to remove is left")
+	}
+	if claimed, err := filepath.Glob(n.claims.file("*", "*")); stops && (len(claimed) > 0 || err != nil) {
+		t.Errorf("the claim of the machine is left: %q, %v", claimed, err)
 	}
 	if pid, err := os.ReadFile(n.files.kubelet() + ".pid"); err == nil {
 		number, err := strconv.Atoi(string(pid))

@@ -165,7 +165,7 @@ func (c *Config) addMinionFlags(fs *pflag.FlagSet) {
 	network := &c.Minions.Network
 	fs.StringVar((*string)(&network.Mode), "network", string(api.DefaultNetworkMode), "how pods on different nodes reach each other: auto (routes to nodes on the same link, vxlan to the others), routes (only "+
 		"nodes on the same link), vxlan (tunnels), none (your routers forward the pods' packets) or cni (a CNI plugin makes the whole pod network)")
-	fs.IntVar(&network.VXLANVNI, "vxlan-vni", api.DefaultVXLANVNI, "VXLAN network identifier; clusters that share machines need different ones")
+	fs.IntVar(&network.VXLANVNI, "vxlan-vni", api.DefaultVXLANVNI, "VXLAN network identifier; set another one if the machines use this one already")
 	fs.IntVar(&network.VXLANPort, "vxlan-port", api.DefaultVXLANPort, "UDP port for VXLAN between nodes")
 	fs.StringVar(&network.CNIConfDir, "cni-conf-dir", api.DefaultCNIConfDir, "with --network=cni: `directory` of CNI configurations on each node; the first one by file name is used")
 	fs.StringVar(&network.CNIBinDir, "cni-bin-dir", api.DefaultCNIBinDir, "with --network=cni: `directory` of CNI plugins on each node")

@@ -67,7 +67,7 @@ func (s *schedule) addFlags(fs *pflag.FlagSet) {
 	s.mesos.AddFlags(fs)
 	s.status.AddFlags(fs)
 	s.artifact.AddFlags(fs)
-	fs.StringVar(&s.etcd.Name, "cluster-name", defaultName, "name of the cluster; several clusters can share an etcd and the agents")
+	fs.StringVar(&s.etcd.Name, "cluster-name", defaultName, "name of the cluster; several clusters can share an etcd and a Mesos, and each agent runs pods of one of them")
 }
 
 // check checks the flags of km scheduler.

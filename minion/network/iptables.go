@@ -194,6 +194,16 @@ func (p Plan) remove(ipt tables) error {
 // firewallChain is created by kube-proxy for the kubelet, so kube-proxy --cleanup leaves it behind.
 const firewallChain = "KUBE-FIREWALL"
 
+// HasServiceRules reports whether a kube-proxy has made rules on this machine.
+func HasServiceRules() bool {
+	ipt, err := openTables(IPv4)
+	if err != nil {
+		return false // New says so, too
+	}
+	_, err = ipt.List("nat", "KUBE-SERVICES")
+	return err == nil
+}
+
 // RemoveEmptyFirewall removes chain KUBE-FIREWALL for IPv4 and IPv6, unless it has rules. Call it when no kube-proxy runs on the
 // machine any more.
 func RemoveEmptyFirewall() error {
