@@ -16,7 +16,6 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/minion/embedded"
-	"github.com/k8sm/k8sm/minion/supervise"
 	"github.com/k8sm/k8sm/minion/warden"
 )
 
@@ -210,7 +209,7 @@ func (n *node) startWarden() error {
 	if watch.Build, err = build(self); err != nil {
 		return err
 	}
-	return watch.Start(warden.Launch{Program: program.Path(), Container: filepath.Base(n.env.Directory), Log: log, Env: supervise.Env()})
+	return watch.Start(warden.Launch{Program: program.Path(), Container: filepath.Base(n.env.Directory), Log: log, Env: os.Environ()})
 }
 
 // wardenLog is the log of the node's warden. It outlives the sandbox.

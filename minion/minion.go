@@ -57,7 +57,10 @@ func Run(ctx context.Context, cfg Config, outside bool) error {
 	if err != nil {
 		return err
 	}
-	obstacle := cfg.stepOut(ctx, env, outside)
+	obstacle := cfg.stepOut(ctx, env, outside) // takes the environment with it
+	if err := mesos.HideToken(); err != nil {
+		logrus.WithError(err).Warn("other programs of the agent's user can see the executor's token")
+	}
 	if err := removeFetched(env.Sandbox); err != nil {
 		logrus.WithError(err).Warn("cannot remove the program from the sandbox: it takes 160 MB until the agent removes the sandbox")
 	}

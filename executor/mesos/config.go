@@ -7,6 +7,9 @@ import (
 	"github.com/mesos/mesos-go/api/v1/lib/executor/config"
 )
 
+// tokenVariable is the environment variable with the executor's token.
+const tokenVariable = "MESOS_EXECUTOR_AUTHENTICATION_TOKEN"
+
 // Config is the environment that an agent sets for its executors
 // (https://mesos.apache.org/documentation/latest/executor-http-api/#executor-environment-variables).
 type Config struct {
@@ -29,5 +32,5 @@ func ConfigFromEnv() (Config, error) {
 	if err != nil {
 		return Config{}, fmt.Errorf("cannot read the TLS settings for the agent: %w", err)
 	}
-	return Config{Config: cfg, Token: os.Getenv("MESOS_EXECUTOR_AUTHENTICATION_TOKEN"), SSL: ssl}, nil
+	return Config{Config: cfg, Token: os.Getenv(tokenVariable), SSL: ssl}, nil
 }

@@ -11,8 +11,9 @@ import (
 // flagsTimeout bounds the request for the agent's flags, because the node's start waits for it.
 const flagsTimeout = 3 * time.Second
 
-// AgentFlags returns the agent's flags by name. It fails if the agent requires authentication for them, because an executor has no
-// credentials for that (https://mesos.apache.org/documentation/latest/endpoints/slave/flags/).
+// AgentFlags returns the agent's flags by name (https://mesos.apache.org/documentation/latest/endpoints/slave/flags/). It fails if the
+// agent does not disclose them: with --authenticate_http_readonly, it takes the executor's token only if it has
+// --authenticate_http_executors too (Slave::initialize in src/slave/slave.cpp).
 func AgentFlags(ctx context.Context, cfg Config) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, flagsTimeout)
 	defer cancel()
@@ -21,6 +22,9 @@ func AgentFlags(ctx context.Context, cfg Config) (map[string]string, error) {
 		return nil, err
 	}
 	request.Close = true
+	if cfg.Token != "" {
+		request.Header.Set("Authorization", "Bearer "+cfg.Token)
+	}
 	response, err := (&http.Client{Transport: newTransport(newDialer(cfg.SSL))}).Do(request)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the agent's flags: %w", err)

