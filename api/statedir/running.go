@@ -18,6 +18,9 @@ type Running struct {
 	Kubeconfig string `json:"kubeconfig"`
 	// MesosMaster is the URL of the Mesos master.
 	MesosMaster string `json:"mesosMaster"`
+	// MesosPrincipal and the secret in the file MesosSecretFile authenticate to the master by HTTP basic.
+	MesosPrincipal  string `json:"mesosPrincipal"`
+	MesosSecretFile string `json:"mesosSecretFile"`
 	// Status is where the scheduler serves its status, as "host:port"; "" if it serves none.
 	Status string `json:"status,omitempty"`
 	// Nodes are the cluster's nodes.

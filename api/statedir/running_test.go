@@ -18,7 +18,8 @@ func TestRunningClusterIsFoundWhileItIsUp(t *testing.T) {
 		t.Errorf("before: %+v, %v", r, err)
 	}
 	want := Running{
-		PID: 7, Version: "v0.1.0", Kubeconfig: d.AdminKubeconfig(), MesosMaster: "http://127.0.0.1:5050", Status: "127.0.0.1:10259",
+		PID: 7, Version: "v0.1.0", Kubeconfig: d.AdminKubeconfig(), MesosMaster: "http://127.0.0.1:5050", MesosPrincipal: "k8sm",
+		MesosSecretFile: "/var/lib/k8sm/mesos/secret", Status: "127.0.0.1:10259",
 		Nodes: []RunningNode{{Name: "n1", DockerHost: "unix:///var/run/docker.sock"}, {Name: "n2", DockerHost: "unix:///x"}},
 	}
 	if err := d.WriteRunning(want); err != nil {

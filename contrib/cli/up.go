@@ -145,7 +145,7 @@ func (l *laptop) run(ctx context.Context, c *common, out io.Writer) (err error) 
 func (l *laptop) running() statedir.Running {
 	r := statedir.Running{
 		PID: os.Getpid(), Version: api.Version, Kubeconfig: l.dir.AdminKubeconfig(), MesosMaster: "http://" + l.schedule.mesos.Masters[0],
-		Status: l.schedule.status.Address,
+		MesosPrincipal: l.schedule.mesos.Principal, MesosSecretFile: l.schedule.mesos.SecretFile, Status: l.schedule.status.Address,
 	}
 	for _, name := range l.ready {
 		host := l.plane.DockerHost

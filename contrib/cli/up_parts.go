@@ -87,6 +87,7 @@ func (l *laptop) runMesos(ctx context.Context, ready func(string)) error {
 		return err
 	}
 	l.schedule.mesos.Masters = []string{cluster.MasterAddr()}
+	l.schedule.mesos.Principal, l.schedule.mesos.SecretFile = cluster.Credential()
 	ready("the master answers at http://" + cluster.MasterAddr())
 	problem := l.watchMachines(ctx, cluster)
 	cluster.Stop()

@@ -100,8 +100,12 @@ type (
 	executorSubscribe struct {
 		stream string
 		call   *executor.Call
+		who    identity
 	}
-	executorCall struct{ call *executor.Call }
+	executorCall struct {
+		call *executor.Call
+		who  identity
+	}
 	// masterFound: there is a master to register with.
 	masterFound struct{}
 	// fetched: the fetcher has ended, with an error if it failed.
@@ -217,7 +221,7 @@ func (a *agent) handle(e event) {
 	case executorSubscribe:
 		a.subscribe(e)
 	case executorCall:
-		a.call(e.call)
+		a.call(e)
 	case streamClosed:
 		if run := a.streams[e.stream]; run != nil {
 			delete(a.streams, e.stream)

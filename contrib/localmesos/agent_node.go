@@ -289,8 +289,12 @@ func (n *agentNode) startProcess(run *executorRun) (process, error) {
 	for _, w := range n.watches {
 		w.set(run.container, sandbox, run.resources())
 	}
+	token, err := n.plan.auth.token(run)
+	if err != nil {
+		return process{}, err
+	}
 	return n.processes.start(command{
-		info: run.info.Command, sandbox: sandbox, env: n.environment(run, sandbox), isolation: n.plan.isolation, join: join, enter: n.plan.enter,
+		info: run.info.Command, sandbox: sandbox, env: n.environment(run, sandbox, token), isolation: n.plan.isolation, join: join, enter: n.plan.enter,
 	})
 }
 
@@ -323,7 +327,7 @@ const hostPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 
 // environment follows https://mesos.apache.org/documentation/latest/executor-http-api/ ("Environment Variables") and
 // executorEnvironment in src/slave/slave.cpp. If a name occurs twice, the last value wins.
-func (n *agentNode) environment(run *executorRun, sandbox string) []string {
+func (n *agentNode) environment(run *executorRun, sandbox, token string) []string {
 	env := append([]string{hostPath, "LIBPROCESS_IP=" + n.plan.IP}, n.plan.environment...)
 	env = append(env, "LIBPROCESS_PORT=0",
 		"MESOS_AGENT_ENDPOINT="+n.address, "MESOS_DIRECTORY="+sandbox, "MESOS_SANDBOX="+sandbox,
@@ -339,6 +343,9 @@ func (n *agentNode) environment(run *executorRun, sandbox string) []string {
 	}
 	if run.command {
 		env = append(env, "MESOS_TASK_ID="+string(run.key.executor))
+	}
+	if token != "" {
+		env = append(env, "MESOS_EXECUTOR_AUTHENTICATION_TOKEN="+token)
 	}
 	for _, v := range run.info.Command.GetEnvironment().GetVariables() {
 		env = append(env, v.Name+"="+v.GetValue())
@@ -364,21 +371,21 @@ func mesosDuration(d time.Duration) string {
 
 func (n *agentNode) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/api/v1/executor", endpoint[executor.Call, *executor.Call]{
+	mux.Handle("/api/v1/executor", n.plan.auth.guard(executorRealm, endpoint[executor.Call, *executor.Call]{
 		owner: n.owner, streams: n.streams, faults: n.hub.faults, path: ExecutorToAgent, problem: executorCallProblem,
 		recovering: "Agent has not finished recovery",
 		kind:       func(c *executor.Call) (string, bool) { return c.Type.String(), c.Type == executor.Call_SUBSCRIBE },
-		event: func(c *executor.Call, stream, _ string) event {
+		event: func(c *executor.Call, stream string, who identity) event {
 			if c.Type == executor.Call_SUBSCRIBE {
-				return executorSubscribe{stream: stream, call: c}
+				return executorSubscribe{stream: stream, call: c, who: who}
 			}
-			return executorCall{call: c}
+			return executorCall{call: c, who: who}
 		},
-	})
+	}))
 	mux.HandleFunc("/health", healthy)
 	mux.HandleFunc("/version", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, version()) })
-	mux.HandleFunc("/state", n.serveState)
-	return mux
+	mux.Handle("/state", n.plan.auth.guard(agentReadonly, http.HandlerFunc(n.serveState)))
+	return n.plan.refuseForeign(mux)
 }
 
 // serveState serves the agent's /state: its identity and what runs there.

@@ -205,7 +205,7 @@ func TestQueuedTaskIsLaunchedWhenExecutorSubscribes(t *testing.T) {
 	s.step(fromMaster{killTask{framework: testFrameworkID, task: "t2"}})
 	s.step(processStarted{s.container(), process{PID: 7}})
 	s.expect("start x", "update t2 TASK_KILLED (latest TASK_KILLED)")
-	s.step(executorSubscribe{"s", s.executorCall("x")})
+	s.step(executorSubscribe{stream: "s", call: s.executorCall("x")})
 	s.expect("answer 200", "tell SUBSCRIBED", "tell LAUNCH", "tell LAUNCH")
 }
 
@@ -213,7 +213,7 @@ func TestShutdownOfAnExecutorHasAGracePeriod(t *testing.T) {
 	s := newAgentScript(t)
 	s.run("t", "x")
 	s.step(processStarted{s.container(), process{PID: 7}})
-	s.step(executorSubscribe{"s", s.executorCall("x")})
+	s.step(executorSubscribe{stream: "s", call: s.executorCall("x")})
 	s.done = nil
 	s.step(fromMaster{shutdownExecutor{executorKey{testFrameworkID, "x"}}})
 	s.expect("tell SHUTDOWN")
@@ -235,7 +235,7 @@ func TestLaunchLostWithAgentIsDroppedButQueuedOneIsNot(t *testing.T) {
 	s.step(recovered{runs: []savedRun{{framework: info, run: run}}})
 	s.run("new", "x")
 	s.expect()
-	s.step(executorSubscribe{"s", s.executorCall("x")})
+	s.step(executorSubscribe{stream: "s", call: s.executorCall("x")})
 	s.expect("answer 200", "tell SUBSCRIBED", "tell LAUNCH", "update lost TASK_DROPPED (latest TASK_DROPPED)")
 }
 
@@ -243,13 +243,13 @@ func TestLaunchLostWithExecutorStreamIsDropped(t *testing.T) {
 	s := newAgentScript(t)
 	s.run("t1", "x")
 	s.step(processStarted{s.container(), process{PID: 7}})
-	s.step(executorSubscribe{"s1", s.executorCall("x")})
+	s.step(executorSubscribe{stream: "s1", call: s.executorCall("x")})
 	s.run("t2", "x")
 	s.step(streamClosed{"s1"})
 	s.done = nil
 	again := s.executorCall("x")
 	again.Subscribe.UnacknowledgedTasks = []mesos.TaskInfo{{TaskID: mesos.TaskID{Value: "t1"}}}
-	s.step(executorSubscribe{"s2", again})
+	s.step(executorSubscribe{stream: "s2", call: again})
 	s.expect("answer 200", "tell SUBSCRIBED", "update t2 TASK_DROPPED (latest TASK_DROPPED)")
 }
 

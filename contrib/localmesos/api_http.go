@@ -34,7 +34,7 @@ type endpoint[C any, M interface {
 	// problem returns why a call is malformed or not allowed to the authenticated principal, or "".
 	problem func(call M, principal string) string
 	// event converts a call to an event of the state machine. stream is the call's stream, or the new one for SUBSCRIBE.
-	event func(call M, stream, principal string) event
+	event func(call M, stream string, who identity) event
 	// kind returns a call's type, and whether it is SUBSCRIBE.
 	kind func(M) (kind string, subscribes bool)
 }
@@ -66,7 +66,7 @@ func (p endpoint[C, M]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a := accepted
 	for range v.times {
-		a = p.owner.ask(p.event(call, r.Header.Get("Mesos-Stream-Id"), principalOf(r)))
+		a = p.owner.ask(p.event(call, r.Header.Get("Mesos-Stream-Id"), identityOf(r)))
 	}
 	if v.silent {
 		select {
@@ -106,7 +106,7 @@ func (p endpoint[C, M]) read(r *http.Request) (M, wire.Codec, answer) {
 	if err := codec.Decode(body, call); err != nil {
 		return nil, 0, refused(err.Error())
 	}
-	if problem := p.problem(call, principalOf(r)); problem != "" {
+	if problem := p.problem(call, identityOf(r).principal); problem != "" {
 		return nil, 0, refused(problem)
 	}
 	return call, codec, answer{}
@@ -123,7 +123,7 @@ func (p endpoint[C, M]) subscribe(w http.ResponseWriter, r *http.Request, call M
 	}
 	s := p.streams.add()
 	defer p.streams.remove(s)
-	if a := p.owner.ask(p.event(call, s.id, principalOf(r))); a.status != http.StatusOK {
+	if a := p.owner.ask(p.event(call, s.id, identityOf(r))); a.status != http.StatusOK {
 		http.Error(w, a.text, a.status)
 		return
 	}

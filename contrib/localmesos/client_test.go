@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,12 +46,13 @@ func text(v any, path ...string) string {
 	return s
 }
 
-// testConfig is the default configuration with the resources and attributes of the recordings, on free ports.
+// testConfig is the default configuration with the resources and attributes of the recordings, on free ports. As in the recordings,
+// nobody authenticates.
 func testConfig(t *testing.T) Config {
 	t.Helper()
 	var c Config
 	c.AddFlags(pflag.NewFlagSet("test", pflag.ContinueOnError))
-	c.Port, c.Hostname, c.WorkDir = 0, "laptop", t.TempDir()
+	c.Port, c.Hostname, c.WorkDir, c.Authentication = 0, "laptop", t.TempDir(), Authentication{}
 	c.Resources, c.Attributes = "cpus:4;mem:4096;disk:10000;ports:[31000-32000]", "rack:r1;weight:3"
 	return c
 }
@@ -207,7 +209,7 @@ func subscribeWith(t *testing.T, c *Cluster, change func(call, info object)) *te
 	if change != nil {
 		change(call, info)
 	}
-	f := &testFramework{t: t, url: "http://" + c.MasterAddr() + "/api/v1/scheduler"}
+	f := &testFramework{t: t, url: masterURL(c) + "/api/v1/scheduler"}
 	f.stream = openStream(t, f.url, call)
 	f.subscribed = object{"status": f.stream.status, "body": f.stream.body}
 	if f.stream.status == http.StatusOK {
@@ -215,6 +217,16 @@ func subscribeWith(t *testing.T, c *Cluster, change func(call, info object)) *te
 	}
 	f.id = text(f.subscribed, "subscribed", "framework_id", "value")
 	return f
+}
+
+// masterURL is the URL of the master, with the credentials if it wants any.
+func masterURL(c *Cluster) string {
+	principal, file := c.Credential()
+	if principal == "" {
+		return "http://" + c.MasterAddr()
+	}
+	secret, _ := os.ReadFile(file) // without it the call will fail
+	return "http://" + principal + ":" + strings.TrimSpace(string(secret)) + "@" + c.MasterAddr()
 }
 
 func subscribeAs(t *testing.T, c *Cluster, id string) *testFramework {

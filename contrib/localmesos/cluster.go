@@ -38,6 +38,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	log.WithField("master", c.MasterAddr()).Infof("the local Mesos is up with %d agents", cfg.Agents)
+	if principal, file := c.Credential(); principal != "" {
+		log.WithField("principal", principal).Infof("callers authenticate with the secret in %s", file)
+	}
 	<-ctx.Done()
 	c.Stop()
 	return nil
@@ -60,6 +63,9 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 
 func (c *Cluster) start(ctx context.Context) error {
 	if err := c.takeWorkDir(); err != nil {
+		return err
+	}
+	if err := c.plan.auth.complete(c.plan.WorkDir); err != nil {
 		return err
 	}
 	l, err := listen(c.plan.IP, c.plan.Port, "master")

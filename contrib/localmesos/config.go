@@ -54,9 +54,8 @@ type Config struct {
 	// ExecutorEnvironmentVariables is a JSON object of variables for executors, in addition to Mesos' own and PATH. Executors do
 	// not get the agent's environment.
 	ExecutorEnvironmentVariables string
-	// AuthenticateHTTPFrameworks requires schedulers to authenticate as a principal in the file Credentials.
-	AuthenticateHTTPFrameworks bool
-	Credentials                string
+	// Authentication says which callers must authenticate. With the zero value, nobody.
+	Authentication Authentication
 	// SSL configures TLS of the master and the agents.
 	SSL SSL
 
@@ -97,7 +96,7 @@ type Agent struct {
 // AddFlags adds a flag for each field, with the field's default as the flag's.
 func (c *Config) AddFlags(flags *pflag.FlagSet) {
 	flags.IntVar(&c.Agents, "agents", 1, "number of agents, which differ only in their ports")
-	flags.StringVar(&c.IP, "ip", "127.0.0.1", "address to listen on. Agents and operators are not authenticated: leave it on loopback")
+	flags.StringVar(&c.IP, "ip", "127.0.0.1", "address to listen on")
 	flags.IntVar(&c.Port, "port", 5050, "port of the master; the agents use the ports after it. 0 takes free ports")
 	flags.StringVar(&c.Hostname, "hostname", "", "hostname of the master and the agents (default: the machine's)")
 	flags.StringVar(&c.WorkDir, "work-dir", "local-mesos", "directory for ids, checkpoints and sandboxes; a start with the same directory continues the same cluster")
@@ -110,8 +109,7 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 	c.addIsolationFlags(flags)
 	flags.StringVar(&c.ExecutorEnvironmentVariables, "executor-environment-variables", "",
 		`environment of executors, as a JSON object such as '{"PATH": "/bin:/usr/bin"}'; executors never get the agent's own environment`)
-	flags.BoolVar(&c.AuthenticateHTTPFrameworks, "authenticate-http-frameworks", false, "let only schedulers in --credentials subscribe (HTTP basic)")
-	flags.StringVar(&c.Credentials, "credentials", "", "`file` of principals and secrets in Mesos' format: JSON, or lines of 'principal secret'")
+	c.Authentication.addFlags(flags)
 	c.SSL.addFlags(flags)
 	flags.DurationVar(&c.AllocationInterval, "allocation-interval", time.Second, "time after which resources that came back are offered again")
 	flags.DurationVar(&c.AgentTimeout, "agent-timeout", 75*time.Second, "how long an agent may be disconnected before its tasks become unreachable")
@@ -142,7 +140,7 @@ type plan struct {
 	oversubscribed pool
 	attributes     []mesos.Attribute
 	isolation      isolators
-	schedulers     credentials // nil turns authentication off
+	auth           authenticator
 	secure         *tls.Config // nil is plain HTTP
 }
 
@@ -192,7 +190,7 @@ func (p plan) parse() (plan, error) {
 	if p.FetcherCacheDir == "" {
 		p.FetcherCacheDir = filepath.Join(p.WorkDir, "fetch")
 	}
-	if p.schedulers, err = p.credentials(); err != nil {
+	if p.auth, err = p.Authentication.read(); err != nil {
 		return plan{}, err
 	}
 	if p.secure, err = p.SSL.config(); err != nil {

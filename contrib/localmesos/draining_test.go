@@ -49,7 +49,7 @@ func TestDrainSetsKillPolicyAndReasonOfUpdate(t *testing.T) {
 		TaskID: mesos.TaskID{Value: "t"}, State: mesos.TASK_KILLED.Enum(), Source: mesos.SOURCE_EXECUTOR.Enum(),
 		UUID: []byte("0123456789abcdef"),
 	}}
-	s.step(executorCall{say})
+	s.step(executorCall{call: say})
 	_, task := s.a.find(testFrameworkID, "t")
 	if got := task.latest.GetReason(); got != mesos.REASON_AGENT_DRAINING {
 		t.Errorf("reason %s", got)
@@ -106,7 +106,7 @@ func (s *agentScript) finish(executor, task string) {
 		TaskID: mesos.TaskID{Value: task}, State: mesos.TASK_FINISHED.Enum(), Source: mesos.SOURCE_EXECUTOR.Enum(),
 		UUID: []byte("0123456789abcdef"),
 	}}
-	s.step(executorCall{say})
+	s.step(executorCall{call: say})
 }
 
 // expectDropped says why a task that waits for its acknowledgement was dropped.
@@ -168,7 +168,7 @@ func TestExecutorWithoutTasksIsShutDownWhenItSubscribes(t *testing.T) {
 	s.step(processStarted{s.container(), process{PID: 7}})
 	s.step(fromMaster{killTask{framework: testFrameworkID, task: "t"}})
 	s.expect("start x", "update t TASK_KILLED (latest TASK_KILLED)")
-	s.step(executorSubscribe{"s", s.executorCall("x")})
+	s.step(executorSubscribe{stream: "s", call: s.executorCall("x")})
 	s.expect("answer 200", "tell SHUTDOWN")
 }
 
@@ -183,6 +183,6 @@ func TestRestartedAgentContinuesDraining(t *testing.T) {
 	s.step(recovered{runs: []savedRun{{framework: info, run: run}}, draining: &mesos.DrainConfig{}})
 	s.launch("u", "x", false)
 	s.expect("update u TASK_DROPPED (latest TASK_DROPPED)")
-	s.step(executorSubscribe{"s", s.executorCall("x")})
+	s.step(executorSubscribe{stream: "s", call: s.executorCall("x")})
 	s.expect("answer 200", "tell SUBSCRIBED", "tell KILL")
 }

@@ -104,6 +104,9 @@ func (x *testExecutor) post(kind string, fields object) (*http.Response, error) 
 	}
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Accept", "application/json")
+	if token := os.Getenv("MESOS_EXECUTOR_AUTHENTICATION_TOKEN"); token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
 	return caller.Do(r)
 }
 

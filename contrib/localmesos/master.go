@@ -263,6 +263,7 @@ func (m *master) subscribe(e subscribe) {
 	if e.principal != "" && info.Principal == nil {
 		info.Principal = &e.principal
 	}
+	m.claim(e)
 	if problem := m.subscribeProblem(e.call, &info); problem != "" {
 		m.do(answer{status: 200})
 		m.sendError(e.stream, problem)
@@ -291,6 +292,15 @@ func (m *master) subscribe(e subscribe) {
 		}
 	}
 	m.allocateAll()
+}
+
+// claim gives the caller's principal to a framework that subscribed before schedulers had to authenticate. A real Mesos refuses the
+// subscription; here, a directory of an older km goes on.
+func (m *master) claim(e subscribe) {
+	f := m.frameworks[api.FrameworkID(e.call.GetFrameworkID().GetValue())]
+	if f != nil && f.recovered && f.info.Principal == nil && e.principal != "" {
+		f.info.Principal = &e.principal
+	}
 }
 
 func (m *master) addFramework(info mesos.FrameworkInfo) *framework {

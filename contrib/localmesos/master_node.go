@@ -149,18 +149,18 @@ func (n *masterNode) save() {
 
 func (n *masterNode) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/api/v1/scheduler", n.plan.schedulers.guard(schedulerRealm, endpoint[scheduler.Call, *scheduler.Call]{
+	mux.Handle("/api/v1/scheduler", n.plan.auth.guard(schedulerRealm, endpoint[scheduler.Call, *scheduler.Call]{
 		owner: n.owner, streams: n.streams, faults: n.hub.faults, path: SchedulerToMaster, streamID: true, problem: callProblem,
 		recovering: "Master has not finished recovery",
 		kind:       func(c *scheduler.Call) (string, bool) { return c.Type.String(), c.Type == scheduler.Call_SUBSCRIBE },
-		event: func(c *scheduler.Call, stream, principal string) event {
+		event: func(c *scheduler.Call, stream string, who identity) event {
 			if c.Type == scheduler.Call_SUBSCRIBE {
-				return subscribe{stream: stream, call: c, principal: principal}
+				return subscribe{stream: stream, call: c, principal: who.principal}
 			}
-			return schedulerCall{stream: stream, call: c, principal: principal}
+			return schedulerCall{stream: stream, call: c, principal: who.principal}
 		},
 	}))
 	n.addOperatorAPI(mux)
-	mux.Handle("/faults", n.hub.faults)
-	return mux
+	mux.Handle("/faults", n.plan.auth.guard(masterReadwrite, n.hub.faults))
+	return n.plan.refuseForeign(mux)
 }

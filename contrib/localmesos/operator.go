@@ -15,13 +15,13 @@ import (
 // (https://mesos.apache.org/documentation/latest/operator-http-api/) and the older endpoints
 // (https://mesos.apache.org/documentation/latest/endpoints/).
 func (n *masterNode) addOperatorAPI(mux *http.ServeMux) {
-	mux.HandleFunc("/api/v1", n.serveOperator)
+	mux.Handle("/api/v1", n.plan.auth.guard(masterReadwrite, http.HandlerFunc(n.serveOperator)))
 	for path, view := range map[string]func(*master) any{
 		"/state": (*master).stateView, "/slaves": (*master).slavesView, "/frameworks": (*master).frameworksView, "/tasks": (*master).tasksView,
 	} {
-		handler := n.view(view)
-		mux.HandleFunc(path, handler)
-		mux.HandleFunc("/master"+path, handler)
+		handler := n.plan.auth.guard(masterReadonly, n.view(view))
+		mux.Handle(path, handler)
+		mux.Handle("/master"+path, handler)
 	}
 	n.addMaintenanceEndpoints(mux)
 	mux.HandleFunc("/health", healthy)

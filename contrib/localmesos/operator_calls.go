@@ -104,21 +104,24 @@ func (n *masterNode) addMaintenanceEndpoints(mux *http.ServeMux) {
 		seen := m.clusterStatus()
 		return wire.Tree(&seen)
 	})
-	for _, prefix := range []string{"", "/master"} {
-		mux.HandleFunc("GET "+prefix+"/maintenance/status", status)
-		mux.HandleFunc("GET "+prefix+"/maintenance/schedule", n.view(func(m *master) any { return wire.Tree(&m.upkeep.schedule) }))
-		mux.HandleFunc("POST "+prefix+"/maintenance/schedule", n.postSchedule)
-		mux.HandleFunc("POST "+prefix+"/machine/down", func(w http.ResponseWriter, r *http.Request) {
-			n.postMachines(w, r, func(ids []mesos.MachineID) *pb.Call {
-				return &pb.Call{Type: pb.Call_START_MAINTENANCE, StartMaintenance: &pb.Call_StartMaintenance{Machines: ids}}
-			})
-		})
-		mux.HandleFunc("POST "+prefix+"/machine/up", func(w http.ResponseWriter, r *http.Request) {
-			n.postMachines(w, r, func(ids []mesos.MachineID) *pb.Call {
-				return &pb.Call{Type: pb.Call_STOP_MAINTENANCE, StopMaintenance: &pb.Call_StopMaintenance{Machines: ids}}
-			})
-		})
+	handle := func(r realm, method, path string, handler http.HandlerFunc) {
+		for _, prefix := range []string{"", "/master"} {
+			mux.Handle(method+" "+prefix+path, n.plan.auth.guard(r, handler))
+		}
 	}
+	handle(masterReadonly, http.MethodGet, "/maintenance/status", status)
+	handle(masterReadwrite, http.MethodGet, "/maintenance/schedule", n.view(func(m *master) any { return wire.Tree(&m.upkeep.schedule) }))
+	handle(masterReadwrite, http.MethodPost, "/maintenance/schedule", n.postSchedule)
+	handle(masterReadwrite, http.MethodPost, "/machine/down", func(w http.ResponseWriter, r *http.Request) {
+		n.postMachines(w, r, func(ids []mesos.MachineID) *pb.Call {
+			return &pb.Call{Type: pb.Call_START_MAINTENANCE, StartMaintenance: &pb.Call_StartMaintenance{Machines: ids}}
+		})
+	})
+	handle(masterReadwrite, http.MethodPost, "/machine/up", func(w http.ResponseWriter, r *http.Request) {
+		n.postMachines(w, r, func(ids []mesos.MachineID) *pb.Call {
+			return &pb.Call{Type: pb.Call_STOP_MAINTENANCE, StopMaintenance: &pb.Call_StopMaintenance{Machines: ids}}
+		})
+	})
 }
 
 func (n *masterNode) postSchedule(w http.ResponseWriter, r *http.Request) {

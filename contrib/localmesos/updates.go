@@ -18,7 +18,7 @@ import (
 // subscribe follows https://mesos.apache.org/documentation/latest/executor-http-api/#subscribe: an executor that
 // reconnects sends its unacknowledged tasks and updates.
 func (a *agent) subscribe(e executorSubscribe) {
-	run := a.callersRun(e.call)
+	run := a.callersRun(e.call, e.who)
 	switch {
 	case run == nil:
 		return
@@ -65,8 +65,8 @@ func (a *agent) subscribe(e executorSubscribe) {
 	}
 }
 
-// callersRun returns the run of the calling executor. Without one it refuses the call.
-func (a *agent) callersRun(call *executor.Call) *executorRun {
+// callersRun returns the run of the calling executor. Without one, and to anyone else who has authenticated, it refuses the call.
+func (a *agent) callersRun(call *executor.Call, who identity) *executorRun {
 	id := api.FrameworkID(call.FrameworkID.Value)
 	run := a.executors[executorKey{id, api.ExecutorID(call.ExecutorID.Value)}]
 	if _, known := a.frameworks[id]; !known {
@@ -75,6 +75,10 @@ func (a *agent) callersRun(call *executor.Call) *executorRun {
 	}
 	if run == nil || run.command {
 		a.do(refused("Executor cannot be found"))
+		return nil
+	}
+	if problem := who.claimsProblem(call, run); problem != "" {
+		a.do(answer{status: http.StatusForbidden, text: problem})
 		return nil
 	}
 	return run
@@ -100,8 +104,8 @@ func (a *agent) dropUnlaunched(run *executorRun, unacknowledged []mesos.TaskInfo
 }
 
 // call performs an executor's call that is not SUBSCRIBE.
-func (a *agent) call(call *executor.Call) {
-	run := a.callersRun(call)
+func (a *agent) call(e executorCall) {
+	call, run := e.call, a.callersRun(e.call, e.who)
 	if run == nil {
 		return
 	}

@@ -33,7 +33,7 @@ type seenTask struct{ ID, State string }
 // tasks returns what the master knows of each task that it was ever told to launch.
 func (c *cluster) tasks() []seenTask {
 	c.t.Helper()
-	response, err := http.Get("http://" + c.mesos.MasterAddr() + "/tasks?limit=1000")
+	response, err := http.Get(c.masterURL("/tasks") + "?limit=1000")
 	if err != nil {
 		c.t.Fatal(err)
 	}

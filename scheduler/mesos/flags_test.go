@@ -42,7 +42,7 @@ func strictMesos(t *testing.T) (address string) {
 	var cfg localmesos.Config
 	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
 	cfg.Agents, cfg.Port, cfg.WorkDir = 0, 0, t.TempDir()
-	cfg.AuthenticateHTTPFrameworks, cfg.Credentials = true, writeFile(t, "k8sm s3cret")
+	cfg.Authentication = localmesos.Authentication{HTTPFrameworks: true, Credentials: writeFile(t, "k8sm s3cret")}
 	local, err := localmesos.Start(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

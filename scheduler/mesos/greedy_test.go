@@ -23,7 +23,7 @@ func (c *cluster) greedy() {
 	c.t.Helper()
 	ctx, cancel := context.WithCancel(c.t.Context())
 	caller := httpsched.NewCaller(httpcli.New(
-		httpcli.Endpoint("http://"+c.mesos.MasterAddr()+"/api/v1/scheduler"), httpcli.Codec(codecs.ByMediaType[codecs.MediaTypeProtobuf]),
+		httpcli.Endpoint(c.masterURL("/api/v1/scheduler")), httpcli.Codec(codecs.ByMediaType[codecs.MediaTypeProtobuf]),
 	))
 	stream, err := caller.Call(ctx, calls.Subscribe(&mesosapi.FrameworkInfo{User: "root", Name: "greedy", Roles: []string{"*"},
 		Capabilities: []mesosapi.FrameworkInfo_Capability{{Type: mesosapi.FrameworkInfo_Capability_MULTI_ROLE}}}))

@@ -59,7 +59,7 @@ func (c *cluster) budgets() *budgets {
 func (c *cluster) operate(kind string, fields string) string {
 	c.t.Helper()
 	call := fmt.Sprintf(`{"type": %q, %q: %s}`, kind, strings.ToLower(kind), fields)
-	response, err := http.Post("http://"+c.mesos.MasterAddr()+"/api/v1", "application/json", strings.NewReader(call))
+	response, err := http.Post(c.masterURL("/api/v1"), "application/json", strings.NewReader(call))
 	if err != nil {
 		c.t.Fatal(err)
 	}

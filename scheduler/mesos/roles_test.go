@@ -32,7 +32,7 @@ func (c *cluster) askOperator(call, answer any) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	response, err := http.Post("http://"+c.mesos.MasterAddr()+"/api/v1", "application/json", bytes.NewReader(body))
+	response, err := http.Post(c.masterURL("/api/v1"), "application/json", bytes.NewReader(body))
 	if err != nil {
 		c.t.Fatal(err)
 	}

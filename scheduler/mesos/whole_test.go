@@ -7,7 +7,9 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -225,6 +227,17 @@ func (c *cluster) startMesos() {
 	c.mesos = local
 }
 
+// masterURL returns a URL of the master with an operator's credentials.
+func (c *cluster) masterURL(path string) string {
+	c.t.Helper()
+	principal, file := c.mesos.Credential()
+	secret, err := os.ReadFile(file)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return (&url.URL{Scheme: "http", User: url.UserPassword(principal, strings.TrimSpace(string(secret))), Host: c.mesos.MasterAddr(), Path: path}).String()
+}
+
 // self is the path of this binary, which can be a minion.
 func self(t *testing.T) string {
 	t.Helper()
@@ -252,6 +265,7 @@ func (c *cluster) scheduleWith(store run.Store, identity string) (stop func()) {
 		c.t.Fatal(err)
 	}
 	mesosConfig.Masters = []string{cmp.Or(c.master, c.mesos.MasterAddr())}
+	mesosConfig.Principal, mesosConfig.SecretFile = c.mesos.Credential()
 	cfg.Roles, cfg.Revocable = mesosConfig.Roles, mesosConfig.Revocable
 	if c.change != nil {
 		c.change(&cfg)

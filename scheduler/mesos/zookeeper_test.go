@@ -147,7 +147,7 @@ func newMesos(t *testing.T) (address string, info []byte) {
 	t.Helper()
 	var cfg localmesos.Config
 	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
-	cfg.Agents, cfg.Port, cfg.WorkDir = 0, 0, t.TempDir()
+	cfg.Agents, cfg.Port, cfg.WorkDir, cfg.Authentication = 0, 0, t.TempDir(), localmesos.Authentication{}
 	local, err := localmesos.Start(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -59,6 +59,7 @@ func (k *k8smOnHollow) resume(ctx context.Context) error {
 	var master driver.Config
 	master.AddFlags(flags)
 	master.Masters = []string{k.mesos.MasterAddr()}
+	master.Principal, master.SecretFile = k.mesos.Credential()
 	toMesos, err := driver.New(master)
 	if err != nil {
 		return err

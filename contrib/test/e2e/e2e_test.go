@@ -281,6 +281,7 @@ func TestCluster(t *testing.T) {
 		t.Run("a host port is reached and is the task's resource", func(t *testing.T) { hostPort(t, c) })
 		t.Run("a minion that is killed is replaced and its containers stay", func(t *testing.T) { minionKilled(t, c) })
 		t.Run("the task says what is wrong with its pod", func(t *testing.T) { troubles(t, c) })
+		t.Run("a local user can neither use Mesos nor find its secret", func(t *testing.T) { strangerAtMesos(t, c, dir) })
 		t.Run("a second km up in the same directory is refused", func(t *testing.T) { secondUp(t, c) })
 		t.Run("a scheduler without a master says so and ends", func(t *testing.T) { unreachableMaster(t, c) })
 		t.Run("the scheduler's status is for those who may see it", func(t *testing.T) { statusIsForThoseWhoMaySeeIt(t, c, dir) })

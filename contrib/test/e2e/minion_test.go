@@ -300,13 +300,7 @@ type status struct {
 
 // statuses are all that the master still has of the pod's task.
 func statuses(ctx context.Context, c *scratch.Cluster, p *corev1.Pod) (all []status, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Master+"/api/v1", strings.NewReader(`{"type":"GET_TASKS"}`))
-	if err != nil {
-		return nil, err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("Accept", "application/json")
-	response, err := http.DefaultClient.Do(request)
+	response, err := c.Ask(ctx, http.MethodPost, "/api/v1", `{"type":"GET_TASKS"}`)
 	if err != nil {
 		return nil, err
 	}

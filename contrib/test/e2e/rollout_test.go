@@ -137,7 +137,7 @@ func startRoles(t *testing.T, km string, mesosPort int, flags ...string) *roles 
 func (r *roles) schedule(km string, mesosPort int, flags ...string) (stop func()) {
 	r.t.Helper()
 	return r.run(km, append([]string{"scheduler", fmt.Sprintf("--mesos-master=127.0.0.1:%d", mesosPort), "--artifact-address=127.0.0.1:0",
-		"--status-address=127.0.0.1:0"}, flags...)...)
+		"--status-address=127.0.0.1:0", "--mesos-principal=k8sm", "--mesos-secret-file=" + filepath.Join(r.dir, "mesos", "secret")}, flags...)...)
 }
 
 // liveNode is what km nodes -o json says of one.

@@ -54,12 +54,13 @@ type Cluster struct {
 	Docker *client.Client
 	// Engines speak to the Docker Engines of several nodes, by the nodes' names.
 	Engines map[string]*client.Client
-	// Master is the URL of the Mesos master.
+	// Master is the URL of the Mesos master. Ask calls it.
 	Master string
 
-	cfg   Config
-	ports ports
-	cmd   *exec.Cmd
+	principal, secret string // of an operator of Mesos
+	cfg               Config
+	ports             ports
+	cmd               *exec.Cmd
 	// exited is closed after exit is set to what `km up` ended with.
 	exited chan struct{}
 	exit   error
@@ -128,7 +129,12 @@ func (c *Cluster) run(ctx context.Context) (running statedir.Running, err error)
 
 // connect makes the clients.
 func (c *Cluster) connect(running statedir.Running) (err error) {
-	c.Master = running.MesosMaster
+	c.Master, c.principal = running.MesosMaster, running.MesosPrincipal
+	secret, err := os.ReadFile(running.MesosSecretFile)
+	if err != nil {
+		return fmt.Errorf("cannot read the secret for the Mesos master: %w", err)
+	}
+	c.secret = strings.TrimSpace(string(secret))
 	c.REST, err = clientcmd.BuildConfigFromFlags("", running.Kubeconfig)
 	if err != nil {
 		return fmt.Errorf("cannot read the cluster's kubeconfig: %w", err)
@@ -230,14 +236,22 @@ type Task struct {
 	Agent string `json:"slave_id"`
 }
 
+// Ask makes a request to the Mesos master as an operator; a body is JSON. The caller closes the answer's body.
+func (c *Cluster) Ask(ctx context.Context, method, path, body string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, c.Master+path, strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	request.SetBasicAuth(c.principal, c.secret)
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Accept", "application/json")
+	return http.DefaultClient.Do(request)
+}
+
 // State reads the Mesos master's /state.
 func (c *Cluster) State(ctx context.Context) (State, error) {
 	var s State
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.Master+"/state", nil)
-	if err != nil {
-		return s, err
-	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := c.Ask(ctx, http.MethodGet, "/state", "")
 	if err != nil {
 		return s, fmt.Errorf("cannot read the Mesos master's state: %w", err)
 	}

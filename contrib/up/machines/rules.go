@@ -134,8 +134,8 @@ func (m *Machines) unguard() error {
 	return errors.Join(problems...)
 }
 
-// GuardAgent lets only the machine itself and this one reach a TCP port of the machine, because a Mesos agent does not authenticate
-// clients.
+// GuardAgent lets only the machine itself and this one reach a TCP port of the machine. A Mesos agent authenticates its callers, but
+// pods have nothing to ask it.
 func (m *Machines) GuardAgent(machine *Machine, port int) error {
 	ipt, err := iptablesFor(m.ranges[0])
 	if err != nil {
