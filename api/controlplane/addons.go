@@ -1,21 +1,29 @@
 package controlplane
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/sirupsen/logrus"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
+	"k8s.io/client-go/dynamic"
 
 	"github.com/k8sm/k8sm/api"
 )
@@ -48,23 +56,36 @@ func (c Config) addOns() ([]object, error) {
 	return slices.Concat(c.dns(), rbac(minions), assignedAddresses(), []object{config, addressPools()}), nil
 }
 
-// applyAddOns applies the add-ons. It runs at each start. It retries until ctx ends, because the API server may not have created
-// their namespaces yet.
-func applyAddOns(ctx context.Context, client kubernetes.Interface, addOns []object) error {
+// applyAddOns applies the add-ons, and removes those of earlier starts that are no longer among them. It runs at each start. It retries
+// until ctx ends, because the API server may not have created their namespaces yet.
+func applyAddOns(ctx context.Context, client dynamic.Interface, addOns []object) error {
 	for _, o := range addOns {
-		var last error
-		once := func(ctx context.Context) (bool, error) {
-			last = apply(ctx, client, o)
-			return last == nil, permanent(last)
-		}
-		err := wait.PollUntilContextCancel(ctx, 200*time.Millisecond, true, once)
-		if err != nil && kindOf(o) == "Service" && apierrors.IsInvalid(last) {
+		err := untilDone(ctx, func(ctx context.Context) error { return apply(ctx, client, o) })
+		if err != nil && kindOf(o) == "Service" && apierrors.IsInvalid(err) {
 			return fmt.Errorf("cannot assign service %s its address: %w; delete the service that has it, or the old %[1]s, or set another address with --cluster-dns",
-				o.GetName(), last)
+				o.GetName(), err)
 		}
 		if err != nil {
-			return fmt.Errorf("cannot apply the add-on %s %s: %w", kindOf(o), o.GetName(), last)
+			return fmt.Errorf("cannot apply the add-on %s %s: %w", kindOf(o), o.GetName(), err)
 		}
+	}
+	for _, kind := range removable {
+		if err := untilDone(ctx, func(ctx context.Context) error { return prune(ctx, client, kind, addOns) }); err != nil {
+			return fmt.Errorf("cannot remove old add-ons of kind %s: %w", kind.Kind, err)
+		}
+	}
+	return nil
+}
+
+// untilDone calls do until it succeeds, retrying cannot help, or ctx ends. It returns the last error of do.
+func untilDone(ctx context.Context, do func(context.Context) error) error {
+	var last error
+	once := func(ctx context.Context) (bool, error) {
+		last = do(ctx)
+		return last == nil, permanent(last)
+	}
+	if err := wait.PollUntilContextCancel(ctx, 200*time.Millisecond, true, once); err != nil {
+		return cmp.Or(last, err)
 	}
 	return nil
 }
@@ -77,41 +98,67 @@ func permanent(err error) error {
 	return nil
 }
 
-func apply(ctx context.Context, client kubernetes.Interface, o object) error {
-	resource, group := resourceOf(client, kindOf(o))
-	data, err := json.Marshal(o)
+func apply(ctx context.Context, client dynamic.Interface, o object) error {
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
 	if err != nil {
 		return fmt.Errorf("cannot encode: %w", err)
 	}
-	return group.Patch(types.ApplyPatchType).
-		NamespaceIfScoped(o.GetNamespace(), o.GetNamespace() != "").
-		Resource(resource).Name(o.GetName()).
-		Param("fieldManager", fieldManager).Param("force", "true").
-		Body(data).Do(ctx).Error()
+	_, err = resourceOf(client, o.GetObjectKind().GroupVersionKind()).Namespace(o.GetNamespace()).
+		Apply(ctx, o.GetName(), &unstructured.Unstructured{Object: fields}, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+	return err
 }
 
-// resourceOf returns the resource name and client for an add-on's kind.
-func resourceOf(client kubernetes.Interface, kind string) (string, rest.Interface) {
-	switch kind {
-	case "Namespace":
-		return "namespaces", client.CoreV1().RESTClient()
-	case "Service":
-		return "services", client.CoreV1().RESTClient()
-	case "ClusterRole":
-		return "clusterroles", client.RbacV1().RESTClient()
-	case "ClusterRoleBinding":
-		return "clusterrolebindings", client.RbacV1().RESTClient()
-	case "Role":
-		return "roles", client.RbacV1().RESTClient()
-	case "RoleBinding":
-		return "rolebindings", client.RbacV1().RESTClient()
-	case "ValidatingAdmissionPolicy":
-		return "validatingadmissionpolicies", client.AdmissionregistrationV1().RESTClient()
-	case "ValidatingAdmissionPolicyBinding":
-		return "validatingadmissionpolicybindings", client.AdmissionregistrationV1().RESTClient()
-	default:
-		return "configmaps", client.CoreV1().RESTClient()
+func resourceOf(client dynamic.Interface, kind schema.GroupVersionKind) dynamic.NamespaceableResourceInterface {
+	resource, _ := meta.UnsafeGuessKindToResource(kind) // right for all kinds of add-ons
+	return client.Resource(resource)
+}
+
+// removable are the kinds of add-ons that are removed when a start does without them: flags and later versions may do so. A rule comes
+// before what it refers to. The others stay, because pods and minions may use them.
+var removable = []schema.GroupVersionKind{
+	admissionv1.SchemeGroupVersion.WithKind("ValidatingAdmissionPolicyBinding"),
+	admissionv1.SchemeGroupVersion.WithKind("ValidatingAdmissionPolicy"),
+	flowcontrolv1.SchemeGroupVersion.WithKind("FlowSchema"),
+	flowcontrolv1.SchemeGroupVersion.WithKind("PriorityLevelConfiguration"),
+	rbacv1.SchemeGroupVersion.WithKind("ClusterRoleBinding"),
+	rbacv1.SchemeGroupVersion.WithKind("ClusterRole"),
+	rbacv1.SchemeGroupVersion.WithKind("RoleBinding"),
+	rbacv1.SchemeGroupVersion.WithKind("Role"),
+}
+
+// prune removes the objects of a kind that this program has applied and that are no add-ons any more.
+func prune(ctx context.Context, client dynamic.Interface, kind schema.GroupVersionKind, addOns []object) error {
+	wanted := map[types.NamespacedName]bool{}
+	for _, o := range addOns {
+		if o.GetObjectKind().GroupVersionKind() == kind {
+			wanted[types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}] = true
+		}
 	}
+	list, err := resourceOf(client, kind).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for i := range list.Items {
+		o := &list.Items[i]
+		if !applied(o) || wanted[types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}] {
+			continue
+		}
+		uid := o.GetUID()
+		err := resourceOf(client, kind).Namespace(o.GetNamespace()).
+			Delete(ctx, o.GetName(), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return err
+		}
+		logrus.Infof("removed the add-on %s %s", kind.Kind, o.GetName())
+	}
+	return nil
+}
+
+// applied reports whether an object is an add-on of this or another start.
+func applied(o *unstructured.Unstructured) bool {
+	return strings.HasPrefix(o.GetName(), "k8sm") && slices.ContainsFunc(o.GetManagedFields(), func(m metav1.ManagedFieldsEntry) bool {
+		return m.Manager == fieldManager && m.Operation == metav1.ManagedFieldsOperationApply
+	})
 }
 
 // minionConfig returns the minions' configuration.

@@ -315,7 +315,10 @@ func TestNodesSeeOthersPodsOnlyForNetworkPolicies(t *testing.T) {
 
 func TestAddOnsHaveNamesOfTheirOwn(t *testing.T) {
 	seen := map[string]bool{}
-	c := defaults("/s")
+	c := defaults(statedir.Dir(t.TempDir()))
+	if err := c.StateDir.Prepare(statedir.Spec{Now: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
 	c.AdvertiseAddress = "10.0.0.9"
 	addOns, err := c.addOns()
 	if err != nil {

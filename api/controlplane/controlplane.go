@@ -22,6 +22,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -244,6 +245,10 @@ func (c Config) runAPIServer(ctx context.Context, p *ports, etcd statedir.Etcd) 
 	if err != nil {
 		return fmt.Errorf("cannot create a client for the API server: %w", err)
 	}
+	objects, err := dynamic.NewForConfig(admin)
+	if err != nil {
+		return fmt.Errorf("cannot create a client for the API server: %w", err)
+	}
 	run, err := c.apiServer(p.api, etcd)
 	if err != nil {
 		return err
@@ -256,15 +261,21 @@ func (c Config) runAPIServer(ctx context.Context, p *ports, etcd statedir.Etcd) 
 		if err := waitReady(patient, client); err != nil || ctx.Err() != nil {
 			return err
 		}
-		return c.runClients(ctx, client, c.serverURL(p))
+		return c.runClients(ctx, clients{typed: client, objects: objects}, c.serverURL(p))
 	})
 }
 
 // startGrace is how long an API server that must stop may take to become ready first.
 const startGrace = 20 * time.Second
 
+// clients have the administrator's identity.
+type clients struct {
+	typed   kubernetes.Interface
+	objects dynamic.Interface
+}
+
 // runClients runs the clients of a ready API server.
-func (c Config) runClients(ctx context.Context, client kubernetes.Interface, url string) error {
+func (c Config) runClients(ctx context.Context, admin clients, url string) error {
 	manage, err := c.controllerManager()
 	if err != nil {
 		return err
@@ -274,7 +285,7 @@ func (c Config) runClients(ctx context.Context, client kubernetes.Interface, url
 		return err
 	}
 	approve := func(ctx context.Context) error {
-		return approver.Run(ctx, client, slices.Concat(ranges.services, ranges.pods))
+		return approver.Run(ctx, admin.typed, slices.Concat(ranges.services, ranges.pods))
 	}
 	return whileRunning(ctx, start(ctx, manage), func(ctx context.Context) error {
 		return whileRunning(ctx, start(ctx, approve), func(ctx context.Context) error {
@@ -282,7 +293,7 @@ func (c Config) runClients(ctx context.Context, client kubernetes.Interface, url
 			if err != nil {
 				return err
 			}
-			if err := applyAddOns(ctx, client, addOns); err != nil {
+			if err := applyAddOns(ctx, admin.objects, addOns); err != nil {
 				return err
 			}
 			logrus.WithField("url", url).Info("the control plane is ready")

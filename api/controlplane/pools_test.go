@@ -7,6 +7,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -37,7 +38,7 @@ func testAddressPools(t *testing.T, dir statedir.Dir, admin kubernetes.Interface
 	if _, err := scheduler.Create(t.Context(), object, metav1.CreateOptions{}); !apierrors.IsForbidden(err) {
 		t.Errorf("the scheduler creates another ConfigMap: %v", err)
 	}
-	if err := apply(t.Context(), admin, addressPools()); err != nil {
+	if err := apply(t.Context(), dynamic.NewForConfigOrDie(adminConfig(t, dir)), addressPools()); err != nil {
 		t.Fatal(err)
 	}
 	if object, err := scheduler.Get(t.Context(), api.AddressPoolsName, metav1.GetOptions{}); err != nil || object.Data[api.AddressPoolsKey] != data[api.AddressPoolsKey] {
