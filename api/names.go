@@ -2,6 +2,15 @@ package api
 
 import "strings"
 
+// KeyPrefix precedes the keys of our annotations, labels and taints.
+const KeyPrefix = "k8sm.io/"
+
+// PodSchedulerAnnotations are the annotations of pods that only the scheduler may write: the pod's node and the scheduler itself do
+// what they say.
+func PodSchedulerAnnotations() []string {
+	return []string{AnnotationTaskID, AnnotationAgentID, AnnotationOfferID, AnnotationPortMappings, AnnotationIPAssigned}
+}
+
 // Annotations that the binding writes to a pod. So the API server knows which task belongs to the pod.
 const (
 	AnnotationTaskID  = "k8sm.io/task-id"
@@ -45,6 +54,8 @@ const (
 const (
 	DNSServiceNamespace = "kube-system"
 	DNSServiceName      = "kube-dns"
+	// DNSObjectPrefix precedes the replica's name in the names of its EndpointSlice and its Lease.
+	DNSObjectPrefix = DNSServiceName + "-"
 	// DNSPortName and DNSTCPPortName are the names of the service's two ports 53.
 	DNSPortName    = "dns"
 	DNSTCPPortName = "dns-tcp"

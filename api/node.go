@@ -31,6 +31,13 @@ const (
 	AnnotationMinionStarted = "k8sm.io/minion-started"
 )
 
+// NodeOwnAnnotations are those with KeyPrefix that a node may write on its own Node object. All others, and all such labels, are the
+// scheduler's: other nodes trust them.
+func NodeOwnAnnotations() []string { return []string{AnnotationKMVersion, AnnotationMinionStarted} }
+
+// NodeOperatorAnnotations are those that operators may write, too.
+func NodeOperatorAnnotations() []string { return []string{AnnotationRollout} }
+
 // TaintAgentFailing, with the effect NoSchedule, is on a node whose Mesos agent has failed several tasks in a row before they
 // ran: it cannot fetch or start the minion, or the kubelet does not start. The scheduler itself tries a pod there now and then,
 // and takes the taint away when one runs.

@@ -1,54 +1,134 @@
 package controlplane
 
 import (
+	"encoding/json"
 	"fmt"
+	"slices"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/k8sm/k8sm/api"
 )
 
-// assignedAddresses lets only the scheduler write a pod's assigned pool address, because the pod's node uses whatever it says
+// admissionPolicy is a ValidatingAdmissionPolicy with its binding, without what all of them have in common. Its expressions are CEL
 // (https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/).
-func assignedAddresses() []object {
-	meta := metav1.ObjectMeta{Name: "k8sm-assigned-addresses"}
+type admissionPolicy struct {
+	name string
+	on   []admissionv1.NamedRuleWithOperations
+	// of limits the policy to some requests; empty means all.
+	of string
+	// let are variables, in the order in which they depend on each other.
+	let  []admissionv1.Variable
+	must []admissionv1.Validation
+}
+
+// objects returns the policy as add-ons.
+func (p admissionPolicy) objects() []object {
 	kind := func(kind string) metav1.TypeMeta {
 		return metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: kind}
 	}
-	value := func(object string) string {
-		return fmt.Sprintf("(%s != null && has(%[1]s.metadata.annotations) && '%s' in %[1]s.metadata.annotations ? %[1]s.metadata.annotations['%[2]s'] : '')",
-			object, api.AnnotationIPAssigned)
-	}
+	name := metav1.ObjectMeta{Name: p.name}
 	exact := admissionv1.Exact
-	rule := func(operations []admissionv1.OperationType, resource string) admissionv1.NamedRuleWithOperations {
-		return admissionv1.NamedRuleWithOperations{RuleWithOperations: admissionv1.RuleWithOperations{
-			Operations: operations,
-			Rule:       admissionv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{resource}},
-		}}
+	var conditions []admissionv1.MatchCondition
+	if p.of != "" {
+		conditions = []admissionv1.MatchCondition{{Name: "of", Expression: p.of}}
 	}
 	return []object{
 		&admissionv1.ValidatingAdmissionPolicy{
-			TypeMeta: kind("ValidatingAdmissionPolicy"), ObjectMeta: meta,
+			TypeMeta: kind("ValidatingAdmissionPolicy"), ObjectMeta: name,
 			Spec: admissionv1.ValidatingAdmissionPolicySpec{
-				MatchConstraints: &admissionv1.MatchResources{MatchPolicy: &exact, ResourceRules: []admissionv1.NamedRuleWithOperations{
-					rule([]admissionv1.OperationType{admissionv1.Create, admissionv1.Update}, "pods"),
-					rule([]admissionv1.OperationType{admissionv1.Create}, "pods/binding"),
-				}},
-				MatchConditions: []admissionv1.MatchCondition{
-					{Name: "not-the-scheduler", Expression: fmt.Sprintf("request.userInfo.username != '%s'", api.SchedulerUser)},
-				},
-				Validations: []admissionv1.Validation{{
-					Expression: value("object") + " == " + value("oldObject"),
-					Message:    "annotation " + api.AnnotationIPAssigned + " may only be written by the scheduler: request an address with " + api.AnnotationIPPool,
-				}},
+				MatchConstraints: &admissionv1.MatchResources{MatchPolicy: &exact, ResourceRules: p.on},
+				MatchConditions:  conditions,
+				Variables:        p.let,
+				Validations:      p.must,
 			},
 		},
 		&admissionv1.ValidatingAdmissionPolicyBinding{
-			TypeMeta: kind("ValidatingAdmissionPolicyBinding"), ObjectMeta: meta,
+			TypeMeta: kind("ValidatingAdmissionPolicyBinding"), ObjectMeta: name,
 			Spec: admissionv1.ValidatingAdmissionPolicyBindingSpec{
-				PolicyName: meta.Name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
+				PolicyName: p.name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny},
 			},
 		},
 	}
+}
+
+// to matches an operation on resources of a group.
+func to(group string, operations []admissionv1.OperationType, resources ...string) admissionv1.NamedRuleWithOperations {
+	return admissionv1.NamedRuleWithOperations{RuleWithOperations: admissionv1.RuleWithOperations{
+		Operations: operations,
+		Rule:       admissionv1.Rule{APIGroups: []string{group}, APIVersions: []string{"v1"}, Resources: resources},
+	}}
+}
+
+var (
+	creating = []admissionv1.OperationType{admissionv1.Create}
+	updating = []admissionv1.OperationType{admissionv1.Update}
+	writing  = []admissionv1.OperationType{admissionv1.Create, admissionv1.Update}
+	changing = []admissionv1.OperationType{admissionv1.Create, admissionv1.Update, admissionv1.Delete}
+)
+
+// by matches the requests of a user, and notBy all others.
+func by(user string) string    { return "request.userInfo.username == " + literal(user) }
+func notBy(user string) string { return "request.userInfo.username != " + literal(user) }
+
+// byNodes matches the requests of nodes.
+const byNodes = "request.userInfo.groups.exists(g, g == '" + nodesGroup + "')"
+
+func variable(name, expression string) admissionv1.Variable {
+	return admissionv1.Variable{Name: name, Expression: expression}
+}
+
+// must refuses a request for which the expression does not hold, with a message.
+func must(expression, message string) admissionv1.Validation {
+	forbidden := metav1.StatusReasonForbidden
+	return admissionv1.Validation{Expression: expression, Message: message, Reason: &forbidden}
+}
+
+// mustName is must with a message that is an expression, too.
+func mustName(expression, message string) admissionv1.Validation {
+	v := must(expression, "")
+	v.MessageExpression = message
+	return v
+}
+
+// literal returns a text, or a list of texts, as CEL. JSON's are CEL's.
+func literal[T string | []string](value T) string {
+	text, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // texts never fail
+	}
+	return string(text)
+}
+
+// mapOf returns a map of texts below an object, such as metadata.?annotations; empty if it, or the object, is not there.
+func mapOf(object, path string) string {
+	return fmt.Sprintf("(%s == null ? {} : %[1]s.?%s.orValue({}))", object, path)
+}
+
+// changes returns variables whose last one, named as given, lists the keys of the map that the request adds, removes or changes.
+func changes(name, path string) []admissionv1.Variable {
+	before, after := "variables."+name+"Before", "variables."+name+"After"
+	return []admissionv1.Variable{
+		variable(name+"Before", mapOf("oldObject", path)),
+		variable(name+"After", mapOf("object", path)),
+		variable(name, fmt.Sprintf("%s.filter(k, !(k in %s) || %[2]s[k] != %[1]s[k]) + %[2]s.filter(k, !(k in %[1]s))", after, before)),
+	}
+}
+
+// onlyFields returns an expression that holds if the request changes no other fields below this path.
+func onlyFields(path string, fields ...string) string {
+	after, before := "dyn(object."+path+")", "dyn(oldObject."+path+")"
+	return fmt.Sprintf("%s.all(k, k in %s || k in %s && %[1]s[k] == %[3]s[k]) && %[3]s.all(k, k in %[2]s || k in %[1]s)", after, literal(fields), before)
+}
+
+// sameField returns an expression that holds if the request changes nothing below this path.
+func sameField(path string) string {
+	return fmt.Sprintf("object.?%s == oldObject.?%[1]s", path)
+}
+
+func policyObjects(policies []admissionPolicy) []object {
+	var all []object
+	for _, p := range policies {
+		all = slices.Concat(all, p.objects())
+	}
+	return all
 }

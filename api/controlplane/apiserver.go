@@ -177,7 +177,7 @@ func (c Config) apiServerFlags(etcd statedir.Etcd) flags {
 
 		"client-ca-file": d.CA(), "enable-bootstrap-token-auth": "true",
 		"authentication-config": d.AuthenticationConfig(), "authorization-mode": "Node,RBAC",
-		"enable-admission-plugins": "NodeRestriction",
+		"enable-admission-plugins": strings.Join(c.admissionPlugins(), ","),
 		"service-account-issuer":   issuer,
 		"service-account-key-file": d.ServiceAccountKey(),
 		// Pods' tokens end after an hour, and kubelets renew them; the extension to a year is for clients of before 2021.
@@ -204,6 +204,16 @@ func (c Config) apiServerFlags(etcd statedir.Etcd) flags {
 		f["endpoint-reconciler-type"] = "none"
 	}
 	return f
+}
+
+// admissionPlugins returns those that are enabled besides the default ones
+// (https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/). With an allow-list of external IPs, a policy takes
+// the place of DenyServiceExternalIPs.
+func (c Config) admissionPlugins() []string {
+	if len(c.ServiceExternalIPs) > 0 {
+		return []string{"NodeRestriction"}
+	}
+	return []string{"NodeRestriction", "DenyServiceExternalIPs"}
 }
 
 // maxTokenExpiration is what tokens of service accounts last at most, whatever is requested.

@@ -146,6 +146,8 @@ func flagTests() map[string]flagTest {
 		"vxlan-port":                {"4789", minions(func(m api.MinionConfig) bool { return m.Network.VXLANPort == 4789 })},
 		"eviction-hard":             {"memory.available<1Gi", minions(func(m api.MinionConfig) bool { return m.EvictionHard["memory.available"] == "1Gi" })},
 		"proxy-mode":                {"nftables", minions(func(m api.MinionConfig) bool { return m.ProxyMode == api.ProxyNFTables })},
+		"service-external-ips":      {"203.0.113.0/28", has(apiServer, "enable-admission-plugins", "NodeRestriction")},
+
 		"service-node-port-range": {"20000-20010", func(e effect) bool {
 			return e.apiServer["service-node-port-range"] == "20000-20010" && e.minions.NodePorts == "20000-20010"
 		}},
@@ -202,6 +204,11 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 		"--node-cidr-mask-size-ipv6=80: use 48 to 64": func(c *Config) {
 			c.ServiceCIDR, c.ClusterCIDR, c.NodeMaskIPv6 = "10.96.0.0/16,fd96::/112", "10.244.0.0/16,fd00:244::/48", 80
 		},
+		"--service-external-ips=203.0.113.1: not a CIDR":              func(c *Config) { c.ServiceExternalIPs = []string{"203.0.113.1"} },
+		"--service-external-ips=203.0.113.1/28: it has host bits set": func(c *Config) { c.ServiceExternalIPs = []string{"203.0.113.1/28"} },
+		"--service-external-ips=10.96.0.0/24: it overlaps":            func(c *Config) { c.ServiceExternalIPs = []string{"10.96.0.0/24"} },
+		"--service-external-ips=127.0.0.0/8: it contains":             func(c *Config) { c.ServiceExternalIPs = []string{"127.0.0.0/8"} },
+
 		"without --etcd-servers":                      func(c *Config) { c.EtcdCertFile = "cert" },
 		"--node-root-dir=nodes":                       func(c *Config) { c.NodeRootDir = "nodes" },
 		"--static-pod-path=pods":                      func(c *Config) { c.Minions.StaticPods = "pods" },

@@ -54,6 +54,8 @@ type Config struct {
 
 	// ServiceCIDR and ClusterCIDR are the ranges of service and pod addresses: one, or one of each family separated by a comma.
 	ServiceCIDR, ClusterCIDR string
+	// ServiceExternalIPs are the ranges of addresses that services may have as externalIPs; empty means none.
+	ServiceExternalIPs []string
 	// NodeMaskIPv4 and NodeMaskIPv6 are the prefix lengths of the nodes' pod CIDRs.
 	NodeMaskIPv4, NodeMaskIPv6 int
 	// ClusterDomain is the cluster's DNS domain and ClusterDNS its servers, as pods see them. The default server is the tenth
@@ -102,6 +104,8 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&c.EtcdPort, "etcd-port", 2379, "port of the embedded etcd on 127.0.0.1; 0 takes any free port")
 	fs.StringVar(&c.ServiceCIDR, "service-cluster-ip-range", "10.96.0.0/16", "CIDR range of service addresses; for dual-stack, IPV4-RANGE,IPV6-RANGE")
 	fs.StringVar(&c.ClusterCIDR, "cluster-cidr", "10.244.0.0/16", "CIDR range of pod addresses, divided among the nodes; for dual-stack, IPV4-RANGE,IPV6-RANGE")
+	fs.StringSliceVar(&c.ServiceExternalIPs, "service-external-ips", nil,
+		"`CIDR,...` of addresses that services may have as externalIPs. Nodes send packets for them to the service, so allow no address of a machine (default: none)")
 	fs.IntVar(&c.NodeMaskIPv4, "node-cidr-mask-size-ipv4", 24, "prefix length of each node's IPv4 pod range")
 	fs.IntVar(&c.NodeMaskIPv6, "node-cidr-mask-size-ipv6", 64, "prefix length of each node's IPv6 pod range")
 	fs.StringVar(&c.ClusterDomain, "cluster-domain", "cluster.local", "DNS domain of the cluster")
@@ -337,6 +341,9 @@ func (c Config) Validate() error {
 		return err
 	}
 	if err := c.validateDNS(); err != nil {
+		return err
+	}
+	if err := c.validateExternalIPs(); err != nil {
 		return err
 	}
 	minions, err := c.minionConfig()

@@ -125,7 +125,7 @@ func TestPassedFlagsExtendListsAndReplaceValues(t *testing.T) {
 		"--kube-controller-manager-arg=controllers=-ttl-controller", "--kube-controller-manager-arg=kube-api-qps=7",
 	))
 	for name, want := range map[string]string{
-		"enable-admission-plugins": "NodeRestriction,EventRateLimit,AlwaysPullImages", "profiling": "true", "authorization-mode": "Node,RBAC,Webhook",
+		"enable-admission-plugins": "NodeRestriction,DenyServiceExternalIPs,EventRateLimit,AlwaysPullImages", "profiling": "true", "authorization-mode": "Node,RBAC,Webhook",
 		"service-account-issuer": "https://kubernetes.default.svc.cluster.local,https://old.example", "goaway-chance": "0.01",
 		"runtime-config": "resource.k8s.io/v1alpha3=true",
 	} {

@@ -3,6 +3,7 @@ package controlplane
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -43,6 +44,32 @@ func (c Config) ranges() (r ranges, err error) {
 		}
 	}
 	return r, c.fitAdvertised(r)
+}
+
+// validateExternalIPs checks the ranges of external addresses: no service may take over an address of the cluster's own.
+func (c Config) validateExternalIPs() error {
+	cluster, err := c.ranges()
+	if err != nil {
+		return err
+	}
+	for _, text := range c.ServiceExternalIPs {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return fmt.Errorf("cannot use --service-external-ips=%s: not a CIDR, such as 203.0.113.0/28", text)
+		}
+		if prefix != prefix.Masked() {
+			return fmt.Errorf("cannot use --service-external-ips=%s: it has host bits set: the range is %s", text, prefix.Masked())
+		}
+		for _, own := range slices.Concat(cluster.services, cluster.pods) {
+			if prefix.Overlaps(own) {
+				return fmt.Errorf("cannot use --service-external-ips=%s: it overlaps %s, which the cluster's services or pods have", text, own)
+			}
+		}
+		if server, err := netip.ParseAddr(c.Advertised()); err == nil && prefix.Contains(server) {
+			return fmt.Errorf("cannot use --service-external-ips=%s: it contains the API server's own address", text)
+		}
+	}
+	return nil
 }
 
 // fitNodes checks that the nodes' ranges fit into the pods' range.

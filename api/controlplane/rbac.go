@@ -19,6 +19,7 @@ const (
 	kubeletAPIAdmin  = "system:kubelet-api-admin"
 	renewOwnCert     = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient"
 	nodesGroup       = "system:nodes"
+	nodeUserPrefix   = "system:node:"
 )
 
 // rbac returns the roles and bindings beyond those of stock Kubernetes.
@@ -34,7 +35,7 @@ func rbac(minion api.MinionConfig) []object {
 		grant(metav1.NamespaceSystem, "k8sm:scheduler", schedulerTokenRules(), scheduler),
 		clusterGrant("k8sm:network-policy", networkPolicyRules(minion), nodes),
 		clusterGrant("k8sm:pod-network", podNetworkRules(), nodes),
-		grant(api.MinionConfigNamespace, "k8sm:minion-config", minionConfigRules(), nodes, bootstrap, dns),
+		grant(api.MinionConfigNamespace, "k8sm:minion-config", minionConfigRules(), nodes, bootstrap, dns, scheduler),
 		grant(api.AddressPoolsNamespace, "k8sm:address-pools", oneConfigMap(api.AddressPoolsName, "get", "list", "watch"), nodes),
 		grant(api.AddressPoolsNamespace, "k8sm:publish-address-pools", oneConfigMap(api.AddressPoolsName, "get", "update", "patch"), scheduler),
 		clusterGrant("k8sm:dns", dnsRules(), dns),
@@ -49,34 +50,30 @@ func rbac(minion api.MinionConfig) []object {
 	)
 }
 
+// schedulerRules are the verbs that the scheduler uses. schedulerLimits say which fields it may write.
 func schedulerRules() []rbacv1.PolicyRule {
-	read := []string{"get", "list", "watch"}
 	return []rbacv1.PolicyRule{
 		rule("", []string{"pods"}, "get", "list", "watch", "delete", "patch"),
 		rule("", []string{"pods/binding", "pods/eviction"}, "create"),
-		rule("", []string{"pods/status"}, "patch", "update"),
-		rule("", []string{"nodes"}, "get", "list", "watch", "create", "update", "patch", "delete"),
-		rule("", []string{"nodes/status"}, "patch", "update"),
-		rule("", []string{"events"}, "create", "patch", "update"),
-		rule("events.k8s.io", []string{"events"}, "create", "patch", "update"),
-		rule("", []string{"configmaps", "namespaces"}, read...),
-		rule("", []string{"persistentvolumes", "persistentvolumeclaims"}, "get", "list", "watch", "update"),
-		rule("scheduling.k8s.io", []string{"priorityclasses"}, read...),
-		rule("policy", []string{"poddisruptionbudgets"}, read...),
-		rule("storage.k8s.io", []string{"storageclasses"}, read...),
+		rule("", []string{"pods/status", "nodes/status"}, "patch"),
+		rule("", []string{"nodes"}, "get", "list", "watch", "create", "patch", "delete"),
+		rule("", []string{"events"}, "create", "patch"),
+		rule("", []string{"namespaces"}, "list", "watch"),
+		rule("", []string{"persistentvolumes", "persistentvolumeclaims"}, "list", "watch", "update"),
+		rule("policy", []string{"poddisruptionbudgets"}, "list", "watch"),
+		rule("storage.k8s.io", []string{"storageclasses"}, "list", "watch"),
 	}
 }
 
 // schedulerLeaseRules let the scheduler renew a node's lease until the node has a kubelet.
 func schedulerLeaseRules() []rbacv1.PolicyRule {
-	return []rbacv1.PolicyRule{rule("coordination.k8s.io", []string{"leases"},
-		"get", "list", "watch", "create", "update", "patch", "delete")}
+	return []rbacv1.PolicyRule{rule("coordination.k8s.io", []string{"leases"}, "get", "create", "update", "delete")}
 }
 
-// schedulerTokenRules let the scheduler create bootstrap tokens. RBAC cannot tell these from other secrets in kube-system. So list
-// and watch are not among the verbs: the scheduler cannot learn the names of other secrets.
+// schedulerTokenRules let the scheduler write bootstrap tokens; tokenRules refuses other secrets. It cannot read any, because
+// admission does not see who reads.
 func schedulerTokenRules() []rbacv1.PolicyRule {
-	return []rbacv1.PolicyRule{rule("", []string{"secrets"}, "create", "get", "update", "patch", "delete")}
+	return []rbacv1.PolicyRule{rule("", []string{"secrets"}, "create", "update", "delete")}
 }
 
 // networkPolicyRules let nodes read what network policies depend on. The API has no separate permission for pods' labels and

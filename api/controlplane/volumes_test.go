@@ -51,7 +51,7 @@ func testLateClaim(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
 	create(err)
 	scheduler := clientOf(t, config)
 	eventually(t, func(ctx context.Context) string {
-		pv, err := scheduler.CoreV1().PersistentVolumes().Get(ctx, "pv1", metav1.GetOptions{})
+		pv, err := admin.CoreV1().PersistentVolumes().Get(ctx, "pv1", metav1.GetOptions{})
 		if err != nil || pv.Status.Phase != corev1.VolumeAvailable {
 			return "the volume is not available: " + problemOf(err)
 		}
@@ -62,7 +62,7 @@ func testLateClaim(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
 		return problemOf(err)
 	})
 	eventually(t, func(ctx context.Context) string {
-		claim, err := scheduler.CoreV1().PersistentVolumeClaims("default").Get(ctx, "data", metav1.GetOptions{})
+		claim, err := admin.CoreV1().PersistentVolumeClaims("default").Get(ctx, "data", metav1.GetOptions{})
 		if err != nil || claim.Spec.VolumeName != "pv1" || !metav1.HasAnnotation(claim.ObjectMeta, volume.AnnBindCompleted) {
 			return "the claim is not bound: " + problemOf(err)
 		}

@@ -55,7 +55,7 @@ func replicaName(host string, port int) string {
 }
 
 // leasePrefix precedes the replica's name in the names of its lease and its slice.
-const leasePrefix = api.DNSServiceName + "-"
+const leasePrefix = api.DNSObjectPrefix
 
 // beat renews the replica's lease, adds it to the service or removes it according to answers, and removes dead replicas.
 func (m *membership) beat(ctx context.Context, answers bool) error {

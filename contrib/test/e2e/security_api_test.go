@@ -186,6 +186,10 @@ func (x apiTargets) reads() map[string]attempt[apiUser] {
 			_, err := as.kube.CoreV1().Secrets("kube-system").List(ctx, metav1.ListOptions{})
 			return err
 		},
+		"read a Secret of kube-system": func(ctx context.Context, as apiUser) error {
+			_, err := as.kube.CoreV1().Secrets("kube-system").Get(ctx, systemSecret, metav1.GetOptions{})
+			return err
+		},
 		"read a Secret that a pod of the node uses": func(ctx context.Context, as apiUser) error {
 			_, err := as.kube.CoreV1().Secrets("default").Get(ctx, targetSecret, metav1.GetOptions{})
 			return err
@@ -226,7 +230,13 @@ func (x apiTargets) writesOfPods() map[string]attempt[apiUser] {
 				ObjectMeta: metav1.ObjectMeta{Name: x.pending.Name}, Target: corev1.ObjectReference{Kind: "Node", Name: targetNode},
 			}, metav1.CreateOptions{DryRun: dry})
 		},
-		"write `k8sm.io/ip-assigned` of a pod": func(ctx context.Context, as apiUser) error { return x.patchPod(ctx, as, api.AnnotationIPAssigned) },
+		"write `k8sm.io/ip-assigned` of a pod":   func(ctx context.Context, as apiUser) error { return x.patchPod(ctx, as, api.AnnotationIPAssigned) },
+		"write `k8sm.io/port-mappings` of a pod": func(ctx context.Context, as apiUser) error { return x.patchPod(ctx, as, api.AnnotationPortMappings) },
+		"change the image of a pod": func(ctx context.Context, as apiUser) error {
+			patch := fmt.Sprintf(`{"spec": {"containers": [{"name": %q, "image": "another"}]}}`, x.pod.Spec.Containers[0].Name)
+			_, err := as.kube.CoreV1().Pods("default").Patch(ctx, x.pod.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{DryRun: dry})
+			return err
+		},
 		"write the status of a pod of the node": func(ctx context.Context, as apiUser) error {
 			_, err := as.kube.CoreV1().Pods("default").Patch(ctx, x.pod.Name, types.StrategicMergePatchType, []byte(`{"status": {"message": "x"}}`),
 				metav1.PatchOptions{DryRun: dry}, "status")
@@ -267,7 +277,16 @@ func patchNode(ctx context.Context, as apiUser, patch string, subresources ...st
 }
 
 func (x apiTargets) writesOfNodes() map[string]attempt[apiUser] {
+	write := func(kind, key, value string) attempt[apiUser] {
+		return func(ctx context.Context, as apiUser) error {
+			return patchNode(ctx, as, fmt.Sprintf(`{"metadata": {%q: {%q: %q}}}`, kind, key, value), "status")
+		}
+	}
 	return map[string]attempt[apiUser]{
+		"write `k8sm.io/pod-prefixes` of the node": write("annotations", api.AnnotationPodPrefixes, "192.0.2.1/32"),
+		"write `k8sm.io/rollout` of the node":      write("annotations", api.AnnotationRollout, "hold"),
+		"write an attribute label of the node":     write("labels", api.AttributeLabel("rack"), "r1"),
+		"write the zone of the node":               write("labels", corev1.LabelTopologyZone, "z1"),
 		"write the node's conditions": func(ctx context.Context, as apiUser) error {
 			return patchNode(ctx, as, `{"status": {"conditions": [{"type": "Tried", "status": "True"}]}}`, "status")
 		},
@@ -292,7 +311,15 @@ func (x apiTargets) writesOfServices() map[string]attempt[apiUser] {
 		return err
 	}
 	return map[string]attempt[apiUser]{
-		"create a service": func(ctx context.Context, as apiUser) error { return service(ctx, as) },
+		"create a service":                     func(ctx context.Context, as apiUser) error { return service(ctx, as) },
+		"create a service with an external IP": func(ctx context.Context, as apiUser) error { return service(ctx, as, "192.0.2.1") },
+		"write an EndpointSlice of another service": func(ctx context.Context, as apiUser) error {
+			_, err := as.kube.DiscoveryV1().EndpointSlices("kube-system").Create(ctx, &discoveryv1.EndpointSlice{
+				ObjectMeta:  metav1.ObjectMeta{Name: "kube-dns-x", Labels: map[string]string{discoveryv1.LabelServiceName: "another", api.LabelDNSReplica: "x"}},
+				AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.1"}}},
+			}, metav1.CreateOptions{DryRun: dry})
+			return err
+		},
 		"write an EndpointSlice of `kube-dns`": func(ctx context.Context, as apiUser) error {
 			_, err := as.kube.DiscoveryV1().EndpointSlices("kube-system").Patch(ctx, x.slice, types.MergePatchType, []byte(`{"metadata": {"annotations": {"x": "y"}}}`),
 				metav1.PatchOptions{DryRun: dry})
@@ -310,6 +337,13 @@ func (x apiTargets) escalations() map[string]attempt[apiUser] {
 	return map[string]attempt[apiUser]{
 		"create a bootstrap token": func(ctx context.Context, as apiUser) error {
 			_, err := as.kube.CoreV1().Secrets("kube-system").Create(ctx, tokenSecret("table2", "0123456789abcdef", targetNode), metav1.CreateOptions{DryRun: dry})
+			return err
+		},
+		"create a Secret with the token of a service account of kube-system": func(ctx context.Context, as apiUser) error {
+			_, err := as.kube.CoreV1().Secrets("kube-system").Create(ctx, &corev1.Secret{
+				ObjectMeta: metav1.ObjectMeta{Name: "bootstrap-token-table3", Annotations: map[string]string{corev1.ServiceAccountNameKey: "default"}},
+				Type:       corev1.SecretTypeServiceAccountToken,
+			}, metav1.CreateOptions{DryRun: dry})
 			return err
 		},
 		"get a token of a service account of kube-system": func(ctx context.Context, as apiUser) error {

@@ -55,7 +55,7 @@ func TestServices(t *testing.T) {
 
 func startServices(t *testing.T, dir, mode string) *servicesCluster {
 	t.Helper()
-	c := &servicesCluster{up(t, dir, "--nodes=2", "--node-cidr=10.214.8.0/28", "--proxy-mode="+mode), map[string]string{}}
+	c := &servicesCluster{up(t, dir, "--nodes=2", "--node-cidr=10.214.8.0/28", "--proxy-mode="+mode, "--service-external-ips=203.0.113.80/32"), map[string]string{}}
 	for _, node := range []string{"node-1", "node-2"} {
 		number := strings.TrimPrefix(node, "node-")
 		for _, p := range []*corev1.Pod{server(number), pod("caller-"+number, forever), pod("host-"+number, forever)} {

@@ -1,0 +1,196 @@
+package controlplane
+
+import (
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+// policies returns what this cluster refuses besides what stock Kubernetes refuses.
+func (c Config) policies() []object {
+	policies := []admissionPolicy{nodeKeys(), nodeSelf()}
+	if len(c.ServiceExternalIPs) > 0 {
+		policies = append(policies, externalIPs(c.ServiceExternalIPs))
+	}
+	policies = slices.Concat(policies, schedulerLimits(), c.dnsLimits(), templateKeys())
+	return policyObjects(append(policies, podKeys()))
+}
+
+// nodeKeys lets only the scheduler write our annotations and labels on nodes, because other nodes and the scheduler trust them. A
+// node writes a few of its own, and who may update "nodes/rollout" writes a few, too: administrators may.
+func nodeKeys() admissionPolicy {
+	return admissionPolicy{
+		name: "k8sm-node-keys",
+		on:   []admissionv1.NamedRuleWithOperations{to("", writing, "nodes", "nodes/status")},
+		of:   notBy(api.SchedulerUser),
+		let: slices.Concat(changes("annotations", "metadata.?annotations"), changes("labels", "metadata.?labels"), []admissionv1.Variable{
+			variable("own", fmt.Sprintf("request.userInfo.username == '%s' + object.metadata.name ? %s : []", nodeUserPrefix, literal(api.NodeOwnAnnotations()))),
+			variable("ourAnnotations", fmt.Sprintf("variables.annotations.filter(k, k.startsWith('%s') && !(k in variables.own))", api.KeyPrefix)),
+			variable("ourLabels", fmt.Sprintf("variables.labels.filter(k, k.startsWith('%s'))", api.KeyPrefix)),
+		}),
+		must: []admissionv1.Validation{mustName(
+			fmt.Sprintf("variables.ourLabels.size() == 0 && variables.ourAnnotations.all(k, k in %s && "+
+				"authorizer.group('').resource('nodes').subresource('rollout').name(object.metadata.name).check('update').allowed())", literal(api.NodeOperatorAnnotations())),
+			"(variables.ourAnnotations + variables.ourLabels).join(', ') + ' may only be written by the scheduler'")},
+	}
+}
+
+// nodeSelf is for what NodeRestriction leaves to nodes
+// (https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction): their creation, with any range of
+// addresses and any agent's id; their spec; and labels that come from Mesos. A stock kubelet that may not create its node goes on with
+// the one that it finds.
+func nodeSelf() admissionPolicy {
+	fromMesos := []string{
+		corev1.LabelTopologyZone, corev1.LabelTopologyRegion, corev1.LabelFailureDomainBetaZone, corev1.LabelFailureDomainBetaRegion,
+	}
+	return admissionPolicy{
+		name: "k8sm-node-self",
+		on:   []admissionv1.NamedRuleWithOperations{to("", writing, "nodes", "nodes/status")},
+		of:   byNodes,
+		let:  changes("labels", "metadata.?labels"),
+		must: []admissionv1.Validation{
+			must("request.operation != 'CREATE'", "the scheduler creates nodes"),
+			must("oldObject == null || object.spec == oldObject.spec", "a node may not change its spec"),
+			must("oldObject == null || "+sameField("metadata.?finalizers"), "a node may not change its finalizers"),
+			mustName(fmt.Sprintf("!variables.labels.exists(k, k in %s)", literal(fromMesos)),
+				"'a node may not change labels that come from its Mesos agent: ' + variables.labels.join(', ')"),
+			must(fmt.Sprintf("!('%s' in variables.labels) || variables.labelsAfter[?'%[1]s'].orValue('') == object.metadata.name", corev1.LabelHostname),
+				"a node may not have another hostname than its name"),
+		},
+	}
+}
+
+// podKeys lets only the scheduler write a pod's task, ports and address, because the pod's node and the scheduler follow them.
+func podKeys() admissionPolicy {
+	return admissionPolicy{
+		name: "k8sm-pod-keys",
+		on: []admissionv1.NamedRuleWithOperations{
+			to("", writing, "pods"), to("", updating, "pods/status"), to("", creating, "pods/binding", "bindings"),
+		},
+		of:   notBy(api.SchedulerUser),
+		let:  answers("metadata.?annotations"),
+		must: []admissionv1.Validation{mustName("variables.wrong.size() == 0", wrongAnswers)},
+	}
+}
+
+// templateKeys refuses templates with such annotations: no controller could create a pod from them.
+func templateKeys() []admissionPolicy {
+	template := func(name, path string, on ...admissionv1.NamedRuleWithOperations) admissionPolicy {
+		return admissionPolicy{
+			name: name, on: on, let: answers(path + ".?metadata.?annotations"),
+			must: []admissionv1.Validation{mustName("variables.wrong.size() == 0", "'pod template: ' + "+wrongAnswers)},
+		}
+	}
+	return []admissionPolicy{
+		template("k8sm-template-keys", "spec.?template", to("", writing, "replicationcontrollers"), to("batch", writing, "jobs"),
+			to("apps", writing, "deployments", "replicasets", "statefulsets", "daemonsets")),
+		template("k8sm-cronjob-keys", "spec.?jobTemplate.?spec.?template", to("batch", writing, "cronjobs")),
+	}
+}
+
+// answers returns variables of which "wrong" lists the scheduler's annotations that the request changes in a map.
+func answers(path string) []admissionv1.Variable {
+	return append(changes("annotations", path),
+		variable("wrong", fmt.Sprintf("variables.annotations.filter(k, k in %s)", literal(api.PodSchedulerAnnotations()))))
+}
+
+const wrongAnswers = "'annotation ' + variables.wrong.join(', ') + ' may only be written by the scheduler: remove it; a pod requests ports with " +
+	api.AnnotationPortMapping + " and an address with " + api.AnnotationIPPool + "'"
+
+// schedulerLimits keep the scheduler to what it writes, where RBAC has no verb for that. What it may do by its nature is in
+// docs/security.md.
+func schedulerLimits() []admissionPolicy {
+	limit := func(name string, on admissionv1.NamedRuleWithOperations, let []admissionv1.Variable, rules ...admissionv1.Validation) admissionPolicy {
+		return admissionPolicy{name: "k8sm-scheduler-" + name, on: []admissionv1.NamedRuleWithOperations{on}, of: by(api.SchedulerUser), let: let, must: rules}
+	}
+	own := literal(api.PodSchedulerAnnotations())
+	metadata := []string{sameField("metadata.?labels"), sameField("metadata.?finalizers"), sameField("metadata.?ownerReferences")}
+	conditions := func(object string) string {
+		return fmt.Sprintf("%s.?status.?conditions.orValue([]).filter(c, !(c.type in %s))", object,
+			literal([]string{string(corev1.PodScheduled), string(corev1.DisruptionTarget)}))
+	}
+	return []admissionPolicy{
+		limit("pods", to("", updating, "pods"), changes("annotations", "metadata.?annotations"), must(
+			strings.Join(append(metadata, "object.spec == oldObject.spec", "variables.annotations.all(k, k in "+own+")"), " && "),
+			"the scheduler may only change its own annotations of pods")),
+		limit("pod-status", to("", updating, "pods/status"), nil, must(
+			strings.Join(append(metadata, sameField("metadata.?annotations"), onlyFields("status", "conditions", "nominatedNodeName"),
+				conditions("object")+" == "+conditions("oldObject")), " && "),
+			"the scheduler may only change the conditions PodScheduled and DisruptionTarget and the nominated node of pods")),
+		limit("bindings", to("", creating, "pods/binding"), nil, must(
+			"!has(object.metadata.labels) && "+mapOf("object", "metadata.?annotations")+".all(k, k in "+own+")",
+			"the scheduler may only change its own annotations of pods")),
+		limit("volumes", to("", updating, "persistentvolumes"), nil, must(
+			onlyFields("spec", "claimRef")+" && (!has(oldObject.spec.claimRef) || "+sameField("spec.?claimRef")+" || !has(oldObject.spec.claimRef.uid) && "+
+				sameField("spec.?claimRef.?namespace")+" && "+sameField("spec.?claimRef.?name")+")",
+			"the scheduler may only give volumes that are free to claims")),
+		limit("claims", to("", updating, "persistentvolumeclaims"), nil,
+			must("object.spec == oldObject.spec", "the scheduler may only annotate claims")),
+		limit("tokens", to("", changing, "secrets"), nil, tokenRules()...),
+	}
+}
+
+// tokenRules let the scheduler write the bootstrap tokens of its minions, and no other secret
+// (https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/#bootstrap-token-secret-format).
+func tokenRules() []admissionv1.Validation {
+	text := func(value string) string { return literal(base64.StdEncoding.EncodeToString([]byte(value))) }
+	token := func(object string) string {
+		return fmt.Sprintf("(%[1]s == null || %[1]s.type == '%[2]s' && %[1]s.metadata.name.startsWith('%[3]s') && "+
+			"dyn(%[1]s).?data[?'auth-extra-groups'].orValue('') == %[4]s)", object, corev1.SecretTypeBootstrapToken, "bootstrap-token-", text(api.BootstrapGroup))
+	}
+	return []admissionv1.Validation{
+		must(token("object")+" && "+token("oldObject"), "the scheduler may only write bootstrap tokens of minions"),
+		must("object == null || dyn(object.data).all(k, !k.startsWith('usage-') || k == 'usage-bootstrap-authentication')",
+			"the scheduler may create tokens for authentication only"),
+		must("object == null || 'expiration' in dyn(object.data)", "the scheduler may create no token without an end"),
+		must(fmt.Sprintf("object == null || '%s' in %s", api.LabelNode, mapOf("object", "metadata.?labels")), "the scheduler may create no token without a node"),
+	}
+}
+
+// dnsLimits keep the DNS servers to their own leases, and to their own endpoints of their own service.
+func (c Config) dnsLimits() []admissionPolicy {
+	own := func(object string, labels ...string) string {
+		rules := []string{fmt.Sprintf("%s.metadata.name == '%s' + %s[?'%s'].orValue('-')",
+			object, api.DNSObjectPrefix, mapOf(object, "metadata.?labels"), api.LabelDNSReplica)}
+		for _, label := range labels {
+			rules = append(rules, fmt.Sprintf("%s.metadata.labels[?'%s'].orValue('') == '%s'", object, label, api.DNSServiceName))
+		}
+		return "(" + object + " == null || " + strings.Join(rules, " && ") + ")"
+	}
+	both := func(labels ...string) string { return own("object", labels...) + " && " + own("oldObject", labels...) }
+	limit := func(name, group, resource string, rules ...admissionv1.Validation) admissionPolicy {
+		return admissionPolicy{name: name, on: []admissionv1.NamedRuleWithOperations{to(group, changing, resource)}, of: by(api.DNSUser), must: rules}
+	}
+	return []admissionPolicy{
+		limit("k8sm-dns-leases", "coordination.k8s.io", "leases",
+			must(both(), "the DNS servers may only write their own leases")),
+		limit("k8sm-dns-slices", "discovery.k8s.io", "endpointslices",
+			must(both(discoveryv1.LabelServiceName), "the DNS servers may only write their own slices of service "+api.DNSServiceName),
+			must(fmt.Sprintf("object == null || object.endpoints.size() == 1 && object.endpoints[0].addresses.all(a, !%s)", within("a", c.ServiceCIDR)),
+				"the DNS servers may only write their own addresses: one, which is no service's")),
+	}
+}
+
+// within returns an expression that holds if an address, itself an expression, is in one of the ranges.
+func within(address, ranges string) string {
+	return fmt.Sprintf("%s.exists(r, cidr(r).containsIP(%s))", literal(strings.Split(ranges, ",")), address)
+}
+
+// externalIPs limits the externalIPs of services to these ranges. A service keeps those that it has.
+func externalIPs(ranges []string) admissionPolicy {
+	return admissionPolicy{
+		name: "k8sm-service-external-ips",
+		on:   []admissionv1.NamedRuleWithOperations{to("", writing, "services")},
+		let:  []admissionv1.Variable{variable("before", "oldObject == null ? [] : oldObject.?spec.?externalIPs.orValue([])")},
+		must: []admissionv1.Validation{must(
+			"object.?spec.?externalIPs.orValue([]).all(a, a in variables.before || "+within("a", strings.Join(ranges, ","))+")",
+			"external IPs are limited to "+strings.Join(ranges, ", "))},
+	}
+}
