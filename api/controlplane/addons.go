@@ -53,7 +53,7 @@ func (c Config) addOns() ([]object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(c.dns(), rbac(minions), []object{config, addressPools()}, c.policies()), nil
+	return slices.Concat(c.dns(), rbac(minions), flowControl(), []object{config, addressPools()}, c.policies()), nil
 }
 
 // applyAddOns applies the add-ons, and removes those of earlier starts that are no longer among them. It runs at each start. It retries

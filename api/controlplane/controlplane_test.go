@@ -236,6 +236,8 @@ func TestControlPlane(t *testing.T) {
 	t.Run("the scheduler takes no volume from its claim", func(t *testing.T) { testSchedulerVolumes(t, dir, admin) })
 	t.Run("the DNS servers are in their service only", func(t *testing.T) { testDNSLimits(t, dir, admin) })
 	t.Run("no service takes over an external address", func(t *testing.T) { testExternalIPs(t, dir) })
+	t.Run("tenants share no requests with the scheduler", func(t *testing.T) { testFlows(t, dir, admin) })
+	t.Run("a tenant's flood stops neither leases nor bindings", func(t *testing.T) { testFlood(t, dir, admin) })
 	t.Run("minions read their configuration", func(t *testing.T) { testMinionConfig(t, dir, admin) })
 	t.Run("the scheduler tells nodes which addresses pods may have", func(t *testing.T) { testAddressPools(t, dir, admin) })
 	t.Run("service accounts get tokens and the root certificate", func(t *testing.T) { testServiceAccount(t, admin) })
