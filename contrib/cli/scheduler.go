@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -93,7 +94,7 @@ func (s *schedule) checkParts() error {
 	if err := checkAddresses(named{"status-address", s.status.Address}, named{"artifact-address", s.artifact.Address}); err != nil {
 		return err
 	}
-	if err := s.status.Validate(); err != nil {
+	if err := errors.Join(s.status.Validate(), s.artifact.Validate()); err != nil {
 		return err
 	}
 	if err := checkFiles(named{"tls-cert-file", s.status.CertFile}, named{"tls-private-key-file", s.status.KeyFile},
@@ -210,7 +211,7 @@ func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts 
 	if s.status.Address == "" {
 		return run.Run(ctx, s.scheduler, parts)
 	}
-	if err := s.status.Validate(); err != nil {
+	if err := errors.Join(s.status.Validate(), s.artifact.Validate()); err != nil {
 		return err
 	}
 	if s.status.CertFile == "" {

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/k8sm/k8sm/api/connlimit"
 	"github.com/k8sm/k8sm/contrib/localmesos/wire"
 )
 
@@ -157,7 +158,7 @@ func serve(l net.Listener, h http.Handler, secure *tls.Config) *server {
 	if secure != nil {
 		l = tls.NewListener(l, secure)
 	}
-	s := &server{listener: l, http: &http.Server{Handler: h, ReadHeaderTimeout: 30 * time.Second, ErrorLog: stdlog.New(handshakes{}, "", 0)}}
+	s := &server{listener: l, http: &http.Server{Handler: connlimit.Requests(h), ReadTimeout: 30 * time.Second, ErrorLog: stdlog.New(handshakes{}, "", 0)}}
 	s.wg.Go(func() {
 		if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			log.WithError(err).Error("an HTTP server of the local Mesos ended")

@@ -50,7 +50,7 @@ func New(cfg Config) *Agent {
 	options := []httpcli.Opt{
 		httpcli.Endpoint("http://" + cfg.AgentEndpoint + "/api/v1/executor"),
 		httpcli.Codec(mesoshttp.Codec()),
-		httpcli.Do((&http.Client{Transport: newTransport(dialer)}).Do),
+		httpcli.Do(mesoshttp.Bounded((&http.Client{Transport: newTransport(dialer)}).Do)),
 	}
 	if cfg.Token != "" {
 		options = append(options, httpcli.DefaultHeader("Authorization", "Bearer "+cfg.Token))

@@ -189,7 +189,7 @@ func (s *Server) Run(ctx context.Context) error {
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))
 	runtimeapi.RegisterRuntimeServiceServer(rpc, s)
 	runtimeapi.RegisterImageServiceServer(rpc, s)
-	streams := &http.Server{Handler: s.streaming, ReadHeaderTimeout: 30 * time.Second}
+	streams := newStreams(s.streaming)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.logs.run(ctx) })
@@ -208,6 +208,11 @@ func (s *Server) Run(ctx context.Context) error {
 		return streams.Close()
 	})
 	return group.Wait()
+}
+
+// newStreams returns the server of streams. It bounds requests only: a stream takes its connection over, without a timeout.
+func newStreams(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadTimeout: 30 * time.Second}
 }
 
 // maxMessage is the kubelet's limit for a CRI message.

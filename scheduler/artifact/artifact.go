@@ -31,6 +31,9 @@ import (
 	log "github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"github.com/k8sm/k8sm/api/connlimit"
 )
 
 // DefaultPort is the default port of --artifact-address.
@@ -44,6 +47,8 @@ type Config struct {
 	// Program is the file to serve. The default is this process's own program, even if its file has been replaced since. Tests
 	// serve other files.
 	Program string
+	// Rate is how many bytes per second all downloads together may take, such as "50M"; "" for no limit.
+	Rate string
 }
 
 // AddFlags registers the flags; the values that c holds are overwritten by the defaults.
@@ -51,6 +56,14 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Address, "artifact-address", ":"+DefaultPort,
 		"without --km-path: `host:port` that serves km to the Mesos agents' fetchers (plain HTTP; agents check its SHA-256). "+
 			"Without a host, it listens on all addresses, and agents use the one from which this machine reaches the Mesos master")
+	fs.StringVar(&c.Rate, "artifact-rate", "",
+		"how many `bytes` per second agents' downloads of km may take together, such as 50M (default: no limit)")
+}
+
+// Validate checks the rate. The error names the flag.
+func (c *Config) Validate() error {
+	_, err := parseRate(c.Rate)
+	return err
 }
 
 // Server serves one program. Its methods may be called concurrently.
@@ -59,7 +72,8 @@ type Server struct {
 	program  *os.File
 	size     int64
 	sum      string
-	host     string // in the URL for agents
+	host     string        // in the URL for agents
+	limit    *rate.Limiter // of all downloads; nil for none
 
 	// packed is closed when archive is set. Requests wait for it.
 	packed  chan struct{}
@@ -78,11 +92,15 @@ func Listen(c Config, peers []string) (*Server, error) {
 			return nil, fmt.Errorf("cannot tell at which address agents reach km: %w; give --artifact-address=HOST:PORT", err)
 		}
 	}
+	limit, err := parseRate(c.Rate)
+	if err != nil {
+		return nil, err
+	}
 	program, err := os.Open(cmp.Or(c.Program, "/proc/self/exe"))
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the running program to serve it to agents: %w; install it there and give --km-path", err)
 	}
-	s := &Server{program: program, host: host, packed: make(chan struct{})}
+	s := &Server{program: program, host: host, limit: limit, packed: make(chan struct{})}
 	if err := s.read(); err != nil {
 		program.Close()
 		return nil, err
@@ -168,7 +186,7 @@ func (s *Server) serve(ctx context.Context) error {
 	complaints := log.StandardLogger().WriterLevel(log.DebugLevel)
 	defer complaints.Close()
 	server := &http.Server{
-		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10,
+		Handler: connlimit.Requests(s.handler()), ReadTimeout: requestTimeout, IdleTimeout: requestTimeout, MaxHeaderBytes: 8 << 10,
 		ErrorLog: stdlog.New(complaints, "", 0), BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	stopped := make(chan struct{})
@@ -176,7 +194,7 @@ func (s *Server) serve(ctx context.Context) error {
 		defer close(stopped)
 		_ = server.Close() // the task of an interrupted fetcher fails and is launched again
 	})
-	err := server.Serve(s.listener)
+	err := server.Serve(connlimit.Listener(s.listener, maxConnections, maxPerClient))
 	if stop() { // ctx has not ended
 		return fmt.Errorf("cannot serve km to agents any more: %w", err)
 	}
@@ -203,6 +221,6 @@ func (s *Server) handler() http.Handler {
 		log.WithField("agent", r.RemoteAddr).Debugf("%s km", r.Method)
 		w.Header().Set("Content-Type", "application/gzip")
 		w.Header().Set("ETag", `"`+s.archive.sum+`"`)
-		http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(s.archive.file, 0, s.archive.size))
+		http.ServeContent(&paced{ResponseWriter: w, ctx: r.Context(), limit: s.limit}, r, "", time.Time{}, io.NewSectionReader(s.archive.file, 0, s.archive.size))
 	})
 }

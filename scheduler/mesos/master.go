@@ -406,7 +406,7 @@ func (c *connection) caller() calls.Caller {
 	client := httpcli.New(
 		httpcli.Endpoint(c.endpoint),
 		httpcli.Codec(mesoshttp.Codec()),
-		httpcli.Do(c.do),
+		httpcli.Do(mesoshttp.Bounded(c.do)),
 	)
 	none := func() string { return "" } // Run tries the other masters
 	return httpsched.NewCaller(client, httpsched.MaxRedirects(0), httpsched.EndpointCandidates(none))

@@ -22,6 +22,7 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/connlimit"
 	"github.com/k8sm/k8sm/scheduler"
 )
 
@@ -32,8 +33,15 @@ const DefaultAddress = "127.0.0.1:10259"
 // (https://kubernetes.io/docs/reference/access-authn-authz/rbac/#user-facing-roles).
 const adminGroup = "system:masters"
 
-// askTimeout bounds how long a request waits for a scheduler that is busy.
+// answerTimeout bounds how long a request waits for a scheduler that is busy.
 const answerTimeout = 10 * time.Second
+
+const (
+	requestTimeout = 10 * time.Second // for a client to send its request
+	sendTimeout    = time.Minute      // for it to take the answer
+	maxConnections = 512
+	maxPerClient   = 128 // of one address, which may be loopback's
+)
 
 // Source has the state to show. Its methods are called concurrently.
 type Source interface {
@@ -72,6 +80,7 @@ func (c *Config) Validate() error {
 // Server serves the status of one scheduler.
 type Server struct {
 	listener net.Listener
+	secured  *tls.Config
 	source   Source
 	metrics  prometheus.Gatherer
 }
@@ -98,11 +107,11 @@ func Listen(c Config, source Source, metrics prometheus.Gatherer) (*Server, erro
 	if err != nil {
 		return nil, fmt.Errorf("cannot serve the scheduler's status: %w", err)
 	}
-	l = tls.NewListener(l, &tls.Config{
+	secured := &tls.Config{
 		MinVersion: tls.VersionTLS12, CipherSuites: suites, Certificates: []tls.Certificate{pair},
 		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
-	})
-	return &Server{listener: l, source: source, metrics: metrics}, nil
+	}
+	return &Server{listener: l, secured: secured, source: source, metrics: metrics}, nil
 }
 
 // Addr returns the address at which the server listens.
@@ -116,7 +125,8 @@ func (s *Server) Run(ctx context.Context) error {
 	tlsErrors := log.StandardLogger().WriterLevel(log.DebugLevel) // failed handshakes are the clients' problem
 	defer tlsErrors.Close()
 	server := &http.Server{
-		Handler: s.handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+		Handler: connlimit.Requests(s.handler()), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: requestTimeout, WriteTimeout: sendTimeout,
+		IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: stdlog.New(tlsErrors, "", 0), BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	stopped := make(chan struct{})
@@ -124,7 +134,7 @@ func (s *Server) Run(ctx context.Context) error {
 		defer close(stopped)
 		_ = server.Close() // clients can ask again
 	})
-	err := server.Serve(s.listener)
+	err := server.Serve(tls.NewListener(connlimit.Listener(s.listener, maxConnections, maxPerClient), s.secured))
 	if stop() { // ctx has not ended
 		return fmt.Errorf("cannot serve the scheduler's status any more: %w", err)
 	}

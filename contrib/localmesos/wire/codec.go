@@ -3,10 +3,13 @@ package wire
 import (
 	"fmt"
 	"io"
+	"reflect"
 	"strconv"
 	"strings"
 
 	"github.com/gogo/protobuf/proto"
+
+	"github.com/k8sm/k8sm/api/mesoshttp"
 )
 
 // Codec is one of the two encodings of the v1 APIs.
@@ -56,7 +59,11 @@ func (c Codec) Encode(m Message) ([]byte, error) {
 // Decode reads a body of this encoding into m. The error's text is what a Mesos master would answer with status 400.
 func (c Codec) Decode(body []byte, m Message) error {
 	if c == Protobuf {
-		if err := m.Unmarshal(body); err != nil {
+		err := mesoshttp.CheckMessage(body, reflect.TypeOf(m).Elem())
+		if err == nil {
+			err = m.Unmarshal(body)
+		}
+		if err != nil {
 			return fmt.Errorf("Failed to parse body into Call protobuf: %w", err) //nolint:staticcheck // Mesos's own words
 		}
 		return nil

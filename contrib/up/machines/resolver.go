@@ -78,17 +78,23 @@ func (m *Machine) forwardBoth(ctx context.Context, waits *sync.WaitGroup, addres
 // questionLimit bounds a DNS server's answer. Clients retry earlier.
 const questionLimit = 5 * time.Second
 
+// maxQuestions bounds the queries that wait for an answer. Further ones wait in the socket, which drops what it cannot hold.
+const maxQuestions = 256
+
 // forwardQuestions forwards each DNS query from there to a server here, until there is closed.
 func forwardQuestions(there net.PacketConn, here string) {
 	var questions sync.WaitGroup
 	defer questions.Wait()
+	places := make(chan struct{}, maxQuestions)
 	for {
+		places <- struct{}{}
 		question := make([]byte, 64<<10)
 		n, from, err := there.ReadFrom(question)
 		if err != nil {
 			return
 		}
 		questions.Go(func() {
+			defer func() { <-places }()
 			server, err := net.Dial("udp", here)
 			if err != nil {
 				return // as if nobody listened
