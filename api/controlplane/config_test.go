@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"path/filepath"
 	"slices"
@@ -56,6 +57,7 @@ func effectOf(t *testing.T, c Config) effect {
 func TestEveryFlagHasAnEffect(t *testing.T) {
 	usual := effectOf(t, defaults("/s"))
 	tests := flagTests()
+	maps.Copy(tests, securityFlagTests())
 	_, all := withFlags("/s")
 	all.VisitAll(func(f *pflag.Flag) {
 		if f.Name == "secure-port" || f.Name == "etcd-port" || f.Name == "node-cidr-mask-size-ipv6" || // see TestRangesOfBothFamilies
@@ -99,21 +101,6 @@ func flagTests() map[string]flagTest {
 		return func(e effect) bool { return e.runs[i].Lookup(flag).Value.String() == value }
 	}
 	return map[string]flagTest{
-		"tls-cipher-suites": {"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", func(e effect) bool {
-			return e.apiServer["tls-cipher-suites"] == "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" && len(e.minions.TLSCipherSuites) == 1 && len(e.etcd.CipherSuites) == 1
-		}},
-		"tls-min-version": {"VersionTLS13", func(e effect) bool {
-			return e.apiServer["tls-min-version"] == "VersionTLS13" && e.minions.TLSMinVersion == "VersionTLS13" && e.etcd.TlsMinVersion == "TLS1.3" &&
-				len(e.etcd.CipherSuites)+len(e.minions.TLSCipherSuites)+len(e.apiServer["tls-cipher-suites"]) == 0
-		}},
-		"seccomp-default":             {"false", minions(func(m api.MinionConfig) bool { return !*m.SeccompDefault })},
-		"pod-max-pids":                {"7", minions(func(m api.MinionConfig) bool { return *m.PodPidsLimit == 7 })},
-		"audit-policy-file":           {"/policy", has(apiServer, "audit-policy-file", "/policy")},
-		"audit-log-path":              {"", has(apiServer, "audit-policy-file", "")},
-		"audit-log-maxage":            {"7", has(apiServer, "audit-log-maxage", "7")},
-		"audit-log-maxbackup":         {"7", has(apiServer, "audit-log-maxbackup", "7")},
-		"audit-log-maxsize":           {"7", has(apiServer, "audit-log-maxsize", "7")},
-		"encryption-provider-config":  {"/e", has(apiServer, "encryption-provider-config", "/e")},
 		"kube-apiserver-arg":          {"goaway-chance=0.01", runs(0, "goaway-chance", "0.01")},
 		"kube-controller-manager-arg": {"concurrent-gc-syncs=7", runs(1, "concurrent-gc-syncs", "7")},
 		"kubelet-arg":                 {"max-pods=7", minions(func(m api.MinionConfig) bool { return slices.Equal(m.KubeletArgs, []string{"max-pods=7"}) })},
@@ -151,6 +138,32 @@ func flagTests() map[string]flagTest {
 		"service-node-port-range": {"20000-20010", func(e effect) bool {
 			return e.apiServer["service-node-port-range"] == "20000-20010" && e.minions.NodePorts == "20000-20010"
 		}},
+	}
+}
+
+func securityFlagTests() map[string]flagTest {
+	minions := func(has func(api.MinionConfig) bool) func(effect) bool {
+		return func(e effect) bool { return has(e.minions) }
+	}
+	given := func(flag, value string) func(effect) bool {
+		return func(e effect) bool { return e.apiServer[flag] == value }
+	}
+	return map[string]flagTest{
+		"tls-cipher-suites": {"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", func(e effect) bool {
+			return e.apiServer["tls-cipher-suites"] == "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" && len(e.minions.TLSCipherSuites) == 1 && len(e.etcd.CipherSuites) == 1
+		}},
+		"tls-min-version": {"VersionTLS13", func(e effect) bool {
+			return e.apiServer["tls-min-version"] == "VersionTLS13" && e.minions.TLSMinVersion == "VersionTLS13" && e.etcd.TlsMinVersion == "TLS1.3" &&
+				len(e.etcd.CipherSuites)+len(e.minions.TLSCipherSuites)+len(e.apiServer["tls-cipher-suites"]) == 0
+		}},
+		"seccomp-default":            {"false", minions(func(m api.MinionConfig) bool { return !*m.SeccompDefault })},
+		"pod-max-pids":               {"7", minions(func(m api.MinionConfig) bool { return *m.PodPidsLimit == 7 })},
+		"audit-policy-file":          {"/policy", given("audit-policy-file", "/policy")},
+		"audit-log-path":             {"", given("audit-policy-file", "")},
+		"audit-log-maxage":           {"7", given("audit-log-maxage", "7")},
+		"audit-log-maxbackup":        {"7", given("audit-log-maxbackup", "7")},
+		"audit-log-maxsize":          {"7", given("audit-log-maxsize", "7")},
+		"encryption-provider-config": {"/e", given("encryption-provider-config", "/e")},
 	}
 }
 

@@ -150,8 +150,7 @@ func etcdOf(t *testing.T, dir statedir.Dir) *clientv3.Client {
 	return r.etcd
 }
 
-// testEncryption reads secrets in etcd, before and after the key is rotated. It leaves a secret there that is not encrypted, as if the
-// cluster had been made before there was a key.
+// testEncryption reads secrets in etcd, before and after the key is rotated. It leaves one there that is not encrypted.
 func testEncryption(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
 	for _, file := range []string{dir.EncryptionConfig(), dir.AuditPolicy()} {
 		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
@@ -173,7 +172,15 @@ func testEncryption(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) 
 	}
 	checkEncrypted(t, dir, second)
 
-	// A rotation that was killed has left two keys, of which the API server uses the first.
+	resumeRotation(t, dir)
+	checkReadable(t, admin, "new")
+	plantOldSecret(t, dir)
+	checkReadable(t, admin, "old")
+}
+
+// resumeRotation leaves two keys, as a rotation that was killed does, of which the API server uses the first.
+func resumeRotation(t *testing.T, dir statedir.Dir) {
+	t.Helper()
 	third, err := newKey()
 	if err != nil {
 		t.Fatal(err)
@@ -192,8 +199,11 @@ func testEncryption(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) 
 		t.Errorf("the key is %s, want that of the rotation that was killed, %s", got, third.Name)
 	}
 	checkEncrypted(t, dir, third.Name)
-	checkReadable(t, admin, "new")
+}
 
+// plantOldSecret writes a secret to etcd as if the cluster had been made before there was a key.
+func plantOldSecret(t *testing.T, dir statedir.Dir) {
+	t.Helper()
 	old := &corev1.Secret{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
 		ObjectMeta: metav1.ObjectMeta{Name: "old", Namespace: "default", UID: "u-1", CreationTimestamp: metav1.Now()},
@@ -206,7 +216,6 @@ func testEncryption(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) 
 	if _, err := etcdOf(t, dir).Put(t.Context(), secretsPrefix+"default/old", string(data)); err != nil {
 		t.Fatal(err)
 	}
-	checkReadable(t, admin, "old")
 	if !strings.Contains(stored(t, dir)["default/old"], base64.StdEncoding.EncodeToString([]byte(plaintext))) {
 		t.Error("the test's old secret is not readable in etcd")
 	}
