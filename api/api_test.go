@@ -117,6 +117,26 @@ func TestBootstrapWithAFieldMissingIsAnError(t *testing.T) {
 	}
 }
 
+func TestDockerEngineThatOthersReachNeedsTLS(t *testing.T) {
+	for host, plain := range map[string]bool{
+		"": false, "unix:///var/run/docker.sock": false, "tcp://127.0.0.1:2375": false, "tcp://[::1]:2375": false, "tcp://localhost": false,
+		"tcp://192.0.2.1:2375": true, "tcp://[2001:db8::1]:2375": true, "tcp://0.0.0.0:2375": true, "tcp://engine": true, "tcp://localhost.example:2375": true, "tcp://": true,
+	} {
+		err := api.MinionConfig{DockerHost: host}.Validate()
+		if (err != nil) != plain || plain && (!strings.Contains(err.Error(), "--docker-cert-path") || !strings.Contains(err.Error(), "--allow-plain-docker-host")) {
+			t.Errorf("%q: %v", host, err)
+		}
+		for _, c := range []api.MinionConfig{{DockerHost: host, DockerCertPath: "/c"}, {DockerHost: host, AllowPlainDocker: true}} {
+			if err := c.Validate(); err != nil {
+				t.Errorf("%+v: %v", c, err)
+			}
+		}
+	}
+	if err := (api.MinionConfig{DockerCertPath: "certs"}).Validate(); err == nil || !strings.Contains(err.Error(), "--docker-cert-path=certs") {
+		t.Errorf("a relative directory: %v", err)
+	}
+}
+
 func TestEvictionThresholdsAreWhatAKubeletTakes(t *testing.T) {
 	got, err := api.ParseEviction("memory.available<100Mi, nodefs.available<10%,pid.available<0%")
 	want := map[string]string{"memory.available": "100Mi", "nodefs.available": "10%", "pid.available": "0%"}

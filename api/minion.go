@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"path"
 	"slices"
 	"strconv"
@@ -63,6 +64,11 @@ type MinionConfig struct {
 	RootDir string `json:"rootDir,omitempty"`
 	// DockerHost is the Docker Engine's address, such as "unix:///var/run/docker.sock".
 	DockerHost string `json:"dockerHost,omitempty"`
+	// DockerCertPath is a directory on each node with ca.pem, cert.pem and key.pem for a "tcp://" Docker Engine, as DOCKER_CERT_PATH of
+	// the docker command; empty for no TLS.
+	DockerCertPath string `json:"dockerCertPath,omitempty"`
+	// AllowPlainDocker allows a "tcp://" Docker Engine without TLS at an address that others can reach.
+	AllowPlainDocker bool `json:"allowPlainDocker,omitempty"`
 	// IdleTimeout is how long a minion without tasks keeps running; zero means forever. Minions of older versions read this key.
 	IdleTimeout *metav1.Duration `json:"suicideTimeout,omitempty"`
 	// CleanupDelay is how long a node may be without a minion, after one was killed, before its warden cleans up.
@@ -101,6 +107,9 @@ type MinionConfig struct {
 // MinionEngineFlag is the flag of `km minion` with which the scheduler passes the cluster's Docker Engine, if it is not at the
 // default address: a minion in a Mesos container needs the Engine before it can reach the cluster.
 const MinionEngineFlag = "engine"
+
+// MinionEngineCertPathFlag is the flag for that Engine's DockerCertPath, if there is one.
+const MinionEngineCertPathFlag = "engine-cert-path"
 
 // ReadMinionConfig parses the data of the ConfigMap MinionConfigName.
 func ReadMinionConfig(data map[string]string) (c MinionConfig, err error) {
@@ -192,7 +201,7 @@ func EvictionThreshold(value string, capacity int64) (int64, error) {
 
 // Validate returns an error for settings that a minion cannot use. It names the flags of `km apiserver`.
 func (c MinionConfig) Validate() error {
-	for flag, dir := range map[string]string{"node-root-dir": c.RootDir, "static-pod-path": c.StaticPods} {
+	for flag, dir := range map[string]string{"node-root-dir": c.RootDir, "static-pod-path": c.StaticPods, "docker-cert-path": c.DockerCertPath} {
 		if dir != "" && !path.IsAbs(dir) {
 			return fmt.Errorf("cannot use --%s=%s: use an absolute path, because Mesos chooses the working directory of minions", flag, dir)
 		}
@@ -202,6 +211,10 @@ func (c MinionConfig) Validate() error {
 	}
 	if c.CleanupDelay != nil && c.CleanupDelay.Duration <= 0 {
 		return fmt.Errorf("cannot use --minion-cleanup-delay=%s: give a time such as 5m", c.CleanupDelay.Duration)
+	}
+	if c.plainDocker() && !c.AllowPlainDocker {
+		return fmt.Errorf("cannot use --docker-host=%s without TLS: whoever reaches it is root on the node. Start Docker Engine with --tlsverify and "+
+			"give --docker-cert-path=DIRECTORY, or use its unix:// socket; --allow-plain-docker-host allows it nevertheless", c.DockerHost)
 	}
 	if err := checkEviction(c.EvictionHard); err != nil {
 		return fmt.Errorf("cannot use --eviction-hard: %w", err)
@@ -216,6 +229,19 @@ func (c MinionConfig) Validate() error {
 		return fmt.Errorf("cannot use --service-node-port-range=%s: %w", c.NodePorts, err)
 	}
 	return c.Network.Validate()
+}
+
+// plainDocker reports whether the Docker Engine is reached without TLS at an address that is not loopback.
+func (c MinionConfig) plainDocker() bool {
+	address, tcp := strings.CutPrefix(c.DockerHost, "tcp://")
+	if !tcp || c.DockerCertPath != "" {
+		return false
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		host = address
+	}
+	return host != "localhost" && !net.ParseIP(host).IsLoopback()
 }
 
 // NodePortRange returns the first and the last port of NodePorts; both are 0 if it is not set.

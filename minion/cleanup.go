@@ -9,12 +9,12 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/docker/docker/client"
 	"github.com/sirupsen/logrus"
 	"gopkg.in/natefinch/lumberjack.v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/minion/cri"
 	"github.com/k8sm/k8sm/minion/embedded"
 	"github.com/k8sm/k8sm/minion/warden"
 )
@@ -28,10 +28,12 @@ const (
 
 // leftovers records what a node has on its machine. The file exists as long as there may be something to remove.
 type leftovers struct {
-	Cluster     string `json:"cluster"`
-	Node        string `json:"node"`
-	DockerHost  string `json:"dockerHost"`
-	ClusterCIDR string `json:"clusterCIDR,omitempty"`
+	Cluster    string `json:"cluster"`
+	Node       string `json:"node"`
+	DockerHost string `json:"dockerHost"`
+	// DockerCertPath is as in api.MinionConfig.
+	DockerCertPath string `json:"dockerCertPath,omitempty"`
+	ClusterCIDR    string `json:"clusterCIDR,omitempty"`
 	// CleanupDelay is how long the node may be without a minion before its warden cleans up.
 	CleanupDelay *metav1.Duration `json:"cleanupDelay,omitempty"`
 	// Network says which kind of network the pods use.
@@ -139,9 +141,11 @@ func nodeLeft(files layout) (*node, error) {
 		return nil, err
 	}
 	n := &node{
-		claims:   here,
-		boot:     api.Bootstrap{Cluster: left.Cluster, Node: left.Node},
-		cluster:  api.MinionConfig{DockerHost: left.DockerHost, ClusterCIDR: left.ClusterCIDR, Network: left.Network.Settled(), CleanupDelay: left.CleanupDelay},
+		claims: here,
+		boot:   api.Bootstrap{Cluster: left.Cluster, Node: left.Node},
+		cluster: api.MinionConfig{
+			DockerHost: left.DockerHost, DockerCertPath: left.DockerCertPath, ClusterCIDR: left.ClusterCIDR, Network: left.Network.Settled(), CleanupDelay: left.CleanupDelay,
+		},
 		files:    files,
 		settings: settings{files: files},
 		log:      logrus.WithField("node", left.Node),
@@ -157,8 +161,8 @@ func (n *node) cleanUp(ctx context.Context) (err error) {
 		return err
 	}
 	defer shared.Close()
-	if n.docker, err = client.NewClientWithOpts(client.WithHost(n.cluster.DockerHost), client.WithAPIVersionNegotiation()); err != nil {
-		return fmt.Errorf("cannot use Docker Engine at %s: %w", n.cluster.DockerHost, err)
+	if n.docker, err = cri.Connect(n.cluster.DockerHost, n.cluster.DockerCertPath); err != nil {
+		return err
 	}
 	defer n.docker.Close()
 	// Touch nothing while Docker Engine is down: its containers still need their mounts and rules.
@@ -175,7 +179,7 @@ func (n *node) cleanUp(ctx context.Context) (err error) {
 // node's lock.
 func (n *node) guard() error {
 	data, err := json.Marshal(leftovers{
-		Cluster: n.boot.Cluster, Node: n.boot.Node, DockerHost: n.cluster.DockerHost, ClusterCIDR: n.cluster.ClusterCIDR,
+		Cluster: n.boot.Cluster, Node: n.boot.Node, DockerHost: n.cluster.DockerHost, DockerCertPath: n.cluster.DockerCertPath, ClusterCIDR: n.cluster.ClusterCIDR,
 		Network: n.cluster.Network, CleanupDelay: n.cluster.CleanupDelay,
 	})
 	if err != nil {

@@ -27,9 +27,13 @@ type Config struct {
 	// dockerHost is DOCKER_HOST of the agent's environment: agents that share a machine may each use an Engine of their own. Given
 	// overrides it; it overrides the cluster's configuration.
 	dockerHost string
+	// dockerCertPath is DOCKER_CERT_PATH of the agent's environment, likewise.
+	dockerCertPath string
 	// engine is the cluster's Docker Engine as the scheduler knew it at launch. The minion uses it to leave the Mesos container
 	// before it can read the cluster's configuration; see package stepout.
 	engine string
+	// engineCertPath is the directory of the certificates for that Engine, likewise.
+	engineCertPath string
 }
 
 // AddFlags registers the flags. The cluster's configuration applies where a flag is not given.
@@ -52,6 +56,11 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&c.Given.DockerHost, "docker-host", "", fmt.Sprintf("address of the Docker Engine (default: %s in the environment, else the cluster's configuration, else %s)", client.EnvOverrideHost, defaultDockerHost))
 	flags.StringVar(&c.engine, api.MinionEngineFlag, "", "Docker Engine through which the minion leaves its Mesos container; set by the scheduler")
 	_ = flags.MarkHidden(api.MinionEngineFlag)
+	flags.StringVar(&c.Given.DockerCertPath, "docker-cert-path", "", fmt.Sprintf("`directory` with ca.pem, cert.pem and key.pem for a Docker Engine at a tcp:// address "+
+		"(default: %s in the environment, else the cluster's configuration)", client.EnvOverrideCertPath))
+	flags.StringVar(&c.engineCertPath, api.MinionEngineCertPathFlag, "", "certificates for the Docker Engine through which the minion leaves its Mesos container; set by the scheduler")
+	_ = flags.MarkHidden(api.MinionEngineCertPathFlag)
+	flags.BoolVar(&c.Given.AllowPlainDocker, "allow-plain-docker-host", false, "allow an unencrypted tcp:// --docker-host that others can reach: whoever does is root on the machine (default: the cluster's configuration)")
 	flags.StringVar(&c.Given.StaticPods, "static-pod-path", "",
 		fmt.Sprintf("`directory` of static pod manifests for the kubelet"+otherwise, "none"))
 	flags.BoolFunc("contain-pods", fmt.Sprintf("run pods inside the cgroup of this Mesos container"+otherwise, "false"), func(text string) error {
@@ -78,6 +87,8 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 func (c Config) settle(cluster api.MinionConfig) (api.MinionConfig, error) {
 	cluster.RootDir = firstGiven(c.Given.RootDir, cluster.RootDir, defaultRootDir)
 	cluster.DockerHost = firstGiven(c.Given.DockerHost, c.dockerHost, cluster.DockerHost, defaultDockerHost)
+	cluster.DockerCertPath = firstGiven(c.Given.DockerCertPath, c.dockerCertPath, cluster.DockerCertPath)
+	cluster.AllowPlainDocker = c.Given.AllowPlainDocker || cluster.AllowPlainDocker
 	cluster.StaticPods = firstGiven(c.Given.StaticPods, cluster.StaticPods)
 	cluster.ProxyMode = cmp.Or(c.Given.ProxyMode, cluster.ProxyMode, api.DefaultProxyMode)
 	cluster.IdleTimeout = firstDuration(c.Given.IdleTimeout, cluster.IdleTimeout, api.DefaultIdleTimeout)

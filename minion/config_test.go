@@ -52,17 +52,20 @@ func TestEveryFlagOverridesTheCluster(t *testing.T) {
 		value string
 		want  func(*api.MinionConfig)
 	}{
-		"minion-idle-timeout":  {"0", func(c *api.MinionConfig) { c.IdleTimeout = &metav1.Duration{} }},
-		"minion-cleanup-delay": {"7s", func(c *api.MinionConfig) { c.CleanupDelay = &metav1.Duration{Duration: 7 * time.Second} }},
-		"root-dir":             {"/r", func(c *api.MinionConfig) { c.RootDir = "/r" }},
-		"docker-host":          {"unix:///d", func(c *api.MinionConfig) { c.DockerHost = "unix:///d" }},
-		"static-pod-path":      {"/p", func(c *api.MinionConfig) { c.StaticPods = "/p" }},
-		"proxy-mode":           {"nftables", func(c *api.MinionConfig) { c.ProxyMode = api.ProxyNFTables }},
-		"contain-pods":         {"false", func(c *api.MinionConfig) { c.ContainPods = &not }},
-		"network-policy":       {"false", func(c *api.MinionConfig) { c.NetworkPolicy = &not }},
+		"minion-idle-timeout":     {"0", func(c *api.MinionConfig) { c.IdleTimeout = &metav1.Duration{} }},
+		"minion-cleanup-delay":    {"7s", func(c *api.MinionConfig) { c.CleanupDelay = &metav1.Duration{Duration: 7 * time.Second} }},
+		"root-dir":                {"/r", func(c *api.MinionConfig) { c.RootDir = "/r" }},
+		"docker-host":             {"unix:///d", func(c *api.MinionConfig) { c.DockerHost = "unix:///d" }},
+		"docker-cert-path":        {"/c", func(c *api.MinionConfig) { c.DockerCertPath = "/c" }},
+		"allow-plain-docker-host": {"true", func(c *api.MinionConfig) { c.AllowPlainDocker = true }},
+		"static-pod-path":         {"/p", func(c *api.MinionConfig) { c.StaticPods = "/p" }},
+		"proxy-mode":              {"nftables", func(c *api.MinionConfig) { c.ProxyMode = api.ProxyNFTables }},
+		"contain-pods":            {"false", func(c *api.MinionConfig) { c.ContainPods = &not }},
+		"network-policy":          {"false", func(c *api.MinionConfig) { c.NetworkPolicy = &not }},
 		// It has no effect on MinionConfig. TestMinionCommandHasTheEngineAddress in scheduler/run tests who sets it.
-		api.MinionEngineFlag: {"unix:///e", func(*api.MinionConfig) {}},
-		"eviction-hard":      {"pid.available<5%", func(c *api.MinionConfig) { c.EvictionHard = map[string]string{"pid.available": "5%"} }},
+		api.MinionEngineFlag:         {"unix:///e", func(*api.MinionConfig) {}},
+		api.MinionEngineCertPathFlag: {"/e", func(*api.MinionConfig) {}},
+		"eviction-hard":              {"pid.available<5%", func(c *api.MinionConfig) { c.EvictionHard = map[string]string{"pid.available": "5%"} }},
 	}
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 	(&Config{}).AddFlags(flags)
@@ -91,6 +94,33 @@ func TestDockerHostComesFromFlagThenEnvironmentThenCluster(t *testing.T) {
 		got, err := c.settle(api.MinionConfig{DockerHost: test.cluster})
 		if err != nil || got.DockerHost != test.want {
 			t.Errorf("flag %q, environment %q, cluster %q: %q, %v", test.flag, test.environment, test.cluster, got.DockerHost, err)
+		}
+	}
+}
+
+func TestCertificatesOfTheEngineComeFromFlagThenEnvironmentThenCluster(t *testing.T) {
+	for _, test := range []struct{ flag, environment, told, want string }{
+		{"/flag", "/env", "/told", "/flag"}, {"", "/env", "/told", "/env"}, {"", "", "/told", "/told"}, {"", "", "", ""},
+	} {
+		c := Config{Given: api.MinionConfig{DockerCertPath: test.flag}, dockerCertPath: test.environment, engineCertPath: test.told}
+		got, err := c.settle(api.MinionConfig{DockerCertPath: test.told})
+		if err != nil || got.DockerCertPath != test.want {
+			t.Errorf("%+v: %q, %v", test, got.DockerCertPath, err)
+		}
+		if got := c.wayOut(mesos.Config{}, "/sandbox", false).DockerCertPath; got != test.want {
+			t.Errorf("%+v, to leave the container: %q", test, got)
+		}
+	}
+}
+
+func TestMinionRefusesAnEngineThatOthersReachWithoutTLS(t *testing.T) {
+	c := Config{dockerHost: "tcp://192.0.2.1:2375"} // of the agent's environment
+	if _, err := c.settle(api.MinionConfig{}); err == nil || !strings.Contains(err.Error(), "--docker-cert-path") {
+		t.Errorf("got %v", err)
+	}
+	for _, cluster := range []api.MinionConfig{{AllowPlainDocker: true}, {DockerCertPath: "/certs"}} {
+		if _, err := c.settle(cluster); err != nil {
+			t.Errorf("%+v: %v", cluster, err)
 		}
 	}
 }

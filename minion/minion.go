@@ -45,7 +45,7 @@ func Run(ctx context.Context, cfg Config, outside bool) error {
 	if err := settleEnvironment(); err != nil {
 		return err
 	}
-	cfg.dockerHost = os.Getenv(client.EnvOverrideHost)
+	cfg.dockerHost, cfg.dockerCertPath = os.Getenv(client.EnvOverrideHost), os.Getenv(client.EnvOverrideCertPath)
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
@@ -84,8 +84,9 @@ func (c Config) stepOut(ctx context.Context, env mesos.Config, outside bool) err
 
 func (c Config) wayOut(env mesos.Config, sandbox string, outside bool) stepout.Config {
 	return stepout.Config{
-		DockerHost: firstGiven(c.Given.DockerHost, c.dockerHost, c.engine, defaultDockerHost),
-		Container:  filepath.Base(env.Directory), Sandbox: sandbox, Outside: outside,
+		DockerHost:     firstGiven(c.Given.DockerHost, c.dockerHost, c.engine, defaultDockerHost),
+		DockerCertPath: firstGiven(c.Given.DockerCertPath, c.dockerCertPath, c.engineCertPath),
+		Container:      filepath.Base(env.Directory), Sandbox: sandbox, Outside: outside,
 	}
 }
 

@@ -163,8 +163,8 @@ func (n *node) prepare(ctx context.Context, kubeletPort int) (err error) {
 	if err := n.files.prepareIdentity(n.boot, servingCA, time.Now()); err != nil {
 		return err
 	}
-	if n.docker, err = dockerclient.NewClientWithOpts(dockerclient.WithHost(n.cluster.DockerHost), dockerclient.WithAPIVersionNegotiation()); err != nil {
-		return fmt.Errorf("cannot use Docker Engine at %s: %w", n.cluster.DockerHost, err)
+	if n.docker, err = cri.Connect(n.cluster.DockerHost, n.cluster.DockerCertPath); err != nil {
+		return err
 	}
 	return supervise.UntilDone(ctx, "the machine is not ready for pods yet", func(ctx context.Context) (err error) {
 		if _, err := n.docker.Ping(ctx); err != nil {

@@ -19,13 +19,13 @@ import (
 func (n *node) serveCRI(ctx context.Context) error {
 	server, err := cri.New(ctx, cri.Config{
 		Socket:     n.files.socket(),
-		DockerHost: n.cluster.DockerHost,
-		Root:       n.files.cri(),
-		Cluster:    n.boot.Cluster,
-		Node:       n.boot.Node,
-		Network:    n.podNetwork(),
-		Cgroup:     n.cgroupParent,
-		LogSize:    logFiles * logFileSize,
+		DockerHost: n.cluster.DockerHost, DockerCertPath: n.cluster.DockerCertPath,
+		Root:    n.files.cri(),
+		Cluster: n.boot.Cluster,
+		Node:    n.boot.Node,
+		Network: n.podNetwork(),
+		Cgroup:  n.cgroupParent,
+		LogSize: logFiles * logFileSize,
 	})
 	if err != nil {
 		return err

@@ -121,6 +121,8 @@ func flagTests() map[string]flagTest {
 		"cluster-dns":               {"10.96.0.10", minions(func(m api.MinionConfig) bool { return slices.Equal(m.ClusterDNS, []string{"10.96.0.10"}) })},
 		"node-root-dir":             {"/r", minions(func(m api.MinionConfig) bool { return m.RootDir == "/r" })},
 		"docker-host":               {"unix:///d", minions(func(m api.MinionConfig) bool { return m.DockerHost == "unix:///d" })},
+		"docker-cert-path":          {"/c", minions(func(m api.MinionConfig) bool { return m.DockerCertPath == "/c" })},
+		"allow-plain-docker-host":   {"true", minions(func(m api.MinionConfig) bool { return m.AllowPlainDocker })},
 		"minion-idle-timeout":       {"7m", minions(func(m api.MinionConfig) bool { return m.IdleTimeout.Duration == 7*time.Minute })},
 		"minion-cleanup-delay":      {"7m", minions(func(m api.MinionConfig) bool { return m.CleanupDelay.Duration == 7*time.Minute })},
 		"static-pod-path":           {"/p", minions(func(m api.MinionConfig) bool { return m.StaticPods == "/p" })},

@@ -114,6 +114,10 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.NodeRootDir, "node-root-dir", "",
 		"directory on each node for files that outlive a Mesos sandbox (default: that of km minion)")
 	fs.StringVar(&c.DockerHost, "docker-host", "", "address of the Docker Engine on each node (default: that of km minion)")
+	fs.StringVar(&c.Minions.DockerCertPath, "docker-cert-path", "",
+		"`directory` on each node with ca.pem, cert.pem and key.pem, by which its Docker Engine at a tcp:// address is reached by TLS, as DOCKER_CERT_PATH of docker")
+	fs.BoolVar(&c.Minions.AllowPlainDocker, "allow-plain-docker-host", false,
+		"allow an unencrypted tcp:// --docker-host that others can reach: whoever does is root on the node")
 	c.addMinionFlags(fs)
 	c.addSecurityFlags(fs)
 	c.addPassThroughFlags(fs)

@@ -19,7 +19,8 @@ const flagsPage = "../../docs/flags.md"
 
 // TestFlagsPageIsCurrent: docs/flags.md has the commands and flags as they are; -update writes it.
 func TestFlagsPageIsCurrent(t *testing.T) {
-	t.Setenv("DOCKER_HOST", "") // which is the default of a flag
+	t.Setenv("DOCKER_HOST", "") // these are the defaults of flags
+	t.Setenv("DOCKER_CERT_PATH", "")
 	var page bytes.Buffer
 	page.WriteString(`# Commands and flags
 

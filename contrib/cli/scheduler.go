@@ -182,7 +182,7 @@ func (s *schedule) readMinionConfig(ctx context.Context, cluster kubernetes.Inte
 			s.scheduler.IdleTimeout = minions.IdleTimeout.Duration
 		}
 		if minions.DockerHost != client.DefaultDockerHost {
-			s.scheduler.DockerHost = minions.DockerHost
+			s.scheduler.DockerHost, s.scheduler.DockerCertPath = minions.DockerHost, minions.DockerCertPath
 		}
 		s.scheduler.NodePorts.Begin, s.scheduler.NodePorts.End, err = minions.NodePortRange()
 		return err

@@ -98,6 +98,10 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&l.nodes.Count, "nodes", 1, "`number` of nodes. 1 makes this machine the node; with more, each node is a network namespace with its own agent, Docker Engine and kubelet")
 	fs.StringVar(&l.nodes.CIDR, "node-cidr", "", "with --nodes: CIDR `range` of the nodes' IP addresses; for dual-stack, IPV4-RANGE,IPV6-RANGE. This machine gets the first address (default "+
 		machines.DefaultCIDR+", and "+machines.DefaultCIDR6+" if pods have IPv6 addresses)")
+	if certPath := fs.Lookup("docker-cert-path"); os.Getenv("DOCKER_CERT_PATH") != "" {
+		certPath.DefValue = os.Getenv("DOCKER_CERT_PATH")
+		l.plane.Minions.DockerCertPath = certPath.DefValue
+	}
 	fs.StringVar(&l.dockerHost, "docker-host", os.Getenv("DOCKER_HOST"), "address of the Docker Engine to use (default: this machine's if it answers, else km up starts one)")
 }
 
@@ -194,7 +198,7 @@ Ctrl-C stops it. Its log is %s
 
 // check checks the flags and completes them. It changes nothing on the machine.
 func (l *laptop) check(c *common) error {
-	l.plane.StateDir, l.plane.NodeRootDir = l.dir, filepath.Join(string(l.dir), "nodes")
+	l.plane.StateDir, l.plane.NodeRootDir, l.plane.DockerHost = l.dir, filepath.Join(string(l.dir), "nodes"), l.dockerHost
 	l.mesos.WorkDir = filepath.Join(string(l.dir), "mesos")
 	km, err := os.Executable()
 	if err != nil {

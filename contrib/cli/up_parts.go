@@ -18,6 +18,7 @@ import (
 	"github.com/k8sm/k8sm/api/controlplane"
 	"github.com/k8sm/k8sm/contrib/localmesos"
 	"github.com/k8sm/k8sm/contrib/up/engine"
+	"github.com/k8sm/k8sm/minion/cri"
 	"github.com/k8sm/k8sm/scheduler/run"
 )
 
@@ -27,7 +28,7 @@ func (l *laptop) findEngine(ctx context.Context) (found string, err error) {
 	if l.dockerHost == "" {
 		l.plane.DockerHost = client.DefaultDockerHost
 	}
-	version, err := askEngine(ctx, l.plane.DockerHost)
+	version, err := askEngine(ctx, l.plane.DockerHost, l.plane.Minions.DockerCertPath)
 	if err == nil {
 		return version + " at " + l.plane.DockerHost, nil
 	}
@@ -51,8 +52,8 @@ func (l *laptop) runEngine(ctx context.Context, ready func(string)) error {
 	return e.Stop(last)
 }
 
-func askEngine(ctx context.Context, host string) (version string, err error) {
-	docker, err := client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation())
+func askEngine(ctx context.Context, host, certPath string) (version string, err error) {
+	docker, err := cri.Connect(host, certPath)
 	if err != nil {
 		return "", err
 	}

@@ -52,6 +52,8 @@ type Config struct {
 	Socket string
 	// DockerHost is the Engine's address, such as "unix:///var/run/docker.sock".
 	DockerHost string
+	// DockerCertPath is a directory with the certificates for a "tcp://" Engine; see Connect.
+	DockerCertPath string
 	// Root is a directory for the few files that containers need from the server, such as their resolv.conf. It must outlive the
 	// server, as the containers do.
 	Root string
@@ -114,8 +116,8 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	if limits := s.host.limits(); limits != "" {
 		s.log.Warn("this host withholds capabilities: ", limits)
 	}
-	if s.docker, err = client.NewClientWithOpts(client.WithHost(cfg.DockerHost), client.WithAPIVersionNegotiation()); err != nil {
-		return nil, fmt.Errorf("cannot use Docker Engine at %s: %w", cfg.DockerHost, err)
+	if s.docker, err = Connect(cfg.DockerHost, cfg.DockerCertPath); err != nil {
+		return nil, err
 	}
 	if err := s.inspectEngine(ctx); err != nil {
 		return nil, errors.Join(err, s.docker.Close())

@@ -29,6 +29,8 @@ func (o *Obstacle) Error() string { return o.Problem + ": " + o.Remedy }
 type Config struct {
 	// DockerHost is the Docker Engine's address.
 	DockerHost string
+	// DockerCertPath is a directory with the certificates for a "tcp://" Engine; see cri.Connect.
+	DockerCertPath string
 	// Container is the id of the Mesos container, and Sandbox its directory.
 	Container, Sandbox string
 	// Outside says that a keeper waits for this minion: it has left the container's PID namespace already.

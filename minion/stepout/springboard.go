@@ -84,9 +84,9 @@ func (cfg Config) becomeKeeper(ctx context.Context) error {
 
 // startOutside starts the minion outside the container, and returns the connection to it.
 func (cfg Config) startOutside(ctx context.Context) (*net.UnixConn, error) {
-	docker, err := client.NewClientWithOpts(client.WithHost(cfg.DockerHost), client.WithAPIVersionNegotiation())
+	docker, err := cri.Connect(cfg.DockerHost, cfg.DockerCertPath)
 	if err != nil {
-		return nil, fmt.Errorf("cannot use Docker Engine at %s: %w", cfg.DockerHost, err)
+		return nil, err
 	}
 	defer docker.Close()
 	waiting, cancel := context.WithTimeout(ctx, engineLimit)

@@ -20,7 +20,11 @@ func (c Config) minion() string {
 	if c.DockerHost == "" {
 		return "minion"
 	}
-	return "minion --" + api.MinionEngineFlag + "=" + shellQuote(c.DockerHost)
+	command := "minion --" + api.MinionEngineFlag + "=" + shellQuote(c.DockerHost)
+	if c.DockerCertPath != "" {
+		command += " --" + api.MinionEngineCertPathFlag + "=" + shellQuote(c.DockerCertPath)
+	}
+	return command
 }
 
 // command returns a shell command that checks the hash of the fetched program, because Mesos does not, and runs it. If the

@@ -17,6 +17,8 @@ type Config struct {
 	CA        []byte
 	// DockerHost is the address of the Docker Engine on the agents; "" for the default. Minions get it as a flag.
 	DockerHost string
+	// DockerCertPath is the directory on the agents with the certificates for that Engine; "" for none.
+	DockerCertPath string
 	// Artifact is what agents fetch if KMPath is empty.
 	Artifact Artifact
 }

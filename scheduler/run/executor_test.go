@@ -80,11 +80,12 @@ func TestMinionCommandHasTheEngineAddress(t *testing.T) {
 	for _, km := range []string{"/opt/km", ""} {
 		k, store, _ := newTestPreparer(km)
 		k.cfg.Artifact, k.cfg.DockerHost = Artifact{URL: "http://here:1/km"}, "unix:///it's/d.sock"
+		k.cfg.DockerCertPath = "/etc/docker/tls"
 		if _, err := k.prepare(t.Context(), prepareA1(true)); err != nil {
 			t.Fatal(err)
 		}
 		executor, err := jsonCodec{}.DecodeExecutor(store.byAgent["a1"])
-		if want := ` minion --engine='unix:///it'\''s/d.sock'`; err != nil || !strings.HasSuffix(executor.Command, want) {
+		if want := ` minion --engine='unix:///it'\''s/d.sock' --engine-cert-path='/etc/docker/tls'`; err != nil || !strings.HasSuffix(executor.Command, want) {
 			t.Errorf("the command is %s (%v)", executor.Command, err)
 		}
 	}
