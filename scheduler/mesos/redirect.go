@@ -80,7 +80,7 @@ func sameServer(ctx context.Context, a, b string) bool {
 
 // warnOfPlainHTTP warns, once, that the secret goes through the network unencrypted.
 func (m *Master) warnOfPlainHTTP(master *url.URL) {
-	if master.Scheme == "https" || isLoopback(master.Hostname()) {
+	if master.Scheme == "https" || isHere(master.Hostname()) {
 		return
 	}
 	m.plain.Do(func() {
@@ -89,7 +89,15 @@ func (m *Master) warnOfPlainHTTP(master *url.URL) {
 	})
 }
 
-// isLoopback reports whether the host is this machine, so that nothing goes through a network.
-func isLoopback(host string) bool {
-	return host == "localhost" || net.ParseIP(host).IsLoopback()
+// isHere reports whether the host is this machine, so that nothing goes through a network.
+func isHere(host string) bool {
+	ip := net.ParseIP(host)
+	if host == "localhost" || ip.IsLoopback() {
+		return true
+	}
+	own, err := net.InterfaceAddrs()
+	return err == nil && slices.ContainsFunc(own, func(a net.Addr) bool {
+		prefix, ok := a.(*net.IPNet)
+		return ok && prefix.IP.Equal(ip)
+	})
 }
