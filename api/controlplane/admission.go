@@ -3,7 +3,6 @@ package controlplane
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -123,12 +122,4 @@ func onlyFields(path string, fields ...string) string {
 // sameField returns an expression that holds if the request changes nothing below this path.
 func sameField(path string) string {
 	return fmt.Sprintf("object.?%s == oldObject.?%[1]s", path)
-}
-
-func policyObjects(policies []admissionPolicy) []object {
-	var all []object
-	for _, p := range policies {
-		all = slices.Concat(all, p.objects())
-	}
-	return all
 }

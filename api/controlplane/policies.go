@@ -19,8 +19,11 @@ func (c Config) policies() []object {
 	if len(c.ServiceExternalIPs) > 0 {
 		policies = append(policies, externalIPs(c.ServiceExternalIPs))
 	}
-	policies = slices.Concat(policies, schedulerLimits(), c.dnsLimits(), templateKeys())
-	return policyObjects(append(policies, podKeys()))
+	var all []object
+	for _, p := range slices.Concat(policies, schedulerLimits(), c.dnsLimits(), templateKeys(), []admissionPolicy{podKeys()}) {
+		all = append(all, p.objects()...)
+	}
+	return all
 }
 
 // nodeKeys lets only the scheduler write our annotations and labels on nodes, because other nodes and the scheduler trust them. A
@@ -180,7 +183,7 @@ func (c Config) dnsLimits() []admissionPolicy {
 
 // within returns an expression that holds if an address, itself an expression, is in one of the ranges.
 func within(address, ranges string) string {
-	return fmt.Sprintf("%s.exists(r, cidr(r).containsIP(%s))", literal(strings.Split(ranges, ",")), address)
+	return fmt.Sprintf("%s.exists(r, cidr(r).containsIP(%s))", literal(strings.Split(strings.ReplaceAll(ranges, " ", ""), ",")), address)
 }
 
 // externalIPs limits the externalIPs of services to these ranges. A service keeps those that it has.
