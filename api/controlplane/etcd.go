@@ -45,24 +45,24 @@ func (c Config) startEtcd(ctx context.Context, port int) (*etcdServer, error) {
 	return nil, fmt.Errorf("cannot start etcd in %s: %w", dir.EtcdData(), err)
 }
 
-func (plane Config) etcdConfig(port int, log *zap.Logger) *embed.Config {
-	dir := plane.StateDir
+func (c Config) etcdConfig(port int, log *zap.Logger) *embed.Config {
+	dir := c.StateDir
 	certFile, keyFile := dir.Pair(statedir.EtcdServer)
-	c := embed.NewConfig()
-	c.CipherSuites, c.TlsMinVersion = plane.TLS.suites(), plane.TLS.etcdVersion()
-	c.Name = "k8sm"
-	c.InitialCluster = c.InitialClusterFromName(c.Name)
-	c.Dir = dir.EtcdData()
-	c.ListenPeerUrls = nil
-	c.ListenClientUrls = []url.URL{{Scheme: "https", Host: fmt.Sprintf("127.0.0.1:%d", port)}}
-	c.AdvertiseClientUrls = c.ListenClientUrls
-	c.EnableGRPCGateway = false
-	c.WarningUnaryRequestDuration = embed.DefaultWarningUnaryRequestDuration
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)
-	c.ClientTLSInfo = transport.TLSInfo{
+	e := embed.NewConfig()
+	e.CipherSuites, e.TlsMinVersion = c.TLS.suites(), c.TLS.etcdVersion()
+	e.Name = "k8sm"
+	e.InitialCluster = e.InitialClusterFromName(e.Name)
+	e.Dir = dir.EtcdData()
+	e.ListenPeerUrls = nil
+	e.ListenClientUrls = []url.URL{{Scheme: "https", Host: fmt.Sprintf("127.0.0.1:%d", port)}}
+	e.AdvertiseClientUrls = e.ListenClientUrls
+	e.EnableGRPCGateway = false
+	e.WarningUnaryRequestDuration = embed.DefaultWarningUnaryRequestDuration
+	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)
+	e.ClientTLSInfo = transport.TLSInfo{
 		CertFile: certFile, KeyFile: keyFile, TrustedCAFile: dir.EtcdCA(), ClientCertAuth: true,
 	}
-	return c
+	return e
 }
 
 // run waits until ctx is done, then stops etcd and waits for it.
