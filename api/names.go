@@ -43,6 +43,12 @@ const (
 	LabelAttributePrefix = "k8sm.io/attribute-"
 	// LabelNode, on a bootstrap token's secret, names the only node for which the token may request a certificate.
 	LabelNode = "k8sm.io/node"
+	// AnnotationMinionBefore, on a bootstrap token's secret, is the AnnotationMinionStarted that the node had when the token was made;
+	// "" for none. Another one means that a minion has started since and has a certificate: the token has done its work.
+	AnnotationMinionBefore = "k8sm.io/minion-before"
+	// AnnotationTokenKey, on a bootstrap token's secret, is the SHA-256 of the public key that the token got a certificate for. It
+	// gets none for another key.
+	AnnotationTokenKey = "k8sm.io/token-key"
 	// BootstrapGroup is the group of all bootstrap tokens that the scheduler creates.
 	BootstrapGroup = "system:bootstrappers:k8sm"
 	// SchedulerUser is the user name in the scheduler's client certificate.

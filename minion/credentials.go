@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -38,6 +39,23 @@ func kubeconfig(boot api.Bootstrap, who *clientcmdapi.AuthInfo) clientcmdapi.Con
 // tokenAuth identifies a node that has no certificate yet.
 func tokenAuth(boot api.Bootstrap) *clientcmdapi.AuthInfo {
 	return &clientcmdapi.AuthInfo{Token: boot.Token}
+}
+
+// rejection notices an API server that keeps rejecting credentials. One that has just started may not have read the tokens yet.
+type rejection struct{ since time.Time }
+
+const rejectionPatience = 30 * time.Second
+
+// lasts takes the result of a call, and reports whether all have been rejected for too long.
+func (r *rejection) lasts(now time.Time, err error) bool {
+	if !apierrors.IsUnauthorized(err) {
+		r.since = time.Time{}
+		return false
+	}
+	if r.since.IsZero() {
+		r.since = now
+	}
+	return now.Sub(r.since) >= rejectionPatience
 }
 
 // nodeAuth identifies the node by the certificate that the kubelet requests and renews.

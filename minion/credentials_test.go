@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/tools/clientcmd"
@@ -229,6 +230,23 @@ func TestTokenIsRemovedOnceTheCertificateIsThere(t *testing.T) {
 	}
 	if _, err := os.Stat(files.bootstrapKubeconfig()); !os.IsNotExist(err) {
 		t.Errorf("the bootstrap token was not removed: %v", err)
+	}
+}
+
+func TestOnlyLastingRejectionEndsTheExecutor(t *testing.T) {
+	var r rejection
+	no, begin := apierrors.NewUnauthorized("no"), time.Now()
+	for i, step := range []struct {
+		after time.Duration
+		err   error
+		want  bool
+	}{
+		{0, no, false}, {20 * time.Second, no, false}, {29 * time.Second, errors.New("connection refused"), false},
+		{31 * time.Second, no, false}, {60 * time.Second, no, false}, {61 * time.Second, no, true}, {62 * time.Second, nil, false},
+	} {
+		if got := r.lasts(begin.Add(step.after), step.err); got != step.want {
+			t.Errorf("step %d: got %v", i, got)
+		}
 	}
 }
 

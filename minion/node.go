@@ -78,7 +78,7 @@ func (n *node) run(ctx context.Context, pods *kube.Pods, post func(executor.Even
 		return unlessEnded(ctx, err)
 	}
 	defer func() { _ = unlock() }()
-	if err := n.configure(ctx); err != nil {
+	if err := n.configure(ctx, post); err != nil {
 		return unlessEnded(ctx, err)
 	}
 	post(executor.Configured{IdleTimeout: n.cluster.IdleTimeout.Duration})
@@ -121,8 +121,9 @@ func unlessEnded(ctx context.Context, err error) error {
 	return err
 }
 
-// configure fetches the cluster's configuration and chooses the node's directory.
-func (n *node) configure(ctx context.Context) (err error) {
+// configure fetches the cluster's configuration and chooses the node's directory. If the API server keeps rejecting the node's
+// credentials, the executor ends, and the next one has a new token.
+func (n *node) configure(ctx context.Context, post func(executor.Event)) (err error) {
 	who := tokenAuth(n.boot)
 	usual, err := newLayout(firstGiven(n.cfg.Given.RootDir, defaultRootDir), n.boot.Cluster, n.boot.Node)
 	if err == nil && usual.checkIdentity(n.boot, time.Now()) == nil {
@@ -132,8 +133,12 @@ func (n *node) configure(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	var rejected rejection
 	err = supervise.UntilDone(ctx, "the node has no configuration yet", func(ctx context.Context) error {
 		fetched, err := fetchConfig(ctx, api)
+		if rejected.lasts(time.Now(), err) {
+			post(executor.Unfit{Reason: "the API server at " + n.boot.APIServer + " rejects the bootstrap token: it has ended, or was used before; a new executor gets a new one"})
+		}
 		if err != nil {
 			return err
 		}

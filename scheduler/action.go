@@ -347,7 +347,7 @@ func (a DeleteNode) String() string { return "delete node " + a.Name }
 // Object implements ClusterAction.
 func (a DeleteNode) Object() string { return "node/" + a.Name }
 
-// PrepareExecutor loads or creates the record of an agent's executor and makes sure that its bootstrap token is valid.
+// PrepareExecutor creates the record of an agent's executor with a new bootstrap token, or loads that of the one that runs.
 // ExecutorReady answers.
 type PrepareExecutor struct {
 	Framework api.FrameworkID

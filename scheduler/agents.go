@@ -18,7 +18,7 @@ import (
 const (
 	nodeRetry     = 5 * time.Second  // after a write to a node that has not shown up
 	executorRetry = 5 * time.Second  // after a failed PrepareExecutor
-	tokenFresh    = 10 * time.Minute // how long a minion may start with its bootstrap token before that is renewed
+	tokenFresh    = 10 * time.Minute // how long a minion may start with a bootstrap token before it needs a new one
 )
 
 // agents are the Mesos agents that made us an offer or have one of our nodes, and all nodes.
@@ -49,6 +49,7 @@ func (as *agents) setAlive(a *agent, alive bool) (changed bool) {
 func (as *agents) setExecutor(a *agent, runs bool) (changed bool) {
 	if changed = a.hasExecutor != runs; changed {
 		a.hasExecutor = runs
+		a.executor.kept = a.executor.kept || runs
 		as.core.index.Refresh(&a.Agent)
 	}
 	return changed
@@ -63,6 +64,9 @@ func (as *agents) setRecord(a *agent, e executorState) {
 // executorExited handles the end of one of our executors.
 func (as *agents) executorExited(now time.Time, ev ExecutorExited) {
 	if a := as.byID[ev.Agent]; a != nil && ev.Executor == api.MinionExecutorID {
+		e := a.executor
+		e.kept = true
+		as.setRecord(a, e)
 		as.setExecutor(a, false)
 		as.core.disruptions.executorExited(now, a.ID)
 	}
@@ -146,9 +150,9 @@ type agentWarnings struct {
 // executorState is what we know about the ExecutorInfo of an agent.
 type executorState struct {
 	record    []byte // nil if unknown
-	kept      bool   // it belongs to a running executor: do not use it for the next one
+	kept      bool   // it belongs to an executor that runs or has run: do not use it for the next one, whose token must be new
 	charge    offers.Resources
-	armed     time.Time // when its bootstrap token was made valid
+	made      time.Time // when it was made, with its bootstrap token
 	preparing bool
 	after     time.Time // when to ask for it again after a failure
 }
@@ -481,7 +485,7 @@ func (as *agents) executorReady(now time.Time, ev ExecutorReady) {
 	if a == nil {
 		return
 	}
-	e := executorState{record: ev.Record, kept: ev.Kept, charge: ev.Resources, armed: now}
+	e := executorState{record: ev.Record, kept: ev.Kept, charge: ev.Resources, made: now}
 	if ev.Record == nil {
 		e = a.executor
 		e.preparing, e.after = false, now.Add(executorRetry)

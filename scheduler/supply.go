@@ -64,7 +64,7 @@ func (as *agents) seeRecord(a *agent, v *match.View, seen *match.Executor) {
 		if seen.Coming = pending; !pending { // else that executor may still run
 			e.record = nil
 		}
-	case as.core.step.now.Sub(e.armed) >= tokenFresh:
+	case as.core.step.now.Sub(e.made) >= tokenFresh:
 		e.record = nil
 	case !v.Free.Holds(e.charge):
 		seen.Coming = pending

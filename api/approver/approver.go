@@ -1,6 +1,6 @@
 // Package approver approves the certificates of nodes: a kubelet's first client certificate, requested with a bootstrap token, and
-// its serving certificate. It makes sure that a bootstrap token works for one node only, which stock Kubernetes does not check. The
-// package must not import k8s.io/kubernetes.
+// its serving certificate. It makes sure that a bootstrap token works for one key of one node only, which stock Kubernetes does not
+// check, and ends tokens that have done their work. The package must not import k8s.io/kubernetes.
 //
 // Start reading at Decide, which has all the rules. Run only fetches what Decide needs, and writes down its verdict.
 package approver
@@ -35,6 +35,8 @@ const (
 	lastRetry  = 15 * time.Second
 	// longWait is after how many looks at a request that waits an operator is told: after about 25 s.
 	longWait = 7
+	// usedGrace is how long a token stays valid after its certificate was approved: a kubelet that missed the answer asks again.
+	usedGrace = 2 * time.Minute
 )
 
 // approver fetches what Decide needs.
@@ -44,8 +46,8 @@ type approver struct {
 	ranges []netip.Prefix
 }
 
-// Run decides about requests until ctx is done. The client must be allowed to read requests, nodes and the secrets of kube-system,
-// and to approve for the kubelets' signers. ranges are those of services and pods.
+// Run decides about requests, and ends tokens, until ctx is done. The client must be allowed to read requests and nodes, to read and
+// write the secrets of kube-system, and to approve for the kubelets' signers. ranges are those of services and pods.
 func Run(ctx context.Context, client kubernetes.Interface, ranges []netip.Prefix) error {
 	queue := workqueue.NewTypedRateLimitingQueue(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[string](firstRetry, lastRetry))
@@ -64,6 +66,7 @@ func Run(ctx context.Context, client kubernetes.Interface, ranges []netip.Prefix
 	defer factory.Shutdown()
 
 	var worker sync.WaitGroup
+	worker.Go(func() { endTokens(ctx, client, factory) })
 	worker.Go(func() {
 		factory.WaitForCacheSync(ctx.Done()) // all nodes must be known before any gets an address
 		for {
@@ -92,7 +95,8 @@ func lean(obj any) (any, error) {
 	}
 	return &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: node.Name, ResourceVersion: node.ResourceVersion, Annotations: map[string]string{
-			api.AnnotationAgentAddress: node.Annotations[api.AnnotationAgentAddress],
+			api.AnnotationAgentAddress:  node.Annotations[api.AnnotationAgentAddress],
+			api.AnnotationMinionStarted: node.Annotations[api.AnnotationMinionStarted],
 		}},
 		Status: corev1.NodeStatus{Addresses: node.Status.Addresses},
 	}, nil
@@ -131,6 +135,11 @@ func (a approver) handle(ctx context.Context, request *certificatesv1.Certificat
 	case Wait:
 		return fmt.Errorf("%w: %s", errWait, reason)
 	}
+	if verdict == Approve && facts.Token != nil {
+		if err := a.use(ctx, facts.Token, request); err != nil {
+			return fmt.Errorf("cannot note that the bootstrap token was used: %w", err)
+		}
+	}
 	decided := request.DeepCopy()
 	decided.Status.Conditions = append(decided.Status.Conditions, condition(verdict, reason))
 	_, err = a.client.CertificatesV1().CertificateSigningRequests().
@@ -147,6 +156,22 @@ func (a approver) handle(ctx context.Context, request *certificatesv1.Certificat
 	return nil
 }
 
+// use binds the token to the request's key, before the request is approved, and ends it soon.
+func (a approver) use(ctx context.Context, token *corev1.Secret, request *certificatesv1.CertificateSigningRequest) error {
+	if token.Annotations[api.AnnotationTokenKey] != "" {
+		return nil
+	}
+	parsed, err := parse(request.Spec.Request)
+	if err != nil {
+		return err
+	}
+	used := token.DeepCopy()
+	metav1.SetMetaDataAnnotation(&used.ObjectMeta, api.AnnotationTokenKey, keyOf(parsed))
+	used.Data["expiration"] = []byte(time.Now().Add(usedGrace).UTC().Format(time.RFC3339))
+	_, err = a.client.CoreV1().Secrets(used.Namespace).Update(ctx, used, metav1.UpdateOptions{}) // fails if it has changed meanwhile
+	return err
+}
+
 // gather fetches the Facts about the request.
 func (a approver) gather(ctx context.Context, request *certificatesv1.CertificateSigningRequest) (facts Facts, err error) {
 	facts.Request, facts.Ranges = request, a.ranges
@@ -156,7 +181,7 @@ func (a approver) gather(ctx context.Context, request *certificatesv1.Certificat
 			return Facts{}, fmt.Errorf("cannot read the bootstrap token: %w", err)
 		}
 		if err == nil {
-			facts.TokenNode = secret.Labels[api.LabelNode]
+			facts.Token = secret
 		}
 		return facts, nil
 	}

@@ -1,7 +1,9 @@
 package approver
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"net/netip"
@@ -45,9 +47,8 @@ func (v Verdict) String() string {
 // Facts are the input of a decision.
 type Facts struct {
 	Request *certificatesv1.CertificateSigningRequest
-	// TokenNode is the node that the requester's bootstrap token is for; empty if the requester has no such token, or the token
-	// names no node.
-	TokenNode string
+	// Token is the secret of the requester's bootstrap token; nil if the requester has none.
+	Token *corev1.Secret
 	// Node is the node that the requester claims to be; nil if it does not exist.
 	Node *corev1.Node
 	// Nodes are all nodes.
@@ -90,11 +91,18 @@ func decideClient(f Facts) (Verdict, string) {
 	if err != nil {
 		return Deny, err.Error()
 	}
-	if f.TokenNode == "" {
+	if f.Token == nil {
+		return Deny, "the bootstrap token has ended"
+	}
+	node, used := f.Token.Labels[api.LabelNode], f.Token.Annotations[api.AnnotationTokenKey]
+	if node == "" {
 		return Deny, "the bootstrap token names no node"
 	}
-	if problem := subjectProblem(request, nodeUserPrefix+f.TokenNode); problem != "" {
+	if problem := subjectProblem(request, nodeUserPrefix+node); problem != "" {
 		return Deny, problem
+	}
+	if used != "" && used != keyOf(request) {
+		return Deny, "the bootstrap token was used before, with another key"
 	}
 	if len(request.DNSNames)+len(request.IPAddresses)+len(request.EmailAddresses)+len(request.URIs) > 0 {
 		return Deny, "a client certificate must not have subject alternative names"
@@ -102,7 +110,13 @@ func decideClient(f Facts) (Verdict, string) {
 	if !usagesAre(f.Request.Spec.Usages, certificatesv1.UsageClientAuth) {
 		return Deny, "the key usages are not those of a client certificate"
 	}
-	return Approve, "the bootstrap token is for node " + f.TokenNode
+	return Approve, "the bootstrap token is for node " + node
+}
+
+// keyOf identifies the public key in a request.
+func keyOf(request *x509.CertificateRequest) string {
+	sum := sha256.Sum256(request.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:])
 }
 
 // decideServing decides about the certificate with which a kubelet serves logs, exec and metrics.

@@ -44,7 +44,7 @@ func clientRequest(t *testing.T, change func(*x509.CertificateRequest)) Facts {
 	if change != nil {
 		change(&template)
 	}
-	return Facts{TokenNode: "n1", Request: &certificatesv1.CertificateSigningRequest{
+	return Facts{Token: tokenFor("n1"), Request: &certificatesv1.CertificateSigningRequest{
 		Spec: certificatesv1.CertificateSigningRequestSpec{
 			Request:    signed(t, template),
 			SignerName: certificatesv1.KubeAPIServerClientKubeletSignerName,
@@ -52,6 +52,23 @@ func clientRequest(t *testing.T, change func(*x509.CertificateRequest)) Facts {
 			Usages:     slices.Clone(clientUsages),
 		},
 	}}
+}
+
+func tokenFor(node string) *corev1.Secret {
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: metav1.NamespaceSystem, Name: "bootstrap-token-abcdef", UID: "s", Labels: map[string]string{api.LabelNode: node},
+		},
+		Type: corev1.SecretTypeBootstrapToken, Data: map[string][]byte{},
+	}
+}
+
+// usedBy has the token bound to the key of a request.
+func usedBy(request, key Facts) Facts {
+	return but(request, func(f *Facts) {
+		parsed, _ := parse(key.Request.Spec.Request)
+		f.Token.Annotations = map[string]string{api.AnnotationTokenKey: keyOf(parsed)}
+	})
 }
 
 // serving is what the kubelet of node n1 asks for with its own certificate.
@@ -130,10 +147,14 @@ func TestBootstrapTokenIsForOneNodesClientCertificate(t *testing.T) {
 	organizations := func(names ...string) Facts {
 		return with(func(r *x509.CertificateRequest) { r.Subject.Organization = names })
 	}
+	own := clientRequest(t, nil)
 	decisions{
 		"its own node":           {clientRequest(t, nil), Approve},
+		"the same key again":     {usedBy(own, own), Approve},
+		"a used token":           {usedBy(clientRequest(t, nil), own), Deny},
+		"a token that has ended": {but(clientRequest(t, nil), func(f *Facts) { f.Token = nil }), Deny},
 		"another node":           {with(func(r *x509.CertificateRequest) { r.Subject = subject("n2") }), Deny},
-		"a token for no node":    {but(clientRequest(t, nil), func(f *Facts) { f.TokenNode = "" }), Deny},
+		"a token for no node":    {but(clientRequest(t, nil), func(f *Facts) { f.Token = tokenFor("") }), Deny},
 		"administrators' group":  {organizations("system:masters"), Deny},
 		"two groups":             {organizations(nodesGroup, "system:masters"), Deny},
 		"no group":               {organizations(), Deny},

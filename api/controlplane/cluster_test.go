@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"os"
 	"strings"
@@ -26,6 +27,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -74,8 +76,11 @@ func testStranger(t *testing.T, dir statedir.Dir) {
 func bootstrapToken(t *testing.T, scheduler kubernetes.Interface, node string) string {
 	t.Helper()
 	_, err := scheduler.CoreV1().Secrets(metav1.NamespaceSystem).Create(t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: "bootstrap-token-abcdef", Labels: map[string]string{api.LabelNode: node}},
-		Type:       corev1.SecretTypeBootstrapToken,
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "bootstrap-token-abcdef", Labels: map[string]string{api.LabelNode: node},
+			Annotations: map[string]string{api.AnnotationMinionBefore: ""},
+		},
+		Type: corev1.SecretTypeBootstrapToken,
 		StringData: map[string]string{
 			"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true",
 			"auth-extra-groups": api.BootstrapGroup, "expiration": time.Now().Add(time.Hour).UTC().Format(time.RFC3339),
@@ -113,6 +118,10 @@ func testBootstrap(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
 	if condition != certificatesv1.CertificateApproved {
 		t.Fatalf("a certificate for the token's node: %s", condition)
 	}
+	if condition, _ := requestCertificate(t, kubelet, admin, "n1"); condition != certificatesv1.CertificateDenied {
+		t.Errorf("a second certificate with the same token: %s", condition)
+	}
+	config = rest.CopyConfig(config)
 	config.BearerToken, config.CertData, config.KeyData = "", identity.cert, identity.key
 	who, err := clientOf(t, config).AuthenticationV1().SelfSubjectReviews().
 		Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
@@ -126,6 +135,23 @@ func testBootstrap(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
 	if _, err := node.CoreV1().Services("").List(t.Context(), metav1.ListOptions{}); err != nil {
 		t.Errorf("a node lists services for kube-proxy: %v", err)
 	}
+}
+
+// testUsedToken runs after n1 was made. Readers of the Mesos master may still see the token that n1's minion has used.
+func testUsedToken(t *testing.T, dir statedir.Dir) {
+	started := []byte(`{"metadata":{"annotations":{"` + api.AnnotationMinionStarted + `":"2026-01-01T00:00:00Z"}}}`)
+	if _, err := nodeClient(t, dir, "n1").CoreV1().Nodes().Patch(t.Context(), "n1", types.StrategicMergePatchType, started, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	config := rest.AnonymousClientConfig(adminConfig(t, dir))
+	config.BearerToken = "abcdef.0123456789abcdef"
+	thief := clientOf(t, config)
+	eventually(t, func(ctx context.Context) string {
+		if err := readMinionConfig(ctx, thief); !apierrors.IsUnauthorized(err) {
+			return fmt.Sprintf("with the token of a minion that runs: %v", err)
+		}
+		return ""
+	})
 }
 
 func readMinionConfig(ctx context.Context, client kubernetes.Interface) error {

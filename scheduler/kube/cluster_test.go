@@ -92,33 +92,38 @@ func TestBindingCarriesTheTaskInTheSameWrite(t *testing.T) {
 	}
 }
 
-func TestTokenIsArmedAgainAfterItWasCleanedUp(t *testing.T) {
-	c, client := newTest()
-	token, err := c.Arm(t.Context(), "n1", "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, secret, _ := strings.Cut(token, ".")
-	if len(id) != 6 || len(secret) != 16 {
-		t.Errorf("token %q has not the form of a bootstrap token", token)
-	}
+func TestEachTokenIsNewAndForOneNode(t *testing.T) {
+	started := map[string]string{api.AnnotationMinionStarted: "2026-01-01T00:00:00Z"}
+	c, client := newTest(&v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Annotations: started}})
 	secrets := client.CoreV1().Secrets("kube-system")
-	if err := secrets.Delete(t.Context(), "bootstrap-token-"+id, metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	for hours := range 2 {
-		c.now = func() time.Time { return start.Add(time.Duration(hours) * time.Hour) }
-		if again, err := c.Arm(t.Context(), "n1", token); err != nil || again != token {
-			t.Fatalf("got %q, %v", again, err)
+	for node, before := range map[string]string{"n1": "2026-01-01T00:00:00Z", "n2": ""} {
+		token, err := c.Issue(t.Context(), node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, secret, _ := strings.Cut(token, ".")
+		if len(id) != 6 || len(secret) != 16 {
+			t.Errorf("token %q has not the form of a bootstrap token", token)
 		}
 		got, err := secrets.Get(t.Context(), "bootstrap-token-"+id, metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		expiration := fmt.Sprintf("2026-01-01T0%d:00:00Z", hours+1)
-		if string(got.Data["expiration"]) != expiration || got.Labels[api.LabelNode] != "n1" ||
-			string(got.Data["auth-extra-groups"]) != api.BootstrapGroup || string(got.Data["token-secret"]) != secret {
+		if string(got.Data["expiration"]) != "2026-01-01T01:00:00Z" || got.Labels[api.LabelNode] != node ||
+			string(got.Data["auth-extra-groups"]) != api.BootstrapGroup || string(got.Data["token-secret"]) != secret ||
+			got.Annotations[api.AnnotationMinionBefore] != before {
 			t.Errorf("secret %+v", got)
+		}
+		if again, err := c.Issue(t.Context(), node); err != nil || again == token {
+			t.Errorf("the next token is %q, %v", again, err)
+		}
+		for range 2 { // the second time it has ended already
+			if err := c.Revoke(t.Context(), token); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := secrets.Get(t.Context(), got.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			t.Errorf("a revoked token: %v", err)
 		}
 	}
 }

@@ -22,20 +22,19 @@ const (
 	tokenPrefix string        = "bootstrap-token-"
 )
 
-// Arm implements run.Tokens.
-func (c *Cluster) Arm(ctx context.Context, node, token string) (string, error) {
+// Issue implements run.Tokens. The control plane ends the token earlier, when it has done its work.
+func (c *Cluster) Issue(ctx context.Context, node string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if token == "" {
-		token = newToken()
+	before, err := c.client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return "", fmt.Errorf("cannot read node %s: %w", node, err)
 	}
-	id, secret, ok := strings.Cut(token, ".")
-	if !ok {
-		return "", fmt.Errorf("the bootstrap token of node %s is not ID.SECRET", node)
-	}
-	want := &v1.Secret{
+	id, secret := randomText(6), randomText(16)
+	token := &v1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: metav1.NamespaceSystem, Name: tokenPrefix + id, Labels: map[string]string{api.LabelNode: node},
+			Annotations: map[string]string{api.AnnotationMinionBefore: before.GetAnnotations()[api.AnnotationMinionStarted]},
 		},
 		Type: secretType,
 		Data: map[string][]byte{
@@ -47,20 +46,25 @@ func (c *Cluster) Arm(ctx context.Context, node, token string) (string, error) {
 			"description":                    []byte("k8sm minion of node " + node),
 		},
 	}
-	secrets := c.client.CoreV1().Secrets(metav1.NamespaceSystem)
-	_, err := secrets.Update(ctx, want, metav1.UpdateOptions{})
-	if apierrors.IsNotFound(err) {
-		_, err = secrets.Create(ctx, want, metav1.CreateOptions{})
+	if _, err := c.client.CoreV1().Secrets(token.Namespace).Create(ctx, token, metav1.CreateOptions{}); err != nil {
+		return "", fmt.Errorf("cannot create secret %s/%s: %w", token.Namespace, token.Name, err)
 	}
-	if err != nil {
-		return "", fmt.Errorf("cannot write secret %s/%s: %w", want.Namespace, want.Name, err)
-	}
-	return token, nil
+	return id + "." + secret, nil
 }
 
-// newToken returns a token in the form of Kubernetes: 6 and 16 characters of [a-z0-9].
-func newToken() string { return randomText(6) + "." + randomText(16) }
+// Revoke implements run.Tokens.
+func (c *Cluster) Revoke(ctx context.Context, token string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	id, _, _ := strings.Cut(token, ".")
+	err := c.client.CoreV1().Secrets(metav1.NamespaceSystem).Delete(ctx, tokenPrefix+id, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("cannot delete secret %s/%s: %w", metav1.NamespaceSystem, tokenPrefix+id, err)
+	}
+	return nil
+}
 
+// randomText returns a part of a token: characters of [a-z0-9].
 func randomText(length int) string {
 	const letters = "abcdefghijklmnopqrstuvwxyz234567" // 32 of them: each byte gives one without a bias
 	text := make([]byte, length)

@@ -1,7 +1,6 @@
 package run
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,11 +35,12 @@ type ExecutorCodec interface {
 	DecodeExecutor(record []byte) (Executor, error)
 }
 
-// Tokens creates bootstrap tokens. Its method may be called concurrently.
+// Tokens creates bootstrap tokens. Its methods may be called concurrently.
 type Tokens interface {
-	// Arm makes the token valid for the next hour and only for this node, and returns it. If token is "", it creates one. It
-	// restores a token that was cleaned up.
-	Arm(ctx context.Context, node, token string) (string, error)
+	// Issue returns a new token for the next start of the node's minion, which must begin within an hour.
+	Issue(ctx context.Context, node string) (string, error)
+	// Revoke ends a token. One that has ended is no error.
+	Revoke(ctx context.Context, token string) error
 }
 
 // Records keeps the records of executors, one for each agent. Its methods may be called concurrently.
@@ -54,7 +54,7 @@ type Records interface {
 // preparerWorkers is how many executors are prepared concurrently.
 const preparerWorkers = 8
 
-// preparer performs PrepareExecutor and ForgetExecutor. It stores the records of executors and keeps their tokens valid.
+// preparer performs PrepareExecutor and ForgetExecutor. It stores the records of executors, each with a token of its own.
 type preparer struct {
 	cfg     Config
 	records Records
@@ -105,7 +105,8 @@ func (p *preparer) perform(ctx context.Context, act scheduler.Action) {
 	}
 }
 
-// prepare returns the record to launch. Its token is valid.
+// prepare returns the record to launch: that of the executor that runs, or a new one with a new token. Readers of the Mesos master may
+// see the record of an executor that runs, so its token is never made valid again.
 func (p *preparer) prepare(ctx context.Context, act scheduler.PrepareExecutor) (scheduler.ExecutorReady, error) {
 	none := scheduler.ExecutorReady{Agent: act.Agent}
 	record, err := p.records.Executor(ctx, act.Agent)
@@ -115,16 +116,8 @@ func (p *preparer) prepare(ctx context.Context, act scheduler.PrepareExecutor) (
 	if record == nil && !act.MayReplace {
 		return none, errors.New("an executor of this framework runs there, but its record is lost: stop that executor first")
 	}
-	token, err := p.tokenIn(record)
-	if err != nil {
-		return none, err
-	}
-	token, err = p.tokens.Arm(ctx, act.Node, token)
-	if err != nil {
-		return none, fmt.Errorf("cannot create its bootstrap token: %w", err)
-	}
 	if act.MayReplace {
-		if record, err = p.renew(ctx, act, record, token); err != nil {
+		if record, err = p.renew(ctx, act, record); err != nil {
 			return none, err
 		}
 	}
@@ -135,21 +128,39 @@ func (p *preparer) prepare(ctx context.Context, act scheduler.PrepareExecutor) (
 	return scheduler.ExecutorReady{Agent: act.Agent, Record: record, Kept: !act.MayReplace, Resources: executor.Resources}, nil
 }
 
-// tokenIn returns the token in a record; "" if there is no record.
-func (p *preparer) tokenIn(record []byte) (string, error) {
+// revoke ends the token in a record, if there is one.
+func (p *preparer) revoke(ctx context.Context, record []byte) error {
 	if record == nil {
-		return "", nil
+		return nil
 	}
 	executor, err := p.codec.DecodeExecutor(record)
 	if err != nil {
-		return "", err
+		return err
 	}
 	bootstrap, err := api.ParseBootstrap(executor.Data)
-	return bootstrap.Token, err
+	if err != nil {
+		return err
+	}
+	if err := p.tokens.Revoke(ctx, bootstrap.Token); err != nil {
+		return fmt.Errorf("cannot end its old bootstrap token: %w", err)
+	}
+	return nil
 }
 
-// renew returns the record for the current configuration, and stores it if it has changed.
-func (p *preparer) renew(ctx context.Context, act scheduler.PrepareExecutor, old []byte, token string) ([]byte, error) {
+// renew stores and returns a record for the current configuration, with a new token instead of the old record's.
+func (p *preparer) renew(ctx context.Context, act scheduler.PrepareExecutor, old []byte) ([]byte, error) {
+	if p.cfg.KMPath == "" {
+		if err := p.cfg.Artifact.reachable(act.Address); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.revoke(ctx, old); err != nil {
+		return nil, err
+	}
+	token, err := p.tokens.Issue(ctx, act.Node)
+	if err != nil {
+		return nil, fmt.Errorf("cannot create its bootstrap token: %w", err)
+	}
 	data, err := json.Marshal(api.Bootstrap{
 		Cluster: p.cfg.Cluster, Node: act.Node, APIServer: p.cfg.APIServer, CA: p.cfg.CA, Token: token,
 	})
@@ -166,14 +177,11 @@ func (p *preparer) renew(ctx context.Context, act scheduler.PrepareExecutor, old
 		Data:      data,
 	}
 	if p.cfg.KMPath == "" {
-		if err := p.cfg.Artifact.reachable(act.Address); err != nil {
-			return nil, err
-		}
 		executor.Command, executor.Archives = p.cfg.Artifact.command(p.cfg.minion()), []string{p.cfg.Artifact.URL}
 	}
 	record, err := p.codec.EncodeExecutor(executor)
-	if err != nil || bytes.Equal(record, old) {
-		return record, err
+	if err != nil {
+		return nil, err
 	}
 	if err := p.records.PutExecutor(ctx, act.Agent, record); err != nil {
 		return nil, fmt.Errorf("cannot store its record: %w", err)

@@ -32,29 +32,37 @@ func prepareA1(mayReplace bool) scheduler.PrepareExecutor {
 	}
 }
 
-func TestRecordStaysTheSameAndItsTokenIsArmedAgain(t *testing.T) {
-	k, store, armed := newTestPreparer("/opt/it's/km")
+func TestEachStartHasATokenOfItsOwn(t *testing.T) {
+	k, store, issued := newTestPreparer("/opt/it's/km")
 	first, err := k.prepare(t.Context(), prepareA1(true))
 	if err != nil {
 		t.Fatal(err)
-	}
-	for _, mayReplace := range []bool{true, false} {
-		again, err := k.prepare(t.Context(), prepareA1(mayReplace))
-		if err != nil || !bytes.Equal(first.Record, again.Record) {
-			t.Errorf("may replace %v: another record, %v", mayReplace, err)
-		}
-	}
-	if store.puts != 1 || armed["of.n1"] != 3 {
-		t.Errorf("stored %d times, armed %v; want 1 and 3", store.puts, armed)
 	}
 	executor, _ := jsonCodec{}.DecodeExecutor(first.Record)
 	if executor.Command != `exec '/opt/it'\''s/km' minion` {
 		t.Errorf("command %s", executor.Command)
 	}
 	bootstrap, err := api.ParseBootstrap(executor.Data)
-	want := api.Bootstrap{Cluster: "test", Node: "n1", APIServer: "https://127.0.0.1:6443", CA: []byte("pem"), Token: "of.n1"}
+	want := api.Bootstrap{Cluster: "test", Node: "n1", APIServer: "https://127.0.0.1:6443", CA: []byte("pem"), Token: "0.n1"}
 	if diff := cmp.Diff(want, bootstrap); err != nil || diff != "" {
 		t.Error(err, diff)
+	}
+	issued["0.n1"] = false // the control plane has ended it, because the minion has a certificate
+	running, err := k.prepare(t.Context(), prepareA1(false))
+	if err != nil || !bytes.Equal(first.Record, running.Record) {
+		t.Errorf("the record of a running executor was changed: %v", err)
+	}
+	if diff := cmp.Diff(tokens{"0.n1": false}, issued); diff != "" {
+		t.Errorf("tokens while the executor runs (-want +got):\n%s", diff)
+	}
+	for range 2 {
+		again, err := k.prepare(t.Context(), prepareA1(true))
+		if err != nil || bytes.Equal(first.Record, again.Record) || !bytes.Equal(store.byAgent["a1"], again.Record) {
+			t.Errorf("the next start has the same record or another than is stored: %v", err)
+		}
+	}
+	if diff := cmp.Diff(tokens{"0.n1": false, "1.n1": false, "2.n1": true}, issued); diff != "" {
+		t.Errorf("tokens for the third start (-want +got):\n%s", diff)
 	}
 }
 

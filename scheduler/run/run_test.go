@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -30,15 +31,18 @@ func (jsonCodec) DecodeExecutor(record []byte) (e Executor, err error) {
 	return e, err
 }
 
-// tokens counts how often each token was armed.
-type tokens map[string]int
+// tokens says of each token that was issued whether it is still valid.
+type tokens map[string]bool
 
-func (t tokens) Arm(_ context.Context, node, token string) (string, error) {
-	if token == "" {
-		token = "of." + node
-	}
-	t[token]++
+func (t tokens) Issue(_ context.Context, node string) (string, error) {
+	token := fmt.Sprintf("%d.%s", len(t), node)
+	t[token] = true
 	return token, nil
+}
+
+func (t tokens) Revoke(_ context.Context, token string) error {
+	t[token] = false
+	return nil
 }
 
 // records is a Store whose scheduler becomes the leader at once.
