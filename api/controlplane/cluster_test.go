@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -279,6 +281,63 @@ func testEtcd(t *testing.T, dir statedir.Dir) {
 	defer func() { _ = conn.Close() }()
 	if _, err := conn.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "certificate required") {
 		t.Errorf("a client without a certificate: got %v", err)
+	}
+}
+
+// testSchedulersEtcd has the scheduler's identity read and write the API server's keys.
+func testSchedulersEtcd(t *testing.T, dir statedir.Dir) {
+	access, err := dir.SchedulerEtcd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := transport.TLSInfo{TrustedCAFile: access.CAFile, CertFile: access.CertFile, KeyFile: access.KeyFile}
+	trusted, err := info.ClientConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := clientv3.New(clientv3.Config{Endpoints: access.Endpoints, TLS: trusted, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	lease, err := client.Grant(t.Context(), 60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := "/registry/secrets/default/forged"
+	for what, try := range map[string]func() error{
+		"read secrets": func() error {
+			_, err := client.Get(t.Context(), "/registry/secrets/", clientv3.WithPrefix())
+			return err
+		},
+		"read everything": func() error { _, err := client.Get(t.Context(), "\x00", clientv3.WithFromKey()); return err },
+		"write a secret": func() error {
+			_, err := client.Put(t.Context(), forged, "{}", clientv3.WithLease(lease.ID))
+			return err
+		},
+		"delete nodes": func() error {
+			_, err := client.Delete(t.Context(), "/registry/minions/nobody")
+			return err
+		},
+		"write in a transaction": func() error {
+			_, err := client.Txn(t.Context()).Then(clientv3.OpPut("/k8sm/c/x", ""), clientv3.OpPut(forged, "{}")).Commit()
+			return err
+		},
+		"become root": func() error {
+			_, err := client.UserGrantRole(t.Context(), statedir.SchedulerEtcdUser, "root")
+			return err
+		},
+		"copy everything": func() error { _, err := client.Status(t.Context(), access.Endpoints[0]); return err },
+	} {
+		if err := try(); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := client.Put(t.Context(), "/k8sm/c/x", "", clientv3.WithLease(lease.ID)); err != nil {
+		t.Errorf("the scheduler's own keys: %v", err)
+	}
+	if _, err := client.Revoke(t.Context(), lease.ID); err != nil {
+		t.Errorf("the scheduler's own lease: %v", err)
 	}
 }
 

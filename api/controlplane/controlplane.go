@@ -233,7 +233,7 @@ func (c Config) runEtcd(ctx context.Context, p *ports) error {
 		return err
 	}
 	access := embeddedEtcd(c.StateDir, p.etcd)
-	if err := c.StateDir.WriteEtcd(access); err != nil {
+	if err := errors.Join(authorize(ctx, access), c.StateDir.WriteEtcd(access)); err != nil {
 		embedded.Close()
 		return err
 	}

@@ -84,13 +84,14 @@ func (s *etcdServer) Close() {
 	s.Etcd.Close()
 }
 
-// embeddedEtcd returns how programs other than the API server reach the embedded etcd.
+// embeddedEtcd returns how an administrator's programs reach the embedded etcd.
 func embeddedEtcd(dir statedir.Dir, port int) statedir.Etcd {
 	return statedir.Etcd{
 		Endpoints: []string{fmt.Sprintf("https://127.0.0.1:%d", port)},
 		CAFile:    dir.EtcdCA(),
 		CertFile:  dir.EtcdClientCert(),
 		KeyFile:   dir.EtcdClientKey(),
+		Embedded:  true,
 	}
 }
 

@@ -43,8 +43,11 @@ const dialTimeout = 5 * time.Second
 
 const frameworkID = "/framework-id" // below the prefix
 
+// Prefix begins all keys of all clusters.
+const Prefix = "/k8sm/"
+
 // prefixOf returns the prefix of all keys of the cluster with this name.
-func prefixOf(name string) string { return path.Join("/k8sm", name) }
+func prefixOf(name string) string { return path.Join(Prefix, name) }
 
 // Store reads and writes the state. Its methods may be called concurrently.
 type Store struct {

@@ -39,6 +39,8 @@ const (
 	EtcdServer Leaf = "etcd-server"
 	// APIServerEtcdClient is the kube-apiserver's client certificate for the embedded etcd.
 	APIServerEtcdClient Leaf = "apiserver-etcd-client"
+	// SchedulerEtcdClient is the scheduler's client certificate for the embedded etcd.
+	SchedulerEtcdClient Leaf = "scheduler-etcd-client"
 	// SchedulerServer is the certificate with which a scheduler serves its status.
 	SchedulerServer Leaf = "scheduler-server"
 	// DNSServer is the certificate with which the cluster's DNS servers serve their metrics.
@@ -138,17 +140,22 @@ func leaves(spec Spec) []leaf {
 		{name: string(KubeletClient), authority: clusterAuthority, user: KubeletClientUser},
 		{name: string(FrontProxyClient), authority: frontProxyAuthority, user: FrontProxyUser},
 		{name: string(EtcdServer), authority: etcdAuthority, user: "etcd", hosts: spec.EtcdNames},
-		{name: string(APIServerEtcdClient), authority: etcdAuthority, user: "kube-apiserver"},
+		{name: string(APIServerEtcdClient), authority: etcdAuthority, user: APIServerEtcdUser},
+		{name: string(SchedulerEtcdClient), authority: etcdAuthority, user: SchedulerEtcdUser},
 		{name: string(SchedulerServer), authority: clusterAuthority, user: "k8sm-scheduler-server",
 			hosts: []string{SchedulerServerName, "localhost", "127.0.0.1", "::1"}},
 		{name: string(DNSServer), authority: clusterAuthority, user: "k8sm-dns-server",
 			hosts: []string{DNSServerName, "localhost", "127.0.0.1", "::1"}},
-		{name: etcdClient, authority: etcdAuthority, user: "k8sm"},
+		{name: etcdClient, authority: etcdAuthority, user: EtcdRoot},
 	}
 }
 
-// User names in certificates that others must know: for calls to kubelets, and for the front proxy.
+// User names in certificates that others must know: for calls to kubelets, for the front proxy, and those of etcd. EtcdRoot is etcd's
+// name for the user that may do everything (https://etcd.io/docs/v3.6/op-guide/authentication/rbac/).
 const (
+	EtcdRoot          = "root"
+	APIServerEtcdUser = "kube-apiserver"
+	SchedulerEtcdUser = "k8sm-scheduler"
 	KubeletClientUser = "system:k8sm-kubelet-client"
 	FrontProxyUser    = "front-proxy-client"
 )

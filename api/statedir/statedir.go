@@ -98,7 +98,7 @@ func (d Dir) FrontProxyCA() string { return d.cert(frontProxyAuthority) }
 // EtcdCA is the CA of the embedded etcd's server and client certificates.
 func (d Dir) EtcdCA() string { return d.cert(etcdAuthority) }
 
-// EtcdClientCert, with EtcdClientKey, is the client certificate of etcd's clients other than the API server.
+// EtcdClientCert, with EtcdClientKey, is the client certificate of the embedded etcd's administrator: EtcdRoot.
 func (d Dir) EtcdClientCert() string { return d.cert(etcdClient) }
 
 // EtcdClientKey is the private key to EtcdClientCert.
@@ -129,9 +129,20 @@ type Etcd struct {
 	CAFile    string   `json:"caFile,omitempty"`
 	CertFile  string   `json:"certFile,omitempty"`
 	KeyFile   string   `json:"keyFile,omitempty"`
+	// Embedded says that the control plane runs this etcd itself, and gives each of its users a certificate.
+	Embedded bool `json:"embedded,omitempty"`
 }
 
 func (d Dir) etcdNote() string { return d.path("etcd.json") }
+
+// SchedulerEtcd is Etcd with the scheduler's own certificate if the etcd is the embedded one.
+func (d Dir) SchedulerEtcd() (Etcd, error) {
+	e, err := d.Etcd()
+	if err == nil && e.Embedded {
+		e.CertFile, e.KeyFile = d.Pair(SchedulerEtcdClient)
+	}
+	return e, err
+}
 
 // WriteEtcd records etcd's address, for Etcd to read.
 func (d Dir) WriteEtcd(e Etcd) error {

@@ -112,7 +112,7 @@ func (s *schedule) checkParts() error {
 // run schedules until ctx ends.
 func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	if len(s.etcd.Endpoints) == 0 {
-		etcd, err := dir.Etcd()
+		etcd, err := dir.SchedulerEtcd()
 		if err != nil {
 			return fmt.Errorf("%w: start a control plane with km apiserver, or give --state-dir, or --etcd-servers and --kubeconfig", err)
 		}

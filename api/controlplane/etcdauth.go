@@ -1,0 +1,69 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"github.com/k8sm/k8sm/api/state"
+	"github.com/k8sm/k8sm/api/statedir"
+)
+
+// Roles in the embedded etcd. The root role is etcd's own.
+const (
+	etcdRootRole      = "root"
+	etcdSchedulerRole = "k8sm"
+)
+
+// authorize turns on etcd's authentication, by the common names in client certificates, and gives each user its rights
+// (https://etcd.io/docs/v3.6/op-guide/authentication/rbac/). It runs at each start and changes nothing that is right already.
+func authorize(ctx context.Context, root statedir.Etcd) error {
+	info := transport.TLSInfo{TrustedCAFile: root.CAFile, CertFile: root.CertFile, KeyFile: root.KeyFile}
+	trusted, err := info.ClientConfig()
+	if err != nil {
+		return fmt.Errorf("cannot use the certificates for etcd: %w", err)
+	}
+	client, err := clientv3.New(clientv3.Config{Endpoints: root.Endpoints, TLS: trusted, Logger: zap.NewNop()})
+	if err != nil {
+		return fmt.Errorf("cannot connect to etcd: %w", err)
+	}
+	defer func() { _ = client.Close() }()
+	if err := addUsers(ctx, client); err != nil {
+		return fmt.Errorf("cannot set up etcd's users: %w", err)
+	}
+	if _, err := client.AuthEnable(ctx); err != nil {
+		return fmt.Errorf("cannot turn on etcd's authentication: %w", err)
+	}
+	return nil
+}
+
+func addUsers(ctx context.Context, client *clientv3.Client) error {
+	for _, role := range []string{etcdRootRole, etcdSchedulerRole} {
+		if _, err := client.RoleAdd(ctx, role); err != nil && !errors.Is(err, rpctypes.ErrRoleAlreadyExist) {
+			return fmt.Errorf("role %s: %w", role, err)
+		}
+	}
+	end := clientv3.GetPrefixRangeEnd(state.Prefix)
+	if _, err := client.RoleGrantPermission(ctx, etcdSchedulerRole, state.Prefix, end, clientv3.PermissionType(clientv3.PermReadWrite)); err != nil {
+		return fmt.Errorf("role %s: %w", etcdSchedulerRole, err)
+	}
+	for user, role := range map[string]string{
+		statedir.EtcdRoot:          etcdRootRole,
+		statedir.APIServerEtcdUser: etcdRootRole, // all keys are its own, and it asks for the status
+		statedir.SchedulerEtcdUser: etcdSchedulerRole,
+	} {
+		_, err := client.UserAddWithOptions(ctx, user, "", &clientv3.UserAddOptions{NoPassword: true})
+		if err != nil && !errors.Is(err, rpctypes.ErrUserAlreadyExist) {
+			return fmt.Errorf("user %s: %w", user, err)
+		}
+		if _, err := client.UserGrantRole(ctx, user, role); err != nil {
+			return fmt.Errorf("user %s: %w", user, err)
+		}
+	}
+	return nil
+}
