@@ -30,6 +30,7 @@ PROGRESS := awk '\
 # Packages that link stock Kubernetes; a race-instrumented build of all of that is worth nobody's time.
 KUBERNETES := k8sm/k8sm$$|/api/controlplane$$|/contrib/cli$$|/contrib/cli/clients$$|/contrib/test/differential$$|/minion/kubelet$$|/minion/proxy$$
 LINT_VERSION := v2.6.0
+VULNCHECK_VERSION := v1.9.0
 GOFLAGS ?= $(shell go env GOFLAGS)
 
 .PHONY: help
@@ -104,6 +105,12 @@ check: $(BUILD)/bin/golangci-lint ## Check format, vet, lint and the import rule
 
 $(BUILD)/bin/golangci-lint:
 	GOBIN=$(CURDIR)/$(BUILD)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+
+# Go's vulnerability database is a module too, so the module proxy has it where vuln.go.dev cannot be reached.
+.PHONY: vulncheck
+vulncheck: build ## Look up what ./km links in Go's vulnerability database. It fails if there is anything.
+	@db=$$(go mod download -json golang.org/x/vulndb@latest | sed -n 's/^\t"Dir": "\(.*\)",$$/\1/p') && \
+		$(GO) run golang.org/x/vuln/cmd/govulncheck@$(VULNCHECK_VERSION) -mode=binary -db=file://$$db/data/osv ./km
 
 .PHONY: clean
 clean: ## Remove what the build made.
