@@ -78,6 +78,10 @@ test-isolated: test-deps build ## Run the tests of the whole chain once more, on
 	K8SM_UP_FLAGS=--isolation=$(or $(ISOLATION),cgroups/all$(comma)filesystem/linux$(comma)namespaces/pid$(comma)disk/du) \
 		$(GO) test $(FLAGS) -count=1 -timeout 40m -run '$(RUN)' ./contrib/test/e2e
 
+.PHONY: fuzz
+fuzz: $(EMBEDDED) ## Run the fuzzers: FUZZ=REGEXP, FUZZTIME=TIME for those of what other processes send, 5s for each other.
+	FUZZ='$(FUZZ)' contrib/test/fuzz-all $(or $(FUZZTIME),1m) 5s
+
 .PHONY: critest
 critest: $(PAUSE) ## Run critest, the validation suite of Kubernetes' runtime interface: SEED=N CASES=REGEXP.
 	@contrib/install-deps critest
