@@ -89,6 +89,11 @@ critest: $(PAUSE) ## Run critest, the validation suite of Kubernetes' runtime in
 	$(STATIC) -o $(BUILD)/critest/standin ./contrib/test/critest/standin
 	@$(BUILD)/critest/harness -seed=$(or $(SEED),1) -focus='$(CASES)'
 
+.PHONY: cis
+cis: deps build ## Check a running cluster against the CIS Kubernetes Benchmark, one line an item.
+	$(GO) build $(FLAGS) -o $(BUILD)/cis ./contrib/test/cis/program
+	@$(BUILD)/cis --km ./km
+
 .PHONY: conformance
 conformance: build ## Run Kubernetes' own conformance tests: FOCUS=REGEXP PROCS=N SEED=N NODES=N.
 	@contrib/install-deps conformance

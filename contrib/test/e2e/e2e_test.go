@@ -34,6 +34,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/k8sm/k8sm/api/statedir"
+	"github.com/k8sm/k8sm/contrib/test/cis"
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
@@ -269,7 +271,8 @@ func TestDemoTakesOnePodThroughTheWholeChain(t *testing.T) {
 func TestCluster(t *testing.T) {
 	dir := stateDir(t)
 	leavesNothing(t, func(t *testing.T) {
-		c := up(t, dir, "--config=testdata/cluster.yaml")
+		controllerManager := freePort(t)
+		c := up(t, dir, "--config=testdata/cluster.yaml", fmt.Sprintf("--kube-controller-manager-arg=secure-port=%d", controllerManager))
 		t.Run("invalid JSON gets the API's 400", func(t *testing.T) { invalidJSON(t, c) })
 		t.Run("a pod that can never fit stays pending and says why", func(t *testing.T) { neverFits(t, c) })
 		t.Run("a pod that succeeds ends its task", func(t *testing.T) { succeeds(t, c) })
@@ -278,6 +281,7 @@ func TestCluster(t *testing.T) {
 		t.Run("pods that wait for room run when there is room", func(t *testing.T) { waitsForRoom(t, c) })
 		t.Run("a pod that forks without end hits its limit", func(t *testing.T) { forksWithoutEnd(t, c) })
 		t.Run("a pod has a seccomp profile by default", func(t *testing.T) { confined(t, c) })
+		t.Run("it passes the CIS benchmark", func(t *testing.T) { passesCIS(t, c, dir, controllerManager) })
 		t.Run("a host port is reached and is the task's resource", func(t *testing.T) { hostPort(t, c) })
 		t.Run("a minion that is killed is replaced and its containers stay", func(t *testing.T) { minionKilled(t, c) })
 		t.Run("the task says what is wrong with its pod", func(t *testing.T) { troubles(t, c) })
@@ -287,6 +291,21 @@ func TestCluster(t *testing.T) {
 		t.Run("the scheduler's status is for those who may see it", func(t *testing.T) { statusIsForThoseWhoMaySeeIt(t, c, dir) })
 		t.Run("an operator sees offers, tasks and the queue", func(t *testing.T) { operatorSeesTheScheduler(t, c) })
 	})
+}
+
+// passesCIS checks the cluster against the CIS benchmark. Three items are about workloads, and the test's own do not keep them.
+func passesCIS(t *testing.T, c *scratch.Cluster, dir string, controllerManager int) {
+	findings, err := cis.Check(within(t, time.Minute), cis.Target{
+		Dir: statedir.Dir(dir), REST: c.REST, Kube: c.Kube, ControllerManager: fmt.Sprintf("127.0.0.1:%d", controllerManager), Status: c.StatusAddress(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range cis.Print(testWriter{t}, findings) {
+		if !slices.Contains([]string{"5.3.2", "5.4.1", "5.7.4"}, bad.ID) {
+			t.Error(bad)
+		}
+	}
 }
 
 func invalidJSON(t *testing.T, c *scratch.Cluster) {
