@@ -289,6 +289,7 @@ func TestCluster(t *testing.T) {
 		t.Run("a second km up in the same directory is refused", func(t *testing.T) { secondUp(t, c) })
 		t.Run("a scheduler without a master says so and ends", func(t *testing.T) { unreachableMaster(t, c) })
 		t.Run("the scheduler's status is for those who may see it", func(t *testing.T) { statusIsForThoseWhoMaySeeIt(t, c, dir) })
+		t.Run("no secret is in a command line, an environment or a log", func(t *testing.T) { secretsStaySecret(t, c, dir) })
 		t.Run("an operator sees offers, tasks and the queue", func(t *testing.T) { operatorSeesTheScheduler(t, c) })
 	})
 }
