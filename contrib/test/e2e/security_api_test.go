@@ -28,6 +28,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/contrib/test/scratch"
@@ -297,9 +298,16 @@ func (x apiTargets) writesOfNodes() map[string]attempt[apiUser] {
 			return as.kube.CoreV1().Nodes().Delete(ctx, targetNode, metav1.DeleteOptions{DryRun: dry})
 		},
 		"renew the node's lease": func(ctx context.Context, as apiUser) error {
-			patch := fmt.Sprintf(`{"spec": {"renewTime": %q}}`, time.Now().UTC().Format(metav1.RFC3339Micro))
-			_, err := as.kube.CoordinationV1().Leases("kube-node-lease").Patch(ctx, targetNode, types.MergePatchType, []byte(patch), metav1.PatchOptions{DryRun: dry})
-			return err
+			leases := as.kube.CoordinationV1().Leases("kube-node-lease")
+			return retry.RetryOnConflict(retry.DefaultRetry, func() error { // its kubelet renews it, too
+				lease, err := leases.Get(ctx, targetNode, metav1.GetOptions{})
+				if err != nil {
+					return err
+				}
+				lease.Spec.RenewTime = &metav1.MicroTime{Time: time.Now()}
+				_, err = leases.Update(ctx, lease, metav1.UpdateOptions{DryRun: dry})
+				return err
+			})
 		},
 	}
 }
