@@ -105,6 +105,7 @@ func prepareTargets(t *testing.T, c *scratch.Cluster) apiTargets {
 	p := pod("target", forever)
 	p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: targetNode}
 	p.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: targetSecret}}}}
+	p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "WORD", Value: openWord}}
 	create(t, c, p)
 	waits := pod("waits", forever)
 	waits.Spec.NodeSelector = map[string]string{corev1.LabelHostname: "nowhere"}

@@ -26,6 +26,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
@@ -337,10 +338,20 @@ func (s scene) onControlPlane(t *testing.T) map[string]attempt[place] {
 		"see the scheduler's health":             func(ctx context.Context, as place) error { return as.get(ctx, s.status("/healthz"), nil) },
 		"read the scheduler's metrics and tasks": func(ctx context.Context, as place) error { return as.getAs(ctx, admin, s.status("/debug/tasks")) },
 		"resolve names of the cluster":           func(ctx context.Context, as place) error { return as.resolve(ctx, s.dns) },
+		"read the Mesos master's state":          s.readMesos,
 	}
 }
 
 func (s scene) status(path string) string { return "https://" + s.c.StatusAddress() + path }
+
+// readMesos reads the master's state with the secret of km up's principal, if the place can read that.
+func (s scene) readMesos(ctx context.Context, as place) error {
+	secret, err := as.read(filepath.Join(s.dir, "mesos", "secret"))
+	if err != nil && !errors.Is(err, errRefused) {
+		return err
+	}
+	return as.get(ctx, strings.Replace(s.c.Master, "http://", "http://k8sm:"+strings.TrimSpace(string(secret))+"@", 1)+"/state", nil)
+}
 
 // readEtcd reads etcd's version with the API server's certificate, if the place can read that.
 func (s scene) readEtcd(ctx context.Context, as place) error {
@@ -393,6 +404,9 @@ func (s scene) onAgent(t *testing.T) map[string]attempt[place] {
 		"read from the node's kubelet": func(ctx context.Context, as place) error { return as.getAs(ctx, node, s.kubelet("/pods")) },
 		"read from etcd":               func(ctx context.Context, as place) error { return as.get(ctx, s.etcd+"/version", nil) },
 		"see the API server's health":  func(ctx context.Context, as place) error { return as.get(ctx, s.api+"/readyz", nil) },
+		"read the Mesos agent's state": func(ctx context.Context, as place) error {
+			return as.get(ctx, "http://"+s.node.Annotations[api.AnnotationAgentAddress]+"/state", nil)
+		},
 		"resolve names of the cluster": func(ctx context.Context, as place) error { return as.resolve(ctx, s.dns) },
 	}
 }
@@ -400,7 +414,7 @@ func (s scene) onAgent(t *testing.T) map[string]attempt[place] {
 // namespaceOf is the path of a node's network namespace.
 func namespaceOf(t *testing.T, node string) string {
 	t.Helper()
-	namespaces, err := filepath.Glob("/run/netns/*-" + node)
+	namespaces, err := filepath.Glob("/run/netns/k8sm-*-" + node) // those that tests of machines make have another cluster's name
 	if err != nil || len(namespaces) != 1 {
 		t.Fatalf("namespaces of %s: %v %v", node, namespaces, err)
 	}
@@ -415,13 +429,14 @@ func networkAllowsWhatThePageSays(t *testing.T, c *scratch.Cluster, dir string, 
 		"a pod":              s.from(place{namespace: podNamespace(t, c.Engines[p.Spec.NodeName], c, p)}),
 		"elsewhere":          s.from(elsewhere(t)),
 	}, map[string]attempt[place]{
-		"see the API server's health":  func(ctx context.Context, as place) error { return as.get(ctx, s.api+"/readyz", nil) },
-		"read from the API server":     func(ctx context.Context, as place) error { return as.get(ctx, s.api+"/api/v1/nodes", nil) },
-		"read from etcd":               func(ctx context.Context, as place) error { return as.get(ctx, s.etcd+"/version", nil) },
-		"see the scheduler's health":   func(ctx context.Context, as place) error { return as.get(ctx, s.status("/healthz"), nil) },
-		"read from a kubelet":          func(ctx context.Context, as place) error { return as.get(ctx, s.kubelet("/pods"), nil) },
-		"see a kubelet's health":       func(ctx context.Context, as place) error { return as.get(ctx, s.kubelet("/healthz"), nil) },
-		"resolve names of the cluster": func(ctx context.Context, as place) error { return as.resolve(ctx, s.dns) },
+		"see the API server's health":   func(ctx context.Context, as place) error { return as.get(ctx, s.api+"/readyz", nil) },
+		"read from the API server":      func(ctx context.Context, as place) error { return as.get(ctx, s.api+"/api/v1/nodes", nil) },
+		"read from etcd":                func(ctx context.Context, as place) error { return as.get(ctx, s.etcd+"/version", nil) },
+		"see the scheduler's health":    func(ctx context.Context, as place) error { return as.get(ctx, s.status("/healthz"), nil) },
+		"read from a kubelet":           func(ctx context.Context, as place) error { return as.get(ctx, s.kubelet("/pods"), nil) },
+		"see a kubelet's health":        func(ctx context.Context, as place) error { return as.get(ctx, s.kubelet("/healthz"), nil) },
+		"read the Mesos master's state": func(ctx context.Context, as place) error { return as.get(ctx, s.c.Master+"/state", nil) },
+		"resolve names of the cluster":  func(ctx context.Context, as place) error { return as.resolve(ctx, s.dns) },
 	})
 }
 
