@@ -5,10 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/mod/modfile"
 )
 
 const module = "github.com/k8sm/k8sm"
@@ -155,6 +159,30 @@ func TestImportsOfEmbeddedPrograms(t *testing.T) {
 				continue
 			}
 			t.Errorf("%s is made of %s: it has to stay small", program, path)
+		}
+	}
+}
+
+// A scanner reads what go.mod requires, not what it replaces that with.
+func TestImportsAreOfTheVersionsThatGoModRequires(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := modfile.Parse("go.mod", data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replaced := map[string]string{}
+	for _, r := range file.Replace {
+		if r.New.Path != r.Old.Path {
+			t.Errorf("%s is replaced by another module, %s", r.Old.Path, r.New.Path)
+		}
+		replaced[r.Old.Path] = r.New.Version
+	}
+	for _, r := range file.Require {
+		if linked, ok := replaced[r.Mod.Path]; ok && linked != r.Mod.Version {
+			t.Errorf("go.mod requires %s, and links %s: require that, and exclude what a dependency asks for beyond it", r.Mod, linked)
 		}
 	}
 }
