@@ -29,6 +29,8 @@ PROGRESS := awk '\
 
 # Packages that link stock Kubernetes; a race-instrumented build of all of that is worth nobody's time.
 KUBERNETES := k8sm/k8sm$$|/api/controlplane$$|/contrib/cli$$|/contrib/cli/clients$$|/contrib/test/differential$$|/minion/kubelet$$|/minion/proxy$$
+# Fuzzers of what other processes send.
+LISTENERS := Fuzz(Stream|Message|Calls|Events|Requests)$$$$
 LINT_VERSION := v2.6.0
 VULNCHECK_VERSION := v1.9.0
 GOFLAGS ?= $(shell go env GOFLAGS)
@@ -71,6 +73,7 @@ demo: deps build ## Bring a cluster up in a scratch directory, run a pod through
 test: test-deps build ## Run every test: unit tests with the race detector, then the whole chain on a real Docker Engine.
 	go test -race -shuffle=on -timeout 20m $$(go list ./... | grep -Ev '$(KUBERNETES)|/contrib/test/e2e$$')
 	$(GO) test $(FLAGS) -shuffle=on -timeout 20m $$(go list ./... | grep -E '$(KUBERNETES)')
+	FUZZ='$(LISTENERS)' contrib/test/fuzz-all 1m 1m
 	$(GO) test $(FLAGS) -count=1 -timeout 30m ./contrib/test/e2e
 
 .PHONY: test-isolated
