@@ -49,7 +49,7 @@ func (as *agents) setAlive(a *agent, alive bool) (changed bool) {
 func (as *agents) setExecutor(a *agent, runs bool) (changed bool) {
 	if changed = a.hasExecutor != runs; changed {
 		a.hasExecutor = runs
-		a.executor.kept = a.executor.kept || runs
+		a.executor.ran = a.executor.ran || runs
 		as.core.index.Refresh(&a.Agent)
 	}
 	return changed
@@ -65,7 +65,7 @@ func (as *agents) setRecord(a *agent, e executorState) {
 func (as *agents) executorExited(now time.Time, ev ExecutorExited) {
 	if a := as.byID[ev.Agent]; a != nil && ev.Executor == api.MinionExecutorID {
 		e := a.executor
-		e.kept = true
+		e.ran = true
 		as.setRecord(a, e)
 		as.setExecutor(a, false)
 		as.core.disruptions.executorExited(now, a.ID)
@@ -150,7 +150,8 @@ type agentWarnings struct {
 // executorState is what we know about the ExecutorInfo of an agent.
 type executorState struct {
 	record    []byte // nil if unknown
-	kept      bool   // it belongs to an executor that runs or has run: do not use it for the next one, whose token must be new
+	kept      bool   // it belongs to a running executor: do not use it for the next one
+	ran       bool   // an executor has run with it, so its token is spent: only a relaunch of that executor's tasks uses it again
 	charge    offers.Resources
 	made      time.Time // when it was made, with its bootstrap token
 	preparing bool

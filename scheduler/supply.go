@@ -64,7 +64,9 @@ func (as *agents) seeRecord(a *agent, v *match.View, seen *match.Executor) {
 		if seen.Coming = pending; !pending { // else that executor may still run
 			e.record = nil
 		}
-	case as.core.step.now.Sub(e.made) >= tokenFresh:
+	case e.ran && !pending:
+		e.record = nil
+	case !e.ran && as.core.step.now.Sub(e.made) >= tokenFresh:
 		e.record = nil
 	case !v.Free.Holds(e.charge):
 		seen.Coming = pending
