@@ -74,7 +74,7 @@ test: test-deps build ## Run every test: unit tests with the race detector, then
 	go test -race -shuffle=on -timeout 20m $$(go list ./... | grep -Ev '$(KUBERNETES)|/contrib/test/e2e$$')
 	$(GO) test $(FLAGS) -shuffle=on -timeout 20m $$(go list ./... | grep -E '$(KUBERNETES)')
 	FUZZ='$(LISTENERS)' contrib/test/fuzz-all 1m 1m
-	$(GO) test $(FLAGS) -count=1 -timeout 30m ./contrib/test/e2e
+	$(GO) test $(FLAGS) -count=1 -timeout 45m ./contrib/test/e2e
 
 .PHONY: test-isolated
 test-isolated: test-deps build ## Run the tests of the whole chain once more, on agents with all isolators: ISOLATION=LIST RUN=REGEXP.
