@@ -29,8 +29,8 @@ PROGRESS := awk '\
 
 # Packages that link stock Kubernetes; a race-instrumented build of all of that is worth nobody's time.
 KUBERNETES := k8sm/k8sm$$|/api/controlplane$$|/contrib/cli$$|/contrib/cli/clients$$|/contrib/test/differential$$|/minion/kubelet$$|/minion/proxy$$
-# Fuzzers of what other processes send.
-LISTENERS := Fuzz(Stream|Message|Calls|Events|Requests)$$$$
+# Fuzzers of what other processes send. That of scheduler/mesos compiles half of Kubernetes anew, for the decoder that api/mesoshttp's try.
+LISTENERS := (api/mesoshttp Fuzz(Stream|Message)|wire FuzzCalls|executor/mesos FuzzEvents|(artifact|status) FuzzRequests)$$
 LINT_VERSION := v2.6.0
 VULNCHECK_VERSION := v1.9.0
 GOFLAGS ?= $(shell go env GOFLAGS)
