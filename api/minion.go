@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
+	"net/netip"
 	"path"
 	"slices"
 	"strconv"
@@ -237,11 +237,12 @@ func (c MinionConfig) plainDocker() bool {
 	if !tcp || c.DockerCertPath != "" {
 		return false
 	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		host = address
+	host := address
+	if i := strings.LastIndexByte(address, ':'); i >= 0 && !strings.HasSuffix(address, "]") {
+		host = address[:i]
 	}
-	return host != "localhost" && !net.ParseIP(host).IsLoopback()
+	ip, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return host != "localhost" && (err != nil || !ip.IsLoopback())
 }
 
 // NodePortRange returns the first and the last port of NodePorts; both are 0 if it is not set.
