@@ -70,7 +70,10 @@ func (m *Machines) podRoutes(nodes []*corev1.Node) map[netip.Prefix]netip.Addr {
 	return routes
 }
 
-// setRoutes makes the routes through the bridge exactly the wanted ones.
+// routeProtocol marks the routes of this package. Others on the bridge are an operator's, and stay.
+const routeProtocol netlink.RouteProtocol = 75
+
+// setRoutes makes our routes through the bridge exactly the wanted ones.
 func (m *Machines) setRoutes(wanted map[netip.Prefix]netip.Addr) error {
 	bridge, err := netlink.LinkByName(m.bridge())
 	if err != nil {
@@ -81,7 +84,7 @@ func (m *Machines) setRoutes(wanted map[netip.Prefix]netip.Addr) error {
 		return fmt.Errorf("cannot list the routes by %s: %w", m.bridge(), err)
 	}
 	for _, route := range have {
-		if route.Gw == nil || route.Dst == nil {
+		if route.Gw == nil || route.Dst == nil || route.Protocol != routeProtocol {
 			continue
 		}
 		destination, _ := prefixOf(route.Dst)
@@ -93,7 +96,7 @@ func (m *Machines) setRoutes(wanted map[netip.Prefix]netip.Addr) error {
 		}
 	}
 	for prefix, via := range wanted {
-		route := &netlink.Route{LinkIndex: bridge.Attrs().Index, Dst: networkOf(prefix.Addr(), prefix.Bits()), Gw: via.AsSlice()}
+		route := &netlink.Route{LinkIndex: bridge.Attrs().Index, Dst: networkOf(prefix.Addr(), prefix.Bits()), Gw: via.AsSlice(), Protocol: routeProtocol}
 		if err := netlink.RouteReplace(route); err != nil {
 			return fmt.Errorf("cannot set the route to %s: %w", prefix, err)
 		}
