@@ -108,7 +108,7 @@ func metricsListed(t *testing.T, c *scratch.Cluster, dir string) {
 var stock = []string{"kubectl", "etcdctl", "kubelet", "proxy"}
 
 // flagsOfOthers are the flags, in the pages' text, of programs other than km: of mesos-master and mesos-agent, Docker and iptables.
-var flagsOfOthers = []string{"--domain", "--pid", "--privileged", "--userns"}
+var flagsOfOthers = []string{"--acls", "--credential", "--domain", "--pid", "--privileged", "--tlsverify", "--userns"}
 
 // commandHelp is what `km COMMAND --help` lists.
 type commandHelp struct{ commands, flags []string }
