@@ -20,9 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -34,6 +32,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/client-go/util/keyutil"
 
 	"github.com/k8sm/k8sm/api"
@@ -255,12 +254,7 @@ func testEtcd(t *testing.T, dir statedir.Dir) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	info := transport.TLSInfo{TrustedCAFile: access.CAFile, CertFile: access.CertFile, KeyFile: access.KeyFile}
-	trusted, err := info.ClientConfig()
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := clientv3.New(clientv3.Config{Endpoints: access.Endpoints, TLS: trusted, Logger: zap.NewNop()})
+	client, err := etcdClient(access)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +268,11 @@ func testEtcd(t *testing.T, dir statedir.Dir) {
 		t.Errorf("node %q is stored as %s: %v", node.Name, r.Kvs[0].Value, err)
 	}
 
-	conn, err := tls.Dial("tcp", strings.TrimPrefix(access.Endpoints[0], "https://"), &tls.Config{RootCAs: trusted.RootCAs})
+	trusted, err := certutil.NewPool(access.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := tls.Dial("tcp", strings.TrimPrefix(access.Endpoints[0], "https://"), &tls.Config{RootCAs: trusted})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,12 +288,7 @@ func testSchedulersEtcd(t *testing.T, dir statedir.Dir) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	info := transport.TLSInfo{TrustedCAFile: access.CAFile, CertFile: access.CertFile, KeyFile: access.KeyFile}
-	trusted, err := info.ClientConfig()
-	if err != nil {
-		t.Fatal(err)
-	}
-	client, err := clientv3.New(clientv3.Config{Endpoints: access.Endpoints, TLS: trusted, Logger: zap.NewNop()})
+	client, err := etcdClient(access)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,9 +13,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -221,15 +219,10 @@ func newRewriter(dir statedir.Dir, key apiserverv1.Key) (*rewriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	info := transport.TLSInfo{TrustedCAFile: access.CAFile}
-	info.CertFile, info.KeyFile = dir.Pair(statedir.APIServerEtcdClient) // that which may read Kubernetes' objects
-	trusted, err := info.ClientConfig()
+	access.CertFile, access.KeyFile = dir.Pair(statedir.APIServerEtcdClient) // that which may read Kubernetes' objects
+	etcd, err := etcdClient(access)
 	if err != nil {
-		return nil, fmt.Errorf("cannot create a client for etcd: %w", err)
-	}
-	etcd, err := clientv3.New(clientv3.Config{Endpoints: access.Endpoints, TLS: trusted, Logger: zap.NewNop()})
-	if err != nil {
-		return nil, fmt.Errorf("cannot create a client for etcd: %w", err)
+		return nil, err
 	}
 	return &rewriter{api: client, etcd: etcd, prefix: "k8s:enc:secretbox:v1:" + key.Name + ":"}, nil
 }

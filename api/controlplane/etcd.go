@@ -7,6 +7,7 @@ import (
 	"net/url"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
@@ -82,6 +83,20 @@ func (s *etcdServer) run(ctx context.Context) error {
 func (s *etcdServer) Close() {
 	s.logged.SetLevel(zap.FatalLevel)
 	s.Etcd.Close()
+}
+
+// etcdClient returns a client of etcd with these certificates. The caller closes it.
+func etcdClient(access statedir.Etcd) (*clientv3.Client, error) {
+	info := transport.TLSInfo{TrustedCAFile: access.CAFile, CertFile: access.CertFile, KeyFile: access.KeyFile}
+	trusted, err := info.ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the certificates for etcd: %w", err)
+	}
+	client, err := clientv3.New(clientv3.Config{Endpoints: access.Endpoints, TLS: trusted, Logger: zap.NewNop()})
+	if err != nil {
+		return nil, fmt.Errorf("cannot connect to etcd: %w", err)
+	}
+	return client, nil
 }
 
 // embeddedEtcd returns how an administrator's programs reach the embedded etcd.

@@ -6,9 +6,7 @@ import (
 	"fmt"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 
 	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
@@ -23,14 +21,9 @@ const (
 // authorize turns on etcd's authentication, by the common names in client certificates, and gives each user its rights
 // (https://etcd.io/docs/v3.6/op-guide/authentication/rbac/). It runs at each start and changes nothing that is right already.
 func authorize(ctx context.Context, root statedir.Etcd) error {
-	info := transport.TLSInfo{TrustedCAFile: root.CAFile, CertFile: root.CertFile, KeyFile: root.KeyFile}
-	trusted, err := info.ClientConfig()
+	client, err := etcdClient(root)
 	if err != nil {
-		return fmt.Errorf("cannot use the certificates for etcd: %w", err)
-	}
-	client, err := clientv3.New(clientv3.Config{Endpoints: root.Endpoints, TLS: trusted, Logger: zap.NewNop()})
-	if err != nil {
-		return fmt.Errorf("cannot connect to etcd: %w", err)
+		return err
 	}
 	defer func() { _ = client.Close() }()
 	if err := addUsers(ctx, client); err != nil {
