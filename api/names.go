@@ -51,6 +51,13 @@ const (
 	AnnotationTokenKey = "k8sm.io/token-key"
 	// BootstrapGroup is the group of all bootstrap tokens that the scheduler creates.
 	BootstrapGroup = "system:bootstrappers:k8sm"
+	// BootstrapSecretPrefix begins the names of the secrets that are bootstrap tokens; the token's id follows
+	// (https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/#bootstrap-token-secret-format).
+	BootstrapSecretPrefix = "bootstrap-token-"
+	// NodeUserPrefix begins the user names of nodes, before the node's name, and NodesGroup is their group
+	// (https://kubernetes.io/docs/reference/access-authn-authz/node/).
+	NodeUserPrefix = "system:node:"
+	NodesGroup     = "system:nodes"
 	// SchedulerUser is the user name in the scheduler's client certificate.
 	SchedulerUser = "system:k8sm-scheduler"
 )

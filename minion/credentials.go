@@ -69,7 +69,7 @@ func (l layout) checkIdentity(boot api.Bootstrap, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("cannot read the node's certificate: %w", err)
 	}
-	if name := "system:node:" + boot.Node; certificate.Subject.CommonName != name {
+	if name := api.NodeUserPrefix + boot.Node; certificate.Subject.CommonName != name {
 		return fmt.Errorf("the certificate is for %q, not for %q", certificate.Subject.CommonName, name)
 	}
 	if err := verify(certificate, boot.CA, now, x509.ExtKeyUsageClientAuth); err != nil {

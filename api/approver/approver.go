@@ -176,7 +176,7 @@ func (a approver) use(ctx context.Context, token *corev1.Secret, request *certif
 func (a approver) gather(ctx context.Context, request *certificatesv1.CertificateSigningRequest) (facts Facts, err error) {
 	facts.Request, facts.Ranges = request, a.ranges
 	if id, ok := strings.CutPrefix(request.Spec.Username, bootstrapUserPrefix); ok {
-		secret, err := a.client.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, "bootstrap-token-"+id, metav1.GetOptions{})
+		secret, err := a.client.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, api.BootstrapSecretPrefix+id, metav1.GetOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
 			return Facts{}, fmt.Errorf("cannot read the bootstrap token: %w", err)
 		}
@@ -185,7 +185,7 @@ func (a approver) gather(ctx context.Context, request *certificatesv1.Certificat
 		}
 		return facts, nil
 	}
-	if name, ok := strings.CutPrefix(request.Spec.Username, nodeUserPrefix); ok {
+	if name, ok := strings.CutPrefix(request.Spec.Username, api.NodeUserPrefix); ok {
 		if facts.Nodes, err = a.nodes.List(labels.Everything()); err != nil {
 			return Facts{}, fmt.Errorf("cannot list the nodes: %w", err)
 		}

@@ -57,11 +57,7 @@ type Facts struct {
 	Ranges []netip.Prefix
 }
 
-const (
-	bootstrapUserPrefix = "system:bootstrap:"
-	nodeUserPrefix      = "system:node:"
-	nodesGroup          = "system:nodes"
-)
+const bootstrapUserPrefix = "system:bootstrap:"
 
 // Decide returns the verdict on a pending request, and the reason. The signers' own rules are at
 // https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers.
@@ -81,7 +77,7 @@ func Decide(f Facts) (Verdict, string) {
 }
 
 func isNode(spec certificatesv1.CertificateSigningRequestSpec) bool {
-	return strings.HasPrefix(spec.Username, nodeUserPrefix) && slices.Contains(spec.Groups, nodesGroup)
+	return strings.HasPrefix(spec.Username, api.NodeUserPrefix) && slices.Contains(spec.Groups, api.NodesGroup)
 }
 
 // decideClient decides about the first certificate of a node. The node requests later ones with the previous one, and the stock
@@ -98,7 +94,7 @@ func decideClient(f Facts) (Verdict, string) {
 	if node == "" {
 		return Deny, "the bootstrap token names no node"
 	}
-	if problem := subjectProblem(request, nodeUserPrefix+node); problem != "" {
+	if problem := subjectProblem(request, api.NodeUserPrefix+node); problem != "" {
 		return Deny, problem
 	}
 	if used != "" && used != keyOf(request) {
@@ -197,8 +193,8 @@ func subjectProblem(request *x509.CertificateRequest, user string) string {
 	if request.Subject.CommonName != user {
 		return fmt.Sprintf("the common name is %q and must be %q", request.Subject.CommonName, user)
 	}
-	if !slices.Equal(request.Subject.Organization, []string{nodesGroup}) {
-		return fmt.Sprintf("the organization must be %s alone", nodesGroup)
+	if !slices.Equal(request.Subject.Organization, []string{api.NodesGroup}) {
+		return fmt.Sprintf("the organization must be %s alone", api.NodesGroup)
 	}
 	return ""
 }

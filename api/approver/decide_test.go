@@ -35,7 +35,7 @@ func signed(t *testing.T, template x509.CertificateRequest) []byte {
 }
 
 func subject(node string) pkix.Name {
-	return pkix.Name{CommonName: nodeUserPrefix + node, Organization: []string{nodesGroup}}
+	return pkix.Name{CommonName: api.NodeUserPrefix + node, Organization: []string{api.NodesGroup}}
 }
 
 // clientRequest is what a kubelet asks for with a bootstrap token for node n1.
@@ -98,8 +98,8 @@ func serving(t *testing.T, change func(*x509.CertificateRequest)) Facts {
 			Spec: certificatesv1.CertificateSigningRequestSpec{
 				Request:    signed(t, template),
 				SignerName: certificatesv1.KubeletServingSignerName,
-				Username:   nodeUserPrefix + "n1",
-				Groups:     []string{nodesGroup, "system:authenticated"},
+				Username:   api.NodeUserPrefix + "n1",
+				Groups:     []string{api.NodesGroup, "system:authenticated"},
 				Usages:     []certificatesv1.KeyUsage{certificatesv1.UsageDigitalSignature, certificatesv1.UsageServerAuth},
 			},
 		},
@@ -156,7 +156,7 @@ func TestBootstrapTokenIsForOneNodesClientCertificate(t *testing.T) {
 		"another node":           {with(func(r *x509.CertificateRequest) { r.Subject = subject("n2") }), Deny},
 		"a token for no node":    {but(clientRequest(t, nil), func(f *Facts) { f.Token = tokenFor("") }), Deny},
 		"administrators' group":  {organizations("system:masters"), Deny},
-		"two groups":             {organizations(nodesGroup, "system:masters"), Deny},
+		"two groups":             {organizations(api.NodesGroup, "system:masters"), Deny},
 		"no group":               {organizations(), Deny},
 		"an address":             {with(func(r *x509.CertificateRequest) { r.IPAddresses = []net.IP{net.IPv6loopback} }), Deny},
 		"a URI":                  {with(func(r *x509.CertificateRequest) { r.URIs = []*url.URL{{Scheme: "spiffe", Host: "x"}} }), Deny},

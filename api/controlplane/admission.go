@@ -6,6 +6,8 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8sm/k8sm/api"
 )
 
 // admissionPolicy is a ValidatingAdmissionPolicy with its binding, without what all of them have in common. Its expressions are CEL
@@ -70,7 +72,7 @@ func by(user string) string    { return "request.userInfo.username == " + litera
 func notBy(user string) string { return "request.userInfo.username != " + literal(user) }
 
 // byNodes matches the requests of nodes.
-const byNodes = "request.userInfo.groups.exists(g, g == '" + nodesGroup + "')"
+const byNodes = "request.userInfo.groups.exists(g, g == '" + api.NodesGroup + "')"
 
 func variable(name, expression string) admissionv1.Variable {
 	return admissionv1.Variable{Name: name, Expression: expression}

@@ -77,7 +77,7 @@ func (c Config) writeAuditPolicy() error {
 // decides.
 func auditPolicy() auditv1.Policy {
 	components := []string{"system:kube-controller-manager", "system:apiserver", api.SchedulerUser, api.DNSUser}
-	groups := []string{nodesGroup, "system:serviceaccounts:" + metav1.NamespaceSystem}
+	groups := []string{api.NodesGroup, "system:serviceaccounts:" + metav1.NamespaceSystem}
 	none := func(r auditv1.PolicyRule) auditv1.PolicyRule {
 		r.Level = auditv1.LevelNone
 		return r
@@ -95,7 +95,7 @@ func auditPolicy() auditv1.Policy {
 			none(auditv1.PolicyRule{Resources: append(resources("", "events"), resources("events.k8s.io", "events")...)}),
 			none(auditv1.PolicyRule{Users: components, Resources: resources("coordination.k8s.io", "leases")}),
 			none(auditv1.PolicyRule{UserGroups: groups, Resources: resources("coordination.k8s.io", "leases")}),
-			none(auditv1.PolicyRule{UserGroups: []string{nodesGroup}, Verbs: []string{"patch", "update"}, Resources: resources("", "nodes/status")}),
+			none(auditv1.PolicyRule{UserGroups: []string{api.NodesGroup}, Verbs: []string{"patch", "update"}, Resources: resources("", "nodes/status")}),
 			{Level: auditv1.LevelMetadata, Verbs: []string{"get", "list", "create", "update", "patch", "delete", "deletecollection"},
 				Resources: append(resources("", "secrets", "serviceaccounts/token"), resources("authentication.k8s.io", "*")...)},
 			none(auditv1.PolicyRule{Users: components, Verbs: read}),

@@ -34,7 +34,7 @@ func nodeKeys() admissionPolicy {
 		on:   []admissionv1.NamedRuleWithOperations{to("", writing, "nodes", "nodes/status")},
 		of:   notBy(api.SchedulerUser),
 		let: slices.Concat(changes("annotations", "metadata.?annotations"), changes("labels", "metadata.?labels"), []admissionv1.Variable{
-			variable("own", fmt.Sprintf("request.userInfo.username == '%s' + object.metadata.name ? %s : []", nodeUserPrefix, literal(api.NodeOwnAnnotations()))),
+			variable("own", fmt.Sprintf("request.userInfo.username == '%s' + object.metadata.name ? %s : []", api.NodeUserPrefix, literal(api.NodeOwnAnnotations()))),
 			variable("ourAnnotations", fmt.Sprintf("variables.annotations.filter(k, k.startsWith('%s') && !(k in variables.own))", api.KeyPrefix)),
 			variable("ourLabels", fmt.Sprintf("variables.labels.filter(k, k.startsWith('%s'))", api.KeyPrefix)),
 		}),
@@ -146,7 +146,7 @@ func tokenRules() []admissionv1.Validation {
 	text := func(value string) string { return literal(base64.StdEncoding.EncodeToString([]byte(value))) }
 	token := func(object string) string {
 		return fmt.Sprintf("(%[1]s == null || %[1]s.type == '%[2]s' && %[1]s.metadata.name.startsWith('%[3]s') && "+
-			"dyn(%[1]s).?data[?'auth-extra-groups'].orValue('') == %[4]s)", object, corev1.SecretTypeBootstrapToken, "bootstrap-token-", text(api.BootstrapGroup))
+			"dyn(%[1]s).?data[?'auth-extra-groups'].orValue('') == %[4]s)", object, corev1.SecretTypeBootstrapToken, api.BootstrapSecretPrefix, text(api.BootstrapGroup))
 	}
 	return []admissionv1.Validation{
 		must(token("object")+" && "+token("oldObject"), "the scheduler may only write bootstrap tokens of minions"),

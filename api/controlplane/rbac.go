@@ -18,8 +18,6 @@ const (
 	nodeProxier      = "system:node-proxier"
 	kubeletAPIAdmin  = "system:kubelet-api-admin"
 	renewOwnCert     = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient"
-	nodesGroup       = "system:nodes"
-	nodeUserPrefix   = "system:node:"
 )
 
 // rbac returns the roles and bindings beyond those of stock Kubernetes.
@@ -28,7 +26,7 @@ func rbac(minion api.MinionConfig) []object {
 	apiServer := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: statedir.KubeletClientUser}
 	bootstrap := rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: api.BootstrapGroup}
 	dns := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: api.DNSUser}
-	nodes := rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: nodesGroup}
+	nodes := rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: api.NodesGroup}
 	return slices.Concat(
 		clusterGrant("k8sm:scheduler", schedulerRules(), scheduler),
 		grant(corev1.NamespaceNodeLease, "k8sm:scheduler", schedulerLeaseRules(), scheduler),

@@ -14,13 +14,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-const (
-	tokenLifetime = time.Hour
-	// secretType and tokenPrefix are the API server's for bootstrap tokens
-	// (https://kubernetes.io/docs/reference/access-authn-authz/bootstrap-tokens/#bootstrap-token-secret-format).
-	secretType  v1.SecretType = "bootstrap.kubernetes.io/token"
-	tokenPrefix string        = "bootstrap-token-"
-)
+const tokenLifetime = time.Hour
 
 // Issue implements run.Tokens. The control plane ends the token earlier, when it has done its work.
 func (c *Cluster) Issue(ctx context.Context, node string) (string, error) {
@@ -33,10 +27,10 @@ func (c *Cluster) Issue(ctx context.Context, node string) (string, error) {
 	id, secret := randomText(6), randomText(16)
 	token := &v1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: metav1.NamespaceSystem, Name: tokenPrefix + id, Labels: map[string]string{api.LabelNode: node},
+			Namespace: metav1.NamespaceSystem, Name: api.BootstrapSecretPrefix + id, Labels: map[string]string{api.LabelNode: node},
 			Annotations: map[string]string{api.AnnotationMinionBefore: before.GetAnnotations()[api.AnnotationMinionStarted]},
 		},
-		Type: secretType,
+		Type: v1.SecretTypeBootstrapToken,
 		Data: map[string][]byte{
 			"token-id":                       []byte(id),
 			"token-secret":                   []byte(secret),
@@ -57,9 +51,9 @@ func (c *Cluster) Revoke(ctx context.Context, token string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	id, _, _ := strings.Cut(token, ".")
-	err := c.client.CoreV1().Secrets(metav1.NamespaceSystem).Delete(ctx, tokenPrefix+id, metav1.DeleteOptions{})
+	err := c.client.CoreV1().Secrets(metav1.NamespaceSystem).Delete(ctx, api.BootstrapSecretPrefix+id, metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("cannot delete secret %s/%s: %w", metav1.NamespaceSystem, tokenPrefix+id, err)
+		return fmt.Errorf("cannot delete secret %s/%s: %w", metav1.NamespaceSystem, api.BootstrapSecretPrefix+id, err)
 	}
 	return nil
 }
