@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	log "github.com/sirupsen/logrus"
+
+	"github.com/k8sm/k8sm/api/resolve"
 )
 
 // lookupTimeout bounds the search for the address of a master that a redirect names.
@@ -70,12 +73,8 @@ func sameServer(ctx context.Context, a, b string) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	ours, err := net.DefaultResolver.LookupHost(ctx, one.Hostname())
-	if err != nil {
-		return false
-	}
-	theirs, err := net.DefaultResolver.LookupHost(ctx, other.Hostname())
-	return err == nil && slices.ContainsFunc(theirs, func(address string) bool { return slices.Contains(ours, address) })
+	ours := resolve.Hosts(ctx, a)
+	return slices.ContainsFunc(resolve.Hosts(ctx, b), func(address netip.Addr) bool { return slices.Contains(ours, address) })
 }
 
 // warnOfPlainHTTP warns, once, that the secret goes through the network unencrypted.
