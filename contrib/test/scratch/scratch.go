@@ -293,6 +293,16 @@ func freePorts() (ports, error) {
 	return ports{}, errors.New("no seven ports in a row are free between 20000 and 30000")
 }
 
+// FreePort chooses a port for something else of a cluster, likewise.
+func FreePort() (int, error) {
+	for range 100 {
+		if port := 20000 + rand.IntN(10000); free(port, 1) {
+			return port, nil
+		}
+	}
+	return 0, errors.New("no port is free between 20000 and 30000")
+}
+
 func free(first, count int) bool {
 	for port := first; port < first+count; port++ {
 		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -33,14 +32,6 @@ func main() {
 	}
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
-}
-
 func run(ctx context.Context, km string) (err error) {
 	dir, err := os.MkdirTemp("", "k8sm-cis-")
 	if err != nil {
@@ -48,7 +39,7 @@ func run(ctx context.Context, km string) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	// kube-controller-manager listens nowhere unless it is told to, and nodes run no kubelet before the first pod.
-	port, err := freePort()
+	port, err := scratch.FreePort()
 	if err != nil {
 		return err
 	}
