@@ -51,7 +51,7 @@ func nodeFiles() []item {
 	noService := notApplicable("no service: Mesos starts the minion, and the minion the kubelet")
 	proxies := func(s *seen) (paths []string) {
 		for _, p := range s.proxies {
-			paths = append(paths, p.config.ClientConnection.Kubeconfig)
+			paths = append(paths, p.ClientConnection.Kubeconfig)
 		}
 		return paths
 	}

@@ -59,12 +59,12 @@ func kubelet() []item {
 		})},
 		{"4.3.1", "kube-proxy's metrics are on loopback", func(_ context.Context, s *seen) verdict {
 			for _, p := range s.proxies {
-				host, _, err := net.SplitHostPort(p.config.MetricsBindAddress)
+				host, _, err := net.SplitHostPort(p.MetricsBindAddress)
 				if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
-					return fail("metricsBindAddress=%s", p.config.MetricsBindAddress)
+					return fail("metricsBindAddress=%s", p.MetricsBindAddress)
 				}
 			}
-			return pass("metricsBindAddress=%s", s.proxies[0].config.MetricsBindAddress)
+			return pass("metricsBindAddress=%s", s.proxies[0].MetricsBindAddress)
 		}},
 	}
 }

@@ -2,7 +2,6 @@ package cis
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -16,7 +15,6 @@ import (
 
 // policies are the items about rights and pods.
 func policies() []item {
-	choice := func(reason string) func(context.Context, *seen) verdict { return notApplicable(reason) }
 	const workloads = "a matter of the workloads; a fresh cluster has none"
 	return []item{
 		{"5.1.1", "cluster-admin is bound where needed only", clusterAdmins},
@@ -49,9 +47,9 @@ func policies() []item {
 		{"5.3.1", "network policies are enforced", networkPolicies},
 		{"5.3.2", "namespaces have network policies", isolated},
 		{"5.4.1", "secrets are files, not variables", secretVariables},
-		{"5.4.2", "external storage of secrets", choice("a choice of the operator; secrets are encrypted in etcd")},
-		{"5.5.1", "provenance of images", choice("needs an ImagePolicyWebhook of yours; set it by --admission-control-config-file")},
-		{"5.7.1", "namespaces as boundaries", choice(workloads)},
+		{"5.4.2", "external storage of secrets", notApplicable("a choice of the operator; secrets are encrypted in etcd")},
+		{"5.5.1", "provenance of images", notApplicable("needs an ImagePolicyWebhook of yours; set it by --admission-control-config-file")},
+		{"5.7.1", "namespaces as boundaries", notApplicable(workloads)},
 		{"5.7.2", "seccomp profile by default", func(_ context.Context, s *seen) verdict {
 			for _, k := range s.kubelets {
 				if k.config.SeccompDefault == nil || !*k.config.SeccompDefault {
@@ -60,7 +58,7 @@ func policies() []item {
 			}
 			return pass("seccompDefault=true")
 		}},
-		{"5.7.3", "security contexts", choice(workloads)},
+		{"5.7.3", "security contexts", notApplicable(workloads)},
 		{"5.7.4", "the default namespace is not used", defaultNamespace},
 	}
 }
@@ -269,5 +267,5 @@ func networkPolicies(ctx context.Context, s *seen) verdict {
 	if err != nil || !config.EnforcesNetworkPolicies() {
 		return fail("minions do not enforce them: %v", err)
 	}
-	return pass("minions enforce them (network %s)", fmt.Sprint(config.Network.Mode))
+	return pass("minions enforce them (network %s)", config.Network.Mode)
 }

@@ -39,7 +39,7 @@ type seen struct {
 	Target
 	apiServer, controllerManager map[string]string // flags
 	kubelets                     []kubeletSeen
-	proxies                      []proxySeen
+	proxies                      []proxyconfig.KubeProxyConfiguration
 	admission                    refusals
 }
 
@@ -47,12 +47,6 @@ type seen struct {
 type kubeletSeen struct {
 	args   map[string]string
 	config kubeletconfig.KubeletConfiguration
-}
-
-// proxySeen is a kube-proxy that runs.
-type proxySeen struct {
-	args   map[string]string
-	config proxyconfig.KubeProxyConfiguration
 }
 
 // look reads the cluster.
@@ -167,7 +161,7 @@ func (s *seen) findNodePrograms(ctx context.Context) error {
 		case "kubelet":
 			err = s.addKubelet(ctx, args)
 		case "proxy":
-			err = s.addProxy(ctx, args)
+			err = s.addProxy(args["config"])
 		}
 		if err != nil {
 			return err
@@ -208,15 +202,15 @@ func (s *seen) addKubelet(ctx context.Context, args map[string]string) error {
 }
 
 // addProxy reads the file with which the kube-proxy was started: its /configz is in a network namespace of the node, maybe.
-func (s *seen) addProxy(_ context.Context, args map[string]string) error {
-	data, err := os.ReadFile(args["config"])
+func (s *seen) addProxy(file string) error {
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return fmt.Errorf("cannot read the configuration of a kube-proxy: %w", err)
 	}
-	p := proxySeen{args: args}
-	if err := yaml.Unmarshal(data, &p.config); err != nil {
+	var config proxyconfig.KubeProxyConfiguration
+	if err := yaml.Unmarshal(data, &config); err != nil {
 		return fmt.Errorf("cannot read the configuration of a kube-proxy: %w", err)
 	}
-	s.proxies = append(s.proxies, p)
+	s.proxies = append(s.proxies, config)
 	return nil
 }
