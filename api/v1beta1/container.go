@@ -19,7 +19,7 @@ func (c *Container) toV1() v1.Container {
 		Command:         slices.Clone(c.Entrypoint),
 		Args:            slices.Clone(c.Command),
 		WorkingDir:      c.WorkingDir,
-		Resources:       v1.ResourceRequirements{Limits: c.limits()},
+		Resources:       v1.ResourceRequirements{Limits: resources(c.CPU, c.Memory)},
 		LivenessProbe:   c.LivenessProbe.toV1(),
 		Lifecycle:       c.Lifecycle.toV1(),
 		ImagePullPolicy: v1.PullPolicy(strings.TrimPrefix(c.ImagePullPolicy, "Pull")),
@@ -33,7 +33,7 @@ func (c *Container) toV1() v1.Container {
 		o.Env = append(o.Env, v1.EnvVar{Name: e.name(), Value: e.Value})
 	}
 	for _, m := range c.VolumeMounts {
-		o.VolumeMounts = append(o.VolumeMounts, v1.VolumeMount{Name: m.Name, ReadOnly: m.ReadOnly, MountPath: m.mountPath()})
+		o.VolumeMounts = append(o.VolumeMounts, m.toV1())
 	}
 	if c.Privileged {
 		o.SecurityContext = &v1.SecurityContext{Privileged: new(true)}
@@ -55,18 +55,23 @@ func (m *VolumeMount) mountPath() string {
 	return m.Path
 }
 
-func (c *Container) limits() v1.ResourceList {
-	limits := v1.ResourceList{}
-	if c.CPU != 0 {
-		limits[v1.ResourceCPU] = *resource.NewMilliQuantity(c.CPU, resource.DecimalSI)
+func (m *VolumeMount) toV1() v1.VolumeMount {
+	return v1.VolumeMount{Name: m.Name, ReadOnly: m.ReadOnly, MountPath: m.mountPath()}
+}
+
+// resources has thousandths of a CPU, and bytes. What is 0 is not in it.
+func resources(cpu, memory int64) v1.ResourceList {
+	var list v1.ResourceList
+	if cpu != 0 {
+		list = v1.ResourceList{v1.ResourceCPU: *resource.NewMilliQuantity(cpu, resource.DecimalSI)}
 	}
-	if c.Memory != 0 {
-		limits[v1.ResourceMemory] = *resource.NewQuantity(c.Memory, resource.DecimalSI)
+	if memory != 0 {
+		if list == nil {
+			list = v1.ResourceList{}
+		}
+		list[v1.ResourceMemory] = *resource.NewQuantity(memory, resource.DecimalSI)
 	}
-	if len(limits) == 0 {
-		return nil
-	}
-	return limits
+	return list
 }
 
 // fromV1Container converts a container, but for the mounts of volumes that are not shown.

@@ -93,8 +93,8 @@ func SelfLink(version, resource, id, namespace string) string {
 	return link
 }
 
-// toV1 converts the metadata of an object.
-func (m *Meta) toV1(labels map[string]string) metav1.ObjectMeta {
+// objectMeta converts the metadata of an object that is created.
+func (m *Meta) objectMeta(labels map[string]string) metav1.ObjectMeta {
 	o := metav1.ObjectMeta{
 		Name:              NameOf(m.ID),
 		Namespace:         m.Namespace,

@@ -26,3 +26,14 @@ func (b *Binding) ToV1() *v1.Binding {
 		Target:     v1.ObjectReference{Kind: "Node", Name: NameOf(b.Host)},
 	}
 }
+
+// ToV1 converts a minion that is created.
+func (m *Minion) ToV1() *v1.Node {
+	o := &v1.Node{ObjectMeta: m.objectMeta(nil)}
+	o.Namespace = ""
+	if m.HostIP != "" {
+		o.Status.Addresses = []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: m.HostIP}}
+	}
+	o.Status.Capacity = resources(m.NodeResources.Capacity.CPU, m.NodeResources.Capacity.Memory)
+	return o
+}

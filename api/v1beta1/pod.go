@@ -8,22 +8,27 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
+// manifestPath and templatePath are where manifests stand in pods and in replication controllers.
+const (
+	manifestPath = "desiredState.manifest"
+	templatePath = "desiredState.podTemplate.desiredState.manifest"
+)
+
 // LabelReplicationController, on a pod, is the id of its replication controller.
 const LabelReplicationController = "replicationController"
 
 // ToV1 converts a pod that is created. Its current state is ignored. What cannot be had today is a *Status 422.
 func (p *Pod) ToV1() (*v1.Pod, error) {
-	if err := p.DesiredState.Manifest.check("desiredState.manifest").invalid("pod", p.ID); err != nil {
+	if err := p.DesiredState.Manifest.check(manifestPath).invalid("pod", p.ID); err != nil {
 		return nil, err
 	}
 	o := &v1.Pod{
-		ObjectMeta: p.toV1(p.Labels),
+		ObjectMeta: p.objectMeta(p.Labels),
 		Spec:       p.DesiredState.Manifest.toV1(),
 	}
 	if o.UID == "" {
 		o.UID = types.UID(p.DesiredState.Manifest.UUID)
 	}
-	o.Spec.NodeName = p.DesiredState.Host
 	return o, nil
 }
 
@@ -103,17 +108,27 @@ func (m *Manifest) toV1() v1.PodSpec {
 // fromV1Spec converts a pod's spec, but for the volumes that v1beta1 has no word for and their mounts.
 func fromV1Spec(s *v1.PodSpec) Manifest {
 	m := Manifest{Version: V1Beta1, RestartPolicy: fromV1RestartPolicy(s.RestartPolicy)}
-	shown := map[string]bool{}
+	shown := shownVolumes(s)
 	for i := range s.Volumes {
 		if v, ok := fromV1Volume(&s.Volumes[i]); ok {
 			m.Volumes = append(m.Volumes, v)
-			shown[v.Name] = true
 		}
 	}
 	for i := range s.Containers {
-		m.Containers = append(m.Containers, fromV1Container(&s.Containers[i], func(name string) bool { return shown[name] }))
+		m.Containers = append(m.Containers, fromV1Container(&s.Containers[i], shown))
 	}
 	return m
+}
+
+// shownVolumes tells which volumes v1beta1 has a word for.
+func shownVolumes(s *v1.PodSpec) func(name string) bool {
+	shown := map[string]bool{}
+	for i := range s.Volumes {
+		if v, ok := fromV1Volume(&s.Volumes[i]); ok {
+			shown[v.Name] = true
+		}
+	}
+	return func(name string) bool { return shown[name] }
 }
 
 func (r RestartPolicy) toV1() v1.RestartPolicy {
@@ -163,13 +178,13 @@ func fromV1Volume(o *v1.Volume) (Volume, bool) {
 // ToV1 converts a replication controller that is created. Its current state is ignored. Its pods get LabelReplicationController.
 func (r *ReplicationController) ToV1() (*v1.ReplicationController, error) {
 	template := &r.DesiredState.PodTemplate
-	if err := template.DesiredState.Manifest.check("desiredState.podTemplate.desiredState.manifest").invalid("replicationController", r.ID); err != nil {
+	if err := template.DesiredState.Manifest.check(templatePath).invalid("replicationController", r.ID); err != nil {
 		return nil, err
 	}
 	pods := metav1.ObjectMeta{Labels: maps.Clone(template.Labels)}
 	metav1.SetMetaDataLabel(&pods, LabelReplicationController, r.ID)
 	return &v1.ReplicationController{
-		ObjectMeta: r.toV1(r.Labels),
+		ObjectMeta: r.objectMeta(r.Labels),
 		Spec: v1.ReplicationControllerSpec{
 			Replicas: new(r.DesiredState.Replicas),
 			Selector: maps.Clone(r.DesiredState.ReplicaSelector),

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
@@ -12,11 +13,15 @@ import (
 )
 
 // ToV1 converts a service that is created. If it has no containerPort, WantsFirstPort says so of the result.
-func (s *Service) ToV1() (*v1.Service, error) {
+func (s *Service) ToV1() *v1.Service {
+	port := v1.ServicePort{Port: s.Port, Protocol: v1.Protocol(strings.ToUpper(s.Protocol))}
+	if !s.wantsFirstPort() {
+		port.TargetPort = portToV1(s.ContainerPort)
+	}
 	o := &v1.Service{
-		ObjectMeta: s.toV1(s.Labels),
+		ObjectMeta: s.objectMeta(s.Labels),
 		Spec: v1.ServiceSpec{
-			Ports:       []v1.ServicePort{{Port: s.Port, Protocol: v1.Protocol(s.Protocol), TargetPort: portToV1(s.ContainerPort)}},
+			Ports:       []v1.ServicePort{port},
 			Selector:    maps.Clone(s.Selector),
 			ClusterIP:   s.PortalIP,
 			ExternalIPs: slices.Clone(s.PublicIPs),
@@ -28,7 +33,7 @@ func (s *Service) ToV1() (*v1.Service, error) {
 	if s.wantsFirstPort() {
 		metav1.SetMetaDataAnnotation(&o.ObjectMeta, AnnotationFirstPort, "true")
 	}
-	return o, nil
+	return o
 }
 
 func (s *Service) wantsFirstPort() bool {
@@ -112,4 +117,46 @@ func ready(s *discovery.EndpointSlice, port string) []string {
 		}
 	}
 	return list
+}
+
+// OverlayService is OverlayPod for services. An unset protocol or portalIP stays, and so do all ports but the first.
+func OverlayService(stored *v1.Service, s *Service) (*v1.Service, error) {
+	if err := Conflict("service", s.ID, s.ResourceVersion, ResourceVersion(stored.ResourceVersion)); err != nil {
+		return nil, err
+	}
+	o := stored.DeepCopy()
+	s.overlay(&o.ObjectMeta, s.Labels)
+	o.Spec.Selector = maps.Clone(s.Selector)
+	o.Spec.ExternalIPs = slices.Clone(s.PublicIPs)
+	if s.PortalIP != "" {
+		o.Spec.ClusterIP = s.PortalIP
+	}
+	switch balanced := o.Spec.Type == v1.ServiceTypeLoadBalancer; {
+	case s.CreateExternalLoadBalancer && !balanced:
+		o.Spec.Type = v1.ServiceTypeLoadBalancer
+	case !s.CreateExternalLoadBalancer && balanced:
+		o.Spec.Type = v1.ServiceTypeClusterIP
+	}
+	s.overlayPort(o)
+	return o, nil
+}
+
+func (s *Service) overlayPort(o *v1.Service) {
+	if len(o.Spec.Ports) == 0 && s.Port == 0 {
+		return
+	}
+	if len(o.Spec.Ports) == 0 {
+		o.Spec.Ports = []v1.ServicePort{{}}
+	}
+	port := &o.Spec.Ports[0]
+	port.Port = s.Port
+	if s.Protocol != "" {
+		port.Protocol = v1.Protocol(strings.ToUpper(s.Protocol))
+	}
+	if s.wantsFirstPort() {
+		metav1.SetMetaDataAnnotation(&o.ObjectMeta, AnnotationFirstPort, "true")
+	} else {
+		delete(o.Annotations, AnnotationFirstPort)
+		port.TargetPort = portToV1(s.ContainerPort)
+	}
 }
