@@ -157,7 +157,7 @@ func keys(t *testing.T) map[string]string {
 
 func TestReferenceListsAllAnnotationsLabelsAndTaints(t *testing.T) {
 	written := map[string]bool{}
-	for _, key := range regexp.MustCompile(`\b(k8sm\.io/|io\.k8sm\.)[a-z-]+`).FindAllString(page(t, "docs/reference.md").Text, -1) {
+	for _, key := range regexp.MustCompile(`\b(k8sm\.io/|io\.k8sm\.)[a-z0-9-]+`).FindAllString(page(t, "docs/reference.md").Text, -1) {
 		written[key] = true
 	}
 	there := keys(t)
