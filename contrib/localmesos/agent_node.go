@@ -382,6 +382,7 @@ func (n *agentNode) handler() http.Handler {
 			return executorCall{call: c, who: who}
 		},
 	}))
+	mux.Handle("/api/v1", n.plan.auth.guard(agentReadwrite, http.HandlerFunc(n.serveOperator)))
 	mux.HandleFunc("/health", healthy)
 	mux.HandleFunc("/version", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, version()) })
 	mux.Handle("/state", n.plan.auth.guard(agentReadonly, http.HandlerFunc(n.serveState)))

@@ -88,29 +88,38 @@ func (p endpoint[C, M]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // read returns the call, or an HTTP status and the reason.
 func (p endpoint[C, M]) read(r *http.Request) (M, wire.Codec, answer) {
-	if r.Method != http.MethodPost {
-		return nil, 0, answer{http.StatusMethodNotAllowed, fmt.Sprintf("405 Method Not Allowed. Expecting one of { 'POST' }, but received '%s'.", r.Method)}
-	}
-	contentType := r.Header.Get("Content-Type")
-	if contentType == "" {
-		return nil, 0, refused("Expecting 'Content-Type' to be present")
-	}
-	codec, ok := wire.CodecOf(contentType)
-	if !ok {
-		return nil, 0, answer{http.StatusUnsupportedMediaType, "Expecting 'Content-Type' of application/json or application/x-protobuf"}
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
-	if err != nil {
-		return nil, 0, refused("Failed to read the body: " + err.Error())
-	}
 	call := M(new(C))
-	if err := codec.Decode(body, call); err != nil {
-		return nil, 0, refused(err.Error())
+	codec, refusal := readCall(r, call)
+	if refusal.status != 0 {
+		return nil, 0, refusal
 	}
 	if problem := p.problem(call, identityOf(r).principal); problem != "" {
 		return nil, 0, refused(problem)
 	}
 	return call, codec, answer{}
+}
+
+// readCall reads the call of a request and returns its encoding, or an HTTP status and the reason.
+func readCall(r *http.Request, call wire.Message) (wire.Codec, answer) {
+	if r.Method != http.MethodPost {
+		return 0, answer{http.StatusMethodNotAllowed, fmt.Sprintf("405 Method Not Allowed. Expecting one of { 'POST' }, but received '%s'.", r.Method)}
+	}
+	contentType := r.Header.Get("Content-Type")
+	if contentType == "" {
+		return 0, refused("Expecting 'Content-Type' to be present")
+	}
+	codec, ok := wire.CodecOf(contentType)
+	if !ok {
+		return 0, answer{http.StatusUnsupportedMediaType, "Expecting 'Content-Type' of application/json or application/x-protobuf"}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
+	if err != nil {
+		return 0, refused("Failed to read the body: " + err.Error())
+	}
+	if err := codec.Decode(body, call); err != nil {
+		return 0, refused(err.Error())
+	}
+	return codec, answer{}
 }
 
 // subscribe answers with a stream, in the encoding of the Accept header or, without one, of the call.

@@ -58,6 +58,7 @@ const (
 	masterReadonly  realm = "mesos-master-readonly"
 	masterReadwrite realm = "mesos-master-readwrite"
 	agentReadonly   realm = "mesos-agent-readonly"
+	agentReadwrite  realm = "mesos-agent-readwrite"
 	executorRealm   realm = "mesos-agent-executor"
 )
 
@@ -263,6 +264,8 @@ func (a authenticator) required(r realm) (authenticate, token bool) {
 		return a.HTTPReadwrite, false
 	case agentReadonly:
 		return a.HTTPReadonly, a.HTTPExecutors
+	case agentReadwrite:
+		return a.HTTPReadwrite, a.HTTPExecutors
 	default:
 		return a.HTTPExecutors, true
 	}

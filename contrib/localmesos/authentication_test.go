@@ -78,7 +78,7 @@ func TestEachFlagOfAuthenticationHasItsEffect(t *testing.T) {
 	t.Parallel()
 	key := writeCredentials(t, "sesame")
 	for flag, closed := range map[string]string{
-		"--authenticate-http-frameworks": "m/api/v1/scheduler", "--authenticate-http-readwrite": "m/api/v1",
+		"--authenticate-http-frameworks": "m/api/v1/scheduler", "--authenticate-http-readwrite": "m/api/v1 a/api/v1",
 		"--authenticate-http-readonly": "m/state a/state", "--authenticate-http-executors": "a/api/v1/executor", "--jwt-secret-key=" + key: "",
 	} {
 		c := testConfig(t)
@@ -89,7 +89,7 @@ func TestEachFlagOfAuthenticationHasItsEffect(t *testing.T) {
 			t.Fatal(err)
 		}
 		cluster := startCluster(t, c)
-		for _, path := range []string{"m/api/v1/scheduler", "m/api/v1", "m/state", "a/state", "a/api/v1/executor"} {
+		for _, path := range []string{"m/api/v1/scheduler", "m/api/v1", "m/state", "a/state", "a/api/v1", "a/api/v1/executor"} {
 			url := strings.NewReplacer("m/", "http://"+cluster.MasterAddr()+"/", "a/", agentURL(cluster)+"/").Replace(path[:2]) + path[2:]
 			got := get(t, url)["status"] == http.StatusUnauthorized
 			if want := slices.Contains(strings.Fields(closed), path); got != want {

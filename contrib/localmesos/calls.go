@@ -107,7 +107,7 @@ func (m *master) call(e schedulerCall) {
 		return
 	}
 	if !m.perform(f, e.call) {
-		m.do(answer{status: http.StatusNotImplemented, text: "The local Mesos does not know the call " + e.call.Type.String()})
+		m.do(answer{status: http.StatusNotImplemented, text: notKnown(e.call.Type)})
 		return
 	}
 	m.do(accepted)

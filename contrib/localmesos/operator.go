@@ -2,7 +2,7 @@ package localmesos
 
 import (
 	"encoding/json"
-	"io"
+	"fmt"
 	"net/http"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
@@ -17,7 +17,8 @@ import (
 func (n *masterNode) addOperatorAPI(mux *http.ServeMux) {
 	mux.Handle("/api/v1", n.plan.auth.guard(masterReadwrite, http.HandlerFunc(n.serveOperator)))
 	for path, view := range map[string]func(*master) any{
-		"/state": (*master).stateView, "/slaves": (*master).slavesView, "/frameworks": (*master).frameworksView, "/tasks": (*master).tasksView,
+		"/state":  func(m *master) any { return merged(m.stateView(), map[string]any{"flags": n.flags()}) },
+		"/slaves": (*master).slavesView, "/frameworks": (*master).frameworksView, "/tasks": (*master).tasksView,
 	} {
 		handler := n.plan.auth.guard(masterReadonly, n.view(view))
 		mux.Handle(path, handler)
@@ -61,57 +62,66 @@ func writeJSON(w http.ResponseWriter, content any) {
 	_, _ = w.Write(data) // a client that went away is no concern of ours
 }
 
-// serveOperator answers the calls of the operator API in the encoding that is accepted.
+// serveOperator answers the calls of the operator API in the encoding that is accepted (Master::Http::api in src/master/http.cpp).
 func (n *masterNode) serveOperator(w http.ResponseWriter, r *http.Request) {
-	codec, ok := wire.CodecOf(r.Header.Get("Content-Type"))
-	if !ok {
-		http.Error(w, "Expecting 'Content-Type' of application/json or application/x-protobuf", http.StatusUnsupportedMediaType)
-		return
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var call pb.Call
-	if err == nil {
-		err = codec.Decode(body, &call)
-	}
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	if call.Type == pb.Call_UNKNOWN {
-		http.Error(w, "Failed to validate master::Call: Expecting 'type' to be present", http.StatusBadRequest)
-		return
-	}
-	if changes(call.Type) {
+	codec, refusal := readOperatorCall(r, &call, func() string { return operatorCallProblem(&call) })
+	switch {
+	case refusal.status != 0:
+		http.Error(w, refusal.text, refusal.status)
+	case changes(call.Type):
 		n.changeAndAnswer(w, &call)
-		return
+	default:
+		n.readAndAnswer(w, codec, &call)
 	}
+}
+
+// readOperatorCall reads a call of the operator API of the master or an agent, and returns the encoding of the answer, or an HTTP
+// status and the reason.
+func readOperatorCall(r *http.Request, call wire.Message, problem func() string) (wire.Codec, answer) {
+	if _, refusal := readCall(r, call); refusal.status != 0 {
+		return 0, refusal
+	}
+	if text := problem(); text != "" {
+		return 0, refused(text)
+	}
+	codec, ok := wire.Accepted(r.Header["Accept"])
+	if !ok {
+		return 0, answer{http.StatusNotAcceptable, "Expecting 'Accept' to allow 'application/x-protobuf' or 'application/json'"}
+	}
+	return codec, answer{}
+}
+
+// readAndAnswer answers a call that only reads.
+func (n *masterNode) readAndAnswer(w http.ResponseWriter, codec wire.Codec, call *pb.Call) {
 	response := &pb.Response{Type: pb.Response_Type(pb.Response_Type_value[call.Type.String()])}
 	known := false
-	if !n.owner.look(func() { known = n.master.respond(call.Type, response) }) {
+	if !n.owner.look(func() { known = n.respond(call.Type, response) }) {
 		http.Error(w, "the master has ended", http.StatusServiceUnavailable)
 		return
 	}
 	if !known {
-		http.Error(w, "The local Mesos does not know the call "+call.Type.String(), http.StatusNotImplemented)
+		http.Error(w, notKnown(call.Type), http.StatusNotImplemented)
 		return
 	}
-	if accept, ok := wire.CodecOf(r.Header.Get("Accept")); ok {
-		codec = accept
-	}
-	writeResponse(w, codec, response)
-}
-
-func writeResponse(w http.ResponseWriter, codec wire.Codec, response *pb.Response) {
 	if codec == wire.JSON {
 		writeJSON(w, newerFields(wire.Tree(response)))
 		return
 	}
-	data, err := codec.Encode(response)
+	writeProtobuf(w, response)
+}
+
+func notKnown(call fmt.Stringer) string {
+	return "The local Mesos does not know the call " + call.String()
+}
+
+func writeProtobuf(w http.ResponseWriter, response wire.Message) {
+	data, err := response.Marshal()
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", codec.String())
+	w.Header().Set("Content-Type", wire.Protobuf.String())
 	_, _ = w.Write(data) // a client that went away is no concern of ours
 }
 
@@ -154,6 +164,14 @@ func list(tree map[string]any, section, name string) []map[string]any {
 }
 
 // respond fills in the answer to a call; false means that it does not know the call.
+func (n *masterNode) respond(call pb.Call_Type, r *pb.Response) bool {
+	if call == pb.Call_GET_FLAGS {
+		r.GetFlags = &pb.Response_GetFlags{Flags: flagMessages(n.flags())}
+		return true
+	}
+	return n.master.respond(call, r)
+}
+
 func (m *master) respond(call pb.Call_Type, r *pb.Response) bool {
 	switch call {
 	case pb.Call_GET_HEALTH:
@@ -171,6 +189,11 @@ func (m *master) respond(call pb.Call_Type, r *pb.Response) bool {
 	case pb.Call_GET_MASTER:
 		info, started := m.info, float64(m.started.UnixNano())/1e9
 		r.GetMaster = &pb.Response_GetMaster{MasterInfo: &info, StartTime: &started, ElectedTime: &started}
+	case pb.Call_GET_ROLES:
+		r.GetRoles = m.getRoles()
+	case pb.Call_GET_WEIGHTS: // there are none: every role's weight is 1
+	case pb.Call_GET_OPERATIONS:
+		r.GetOperations = &pb.Response_GetOperations{} // reservations are made at once
 	case pb.Call_GET_QUOTA:
 		r.GetQuota = &pb.Response_GetQuota{Status: m.quotas.status()}
 	case pb.Call_GET_STATE:
@@ -189,7 +212,7 @@ func (m *master) respond(call pb.Call_Type, r *pb.Response) bool {
 
 func (m *master) getAgents() *pb.Response_GetAgents {
 	out := &pb.Response_GetAgents{}
-	for _, a := range m.sortedAgents() {
+	for _, a := range m.registeredAgents() {
 		pid, d := a.pid(), m.upkeep.deactivated[a.id]
 		deactivated := d != nil
 		view := pb.Response_GetAgents_Agent{
@@ -234,7 +257,7 @@ func (m *master) getFrameworks() *pb.Response_GetFrameworks {
 
 func (m *master) getExecutors() *pb.Response_GetExecutors {
 	out := &pb.Response_GetExecutors{}
-	for _, a := range m.sortedAgents() {
+	for _, a := range m.registeredAgents() {
 		for _, x := range a.executors {
 			out.Executors = append(out.Executors, pb.Response_GetExecutors_Executor{ExecutorInfo: x.info, AgentID: mesos.AgentID{Value: string(a.id)}})
 		}

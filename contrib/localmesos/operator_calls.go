@@ -28,14 +28,19 @@ func changes(kind pb.Call_Type) bool {
 	return false
 }
 
-// operatorCallProblem returns what makes an operator's call malformed, in Mesos's words, or "".
+// operatorCallProblem returns what makes an operator's call malformed, in Mesos's words, or "" (master::call::validate in
+// src/master/validation.cpp).
 func operatorCallProblem(call *pb.Call) string {
 	const prefix = "Failed to validate master::Call: "
+	if call.Type == pb.Call_UNKNOWN {
+		return prefix + "Expecting 'type' to be present"
+	}
 	for _, field := range []struct {
 		kind    pb.Call_Type
 		name    string
 		present bool
 	}{
+		{pb.Call_GET_METRICS, "get_metrics", call.GetMetrics != nil},
 		{pb.Call_UPDATE_MAINTENANCE_SCHEDULE, "update_maintenance_schedule", call.UpdateMaintenanceSchedule != nil},
 		{pb.Call_START_MAINTENANCE, "start_maintenance", call.StartMaintenance != nil},
 		{pb.Call_STOP_MAINTENANCE, "stop_maintenance", call.StopMaintenance != nil},
@@ -81,7 +86,7 @@ func (m *master) change(call *pb.Call) answer {
 	case pb.Call_UNRESERVE_RESOURCES:
 		return m.reserve(call.UnreserveResources.AgentID, call.UnreserveResources.Resources, true)
 	}
-	return answer{status: http.StatusNotImplemented, text: "The local Mesos does not know the call " + call.Type.String()}
+	return answer{status: http.StatusNotImplemented, text: notKnown(call.Type)}
 }
 
 // changeAndAnswer lets the master carry a call out and answers with what it says.

@@ -119,8 +119,7 @@ func (q quotas) status() quota.QuotaStatus {
 		config := q[role]
 		info := quota.QuotaInfo{Role: &role}
 		for name, amount := range config.Guarantees {
-			all := "*"
-			info.Guarantee = append(info.Guarantee, mesos.Resource{Name: name, Type: mesos.SCALAR.Enum(), Scalar: &amount, Role: &all})
+			info.Guarantee = append(info.Guarantee, mesos.Resource{Name: name, Type: mesos.SCALAR.Enum(), Scalar: &amount})
 		}
 		slices.SortFunc(info.Guarantee, func(a, b mesos.Resource) int { return cmp.Compare(a.Name, b.Name) })
 		status.Infos = append(status.Infos, info)

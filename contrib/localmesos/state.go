@@ -40,14 +40,10 @@ func seconds(t time.Time) wire.Float {
 	return wire.Float(float64(t.UnixNano()) / 1e9)
 }
 
-func (m *master) stateView() any {
+func (m *master) stateView() map[string]any {
 	info := m.info
-	slaves, unreachable, active := []any{}, 0, 0
-	for _, a := range m.sortedAgents() {
-		if a.unreachable {
-			unreachable++
-			continue
-		}
+	slaves, active := []any{}, 0
+	for _, a := range m.registeredAgents() {
 		slaves = append(slaves, m.agentView(a))
 		active += boolToInt(m.offersOf(a))
 	}
@@ -62,16 +58,16 @@ func (m *master) stateView() any {
 	}
 	return merged(version(), map[string]any{
 		"id": info.ID, "pid": info.GetPID(), "hostname": info.GetHostname(), "leader": info.GetPID(), "leader_info": wire.Tree(&info),
-		"start_time": seconds(m.started), "elected_time": seconds(m.started), "capabilities": capabilities, "flags": map[string]any{},
+		"start_time": seconds(m.started), "elected_time": seconds(m.started), "capabilities": capabilities,
 		"slaves": slaves, "activated_slaves": wire.Float(active), "deactivated_slaves": wire.Float(len(slaves) - active),
-		"unreachable_slaves": wire.Float(unreachable), "recovered_slaves": []any{},
+		"unreachable_slaves": wire.Float(m.unreachable()), "recovered_slaves": []any{},
 		"frameworks": frameworks, "completed_frameworks": removed, "unregistered_frameworks": []any{}, "orphan_tasks": []any{},
 	})
 }
 
 func (m *master) slavesView() any {
 	slaves := []any{}
-	for _, a := range m.sortedAgents() {
+	for _, a := range m.registeredAgents() {
 		view := m.agentView(a)
 		unreserved, reserved := a.total.split()
 		full := map[string]any{}
@@ -169,7 +165,7 @@ func (f *framework) taskViews() map[string]any {
 
 func (m *master) executorViews(f *framework) []any {
 	out := []any{}
-	for _, a := range m.sortedAgents() {
+	for _, a := range m.registeredAgents() {
 		for key, x := range a.executors {
 			if key.framework == f.id {
 				out = append(out, map[string]any{
@@ -266,7 +262,7 @@ func offered[M ~map[K]*offer, K comparable](offers M) pool {
 
 func (m *master) usedBy(f *framework) pool {
 	var out pool
-	for _, a := range m.agents {
+	for _, a := range m.registeredAgents() {
 		for key, x := range a.executors {
 			if key.framework == f.id {
 				out = out.plus(x.used)
@@ -274,7 +270,9 @@ func (m *master) usedBy(f *framework) pool {
 		}
 	}
 	for _, t := range f.tasks {
-		out = out.plus(t.used)
+		if !t.agent.unreachable {
+			out = out.plus(t.used)
+		}
 	}
 	slices.SortStableFunc(out, func(a, b amount) int { return cmp.Compare(a.name, b.name) })
 	return out
@@ -282,6 +280,16 @@ func (m *master) usedBy(f *framework) pool {
 
 func (m *master) sortedAgents() []*agentEntry {
 	return slices.SortedFunc(maps.Values(m.agents), func(a, b *agentEntry) int { return cmp.Compare(a.id, b.id) })
+}
+
+// registeredAgents returns the agents in order, without the unreachable ones: of these a real master knows only the ids.
+func (m *master) registeredAgents() []*agentEntry {
+	return slices.DeleteFunc(m.sortedAgents(), func(a *agentEntry) bool { return a.unreachable })
+}
+
+// unreachable counts the unreachable agents, with those that did not come back to this master.
+func (m *master) unreachable() int {
+	return len(m.registry.lost) + len(m.agents) - len(m.registeredAgents())
 }
 
 func (m *master) sortedFrameworks() []*framework {

@@ -3,6 +3,7 @@ package wire
 import (
 	"fmt"
 	"io"
+	"mime"
 	"reflect"
 	"strconv"
 	"strings"
@@ -39,6 +40,34 @@ func CodecOf(contentType string) (c Codec, ok bool) {
 		return Protobuf, true
 	}
 	return 0, false
+}
+
+// Accepted returns the codec of an answer to a request with these Accept headers: JSON if they allow it, else protobuf. Without a
+// header, any is allowed (Request::acceptsMediaType in 3rdparty/libprocess/src/http.cpp).
+func Accepted(headers []string) (c Codec, ok bool) {
+	for _, c := range []Codec{JSON, Protobuf} {
+		if headers == nil || accepts(strings.Join(headers, ","), c.String()) {
+			return c, true
+		}
+	}
+	return 0, false
+}
+
+// accepts looks for the media type, then for its kind, then for any. The first that is named decides.
+func accepts(header, media string) bool {
+	kind, _, _ := strings.Cut(media, "/")
+	for _, candidate := range []string{media, kind + "/*", "*/*"} {
+		for item := range strings.SplitSeq(header, ",") {
+			name, parameters, err := mime.ParseMediaType(item)
+			if err != nil || name != candidate {
+				continue
+			}
+			q, given := parameters["q"]
+			weight, err := strconv.ParseFloat(q, 64)
+			return !given || err == nil && weight > 0
+		}
+	}
+	return false
 }
 
 // Message is a generated mesos-go message.

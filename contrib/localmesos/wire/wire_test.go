@@ -107,6 +107,21 @@ func TestMediaTypes(t *testing.T) {
 	}
 }
 
+func TestAnswerIsInJSONIfThatIsAccepted(t *testing.T) {
+	for header, want := range map[string]Codec{
+		"application/json": JSON, "text/html, Application/JSON ;q=0.1": JSON, "*/*": JSON, "application/*;q=1": JSON,
+		"application/x-protobuf": Protobuf, "application/x-protobuf;q=0.9,application/json;q=0": Protobuf, "application/json;q=x, */*": Protobuf,
+		"": 0, "text/html": 0, "application/json;q=0": 0, "*/*;q=0": 0, ";;,,": 0, "application/jso": 0,
+	} {
+		if got, ok := Accepted([]string{header}); got != want || ok != (want != 0) {
+			t.Errorf("Accept: %q gets %v", header, got)
+		}
+	}
+	if got, ok := Accepted(nil); !ok || got != JSON {
+		t.Errorf("without a header: %v", got)
+	}
+}
+
 func TestRecordStartsWithItsLength(t *testing.T) {
 	var out strings.Builder
 	if err := WriteRecord(&out, []byte("hello")); err != nil || out.String() != "5\nhello" {
