@@ -48,6 +48,9 @@ func Run(args []string, out, errs io.Writer) int {
 	if err == nil {
 		return 0
 	}
+	if status, ok := statusOf(err); ok {
+		return status
+	}
 	err = explainFlag(cmd, err) // cobra does not call SetFlagErrorFunc for flags before a command
 	var wrong usageError
 	if errors.As(err, &wrong) {
@@ -88,7 +91,7 @@ agent that sends an offer becomes a node. All roles of a cluster are in this one
 To try it on this machine, as root: km up`,
 		SilenceUsage:     true,
 		SilenceErrors:    true,
-		TraverseChildren: true, // kubectl and etcdctl parse their own flags, so ours come before the command
+		TraverseChildren: true, // kubectl, kubecfg and etcdctl parse their own flags, so ours come before the command
 		Args:             unknownCommand, DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("version") {
@@ -111,7 +114,7 @@ To try it on this machine, as root: km up`,
 		flag.Hidden, flag.Changed = true, false
 	}
 	for group, commands := range map[string][]*cobra.Command{
-		"use":  {configurable(upCommand(&c)), nodesCommand(&c), tasksCommand(&c), queueCommand(&c), offersCommand(&c), nodeCommand(&c), assignerCommand(&c), secretsCommand(&c), kubectlCommand(&c), etcdctlCommand(&c)},
+		"use":  {configurable(upCommand(&c)), nodesCommand(&c), tasksCommand(&c), queueCommand(&c), offersCommand(&c), nodeCommand(&c), assignerCommand(&c), secretsCommand(&c), kubectlCommand(&c), kubecfgCommand(&c), etcdctlCommand(&c)},
 		"run":  {configurable(apiserverCommand(&c)), configurable(schedulerCommand(&c)), configurable(dnsCommand(&c)), localMesosCommand(&c)},
 		"node": {configurable(minionCommand(&c)), kubelet, proxy},
 	} {

@@ -27,7 +27,7 @@ import (
 // overrides both. The error is statedir.ErrNoCluster if none of them names a cluster. If kubectl fails, the process exits
 // with kubectl's message and exit code.
 func Kubectl(dir statedir.Dir, args []string) error {
-	dir, args = takeStateDir(dir, args)
+	dir, args = TakeStateDir(dir, args)
 	if os.Getenv("KUBECONFIG") == "" && !given(args, "kubeconfig", "server", "s") {
 		if err := useKubeconfig(dir, args); err != nil {
 			return err
@@ -47,7 +47,7 @@ func Kubectl(dir statedir.Dir, args []string) error {
 // overrides both, and then the user must give the certificates too. The error is statedir.ErrNoCluster if none of them names
 // an etcd. If etcdctl fails, the process exits.
 func Etcdctl(dir statedir.Dir, args []string) error {
-	dir, args = takeStateDir(dir, args)
+	dir, args = TakeStateDir(dir, args)
 	if os.Getenv("ETCDCTL_ENDPOINTS") == "" && !given(args, "endpoints") {
 		if err := useEtcd(dir, args); err != nil {
 			return err
@@ -107,8 +107,9 @@ func needsCluster(args []string) bool {
 	return !slices.Contains([]string{"help", "completion", "options", "__complete", "__completeNoDesc"}, args[0])
 }
 
-// takeStateDir removes --state-dir from the arguments and returns its value, or dir. Neither program has a flag of that name.
-func takeStateDir(dir statedir.Dir, args []string) (statedir.Dir, []string) {
+// TakeStateDir removes --state-dir from the arguments and returns its value, or dir. The programs that get the others have no flag of
+// that name.
+func TakeStateDir(dir statedir.Dir, args []string) (statedir.Dir, []string) {
 	for i, arg := range ownFlags(args) {
 		if value, ok := strings.CutPrefix(arg, "--state-dir="); ok {
 			return statedir.Dir(value), slices.Concat(args[:i], args[i+1:])

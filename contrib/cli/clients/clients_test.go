@@ -138,7 +138,7 @@ func TestStateDirIsTakenOutOfTheArguments(t *testing.T) {
 		{args: []string{"exec", "p", "--", "run", "--state-dir=/s"}, want: []string{"default", "exec", "p", "--", "run", "--state-dir=/s"}},
 	} {
 		before := slices.Clone(test.args)
-		dir, rest := takeStateDir("default", test.args)
+		dir, rest := TakeStateDir("default", test.args)
 		if diff := cmp.Diff(test.want, append([]string{string(dir)}, rest...)); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", test.args, diff)
 		}
