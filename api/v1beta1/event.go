@@ -68,7 +68,10 @@ func OverlayEvent(stored *v1.Event, e *Event) (*v1.Event, error) {
 	was, next := FromV1Event(stored), e.ToV1()
 	o := stored.DeepCopy()
 	e.overlay(&o.ObjectMeta, o.Labels)
-	o.InvolvedObject, o.Reason, o.Message = next.InvolvedObject, next.Reason, next.Message
+	o.Reason, o.Message = next.Reason, next.Message
+	if e.InvolvedObject != was.InvolvedObject {
+		o.InvolvedObject = next.InvolvedObject
+	}
 	if e.Status != was.Status {
 		o.Action = next.Action
 	}

@@ -203,10 +203,9 @@ func overlayProbe(o, next *v1.Probe, wasShown bool) *v1.Probe {
 	switch {
 	case next == nil && wasShown:
 		return nil
-	case next == nil || o == nil:
-		if next == nil {
-			return o
-		}
+	case next == nil:
+		return o
+	case o == nil:
 		return next
 	}
 	o.InitialDelaySeconds = next.InitialDelaySeconds
@@ -226,12 +225,13 @@ func overlayLifecycle(o, next *v1.Lifecycle) *v1.Lifecycle {
 	if o == nil {
 		return next
 	}
-	if next == nil {
+	removed := next == nil
+	if removed {
 		next = &v1.Lifecycle{}
 	}
 	o.PostStart = overlayHandler(o.PostStart, next.PostStart)
 	o.PreStop = overlayHandler(o.PreStop, next.PreStop)
-	if *o == (v1.Lifecycle{}) {
+	if removed && *o == (v1.Lifecycle{}) {
 		return nil
 	}
 	return o
