@@ -150,6 +150,7 @@ func (podNetwork) Keep(context.Context, []string) error { return nil }
 // node is a server for tests, with clients of it.
 type node struct {
 	runtimeapi.RuntimeServiceClient
+	server *Server // for what CRI has no call for
 	images runtimeapi.ImageServiceClient
 	root   string
 	name   string
@@ -206,6 +207,7 @@ func (n *node) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	n.server = server
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx) }()
 	conn, err := grpc.NewClient("unix://"+n.socket(), grpc.WithTransportCredentials(insecure.NewCredentials()),

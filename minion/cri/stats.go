@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -265,8 +264,8 @@ func memoryUsage(now sample) *runtimeapi.MemoryUsage {
 		PageFaults:      &runtimeapi.UInt64Value{Value: first("total_pgfault", "pgfault")},
 		MajorPageFaults: &runtimeapi.UInt64Value{Value: first("total_pgmajfault", "pgmajfault")},
 	}
-	if m.Usage.Limit > 0 && m.Usage.Limit < math.MaxInt64/2 {
-		usage.AvailableBytes = &runtimeapi.UInt64Value{Value: m.Usage.Limit - min(m.Usage.Limit, workingSet)}
+	if limit := memoryLimit(now); limit > 0 {
+		usage.AvailableBytes = &runtimeapi.UInt64Value{Value: limit - min(limit, workingSet)}
 	}
 	return usage
 }
@@ -355,21 +354,26 @@ func addTo(sum, value *runtimeapi.UInt64Value) {
 	}
 }
 
-// networkUsage returns the traffic of the pod's interfaces except loopback. A pod on the host network has no figures of its own.
-func networkUsage(sandbox container.InspectResponse, now time.Time) *runtimeapi.NetworkUsage {
-	usage := &runtimeapi.NetworkUsage{Timestamp: now.UnixNano()}
+// podDevices returns the network devices of a sandbox except loopback. A pod on the host network has none of its own.
+func podDevices(sandbox container.InspectResponse) procfs.NetDev {
 	if !sandbox.Config.NetworkDisabled {
-		return usage
+		return nil
 	}
 	process, err := procfs.NewFS(fmt.Sprintf("/proc/%d", sandbox.State.Pid))
 	if err != nil {
-		return usage // it has just exited
+		return nil // it has just exited
 	}
 	devices, err := process.NetDev()
 	if err != nil {
-		return usage
+		return nil
 	}
 	delete(devices, "lo")
+	return devices
+}
+
+// networkUsage returns the traffic of the pod's own devices.
+func networkUsage(sandbox container.InspectResponse, now time.Time) *runtimeapi.NetworkUsage {
+	usage, devices := &runtimeapi.NetworkUsage{Timestamp: now.UnixNano()}, podDevices(sandbox)
 	for _, name := range slices.Sorted(maps.Keys(devices)) {
 		d := devices[name]
 		usage.Interfaces = append(usage.Interfaces, &runtimeapi.NetworkInterfaceUsage{
