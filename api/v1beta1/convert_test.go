@@ -108,6 +108,7 @@ func TestFieldsBecomeThoseOfV1(t *testing.T) {
 				return []any{e.InvolvedObject, e.Action, e.Reason, e.Message, e.Source.Component, e.Type, e.LastTimestamp.UTC().Format("2006-01-02")}
 			},
 			[]any{v1.ObjectReference{Kind: "Pod", Name: "p", Namespace: "n", UID: "u", FieldPath: "f"}, "running", "r", "m", "kubelet", "Normal", "2014-10-22"}},
+		{"event with one of today's types", "Event", `{"status":"Warning"}`, func(o metav1.Object) any { return o.(*v1.Event).Type + o.(*v1.Event).Action }, "Warning"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -23,7 +23,7 @@ type head struct {
 
 // Decode reads an object that a client sends to a resource: JSON or YAML. Kind and version may be missing. The result has the kind
 // of the resource and this version, whichever of the versions the body names: their shapes are the same. Unknown fields are ignored,
-// and numbers are taken for strings, as in 2014.
+// and numbers are taken for strings but in the metadata, as in 2014.
 //
 // What cannot be read is a *Status 400; a list where a map of labels belongs, 422.
 func Decode(body []byte, r Resource, version string) (Object, error) {
@@ -104,12 +104,15 @@ func plain(err error) error {
 }
 
 func wrongType(e *json.UnmarshalTypeError) string {
-	where := e.Field
+	where := fieldOf(e)
 	if where == "" {
 		where = "the body"
 	}
 	return fmt.Sprintf("%s: cannot read %s as %s", where, e.Value, wanted(e.Type))
 }
+
+// fieldOf is the path of the field that does not fit.
+func fieldOf(e *json.UnmarshalTypeError) string { return strings.TrimPrefix(e.Field, "Meta.") }
 
 func wanted(t reflect.Type) string {
 	switch t.Kind() {
@@ -131,8 +134,8 @@ func unreadable(err error, r Resource, h head) error {
 	if errors.As(err, &wrong) && wrong.Value == "array" && wrong.Type == reflect.TypeFor[map[string]string]() {
 		return causes{{
 			Reason:  string(metav1.CauseTypeFieldValueInvalid),
-			Message: wrong.Field + ": invalid value 'a list': write a map (name: nginx), not a list (- name: nginx)",
-			Field:   wrong.Field,
+			Message: fieldOf(wrong) + ": invalid value 'a list': write a map (name: nginx), not a list (- name: nginx)",
+			Field:   fieldOf(wrong),
 		}}.invalid(r.Singular, h.ID)
 	}
 	return badRequest("couldn't read the %s: %v", r.Singular, plain(err))

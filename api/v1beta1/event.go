@@ -5,9 +5,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// ToV1 converts an event that is created. Today's events have no status, so it is kept as what was done (action).
+// ToV1 converts an event that is created. Today's events have no status. It is kept as what was done (action), unless it is one of
+// today's types.
 func (e *Event) ToV1() *v1.Event {
-	return &v1.Event{
+	o := &v1.Event{
 		ObjectMeta: e.objectMeta(nil),
 		InvolvedObject: v1.ObjectReference{
 			Kind:            e.InvolvedObject.Kind,
@@ -18,7 +19,6 @@ func (e *Event) ToV1() *v1.Event {
 			ResourceVersion: e.InvolvedObject.ResourceVersion,
 			FieldPath:       e.InvolvedObject.FieldPath,
 		},
-		Action:         e.Status,
 		Reason:         e.Reason,
 		Message:        e.Message,
 		Source:         v1.EventSource{Component: e.Source},
@@ -27,6 +27,12 @@ func (e *Event) ToV1() *v1.Event {
 		Count:          1,
 		Type:           v1.EventTypeNormal,
 	}
+	if e.Status == v1.EventTypeNormal || e.Status == v1.EventTypeWarning {
+		o.Type = e.Status
+	} else {
+		o.Action = e.Status
+	}
+	return o
 }
 
 // FromV1Event converts an event. What has no action shows its type, Normal or Warning, as its status.
@@ -73,7 +79,7 @@ func OverlayEvent(stored *v1.Event, e *Event) (*v1.Event, error) {
 		o.InvolvedObject = next.InvolvedObject
 	}
 	if e.Status != was.Status {
-		o.Action = next.Action
+		o.Action, o.Type = next.Action, next.Type
 	}
 	if e.Source != was.Source {
 		o.Source.Component = next.Source.Component
