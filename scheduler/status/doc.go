@@ -8,9 +8,10 @@
 //	/debug/tasks    the tasks: a JSON list of scheduler.LiveTask
 //	/debug/queue    the waiting pods in order of arrival: a JSON list of scheduler.WaitingPod
 //	/debug/nodes    the nodes of Mesos agents, with their minions: a JSON list of scheduler.LiveNode
+//	/debug/pprof/   Go profiles (package profiling)
 //
 // Unauthenticated callers get only /healthz. The other paths need a client certificate from the cluster's CA, of group
-// system:masters or of the scheduler's own user. A scheduler that does not lead answers /debug with 503.
+// system:masters or, but for the profiles, of the scheduler's own user. A scheduler that does not lead answers /debug with 503.
 //
 // The leader election record has the leader's identity and address (SchedulerName, FindLeader).
 //

@@ -62,7 +62,7 @@ func TestClientThatSendsItsRequestSlowlyIsCutOff(t *testing.T) {
 				time.Sleep(time.Second)
 				_, err = secured.Write([]byte("x"))
 			}
-			if took := time.Since(began); took > 2*requestTimeout {
+			if took := time.Since(began); took > 2*limits.Request {
 				t.Errorf("slow %s: it was connected for %s, %v", name, took, err)
 			}
 		})
@@ -87,10 +87,10 @@ func TestSilentConnectionsAreFewAndShort(t *testing.T) {
 			}()
 		}
 		synctest.Wait()
-		if len(open) > maxPerClient {
-			t.Errorf("one client has %d connections open, want %d at most", len(open), maxPerClient)
+		if len(open) > limits.PerClient {
+			t.Errorf("one client has %d connections open, want %d at most", len(open), limits.PerClient)
 		}
-		time.Sleep(requestTimeout)
+		time.Sleep(limits.Request)
 		synctest.Wait()
 		if len(open) > 0 {
 			t.Errorf("%d connections are still open", len(open))

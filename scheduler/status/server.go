@@ -3,14 +3,13 @@ package status
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	stdlog "log"
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -23,25 +22,22 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/connlimit"
+	"github.com/k8sm/k8sm/api/profiling"
 	"github.com/k8sm/k8sm/scheduler"
 )
 
 // DefaultAddress is the default of --status-address. It has the port of the stock kube-scheduler.
 const DefaultAddress = "127.0.0.1:10259"
 
-// admins is the group whose members may do everything in a Kubernetes cluster
+// adminGroup is the group whose members may do everything in a Kubernetes cluster
 // (https://kubernetes.io/docs/reference/access-authn-authz/rbac/#user-facing-roles).
 const adminGroup = "system:masters"
 
 // answerTimeout bounds how long a request waits for a scheduler that is busy.
 const answerTimeout = 10 * time.Second
 
-const (
-	requestTimeout = 10 * time.Second // for a client to send its request
-	sendTimeout    = time.Minute      // for it to take the answer
-	maxConnections = 512
-	maxPerClient   = 128 // of one address, which may be loopback's
-)
+// limits of clients. One address may be loopback's.
+var limits = connlimit.Limits{Connections: 512, PerClient: 128, Header: 5 * time.Second, Request: 10 * time.Second, Answer: time.Minute}
 
 // Source has the state to show. Its methods are called concurrently.
 type Source interface {
@@ -122,23 +118,9 @@ func (s *Server) Close() error { return s.listener.Close() }
 
 // Run serves until ctx ends, and then returns nil.
 func (s *Server) Run(ctx context.Context) error {
-	tlsErrors := log.StandardLogger().WriterLevel(log.DebugLevel) // failed handshakes are the clients' problem
-	defer tlsErrors.Close()
-	server := &http.Server{
-		Handler: connlimit.Requests(s.handler()), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: requestTimeout, WriteTimeout: sendTimeout,
-		IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: stdlog.New(tlsErrors, "", 0), BaseContext: func(net.Listener) context.Context { return ctx },
-	}
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		_ = server.Close() // clients can ask again
-	})
-	err := server.Serve(tls.NewListener(connlimit.Listener(s.listener, maxConnections, maxPerClient), s.secured))
-	if stop() { // ctx has not ended
+	if err := limits.Serve(ctx, s.listener, s.secured, s.handler()); err != nil {
 		return fmt.Errorf("cannot serve the scheduler's status any more: %w", err)
 	}
-	<-stopped
 	return nil
 }
 
@@ -152,29 +134,26 @@ func (s *Server) handler() http.Handler {
 	protected.Handle("GET "+nodesPath, show(s.source.Nodes))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.Handle("/", authorized(protected))
+	mux.Handle(profiling.Path, authorized(profiling.Handler()))
+	mux.Handle("/", authorized(protected, api.SchedulerUser))
 	return mux
 }
 
-// authorized lets only administrators and the scheduler's own user pass, by their verified certificates.
-func authorized(next http.Handler) http.Handler {
+// authorized lets only administrators and these users pass, by their verified certificates.
+func authorized(next http.Handler, users ...string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TLS.VerifiedChains) == 0 {
 			http.Error(w, "a client certificate from the cluster's CA is required", http.StatusUnauthorized)
 			return
 		}
-		caller := r.TLS.VerifiedChains[0][0]
-		if !isAuthorized(caller) {
-			http.Error(w, fmt.Sprintf("user %q is neither in group %s nor %s", caller.Subject.CommonName, adminGroup, api.SchedulerUser),
+		caller := r.TLS.VerifiedChains[0][0].Subject
+		if !slices.Contains(caller.Organization, adminGroup) && !slices.Contains(users, caller.CommonName) {
+			http.Error(w, fmt.Sprintf("user %q may not read this: it is for %s", caller.CommonName, strings.Join(append([]string{"group " + adminGroup}, users...), " and ")),
 				http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-func isAuthorized(caller *x509.Certificate) bool {
-	return slices.Contains(caller.Subject.Organization, adminGroup) || caller.Subject.CommonName == api.SchedulerUser
 }
 
 // show serves the result of read as JSON.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -139,6 +140,25 @@ func TestOtherUsersAreForbidden(t *testing.T) {
 	}
 }
 
+func TestProfilesAreForAdministrators(t *testing.T) {
+	d := cluster(t)
+	address := serve(t, d, fakeSource{})
+	for kubeconfig, want := range map[string]string{d.AdminKubeconfig(): "goroutine profile", d.SchedulerKubeconfig(): "403"} {
+		answer := ""
+		body, err := client(t, kubeconfig, address).open(t.Context(), "/debug/pprof/goroutine?debug=1")
+		if err != nil {
+			answer = err.Error()
+		} else {
+			text, _ := io.ReadAll(body)
+			body.Close()
+			answer = string(text)
+		}
+		if !strings.Contains(answer, want) {
+			t.Errorf("%s gets %.200s, want %s", kubeconfig, answer, want)
+		}
+	}
+}
+
 func TestCertificateOfAnotherClusterIsRefused(t *testing.T) {
 	d, other := cluster(t), cluster(t)
 	address := serve(t, d, fakeSource{})
@@ -170,7 +190,7 @@ func TestUnauthenticatedCallersGetOnlyHealthz(t *testing.T) {
 	defer nobody.CloseIdleConnections()
 	for path, want := range map[string]int{
 		"/healthz": http.StatusOK, "/metrics": http.StatusUnauthorized, "/debug/offers": http.StatusUnauthorized,
-		"/debug/tasks": http.StatusUnauthorized, "/debug/queue": http.StatusUnauthorized, "/debug/nodes": http.StatusUnauthorized, "/": http.StatusUnauthorized,
+		"/debug/tasks": http.StatusUnauthorized, "/debug/queue": http.StatusUnauthorized, "/debug/nodes": http.StatusUnauthorized, "/debug/pprof/heap": http.StatusUnauthorized, "/": http.StatusUnauthorized,
 		"/healthz/../metrics": http.StatusUnauthorized,
 	} {
 		response, err := nobody.Get("https://" + address + path)
