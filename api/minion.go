@@ -97,6 +97,8 @@ type MinionConfig struct {
 	// TLSCipherSuites and TLSMinVersion are those of the kubelet's server, in Go's names.
 	TLSCipherSuites []string `json:"tlsCipherSuites,omitempty"`
 	TLSMinVersion   string   `json:"tlsMinVersion,omitempty"`
+	// StatusPort is the port of the minion's metrics; 0 means any free one.
+	StatusPort *int `json:"statusPort,omitempty"`
 	// KubeletArgs are flags of the kubelet, as NAME=VALUE, that come after the minion's own.
 	KubeletArgs []string `json:"kubeletArgs,omitempty"`
 	// ProxyConfig has fields of kube-proxy's configuration, in the form of
@@ -146,6 +148,8 @@ const (
 	DefaultSeccomp      = true
 	// DefaultPodPidsLimit is far more than a usual pod has, and far less than a machine (kernel.pid_max is 32768 or more).
 	DefaultPodPidsLimit = 4096
+	// DefaultStatusPort is next to those of Kubernetes' own programs.
+	DefaultStatusPort   = 10268
 	DefaultEvictionHard = "memory.available<100Mi,nodefs.available<1Gi,imagefs.available<1Gi"
 )
 
@@ -224,6 +228,9 @@ func (c MinionConfig) Validate() error {
 	}
 	if limit := c.PodPidsLimit; limit != nil && *limit != -1 && *limit < 1 {
 		return fmt.Errorf("cannot use --pod-max-pids=%d: give a number above 0, or -1 for no limit", *limit)
+	}
+	if port := c.StatusPort; port != nil && (*port < 0 || *port > 65535) {
+		return fmt.Errorf("cannot use --minion-status-port=%d: give a port, or 0 for any free one", *port)
 	}
 	if _, _, err := c.NodePortRange(); err != nil {
 		return fmt.Errorf("cannot use --service-node-port-range=%s: %w", c.NodePorts, err)

@@ -29,11 +29,16 @@ const (
 	AnnotationKMVersion = "k8sm.io/km-version"
 	// AnnotationMinionStarted is the minion's start time in RFC 3339: another time means another minion.
 	AnnotationMinionStarted = "k8sm.io/minion-started"
+	// AnnotationStatusPort is the port at which the minion serves its metrics, at the node's first InternalIP. A scraper that trusts it
+	// trusts no more than the node: it has to check the certificate for the node's name or address.
+	AnnotationStatusPort = "k8sm.io/status-port"
 )
 
 // NodeOwnAnnotations are those with KeyPrefix that a node may write on its own Node object. All others, and all such labels, are the
 // scheduler's: other nodes trust them.
-func NodeOwnAnnotations() []string { return []string{AnnotationKMVersion, AnnotationMinionStarted} }
+func NodeOwnAnnotations() []string {
+	return []string{AnnotationKMVersion, AnnotationMinionStarted, AnnotationStatusPort}
+}
 
 // NodeOperatorAnnotations are those that operators may write, too.
 func NodeOperatorAnnotations() []string { return []string{AnnotationRollout} }

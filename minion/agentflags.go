@@ -2,6 +2,7 @@ package minion
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -17,25 +18,25 @@ func (n *node) noteFlags(ctx context.Context) {
 		n.log.WithError(err).Debug("cannot read the agent's flags: not checking them for port isolation")
 		return
 	}
-	if problem := portsProblem(flags); problem != "" {
+	if problem := portsProblem(flags, kubeletPort, *n.cluster.StatusPort); problem != "" {
 		n.problems = append(n.problems, problem)
 		n.log.Warn(problem)
 	}
 }
 
-// portsProblem describes the problem if an agent with these flags would kill the executor because of the ports on which kubelet and
-// proxy listen. The isolator network/ports looks for listening sockets of processes in the container's cgroups. It destroys the
+// portsProblem describes the problem if an agent with these flags would kill the executor because of the ports on which minion and
+// kubelet listen. The isolator network/ports looks for listening sockets of processes in the container's cgroups. It destroys the
 // container if a port is not among the executor's resources (src/slave/containerizer/mesos/isolators/network/ports.cpp in Mesos).
-func portsProblem(flags map[string]string) string {
+func portsProblem(flags map[string]string, taken ...int) string {
 	ports := slices.Contains(strings.Split(flags["isolation"], ","), "network/ports")
 	if !ports || flags["enforce_container_ports"] != "true" || flags["check_agent_port_range_only"] == "true" {
 		return ""
 	}
-	if isolated := flags["container_ports_isolated_range"]; isolated != "" && !containsPort(isolated, kubeletPort) {
+	if isolated := flags["container_ports_isolated_range"]; isolated != "" && !slices.ContainsFunc(taken, func(port int) bool { return containsPort(isolated, port) }) {
 		return ""
 	}
-	return "the agent kills this executor every --container_ports_watch_interval because the kubelet listens on a port: its --isolation has network/ports, " +
-		"with --enforce_container_ports; add --check_agent_port_range_only to it, or a --container_ports_isolated_range without port " + strconv.Itoa(kubeletPort)
+	return "the agent kills this executor every --container_ports_watch_interval because minion and kubelet listen on ports: its --isolation has network/ports, " +
+		"with --enforce_container_ports; add --check_agent_port_range_only to it, or a --container_ports_isolated_range without ports " + strings.Trim(fmt.Sprint(taken), "[]")
 }
 
 var portRange = regexp.MustCompile(`(\d+)\s*-\s*(\d+)`)

@@ -93,6 +93,7 @@ func (c Config) settle(cluster api.MinionConfig) (api.MinionConfig, error) {
 	cluster.ProxyMode = cmp.Or(c.Given.ProxyMode, cluster.ProxyMode, api.DefaultProxyMode)
 	cluster.IdleTimeout = firstDuration(c.Given.IdleTimeout, cluster.IdleTimeout, api.DefaultIdleTimeout)
 	cluster.CleanupDelay = firstDuration(c.Given.CleanupDelay, cluster.CleanupDelay, api.DefaultCleanupDelay)
+	cluster.StatusPort = cmp.Or(cluster.StatusPort, ptr(api.DefaultStatusPort))
 	if c.Given.ContainPods != nil {
 		cluster.ContainPods = c.Given.ContainPods
 	}

@@ -20,6 +20,7 @@ func told() api.MinionConfig {
 		ClusterDomain: "x.y", RootDir: "/told", DockerHost: "unix:///told", IdleTimeout: &metav1.Duration{Duration: time.Hour},
 		CleanupDelay: &metav1.Duration{Duration: time.Minute},
 		ProxyMode:    api.ProxyIPTables,
+		StatusPort:   ptr(7),
 		StaticPods:   "/told-pods", ContainPods: &contain, EvictionHard: map[string]string{"memory.available": "1Gi"},
 		Network: api.PodNetwork{Mode: api.NetworkVXLAN, VXLANVNI: 1, VXLANPort: 2, CNIConfDir: "/told-conf", CNIBinDir: "/told-bin"},
 	}
@@ -144,6 +145,7 @@ func TestMinionWithoutConfigurationHasDefaults(t *testing.T) {
 	want := api.MinionConfig{
 		RootDir: defaultRootDir, DockerHost: defaultDockerHost, IdleTimeout: &metav1.Duration{Duration: 20 * time.Minute},
 		CleanupDelay: &metav1.Duration{Duration: 5 * time.Minute},
+		StatusPort:   ptr(10268),
 		ProxyMode:    api.ProxyIPTables,
 		Network:      api.PodNetwork{Mode: api.NetworkAuto, VXLANVNI: 5050, VXLANPort: 8472, CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin"},
 		EvictionHard: map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi"},

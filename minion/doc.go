@@ -1,6 +1,6 @@
 // Package minion turns a machine with a Mesos agent into a Kubernetes node, as long as one of our tasks runs there. `km minion` runs
 // it as the Mesos executor: MinionServer connects the executor to the agent, fetches the cluster's configuration, serves CRI over
-// Docker Engine, and supervises the stock kubelet and kube-proxy as children of the same binary.
+// Docker Engine, supervises the stock kubelet and kube-proxy as children of the same binary, and serves metrics (package status).
 //
 // Start reading at MinionServer.Run, then node.run: the order in which a node starts and stops. Package executor decides about
 // tasks, the kubelet about containers. The death of a child harms no task: it is restarted, and a child that fails its health checks

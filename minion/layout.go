@@ -42,17 +42,20 @@ func (l layout) longestSocket() string {
 	return filepath.Join(l.kubelet(), "pod-resources", "kubelet.sock")
 }
 
-func (l layout) leftovers() string           { return filepath.Join(l.dir, "leftovers.json") }
-func (l layout) socket() string              { return filepath.Join(l.dir, "cri.sock") }
-func (l layout) cri() string                 { return filepath.Join(l.dir, "cri") }
-func (l layout) network() string             { return filepath.Join(l.dir, "network") }
-func (l layout) cni() string                 { return filepath.Join(l.dir, "cni") }
-func (l layout) kubelet() string             { return filepath.Join(l.dir, "kubelet") }
-func (l layout) podLogs() string             { return filepath.Join(l.dir, "pod-logs") }
-func (l layout) volumePlugins() string       { return filepath.Join(l.dir, "volume-plugins") }
-func (l layout) pki() string                 { return filepath.Join(l.dir, "pki") }
-func (l layout) ca() string                  { return filepath.Join(l.pki(), "ca.crt") }
-func (l layout) certificate() string         { return filepath.Join(l.pki(), "kubelet-client-current.pem") }
+func (l layout) leftovers() string     { return filepath.Join(l.dir, "leftovers.json") }
+func (l layout) socket() string        { return filepath.Join(l.dir, "cri.sock") }
+func (l layout) cri() string           { return filepath.Join(l.dir, "cri") }
+func (l layout) network() string       { return filepath.Join(l.dir, "network") }
+func (l layout) cni() string           { return filepath.Join(l.dir, "cni") }
+func (l layout) kubelet() string       { return filepath.Join(l.dir, "kubelet") }
+func (l layout) podLogs() string       { return filepath.Join(l.dir, "pod-logs") }
+func (l layout) volumePlugins() string { return filepath.Join(l.dir, "volume-plugins") }
+func (l layout) pki() string           { return filepath.Join(l.dir, "pki") }
+func (l layout) ca() string            { return filepath.Join(l.pki(), "ca.crt") }
+func (l layout) certificate() string   { return filepath.Join(l.pki(), "kubelet-client-current.pem") }
+func (l layout) servingCertificate() string {
+	return filepath.Join(l.pki(), "kubelet-server-current.pem")
+}
 func (l layout) kubeconfig() string          { return filepath.Join(l.dir, "kubeconfig") }
 func (l layout) bootstrapKubeconfig() string { return filepath.Join(l.dir, "bootstrap-kubeconfig") }
 func (l layout) kubeletConfig() string       { return filepath.Join(l.dir, "kubelet.yaml") }

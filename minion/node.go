@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	dockerclient "github.com/docker/docker/client"
@@ -25,6 +26,7 @@ import (
 	"github.com/k8sm/k8sm/minion/network"
 	"github.com/k8sm/k8sm/minion/network/cni"
 	"github.com/k8sm/k8sm/minion/policy"
+	"github.com/k8sm/k8sm/minion/status"
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
@@ -37,6 +39,8 @@ type node struct {
 	boot         api.Bootstrap
 	claims       claims // of the network namespace
 	log          logrus.FieldLogger
+	metrics      *status.Metrics
+	criServer    atomic.Pointer[cri.Server] // the current one; nil if none runs
 
 	// Known once prepared.
 	cluster  api.MinionConfig // with km minion's flags and the defaults filled in
@@ -57,7 +61,7 @@ type node struct {
 }
 
 // parts are the running parts of the node; nil if a part does not run.
-type parts struct{ runtime, kubelet, policies, report, network, peers, pods, proxy *supervise.Part }
+type parts struct{ runtime, kubelet, policies, status, report, network, peers, pods, proxy *supervise.Part }
 
 func newNode(cfg Config, env mesos.Config, registration executor.Registration) (*node, error) {
 	boot, err := api.ParseBootstrap(registration.Data)
@@ -68,7 +72,8 @@ func newNode(cfg Config, env mesos.Config, registration executor.Registration) (
 	if err != nil {
 		return nil, err
 	}
-	return &node{cfg: cfg, env: env, registration: registration, started: time.Now(), boot: boot, claims: here, log: logrus.WithField("node", boot.Node)}, nil
+	return &node{cfg: cfg, env: env, registration: registration, started: time.Now(), boot: boot, claims: here,
+		log: logrus.WithField("node", boot.Node), metrics: status.NewMetrics(api.Version, api.KubernetesVersion)}, nil
 }
 
 // run starts the node, and stops it when ctx ends. While it waits for the API server or Docker Engine, tasks stay in TASK_STARTING.
@@ -229,6 +234,7 @@ func (n *node) networkConfig() network.Config {
 	return network.Config{
 		Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, ServiceCIDR: n.cluster.ServiceCIDR,
 		Network: n.cluster.Network, Addresses: n.settings.addresses, Dir: n.files.network(),
+		Synced: n.metrics.Sync(status.PodNetwork),
 	}
 }
 
@@ -272,13 +278,13 @@ func (n *node) settle(kubeletPort int) error {
 // start starts the parts in order. With an error it returns the parts that already run.
 func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Event)) (running parts, err error) {
 	alive := context.WithoutCancel(ctx) // stop ends the parts in its own order, not ctx
-	running.runtime = supervise.Start(alive, "the CRI server", n.serveCRI)
+	running.runtime = supervise.Start(alive, "the CRI server", n.counted(status.CRIServer, n.serveCRI))
 	if err := n.awaitCRI(ctx); err != nil {
 		return running, err
 	}
 	kubelet := supervise.Child{Args: n.settings.kubeletArgs(), Output: n.sandboxLog("kubelet"), Health: &supervise.Health{Probe: n.kubeletHealth, Every: supervise.ProbeEvery}}
 	first := &firstHealth{post: post, log: n.sandboxLog("kubelet").Filename}
-	running.kubelet = supervise.Start(alive, "the kubelet", first.watch(kubelet))
+	running.kubelet = supervise.Start(alive, "the kubelet", n.counted(status.Kubelet, first.watch(kubelet)))
 	if err := n.files.awaitIdentity(ctx, n.boot); err != nil {
 		return running, err
 	}
@@ -287,8 +293,13 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 		return running, err
 	}
 	running.policies = n.enforcePolicies(alive, client)
+	server, err := n.listenForStatus()
+	if err != nil {
+		return running, err
+	}
+	running.status = supervise.Start(alive, "the status server", server.Run)
 	running.report = supervise.Start(alive, "the node report", func(ctx context.Context) error {
-		r := report{version: api.Version, started: n.started, problems: slices.Concat(n.problems, n.foreign), watch: n.watchNetwork(client)}
+		r := report{version: api.Version, started: n.started, port: server.Port, problems: slices.Concat(n.problems, n.foreign), watch: n.watchNetwork(client)}
 		return r.keep(ctx, client, n.boot.Node)
 	})
 	if err := n.setUpNetwork(ctx, client); err != nil {
@@ -311,7 +322,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	proxy := supervise.Child{Args: n.settings.proxyArgs(), Output: n.sandboxLog("proxy"), Health: &supervise.Health{
 		Probe: func(ctx context.Context) error { return getHealth(ctx, n.settings.proxyHealthPort, "/livez") }, Every: supervise.ProbeEvery,
 	}}
-	running.proxy = supervise.Start(alive, "the proxy", proxy.Run)
+	running.proxy = supervise.Start(alive, "the proxy", n.counted(status.Proxy, proxy.Run))
 	return running, nil
 }
 
@@ -365,6 +376,7 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 		return n.cleanUpProxy(ctx)
 	})
 	err := errors.Join(containers.Wait(), proxy.Wait())
+	running.status.Stop()
 	running.runtime.Stop()
 	if err == nil {
 		if err = os.Remove(n.files.leftovers()); errors.Is(err, os.ErrNotExist) {

@@ -29,6 +29,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/executor"
 	"github.com/k8sm/k8sm/executor/kube"
+	"github.com/k8sm/k8sm/minion/status"
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
@@ -252,7 +253,8 @@ func newStartedNode(t *testing.T) (*node, *dockerEngine) {
 	files, boot := testNode(t, newAuthority(t))
 	engine := startDocker(t)
 	boot.Cluster = "test-" + filepath.Base(filepath.Dir(filepath.Dir(files.dir)))
-	n := &node{boot: boot, claims: claims{filepath.Join(t.TempDir(), "claims")}, files: files, settings: settings{files: files}, log: logrus.WithField("node", boot.Node), started: time.Now()}
+	n := &node{boot: boot, claims: claims{filepath.Join(t.TempDir(), "claims")}, files: files, settings: settings{files: files}, log: logrus.WithField("node", boot.Node), started: time.Now(), metrics: status.NewMetrics("v1", "v2")}
+	n.cluster.StatusPort = ptr(0)
 	n.cluster.DockerHost = engine.host
 	n.cluster.Network.Mode = api.NetworkCNI // it is in no program's hands
 	n.cluster.CleanupDelay = &metav1.Duration{Duration: time.Hour}
@@ -302,7 +304,7 @@ func runningParts(ctx context.Context, r *trace) parts {
 		})
 	}
 	return parts{
-		runtime: start("runtime"), kubelet: start("kubelet"), policies: start("policies"), report: start("report"),
+		runtime: start("runtime"), kubelet: start("kubelet"), policies: start("policies"), status: start("status"), report: start("report"),
 		network: start("network"), peers: start("peers"), pods: start("pods"), proxy: start("proxy"),
 	}
 }

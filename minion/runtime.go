@@ -26,10 +26,13 @@ func (n *node) serveCRI(ctx context.Context) error {
 		Network: n.podNetwork(),
 		Cgroup:  n.cgroupParent,
 		LogSize: logFiles * logFileSize,
+		Called:  n.metrics.Call,
 	})
 	if err != nil {
 		return err
 	}
+	n.criServer.Store(server)
+	defer n.criServer.Store(nil)
 	return server.Run(ctx)
 }
 

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -25,6 +27,7 @@ const reportAgain = time.Minute
 type report struct {
 	version string
 	started time.Time
+	port    func() int // of the minion's status; nil or 0 while it has none
 	// problems are those of the agent that do not stop pods. They appear as a node condition and as events.
 	problems []string
 	// watch returns further problems that exist now; nil if there are no checks.
@@ -38,6 +41,14 @@ func (r report) annotations() map[string]string {
 	return map[string]string{
 		api.AnnotationKMVersion: r.version, api.AnnotationMinionStarted: r.started.UTC().Format(time.RFC3339Nano),
 	}
+}
+
+// statusPort is an annotation of its own, because the control plane of an older version does not let the node write it.
+func (r report) statusPort() map[string]string {
+	if r.port == nil || r.port() == 0 {
+		return nil
+	}
+	return map[string]string{api.AnnotationStatusPort: strconv.Itoa(r.port())}
 }
 
 // keep keeps the report on the node until ctx ends or a write fails.
@@ -63,14 +74,25 @@ func (r report) write(ctx context.Context, client kubernetes.Interface, node str
 	if err != nil {
 		return fmt.Errorf("cannot write the minion's version to the node: %w", err)
 	}
-	missing := map[string]string{}
-	for key, value := range r.annotations() {
-		if object.Annotations[key] != value {
-			missing[key] = value
-		}
-	}
 	if err := r.tell(ctx, client, object); err != nil {
 		return err
+	}
+	if err := annotate(ctx, client, object, r.annotations()); err != nil {
+		return fmt.Errorf("cannot write the minion's version to the node: %w", err)
+	}
+	if err := annotate(ctx, client, object, r.statusPort()); err != nil {
+		logrus.WithField("node", node).WithError(err).Debug("cannot write the port of the minion's metrics to the node")
+	}
+	return nil
+}
+
+// annotate writes the annotations that the node does not have yet.
+func annotate(ctx context.Context, client kubernetes.Interface, node *corev1.Node, wanted map[string]string) error {
+	missing := map[string]string{}
+	for key, value := range wanted {
+		if node.Annotations[key] != value {
+			missing[key] = value
+		}
 	}
 	if len(missing) == 0 {
 		return nil
@@ -79,10 +101,8 @@ func (r report) write(ctx context.Context, client kubernetes.Interface, node str
 	if err != nil {
 		return err
 	}
-	if _, err := client.CoreV1().Nodes().Patch(ctx, node, types.StrategicMergePatchType, patch, metav1.PatchOptions{}); err != nil {
-		return fmt.Errorf("cannot write the minion's version to the node: %w", err)
-	}
-	return nil
+	_, err = client.CoreV1().Nodes().Patch(ctx, node.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	return err
 }
 
 // condition returns the node condition for the problems.

@@ -11,7 +11,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/k8sm/k8sm/api"
 )
@@ -61,6 +63,31 @@ func TestNodeReportsMinionVersionAfterItWasRecreated(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// The control plane of an older version does not let a node write the port, and must learn the version nevertheless.
+func TestPortOfTheMetricsIsReportedWhereTheControlPlaneLetsIt(t *testing.T) {
+	for _, refused := range []bool{false, true} {
+		client := fake.NewSimpleClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
+		client.PrependReactor("patch", "nodes", func(action clienttesting.Action) (bool, runtime.Object, error) {
+			if refused && strings.Contains(string(action.(clienttesting.PatchAction).GetPatch()), api.AnnotationStatusPort) {
+				return true, nil, errors.New("k8sm.io/status-port may only be written by the scheduler")
+			}
+			return false, nil, nil
+		})
+		r := report{version: "v2", started: time.Now(), port: func() int { return 10268 }}
+		if err := r.write(t.Context(), client, "n1"); err != nil {
+			t.Fatal(err)
+		}
+		node, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := map[bool]string{false: "10268", true: ""}[refused]
+		if got := node.Annotations; got[api.AnnotationKMVersion] != "v2" || got[api.AnnotationStatusPort] != port {
+			t.Errorf("annotations are %v, want port %q", got, port)
+		}
+	}
 }
 
 func TestReportReturnsFailedWrites(t *testing.T) {

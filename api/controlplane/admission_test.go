@@ -149,7 +149,7 @@ func testNodeKeys(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
 func testNodeOwnKeys(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
 	scheduler, node := schedulerClient(t, dir), asNode(t, dir, "n1")
 	accepted(t, "a minion writes its version",
-		patchNode(t, node, `{"metadata":{"annotations":{"k8sm.io/km-version":"v1","k8sm.io/minion-started":"2026-01-01T00:00:00Z"}}}`))
+		patchNode(t, node, `{"metadata":{"annotations":{"k8sm.io/km-version":"v1","k8sm.io/minion-started":"2026-01-01T00:00:00Z","k8sm.io/status-port":"10268"}}}`))
 	accepted(t, "a kubelet writes its labels", patchNode(t, node,
 		`{"metadata":{"labels":{"kubernetes.io/hostname":"n1","kubernetes.io/arch":"arm64","example.com/mine":"x"}}}`, "status"))
 	accepted(t, "a kubelet writes its status", patchNode(t, node,

@@ -382,7 +382,7 @@ func testMinionConfig(t *testing.T, dir statedir.Dir, admin kubernetes.Interface
 	if err := json.Unmarshal([]byte(m.Data[api.MinionConfigKey]), &got); err != nil {
 		t.Fatal(err)
 	}
-	contain, enforce, pids := false, true, int64(4096)
+	contain, enforce, pids, port := false, true, int64(4096), 10268
 	servingCA, err := os.ReadFile(dir.KubeletServingCA())
 	if err != nil {
 		t.Fatal(err)
@@ -392,9 +392,9 @@ func testMinionConfig(t *testing.T, dir statedir.Dir, admin kubernetes.Interface
 		IdleTimeout: &metav1.Duration{Duration: 20 * time.Minute}, CleanupDelay: &metav1.Duration{Duration: 5 * time.Minute}, ContainPods: &contain, NetworkPolicy: &enforce,
 		ProxyMode: "iptables", NodePorts: "30000-30999",
 		Network:          api.PodNetwork{Mode: api.NetworkAuto, VXLANVNI: 5050, VXLANPort: 8472, CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin"},
-		KubeletServingCA: servingCA,
-		EvictionHard:     map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi"},
-		SeccompDefault:   &enforce, PodPidsLimit: &pids, TLSCipherSuites: api.CipherSuites(), TLSMinVersion: "VersionTLS12",
+		KubeletServingCA: servingCA, StatusPort: &port,
+		EvictionHard:   map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi"},
+		SeccompDefault: &enforce, PodPidsLimit: &pids, TLSCipherSuites: api.CipherSuites(), TLSMinVersion: "VersionTLS12",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -65,7 +65,7 @@ type Config struct {
 
 	// NodeRootDir and DockerHost are for api.MinionConfig; empty leaves the choice to the minions.
 	NodeRootDir, DockerHost string
-	// Minions has the other settings of minions that have a flag here: IdleTimeout, CleanupDelay, StaticPods, ContainPods,
+	// Minions has the other settings of minions that have a flag here: IdleTimeout, CleanupDelay, StatusPort, StaticPods, ContainPods,
 	// NetworkPolicy and Network.
 	Minions api.MinionConfig
 	// EvictionHard is for the minions, too, in the format of api.ParseEviction.
@@ -158,11 +158,13 @@ const defaultNodePorts = "30000-30999"
 // read these settings at their start.
 func (c *Config) addMinionFlags(fs *pflag.FlagSet) {
 	c.Minions.IdleTimeout, c.Minions.ContainPods, c.Minions.NetworkPolicy = &metav1.Duration{}, new(bool), new(bool)
-	c.Minions.CleanupDelay = &metav1.Duration{}
+	c.Minions.CleanupDelay, c.Minions.StatusPort = &metav1.Duration{}, new(int)
 	fs.DurationVar(&c.Minions.IdleTimeout.Duration, "minion-idle-timeout", api.DefaultIdleTimeout,
 		"how long a minion stays without a task; then it exits, until the next task brings the node back. 0 means forever")
 	fs.DurationVar(&c.Minions.CleanupDelay.Duration, "minion-cleanup-delay", api.DefaultCleanupDelay,
 		"after a minion was killed: how long to wait for another one before removing the node's containers, mounts and rules")
+	fs.IntVar(c.Minions.StatusPort, "minion-status-port", api.DefaultStatusPort,
+		"port of each node on which its minion serves metrics and profiles (HTTPS); another free port if it is in use there, and 0 takes any free one. A minion reads it when it starts")
 	fs.StringVar(&c.Minions.StaticPods, "static-pod-path", "",
 		"`directory` of static pod manifests on each node")
 	fs.BoolVar(c.Minions.ContainPods, "contain-pods", false,

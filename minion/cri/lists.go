@@ -4,9 +4,26 @@ import (
 	"context"
 	"slices"
 
+	"github.com/docker/docker/api/types/container"
 	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
+
+// Running returns how many containers and sandboxes run. It rarely asks the Engine.
+func (s *Server) Running(ctx context.Context) (containers, sandboxes int, err error) {
+	for kind, count := range map[string]*int{kindContainer: &containers, kindSandbox: &sandboxes} {
+		list, err := s.view.list(ctx, kind, "", "")
+		if err != nil {
+			return 0, 0, err
+		}
+		for _, c := range list {
+			if c.State.Status == container.StateRunning {
+				*count++
+			}
+		}
+	}
+	return containers, sandboxes, nil
+}
 
 // Each list is also available as a stream, for nodes whose lists exceed a gRPC message. The kubelet uses it behind its feature gate
 // CRIListStreaming (https://kep.k8s.io/5825).

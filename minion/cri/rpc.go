@@ -22,7 +22,9 @@ const callTimeout = 2 * time.Minute
 const statusTimeout = 10 * time.Second
 
 // unary wraps each plain call: it sets a deadline, and converts errors to gRPC's.
-func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
+	began := time.Now()
+	defer func() { s.called(info.FullMethod, began, err) }()
 	switch r := req.(type) {
 	case *runtimeapi.StopContainerRequest:
 		var cancel context.CancelFunc
@@ -35,8 +37,7 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		ctx, cancel = s.bound(ctx, 0)
 		defer cancel()
 	}
-	response, err := handler(ctx, req)
-	if err != nil {
+	if response, err = handler(ctx, req); err != nil {
 		s.log.WithError(err).WithField("call", method(info.FullMethod)).Debug("CRI call failed")
 		return nil, statusError(err)
 	}
@@ -53,11 +54,21 @@ func (s *Server) bound(ctx context.Context, longer time.Duration) (context.Conte
 }
 
 // stream wraps each streaming call.
-func (s *Server) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if err := handler(srv, stream); err != nil {
-		return statusError(err)
+func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	began := time.Now()
+	if err = handler(srv, stream); err != nil {
+		err = statusError(err)
 	}
-	return nil
+	if info.FullMethod != runtimeapi.RuntimeService_GetContainerEvents_FullMethodName { // it lasts as long as the caller
+		s.called(info.FullMethod, began, err)
+	}
+	return err
+}
+
+func (s *Server) called(full string, began time.Time, err error) {
+	if s.cfg.Called != nil {
+		s.cfg.Called(method(full), time.Since(began), err)
+	}
 }
 
 func method(full string) string { return full[strings.LastIndexByte(full, '/')+1:] }

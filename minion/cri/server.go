@@ -73,6 +73,9 @@ type Config struct {
 	CallTimeout time.Duration
 	// PullTimeout is how long a pull may make no progress; zero means 5 minutes.
 	PullTimeout time.Duration
+	// Called, if set, is called after each CRI call, with its method, how long it took and how it failed. Streams of events are no
+	// calls.
+	Called func(method string, took time.Duration, err error)
 	// Log receives the server's log; nil means logrus' standard logger.
 	Log logrus.FieldLogger
 }

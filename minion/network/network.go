@@ -29,6 +29,8 @@ type Config struct {
 	Addresses []netip.Addr
 	// Dir is a directory for state that must outlive this process, as the pods do. It is created when needed; Teardown removes it.
 	Dir string
+	// Synced, if set, is called after each check and repair of the network, with how long it took and what stays wrong.
+	Synced func(took time.Duration, problem error)
 }
 
 // Network is the pod network of one node. Its methods may be called concurrently.
@@ -201,11 +203,12 @@ func (n *Network) Reach(peers []Peer) {
 	}
 	before := *n.plan
 	n.plan.Beyond = n.plan.beyondOf(peers)
+	began := time.Now()
 	problems := []error{n.applyMesh()}
 	for _, ipt := range n.tables {
 		problems = append(problems, n.plan.applyBeyond(ipt, before))
 	}
-	n.logProblem(errors.Join(problems...))
+	n.synced(began, errors.Join(problems...))
 }
 
 // applyMesh applies routes and tunnel, and leaves alone what is right. While the peers are unknown it keeps what an earlier process
@@ -236,6 +239,14 @@ func (n *Network) applyMesh() error {
 		}
 	}
 	return errors.Join(append(problems, n.plan.applyRoutes(routes))...)
+}
+
+// synced logs and counts a sync that began then.
+func (n *Network) synced(began time.Time, problem error) {
+	n.logProblem(problem)
+	if n.cfg.Synced != nil {
+		n.cfg.Synced(time.Since(began), problem)
+	}
 }
 
 // logProblem logs a problem once, and once when it is solved.
@@ -278,6 +289,7 @@ func (n *Network) repair() {
 	if n.plan == nil {
 		return
 	}
+	began := time.Now()
 	problems := []error{n.useFamilies(n.plan.PodCIDRs)}
 	for _, ipt := range n.tables {
 		if missing := n.plan.missing(ipt, n.endpoints); missing != "" {
@@ -291,7 +303,7 @@ func (n *Network) repair() {
 	for _, e := range n.endpoints {
 		problems = append(problems, n.plan.repairLink(e, mtu))
 	}
-	n.logProblem(errors.Join(problems...))
+	n.synced(began, errors.Join(problems...))
 }
 
 // restorePods restores the rules and host ports of all pods.

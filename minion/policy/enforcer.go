@@ -31,8 +31,9 @@ const (
 type Enforcer struct {
 	node    string
 	dns     []netip.Addr
-	table   *Table // owned by Run's goroutine
-	name    string // of the table
+	synced  func(took time.Duration, err error) // nil for nobody
+	table   *Table                              // owned by Run's goroutine
+	name    string                              // of the table
 	log     logrus.FieldLogger
 	changed chan struct{} // signals that there is work; size 1
 	urgent  chan struct{} // the same, without delay
@@ -48,6 +49,8 @@ type Config struct {
 	Cluster, Node string
 	// DNS are the addresses of the cluster's DNS, as pods know them.
 	DNS []netip.Addr
+	// Synced, if set, is called after each sync of the rules, with how long it took and why it failed.
+	Synced func(took time.Duration, err error)
 }
 
 // New returns the Enforcer of a node. It fails if the machine has no nftables.
@@ -57,7 +60,7 @@ func New(cfg Config) (*Enforcer, error) {
 		return nil, err
 	}
 	e := newEnforcer(cfg.Node, TableName(cfg.Cluster, cfg.Node), table)
-	e.dns = cfg.DNS
+	e.dns, e.synced = cfg.DNS, cfg.Synced
 	return e, nil
 }
 
@@ -215,6 +218,9 @@ func (e *Enforcer) loop(ctx context.Context, w *watch, kernel kernelChanges) {
 		began := time.Now()
 		err := e.sync(ctx, w)
 		took = time.Since(began)
+		if e.synced != nil {
+			e.synced(took, err)
+		}
 		if err != nil && ctx.Err() == nil {
 			pause := pauses.Step()
 			e.log.WithError(err).Errorf("cannot apply network policies, retrying in %s", pause.Round(time.Millisecond))

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/k8sm/k8sm/contrib/test/docs"
@@ -90,6 +91,12 @@ func metricsListed(t *testing.T, c *scratch.Cluster, dir string) {
 	if code != http.StatusOK {
 		t.Fatalf("/metrics answers %d: %s", code, served)
 	}
+	awaitPhase(t, c, create(t, c, pod("metrics", forever)).Name, corev1.PodRunning) // now there is a minion
+	code, ofMinion := minionAnswers(t, c, minionReaders(t, c, dir)["the administrator"], "/metrics")
+	if code != http.StatusOK {
+		t.Fatalf("/metrics of the minion answers %d: %s", code, ofMinion)
+	}
+	served += ofMinion
 	metrics := func(text, line string) []string {
 		var names []string
 		for _, found := range regexp.MustCompile(line).FindAllStringSubmatch(text, -1) {
@@ -100,7 +107,7 @@ func metricsListed(t *testing.T, c *scratch.Cluster, dir string) {
 	}
 	want, got := metrics(served, `(?m)^# TYPE (k8sm_\S+) (\S+)$`), metrics(string(reference), "(?m)^\\| `(k8sm_[a-z_]+)` \\| ([a-z]+) \\|")
 	if diff := cmp.Diff(want, got); diff != "" || len(want) == 0 {
-		t.Errorf("the scheduler serves -, docs/reference.md lists +:\n%s", diff)
+		t.Errorf("scheduler and minion serve -, docs/reference.md lists +:\n%s", diff)
 	}
 }
 

@@ -505,20 +505,26 @@ func statusAnswers(t *testing.T, c *scratch.Cluster, kubeconfig, path string) (c
 		}
 		who.TLSClientConfig = config.TLSClientConfig
 	}
-	client, err := rest.HTTPClientFor(who)
+	code, body, err := answers(who, "https://"+c.StatusAddress()+path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := client.Get("https://" + c.StatusAddress() + path)
+	return code, body
+}
+
+// answers requests a URL with the identity and the CA of a configuration.
+func answers(who *rest.Config, url string) (code int, body string, err error) {
+	client, err := rest.HTTPClientFor(who)
 	if err != nil {
-		t.Fatal(err)
+		return 0, "", err
+	}
+	response, err := client.Get(url)
+	if err != nil {
+		return 0, "", err
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return response.StatusCode, string(text)
+	return response.StatusCode, string(text), err
 }
 
 func statusIsForThoseWhoMaySeeIt(t *testing.T, c *scratch.Cluster, dir string) {

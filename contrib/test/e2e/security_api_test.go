@@ -85,6 +85,7 @@ type apiTargets struct {
 	pending *corev1.Pod
 	slice   string // an EndpointSlice of the DNS
 	policy  string // an admission policy of k8sm
+	minion  string // URL of the node's minion
 }
 
 const (
@@ -118,6 +119,11 @@ func prepareTargets(t *testing.T, c *scratch.Cluster) apiTargets {
 	if err != nil || len(policies.Items) == 0 {
 		t.Fatalf("there is no admission policy: %v", err)
 	}
+	node, err := c.Kube.CoreV1().Nodes().Get(t.Context(), targetNode, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets.minion = onMinion(node, "")
 	targets.slice, targets.policy = slices.Items[0].Name, policies.Items[0].Name
 	return targets
 }
@@ -211,7 +217,21 @@ func (x apiTargets) reads() map[string]attempt[apiUser] {
 		"read the node's kubelet through the API server": func(ctx context.Context, as apiUser) error {
 			return as.kube.CoreV1().RESTClient().Get().Resource("nodes").Name(targetNode).SubResource("proxy").Suffix("configz").Do(ctx).Error()
 		},
+		"read the metrics of the node's minion":  func(ctx context.Context, as apiUser) error { return x.readMinion(ctx, as, "/metrics") },
+		"read the profiles of the node's minion": func(ctx context.Context, as apiUser) error { return x.readMinion(ctx, as, "/debug/pprof/heap") },
 	}
+}
+
+// readMinion reads a path of the node's minion.
+func (x apiTargets) readMinion(ctx context.Context, as apiUser, path string) error {
+	config := rest.CopyConfig(as.config)
+	config.Host, config.CAFile, config.CAData, config.Insecure = x.minion, "", nil, true // who asks is what is tried
+	kube, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	_, err = kube.Discovery().RESTClient().Get().AbsPath(path).DoRaw(ctx)
+	return err
 }
 
 // patchPod writes an annotation of a pod.

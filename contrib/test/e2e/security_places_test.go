@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -267,9 +268,19 @@ func (s scene) nodeFile(name string) string {
 
 // kubelet is the URL of the node's kubelet.
 func (s scene) kubelet(path string) string {
-	for _, address := range s.node.Status.Addresses {
+	return atNode(s.node, fmt.Sprint(s.node.Status.DaemonEndpoints.KubeletEndpoint.Port), path)
+}
+
+// onMinion is the URL of the node's minion.
+func onMinion(node *corev1.Node, path string) string {
+	return atNode(node, node.Annotations[api.AnnotationStatusPort], path)
+}
+
+// atNode is the URL of a path at a port of the node's first InternalIP.
+func atNode(node *corev1.Node, port, path string) string {
+	for _, address := range node.Status.Addresses {
 		if address.Type == corev1.NodeInternalIP {
-			return "https://" + net.JoinHostPort(address.Address, fmt.Sprint(s.node.Status.DaemonEndpoints.KubeletEndpoint.Port)) + path
+			return "https://" + net.JoinHostPort(address.Address, port) + path
 		}
 	}
 	return ""
@@ -330,15 +341,17 @@ func (s scene) onControlPlane(t *testing.T) map[string]attempt[place] {
 	memory := environments(t, s.c, "up")
 	admin := filepath.Join(s.dir, "admin.kubeconfig")
 	return map[string]attempt[place]{
-		"read a file of the state directory":     func(_ context.Context, as place) error { return as.readAny(files) },
-		"read the environment of km":             func(_ context.Context, as place) error { return as.readAny(memory) },
-		"read from etcd":                         s.readEtcd,
-		"see the API server's health":            func(ctx context.Context, as place) error { return as.get(ctx, s.api+"/readyz", nil) },
-		"read from the API server":               func(ctx context.Context, as place) error { return as.getAs(ctx, admin, s.api+"/api/v1/nodes") },
-		"see the scheduler's health":             func(ctx context.Context, as place) error { return as.get(ctx, s.status("/healthz"), nil) },
-		"read the scheduler's metrics and tasks": func(ctx context.Context, as place) error { return as.getAs(ctx, admin, s.status("/debug/tasks")) },
-		"resolve names of the cluster":           func(ctx context.Context, as place) error { return as.resolve(ctx, s.dns) },
-		"read the Mesos master's state":          s.readMesos,
+		"read a file of the state directory": func(_ context.Context, as place) error { return as.readAny(files) },
+		"read the environment of km":         func(_ context.Context, as place) error { return as.readAny(memory) },
+		"read from etcd":                     s.readEtcd,
+		"see the API server's health":        func(ctx context.Context, as place) error { return as.get(ctx, s.api+"/readyz", nil) },
+		"read from the API server":           func(ctx context.Context, as place) error { return as.getAs(ctx, admin, s.api+"/api/v1/nodes") },
+		"see the scheduler's health":         func(ctx context.Context, as place) error { return as.get(ctx, s.status("/healthz"), nil) },
+		"read the scheduler's metrics, tasks and profiles": func(ctx context.Context, as place) error {
+			return cmp.Or(as.getAs(ctx, admin, s.status("/debug/tasks")), as.getAs(ctx, admin, s.status("/debug/pprof/goroutine")))
+		},
+		"resolve names of the cluster":  func(ctx context.Context, as place) error { return as.resolve(ctx, s.dns) },
+		"read the Mesos master's state": s.readMesos,
 	}
 }
 
@@ -402,6 +415,7 @@ func (s scene) onAgent(t *testing.T) map[string]attempt[place] {
 		},
 		"read all Secrets":             func(ctx context.Context, as place) error { return as.getAs(ctx, node, s.api+"/api/v1/secrets") },
 		"read from the node's kubelet": func(ctx context.Context, as place) error { return as.getAs(ctx, node, s.kubelet("/pods")) },
+		"read the minion's metrics":    func(ctx context.Context, as place) error { return as.getAs(ctx, node, onMinion(s.node, "/metrics")) },
 		"read from etcd":               func(ctx context.Context, as place) error { return as.get(ctx, s.etcd+"/version", nil) },
 		"see the API server's health":  func(ctx context.Context, as place) error { return as.get(ctx, s.api+"/readyz", nil) },
 		"read the Mesos agent's state": func(ctx context.Context, as place) error {
@@ -435,6 +449,7 @@ func networkAllowsWhatThePageSays(t *testing.T, c *scratch.Cluster, dir string, 
 		"see the scheduler's health":    func(ctx context.Context, as place) error { return as.get(ctx, s.status("/healthz"), nil) },
 		"read from a kubelet":           func(ctx context.Context, as place) error { return as.get(ctx, s.kubelet("/pods"), nil) },
 		"see a kubelet's health":        func(ctx context.Context, as place) error { return as.get(ctx, s.kubelet("/healthz"), nil) },
+		"read a minion's metrics":       func(ctx context.Context, as place) error { return as.get(ctx, onMinion(s.node, "/metrics"), nil) },
 		"read the Mesos master's state": func(ctx context.Context, as place) error { return as.get(ctx, s.c.Master+"/state", nil) },
 		"resolve names of the cluster":  func(ctx context.Context, as place) error { return as.resolve(ctx, s.dns) },
 	})

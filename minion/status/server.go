@@ -1,0 +1,148 @@
+package status
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	cliflag "k8s.io/component-base/cli/flag"
+
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/connlimit"
+	"github.com/k8sm/k8sm/api/profiling"
+)
+
+// limits of clients.
+var limits = connlimit.Limits{Connections: 256, PerClient: 32, Header: 5 * time.Second, Request: 10 * time.Second, Answer: time.Minute}
+
+// Config configures a Server.
+type Config struct {
+	// Node is the node's name.
+	Node string
+	// Address is the node's address, on which the server listens. Port is the wanted port; 0 means any free one.
+	Address netip.Addr
+	Port    int
+	// CertFile has the server's certificate and its key. The file may come later, and change: until it is there, no client can
+	// connect.
+	CertFile string
+	// CipherSuites and MinVersion are those of TLS, in Go's names; without a version, those of api.CipherSuites and TLS 1.2.
+	CipherSuites []string
+	MinVersion   string
+	// Access says who calls and what they may read.
+	Access Access
+	// Metrics are the minion's.
+	Metrics prometheus.Gatherer
+	// ProxyMetrics is the URL of kube-proxy's metrics.
+	ProxyMetrics string
+}
+
+// Server serves the status of one minion.
+type Server struct {
+	cfg      Config
+	secured  *tls.Config
+	listener net.Listener // nil while it does not listen
+	port     atomic.Int32
+}
+
+// New returns a Server. The caller may call Listen, and must call Run.
+func New(cfg Config) (*Server, error) {
+	if cfg.MinVersion == "" {
+		cfg.CipherSuites = api.CipherSuites()
+	}
+	suites, err := cliflag.TLSCipherSuites(cfg.CipherSuites)
+	if err != nil {
+		return nil, fmt.Errorf("cannot serve the minion's status: %w", err)
+	}
+	version, err := cliflag.TLSVersion(cfg.MinVersion)
+	if err != nil {
+		return nil, fmt.Errorf("cannot serve the minion's status: %w", err)
+	}
+	pair := &certificate{file: cfg.CertFile}
+	return &Server{cfg: cfg, secured: &tls.Config{
+		MinVersion: version, CipherSuites: suites, GetCertificate: pair.get, ClientAuth: tls.RequestClientCert, // Access verifies it
+	}}, nil
+}
+
+// Listen takes the port. If the wanted one is in use, it takes a free one. It must not be called while the server runs.
+func (s *Server) Listen() error {
+	at := func(port int) (net.Listener, error) {
+		return net.Listen("tcp", net.JoinHostPort(s.cfg.Address.String(), strconv.Itoa(port)))
+	}
+	l, err := at(s.cfg.Port)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		l, err = at(0)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot serve the minion's status: %w", err)
+	}
+	s.listener = l
+	s.port.Store(int32(l.Addr().(*net.TCPAddr).Port))
+	return nil
+}
+
+// Port returns the port on which the server listened last; 0 means never. It may be called concurrently.
+func (s *Server) Port() int { return int(s.port.Load()) }
+
+// Run serves until ctx ends, and then returns nil. It listens first, unless Listen has done so. After an error it can be called
+// again.
+func (s *Server) Run(ctx context.Context) error {
+	if s.listener == nil {
+		if err := s.Listen(); err != nil {
+			return err
+		}
+	}
+	listener := s.listener
+	s.listener = nil // Serve closes it
+	if err := limits.Serve(ctx, listener, s.secured, s.handler()); err != nil {
+		return fmt.Errorf("cannot serve the minion's status any more: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) handler() http.Handler {
+	metrics, profiles := s.cfg.Access.guard(readsMetrics(s.cfg.Node)), s.cfg.Access.guard(readsPath)
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics(promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4})))
+	mux.Handle("GET /metrics/proxy", metrics(relay(s.cfg.ProxyMetrics)))
+	mux.Handle(profiling.Path, profiles(profiling.Handler()))
+	return mux
+}
+
+// certificate reads the server's certificate again when its file has changed.
+type certificate struct {
+	file string
+
+	mu   sync.Mutex  // guards the fields below
+	of   os.FileInfo // the file that pair is from
+	pair *tls.Certificate
+}
+
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	stat, err := os.Stat(c.file)
+	if err != nil {
+		return nil, fmt.Errorf("the node has no serving certificate yet: %w", err)
+	}
+	if c.pair != nil && os.SameFile(stat, c.of) && stat.ModTime().Equal(c.of.ModTime()) {
+		return c.pair, nil
+	}
+	pair, err := tls.LoadX509KeyPair(c.file, c.file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the node's serving certificate: %w", err)
+	}
+	c.pair, c.of = &pair, stat
+	return c.pair, nil
+}
