@@ -82,6 +82,14 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 	})
 }
 
+func TestServingNamesAreInTheCertificate(t *testing.T) {
+	c := defaults("/s")
+	c.ServingNames = []string{"old.example"}
+	if e := effectOf(t, c); !slices.Contains(e.names, "old.example") || !slices.Contains(e.names, "localhost") {
+		t.Errorf("the certificate is for %q", e.names)
+	}
+}
+
 // flagTest is a value of a flag, and tells whether its effect shows.
 type flagTest struct {
 	value string

@@ -41,6 +41,8 @@ type Config struct {
 	SecurePort  int
 	// AdvertiseAddress is the IP address at which nodes and pods reach the API server; empty means BindAddress.
 	AdvertiseAddress string
+	// ServingNames are further host names and IP addresses in the API server's certificate.
+	ServingNames []string
 	// AggregatorRouting makes the API server call webhooks and aggregated API servers at their pods' addresses instead of their
 	// services': a machine that is not a node has no services.
 	AggregatorRouting bool
@@ -88,7 +90,7 @@ type Config struct {
 	Ready func(url string)
 }
 
-// AddFlags adds the flags of `km apiserver` and sets the defaults. StateDir, Beside and Ready have no flag.
+// AddFlags adds the flags of `km apiserver` and sets the defaults. StateDir, ServingNames, Beside and Ready have no flag.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.BindAddress, "bind-address", "127.0.0.1", "IP address on which the API server listens")
 	fs.IntVar(&c.SecurePort, "secure-port", 6443, "port of the API server (HTTPS); 0 takes any free port")

@@ -65,6 +65,7 @@ func (c Config) pkiSpec(p *ports, now time.Time) statedir.Spec {
 	if host, err := os.Hostname(); err == nil {
 		names = append(names, host)
 	}
+	names = append(names, c.ServingNames...)
 	return statedir.Spec{
 		Now:         now,
 		ServerURL:   c.serverURL(p),
