@@ -12,12 +12,14 @@ import (
 	"github.com/k8sm/k8sm/api/controlplane"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/dns"
+	"github.com/k8sm/k8sm/contrib/gateway"
 	"github.com/k8sm/k8sm/minion"
 )
 
 func apiserverCommand(c *common) *cobra.Command {
 	var cfg controlplane.Config
 	var replicas dns.Replicas
+	var compat gateway.Config
 	cmd := &cobra.Command{
 		Use: "apiserver", Short: "Run etcd, kube-apiserver, kube-controller-manager and the cluster's DNS", Args: cobra.NoArgs,
 		Long: `Runs etcd (unless --etcd-servers names another), the stock kube-apiserver and the stock kube-controller-manager in one process.
@@ -29,7 +31,8 @@ and kubeconfigs to --state-dir; km scheduler, km kubectl and km etcdctl with the
 				return err
 			}
 			replicas := dnsOf(c, cfg, replicas)
-			if err := usage(checkPlane(cfg), replicas.Validate()); err != nil {
+			compat.StateDir, cfg.ServingNames = cfg.StateDir, compat.Names()
+			if err := usage(checkPlane(cfg), replicas.Validate(), compat.Validate()); err != nil {
 				return err
 			}
 			cfg.Ready = func(url string) { logrus.WithField("url", url).Info("the control plane is ready") }
@@ -40,12 +43,25 @@ and kubeconfigs to --state-dir; km scheduler, km kubectl and km etcdctl with the
 				cfg.Beside = func(ctx context.Context) error {
 					return replicas.Run(ctx, os.Stderr, func() { logrus.Info("the cluster's DNS is ready") })
 				}
+				if !compat.Enabled() {
+					return controlplane.Run(ctx, cfg)
+				}
+				server, err := gateway.Listen(compat)
+				if err != nil {
+					return err
+				}
+				defer server.Close()
+				runDNS := cfg.Beside
+				cfg.Beside = func(ctx context.Context) error {
+					return beside(ctx, func(ctx context.Context) error { return server.Run(ctx, func() {}) }, runDNS)
+				}
 				return controlplane.Run(ctx, cfg)
 			})
 		},
 	}
 	cfg.AddFlags(cmd.Flags())
 	replicas.AddFlags(cmd.Flags())
+	compat.AddFlags(cmd.Flags())
 	cmd.Flags().Lookup("advertise-address").Usage = advertiseUsage
 	return cmd
 }

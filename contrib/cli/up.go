@@ -19,6 +19,7 @@ import (
 	"github.com/k8sm/k8sm/api/controlplane"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/dns"
+	"github.com/k8sm/k8sm/contrib/gateway"
 	"github.com/k8sm/k8sm/contrib/localmesos"
 	"github.com/k8sm/k8sm/contrib/up"
 	"github.com/k8sm/k8sm/contrib/up/machines"
@@ -57,6 +58,7 @@ separate machine. "km node" cuts them off, slows them down and stops them.`,
 type laptop struct {
 	plane      controlplane.Config
 	dns        dns.Replicas
+	compat     gateway.Config
 	mesos      localmesos.Config
 	schedule   schedule
 	dir        statedir.Dir
@@ -71,6 +73,7 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	parts := pflag.NewFlagSet("parts", pflag.ContinueOnError)
 	l.plane.AddFlags(parts)
 	l.dns.AddFlags(parts)
+	l.compat.AddFlags(parts)
 	l.schedule.addFlags(parts)
 	bind := parts.Lookup("bind-address")
 	l.plane.BindAddress, bind.DefValue = net.IPv4zero.String(), net.IPv4zero.String()
@@ -131,9 +134,11 @@ func (l *laptop) run(ctx context.Context, c *common, out io.Writer) (err error) 
 	if err != nil {
 		return err
 	}
-	return up.Run(ctx, out, append(machines,
-		up.Part{Name: "control plane", Run: l.runControlPlane},
-		up.Part{Name: "DNS", Run: l.runDNS},
+	parts := append(machines, up.Part{Name: "control plane", Run: l.runControlPlane}, up.Part{Name: "DNS", Run: l.runDNS})
+	if l.compat.Enabled() {
+		parts = append(parts, up.Part{Name: "v1beta1", Run: l.runGateway})
+	}
+	return up.Run(ctx, out, append(parts,
 		up.Part{Name: "local Mesos", Run: l.runMesos},
 		up.Part{Name: "scheduler", Run: l.runScheduler},
 	), func() error {
@@ -212,7 +217,8 @@ func (l *laptop) check(c *common) error {
 		return err
 	}
 	l.dns = dnsOf(c, l.plane, l.dns)
-	return usage(checkPlane(l.plane), l.dns.Validate(), l.schedule.checkParts())
+	l.compat.StateDir, l.plane.ServingNames = l.dir, l.compat.Names()
+	return usage(checkPlane(l.plane), l.dns.Validate(), l.compat.Validate(), l.schedule.checkParts())
 }
 
 // preflight checks ports and leftovers before anything starts.
@@ -224,7 +230,7 @@ func (l *laptop) preflight(ctx context.Context) error {
 	for _, p := range []struct{ flag, address string }{
 		{"--secure-port", net.JoinHostPort(l.plane.BindAddress, strconv.Itoa(l.plane.SecurePort))}, {"--etcd-port", loopback(l.plane.EtcdPort)},
 		{"--mesos-port", loopback(l.mesos.Port)}, {"--mesos-port (the agent listens on the port after it)", l.agentAddress()},
-		{"--status-address", l.schedule.status.Address},
+		{"--status-address", l.schedule.status.Address}, {"--v1beta1-address", l.compat.Address},
 	} {
 		if p.address == "" {
 			continue

@@ -16,6 +16,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/controlplane"
+	"github.com/k8sm/k8sm/contrib/gateway"
 	"github.com/k8sm/k8sm/contrib/localmesos"
 	"github.com/k8sm/k8sm/contrib/up/engine"
 	"github.com/k8sm/k8sm/minion/cri"
@@ -77,6 +78,15 @@ func (l *laptop) runDNS(ctx context.Context, ready func(string)) error {
 	return l.dns.Run(ctx, logrus.StandardLogger().Out, func() {
 		ready(fmt.Sprintf("names in %s resolve at %s", l.plane.ClusterDomain, strings.Join(l.plane.DNSService(), " and ")))
 	})
+}
+
+// runGateway serves v1beta1.
+func (l *laptop) runGateway(ctx context.Context, ready func(string)) error {
+	server, err := gateway.Listen(l.compat)
+	if err != nil {
+		return err
+	}
+	return server.Run(ctx, func() { ready("clients of 2014 are answered at " + server.Addr()) })
 }
 
 func (l *laptop) runMesos(ctx context.Context, ready func(string)) error {

@@ -39,10 +39,6 @@ type master struct {
 	allocating                             bool // the next batch allocation is planned
 	offersMade, frameworksMade, agentsMade int
 
-	counts                            metrics // since the start
-	allocationRuns, allocationLatency timing
-	clock                             func() time.Time // for the metrics only
-
 	timers  timers
 	now     time.Time
 	actions []action
@@ -62,8 +58,7 @@ type framework struct {
 	registered   time.Time
 	reregistered time.Time
 	unregistered time.Time
-	counts       metrics // since the start, without the framework's prefix
-	lastOffer    int     // offersMade at its last offer: the framework that waited longest comes first
+	lastOffer    int // offersMade at its last offer: the framework that waited longest comes first
 }
 
 // agentEntry is what the master knows of one agent.
@@ -143,7 +138,7 @@ type (
 // Events from the master's own timers.
 type (
 	heartbeatDue   struct{ stream string }
-	allocationDue  struct{ at time.Time }
+	allocationDue  struct{}
 	filterEnded    struct{ agent api.AgentID }
 	failoverDue    struct{ framework api.FrameworkID }
 	unreachableDue struct {
@@ -163,7 +158,6 @@ func newMaster(info mesos.MasterInfo, p plan, now time.Time) *master {
 		frameworks: map[api.FrameworkID]*framework{}, streams: map[string]*framework{}, removed: map[api.FrameworkID]bool{},
 		agents: map[api.AgentID]*agentEntry{}, registry: newRegistry(p.Executors != nil), offers: map[api.OfferID]*offer{}, upkeep: newUpkeep(),
 		quotas: quotas{}, reservations: map[api.AgentID][]conversion{}, oversubscribed: p.oversubscribed,
-		counts: newMasterCounts(), allocationRuns: timing{window: time.Hour}, allocationLatency: timing{window: time.Hour}, clock: time.Now,
 	}
 }
 
@@ -188,7 +182,7 @@ func (m *master) addRecovered(info mesos.FrameworkInfo) *framework {
 func newFramework(id api.FrameworkID, info mesos.FrameworkInfo) *framework {
 	return &framework{
 		id: id, info: info, suppressed: map[string]bool{}, filters: map[filterKey]filter{},
-		tasks: map[api.TaskID]*task{}, offers: map[api.OfferID]*offer{}, counts: newFrameworkCounts(),
+		tasks: map[api.TaskID]*task{}, offers: map[api.OfferID]*offer{},
 	}
 }
 
@@ -211,8 +205,6 @@ func (m *master) handle(e event) {
 		m.subscribe(e)
 	case schedulerCall:
 		m.call(e)
-	case invalidCall:
-		m.countInvalid(e.kind)
 	case operatorCall:
 		m.do(m.change(e.call))
 	case streamClosed:
@@ -237,7 +229,7 @@ func (m *master) handle(e event) {
 			m.heartbeat(e.stream)
 		}
 	case allocationDue:
-		m.beat(e.at)
+		m.beat()
 	case filterEnded:
 		if a := m.agents[e.agent]; a != nil {
 			m.allocateSoon(a)
@@ -255,21 +247,12 @@ func (m *master) do(a action) { m.actions = append(m.actions, a) }
 
 // tell sends an event to the framework's scheduler if it is connected.
 func (m *master) tell(f *framework, e *scheduler.Event) {
-	if f.stream == "" {
-		return
+	if f.stream != "" {
+		m.do(send{stream: f.stream, event: e, kind: e.Type.String()})
 	}
-	f.count("events", e.Type)
-	switch e.Type {
-	case scheduler.Event_OFFERS:
-		f.counts["offers/sent"] += float64(len(e.Offers.Offers))
-	case scheduler.Event_RESCIND:
-		f.counts.add("offers/rescinded")
-	}
-	m.do(send{stream: f.stream, event: e, kind: e.Type.String()})
 }
 
 func (m *master) heartbeat(stream string) {
-	m.streams[stream].count("events", scheduler.Event_HEARTBEAT)
 	m.do(send{stream: stream, event: &scheduler.Event{Type: scheduler.Event_HEARTBEAT}, kind: scheduler.Event_HEARTBEAT.String()})
 	m.timers.add(m.now.Add(heartbeatInterval), heartbeatDue{stream})
 }
@@ -281,7 +264,6 @@ func (m *master) subscribe(e subscribe) {
 		info.Principal = &e.principal
 	}
 	m.claim(e)
-	m.count(either(info.GetID().GetValue() == "", "messages_register_framework", "messages_reregister_framework"))
 	if problem := m.subscribeProblem(e.call, &info); problem != "" {
 		m.do(answer{status: 200})
 		m.sendError(e.stream, problem)
@@ -294,7 +276,6 @@ func (m *master) subscribe(e subscribe) {
 		m.takeOver(f, info)
 	}
 	f.stream = e.stream
-	f.count("calls", e.call.Type)
 	f.setSuppressed(e.call.Subscribe.SuppressedRoles)
 	m.streams[e.stream] = f
 	m.do(saveFrameworks{})
@@ -347,9 +328,6 @@ func (m *master) takeOver(f *framework, info mesos.FrameworkInfo) {
 }
 
 func (m *master) sendError(stream, text string) {
-	if f := m.streams[stream]; f != nil {
-		f.count("events", scheduler.Event_ERROR)
-	}
 	m.do(send{stream: stream, kind: scheduler.Event_ERROR.String(), event: &scheduler.Event{
 		Type: scheduler.Event_ERROR, Error: &scheduler.Event_Error{Message: text},
 	}})
@@ -403,7 +381,6 @@ func (m *master) removeFrom(a *agentEntry, f *framework) {
 	}
 	for key, t := range a.tasks {
 		if key.framework == f.id {
-			m.killRemoved(t)
 			m.giveBack(a, t)
 			delete(a.tasks, key)
 		}
@@ -414,13 +391,6 @@ func (m *master) removeFrom(a *agentEntry, f *framework) {
 		}
 	}
 	m.checkDrained(a)
-}
-
-// killRemoved marks a task of a removed framework as killed. Nobody is left to be told.
-func (m *master) killRemoved(t *task) {
-	s := masterStatus(mesos.TASK_KILLED, mesos.REASON_FRAMEWORK_REMOVED, "Framework "+string(t.framework.id)+" removed")
-	s.TaskID, s.AgentID, s.Timestamp = t.info.TaskID, &mesos.AgentID{Value: string(t.agent.id)}, m.seconds()
-	m.updateTask(t, s, s)
 }
 
 // roles returns the roles that the framework is subscribed to.

@@ -25,9 +25,7 @@ type script struct {
 func newScript(t *testing.T) *script {
 	p := plan{Config: Config{AllocationInterval: time.Second, AgentTimeout: 75 * time.Second}}
 	now := time.Unix(1_800_000_000, 0)
-	s := &script{t: t, now: now, m: newMaster(masterInfo("m", "laptop", "127.0.0.1", 5050), p, now), sent: map[string][]*scheduler.Event{}}
-	s.m.clock = func() time.Time { return s.now }
-	return s
+	return &script{t: t, now: now, m: newMaster(masterInfo("m", "laptop", "127.0.0.1", 5050), p, now), sent: map[string][]*scheduler.Event{}}
 }
 
 func (s *script) step(e event) {
