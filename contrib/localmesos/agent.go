@@ -21,6 +21,7 @@ type agent struct {
 	gone         bool               // it never registers again
 	draining     *mesos.DrainConfig // nil if it does not drain
 	ended        bool               // it has returned allEnded
+	counts       metrics            // since the start
 
 	frameworks map[api.FrameworkID]mesos.FrameworkInfo
 	executors  map[executorKey]*executorRun // an ended one stays until its updates are acknowledged
@@ -190,7 +191,7 @@ type (
 
 func newAgent(info mesos.AgentInfo, p plan, newID func() string) *agent {
 	return &agent{
-		plan: p, info: info, newID: newID,
+		plan: p, info: info, newID: newID, counts: newAgentCounts(),
 		frameworks: map[api.FrameworkID]mesos.FrameworkInfo{}, executors: map[executorKey]*executorRun{},
 		runs: map[string]*executorRun{}, streams: map[string]*executorRun{}, dropped: map[taskKey]*executorRun{},
 	}
@@ -313,9 +314,13 @@ func (a *agent) fromMaster(msg message) {
 	case acknowledge:
 		a.acknowledge(msg)
 	case messageToExecutor:
-		if run := a.executors[msg.executor]; run != nil && run.stream != "" {
-			a.tell(run, &executor.Event{Type: executor.Event_MESSAGE, Message: &executor.Event_Message{Data: msg.data}})
+		run := a.executors[msg.executor]
+		if run == nil || run.stream == "" {
+			a.counts.add("slave/invalid_framework_messages")
+			return
 		}
+		a.counts.add("slave/valid_framework_messages")
+		a.tell(run, &executor.Event{Type: executor.Event_MESSAGE, Message: &executor.Event_Message{Data: msg.data}})
 	}
 }
 
@@ -424,6 +429,7 @@ func (a *agent) fetched(e fetched) {
 		return
 	}
 	run.fetching = false
+	a.counts.add("containerizer/fetcher/task_fetches_" + either(e.err == nil, "succeeded", "failed"))
 	if run.phase != terminating { // else its end was reported already
 		a.do(stopFetching{run.container})
 	}
@@ -631,6 +637,7 @@ func (a *agent) startFailed(e startFailed) {
 	if run == nil {
 		return
 	}
+	a.counts.add("slave/container_launch_errors")
 	run.became, run.reason, run.text = mesos.TASK_FAILED, mesos.REASON_CONTAINER_LAUNCH_FAILED, fmt.Sprintf("Failed to launch container: %v", e.err)
 	a.exited(processExited{container: e.container, status: -1})
 }
@@ -672,6 +679,7 @@ func (a *agent) exited(e processExited) {
 		return
 	}
 	run.phase = ended
+	a.counts.add("slave/executors_terminated")
 	a.do(destroy{run.process, run.container})
 	if run.stream != "" {
 		delete(a.streams, run.stream)

@@ -30,6 +30,8 @@ type agentNode struct {
 	streams   *streams
 	server    *server
 	address   string
+	started   time.Time
+	recovery  time.Duration // how long it took
 	ended     chan struct{} // closed when a stopping agent has nothing left
 	fetcher   *fetcher
 	fetches   map[string]context.CancelFunc // running, by container; only the owner uses it
@@ -42,7 +44,7 @@ type agentNode struct {
 func startAgent(p plan, h *hub, ps *processes, dir string, want int) (*agentNode, error) {
 	n := &agentNode{
 		plan: p, dir: dir, hub: h, processes: ps, store: store{filepath.Join(dir, "meta")}, streams: newStreams(), ended: make(chan struct{}),
-		fetches: map[string]context.CancelFunc{},
+		fetches: map[string]context.CancelFunc{}, started: time.Now(),
 	}
 	err := p.isolation.shareWorkDir(dir)
 	if err != nil {
@@ -83,6 +85,7 @@ func startAgent(p plan, h *hub, ps *processes, dir string, want int) (*agentNode
 		was.draining = &file.Draining.message
 	}
 	n.owner.post(was)
+	n.recovery = time.Since(n.started)
 	n.watchLimits()
 	go n.owner.run()
 	n.server = serve(l, n.handler(), p.secure)
@@ -272,6 +275,7 @@ func (n *agentNode) destroy(p process, container string) {
 	}
 	n.processes.destroy(p)
 	if err := n.plan.isolation.destroy(container); err != nil {
+		n.agent.counts.add("containerizer/mesos/container_destroy_errors")
 		log.WithError(err).WithField("agent", n.agent.id()).Error("a container is not gone")
 	}
 }
@@ -353,22 +357,6 @@ func (n *agentNode) environment(run *executorRun, sandbox, token string) []strin
 	return env
 }
 
-// mesosDuration writes a duration as Mesos does: the largest unit that divides it, such as "15mins".
-func mesosDuration(d time.Duration) string {
-	for _, unit := range []struct {
-		size time.Duration
-		name string
-	}{
-		{7 * 24 * time.Hour, "weeks"}, {24 * time.Hour, "days"}, {time.Hour, "hrs"}, {time.Minute, "mins"},
-		{time.Second, "secs"}, {time.Millisecond, "ms"}, {time.Microsecond, "us"},
-	} {
-		if d != 0 && d%unit.size == 0 {
-			return fmt.Sprintf("%d%s", d/unit.size, unit.name)
-		}
-	}
-	return fmt.Sprintf("%dns", d)
-}
-
 func (n *agentNode) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/api/v1/executor", n.plan.auth.guard(executorRealm, endpoint[executor.Call, *executor.Call]{
@@ -386,6 +374,7 @@ func (n *agentNode) handler() http.Handler {
 	mux.HandleFunc("/health", healthy)
 	mux.HandleFunc("/version", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, version()) })
 	mux.Handle("/state", n.plan.auth.guard(agentReadonly, http.HandlerFunc(n.serveState)))
+	mux.Handle("/metrics/snapshot", n.plan.auth.guard(agentReadonly, snapshotHandler(newSnapshotLimit(), n.metrics)))
 	return n.plan.refuseForeign(mux)
 }
 

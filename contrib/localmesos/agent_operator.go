@@ -4,8 +4,6 @@ import (
 	"net/http"
 
 	pb "github.com/mesos/mesos-go/api/v1/lib/agent"
-
-	"github.com/k8sm/k8sm/contrib/localmesos/wire"
 )
 
 // serveOperator answers the calls of the agent's operator API
@@ -25,15 +23,14 @@ func (n *agentNode) serveOperator(w http.ResponseWriter, r *http.Request) {
 		response.GetVersion = &pb.Response_GetVersion{VersionInfo: versionInfo()}
 	case pb.Call_GET_FLAGS:
 		response.GetFlags = &pb.Response_GetFlags{Flags: flagMessages(n.flags())}
+	case pb.Call_GET_METRICS:
+		found := n.metrics(r.Context(), timeoutOf(call.GetMetrics.Timeout))
+		response.GetMetrics = &pb.Response_GetMetrics{Metrics: found.messages()}
 	default:
 		http.Error(w, notKnown(call.Type), http.StatusNotImplemented)
 		return
 	}
-	if codec == wire.JSON {
-		writeJSON(w, wire.Tree(response))
-		return
-	}
-	writeProtobuf(w, response)
+	writeResponse(w, codec, response)
 }
 
 // agentCallProblem returns what makes a call malformed, in Mesos's words, or "" (agent::call::validate in src/slave/validation.cpp).

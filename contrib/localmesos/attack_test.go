@@ -59,8 +59,8 @@ func TestEndpointsAreOpenAsInMesos(t *testing.T) {
 		"GET m/maintenance/schedule": basic(masterReadwrite), "POST m/maintenance/schedule": basic(masterReadwrite),
 		"POST m/machine/down": basic(masterReadwrite), "POST m/master/machine/up": basic(masterReadwrite),
 		"GET m/maintenance/status": basic(masterReadonly), "POST a/api/v1/executor": both(executorRealm), "GET a/state": both(agentReadonly),
-		"POST a/api/v1": both(agentReadwrite),
-		"GET m/health":  "", "GET m/master/health": "", "GET m/version": "", "GET m/redirect": "", "GET a/health": "", "GET a/version": "",
+		"POST a/api/v1": both(agentReadwrite), "GET m/metrics/snapshot": basic(masterReadonly), "GET a/metrics/snapshot": both(agentReadonly),
+		"GET m/health": "", "GET m/master/health": "", "GET m/version": "", "GET m/redirect": "", "GET a/health": "", "GET a/version": "",
 	}
 	for _, path := range []string{"/state", "/slaves", "/frameworks", "/tasks"} {
 		cases["GET m"+path], cases["GET m/master"+path] = basic(masterReadonly), basic(masterReadonly)

@@ -89,6 +89,9 @@ func (m *master) call(e schedulerCall) {
 	case f == nil:
 		m.do(refused("Framework cannot be found"))
 		return
+	}
+	f.count("calls", e.call.Type)
+	switch {
 	case e.principal != "" && e.principal != f.info.GetPrincipal():
 		m.do(refused(fmt.Sprintf("Authenticated principal '%s' does not match principal '%s' set in `FrameworkInfo`", e.principal, f.info.GetPrincipal())))
 		return
@@ -115,6 +118,7 @@ func (m *master) call(e schedulerCall) {
 
 // perform executes a call. It returns false for an unknown type.
 func (m *master) perform(f *framework, call *scheduler.Call) bool {
+	m.countCall(call)
 	switch call.Type {
 	case scheduler.Call_TEARDOWN:
 		m.removeFramework(f)
@@ -141,7 +145,8 @@ func (m *master) perform(f *framework, call *scheduler.Call) bool {
 		m.toAgent(call.Shutdown.AgentID.Value, shutdownExecutor{key})
 	case scheduler.Call_MESSAGE:
 		key := executorKey{f.id, api.ExecutorID(call.Message.ExecutorID.Value)}
-		m.toAgent(call.Message.AgentID.Value, messageToExecutor{key, call.Message.Data})
+		sent := m.toAgent(call.Message.AgentID.Value, messageToExecutor{key, call.Message.Data})
+		m.countOutcome("framework_to_executor_messages", sent)
 	case scheduler.Call_REQUEST:
 		// A hint. Mesos' own allocator ignores it too.
 	default:
@@ -150,11 +155,14 @@ func (m *master) perform(f *framework, call *scheduler.Call) bool {
 	return true
 }
 
-// toAgent sends to a connected agent. Like Mesos, it drops the message otherwise.
-func (m *master) toAgent(id string, msg message) {
-	if a := m.agents[api.AgentID(id)]; a != nil && a.connected {
-		m.do(sendAgent{a.id, msg})
+// toAgent sends to a connected agent. Like Mesos, it drops the message otherwise, and returns false.
+func (m *master) toAgent(id string, msg message) bool {
+	a := m.agents[api.AgentID(id)]
+	if a == nil || !a.connected {
+		return false
 	}
+	m.do(sendAgent{a.id, msg})
+	return true
 }
 
 // updateFramework follows Master::updateFramework in src/master/master.cpp.
@@ -193,6 +201,7 @@ func (m *master) accept(f *framework, call *scheduler.Call_Accept) {
 		m.dropTasks(f, call, problem)
 		return
 	}
+	f.counts["offers/accepted"] += float64(len(offers))
 	agent := offers[0].agent
 	var rest pool
 	for _, o := range offers {
@@ -242,6 +251,7 @@ func (m *master) dropTasks(f *framework, call *scheduler.Call_Accept, problem st
 		for _, info := range tasksOf(&call.Operations[i]) {
 			s := masterStatus(f.stateFor(mesos.TASK_DROPPED), mesos.REASON_INVALID_OFFERS, "Task launched with invalid offers: "+problem)
 			s.TaskID, s.AgentID = info.TaskID, &mesos.AgentID{Value: info.AgentID.Value}
+			m.countEnd(&s)
 			m.tellStatus(f, s)
 		}
 	}

@@ -40,6 +40,7 @@ func (m *master) launch(l *launch, info mesos.TaskInfo) {
 		launchExecutor = true
 		l.agent.executors[l.executorKey(&info)] = &executorEntry{info: *info.Executor, used: executorNeeds}
 	}
+	l.framework.count("operations", mesos.Offer_Operation_LAUNCH)
 	m.addTask(l.framework, l.agent, info, mesos.TaskStatus{
 		TaskID: info.TaskID, AgentID: &info.AgentID, State: mesos.TASK_STAGING.Enum(), Timestamp: m.seconds(),
 	})
@@ -82,6 +83,7 @@ func (l *launch) executorKey(info *mesos.TaskInfo) executorKey {
 func (m *master) refuseTask(f *framework, info mesos.TaskInfo, problem string) {
 	s := masterStatus(mesos.TASK_ERROR, mesos.REASON_TASK_INVALID, problem)
 	s.TaskID, s.AgentID = info.TaskID, &mesos.AgentID{Value: info.AgentID.Value}
+	m.countEnd(&s)
 	m.tellStatus(f, s)
 }
 

@@ -110,7 +110,7 @@ func (m *master) updateUnavailability(key machineKey) {
 				delete(m.upkeep.asked, k)
 			}
 		}
-		m.allocate(a)
+		m.allocate(m.now, a)
 	}
 }
 
@@ -216,6 +216,7 @@ func (m *master) modeProblem(ids []mesos.MachineID, mode mesos.MachineInfo_Mode,
 
 // removeAgent removes an agent; last is the final status of its tasks (Master::_removeSlave in src/master/master.cpp).
 func (m *master) removeAgent(a *agentEntry, last mesos.TaskStatus) {
+	m.count("slave_removals")
 	delete(m.upkeep.deactivated, a.id)
 	m.rescindOffers(a)
 	text := fmt.Sprintf("Agent %s removed: %s", a.info.Hostname, last.GetMessage())

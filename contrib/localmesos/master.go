@@ -39,6 +39,10 @@ type master struct {
 	allocating                             bool // the next batch allocation is planned
 	offersMade, frameworksMade, agentsMade int
 
+	counts                            metrics // since the start
+	allocationRuns, allocationLatency timing
+	clock                             func() time.Time // for the metrics only
+
 	timers  timers
 	now     time.Time
 	actions []action
@@ -58,7 +62,8 @@ type framework struct {
 	registered   time.Time
 	reregistered time.Time
 	unregistered time.Time
-	lastOffer    int // offersMade at its last offer: the framework that waited longest comes first
+	counts       metrics // since the start, without the framework's prefix
+	lastOffer    int     // offersMade at its last offer: the framework that waited longest comes first
 }
 
 // agentEntry is what the master knows of one agent.
@@ -138,7 +143,7 @@ type (
 // Events from the master's own timers.
 type (
 	heartbeatDue   struct{ stream string }
-	allocationDue  struct{}
+	allocationDue  struct{ at time.Time }
 	filterEnded    struct{ agent api.AgentID }
 	failoverDue    struct{ framework api.FrameworkID }
 	unreachableDue struct {
@@ -158,6 +163,7 @@ func newMaster(info mesos.MasterInfo, p plan, now time.Time) *master {
 		frameworks: map[api.FrameworkID]*framework{}, streams: map[string]*framework{}, removed: map[api.FrameworkID]bool{},
 		agents: map[api.AgentID]*agentEntry{}, registry: newRegistry(p.Executors != nil), offers: map[api.OfferID]*offer{}, upkeep: newUpkeep(),
 		quotas: quotas{}, reservations: map[api.AgentID][]conversion{}, oversubscribed: p.oversubscribed,
+		counts: newMasterCounts(), allocationRuns: timing{window: time.Hour}, allocationLatency: timing{window: time.Hour}, clock: time.Now,
 	}
 }
 
@@ -182,7 +188,7 @@ func (m *master) addRecovered(info mesos.FrameworkInfo) *framework {
 func newFramework(id api.FrameworkID, info mesos.FrameworkInfo) *framework {
 	return &framework{
 		id: id, info: info, suppressed: map[string]bool{}, filters: map[filterKey]filter{},
-		tasks: map[api.TaskID]*task{}, offers: map[api.OfferID]*offer{},
+		tasks: map[api.TaskID]*task{}, offers: map[api.OfferID]*offer{}, counts: newFrameworkCounts(),
 	}
 }
 
@@ -205,6 +211,8 @@ func (m *master) handle(e event) {
 		m.subscribe(e)
 	case schedulerCall:
 		m.call(e)
+	case invalidCall:
+		m.countInvalid(e.kind)
 	case operatorCall:
 		m.do(m.change(e.call))
 	case streamClosed:
@@ -229,7 +237,7 @@ func (m *master) handle(e event) {
 			m.heartbeat(e.stream)
 		}
 	case allocationDue:
-		m.beat()
+		m.beat(e.at)
 	case filterEnded:
 		if a := m.agents[e.agent]; a != nil {
 			m.allocateSoon(a)
@@ -247,12 +255,21 @@ func (m *master) do(a action) { m.actions = append(m.actions, a) }
 
 // tell sends an event to the framework's scheduler if it is connected.
 func (m *master) tell(f *framework, e *scheduler.Event) {
-	if f.stream != "" {
-		m.do(send{stream: f.stream, event: e, kind: e.Type.String()})
+	if f.stream == "" {
+		return
 	}
+	f.count("events", e.Type)
+	switch e.Type {
+	case scheduler.Event_OFFERS:
+		f.counts["offers/sent"] += float64(len(e.Offers.Offers))
+	case scheduler.Event_RESCIND:
+		f.counts.add("offers/rescinded")
+	}
+	m.do(send{stream: f.stream, event: e, kind: e.Type.String()})
 }
 
 func (m *master) heartbeat(stream string) {
+	m.streams[stream].count("events", scheduler.Event_HEARTBEAT)
 	m.do(send{stream: stream, event: &scheduler.Event{Type: scheduler.Event_HEARTBEAT}, kind: scheduler.Event_HEARTBEAT.String()})
 	m.timers.add(m.now.Add(heartbeatInterval), heartbeatDue{stream})
 }
@@ -264,6 +281,7 @@ func (m *master) subscribe(e subscribe) {
 		info.Principal = &e.principal
 	}
 	m.claim(e)
+	m.count(either(info.GetID().GetValue() == "", "messages_register_framework", "messages_reregister_framework"))
 	if problem := m.subscribeProblem(e.call, &info); problem != "" {
 		m.do(answer{status: 200})
 		m.sendError(e.stream, problem)
@@ -276,6 +294,7 @@ func (m *master) subscribe(e subscribe) {
 		m.takeOver(f, info)
 	}
 	f.stream = e.stream
+	f.count("calls", e.call.Type)
 	f.setSuppressed(e.call.Subscribe.SuppressedRoles)
 	m.streams[e.stream] = f
 	m.do(saveFrameworks{})
@@ -328,6 +347,9 @@ func (m *master) takeOver(f *framework, info mesos.FrameworkInfo) {
 }
 
 func (m *master) sendError(stream, text string) {
+	if f := m.streams[stream]; f != nil {
+		f.count("events", scheduler.Event_ERROR)
+	}
 	m.do(send{stream: stream, kind: scheduler.Event_ERROR.String(), event: &scheduler.Event{
 		Type: scheduler.Event_ERROR, Error: &scheduler.Event_Error{Message: text},
 	}})
@@ -381,6 +403,7 @@ func (m *master) removeFrom(a *agentEntry, f *framework) {
 	}
 	for key, t := range a.tasks {
 		if key.framework == f.id {
+			m.killRemoved(t)
 			m.giveBack(a, t)
 			delete(a.tasks, key)
 		}
@@ -391,6 +414,13 @@ func (m *master) removeFrom(a *agentEntry, f *framework) {
 		}
 	}
 	m.checkDrained(a)
+}
+
+// killRemoved marks a task of a removed framework as killed. Nobody is left to be told.
+func (m *master) killRemoved(t *task) {
+	s := masterStatus(mesos.TASK_KILLED, mesos.REASON_FRAMEWORK_REMOVED, "Framework "+string(t.framework.id)+" removed")
+	s.TaskID, s.AgentID, s.Timestamp = t.info.TaskID, &mesos.AgentID{Value: string(t.agent.id)}, m.seconds()
+	m.updateTask(t, s, s)
 }
 
 // roles returns the roles that the framework is subscribed to.

@@ -3,6 +3,7 @@ package localmesos
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,9 @@ func (m *master) fromAgent(e fromAgent) {
 		return
 	}
 	a := m.agents[e.agent]
-	if a == nil || !a.connected {
+	registered := a != nil && a.connected
+	m.countMessage(e.message, registered)
+	if !registered {
 		return
 	}
 	switch msg := e.message.(type) {
@@ -28,7 +31,9 @@ func (m *master) fromAgent(e fromAgent) {
 	case exitedExecutor:
 		m.exited(a, msg)
 	case messageToFramework:
-		if f := m.frameworks[msg.executor.framework]; f != nil {
+		f := m.frameworks[msg.executor.framework]
+		m.countOutcome("executor_to_framework_messages", f != nil && f.stream != "")
+		if f != nil {
 			m.tell(f, &scheduler.Event{Type: scheduler.Event_MESSAGE, Message: &scheduler.Event_Message{
 				AgentID: mesos.AgentID{Value: string(a.id)}, ExecutorID: mesos.ExecutorID{Value: string(msg.executor.executor)}, Data: msg.data,
 			}})
@@ -38,13 +43,15 @@ func (m *master) fromAgent(e fromAgent) {
 
 // register registers an agent: a new one, a restarted one, or one that this master has not seen since its own restart.
 func (m *master) register(address string, r register) {
+	id := api.AgentID(r.info.GetID().GetValue())
+	m.count(either(id == "", "messages_register_slave", "messages_reregister_slave"))
 	ip := m.agentIP(address)
 	if machine := m.upkeep.machines[machineKey{strings.ToLower(r.info.Hostname), ip}]; machine != nil &&
 		machine.mode == mesos.DOWN {
 		return // as if it had been shut down and restarted: it will register again
 	}
-	id := api.AgentID(r.info.GetID().GetValue())
-	if id == "" {
+	first := id == ""
+	if first {
 		id = api.AgentID(fmt.Sprintf("%s-S%d", m.info.ID, m.agentsMade))
 		m.agentsMade++
 	}
@@ -56,6 +63,9 @@ func (m *master) register(address string, r register) {
 	a := m.agents[id]
 	m.admit(id, a == nil)
 	back := a != nil && !a.unreachable // the allocator still has it
+	if !back {
+		m.count(either(first, "slave_registrations", "slave_reregistrations"))
+	}
 	if a == nil {
 		a = &agentEntry{
 			id: id, registered: m.now, executors: map[executorKey]*executorEntry{}, tasks: map[taskKey]*task{},
@@ -69,7 +79,7 @@ func (m *master) register(address string, r register) {
 	a.total = m.reservedTotal(id, poolOf(r.info.Resources)).plus(m.oversubscribed)
 	m.do(welcome{address, id})
 	m.do(note{"agent registered", map[string]any{"agent": string(id)}})
-	m.adopt(a, r)
+	m.adopt(a, r, wasUnreachable)
 	m.tellReturned(a, wasUnreachable)
 	m.recount(a)
 	for _, f := range m.frameworks {
@@ -83,11 +93,11 @@ func (m *master) register(address string, r register) {
 		m.allocateSoon(a)
 		return
 	}
-	m.allocate(a)
+	m.allocate(m.now, a)
 }
 
 // adopt updates the master's records of a registering agent to what the agent reports.
-func (m *master) adopt(a *agentEntry, r register) {
+func (m *master) adopt(a *agentEntry, r register, wasUnreachable bool) {
 	for _, info := range r.frameworks {
 		id := api.FrameworkID(info.GetID().GetValue())
 		switch {
@@ -112,12 +122,21 @@ func (m *master) adopt(a *agentEntry, r register) {
 		key := taskKey{t.framework, api.TaskID(t.info.TaskID.Value)}
 		there[key] = true
 		if known := a.tasks[key]; known != nil {
-			known.latest, known.info.State = t.latest, t.latest.State
+			known.latest = t.latest // its state counts and shows when the update comes
+			if wasUnreachable {
+				known.reachAgain()
+			}
 			continue
 		}
 		m.addTask(f, a, t.info, t.latest)
 	}
 	m.dropLost(a, there)
+}
+
+// reachAgain shows the task as its agent has it.
+func (t *task) reachAgain() {
+	t.info.State = t.latest.State
+	t.info.Statuses = slices.DeleteFunc(slices.Clone(t.info.Statuses), func(s mesos.TaskStatus) bool { return s.GetSource() == mesos.SOURCE_MASTER })
 }
 
 // dropLost reports tasks that the agent should have but does not: their launch was lost, or the agent lost its checkpoints.
@@ -140,7 +159,8 @@ func (m *master) dropLost(a *agentEntry, there map[taskKey]bool) {
 // lose records and reports a state that the master detected itself.
 func (m *master) lose(t *task, s mesos.TaskStatus) {
 	s.TaskID, s.AgentID, s.Timestamp = t.info.TaskID, &mesos.AgentID{Value: string(t.agent.id)}, m.seconds()
-	t.latest, t.info.State, t.info.StatusUpdateState = s, s.State, s.State
+	m.updateTask(t, s, s)
+	t.latest, t.info.StatusUpdateState = s, s.State
 	m.tellStatus(t.framework, s)
 }
 
@@ -201,11 +221,13 @@ func (m *master) pingsLost(e pingsLost) {
 // with partitioned or failed agents").
 func (m *master) markUnreachable(a *agentEntry) {
 	a.unreachable = true
+	m.countUnreachable()
 	m.keepAgents()
 	m.do(note{"agent is unreachable", map[string]any{"agent": string(a.id)}})
 	for _, t := range a.tasks {
 		s := masterStatus(t.framework.stateFor(mesos.TASK_UNREACHABLE), mesos.REASON_AGENT_REMOVED, "Agent is unreachable")
-		s.TaskID, s.AgentID = t.info.TaskID, &mesos.AgentID{Value: string(a.id)}
+		s.TaskID, s.AgentID, s.Timestamp = t.info.TaskID, &mesos.AgentID{Value: string(a.id)}, m.seconds()
+		m.updateTask(t, s, s)
 		m.tellStatus(t.framework, s)
 	}
 	m.tellAgentLost(a.id)

@@ -33,16 +33,23 @@ type masterNode struct {
 	welcomed chan struct{}
 	// addresses of the agents. Only the owner uses it.
 	addresses map[api.AgentID]string
+	// fetched and stored say how long reading and writing the master's file took. Only the owner uses them.
+	fetched, stored timing
 }
 
 // startMaster runs a master that serve will open on the port. Agents may register before; schedulers wait for serve, so that
 // reconciliation does not report a task as unknown before its agent has registered.
 func startMaster(p plan, h *hub, port int) (*masterNode, error) {
-	n := &masterNode{plan: p, hub: h, streams: newStreams(), welcomed: make(chan struct{}, 1), addresses: map[api.AgentID]string{}}
+	n := &masterNode{
+		plan: p, hub: h, streams: newStreams(), welcomed: make(chan struct{}, 1), addresses: map[api.AgentID]string{},
+		stored: timing{window: 24 * time.Hour},
+	}
 	var file masterFile
+	began := time.Now()
 	if _, err := readFile(n.path(), &file); err != nil {
 		return nil, err
 	}
+	n.fetched.add(began, time.Since(began))
 	n.master = newMaster(masterInfo(uuid.NewString(), p.Hostname, p.IP, port), p, time.Now())
 	var known []mesos.FrameworkInfo
 	for _, f := range file.Frameworks {
@@ -142,15 +149,27 @@ func (n *masterNode) save() {
 		}
 	}
 	slices.SortFunc(file.Quotas, func(a, b quotaDocument) int { return cmp.Compare(a.message.Role, b.message.Role) })
+	began := time.Now()
 	if err := writeFile(n.path(), file); err != nil {
 		log.WithError(err).Error("cannot save the frameworks")
+		return
 	}
+	n.stored.add(began, time.Since(began))
+}
+
+// callProblem is callProblem, and counts what it refuses.
+func (n *masterNode) callProblem(call *scheduler.Call, principal string) string {
+	problem := callProblem(call, principal)
+	if problem != "" {
+		n.owner.post(invalidCall{call.Type})
+	}
+	return problem
 }
 
 func (n *masterNode) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/api/v1/scheduler", n.plan.auth.guard(schedulerRealm, endpoint[scheduler.Call, *scheduler.Call]{
-		owner: n.owner, streams: n.streams, faults: n.hub.faults, path: SchedulerToMaster, streamID: true, problem: callProblem,
+		owner: n.owner, streams: n.streams, faults: n.hub.faults, path: SchedulerToMaster, streamID: true, problem: n.callProblem,
 		recovering: "Master has not finished recovery",
 		kind:       func(c *scheduler.Call) (string, bool) { return c.Type.String(), c.Type == scheduler.Call_SUBSCRIBE },
 		event: func(c *scheduler.Call, stream string, who identity) event {

@@ -25,7 +25,9 @@ type script struct {
 func newScript(t *testing.T) *script {
 	p := plan{Config: Config{AllocationInterval: time.Second, AgentTimeout: 75 * time.Second}}
 	now := time.Unix(1_800_000_000, 0)
-	return &script{t: t, now: now, m: newMaster(masterInfo("m", "laptop", "127.0.0.1", 5050), p, now), sent: map[string][]*scheduler.Event{}}
+	s := &script{t: t, now: now, m: newMaster(masterInfo("m", "laptop", "127.0.0.1", 5050), p, now), sent: map[string][]*scheduler.Event{}}
+	s.m.clock = func() time.Time { return s.now }
+	return s
 }
 
 func (s *script) step(e event) {

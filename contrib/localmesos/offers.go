@@ -41,10 +41,16 @@ type filter struct {
 // all offers of one run in one event.
 
 // allocateAll offers the free resources of all agents.
-func (m *master) allocateAll() { m.allocate(m.sortedAgents()...) }
+func (m *master) allocateAll() { m.allocate(m.now, m.sortedAgents()...) }
 
-// allocate offers the free resources of these agents.
-func (m *master) allocate(agents ...*agentEntry) {
+// allocate offers the free resources of these agents. It was due at that time.
+func (m *master) allocate(due time.Time, agents ...*agentEntry) {
+	began := m.clock()
+	defer func() {
+		m.counts.add("allocator/mesos/allocation_runs")
+		m.allocationLatency.add(m.now, began.Sub(due))
+		m.allocationRuns.add(m.now, m.clock().Sub(began))
+	}()
 	made := map[*framework][]mesos.Offer{}
 	for _, a := range agents {
 		m.offerFrom(a, made)
@@ -67,17 +73,18 @@ func (m *master) allocateSoon(a *agentEntry) {
 	}
 	m.allocating = true
 	beats := m.now.Sub(m.started) / m.allocationInterval
-	m.timers.add(m.started.Add((beats+1)*m.allocationInterval), allocationDue{})
+	at := m.started.Add((beats + 1) * m.allocationInterval)
+	m.timers.add(at, allocationDue{at})
 }
 
 // beat is the batch allocation: it offers the free resources of marked agents.
-func (m *master) beat() {
+func (m *master) beat(due time.Time) {
 	m.allocating = false
 	agents := slices.DeleteFunc(m.sortedAgents(), func(a *agentEntry) bool { return !a.allocating })
 	for _, a := range agents {
 		a.allocating = false
 	}
-	m.allocate(agents...)
+	m.allocate(due, agents...)
 }
 
 // offerFrom offers the agent's free resources to the framework that has waited longest for an offer and wants them. Reserved
@@ -221,6 +228,7 @@ func (m *master) free(a *agentEntry, resources pool) {
 func (m *master) decline(f *framework, ids []mesos.OfferID, filters *mesos.Filters) {
 	for _, id := range ids {
 		if o := f.offers[api.OfferID(id.Value)]; o != nil {
+			f.counts.add("offers/declined")
 			m.endOffer(o)
 			m.refuse(o, o.resources, filters)
 		}

@@ -25,6 +25,7 @@ func (n *masterNode) addOperatorAPI(mux *http.ServeMux) {
 		mux.Handle("/master"+path, handler)
 	}
 	n.addMaintenanceEndpoints(mux)
+	mux.Handle("/metrics/snapshot", n.plan.auth.guard(masterReadonly, snapshotHandler(newSnapshotLimit(), n.metrics)))
 	mux.HandleFunc("/health", healthy)
 	mux.HandleFunc("/master/health", healthy)
 	mux.HandleFunc("/redirect", n.redirect)
@@ -71,6 +72,9 @@ func (n *masterNode) serveOperator(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, refusal.text, refusal.status)
 	case changes(call.Type):
 		n.changeAndAnswer(w, &call)
+	case call.Type == pb.Call_GET_METRICS:
+		found := n.metrics(r.Context(), timeoutOf(call.GetMetrics.Timeout))
+		writeResponse(w, codec, &pb.Response{Type: pb.Response_GET_METRICS, GetMetrics: &pb.Response_GetMetrics{Metrics: found.messages()}})
 	default:
 		n.readAndAnswer(w, codec, &call)
 	}
@@ -108,20 +112,20 @@ func (n *masterNode) readAndAnswer(w http.ResponseWriter, codec wire.Codec, call
 		writeJSON(w, newerFields(wire.Tree(response)))
 		return
 	}
-	writeProtobuf(w, response)
+	writeResponse(w, codec, response)
 }
 
 func notKnown(call fmt.Stringer) string {
 	return "The local Mesos does not know the call " + call.String()
 }
 
-func writeProtobuf(w http.ResponseWriter, response wire.Message) {
-	data, err := response.Marshal()
+func writeResponse(w http.ResponseWriter, codec wire.Codec, response wire.Message) {
+	data, err := codec.Encode(response)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", wire.Protobuf.String())
+	w.Header().Set("Content-Type", codec.String())
 	_, _ = w.Write(data) // a client that went away is no concern of ours
 }
 

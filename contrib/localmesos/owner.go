@@ -1,7 +1,9 @@
 package localmesos
 
 import (
+	"context"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -17,6 +19,7 @@ type owner struct {
 	machine machine
 	perform func(action)
 	inbox   mailbox[envelope]
+	batch   []envelope    // taken from the inbox; only the owner uses it
 	quit    chan struct{} // closed to end run
 	done    chan struct{} // closed when run has returned
 	ending  sync.Once
@@ -50,7 +53,9 @@ func (o *owner) run() {
 		case <-timer.C:
 			o.take(envelope{event: tick{}})
 		case <-o.inbox.ready:
-			for _, e := range o.inbox.take() {
+			for o.batch = o.inbox.take(); len(o.batch) > 0; {
+				e := o.batch[0]
+				o.batch = o.batch[1:]
 				o.take(e)
 			}
 		}
@@ -86,6 +91,35 @@ func (o *owner) ask(e event) answer { return o.wait(envelope{event: e, answer: m
 // look runs f in the owner's goroutine, where it may read the machine; false means that the owner has ended.
 func (o *owner) look(f func()) bool {
 	return o.wait(envelope{look: f, answer: make(chan answer, 1)}).status == 0
+}
+
+// see returns what f sees of the machine in the owner's goroutine; ok is false if the owner has ended, or does not come to it in time.
+func see[T any](ctx context.Context, o *owner, f func() T) (seen T, ok bool) {
+	result := make(chan T, 1)
+	o.inbox.put(envelope{look: func() { result <- f() }, answer: make(chan answer, 1)})
+	select {
+	case seen := <-result:
+		return seen, true
+	case <-ctx.Done():
+	case <-o.done:
+	}
+	return seen, false
+}
+
+// queue counts what waits for the machine: messages of the other machines, requests, and anything else. Only look and see may call it.
+func (o *owner) queue() (messages, requests, others int) {
+	for _, e := range slices.Concat(o.batch, o.inbox.peek()) {
+		_, ofAgent := e.event.(fromAgent)
+		switch {
+		case ofAgent:
+			messages++
+		case e.answer != nil:
+			requests++
+		default:
+			others++
+		}
+	}
+	return messages, requests, others
 }
 
 func (o *owner) wait(e envelope) answer {
@@ -124,6 +158,13 @@ func (m mailbox[T]) put(item T) {
 	case m.box.ready <- struct{}{}:
 	default:
 	}
+}
+
+// peek returns what take would return.
+func (m mailbox[T]) peek() []T {
+	m.box.mu.Lock()
+	defer m.box.mu.Unlock()
+	return slices.Clone(m.box.items)
 }
 
 // take returns all that came since the last take.

@@ -75,6 +75,9 @@ func belongsTo(role, parent string) bool {
 func (m *master) consumed(role string) map[string]int64 {
 	sum := map[string]int64{}
 	for _, a := range m.agents {
+		if a.unreachable {
+			continue
+		}
 		for _, x := range a.total {
 			if belongsTo(x.role, role) {
 				sum[x.name] += x.scalar

@@ -89,6 +89,8 @@ func (m *master) giveUpRecovered() {
 	for _, id := range slices.Sorted(maps.Keys(m.registry.recovered)) {
 		delete(m.registry.recovered, id)
 		m.registry.lost[id] = true
+		m.countUnreachable()
+		m.count("recovery_slave_removals")
 		m.tellAgentLost(id)
 		m.do(note{"agent is unreachable: it did not come back to this master", map[string]any{"agent": string(id)}})
 		m.keepAgents()

@@ -100,11 +100,14 @@ func (m *master) dropExecutor(a *agentEntry, key executorKey) {
 // statusUpdate records an agent's status and forwards it.
 func (m *master) statusUpdate(a *agentEntry, u update) {
 	f := m.frameworks[u.framework]
+	t := a.tasks[taskKey{u.framework, api.TaskID(u.status.TaskID.Value)}]
+	m.countOutcome("status_updates", f != nil && f.stream != "" && t != nil)
 	if f == nil {
 		return
 	}
-	if t := a.tasks[taskKey{u.framework, api.TaskID(u.status.TaskID.Value)}]; t != nil {
-		t.book(u.status, u.latest)
+	if t != nil {
+		m.updateTask(t, u.status, u.latest)
+		t.latest, t.info.StatusUpdateState, t.info.StatusUpdateUUID = u.latest, u.status.State, u.status.UUID
 		if t.terminal() {
 			m.giveBack(a, t)
 		}
@@ -112,23 +115,40 @@ func (m *master) statusUpdate(a *agentEntry, u update) {
 	m.tellStatus(f, u.status)
 }
 
-// book records the status for the framework and the latest one, which decides the task's resources.
-func (t *task) book(status, latest mesos.TaskStatus) {
-	t.latest = latest
-	state, updateState := latest.GetState(), status.GetState()
-	t.info.State, t.info.StatusUpdateState, t.info.StatusUpdateUUID = &state, &updateState, status.UUID
-	for i := range t.info.Statuses {
-		if string(t.info.Statuses[i].UUID) == string(status.UUID) {
-			return
+// updateTask shows a status of a task, and the state in the latest one, to operators (Master::updateTask in src/master/master.cpp). A
+// task that has ended stays in that state. The end counts when the latest status has it; Mesos does not count one that waits for
+// the acknowledgement of an earlier status.
+func (m *master) updateTask(t *task, s, latest mesos.TaskStatus) {
+	before, state := t.info.GetState(), latest.GetState()
+	if !terminal(before) {
+		t.info.State = &state
+		if terminal(state) {
+			t.framework.counts.add("tasks/terminal/" + metricName(state))
 		}
 	}
-	t.info.Statuses = append(t.info.Statuses[:len(t.info.Statuses):len(t.info.Statuses)], status)
+	t.show(s)
+	over := func(s mesos.TaskState) bool { return terminal(s) || s == mesos.TASK_UNREACHABLE }
+	if !over(before) && over(state) {
+		m.countEnd(&latest)
+	}
+}
+
+// show adds a status to those that operators see, in the place of the last one if that has the same state. Like Mesos, it leaves out
+// the data.
+func (t *task) show(s mesos.TaskStatus) {
+	s.Data = nil
+	shown := t.info.Statuses
+	if last := len(shown) - 1; last >= 0 && shown[last].GetState() == s.GetState() {
+		shown = shown[:last]
+	}
+	t.info.Statuses = append(shown[:len(shown):len(shown)], s)
 }
 
 // acknowledge forwards an acknowledgement to the agent. One of a terminal status removes the task.
 func (m *master) acknowledge(f *framework, call *scheduler.Call_Acknowledge) {
 	id := api.TaskID(call.TaskID.Value)
-	m.toAgent(call.AgentID.Value, acknowledge{framework: f.id, task: id, uuid: string(call.UUID)})
+	sent := m.toAgent(call.AgentID.Value, acknowledge{framework: f.id, task: id, uuid: string(call.UUID)})
+	m.countOutcome("status_update_acknowledgements", sent)
 	t := f.tasks[id]
 	if t != nil && string(t.info.StatusUpdateUUID) == string(call.UUID) && terminal(t.info.GetStatusUpdateState()) {
 		m.forget(t)
@@ -140,6 +160,7 @@ func (m *master) kill(f *framework, call *scheduler.Call_Kill) {
 	id := api.TaskID(call.TaskID.Value)
 	t := f.tasks[id]
 	if t == nil {
+		m.count("messages_reconcile_tasks")
 		m.tellUnknown(f, call.TaskID, call.AgentID)
 		return
 	}

@@ -119,6 +119,7 @@ func (a *agent) call(e executorCall) {
 			a.do(accepted)
 		}
 	case executor.Call_MESSAGE:
+		a.counts.add("slave/valid_framework_messages")
 		a.do(sendMaster{messageToFramework{run.key, call.Message.Data}})
 		a.do(accepted)
 	}
@@ -164,7 +165,12 @@ func updateProblem(call *executor.Call, s mesos.TaskStatus) string {
 
 // executorUpdate handles a status from an executor. For an unknown task it only acknowledges, so that the executor stops retrying.
 func (a *agent) executorUpdate(run *executorRun, s mesos.TaskStatus) bool {
-	if t := run.tasks[api.TaskID(s.TaskID.Value)]; t != nil && !t.has(s.UUID) {
+	switch t := run.tasks[api.TaskID(s.TaskID.Value)]; {
+	case t == nil:
+		a.counts.add("slave/invalid_status_updates")
+	case t.has(s.UUID):
+		a.counts.add("slave/valid_status_updates")
+	default:
 		a.update(run, t, s)
 	}
 	a.tell(run, &executor.Event{Type: executor.Event_ACKNOWLEDGED, Acknowledged: &executor.Event_Acknowledged{TaskID: s.TaskID, UUID: s.UUID}})
@@ -186,11 +192,13 @@ func (t *agentTask) has(uuid []byte) bool {
 
 // update queues a status. It drops statuses after a terminal one.
 func (a *agent) update(run *executorRun, t *agentTask, s mesos.TaskStatus) {
+	a.counts.add("slave/valid_status_updates")
 	if terminal(t.latest.GetState()) {
 		return
 	}
 	t.pending = append(t.pending, a.complete(run, t, a.drained(run.key.framework, s)))
 	t.latest = t.pending[len(t.pending)-1]
+	a.countEnd(run, t.latest.GetState())
 	if run.container != "" {
 		a.do(saveTask{run.container, t})
 	}
