@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"reflect"
 	"slices"
 	"strings"
@@ -71,7 +70,7 @@ func jsonToYAML(body []byte) ([]byte, error) {
 	var tree any
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
-	if err := d.Decode(&tree); err != nil && !errors.Is(err, io.EOF) {
+	if err := d.Decode(&tree); err != nil {
 		return nil, err
 	}
 	plain, err := json.Marshal(tree)
