@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	stdlog "log"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -98,26 +99,26 @@ func (c *call) node(ctx context.Context, id string) (*v1.Node, error) {
 // below is the part of a path, still encoded, after its first parts. Parts that mean other directories would be other paths of the
 // API server.
 func below(u *url.URL, parts int) (string, error) {
-	split := strings.SplitN(strings.TrimPrefix(u.EscapedPath(), "/"), "/", parts)
+	split := strings.SplitN(strings.TrimLeft(u.EscapedPath(), "/"), "/", parts)
 	if len(split) < parts {
 		return "", nil
 	}
-	rest := split[parts-1]
-	for _, part := range strings.Split(rest, "/") {
+	tail := split[parts-1]
+	for _, part := range strings.Split(tail, "/") {
 		if plain, err := url.PathUnescape(part); err != nil || slices.Contains(strings.Split(plain, "/"), "..") || plain == "." {
-			return "", badRequest("cannot proxy the path %q: it has the part %q", rest, part)
+			return "", badRequest("cannot proxy the path %q: it has the part %q", tail, part)
 		}
 	}
-	return rest, nil
+	return tail, nil
 }
 
 // forward passes a request on to the API server's proxy.
-func (g *gateway) forward(w http.ResponseWriter, c *call, resource, name, rest string) {
+func (g *gateway) forward(w http.ResponseWriter, c *call, resource, name, tail string) {
 	path := "/api/v1/"
 	if c.resource.Namespaced {
 		path += "namespaces/" + url.PathEscape(c.inNamespace()) + "/"
 	}
-	path += resource + "/" + url.PathEscape(name) + "/proxy/" + rest
+	path += resource + "/" + url.PathEscape(name) + "/proxy/" + tail
 	forward := &httputil.ReverseProxy{
 		Transport: c.caller.transport,
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -126,9 +127,10 @@ func (g *gateway) forward(w http.ResponseWriter, c *call, resource, name, rest s
 			r.Out.Host = ""
 			strip(r.Out.Header)
 		},
-		ModifyResponse: func(r *http.Response) error { return contained(r, "/"+rest) },
+		ModifyResponse: func(r *http.Response) error { return contained(r, "/"+tail) },
+		ErrorLog:       stdlog.New(io.Discard, "", 0), // a client that has gone is no problem of ours
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			text(w, http.StatusServiceUnavailable, unreachable(err.Error(), "/"+rest))
+			text(w, http.StatusServiceUnavailable, unreachable(err.Error(), "/"+tail))
 		},
 	}
 	forward.ServeHTTP(patiently(w), c.Request)
@@ -149,7 +151,7 @@ func strip(h http.Header) {
 
 // contained keeps a page that a pod serves from acting as who looks at it: for the browser it is of no origin. It also makes the API
 // server's words of what cannot be reached those of 2014.
-func contained(r *http.Response, rest string) error {
+func contained(r *http.Response, path string) error {
 	r.Header.Set("Content-Security-Policy", "sandbox")
 	r.Header.Del("X-Content-Type-Options") // the answer has it
 	r.Header.Del("Access-Control-Allow-Origin")
@@ -169,7 +171,7 @@ func contained(r *http.Response, rest string) error {
 		}{io.MultiReader(bytes.NewReader(data), r.Body), r.Body}
 		return nil
 	}
-	body := unreachable(strings.TrimPrefix(s.Message, "error trying to reach service: "), rest)
+	body := unreachable(strings.TrimPrefix(s.Message, "error trying to reach service: "), path)
 	_ = r.Body.Close()
 	r.Body = io.NopCloser(strings.NewReader(body))
 	r.ContentLength = int64(len(body))
@@ -178,8 +180,8 @@ func contained(r *http.Response, rest string) error {
 	return nil
 }
 
-func unreachable(why, rest string) string {
-	return fmt.Sprintf("Error: '%s'\nTrying to reach: '%s'", why, rest)
+func unreachable(why, path string) string {
+	return fmt.Sprintf("Error: '%s'\nTrying to reach: '%s'", why, path)
 }
 
 // proxyLink answers /api/v1/…/proxy/…, whose parts are those below /api/v1: the API server makes links and redirections in what it

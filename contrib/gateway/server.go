@@ -68,7 +68,7 @@ func (s *Server) Run(ctx context.Context, ready func()) (err error) {
 		return err
 	}
 	g := newGateway(who, s.cfg.Names(), s.cfg.MaxWatches)
-	if err := s.cfg.StateDir.WriteGateway(statedir.Gateway{PID: os.Getpid(), Address: s.Addr(), Insecure: s.cfg.Insecure}); err != nil {
+	if err := s.cfg.StateDir.WriteGateway(statedir.Gateway{PID: os.Getpid(), Address: s.reachable(), Insecure: s.cfg.Insecure}); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.cfg.StateDir.RemoveGateway()) }()
@@ -87,6 +87,15 @@ func (s *Server) Run(ctx context.Context, ready func()) (err error) {
 	}
 	ready()
 	return group.Wait()
+}
+
+// reachable is an address at which this machine reaches the server by a name that its certificate has.
+func (s *Server) reachable() string {
+	_, port, _ := net.SplitHostPort(s.Addr())
+	if names := s.cfg.Names(); len(names) > 0 {
+		return net.JoinHostPort(names[0], port)
+	}
+	return net.JoinHostPort("127.0.0.1", port)
 }
 
 // bounded limits the connections: each watch has one. On loopback all clients have the same address, so none has a share.

@@ -116,6 +116,20 @@ func TestAddressIsRecordedWhileTheServerRuns(t *testing.T) {
 	}
 }
 
+func TestRecordedAddressIsOneThatTheCertificateHas(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for address, want := range map[string]string{":0": "127.0.0.1", "0.0.0.0:0": "127.0.0.1", "[::]:0": "127.0.0.1", "127.0.0.2:0": "127.0.0.2", "old.example:0": "old.example"} {
+		s := &Server{cfg: Config{Address: address}, listener: l}
+		if host, port, err := net.SplitHostPort(s.reachable()); host != want || port == "0" || err != nil {
+			t.Errorf("%s is reached at %s", address, s.reachable())
+		}
+	}
+}
+
 func TestPortInUseIsAnErrorBeforeAnythingStarts(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
