@@ -155,8 +155,6 @@ func TestFieldsBecomeThoseOfV1beta1(t *testing.T) {
 			PodState{Status: Running, Host: "n", HostIP: "192.0.2.1", PodIP: "192.0.2.2", Info: map[string]ContainerStatus{
 				"net": {PodIP: "192.0.2.2", State: ContainerState{Running: &StateRunning{StartedAt: started}}},
 			}}},
-		{"a container called net", &v1.Pod{Status: v1.PodStatus{PodIP: "192.0.2.2", ContainerStatuses: []v1.ContainerStatus{{Name: "net", Image: "mine"}}}},
-			func(o Object) any { return o.(*Pod).CurrentState.Info["net"].Image }, "mine"},
 		{"container that waits", state(v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: "r"}}), info,
 			ContainerStatus{Image: "b", RestartCount: 2, State: ContainerState{Waiting: &StateWaiting{Reason: "r"}}}},
 		{"container that runs", state(v1.ContainerState{Running: &v1.ContainerStateRunning{StartedAt: started}}), info,

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"slices"
 	"strings"
@@ -70,7 +71,7 @@ func jsonToYAML(body []byte) ([]byte, error) {
 	var tree any
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.UseNumber()
-	if err := d.Decode(&tree); err != nil {
+	if err := d.Decode(&tree); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	plain, err := json.Marshal(tree)

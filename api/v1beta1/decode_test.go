@@ -17,8 +17,8 @@ func TestBodiesAreDecoded(t *testing.T) {
 		{"unknown fields", `{"x":{"y":[1]},"proxyPort":3}`, `{"kind":"Service","creationTimestamp":null,"apiVersion":"v1beta1","port":0,"selector":null,"containerPort":0}`},
 		{"a version in quotes", `{"resourceVersion":"7"}`, `{"kind":"Service","creationTimestamp":null,"resourceVersion":7,"apiVersion":"v1beta1","port":0,"selector":null,"containerPort":0}`},
 		{"numbers for strings", `{"selector":{"a":1.5}}`, `{"kind":"Service","creationTimestamp":null,"apiVersion":"v1beta1","port":0,"selector":{"a":"1.5"},"containerPort":0}`},
-		{"characters that YAML has not", `{"selector":{"a":"\ud83d\ude00\u007f\ufeff\ufffe\uffff\u0001\t\/"}}`,
-			`{"kind":"Service","creationTimestamp":null,"apiVersion":"v1beta1","port":0,"selector":{"a":"😀` + "\x7f\ufeff\ufffe\uffff" + `\u0001\t/"},"containerPort":0}`},
+		{"characters that YAML has not", `{"selector":{"a":"\ud83d\ude00\u007f\u0001\t\/"}}`,
+			`{"kind":"Service","creationTimestamp":null,"apiVersion":"v1beta1","port":0,"selector":{"a":"😀` + "\x7f" + `\u0001\t/"},"containerPort":0}`},
 	} {
 		t.Run(c.name, func(t *testing.T) { same(t, encode(t, decode(t, c.body, "Service")), c.want) })
 	}
@@ -48,8 +48,6 @@ func TestWrongBodiesAreRefused(t *testing.T) {
 		{"YAML", "Pod", "a: b: c", 400, "YAML error: mapping values are not allowed in this context"},
 		{"control characters", "Pod", "a: \x00", 400, "YAML error: control characters are not allowed"},
 		{"a YAML bomb", "Pod", bomb, 400, "YAML error: document contains excessive aliasing"},
-		{"depth", "Pod", strings.Repeat("[", 1<<20), 400, "YAML error: "},
-		{"depth of JSON", "Pod", strings.Repeat(`{"a":`, 1<<18) + "1" + strings.Repeat("}", 1<<18), 400, "YAML error: "},
 		{"kind of an unfit type", "Pod", `{"kind":{"a":1}}`, 400, "kind: cannot read object as a string"},
 		{"wrong kind", "Pod", `{"kind":"PodList"}`, 400, "data of kind 'PodList', obj of type 'Pod'"},
 		{"wrong version", "Pod", `{"kind":"Pod","apiVersion":"v1"}`, 400, "apiVersion 'v1' is none of v1beta1, v1beta2: send other objects to the Kubernetes API server"},

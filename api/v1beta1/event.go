@@ -68,7 +68,7 @@ func FromV1Event(o *v1.Event) *Event {
 
 // OverlayEvent is OverlayPod for events.
 func OverlayEvent(stored *v1.Event, e *Event) (*v1.Event, error) {
-	if err := conflict("event", e.ID, e.ResourceVersion, ResourceVersion(stored.ResourceVersion)); err != nil {
+	if err := Conflict("event", e.ID, e.ResourceVersion, ResourceVersion(stored.ResourceVersion)); err != nil {
 		return nil, err
 	}
 	was, next := FromV1Event(stored), e.ToV1()

@@ -65,9 +65,9 @@ var (
 	}
 )
 
-// fieldPath converts the path of a field of v1, as an error names it: spec.containers[0].name is
+// FieldPath converts the path of a field of v1, as an error names it: spec.containers[0].name is
 // desiredState.manifest.containers[0].name. What v1beta1 has no word for keeps its name.
-func fieldPath(r Resource, path string) string {
+func FieldPath(r Resource, path string) string {
 	path = firstRenamed(renamedMeta, firstRenamed(renamedFields[r.Kind], path))
 	if strings.Contains(path, manifestPath+".") || strings.Contains(path, templatePath+".") {
 		path = firstRenamed(renamedContainers, path)

@@ -16,7 +16,7 @@ import (
 // It is a *Status 409 if the client has not read what is stored, and 422 for what cannot be had today. The same is true of the other
 // overlays.
 func OverlayPod(stored *v1.Pod, p *Pod) (*v1.Pod, error) {
-	if err := conflict("pod", p.ID, p.ResourceVersion, ResourceVersion(stored.ResourceVersion)); err != nil {
+	if err := Conflict("pod", p.ID, p.ResourceVersion, ResourceVersion(stored.ResourceVersion)); err != nil {
 		return nil, err
 	}
 	if err := p.DesiredState.Manifest.check(manifestPath).invalid("pod", p.ID); err != nil {
@@ -30,7 +30,7 @@ func OverlayPod(stored *v1.Pod, p *Pod) (*v1.Pod, error) {
 
 // OverlayReplicationController is OverlayPod for replication controllers.
 func OverlayReplicationController(stored *v1.ReplicationController, r *ReplicationController) (*v1.ReplicationController, error) {
-	if err := conflict("replicationController", r.ID, r.ResourceVersion, ResourceVersion(stored.ResourceVersion)); err != nil {
+	if err := Conflict("replicationController", r.ID, r.ResourceVersion, ResourceVersion(stored.ResourceVersion)); err != nil {
 		return nil, err
 	}
 	template := &r.DesiredState.PodTemplate
@@ -53,8 +53,8 @@ func OverlayReplicationController(stored *v1.ReplicationController, r *Replicati
 	return o, nil
 }
 
-// conflict is nil if the version that a client has written is the stored one, or else a *Status 409.
-func conflict(singular, id string, written, stored Version) error {
+// Conflict is nil if the version that a client has written is the stored one, or else a *Status 409.
+func Conflict(singular, id string, written, stored Version) error {
 	if written == stored {
 		return nil
 	}

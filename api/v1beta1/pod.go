@@ -48,7 +48,7 @@ func fromV1PodStatus(o *v1.Pod) PodState {
 		c := &o.Status.ContainerStatuses[i]
 		info[c.Name] = ContainerStatus{State: fromV1State(&c.State), RestartCount: int(c.RestartCount), Image: c.Image}
 	}
-	if _, taken := info[NetContainer]; s.PodIP != "" && !taken {
+	if s.PodIP != "" {
 		net := ContainerStatus{PodIP: s.PodIP, State: ContainerState{Running: &StateRunning{}}}
 		if o.Status.StartTime != nil {
 			net.State.Running.StartedAt = *o.Status.StartTime
@@ -113,15 +113,15 @@ func fromV1Spec(s *v1.PodSpec) Manifest {
 	return m
 }
 
-// shownVolumes tells which volumes are shown: all but those of the spec that v1beta1 has no word for.
+// shownVolumes tells which volumes v1beta1 has a word for.
 func shownVolumes(s *v1.PodSpec) func(name string) bool {
-	hidden := map[string]bool{}
+	shown := map[string]bool{}
 	for i := range s.Volumes {
-		if _, ok := fromV1Volume(&s.Volumes[i]); !ok {
-			hidden[s.Volumes[i].Name] = true
+		if v, ok := fromV1Volume(&s.Volumes[i]); ok {
+			shown[v.Name] = true
 		}
 	}
-	return func(name string) bool { return !hidden[name] }
+	return func(name string) bool { return shown[name] }
 }
 
 func (r RestartPolicy) toV1() v1.RestartPolicy {

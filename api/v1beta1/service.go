@@ -121,7 +121,7 @@ func ready(s *discovery.EndpointSlice, port string) []string {
 
 // OverlayService is OverlayPod for services. An unset protocol or portalIP stays, and so do all ports but the first.
 func OverlayService(stored *v1.Service, s *Service) (*v1.Service, error) {
-	if err := conflict("service", s.ID, s.ResourceVersion, ResourceVersion(stored.ResourceVersion)); err != nil {
+	if err := Conflict("service", s.ID, s.ResourceVersion, ResourceVersion(stored.ResourceVersion)); err != nil {
 		return nil, err
 	}
 	o := stored.DeepCopy()

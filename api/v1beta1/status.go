@@ -28,6 +28,11 @@ func NotFound(singular, id string) *Status {
 	return NewStatus(404, metav1.StatusReasonNotFound, "%s %q not found", singular, id).about(singular, id)
 }
 
+// AlreadyExists is the answer to an id that something has.
+func AlreadyExists(singular, id string) *Status {
+	return NewStatus(409, metav1.StatusReasonAlreadyExists, "%s %q already exists", singular, id).about(singular, id)
+}
+
 // Succeeded makes the answer to what succeeded and has no other answer.
 func Succeeded() *Status {
 	return &Status{Meta: Meta{Kind: "Status", APIVersion: V1Beta1}, Status: Success}
@@ -74,13 +79,15 @@ func ofV1(name string) (Resource, bool) {
 
 // message tells in the words of v1beta1 what o tells.
 func message(o *metav1.Status, d *StatusDetails) string {
-	switch {
-	case o.Reason == metav1.StatusReasonNotFound && d.ID != "":
+	switch o.Reason {
+	case metav1.StatusReasonNotFound:
 		return NotFound(d.Kind, d.ID).Message
-	case o.Reason == metav1.StatusReasonAlreadyExists && d.ID != "":
-		return fmt.Sprintf("%s %q already exists", d.Kind, d.ID)
-	case o.Reason == metav1.StatusReasonInvalid && len(d.Causes) > 0:
-		return causes(d.Causes).message(d.Kind, d.ID)
+	case metav1.StatusReasonAlreadyExists:
+		return AlreadyExists(d.Kind, d.ID).Message
+	case metav1.StatusReasonInvalid:
+		if len(d.Causes) > 0 {
+			return causes(d.Causes).message(d.Kind, d.ID)
+		}
 	}
 	was, is := fmt.Sprintf("%s %q", o.Details.Kind, o.Details.Name), fmt.Sprintf("%s %q", d.Kind, d.ID)
 	if why, ok := strings.CutPrefix(o.Message, "Operation cannot be fulfilled on "+was+": "); ok {
@@ -99,7 +106,7 @@ var words = []struct{ v1, v1beta1 string }{
 }
 
 func fromV1Cause(r Resource, o metav1.StatusCause) Cause {
-	c := Cause{Reason: string(o.Type), Field: fieldPath(r, o.Field)}
+	c := Cause{Reason: string(o.Type), Field: FieldPath(r, o.Field)}
 	text := o.Message
 	for _, w := range words {
 		rest, ok := strings.CutPrefix(o.Message, w.v1)
@@ -129,8 +136,8 @@ func fromV1Cause(r Resource, o metav1.StatusCause) Cause {
 // causes are what is wrong with an object.
 type causes []Cause
 
-func (c *causes) add(reason metav1.CauseType, field, what, value string) {
-	*c = append(*c, Cause{Reason: string(reason), Message: fmt.Sprintf("%s: %s '%s'", field, what, value), Field: field})
+func (c *causes) add(reason metav1.CauseType, field, what string, value any) {
+	*c = append(*c, Cause{Reason: string(reason), Message: fmt.Sprintf("%s: %s '%v'", field, what, value), Field: field})
 }
 
 // invalid is nil if nothing is wrong.

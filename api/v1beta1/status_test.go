@@ -25,13 +25,9 @@ func TestErrorsOfV1AreThoseOfV1beta1(t *testing.T) {
 		{"id with capitals", apierrors.NewNotFound(controllers, "mynginx"), "ReplicationController", "myNginx", 404,
 			`replicationController "myNginx" not found`, &StatusDetails{ID: "myNginx", Kind: "replicationController"}},
 		{"minion", apierrors.NewNotFound(nodes, "m"), "Minion", "m", 404, `minion "m" not found`, &StatusDetails{ID: "m", Kind: "minion"}},
-		{"nothing named", &apierrors.StatusError{ErrStatus: metav1.Status{
-			Code: 404, Reason: metav1.StatusReasonNotFound, Message: "the server could not find the requested resource", Details: &metav1.StatusDetails{},
-		}}, "Pod", "", 404, "the server could not find the requested resource", &StatusDetails{}},
 		{"something else", apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "n"), "Pod", "p", 404,
 			`namespaces "n" not found`, &StatusDetails{ID: "n", Kind: "namespaces"}},
 		{"an object of another resource", apierrors.NewNotFound(pods, "p"), "Binding", "", 404, `pod "p" not found`, &StatusDetails{ID: "p", Kind: "pod"}},
-		{"an object of another resource with that name", apierrors.NewNotFound(pods, "x"), "Service", "X", 404, `pod "x" not found`, &StatusDetails{ID: "x", Kind: "pod"}},
 		{"conflict", apierrors.NewConflict(pods, "p", errors.New("the object has been modified")), "Pod", "P", 409,
 			`pod "P" cannot be updated: the object has been modified`, &StatusDetails{ID: "P", Kind: "pod"}},
 		{"forbidden", apierrors.NewForbidden(pods, "p", errors.New("exceeded quota")), "Pod", "p", 403, `pod "p" is forbidden: exceeded quota`, &StatusDetails{ID: "p", Kind: "pod"}},
@@ -124,7 +120,7 @@ func TestFieldPaths(t *testing.T) {
 		{"Event", "source.component", "source"},
 		{"Event", "action", "status"},
 	} {
-		if got := fieldPath(resourceOf(t, c.kind), c.v1); got != c.want {
+		if got := FieldPath(resourceOf(t, c.kind), c.v1); got != c.want {
 			t.Errorf("%s of %s is %s, and should be %s", c.v1, c.kind, got, c.want)
 		}
 	}
