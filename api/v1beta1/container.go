@@ -91,7 +91,9 @@ func fromV1Container(o *v1.Container, shown func(volume string) bool) Container 
 		c.ImagePullPolicy = "Pull" + string(o.ImagePullPolicy)
 	}
 	for _, p := range o.Ports {
-		c.Ports = append(c.Ports, Port{Name: p.Name, HostPort: p.HostPort, ContainerPort: p.ContainerPort, Protocol: string(p.Protocol), HostIP: p.HostIP})
+		c.Ports = append(c.Ports, Port{
+			Name: p.Name, HostPort: p.HostPort, ContainerPort: p.ContainerPort, Protocol: string(p.Protocol), HostIP: p.HostIP,
+		})
 	}
 	for _, e := range o.Env {
 		if e.ValueFrom == nil {

@@ -12,28 +12,31 @@ type Resource struct {
 	Kind       string                      // "ReplicationController"
 	Singular   string                      // as in StatusDetails: "replicationController"
 	ListKind   string                      // "ReplicationControllerList"; "" for bindings, which cannot be read
-	V1         schema.GroupVersionResource // where the objects are today; for endpoints, which are read from EndpointSlices, where they are written
+	V1         schema.GroupVersionResource // what it is called today
 	Namespaced bool                        // whether the objects are in namespaces
 	New        func() Object               // makes an empty object
-	NewList    func() Object               // makes an empty list; nil for bindings
 }
 
 // Resources are the resources of the API, but for operations, which no one but the server writes.
 func Resources() []Resource {
-	core := func(resource string) schema.GroupVersionResource {
-		return schema.GroupVersionResource{Version: "v1", Resource: resource}
+	named := func(name, kind, v1 string, empty func() Object) Resource {
+		return Resource{
+			Name: name, Kind: kind, Singular: strings.ToLower(kind[:1]) + kind[1:], ListKind: kind + "List",
+			V1: schema.GroupVersionResource{Version: "v1", Resource: v1}, Namespaced: true, New: empty,
+		}
 	}
+	minions := named("minions", "Minion", "nodes", func() Object { return &Minion{} })
+	minions.Namespaced = false
+	bindings := named("bindings", "Binding", "bindings", func() Object { return &Binding{} })
+	bindings.ListKind = ""
 	return []Resource{
-		{"pods", "Pod", "pod", "PodList", core("pods"), true, func() Object { return &Pod{} }, func() Object { return &PodList{} }},
-		{
-			"replicationControllers", "ReplicationController", "replicationController", "ReplicationControllerList", core("replicationcontrollers"), true,
-			func() Object { return &ReplicationController{} }, func() Object { return &ReplicationControllerList{} },
-		},
-		{"services", "Service", "service", "ServiceList", core("services"), true, func() Object { return &Service{} }, func() Object { return &ServiceList{} }},
-		{"minions", "Minion", "minion", "MinionList", core("nodes"), false, func() Object { return &Minion{} }, func() Object { return &MinionList{} }},
-		{"endpoints", "Endpoints", "endpoints", "EndpointsList", core("endpoints"), true, func() Object { return &Endpoints{} }, func() Object { return &EndpointsList{} }},
-		{"events", "Event", "event", "EventList", core("events"), true, func() Object { return &Event{} }, func() Object { return &EventList{} }},
-		{"bindings", "Binding", "binding", "", core("bindings"), true, func() Object { return &Binding{} }, nil},
+		named("pods", "Pod", "pods", func() Object { return &Pod{} }),
+		named("replicationControllers", "ReplicationController", "replicationcontrollers", func() Object { return &ReplicationController{} }),
+		named("services", "Service", "services", func() Object { return &Service{} }),
+		minions,
+		named("endpoints", "Endpoints", "endpoints", func() Object { return &Endpoints{} }),
+		named("events", "Event", "events", func() Object { return &Event{} }),
+		bindings,
 	}
 }
 

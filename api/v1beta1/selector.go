@@ -1,6 +1,7 @@
 package v1beta1
 
 import (
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -19,7 +20,8 @@ func FieldSelector(r Resource, selector string) (string, error) {
 	for _, term := range parsed.Requirements() {
 		converted, ok := fieldTerm(r, term)
 		if !ok {
-			return "", badRequest("fields=%s: %s cannot be selected by '%s': use %s", selector, r.Name, term.Field, strings.Join(selectable(r), ", "))
+			return "", badRequest("fields=%s: %s cannot be selected by '%s': use %s",
+				selector, r.Name, term.Field, strings.Join(selectable(r), ", "))
 		}
 		terms = append(terms, converted...)
 	}
@@ -49,41 +51,46 @@ func selectable(r Resource) []string {
 	return []string{fieldName}
 }
 
+// fieldTerm is false for a field that the resource is not selected by.
 func fieldTerm(r Resource, term fields.Requirement) ([]fields.Selector, bool) {
 	negated := term.Operator == selection.NotEquals
-	compare := func(field, value string, negated bool) fields.Selector {
-		if negated {
-			return fields.OneTermNotEqualSelector(field, value)
-		}
-		return fields.OneTermEqualSelector(field, value)
+	switch {
+	case !slices.Contains(selectable(r), term.Field):
+		return nil, false
+	case term.Field == fieldStatus:
+		return phaseTerms(term.Value, negated), true
+	case term.Field == fieldHost:
+		return []fields.Selector{compare("spec.nodeName", NameOf(term.Value), negated)}, true
+	case term.Field == fieldName:
+		return []fields.Selector{compare("metadata.name", NameOf(term.Value), negated)}, true
 	}
-	for _, field := range selectable(r) {
-		if field != term.Field {
-			continue
-		}
-		switch {
-		case field == fieldName:
-			return []fields.Selector{compare("metadata.name", NameOf(term.Value), negated)}, true
-		case field == fieldHost:
-			return []fields.Selector{compare("spec.nodeName", NameOf(term.Value), negated)}, true
-		case field == fieldStatus && term.Value == Terminated:
-			// Two phases are Terminated; selectors have no "or".
-			if negated {
-				return []fields.Selector{compare("status.phase", string(v1.PodSucceeded), true), compare("status.phase", string(v1.PodFailed), true)}, true
-			}
-			return []fields.Selector{compare("status.phase", string(v1.PodPending), true), compare("status.phase", string(v1.PodRunning), true)}, true
-		case field == fieldStatus:
-			return []fields.Selector{compare("status.phase", phase(term.Value), negated)}, true
-		}
-		return []fields.Selector{compare(field, term.Value, negated)}, true
-	}
-	return nil, false
+	return []fields.Selector{compare(term.Field, term.Value, negated)}, true
 }
 
-// phase is the phase that is shown as a status, or a word that no phase is.
-func phase(status string) string {
-	if status == Waiting {
-		return string(v1.PodPending)
+func compare(field, value string, negated bool) fields.Selector {
+	if negated {
+		return fields.OneTermNotEqualSelector(field, value)
 	}
-	return status
+	return fields.OneTermEqualSelector(field, value)
+}
+
+// phaseTerms select the phases that are shown as a status, or those that are not. Selectors have no "or", so where several phases
+// are meant, the others are excluded. A phase of v1 is taken as such.
+func phaseTerms(status string, negated bool) []fields.Selector {
+	var terms []fields.Selector
+	exclude := func(phases ...v1.PodPhase) []fields.Selector {
+		for _, p := range phases {
+			terms = append(terms, compare("status.phase", string(p), true))
+		}
+		return terms
+	}
+	switch {
+	case status == Terminated && negated:
+		return exclude(v1.PodSucceeded, v1.PodFailed, v1.PodUnknown)
+	case status == Terminated:
+		return exclude(v1.PodPending, v1.PodRunning)
+	case status == Waiting:
+		status = string(v1.PodPending)
+	}
+	return []fields.Selector{compare("status.phase", status, negated)}
 }

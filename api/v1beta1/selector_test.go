@@ -19,7 +19,7 @@ func TestFieldSelectors(t *testing.T) {
 		{"Pod", "DesiredState.Status=Waiting", "status.phase=Pending"},
 		{"Pod", "DesiredState.Status!=Running", "status.phase!=Running"},
 		{"Pod", "DesiredState.Status=Terminated", "status.phase!=Pending,status.phase!=Running"},
-		{"Pod", "DesiredState.Status!=Terminated", "status.phase!=Succeeded,status.phase!=Failed"},
+		{"Pod", "DesiredState.Status!=Terminated", "status.phase!=Succeeded,status.phase!=Failed,status.phase!=Unknown"},
 		{"Minion", "name=m", "metadata.name=m"},
 		{"ReplicationController", "name!=c", "metadata.name!=c"},
 		{"Event", "involvedObject.name=x,reason=y", "involvedObject.name=x,reason=y"},
@@ -50,12 +50,15 @@ func TestFieldsThatCannotBeSelectedByAreRefused(t *testing.T) {
 func TestSelectedStatusesAreThoseShown(t *testing.T) {
 	for _, p := range []v1.PodPhase{v1.PodPending, v1.PodRunning, v1.PodSucceeded, v1.PodFailed, v1.PodUnknown} {
 		for _, s := range []string{Waiting, Running, Terminated} {
-			selector, err := FieldSelector(resourceOf(t, "Pod"), "DesiredState.Status="+s)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := fields.ParseSelectorOrDie(selector).Matches(fields.Set{"status.phase": string(p)}); got != (podStatus(p) == s) {
-				t.Errorf("%s selects phase %s: %t", s, p, got)
+			for _, operator := range []string{"=", "!="} {
+				selector, err := FieldSelector(resourceOf(t, "Pod"), "DesiredState.Status"+operator+s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				selected := fields.ParseSelectorOrDie(selector).Matches(fields.Set{"status.phase": string(p)})
+				if shown := podStatus(p) == s; selected != (shown == (operator == "=")) {
+					t.Errorf("%s%s selects phase %s: %t", operator, s, p, selected)
+				}
 			}
 		}
 	}

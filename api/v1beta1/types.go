@@ -250,7 +250,7 @@ type Service struct {
 	Selector                   map[string]string  `json:"selector"`
 	CreateExternalLoadBalancer bool               `json:"createExternalLoadBalancer,omitempty"`
 	PublicIPs                  []string           `json:"publicIPs,omitempty"`
-	ContainerPort              intstr.IntOrString `json:"containerPort"` // a number or a name; 0 is the first port of the pod's first container
+	ContainerPort              intstr.IntOrString `json:"containerPort"` // number or name; 0 is the first port of the first container
 	PortalIP                   string             `json:"portalIP,omitempty"`
 }
 

@@ -213,7 +213,7 @@ func (g *gateway) findSpecial(r *http.Request, parts []string) handler {
 		return nil
 	}
 	res, ok := resourceNamed(parts[1])
-	if !ok || res.NewList == nil {
+	if !ok || res.ListKind == "" {
 		return nil
 	}
 	switch {
