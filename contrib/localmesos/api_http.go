@@ -131,19 +131,10 @@ func (p endpoint[C, M]) subscribe(w http.ResponseWriter, r *http.Request, call M
 		http.Error(w, "Subscribe calls should not include the 'Mesos-Stream-Id' header", http.StatusBadRequest)
 		return
 	}
-	s := p.streams.add()
-	defer p.streams.remove(s)
-	if a := p.owner.ask(p.event(call, s.id, identityOf(r))); a.status != http.StatusOK {
-		http.Error(w, a.text, a.status)
-		return
-	}
-	defer p.owner.post(streamClosed{s.id})
-	w.Header().Set("Content-Type", codec.String())
-	if p.streamID {
-		w.Header().Set("Mesos-Stream-Id", s.id)
-	}
-	w.WriteHeader(http.StatusOK)
-	s.serve(w, r, codec, p.owner.quit)
+	p.streams.hold(w, r, p.owner, holding{
+		codec: codec, encode: wire.Codec.Encode, streamID: p.streamID,
+		subscribe: func(stream string) event { return p.event(call, stream, identityOf(r)) },
+	})
 }
 
 // server is a listener with its HTTP server.

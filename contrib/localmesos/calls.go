@@ -177,7 +177,11 @@ func (m *master) updateFramework(f *framework, call *scheduler.Call_UpdateFramew
 	if problem := suppressedProblem(info, call.SuppressedRoles); problem != "" {
 		return refused("'UpdateFramework' call is not valid: " + problem)
 	}
+	changed := !info.Equal(&f.info)
 	f.info = info
+	if changed {
+		m.publishFrameworkUpdated(f)
+	}
 	f.setSuppressed(call.SuppressedRoles)
 	m.do(saveFrameworks{})
 	for _, a := range m.agents {

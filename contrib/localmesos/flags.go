@@ -24,7 +24,8 @@ func (n *masterNode) flags() map[string]string {
 		"authenticate_http_readonly":   strconv.FormatBool(c.Authentication.HTTPReadonly),
 		"authenticate_http_readwrite":  strconv.FormatBool(c.Authentication.HTTPReadwrite),
 		"credentials":                  c.Authentication.Credentials, "hostname": c.Hostname, "ip": c.IP,
-		"max_completed_tasks_per_framework": strconv.Itoa(completedKept), "port": strconv.Itoa(int(n.master.info.GetPort())),
+		"max_completed_tasks_per_framework": strconv.Itoa(completedKept), "max_operator_event_stream_subscribers": strconv.Itoa(maxSubscribers),
+		"port":     strconv.Itoa(int(n.master.info.GetPort())),
 		"work_dir": filepath.Dir(n.path()),
 	})
 }

@@ -1,13 +1,19 @@
 package localmesos
 
 import (
+	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	pb "github.com/mesos/mesos-go/api/v1/lib/master"
+
+	"github.com/k8sm/k8sm/contrib/localmesos/wire"
 )
 
 func FuzzResources(f *testing.F) {
@@ -124,6 +130,72 @@ func FuzzCredentials(f *testing.F) {
 			if principal == "" || secret == "" {
 				t.Errorf("%q has %q with %q", text, principal, secret)
 			}
+		}
+	})
+}
+
+// FuzzCalls steps a master by calls of the operator API, in both encodings, while an operator is subscribed.
+func FuzzCalls(f *testing.F) {
+	for _, seed := range []string{
+		`{"type":"GET_METRICS","get_metrics":{"timeout":{"nanoseconds":5000000000}}}`, `{"type":"GET_METRICS","get_metrics":{"timeout":{"nanoseconds":"-1"}}}`,
+		`{"type":"GET_ROLES"}`, `{"type":"GET_FLAGS"}`, `{"type":"GET_OPERATIONS"}`, `{"type":"SUBSCRIBE"}`, `{"type":"GET_STATE","get_state":7}`,
+		`{"type":"UPDATE_QUOTA","update_quota":{"quota_configs":[{"role":"a/b","limits":{"cpus":{"value":1e300}},"guarantees":{"":{"value":-0}}}]}}`,
+		`{"type":"RESERVE_RESOURCES","reserve_resources":{"agent_id":{"value":"m-S0"},"resources":[{"name":"cpus","type":"SCALAR","scalar":{"value":1},` +
+			`"reservations":[{"type":"DYNAMIC","role":"a"}]}]}}`,
+		`{"type":"DRAIN_AGENT","drain_agent":{"agent_id":{"value":"m-S0"},"mark_gone":true}}`, `{"type":"MARK_AGENT_GONE","mark_agent_gone":{"agent_id":{"value":"m-S0"}}}`,
+		`{"type":"UPDATE_MAINTENANCE_SCHEDULE","update_maintenance_schedule":{"schedule":{"windows":[{"machine_ids":[{"hostname":"laptop"}],` +
+			`"unavailability":{"start":{"nanoseconds":1}}}]}}}`,
+	} {
+		f.Add(int(wire.JSON), []byte(seed))
+		var call pb.Call
+		if wire.JSON.Decode([]byte(seed), &call) == nil {
+			body, err := wire.Protobuf.Encode(&call)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(int(wire.Protobuf), body)
+		}
+	}
+	f.Fuzz(func(t *testing.T, number int, body []byte) {
+		var call pb.Call
+		if wire.Codec(number).Decode(body, &call) != nil || operatorCallProblem(&call) != "" {
+			return
+		}
+		s := newScript(t)
+		s.step(operatorSubscribe{"o"})
+		s.framework("a", 60, "a/b")
+		s.agent(0, "cpus:2;mem:512")
+		if changes(call.Type) {
+			s.step(operatorCall{&call})
+			s.pass(time.Hour)
+		}
+		var response pb.Response
+		s.m.respond(call.Type, &response)
+		for _, e := range s.told["o"] {
+			if data, err := encodeEvent(wire.JSON, e); err != nil || !json.Valid(data) {
+				t.Errorf("after %s: %s %v", body, data, err)
+			}
+		}
+		for name, value := range s.m.metrics() {
+			if math.IsNaN(value) || value < 0 {
+				t.Errorf("after %s: %s is %v", body, name, value)
+			}
+		}
+	})
+}
+
+// FuzzMesosDuration reads the timeout of /metrics/snapshot.
+func FuzzMesosDuration(f *testing.F) {
+	for _, seed := range []string{"5secs", "1.5hrs", "", "ns", "1e400weeks", "-0.1us", "nansecs", "infdays"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		d, err := parseMesosDuration(text)
+		if err != nil {
+			return
+		}
+		if again, err := parseMesosDuration(mesosDuration(d)); err != nil || again != d && d.Abs() < 1<<53 {
+			t.Errorf("%q is %s, and that as %s %s (%v)", text, d, mesosDuration(d), again, err)
 		}
 	})
 }

@@ -49,7 +49,7 @@ func (n *agentNode) startInside(run *executorRun) (process, error) {
 // a process would.
 func (n *agentNode) converse(key executorKey, x Executor, quit <-chan struct{}) (status int32) {
 	const killed = int32(syscall.SIGKILL)
-	s := n.streams.add()
+	s := n.streams.add(0)
 	defer n.streams.remove(s)
 	subscription := executor.Call{Type: executor.Call_SUBSCRIBE, Subscribe: &executor.Call_Subscribe{}}
 	if n.owner.ask(executorSubscribe{stream: s.id, call: key.sign(subscription)}).status != http.StatusOK {

@@ -247,6 +247,9 @@ func (m *master) tellAgentLost(id api.AgentID) {
 
 func (m *master) dropAgent(a *agentEntry, why string) {
 	delete(m.agents, a.id)
+	if !a.unreachable { // else operators were told then
+		m.publishAgentRemoved(a)
+	}
 	m.keepAgents()
 	m.do(note{"agent removed", map[string]any{"agent": string(a.id), "why": why}})
 }

@@ -30,7 +30,9 @@ type master struct {
 	registry   registry
 	offers     map[api.OfferID]*offer
 	upkeep     upkeep
-	quotas     quotas
+	// subscribers are the streams of subscribed operators, the oldest first.
+	subscribers []string
+	quotas      quotas
 	// reservations made by operators, in order.
 	reservations map[api.AgentID][]conversion
 	// oversubscribed has the revocable resources of each agent.
@@ -215,10 +217,15 @@ func (m *master) handle(e event) {
 		m.countInvalid(e.kind)
 	case operatorCall:
 		m.do(m.change(e.call))
+	case operatorSubscribe:
+		m.subscribeOperator(e.stream)
+	case operatorHeartbeatDue:
+		m.operatorHeartbeat(e.stream)
 	case streamClosed:
 		if f := m.streams[e.stream]; f != nil {
 			m.disconnect(f)
 		}
+		m.unsubscribeOperator(e.stream)
 	case fromAgent:
 		m.fromAgent(e)
 	case agentGone:
@@ -245,7 +252,7 @@ func (m *master) handle(e event) {
 	case failoverDue:
 		m.failover(e.framework)
 	case unreachableDue:
-		if a := m.agents[e.agent]; a != nil && !a.connected && a.left.Equal(e.left) {
+		if a := m.agents[e.agent]; a != nil && !a.connected && !a.unreachable && a.left.Equal(e.left) {
 			m.markUnreachable(a)
 		}
 	}
@@ -288,8 +295,9 @@ func (m *master) subscribe(e subscribe) {
 		return
 	}
 	f := m.frameworks[api.FrameworkID(info.GetID().GetValue())]
+	tellOperators := m.publishFrameworkUpdated
 	if f == nil {
-		f = m.addFramework(info)
+		f, tellOperators = m.addFramework(info), m.publishFrameworkAdded
 	} else {
 		m.takeOver(f, info)
 	}
@@ -305,6 +313,7 @@ func (m *master) subscribe(e subscribe) {
 		FrameworkID: &mesos.FrameworkID{Value: string(f.id)}, HeartbeatIntervalSeconds: &interval, MasterInfo: &masterInfo,
 	}})
 	m.heartbeat(f.stream)
+	tellOperators(f)
 	for _, a := range m.agents {
 		if a.connected {
 			m.do(sendAgent{a.id, updateFramework{f.info}})
@@ -393,6 +402,7 @@ func (m *master) removeFramework(f *framework) {
 	}
 	delete(m.frameworks, f.id)
 	m.removed[f.id] = true
+	m.publishFrameworkRemoved(f)
 	m.do(saveFrameworks{})
 	m.do(note{"framework removed", map[string]any{"framework": string(f.id)}})
 }

@@ -82,6 +82,9 @@ func (m *master) register(address string, r register) {
 	m.adopt(a, r, wasUnreachable)
 	m.tellReturned(a, wasUnreachable)
 	m.recount(a)
+	if !back {
+		m.publishAgentAdded(a)
+	}
 	for _, f := range m.frameworks {
 		if f.stream != "" {
 			m.do(sendAgent{a.id, updateFramework{f.info}})
@@ -104,7 +107,7 @@ func (m *master) adopt(a *agentEntry, r register, wasUnreachable bool) {
 		case m.removed[id]:
 			m.do(sendAgent{a.id, shutdownFramework{id}})
 		case m.frameworks[id] == nil:
-			m.addRecovered(info)
+			m.publishFrameworkAdded(m.addRecovered(info))
 		}
 	}
 	clear(a.executors)
@@ -125,6 +128,7 @@ func (m *master) adopt(a *agentEntry, r register, wasUnreachable bool) {
 			known.latest = t.latest // its state counts and shows when the update comes
 			if wasUnreachable {
 				known.reachAgain()
+				m.publishTaskAdded(known)
 			}
 			continue
 		}
@@ -230,6 +234,7 @@ func (m *master) markUnreachable(a *agentEntry) {
 		m.updateTask(t, s, s)
 		m.tellStatus(t.framework, s)
 	}
+	m.publishAgentRemoved(a)
 	m.tellAgentLost(a.id)
 }
 

@@ -179,7 +179,7 @@ func (m *master) metrics() metrics {
 	out := maps.Clone(m.counts)
 	out["master/uptime_secs"], out["master/elected"] = m.clock().Sub(m.started).Seconds(), 1
 	out["master/outstanding_offers"] = float64(len(m.offers))
-	out["master/operator_event_stream_subscribers"] = 0
+	out["master/operator_event_stream_subscribers"] = float64(len(m.subscribers))
 	m.agentMetrics(out)
 	out.start("master/", "frameworks_connected", "frameworks_disconnected", "frameworks_active", "frameworks_inactive")
 	for _, f := range m.frameworks {

@@ -33,6 +33,7 @@ type masterNode struct {
 	welcomed chan struct{}
 	// addresses of the agents. Only the owner uses it.
 	addresses map[api.AgentID]string
+	unread    int // how many events may wait for an operator
 	// fetched and stored say how long reading and writing the master's file took. Only the owner uses them.
 	fetched, stored timing
 }
@@ -42,7 +43,7 @@ type masterNode struct {
 func startMaster(p plan, h *hub, port int) (*masterNode, error) {
 	n := &masterNode{
 		plan: p, hub: h, streams: newStreams(), welcomed: make(chan struct{}, 1), addresses: map[api.AgentID]string{},
-		stored: timing{window: 24 * time.Hour},
+		stored: timing{window: 24 * time.Hour}, unread: maxUnread,
 	}
 	var file masterFile
 	began := time.Now()
@@ -113,6 +114,10 @@ func (n *masterNode) perform(x action) {
 	switch x := x.(type) {
 	case send:
 		n.hub.faults.pass(MasterToScheduler, x.kind, func() { n.streams.send(x.stream, x.event) })
+	case publish:
+		n.streams.send(x.stream, x.event)
+	case cutOff:
+		n.streams.end(x.stream)
 	case hangUp:
 		n.streams.send(x.stream, nil)
 	case sendAgent:

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	pb "github.com/mesos/mesos-go/api/v1/lib/master"
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
 
 	"github.com/k8sm/k8sm/api"
@@ -18,6 +19,8 @@ type script struct {
 	m    *master
 	now  time.Time
 	sent map[string][]*scheduler.Event // by stream
+	told map[string][]*pb.Event        // to operators, by stream
+	cut  []string                      // streams of operators
 	to   []message                     // to agents
 	last answer
 }
@@ -25,7 +28,7 @@ type script struct {
 func newScript(t *testing.T) *script {
 	p := plan{Config: Config{AllocationInterval: time.Second, AgentTimeout: 75 * time.Second}}
 	now := time.Unix(1_800_000_000, 0)
-	s := &script{t: t, now: now, m: newMaster(masterInfo("m", "laptop", "127.0.0.1", 5050), p, now), sent: map[string][]*scheduler.Event{}}
+	s := &script{t: t, now: now, m: newMaster(masterInfo("m", "laptop", "127.0.0.1", 5050), p, now), sent: map[string][]*scheduler.Event{}, told: map[string][]*pb.Event{}}
 	s.m.clock = func() time.Time { return s.now }
 	return s
 }
@@ -35,6 +38,10 @@ func (s *script) step(e event) {
 		switch x := x.(type) {
 		case send:
 			s.sent[x.stream] = append(s.sent[x.stream], x.event.(*scheduler.Event))
+		case publish:
+			s.told[x.stream] = append(s.told[x.stream], x.event)
+		case cutOff:
+			s.cut = append(s.cut, x.stream)
 		case sendAgent:
 			s.to = append(s.to, x.message)
 		case answer:

@@ -72,6 +72,10 @@ func (n *masterNode) serveOperator(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, refusal.text, refusal.status)
 	case changes(call.Type):
 		n.changeAndAnswer(w, &call)
+	case call.Type == pb.Call_SUBSCRIBE:
+		n.streams.hold(w, r, n.owner, holding{
+			most: n.unread, codec: codec, encode: encodeEvent, subscribe: func(stream string) event { return operatorSubscribe{stream} },
+		})
 	case call.Type == pb.Call_GET_METRICS:
 		found := n.metrics(r.Context(), timeoutOf(call.GetMetrics.Timeout))
 		writeResponse(w, codec, &pb.Response{Type: pb.Response_GET_METRICS, GetMetrics: &pb.Response_GetMetrics{Metrics: found.messages()}})
@@ -131,13 +135,21 @@ func writeResponse(w http.ResponseWriter, codec wire.Codec, response wire.Messag
 
 // newerFields adds fields that Mesos has and mesos-go's messages have not.
 func newerFields(tree map[string]any) map[string]any {
-	if state, ok := tree["get_state"].(map[string]any); ok {
-		newerFields(state)
+	for _, section := range []string{"get_state", "subscribed"} {
+		if inner, ok := tree[section].(map[string]any); ok {
+			newerFields(inner)
+		}
+	}
+	agents := list(tree, "get_agents", "agents")
+	if added, ok := tree["agent_added"].(map[string]any); ok {
+		if a, ok := added["agent"].(map[string]any); ok {
+			agents = append(agents, a)
+		}
 	}
 	for _, f := range list(tree, "get_frameworks", "frameworks") {
 		f["offer_constraints"] = map[string]any{}
 	}
-	for _, a := range list(tree, "get_agents", "agents") {
+	for _, a := range agents {
 		if info, ok := a["agent_info"].(map[string]any); ok {
 			info["checkpoint"] = true
 		}
@@ -201,9 +213,7 @@ func (m *master) respond(call pb.Call_Type, r *pb.Response) bool {
 	case pb.Call_GET_QUOTA:
 		r.GetQuota = &pb.Response_GetQuota{Status: m.quotas.status()}
 	case pb.Call_GET_STATE:
-		r.GetState = &pb.Response_GetState{
-			GetAgents: m.getAgents(), GetFrameworks: m.getFrameworks(), GetExecutors: m.getExecutors(), GetTasks: m.getTasks(),
-		}
+		r.GetState = m.getState()
 	case pb.Call_GET_MAINTENANCE_STATUS:
 		r.GetMaintenanceStatus = &pb.Response_GetMaintenanceStatus{Status: m.clusterStatus()}
 	case pb.Call_GET_MAINTENANCE_SCHEDULE:
@@ -214,22 +224,32 @@ func (m *master) respond(call pb.Call_Type, r *pb.Response) bool {
 	return true
 }
 
+func (m *master) getState() *pb.Response_GetState {
+	return &pb.Response_GetState{
+		GetAgents: m.getAgents(), GetFrameworks: m.getFrameworks(), GetExecutors: m.getExecutors(), GetTasks: m.getTasks(),
+	}
+}
+
 func (m *master) getAgents() *pb.Response_GetAgents {
 	out := &pb.Response_GetAgents{}
 	for _, a := range m.registeredAgents() {
-		pid, d := a.pid(), m.upkeep.deactivated[a.id]
-		deactivated := d != nil
-		view := pb.Response_GetAgents_Agent{
-			AgentInfo: a.info, Active: m.offersOf(a), Deactivated: &deactivated, Version: mesosVersion, PID: &pid,
-			RegisteredTime: &mesos.TimeInfo{Nanoseconds: a.registered.UnixNano()}, TotalResources: a.total.messages(withRole),
-			AllocatedResources: a.used().messages(withRole), OfferedResources: a.offered().messages(withRole), Capabilities: agentCapabilities(),
-		}
-		if deactivated && d.drain != nil {
-			view.DrainInfo, view.EstimatedDrainStartTime = d.drain, &mesos.TimeInfo{Nanoseconds: d.since.UnixNano()}
-		}
-		out.Agents = append(out.Agents, view)
+		out.Agents = append(out.Agents, m.getAgent(a))
 	}
 	return out
+}
+
+func (m *master) getAgent(a *agentEntry) pb.Response_GetAgents_Agent {
+	pid, d := a.pid(), m.upkeep.deactivated[a.id]
+	deactivated := d != nil
+	view := pb.Response_GetAgents_Agent{
+		AgentInfo: a.info, Active: m.offersOf(a), Deactivated: &deactivated, Version: mesosVersion, PID: &pid,
+		RegisteredTime: timeInfo(a.registered), TotalResources: a.total.messages(withRole),
+		AllocatedResources: a.used().messages(withRole), OfferedResources: a.offered().messages(withRole), Capabilities: agentCapabilities(),
+	}
+	if deactivated && d.drain != nil {
+		view.DrainInfo, view.EstimatedDrainStartTime = d.drain, timeInfo(d.since)
+	}
+	return view
 }
 
 func agentCapabilities() []mesos.AgentInfo_Capability {

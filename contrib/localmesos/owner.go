@@ -150,14 +150,17 @@ func newMailbox[T any]() mailbox[T] {
 	return mailbox[T]{box: &mailboxState[T]{ready: ready}, ready: ready}
 }
 
-func (m mailbox[T]) put(item T) {
+// put adds an item, and returns how many wait.
+func (m mailbox[T]) put(item T) int {
 	m.box.mu.Lock()
 	m.box.items = append(m.box.items, item)
+	waiting := len(m.box.items)
 	m.box.mu.Unlock()
 	select {
 	case m.box.ready <- struct{}{}:
 	default:
 	}
+	return waiting
 }
 
 // peek returns what take would return.

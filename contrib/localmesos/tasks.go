@@ -69,6 +69,7 @@ func (m *master) addTask(f *framework, a *agentEntry, info mesos.TaskInfo, lates
 		t.info.ExecutorID, t.executor.executor = &id, api.ExecutorID(id.Value)
 	}
 	f.tasks[t.id()], a.tasks[t.key()] = t, t
+	m.publishTaskAdded(t)
 	return t
 }
 
@@ -126,7 +127,9 @@ func (m *master) updateTask(t *task, s, latest mesos.TaskStatus) {
 			t.framework.counts.add("tasks/terminal/" + metricName(state))
 		}
 	}
-	t.show(s)
+	if t.show(s) {
+		m.publishTaskUpdated(t, s)
+	}
 	over := func(s mesos.TaskState) bool { return terminal(s) || s == mesos.TASK_UNREACHABLE }
 	if !over(before) && over(state) {
 		m.countEnd(&latest)
@@ -134,14 +137,17 @@ func (m *master) updateTask(t *task, s, latest mesos.TaskStatus) {
 }
 
 // show adds a status to those that operators see, in the place of the last one if that has the same state. Like Mesos, it leaves out
-// the data.
-func (t *task) show(s mesos.TaskStatus) {
+// the data. It returns whether the status is news: another state, or the result of a check.
+func (t *task) show(s mesos.TaskStatus) (news bool) {
 	s.Data = nil
 	shown := t.info.Statuses
-	if last := len(shown) - 1; last >= 0 && shown[last].GetState() == s.GetState() {
+	last := len(shown) - 1
+	news = last < 0 || shown[last].GetState() != s.GetState()
+	if !news {
 		shown = shown[:last]
 	}
 	t.info.Statuses = append(shown[:len(shown):len(shown)], s)
+	return news || s.GetReason() == mesos.REASON_TASK_CHECK_STATUS_UPDATED || s.GetReason() == mesos.REASON_TASK_HEALTH_CHECK_STATUS_UPDATED
 }
 
 // acknowledge forwards an acknowledgement to the agent. One of a terminal status removes the task.
