@@ -24,8 +24,8 @@ import (
 const (
 	// maxSource bounds an object that is sent; servers take less.
 	maxSource = 4 << 20
-	// maxAnswer bounds an answer: a list of more than 50,000 pods.
-	maxAnswer = 256 << 20
+	// maxAnswer bounds an answer: a list of about 40,000 pods.
+	maxAnswer = 64 << 20
 	// requestTimeout bounds a request; a server waits up to 30 s for an operation.
 	requestTimeout = time.Minute
 	// operationInterval is how often an operation that goes on is looked at.

@@ -68,7 +68,7 @@ func TestFailuresHaveTheOldMessages(t *testing.T) {
 		{"-h 127.0.0.1:1 -server_version", `Couldn't read version from server: Get "http://127.0.0.1:1/version": dial tcp`},
 		{"-h 127.0.0.1:1 -c pod.json update pods/p", "error obtaining resource version for update: Get "},
 		{"-h " + nothing.URL + " list pods", "Got request error: request [GET " + nothing.URL + "/api/v1beta1/pods?namespace=default] failed (404) 404 Not Found: 404 page not found"},
-		{"-h " + endless.URL + " -server_version", "Couldn't read version from server: there is more than 256 MiB"},
+		{"-h " + endless.URL + " -server_version", "Couldn't read version from server: there is more than 64 MiB"},
 		{"-c missing.json create pods", "Unable to read config file: unable to open file missing.json: open missing.json: no such file or directory"},
 		{"-c . create pods", "Unable to read config file: unable to read from .: read .: is a directory"},
 		{"-c /dev/zero create pods", "Unable to read config file: unable to read from /dev/zero: there is more than 4 MiB"},
@@ -143,9 +143,9 @@ func TestClusterIsFound(t *testing.T) {
 	} {
 		t.Setenv("KUBERNETES_MASTER", test.variable)
 		t.Setenv("HOME", t.TempDir())
-		s.answers = nil
+		s.expect()
 		if test.path != "" {
-			s.answers = []answer{{to: "GET " + test.path, body: recorded(t, "15-minions")}}
+			s.expect(answer{to: "GET " + test.path, body: recorded(t, "15-minions")})
 		}
 		var out, errs strings.Builder
 		status := Run(t.Context(), Call{Args: strings.Fields(test.args), Out: &out, Errs: &errs, Find: test.find})

@@ -88,11 +88,11 @@ func TestNamespaceIsKept(t *testing.T) {
 		t.Helper()
 		s := newServer(t)
 		if line != "" {
-			s.answers = []answer{{to: "GET /api/v1beta1/pods", body: recorded(t, "06-list-labels")}}
+			s.expect(answer{to: "GET /api/v1beta1/pods", body: recorded(t, "06-list-labels")})
 		}
 		got := kubecfgAt(t, s.URL, args...)
-		if got.status != 0 || want != "" && got.out != want || line != "" && s.got[0].line != line {
-			t.Errorf("%q: %+v, %q", args, got, s.got)
+		if got.status != 0 || want != "" && got.out != want || line != "" && s.asked()[0].line != line {
+			t.Errorf("%q: %+v, %q", args, got, s.asked())
 		}
 	}
 	step("Using namespace default\n", "", "ns")
@@ -167,7 +167,7 @@ func TestLogGoesWhereItIsSent(t *testing.T) {
 		{flags: "-v=8 -log_dir " + dir + " -alsologtostderr", stderr: true, file: true},
 		{flags: "-v=8 -log_dir " + dir + " -stderrthreshold=INFO", stderr: true, file: true},
 	} {
-		s.answers = []answer{{to: "GET /api/v1beta1/minions", body: recorded(t, "15-minions")}}
+		s.expect(answer{to: "GET /api/v1beta1/minions", body: recorded(t, "15-minions")})
 		program := exec.CommandContext(t.Context(), os.Args[0], append(strings.Fields(test.flags), "-h", s.URL, "list", "minions")...)
 		var errs strings.Builder
 		program.Env, program.Stderr = append(os.Environ(), asProgram+"=1", "HOME="+t.TempDir()), &errs
@@ -220,7 +220,7 @@ func TestProxyIsForPagesOfThisMachine(t *testing.T) {
 		{path: pods, host: own, origin: "null"},
 	} {
 		if test.path == pods && test.want != "" {
-			s.answers = []answer{{to: "GET " + pods, body: recorded(t, "06-list-labels")}}
+			s.expect(answer{to: "GET " + pods, body: recorded(t, "06-list-labels")})
 		}
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, front.URL+test.path, nil)
 		if err != nil {

@@ -242,7 +242,7 @@ func TestRequests(t *testing.T) {
 			if got := kubecfgAt(t, s.URL, strings.Fields(test.args)...); got.status != 0 || got.errs != "" {
 				t.Errorf("%+v", got)
 			}
-			if diff := cmp.Diff(test.want, s.got, cmp.AllowUnexported(asked{})); diff != "" {
+			if diff := cmp.Diff(test.want, s.asked(), cmp.AllowUnexported(asked{})); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})

@@ -8,14 +8,18 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
 // server gives answers that were recorded, in turn, and keeps the requests that it got.
 type server struct {
 	*httptest.Server
-	t       *testing.T
+	t *testing.T
+
+	mu      sync.Mutex // guards all below
 	answers []answer
 	got     []asked
 }
@@ -32,7 +36,8 @@ type asked struct{ line, body string }
 
 func newServer(t *testing.T, answers ...answer) *server {
 	t.Helper()
-	s := &server{t: t, answers: answers}
+	s := &server{t: t}
+	s.expect(answers...)
 	s.Server = httptest.NewServer(s)
 	t.Cleanup(func() {
 		s.Close()
@@ -43,11 +48,27 @@ func newServer(t *testing.T, answers ...answer) *server {
 	return s
 }
 
+// expect replaces the answers.
+func (s *server) expect(answers ...answer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answers = answers
+}
+
+// asked are the requests until now.
+func (s *server) asked() []asked {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.got)
+}
+
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		s.t.Error(err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.got = append(s.got, asked{r.Method + " " + r.URL.RequestURI(), string(body)})
 	if len(s.answers) == 0 || s.answers[0].to != r.Method+" "+r.URL.Path {
 		s.t.Errorf("the server got %s %s; it has %+v", r.Method, r.URL, s.answers)
@@ -65,7 +86,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // recorded returns the body of a recorded answer.
 func recorded(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("testdata/http", name+".txt"))
+	text, err := os.ReadFile(filepath.Join("../../api/v1beta1/testdata/http", name+".txt"))
 	if err != nil {
 		t.Fatal(err)
 	}

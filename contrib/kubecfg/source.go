@@ -3,6 +3,7 @@ package kubecfg
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -92,7 +93,7 @@ func parseObject(data []byte, kind, version string) (object map[string]any, err 
 		return nil, err
 	}
 	if len(object) == 0 {
-		return nil, fmt.Errorf("there is no object in it")
+		return nil, errors.New("there is no object in it")
 	}
 	for key, want := range map[string]string{"kind": kind, "apiVersion": version} {
 		got, there := object[key]
