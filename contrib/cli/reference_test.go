@@ -30,7 +30,7 @@ A test writes this page from the commands: ` + "`go test ./contrib/cli -run Test
 	root := rootCommand()
 	flagTable(&page, root.PersistentFlags())
 	page.WriteString(`
-` + "`kubelet`, `proxy`, `kubectl` and `etcdctl`" + ` are the stock programs with their own flags, and ` + "`kubecfg`" + ` has those of 2014. In a file of settings (` + "`--config`" + `), keys are the
+` + "`kubelet`, `proxy`, `kubectl` and `etcdctl`" + ` are the stock programs with their own flags, and ` + "[`kubecfg`](v1beta1.md#kubecfg)" + ` has those of 2014. In a file of settings (` + "`--config`" + `), keys are the
 names of flags without the dashes. km exits with status 0 on success, 1 when a command fails, and 2 when a command line is wrong; then
 nothing was started.
 `)
