@@ -69,6 +69,10 @@ func answerObject(w http.ResponseWriter, o v1beta1.Object) error {
 // answerError answers what failed.
 func answerError(w http.ResponseWriter, version string, s *v1beta1.Status) {
 	s.APIVersion = version
+	if s.Code == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		w.Header().Set("Connection", "close") // net/http would wait for the rest of the body
+	}
 	if s.Code == http.StatusTooManyRequests || s.Code == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
 	}

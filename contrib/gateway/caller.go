@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authentication/request/x509"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -34,6 +36,19 @@ type caller struct {
 	transport http.RoundTripper
 	core      corev1.CoreV1Interface
 	server    *rest.Config
+	known     bool // whether it is certain already that the API server will know the caller
+}
+
+// prove asks the API server whether it knows the caller, before the caller gets anything of this process.
+func (c *caller) prove(ctx context.Context) error {
+	if c.known {
+		return nil
+	}
+	err := c.core.RESTClient().Get().AbsPath("/version").Do(ctx).Error()
+	if apierrors.IsForbidden(err) {
+		return nil // it knows who that is
+	}
+	return err
 }
 
 // endpointSlices is a client for a namespace's, or all.
@@ -99,8 +114,9 @@ func connections(config *rest.Config) (http.RoundTripper, error) {
 	}
 	return transport.NewUserAgentRoundTripper("km-v1beta1", &http.Transport{
 		TLSClientConfig: secured, TLSHandshakeTimeout: 10 * time.Second, ForceAttemptHTTP2: true, IdleConnTimeout: 90 * time.Second,
-		DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-		HTTP2:       &http.HTTP2Config{MaxReceiveBufferPerStream: streamBuffer, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+		ResponseHeaderTimeout: maxWait,
+		DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		HTTP2:                 &http.HTTP2Config{MaxReceiveBufferPerStream: streamBuffer, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 	}), nil
 }
 
@@ -116,11 +132,11 @@ func (c *callers) of(r *http.Request) (*caller, error) {
 	case certified:
 		return c.certified(identity.User)
 	case bearer:
-		return c.caller("token", token, transport.NewBearerAuthRoundTripper(token, c.plain))
+		return c.caller("token", token, transport.NewBearerAuthRoundTripper(token, c.plain), false)
 	case err != nil:
 		return nil, fmt.Errorf("the client certificate is not the cluster's: %w", err)
 	case c.insecure && !showsCredentials(r) && fromThisMachine(r):
-		return c.caller("administrator", "", c.admin)
+		return c.caller("administrator", "", c.admin, true)
 	}
 	return nil, errNobody
 }
@@ -134,16 +150,16 @@ func (c *callers) certified(u user.Info) (*caller, error) {
 		}
 	}
 	id := strings.Join(append([]string{u.GetName()}, u.GetGroups()...), "\x00")
-	return c.caller("certificate", id, transport.NewAuthProxyRoundTripper(u.GetName(), "", u.GetGroups(), u.GetExtra(), c.proxy))
+	return c.caller("certificate", id, transport.NewAuthProxyRoundTripper(u.GetName(), "", u.GetGroups(), u.GetExtra(), c.proxy), true)
 }
 
-func (c *callers) caller(kind, id string, as http.RoundTripper) (*caller, error) {
+func (c *callers) caller(kind, id string, as http.RoundTripper, known bool) (*caller, error) {
 	core, err := corev1.NewForConfigAndClient(c.server, &http.Client{Transport: as})
 	if err != nil {
 		return nil, fmt.Errorf("cannot reach the API server: %w", err)
 	}
 	hash := sha256.Sum256([]byte(kind + "\x00" + id))
-	return &caller{key: hex.EncodeToString(hash[:]), transport: as, core: core, server: c.server}, nil
+	return &caller{key: hex.EncodeToString(hash[:]), transport: as, core: core, server: c.server, known: known}, nil
 }
 
 // bearerToken returns the token of a request (https://www.rfc-editor.org/rfc/rfc6750#section-2.1).

@@ -118,7 +118,7 @@ func TestTheRightsAreThoseOfTheAPIServer(t *testing.T) {
 	g := start(t, newFakeAPI(t), nil).as("Authorization: Bearer carols-token")
 	for _, line := range []string{
 		"GET /api/v1beta1/pods", "GET /api/v1beta1/pods/x", "DELETE /api/v1beta1/pods/x", "GET /api/v1beta1/watch/pods", "GET /api/v1beta1/watch/endpoints",
-		"GET /api/v1beta1/endpoints", "GET /api/v1beta1/proxy/pods/x/", "GET /api/v1beta1/redirect/minions/x", "GET /version", "GET /api/v1beta1/operations",
+		"GET /api/v1beta1/endpoints", "GET /api/v1beta1/proxy/pods/x/", "GET /api/v1beta1/redirect/minions/x", "GET /version",
 	} {
 		if response, body := g.ask(line, ""); response.StatusCode != http.StatusForbidden || !strings.Contains(body, `may do nothing`) || !strings.Contains(body, `"apiVersion":"v1beta1"`) {
 			t.Errorf("%s: %d %s", line, response.StatusCode, body)
@@ -217,6 +217,11 @@ func TestForeignWebPagesAreRefused(t *testing.T) {
 		"a page without origin":             {"POST", []string{"Origin: null"}, false},
 		"a form of an old browser":          {"POST", []string{"Sec-Fetch-Site: cross-site"}, false},
 		"a form of a neighbour":             {"POST", []string{"Sec-Fetch-Site: same-site"}, false},
+		"an image of a foreign page":        {"GET", []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"}, false},
+		"a frame of a foreign page":         {"GET", []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"}, false},
+		"a link of a foreign page":          {"GET", []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}, true},
+		"a form of a foreign page":          {"POST", []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}, false},
+		"an address that is typed in":       {"GET", []string{"Sec-Fetch-Site: none", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}, true},
 		"a page that is served here":        {"GET", []string{"Origin: http://" + g.address}, true},
 		"a page that is served here writes": {"POST", []string{"Origin: http://" + g.address, "Sec-Fetch-Site: same-origin"}, true},
 	} {

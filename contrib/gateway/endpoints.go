@@ -81,7 +81,9 @@ func (e endpoints) view(ctx context.Context, options metav1.ListOptions) (*view,
 func (e endpoints) watch(ctx context.Context, options metav1.ListOptions) (iter.Seq[v1beta1.WatchEvent], error) {
 	selected := options
 	selected.ResourceVersion = ""
-	view, services, list, err := e.view(ctx, selected)
+	soon, cancel := context.WithTimeout(ctx, defaultWait)
+	view, services, list, err := e.view(soon, selected)
+	cancel()
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +97,7 @@ func (e endpoints) watch(ctx context.Context, options metav1.ListOptions) (iter.
 	} else {
 		view.forgetSent()
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel = context.WithCancel(ctx)
 	ofServices, err := e.caller.core.Services(e.namespace).Watch(ctx, options)
 	if err != nil {
 		cancel()

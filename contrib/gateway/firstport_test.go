@@ -53,7 +53,7 @@ func TestFirstPortsAreLookedForNowAndThen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	admin, err := who.caller("administrator", "", who.admin)
+	admin, err := who.caller("administrator", "", who.admin, true)
 	if err != nil {
 		t.Fatal(err)
 	}

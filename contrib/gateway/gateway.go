@@ -115,13 +115,23 @@ func (g *gateway) refuses(r *http.Request) string {
 			return fmt.Sprintf("cannot serve web pages of another origin, %q", origin)
 		}
 	}
-	if err := http.NewCrossOriginProtection().Check(r); err != nil {
-		return "cannot serve web pages of another origin"
+	if fetchedByAPage(r) {
+		return "cannot serve web pages of another site: open this address itself"
 	}
 	if r.TLS == nil && !toLoopback(r) {
 		return "cannot serve HTTP beyond this machine: use https"
 	}
 	return ""
+}
+
+// fetchedByAPage tells whether a browser says that a page of another site makes the request, other than by going there in the sight of
+// who looks at it (https://www.w3.org/TR/fetch-metadata/).
+func fetchedByAPage(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "none", "same-origin":
+		return false
+	}
+	return r.Method != http.MethodGet || r.Header.Get("Sec-Fetch-Mode") != "navigate" || r.Header.Get("Sec-Fetch-Dest") != "document"
 }
 
 // isFor tells whether the request names this server: as loopback, as the flag does, or by the address that it came to.
@@ -231,7 +241,6 @@ func (g *gateway) findSpecial(r *http.Request, parts []string) handler {
 func (g *gateway) as(w http.ResponseWriter, r *http.Request, version string, serve handler) {
 	who, err := g.callers.of(r)
 	if err != nil {
-		w.Header().Set("WWW-Authenticate", "Bearer")
 		answerError(w, version, v1beta1.NewStatus(http.StatusUnauthorized, metav1.StatusReasonUnauthorized, "Unauthorized: %v", err))
 		return
 	}

@@ -75,10 +75,21 @@ func (c *call) selectFields() (err error) {
 	return err
 }
 
-// change answers a call that changes something, and keeps the answer as an operation's. Errors carry the link that they had in 2014.
-func (g *gateway) change(w http.ResponseWriter, c *call, work func(ctx context.Context) (v1beta1.Object, error)) error {
+// change answers a call that changes something, and keeps the answer as an operation's. Work gets the object in the body, unless the
+// call deletes. Errors carry the link that they had in 2014.
+func (g *gateway) change(w http.ResponseWriter, c *call, work func(ctx context.Context, in v1beta1.Object) (v1beta1.Object, error)) error {
 	return g.do(w, c, func(ctx context.Context) (v1beta1.Object, error) {
-		o, err := work(ctx)
+		if err := c.caller.prove(ctx); err != nil { // no stranger may make us read megabytes of YAML
+			return nil, err
+		}
+		var in v1beta1.Object
+		if c.Method != http.MethodDelete {
+			var err error
+			if in, err = c.decode(); err != nil {
+				return nil, err
+			}
+		}
+		o, err := work(ctx, in)
 		if err != nil {
 			s := statusOf(err, c.resource.Resource, c.id)
 			if c.Method != http.MethodDelete && s.Code != http.StatusBadRequest && s.Code != http.StatusUnprocessableEntity {
@@ -96,11 +107,7 @@ func (g *gateway) change(w http.ResponseWriter, c *call, work func(ctx context.C
 
 // create answers POST /RES.
 func (g *gateway) create(w http.ResponseWriter, c *call) error {
-	in, err := c.decode()
-	if err != nil {
-		return err
-	}
-	return g.change(w, c, func(ctx context.Context) (v1beta1.Object, error) {
+	return g.change(w, c, func(ctx context.Context, in v1beta1.Object) (v1beta1.Object, error) {
 		base := in.Base()
 		if base.ID == "" && (c.resource.Kind == "Pod" || c.resource.Kind == "ReplicationController") {
 			base.ID = uuid.NewString()
@@ -120,11 +127,7 @@ func (g *gateway) create(w http.ResponseWriter, c *call) error {
 
 // update answers PUT /RES/ID.
 func (g *gateway) update(w http.ResponseWriter, c *call) error {
-	in, err := c.decode()
-	if err != nil {
-		return err
-	}
-	return g.change(w, c, func(ctx context.Context) (v1beta1.Object, error) {
+	return g.change(w, c, func(ctx context.Context, in v1beta1.Object) (v1beta1.Object, error) {
 		base := in.Base()
 		if base.ID != "" && v1beta1.NameOf(base.ID) != v1beta1.NameOf(c.id) {
 			return nil, badRequest("the object has the id %q, and the path %q", base.ID, c.id)
@@ -140,7 +143,7 @@ func (g *gateway) update(w http.ResponseWriter, c *call) error {
 
 // remove answers DELETE /RES/ID.
 func (g *gateway) remove(w http.ResponseWriter, c *call) error {
-	return g.change(w, c, func(ctx context.Context) (v1beta1.Object, error) {
+	return g.change(w, c, func(ctx context.Context, _ v1beta1.Object) (v1beta1.Object, error) {
 		if err := c.resource.open(c.caller, c.inNamespace()).remove(ctx, c.id); err != nil {
 			return nil, err
 		}

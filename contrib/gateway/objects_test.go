@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8sm/k8sm/api/v1beta1"
 )
 
 const redisPod = `{"id":"redis","kind":"Pod","apiVersion":"v1beta1","labels":{"name":"redis"},"desiredState":{"manifest":{"version":"v1beta1","id":"redis","containers":[
@@ -80,6 +82,14 @@ func TestAnswersAreThoseOf2014(t *testing.T) {
 		kind := response.Header.Get("Content-Type")
 		if strings.HasPrefix(body, "{") && kind != "application/json" || strings.HasPrefix(body, "Not Found") && kind != "text/plain; charset=utf-8" {
 			t.Errorf("%s: the type of the answer is %s", e.line, kind)
+		}
+	}
+}
+
+func TestEveryResourceIsStoredSomewhere(t *testing.T) {
+	for _, r := range v1beta1.Resources() {
+		if known, ok := resourceNamed(r.Name); !ok || known.open == nil {
+			t.Errorf("%s is nowhere", r.Name)
 		}
 	}
 }

@@ -87,14 +87,14 @@ func (o *operations) find(caller, id string) (answer, bool) {
 	return e.Value.(operation).answer, true
 }
 
-// serveOperations answers /operations and /operations/ID. The API server says whether the caller is who it says.
+// serveOperations answers /operations and /operations/ID.
 func (g *gateway) serveOperations(w http.ResponseWriter, c *call, parts []string) error {
 	ctx, cancel, err := c.within()
 	if err != nil {
 		return err
 	}
 	defer cancel()
-	if err := c.caller.core.RESTClient().Get().AbsPath("/version").Do(ctx).Error(); err != nil {
+	if err := c.caller.prove(ctx); err != nil {
 		return err
 	}
 	if len(parts) == 0 {

@@ -177,7 +177,9 @@ func (t typed[T, L, B]) watch(ctx context.Context, options metav1.ListOptions) (
 	if options.ResourceVersion == "" {
 		now := options
 		now.Limit = 1
-		l, err := t.client.List(ctx, now)
+		soon, cancel := context.WithTimeout(ctx, defaultWait)
+		l, err := t.client.List(soon, now)
+		cancel()
 		if err != nil {
 			return nil, err
 		}

@@ -72,7 +72,7 @@ func (s *Server) Run(ctx context.Context, ready func()) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.cfg.StateDir.RemoveGateway()) }()
-	admin, err := who.caller("administrator", "", who.admin)
+	admin, err := who.caller("administrator", "", who.admin, true)
 	if err != nil {
 		return err
 	}

@@ -171,6 +171,21 @@ func TestBodiesAreLimited(t *testing.T) {
 	}
 }
 
+// TestBodiesOfStrangersAreNotRead: a token that nobody has is refused before megabytes are read and parsed.
+func TestBodiesOfStrangersAreNotRead(t *testing.T) {
+	g := start(t, newFakeAPI(t), nil)
+	conn, err := net.Dial("tcp", g.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "POST /api/v1beta1/pods HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer unknown\r\nContent-Length: 3000000\r\n\r\n{")
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || response.StatusCode != http.StatusUnauthorized {
+		t.Errorf("%v, %v", response, err)
+	}
+}
+
 func TestClientThatSendsItsRequestSlowlyIsCutOff(t *testing.T) {
 	for name, beginning := range map[string]string{
 		"nothing": "", "header": "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", "handshake": "\x16\x03\x01",
