@@ -67,6 +67,7 @@ type change struct {
 	kind    string // ADDED, MODIFIED, DELETED
 	path    string
 	object  runtime.Object
+	encoded []byte
 }
 
 // seen is a request that came, and who it is from.
@@ -252,7 +253,7 @@ func (f *fakeAPI) change(kind, path string, o runtime.Object) {
 	m, _ := meta.Accessor(o)
 	m.SetResourceVersion(strconv.Itoa(f.version))
 	f.objects[path] = o
-	f.log = append(f.log, change{f.version, kind, path, o.DeepCopyObject()})
+	f.log = append(f.log, change{f.version, kind, path, o.DeepCopyObject(), encode(o)})
 	close(f.changed)
 	f.changed = make(chan struct{})
 }
@@ -359,7 +360,7 @@ func (f *fakeAPI) watch(w http.ResponseWriter, r *http.Request, prefix string, s
 				continue
 			}
 			since = c.version
-			if err := json.NewEncoder(w).Encode(map[string]any{"type": c.kind, "object": json.RawMessage(encode(c.object))}); err != nil {
+			if err := json.NewEncoder(w).Encode(map[string]any{"type": c.kind, "object": json.RawMessage(c.encoded)}); err != nil {
 				return nil
 			}
 			_ = http.NewResponseController(w).Flush()
