@@ -32,7 +32,7 @@ const web = "mkdir /www; dd if=/dev/zero of=/www/big bs=1k count=250 2>/dev/null
 func TestNodesOfOneMachine(t *testing.T) {
 	dir := stateDir(t)
 	leavesNothing(t, func(t *testing.T) {
-		c := up(t, dir, "--nodes=3", "--node-cidr=10.214.7.0/28")
+		c := up(t, dir, "--nodes=3", "--node-cidr=10.214.7.0/28", "--v1beta1-address=127.0.0.1:0")
 		pods := map[string]*corev1.Pod{}
 		for _, node := range []string{"node-1", "node-2", "node-3"} {
 			p := pod("on-"+node, web)

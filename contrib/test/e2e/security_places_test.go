@@ -28,6 +28,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
@@ -225,7 +226,9 @@ type scene struct {
 	etcd string // URL
 	dns  string // HOST:PORT
 	api  string // URL
-	node *corev1.Node
+	// v1beta1 is the URL of the nodes in the API of 2014.
+	v1beta1 string
+	node    *corev1.Node
 }
 
 func newScene(t *testing.T, c *scratch.Cluster, dir string) scene {
@@ -243,7 +246,18 @@ func newScene(t *testing.T, c *scratch.Cluster, dir string) scene {
 	slice := servers.Items[0]
 	s.dns = net.JoinHostPort(slice.Endpoints[0].Addresses[0], fmt.Sprint(*slice.Ports[0].Port))
 	s.etcd = "https://" + c.EtcdAddress()
+	s.v1beta1 = "https://" + v1beta1At(t, dir) + "/api/v1beta1/minions"
 	return s
+}
+
+// v1beta1At is where the cluster serves the API of 2014, as "host:port".
+func v1beta1At(t *testing.T, dir string) string {
+	t.Helper()
+	record, err := statedir.Dir(dir).Gateway()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return record.Address
 }
 
 // from completes a place on a machine of the cluster other than the control plane's.
@@ -351,6 +365,7 @@ func (s scene) onControlPlane(t *testing.T) map[string]attempt[place] {
 			return cmp.Or(as.getAs(ctx, admin, s.status("/debug/tasks")), as.getAs(ctx, admin, s.status("/debug/pprof/goroutine")))
 		},
 		"resolve names of the cluster":  func(ctx context.Context, as place) error { return as.resolve(ctx, s.dns) },
+		"read from the v1beta1 API":     func(ctx context.Context, as place) error { return as.getAs(ctx, admin, s.v1beta1) },
 		"read the Mesos master's state": s.readMesos,
 	}
 }
@@ -445,6 +460,7 @@ func networkAllowsWhatThePageSays(t *testing.T, c *scratch.Cluster, dir string, 
 	}, map[string]attempt[place]{
 		"see the API server's health":   func(ctx context.Context, as place) error { return as.get(ctx, s.api+"/readyz", nil) },
 		"read from the API server":      func(ctx context.Context, as place) error { return as.get(ctx, s.api+"/api/v1/nodes", nil) },
+		"read from the v1beta1 API":     func(ctx context.Context, as place) error { return as.get(ctx, s.v1beta1, nil) },
 		"read from etcd":                func(ctx context.Context, as place) error { return as.get(ctx, s.etcd+"/version", nil) },
 		"see the scheduler's health":    func(ctx context.Context, as place) error { return as.get(ctx, s.status("/healthz"), nil) },
 		"read from a kubelet":           func(ctx context.Context, as place) error { return as.get(ctx, s.kubelet("/pods"), nil) },

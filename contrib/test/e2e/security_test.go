@@ -124,7 +124,7 @@ func securityIsAsThePageSays(t *testing.T, c *scratch.Cluster, dir string, web *
 	t.Run("on machines", func(t *testing.T) { machinesKeepWhatThePageSays(t, c, dir) })
 	t.Run("from the network", func(t *testing.T) { networkAllowsWhatThePageSays(t, c, dir, web) })
 	t.Run("in Mesos", func(t *testing.T) { readersOfMesosSeeWhatThePageSays(t, c, dir, targets.pod) })
-	t.Run("open ports", func(t *testing.T) { listenersAreListed(t, c) })
+	t.Run("open ports", func(t *testing.T) { listenersAreListed(t, c, dir) })
 	remove(t, c, targets.pod)
 	if err := c.Kube.CoreV1().Pods("default").Delete(t.Context(), targets.pending.Name, metav1.DeleteOptions{}); err != nil {
 		t.Error(err)
