@@ -3,8 +3,12 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -20,8 +24,12 @@ import (
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
-// redisImage is what the examples' redis is: a web server, on redis' port, under its name.
-const redisImage = "dockerfile/redis:latest"
+// redisImage is what the examples' redis is: a web server, on redis' port, under its name. An image with a tag is not pulled if it is
+// there.
+const (
+	redisImage       = "dockerfile/redis:latest"
+	taggedRedisImage = "dockerfile/redis:2.8"
+)
 
 // The API of 2014 on one cluster: recorded exchanges, upstream's examples of then, and a pod that comes back.
 func TestV1Beta1(t *testing.T) {
@@ -34,7 +42,11 @@ func TestV1Beta1(t *testing.T) {
 		old := v1beta1Client{Cluster: c, url: "http://" + address, node: onlyNode(t, c).Name}
 		t.Run("what was recorded is answered as then", func(t *testing.T) { replays(t, old) })
 		t.Run("the examples of then", func(t *testing.T) { oldExamples(t, old) })
-		t.Run("a pod of then, its controller and its service", func(t *testing.T) { oldStory(t, old) })
+		t.Run("the first steps of then", func(t *testing.T) {
+			t.Run("a pod, its controller and its service", func(t *testing.T) { t.Parallel(); oldStory(t, old) })
+			t.Run("a controller that is run by one line", func(t *testing.T) { t.Parallel(); oldRun(t, old) })
+			t.Run("a proxy for pages of this machine", func(t *testing.T) { t.Parallel(); oldProxy(t, old) })
+		})
 	})
 }
 
@@ -50,14 +62,16 @@ func makeRedisImage(t *testing.T, c *scratch.Cluster) {
 		Entrypoint: []string{"/bin/busybox", "sh", "-c", "trap 'exit 0' TERM; httpd -f -p 6379 -h /bin & wait"},
 	}})
 	if err == nil {
-		err = c.Docker.ContainerRemove(ctx, made.ID, container.RemoveOptions{})
+		err = errors.Join(c.Docker.ContainerRemove(ctx, made.ID, container.RemoveOptions{}), c.Docker.ImageTag(ctx, redisImage, taggedRedisImage))
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, err := c.Docker.ImageRemove(context.Background(), redisImage, dockerimage.RemoveOptions{Force: true}); err != nil {
-			t.Error(err)
+		for _, name := range []string{redisImage, taggedRedisImage} {
+			if _, err := c.Docker.ImageRemove(context.Background(), name, dockerimage.RemoveOptions{Force: true}); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }
@@ -79,11 +93,15 @@ func newClient2014(t *testing.T, c v1beta1Client, namespace string) client2014 {
 	return client2014{t: t, c: c.Cluster, node: c.node, namespace: namespace, home: t.TempDir()}
 }
 
-// try runs a command and returns what it prints.
-func (k client2014) try(ctx context.Context, args ...string) (string, error) {
+func (k client2014) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := k.c.KM(ctx, append([]string{"kubecfg", "-ns", k.namespace}, args...)...)
 	cmd.Env = append(os.Environ(), "HOME="+k.home)
-	out, err := cmd.CombinedOutput()
+	return cmd
+}
+
+// try runs a command and returns what it prints.
+func (k client2014) try(ctx context.Context, args ...string) (string, error) {
+	out, err := k.command(ctx, args...).CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("kubecfg %s: %w: %s", strings.Join(args, " "), err, out)
 	}
@@ -152,7 +170,7 @@ func oldExamples(t *testing.T, c v1beta1Client) {
 			e := example{client2014: k, file: file, text: string(text)}
 			switch {
 			case strings.Contains(name, "walkthrough_replication-controller"):
-				e.refused(`^Got request error: replicationController "nginxController" is invalid: desiredState.podTemplate.labels: `, "replicationControllers")
+				e.refused(`^Error parsing .* as an object for replicationControllers: replicationController "nginxController" is invalid: desiredState.podTemplate.labels: `, "replicationControllers")
 			case strings.Contains(name, "controller"):
 				e.controller()
 			case strings.Contains(name, "service"):
@@ -333,4 +351,86 @@ func oldStory(t *testing.T, c v1beta1Client) {
 	awaitNoPods(t, c.Cluster, k.namespace)
 	k.run("rm", "redisController")
 	k.run("delete", "services/redis")
+}
+
+// oldRun is a controller and a service by one line of kubecfg, and what it tells of the cluster.
+func oldRun(t *testing.T, c v1beta1Client) {
+	k := newClient2014(t, c, "run")
+	out := k.run("-p", "31050:6379", "-s", "9000", "run", taggedRedisImage, "1", "web")
+	vip := regexp.MustCompile(`(?m)^portalIP: ([\d.]+)$`).FindStringSubmatch(out)
+	if vip == nil || strings.Count(out, "id: web\n") != 2 {
+		t.Fatalf("it prints\n%s", out)
+	}
+	k.until(`simpleService=web +Running$`, "-l", "simpleService=web", "list", "pods")
+	for _, address := range []string{"127.0.0.1:31050", vip[1] + ":9000"} { // a service leads to the first port of the pod
+		if code, _ := fetch(t, "http://"+address+"/busybox", address); code != http.StatusOK {
+			t.Errorf("%s answers %d", address, code)
+		}
+	}
+
+	old := rows(k.run("list", "pods"))
+	k.run("-u", "1s", "-image", redisImage, "rollingupdate", "web")
+	k.until(`^web-\w+ +`+redisImage+` `, "list", "pods")
+	if now := rows(k.run("list", "pods")); slices.Equal(old, now) {
+		t.Errorf("the pods are still %q", now)
+	}
+	k.until(`^web-\w+ +Pod .* Started `, "list", "events")
+	if minions := rows(k.run("list", "minions")); !slices.Equal(minions, []string{c.node}) {
+		t.Errorf("there are the minions %q", minions)
+	}
+	if out := k.run("-server_version", "-expect_version_match"); !strings.HasPrefix(out, "Server: Kubernetes v1.") {
+		t.Errorf("it prints %q", out)
+	}
+	k.run("stop", "web")
+	awaitNoPods(t, c.Cluster, k.namespace)
+	k.run("rm", "web")
+	k.run("delete", "services/web")
+}
+
+func oldProxy(t *testing.T, c v1beta1Client) {
+	k := newClient2014(t, c, "proxy")
+	cmd := k.command(within(t, time.Minute), "-proxy", "-open_browser=false", "-www", v1beta1Examples)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may have ended
+		_ = cmd.Wait()
+	})
+	get := func(path, host string) (code int, body string) { return fetch(t, "http://127.0.0.1:8001"+path, host) }
+	if code, body := get("/api/v1beta1/minions", "localhost:8001"); code != http.StatusOK || !strings.Contains(body, c.node) {
+		t.Errorf("%d %s", code, body)
+	}
+	if code, body := get("/static/redis.json", "127.0.0.1:8001"); code != http.StatusOK || !strings.Contains(body, "dockerfile/redis") {
+		t.Errorf("%d %s", code, body)
+	}
+	if code, body := get("/api/v1beta1/minions", "example.com"); code != http.StatusForbidden {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
+// fetch asks until somebody answers. host is what the request calls the server.
+func fetch(t *testing.T, url, host string) (code int, body string) {
+	t.Helper()
+	err := scratch.Until(t.Context(), time.Minute, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		request.Host = host
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		code, body = response.StatusCode, string(text)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code, body
 }
