@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -59,10 +58,12 @@ func (k *kubecfg) connect() error {
 	if c.base.Scheme != "http" && c.base.Scheme != "https" || c.base.Host == "" {
 		return sayf("Can't configure client: host must be a URL or a host:port pair: %q", config.Host)
 	}
+	config.Timeout = requestTimeout
 	if c.http, err = rest.HTTPClientFor(config); err != nil {
 		return sayf("Can't configure client: %v", err)
 	}
-	c.http.Timeout = requestTimeout
+	// Credentials are for this server only.
+	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	k.client = c
 	return nil
 }
@@ -73,7 +74,7 @@ func (k *kubecfg) server() (*rest.Config, error) {
 	if host == "" {
 		host = os.Getenv("KUBERNETES_MASTER")
 	}
-	if host == "" && k.Find != nil {
+	if host == "" {
 		config, err := k.Find()
 		if err != nil {
 			return nil, sayf("Can't configure client: %v; or give -h or KUBERNETES_MASTER", err)
@@ -85,8 +86,6 @@ func (k *kubecfg) server() (*rest.Config, error) {
 	}}
 	secure := k.insecure || k.caFile+k.certFile+k.keyFile != ""
 	switch {
-	case host == "":
-		config.Host = "http://localhost:8080"
 	case !strings.Contains(host, "://") && secure:
 		config.Host = "https://" + host
 	case !strings.Contains(host, "://"):
@@ -197,21 +196,6 @@ func readStatus(answer []byte) (s v1beta1.Status) {
 		return v1beta1.Status{}
 	}
 	return s
-}
-
-// resource is what the first argument of a verb names: a kind of object, or one object.
-type resource struct {
-	name string // such as "pods"
-	path string // NAME or NAME/ID
-	one  bool   // the path has an id
-}
-
-func parseResource(argument string) resource {
-	r := resource{path: strings.Trim(argument, "/")}
-	name, id, _ := strings.Cut(r.path, "/")
-	r.name, r.one = name, id != ""
-	r.path = path.Join(name, id)
-	return r
 }
 
 // readAll reads up to a limit, and fails if there is more.

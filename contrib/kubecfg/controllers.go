@@ -60,7 +60,7 @@ func (k *kubecfg) runController(ctx context.Context, args []string) error {
 		return err
 	}
 	pair := map[string]string{simpleService: id}
-	controller := v1beta1.ReplicationController{Meta: k.meta("replicationControllers", id)}
+	controller := v1beta1.ReplicationController{Meta: k.meta("ReplicationController", id)}
 	controller.DesiredState.Replicas, controller.DesiredState.ReplicaSelector = replicas, pair
 	controller.DesiredState.PodTemplate = v1beta1.PodTemplate{Labels: pair, DesiredState: v1beta1.PodState{Manifest: v1beta1.Manifest{
 		Version: v1beta1.V1Beta2, Containers: []v1beta1.Container{{Name: strings.ToLower(id), Image: image, Ports: ports}},
@@ -69,12 +69,12 @@ func (k *kubecfg) runController(ctx context.Context, args []string) error {
 		return err
 	}
 	return k.sendAndPrint(ctx, http.MethodPost, "services", v1beta1.Service{
-		Meta: k.meta("services", id), Port: int32(k.servicePort), Labels: pair, Selector: pair,
+		Meta: k.meta("Service", id), Port: int32(k.servicePort), Labels: pair, Selector: pair,
 	})
 }
 
-func (k *kubecfg) meta(resource, id string) v1beta1.Meta {
-	return v1beta1.Meta{Kind: kinds[resource], APIVersion: k.apiVersion, ID: id}
+func (k *kubecfg) meta(kind, id string) v1beta1.Meta {
+	return v1beta1.Meta{Kind: kind, APIVersion: k.apiVersion, ID: id}
 }
 
 func parseReplicas(text string) (int32, error) {

@@ -23,6 +23,8 @@ func TestFailuresHaveTheOldMessages(t *testing.T) {
 	defer endless.Close()
 	nothing := httptest.NewServer(http.NotFoundHandler())
 	defer nothing.Close()
+	elsewhere := httptest.NewServer(http.RedirectHandler(nothing.URL, http.StatusTemporaryRedirect))
+	defer elsewhere.Close()
 	t.Chdir(t.TempDir())
 	for name, text := range map[string]string{
 		"pod.json": `{"kind":"Pod","apiVersion":"v1beta1","id":"p"}`, "pods.json": `{"kind":"PodList","items":[]}`, "v1.yaml": "kind: Pod\napiVersion: v1\n",
@@ -68,6 +70,7 @@ func TestFailuresHaveTheOldMessages(t *testing.T) {
 		{"-h 127.0.0.1:1 -server_version", `Couldn't read version from server: Get "http://127.0.0.1:1/version": dial tcp`},
 		{"-h 127.0.0.1:1 -c pod.json update pods/p", "error obtaining resource version for update: Get "},
 		{"-h " + nothing.URL + " list pods", "Got request error: request [GET " + nothing.URL + "/api/v1beta1/pods?namespace=default] failed (404) 404 Not Found: 404 page not found"},
+		{"-h " + elsewhere.URL + " list pods", "Got request error: request [GET " + elsewhere.URL + "/api/v1beta1/pods?namespace=default] failed (307) 307 Temporary Redirect: "},
 		{"-h " + endless.URL + " -server_version", "Couldn't read version from server: there is more than 64 MiB"},
 		{"-c missing.json create pods", "Unable to read config file: unable to open file missing.json: open missing.json: no such file or directory"},
 		{"-c . create pods", "Unable to read config file: unable to read from .: read .: is a directory"},
@@ -78,9 +81,9 @@ func TestFailuresHaveTheOldMessages(t *testing.T) {
 		{"-c http://127.0.0.1:1/x create pods", `Unable to read config file: unable to access URL http://127.0.0.1:1/x: Get "http://127.0.0.1:1/x": dial tcp`},
 		{"-c broken.json create pods", "Error parsing broken.json as an object for pods: "},
 		{"-c list.yaml create pods", "Error parsing list.yaml as an object for pods: "},
-		{"-c empty.yaml create pods", "Error parsing empty.yaml as an object for pods: there is no object in it"},
-		{"-c number.yaml create pods", "Error parsing number.yaml as an object for pods: its kind is no text"},
-		{"-c v1.yaml create pods", "Error parsing v1.yaml as an object for pods: its apiVersion is v1, and not v1beta1 or v1beta2: use km kubectl for it"},
+		{"-c empty.yaml create pods", "Error parsing empty.yaml as an object for pods: couldn't get version/kind: the body is empty"},
+		{"-c number.yaml create pods", "Error parsing number.yaml as an object for pods: data of kind '7', obj of type 'Pod'"},
+		{"-c v1.yaml create pods", "Error parsing v1.yaml as an object for pods: apiVersion 'v1' is none of v1beta1, v1beta2: send other objects to the Kubernetes API server"},
 		{"-c pod.json create services", "Error parsing pod.json as an object for services: data of kind 'Pod', obj of type 'Service'"},
 		{"-c pods.json create pods", "Error parsing pods.json as an object for pods: data of kind 'PodList', obj of type 'Pod'"},
 		{"-template {{.id list pods", "Error parsing template {{.id, template: output:1: unclosed action"},
@@ -137,7 +140,7 @@ func TestClusterIsFound(t *testing.T) {
 		{args: "-h " + strings.TrimPrefix(s.URL, "http://") + " list minions", path: "/api/v1beta1/minions"},
 		{args: "list minions", variable: s.URL + "/variable", path: "/variable/api/v1beta1/minions"},
 		{args: "list minions", find: func() (*rest.Config, error) { return &rest.Config{Host: s.URL + "/found"}, nil }, path: "/found/api/v1beta1/minions"},
-		{args: "list minions", find: func() (*rest.Config, error) { return nil, errors.New("no cluster here") },
+		{args: "list minions", find: nowhere,
 			fails: "Can't configure client: no cluster here; or give -h or KUBERNETES_MASTER\n"},
 		{args: "ns", find: func() (*rest.Config, error) { t.Error("a cluster was looked for"); return nil, errors.New("none") }},
 	} {

@@ -26,7 +26,7 @@ type Call struct {
 	// Out gets what was asked for, Errs all else.
 	Out, Errs io.Writer
 	// Find returns how to reach the cluster if neither -h nor the variable KUBERNETES_MASTER says it. It is called only if a server is
-	// needed.
+	// needed, and what it returns is the program's.
 	Find func() (*rest.Config, error)
 	// Help is printed after the usage when the caller asks for help.
 	Help string

@@ -66,8 +66,6 @@ type table struct {
 	rows    [][]string
 }
 
-func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
-
 func (t *table) print(w io.Writer) error {
 	columns := tabwriter.NewWriter(w, 20, 5, 3, ' ', 0)
 	lines := make([]string, len(t.columns))
@@ -136,7 +134,7 @@ func tabulated[T any](columns []string, row func(T) []string) func([]byte) (tabl
 			}
 		}
 		for _, one := range list {
-			t.add(row(one)...)
+			t.rows = append(t.rows, row(one))
 		}
 		return t, nil
 	}

@@ -215,7 +215,7 @@ func TestRequests(t *testing.T) {
 		{
 			args:    "-api_version v1beta2 -c service.yaml create services",
 			answers: []answer{{to: "POST /api/v1beta2/services", body: service}},
-			want:    []asked{{"POST /api/v1beta2/services?namespace=default", `{"apiVersion":"v1beta2","id":"svc","kind":"Service","port":9376,"selector":{"a":"b"}}`}},
+			want:    []asked{{"POST /api/v1beta2/services?namespace=default", `{"kind":"Service","id":"svc","creationTimestamp":null,"apiVersion":"v1beta2","port":9376,"selector":{"a":"b"},"containerPort":0}`}},
 		},
 		{
 			args: "-c service.yaml update services/svc",
@@ -225,7 +225,7 @@ func TestRequests(t *testing.T) {
 			},
 			want: []asked{
 				{"GET /api/v1beta1/services/svc?namespace=default", ""},
-				{"PUT /api/v1beta1/services/svc?namespace=default", `{"apiVersion":"v1beta1","id":"svc","kind":"Service","port":9376,"resourceVersion":27,"selector":{"a":"b"}}`},
+				{"PUT /api/v1beta1/services/svc?namespace=default", `{"kind":"Service","id":"svc","creationTimestamp":null,"resourceVersion":27,"apiVersion":"v1beta1","port":9376,"selector":{"a":"b"},"containerPort":0}`},
 			},
 		},
 		{ // an old server that does not wait

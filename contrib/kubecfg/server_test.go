@@ -2,6 +2,7 @@ package kubecfg
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"k8s.io/client-go/rest"
 )
 
 // server gives answers that were recorded, in turn, and keeps the requests that it got.
@@ -116,10 +119,12 @@ func kubecfgAt(t *testing.T, url string, args ...string) result {
 // home is that of who runs the tests.
 var home = os.Getenv("HOME")
 
+func nowhere() (*rest.Config, error) { return nil, errors.New("no cluster here") }
+
 // call runs the program.
 func call(t *testing.T, in string, args ...string) result {
 	t.Helper()
 	var out, errs bytes.Buffer
-	status := Run(t.Context(), Call{Args: args, In: strings.NewReader(in), Out: &out, Errs: &errs, Help: "More.\n"})
+	status := Run(t.Context(), Call{Args: args, In: strings.NewReader(in), Out: &out, Errs: &errs, Help: "More.\n", Find: nowhere})
 	return result{status, out.String(), errs.String()}
 }

@@ -3,16 +3,12 @@ package kubecfg
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"time"
-
-	"sigs.k8s.io/yaml"
 
 	"github.com/k8sm/k8sm/api/v1beta1"
 )
@@ -21,7 +17,7 @@ import (
 const sourceTimeout = 30 * time.Second
 
 // readObject reads the object that -c names, as one of the resource.
-func (k *kubecfg) readObject(ctx context.Context, of resource) (map[string]any, error) {
+func (k *kubecfg) readObject(ctx context.Context, of resource) (v1beta1.Object, error) {
 	if k.source == "" {
 		return nil, sayf("Need config file (-c)")
 	}
@@ -29,12 +25,15 @@ func (k *kubecfg) readObject(ctx context.Context, of resource) (map[string]any, 
 	if err != nil {
 		return nil, sayf("Unable to read config file: %v", err)
 	}
-	object, err := parseObject(data, kinds[of.name], k.apiVersion)
+	object, err := v1beta1.Decode(data, of.Resource, k.apiVersion)
 	if err != nil {
-		return nil, sayf("Error parsing %s as an object for %s: %v", k.source, of.name, err)
+		return nil, sayf("Error parsing %s as an object for %s: %v", k.source, of.Name, err)
 	}
 	if k.verbose {
-		text, _ := json.Marshal(object) // it was read as JSON
+		text, err := json.Marshal(object)
+		if err != nil {
+			return nil, err
+		}
 		fmt.Fprintf(k.Errs, "Parsed config file successfully; sending:\n%s\n", text)
 	}
 	return object, nil
@@ -84,29 +83,4 @@ func readSourceFrom(r io.Reader, name string) ([]byte, error) {
 		return nil, fmt.Errorf("unable to read from %s: %w", name, err)
 	}
 	return data, nil
-}
-
-// parseObject reads YAML or JSON. The kind and the version may be left out; a version that is known becomes the one given.
-func parseObject(data []byte, kind, version string) (object map[string]any, err error) {
-	exact := func(d *json.Decoder) *json.Decoder { d.UseNumber(); return d }
-	if err := yaml.Unmarshal(data, &object, exact); err != nil {
-		return nil, err
-	}
-	if len(object) == 0 {
-		return nil, errors.New("there is no object in it")
-	}
-	for key, want := range map[string]string{"kind": kind, "apiVersion": version} {
-		got, there := object[key]
-		text, isText := got.(string)
-		switch {
-		case there && !isText:
-			return nil, fmt.Errorf("its %s is no text", key)
-		case key == "kind" && text != "" && text != want:
-			return nil, fmt.Errorf("data of kind '%s', obj of type '%s'", text, want)
-		case key == "apiVersion" && text != "" && !slices.Contains(v1beta1.Versions(), text):
-			return nil, fmt.Errorf("its apiVersion is %s, and not %s: use km kubectl for it", text, strings.Join(v1beta1.Versions(), " or "))
-		}
-		object[key] = want
-	}
-	return object, nil
 }

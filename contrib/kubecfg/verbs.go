@@ -6,20 +6,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
-)
 
-// kinds are the kinds of objects, by their resources.
-var kinds = map[string]string{
-	"events":                 "Event",
-	"minions":                "Minion",
-	"pods":                   "Pod",
-	"replicationControllers": "ReplicationController",
-	"services":               "Service",
-}
+	"github.com/k8sm/k8sm/api/v1beta1"
+)
 
 // resourceNames is how messages list them. That of events is not among them, as it was not in 2014.
 const resourceNames = "minions|pods|replicationControllers|services"
@@ -34,14 +28,29 @@ var resourceVerbs = map[string]verb{
 	"print":  (*kubecfg).printSource,
 }
 
+// resource is what the first argument of a verb names: a kind of object, or one object.
+type resource struct {
+	v1beta1.Resource
+	path string // NAME or NAME/ID
+	one  bool   // the path has an id
+}
+
+// resourceIn reads the argument. It is not ok without one of those that this package prints.
+func resourceIn(args []string) (r resource, ok bool) {
+	if len(args) < 2 {
+		return r, false
+	}
+	name, id, _ := strings.Cut(strings.Trim(args[1], "/"), "/")
+	r.Resource, ok = v1beta1.ResourceNamed(name)
+	r.path, r.one = path.Join(r.Name, id), id != ""
+	return r, ok && tables[r.Kind] != nil
+}
+
 // named reads the argument of a verb that is for all objects of a resource, or for one of them. usage is how a message shows the
 // latter's id.
 func named(args []string, one bool, usage string) (resource, error) {
-	var r resource
-	if len(args) > 1 {
-		r = parseResource(args[1])
-	}
-	if kinds[r.name] == "" || r.one != one {
+	r, ok := resourceIn(args)
+	if !ok || r.one != one {
 		return r, sayf("usage: kubecfg [OPTIONS] %s <%s>%s", args[0], resourceNames, usage)
 	}
 	return r, nil
@@ -113,13 +122,11 @@ func (k *kubecfg) updateObject(ctx context.Context, args []string) error {
 	if err != nil {
 		return after("error obtaining resource version for update", err)
 	}
-	var there struct {
-		ResourceVersion json.Number `json:"resourceVersion"`
-	}
+	var there v1beta1.Meta
 	if err := json.Unmarshal(answer, &there); err != nil {
 		return after("error finding json base for update", err)
 	}
-	object["resourceVersion"] = there.ResourceVersion
+	object.Base().ResourceVersion = there.ResourceVersion
 	return k.write(ctx, http.MethodPut, r, object)
 }
 
@@ -133,11 +140,8 @@ func (k *kubecfg) delete(ctx context.Context, args []string) error {
 
 // printSource prints the object of -c, and sends nothing.
 func (k *kubecfg) printSource(ctx context.Context, args []string) error {
-	r := resource{}
-	if len(args) > 1 {
-		r = parseResource(args[1])
-	}
-	if kinds[r.name] == "" {
+	r, ok := resourceIn(args)
+	if !ok {
 		return sayf("usage: kubecfg [OPTIONS] -c <file|url|-> print <%s>", resourceNames)
 	}
 	object, err := k.readObject(ctx, r)
@@ -156,7 +160,7 @@ func (k *kubecfg) printSource(ctx context.Context, args []string) error {
 }
 
 // write sends an object and prints the answer.
-func (k *kubecfg) write(ctx context.Context, method string, r resource, object map[string]any) error {
+func (k *kubecfg) write(ctx context.Context, method string, r resource, object v1beta1.Object) error {
 	body, err := json.Marshal(object)
 	if err != nil {
 		return err
