@@ -76,10 +76,10 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !ok:
 		notFound(w, r)
-	case r.URL.Path == "/" && r.Method == http.MethodGet:
+	case r.URL.Path == "/":
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = io.WriteString(w, "<html><body>Welcome to Kubernetes</body></html>")
-	case r.URL.Path == "/healthz" && r.Method == http.MethodGet:
+	case r.URL.Path == "/healthz":
 		text(w, http.StatusOK, "ok")
 	case r.URL.Path == "/version" && r.Method == http.MethodGet:
 		g.as(w, r, v1beta1.V1Beta1, g.serverVersion)

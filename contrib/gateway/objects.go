@@ -46,10 +46,7 @@ func (g *gateway) get(w http.ResponseWriter, c *call) error {
 // named completes an object for an answer.
 func (c *call) named(o v1beta1.Object) v1beta1.Object {
 	base := o.Base()
-	if base.Kind == "" {
-		base.Kind = c.resource.Kind
-	}
-	base.APIVersion, base.SelfLink = c.version, v1beta1.SelfLink(c.version, c.resource.Name, base.ID, base.Namespace)
+	base.Kind, base.APIVersion, base.SelfLink = c.resource.Kind, c.version, v1beta1.SelfLink(c.version, c.resource.Name, base.ID, base.Namespace)
 	return o
 }
 

@@ -33,6 +33,7 @@ func TestAnswersAreThoseOf2014(t *testing.T) {
 	for i, e := range []exchange{
 		{"GET /", "", 200, `<html><body>Welcome to Kubernetes</body></html>`},
 		{"GET /healthz", "", 200, "ok"},
+		{"HEAD /healthz", "", 200, ""},
 		{"GET /version", "", 200, `{"major":"1","minor":"36","gitVersion":"v1.36.3"}`},
 		{"GET /api/v1beta1/pods", "", 200, `{"kind":"PodList","creationTimestamp":null,"selfLink":"/api/v1beta1/pods","resourceVersion":10,"apiVersion":"v1beta1","items":[]}`},
 		{"POST /api/v1beta1/pods", redisPod, 200, `{"kind":"Pod","id":"redis","creationTimestamp":"2026-11-29T07:36:47Z","selfLink":"/api/v1beta1/pods/redis","resourceVersion":11,"apiVersion":"v1beta1","namespace":"default","labels":{"name":"redis"},"desiredState":{"manifest":{"version":"v1beta1","id":"redis","uuid":"u-redis",*`},

@@ -18,7 +18,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/k8sm/k8sm/api/v1beta1"
 )
@@ -47,11 +47,11 @@ func (g *gateway) proxy(w http.ResponseWriter, c *call, parts int) error {
 	return nil
 }
 
-// idAndPort splits ID:PORT.
+// idAndPort splits ID:PORT. The port is a number or a name.
 func (c *call) idAndPort() (id, port string, err error) {
-	id, port, _ = strings.Cut(c.id, ":")
-	if len(rest.IsValidPathSegmentName(c.id)) > 0 {
-		return "", "", v1beta1.NotFound(c.resource.Singular, id)
+	id, port, given := strings.Cut(c.id, ":")
+	if given && len(validation.IsDNS1123Label(port)) > 0 {
+		return "", "", badRequest("%q is no port", port)
 	}
 	return id, port, checkNamespace(c.namespace)
 }
@@ -217,6 +217,9 @@ func (g *gateway) redirect(w http.ResponseWriter, c *call) error {
 	id, port, err := c.idAndPort()
 	if err != nil {
 		return err
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil && port != "" || port != "" && c.resource.Kind == "Service" {
+		return badRequest("cannot redirect to port %q of a %s", port, c.resource.Singular)
 	}
 	location, err := c.location(ctx, id, port)
 	if err != nil {
