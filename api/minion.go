@@ -99,11 +99,23 @@ type MinionConfig struct {
 	TLSMinVersion   string   `json:"tlsMinVersion,omitempty"`
 	// StatusPort is the port of the minion's metrics; 0 means any free one.
 	StatusPort *int `json:"statusPort,omitempty"`
+	// Falcon says where metrics go.
+	Falcon Falcon `json:"falcon,omitzero"`
 	// KubeletArgs are flags of the kubelet, as NAME=VALUE, that come after the minion's own.
 	KubeletArgs []string `json:"kubeletArgs,omitempty"`
 	// ProxyConfig has fields of kube-proxy's configuration, in the form of
 	// https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/, that replace those of the minion's own.
 	ProxyConfig json.RawMessage `json:"proxyConfig,omitempty"`
+}
+
+// Falcon says where minions and the leading scheduler send metrics, by open-falcon's protocols.
+type Falcon struct {
+	// Target is an agent or transfers, as package falcon parses it; empty for none.
+	Target string `json:"target,omitempty"`
+	// Step is the time between two values of a metric in seconds.
+	Step int `json:"step,omitempty"`
+	// Node sends the figures of the machines, too, in place of open-falcon's own agents.
+	Node bool `json:"node,omitempty"`
 }
 
 // MinionEngineFlag is the flag of `km minion` with which the scheduler passes the cluster's Docker Engine, if it is not at the
@@ -150,6 +162,8 @@ const (
 	DefaultPodPidsLimit = 4096
 	// DefaultStatusPort is next to those of Kubernetes' own programs.
 	DefaultStatusPort   = 10268
+	// DefaultFalconStep is that of open-falcon's agents.
+	DefaultFalconStep   = 60
 	DefaultEvictionHard = "memory.available<100Mi,nodefs.available<1Gi,imagefs.available<1Gi"
 )
 

@@ -61,7 +61,7 @@ type node struct {
 }
 
 // parts are the running parts of the node; nil if a part does not run.
-type parts struct{ runtime, kubelet, policies, status, report, network, peers, pods, proxy *supervise.Part }
+type parts struct{ runtime, kubelet, policies, status, report, network, peers, pods, proxy, falcon *supervise.Part }
 
 func newNode(cfg Config, env mesos.Config, registration executor.Registration) (*node, error) {
 	boot, err := api.ParseBootstrap(registration.Data)
@@ -323,6 +323,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 		Probe: func(ctx context.Context) error { return getHealth(ctx, n.settings.proxyHealthPort, "/livez") }, Every: supervise.ProbeEvery,
 	}}
 	running.proxy = supervise.Start(alive, "the proxy", n.counted(status.Proxy, proxy.Run))
+	running.falcon = n.startFalcon(alive, pods)
 	return running, nil
 }
 
@@ -360,6 +361,7 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 	n.log.Info("stopping the node")
 	running.kubelet.Stop()
 	running.report.Stop()
+	running.falcon.Stop()
 	running.pods.Stop()
 	running.policies.Stop()
 	running.peers.Stop()

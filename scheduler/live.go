@@ -236,6 +236,9 @@ func (c *Core) Snapshot() Snapshot {
 	return s
 }
 
+// TaskStates returns how many tasks are in each state, as Mesos last reported it.
+func (c *Core) TaskStates() map[TaskState]int { return c.tasks.states() }
+
 // counts returns the number of held offers, and of ended offers by end.
 func (of *offering) counts() (held int, ended map[offers.End]uint64) {
 	ended = map[offers.End]uint64{}

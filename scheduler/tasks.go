@@ -34,6 +34,18 @@ type tasks struct {
 // count returns the number of tasks.
 func (ts *tasks) count() int { return len(ts.byID) }
 
+// states returns the number of tasks in each state.
+func (ts *tasks) states() map[TaskState]int {
+	states := make(map[TaskState]int, numStates)
+	for s := range numStates {
+		states[s] = 0
+	}
+	for _, t := range ts.byID {
+		states[t.state]++
+	}
+	return states
+}
+
 // add adds a task.
 func (ts *tasks) add(t *task) {
 	ts.byID[t.id] = t

@@ -134,6 +134,9 @@ func flagTests() map[string]flagTest {
 		"minion-idle-timeout":       {"7m", minions(func(m api.MinionConfig) bool { return m.IdleTimeout.Duration == 7*time.Minute })},
 		"minion-cleanup-delay":      {"7m", minions(func(m api.MinionConfig) bool { return m.CleanupDelay.Duration == 7*time.Minute })},
 		"minion-status-port":        {"7", minions(func(m api.MinionConfig) bool { return *m.StatusPort == 7 })},
+		"falcon":                    {"tcp://f:8433", minions(func(m api.MinionConfig) bool { return m.Falcon.Target == "tcp://f:8433" })},
+		"falcon-step":               {"77", minions(func(m api.MinionConfig) bool { return m.Falcon.Step == 77 })},
+		"falcon-node":               {"true", minions(func(m api.MinionConfig) bool { return m.Falcon.Node })},
 		"static-pod-path":           {"/p", minions(func(m api.MinionConfig) bool { return m.StaticPods == "/p" })},
 		"contain-pods":              {"true", minions(func(m api.MinionConfig) bool { return *m.ContainPods })},
 		"network-policy":            {"false", minions(func(m api.MinionConfig) bool { return !m.EnforcesNetworkPolicies() })},
@@ -251,6 +254,9 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 		"--proxy-mode=ipvs: use iptables or nftables": func(c *Config) { c.Minions.ProxyMode = "ipvs" },
 		"--service-node-port-range=30000: use":        func(c *Config) { c.Minions.NodePorts = "30000" },
 		"--service-node-port-range=30100-30000":       func(c *Config) { c.Minions.NodePorts = "30100-30000" },
+		"--falcon-step=0: give seconds":               func(c *Config) { c.Minions.Falcon.Step = 0 },
+		"--falcon-node without --falcon":              func(c *Config) { c.Minions.Falcon.Node = true },
+		"--falcon: \"127.0.0.1:1988\" begins with":    func(c *Config) { c.Minions.Falcon.Target = "127.0.0.1:1988" },
 	} {
 		c := defaults("/s")
 		spoil(&c)

@@ -28,6 +28,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/approver"
+	"github.com/k8sm/k8sm/api/falcon"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -182,6 +183,11 @@ func (c *Config) addMinionFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&network.VXLANPort, "vxlan-port", api.DefaultVXLANPort, "UDP port for VXLAN between nodes")
 	fs.StringVar(&network.CNIConfDir, "cni-conf-dir", api.DefaultCNIConfDir, "with --network=cni: `directory` of CNI configurations on each node; the first one by file name is used")
 	fs.StringVar(&network.CNIBinDir, "cni-bin-dir", api.DefaultCNIBinDir, "with --network=cni: `directory` of CNI plugins on each node")
+	falcon := &c.Minions.Falcon
+	fs.StringVar(&falcon.Target, "falcon", "", "`target` of metrics in open-falcon's protocols: an agent, http://127.0.0.1:1988/v1/push, or transfers, "+
+		"tcp://HOST:8433,HOST:8433. Minions and the scheduler read it when they start (default: none)")
+	fs.IntVar(&falcon.Step, "falcon-step", api.DefaultFalconStep, "with --falcon: `seconds` between two values of a metric; less than 30 become 30")
+	fs.BoolVar(&falcon.Node, "falcon-node", false, "with --falcon: send the machines' own metrics, too. For nodes without an agent of open-falcon: with one, each value comes twice")
 	fs.StringVar(&c.EvictionHard, "eviction-hard", api.DefaultEvictionHard,
 		"hard eviction thresholds of the kubelets, as SIGNAL<VALUE,...; signals not listed have none")
 }
@@ -364,12 +370,29 @@ func (c Config) Validate() error {
 	if len(c.EtcdServers) == 0 && c.EtcdCAFile+c.EtcdCertFile+c.EtcdKeyFile != "" {
 		return errors.New("cannot use --etcd-cafile, --etcd-certfile or --etcd-keyfile without --etcd-servers")
 	}
-	for _, check := range []func() error{c.TLS.check, c.Audit.check, c.checkEncryption, c.checkAPIServer} {
+	for _, check := range []func() error{c.checkFalcon, c.TLS.check, c.Audit.check, c.checkEncryption, c.checkAPIServer} {
 		if err := check(); err != nil {
 			return err
 		}
 	}
 	return c.checkControllerManager()
+}
+
+func (c Config) checkFalcon() error {
+	flags := c.Minions.Falcon
+	if flags.Step < 1 {
+		return fmt.Errorf("cannot use --falcon-step=%d: give seconds, such as %d", flags.Step, api.DefaultFalconStep)
+	}
+	if flags.Target == "" && flags.Node {
+		return errors.New("cannot use --falcon-node without --falcon, which says where the metrics go")
+	}
+	if flags.Target == "" {
+		return nil
+	}
+	if _, err := falcon.ParseTarget(flags.Target); err != nil {
+		return fmt.Errorf("cannot use --falcon: %w", err)
+	}
+	return nil
 }
 
 // absolute makes the paths absolute, for programs with another working directory: some are recorded in the state directory.

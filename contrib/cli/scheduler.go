@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/docker/docker/client"
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/falcon"
 	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/assigner"
@@ -59,6 +61,7 @@ type schedule struct {
 	mesos      mesos.Config
 	status     status.Config
 	artifact   artifact.Config
+	falcon     api.Falcon // of the cluster
 	kubeconfig string
 	etcd       state.Config
 }
@@ -153,6 +156,9 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	cluster := kube.New(kubernetes)
 	parts := run.Parts{Master: master, Cluster: cluster, Store: store, Tokens: cluster, Codec: mesos.Codec{},
 		Addresses: assigner.NewPublisher(store.Folder(assigner.Folder), kubernetes, config.Host, master.Addresses)}
+	if pusher := s.pusher(); pusher != nil {
+		parts.Falcon = pusher
+	}
 	if s.scheduler.KMPath != "" {
 		return s.runBesideStatus(ctx, dir, parts)
 	}
@@ -165,8 +171,21 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	return beside(ctx, program.Run, func(ctx context.Context) error { return s.runBesideStatus(ctx, dir, parts) })
 }
 
-// readMinionConfig waits for the cluster's configuration of minions, and takes the NodePort range, the idle timeout and the address
-// of Docker Engine from it.
+// pusher returns where the scheduler's figures go; nil for nowhere. A target that this version cannot read does not keep pods waiting.
+func (s *schedule) pusher() *falcon.Pusher {
+	if s.falcon.Target == "" {
+		return nil
+	}
+	target, err := falcon.ParseTarget(s.falcon.Target)
+	if err != nil {
+		logrus.WithError(err).Error("cannot send metrics to open-falcon: --falcon of the control plane names no target for this version of km")
+		return nil
+	}
+	return falcon.New(falcon.Config{Target: target, Endpoint: s.etcd.Name, Step: time.Duration(s.falcon.Step) * time.Second})
+}
+
+// readMinionConfig waits for the cluster's configuration of minions, and takes the NodePort range, the idle timeout, the address of
+// Docker Engine and open-falcon's target from it.
 func (s *schedule) readMinionConfig(ctx context.Context, cluster kubernetes.Interface) error {
 	return supervise.UntilDone(ctx, "cannot read the configuration of minions yet", func(ctx context.Context) error {
 		object, err := cluster.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
@@ -177,6 +196,7 @@ func (s *schedule) readMinionConfig(ctx context.Context, cluster kubernetes.Inte
 		if err != nil {
 			return err
 		}
+		s.falcon = minions.Falcon
 		s.scheduler.IdleTimeout = api.DefaultIdleTimeout
 		if minions.IdleTimeout != nil {
 			s.scheduler.IdleTimeout = minions.IdleTimeout.Duration

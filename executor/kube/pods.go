@@ -6,6 +6,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -28,6 +29,7 @@ const deleteTimeout = 10 * time.Second
 // Pods watches and deletes the pods of one node.
 type Pods struct {
 	deletions workqueue.TypedRateLimitingInterface[deletion]
+	known     atomic.Pointer[cache.Store] // nil before Run
 }
 
 // deletion is executor.DeletePod as a comparable value, for the work queue.
@@ -52,6 +54,19 @@ func (p *Pods) Delete(d executor.DeletePod) {
 	p.deletions.Add(item)
 }
 
+// List returns the node's pods, in no order, as the API server last had them; none before Run has read them. Others have these objects,
+// too: leave them as they are. It may be called concurrently.
+func (p *Pods) List() (pods []*corev1.Pod) {
+	store := p.known.Load()
+	if store == nil {
+		return nil
+	}
+	for _, object := range (*store).List() {
+		pods = append(pods, object.(*corev1.Pod))
+	}
+	return pods
+}
+
 // Run posts the node's pods and their changes, and performs deletions, until ctx ends.
 func (p *Pods) Run(ctx context.Context, client kubernetes.Interface, node string, post func(executor.Event)) error {
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
@@ -62,6 +77,8 @@ func (p *Pods) Run(ctx context.Context, client kubernetes.Interface, node string
 	if _, err := informer.AddEventHandler(handler(post)); err != nil {
 		return fmt.Errorf("cannot watch the pods of node %s: %w", node, err)
 	}
+	store := informer.GetStore()
+	p.known.Store(&store)
 	factory.StartWithContext(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {

@@ -55,9 +55,12 @@ func TestPodsOfTheNodeBecomeEvents(t *testing.T) {
 		lists <- action.(clienttesting.ListAction).GetListRestrictions().Fields.String()
 		return false, nil, nil
 	})
-	_, events := run(t, client)
+	pods, events := run(t, client)
 	if got := receive(t, events).(executor.PodChanged).Pod; got.Phase != corev1.PodPending || got.UID != "u" {
 		t.Errorf("got %+v", got)
+	}
+	if list := pods.List(); len(list) != 1 || list[0].Name != "web" {
+		t.Errorf("the list has %v", list)
 	}
 	if selector := receive(t, lists); selector != "spec.nodeName=agent-1" {
 		t.Errorf("listed with %q: a node may see no others", selector)
@@ -73,6 +76,9 @@ func TestPodsOfTheNodeBecomeEvents(t *testing.T) {
 	}
 	if got := receive(t, events); got != (executor.PodGone{UID: "u"}) {
 		t.Errorf("got %+v", got)
+	}
+	if list := append(pods.List(), NewPods().List()...); len(list) != 0 {
+		t.Errorf("the lists have %v", list)
 	}
 }
 

@@ -57,6 +57,7 @@ type Parts struct {
 	Addresses Addresses             // nil if there are no address pools
 	Metrics   prometheus.Registerer // nil for no metrics
 	Window    *Window               // nil for no window
+	Falcon    Falcon                // nil for no metrics for open-falcon
 }
 
 // ErrLost is returned by Run when another scheduler has taken over the leadership.
@@ -98,6 +99,9 @@ func Run(ctx context.Context, cfg Config, parts Parts) error {
 	group.Go(func() error { return parts.Cluster.Run(ctx, l.sink(ctx)) })
 	group.Go(func() error { return l.preparer.run(ctx, l.sink(ctx)) })
 	group.Go(func() error { return l.addresser.run(ctx, l.sink(ctx)) })
+	if parts.Falcon != nil {
+		group.Go(func() error { return parts.Falcon.Run(ctx) })
+	}
 	err = group.Wait()
 	select {
 	case <-lost: // the reason for any other error
@@ -146,6 +150,7 @@ func (l *loop) runCore(ctx context.Context, group *errgroup.Group) error {
 	defer ticker.Stop()
 	alarm := time.NewTimer(time.Hour)
 	defer alarm.Stop()
+	pushes := falconClock{falcon: l.parts.Falcon}
 	queries, closeWindow := l.parts.Window.open()
 	defer closeWindow()
 	for {
@@ -171,8 +176,11 @@ func (l *loop) runCore(ctx context.Context, group *errgroup.Group) error {
 			l.do(ctx, group, act)
 		}
 		l.setAlarm(alarm)
-		if _, tick := ev.(scheduler.Tick); tick && l.metrics != nil {
-			l.metrics.set(l.core.Snapshot())
+		if _, tick := ev.(scheduler.Tick); tick {
+			if l.metrics != nil {
+				l.metrics.set(l.core.Snapshot())
+			}
+			pushes.tick(time.Now(), l.core)
 		}
 	}
 }
