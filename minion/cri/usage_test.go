@@ -11,7 +11,7 @@ func TestUsageHasTheFiguresOfCRIAndMore(t *testing.T) {
 	n := newNode(t)
 	config := n.podConfig("usage")
 	pod := n.runPod(t, config)
-	busy := shell("busy", "nc -w 1 192.0.2.1 9 </dev/null & dd if=/dev/zero of=/file bs=1024 count=2048; while true; do :; done")
+	busy := shell("busy", "nc -w 1 10.213.77.250 9 </dev/null & dd if=/dev/zero of=/file bs=1024 count=2048; while true; do :; done")
 	busy.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 << 20}
 	id := n.runContainer(t, pod, config, busy)
 	n.waitExited(t, n.runContainer(t, pod, config, shell("ended", "true")))

@@ -30,6 +30,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/falcon/falcontest"
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 	"github.com/k8sm/k8sm/contrib/up/engine"
 )
@@ -42,18 +43,21 @@ func TestNode(t *testing.T) {
 	kept, written := filepath.Join(t.TempDir(), "kept"), false // the data of a hostPath
 	var used []string                                          // cgroups of Mesos containers
 	leavesNothing(t, func(t *testing.T) {
-		c := up(t, dir, "--docker-host="+host, "--resources=cpus:2;mem:2048;disk:10000;ports:[31000-31009]",
-			"--isolation=cgroups/cpu,cgroups/mem", "--contain-pods", "--static-pod-path="+manifests, "--eviction-hard=memory.available<64Mi,nodefs.available<1%")
+		metrics := falcontest.New()
+		c := up(t, dir, append(falconFlags(t, metrics), "--docker-host="+host, "--resources=cpus:2;mem:2048;disk:10000;ports:[31000-31009]",
+			"--isolation=cgroups/cpu,cgroups/mem", "--contain-pods", "--static-pod-path="+manifests, "--eviction-hard=memory.available<64Mi,nodefs.available<1%")...)
 		first := create(t, c, always("first"))
 		awaitPhase(t, c, first.Name, corev1.PodRunning)
 		t.Run("the minion serves metrics to who may read them", func(t *testing.T) { minionServesMetrics(t, c, dir) })
 		t.Run("allocatable is the agent's less the executor's", func(t *testing.T) { allocatable(t, c) })
 		t.Run("static pods hold what they request", func(t *testing.T) { staticPods(t, c, manifests) })
+		create(t, c, loaded())
 		t.Run("volumes survive the end of the sandbox", func(t *testing.T) {
 			sandboxRemoved(t, c, dir, kept)
 			written = true
 		})
 		t.Run("kubelet and proxy come back after a crash and after a hang", func(t *testing.T) { supervised(t, c, first) })
+		t.Run("figures go to open-falcon", func(t *testing.T) { falconFigures(t, c, metrics) })
 		t.Run("what is not the node's is not seen", func(t *testing.T) { foreign.unseen(t, dir) })
 		t.Run("contained pods end with the minion and come back", func(t *testing.T) { used = contained(t, c, first) })
 	})
