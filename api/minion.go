@@ -161,7 +161,7 @@ const (
 	// DefaultPodPidsLimit is far more than a usual pod has, and far less than a machine (kernel.pid_max is 32768 or more).
 	DefaultPodPidsLimit = 4096
 	// DefaultStatusPort is next to those of Kubernetes' own programs.
-	DefaultStatusPort   = 10268
+	DefaultStatusPort = 10268
 	// DefaultFalconStep is that of open-falcon's agents.
 	DefaultFalconStep   = 60
 	DefaultEvictionHard = "memory.available<100Mi,nodefs.available<1Gi,imagefs.available<1Gi"
