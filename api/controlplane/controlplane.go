@@ -259,6 +259,7 @@ func (c Config) runAPIServer(ctx context.Context, p *ports, etcd statedir.Etcd) 
 	if err != nil {
 		return fmt.Errorf("cannot read the administrator's kubeconfig: %w", err)
 	}
+	admin.QPS = -1 // no limit: the add-ons are many, and everything waits for them
 	client, err := kubernetes.NewForConfig(admin)
 	if err != nil {
 		return fmt.Errorf("cannot create a client for the API server: %w", err)
