@@ -62,22 +62,60 @@ const (
 	SchedulerUser = "system:k8sm-scheduler"
 )
 
-// The cluster's DNS: a Service without a selector. Each replica of the DNS server adds itself with an EndpointSlice of its own.
-// Objects of a replica have the label LabelDNSReplica with the replica's name.
+// Membership describes a Service without a selector. Each of its servers adds itself with an EndpointSlice of its own, and has a Lease
+// as long as it lives. Objects of a server have the label Label with the server's name.
+type Membership struct {
+	Namespace, Service string
+	// LeaseNamespace has the servers' leases and no others, because RBAC cannot tell them from those by which controllers elect leaders.
+	LeaseNamespace string
+	Label          string
+	// User is the user name in the client certificate of the servers; Owner manages the fields of their objects.
+	User, Owner string
+}
+
+// ObjectPrefix precedes the server's name in the names of its EndpointSlice and its Lease.
+func (m Membership) ObjectPrefix() string { return m.Service + "-" }
+
+// Names of the cluster's DNS.
 const (
 	DNSServiceNamespace = "kube-system"
 	DNSServiceName      = "kube-dns"
-	// DNSObjectPrefix precedes the replica's name in the names of its EndpointSlice and its Lease.
-	DNSObjectPrefix = DNSServiceName + "-"
 	// DNSPortName and DNSTCPPortName are the names of the service's two ports 53.
 	DNSPortName    = "dns"
 	DNSTCPPortName = "dns-tcp"
-	// DNSLeaseNamespace has a Lease for each live replica.
-	DNSLeaseNamespace = "k8sm-dns"
-	LabelDNSReplica   = "k8sm.io/dns-replica"
+	// LabelDNSReplica is the Membership's label.
+	LabelDNSReplica = "k8sm.io/dns-replica"
 	// DNSUser is the user name in the client certificate of the DNS servers.
 	DNSUser = "system:k8sm-dns"
 )
+
+// DNSMembership describes the service of the cluster's DNS.
+func DNSMembership() Membership {
+	return Membership{
+		Namespace: DNSServiceNamespace, Service: DNSServiceName, LeaseNamespace: "k8sm-dns", Label: LabelDNSReplica,
+		User: DNSUser, Owner: "dns.k8sm.io",
+	}
+}
+
+// Names of the cluster's metrics.
+const (
+	MetricsServiceNamespace = "kube-system"
+	MetricsServiceName      = "k8sm-metrics"
+	// MetricsPortName is the name of the service's port 443.
+	MetricsPortName = "https"
+	// LabelMetricsServer is the Membership's label.
+	LabelMetricsServer = "k8sm.io/metrics-server"
+	// MetricsUser is the user name in the client certificate of the metrics servers.
+	MetricsUser = "system:k8sm-metrics"
+)
+
+// MetricsMembership describes the service by which API servers reach the metrics servers.
+func MetricsMembership() Membership {
+	return Membership{
+		Namespace: MetricsServiceNamespace, Service: MetricsServiceName, LeaseNamespace: "k8sm-metrics", Label: LabelMetricsServer,
+		User: MetricsUser, Owner: "metrics.k8sm.io",
+	}
+}
 
 // The ConfigMap with the MinionConfig. Bootstrap tokens and nodes may read it.
 const (

@@ -24,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/dynamic"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 
 	"github.com/k8sm/k8sm/api"
 )
@@ -53,12 +54,25 @@ func (c Config) addOns() ([]object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(c.dns(), rbac(minions), flowControl(), []object{config, addressPools()}, c.policies()), nil
+	return slices.Concat(c.dns(), rbac(minions), flowControl(), []object{config, addressPools()}, c.policies(), c.metrics()), nil
 }
 
-// applyAddOns applies the add-ons, and removes those of earlier starts that are no longer among them. It runs at each start. It retries
-// until ctx ends, because the API server may not have created their namespaces yet.
-func applyAddOns(ctx context.Context, client dynamic.Interface, addOns []object) error {
+// applyAddOns applies the add-ons, and removes those of earlier starts that are no longer among them or those that follow later. It
+// runs at each start. It retries until ctx ends, because the API server may not have created their namespaces yet.
+func applyAddOns(ctx context.Context, client dynamic.Interface, addOns, later []object) error {
+	if err := applyAll(ctx, client, addOns); err != nil {
+		return err
+	}
+	wanted := slices.Concat(addOns, later)
+	for _, kind := range removable {
+		if err := untilDone(ctx, func(ctx context.Context) error { return prune(ctx, client, kind, wanted) }); err != nil {
+			return fmt.Errorf("cannot remove old add-ons of kind %s: %w", kind.Kind, err)
+		}
+	}
+	return nil
+}
+
+func applyAll(ctx context.Context, client dynamic.Interface, addOns []object) error {
 	for _, o := range addOns {
 		err := untilDone(ctx, func(ctx context.Context) error { return apply(ctx, client, o) })
 		if err != nil && kindOf(o) == "Service" && apierrors.IsInvalid(err) {
@@ -67,11 +81,6 @@ func applyAddOns(ctx context.Context, client dynamic.Interface, addOns []object)
 		}
 		if err != nil {
 			return fmt.Errorf("cannot apply the add-on %s %s: %w", kindOf(o), o.GetName(), err)
-		}
-	}
-	for _, kind := range removable {
-		if err := untilDone(ctx, func(ctx context.Context) error { return prune(ctx, client, kind, addOns) }); err != nil {
-			return fmt.Errorf("cannot remove old add-ons of kind %s: %w", kind.Kind, err)
 		}
 	}
 	return nil
@@ -104,7 +113,11 @@ func apply(ctx context.Context, client dynamic.Interface, o object) error {
 		return fmt.Errorf("cannot encode: %w", err)
 	}
 	_, err = resourceOf(client, o.GetObjectKind().GroupVersionKind()).Namespace(o.GetNamespace()).
-		Apply(ctx, o.GetName(), &unstructured.Unstructured{Object: fields}, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+		Apply(ctx, o.GetName(), &unstructured.Unstructured{Object: fields}, metav1.ApplyOptions{FieldManager: fieldManager, Force: kindOf(o) != "APIService"})
+	if kindOf(o) == "APIService" && apierrors.IsConflict(err) { // such as a metrics-server's that the operator has installed
+		logrus.Warnf("another program serves the API %s, and goes on to: delete this APIService if km is to serve it, and start again", o.GetName())
+		return nil
+	}
 	return err
 }
 
@@ -116,6 +129,8 @@ func resourceOf(client dynamic.Interface, kind schema.GroupVersionKind) dynamic.
 // removable are the kinds of add-ons that are removed when a start does without them: flags and later versions may do so. A rule comes
 // before what it refers to. The others stay, because pods and minions may use them.
 var removable = []schema.GroupVersionKind{
+	apiregistrationv1.SchemeGroupVersion.WithKind("APIService"),
+	corev1.SchemeGroupVersion.WithKind("Service"),
 	admissionv1.SchemeGroupVersion.WithKind("ValidatingAdmissionPolicyBinding"),
 	admissionv1.SchemeGroupVersion.WithKind("ValidatingAdmissionPolicy"),
 	flowcontrolv1.SchemeGroupVersion.WithKind("FlowSchema"),
@@ -156,7 +171,8 @@ func prune(ctx context.Context, client dynamic.Interface, kind schema.GroupVersi
 
 // applied reports whether an object is an add-on of this or another start.
 func applied(o *unstructured.Unstructured) bool {
-	return strings.HasPrefix(o.GetName(), "k8sm") && slices.ContainsFunc(o.GetManagedFields(), func(m metav1.ManagedFieldsEntry) bool {
+	named := strings.HasPrefix(o.GetName(), "k8sm") || o.GetKind() == "APIService" // whose name is that of the API
+	return named && slices.ContainsFunc(o.GetManagedFields(), func(m metav1.ManagedFieldsEntry) bool {
 		return m.Manager == fieldManager && m.Operation == metav1.ManagedFieldsOperationApply
 	})
 }

@@ -117,7 +117,7 @@ func flagTests() map[string]flagTest {
 		})},
 		"bind-address":              {"127.0.0.9", has(apiServer, "bind-address", "127.0.0.9")},
 		"advertise-address":         {"10.0.0.9", func(e effect) bool { return slices.Contains(e.names, "10.0.0.9") }},
-		"enable-aggregator-routing": {"true", has(apiServer, "enable-aggregator-routing", "true")},
+		"enable-aggregator-routing": {"false", has(apiServer, "enable-aggregator-routing", "false")},
 		"etcd-servers":              {"http://e:1", has(apiServer, "etcd-servers", "http://e:1")},
 		"etcd-cafile":               {"/ca", has(apiServer, "etcd-cafile", "/ca")},
 		"etcd-certfile":             {"/cert", has(apiServer, "etcd-certfile", "/cert")},
@@ -235,6 +235,8 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 		"--service-external-ips=203.0.113.1/28: it has host bits set": func(c *Config) { c.ServiceExternalIPs = []string{"203.0.113.1/28"} },
 		"--service-external-ips=10.96.0.0/24: it overlaps":            func(c *Config) { c.ServiceExternalIPs = []string{"10.96.0.0/24"} },
 		"--service-external-ips=127.0.0.0/8: it contains":             func(c *Config) { c.ServiceExternalIPs = []string{"127.0.0.0/8"} },
+
+		"--enable-aggregator-routing=false with --metrics": func(c *Config) { c.Metrics, c.AggregatorRouting = true, false },
 
 		"without --etcd-servers":                      func(c *Config) { c.EtcdCertFile = "cert" },
 		"--node-root-dir=nodes":                       func(c *Config) { c.NodeRootDir = "nodes" },
@@ -357,7 +359,7 @@ func TestAddOnsHaveNamesOfTheirOwn(t *testing.T) {
 	if err := c.StateDir.Prepare(statedir.Spec{Now: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	c.AdvertiseAddress = "10.0.0.9"
+	c.AdvertiseAddress, c.Metrics = "10.0.0.9", true
 	addOns, err := c.addOns()
 	if err != nil {
 		t.Fatal(err)

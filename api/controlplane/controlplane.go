@@ -45,7 +45,7 @@ type Config struct {
 	// ServingNames are further host names and IP addresses in the API server's certificate.
 	ServingNames []string
 	// AggregatorRouting makes the API server call webhooks and aggregated API servers at their pods' addresses instead of their
-	// services': a machine that is not a node has no services.
+	// services': a machine that is not a node has no services, and that of the metrics servers has no address.
 	AggregatorRouting bool
 
 	// EtcdServers are the URLs of an existing etcd; empty means the embedded one.
@@ -81,6 +81,8 @@ type Config struct {
 	// EncryptionConfig, AdmissionConfig and AuthenticationConfig are files of the operator's, in the form of
 	// https://kubernetes.io/docs/reference/config-api/apiserver-config.v1/; empty means km's own or none.
 	EncryptionConfig, AdmissionConfig, AuthenticationConfig string
+	// Metrics says that metrics servers run beside the control planes (contrib/metrics): the API server forwards their APIs.
+	Metrics bool
 	// APIServerArgs, ControllerManagerArgs, KubeletArgs and ProxyArgs are flags of the stock programs, passed on as NAME=VALUE.
 	APIServerArgs, ControllerManagerArgs, KubeletArgs, ProxyArgs []string
 
@@ -91,14 +93,14 @@ type Config struct {
 	Ready func(url string)
 }
 
-// AddFlags adds the flags of `km apiserver` and sets the defaults. StateDir, ServingNames, Beside and Ready have no flag.
+// AddFlags adds the flags of `km apiserver` and sets the defaults. StateDir, ServingNames, Metrics, Beside and Ready have no flag.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.BindAddress, "bind-address", "127.0.0.1", "IP address on which the API server listens")
 	fs.IntVar(&c.SecurePort, "secure-port", 6443, "port of the API server (HTTPS); 0 takes any free port")
 	fs.StringVar(&c.AdvertiseAddress, "advertise-address", "",
 		"IP address at which nodes and pods reach the API server (default: --bind-address)")
-	fs.BoolVar(&c.AggregatorRouting, "enable-aggregator-routing", false,
-		"connect to webhooks and aggregated API servers at their pods' addresses instead of the service address; set it if this machine has routes to pods but is not a node")
+	fs.BoolVar(&c.AggregatorRouting, "enable-aggregator-routing", true,
+		"connect to webhooks and aggregated API servers at their pods' addresses instead of the service address, which only nodes reach; metrics need it")
 	fs.StringSliceVar(&c.EtcdServers, "etcd-servers", nil,
 		"URLs of an existing etcd, such as https://10.0.0.5:2379; the default is an etcd inside this process")
 	fs.StringVar(&c.EtcdCAFile, "etcd-cafile", "", "with --etcd-servers: CA of etcd's certificate")
@@ -312,7 +314,11 @@ func (c Config) runClients(ctx context.Context, admin clients, url string) error
 			if err != nil {
 				return err
 			}
-			if err := applyAddOns(ctx, admin.objects, addOns); err != nil {
+			apis, err := c.metricsAPIs()
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(applyAddOns(ctx, admin.objects, addOns, apis), c.forgetMetricsServers(ctx, admin.objects)); err != nil {
 				return err
 			}
 			logrus.WithField("url", url).Info("the control plane is ready")
@@ -322,6 +328,11 @@ func (c Config) runClients(ctx context.Context, admin clients, url string) error
 			var background sync.WaitGroup
 			defer background.Wait()
 			background.Go(func() { c.watchAuthentication(ctx, authenticationPoll) })
+			background.Go(func() {
+				if err := offerMetrics(ctx, admin, apis); err != nil && ctx.Err() == nil {
+					logrus.WithError(err).Error("cannot offer the APIs of the metrics servers")
+				}
+			})
 			background.Go(func() {
 				if err := c.encryptOldSecrets(ctx); err != nil && ctx.Err() == nil {
 					logrus.WithError(err).Error("cannot encrypt the secrets from before this cluster had a key: the next start tries again")
@@ -367,6 +378,9 @@ func (c Config) Validate() error {
 	}
 	if err := minions.Validate(); err != nil {
 		return err
+	}
+	if c.Metrics && !c.AggregatorRouting {
+		return errors.New("cannot use --enable-aggregator-routing=false with --metrics: the API server would not reach the metrics")
 	}
 	if len(c.EtcdServers) == 0 && c.EtcdCAFile+c.EtcdCertFile+c.EtcdKeyFile != "" {
 		return errors.New("cannot use --etcd-cafile, --etcd-certfile or --etcd-keyfile without --etcd-servers")

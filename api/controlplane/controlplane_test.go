@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/state/etcdtest"
 	"github.com/k8sm/k8sm/api/statedir"
 )
@@ -30,6 +31,8 @@ import (
 const (
 	childDir   = "K8SM_TEST_STATE_DIR"
 	childFlags = "K8SM_TEST_FLAGS" // its flags, one a line
+	// childMetrics, set to anything, makes it expect metrics servers.
+	childMetrics = "K8SM_TEST_METRICS"
 )
 
 func TestMain(m *testing.M) {
@@ -48,6 +51,7 @@ func runChild(dir statedir.Dir) int {
 		fmt.Println("failed", err)
 		return 1
 	}
+	c.Metrics = os.Getenv(childMetrics) != ""
 	c.Ready = func(url string) { fmt.Println("ready", url) }
 	if err := Run(ctx, *c); err != nil {
 		fmt.Println("failed", err)
@@ -236,7 +240,7 @@ func TestControlPlane(t *testing.T) {
 	t.Run("the scheduler has no secrets but tokens", func(t *testing.T) { testSchedulerSecrets(t, dir, admin) })
 	t.Run("the scheduler changes no pod", func(t *testing.T) { testSchedulerPods(t, dir, admin) })
 	t.Run("the scheduler takes no volume from its claim", func(t *testing.T) { testSchedulerVolumes(t, dir, admin) })
-	t.Run("the DNS servers are in their service only", func(t *testing.T) { testDNSLimits(t, dir, admin) })
+	t.Run("the DNS servers are in their service only", func(t *testing.T) { testMemberLimits(t, api.DNSMembership(), dir.DNSKubeconfig(), admin) })
 	t.Run("no service takes over an external address", func(t *testing.T) { testExternalIPs(t, dir) })
 	t.Run("tenants share no requests with the scheduler", func(t *testing.T) { testFlows(t, dir, admin) })
 	t.Run("a tenant's flood stops neither leases nor bindings", func(t *testing.T) { testFlood(t, dir, admin) })
@@ -258,14 +262,16 @@ func TestControlPlane(t *testing.T) {
 	t.Run("all is there again after a crash and after a stop", func(t *testing.T) {
 		before := mark(t, dir)
 		running.kill(t)
-		running = startChild(t, dir, childFlags+"=--service-external-ips="+allowedExternalIPs)
+		running = startChild(t, dir, childFlags+"=--service-external-ips="+allowedExternalIPs, childMetrics+"=true")
 		checkMark(t, dir, before)
 		testAllowedExternalIPs(t, dir)
+		testMetricsServers(t, dir, clientOf(t, adminConfig(t, dir)))
 		testOldSecrets(t, dir, clientOf(t, adminConfig(t, dir)))
 		running.stop(t)
 		running = startChild(t, dir)
 		checkMark(t, dir, before)
 		testExternalIPsRemain(t, dir)
+		testNoMetricsRemain(t, dir)
 		running.stop(t)
 	})
 }

@@ -16,7 +16,7 @@ import (
 // clusterDNS returns the DNS servers for pods. The default is the tenth address of the first range of services, as in most clusters.
 // A control plane on loopback has no DNS by default, because pods cannot reach it.
 func (c Config) clusterDNS() []string {
-	if len(c.ClusterDNS) > 0 || c.unreachable() {
+	if len(c.ClusterDNS) > 0 || !c.Reachable() {
 		return c.ClusterDNS
 	}
 	ranges := c.serviceRanges()
@@ -48,10 +48,10 @@ func (c Config) serviceRanges() []netip.Prefix {
 	return ranges
 }
 
-// unreachable reports whether no pod can reach this control plane.
-func (c Config) unreachable() bool {
+// Reachable reports whether pods can reach this control plane.
+func (c Config) Reachable() bool {
 	address, err := netip.ParseAddr(c.Advertised())
-	return err == nil && address.IsLoopback()
+	return err != nil || !address.IsLoopback()
 }
 
 func (c Config) validateDNS() error {
@@ -74,13 +74,13 @@ func (c Config) validateDNS() error {
 func (c Config) dns() []object {
 	addresses := c.DNSService()
 	if len(addresses) == 0 {
-		return []object{dnsNamespace()}
+		return []object{leaseNamespace(api.DNSMembership())}
 	}
 	families := corev1.IPFamilyPolicySingleStack
 	if len(addresses) > 1 {
 		families = corev1.IPFamilyPolicyRequireDualStack
 	}
-	return []object{dnsNamespace(), &corev1.Service{
+	return []object{leaseNamespace(api.DNSMembership()), &corev1.Service{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: api.DNSServiceNamespace, Name: api.DNSServiceName,
@@ -96,8 +96,9 @@ func (c Config) dns() []object {
 	}}
 }
 
-func dnsNamespace() object {
+// leaseNamespace is where the servers of a service renew their leases.
+func leaseNamespace(m api.Membership) object {
 	return &corev1.Namespace{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: api.DNSLeaseNamespace},
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: m.LeaseNamespace},
 	}
 }

@@ -180,72 +180,79 @@ func testSchedulerVolumes(t *testing.T, dir statedir.Dir, admin kubernetes.Inter
 	accepted(t, "the scheduler selects a claim's node", err)
 }
 
-// slice returns an EndpointSlice of the DNS server with this name.
-func slice(name, replica, service string) *discoveryv1.EndpointSlice {
+// slice returns an EndpointSlice of a server with this name, in a service.
+func slice(m api.Membership, name, server, service string) *discoveryv1.EndpointSlice {
 	return &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Name: name, Labels: map[string]string{api.LabelDNSReplica: replica, discoveryv1.LabelServiceName: service}},
+		ObjectMeta:  metav1.ObjectMeta{Name: name, Labels: map[string]string{m.Label: server, discoveryv1.LabelServiceName: service}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"192.0.2.1"}}},
 	}
 }
 
-// testDNSLimits attacks other services with the identity of the DNS servers.
-func testDNSLimits(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
-	config, err := clientcmd.BuildConfigFromFlags("", dir.DNSKubeconfig())
+// testMemberLimits attacks other services with the identity of a service's servers.
+func testMemberLimits(t *testing.T, m api.Membership, kubeconfig string, admin kubernetes.Interface) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dns := clientOf(t, config)
-	slices, of := dns.DiscoveryV1().EndpointSlices(api.DNSServiceNamespace), admin.DiscoveryV1().EndpointSlices(api.DNSServiceNamespace)
-	only := "the DNS servers may only write their own"
-	vip := slice("kube-dns-b", "b", "kube-dns")
+	server := clientOf(t, config)
+	slices, of := server.DiscoveryV1().EndpointSlices(m.Namespace), admin.DiscoveryV1().EndpointSlices(m.Namespace)
+	only, name := "servers may only write their own", m.ObjectPrefix()+"b"
+	eventually(t, func(ctx context.Context) string { // a policy takes effect a moment after it is there
+		_, err := slices.Create(ctx, slice(m, name, "b", "another"), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err == nil || !strings.Contains(err.Error(), only) {
+			return fmt.Sprintf("%s takes over another service: %v", m.User, err)
+		}
+		return ""
+	})
+	vip := slice(m, name, "b", m.Service)
 	vip.Endpoints[0].Addresses[0] = "10.96.0.1"
-	two := slice("kube-dns-b", "b", "kube-dns")
+	two := slice(m, name, "b", m.Service)
 	two.Endpoints = append(two.Endpoints, discoveryv1.Endpoint{Addresses: []string{"192.0.2.2"}})
 	for attack, s := range map[string]*discoveryv1.EndpointSlice{
-		"take over another service":     slice("kube-dns-b", "b", "metrics-server"),
-		"write a slice of another name": slice("metrics-server-b", "b", "kube-dns"),
-		"write a slice of no replica":   slice("kube-dns-b", "", "kube-dns"),
-		"write another replica's slice": slice("kube-dns-b", "c", "kube-dns"),
-		"send names to another service": vip,
-		"send names to others":          two,
+		"takes over another service":       slice(m, name, "b", "another"),
+		"writes a slice of another name":   slice(m, "another-b", "b", m.Service),
+		"writes a slice of no server":      slice(m, name, "", m.Service),
+		"writes another server's slice":    slice(m, name, "c", m.Service),
+		"sends clients to another service": vip,
+		"sends clients to others":          two,
 	} {
 		_, err := slices.Create(t.Context(), s, metav1.CreateOptions{})
-		refused(t, "the DNS servers "+attack, err, only)
+		refused(t, m.User+" "+attack, err, only)
 	}
-	others := slice("metrics-server-x", "", "metrics-server")
+	others := slice(m, "another-x", "", "another")
 	if _, err := of.Create(t.Context(), others, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	_, err = slices.Patch(t.Context(), others.Name, types.MergePatchType, []byte(`{"endpoints":[{"addresses":["192.0.2.9"]}]}`), metav1.PatchOptions{})
-	refused(t, "the DNS servers redirect another service", err, only)
-	refused(t, "the DNS servers cut off another service", slices.Delete(t.Context(), others.Name, metav1.DeleteOptions{}), only)
+	refused(t, m.User+" redirects another service", err, only)
+	refused(t, m.User+" cuts off another service", slices.Delete(t.Context(), others.Name, metav1.DeleteOptions{}), only)
+	accepted(t, "another service's slice is removed", of.Delete(t.Context(), others.Name, metav1.DeleteOptions{}))
 
-	own := slice("kube-dns-b", "b", "kube-dns")
-	_, err = slices.Create(t.Context(), own, metav1.CreateOptions{})
-	accepted(t, "a DNS server joins its service", err)
-	_, err = slices.Patch(t.Context(), own.Name, types.MergePatchType, []byte(`{"metadata":{"labels":{"kubernetes.io/service-name":"metrics-server"}}}`), metav1.PatchOptions{})
-	refused(t, "the DNS servers rededicate a slice", err, only)
-	_, err = slices.Patch(t.Context(), own.Name, types.MergePatchType, []byte(`{"endpoints":[{"addresses":["192.0.2.3"]}]}`), metav1.PatchOptions{})
-	accepted(t, "a DNS server moves", err)
-	accepted(t, "a DNS server leaves its service", slices.Delete(t.Context(), own.Name, metav1.DeleteOptions{}))
-	testDNSLeases(t, dns, admin)
+	_, err = slices.Create(t.Context(), slice(m, name, "b", m.Service), metav1.CreateOptions{})
+	accepted(t, m.User+" joins its service", err)
+	_, err = slices.Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"labels":{"kubernetes.io/service-name":"another"}}}`), metav1.PatchOptions{})
+	refused(t, m.User+" rededicates a slice", err, only)
+	_, err = slices.Patch(t.Context(), name, types.MergePatchType, []byte(`{"endpoints":[{"addresses":["192.0.2.3"]}]}`), metav1.PatchOptions{})
+	accepted(t, m.User+" moves", err)
+	accepted(t, m.User+" leaves its service", slices.Delete(t.Context(), name, metav1.DeleteOptions{}))
+	testMemberLeases(t, m, server)
 }
 
-func testDNSLeases(t *testing.T, dns, admin kubernetes.Interface) {
-	leases := dns.CoordinationV1().Leases(api.DNSLeaseNamespace)
-	lease := func(name, replica string) *coordinationv1.Lease {
-		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{api.LabelDNSReplica: replica}}}
+func testMemberLeases(t *testing.T, m api.Membership, server kubernetes.Interface) {
+	leases, name := server.CoordinationV1().Leases(m.LeaseNamespace), m.ObjectPrefix()+"b"
+	lease := func(name, member string) *coordinationv1.Lease {
+		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{m.Label: member}}}
 	}
-	for _, bad := range []*coordinationv1.Lease{lease("b", "b"), lease("kube-dns-b", ""), lease("kube-dns-b", "c")} {
+	for _, bad := range []*coordinationv1.Lease{lease("b", "b"), lease(name, ""), lease(name, "c")} {
 		_, err := leases.Create(t.Context(), bad, metav1.CreateOptions{})
-		refused(t, fmt.Sprintf("the DNS servers take the lease %s of replica %q", bad.Name, bad.Labels[api.LabelDNSReplica]), err, "the DNS servers may only write their own")
+		refused(t, fmt.Sprintf("%s takes the lease %s of server %q", m.User, bad.Name, bad.Labels[m.Label]), err, "servers may only write their own")
 	}
-	_, err := leases.Create(t.Context(), lease("kube-dns-b", "b"), metav1.CreateOptions{})
-	accepted(t, "a DNS server takes its lease", err)
-	accepted(t, "a DNS server's lease is removed", leases.Delete(t.Context(), "kube-dns-b", metav1.DeleteOptions{}))
-	_, err = dns.CoordinationV1().Leases(metav1.NamespaceSystem).Create(t.Context(), lease("kube-dns-b", "b"), metav1.CreateOptions{})
-	refused(t, "the DNS servers take a lease by which controllers elect leaders", err, "cannot create resource")
+	_, err := leases.Create(t.Context(), lease(name, "b"), metav1.CreateOptions{})
+	accepted(t, m.User+" takes its lease", err)
+	accepted(t, m.User+" removes a lease", leases.Delete(t.Context(), name, metav1.DeleteOptions{}))
+	_, err = server.CoordinationV1().Leases(metav1.NamespaceSystem).Create(t.Context(), lease(name, "b"), metav1.CreateOptions{})
+	refused(t, m.User+" takes a lease by which controllers elect leaders", err, "cannot create resource")
 }
 
 // external returns a service that takes over these addresses.

@@ -20,7 +20,11 @@ func (c Config) policies() []object {
 		policies = append(policies, externalIPs(c.ServiceExternalIPs))
 	}
 	var all []object
-	for _, p := range slices.Concat(policies, schedulerLimits(), c.dnsLimits(), templateKeys(), []admissionPolicy{podKeys()}) {
+	policies = append(policies, c.memberLimits("k8sm-dns", "the DNS servers", api.DNSMembership())...)
+	if c.Metrics {
+		policies = append(policies, c.memberLimits("k8sm-metrics", "the metrics servers", api.MetricsMembership())...)
+	}
+	for _, p := range slices.Concat(policies, schedulerLimits(), templateKeys(), []admissionPolicy{podKeys()}) {
 		all = append(all, p.objects()...)
 	}
 	return all
@@ -157,27 +161,28 @@ func tokenRules() []admissionv1.Validation {
 	}
 }
 
-// dnsLimits keep the DNS servers to their own leases, and to their own endpoints of their own service.
-func (c Config) dnsLimits() []admissionPolicy {
+// memberLimits keep the servers of a service to their own leases, and to their own endpoints of their own service. prefix begins the
+// policies' names.
+func (c Config) memberLimits(prefix, servers string, m api.Membership) []admissionPolicy {
 	own := func(object string, labels ...string) string {
 		rules := []string{fmt.Sprintf("%s.metadata.name == '%s' + %s[?'%s'].orValue('-')",
-			object, api.DNSObjectPrefix, mapOf(object, "metadata.?labels"), api.LabelDNSReplica)}
+			object, m.ObjectPrefix(), mapOf(object, "metadata.?labels"), m.Label)}
 		for _, label := range labels {
-			rules = append(rules, fmt.Sprintf("%s.metadata.labels[?'%s'].orValue('') == '%s'", object, label, api.DNSServiceName))
+			rules = append(rules, fmt.Sprintf("%s.metadata.labels[?'%s'].orValue('') == '%s'", object, label, m.Service))
 		}
 		return "(" + object + " == null || " + strings.Join(rules, " && ") + ")"
 	}
 	both := func(labels ...string) string { return own("object", labels...) + " && " + own("oldObject", labels...) }
 	limit := func(name, group, resource string, rules ...admissionv1.Validation) admissionPolicy {
-		return admissionPolicy{name: name, on: []admissionv1.NamedRuleWithOperations{to(group, changing, resource)}, of: by(api.DNSUser), must: rules}
+		return admissionPolicy{name: name, on: []admissionv1.NamedRuleWithOperations{to(group, changing, resource)}, of: by(m.User), must: rules}
 	}
 	return []admissionPolicy{
-		limit("k8sm-dns-leases", "coordination.k8s.io", "leases",
-			must(both(), "the DNS servers may only write their own leases")),
-		limit("k8sm-dns-slices", "discovery.k8s.io", "endpointslices",
-			must(both(discoveryv1.LabelServiceName), "the DNS servers may only write their own slices of service "+api.DNSServiceName),
+		limit(prefix+"-leases", "coordination.k8s.io", "leases",
+			must(both(), servers+" may only write their own leases")),
+		limit(prefix+"-slices", "discovery.k8s.io", "endpointslices",
+			must(both(discoveryv1.LabelServiceName), servers+" may only write their own slices of service "+m.Service),
 			must(fmt.Sprintf("object == null || object.endpoints.size() == 1 && object.endpoints[0].addresses.all(a, !%s)", within("a", c.ServiceCIDR)),
-				"the DNS servers may only write their own addresses: one, which is no service's")),
+				servers+" may only write their own addresses: one, which is no service's")),
 	}
 }
 

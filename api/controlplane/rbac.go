@@ -25,7 +25,8 @@ func rbac(minion api.MinionConfig) []object {
 	scheduler := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: api.SchedulerUser}
 	apiServer := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: statedir.KubeletClientUser}
 	bootstrap := rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: api.BootstrapGroup}
-	dns := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: api.DNSUser}
+	dnsMembers := api.DNSMembership()
+	dns := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: dnsMembers.User}
 	nodes := rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: api.NodesGroup}
 	return slices.Concat(
 		clusterGrant("k8sm:scheduler", schedulerRules(), scheduler),
@@ -37,8 +38,7 @@ func rbac(minion api.MinionConfig) []object {
 		grant(api.AddressPoolsNamespace, "k8sm:address-pools", oneConfigMap(api.AddressPoolsName, "get", "list", "watch"), nodes),
 		grant(api.AddressPoolsNamespace, "k8sm:publish-address-pools", oneConfigMap(api.AddressPoolsName, "get", "update", "patch"), scheduler),
 		clusterGrant("k8sm:dns", dnsRules(), dns),
-		grant(api.DNSServiceNamespace, "k8sm:dns", dnsSliceRules(), dns),
-		grant(api.DNSLeaseNamespace, "k8sm:dns", dnsLeaseRules(), dns),
+		memberGrants("k8sm:dns", dnsMembers),
 		[]object{
 			clusterBinding("k8sm:kubelet-client", kubeletAPIAdmin, apiServer),
 			clusterBinding("k8sm:node-bootstrapper", nodeBootstrapper, bootstrap),
@@ -100,15 +100,14 @@ func dnsRules() []rbacv1.PolicyRule {
 	}
 }
 
-// dnsSliceRules let the DNS servers add themselves to their service, and remove dead ones.
-func dnsSliceRules() []rbacv1.PolicyRule {
-	return []rbacv1.PolicyRule{rule("discovery.k8s.io", []string{"endpointslices"}, "create", "patch", "delete")}
-}
-
-// dnsLeaseRules let the DNS servers renew their leases. These have a namespace of their own, because RBAC cannot tell them from the
-// leases by which controllers elect leaders.
-func dnsLeaseRules() []rbacv1.PolicyRule {
-	return []rbacv1.PolicyRule{rule("coordination.k8s.io", []string{"leases"}, "list", "create", "patch", "delete")}
+// memberGrants let the servers of a service add themselves to it, renew their leases, and remove dead ones. memberLimits say which
+// objects they may write.
+func memberGrants(name string, m api.Membership) []object {
+	user := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: m.User}
+	return slices.Concat(
+		grant(m.Namespace, name, []rbacv1.PolicyRule{rule("discovery.k8s.io", []string{"endpointslices"}, "list", "create", "patch", "delete")}, user),
+		grant(m.LeaseNamespace, name, []rbacv1.PolicyRule{rule("coordination.k8s.io", []string{"leases"}, "list", "create", "patch", "delete")}, user),
+	)
 }
 
 func minionConfigRules() []rbacv1.PolicyRule {
@@ -148,12 +147,16 @@ func grant(namespace, name string, rules []rbacv1.PolicyRule, to ...rbacv1.Subje
 	meta := metav1.ObjectMeta{Namespace: namespace, Name: name}
 	return []object{
 		&rbacv1.Role{TypeMeta: rbacType("Role"), ObjectMeta: meta, Rules: rules},
-		&rbacv1.RoleBinding{
-			TypeMeta:   rbacType("RoleBinding"),
-			ObjectMeta: meta,
-			Subjects:   to,
-			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
-		},
+		roleBinding(namespace, name, name, to...),
+	}
+}
+
+func roleBinding(namespace, name, role string, to ...rbacv1.Subject) object {
+	return &rbacv1.RoleBinding{
+		TypeMeta:   rbacType("RoleBinding"),
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Subjects:   to,
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role},
 	}
 }
 

@@ -45,6 +45,8 @@ const (
 	SchedulerServer Leaf = "scheduler-server"
 	// DNSServer is the certificate with which the cluster's DNS servers serve their metrics.
 	DNSServer Leaf = "dns-server"
+	// MetricsServer is the certificate with which the metrics servers serve API servers.
+	MetricsServer Leaf = "metrics-server"
 )
 
 // DNSServerName is the name in the DNSServer certificate, likewise.
@@ -53,6 +55,9 @@ const DNSServerName = "dns.k8sm.io"
 // SchedulerServerName is the name in the SchedulerServer certificate, besides those of loopback. Clients on other machines expect
 // this name, whatever the scheduler's address: schedulers come and go without new certificates.
 const SchedulerServerName = "scheduler.k8sm.io"
+
+// MetricsServerName is the name in the MetricsServer certificate: that of the service, which API servers expect.
+const MetricsServerName = api.MetricsServiceName + "." + api.MetricsServiceNamespace + ".svc"
 
 const (
 	clusterAuthority    = "ca"
@@ -146,6 +151,7 @@ func leaves(spec Spec) []leaf {
 			hosts: []string{SchedulerServerName, "localhost", "127.0.0.1", "::1"}},
 		{name: string(DNSServer), authority: clusterAuthority, user: "k8sm-dns-server",
 			hosts: []string{DNSServerName, "localhost", "127.0.0.1", "::1"}},
+		{name: string(MetricsServer), authority: clusterAuthority, user: "k8sm-metrics-server", hosts: []string{MetricsServerName}},
 		{name: etcdClient, authority: etcdAuthority, user: EtcdRoot},
 	}
 }
@@ -166,6 +172,7 @@ func (d Dir) users() map[string]leaf {
 		d.AdminKubeconfig():             {name: "admin", user: "kubernetes-admin", group: "system:masters"},
 		d.SchedulerKubeconfig():         {name: "scheduler", user: api.SchedulerUser},
 		d.DNSKubeconfig():               {name: "dns", user: api.DNSUser},
+		d.MetricsKubeconfig():           {name: "metrics", user: api.MetricsUser},
 		d.ControllerManagerKubeconfig(): {name: "controller-manager", user: "system:kube-controller-manager"},
 	}
 }

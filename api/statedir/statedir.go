@@ -34,6 +34,9 @@ func (d Dir) SchedulerKubeconfig() string { return d.path("scheduler.kubeconfig"
 // DNSKubeconfig is for `km dns`: user api.DNSUser.
 func (d Dir) DNSKubeconfig() string { return d.path("dns.kubeconfig") }
 
+// MetricsKubeconfig is for `km metrics`: user api.MetricsUser.
+func (d Dir) MetricsKubeconfig() string { return d.path("metrics.kubeconfig") }
+
 // ControllerManagerKubeconfig is for the kube-controller-manager: user system:kube-controller-manager.
 func (d Dir) ControllerManagerKubeconfig() string { return d.path("controller-manager.kubeconfig") }
 

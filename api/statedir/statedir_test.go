@@ -77,6 +77,7 @@ func TestCertificatesVerifyForTheirPurpose(t *testing.T) {
 		{SchedulerServer, d.CA(), x509.ExtKeyUsageServerAuth, "127.0.0.1"},
 		{SchedulerServer, d.CA(), x509.ExtKeyUsageServerAuth, SchedulerServerName},
 		{DNSServer, d.CA(), x509.ExtKeyUsageServerAuth, DNSServerName},
+		{MetricsServer, d.CA(), x509.ExtKeyUsageServerAuth, MetricsServerName},
 		{APIServerEtcdClient, d.EtcdCA(), x509.ExtKeyUsageClientAuth, ""},
 	} {
 		file, _ := d.Pair(test.name)
@@ -148,6 +149,7 @@ func TestKubeconfigsCarryTheirUsers(t *testing.T) {
 		d.AdminKubeconfig():             {"kubernetes-admin", "system:masters"},
 		d.SchedulerKubeconfig():         {api.SchedulerUser},
 		d.DNSKubeconfig():               {api.DNSUser},
+		d.MetricsKubeconfig():           {api.MetricsUser},
 		d.ControllerManagerKubeconfig(): {"system:kube-controller-manager"},
 	} {
 		config, err := clientcmd.BuildConfigFromFlags("", file)

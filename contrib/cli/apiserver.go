@@ -2,68 +2,82 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/k8sm/k8sm/api/controlplane"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/dns"
 	"github.com/k8sm/k8sm/contrib/gateway"
+	"github.com/k8sm/k8sm/contrib/metrics"
 	"github.com/k8sm/k8sm/minion"
 )
 
 func apiserverCommand(c *common) *cobra.Command {
 	var cfg controlplane.Config
 	var replicas dns.Replicas
+	var stats metrics.Beside
 	var compat gateway.Config
 	cmd := &cobra.Command{
-		Use: "apiserver", Short: "Run etcd, kube-apiserver, kube-controller-manager and the cluster's DNS", Args: cobra.NoArgs,
+		Use: "apiserver", Short: "Run etcd, kube-apiserver, kube-controller-manager, and the cluster's DNS and metrics", Args: cobra.NoArgs,
 		Long: `Runs etcd (unless --etcd-servers names another), the stock kube-apiserver and the stock kube-controller-manager in one process.
-Runs the cluster's DNS in processes beside it, unless the API server listens on loopback only. The first start writes certificates
-and kubeconfigs to --state-dir; km scheduler, km kubectl and km etcdctl with the same --state-dir find the cluster there.`,
+Runs the cluster's DNS and metrics in processes beside it, unless the API server listens on loopback only. The first start writes
+certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etcdctl with the same --state-dir find the cluster there.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.StateDir = c.dir()
 			if err := advertise(&cfg); err != nil {
 				return err
 			}
-			replicas := dnsOf(c, cfg, replicas)
+			replicas, stats := dnsOf(c, cfg, replicas), metricsOf(c, &cfg, stats)
 			compat.StateDir, cfg.ServingNames = cfg.StateDir, compat.Names()
-			if err := usage(checkPlane(cfg), replicas.Validate(), compat.Validate()); err != nil {
+			if err := usage(checkPlane(cfg), replicas.Validate(), stats.Validate(), compat.Validate()); err != nil {
 				return err
 			}
 			cfg.Ready = func(url string) { logrus.WithField("url", url).Info("the control plane is ready") }
 			return serve(c, func(ctx context.Context) error {
-				if err := checkDNS(ctx, replicas); err != nil {
+				if err := errors.Join(checkDNS(ctx, replicas), stats.Free()); err != nil {
 					return err
 				}
-				cfg.Beside = func(ctx context.Context) error {
-					return replicas.Run(ctx, os.Stderr, func() { logrus.Info("the cluster's DNS is ready") })
+				addOns := []func(context.Context) error{
+					func(ctx context.Context) error {
+						return replicas.Run(ctx, os.Stderr, func() { logrus.Info("the cluster's DNS is ready") })
+					},
+					func(ctx context.Context) error { return stats.Run(ctx, os.Stderr) },
 				}
-				if !compat.Enabled() {
-					return controlplane.Run(ctx, cfg)
+				if compat.Enabled() {
+					server, err := gateway.Listen(compat)
+					if err != nil {
+						return err
+					}
+					defer server.Close()
+					addOns = append(addOns, func(ctx context.Context) error { return server.Run(ctx, func() {}) })
 				}
-				server, err := gateway.Listen(compat)
-				if err != nil {
-					return err
-				}
-				defer server.Close()
-				runDNS := cfg.Beside
-				cfg.Beside = func(ctx context.Context) error {
-					return beside(ctx, func(ctx context.Context) error { return server.Run(ctx, func() {}) }, runDNS)
-				}
+				cfg.Beside = func(ctx context.Context) error { return together(ctx, addOns) }
 				return controlplane.Run(ctx, cfg)
 			})
 		},
 	}
 	cfg.AddFlags(cmd.Flags())
 	replicas.AddFlags(cmd.Flags())
+	stats.AddFlags(cmd.Flags())
 	compat.AddFlags(cmd.Flags())
 	cmd.Flags().Lookup("advertise-address").Usage = advertiseUsage
 	return cmd
+}
+
+// together runs the parts until ctx ends or one fails.
+func together(ctx context.Context, parts []func(context.Context) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, run := range parts {
+		group.Go(func() error { return run(ctx) })
+	}
+	return group.Wait()
 }
 
 const advertiseUsage = "IP address at which nodes and pods reach the API server (default: --bind-address; if that is 0.0.0.0 or ::, this machine's address)"

@@ -21,6 +21,7 @@ import (
 	"github.com/k8sm/k8sm/contrib/dns"
 	"github.com/k8sm/k8sm/contrib/gateway"
 	"github.com/k8sm/k8sm/contrib/localmesos"
+	"github.com/k8sm/k8sm/contrib/metrics"
 	"github.com/k8sm/k8sm/contrib/up"
 	"github.com/k8sm/k8sm/contrib/up/machines"
 )
@@ -58,6 +59,7 @@ separate machine. "km node" cuts them off, slows them down and stops them.`,
 type laptop struct {
 	plane      controlplane.Config
 	dns        dns.Replicas
+	metrics    metrics.Beside
 	compat     gateway.Config
 	mesos      localmesos.Config
 	schedule   schedule
@@ -73,6 +75,7 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	parts := pflag.NewFlagSet("parts", pflag.ContinueOnError)
 	l.plane.AddFlags(parts)
 	l.dns.AddFlags(parts)
+	l.metrics.AddFlags(parts)
 	l.compat.AddFlags(parts)
 	l.schedule.addFlags(parts)
 	bind := parts.Lookup("bind-address")
@@ -134,7 +137,7 @@ func (l *laptop) run(ctx context.Context, c *common, out io.Writer) (err error) 
 	if err != nil {
 		return err
 	}
-	parts := append(machines, up.Part{Name: "control plane", Run: l.runControlPlane}, up.Part{Name: "DNS", Run: l.runDNS})
+	parts := append(machines, up.Part{Name: "control plane", Run: l.runControlPlane}, up.Part{Name: "DNS", Run: l.runDNS}, up.Part{Name: "metrics", Run: l.runMetrics})
 	if l.compat.Enabled() {
 		parts = append(parts, up.Part{Name: "v1beta1", Run: l.runGateway})
 	}
@@ -216,9 +219,9 @@ func (l *laptop) check(c *common) error {
 	if err := advertise(&l.plane); err != nil {
 		return err
 	}
-	l.dns = dnsOf(c, l.plane, l.dns)
+	l.dns, l.metrics = dnsOf(c, l.plane, l.dns), metricsOf(c, &l.plane, l.metrics)
 	l.compat.StateDir, l.plane.ServingNames = l.dir, l.compat.Names()
-	return usage(checkPlane(l.plane), l.dns.Validate(), l.compat.Validate(), l.schedule.checkParts())
+	return usage(checkPlane(l.plane), l.dns.Validate(), l.metrics.Validate(), l.compat.Validate(), l.schedule.checkParts())
 }
 
 // preflight checks ports and leftovers before anything starts.
@@ -244,5 +247,5 @@ func (l *laptop) preflight(ctx context.Context) error {
 	if err := usage(l.mesos.Validate()); err != nil { // not in check: it makes a directory
 		return err
 	}
-	return checkDNS(ctx, l.dns)
+	return errors.Join(checkDNS(ctx, l.dns), l.metrics.Free())
 }

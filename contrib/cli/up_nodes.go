@@ -40,7 +40,6 @@ func (l *laptop) checkNodes() (err error) {
 	if net.ParseIP(l.plane.BindAddress).IsLoopback() {
 		return fmt.Errorf("cannot use --bind-address=%s with --nodes: nodes in network namespaces cannot reach loopback", l.plane.BindAddress)
 	}
-	l.plane.AggregatorRouting = true // this machine is not a node, but has routes to all pods
 	if l.plane.AdvertiseAddress == "" {
 		l.plane.AdvertiseAddress = l.machines.Gateway.String()
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -78,6 +80,16 @@ func (l *laptop) runDNS(ctx context.Context, ready func(string)) error {
 	return l.dns.Run(ctx, logrus.StandardLogger().Out, func() {
 		ready(fmt.Sprintf("names in %s resolve at %s", l.plane.ClusterDomain, strings.Join(l.plane.DNSService(), " and ")))
 	})
+}
+
+// runMetrics is ready at once: no other part needs metrics.
+func (l *laptop) runMetrics(ctx context.Context, ready func(string)) error {
+	if l.metrics.Enabled {
+		ready("a server for kubectl top starts at " + net.JoinHostPort(l.metrics.Address, strconv.Itoa(l.metrics.Port)))
+	} else {
+		ready("none")
+	}
+	return l.metrics.Run(ctx, logrus.StandardLogger().Out)
 }
 
 // runGateway serves v1beta1.

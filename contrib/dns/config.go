@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/contrib/membership"
 )
 
 // DefaultPort is the default listen port. It is not 53, because another DNS server may listen there on the same machine.
@@ -147,18 +148,8 @@ func (c Config) Validate() error {
 	return errors.Join(c.Metrics.validate(), c.Forwarding.validate(""), c.Access.validate(""))
 }
 
-// validateAddress rejects addresses that an EndpointSlice cannot have
-// (https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/).
-func validateAddress(text string) error {
-	ip, err := netip.ParseAddr(text)
-	switch {
-	case err != nil:
-		return errors.New("not an IP address")
-	case ip.IsUnspecified() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsMulticast():
-		return errors.New("give an address of this machine that pods on all nodes reach")
-	}
-	return nil
-}
+// validateAddress rejects addresses that the service cannot have.
+func validateAddress(text string) error { return membership.ValidateAddress(text, "pods on all nodes") }
 
 func (c Config) health() string {
 	if c.HealthAddress != "" {

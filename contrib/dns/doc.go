@@ -6,6 +6,6 @@
 // CoreDNS keeps its configuration, plugins and log per process: call Run once, in a process that does nothing else. `km dns` is such
 // a process. Replicas runs several of them as child processes.
 //
-// The package uses Kubernetes through client-go only and must not import k8s.io/kubernetes. Start reading at Run; membership adds
-// replicas to the service and removes dead ones.
+// The package uses Kubernetes through client-go only and must not import k8s.io/kubernetes. Start reading at Run;
+// contrib/membership adds replicas to the service and removes dead ones.
 package dns

@@ -16,11 +16,13 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/miekg/dns"
 	"github.com/sirupsen/logrus"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/contrib/membership"
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
@@ -89,7 +91,10 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("cannot find this machine's name: %w", err)
 	}
-	return s.serve(ctx, &membership{kube: s.kube, name: replicaName(host, cfg.Port), listen: s.listen})
+	return s.serve(ctx, &membership.Member{
+		Kube: s.kube, Of: api.DNSMembership(), What: "DNS server", Host: host, Listen: s.listen,
+		Ports: []membership.Port{{Name: api.DNSPortName, Protocol: corev1.ProtocolUDP}, {Name: api.DNSTCPPortName, Protocol: corev1.ProtocolTCP}},
+	})
 }
 
 // connect creates the clients, and reads the cluster's domain.
@@ -262,7 +267,7 @@ func (s *server) stop() {
 }
 
 // serve keeps the replica in the service as long as it answers, and leaves the service when ctx ends.
-func (s *server) serve(ctx context.Context, m *membership) error {
+func (s *server) serve(ctx context.Context, m *membership.Member) error {
 	var changed time.Time
 	for pause := time.Duration(0); supervise.Sleep(ctx, pause) == nil; {
 		err := s.ask(ctx)
@@ -271,7 +276,7 @@ func (s *server) serve(ctx context.Context, m *membership) error {
 			logrus.WithError(err).Warn("this DNS server does not answer itself")
 		}
 		once, cancel := context.WithTimeout(ctx, apiTimeout)
-		if err := m.beat(once, err == nil); err != nil && ctx.Err() == nil {
+		if err := m.Beat(once, err == nil); err != nil && ctx.Err() == nil {
 			logrus.WithError(err).Warn("cannot update the service, retrying")
 		}
 		cancel()
@@ -284,14 +289,14 @@ func (s *server) serve(ctx context.Context, m *membership) error {
 				return err
 			}
 		}
-		if pause = beat; !m.inside {
-			pause = beat / 10
+		if pause = membership.Interval; !m.Inside() {
+			pause = membership.Interval / 10
 		}
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), apiTimeout)
 	defer cancel()
 	s.answers.Store(false)
-	if err := m.leave(last); err != nil {
+	if err := m.Leave(last); err != nil {
 		return err
 	}
 	return supervise.Sleep(last, lameDuck)

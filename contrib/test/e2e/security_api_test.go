@@ -83,9 +83,11 @@ func judged(err error) error {
 type apiTargets struct {
 	pod     *corev1.Pod
 	pending *corev1.Pod
-	slice   string // an EndpointSlice of the DNS
-	policy  string // an admission policy of k8sm
-	minion  string // URL of the node's minion
+	// slice and metricsSlice are EndpointSlices of the DNS and of the metrics.
+	slice, metricsSlice string
+
+	policy string // an admission policy of k8sm
+	minion string // URL of the node's minion
 }
 
 const (
@@ -111,9 +113,12 @@ func prepareTargets(t *testing.T, c *scratch.Cluster) apiTargets {
 	waits := pod("waits", forever)
 	waits.Spec.NodeSelector = map[string]string{corev1.LabelHostname: "nowhere"}
 	targets := apiTargets{pod: awaitPhase(t, c, p.Name, corev1.PodRunning), pending: create(t, c, waits)}
-	slices, err := c.Kube.DiscoveryV1().EndpointSlices("kube-system").List(t.Context(), metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=kube-dns"})
-	if err != nil || len(slices.Items) == 0 {
-		t.Fatalf("the DNS has no EndpointSlice: %v", err)
+	sliceOf := func(service string) string {
+		slices, err := c.Kube.DiscoveryV1().EndpointSlices("kube-system").List(t.Context(), metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + service})
+		if err != nil || len(slices.Items) == 0 {
+			t.Fatalf("service %s has no EndpointSlice: %v", service, err)
+		}
+		return slices.Items[0].Name
 	}
 	policies, err := c.Kube.AdmissionregistrationV1().ValidatingAdmissionPolicies().List(t.Context(), metav1.ListOptions{})
 	if err != nil || len(policies.Items) == 0 {
@@ -124,7 +129,7 @@ func prepareTargets(t *testing.T, c *scratch.Cluster) apiTargets {
 		t.Fatal(err)
 	}
 	targets.minion = onMinion(node, "")
-	targets.slice, targets.policy = slices.Items[0].Name, policies.Items[0].Name
+	targets.slice, targets.metricsSlice, targets.policy = sliceOf("kube-dns"), sliceOf("k8sm-metrics"), policies.Items[0].Name
 	return targets
 }
 
@@ -166,6 +171,7 @@ func apiUsers(t *testing.T, c *scratch.Cluster, dir string, targets apiTargets) 
 		"scheduler":          userOf(t, filepath.Join(dir, "scheduler.kubeconfig")),
 		"controller manager": userOf(t, filepath.Join(dir, "controller-manager.kubeconfig")),
 		"DNS":                userOf(t, filepath.Join(dir, "dns.kubeconfig")),
+		"metrics":            userOf(t, filepath.Join(dir, "metrics.kubeconfig")),
 		"node":               userOf(t, nodeConfig(targetNode)),
 		"another node":       userOf(t, nodeConfig("node-2")),
 		"bootstrap token":    tokenUser(t, c, bootstrapToken(t, c, "node-9")),
@@ -213,6 +219,9 @@ func (x apiTargets) reads() map[string]attempt[apiUser] {
 		"read the minions' configuration": func(ctx context.Context, as apiUser) error {
 			_, err := as.kube.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
 			return err
+		},
+		"read the usage of all nodes": func(ctx context.Context, as apiUser) error {
+			return as.kube.CoreV1().RESTClient().Get().AbsPath(usagePath).Do(ctx).Error()
 		},
 		"read the node's kubelet through the API server": func(ctx context.Context, as apiUser) error {
 			return as.kube.CoreV1().RESTClient().Get().Resource("nodes").Name(targetNode).SubResource("proxy").Suffix("configz").Do(ctx).Error()
@@ -349,12 +358,15 @@ func (x apiTargets) writesOfServices() map[string]attempt[apiUser] {
 			}, metav1.CreateOptions{DryRun: dry})
 			return err
 		},
-		"write an EndpointSlice of `kube-dns`": func(ctx context.Context, as apiUser) error {
-			_, err := as.kube.DiscoveryV1().EndpointSlices("kube-system").Patch(ctx, x.slice, types.MergePatchType, []byte(`{"metadata": {"annotations": {"x": "y"}}}`),
-				metav1.PatchOptions{DryRun: dry})
-			return err
-		},
+		"write an EndpointSlice of `kube-dns`":     func(ctx context.Context, as apiUser) error { return patchSlice(ctx, as, x.slice) },
+		"write an EndpointSlice of `k8sm-metrics`": func(ctx context.Context, as apiUser) error { return patchSlice(ctx, as, x.metricsSlice) },
 	}
+}
+
+func patchSlice(ctx context.Context, as apiUser, name string) error {
+	_, err := as.kube.DiscoveryV1().EndpointSlices("kube-system").Patch(ctx, name, types.MergePatchType, []byte(`{"metadata": {"annotations": {"x": "y"}}}`),
+		metav1.PatchOptions{DryRun: dry})
+	return err
 }
 
 func (x apiTargets) escalations() map[string]attempt[apiUser] {

@@ -364,6 +364,7 @@ func (s scene) onControlPlane(t *testing.T) map[string]attempt[place] {
 		"read the scheduler's metrics, tasks and profiles": func(ctx context.Context, as place) error {
 			return cmp.Or(as.getAs(ctx, admin, s.status("/debug/tasks")), as.getAs(ctx, admin, s.status("/debug/pprof/goroutine")))
 		},
+		"read from the metrics server":  func(ctx context.Context, as place) error { return as.getAs(ctx, admin, s.usage()) },
 		"resolve names of the cluster":  func(ctx context.Context, as place) error { return as.resolve(ctx, s.dns) },
 		"read from the v1beta1 API":     func(ctx context.Context, as place) error { return as.getAs(ctx, admin, s.v1beta1) },
 		"read the Mesos master's state": s.readMesos,
@@ -371,6 +372,11 @@ func (s scene) onControlPlane(t *testing.T) map[string]attempt[place] {
 }
 
 func (s scene) status(path string) string { return "https://" + s.c.StatusAddress() + path }
+
+// usage is where the metrics server tells how much the nodes use.
+func (s scene) usage() string {
+	return "https://" + net.JoinHostPort(s.apiHost(), fmt.Sprint(s.c.Ports()["10260"])) + usagePath
+}
 
 // readMesos reads the master's state with the secret of km up's principal, if the place can read that.
 func (s scene) readMesos(ctx context.Context, as place) error {
@@ -463,6 +469,7 @@ func networkAllowsWhatThePageSays(t *testing.T, c *scratch.Cluster, dir string, 
 		"read from the v1beta1 API":     func(ctx context.Context, as place) error { return as.get(ctx, s.v1beta1, nil) },
 		"read from etcd":                func(ctx context.Context, as place) error { return as.get(ctx, s.etcd+"/version", nil) },
 		"see the scheduler's health":    func(ctx context.Context, as place) error { return as.get(ctx, s.status("/healthz"), nil) },
+		"read from the metrics server":  func(ctx context.Context, as place) error { return as.get(ctx, s.usage(), nil) },
 		"read from a kubelet":           func(ctx context.Context, as place) error { return as.get(ctx, s.kubelet("/pods"), nil) },
 		"see a kubelet's health":        func(ctx context.Context, as place) error { return as.get(ctx, s.kubelet("/healthz"), nil) },
 		"read a minion's metrics":       func(ctx context.Context, as place) error { return as.get(ctx, onMinion(s.node, "/metrics"), nil) },

@@ -1,4 +1,4 @@
-package dns
+package membership
 
 import (
 	"fmt"
@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -17,8 +18,10 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-func member(kube kubernetes.Interface, name, listen string) *membership {
-	return &membership{kube: kube, name: name, listen: netip.MustParseAddrPort(listen)}
+func member(kube kubernetes.Interface, host, listen string) *Member {
+	return &Member{Kube: kube, Of: api.DNSMembership(), What: "DNS server", Host: host, Listen: netip.MustParseAddrPort(listen), Ports: []Port{
+		{api.DNSPortName, corev1.ProtocolUDP}, {api.DNSTCPPortName, corev1.ProtocolTCP},
+	}}
 }
 
 // inService returns the addresses of the servers in the service.
@@ -40,16 +43,16 @@ func inService(t *testing.T, kube kubernetes.Interface) []string {
 	return all
 }
 
-func beats(t *testing.T, m *membership, answers bool) {
+func beats(t *testing.T, m *Member, answers bool) {
 	t.Helper()
-	if err := m.beat(t.Context(), answers); err != nil {
+	if err := m.Beat(t.Context(), answers); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func TestServerIsInTheServiceWhileItAnswers(t *testing.T) {
 	kube := fake.NewClientset()
-	m := member(kube, "a-10053", "10.0.0.5:10053")
+	m := member(kube, "a", "10.0.0.5:10053")
 	for _, step := range []struct {
 		answers bool
 		want    []string
@@ -59,7 +62,7 @@ func TestServerIsInTheServiceWhileItAnswers(t *testing.T) {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	}
-	if err := m.leave(t.Context()); err != nil {
+	if err := m.Leave(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	leases, err := kube.CoordinationV1().Leases("").List(t.Context(), metav1.ListOptions{})
@@ -70,12 +73,12 @@ func TestServerIsInTheServiceWhileItAnswers(t *testing.T) {
 
 func TestServerThatIsStartedAgainElsewhereTakesItsPlace(t *testing.T) {
 	kube := fake.NewClientset()
-	beats(t, member(kube, "a-10053", "10.0.0.5:10053"), true)
-	beats(t, member(kube, "a-10053", "10.0.0.6:10053"), true)
+	beats(t, member(kube, "a", "10.0.0.5:10053"), true)
+	beats(t, member(kube, "a", "10.0.0.6:10053"), true)
 	if diff := cmp.Diff([]string{"10.0.0.6:10053"}, inService(t, kube)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	beats(t, member(kube, "a-10053", "[fd00::6]:10053"), true)
+	beats(t, member(kube, "a", "[fd00::6]:10053"), true)
 	if diff := cmp.Diff([]string{"fd00::6:10053"}, inService(t, kube)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -84,7 +87,7 @@ func TestServerThatIsStartedAgainElsewhereTakesItsPlace(t *testing.T) {
 func TestDeadServerIsTakenOutByAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kube := fake.NewClientset()
-		a, b := member(kube, "a-1", "10.0.0.5:1"), member(kube, "b-1", "10.0.0.6:1")
+		a, b := member(kube, "a", "10.0.0.5:1"), member(kube, "b", "10.0.0.6:1")
 		beats(t, a, true)
 		beats(t, b, true)
 		began := time.Now()
@@ -92,10 +95,10 @@ func TestDeadServerIsTakenOutByAnother(t *testing.T) {
 			if time.Since(began) > time.Minute {
 				t.Fatal("it is still there")
 			}
-			time.Sleep(beat)
+			time.Sleep(Interval)
 			beats(t, b, true)
 		}
-		if took := time.Since(began); took < lifetime || took > lifetime+2*beat {
+		if took := time.Since(began); took < lifetime || took > lifetime+2*Interval {
 			t.Errorf("after %s", took)
 		}
 		if diff := cmp.Diff([]string{"10.0.0.6:1"}, inService(t, kube)); diff != "" {
@@ -109,7 +112,7 @@ func TestDeadServerIsTakenOutByAnother(t *testing.T) {
 	})
 }
 
-func TestReplicasAreDeadWhenNothingNewIsSeenOfThemForTheirLifetime(t *testing.T) {
+func TestServersAreDeadWhenNothingNewIsSeenOfThemForTheirLifetime(t *testing.T) {
 	at := func(seconds int) time.Time { return time.Unix(int64(1000+seconds), 0) }
 	type look struct {
 		at    int
@@ -142,13 +145,14 @@ func TestReplicasAreDeadWhenNothingNewIsSeenOfThemForTheirLifetime(t *testing.T)
 	}
 }
 
-func TestReplicaNamesFitInLabelsAndTellPortsApart(t *testing.T) {
+func TestServerNamesFitInLabelsAndTellPortsApart(t *testing.T) {
 	for host, want := range map[string]string{"node1": "node1-10053", "Node_1.example.com": "node-1-example-com-10053", "...": "server-10053"} {
-		if got := replicaName(host, 10053); got != want {
+		if got := member(nil, host, "10.0.0.5:10053").name(); got != want {
 			t.Errorf("%s: %s", host, got)
 		}
 	}
-	if got := replicaName(strings.Repeat("x", 100), 10053); len(leasePrefix+got) > 63 || !strings.HasSuffix(got, "x-10053") {
+	m := member(nil, strings.Repeat("x", 100), "10.0.0.5:10053")
+	if got := m.name(); len(m.Of.ObjectPrefix()+got) > 63 || !strings.HasSuffix(got, "x-10053") {
 		t.Errorf("%d characters: %s", len(got), got)
 	}
 }

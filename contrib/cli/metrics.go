@@ -1,0 +1,40 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/k8sm/k8sm/api/controlplane"
+	"github.com/k8sm/k8sm/contrib/metrics"
+)
+
+func metricsCommand(c *common) *cobra.Command {
+	var cfg metrics.Config
+	cmd := &cobra.Command{
+		Use: "metrics", Short: "Run a server of the cluster's metrics", Args: cobra.NoArgs,
+		Long: `Serves metrics.k8s.io, which kubectl top and HorizontalPodAutoscalers use, to the cluster's API servers. km apiserver and km up run
+this server. It has its identity and certificates from --state-dir.`,
+		RunE: func(*cobra.Command, []string) error {
+			cfg.Dir = c.dir()
+			if err := usage(cfg.Validate()); err != nil {
+				return err
+			}
+			return serve(c, func(ctx context.Context) error { return metrics.Run(ctx, cfg) })
+		},
+	}
+	cfg.AddFlags(cmd.Flags())
+	return cmd
+}
+
+// metricsOf completes the configuration of the metrics server beside a control plane, and tells the control plane whether there is one.
+// None runs if no node can reach the control plane.
+func metricsOf(c *common, plane *controlplane.Config, beside metrics.Beside) metrics.Beside {
+	beside.Enabled = beside.Enabled && plane.Reachable()
+	plane.Metrics = beside.Enabled
+	beside.Dir, beside.LogLevel = plane.StateDir, c.logLevel.String()
+	if beside.Address == "" {
+		beside.Address = plane.Advertised()
+	}
+	return beside
+}

@@ -1,0 +1,256 @@
+// Package membership keeps servers in a service without a selector: those of the cluster's DNS and metrics run beside the control
+// planes and not in pods. Each server renews a lease, adds itself to the service with an EndpointSlice of its own as long as it answers,
+// and removes servers that are dead.
+//
+// The package knows nothing of what the servers do. Start reading at Member.Beat.
+package membership
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	coordinationapply "k8s.io/client-go/applyconfigurations/coordination/v1"
+	discoveryapply "k8s.io/client-go/applyconfigurations/discovery/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/k8sm/k8sm/api"
+)
+
+const (
+	// Interval is how often a server calls Beat: it renews its lease and checks the others.
+	Interval = 3 * time.Second
+	// lifetime is how long a server counts as alive without a renewal.
+	lifetime = 10 * time.Second
+)
+
+// Member keeps one server in the service, and removes dead ones. One goroutine owns it.
+type Member struct {
+	// Kube writes the objects, with the rights of Of.User.
+	Kube kubernetes.Interface
+	// Of is the service.
+	Of api.Membership
+	// What is what the errors and the log call a server, such as "DNS server".
+	What string
+	// Host and Listen are the server's machine and address. Host and port name the server: no two in a service have the same.
+	Host   string
+	Listen netip.AddrPort
+	// Ports are the service's ports; the server has them all at the port of Listen.
+	Ports []Port
+
+	watch  watch
+	inside bool // the server was put into the service
+}
+
+// Port is a port of the service.
+type Port struct {
+	Name     string
+	Protocol corev1.Protocol
+}
+
+// ValidateAddress rejects addresses that an EndpointSlice cannot have
+// (https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/). clients are those of the service.
+func ValidateAddress(text, clients string) error {
+	ip, err := netip.ParseAddr(text)
+	switch {
+	case err != nil:
+		return errors.New("not an IP address")
+	case ip.IsUnspecified() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsMulticast():
+		return fmt.Errorf("give an address of this machine that %s reach", clients)
+	}
+	return nil
+}
+
+// Inside reports whether the server is in the service.
+func (m *Member) Inside() bool { return m.inside }
+
+// name is the server's, and stays the same across restarts.
+func (m *Member) name() string {
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(m.Host))
+	suffix := "-" + strconv.Itoa(int(m.Listen.Port()))
+	name = strings.Trim(name[:min(len(name), validation.DNS1123LabelMaxLength-len(suffix)-len(m.Of.ObjectPrefix()))], "-")
+	return cmp.Or(name, "server") + suffix
+}
+
+// Beat renews the server's lease, adds it to the service or removes it according to answers, and removes dead servers.
+func (m *Member) Beat(ctx context.Context, answers bool) error {
+	name := m.name()
+	lease := coordinationapply.Lease(m.Of.ObjectPrefix()+name, m.Of.LeaseNamespace).
+		WithLabels(map[string]string{m.Of.Label: name}).
+		WithSpec(coordinationapply.LeaseSpec().WithHolderIdentity(name).
+			WithLeaseDurationSeconds(int32(lifetime / time.Second)).WithRenewTime(metav1.NowMicro()))
+	if _, err := m.Kube.CoordinationV1().Leases(m.Of.LeaseNamespace).Apply(ctx, lease, m.forced()); err != nil {
+		return fmt.Errorf("cannot renew the lease of this %s: %w", m.What, err)
+	}
+	all := metav1.ListOptions{LabelSelector: m.Of.Label}
+	endpoints, err := m.Kube.DiscoveryV1().EndpointSlices(m.Of.Namespace).List(ctx, all)
+	if err != nil {
+		return fmt.Errorf("cannot list the %ss: %w", m.What, err)
+	}
+	leases, err := m.Kube.CoordinationV1().Leases(m.Of.LeaseNamespace).List(ctx, all)
+	if err != nil {
+		return fmt.Errorf("cannot list the leases of the %ss: %w", m.What, err)
+	}
+	if err := m.stand(ctx, endpoints.Items, answers); err != nil {
+		return err
+	}
+	found := map[string]string{}
+	for _, slice := range endpoints.Items {
+		found[slice.Labels[m.Of.Label]] = ""
+	}
+	for _, lease := range leases.Items {
+		found[lease.Labels[m.Of.Label]] = lease.ResourceVersion
+	}
+	delete(found, name)
+	for _, dead := range m.watch.step(time.Now(), found) {
+		if err := m.remove(ctx, dead, found[dead]); err != nil {
+			return err
+		}
+		logrus.WithField("replica", dead).Warnf("removed a %s from the service: it did not renew its lease", m.What)
+	}
+	return nil
+}
+
+// forced is for server-side apply: a server's objects are its own.
+func (m *Member) forced() metav1.ApplyOptions {
+	return metav1.ApplyOptions{FieldManager: m.Of.Owner, Force: true}
+}
+
+// stand adds the server to the service if it answers, and removes it otherwise.
+func (m *Member) stand(ctx context.Context, there []discoveryv1.EndpointSlice, answers bool) error {
+	i := slices.IndexFunc(there, func(s discoveryv1.EndpointSlice) bool { return s.Labels[m.Of.Label] == m.name() })
+	switch {
+	case !answers && i >= 0:
+		logrus.Warnf("this %s does not answer: taking it out of the service", m.What)
+		return m.withdraw(ctx)
+	case !answers || i >= 0 && m.inside:
+		return nil
+	}
+	// Write a slice of an earlier life again, too: its address may be out of date.
+	if i >= 0 && there[i].AddressType != addressType(m.Listen) { // immutable
+		if err := m.withdraw(ctx); err != nil {
+			return err
+		}
+	}
+	if _, err := m.Kube.DiscoveryV1().EndpointSlices(m.Of.Namespace).Apply(ctx, m.slice(), m.forced()); err != nil {
+		return fmt.Errorf("cannot put this %s into the service: %w", m.What, err)
+	}
+	m.inside = true
+	logrus.WithField("address", m.Listen).Infof("this %s is in the service %s", m.What, m.Of.Service)
+	return nil
+}
+
+func addressType(a netip.AddrPort) discoveryv1.AddressType {
+	if a.Addr().Is4() {
+		return discoveryv1.AddressTypeIPv4
+	}
+	return discoveryv1.AddressTypeIPv6
+}
+
+// slice returns the server's EndpointSlice, for kube-proxies and API servers.
+func (m *Member) slice() *discoveryapply.EndpointSliceApplyConfiguration {
+	slice := discoveryapply.EndpointSlice(m.Of.ObjectPrefix()+m.name(), m.Of.Namespace).
+		WithLabels(map[string]string{
+			m.Of.Label:                   m.name(),
+			discoveryv1.LabelServiceName: m.Of.Service,
+			discoveryv1.LabelManagedBy:   m.Of.Owner,
+		}).
+		WithAddressType(addressType(m.Listen)).
+		WithEndpoints(discoveryapply.Endpoint().WithAddresses(m.Listen.Addr().String()).
+			WithConditions(discoveryapply.EndpointConditions().WithReady(true).WithServing(true).WithTerminating(false)))
+	for _, p := range m.Ports {
+		slice.WithPorts(discoveryapply.EndpointPort().WithName(p.Name).WithProtocol(p.Protocol).WithPort(int32(m.Listen.Port())))
+	}
+	return slice
+}
+
+// withdraw removes the server from the service.
+func (m *Member) withdraw(ctx context.Context) error {
+	m.inside = false
+	err := m.Kube.DiscoveryV1().EndpointSlices(m.Of.Namespace).Delete(ctx, m.Of.ObjectPrefix()+m.name(), metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("cannot take this %s out of the service: %w", m.What, err)
+	}
+	return nil
+}
+
+// Leave removes the server's objects.
+func (m *Member) Leave(ctx context.Context) error {
+	if err := m.withdraw(ctx); err != nil {
+		return err
+	}
+	return m.remove(ctx, m.name(), "")
+}
+
+// remove removes the objects of a server. It does nothing if the lease has another version than the given one: then the server has
+// renewed it just now.
+func (m *Member) remove(ctx context.Context, name, version string) error {
+	var options metav1.DeleteOptions
+	if version != "" {
+		options.Preconditions = &metav1.Preconditions{ResourceVersion: &version}
+	}
+	err := m.Kube.CoordinationV1().Leases(m.Of.LeaseNamespace).Delete(ctx, m.Of.ObjectPrefix()+name, options)
+	if apierrors.IsConflict(err) {
+		return nil
+	}
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("cannot remove the lease of the %s %s: %w", m.What, name, err)
+	}
+	err = m.Kube.DiscoveryV1().EndpointSlices(m.Of.Namespace).Delete(ctx, m.Of.ObjectPrefix()+name, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("cannot take the %s %s out of the service: %w", m.What, name, err)
+	}
+	return nil
+}
+
+// watch detects dead servers. It counts from when it saw a lease change, not from the time in the lease, because clocks differ. Its
+// zero value is ready.
+type watch struct {
+	seen map[string]sighting
+	last time.Time
+}
+
+// sighting is when a server's lease was first seen with this version.
+type sighting struct {
+	version string
+	since   time.Time
+}
+
+// step takes the current versions of the other servers' leases, "" for a server without a lease, and returns those that did not renew
+// for longer than lifetime, sorted. Time during which the API server was unreachable does not count: all servers need a moment to
+// renew then.
+func (w *watch) step(now time.Time, found map[string]string) (dead []string) {
+	if now.Sub(w.last) > 2*Interval {
+		w.seen = nil
+	}
+	w.last = now
+	seen := map[string]sighting{}
+	for name, version := range found {
+		s, known := w.seen[name]
+		if !known || s.version != version {
+			s = sighting{version: version, since: now}
+		}
+		if seen[name] = s; now.Sub(s.since) > lifetime {
+			dead = append(dead, name)
+		}
+	}
+	w.seen = seen
+	return slices.Sorted(slices.Values(dead))
+}

@@ -1,0 +1,83 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"github.com/k8sm/k8sm/minion/supervise"
+)
+
+// Beside is the server beside a control plane, a child process. AddFlags sets the defaults.
+type Beside struct {
+	// Enabled is false for a cluster without metrics.
+	Enabled bool
+	Config
+	// LogLevel is the server's log level.
+	LogLevel string
+}
+
+// AddFlags adds a control plane's flags for its metrics. Dir and LogLevel have none.
+func (b *Beside) AddFlags(fs *pflag.FlagSet) {
+	fs.BoolVar(&b.Enabled, "metrics", true, "run a metrics server beside the API server, unless that listens on loopback only: for kubectl top and autoscaling. Give all API servers of a cluster the same")
+	fs.StringVar(&b.Address, "metrics-address", "", "IP address the metrics server listens on, which the cluster's API servers must reach (default: the API server's)")
+	fs.IntVar(&b.Port, "metrics-port", DefaultPort, "TCP port of the metrics server")
+}
+
+// Validate checks the settings. Errors name the flags.
+func (b Beside) Validate() error {
+	if !b.Enabled {
+		return nil
+	}
+	return b.Config.validate("metrics-")
+}
+
+// Free checks that the server's port is free. The machine need not have the address yet.
+func (b Beside) Free() error {
+	if !b.Enabled {
+		return nil
+	}
+	listener, err := net.Listen("tcp", b.listen().String())
+	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot use %s for the cluster's metrics: %w; stop what uses it, or give another --metrics-port or --metrics-address", b.listen(), err)
+	}
+	return listener.Close()
+}
+
+// Run runs the server until ctx ends, and restarts it when it exits or does not answer. Its log goes to output.
+func (b Beside) Run(ctx context.Context, output io.Writer) error {
+	if !b.Enabled {
+		<-ctx.Done()
+		return nil
+	}
+	probe, err := b.prober()
+	if err != nil {
+		return err
+	}
+	child := supervise.Child{
+		Args: b.args(), Output: output, Grace: 2 * apiTimeout,
+		Health: &supervise.Health{Probe: probe, Every: supervise.ProbeEvery},
+	}
+	part := supervise.Start(context.WithoutCancel(ctx), "the cluster's metrics server", child.Run)
+	<-ctx.Done()
+	part.Stop()
+	return nil
+}
+
+// args are the child's arguments.
+func (b Beside) args() []string {
+	args := []string{"metrics", "--state-dir=" + string(b.Dir), "--address=" + b.Address, "--port=" + strconv.Itoa(b.Port)}
+	if b.LogLevel != "" {
+		args = append(args, "--log-level="+b.LogLevel)
+	}
+	return args
+}
