@@ -309,7 +309,9 @@ func (s *Server) ReopenContainerLog(ctx context.Context, r *runtimeapi.ReopenCon
 
 // verbose returns Docker's own view, for `crictl inspect`.
 func verbose(c container.InspectResponse) (map[string]string, error) {
-	info, err := json.Marshal(map[string]any{"pid": c.State.Pid, "state": c.State, "hostConfig": c.HostConfig})
+	info, err := json.Marshal(map[string]any{
+		"pid": c.State.Pid, "name": strings.TrimPrefix(c.Name, "/"), "image": c.Config.Image, "state": c.State, "hostConfig": c.HostConfig,
+	})
 	if err != nil {
 		return nil, err
 	}

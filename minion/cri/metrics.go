@@ -8,7 +8,7 @@ import (
 )
 
 // metric is one metric that the kubelet shows at /metrics/cadvisor when it takes statistics from CRI, behind its feature gate
-// PodAndContainerStatsFromCRI (https://kubernetes.io/docs/reference/instrumentation/cri-pod-container-metrics/).
+// PodAndContainerStatsFromCRI, which is off: package minion/cadvisor has them more exactly (https://kubernetes.io/docs/reference/instrumentation/cri-pod-container-metrics/).
 type metric[Stats any] struct {
 	name, help string
 	kind       runtimeapi.MetricType

@@ -48,8 +48,11 @@ func TestNode(t *testing.T) {
 			"--isolation=cgroups/cpu,cgroups/mem", "--contain-pods", "--static-pod-path="+manifests, "--eviction-hard=memory.available<64Mi,nodefs.available<1%")...)
 		first := create(t, c, always("first"))
 		awaitPhase(t, c, first.Name, corev1.PodRunning)
+		measured := measuredPod(t, c)
 		t.Run("the minion serves metrics to who may read them", func(t *testing.T) { minionServesMetrics(t, c, dir) })
 		t.Run("allocatable is the agent's less the executor's", func(t *testing.T) { allocatable(t, c) })
+		t.Run("the kubelet's metrics have containers and networks", func(t *testing.T) { kubeletShowsContainers(t, c, measured) })
+		remove(t, c, measured)
 		t.Run("static pods hold what they request", func(t *testing.T) { staticPods(t, c, manifests) })
 		create(t, c, loaded())
 		t.Run("volumes survive the end of the sandbox", func(t *testing.T) {
