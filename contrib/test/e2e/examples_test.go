@@ -36,7 +36,7 @@ func importWeb(t *testing.T, c *scratch.Cluster) {
 // kubectl runs a command that has to succeed, and returns what it prints.
 func kubectl(t *testing.T, c *scratch.Cluster, args ...string) string {
 	t.Helper()
-	out, err := c.KM(within(t, time.Minute), append([]string{"kubectl"}, args...)...).CombinedOutput()
+	out, err := c.KM(within(t, 2*time.Minute), append([]string{"kubectl"}, args...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
@@ -244,4 +244,20 @@ func (v *customer) awaitOnly(t *testing.T, release string) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// autoscaled puts load on the example's busy pod, until it has become three, and takes the load away again.
+func autoscaled(t *testing.T, c *scratch.Cluster) {
+	importWeb(t, c)
+	defer applied(t, c, "busy.yaml")()
+	kubectl(t, c, "rollout", "status", "deployment/busy", "--timeout=50s")
+	kubectl(t, c, "wait", "hpa/busy", "--for=condition=ScalingActive", "--timeout=90s")
+	if pods := kubectl(t, c, "get", "deployment", "busy", "-o", "jsonpath={.status.replicas}"); pods != "1" {
+		t.Errorf("without load there are %s pods", pods)
+	}
+	deleted := applied(t, c, "busy-load.yaml")
+	kubectl(t, c, "wait", "deployment/busy", "--for=jsonpath={.status.readyReplicas}=3", "--timeout=100s")
+	t.Logf("under load:\n%s%s", kubectl(t, c, "get", "hpa", "busy"), kubectl(t, c, "top", "pods", "-l", "app=busy"))
+	deleted()
+	kubectl(t, c, "wait", "deployment/busy", "--for=jsonpath={.status.replicas}=1", "--timeout=100s")
 }
