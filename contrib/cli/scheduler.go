@@ -160,7 +160,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 		parts.Falcon = pusher
 	}
 	if s.scheduler.KMPath != "" {
-		return s.runBesideStatus(ctx, dir, parts)
+		return s.runBesideStatus(ctx, dir, parts, master)
 	}
 	program, err := artifact.Listen(s.artifact, s.mesos.Peers())
 	if err != nil {
@@ -168,7 +168,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	}
 	s.scheduler.Artifact = run.Artifact{URL: program.URL(), SHA256: program.SHA256()}
 	logrus.WithField("url", program.URL()).Info("serving km to agents")
-	return beside(ctx, program.Run, func(ctx context.Context) error { return s.runBesideStatus(ctx, dir, parts) })
+	return beside(ctx, program.Run, func(ctx context.Context) error { return s.runBesideStatus(ctx, dir, parts, master) })
 }
 
 // pusher returns where the scheduler's figures go; nil for nowhere. A target that this version cannot read does not keep pods waiting.
@@ -222,7 +222,7 @@ func beside(ctx context.Context, server, role func(context.Context) error) error
 }
 
 // runBesideStatus runs the scheduler, and its status server unless --status-address is empty.
-func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts run.Parts) error {
+func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts run.Parts, master status.Mesos) error {
 	host, err := os.Hostname()
 	if err != nil {
 		return fmt.Errorf("cannot find this machine's name: %w", err)
@@ -242,7 +242,7 @@ func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts 
 	}
 	metrics := prometheus.NewRegistry()
 	parts.Metrics, parts.Window = metrics, run.NewWindow()
-	server, err := status.Listen(s.status, parts.Window, metrics)
+	server, err := status.Listen(s.status, parts.Window, metrics, master)
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,7 @@ type Master struct {
 	caller     *http.Client // for all other calls
 	secret     string
 	plain      sync.Once // warnOfPlainHTTP
+	metrics    lastMetrics
 
 	mu      sync.Mutex  // guards session and masters
 	session *session    // nil while not subscribed
@@ -87,6 +88,7 @@ func New(cfg Config) (*Master, error) {
 	return &Master{
 		cfg: cfg, detector: detector, secret: secret,
 		subscriber: newClient(secured, subscribeTimeout), caller: newClient(secured, callTimeout),
+		metrics: lastMetrics{turn: make(chan struct{}, 1)},
 	}, nil
 }
 
@@ -414,10 +416,7 @@ func (c *connection) caller() calls.Caller {
 
 // do sends a request, and notes the target if a master that does not lead redirects it.
 func (c *connection) do(request *http.Request) (*http.Response, error) {
-	if c.master.secret != "" {
-		c.master.warnOfPlainHTTP(request.URL)
-		request.SetBasicAuth(c.master.cfg.Principal, c.master.secret)
-	}
+	c.master.authenticate(request)
 	client := c.master.subscriber
 	if c.subscribed {
 		client = c.master.caller
@@ -427,6 +426,14 @@ func (c *connection) do(request *http.Request) (*http.Response, error) {
 		c.leader, c.astray = c.target(request.Context(), response.Header.Get("Location"))
 	}
 	return response, err
+}
+
+// authenticate adds the principal's secret to a request. The caller has made sure that it goes to a master.
+func (m *Master) authenticate(request *http.Request) {
+	if m.secret != "" {
+		m.warnOfPlainHTTP(request.URL)
+		request.SetBasicAuth(m.cfg.Principal, m.secret)
+	}
 }
 
 func (c *Config) frameworkInfo(id api.FrameworkID) *mesos.FrameworkInfo {

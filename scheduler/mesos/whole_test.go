@@ -198,6 +198,7 @@ type cluster struct {
 	client kubernetes.Interface
 	store  *memory
 	window *run.Window // of the scheduler that was started last
+	last   *mesos.Master
 }
 
 func newCluster(t *testing.T, agents int) *cluster {
@@ -279,7 +280,7 @@ func (c *cluster) scheduleWith(store run.Store, identity string) (stop func()) {
 	parts := run.Parts{
 		Master: master, Cluster: kubernetes, Store: store, Tokens: kubernetes, Codec: mesos.Codec{}, Window: run.NewWindow(),
 	}
-	c.window = parts.Window
+	c.window, c.last = parts.Window, master
 	ended := make(chan error, 1)
 	go func() { ended <- run.Run(ctx, cfg, parts) }()
 	var once sync.Once

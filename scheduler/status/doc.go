@@ -4,6 +4,8 @@
 //	/healthz        "ok": the process answers, whether it leads or not
 //	/metrics        Prometheus metrics: waiting pods, tasks, offers, reachable agents, and how offers ended
 //	                (k8sm_scheduler_offers_ended_total, by the label end)
+//	/metrics/mesos  Prometheus metrics of the leading Mesos master, which is asked for them. They are apart from the scheduler's own, so
+//	                that a slow master delays only them, and that one of several schedulers, the leading one, has them
 //	/debug/offers   the offers that the scheduler holds: a JSON list of scheduler.LiveOffer
 //	/debug/tasks    the tasks: a JSON list of scheduler.LiveTask
 //	/debug/queue    the waiting pods in order of arrival: a JSON list of scheduler.WaitingPod

@@ -23,7 +23,7 @@ func FuzzRequests(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	s := &Server{source: fakeSource{}, metrics: prometheus.NewRegistry()}
+	s := &Server{source: fakeSource{}, metrics: prometheus.NewRegistry(), mesos: fakeMesos{}}
 	handler := s.handler()
 	admin := &x509.Certificate{Subject: pkix.Name{Organization: []string{adminGroup}}}
 	f.Fuzz(func(t *testing.T, raw []byte) {

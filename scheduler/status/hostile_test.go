@@ -16,7 +16,7 @@ import (
 // inMemory serves in a bubble until the test calls stop.
 func inMemory(t *testing.T) (network *pipenet.Listener, stop func()) {
 	t.Helper()
-	s, err := Listen(configOf(cluster(t)), fakeSource{}, prometheus.NewRegistry())
+	s, err := Listen(configOf(cluster(t)), fakeSource{}, prometheus.NewRegistry(), fakeMesos{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/k8sm/k8sm/api/connlimit"
 	"github.com/k8sm/k8sm/api/profiling"
 	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/mesosmetrics"
 )
 
 // DefaultAddress is the default of --status-address. It has the port of the stock kube-scheduler.
@@ -45,6 +46,12 @@ type Source interface {
 	Tasks(ctx context.Context) ([]scheduler.LiveTask, error)
 	Queue(ctx context.Context) ([]scheduler.WaitingPod, error)
 	Nodes(ctx context.Context) ([]scheduler.LiveNode, error)
+}
+
+// Mesos has the metrics of the leading Mesos master. Its methods are called concurrently.
+type Mesos interface {
+	// Metrics returns them within 10 s; none if this scheduler does not lead.
+	Metrics(ctx context.Context) []mesosmetrics.Sample
 }
 
 // Config is the server's address and certificates.
@@ -79,10 +86,11 @@ type Server struct {
 	secured  *tls.Config
 	source   Source
 	metrics  prometheus.Gatherer
+	mesos    Mesos
 }
 
 // Listen takes the port, so that a port in use is an error before anything starts. The caller must call Run or Close.
-func Listen(c Config, source Source, metrics prometheus.Gatherer) (*Server, error) {
+func Listen(c Config, source Source, metrics prometheus.Gatherer, mesos Mesos) (*Server, error) {
 	pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the certificate of --status-address: %w; give --tls-cert-file, or --status-address=\"\" to serve no status", err)
@@ -107,7 +115,7 @@ func Listen(c Config, source Source, metrics prometheus.Gatherer) (*Server, erro
 		MinVersion: tls.VersionTLS12, CipherSuites: suites, Certificates: []tls.Certificate{pair},
 		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
 	}
-	return &Server{listener: l, secured: secured, source: source, metrics: metrics}, nil
+	return &Server{listener: l, secured: secured, source: source, metrics: metrics, mesos: mesos}, nil
 }
 
 // Addr returns the address at which the server listens.
@@ -128,6 +136,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) handler() http.Handler {
 	protected := http.NewServeMux()
 	protected.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
+	protected.Handle("GET /metrics/mesos", http.HandlerFunc(s.serveMesos))
 	protected.Handle("GET "+offersPath, show(s.source.Offers))
 	protected.Handle("GET "+tasksPath, show(s.source.Tasks))
 	protected.Handle("GET "+queuePath, show(s.source.Queue))
@@ -137,6 +146,30 @@ func (s *Server) handler() http.Handler {
 	mux.Handle(profiling.Path, authorized(profiling.Handler()))
 	mux.Handle("/", authorized(protected, api.SchedulerUser))
 	return mux
+}
+
+// serveMesos serves the metrics of the Mesos master.
+func (s *Server) serveMesos(w http.ResponseWriter, r *http.Request) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(samples(s.mesos.Metrics(r.Context())))
+	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+}
+
+// samples are a prometheus.Collector.
+type samples []mesosmetrics.Sample
+
+// Describe implements prometheus.Collector. Which metrics there are depends on the master.
+func (samples) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (all samples) Collect(metrics chan<- prometheus.Metric) {
+	for _, s := range all {
+		kind := prometheus.GaugeValue
+		if s.Family.Kind == mesosmetrics.Counter {
+			kind = prometheus.CounterValue
+		}
+		metrics <- prometheus.MustNewConstMetric(prometheus.NewDesc(s.Family.Name, s.Family.Help, s.Family.Labels, nil), kind, s.Value, s.Labels...)
+	}
 }
 
 // authorized lets only administrators and these users pass, by their verified certificates.

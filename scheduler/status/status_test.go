@@ -20,6 +20,7 @@ import (
 
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/mesosmetrics"
 	"github.com/k8sm/k8sm/scheduler/run"
 )
 
@@ -47,6 +48,15 @@ func (h fakeSource) Nodes(context.Context) ([]scheduler.LiveNode, error) {
 	}, h.err
 }
 
+// fakeMesos is a Mesos whose master says that it leads.
+type fakeMesos struct{}
+
+func (fakeMesos) Metrics(context.Context) []mesosmetrics.Sample {
+	return append(mesosmetrics.Translate(map[string]float64{
+		"master/elected": 1, "master/tasks_lost": 2, "allocator/mesos/roles/a/b/shares/dominant": 0.5,
+	}), mesosmetrics.Up(true))
+}
+
 func cluster(t *testing.T) statedir.Dir {
 	t.Helper()
 	d := statedir.Dir(t.TempDir())
@@ -70,7 +80,7 @@ func serve(t *testing.T, d statedir.Dir, source Source) (address string) {
 	metrics := prometheus.NewRegistry()
 	gauge := prometheus.NewGauge(prometheus.GaugeOpts{Name: "k8sm_test", Help: "A metric."})
 	metrics.MustRegister(gauge)
-	s, err := Listen(configOf(d), source, metrics)
+	s, err := Listen(configOf(d), source, metrics, fakeMesos{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,6 +126,27 @@ func TestClientReadsTheStateOfTheScheduler(t *testing.T) {
 		var metrics bytes.Buffer
 		if err := c.Metrics(t.Context(), &metrics); err != nil || !strings.Contains(metrics.String(), "k8sm_test 0") {
 			t.Errorf("err %v, metrics:\n%s", err, metrics.String())
+		}
+	}
+}
+
+func TestMetricsOfMesosAreServedAsPrometheusReadsThem(t *testing.T) {
+	d := cluster(t)
+	body, err := client(t, d.SchedulerKubeconfig(), serve(t, d, fakeSource{})).open(t.Context(), "/metrics/mesos")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	served, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"# TYPE mesos_up gauge", "mesos_up 1", "mesos_master_elected 1", "# TYPE mesos_master_task_states_exit_total counter",
+		`mesos_master_task_states_exit_total{state="lost"} 2`, `mesos_allocator_role_dominant_share{role="a/b"} 0.5`,
+	} {
+		if !strings.Contains("\n"+string(served), "\n"+line+"\n") {
+			t.Errorf("no line %q in:\n%s", line, served)
 		}
 	}
 }
@@ -189,7 +220,7 @@ func TestUnauthenticatedCallersGetOnlyHealthz(t *testing.T) {
 	nobody := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	defer nobody.CloseIdleConnections()
 	for path, want := range map[string]int{
-		"/healthz": http.StatusOK, "/metrics": http.StatusUnauthorized, "/debug/offers": http.StatusUnauthorized,
+		"/healthz": http.StatusOK, "/metrics": http.StatusUnauthorized, "/metrics/mesos": http.StatusUnauthorized, "/debug/offers": http.StatusUnauthorized,
 		"/debug/tasks": http.StatusUnauthorized, "/debug/queue": http.StatusUnauthorized, "/debug/nodes": http.StatusUnauthorized, "/debug/pprof/heap": http.StatusUnauthorized, "/": http.StatusUnauthorized,
 		"/healthz/../metrics": http.StatusUnauthorized,
 	} {
@@ -257,7 +288,7 @@ func TestListenErrorsNameTheFlag(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := configOf(d)
 			test.change(&c)
-			_, err := Listen(c, fakeSource{}, prometheus.NewRegistry())
+			_, err := Listen(c, fakeSource{}, prometheus.NewRegistry(), fakeMesos{})
 			for _, word := range test.says {
 				if err == nil || !strings.Contains(err.Error(), word) {
 					t.Errorf("got %v, want it to say %q", err, word)

@@ -18,6 +18,7 @@ import (
 	mesosapi "github.com/mesos/mesos-go/api/v1/lib"
 
 	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/mesosmetrics"
 )
 
 const root = "../../.."
@@ -190,6 +191,33 @@ func TestReferenceListsAllTaskStates(t *testing.T) {
 	slices.Sort(rows)
 	if diff := cmp.Diff(known, rows); diff != "" || len(known) != len(mesosapi.TaskState_name) {
 		t.Errorf("Mesos has %d states; those of the scheduler are - and those in docs/reference.md +:\n%s", len(mesosapi.TaskState_name), diff)
+	}
+}
+
+// TestReferenceListsAllMetricsOfMesos has several metrics in some rows.
+func TestReferenceListsAllMetricsOfMesos(t *testing.T) {
+	var known, written []string
+	rows := map[string]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| (`mesos_.*)$").FindAllStringSubmatch(page(t, "docs/reference.md").Text, -1) {
+		names, rest, _ := strings.Cut(row[1], " | ")
+		kind, _, _ := strings.Cut(rest, " | ")
+		for name := range strings.SplitSeq(names, ", ") {
+			name = strings.Trim(name, "`")
+			rows[name] = rest
+			written = append(written, name+" "+kind)
+		}
+	}
+	for _, f := range mesosmetrics.Families() {
+		known = append(known, f.Name+" "+f.Kind.String())
+		for _, label := range f.Labels {
+			if !strings.Contains(rows[f.Name], "`"+label+"`") {
+				t.Errorf("docs/reference.md does not say that %s has the label %s", f.Name, label)
+			}
+		}
+	}
+	slices.Sort(written)
+	if diff := cmp.Diff(known, written); diff != "" {
+		t.Errorf("the scheduler has -, docs/reference.md +:\n%s", diff)
 	}
 }
 
