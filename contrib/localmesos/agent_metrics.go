@@ -3,7 +3,6 @@ package localmesos
 import (
 	"context"
 	"maps"
-	"strings"
 	"time"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
@@ -29,7 +28,7 @@ func (a *agent) countEnd(run *executorRun, state mesos.TaskState) {
 	switch state {
 	case mesos.TASK_FINISHED, mesos.TASK_FAILED, mesos.TASK_KILLED, mesos.TASK_LOST, mesos.TASK_GONE:
 		if run.container != "" {
-			a.counts.add("slave/" + strings.Replace(metricName(state), "task_", "tasks_", 1))
+			a.counts.add("slave/" + tasksIn(state))
 		}
 	}
 }
@@ -55,7 +54,7 @@ func (a *agent) metrics() metrics {
 		for _, t := range run.tasks {
 			switch state := t.latest.GetState(); state {
 			case mesos.TASK_STAGING, mesos.TASK_STARTING, mesos.TASK_RUNNING, mesos.TASK_KILLING:
-				out.add("slave/" + strings.Replace(metricName(state), "task_", "tasks_", 1))
+				out.add("slave/" + tasksIn(state))
 			}
 		}
 	}

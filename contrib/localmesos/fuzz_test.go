@@ -138,7 +138,7 @@ func FuzzCredentials(f *testing.F) {
 func FuzzCalls(f *testing.F) {
 	for _, seed := range []string{
 		`{"type":"GET_METRICS","get_metrics":{"timeout":{"nanoseconds":5000000000}}}`, `{"type":"GET_METRICS","get_metrics":{"timeout":{"nanoseconds":"-1"}}}`,
-		`{"type":"GET_ROLES"}`, `{"type":"GET_FLAGS"}`, `{"type":"GET_OPERATIONS"}`, `{"type":"SUBSCRIBE"}`, `{"type":"GET_STATE","get_state":7}`,
+		`{"type":"GET_ROLES"}`, `{"type":"UPDATE_WEIGHTS","update_weights":{"weight_infos":[{"role":"a/b","weight":0.5}]}}`, `{"type":"GET_FLAGS"}`, `{"type":"GET_OPERATIONS"}`, `{"type":"SUBSCRIBE"}`, `{"type":"GET_STATE","get_state":7}`,
 		`{"type":"UPDATE_QUOTA","update_quota":{"quota_configs":[{"role":"a/b","limits":{"cpus":{"value":1e300}},"guarantees":{"":{"value":-0}}}]}}`,
 		`{"type":"RESERVE_RESOURCES","reserve_resources":{"agent_id":{"value":"m-S0"},"resources":[{"name":"cpus","type":"SCALAR","scalar":{"value":1},` +
 			`"reservations":[{"type":"DYNAMIC","role":"a"}]}]}}`,
@@ -171,13 +171,16 @@ func FuzzCalls(f *testing.F) {
 		}
 		var response pb.Response
 		s.m.respond(call.Type, &response)
+		if _, err := wire.JSON.Encode(&response); err != nil {
+			t.Errorf("after %s the answer is none: %v", body, err)
+		}
 		for _, e := range s.told["o"] {
 			if data, err := encodeEvent(wire.JSON, e); err != nil || !json.Valid(data) {
 				t.Errorf("after %s: %s %v", body, data, err)
 			}
 		}
 		for name, value := range s.m.metrics() {
-			if math.IsNaN(value) || value < 0 {
+			if math.IsNaN(value) || math.IsInf(value, 0) || value < 0 {
 				t.Errorf("after %s: %s is %v", body, name, value)
 			}
 		}

@@ -33,6 +33,7 @@ type master struct {
 	// subscribers are the streams of subscribed operators, the oldest first.
 	subscribers []string
 	quotas      quotas
+	weights     weights
 	// reservations made by operators, in order.
 	reservations map[api.AgentID][]conversion
 	// oversubscribed has the revocable resources of each agent.
@@ -164,7 +165,7 @@ func newMaster(info mesos.MasterInfo, p plan, now time.Time) *master {
 		info: info, allocationInterval: p.AllocationInterval, agentTimeout: p.AgentTimeout, started: now, now: now,
 		frameworks: map[api.FrameworkID]*framework{}, streams: map[string]*framework{}, removed: map[api.FrameworkID]bool{},
 		agents: map[api.AgentID]*agentEntry{}, registry: newRegistry(p.Executors != nil), offers: map[api.OfferID]*offer{}, upkeep: newUpkeep(),
-		quotas: quotas{}, reservations: map[api.AgentID][]conversion{}, oversubscribed: p.oversubscribed,
+		quotas: quotas{}, weights: weights{}, reservations: map[api.AgentID][]conversion{}, oversubscribed: p.oversubscribed,
 		counts: newMasterCounts(), allocationRuns: timing{window: time.Hour}, allocationLatency: timing{window: time.Hour}, clock: time.Now,
 	}
 }

@@ -3,6 +3,7 @@ package localmesos
 import (
 	"fmt"
 	"maps"
+	"math"
 	"net/url"
 	"strings"
 
@@ -42,7 +43,7 @@ func (m *master) count(name string) { m.counts.add("master/" + name) }
 // countEnd counts a task that ended or became unreachable, and why (the end of Master::updateTask in src/master/master.cpp).
 func (m *master) countEnd(s *mesos.TaskStatus) {
 	if terminal(s.GetState()) {
-		m.count(strings.Replace(metricName(s.GetState()), "task_", "tasks_", 1))
+		m.count(tasksIn(s.GetState()))
 	}
 	if s.Reason != nil { // the older API, in which agents are slaves, names it
 		why := metricName(s.GetSource()) + "/" + metricName(s.GetReason())
@@ -211,7 +212,7 @@ func (m *master) agentMetrics(out metrics) {
 		for _, t := range f.tasks {
 			switch state := t.info.GetState(); state {
 			case mesos.TASK_STAGING, mesos.TASK_STARTING, mesos.TASK_RUNNING, mesos.TASK_KILLING, mesos.TASK_UNREACHABLE:
-				out.add("master/" + strings.Replace(metricName(state), "task_", "tasks_", 1))
+				out.add("master/" + tasksIn(state))
 			}
 		}
 	}
@@ -244,14 +245,14 @@ func (m *master) allocatorMetrics(out metrics) {
 	tracked := m.trackedRoles()
 	for role := range tracked {
 		mine := taken.sums(func(a amount) bool { return a.used == role })
-		out["allocator/mesos/roles/"+role+"/shares/dominant"] = dominantShare(totals, mine)
+		out["allocator/mesos/roles/"+role+"/shares/dominant"] = min(dominantShare(totals, mine)/m.weights.of(role), math.MaxFloat64)
 		out["allocator/mesos/offer_filters/roles/"+role+"/active"] = float64(m.activeFilters(role))
 	}
 	m.quotaMetrics(out, tracked, taken)
 }
 
 // dominantShare is a role's share of the resource of which it has the largest one (DRFSorter::calculateShare in
-// src/master/allocator/mesos/sorter/drf/sorter.cpp). All weights are 1.
+// src/master/allocator/mesos/sorter/drf/sorter.cpp), before it is divided by the role's weight.
 func dominantShare(totals, mine map[string]float64) float64 {
 	share := 0.0
 	for name, total := range totals {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -62,6 +63,7 @@ func startMaster(p plan, h *hub, port int) (*masterNode, error) {
 	for _, q := range file.Quotas {
 		n.master.quotas[q.message.Role] = q.message
 	}
+	maps.Copy(n.master.weights, file.Weights)
 	for agent, changes := range file.Reservations {
 		for _, change := range changes {
 			n.master.reservations[agent] = append(n.master.reservations[agent], change.conversion())
@@ -140,7 +142,7 @@ func (n *masterNode) perform(x action) {
 
 func (n *masterNode) save() {
 	known, removed := n.master.saved()
-	file := masterFile{Removed: removed, Upkeep: n.master.savedUpkeep(), Agents: n.master.savedRegistry()}
+	file := masterFile{Removed: removed, Upkeep: n.master.savedUpkeep(), Agents: n.master.savedRegistry(), Weights: n.master.weights}
 	for _, info := range known {
 		file.Frameworks = append(file.Frameworks, frameworkDocument{info})
 	}

@@ -123,3 +123,8 @@ func percentile(sorted []float64, share float64) float64 {
 
 // metricName returns the name of an enumeration's value in metrics, such as "task_running".
 func metricName(value fmt.Stringer) string { return strings.ToLower(value.String()) }
+
+// tasksIn returns the name of the number of tasks in a state, such as "tasks_running".
+func tasksIn(state mesos.TaskState) string {
+	return strings.Replace(metricName(state), "task_", "tasks_", 1)
+}

@@ -207,7 +207,10 @@ func (m *master) respond(call pb.Call_Type, r *pb.Response) bool {
 		r.GetMaster = &pb.Response_GetMaster{MasterInfo: &info, StartTime: &started, ElectedTime: &started}
 	case pb.Call_GET_ROLES:
 		r.GetRoles = m.getRoles()
-	case pb.Call_GET_WEIGHTS: // there are none: every role's weight is 1
+	case pb.Call_GET_WEIGHTS:
+		if len(m.weights) > 0 {
+			r.GetWeights = &pb.Response_GetWeights{WeightInfos: m.weights.messages()}
+		}
 	case pb.Call_GET_OPERATIONS:
 		r.GetOperations = &pb.Response_GetOperations{} // reservations are made at once
 	case pb.Call_GET_QUOTA:

@@ -21,7 +21,7 @@ type operatorCall struct{ call *pb.Call }
 func changes(kind pb.Call_Type) bool {
 	switch kind {
 	case pb.Call_UPDATE_MAINTENANCE_SCHEDULE, pb.Call_START_MAINTENANCE, pb.Call_STOP_MAINTENANCE, pb.Call_DRAIN_AGENT,
-		pb.Call_DEACTIVATE_AGENT, pb.Call_REACTIVATE_AGENT, pb.Call_MARK_AGENT_GONE, pb.Call_UPDATE_QUOTA, pb.Call_RESERVE_RESOURCES,
+		pb.Call_DEACTIVATE_AGENT, pb.Call_REACTIVATE_AGENT, pb.Call_MARK_AGENT_GONE, pb.Call_UPDATE_QUOTA, pb.Call_UPDATE_WEIGHTS, pb.Call_RESERVE_RESOURCES,
 		pb.Call_UNRESERVE_RESOURCES:
 		return true
 	}
@@ -49,6 +49,7 @@ func operatorCallProblem(call *pb.Call) string {
 		{pb.Call_REACTIVATE_AGENT, "reactivate_agent", call.ReactivateAgent != nil},
 		{pb.Call_MARK_AGENT_GONE, "mark_agent_gone", call.MarkAgentGone != nil},
 		{pb.Call_UPDATE_QUOTA, "update_quota", call.UpdateQuota != nil},
+		{pb.Call_UPDATE_WEIGHTS, "update_weights", call.UpdateWeights != nil},
 		{pb.Call_RESERVE_RESOURCES, "reserve_resources", call.ReserveResources != nil},
 		{pb.Call_UNRESERVE_RESOURCES, "unreserve_resources", call.UnreserveResources != nil},
 	} {
@@ -81,6 +82,8 @@ func (m *master) change(call *pb.Call) answer {
 		return m.markAgentGone(api.AgentID(call.MarkAgentGone.AgentID.Value))
 	case pb.Call_UPDATE_QUOTA:
 		return m.updateQuota(call.UpdateQuota)
+	case pb.Call_UPDATE_WEIGHTS:
+		return m.updateWeights(call.UpdateWeights.WeightInfos)
 	case pb.Call_RESERVE_RESOURCES:
 		return m.reserve(call.ReserveResources.AgentID, call.ReserveResources.Resources, false)
 	case pb.Call_UNRESERVE_RESOURCES:

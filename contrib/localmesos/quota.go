@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -48,8 +49,8 @@ func (m *master) quotaProblem(config *quota.QuotaConfig, force bool) string {
 	}
 	for _, amounts := range []map[string]mesos.Value_Scalar{config.Guarantees, config.Limits} {
 		for name, amount := range amounts {
-			if amount.Value < 0 {
-				return fmt.Sprintf("Invalid quota configuration {'%s': %g}: value must not be negative", name, amount.Value)
+			if !(amount.Value >= 0) || math.IsInf(amount.Value, 1) {
+				return fmt.Sprintf("Invalid quota configuration {'%s': %g}: value must be a number that is not negative", name, amount.Value)
 			}
 		}
 	}

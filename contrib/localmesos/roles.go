@@ -29,7 +29,7 @@ func (m *master) trackedRoles() map[string][]api.FrameworkID {
 	return tracked
 }
 
-// knownRoles returns the roles with frameworks, reservations or a quota, and those above them (Master::knownRoles in
+// knownRoles returns the roles with frameworks, reservations, a quota or a weight, and those above them (Master::knownRoles in
 // src/master/master.cpp), in order.
 func (m *master) knownRoles(tracked map[string][]api.FrameworkID) []string {
 	known := map[string]bool{}
@@ -54,6 +54,9 @@ func (m *master) knownRoles(tracked map[string][]api.FrameworkID) []string {
 	for role := range m.quotas {
 		add(role)
 	}
+	for role := range m.weights {
+		add(role)
+	}
 	return slices.Sorted(maps.Keys(known))
 }
 
@@ -67,7 +70,7 @@ func (m *master) getRoles() *pb.Response_GetRoles {
 	tracked := m.trackedRoles()
 	out := &pb.Response_GetRoles{}
 	for _, name := range m.knownRoles(tracked) {
-		role := mesos.Role{Name: name, Weight: 1, Resources: taken.ofRole(name)}
+		role := mesos.Role{Name: name, Weight: m.weights.of(name), Resources: taken.ofRole(name)}
 		for _, f := range tracked[name] {
 			role.Frameworks = append(role.Frameworks, mesos.FrameworkID{Value: string(f)})
 		}

@@ -82,6 +82,7 @@ type masterFile struct {
 	Upkeep     upkeepFile          `json:"upkeep"`
 	Agents     registryFile        `json:"agents"`
 	Quotas     []quotaDocument     `json:"quotas,omitempty"`
+	Weights    map[string]float64  `json:"weights,omitempty"`
 	// In a real Mesos, the agents store reservations.
 	Reservations map[api.AgentID][]conversionFile `json:"reservations,omitempty"`
 }
