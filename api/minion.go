@@ -101,6 +101,8 @@ type MinionConfig struct {
 	StatusPort *int `json:"statusPort,omitempty"`
 	// Falcon says where metrics go.
 	Falcon Falcon `json:"falcon,omitzero"`
+	// Tracing says where the kubelets' traces go.
+	Tracing Tracing `json:"tracing,omitzero"`
 	// KubeletArgs are flags of the kubelet, as NAME=VALUE, that come after the minion's own.
 	KubeletArgs []string `json:"kubeletArgs,omitempty"`
 	// ProxyConfig has fields of kube-proxy's configuration, in the form of
@@ -116,6 +118,15 @@ type Falcon struct {
 	Step int `json:"step,omitempty"`
 	// Node sends the figures of the machines, too, in place of open-falcon's own agents.
 	Node bool `json:"node,omitempty"`
+}
+
+// Tracing says where the stock programs send traces, by OTLP over gRPC
+// (https://kubernetes.io/docs/concepts/cluster-administration/system-traces/).
+type Tracing struct {
+	// Endpoint is the "host:port" of a collector; empty for none.
+	Endpoint string `json:"endpoint,omitempty"`
+	// PerMillion is how many of a million requests are traced, besides those that their callers trace.
+	PerMillion int32 `json:"perMillion,omitempty"`
 }
 
 // MinionEngineFlag is the flag of `km minion` with which the scheduler passes the cluster's Docker Engine, if it is not at the
@@ -162,6 +173,8 @@ const (
 	DefaultPodPidsLimit = 4096
 	// DefaultStatusPort is next to those of Kubernetes' own programs.
 	DefaultStatusPort = 10268
+	// DefaultTracesPerMillion is one request of a hundred.
+	DefaultTracesPerMillion = 10000
 	// DefaultFalconStep is that of open-falcon's agents.
 	DefaultFalconStep   = 60
 	DefaultEvictionHard = "memory.available<100Mi,nodefs.available<1Gi,imagefs.available<1Gi"

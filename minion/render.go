@@ -13,6 +13,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	tracingv1 "k8s.io/component-base/tracing/api/v1"
 	proxyconfig "k8s.io/kube-proxy/config/v1alpha1"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 	"sigs.k8s.io/yaml"
@@ -88,6 +89,9 @@ func (s settings) kubelet() ([]byte, error) {
 		ContainerLogMaxFiles:     ptr(int32(logFiles)),
 		FailSwapOn:               ptr(false), // a Mesos agent's machine may have swap
 		MakeIPTablesUtilChains:   ptr(false), // they guard 127.0.0.0/8, which kube-proxy does not open here, and would be left behind
+	}
+	if t := s.cluster.Tracing; t.Endpoint != "" {
+		cfg.Tracing = &tracingv1.TracingConfiguration{Endpoint: &t.Endpoint, SamplingRatePerMillion: &t.PerMillion}
 	}
 	s.security(&cfg)
 	s.resources(&cfg)

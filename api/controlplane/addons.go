@@ -188,6 +188,9 @@ func (c Config) minionConfig() (api.MinionConfig, error) {
 		return minions, fmt.Errorf("cannot use --eviction-hard=%s: %w", c.EvictionHard, err)
 	}
 	minions.EvictionHard = eviction
+	if minions.Tracing.Endpoint == "" {
+		minions.Tracing = api.Tracing{}
+	}
 	minions.TLSCipherSuites, minions.TLSMinVersion = c.TLS.suites(), c.TLS.MinVersion
 	if minions.KubeletArgs, err = c.kubeletArgs(); err != nil {
 		return minions, err

@@ -99,6 +99,9 @@ func (c Config) checkAPIServer() error {
 		return err
 	}
 	o.ServiceAccountIssuer = noTokens{} // in the place of that file
+	if ours[tracingFlag] != "" {
+		o.Traces.ConfigFile = "" // it is written later
+	}
 	o.SecureServing.BindPort = max(o.SecureServing.BindPort, 1)
 	if _, err := completeAPIServer(context.Background(), o); err != nil {
 		return fmt.Errorf("cannot use --%s: %w", apiServerProgram().flag, err)
@@ -194,6 +197,7 @@ func (c Config) apiServerFlags(etcd statedir.Etcd) flags {
 	c.auditFlags(f)
 	c.encryptionFlags(f)
 	c.admissionFlags(f)
+	c.tracingFlags(f)
 	f["tls-cipher-suites"], f["tls-min-version"] = strings.Join(c.TLS.suites(), ","), c.TLS.MinVersion
 	f["service-account-signing-key-file"] = d.ServiceAccountKey()
 	f["tls-cert-file"], f["tls-private-key-file"] = d.Pair(statedir.APIServer)

@@ -61,6 +61,7 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 	_, all := withFlags("/s")
 	all.VisitAll(func(f *pflag.Flag) {
 		if f.Name == "secure-port" || f.Name == "etcd-port" || f.Name == "node-cidr-mask-size-ipv6" || // see TestRangesOfBothFamilies
+			f.Name == "otlp-sampling-rate-per-million" || // see TestTracingConfiguration…
 			strings.HasPrefix(f.Name, "oidc-") || f.Name == "authentication-config" || f.Name == "admission-control-config-file" { // see TestAuthentication…, TestAdmission…
 			return
 		}
@@ -137,17 +138,20 @@ func flagTests() map[string]flagTest {
 		"falcon":                    {"tcp://f:8433", minions(func(m api.MinionConfig) bool { return m.Falcon.Target == "tcp://f:8433" })},
 		"falcon-step":               {"77", minions(func(m api.MinionConfig) bool { return m.Falcon.Step == 77 })},
 		"falcon-node":               {"true", minions(func(m api.MinionConfig) bool { return m.Falcon.Node })},
-		"static-pod-path":           {"/p", minions(func(m api.MinionConfig) bool { return m.StaticPods == "/p" })},
-		"contain-pods":              {"true", minions(func(m api.MinionConfig) bool { return *m.ContainPods })},
-		"network-policy":            {"false", minions(func(m api.MinionConfig) bool { return !m.EnforcesNetworkPolicies() })},
-		"network":                   {"vxlan", minions(func(m api.MinionConfig) bool { return m.Network.Mode == api.NetworkVXLAN })},
-		"cni-conf-dir":              {"/c", minions(func(m api.MinionConfig) bool { return m.Network.CNIConfDir == "/c" })},
-		"cni-bin-dir":               {"/b", minions(func(m api.MinionConfig) bool { return m.Network.CNIBinDir == "/b" })},
-		"vxlan-vni":                 {"77", minions(func(m api.MinionConfig) bool { return m.Network.VXLANVNI == 77 })},
-		"vxlan-port":                {"4789", minions(func(m api.MinionConfig) bool { return m.Network.VXLANPort == 4789 })},
-		"eviction-hard":             {"memory.available<1Gi", minions(func(m api.MinionConfig) bool { return m.EvictionHard["memory.available"] == "1Gi" })},
-		"proxy-mode":                {"nftables", minions(func(m api.MinionConfig) bool { return m.ProxyMode == api.ProxyNFTables })},
-		"service-external-ips":      {"203.0.113.0/28", has(apiServer, "enable-admission-plugins", "NodeRestriction")},
+		"otlp-endpoint": {"c:4317", func(e effect) bool {
+			return e.apiServer[tracingFlag] == "/s/tracing.json" && e.minions.Tracing == api.Tracing{Endpoint: "c:4317", PerMillion: 10000}
+		}},
+		"static-pod-path":      {"/p", minions(func(m api.MinionConfig) bool { return m.StaticPods == "/p" })},
+		"contain-pods":         {"true", minions(func(m api.MinionConfig) bool { return *m.ContainPods })},
+		"network-policy":       {"false", minions(func(m api.MinionConfig) bool { return !m.EnforcesNetworkPolicies() })},
+		"network":              {"vxlan", minions(func(m api.MinionConfig) bool { return m.Network.Mode == api.NetworkVXLAN })},
+		"cni-conf-dir":         {"/c", minions(func(m api.MinionConfig) bool { return m.Network.CNIConfDir == "/c" })},
+		"cni-bin-dir":          {"/b", minions(func(m api.MinionConfig) bool { return m.Network.CNIBinDir == "/b" })},
+		"vxlan-vni":            {"77", minions(func(m api.MinionConfig) bool { return m.Network.VXLANVNI == 77 })},
+		"vxlan-port":           {"4789", minions(func(m api.MinionConfig) bool { return m.Network.VXLANPort == 4789 })},
+		"eviction-hard":        {"memory.available<1Gi", minions(func(m api.MinionConfig) bool { return m.EvictionHard["memory.available"] == "1Gi" })},
+		"proxy-mode":           {"nftables", minions(func(m api.MinionConfig) bool { return m.ProxyMode == api.ProxyNFTables })},
+		"service-external-ips": {"203.0.113.0/28", has(apiServer, "enable-admission-plugins", "NodeRestriction")},
 
 		"service-node-port-range": {"20000-20010", func(e effect) bool {
 			return e.apiServer["service-node-port-range"] == "20000-20010" && e.minions.NodePorts == "20000-20010"

@@ -185,6 +185,7 @@ func (c *Config) addMinionFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&network.VXLANPort, "vxlan-port", api.DefaultVXLANPort, "UDP port for VXLAN between nodes")
 	fs.StringVar(&network.CNIConfDir, "cni-conf-dir", api.DefaultCNIConfDir, "with --network=cni: `directory` of CNI configurations on each node; the first one by file name is used")
 	fs.StringVar(&network.CNIBinDir, "cni-bin-dir", api.DefaultCNIBinDir, "with --network=cni: `directory` of CNI plugins on each node")
+	addTracingFlags(fs, &c.Minions.Tracing)
 	falcon := &c.Minions.Falcon
 	fs.StringVar(&falcon.Target, "falcon", "", "`target` of metrics in open-falcon's protocols: an agent, http://127.0.0.1:1988/v1/push, or transfers, "+
 		"tcp://HOST:8433,HOST:8433. Minions and the scheduler read it when they start (default: none)")
@@ -216,7 +217,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := c.StateDir.Prepare(c.pkiSpec(p, time.Now())); err != nil {
 		return err
 	}
-	if err := errors.Join(c.prepareEncryption(), c.writeAuditPolicy()); err != nil {
+	if err := errors.Join(c.prepareEncryption(), c.writeAuditPolicy(), c.writeTracing()); err != nil {
 		return err
 	}
 	err = c.runEtcd(ctx, p)
@@ -385,7 +386,7 @@ func (c Config) Validate() error {
 	if len(c.EtcdServers) == 0 && c.EtcdCAFile+c.EtcdCertFile+c.EtcdKeyFile != "" {
 		return errors.New("cannot use --etcd-cafile, --etcd-certfile or --etcd-keyfile without --etcd-servers")
 	}
-	for _, check := range []func() error{c.checkFalcon, c.TLS.check, c.Audit.check, c.checkEncryption, c.checkAPIServer} {
+	for _, check := range []func() error{c.checkFalcon, c.checkTracing, c.TLS.check, c.Audit.check, c.checkEncryption, c.checkAPIServer} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -57,6 +57,12 @@ func (d Dir) AuditPolicy() string { return d.path("audit-policy.json") }
 // WriteAuditPolicy replaces that file.
 func (d Dir) WriteAuditPolicy(data []byte) error { return writeFile(d.AuditPolicy(), data) }
 
+// TracingConfig is the API server's TracingConfiguration, if it sends traces.
+func (d Dir) TracingConfig() string { return d.path("tracing.json") }
+
+// WriteTracingConfig replaces that file.
+func (d Dir) WriteTracingConfig(data []byte) error { return writeFile(d.TracingConfig(), data) }
+
 // EncryptionConfig is the API server's EncryptionConfiguration file with the key that the cluster's secrets are encrypted with,
 // unless the operator gives another.
 func (d Dir) EncryptionConfig() string { return d.path("encryption.json") }

@@ -39,27 +39,29 @@ import (
 func TestNode(t *testing.T) {
 	dir, manifests := stateDir(t), t.TempDir()
 	docker, host := ownEngine(t, dir)
-	foreign := makeForeign(t, docker)
+	foreign, traces := makeForeign(t, docker), collectTraces(t)
 	kept, written := filepath.Join(t.TempDir(), "kept"), false // the data of a hostPath
 	var used []string                                          // cgroups of Mesos containers
 	leavesNothing(t, func(t *testing.T) {
 		metrics := falcontest.New()
 		c := up(t, dir, append(falconFlags(t, metrics), "--docker-host="+host, "--resources=cpus:2;mem:2048;disk:10000;ports:[31000-31009]",
-			"--isolation=cgroups/cpu,cgroups/mem", "--contain-pods", "--static-pod-path="+manifests, "--eviction-hard=memory.available<64Mi,nodefs.available<1%")...)
+			"--isolation=cgroups/cpu,cgroups/mem", "--contain-pods", "--static-pod-path="+manifests, "--eviction-hard=memory.available<64Mi,nodefs.available<1%",
+			"--otlp-endpoint="+traces.address, "--otlp-sampling-rate-per-million=500000")...)
 		first := create(t, c, always("first"))
 		awaitPhase(t, c, first.Name, corev1.PodRunning)
-		measured := measuredPod(t, c)
 		t.Run("the minion serves metrics to who may read them", func(t *testing.T) { minionServesMetrics(t, c, dir) })
 		t.Run("allocatable is the agent's less the executor's", func(t *testing.T) { allocatable(t, c) })
-		t.Run("the kubelet's metrics have containers and networks", func(t *testing.T) { kubeletShowsContainers(t, c, measured) })
-		remove(t, c, measured)
+		t.Run("API server and kubelet send traces", func(t *testing.T) { tracesArrive(t, traces) })
 		t.Run("static pods hold what they request", func(t *testing.T) { staticPods(t, c, manifests) })
 		create(t, c, loaded())
+		measured := measuredPod(t, c)
 		t.Run("volumes survive the end of the sandbox", func(t *testing.T) {
 			sandboxRemoved(t, c, dir, kept)
 			written = true
 		})
 		t.Run("kubelet and proxy come back after a crash and after a hang", func(t *testing.T) { supervised(t, c, first) })
+		t.Run("the kubelet's metrics have containers and networks", func(t *testing.T) { kubeletShowsContainers(t, c, measured) })
+		remove(t, c, measured)
 		t.Run("figures go to open-falcon", func(t *testing.T) { falconFigures(t, c, metrics) })
 		t.Run("what is not the node's is not seen", func(t *testing.T) { foreign.unseen(t, dir) })
 		t.Run("contained pods end with the minion and come back", func(t *testing.T) { used = contained(t, c, first) })
