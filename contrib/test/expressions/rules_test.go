@@ -126,7 +126,7 @@ func TestEachAlertIsSeenFiring(t *testing.T) {
 
 func TestEachAlertHasItsRunbook(t *testing.T) {
 	const address = "https://github.com/k8sm/k8sm/blob/main/docs/runbooks.md#"
-	page := runbooks(t)
+	runbooks := page(t, "docs/runbooks.md")
 	var names []string
 	for _, rule := range alerts(t) {
 		names = append(names, strings.ToLower(rule.Alert))
@@ -142,22 +142,22 @@ func TestEachAlertHasItsRunbook(t *testing.T) {
 			t.Errorf("%s: its severity is %q", rule.Alert, severity)
 		}
 	}
-	sections := page.Anchors()[1:] // the first is the page's own
+	sections := runbooks.Anchors()[1:] // the first is the page's own
 	for _, name := range names {
 		if !slices.Contains(sections, name) {
-			t.Errorf("%s has no section %s", page.Name, name)
+			t.Errorf("%s has no section %s", runbooks.Name, name)
 		}
 	}
 	for _, section := range sections {
 		if !slices.Contains(names, section) {
-			t.Errorf("%s has a section %s, which no alert has", page.Name, section)
+			t.Errorf("%s has a section %s, which no alert has", runbooks.Name, section)
 		}
 	}
 }
 
 // Who is woken by an alert wants to see something first.
 func TestEachRunbookShowsCommands(t *testing.T) {
-	sections := regexp.MustCompile(`(?m)^## `).Split(runbooks(t).Text, -1)[1:]
+	sections := regexp.MustCompile(`(?m)^## `).Split(page(t, "docs/runbooks.md").Text, -1)[1:]
 	for _, section := range sections {
 		name, text, _ := strings.Cut(section, "\n")
 		if !strings.Contains(text, "$ km ") {
@@ -166,11 +166,11 @@ func TestEachRunbookShowsCommands(t *testing.T) {
 	}
 }
 
-func runbooks(t *testing.T) docs.Page {
+func page(t *testing.T, name string) docs.Page {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, "docs/runbooks.md"))
+	text, err := os.ReadFile(filepath.Join(root, name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return docs.Page{Name: "docs/runbooks.md", Text: string(text)}
+	return docs.Page{Name: name, Text: string(text)}
 }
