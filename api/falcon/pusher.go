@@ -49,7 +49,7 @@ type Pusher struct {
 	mu      sync.Mutex // guards the rest
 	queue   []Element  // oldest first
 	outage  outage
-	invalid bool // invalid elements have been logged
+	invalid int // elements that were left out or dropped for it
 }
 
 // outage is the time in which elements fail to arrive; zero if they arrive.
@@ -73,15 +73,14 @@ func New(cfg Config) *Pusher {
 // Step returns the time between two values of a series, by which Push should be called.
 func (p *Pusher) Step() time.Duration { return p.cfg.Step }
 
-// Push queues the elements of one moment and returns at once. It sets their endpoint, step and timestamp in place, and leaves out invalid
-// ones.
+// Push queues the elements of one moment, with endpoint, step and timestamp, and returns at once. It leaves out invalid ones.
 func (p *Pusher) Push(at time.Time, elements []Element) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range elements {
 		e.Endpoint, e.Step, e.Timestamp = p.cfg.Endpoint, int64(p.cfg.Step/time.Second), at.Unix()
 		if err := e.Validate(); err != nil {
-			p.sayInvalid(fmt.Sprintf("a metric is not sent to open-falcon: %s: %q", err, e.Metric))
+			p.countInvalid(1, fmt.Sprintf("a metric is not sent to open-falcon: %s: %q", err, e.Metric))
 			continue
 		}
 		p.queue = append(p.queue, e)
@@ -99,7 +98,7 @@ func (p *Pusher) Push(at time.Time, elements []Element) {
 
 // Run sends what Push queues until ctx ends, and returns ctx's error. Call it once.
 func (p *Pusher) Run(ctx context.Context) error {
-	defer p.receiver.close()
+	defer p.end()
 	for {
 		batch := p.take()
 		if len(batch) == 0 {
@@ -157,8 +156,9 @@ func (p *Pusher) note(batch []Element, invalid int, err error) {
 		return
 	}
 	if invalid > 0 {
-		p.sayInvalid(fmt.Sprintf("open-falcon counts %d of %d elements as invalid and drops them; the first of all is %q with tags %q",
-			min(invalid, len(batch)), len(batch), batch[0].Metric, batch[0].Tags))
+		invalid = min(invalid, len(batch))
+		p.countInvalid(invalid, fmt.Sprintf("open-falcon counts %d of %d elements as invalid and drops them; the first of all is %q with tags %q",
+			invalid, len(batch), batch[0].Metric, batch[0].Tags))
 	}
 	if p.outage.since.IsZero() || len(p.queue) > 0 {
 		return
@@ -176,11 +176,21 @@ func (p *Pusher) failed(err error) {
 	}
 }
 
-// sayInvalid logs the first invalid element. It needs mu.
-func (p *Pusher) sayInvalid(text string) {
-	if !p.invalid {
-		p.invalid = true
-		p.cfg.Log.Warn(short(text) + "; this is said once")
+// countInvalid counts invalid elements, and logs the first time. It needs mu.
+func (p *Pusher) countInvalid(count int, text string) {
+	if p.invalid == 0 {
+		p.cfg.Log.Warn(short(text) + "; the next ones are only counted")
+	}
+	p.invalid += count
+}
+
+// end closes the connections and logs how many elements were invalid, if any were.
+func (p *Pusher) end() {
+	p.receiver.close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.invalid > 0 {
+		p.cfg.Log.Warnf("%d elements for open-falcon were invalid in all", p.invalid)
 	}
 }
 

@@ -246,18 +246,22 @@ func flooding(beginning, more string) func(net.Conn) {
 
 func TestTransferThatMisbehavesCostsOneLogLine(t *testing.T) {
 	for name, fault := range faults {
-		t.Run(name, func(t *testing.T) {
-			before := allocated()
-			bubble(t, func(t *testing.T, n network) {
-				n.add(t, "a:8433", wire(fault.serve))
-				hook := n.push(t, "tcp://a:8433", 3)
-				time.Sleep(5 * time.Minute)
-				said(t, hook, fault.want)
-			})
-			if grown := allocated() - before; grown > 64<<20 {
-				t.Errorf("it cost %d MB", grown>>20)
-			}
-		})
+		t.Run(name, func(t *testing.T) { misbehaves(t, "tcp://a:80", fault.serve, fault.want) })
+	}
+}
+
+// misbehaves runs a pusher for five minutes against a server at a:80, and compares the only log line and the memory that it may cost.
+func misbehaves(t *testing.T, target string, serve func(net.Conn), want string) {
+	t.Helper()
+	before := allocated()
+	bubble(t, func(t *testing.T, n network) {
+		n.add(t, "a:80", wire(serve))
+		hook := n.push(t, target, 3)
+		time.Sleep(5 * time.Minute)
+		said(t, hook, want)
+	})
+	if grown := allocated() - before; grown > 64<<20 {
+		t.Errorf("it cost %d MB", grown>>20)
 	}
 }
 
@@ -289,18 +293,7 @@ func TestAgentThatMisbehavesCostsOneLogLine(t *testing.T) {
 		"a long line":         {responding("HTTP/1.1 200 ", "x"), ""},
 		"transfer's protocol": {responding(`{"id":0,"result":{},"error":null}` + "\n"), ""},
 	} {
-		t.Run(name, func(t *testing.T) {
-			before := allocated()
-			bubble(t, func(t *testing.T, n network) {
-				n.add(t, "a:80", wire(fault.serve))
-				hook := n.push(t, "http://a/v1/push", 3)
-				time.Sleep(5 * time.Minute)
-				said(t, hook, fault.want)
-			})
-			if grown := allocated() - before; grown > 64<<20 {
-				t.Errorf("it cost %d MB", grown>>20)
-			}
-		})
+		t.Run(name, func(t *testing.T) { misbehaves(t, "http://a/v1/push", fault.serve, fault.want) })
 	}
 }
 
@@ -413,7 +406,7 @@ func TestInvalidElementsAreSaidOnce(t *testing.T) {
 		}
 		cancel()
 		<-done
-		said(t, hook, "a metric is not sent to open-falcon: metric and tags have 512 bytes")
+		said(t, hook, "a metric is not sent to open-falcon: metric and tags have 512 bytes", "6 elements for open-falcon were invalid in all")
 		got, invalid, _ := receiver.Elements()
 		if len(got) != 3 || invalid != 0 || got[2].Step != falcon.MinStep || got[2].Endpoint != "my_cluster" || got[2].CounterType != falcon.TypeCounter {
 			t.Errorf("%d invalid, and %+v", invalid, got)

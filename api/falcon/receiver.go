@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// callTimeout bounds one call, connecting included.
+	// callTimeout bounds one call, and connecting before it.
 	callTimeout = 5 * time.Second
 	// maxAnswer is how many bytes of an answer are read. An answer has fewer than 100.
 	maxAnswer = 16 << 10
@@ -76,7 +76,7 @@ func (r *httpReceiver) send(ctx context.Context, batch []Element) (invalid int, 
 		return 0, err
 	}
 	defer response.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer+1))
+	answer, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
 	if err != nil {
 		return 0, err
 	}
