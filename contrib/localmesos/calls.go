@@ -85,8 +85,7 @@ func callField(call *scheduler.Call) (name string, present bool) {
 // call performs one call that is not SUBSCRIBE.
 func (m *master) call(e schedulerCall) {
 	f := m.frameworks[api.FrameworkID(e.call.FrameworkID.Value)]
-	switch {
-	case f == nil:
+	if f == nil {
 		m.do(refused("Framework cannot be found"))
 		return
 	}

@@ -278,10 +278,9 @@ func TestEventsKeepTheFirstStateUpToDate(t *testing.T) {
 // chaos changes a master at random.
 type chaos struct {
 	*script
-	random           *rand.Rand
-	last             string
-	agents, launched int
-	streams          int
+	random            *rand.Rand
+	last              string
+	launched, streams int
 }
 
 func (c *chaos) change() {

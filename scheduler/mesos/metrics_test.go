@@ -98,17 +98,21 @@ func TestAnswerThatIsNoneSaysWhy(t *testing.T) {
 		answer http.HandlerFunc
 		want   string
 	}{
-		"another leads":       {func(w http.ResponseWriter, r *http.Request) { redirector("192.0.2.1:5050").ServeHTTP(w, r) }, "307"},
-		"it recovers":         {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "recovering", 503) }, "503 Service Unavailable to GET_METRICS: recovering"},
-		"it does not know us": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }, "--credentials"},
-		"it forbids it":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }, "--mesos-principal"},
+		"another leads": {func(w http.ResponseWriter, r *http.Request) { redirector("192.0.2.1:5050").ServeHTTP(w, r) }, "307"},
+		"it recovers": {func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "recovering", http.StatusServiceUnavailable)
+		}, "503 Service Unavailable to GET_METRICS: recovering"},
+		"it does not know us": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }, "--credentials"},
+		"it forbids it":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }, "--mesos-principal"},
 		"HTML":                {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, "cannot read the answer"},
 		"half an answer":      {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(cut[:len(cut)-3]) }, "cannot read the answer"},
 		"groups":              {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(bytes.Repeat([]byte{0x0b}, 1<<20)) }, "group"},
 		"too much": {func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.Copy(w, io.LimitReader(neverEnding('x'), maxMetrics+1))
 		}, "too large"},
-		"a long complaint": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, strings.Repeat("x", 1<<20), 400) }, "400 Bad Request"},
+		"a long complaint": {func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, strings.Repeat("x", 1<<20), http.StatusBadRequest)
+		}, "400 Bad Request"},
 	} {
 		server := httptest.NewServer(test.answer)
 		m := subscribedTo(t, server.URL)
