@@ -6,7 +6,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
-	discovery "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -338,32 +337,5 @@ func TestServiceWithoutContainerPortFollowsTheFirstPort(t *testing.T) {
 		if port, ok := FirstPort(o); ok {
 			t.Errorf("the first port is %d", port)
 		}
-	}
-}
-
-func TestEndpointsAreThoseOfTheFirstPortThatAreReady(t *testing.T) {
-	service := &v1.Service{Spec: v1.ServiceSpec{Ports: []v1.ServicePort{{Name: "www"}, {Name: "other"}}}}
-	list := []*discovery.EndpointSlice{
-		{
-			ObjectMeta: metav1.ObjectMeta{ResourceVersion: "7"},
-			Ports:      []discovery.EndpointPort{{Name: new("other"), Port: new(int32(1))}, {Name: new("www"), Port: new(int32(80))}, {Name: new("www")}, {Port: new(int32(2))}},
-			Endpoints: []discovery.Endpoint{
-				{Addresses: []string{"192.0.2.9"}, Conditions: discovery.EndpointConditions{Ready: new(true)}},
-				{Addresses: []string{"192.0.2.8"}, Conditions: discovery.EndpointConditions{Ready: new(false)}},
-				{Addresses: []string{"192.0.2.10"}},
-			},
-		},
-		{
-			ObjectMeta: metav1.ObjectMeta{ResourceVersion: "5"},
-			Ports:      []discovery.EndpointPort{{Name: new("www"), Port: new(int32(80))}},
-			Endpoints:  []discovery.Endpoint{{Addresses: []string{"2001:db8::1"}}, {Addresses: []string{"192.0.2.9"}}, {Addresses: []string{"a.example"}}},
-		},
-	}
-	e := FromV1Endpoints(service, list)
-	if diff := cmp.Diff(e.Endpoints, []string{"192.0.2.10:80", "192.0.2.9:80", "[2001:db8::1]:80"}); diff != "" || e.ResourceVersion != 7 {
-		t.Errorf("the endpoints are - and should be +, with version %d:\n%s", e.ResourceVersion, diff)
-	}
-	if got := encode(t, FromV1Endpoints(&v1.Service{}, nil)); got != `{"creationTimestamp":null,"endpoints":[]}` {
-		t.Errorf("no endpoints are %s", got)
 	}
 }

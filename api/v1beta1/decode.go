@@ -132,11 +132,9 @@ func wanted(t reflect.Type) string {
 func unreadable(err error, r Resource, h head) error {
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) && wrong.Value == "array" && wrong.Type == reflect.TypeFor[map[string]string]() {
-		return causes{{
-			Reason:  string(metav1.CauseTypeFieldValueInvalid),
-			Message: fieldOf(wrong) + ": invalid value 'a list': write a map (name: nginx), not a list (- name: nginx)",
-			Field:   fieldOf(wrong),
-		}}.invalid(r.Singular, h.ID)
+		var c causes
+		c.add(metav1.CauseTypeFieldValueInvalid, fieldOf(wrong), "invalid value", "a list", "write a map (name: nginx), not a list (- name: nginx)")
+		return c.invalid(r.Singular, h.ID)
 	}
 	return badRequest("couldn't read the %s: %v", r.Singular, plain(err))
 }

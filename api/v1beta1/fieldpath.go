@@ -42,6 +42,9 @@ var renamedFields = map[string][]renamed{
 		rename(`^metadata\.name\b`, "podID"),
 		rename(`^target\.name\b`, "host"),
 	},
+	"Endpoints": {
+		rename(`^subsets\b.*`, "endpoints"),
+	},
 	"Event": {
 		rename(`^source\.component\b`, "source"),
 		rename(`^action\b`, "status"),

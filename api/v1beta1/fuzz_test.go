@@ -25,6 +25,12 @@ func FuzzDecode(f *testing.F) {
 		}
 	}
 	f.Add([]byte(container(`,"lifecycle":{"preStop":{}},"livenessProbe":{"exec":{}},"env":[{"key":"a"}],"ports":[{"protocol":"udp"}]`)), uint8(0))
+	for i, r := range Resources() {
+		if r.Kind == "Endpoints" {
+			f.Add([]byte(`{"id":"s","annotations":{"a":"b"},"endpoints":["10.0.0.2:80","[fd00::1]:81","10.0.0.1:80","[::ffff:10.0.0.3]:80"]}`), uint8(i))
+			f.Add([]byte("endpoints:\n- 10.0.0.1:80\n- 10.0.0.1:81\n- db:80\n- 127.0.0.1:1\n"), uint8(i))
+		}
+	}
 	f.Fuzz(func(t *testing.T, body []byte, which uint8) {
 		r := Resources()[int(which)%len(Resources())]
 		o, err := Decode(body, r, V1Beta1)

@@ -123,9 +123,14 @@ func create(o Object) (metav1.Object, error) {
 		return o.ToV1(), nil
 	case *Binding:
 		return o.ToV1(), nil
+	case *Endpoints:
+		return OverlayEndpoints(&v1.Endpoints{}, ofEndpoints, o)
 	}
 	return nil, errors.New("nobody creates this")
 }
+
+// ofEndpoints is the service of all endpoints.
+var ofEndpoints = &v1.Service{ObjectMeta: metav1.ObjectMeta{Name: "s"}, Spec: v1.ServiceSpec{Ports: []v1.ServicePort{{Name: "p", Protocol: v1.ProtocolTCP}}}}
 
 // show converts an object that a client reads; nil for what no one can read.
 func show(o metav1.Object) Object {
@@ -140,6 +145,8 @@ func show(o metav1.Object) Object {
 		return FromV1Node(o)
 	case *v1.Event:
 		return FromV1Event(o)
+	case *v1.Endpoints:
+		return FromV1Endpoints(ofEndpoints, o, nil)
 	}
 	return nil
 }
@@ -387,7 +394,7 @@ func TestEndpointsAreShownAsRecorded(t *testing.T) {
 		Ports:      []discovery.EndpointPort{{Name: new(""), Port: new(int32(6379))}},
 		Endpoints:  []discovery.Endpoint{{Addresses: []string{"10.244.1.7"}}},
 	}
-	list := &EndpointsList{Items: []Endpoints{*FromV1Endpoints(o, []*discovery.EndpointSlice{slice})}}
+	list := &EndpointsList{Items: []Endpoints{*FromV1Endpoints(o, nil, []*discovery.EndpointSlice{slice})}}
 	list.Meta = Meta{Kind: "EndpointsList", APIVersion: V1Beta1, SelfLink: SelfLink(V1Beta1, "endpoints", "", ""), ResourceVersion: 10}
 	same(t, encode(t, list), answer(t, "14-endpoints.txt"))
 }

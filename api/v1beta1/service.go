@@ -2,12 +2,10 @@ package v1beta1
 
 import (
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
-	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
@@ -78,45 +76,6 @@ func FromV1Service(o *v1.Service) *Service {
 		}
 	}
 	return s
-}
-
-// FromV1Endpoints converts the endpoints of a service: those of its first port that are ready, in order. The slices are all that
-// the service has.
-func FromV1Endpoints(o *v1.Service, slicesOf []*discovery.EndpointSlice) *Endpoints {
-	e := &Endpoints{Meta: fromV1(o), Endpoints: []string{}}
-	e.Annotations, e.ResourceVersion = nil, 0
-	name := ""
-	if len(o.Spec.Ports) > 0 {
-		name = o.Spec.Ports[0].Name
-	}
-	for _, s := range slicesOf {
-		e.ResourceVersion = max(e.ResourceVersion, ResourceVersion(s.ResourceVersion))
-		e.Endpoints = append(e.Endpoints, ready(s, name)...)
-	}
-	slices.Sort(e.Endpoints)
-	e.Endpoints = slices.Compact(e.Endpoints)
-	return e
-}
-
-// ready are the addresses of a slice that take traffic to a port.
-func ready(s *discovery.EndpointSlice, port string) []string {
-	var list []string
-	for _, p := range s.Ports {
-		if p.Port == nil || p.Name != nil && *p.Name != port || p.Name == nil && port != "" {
-			continue
-		}
-		for i := range s.Endpoints {
-			if r := s.Endpoints[i].Conditions.Ready; r != nil && !*r {
-				continue
-			}
-			for _, a := range s.Endpoints[i].Addresses {
-				if ip, err := netip.ParseAddr(a); err == nil {
-					list = append(list, netip.AddrPortFrom(ip, uint16(*p.Port)).String())
-				}
-			}
-		}
-	}
-	return list
 }
 
 // OverlayService is OverlayPod for services. An unset protocol or portalIP stays, and so do all ports but the first.

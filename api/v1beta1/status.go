@@ -60,7 +60,7 @@ func FromV1Status(o *metav1.Status, r Resource, id string) *Status {
 			s.Details.ID = id
 		}
 	}
-	for _, c := range d.Causes {
+	for _, c := range d.Causes[:min(len(d.Causes), maxCauses)] {
 		s.Details.Causes = append(s.Details.Causes, fromV1Cause(r, c))
 	}
 	s.Message = message(o, s.Details)
@@ -136,8 +136,16 @@ func fromV1Cause(r Resource, o metav1.StatusCause) Cause {
 // causes are what is wrong with an object.
 type causes []Cause
 
-func (c *causes) add(reason metav1.CauseType, field, what string, value any) {
-	*c = append(*c, Cause{Reason: string(reason), Message: fmt.Sprintf("%s: %s '%v'", field, what, value), Field: field})
+// maxCauses is how many things that are wrong are told. Else an answer could be many times as large as what was sent.
+const maxCauses = 20
+
+// add adds a cause, if there is room. It tells more if there is more to tell.
+func (c *causes) add(reason metav1.CauseType, field, what string, value any, more ...string) {
+	if len(*c) == maxCauses {
+		return
+	}
+	message := fmt.Sprintf("%s: %s '%v'", field, what, value)
+	*c = append(*c, Cause{Reason: string(reason), Message: strings.Join(append([]string{message}, more...), ": "), Field: field})
 }
 
 // invalid is nil if nothing is wrong.

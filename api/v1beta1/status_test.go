@@ -117,6 +117,7 @@ func TestFieldPaths(t *testing.T) {
 		{"Minion", "status.capacity[cpu]", "resources.capacity.cpu"},
 		{"Binding", "metadata.name", "podID"},
 		{"Binding", "target.name", "host"},
+		{"Endpoints", "subsets[0].addresses[2].ip", "endpoints"},
 		{"Event", "source.component", "source"},
 		{"Event", "action", "status"},
 	} {

@@ -272,7 +272,7 @@ type Capacity struct {
 	Memory int64 `json:"memory,omitempty"`
 }
 
-// Endpoints are the addresses, "IP:PORT", of the pods of the service with the same id.
+// Endpoints are the addresses, "IP:PORT", of the service with the same id: those of the pods that it selects, or what was written.
 type Endpoints struct {
 	Meta      `json:",inline"`
 	Endpoints []string `json:"endpoints"`
