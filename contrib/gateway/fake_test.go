@@ -266,7 +266,7 @@ func (f *fakeAPI) put(objects ...runtime.Object) {
 		m, _ := meta.Accessor(o)
 		resource := map[string]string{
 			"*v1.Pod": "pods", "*v1.Service": "services", "*v1.Node": "nodes", "*v1.Event": "events",
-			"*v1.ReplicationController": "replicationcontrollers", "*v1.EndpointSlice": "endpointslices",
+			"*v1.ReplicationController": "replicationcontrollers", "*v1.EndpointSlice": "endpointslices", "*v1.Endpoints": "endpoints",
 		}[fmt.Sprintf("%T", o)]
 		path := target{resource: resource, namespace: m.GetNamespace(), name: m.GetName()}.path()
 		kind := "ADDED"
@@ -332,7 +332,7 @@ func (f *fakeAPI) list(w http.ResponseWriter, r *http.Request, t target) error {
 	}
 	kind := map[string][2]string{
 		"pods": {"v1", "PodList"}, "services": {"v1", "ServiceList"}, "nodes": {"v1", "NodeList"}, "events": {"v1", "EventList"},
-		"replicationcontrollers": {"v1", "ReplicationControllerList"}, "endpointslices": {"discovery.k8s.io/v1", "EndpointSliceList"},
+		"replicationcontrollers": {"v1", "ReplicationControllerList"}, "endpointslices": {"discovery.k8s.io/v1", "EndpointSliceList"}, "endpoints": {"v1", "EndpointsList"},
 	}[t.resource]
 	w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(w).Encode(map[string]any{

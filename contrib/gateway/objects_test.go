@@ -73,7 +73,6 @@ func TestAnswersAreThoseOf2014(t *testing.T) {
 		{"GET /api/v1beta1/pods?timeout=soon", "", 400, `*timeout \"soon\" is no time such as 30s or 2m*`},
 		{"GET /api/v1beta1/pods?namespace=a/b", "", 400, `*is no namespace*`},
 		{"GET /api/v1beta1/pods/..", "", 404, `*pod \"..\" not found*`},
-		{"PUT /api/v1beta1/endpoints/x", `{"endpoints":[]}`, 405, `*endpoints cannot be written like this*`},
 		{"PUT /api/v1beta1/minions/x", `{}`, 404, `*minion \"x\" not found*`},
 	} {
 		response, body := g.ask(e.line, e.body)

@@ -156,7 +156,7 @@ func TestRedirectSaysWhereAnObjectIs(t *testing.T) {
 		"minions/n1": "https://192.0.2.1:10250", "pods/web": "http://10.0.0.1:8080", "pods/web:81": "http://10.0.0.1:81", "pods/six": "http://[fd00::1]",
 		"services/named": "http://10.0.0.1:8080", "services/empty": `503 *service \"empty\" has no address yet*`, "pods/pending": `503 *pod \"pending\" has no address yet*`,
 		"pods/web:80@evil.example": `400 *\"80@evil.example\" is no port*`, "pods/web:http": `400 *cannot redirect to port \"http\" of a pod*`,
-		"services/named:80": `400 *cannot redirect to port \"80\" of a service*`, "pods/web:70000": `400 *`, "pods/web:": `400 *`, "minions/..": `404 *`,
+		"services/named:80": `400 *cannot redirect to port \"80\" of a service*`, "pods/web:70000": `400 *`, "pods/web:": `400 *`, "pods/:80": `404 *pod \"\" not found*`, "minions/..": `404 *`,
 		"pods/none": `404 *pod \"none\" not found*`, "events/x": `404 Not Found: *`, "pods/web/x": `404 Not Found: *`,
 	} {
 		response, body := g.ask("GET /api/v1beta1/redirect/"+path, "")

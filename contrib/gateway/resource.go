@@ -146,7 +146,7 @@ var errUnwritable = errors.New("not allowed")
 
 // find returns the object that an id means.
 func (t typed[T, L, B]) find(ctx context.Context, id string) (o T, err error) {
-	if len(rest.IsValidPathSegmentName(id)) > 0 {
+	if id == "" || len(rest.IsValidPathSegmentName(id)) > 0 {
 		return o, errNotThere
 	}
 	if o, err = t.client.Get(ctx, v1beta1.NameOf(id), metav1.GetOptions{}); err == nil && !v1beta1.Answers(o, id) {

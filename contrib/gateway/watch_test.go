@@ -15,7 +15,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
-	discovery "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
@@ -146,77 +145,6 @@ func (g *running) head(line string) (*http.Response, string) {
 
 func aService(name string) *v1.Service {
 	return &v1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Spec: v1.ServiceSpec{Ports: []v1.ServicePort{{Port: 80}}}}
-}
-
-func aSlice(service, name string, ips ...string) *discovery.EndpointSlice {
-	s := &discovery.EndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{discovery.LabelServiceName: service}},
-		Ports:      []discovery.EndpointPort{{Name: new(""), Port: new(int32(8080))}}, AddressType: discovery.AddressTypeIPv4,
-	}
-	for _, ip := range ips {
-		s.Endpoints = append(s.Endpoints, discovery.Endpoint{Addresses: []string{ip}})
-	}
-	return s
-}
-
-func TestEndpointsAreThoseOfAllSlices(t *testing.T) {
-	api := newFakeAPI(t)
-	api.put(aService("web"), aService("db"), aSlice("web", "web-1", "10.0.0.1"), aSlice("web", "web-2", "10.0.0.2"), aSlice("gone", "gone-1", "10.0.0.3"))
-	g := start(t, api, nil)
-	for _, e := range []exchange{
-		{"GET /api/v1beta1/endpoints", "", 200, `{"kind":"EndpointsList","creationTimestamp":null,"selfLink":"/api/v1beta1/endpoints","resourceVersion":15,"apiVersion":"v1beta1","items":[{"id":"db",*"endpoints":[]},{"id":"web",*"resourceVersion":14,"namespace":"default","endpoints":["10.0.0.1:8080","10.0.0.2:8080"]}]}`},
-		{"GET /api/v1beta1/endpoints/web", "", 200, `{"kind":"Endpoints","id":"web",*"selfLink":"/api/v1beta1/endpoints/web","resourceVersion":14,*"endpoints":["10.0.0.1:8080","10.0.0.2:8080"]}`},
-		{"GET /api/v1beta1/endpoints/gone", "", 404, `*endpoints \"gone\" not found*`},
-		{"GET /api/v1beta1/endpoints?fields=name%3Ddb", "", 200, `*"items":[{"id":"db",*"endpoints":[]}]}`},
-	} {
-		if response, body := g.ask(e.line, e.body); response.StatusCode != e.code || !matches(e.want, body) {
-			t.Errorf("%s: %d %s\nwant %d %s", e.line, response.StatusCode, body, e.code, e.want)
-		}
-	}
-}
-
-func TestWatchOfEndpointsFollowsServicesAndSlices(t *testing.T) {
-	api := newFakeAPI(t)
-	api.put(aService("web"), aSlice("web", "web-1", "10.0.0.1")) // 11, 12
-	g := start(t, api, nil)
-	w := g.watch(t, "endpoints")
-	step := func(want string, change func()) {
-		t.Helper()
-		change()
-		_, line := w.next()
-		if !matches(want, line) {
-			t.Errorf("got %s, want %s", line, want)
-		}
-	}
-	step(`{"type":"MODIFIED","object":{"kind":"Endpoints","id":"web",*"resourceVersion":13,"apiVersion":"v1beta1",*"endpoints":["10.0.0.1:8080","10.0.0.2:8080"]}}`, func() { api.put(aSlice("web", "web-2", "10.0.0.2")) })
-	step(`{"type":"ADDED","object":{"kind":"Endpoints","id":"db",*"endpoints":[]}}`, func() { api.put(aService("db")) })
-	api.put(aSlice("web", "web-2", "10.0.0.2"), aService("db"), aSlice("other", "other-1", "10.0.0.9")) // nothing new for the client
-	step(`{"type":"MODIFIED",*"id":"web",*"endpoints":["10.0.0.1:8080"]}}`, func() { api.drop("endpointslices/default/web-2") })
-	step(`{"type":"DELETED",*"id":"web",*}`, func() { api.drop("services/default/web") })
-	step(`{"type":"MODIFIED",*"id":"db",*"endpoints":["10.0.0.5:8080"]}}`, func() { api.put(aSlice("db", "db-1", "10.0.0.5")) })
-
-	past := g.watch(t, "endpoints?resourceVersion=12") // a client that knows web at 10.0.0.1 only
-	known := map[string]string{"web": `["10.0.0.1:8080"]`}
-	want := map[string]string{"db": `["10.0.0.5:8080"]`}
-	for deadline := time.Now().Add(10 * time.Second); cmp.Diff(want, known) != ""; {
-		if time.Now().After(deadline) {
-			t.Fatalf("the client knows %v", known)
-		}
-		_, line := past.next()
-		var e struct {
-			Type   string
-			Object struct {
-				ID        string
-				Endpoints json.RawMessage
-			}
-		}
-		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			t.Fatal(err)
-		}
-		if known[e.Object.ID] = string(e.Object.Endpoints); e.Type == "DELETED" {
-			delete(known, e.Object.ID)
-		}
-	}
 }
 
 // endless is an API server that answers every watch with events without end.
