@@ -117,8 +117,9 @@ var tables = map[string]func(items []byte) (table, error){
 	"Service": tabulated([]string{"ID", "Labels", "Selector", "IP", "Port"}, func(s v1beta1.Service) []string {
 		return []string{s.ID, pairs(s.Labels), pairs(s.Selector), s.PortalIP, fmt.Sprint(s.Port)}
 	}),
-	"Minion": tabulated([]string{"Minion identifier"}, func(m v1beta1.Minion) []string { return []string{m.ID} }),
-	"Status": tabulated([]string{"Status"}, func(s v1beta1.Status) []string { return []string{s.Status} }),
+	"Endpoints": tabulated([]string{"ID", "Endpoints"}, func(e v1beta1.Endpoints) []string { return []string{e.ID, strings.Join(e.Endpoints, ",")} }),
+	"Minion":    tabulated([]string{"Minion identifier"}, func(m v1beta1.Minion) []string { return []string{m.ID} }),
+	"Status":    tabulated([]string{"Status"}, func(s v1beta1.Status) []string { return []string{s.Status} }),
 	"Event": tabulated([]string{"Name", "Kind", "Status", "Reason", "Message"}, func(e v1beta1.Event) []string {
 		return []string{e.InvolvedObject.Name, e.InvolvedObject.Kind, e.Status, e.Reason, e.Message}
 	}),

@@ -30,6 +30,11 @@ Name                Kind                Status              Reason              
 ----------          ----------          ----------          ----------          ----------
 web                 Pod                 running             Started             it runs
 `},
+		"endpoints": {recorded(t, "14-endpoints"), `
+ID                  Endpoints
+----------          ----------
+redis               10.244.1.7:6379
+`},
 		"a list without items": {`{"kind":"MinionList","items":null}`, `
 Minion identifier
 ----------

@@ -146,8 +146,13 @@ func TestRequests(t *testing.T) {
 	)
 	deleted, pods, service := recorded(t, "21-delete-pod"), recorded(t, "06-list-labels"), recorded(t, "31-put-service")
 	t.Chdir(t.TempDir())
-	if err := os.WriteFile("service.yaml", []byte("id: svc\nport: 9376 # of the service\nselector: {a: b}\n"), 0o600); err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]string{
+		"service.yaml":   "id: svc\nport: 9376 # of the service\nselector: {a: b}\n",
+		"endpoints.yaml": "id: db\nendpoints: [\"10.0.0.1:5432\"]\n",
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, test := range []struct {
 		args    string
@@ -226,6 +231,17 @@ func TestRequests(t *testing.T) {
 			want: []asked{
 				{"GET /api/v1beta1/services/svc?namespace=default", ""},
 				{"PUT /api/v1beta1/services/svc?namespace=default", `{"kind":"Service","id":"svc","creationTimestamp":null,"resourceVersion":27,"apiVersion":"v1beta1","port":9376,"selector":{"a":"b"},"containerPort":0}`},
+			},
+		},
+		{
+			args: "-c endpoints.yaml update endpoints/db",
+			answers: []answer{
+				{to: "GET /api/v1beta1/endpoints/db", body: `{"kind":"Endpoints","id":"db","endpoints":[]}`},
+				{to: "PUT /api/v1beta1/endpoints/db", body: `{"kind":"Endpoints","id":"db","resourceVersion":8,"endpoints":["10.0.0.1:5432"]}`},
+			},
+			want: []asked{
+				{"GET /api/v1beta1/endpoints/db?namespace=default", ""},
+				{"PUT /api/v1beta1/endpoints/db?namespace=default", `{"kind":"Endpoints","id":"db","creationTimestamp":null,"apiVersion":"v1beta1","endpoints":["10.0.0.1:5432"]}`},
 			},
 		},
 		{ // an old server that does not wait

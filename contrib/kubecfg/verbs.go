@@ -15,7 +15,7 @@ import (
 	"github.com/k8sm/k8sm/api/v1beta1"
 )
 
-// resourceNames is how messages list them. That of events is not among them, as it was not in 2014.
+// resourceNames is how messages list them. Those of events and endpoints are not among them, as they were not in 2014.
 const resourceNames = "minions|pods|replicationControllers|services"
 
 // resourceVerbs work on any resource.
