@@ -346,11 +346,37 @@ func oldStory(t *testing.T, c v1beta1Client) {
 		t.Errorf("the client ended so: %s%s %v", ended, log, err)
 	}
 
+	oldEndpoints(k)
 	k.run("delete", "pods/client")
 	k.run("stop", "redisController")
 	awaitNoPods(t, c.Cluster, k.namespace)
 	k.run("rm", "redisController")
 	k.run("delete", "services/redis")
+}
+
+// oldEndpoints leads a service without a selector to the pod of the controller, and then nowhere.
+func oldEndpoints(k client2014) {
+	write := func(name, text string) (file string) {
+		file = filepath.Join(k.home, name)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			k.t.Fatal(err)
+		}
+		return file
+	}
+	k.run("-c", write("db.yaml", "id: db\nport: 5432\n"), "create", "services")
+	vip := strings.TrimSpace(k.run("-template", "{{.portalIP}}", "get", "services/db"))
+	pod := strings.TrimSpace(k.run("-l", "replicationController=redisController", "-template", "{{range .items}}{{.currentState.podIP}}{{end}}", "list", "pods"))
+	file := write("endpoints.yaml", "id: db\nendpoints: ['"+pod+":6379']\n")
+	k.run("-c", file, "create", "endpoints")
+	serves(k.t, vip+":5432")
+	k.run("-c", write("endpoints.yaml", "id: db\nendpoints: ['192.0.2.1:1', '192.0.2.2:2']\n"), "update", "endpoints/db")
+	k.until(`^db +192\.0\.2\.1:1,192\.0\.2\.2:2$`, "list", "endpoints")
+	k.run("delete", "endpoints/db")
+	k.until(`^db *$`, "list", "endpoints")
+	if out, err := k.try(within(k.t, time.Minute), "-c", write("endpoints.yaml", "id: redis\nendpoints: ['192.0.2.1:1']\n"), "create", "endpoints"); err == nil || !strings.Contains(out, "they are the pods that the service selects") {
+		k.t.Errorf("%v %s", err, out)
+	}
+	k.run("delete", "services/db")
 }
 
 // oldRun is a controller and a service by one line of kubecfg, and what it tells of the cluster.
@@ -363,9 +389,7 @@ func oldRun(t *testing.T, c v1beta1Client) {
 	}
 	k.until(`simpleService=web +Running$`, "-l", "simpleService=web", "list", "pods")
 	for _, address := range []string{"127.0.0.1:31050", vip[1] + ":9000"} { // a service leads to the first port of the pod
-		if code, _ := fetch(t, "http://"+address+"/busybox", address); code != http.StatusOK {
-			t.Errorf("%s answers %d", address, code)
-		}
+		serves(t, address)
 	}
 
 	old := rows(k.run("list", "pods"))
@@ -409,6 +433,20 @@ func oldProxy(t *testing.T, c v1beta1Client) {
 	}
 }
 
+// serves waits until one of the redis pods answers at an address. Before the node knows the address, somebody beyond this machine may.
+func serves(t *testing.T, address string) {
+	t.Helper()
+	err := scratch.Until(t.Context(), time.Minute, func(context.Context) error {
+		if code, _ := fetch(t, "http://"+address+"/busybox", address); code != http.StatusOK {
+			return fmt.Errorf("%s answers %d", address, code)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // fetch asks until somebody answers. host is what the request calls the server.
 func fetch(t *testing.T, url, host string) (code int, body string) {
 	t.Helper()
@@ -419,7 +457,7 @@ func fetch(t *testing.T, url, host string) (code int, body string) {
 		if err != nil {
 			return err
 		}
-		request.Host = host
+		request.Host, request.Close = host, true // the next one may be to somebody else
 		response, err := http.DefaultClient.Do(request)
 		if err != nil {
 			return err
