@@ -1,0 +1,137 @@
+package expressions
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A pod may serve metrics under any name, and its series have the job "pods". So each selector names its job; but for these, which
+// Prometheus makes by itself, it is enough to leave pods out.
+var ofPrometheus = []string{"ALERTS", "up"}
+
+// owners are the jobs that the metrics of docs/reference.md are of, by how their names begin.
+var owners = map[string]string{"k8sm_scheduler_": "k8sm-scheduler", "k8sm_minion_": "k8sm-minion", "mesos_": "mesos"}
+
+// known are the names of all series, each with its job: those of the reference, and those that stock programs serve.
+func known(t *testing.T) map[[2]string]bool {
+	t.Helper()
+	names := map[[2]string]bool{}
+	for _, table := range page(t, "docs/reference.md").Tables() {
+		if len(table.Header) < 2 || table.Header[0] != "metric" || table.Header[1] != "type" {
+			continue
+		}
+		for _, row := range table.Rows {
+			for _, found := range regexp.MustCompile("`([a-z0-9_]+)`").FindAllStringSubmatch(row[0], -1) {
+				for _, suffix := range suffixes[row[1]] {
+					names[[2]string{found[1] + suffix, owner(found[1])}] = true
+				}
+			}
+		}
+	}
+	listed := len(names)
+	lists, err := filepath.Glob("testdata/stock/*.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range strings.Fields(string(text)) {
+			names[[2]string{name, strings.TrimSuffix(filepath.Base(list), ".txt")}] = true
+		}
+	}
+	if listed < 50 || len(names)-listed < 200 {
+		t.Fatalf("only %d metrics are in the reference, and %d are stock ones", listed, len(names)-listed)
+	}
+	return names
+}
+
+// suffixes of the series that a metric has, by its type.
+var suffixes = map[string][]string{"gauge": {""}, "counter": {""}, "histogram": {"_bucket", "_sum", "_count"}}
+
+func owner(name string) string {
+	for prefix, job := range owners {
+		if strings.HasPrefix(name, prefix) {
+			return job
+		}
+	}
+	return ""
+}
+
+var (
+	selector = regexp.MustCompile(`([a-zA-Z_:][a-zA-Z0-9_:]*){([^}]*)}(\[[^]]*\])?`)
+	jobs     = regexp.MustCompile(`(?:^|, )job(=|=~|!=)"([^"]*)"`)
+	// What is left of an expression without its selectors are functions, keywords and labels in lists.
+	lists = regexp.MustCompile(`\s*\b(by|on|ignoring|without|group_left|group_right) ?\([^)]*\)\s*`)
+	bare  = regexp.MustCompile(`\b([a-zA-Z_:][a-zA-Z0-9_:]*)\b ?(\()?`)
+	words = []string{"and", "or", "unless", "by", "on", "bool", "offset"}
+)
+
+// missing says what is wrong with the series that an expression reads. promtool has seen that it is an expression.
+func missing(there map[[2]string]bool, expr string) (problems []string) {
+	for _, found := range selector.FindAllStringSubmatch(expr, -1) {
+		name, job := found[1], jobs.FindStringSubmatch(found[2])
+		switch {
+		case slices.Contains(ofPrometheus, name) && job != nil && (job[2] == "pods") == (job[1] == "!="):
+		case job == nil || job[1] == "!=":
+			problems = append(problems, found[0]+" takes series of pods too")
+		case !slices.ContainsFunc(strings.Split(job[2], "|"), func(job string) bool { return there[[2]string{name, job}] }):
+			problems = append(problems, found[0]+" is neither in docs/reference.md nor in testdata/stock")
+		}
+	}
+	rest := lists.ReplaceAllString(selector.ReplaceAllString(expr, " "), "")
+	for _, found := range bare.FindAllStringSubmatch(rest, -1) {
+		if found[2] == "" && !slices.Contains(words, found[1]) {
+			problems = append(problems, found[1]+" has no job")
+		}
+	}
+	return problems
+}
+
+func TestEachMetricExists(t *testing.T) {
+	there := known(t)
+	check := func(where, expr string) {
+		for _, problem := range missing(there, expr) {
+			t.Errorf("%s: %s", where, problem)
+		}
+	}
+	for _, rule := range alerts(t) {
+		check(rule.Alert, rule.Expr)
+	}
+	all := dashboards(t)
+	for _, file := range slices.Sorted(maps.Keys(all)) {
+		d := all[file]
+		for _, p := range d.Panels {
+			for _, target := range p.Targets {
+				check(file+", panel "+p.Title, d.filled(t, target.Expr))
+			}
+		}
+		for _, v := range d.Templating.List[1:] {
+			values := regexp.MustCompile(`^label_values\((.*), [a-z_]+\)$`).FindStringSubmatch(v.Definition)
+			if values == nil {
+				t.Errorf("%s: variable %s: %s", file, v.Name, v.Definition)
+				continue
+			}
+			check(file+", variable "+v.Name, d.filled(t, values[1]))
+		}
+	}
+}
+
+func TestExpressionsOfWhatIsNotThereAreFound(t *testing.T) {
+	there := map[[2]string]bool{{"x", "a"}: true, {"y", "b"}: true}
+	for expr, problems := range map[string]int{
+		`sum(rate(x{job="a"}[5m]))`: 0, `x{job=~"a|b"} + y{job="b"}`: 0, `up{job!="pods"} == 0`: 0, `x{job="b"}`: 1, `z{job="a"}`: 1,
+		`x`: 1, `x{job=~".+"}`: 1, `up`: 1, `x{job="b"} + z{job="b"}`: 2, `x{job!="pods"}`: 1, `sum by (x) (x)`: 1, `max by (l, m) (x{job="a", l="b"}[5m]) or y`: 1,
+	} {
+		if got := missing(there, expr); len(got) != problems {
+			t.Errorf("%s has the problems %q, want %d", expr, got, problems)
+		}
+	}
+}
