@@ -2,7 +2,6 @@ package dns
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -13,12 +12,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/spf13/pflag"
-	certutil "k8s.io/client-go/util/cert"
-	"sigs.k8s.io/yaml"
-
-	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/contrib/membership"
+	"github.com/spf13/pflag"
 )
 
 // DefaultPort is the default listen port. It is not 53, because another DNS server may listen there on the same machine.
@@ -39,7 +34,7 @@ type Config struct {
 	Access
 }
 
-// Metrics configures Prometheus metrics over HTTPS, for clients with a certificate of the CA only.
+// Metrics configures Prometheus metrics over HTTPS, for clients with a certificate of the CA only, and Go profiles for administrators.
 type Metrics struct {
 	Address                         string // empty serves none
 	CertFile, KeyFile, ClientCAFile string
@@ -53,22 +48,8 @@ func (m Metrics) validate() error {
 	if _, _, err := net.SplitHostPort(m.Address); err != nil {
 		return fmt.Errorf("cannot use --metrics-address=%s: %w", m.Address, err)
 	}
-	if _, err := tls.LoadX509KeyPair(m.CertFile, m.KeyFile); err != nil {
-		return fmt.Errorf("cannot use --tls-cert-file and --tls-private-key-file: %w", err)
-	}
-	if _, err := certutil.NewPool(m.ClientCAFile); err != nil {
-		return fmt.Errorf("cannot use --client-ca-file: %w", err)
-	}
-	return nil
-}
-
-// webConfig is the file that says so
-// (https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md).
-func (m Metrics) webConfig() ([]byte, error) {
-	return yaml.Marshal(map[string]any{"tls_server_config": map[string]any{
-		"cert_file": m.CertFile, "key_file": m.KeyFile, "client_ca_file": m.ClientCAFile, "client_auth_type": "RequireAndVerifyClientCert",
-		"min_version": "TLS12", "cipher_suites": api.CipherSuites(),
-	}})
+	_, err := m.tls()
+	return err
 }
 
 // Forwarding says what a server does with names outside the cluster.
@@ -86,7 +67,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		"IP address to listen on, which nodes and pods must reach (default: the one from which this machine reaches the API server)")
 	fs.IntVar(&c.Port, "port", DefaultPort, "UDP and TCP port to listen on")
 	fs.StringVar(&c.HealthAddress, "health-address", "", "`address:port` that serves /health and /ready by HTTP (default: 127.0.0.1 and --port)")
-	fs.StringVar(&c.Metrics.Address, "metrics-address", "", "`address:port` that serves Prometheus metrics by HTTPS, to clients with a certificate from --client-ca-file (default: none)")
+	fs.StringVar(&c.Metrics.Address, "metrics-address", "", "`address:port` that serves Prometheus metrics by HTTPS, to clients with a certificate from --client-ca-file, and /debug/pprof to those of group system:masters (default: none)")
 	fs.StringVar(&c.CertFile, "tls-cert-file", "", "with --metrics-address: server certificate (default: the state directory's)")
 	fs.StringVar(&c.KeyFile, "tls-private-key-file", "", "with --metrics-address: key of --tls-cert-file")
 	fs.StringVar(&c.ClientCAFile, "client-ca-file", "", "with --metrics-address: CA of the clients that may read metrics (default: the cluster's)")

@@ -9,8 +9,6 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
-
-	"github.com/k8sm/k8sm/api"
 )
 
 func defaults() Config {
@@ -63,18 +61,6 @@ func TestWhatCannotBeFollowedIsNamedByItsFlag(t *testing.T) {
 		spoil(&c)
 		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %q in %v", want, err)
-		}
-	}
-}
-
-func TestMetricsTakeStrongCipherSuitesOnly(t *testing.T) {
-	text, err := Metrics{CertFile: "/c"}.webConfig()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range append(api.CipherSuites(), "min_version: TLS12", "cert_file: /c") {
-		if !strings.Contains(string(text), want) {
-			t.Errorf("%s is not in %s", want, text)
 		}
 	}
 }

@@ -17,8 +17,7 @@ type corefile struct {
 	Kubeconfig string // empty leaves the cluster out
 	Upstreams  []netip.AddrPort
 	Import     string
-	Metrics    string // address; empty is none
-	WebConfig  string // file that says who may see the metrics
+	Measured   bool // whether queries are counted
 }
 
 var corefileTemplate = template.Must(template.New("Corefile").Parse(`.:{{.Listen.Port}} {
@@ -26,10 +25,8 @@ var corefileTemplate = template.Must(template.New("Corefile").Parse(`.:{{.Listen
     errors {
         consolidate 1m ".*" warning show_first
     }
-{{- if .Metrics}}
-    prometheus {{.Metrics}} {
-        tls {{printf "%q" .WebConfig}}
-    }
+{{- if .Measured}}
+    measure
 {{- end}}
     clients
     loop

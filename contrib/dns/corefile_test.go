@@ -25,7 +25,7 @@ func TestCorefileSaysWhatTheConfigurationSays(t *testing.T) {
 	all := corefile{
 		Listen: netip.MustParseAddrPort("10.0.0.5:10053"), Domain: "k8s.example", Kubeconfig: "/s t/dns.kubeconfig",
 		Upstreams: addresses("10.0.0.2:53", "[fd00::2]:5353"), Import: "/etc/more",
-		Metrics: "127.0.0.1:9153", WebConfig: "/tmp/web.yaml",
+		Measured: true,
 	}
 	for name, c := range map[string]corefile{
 		"all":       all,

@@ -47,7 +47,6 @@ type server struct {
 	listen  netip.AddrPort
 	coredns *caddy.Instance
 	text    string      // the current Corefile
-	web     string      // web configuration of the metrics; empty if there are none
 	answers atomic.Bool // result of the last query to itself
 }
 
@@ -70,12 +69,11 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := s.guardQueries(ctx); err != nil {
 		return err
 	}
-	if err := s.guardMetrics(); err != nil {
+	endMetrics, err := s.startMetrics(ctx)
+	if err != nil {
 		return err
 	}
-	if s.web != "" {
-		defer os.Remove(s.web)
-	}
+	defer endMetrics()
 	if err := s.start(); err != nil {
 		return err
 	}
@@ -134,22 +132,27 @@ func (s *server) guardQueries(ctx context.Context) (err error) {
 	return s.clients.follow(ctx, s.watches)
 }
 
-// guardMetrics writes the web configuration, which says who may read the metrics.
-func (s *server) guardMetrics() error {
+// startMetrics serves metrics, if they are configured, until the caller calls end.
+func (s *server) startMetrics(ctx context.Context) (end func(), err error) {
 	if s.cfg.Metrics.Address == "" {
-		return nil
+		return func() {}, nil
 	}
-	text, err := s.cfg.webConfig()
+	listener, err := s.cfg.Metrics.listen()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	file, err := os.CreateTemp("", "k8sm-dns-*.yaml")
-	if err != nil {
-		return fmt.Errorf("cannot write the web configuration of the metrics: %w", err)
-	}
-	s.web = file.Name()
-	_, err = file.Write(text)
-	return errors.Join(err, file.Close())
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := s.cfg.Metrics.serve(ctx, listener); err != nil {
+			logrus.WithError(err).Error("the DNS goes on without metrics")
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}, nil
 }
 
 // corefile returns the Corefile for the current state of the machine.
@@ -176,7 +179,7 @@ func (s *server) corefile() (corefile, error) {
 	}
 	return corefile{
 		Listen: s.listen, Domain: s.cluster.ClusterDomain, Kubeconfig: s.cfg.Kubeconfig, Upstreams: upstreams, Import: s.cfg.Import,
-		Metrics: s.cfg.Metrics.Address, WebConfig: s.web,
+		Measured: s.cfg.Metrics.Address != "",
 	}, nil
 }
 

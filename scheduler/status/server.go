@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -21,6 +19,7 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/callers"
 	"github.com/k8sm/k8sm/api/connlimit"
 	"github.com/k8sm/k8sm/api/profiling"
 	"github.com/k8sm/k8sm/scheduler"
@@ -29,10 +28,6 @@ import (
 
 // DefaultAddress is the default of --status-address. It has the port of the stock kube-scheduler.
 const DefaultAddress = "127.0.0.1:10259"
-
-// adminGroup is the group whose members may do everything in a Kubernetes cluster
-// (https://kubernetes.io/docs/reference/access-authn-authz/rbac/#user-facing-roles).
-const adminGroup = "system:masters"
 
 // answerTimeout bounds how long a request waits for a scheduler that is busy.
 const answerTimeout = 10 * time.Second
@@ -143,8 +138,8 @@ func (s *Server) handler() http.Handler {
 	protected.Handle("GET "+nodesPath, show(s.source.Nodes))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.Handle(profiling.Path, authorized(profiling.Handler()))
-	mux.Handle("/", authorized(protected, api.SchedulerUser))
+	mux.Handle(profiling.Path, callers.Only(profiling.Handler()))
+	mux.Handle("/", callers.Only(protected, api.SchedulerUser))
 	return mux
 }
 
@@ -170,23 +165,6 @@ func (all samples) Collect(metrics chan<- prometheus.Metric) {
 		}
 		metrics <- prometheus.MustNewConstMetric(prometheus.NewDesc(s.Family.Name, s.Family.Help, s.Family.Labels, nil), kind, s.Value, s.Labels...)
 	}
-}
-
-// authorized lets only administrators and these users pass, by their verified certificates.
-func authorized(next http.Handler, users ...string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if len(r.TLS.VerifiedChains) == 0 {
-			http.Error(w, "a client certificate from the cluster's CA is required", http.StatusUnauthorized)
-			return
-		}
-		caller := r.TLS.VerifiedChains[0][0].Subject
-		if !slices.Contains(caller.Organization, adminGroup) && !slices.Contains(users, caller.CommonName) {
-			http.Error(w, fmt.Sprintf("user %q may not read this: it is for %s", caller.CommonName, strings.Join(append([]string{"group " + adminGroup}, users...), " and ")),
-				http.StatusForbidden)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // show serves the result of read as JSON.

@@ -298,13 +298,12 @@ func joinStranger(address string) error {
 func dnsMetrics(t *testing.T, c *scratch.Cluster, port int) {
 	config := rest.CopyConfig(c.REST)
 	config.ServerName = "dns.k8sm.io"
-	url := fmt.Sprintf("https://127.0.0.1:%d/metrics", port)
-	read := func(config *rest.Config) (string, error) {
+	read := func(config *rest.Config, path string) (string, error) {
 		client, err := rest.HTTPClientFor(config)
 		if err != nil {
 			return "", err
 		}
-		response, err := client.Get(url)
+		response, err := client.Get(fmt.Sprintf("https://127.0.0.1:%d%s", port, path))
 		if err != nil {
 			return "", err
 		}
@@ -312,11 +311,14 @@ func dnsMetrics(t *testing.T, c *scratch.Cluster, port int) {
 		body, err := io.ReadAll(response.Body)
 		return string(body), err
 	}
-	if body, err := read(config); err != nil || !strings.Contains(body, "coredns_dns_requests_total{") {
+	if body, err := read(config, "/metrics"); err != nil || !strings.Contains(body, "coredns_dns_requests_total{") {
+		t.Errorf("the administrator gets %v, %.2000s", err, body)
+	}
+	if body, err := read(config, "/debug/pprof/goroutine?debug=1"); err != nil || !strings.Contains(body, "goroutine profile:") {
 		t.Errorf("the administrator gets %v, %.2000s", err, body)
 	}
 	nobody := rest.AnonymousClientConfig(config)
-	if body, err := read(nobody); err == nil {
+	if body, err := read(nobody, "/metrics"); err == nil {
 		t.Errorf("nobody gets %.200s", body)
 	}
 }
