@@ -186,7 +186,7 @@ func TestFieldsBecomeThoseOfV1beta1(t *testing.T) {
 		{"minion", &v1.Node{Status: v1.NodeStatus{Addresses: []v1.NodeAddress{
 			{Type: v1.NodeHostName, Address: "h"}, {Type: v1.NodeInternalIP, Address: "192.0.2.1"}, {Type: v1.NodeInternalIP, Address: "2001:db8::1"},
 		}}}, func(o Object) any { return o.(*Minion).HostIP }, "192.0.2.1"},
-		{"event of today", &v1.Event{Type: v1.EventTypeWarning, ReportingController: "c", EventTime: metav1.MicroTime{Time: started.Time}},
+		{"event of today", &v1.Event{Type: v1.EventTypeWarning, ReportingController: "c", EventTime: metav1.MicroTime(started)},
 			func(o Object) any {
 				e := o.(*Event)
 				return []any{e.Status, e.Source, e.Timestamp.UTC().Format("2006")}

@@ -53,7 +53,7 @@ func FromV1Status(o *metav1.Status, r Resource, id string) *Status {
 		return s
 	}
 	d := o.Details
-	s.about(d.Kind, d.Name)
+	s = s.about(d.Kind, d.Name)
 	if about, ok := ofV1(d.Kind); ok {
 		s.Details.Kind = about.Singular
 		if about.Kind == r.Kind && NameOf(id) == d.Name {

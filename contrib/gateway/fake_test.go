@@ -210,10 +210,10 @@ func (f *fakeAPI) one(r *http.Request, t target, data []byte) (runtime.Object, e
 	if t.name != "" && !there {
 		return nil, apierrors.NewNotFound(what, t.name)
 	}
-	switch {
-	case r.Method == http.MethodGet:
+	switch r.Method {
+	case http.MethodGet:
 		return old, nil
-	case r.Method == http.MethodDelete:
+	case http.MethodDelete:
 		f.change("DELETED", t.path(), old)
 		delete(f.objects, t.path())
 		return &metav1.Status{Status: "Success"}, nil
@@ -499,8 +499,14 @@ func (g *running) as(header string, certificates ...tls.Certificate) *running {
 	return &other
 }
 
+// heard is the answer to a request, but for its body.
+type heard struct {
+	StatusCode int
+	Header     http.Header
+}
+
 // ask makes a request, METHOD PATH, and returns the answer and its body.
-func (g *running) ask(line, body string) (*http.Response, string) {
+func (g *running) ask(line, body string) (heard, string) {
 	g.tb.Helper()
 	response, err := g.try(line, body)
 	if err != nil {
@@ -511,7 +517,7 @@ func (g *running) ask(line, body string) (*http.Response, string) {
 	if err != nil {
 		g.tb.Fatalf("%s: %v", line, err)
 	}
-	return response, string(data)
+	return heard{response.StatusCode, response.Header}, string(data)
 }
 
 func (g *running) try(line, body string) (*http.Response, error) {

@@ -268,7 +268,7 @@ func (f *failing) Accept() (net.Conn, error) {
 	return f.Listener.Accept()
 }
 
-type passing struct{ error }
+type passing struct{}
 
 func (passing) Error() string   { return "too many open files" }
 func (passing) Timeout() bool   { return false }

@@ -134,13 +134,13 @@ func TestWatchesAreLimited(t *testing.T) {
 }
 
 // head makes a request and closes the answer.
-func (g *running) head(line string) (*http.Response, string) {
+func (g *running) head(line string) (heard, string) {
 	response, err := g.try(line, "")
 	if err != nil {
 		g.tb.Fatal(err)
 	}
 	response.Body.Close()
-	return response, response.Status
+	return heard{response.StatusCode, response.Header}, response.Status
 }
 
 func aService(name string) *v1.Service {

@@ -71,7 +71,7 @@ func look(ctx context.Context, t Target) (*seen, error) {
 func (s *seen) client(verify bool) (*http.Client, error) {
 	config := rest.CopyConfig(s.REST)
 	if !verify {
-		config.TLSClientConfig.Insecure, config.TLSClientConfig.CAData, config.TLSClientConfig.CAFile = true, nil, ""
+		config.Insecure, config.CAData, config.CAFile = true, nil, ""
 	}
 	return rest.HTTPClientFor(config)
 }

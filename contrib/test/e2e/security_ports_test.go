@@ -71,7 +71,7 @@ func sockets(t *testing.T, net procfs.FS) (list []socket) {
 		address, _ := netip.AddrFromSlice(ip)
 		list = append(list, socket{listener{protocol: protocol, address: address.Unmap(), port: int(port)}, inode})
 	}
-	for _, read := range []func() (procfs.NetTCP, error){net.NetTCP, net.NetTCP6} {
+	for _, read := range []func() (procfs.NetTCP, error){net.NetTCP, net.NetTCP6} { //nolint:staticcheck // the text is enough here, and needs no netlink
 		lines, err := read()
 		if err != nil {
 			t.Fatal(err)
