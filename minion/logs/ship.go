@@ -75,8 +75,6 @@ type request struct {
 type asked struct {
 	chain *chain
 	file  *file
-	epoch int
-	from  int64
 }
 
 // reply is what the store answered.
@@ -192,7 +190,7 @@ func (s *shipping) ask() *request {
 		c.isAsking = false
 		if i := c.reading(); i >= 0 && c.files[i].id != "" && !c.files[i].known {
 			f := c.files[i]
-			r.asked = append(r.asked, asked{chain: c, file: f, epoch: f.epoch, from: f.held})
+			r.asked = append(r.asked, asked{chain: c, file: f})
 			r.questions.Files = append(r.questions.Files, logs.Question{Source: c.sourceOf(f), From: f.held})
 		} else {
 			s.wake(c)
@@ -234,8 +232,8 @@ func (s *shipping) take(r *request, a reply, now time.Time) error {
 			return fmt.Errorf("%w: it has %d answers to %d questions", errRejected, len(a.answers.Files), len(r.asked))
 		}
 		for i, q := range r.asked {
-			if until := a.answers.Files[i].Until; until != 0 && until <= q.from {
-				return fmt.Errorf("%w: it answers what it holds up to %d, asked from %d on", errRejected, until, q.from)
+			if until := a.answers.Files[i].Until; until != 0 && until <= q.file.held {
+				return fmt.Errorf("%w: it answers what it holds up to %d, asked from %d on", errRejected, until, q.file.held)
 			}
 			s.held(q, a.answers.Files[i], now)
 		}
@@ -341,9 +339,6 @@ func (s *shipping) durable(number int64, now time.Time) {
 func (s *shipping) held(q asked, answer logs.Answer, now time.Time) {
 	c, f := q.chain, q.file
 	s.wake(c)
-	if q.epoch != f.epoch || q.from != f.held || f.known {
-		return
-	}
 	for _, r := range answer.Held {
 		f.ahead.add(r)
 	}

@@ -183,13 +183,24 @@ func (w *world) create(p *simPod) {
 	p.file = file
 }
 
-// write writes some lines.
+// write writes some lines, and perhaps the beginning of another one.
 func (w *world) write(p *simPod) {
+	w.uncut(p)
+	w.writeLines(p, p.file)
+	if w.random.IntN(3) == 0 {
+		var err error
+		p.half, err = p.file.Seek(0, io.SeekEnd)
+		w.must(err)
+		_, err = p.file.WriteString(w.clock.Format(time.RFC3339Nano) + " stdout F hal")
+		w.must(err)
+	}
+}
+
+func (w *world) writeLines(p *simPod, file *os.File) {
 	run := containerRun{p.uid, "app", p.restart}
 	if w.wrote[run] == nil {
 		w.wrote[run] = map[logs.Stream]string{}
 	}
-	w.uncut(p)
 	for range 1 + w.random.IntN(30) {
 		w.clock = w.clock.Add(time.Duration(1 + w.random.IntN(1e6)))
 		if w.random.IntN(50) == 0 {
@@ -200,18 +211,11 @@ func (w *world) write(p *simPod) {
 		for i := range text {
 			text[i] = alphabet[w.random.IntN(len(alphabet))]
 		}
-		_, err := fmt.Fprintf(p.file, "%s %s %s %s\n", w.clock.Format(time.RFC3339Nano), stream, tag, text)
+		_, err := fmt.Fprintf(file, "%s %s %s %s\n", w.clock.Format(time.RFC3339Nano), stream, tag, text)
 		w.must(err)
 		if w.wrote[run][stream] += string(text); tag == "F" {
 			w.wrote[run][stream] += "\n"
 		}
-	}
-	if w.random.IntN(3) == 0 {
-		var err error
-		p.half, err = p.file.Seek(0, io.SeekEnd)
-		w.must(err)
-		_, err = p.file.WriteString(w.clock.Format(time.RFC3339Nano) + " stdout F hal")
-		w.must(err)
 	}
 }
 
@@ -228,12 +232,20 @@ func (w *world) rotate(p *simPod) {
 	w.uncut(p)
 	p.rotations++
 	w.must(os.Rename(p.path, fmt.Sprintf("%s.20260102-%06d", p.path, p.rotations)))
-	if w.random.IntN(2) == 0 {
-		w.scan() // before the runtime opens a new file
-	}
-	w.must(p.file.Close())
+	w.maybe(w.scan) // before the runtime opens a new file
+	old := p.file
 	w.create(p)
+	w.maybe(w.scan)
+	w.maybe(w.step)
+	w.maybe(func() { w.writeLines(p, old) }) // by a runtime that opens the new file before it has written all to the old one
+	w.must(old.Close())
 	w.scan()
+}
+
+func (w *world) maybe(do func()) {
+	if w.random.IntN(2) == 0 {
+		do()
+	}
 }
 
 // deleteFile deletes a file that the minion has linked. A minion that does not run, or whose disk is full, cannot know of others.
@@ -282,6 +294,9 @@ func (w *world) deletePod(i int) {
 		}
 	}
 	w.must(os.RemoveAll(filepath.Dir(filepath.Dir(p.path))))
+	w.maybe(w.scan)
+	w.maybe(w.step)
+	w.maybe(func() { w.writeLines(p, p.file) }) // what the runtime had not written yet
 	w.must(p.file.Close())
 	w.pods = slices.Delete(w.pods, i, i+1)
 }
@@ -320,6 +335,11 @@ func (w *world) happen() {
 		w.down = !w.down
 	case n < 55:
 		w.diskFull = !w.diskFull
+	case n < 56:
+		uid := p.uid
+		w.store.judge = func(s logs.Source) (refused, deferred bool) { return false, s.UID == uid }
+	case n < 57:
+		w.store.judge = nil
 	default:
 		w.step()
 	}
@@ -328,6 +348,7 @@ func (w *world) happen() {
 // settle lets everything work until nothing is left to do.
 func (w *world) settle() {
 	w.down, w.diskFull, w.crashIn, w.calm = false, false, -1, true
+	w.store.judge = nil
 	for range 2000 {
 		w.now = w.now.Add(300 * time.Millisecond)
 		w.scan()

@@ -24,8 +24,7 @@ type fakeStore struct {
 	session  string
 	last     int64 // the last batch taken
 	durable  int64
-	questions,
-	batches int
+	answered logs.Receipt // to the last batch
 	// judge says what to do with entries of a source; nil takes all.
 	judge func(logs.Source) (refused, deferred bool)
 }
@@ -92,10 +91,10 @@ func (f *fakeStore) Send(_ context.Context, session string, number int64, batch 
 		return receipt, errors.Join(errRejected, err)
 	}
 	if number > f.last {
-		f.batches++
-		f.last = number
+		f.last, f.answered = number, receipt
 		f.entries = append(f.entries, taken...)
 	}
+	receipt = f.answered
 	receipt.Durable = f.durable
 	return receipt, nil
 }
@@ -116,7 +115,6 @@ func (f *fakeStore) Held(_ context.Context, session string, questions logs.Quest
 		return logs.Answers{}, fmt.Errorf("%w: %d questions", errRejected, len(questions.Files))
 	}
 	f.flushed()
-	f.questions += len(questions.Files)
 	held := map[logs.FileID]*ranges{}
 	for _, q := range questions.Files {
 		held[q.FileID] = &ranges{}
