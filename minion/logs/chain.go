@@ -48,6 +48,7 @@ type file struct {
 	// id is logs.FileID.File; "" until the file has a first line.
 	id      string
 	size    int64 // as last seen
+	checked int64 // the size when the fingerprint was last checked
 	written int64 // when, as last seen, in nanoseconds since 1970
 
 	linked bool     // it has a name in the spool
@@ -162,8 +163,7 @@ func (f *file) seen(info inodeInfo, now time.Time) {
 	if f.emptied {
 		return
 	}
-	if info.size < f.next {
-		f.shrunk = true
+	if f.shrunk = f.shrunk || info.size < f.next; f.shrunk {
 		return
 	}
 	f.size, f.written = info.size, info.written

@@ -350,7 +350,7 @@ func (s *shipping) holdOpen(dir *os.File, met found, err error) (*os.File, inode
 // grown takes what a file is now.
 func (s *shipping) grown(c *chain, f *file, info inodeInfo, now time.Time) {
 	f.seen(info, now)
-	if f.size != f.next {
+	if f.size != f.next || f.shrunk {
 		s.wake(c)
 	}
 }

@@ -126,9 +126,13 @@ func (s *shipping) turnFile(c *chain, i int, b *batch, now time.Time) (outcome, 
 		return idle, nil
 	case f.id == "":
 		c.nameFile(f, print)
-	case f.shrunk || !hasPrint(f.id, print):
+	case f.shrunk:
+		return more, s.truncated(c, f, now)
+	case !hasPrint(f.id, print):
+		f.size = max(f.next, f.checked) // what it has now is of the other log
 		return more, s.truncated(c, f, now)
 	}
+	f.checked = f.size
 	if !f.known {
 		return unknown, nil
 	}
