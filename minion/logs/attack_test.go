@@ -176,10 +176,13 @@ func TestOldestFilesAreDroppedAndThatIsSaid(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		limit func(*Config)
+		kept  string
+		lost  int64
 		why   string
 	}{
-		{"too many bytes", func(c *Config) { c.SpoolBytes = 3 * size }, whys[droppedSpool]},
-		{"too many files", func(c *Config) { c.SpoolFiles = 3 }, whys[droppedSpool]},
+		{"too many bytes", func(c *Config) { c.SpoolBytes = 3 * size }, "line 5\nline 6\nline 7\n", 5, whys[droppedSpool]},
+		{"too many files", func(c *Config) { c.SpoolFiles = 3 }, "line 5\nline 6\nline 7\n", 5, whys[droppedSpool]},
+		{"a full disk", func(c *Config) { c.MinFreeBytes = 1 << 60 }, "", 8, whys[droppedDisk]},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w, dir := calm(t)
@@ -200,9 +203,9 @@ func TestOldestFilesAreDroppedAndThatIsSaid(t *testing.T) {
 			w.down = false
 			w.now = w.now.Add(time.Minute)
 			w.ship()
-			want := map[logs.Stream]string{
-				logs.Stdout:   "line 5\nline 6\nline 7\n",
-				logs.NoStream: fmt.Sprintf("<lost 5 lines, %d bytes: %s>\n", 5*size, c.why),
+			want := map[logs.Stream]string{logs.NoStream: fmt.Sprintf("<lost %d lines, %d bytes: %s>\n", c.lost, c.lost*size, c.why)}
+			if c.kept != "" {
+				want[logs.Stdout] = c.kept
 			}
 			if diff := cmp.Diff(want, w.stored()); diff != "" {
 				t.Error(diff)
