@@ -23,8 +23,8 @@ const (
 
 // whys are the reasons for dropping lines, for people.
 var whys = map[string]string{
-	droppedSpool:     "the log store was away, and the node keeps no more than --log-spool",
-	droppedDisk:      "the log store was away, and the node's disk is full",
+	droppedSpool:     "the log store was away, and the node keeps no more of them",
+	droppedDisk:      "the log store was away, and the disk of the node is full",
 	droppedTruncated: "the file was truncated before it was shipped",
 	droppedMissing:   "the file was deleted before it was shipped",
 	droppedRefused:   "the log store does not take them",

@@ -267,8 +267,9 @@ func (s *shipping) fail(r *request, err error, now time.Time) {
 		s.wake(q.chain)
 	}
 	switch {
-	case errors.Is(err, errSessionEnded):
+	case errors.Is(err, errSessionEnded): // the store has restarted
 		s.begin()
+		return
 	case errors.Is(err, errRejected):
 		s.log.WithError(err).Error("cannot ship logs; trying again")
 		s.begin()
