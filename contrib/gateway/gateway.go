@@ -162,6 +162,9 @@ type call struct {
 	id        string
 	namespace string // "" is all of them
 	options   metav1.ListOptions
+
+	query    url.Values
+	unparsed error // why the query lacks something
 }
 
 // route serves what is below /api/VERSION/.
@@ -256,9 +259,10 @@ func (g *gateway) as(w http.ResponseWriter, r *http.Request, version string, ser
 
 // parse reads the query.
 func parse(r *http.Request) (*call, error) {
-	query := r.URL.Query()
-	c := &call{Request: r, namespace: query.Get("namespace")}
-	c.options.LabelSelector, c.options.FieldSelector = query.Get("labels"), query.Get("fields")
+	c := &call{Request: r}
+	c.query, c.unparsed = url.ParseQuery(r.URL.RawQuery)
+	c.namespace = c.query.Get("namespace")
+	c.options.LabelSelector, c.options.FieldSelector = c.query.Get("labels"), c.query.Get("fields")
 	return c, checkNamespace(c.namespace)
 }
 
@@ -270,10 +274,21 @@ func checkNamespace(name string) error {
 	return nil
 }
 
+// checkQuery refuses a query of which a part cannot be read: without a namespace the call would be for another one.
+func (c *call) checkQuery() error {
+	if c.unparsed != nil {
+		return badRequest("cannot read the query: %v", c.unparsed)
+	}
+	return nil
+}
+
 // within bounds how long the call takes by its timeout. The caller must call cancel.
 func (c *call) within() (ctx context.Context, cancel context.CancelFunc, err error) {
+	if err := c.checkQuery(); err != nil {
+		return nil, nil, err
+	}
 	wait := defaultWait
-	if text := c.URL.Query().Get("timeout"); text != "" {
+	if text := c.query.Get("timeout"); text != "" {
 		if wait, err = time.ParseDuration(text); err != nil || wait <= 0 {
 			return nil, nil, badRequest("timeout %q is no time such as 30s or 2m", text)
 		}

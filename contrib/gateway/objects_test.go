@@ -72,6 +72,10 @@ func TestAnswersAreThoseOf2014(t *testing.T) {
 		{"GET /api/v1beta1/bindings", "", 404, `{"kind":"Status","creationTimestamp":null,"apiVersion":"v1beta1","status":"Failure","message":"binding \"list\" not found","reason":"NotFound","details":{"id":"list","kind":"binding"},"code":404}`},
 		{"GET /api/v1beta1/pods?timeout=soon", "", 400, `*timeout \"soon\" is no time such as 30s or 2m*`},
 		{"GET /api/v1beta1/pods?namespace=a/b", "", 400, `*is no namespace*`},
+		{"DELETE /api/v1beta1/services/yaml?namespace=%zz", "", 400, `*cannot read the query: invalid URL escape \"%zz\"*`},
+		{"DELETE /api/v1beta1/services/yaml?namespace=a;b", "", 400, `*cannot read the query: invalid semicolon separator in query*`},
+		{"GET /api/v1beta1/watch/pods?labels=a;b", "", 400, `*cannot read the query: invalid semicolon separator in query*`},
+		{"GET /api/v1beta1/proxy/pods/redis/?namespace=a;b", "", 400, `*cannot read the query: invalid semicolon separator in query*`},
 		{"GET /api/v1beta1/pods/..", "", 404, `*pod \"..\" not found*`},
 		{"PUT /api/v1beta1/minions/x", `{}`, 404, `*minion \"x\" not found*`},
 	} {

@@ -24,7 +24,8 @@ import (
 )
 
 // proxy answers /proxy/RES/ID/PATH, with any method: the API server asks the pod, service or node, with the rights of the caller. An
-// ID may end in a port, as ID:PORT. The path begins after the first parts of the request's.
+// ID may end in a port, as ID:PORT. The path begins after the first parts of the request's. The query is the pod's, but for the
+// namespace.
 func (g *gateway) proxy(w http.ResponseWriter, c *call, parts int) error {
 	path, err := below(c.URL, parts)
 	if err != nil {
@@ -34,10 +35,12 @@ func (g *gateway) proxy(w http.ResponseWriter, c *call, parts int) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel, err := c.within()
-	if err != nil {
-		return err
+	if c.namespace == "" && strings.Contains(c.URL.RawQuery, "namespace=") {
+		if err := c.checkQuery(); err != nil {
+			return err
+		}
 	}
+	ctx, cancel := context.WithTimeout(c.Context(), defaultWait)
 	defer cancel()
 	name, err := c.target(ctx, id, port)
 	if err != nil {

@@ -45,6 +45,7 @@ func TestProxyGoesThroughTheAPIServer(t *testing.T) {
 		"/api/v1beta1/proxy/pods/web":                             "/api/v1/namespaces/default/pods/web/proxy/",
 		"/api/v1beta1/proxy/pods/web/":                            "/api/v1/namespaces/default/pods/web/proxy/",
 		"/api/v1beta1/proxy/pods/web:8081/a/b?c=d%20e&f":          "/api/v1/namespaces/default/pods/web:8081/proxy/a/b?c=d%20e&f",
+		"/api/v1beta1/proxy/pods/web/x?timeout=10&a;b&c=%zz":      "/api/v1/namespaces/default/pods/web/proxy/x?timeout=10&a;b&c=%zz",
 		"/api/v1beta1/proxy/pods/web/a%2Fb/c%20d/e+f":             "/api/v1/namespaces/default/pods/web/proxy/a%2Fb/c%20d/e+f",
 		"/api/v1beta2/proxy/pods/web/x?namespace=other":           "/api/v1/namespaces/other/pods/web/proxy/x?namespace=other",
 		"/api/v1beta1/proxy/services/named/x":                     "/api/v1/namespaces/default/services/named:http/proxy/x",

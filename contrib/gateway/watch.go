@@ -12,10 +12,13 @@ func (g *gateway) watch(w http.ResponseWriter, c *call) error {
 		return busy("%d watches are open already: close some, or start the control plane with a larger --v1beta1-max-watches", cap(g.watches))
 	}
 	defer g.watches.giveBack()
+	if err := c.checkQuery(); err != nil {
+		return err
+	}
 	if err := c.selectFields(); err != nil {
 		return err
 	}
-	if version := c.URL.Query().Get("resourceVersion"); version != "" && version != "0" {
+	if version := c.query.Get("resourceVersion"); version != "" && version != "0" {
 		if _, err := strconv.ParseUint(version, 10, 64); err != nil {
 			return badRequest("resourceVersion %q is not a number", version)
 		}
