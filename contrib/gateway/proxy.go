@@ -140,24 +140,29 @@ func (g *gateway) forward(w http.ResponseWriter, c *call, resource, name, tail s
 }
 
 // strip takes away what says who a request is from, or asks the API server to act as somebody else: the caller's transport says who it
-// is from. What takes over the connection is not passed on either.
+// is from. What takes over the connection is not passed on either, nor are cookies: a browser sends those of all this machine's servers.
 func strip(h http.Header) {
 	for name := range h {
 		if lower := strings.ToLower(name); strings.HasPrefix(lower, "x-remote-") || strings.HasPrefix(lower, "impersonate-") {
 			delete(h, name)
 		}
 	}
-	for _, name := range []string{"Authorization", "Upgrade", "Connection"} {
+	for _, name := range []string{"Authorization", "Cookie", "Upgrade", "Connection"} {
 		h.Del(name)
 	}
 }
+
+// ofTheOrigin are headers of answers that say something of all of a server, or let pages of others read it.
+var ofTheOrigin = []string{"Set-Cookie", "Clear-Site-Data", "Strict-Transport-Security", "Alt-Svc", "Nel", "Report-To", "Reporting-Endpoints", "Service-Worker-Allowed", "Access-Control-Allow-Origin"}
 
 // contained keeps a page that a pod serves from acting as who looks at it: for the browser it is of no origin. It also makes the API
 // server's words of what cannot be reached those of 2014.
 func contained(r *http.Response, path string) error {
 	r.Header.Set("Content-Security-Policy", "sandbox")
 	r.Header.Del("X-Content-Type-Options") // the answer has it
-	r.Header.Del("Access-Control-Allow-Origin")
+	for _, name := range ofTheOrigin {
+		r.Header.Del(name)
+	}
 	if r.StatusCode != http.StatusServiceUnavailable || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {
 		return nil
 	}

@@ -32,7 +32,9 @@ func proxied(t *testing.T) (g *running, last func() seen) {
 	slice.Ports[0].Name = new("http")
 	api.put(slice)
 	api.backend = func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Access-Control-Allow-Origin", "*")
+		for _, name := range ofTheOrigin {
+			w.Header().Set(name, "*")
+		}
 		w.Header().Set("Content-Type", "text/html")
 		fmt.Fprintf(w, "this is %s", r.URL.Path)
 	}
@@ -69,6 +71,11 @@ func TestProxyGoesThroughTheAPIServer(t *testing.T) {
 func TestPagesOfPodsAreContained(t *testing.T) {
 	g, _ := proxied(t)
 	response, _ := g.ask("GET /api/v1beta1/proxy/pods/web/", "")
+	for _, name := range []string{"Set-Cookie", "Clear-Site-Data", "Strict-Transport-Security", "Alt-Svc"} { // of all servers of this machine, for a browser
+		if got := response.Header.Values(name); len(got) > 0 {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
 	for header, want := range map[string][]string{"Content-Security-Policy": {"sandbox"}, "X-Content-Type-Options": {"nosniff"}, "Access-Control-Allow-Origin": nil, "Content-Type": {"text/html"}} {
 		if got := response.Header.Values(header); !slices.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", header, got, want)
@@ -109,18 +116,21 @@ func TestProxyLeavesNoWayOut(t *testing.T) {
 		}
 	}
 	g.api.mu.Unlock()
+	const cookie = "Cookie: session=of-another-server"
 	evil := g.as("Authorization: Bearer bobs-token").with("X-Remote-User: kubernetes-admin").with("X-Remote-Group: system:masters").with("Impersonate-User: kubernetes-admin").
-		with("X-Remote-Extra-A: b").with("Connection: X-Forwarded-For").with("Upgrade: websocket")
-	if response, body := evil.ask("GET /api/v1beta1/proxy/pods/web/x", ""); response.StatusCode != http.StatusOK || last().user != "bob" {
-		t.Errorf("%d %s as %s", response.StatusCode, body, last().user)
-	}
-	certified := g.as("", g.api.certificate(t, "dave")).with("X-Remote-User: kubernetes-admin").with("X-Remote-Group: system:masters").with("Authorization: Basic eDp5")
-	if response, body := certified.ask("GET /api/v1beta1/proxy/pods/web/x", ""); response.StatusCode != http.StatusOK || last().user != "dave" || len(last().groups) > 0 {
-		t.Errorf("%d %s as %s of %s", response.StatusCode, body, last().user, last().groups)
-	}
-	for header := range last().header {
-		if strings.HasPrefix(header, "Impersonate") || slices.Contains([]string{"Authorization", "Upgrade", "Connection", "X-Remote-Extra-A"}, header) {
-			t.Errorf("the API server got %s", header)
+		with("X-Remote-Extra-A: b").with(cookie).with("Connection: X-Forwarded-For").with("Upgrade: websocket")
+	certified := g.as("", g.api.certificate(t, "dave")).with("X-Remote-User: kubernetes-admin").with("X-Remote-Group: system:masters").with("Authorization: Basic eDp5").with(cookie)
+	for user, as := range map[string]*running{"bob": evil, "dave": certified} {
+		response, body := as.ask("GET /api/v1beta1/proxy/pods/web/x", "")
+		if response.StatusCode != http.StatusOK || last().user != user || len(last().groups) > 0 {
+			t.Errorf("%d %s as %s of %s", response.StatusCode, body, last().user, last().groups)
+		}
+		for header, values := range last().header {
+			ours := user == "bob" && header == "Authorization" && slices.Equal(values, []string{"Bearer bobs-token"}) ||
+				user == "dave" && (header == "X-Remote-User" || strings.HasPrefix(header, "X-Remote-Extra-Authentication.kubernetes.io"))
+			if !ours && (strings.HasPrefix(header, "Impersonate") || strings.HasPrefix(header, "X-Remote-") || slices.Contains([]string{"Authorization", "Cookie", "Upgrade", "Connection"}, header)) {
+				t.Errorf("%s: the API server got %s: %q", user, header, values)
+			}
 		}
 	}
 }
