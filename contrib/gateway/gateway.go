@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
@@ -31,11 +32,13 @@ type gateway struct {
 	operations *operations
 	watches    places
 	requests   places
+	decoding   *semaphore.Weighted // bytes
 }
 
 func newGateway(who *callers, hosts []string, maxWatches int) *gateway {
 	return &gateway{
 		callers: who, hosts: hosts, operations: newOperations(), watches: make(places, maxWatches), requests: make(places, maxRequests),
+		decoding: semaphore.NewWeighted(maxDecoding),
 	}
 }
 
@@ -316,9 +319,9 @@ func (c *call) everywhere() string {
 	return c.namespace
 }
 
-// body reads the whole body.
-func (c *call) body() ([]byte, error) {
-	data, err := io.ReadAll(c.Body)
+// body reads the whole body, an object.
+func (c *call) body(w http.ResponseWriter) ([]byte, error) {
+	data, err := io.ReadAll(http.MaxBytesReader(w, c.Body, maxObject))
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):

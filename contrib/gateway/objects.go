@@ -82,7 +82,7 @@ func (g *gateway) change(w http.ResponseWriter, c *call, work func(ctx context.C
 		var in v1beta1.Object
 		if c.Method != http.MethodDelete {
 			var err error
-			if in, err = c.decode(); err != nil {
+			if in, err = g.decode(ctx, w, c); err != nil {
 				return nil, err
 			}
 		}
@@ -148,12 +148,21 @@ func (g *gateway) remove(w http.ResponseWriter, c *call) error {
 	})
 }
 
-// decode reads the object in the body, and makes its namespace and the call's the same.
-func (c *call) decode() (v1beta1.Object, error) {
-	data, err := c.body()
+// decode reads the object in the body, and makes its namespace and the call's the same. Large objects are read while little else is,
+// and do not wait for that: small ones would wait behind them.
+func (g *gateway) decode(ctx context.Context, w http.ResponseWriter, c *call) (v1beta1.Object, error) {
+	data, err := c.body(w)
 	if err != nil {
 		return nil, err
 	}
+	size := int64(len(data))
+	if size > smallObject && !g.decoding.TryAcquire(size) {
+		return nil, busy("the server reads other large objects: try again later")
+	}
+	if size <= smallObject && g.decoding.Acquire(ctx, size) != nil {
+		return nil, busy("the server reads other objects: try again later")
+	}
+	defer g.decoding.Release(size)
 	o, err := v1beta1.Decode(data, c.resource.Resource, c.version)
 	if err != nil {
 		return nil, err

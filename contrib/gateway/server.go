@@ -26,6 +26,9 @@ const (
 	sendTimeout    = 30 * time.Second // for it to take what it is sent at once, such as an event
 	maxHeader      = 64 << 10
 	maxBody        = 3 << 20 // as kube-apiserver
+	maxObject      = 3 << 19 // as etcd
+	maxDecoding    = 2 << 20 // bytes of objects that are read at once: each may become 250 in memory
+	smallObject    = 64 << 10
 
 	maxRequests = 128 // that are worked on at once; watches count apart
 	spareConns  = 512 // connections beside those of watches

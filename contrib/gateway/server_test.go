@@ -141,14 +141,40 @@ func TestPortInUseIsAnErrorBeforeAnythingStarts(t *testing.T) {
 	}
 }
 
-// TestBodiesAreLimited: 3 MiB, whether the length is told or not.
+// TestObjectsAreReadOneAfterTheOther: each may become hundreds of times as large in memory.
+func TestObjectsAreReadOneAfterTheOther(t *testing.T) {
+	who := &callers{server: &rest.Config{Host: "http://api", QPS: -1}, admin: roundTrip(func(r *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: http.StatusNotFound, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+	}), verifier: nobody, insecure: true}
+	g := newGateway(who, nil, 1)
+	post := func(size int) int {
+		r := httptest.NewRequest(http.MethodPost, "http://localhost/api/v1beta1/services?timeout=10ms", strings.NewReader(`{"id":"`+strings.Repeat("x", size)+`"}`))
+		r.RemoteAddr = "127.0.0.1:1"
+		r = r.WithContext(context.WithValue(t.Context(), http.LocalAddrContextKey, net.Addr(&net.TCPAddr{IP: net.IPv6loopback, Port: 80})))
+		w := httptest.NewRecorder()
+		g.ServeHTTP(w, r)
+		return w.Code
+	}
+	const large = maxObject - 100
+	for _, free := range []int64{maxDecoding, large, 1000, 0} {
+		g.decoding.TryAcquire(maxDecoding - free)
+		for _, size := range []int{large, 100} {
+			if code, refused := post(size), int64(size) >= free; (code == http.StatusTooManyRequests) != refused {
+				t.Errorf("with room for %d bytes, one of %d is answered %d", free, size, code)
+			}
+		}
+		g.decoding.Release(maxDecoding - free)
+	}
+}
+
+// TestBodiesAreLimited: 1.5 MiB, whether the length is told or not.
 func TestBodiesAreLimited(t *testing.T) {
 	g := start(t, newFakeAPI(t), nil)
 	body := func(size int) string {
 		return `{"id":"x","port":1,"annotations":{"a":"` + strings.Repeat("x", size) + `"}}`
 	}
-	if response, answer := g.ask("POST /api/v1beta1/services", body(2<<20)); response.StatusCode != http.StatusOK {
-		t.Errorf("2 MiB: %d %s", response.StatusCode, answer[:min(len(answer), 500)])
+	if response, answer := g.ask("POST /api/v1beta1/services", body(1<<20)); response.StatusCode != http.StatusOK {
+		t.Errorf("1 MiB: %d %s", response.StatusCode, answer[:min(len(answer), 500)])
 	}
 	for name, length := range map[string]int64{"told": 4 << 20, "not told": -1} {
 		r, err := http.NewRequest(http.MethodPost, "http://"+g.address+"/api/v1beta1/services", io.MultiReader(strings.NewReader(body(4<<20))))
@@ -165,7 +191,7 @@ func TestBodiesAreLimited(t *testing.T) {
 		}
 		answer, _ := io.ReadAll(response.Body)
 		response.Body.Close()
-		if response.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(string(answer), "larger than 3145728 bytes") {
+		if response.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(string(answer), "larger than 1572864 bytes") {
 			t.Errorf("length %s: %d %s", name, response.StatusCode, answer)
 		}
 	}
