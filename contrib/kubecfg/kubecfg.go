@@ -73,7 +73,7 @@ func Run(ctx context.Context, call Call) (status int) {
 		printUsage(fs, call.Errs)
 		return exitFailed
 	case err != nil:
-		fmt.Fprintln(call.Errs, err)
+		fmt.Fprintln(call.Errs, visible(err.Error(), "\n\t"))
 		return exitFailed
 	}
 	return 0
@@ -129,7 +129,7 @@ func (k *kubecfg) compareVersions(ctx context.Context) (done bool, err error) {
 	case err != nil:
 		return false, sayf("Couldn't read version from server: %v", err)
 	case k.serverVersion:
-		fmt.Fprintf(k.Out, "Server: Kubernetes %s\n", server)
+		fmt.Fprintf(k.Out, "Server: Kubernetes %s\n", visible(server.String(), ""))
 		return true, nil
 	case server.GitVersion != api.KubernetesVersion:
 		return false, sayf("Server version (%s) differs from client version (%s)!", server, api.KubernetesVersion)

@@ -3,12 +3,15 @@ package kubecfg
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"text/template"
+	"unicode"
 
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/labels"
@@ -38,8 +41,11 @@ func (k *kubecfg) printer() (printer, error) {
 	return printTable, nil
 }
 
-// printJSON prints an object as it came.
+// printJSON prints an object as it came. JSON has no characters that control a terminal.
 func printJSON(w io.Writer, object []byte) error {
+	if !json.Valid(object) {
+		return errors.New("it is not JSON")
+	}
 	_, err := w.Write(bytes.TrimSpace(object))
 	return err
 }
@@ -60,6 +66,20 @@ func templatePrinter(text string) (printer, error) {
 	}, nil
 }
 
+// visible makes text that a server sent safe to print: what would control a terminal, or end a cell or a line, is shown as in Go.
+// The characters to keep are kept.
+func visible(text, keep string) string {
+	var out strings.Builder
+	for _, r := range text {
+		if unicode.IsGraphic(r) || strings.ContainsRune(keep, r) {
+			out.WriteRune(r)
+		} else {
+			out.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return out.String()
+}
+
 // table is what people read.
 type table struct {
 	columns []string
@@ -73,6 +93,9 @@ func (t *table) print(w io.Writer) error {
 		lines[i] = "----------"
 	}
 	for _, row := range append([][]string{t.columns, lines}, t.rows...) {
+		for i := range row {
+			row[i] = visible(row[i], "")
+		}
 		if _, err := fmt.Fprintln(columns, strings.Join(row, "\t")); err != nil {
 			return err
 		}

@@ -69,6 +69,28 @@ func TestWhatIsNoObjectIsNotPrinted(t *testing.T) {
 	}
 }
 
+// TestServerDoesNotControlTheTerminal: nor does who made an object, or an event's message.
+func TestServerDoesNotControlTheTerminal(t *testing.T) {
+	const evil = `\u001b]0;x\u0007\u001b[2J\r\n\t\u009b2J`
+	for name, test := range map[string]struct{ args, path, body string }{
+		"a table":   {"list events", "/api/v1beta1/events", `{"kind":"EventList","items":[{"message":"` + evil + `"}]}`},
+		"yaml":      {"-yaml list events", "/api/v1beta1/events", `{"kind":"EventList","items":[{"message":"` + evil + `"}]}`},
+		"a failure": {"list pods", "/api/v1beta1/pods", `{"kind":"Status","status":"Failure","message":"` + evil + `"}`},
+		"no object": {"list pods", "/api/v1beta1/pods", "\x1b[2J\r\x07"},
+		"no JSON":   {"-json list pods", "/api/v1beta1/pods", "{\"id\":\"\x1b[2J\"}"},
+		"a version": {"-server_version", "/version", `{"gitVersion":"` + evil + `"}`},
+	} {
+		s := newServer(t, answer{to: "GET " + test.path, body: test.body})
+		got := kubecfgAt(t, s.URL, strings.Fields(test.args)...)
+		if text := got.out + got.errs; strings.ContainsAny(text, "\x1b\x07\r\u009b") || text == "" {
+			t.Errorf("%s: it prints %q", name, text)
+		}
+		if want := 4; name == "a table" && strings.Count(got.out, "\n") != want {
+			t.Errorf("the table has other lines: %q", got.out)
+		}
+	}
+}
+
 func TestYAML(t *testing.T) {
 	var out strings.Builder
 	const pods = `{"kind":"PodList","creationTimestamp":null,"resourceVersion":7,"apiVersion":"v1beta1","items":[{"id":"on","labels":{"n":"1","kind":"x"},` +
