@@ -31,41 +31,17 @@ type gateway struct {
 	hosts      []string // that requests may name beside loopback's names
 	operations *operations
 	watches    places
-	requests   places
+	requests   *shared
+	lists      *shared
 	decoding   *semaphore.Weighted // bytes
 }
 
 func newGateway(who *callers, hosts []string, maxWatches int) *gateway {
 	return &gateway{
-		callers: who, hosts: hosts, operations: newOperations(), watches: make(places, maxWatches), requests: make(places, maxRequests),
-		decoding: semaphore.NewWeighted(maxDecoding),
+		callers: who, hosts: hosts, operations: newOperations(), watches: make(places, maxWatches), requests: share(maxRequests),
+		lists: share(maxLists), decoding: semaphore.NewWeighted(maxDecoding),
 	}
 }
-
-// places bounds how many do something at once.
-type places chan struct{}
-
-// tryTake takes a place if there is one.
-func (p places) tryTake() bool {
-	select {
-	case p <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-// take waits for a place.
-func (p places) take(ctx context.Context) error {
-	select {
-	case p <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (p places) giveBack() { <-p }
 
 // ServeHTTP implements http.Handler.
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {

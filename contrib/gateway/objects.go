@@ -10,17 +10,18 @@ import (
 )
 
 // do answers a call that has one answer: what work returns, an object or an error. Calls wait while too many are under way, because
-// each may bring a long list into memory.
-func (g *gateway) do(w http.ResponseWriter, c *call, work func(ctx context.Context) (v1beta1.Object, error)) error {
+// each brings objects into memory.
+func (g *gateway) do(w http.ResponseWriter, c *call, places *shared, work func(ctx context.Context) (v1beta1.Object, error)) error {
 	ctx, cancel, err := c.within()
 	if err != nil {
 		return err
 	}
 	defer cancel()
-	if err := g.requests.take(ctx); err != nil {
-		return busy("the server works on %d requests: try again later", maxRequests)
+	giveBack, err := places.take(ctx, c.caller.key)
+	if err != nil {
+		return busy("the server works on other requests, or on yours: try again later")
 	}
-	defer g.requests.giveBack()
+	defer giveBack()
 	o, err := work(ctx)
 	if err != nil {
 		return statusOf(err, c.resource.Resource, c.id)
@@ -34,7 +35,7 @@ func (g *gateway) do(w http.ResponseWriter, c *call, work func(ctx context.Conte
 
 // get answers GET /RES/ID.
 func (g *gateway) get(w http.ResponseWriter, c *call) error {
-	return g.do(w, c, func(ctx context.Context) (v1beta1.Object, error) {
+	return g.do(w, c, g.requests, func(ctx context.Context) (v1beta1.Object, error) {
 		o, err := c.resource.open(c.caller, c.inNamespace()).get(ctx, c.id)
 		if err != nil {
 			return nil, err
@@ -52,7 +53,7 @@ func (c *call) named(o v1beta1.Object) v1beta1.Object {
 
 // list answers GET /RES.
 func (g *gateway) list(w http.ResponseWriter, c *call) error {
-	return g.do(w, c, func(ctx context.Context) (v1beta1.Object, error) {
+	return g.do(w, c, g.lists, func(ctx context.Context) (v1beta1.Object, error) {
 		if err := c.selectFields(); err != nil {
 			return nil, err
 		}
@@ -75,7 +76,7 @@ func (c *call) selectFields() (err error) {
 // change answers a call that changes something, and keeps the answer as an operation's. Work gets the object in the body, unless the
 // call deletes. Errors carry the link that they had in 2014.
 func (g *gateway) change(w http.ResponseWriter, c *call, work func(ctx context.Context, in v1beta1.Object) (v1beta1.Object, error)) error {
-	return g.do(w, c, func(ctx context.Context) (v1beta1.Object, error) {
+	return g.do(w, c, g.requests, func(ctx context.Context) (v1beta1.Object, error) {
 		if err := c.caller.prove(ctx); err != nil { // no stranger may make us read megabytes of YAML
 			return nil, err
 		}

@@ -30,7 +30,8 @@ const (
 	maxDecoding    = 2 << 20 // bytes of objects that are read at once: each may become 250 in memory
 	smallObject    = 64 << 10
 
-	maxRequests = 128 // that are worked on at once; watches count apart
+	maxRequests = 128 // that are worked on at once; watches and lists count apart
+	maxLists    = 16  // that are: each may be long
 	spareConns  = 512 // connections beside those of watches
 )
 

@@ -141,6 +141,41 @@ func TestPortInUseIsAnErrorBeforeAnythingStarts(t *testing.T) {
 	}
 }
 
+// TestOneCallerKeepsOthersFromNothing: a caller who takes answers slowly, or sends many requests, has a quarter of the places.
+func TestOneCallerKeepsOthersFromNothing(t *testing.T) {
+	s := share(8)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	var all []func()
+	for i, try := range []struct {
+		caller string
+		gets   bool
+	}{{"a", true}, {"a", true}, {"a", false}, {"b", true}, {"b", true}, {"c", true}, {"c", true}, {"c", false}, {"d", true}, {"d", true}, {"e", false}} {
+		ctx := t.Context()
+		if !try.gets {
+			ctx = ended
+		}
+		giveBack, err := s.take(ctx, try.caller)
+		if (err == nil) != try.gets {
+			t.Fatalf("%d: %s gets a place: %v", i, try.caller, err)
+		}
+		if err == nil {
+			all = append(all, giveBack)
+		}
+	}
+	all[0]()
+	again, err := s.take(t.Context(), "e")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, giveBack := range append(all[1:], again) {
+		giveBack()
+	}
+	if len(s.own) > 0 || len(s.all) > 0 {
+		t.Errorf("%d callers and %d places are left", len(s.own), len(s.all))
+	}
+}
+
 // TestObjectsAreReadOneAfterTheOther: each may become hundreds of times as large in memory.
 func TestObjectsAreReadOneAfterTheOther(t *testing.T) {
 	who := &callers{server: &rest.Config{Host: "http://api", QPS: -1}, admin: roundTrip(func(r *http.Request) (*http.Response, error) {
