@@ -30,13 +30,13 @@ var renamedFields = map[string][]renamed{
 		rename(`^spec\.ports\[0\]\.(port|protocol)\b`, "$1"),
 		rename(`^spec\.ports$`, "port"),
 		rename(`^spec\.selector\b`, "selector"),
-		rename(`^spec\.(clusterIPs\[0\]|clusterIP)$`, "portalIP"),
+		rename(`^spec\.clusterIP(s|s\[0\])?$`, "portalIP"),
 		rename(`^spec\.externalIPs\b`, "publicIPs"),
 		rename(`^spec\.type\b`, "createExternalLoadBalancer"),
 	},
 	"Minion": {
 		rename(`^status\.addresses\[0\]\.address\b`, "hostIP"),
-		rename(`^status\.capacity\[(cpu|memory)\]`, "resources.capacity.$1"),
+		rename(`^status\.(?:capacity|allocatable)(?:\.|\[)(cpu|memory)\]?$`, "resources.capacity.$1"),
 	},
 	"Binding": {
 		rename(`^metadata\.name\b`, "podID"),

@@ -67,8 +67,9 @@ func FromV1Status(o *metav1.Status, r Resource, id string) *Status {
 	return s
 }
 
-// ofV1 finds a resource by its name or kind in v1.
+// ofV1 finds a resource by its name or kind in v1, or by a part of it, such as pods/binding.
 func ofV1(name string) (Resource, bool) {
+	name, _, _ = strings.Cut(name, "/")
 	for _, r := range Resources() {
 		if name == r.V1.Resource || name == r.Kind || name == "Node" && r.Kind == "Minion" {
 			return r, true

@@ -2,9 +2,11 @@ package v1beta1
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -30,6 +32,8 @@ func TestErrorsOfV1AreThoseOfV1beta1(t *testing.T) {
 		{"an object of another resource", apierrors.NewNotFound(pods, "p"), "Binding", "", 404, `pod "p" not found`, &StatusDetails{ID: "p", Kind: "pod"}},
 		{"conflict", apierrors.NewConflict(pods, "p", errors.New("the object has been modified")), "Pod", "P", 409,
 			`pod "P" cannot be updated: the object has been modified`, &StatusDetails{ID: "P", Kind: "pod"}},
+		{"conflict of a part", apierrors.NewConflict(schema.GroupResource{Resource: "pods/binding"}, "p", errors.New("it has a node")), "Pod", "p", 409,
+			`pod "p" cannot be updated: it has a node`, &StatusDetails{ID: "p", Kind: "pod"}},
 		{"forbidden", apierrors.NewForbidden(pods, "p", errors.New("exceeded quota")), "Pod", "p", 403, `pod "p" is forbidden: exceeded quota`, &StatusDetails{ID: "p", Kind: "pod"}},
 		{"unauthorized", apierrors.NewUnauthorized("who are you?"), "Pod", "", 401, "who are you?", nil},
 		{"invalid without causes", &apierrors.StatusError{ErrStatus: metav1.Status{
@@ -73,6 +77,23 @@ func TestCausesOfV1AreThoseOfV1beta1(t *testing.T) {
 	}
 }
 
+// TestAnswersAreNotManyTimesAsLargeAsBodies: what is wrong with a million containers is told of the first.
+func TestAnswersAreNotManyTimesAsLargeAsBodies(t *testing.T) {
+	body := pod(`,"containers":[` + strings.Repeat("{},", 9999) + `{}]`)
+	_, err := decode(t, body, "Pod").(*Pod).ToV1()
+	_, err2 := OverlayEndpoints(&v1.Endpoints{}, &v1.Service{}, &Endpoints{Endpoints: make([]string, 9999)})
+	var list field.ErrorList
+	for range 9999 {
+		list = append(list, field.Required(field.NewPath("spec"), ""))
+	}
+	ofTheirs := ofV1Error(apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, "p", list), resourceOf(t, "Pod"), "p")
+	for _, s := range []*Status{status(t, err), status(t, err2), ofTheirs} {
+		if got := encode(t, s); len(got) > 10_000 || len(s.Details.Causes) != maxCauses {
+			t.Errorf("%d causes, %d bytes", len(s.Details.Causes), len(got))
+		}
+	}
+}
+
 func TestFieldPaths(t *testing.T) {
 	for _, c := range []struct{ kind, v1, want string }{
 		{"Pod", "spec.containers[0].name", "desiredState.manifest.containers[0].name"},
@@ -110,11 +131,15 @@ func TestFieldPaths(t *testing.T) {
 		{"Service", "spec.ports", "port"},
 		{"Service", "spec.clusterIPs[0]", "portalIP"},
 		{"Service", "spec.clusterIP", "portalIP"},
+		{"Service", "spec.clusterIPs", "portalIP"},
+		{"Service", "spec.clusterIPs[1]", "spec.clusterIPs[1]"},
 		{"Service", "spec.externalIPs[0]", "publicIPs[0]"},
 		{"Service", "spec.type", "createExternalLoadBalancer"},
 		{"Service", "spec.selector", "selector"},
 		{"Minion", "status.addresses[0].address", "hostIP"},
 		{"Minion", "status.capacity[cpu]", "resources.capacity.cpu"},
+		{"Minion", "status.capacity.memory", "resources.capacity.memory"},
+		{"Minion", "status.allocatable.cpu", "resources.capacity.cpu"},
 		{"Binding", "metadata.name", "podID"},
 		{"Binding", "target.name", "host"},
 		{"Endpoints", "subsets[0].addresses[2].ip", "endpoints"},
