@@ -71,6 +71,7 @@ func TestAnswersAreThoseOf2014(t *testing.T) {
 		{"GET /api/v1beta2/services/yaml", "", 200, `{"kind":"Service","id":"yaml","creationTimestamp":"2026-11-29T07:36:47Z","selfLink":"/api/v1beta2/services/yaml","resourceVersion":16,"apiVersion":"v1beta2",*`},
 		{"GET /api/v1beta1/bindings", "", 404, `{"kind":"Status","creationTimestamp":null,"apiVersion":"v1beta1","status":"Failure","message":"binding \"list\" not found","reason":"NotFound","details":{"id":"list","kind":"binding"},"code":404}`},
 		{"GET /api/v1beta1/pods?timeout=soon", "", 400, `*timeout \"soon\" is no time such as 30s or 2m*`},
+		{"GET /api/v1beta1/pods?timeout=1ns", "", 504, `*the cluster did not answer in time*`},
 		{"GET /api/v1beta1/pods?namespace=a/b", "", 400, `*is no namespace*`},
 		{"DELETE /api/v1beta1/services/yaml?namespace=%zz", "", 400, `*cannot read the query: invalid URL escape \"%zz\"*`},
 		{"DELETE /api/v1beta1/services/yaml?namespace=a;b", "", 400, `*cannot read the query: invalid semicolon separator in query*`},
@@ -217,6 +218,7 @@ func TestBindingPlacesAPod(t *testing.T) {
 		{"POST /api/v1beta1/bindings", `{"kind":"Binding","podID":"web","host":"node-1"}`, 200, `{"kind":"Status","creationTimestamp":null,"selfLink":"/api/v1beta1/bindings","apiVersion":"v1beta1","status":"Success"}`},
 		{"POST /api/v1beta1/bindings", `{"podID":"nopod","host":"node-1"}`, 404, `{"kind":"Status","creationTimestamp":null,"selfLink":"/api/v1beta1/bindings","apiVersion":"v1beta1","status":"Failure","message":"pod \"nopod\" not found",*`},
 		{"POST /api/v1beta1/bindings", `{"host":"node-1"}`, 422, `*podID*`},
+		{"POST /api/v1beta1/bindings", `{"podID":"web"}`, 422, `*binding is invalid: host: required value*`},
 		{"DELETE /api/v1beta1/bindings/web", "", 404, `*binding \"web\" not found*`},
 	} {
 		if response, body := g.ask(e.line, e.body); response.StatusCode != e.code || !matches(e.want, body) {

@@ -18,8 +18,11 @@ func (p places) tryTake() bool {
 	}
 }
 
-// take waits for a place.
+// take waits for a place. One that is free is taken even if ctx has ended.
 func (p places) take(ctx context.Context) error {
+	if p.tryTake() {
+		return nil
+	}
 	select {
 	case p <- struct{}{}:
 		return nil

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"net/http"
 
@@ -272,8 +273,14 @@ func (b bindings) watch(context.Context, metav1.ListOptions) (iter.Seq[v1beta1.W
 
 func (b bindings) create(ctx context.Context, o v1beta1.Object) (v1beta1.Object, error) {
 	binding := o.(*v1beta1.Binding).ToV1()
+	invalid := func(what string) error {
+		return v1beta1.NewStatus(http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "binding is invalid: %s", what)
+	}
 	if binding.Name == "" || len(rest.IsValidPathSegmentName(binding.Name)) > 0 {
-		return nil, v1beta1.NewStatus(http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "binding is invalid: podID: %q is no id of a pod", binding.Name)
+		return nil, invalid(fmt.Sprintf("podID: %q is no id of a pod", binding.Name))
+	}
+	if binding.Target.Name == "" {
+		return nil, invalid("host: required value: give the id of a minion")
 	}
 	if err := b.caller.core.Pods(b.namespace).Bind(ctx, binding, metav1.CreateOptions{}); err != nil {
 		pods, _ := v1beta1.ResourceNamed("pods")
