@@ -83,16 +83,16 @@ func controllerManager() []item {
 func scheduler() []item {
 	return []item{
 		{"1.4.1", "no profiling", func(ctx context.Context, s *seen) verdict {
-			client, err := s.client(false)
+			client, err := s.stranger()
 			if err != nil {
 				return fail("%v", err)
 			}
 			_, err = get(ctx, client, "https://"+s.Status+"/debug/pprof/", "")
 			var answer statusError
-			if errors.As(err, &answer) && answer.status == http.StatusNotFound {
-				return pass("the administrator does not find /debug/pprof/")
+			if errors.As(err, &answer) && answer.status == http.StatusUnauthorized {
+				return cannot("administrators, and nobody else, may read the profiles of a scheduler that is slow or grows")
 			}
-			return fail("/debug/pprof/ at %s: %v", s.Status, err)
+			return fail("/debug/pprof/ at %s, asked by nobody: %v", s.Status, err)
 		}},
 		{"1.4.2", "listens on loopback", func(_ context.Context, s *seen) verdict {
 			host, _, err := net.SplitHostPort(s.Status)

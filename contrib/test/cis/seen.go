@@ -76,6 +76,13 @@ func (s *seen) client(verify bool) (*http.Client, error) {
 	return rest.HTTPClientFor(config)
 }
 
+// stranger is a client without credentials, which trusts any server.
+func (s *seen) stranger() (*http.Client, error) {
+	config := rest.AnonymousClientConfig(s.REST)
+	config.Insecure, config.CAData, config.CAFile = true, nil, ""
+	return rest.HTTPClientFor(config)
+}
+
 // flagz reads the flags of a stock program (https://kubernetes.io/docs/reference/instrumentation/zpages/).
 func (s *seen) flagz(ctx context.Context, host string) (map[string]string, error) {
 	client, err := s.client(host == s.REST.Host)
