@@ -133,14 +133,14 @@ func (k *kubecfg) resizeController(ctx context.Context, args []string) error {
 }
 
 func (k *kubecfg) stopController(ctx context.Context, args []string) error {
-	id, err := onlyController(args)
+	id, err := onlyID(args)
 	if err != nil {
 		return err
 	}
 	return k.setReplicas(ctx, id, 0)
 }
 
-func onlyController(args []string) (id string, err error) {
+func onlyID(args []string) (id string, err error) {
 	if len(args) != 2 {
 		return "", sayf("usage: kubecfg [OPTIONS] %s <controller>", args[0])
 	}
@@ -157,11 +157,7 @@ func (k *kubecfg) setReplicas(ctx context.Context, id string, replicas int32) er
 }
 
 func (k *kubecfg) removeController(ctx context.Context, args []string) error {
-	id, err := onlyController(args)
-	if err != nil {
-		return err
-	}
-	controller, err := k.controller(ctx, id)
+	id, controller, err := k.onlyController(ctx, args)
 	if err != nil {
 		return err
 	}
@@ -170,6 +166,14 @@ func (k *kubecfg) removeController(ctx context.Context, args []string) error {
 	}
 	_, err = k.client.do(ctx, request{method: http.MethodDelete, path: "replicationControllers/" + id})
 	return err
+}
+
+// onlyController reads the replication controller that the only argument names.
+func (k *kubecfg) onlyController(ctx context.Context, args []string) (id string, c v1beta1.ReplicationController, err error) {
+	if id, err = onlyID(args); err == nil {
+		c, err = k.controller(ctx, id)
+	}
+	return id, c, err
 }
 
 // controller reads a replication controller.
@@ -200,11 +204,7 @@ func (k *kubecfg) sendObject(ctx context.Context, method, path string, object an
 
 // rollingUpdate deletes the controller's pods, one each update interval, and waits until as many are there again.
 func (k *kubecfg) rollingUpdate(ctx context.Context, args []string) error {
-	id, err := onlyController(args)
-	if err != nil {
-		return err
-	}
-	controller, err := k.controller(ctx, id)
+	id, controller, err := k.onlyController(ctx, args)
 	if err != nil {
 		return err
 	}
