@@ -5,6 +5,10 @@ import "strings"
 // KeyPrefix precedes the keys of our annotations, labels and taints.
 const KeyPrefix = "k8sm.io/"
 
+// AdminGroup is the group whose members may do everything in a Kubernetes cluster
+// (https://kubernetes.io/docs/reference/access-authn-authz/rbac/#user-facing-roles).
+const AdminGroup = "system:masters"
+
 // PodSchedulerAnnotations are the annotations of pods that only the scheduler may write: the pod's node and the scheduler itself do
 // what they say.
 func PodSchedulerAnnotations() []string {

@@ -6,11 +6,9 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-)
 
-// AdminGroup is the group whose members may do everything in a Kubernetes cluster
-// (https://kubernetes.io/docs/reference/access-authn-authz/rbac/#user-facing-roles).
-const AdminGroup = "system:masters"
+	"github.com/k8sm/k8sm/api"
+)
 
 // Only lets administrators and these users pass, by the organization and the common name of their verified certificates. The server
 // must verify client certificates that it is given.
@@ -21,8 +19,8 @@ func Only(next http.Handler, users ...string) http.Handler {
 			return
 		}
 		caller := r.TLS.VerifiedChains[0][0].Subject
-		if !slices.Contains(caller.Organization, AdminGroup) && !slices.Contains(users, caller.CommonName) {
-			http.Error(w, fmt.Sprintf("user %q may not read this: it is for %s", caller.CommonName, strings.Join(append([]string{"group " + AdminGroup}, users...), " and ")),
+		if !slices.Contains(caller.Organization, api.AdminGroup) && !slices.Contains(users, caller.CommonName) {
+			http.Error(w, fmt.Sprintf("user %q may not read this: it is for %s", caller.CommonName, strings.Join(append([]string{"group " + api.AdminGroup}, users...), " and ")),
 				http.StatusForbidden)
 			return
 		}

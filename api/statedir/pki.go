@@ -169,7 +169,7 @@ const (
 // users are the identities that have a kubeconfig.
 func (d Dir) users() map[string]leaf {
 	return map[string]leaf{
-		d.AdminKubeconfig():             {name: "admin", user: "kubernetes-admin", group: "system:masters"},
+		d.AdminKubeconfig():             {name: "admin", user: "kubernetes-admin", group: api.AdminGroup},
 		d.SchedulerKubeconfig():         {name: "scheduler", user: api.SchedulerUser},
 		d.DNSKubeconfig():               {name: "dns", user: api.DNSUser},
 		d.MetricsKubeconfig():           {name: "metrics", user: api.MetricsUser},

@@ -13,7 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/k8sm/k8sm/api/callers"
+	"github.com/k8sm/k8sm/api"
 )
 
 // FuzzRequests holds that no request of an administrator makes the server panic, and that a stranger's gets the health or 401.
@@ -27,7 +27,7 @@ func FuzzRequests(f *testing.F) {
 	}
 	s := &Server{source: fakeSource{}, metrics: prometheus.NewRegistry(), mesos: fakeMesos{}}
 	handler := s.handler()
-	admin := &x509.Certificate{Subject: pkix.Name{Organization: []string{callers.AdminGroup}}}
+	admin := &x509.Certificate{Subject: pkix.Name{Organization: []string{api.AdminGroup}}}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		for _, chains := range [][][]*x509.Certificate{nil, {{admin}}} {
 			r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(raw)))
