@@ -121,6 +121,26 @@ func MetricsMembership() Membership {
 	}
 }
 
+// Names of the cluster's logs.
+const (
+	LogsServiceNamespace = "kube-system"
+	LogsServiceName      = "k8sm-logs"
+	// LogsPortName is the name of the service's port 443. Minions connect to the ports of the EndpointSlices.
+	LogsPortName = "https"
+	// LabelLogsServer is the Membership's label.
+	LabelLogsServer = "k8sm.io/logs-server"
+	// LogsUser is the user name in the client certificate of the log stores.
+	LogsUser = "system:k8sm-logs"
+)
+
+// LogsMembership describes the service by which minions and API servers reach the log stores.
+func LogsMembership() Membership {
+	return Membership{
+		Namespace: LogsServiceNamespace, Service: LogsServiceName, LeaseNamespace: "k8sm-logs", Label: LabelLogsServer,
+		User: LogsUser, Owner: "logs.k8sm.io",
+	}
+}
+
 // The ConfigMap with the MinionConfig. Bootstrap tokens and nodes may read it.
 const (
 	MinionConfigNamespace = "kube-system"
