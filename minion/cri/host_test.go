@@ -70,13 +70,3 @@ func TestWorkingSetLeavesOutWhatCanBeDropped(t *testing.T) {
 		}
 	}
 }
-
-func TestRegistryCredentialsAreRead(t *testing.T) {
-	user, password, err := decodeAuth("bWU6c2VjOnJldA==")
-	if err != nil || user != "me" || password != "sec:ret" {
-		t.Errorf("decodeAuth returned %q, %q, %v", user, password, err)
-	}
-	if _, _, err := decodeAuth("!"); err == nil {
-		t.Error("credentials that are no base64 are taken")
-	}
-}

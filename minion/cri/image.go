@@ -2,9 +2,7 @@ package cri
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -18,6 +16,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	credentials "github.com/k8sm/k8sm/minion/registry"
 )
 
 // ListImages lists the Engine's images, or the one that the filter names.
@@ -152,24 +152,11 @@ func registryAuth(a *runtimeapi.AuthConfig) (string, error) {
 	}
 	if a.GetAuth() != "" && auth.Username == "" {
 		var err error
-		if auth.Username, auth.Password, err = decodeAuth(a.GetAuth()); err != nil {
+		if auth.Username, auth.Password, err = credentials.DecodeAuth(a.GetAuth()); err != nil {
 			return "", err
 		}
 	}
 	return registry.EncodeAuthConfig(auth)
-}
-
-// decodeAuth splits the "auth" field of registry credentials.
-func decodeAuth(auth string) (user, password string, err error) {
-	plain, err := base64.StdEncoding.DecodeString(auth)
-	if err != nil {
-		return "", "", err
-	}
-	user, password, ok := strings.Cut(string(plain), ":")
-	if !ok {
-		return "", "", errors.New("auth is not user:password in base64")
-	}
-	return user, strings.TrimRight(password, "\x00"), nil
 }
 
 // RemoveImage removes an image that this node has pulled, with all names under which it did. The Engine refuses while a container
