@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"sync"
 	"time"
 
 	log "github.com/sirupsen/logrus"
@@ -35,11 +36,10 @@ type Publisher struct {
 	apiServer string
 	masters   func(context.Context) []netip.Addr
 
-	// Owned by Run: the masters, what it has written, when it last looked for machines, and the last problem.
-	known     []netip.Addr
-	published map[string]string
-	looked    time.Time
-	logged    string
+	publishing sync.Mutex // serializes publish, and guards the fields below: the masters, what was written, and when it looked for machines
+	known      []netip.Addr
+	published  map[string]string
+	looked     time.Time
 }
 
 // NewPublisher returns a Publisher with pools in kv. apiServer is the URL of the API server, and masters returns the addresses of the
@@ -52,15 +52,16 @@ func NewPublisher(kv clientv3.KV, client kubernetes.Interface, apiServer string,
 func (p *Publisher) Run(ctx context.Context) error {
 	ticker := time.NewTicker(publishEvery)
 	defer ticker.Stop()
+	logged := ""
 	for {
 		problem := ""
 		if err := p.publish(ctx, time.Now()); err != nil && ctx.Err() == nil {
 			problem = err.Error()
 		}
-		if problem != p.logged && problem != "" {
+		if problem != logged && problem != "" {
 			log.Warn(problem)
 		}
-		p.logged = problem
+		logged = problem
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -69,10 +70,18 @@ func (p *Publisher) Run(ctx context.Context) error {
 	}
 }
 
+// Assign is that of the Assigner. It publishes new pools first, so that minions route the address when the pod starts.
+func (p *Publisher) Assign(ctx context.Context, claims []api.AddressClaim) []api.AddressAnswer {
+	_ = p.publish(ctx, time.Now()) // Run retries it, and logs why: a control plane of an older version does not let it
+	return p.Assigner.Assign(ctx, claims)
+}
+
 // publish does what is due.
 func (p *Publisher) publish(ctx context.Context, now time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
+	p.publishing.Lock()
+	defer p.publishing.Unlock()
 	pools, err := p.readPools(ctx)
 	if err != nil {
 		return err

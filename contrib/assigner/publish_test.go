@@ -74,6 +74,19 @@ func TestSchedulerTellsMinionsWhichAddressesPodsMayHave(t *testing.T) {
 	expect("203.0.113.8/30", "203.0.113.12/32", "2001:db8:7::/126")
 }
 
+func TestMinionsMayRouteAnAddressBeforeAPodHasIt(t *testing.T) {
+	client := publishingCluster()
+	p := NewPublisher(open(t, etcdtest.Start(t)).Folder(Folder), client, "https://192.0.2.6:6443", func(context.Context) []netip.Addr { return nil })
+	if err := p.publish(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	load(t, p.Assigner, "pools: [{name: a, addresses: [203.0.113.8]}]")
+	answers := p.Assign(t.Context(), []api.AddressClaim{claim("x", "a", "")})
+	if pools := published(t, client); answers[0].IP != "203.0.113.8" || !pools.Contain(netip.MustParsePrefix("203.0.113.8/32")) {
+		t.Errorf("a pod has %+v, and minions route only %v", answers[0], pools.Prefixes)
+	}
+}
+
 func TestPodGetsNoAddressOfAMachineEvenIfAPoolHasIt(t *testing.T) {
 	masters := func(context.Context) []netip.Addr { return []netip.Addr{netip.MustParseAddr("192.0.2.5")} }
 	p := NewPublisher(open(t, etcdtest.Start(t)).Folder(Folder), publishingCluster(), "https://192.0.2.6:6443", masters)
