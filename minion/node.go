@@ -209,6 +209,10 @@ type podNetwork interface {
 	Teardown() error
 }
 
+// awaitPeers is how long new pods wait at most until a starting minion knows the other nodes. Pods must start while the API server is
+// away, too.
+const awaitPeers = 5 * time.Second
+
 // mesh is a network that itself routes packets to the pods of other nodes.
 type mesh interface{ Reach(peers []network.Peer) }
 
@@ -231,11 +235,20 @@ func (n *node) newNetwork() (podNetwork, error) {
 
 // networkConfig returns the network's configuration. Without addresses, which cleanup does not know, it still serves for Teardown.
 func (n *node) networkConfig() network.Config {
-	return network.Config{
+	cfg := network.Config{
 		Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, ServiceCIDR: n.cluster.ServiceCIDR,
 		Network: n.cluster.Network, Addresses: n.settings.addresses, Dir: n.files.network(),
 		Synced: n.metrics.Sync(status.PodNetwork),
 	}
+	if n.watchesPeers() {
+		cfg.AwaitPeers = awaitPeers
+	}
+	return cfg
+}
+
+// watchesPeers reports whether the node itself routes to the pods of others.
+func (n *node) watchesPeers() bool {
+	return n.cluster.Network.Mode != api.NetworkNone && n.cluster.Network.Mode != api.NetworkCNI
 }
 
 // settle chooses addresses, ports and resources.
@@ -306,7 +319,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 		n.log.WithError(err).Info("cannot set up the pod network yet: the kubelet will pass the pod CIDR")
 	}
 	running.network = supervise.Start(alive, "the pod network", n.network.Run)
-	if mesh, ok := n.network.(mesh); ok && n.cluster.Network.Mode != api.NetworkNone {
+	if mesh, ok := n.network.(mesh); ok && n.watchesPeers() {
 		running.peers = supervise.Start(alive, "the watch on other nodes", func(ctx context.Context) error { return n.watchPeers(ctx, client, mesh) })
 	}
 	running.pods = supervise.Start(alive, "the watch on the node's pods", func(ctx context.Context) error {

@@ -62,13 +62,27 @@ func (e endpoint) address(f Family) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// store is a directory with one file per endpoint, and one with the node's pod CIDRs.
+// store is a directory with one file per endpoint, one with the node's pod CIDRs, and one with the other nodes.
 type store struct{ dir string }
 
 const (
 	endpointSuffix = ".endpoint"
 	rangesFile     = "pod-cidrs"
+	peersFile      = "peers"
 )
+
+// recorded is what a store has.
+type recorded struct {
+	podCIDRs  []string
+	endpoints map[string]endpoint // by sandbox id
+	peers     []Peer              // nil if unknown
+}
+
+// knownPeers are the other nodes as they were known in one boot of the machine. In the next one their addresses may be others'.
+type knownPeers struct {
+	Boot  string `json:"boot"`
+	Peers []Peer `json:"peers"`
+}
 
 func (s store) endpointFile(id string) string { return filepath.Join(s.dir, id+endpointSuffix) }
 
@@ -104,27 +118,55 @@ func (s store) forget(id string) error {
 	return nil
 }
 
+func (s store) savePeers(peers []Peer) error {
+	boot, err := bootID()
+	if err != nil {
+		return fmt.Errorf("cannot record the other nodes: %w", err)
+	}
+	return s.write(filepath.Join(s.dir, peersFile), knownPeers{boot, peers})
+}
+
+// bootID identifies the machine's boot (random(4)).
+func bootID() (string, error) {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id)), err
+}
+
 // load returns what an earlier process recorded, if anything.
-func (s store) load() (podCIDRs []string, endpoints map[string]endpoint, err error) {
-	endpoints = map[string]endpoint{}
+func (s store) load() (r recorded, err error) {
+	r.endpoints = map[string]endpoint{}
 	entries, err := os.ReadDir(s.dir)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, endpoints, nil
+		return r, nil
 	}
 	for _, entry := range entries {
 		var e endpoint
 		switch name := entry.Name(); {
 		case name == rangesFile:
-			err = errors.Join(err, s.read(name, &podCIDRs))
+			err = errors.Join(err, s.read(name, &r.podCIDRs))
+		case name == peersFile:
+			err = errors.Join(err, s.loadPeers(&r))
 		case strings.HasSuffix(name, endpointSuffix):
 			if problem := s.read(name, &e); problem != nil {
 				err = errors.Join(err, problem)
 			} else {
-				endpoints[e.Sandbox.ID] = e
+				r.endpoints[e.Sandbox.ID] = e
 			}
 		}
 	}
-	return podCIDRs, endpoints, err
+	return r, err
+}
+
+func (s store) loadPeers(r *recorded) error {
+	var known knownPeers
+	boot, err := bootID()
+	if err == nil {
+		err = s.read(peersFile, &known)
+	}
+	if err == nil && known.Boot == boot {
+		r.peers = known.Peers
+	}
+	return err
 }
 
 func (s store) read(name string, value any) error {

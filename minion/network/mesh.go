@@ -15,11 +15,11 @@ import (
 
 // Peer is another node of the cluster, as its Node object describes it.
 type Peer struct {
-	Node string
+	Node string `json:"node"`
 	// Addresses are the machine's own, at most one per family.
-	Addresses []netip.Addr
+	Addresses []netip.Addr `json:"addresses"`
 	// Prefixes are the address ranges of its pods.
-	Prefixes []netip.Prefix
+	Prefixes []netip.Prefix `json:"prefixes"`
 }
 
 // address returns the peer's address of the family.

@@ -29,6 +29,8 @@ type Config struct {
 	Addresses []netip.Addr
 	// Dir is a directory for state that must outlive this process, as the pods do. It is created when needed; Teardown removes it.
 	Dir string
+	// AwaitPeers is how long the first Attach waits for the first Reach at most. Zero if Reach is never called.
+	AwaitPeers time.Duration
 	// Synced, if set, is called after each check and repair of the network, with how long it took and what stays wrong.
 	Synced func(took time.Duration, problem error)
 }
@@ -39,6 +41,10 @@ type Network struct {
 	store store
 	log   logrus.FieldLogger
 
+	acquainted chan struct{} // closed when Attach need not wait for Reach any longer
+	acquaint   func()        // closes it
+	patience   sync.Once     // starts the wait
+
 	mu        sync.Mutex             // guards the fields below, and serializes changes
 	podCIDRs  []string               // last argument of Setup, also of an earlier process; nil if it was never called
 	plan      *Plan                  // set by Setup; nil while the network is not ready
@@ -47,7 +53,7 @@ type Network struct {
 	tables    []tables               // for the families in use
 	endpoints map[string]endpoint    // by sandbox id
 	held      map[string][]io.Closer // host ports, by sandbox id
-	peers     []Peer                 // nil while unknown
+	peers     []Peer                 // last argument of Reach, also of an earlier process; nil while unknown
 	filter    tunnelFilter           // of the VXLAN device
 	logged    string                 // the last problem
 }
@@ -60,11 +66,17 @@ func New(cfg Config) (*Network, error) {
 		return nil, err
 	}
 	cfg.Network = cfg.Network.Settled()
-	n := &Network{cfg: cfg, tables: []tables{ipt}, store: store{cfg.Dir}, log: logrus.WithField("node", cfg.Node), held: map[string][]io.Closer{}}
+	n := &Network{
+		cfg: cfg, tables: []tables{ipt}, store: store{cfg.Dir}, log: logrus.WithField("node", cfg.Node), held: map[string][]io.Closer{},
+		acquainted: make(chan struct{}),
+	}
+	n.acquaint = sync.OnceFunc(func() { close(n.acquainted) })
 	// An unreadable record was being written when the machine crashed; its pod is gone.
-	if n.podCIDRs, n.endpoints, err = n.store.load(); err != nil {
+	before, err := n.store.load()
+	if err != nil {
 		n.log.Warn(err)
 	}
+	n.podCIDRs, n.endpoints, n.peers = before.podCIDRs, before.endpoints, before.peers
 	return n, nil
 }
 
@@ -193,11 +205,16 @@ func (n *Network) leaveOldRange(plan Plan) error {
 	return n.leaveTunnel(n.planFor(before))
 }
 
-// Reach routes packets to the pods of exactly these nodes. It logs unreachable nodes; Run retries them.
+// Reach routes packets to the pods of exactly these nodes. It logs unreachable nodes; Run retries them. A later process knows the nodes,
+// too, until the machine is rebooted.
 func (n *Network) Reach(peers []Peer) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	defer n.acquaint()
 	n.peers = append([]Peer{}, peers...)
+	if err := n.store.savePeers(n.peers); err != nil {
+		n.log.Warn(err)
+	}
 	if n.plan == nil {
 		return
 	}
@@ -211,8 +228,8 @@ func (n *Network) Reach(peers []Peer) {
 	n.synced(began, errors.Join(problems...))
 }
 
-// applyMesh applies routes and tunnel, and leaves alone what is right. While the peers are unknown it keeps what an earlier process
-// left. It continues after an error and returns all errors.
+// applyMesh applies routes and tunnel, and leaves alone what is right. While the peers are unknown it keeps the routes that it finds. It
+// continues after an error and returns all errors.
 func (n *Network) applyMesh() error {
 	if n.peers == nil {
 		return n.plan.addRoutes()
@@ -362,9 +379,16 @@ func (n *Network) ready() error {
 	return nil
 }
 
-// Attach connects a sandbox to the network and returns its addresses. It is idempotent, and leaves nothing behind if it fails.
-// Detach releases the sandbox.
-func (n *Network) Attach(_ context.Context, sandbox Sandbox) ([]netip.Addr, error) {
+// Attach connects a sandbox to the network and returns its addresses. It waits for the first Reach, because the packets of the pod
+// would otherwise not find the pods of other nodes, or leave with the machine's address; see Config.AwaitPeers. It is idempotent, and
+// leaves nothing behind if it fails. Detach releases the sandbox.
+func (n *Network) Attach(ctx context.Context, sandbox Sandbox) ([]netip.Addr, error) {
+	if err := n.Ready(); err != nil {
+		return nil, err
+	}
+	if err := n.awaitPeers(ctx); err != nil {
+		return nil, err
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := n.ready(); err != nil {
@@ -396,6 +420,29 @@ func (n *Network) Attach(_ context.Context, sandbox Sandbox) ([]netip.Addr, erro
 		return nil, errors.Join(err, n.detach(sandbox.ID))
 	}
 	return e.Addresses, nil
+}
+
+// awaitPeers waits for the first Reach until ctx ends, and at most AwaitPeers since its first call.
+func (n *Network) awaitPeers(ctx context.Context) error {
+	if n.cfg.AwaitPeers == 0 {
+		return nil
+	}
+	n.patience.Do(func() { time.AfterFunc(n.cfg.AwaitPeers, n.losePatience) })
+	select {
+	case <-n.acquainted:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("cannot join the pod to the network before the other nodes are known: %w", ctx.Err())
+	}
+}
+
+func (n *Network) losePatience() {
+	select {
+	case <-n.acquainted:
+	default:
+		n.log.Warnf("the other nodes are not known after %s: pods start, but may not reach pods of other nodes until they are", n.cfg.AwaitPeers)
+		n.acquaint()
+	}
 }
 
 // takeAddresses takes one address from each pool, or none. The sandbox may bring its own for one family.

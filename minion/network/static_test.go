@@ -1,10 +1,14 @@
 package network
 
 import (
+	"context"
+	"errors"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coreos/go-iptables/iptables"
 	"github.com/vishvananda/netlink"
@@ -61,12 +65,12 @@ func TestPodWithAnAddressOfAPoolIsAPodAsAnyOther(t *testing.T) {
 	outside.serve(t, "80")
 	for when, again := range map[string]func(){
 		"first": func() {},
-		"after a restart": func() {
+		"after a restart, before the nodes are known again": func() {
 			one.do(t, func() { one.network = restarted(t, one.network); must(t, one.network.Adopt()) })
 			two.do(t, func() { two.network = restarted(t, two.network); must(t, two.network.Adopt()) })
-			reach()
 		},
-		"flushed": func() { flush(t, one); flush(t, two) },
+		"flushed":              func() { flush(t, one); flush(t, two) },
+		"the nodes seen again": reach,
 	} {
 		t.Run(when, func(t *testing.T) {
 			again()
@@ -86,6 +90,64 @@ func TestPodWithAnAddressOfAPoolIsAPodAsAnyOther(t *testing.T) {
 	}
 	one.do(t, func() { refusals(t, one.network, known) })
 	addressGoesOn(t, one, known)
+}
+
+// The addresses may lead to other machines by then.
+func TestNodesAreForgottenWhenTheMachineIsRebooted(t *testing.T) {
+	inNamespace(t)
+	one := newMachine(t, "one", lan{"br0", "198.51.100.1/24", ""}, "198.18.1.0/24", api.PodNetwork{})
+	one.do(t, func() {
+		n := one.network
+		n.Reach([]Peer{{Node: "two", Addresses: addresses("198.51.100.2"), Prefixes: prefixes("198.18.2.0/24", "198.19.7.7/32")}})
+		if n = restarted(t, n); len(n.peers) != 1 {
+			t.Errorf("the next process knows the nodes %v", n.peers)
+		}
+		must(t, n.store.write(filepath.Join(n.store.dir, peersFile), knownPeers{Boot: "another", Peers: n.peers}))
+		if n = restarted(t, n); n.peers != nil {
+			t.Errorf("after another boot the nodes are %v", n.peers)
+		}
+	})
+}
+
+// The first pod of a node comes before the other nodes are known: its packets would leave by the default route, with the machine's address.
+func TestFirstPodIsAttachedWhenTheOtherNodesAreKnown(t *testing.T) {
+	inNamespace(t)
+	one := newMachine(t, "one", lan{"br0", "198.51.100.1/24", "198.51.100.2"}, "198.18.1.0/24", api.PodNetwork{})
+	two := newMachine(t, "two", lan{"br0", "198.51.100.2/24", ""}, "198.18.2.0/24", api.PodNetwork{})
+	static := newPod(t, "static")
+	static.Address = netip.MustParseAddr("198.19.7.7")
+	two.do(t, func() {
+		two.network.Reach([]Peer{one.peer})
+		_, err := two.network.Attach(t.Context(), static.Sandbox)
+		must(t, err)
+	})
+	static.serve(t, "80")
+	two.peer.Prefixes = append(two.peer.Prefixes, prefixes("198.19.7.7/32")...)
+	one.network.cfg.AwaitPeers = time.Hour
+	known := make(chan struct{})
+	time.AfterFunc(200*time.Millisecond, func() {
+		one.do(t, func() { one.network.Reach([]Peer{two.peer}) })
+		close(known)
+	})
+	first, firstIP := newPodOn(t, one, "first")
+	first.do(t, func() { expect(t, "198.19.7.7:80", firstIP) })
+	<-known
+}
+
+func TestPodsDoNotWaitForeverForTheOtherNodes(t *testing.T) {
+	n := newTestNetwork(t)
+	must(t, n.Setup([]string{testRange}))
+	n.cfg.AwaitPeers = time.Hour
+	one := newPod(t, "one")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := n.Attach(ctx, one.Sandbox); !errors.Is(err, context.DeadlineExceeded) || n.Addresses("one") != nil {
+		t.Errorf("attached when the caller has gone: %v", err)
+	}
+	n = restarted(t, n)
+	must(t, n.Adopt())
+	n.cfg.AwaitPeers = time.Millisecond
+	attach(t, n, one)
 }
 
 // flush empties the chains of a machine's network, and has it repair them.
