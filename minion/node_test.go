@@ -579,3 +579,15 @@ func awaitFile(t *testing.T, path string) {
 		}
 	}
 }
+
+func TestPodsWaitForOtherNodesOnlyWhereTheMinionRoutesToThem(t *testing.T) {
+	for mode, want := range map[api.NetworkMode]time.Duration{
+		"": awaitPeers, api.NetworkAuto: awaitPeers, api.NetworkRoutes: awaitPeers, api.NetworkVXLAN: awaitPeers, api.NetworkNone: 0, api.NetworkCNI: 0,
+	} {
+		n := &node{metrics: status.NewMetrics("v1", "v2")}
+		n.cluster.Network.Mode = mode
+		if got := n.networkConfig().AwaitPeers; got != want {
+			t.Errorf("--network=%s: pods wait %s, want %s", mode, got, want)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -68,10 +69,19 @@ func awaitAddress(t *testing.T, c *scratch.Cluster, name, want string) *corev1.P
 	return p
 }
 
-// calls runs a pod on the node until it has reached the address, and returns the address that it has itself.
+// callOnce is a command that requests something of the server at an address.
+const callOnce = "echo 'GET / HTTP/1.0\n' | /bin/busybox nc -w 5 %s 80"
+
+// calls runs a pod on the node whose first call has to reach the address. It returns the address that the pod has itself.
 func calls(t *testing.T, c *scratch.Cluster, name, node, address string) (own string) {
 	t.Helper()
-	p := pod(name, fmt.Sprintf("until echo 'GET / HTTP/1.0\n' | /bin/busybox nc -w 2 %s 80; do /bin/busybox sleep 1; done", address))
+	return runs(t, c, name, node, fmt.Sprintf(callOnce, address))
+}
+
+// runs runs a pod on the node, which has to succeed, and returns its address.
+func runs(t *testing.T, c *scratch.Cluster, name, node, script string) (own string) {
+	t.Helper()
+	p := pod(name, script)
 	p.Spec.NodeSelector = map[string]string{corev1.LabelHostname: node}
 	p = create(t, c, p)
 	own = awaitPhase(t, c, name, corev1.PodSucceeded).Status.PodIP
@@ -104,7 +114,8 @@ func meet(t *testing.T, c *scratch.Cluster) {
 	}
 	hears(t, c, "first", calls(t, c, "far", "node-2", "198.51.100.1"))
 	hears(t, c, "first", calls(t, c, "near", "node-1", "198.51.100.1"))
-	hears(t, c, "second", calls(t, c, "by-service", "node-1", service.Spec.ClusterIP))
+	// A proxy learns of the service in its own time.
+	hears(t, c, "second", runs(t, c, "by-service", "node-1", fmt.Sprintf("until "+callOnce+"; do /bin/busybox sleep 1; done", service.Spec.ClusterIP)))
 	// A pod of the pool calls the other one, by its service too: it is seen by its own address.
 	out, err := c.KM(within(t, time.Minute), "kubectl", "exec", "first", "--", "/bin/busybox", "sh", "-c",
 		fmt.Sprintf("for ip in 198.51.100.2 %s; do echo 'GET / HTTP/1.0\n' | /bin/busybox nc -w 5 $ip 80 || exit; done", service.Spec.ClusterIP)).CombinedOutput()
@@ -187,6 +198,10 @@ func keptByRestarts(t *testing.T, c *scratch.Cluster, first *corev1.Pod) {
 }
 
 func keptByCrashes(t *testing.T, c *scratch.Cluster, dir string, first *corev1.Pod) {
+	steady := pod("steady", fmt.Sprintf("while "+callOnce+"; do /bin/busybox sleep 0.2; done", "198.51.100.1"))
+	steady.Spec.NodeSelector = map[string]string{corev1.LabelHostname: "node-2"}
+	create(t, c, steady)
+	own := awaitPhase(t, c, steady.Name, corev1.PodRunning).Status.PodIP
 	kill(t, c, "minion")
 	awaitTask(t, c, first, "TASK_RUNNING")
 	if err := c.Kill(within(t, 30*time.Second)); err != nil {
@@ -199,5 +214,28 @@ func keptByCrashes(t *testing.T, c *scratch.Cluster, dir string, first *corev1.P
 	create(t, again, pooled("fourth", "node-2", ""))
 	awaitAddress(t, again, "fourth", "198.51.100.2")
 	hears(t, again, first.Name, calls(t, again, "far-after-crash", "node-2", "198.51.100.1"))
+	hearsOnly(t, again, first.Name, own)
+	awaitPhase(t, again, steady.Name, corev1.PodRunning) // no call of it failed
 	stop(t, again, dir)
+}
+
+// hearsOnly checks that all who called the pod came by addresses of pods, the given caller among them.
+func hearsOnly(t *testing.T, c *scratch.Cluster, name, caller string) {
+	t.Helper()
+	log, err := c.Kube.CoreV1().Pods("default").GetLogs(name, &corev1.PodLogOptions{}).DoRaw(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	heard := map[string]int{}
+	for _, match := range regexp.MustCompile(`\[::ffff:([0-9.]+)\]:\d+: url:`).FindAllSubmatch(log, -1) {
+		heard[string(match[1])]++
+	}
+	for from := range heard {
+		if !strings.HasPrefix(from, "10.244.") {
+			t.Errorf("pod %s took a pod for %s: %v", name, from, heard)
+		}
+	}
+	if heard[caller] < 10 {
+		t.Errorf("pod %s has heard of %v, too little of %s:\n%s", name, heard, caller, log)
+	}
 }
