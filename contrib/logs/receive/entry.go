@@ -1,0 +1,133 @@
+package receive
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/k8sm/k8sm/api/logs"
+	"github.com/k8sm/k8sm/contrib/logs/store"
+)
+
+// Names of fields of entries in the store. The first ones name the stream.
+const (
+	FieldNamespace = "namespace"
+	FieldPod       = "pod"
+	FieldUID       = "uid"
+	FieldContainer = "container"
+	FieldNode      = "node"
+
+	FieldStream  = "stream"  // stdout or stderr
+	FieldRestart = "restart" // how often the container had been started before
+	FieldFile    = "file"
+	FieldNumber  = "number" // counts the files of a container's run
+	FieldOffset  = "offset" // of the entry's first byte in the file
+	FieldEnd     = "end"
+	FieldHoles   = "holes" // ranges of bytes in between that belong to other entries, as "8-12,20-24"
+	FieldMore    = "more"  // "true" if the line goes on in the next entry
+	FieldTime    = "time"  // the time in nanoseconds, if the store does not keep such a time
+
+	FieldLost      = "lost" // why lines are missing here
+	FieldLostLines = "lost_lines"
+	FieldLostBytes = "lost_bytes"
+
+	FieldOwner     = "owner"     // of the pod, as "ReplicaSet/web-7d9c"
+	FieldUnchecked = "unchecked" // "true" if the store could not check that the pod was on the node
+	// FieldLabel precedes the names of the pod's labels.
+	FieldLabel = "label."
+)
+
+// streamFields is how many fields name a stream.
+const streamFields = 5
+
+// convert returns an entry as it is stored. It shares nothing with the arguments.
+func convert(node string, s logs.Source, e *logs.Entry, place Place) store.Entry {
+	fields := make([]store.Field, 0, 16+len(place.Labels))
+	set := func(name, value string) { fields = append(fields, store.Field{Name: name, Value: value}) }
+	number := func(name string, value int64) { set(name, strconv.FormatInt(value, 10)) }
+	set(FieldNamespace, s.Namespace)
+	set(FieldPod, s.Pod)
+	set(FieldUID, s.UID)
+	set(FieldContainer, s.Container)
+	set(FieldNode, node)
+	set(FieldStream, string(e.Stream))
+	number(FieldRestart, int64(s.Restart))
+	set(FieldFile, s.File)
+	number(FieldNumber, s.Number)
+	number(FieldOffset, e.Offset)
+	number(FieldEnd, e.End)
+	set(FieldHoles, formatHoles(e.Holes))
+	if e.More {
+		set(FieldMore, "true")
+	}
+	if e.Lost != nil {
+		set(FieldLost, cmp.Or(e.Lost.Why, "unknown"))
+		number(FieldLostLines, e.Lost.Lines)
+		number(FieldLostBytes, e.Lost.Bytes)
+	}
+	set(FieldOwner, place.Owner)
+	if place.Unchecked {
+		set(FieldUnchecked, "true")
+	}
+	for name, value := range place.Labels {
+		if len(FieldLabel)+len(name) <= store.MaxName {
+			set(FieldLabel+name, value)
+		}
+	}
+	set(store.Message, string(e.Message))
+	return store.Entry{Time: e.Time, Fields: fields, Stream: streamFields}
+}
+
+func formatHoles(holes []logs.Range) string {
+	parts := make([]string, len(holes))
+	for i, h := range holes {
+		parts[i] = fmt.Sprintf("%d-%d", h.Begin, h.End)
+	}
+	return strings.Join(parts, ",")
+}
+
+// ParseHoles parses what the field FieldHoles has.
+func ParseHoles(text string) ([]logs.Range, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var holes []logs.Range
+	for part := range strings.SplitSeq(text, ",") {
+		begin, end, _ := strings.Cut(part, "-")
+		b, err := strconv.ParseInt(begin, 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		e, err := strconv.ParseInt(end, 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		holes = append(holes, logs.Range{Begin: b, End: e})
+	}
+	return holes, nil
+}
+
+// merge sorts ranges and joins those that touch or overlap.
+func merge(ranges []logs.Range) []logs.Range {
+	slices.SortFunc(ranges, func(a, b logs.Range) int { return cmp.Compare(a.Begin, b.Begin) })
+	merged := ranges[:0]
+	for _, r := range ranges {
+		if n := len(merged); n > 0 && r.Begin <= merged[n-1].End {
+			merged[n-1].End = max(merged[n-1].End, r.End)
+		} else {
+			merged = append(merged, r)
+		}
+	}
+	return merged
+}
+
+// gaps returns the ranges between ranges that were merged.
+func gaps(merged []logs.Range) []logs.Range {
+	var between []logs.Range
+	for i := 1; i < len(merged); i++ {
+		between = append(between, logs.Range{Begin: merged[i-1].End, End: merged[i].Begin})
+	}
+	return between
+}
