@@ -18,6 +18,7 @@ const (
 	FieldUID       = "uid"
 	FieldContainer = "container"
 	FieldNode      = "node"
+	FieldComponent = "component" // in place of the pod and its container, for a component of a node
 
 	FieldStream  = "stream"  // stdout or stderr
 	FieldRestart = "restart" // how often the container had been started before
@@ -39,19 +40,23 @@ const (
 	FieldLabel = "label."
 )
 
-// streamFields is how many fields name a stream.
-const streamFields = 5
-
 // convert returns an entry as it is stored. It shares nothing with the arguments.
 func convert(node string, s logs.Source, e *logs.Entry, place Place) store.Entry {
 	fields := make([]store.Field, 0, 16+len(place.Labels))
 	set := func(name, value string) { fields = append(fields, store.Field{Name: name, Value: value}) }
 	number := func(name string, value int64) { set(name, strconv.FormatInt(value, 10)) }
-	set(FieldNamespace, s.Namespace)
-	set(FieldPod, s.Pod)
-	set(FieldUID, s.UID)
-	set(FieldContainer, s.Container)
+	converted := store.Entry{Time: e.Time, Tenant: store.Pods}
 	set(FieldNode, node)
+	if s.IsComponent() {
+		converted.Tenant = store.Components
+		set(FieldComponent, s.Container)
+	} else {
+		set(FieldNamespace, s.Namespace)
+		set(FieldPod, s.Pod)
+		set(FieldUID, s.UID)
+		set(FieldContainer, s.Container)
+	}
+	converted.Stream = len(fields)
 	set(FieldStream, string(e.Stream))
 	number(FieldRestart, int64(s.Restart))
 	set(FieldFile, s.File)
@@ -77,7 +82,8 @@ func convert(node string, s logs.Source, e *logs.Entry, place Place) store.Entry
 		}
 	}
 	set(store.Message, string(e.Message))
-	return store.Entry{Time: e.Time, Fields: fields, Stream: streamFields}
+	converted.Fields = fields
+	return converted
 }
 
 func formatHoles(holes []logs.Range) string {

@@ -41,6 +41,9 @@ func (s *Server) newReader(ctx context.Context, node string) *reader {
 
 // place returns what is known of an entry's pod.
 func (b *reader) place(s logs.Source) Place {
+	if s.IsComponent() {
+		return Place{} // of any node
+	}
 	key := s.UID + "\x00" + s.Namespace + "\x00" + s.Pod
 	p, known := b.places[key]
 	if !known {
@@ -60,7 +63,7 @@ func (b *reader) add(s logs.Source, e *logs.Entry) error {
 		b.refuse(s.FileID, place)
 		return nil
 	}
-	if e.Lost == nil && !b.server.limit.allow(s.Namespace) {
+	if e.Lost == nil && !s.IsComponent() && !b.server.limit.allow(s.Namespace) {
 		b.drop(s, e)
 		return nil
 	}

@@ -38,7 +38,7 @@ const (
 
 // Entries is the store of entries.
 type Entries interface {
-	Add(tenant store.Tenant, entries []store.Entry) error
+	Add(entries []store.Entry) error
 	Sync() error
 	Query(ctx context.Context, tenant store.Tenant, labels map[string]string, query string, each func(store.Block) error) error
 }
@@ -318,7 +318,7 @@ func (s *Server) take(n *node, session string, number int64, b *reader) (logs.Re
 		return receipt, err
 	}
 	if len(b.entries) > 0 {
-		if err := s.entries.Add(store.Pods, b.entries); err != nil {
+		if err := s.entries.Add(b.entries); err != nil {
 			return logs.Receipt{}, err
 		}
 		s.wrote()
@@ -363,11 +363,14 @@ func (s *Server) held(w http.ResponseWriter, r *http.Request, n *node, session s
 
 // heldOf answers what the store holds of a file.
 func (s *Server) heldOf(ctx context.Context, node string, q logs.Question) (logs.Answer, error) {
-	labels := map[string]string{FieldNode: node, FieldUID: q.UID, FieldContainer: q.Container}
+	tenant, labels := store.Pods, map[string]string{FieldNode: node, FieldUID: q.UID, FieldContainer: q.Container}
+	if q.IsComponent() {
+		tenant, labels = store.Components, map[string]string{FieldNode: node, FieldComponent: q.Container}
+	}
 	query := fmt.Sprintf("%s:=%d %s:=%s %s:>%d | fields %s, %s, %s", FieldRestart, q.Restart, FieldFile, store.Quote(q.File), FieldEnd, q.From,
 		FieldOffset, FieldEnd, FieldHoles)
 	var ranges []logs.Range
-	err := s.entries.Query(ctx, store.Pods, labels, query, func(b store.Block) error {
+	err := s.entries.Query(ctx, tenant, labels, query, func(b store.Block) error {
 		offsets, ends, holes := b.Column(FieldOffset), b.Column(FieldEnd), b.Column(FieldHoles)
 		for i := range b.Len() {
 			e, err := parseCover(offsets, ends, holes, i)

@@ -214,6 +214,29 @@ func TestEntriesOfOtherNodesPodsAreNotTaken(t *testing.T) {
 	}
 }
 
+func TestComponentsAreTakenFromAnyNodeAndKeptApart(t *testing.T) {
+	c, entries := serveTest(t, 0)
+	kubelet := logs.Source{FileID: logs.FileID{Container: "kubelet", File: "1"}}
+	if r, _, err := c.send(1, batchOf(kubelet, entry(0, 10, "Starting kubelet"))); err != nil || r.Refused != nil {
+		t.Fatal(r, err)
+	}
+	a, err := c.held(logs.Question{Source: kubelet})
+	if err != nil || !slices.Equal(a.Files[0].Held, []logs.Range{{End: 10}}) {
+		t.Error(a, err)
+	}
+	if n := count(t, entries, "*"); n != 0 {
+		t.Errorf("%d entries are among those of pods", n)
+	}
+	n := 0
+	err = entries.Query(t.Context(), store.Components, map[string]string{FieldComponent: "kubelet", FieldNode: "a"}, "*", func(b store.Block) error {
+		n += b.Len()
+		return nil
+	})
+	if err != nil || n != 1 {
+		t.Errorf("%d entries of the component, %v", n, err)
+	}
+}
+
 func TestHolesAreNotHeld(t *testing.T) {
 	c, _ := serveTest(t, 0)
 	e := entry(100, 200, "joined")

@@ -43,7 +43,10 @@ func line(namespace, pod, text string, at time.Time) Entry {
 
 func add(t *testing.T, s *Store, tenant Tenant, entries ...Entry) {
 	t.Helper()
-	if err := s.Add(tenant, entries); err != nil {
+	for i := range entries {
+		entries[i].Tenant = tenant
+	}
+	if err := s.Add(entries); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -177,7 +180,7 @@ func TestFullDiskIsAnErrorAndNothingIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closeTest(t, s)
-	if err := s.Add(Pods, []Entry{line("a", "b", "c", time.Now())}); !errors.Is(err, ErrFull) {
+	if err := s.Add([]Entry{line("a", "b", "c", time.Now())}); !errors.Is(err, ErrFull) {
 		t.Errorf("error is %v", err)
 	}
 }
@@ -229,7 +232,7 @@ func playStore(dir string) error {
 				pod := strconv.Itoa((next + i) / 1000) // new streams now and then
 				batch = append(batch, line("shop", pod, strconv.Itoa(next+i), time.Now()))
 			}
-			if err := s.Add(Pods, batch); err != nil {
+			if err := s.Add(batch); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
 			next = begin + len(batch)

@@ -24,6 +24,7 @@ const Message = "_msg"
 
 // Entry is what Add stores.
 type Entry struct {
+	Tenant Tenant
 	// Time is in nanoseconds since 1970. An entry of a time that the store does not keep gets the nearest time that it keeps.
 	Time int64
 	// Fields are the fields. Names have at most MaxName bytes and do not begin with "_", but for Message.
@@ -43,8 +44,8 @@ const (
 const margin = time.Hour
 
 // Add stores entries. When it returns they are found by queries, but may be lost until Sync has returned. The error is ErrFull if the disk
-// is full. Add keeps nothing of the entries.
-func (s *Store) Add(tenant Tenant, entries []Entry) error {
+// is full; nothing was stored then. Add keeps nothing of the entries.
+func (s *Store) Add(entries []Entry) error {
 	s.writing.RLock()
 	defer s.writing.RUnlock()
 	if err := (&vlstorage.Storage{}).CanWriteData(); err != nil {
@@ -58,7 +59,7 @@ func (s *Store) Add(tenant Tenant, entries []Entry) error {
 		e := &entries[i]
 		at := min(max(e.Time, first), last)
 		s.days.Store(at/int64(24*time.Hour), true)
-		rows.MustAdd(tenant.id(), at, e.Fields, e.Stream)
+		rows.MustAdd(e.Tenant.id(), at, e.Fields, e.Stream)
 		if rows.NeedFlush() {
 			(&vlstorage.Storage{}).MustAddRows(rows)
 			rows.ResetKeepSettings()
