@@ -43,11 +43,17 @@ func (s *Store) Query(ctx context.Context, tenant Tenant, labels map[string]stri
 		return fmt.Errorf("cannot understand the query: %w", err)
 	}
 	if len(labels) > 0 {
-		filter, err := logstorage.ParseFilter(StreamFilter(labels))
+		filter, err := logstorage.ParseFilter(streamFilter(labels))
 		if err != nil {
 			return fmt.Errorf("cannot restrict the query: %w", err)
 		}
 		q.AddExtraFilters(filter)
+	}
+	select {
+	case s.turns <- struct{}{}:
+		defer func() { <-s.turns }()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -76,8 +82,8 @@ func (s *Store) Query(ctx context.Context, tenant Tenant, labels map[string]stri
 	return nil
 }
 
-// StreamFilter returns a filter of LogsQL by the labels of streams.
-func StreamFilter(labels map[string]string) string {
+// streamFilter returns a filter of LogsQL by the labels of streams.
+func streamFilter(labels map[string]string) string {
 	var parts []string
 	for name, value := range labels {
 		parts = append(parts, Quote(name)+"="+Quote(value))

@@ -39,6 +39,9 @@ type Config struct {
 	Memory int64
 }
 
+// queriesAtOnce is how many queries run at a time, besides those of Select.
+const queriesAtOnce = 4
+
 // future is how far ahead of this machine's clock entries may be.
 const future = 48 * time.Hour
 
@@ -46,6 +49,8 @@ const future = 48 * time.Hour
 type Store struct {
 	cfg  Config
 	lock *flock.Flock
+
+	turns chan struct{} // for each query that runs
 
 	// writing excludes Add while Sync runs.
 	writing sync.RWMutex
@@ -85,7 +90,7 @@ func open(cfg Config) (*Store, error) {
 	case !held:
 		return nil, fmt.Errorf("cannot open the log store in %s: another process has it; stop that first", cfg.Dir)
 	}
-	s := &Store{cfg: cfg, lock: lock}
+	s := &Store{cfg: cfg, lock: lock, turns: make(chan struct{}, queriesAtOnce)}
 	if err := s.start(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
