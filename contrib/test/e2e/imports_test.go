@@ -101,6 +101,11 @@ var rules = []rule{
 		never:  []string{module + "/contrib/test"},
 	},
 	{
+		why:    "VictoriaLogs has global variables: one package knows it",
+		except: []string{"contrib/logs/store"},
+		never:  []string{"github.com/VictoriaMetrics"},
+	},
+	{
 		why:   "the local Mesos must be no kinder to k8sm than the real one: it does not know it",
 		from:  "contrib/localmesos",
 		never: []string{module + "/scheduler", module + "/executor", module + "/offers", module + "/minion", "k8s.io"},
