@@ -60,10 +60,10 @@ type file struct {
 
 	// commit is the offset up to which all is in the store, on its disk.
 	commit int64
-	// saved is set when the file is in the saved positions, with its id if it has no link. unsent is how many bytes are missing in the
-	// store according to them.
-	saved  bool
-	unsent int64
+	// saved is set when the file is in the saved positions, with its id if it has no link. settled is the size that they have, if they say
+	// that all of that is in the store; negative otherwise.
+	saved   bool
+	settled int64
 	// known says that ahead has all that the store holds. held is up to where it does meanwhile.
 	known bool
 	held  int64
@@ -157,7 +157,6 @@ func (f *file) seen(info inodeInfo, now time.Time) {
 	if f.shrunk = f.shrunk || info.size < f.next; f.shrunk {
 		return
 	}
-	f.unsent += info.size - f.size
 	f.size, f.written = info.size, info.written
 	if f.size > f.commit && f.behind.IsZero() {
 		f.behind, f.mark = now, f.size
@@ -185,6 +184,17 @@ func (f *file) close() {
 
 // hasContent reports whether the file can be read.
 func (f *file) hasContent() bool { return f.linked || f.open != nil }
+
+// saves takes that the positions were saved.
+func (f *file) saves() {
+	f.saved, f.settled = true, -1
+	if f.commit == f.size {
+		f.settled = f.size
+	}
+}
+
+// isSettled reports whether the saved positions say that all of the file is in the store.
+func (f *file) isSettled() bool { return f.saved && f.settled == f.size }
 
 // isSent reports whether all of the file is sent, and on the disk of the store.
 func (f *file) isSent() bool { return f.commit >= f.size }

@@ -212,7 +212,7 @@ func (s *shipping) isFinished(c *chain, f *file, now time.Time) bool {
 	case f.lost != nil || !f.hasContent():
 		return true
 	case f.emptied:
-		return f.saved && f.unsent == 0
+		return s.isSettled(f)
 	}
 	info, err := s.stat(c, f)
 	if err != nil {
@@ -222,11 +222,18 @@ func (s *shipping) isFinished(c *chain, f *file, now time.Time) bool {
 		s.wake(c)
 		return false
 	}
-	if (!f.saved || f.unsent > 0) && s.diskFull && f.linked && info.names == 1 {
+	if !f.isSettled() && s.diskFull && f.linked && info.names == 1 {
 		// Positions need space. That they were not saved is no harm: nothing more will be read of the file.
 		f.emptied = s.spool.empty(c.place, f.number) == nil
 	}
-	return f.saved && f.unsent == 0
+	return s.isSettled(f)
+}
+
+// isSettled reports whether the saved positions say that all of the file is in the store, and has them saved again if not. They may have
+// a line that the runtime has cut off since then.
+func (s *shipping) isSettled(f *file) bool {
+	s.dirty = s.dirty || !f.isSettled()
+	return f.isSettled()
 }
 
 // save saves the positions, and then removes files of which they say that they are not needed.
@@ -245,7 +252,7 @@ func (s *shipping) save(now time.Time) error {
 				if !f.saved && !f.linked {
 					s.wake(c)
 				}
-				f.saved, f.unsent = true, f.size-f.commit
+				f.saves()
 			}
 		}
 	}

@@ -84,9 +84,10 @@ func decodePositions(data []byte) (chains []*chain, err error) {
 				return nil, fmt.Errorf("the log %s/%s has a negative position", saved.Pod, saved.Container)
 			}
 			c.files = append(c.files, &file{
-				number: s.Number, inode: s.Inode, id: s.ID, commit: s.Commit, saved: true, unsent: s.Size - s.Commit, held: s.Commit,
-				size: s.Size, written: s.Written, lost: s.Lost, cursor: cursor{next: s.Commit},
+				number: s.Number, inode: s.Inode, id: s.ID, commit: s.Commit, held: s.Commit, size: s.Size, written: s.Written, lost: s.Lost,
+				cursor: cursor{next: s.Commit},
 			})
+			c.files[len(c.files)-1].saves()
 		}
 		chains = append(chains, c)
 	}

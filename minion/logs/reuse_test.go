@@ -231,3 +231,35 @@ func TestNumberIsUsedOnceAlthoughPositionsAreOld(t *testing.T) {
 		}
 	})
 }
+
+// A runtime that was killed while it wrote a line cuts off what there is of it. If the saved positions still have it, it would be taken for
+// lost once the file is removed.
+func TestLineThatTheRuntimeCutsOffIsNotLost(t *testing.T) {
+	w, dir := calm(t)
+	path := filepath.Join(dir, "0.log")
+	w.put(path, logOf("out F a"))
+	whole := int64(len(logOf("out F a")))
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	w.must(err)
+	_, err = file.WriteString(strings.TrimSuffix(logOf("out F b"), "\n"))
+	w.must(err)
+	w.ship()
+	before := w.save()
+	w.must(file.Truncate(whole))
+	w.must(file.Close())
+	w.scan()
+	w.must(os.RemoveAll(filepath.Dir(dir)))
+	w.s.spool.before = func(change string) error {
+		if change == "write" {
+			return errors.New("input/output error")
+		}
+		return nil
+	}
+	w.ship()
+	w.must(os.WriteFile(w.s.spool.positions(), before, 0o600))
+	w.restart()
+	w.ship()
+	if diff := cmp.Diff(map[logs.Stream]string{logs.Stdout: "a\n"}, w.stored()); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -360,7 +360,7 @@ func (w *world) settle() {
 	}
 	for c := range w.s.logs.all() {
 		for _, f := range c.files {
-			if !f.isSent() || !f.saved || f.unsent != 0 || !f.gone.IsZero() {
+			if !f.isSent() || !f.isSettled() || !f.gone.IsZero() {
 				w.t.Logf("%v: %+v", c.place, f)
 			}
 		}
@@ -371,7 +371,7 @@ func (w *world) settle() {
 func (w *world) idle() bool {
 	for c := range w.s.logs.all() {
 		for _, f := range c.files {
-			if f.commit != f.size || !f.saved || f.unsent != 0 || !f.gone.IsZero() {
+			if f.commit != f.size || !f.isSettled() || !f.gone.IsZero() {
 				return false
 			}
 		}
