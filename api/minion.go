@@ -99,6 +99,8 @@ type MinionConfig struct {
 	TLSMinVersion   string   `json:"tlsMinVersion,omitempty"`
 	// StatusPort is the port of the minion's metrics; 0 means any free one.
 	StatusPort *int `json:"statusPort,omitempty"`
+	// Logs says that minions ship logs to the cluster's log stores.
+	Logs bool `json:"logs,omitempty"`
 	// Falcon says where metrics go.
 	Falcon Falcon `json:"falcon,omitzero"`
 	// Tracing says where the kubelets' traces go.

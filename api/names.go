@@ -121,6 +121,10 @@ func MetricsMembership() Membership {
 	}
 }
 
+// AnnotationLogMultiline, on a pod, is a regular expression (https://github.com/google/re2/wiki/Syntax) that matches the lines of its
+// containers which begin an entry of the log stores. All other lines are joined to the one before them.
+const AnnotationLogMultiline = "k8sm.io/log-multiline"
+
 // Names of the cluster's logs.
 const (
 	LogsServiceNamespace = "kube-system"

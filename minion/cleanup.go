@@ -100,7 +100,7 @@ func CleanUpKilled(ctx context.Context, work *warden.Work) error {
 	files := layout{filepath.Dir(work.Marker)}
 	log := files.wardenLog()
 	defer log.Close()
-	logrus.SetOutput(log)
+	logrus.SetOutput(files.component(log, "warden"))
 	logrus.Warn("the minion was killed and has not been replaced: removing what it left on this machine")
 	attempt, cancel := context.WithTimeout(ctx, cleanUpLimit)
 	defer cancel()

@@ -49,6 +49,8 @@ func (l layout) network() string       { return filepath.Join(l.dir, "network") 
 func (l layout) cni() string           { return filepath.Join(l.dir, "cni") }
 func (l layout) kubelet() string       { return filepath.Join(l.dir, "kubelet") }
 func (l layout) podLogs() string       { return filepath.Join(l.dir, "pod-logs") }
+func (l layout) nodeLogs() string      { return filepath.Join(l.dir, "node-logs") }
+func (l layout) logs() string          { return filepath.Join(l.dir, "logs") }
 func (l layout) volumePlugins() string { return filepath.Join(l.dir, "volume-plugins") }
 func (l layout) pki() string           { return filepath.Join(l.dir, "pki") }
 func (l layout) ca() string            { return filepath.Join(l.pki(), "ca.crt") }

@@ -61,7 +61,7 @@ type node struct {
 }
 
 // parts are the running parts of the node; nil if a part does not run.
-type parts struct{ runtime, kubelet, policies, status, report, network, peers, pods, proxy, falcon *supervise.Part }
+type parts struct{ runtime, kubelet, policies, status, report, network, peers, pods, proxy, falcon, logs *supervise.Part }
 
 func newNode(cfg Config, env mesos.Config, registration executor.Registration) (*node, error) {
 	boot, err := api.ParseBootstrap(registration.Data)
@@ -163,6 +163,9 @@ func (n *node) configure(ctx context.Context, post func(executor.Event)) (err er
 // prepare writes all files and connects to Docker Engine. The kubelet gets kubeletPort if it is free.
 func (n *node) prepare(ctx context.Context, kubeletPort int) (err error) {
 	if err := n.settle(kubeletPort); err != nil {
+		return err
+	}
+	if err := n.prepareLogs(); err != nil {
 		return err
 	}
 	n.noteFlags(ctx)
@@ -295,7 +298,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	if err := n.awaitCRI(ctx); err != nil {
 		return running, err
 	}
-	kubelet := supervise.Child{Args: n.settings.kubeletArgs(), Output: n.sandboxLog("kubelet"), Health: &supervise.Health{Probe: n.kubeletHealth, Every: supervise.ProbeEvery}}
+	kubelet := supervise.Child{Args: n.settings.kubeletArgs(), Output: n.files.component(n.sandboxLog("kubelet"), "kubelet"), Health: &supervise.Health{Probe: n.kubeletHealth, Every: supervise.ProbeEvery}}
 	first := &firstHealth{post: post, log: n.sandboxLog("kubelet").Filename}
 	running.kubelet = supervise.Start(alive, "the kubelet", n.counted(status.Kubelet, first.watch(kubelet)))
 	if err := n.files.awaitIdentity(ctx, n.boot); err != nil {
@@ -332,11 +335,12 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 			}
 		})
 	})
-	proxy := supervise.Child{Args: n.settings.proxyArgs(), Output: n.sandboxLog("proxy"), Health: &supervise.Health{
+	proxy := supervise.Child{Args: n.settings.proxyArgs(), Output: n.files.component(n.sandboxLog("proxy"), "proxy"), Health: &supervise.Health{
 		Probe: func(ctx context.Context) error { return getHealth(ctx, n.settings.proxyHealthPort, "/livez") }, Every: supervise.ProbeEvery,
 	}}
 	running.proxy = supervise.Start(alive, "the proxy", n.counted(status.Proxy, proxy.Run))
 	running.falcon = n.startFalcon(alive, pods)
+	running.logs = n.startLogs(alive, client, pods)
 	return running, nil
 }
 
@@ -391,6 +395,10 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 		return n.cleanUpProxy(ctx)
 	})
 	err := errors.Join(containers.Wait(), proxy.Wait())
+	if running.logs != nil {
+		_ = supervise.Sleep(ctx, lastLines)
+	}
+	running.logs.Stop()
 	running.status.Stop()
 	running.runtime.Stop()
 	if err == nil {

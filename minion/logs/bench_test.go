@@ -75,7 +75,7 @@ func newBenchShipping(tb testing.TB, dir string) *shipping {
 	s, err := newShipping(Config{
 		Logs: filepath.Join(dir, "pod-logs"), SpoolBytes: DefaultSpoolBytes, SpoolFiles: DefaultSpoolFiles, MinFreeBytes: 1,
 		Metrics: NewMetrics(prometheus.NewRegistry()), Log: quiet,
-	}, spool, time.Now())
+	}, spool, 1, time.Now())
 	if err != nil {
 		tb.Fatal(err)
 	}

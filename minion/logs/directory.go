@@ -24,8 +24,14 @@ var (
 	logName = regexp.MustCompile(`^([0-9]{1,9})\.log(\.[0-9]{8}-[0-9]{6})?$`)
 )
 
+// componentsPod stands in the place of a pod for the node's components. No pod has this directory.
+const componentsPod = "node"
+
 // sourceOf returns the pod that a directory is of.
 func sourceOf(pod string) (logs.Source, bool) {
+	if pod == componentsPod {
+		return logs.Source{}, true
+	}
 	parts := podDirectory.FindStringSubmatch(pod)
 	if parts == nil {
 		return logs.Source{}, false
@@ -94,14 +100,15 @@ func statAt(dir *os.File, name string) (inodeInfo, error) {
 	return infoOf(&st), nil
 }
 
-// openRegular opens a file in a directory. It follows no symbolic link, and does not wait for a FIFO.
-func openRegular(dir *os.File, name string) (*os.File, inodeInfo, error) {
+// openRegular opens a file in a directory, unless it has more names than mostNames. It follows no symbolic link, and does not wait for a
+// FIFO.
+func openRegular(dir *os.File, name string, mostNames uint64) (*os.File, inodeInfo, error) {
 	info, err := statAt(dir, name)
 	if err != nil {
 		return nil, inodeInfo{}, err
 	}
 	path := filepath.Join(dir.Name(), name)
-	if !info.regular || info.names > 1 { // opening a device may do something
+	if !info.regular || info.names > mostNames { // opening a device may do something
 		return nil, inodeInfo{}, &os.PathError{Op: "open", Path: path, Err: errNotOurs}
 	}
 	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)

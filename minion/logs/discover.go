@@ -96,7 +96,7 @@ func (s *shipping) restoreFile(p place, number, next int64, info inodeInfo, now 
 	c := s.logs.find(p)
 	if c == nil {
 		var ok bool
-		if c, ok = newChain(p); !ok {
+		if c, ok = newChain(p, s.first); !ok {
 			return true // leave it alone
 		}
 		s.logs.add(c)
@@ -137,12 +137,15 @@ func (s *shipping) scan(now time.Time) error {
 		return err
 	}
 	var failed error
-	there := map[string]bool{}
+	there := map[string]bool{componentsPod: true}
 	for _, pod := range pods {
-		if _, ok := sourceOf(pod); ok {
+		if podDirectory.MatchString(pod) {
 			there[pod] = true
 			failed = errors.Join(failed, s.scanPod(root, pod, now))
 		}
+	}
+	if s.Components != "" {
+		failed = errors.Join(failed, s.scanPod(root, componentsPod, now))
 	}
 	for pod := range s.logs {
 		if !there[pod] {
@@ -153,10 +156,26 @@ func (s *shipping) scan(now time.Time) error {
 	return failed
 }
 
+// path is the directory of a pod's logs, or of the components'.
+func (s *shipping) path(pod string) string {
+	if pod == componentsPod {
+		return s.Components
+	}
+	return filepath.Join(s.Logs, pod)
+}
+
+// openPod opens the directory of a pod's logs, or of the components'. It follows no symbolic link.
+func (s *shipping) openPod(root *os.File, pod string) (*os.File, error) {
+	if pod == componentsPod {
+		return os.Open(s.Components)
+	}
+	return openDirectory(root, pod)
+}
+
 // scanPod reads a pod's directories.
 func (s *shipping) scanPod(root *os.File, pod string, now time.Time) error {
-	s.watch(filepath.Join(s.Logs, pod))
-	dir, err := openDirectory(root, pod)
+	s.watch(s.path(pod))
+	dir, err := s.openPod(root, pod)
 	if isGone(err) {
 		s.podGone(pod, now)
 		return nil
@@ -196,7 +215,7 @@ func isGone(err error) bool {
 
 // scanContainer reads a container's directory.
 func (s *shipping) scanContainer(podDir *os.File, pod, container string, now time.Time) error {
-	s.watch(filepath.Join(s.Logs, pod, container))
+	s.watch(filepath.Join(s.path(pod), container))
 	dir, err := openDirectory(podDir, container)
 	if isGone(err) {
 		s.absent(s.logs[pod][container], nil, now)
@@ -216,7 +235,7 @@ func (s *shipping) scanContainer(podDir *os.File, pod, container string, now tim
 	known := make([]*file, len(files))
 	for i, f := range files {
 		if c := s.logs[pod][container][f.restart]; c != nil {
-			if known[i], err = c.recognize(dir, files, known, i); err != nil {
+			if known[i], err = c.recognize(s.spool, dir, files, known, i); err != nil {
 				return err
 			}
 		}
@@ -234,7 +253,7 @@ func (s *shipping) scanContainer(podDir *os.File, pod, container string, now tim
 //
 // A file of which only the positions are left may have been deleted, and its inode may be that of a new file. That one must not take the
 // other one's number: it would come before files that are older.
-func (c *chain) recognize(dir *os.File, files []found, known []*file, i int) (*file, error) {
+func (c *chain) recognize(spool *spool, dir *os.File, files []found, known []*file, i int) (*file, error) {
 	for j, f := range slices.Backward(c.files) {
 		if f.inode != files[i].inode || f.lost != nil {
 			continue
@@ -245,7 +264,7 @@ func (c *chain) recognize(dir *os.File, files []found, known []*file, i int) (*f
 		case f.id == "":
 			same = f.commit == 0 && c.isInOrder(j, files, known, i)
 		default:
-			same, err = beginsAs(dir, files[i], f.id)
+			same, err = beginsAs(dir, files[i], f.id, spool.mostNames())
 		}
 		if same || err != nil {
 			return f, err
@@ -272,8 +291,8 @@ func (c *chain) isInOrder(j int, files []found, known []*file, i int) bool {
 
 // beginsAs reports whether a file has the fingerprint of the id. If it has become another file, or one that must not be read, it may
 // have: meet finds that out.
-func beginsAs(dir *os.File, met found, id string) (bool, error) {
-	content, info, err := openRegular(dir, met.name)
+func beginsAs(dir *os.File, met found, id string, mostNames uint64) (bool, error) {
+	content, info, err := openRegular(dir, met.name, mostNames)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotOurs) {
 		return true, nil
 	}
@@ -324,14 +343,14 @@ func (s *shipping) absent(restarts map[int]*chain, there []*file, now time.Time)
 func (s *shipping) meet(dir *os.File, at place, met found, f *file, now time.Time) error {
 	c := s.logs.find(at)
 	if c == nil {
-		c, _ = newChain(at) // the names were checked
+		c, _ = newChain(at, s.first) // the names were checked
 	}
 	if f != nil && f.linked {
 		f.gone = time.Time{}
 		s.grown(c, f, met.inodeInfo, now)
 		return nil
 	}
-	if met.names > 1 {
+	if met.names > 1 && met.names >= s.spool.mostNames() { // it has no name in this spool
 		s.sayOdd(dir, met.name)
 		return nil
 	}
@@ -395,7 +414,7 @@ func (s *shipping) holdOpen(dir *os.File, met found, err error) (*os.File, inode
 	if held >= maxOpen {
 		return nil, inodeInfo{}, nil
 	}
-	open, info, err := openRegular(dir, met.name)
+	open, info, err := openRegular(dir, met.name, s.spool.mostNames()-1)
 	switch {
 	case errors.Is(err, errNotOurs):
 		s.sayOdd(dir, met.name)

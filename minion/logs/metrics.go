@@ -6,6 +6,7 @@ import (
 
 // Metrics are those of shipping. Its methods may be called concurrently.
 type Metrics struct {
+	registry                   prometheus.Registerer
 	lines, bytes               prometheus.Counter
 	droppedLines, droppedBytes *prometheus.CounterVec
 	lag, kept                  prometheus.Gauge
@@ -35,6 +36,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		return prometheus.NewGauge(prometheus.GaugeOpts(opts(name, help)))
 	}
 	m := &Metrics{
+		registry:     registry,
 		lines:        counter("shipped_lines_total", "Lines of containers' logs that the log store has taken."),
 		bytes:        counter("shipped_bytes_total", "Bytes of these lines, without the container runtime's format."),
 		droppedLines: counters("dropped_lines_total", "Lines of containers' logs that will never be in the log store, by reason, as far as they could be counted."),
@@ -42,12 +44,23 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		lag:          gauge("lag_seconds", "For how long the oldest line that is not in the log store has been waiting; 0 if there is none."),
 		kept:         gauge("kept_bytes", "Bytes of deleted logs that are kept until the log store has them."),
 	}
-	registry.MustRegister(m.lines, m.bytes, m.droppedLines, m.droppedBytes, m.lag, m.kept)
+	registry.MustRegister(m.all()...)
 	for _, reason := range []string{droppedSpool, droppedDisk, droppedTruncated, droppedMissing, droppedRefused} { // an alert needs a series before anything is dropped
 		m.droppedLines.WithLabelValues(reason)
 		m.droppedBytes.WithLabelValues(reason)
 	}
 	return m
+}
+
+func (m *Metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.lines, m.bytes, m.droppedLines, m.droppedBytes, m.lag, m.kept}
+}
+
+// unregister removes the metrics.
+func (m *Metrics) unregister() {
+	for _, c := range m.all() {
+		m.registry.Unregister(c)
+	}
 }
 
 func (m *Metrics) shipped(lines, bytes int64) {

@@ -74,11 +74,11 @@ func decodePositions(data []byte) (chains []*chain, err error) {
 		return nil, fmt.Errorf("they have the version %d, this is %d", p.Version, positionsVersion)
 	}
 	for _, saved := range p.Logs {
-		c, ok := newChain(place{pod: saved.Pod, container: saved.Container, restart: saved.Restart})
+		c, ok := newChain(place{pod: saved.Pod, container: saved.Container, restart: saved.Restart}, saved.Next)
 		if !ok {
 			return nil, fmt.Errorf("there cannot be a log %s/%s", saved.Pod, saved.Container)
 		}
-		c.number, c.past = saved.Next, saved.Past
+		c.past = saved.Past
 		for _, s := range saved.Files {
 			if s.Commit < 0 || s.Size < 0 {
 				return nil, fmt.Errorf("the log %s/%s has a negative position", saved.Pod, saved.Container)
@@ -94,12 +94,12 @@ func decodePositions(data []byte) (chains []*chain, err error) {
 	return chains, nil
 }
 
-// newChain returns a chain without files; false if no pod can have it.
-func newChain(at place) (*chain, bool) {
+// newChain returns a chain without files, the first of which will have this number; false if no pod can have it.
+func newChain(at place, first int64) (*chain, bool) {
 	source, ok := sourceOf(at.pod)
 	if !ok || !containerDirectory.MatchString(at.container) {
 		return nil, false
 	}
 	source.Container, source.Restart = at.container, at.restart
-	return &chain{place: at, source: source, number: 1}, true
+	return &chain{place: at, source: source, number: first}, true
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -30,13 +29,15 @@ const (
 type Config struct {
 	// Logs is the directory with the kubelet's directories of pods' logs.
 	Logs string
-	// Dir is a directory of the package's own, on the same file system as Logs.
+	// Components is a directory with a directory for each component of the node, as Component writes it; "" for none.
+	Components string
+	// Dir is a directory of the package's own, on the same file system as Logs and Components.
 	Dir string
 	// Store is where logs go.
 	Store Store
-	// Multiline returns the value of the pod's annotation AnnotationMultiline, "" if it has none or is not known. It must not block. It
-	// may be nil.
-	Multiline func(namespace, pod, uid string) string
+	// Multiline returns the value of the pod's annotation api.AnnotationLogMultiline, "" if it has none, and whether the pod is known. It
+	// must not block. It may be nil.
+	Multiline func(namespace, pod, uid string) (string, bool)
 	// SpoolBytes bounds what is kept of deleted files until it is shipped. SpoolFiles bounds their number. Zero means the defaults.
 	SpoolBytes int64
 	SpoolFiles int
@@ -54,10 +55,6 @@ const (
 	DefaultMinFreeBytes = 256 << 20
 )
 
-// AnnotationMultiline, on a pod, is a regular expression (https://github.com/google/re2/wiki/Syntax) that matches lines which begin an
-// entry. All other lines are joined to the one before them.
-const AnnotationMultiline = "k8sm.io/log-multiline"
-
 // shipping is all that is known about logs and about what the store has of them. One goroutine owns it. It reads files and waits for
 // nothing else.
 type shipping struct {
@@ -67,6 +64,7 @@ type shipping struct {
 	log   logrus.FieldLogger
 	watch func(dir string)
 	logs  tree
+	first int64 // the number of a chain's first file
 
 	// fresh are chains that may have something new. stale are chains that have had a turn and want more.
 	fresh, stale []*chain
@@ -89,10 +87,10 @@ type shipping struct {
 	keepAt   time.Time // when to look at what is kept
 }
 
-// newShipping returns what was known when the last one ended.
-func newShipping(cfg Config, spool *spool, now time.Time) (*shipping, error) {
+// newShipping returns what was known when the last one ended. Files of chains that were not known are numbered from first on.
+func newShipping(cfg Config, spool *spool, first int64, now time.Time) (*shipping, error) {
 	s := &shipping{
-		Config: cfg, spool: spool, log: cfg.Log, watch: func(string) {}, logs: tree{}, writer: logs.NewWriter(),
+		Config: cfg, spool: spool, log: cfg.Log, watch: func(string) {}, logs: tree{}, first: first, writer: logs.NewWriter(),
 		buffer: make([]byte, wideWindow+1), rescans: map[directory]bool{}, odd: map[string]bool{}, tallies: map[string]tally{},
 		courier: courier{pauses: pauses},
 	}
@@ -145,8 +143,8 @@ func (s *shipping) scanOne(d directory, now time.Time) error {
 	if d.container == "" {
 		return s.scanPod(root, d.pod, now)
 	}
-	s.watch(filepath.Join(s.Logs, d.pod))
-	pod, err := openDirectory(root, d.pod)
+	s.watch(s.path(d.pod))
+	pod, err := s.openPod(root, d.pod)
 	if isGone(err) {
 		s.podGone(d.pod, now)
 		return nil
@@ -214,7 +212,8 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	s, err := newShipping(cfg, spool, time.Now())
+	// If positions were lost, or were of a store that was forgotten, files that come now are behind those that the store has.
+	s, err := newShipping(cfg, spool, time.Now().Unix(), time.Now())
 	if err != nil {
 		return err
 	}
@@ -223,7 +222,7 @@ func Run(ctx context.Context, cfg Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l := &loop{shipping: s, awake: make(chan struct{}, 1), replies: make(chan reply, 1)}
-	if l.watcher, err = newWatcher(cfg.Logs, l.awake); err != nil {
+	if l.watcher, err = newWatcher(cfg, l.awake); err != nil {
 		l.poll(err)
 	} else {
 		group.Go(func() { l.watcher.run(ctx) })

@@ -120,9 +120,11 @@ func (w *world) start() {
 		Metrics: NewMetrics(prometheus.NewRegistry()), Log: w.log,
 	}
 	if w.random.IntN(2) == 0 {
-		cfg.Multiline = func(_, pod, _ string) string { return map[bool]string{true: "^[ab]"}[strings.HasSuffix(pod, "1")] }
+		cfg.Multiline = func(_, pod, _ string) (string, bool) {
+			return map[bool]string{true: "^[ab]"}[strings.HasSuffix(pod, "1")], true
+		}
 	}
-	w.s, err = newShipping(cfg, spool, w.now)
+	w.s, err = newShipping(cfg, spool, 1, w.now)
 	w.must(err)
 	w.scan()
 }

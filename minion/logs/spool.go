@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,7 +62,8 @@ func infoOf(st *unix.Stat_t) inodeInfo {
 var errNotOurs = errors.New("it is no file that a container runtime wrote")
 
 // link gives the file of this name in a directory a second name in the spool, and returns what the file is. It follows no symbolic
-// link, and opens nothing. A file that has other names is refused: whoever made them may want us to read a file that he cannot.
+// link, and opens nothing. A file that has other names is refused: whoever made them may want us to read a file that he cannot. Names that
+// the spools of other stores may have are not counted.
 func (s *spool) link(dir *os.File, name string, p place, number int64) (inodeInfo, error) {
 	if err := s.before("link"); err != nil {
 		return inodeInfo{}, err
@@ -80,11 +82,19 @@ func (s *spool) link(dir *os.File, name string, p place, number int64) (inodeInf
 	if err := unix.Lstat(to, &st); err != nil {
 		return inodeInfo{}, &os.PathError{Op: "lstat", Path: to, Err: err}
 	}
-	if info := infoOf(&st); info.regular && info.names <= 2 {
+	if info := infoOf(&st); info.regular && (info.names <= 2 || info.names <= s.mostNames()) {
 		return info, nil
 	}
 	return inodeInfo{}, errors.Join(fmt.Errorf("%w: %s/%s", errNotOurs, dir.Name(), name), os.Remove(to))
 }
+
+// mostNames returns how many names a file of a log may have: its own, and one in the spool of each store. Spools are next to each other.
+func (s *spool) mostNames() uint64 {
+	all, _ := filepath.Glob(filepath.Join(globEscape.Replace(filepath.Dir(s.dir)), "*", filepath.Base(s.links()))) // the pattern is good
+	return 1 + uint64(len(all))
+}
+
+var globEscape = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
 
 // remove removes a name, and directories that are empty then.
 func (s *spool) remove(p place, number int64) error {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/logs"
 )
 
@@ -203,11 +204,15 @@ func (b *batch) add(m mark) {
 
 // setPattern takes the pod's annotation.
 func (s *shipping) setPattern(c *chain) {
-	if s.Multiline == nil {
+	if s.Multiline == nil || c.source.IsComponent() {
 		return
 	}
-	if err := c.join.set(s.Multiline(c.source.Namespace, c.source.Pod, c.source.UID)); err != nil {
-		s.logOf(c).WithError(err).Warnf("not joining lines of the pod's log: its annotation %s is no regular expression that can be used", AnnotationMultiline)
+	text, known := s.Multiline(c.source.Namespace, c.source.Pod, c.source.UID)
+	if !known { // it is gone, or the minion has just started
+		return
+	}
+	if err := c.join.set(text); err != nil {
+		s.logOf(c).WithError(err).Warnf("not joining lines of the pod's log: its annotation %s is no regular expression that can be used", api.AnnotationLogMultiline)
 	}
 }
 

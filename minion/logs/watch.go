@@ -15,22 +15,22 @@ type directory struct{ pod, container string }
 
 // watcher collects what the kernel says about directories (https://man7.org/linux/man-pages/man7/inotify.7.html).
 type watcher struct {
-	root   string
-	notify *fsnotify.Watcher
-	awake  chan struct{} // of size 1
+	pods, components string // directories
+	notify           *fsnotify.Watcher
+	awake            chan struct{} // of size 1
 
 	mu sync.Mutex // guards changed
 	// changed are the directories in which something happened: true if that was more than writing.
 	changed map[directory]bool
 }
 
-// newWatcher returns a watcher of directories below root. awake is signalled when something happened.
-func newWatcher(root string, awake chan struct{}) (*watcher, error) {
+// newWatcher returns a watcher of directories of logs. awake is signalled when something happened.
+func newWatcher(cfg Config, awake chan struct{}) (*watcher, error) {
 	notify, err := fsnotify.NewBufferedWatcher(1024)
 	if err != nil {
 		return nil, err
 	}
-	return &watcher{root: root, notify: notify, awake: awake, changed: map[directory]bool{}}, nil
+	return &watcher{pods: cfg.Logs, components: cfg.Components, notify: notify, awake: awake, changed: map[directory]bool{}}, nil
 }
 
 // run collects until ctx ends.
@@ -55,7 +55,11 @@ func (w *watcher) run(ctx context.Context) {
 
 // directoryOf returns the directory that has the name.
 func (w *watcher) directoryOf(name string) directory {
-	below, _ := filepath.Rel(w.root, name)
+	if component, ok := strings.CutPrefix(name, w.components+"/"); ok && w.components != "" {
+		component, _, _ = strings.Cut(component, "/")
+		return directory{componentsPod, component}
+	}
+	below, _ := filepath.Rel(w.pods, name)
 	switch parts := strings.Split(below, "/"); len(parts) {
 	case 3:
 		return directory{parts[0], parts[1]}
