@@ -59,7 +59,7 @@ func newAuthority(t *testing.T) *authority {
 // issue writes a client's pair as the kubelet does: the certificate, then its key.
 func (a *authority) issue(path, name string) { a.issueFor(path, name, x509.ExtKeyUsageClientAuth) }
 
-func (a *authority) issueFor(path, name string, usage x509.ExtKeyUsage) {
+func (a *authority) issueFor(path, name string, usage x509.ExtKeyUsage, hosts ...string) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		a.t.Fatal(err)
@@ -67,7 +67,7 @@ func (a *authority) issueFor(path, name string, usage x509.ExtKeyUsage) {
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name, Organization: []string{"system:nodes"}},
 		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{usage},
+		ExtKeyUsage: []x509.ExtKeyUsage{usage}, DNSNames: hosts,
 	}, a.cert, &key.PublicKey, a.key)
 	if err != nil {
 		a.t.Fatal(err)

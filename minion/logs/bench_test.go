@@ -119,7 +119,7 @@ func BenchmarkLinesOf200Bytes(b *testing.B) {
 
 // Memory depends neither on how much is to be sent nor on the store, and little on the number of files.
 func TestMemoryIsBounded(t *testing.T) {
-	const pods = 2000
+	const pods = 1000
 	dir := t.TempDir()
 	writeLogs(t, filepath.Join(dir, "pod-logs"), pods, 20)
 	var before, after runtime.MemStats
@@ -131,7 +131,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	used := int64(after.HeapAlloc) - int64(before.HeapAlloc)
 	t.Logf("%d files take %d KiB", pods, used>>10)
-	if used > 12<<20 {
+	if used > 8<<20 {
 		t.Errorf("%d files take %d bytes", pods, used)
 	}
 	for c := range s.logs.all() {

@@ -6,6 +6,11 @@
 // fingerprint of its first line. Nothing is read through a symbolic link, and only plain files without other names are: a pod that
 // gets hold of its log's directory cannot have other files shipped.
 //
+// Package minion/cri only appends lines, each file by one process. After a crash it cuts off the line that it had not finished, which
+// was not shipped: only complete lines are, until a file is final. The kubelet rotates by renaming, and nobody truncates. If an operator
+// does so nevertheless, the file is another log from then on, and what had not been shipped of it is counted as lost. A file is known by
+// the time in its first line, so this is seen even if it has the same size again, or more.
+//
 // What was read is not kept in memory. A file is read from the first byte that is in no entry; ranges beyond it that are in entries
 // are left out. So there is one way to go on after anything: take the commit, and what the store says that it holds. The commit moves
 // when the store has what was sent on its disk. Positions are saved once a second at most, by rename and fsync; they may be old, or

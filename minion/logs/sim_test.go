@@ -397,7 +397,7 @@ func (w *world) left() (names []string) {
 	return names
 }
 
-var seeds = flag.Uint64("seeds", 60, "how many random lives of a node to try")
+var seeds = flag.Uint64("seeds", 12, "how many random lives of a node to try")
 
 // Each line is in the store once, whatever dies when.
 func TestEachLineIsInTheStoreOnceWhateverDies(t *testing.T) {

@@ -118,25 +118,14 @@ func (s *shipping) turnFile(c *chain, i int, b *batch, now time.Time) (outcome, 
 	}
 	f.seen(info, now)
 	final := c.isFinal(i)
-	print, err := fingerprint(f.inode, content, final)
-	if err != nil {
-		return idle, err
-	}
-	switch {
-	case f.id == "" && print == "":
-		return idle, nil
-	case f.id == "":
-		if c.nameFile(f, print); !f.linked { // after a restart, it is found by its id
-			f.saved, s.dirty = false, true
-			return idle, nil
+	if f.id == "" {
+		if named, err := s.name(c, f, content, final); err != nil || !named {
+			return idle, err
 		}
-	case f.shrunk:
-		return more, s.truncated(c, f, now)
-	case !hasPrint(f.id, print):
-		f.size = max(f.next, f.checked) // what it has now is of the other log
+	}
+	if f.shrunk {
 		return more, s.truncated(c, f, now)
 	}
-	f.checked = f.size
 	if !f.known {
 		return unknown, nil
 	}
@@ -147,8 +136,30 @@ func (s *shipping) turnFile(c *chain, i int, b *batch, now time.Time) (outcome, 
 	if err != nil {
 		return idle, err
 	}
+	// It was read first: what was read is of this log if the file begins as this log does now.
+	print, err := fingerprint(f.inode, content, final)
+	if err != nil {
+		return idle, err
+	}
+	if !hasPrint(f.id, print) {
+		f.size = max(f.next, f.checked) // what it has now is of the other log
+		return more, s.truncated(c, f, now)
+	}
+	f.checked = f.size
 	w.final, w.mtime = final, f.written
 	return s.cut(c, f, w, b, now), nil
+}
+
+// name gives a file its id, if it has a first line and can be read at once.
+func (s *shipping) name(c *chain, f *file, content *os.File, final bool) (bool, error) {
+	print, err := fingerprint(f.inode, content, final)
+	if err != nil || print == "" {
+		return false, err
+	}
+	if c.nameFile(f, print); !f.linked { // after a restart, it is found by its id
+		f.saved, s.dirty = false, true
+	}
+	return f.linked, nil
 }
 
 // cut adds the entries of a window to the batch.
