@@ -55,6 +55,7 @@ func (s *Server) CreateContainer(ctx context.Context, r *runtimeapi.CreateContai
 			}
 		}
 	}
+	c.Image = s.engineName(ctx, c.Image)
 	id, err := s.create(ctx, containerName(config.GetMetadata(), record.Metadata), c, hc)
 	if err != nil {
 		return nil, fmt.Errorf("cannot create container %s: %w", config.GetMetadata().GetName(), err)

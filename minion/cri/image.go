@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/distribution/reference"
 	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
@@ -24,6 +25,10 @@ import (
 func (s *Server) ListImages(ctx context.Context, r *runtimeapi.ListImagesRequest) (*runtimeapi.ListImagesResponse, error) {
 	args := filters.NewArgs()
 	if name := r.GetFilter().GetImage().GetImage(); name != "" {
+		name = s.engineName(ctx, name)
+		if named, err := reference.ParseNormalizedNamed(name); err == nil {
+			name = reference.FamiliarString(named) // the Engine compares it with short names
+		}
 		args.Add("reference", name)
 	}
 	known := s.pulled.all() // read before the list, so that it has no newer image
@@ -60,7 +65,7 @@ func (s *Server) image(id string, tags, digests []string, size int64) *runtimeap
 	pulled := s.pulled.find(id)
 	_, others := pulled.split(slices.Concat(tags, digests))
 	return &runtimeapi.Image{
-		Id: id, RepoTags: tags, RepoDigests: digests, Size: uint64(max(size, 0)),
+		Id: id, RepoTags: tags, RepoDigests: s.originalDigests(digests), Size: uint64(max(size, 0)),
 		Pinned: pulled == nil || len(others) > 0 || slices.Contains(tags, s.sandboxImage),
 	}
 }
@@ -70,7 +75,7 @@ func isNameless(name string) bool { return strings.HasPrefix(name, "<none>") }
 
 // ImageStatus returns the status of one image; the response is empty if the Engine does not have it.
 func (s *Server) ImageStatus(ctx context.Context, r *runtimeapi.ImageStatusRequest) (*runtimeapi.ImageStatusResponse, error) {
-	i, err := s.docker.ImageInspect(ctx, r.GetImage().GetImage())
+	i, err := s.docker.ImageInspect(ctx, s.engineName(ctx, r.GetImage().GetImage()))
 	if isNotFound(err) {
 		return &runtimeapi.ImageStatusResponse{}, nil
 	}
@@ -108,25 +113,24 @@ func imageUser(user string) (*runtimeapi.Int64Value, string) {
 // PullImage pulls an image and returns its id.
 func (s *Server) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) (*runtimeapi.PullImageResponse, error) {
 	name := r.GetImage().GetImage()
-	options := image.PullOptions{}
-	if a := r.GetAuth(); a != nil {
-		var err error
-		if options.RegistryAuth, err = registryAuth(a); err != nil {
-			return nil, refuse("cannot use the credentials for %s: %v", name, err)
-		}
-	}
-	note, err := s.notePull(ctx, name)
+	pulled := s.pullName(name)
+	note, err := s.notePull(ctx, name, pulled)
 	if err != nil {
 		return nil, err
 	}
-	err = s.pull(ctx, name, options)
+	if err = s.pullWithCredentials(ctx, r, pulled); err == nil {
+		err = s.tagPulled(ctx, pulled, name)
+	}
 	s.settlePull(ctx, note)
+	if err != nil && pulled != name {
+		return nil, fmt.Errorf("cannot pull %s from %s: %w", name, pulled, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot pull %s: %w", name, err)
 	}
 	ctx, cancel := s.bound(ctx, 0)
 	defer cancel()
-	i, err := s.docker.ImageInspect(ctx, name)
+	i, err := s.docker.ImageInspect(ctx, pulled)
 	if err != nil {
 		return nil, fmt.Errorf("cannot find %s after pulling it: %w", name, err)
 	}
@@ -134,14 +138,14 @@ func (s *Server) PullImage(ctx context.Context, r *runtimeapi.PullImageRequest) 
 }
 
 // notePull records that a pull begins, and the images that the Engine has.
-func (s *Server) notePull(ctx context.Context, name string) (pullNote, error) {
+func (s *Server) notePull(ctx context.Context, name, pulled string) (pullNote, error) {
 	ctx, cancel := s.bound(ctx, 0)
 	defer cancel()
 	list, err := s.docker.ImageList(ctx, image.ListOptions{})
 	if err != nil {
 		return pullNote{}, fmt.Errorf("cannot list the images before pulling %s: %w", name, err)
 	}
-	return s.pulled.begin(name, list)
+	return s.pulled.begin(name, pulled, list)
 }
 
 // registryAuth translates the kubelet's credentials; "auth" is base64 of user:password, which the Engine reads too.
@@ -163,7 +167,7 @@ func registryAuth(a *runtimeapi.AuthConfig) (string, error) {
 // uses it. If others have tagged the image, it stays under their tags. RemoveImage succeeds for an image that is gone.
 func (s *Server) RemoveImage(ctx context.Context, r *runtimeapi.RemoveImageRequest) (*runtimeapi.RemoveImageResponse, error) {
 	name := r.GetImage().GetImage()
-	i, err := s.docker.ImageInspect(ctx, name)
+	i, err := s.docker.ImageInspect(ctx, s.engineName(ctx, name))
 	if isNotFound(err) {
 		return &runtimeapi.RemoveImageResponse{}, nil
 	}

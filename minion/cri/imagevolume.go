@@ -46,7 +46,7 @@ func (s *Server) imageVolumes(ctx context.Context, mounts []*runtimeapi.Mount) (
 
 // imageVolume returns the directory to mount for an image, or for a path in it.
 func (s *Server) imageVolume(ctx context.Context, m *runtimeapi.Mount) (string, error) {
-	image, err := s.docker.ImageInspect(ctx, m.GetImage().GetImage())
+	image, err := s.docker.ImageInspect(ctx, s.engineName(ctx, m.GetImage().GetImage()))
 	if err != nil {
 		return "", fmt.Errorf("cannot mount image %s at %s: %w", m.GetImage().GetImage(), m.GetContainerPath(), err)
 	}

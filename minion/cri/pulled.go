@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,6 +40,8 @@ type pulledImage struct {
 // pullNote records the beginning of a pull.
 type pullNote struct {
 	Image string `json:"image"`
+	// From is the name under which the Engine pulls it; "" in notes of older versions.
+	From string `json:"from,omitempty"`
 	// There has the names of all images that the Engine had, by id.
 	There map[string][]string `json:"there"`
 
@@ -104,8 +107,8 @@ func (p *pulledImages) write(path string, value any) error {
 }
 
 // begin records a pull.
-func (p *pulledImages) begin(name string, there []image.Summary) (pullNote, error) {
-	note := pullNote{Image: name, There: map[string][]string{}, path: filepath.Join(p.dir, uuid.NewString()+noteSuffix)}
+func (p *pulledImages) begin(name, pulled string, there []image.Summary) (pullNote, error) {
+	note := pullNote{Image: name, From: pulled, There: map[string][]string{}, path: filepath.Join(p.dir, uuid.NewString()+noteSuffix)}
 	for _, i := range there {
 		note.There[i.ID] = slices.Concat(i.RepoTags, i.RepoDigests)
 	}
@@ -122,7 +125,7 @@ func (p *pulledImages) end(note pullNote, i image.InspectResponse) error {
 	defer p.mu.Unlock()
 	before, ours := p.images[i.ID]
 	had, was := note.There[i.ID]
-	names := slices.DeleteFunc(pulledNames(note.Image, i), func(name string) bool { return slices.Contains(had, name) })
+	names := slices.DeleteFunc(note.names(i), func(name string) bool { return slices.Contains(had, name) })
 	// An image without a registry digest was not pulled: someone loaded it under this name after a failed pull.
 	if ours || !was && slices.ContainsFunc(names, isDigest) {
 		now := &pulledImage{ID: i.ID, References: names}
@@ -143,6 +146,15 @@ func (p *pulledImages) drop(note pullNote) error {
 		return fmt.Errorf("cannot remove the note of a pull: %w", err)
 	}
 	return nil
+}
+
+// names returns the names that an image got from a pull.
+func (n pullNote) names(i image.InspectResponse) []string {
+	names := pulledNames(n.Image, i)
+	if n.From != "" && n.From != n.Image {
+		names = append(names, pulledNames(n.From, i)...)
+	}
+	return names
 }
 
 // pulledNames returns the names that an image got from a pull: the pulled name, and the digests in its repository.
@@ -223,7 +235,7 @@ func (s *Server) settlePulls(ctx context.Context) {
 func (s *Server) settlePull(ctx context.Context, note pullNote) {
 	ctx, cancel := s.bound(context.WithoutCancel(ctx), 0)
 	defer cancel()
-	i, err := s.docker.ImageInspect(ctx, note.Image)
+	i, err := s.docker.ImageInspect(ctx, cmp.Or(note.From, note.Image))
 	switch {
 	case isNotFound(err):
 		err = s.pulled.drop(note)

@@ -176,7 +176,7 @@ func TestKilledServersPullsAreFoundOut(t *testing.T) {
 		there, err := testEngine.ImageList(t.Context(), image.ListOptions{})
 		must(t, err)
 		killed := pulledImages{dir: filepath.Join(n.root, "pulled")}
-		_, err = killed.begin(name, there)
+		_, err = killed.begin(name, name, there)
 		must(t, err)
 		meanwhile()
 		n.restart(t, func(*Config) {})

@@ -66,6 +66,10 @@ type Config struct {
 	Cgroup string
 	// SandboxImage is the image of the sandbox program; empty means the one built into km.
 	SandboxImage string
+	// Rewrites has, by registry, from where its images are pulled instead: a registry, and a folder in it. They keep their names.
+	Rewrites map[string]string
+	// Credentials is a file of docker's, config.json, with credentials for the registries that Rewrites leads to. There may be none.
+	Credentials string
 	// LogSize is how many bytes of a container's log the kubelet keeps; the Engine keeps as many in its own. Zero means 50 MiB, the
 	// kubelet's default.
 	LogSize int64
