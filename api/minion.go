@@ -101,6 +101,14 @@ type MinionConfig struct {
 	StatusPort *int `json:"statusPort,omitempty"`
 	// Logs says that minions ship logs to the cluster's log stores.
 	Logs bool `json:"logs,omitempty"`
+	// RegistryCAs has the PEM of the authorities that sign the certificate of an image registry, by the registry's "host" or "host:port",
+	// besides those that the machines trust anyway.
+	RegistryCAs map[string][]byte `json:"registryCAs,omitempty"`
+	// ImageRewrites has, by registry, from where its images are pulled instead: a registry, and a folder in it, such as
+	// "harbor.example/hub" for "docker.io".
+	ImageRewrites map[string]string `json:"imageRewrites,omitempty"`
+	// CredentialProviders are the programs that give kubelets credentials for registries.
+	CredentialProviders CredentialProviders `json:"credentialProviders,omitzero"`
 	// Falcon says where metrics go.
 	Falcon Falcon `json:"falcon,omitzero"`
 	// Tracing says where the kubelets' traces go.
@@ -110,6 +118,15 @@ type MinionConfig struct {
 	// ProxyConfig has fields of kube-proxy's configuration, in the form of
 	// https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/, that replace those of the minion's own.
 	ProxyConfig json.RawMessage `json:"proxyConfig,omitempty"`
+}
+
+// CredentialProviders are programs on each node that give the kubelet credentials for images
+// (https://kubernetes.io/docs/tasks/administer-cluster/kubelet-credential-provider/).
+type CredentialProviders struct {
+	// Config is a file on each node, a CredentialProviderConfig, or a directory of such files; empty for none.
+	Config string `json:"config,omitempty"`
+	// BinDir is the directory of the programs on each node.
+	BinDir string `json:"binDir,omitempty"`
 }
 
 // Falcon says where minions and the leading scheduler send metrics, by open-falcon's protocols.
@@ -234,7 +251,8 @@ func EvictionThreshold(value string, capacity int64) (int64, error) {
 
 // Validate returns an error for settings that a minion cannot use. It names the flags of `km apiserver`.
 func (c MinionConfig) Validate() error {
-	for flag, dir := range map[string]string{"node-root-dir": c.RootDir, "static-pod-path": c.StaticPods, "docker-cert-path": c.DockerCertPath} {
+	for flag, dir := range map[string]string{"node-root-dir": c.RootDir, "static-pod-path": c.StaticPods, "docker-cert-path": c.DockerCertPath,
+		"image-credential-provider-config": c.CredentialProviders.Config, "image-credential-provider-bin-dir": c.CredentialProviders.BinDir} {
 		if dir != "" && !path.IsAbs(dir) {
 			return fmt.Errorf("cannot use --%s=%s: use an absolute path, because Mesos chooses the working directory of minions", flag, dir)
 		}
@@ -260,6 +278,17 @@ func (c MinionConfig) Validate() error {
 	}
 	if port := c.StatusPort; port != nil && (*port < 0 || *port > 65535) {
 		return fmt.Errorf("cannot use --minion-status-port=%d: give a port, or 0 for any free one", *port)
+	}
+	for host := range c.RegistryCAs {
+		if err := CheckRegistry(host); err != nil {
+			return fmt.Errorf("cannot use --registry-ca: %w", err)
+		}
+	}
+	if (c.CredentialProviders.Config == "") != (c.CredentialProviders.BinDir == "") {
+		return errors.New("give --image-credential-provider-config and --image-credential-provider-bin-dir, or neither")
+	}
+	if err := checkImageRewrites(c.ImageRewrites); err != nil {
+		return err
 	}
 	if _, _, err := c.NodePortRange(); err != nil {
 		return fmt.Errorf("cannot use --service-node-port-range=%s: %w", c.NodePorts, err)

@@ -58,6 +58,11 @@ func (l layout) certificate() string   { return filepath.Join(l.pki(), "kubelet-
 func (l layout) servingCertificate() string {
 	return filepath.Join(l.pki(), "kubelet-server-current.pem")
 }
+
+// credentials is the file of node-wide credentials for registries; kubelets read it in their root directory
+// (https://kubernetes.io/docs/concepts/containers/images/#config-json).
+func (l layout) credentials() string { return filepath.Join(l.kubelet(), "config.json") }
+
 func (l layout) kubeconfig() string          { return filepath.Join(l.dir, "kubeconfig") }
 func (l layout) bootstrapKubeconfig() string { return filepath.Join(l.dir, "bootstrap-kubeconfig") }
 func (l layout) kubeletConfig() string       { return filepath.Join(l.dir, "kubelet.yaml") }

@@ -189,7 +189,7 @@ func (n *node) prepare(ctx context.Context, kubeletPort int) (err error) {
 		if err := n.makePodCgroup(ctx); err != nil {
 			return err
 		}
-		if err := n.settings.write(); err != nil {
+		if err := errors.Join(n.settings.write(), n.registryCAs().sync(n.cluster.RegistryCAs)); err != nil {
 			return err
 		}
 		if n.network, err = n.newNetwork(); err != nil {
@@ -385,7 +385,8 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 	running.network.Stop()
 	var containers, proxy errgroup.Group
 	containers.Go(func() error {
-		return errors.Join(n.removeContainers(ctx), n.network.Teardown(), policy.Remove(ctx, n.boot.Cluster, n.boot.Node), unmountBelow(n.files.dir), n.removePodCgroups(ctx), n.removeCgroups(""))
+		return errors.Join(n.removeContainers(ctx), n.network.Teardown(), policy.Remove(ctx, n.boot.Cluster, n.boot.Node), unmountBelow(n.files.dir), n.removePodCgroups(ctx), n.removeCgroups(""),
+			n.registryCAs().remove(nil))
 	})
 	proxy.Go(func() error {
 		running.proxy.Stop()

@@ -224,6 +224,9 @@ func (s settings) kubeletArgs() []string {
 		"--hostname-override=" + s.node,
 		"--node-ip=" + s.nodeIPs(),
 	}
+	if p := s.cluster.CredentialProviders; p.Config != "" {
+		args = append(args, "--image-credential-provider-config="+p.Config, "--image-credential-provider-bin-dir="+p.BinDir)
+	}
 	for _, passed := range s.cluster.KubeletArgs {
 		args = append(args, "--"+passed)
 	}

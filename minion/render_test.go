@@ -73,7 +73,8 @@ func TestConfigurationsAreTheGoldenOnes(t *testing.T) {
 func TestPassedArgumentsComeLast(t *testing.T) {
 	s := testSettings()
 	s.cluster.KubeletArgs = []string{"max-pods=7", "v=4"}
-	if args := strings.Join(s.kubeletArgs(), " "); !strings.HasSuffix(args, "--node-ip=192.0.2.7 --max-pods=7 --v=4") {
+	s.cluster.CredentialProviders = api.CredentialProviders{Config: "/c", BinDir: "/b"}
+	if args := strings.Join(s.kubeletArgs(), " "); !strings.HasSuffix(args, "--node-ip=192.0.2.7 --image-credential-provider-config=/c --image-credential-provider-bin-dir=/b --max-pods=7 --v=4") {
 		t.Errorf("kubelet arguments are %s", args)
 	}
 }

@@ -20,13 +20,14 @@ func (n *node) serveCRI(ctx context.Context) error {
 	server, err := cri.New(ctx, cri.Config{
 		Socket:     n.files.socket(),
 		DockerHost: n.cluster.DockerHost, DockerCertPath: n.cluster.DockerCertPath,
-		Root:    n.files.cri(),
-		Cluster: n.boot.Cluster,
-		Node:    n.boot.Node,
-		Network: n.podNetwork(),
-		Cgroup:  n.cgroupParent,
-		LogSize: logFiles * logFileSize,
-		Called:  n.metrics.Call,
+		Root:     n.files.cri(),
+		Cluster:  n.boot.Cluster,
+		Node:     n.boot.Node,
+		Network:  n.podNetwork(),
+		Cgroup:   n.cgroupParent,
+		LogSize:  logFiles * logFileSize,
+		Rewrites: n.cluster.ImageRewrites, Credentials: n.files.credentials(),
+		Called: n.metrics.Call,
 	})
 	if err != nil {
 		return err

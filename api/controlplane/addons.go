@@ -191,6 +191,12 @@ func (c Config) minionConfig() (api.MinionConfig, error) {
 	if minions.Tracing.Endpoint == "" {
 		minions.Tracing = api.Tracing{}
 	}
+	if minions.RegistryCAs, err = readRegistryCAs(c.RegistryCAs, time.Now()); err != nil {
+		return minions, err
+	}
+	if minions.ImageRewrites, err = parseImageRewrites(c.ImageRewrites); err != nil {
+		return minions, err
+	}
 	minions.TLSCipherSuites, minions.TLSMinVersion = c.TLS.suites(), c.TLS.MinVersion
 	if minions.KubeletArgs, err = c.kubeletArgs(); err != nil {
 		return minions, err

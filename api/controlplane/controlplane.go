@@ -71,6 +71,10 @@ type Config struct {
 	// Minions has the other settings of minions that have a flag here: IdleTimeout, CleanupDelay, StatusPort, StaticPods, ContainPods,
 	// NetworkPolicy and Network.
 	Minions api.MinionConfig
+	// RegistryCAs are files with the certificates that minions trust for registries, as HOST=FILE.
+	RegistryCAs []string
+	// ImageRewrites are for api.MinionConfig, as REGISTRY=TARGET.
+	ImageRewrites []string
 	// EvictionHard is for the minions, too, in the format of api.ParseEviction.
 	EvictionHard string
 
@@ -186,6 +190,14 @@ func (c *Config) addMinionFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&network.CNIConfDir, "cni-conf-dir", api.DefaultCNIConfDir, "with --network=cni: `directory` of CNI configurations on each node; the first one by file name is used")
 	fs.StringVar(&network.CNIBinDir, "cni-bin-dir", api.DefaultCNIBinDir, "with --network=cni: `directory` of CNI plugins on each node")
 	addTracingFlags(fs, &c.Minions.Tracing)
+	fs.StringArrayVar(&c.RegistryCAs, "registry-ca", nil, "make Docker Engine on the nodes trust the certificates in a file for a registry, as `HOST[:PORT]=FILE`; can be repeated. "+
+		"The file is read when the control plane starts, and by minions when they start")
+	fs.StringArrayVar(&c.ImageRewrites, "image-rewrite", nil, "pull the images of a registry from another one, as `REGISTRY=HOST[:PORT][/FOLDER]`, such as docker.io=harbor.example/hub; can be repeated. "+
+		"Images keep their names. If the other registry fails, so does the pull. A minion reads it when it starts")
+	providers := &c.Minions.CredentialProviders
+	fs.StringVar(&providers.Config, "image-credential-provider-config", "",
+		"`file` or directory on each node that configures programs which give the kubelet credentials for images. A minion reads it when it starts")
+	fs.StringVar(&providers.BinDir, "image-credential-provider-bin-dir", "", "with --image-credential-provider-config: `directory` of the programs on each node")
 	falcon := &c.Minions.Falcon
 	fs.StringVar(&falcon.Target, "falcon", "", "`target` of metrics in open-falcon's protocols: an agent, http://127.0.0.1:1988/v1/push, or transfers, "+
 		"tcp://HOST:8433,HOST:8433. Minions and the scheduler read it when they start (default: none)")

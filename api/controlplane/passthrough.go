@@ -187,7 +187,8 @@ func controllerManagerProgram() program {
 }
 
 func kubeletProgram() program {
-	m := kmFlags("cluster-domain", "cluster-dns", "eviction-hard", "seccomp-default", "pod-max-pids", "tls-cipher-suites", "tls-min-version")
+	m := kmFlags("cluster-domain", "cluster-dns", "eviction-hard", "seccomp-default", "pod-max-pids", "tls-cipher-suites", "tls-min-version",
+		"image-credential-provider-config", "image-credential-provider-bin-dir")
 	m["pod-manifest-path"] = fmt.Sprintf(byKM, "static-pod-path")
 	reason(m, ownNode, "config", "config-dir", "root-dir", "cert-dir", "kubeconfig", "bootstrap-kubeconfig", "hostname-override", "node-ip", "address",
 		"port", "healthz-port", "healthz-bind-address", "provider-id", "container-runtime-endpoint", "image-service-endpoint", "volume-plugin-dir", "pod-cidr")
