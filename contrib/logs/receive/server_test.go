@@ -330,8 +330,12 @@ func TestWrongRequestsAreAnsweredAsTheProtocolSays(t *testing.T) {
 	}
 }
 
-// TestMain makes this test binary a log store when a test starts it as one.
+// TestMain makes this test binary a log store or a minion when a test starts it as one.
 func TestMain(m *testing.M) {
+	if dir := os.Getenv("K8SM_TEST_MINION"); dir != "" {
+		fmt.Fprintln(os.Stderr, playMinion(dir))
+		os.Exit(1)
+	}
 	if dir := os.Getenv("K8SM_TEST_STORE"); dir != "" {
 		fmt.Fprintln(os.Stderr, playServer(dir))
 		os.Exit(1)
