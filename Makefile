@@ -14,8 +14,9 @@ SHELL   := /bin/bash -o pipefail
 BUILD   := build
 PAUSE   := minion/cri/embedded/pause
 WAITERS := minion/embedded/programs/warden minion/embedded/programs/keeper
-# Programs that km carries along.
+# What km carries along: programs, and the web page.
 EMBEDDED := $(PAUSE) $(WAITERS)
+PAGE    := contrib/ui/embedded
 # Static programs; tests use the same flags, so that Kubernetes is compiled once and not twice.
 GO      := CGO_ENABLED=0 go
 FLAGS   := -trimpath
@@ -48,7 +49,7 @@ test-deps: ## Install what is missing for the tests: that, CNI plugins, a ZooKee
 	@contrib/install-deps tests
 
 .PHONY: build
-build: $(EMBEDDED) ## Build ./km and the example's program.
+build: $(EMBEDDED) $(PAGE) ## Build ./km and the example's program.
 	@echo "building ./km (the first time takes about 12 minutes of CPU: all of Kubernetes is in it)"
 	@$(GO) build $(FLAGS) -v -ldflags='$(LDFLAGS)' -o km . 2>&1 | $(PROGRESS)
 	@mkdir -p $(BUILD)
@@ -59,6 +60,11 @@ $(PAUSE):
 	$(STATIC) -o $@ ./minion/cri/pause
 $(WAITERS): minion/embedded/programs/%:
 	$(STATIC) -o $@ ./minion/$*/program
+
+# It takes a second if nothing has changed, and needs the npm registry only for packages that it has never fetched.
+.PHONY: $(PAGE)
+$(PAGE):
+	@$(GO) run $(FLAGS) ./contrib/ui/bundle
 
 .PHONY: run
 run: deps build ## Bring a cluster up on this machine and stay until Ctrl-C.
@@ -109,11 +115,13 @@ bench: deps build ## Measure, and print one BENCH line a figure.
 	@$(BUILD)/bench --km ./km --image $(BUILD)/web --pod contrib/examples/web.json
 
 .PHONY: check
-check: $(BUILD)/bin/golangci-lint ## Check format, vet, lint and the import rules.
+check: $(BUILD)/bin/golangci-lint ## Check format, vet, lint, the import rules and the web page's types.
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt'ed:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet $(FLAGS) ./...
 	CGO_ENABLED=0 GOFLAGS='$(GOFLAGS) $(FLAGS)' $(BUILD)/bin/golangci-lint run ./...
 	$(GO) test $(FLAGS) -run TestImport ./contrib/test/e2e
+	$(GO) run $(FLAGS) ./contrib/ui/bundle -dev
+	contrib/ui/web/node_modules/@typescript/typescript-*/lib/tsc -p contrib/ui/web
 
 $(BUILD)/bin/golangci-lint:
 	GOBIN=$(CURDIR)/$(BUILD)/bin go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
@@ -126,4 +134,4 @@ vulncheck: build ## Look up what ./km links in Go's vulnerability database. It f
 
 .PHONY: clean
 clean: ## Remove what the build made.
-	rm -rf km $(BUILD) $(EMBEDDED)
+	rm -rf km $(BUILD) $(EMBEDDED) $(PAGE)/*.gz $(PAGE)/.stamp contrib/ui/web/node_modules

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 	"github.com/k8sm/k8sm/contrib/dns"
 	"github.com/k8sm/k8sm/contrib/gateway"
 	"github.com/k8sm/k8sm/contrib/metrics"
+	"github.com/k8sm/k8sm/contrib/ui"
 	"github.com/k8sm/k8sm/minion"
 )
 
@@ -24,6 +26,7 @@ func apiserverCommand(c *common) *cobra.Command {
 	var replicas dns.Replicas
 	var stats metrics.Beside
 	var compat gateway.Config
+	page := ui.Config{Prefix: "ui-"}
 	cmd := &cobra.Command{
 		Use: "apiserver", Short: "Run etcd, kube-apiserver, kube-controller-manager, and the cluster's DNS and metrics", Args: cobra.NoArgs,
 		Long: `Runs etcd (unless --etcd-servers names another), the stock kube-apiserver and the stock kube-controller-manager in one process.
@@ -35,8 +38,8 @@ certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etc
 				return err
 			}
 			replicas, stats := dnsOf(c, cfg, replicas), metricsOf(c, &cfg, stats)
-			compat.StateDir, cfg.ServingNames = cfg.StateDir, compat.Names()
-			if err := usage(checkPlane(cfg), replicas.Validate(), stats.Validate(), compat.Validate()); err != nil {
+			compat.StateDir, cfg.ServingNames = cfg.StateDir, slices.Concat(compat.Names(), page.Names())
+			if err := usage(checkPlane(cfg), replicas.Validate(), stats.Validate(), compat.Validate(), page.Validate()); err != nil {
 				return err
 			}
 			cfg.Ready = func(url string) { logrus.WithField("url", url).Info("the control plane is ready") }
@@ -58,6 +61,14 @@ certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etc
 					defer server.Close()
 					addOns = append(addOns, func(ctx context.Context) error { return server.Run(ctx, func() {}) })
 				}
+				if page.Enabled() {
+					server, err := ui.Listen(pageOf(c, page))
+					if err != nil {
+						return err
+					}
+					defer server.Close()
+					addOns = append(addOns, func(ctx context.Context) error { return servePage(ctx, server, cfg.StateDir) })
+				}
 				cfg.Beside = func(ctx context.Context) error { return together(ctx, addOns) }
 				return controlplane.Run(ctx, cfg)
 			})
@@ -67,6 +78,7 @@ certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etc
 	replicas.AddFlags(cmd.Flags())
 	stats.AddFlags(cmd.Flags())
 	compat.AddFlags(cmd.Flags())
+	page.AddFlags(cmd.Flags())
 	cmd.Flags().Lookup("advertise-address").Usage = advertiseUsage
 	return cmd
 }

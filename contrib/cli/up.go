@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/sirupsen/logrus"
@@ -22,6 +23,7 @@ import (
 	"github.com/k8sm/k8sm/contrib/gateway"
 	"github.com/k8sm/k8sm/contrib/localmesos"
 	"github.com/k8sm/k8sm/contrib/metrics"
+	"github.com/k8sm/k8sm/contrib/ui"
 	"github.com/k8sm/k8sm/contrib/up"
 	"github.com/k8sm/k8sm/contrib/up/machines"
 )
@@ -61,6 +63,7 @@ type laptop struct {
 	dns        dns.Replicas
 	metrics    metrics.Beside
 	compat     gateway.Config
+	page       ui.Config
 	mesos      localmesos.Config
 	schedule   schedule
 	dir        statedir.Dir
@@ -68,6 +71,7 @@ type laptop struct {
 	nodes      machines.Config
 	machines   *machines.Machines // nil for one node, which is this machine itself
 	ready      []string           // names of the nodes, once they are ready
+	link       string             // to the web page
 }
 
 // addFlags adds the flags of the parts, except those that `km up` sets itself.
@@ -77,6 +81,8 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	l.dns.AddFlags(parts)
 	l.metrics.AddFlags(parts)
 	l.compat.AddFlags(parts)
+	l.page = ui.Config{Prefix: "ui-", Address: ui.DefaultAddress}
+	l.page.AddFlags(parts)
 	l.schedule.addFlags(parts)
 	bind := parts.Lookup("bind-address")
 	l.plane.BindAddress, bind.DefValue = net.IPv4zero.String(), net.IPv4zero.String()
@@ -84,7 +90,7 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	parts.Lookup("advertise-address").Usage = advertiseUsage
 	for _, name := range []string{"etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile",
 		"node-root-dir", "docker-host", "km-path", "artifact-address", "mesos-master", "mesos-connect-timeout", "mesos-principal", "mesos-secret-file", "mesos-ca-file", "mesos-cert-file", "mesos-key-file",
-		"tls-cert-file", "tls-private-key-file", "client-ca-file", "enable-aggregator-routing"} {
+		"ui-status-address", "tls-cert-file", "tls-private-key-file", "client-ca-file", "enable-aggregator-routing"} {
 		parts.Lookup(name).Hidden = true
 	}
 	mesosFlags := pflag.NewFlagSet("mesos", pflag.ContinueOnError)
@@ -141,10 +147,11 @@ func (l *laptop) run(ctx context.Context, c *common, out io.Writer) (err error) 
 	if l.compat.Enabled() {
 		parts = append(parts, up.Part{Name: "v1beta1", Run: l.runGateway})
 	}
-	return up.Run(ctx, out, append(parts,
-		up.Part{Name: "local Mesos", Run: l.runMesos},
-		up.Part{Name: "scheduler", Run: l.runScheduler},
-	), func() error {
+	parts = append(parts, up.Part{Name: "local Mesos", Run: l.runMesos}, up.Part{Name: "scheduler", Run: l.runScheduler})
+	if l.page.Enabled() {
+		parts = append(parts, up.Part{Name: "web page", Run: l.runPage})
+	}
+	return up.Run(ctx, out, parts, func() error {
 		err := l.dir.WriteRunning(l.running())
 		if err == nil {
 			l.tell(out)
@@ -191,6 +198,9 @@ func (l *laptop) tell(out io.Writer) {
 		km = path
 	}
 	km = kmFor(l.dir, km)
+	if l.link != "" {
+		fmt.Fprintf(out, "\nWeb: %s\n     (the link works once; the browser warns of the certificate, which is the cluster's)\n", l.link)
+	}
 	fmt.Fprintf(out, `
 The cluster is up. Its kubeconfig is %s
 Try, in another terminal:
@@ -220,8 +230,9 @@ func (l *laptop) check(c *common) error {
 		return err
 	}
 	l.dns, l.metrics = dnsOf(c, l.plane, l.dns), metricsOf(c, &l.plane, l.metrics)
-	l.compat.StateDir, l.plane.ServingNames = l.dir, l.compat.Names()
-	return usage(checkPlane(l.plane), l.dns.Validate(), l.metrics.Validate(), l.compat.Validate(), l.schedule.checkParts())
+	l.compat.StateDir, l.plane.ServingNames = l.dir, slices.Concat(l.compat.Names(), l.page.Names())
+	l.page.Scheduler = func(context.Context) (string, error) { return l.schedule.status.Address, nil }
+	return usage(checkPlane(l.plane), l.dns.Validate(), l.metrics.Validate(), l.compat.Validate(), l.page.Validate(), l.schedule.checkParts())
 }
 
 // preflight checks ports and leftovers before anything starts.
@@ -233,7 +244,7 @@ func (l *laptop) preflight(ctx context.Context) error {
 	for _, p := range []struct{ flag, address string }{
 		{"--secure-port", net.JoinHostPort(l.plane.BindAddress, strconv.Itoa(l.plane.SecurePort))}, {"--etcd-port", loopback(l.plane.EtcdPort)},
 		{"--mesos-port", loopback(l.mesos.Port)}, {"--mesos-port (the agent listens on the port after it)", l.agentAddress()},
-		{"--status-address", l.schedule.status.Address}, {"--v1beta1-address", l.compat.Address},
+		{"--status-address", l.schedule.status.Address}, {"--v1beta1-address", l.compat.Address}, {"--ui-address", l.page.Address},
 	} {
 		if p.address == "" {
 			continue

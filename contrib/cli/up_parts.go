@@ -20,6 +20,7 @@ import (
 	"github.com/k8sm/k8sm/api/controlplane"
 	"github.com/k8sm/k8sm/contrib/gateway"
 	"github.com/k8sm/k8sm/contrib/localmesos"
+	"github.com/k8sm/k8sm/contrib/ui"
 	"github.com/k8sm/k8sm/contrib/up/engine"
 	"github.com/k8sm/k8sm/minion/cri"
 	"github.com/k8sm/k8sm/scheduler/run"
@@ -99,6 +100,27 @@ func (l *laptop) runGateway(ctx context.Context, ready func(string)) error {
 		return err
 	}
 	return server.Run(ctx, func() { ready("clients of 2014 are answered at " + server.Addr()) })
+}
+
+// runPage serves the web page.
+func (l *laptop) runPage(ctx context.Context, ready func(string)) error {
+	server, err := ui.Listen(l.page)
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	if err := connectPage(server, l.dir); err != nil {
+		return err
+	}
+	admin, err := clientcmd.BuildConfigFromFlags("", l.dir.AdminKubeconfig())
+	if err != nil {
+		return fmt.Errorf("cannot read the administrator's kubeconfig: %w", err)
+	}
+	if l.link, err = server.Link(ctx, admin); err != nil { // before ready: its reader starts then
+		return err
+	}
+	ready("the cluster in a browser is at " + server.URL())
+	return server.Run(ctx)
 }
 
 func (l *laptop) runMesos(ctx context.Context, ready func(string)) error {

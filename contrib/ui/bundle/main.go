@@ -1,0 +1,238 @@
+// Command bundle builds the web page that km carries along, without Node: it fetches the npm packages that package-lock.json names,
+// checks their hashes, bundles them with the page's own code by esbuild's Go module, and writes the result compressed to the directory
+// that contrib/ui embeds. `make build` runs it. It does nothing if nothing has changed, and needs no network if the packages have been
+// fetched once.
+//
+//	bundle       build the page
+//	bundle -dev  also unpack the packages that only checks and tests use, to web/node_modules
+//
+// Start reading at run.
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/evanw/esbuild/pkg/api"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	web := flag.String("web", "contrib/ui/web", "directory of package.json and the page's code")
+	out := flag.String("out", "contrib/ui/embedded", "directory to write the page to")
+	dev := flag.Bool("dev", false, "also unpack the packages that only checks and tests use")
+	flag.Parse()
+	if err := run(ctx, *web, *out, *dev); err != nil {
+		fmt.Fprintf(os.Stderr, "cannot build the web page: %v\n", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// run installs the packages and builds the page, each unless it is there.
+func run(ctx context.Context, web, out string, dev bool) error {
+	lock, err := os.ReadFile(filepath.Join(web, "package-lock.json"))
+	if err != nil {
+		return err
+	}
+	packages, err := readLock(lock, dev)
+	if err != nil {
+		return err
+	}
+	stamp, err := fingerprint(web)
+	if err != nil {
+		return err
+	}
+	stampFile := filepath.Join(out, ".stamp")
+	there, _ := os.ReadFile(stampFile) // without one, it is built
+	if string(there) == stamp && !dev {
+		return nil
+	}
+	store, err := newStore()
+	if err != nil {
+		return err
+	}
+	if err := store.install(ctx, web, packages); err != nil {
+		return err
+	}
+	if string(there) == stamp {
+		return nil
+	}
+	page, err := bundle(web)
+	if err != nil {
+		return err
+	}
+	shipped, err := readLock(lock, false)
+	if err != nil {
+		return err
+	}
+	if page["licenses.txt"], err = licenses(web, shipped); err != nil {
+		return err
+	}
+	if err := write(out, page); err != nil {
+		return err
+	}
+	return os.WriteFile(stampFile, []byte(stamp), 0o644)
+}
+
+// fingerprint names everything that the page is made of: the page's code, the lock file, and this program.
+func fingerprint(web string) (string, error) {
+	hash := sha256.New()
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	files := []string{self}
+	err = filepath.WalkDir(web, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && entry.Name() == "node_modules":
+			return filepath.SkipDir
+		case !entry.IsDir():
+			files = append(files, path)
+		}
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	for _, path := range files {
+		file, err := os.Open(path)
+		if err != nil {
+			return "", err
+		}
+		if path != self {
+			fmt.Fprintf(hash, "\x00%s\x00", path)
+		}
+		_, err = io.Copy(hash, file)
+		if err := errors.Join(err, file.Close()); err != nil {
+			return "", err
+		}
+	}
+	return hex.EncodeToString(hash.Sum(nil)), nil
+}
+
+// bundle returns the page's files by name: what esbuild makes of src/main.tsx, and index.html with the names of the first script and
+// style sheet instead of {{script}} and {{style}}.
+func bundle(web string) (map[string][]byte, error) {
+	dir, err := filepath.Abs(web)
+	if err != nil {
+		return nil, err
+	}
+	result := api.Build(api.BuildOptions{
+		AbsWorkingDir: dir, EntryPoints: []string{"src/main.tsx"}, Outdir: filepath.Join(dir, "out"), Bundle: true, Splitting: true, Format: api.FormatESModule,
+		MinifyWhitespace: true, MinifyIdentifiers: true, MinifySyntax: true, Target: api.ES2022, Platform: api.PlatformBrowser,
+		JSX: api.JSXAutomatic, JSXImportSource: "preact", EntryNames: "[name]-[hash]", ChunkNames: "[name]-[hash]", AssetNames: "[name]-[hash]",
+		LegalComments: api.LegalCommentsNone, Metafile: true, LogLevel: api.LogLevelWarning, Define: map[string]string{"process.env.NODE_ENV": `"production"`},
+	})
+	if len(result.Errors) > 0 {
+		return nil, fmt.Errorf("esbuild found %d errors", len(result.Errors))
+	}
+	page := map[string][]byte{}
+	for _, file := range result.OutputFiles {
+		page[filepath.Base(file.Path)] = file.Contents
+	}
+	script, style, err := entry(result.Metafile)
+	if err != nil {
+		return nil, err
+	}
+	index, err := os.ReadFile(filepath.Join(web, "index.html"))
+	if err != nil {
+		return nil, err
+	}
+	page["index.html"] = []byte(strings.NewReplacer("{{script}}", script, "{{style}}", style).Replace(string(index)))
+	icon, err := os.ReadFile(filepath.Join(web, "icon.svg"))
+	if err != nil {
+		return nil, err
+	}
+	page["icon.svg"] = icon
+	return page, nil
+}
+
+// entry finds the names of the first script and its style sheet in what esbuild tells of its output.
+func entry(metafile string) (script, style string, err error) {
+	var meta struct {
+		Outputs map[string]struct{ EntryPoint, CSSBundle string }
+	}
+	if err := json.Unmarshal([]byte(metafile), &meta); err != nil {
+		return "", "", fmt.Errorf("cannot read esbuild's metafile: %w", err)
+	}
+	for name, output := range meta.Outputs {
+		if output.EntryPoint == "src/main.tsx" && output.CSSBundle != "" {
+			return filepath.Base(name), filepath.Base(output.CSSBundle), nil
+		}
+	}
+	return "", "", errors.New("esbuild made no script and style sheet of src/main.tsx")
+}
+
+// licenses returns the licenses of the packages that are part of the page: they ask to be told.
+func licenses(web string, packages []npmPackage) ([]byte, error) {
+	var all bytes.Buffer
+	for _, p := range packages {
+		fmt.Fprintf(&all, "%s %s (%s)\n\n", p.name(), p.Version, p.License)
+		entries, err := os.ReadDir(filepath.Join(web, p.at))
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(entries, func(e fs.DirEntry) bool { return strings.HasPrefix(strings.ToUpper(e.Name()), "LICEN") })
+		if i < 0 {
+			continue // such a package has its license's name only
+		}
+		text, err := os.ReadFile(filepath.Join(web, p.at, entries[i].Name()))
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(&all, "%s\n\n", bytes.TrimSpace(text))
+	}
+	return all.Bytes(), nil
+}
+
+// write replaces what is in the directory by the files, compressed.
+func write(out string, page map[string][]byte) error {
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
+	}
+	old, err := os.ReadDir(out)
+	if err != nil {
+		return err
+	}
+	for _, entry := range old {
+		if entry.Name() == ".gitignore" {
+			continue
+		}
+		if err := os.Remove(filepath.Join(out, entry.Name())); err != nil {
+			return err
+		}
+	}
+	for name, data := range page {
+		var compressed bytes.Buffer
+		to, err := gzip.NewWriterLevel(&compressed, gzip.BestCompression)
+		if err != nil {
+			return err
+		}
+		_, err = to.Write(data)
+		if err := errors.Join(err, to.Close()); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(out, name+".gz"), compressed.Bytes(), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}

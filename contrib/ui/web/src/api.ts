@@ -1,0 +1,152 @@
+// Calls of the server, which sends them on to the API server and to the scheduler as the user who has logged in.
+import { signal } from "@preact/signals";
+
+export interface Session {
+  user: string;
+  groups?: string[];
+  expires: string;
+  readOnly: boolean;
+  version: string;
+  server: string;
+  mesos: boolean;
+}
+
+/** session is undefined until the server has told, and null if nobody has logged in. */
+export const session = signal<Session | null | undefined>(undefined);
+
+/** ApiError is an answer that says no. Its message is a sentence for people. */
+export class ApiError extends Error {
+  constructor(readonly code: number, message: string, readonly status?: Status) { super(message); }
+}
+
+export interface Status {
+  message?: string;
+  reason?: string;
+  code?: number;
+  details?: { causes?: { field?: string; message?: string; reason?: string }[] };
+}
+
+/** call gets a path of the server. */
+export async function call(path: string, init: RequestInit = {}): Promise<Response> {
+  let response: Response;
+  try {
+    response = await fetch(path, init);
+  } catch {
+    throw new ApiError(0, "The web page's server does not answer. Is km still running?");
+  }
+  if (response.ok) return response;
+  let status: Status = {};
+  try { status = await response.json(); } catch { /* the status line says it */ }
+  if (response.status === 401 && path.startsWith("/api/")) session.value = null;
+  throw new ApiError(response.status, status.message || `The server answers ${response.status} ${response.statusText}`, status);
+}
+
+async function json<T>(path: string, init: RequestInit = {}): Promise<T> {
+  return (await call(path, { ...init, headers: { Accept: "application/json", ...init.headers } })).json();
+}
+
+/** k8s calls the API server. */
+export const k8s = <T = any>(path: string, init?: RequestInit): Promise<T> => json<T>("/api/k8s" + path, init);
+
+/** send sends an object to the API server; a patch is a strategic or merge patch. */
+export function send<T = any>(method: "POST" | "PUT" | "PATCH" | "DELETE", path: string, body?: unknown, type?: string): Promise<T> {
+  return k8s<T>(path, {
+    method,
+    headers: { "Content-Type": type ?? (method === "PATCH" ? "application/merge-patch+json" : "application/json") },
+    body: body === undefined ? undefined : typeof body === "string" ? body : JSON.stringify(body),
+  });
+}
+
+/** mesos asks the scheduler: state, offers, offers/ended, tasks, queue, queue/reasons, nodes. */
+export const mesos = <T = any>(name: string): Promise<T> => json<T>("/api/mesos/" + name);
+
+export interface Meta {
+  name: string;
+  namespace?: string;
+  uid: string;
+  resourceVersion?: string;
+  generation?: number;
+  creationTimestamp?: string;
+  deletionTimestamp?: string;
+  labels?: Record<string, string>;
+  annotations?: Record<string, string>;
+  ownerReferences?: { kind: string; name: string; apiVersion: string; controller?: boolean }[];
+  finalizers?: string[];
+}
+
+export interface KubeObject {
+  apiVersion?: string;
+  kind?: string;
+  metadata: Meta;
+  [field: string]: any;
+}
+
+/** Resource is a kind of objects in the API. The core group is "". */
+export interface Resource {
+  group: string;
+  version: string;
+  plural: string;
+  kind: string;
+  namespaced: boolean;
+  verbs: string[];
+  short: string[];
+}
+
+/** pathOf is the path of a resource: of all, of a namespace, or of an object. */
+export function pathOf(r: { group: string; version: string; plural: string }, ns = "", name = ""): string {
+  let path = r.group ? `/apis/${r.group}/${r.version}` : `/api/${r.version}`;
+  if (ns) path += `/namespaces/${encodeURIComponent(ns)}`;
+  path += `/${r.plural}`;
+  if (name) path += `/${encodeURIComponent(name)}`;
+  return path;
+}
+
+export const core = (plural: string) => ({ group: "", version: "v1", plural });
+
+/** pageOf is the path of this page for a resource or an object. */
+export function pageOf(r: { group: string; version: string; plural: string }, ns = "", name = ""): string {
+  if (r.group === "" && r.plural === "pods") return name ? `/pods/${encodeURIComponent(ns)}/${encodeURIComponent(name)}` : "/pods";
+  const path = `/resources/${r.group || "core"}/${r.version}/${r.plural}`;
+  return name ? `${path}/${encodeURIComponent(ns || "-")}/${encodeURIComponent(name)}` : path;
+}
+
+let discovered: Promise<Resource[]> | undefined;
+
+/** discover lists the kinds that the API server has, once. */
+export function discover(): Promise<Resource[]> {
+  discovered ??= Promise.all(["/api", "/apis"].map((path) =>
+    k8s(path, { headers: { Accept: "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList" } }))).then((lists) => {
+    const found: Resource[] = [];
+    for (const group of lists.flatMap((l) => l.items ?? [])) {
+      const preferred = group.versions?.[0];
+      for (const r of preferred?.resources ?? []) {
+        found.push({
+          group: group.metadata.name ?? "", version: preferred.version, plural: r.resource, kind: r.responseKind?.kind ?? r.resource,
+          namespaced: r.scope === "Namespaced", verbs: r.verbs ?? [], short: r.shortNames ?? [],
+        });
+      }
+    }
+    return found;
+  }).catch((error) => { discovered = undefined; throw error; });
+  return discovered;
+}
+
+/** loadSession asks who has logged in. */
+export async function loadSession() {
+  try {
+    session.value = await json<Session>("/api/session");
+  } catch (error) {
+    if (!(error instanceof ApiError && error.code === 401)) throw error;
+    session.value = null;
+  }
+}
+
+export async function logIn(way: "key" | "token", secret: string) {
+  await call("/auth/" + way, { method: "POST", body: JSON.stringify({ secret }) });
+  await loadSession();
+}
+
+export async function logOut() {
+  await call("/auth/logout", { method: "POST" });
+  location.assign("/");
+}

@@ -1,0 +1,36 @@
+// The events of an object, newest first.
+import { useMemo } from "preact/hooks";
+import { core, pathOf, type KubeObject } from "./api";
+import { useObjects } from "./live";
+import { Age, Status } from "./ui";
+
+export interface KubeEvent extends KubeObject {
+  type: string;
+  reason: string;
+  message: string;
+  count?: number;
+  involvedObject: { kind: string; name: string; namespace?: string; uid?: string };
+}
+
+export const lastSeen = (e: KubeEvent): string => e.series?.lastObservedTime ?? e.lastTimestamp ?? e.eventTime ?? e.metadata.creationTimestamp ?? "";
+
+export function Events({ of }: { of: KubeObject }) {
+  const path = pathOf(core("events"), of.metadata.namespace ?? "") + `?fieldSelector=${encodeURIComponent(`involvedObject.uid=${of.metadata.uid}`)}`;
+  const feed = useObjects<KubeEvent>(path);
+  const list = useMemo(() => [...feed.items.value].sort((a, b) => lastSeen(b).localeCompare(lastSeen(a))), [feed.items.value]);
+  const problem = feed.problem.value;
+  if (feed.state.value === "ended" && problem) return <p class="muted">{problem.message}</p>;
+  if (!list.length) return <p class="muted">{feed.state.value === "loading" ? "Loading…" : "None in the last hour"}</p>;
+  return <EventList events={list} />;
+}
+
+export const EventList = ({ events, objects }: { events: KubeEvent[]; objects?: boolean }) => (
+  <ul class="events">{events.map((e) => (
+    <li key={e.metadata.uid}>
+      <Status text={e.reason} tone={e.type === "Warning" ? "warn" : "done"} />
+      {objects && <span class="muted">{e.involvedObject.kind} {e.involvedObject.name}</span>}
+      <span class="muted right">{(e.series?.count ?? e.count ?? 1) > 1 && `${e.series?.count ?? e.count}× `}<Age since={lastSeen(e)} /></span>
+      <p>{e.message}</p>
+    </li>
+  ))}</ul>
+);

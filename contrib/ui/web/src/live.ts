@@ -1,0 +1,241 @@
+// What the page follows, over one WebSocket: tables, objects and lines. Hooks give components what is there now.
+import { batch, signal, type Signal } from "@preact/signals";
+import { useEffect, useMemo } from "preact/hooks";
+import { session } from "./api";
+
+export interface Column { name: string; type: string; priority?: number; help?: string }
+
+/** Row is what a table has of an object. */
+export interface Row {
+  uid: string;
+  ns?: string;
+  name: string;
+  cells: unknown[];
+  created?: string;
+  deleting?: boolean;
+  labels?: Record<string, string>;
+  annotations?: Record<string, string>;
+  owner?: string;
+}
+
+export type State = "loading" | "live" | "reconnecting" | "ended";
+
+interface Frame {
+  id: number;
+  state?: "live" | "reconnecting" | "ended";
+  message?: string;
+  code?: number;
+  reset?: boolean;
+  columns?: Column[];
+  rows?: Row[];
+  objects?: any[];
+  gone?: string[];
+  lines?: string;
+}
+
+interface Call { mode: "table" | "objects" | "lines"; path: string; annotations?: string[] }
+
+/** connected tells whether the socket is open. */
+export const connected = signal(false);
+
+let socket: WebSocket | undefined;
+let last = 0;
+let retry = 0;
+let ever = false;
+const open = new Map<number, { call: Call; on: (f: Frame) => void }>();
+let pending: Frame[] = [];
+
+function connect() {
+  if (socket || !open.size || !session.value) return;
+  const mine = new WebSocket(`wss://${location.host}/api/watch`);
+  socket = mine;
+  mine.onopen = () => {
+    connected.value = true;
+    ever = true;
+    retry = 0;
+    for (const [id, { call }] of open) mine.send(JSON.stringify({ op: "open", id, ...call }));
+  };
+  mine.onmessage = (event) => {
+    if (!pending.length) requestFlush();
+    pending.push(JSON.parse(event.data));
+  };
+  mine.onclose = async () => {
+    socket = undefined;
+    connected.value = false;
+    for (const [id, { on }] of open) on({ id, state: "reconnecting", message: "The connection to km broke off." });
+    // A server that refuses may have ended the session: a plain call finds out.
+    if (!ever || retry > 0) await fetch("/api/session").then((r) => { if (r.status === 401) session.value = null; }).catch(() => {});
+    retry = Math.min(retry + 1, 5);
+    setTimeout(connect, 500 * 2 ** retry * (0.5 + Math.random()));
+  };
+}
+
+// A hidden page draws no frames, so a timer helps out.
+function requestFlush() {
+  if (document.visibilityState === "visible") requestAnimationFrame(flush);
+  else setTimeout(flush, 250);
+}
+
+function flush() {
+  const frames = pending;
+  pending = [];
+  batch(() => { for (const f of frames) open.get(f.id)?.on(f); });
+}
+
+function subscribe(call: Call, on: (f: Frame) => void): () => void {
+  const id = ++last;
+  open.set(id, { call, on });
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ op: "open", id, ...call }));
+  else connect();
+  return () => {
+    open.delete(id);
+    if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ op: "close", id }));
+  };
+}
+
+export interface Problem { code: number; message: string }
+
+/** Feed is what is known of a path. items are in order of name; all signals change together. */
+export interface Feed<T> {
+  items: Signal<T[]>;
+  columns: Signal<Column[]>;
+  state: Signal<State>;
+  problem: Signal<Problem | null>;
+}
+
+class Following<T> implements Feed<T> {
+  items = signal<T[]>([]);
+  columns = signal<Column[]>([]);
+  state = signal<State>("loading");
+  problem = signal<Problem | null>(null);
+  users = 0;
+  private known = new Map<string, T>();
+  private fresh: Map<string, T> | undefined; // what a new list has had so far
+  private stop: (() => void) | undefined;
+  private closing = 0;
+
+  constructor(private call: Call, private uid: (item: T) => string, private key: (item: T) => string) {}
+
+  use(): () => void {
+    clearTimeout(this.closing);
+    this.users++;
+    this.stop ??= subscribe(this.call, (f) => this.take(f));
+    return () => {
+      if (--this.users) return;
+      this.closing = window.setTimeout(() => { this.stop?.(); feeds.delete(keyOf(this.call)); }, 5000);
+    };
+  }
+
+  private take(f: Frame) {
+    if (f.columns) this.columns.value = f.columns;
+    if (f.reset) this.fresh = new Map();
+    const into = this.fresh ?? this.known;
+    for (const item of ((f.rows ?? f.objects ?? []) as T[])) into.set(this.uid(item), item);
+    for (const uid of f.gone ?? []) into.delete(uid);
+    // The first list shows as it comes; a later one replaces the one before when it is whole.
+    if (this.fresh && (f.state === "live" || this.state.value === "loading")) this.known = this.fresh;
+    if (f.state === "live") this.fresh = undefined;
+    if (f.reset || f.rows || f.objects || f.gone || f.state === "live") {
+      this.items.value = [...this.known.values()].sort((a, b) => compare(this.key(a), this.key(b)));
+    }
+    if (f.state) {
+      this.state.value = f.state === "reconnecting" && this.state.value === "loading" && !f.message ? "loading" : f.state;
+      this.problem.value = f.state === "live" ? null : { code: f.code ?? 0, message: f.message ?? "" };
+    }
+  }
+}
+
+const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
+
+const feeds = new Map<string, Following<any>>();
+const keyOf = (c: Call) => JSON.stringify([c.mode, c.path, c.annotations]);
+const nothing: Feed<any> = { items: signal([]), columns: signal([]), state: signal<State>("loading"), problem: signal(null) };
+
+function feed<T>(call: Call, uid: (item: T) => string, key: (item: T) => string): Following<T> {
+  const k = keyOf(call);
+  let found = feeds.get(k);
+  if (!found) feeds.set(k, found = new Following<T>(call, uid, key));
+  return found;
+}
+
+function useFeed<T>(call: Call | null, uid: (item: T) => string, key: (item: T) => string): Feed<T> {
+  const k = call ? keyOf(call) : "";
+  const found = useMemo(() => (call ? feed(call, uid, key) : null), [k]);
+  useEffect(() => found?.use(), [found]);
+  return found ?? nothing;
+}
+
+const rowUID = (r: Row) => r.uid || `${r.ns}/${r.name}`;
+const rowKey = (r: Row) => `${r.ns ?? ""}/${r.name}`;
+
+/** useTable follows a list as the API server's table. null follows nothing. */
+export const useTable = (path: string | null, annotations?: string[]): Feed<Row> =>
+  useFeed(path ? { mode: "table", path, annotations } : null, rowUID, rowKey);
+
+/** useObjects follows whole objects: ask for few, by a field or label selector. */
+export const useObjects = <T = any>(path: string | null): Feed<T> =>
+  useFeed<any>(path ? { mode: "objects", path } : null, (o) => o.metadata?.uid, (o) => `${o.metadata?.namespace ?? ""}/${o.metadata?.name}`);
+
+/** useObject follows one object; undefined until it is there, null if it is gone. */
+export function useObject<T = any>(collection: string | null, name: string): { object: T | undefined | null; feed: Feed<T> } {
+  const found = useObjects<T>(collection && `${collection}?fieldSelector=metadata.name%3D${encodeURIComponent(name)}`);
+  const object = found.items.value[0] ?? (found.state.value === "live" ? null : undefined);
+  return { object, feed: found };
+}
+
+/** follow streams the text of a log or of a path of /api/mesos until the returned function is called. */
+export function follow(path: string, on: { text: (piece: string) => void; state: (state: State, problem: Problem | null) => void }): () => void {
+  return subscribe({ mode: "lines", path }, (f) => {
+    if (f.lines) on.text(f.lines);
+    if (f.state) on.state(f.state, f.message ? { code: f.code ?? 0, message: f.message } : null);
+  });
+}
+
+/** useMesosState follows the scheduler's view of Mesos: each line is the whole of it. */
+export function useMesosState<T = any>(): { state: T | undefined; problem: Problem | null } {
+  const value = useMemo(() => ({ state: signal<T | undefined>(undefined), problem: signal<Problem | null>(null) }), []);
+  useEffect(() => {
+    let stop = () => {}, timer = 0, over = false;
+    const start = () => {
+      let rest = "";
+      stop = follow("/api/mesos/state?watch=true", {
+        text: (piece) => {
+          const lines = (rest + piece).split("\n");
+          rest = lines.pop()!;
+          const whole = lines.filter(Boolean).pop();
+          if (whole) { value.state.value = JSON.parse(whole); value.problem.value = null; }
+        },
+        state: (state, problem) => {
+          if (state === "live") { rest = ""; value.problem.value = null; }
+          if (problem) value.problem.value = problem;
+          if (state === "ended" && !over) timer = window.setTimeout(() => { stop(); start(); }, problem ? 15000 : 500);
+        },
+      });
+    };
+    start();
+    return () => { over = true; clearTimeout(timer); stop(); };
+  }, []);
+  return { state: value.state.value, problem: value.problem.value };
+}
+
+/** usePoll asks again every few seconds while the page is visible. */
+export function usePoll<T>(ask: () => Promise<T>, seconds: number, key: unknown): { value: T | undefined; problem: Problem | null } {
+  const got = useMemo(() => ({ value: signal<T | undefined>(undefined), problem: signal<Problem | null>(null) }), [key]);
+  useEffect(() => {
+    let over = false;
+    const once = async () => {
+      if (document.visibilityState !== "visible") return;
+      try {
+        const value = await ask();
+        if (!over) batch(() => { got.value.value = value; got.problem.value = null; });
+      } catch (error: any) {
+        if (!over) got.problem.value = { code: error.code ?? 0, message: error.message };
+      }
+    };
+    void once();
+    const timer = setInterval(once, seconds * 1000);
+    document.addEventListener("visibilitychange", once);
+    return () => { over = true; clearInterval(timer); document.removeEventListener("visibilitychange", once); };
+  }, [key]);
+  return { value: got.value.value, problem: got.problem.value };
+}

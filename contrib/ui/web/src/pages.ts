@@ -1,0 +1,29 @@
+// The pages, each a file of its own in pages/, loaded when it is first shown. A page with nav is in the navigation, in this order.
+import type { FunctionComponent } from "preact";
+import type { IconName } from "./icons";
+
+export interface PageProps { params: Record<string, string> }
+
+export interface Page {
+  /** path is a pattern such as /pods/:ns/:name. */
+  path: string;
+  title: string;
+  load: () => Promise<{ default: FunctionComponent<PageProps> }>;
+  nav?: {
+    group: "" | "Mesos" | "Kubernetes" | "Cluster" | "Observe";
+    icon: IconName;
+    /** key follows g. */
+    key?: string;
+  };
+  /** global pages are about no namespace. */
+  global?: boolean;
+}
+
+export const pages: Page[] = [
+  { path: "/", title: "Overview", load: () => import("./pages/overview"), nav: { group: "", icon: "overview", key: "o" }, global: true },
+  { path: "/pods", title: "Pods", load: () => import("./pages/pods"), nav: { group: "Kubernetes", icon: "pods", key: "p" } },
+  { path: "/pods/:ns/:name", title: "Pod", load: () => import("./pages/pod") },
+  { path: "/resources", title: "Any resource", load: () => import("./pages/resources"), nav: { group: "Cluster", icon: "resources", key: "a" }, global: true },
+  { path: "/resources/:group/:version/:plural", title: "Resource", load: () => import("./pages/resource") },
+  { path: "/resources/:group/:version/:plural/:ns/:name", title: "Object", load: () => import("./pages/object") },
+];

@@ -1,0 +1,54 @@
+import { pathOf, send, type KubeObject } from "../api";
+import { Events } from "../events";
+import { command } from "../format";
+import { useObject } from "../live";
+import type { PageProps } from "../pages";
+import { useRights } from "../rights";
+import { go, link, param } from "../router";
+import { Age, Button, confirm, copy, Empty, Facts, Failure, Live, PageHead, Panel, Tabs } from "../ui";
+import { YAMLView } from "../yaml";
+import { Conditions, Labels } from "./pod";
+import { useKind } from "./resource";
+
+export default function ObjectPage({ params }: PageProps) {
+  const { kind, problem: unknown } = useKind(params);
+  const name = params.name!, ns = params.ns === "-" ? "" : params.ns!;
+  const { object, feed } = useObject<KubeObject>(kind ? pathOf(kind, ns) : null, name);
+  const can = useRights(ns);
+  const tab = param("tab") || "overview";
+  const list = `/resources/${params.group}/${params.version}/${params.plural}`;
+  const above = <><a href={link(list)}>{kind?.kind ?? params.plural}</a>{ns && <> / <a href={link(list, { ns })}>{ns}</a></>}</>;
+  const problem = kind === null ? { code: 404, message: "The API server does not list this kind." } : unknown ? { code: 0, message: unknown } : feed.state.value === "ended" ? feed.problem.value : null;
+  if (problem) return <><PageHead above={above} title={name} /><Failure problem={problem} what={`${kind?.kind ?? params.plural} ${name}`} /></>;
+  if (object === null && kind) return <><PageHead above={above} title={name} /><Empty title={`This ${kind.kind} is gone`}><a class="button" href={link(list, { ns })}>All {kind.plural}</a></Empty></>;
+  if (!object || !kind) return <PageHead above={above} title={name} />;
+  const whole = { apiVersion: kind.group ? `${kind.group}/${kind.version}` : kind.version, kind: kind.kind, ...object };
+  const remove = () => confirm({
+    title: `Delete ${kind.kind} ${name}?`, action: "Delete", danger: true, done: `${kind.kind} ${name} is being deleted`, type: kind.namespaced ? undefined : name,
+    says: <><p>What it owns is deleted after it{object.metadata.finalizers?.length ? `, once its finalizers have ended: ${object.metadata.finalizers.join(", ")}` : ""}.</p><p>This cannot be undone.</p></>,
+    do: () => send("DELETE", pathOf(kind, ns, name), { preconditions: { uid: object.metadata.uid } }).then(() => { go(link(list)); }),
+  });
+  return (
+    <>
+      <PageHead above={above} title={name} note={<><span class="muted">created <Age since={object.metadata.creationTimestamp} /> ago</span> <Live feed={feed} /></>}>
+        <Button icon="copy" onClick={() => copy(command("km", "kubectl", ...(ns ? ["--namespace", ns] : []), "get", `${kind.plural}${kind.group ? `.${kind.group}` : ""}`, name, "-o", "yaml"), "the kubectl command")}>kubectl</Button>
+        {can("delete", kind, name) && <Button icon="trash" kind="danger" onClick={remove}>Delete</Button>}
+      </PageHead>
+      <Tabs now={tab} tabs={[["overview", "Overview"], ["yaml", "YAML"]]} href={(t) => link(`${list}/${encodeURIComponent(ns || "-")}/${encodeURIComponent(name)}`, { tab: t === "overview" ? "" : t })} />
+      {tab === "yaml" ? <YAMLView object={whole} /> : (
+        <div class="panels">
+          <Panel title="About">
+            <Facts facts={[
+              ["Kind", whole.kind], ["API", whole.apiVersion], ["Namespace", ns], ["Generation", object.metadata.generation?.toString()],
+              ["Owned by", object.metadata.ownerReferences?.map((o) => `${o.kind} ${o.name}`).join(", ")],
+              ["Finalizers", object.metadata.finalizers?.join(", ")], ["Deleted", object.metadata.deletionTimestamp && <Age since={object.metadata.deletionTimestamp} />],
+            ]} />
+          </Panel>
+          {object.status?.conditions && <Panel title="Conditions"><Conditions of={object} /></Panel>}
+          <Panel title="Events"><Events of={object} /></Panel>
+          <Labels of={object} />
+        </div>
+      )}
+    </>
+  );
+}

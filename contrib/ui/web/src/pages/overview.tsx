@@ -1,0 +1,141 @@
+import { useMemo } from "preact/hooks";
+import { core, k8s, mesos, pathOf, session, type KubeObject } from "../api";
+import { EventList, lastSeen, type KubeEvent } from "../events";
+import { bytes, count, cpus, quantity, tone } from "../format";
+import { useMesosState, useObjects, usePoll, useTable, type Problem } from "../live";
+import { link } from "../router";
+import { Bar, Empty, PageHead, Panel, Status, type Part } from "../ui";
+
+type Resources = Record<string, number>;
+interface Agent { id: string; hostname: string; total: Resources; allocated?: Record<string, Resources>; offered?: Resources; frameworks?: Record<string, Resources>; active: boolean; missing?: boolean }
+interface MesosState { framework?: string; agents?: Agent[]; frameworks?: { id: string; name: string; active: boolean }[]; problem?: string; noMasterSince?: string; master?: { hostname: string; version: string } }
+interface Reasons { pods: number; groups: { reason: string; pods: number; oldest?: string; examples?: { pod: string }[] }[] }
+
+export default function Overview() {
+  const { state, problem } = useMesosState<MesosState>();
+  const waiting = usePoll<Reasons>(() => mesos("queue/reasons"), 3, "reasons");
+  const nodes = useObjects<KubeObject>(pathOf(core("nodes")));
+  const pods = useTable(pathOf(core("pods")));
+  const events = useTable(pathOf(core("events")) + "?fieldSelector=type%3DWarning");
+  const own = pods.items.value.filter((p) => p.ns !== "kube-system");
+  return (
+    <>
+      <PageHead title="Overview" note="Mesos offers what its agents have. Kubernetes runs pods in those offers." />
+      <div class="panels">
+        <Mesos state={state} problem={problem} />
+        <Kubernetes nodes={nodes.items.value} pods={pods.items.value} denied={pods.problem.value} />
+        <Waiting waiting={waiting.value} problem={waiting.problem} />
+        <Health state={state} mesos={problem} nodes={nodes.items.value} />
+        {pods.state.value === "live" && !own.length && <FirstRun />}
+        <Panel title="Latest warnings" class="wide" note={<a href={link("/resources/core/v1/events")}>all events</a>}>
+          {events.items.value.length ? <Warnings /> : <p class="muted">{events.problem.value?.code ? events.problem.value.message : "No warnings in the last hour"}</p>}
+        </Panel>
+      </div>
+    </>
+  );
+}
+
+function Warnings() {
+  const feed = useObjects<KubeEvent>(pathOf(core("events")) + "?fieldSelector=type%3DWarning");
+  const latest = useMemo(() => [...feed.items.value].sort((a, b) => lastSeen(b).localeCompare(lastSeen(a))).slice(0, 8), [feed.items.value]);
+  return <EventList events={latest} objects />;
+}
+
+const add = (list: (Resources | undefined)[], what: string) => list.reduce((s, r) => s + (r?.[what] ?? 0), 0);
+
+/** Mesos is what the agents have, and who has it. */
+function Mesos({ state, problem }: { state: MesosState | undefined; problem: Problem | null }) {
+  const agents = (state?.agents ?? []).filter((a) => !a.missing);
+  const part = (what: string, write: (n: number) => string): { parts: Part[]; total: number } => {
+    const total = add(agents.map((a) => a.total), what);
+    const ours = add(agents.map((a) => a.frameworks?.[state?.framework ?? ""]), what);
+    const all = agents.reduce((s, a) => s + add(Object.values(a.allocated ?? {}), what), 0);
+    const offered = add(agents.map((a) => a.offered), what);
+    return { total, parts: [
+      { name: "Kubernetes", value: ours, tone: "ours", text: write(ours) },
+      { name: "others", value: Math.max(0, all - ours), tone: "others", text: write(Math.max(0, all - ours)) },
+      { name: "offered", value: offered, tone: "offered", text: write(offered) },
+      { name: "free", value: 0, tone: "rest", text: write(Math.max(0, total - all - offered)) },
+    ] };
+  };
+  const cpu = part("cpus", cpus), memory = part("mem", (n) => bytes(n * 2 ** 20));
+  return (
+    <Panel title="What Mesos gives" note={agents.length ? count(agents.length, "agent") : undefined}>
+      {state && agents.length > 0 ? <>
+        <h3>CPU <span class="muted">{cpus(cpu.total)} in all</span></h3><Bar parts={cpu.parts} total={cpu.total} label="CPU" />
+        <h3>Memory <span class="muted">{bytes(memory.total * 2 ** 20)} in all</span></h3><Bar parts={memory.parts} total={memory.total} label="Memory" />
+        {(state.frameworks?.length ?? 0) > 0 && <p class="muted small">Shared with {state.frameworks!.filter((f) => f.id !== state.framework && f.active).map((f) => f.name).join(", ") || "no other framework"}.</p>}
+      </> : <p class="muted">{state?.problem ?? problem?.message ?? (session.value?.mesos ? (state ? "Mesos has no agents yet." : "Asking the scheduler…") : "This server knows no scheduler: it shows Kubernetes only.")}</p>}
+    </Panel>
+  );
+}
+
+/** useNodeUsage is what all nodes use, or undefined where the cluster has no metrics. */
+function useNodeUsage() {
+  return usePoll(async () => {
+    const list = await k8s("/apis/metrics.k8s.io/v1beta1/nodes");
+    return { cpu: list.items.reduce((s: number, n: any) => s + quantity(n.usage.cpu), 0), memory: list.items.reduce((s: number, n: any) => s + quantity(n.usage.memory), 0) };
+  }, 15, "nodes").value as { cpu: number; memory: number } | undefined;
+}
+
+function Kubernetes({ nodes, pods, denied }: { nodes: KubeObject[]; pods: { cells: unknown[] }[]; denied: Problem | null }) {
+  const usage = useNodeUsage();
+  const states = useMemo(() => {
+    const by = new Map<string, number>();
+    for (const p of pods) by.set(String(p.cells[2]), (by.get(String(p.cells[2])) ?? 0) + 1);
+    return [...by].sort((a, b) => b[1] - a[1]);
+  }, [pods]);
+  const ready = nodes.filter((n) => n.status?.conditions?.some((c: any) => c.type === "Ready" && c.status === "True"));
+  const cpu = nodes.reduce((s, n) => s + quantity(n.status?.allocatable?.cpu), 0), memory = nodes.reduce((s, n) => s + quantity(n.status?.allocatable?.memory), 0);
+  return (
+    <Panel title="What Kubernetes runs" note={<a href={link("/pods")}>{count(pods.length, "pod")}</a>}>
+      {denied?.code === 403 ? <p class="muted">{denied.message}</p> : <ul class="tiles">
+        {states.slice(0, 6).map(([state, n]) => <li key={state}><a href={link("/pods", { q: state.toLowerCase() })}><b>{n.toLocaleString("en")}</b><Status text={state} tone={tone(state)} /></a></li>)}
+        {!states.length && <li><b>0</b><span class="muted">pods</span></li>}
+      </ul>}
+      {nodes.length > 0 && <p class="muted">{ready.length} of {count(nodes.length, "node")} ready · {cpus(cpu)} CPUs and {bytes(memory)} for pods{usage && <>; {cpus(usage.cpu)} and {bytes(usage.memory)} used</>}</p>}
+    </Panel>
+  );
+}
+
+function Waiting({ waiting, problem }: { waiting: Reasons | undefined; problem: Problem | null }) {
+  const most = Math.max(1, ...(waiting?.groups ?? []).map((g) => g.pods));
+  return (
+    <Panel title="Why pods wait" note={waiting?.pods ? `${count(waiting.pods, "pod")} wait` : undefined}>
+      {!waiting ? <p class="muted">{problem?.message ?? (session.value?.mesos ? "Asking the scheduler…" : "The scheduler knows.")}</p>
+        : !waiting.pods ? <Empty title="No pod waits" />
+        : <ul class="waiting">{waiting.groups.slice(0, 8).map((g) => (
+          <li key={g.reason}><span>{g.reason}</span><b>{g.pods}</b>
+            <svg class="bar" viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true"><rect class="rest" width="100" height="4" /><rect class="warned" width={(g.pods / most) * 100} height="4" /></svg></li>
+        ))}</ul>}
+    </Panel>
+  );
+}
+
+/** Health says of each part of the cluster whether it answers. */
+function Health({ state, mesos: problem, nodes }: { state: MesosState | undefined; mesos: Problem | null; nodes: KubeObject[] }) {
+  const ready = usePoll(() => k8s("/apis/apiregistration.k8s.io/v1/apiservices").then((l) => l.items.filter((a: any) => a.spec.service).map((a: any): [string, boolean] =>
+    [a.metadata.name, a.status?.conditions?.some((c: any) => c.type === "Available" && c.status === "True")])), 15, "apiservices");
+  const dns = useObjects<KubeObject>("/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices?labelSelector=kubernetes.io%2Fservice-name%3Dkube-dns");
+  const version = usePoll(() => k8s("/version"), 60, "version");
+  const answers = dns.items.value.some((s) => s.endpoints?.some((e: any) => e.conditions?.ready !== false));
+  const bad = nodes.filter((n) => !n.status?.conditions?.some((c: any) => c.type === "Ready" && c.status === "True"));
+  const parts: [string, string, string][] = [
+    ["API server", version.problem ? version.problem.message : version.value ? version.value.gitVersion : "…", version.problem ? "bad" : version.value ? "ok" : "busy"],
+    ["Scheduler", state ? "leads" : problem?.message ?? (session.value?.mesos ? "…" : "not known here"), state ? "ok" : problem ? "warn" : "none"],
+    ["Mesos master", state?.master ? `${state.master.hostname}, ${state.master.version}` : state?.noMasterSince ? `no master answers since ${new Date(state.noMasterSince).toLocaleTimeString()}` : "not known", state?.master ? "ok" : state?.noMasterSince ? "bad" : "none"],
+    ["DNS", answers ? "answers" : dns.state.value === "live" ? "no server is ready" : "not known", answers ? "ok" : dns.state.value === "live" ? "bad" : "none"],
+    ["Nodes", !nodes.length ? "none yet: an agent becomes one with its first offer" : bad.length ? `not ready: ${bad.slice(0, 3).map((n) => n.metadata.name).join(", ")}` : "all ready", !nodes.length ? "none" : bad.length ? "bad" : "ok"],
+    ...((ready.value ?? []) as [string, boolean][]).map(([name, ok]): [string, string, string] => [name, ok ? "available" : "does not answer", ok ? "ok" : "bad"]),
+  ];
+  return <Panel title="Health"><ul class="health">{parts.map(([name, text, t]) => <li key={name}><Status text={name} tone={t} /><span class="muted">{text}</span></li>)}</ul></Panel>;
+}
+
+const FirstRun = () => (
+  <Panel title="Try it" class="wide">
+    <p>Nothing of yours runs here yet. In a terminal on this machine:</p>
+    <pre class="code">{`km kubectl run hello --image=busybox -- sleep 1h     # a pod, which is a Mesos task
+km tasks                                             # the task
+km kubectl get nodes -o wide                         # Mesos agents as nodes`}</pre>
+  </Panel>
+);

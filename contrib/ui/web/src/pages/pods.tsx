@@ -1,0 +1,64 @@
+import type { TableColumn } from "../table";
+import { useMemo } from "preact/hooks";
+import { core, k8s, session } from "../api";
+import { bytes, cpus, quantity } from "../format";
+import { usePoll, type Row } from "../live";
+import { param } from "../router";
+import { ResourceTable } from "../resourcetable";
+import { Empty, PageHead, Status } from "../ui";
+
+const pods = { ...core("pods"), namespaced: true };
+const taskID = "k8sm.io/task-id";
+
+interface Usage { cpu: number; memory: number }
+
+/** useUsage is what pods use now, by namespace/name; empty where the cluster has no metrics. */
+export function useUsage(ns: string): Map<string, Usage> {
+  const { value } = usePoll(async () => {
+    const list = await k8s(`/apis/metrics.k8s.io/v1beta1/${ns ? `namespaces/${encodeURIComponent(ns)}/` : ""}pods`);
+    return new Map<string, Usage>(list.items.map((p: any) => [`${p.metadata.namespace}/${p.metadata.name}`, {
+      cpu: p.containers.reduce((s: number, c: any) => s + quantity(c.usage.cpu), 0),
+      memory: p.containers.reduce((s: number, c: any) => s + quantity(c.usage.memory), 0),
+    }]));
+  }, 15, ns);
+  return value ?? none;
+}
+
+const none = new Map<string, Usage>();
+
+export default function Pods() {
+  const ns = param("ns");
+  const usage = useUsage(ns);
+  const more = useMemo((): TableColumn<Row>[] => {
+    const of = (r: Row) => usage.get(`${r.ns}/${r.name}`);
+    return [
+      { id: "ready", title: "Ready", text: (r) => String(r.cells[1] ?? ""), keep: 45, show: (r) => <Ready cell={String(r.cells[1] ?? "")} /> },
+      { id: "status", title: "Status", text: (r) => String(r.cells[2] ?? ""), keep: 90, show: (r) => <Status text={String(r.cells[2] ?? "")} /> },
+      { id: "restarts", title: "Restarts", text: (r) => String(r.cells[3] ?? ""), order: (r) => parseInt(String(r.cells[3]), 10) || 0, keep: 40, numeric: true },
+      ...(usage.size ? [
+        { id: "cpu", title: "CPU", text: (r: Row) => (of(r) ? cpus(of(r)!.cpu) : ""), order: (r: Row) => of(r)?.cpu ?? -1, keep: 22, numeric: true },
+        { id: "memory", title: "Memory", text: (r: Row) => (of(r) ? bytes(of(r)!.memory) : ""), order: (r: Row) => of(r)?.memory ?? -1, keep: 21, numeric: true },
+      ] : []),
+      { id: "node", title: "Node", text: (r) => String(r.cells[6] ?? "").replace("<none>", ""), keep: 35, hidden: false },
+      { id: "task", title: "Task", text: (r) => r.annotations?.[taskID] ?? "", mono: true, hidden: true, keep: 5 },
+      { id: "controller", title: "Controller", text: (r) => r.owner ?? "", hidden: true, keep: 6 },
+    ];
+  }, [usage]);
+  return (
+    <>
+      <PageHead title="Pods" note="Each pod is a Mesos task with its own resources." />
+      <ResourceTable of={pods} name="pods" more={more} annotations={[taskID]}
+        empty={<Empty title={ns ? `No pods in ${ns}` : "No pods yet"}>
+          <p>Run one:</p>
+          <pre class="code">km kubectl run hello --image=busybox -- sleep 1h{ns ? ` --namespace=${ns}` : ""}</pre>
+          {session.value?.readOnly && <p class="muted">This page only reads.</p>}
+        </Empty>} />
+    </>
+  );
+}
+
+/** Ready is a count such as 1/2, which stands out unless all are. */
+function Ready({ cell }: { cell: string }) {
+  const [ready, all] = cell.split("/");
+  return <span class={ready === all ? "" : "attention"}>{cell}</span>;
+}

@@ -1,0 +1,229 @@
+// A table of any number of rows, of which only those in sight are in the document. Filter, order and columns are in the URL.
+import { Virtualizer, elementScroll, observeElementOffset, observeElementRect } from "@tanstack/virtual-core";
+import type { ComponentChildren } from "preact";
+import { useEffect, useLayoutEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
+import { Icon } from "./icons";
+import { go, param, setParams } from "./router";
+import { Menu } from "./ui";
+
+export interface TableColumn<T> {
+  id: string;
+  title: string;
+  /** text is what a filter finds, and what a column is as wide as. */
+  text: (item: T) => string;
+  /** show draws a cell; without it the text is shown. */
+  show?: (item: T) => ComponentChildren;
+  /** order is what rows are sorted by; the text without it. */
+  order?: (item: T) => number | string;
+  /** keep is how long a column stays when there is little room: the highest longest. */
+  keep?: number;
+  /** hidden columns are shown only when the user asks for them. */
+  hidden?: boolean;
+  numeric?: boolean;
+  mono?: boolean;
+}
+
+export interface TableProps<T> {
+  label: string;
+  items: T[];
+  columns: TableColumn<T>[];
+  keyOf: (item: T) => string;
+  href?: (item: T) => string;
+  /** empty is shown if there are no items at all. */
+  empty?: ComponentChildren;
+  tools?: ComponentChildren;
+  loading?: boolean;
+  /** extra is text that a filter finds, too, such as labels. */
+  extra?: (item: T) => string;
+}
+
+const rowHeight = 36;
+
+/** order compares numbers as numbers and texts as people do. */
+const collator = new Intl.Collator("en", { numeric: true });
+
+function useFiltered<T>({ items, columns, extra }: TableProps<T>) {
+  const filter = param("q").toLowerCase(), sort = param("sort");
+  const filtered = useMemo(() => {
+    const words = filter.split(/\s+/).filter(Boolean);
+    if (!words.length) return items;
+    return items.filter((item) => {
+      const text = (columns.map((c) => c.text(item)).join("\u0000") + "\u0000" + (extra?.(item) ?? "")).toLowerCase();
+      return words.every((w) => (w.length > 1 && w.startsWith("-") ? !text.includes(w.slice(1)) : text.includes(w)));
+    });
+  }, [items, filter, columns]);
+  return useMemo(() => {
+    const down = sort.startsWith("-");
+    const column = columns.find((c) => c.id === sort.replace(/^-/, ""));
+    if (!column) return filtered;
+    const value = column.order ?? column.text;
+    const compared = filtered.map((item) => [value(item), item] as const).sort(([a], [b]) =>
+      typeof a === "number" && typeof b === "number" ? a - b : collator.compare(String(a), String(b)));
+    if (down) compared.reverse();
+    return compared.map(([, item]) => item);
+  }, [filtered, sort, columns]);
+}
+
+/** widthOf is how wide a column wants to be, in characters: as most of its cells are. */
+function widthOf<T>(c: TableColumn<T>, items: T[]): number {
+  const step = Math.max(1, Math.floor(items.length / 200));
+  const lengths: number[] = [];
+  for (let i = 0; i < items.length; i += step) lengths.push(c.text(items[i]!).length);
+  lengths.sort((a, b) => a - b);
+  const most = lengths[Math.floor(lengths.length * 0.95)] ?? 0;
+  return Math.max(c.title.length + 2, Math.min(most, 56) + (c.show ? 2 : 0), 4) + 2;
+}
+
+export function Table<T>(props: TableProps<T>) {
+  const { label, items, columns, keyOf, href, empty, tools, loading } = props;
+  const scroller = useRef<HTMLDivElement>(null);
+  const [, draw] = useReducer((n: number) => n + 1, 0);
+  const [room, setRoom] = useState(0);
+  const [at, setAt] = useState<string | null>(null); // the key of the row with the focus
+  const rows = useFiltered(props);
+
+  const virtual = useMemo(() => new Virtualizer<HTMLDivElement, HTMLTableRowElement>({
+    count: 0, getScrollElement: () => scroller.current, estimateSize: () => rowHeight, overscan: 8,
+    scrollToFn: elementScroll, observeElementRect, observeElementOffset, onChange: () => draw(0),
+  }), []);
+  virtual.setOptions({ ...virtual.options, count: rows.length, getItemKey: (i) => keyOf(rows[i]!) });
+  useLayoutEffect(() => virtual._didMount(), []);
+  useLayoutEffect(() => virtual._willUpdate());
+  useEffect(() => {
+    const watch = new ResizeObserver(([e]) => setRoom(e!.contentRect.width));
+    watch.observe(scroller.current!);
+    return () => watch.disconnect();
+  }, []);
+
+  // Columns: those that were asked for, or those that are not hidden; then as many as there is room for.
+  const asked = param("cols");
+  const chosen = useMemo(() => columns.filter((c) => (asked ? asked.split(",").includes(c.id) : !c.hidden)), [columns, asked]);
+  const shown = useMemo(() => {
+    const wide = chosen.map((c) => ({ c, width: widthOf(c, items) * 7.4 + 16 }));
+    const least = new Map(wide.map((w) => [w.c.id, Math.min(w.width, w.c.keep === 100 ? 190 : w.width)]));
+    const total = () => wide.reduce((sum, w) => sum + least.get(w.c.id)!, 0);
+    while (room && wide.length > 1 && total() > room && !asked) {
+      let first = 0;
+      wide.forEach((w, i) => { if ((w.c.keep ?? 0) <= (wide[first]!.c.keep ?? 0)) first = i; });
+      wide.splice(first, 1);
+    }
+    return wide;
+  }, [chosen, Math.floor(room / 8), items.length > 0, Math.floor(items.length / 50)]);
+  const sum = shown.reduce((s, w) => s + w.width, 0);
+
+  const focus = (index: number) => {
+    const to = Math.max(0, Math.min(rows.length - 1, index));
+    if (!rows.length) return;
+    setAt(keyOf(rows[to]!));
+    virtual.scrollToIndex(to, { align: "auto" });
+    requestAnimationFrame(() => scroller.current?.querySelector<HTMLElement>(`tr[data-index="${to}"]`)?.focus({ preventScroll: true }));
+  };
+  const indexOf = () => (at === null ? -1 : rows.findIndex((r) => keyOf(r) === at));
+  useEffect(() => {
+    const keys = (e: KeyboardEvent) => {
+      if (e.defaultPrevented || e.ctrlKey || e.metaKey || e.altKey || typing(e.target) || document.querySelector("dialog[open]")) return;
+      if (e.key === "j" || (e.key === "ArrowDown" && inTable(e.target))) focus(indexOf() + 1);
+      else if (e.key === "k" || (e.key === "ArrowUp" && inTable(e.target))) focus(indexOf() - 1);
+      else if (e.key === "Home" && inTable(e.target)) focus(0);
+      else if (e.key === "End" && inTable(e.target)) focus(rows.length - 1);
+      else if (e.key === "Enter" && inTable(e.target) && (e.target as Element).tagName === "TR") {
+        const row = rows[indexOf()];
+        if (!row || !href) return;
+        go(href(row));
+      } else return;
+      e.preventDefault();
+    };
+    addEventListener("keydown", keys);
+    return () => removeEventListener("keydown", keys);
+  }, [rows, at]);
+  const inTable = (target: EventTarget | null) => !!scroller.current?.contains(target as Node);
+
+  const visible = virtual.getVirtualItems();
+  const before = visible[0]?.start ?? 0;
+  const after = virtual.getTotalSize() - (visible[visible.length - 1]?.end ?? 0);
+  const sort = param("sort");
+
+  return (
+    <div class="table">
+      <div class="toolbar">
+        <Filter label={label} />
+        {tools}
+        <span class="muted count" role="status">{loading && !items.length ? "" : rows.length === items.length ? items.length.toLocaleString("en") : `${rows.length.toLocaleString("en")} of ${items.length.toLocaleString("en")}`}</span>
+        <Menu icon="columns" label="Choose columns">
+          {columns.map((c) => (
+            <label key={c.id} class="check"><input type="checkbox" checked={chosen.includes(c)} onChange={(e) => {
+              const ids = columns.filter((o) => (o === c ? e.currentTarget.checked : chosen.includes(o))).map((o) => o.id);
+              setParams({ cols: ids.length ? ids.join(",") : "" });
+            }} />{c.title}</label>
+          ))}
+          {asked && <button type="button" class="menu-item" onClick={() => setParams({ cols: "" })}>As it was</button>}
+        </Menu>
+      </div>
+      <div class="rows" ref={scroller} tabIndex={-1}>
+        <table aria-label={label} aria-rowcount={rows.length + 1} style={{ width: asked && room && sum > room ? `${sum}px` : "100%" }}>
+          <colgroup>{shown.map(({ c, width }) => <col key={c.id} style={{ width: `${(width / sum) * 100}%` }} />)}</colgroup>
+          <thead>
+            <tr aria-rowindex={1}>
+              {shown.map(({ c }) => {
+                const mine = sort.replace(/^-/, "") === c.id, down = sort.startsWith("-");
+                return (
+                  <th key={c.id} scope="col" class={c.numeric ? "numeric" : ""} aria-sort={mine ? (down ? "descending" : "ascending") : "none"}>
+                    <button type="button" onClick={() => setParams({ sort: mine ? (down ? "" : `-${c.id}`) : c.id })}>
+                      {c.title}{mine && <Icon name={down ? "down" : "up"} />}
+                    </button>
+                  </th>
+                );
+              })}
+            </tr>
+          </thead>
+          <tbody>
+            {before > 0 && <tr aria-hidden="true" class="space"><td colSpan={shown.length} style={{ height: `${before}px` }} /></tr>}
+            {visible.map((v) => {
+              const item = rows[v.index];
+              if (!item) return null;
+              const key = keyOf(item);
+              return (
+                <tr key={key} data-index={v.index} aria-rowindex={v.index + 2} tabIndex={key === at || (at === null && v.index === 0) ? 0 : -1}
+                  class={key === at ? "current" : ""} onFocus={() => setAt(key)}
+                  onClick={(e) => { if (href && !(e.target as Element).closest("a,button,input,summary") && !getSelection()?.toString()) go(href(item)); }}>
+                  {shown.map(({ c }, i) => {
+                    const inner = c.show ? c.show(item) : c.text(item);
+                    return <td key={c.id} class={(c.numeric ? "numeric " : "") + (c.mono ? "mono" : "")} title={c.text(item)}>
+                      {i === linkAt(shown.map((s) => s.c)) && href ? <a href={href(item)} tabIndex={-1}>{inner}</a> : inner}
+                    </td>;
+                  })}
+                </tr>
+              );
+            })}
+            {after > 0 && <tr aria-hidden="true" class="space"><td colSpan={shown.length} style={{ height: `${after}px` }} /></tr>}
+          </tbody>
+        </table>
+        {!rows.length && !loading && (items.length
+          ? <div class="empty"><p class="empty-title">Nothing matches “{param("q")}”</p><button type="button" class="button" onClick={() => setParams({ q: "" })}>Show all {items.length}</button></div>
+          : empty)}
+        {loading && !items.length && <div class="skeleton" aria-label="Loading">{Array.from({ length: 8 }, (_, i) => <i key={i} />)}</div>}
+      </div>
+    </div>
+  );
+}
+
+const linkAt = (columns: { keep?: number }[]) => Math.max(0, columns.findIndex((c) => c.keep === 100));
+
+export function typing(target: EventTarget | null): boolean {
+  return target instanceof Element && !!target.closest("input,textarea,select,[contenteditable=true],.xterm,.cm-editor");
+}
+
+/** Filter is the field that narrows a list. "/" focuses it. */
+export function Filter({ label }: { label: string }) {
+  const ref = useRef<HTMLInputElement>(null);
+  return (
+    <label class="filter">
+      <Icon name="search" />
+      <input ref={ref} type="search" data-filter value={param("q")} placeholder="Filter" aria-label={`Filter ${label}`} spellcheck={false} autocomplete="off"
+        title="Words that must all be there; -word must not"
+        onInput={(e) => setParams({ q: e.currentTarget.value })}
+        onKeyDown={(e) => { if (e.key === "Escape") { setParams({ q: "" }); ref.current?.blur(); } }} />
+      <kbd>/</kbd>
+    </label>
+  );
+}

@@ -1,0 +1,44 @@
+// An object as YAML. Values of Secrets are hidden until somebody asks.
+import { useEffect, useMemo, useState } from "preact/hooks";
+import type { KubeObject } from "./api";
+import { Button, copy } from "./ui";
+
+/** hidden replaces the values of a Secret. */
+function hidden(object: KubeObject): KubeObject {
+  if (object.kind !== "Secret") return object;
+  const hide = (values?: Record<string, string>) => values && Object.fromEntries(Object.entries(values).map(([k, v]) => [k, `••• (${Math.floor(v.length * 3 / 4)} bytes)`]));
+  const metadata = { ...object.metadata, annotations: object.metadata.annotations && { ...object.metadata.annotations } };
+  delete metadata.annotations?.["kubectl.kubernetes.io/last-applied-configuration"];
+  return { ...object, metadata, data: hide(object.data), stringData: hide(object.stringData) };
+}
+
+export function toYAML(object: unknown): Promise<string> {
+  return import("yaml").then((y) => y.stringify(object, { lineWidth: 0, aliasDuplicateObjects: false }));
+}
+
+export function YAMLView({ object }: { object: KubeObject }) {
+  const [shown, setShown] = useState(false);
+  const [text, setText] = useState("");
+  const secret = object.kind === "Secret";
+  const what = useMemo(() => (shown ? object : hidden(object)), [object, shown]);
+  useEffect(() => { let over = false; void toYAML(what).then((t) => { if (!over) setText(t); }); return () => { over = true; }; }, [what]);
+  return (
+    <div class="yaml">
+      <div class="toolbar">
+        {secret && <Button onClick={() => setShown(!shown)} pressed={shown}>{shown ? "Hide values" : "Show values"}</Button>}
+        <span class="grow" />
+        <Button icon="copy" onClick={() => copy(text, "the YAML")}>Copy</Button>
+      </div>
+      <pre class="code" tabIndex={0} aria-label="YAML">{text.split("\n").map((line, i) => <Line key={i} text={line} />)}</pre>
+    </div>
+  );
+}
+
+/** Line colours the key, a comment, and what is no plain string. */
+function Line({ text }: { text: string }) {
+  const m = /^(\s*(?:- )*)("[^"]*"|[\w./$-][^:#\s]*(?: [^:#\s]+)*)(:)(\s.*|$)/.exec(text);
+  if (!m) return <>{text}{"\n"}</>;
+  const value = m[4]!.trim();
+  const kind = /^(true|false|null|-?\d[\d.]*)$/.test(value) ? "number" : /^["']/.test(value) ? "string" : "";
+  return <>{m[1]}<span class="key">{m[2]}</span>{m[3]}<span class={kind}>{m[4]}</span>{"\n"}</>;
+}
