@@ -21,6 +21,8 @@ type Config struct {
 	// CertFile and KeyFile are the server's certificate; "" for the cluster's.
 	CertFile, KeyFile string
 
+	// OIDC is how people log in by OpenID Connect.
+	OIDC OIDC
 	// StatusAddress is "host:port" at which a scheduler serves its status; "" to ask Scheduler.
 	StatusAddress string
 
@@ -37,6 +39,9 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.ReadOnly, c.flag("read-only"), false, "let the web page change nothing and run nothing in pods, whatever its users may do")
 	fs.StringVar(&c.CertFile, c.flag("cert-file"), "", "certificate of the web page, with the names by which browsers know it (default: one that browsers don't know)")
 	fs.StringVar(&c.KeyFile, c.flag("private-key-file"), "", "key of --"+c.flag("cert-file"))
+	fs.StringVar(&c.OIDC.IssuerURL, c.flag("oidc-issuer-url"), "", "`URL` (https) of an OpenID Connect issuer at which people log in to the web page; the API server must accept its tokens (--oidc-issuer-url)")
+	fs.StringVar(&c.OIDC.ClientID, c.flag("oidc-client-id"), "", "with --"+c.flag("oidc-issuer-url")+": client `ID` that the API server's tokens are for (--oidc-client-id), a public client with PKCE")
+	fs.StringVar(&c.OIDC.CAFile, c.flag("oidc-ca-file"), "", "with --"+c.flag("oidc-issuer-url")+": CA of the issuer's certificate (default: the machine's CAs)")
 	fs.StringVar(&c.StatusAddress, c.flag("status-address"), "", "`host:port` of the scheduler's status server, for what the web page shows of Mesos (default: the leading scheduler's)")
 }
 
@@ -59,9 +64,12 @@ func (c Config) Validate() error {
 	if (c.CertFile == "") != (c.KeyFile == "") {
 		return fmt.Errorf("give --%s and --%s, or neither", c.flag("cert-file"), c.flag("private-key-file"))
 	}
+	if err := c.OIDC.validate(c.flag); err != nil {
+		return err
+	}
 	if !c.Enabled() {
-		if c.ReadOnly || c.CertFile != "" {
-			return fmt.Errorf("cannot use --%s or --%s without --%s", c.flag("read-only"), c.flag("cert-file"), c.flag("address"))
+		if c.ReadOnly || c.CertFile != "" || c.OIDC.IssuerURL != "" {
+			return fmt.Errorf("cannot use --%s, --%s or --%s without --%s", c.flag("read-only"), c.flag("cert-file"), c.flag("oidc-issuer-url"), c.flag("address"))
 		}
 		return nil
 	}

@@ -45,6 +45,7 @@ type Server struct {
 	logins   chan struct{} // has a value for each login that is being checked
 	cookie   string        // its name
 	leader   leader
+	issuer   *issuer // nil without OpenID Connect
 }
 
 // Listen takes the port, so that a port in use is an error before anything starts. The caller must call Run or Close.
@@ -70,6 +71,11 @@ func listen(c Config, p *pages) (*Server, error) {
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	// Cookies are not bound to ports: another server on this machine has another name.
 	s := &Server{cfg: c, listener: l, pages: p, sessions: newSessions(), logins: make(chan struct{}, maxLogins), cookie: "__Host-k8sm-" + port}
+	if c.OIDC.IssuerURL != "" {
+		if s.issuer, err = newIssuer(c.OIDC, s); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
 	s.leader.ask = c.Scheduler
 	if c.StatusAddress != "" {
 		s.leader.ask = func(context.Context) (string, error) { return c.StatusAddress, nil }
@@ -170,6 +176,10 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("POST /auth/key", s.logInByKey)
 	mux.HandleFunc("POST /auth/token", s.logInByToken)
 	mux.HandleFunc("POST /auth/logout", s.logOut)
+	if s.issuer != nil {
+		mux.HandleFunc("GET /auth/oidc", s.issuer.begin)
+		mux.HandleFunc("GET "+callbackPath, s.issuer.end)
+	}
 	mux.Handle("/api/", http.NotFoundHandler())
 	mux.Handle("GET /api/session", s.only(s.serveSession))
 	mux.Handle("/api/k8s/", s.only(s.serveKubernetes))
@@ -242,7 +252,7 @@ func sameOrigin(r *http.Request) bool {
 
 // serveMethods tells how one can log in.
 func (s *Server) serveMethods(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, map[string]any{"token": true, "oidc": false, "readOnly": s.cfg.ReadOnly})
+	answer(w, http.StatusOK, map[string]any{"token": true, "oidc": s.issuer != nil, "readOnly": s.cfg.ReadOnly})
 }
 
 // logInByKey takes a one-time key.

@@ -42,7 +42,7 @@ func Pages(root string) ([]Page, error) {
 			return err
 		}
 		if entry.IsDir() {
-			if name := entry.Name(); path != root && (name == "build" || name == "testdata" || strings.HasPrefix(name, ".")) {
+			if name := entry.Name(); path != root && (name == "build" || name == "testdata" || name == "node_modules" || strings.HasPrefix(name, ".")) {
 				return filepath.SkipDir
 			}
 			return nil

@@ -110,7 +110,7 @@ func walkGo(visit func(file string) error) error {
 		if err != nil {
 			return err
 		}
-		if name := entry.Name(); entry.IsDir() && (name == "build" || name == "testdata" || name == "test" || name == ".git") {
+		if name := entry.Name(); entry.IsDir() && (name == "build" || name == "testdata" || name == "node_modules" || name == "test" || name == ".git") {
 			return filepath.SkipDir
 		}
 		if filepath.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") {

@@ -14,9 +14,18 @@ function keyOfLink(): string {
 
 const key = keyOfLink();
 
+/** problems are what the server says by a word when logging in elsewhere did not work. */
+const problems: Record<string, string> = {
+  issuer: "Your organization's log-in page cannot be reached. Try again, or use a token.",
+  busy: "Too many people are logging in. Try again in a few minutes.",
+  old: "That log-in was begun in another browser or too long ago. Try again.",
+  denied: "Your organization did not let you log in.",
+  unknown: "You are logged in at your organization, but this cluster does not know you. Its administrator finds the reason in km's log.",
+};
+
 export function LogIn() {
   const [methods, setMethods] = useState<Methods | null>(null);
-  const [error, setError] = useState(new URLSearchParams(location.search).get("problem") ?? "");
+  const [error, setError] = useState(problems[new URLSearchParams(location.search).get("problem") ?? ""] ?? "");
   const [busy, setBusy] = useState(!!key);
   const [token, setToken] = useState("");
   useEffect(() => {
