@@ -1,23 +1,25 @@
 package network
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 
 	"github.com/coreos/go-iptables/iptables"
 )
 
-// IPTables is the part of github.com/coreos/go-iptables that this package needs. ClearChain also creates the chain.
+// IPTables is what this package needs of iptables. The kernel's is github.com/coreos/go-iptables with Restore.
 //
-// List returns rules in the format of iptables -S. The first line is the chain itself.
+// List returns rules in the format of iptables -S. The first line is the chain itself. Restore changes each table of its input, which is
+// in the format of iptables-save, in one step, and leaves alone what the input does not name.
 type IPTables interface {
 	List(table, chain string) ([]string, error)
-	ClearChain(table, chain string) error
 	Insert(table, chain string, position int, rule ...string) error
 	DeleteIfExists(table, chain string, rule ...string) error
-	ClearAndDeleteChain(table, chain string) error
+	Restore(input string) error
 }
 
 // tables are the iptables of a family.
@@ -26,43 +28,118 @@ type tables struct {
 	IPTables
 }
 
-// openTables finds the iptables program for the family.
+// iptablesPatience is how many seconds iptables waits for another program that changes rules.
+const iptablesPatience = 5
+
+// openTables finds the iptables programs for the family.
 func openTables(f Family) (tables, error) {
 	program, protocol := "iptables", iptables.ProtocolIPv4
 	if f == IPv6 {
 		program, protocol = "ip6tables", iptables.ProtocolIPv6
 	}
-	ipt, err := iptables.New(iptables.IPFamily(protocol), iptables.Timeout(5))
+	ipt, err := iptables.New(iptables.IPFamily(protocol), iptables.Timeout(iptablesPatience))
+	if err == nil {
+		_, err = exec.LookPath(program + "-restore")
+	}
 	if err != nil {
 		return tables{}, fmt.Errorf("cannot find %s, which the pod network needs (Debian: apt-get install iptables): %w", program, err)
 	}
-	return tables{f, ipt}, nil
+	return tables{f, kernelTables{ipt, program + "-restore"}}, nil
 }
 
-// apply writes the chains, replacing their rules. It inserts the jumps at the top of their chains again, because other programs,
-// such as Docker, insert rules there that would come first.
-func (p Plan) apply(ipt tables) error {
-	for _, chain := range p.Rules(ipt.Family) {
-		if err := p.applyChain(ipt, chain); err != nil {
-			return fmt.Errorf("cannot write iptables chain %s: %w", chain.Name, explain(ipt, err))
-		}
+// kernelTables are those of the kernel.
+type kernelTables struct {
+	*iptables.IPTables
+	program string // iptables-restore(8) of the family
+}
+
+// Restore implements IPTables.
+func (k kernelTables) Restore(input string) error {
+	cmd := exec.Command(k.program, "--noflush", fmt.Sprintf("--wait=%d", iptablesPatience))
+	cmd.Stdin = strings.NewReader(input)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("running %s: %w: %s", k.program, err, bytes.TrimSpace(out))
 	}
 	return nil
 }
 
-func (p Plan) applyChain(ipt tables, chain Chain) error {
-	if err := ipt.ClearChain(chain.Table, chain.Name); err != nil {
-		return err
-	}
-	for i, rule := range chain.Rules {
-		if err := ipt.Insert(chain.Table, chain.Name, i+1, rule...); err != nil {
-			return err
+// script is the input of Restore for the node's chains.
+type script struct{ strings.Builder }
+
+// line adds a command with the words of its rule.
+func (s *script) line(command string, rule ...string) {
+	s.WriteString(command)
+	for _, word := range rule {
+		if strings.ContainsAny(word, " '") {
+			word = `"` + word + `"`
 		}
+		s.WriteString(" " + word)
 	}
-	for _, parent := range chain.Parents {
-		if err := putFirst(ipt, chainRule{chain.Table, parent, p.jump(chain)}); err != nil {
-			return err
+	s.WriteByte('\n')
+}
+
+// rewrite writes the node's chains anew, without rules, and removes the jumps to them. fill adds what else is to be done in a table.
+func (p Plan) rewrite(ipt tables, fill func(table string, chains []Chain, to *script)) error {
+	byTable := map[string][]Chain{}
+	for _, chain := range p.Rules(ipt.Family) {
+		byTable[chain.Table] = append(byTable[chain.Table], chain)
+	}
+	var s script
+	for table, chains := range byTable {
+		s.line("*" + table)
+		for _, chain := range chains {
+			s.line(":" + chain.Name + " - [0:0]")
 		}
+		for _, chain := range chains {
+			for _, parent := range chain.Parents {
+				for _, jump := range jumps(ipt, table, parent, chain.Name) {
+					s.line("-D" + strings.TrimPrefix(jump, "-A"))
+				}
+			}
+		}
+		fill(table, chains, &s)
+		s.line("COMMIT")
+	}
+	return explain(ipt, ipt.Restore(s.String()))
+}
+
+// apply writes the chains and the pods' rules in one step, so that packets meet the rules before it or after it. It inserts the jumps
+// at the top of their chains again, because other programs, such as Docker, insert rules there that would come first.
+func (p Plan) apply(ipt tables, endpoints map[string]endpoint) error {
+	err := p.rewrite(ipt, func(table string, chains []Chain, s *script) {
+		for _, chain := range chains {
+			for _, rule := range chain.Rules {
+				s.line("-A "+chain.Name, rule...)
+			}
+		}
+		for _, e := range endpoints {
+			for _, r := range p.podRules(ipt.Family, e) {
+				if r.table == table {
+					s.line("-I "+r.chain, r.rule...)
+				}
+			}
+		}
+		for _, chain := range chains {
+			for _, parent := range chain.Parents {
+				s.line("-I "+parent, p.jump(chain)...)
+			}
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("cannot write the pods' iptables rules: %w", err)
+	}
+	return nil
+}
+
+// remove removes what apply wrote, as far as it exists.
+func (p Plan) remove(ipt tables) error {
+	err := p.rewrite(ipt, func(_ string, chains []Chain, s *script) {
+		for _, chain := range chains {
+			s.line("-X " + chain.Name)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("cannot remove the pods' iptables rules: %w", err)
 	}
 	return nil
 }
@@ -102,11 +179,11 @@ func (p Plan) missing(ipt tables, endpoints map[string]endpoint) string {
 				want = append(want, r.rule[3])
 			}
 		}
-		if have := comments(ipt, chain.Table, chain.Name, ""); !sameElements(have, want) {
+		if have := comments(ipt, chain.Table, chain.Name); !sameElements(have, want) {
 			return fmt.Sprintf("chain %s has %d of %d rules", chain.Name, len(have), len(want))
 		}
 		for _, parent := range chain.Parents {
-			if jumps := comments(ipt, chain.Table, parent, chain.Name); len(jumps) == 0 {
+			if len(jumps(ipt, chain.Table, parent, chain.Name)) == 0 {
 				return fmt.Sprintf("the jump from %s to %s is missing", parent, chain.Name)
 			}
 		}
@@ -114,19 +191,31 @@ func (p Plan) missing(ipt tables, endpoints map[string]endpoint) string {
 	return ""
 }
 
-// comments lists the comments of the rules in a chain, or only of those that jump to target. It returns none if the chain is
-// missing.
-func comments(ipt tables, table, chain, target string) (list []string) {
+// listed returns the rules in a chain; none if the chain is missing.
+func listed(ipt tables, table, chain string) []string {
 	lines, err := ipt.List(table, chain)
 	if err != nil {
 		return nil
 	}
-	for _, line := range lines[min(1, len(lines)):] {
-		_, rest, _ := strings.Cut(line, "--comment ")
-		comment, _, _ := strings.Cut(strings.TrimPrefix(rest, `"`), `"`)
-		if target == "" || strings.HasSuffix(line, "-j "+target) {
-			list = append(list, strings.ReplaceAll(comment, `\'`, "'"))
+	return lines[min(1, len(lines)):]
+}
+
+// jumps returns the rules in a chain that jump to target.
+func jumps(ipt tables, table, chain, target string) (rules []string) {
+	for _, rule := range listed(ipt, table, chain) {
+		if strings.HasSuffix(rule, "-j "+target) {
+			rules = append(rules, rule)
 		}
+	}
+	return rules
+}
+
+// comments lists the comments of the rules in a chain.
+func comments(ipt tables, table, chain string) (list []string) {
+	for _, rule := range listed(ipt, table, chain) {
+		_, rest, _ := strings.Cut(rule, "--comment ")
+		comment, _, _ := strings.Cut(strings.TrimPrefix(rest, `"`), `"`)
+		list = append(list, strings.ReplaceAll(comment, `\'`, "'"))
 	}
 	return list
 }
@@ -167,25 +256,6 @@ func (p Plan) removePod(ipt tables, e endpoint) error {
 		}
 		if _, missing := ipt.List(r.table, r.chain); missing == nil { // the chain is gone if the machine was rebooted
 			problems = append(problems, fmt.Errorf("cannot remove an iptables rule of pod %s: %w", e.Sandbox.Pod, err))
-		}
-	}
-	return errors.Join(problems...)
-}
-
-// remove removes what apply wrote, as far as it exists, each chain before its jump target. It continues after an error and returns
-// all errors.
-func (p Plan) remove(ipt tables) error {
-	var problems []error
-	for _, chain := range slices.Backward(p.Rules(ipt.Family)) {
-		err := ipt.ClearChain(chain.Table, chain.Name) // iptables can delete a jump only while its target exists
-		if err == nil {
-			for _, parent := range chain.Parents {
-				err = errors.Join(err, ipt.DeleteIfExists(chain.Table, parent, p.jump(chain)...))
-			}
-			err = errors.Join(err, ipt.ClearAndDeleteChain(chain.Table, chain.Name))
-		}
-		if err != nil {
-			problems = append(problems, fmt.Errorf("cannot remove iptables chain %s: %w", chain.Name, err))
 		}
 	}
 	return errors.Join(problems...)

@@ -26,8 +26,45 @@ func newFakeIPTables() *fakeIPTables {
 	}}
 }
 
-func (f *fakeIPTables) ClearChain(table, chain string) error {
-	f.chains[table+"/"+chain] = nil
+// Restore changes everything or nothing.
+func (f *fakeIPTables) Restore(input string) error {
+	next, table := fakeIPTables{chains: map[string][]string{}}, ""
+	for name, rules := range f.chains {
+		next.chains[name] = slices.Clone(rules)
+	}
+	for line := range strings.Lines(input) {
+		line = strings.TrimSpace(line)
+		command, rest, _ := strings.Cut(line, " ")
+		chain, rule, _ := strings.Cut(rest, " ")
+		words, key := strings.Fields(rule), table+"/"+chain
+		var err error
+		switch {
+		case strings.HasPrefix(line, "*"):
+			table = line[1:]
+		case strings.HasPrefix(line, ":"):
+			next.chains[table+"/"+command[1:]] = nil
+		case command == "-A", command == "-I":
+			if err = next.check(table, chain, words); command == "-A" {
+				next.chains[key] = append(next.chains[key], rule)
+			} else {
+				next.chains[key] = slices.Insert(next.chains[key], 0, rule)
+			}
+		case command == "-D":
+			i := slices.Index(next.chains[key], rule)
+			if i < 0 {
+				return fmt.Errorf("no rule %s in chain %s", rule, chain)
+			}
+			next.chains[key] = slices.Delete(next.chains[key], i, i+1)
+		case command == "-X":
+			err = next.removeChain(table, chain)
+		case command != "COMMIT":
+			err = fmt.Errorf("what is %s?", line)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	f.chains = next.chains
 	return nil
 }
 
@@ -62,7 +99,7 @@ func (f *fakeIPTables) DeleteIfExists(table, chain string, rule ...string) error
 	return nil
 }
 
-func (f *fakeIPTables) ClearAndDeleteChain(table, chain string) error {
+func (f *fakeIPTables) removeChain(table, chain string) error {
 	for name, rules := range f.chains {
 		for _, rule := range rules {
 			if strings.HasPrefix(name, table+"/") && strings.HasSuffix(rule, "-j "+chain) {
@@ -75,7 +112,11 @@ func (f *fakeIPTables) ClearAndDeleteChain(table, chain string) error {
 }
 
 func (f *fakeIPTables) List(table, chain string) ([]string, error) {
-	return append([]string{"chain"}, f.chains[table+"/"+chain]...), nil
+	lines := []string{"-N " + chain}
+	for _, rule := range f.chains[table+"/"+chain] {
+		lines = append(lines, "-A "+chain+" "+rule)
+	}
+	return lines, nil
 }
 
 func (f *fakeIPTables) ChainExists(table, chain string) (bool, error) {
@@ -116,11 +157,9 @@ func TestRulesOnFakeAndKernel(t *testing.T) {
 		"fake": func(*testing.T) listing { return newFakeIPTables() },
 		"kernel": func(t *testing.T) listing {
 			inNamespace(t)
-			ipt, err := iptables.New()
-			if err != nil {
-				t.Fatal(err)
-			}
-			return ipt
+			ipt, err := openTables(IPv4)
+			must(t, err)
+			return ipt.IPTables.(listing)
 		},
 	} {
 		t.Run(name, func(t *testing.T) { conform(t, open(t)) })
@@ -135,11 +174,11 @@ func conform(t *testing.T, open listing) {
 	must(t, ipt.Insert("filter", "FORWARD", 1, foreign...))
 
 	must(t, mine.remove(ipt)) // nothing there yet
-	must(t, other.apply(ipt))
-	must(t, mine.apply(ipt))
+	must(t, other.apply(ipt, nil))
+	must(t, mine.apply(ipt, nil))
 	once := snapshot(t, ipt, mine)
 	must(t, ipt.Insert("filter", "FORWARD", 1, foreign...)) // as a Docker Engine that starts
-	must(t, mine.apply(ipt))
+	must(t, mine.apply(ipt, nil))
 	if first := rules(t, ipt, "filter", "FORWARD")[0]; !strings.Contains(first, mine.Rules(IPv4)[3].Name) {
 		t.Errorf("applied again, our jump is not the first of FORWARD but %q is", first)
 	}

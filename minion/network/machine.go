@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"syscall"
 
@@ -38,10 +39,14 @@ func explain(ipt tables, err error) error {
 // exitStatus is the code that iptables ended with. ok is false for other errors.
 func exitStatus(err error) (status int, ok bool) {
 	var exit interface{ ExitStatus() int } // *iptables.Error
-	if !errors.As(err, &exit) {
-		return 0, false
+	if errors.As(err, &exit) {
+		return exit.ExitStatus(), true
 	}
-	return exit.ExitStatus(), true
+	var restoring *exec.ExitError
+	if errors.As(err, &restoring) {
+		return restoring.ExitCode(), true
+	}
+	return 0, false
 }
 
 // explainDevice explains why a device could not be created. kind is the name of the kernel module.

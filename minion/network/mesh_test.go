@@ -354,8 +354,8 @@ func TestWhatOthersFlushIsThereAgain(t *testing.T) {
 		"nothing":           func(*Network) error { return nil },
 		"all of nat":        func(*Network) error { return flushTable("nat") },
 		"all of filter":     func(*Network) error { return flushTable("filter") },
-		"a chain":           func(n *Network) error { return n.tables[0].ClearChain("nat", n.plan.portsChain()) },
-		"a jump":            func(n *Network) error { return n.tables[0].ClearChain("filter", "FORWARD") },
+		"a chain":           func(n *Network) error { return exec.Command("iptables", "-t", "nat", "-F", n.plan.portsChain()).Run() },
+		"a jump":            func(n *Network) error { return exec.Command("iptables", "-F", "FORWARD").Run() },
 		"forwarding":        func(*Network) error { return os.WriteFile(sysctlForward, []byte("0"), 0) },
 		"the routes":        flushRoutes,
 		"the VXLAN device":  func(n *Network) error { link, _ := n.plan.findTunnel(); return netlink.LinkDel(link) },
@@ -547,7 +547,7 @@ func TestErrorsOfAKernelThatLacksSomethingSayWhatToDo(t *testing.T) {
 		{brokenIPTables{writes: exited(4), lists: exited(4)}, ""}, // another program has the lock
 		{brokenIPTables{writes: errors.New("cannot run iptables")}, ""},
 	} {
-		err := (Plan{}).apply(tables{IPv4, test.ipt})
+		err := (Plan{}).apply(tables{IPv4, test.ipt}, nil)
 		if !errors.Is(err, test.ipt.writes) || strings.Contains(err.Error(), "modprobe") != (test.want != "") || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%+v: got %v, want %q", test.ipt, err, test.want)
 		}
@@ -570,22 +570,25 @@ func (e exited) ExitStatus() int { return int(e) }
 type brokenIPTables struct{ writes, lists error }
 
 func (b brokenIPTables) List(string, string) ([]string, error)          { return nil, b.lists }
-func (b brokenIPTables) ClearChain(string, string) error                { return b.writes }
 func (b brokenIPTables) Insert(string, string, int, ...string) error    { return b.writes }
 func (b brokenIPTables) DeleteIfExists(string, string, ...string) error { return b.writes }
-func (b brokenIPTables) ClearAndDeleteChain(string, string) error       { return b.writes }
+func (b brokenIPTables) Restore(string) error                           { return b.writes }
 
 // TestErrorsOfIPTablesItselfAreExplained holds exited to what the program and its library do.
 func TestErrorsOfIPTablesItselfAreExplained(t *testing.T) {
 	inNamespace(t)
 	ipt, err := openTables(IPv4)
 	must(t, err)
-	err = ipt.Insert("filter", "INPUT", 1, "-m", "comment", "--comment", "x", "-j", "K8SM-NO-SUCH-TARGET")
-	if status, ok := exitStatus(err); !ok || status == 0 {
-		t.Fatalf("%v has exit status %d, %v", err, status, ok)
-	}
-	if why := explain(ipt, err); !errors.Is(why, err) || !strings.Contains(why.Error(), "xt_conntrack") {
-		t.Errorf("got %v", why)
+	for _, err := range []error{
+		ipt.Insert("filter", "INPUT", 1, "-m", "comment", "--comment", "x", "-j", "K8SM-NO-SUCH-TARGET"),
+		ipt.Restore("*filter\n-A INPUT -j K8SM-NO-SUCH-TARGET\nCOMMIT\n"),
+	} {
+		if status, ok := exitStatus(err); !ok || status == 0 {
+			t.Fatalf("%v has exit status %d, %v", err, status, ok)
+		}
+		if why := explain(ipt, err); !errors.Is(why, err) || !strings.Contains(why.Error(), "xt_conntrack") || !strings.Contains(why.Error(), "K8SM-NO-SUCH-TARGET") {
+			t.Errorf("got %v", why)
+		}
 	}
 }
 

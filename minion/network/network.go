@@ -186,14 +186,15 @@ func (n *Network) openTables(f Family) error {
 	return nil
 }
 
-// writeRules writes the chains and the pods' rules.
+// writeRules writes the chains and the pods' rules, and holds the pods' host ports.
 func (n *Network) writeRules(plan Plan) error {
 	for _, ipt := range n.tables {
-		if err := plan.apply(ipt); err != nil {
+		if err := plan.apply(ipt, n.endpoints); err != nil {
 			return err
 		}
 	}
-	return n.restorePods(plan)
+	n.restorePorts()
+	return nil
 }
 
 // leaveOldRange removes routes and rules of the node's previous pod CIDR.
@@ -221,11 +222,11 @@ func (n *Network) Reach(peers []Peer) {
 	before := *n.plan
 	n.plan.Beyond = n.plan.beyondOf(peers)
 	began := time.Now()
-	problems := []error{n.applyMesh()}
-	for _, ipt := range n.tables {
+	var problems []error
+	for _, ipt := range n.tables { // before the routes: the first packets have their pod's address
 		problems = append(problems, n.plan.applyBeyond(ipt, before))
 	}
-	n.synced(began, errors.Join(problems...))
+	n.synced(began, errors.Join(append(problems, n.applyMesh())...))
 }
 
 // applyMesh applies routes and tunnel, and leaves alone what is right. While the peers are unknown it keeps the routes that it finds. It
@@ -323,12 +324,9 @@ func (n *Network) repair() {
 	n.synced(began, errors.Join(problems...))
 }
 
-// restorePods restores the rules and host ports of all pods.
-func (n *Network) restorePods(plan Plan) error {
+// restorePorts holds the host ports of the pods that an earlier process attached.
+func (n *Network) restorePorts() {
 	for id, e := range n.endpoints {
-		if err := n.applyPod(plan, e); err != nil {
-			return err
-		}
 		if len(e.Sandbox.Ports) == 0 || n.held[id] != nil {
 			continue
 		}
@@ -338,7 +336,6 @@ func (n *Network) restorePods(plan Plan) error {
 		}
 		n.held[id] = held
 	}
-	return nil
 }
 
 func (n *Network) applyPod(plan Plan, e endpoint) error {

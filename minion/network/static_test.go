@@ -198,3 +198,49 @@ func refusals(t *testing.T, n *Network, known netip.Addr) {
 		}
 	}
 }
+
+// A minion that starts writes the rules anew, up to three times, while pods of before go on.
+func TestConnectionsGoOnWhileRulesAreWrittenAnew(t *testing.T) {
+	inNamespace(t)
+	one := newMachine(t, "one", lan{"br0", "198.51.100.1/24", ""}, "198.18.1.0/24", api.PodNetwork{})
+	outside := newPod(t, "outside") // a machine of the link that is no node
+	joinLan(t, outside, "br0", "198.51.100.9/24")
+	outside.serve(t, "80")
+	static := newPod(t, "static")
+	static.Address = netip.MustParseAddr("198.19.7.7")
+	one.do(t, func() {
+		_, err := one.network.Attach(t.Context(), static.Sandbox)
+		must(t, err)
+	})
+	web, webIP := newPodOn(t, one, "web", Port{Protocol: "TCP", HostPort: 8080, ContainerPort: 80})
+	written := make(chan error)
+	go func() {
+		var err error
+		one.do(t, func() {
+			for range 10 {
+				err = errors.Join(err, one.network.Setup([]string{"198.18.1.0/24"}))
+			}
+		})
+		written <- err
+	}()
+	for rounds := 0; ; rounds++ {
+		static.do(t, func() {
+			expect(t, "198.51.100.9:80", "198.51.100.1")
+			expect(t, webIP+":80", "198.19.7.7")
+		})
+		web.do(t, func() { expect(t, "198.51.100.9:80", "198.51.100.1") })
+		outside.do(t, func() { expect(t, "198.51.100.1:8080", "198.51.100.9") })
+		select {
+		case err := <-written:
+			if err != nil || rounds < 10 {
+				t.Errorf("after %d rounds: %v", rounds, err)
+			}
+			return
+		default:
+		}
+		if t.Failed() {
+			<-written
+			return
+		}
+	}
+}
