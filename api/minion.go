@@ -101,6 +101,8 @@ type MinionConfig struct {
 	StatusPort *int `json:"statusPort,omitempty"`
 	// Logs says that minions ship logs to the cluster's log stores.
 	Logs bool `json:"logs,omitempty"`
+	// LogFormat is the format of the logs of minions and their children, one of package logformat's; empty means text.
+	LogFormat string `json:"logFormat,omitempty"`
 	// RegistryCAs has the PEM of the authorities that sign the certificate of an image registry, by the registry's "host" or "host:port",
 	// besides those that the machines trust anyway.
 	RegistryCAs map[string][]byte `json:"registryCAs,omitempty"`

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/logformat"
 	"github.com/k8sm/k8sm/minion/cri"
 	"github.com/k8sm/k8sm/minion/embedded"
 	"github.com/k8sm/k8sm/minion/warden"
@@ -36,6 +37,8 @@ type leftovers struct {
 	ClusterCIDR    string `json:"clusterCIDR,omitempty"`
 	// CleanupDelay is how long the node may be without a minion before its warden cleans up.
 	CleanupDelay *metav1.Duration `json:"cleanupDelay,omitempty"`
+	// LogFormat is as in api.MinionConfig.
+	LogFormat string `json:"logFormat,omitempty"`
 	// Network says which kind of network the pods use.
 	Network api.PodNetwork `json:"network,omitzero"`
 }
@@ -101,10 +104,13 @@ func CleanUpKilled(ctx context.Context, work *warden.Work) error {
 	log := files.wardenLog()
 	defer log.Close()
 	logrus.SetOutput(files.component(log, "warden"))
+	n, err := nodeLeft(files)
+	if err == nil {
+		logrus.SetFormatter(logformat.Format(n.cluster.LogFormat).Formatter())
+	}
 	logrus.Warn("the minion was killed and has not been replaced: removing what it left on this machine")
 	attempt, cancel := context.WithTimeout(ctx, cleanUpLimit)
 	defer cancel()
-	n, err := nodeLeft(files)
 	if err == nil {
 		err = n.cleanUp(attempt)
 	}
@@ -145,6 +151,7 @@ func nodeLeft(files layout) (*node, error) {
 		boot:   api.Bootstrap{Cluster: left.Cluster, Node: left.Node},
 		cluster: api.MinionConfig{
 			DockerHost: left.DockerHost, DockerCertPath: left.DockerCertPath, ClusterCIDR: left.ClusterCIDR, Network: left.Network.Settled(), CleanupDelay: left.CleanupDelay,
+			LogFormat: left.LogFormat,
 		},
 		files:    files,
 		settings: settings{files: files},
@@ -180,7 +187,7 @@ func (n *node) cleanUp(ctx context.Context) (err error) {
 func (n *node) guard() error {
 	data, err := json.Marshal(leftovers{
 		Cluster: n.boot.Cluster, Node: n.boot.Node, DockerHost: n.cluster.DockerHost, DockerCertPath: n.cluster.DockerCertPath, ClusterCIDR: n.cluster.ClusterCIDR,
-		Network: n.cluster.Network, CleanupDelay: n.cluster.CleanupDelay,
+		Network: n.cluster.Network, CleanupDelay: n.cluster.CleanupDelay, LogFormat: n.cluster.LogFormat,
 	})
 	if err != nil {
 		return fmt.Errorf("cannot record what the node has on this machine: %w", err)

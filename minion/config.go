@@ -89,6 +89,7 @@ func (c Config) settle(cluster api.MinionConfig) (api.MinionConfig, error) {
 	cluster.DockerHost = firstGiven(c.Given.DockerHost, c.dockerHost, cluster.DockerHost, defaultDockerHost)
 	cluster.DockerCertPath = firstGiven(c.Given.DockerCertPath, c.dockerCertPath, cluster.DockerCertPath)
 	cluster.AllowPlainDocker = c.Given.AllowPlainDocker || cluster.AllowPlainDocker
+	cluster.LogFormat = firstGiven(c.Given.LogFormat, cluster.LogFormat)
 	cluster.StaticPods = firstGiven(c.Given.StaticPods, cluster.StaticPods)
 	cluster.ProxyMode = cmp.Or(c.Given.ProxyMode, cluster.ProxyMode, api.DefaultProxyMode)
 	cluster.IdleTimeout = firstDuration(c.Given.IdleTimeout, cluster.IdleTimeout, api.DefaultIdleTimeout)

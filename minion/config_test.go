@@ -175,3 +175,12 @@ func TestMinionRejectsInvalidFlags(t *testing.T) {
 		t.Error("a static pods directory below the sandbox was accepted")
 	}
 }
+
+func TestLogFormatOfAWrapperWinsOverTheClusters(t *testing.T) {
+	for _, test := range []struct{ given, cluster, want string }{{"", "", ""}, {"", "json", "json"}, {"json", "text", "json"}, {"text", "json", "text"}} {
+		got, err := Config{Given: api.MinionConfig{LogFormat: test.given}}.settle(api.MinionConfig{LogFormat: test.cluster})
+		if err != nil || got.LogFormat != test.want {
+			t.Errorf("%+v: got %q, %v", test, got.LogFormat, err)
+		}
+	}
+}

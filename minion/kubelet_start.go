@@ -3,6 +3,7 @@ package minion
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -62,9 +63,13 @@ func lastWords(path string) string {
 	lines := bytes.Split(bytes.TrimSpace(text[max(0, len(text)-enough):]), []byte("\n"))
 	last := string(lines[len(lines)-1])
 	for _, line := range lines {
-		if bytes.Contains(line, []byte("err=")) {
+		if bytes.Contains(line, []byte("err=")) || bytes.Contains(line, []byte(`"err":`)) {
 			last = string(line)
 		}
+	}
+	var record struct{ Msg, Err string } // in the format json
+	if json.Unmarshal([]byte(last), &record) == nil {
+		return fmt.Sprintf("%q err=%q", record.Msg, record.Err)
 	}
 	if _, message, ok := strings.Cut(last, "] "); ok { // after klog's header
 		last = message

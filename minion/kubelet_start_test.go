@@ -41,6 +41,21 @@ func TestKubeletThatNeverStartsIsReportedWithItsLastError(t *testing.T) {
 	}
 }
 
+func TestLastErrorIsFoundInJSONToo(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "kubelet.log")
+	for text, want := range map[string]string{
+		`{"ts":1,"caller":"server.go:1","msg":"hello","v":0}` + "\n" + `{"ts":2,"caller":"run.go:72","msg":"command failed","err":"no \"config\""}` + "\nbye\n": `"command failed" err="no \"config\""`,
+		`{"ts":1,"msg":"hello"}` + "\nbye\n": "bye",
+	} {
+		if err := os.WriteFile(log, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := lastWords(log); got != want {
+			t.Errorf("the last words of %q are %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestKubeletThatWasHealthyOnceStaysFit(t *testing.T) {
 	var posted []executor.Event
 	f := &firstHealth{post: func(e executor.Event) { posted = append(posted, e) }}

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/logformat"
 	"github.com/k8sm/k8sm/executor"
 	"github.com/k8sm/k8sm/executor/kube"
 	"github.com/k8sm/k8sm/executor/mesos"
@@ -153,6 +154,7 @@ func (n *node) configure(ctx context.Context, post func(executor.Event)) (err er
 	if err != nil {
 		return err
 	}
+	logrus.SetFormatter(logformat.Format(n.cluster.LogFormat).Formatter())
 	n.files, err = newLayout(n.cluster.RootDir, n.boot.Cluster, n.boot.Node)
 	if err != nil {
 		return err

@@ -93,6 +93,7 @@ func (s settings) kubelet() ([]byte, error) {
 	if t := s.cluster.Tracing; t.Endpoint != "" {
 		cfg.Tracing = &tracingv1.TracingConfiguration{Endpoint: &t.Endpoint, SamplingRatePerMillion: &t.PerMillion}
 	}
+	cfg.Logging.Format = s.cluster.LogFormat
 	s.security(&cfg)
 	s.resources(&cfg)
 	return render("kubelet", cfg)
@@ -151,6 +152,7 @@ func (s settings) proxy() ([]byte, error) {
 		ConfigSyncPeriod: metav1.Duration{Duration: 15 * time.Minute},
 	}
 	cfg.ClientConnection.Kubeconfig = s.files.kubeconfig()
+	cfg.Logging.Format = s.cluster.LogFormat
 	switch {
 	case s.cluster.Network.Mode != api.NetworkCNI:
 		// Detect pods by their devices: addresses from pools are outside ClusterCIDR.

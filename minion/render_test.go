@@ -39,6 +39,7 @@ func TestConfigurationsAreTheGoldenOnes(t *testing.T) {
 	bare.cluster, bare.resolvConf = api.MinionConfig{}, ""
 	hardened, off, limit := s, false, int64(100)
 	hardened.cluster.Tracing = api.Tracing{Endpoint: "collector:4317", PerMillion: 500}
+	hardened.cluster.LogFormat = "json"
 	hardened.cluster.SeccompDefault, hardened.cluster.PodPidsLimit = &off, &limit
 	hardened.cluster.TLSCipherSuites, hardened.cluster.TLSMinVersion = nil, "VersionTLS13"
 	hardened.cluster.ProxyConfig = []byte(`{"conntrack":{"maxPerCore":32768},"iptables":{"masqueradeAll":true}}`)

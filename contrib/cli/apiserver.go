@@ -33,7 +33,7 @@ func apiserverCommand(c *common) *cobra.Command {
 Runs the cluster's DNS and metrics in processes beside it, unless the API server listens on loopback only. The first start writes
 certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etcdctl with the same --state-dir find the cluster there.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg.StateDir = c.dir()
+			cfg.StateDir, cfg.Minions.LogFormat = c.dir(), string(c.logFormat)
 			if err := advertise(&cfg); err != nil {
 				return err
 			}
@@ -129,6 +129,7 @@ func dnsOf(c *common, plane controlplane.Config, replicas dns.Replicas) dns.Repl
 		return replicas
 	}
 	replicas.Kubeconfig, replicas.LogLevel, replicas.ClientCAFile = plane.StateDir.DNSKubeconfig(), c.logLevel.String(), plane.StateDir.CA()
+	replicas.LogFormat = string(c.logFormat)
 	replicas.CertFile, replicas.KeyFile = plane.StateDir.Pair(statedir.DNSServer)
 	if replicas.Address == "" {
 		replicas.Address = plane.Advertised()

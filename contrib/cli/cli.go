@@ -21,6 +21,7 @@ import (
 	stock "k8s.io/component-base/cli"
 	"k8s.io/klog/v2"
 
+	"github.com/k8sm/k8sm/api/logformat"
 	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/cli/configfile"
@@ -61,7 +62,14 @@ func Run(args []string, out, errs io.Writer) int {
 		fmt.Fprintf(errs, "km: %v%s see %s --help\n", err, end, cmd.CommandPath())
 		return exitUsage
 	}
-	fmt.Fprintf(errs, "km: %v\n", err)
+	if root.PersistentFlags().Lookup("log-format").Value.String() == string(logformat.JSON) {
+		log := logrus.New()
+		log.SetOutput(errs)
+		log.SetFormatter(logformat.JSON.Formatter())
+		log.Error(err)
+	} else {
+		fmt.Fprintf(errs, "km: %v\n", err)
+	}
 	return exitFailed
 }
 
@@ -73,15 +81,16 @@ const defaultName = "k8sm"
 
 // common has the flags of all commands.
 type common struct {
-	stateDir string
-	logLevel logLevel
+	stateDir  string
+	logLevel  logLevel
+	logFormat logformat.Format
 }
 
 func (c *common) dir() statedir.Dir { return statedir.Dir(c.stateDir) }
 
 func rootCommand() *cobra.Command {
 	cobra.EnablePrefixMatching = false // etcdctl's package turns it on for the whole process
-	c := common{logLevel: logLevel(logrus.InfoLevel)}
+	c := common{logLevel: logLevel(logrus.InfoLevel), logFormat: logformat.Text}
 	root := &cobra.Command{
 		Use:   "km",
 		Short: "Kubernetes as an Apache Mesos framework",
@@ -102,6 +111,7 @@ To try it on this machine, as root: km up`,
 	}
 	root.PersistentFlags().StringVar(&c.stateDir, "state-dir", defaultStateDir, "`directory` of the cluster's certificates, kubeconfigs and data")
 	root.PersistentFlags().Var(&c.logLevel, "log-level", "lowest `level` to log: debug, info, warn or error")
+	root.PersistentFlags().Var(&c.logFormat, "log-format", "`format` of the log: text or json. That of a control plane holds for its nodes, too")
 	root.AddGroup(&cobra.Group{ID: "use", Title: "Use a cluster:"}, &cobra.Group{ID: "run", Title: "Run the parts of a cluster:"},
 		&cobra.Group{ID: "node", Title: "Run on a node; the Mesos agent and the minion start these:"})
 	kubelet, proxy := kubelet.NewCommand(context.Background()), proxy.NewCommand()
@@ -136,7 +146,7 @@ To try it on this machine, as root: km up`,
 // serve runs a role until it ends or SIGINT or SIGTERM arrives. A second signal kills the process.
 func serve(c *common, role func(ctx context.Context) error) error {
 	logrus.SetLevel(logrus.Level(c.logLevel))
-	logrus.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: "2006-01-02T15:04:05.000Z07:00"})
+	logrus.SetFormatter(c.logFormat.Formatter())
 	takeOverKlog()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

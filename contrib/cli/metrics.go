@@ -32,7 +32,7 @@ this server. It has its identity and certificates from --state-dir.`,
 func metricsOf(c *common, plane *controlplane.Config, beside metrics.Beside) metrics.Beside {
 	beside.Enabled = beside.Enabled && plane.Reachable()
 	plane.Metrics = beside.Enabled
-	beside.Dir, beside.LogLevel = plane.StateDir, c.logLevel.String()
+	beside.Dir, beside.LogLevel, beside.LogFormat = plane.StateDir, c.logLevel.String(), string(c.logFormat)
 	if beside.Address == "" {
 		beside.Address = plane.Advertised()
 	}

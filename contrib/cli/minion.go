@@ -15,7 +15,10 @@ func minionCommand(c *common) *cobra.Command {
 		Use: "minion", Short: "Run the Mesos executor that makes its agent's machine a node", Args: cobra.NoArgs,
 		Long: `A Mesos agent starts it as the executor of k8sm's tasks; it fails without the environment that an agent sets. It runs the stock
 kubelet and kube-proxy, and serves the kubelet's container runtime interface (CRI) with Docker Engine.`,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("log-format") {
+				cfg.Given.LogFormat = string(c.logFormat)
+			}
 			link, err := keeper.Adopt()
 			if err != nil {
 				return err

@@ -217,6 +217,7 @@ Ctrl-C stops it. Its log is %s
 // check checks the flags and completes them. It changes nothing on the machine.
 func (l *laptop) check(c *common) error {
 	l.plane.StateDir, l.plane.NodeRootDir, l.plane.DockerHost = l.dir, filepath.Join(string(l.dir), "nodes"), l.dockerHost
+	l.plane.Minions.LogFormat = string(c.logFormat)
 	l.mesos.WorkDir = filepath.Join(string(l.dir), "mesos")
 	km, err := os.Executable()
 	if err != nil {

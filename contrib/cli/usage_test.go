@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,6 +45,7 @@ var wrongLines = map[string]string{
 	"--frob":                                `unknown flag --frob; see km --help`,
 	"-x":                                    `unknown shorthand flag: 'x' in -x; see km --help`,
 	"--log-level=loud tasks":                `cannot use --log-level=loud: give debug, info, warn or error; see km --help`,
+	"--log-format=xml tasks":                `cannot use --log-format=xml: give text or json; see km --help`,
 	"tasks --log-level=loud":                `cannot use --log-level=loud: give debug, info, warn or error; see km tasks --help`,
 	"version 2":                             `unexpected argument "2"; see km version --help`,
 	"up now":                                `unexpected argument "now"; see km up --help`,
@@ -157,6 +159,14 @@ func TestFailuresAreNoUsageErrors(t *testing.T) {
 				t.Errorf("exit status %d, output %q, it says %q, want %q", status, out, errs, want)
 			}
 		})
+	}
+}
+
+func TestFailureIsARecordIfTheLogIsJSON(t *testing.T) {
+	status, out, errs := km(t, "--log-format=json", "tasks")
+	var record struct{ Level, Msg string }
+	if err := json.Unmarshal([]byte(errs), &record); err != nil || status != exitFailed || out != "" || record.Level != "error" || !strings.Contains(record.Msg, "no cluster in") {
+		t.Errorf("exit status %d, output %q, it says %q (%v)", status, out, errs, err)
 	}
 }
 

@@ -78,11 +78,11 @@ func TestReplicasAreStartedAsTheirFlagsSay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Kubeconfig, r.LogLevel, r.CertFile, r.KeyFile, r.ClientCAFile = "/k", "debug", "/c", "/p", "/a"
+	r.Kubeconfig, r.LogLevel, r.LogFormat, r.CertFile, r.KeyFile, r.ClientCAFile = "/k", "debug", "json", "/c", "/p", "/a"
 	if err := r.Validate(); err != nil || r.Count != 3 {
 		t.Error(r.Count, err)
 	}
-	want := "dns --kubeconfig=/k --address=10.0.0.5 --port=7002 --log-level=debug --metrics-address=127.0.0.1:9002 --tls-cert-file=/c --tls-private-key-file=/p --client-ca-file=/a --upstream=10.0.0.2 --import=" + file + " --allowed-networks=10.1.0.0/16,10.2.0.7"
+	want := "dns --kubeconfig=/k --address=10.0.0.5 --port=7002 --log-level=debug --log-format=json --metrics-address=127.0.0.1:9002 --tls-cert-file=/c --tls-private-key-file=/p --client-ca-file=/a --upstream=10.0.0.2 --import=" + file + " --allowed-networks=10.1.0.0/16,10.2.0.7"
 	if got := strings.Join(r.child(2, nil).Args, " "); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -35,11 +35,11 @@ type Replicas struct {
 
 	// Kubeconfig is a kubeconfig file for the API server.
 	Kubeconfig string
-	// LogLevel is the servers' log level.
-	LogLevel string
+	// LogLevel and LogFormat are those of the servers' logs; empty means the default.
+	LogLevel, LogFormat string
 }
 
-// AddFlags adds a control plane's flags for its DNS. Kubeconfig and LogLevel have none.
+// AddFlags adds a control plane's flags for its DNS. Kubeconfig, LogLevel and LogFormat have none.
 func (r *Replicas) AddFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&r.Count, "dns-replicas", 2, "how many DNS servers of the cluster run beside the API server; use 0 if km dns runs them elsewhere")
 	fs.StringVar(&r.Address, "dns-address", "", "IP address the DNS servers listen on, which nodes and pods must reach (default: the API server's)")
@@ -140,6 +140,9 @@ func (r Replicas) child(i int, output io.Writer) supervise.Child {
 	args := []string{"dns", "--kubeconfig=" + r.Kubeconfig, "--address=" + r.Address, "--port=" + strconv.Itoa(port)}
 	if r.LogLevel != "" {
 		args = append(args, "--log-level="+r.LogLevel)
+	}
+	if r.LogFormat != "" {
+		args = append(args, "--log-format="+r.LogFormat)
 	}
 	if r.MetricsPort != 0 {
 		args = append(args, "--metrics-address="+loopback(r.MetricsPort+i), "--tls-cert-file="+r.CertFile, "--tls-private-key-file="+r.KeyFile, "--client-ca-file="+r.ClientCAFile)

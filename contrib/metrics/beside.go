@@ -19,11 +19,11 @@ type Beside struct {
 	// Enabled is false for a cluster without metrics.
 	Enabled bool
 	Config
-	// LogLevel is the server's log level.
-	LogLevel string
+	// LogLevel and LogFormat are those of the server's log; empty means the default.
+	LogLevel, LogFormat string
 }
 
-// AddFlags adds a control plane's flags for its metrics. Dir and LogLevel have none.
+// AddFlags adds a control plane's flags for its metrics. Dir, LogLevel and LogFormat have none.
 func (b *Beside) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&b.Enabled, "metrics", true, "run a metrics server beside the API server, unless that listens on loopback only: for kubectl top and autoscaling. Give all API servers of a cluster the same")
 	fs.StringVar(&b.Address, "metrics-address", "", "IP address the metrics server listens on, which the cluster's API servers must reach (default: the API server's)")
@@ -78,6 +78,9 @@ func (b Beside) args() []string {
 	args := []string{"metrics", "--state-dir=" + string(b.Dir), "--address=" + b.Address, "--port=" + strconv.Itoa(b.Port)}
 	if b.LogLevel != "" {
 		args = append(args, "--log-level="+b.LogLevel)
+	}
+	if b.LogFormat != "" {
+		args = append(args, "--log-format="+b.LogFormat)
 	}
 	return args
 }

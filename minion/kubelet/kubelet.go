@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	_ "k8s.io/component-base/logs/json/register"          // adds the log format json, as the stock program does
 	_ "k8s.io/component-base/metrics/prometheus/clientgo" // counts the kubelet's API calls, as the stock program does
 	_ "k8s.io/component-base/metrics/prometheus/version"  // tells the version in the kubelet's metrics
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"

@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"github.com/spf13/cobra"
+	_ "k8s.io/component-base/logs/json/register"          // adds the log format json, as the stock program does
 	_ "k8s.io/component-base/metrics/prometheus/clientgo" // counts the proxy's API calls, as the stock program does
 	_ "k8s.io/component-base/metrics/prometheus/version"  // tells the version in the proxy's metrics
 	"k8s.io/kubernetes/cmd/kube-proxy/app"
