@@ -36,7 +36,7 @@ func (e End) String() string {
 }
 
 // OfferStorage has the live offers, by id and by agent, each with its deadline. For a while it keeps tombstones of ended offers, so
-// that a late rescind or use is recognized as late. It is not safe for concurrent use: one goroutine owns it.
+// that a late rescind or use is recognized as late, and for longer a history of how they ended. It is not safe for concurrent use: one goroutine owns it.
 type OfferStorage struct {
 	ttl, memory time.Duration
 	live        map[api.OfferID]*entry
@@ -45,6 +45,7 @@ type OfferStorage struct {
 	tombs       map[api.OfferID]End
 	burials     []burial // oldest first
 	ended       [numEnds]uint64
+	history     history
 }
 
 type entry struct {
@@ -78,22 +79,27 @@ func (s *OfferStorage) Add(now time.Time, o Offer) bool {
 	s.live[o.ID] = e
 	s.byAgent[o.Agent] = append(s.byAgent[o.Agent], e)
 	heap.Push(&s.queue, e)
+	s.history.last = now
 	return true
 }
 
 // Rescind ends an offer that Mesos rescinded. It returns false if the offer was not live, which is no error: the rescind may cross
 // our own use or decline.
-func (s *OfferStorage) Rescind(now time.Time, id api.OfferID) bool { return s.end(now, id, Rescinded) }
+func (s *OfferStorage) Rescind(now time.Time, id api.OfferID) bool {
+	return s.end(now, id, Rescinded, Detail{})
+}
 
 // Decline ends an offer that the caller declines. It returns false if the offer was not live.
-func (s *OfferStorage) Decline(now time.Time, id api.OfferID) bool { return s.end(now, id, Declined) }
+func (s *OfferStorage) Decline(now time.Time, id api.OfferID, d Detail) bool {
+	return s.end(now, id, Declined, d)
+}
 
-// Expire ends all offers whose deadline has passed and returns them. The caller must decline them.
-func (s *OfferStorage) Expire(now time.Time) []Offer {
+// Expire ends all offers whose deadline has passed and returns them. The caller must decline them, as the details say.
+func (s *OfferStorage) Expire(now time.Time, details func(*Offer) Detail) []Offer {
 	var expired []Offer
 	for len(s.queue) > 0 && !s.queue[0].deadline.After(now) {
 		o := s.queue[0].offer
-		s.end(now, o.ID, Expired)
+		s.end(now, o.ID, Expired, details(&o))
 		expired = append(expired, o)
 	}
 	s.forget(now)
@@ -101,7 +107,7 @@ func (s *OfferStorage) Expire(now time.Time) []Offer {
 }
 
 // Claim ends offers in which tasks are launched: all of them, or none. The error names an offer that is not live, and how it ended.
-func (s *OfferStorage) Claim(now time.Time, ids ...api.OfferID) error {
+func (s *OfferStorage) Claim(now time.Time, d Detail, ids ...api.OfferID) error {
 	for _, id := range ids {
 		if s.live[id] != nil {
 			continue
@@ -112,7 +118,7 @@ func (s *OfferStorage) Claim(now time.Time, ids ...api.OfferID) error {
 		return fmt.Errorf("cannot use offer %s: unknown offer", id)
 	}
 	for _, id := range ids {
-		s.end(now, id, Launched)
+		s.end(now, id, Launched, d)
 	}
 	return nil
 }
@@ -121,7 +127,7 @@ func (s *OfferStorage) Claim(now time.Time, ids ...api.OfferID) error {
 func (s *OfferStorage) DropAgent(now time.Time, agent api.AgentID) int {
 	entries := slices.Clone(s.byAgent[agent])
 	for _, e := range entries {
-		s.end(now, e.offer.ID, AgentGone)
+		s.end(now, e.offer.ID, AgentGone, Detail{})
 	}
 	return len(entries)
 }
@@ -130,7 +136,7 @@ func (s *OfferStorage) DropAgent(now time.Time, agent api.AgentID) int {
 func (s *OfferStorage) Disconnect(now time.Time) int {
 	count := len(s.live)
 	for id := range s.live {
-		s.end(now, id, Disconnected)
+		s.end(now, id, Disconnected, Detail{})
 	}
 	return count
 }
@@ -167,7 +173,7 @@ func (s *OfferStorage) Len() int { return len(s.live) }
 // Ended returns how many offers have ended in this way so far.
 func (s *OfferStorage) Ended(end End) uint64 { return s.ended[end] }
 
-func (s *OfferStorage) end(now time.Time, id api.OfferID, end End) bool {
+func (s *OfferStorage) end(now time.Time, id api.OfferID, end End, d Detail) bool {
 	e := s.live[id]
 	if e == nil {
 		return false
@@ -182,6 +188,7 @@ func (s *OfferStorage) end(now time.Time, id api.OfferID, end End) bool {
 	s.tombs[id] = end
 	s.burials = append(s.burials, burial{id, now})
 	s.ended[end]++
+	s.history.add(Ended{Offer: e.offer, Arrived: e.deadline.Add(-s.ttl), At: now, End: end, Detail: d})
 	return true
 }
 

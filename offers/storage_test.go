@@ -17,16 +17,19 @@ func at(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.
 
 func offer(id, agent string) Offer { return Offer{ID: api.OfferID(id), Agent: api.AgentID(agent)} }
 
+// plain has no details of an expired offer.
+func plain(*Offer) Detail { return Detail{} }
+
 func newStorage() *OfferStorage { return New(5*time.Second, 2*time.Minute) }
 
 func TestOfferExpiresAtItsDeadlineAndNotBefore(t *testing.T) {
 	s := newStorage()
 	s.Add(at(0), offer("o1", "a"))
 	s.Add(at(1), offer("o2", "a"))
-	if got := s.Expire(at(4)); got != nil {
+	if got := s.Expire(at(4), plain); got != nil {
 		t.Errorf("expired before the deadline: %v", got)
 	}
-	if diff := cmp.Diff([]Offer{offer("o1", "a")}, s.Expire(at(5))); diff != "" {
+	if diff := cmp.Diff([]Offer{offer("o1", "a")}, s.Expire(at(5), plain)); diff != "" {
 		t.Error(diff)
 	}
 	if s.Len() != 1 || s.Ended(Expired) != 1 {
@@ -37,7 +40,7 @@ func TestOfferExpiresAtItsDeadlineAndNotBefore(t *testing.T) {
 func TestOfferRescindedAfterLaunchIsIgnored(t *testing.T) {
 	s := newStorage()
 	s.Add(at(0), offer("o1", "a"))
-	if err := s.Claim(at(1), "o1"); err != nil {
+	if err := s.Claim(at(1), Detail{}, "o1"); err != nil {
 		t.Fatal(err)
 	}
 	if s.Rescind(at(1), "o1") {
@@ -53,14 +56,14 @@ func TestClaimTakesAllOrNoneAndTellsWhy(t *testing.T) {
 	s.Add(at(0), offer("o1", "a"))
 	s.Add(at(0), offer("o2", "a"))
 	s.Rescind(at(1), "o2")
-	err := s.Claim(at(1), "o1", "o2")
+	err := s.Claim(at(1), Detail{}, "o1", "o2")
 	if err == nil || err.Error() != "cannot use offer o2: it was rescinded" {
 		t.Errorf("got %v", err)
 	}
 	if s.Len() != 1 {
 		t.Error("a failed claim took an offer")
 	}
-	if err := s.Claim(at(1), "o3"); err == nil || err.Error() != "cannot use offer o3: unknown offer" {
+	if err := s.Claim(at(1), Detail{}, "o3"); err == nil || err.Error() != "cannot use offer o3: unknown offer" {
 		t.Errorf("got %v", err)
 	}
 }
@@ -68,11 +71,11 @@ func TestClaimTakesAllOrNoneAndTellsWhy(t *testing.T) {
 func TestTombstoneIsForgottenAfterItsTime(t *testing.T) {
 	s := newStorage()
 	s.Add(at(0), offer("o1", "a"))
-	s.Decline(at(0), "o1")
+	s.Decline(at(0), "o1", Detail{})
 	if s.Add(at(119), offer("o1", "a")) {
 		t.Error("an ended offer came to life again")
 	}
-	s.Expire(at(120))
+	s.Expire(at(120), plain)
 	if _, known := s.Fate("o1"); known {
 		t.Error("a tombstone outlived its time")
 	}
@@ -86,7 +89,7 @@ func TestDisconnectVoidsEveryOffer(t *testing.T) {
 	if got := s.Disconnect(at(1)); got != 10 {
 		t.Errorf("voided %d offers, want 10", got)
 	}
-	if got := s.Expire(at(100)); got != nil {
+	if got := s.Expire(at(100), plain); got != nil {
 		t.Errorf("an offer of a lost connection is to be declined: %v", got)
 	}
 }
@@ -175,14 +178,14 @@ func (m *model) step(t *testing.T) {
 			m.end(id, Rescinded)
 		}
 	case dice < 700:
-		if m.storage.Decline(m.now, id) != live {
+		if m.storage.Decline(m.now, id, Detail{}) != live {
 			t.Fatalf("decline of %s, live %v", id, live)
 		}
 		if live {
 			m.end(id, Declined)
 		}
 	case dice < 850:
-		if err := m.storage.Claim(m.now, id); (err == nil) != live {
+		if err := m.storage.Claim(m.now, Detail{}, id); (err == nil) != live {
 			t.Fatalf("claim of %s, live %v: %v", id, live, err)
 		}
 		if live {
@@ -212,7 +215,7 @@ func (m *model) add(t *testing.T) {
 }
 
 func (m *model) expire(t *testing.T) {
-	for _, o := range m.storage.Expire(m.now) {
+	for _, o := range m.storage.Expire(m.now, plain) {
 		deadline, live := m.live[o.ID]
 		if !live || deadline.After(m.now) {
 			t.Fatalf("offer %s expired; live %v, deadline %v, now %v", o.ID, live, deadline, m.now)

@@ -195,8 +195,9 @@ func (as *agents) offered(now time.Time, came []offers.Offer) []Action {
 		a.since, a.returning = now, time.Time{}
 		as.updateTotals(a)
 		acts = append(acts, as.ensureNode(now, a)...)
-		if a.Node == "" && as.core.offering.decline(now, o.ID) { // the agent's hostname is no node name
-			acts = append(acts, Decline{Offers: []api.OfferID{o.ID}, Refuse: as.core.cfg.RefuseIdle})
+		if nameless := (offers.Detail{Reason: "the agent's hostname is no node name", Refuse: as.core.cfg.RefuseIdle}); a.Node == "" &&
+			as.core.offering.decline(now, o.ID, nameless) {
+			acts = append(acts, Decline{Offers: []api.OfferID{o.ID}, Refuse: nameless.Refuse})
 		}
 		acts = append(acts, as.core.offering.giveBack(now, a)...)
 		acts = append(acts, as.warnOvercommitted(a)...)

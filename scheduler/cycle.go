@@ -176,7 +176,7 @@ func (c *Core) launch(now time.Time, chosen []*grant) []Action {
 			continue
 		}
 		a.returning = now // the rest of the offers
-		if err := c.offering.claim(now, a.ID, v.Offers); err != nil {
+		if err := c.offering.claim(now, a.ID, v.Offers, g.tasks); err != nil {
 			acts = append(acts, c.unlaunch(now, g, err))
 			continue
 		}

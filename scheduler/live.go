@@ -22,6 +22,8 @@ type LiveOffer struct {
 	Role string `json:"role"`
 	// Resources are in the notation of Mesos's --resources flag, such as "cpus:3.9;mem:512;ports:[31000-32000]".
 	Resources string `json:"resources"`
+	// Since is when it arrived.
+	Since time.Time `json:"since"`
 	// Until is when the offer is declined if no task is launched in it.
 	Until time.Time `json:"until"`
 	// Unavailable is the agent's planned maintenance window, as "start/end"; empty for none.
@@ -68,7 +70,8 @@ func (of *offering) live() []LiveOffer {
 		for o := range of.held.OfAgent(a.ID) {
 			until, _ := of.held.Deadline(o.ID)
 			seen := LiveOffer{
-				ID: o.ID, Agent: o.Agent, Hostname: o.Hostname, Node: a.Node, Role: o.Role, Resources: o.Resources.String(), Until: until,
+				ID: o.ID, Agent: o.Agent, Hostname: o.Hostname, Node: a.Node, Role: o.Role, Resources: o.Resources.String(),
+				Since: until.Add(-of.core.cfg.OfferTTL), Until: until,
 			}
 			if o.Unavailable != nil {
 				seen.Unavailable = o.Unavailable.String()

@@ -28,16 +28,29 @@ func (of *offering) add(now time.Time, o offers.Offer) bool {
 	return of.held.Add(now, o)
 }
 
-// decline ends an offer that the caller will decline; false if it has already ended.
-func (of *offering) decline(now time.Time, id api.OfferID) bool {
+// decline ends an offer that the caller will decline as the details say; false if it has already ended.
+func (of *offering) decline(now time.Time, id api.OfferID, d offers.Detail) bool {
 	of.core.agents.changed(of.held.Holder(id))
-	return of.held.Decline(now, id)
+	return of.held.Decline(now, id, d)
 }
 
-// claim ends offers in which the caller will launch tasks; the error names one that has already ended.
-func (of *offering) claim(now time.Time, agent api.AgentID, ids []api.OfferID) error {
+// claim ends offers in which the caller will launch the tasks; the error names one that has already ended.
+func (of *offering) claim(now time.Time, agent api.AgentID, ids []api.OfferID, tasks []NewTask) error {
 	of.core.agents.changed(agent)
-	return of.held.Claim(now, ids...)
+	d := offers.Detail{Tasks: len(tasks), Pods: make([]api.PodKey, 0, min(len(tasks), offers.MaxPods))}
+	for _, t := range tasks {
+		if t.Pod != nil && len(d.Pods) < offers.MaxPods {
+			d.Pods = append(d.Pods, refOf(t.Pod).Key)
+		}
+	}
+	return of.held.Claim(now, d, ids...)
+}
+
+// noteRefusal notes that Mesos did not launch a task, so that its offer was used up in vain.
+func (of *offering) noteRefusal(t *task, s TaskStatus) {
+	if s.State == Errored && !s.ByExecutor || s.Reason == "REASON_INVALID_OFFERS" {
+		of.held.Refuse(t.offer, s.String())
+	}
 }
 
 // rescind ends an offer that Mesos took back.
@@ -108,35 +121,49 @@ func (of *offering) expire(now time.Time) []Action {
 	if !of.core.session.connected() {
 		return nil
 	}
-	expired := of.held.Expire(now)
+	var idle, kept *offers.Detail // for offers, and for those of agents with a plan
+	expired := of.held.Expire(now, func(o *offers.Offer) offers.Detail {
+		if idle == nil {
+			idle, kept = of.whyExpired()
+		}
+		if o.Unavailable != nil {
+			return *kept
+		}
+		return *idle
+	})
 	if len(expired) == 0 {
 		return nil
 	}
 	ids := make([]api.OfferID, 0, len(expired))
-	var kept []api.OfferID // of agents with a plan
+	var planned []api.OfferID
 	for _, o := range expired {
 		of.core.agents.changed(o.Agent)
 		if a := of.core.agents.get(o.Agent); a != nil {
 			a.returning = now
 		}
 		if o.Unavailable != nil {
-			kept = append(kept, o.ID)
+			planned = append(planned, o.ID)
 			continue
 		}
 		ids = append(ids, o.ID)
 	}
-	refuse := of.core.cfg.RefuseIdle
-	if of.core.pods.wantsMore() {
-		refuse = refuseBusy
-	}
 	var acts []Action
 	if len(ids) > 0 {
-		acts = append(acts, Decline{Offers: ids, Refuse: refuse})
+		acts = append(acts, Decline{Offers: ids, Refuse: idle.Refuse})
 	}
-	if len(kept) > 0 {
-		acts = append(acts, Decline{Offers: kept, Refuse: min(refuse, refuseKept)})
+	if len(planned) > 0 {
+		acts = append(acts, Decline{Offers: planned, Refuse: kept.Refuse})
 	}
 	return acts
+}
+
+// whyExpired returns why offers expire now, and for how long to decline them: offers, and those of agents with planned maintenance.
+func (of *offering) whyExpired() (idle, planned *offers.Detail) {
+	idle = &offers.Detail{Reason: "no pod waits", Refuse: of.core.cfg.RefuseIdle}
+	if of.core.pods.wantsMore() {
+		idle = &offers.Detail{Reason: "no waiting pod was placed in it", Refuse: refuseBusy}
+	}
+	return idle, &offers.Detail{Reason: idle.Reason + "; maintenance is planned", Refuse: min(idle.Refuse, refuseKept)}
 }
 
 // giveBack declines all offers of a failing agent, unless a pod waits that is bound to its node.
@@ -152,7 +179,8 @@ func (of *offering) giveBack(now time.Time, a *agent) []Action {
 			refuse = min(refuse, refuseKept)
 		}
 	}
-	ids = slices.DeleteFunc(ids, func(id api.OfferID) bool { return !of.decline(now, id) })
+	d := offers.Detail{Reason: "tasks fail on the agent before they run", Refuse: refuse}
+	ids = slices.DeleteFunc(ids, func(id api.OfferID) bool { return !of.decline(now, id, d) })
 	if len(ids) == 0 {
 		return nil
 	}

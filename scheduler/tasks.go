@@ -148,6 +148,7 @@ func (ts *tasks) updated(now time.Time, s TaskStatus) []Action {
 	t.state, t.heard, t.message = s.State, true, s.Message
 	t.blameless = s.State == Dropped && s.Reason == reasonDraining // noteDraining makes its agent wait instead
 	ts.core.rollouts.noteFailure(t, s, r)
+	ts.core.offering.noteRefusal(t, s)
 	acts = append(acts, ts.core.health.note(now, t, s)...)
 	if !r.running {
 		ts.core.offering.freed(now, s)
