@@ -6,17 +6,18 @@ import (
 	"net"
 	"strconv"
 
+	"github.com/k8sm/k8sm/api/callers"
 	"github.com/k8sm/k8sm/minion/status"
 )
 
 // listenForStatus returns the server of the minion's metrics, which listens already if it can. It has a client of its own: see
-// status.Delegate.
+// callers.Delegate.
 func (n *node) listenForStatus() (*status.Server, error) {
 	client, err := newClient(n.boot, n.files.nodeAuth())
 	if err != nil {
 		return nil, err
 	}
-	access, err := status.Delegate(client, n.boot.CA)
+	access, err := callers.Delegate(client, n.boot.CA)
 	if err != nil {
 		return nil, err
 	}

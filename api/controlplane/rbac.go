@@ -18,6 +18,7 @@ const (
 	nodeProxier      = "system:node-proxier"
 	kubeletAPIAdmin  = "system:kubelet-api-admin"
 	renewOwnCert     = "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient"
+	authDelegator    = "system:auth-delegator"
 )
 
 // rbac returns the roles and bindings beyond those of stock Kubernetes.
@@ -44,6 +45,8 @@ func rbac(minion api.MinionConfig) []object {
 			clusterBinding("k8sm:node-bootstrapper", nodeBootstrapper, bootstrap),
 			clusterBinding("k8sm:node-cert-renewal", renewOwnCert, nodes),
 			clusterBinding("k8sm:node-proxier", nodeProxier, nodes),
+			clusterBinding("k8sm:scheduler-auth-delegator", authDelegator, scheduler), // for callers of its status server
+			clusterRole("k8sm:mesos-viewer", mesosViewerRules()),
 		},
 	)
 }
@@ -61,6 +64,14 @@ func schedulerRules() []rbacv1.PolicyRule {
 		rule("policy", []string{"poddisruptionbudgets"}, "list", "watch"),
 		rule("storage.k8s.io", []string{"storageclasses"}, "list", "watch"),
 	}
+}
+
+// mesosViewerRules let people see in the scheduler's status what its pages about Mesos show: they name agents, frameworks and pods of all
+// namespaces, so only administrators have them by default.
+func mesosViewerRules() []rbacv1.PolicyRule {
+	return []rbacv1.PolicyRule{{Verbs: []string{"get"}, NonResourceURLs: []string{
+		"/mesos/state", "/debug/offers", "/debug/offers/ended", "/debug/tasks", "/debug/queue", "/debug/queue/reasons", "/debug/nodes",
+	}}}
 }
 
 // schedulerLeaseRules let the scheduler renew a node's lease until the node has a kubelet.
@@ -127,10 +138,11 @@ func rule(group string, resources []string, verbs ...string) rbacv1.PolicyRule {
 
 // clusterGrant returns a ClusterRole and its binding.
 func clusterGrant(name string, rules []rbacv1.PolicyRule, to ...rbacv1.Subject) []object {
-	role := &rbacv1.ClusterRole{
-		TypeMeta: rbacType("ClusterRole"), ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules,
-	}
-	return []object{role, clusterBinding(name, name, to...)}
+	return []object{clusterRole(name, rules), clusterBinding(name, name, to...)}
+}
+
+func clusterRole(name string, rules []rbacv1.PolicyRule) object {
+	return &rbacv1.ClusterRole{TypeMeta: rbacType("ClusterRole"), ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}
 }
 
 func clusterBinding(name, role string, to ...rbacv1.Subject) object {

@@ -137,6 +137,10 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	if err != nil {
 		return fmt.Errorf("cannot create a client of the API server: %w", err)
 	}
+	reviewer, err := kube.NewClient(slow(config))
+	if err != nil {
+		return fmt.Errorf("cannot create a client of the API server: %w", err)
+	}
 	s.mesos.Forget = kmFor(dir, "km") + " etcdctl del " + state.FrameworkKey(s.etcd.Name)
 	master, err := mesos.New(s.mesos)
 	if err != nil {
@@ -156,11 +160,12 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	cluster := kube.New(kubernetes)
 	parts := run.Parts{Master: master, Cluster: cluster, Store: store, Tokens: cluster, Codec: mesos.Codec{},
 		Addresses: assigner.NewPublisher(store.Folder(assigner.Folder), kubernetes, config.Host, master.Addresses)}
+	shows := status.Shows{Mesos: master, Reviewer: reviewer}
 	if pusher := s.pusher(); pusher != nil {
 		parts.Falcon = pusher
 	}
 	if s.scheduler.KMPath != "" {
-		return s.runBesideStatus(ctx, dir, parts, master)
+		return s.runBesideStatus(ctx, dir, parts, shows)
 	}
 	program, err := artifact.Listen(s.artifact, s.mesos.Peers())
 	if err != nil {
@@ -168,7 +173,14 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	}
 	s.scheduler.Artifact = run.Artifact{URL: program.URL(), SHA256: program.SHA256()}
 	logrus.WithField("url", program.URL()).Info("serving km to agents")
-	return beside(ctx, program.Run, func(ctx context.Context) error { return s.runBesideStatus(ctx, dir, parts, master) })
+	return beside(ctx, program.Run, func(ctx context.Context) error { return s.runBesideStatus(ctx, dir, parts, shows) })
+}
+
+// slow returns the configuration with client-go's default limits, for what strangers can make the scheduler ask.
+func slow(config *rest.Config) *rest.Config {
+	limited := rest.CopyConfig(config)
+	limited.QPS, limited.Burst = rest.DefaultQPS, rest.DefaultBurst
+	return limited
 }
 
 // pusher returns where the scheduler's figures go; nil for nowhere. A target that this version cannot read does not keep pods waiting.
@@ -222,7 +234,7 @@ func beside(ctx context.Context, server, role func(context.Context) error) error
 }
 
 // runBesideStatus runs the scheduler, and its status server unless --status-address is empty.
-func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts run.Parts, master status.Mesos) error {
+func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts run.Parts, shows status.Shows) error {
 	host, err := os.Hostname()
 	if err != nil {
 		return fmt.Errorf("cannot find this machine's name: %w", err)
@@ -242,7 +254,8 @@ func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts 
 	}
 	metrics := prometheus.NewRegistry()
 	parts.Metrics, parts.Window = metrics, run.NewWindow()
-	server, err := status.Listen(s.status, parts.Window, metrics, master)
+	shows.Scheduler, shows.Metrics = parts.Window, metrics
+	server, err := status.Listen(s.status, shows)
 	if err != nil {
 		return err
 	}

@@ -17,9 +17,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/callers"
 	"github.com/k8sm/k8sm/api/connlimit"
 	"github.com/k8sm/k8sm/api/profiling"
 )
@@ -41,7 +44,7 @@ type Config struct {
 	CipherSuites []string
 	MinVersion   string
 	// Access says who calls and what they may read.
-	Access Access
+	Access callers.Access
 	// Metrics are the minion's.
 	Metrics prometheus.Gatherer
 	// ProxyMetrics is the URL of kube-proxy's metrics.
@@ -112,12 +115,21 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) handler() http.Handler {
-	metrics, profiles := s.cfg.Access.guard(readsMetrics(s.cfg.Node)), s.cfg.Access.guard(readsPath)
+	metrics, profiles := s.cfg.Access.Guard(readsMetrics(s.cfg.Node)), s.cfg.Access.Guard(callers.ReadsPath)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics(promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4})))
 	mux.Handle("GET /metrics/proxy", metrics(relay(s.cfg.ProxyMetrics)))
 	mux.Handle(profiling.Path, profiles(profiling.Handler()))
 	return mux
+}
+
+// readsMetrics is the right to read the node's metrics, as the kubelet has it.
+func readsMetrics(node string) callers.Right {
+	return func(caller user.Info, r *http.Request) authorizer.AttributesRecord {
+		return authorizer.AttributesRecord{
+			User: caller, Verb: "get", APIVersion: "v1", Resource: "nodes", Subresource: "metrics", Name: node, ResourceRequest: true, Path: r.URL.Path,
+		}
+	}
 }
 
 // certificate reads the server's certificate again when its file has changed.

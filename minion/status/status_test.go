@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,84 +15,23 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/k8sm/k8sm/api/callers"
 	"github.com/k8sm/k8sm/api/statedir"
+	"github.com/k8sm/k8sm/contrib/test/reviewer"
 )
 
 const node = "n1"
 
-// reviewer is an API server that knows one token, and grants users what their names say.
-type reviewer struct {
-	*httptest.Server
-	down    atomic.Bool
-	reviews atomic.Int32
-}
-
-// tokenOf is the token of a user.
-func tokenOf(user string) string { return "token-of-" + user }
-
-func newReviewer(t *testing.T) *reviewer {
-	t.Helper()
-	api := &reviewer{}
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /apis/authentication.k8s.io/v1/tokenreviews", func(w http.ResponseWriter, r *http.Request) {
-		var review authenticationv1.TokenReview
-		if !api.read(w, r, &review) {
-			return
-		}
-		if user, ok := strings.CutPrefix(review.Spec.Token, "token-of-"); ok {
-			review.Status = authenticationv1.TokenReviewStatus{Authenticated: true, User: authenticationv1.UserInfo{Username: user}}
-		}
-		answer(w, review)
-	})
-	mux.HandleFunc("POST /apis/authorization.k8s.io/v1/subjectaccessreviews", func(w http.ResponseWriter, r *http.Request) {
-		var review authorizationv1.SubjectAccessReview
-		if !api.read(w, r, &review) {
-			return
-		}
-		review.Status.Allowed = grants(review.Spec)
-		answer(w, review)
-	})
-	api.Server = httptest.NewServer(mux)
-	t.Cleanup(api.Close)
-	return api
-}
-
-func (api *reviewer) read(w http.ResponseWriter, r *http.Request, review any) bool {
-	api.reviews.Add(1)
-	if api.down.Load() {
-		http.Error(w, "it is down", http.StatusInternalServerError)
-		return false
-	}
-	if err := json.NewDecoder(r.Body).Decode(review); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return false
-	}
-	return true
-}
-
-func answer(w http.ResponseWriter, review any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(http.StatusCreated)
-	_ = json.NewEncoder(w).Encode(review)
-}
-
 // grants says what the users of these tests may do.
 func grants(asked authorizationv1.SubjectAccessReviewSpec) bool {
-	if slices.Contains(asked.Groups, "system:masters") {
-		return true
-	}
 	if r := asked.ResourceAttributes; r != nil {
 		return asked.User == "scraper" && r.Verb == "get" && r.Resource == "nodes" && r.Subresource == "metrics" && r.Name == node && r.Group == ""
 	}
@@ -104,7 +42,7 @@ func grants(asked authorizationv1.SubjectAccessReviewSpec) bool {
 // minion is a server with all its surroundings.
 type minion struct {
 	dir     statedir.Dir
-	api     *reviewer
+	api     *reviewer.Server
 	metrics *Metrics
 	server  *Server
 	cfg     Config
@@ -113,19 +51,15 @@ type minion struct {
 // newMinion makes the server of a node whose kubelet's certificate is the scheduler's in this test.
 func newMinion(t *testing.T) *minion {
 	t.Helper()
-	m := &minion{dir: statedir.Dir(t.TempDir()), api: newReviewer(t), metrics: NewMetrics("v1", "v2")}
+	m := &minion{dir: statedir.Dir(t.TempDir()), api: reviewer.New(t, grants), metrics: NewMetrics("v1", "v2")}
 	if err := m.dir.Prepare(statedir.Spec{Now: time.Now(), ServerURL: "https://127.0.0.1:6443", ServerNames: []string{"127.0.0.1"}, EtcdNames: []string{"127.0.0.1"}}); err != nil {
-		t.Fatal(err)
-	}
-	client, err := kubernetes.NewForConfig(&rest.Config{Host: m.api.URL, QPS: 100, Burst: 100})
-	if err != nil {
 		t.Fatal(err)
 	}
 	ca, err := os.ReadFile(m.dir.CA())
 	if err != nil {
 		t.Fatal(err)
 	}
-	access, err := Delegate(client, ca)
+	access, err := callers.Delegate(m.api.Client(t), ca)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,12 +177,12 @@ func TestCallersGetWhatTheAPIServerLetsThemRead(t *testing.T) {
 	}{
 		"nobody":                                  {caller{}, unknown, unknown, unknown},
 		"an invented token":                       {caller{token: "x"}, unknown, unknown, unknown},
-		"who may read metrics":                    {caller{token: tokenOf("scraper")}, ok, ok, forbidden},
-		"who may read profiles":                   {caller{token: tokenOf("profiler")}, forbidden, forbidden, ok},
+		"who may read metrics":                    {caller{token: reviewer.TokenOf("scraper")}, ok, ok, forbidden},
+		"who may read profiles":                   {caller{token: reviewer.TokenOf("profiler")}, forbidden, forbidden, ok},
 		"an administrator":                        {ownerOf(t, m.dir.AdminKubeconfig()), ok, ok, ok},
 		"another user of the cluster":             {ownerOf(t, m.dir.SchedulerKubeconfig()), forbidden, forbidden, forbidden},
 		"a certificate of another CA":             {stranger, unknown, unknown, unknown},
-		"another CA's certificate, and his token": {caller{tokenOf("scraper"), stranger.pair}, ok, ok, forbidden},
+		"another CA's certificate, and his token": {caller{reviewer.TokenOf("scraper"), stranger.pair}, ok, ok, forbidden},
 	} {
 		for path, want := range map[string]int{
 			"/metrics": test.metrics, "/metrics/proxy": test.proxy, "/debug/pprof/goroutine?debug=1": test.profile, "/debug/pprof/": test.profile,
@@ -274,15 +208,15 @@ func TestAnswersOfTheAPIServerAreCached(t *testing.T) {
 	m := newMinion(t)
 	m.run(t)
 	for range 10 {
-		if code, body, err := m.get(t, caller{token: tokenOf("scraper")}, "/metrics"); err != nil || code != http.StatusOK {
+		if code, body, err := m.get(t, caller{token: reviewer.TokenOf("scraper")}, "/metrics"); err != nil || code != http.StatusOK {
 			t.Fatal(code, body, err)
 		}
 	}
-	if asked := m.api.reviews.Load(); asked != 2 {
+	if asked := m.api.Reviews(); asked != 2 {
 		t.Errorf("the API server was asked %d times, want one time for the token and one for the right", asked)
 	}
-	m.api.down.Store(true)
-	if code, body, err := m.get(t, caller{token: tokenOf("scraper")}, "/metrics"); err != nil || code != http.StatusOK {
+	m.api.Down.Store(true)
+	if code, body, err := m.get(t, caller{token: reviewer.TokenOf("scraper")}, "/metrics"); err != nil || code != http.StatusOK {
 		t.Errorf("while the API server is down, a scraper gets %d %s %v", code, body, err)
 	}
 	if code, body, err := m.get(t, ownerOf(t, m.dir.SchedulerKubeconfig()), "/metrics"); err != nil || code != http.StatusServiceUnavailable {
@@ -308,7 +242,7 @@ func TestProxyThatDoesNotAnswerIsNamed(t *testing.T) {
 			defer proxy.Close()
 			m.cfg.ProxyMetrics = proxy.URL
 			m.run(t)
-			code, body, err := m.get(t, caller{token: tokenOf("scraper")}, "/metrics/proxy")
+			code, body, err := m.get(t, caller{token: reviewer.TokenOf("scraper")}, "/metrics/proxy")
 			if err != nil || code != http.StatusBadGateway || !strings.Contains(body, "kube-proxy") || !strings.Contains(body, test.says) {
 				t.Errorf("%d %q %v, want %s", code, body, err, test.says)
 			}
@@ -327,7 +261,7 @@ func TestEndlessMetricsOfTheProxyAreCutOff(t *testing.T) {
 	defer proxy.Close()
 	m.cfg.ProxyMetrics = proxy.URL
 	m.run(t)
-	_, body, err := m.get(t, caller{token: tokenOf("scraper")}, "/metrics/proxy")
+	_, body, err := m.get(t, caller{token: reviewer.TokenOf("scraper")}, "/metrics/proxy")
 	if err == nil || len(body) > maxRelayed {
 		t.Errorf("got %d bytes, and %v, as if that were all", len(body), err)
 	}
@@ -345,7 +279,7 @@ func TestPortInUseIsReplaced(t *testing.T) {
 	if m.server.Port() == 0 || m.server.Port() == m.cfg.Port {
 		t.Errorf("it listens on port %d", m.server.Port())
 	}
-	if code, _, err := m.get(t, caller{token: tokenOf("scraper")}, "/metrics"); err != nil || code != http.StatusOK {
+	if code, _, err := m.get(t, caller{token: reviewer.TokenOf("scraper")}, "/metrics"); err != nil || code != http.StatusOK {
 		t.Error(code, err)
 	}
 }
@@ -436,7 +370,7 @@ func TestMetricsOfCallsSyncsAndStarts(t *testing.T) {
 	})
 	m.run(t)
 	text := func() string {
-		code, body, err := m.get(t, caller{token: tokenOf("scraper")}, "/metrics")
+		code, body, err := m.get(t, caller{token: reviewer.TokenOf("scraper")}, "/metrics")
 		if err != nil || code != http.StatusOK {
 			t.Fatal(code, err)
 		}

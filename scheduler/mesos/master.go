@@ -50,9 +50,11 @@ type Master struct {
 	secret     string
 	plain      sync.Once // warnOfPlainHTTP
 	metrics    lastMetrics
+	observer   *observer
 
-	mu      sync.Mutex  // guards session and masters
+	mu      sync.Mutex  // guards what follows
 	session *session    // nil while not subscribed
+	lost    time.Time   // when the last session ended, or Run began
 	masters *candidates // nil before Run
 }
 
@@ -88,7 +90,7 @@ func New(cfg Config) (*Master, error) {
 	return &Master{
 		cfg: cfg, detector: detector, secret: secret,
 		subscriber: newClient(secured, subscribeTimeout), caller: newClient(secured, callTimeout),
-		metrics: lastMetrics{turn: make(chan struct{}, 1)},
+		metrics: lastMetrics{turn: make(chan struct{}, 1)}, observer: newObserver(),
 	}, nil
 }
 
@@ -150,10 +152,11 @@ func (m *Master) Run(ctx context.Context, id api.FrameworkID, sink run.Sink) err
 	}
 	masters := newCandidates()
 	m.mu.Lock()
-	m.masters = masters
+	m.masters, m.lost = masters, time.Now()
 	m.mu.Unlock()
 	detecting, cancel := context.WithCancel(ctx)
 	var detector sync.WaitGroup
+	detector.Go(func() { m.observe(detecting) })
 	detector.Go(func() { m.detector.Detect(detecting, masters.tell) })
 	defer detector.Wait()
 	defer cancel()
@@ -365,6 +368,9 @@ func (c *connection) tell(ev scheduler.Event) error {
 func (m *Master) use(s *session) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if s == nil && m.session != nil {
+		m.lost = time.Now()
+	}
 	m.session = s
 }
 

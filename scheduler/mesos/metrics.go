@@ -1,17 +1,14 @@
 package mesos
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"reflect"
-	"strings"
 	"time"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
-	"github.com/mesos/mesos-go/api/v1/lib/encoding/codecs"
 	mesosmaster "github.com/mesos/mesos-go/api/v1/lib/master"
 	log "github.com/sirupsen/logrus"
 
@@ -20,8 +17,6 @@ import (
 )
 
 const (
-	operatorPath = "/api/v1" // of a master's v1 operator API
-
 	// A scrape of Prometheus takes 10 s at most by default.
 	metricsTimeout = 5 * time.Second
 	// busyTimeout is after what time a busy master answers with what it has.
@@ -89,21 +84,9 @@ func (m *Master) warnOfMetrics(endpoint string, err error) {
 func (m *Master) askMetrics(ctx context.Context, endpoint string) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, metricsTimeout)
 	defer cancel()
-	call := &mesosmaster.Call{Type: mesosmaster.Call_GET_METRICS, GetMetrics: &mesosmaster.Call_GetMetrics{
+	response, err := m.operate(ctx, endpoint, &mesosmaster.Call{Type: mesosmaster.Call_GET_METRICS, GetMetrics: &mesosmaster.Call_GetMetrics{
 		Timeout: &mesos.DurationInfo{Nanoseconds: busyTimeout.Nanoseconds()},
-	}}
-	body, err := call.Marshal()
-	if err != nil {
-		return nil, err
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(endpoint, schedulerPath)+operatorPath, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	request.Header.Set("Content-Type", string(codecs.MediaTypeProtobuf))
-	request.Header.Set("Accept", string(codecs.MediaTypeProtobuf))
-	m.authenticate(request)
-	response, err := m.caller.Do(request)
+	}})
 	if err != nil {
 		return nil, err
 	}
@@ -112,19 +95,7 @@ func (m *Master) askMetrics(ctx context.Context, endpoint string) (map[string]fl
 	if err != nil {
 		return nil, err
 	}
-	if response.StatusCode != http.StatusOK {
-		return nil, metricsRefusal(response.Status, answer)
-	}
 	return readMetrics(answer)
-}
-
-// metricsRefusal explains an answer that is no success.
-func metricsRefusal(status string, answer []byte) error {
-	said := strings.TrimSpace(string(answer[:min(len(answer), 200)]))
-	if strings.HasPrefix(status, "401") || strings.HasPrefix(status, "403") {
-		said += ": let the principal of --mesos-principal use the operator API (its secret must be in --credentials of the master)"
-	}
-	return fmt.Errorf("the master answers %s to GET_METRICS: %s", status, said)
 }
 
 // readMetrics reads the answer to GET_METRICS.

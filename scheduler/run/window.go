@@ -28,6 +28,15 @@ func (w *Window) Offers(ctx context.Context) ([]scheduler.LiveOffer, error) {
 	return ask(ctx, w, func(c *scheduler.Core, _ time.Time) []scheduler.LiveOffer { return c.LiveOffers() })
 }
 
+// OfferHistory returns how offers ended. Errors are as in Offers.
+func (w *Window) OfferHistory(ctx context.Context) (scheduler.OfferHistory, error) {
+	record, err := ask(ctx, w, (*scheduler.Core).OfferRecord)
+	if err != nil {
+		return scheduler.OfferHistory{}, err
+	}
+	return record.History(), nil
+}
+
 // Tasks returns the tasks, sorted by pod and id. Errors are as in Offers.
 func (w *Window) Tasks(ctx context.Context) ([]scheduler.LiveTask, error) {
 	return ask(ctx, w, func(c *scheduler.Core, _ time.Time) []scheduler.LiveTask { return c.LiveTasks() })

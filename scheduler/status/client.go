@@ -18,10 +18,13 @@ import (
 )
 
 const (
-	offersPath = "/debug/offers"
-	tasksPath  = "/debug/tasks"
-	queuePath  = "/debug/queue"
-	nodesPath  = "/debug/nodes"
+	statePath   = "/mesos/state"
+	offersPath  = "/debug/offers"
+	historyPath = "/debug/offers/ended"
+	tasksPath   = "/debug/tasks"
+	queuePath   = "/debug/queue"
+	reasonsPath = "/debug/queue/reasons"
+	nodesPath   = "/debug/nodes"
 )
 
 // Identity is the client's certificate and key, and the CA of the scheduler's certificate, all in PEM.

@@ -6,14 +6,25 @@
 //	                (k8sm_scheduler_offers_ended_total, by the label end)
 //	/metrics/mesos  Prometheus metrics of the leading Mesos master, which is asked for them. They are apart from the scheduler's own, so
 //	                that a slow master delays only them, and that one of several schedulers, the leading one, has them
+//	/mesos/state    the Mesos cluster as its leading master tells it, joined with the nodes: a mesosstate.Document. The scheduler observes
+//	                the cluster while somebody asks for it
 //	/debug/offers   the offers that the scheduler holds: a JSON list of scheduler.LiveOffer
+//	/debug/offers/ended   how offers ended: a scheduler.OfferHistory
 //	/debug/tasks    the tasks: a JSON list of scheduler.LiveTask
 //	/debug/queue    the waiting pods in order of arrival: a JSON list of scheduler.WaitingPod
+//	/debug/queue/reasons  why pods wait, by reason: a scheduler.QueueReasons
 //	/debug/nodes    the nodes of Mesos agents, with their minions: a JSON list of scheduler.LiveNode
 //	/debug/pprof/   Go profiles (package profiling)
 //
-// Unauthenticated callers get only /healthz. The other paths need a client certificate from the cluster's CA, of group
-// system:masters or, but for the profiles, of the scheduler's own user. A scheduler that does not lead answers /debug with 503.
+// /mesos/state, /debug/offers/ended and /debug/queue/reasons are feeds: the answer may be a second old, or more if it is large, and is
+// made once for all who ask. With ?watch=true a feed goes on: each line is a whole document, and comes when it has changed, at most once
+// a second; an empty line, every 15 s, says that nothing has. The server ends the stream after 10 minutes, and when the scheduler does
+// not lead any more: ask again.
+//
+// Unauthenticated callers get only /healthz. The other paths are for callers with a client certificate from the cluster's CA, of group
+// system:masters or, but for the profiles, of the scheduler's own user; and for those with another certificate, or a token that the API
+// server knows, who may get the path as a non-resource URL. The ClusterRole k8sm:mesos-viewer has the paths /mesos and /debug without
+// the profiles. A scheduler that does not lead answers /mesos/state and /debug with 503.
 //
 // The leader election record has the leader's identity and address (SchedulerName, FindLeader).
 //

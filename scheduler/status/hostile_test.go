@@ -16,7 +16,9 @@ import (
 // inMemory serves in a bubble until the test calls stop.
 func inMemory(t *testing.T) (network *pipenet.Listener, stop func()) {
 	t.Helper()
-	s, err := Listen(configOf(cluster(t)), fakeSource{}, prometheus.NewRegistry(), fakeMesos{})
+	s, err := Listen(configOf(cluster(t)), Shows{
+		Scheduler: fakeSource{}, Metrics: prometheus.NewRegistry(), Mesos: fakeMesos{}, Reviewer: unreachable(t),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,7 @@ func TestServerOnAllAddressesIsReachableByTheMachinesName(t *testing.T) {
 	for address, want := range map[string]string{"127.0.0.1:0": "127.0.0.1", ":0": name} {
 		c := configOf(cluster(t))
 		c.Address = address
-		s, err := Listen(c, run.NewWindow(), prometheus.NewRegistry(), fakeMesos{})
+		s, err := Listen(c, Shows{Scheduler: run.NewWindow(), Metrics: prometheus.NewRegistry(), Mesos: fakeMesos{}, Reviewer: unreachable(t)})
 		if err != nil {
 			t.Fatal(err)
 		}

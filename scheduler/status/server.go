@@ -3,11 +3,13 @@ package status
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"syscall"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	log "github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/cert"
 	cliflag "k8s.io/component-base/cli/flag"
 
@@ -24,6 +27,7 @@ import (
 	"github.com/k8sm/k8sm/api/profiling"
 	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/mesosmetrics"
+	"github.com/k8sm/k8sm/scheduler/mesosstate"
 )
 
 // DefaultAddress is the default of --status-address. It has the port of the stock kube-scheduler.
@@ -41,12 +45,26 @@ type Source interface {
 	Tasks(ctx context.Context) ([]scheduler.LiveTask, error)
 	Queue(ctx context.Context) ([]scheduler.WaitingPod, error)
 	Nodes(ctx context.Context) ([]scheduler.LiveNode, error)
+	OfferHistory(ctx context.Context) (scheduler.OfferHistory, error)
 }
 
-// Mesos has the metrics of the leading Mesos master. Its methods are called concurrently.
+// Mesos has what the leading Mesos master tells. Its methods are called concurrently.
 type Mesos interface {
+	// State returns what is known of the Mesos cluster, without the nodes. The error says that this scheduler does not lead, or that
+	// the master has not answered before ctx ended.
+	State(ctx context.Context) (mesosstate.Document, error)
 	// Metrics returns them within 10 s; none if this scheduler does not lead.
 	Metrics(ctx context.Context) []mesosmetrics.Sample
+}
+
+// Shows is what a Server shows.
+type Shows struct {
+	Scheduler Source
+	Mesos     Mesos
+	// Metrics are the scheduler's own.
+	Metrics prometheus.Gatherer
+	// Reviewer asks the API server about callers whose certificates do not suffice; see callers.Delegate.
+	Reviewer kubernetes.Interface
 }
 
 // Config is the server's address and certificates.
@@ -60,11 +78,11 @@ type Config struct {
 // AddFlags registers the flags. It sets all fields of c to the defaults.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Address, "status-address", DefaultAddress,
-		"`host:port` on which the scheduler serves /healthz, /metrics and /debug (HTTPS); \"\" serves nothing")
+		"`host:port` on which the scheduler serves /healthz, /metrics, /mesos/state and /debug (HTTPS); \"\" serves nothing")
 	fs.StringVar(&c.CertFile, "tls-cert-file", "", "certificate of --status-address (default: the state directory's)")
 	fs.StringVar(&c.KeyFile, "tls-private-key-file", "", "key of --tls-cert-file")
 	fs.StringVar(&c.ClientCAFile, "client-ca-file", "",
-		"CA of the clients that may read /metrics and /debug (default: the cluster's, from the state directory)")
+		"CA of the client certificates of those who may read all but /healthz (default: the cluster's, from the state directory)")
 }
 
 // Validate returns an error if only one of certificate and key is given.
@@ -79,20 +97,29 @@ func (c *Config) Validate() error {
 type Server struct {
 	listener net.Listener
 	secured  *tls.Config
-	source   Source
-	metrics  prometheus.Gatherer
-	mesos    Mesos
+	access   callers.Access
+	shows    Shows
+
+	state, history, reasons *feed
 }
 
 // Listen takes the port, so that a port in use is an error before anything starts. The caller must call Run or Close.
-func Listen(c Config, source Source, metrics prometheus.Gatherer, mesos Mesos) (*Server, error) {
+func Listen(c Config, shows Shows) (*Server, error) {
 	pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the certificate of --status-address: %w; give --tls-cert-file, or --status-address=\"\" to serve no status", err)
 	}
-	clients, err := cert.NewPool(c.ClientCAFile)
+	authority, err := os.ReadFile(c.ClientCAFile)
+	var clients *x509.CertPool
+	if err == nil {
+		clients, err = cert.NewPoolFromBytes(authority)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the client CA of --status-address: %w; give --client-ca-file, or --status-address=\"\" to serve no status", err)
+	}
+	access, err := callers.Delegate(shows.Reviewer, authority)
+	if err != nil {
+		return nil, fmt.Errorf("cannot serve the scheduler's status: %w", err)
 	}
 	suites, err := cliflag.TLSCipherSuites(api.CipherSuites())
 	if err != nil {
@@ -110,7 +137,16 @@ func Listen(c Config, source Source, metrics prometheus.Gatherer, mesos Mesos) (
 		MinVersion: tls.VersionTLS12, CipherSuites: suites, Certificates: []tls.Certificate{pair},
 		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
 	}
-	return &Server{listener: l, secured: secured, source: source, metrics: metrics, mesos: mesos}, nil
+	s := newServer(access, shows)
+	s.listener, s.secured = l, secured
+	return s, nil
+}
+
+// newServer returns a server that does not listen.
+func newServer(access callers.Access, shows Shows) *Server {
+	s := &Server{access: access, shows: shows}
+	s.state, s.history, s.reasons = newFeed(s.readState), newFeed(s.readHistory), newFeed(s.readReasons)
+	return s
 }
 
 // Addr returns the address at which the server listens.
@@ -130,23 +166,51 @@ func (s *Server) Run(ctx context.Context) error {
 // handler serves /healthz to everyone, and the other paths to authorized callers.
 func (s *Server) handler() http.Handler {
 	protected := http.NewServeMux()
-	protected.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{}))
+	protected.Handle("GET /metrics", promhttp.HandlerFor(s.shows.Metrics, promhttp.HandlerOpts{}))
 	protected.Handle("GET /metrics/mesos", http.HandlerFunc(s.serveMesos))
-	protected.Handle("GET "+offersPath, show(s.source.Offers))
-	protected.Handle("GET "+tasksPath, show(s.source.Tasks))
-	protected.Handle("GET "+queuePath, show(s.source.Queue))
-	protected.Handle("GET "+nodesPath, show(s.source.Nodes))
+	protected.Handle("GET "+statePath, s.state)
+	protected.Handle("GET "+offersPath, show(s.shows.Scheduler.Offers))
+	protected.Handle("GET "+historyPath, s.history)
+	protected.Handle("GET "+tasksPath, show(s.shows.Scheduler.Tasks))
+	protected.Handle("GET "+queuePath, show(s.shows.Scheduler.Queue))
+	protected.Handle("GET "+reasonsPath, s.reasons)
+	protected.Handle("GET "+nodesPath, show(s.shows.Scheduler.Nodes))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.Handle(profiling.Path, callers.Only(profiling.Handler()))
-	mux.Handle("/", callers.Only(protected, api.SchedulerUser))
+	mux.Handle(profiling.Path, s.access.Guard(callers.ReadsPath)(profiling.Handler()))
+	mux.Handle("/", s.access.Guard(callers.ReadsPath, api.SchedulerUser)(protected))
 	return mux
+}
+
+func (s *Server) readState(ctx context.Context) (any, error) {
+	nodes, err := s.shows.Scheduler.Nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	state, err := s.shows.Mesos.State(ctx)
+	if err != nil {
+		return nil, err
+	}
+	state.Join(nodes)
+	return state, nil
+}
+
+func (s *Server) readHistory(ctx context.Context) (any, error) {
+	return s.shows.Scheduler.OfferHistory(ctx)
+}
+
+func (s *Server) readReasons(ctx context.Context) (any, error) {
+	queue, err := s.shows.Scheduler.Queue(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return scheduler.GroupReasons(queue), nil
 }
 
 // serveMesos serves the metrics of the Mesos master.
 func (s *Server) serveMesos(w http.ResponseWriter, r *http.Request) {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(samples(s.mesos.Metrics(r.Context())))
+	registry.MustRegister(samples(s.shows.Mesos.Metrics(r.Context())))
 	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
 }
 

@@ -16,11 +16,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api/statedir"
+	"github.com/k8sm/k8sm/contrib/test/reviewer"
 	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/mesosmetrics"
+	"github.com/k8sm/k8sm/scheduler/mesosstate"
 	"github.com/k8sm/k8sm/scheduler/run"
 )
 
@@ -48,6 +53,10 @@ func (h fakeSource) Nodes(context.Context) ([]scheduler.LiveNode, error) {
 	}, h.err
 }
 
+func (h fakeSource) OfferHistory(context.Context) (scheduler.OfferHistory, error) {
+	return scheduler.OfferHistory{Totals: map[string]uint64{"launched": 3}, Offers: []scheduler.EndedOffer{{ID: "o0", End: "launched"}}}, h.err
+}
+
 // fakeMesos is a Mesos whose master says that it leads.
 type fakeMesos struct{}
 
@@ -55,6 +64,26 @@ func (fakeMesos) Metrics(context.Context) []mesosmetrics.Sample {
 	return append(mesosmetrics.Translate(map[string]float64{
 		"master/elected": 1, "master/tasks_lost": 2, "allocator/mesos/roles/a/b/shares/dominant": 0.5,
 	}), mesosmetrics.Up(true))
+}
+
+func (fakeMesos) State(context.Context) (mesosstate.Document, error) {
+	return mesosstate.Document{Framework: "fw", Agents: []mesosstate.Agent{{ID: "a1", Hostname: "one", Active: true}}}, nil
+}
+
+// viewers are the users who may read what a page about Mesos shows.
+func viewers(asked authorizationv1.SubjectAccessReviewSpec) bool {
+	n := asked.NonResourceAttributes
+	return asked.User == "viewer" && n != nil && n.Verb == "get" && (n.Path == "/mesos/state" || strings.HasPrefix(n.Path, "/debug/") && !strings.HasPrefix(n.Path, "/debug/pprof"))
+}
+
+// unreachable is a client whose API server is down.
+func unreachable(t *testing.T) kubernetes.Interface {
+	t.Helper()
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: "http://127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
 }
 
 func cluster(t *testing.T) statedir.Dir {
@@ -80,7 +109,13 @@ func serve(t *testing.T, d statedir.Dir, source Source) (address string) {
 	metrics := prometheus.NewRegistry()
 	gauge := prometheus.NewGauge(prometheus.GaugeOpts{Name: "k8sm_test", Help: "A metric."})
 	metrics.MustRegister(gauge)
-	s, err := Listen(configOf(d), source, metrics, fakeMesos{})
+	return serveShows(t, d, Shows{Scheduler: source, Metrics: metrics, Mesos: fakeMesos{}, Reviewer: reviewer.New(t, viewers).Client(t)})
+}
+
+// serveShows serves that as the cluster's scheduler until the test ends.
+func serveShows(t *testing.T, d statedir.Dir, shows Shows) (address string) {
+	t.Helper()
+	s, err := Listen(configOf(d), shows)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +256,8 @@ func TestUnauthenticatedCallersGetOnlyHealthz(t *testing.T) {
 	defer nobody.CloseIdleConnections()
 	for path, want := range map[string]int{
 		"/healthz": http.StatusOK, "/metrics": http.StatusUnauthorized, "/metrics/mesos": http.StatusUnauthorized, "/debug/offers": http.StatusUnauthorized,
-		"/debug/tasks": http.StatusUnauthorized, "/debug/queue": http.StatusUnauthorized, "/debug/nodes": http.StatusUnauthorized, "/debug/pprof/heap": http.StatusUnauthorized, "/": http.StatusUnauthorized,
+		"/debug/tasks": http.StatusUnauthorized, "/debug/queue": http.StatusUnauthorized, "/debug/nodes": http.StatusUnauthorized,
+		"/mesos/state": http.StatusUnauthorized, "/mesos/state?watch=true": http.StatusUnauthorized, "/debug/offers/ended": http.StatusUnauthorized, "/debug/queue/reasons": http.StatusUnauthorized, "/debug/pprof/heap": http.StatusUnauthorized, "/": http.StatusUnauthorized,
 		"/healthz/../metrics": http.StatusUnauthorized,
 	} {
 		response, err := nobody.Get("https://" + address + path)
@@ -288,7 +324,7 @@ func TestListenErrorsNameTheFlag(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := configOf(d)
 			test.change(&c)
-			_, err := Listen(c, fakeSource{}, prometheus.NewRegistry(), fakeMesos{})
+			_, err := Listen(c, Shows{Scheduler: fakeSource{}, Metrics: prometheus.NewRegistry(), Mesos: fakeMesos{}, Reviewer: unreachable(t)})
 			for _, word := range test.says {
 				if err == nil || !strings.Contains(err.Error(), word) {
 					t.Errorf("got %v, want it to say %q", err, word)

@@ -1,4 +1,4 @@
-package status
+package callers
 
 import (
 	"context"
@@ -57,30 +57,27 @@ func Delegate(client kubernetes.Interface, clientCA []byte) (Access, error) {
 	return Access{who, may}, nil
 }
 
-// right is what a caller needs for a request.
-type right func(user.Info, *http.Request) authorizer.AttributesRecord
+// Right is what a caller needs for a request.
+type Right func(user.Info, *http.Request) authorizer.AttributesRecord
 
-// readsMetrics is the right to read the node's metrics, as the kubelet has it.
-func readsMetrics(node string) right {
-	return func(caller user.Info, r *http.Request) authorizer.AttributesRecord {
-		return authorizer.AttributesRecord{
-			User: caller, Verb: "get", APIVersion: "v1", Resource: "nodes", Subresource: "metrics", Name: node, ResourceRequest: true, Path: r.URL.Path,
-		}
-	}
-}
-
-// readsPath is the right to read the path, as a non-resource URL.
-func readsPath(caller user.Info, r *http.Request) authorizer.AttributesRecord {
+// ReadsPath is the right to read the path, as a non-resource URL
+// (https://kubernetes.io/docs/reference/access-authn-authz/authorization/#determine-whether-a-request-is-allowed-or-denied).
+func ReadsPath(caller user.Info, r *http.Request) authorizer.AttributesRecord {
 	return authorizer.AttributesRecord{User: caller, Verb: strings.ToLower(r.Method), Path: r.URL.Path}
 }
 
-// guard lets callers with the right pass.
-func (a Access) guard(needed right) func(http.Handler) http.Handler {
+// Guard lets callers with the right pass. If the server verifies client certificates, administrators and the trusted users pass by
+// their certificates, as in Only, whatever the API server says, and also while it is down.
+func (a Access) Guard(needed Right, trusted ...string) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if subject := verified(r); subject != nil && trusts(subject, trusted) {
+				next.ServeHTTP(w, r)
+				return
+			}
 			caller, known, err := a.Authenticator.AuthenticateRequest(r)
 			if err != nil {
-				logrus.WithError(err).Debug("a caller of the minion's status is not known")
+				logrus.WithError(err).WithField("path", r.URL.Path).Debug("a caller is not known")
 			}
 			if err != nil || !known {
 				http.Error(w, "a client certificate from the cluster's CA, or a token of the cluster, is required", http.StatusUnauthorized)
