@@ -65,12 +65,14 @@ type OfferRecord struct {
 }
 
 // OfferRecord returns how the offers ended.
-func (c *Core) OfferRecord(now time.Time) OfferRecord {
-	held, ended := c.offering.counts()
-	of := c.offering.held
+func (c *Core) OfferRecord(now time.Time) OfferRecord { return c.offering.record(now) }
+
+// record implements Core.OfferRecord.
+func (of *offering) record(now time.Time) OfferRecord {
+	held, ended := of.counts()
 	return OfferRecord{
-		since: c.session.begun(), last: of.LastArrival(), held: held, ended: ended, invalid: of.Refused(),
-		minutes: of.LastMinutes(now), offers: of.LastEnded(),
+		since: of.core.session.begun(), last: of.held.LastArrival(), held: held, ended: ended, invalid: of.held.Refused(),
+		minutes: of.held.LastMinutes(now), offers: of.held.LastEnded(),
 	}
 }
 
