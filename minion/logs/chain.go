@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -51,18 +50,15 @@ type file struct {
 	checked int64 // the size when the fingerprint was last checked
 	written int64 // when, as last seen, in nanoseconds since 1970
 
-	linked bool     // it has a name in the spool
-	open   *os.File // if it could not be linked
-	shrunk bool     // it has become shorter than what was sent
+	linked bool // it has a name in the spool
+	shrunk bool // it has become shorter than what was sent
 	// emptied is set when the content was sent and removed, and the name is still there.
 	emptied bool
 	gone    time.Time // since when it has no name in the directory of the container; zero if it has one
 
 	// commit is the offset up to which all is in the store, on its disk.
 	commit int64
-	// saved is set when the file is in the saved positions, with its id if it has no link. settled is the size that they have, if they say
-	// that all of that is in the store; negative otherwise.
-	saved   bool
+	// settled is the size that the saved positions have, if they say that all of that is in the store; negative otherwise.
 	settled int64
 	// known says that ahead has all that the store holds. held is up to where it does meanwhile.
 	known bool
@@ -118,9 +114,14 @@ func (c *chain) nameFile(f *file, print string) {
 	}
 }
 
+// newFile returns a file of which nothing was shipped.
+func newFile(number int64, info inodeInfo) *file {
+	return &file{number: number, inode: info.inode, size: info.size, written: info.written, settled: -1}
+}
+
 // add adds a file at the end of the chain.
 func (c *chain) add(info inodeInfo) *file {
-	f := &file{number: c.number, inode: info.inode, size: info.size, written: info.written}
+	f := newFile(c.number, info)
 	c.number++
 	c.files = append(c.files, f)
 	return f
@@ -174,27 +175,15 @@ func (f *file) commits(to int64, now time.Time) {
 	}
 }
 
-// close closes a file that is held open.
-func (f *file) close() {
-	if f.open != nil {
-		_ = f.open.Close() // it was only read
-		f.open = nil
-	}
-}
-
-// hasContent reports whether the file can be read.
-func (f *file) hasContent() bool { return f.linked || f.open != nil }
-
 // saves takes that the positions were saved.
 func (f *file) saves() {
-	f.saved, f.settled = true, -1
-	if f.commit == f.size {
+	if f.settled = -1; f.commit == f.size {
 		f.settled = f.size
 	}
 }
 
 // isSettled reports whether the saved positions say that all of the file is in the store.
-func (f *file) isSettled() bool { return f.saved && f.settled == f.size }
+func (f *file) isSettled() bool { return f.settled == f.size }
 
 // isSent reports whether all of the file is sent, and on the disk of the store.
 func (f *file) isSent() bool { return f.commit >= f.size }

@@ -117,7 +117,8 @@ func (s *shipping) restoreFile(p place, number, next int64, info inodeInfo, now 
 	case number < next:
 		return false
 	default: // it was linked after positions were saved
-		f := &file{number: number, inode: info.inode, linked: true}
+		f := newFile(number, info)
+		f.linked = true
 		f.seen(info, now)
 		c.files, c.number = slices.Insert(c.files, i, f), max(c.number, number+1) // 10 is listed before 9
 		return true
@@ -241,11 +242,13 @@ func (s *shipping) scanContainer(podDir *os.File, pod, container string, now tim
 		}
 	}
 	s.absent(s.logs[pod][container], known, now)
-	var failed error
 	for i, f := range files {
-		failed = errors.Join(failed, s.meet(dir, place{pod: pod, container: container, restart: f.restart}, f, known[i], now))
+		// Numbers are in the order of files, so those behind one that cannot be linked wait for it.
+		if err := s.meet(dir, place{pod: pod, container: container, restart: f.restart}, f, known[i], now); err != nil {
+			return err
+		}
 	}
-	return failed
+	return nil
 }
 
 // recognize returns the file of the chain that files[i] of a directory is, nil if it is a new one. known are those that the files before
@@ -258,7 +261,7 @@ func (c *chain) recognize(spool *spool, dir *os.File, files []found, known []*fi
 		if f.inode != files[i].inode || f.lost != nil {
 			continue
 		}
-		same, err := f.hasContent(), error(nil)
+		same, err := f.linked, error(nil)
 		switch {
 		case same:
 		case f.id == "":
@@ -308,7 +311,7 @@ func beginsAs(dir *os.File, met found, id string, mostNames uint64) (bool, error
 func (s *shipping) giveUpMissing(now time.Time) {
 	for c := range s.logs.all() {
 		for _, f := range slices.Clone(c.files) {
-			if f.lost == nil && !f.hasContent() && !f.gone.IsZero() {
+			if f.lost == nil && !f.linked && !f.gone.IsZero() {
 				s.lose(c, f, droppedMissing, now)
 			}
 		}
@@ -365,66 +368,19 @@ func (s *shipping) meet(dir *os.File, at place, met found, f *file, now time.Tim
 		return nil
 	case errors.Is(err, fs.ErrNotExist): // renamed or deleted in between, so the directory will be read again
 		return nil
-	case err == nil && info.inode != met.inode:
+	case err != nil:
+		return err
+	case info.inode != met.inode:
 		return s.spool.remove(at, number)
-	}
-	var open *os.File
-	if err != nil {
-		if f != nil && f.open != nil {
-			f.gone = time.Time{}
-			s.grown(c, f, met.inodeInfo, now)
-			return nil
-		}
-		if open, info, err = s.holdOpen(dir, met, err); open == nil {
-			return err
-		}
 	}
 	if f == nil {
 		f = c.add(info)
 		s.logs.add(c)
 	}
-	if open == nil {
-		s.unlinked = false
-	}
-	f.close()
-	f.linked, f.open, f.gone = open == nil, open, time.Time{}
+	f.linked, f.gone = true, time.Time{}
 	s.dirty = true
 	s.grown(c, f, info, now)
 	return nil
-}
-
-// maxOpen is how many files are held open that cannot be linked.
-const maxOpen = 64
-
-// holdOpen opens a file that cannot be linked, because of err. So it can be read after it was deleted, but not after a restart of the
-// minion. It returns no file and no error if that file has to wait, or is gone.
-func (s *shipping) holdOpen(dir *os.File, met found, err error) (*os.File, inodeInfo, error) {
-	if !s.unlinked {
-		s.unlinked = true
-		s.log.WithError(err).Error("cannot keep logs that the kubelet deletes before the log store has them; trying again")
-	}
-	held := 0
-	for c := range s.logs.all() {
-		for _, f := range c.files {
-			if f.open != nil {
-				held++
-			}
-		}
-	}
-	if held >= maxOpen {
-		return nil, inodeInfo{}, nil
-	}
-	open, info, err := openRegular(dir, met.name, s.spool.mostNames()-1)
-	switch {
-	case errors.Is(err, errNotOurs):
-		s.sayOdd(dir, met.name)
-		return nil, inodeInfo{}, nil
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, inodeInfo{}, nil
-	case err == nil && info.inode != met.inode: // renamed in between
-		return nil, inodeInfo{}, open.Close()
-	}
-	return open, info, err
 }
 
 // grown takes what a file is now.

@@ -79,14 +79,14 @@ func (s *shipping) lose(c *chain, f *file, reason string, now time.Time) {
 
 // countLines counts the lines of what is to be dropped, 0 if they cannot be counted.
 func (s *shipping) countLines(c *chain, f *file, missing ranges, reason string) (lines int64) {
-	if f.shrunk || !f.hasContent() {
+	if f.shrunk || !f.linked {
 		return 0
 	}
-	content, err := s.content(c, f)
+	content, err := s.spool.open(c.place, f.number)
 	if err != nil {
 		return 0
 	}
-	defer s.release(f, content)
+	defer content.Close()
 	if f.id == "" {
 		if print, err := fingerprint(f.inode, content, true); err == nil && print != "" {
 			c.nameFile(f, print)
@@ -109,7 +109,6 @@ var newline = []byte("\n")
 
 // discard gives up the content of a file.
 func (s *shipping) discard(c *chain, f *file) {
-	f.close()
 	if f.linked {
 		f.linked = false
 		s.trash = append(s.trash, spooled{c.place, f.number})
@@ -130,7 +129,7 @@ func (s *shipping) enforce(now time.Time) {
 	sum := int64(0)
 	for c := range s.logs.all() {
 		for _, f := range c.files {
-			if f.lost == nil && f.hasContent() && !f.gone.IsZero() {
+			if f.lost == nil && f.linked && !f.gone.IsZero() {
 				all = append(all, kept{c, f})
 				sum += f.size
 			}
@@ -187,7 +186,6 @@ func (s *shipping) finish(now time.Time) {
 	for c := range s.logs.all() {
 		for _, f := range slices.Clone(c.files) {
 			if !f.gone.IsZero() && s.isFinished(c, f, now) {
-				f.close()
 				if f.linked {
 					if err := s.spool.remove(c.place, f.number); err != nil {
 						s.log.WithError(err).Warn("cannot remove a log that was shipped; trying again")
@@ -209,12 +207,12 @@ func (s *shipping) isFinished(c *chain, f *file, now time.Time) bool {
 	switch {
 	case !f.isSent() || f.lost == nil && now.Sub(f.gone) < settle:
 		return false
-	case f.lost != nil || !f.hasContent():
+	case f.lost != nil || !f.linked:
 		return true
 	case f.emptied:
 		return s.isSettled(f)
 	}
-	info, err := s.stat(c, f)
+	info, err := s.spool.stat(c.place, f.number)
 	if err != nil {
 		return errors.Is(err, unix.ENOENT)
 	}
@@ -249,9 +247,6 @@ func (s *shipping) save(now time.Time) error {
 		s.dirty = false
 		for c := range s.logs.all() {
 			for _, f := range c.files {
-				if !f.saved && !f.linked {
-					s.wake(c)
-				}
 				f.saves()
 			}
 		}

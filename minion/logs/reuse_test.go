@@ -174,62 +174,33 @@ func TestInodeThatIsUsedAgainHidesNoLoss(t *testing.T) {
 	}
 }
 
-// What was shipped of a file has to be in the saved positions before the file is removed from the spool, and its id before any of a file
-// is shipped that has no link: else its number could become another one's.
+// What was shipped of a file has to be in the saved positions before the file is removed from the spool: else its number could become
+// another one's.
 func TestNumberIsUsedOnceAlthoughPositionsAreOld(t *testing.T) {
-	failed := errors.New("input/output error")
-	unsaved := func(change string) error {
+	w, dir := calm(t)
+	path := filepath.Join(dir, "0.log")
+	w.put(path, "")
+	w.scan()
+	w.save()
+	w.s.spool.before = func(change string) error {
 		if change == "write" {
-			return failed
+			return errors.New("input/output error")
 		}
 		return nil
 	}
-	t.Run("of a file that grew", func(t *testing.T) {
-		w, dir := calm(t)
-		path := filepath.Join(dir, "0.log")
-		w.put(path, "")
-		w.scan()
-		w.save()
-		w.s.spool.before = unsaved
-		w.put(path, at("05", "out F a"))
-		w.ship()
-		w.must(os.RemoveAll(filepath.Dir(dir)))
-		w.ship()
-		link := w.s.spool.path(place{"shop_web-0_uid-0", "app", 0}, 1)
-		if _, err := os.Lstat(link); err != nil {
-			t.Error(err)
-		}
-		w.s.spool.before = func(string) error { return nil }
-		w.ship()
-		if _, err := os.Lstat(link); err == nil {
-			t.Error("the file is still there although it is done with")
-		}
-	})
-	t.Run("of a file that cannot be linked", func(t *testing.T) {
-		w, dir := calm(t)
-		unlinked := func(change string) error {
-			if change == "link" {
-				return failed
-			}
-			return nil
-		}
-		w.s.spool.before = unlinked
-		path := filepath.Join(dir, "0.log")
-		w.put(path, "")
-		w.scan()
-		w.save()
-		w.s.spool.before = func(change string) error { return errors.Join(unlinked(change), unsaved(change)) }
-		w.put(path, at("05", "out F a"))
-		w.ship()
-		if got := w.stored(); len(got) > 0 {
-			t.Errorf("the store has %q", got)
-		}
-		w.s.spool.before = unlinked
-		w.ship()
-		if got := w.stored()[logs.Stdout]; got != "a\n" {
-			t.Errorf("the store has %q", got)
-		}
-	})
+	w.put(path, at("05", "out F a"))
+	w.ship()
+	w.must(os.RemoveAll(filepath.Dir(dir)))
+	w.ship()
+	link := w.s.spool.path(place{"shop_web-0_uid-0", "app", 0}, 1)
+	if _, err := os.Lstat(link); err != nil {
+		t.Error(err)
+	}
+	w.s.spool.before = func(string) error { return nil }
+	w.ship()
+	if _, err := os.Lstat(link); err == nil {
+		t.Error("the file is still there although it is done with")
+	}
 }
 
 // A runtime that was killed while it wrote a line cuts off what there is of it. If the saved positions still have it, it would be taken for

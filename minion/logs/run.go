@@ -79,7 +79,6 @@ type shipping struct {
 	saveAt   time.Time
 	trash    []spooled // to be removed when positions are saved
 	rescans  map[directory]bool
-	unlinked bool // files cannot be linked
 	unsaved  bool // positions cannot be saved
 	odd      map[string]bool
 	tallies  map[string]tally
@@ -122,8 +121,8 @@ func (s *shipping) written(d directory, now time.Time) {
 		if len(c.files) == 0 {
 			continue
 		}
-		if f := c.files[len(c.files)-1]; f.lost == nil && f.hasContent() {
-			if info, err := s.stat(c, f); err == nil {
+		if f := c.files[len(c.files)-1]; f.lost == nil && f.linked {
+			if info, err := s.spool.stat(c.place, f.number); err == nil {
 				s.grown(c, f, info, now)
 			}
 		}
@@ -315,11 +314,6 @@ func (l *loop) sayFaulty(err error) {
 
 // end saves what is known.
 func (l *loop) end() error {
-	for c := range l.logs.all() {
-		for _, f := range c.files {
-			f.close()
-		}
-	}
 	if !l.dirty {
 		return nil
 	}

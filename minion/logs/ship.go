@@ -359,7 +359,7 @@ func (s *shipping) held(q asked, answer logs.Answer, now time.Time) {
 // excess takes that the store holds more of the file than it had when it was last seen.
 func (s *shipping) excess(c *chain, f *file, end int64, now time.Time) {
 	if f.lost == nil {
-		if info, err := s.stat(c, f); err == nil {
+		if info, err := s.spool.stat(c.place, f.number); err == nil {
 			f.seen(info, now)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"time"
 
@@ -83,10 +82,10 @@ func (s *shipping) turn(c *chain, b *batch, now time.Time) outcome {
 // looked at once more: nothing will be written to that any more.
 func (s *shipping) reading(c *chain, now time.Time) int {
 	i := c.reading()
-	if i <= 0 || c.files[i].next > 0 || c.files[i-1].lost != nil || !c.files[i-1].hasContent() {
+	if i <= 0 || c.files[i].next > 0 || c.files[i-1].lost != nil || !c.files[i-1].linked {
 		return i
 	}
-	if info, err := s.stat(c, c.files[i-1]); err == nil {
+	if info, err := s.spool.stat(c.place, c.files[i-1].number); err == nil {
 		c.files[i-1].seen(info, now)
 	}
 	return c.reading()
@@ -99,10 +98,10 @@ func (s *shipping) logOf(c *chain) logrus.FieldLogger {
 // turnFile adds a window of a file with content.
 func (s *shipping) turnFile(c *chain, i int, b *batch, now time.Time) (outcome, error) {
 	f := c.files[i]
-	if !f.linked && (!f.saved || !f.hasContent()) {
-		return idle, nil // it has to be found, or its number could become another one
+	if !f.linked {
+		return idle, nil // it has to be found
 	}
-	content, err := s.content(c, f)
+	content, err := s.spool.open(c.place, f.number)
 	if errors.Is(err, fs.ErrNotExist) {
 		f.linked = false
 		s.rescan(c)
@@ -111,7 +110,7 @@ func (s *shipping) turnFile(c *chain, i int, b *batch, now time.Time) (outcome, 
 	if err != nil {
 		return idle, err
 	}
-	defer s.release(f, content)
+	defer content.Close()
 	info, err := statFile(content)
 	if err != nil {
 		return idle, err
@@ -119,9 +118,11 @@ func (s *shipping) turnFile(c *chain, i int, b *batch, now time.Time) (outcome, 
 	f.seen(info, now)
 	final := c.isFinal(i)
 	if f.id == "" {
-		if named, err := s.name(c, f, content, final); err != nil || !named {
+		print, err := fingerprint(f.inode, content, final)
+		if err != nil || print == "" { // it has no first line yet
 			return idle, err
 		}
+		c.nameFile(f, print)
 	}
 	if f.shrunk {
 		return more, s.truncated(c, f, now)
@@ -148,18 +149,6 @@ func (s *shipping) turnFile(c *chain, i int, b *batch, now time.Time) (outcome, 
 	f.checked = f.size
 	w.final, w.mtime = final, f.written
 	return s.cut(c, f, w, b, now), nil
-}
-
-// name gives a file its id, if it has a first line and can be read at once.
-func (s *shipping) name(c *chain, f *file, content *os.File, final bool) (bool, error) {
-	print, err := fingerprint(f.inode, content, final)
-	if err != nil || print == "" {
-		return false, err
-	}
-	if c.nameFile(f, print); !f.linked { // after a restart, it is found by its id
-		f.saved, s.dirty = false, true
-	}
-	return f.linked, nil
 }
 
 // cut adds the entries of a window to the batch.
@@ -247,27 +236,6 @@ func (s *shipping) turnLost(c *chain, f *file, b *batch) outcome {
 	f.next = f.ahead.advance(f.next)
 	b.add(mark{chain: c, file: f, epoch: f.epoch})
 	return more
-}
-
-// content opens a file. release closes it.
-func (s *shipping) content(c *chain, f *file) (*os.File, error) {
-	if f.open != nil {
-		return f.open, nil
-	}
-	return s.spool.open(c.place, f.number)
-}
-
-func (s *shipping) release(f *file, content *os.File) {
-	if content != f.open {
-		_ = content.Close() // it was only read
-	}
-}
-
-func (s *shipping) stat(c *chain, f *file) (inodeInfo, error) {
-	if f.open != nil {
-		return statFile(f.open)
-	}
-	return s.spool.stat(c.place, f.number)
 }
 
 // truncated takes that a file was truncated in place, so that what it has now is another log.
