@@ -130,12 +130,13 @@ type listing interface {
 	ChainExists(table, chain string) (bool, error)
 }
 
-// inNamespace runs the rest of the test in a network namespace of its own.
+// inNamespace runs the rest of the test in a network namespace of its own, beside other tests: they wait much.
 func inNamespace(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to make a network namespace")
 	}
+	t.Parallel()
 	runtime.LockOSThread() // never unlocked: the thread ends with the test's goroutine, and the namespace with it
 	namespace, err := netns.New()
 	if err != nil {
