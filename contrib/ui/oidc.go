@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,7 +22,6 @@ import (
 const (
 	callbackPath = "/auth/callback"
 	askingLife   = 10 * time.Minute // for somebody to log in at the issuer
-	maxAsking    = 1000             // that do so at once
 	issuerTime   = 15 * time.Second // for an answer of the issuer
 )
 
@@ -57,21 +57,14 @@ func (o OIDC) validate(flag func(string) string) error {
 	return nil
 }
 
-// asking is somebody who was sent to the issuer.
-type asking struct {
-	nonce, verifier, redirect string
-	expires                   time.Time
-}
-
 // issuer logs people in. Its methods may be called concurrently.
 type issuer struct {
 	OIDC
 	server *Server
 	http   *http.Client
 
-	mu       sync.Mutex // guards the rest
+	mu       sync.Mutex // guards provider
 	provider *oidc.Provider
-	asking   map[secret]asking // by state
 }
 
 func newIssuer(o OIDC, s *Server) (*issuer, error) {
@@ -83,7 +76,7 @@ func newIssuer(o OIDC, s *Server) (*issuer, error) {
 		}
 		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
 	}
-	return &issuer{OIDC: o, server: s, http: &http.Client{Transport: transport, Timeout: issuerTime}, asking: map[secret]asking{}}, nil
+	return &issuer{OIDC: o, server: s, http: &http.Client{Transport: transport, Timeout: issuerTime}}, nil
 }
 
 // find asks the issuer how to log in, once it is needed.
@@ -124,58 +117,39 @@ func (i *issuer) begin(w http.ResponseWriter, r *http.Request) {
 		i.fail(w, r, "issuer", err)
 		return
 	}
-	state, a := random(), asking{nonce: random(), verifier: oauth2.GenerateVerifier(), redirect: "https://" + r.Host + callbackPath, expires: time.Now().Add(askingLife)}
-	if !i.remember(state, a) {
-		i.fail(w, r, "busy", errFull)
-		return
-	}
-	// Lax, because the issuer's page leads back here.
-	http.SetCookie(w, &http.Cookie{Name: i.cookie(), Value: state, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: int(askingLife.Seconds())})
-	http.Redirect(w, r, i.config(provider, a.redirect).AuthCodeURL(state, oidc.Nonce(a.nonce), oauth2.S256ChallengeOption(a.verifier)), http.StatusFound)
+	state, nonce, verifier := random(), random(), oauth2.GenerateVerifier()
+	// The browser keeps what belongs to its log-in, so strangers who begin many take nothing of the server. Lax, because the issuer's
+	// page leads back here.
+	http.SetCookie(w, i.cookie(strings.Join([]string{state, nonce, verifier}, "."), askingLife))
+	http.Redirect(w, r, i.config(provider, redirect(r)).AuthCodeURL(state, oidc.Nonce(nonce), oauth2.S256ChallengeOption(verifier)), http.StatusFound)
 }
 
-func (i *issuer) cookie() string { return i.server.cookie + "-login" }
+// redirect is where the issuer sends people back to.
+func redirect(r *http.Request) string { return "https://" + r.Host + callbackPath }
 
-func (i *issuer) remember(state string, a asking) bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	for state, old := range i.asking {
-		if time.Now().After(old.expires) {
-			delete(i.asking, state)
-		}
-	}
-	if len(i.asking) >= maxAsking {
-		return false
-	}
-	i.asking[secretOf(state)] = a
-	return true
-}
+func (i *issuer) cookieName() string { return i.server.cookie + "-login" }
 
-// recall returns what was remembered of a state, once.
-func (i *issuer) recall(state string) (asking, bool) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	a, there := i.asking[secretOf(state)]
-	delete(i.asking, secretOf(state))
-	return a, there && time.Now().Before(a.expires)
+func (i *issuer) cookie(value string, life time.Duration) *http.Cookie {
+	return &http.Cookie{Name: i.cookieName(), Value: value, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: int(life.Seconds())}
 }
 
 // end takes somebody back from the issuer, and begins a session.
 func (i *issuer) end(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	state := query.Get("state")
-	cookie, err := r.Cookie(i.cookie())
-	a, known := i.recall(state)
-	http.SetCookie(w, &http.Cookie{Name: i.cookie(), Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode, MaxAge: -1})
+	var begun []string
+	if cookie, err := r.Cookie(i.cookieName()); err == nil {
+		begun = strings.Split(cookie.Value, ".")
+	}
+	http.SetCookie(w, i.cookie("", -time.Second))
 	switch {
-	case err != nil || cookie.Value != state || !known: // somebody else's log-in, or an old one
+	case len(begun) != 3 || begun[0] != query.Get("state"): // somebody else's log-in, or an old one
 		i.fail(w, r, "old", errors.New("the browser did not begin this log-in, or too long ago"))
 		return
 	case query.Get("error") != "":
 		i.fail(w, r, "denied", fmt.Errorf("the OpenID Connect issuer says %s: %s", query.Get("error"), query.Get("error_description")))
 		return
 	}
-	who, err := i.exchange(r.Context(), query.Get("code"), a)
+	who, err := i.exchange(r, query.Get("code"), begun[1], begun[2])
 	if err != nil {
 		i.fail(w, r, "unknown", err)
 		return
@@ -186,14 +160,14 @@ func (i *issuer) end(w http.ResponseWriter, r *http.Request) {
 }
 
 // exchange gets the token for a code, and asks the API server whose it is.
-func (i *issuer) exchange(ctx context.Context, code string, a asking) (*caller, error) {
+func (i *issuer) exchange(r *http.Request, code, nonce, verifier string) (*caller, error) {
 	provider, err := i.find()
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, i.http), issuerTime)
+	ctx, cancel := context.WithTimeout(oidc.ClientContext(r.Context(), i.http), issuerTime)
 	defer cancel()
-	tokens, err := i.config(provider, a.redirect).Exchange(ctx, code, oauth2.VerifierOption(a.verifier))
+	tokens, err := i.config(provider, redirect(r)).Exchange(ctx, code, oauth2.VerifierOption(verifier))
 	if err != nil {
 		return nil, fmt.Errorf("cannot get a token of the OpenID Connect issuer: %w", err)
 	}
@@ -202,7 +176,7 @@ func (i *issuer) exchange(ctx context.Context, code string, a asking) (*caller, 
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the OpenID Connect issuer's token: %w", err)
 	}
-	if token.Nonce != a.nonce {
+	if token.Nonce != nonce {
 		return nil, errors.New("the OpenID Connect issuer's token is for another log-in")
 	}
 	config := rest.CopyConfig(i.server.server)

@@ -131,6 +131,9 @@ export function discover(): Promise<Resource[]> {
   return discovered;
 }
 
+/** hasGroup tells whether the API server has an API group, such as metrics.k8s.io. */
+export const hasGroup = (group: string): Promise<boolean> => discover().then((all) => all.some((r) => r.group === group));
+
 /** loadSession asks who has logged in. */
 export async function loadSession() {
   try {

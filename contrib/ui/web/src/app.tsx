@@ -4,13 +4,13 @@ import type { FunctionComponent } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { core, loadSession, logOut, pathOf, session } from "./api";
 import { Icon } from "./icons";
+import { idle } from "./keys";
 import { useTable } from "./live";
 import { LogIn } from "./login";
 import { pages, type Page, type PageProps } from "./pages";
 import { palette, Palette } from "./palette";
 import { go, link, match, param, setParams, url } from "./router";
-import { typing } from "./table";
-import { Button, Confirm, Empty, Failure, Menu, Modal, Toasts } from "./ui";
+import { Button, Confirm, Empty, Failure, Menu, Modal, PageHead, Toasts } from "./ui";
 
 export function App() {
   const failed = useSignal("");
@@ -46,13 +46,13 @@ function Shell() {
       </nav>
       <div class="shade" onClick={() => { drawer.value = false; }} />
       <div class="body">
-        <div class="top">
+        <header class="top">
           <span class="only-phone"><Button icon="menu" label="Pages" onClick={() => { drawer.value = !drawer.value; }} /></span>
           {at?.page.global ? <span class="grow" /> : <Namespaces />}
           <button type="button" class="find" onClick={() => { palette.value = true; }}><Icon name="search" /><span>Go to…</span><kbd>Ctrl K</kbd></button>
-        </div>
+        </header>
         <main id="main" tabIndex={-1}>
-          {at ? <Lazy key={url.value.pathname} page={at.page} params={at.params} /> : <Empty title="There is no such page"><a class="button" href={link("/")}>To the overview</a></Empty>}
+          {at ? <Lazy key={url.value.pathname} page={at.page} params={at.params} /> : <><PageHead title="There is no such page" /><Empty title="The address may be of another version of km"><a class="button" href={link("/")}>To the overview</a></Empty></>}
         </main>
       </div>
       {palette.value && <Palette />}
@@ -114,11 +114,11 @@ function Namespaces() {
   const names = feed.items.value.map((r) => r.name);
   // Who may not list them can still name one.
   if (feed.state.value === "ended") {
-    return <label class="namespaces"><span>Namespace</span><input value={ns} placeholder="all" spellcheck={false} onChange={(e) => setParams({ ns: e.currentTarget.value.trim() })} /></label>;
+    return <label class="namespaces"><span>Namespace</span><input value={ns} aria-label="Namespace" placeholder="all" spellcheck={false} onChange={(e) => setParams({ ns: e.currentTarget.value.trim() })} /></label>;
   }
   return (
     <label class="namespaces"><span>Namespace</span>
-      <select value={ns} onChange={(e) => setParams({ ns: e.currentTarget.value }, true)}>
+      <select value={ns} aria-label="Namespace" onChange={(e) => setParams({ ns: e.currentTarget.value }, true)}>
         <option value="">All</option>
         {ns && !names.includes(ns) && <option value={ns}>{ns}</option>}
         {names.map((n) => <option key={n} value={n}>{n}</option>)}
@@ -137,7 +137,7 @@ function useKeys(help: () => void) {
         palette.value = !palette.value;
         return;
       }
-      if (e.defaultPrevented || e.ctrlKey || e.metaKey || e.altKey || typing(e.target) || document.querySelector("dialog[open]")) return;
+      if (!idle(e)) return;
       if (e.key === "?") { help(); return; }
       if (e.key === "/") {
         const field = document.querySelector<HTMLInputElement>("[data-filter]");
@@ -159,7 +159,7 @@ function useKeys(help: () => void) {
 function Help({ onClose }: { onClose: () => void }) {
   const keys: [string, string][] = [
     ["Ctrl K", "Go to a page, a kind or an object"], ["/", "Filter the list"], ["j, k", "Next or previous row"], ["Enter", "Open the row"],
-    ["Esc", "Clear the filter, close a dialog"], ...pages.filter((p) => p.nav?.key).map((p): [string, string] => [`g ${p.nav!.key}`, p.title]), ["?", "These keys"],
+    ["Esc", "Clear the filter, close a dialog"], ["l", "Of a pod: its log"], ["s", "Of a pod: a shell"], ["e", "The YAML"], ...pages.filter((p) => p.nav?.key).map((p): [string, string] => [`g ${p.nav!.key}`, p.title]), ["?", "These keys"],
   ];
   return (
     <Modal title="Keys" onClose={onClose}>

@@ -195,6 +195,7 @@ export function follow(path: string, on: { text: (piece: string) => void; state:
 export function useMesosState<T = any>(): { state: T | undefined; problem: Problem | null } {
   const value = useMemo(() => ({ state: signal<T | undefined>(undefined), problem: signal<Problem | null>(null) }), []);
   useEffect(() => {
+    if (!session.peek()?.mesos) return;
     let stop = () => {}, timer = 0, over = false;
     const start = () => {
       let rest = "";

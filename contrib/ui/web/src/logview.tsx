@@ -42,7 +42,7 @@ export function LogView({ ns, pod, containers, ended, restarted }: Props) {
       </div>
       {problem && log.state.value === "ended" ? <Failure problem={problem} what="the log" /> : <Lines lines={lines} find={find} wrap={wrap} />}
       <p class="log-state muted" role="status">
-        {log.state.value === "live" ? <><Mark tone="ok" />{previous ? "all there is" : "following"}</> : log.state.value === "ended" ? <><Mark tone="done" />{ended || previous ? "the log has ended" : "the container has ended"}</> : <><Mark tone="busy" />{log.state.value}…</>}
+        {log.state.value === "live" ? <><Mark tone="ok" />{previous ? "all there is" : "following"}</> : log.state.value === "ended" ? <><Mark tone="done" />{ended || previous ? "the log has ended" : "the container has ended"}</> : <><Mark tone="busy" />{log.state.value}…{problem?.message && ` ${problem.message}`}</>}
         {" · "}{lines.length.toLocaleString("en")} lines{log.lines.value.length >= maxLines && ", the last ones"}{find && ` with “${find}”`}
       </p>
     </div>

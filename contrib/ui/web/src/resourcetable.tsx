@@ -28,7 +28,11 @@ export function columnsOf(columns: Column[], namespaces: boolean, more: TableCol
     const id = c.name.toLowerCase().replace(/[^a-z0-9]+/g, "-");
     const cell = (r: Row) => (r.cells[i] === null || r.cells[i] === undefined ? "" : String(r.cells[i]));
     const column: TableColumn<Row> = { id, title: c.name, text: cell, keep: 30 - i, hidden: !!c.priority };
-    if (id === "name") Object.assign(column, { text: (r: Row) => r.name, keep: 100 });
+    if (id === "name") {
+      // Where there is no room for the namespace's column, it is before the name.
+      const show = (r: Row, has: (id: string) => boolean) => (r.ns && !has("namespace") && namespaces ? <><span class="muted">{r.ns}/</span>{r.name}</> : r.name);
+      Object.assign(column, { text: (r: Row) => r.name, show, keep: 100 });
+    }
     else if (isAge(c)) {
       Object.assign(column, {
         text: (r: Row) => (r.created ? span((now.peek() - Date.parse(r.created)) / 1000) : cell(r)), show: (r: Row) => (r.created ? <Age since={r.created} /> : cell(r)),

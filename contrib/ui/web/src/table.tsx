@@ -3,6 +3,7 @@ import { Virtualizer, elementScroll, observeElementOffset, observeElementRect } 
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
 import { Icon } from "./icons";
+import { idle } from "./keys";
 import { go, param, setParams } from "./router";
 import { Menu } from "./ui";
 
@@ -11,8 +12,8 @@ export interface TableColumn<T> {
   title: string;
   /** text is what a filter finds, and what a column is as wide as. */
   text: (item: T) => string;
-  /** show draws a cell; without it the text is shown. */
-  show?: (item: T) => ComponentChildren;
+  /** show draws a cell; without it the text is shown. has tells whether a column is in sight. */
+  show?: (item: T, has: (id: string) => boolean) => ComponentChildren;
   /** order is what rows are sorted by; the text without it. */
   order?: (item: T) => number | string;
   /** keep is how long a column stays when there is little room: the highest longest. */
@@ -64,14 +65,12 @@ function useFiltered<T>({ items, columns, extra }: TableProps<T>) {
   }, [filtered, sort, columns]);
 }
 
-/** widthOf is how wide a column wants to be, in characters: as most of its cells are. */
+/** widthOf is how wide a column wants to be, in characters: as its longest cell, within reason. */
 function widthOf<T>(c: TableColumn<T>, items: T[]): number {
-  const step = Math.max(1, Math.floor(items.length / 200));
-  const lengths: number[] = [];
-  for (let i = 0; i < items.length; i += step) lengths.push(c.text(items[i]!).length);
-  lengths.sort((a, b) => a - b);
-  const most = lengths[Math.floor(lengths.length * 0.95)] ?? 0;
-  return Math.max(c.title.length + 2, Math.min(most, 56) + (c.show ? 2 : 0), 4) + 2;
+  const step = Math.max(1, Math.floor(items.length / 2000));
+  let most = 0;
+  for (let i = 0; i < items.length; i += step) most = Math.max(most, c.text(items[i]!).length);
+  return Math.max(c.title.length + 2, Math.min(most, c.keep === 100 ? 60 : 44) + (c.show ? 2 : 0), 4) + 2;
 }
 
 export function Table<T>(props: TableProps<T>) {
@@ -109,7 +108,11 @@ export function Table<T>(props: TableProps<T>) {
     }
     return wide;
   }, [chosen, Math.floor(room / 8), items.length > 0, Math.floor(items.length / 50)]);
+  const has = (id: string) => shown.some((w) => w.c.id === id);
   const sum = shown.reduce((s, w) => s + w.width, 0);
+  // What room is left goes to the column that names things, up to a point, and then to all.
+  const spare = Math.max(0, room - sum), forName = Math.min(spare, 160);
+  const wide = (w: { c: TableColumn<T>; width: number }) => w.width + (spare - forName) * (w.width / sum) + (w.c.keep === 100 ? forName : 0);
 
   const focus = (index: number) => {
     const to = Math.max(0, Math.min(rows.length - 1, index));
@@ -121,7 +124,7 @@ export function Table<T>(props: TableProps<T>) {
   const indexOf = () => (at === null ? -1 : rows.findIndex((r) => keyOf(r) === at));
   useEffect(() => {
     const keys = (e: KeyboardEvent) => {
-      if (e.defaultPrevented || e.ctrlKey || e.metaKey || e.altKey || typing(e.target) || document.querySelector("dialog[open]")) return;
+      if (!idle(e)) return;
       if (e.key === "j" || (e.key === "ArrowDown" && inTable(e.target))) focus(indexOf() + 1);
       else if (e.key === "k" || (e.key === "ArrowUp" && inTable(e.target))) focus(indexOf() - 1);
       else if (e.key === "Home" && inTable(e.target)) focus(0);
@@ -161,7 +164,7 @@ export function Table<T>(props: TableProps<T>) {
       </div>
       <div class="rows" ref={scroller} tabIndex={-1}>
         <table aria-label={label} aria-rowcount={rows.length + 1} style={{ width: asked && room && sum > room ? `${sum}px` : "100%" }}>
-          <colgroup>{shown.map(({ c, width }) => <col key={c.id} style={{ width: `${(width / sum) * 100}%` }} />)}</colgroup>
+          <colgroup>{shown.map((w) => <col key={w.c.id} style={{ width: `${wide(w)}px` }} />)}</colgroup>
           <thead>
             <tr aria-rowindex={1}>
               {shown.map(({ c }) => {
@@ -187,7 +190,7 @@ export function Table<T>(props: TableProps<T>) {
                   class={key === at ? "current" : ""} onFocus={() => setAt(key)}
                   onClick={(e) => { if (href && !(e.target as Element).closest("a,button,input,summary") && !getSelection()?.toString()) go(href(item)); }}>
                   {shown.map(({ c }, i) => {
-                    const inner = c.show ? c.show(item) : c.text(item);
+                    const inner = c.show ? c.show(item, has) : c.text(item);
                     return <td key={c.id} class={(c.numeric ? "numeric " : "") + (c.mono ? "mono" : "")} title={c.text(item)}>
                       {i === linkAt(shown.map((s) => s.c)) && href ? <a href={href(item)} tabIndex={-1}>{inner}</a> : inner}
                     </td>;
@@ -208,10 +211,6 @@ export function Table<T>(props: TableProps<T>) {
 }
 
 const linkAt = (columns: { keep?: number }[]) => Math.max(0, columns.findIndex((c) => c.keep === 100));
-
-export function typing(target: EventTarget | null): boolean {
-  return target instanceof Element && !!target.closest("input,textarea,select,[contenteditable=true],.xterm,.cm-editor");
-}
 
 /** Filter is the field that narrows a list. "/" focuses it. */
 export function Filter({ label }: { label: string }) {

@@ -1,5 +1,5 @@
 import { useMemo } from "preact/hooks";
-import { core, k8s, mesos, pathOf, session, type KubeObject } from "../api";
+import { core, hasGroup, k8s, mesos, pathOf, session, type KubeObject } from "../api";
 import { EventList, lastSeen, type KubeEvent } from "../events";
 import { bytes, count, cpus, quantity, tone } from "../format";
 import { useMesosState, useObjects, usePoll, useTable, type Problem } from "../live";
@@ -13,10 +13,9 @@ interface Reasons { pods: number; groups: { reason: string; pods: number; oldest
 
 export default function Overview() {
   const { state, problem } = useMesosState<MesosState>();
-  const waiting = usePoll<Reasons>(() => mesos("queue/reasons"), 3, "reasons");
+  const waiting = usePoll<Reasons | undefined>(async () => (session.value?.mesos ? mesos("queue/reasons") : undefined), 3, "reasons");
   const nodes = useObjects<KubeObject>(pathOf(core("nodes")));
   const pods = useTable(pathOf(core("pods")));
-  const events = useTable(pathOf(core("events")) + "?fieldSelector=type%3DWarning");
   const own = pods.items.value.filter((p) => p.ns !== "kube-system");
   return (
     <>
@@ -28,7 +27,7 @@ export default function Overview() {
         <Health state={state} mesos={problem} nodes={nodes.items.value} />
         {pods.state.value === "live" && !own.length && <FirstRun />}
         <Panel title="Latest warnings" class="wide" note={<a href={link("/resources/core/v1/events")}>all events</a>}>
-          {events.items.value.length ? <Warnings /> : <p class="muted">{events.problem.value?.code ? events.problem.value.message : "No warnings in the last hour"}</p>}
+          <Warnings />
         </Panel>
       </div>
     </>
@@ -38,8 +37,11 @@ export default function Overview() {
 function Warnings() {
   const feed = useObjects<KubeEvent>(pathOf(core("events")) + "?fieldSelector=type%3DWarning");
   const latest = useMemo(() => [...feed.items.value].sort((a, b) => lastSeen(b).localeCompare(lastSeen(a))).slice(0, 8), [feed.items.value]);
+  if (!latest.length) return <p class="muted">{feed.problem.value?.message || (feed.state.value === "loading" ? "Loading…" : "No warnings in the last hour")}</p>;
   return <EventList events={latest} objects />;
 }
+
+const unknown = "This server knows no scheduler, so it shows Kubernetes only.";
 
 const add = (list: (Resources | undefined)[], what: string) => list.reduce((s, r) => s + (r?.[what] ?? 0), 0);
 
@@ -65,7 +67,7 @@ function Mesos({ state, problem }: { state: MesosState | undefined; problem: Pro
         <h3>CPU <span class="muted">{cpus(cpu.total)} in all</span></h3><Bar parts={cpu.parts} total={cpu.total} label="CPU" />
         <h3>Memory <span class="muted">{bytes(memory.total * 2 ** 20)} in all</span></h3><Bar parts={memory.parts} total={memory.total} label="Memory" />
         {(state.frameworks?.length ?? 0) > 0 && <p class="muted small">Shared with {state.frameworks!.filter((f) => f.id !== state.framework && f.active).map((f) => f.name).join(", ") || "no other framework"}.</p>}
-      </> : <p class="muted">{state?.problem ?? problem?.message ?? (session.value?.mesos ? (state ? "Mesos has no agents yet." : "Asking the scheduler…") : "This server knows no scheduler: it shows Kubernetes only.")}</p>}
+      </> : <p class="muted">{!session.value?.mesos ? unknown : state?.problem ?? problem?.message ?? (state ? "Mesos has no agents yet." : "Asking the scheduler…")}</p>}
     </Panel>
   );
 }
@@ -73,6 +75,7 @@ function Mesos({ state, problem }: { state: MesosState | undefined; problem: Pro
 /** useNodeUsage is what all nodes use, or undefined where the cluster has no metrics. */
 function useNodeUsage() {
   return usePoll(async () => {
+    if (!await hasGroup("metrics.k8s.io")) return undefined;
     const list = await k8s("/apis/metrics.k8s.io/v1beta1/nodes");
     return { cpu: list.items.reduce((s: number, n: any) => s + quantity(n.usage.cpu), 0), memory: list.items.reduce((s: number, n: any) => s + quantity(n.usage.memory), 0) };
   }, 15, "nodes").value as { cpu: number; memory: number } | undefined;
@@ -102,7 +105,7 @@ function Waiting({ waiting, problem }: { waiting: Reasons | undefined; problem: 
   const most = Math.max(1, ...(waiting?.groups ?? []).map((g) => g.pods));
   return (
     <Panel title="Why pods wait" note={waiting?.pods ? `${count(waiting.pods, "pod")} wait` : undefined}>
-      {!waiting ? <p class="muted">{problem?.message ?? (session.value?.mesos ? "Asking the scheduler…" : "The scheduler knows.")}</p>
+      {!waiting ? <p class="muted">{!session.value?.mesos ? unknown : problem?.message ?? "Asking the scheduler…"}</p>
         : !waiting.pods ? <Empty title="No pod waits" />
         : <ul class="waiting">{waiting.groups.slice(0, 8).map((g) => (
           <li key={g.reason}><span>{g.reason}</span><b>{g.pods}</b>
@@ -122,7 +125,7 @@ function Health({ state, mesos: problem, nodes }: { state: MesosState | undefine
   const bad = nodes.filter((n) => !n.status?.conditions?.some((c: any) => c.type === "Ready" && c.status === "True"));
   const parts: [string, string, string][] = [
     ["API server", version.problem ? version.problem.message : version.value ? version.value.gitVersion : "…", version.problem ? "bad" : version.value ? "ok" : "busy"],
-    ["Scheduler", state ? "leads" : problem?.message ?? (session.value?.mesos ? "…" : "not known here"), state ? "ok" : problem ? "warn" : "none"],
+    ["Scheduler", !session.value?.mesos ? "not known here" : state ? "leads" : problem?.message ?? "…", state ? "ok" : problem && session.value?.mesos ? "warn" : "none"],
     ["Mesos master", state?.master ? `${state.master.hostname}, ${state.master.version}` : state?.noMasterSince ? `no master answers since ${new Date(state.noMasterSince).toLocaleTimeString()}` : "not known", state?.master ? "ok" : state?.noMasterSince ? "bad" : "none"],
     ["DNS", answers ? "answers" : dns.state.value === "live" ? "no server is ready" : "not known", answers ? "ok" : dns.state.value === "live" ? "bad" : "none"],
     ["Nodes", !nodes.length ? "none yet: an agent becomes one with its first offer" : bad.length ? `not ready: ${bad.slice(0, 3).map((n) => n.metadata.name).join(", ")}` : "all ready", !nodes.length ? "none" : bad.length ? "bad" : "ok"],

@@ -1,7 +1,8 @@
 import { useMemo } from "preact/hooks";
-import { core, pageOf, pathOf, send, type KubeObject } from "../api";
+import { core, pageOf, pathOf, send, session, type KubeObject } from "../api";
 import { Events } from "../events";
 import { bytes, command, cpus, quantity, tone } from "../format";
+import { useKey } from "../keys";
 import { useObject } from "../live";
 import { LogView } from "../logview";
 import { TerminalView } from "../terminal";
@@ -18,17 +19,22 @@ export default function Pod({ params }: PageProps) {
   const can = useRights(ns);
   const tab = param("tab") || "overview";
   const above = <><a href={link("/pods", { ns: "" })}>Pods</a> / <a href={link("/pods", { ns })}>{ns}</a></>;
+  const runs = pod?.status?.phase === "Running";
+  const tabs: [string, string][] = [["overview", "Overview"]];
+  if (can("get", { group: "", plural: "pods/log" })) tabs.push(["logs", "Logs"]);
+  if (runs && !session.value?.readOnly && can("create", { group: "", plural: "pods/exec" })) tabs.push(["terminal", "Terminal"]);
+  tabs.push(["yaml", "YAML"]);
+  const href = (t: string) => link(pageOf(core("pods"), ns, name), { tab: t === "overview" ? "" : t });
+  const has = (t: string) => (pod && tabs.some(([id]) => id === t) ? () => go(href(t)) : null);
+  useKey("l", has("logs"));
+  useKey("s", has("terminal"));
+  useKey("e", has("yaml"));
   const problem = feed.problem.value;
   if (feed.state.value === "ended" && problem) return <><PageHead above={above} title={name} /><Failure problem={problem} what={`pod ${name}`} /></>;
   if (pod === null) return <><PageHead above={above} title={name} /><Empty title="This pod is gone"><p>It was deleted, or there never was one of this name in {ns}.</p><a class="button" href={link("/pods", { ns })}>Pods of {ns}</a></Empty></>;
   if (!pod) return <PageHead above={above} title={name} />;
 
   const state = podState(pod);
-  const runs = pod.status?.phase === "Running";
-  const tabs: [string, string][] = [["overview", "Overview"]];
-  if (can("get", { group: "", plural: "pods/log" })) tabs.push(["logs", "Logs"]);
-  if (runs && can("create", { group: "", plural: "pods/exec" })) tabs.push(["terminal", "Terminal"]);
-  tabs.push(["yaml", "YAML"]);
   const containers = containerNames(pod);
   return (
     <>
@@ -37,7 +43,7 @@ export default function Pod({ params }: PageProps) {
         {can("create", { group: "", plural: "pods/eviction" }) && runs && <Button icon="evict" onClick={() => evict(pod)}>Evict</Button>}
         {can("delete", core("pods"), name) && <Button icon="trash" kind="danger" onClick={() => remove(pod)}>Delete</Button>}
       </PageHead>
-      <Tabs now={tab} tabs={tabs} href={(t) => link(pageOf(core("pods"), ns, name), { tab: t === "overview" ? "" : t })} />
+      <Tabs now={tab} tabs={tabs} href={href} />
       {tab === "logs" ? <LogView ns={ns} pod={name} containers={containers} ended={/^(Succeeded|Failed)$/.test(pod.status?.phase)} restarted={restarts(pod) > 0} />
         : tab === "terminal" ? <TerminalView ns={ns} pod={name} containers={containers} />
         : tab === "yaml" ? <YAMLView object={pod} />
@@ -118,7 +124,7 @@ function Containers({ pod }: { pod: KubeObject }) {
   const all = [...(pod.spec.initContainers ?? []).map((c: any) => [c, "init"]), ...(pod.spec.containers ?? []).map((c: any) => [c, ""])] as [any, string][];
   const by = new Map(statuses(pod).map((s) => [s.name, s]));
   return (
-    <div class="scroll"><table class="plain">
+    <div class="scroll" tabIndex={0} role="region" aria-label="Containers"><table class="plain">
       <thead><tr><th scope="col">Name</th><th scope="col">State</th><th scope="col">Image</th><th scope="col">Ports</th><th scope="col" class="numeric">Restarts</th></tr></thead>
       <tbody>{all.map(([c, kind]) => {
         const s = by.get(c.name), [[which, detail] = ["waiting", {}]] = Object.entries<any>(s?.state ?? {});

@@ -1,7 +1,7 @@
 import type { TableColumn } from "../table";
 import { useMemo } from "preact/hooks";
-import { core, k8s, session } from "../api";
-import { bytes, cpus, quantity } from "../format";
+import { core, hasGroup, k8s, session } from "../api";
+import { bytes, cpus, quantity, tone } from "../format";
 import { usePoll, type Row } from "../live";
 import { param } from "../router";
 import { ResourceTable } from "../resourcetable";
@@ -15,6 +15,7 @@ interface Usage { cpu: number; memory: number }
 /** useUsage is what pods use now, by namespace/name; empty where the cluster has no metrics. */
 export function useUsage(ns: string): Map<string, Usage> {
   const { value } = usePoll(async () => {
+    if (!await hasGroup("metrics.k8s.io")) return none;
     const list = await k8s(`/apis/metrics.k8s.io/v1beta1/${ns ? `namespaces/${encodeURIComponent(ns)}/` : ""}pods`);
     return new Map<string, Usage>(list.items.map((p: any) => [`${p.metadata.namespace}/${p.metadata.name}`, {
       cpu: p.containers.reduce((s: number, c: any) => s + quantity(c.usage.cpu), 0),
@@ -32,7 +33,7 @@ export default function Pods() {
   const more = useMemo((): TableColumn<Row>[] => {
     const of = (r: Row) => usage.get(`${r.ns}/${r.name}`);
     return [
-      { id: "ready", title: "Ready", text: (r) => String(r.cells[1] ?? ""), keep: 45, show: (r) => <Ready cell={String(r.cells[1] ?? "")} /> },
+      { id: "ready", title: "Ready", text: (r) => String(r.cells[1] ?? ""), keep: 45, show: (r) => <Ready cell={String(r.cells[1] ?? "")} ended={tone(String(r.cells[2])) === "done"} /> },
       { id: "status", title: "Status", text: (r) => String(r.cells[2] ?? ""), keep: 90, show: (r) => <Status text={String(r.cells[2] ?? "")} /> },
       { id: "restarts", title: "Restarts", text: (r) => String(r.cells[3] ?? ""), order: (r) => parseInt(String(r.cells[3]), 10) || 0, keep: 40, numeric: true },
       ...(usage.size ? [
@@ -58,7 +59,7 @@ export default function Pods() {
 }
 
 /** Ready is a count such as 1/2, which stands out unless all are. */
-function Ready({ cell }: { cell: string }) {
+function Ready({ cell, ended }: { cell: string; ended: boolean }) {
   const [ready, all] = cell.split("/");
-  return <span class={ready === all ? "" : "attention"}>{cell}</span>;
+  return <span class={ready === all || ended ? "" : "attention"}>{cell}</span>;
 }
