@@ -77,7 +77,7 @@ var rules = []rule{
 		from:   "api",
 		except: []string{"api/approver", "api/callers", "api/connlimit", "api/controlplane", "api/falcon", "api/mesoshttp", "api/profiling", "api/resolve", "api/state", "api/statedir"}, // they connect to others or keep files
 		never:  []string{module, "net", "os", "k8s.io/client-go"},
-		may:    []string{"net/netip"}, // values, without I/O
+		may:    []string{"net/netip", module + "/api"}, // values, without I/O
 	},
 	{
 		why:    "what is contributed is used, not depended upon",
