@@ -54,7 +54,7 @@ func (c Config) addOns() ([]object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(c.dns(), rbac(minions), flowControl(), []object{config, addressPools()}, c.policies(), c.metrics()), nil
+	return slices.Concat(c.dns(), commits(), rbac(minions), flowControl(), []object{config, addressPools()}, c.policies(), c.metrics()), nil
 }
 
 // applyAddOns applies the add-ons, and removes those of earlier starts that are no longer among them or those that follow later. It

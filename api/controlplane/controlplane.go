@@ -295,7 +295,7 @@ func (c Config) runAPIServer(ctx context.Context, p *ports, etcd statedir.Etcd) 
 		if err := waitReady(patient, client); err != nil || ctx.Err() != nil {
 			return err
 		}
-		return c.runClients(ctx, clients{typed: client, objects: objects}, c.serverURL(p))
+		return c.runClients(ctx, clients{typed: client, objects: objects, etcd: etcd}, c.serverURL(p))
 	})
 }
 
@@ -306,6 +306,7 @@ const startGrace = 20 * time.Second
 type clients struct {
 	typed   kubernetes.Interface
 	objects dynamic.Interface
+	etcd    statedir.Etcd
 }
 
 // runClients runs the clients of a ready API server.
@@ -341,6 +342,11 @@ func (c Config) runClients(ctx context.Context, admin clients, url string) error
 			var background sync.WaitGroup
 			defer background.Wait()
 			background.Go(func() { c.watchAuthentication(ctx, authenticationPoll) })
+			background.Go(func() {
+				if err := recordCommits(ctx, admin); err != nil {
+					logrus.WithError(err).Error("cannot record the addresses of committed pods")
+				}
+			})
 			background.Go(func() {
 				if err := offerMetrics(ctx, admin, apis); err != nil && ctx.Err() == nil {
 					logrus.WithError(err).Error("cannot offer the APIs of the metrics servers")

@@ -24,7 +24,7 @@ func (c Config) policies() []object {
 	if c.Metrics {
 		policies = append(policies, c.memberLimits("k8sm-metrics", "the metrics servers", api.MetricsMembership())...)
 	}
-	for _, p := range slices.Concat(policies, schedulerLimits(), templateKeys(), []admissionPolicy{podKeys()}) {
+	for _, p := range slices.Concat(policies, schedulerLimits(), templateKeys(), commitPolicies(), []admissionPolicy{podKeys()}) {
 		all = append(all, p.objects()...)
 	}
 	return all
