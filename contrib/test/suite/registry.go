@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types"
@@ -20,14 +22,43 @@ import (
 
 // Registry is a running Docker registry (https://distribution.github.io/distribution/).
 type Registry struct {
-	// Address is HOST:PORT, on loopback: Docker Engine trusts it without TLS.
+	// Address is HOST:PORT, on loopback unless RegistryAccess says otherwise. Docker Engine trusts loopback without TLS.
 	Address string
 	// Stop ends it. It must be called once.
 	Stop func() error
 }
 
-// StartRegistry starts the registry, a program, with its files in dir. What it says goes into the log, a file.
+// RegistryAccess says who reaches a registry, and how. The zero value is plain HTTP on loopback, at any port, for everybody.
+type RegistryAccess struct {
+	// Address is HOST:PORT to listen on.
+	Address string
+	// CertFile and KeyFile are for TLS.
+	CertFile, KeyFile string
+	// HtpasswdFile has the users, with bcrypt.
+	HtpasswdFile string
+}
+
+// config is the registry's configuration file (https://distribution.github.io/distribution/about/configuration/).
+func (a RegistryAccess) config(dir string) string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: %q\n", filepath.Join(dir, "registry"), cmp.Or(a.Address, "127.0.0.1:0"))
+	if a.CertFile != "" {
+		fmt.Fprintf(&text, "  tls:\n    certificate: %s\n    key: %s\n", a.CertFile, a.KeyFile)
+	}
+	if a.HtpasswdFile != "" {
+		fmt.Fprintf(&text, "auth:\n  htpasswd:\n    realm: test\n    path: %s\n", a.HtpasswdFile)
+	}
+	return text.String()
+}
+
+// StartRegistry starts the registry, a program, with its files in dir, for everybody on this machine. What it says goes into the log, a
+// file.
 func StartRegistry(ctx context.Context, program, dir, log string) (*Registry, error) {
+	return StartRegistryFor(ctx, RegistryAccess{}, program, dir, log)
+}
+
+// StartRegistryFor is StartRegistry for those whom access says.
+func StartRegistryFor(ctx context.Context, access RegistryAccess, program, dir, log string) (*Registry, error) {
 	if _, err := os.Stat(program); err != nil {
 		return nil, fmt.Errorf("cannot find the registry program; install it with contrib/install-deps critest: %w", err)
 	}
@@ -35,9 +66,8 @@ func StartRegistry(ctx context.Context, program, dir, log string) (*Registry, er
 	if err != nil {
 		return nil, err
 	}
-	config := fmt.Sprintf("version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: 127.0.0.1:0\n", filepath.Join(dir, "registry"))
 	file := filepath.Join(dir, "registry.yml")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(access.config(dir)), 0o600); err != nil {
 		return nil, errors.Join(err, out.Close())
 	}
 	living, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -62,7 +92,7 @@ func StartRegistry(ctx context.Context, program, dir, log string) (*Registry, er
 }
 
 // listening is what the registry logs once it serves.
-var listening = regexp.MustCompile(`msg="listening on (127\.0\.0\.1:\d+)"`)
+var listening = regexp.MustCompile(`msg="listening on (\S+:\d+)(?:, tls)?"`)
 
 // addressWriter passes on what the registry logs, and finds its address there: only the kernel knows a free port.
 type addressWriter struct {
