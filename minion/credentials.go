@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
@@ -189,13 +190,22 @@ func writeKubeconfig(path string, cfg clientcmdapi.Config) error {
 	return nil
 }
 
-// newClient returns a client with the given credentials. client-go reloads a certificate file that has been renewed.
-func newClient(boot api.Bootstrap, who *clientcmdapi.AuthInfo) (kubernetes.Interface, error) {
+// restConfig returns how clients with the given credentials call. client-go reloads a certificate file that has been renewed.
+func restConfig(boot api.Bootstrap, who *clientcmdapi.AuthInfo) (*rest.Config, error) {
 	cfg, err := clientcmd.NewDefaultClientConfig(kubeconfig(boot, who), nil).ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the credentials for %s: %w", boot.APIServer, err)
 	}
 	cfg.UserAgent = "km-minion/" + api.Version
+	return cfg, nil
+}
+
+// newClient returns a client with the given credentials.
+func newClient(boot api.Bootstrap, who *clientcmdapi.AuthInfo) (kubernetes.Interface, error) {
+	cfg, err := restConfig(boot, who)
+	if err != nil {
+		return nil, err
+	}
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the credentials for %s: %w", boot.APIServer, err)

@@ -47,6 +47,7 @@ func (l layout) socket() string        { return filepath.Join(l.dir, "cri.sock")
 func (l layout) cri() string           { return filepath.Join(l.dir, "cri") }
 func (l layout) network() string       { return filepath.Join(l.dir, "network") }
 func (l layout) cni() string           { return filepath.Join(l.dir, "cni") }
+func (l layout) commits() string       { return filepath.Join(l.dir, "commits") }
 func (l layout) kubelet() string       { return filepath.Join(l.dir, "kubelet") }
 func (l layout) podLogs() string       { return filepath.Join(l.dir, "pod-logs") }
 func (l layout) nodeLogs() string      { return filepath.Join(l.dir, "node-logs") }

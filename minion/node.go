@@ -62,7 +62,9 @@ type node struct {
 }
 
 // parts are the running parts of the node; nil if a part does not run.
-type parts struct{ runtime, kubelet, policies, status, report, network, peers, pods, proxy, falcon, logs *supervise.Part }
+type parts struct {
+	runtime, kubelet, policies, status, report, network, peers, pods, proxy, falcon, logs, commits *supervise.Part
+}
 
 func newNode(cfg Config, env mesos.Config, registration executor.Registration) (*node, error) {
 	boot, err := api.ParseBootstrap(registration.Data)
@@ -343,6 +345,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	running.proxy = supervise.Start(alive, "the proxy", n.counted(status.Proxy, proxy.Run))
 	running.falcon = n.startFalcon(alive, pods)
 	running.logs = n.startLogs(alive, client, pods)
+	running.commits = supervise.Start(alive, "the commits", n.commit(client))
 	return running, nil
 }
 
@@ -381,6 +384,7 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 	running.kubelet.Stop()
 	running.report.Stop()
 	running.falcon.Stop()
+	running.commits.Stop()
 	running.pods.Stop()
 	running.policies.Stop()
 	running.peers.Stop()
