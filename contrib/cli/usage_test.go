@@ -121,6 +121,23 @@ var wrongLines = map[string]string{
 	"minion --proxy-mode=ipvs":                                                   "--proxy-mode=ipvs",
 	"minion --static-pod-path=here":                                              "--static-pod-path=here",
 	"clean-up":                                                                   `missing argument: CLUSTER ROOT-DIR NODE; see km clean-up --help`,
+	"commit":                                                                     `missing argument: pod/NAME IMAGE | rc/NAME; see km commit --help`,
+	"commit web":                                                                 `cannot commit "web": give pod/NAME or rc/NAME; see km commit --help`,
+	"commit pod/web":                                                             `missing argument: IMAGE, such as registry.example:5000/web:20261130; see km commit --help`,
+	"commit pod/web r.example/w:1 2":                                             `unexpected argument "2"; see km commit --help`,
+	"commit pod/web web:1":                                                       `cannot push to image "web:1": give REGISTRY/NAME:TAG`,
+	"commit pod/web r.e/w:1 --app=a":                                             `with a pod: they are for rc/NAME; see km commit --help`,
+	"commit deployments/web":                                                     `cannot commit deployments/web: a Deployment makes all its pods from one template`,
+	"commit sts/web":                                                             `cannot commit sts/web: a StatefulSet makes all its pods from one template`,
+	"commit rc/web":                                                              `cannot commit rc/web without --`,
+	"commit rc/web r.example/w:1":                                                `the images' names follow from --registry, --app and --component; see km commit --help`,
+	"commit rc/web -n A":                                                         `cannot use --namespace=A: `,
+	"commit rc/web --timeout=0s":                                                 `cannot use --timeout=0s: give a time such as 30m; see km commit --help`,
+	"commit rc/web --registry=r.example --app=A --component=c":                   `cannot use --app=A: `,
+	"commit rc/web --registry=r.example --app=a --component=c --ftp=http://x":    `cannot use --ftp=http://x: give ftp://, ftps:// or sftp://`,
+	"commit rc/web --registry=r.example --app=a --component=c --ftp=ftp://a:b@x":     `cannot use --ftp with a password in it`,
+	"commit rc/web --registry=r.example --app=a --component=c --ftp-password-file=x": `without --ftp; see km commit --help`,
+	"commit rc/web --registry=r.example --app=a --component=c --tag=a/b":             `--tag=a/b: cannot push to image`,
 }
 
 // TestWrongCommandLinesStartNothing: exit status 2, one line that says what is wrong and where the help is.
@@ -141,16 +158,18 @@ func TestWrongCommandLinesStartNothing(t *testing.T) {
 // TestFailuresAreNoUsageErrors: a command line that was right, and a cluster that is not there.
 func TestFailuresAreNoUsageErrors(t *testing.T) {
 	for line, want := range map[string]string{
-		"queue":                   "no cluster in",
-		"ui":                      "or give --kubeconfig",
-		"ui --kubeconfig=missing": "cannot read the kubeconfig",
-		"tasks":                   "no cluster in",
-		"nodes -o json":           "no cluster in",
-		"offers -w":               "no cluster in",
-		"tasks -o table":          "no cluster in",
-		"assigner list":           "no cluster in",
-		"secrets rotate-key":      "km made none in",
-		"node cut one":            "no km up --nodes runs in",
+		"queue":                          "no cluster in",
+		"ui":                             "or give --kubeconfig",
+		"ui --kubeconfig=missing":        "cannot read the kubeconfig",
+		"tasks":                          "no cluster in",
+		"nodes -o json":                  "no cluster in",
+		"offers -w":                      "no cluster in",
+		"tasks -o table":                 "no cluster in",
+		"assigner list":                  "no cluster in",
+		"secrets rotate-key":             "km made none in",
+		"node cut one":                   "no km up --nodes runs in",
+		"commit pod/web r.example/web:1": "no cluster in",
+		"commit rc/web --registry=r.example --app=a --component=c":        "no cluster in",
 		"scheduler --mesos-master=127.0.0.1:1 --mesos-connect-timeout=1s": "start a control plane with km apiserver",
 	} {
 		t.Run(line, func(t *testing.T) {
