@@ -45,7 +45,7 @@ deps: ## Install what is missing on a Debian machine: Docker Engine, iptables an
 	@contrib/install-deps
 
 .PHONY: test-deps
-test-deps: ## Install what is missing for the tests: that, CNI plugins, a ZooKeeper and promtool.
+test-deps: ## Install what is missing for the tests: that, CNI plugins, a ZooKeeper, promtool, FTP and SFTP servers.
 	@contrib/install-deps tests
 
 .PHONY: build

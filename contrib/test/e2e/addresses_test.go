@@ -21,8 +21,8 @@ func TestAddressesOfPools(t *testing.T) {
 	dir := stateDir(t)
 	leavesNothing(t, func(t *testing.T) {
 		c := up(t, dir, "--nodes=2")
-		assigner(t, c, "pools: [{name: office, addresses: [198.51.100.0/30]}, {name: members, addresses: [198.51.100.8], namespaces: [members]}]",
-			"pool members added with 1 addresses, for pods of namespaces: members\npool office added with 2 addresses\n", "import", "-")
+		assigner(t, c, "pools: [{name: office, addresses: [198.51.100.0/30]}, {name: members, addresses: [198.51.100.8], namespaces: [members]}, {name: shop, addresses: [198.51.100.16/29]}]",
+			"pool members added with 1 addresses, for pods of namespaces: members\npool office added with 2 addresses\npool shop added with 6 addresses\n", "import", "-")
 		assigner(t, c, "pools: [{name: office, addresses: [198.51.100.0/30]}, {name: lab, addresses: [10.244.9.9]}]",
 			"pool lab overlaps 10.244.0.0/16, which is the cluster's pod range", "import", "-")
 		first := create(t, c, pooled("first", "node-1", ""))
@@ -31,6 +31,7 @@ func TestAddressesOfPools(t *testing.T) {
 		awaitAddress(t, c, "second", "198.51.100.2")
 		t.Run("pods see each other by the addresses, across nodes and by a service", func(t *testing.T) { meet(t, c) })
 		t.Run("a pod of another namespace gets no address of a pool", func(t *testing.T) { notForAll(t, c) })
+		t.Run("pods are committed and taken over", func(t *testing.T) { commits(t, c) })
 		t.Run("a pod that finds no free address waits and says so", func(t *testing.T) { exhausted(t, c, second) })
 		t.Run("an address is kept when containers or the sandbox are made anew", func(t *testing.T) { keptByRestarts(t, c, first) })
 		t.Run("an address is kept when the cluster's programs are killed", func(t *testing.T) { keptByCrashes(t, c, dir, first) })

@@ -22,7 +22,9 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -31,6 +33,7 @@ import (
 	"k8s.io/client-go/util/retry"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/commit"
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
@@ -87,6 +90,7 @@ type apiTargets struct {
 	slice, metricsSlice string
 
 	policy string // an admission policy of k8sm
+	commit *unstructured.Unstructured
 	minion string // URL of the node's minion
 }
 
@@ -129,8 +133,48 @@ func prepareTargets(t *testing.T, c *scratch.Cluster) apiTargets {
 		t.Fatal(err)
 	}
 	targets.minion = onMinion(node, "")
+	targets.commit = commitOf(t, c, targets.pod)
 	targets.slice, targets.metricsSlice, targets.policy = sliceOf("kube-dns"), sliceOf("k8sm-metrics"), policies.Items[0].Name
 	return targets
+}
+
+// commitOf creates a Commit of the pod, of a container that it does not have.
+func commitOf(t *testing.T, c *scratch.Cluster, p *corev1.Pod) *unstructured.Unstructured {
+	t.Helper()
+	object, err := commit.Commit{
+		ObjectMeta: metav1.ObjectMeta{Name: "target", Namespace: "default"},
+		Spec:       commit.Spec{NodeName: targetNode, PodName: p.Name, PodUID: p.UID, Container: "none", Image: "127.0.0.1:1/none:1"},
+	}.Object()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := dynamic.NewForConfig(c.REST)
+	if err == nil {
+		_, err = client.Resource(commit.Resource).Namespace("default").Create(t.Context(), object, metav1.CreateOptions{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return object
+}
+
+// commits are the Commits as somebody sees them.
+func (u apiUser) commits() (dynamic.ResourceInterface, error) {
+	client, err := dynamic.NewForConfig(u.config)
+	if err != nil {
+		return nil, err
+	}
+	return client.Resource(commit.Resource).Namespace("default"), nil
+}
+
+// patchCommit patches the status of the target's Commit.
+func (x apiTargets) patchCommit(ctx context.Context, as apiUser, patch string) error {
+	commits, err := as.commits()
+	if err != nil {
+		return err
+	}
+	_, err = commits.Patch(ctx, x.commit.GetName(), types.MergePatchType, []byte(patch), metav1.PatchOptions{DryRun: dry}, "status")
+	return err
 }
 
 // bootstrapToken creates a token as the scheduler does for a minion.
@@ -277,6 +321,22 @@ func (x apiTargets) writesOfPods() map[string]attempt[apiUser] {
 			return as.kube.CoreV1().Pods("default").Delete(ctx, x.pod.Name, metav1.DeleteOptions{DryRun: dry})
 		},
 		"run a command in a pod": x.exec,
+		"create a Commit of a pod": func(ctx context.Context, as apiUser) error {
+			commits, err := as.commits()
+			if err != nil {
+				return err
+			}
+			another := x.commit.DeepCopy()
+			another.SetName("another")
+			_, err = commits.Create(ctx, another, metav1.CreateOptions{DryRun: dry})
+			return err
+		},
+		"write the status of a Commit on the node": func(ctx context.Context, as apiUser) error {
+			return x.patchCommit(ctx, as, `{"status": {"message": "x"}}`)
+		},
+		"write the address of a Commit on the node": func(ctx context.Context, as apiUser) error {
+			return x.patchCommit(ctx, as, `{"status": {"address": "198.51.100.1"}}`)
+		},
 	}
 }
 
