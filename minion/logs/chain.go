@@ -22,6 +22,9 @@ type chain struct {
 	number int64       // of the next file
 	// past are ids of earlier files, the newest last.
 	past []string
+	// gone is set when its files have no name in the directory of the container. Until then its number counts, even if it has no files:
+	// there may be one that cannot be linked.
+	gone bool
 
 	queued bool
 	// due is when to read it again, although there may be nothing new; zero if that is not needed.

@@ -197,7 +197,7 @@ func (s *shipping) scanPod(root *os.File, pod string, now time.Time) error {
 	}
 	for container, restarts := range s.logs[pod] {
 		if !slices.Contains(containers, container) {
-			s.absent(restarts, nil, now)
+			s.absent(restarts, nil, nil, now)
 		}
 	}
 	return failed
@@ -205,7 +205,7 @@ func (s *shipping) scanPod(root *os.File, pod string, now time.Time) error {
 
 func (s *shipping) podGone(pod string, now time.Time) {
 	for _, restarts := range s.logs[pod] {
-		s.absent(restarts, nil, now)
+		s.absent(restarts, nil, nil, now)
 	}
 }
 
@@ -219,7 +219,7 @@ func (s *shipping) scanContainer(podDir *os.File, pod, container string, now tim
 	s.watch(filepath.Join(s.path(pod), container))
 	dir, err := openDirectory(podDir, container)
 	if isGone(err) {
-		s.absent(s.logs[pod][container], nil, now)
+		s.absent(s.logs[pod][container], nil, nil, now)
 		return nil
 	}
 	if err != nil {
@@ -241,7 +241,7 @@ func (s *shipping) scanContainer(podDir *os.File, pod, container string, now tim
 			}
 		}
 	}
-	s.absent(s.logs[pod][container], known, now)
+	s.absent(s.logs[pod][container], files, known, now)
 	for i, f := range files {
 		// Numbers are in the order of files, so those behind one that cannot be linked wait for it.
 		if err := s.meet(dir, place{pod: pod, container: container, restart: f.restart}, f, known[i], now); err != nil {
@@ -330,9 +330,10 @@ func (s *shipping) sayOdd(dir *os.File, name string) {
 	}
 }
 
-// absent marks the files that are no more in the directory of their container, where these are.
-func (s *shipping) absent(restarts map[int]*chain, there []*file, now time.Time) {
+// absent marks the chains and files that are no more in the directory of their container, where these files are, as far as they are known.
+func (s *shipping) absent(restarts map[int]*chain, files []found, there []*file, now time.Time) {
 	for _, c := range restarts {
+		c.gone = !slices.ContainsFunc(files, func(f found) bool { return f.restart == c.place.restart })
 		for _, f := range c.files {
 			if f.gone.IsZero() && !slices.Contains(there, f) {
 				f.gone = now

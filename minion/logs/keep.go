@@ -196,7 +196,7 @@ func (s *shipping) finish(now time.Time) {
 				s.dirty = true
 			}
 		}
-		if len(c.files) == 0 {
+		if len(c.files) == 0 && c.gone {
 			s.logs.remove(c)
 			s.dirty = true
 		}

@@ -234,3 +234,26 @@ func TestLineThatTheRuntimeCutsOffIsNotLost(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// While the disk is full, a new file cannot be linked, and those before it may be done with. Its number is the next one all the same.
+func TestNumberIsUsedOnceAlthoughTheDiskIsFull(t *testing.T) {
+	w, dir := calm(t)
+	path := filepath.Join(dir, "0.log")
+	w.put(path, at("05", "out F a"))
+	w.ship()
+	w.diskFull = true
+	w.must(os.Rename(path, path+".20260102-000001"))
+	w.put(path, at("06", "out F b"))
+	w.must(os.Remove(path + ".20260102-000001"))
+	w.ship()
+	w.diskFull = false
+	w.ship()
+	for _, s := range w.store.all() {
+		if want := map[string]int64{"a": 1, "b": 2}[string(s.entry.Message)]; s.source.Number != want {
+			t.Errorf("%q has the number %d, want %d", s.entry.Message, s.source.Number, want)
+		}
+	}
+	if got := w.stored()[logs.Stdout]; got != "a\nb\n" {
+		t.Errorf("the store has %q", got)
+	}
+}
