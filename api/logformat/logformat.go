@@ -54,8 +54,11 @@ func (l *lines) Format(entry *logrus.Entry) ([]byte, error) {
 	record := *entry
 	record.Data = maps.Clone(entry.Data)
 	for name, value := range record.Data {
-		if duration, ok := value.(time.Duration); ok {
-			record.Data[name] = duration.String() // as in text; JSON would have nanoseconds
+		switch value := value.(type) {
+		case nil:
+			delete(record.Data, name) // stock programs log errors without one
+		case time.Duration:
+			record.Data[name] = value.String() // as in text; JSON would have nanoseconds
 		}
 	}
 	line, err := l.JSONFormatter.Format(&record)

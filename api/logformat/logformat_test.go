@@ -54,9 +54,9 @@ func TestEachRecordIsOneObject(t *testing.T) {
 
 func TestFieldsAreAsInText(t *testing.T) {
 	text := logged(logformat.JSON, func(log *logrus.Logger) {
-		log.WithError(errors.New("refused")).WithFields(logrus.Fields{"after": 1500 * time.Millisecond, "pods": 3}).Error("cannot launch")
+		log.WithError(errors.New("refused")).WithFields(logrus.Fields{"after": 1500 * time.Millisecond, "pods": 3, "cause": nil}).Error("cannot launch")
 	})
-	if !strings.Contains(text, `"after":"1.5s"`) || !strings.Contains(text, `"error":"refused"`) || !strings.Contains(text, `"pods":3`) {
+	if !strings.Contains(text, `"after":"1.5s"`) || !strings.Contains(text, `"error":"refused"`) || !strings.Contains(text, `"pods":3`) || strings.Contains(text, "cause") {
 		t.Error(text)
 	}
 }
