@@ -23,6 +23,7 @@ import (
 	"github.com/k8sm/k8sm/executor"
 	"github.com/k8sm/k8sm/executor/kube"
 	"github.com/k8sm/k8sm/executor/mesos"
+	"github.com/k8sm/k8sm/minion/commit"
 	"github.com/k8sm/k8sm/minion/cri"
 	"github.com/k8sm/k8sm/minion/network"
 	"github.com/k8sm/k8sm/minion/network/cni"
@@ -391,7 +392,8 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 	running.network.Stop()
 	var containers, proxy errgroup.Group
 	containers.Go(func() error {
-		return errors.Join(n.removeContainers(ctx), n.network.Teardown(), policy.Remove(ctx, n.boot.Cluster, n.boot.Node), unmountBelow(n.files.dir), n.removePodCgroups(ctx), n.removeCgroups(""),
+		return errors.Join(commit.Tidy(ctx, n.docker, n.boot.Node, n.files.commits()), n.removeContainers(ctx), n.network.Teardown(),
+			policy.Remove(ctx, n.boot.Cluster, n.boot.Node), unmountBelow(n.files.dir), n.removePodCgroups(ctx), n.removeCgroups(""),
 			n.registryCAs().remove(nil))
 	})
 	proxy.Go(func() error {

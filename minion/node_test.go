@@ -99,6 +99,7 @@ type dockerEngine struct {
 	mu         sync.Mutex // guards the rest
 	down       bool
 	containers map[string]*dockerContainer // by id
+	committed  string                      // an image of a commit, until it is removed
 }
 
 type dockerContainer struct {
@@ -163,6 +164,14 @@ func (e *dockerEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, `{"CgroupDriver":"cgroupfs"}`)
 	case path == "/containers/json":
 		e.list(w, r)
+	case path == "/images/json" && e.committed != "":
+		fmt.Fprintf(w, `[{"Id":"sha256:1","RepoTags":[%q]}]`, e.committed)
+	case path == "/images/json":
+		fmt.Fprint(w, `[]`)
+	case path == "/images/"+e.committed && r.Method == http.MethodDelete:
+		e.add("remove image")
+		e.committed = ""
+		fmt.Fprint(w, `[]`)
 	case match != nil && e.containers[match[1]] != nil:
 		e.serve(w, r, match[1], match[2])
 	default:
@@ -305,7 +314,7 @@ func runningParts(ctx context.Context, r *trace) parts {
 	}
 	return parts{
 		runtime: start("runtime"), kubelet: start("kubelet"), policies: start("policies"), status: start("status"), report: start("report"),
-		network: start("network"), peers: start("peers"), pods: start("pods"), proxy: start("proxy"),
+		network: start("network"), peers: start("peers"), pods: start("pods"), proxy: start("proxy"), commits: start("commits"),
 	}
 }
 
@@ -330,14 +339,19 @@ func exists(t *testing.T, path string) bool {
 
 func TestStopEndsTheKubeletFirstThenContainersThenTheirRuntime(t *testing.T) {
 	n, engine := newStartedNode(t)
+	engine.committed = "k8sm.io/commit/" + n.boot.Node + ":uid"
+	if err := os.MkdirAll(filepath.Join(n.files.commits(), "uid"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	if err := n.guard(); err != nil {
 		t.Log(err) // without an embedded warden there is none
 	}
 	if err := n.stop(t.Context(), runningParts(t.Context(), &engine.trace), shareOf(t)); err != nil {
 		t.Fatal(err)
 	}
-	engine.before(t, []string{"stop kubelet"}, []string{"stop report", "stop pods", "stop policies", "stop peers", "stop network"})
+	engine.before(t, []string{"stop kubelet"}, []string{"stop report", "stop commits", "stop pods", "stop policies", "stop peers", "stop network"})
 	engine.before(t, []string{"stop kubelet", "stop network"}, []string{"end web"})
+	engine.before(t, []string{"remove image"}, []string{"end web"})
 	engine.before(t, []string{"end web"}, []string{"remove web"})
 	engine.before(t, []string{"remove web"}, []string{"remove sandbox"})
 	engine.before(t, []string{"remove sandbox"}, []string{"tear the network down"})
@@ -345,8 +359,8 @@ func TestStopEndsTheKubeletFirstThenContainersThenTheirRuntime(t *testing.T) {
 	if left := engine.left(); !slices.Equal(left, others) {
 		t.Errorf("these containers are left: %q", left)
 	}
-	if exists(t, n.files.leftovers()) {
-		t.Error("the record of what there is to remove is left")
+	if exists(t, n.files.leftovers()) || exists(t, filepath.Join(n.files.commits(), "uid")) {
+		t.Error("the record of what there is to remove, or a commit, is left")
 	}
 }
 

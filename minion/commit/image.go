@@ -14,6 +14,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/client"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
@@ -226,6 +227,12 @@ func sameDisk(a, b string) (bool, error) {
 }
 
 func megabytes(bytes int64) string { return fmt.Sprintf("%.1f MB", float64(bytes)/1e6) }
+
+// Tidy removes what the commits of a killed process have left: files in dir, and what a node has in Docker Engine. A container that was
+// paused goes on. None may be running.
+func Tidy(ctx context.Context, docker *client.Client, node, dir string) error {
+	return Config{Docker: docker, Node: node, Dir: dir}.tidy(ctx)
+}
 
 // tidy removes what attempts have left on this machine. None may be running.
 func (c Config) tidy(ctx context.Context) error {
