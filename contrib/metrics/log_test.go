@@ -2,19 +2,20 @@ package metrics
 
 import (
 	"errors"
-	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/go-logr/logr/funcr"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/k8sm/k8sm/contrib/metrics/seldom"
 )
 
 func TestErrorsThatRepeatAreLoggedOnceInAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var lines []string
-		s := (&sparing{funcr.New(func(_, args string) { lines = append(lines, args) }, funcr.Options{}).GetSink(), &seen{}}).WithName("scraper")
+		s := (&sparing{funcr.New(func(_, args string) { lines = append(lines, args) }, funcr.Options{}).GetSink(), &seldom.Seen{}}).WithName("scraper")
 		for range 80 { // a quarter of a minute apart
 			s.Error(errors.New("connection refused"), "Failed to scrape node", "node", "a")
 			s.Error(errors.New("no address matched types [InternalIP]"), "Failed to scrape node", "node", "idle")
@@ -27,16 +28,4 @@ func TestErrorsThatRepeatAreLoggedOnceInAWhile(t *testing.T) {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	})
-}
-
-func TestErrorsThatAreRememberedAreBounded(t *testing.T) {
-	var s seen
-	for i := range 10 * maxRemembered {
-		if !s.fresh(time.Now(), fmt.Sprint(i)) {
-			t.Errorf("%d was not logged", i)
-		}
-	}
-	if len(s.at) > maxRemembered {
-		t.Errorf("%d are remembered", len(s.at))
-	}
 }
