@@ -72,6 +72,24 @@ func (s *Store) Leader(ctx context.Context) (id string, err error) {
 // leaderPrefix is the prefix of the candidates' keys; the oldest key is the leader's.
 func (s *Store) leaderPrefix() string { return s.prefix + "/leader" }
 
+// LeaderPrefix begins the keys that ReadLeader reads.
+func LeaderPrefix(name string) string { return prefixOf(name) + "/leader/" }
+
+// ReadLeader returns the id of the cluster's leader, or "" if there is none. It connects to etcd for this, and needs the right to read
+// the keys that begin with LeaderPrefix only.
+func ReadLeader(ctx context.Context, c Config) (id string, err error) {
+	client, err := c.connect()
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, client.Close()) }()
+	r, err := client.Get(ctx, LeaderPrefix(c.Name), clientv3.WithFirstCreate()...)
+	if err != nil {
+		return "", fmt.Errorf("cannot read the leader: %w", err)
+	}
+	return valueOf(r.Kvs), nil
+}
+
 // campaign waits, with a lease of its own, until this store leads. The error is errLeaseOver if the lease expired before.
 func (s *Store) campaign(ctx context.Context, id string) (*leadership, error) {
 	lease, err := s.client.Grant(ctx, leaseSeconds)

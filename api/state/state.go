@@ -65,6 +65,22 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if c.Name == "" || strings.Contains(c.Name, "/") {
 		return nil, fmt.Errorf("cannot open the state of cluster %q: invalid name", c.Name)
 	}
+	client, err := c.connect()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{client: client, prefix: prefixOf(c.Name)}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if _, err := s.FrameworkID(ctx); err != nil {
+		return nil, errors.Join(
+			fmt.Errorf("cannot reach etcd at %s: %w", strings.Join(c.Endpoints, ", "), err), client.Close())
+	}
+	return s, nil
+}
+
+// connect returns a client, whether etcd answers or not. The caller closes it.
+func (c Config) connect() (*clientv3.Client, error) {
 	tlsConfig, err := c.tls()
 	if err != nil {
 		return nil, err
@@ -75,14 +91,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), err)
 	}
-	s := &Store{client: client, prefix: prefixOf(c.Name)}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	if _, err := s.FrameworkID(ctx); err != nil {
-		return nil, errors.Join(
-			fmt.Errorf("cannot reach etcd at %s: %w", strings.Join(c.Endpoints, ", "), err), client.Close())
-	}
-	return s, nil
+	return client, nil
 }
 
 func (c Config) tls() (*tls.Config, error) {

@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"errors"
+	"path"
 	"strings"
 	"testing"
 	"time"
@@ -119,6 +120,9 @@ func TestWhoLeadsCanBeReadByEverybody(t *testing.T) {
 	is := func(s *Store, want string) {
 		t.Helper()
 		if got, err := s.Leader(t.Context()); err != nil || got != want {
+			t.Errorf("%q leads, %v; want %q", got, err, want)
+		}
+		if got, err := ReadLeader(t.Context(), Config{Endpoints: []string{endpoint}, Name: path.Base(s.prefix)}); err != nil || got != want {
 			t.Errorf("%q leads, %v; want %q", got, err, want)
 		}
 	}

@@ -41,6 +41,10 @@ const (
 	APIServerEtcdClient Leaf = "apiserver-etcd-client"
 	// SchedulerEtcdClient is the scheduler's client certificate for the embedded etcd.
 	SchedulerEtcdClient Leaf = "scheduler-etcd-client"
+	// MetricsEtcdClient is the metrics server's client certificate for the embedded etcd.
+	MetricsEtcdClient Leaf = "metrics-etcd-client"
+	// MetricsClient is the metrics server's client certificate for what it reads; MetricsKubeconfig has it, too.
+	MetricsClient Leaf = "metrics"
 	// SchedulerServer is the certificate with which a scheduler serves its status.
 	SchedulerServer Leaf = "scheduler-server"
 	// DNSServer is the certificate with which the cluster's DNS servers serve their metrics.
@@ -147,6 +151,7 @@ func leaves(spec Spec) []leaf {
 		{name: string(EtcdServer), authority: etcdAuthority, user: "etcd", hosts: spec.EtcdNames},
 		{name: string(APIServerEtcdClient), authority: etcdAuthority, user: APIServerEtcdUser},
 		{name: string(SchedulerEtcdClient), authority: etcdAuthority, user: SchedulerEtcdUser},
+		{name: string(MetricsEtcdClient), authority: etcdAuthority, user: MetricsEtcdUser},
 		{name: string(SchedulerServer), authority: clusterAuthority, user: "k8sm-scheduler-server",
 			hosts: []string{SchedulerServerName, "localhost", "127.0.0.1", "::1"}},
 		{name: string(DNSServer), authority: clusterAuthority, user: "k8sm-dns-server",
@@ -162,6 +167,7 @@ const (
 	EtcdRoot          = "root"
 	APIServerEtcdUser = "kube-apiserver"
 	SchedulerEtcdUser = "k8sm-scheduler"
+	MetricsEtcdUser   = "k8sm-metrics"
 	KubeletClientUser = "system:k8sm-kubelet-client"
 	FrontProxyUser    = "front-proxy-client"
 )
@@ -172,7 +178,7 @@ func (d Dir) users() map[string]leaf {
 		d.AdminKubeconfig():             {name: "admin", user: "kubernetes-admin", group: api.AdminGroup},
 		d.SchedulerKubeconfig():         {name: "scheduler", user: api.SchedulerUser},
 		d.DNSKubeconfig():               {name: "dns", user: api.DNSUser},
-		d.MetricsKubeconfig():           {name: "metrics", user: api.MetricsUser},
+		d.MetricsKubeconfig():           {name: string(MetricsClient), user: api.MetricsUser},
 		d.ControllerManagerKubeconfig(): {name: "controller-manager", user: "system:kube-controller-manager"},
 	}
 }

@@ -76,6 +76,15 @@ func (d Dir) EncryptionUnfinished() string { return d.path("encryption.unfinishe
 // WriteEncryptionUnfinished makes that file.
 func (d Dir) WriteEncryptionUnfinished() error { return writeFile(d.EncryptionUnfinished(), nil) }
 
+// Metrics is where the metrics server keeps stored metrics.
+func (d Dir) Metrics() string { return d.path("metrics") }
+
+// MetricsConfig is the metrics server's file of flags.
+func (d Dir) MetricsConfig() string { return d.path("metrics.yaml") }
+
+// WriteMetricsConfig replaces that file.
+func (d Dir) WriteMetricsConfig(data []byte) error { return writeFile(d.MetricsConfig(), data) }
+
 // In makes a path that is relative to the directory absolute.
 func (d Dir) In(file string) string {
 	if filepath.IsAbs(file) {
@@ -145,10 +154,15 @@ type Etcd struct {
 func (d Dir) etcdNote() string { return d.path("etcd.json") }
 
 // SchedulerEtcd is Etcd with the scheduler's own certificate if the etcd is the embedded one.
-func (d Dir) SchedulerEtcd() (Etcd, error) {
+func (d Dir) SchedulerEtcd() (Etcd, error) { return d.etcdFor(SchedulerEtcdClient) }
+
+// MetricsEtcd is Etcd with the metrics server's own certificate if the etcd is the embedded one.
+func (d Dir) MetricsEtcd() (Etcd, error) { return d.etcdFor(MetricsEtcdClient) }
+
+func (d Dir) etcdFor(client Leaf) (Etcd, error) {
 	e, err := d.Etcd()
 	if err == nil && e.Embedded {
-		e.CertFile, e.KeyFile = d.Pair(SchedulerEtcdClient)
+		e.CertFile, e.KeyFile = d.Pair(client)
 	}
 	return e, err
 }

@@ -79,6 +79,7 @@ func TestCertificatesVerifyForTheirPurpose(t *testing.T) {
 		{DNSServer, d.CA(), x509.ExtKeyUsageServerAuth, DNSServerName},
 		{MetricsServer, d.CA(), x509.ExtKeyUsageServerAuth, MetricsServerName},
 		{APIServerEtcdClient, d.EtcdCA(), x509.ExtKeyUsageClientAuth, ""},
+		{MetricsEtcdClient, d.EtcdCA(), x509.ExtKeyUsageClientAuth, ""},
 	} {
 		file, _ := d.Pair(test.name)
 		roots := x509.NewCertPool()
