@@ -1,6 +1,10 @@
 package api
 
-import v1 "k8s.io/api/core/v1"
+import (
+	coordinationv1 "k8s.io/api/coordination/v1"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // AnnotationAgentAddress, on a node, is the "ip:port" of its agent. An agent that returns at the same address with a new id has lost
 // its state and takes over the node's name.
@@ -62,3 +66,16 @@ func ReadyCondition(node *v1.Node) v1.NodeCondition {
 
 // NodeReady tells whether the node's condition Ready is true.
 func NodeReady(node *v1.Node) bool { return ReadyCondition(node).Status == v1.ConditionTrue }
+
+// AnnotationSchedulerRenewed, on a node's lease, is the LeaseTime of the scheduler's last renewal.
+const AnnotationSchedulerRenewed = "k8sm.io/scheduler-renewed"
+
+// LeaseTime formats the time of a renewal.
+func LeaseTime(t metav1.MicroTime) string { return t.UTC().Format(metav1.RFC3339Micro) }
+
+// KubeletRenewed reports whether a kubelet has renewed the node's lease last, and not the scheduler: it keeps the scheduler's annotation
+// and the holder.
+func KubeletRenewed(lease *coordinationv1.Lease) bool {
+	renewed := lease.Spec.RenewTime
+	return renewed != nil && lease.Annotations[AnnotationSchedulerRenewed] != LeaseTime(*renewed)
+}

@@ -10,16 +10,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/scheduler"
 )
 
-const (
-	// leaseDuration is what kubelets write (https://kubernetes.io/docs/concepts/architecture/leases/#node-heart-beats).
-	leaseDuration = 40 * time.Second
-	// annotationRenewed is the time of the scheduler's last renewal. A kubelet that renews the lease keeps the annotation and the
-	// holder: if the annotation differs from spec.renewTime, the kubelet renewed last.
-	annotationRenewed = "k8sm.io/scheduler-renewed"
-)
+// leaseDuration is what kubelets write (https://kubernetes.io/docs/concepts/architecture/leases/#node-heart-beats).
+const leaseDuration = 40 * time.Second
 
 // leases remembers the leases as the scheduler wrote them, so that a renewal is one write and no read.
 type leases struct {
@@ -98,11 +94,7 @@ func (c *Cluster) updateLease(ctx context.Context, lease *coordinationv1.Lease) 
 
 // kubeletRenews tells whether the lease is the kubelet's to renew.
 func (c *Cluster) kubeletRenews(lease *coordinationv1.Lease, minion bool) bool {
-	renewed := lease.Spec.RenewTime
-	if renewed == nil || lease.Annotations[annotationRenewed] == timeText(*renewed) {
-		return false
-	}
-	return minion || c.now().Sub(renewed.Time) < leaseDuration
+	return api.KubeletRenewed(lease) && (minion || c.now().Sub(lease.Spec.RenewTime.Time) < leaseDuration)
 }
 
 func (c *Cluster) renew(lease *coordinationv1.Lease) {
@@ -110,8 +102,6 @@ func (c *Cluster) renew(lease *coordinationv1.Lease) {
 	if lease.Annotations == nil {
 		lease.Annotations = map[string]string{}
 	}
-	lease.Annotations[annotationRenewed] = timeText(now)
+	lease.Annotations[api.AnnotationSchedulerRenewed] = api.LeaseTime(now)
 	lease.Spec.RenewTime, lease.Spec.HolderIdentity, lease.Spec.LeaseDurationSeconds = &now, &holder, &seconds
 }
-
-func timeText(t metav1.MicroTime) string { return t.UTC().Format(metav1.RFC3339Micro) }
