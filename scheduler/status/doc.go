@@ -22,9 +22,10 @@
 // not lead any more: ask again.
 //
 // Unauthenticated callers get only /healthz. The other paths are for callers with a client certificate from the cluster's CA, of group
-// system:masters or, but for the profiles, of the scheduler's own user; and for those with another certificate, or a token that the API
-// server knows, who may get the path as a non-resource URL. The ClusterRole k8sm:mesos-viewer has the paths /mesos and /debug without
-// the profiles. A scheduler that does not lead answers /mesos/state and /debug with 503.
+// system:masters or, but for the profiles, of the scheduler's own user, or, for the metrics, of the metrics servers'; and for those with
+// another certificate, or a token that the API server knows, who may get the path as a non-resource URL. The ClusterRole
+// k8sm:mesos-viewer has the paths /mesos and /debug without the profiles. A scheduler that does not lead answers /mesos/state and /debug
+// with 503.
 //
 // The leader election record has the leader's identity and address (SchedulerName, FindLeader).
 //

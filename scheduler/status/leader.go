@@ -34,11 +34,16 @@ func FindLeader(ctx context.Context, leaders Leaders) (address string, err error
 	if leader == "" {
 		return "", errors.New("no scheduler leads: start km up or km scheduler")
 	}
-	_, address, found := strings.Cut(leader, "@")
-	if !found {
+	if address = AddressOf(leader); address == "" {
 		return "", fmt.Errorf("the leading scheduler, %s, serves no status: start it with --status-address", leader)
 	}
 	return address, nil
+}
+
+// AddressOf returns the address in an identity by SchedulerName; "" if it has none.
+func AddressOf(identity string) string {
+	_, address, _ := strings.Cut(identity, "@")
+	return address
 }
 
 // Reachable returns the server's address for other machines. If it listens on all addresses, the host is this machine's name.

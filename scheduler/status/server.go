@@ -165,9 +165,10 @@ func (s *Server) Run(ctx context.Context) error {
 
 // handler serves /healthz to everyone, and the other paths to authorized callers.
 func (s *Server) handler() http.Handler {
+	metrics := http.NewServeMux()
+	metrics.Handle("GET /metrics", promhttp.HandlerFor(s.shows.Metrics, promhttp.HandlerOpts{}))
+	metrics.Handle("GET /metrics/mesos", http.HandlerFunc(s.serveMesos))
 	protected := http.NewServeMux()
-	protected.Handle("GET /metrics", promhttp.HandlerFor(s.shows.Metrics, promhttp.HandlerOpts{}))
-	protected.Handle("GET /metrics/mesos", http.HandlerFunc(s.serveMesos))
 	protected.Handle("GET "+statePath, s.state)
 	protected.Handle("GET "+offersPath, show(s.shows.Scheduler.Offers))
 	protected.Handle("GET "+historyPath, s.history)
@@ -178,6 +179,9 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.Handle(profiling.Path, s.access.Guard(callers.ReadsPath)(profiling.Handler()))
+	for _, path := range []string{"/metrics", "/metrics/"} {
+		mux.Handle(path, s.access.Guard(callers.ReadsPath, api.SchedulerUser, api.MetricsUser)(metrics))
+	}
 	mux.Handle("/", s.access.Guard(callers.ReadsPath, api.SchedulerUser)(protected))
 	return mux
 }

@@ -206,21 +206,37 @@ func TestOtherUsersAreForbidden(t *testing.T) {
 	}
 }
 
+// answer is what the client gets, or why it gets nothing.
+func answer(t *testing.T, c *Client, path string) string {
+	t.Helper()
+	body, err := c.open(t.Context(), path)
+	if err != nil {
+		return err.Error()
+	}
+	defer body.Close()
+	text, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestMetricsServersReadMetricsOnly(t *testing.T) {
+	d := cluster(t)
+	c := client(t, d.MetricsKubeconfig(), serve(t, d, fakeSource{}))
+	for path, want := range map[string]string{"/metrics": "k8sm_test 0", "/metrics/mesos": "mesos_up 1", tasksPath: "403", "/debug/pprof/heap": "403", "/metrics/../debug/tasks": "403"} {
+		if got := answer(t, c, path); !strings.Contains(got, want) {
+			t.Errorf("%s: %.200s, want %s", path, got, want)
+		}
+	}
+}
+
 func TestProfilesAreForAdministrators(t *testing.T) {
 	d := cluster(t)
 	address := serve(t, d, fakeSource{})
 	for kubeconfig, want := range map[string]string{d.AdminKubeconfig(): "goroutine profile", d.SchedulerKubeconfig(): "403"} {
-		answer := ""
-		body, err := client(t, kubeconfig, address).open(t.Context(), "/debug/pprof/goroutine?debug=1")
-		if err != nil {
-			answer = err.Error()
-		} else {
-			text, _ := io.ReadAll(body)
-			body.Close()
-			answer = string(text)
-		}
-		if !strings.Contains(answer, want) {
-			t.Errorf("%s gets %.200s, want %s", kubeconfig, answer, want)
+		if got := answer(t, client(t, kubeconfig, address), "/debug/pprof/goroutine?debug=1"); !strings.Contains(got, want) {
+			t.Errorf("%s gets %.200s, want %s", kubeconfig, got, want)
 		}
 	}
 }
