@@ -111,6 +111,8 @@ const (
 	LabelMetricsServer = "k8sm.io/metrics-server"
 	// MetricsUser is the user name in the client certificate of the metrics servers.
 	MetricsUser = "system:k8sm-metrics"
+	// MetricsGroup is the API group of stored metrics, MetricsVersion its version, and MetricsResource its only resource.
+	MetricsGroup, MetricsVersion, MetricsResource = "monitoring.k8sm.io", "v1", "prometheus"
 )
 
 // MetricsMembership describes the service by which API servers reach the metrics servers.
