@@ -37,6 +37,7 @@ import (
 	"k8s.io/client-go/util/keyutil"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -283,9 +284,10 @@ func testEtcd(t *testing.T, dir statedir.Dir) {
 	}
 }
 
-// testSchedulersEtcd has the scheduler's identity read and write the API server's keys.
-func testSchedulersEtcd(t *testing.T, dir statedir.Dir) {
-	access, err := dir.SchedulerEtcd()
+// etcdAs is a client of etcd with somebody's certificate.
+func etcdAs(t *testing.T, who func() (statedir.Etcd, error)) *clientv3.Client {
+	t.Helper()
+	access, err := who()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,7 +295,34 @@ func testSchedulersEtcd(t *testing.T, dir statedir.Dir) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = client.Close() }()
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+// testMetricsEtcd has the metrics servers' identity read more than who leads. Its cluster has no name.
+func testMetricsEtcd(t *testing.T, dir statedir.Dir) {
+	client := etcdAs(t, dir.MetricsEtcd)
+	leaders := state.LeaderPrefix("")
+	for what, try := range map[string]func() error{
+		"read secrets": func() error {
+			_, err := client.Get(t.Context(), "/registry/secrets/", clientv3.WithPrefix())
+			return err
+		},
+		"read executors": func() error { _, err := client.Get(t.Context(), state.Prefix, clientv3.WithPrefix()); return err },
+		"lead":           func() error { _, err := client.Put(t.Context(), leaders+"x", "x"); return err },
+	} {
+		if err := try(); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := client.Get(t.Context(), leaders, clientv3.WithPrefix()); err != nil {
+		t.Errorf("who leads: %v", err)
+	}
+}
+
+// testSchedulersEtcd has the scheduler's identity read and write the API server's keys.
+func testSchedulersEtcd(t *testing.T, dir statedir.Dir) {
+	client := etcdAs(t, dir.SchedulerEtcd)
 	lease, err := client.Grant(t.Context(), 60)
 	if err != nil {
 		t.Fatal(err)

@@ -85,6 +85,8 @@ type Config struct {
 	// EncryptionConfig, AdmissionConfig and AuthenticationConfig are files of the operator's, in the form of
 	// https://kubernetes.io/docs/reference/config-api/apiserver-config.v1/; empty means km's own or none.
 	EncryptionConfig, AdmissionConfig, AuthenticationConfig string
+	// ClusterName is the name of the cluster, as the scheduler has it.
+	ClusterName string
 	// Metrics says that metrics servers run beside the control planes (contrib/metrics): the API server forwards their APIs.
 	Metrics bool
 	// APIServerArgs, ControllerManagerArgs, KubeletArgs and ProxyArgs are flags of the stock programs, passed on as NAME=VALUE.
@@ -97,7 +99,8 @@ type Config struct {
 	Ready func(url string)
 }
 
-// AddFlags adds the flags of `km apiserver` and sets the defaults. StateDir, ServingNames, Metrics, Beside and Ready have no flag.
+// AddFlags adds the flags of `km apiserver` and sets the defaults. StateDir, ServingNames, ClusterName, Metrics,
+// Beside and Ready have no flag.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.BindAddress, "bind-address", "127.0.0.1", "IP address on which the API server listens")
 	fs.IntVar(&c.SecurePort, "secure-port", 6443, "port of the API server (HTTPS); 0 takes any free port")
@@ -258,7 +261,7 @@ func (c Config) runEtcd(ctx context.Context, p *ports) error {
 		return err
 	}
 	access := embeddedEtcd(c.StateDir, p.etcd)
-	if err := errors.Join(authorize(ctx, access), c.StateDir.WriteEtcd(access)); err != nil {
+	if err := errors.Join(authorize(ctx, access, c.ClusterName), c.StateDir.WriteEtcd(access)); err != nil {
 		embedded.Close()
 		return err
 	}
@@ -323,49 +326,52 @@ func (c Config) runClients(ctx context.Context, admin clients, url string) error
 		return approver.Run(ctx, admin.typed, slices.Concat(ranges.services, ranges.pods))
 	}
 	return whileRunning(ctx, start(ctx, manage), func(ctx context.Context) error {
-		return whileRunning(ctx, start(ctx, approve), func(ctx context.Context) error {
-			addOns, err := c.addOns()
-			if err != nil {
-				return err
-			}
-			apis, err := c.metricsAPIs()
-			if err != nil {
-				return err
-			}
-			if err := errors.Join(applyAddOns(ctx, admin.objects, addOns, apis), c.forgetMetricsServers(ctx, admin.objects)); err != nil {
-				return err
-			}
-			logrus.WithField("url", url).Info("the control plane is ready")
-			if c.Ready != nil {
-				c.Ready(url)
-			}
-			var background sync.WaitGroup
-			defer background.Wait()
-			background.Go(func() { c.watchAuthentication(ctx, authenticationPoll) })
-			background.Go(func() {
-				if err := recordCommits(ctx, admin); err != nil {
-					logrus.WithError(err).Error("cannot record the addresses of committed pods")
-				}
-			})
-			background.Go(func() {
-				if err := offerMetrics(ctx, admin, apis); err != nil && ctx.Err() == nil {
-					logrus.WithError(err).Error("cannot offer the APIs of the metrics servers")
-				}
-			})
-			background.Go(func() {
-				if err := c.encryptOldSecrets(ctx); err != nil && ctx.Err() == nil {
-					logrus.WithError(err).Error("cannot encrypt the secrets from before this cluster had a key: the next start tries again")
-				}
-			})
-			if c.Beside != nil {
-				if err := c.Beside(ctx); err != nil {
-					return err
-				}
-			}
-			<-ctx.Done()
-			return nil
-		})
+		return whileRunning(ctx, start(ctx, approve), func(ctx context.Context) error { return c.runAddOns(ctx, admin, url) })
 	})
+}
+
+// runAddOns applies the add-ons, and runs what depends on them until ctx ends.
+func (c Config) runAddOns(ctx context.Context, admin clients, url string) error {
+	addOns, err := c.addOns()
+	if err != nil {
+		return err
+	}
+	apis, err := c.metricsAPIs()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(applyAddOns(ctx, admin.objects, addOns, apis), c.forgetMetricsServers(ctx, admin.objects)); err != nil {
+		return err
+	}
+	logrus.WithField("url", url).Info("the control plane is ready")
+	if c.Ready != nil {
+		c.Ready(url)
+	}
+	var background sync.WaitGroup
+	defer background.Wait()
+	background.Go(func() { c.watchAuthentication(ctx, authenticationPoll) })
+	background.Go(func() {
+		if err := recordCommits(ctx, admin); err != nil {
+			logrus.WithError(err).Error("cannot record the addresses of committed pods")
+		}
+	})
+	background.Go(func() {
+		if err := offerMetrics(ctx, admin, apis); err != nil && ctx.Err() == nil {
+			logrus.WithError(err).Error("cannot offer the APIs of the metrics servers")
+		}
+	})
+	background.Go(func() {
+		if err := c.encryptOldSecrets(ctx); err != nil && ctx.Err() == nil {
+			logrus.WithError(err).Error("cannot encrypt the secrets from before this cluster had a key: the next start tries again")
+		}
+	})
+	if c.Beside != nil {
+		if err := c.Beside(ctx); err != nil {
+			return err
+		}
+	}
+	<-ctx.Done()
+	return nil
 }
 
 // Validate finds errors that would otherwise show only after parts have started. Run calls it first. It sets the feature gates of this

@@ -228,6 +228,7 @@ func TestControlPlane(t *testing.T) {
 	t.Run("the token of a minion that runs is worth nothing", func(t *testing.T) { testUsedToken(t, dir) })
 	t.Run("etcd holds JSON and lets in who has a certificate", func(t *testing.T) { testEtcd(t, dir) })
 	t.Run("the scheduler has its own keys in etcd and no others", func(t *testing.T) { testSchedulersEtcd(t, dir) })
+	t.Run("the metrics servers read from etcd who leads and no more", func(t *testing.T) { testMetricsEtcd(t, dir) })
 	t.Run("the scheduler may do its work and no more", func(t *testing.T) { testScheduler(t, dir) })
 	t.Run("a claim is bound to the volume that the scheduler gives it", func(t *testing.T) { testLateClaim(t, dir, admin) })
 	awaitPolicies(t, admin)
@@ -262,6 +263,7 @@ func TestControlPlane(t *testing.T) {
 	})
 	t.Run("all is there again after a crash and after a stop", func(t *testing.T) {
 		before := mark(t, dir)
+		serveHistory(t, dir)
 		running.kill(t)
 		running = startChild(t, dir, childFlags+"=--service-external-ips="+allowedExternalIPs, childMetrics+"=true")
 		checkMark(t, dir, before)

@@ -39,7 +39,10 @@ func (c Config) metricsAPIs() ([]object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the cluster's CA: %w", err)
 	}
-	return []object{apiService(resourcemetrics.SchemeGroupVersion, ca)}, nil
+	return []object{
+		apiService(resourcemetrics.SchemeGroupVersion, ca),
+		apiService(schema.GroupVersion{Group: api.MetricsGroup, Version: api.MetricsVersion}, ca),
+	}, nil
 }
 
 // offerMetrics applies the metrics servers' APIs as soon as there is a server.
@@ -93,10 +96,16 @@ func metricsRBAC(m api.Membership) []object {
 	return slices.Concat(
 		clusterGrant("k8sm:metrics", metricsRules(), user),
 		memberGrants("k8sm:metrics", m),
+		grant(metav1.NamespaceDefault, "k8sm:metrics", []rbacv1.PolicyRule{rule("discovery.k8s.io", []string{"endpointslices"}, "list", "watch")}, user),
+		grant(corev1.NamespaceNodeLease, "k8sm:metrics", []rbacv1.PolicyRule{rule("coordination.k8s.io", []string{"leases"}, "list")}, user),
 		[]object{
 			clusterBinding("k8sm:metrics-auth-delegator", "system:auth-delegator", user),
 			roleBinding(metav1.NamespaceSystem, "k8sm:metrics-auth-reader", "extension-apiserver-authentication-reader", user),
 			resourceMetricsReader(),
+			&rbacv1.ClusterRole{ // for whoever is to see the metrics of all namespaces, such as a Grafana
+				TypeMeta: rbacType("ClusterRole"), ObjectMeta: metav1.ObjectMeta{Name: "k8sm:prometheus-reader"},
+				Rules: []rbacv1.PolicyRule{rule(api.MetricsGroup, []string{api.MetricsResource + "/v1"}, "get", "create")},
+			},
 		},
 	)
 }
@@ -106,7 +115,7 @@ func metricsRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		rule("", []string{"nodes", "pods"}, "get", "list", "watch"),
 		rule("", []string{"nodes/metrics"}, "get"),
-		{NonResourceURLs: []string{"/metrics"}, Verbs: []string{"get"}},
+		{NonResourceURLs: []string{"/metrics", "/metrics/history"}, Verbs: []string{"get"}},
 	}
 }
 

@@ -10,13 +10,14 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	aggregator "k8s.io/kube-aggregator/pkg/client/clientset_generated/clientset"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
-const resourceMetricsAPI = "v1beta1.metrics.k8s.io"
+const resourceMetricsAPI, historyAPI = "v1beta1.metrics.k8s.io", "v1.monitoring.k8sm.io"
 
 func aggregatorOf(t *testing.T, dir statedir.Dir) aggregator.Interface {
 	t.Helper()
@@ -25,6 +26,27 @@ func aggregatorOf(t *testing.T, dir statedir.Dir) aggregator.Interface {
 		t.Fatal(err)
 	}
 	return client
+}
+
+// serveHistory has somebody else than km serve an API of the metrics servers.
+func serveHistory(t *testing.T, dir statedir.Dir) {
+	t.Helper()
+	_, err := aggregatorOf(t, dir).ApiregistrationV1().APIServices().Create(t.Context(), &apiregistrationv1.APIService{
+		ObjectMeta: metav1.ObjectMeta{Name: historyAPI},
+		Spec:       apiregistrationv1.APIServiceSpec{Group: api.MetricsGroup, Version: api.MetricsVersion, GroupPriorityMinimum: 7, VersionPriority: 7},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// historyIsTheirs runs after serveHistory.
+func historyIsTheirs(t *testing.T, dir statedir.Dir) {
+	t.Helper()
+	service, err := aggregatorOf(t, dir).ApiregistrationV1().APIServices().Get(t.Context(), historyAPI, metav1.GetOptions{})
+	if err != nil || service.Spec.Service != nil || service.Spec.VersionPriority != 7 {
+		t.Errorf("%s was taken from its owner: %+v, %v", historyAPI, service, err)
+	}
 }
 
 // testMetricsServers runs on a control plane with metrics servers. It leaves one behind that was killed.
@@ -46,6 +68,7 @@ func testMetricsServers(t *testing.T, dir statedir.Dir, admin kubernetes.Interfa
 		}
 		return ""
 	})
+	historyIsTheirs(t, dir)
 }
 
 // testNoMetricsRemain runs after testMetricsServers, on a control plane without metrics servers.
@@ -53,6 +76,7 @@ func testNoMetricsRemain(t *testing.T, dir statedir.Dir) {
 	if _, err := aggregatorOf(t, dir).ApiregistrationV1().APIServices().Get(t.Context(), resourceMetricsAPI, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the API leads nowhere and is still there: %v", err)
 	}
+	historyIsTheirs(t, dir)
 	admin, m := clientOf(t, adminConfig(t, dir)), api.MetricsMembership()
 	if _, err := admin.CoreV1().Services(m.Namespace).Get(t.Context(), m.Service, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("the service of the metrics servers is still there: %v", err)

@@ -37,7 +37,8 @@ certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etc
 			if err := advertise(&cfg); err != nil {
 				return err
 			}
-			replicas, stats := dnsOf(c, cfg, replicas), metricsOf(c, &cfg, stats)
+			replicas := dnsOf(c, cfg, replicas)
+			stats := metricsOf(c, &cfg, replicas, stats)
 			compat.StateDir, cfg.ServingNames = cfg.StateDir, slices.Concat(compat.Names(), page.Names())
 			if err := usage(checkPlane(cfg), replicas.Validate(), stats.Validate(), compat.Validate(), page.Validate()); err != nil {
 				return err
@@ -77,6 +78,7 @@ certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etc
 	cfg.AddFlags(cmd.Flags())
 	replicas.AddFlags(cmd.Flags())
 	stats.AddFlags(cmd.Flags())
+	cmd.Flags().StringVar(&cfg.ClusterName, "cluster-name", defaultName, "`name` of the cluster, as given to km scheduler: whose metrics are read")
 	compat.AddFlags(cmd.Flags())
 	page.AddFlags(cmd.Flags())
 	cmd.Flags().Lookup("advertise-address").Usage = advertiseUsage

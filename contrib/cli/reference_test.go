@@ -59,23 +59,28 @@ func document(page *bytes.Buffer, cmd *cobra.Command) {
 		case "kubelet", "proxy", "help", "completion":
 			continue
 		}
-		if below.HasSubCommands() {
-			document(page, below)
-			continue
+		// With commands below it, it may be no more than a name for them.
+		if !below.HasSubCommands() || below.LocalNonPersistentFlags().HasAvailableFlags() {
+			section(page, below)
 		}
-		fmt.Fprintf(page, "\n## %s\n\n%s.\n", strings.TrimSuffix(below.UseLine(), " [flags]"), below.Short)
-		flags := pflag.NewFlagSet("", pflag.ContinueOnError)
-		add := func(f *pflag.Flag) {
-			if !f.Hidden && f.Name != "help" && cmd.Root().PersistentFlags().Lookup(f.Name) == nil {
-				flags.AddFlag(f)
-			}
+		document(page, below)
+	}
+}
+
+// section is about one command.
+func section(page *bytes.Buffer, below *cobra.Command) {
+	fmt.Fprintf(page, "\n## %s\n\n%s.\n", strings.TrimSuffix(below.UseLine(), " [flags]"), below.Short)
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	add := func(f *pflag.Flag) {
+		if !f.Hidden && f.Name != "help" && below.Root().PersistentFlags().Lookup(f.Name) == nil {
+			flags.AddFlag(f)
 		}
-		below.LocalFlags().VisitAll(add)
-		below.InheritedFlags().VisitAll(add)
-		if flags.HasFlags() {
-			page.WriteString("\n")
-			flagTable(page, flags)
-		}
+	}
+	below.LocalFlags().VisitAll(add)
+	below.InheritedFlags().VisitAll(add)
+	if flags.HasFlags() {
+		page.WriteString("\n")
+		flagTable(page, flags)
 	}
 }
 

@@ -230,7 +230,9 @@ func (l *laptop) check(c *common) error {
 	if err := advertise(&l.plane); err != nil {
 		return err
 	}
-	l.dns, l.metrics = dnsOf(c, l.plane, l.dns), metricsOf(c, &l.plane, l.metrics)
+	l.plane.ClusterName = l.schedule.etcd.Name
+	l.dns = dnsOf(c, l.plane, l.dns)
+	l.metrics = metricsOf(c, &l.plane, l.dns, l.metrics)
 	l.compat.StateDir, l.plane.ServingNames = l.dir, slices.Concat(l.compat.Names(), l.page.Names())
 	l.page.Scheduler = func(context.Context) (string, error) { return l.schedule.status.Address, nil }
 	return usage(checkPlane(l.plane), l.dns.Validate(), l.metrics.Validate(), l.compat.Validate(), l.page.Validate(), l.schedule.checkParts())

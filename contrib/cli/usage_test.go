@@ -138,6 +138,17 @@ var wrongLines = map[string]string{
 	"commit rc/web --registry=r.example --app=a --component=c --ftp=ftp://a:b@x":     `cannot use --ftp with a password in it`,
 	"commit rc/web --registry=r.example --app=a --component=c --ftp-password-file=x": `without --ftp; see km commit --help`,
 	"commit rc/web --registry=r.example --app=a --component=c --tag=a/b":             `--tag=a/b: cannot push to image`,
+	"up --metrics-retention=always":                                                  `cannot use --metrics-retention=always: give a time such as 36h, 15d or 1y; see km up --help`,
+	"up --metrics-port=0":                                                            "cannot use --metrics-port=0: ",
+	"up --enable-aggregator-routing=false":                                           `unknown flag --enable-aggregator-routing`,
+	"apiserver --bind-address=192.0.2.1 --enable-aggregator-routing=false":           "cannot use --enable-aggregator-routing=false with --metrics",
+	"apiserver --bind-address=192.0.2.1 --cluster-name=a/b":                          "cannot use --cluster-name=a/b: give a name without a slash",
+	"metrics --address=10.0.0.5 --port=0":                                            `cannot use --port=0: give a port from 1 to 65535; see km metrics --help`,
+	"metrics":                                                                        `cannot use --address=: not an IP address; see km metrics --help`,
+	"metrics qery up":                                                                `unknown command "qery", did you mean query?`,
+	"metrics query":                                                                  `missing argument: PROMQL; see km metrics query --help`,
+	"metrics query up -o yaml":                                                       `cannot use --output=yaml: give json; see km metrics query --help`,
+	"metrics query up --time=noon":                                                   `cannot use --time=noon: give a time as in 2026-11-30T12:00:00Z; see km metrics query --help`,
 }
 
 // TestWrongCommandLinesStartNothing: exit status 2, one line that says what is wrong and where the help is.

@@ -19,6 +19,9 @@ import (
 // DefaultPort is the default listen port. It is not 53, because another DNS server may listen there on the same machine.
 const DefaultPort = 10053
 
+// DefaultMetricsPort is the default port of the metrics beside a control plane.
+const DefaultMetricsPort = 10063
+
 // Config configures one server. AddFlags sets the defaults.
 type Config struct {
 	// Kubeconfig is a kubeconfig file for the API server.

@@ -44,10 +44,20 @@ func (r *Replicas) AddFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&r.Count, "dns-replicas", 2, "how many DNS servers of the cluster run beside the API server; use 0 if km dns runs them elsewhere")
 	fs.StringVar(&r.Address, "dns-address", "", "IP address the DNS servers listen on, which nodes and pods must reach (default: the API server's)")
 	fs.IntVar(&r.Port, "dns-port", DefaultPort, "UDP and TCP port of the first DNS server; the others use the ports after it")
-	fs.IntVar(&r.MetricsPort, "dns-metrics-port", 0,
+	fs.IntVar(&r.MetricsPort, "dns-metrics-port", DefaultMetricsPort,
 		"port on 127.0.0.1 where the first DNS server serves Prometheus metrics, by HTTPS, to clients with a certificate of the cluster; the others use the ports after it. 0 serves none")
 	r.Forwarding.addFlags(fs, "dns-")
 	r.Access.addFlags(fs, "dns-")
+}
+
+// MetricsAddresses are where the servers serve their metrics; none if they don't.
+func (r Replicas) MetricsAddresses() (addresses []string) {
+	for i := range r.Count {
+		if r.MetricsPort != 0 {
+			addresses = append(addresses, loopback(r.MetricsPort+i))
+		}
+	}
+	return addresses
 }
 
 // Validate checks the settings. Errors name the flags.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strconv"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -23,11 +22,12 @@ type Beside struct {
 	LogLevel, LogFormat string
 }
 
-// AddFlags adds a control plane's flags for its metrics. Dir, LogLevel and LogFormat have none.
+// AddFlags adds a control plane's flags for its metrics. Dir, ClusterName, DNS, LogLevel and LogFormat have none.
 func (b *Beside) AddFlags(fs *pflag.FlagSet) {
-	fs.BoolVar(&b.Enabled, "metrics", true, "run a metrics server beside the API server, unless that listens on loopback only: for kubectl top and autoscaling. Give all API servers of a cluster the same")
+	fs.BoolVar(&b.Enabled, "metrics", true, "run a metrics server beside the API server, unless that listens on loopback only: for kubectl top, autoscaling, PromQL and alerts. Give all API servers of a cluster the same")
 	fs.StringVar(&b.Address, "metrics-address", "", "IP address the metrics server listens on, which the cluster's API servers must reach (default: the API server's)")
 	fs.IntVar(&b.Port, "metrics-port", DefaultPort, "TCP port of the metrics server")
+	b.Storage.addFlags(fs, "metrics-")
 }
 
 // Validate checks the settings. Errors name the flags.
@@ -63,8 +63,16 @@ func (b Beside) Run(ctx context.Context, output io.Writer) error {
 	if err != nil {
 		return err
 	}
+	text, err := b.file()
+	if err != nil {
+		return fmt.Errorf("cannot encode the settings of the metrics server: %w", err)
+	}
+	// Not as arguments: everybody on the machine sees those, and the URL of an Alertmanager may have a password.
+	if err := b.Dir.WriteMetricsConfig(text); err != nil {
+		return err
+	}
 	child := supervise.Child{
-		Args: b.args(), Output: output, Grace: 2 * apiTimeout,
+		Args: b.args(), Output: output, Grace: closeTimeout,
 		Health: &supervise.Health{Probe: probe, Every: supervise.ProbeEvery},
 	}
 	part := supervise.Start(context.WithoutCancel(ctx), "the cluster's metrics server", child.Run)
@@ -73,9 +81,9 @@ func (b Beside) Run(ctx context.Context, output io.Writer) error {
 	return nil
 }
 
-// args are the child's arguments.
+// args are the child's arguments. What else it needs is in its file of flags.
 func (b Beside) args() []string {
-	args := []string{"metrics", "--state-dir=" + string(b.Dir), "--address=" + b.Address, "--port=" + strconv.Itoa(b.Port)}
+	args := []string{"metrics", "--state-dir=" + string(b.Dir), "--config=" + b.Dir.MetricsConfig()}
 	if b.LogLevel != "" {
 		args = append(args, "--log-level="+b.LogLevel)
 	}

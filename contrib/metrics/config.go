@@ -3,8 +3,11 @@ package metrics
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/pflag"
+	"sigs.k8s.io/yaml"
 
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/membership"
@@ -15,17 +18,25 @@ const DefaultPort = 10260
 
 // Config configures one server. AddFlags sets the defaults.
 type Config struct {
-	// Dir has the server's identity and certificates.
+	// Dir has the server's identity, certificates and stored metrics.
 	Dir statedir.Dir
 	// Address is the IP address on which the server listens, which all API servers of the cluster must reach.
 	Address string
 	Port    int
+	// ClusterName is the cluster's name, as the scheduler has it.
+	ClusterName string
+	// DNS are the "host:port" at which DNS servers beside this server serve their metrics.
+	DNS []string
+	Storage
 }
 
 // AddFlags adds the flags of `km metrics`. Dir has none.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Address, "address", "", "IP address to listen on, which the cluster's API servers must reach")
 	fs.IntVar(&c.Port, "port", DefaultPort, "TCP port to listen on")
+	fs.StringVar(&c.ClusterName, "cluster-name", "k8sm", "`name` of the cluster, as given to km scheduler")
+	fs.StringSliceVar(&c.DNS, "dns-metrics", nil, "`host:port,...` of the metrics of the DNS servers on this machine")
+	c.Storage.addFlags(fs, "")
 }
 
 // Validate checks the settings. Errors name the flags of `km metrics`.
@@ -39,10 +50,22 @@ func (c Config) validate(prefix string) error {
 	if err := membership.ValidateAddress(c.Address, "the cluster's API servers"); err != nil {
 		return fmt.Errorf("cannot use --%saddress=%s: %w", prefix, c.Address, err)
 	}
-	return nil
+	if c.ClusterName == "" || strings.Contains(c.ClusterName, "/") {
+		return fmt.Errorf("cannot use --cluster-name=%s: give a name without a slash", c.ClusterName)
+	}
+	return c.Storage.validate(prefix)
 }
 
 // listen is the server's address.
 func (c Config) listen() netip.AddrPort {
 	return netip.AddrPortFrom(netip.MustParseAddr(c.Address), uint16(c.Port))
+}
+
+// file is the configuration as a file of flags, as --config takes it.
+func (c Config) file() ([]byte, error) {
+	return yaml.Marshal(map[string]any{
+		"address": c.Address, "port": strconv.Itoa(c.Port), "cluster-name": c.ClusterName, "dns-metrics": append([]string{}, c.DNS...),
+		"retention": (*retention)(&c.Retention).String(), "max-size": (*size)(&c.MaxSize).String(), "scrape-config": c.ScrapeConfig,
+		"rules": c.Rules, "alertmanager": append([]string{}, c.Alertmanagers...),
+	})
 }

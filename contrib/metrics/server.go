@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/klog/v2"
@@ -21,6 +23,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/membership"
+	"github.com/k8sm/k8sm/contrib/metrics/history"
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
@@ -31,47 +34,58 @@ const (
 	kubeletTimeout = 10 * time.Second
 	// apiTimeout bounds one call to the API server, and one probe.
 	apiTimeout = 5 * time.Second
+	// closeTimeout bounds how long the stored metrics take to be closed.
+	closeTimeout = 20 * time.Second
 )
 
 // Run serves until ctx ends; then it leaves the service and stops. Call it once per process. A wrong configuration is an error, and so
-// is an API server that does not answer.
+// is an API server that does not answer. What is wrong with stored metrics, such as a full disk, keeps nobody from the others.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
 	takeOverLog(klog.Background().GetSink())
-	config, err := cfg.options().ServerConfig()
+	config, err := clientcmd.BuildConfigFromFlags("", cfg.Dir.MetricsKubeconfig())
 	if err != nil {
-		return fmt.Errorf("cannot set up metrics-server: %w", err)
+		return fmt.Errorf("cannot read how to reach the API server: %w", err)
 	}
-	server, err := config.Complete()
-	if err != nil {
-		return fmt.Errorf("cannot set up metrics-server: %w", err)
-	}
-	member, err := cfg.member()
+	sources, err := cfg.newSources(config)
 	if err != nil {
 		return err
 	}
+	kept, err := history.New(cfg.history(sources.jobs))
+	if err != nil {
+		return err
+	}
+	settings, err := cfg.options().ServerConfig()
+	if err != nil {
+		return fmt.Errorf("cannot set up metrics-server: %w", err)
+	}
+	server, err := settings.Complete()
+	if err != nil {
+		return fmt.Errorf("cannot set up metrics-server: %w", err)
+	}
+	installHistory(server.GenericAPIServer, kept)
+	server.Handler.NonGoRestfulMux.Handle("/metrics/history", promhttp.HandlerFor(kept, promhttp.HandlerOpts{}))
+	member, err := cfg.member(config)
+	if err != nil {
+		return err
+	}
+	parts, ctx := errgroup.WithContext(ctx)
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // it answers until it has left the service
-	defer stop()
-	failed := make(chan error, 1)
-	go func() { failed <- server.RunUntil(serving.Done()) }()
-	joined, leave := context.WithCancel(ctx)
-	left := make(chan error, 1)
-	go func() { left <- cfg.keep(joined, member) }()
-	select {
-	case err = <-failed:
-		leave()
-		<-left
-		return fmt.Errorf("cannot serve metrics any more: %w", err)
-	case err = <-left: // ctx has ended
-	}
-	leave()
-	stop()
-	if failure := <-failed; failure != nil {
-		return fmt.Errorf("cannot stop serving metrics: %w", failure)
-	}
-	return err
+	parts.Go(func() error {
+		if err := server.RunUntil(serving.Done()); err != nil {
+			return fmt.Errorf("cannot serve metrics any more: %w", err)
+		}
+		return nil
+	})
+	parts.Go(func() error {
+		defer stop()
+		return cfg.keep(ctx, member)
+	})
+	parts.Go(func() error { return sources.follow(ctx) })
+	parts.Go(func() error { return kept.Run(ctx) })
+	return parts.Wait()
 }
 
 // options are metrics-server's, as its flags would set them.
@@ -91,11 +105,8 @@ func (c Config) options() *options.Options {
 }
 
 // member is the server in its service.
-func (c Config) member() (*membership.Member, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", c.Dir.MetricsKubeconfig())
-	if err != nil {
-		return nil, fmt.Errorf("cannot read how to reach the API server: %w", err)
-	}
+func (c Config) member(config *rest.Config) (*membership.Member, error) {
+	config = rest.CopyConfig(config)
 	config.Timeout = apiTimeout
 	kube, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -143,7 +154,7 @@ func (c Config) prober() (func(context.Context) error, error) {
 		TLSClientConfig:   &tls.Config{RootCAs: authority, ServerName: statedir.MetricsServerName, MinVersion: tls.VersionTLS12},
 		DisableKeepAlives: true, // a restarted process listens on the same port
 	}}
-	url := "https://" + netip.AddrPort.String(c.listen()) + "/livez"
+	url := "https://" + c.listen().String() + "/livez"
 	return func(ctx context.Context) error {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {

@@ -290,6 +290,7 @@ func TestCluster(t *testing.T) {
 		t.Run("a scheduler without a master says so and ends", func(t *testing.T) { unreachableMaster(t, c) })
 		t.Run("the scheduler's status is for those who may see it", func(t *testing.T) { statusIsForThoseWhoMaySeeIt(t, c, dir) })
 		t.Run("no secret is in a command line, an environment or a log", func(t *testing.T) { secretsStaySecret(t, c, dir) })
+		t.Run("metrics are kept, and answered to those who may ask", func(t *testing.T) { metricsAreKept(t, c, dir) })
 		t.Run("kubectl top shows nodes and pods", func(t *testing.T) { topShowsUsage(t, c) })
 		t.Run("an operator sees offers, tasks and the queue", func(t *testing.T) { operatorSeesTheScheduler(t, c) })
 		t.Run("releases are rolled out, undone and tried by a canary", func(t *testing.T) { releases(t, c) })

@@ -264,6 +264,9 @@ func (x apiTargets) reads() map[string]attempt[apiUser] {
 			_, err := as.kube.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
 			return err
 		},
+		"query the metrics of all namespaces": func(ctx context.Context, as apiUser) error {
+			return as.kube.CoreV1().RESTClient().Get().AbsPath(historyPath).Param("query", "up").Do(ctx).Error()
+		},
 		"read the usage of all nodes": func(ctx context.Context, as apiUser) error {
 			return as.kube.CoreV1().RESTClient().Get().AbsPath(usagePath).Do(ctx).Error()
 		},
