@@ -364,6 +364,10 @@ func (s scene) onControlPlane(t *testing.T) map[string]attempt[place] {
 		"read the scheduler's metrics, tasks and profiles": func(ctx context.Context, as place) error {
 			return cmp.Or(as.getAs(ctx, admin, s.status("/debug/tasks")), as.getAs(ctx, admin, s.status("/debug/pprof/goroutine")))
 		},
+		"see the web page's health": func(ctx context.Context, as place) error { return as.get(ctx, s.page("/healthz"), nil) },
+		"read from the web page without a log-in": func(ctx context.Context, as place) error {
+			return as.getAs(ctx, admin, s.page("/api/k8s/api/v1/nodes"))
+		},
 		"read from the metrics server":  func(ctx context.Context, as place) error { return as.getAs(ctx, admin, s.usage()) },
 		"resolve names of the cluster":  func(ctx context.Context, as place) error { return as.resolve(ctx, s.dns) },
 		"read from the v1beta1 API":     func(ctx context.Context, as place) error { return as.getAs(ctx, admin, s.v1beta1) },
@@ -372,6 +376,11 @@ func (s scene) onControlPlane(t *testing.T) map[string]attempt[place] {
 }
 
 func (s scene) status(path string) string { return "https://" + s.c.StatusAddress() + path }
+
+// page is a path of the web page's server.
+func (s scene) page(path string) string {
+	return fmt.Sprintf("https://127.0.0.1:%d%s", s.c.Ports()["8443"], path)
+}
 
 // usage is where the metrics server tells how much the nodes use.
 func (s scene) usage() string {
@@ -469,6 +478,7 @@ func networkAllowsWhatThePageSays(t *testing.T, c *scratch.Cluster, dir string, 
 		"read from the v1beta1 API":     func(ctx context.Context, as place) error { return as.get(ctx, s.v1beta1, nil) },
 		"read from etcd":                func(ctx context.Context, as place) error { return as.get(ctx, s.etcd+"/version", nil) },
 		"see the scheduler's health":    func(ctx context.Context, as place) error { return as.get(ctx, s.status("/healthz"), nil) },
+		"see the web page's health":     func(ctx context.Context, as place) error { return as.get(ctx, s.page("/healthz"), nil) },
 		"read from the metrics server":  func(ctx context.Context, as place) error { return as.get(ctx, s.usage(), nil) },
 		"read from a kubelet":           func(ctx context.Context, as place) error { return as.get(ctx, s.kubelet("/pods"), nil) },
 		"see a kubelet's health":        func(ctx context.Context, as place) error { return as.get(ctx, s.kubelet("/healthz"), nil) },

@@ -62,8 +62,9 @@ type Cluster struct {
 	ports             ports
 	cmd               *exec.Cmd
 	// exited is closed after exit is set to what `km up` ended with.
-	exited chan struct{}
-	exit   error
+	exited  chan struct{}
+	exit    error
+	printed *lastLine
 	// ended is set when Stop or Kill was called: a later call has nothing to do.
 	ended atomic.Bool
 }
@@ -100,6 +101,7 @@ func (c *Cluster) run(ctx context.Context) (running statedir.Running, err error)
 	// The cluster must not get the terminal's Ctrl-C before its owner has decided what to do.
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	last := &lastLine{out: c.cfg.Out}
+	c.printed = last
 	c.cmd.Stdout, c.cmd.Stderr = last, last
 	// Programs that outlive a killed `km up` hold its output open; Wait must not wait for them.
 	c.cmd.WaitDelay = time.Second
@@ -167,6 +169,17 @@ func (c *Cluster) KM(ctx context.Context, args ...string) *exec.Cmd {
 
 // StatusAddress is where the scheduler serves its status, as "host:port".
 func (c *Cluster) StatusAddress() string { return fmt.Sprintf("127.0.0.1:%d", c.ports.status) }
+
+// WebLink waits for the one-time link to the web page, which `km up` prints once the cluster is up.
+func (c *Cluster) WebLink(ctx context.Context) (link string, err error) {
+	err = Until(ctx, 10*time.Second, func(context.Context) error {
+		if link = c.printed.link(); link == "" {
+			return errors.New("km up has printed no link to the web page")
+		}
+		return nil
+	})
+	return link, err
+}
 
 // EtcdAddress is where etcd answers clients, as "host:port".
 func (c *Cluster) EtcdAddress() string { return fmt.Sprintf("127.0.0.1:%d", c.ports.etcd) }
@@ -319,8 +332,9 @@ func free(first, count int) bool {
 type lastLine struct {
 	out io.Writer
 
-	mu   sync.Mutex // guards line
+	mu   sync.Mutex // guards the rest
 	line string
+	web  string
 }
 
 // Write implements io.Writer.
@@ -329,8 +343,19 @@ func (w *lastLine) Write(p []byte) (int, error) {
 	defer w.mu.Unlock()
 	if lines := strings.Split(strings.TrimSpace(string(p)), "\n"); lines[len(lines)-1] != "" {
 		w.line = strings.TrimSpace(lines[len(lines)-1])
+		for _, line := range lines {
+			if link, found := strings.CutPrefix(line, "Web: "); found {
+				w.web = link
+			}
+		}
 	}
 	return w.out.Write(p)
+}
+
+func (w *lastLine) link() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.web
 }
 
 // String returns the last line.
