@@ -20,6 +20,8 @@ export interface TableColumn<T> {
   keep?: number;
   /** hidden columns are shown only when the user asks for them. */
   hidden?: boolean;
+  /** link says that the cell leads to the item; without it, the cell that stays longest does. */
+  link?: boolean;
   numeric?: boolean;
   mono?: boolean;
 }
@@ -210,7 +212,10 @@ export function Table<T>(props: TableProps<T>) {
   );
 }
 
-const linkAt = (columns: { keep?: number }[]) => Math.max(0, columns.findIndex((c) => c.keep === 100));
+function linkAt(columns: { keep?: number; link?: boolean }[]): number {
+  const marked = columns.findIndex((c) => c.link);
+  return marked >= 0 ? marked : Math.max(0, columns.findIndex((c) => c.keep === 100));
+}
 
 /** Filter is the field that narrows a list. "/" focuses it. */
 export function Filter({ label }: { label: string }) {

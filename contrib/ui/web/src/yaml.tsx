@@ -1,6 +1,7 @@
 // An object as YAML. Values of Secrets are hidden until somebody asks.
 import { useEffect, useMemo, useState } from "preact/hooks";
 import type { KubeObject } from "./api";
+import { EditYAML } from "./edit";
 import { Button, copy } from "./ui";
 
 /** hidden replaces the values of a Secret. */
@@ -16,18 +17,22 @@ export function toYAML(object: unknown): Promise<string> {
   return import("yaml").then((y) => y.stringify(object, { lineWidth: 0, aliasDuplicateObjects: false }));
 }
 
-export function YAMLView({ object }: { object: KubeObject }) {
+/** YAMLView shows an object, and edits it at its path if it may be changed. */
+export function YAMLView({ object, path }: { object: KubeObject; path?: string }) {
   const [shown, setShown] = useState(false);
+  const [editing, setEditing] = useState(false);
   const [text, setText] = useState("");
   const secret = object.kind === "Secret";
   const what = useMemo(() => (shown ? object : hidden(object)), [object, shown]);
   useEffect(() => { let over = false; void toYAML(what).then((t) => { if (!over) setText(t); }); return () => { over = true; }; }, [what]);
+  if (editing && path) return <EditYAML path={path} object={object} close={() => setEditing(false)} />;
   return (
     <div class="yaml">
       <div class="toolbar">
         {secret && <Button onClick={() => setShown(!shown)} pressed={shown}>{shown ? "Hide values" : "Show values"}</Button>}
         <span class="grow" />
         <Button icon="copy" onClick={() => copy(text, "the YAML")}>Copy</Button>
+        {path && <Button icon="edit" onClick={() => setEditing(true)} title={secret ? "This shows the values" : undefined}>Edit</Button>}
       </div>
       <pre class="code" tabIndex={0} aria-label="YAML">{text.split("\n").map((line, i) => <Line key={i} text={line} />)}</pre>
     </div>

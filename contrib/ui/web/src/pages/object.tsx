@@ -35,7 +35,7 @@ export default function ObjectPage({ params }: PageProps) {
         {can("delete", kind, name) && <Button icon="trash" kind="danger" onClick={remove}>Delete</Button>}
       </PageHead>
       <Tabs now={tab} tabs={[["overview", "Overview"], ["yaml", "YAML"]]} href={(t) => link(`${list}/${encodeURIComponent(ns || "-")}/${encodeURIComponent(name)}`, { tab: t === "overview" ? "" : t })} />
-      {tab === "yaml" ? <YAMLView object={whole} /> : (
+      {tab === "yaml" ? <YAMLView object={whole} path={can("update", kind, name) ? pathOf(kind, ns, name) : undefined} /> : (
         <div class="panels">
           <Panel title="About">
             <Facts facts={[

@@ -26,7 +26,7 @@ export default function Overview() {
         <Waiting waiting={waiting.value} problem={waiting.problem} />
         <Health state={state} mesos={problem} nodes={nodes.items.value} />
         {pods.state.value === "live" && !own.length && <FirstRun />}
-        <Panel title="Latest warnings" class="wide" note={<a href={link("/resources/core/v1/events")}>all events</a>}>
+        <Panel title="Latest warnings" class="wide" note={<a href={link("/events", { type: "Warning" })}>all events</a>}>
           <Warnings />
         </Panel>
       </div>

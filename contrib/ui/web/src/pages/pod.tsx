@@ -46,7 +46,7 @@ export default function Pod({ params }: PageProps) {
       <Tabs now={tab} tabs={tabs} href={href} />
       {tab === "logs" ? <LogView ns={ns} pod={name} containers={containers} ended={/^(Succeeded|Failed)$/.test(pod.status?.phase)} restarted={restarts(pod) > 0} />
         : tab === "terminal" ? <TerminalView ns={ns} pod={name} containers={containers} />
-        : tab === "yaml" ? <YAMLView object={pod} />
+        : tab === "yaml" ? <YAMLView object={{ apiVersion: "v1", kind: "Pod", ...pod }} path={can("update", core("pods"), name) ? pathOf(core("pods"), ns, name) : undefined} />
         : <Overview pod={pod} />}
     </>
   );

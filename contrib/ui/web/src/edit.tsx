@@ -1,0 +1,175 @@
+// Edit an object as YAML: the API server tries the change first, the page shows what would differ, and then it is made.
+import { useEffect, useRef, useState } from "preact/hooks";
+import { ApiError, k8s, send, type KubeObject } from "./api";
+import type { Editor } from "./editor";
+import { Mark } from "./icons";
+import { Button, toast } from "./ui";
+import { toYAML } from "./yaml";
+
+/** Trouble is what is wrong with a text, and where. */
+export interface Trouble { message: string; line?: number }
+
+/** read parses a document. Troubles have the line. */
+export async function read(text: string): Promise<{ objects: KubeObject[]; troubles: Trouble[]; lineOf: (path: string, index?: number) => number | undefined }> {
+  const { LineCounter, parseAllDocuments, isNode } = await import("yaml");
+  const lines = new LineCounter();
+  const parsed = parseAllDocuments(text, { lineCounter: lines, prettyErrors: true });
+  const documents = Array.isArray(parsed) ? parsed : [];
+  const troubles = documents.flatMap((d) => d.errors.map((e): Trouble => ({ message: e.message.split("\n")[0]!, line: e.linePos?.[0].line })));
+  const full = documents.filter((d) => d.contents !== null);
+  return {
+    troubles, objects: troubles.length ? [] : full.map((d) => d.toJS() as KubeObject),
+    lineOf: (path, index = 0) => {
+      // A field is called spec.template.spec.containers[0].image. What is missing is looked for in what is above it.
+      const parts = path.replace(/\[([^\]]+)\]/g, ".$1").split(".").filter(Boolean).map((p) => (/^\d+$/.test(p) ? Number(p) : p));
+      for (; ; parts.pop()) {
+        const node = full[index]?.getIn(parts, true);
+        if (isNode(node) && node.range) return lines.linePos(node.range[0]).line;
+        if (!parts.length) return undefined;
+      }
+    },
+  };
+}
+
+/** troublesOf are those that the API server found. */
+export function troublesOf(error: unknown, lineOf: (path: string) => number | undefined): Trouble[] {
+  if (!(error instanceof ApiError)) return [{ message: String(error) }];
+  const causes = error.status?.details?.causes?.filter((c) => c.field) ?? [];
+  if (!causes.length) return [{ message: error.message }];
+  return causes.map((c) => ({ message: `${c.field}: ${c.message}`, line: lineOf(c.field!) }));
+}
+
+export const Troubles = ({ list, go }: { list: Trouble[]; go: (line: number) => void }) => (
+  list.length ? <ul class="troubles" role="alert">{list.map((t, i) => (
+    <li key={i}><Mark tone="bad" /><span>{t.message}</span>{t.line && <button type="button" class="button" onClick={() => go(t.line!)}>line {t.line}</button>}</li>
+  ))}</ul> : null
+);
+
+/** editable is what a person can change of an object. */
+export function editable(object: KubeObject): KubeObject {
+  const { status: _, ...rest } = object;
+  const metadata: Record<string, unknown> = { ...object.metadata };
+  for (const name of ["managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink"]) delete metadata[name];
+  return { ...rest, metadata: metadata as unknown as KubeObject["metadata"] };
+}
+
+interface Review { before: string; after: string; object: KubeObject }
+
+/** EditYAML edits an object at a path. kind is for an object that came from a list. */
+export function EditYAML({ path, object, close }: { path: string; object: KubeObject; close: () => void }) {
+  const [base, setBase] = useState(object);
+  const [theirs, setTheirs] = useState<KubeObject | null>(null); // what somebody else made of it meanwhile
+  const [review, setReview] = useState<Review | null>(null);
+  const [troubles, setTroubles] = useState<Trouble[]>([]);
+  const [busy, setBusy] = useState(false);
+  const [text, setText] = useState<string | null>(null);
+  const editor = useRef<Editor | undefined>(undefined);
+  useEffect(() => { void toYAML(editable(object)).then(setText); }, []);
+
+  const fail = async (error: unknown, lineOf: (path: string) => number | undefined) => {
+    if (error instanceof ApiError && error.code === 409) {
+      setTheirs(await k8s<KubeObject>(path));
+      return;
+    }
+    setTroubles(troublesOf(error, lineOf));
+  };
+  const put = (changed: KubeObject, on: KubeObject, dry: boolean) => send<KubeObject>("PUT", `${path}?fieldManager=km-ui&fieldValidation=Strict${dry ? "&dryRun=All" : ""}`, {
+    ...changed, metadata: { ...changed.metadata, uid: on.metadata.uid, resourceVersion: on.metadata.resourceVersion },
+  });
+  const tryIt = async () => {
+    const now = editor.current!.text();
+    setBusy(true);
+    setTroubles([]);
+    const { objects: [changed], troubles: wrong, lineOf } = await read(now);
+    if (!changed) setTroubles(wrong.length ? wrong : [{ message: "There is no object here" }]);
+    else {
+      try {
+        const result = await put(changed, base, true);
+        const [before, after] = await Promise.all([toYAML(editable(base)), toYAML(editable({ ...result, apiVersion: changed.apiVersion, kind: changed.kind }))]);
+        setText(now);
+        setReview({ before, after, object: changed });
+      } catch (error) {
+        setText(now);
+        await fail(error, lineOf);
+      }
+    }
+    setBusy(false);
+  };
+  const apply = async () => {
+    setBusy(true);
+    try {
+      await put(review!.object, base, false);
+      toast(`${base.kind} ${base.metadata.name} is changed`);
+      close();
+    } catch (error) {
+      setReview(null);
+      await fail(error, () => undefined);
+    }
+    setBusy(false);
+  };
+  const go = (line: number) => editor.current?.line(line);
+
+  if (text === null) return <p class="muted">Loading…</p>;
+  if (theirs) return <Conflict theirs={{ ...theirs, apiVersion: base.apiVersion, kind: base.kind }} mine={text} use={(merged) => { setBase({ ...theirs, apiVersion: base.apiVersion, kind: base.kind }); setText(merged); setTheirs(null); }} />;
+  if (review) {
+    const same = review.before === review.after;
+    return (
+      <div class="edit">
+        <div class="toolbar"><strong>{same ? "This changes nothing" : "This will change"}</strong><span class="muted">as the API server has tried it</span><span class="grow" />
+          <Button onClick={() => setReview(null)}>Back</Button>{!same && <Button kind="primary" onClick={apply} disabled={busy}>{busy ? "Working…" : "Apply"}</Button>}</div>
+        <Compare left={review.before} right={review.after} />
+      </div>
+    );
+  }
+  return (
+    <div class="edit">
+      <div class="toolbar"><span class="muted">The API server tries the change before it is made.</span><span class="grow" />
+        <Button onClick={close}>Cancel</Button><Button kind="primary" onClick={tryIt} disabled={busy} title="Ctrl Enter">{busy ? "Trying…" : "Review"}</Button></div>
+      <Troubles list={troubles} go={go} />
+      <EditorView doc={text} label={`YAML of ${base.metadata.name}`} editor={editor} done={tryIt} />
+    </div>
+  );
+}
+
+/** EditorView is an editor, which a page reads by the reference. */
+export function EditorView({ doc, label, editor, done }: { doc: string; label: string; editor: { current?: Editor }; done: () => void }) {
+  const at = useRef<HTMLDivElement>(null);
+  const latest = useRef(done);
+  latest.current = done;
+  useEffect(() => {
+    let over = false;
+    void import("./editor").then((m) => { if (!over) editor.current = m.edit(at.current!, doc, label, () => latest.current()); });
+    return () => { over = true; editor.current?.destroy(); editor.current = undefined; };
+  }, []);
+  return <div class="editor" ref={at} />;
+}
+
+/** Compare shows what differs between two texts. */
+export function Compare({ left, right, own, read: out }: { left: string; right: string; own?: boolean; read?: { current?: () => string } }) {
+  const at = useRef<HTMLDivElement>(null);
+  useEffect(() => {
+    let stop = () => {}, over = false;
+    void import("./editor").then((m) => {
+      if (over) return;
+      const view = m.compare(at.current!, left, right, own);
+      if (out) out.current = view.text;
+      stop = view.destroy;
+    });
+    return () => { over = true; stop(); };
+  }, [left, right]);
+  return <div class="compare" ref={at} />;
+}
+
+/** Conflict has somebody else's change and one's own side by side. */
+function Conflict({ theirs, mine, use }: { theirs: KubeObject; mine: string; use: (text: string) => void }) {
+  const [left, setLeft] = useState<string | null>(null);
+  const merged = useRef<(() => string) | undefined>(undefined);
+  useEffect(() => { void toYAML(editable(theirs)).then(setLeft); }, [theirs]);
+  return (
+    <div class="edit">
+      <div class="toolbar"><strong>Somebody has changed it meanwhile</strong><span class="muted">Left is how it is now, right is yours. The arrows take parts from the left.</span><span class="grow" />
+        <Button kind="primary" onClick={() => use(merged.current?.() ?? mine)}>Go on with the right side</Button></div>
+      {left !== null && <Compare left={left} right={mine} own read={merged} />}
+    </div>
+  );
+}
