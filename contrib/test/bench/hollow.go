@@ -105,7 +105,7 @@ func (b *bench) turn(ctx context.Context, enter func(*hollow) contender) (result
 		return result, err
 	}
 	defer os.RemoveAll(dir)
-	h := &hollow{dir: statedir.Dir(dir)}
+	h := newHollow(dir)
 	defer h.stop()
 	if err := h.start(ctx, b.km); err != nil {
 		return result, err
@@ -134,15 +134,18 @@ func memoryDir() string {
 	return dir
 }
 
-// start starts the control plane in a process of its own and returns when it is ready.
-func (h *hollow) start(ctx context.Context, km string) (err error) {
+func newHollow(dir string) *hollow { return &hollow{dir: statedir.Dir(dir)} }
+
+// start starts the control plane in a process of its own, with these flags too, and returns when it is ready.
+func (h *hollow) start(ctx context.Context, km string, flags ...string) (err error) {
 	if h.log, err = os.Create(string(h.dir) + "/bench.log"); err != nil {
 		return err
 	}
 	if err := h.divertLogs(); err != nil {
 		return err
 	}
-	h.cmd = exec.Command(km, "--state-dir", string(h.dir), "apiserver", "--secure-port=0", "--etcd-port=0", "--cluster-cidr=10.64.0.0/12")
+	args := []string{"--state-dir", string(h.dir), "apiserver", "--secure-port=0", "--etcd-port=0", "--cluster-cidr=10.64.0.0/12"}
+	h.cmd = exec.Command(km, append(args, flags...)...)
 	h.cmd.Stdout, h.cmd.Stderr = h.log, h.log
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // keep the terminal's Ctrl-C from it
 	if err := h.cmd.Start(); err != nil {

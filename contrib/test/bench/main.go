@@ -21,7 +21,7 @@ import (
 )
 
 // parts are what can be measured by itself.
-var parts = []string{"decision", "hollow", "cri", "network", "services", "node", "burst", "cluster"}
+var parts = []string{"decision", "hollow", "cri", "network", "services", "node", "burst", "metrics", "cluster"}
 
 func main() {
 	var b bench
@@ -105,6 +105,11 @@ func (b *bench) measure(ctx context.Context, only string) error {
 	}
 	if only == "" || only == "burst" {
 		if err := b.bursts(ctx); err != nil {
+			return err
+		}
+	}
+	if only == "" || only == "metrics" {
+		if err := b.storedMetrics(ctx); err != nil {
 			return err
 		}
 	}
