@@ -229,7 +229,7 @@ func (b *bench) storage() {
 			if i%2 == 0 && s.Rescind(now, ids[i-live/2]) {
 				count++
 			}
-			count += len(s.Expire(now))
+			count += len(s.Expire(now, func(*offers.Offer) offers.Detail { return offers.Detail{} }))
 		}
 		f.rounds = append(f.rounds, float64(count)/time.Since(begin).Seconds())
 	}
