@@ -21,6 +21,11 @@ export interface Page {
 
 export const pages: Page[] = [
   { path: "/", title: "Overview", load: () => import("./pages/overview"), nav: { group: "", icon: "overview", key: "o" }, global: true },
+  { path: "/mesos", title: "Mesos", load: () => import("./pages/mesos"), nav: { group: "Mesos", icon: "mesos", key: "m" }, global: true },
+  { path: "/nodes", title: "Nodes", load: () => import("./pages/nodes"), nav: { group: "Mesos", icon: "nodes", key: "n" }, global: true },
+  { path: "/nodes/:agent", title: "Agent and node", load: () => import("./pages/node"), global: true },
+  { path: "/offers", title: "Offers", load: () => import("./pages/offers"), nav: { group: "Mesos", icon: "offers", key: "f" }, global: true },
+  { path: "/queue", title: "Queue", load: () => import("./pages/queue"), nav: { group: "Mesos", icon: "queue", key: "t" } },
   { path: "/pods", title: "Pods", load: () => import("./pages/pods"), nav: { group: "Kubernetes", icon: "pods", key: "p" } },
   { path: "/pods/:ns/:name", title: "Pod", load: () => import("./pages/pod") },
   { path: "/events", title: "Events", load: () => import("./pages/events"), nav: { group: "Observe", icon: "events", key: "e" } },
