@@ -137,6 +137,11 @@ const (
 	LabelLogsServer = "k8sm.io/logs-server"
 	// LogsUser is the user name in the client certificate of the log stores.
 	LogsUser = "system:k8sm-logs"
+	// LogsGroup is the API group by which logs are read, and LogsVersion its version. It has the resource pods with the subresource log
+	// for what containers write, and LogsComponents and LogsFrameworks with the same subresource for administrators.
+	LogsGroup, LogsVersion = "logs.k8sm.io", "v1"
+	LogsComponents         = "components" // what the cluster itself writes
+	LogsFrameworks         = "frameworks" // what tasks of other Mesos frameworks send
 )
 
 // LogsMembership describes the service by which minions and API servers reach the log stores.

@@ -54,7 +54,7 @@ func (c Config) addOns() ([]object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(c.dns(), commits(), rbac(minions), flowControl(), []object{config, addressPools()}, c.policies(), c.metrics()), nil
+	return slices.Concat(c.dns(), commits(), rbac(minions), flowControl(), []object{config, addressPools()}, c.policies(), c.metrics(), c.logs()), nil
 }
 
 // applyAddOns applies the add-ons, and removes those of earlier starts that are no longer among them or those that follow later. It
@@ -182,7 +182,7 @@ func (c Config) minionConfig() (api.MinionConfig, error) {
 	minions := c.Minions
 	minions.ClusterDomain, minions.ClusterDNS = c.ClusterDomain, c.clusterDNS()
 	minions.ClusterCIDR, minions.ServiceCIDR = c.ClusterCIDR, c.ServiceCIDR
-	minions.RootDir, minions.DockerHost = c.NodeRootDir, c.DockerHost
+	minions.RootDir, minions.DockerHost, minions.Logs = c.NodeRootDir, c.DockerHost, c.Logs
 	eviction, err := api.ParseEviction(c.EvictionHard)
 	if err != nil {
 		return minions, fmt.Errorf("cannot use --eviction-hard=%s: %w", c.EvictionHard, err)

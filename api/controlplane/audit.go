@@ -76,7 +76,7 @@ func (c Config) writeAuditPolicy() error {
 // cluster do all the time: leases, events, nodes' states, health, and their reads of what is no secret. The first rule that matches
 // decides.
 func auditPolicy() auditv1.Policy {
-	components := []string{"system:kube-controller-manager", "system:apiserver", api.SchedulerUser, api.DNSUser, api.MetricsUser}
+	components := []string{"system:kube-controller-manager", "system:apiserver", api.SchedulerUser, api.DNSUser, api.MetricsUser, api.LogsUser}
 	groups := []string{api.NodesGroup, "system:serviceaccounts:" + metav1.NamespaceSystem}
 	none := func(r auditv1.PolicyRule) auditv1.PolicyRule {
 		r.Level = auditv1.LevelNone

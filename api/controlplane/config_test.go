@@ -245,6 +245,7 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 		"--service-external-ips=127.0.0.0/8: it contains":             func(c *Config) { c.ServiceExternalIPs = []string{"127.0.0.0/8"} },
 
 		"--enable-aggregator-routing=false with --metrics": func(c *Config) { c.Metrics, c.AggregatorRouting = true, false },
+		"--enable-aggregator-routing=false with --logs":    func(c *Config) { c.Logs, c.AggregatorRouting = true, false },
 
 		"without --etcd-servers":                          func(c *Config) { c.EtcdCertFile = "cert" },
 		"--node-root-dir=nodes":                           func(c *Config) { c.NodeRootDir = "nodes" },
@@ -372,7 +373,7 @@ func TestAddOnsHaveNamesOfTheirOwn(t *testing.T) {
 	if err := c.StateDir.Prepare(statedir.Spec{Now: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	c.AdvertiseAddress, c.Metrics = "10.0.0.9", true
+	c.AdvertiseAddress, c.Metrics, c.Logs = "10.0.0.9", true, true
 	addOns, err := c.addOns()
 	if err != nil {
 		t.Fatal(err)

@@ -89,6 +89,8 @@ type Config struct {
 	ClusterName string
 	// Metrics says that metrics servers run beside the control planes (contrib/metrics): the API server forwards their APIs.
 	Metrics bool
+	// Logs says that log stores run beside the control planes (contrib/logs): the API server forwards their API, and minions ship logs.
+	Logs bool
 	// APIServerArgs, ControllerManagerArgs, KubeletArgs and ProxyArgs are flags of the stock programs, passed on as NAME=VALUE.
 	APIServerArgs, ControllerManagerArgs, KubeletArgs, ProxyArgs []string
 
@@ -99,7 +101,7 @@ type Config struct {
 	Ready func(url string)
 }
 
-// AddFlags adds the flags of `km apiserver` and sets the defaults. StateDir, ServingNames, ClusterName, Metrics,
+// AddFlags adds the flags of `km apiserver` and sets the defaults. StateDir, ServingNames, ClusterName, Metrics, Logs,
 // Beside and Ready have no flag.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.BindAddress, "bind-address", "127.0.0.1", "IP address on which the API server listens")
@@ -107,7 +109,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.AdvertiseAddress, "advertise-address", "",
 		"IP address at which nodes and pods reach the API server (default: --bind-address)")
 	fs.BoolVar(&c.AggregatorRouting, "enable-aggregator-routing", true,
-		"connect to webhooks and aggregated API servers at their pods' addresses instead of the service address, which only nodes reach; metrics need it")
+		"connect to webhooks and aggregated API servers at their pods' addresses instead of the service address, which only nodes reach; metrics and logs need it")
 	fs.StringSliceVar(&c.EtcdServers, "etcd-servers", nil,
 		"URLs of an existing etcd, such as https://10.0.0.5:2379; the default is an etcd inside this process")
 	fs.StringVar(&c.EtcdCAFile, "etcd-cafile", "", "with --etcd-servers: CA of etcd's certificate")
@@ -336,12 +338,18 @@ func (c Config) runAddOns(ctx context.Context, admin clients, url string) error 
 	if err != nil {
 		return err
 	}
-	apis, err := c.metricsAPIs()
+	apis, err := c.aggregatedAPIs()
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(applyAddOns(ctx, admin.objects, addOns, apis), c.forgetMetricsServers(ctx, admin.objects)); err != nil {
+	if err := applyAddOns(ctx, admin.objects, addOns, apis); err != nil {
 		return err
+	}
+	there, not := c.aggregated()
+	for _, servers := range not {
+		if err := servers.forget(ctx, admin.objects); err != nil {
+			return err
+		}
 	}
 	logrus.WithField("url", url).Info("the control plane is ready")
 	if c.Ready != nil {
@@ -355,11 +363,13 @@ func (c Config) runAddOns(ctx context.Context, admin clients, url string) error 
 			logrus.WithError(err).Error("cannot record the addresses of committed pods")
 		}
 	})
-	background.Go(func() {
-		if err := offerMetrics(ctx, admin, apis); err != nil && ctx.Err() == nil {
-			logrus.WithError(err).Error("cannot offer the APIs of the metrics servers")
-		}
-	})
+	for _, servers := range there {
+		background.Go(func() {
+			if err := servers.offer(ctx, admin, c.StateDir.CA()); err != nil && ctx.Err() == nil {
+				logrus.WithError(err).Errorf("cannot offer the APIs of the %s", servers.what)
+			}
+		})
+	}
 	background.Go(func() {
 		if err := c.encryptOldSecrets(ctx); err != nil && ctx.Err() == nil {
 			logrus.WithError(err).Error("cannot encrypt the secrets from before this cluster had a key: the next start tries again")
@@ -406,6 +416,9 @@ func (c Config) Validate() error {
 	}
 	if c.Metrics && !c.AggregatorRouting {
 		return errors.New("cannot use --enable-aggregator-routing=false with --metrics: the API server would not reach the metrics")
+	}
+	if c.Logs && !c.AggregatorRouting {
+		return errors.New("cannot use --enable-aggregator-routing=false with --logs: the API server would not reach the logs")
 	}
 	if len(c.EtcdServers) == 0 && c.EtcdCAFile+c.EtcdCertFile+c.EtcdKeyFile != "" {
 		return errors.New("cannot use --etcd-cafile, --etcd-certfile or --etcd-keyfile without --etcd-servers")

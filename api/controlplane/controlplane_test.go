@@ -52,6 +52,7 @@ func runChild(dir statedir.Dir) int {
 		return 1
 	}
 	c.Metrics = os.Getenv(childMetrics) != ""
+	c.Logs = c.Metrics
 	c.Ready = func(url string) { fmt.Println("ready", url) }
 	if err := Run(ctx, *c); err != nil {
 		fmt.Println("failed", err)

@@ -12,7 +12,7 @@ import (
 // with all tenants.
 const flowLevel = "k8sm"
 
-// flowControl gives the scheduler, the DNS servers and the metrics servers a part of the API server's concurrency that no tenant can use up
+// flowControl gives the scheduler, the DNS servers, the metrics servers and the log stores a part of the API server's concurrency that no tenant can use up
 // (https://kubernetes.io/docs/concepts/cluster-administration/flow-control/). The leases of nodes without a kubelet, which the
 // scheduler renews, do not wait behind a burst of its bindings. Those of kubelets have the stock level node-high.
 func flowControl() []object {
@@ -27,6 +27,7 @@ func flowControl() []object {
 		flowSchema("k8sm-scheduler", 800, api.SchedulerUser, everything),
 		flowSchema("k8sm-dns", 800, api.DNSUser, everything),
 		flowSchema("k8sm-metrics", 800, api.MetricsUser, everything),
+		flowSchema("k8sm-logs", 800, api.LogsUser, everything),
 	}
 }
 

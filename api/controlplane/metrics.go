@@ -1,93 +1,31 @@
 package controlplane
 
 import (
-	"context"
-	"errors"
-	"fmt"
-	"os"
 	"slices"
 
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/dynamic"
-	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	resourcemetrics "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 
 	"github.com/k8sm/k8sm/api"
 )
+
+// metricsServers are the servers of the cluster's metrics, and their APIs.
+func metricsServers() aggregated {
+	return aggregated{
+		Membership: api.MetricsMembership(), what: "metrics servers", port: api.MetricsPortName,
+		versions: []schema.GroupVersion{resourcemetrics.SchemeGroupVersion, {Group: api.MetricsGroup, Version: api.MetricsVersion}},
+	}
+}
 
 // metrics returns the service of the metrics servers and the rights that there are for metrics; nothing without metrics.
 func (c Config) metrics() []object {
 	if !c.Metrics {
 		return nil
 	}
-	members := api.MetricsMembership()
-	return append([]object{leaseNamespace(members), metricsService(members)}, metricsRBAC(members)...)
-}
-
-// metricsAPIs returns the APIs that API servers forward to the metrics servers. Without metrics there are none: an API that leads
-// nowhere keeps namespaces from being deleted.
-func (c Config) metricsAPIs() ([]object, error) {
-	if !c.Metrics {
-		return nil, nil
-	}
-	ca, err := os.ReadFile(c.StateDir.CA())
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the cluster's CA: %w", err)
-	}
-	return []object{
-		apiService(resourcemetrics.SchemeGroupVersion, ca),
-		apiService(schema.GroupVersion{Group: api.MetricsGroup, Version: api.MetricsVersion}, ca),
-	}, nil
-}
-
-// offerMetrics applies the metrics servers' APIs as soon as there is a server.
-func offerMetrics(ctx context.Context, admin clients, apis []object) error {
-	if len(apis) == 0 {
-		return nil
-	}
-	m := api.MetricsMembership()
-	err := untilDone(ctx, func(ctx context.Context) error {
-		servers, err := admin.typed.DiscoveryV1().EndpointSlices(m.Namespace).List(ctx, metav1.ListOptions{LabelSelector: m.Label})
-		if err == nil && len(servers.Items) == 0 {
-			err = errors.New("there is no metrics server")
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return applyAll(ctx, admin.objects, apis)
-}
-
-// metricsService has no address: only API servers use it, and they connect to its endpoints.
-func metricsService(m api.Membership) object {
-	return &corev1.Service{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Service},
-		Spec: corev1.ServiceSpec{
-			ClusterIP: corev1.ClusterIPNone,
-			Ports:     []corev1.ServicePort{{Name: api.MetricsPortName, Port: 443, Protocol: corev1.ProtocolTCP}},
-		},
-	}
-}
-
-// apiService makes API servers forward an API to the metrics servers
-// (https://kubernetes.io/docs/tasks/extend-kubernetes/setup-extension-api-server/).
-func apiService(gv schema.GroupVersion, ca []byte) object {
-	m, port := api.MetricsMembership(), int32(443)
-	return &apiregistrationv1.APIService{
-		TypeMeta:   metav1.TypeMeta{APIVersion: apiregistrationv1.SchemeGroupVersion.String(), Kind: "APIService"},
-		ObjectMeta: metav1.ObjectMeta{Name: gv.Version + "." + gv.Group},
-		Spec: apiregistrationv1.APIServiceSpec{
-			Group: gv.Group, Version: gv.Version, GroupPriorityMinimum: 100, VersionPriority: 100, CABundle: ca,
-			Service: &apiregistrationv1.ServiceReference{Namespace: m.Namespace, Name: m.Service, Port: &port},
-		},
-	}
+	return append(metricsServers().objects(), metricsRBAC(api.MetricsMembership())...)
 }
 
 // metricsRBAC lets the metrics servers do their work, and others read metrics.
@@ -129,24 +67,4 @@ func resourceMetricsReader() object {
 		TypeMeta: rbacType("ClusterRole"), ObjectMeta: metav1.ObjectMeta{Name: "system:aggregated-metrics-reader", Labels: labels},
 		Rules: []rbacv1.PolicyRule{rule(resourcemetrics.GroupName, []string{"pods", "nodes"}, "get", "list", "watch")},
 	}
-}
-
-// forgetMetricsServers removes what metrics servers of earlier starts have left, if there are to be none.
-func (c Config) forgetMetricsServers(ctx context.Context, client dynamic.Interface) error {
-	if c.Metrics {
-		return nil
-	}
-	m := api.MetricsMembership()
-	for namespace, kind := range map[string]schema.GroupVersionKind{
-		m.Namespace:      discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"),
-		m.LeaseNamespace: coordinationv1.SchemeGroupVersion.WithKind("Lease"),
-	} {
-		err := untilDone(ctx, func(ctx context.Context) error {
-			return resourceOf(client, kind).Namespace(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: m.Label})
-		})
-		if err != nil {
-			return fmt.Errorf("cannot remove what metrics servers have left: %w", err)
-		}
-	}
-	return nil
 }

@@ -24,6 +24,9 @@ func (c Config) policies() []object {
 	if c.Metrics {
 		policies = append(policies, c.memberLimits("k8sm-metrics", "the metrics servers", api.MetricsMembership())...)
 	}
+	if c.Logs {
+		policies = append(policies, c.memberLimits("k8sm-logs", "the log stores", api.LogsMembership())...)
+	}
 	for _, p := range slices.Concat(policies, schedulerLimits(), templateKeys(), commitPolicies(), []admissionPolicy{podKeys()}) {
 		all = append(all, p.objects()...)
 	}

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/util/keyutil"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/logs"
 )
 
 // Leaf names a certificate that one of the authorities signed.
@@ -51,6 +52,8 @@ const (
 	DNSServer Leaf = "dns-server"
 	// MetricsServer is the certificate with which the metrics servers serve API servers.
 	MetricsServer Leaf = "metrics-server"
+	// LogsServer is the certificate with which the log stores serve API servers and minions.
+	LogsServer Leaf = "logs-server"
 )
 
 // DNSServerName is the name in the DNSServer certificate, likewise.
@@ -157,6 +160,7 @@ func leaves(spec Spec) []leaf {
 		{name: string(DNSServer), authority: clusterAuthority, user: "k8sm-dns-server",
 			hosts: []string{DNSServerName, "localhost", "127.0.0.1", "::1"}},
 		{name: string(MetricsServer), authority: clusterAuthority, user: "k8sm-metrics-server", hosts: []string{MetricsServerName}},
+		{name: string(LogsServer), authority: clusterAuthority, user: "k8sm-logs-server", hosts: []string{logs.ServerName}},
 		{name: etcdClient, authority: etcdAuthority, user: EtcdRoot},
 	}
 }
@@ -179,6 +183,7 @@ func (d Dir) users() map[string]leaf {
 		d.SchedulerKubeconfig():         {name: "scheduler", user: api.SchedulerUser},
 		d.DNSKubeconfig():               {name: "dns", user: api.DNSUser},
 		d.MetricsKubeconfig():           {name: string(MetricsClient), user: api.MetricsUser},
+		d.LogsKubeconfig():              {name: "logs", user: api.LogsUser},
 		d.ControllerManagerKubeconfig(): {name: "controller-manager", user: "system:kube-controller-manager"},
 	}
 }

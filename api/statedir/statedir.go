@@ -37,6 +37,12 @@ func (d Dir) DNSKubeconfig() string { return d.path("dns.kubeconfig") }
 // MetricsKubeconfig is for `km metrics`: user api.MetricsUser.
 func (d Dir) MetricsKubeconfig() string { return d.path("metrics.kubeconfig") }
 
+// LogsKubeconfig is for `km logstore`: user api.LogsUser.
+func (d Dir) LogsKubeconfig() string { return d.path("logs.kubeconfig") }
+
+// Logs is where the log store keeps logs.
+func (d Dir) Logs() string { return d.path("logs") }
+
 // ControllerManagerKubeconfig is for the kube-controller-manager: user system:kube-controller-manager.
 func (d Dir) ControllerManagerKubeconfig() string { return d.path("controller-manager.kubeconfig") }
 

@@ -78,6 +78,7 @@ func TestCertificatesVerifyForTheirPurpose(t *testing.T) {
 		{SchedulerServer, d.CA(), x509.ExtKeyUsageServerAuth, SchedulerServerName},
 		{DNSServer, d.CA(), x509.ExtKeyUsageServerAuth, DNSServerName},
 		{MetricsServer, d.CA(), x509.ExtKeyUsageServerAuth, MetricsServerName},
+		{LogsServer, d.CA(), x509.ExtKeyUsageServerAuth, "k8sm-logs.kube-system.svc"},
 		{APIServerEtcdClient, d.EtcdCA(), x509.ExtKeyUsageClientAuth, ""},
 		{MetricsEtcdClient, d.EtcdCA(), x509.ExtKeyUsageClientAuth, ""},
 	} {

@@ -16,6 +16,7 @@ import (
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/dns"
 	"github.com/k8sm/k8sm/contrib/gateway"
+	"github.com/k8sm/k8sm/contrib/logs"
 	"github.com/k8sm/k8sm/contrib/metrics"
 	"github.com/k8sm/k8sm/contrib/ui"
 	"github.com/k8sm/k8sm/minion"
@@ -25,12 +26,13 @@ func apiserverCommand(c *common) *cobra.Command {
 	var cfg controlplane.Config
 	var replicas dns.Replicas
 	var stats metrics.Beside
+	var kept logs.Beside
 	var compat gateway.Config
 	page := ui.Config{Prefix: "ui-"}
 	cmd := &cobra.Command{
-		Use: "apiserver", Short: "Run etcd, kube-apiserver, kube-controller-manager, and the cluster's DNS and metrics", Args: cobra.NoArgs,
+		Use: "apiserver", Short: "Run etcd, kube-apiserver, kube-controller-manager, and the cluster's DNS, metrics and logs", Args: cobra.NoArgs,
 		Long: `Runs etcd (unless --etcd-servers names another), the stock kube-apiserver and the stock kube-controller-manager in one process.
-Runs the cluster's DNS and metrics in processes beside it, unless the API server listens on loopback only. The first start writes
+Runs the cluster's DNS, metrics and logs in processes beside it, unless the API server listens on loopback only. The first start writes
 certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etcdctl with the same --state-dir find the cluster there.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.StateDir, cfg.Minions.LogFormat = c.dir(), string(c.logFormat)
@@ -39,13 +41,14 @@ certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etc
 			}
 			replicas := dnsOf(c, cfg, replicas)
 			stats := metricsOf(c, &cfg, replicas, stats)
+			kept := logsOf(c, &cfg, kept)
 			compat.StateDir, cfg.ServingNames = cfg.StateDir, slices.Concat(compat.Names(), page.Names())
-			if err := usage(checkPlane(cfg), replicas.Validate(), stats.Validate(), compat.Validate(), page.Validate()); err != nil {
+			if err := usage(checkPlane(cfg), replicas.Validate(), stats.Validate(), kept.Validate(), compat.Validate(), page.Validate()); err != nil {
 				return err
 			}
 			cfg.Ready = func(url string) { logrus.WithField("url", url).Info("the control plane is ready") }
 			return serve(c, func(ctx context.Context) error {
-				if err := errors.Join(checkDNS(ctx, replicas), stats.Free()); err != nil {
+				if err := errors.Join(checkDNS(ctx, replicas), stats.Free(), kept.Free()); err != nil {
 					return err
 				}
 				addOns := []func(context.Context) error{
@@ -53,6 +56,7 @@ certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etc
 						return replicas.Run(ctx, os.Stderr, func() { logrus.Info("the cluster's DNS is ready") })
 					},
 					func(ctx context.Context) error { return stats.Run(ctx, os.Stderr) },
+					func(ctx context.Context) error { return kept.Run(ctx, os.Stderr) },
 				}
 				if compat.Enabled() {
 					server, err := gateway.Listen(compat)
@@ -78,6 +82,7 @@ certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etc
 	cfg.AddFlags(cmd.Flags())
 	replicas.AddFlags(cmd.Flags())
 	stats.AddFlags(cmd.Flags())
+	kept.AddFlags(cmd.Flags())
 	cmd.Flags().StringVar(&cfg.ClusterName, "cluster-name", defaultName, "`name` of the cluster, as given to km scheduler: whose metrics are read")
 	compat.AddFlags(cmd.Flags())
 	page.AddFlags(cmd.Flags())

@@ -22,6 +22,7 @@ import (
 	"github.com/k8sm/k8sm/contrib/dns"
 	"github.com/k8sm/k8sm/contrib/gateway"
 	"github.com/k8sm/k8sm/contrib/localmesos"
+	"github.com/k8sm/k8sm/contrib/logs"
 	"github.com/k8sm/k8sm/contrib/metrics"
 	"github.com/k8sm/k8sm/contrib/ui"
 	"github.com/k8sm/k8sm/contrib/up"
@@ -62,6 +63,7 @@ type laptop struct {
 	plane      controlplane.Config
 	dns        dns.Replicas
 	metrics    metrics.Beside
+	logs       logs.Beside
 	compat     gateway.Config
 	page       ui.Config
 	mesos      localmesos.Config
@@ -80,6 +82,7 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	l.plane.AddFlags(parts)
 	l.dns.AddFlags(parts)
 	l.metrics.AddFlags(parts)
+	l.logs.AddFlags(parts)
 	l.compat.AddFlags(parts)
 	l.page = ui.Config{Prefix: "ui-", Address: ui.DefaultAddress}
 	l.page.AddFlags(parts)
@@ -132,7 +135,7 @@ func (l *laptop) run(ctx context.Context, c *common, out io.Writer) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, l.dir.RemoveRunning()) }()
-	log := &lumberjack.Logger{Filename: filepath.Join(string(l.dir), "log", "km.log"), MaxSize: 50, MaxBackups: 3}
+	log := &lumberjack.Logger{Filename: l.logFile(), MaxSize: 50, MaxBackups: 3}
 	defer log.Close()
 	logrus.SetOutput(log)
 
@@ -143,7 +146,7 @@ func (l *laptop) run(ctx context.Context, c *common, out io.Writer) (err error) 
 	if err != nil {
 		return err
 	}
-	parts := append(machines, up.Part{Name: "control plane", Run: l.runControlPlane}, up.Part{Name: "DNS", Run: l.runDNS}, up.Part{Name: "metrics", Run: l.runMetrics})
+	parts := append(machines, up.Part{Name: "control plane", Run: l.runControlPlane}, up.Part{Name: "DNS", Run: l.runDNS}, up.Part{Name: "metrics", Run: l.runMetrics}, up.Part{Name: "logs", Run: l.runLogs})
 	if l.compat.Enabled() {
 		parts = append(parts, up.Part{Name: "v1beta1", Run: l.runGateway})
 	}
@@ -159,6 +162,9 @@ func (l *laptop) run(ctx context.Context, c *common, out io.Writer) (err error) 
 		return err
 	})
 }
+
+// logFile is the log of all parts.
+func (l *laptop) logFile() string { return filepath.Join(string(l.dir), "log", "km.log") }
 
 // running describes the running cluster for other programs.
 func (l *laptop) running() statedir.Running {
@@ -211,7 +217,7 @@ Try, in another terminal:
 
 Ctrl-C stops it. Its log is %s
 
-`, l.dir.AdminKubeconfig(), km, km, km, filepath.Join(string(l.dir), "log", "km.log"))
+`, l.dir.AdminKubeconfig(), km, km, km, l.logFile())
 }
 
 // check checks the flags and completes them. It changes nothing on the machine.
@@ -233,9 +239,11 @@ func (l *laptop) check(c *common) error {
 	l.plane.ClusterName = l.schedule.etcd.Name
 	l.dns = dnsOf(c, l.plane, l.dns)
 	l.metrics = metricsOf(c, &l.plane, l.dns, l.metrics)
+	l.logs = logsOf(c, &l.plane, l.logs)
+	l.logs.Files["km"] = l.logFile()
 	l.compat.StateDir, l.plane.ServingNames = l.dir, slices.Concat(l.compat.Names(), l.page.Names())
 	l.page.Scheduler = func(context.Context) (string, error) { return l.schedule.status.Address, nil }
-	return usage(checkPlane(l.plane), l.dns.Validate(), l.metrics.Validate(), l.compat.Validate(), l.page.Validate(), l.schedule.checkParts())
+	return usage(checkPlane(l.plane), l.dns.Validate(), l.metrics.Validate(), l.logs.Validate(), l.compat.Validate(), l.page.Validate(), l.schedule.checkParts())
 }
 
 // preflight checks ports and leftovers before anything starts.
@@ -261,5 +269,5 @@ func (l *laptop) preflight(ctx context.Context) error {
 	if err := usage(l.mesos.Validate()); err != nil { // not in check: it makes a directory
 		return err
 	}
-	return errors.Join(checkDNS(ctx, l.dns), l.metrics.Free())
+	return errors.Join(checkDNS(ctx, l.dns), l.metrics.Free(), l.logs.Free())
 }

@@ -93,6 +93,16 @@ func (l *laptop) runMetrics(ctx context.Context, ready func(string)) error {
 	return l.metrics.Run(ctx, logrus.StandardLogger().Out)
 }
 
+// runLogs is ready at once: minions keep what they cannot ship yet.
+func (l *laptop) runLogs(ctx context.Context, ready func(string)) error {
+	if l.logs.Enabled {
+		ready("a store for km logs starts at " + net.JoinHostPort(l.logs.Address, strconv.Itoa(l.logs.Port)))
+	} else {
+		ready("none")
+	}
+	return l.logs.Run(ctx, logrus.StandardLogger().Out)
+}
+
 // runGateway serves v1beta1.
 func (l *laptop) runGateway(ctx context.Context, ready func(string)) error {
 	server, err := gateway.Listen(l.compat)

@@ -93,9 +93,10 @@ func unknownCommand(cmd *cobra.Command, args []string) error {
 
 // nearest returns the subcommand of cmd with the most similar name, or "".
 func nearest(cmd *cobra.Command, typed string) string {
-	cmd.SuggestionsMinimumDistance = 2
-	for _, name := range cmd.SuggestionsFor(typed) {
-		return name
+	for cmd.SuggestionsMinimumDistance = 1; cmd.SuggestionsMinimumDistance <= 2; cmd.SuggestionsMinimumDistance++ {
+		for _, name := range cmd.SuggestionsFor(typed) {
+			return name
+		}
 	}
 	return ""
 }

@@ -153,7 +153,12 @@ var wrongLines = map[string]string{
 
 // TestWrongCommandLinesStartNothing: exit status 2, one line that says what is wrong and where the help is.
 func TestWrongCommandLinesStartNothing(t *testing.T) {
-	for line, want := range wrongLines {
+	checkWrongLines(t, wrongLines)
+}
+
+func checkWrongLines(t *testing.T, lines map[string]string) {
+	t.Helper()
+	for line, want := range lines {
 		t.Run(line, func(t *testing.T) {
 			status, out, errs := km(t, strings.Fields(line)...)
 			if status != exitUsage || out != "" {
@@ -178,6 +183,7 @@ func TestFailuresAreNoUsageErrors(t *testing.T) {
 		"tasks -o table":                 "no cluster in",
 		"assigner list":                  "no cluster in",
 		"secrets rotate-key":             "km made none in",
+		"logs web":                       "no cluster in",
 		"node cut one":                   "no km up --nodes runs in",
 		"commit pod/web r.example/web:1": "no cluster in",
 		"commit rc/web --registry=r.example --app=a --component=c":        "no cluster in",

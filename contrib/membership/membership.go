@@ -8,8 +8,10 @@ package membership
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -25,8 +27,10 @@ import (
 	coordinationapply "k8s.io/client-go/applyconfigurations/coordination/v1"
 	discoveryapply "k8s.io/client-go/applyconfigurations/discovery/v1"
 	"k8s.io/client-go/kubernetes"
+	certutil "k8s.io/client-go/util/cert"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/minion/supervise"
 )
 
 const (
@@ -87,6 +91,51 @@ func (m *Member) name() string {
 	suffix := "-" + strconv.Itoa(int(m.Listen.Port()))
 	name = strings.Trim(name[:min(len(name), validation.DNS1123LabelMaxLength-len(suffix)-len(m.Of.ObjectPrefix()))], "-")
 	return cmp.Or(name, "server") + suffix
+}
+
+// Keep keeps the server in the service as long as it answers, until ctx ends; then it leaves. timeout bounds each step.
+func (m *Member) Keep(ctx context.Context, probe func(context.Context) error, timeout time.Duration) error {
+	for pause := time.Duration(0); supervise.Sleep(ctx, pause) == nil; {
+		once, cancel := context.WithTimeout(ctx, timeout)
+		if err := m.Beat(once, probe(once) == nil); err != nil && ctx.Err() == nil {
+			logrus.WithError(err).Warn("cannot update the service, retrying")
+		}
+		cancel()
+		if pause = Interval; !m.Inside() {
+			pause = Interval / 10
+		}
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	defer cancel()
+	return m.Leave(last)
+}
+
+// Prober returns a function that asks a server at an address by HTTPS whether it works. The server's certificate has to be of the CA in a
+// file, and have the name.
+func Prober(caFile, name, url string, timeout time.Duration) (func(context.Context) error, error) {
+	authority, err := certutil.NewPool(caFile)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the cluster's CA: %w", err)
+	}
+	client := &http.Client{Timeout: timeout, Transport: &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: authority, ServerName: name, MinVersion: tls.VersionTLS12},
+		DisableKeepAlives: true, // a restarted process listens on the same port
+	}}
+	return func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s answers %s", url, response.Status)
+		}
+		return nil
+	}, nil
 }
 
 // Beat renews the server's lease, adds it to the service or removes it according to answers, and removes dead servers.

@@ -73,7 +73,7 @@ func (j *journal) read(p *Places) error {
 		}
 		switch {
 		case r.Pod != nil:
-			p.pods[r.Pod.UID] = r.Pod
+			p.know(r.Pod)
 		case r.Blind > 0:
 			p.blind = time.Unix(r.Blind, 0)
 		default:
@@ -164,7 +164,9 @@ func (j *journal) rewrite(p *Places, now time.Time) error {
 			delete(p.pods, uid)
 			continue
 		}
-		all = append(all, record{Pod: known})
+		if uid == known.UID {
+			all = append(all, record{Pod: known})
+		}
 	}
 	if now.Before(p.blind) {
 		all = append(all, record{Blind: p.blind.Unix()})

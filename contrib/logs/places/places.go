@@ -48,13 +48,16 @@ type pod struct {
 	Node      string            `json:"node,omitempty"`
 	Labels    map[string]string `json:"labels,omitempty"`
 	Owner     string            `json:"owner,omitempty"`
+	// Mirrored is the UID of the static pod that this one is the mirror of: minions know only that
+	// (https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/).
+	Mirrored string `json:"mirrored,omitempty"`
 	// Gone is when the pod was deleted, in seconds since 1970; 0 if it is there.
 	Gone int64 `json:"gone,omitempty"`
 }
 
 func (p *pod) equal(other *pod) bool {
 	return p.UID == other.UID && p.Namespace == other.Namespace && p.Name == other.Name && p.Node == other.Node && p.Owner == other.Owner &&
-		p.Gone == other.Gone && maps.Equal(p.Labels, other.Labels)
+		p.Gone == other.Gone && p.Mirrored == other.Mirrored && maps.Equal(p.Labels, other.Labels)
 }
 
 // Places knows where pods are and were. Its methods may be used concurrently.
@@ -63,8 +66,8 @@ type Places struct {
 	journal   *journal
 	retention time.Duration
 
-	mu   sync.Mutex // guards all below
-	pods map[string]*pod
+	mu   sync.Mutex      // guards all below
+	pods map[string]*pod // by their UIDs, and by those of static pods
 	// blind is until when pods that nobody knows may have been on a node: nobody looked when they were there.
 	blind time.Time
 	// following is since when changes arrive; zero if they do not.
@@ -170,6 +173,7 @@ func (p *Places) judgeUnknown(node, namespace, name, uid string) receive.Place {
 func (p *Places) see(seen *corev1.Pod, gone int64) {
 	fresh := &pod{
 		UID: string(seen.UID), Namespace: seen.Namespace, Name: seen.Name, Node: seen.Spec.NodeName, Labels: seen.Labels, Gone: gone,
+		Mirrored: seen.Annotations[corev1.MirrorPodAnnotationKey],
 	}
 	if owner := metav1.GetControllerOf(seen); owner != nil {
 		fresh.Owner = owner.Kind + "/" + owner.Name
@@ -180,9 +184,18 @@ func (p *Places) see(seen *corev1.Pod, gone int64) {
 	if old != nil && (old.equal(fresh) || old.Gone > 0 && gone == 0) { // a late answer
 		return
 	}
-	p.pods[fresh.UID] = fresh
+	p.know(fresh)
 	delete(p.unknown, fresh.UID)
+	delete(p.unknown, fresh.Mirrored)
 	p.journal.add(record{Pod: fresh})
+}
+
+// know keeps a pod. p.mu is locked.
+func (p *Places) know(known *pod) {
+	p.pods[known.UID] = known
+	if known.Mirrored != "" {
+		p.pods[known.Mirrored] = known
+	}
 }
 
 // Run follows the cluster's pods until ctx ends.
@@ -308,11 +321,11 @@ func (p *Places) missed(there map[string]bool) {
 		p.blind = now.Add(logs.ForgetAfter)
 		p.journal.add(record{Blind: p.blind.Unix()})
 	}
-	for uid, known := range p.pods {
-		if !there[uid] && known.Gone == 0 {
+	for _, known := range maps.Clone(p.pods) {
+		if !there[known.UID] && known.Gone == 0 {
 			gone := *known
 			gone.Gone = now.Unix()
-			p.pods[uid] = &gone
+			p.know(&gone)
 			p.journal.add(record{Pod: &gone})
 		}
 	}

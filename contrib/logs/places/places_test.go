@@ -191,6 +191,25 @@ func TestPodIsAskedForBeforeTheWatchTellsOfIt(t *testing.T) {
 	})
 }
 
+func TestStaticPodIsKnownByTheUIDThatItsNodeKnows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		mirror := newPod("static-a", "a", "1")
+		mirror.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "hash"}
+		c := newCluster(mirror)
+		for range 2 {
+			p, stop := run(t, c, dir)
+			if got := p.Place(t.Context(), "a", "shop", "static-a", "hash"); got.Verdict != receive.Taken || got.Labels["app"] != "web" {
+				t.Errorf("%+v", got)
+			}
+			if got := p.Place(t.Context(), "b", "shop", "static-a", "hash"); got.Verdict != receive.Refused {
+				t.Errorf("from another node: %+v", got)
+			}
+			stop()
+		}
+	})
+}
+
 func TestJournalForgetsPodsWhoseLinesAreGoneAndSurvivesDamage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()

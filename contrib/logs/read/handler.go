@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -57,6 +58,9 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, scope Scope, pat
 	}
 }
 
+// HeaderWriters is a header of an answer with lines: of how many containers and components they are.
+const HeaderWriters = "K8sm-Log-Writers"
+
 // Failure is a last line of an answer, if not all could be read.
 type Failure struct {
 	Error string `json:"error"`
@@ -82,6 +86,7 @@ func (h *Handler) lines(w http.ResponseWriter, r *http.Request, scope Scope) {
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
 	a := &answer{
+		header:   w.Header(),
 		selected: s, reached: map[run]int64{},
 		queries: func(ctx context.Context, query string, each func(store.Block) error) error {
 			return h.Store.Query(ctx, scope.Tenant, scope.labels(), query, each)
@@ -107,6 +112,7 @@ func (c chunk) run(w writer) run { return run{w, c.restart, c.number, c.file} }
 // answer answers a request for lines.
 type answer struct {
 	selected
+	header  http.Header
 	queries Queries
 	write   func(Line) error
 	flush   func()
@@ -119,6 +125,7 @@ func (a *answer) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.header.Set(HeaderWriters, strconv.FormatInt(writers, 10))
 	found, err := list(ctx, a.queries, a.filter, sizeFor(writers))
 	if err != nil {
 		return err

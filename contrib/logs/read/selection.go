@@ -23,7 +23,8 @@ const (
 	ParamSelector  = "labelSelector" // of the pods' labels
 	ParamOwner     = "owner"         // a regular expression for the pods' controllers, such as ReplicaSet/web-[a-z0-9]+
 	ParamNode      = "node"
-	ParamSince     = "since" // in RFC 3339, as is until
+	ParamComponent = "component" // several: any of them
+	ParamSince     = "since"     // in RFC 3339, as is until
 	ParamUntil     = "until"
 	ParamTail      = "tail"     // only the last lines of each container
 	ParamGrep      = "grep"     // several: a regular expression that all lines match
@@ -42,7 +43,7 @@ type selected struct {
 
 // parseSelection parses the parameters.
 func parseSelection(values url.Values) (s selected, err error) {
-	many := []string{ParamPod, ParamGrep, ParamExclude}
+	many := []string{ParamPod, ParamComponent, ParamGrep, ParamExclude}
 	for name, given := range values {
 		if len(given) > 1 && !slices.Contains(many, name) {
 			return s, fmt.Errorf("%q is there more than once", name)
@@ -51,6 +52,9 @@ func parseSelection(values url.Values) (s selected, err error) {
 	f := filter{"*"}
 	if pods := values[ParamPod]; len(pods) > 0 {
 		f.any(receive.FieldPod, pods)
+	}
+	if components := values[ParamComponent]; len(components) > 0 {
+		f.any(receive.FieldComponent, components)
 	}
 	f.equal(receive.FieldContainer, values.Get(ParamContainer))
 	f.equal(receive.FieldNode, values.Get(ParamNode))

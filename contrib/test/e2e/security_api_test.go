@@ -86,8 +86,8 @@ func judged(err error) error {
 type apiTargets struct {
 	pod     *corev1.Pod
 	pending *corev1.Pod
-	// slice and metricsSlice are EndpointSlices of the DNS and of the metrics.
-	slice, metricsSlice string
+	// slice, metricsSlice and logsSlice are EndpointSlices of the DNS, of the metrics and of the logs.
+	slice, metricsSlice, logsSlice string
 
 	policy string // an admission policy of k8sm
 	commit *unstructured.Unstructured
@@ -134,6 +134,7 @@ func prepareTargets(t *testing.T, c *scratch.Cluster) apiTargets {
 	}
 	targets.minion = onMinion(node, "")
 	targets.commit = commitOf(t, c, targets.pod)
+	targets.logsSlice = sliceOf("k8sm-logs")
 	targets.slice, targets.metricsSlice, targets.policy = sliceOf("kube-dns"), sliceOf("k8sm-metrics"), policies.Items[0].Name
 	return targets
 }
@@ -216,6 +217,7 @@ func apiUsers(t *testing.T, c *scratch.Cluster, dir string, targets apiTargets) 
 		"controller manager": userOf(t, filepath.Join(dir, "controller-manager.kubeconfig")),
 		"DNS":                userOf(t, filepath.Join(dir, "dns.kubeconfig")),
 		"metrics":            userOf(t, filepath.Join(dir, "metrics.kubeconfig")),
+		"logs":               userOf(t, filepath.Join(dir, "logs.kubeconfig")),
 		"node":               userOf(t, nodeConfig(targetNode)),
 		"another node":       userOf(t, nodeConfig("node-2")),
 		"bootstrap token":    tokenUser(t, c, bootstrapToken(t, c, "node-9")),
@@ -239,6 +241,9 @@ func (x apiTargets) reads() map[string]attempt[apiUser] {
 	return map[string]attempt[apiUser]{
 		"read the API server's version": func(ctx context.Context, as apiUser) error {
 			return as.kube.CoreV1().RESTClient().Get().AbsPath("/version").Do(ctx).Error()
+		},
+		"read the logs of all namespaces in the log store": func(ctx context.Context, as apiUser) error {
+			return as.kube.CoreV1().RESTClient().Get().AbsPath("/apis/logs.k8sm.io/v1/pods/*/log").Param("tail", "0").Do(ctx).Error()
 		},
 		"list Secrets of kube-system": func(ctx context.Context, as apiUser) error {
 			_, err := as.kube.CoreV1().Secrets("kube-system").List(ctx, metav1.ListOptions{})
@@ -423,6 +428,7 @@ func (x apiTargets) writesOfServices() map[string]attempt[apiUser] {
 		},
 		"write an EndpointSlice of `kube-dns`":     func(ctx context.Context, as apiUser) error { return patchSlice(ctx, as, x.slice) },
 		"write an EndpointSlice of `k8sm-metrics`": func(ctx context.Context, as apiUser) error { return patchSlice(ctx, as, x.metricsSlice) },
+		"write an EndpointSlice of `k8sm-logs`":    func(ctx context.Context, as apiUser) error { return patchSlice(ctx, as, x.logsSlice) },
 	}
 }
 

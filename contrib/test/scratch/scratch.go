@@ -187,7 +187,7 @@ func (c *Cluster) EtcdAddress() string { return fmt.Sprintf("127.0.0.1:%d", c.po
 // Ports are the ports that the cluster listens on, by those that it would have by default.
 func (c *Cluster) Ports() map[string]int {
 	p := c.ports
-	return map[string]int{"6443": p.api, "2379": p.etcd, "5050": p.mesos, "5051": p.mesos + 1, "10259": p.status, "10053": p.dns, "10054": p.dns + 1, "10063": p.dnsMetrics, "10064": p.dnsMetrics + 1, "10260": p.metrics, "8443": p.ui}
+	return map[string]int{"6443": p.api, "2379": p.etcd, "5050": p.mesos, "5051": p.mesos + 1, "10259": p.status, "10053": p.dns, "10054": p.dns + 1, "10063": p.dnsMetrics, "10064": p.dnsMetrics + 1, "10260": p.metrics, "8443": p.ui, "10261": p.logs}
 }
 
 // PID is the process id of `km up`.
@@ -285,13 +285,14 @@ func (s State) Tasks() []Task {
 }
 
 // ports are those that a cluster listens on and that are chosen before it starts.
-type ports struct{ api, etcd, mesos, status, dns, metrics, dnsMetrics, ui int }
+type ports struct{ api, etcd, mesos, status, dns, metrics, dnsMetrics, ui, logs int }
 
 func (p ports) flags() []string {
 	return []string{
 		fmt.Sprintf("--secure-port=%d", p.api), fmt.Sprintf("--etcd-port=%d", p.etcd), fmt.Sprintf("--mesos-port=%d", p.mesos),
 		fmt.Sprintf("--status-address=127.0.0.1:%d", p.status), fmt.Sprintf("--dns-port=%d", p.dns),
 		fmt.Sprintf("--metrics-port=%d", p.metrics), fmt.Sprintf("--dns-metrics-port=%d", p.dnsMetrics), fmt.Sprintf("--ui-address=127.0.0.1:%d", p.ui),
+		fmt.Sprintf("--logs-port=%d", p.logs),
 	}
 }
 
@@ -300,11 +301,11 @@ func (p ports) flags() []string {
 func freePorts() (ports, error) {
 	for range 100 {
 		first := 20000 + rand.IntN(10000)
-		if free(first, 11) {
-			return ports{api: first, etcd: first + 1, mesos: first + 2, status: first + 4, dns: first + 5, metrics: first + 7, dnsMetrics: first + 8, ui: first + 10}, nil
+		if free(first, 12) {
+			return ports{api: first, etcd: first + 1, mesos: first + 2, status: first + 4, dns: first + 5, metrics: first + 7, dnsMetrics: first + 8, ui: first + 10, logs: first + 11}, nil
 		}
 	}
-	return ports{}, errors.New("no eleven ports in a row are free between 20000 and 30000")
+	return ports{}, errors.New("no twelve ports in a row are free between 20000 and 30000")
 }
 
 // FreePort chooses a port for something else of a cluster, likewise.

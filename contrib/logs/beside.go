@@ -1,0 +1,94 @@
+package logs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"github.com/spf13/pflag"
+
+	"github.com/k8sm/k8sm/minion/supervise"
+)
+
+// Beside is the store beside a control plane, a child process. AddFlags sets the defaults.
+type Beside struct {
+	// Enabled is false for a cluster without a log store.
+	Enabled bool
+	Config
+	// LogLevel and LogFormat are those of the store's own log.
+	LogLevel, LogFormat string
+}
+
+// AddFlags adds a control plane's flags for its logs. Dir, Files, LogLevel and LogFormat have none.
+func (b *Beside) AddFlags(fs *pflag.FlagSet) {
+	fs.BoolVar(&b.Enabled, "logs", true, "run a store of logs beside the API server, unless that listens on loopback only: for km logs. Give all API servers of a cluster the same")
+	fs.StringVar(&b.Address, "logs-address", "", "IP address the log store listens on, which the cluster's API servers and nodes must reach (default: the API server's)")
+	fs.IntVar(&b.Port, "logs-port", DefaultPort, "TCP port of the log store")
+	b.addFlags(fs, "logs-")
+}
+
+// Validate checks the settings. Errors name the flags.
+func (b Beside) Validate() error {
+	if !b.Enabled {
+		return nil
+	}
+	return b.Config.validate("logs-")
+}
+
+// Free checks that the store's port is free. The machine need not have the address yet.
+func (b Beside) Free() error {
+	if !b.Enabled {
+		return nil
+	}
+	listener, err := net.Listen("tcp", b.listen().String())
+	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot use %s for the cluster's logs: %w; stop what uses it, or give another --logs-port or --logs-address", b.listen(), err)
+	}
+	return listener.Close()
+}
+
+// Run runs the store until ctx ends, and restarts it when it exits or does not answer. Its log goes to output.
+func (b Beside) Run(ctx context.Context, output io.Writer) error {
+	if !b.Enabled {
+		<-ctx.Done()
+		return nil
+	}
+	probe, err := b.prober()
+	if err != nil {
+		return err
+	}
+	child := supervise.Child{
+		Args: b.args(), Output: output, Grace: closeTimeout, Health: &supervise.Health{Probe: probe, Every: supervise.ProbeEvery},
+	}
+	part := supervise.Start(context.WithoutCancel(ctx), "the cluster's log store", child.Run)
+	<-ctx.Done()
+	part.Stop()
+	return nil
+}
+
+// args are the child's arguments.
+func (b Beside) args() []string {
+	args := []string{
+		"logstore", "--state-dir=" + string(b.Dir), "--address=" + b.Address, "--port=" + strconv.Itoa(b.Port), "--retention=" + (*retention)(&b.Retention).String(),
+		"--max-size=" + strconv.FormatInt(b.MaxSize, 10) + "B", "--namespace-rate=" + strconv.Itoa(b.NamespaceRate),
+	}
+	for _, name := range slices.Sorted(maps.Keys(b.Files)) {
+		args = append(args, "--file="+name+"="+b.Files[name])
+	}
+	if b.LogLevel != "" {
+		args = append(args, "--log-level="+b.LogLevel)
+	}
+	if b.LogFormat != "" {
+		args = append(args, "--log-format="+b.LogFormat)
+	}
+	return args
+}

@@ -1,0 +1,124 @@
+package logs
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/alecthomas/units"
+	"github.com/prometheus/common/model"
+	"github.com/spf13/pflag"
+
+	"github.com/k8sm/k8sm/api/statedir"
+	"github.com/k8sm/k8sm/contrib/membership"
+)
+
+// DefaultPort is the default listen port.
+const DefaultPort = 10261
+
+const (
+	// memory is how many bytes the store's caches and queries may take.
+	memory = 128 << 20
+	// minFree is how many bytes of the disk stay free.
+	minFree = 512 << 20
+)
+
+// Config configures one store. AddFlags sets the defaults.
+type Config struct {
+	// Dir has the store's identity, certificates and logs.
+	Dir statedir.Dir
+	// Address is the IP address on which the store listens, which all API servers and minions of the cluster must reach.
+	Address string
+	Port    int
+	// Retention is how long logs are kept.
+	Retention time.Duration
+	// MaxSize is how many bytes of disk they may take; 0 means any number.
+	MaxSize int64
+	// NamespaceRate is how many lines a second each namespace may write; 0 means any number.
+	NamespaceRate int
+	// Files are log files of the control plane that are stored, too, by the names under which they are.
+	Files map[string]string
+}
+
+// AddFlags adds the flags of `km logstore`. Dir has none.
+func (c *Config) AddFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&c.Address, "address", "", "IP address to listen on, which the cluster's API servers and nodes must reach")
+	fs.IntVar(&c.Port, "port", DefaultPort, "TCP port to listen on")
+	fs.StringToStringVar(&c.Files, "file", nil, "log `NAME=FILE` of the control plane to store, for km logs --components NAME")
+	c.addFlags(fs, "")
+}
+
+// addFlags adds the flags of what is kept, whose names begin with the prefix.
+func (c *Config) addFlags(fs *pflag.FlagSet, prefix string) {
+	c.Retention, c.MaxSize = 7*24*time.Hour, 10<<30
+	fs.Var((*retention)(&c.Retention), prefix+"retention", "how `long` logs are kept, such as 36h, 7d or 1y; at least 1d")
+	fs.Var((*size)(&c.MaxSize), prefix+"max-size", "how much disk logs may take, as a `size` such as 512MiB or 10GiB; the oldest days go first, the last two stay. 0 means no limit")
+	fs.IntVar(&c.NamespaceRate, prefix+"namespace-rate", 0, "how many lines a second each namespace may write on average over a minute; more are dropped, counted, and told of in their place. 0 means no limit")
+}
+
+// Validate checks the settings. Errors name the flags of `km logstore`.
+func (c Config) Validate() error { return c.validate("") }
+
+// validate checks the settings. Errors name the flags, which begin with the prefix.
+func (c Config) validate(prefix string) error {
+	if c.Port < 1 || c.Port > 65535 {
+		return fmt.Errorf("cannot use --%sport=%d: give a port from 1 to 65535", prefix, c.Port)
+	}
+	if err := membership.ValidateAddress(c.Address, "the cluster's API servers and nodes"); err != nil {
+		return fmt.Errorf("cannot use --%saddress=%s: %w", prefix, c.Address, err)
+	}
+	if c.Retention < 24*time.Hour {
+		return fmt.Errorf("cannot use --%sretention=%s: give at least 1d", prefix, (*retention)(&c.Retention))
+	}
+	if c.MaxSize < 0 || c.MaxSize > 0 && c.MaxSize < 64<<20 {
+		return fmt.Errorf("cannot use --%smax-size=%s: give at least 64MiB, or 0 for no limit", prefix, (*size)(&c.MaxSize))
+	}
+	if c.NamespaceRate < 0 {
+		return fmt.Errorf("cannot use --%snamespace-rate=%d: give a number of lines, or 0 for no limit", prefix, c.NamespaceRate)
+	}
+	return nil
+}
+
+// listen is the store's address.
+func (c Config) listen() netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr(c.Address), uint16(c.Port))
+}
+
+// retention is a duration with days, as Prometheus writes it.
+type retention time.Duration
+
+// String implements pflag.Value.
+func (r *retention) String() string { return model.Duration(*r).String() }
+
+// Type implements pflag.Value.
+func (*retention) Type() string { return "long" }
+
+// Set implements pflag.Value.
+func (r *retention) Set(text string) error {
+	d, err := model.ParseDuration(text)
+	if err != nil {
+		return errors.New("give a time such as 36h, 7d or 1y")
+	}
+	*r = retention(d)
+	return nil
+}
+
+// size is a number of bytes with a binary unit.
+type size int64
+
+// String implements pflag.Value.
+func (s *size) String() string { return units.Base2Bytes(*s).String() }
+
+// Type implements pflag.Value.
+func (*size) Type() string { return "size" }
+
+// Set implements pflag.Value.
+func (s *size) Set(text string) error {
+	bytes, err := units.ParseBase2Bytes(text)
+	if err != nil && text != "0" {
+		return errors.New("give a size such as 512MiB or 10GiB")
+	}
+	*s = size(bytes)
+	return nil
+}
