@@ -70,7 +70,7 @@ export interface Meta {
   deletionTimestamp?: string;
   labels?: Record<string, string>;
   annotations?: Record<string, string>;
-  ownerReferences?: { kind: string; name: string; apiVersion: string; controller?: boolean }[];
+  ownerReferences?: { kind: string; name: string; uid: string; apiVersion: string; controller?: boolean }[];
   finalizers?: string[];
 }
 
@@ -103,9 +103,12 @@ export function pathOf(r: { group: string; version: string; plural: string }, ns
 
 export const core = (plural: string) => ({ group: "", version: "v1", plural });
 
+const workloads = new Set(["deployments.apps", "statefulsets.apps", "daemonsets.apps", "replicasets.apps", "replicationcontrollers.", "jobs.batch", "cronjobs.batch", "horizontalpodautoscalers.autoscaling"]);
+
 /** pageOf is the path of this page for a resource or an object. */
 export function pageOf(r: { group: string; version: string; plural: string }, ns = "", name = ""): string {
   if (r.group === "" && r.plural === "pods") return name ? `/pods/${encodeURIComponent(ns)}/${encodeURIComponent(name)}` : "/pods";
+  if (name && workloads.has(`${r.plural}.${r.group}`)) return `/workloads/${r.plural}/${encodeURIComponent(ns)}/${encodeURIComponent(name)}`;
   const path = `/resources/${r.group || "core"}/${r.version}/${r.plural}`;
   return name ? `${path}/${encodeURIComponent(ns || "-")}/${encodeURIComponent(name)}` : path;
 }

@@ -16,7 +16,7 @@ const look = EditorView.theme({
   "&.cm-focused > .cm-scroller > .cm-selectionLayer .cm-selectionBackground, .cm-selectionBackground": { backgroundColor: "var(--accent-soft)" },
   ".cm-panels": { backgroundColor: "var(--raised)", color: "var(--text)" },
   ".cm-tooltip": { backgroundColor: "var(--raised)", border: "1px solid var(--line)" },
-  ".cm-collapsedLines": { background: "var(--sunken)", color: "var(--muted)" },
+  ".cm-collapsedLines": { background: "var(--sunken)", color: "var(--muted)", "&:before, &:after": { content: '""', margin: "0" } },
 });
 
 const shared = [basicSetup, yaml(), syntaxHighlighting(classHighlighter), look, EditorView.lineWrapping];

@@ -23,17 +23,17 @@ function seconds(text: string): number {
 /** columnsOf makes the page's columns of the API's. Ages tick. more replaces or adds columns by id. */
 export function columnsOf(columns: Column[], namespaces: boolean, more: TableColumn<Row>[] = []): TableColumn<Row>[] {
   const made: TableColumn<Row>[] = [];
-  if (namespaces) made.push({ id: "namespace", title: "Namespace", text: (r) => r.ns ?? "", keep: 60 });
+  if (namespaces) made.push({ id: "namespace", title: "Namespace", text: (r) => r.ns ?? "", keep: 42 });
   columns.forEach((c, i) => {
     const id = c.name.toLowerCase().replace(/[^a-z0-9]+/g, "-");
     const cell = (r: Row) => (r.cells[i] === null || r.cells[i] === undefined ? "" : String(r.cells[i]));
     const column: TableColumn<Row> = { id, title: c.name, text: cell, keep: 30 - i, hidden: !!c.priority };
+    if (id === "ready") column.keep = 70;
     if (id === "name") {
       // Where there is no room for the namespace's column, it is before the name.
       const show = (r: Row, has: (id: string) => boolean) => (r.ns && !has("namespace") && namespaces ? <><span class="muted">{r.ns}/</span>{r.name}</> : r.name);
       Object.assign(column, { text: (r: Row) => r.name, show, keep: 100 });
-    }
-    else if (isAge(c)) {
+    } else if (isAge(c)) {
       Object.assign(column, {
         text: (r: Row) => (r.created ? span((now.peek() - Date.parse(r.created)) / 1000) : cell(r)), show: (r: Row) => (r.created ? <Age since={r.created} /> : cell(r)),
         order: (r: Row) => (r.created ? -Date.parse(r.created) : seconds(cell(r))), keep: 50,
@@ -56,6 +56,8 @@ export interface ResourceTableProps {
   of: Of;
   /** name is what the user calls the things: "pods". */
   name: string;
+  /** ns is the namespace; that of the URL without it. */
+  ns?: string;
   more?: TableColumn<Row>[];
   annotations?: string[];
   query?: string;
@@ -65,8 +67,8 @@ export interface ResourceTableProps {
 }
 
 /** ResourceTable is the live table of a resource, in the namespace that the URL names. */
-export function ResourceTable({ of, name, more, annotations, query, empty, tools, href }: ResourceTableProps) {
-  const ns = of.namespaced ? param("ns") : "";
+export function ResourceTable({ of, name, ns: fixed, more, annotations, query, empty, tools, href }: ResourceTableProps) {
+  const ns = fixed ?? (of.namespaced ? param("ns") : "");
   const feed = useTable(pathOf(of, ns) + (query ? `?${query}` : ""), annotations);
   const columns = useMemo(() => columnsOf(feed.columns.value, of.namespaced && !ns, more), [feed.columns.value, ns, of.plural, more]);
   const problem = feed.problem.value;

@@ -206,7 +206,7 @@ export function Table<T>(props: TableProps<T>) {
         {!rows.length && !loading && (items.length
           ? <div class="empty"><p class="empty-title">Nothing matches “{param("q")}”</p><button type="button" class="button" onClick={() => setParams({ q: "" })}>Show all {items.length}</button></div>
           : empty)}
-        {loading && !items.length && <div class="skeleton" aria-label="Loading">{Array.from({ length: 8 }, (_, i) => <i key={i} />)}</div>}
+        {loading && !items.length && <div class="skeleton" role="status" aria-label="Loading">{Array.from({ length: 8 }, (_, i) => <i key={i} />)}</div>}
       </div>
     </div>
   );

@@ -91,7 +91,7 @@ function Overview({ pod }: { pod: KubeObject }) {
           ["Mesos task", notes["k8sm.io/task-id"] && <Copyable text={notes["k8sm.io/task-id"]} what="the task's id" />],
           ["Agent", notes["k8sm.io/agent-id"] && <Copyable text={notes["k8sm.io/agent-id"]} what="the agent's id" />],
           ["Offer", notes["k8sm.io/offer-id"] && <Copyable text={notes["k8sm.io/offer-id"]} what="the offer's id" />],
-          ["Controller", owner && <span>{owner.kind} {owner.name}</span>],
+          ["Controller", owner && <a href={link(ownerPage(owner, ns))}>{owner.kind} {owner.name}</a>],
           ["Service account", pod.spec.serviceAccountName],
           ["Priority", pod.spec.priorityClassName],
         ]} />
@@ -111,6 +111,12 @@ function Overview({ pod }: { pod: KubeObject }) {
       <Labels of={pod} />
     </div>
   );
+}
+
+/** ownerPage is the page of an owner. */
+export function ownerPage(owner: { apiVersion: string; kind: string; name: string }, ns: string): string {
+  const [version, group = ""] = owner.apiVersion.split("/").reverse();
+  return pageOf({ group, version: version!, plural: `${owner.kind.toLowerCase()}s` }, ns, owner.name);
 }
 
 /** reasonsOf splits "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had …" into its reasons. */
