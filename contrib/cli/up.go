@@ -146,9 +146,10 @@ func (l *laptop) run(ctx context.Context, c *common, out io.Writer) (err error) 
 	if err != nil {
 		return err
 	}
-	parts := append(machines, up.Part{Name: "control plane", Run: l.runControlPlane}, up.Part{Name: "DNS", Run: l.runDNS}, up.Part{Name: "metrics", Run: l.runMetrics}, up.Part{Name: "logs", Run: l.runLogs})
+	parts := append(machines, up.Part{Name: "control plane", Run: l.runControlPlane}, up.Part{Name: "DNS", Run: l.runDNS},
+		up.Part{Name: "metrics", Run: l.runMetrics, Beside: true}, up.Part{Name: "logs", Run: l.runLogs, Beside: true})
 	if l.compat.Enabled() {
-		parts = append(parts, up.Part{Name: "v1beta1", Run: l.runGateway})
+		parts = append(parts, up.Part{Name: "v1beta1", Run: l.runGateway, Beside: true})
 	}
 	parts = append(parts, up.Part{Name: "local Mesos", Run: l.runMesos}, up.Part{Name: "scheduler", Run: l.runScheduler})
 	if l.page.Enabled() {

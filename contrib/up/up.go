@@ -19,6 +19,8 @@ type Part struct {
 	// Run does the part's work until ctx ends, and has joined its goroutines when it returns. It calls ready once, when
 	// the parts after it may start, with a few words on what is there now. Returning before ctx ends is a failure.
 	Run func(ctx context.Context, ready func(detail string)) error
+	// Beside says that it does not need the part before it: both stop at the same time.
+	Beside bool
 }
 
 // running is a part that was started. exited is closed after err is set.
@@ -30,7 +32,7 @@ type running struct {
 }
 
 // Run starts the parts one after another, each when the one before is ready, then calls up and stays until ctx ends, up
-// or a part fails. Whatever was started is stopped again, last first, before it returns. It returns nil only if ctx ended and
+// or a part fails. Whatever was started is stopped again, last first (see Part.Beside), before it returns. It returns nil only if ctx ended and
 // every part stopped cleanly. up may be nil.
 func Run(ctx context.Context, out io.Writer, parts []Part, up func() error) error {
 	progress := &progress{out: out, start: time.Now()}
@@ -102,26 +104,42 @@ func (r *running) failure() error {
 	return r.err
 }
 
-// stop ends the parts, last first, each joined before the next is asked.
+// stop ends the parts, last first, each joined before the next is asked, but for those beside each other.
 func stop(started []*running, progress *progress) error {
 	var errs []error
-	for i := len(started) - 1; i >= 0; i-- {
-		r := started[i]
-		select {
-		case <-r.exited:
-			r.cancel()
-			continue
-		default:
+	for end := len(started); end > 0; {
+		begin := end - 1
+		for begin > 0 && started[begin].Beside {
+			begin--
 		}
-		done := progress.begin("stopping " + r.Name)
-		r.cancel()
-		<-r.exited
-		if r.err != nil && !errors.Is(r.err, context.Canceled) {
-			errs = append(errs, fmt.Errorf("cannot stop %s cleanly: %w", r.Name, r.err))
+		var group sync.WaitGroup
+		problems := make([]error, end-begin)
+		for i, r := range started[begin:end] {
+			group.Go(func() { problems[i] = r.stop(progress) })
 		}
-		done(r.Name + " stopped")
+		group.Wait()
+		errs = append(errs, problems...)
+		end = begin
 	}
 	return errors.Join(errs...)
+}
+
+// stop ends the part and waits for its end.
+func (r *running) stop(progress *progress) error {
+	defer r.cancel()
+	select {
+	case <-r.exited:
+		return nil
+	default:
+	}
+	done := progress.begin("stopping " + r.Name)
+	r.cancel()
+	<-r.exited
+	done(r.Name + " stopped")
+	if r.err != nil && !errors.Is(r.err, context.Canceled) {
+		return fmt.Errorf("cannot stop %s cleanly: %w", r.Name, r.err)
+	}
+	return nil
 }
 
 // quiet is how long something may take before a person is told that it is under way.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,10 +15,17 @@ import (
 	"github.com/k8sm/k8sm/contrib/up"
 )
 
-// notes keeps what happened in its order. All parts of a test run in one synctest bubble and write while the others wait.
-type notes struct{ list []string }
+// notes keeps what happened in its order.
+type notes struct {
+	mu   sync.Mutex // guards list
+	list []string
+}
 
-func (n *notes) add(s string) { n.list = append(n.list, s) }
+func (n *notes) add(s string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.list = append(n.list, s)
+}
 
 // part is ready after the given time and stays until it is stopped.
 func (n *notes) part(name string, takes time.Duration) up.Part {
@@ -65,6 +73,23 @@ func TestOnlyWhatTakesLongIsToldBeforeItIsDone(t *testing.T) {
 `
 		if diff := cmp.Diff(want, out.String()); diff != "" {
 			t.Error(diff)
+		}
+	})
+}
+
+func TestPartsThatDoNotNeedEachOtherStopTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n notes
+		var out bytes.Buffer
+		ctx, cancel := context.WithCancel(t.Context())
+		parts := []up.Part{n.part("a", 0), n.part("b", time.Second/2), n.part("c", time.Second), n.part("d", 0)}
+		parts[2].Beside = true
+		if err := up.Run(ctx, &out, parts, func() error { cancel(); return nil }); err != nil {
+			t.Error(err)
+		}
+		want := "[   1.5s] d stopped\n[   2.0s] b stopped\n[   2.5s] c stopped\n[   2.5s] a stopped\n"
+		if got := out.String(); !strings.HasSuffix(got, want) {
+			t.Errorf("got\n%swant\n%s", got, want)
 		}
 	})
 }
