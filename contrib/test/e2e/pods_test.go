@@ -14,14 +14,23 @@ import (
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
-func TestPodReachesTheAPIServerByItsService(t *testing.T) {
-	c := up(t, stateDir(t))
-	create(t, c, pod("caller", "until nc -w 5 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT </dev/null; do sleep 1; done"))
+// reachesAPIServer runs a pod that calls the API server by its service.
+func reachesAPIServer(t *testing.T, c *scratch.Cluster) {
+	p := create(t, c, pod("caller", "until nc -w 5 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT </dev/null; do sleep 1; done"))
 	awaitPhase(t, c, "caller", corev1.PodSucceeded)
+	remove(t, c, p)
 }
 
-func TestAPIServerStaysOnTheAddressThatItIsBoundTo(t *testing.T) {
-	c := up(t, stateDir(t), "--bind-address=127.0.0.1")
+// These need one flag each.
+func TestClusterDoesWhatItsFlagsSay(t *testing.T) {
+	dir := stateDir(t)
+	c := up(t, dir, "--bind-address=127.0.0.1", "--network-policy=false", "--resources=cpus:2;mem:1024;ports:[30998-31000]")
+	t.Run("the API server stays on the address that it is bound to", func(t *testing.T) { staysOnAddress(t, c) })
+	t.Run("network policies are not enforced", func(t *testing.T) { enforcesNothing(t, c) })
+	t.Run("a port that is for services is given to no pod", func(t *testing.T) { keepsPortsForServices(t, c, dir) })
+}
+
+func staysOnAddress(t *testing.T, c *scratch.Cluster) {
 	if !strings.HasPrefix(c.REST.Host, "https://127.0.0.1:") {
 		t.Errorf("the API server is called at %s", c.REST.Host)
 	}
@@ -31,8 +40,8 @@ func TestAPIServerStaysOnTheAddressThatItIsBoundTo(t *testing.T) {
 	}
 }
 
-func TestPodIsResizedInPlace(t *testing.T) {
-	c := up(t, stateDir(t))
+// resized changes the limits of a running pod.
+func resized(t *testing.T, c *scratch.Cluster) {
 	p := pod("grows", forever)
 	limits := func(cpu string) corev1.ResourceRequirements {
 		list := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu), corev1.ResourceMemory: resource.MustParse("32Mi")}
@@ -66,6 +75,7 @@ func TestPodIsResizedInPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	remove(t, c, p)
 }
 
 // forksWithoutEnd runs a pod that wants more processes than the cluster's --pod-max-pids.

@@ -31,8 +31,8 @@ func TestNetworkPolicies(t *testing.T) {
 	})
 }
 
-func TestClusterThatIsToldSoEnforcesNoNetworkPolicies(t *testing.T) {
-	c := up(t, stateDir(t), "--network-policy=false")
+// enforcesNothing checks --network-policy=false.
+func enforcesNothing(t *testing.T, c *scratch.Cluster) {
 	address := serving(t, c)
 	enforce(t, c, "deny-all", networkingv1.NetworkPolicySpec{PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}})
 	talks(t, c, "caller", "stranger", address)

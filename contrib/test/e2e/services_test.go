@@ -313,9 +313,8 @@ func TestProxyOfNFTablesLeavesNothing(t *testing.T) {
 	})
 }
 
-func TestPortThatIsForServicesIsGivenToNoPod(t *testing.T) {
-	dir := stateDir(t)
-	c := up(t, dir, "--resources=cpus:2;mem:1024;ports:[30998-31000]")
+// keepsPortsForServices has an agent that offers one port for pods, 31000, and two for services.
+func keepsPortsForServices(t *testing.T, c *scratch.Cluster, dir string) {
 	wants := func(name string) *corev1.Pod {
 		p := pod(name, forever)
 		p.Annotations = map[string]string{"k8sm.io/port-mapping": "wildcard"}
