@@ -4,8 +4,8 @@ import type { KubeObject } from "./api";
 import { EditYAML } from "./edit";
 import { Button, copy } from "./ui";
 
-/** hidden replaces the values of a Secret. */
-function hidden(object: KubeObject): KubeObject {
+/** visible replaces the values of a Secret, also in what kubectl apply keeps of it. */
+export function visible(object: KubeObject): KubeObject {
   if (object.kind !== "Secret") return object;
   const hide = (values?: Record<string, string>) => values && Object.fromEntries(Object.entries(values).map(([k, v]) => [k, `••• (${Math.floor(v.length * 3 / 4)} bytes)`]));
   const metadata = { ...object.metadata, annotations: object.metadata.annotations && { ...object.metadata.annotations } };
@@ -23,7 +23,7 @@ export function YAMLView({ object, path }: { object: KubeObject; path?: string }
   const [editing, setEditing] = useState(false);
   const [text, setText] = useState("");
   const secret = object.kind === "Secret";
-  const what = useMemo(() => (shown ? object : hidden(object)), [object, shown]);
+  const what = useMemo(() => (shown ? object : visible(object)), [object, shown]);
   useEffect(() => { let over = false; void toYAML(what).then((t) => { if (!over) setText(t); }); return () => { over = true; }; }, [what]);
   if (editing && path) return <EditYAML path={path} object={object} close={() => setEditing(false)} />;
   return (

@@ -1,4 +1,5 @@
 import { pathOf, send, type KubeObject } from "../api";
+import { Details } from "../details";
 import { Events } from "../events";
 import { command } from "../format";
 import { useObject } from "../live";
@@ -22,7 +23,7 @@ export default function ObjectPage({ params }: PageProps) {
   if (problem) return <><PageHead above={above} title={name} /><Failure problem={problem} what={`${kind?.kind ?? params.plural} ${name}`} /></>;
   if (object === null && kind) return <><PageHead above={above} title={name} /><Empty title={`This ${kind.kind} is gone`}><a class="button" href={link(list, { ns })}>All {kind.plural}</a></Empty></>;
   if (!object || !kind) return <PageHead above={above} title={name} />;
-  const whole = { apiVersion: kind.group ? `${kind.group}/${kind.version}` : kind.version, kind: kind.kind, ...object };
+  const whole: KubeObject = { apiVersion: kind.group ? `${kind.group}/${kind.version}` : kind.version, kind: kind.kind, ...object };
   const remove = () => confirm({
     title: `Delete ${kind.kind} ${name}?`, action: "Delete", danger: true, done: `${kind.kind} ${name} is being deleted`, type: kind.namespaced ? undefined : name,
     says: <><p>What it owns is deleted after it{object.metadata.finalizers?.length ? `, once its finalizers have ended: ${object.metadata.finalizers.join(", ")}` : ""}.</p><p>This cannot be undone.</p></>,
@@ -44,9 +45,10 @@ export default function ObjectPage({ params }: PageProps) {
               ["Finalizers", object.metadata.finalizers?.join(", ")], ["Deleted", object.metadata.deletionTimestamp && <Age since={object.metadata.deletionTimestamp} />],
             ]} />
           </Panel>
-          {object.status?.conditions && <Panel title="Conditions"><Conditions of={object} /></Panel>}
+          <Details object={whole} />
+          {object.status?.conditions && <Panel title="Conditions"><Conditions of={whole} /></Panel>}
           <Panel title="Events"><Events of={object} /></Panel>
-          <Labels of={object} />
+          <Labels of={whole} />
         </div>
       )}
     </>

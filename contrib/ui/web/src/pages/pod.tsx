@@ -1,7 +1,7 @@
 import { useMemo } from "preact/hooks";
 import { core, pageOf, pathOf, send, session, type KubeObject } from "../api";
 import { Events } from "../events";
-import { bytes, command, cpus, quantity, tone } from "../format";
+import { bytes, command, count, cpus, quantity, tone } from "../format";
 import { useKey } from "../keys";
 import { useObject } from "../live";
 import { LogView } from "../logview";
@@ -10,7 +10,7 @@ import type { PageProps } from "../pages";
 import { useRights } from "../rights";
 import { go, link, param } from "../router";
 import { Age, Button, confirm, copy, Copyable, Empty, Facts, Failure, Live, PageHead, Panel, Status, Tabs } from "../ui";
-import { YAMLView } from "../yaml";
+import { visible, YAMLView } from "../yaml";
 import { useUsage } from "./pods";
 
 export default function Pod({ params }: PageProps) {
@@ -167,11 +167,11 @@ export function Conditions({ of }: { of: KubeObject }) {
 }
 
 export function Labels({ of }: { of: KubeObject }) {
-  const labels = Object.entries(of.metadata.labels ?? {}), notes = Object.entries(of.metadata.annotations ?? {});
+  const labels = Object.entries(of.metadata.labels ?? {}), notes = Object.entries(visible(of).metadata.annotations ?? {});
   return (
     <Panel title="Labels and annotations" class="wide">
       {labels.length > 0 && <ul class="labels">{labels.map(([k, v]) => <li key={k}><code>{k}={v}</code></li>)}</ul>}
-      {notes.length > 0 && <details><summary>{notes.length} annotations</summary><Facts facts={notes.map(([k, v]) => [k, <code class="break">{v.length > 400 ? v.slice(0, 400) + "…" : v}</code>])} /></details>}
+      {notes.length > 0 && <details><summary>{count(notes.length, "annotation")}</summary><Facts facts={notes.map(([k, v]) => [k, <code class="break">{v.length > 400 ? v.slice(0, 400) + "…" : v}</code>])} /></details>}
       {!labels.length && !notes.length && <p class="muted">None</p>}
     </Panel>
   );

@@ -1,0 +1,36 @@
+// Pages of several kinds that belong together: a tab each.
+import { useEffect, useState } from "preact/hooks";
+import { discover, type Resource } from "../api";
+import type { Row } from "../live";
+import { param, link } from "../router";
+import { ResourceTable } from "../resourcetable";
+import { PageHead, Tabs } from "../ui";
+
+export interface KindsProps {
+  title: string;
+  note: string;
+  path: string;
+  /** kinds are PLURAL.GROUP, with a title; those that the API server does not have are left out. */
+  kinds: [string, string][];
+}
+
+/** Kinds shows the kind that the URL names, or the first. */
+export function Kinds({ title, note, path, kinds }: KindsProps) {
+  const [known, setKnown] = useState<Resource[] | null>(null);
+  useEffect(() => { discover().then(setKnown, () => setKnown([])); }, []);
+  const there = kinds.filter(([id]) => !known || known.some((r) => `${r.plural}.${r.group}` === id));
+  const [id, name] = there.find(([k]) => k.split(".")[0] === param("kind")) ?? there[0] ?? kinds[0]!;
+  const kind = known?.find((r) => `${r.plural}.${r.group}` === id);
+  return (
+    <>
+      <PageHead title={title} note={note} />
+      <Tabs now={id} tabs={there} href={(k) => link(path, { kind: k === kinds[0]![0] ? "" : k.split(".")[0]! })} />
+      {kind && <ResourceTable key={id} of={kind} name={name} more={more[id]} />}
+    </>
+  );
+}
+
+/** more are columns that say more than the API's own. */
+const more: Record<string, { id: string; title: string; text: (r: Row) => string; keep?: number }[]> = {
+  "services.": [{ id: "selects", title: "Selector", text: (r) => String(r.cells[6] ?? "").replace("<none>", ""), keep: 8 }],
+};
