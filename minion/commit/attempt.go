@@ -58,10 +58,6 @@ func (a *attempt) run(ctx context.Context) error {
 
 // make makes the image and pushes it. paused is how long the container was paused at most.
 func (a *attempt) make(ctx context.Context) (digest string, paused time.Duration, err error) {
-	tag, err := commit.ParseImage(a.commit.Spec.Image)
-	if err != nil {
-		return "", 0, finalError{err}
-	}
 	if err := a.find(ctx); err != nil {
 		return "", 0, err
 	}
@@ -72,17 +68,21 @@ func (a *attempt) make(ctx context.Context) (digest string, paused time.Duration
 	if err != nil {
 		return "", 0, err
 	}
+	to, err := a.destination(ctx, credentials)
+	if err != nil {
+		return "", 0, err
+	}
 	if err := a.checkRoom(ctx); err != nil {
 		return "", 0, err
 	}
-	image, paused, err := a.image(ctx)
+	image, paused, err := a.image(ctx, to)
 	if err != nil {
 		return "", paused, err
 	}
 	if err := a.report(ctx, commit.Status{Phase: commit.Running, Message: "pushing the image"}); err != nil {
 		return "", paused, err
 	}
-	digest, err = a.push(ctx, tag, image, credentials)
+	digest, err = a.push(ctx, to, image)
 	return digest, paused, err
 }
 

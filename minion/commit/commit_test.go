@@ -448,6 +448,44 @@ func TestCommittedImageRuns(t *testing.T) {
 	}
 }
 
+// The layers of an image that came from the registry are not sent there again: they are mounted from one repository to the other.
+func TestBaseOfTheSameRegistryIsNotSentAgain(t *testing.T) {
+	n := start(t)
+	base := testRegistry.Address + "/base:1"
+	if err := testEngine.ImageTag(t.Context(), testImage, base); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := suite.Push(t.Context(), testEngine, base); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = testEngine.ImageRemove(context.Background(), base, image.RemoveOptions{}) })
+	a := attempt{Config: n.Config, commit: n.ask(t, "mounted", testRegistry.Address+"/mounted:1"), log: n.Log}
+	to, err := a.destination(t.Context(), nil)
+	if err == nil {
+		err = errors.Join(a.find(t.Context()), a.checkRoom(t.Context()))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, _, err := a.image(t.Context(), to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(a.dir(), "image.tar")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the base was saved: %v", err)
+	}
+	if _, err := a.push(t.Context(), to, made); err != nil {
+		t.Fatal(err)
+	}
+	_, files := texts(t, pushed(t, testRegistry.Address+"/mounted:1"))
+	if files["0:old"] != "old" || files["1:new"] != "new\n" {
+		t.Errorf("its files are %v", files)
+	}
+	if err := n.tidy(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCommitThatCannotBeIsFailedAndSaysWhy(t *testing.T) {
 	n := start(t)
 	n.serve(t)
@@ -544,7 +582,7 @@ func TestCommitBegunByAKilledMinionIsDoneAgain(t *testing.T) {
 	if err := a.find(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := a.image(t.Context()); err != nil {
+	if _, _, err := a.image(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := testEngine.ContainerPause(t.Context(), n.id); err != nil {

@@ -35,7 +35,7 @@ const containerFile = "container"
 
 // image makes the image: the files of the container, with the configuration of the image that the container runs. paused is how long
 // the container was paused at most.
-func (a *attempt) image(ctx context.Context) (made v1.Image, paused time.Duration, err error) {
+func (a *attempt) image(ctx context.Context, to *destination) (made v1.Image, paused time.Duration, err error) {
 	if err := os.MkdirAll(a.dir(), 0o700); err != nil {
 		return nil, 0, fmt.Errorf("cannot make a directory for the image: %w", err)
 	}
@@ -44,7 +44,7 @@ func (a *attempt) image(ctx context.Context) (made v1.Image, paused time.Duratio
 		return nil, 0, fmt.Errorf("cannot note which container is committed: %w", err)
 	}
 	if a.upper != "" {
-		if made, paused, err = a.copied(ctx); !errors.Is(err, errForeign) {
+		if made, paused, err = a.copied(ctx, to); !errors.Is(err, errForeign) {
 			return made, paused, err
 		}
 	}
@@ -52,7 +52,7 @@ func (a *attempt) image(ctx context.Context) (made v1.Image, paused time.Duratio
 }
 
 // copied makes the image of a copy of the container's changes, and of the image that the container runs.
-func (a *attempt) copied(ctx context.Context) (_ v1.Image, paused time.Duration, err error) {
+func (a *attempt) copied(ctx context.Context, to *destination) (_ v1.Image, paused time.Duration, err error) {
 	s := snapshot{upper: a.upper, dir: filepath.Join(a.dir(), "files"), copied: map[uint64]bool{}}
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
 		return nil, 0, fmt.Errorf("cannot make a directory for the container's changes: %w", err)
@@ -66,7 +66,7 @@ func (a *attempt) copied(ctx context.Context) (_ v1.Image, paused time.Duration,
 	if err := errors.Join(s.writeLayer(file), os.RemoveAll(s.dir)); err != nil {
 		return nil, paused, fmt.Errorf("cannot make a layer of the changes of container %s: %w", a.commit.Spec.Container, err)
 	}
-	base, err := a.save(ctx, a.container.Image)
+	base, err := a.base(ctx, to)
 	if err != nil {
 		return nil, paused, err
 	}
@@ -80,6 +80,18 @@ func (a *attempt) copied(ctx context.Context) (_ v1.Image, paused time.Duration,
 		made, err = mutate.CreatedAt(made, now)
 	}
 	return made, paused, err
+}
+
+// base returns the image that the container runs: as the destination has it, if that is where it came from, or from Docker Engine.
+func (a *attempt) base(ctx context.Context, to *destination) (v1.Image, error) {
+	there, err := a.Docker.ImageInspect(ctx, a.container.Image)
+	if err != nil {
+		return nil, fmt.Errorf("cannot inspect the image that container %s runs: %w", a.commit.Spec.Container, err)
+	}
+	if found := to.find(ctx, there.ID, there.RepoDigests); found != nil {
+		return found, nil
+	}
+	return a.save(ctx, a.container.Image)
 }
 
 // history is what the image says of its last layer.

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/k8sm/k8sm/api/commit"
 	"github.com/k8sm/k8sm/minion/registry"
 )
 
@@ -51,40 +52,78 @@ func (a *attempt) credentials(ctx context.Context) ([]registry.Credentials, erro
 	return found, nil
 }
 
-// push pushes the image with the first credentials that the registry accepts, or without any.
-func (a *attempt) push(ctx context.Context, tag name.Tag, image v1.Image, credentials []registry.Credentials) (digest string, err error) {
+// destination is the registry that an image goes to.
+type destination struct {
+	tag     name.Tag
+	options []name.Option
+	carrier carrier
+	users   []authn.Authenticator // the best first; anonymous without credentials
+}
+
+// destination returns how the registry of the Commit's image is reached.
+func (a *attempt) destination(ctx context.Context, credentials []registry.Credentials) (*destination, error) {
+	d := &destination{options: []name.Option{name.StrictValidation}, users: []authn.Authenticator{authn.Anonymous}}
+	tag, err := commit.ParseImage(a.commit.Spec.Image)
+	if err != nil {
+		return nil, finalError{err}
+	}
 	plain, err := a.plain(ctx, tag.RegistryStr())
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if plain {
-		if tag, err = name.NewTag(a.commit.Spec.Image, name.StrictValidation, name.Insecure); err != nil {
-			return "", finalError{err}
-		}
+		d.options = append(d.options, name.Insecure)
 	}
-	carrier, err := newCarrier(tag.RegistryStr(), plain)
+	if d.tag, err = name.NewTag(a.commit.Spec.Image, d.options...); err == nil {
+		d.carrier, err = newCarrier(tag.RegistryStr(), plain)
+	}
 	if err != nil {
-		return "", finalError{err}
+		return nil, finalError{err}
 	}
-	defer carrier.CloseIdleConnections()
-	tries := []authn.Authenticator{authn.Anonymous}
 	for i, c := range credentials {
 		if i == 0 {
-			tries = nil
+			d.users = nil
 		}
-		tries = append(tries, authn.FromConfig(authn.AuthConfig{
+		d.users = append(d.users, authn.FromConfig(authn.AuthConfig{
 			Username: c.Username, Password: c.Password, IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken}))
 	}
-	for _, who := range tries {
-		if err = write(ctx, tag, image, remote.WithAuth(who), remote.WithTransport(carrier)); !unauthorized(err) {
+	return d, nil
+}
+
+// push pushes the image as the first user whom the registry accepts.
+func (a *attempt) push(ctx context.Context, d *destination, image v1.Image) (digest string, err error) {
+	defer d.carrier.CloseIdleConnections()
+	for _, who := range d.users {
+		if err = write(ctx, d.tag, image, remote.WithAuth(who), remote.WithTransport(d.carrier)); !unauthorized(err) {
 			break
 		}
 	}
 	if err != nil {
-		return "", pushError(tag, err, len(credentials))
+		return "", pushError(d.tag, err, d.users[0] != authn.Anonymous)
 	}
 	hash, err := image.Digest()
 	return hash.String(), err
+}
+
+// find returns the image with this id, if Docker Engine has it from the destination's registry under one of these names: then its layers
+// need not be sent there again.
+func (d *destination) find(ctx context.Context, id string, digests []string) v1.Image {
+	for _, text := range digests {
+		ref, err := name.NewDigest(text, d.options...)
+		if err != nil || ref.RegistryStr() != d.tag.RegistryStr() {
+			continue
+		}
+		for _, who := range d.users {
+			image, err := remote.Image(ref, remote.WithContext(ctx), remote.WithAuth(who), remote.WithTransport(d.carrier))
+			if err != nil {
+				continue
+			}
+			if config, err := image.ConfigName(); err == nil && config.String() == id {
+				return image
+			}
+		}
+	}
+	return nil
 }
 
 // write pushes the image, and gives up if there is no progress.
@@ -115,10 +154,10 @@ func unauthorized(err error) bool {
 }
 
 // pushError explains why a push failed. What the registry refuses is final, but for a registry that is overloaded.
-func pushError(tag name.Tag, err error, credentials int) error {
+func pushError(tag name.Tag, err error, credentials bool) error {
 	var refused *transport.Error
 	switch {
-	case unauthorized(err) && credentials == 0:
+	case unauthorized(err) && !credentials:
 		return final("registry %s wants credentials to push %s: give a Secret with --push-secret, or the pod imagePullSecrets: %w", tag.RegistryStr(), tag, err)
 	case unauthorized(err):
 		return final("registry %s refuses the credentials to push %s: %w", tag.RegistryStr(), tag, err)
