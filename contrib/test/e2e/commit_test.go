@@ -298,9 +298,9 @@ func commitsOne(t *testing.T, c *scratch.Cluster, s *shop, objects dynamic.Inter
 		t.Errorf("%v: %s", err, out)
 	}
 	err = scratch.Until(t.Context(), 30*time.Second, func(ctx context.Context) error {
-		out, err := c.KM(ctx, "kubectl", "events", "--for=pod/"+p.Name).CombinedOutput()
-		if err == nil && !containsAll(string(out), []string{"Committed", name}) {
-			err = fmt.Errorf("the pod's events are:\n%s", out)
+		events, err := c.Kube.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=" + p.Name})
+		if err == nil && !slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return e.Reason == "Committed" && strings.Contains(e.Message, name) }) {
+			err = fmt.Errorf("no event of the pod says that it was committed: %+v", events.Items)
 		}
 		return err
 	})
