@@ -57,42 +57,8 @@ func commitPolicies() []admissionPolicy {
 // commitType is the CustomResourceDefinition of commits
 // (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/).
 func commitType() object {
-	text := func(description string, longest int64) apiextensionsv1.JSONSchemaProps {
-		return apiextensionsv1.JSONSchemaProps{Type: "string", Description: description, MaxLength: &longest}
-	}
-	some := func(description string, longest int64) apiextensionsv1.JSONSchemaProps {
-		one, props := int64(1), text(description, longest)
-		props.MinLength = &one
-		return props
-	}
-	rules := func(rule, message string) apiextensionsv1.ValidationRules {
-		return apiextensionsv1.ValidationRules{{Rule: rule, Message: message}}
-	}
 	column := func(name, path string, priority int32) apiextensionsv1.CustomResourceColumnDefinition {
 		return apiextensionsv1.CustomResourceColumnDefinition{Name: name, Type: "string", JSONPath: path, Priority: priority}
-	}
-	spec := apiextensionsv1.JSONSchemaProps{
-		Type: "object", Required: []string{"nodeName", "podName", "podUID", "container", "image"},
-		XValidations: rules("self == oldSelf", "the spec of a Commit cannot be changed: make another Commit"),
-		Properties: map[string]apiextensionsv1.JSONSchemaProps{
-			"nodeName":   some("The node that the pod runs on. Its minion carries the Commit out.", 253),
-			"podName":    some("The pod, in this namespace.", 253),
-			"podUID":     some("The pod's UID.", 64),
-			"container":  some("The container of the pod.", 63),
-			"image":      some("Where the image is pushed to: REGISTRY/NAME:TAG.", 512),
-			"pushSecret": text("A Secret of this namespace with the registry's credentials, which the node must be allowed to get. The default is the pod's imagePullSecrets.", 253),
-		},
-	}
-	status := apiextensionsv1.JSONSchemaProps{
-		Type: "object",
-		XValidations: rules("!(has(oldSelf.phase) && oldSelf.phase in ['Succeeded', 'Failed']) || has(self.phase) && self.phase == oldSelf.phase",
-			"a Commit that has ended stays so: make another Commit"),
-		Properties: map[string]apiextensionsv1.JSONSchemaProps{
-			"phase":   text("Running, Succeeded or Failed; none until the node begins.", 20),
-			"digest":  text("The digest of the pushed image.", 200),
-			"message": text("What the node waits for, why it failed, or what is not in the image.", 4096),
-			"address": text("The pod's address, once it is in etcd below "+commit.KeyPrefix+".", 64),
-		},
 	}
 	kind := commit.Kind
 	return &apiextensionsv1.CustomResourceDefinition{
@@ -107,7 +73,7 @@ func commitType() object {
 				Name: kind.Version, Served: true, Storage: true,
 				Schema: &apiextensionsv1.CustomResourceValidation{OpenAPIV3Schema: &apiextensionsv1.JSONSchemaProps{
 					Type: "object", Required: []string{"spec"}, Description: "A Commit makes an image of a pod's container and pushes it to a registry.",
-					Properties: map[string]apiextensionsv1.JSONSchemaProps{"spec": spec, "status": status},
+					Properties: map[string]apiextensionsv1.JSONSchemaProps{"spec": commitSpec(), "status": commitStatus()},
 				}},
 				Subresources:     &apiextensionsv1.CustomResourceSubresources{Status: &apiextensionsv1.CustomResourceSubresourceStatus{}},
 				SelectableFields: []apiextensionsv1.SelectableField{{JSONPath: "." + commit.FieldNodeName}},
@@ -119,6 +85,43 @@ func commitType() object {
 					column("Digest", ".status.digest", 1),
 				},
 			}},
+		},
+	}
+}
+
+// textField is a field with a text.
+func textField(description string, shortest, longest int64) apiextensionsv1.JSONSchemaProps {
+	return apiextensionsv1.JSONSchemaProps{Type: "string", Description: description, MinLength: &shortest, MaxLength: &longest}
+}
+
+func commitSpec() apiextensionsv1.JSONSchemaProps {
+	return apiextensionsv1.JSONSchemaProps{
+		Type: "object", Required: []string{"nodeName", "podName", "podUID", "container", "image"},
+		XValidations: apiextensionsv1.ValidationRules{{Rule: "self == oldSelf", Message: "the spec of a Commit cannot be changed: make another Commit"}},
+		Properties: map[string]apiextensionsv1.JSONSchemaProps{
+			"nodeName":  textField("The node that the pod runs on. Its minion carries the Commit out.", 1, 253),
+			"podName":   textField("The pod, in this namespace.", 1, 253),
+			"podUID":    textField("The pod's UID.", 1, 64),
+			"container": textField("The container of the pod.", 1, 63),
+			"image":     textField("Where the image is pushed to: REGISTRY/NAME:TAG.", 1, 512),
+			"pushSecret": textField("A Secret of this namespace with the registry's credentials, which the node must be allowed to get. "+
+				"The default is the pod's imagePullSecrets.", 0, 253),
+		},
+	}
+}
+
+func commitStatus() apiextensionsv1.JSONSchemaProps {
+	return apiextensionsv1.JSONSchemaProps{
+		Type: "object",
+		XValidations: apiextensionsv1.ValidationRules{{
+			Rule:    "!(has(oldSelf.phase) && oldSelf.phase in ['Succeeded', 'Failed']) || has(self.phase) && self.phase == oldSelf.phase",
+			Message: "a Commit that has ended stays so: make another Commit",
+		}},
+		Properties: map[string]apiextensionsv1.JSONSchemaProps{
+			"phase":   textField("Running, Succeeded or Failed; none until the node begins.", 0, 20),
+			"digest":  textField("The digest of the pushed image.", 0, 200),
+			"message": textField("What the node waits for, why it failed, or what is not in the image.", 0, 4096),
+			"address": textField("The pod's address, once it is in etcd below "+commit.KeyPrefix+".", 0, 64),
 		},
 	}
 }

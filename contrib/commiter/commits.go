@@ -117,7 +117,7 @@ func (r *run) ensure(ctx context.Context, w wish) (c commit.Commit, err error) {
 		switch {
 		case c.DeletionTimestamp != nil:
 		case !c.Status.Phase.Ended() && c.Spec != spec:
-			return c, fmt.Errorf("Commit %s makes image %s of this container now: wait for it, or delete it: km kubectl delete commit %[1]s -n %[3]s", name, c.Spec.Image, r.namespace)
+			return c, fmt.Errorf("the Commit %s makes image %s of this container now: wait for it, or delete it: km kubectl delete commit %[1]s -n %[3]s", name, c.Spec.Image, r.namespace)
 		case !c.Status.Phase.Ended() || c.Spec == spec && c.Status.Phase == commit.Succeeded && c.Annotations[commit.AnnotationTaken] == "":
 			return c, nil
 		default:
@@ -158,7 +158,7 @@ func (r *run) await(ctx context.Context, c commit.Commit, address bool) (commit.
 	for {
 		object, err := r.commits().Get(ctx, c.Name, metav1.GetOptions{})
 		if err == nil && object.GetUID() != c.UID || apierrors.IsNotFound(err) {
-			return c, fmt.Errorf("Commit %s was deleted, or its pod %s is gone", c.Name, c.Spec.PodName)
+			return c, fmt.Errorf("the Commit %s was deleted, or its pod %s is gone", c.Name, c.Spec.PodName)
 		}
 		if err == nil {
 			if c, err = commit.Read(object); err != nil {

@@ -105,7 +105,7 @@ func (a *attempt) engineImage(ctx context.Context) (_ v1.Image, paused time.Dura
 	made, err := a.Docker.ContainerCommit(ctx, a.container.ID, container.CommitOptions{Reference: a.localName() + ":" + string(a.commit.UID), Pause: true})
 	paused = time.Since(begin)
 	if err != nil {
-		return nil, paused, fmt.Errorf("Docker Engine cannot commit container %s: %w", a.commit.Spec.Container, err)
+		return nil, paused, fmt.Errorf("cannot commit container %s in Docker Engine: %w", a.commit.Spec.Container, err)
 	}
 	saved, err := a.save(ctx, made.ID)
 	if err != nil {
@@ -119,7 +119,7 @@ func (a *attempt) engineImage(ctx context.Context) (_ v1.Image, paused time.Dura
 func (a *attempt) save(ctx context.Context, id string) (v1.Image, error) {
 	saved, err := a.Docker.ImageSave(ctx, []string{id})
 	if err != nil {
-		return nil, fmt.Errorf("Docker Engine cannot save the image: %w", err)
+		return nil, fmt.Errorf("cannot save the image from Docker Engine: %w", err)
 	}
 	defer saved.Close()
 	file := filepath.Join(a.dir(), "image.tar")
