@@ -390,10 +390,14 @@ func hasFilesAndBaseConfiguration(t *testing.T, n *node) {
 	if last := config.History[len(config.History)-1]; len(config.History) != 2 || last.CreatedBy != "km commit" {
 		t.Errorf("its history is %+v", config.History)
 	}
-	events, err := n.Kubernetes.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{})
-	if err != nil || len(events.Items) != 1 || events.Items[0].Reason != "Committed" || events.Items[0].InvolvedObject.UID != n.pod.UID || !strings.Contains(events.Items[0].Message, c.Status.Digest) {
-		t.Errorf("events: %+v, %v", events.Items, err)
-	}
+	await(t, func() error {
+		events, err := n.Kubernetes.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{})
+		if err == nil && (len(events.Items) != 1 || events.Items[0].Reason != "Committed" || events.Items[0].InvolvedObject.UID != n.pod.UID ||
+			!strings.Contains(events.Items[0].Message, c.Status.Digest)) {
+			err = fmt.Errorf("events: %+v", events.Items)
+		}
+		return err
+	})
 }
 
 func equalJSON(a, b []byte) bool {

@@ -119,8 +119,8 @@ func (c *controller) loop(ctx context.Context, changed <-chan struct{}) error {
 	defer timer.Stop()
 	for {
 		open := c.open()
-		if c.running != nil && !slices.ContainsFunc(open, func(o commit.Commit) bool { return o.UID == c.running.commit.UID }) {
-			c.running.stop() // it was deleted
+		if c.running != nil && !c.exists(c.running.commit.UID) {
+			c.running.stop()
 		}
 		if c.running == nil && ctx.Err() == nil {
 			timer.Reset(c.startNext(ctx, open))
@@ -141,6 +141,11 @@ func (c *controller) loop(ctx context.Context, changed <-chan struct{}) error {
 			c.settle(ctx, err)
 		}
 	}
+}
+
+// exists reports whether a Commit has not been deleted.
+func (c *controller) exists(uid types.UID) bool {
+	return slices.ContainsFunc(c.informer.GetStore().List(), func(object any) bool { return object.(*unstructured.Unstructured).GetUID() == uid })
 }
 
 // open returns the Commits that have not ended, the oldest first.
