@@ -134,12 +134,13 @@ func TestLayerHasWhatWasWrittenToMappedMemory(t *testing.T) {
 	var at atomic.Int64
 	for i := range 100 {
 		memory[0] = byte(i) // dirty, and so writable
+		at.Store(int64(i))
 	}
 	stop := make(chan struct{})
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		for n := int64(1); ; n++ {
+		for n := int64(100); ; n++ {
 			select {
 			case <-stop:
 				return
