@@ -48,6 +48,7 @@ certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etc
 			}
 			cfg.Ready = func(url string) { logrus.WithField("url", url).Info("the control plane is ready") }
 			return serve(c, func(ctx context.Context) error {
+				stats.Logs = kept.Serves()
 				if err := errors.Join(checkDNS(ctx, replicas), stats.Free(), kept.Free()); err != nil {
 					return err
 				}

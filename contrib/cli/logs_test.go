@@ -161,6 +161,8 @@ func TestWrongCommandLinesOfLogsStartNothing(t *testing.T) {
 		"apiserver --bind-address=192.0.2.1 --metrics=false --enable-aggregator-routing=false": "cannot use --enable-aggregator-routing=false with --logs",
 		"logstore":                             `cannot use --address=: not an IP address; see km logstore --help`,
 		"logstore --address=10.0.0.5 --port=0": `cannot use --port=0: give a port from 1 to 65535; see km logstore --help`,
+		"up --logs-ingest-address=9428":        `cannot use --logs-ingest-address=9428: give host:port, such as 10.0.0.5:9428; see km up --help`,
+		"up --logs-syslog-address=10.0.0.5":    `cannot use --logs-syslog-address=10.0.0.5: give host:port, such as 10.0.0.5:9428; see km up --help`,
 		"logs svc/web":                         `cannot show the logs of svc/web: give a pod, or deploy, rs, rc, sts, ds, job or cj with a name; or use --selector; see km logs --help`,
 		"logs deploy/":                         `cannot show the logs of "deploy/": give a name; see km logs --help`,
 		"logs web deploy/web":                  "cannot show pods and other objects at once",

@@ -90,6 +90,7 @@ func (l *laptop) runMetrics(ctx context.Context, ready func(string)) error {
 	} else {
 		ready("none")
 	}
+	l.metrics.Logs = l.logs.Serves()
 	return l.metrics.Run(ctx, logrus.StandardLogger().Out)
 }
 

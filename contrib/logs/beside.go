@@ -33,6 +33,14 @@ func (b *Beside) AddFlags(fs *pflag.FlagSet) {
 	b.addFlags(fs, "logs-")
 }
 
+// Serves is the store's "host:port"; "" if there is none.
+func (b Beside) Serves() string {
+	if !b.Enabled {
+		return ""
+	}
+	return b.listen().String()
+}
+
 // Validate checks the settings. Errors name the flags.
 func (b Beside) Validate() error {
 	if !b.Enabled {
@@ -80,6 +88,7 @@ func (b Beside) args() []string {
 	args := []string{
 		"logstore", "--state-dir=" + string(b.Dir), "--address=" + b.Address, "--port=" + strconv.Itoa(b.Port), "--retention=" + (*retention)(&b.Retention).String(),
 		"--max-size=" + strconv.FormatInt(b.MaxSize, 10) + "B", "--namespace-rate=" + strconv.Itoa(b.NamespaceRate),
+		"--ingest-address=" + b.IngestAddress, "--syslog-address=" + b.SyslogAddress,
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.Files)) {
 		args = append(args, "--file="+name+"="+b.Files[name])

@@ -3,6 +3,7 @@ package logs
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 
@@ -39,6 +40,9 @@ type Config struct {
 	NamespaceRate int
 	// Files are log files of the control plane that are stored, too, by the names under which they are.
 	Files map[string]string
+	// IngestAddress is the "host:port" at which tasks of other frameworks send logs by HTTP, and SyslogAddress that for syslog, by TCP and
+	// UDP. Both are empty for none: whoever reaches them can send.
+	IngestAddress, SyslogAddress string
 }
 
 // AddFlags adds the flags of `km logstore`. Dir has none.
@@ -54,6 +58,8 @@ func (c *Config) addFlags(fs *pflag.FlagSet, prefix string) {
 	c.Retention, c.MaxSize = 7*24*time.Hour, 10<<30
 	fs.Var((*retention)(&c.Retention), prefix+"retention", "how `long` logs are kept, such as 36h, 7d or 1y; at least 1d")
 	fs.Var((*size)(&c.MaxSize), prefix+"max-size", "how much disk logs may take, as a `size` such as 512MiB or 10GiB; the oldest days go first, the last two stay. 0 means no limit")
+	fs.StringVar(&c.IngestAddress, prefix+"ingest-address", "", "`host:port` at which tasks of other frameworks send logs by HTTP, in the protocols of Loki, OTLP and Elasticsearch; whoever reaches it can send, so mind the network (default: none)")
+	fs.StringVar(&c.SyslogAddress, prefix+"syslog-address", "", "`host:port` at which they send logs by syslog, TCP and UDP, likewise (default: none)")
 	fs.IntVar(&c.NamespaceRate, prefix+"namespace-rate", 0, "how many lines a second each namespace may write on average over a minute; more are dropped, counted, and told of in their place. 0 means no limit")
 }
 
@@ -73,6 +79,14 @@ func (c Config) validate(prefix string) error {
 	}
 	if c.MaxSize < 0 || c.MaxSize > 0 && c.MaxSize < 64<<20 {
 		return fmt.Errorf("cannot use --%smax-size=%s: give at least 64MiB, or 0 for no limit", prefix, (*size)(&c.MaxSize))
+	}
+	for name, address := range map[string]string{"ingest-address": c.IngestAddress, "syslog-address": c.SyslogAddress} {
+		if address == "" {
+			continue
+		}
+		if _, port, err := net.SplitHostPort(address); err != nil || port == "" || port == "0" {
+			return fmt.Errorf("cannot use --%s%s=%s: give host:port, such as 10.0.0.5:9428", prefix, name, address)
+		}
 	}
 	if c.NamespaceRate < 0 {
 		return fmt.Errorf("cannot use --%snamespace-rate=%d: give a number of lines, or 0 for no limit", prefix, c.NamespaceRate)

@@ -84,6 +84,10 @@ func serve(ctx context.Context, cfg Config, config *rest.Config, entries *store.
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(append(receiver.Collectors(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))...)
 	server.Handler.NonGoRestfulMux.Handle("/metrics", in.guard(metrics(registry, entries)))
+	ingest, err := cfg.listenForOthers(entries, in)
+	if err != nil {
+		return err
+	}
 	member, probe, err := cfg.member(config)
 	if err != nil {
 		return err
@@ -102,6 +106,7 @@ func serve(ctx context.Context, cfg Config, config *rest.Config, entries *store.
 		return member.Keep(ctx, probe, apiTimeout)
 	})
 	parts.Go(func() error { return receiver.Run(ctx) })
+	parts.Go(func() error { return ingest(ctx) })
 	parts.Go(func() error { return known.Run(ctx) })
 	parts.Go(func() error {
 		return own.Run(ctx, own.Config{

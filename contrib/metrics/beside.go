@@ -22,7 +22,7 @@ type Beside struct {
 	LogLevel, LogFormat string
 }
 
-// AddFlags adds a control plane's flags for its metrics. Dir, ClusterName, DNS, LogLevel and LogFormat have none.
+// AddFlags adds a control plane's flags for its metrics. Dir, ClusterName, DNS, Logs, LogLevel and LogFormat have none.
 func (b *Beside) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&b.Enabled, "metrics", true, "run a metrics server beside the API server, unless that listens on loopback only: for kubectl top, autoscaling, PromQL and alerts. Give all API servers of a cluster the same")
 	fs.StringVar(&b.Address, "metrics-address", "", "IP address the metrics server listens on, which the cluster's API servers must reach (default: the API server's)")

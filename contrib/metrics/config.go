@@ -27,6 +27,8 @@ type Config struct {
 	ClusterName string
 	// DNS are the "host:port" at which DNS servers beside this server serve their metrics.
 	DNS []string
+	// Logs is the "host:port" of the log store beside this server; "" if there is none.
+	Logs string
 	Storage
 }
 
@@ -36,6 +38,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&c.Port, "port", DefaultPort, "TCP port to listen on")
 	fs.StringVar(&c.ClusterName, "cluster-name", "k8sm", "`name` of the cluster, as given to km scheduler")
 	fs.StringSliceVar(&c.DNS, "dns-metrics", nil, "`host:port,...` of the metrics of the DNS servers on this machine")
+	fs.StringVar(&c.Logs, "logs", "", "`host:port` of the log store on this machine")
 	c.Storage.addFlags(fs, "")
 }
 
@@ -64,7 +67,7 @@ func (c Config) listen() netip.AddrPort {
 // file is the configuration as a file of flags, as --config takes it.
 func (c Config) file() ([]byte, error) {
 	return yaml.Marshal(map[string]any{
-		"address": c.Address, "port": strconv.Itoa(c.Port), "cluster-name": c.ClusterName, "dns-metrics": append([]string{}, c.DNS...),
+		"address": c.Address, "port": strconv.Itoa(c.Port), "cluster-name": c.ClusterName, "dns-metrics": append([]string{}, c.DNS...), "logs": c.Logs,
 		"retention": (*retention)(&c.Retention).String(), "max-size": (*size)(&c.MaxSize).String(), "scrape-config": c.ScrapeConfig,
 		"rules": c.Rules, "alertmanager": append([]string{}, c.Alertmanagers...),
 	})

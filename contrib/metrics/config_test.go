@@ -102,7 +102,7 @@ func TestEveryFlagReachesTheProcess(t *testing.T) {
 
 func TestDefaultsReachTheProcess(t *testing.T) {
 	b, _ := beside()
-	b.DNS, b.ClusterName = []string{"127.0.0.1:10063", "127.0.0.1:10064"}, "other"
+	b.DNS, b.ClusterName, b.Logs = []string{"127.0.0.1:10063", "127.0.0.1:10064"}, "other", "10.0.0.5:10261"
 	if err := b.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestDefaultsReachTheProcess(t *testing.T) {
 	}
 	fixed := c.fixed(statedir.Etcd{Endpoints: []string{"https://127.0.0.1:2379", "https://10.0.0.2:2379"}})
 	want := map[string][]string{
-		targets.JobDNS: {"127.0.0.1:10063", "127.0.0.1:10064"}, targets.JobMetrics: {"10.0.0.5:10260"}, targets.JobEtcd: {"127.0.0.1:2379", "10.0.0.2:2379"},
+		targets.JobDNS: {"127.0.0.1:10063", "127.0.0.1:10064"}, targets.JobMetrics: {"10.0.0.5:10260"}, targets.JobLogs: {"10.0.0.5:10261"}, targets.JobEtcd: {"127.0.0.1:2379", "10.0.0.2:2379"},
 	}
 	if diff := cmp.Diff(want, fixed); diff != "" {
 		t.Errorf("targets (-want +got):\n%s", diff)

@@ -61,6 +61,9 @@ func (s *sources) follow(ctx context.Context) error { return s.finder.Follow(ctx
 // fixed are the targets beside this server.
 func (c Config) fixed(etcd statedir.Etcd) map[string][]string {
 	fixed := map[string][]string{targets.JobDNS: c.DNS, targets.JobMetrics: {c.listen().String()}}
+	if c.Logs != "" {
+		fixed[targets.JobLogs] = []string{c.Logs}
+	}
 	for _, endpoint := range etcd.Endpoints {
 		if parsed, err := url.Parse(endpoint); err == nil {
 			fixed[targets.JobEtcd] = append(fixed[targets.JobEtcd], parsed.Host)

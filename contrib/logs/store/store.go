@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/VictoriaMetrics/VictoriaLogs/app/vlinsert"
 	"github.com/VictoriaMetrics/VictoriaLogs/app/vlselect"
 	"github.com/VictoriaMetrics/VictoriaLogs/app/vlstorage"
 	"github.com/VictoriaMetrics/VictoriaLogs/lib/logstorage"
@@ -51,6 +52,8 @@ type Store struct {
 	lock *flock.Flock
 
 	turns chan struct{} // for each query that runs
+	// ingesting says that StartIngest was called.
+	ingesting bool
 
 	// writing excludes Add while Sync runs.
 	writing sync.RWMutex
@@ -143,6 +146,9 @@ func (s *Store) data() string { return filepath.Join(s.cfg.Dir, "data") }
 
 // Close writes everything to disk and closes the store. Nothing may use it any more.
 func (s *Store) Close() error {
+	if s.ingesting {
+		vlinsert.Stop()
+	}
 	vlselect.Stop()
 	vlstorage.Stop()
 	opened.Store(false)

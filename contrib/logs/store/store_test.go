@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +17,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	collectorpb "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
+	"google.golang.org/protobuf/proto"
 )
 
 func testConfig(dir string) Config {
@@ -305,4 +312,76 @@ func killStore(t *testing.T, dir string) int {
 		t.Fatal("nothing was written")
 	}
 	return safe
+}
+
+func TestOthersSendToTheirOwnPart(t *testing.T) {
+	s := openTest(t, t.TempDir())
+	defer closeTest(t, s)
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.StartIngest(busy.Addr().String()); err == nil || !strings.Contains(err.Error(), "cannot take syslog messages at") {
+		t.Errorf("a busy port: %v", err)
+	}
+	busy.Close()
+	if err := s.StartIngest(busy.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	send := func(path, contentType, body string) int {
+		r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
+		r.Header.Set("Content-Type", contentType)
+		r.Header.Set("AccountID", "0")
+		r.Header.Set("ProjectID", "0")
+		w := httptest.NewRecorder()
+		s.Ingest(w, r)
+		return w.Code
+	}
+	now := time.Now()
+	for path, body := range map[string]string{
+		"/insert/jsonline?_stream_fields=app&_msg_field=m&_time_field=t&AccountID=0": fmt.Sprintf(`{"t":%q,"m":"by lines","app":"spark","namespace":"shop"}`+"\n", now.Format(time.RFC3339Nano)),
+		"/insert/elasticsearch/_bulk?_msg_field=m&_time_field=t":                     fmt.Sprintf("{\"create\":{}}\n"+`{"t":%q,"m":"by bulk"}`+"\n", now.Format(time.RFC3339Nano)),
+		"/insert/loki/api/v1/push": fmt.Sprintf(`{"streams":[{"stream":{"app":"spark"},"values":[["%d","by loki"]]}]}`, now.UnixNano()),
+	} {
+		if code := send(path, "application/json", body); code >= 300 {
+			t.Errorf("%s: %d", path, code)
+		}
+	}
+	otlp, err := proto.Marshal(&collectorpb.ExportLogsServiceRequest{ResourceLogs: []*logspb.ResourceLogs{{ScopeLogs: []*logspb.ScopeLogs{{LogRecords: []*logspb.LogRecord{{
+		TimeUnixNano: uint64(now.UnixNano()), Body: &commonpb.AnyValue{Value: &commonpb.AnyValue_StringValue{StringValue: "by otlp"}},
+	}}}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code := send("/insert/opentelemetry/v1/logs", "application/x-protobuf", string(otlp)); code >= 300 {
+		t.Errorf("OTLP: %d", code)
+	}
+	for _, path := range []string{"/insert/native", "/insert/multitenant/native", "/internal/insert", "/insert/journald/upload", "/delete/run_task", "/select/logsql/query"} {
+		if code := send(path, "application/json", "{}"); code != http.StatusNotFound {
+			t.Errorf("%s: %d", path, code)
+		}
+	}
+	conn, err := net.Dial("tcp", busy.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(conn, "<165>1 %s host app - - - by syslog\n", now.Format(time.RFC3339)); err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	want := map[string]bool{"by lines": true, "by bulk": true, "by loki": true, "by otlp": true, "by syslog": true}
+	for deadline := time.Now().Add(30 * time.Second); len(want) > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the store lacks %v", want)
+		}
+		if err := s.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range messages(t, s, Frameworks, nil, "*") {
+			delete(want, text)
+		}
+	}
+	if got := messages(t, s, Pods, nil, "*"); len(got) > 0 {
+		t.Errorf("among the pods' entries are %q", got)
+	}
 }

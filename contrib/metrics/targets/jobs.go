@@ -6,6 +6,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/k8sm/k8sm/api/logs"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -52,6 +53,7 @@ func Scrape(dir statedir.Dir, etcd statedir.Etcd) ([]byte, error) {
 		{name: JobMesos, path: "/metrics/mesos", tls: known(cluster, statedir.SchedulerServerName), body: "16MB", samples: 50_000},
 		{name: JobDNS, tls: known(cluster, statedir.DNSServerName), body: "16MB", samples: 20_000},
 		{name: JobMetrics, tls: known(cluster, statedir.MetricsServerName), body: "16MB", samples: 20_000},
+		{name: JobLogs, tls: known(cluster, logs.ServerName), body: "16MB", samples: 20_000},
 		{name: JobPods, body: "8MB", samples: podSampleLimit},
 	} {
 		all = append(all, j.config())

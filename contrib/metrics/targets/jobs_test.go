@@ -35,7 +35,7 @@ func jobsOf(t *testing.T, etcd statedir.Etcd) map[string]*prom.ScrapeConfig {
 
 func TestEachJobHasLimitsAndFollowsNoRedirects(t *testing.T) {
 	jobs := jobsOf(t, statedir.Etcd{Endpoints: []string{"https://127.0.0.1:2379"}, CAFile: "/ca", CertFile: "/cert", KeyFile: "/key"})
-	want := []string{JobAPIServer, JobEtcd, JobKubelet, JobProxy, JobMinion, JobScheduler, JobMesos, JobDNS, JobMetrics, JobPods}
+	want := []string{JobAPIServer, JobEtcd, JobKubelet, JobProxy, JobMinion, JobScheduler, JobMesos, JobDNS, JobMetrics, JobLogs, JobPods}
 	slices.Sort(want)
 	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(jobs))); diff != "" {
 		t.Errorf("jobs (-want +got):\n%s", diff)
@@ -73,6 +73,7 @@ func TestJobsUseTheRightCertificates(t *testing.T) {
 		JobProxy: "kubelet-trust.crt metrics.crt metrics.key  /metrics/proxy", JobScheduler: "ca.crt metrics.crt metrics.key scheduler.k8sm.io /metrics",
 		JobMesos: "ca.crt metrics.crt metrics.key scheduler.k8sm.io /metrics/mesos", JobDNS: "ca.crt metrics.crt metrics.key dns.k8sm.io /metrics",
 		JobMetrics: "ca.crt metrics.crt metrics.key k8sm-metrics.kube-system.svc /metrics", JobPods: ". . .  /metrics",
+		JobLogs: "ca.crt metrics.crt metrics.key k8sm-logs.kube-system.svc /metrics",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

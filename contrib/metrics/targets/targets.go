@@ -34,6 +34,7 @@ const (
 	JobMesos     = "mesos"
 	JobDNS       = "coredns"
 	JobMetrics   = "k8sm-metrics"
+	JobLogs      = "k8sm-logs"
 	JobPods      = "pods"
 )
 
