@@ -56,8 +56,9 @@ func watching(ctx context.Context) *http.Request {
 
 func TestStreamSendsWhatHasChangedAtMostOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		value, reads := 1, 0
-		f := newFeed(func(context.Context) (any, error) { reads++; return value, nil })
+		var value, reads atomic.Int32
+		value.Store(1)
+		f := newFeed(func(context.Context) (any, error) { reads.Add(1); return value.Load(), nil })
 		ctx, cancel := context.WithCancel(t.Context())
 		r := newReaderOf(100)
 		ended := make(chan struct{})
@@ -69,7 +70,7 @@ func TestStreamSendsWhatHasChangedAtMostOnceASecond(t *testing.T) {
 		if line, _ := next(); line != "1\n" {
 			t.Errorf("first %q", line)
 		}
-		value = 2
+		value.Store(2)
 		if line, after := next(); line != "2\n" || after != time.Second {
 			t.Errorf("%q after %s", line, after)
 		}
@@ -77,7 +78,7 @@ func TestStreamSendsWhatHasChangedAtMostOnceASecond(t *testing.T) {
 			t.Errorf("when nothing changes: %q after %s", line, after)
 		}
 		for range 50 {
-			value++
+			value.Add(1)
 			time.Sleep(100 * time.Millisecond)
 		}
 		time.Sleep(2 * time.Second)
@@ -86,8 +87,8 @@ func TestStreamSendsWhatHasChangedAtMostOnceASecond(t *testing.T) {
 		}
 		cancel()
 		<-ended
-		if reads > 30 {
-			t.Errorf("read %d times", reads)
+		if reads.Load() > 30 {
+			t.Errorf("read %d times", reads.Load())
 		}
 	})
 }
@@ -183,14 +184,14 @@ func TestStreamEndsSoThatItsReaderIsAuthorizedAgain(t *testing.T) {
 
 func TestStreamEndsWithTheLeadership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		leads := true
+		var lost atomic.Bool
 		f := newFeed(func(context.Context) (any, error) {
-			if !leads {
+			if lost.Load() {
 				return nil, run.ErrNotLeading
 			}
 			return 1, nil
 		})
-		time.AfterFunc(5*time.Second, func() { leads = false })
+		time.AfterFunc(5*time.Second, func() { lost.Store(true) })
 		began := time.Now()
 		f.ServeHTTP(newReaderOf(100), watching(t.Context()))
 		if took := time.Since(began); took > 7*time.Second {
