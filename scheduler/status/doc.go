@@ -16,10 +16,10 @@
 //	/debug/nodes    the nodes of Mesos agents, with their minions: a JSON list of scheduler.LiveNode
 //	/debug/pprof/   Go profiles (package profiling)
 //
-// /mesos/state, /debug/offers/ended and /debug/queue/reasons are feeds: the answer may be a second old, or more if it is large, and is
-// made once for all who ask. With ?watch=true a feed goes on: each line is a whole document, and comes when it has changed, at most once
-// a second; an empty line, every 15 s, says that nothing has. The server ends the stream after 10 minutes, and when the scheduler does
-// not lead any more: ask again.
+// The answers in JSON are feeds: what took long to make is given to all who ask within ten times that time, 15 s at most. With
+// ?watch=true a feed goes on: each line is a whole answer, and comes when it has changed, at most once a second, or less often if it is
+// large; an empty line, every 15 s, says that nothing has. The server ends the stream after 10 minutes, and when the scheduler does not
+// lead any more: ask again.
 //
 // Unauthenticated callers get only /healthz. The other paths are for callers with a client certificate from the cluster's CA, of group
 // system:masters or, but for the profiles, of the scheduler's own user, or, for the metrics, of the metrics servers'; and for those with

@@ -12,10 +12,12 @@ import (
 )
 
 const (
-	// feedPause is the shortest time between two documents of a feed. After one of more than feedRate bytes it is longer, so that each
-	// reader takes feedRate bytes a second at most; and after one that took long to make, so that a feed takes a tenth of the time.
-	feedPause  = time.Second
-	feedRate   = 1 << 20
+	// feedPause is the shortest time between two lines of a stream. After one of more than feedRate bytes it is longer, so that a stream
+	// has feedRate bytes a second at most.
+	feedPause = time.Second
+	feedRate  = 1 << 20
+	// feedEffort is for how many times the time that it took to make a document nobody gets a newer one, so that the scheduler spends a
+	// tenth of its time for a feed at most, however many read.
 	feedEffort = 10
 	// lineTimeout is how long a reader may take for a document. Together with the pause, it bounds how many documents slow readers can
 	// keep in memory: those of lineTimeout × feedRate bytes, and one more.
@@ -28,7 +30,8 @@ const (
 	maxStreams = 200
 )
 
-// feed serves a document that is made when somebody asks for it, and at most once in a while. It implements http.Handler.
+// feed serves a document that is made when somebody asks for it, and once for all who ask at about the same time. It implements
+// http.Handler.
 type feed struct {
 	read    func(context.Context) (any, error)
 	streams chan struct{} // has a token for each stream
@@ -44,13 +47,16 @@ type issue struct {
 	edition int // grows when the document changes
 }
 
-func newFeed(read func(context.Context) (any, error)) *feed {
-	return &feed{read: read, turn: make(chan struct{}, 1), streams: make(chan struct{}, maxStreams)}
+func newFeed[T any](read func(context.Context) (T, error)) *feed {
+	return &feed{read: func(ctx context.Context) (any, error) { return read(ctx) }, turn: make(chan struct{}, 1), streams: make(chan struct{}, maxStreams)}
 }
 
-// pause is how long after the issue the next one is made.
+// fresh is how long after the issue it is good for all who ask.
+func (i *issue) fresh() time.Duration { return min(feedEffort*i.took, aliveEvery) }
+
+// pause is how long after the issue the next line of a stream follows.
 func (i *issue) pause() time.Duration {
-	return max(feedPause, time.Duration(len(i.line))*time.Second/feedRate, min(feedEffort*i.took, aliveEvery))
+	return max(feedPause, time.Duration(len(i.line))*time.Second/feedRate, i.fresh())
 }
 
 // get returns the present issue.
@@ -64,7 +70,7 @@ func (f *feed) get(ctx context.Context) (*issue, error) {
 		return nil, ctx.Err()
 	}
 	last := f.last
-	if last != nil && time.Since(last.at) < last.pause() {
+	if last != nil && time.Since(last.at) < last.fresh() {
 		return last, nil
 	}
 	began := time.Now()

@@ -204,6 +204,33 @@ func TestStreamEndsWithTheLeadership(t *testing.T) {
 	})
 }
 
+func TestAnswerThatTookLongIsGoodForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reads, slow := 0, 200*time.Millisecond
+		f := newFeed(func(context.Context) (int, error) { reads++; time.Sleep(slow); return reads, nil })
+		ask := func() string {
+			r := newReaderOf(1)
+			f.ServeHTTP(r, httptest.NewRequest(http.MethodGet, "/x", nil))
+			return strings.TrimSpace(<-r.lines)
+		}
+		for range 10 {
+			if got := ask(); got != "1" {
+				t.Fatalf("got %s", got)
+			}
+			time.Sleep(slow - time.Millisecond)
+		}
+		time.Sleep(slow)
+		if got := ask(); got != "2" {
+			t.Errorf("later: got %s", got)
+		}
+		slow = 0
+		time.Sleep(time.Minute)
+		if a, b := ask(), ask(); a != "3" || b != "4" {
+			t.Errorf("answers that are quick: %s, %s", a, b)
+		}
+	})
+}
+
 func TestWatchIsTrueOrFalse(t *testing.T) {
 	f := newFeed(func(context.Context) (any, error) { return 1, nil })
 	w := httptest.NewRecorder()

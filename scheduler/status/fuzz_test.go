@@ -29,7 +29,7 @@ func FuzzRequests(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	nobody := callers.Access{Authenticator: authenticator.RequestFunc(func(*http.Request) (*authenticator.Response, bool, error) { return nil, false, nil })}
-	handler := newServer(nobody, Shows{Scheduler: fakeSource{}, Metrics: prometheus.NewRegistry(), Mesos: fakeMesos{}}).handler()
+	handler := (&Server{access: nobody, shows: Shows{Scheduler: fakeSource{}, Metrics: prometheus.NewRegistry(), Mesos: fakeMesos{}}}).handler()
 	admin := &x509.Certificate{Subject: pkix.Name{Organization: []string{api.AdminGroup}}}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		for _, chains := range [][][]*x509.Certificate{nil, {{admin}}} {

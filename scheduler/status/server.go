@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	log "github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/cert"
@@ -99,8 +97,6 @@ type Server struct {
 	secured  *tls.Config
 	access   callers.Access
 	shows    Shows
-
-	state, history, reasons *feed
 }
 
 // Listen takes the port, so that a port in use is an error before anything starts. The caller must call Run or Close.
@@ -137,16 +133,7 @@ func Listen(c Config, shows Shows) (*Server, error) {
 		MinVersion: tls.VersionTLS12, CipherSuites: suites, Certificates: []tls.Certificate{pair},
 		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
 	}
-	s := newServer(access, shows)
-	s.listener, s.secured = l, secured
-	return s, nil
-}
-
-// newServer returns a server that does not listen.
-func newServer(access callers.Access, shows Shows) *Server {
-	s := &Server{access: access, shows: shows}
-	s.state, s.history, s.reasons = newFeed(s.readState), newFeed(s.readHistory), newFeed(s.readReasons)
-	return s
+	return &Server{listener: l, secured: secured, access: access, shows: shows}, nil
 }
 
 // Addr returns the address at which the server listens.
@@ -169,13 +156,13 @@ func (s *Server) handler() http.Handler {
 	metrics.Handle("GET /metrics", promhttp.HandlerFor(s.shows.Metrics, promhttp.HandlerOpts{}))
 	metrics.Handle("GET /metrics/mesos", http.HandlerFunc(s.serveMesos))
 	protected := http.NewServeMux()
-	protected.Handle("GET "+statePath, s.state)
-	protected.Handle("GET "+offersPath, show(s.shows.Scheduler.Offers))
-	protected.Handle("GET "+historyPath, s.history)
-	protected.Handle("GET "+tasksPath, show(s.shows.Scheduler.Tasks))
-	protected.Handle("GET "+queuePath, show(s.shows.Scheduler.Queue))
-	protected.Handle("GET "+reasonsPath, s.reasons)
-	protected.Handle("GET "+nodesPath, show(s.shows.Scheduler.Nodes))
+	protected.Handle("GET "+statePath, newFeed(s.readState))
+	protected.Handle("GET "+offersPath, newFeed(s.shows.Scheduler.Offers))
+	protected.Handle("GET "+historyPath, newFeed(s.shows.Scheduler.OfferHistory))
+	protected.Handle("GET "+tasksPath, newFeed(s.shows.Scheduler.Tasks))
+	protected.Handle("GET "+queuePath, newFeed(s.shows.Scheduler.Queue))
+	protected.Handle("GET "+reasonsPath, newFeed(s.readReasons))
+	protected.Handle("GET "+nodesPath, newFeed(s.shows.Scheduler.Nodes))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.Handle(profiling.Path, s.access.Guard(callers.ReadsPath)(profiling.Handler()))
@@ -186,27 +173,22 @@ func (s *Server) handler() http.Handler {
 	return mux
 }
 
-func (s *Server) readState(ctx context.Context) (any, error) {
+func (s *Server) readState(ctx context.Context) (d mesosstate.Document, err error) {
 	nodes, err := s.shows.Scheduler.Nodes(ctx)
 	if err != nil {
-		return nil, err
+		return d, err
 	}
-	state, err := s.shows.Mesos.State(ctx)
-	if err != nil {
-		return nil, err
+	if d, err = s.shows.Mesos.State(ctx); err != nil {
+		return d, err
 	}
-	state.Join(nodes)
-	return state, nil
+	d.Join(nodes)
+	return d, nil
 }
 
-func (s *Server) readHistory(ctx context.Context) (any, error) {
-	return s.shows.Scheduler.OfferHistory(ctx)
-}
-
-func (s *Server) readReasons(ctx context.Context) (any, error) {
+func (s *Server) readReasons(ctx context.Context) (scheduler.QueueReasons, error) {
 	queue, err := s.shows.Scheduler.Queue(ctx)
 	if err != nil {
-		return nil, err
+		return scheduler.QueueReasons{}, err
 	}
 	return scheduler.GroupReasons(queue), nil
 }
@@ -233,21 +215,4 @@ func (all samples) Collect(metrics chan<- prometheus.Metric) {
 		}
 		metrics <- prometheus.MustNewConstMetric(prometheus.NewDesc(s.Family.Name, s.Family.Help, s.Family.Labels, nil), kind, s.Value, s.Labels...)
 	}
-}
-
-// show serves the result of read as JSON.
-func show[T any](read func(context.Context) (T, error)) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
-		defer cancel()
-		state, err := read(ctx)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(state); err != nil {
-			log.WithError(err).Debug("cannot send the status to the client")
-		}
-	})
 }
