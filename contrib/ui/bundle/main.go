@@ -33,19 +33,24 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	also := flag.String("also", "contrib/dashboards", "directory of further files that the page has parts of")
 	web := flag.String("web", "contrib/ui/web", "directory of package.json and the page's code")
 	out := flag.String("out", "contrib/ui/embedded", "directory to write the page to")
 	dev := flag.Bool("dev", false, "also unpack the packages that only checks and tests use")
 	flag.Parse()
-	if err := run(ctx, *web, *out, *dev); err != nil {
+	if err := run(ctx, place{*web, *also, *out}, *dev); err != nil {
 		fmt.Fprintf(os.Stderr, "cannot build the web page: %v\n", err)
 		stop()
 		os.Exit(1)
 	}
 }
 
+// place says where the page's parts are, and where it goes.
+type place struct{ web, also, out string }
+
 // run installs the packages and builds the page, each unless it is there.
-func run(ctx context.Context, web, out string, dev bool) error {
+func run(ctx context.Context, at place, dev bool) error {
+	web, out := at.web, at.out
 	lock, err := os.ReadFile(filepath.Join(web, "package-lock.json"))
 	if err != nil {
 		return err
@@ -54,7 +59,7 @@ func run(ctx context.Context, web, out string, dev bool) error {
 	if err != nil {
 		return err
 	}
-	stamp, err := fingerprint(web)
+	stamp, err := fingerprint(web, at.also)
 	if err != nil {
 		return err
 	}
@@ -90,15 +95,15 @@ func run(ctx context.Context, web, out string, dev bool) error {
 	return os.WriteFile(stampFile, []byte(stamp), 0o644)
 }
 
-// fingerprint names everything that the page is made of: the page's code, the lock file, and this program.
-func fingerprint(web string) (string, error) {
+// fingerprint names everything that the page is made of: what is in the directories, and this program.
+func fingerprint(dirs ...string) (string, error) {
 	hash := sha256.New()
 	self, err := os.Executable()
 	if err != nil {
 		return "", err
 	}
 	files := []string{self}
-	err = filepath.WalkDir(web, func(path string, entry fs.DirEntry, err error) error {
+	add := func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
@@ -108,9 +113,11 @@ func fingerprint(web string) (string, error) {
 			files = append(files, path)
 		}
 		return nil
-	})
-	if err != nil {
-		return "", err
+	}
+	for _, dir := range dirs {
+		if err := filepath.WalkDir(dir, add); err != nil {
+			return "", err
+		}
 	}
 	for _, path := range files {
 		file, err := os.Open(path)

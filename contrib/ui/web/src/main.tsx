@@ -1,5 +1,6 @@
 import { render } from "preact";
 import "@xterm/xterm/css/xterm.css";
+import "uplot/dist/uPlot.min.css";
 import "./style.css";
 import { App } from "./app";
 

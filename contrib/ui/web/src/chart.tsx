@@ -1,0 +1,72 @@
+// A chart of time series. Below it are their names and last values, so that nobody has to tell colours apart.
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import type uPlot from "uplot";
+import { usePoll } from "./live";
+import { named, queryRange, unit, type Series } from "./prom";
+
+export interface Target { expr: string; legend?: string }
+
+const shownSeries = 20;
+
+/** PromChart asks for its targets now and then. */
+export function PromChart({ title, targets, of, seconds }: { title: string; targets: Target[]; of?: string; seconds: number }) {
+  const { value, problem } = usePoll(async () => {
+    const found = await Promise.all(targets.map(async (t) => (await queryRange(t.expr, seconds)).map((s) => ({ ...s, name: named(s.metric, t.legend) }))));
+    return found.flat();
+  }, 30, JSON.stringify([targets, seconds]));
+  return (
+    <section class="panel chart-panel">
+      <header><h2>{title}</h2></header>
+      {value ? <Chart label={title} series={value} of={of} seconds={seconds} /> : <div class="chart-empty muted">{problem?.message ?? "Loading…"}</div>}
+    </section>
+  );
+}
+
+interface Named extends Series { name: string }
+
+const colour = (i: number) => `var(--series-${i % 8})`;
+
+export function Chart({ label, series, of, seconds }: { label: string; series: Named[]; of?: string; seconds: number }) {
+  const at = useRef<HTMLDivElement>(null);
+  const [plot, setPlot] = useState<{ make: typeof uPlot } | null>(null);
+  useEffect(() => { void import("uplot").then((m) => setPlot({ make: m.default })); }, []);
+  const last = (s: Series) => Number(s.values[s.values.length - 1]?.[1]);
+  const drawn = useMemo(() => [...series].sort((a, b) => last(b) - last(a)).slice(0, shownSeries), [series]);
+  useEffect(() => {
+    if (!plot || !at.current || !drawn.length) return;
+    const element = at.current;
+    const times = [...new Set(drawn.flatMap((s) => s.values.map(([t]) => t)))].sort((a, b) => a - b);
+    const index = new Map(times.map((t, i) => [t, i]));
+    const columns = drawn.map((s) => {
+      const column: (number | null)[] = new Array(times.length).fill(null);
+      for (const [t, v] of s.values) column[index.get(t)!] = Number.isFinite(Number(v)) ? Number(v) : null;
+      return column;
+    });
+    const style = getComputedStyle(element);
+    // The canvas takes no light-dark(): an element has the colour as it is now.
+    const probe = document.createElement("i");
+    element.append(probe);
+    const real = (value: string) => { probe.style.color = value; return getComputedStyle(probe).color; };
+    const axis = { stroke: real("var(--muted)"), grid: { stroke: real("var(--line)"), width: 1 }, ticks: { stroke: real("var(--line)"), width: 1 }, font: `11px ${style.fontFamily}` };
+    const chart = new plot.make({
+      width: element.clientWidth, height: 170, legend: { show: false }, cursor: { points: { size: 5 } },
+      scales: { x: { min: Date.now() / 1000 - seconds, max: Date.now() / 1000 }, y: { range: (_u, min, max) => [Math.min(0, min ?? 0), max ? max * 1.08 : 1] } },
+      series: [{}, ...drawn.map((s, i) => ({ label: s.name, stroke: real(colour(i)), width: 1.5, points: { show: false } }))],
+      axes: [axis, { ...axis, size: 62, values: (_u, ticks) => ticks.map((v) => unit(of, v)) }],
+    }, [times, ...columns] as uPlot.AlignedData, element);
+    probe.remove();
+    const resized = new ResizeObserver(() => chart.setSize({ width: element.clientWidth, height: 170 }));
+    resized.observe(element);
+    return () => { resized.disconnect(); chart.destroy(); };
+  }, [plot, drawn, seconds, matchMedia("(prefers-color-scheme: dark)").matches]);
+  if (!series.length) return <div class="chart-empty muted">Nothing was measured in this time</div>;
+  return (
+    <>
+      <div class="chart" ref={at} role="img" aria-label={`${label}: ${drawn.slice(0, 6).map((s) => `${s.name} ${unit(of, last(s))}`).join(", ")}`} />
+      <ul class="chart-legend">
+        {drawn.map((s, i) => <li key={s.name + i} title={s.name}><i class={`series-${i % 8}`} /><span>{s.name || "value"}</span><b>{unit(of, last(s))}</b></li>)}
+        {series.length > shownSeries && <li class="muted">and {series.length - shownSeries} more</li>}
+      </ul>
+    </>
+  );
+}
