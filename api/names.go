@@ -111,8 +111,10 @@ const (
 	LabelMetricsServer = "k8sm.io/metrics-server"
 	// MetricsUser is the user name in the client certificate of the metrics servers.
 	MetricsUser = "system:k8sm-metrics"
-	// MetricsGroup is the API group of stored metrics, MetricsVersion its version, and MetricsResource its only resource.
+	// MetricsGroup is the API group of stored metrics, MetricsVersion its version, and MetricsResource the resource that has all of them.
 	MetricsGroup, MetricsVersion, MetricsResource = "monitoring.k8sm.io", "v1", "prometheus"
+	// What pods used over a time, in MetricsGroup: pods with one of these as a subresource.
+	UsageCPU, UsageMemory, UsageReceived, UsageSent = "cpu", "memory", "network-received", "network-sent"
 )
 
 // MetricsMembership describes the service by which API servers reach the metrics servers.

@@ -39,7 +39,10 @@ func metricsRBAC(m api.Membership) []object {
 		[]object{
 			clusterBinding("k8sm:metrics-auth-delegator", "system:auth-delegator", user),
 			roleBinding(metav1.NamespaceSystem, "k8sm:metrics-auth-reader", "extension-apiserver-authentication-reader", user),
-			resourceMetricsReader(),
+			forViewers("system:aggregated-metrics-reader", rule(resourcemetrics.GroupName, []string{"pods", "nodes"}, "get", "list", "watch")),
+			forViewers("k8sm:pod-usage-reader", rule(api.MetricsGroup, []string{
+				"pods/" + api.UsageCPU, "pods/" + api.UsageMemory, "pods/" + api.UsageReceived, "pods/" + api.UsageSent,
+			}, "get")),
 			&rbacv1.ClusterRole{ // for whoever is to see the metrics of all namespaces, such as a Grafana
 				TypeMeta: rbacType("ClusterRole"), ObjectMeta: metav1.ObjectMeta{Name: "k8sm:prometheus-reader"},
 				Rules: []rbacv1.PolicyRule{rule(api.MetricsGroup, []string{api.MetricsResource + "/v1"}, "get", "create")},
@@ -57,14 +60,13 @@ func metricsRules() []rbacv1.PolicyRule {
 	}
 }
 
-// resourceMetricsReader adds metrics.k8s.io to the stock roles view, edit and admin, as every metrics-server does.
-func resourceMetricsReader() object {
+// forViewers adds a rule to the stock roles view, edit and admin, as every metrics-server does with metrics.k8s.io.
+func forViewers(name string, r rbacv1.PolicyRule) object {
 	labels := map[string]string{}
 	for _, role := range []string{"view", "edit", "admin"} {
 		labels["rbac.authorization.k8s.io/aggregate-to-"+role] = "true"
 	}
 	return &rbacv1.ClusterRole{
-		TypeMeta: rbacType("ClusterRole"), ObjectMeta: metav1.ObjectMeta{Name: "system:aggregated-metrics-reader", Labels: labels},
-		Rules: []rbacv1.PolicyRule{rule(resourcemetrics.GroupName, []string{"pods", "nodes"}, "get", "list", "watch")},
+		TypeMeta: rbacType("ClusterRole"), ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}, Rules: []rbacv1.PolicyRule{r},
 	}
 }

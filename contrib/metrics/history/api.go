@@ -108,7 +108,7 @@ func (a admin) BlockMetas() ([]tsdb.BlockMeta, error) { return a.store.db.BlockM
 func (h *History) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path, ok := strings.CutPrefix(r.URL.Path, apiPrefix)
 	if !ok || slices.Contains(closed, path) || strings.HasPrefix(path, "/admin/") {
-		refuse(w, http.StatusNotFound, "not_found", errors.New("this API only reads: there is no "+r.URL.Path))
+		Refuse(w, http.StatusNotFound, "not_found", errors.New("this API only reads: there is no "+r.URL.Path))
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), queryTimeout)
@@ -117,7 +117,7 @@ func (h *History) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case h.requests <- struct{}{}:
 		defer func() { <-h.requests }()
 	case <-ctx.Done():
-		refuse(w, http.StatusServiceUnavailable, "unavailable", errors.New("too many requests are being answered"))
+		Refuse(w, http.StatusServiceUnavailable, "unavailable", errors.New("too many requests are being answered"))
 		return
 	}
 	r = r.WithContext(ctx)
@@ -131,17 +131,17 @@ func (h *History) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case errors.Is(err, errTooLong):
 		w.Header().Del("Content-Encoding")
-		refuse(w, http.StatusUnprocessableEntity, "execution", err)
+		Refuse(w, http.StatusUnprocessableEntity, "execution", err)
 	case err != nil:
-		refuse(w, http.StatusServiceUnavailable, "unavailable", err)
+		Refuse(w, http.StatusServiceUnavailable, "unavailable", err)
 	default:
 		w.WriteHeader(answer.code)
 		_, _ = w.Write(answer.body.Bytes()) // the client is gone
 	}
 }
 
-// refuse answers as Prometheus does.
-func refuse(w http.ResponseWriter, code int, kind string, err error) {
+// Refuse answers with an error as Prometheus does. The kind is one of https://prometheus.io/docs/prometheus/latest/querying/api/.
+func Refuse(w http.ResponseWriter, code int, kind string, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	_ = json.NewEncoder(w).Encode(v1.Response{Status: "error", ErrorType: kind, Error: err.Error()}) // or the client is gone
