@@ -92,8 +92,8 @@ func (j job) config() map[string]any {
 	}
 	c["relabel_configs"] = []any{map[string]any{"source_labels": []string{"__metrics_path__"}, "target_label": "metrics_path"}}
 	drop := dropBuckets()
-	if j.name == JobKubelet { // cAdvisor tells the same, and more, of containers
-		drop = append(drop, map[string]any{"source_labels": []string{"metrics_path", "__name__"}, "separator": ";", "regex": "/metrics/resource;container_.*", "action": "drop"})
+	if j.name == JobKubelet { // cAdvisor tells the same of containers, and more. Restarts show only here: there each has a series of its own
+		drop = append(drop, map[string]any{"source_labels": []string{"metrics_path", "__name__"}, "separator": ";", "regex": "/metrics/resource;container_(cpu|memory|swap)_.*", "action": "drop"})
 	}
 	c["metric_relabel_configs"] = drop
 	return c

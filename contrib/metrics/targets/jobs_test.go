@@ -101,6 +101,7 @@ func TestSeriesThatAreDropped(t *testing.T) {
 		"what cAdvisor tells of containers": {JobKubelet,
 			labels.FromStrings("__name__", "container_memory_working_set_bytes", "metrics_path", "/metrics/cadvisor"), true},
 		"the same once more":   {JobKubelet, labels.FromStrings("__name__", "container_memory_working_set_bytes", "metrics_path", "/metrics/resource"), false},
+		"when it was started":  {JobKubelet, labels.FromStrings("__name__", "container_start_time_seconds", "metrics_path", "/metrics/resource"), true},
 		"what only it says":    {JobKubelet, labels.FromStrings("__name__", "node_cpu_usage_seconds_total", "metrics_path", "/metrics/resource"), true},
 		"a bucket of somebody": {JobPods, labels.FromStrings("__name__", "shop_order_seconds_bucket", "le", "1"), true},
 	} {
