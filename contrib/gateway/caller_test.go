@@ -285,3 +285,25 @@ func TestSecretsOfPodsAreNotReadHere(t *testing.T) {
 		}
 	}
 }
+
+func TestProfilesAreForAdministratorsWithCertificates(t *testing.T) {
+	api := newFakeAPI(t)
+	g := start(t, api, func(c *Config) { c.Insecure = true })
+	const path = "GET /debug/pprof/goroutine?debug=1"
+	for name, test := range map[string]struct {
+		who  *running
+		code int
+	}{
+		"an administrator":                    {g.as("", api.certificate(t, "kubernetes-admin", "system:masters")), http.StatusOK},
+		"somebody else":                       {g.as("", api.certificate(t, "dave", "devs")), http.StatusForbidden},
+		"one who says that he is one":         {g.as("X-Remote-Group: system:masters", api.certificate(t, "dave")), http.StatusForbidden},
+		"a token":                             {g, http.StatusUnauthorized},
+		"nobody, on this machine":             {g.as(""), http.StatusUnauthorized},
+		"an administrator of another cluster": {g.as("", newFakeAPI(t).certificate(t, "kubernetes-admin", "system:masters")), http.StatusUnauthorized},
+	} {
+		answer, body := test.who.ask(path, "")
+		if answer.StatusCode != test.code || strings.Contains(body, "goroutine profile") != (test.code == http.StatusOK) {
+			t.Errorf("%s: %d %.300s", name, answer.StatusCode, body)
+		}
+	}
+}

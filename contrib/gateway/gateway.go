@@ -17,6 +17,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/profiling"
 	"github.com/k8sm/k8sm/api/v1beta1"
 )
 
@@ -62,12 +64,27 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		text(w, http.StatusOK, "ok")
 	case r.URL.Path == "/version" && r.Method == http.MethodGet:
 		g.as(w, r, v1beta1.V1Beta1, g.serverVersion)
+	case strings.HasPrefix(r.URL.Path, profiling.Path):
+		g.profiles(w, r)
 	case len(parts) >= 3 && parts[0] == "api" && slices.Contains(v1beta1.Versions(), parts[1]):
 		g.route(w, r, parts[1], parts[2:])
 	case len(parts) >= 3 && parts[0] == "api" && parts[1] == "v1":
 		g.proxyLink(w, r, parts[2:])
 	default:
 		notFound(w, r)
+	}
+}
+
+// profiles serves the Go profiles of the process to those with a client certificate of an administrator.
+func (g *gateway) profiles(w http.ResponseWriter, r *http.Request) {
+	identity, certified, err := g.callers.verifier.AuthenticateRequest(r)
+	switch {
+	case err != nil || !certified:
+		text(w, http.StatusUnauthorized, "a client certificate from the cluster's CA is required\n")
+	case !slices.Contains(identity.User.GetGroups(), api.AdminGroup):
+		text(w, http.StatusForbidden, fmt.Sprintf("user %q may not read this: it is for group %s\n", identity.User.GetName(), api.AdminGroup))
+	default:
+		profiling.Handler().ServeHTTP(w, r)
 	}
 }
 
