@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql/parser"
 )
 
 // A pod may serve metrics under any name, and its series have the job "pods". So each selector names its job; but for these, which
@@ -65,33 +68,32 @@ func owner(name string) string {
 	return ""
 }
 
-var (
-	selector = regexp.MustCompile(`([a-zA-Z_:][a-zA-Z0-9_:]*){([^}]*)}(\[[^]]*\])?`)
-	jobs     = regexp.MustCompile(`(?:^|, )job(=|=~|!=)"([^"]*)"`)
-	// What is left of an expression without its selectors are functions, keywords and labels in lists.
-	lists = regexp.MustCompile(`\s*\b(by|on|ignoring|without|group_left|group_right) ?\([^)]*\)\s*`)
-	bare  = regexp.MustCompile(`\b([a-zA-Z_:][a-zA-Z0-9_:]*)\b ?(\()?`)
-	words = []string{"and", "or", "unless", "by", "on", "bool", "offset"}
-)
-
-// missing says what is wrong with the series that an expression reads. promtool has seen that it is an expression.
+// missing says what is wrong with the series that an expression reads.
 func missing(there map[[2]string]bool, expr string) (problems []string) {
-	for _, found := range selector.FindAllStringSubmatch(expr, -1) {
-		name, job := found[1], jobs.FindStringSubmatch(found[2])
+	tree, err := parser.NewParser(parser.Options{}).ParseExpr(expr)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	parser.Inspect(tree, func(node parser.Node, _ []parser.Node) error {
+		selector, ok := node.(*parser.VectorSelector)
+		if !ok {
+			return nil
+		}
+		var job *labels.Matcher
+		for _, m := range selector.LabelMatchers {
+			if m.Name == "job" {
+				job = m
+			}
+		}
 		switch {
-		case slices.Contains(ofPrometheus, name) && job != nil && (job[2] == "pods") == (job[1] == "!="):
-		case job == nil || job[1] == "!=":
-			problems = append(problems, found[0]+" takes series of pods too")
-		case !slices.ContainsFunc(strings.Split(job[2], "|"), func(job string) bool { return there[[2]string{name, job}] }):
-			problems = append(problems, found[0]+" is neither in docs/reference.md nor in testdata/stock")
+		case slices.Contains(ofPrometheus, selector.Name) && job != nil && (job.Value == "pods") == (job.Type == labels.MatchNotEqual):
+		case job == nil || job.Type == labels.MatchNotEqual || job.Type == labels.MatchNotRegexp:
+			problems = append(problems, selector.String()+" takes series of pods too")
+		case !slices.ContainsFunc(strings.Split(job.Value, "|"), func(job string) bool { return there[[2]string{selector.Name, job}] }):
+			problems = append(problems, selector.String()+" is neither in docs/reference.md nor in testdata/stock")
 		}
-	}
-	rest := lists.ReplaceAllString(selector.ReplaceAllString(expr, " "), "")
-	for _, found := range bare.FindAllStringSubmatch(rest, -1) {
-		if found[2] == "" && !slices.Contains(words, found[1]) {
-			problems = append(problems, found[1]+" has no job")
-		}
-	}
+		return nil
+	})
 	return problems
 }
 
