@@ -71,6 +71,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 
 // The whole of it, by HTTPS and inotify: lines arrive within a second, rotation and deletion included.
 func TestLinesArriveWithinASecond(t *testing.T) {
+	t.Parallel()
 	store := newFakeStore()
 	server := httptest.NewTLSServer(store)
 	defer server.Close()

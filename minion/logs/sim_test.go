@@ -398,12 +398,13 @@ func (w *world) left() (names []string) {
 	return names
 }
 
-var seeds = flag.Uint64("seeds", 12, "how many random lives of a node to try")
+var seeds = flag.Uint64("seeds", 10, "how many random lives of a node to try")
 
 // Each line is in the store once, whatever dies when.
 func TestEachLineIsInTheStoreOnceWhateverDies(t *testing.T) {
 	for seed := range *seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel() // most of the time is spent waiting for the disk
 			w := newWorld(t, seed)
 			for range 600 {
 				w.happen()

@@ -72,6 +72,7 @@ func (n *shippedTo) put(path, text string) {
 }
 
 func TestEachStoreGetsEverything(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	n := shipTo(t, dir, map[string]*fakeStore{"one-10261": newFakeStore(), "two-10261": newFakeStore()})
 	path := filepath.Join(dir, "pod-logs", "shop_web-0_uid-0", "app", "0.log")
@@ -124,6 +125,7 @@ func TestOtherNamesAreFoundAmongThoseOfSeveralSpools(t *testing.T) {
 }
 
 func TestStoreThatLeftForGoodIsForgotten(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	stores := map[string]*fakeStore{"one-10261": newFakeStore(), "two-10261": newFakeStore()}
 	n := shipTo(t, dir, stores)
@@ -148,6 +150,7 @@ func TestStoreThatLeftForGoodIsForgotten(t *testing.T) {
 
 // The log of a component is shipped, too, also after a crash within a line and a rotation.
 func TestComponentIsShipped(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	n := shipTo(t, dir, map[string]*fakeStore{"one-10261": newFakeStore()})
 	n.names <- []string{"one-10261"}
