@@ -352,7 +352,10 @@ func texts(t *testing.T, i v1.Image) (all []byte, files map[string]string) {
 
 func TestCommittedImageHasTheFilesAndTheBaseConfiguration(t *testing.T) {
 	for name, change := range map[string]func(*Config){"copied": func(*Config) {}, "by the Engine": func(c *Config) { c.engineOnly = true }} {
-		t.Run(name, func(t *testing.T) { hasFilesAndBaseConfiguration(t, start(t, change)) })
+		t.Run(name, func(t *testing.T) {
+			hasFilesAndBaseConfiguration(t, start(t, change))
+			committedImageRuns(t, testRegistry.Address+"/shop-web:1")
+		})
 	}
 }
 
@@ -416,11 +419,8 @@ func equalJSON(a, b []byte) bool {
 	return bytes.Equal(x, y)
 }
 
-func TestCommittedImageRuns(t *testing.T) {
-	n := start(t)
-	n.serve(t)
-	committed := testRegistry.Address + "/runs:1"
-	n.becomes(t, n.ask(t, "runs", committed), commit.Succeeded, "")
+func committedImageRuns(t *testing.T, committed string) {
+	t.Helper()
 	progress, err := testEngine.ImagePull(t.Context(), committed, image.PullOptions{})
 	if err == nil {
 		_, err = io.Copy(io.Discard, progress)
@@ -592,9 +592,17 @@ func TestCommitBegunByAKilledMinionIsDoneAgain(t *testing.T) {
 	if err := testEngine.ContainerPause(t.Context(), n.id); err != nil {
 		t.Fatal(err)
 	}
+	ended := n.ask(t, "ended", testRegistry.Address+"/ended:1")
+	patch := []byte(`{"status":{"phase":"Succeeded","digest":"sha256:old"}}`)
+	if _, err := n.Objects.Resource(commit.Resource).Namespace("default").Patch(t.Context(), ended.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
+		t.Fatal(err)
+	}
 	n.serve(t)
 	n.becomes(t, c, commit.Succeeded, "")
 	n.leftNothing(t)
+	if ended = n.becomes(t, ended, commit.Succeeded, ""); ended.Status.Digest != "sha256:old" {
+		t.Errorf("what had ended was done again: %+v", ended.Status)
+	}
 }
 
 func TestStoppedControllerLeavesNoPausedContainer(t *testing.T) {
@@ -608,20 +616,6 @@ func TestStoppedControllerLeavesNoPausedContainer(t *testing.T) {
 	n.becomes(t, n.ask(t, "stopped", listener.Addr().String()+"/stopped:1"), commit.Running, "pushing the image")
 	stop()
 	n.leftNothing(t)
-}
-
-func TestEndedCommitIsLeftAlone(t *testing.T) {
-	n := start(t)
-	c := n.ask(t, "ended", testRegistry.Address+"/ended:1")
-	patch := []byte(`{"status":{"phase":"Succeeded","digest":"sha256:old"}}`)
-	if _, err := n.Objects.Resource(commit.Resource).Namespace("default").Patch(t.Context(), c.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
-		t.Fatal(err)
-	}
-	n.serve(t)
-	n.becomes(t, n.ask(t, "other", testRegistry.Address+"/other:1"), commit.Succeeded, "")
-	if c = n.becomes(t, c, commit.Succeeded, ""); c.Status.Digest != "sha256:old" {
-		t.Errorf("it was done again: %+v", c.Status)
-	}
 }
 
 func TestNothingIsSentInClearUnlessTheEngineDoes(t *testing.T) {

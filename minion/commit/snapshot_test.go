@@ -201,7 +201,7 @@ func TestImageOfABusyContainerIsOfOneMoment(t *testing.T) {
 	if n.upperDir(there, info) == "" {
 		t.Fatalf("the changes are not read here: driver %s, %v", there.GraphDriver.Name, there.GraphDriver.Data)
 	}
-	run(t, n.id, `i=0; (while :; do i=$((i+1)); echo $i >/count-a; echo $i >/count-b; done) & /bin/busybox dd if=/dev/zero of=/middle bs=1M count=50 2>/dev/null`)
+	run(t, n.id, `i=0; (while :; do i=$((i+1)); echo $i >/count-a; echo $i >/count-b; done) & /bin/busybox dd if=/dev/zero of=/middle bs=1M count=12 2>/dev/null`)
 	n.serve(t)
 	image := testRegistry.Address + "/busy:1"
 	c := n.becomes(t, n.ask(t, "busy", image), "Succeeded", "paused for")
@@ -211,7 +211,7 @@ func TestImageOfABusyContainerIsOfOneMoment(t *testing.T) {
 	_, errA := fmt.Sscan(files["1:count-a"], &a)
 	_, errB := fmt.Sscan(files["1:count-b"], &b)
 	empty := files["1:count-a"] == "" || files["1:count-b"] == "" // in the middle of a write
-	if !empty && (errA != nil || errB != nil || a-b > 1 || a < b) || len(files["1:middle"]) != 50<<20 {
+	if !empty && (errA != nil || errB != nil || a-b > 1 || a < b) || len(files["1:middle"]) != 12<<20 {
 		t.Errorf("the files have %q and %q, and %d bytes", files["1:count-a"], files["1:count-b"], len(files["1:middle"]))
 	}
 	n.leftNothing(t)
