@@ -59,7 +59,7 @@ func metricsAreKept(t *testing.T, c *scratch.Cluster, dir string) {
 	p.Annotations = map[string]string{"prometheus.io/scrape": "true", "prometheus.io/port": "8080"}
 	p = create(t, c, p)
 	awaitPhase(t, c, p.Name, corev1.PodRunning)
-	want := []string{"apiserver", "coredns", "etcd", "k8sm-metrics", "k8sm-minion", "k8sm-scheduler", "kube-proxy", "kubelet", "mesos", "pods"}
+	want := []string{"apiserver", "coredns", "etcd", "k8sm-logs", "k8sm-metrics", "k8sm-minion", "k8sm-scheduler", "kube-proxy", "kubelet", "mesos", "pods"}
 	err := scratch.Until(t.Context(), 2*time.Minute, func(ctx context.Context) error {
 		up, err := queried(ctx, c, `count by (job) (up == 1) unless count by (job) (up == 0)`)
 		if err != nil {
