@@ -111,12 +111,14 @@ func (c *Component) open() error {
 
 // rotate renames the file, as the kubelet does with a container's, and removes the one that was renamed before.
 func (c *Component) rotate(now time.Time) error {
-	old, err := filepath.Glob(globEscape.Replace(c.path()) + ".*")
+	files, err := os.ReadDir(c.Dir)
 	if err != nil {
 		return err
 	}
-	for _, path := range old {
-		err = errors.Join(err, os.Remove(path))
+	for _, f := range files {
+		if path := filepath.Join(c.Dir, f.Name()); path != c.path() {
+			err = errors.Join(err, os.Remove(path))
+		}
 	}
 	c.close()
 	return errors.Join(err, os.Rename(c.path(), c.path()+"."+now.UTC().Format("20060102-150405")))

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -90,11 +89,15 @@ func (s *spool) link(dir *os.File, name string, p place, number int64) (inodeInf
 
 // mostNames returns how many names a file of a log may have: its own, and one in the spool of each store. Spools are next to each other.
 func (s *spool) mostNames() uint64 {
-	all, _ := filepath.Glob(filepath.Join(globEscape.Replace(filepath.Dir(s.dir)), "*", filepath.Base(s.links()))) // the pattern is good
-	return 1 + uint64(len(all))
+	most := uint64(1)
+	siblings, _ := os.ReadDir(filepath.Dir(s.dir)) // without them, names are too many rather than too few
+	for _, d := range siblings {
+		if info, err := os.Lstat(filepath.Join(filepath.Dir(s.dir), d.Name(), filepath.Base(s.links()))); err == nil && info.IsDir() {
+			most++
+		}
+	}
+	return most
 }
-
-var globEscape = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
 
 // remove removes a name, and directories that are empty then.
 func (s *spool) remove(p place, number int64) error {
