@@ -21,7 +21,7 @@ import (
 )
 
 // parts are what can be measured by itself.
-var parts = []string{"decision", "hollow", "cri", "network", "services", "node", "burst", "metrics", "cluster"}
+var parts = []string{"decision", "hollow", "cri", "network", "services", "node", "burst", "metrics", "logs", "cluster"}
 
 func main() {
 	var b bench
@@ -110,6 +110,11 @@ func (b *bench) measure(ctx context.Context, only string) error {
 	}
 	if only == "" || only == "metrics" {
 		if err := b.storedMetrics(ctx); err != nil {
+			return err
+		}
+	}
+	if only == "" || only == "logs" {
+		if err := b.logStore(ctx); err != nil {
 			return err
 		}
 	}
