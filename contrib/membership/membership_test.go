@@ -1,9 +1,17 @@
 package membership
 
 import (
+	"context"
+	"encoding/pem"
+	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,6 +76,62 @@ func TestServerIsInTheServiceWhileItAnswers(t *testing.T) {
 	leases, err := kube.CoordinationV1().Leases("").List(t.Context(), metav1.ListOptions{})
 	if got := inService(t, kube); err != nil || len(got) > 0 || len(leases.Items) > 0 {
 		t.Errorf("left behind: %v, %v, %v", got, leases, err)
+	}
+}
+
+func TestServerIsKeptInTheServiceUntilTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kube := fake.NewClientset()
+		var answers atomic.Bool
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- member(kube, "a", "10.0.0.5:10053").Keep(ctx, func(context.Context) error {
+				if answers.Load() {
+					return nil
+				}
+				return errors.New("it hangs")
+			}, time.Second)
+		}()
+		for i, want := range []int{0, 1, 0, 1} {
+			answers.Store(i%2 == 1)
+			time.Sleep(2 * Interval)
+			synctest.Wait()
+			if got := inService(t, kube); len(got) != want {
+				t.Errorf("step %d: in the service are %v", i, got)
+			}
+		}
+		cancel()
+		if err := <-ended; err != nil || len(inService(t, kube)) > 0 {
+			t.Errorf("it has not left: %v", err)
+		}
+	})
+}
+
+func TestProbeChecksWhoAnswersAndWhat(t *testing.T) {
+	code := http.StatusOK
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }))
+	defer server.Close()
+	ca := filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(name string) error {
+		probe, err := Prober(ca, name, server.URL, time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return probe(t.Context())
+	}
+	if err := ask("example.com"); err != nil { // the name in the certificate
+		t.Error(err)
+	}
+	if err := ask("another.name"); err == nil {
+		t.Error("a certificate with another name is believed")
+	}
+	code = http.StatusServiceUnavailable
+	if err := ask("example.com"); err == nil {
+		t.Error("a server that does not work is believed")
 	}
 }
 

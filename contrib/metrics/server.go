@@ -2,21 +2,17 @@ package metrics
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/metrics-server/cmd/metrics-server/app/options"
 
@@ -24,7 +20,6 @@ import (
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/membership"
 	"github.com/k8sm/k8sm/contrib/metrics/history"
-	"github.com/k8sm/k8sm/minion/supervise"
 )
 
 const (
@@ -71,6 +66,10 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	probe, err := cfg.prober()
+	if err != nil {
+		return err
+	}
 	parts, ctx := errgroup.WithContext(ctx)
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // it answers until it has left the service
 	parts.Go(func() error {
@@ -81,7 +80,7 @@ func Run(ctx context.Context, cfg Config) error {
 	})
 	parts.Go(func() error {
 		defer stop()
-		return cfg.keep(ctx, member)
+		return member.Keep(ctx, probe, apiTimeout)
 	})
 	parts.Go(func() error { return sources.follow(ctx) })
 	parts.Go(func() error { return kept.Run(ctx) })
@@ -122,52 +121,8 @@ func (c Config) member(config *rest.Config) (*membership.Member, error) {
 	}, nil
 }
 
-// keep keeps the server in the service as long as it answers, until ctx ends.
-func (c Config) keep(ctx context.Context, m *membership.Member) error {
-	probe, err := c.prober()
-	if err != nil {
-		return err
-	}
-	for pause := time.Duration(0); supervise.Sleep(ctx, pause) == nil; {
-		once, cancel := context.WithTimeout(ctx, apiTimeout)
-		if err := m.Beat(once, probe(once) == nil); err != nil && ctx.Err() == nil {
-			logrus.WithError(err).Warn("cannot update the service, retrying")
-		}
-		cancel()
-		if pause = membership.Interval; !m.Inside() {
-			pause = membership.Interval / 10
-		}
-	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), apiTimeout)
-	defer cancel()
-	return m.Leave(last)
-}
-
 // prober returns a function that asks the server whether it works. It does not depend on kubelets: a cluster without nodes needs the API
 // as well, because clients look for all APIs.
 func (c Config) prober() (func(context.Context) error, error) {
-	authority, err := certutil.NewPool(c.Dir.CA())
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the cluster's CA: %w", err)
-	}
-	client := &http.Client{Timeout: apiTimeout, Transport: &http.Transport{
-		TLSClientConfig:   &tls.Config{RootCAs: authority, ServerName: statedir.MetricsServerName, MinVersion: tls.VersionTLS12},
-		DisableKeepAlives: true, // a restarted process listens on the same port
-	}}
-	url := "https://" + c.listen().String() + "/livez"
-	return func(ctx context.Context) error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-		if err != nil {
-			return err
-		}
-		response, err := client.Do(request)
-		if err != nil {
-			return err
-		}
-		defer response.Body.Close()
-		if response.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s answers %s", url, response.Status)
-		}
-		return nil
-	}, nil
+	return membership.Prober(c.Dir.CA(), statedir.MetricsServerName, "https://"+c.listen().String()+"/livez", apiTimeout)
 }
