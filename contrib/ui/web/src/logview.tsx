@@ -1,6 +1,7 @@
 // A container's log: followed, searched, wrapped, with colours.
 import { signal, useSignal } from "@preact/signals";
 import { Virtualizer, elementScroll, measureElement, observeElementOffset, observeElementRect } from "@tanstack/virtual-core";
+import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useReducer, useRef } from "preact/hooks";
 import { ansi } from "./ansi";
 import { core, pathOf } from "./api";
@@ -80,7 +81,7 @@ function useLog(path: string) {
 }
 
 /** Lines shows lines, of which only those in sight are in the document. At the end it stays there while lines come. */
-export function Lines({ lines, find, wrap }: { lines: string[]; find: string; wrap: boolean }) {
+export function Lines({ lines, find, wrap, prefix }: { lines: string[]; find: string; wrap: boolean; prefix?: (i: number) => ComponentChildren }) {
   const scroller = useRef<HTMLDivElement>(null);
   const [, draw] = useReducer((n: number) => n + 1, 0);
   const atEnd = useSignal(true);
@@ -98,7 +99,7 @@ export function Lines({ lines, find, wrap }: { lines: string[]; find: string; wr
       onScroll={(e) => { const s = e.currentTarget; atEnd.value = s.scrollHeight - s.scrollTop - s.clientHeight < 24; }}>
       <div style={{ height: `${virtual.getTotalSize()}px`, position: "relative" }}>
         <div style={{ transform: `translateY(${items[0]?.start ?? 0}px)` }}>
-          {items.map((i) => <div key={i.index} data-index={i.index} ref={(n) => { if (n) virtual.measureElement(n); }} class="line">{ansi(lines[i.index] ?? "", find)}</div>)}
+          {items.map((i) => <div key={i.index} data-index={i.index} ref={(n) => { if (n) virtual.measureElement(n); }} class="line">{prefix?.(i.index)}{ansi(lines[i.index] ?? "", find)}</div>)}
         </div>
       </div>
       {!lines.length && <p class="muted none">{find ? `No line has “${find}”` : "No lines yet"}</p>}

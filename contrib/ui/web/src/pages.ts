@@ -36,6 +36,7 @@ export const pages: Page[] = [
   { path: "/access", title: "Access", load: () => import("./pages/access"), nav: { group: "Cluster", icon: "access", key: "r" } },
   { path: "/extensions", title: "Extensions", load: () => import("./pages/extensions"), nav: { group: "Cluster", icon: "add", key: "x" } },
   { path: "/events", title: "Events", load: () => import("./pages/events"), nav: { group: "Observe", icon: "events", key: "e" } },
+  { path: "/logs", title: "Logs", load: () => import("./pages/logs"), nav: { group: "Observe", icon: "logs", key: "l" } },
   { path: "/metrics", title: "Metrics", load: () => import("./pages/metrics"), nav: { group: "Observe", icon: "metrics", key: "h" }, global: true },
   { path: "/create", title: "Create", load: () => import("./pages/create"), nav: { group: "Kubernetes", icon: "add", key: "c" } },
   { path: "/resources", title: "Any resource", load: () => import("./pages/resources"), nav: { group: "Cluster", icon: "resources", key: "a" }, global: true },

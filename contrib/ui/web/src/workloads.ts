@@ -116,3 +116,14 @@ export function selectorOf(o: KubeObject): string {
   }
   return parts.join(",");
 }
+
+/** ownersOf is a regular expression for the controllers of all pods that a workload ever had, in the log store. */
+export function ownersOf(o: KubeObject): string {
+  const name = o.metadata.name.replaceAll(".", "\\.");
+  switch (o.kind) {
+    case "Deployment": return `ReplicaSet/${name}-[a-z0-9]+`;
+    case "CronJob": return `Job/${name}-[a-z0-9]+`;
+    case "HorizontalPodAutoscaler": return "";
+  }
+  return `${o.kind}/${name}`;
+}

@@ -31,7 +31,7 @@ export default function Pod({ params }: PageProps) {
   useKey("e", has("yaml"));
   const problem = feed.problem.value;
   if (feed.state.value === "ended" && problem) return <><PageHead above={above} title={name} /><Failure problem={problem} what={`pod ${name}`} /></>;
-  if (pod === null) return <><PageHead above={above} title={name} /><Empty title="This pod is gone"><p>It was deleted, or there never was one of this name in {ns}.</p><a class="button" href={link("/pods", { ns })}>Pods of {ns}</a></Empty></>;
+  if (pod === null) return <><PageHead above={above} title={name} /><Empty title="This pod is gone"><p>It was deleted, or there never was one of this name in {ns}.</p><p><a class="button" href={link("/pods", { ns })}>Pods of {ns}</a> <a class="button" href={link("/logs", { ns, pod: name, range: "7d" })}>Its log, if it was kept</a></p></Empty></>;
   if (!pod) return <PageHead above={above} title={name} />;
 
   const state = podState(pod);

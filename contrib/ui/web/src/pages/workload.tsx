@@ -3,6 +3,7 @@ import { core, k8s, pathOf, send, type KubeObject } from "../api";
 import { Compare } from "../edit";
 import { Events } from "../events";
 import { command } from "../format";
+import { Icon } from "../icons";
 import { useKey } from "../keys";
 import { useObject, useObjects } from "../live";
 import type { PageProps } from "../pages";
@@ -10,7 +11,7 @@ import { useRights } from "../rights";
 import { ResourceTable } from "../resourcetable";
 import { go, link, param } from "../router";
 import { Age, attempt, Button, confirm, copy, Empty, Facts, Failure, Live, Modal, PageHead, Panel, Status, Tabs } from "../ui";
-import { kinds, restart, revisionsOf, rollout, run, scale, selectorOf, set, undo, workloadPage, type Revision, type WorkloadKind } from "../workloads";
+import { kinds, ownersOf, restart, revisionsOf, rollout, run, scale, selectorOf, set, undo, workloadPage, type Revision, type WorkloadKind } from "../workloads";
 import { toYAML, YAMLView } from "../yaml";
 import { Conditions, Labels } from "./pod";
 
@@ -44,6 +45,7 @@ function Shown({ kind, ns, name }: { kind: WorkloadKind; ns: string; name: strin
     <>
       <PageHead above={above} title={name} note={<>{state && <Status text={state.text} tone={state.tone} />} <Live feed={feed} /></>}>
         <Button icon="copy" onClick={() => copy(command("km", "kubectl", "--namespace", ns, "describe", kind.plural, name), "the kubectl command")}>kubectl</Button>
+        {ownersOf(object) && can("get", { group: "", plural: "pods/log" }) && <a class="button" href={link("/logs", { ns, owner: ownersOf(object) })}><Icon name="logs" />Logs</a>}
         {mayScale && <Button icon="scale" onClick={() => setScaling(true)}>Scale</Button>}
         {kind.restarts && mayPatch && <Button icon="restart" onClick={() => askRestart(kind, object)}>Restart</Button>}
         {kind.kind === "Deployment" && mayPatch && <Button icon={object.spec.paused ? "play" : "pause"} onClick={() => askPause(kind, object)}>{object.spec.paused ? "Resume" : "Pause"}</Button>}
