@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -119,7 +120,7 @@ func (b *browser) press(within, text string) {
 // check fails the test if the policy forbade the page something, or somebody can't use it, by light and by dark colors.
 func (b *browser) check(name string) {
 	b.Helper()
-	for _, scheme := range []string{"light", "dark"} {
+	for scheme, rules := range map[string]string{"light": `{}`, "dark": `{runOnly: ["color-contrast"]}`} {
 		_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
 		if err != nil {
 			b.Fatal(err)
@@ -128,7 +129,7 @@ func (b *browser) check(name string) {
 			b.Fatal(err)
 		}
 		found, err := chromedp.Run(b.ctx, chromedp.Evaluate[[]string](
-			`axe.run().then((r) => r.violations.flatMap((v) => v.nodes.map((n) => v.id + " at " + n.target.join(" ") + ": " + n.failureSummary)))`, chromedp.EvalAwaitPromise))
+			`axe.run(`+rules+`).then((r) => r.violations.flatMap((v) => v.nodes.map((n) => v.id + " at " + n.target.join(" ") + ": " + n.failureSummary)))`, chromedp.EvalAwaitPromise))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -171,8 +172,10 @@ func browserShowsTheCluster(t *testing.T, c *scratch.Cluster) {
 	b.await(string(p.UID) + ".")
 	b.check("pod")
 	b.do(chromedp.Navigate(b.base + "/pods/default/shown?tab=logs"))
-	b.await("line 2 of shown")
-	b.await("line 4 of shown") // it is followed
+	// The log is followed: its last line in sight is soon another one.
+	const last = `Math.max(...[...(document.querySelector(".lines")?.innerText ?? "").matchAll(/line (\d+) of shown/g)].map((m) => Number(m[1])))`
+	b.until(last + " > 0")
+	b.until(fmt.Sprintf("(window.before ??= %s) < %s", last, last))
 	b.check("log")
 	b.open("/pods/default/shown?tab=yaml", "nodeName: ")
 	b.check("YAML")
@@ -197,7 +200,72 @@ func browserShowsTheCluster(t *testing.T, c *scratch.Cluster) {
 	if err != nil {
 		t.Error(err)
 	}
+	b.open("/logs?pod=shown", " of shown\nline ") // the pod is gone
+	b.check("logs")
+	b.open("/metrics", "CPU of all nodes")
+	b.until(`document.querySelector(".chart canvas") !== null`)
+	b.check("metrics")
+	b.open("/metrics?tab=targets", "k8sm-scheduler")
+	b.open("/metrics?tab=alerts", "PodsWaiting")
+	for path, text := range map[string]string{"/mesos": "k8sm", "/nodes": "Nodes", "/offers": "Offers", "/queue": "Queue"} {
+		b.open(path, text)
+		b.check(path)
+	}
+	workloadInTheBrowser(b, c)
 	pageOfAKubeconfig(t, c)
+}
+
+// workloadInTheBrowser makes a Deployment of YAML, scales and deletes it.
+func workloadInTheBrowser(b *browser, c *scratch.Cluster) {
+	b.Helper()
+	deployments := c.Kube.AppsV1().Deployments("default")
+	b.open("/create", "Create from YAML")
+	write := func(replicas string) {
+		b.until(`document.querySelector(".cm-content") !== null`)
+		b.do(chromedp.Focus(chromedp.CSS(".cm-content")), chromedp.KeyEvent("a", chromedp.KeyModifiers(chromedp.ModifierCtrl)))
+		_, err := chromedp.Call(b.ctx, input.InsertText, input.InsertTextParams{Text: fmt.Sprintf(
+			`{"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "browsed"}, "spec": {"replicas": %s, "selector": {"matchLabels": {"app": "browsed"}},
+"template": {"metadata": {"labels": {"app": "browsed"}}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "main", "image": %q, "imagePullPolicy": "Never",
+"command": ["/bin/busybox", "sleep", "1h"], "resources": {"requests": {"cpu": "50m", "memory": "16Mi"}}}]}}}}`, replicas, image)})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	write("-1")
+	b.press(".actions", "Review")
+	b.await("spec.replicas: Invalid value: -1") // and nothing is made
+	b.check("field errors")
+	write("1")
+	b.press(".actions", "Review")
+	b.await("will be made in default")
+	if _, err := deployments.Get(b.Context(), "browsed", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		b.Errorf("it is there before anybody has agreed: %v", err)
+	}
+	b.press(".actions", "Apply")
+	b.await("Deployment browsed is there")
+	b.open("/workloads/deployments/default/browsed", "The pod is available")
+	b.check("workload")
+	b.press(".actions", "Scale")
+	b.until(`document.querySelector("dialog input") !== null`)
+	b.do(chromedp.SetValue(chromedp.CSS("dialog input"), ""), chromedp.SendKeys(chromedp.CSS("dialog input"), "2"))
+	b.await("One more pod is made")
+	b.press("dialog", "Scale")
+	b.await("All 2 pods are available")
+	b.press(".actions", "Delete")
+	b.press("dialog", "Delete")
+	err := scratch.Until(b.Context(), time.Minute, func(ctx context.Context) error {
+		if _, err := deployments.Get(ctx, "browsed", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("deployment browsed: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		b.Error(err)
+	}
+	for path, text := range map[string]string{"/workloads": "Deployments", "/events": "ScalingReplicaSet"} {
+		b.open(path, text)
+		b.check(path)
+	}
 }
 
 // shell types into a shell in the pod.

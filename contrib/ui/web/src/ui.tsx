@@ -71,7 +71,7 @@ export const Empty = ({ title, children }: { title: string; children?: Component
 export function sentence(problem: Problem, what: string): string {
   switch (problem.code) {
     case 403: return `${session.value?.user ?? "You"} may not see ${what}. ${problem.message}`;
-    case 404: return `The cluster has no ${what}. ${problem.message}`;
+    case 404: return `Cannot find ${what}. ${problem.message}`;
     case 0: return problem.message;
   }
   return `Cannot show ${what}: ${problem.message}`;

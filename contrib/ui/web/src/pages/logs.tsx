@@ -52,7 +52,7 @@ function Search() {
       <form class="toolbar" onSubmit={(e) => { e.preventDefault(); setParams({ grep: words }, true); }}>
         <label class="filter wide"><input type="search" data-filter aria-label="Search by a regular expression" placeholder="Search: error|warn" value={words} spellcheck={false} onInput={(e) => setWords(e.currentTarget.value)} /><kbd>/</kbd></label>
         <Button type="submit" icon="search">Search</Button>
-        <label class="filter"><input aria-label="Pod" placeholder="Pod" value={pod} spellcheck={false} onChange={(e) => setParams({ pod: e.currentTarget.value.trim() }, true)} /></label>
+        <label class="filter pod"><input aria-label="Pod" placeholder="Pod" value={pod} spellcheck={false} onChange={(e) => setParams({ pod: e.currentTarget.value.trim() }, true)} /></label>
         {around ? <Button icon="close" onClick={() => setParams({ at: "" })}>Around {new Date(around).toLocaleTimeString()}</Button>
           : <label class="select"><span>Last</span><select value={range[0]} onChange={(e) => setParams({ range: e.currentTarget.value === "1h" ? "" : e.currentTarget.value })}>{ranges.map(([id, name]) => <option key={id} value={id}>{name}</option>)}</select></label>}
         {owner && <Button icon="close" onClick={() => setParams({ owner: "" })}>{owner.replace(/-\[a-z0-9\]\+$/, "")}</Button>}

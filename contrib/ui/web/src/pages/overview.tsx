@@ -3,6 +3,7 @@ import { core, hasGroup, k8s, mesos, pathOf, session, type KubeObject } from "..
 import { EventList, lastSeen, type KubeEvent } from "../events";
 import { bytes, count, cpus, quantity, tone } from "../format";
 import { useMesosState, useObjects, usePoll, useTable, type Problem } from "../live";
+import { query } from "../prom";
 import { link } from "../router";
 import { Bar, Empty, PageHead, Panel, Status, type Part } from "../ui";
 
@@ -26,11 +27,25 @@ export default function Overview() {
         <Waiting waiting={waiting.value} problem={waiting.problem} />
         <Health state={state} mesos={problem} nodes={nodes.items.value} />
         {pods.state.value === "live" && !own.length && <FirstRun />}
+        <Alerts />
         <Panel title="Latest warnings" class="wide" note={<a href={link("/events", { type: "Warning" })}>all events</a>}>
           <Warnings />
         </Panel>
       </div>
     </>
+  );
+}
+
+/** Alerts are those that fire, for who may read metrics. */
+function Alerts() {
+  const { value } = usePoll(async () => (await hasGroup("monitoring.k8sm.io") ? query('ALERTS{alertstate="firing"}') : []), 30, "alerts");
+  if (!value?.length) return null;
+  return (
+    <Panel title="Alerts" class="wide" note={<a href={link("/metrics", { tab: "alerts" })}>all rules</a>}>
+      <ul class="events">{value.map(({ metric: { alertname = "", alertstate: _, __name__: __, ...labels } }, i) => (
+        <li key={alertname + i}><Status text={alertname} tone="bad" /><span class="muted break">{Object.entries(labels).map(([k, v]) => `${k}=${v}`).join(" ")}</span></li>
+      ))}</ul>
+    </Panel>
   );
 }
 
