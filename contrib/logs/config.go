@@ -21,6 +21,8 @@ const DefaultPort = 10261
 const (
 	// memory is how many bytes the store's caches and queries may take.
 	memory = 128 << 20
+	// queryMemory is how many bytes the process may take while queries run.
+	queryMemory = 1 << 30
 	// minFree is how many bytes of the disk stay free.
 	minFree = 512 << 20
 )

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -57,7 +58,8 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("cannot read how to reach the API server: %w", err)
 	}
-	entries, err := store.Open(store.Config{Dir: cfg.Dir.Logs(), Retention: cfg.Retention, MaxSize: cfg.MaxSize, MinFree: minFree, Memory: memory})
+	debug.SetMemoryLimit(queryMemory / 2) // collects garbage before it looks like the queries'
+	entries, err := store.Open(store.Config{Dir: cfg.Dir.Logs(), Retention: cfg.Retention, MaxSize: cfg.MaxSize, MinFree: minFree, Memory: memory, QueryMemory: queryMemory})
 	if err != nil {
 		return err
 	}
@@ -80,7 +82,7 @@ func serve(ctx context.Context, cfg Config, config *rest.Config, entries *store.
 		return err
 	}
 	in := &inside{}
-	install(server, in.guard, receiver, &read.Handler{Store: entries})
+	install(server, in.guard, receiver, read.New(entries))
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(append(receiver.Collectors(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))...)
 	server.Handler.NonGoRestfulMux.Handle("/metrics", in.guard(metrics(registry, entries)))

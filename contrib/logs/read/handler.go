@@ -23,8 +23,20 @@ const (
 	followAll    = 30
 )
 
+// atOnce is how many requests for lines are answered at a time: each has up to budget bytes in memory. Those that only wait for new lines do
+// not count.
+const atOnce = 8
+
 // Handler answers requests. It may be used concurrently.
-type Handler struct{ Store *store.Store }
+type Handler struct {
+	store *store.Store
+	turns chan struct{}
+}
+
+// New returns a handler of requests for what the store has.
+func New(entries *store.Store) *Handler {
+	return &Handler{store: entries, turns: make(chan struct{}, atOnce)}
+}
 
 // Scope is what a request may read.
 type Scope struct {
@@ -54,7 +66,7 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, scope Scope, pat
 	case strings.HasPrefix(path, store.UIPath) && scope.Namespace != "":
 		http.Error(w, "the user interface is for who may read the logs of all namespaces", http.StatusForbidden)
 	default:
-		h.Store.Select(w, r, path, scope.Tenant, scope.labels())
+		h.store.Select(w, r, path, scope.Tenant, scope.labels())
 	}
 }
 
@@ -86,10 +98,10 @@ func (h *Handler) lines(w http.ResponseWriter, r *http.Request, scope Scope) {
 	encoder := json.NewEncoder(w)
 	encoder.SetEscapeHTML(false)
 	a := &answer{
-		header:   w.Header(),
+		header: w.Header(), turns: h.turns,
 		selected: s, reached: map[run]int64{},
 		queries: func(ctx context.Context, query string, each func(store.Block) error) error {
-			return h.Store.Query(ctx, scope.Tenant, scope.labels(), query, each)
+			return h.store.Query(ctx, scope.Tenant, scope.labels(), query, each)
 		},
 		write: func(l Line) error { return encoder.Encode(l) },
 		flush: func() { _ = http.NewResponseController(w).Flush() },
@@ -113,6 +125,7 @@ func (c chunk) run(w writer) run { return run{w, c.restart, c.number, c.file} }
 type answer struct {
 	selected
 	header  http.Header
+	turns   chan struct{}
 	queries Queries
 	write   func(Line) error
 	flush   func()
@@ -121,6 +134,24 @@ type answer struct {
 }
 
 func (a *answer) run(ctx context.Context) error {
+	if err := a.history(ctx); err != nil {
+		return err
+	}
+	a.flush()
+	if !a.follow {
+		return nil
+	}
+	return a.goOn(ctx)
+}
+
+// history writes the lines that there are.
+func (a *answer) history(ctx context.Context) error {
+	select {
+	case a.turns <- struct{}{}:
+		defer func() { <-a.turns }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	writers, err := count(ctx, a.queries, a.filter)
 	if err != nil {
 		return err
@@ -149,14 +180,7 @@ func (a *answer) run(ctx context.Context) error {
 			all = append(all, s)
 		}
 	}
-	if err := merge(ctx, a.queries, a.filter, all, a.write); err != nil {
-		return err
-	}
-	a.flush()
-	if !a.follow {
-		return nil
-	}
-	return a.goOn(ctx)
+	return merge(ctx, a.queries, a.filter, all, a.write)
 }
 
 // reach takes that chunks are written, and returns the parts of them that were not before.

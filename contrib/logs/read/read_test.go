@@ -51,7 +51,7 @@ func newStack(t *testing.T) *stack {
 	var opened logs.Session
 	s.ship("", nil, &opened)
 	s.session = opened.ID
-	h := &Handler{Store: entries}
+	h := New(entries)
 	s.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.Serve(w, r, s.scope, r.URL.Path) }))
 	t.Cleanup(func() {
 		s.server.Close()

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -77,6 +78,7 @@ type Server struct {
 	places  Places
 	limit   *limiter
 	reading chan struct{}
+	full    atomic.Bool // the disk was full when entries came last
 	dirty   chan struct{}
 	counts  counts
 
@@ -318,7 +320,7 @@ func (s *Server) take(n *node, session string, number int64, b *reader) (logs.Re
 		return receipt, err
 	}
 	if len(b.entries) > 0 {
-		if err := s.entries.Add(b.entries); err != nil {
+		if err := s.add(b.entries); err != nil {
 			return logs.Receipt{}, err
 		}
 		s.wrote()
@@ -330,6 +332,18 @@ func (s *Server) take(n *node, session string, number int64, b *reader) (logs.Re
 	receipt := n.receipt
 	receipt.Durable = n.durable
 	return receipt, nil
+}
+
+// add adds entries. It logs when the disk becomes full, and when there is room again.
+func (s *Server) add(entries []store.Entry) error {
+	err := s.entries.Add(entries)
+	switch full := errors.Is(err, store.ErrFull); {
+	case full && !s.full.Swap(true):
+		logrus.WithError(err).Error("the log store takes nothing more: nodes keep their logs, as long as they can")
+	case err == nil && s.full.Swap(false):
+		logrus.Info("there is room on the log store's disk again")
+	}
+	return err
 }
 
 // held answers what the store holds of files.

@@ -55,6 +55,8 @@ func (s *Store) Query(ctx context.Context, tenant Tenant, labels map[string]stri
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	ctx, ended := s.running.begin(ctx)
+	defer ended()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var mu sync.Mutex // guards each and failed
@@ -75,7 +77,7 @@ func (s *Store) Query(ctx context.Context, tenant Tenant, labels map[string]stri
 	case failed != nil:
 		return failed
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return context.Cause(ctx)
 	case err != nil:
 		return fmt.Errorf("cannot run the query: %w", err)
 	}

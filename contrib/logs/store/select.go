@@ -1,7 +1,10 @@
 package store
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -63,7 +66,12 @@ func (s *Store) Select(w http.ResponseWriter, r *http.Request, path string, tena
 	id := tenant.id()
 	inner.Header.Set("AccountID", strconv.FormatUint(uint64(id.AccountID), 10))
 	inner.Header.Set("ProjectID", strconv.FormatUint(uint64(id.ProjectID), 10))
-	vlselect.RequestHandler(&plain{ResponseWriter: w}, inner)
+	ctx, ended := s.running.begin(inner.Context())
+	defer ended()
+	vlselect.RequestHandler(&plain{ResponseWriter: w}, inner.WithContext(ctx))
+	if errors.Is(context.Cause(ctx), ErrMemory) && r.Context().Err() == nil {
+		_, _ = io.WriteString(w, "\n"+ErrMemory.Error()+"\n") // an answer may have begun
+	}
 }
 
 // maxForm bounds the body of a query, in bytes.

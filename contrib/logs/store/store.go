@@ -38,6 +38,9 @@ type Config struct {
 	MinFree int64
 	// Memory is how many bytes of memory caches and queries may take.
 	Memory int64
+	// QueryMemory is how many bytes the process may take while queries run. All of them end when it takes more: VictoriaLogs does not
+	// bound what each takes. 0 means any number.
+	QueryMemory int64
 }
 
 // queriesAtOnce is how many queries run at a time, besides those of Select.
@@ -51,7 +54,8 @@ type Store struct {
 	cfg  Config
 	lock *flock.Flock
 
-	turns chan struct{} // for each query that runs
+	turns   chan struct{} // for each query that runs
+	running running
 	// ingesting says that StartIngest was called.
 	ingesting bool
 
@@ -93,7 +97,7 @@ func open(cfg Config) (*Store, error) {
 	case !held:
 		return nil, fmt.Errorf("cannot open the log store in %s: another process has it; stop that first", cfg.Dir)
 	}
-	s := &Store{cfg: cfg, lock: lock, turns: make(chan struct{}, queriesAtOnce)}
+	s := &Store{running: running{limit: uint64(max(cfg.QueryMemory, 0))}, cfg: cfg, lock: lock, turns: make(chan struct{}, queriesAtOnce)}
 	if err := s.start(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}

@@ -8,9 +8,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -362,8 +364,11 @@ func TestOthersSendToTheirOwnPart(t *testing.T) {
 		}
 	}
 	conn, err := net.Dial("tcp", busy.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+	for deadline := time.Now().Add(30 * time.Second); err != nil; conn, err = net.Dial("tcp", busy.Addr().String()) { // it begins to listen
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	if _, err := fmt.Fprintf(conn, "<165>1 %s host app - - - by syslog\n", now.Format(time.RFC3339)); err != nil {
 		t.Fatal(err)
@@ -383,5 +388,43 @@ func TestOthersSendToTheirOwnPart(t *testing.T) {
 	}
 	if got := messages(t, s, Pods, nil, "*"); len(got) > 0 {
 		t.Errorf("among the pods' entries are %q", got)
+	}
+}
+
+func TestQueryThatTakesTooMuchMemoryIsEnded(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	s, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeTest(t, s)
+	text := strings.Repeat("x", 2000)
+	for i := range 40 {
+		entries := make([]Entry, 1000)
+		for j := range entries {
+			entries[j] = line("shop", "web", fmt.Sprint(i, " ", j, text), time.Now())
+		}
+		if err := s.Add(entries); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	debug.FreeOSMemory()
+	s.running.limit = heap() + 40<<20 // all messages are 80 MB
+	const greedy = "_msg:in(* | fields _msg) | stats count() as n"
+	err = s.Query(t.Context(), Pods, nil, greedy, func(Block) error { return nil })
+	if !errors.Is(err, ErrMemory) {
+		t.Errorf("error is %v", err)
+	}
+	w := httptest.NewRecorder()
+	s.Select(w, httptest.NewRequest(http.MethodGet, "/?"+url.Values{"query": {greedy}}.Encode(), nil), "/select/logsql/query", Pods, nil)
+	if !strings.Contains(w.Body.String(), ErrMemory.Error()) {
+		t.Errorf("by HTTP: %d %.300s", w.Code, w.Body)
+	}
+	debug.FreeOSMemory()
+	if got := messages(t, s, Pods, nil, "* | limit 3"); len(got) != 3 {
+		t.Errorf("afterwards, a query finds %d lines", len(got))
 	}
 }
