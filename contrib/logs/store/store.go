@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -73,11 +74,19 @@ var opened atomic.Bool
 // ErrFull says that the disk is full.
 var ErrFull = errors.New("the log store's disk is full")
 
+// VictoriaLogs fixes GOMAXPROCS in every command of km when it starts, so that the number of processors cannot change any more.
+func init() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.SetDefaultGOMAXPROCS()
+	}
+}
+
 // Open opens the store. A process has at most one at a time. A day that cannot be read is moved to the directory "damaged" and logged.
 func Open(cfg Config) (*Store, error) {
 	if !opened.CompareAndSwap(false, true) {
 		return nil, errors.New("cannot open a second log store in a process")
 	}
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0)) // VictoriaLogs has a buffer for each processor
 	s, err := open(cfg)
 	if err != nil {
 		opened.Store(false)

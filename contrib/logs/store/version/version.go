@@ -1,7 +1,6 @@
-// Package version undoes what VictoriaMetrics' libraries do to a process when it starts, and that the other commands of km must not
-// have: the flag "version", which CoreDNS registers, too, and a fixed GOMAXPROCS. Go initializes packages in the order of their import
-// paths as far as their imports allow (https://go.dev/ref/spec#Program_initialization): CoreDNS imports packages that come after this
-// one, which imports next to nothing.
+// Package version takes back the flag "version" that VictoriaMetrics' libraries register: CoreDNS does so, too, and a program with both
+// would end at once. Go initializes packages in the order of their import paths as far as their imports allow
+// (https://go.dev/ref/spec#Program_initialization): CoreDNS imports packages that come after this one, which imports next to nothing.
 //
 // The package has no names. Import it for its effect.
 package version
