@@ -125,7 +125,7 @@ func (h *History) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer := &answer{header: w.Header(), code: http.StatusOK}
 	// The answer is sent when the session is free again: a client that reads slowly must not delay its end.
 	err := h.use(ctx, func(ctx context.Context, s *session) error {
-		s.api.ServeHTTP(answer, r.WithContext(ctx))
+		s.api().ServeHTTP(answer, r.WithContext(ctx))
 		return answer.err
 	})
 	switch {

@@ -35,7 +35,7 @@ type session struct {
 	store    *store
 	registry *prometheus.Registry
 	began    time.Time
-	api      http.Handler
+	api      func() http.Handler // made when it is asked first: that takes a while
 
 	engine     promql.QueryEngine
 	notifier   *notifier.Manager
@@ -81,7 +81,7 @@ func (s *session) setUp() error {
 	if err := s.newRules(); err != nil {
 		return err
 	}
-	s.api = s.newAPI(registry)
+	s.api = sync.OnceValue(func() http.Handler { return s.newAPI(registry) })
 	return s.apply()
 }
 
