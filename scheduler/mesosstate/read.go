@@ -297,18 +297,26 @@ func (r *Reader) state(size int64, c *Cluster) error {
 	})
 }
 
+// see reads an object that the cluster is to note, without the fields that are to be left out.
+func see[T any, M interface {
+	*T
+	message
+}](r *Reader, c *Cluster, f field, note func(M), without ...protowire.Number) error {
+	seen := M(new(T))
+	if err := r.object(f.size, seen, without...); err != nil {
+		return err
+	}
+	note(seen)
+	return c.bounded()
+}
+
 func (r *Reader) tasks(size int64, c *Cluster) error {
 	return r.fields(size, func(f field) error {
 		if f.number != 2 { // the others have ended, or their agents are unreachable
 			return nil
 		}
-		var t mesos.Task
 		// The statuses and what follows them are many times as large as what is needed.
-		if err := r.object(f.size, &t, 8, 10, 11, 12, 13, 15, 16); err != nil {
-			return err
-		}
-		c.seeTask(&t)
-		return c.bounded()
+		return see(r, c, f, func(t *mesos.Task) { c.seeTask(t) }, 8, 10, 11, 12, 13, 15, 16)
 	})
 }
 
@@ -317,12 +325,7 @@ func (r *Reader) executors(size int64, c *Cluster) error {
 		if f.number != 1 {
 			return nil
 		}
-		var x pb.Response_GetExecutors_Executor
-		if err := r.object(f.size, &x); err != nil {
-			return err
-		}
-		c.seeExecutor(&x)
-		return c.bounded()
+		return see(r, c, f, c.seeExecutor)
 	})
 }
 
@@ -331,12 +334,7 @@ func (r *Reader) frameworks(size int64, c *Cluster) error {
 		if f.number != 1 {
 			return nil
 		}
-		var seen pb.Response_GetFrameworks_Framework
-		if err := r.object(f.size, &seen, 7, 8); err != nil { // not its offers, which may be as many as there are agents
-			return err
-		}
-		c.seeFramework(&seen)
-		return c.bounded()
+		return see(r, c, f, c.seeFramework, 7, 8) // not its offers, which may be as many as there are agents
 	})
 }
 
@@ -344,19 +342,11 @@ func (r *Reader) agents(size int64, c *Cluster) error {
 	return r.fields(size, func(f field) error {
 		switch f.number {
 		case 1:
-			var a pb.Response_GetAgents_Agent
-			if err := r.object(f.size, &a); err != nil {
-				return err
-			}
-			c.seeAgent(&a)
+			return see(r, c, f, c.seeAgent)
 		case 2:
-			var info mesos.AgentInfo
-			if err := r.object(f.size, &info); err != nil {
-				return err
-			}
-			c.seeRecovered(&info)
+			return see(r, c, f, c.seeRecovered)
 		}
-		return c.bounded()
+		return nil
 	})
 }
 
