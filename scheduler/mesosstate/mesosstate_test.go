@@ -397,7 +397,7 @@ func TestBrokenStreamsAreErrors(t *testing.T) {
 	for name, raw := range map[string]string{
 		"HTML": "<html><body>none</body></html>", "a negative length": "-1\n", "a huge length": "99999999999999999999\n", "no number": "5\n\x02\x00\x00\x00\x00",
 		"a field beyond its message": "3\n\x12\x7f\x00", "a number without an end": "12\n\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
-		"groups": "2\n\x0b\x0c", "an agent beyond its list": "6\n\x12\x04\x0a\x02\x22\x7f",
+		"groups": "2\n\x0b\x0c", "a length beyond its message": "2\n\x12\x80\x01", "an agent beyond its list": "6\n\x12\x04\x0a\x02\x22\x7f",
 	} {
 		if _, _, err := NewReader(strings.NewReader(raw)).ReadEvent(); err == nil || errors.Is(err, io.EOF) {
 			t.Errorf("%s: %v", name, err)

@@ -91,7 +91,7 @@ func (r *Reader) value(f field, end int64, visit func(field) error) error {
 		if err != nil {
 			return unexpected(err)
 		}
-		if size > uint64(end-r.at) {
+		if r.at > end || size > uint64(end-r.at) {
 			return errors.New("a field is longer than its message")
 		}
 		f.size = int64(size)
