@@ -126,7 +126,7 @@ type answer struct {
 	selected
 	header  http.Header
 	turns   chan struct{}
-	queries Queries
+	queries queries
 	write   func(Line) error
 	flush   func()
 	// reached is the offset of the last line of each file that was written.

@@ -54,7 +54,7 @@ func (s *sources) Pop() any {
 }
 
 // merge calls each with all lines by time; those of a writer stay in the order in which they were written.
-func merge(ctx context.Context, q Queries, filter string, all sources, each func(Line) error) error {
+func merge(ctx context.Context, q queries, filter string, all sources, each func(Line) error) error {
 	heap.Init(&all)
 	for len(all) > 0 {
 		s := all[0]

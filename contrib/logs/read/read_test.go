@@ -193,6 +193,16 @@ func TestLinesComeInTheOrderInWhichTheyWereWritten(t *testing.T) {
 	}
 }
 
+func TestLineOfATimeThatIsNotKeptHasItNevertheless(t *testing.T) {
+	s := newStack(t)
+	old := entry(0, 0, "from the last century")
+	old.Time = time.Date(1999, 12, 31, 23, 59, 59, 7, time.UTC).UnixNano()
+	s.add(sourceOf("shop", "web-1"), old)
+	if got := s.read(); len(got) != 1 || got[0].Time.UnixNano() != old.Time || got[0].Message != "from the last century" {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestLinesOfSeveralPodsAreMergedByTimeAndSelected(t *testing.T) {
 	s := newStack(t)
 	for i := range 6 {

@@ -13,8 +13,8 @@ import (
 	"github.com/k8sm/k8sm/contrib/logs/store"
 )
 
-// Queries runs queries of a tenant, in what a request may read.
-type Queries func(ctx context.Context, query string, each func(store.Block) error) error
+// queries runs queries of a tenant, in what a request may read.
+type queries func(ctx context.Context, query string, each func(store.Block) error) error
 
 // writer is a container of a pod, or a component of a node.
 type writer struct{ node, namespace, pod, uid, container, component string }
@@ -40,7 +40,7 @@ const (
 )
 
 // list finds the chunks of what a filter selects.
-func list(ctx context.Context, q Queries, filter string, size int64) (chunks, error) {
+func list(ctx context.Context, q queries, filter string, size int64) (chunks, error) {
 	query := fmt.Sprintf("%s | stats by (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s:%d) min(_time) as first, max(_time) as last, max(%s) as reached, count() as count", filter,
 		receive.FieldNode, receive.FieldNamespace, receive.FieldPod, receive.FieldUID, receive.FieldContainer, receive.FieldComponent,
 		receive.FieldRestart, receive.FieldNumber, receive.FieldFile, receive.FieldOffset, size, receive.FieldOffset)
@@ -76,7 +76,7 @@ func list(ctx context.Context, q Queries, filter string, size int64) (chunks, er
 }
 
 // count returns how many writers a filter selects.
-func count(ctx context.Context, q Queries, filter string) (n int64, err error) {
+func count(ctx context.Context, q queries, filter string) (n int64, err error) {
 	query := filter + fmt.Sprintf(" | stats count_uniq(%s, %s, %s, %s) as n", receive.FieldNode, receive.FieldUID, receive.FieldContainer, receive.FieldComponent)
 	err = q(ctx, query, func(b store.Block) error {
 		r := newRow(b)
@@ -144,10 +144,10 @@ type Line struct {
 }
 
 // load returns the lines of a chunk, in order.
-func load(ctx context.Context, q Queries, filter string, w writer, c chunk) ([]Line, error) {
+func load(ctx context.Context, q queries, filter string, w writer, c chunk) ([]Line, error) {
 	f := filterOf(w, c)
 	query := filter + " " + f + fmt.Sprintf(" | fields _time, %s, %s, %s, %s, %s, %s, %s, %s, %s", receive.FieldOffset, receive.FieldStream, receive.FieldMore,
-		receive.FieldTime, receive.FieldLost, receive.FieldLostLines, receive.FieldLostBytes, receive.FieldUnchecked, store.Message)
+		store.Time, receive.FieldLost, receive.FieldLostLines, receive.FieldLostBytes, receive.FieldUnchecked, store.Message)
 	lines := make([]Line, 0, c.count)
 	err := q(ctx, query, func(b store.Block) error {
 		r := newRow(b)
@@ -159,8 +159,8 @@ func load(ctx context.Context, q Queries, filter string, w writer, c chunk) ([]L
 				offset: r.number(receive.FieldOffset),
 			}
 			l.setMessage(r.text(store.Message))
-			if at := r.text(receive.FieldTime); at != "" {
-				l.Time = time.Unix(0, r.number(receive.FieldTime)).UTC()
+			if at := r.text(store.Time); at != "" {
+				l.Time = time.Unix(0, r.number(store.Time)).UTC()
 			}
 			lines = append(lines, l)
 		}

@@ -28,7 +28,6 @@ const (
 	FieldEnd     = "end"
 	FieldHoles   = "holes" // ranges of bytes in between that belong to other entries, as "8-12,20-24"
 	FieldMore    = "more"  // "true" if the line goes on in the next entry
-	FieldTime    = "time"  // the time in nanoseconds, if the store does not keep such a time
 
 	FieldLost      = "lost" // why lines are missing here
 	FieldLostLines = "lost_lines"
@@ -94,8 +93,8 @@ func formatHoles(holes []logs.Range) string {
 	return strings.Join(parts, ",")
 }
 
-// ParseHoles parses what the field FieldHoles has.
-func ParseHoles(text string) ([]logs.Range, error) {
+// parseHoles parses what the field FieldHoles has.
+func parseHoles(text string) ([]logs.Range, error) {
 	if text == "" {
 		return nil, nil
 	}

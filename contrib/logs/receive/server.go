@@ -424,7 +424,7 @@ func parseCover(offsets, ends, holes []string, i int) (e logs.Entry, err error) 
 		return e, err
 	}
 	if holes != nil {
-		e.Holes, err = ParseHoles(holes[i])
+		e.Holes, err = parseHoles(holes[i])
 	}
 	return e, err
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/VictoriaMetrics/VictoriaLogs/app/vlstorage"
@@ -19,13 +21,17 @@ import (
 // Field is a field of an entry. The message's name is Message.
 type Field = logstorage.Field
 
-// Message is the name of the field with the message.
-const Message = "_msg"
+// Message is the name of the field with the message, and Time that of the field with an entry's time if the store does not keep such a time.
+const (
+	Message = "_msg"
+	Time    = "time"
+)
 
 // Entry is what Add stores.
 type Entry struct {
 	Tenant Tenant
-	// Time is in nanoseconds since 1970. An entry of a time that the store does not keep gets the nearest time that it keeps.
+	// Time is in nanoseconds since 1970. An entry of a time that the store does not keep gets the nearest time that it keeps, and the field
+	// Time with its own.
 	Time int64
 	// Fields are the fields. Names have at most MaxName bytes and do not begin with "_", but for Message.
 	Fields []Field
@@ -33,12 +39,8 @@ type Entry struct {
 	Stream int
 }
 
-const (
-	// MaxName is the longest name of a field, in bytes.
-	MaxName = 128
-	// MaxEntry bounds the bytes of an entry with all its names and values.
-	MaxEntry = 1 << 20
-)
+// MaxName is the longest name of a field, in bytes. An entry with all its names and values has less than 2 MiB.
+const MaxName = 128
 
 // margin is how long an entry at the edge of the retention stays.
 const margin = time.Hour
@@ -59,7 +61,11 @@ func (s *Store) Add(entries []Entry) error {
 		e := &entries[i]
 		at := min(max(e.Time, first), last)
 		s.days.Store(at/int64(24*time.Hour), true)
-		rows.MustAdd(e.Tenant.id(), at, e.Fields, e.Stream)
+		fields := e.Fields
+		if at != e.Time {
+			fields = append(slices.Clip(fields), Field{Name: Time, Value: strconv.FormatInt(e.Time, 10)})
+		}
+		rows.MustAdd(e.Tenant.id(), at, fields, e.Stream)
 		if rows.NeedFlush() {
 			(&vlstorage.Storage{}).MustAddRows(rows)
 			rows.ResetKeepSettings()
