@@ -289,7 +289,7 @@ func (f *follower) watch(ctx context.Context) error {
 
 // drain waits for the end of the sender.
 func drain(events <-chan event) {
-	for range events { //nolint:revive // nobody needs them
+	for range events {
 	}
 }
 

@@ -200,6 +200,14 @@ func browserShowsTheCluster(t *testing.T, c *scratch.Cluster) {
 	if err != nil {
 		t.Error(err)
 	}
+	keptInTheBrowser(b)
+	workloadInTheBrowser(b, c)
+	pageOfAKubeconfig(t, c)
+}
+
+// keptInTheBrowser reads the log of the pod that is gone, metrics, and what the scheduler knows of Mesos.
+func keptInTheBrowser(b *browser) {
+	b.Helper()
 	b.open("/logs?pod=shown", " of shown\nline ") // the pod is gone
 	b.check("logs")
 	b.open("/metrics", "CPU of all nodes")
@@ -211,8 +219,6 @@ func browserShowsTheCluster(t *testing.T, c *scratch.Cluster) {
 		b.open(path, text)
 		b.check(path)
 	}
-	workloadInTheBrowser(b, c)
-	pageOfAKubeconfig(t, c)
 }
 
 // workloadInTheBrowser makes a Deployment of YAML, scales and deletes it.

@@ -2,7 +2,7 @@
 import { useEffect } from "preact/hooks";
 
 /** typing tells whether keys go to a field, an editor or a terminal. */
-export function typing(target: EventTarget | null): boolean {
+function typing(target: EventTarget | null): boolean {
   return target instanceof Element && !!target.closest("input,textarea,select,[contenteditable=true],.xterm,.cm-editor");
 }
 

@@ -191,6 +191,36 @@ export function follow(path: string, on: { text: (piece: string) => void; state:
   });
 }
 
+/** useTail follows a text line by line, and keeps the last lines. read makes of a line what is kept. */
+export function useTail<T>(path: string, most: number, read: (line: string) => T) {
+  const tail = useMemo(() => ({ lines: signal<T[]>([]), state: signal<State>("loading"), problem: signal<Problem | null>(null) }), [path]);
+  useEffect(() => {
+    let rest = "", fresh: T[] = [], timer = 0;
+    const flush = () => {
+      timer = 0;
+      const all = tail.lines.value.concat(fresh);
+      fresh = [];
+      tail.lines.value = all.length > most ? all.slice(-most) : all;
+    };
+    const stop = follow(path, {
+      text: (piece) => {
+        const lines = (rest + piece).split("\n");
+        rest = lines.pop()!;
+        fresh.push(...lines.map(read));
+        timer ||= window.setTimeout(flush, 100);
+      },
+      state: (state, problem) => {
+        if (state === "live") { tail.lines.value = []; fresh = []; rest = ""; }
+        if (state === "ended" && rest) { fresh.push(read(rest)); rest = ""; flush(); }
+        tail.state.value = state;
+        tail.problem.value = problem;
+      },
+    });
+    return () => { clearTimeout(timer); stop(); };
+  }, [path]);
+  return tail;
+}
+
 /** useMesosState follows the scheduler's view of Mesos: each line is the whole of it. */
 export function useMesosState<T = any>(): { state: T | undefined; problem: Problem | null } {
   const value = useMemo(() => ({ state: signal<T | undefined>(undefined), problem: signal<Problem | null>(null) }), []);

@@ -1,11 +1,11 @@
 // A container's log: followed, searched, wrapped, with colours.
-import { signal, useSignal } from "@preact/signals";
+import { useSignal } from "@preact/signals";
 import { Virtualizer, elementScroll, measureElement, observeElementOffset, observeElementRect } from "@tanstack/virtual-core";
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useReducer, useRef } from "preact/hooks";
 import { ansi } from "./ansi";
 import { core, pathOf } from "./api";
-import { follow, type Problem, type State } from "./live";
+import { useTail } from "./live";
 import { param, setParams } from "./router";
 import { Button, Failure } from "./ui";
 import { Mark } from "./icons";
@@ -22,7 +22,7 @@ export function LogView({ ns, pod, containers, ended, restarted }: Props) {
   if (previous) query.set("previous", "true");
   else query.set("follow", "true");
   const path = `${pathOf(core("pods"), ns, pod)}/log?${query}`;
-  const log = useLog(path);
+  const log = useTail(path, maxLines, (line) => line.replace(/\r$/, ""));
   const find = param("q");
   const lines = useMemo(() => (find ? log.lines.value.filter((l) => l.toLowerCase().includes(find.toLowerCase())) : log.lines.value), [log.lines.value, find]);
   const problem = log.problem.value;
@@ -48,36 +48,6 @@ export function LogView({ ns, pod, containers, ended, restarted }: Props) {
       </p>
     </div>
   );
-}
-
-/** useLog follows a log. It keeps the last lines. */
-function useLog(path: string) {
-  const log = useMemo(() => ({ lines: signal<string[]>([]), state: signal<State>("loading"), problem: signal<Problem | null>(null) }), [path]);
-  useEffect(() => {
-    let rest = "", fresh: string[] = [], timer = 0;
-    const flush = () => {
-      timer = 0;
-      const all = log.lines.value.concat(fresh);
-      fresh = [];
-      log.lines.value = all.length > maxLines ? all.slice(-maxLines) : all;
-    };
-    const stop = follow(path, {
-      text: (piece) => {
-        const lines = (rest + piece).split("\n");
-        rest = lines.pop()!;
-        fresh.push(...lines.map((l) => l.replace(/\r$/, "")));
-        timer ||= window.setTimeout(flush, 100);
-      },
-      state: (state, problem) => {
-        if (state === "live") { log.lines.value = []; rest = ""; fresh = []; }
-        if (state === "ended" && rest) { fresh.push(rest); rest = ""; flush(); }
-        log.state.value = state;
-        log.problem.value = problem;
-      },
-    });
-    return () => { clearTimeout(timer); stop(); };
-  }, [path]);
-  return log;
 }
 
 /** Lines shows lines, of which only those in sight are in the document. At the end it stays there while lines come. */

@@ -16,10 +16,10 @@ export interface Instant { metric: Record<string, string>; value: [number, strin
 /** Range is the time that charts show, in seconds up to now. */
 export const ranges: [string, string, number][] = [["15m", "15 minutes", 900], ["1h", "1 hour", 3600], ["6h", "6 hours", 21600], ["1d", "1 day", 86400], ["7d", "7 days", 604800]];
 
-export const stepOf = (seconds: number) => Math.max(15, Math.ceil(seconds / 240 / 15) * 15);
+const stepOf = (seconds: number) => Math.max(15, Math.ceil(seconds / 240 / 15) * 15);
 
 /** filled replaces what dashboards for Grafana leave open. */
-export const filled = (expr: string, step: number, values: Record<string, string> = {}) =>
+const filled = (expr: string, step: number, values: Record<string, string> = {}) =>
   expr.replaceAll("$__rate_interval", `${Math.max(120, 4 * step)}s`).replace(/\$(\w+)/g, (_, name) => values[name] ?? ".*");
 
 export async function queryRange(expr: string, seconds: number): Promise<Series[]> {

@@ -21,7 +21,7 @@ function seconds(text: string): number {
 }
 
 /** columnsOf makes the page's columns of the API's. Ages tick. more replaces or adds columns by id. */
-export function columnsOf(columns: Column[], namespaces: boolean, more: TableColumn<Row>[] = []): TableColumn<Row>[] {
+function columnsOf(columns: Column[], namespaces: boolean, more: TableColumn<Row>[] = []): TableColumn<Row>[] {
   const made: TableColumn<Row>[] = [];
   if (namespaces) made.push({ id: "namespace", title: "Namespace", text: (r) => r.ns ?? "", keep: 42 });
   columns.forEach((c, i) => {

@@ -1,9 +1,8 @@
-import { signal } from "@preact/signals";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { hasGroup, k8s } from "../api";
 import { count } from "../format";
 import { Mark } from "../icons";
-import { follow, usePoll, type Problem, type State } from "../live";
+import { usePoll, useTail } from "../live";
 import { Lines } from "../logview";
 import { link, param, setParams } from "../router";
 import { Button, Empty, Failure, PageHead } from "../ui";
@@ -44,7 +43,7 @@ function Search() {
     if (live && !until) query.set("follow", "true");
     return `${storeOf(ns)}?${query}`;
   }, [from, until, live, ns, pod, owner, grep]);
-  const log = useLines(path);
+  const log = useTail(path, maxLines, read);
   const lines = log.lines.value, problem = log.problem.value;
   const several = !pod || lines.some((l) => l.container !== lines[0]?.container);
   return (
@@ -71,6 +70,11 @@ function Search() {
       </p>
     </div>
   );
+}
+
+/** read is a line of the store's answer. */
+function read(line: string): Line {
+  try { return JSON.parse(line); } catch { return { time: "", error: "its answer broke off" }; }
 }
 
 /** textOf is a line's text. JSON of one line is written as its message and its fields. */
@@ -105,35 +109,6 @@ function download(lines: Line[]) {
   anchor.download = "logs.txt";
   anchor.click();
   setTimeout(() => URL.revokeObjectURL(anchor.href), 10_000);
-}
-
-/** useLines reads the store's answer: an object a line. */
-function useLines(path: string) {
-  const log = useMemo(() => ({ lines: signal<Line[]>([]), state: signal<State>("loading"), problem: signal<Problem | null>(null) }), [path]);
-  useEffect(() => {
-    let rest = "", fresh: Line[] = [], timer = 0;
-    const flush = () => {
-      timer = 0;
-      const all = log.lines.value.concat(fresh);
-      fresh = [];
-      log.lines.value = all.length > maxLines ? all.slice(-maxLines) : all;
-    };
-    const stop = follow(path, {
-      text: (piece) => {
-        const parts = (rest + piece).split("\n");
-        rest = parts.pop()!;
-        for (const p of parts) if (p) fresh.push(JSON.parse(p));
-        timer ||= window.setTimeout(flush, 100);
-      },
-      state: (state, problem) => {
-        if (state === "live") { log.lines.value = []; fresh = []; rest = ""; }
-        log.state.value = state;
-        log.problem.value = problem;
-      },
-    });
-    return () => { clearTimeout(timer); stop(); };
-  }, [path]);
-  return log;
 }
 
 const quoted = (text: string) => JSON.stringify(text);
