@@ -2,19 +2,15 @@ import { useMemo } from "preact/hooks";
 import { core, hasGroup, k8s, mesos, pathOf, session, type KubeObject } from "../api";
 import { EventList, lastSeen, type KubeEvent } from "../events";
 import { bytes, count, cpus, quantity, tone } from "../format";
+import { amount, partsOf, titles, useOf, type MesosState, type QueueReasons } from "../mesos";
 import { useMesosState, useObjects, usePoll, useTable, type Problem } from "../live";
 import { query } from "../prom";
 import { link } from "../router";
-import { Bar, Empty, PageHead, Panel, Status, type Part } from "../ui";
-
-type Resources = Record<string, number>;
-interface Agent { id: string; hostname: string; total: Resources; allocated?: Record<string, Resources>; offered?: Resources; frameworks?: Record<string, Resources>; active: boolean; missing?: boolean }
-interface MesosState { framework?: string; agents?: Agent[]; frameworks?: { id: string; name: string; active: boolean }[]; problem?: string; noMasterSince?: string; master?: { hostname: string; version: string } }
-interface Reasons { pods: number; groups: { reason: string; pods: number; oldest?: string; examples?: { pod: string }[] }[] }
+import { Bar, Empty, PageHead, Panel, Status } from "../ui";
 
 export default function Overview() {
   const { state, problem } = useMesosState<MesosState>();
-  const waiting = usePoll<Reasons | undefined>(async () => (session.value?.mesos ? mesos("queue/reasons") : undefined), 3, "reasons");
+  const waiting = usePoll<QueueReasons | undefined>(async () => (session.value?.mesos ? mesos("queue/reasons") : undefined), 3, "reasons");
   const nodes = useObjects<KubeObject>(pathOf(core("nodes")));
   const pods = useTable(pathOf(core("pods")));
   const own = pods.items.value.filter((p) => p.ns !== "kube-system");
@@ -58,30 +54,17 @@ function Warnings() {
 
 const unknown = "This server knows no scheduler, so it shows Kubernetes only.";
 
-const add = (list: (Resources | undefined)[], what: string) => list.reduce((s, r) => s + (r?.[what] ?? 0), 0);
-
 /** Mesos is what the agents have, and who has it. */
 function Mesos({ state, problem }: { state: MesosState | undefined; problem: Problem | null }) {
   const agents = (state?.agents ?? []).filter((a) => !a.missing);
-  const part = (what: string, write: (n: number) => string): { parts: Part[]; total: number } => {
-    const total = add(agents.map((a) => a.total), what);
-    const ours = add(agents.map((a) => a.frameworks?.[state?.framework ?? ""]), what);
-    const all = agents.reduce((s, a) => s + add(Object.values(a.allocated ?? {}), what), 0);
-    const offered = add(agents.map((a) => a.offered), what);
-    return { total, parts: [
-      { name: "Kubernetes", value: ours, tone: "ours", text: write(ours) },
-      { name: "others", value: Math.max(0, all - ours), tone: "others", text: write(Math.max(0, all - ours)) },
-      { name: "offered", value: offered, tone: "offered", text: write(offered) },
-      { name: "free", value: 0, tone: "rest", text: write(Math.max(0, total - all - offered)) },
-    ] };
-  };
-  const cpu = part("cpus", cpus), memory = part("mem", (n) => bytes(n * 2 ** 20));
   return (
     <Panel title="What Mesos gives" note={agents.length ? count(agents.length, "agent") : undefined}>
       {state && agents.length > 0 ? <>
-        <h3>CPU <span class="muted">{cpus(cpu.total)} in all</span></h3><Bar parts={cpu.parts} total={cpu.total} label="CPU" />
-        <h3>Memory <span class="muted">{bytes(memory.total * 2 ** 20)} in all</span></h3><Bar parts={memory.parts} total={memory.total} label="Memory" />
-        {(state.frameworks?.length ?? 0) > 0 && <p class="muted small">Shared with {state.frameworks!.filter((f) => f.id !== state.framework && f.active).map((f) => f.name).join(", ") || "no other framework"}.</p>}
+        {["cpus", "mem"].map((name) => {
+          const use = useOf(agents, state.framework, name);
+          return <div key={name}><h3>{titles[name]} <span class="muted">{amount(name, use.total)} in all</span></h3><Bar parts={partsOf(use, name)} total={use.total} label={titles[name]!} /></div>;
+        })}
+        <p class="muted small">Shared with {state.frameworks.filter((f) => f.id !== state.framework && f.active).map((f) => f.name).join(", ") || "no other framework"}.</p>
       </> : <p class="muted">{!session.value?.mesos ? unknown : state?.problem ?? problem?.message ?? (state ? "Mesos has no agents yet." : "Asking the scheduler…")}</p>}
     </Panel>
   );
@@ -116,7 +99,7 @@ function Kubernetes({ nodes, pods, denied }: { nodes: KubeObject[]; pods: { cell
   );
 }
 
-function Waiting({ waiting, problem }: { waiting: Reasons | undefined; problem: Problem | null }) {
+function Waiting({ waiting, problem }: { waiting: QueueReasons | undefined; problem: Problem | null }) {
   const most = Math.max(1, ...(waiting?.groups ?? []).map((g) => g.pods));
   return (
     <Panel title="Why pods wait" note={waiting?.pods ? `${count(waiting.pods, "pod")} wait` : undefined}>
