@@ -295,6 +295,7 @@ func TestCluster(t *testing.T) {
 		t.Run("an operator sees offers, tasks and the queue", func(t *testing.T) { operatorSeesTheScheduler(t, c) })
 		t.Run("releases are rolled out, undone and tried by a canary", func(t *testing.T) { releases(t, c) })
 		t.Run("one pod becomes three under load, and one again", func(t *testing.T) { autoscaled(t, c) })
+		t.Run("dashboards show the cluster, and no alert fires", func(t *testing.T) { dashboardsShowTheCluster(t, c) })
 	})
 }
 

@@ -22,7 +22,7 @@ func TestAgentWithMoreCpusThanItsMachineMakesNoStormOfRejectedPods(t *testing.T)
 	dir := stateDir(t)
 	leavesNothing(t, func(t *testing.T) {
 		cores := runtime.NumCPU()
-		c := up(t, dir, fmt.Sprintf("--resources=cpus:%d;mem:8192;disk:10000;ports:[31000-32000]", 2*cores))
+		c := up(t, dir, fmt.Sprintf("--resources=cpus:%d;mem:8192;disk:10000;ports:[31000-32000]", 2*cores), "--metrics=false")
 		fit := 5 * cores // of those with 200m
 		deployment := deploymentOf("many", fit+13)
 		if _, err := c.Kube.AppsV1().Deployments("default").Create(t.Context(), deployment, metav1.CreateOptions{}); err != nil {
@@ -68,6 +68,7 @@ func TestAgentWithMoreCpusThanItsMachineMakesNoStormOfRejectedPods(t *testing.T)
 		if running, after, waiting, err := seen(t.Context()); err != nil || after > before+2 || running != fit || waiting != 13 {
 			t.Errorf("later %d run, %d wait and %d have failed, of which %d had before; %v", running, waiting, after, before, err)
 		}
+		t.Run("without --metrics there is nothing of it", func(t *testing.T) { nothingOfMetricsIsThere(t, c, dir) })
 	})
 }
 
