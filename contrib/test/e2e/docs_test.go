@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -96,11 +97,7 @@ func metricsListed(t *testing.T, c *scratch.Cluster, dir string) {
 	if code, ofMesos := statusAnswers(t, c, filepath.Join(dir, "scheduler.kubeconfig"), "/metrics/mesos"); code != http.StatusOK || !strings.Contains(ofMesos, "\nmesos_up 1\n") {
 		t.Errorf("/metrics/mesos answers %d: %s", code, ofMesos)
 	}
-	code, ofMinion := minionAnswers(t, c, minionReaders(t, c, dir)["the administrator"], "/metrics")
-	if code != http.StatusOK {
-		t.Fatalf("/metrics of the minion answers %d: %s", code, ofMinion)
-	}
-	served += ofMinion
+	served += minionMetrics(t, c, dir)
 	metrics := func(text, line string) []string {
 		var names []string
 		for _, found := range regexp.MustCompile(line).FindAllStringSubmatch(text, -1) {
@@ -113,6 +110,22 @@ func metricsListed(t *testing.T, c *scratch.Cluster, dir string) {
 	if diff := cmp.Diff(want, got); diff != "" || len(want) == 0 {
 		t.Errorf("scheduler and minion serve -, docs/reference.md lists +:\n%s", diff)
 	}
+}
+
+// minionMetrics returns what the only node's minion serves once it ships logs.
+func minionMetrics(t *testing.T, c *scratch.Cluster, dir string) (served string) {
+	administrator := minionReaders(t, c, dir)["the administrator"]
+	err := scratch.Until(t.Context(), time.Minute, func(context.Context) error {
+		code := 0
+		if code, served = minionAnswers(t, c, administrator, "/metrics"); code != http.StatusOK || !strings.Contains(served, "\nk8sm_minion_logs_lag_seconds{") {
+			return fmt.Errorf("/metrics of the minion answers %d: %s", code, served)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return served
 }
 
 // stock commands have flags of their own.
