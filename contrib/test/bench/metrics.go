@@ -71,13 +71,17 @@ func (b *bench) storedMetrics(ctx context.Context) (err error) {
 	}
 	m := &metricsBench{hollow: newHollow(dir)}
 	defer m.hollow.stop()
-	if err := m.hollow.start(ctx, b.km, "--metrics-port="+strconv.Itoa(port)); err != nil {
-		return err
-	}
-	if m.ours, err = processOf("metrics", "--state-dir="+dir); err != nil {
+	// A control plane on loopback alone has no metrics server.
+	if err := m.hollow.start(ctx, b.km, "--bind-address=0.0.0.0", "--metrics-port="+strconv.Itoa(port)); err != nil {
 		return err
 	}
 	if m.api, err = m.queryAPI(); err != nil {
+		return err
+	}
+	if err := await(ctx, "km metrics stored nothing", func() bool { n, err := series(ctx, m.api); return err == nil && n > 0 }); err != nil {
+		return err
+	}
+	if m.ours, err = processOf("metrics", "--state-dir="+dir); err != nil {
 		return err
 	}
 	if err := m.measureAlone(ctx); err != nil {
@@ -139,9 +143,6 @@ func newAPI(address string, client *http.Client) (v1.API, error) {
 
 // measureAlone measures `km metrics` with a control plane alone.
 func (m *metricsBench) measureAlone(ctx context.Context) error {
-	if err := await(ctx, "km metrics stored nothing", func() bool { n, err := series(ctx, m.api); return err == nil && n > 0 }); err != nil {
-		return err
-	}
 	use, err := watchUse(ctx, 3*metricsGrid, m.ours)
 	if err != nil {
 		return err
