@@ -65,7 +65,7 @@ func registry(t *testing.T, tarballs map[string][]byte) (store, *atomic.Int32) {
 		_, _ = w.Write(data)
 	}))
 	t.Cleanup(server.Close)
-	return store{dir: t.TempDir(), registry: server.URL, client: server.Client()}, &asked
+	return store{dir: t.TempDir(), registry: func() (string, error) { return server.URL, nil }, client: server.Client()}, &asked
 }
 
 func TestPackagesAreFetchedOnceAndUnpacked(t *testing.T) {
@@ -189,5 +189,25 @@ func TestLockFileOfThePageIsComplete(t *testing.T) {
 		if p.License == "" || strings.Contains(p.License, "GPL") {
 			t.Errorf("%s has the license %q", p.name(), p.License)
 		}
+	}
+}
+
+func TestRegistryIsTheOneOfTheEnvironmentOrOfNPM(t *testing.T) {
+	t.Setenv("npm_config_registry", "https://npm.example")
+	if url, err := registryURL(); url != "https://npm.example" || err != nil {
+		t.Errorf("%s %v", url, err)
+	}
+	dir := t.TempDir()
+	t.Setenv("npm_config_registry", "")
+	t.Setenv("NPM_CONFIG_REGISTRY", "")
+	t.Setenv("PATH", dir)
+	if _, err := registryURL(); err == nil || !strings.Contains(err.Error(), "npm_config_registry") {
+		t.Errorf("without npm: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "npm"), []byte("#!/bin/sh\necho https://other.example/\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if url, err := registryURL(); url != "https://other.example/" || err != nil {
+		t.Errorf("%s %v", url, err)
 	}
 }

@@ -15,17 +15,16 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 )
-
-// defaultRegistry is npm's own default. npm_config_registry names another, as for npm.
-const defaultRegistry = ""
 
 const (
 	maxTarball = 64 << 20 // bytes of one package, compressed
@@ -112,8 +111,9 @@ func npmCPU() string {
 
 // store fetches tarballs and keeps them in a directory, each under its hash.
 type store struct {
-	dir, registry string
-	client        *http.Client
+	dir      string
+	registry func() (string, error) // the URL, asked only when something is to be fetched
+	client   *http.Client
 }
 
 // newStore keeps tarballs in the user's cache, so that a build needs the registry only for what is new, whatever was cleaned.
@@ -122,8 +122,20 @@ func newStore() (store, error) {
 	if err != nil {
 		return store{}, fmt.Errorf("cannot keep npm packages: %w", err)
 	}
-	registry := cmp.Or(os.Getenv("npm_config_registry"), os.Getenv("NPM_CONFIG_REGISTRY"), defaultRegistry)
-	return store{dir: filepath.Join(cache, "k8sm", "npm"), registry: registry, client: &http.Client{Timeout: 5 * time.Minute}}, nil
+	return store{dir: filepath.Join(cache, "k8sm", "npm"), registry: sync.OnceValues(registryURL), client: &http.Client{Timeout: 5 * time.Minute}}, nil
+}
+
+// registryURL is where npm gets packages: as the environment says, or npm's configuration
+// (https://docs.npmjs.com/cli/using-npm/config#registry).
+func registryURL() (string, error) {
+	if url := cmp.Or(os.Getenv("npm_config_registry"), os.Getenv("NPM_CONFIG_REGISTRY")); url != "" {
+		return url, nil
+	}
+	out, err := exec.Command("npm", "config", "get", "registry").Output()
+	if err != nil {
+		return "", fmt.Errorf("cannot ask npm where it gets packages: %w; install npm, or set npm_config_registry to the URL of npm's registry", err)
+	}
+	return strings.TrimSpace(string(out)), nil
 }
 
 // install unpacks the packages below root, unless they are there already. It removes directories of packages that are not in the list.
@@ -160,7 +172,11 @@ func (s store) tarball(ctx context.Context, p npmPackage) ([]byte, error) {
 	if data, err := os.ReadFile(file); err == nil && matches(data, sum) {
 		return data, nil
 	}
-	data, err := s.fetch(ctx, p.url(s.registry))
+	registry, err := s.registry()
+	if err != nil {
+		return nil, err
+	}
+	data, err := s.fetch(ctx, p.url(registry))
 	if err != nil {
 		return nil, fmt.Errorf("cannot fetch the npm package %s %s: %w; npm_config_registry names another registry", p.name(), p.Version, err)
 	}
