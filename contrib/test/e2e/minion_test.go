@@ -129,7 +129,7 @@ func minionKilled(t *testing.T, c *scratch.Cluster) {
 func TestMinionThatLeavesOrIsKilledLeavesNothing(t *testing.T) {
 	dir := stateDir(t)
 	leavesNothing(t, func(t *testing.T) {
-		c := up(t, dir, "--minion-idle-timeout=3s", "--minion-cleanup-delay=20s")
+		c := up(t, dir, "--minion-idle-timeout=3s", "--minion-cleanup-delay=8s")
 		t.Run("without a task it leaves, the node stays ready, and the next pod brings it back", func(t *testing.T) { suicide(t, c, dir) })
 		t.Run("killed, and none follows", func(t *testing.T) { killedForGood(t, c, dir) })
 	})
