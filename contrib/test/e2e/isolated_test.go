@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -23,14 +25,19 @@ const isolation = "cgroups/all,filesystem/linux,namespaces/pid"
 // Neither the agent's container around the executor nor its proxy settings affect pods.
 func TestAgentWithAllIsolatorsIsANodeLikeOthers(t *testing.T) {
 	dir := stateDir(t)
+	registry := startPrivateRegistry(t, dir)
 	leavesNothing(t, func(t *testing.T) {
-		c := up(t, dir, "--isolation="+isolation, `--executor-environment-variables={"http_proxy":"http://127.0.0.1:1","https_proxy":"http://127.0.0.1:1"}`)
+		c := up(t, dir, append(registry.flags, "--log-format=json", "--isolation="+isolation, `--executor-environment-variables={"http_proxy":"http://127.0.0.1:1","https_proxy":"http://127.0.0.1:1"}`)...)
 		t.Run("pods see what the kubelet mounts", func(t *testing.T) { seesVolumes(t, c) })
 		t.Run("pods have a network and names", func(t *testing.T) { hasNetwork(t, c) })
+		t.Run("images come from a private registry", func(t *testing.T) { registry.pulls(t, c) })
+		t.Run("a registry stands in for Docker Hub", func(t *testing.T) { registry.mirrors(t, c) })
 		t.Run("a probe that takes too long is ended, and nothing else", func(t *testing.T) { probeIsEnded(t, c) })
 		t.Run("the minion is in the container's cgroups but that of devices", func(t *testing.T) { accounted(t, c) })
 		t.Run("a minion that is killed is replaced and its containers stay", func(t *testing.T) { minionKilled(t, c) })
 	})
+	registry.forgotten(t)
+	logsAreJSON(t, dir)
 }
 
 // Without a Docker Engine a minion cannot leave its container. The node must then say so.
@@ -190,4 +197,35 @@ func accounted(t *testing.T, c *scratch.Cluster) {
 		}
 	}
 	remove(t, c, p)
+}
+
+// logsAreJSON checks the logs of a cluster that was started with --log-format=json: of km with its children, and of minions, kubelets
+// and kube-proxies, whose first lines may be text.
+func logsAreJSON(t *testing.T, dir string) {
+	t.Helper()
+	seen := map[string]int{}
+	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		name := filepath.Base(path)
+		if err != nil || !slices.Contains([]string{"km.log", "stderr", "kubelet.log", "proxy.log"}, name) {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		begun := name == "km.log"
+		for line := range strings.Lines(string(data)) {
+			var record struct{ Msg *string }
+			if err := json.Unmarshal([]byte(line), &record); err == nil && record.Msg != nil {
+				begun = true
+				seen[name]++
+			} else if begun {
+				t.Errorf("%s: not JSON: %s", path, line)
+			}
+		}
+		return nil
+	})
+	if err != nil || len(seen) < 4 {
+		t.Errorf("there are lines of JSON in %v, %v", seen, err)
+	}
 }
