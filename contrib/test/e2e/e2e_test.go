@@ -293,6 +293,7 @@ func TestCluster(t *testing.T) {
 		t.Run("kubectl top shows nodes and pods", func(t *testing.T) { topShowsUsage(t, c) })
 		t.Run("a browser shows the cluster and changes it", func(t *testing.T) { browserShowsTheCluster(t, c) })
 		t.Run("what a pod wrote can be read when it is gone", func(t *testing.T) { logsOutliveTheirPod(t, c) })
+		t.Run("Mesos is seen by those who may see it", func(t *testing.T) { mesosIsSeenByThoseWhoMay(t, c) })
 		t.Run("an operator sees offers, tasks and the queue", func(t *testing.T) { operatorSeesTheScheduler(t, c) })
 		t.Run("releases are rolled out, undone and tried by a canary", func(t *testing.T) { releases(t, c) })
 		t.Run("one pod becomes three under load, and one again", func(t *testing.T) { autoscaled(t, c) })
