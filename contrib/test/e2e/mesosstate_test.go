@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -145,4 +146,24 @@ func streams(t *testing.T, c *scratch.Cluster, who *rest.Config) {
 	if err != nil || len(d.Agents) != 1 {
 		t.Errorf("the stream's first line: %v %s", err, line)
 	}
+}
+
+// cordonsTheNode opens the page of the agent, and cordons and uncordons its node there.
+func cordonsTheNode(b *browser) {
+	b.Helper()
+	b.open("/nodes", "1 ready node")
+	b.until(`document.querySelector("tbody tr a") !== null`)
+	if _, err := chromedp.Run(b.ctx, chromedp.Evaluate[any](`document.querySelector("tbody tr a").click()`)); err != nil {
+		b.Fatal(err)
+	}
+	b.await("Who has what")
+	b.await("Pods here")
+	b.check("agent")
+	b.press(".actions", "Cordon")
+	b.press("dialog", "Cordon")
+	b.await("takes no new pods")
+	b.await("Cordoned")
+	b.press(".actions", "Uncordon")
+	b.press("dialog", "Uncordon")
+	b.await("takes pods again")
 }

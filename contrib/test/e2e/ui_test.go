@@ -202,6 +202,7 @@ func browserShowsTheCluster(t *testing.T, c *scratch.Cluster) {
 	}
 	keptInTheBrowser(b)
 	workloadInTheBrowser(b, c)
+	cordonsTheNode(b)
 	pageOfAKubeconfig(t, c)
 }
 
