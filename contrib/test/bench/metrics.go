@@ -192,7 +192,7 @@ func (m *metricsBench) measureNodes(ctx context.Context, peer *promPeer) error {
 func (m *metricsBench) compare(ctx context.Context, peer *promPeer) error {
 	// Between two samples, and old enough that both have all of them.
 	at := time.Now().Truncate(metricsGrid).Add(-metricsGrid / 2)
-	window := v1.Range{Start: at.Add(-3 * time.Minute), End: at, Step: metricsGrid}
+	window := v1.Range{Start: at.Add(-2 * time.Minute), End: at, Step: metricsGrid}
 	p50, p99 := &figure{name: "metrics_query_p50", unit: "ms"}, &figure{name: "metrics_query_p99", unit: "ms"}
 	var ours, peers []float64
 	same, asked := 0, 0
