@@ -80,7 +80,9 @@ export function Table<T>(props: TableProps<T>) {
   const scroller = useRef<HTMLDivElement>(null);
   const [, draw] = useReducer((n: number) => n + 1, 0);
   const [room, setRoom] = useState(0);
-  const [at, setAt] = useState<string | null>(null); // the key of the row with the focus
+  const [at, drawAt] = useState<string | null>(null); // the key of the row with the focus
+  const current = useRef<string | null>(null); // the same, before it is drawn: keys come faster than frames
+  const setAt = (key: string) => { current.current = key; drawAt(key); };
   const rows = useFiltered(props);
 
   const virtual = useMemo(() => new Virtualizer<HTMLDivElement, HTMLTableRowElement>({
@@ -123,7 +125,7 @@ export function Table<T>(props: TableProps<T>) {
     virtual.scrollToIndex(to, { align: "auto" });
     requestAnimationFrame(() => scroller.current?.querySelector<HTMLElement>(`tr[data-index="${to}"]`)?.focus({ preventScroll: true }));
   };
-  const indexOf = () => (at === null ? -1 : rows.findIndex((r) => keyOf(r) === at));
+  const indexOf = () => (current.current === null ? -1 : rows.findIndex((r) => keyOf(r) === current.current));
   useEffect(() => {
     const keys = (e: KeyboardEvent) => {
       if (!idle(e)) return;
@@ -131,7 +133,7 @@ export function Table<T>(props: TableProps<T>) {
       else if (e.key === "k" || (e.key === "ArrowUp" && inTable(e.target))) focus(indexOf() - 1);
       else if (e.key === "Home" && inTable(e.target)) focus(0);
       else if (e.key === "End" && inTable(e.target)) focus(rows.length - 1);
-      else if (e.key === "Enter" && inTable(e.target) && (e.target as Element).tagName === "TR") {
+      else if (e.key === "Enter" && (e.target === document.body || (inTable(e.target) && (e.target as Element).tagName === "TR"))) {
         const row = rows[indexOf()];
         if (!row || !href) return;
         go(href(row));
@@ -140,7 +142,7 @@ export function Table<T>(props: TableProps<T>) {
     };
     addEventListener("keydown", keys);
     return () => removeEventListener("keydown", keys);
-  }, [rows, at]);
+  }, [rows]);
   const inTable = (target: EventTarget | null) => !!scroller.current?.contains(target as Node);
 
   const visible = virtual.getVirtualItems();
