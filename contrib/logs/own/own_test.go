@@ -127,6 +127,7 @@ func TestEventsAreWrittenOnceAcrossRestarts(t *testing.T) {
 			ended := make(chan error, 1)
 			go func() { ended <- e.run(ctx) }()
 			time.Sleep(3 * time.Second)
+			synctest.Wait()
 			during()
 			time.Sleep(3 * time.Second)
 			cancel()

@@ -260,7 +260,7 @@ func fullBeforeChunks(t *testing.T, dir string) {
 	if err := os.Mkdir(dir, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	s, r := openStore(t, Config{Dir: dir})
+	s, r := openStore(t, Config{Dir: dir, MinFree: 8 << 20})
 	began := time.Now().Add(-10 * time.Minute).Truncate(time.Second)
 	var names []string
 	for i := range 2000 {
@@ -269,6 +269,9 @@ func fullBeforeChunks(t *testing.T, dir string) {
 	for i := range 130 { // a chunk is full at 120
 		put(t, s, began.Add(time.Duration(i)*time.Second), float64(i*i), names...)
 	}
+	// Chunks that are being written just now still find room.
+	fill(t, dir, 3<<19)
+	time.Sleep(2 * quickPace.blocks)
 	filler := fill(t, dir, 0)
 	time.Sleep(3 * quickPace.blocks)
 	if err := tryPut(s, time.Now(), 1, "pears_0"); !errors.Is(err, errPaused) {
@@ -286,7 +289,7 @@ func fullBeforeChunks(t *testing.T, dir string) {
 	})
 	put(t, s, time.Now(), 1, "pears_1999")
 	closeStore(t, s)
-	s, r2 := openStore(t, Config{Dir: dir})
+	s, r2 := openStore(t, Config{Dir: dir, MinFree: 8 << 20})
 	defer closeStore(t, s)
 	if got := samples(t, s, began, "pears_1999"); strings.Count(got, ":") != 131 {
 		t.Errorf("there are %d samples", strings.Count(got, ":"))
