@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/opencontainers/cgroups"
 	"github.com/sirupsen/logrus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -294,11 +296,30 @@ func (n *node) leftNothing(t *testing.T) {
 			}
 		}
 		c, inspectErr := testEngine.ContainerInspect(t.Context(), n.id)
-		if inspectErr == nil && (c.State.Paused || !c.State.Running) {
+		if inspectErr == nil && !c.State.Running {
 			return fmt.Errorf("the container is %s", c.State.Status)
+		}
+		if inspectErr == nil {
+			inspectErr = frozen(n.id, c.State.Pid)
 		}
 		return errors.Join(err, inspectErr)
 	})
+}
+
+// frozen fails if a container's processes are stopped.
+func frozen(id string, pid int) error {
+	f, err := freezerOf(id, pid)
+	if err != nil {
+		return err
+	}
+	m, err := f.manager()
+	if err != nil {
+		return err
+	}
+	if state, err := m.GetFreezerState(); err != nil || state != cgroups.Thawed {
+		return fmt.Errorf("the container is %s: %v", state, err)
+	}
+	return nil
 }
 
 // pushed reads an image from the registry.
@@ -578,7 +599,7 @@ func TestDeletedCommitIsGivenUp(t *testing.T) {
 	n.becomes(t, n.ask(t, "after", testRegistry.Address+"/after:1"), commit.Succeeded, "")
 }
 
-// What a killed minion, or a killed Engine, leaves: the image, the directory and a paused container.
+// What a killed minion leaves: the image, the directory and a frozen container.
 func TestCommitBegunByAKilledMinionIsDoneAgain(t *testing.T) {
 	n := start(t, func(c *Config) { c.engineOnly = true })
 	c := n.ask(t, "again", testRegistry.Address+"/again:1")
@@ -589,7 +610,11 @@ func TestCommitBegunByAKilledMinionIsDoneAgain(t *testing.T) {
 	if _, _, err := a.image(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := testEngine.ContainerPause(t.Context(), n.id); err != nil {
+	f, err := freezerOf(n.id, a.container.State.Pid)
+	if err == nil {
+		err = f.freeze()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	ended := n.ask(t, "ended", testRegistry.Address+"/ended:1")
@@ -602,6 +627,36 @@ func TestCommitBegunByAKilledMinionIsDoneAgain(t *testing.T) {
 	n.leftNothing(t)
 	if ended = n.becomes(t, ended, commit.Succeeded, ""); ended.Status.Digest != "sha256:old" {
 		t.Errorf("what had ended was done again: %+v", ended.Status)
+	}
+}
+
+// An exec that starts when a container is paused by Docker Engine makes it unable to unpause it.
+func TestProbesDoNotKeepAContainerFrozen(t *testing.T) {
+	n := start(t)
+	n.serve(t)
+	ctx, stop := context.WithCancel(t.Context())
+	var probes sync.WaitGroup
+	defer probes.Wait()
+	defer stop()
+	for range 4 {
+		probes.Go(func() {
+			for ctx.Err() == nil {
+				exec, err := testEngine.ContainerExecCreate(ctx, n.id, container.ExecOptions{Cmd: []string{"/bin/busybox", "true"}})
+				if err == nil {
+					_ = testEngine.ContainerExecStart(ctx, exec.ID, container.ExecStartOptions{}) // it fails in the pause
+				}
+			}
+		})
+	}
+	for i := range 5 {
+		n.becomes(t, n.ask(t, fmt.Sprintf("probed-%d", i), fmt.Sprintf("%s/probed:%d", testRegistry.Address, i)), commit.Succeeded, "")
+	}
+	n.leftNothing(t)
+}
+
+func TestOnlyContainersAreFrozen(t *testing.T) {
+	if f, err := freezerOf("0123456789abcdef", os.Getpid()); err == nil {
+		t.Errorf("the test itself would be frozen by %s", f)
 	}
 }
 

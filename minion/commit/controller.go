@@ -65,6 +65,7 @@ type try struct {
 	first  time.Time
 	next   time.Time
 	pauses backoff.Pauses
+	ended  bool // the informer may tell it later than it was written
 }
 
 // Run carries out the node's Commits until ctx ends. What an earlier process began is done again.
@@ -188,6 +189,9 @@ func (c *controller) startNext(ctx context.Context, open []commit.Commit) time.D
 			t = &try{first: now, pauses: backoff.Between(2*time.Second, 30*time.Second)}
 			c.tries[one.UID] = t
 		}
+		if t.ended {
+			continue
+		}
 		if due := t.next.Sub(now); due > 0 {
 			wait = min(wait, due)
 			continue
@@ -217,14 +221,16 @@ func (c *controller) settle(ctx context.Context, err error) {
 	a := c.running
 	c.running = nil
 	var final finalError
-	t := c.tries[a.commit.UID]
+	t, ended := c.tries[a.commit.UID], false
 	switch {
 	case ctx.Err() != nil || errors.Is(err, context.Canceled):
 		return // the next minion begins anew, or the Commit was deleted
 	case err == nil:
+		ended = true
 	case errors.As(err, &final) || t == nil || time.Since(t.first) > patience:
 		a.log.WithError(err).Warn("cannot commit a container")
 		err = a.report(ctx, commit.Status{Phase: commit.Failed, Message: err.Error()})
+		ended = err == nil
 	default:
 		a.log.WithError(err).Warn("cannot commit a container yet: trying again")
 		t.next = time.Now().Add(t.pauses.Step())
@@ -235,6 +241,9 @@ func (c *controller) settle(ctx context.Context, err error) {
 		if t != nil {
 			t.next = time.Now().Add(t.pauses.Step())
 		}
+	}
+	if t != nil {
+		t.ended = ended
 	}
 }
 

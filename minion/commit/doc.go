@@ -2,8 +2,8 @@
 // and pushes it to a registry.
 //
 // The image is the one that the container runs, with one more layer: a copy of what the container has changed, which is made while the
-// container runs and finished in a short pause (snapshot). Where only Docker Engine can read the changes, it makes the layer, and pauses
-// the container as long. Docker's own commit copies the container's environment and labels into the image: values of Secrets, and labels
+// container runs and finished in a short pause (snapshot). Where only Docker Engine can read the changes, it makes the layer, in a pause
+// that lasts as long. Docker's own commit copies the container's environment and labels into the image: values of Secrets, and labels
 // by which a container counts as ours. So its configuration is replaced by that of the image that the container runs. Volumes are never
 // in an image.
 //

@@ -20,18 +20,16 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/api/resource"
-
-	"github.com/k8sm/k8sm/api"
 )
 
 // localName is the name in Docker Engine of the node's images that are on their way to a registry; their tags are UIDs of Commits.
 func (c Config) localName() string { return "k8sm.io/commit/" + c.Node }
 
-// dir has the files of this Commit's attempt: the id of the container that may be paused, and the saved image.
-func (a *attempt) dir() string           { return filepath.Join(a.Dir, string(a.commit.UID)) }
-func (a *attempt) containerFile() string { return filepath.Join(a.dir(), containerFile) }
+// dir has the files of this Commit's attempt: the cgroup of the container that may be frozen, and the saved image.
+func (a *attempt) dir() string         { return filepath.Join(a.Dir, string(a.commit.UID)) }
+func (a *attempt) freezerFile() string { return filepath.Join(a.dir(), freezerFile) }
 
-const containerFile = "container"
+const freezerFile = "freezer"
 
 // image makes the image: the files of the container, with the configuration of the image that the container runs. paused is how long
 // the container was paused at most.
@@ -39,27 +37,29 @@ func (a *attempt) image(ctx context.Context, to *destination) (made v1.Image, pa
 	if err := os.MkdirAll(a.dir(), 0o700); err != nil {
 		return nil, 0, fmt.Errorf("cannot make a directory for the image: %w", err)
 	}
+	f, err := freezerOf(a.container.ID, a.container.State.Pid)
+	if err != nil {
+		return nil, 0, err
+	}
 	// First, because whoever comes after a kill has to let the container run again.
-	if err := os.WriteFile(a.containerFile(), []byte(a.container.ID), 0o600); err != nil {
+	if err := os.WriteFile(a.freezerFile(), []byte(f), 0o600); err != nil {
 		return nil, 0, fmt.Errorf("cannot note which container is committed: %w", err)
 	}
 	if a.upper != "" {
-		if made, paused, err = a.copied(ctx, to); !errors.Is(err, errForeign) {
+		if made, paused, err = a.copied(ctx, f, to); !errors.Is(err, errForeign) {
 			return made, paused, err
 		}
 	}
-	return a.engineImage(ctx)
+	return a.engineImage(ctx, f)
 }
 
 // copied makes the image of a copy of the container's changes, and of the image that the container runs.
-func (a *attempt) copied(ctx context.Context, to *destination) (_ v1.Image, paused time.Duration, err error) {
+func (a *attempt) copied(ctx context.Context, f freezer, to *destination) (_ v1.Image, paused time.Duration, err error) {
 	s := snapshot{upper: a.upper, dir: filepath.Join(a.dir(), "files"), copied: map[uint64]bool{}}
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
 		return nil, 0, fmt.Errorf("cannot make a directory for the container's changes: %w", err)
 	}
-	pause := func(ctx context.Context) error { return a.Docker.ContainerPause(ctx, a.container.ID) }
-	resume := func(ctx context.Context) error { return a.unpause(ctx, a.container.ID) }
-	if paused, err = s.take(ctx, pause, resume); err != nil {
+	if paused, err = s.take(ctx, f.freeze, f.thaw); err != nil {
 		return nil, paused, fmt.Errorf("cannot copy the changes of container %s: %w", a.commit.Spec.Container, err)
 	}
 	file := filepath.Join(a.dir(), "layer.tar.gz")
@@ -99,10 +99,14 @@ func (a *attempt) history(created v1.Time) v1.History {
 	return v1.History{Created: created, CreatedBy: "km commit", Comment: fmt.Sprintf("container %s of pod %s/%s", a.commit.Spec.Container, a.commit.Namespace, a.commit.Spec.PodName)}
 }
 
-// engineImage lets Docker Engine make the image, which pauses the container all the while.
-func (a *attempt) engineImage(ctx context.Context) (_ v1.Image, paused time.Duration, err error) {
+// engineImage lets Docker Engine make the image, with the container paused all the while.
+func (a *attempt) engineImage(ctx context.Context, f freezer) (_ v1.Image, paused time.Duration, err error) {
+	var made container.CommitResponse
 	begin := time.Now()
-	made, err := a.Docker.ContainerCommit(ctx, a.container.ID, container.CommitOptions{Reference: a.localName() + ":" + string(a.commit.UID), Pause: true})
+	if err = f.freeze(); err == nil {
+		made, err = a.Docker.ContainerCommit(ctx, a.container.ID, container.CommitOptions{Reference: a.localName() + ":" + string(a.commit.UID)})
+	}
+	err = errors.Join(err, f.thaw())
 	paused = time.Since(begin)
 	if err != nil {
 		return nil, paused, fmt.Errorf("cannot commit container %s in Docker Engine: %w", a.commit.Spec.Container, err)
@@ -255,7 +259,7 @@ func (c Config) tidy(ctx context.Context) error {
 	problems := []error{err}
 	for _, entry := range entries {
 		dir := filepath.Join(c.Dir, entry.Name())
-		err := c.resume(ctx, dir)
+		err := resume(dir)
 		if err == nil {
 			err = os.RemoveAll(dir)
 		}
@@ -264,42 +268,16 @@ func (c Config) tidy(ctx context.Context) error {
 	return errors.Join(append(problems, c.removeImages(ctx))...)
 }
 
-// resume lets the container of an interrupted attempt run again, if Docker Engine was killed while it was paused.
-func (c Config) resume(ctx context.Context, dir string) error {
-	id, err := os.ReadFile(filepath.Join(dir, containerFile))
-	if errors.Is(err, os.ErrNotExist) || err == nil && len(id) == 0 {
+// resume lets the container of an interrupted attempt run again.
+func resume(dir string) error {
+	path, err := os.ReadFile(filepath.Join(dir, freezerFile))
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(path) == 0 {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	there, err := c.Docker.ContainerInspect(ctx, string(id))
-	if cerrdefs.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("cannot find out whether a container is still paused: %w", err)
-	}
-	if there.Config.Labels[api.DockerLabelNode] != c.Node || !there.State.Paused {
-		return nil
-	}
-	return c.unpause(ctx, there.ID)
-}
-
-// unpause lets a container go on, if it is paused.
-func (c Config) unpause(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	err := c.Docker.ContainerUnpause(ctx, id)
-	if err == nil || cerrdefs.IsNotFound(err) {
-		return nil
-	}
-	if there, inspectErr := c.Docker.ContainerInspect(ctx, id); inspectErr == nil && !there.State.Paused {
-		return nil // it has ended, or was never paused
-	}
-	return fmt.Errorf("cannot let container %s go on: %w", id, err)
+	return freezer(path).thaw()
 }
 
 func (c Config) removeImages(ctx context.Context) error {

@@ -71,7 +71,7 @@ type entry struct {
 }
 
 // take makes the copy, and returns how long the container was paused.
-func (s *snapshot) take(ctx context.Context, pause, resume func(context.Context) error) (paused time.Duration, err error) {
+func (s *snapshot) take(ctx context.Context, freeze, thaw func() error) (paused time.Duration, err error) {
 	if s.root, err = os.OpenRoot(s.upper); err != nil {
 		return 0, err
 	}
@@ -88,12 +88,12 @@ func (s *snapshot) take(ctx context.Context, pause, resume func(context.Context)
 		since = began
 	}
 	begin := time.Now()
-	err = pause(ctx)
+	err = freeze()
 	if err == nil {
 		err = s.copyChanged(ctx, since)
 	}
-	resumeErr := resume(context.WithoutCancel(ctx))
-	return time.Since(begin), errors.Join(err, resumeErr)
+	err = errors.Join(err, thaw())
+	return time.Since(begin), err
 }
 
 // sync writes what is dirty, and returns when it began. A file changes without a new time if a program has mapped it into its memory

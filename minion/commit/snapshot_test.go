@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -23,8 +22,8 @@ import (
 func take(t *testing.T, upper string, inPause func()) (headers []*tar.Header, contents map[string]string) {
 	t.Helper()
 	s := snapshot{upper: upper, dir: t.TempDir(), copied: map[uint64]bool{}}
-	nothing := func(context.Context) error { return nil }
-	_, err := s.take(t.Context(), func(context.Context) error { inPause(); return nil }, nothing)
+	nothing := func() error { return nil }
+	_, err := s.take(t.Context(), func() error { inPause(); return nil }, nothing)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,8 +183,8 @@ func TestContainerIsResumedAfterAFailure(t *testing.T) {
 	upper := t.TempDir()
 	s := snapshot{upper: upper, dir: filepath.Join(t.TempDir(), "missing"), copied: map[uint64]bool{}}
 	resumed := false
-	_, err := s.take(t.Context(), func(context.Context) error { return os.WriteFile(filepath.Join(upper, "new"), nil, 0o600) },
-		func(context.Context) error { resumed = true; return nil })
+	_, err := s.take(t.Context(), func() error { return os.WriteFile(filepath.Join(upper, "new"), nil, 0o600) },
+		func() error { resumed = true; return nil })
 	if err == nil || !resumed {
 		t.Errorf("resumed: %v, %v", resumed, err)
 	}
