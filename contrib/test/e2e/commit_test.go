@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -325,7 +326,8 @@ func commitsOne(t *testing.T, c *scratch.Cluster, s *shop, objects dynamic.Inter
 func commitGoesOn(t *testing.T, c *scratch.Cluster, s *shop, pods []corev1.Pod) {
 	for i, victim := range []string{"minion", "dockerd", "registry"} {
 		name := fmt.Sprintf("%s/goes-on:%s", s.registry, victim)
-		out, err := kmUntil(t, c, "the image", func(*exec.Cmd) {
+		out, err := kmUntil(t, c, "committing", func(*exec.Cmd) {
+			time.Sleep(rand.N(300 * time.Millisecond)) // at any moment: making the image takes about as long
 			switch victim {
 			case "minion":
 				kill(t, c, victim)
