@@ -2,17 +2,15 @@ package logs
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"maps"
-	"net"
 	"slices"
 	"strconv"
-	"syscall"
 
 	"github.com/spf13/pflag"
 
+	"github.com/k8sm/k8sm/contrib/flagvalue"
+	"github.com/k8sm/k8sm/contrib/membership"
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
@@ -54,14 +52,7 @@ func (b Beside) Free() error {
 	if !b.Enabled {
 		return nil
 	}
-	listener, err := net.Listen("tcp", b.listen().String())
-	if errors.Is(err, syscall.EADDRNOTAVAIL) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("cannot use %s for the cluster's logs: %w; stop what uses it, or give another --logs-port or --logs-address", b.listen(), err)
-	}
-	return listener.Close()
+	return membership.Free(b.listen(), "logs")
 }
 
 // Run runs the store until ctx ends, and restarts it when it exits or does not answer. Its log goes to output.
@@ -86,7 +77,7 @@ func (b Beside) Run(ctx context.Context, output io.Writer) error {
 // args are the child's arguments.
 func (b Beside) args() []string {
 	args := []string{
-		"logstore", "--state-dir=" + string(b.Dir), "--address=" + b.Address, "--port=" + strconv.Itoa(b.Port), "--retention=" + (*retention)(&b.Retention).String(),
+		"logstore", "--state-dir=" + string(b.Dir), "--address=" + b.Address, "--port=" + strconv.Itoa(b.Port), "--retention=" + (*flagvalue.Retention)(&b.Retention).String(),
 		"--max-size=" + strconv.FormatInt(b.MaxSize, 10) + "B", "--namespace-rate=" + strconv.Itoa(b.NamespaceRate),
 		"--ingest-address=" + b.IngestAddress, "--syslog-address=" + b.SyslogAddress,
 	}

@@ -1,17 +1,15 @@
 package logs
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"time"
 
-	"github.com/alecthomas/units"
-	"github.com/prometheus/common/model"
 	"github.com/spf13/pflag"
 
 	"github.com/k8sm/k8sm/api/statedir"
+	"github.com/k8sm/k8sm/contrib/flagvalue"
 	"github.com/k8sm/k8sm/contrib/membership"
 )
 
@@ -58,8 +56,8 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 // addFlags adds the flags of what is kept, whose names begin with the prefix.
 func (c *Config) addFlags(fs *pflag.FlagSet, prefix string) {
 	c.Retention, c.MaxSize = 7*24*time.Hour, 10<<30
-	fs.Var((*retention)(&c.Retention), prefix+"retention", "how `long` logs are kept, such as 36h, 7d or 1y; at least 1d")
-	fs.Var((*size)(&c.MaxSize), prefix+"max-size", "how much disk logs may take, as a `size` such as 512MiB or 10GiB; the oldest days go first, the last two stay. 0 means no limit")
+	fs.Var((*flagvalue.Retention)(&c.Retention), prefix+"retention", "how `long` logs are kept, such as 36h, 7d or 1y; at least 1d")
+	fs.Var((*flagvalue.Size)(&c.MaxSize), prefix+"max-size", "how much disk logs may take, as a `size` such as 512MiB or 10GiB; the oldest days go first, the last two stay. 0 means no limit")
 	fs.StringVar(&c.IngestAddress, prefix+"ingest-address", "", "`host:port` at which tasks of other frameworks send logs by HTTP, in the protocols of Loki, OTLP and Elasticsearch; whoever reaches it can send, so mind the network (default: none)")
 	fs.StringVar(&c.SyslogAddress, prefix+"syslog-address", "", "`host:port` at which they send logs by syslog, TCP and UDP, likewise (default: none)")
 	fs.IntVar(&c.NamespaceRate, prefix+"namespace-rate", 0, "how many lines a second each namespace may write on average over a minute; more are dropped, counted, and told of in their place. 0 means no limit")
@@ -77,10 +75,10 @@ func (c Config) validate(prefix string) error {
 		return fmt.Errorf("cannot use --%saddress=%s: %w", prefix, c.Address, err)
 	}
 	if c.Retention < 24*time.Hour {
-		return fmt.Errorf("cannot use --%sretention=%s: give at least 1d", prefix, (*retention)(&c.Retention))
+		return fmt.Errorf("cannot use --%sretention=%s: give at least 1d", prefix, (*flagvalue.Retention)(&c.Retention))
 	}
 	if c.MaxSize < 0 || c.MaxSize > 0 && c.MaxSize < 64<<20 {
-		return fmt.Errorf("cannot use --%smax-size=%s: give at least 64MiB, or 0 for no limit", prefix, (*size)(&c.MaxSize))
+		return fmt.Errorf("cannot use --%smax-size=%s: give at least 64MiB, or 0 for no limit", prefix, (*flagvalue.Size)(&c.MaxSize))
 	}
 	for name, address := range map[string]string{"ingest-address": c.IngestAddress, "syslog-address": c.SyslogAddress} {
 		if address == "" {
@@ -99,42 +97,4 @@ func (c Config) validate(prefix string) error {
 // listen is the store's address.
 func (c Config) listen() netip.AddrPort {
 	return netip.AddrPortFrom(netip.MustParseAddr(c.Address), uint16(c.Port))
-}
-
-// retention is a duration with days, as Prometheus writes it.
-type retention time.Duration
-
-// String implements pflag.Value.
-func (r *retention) String() string { return model.Duration(*r).String() }
-
-// Type implements pflag.Value.
-func (*retention) Type() string { return "long" }
-
-// Set implements pflag.Value.
-func (r *retention) Set(text string) error {
-	d, err := model.ParseDuration(text)
-	if err != nil {
-		return errors.New("give a time such as 36h, 7d or 1y")
-	}
-	*r = retention(d)
-	return nil
-}
-
-// size is a number of bytes with a binary unit.
-type size int64
-
-// String implements pflag.Value.
-func (s *size) String() string { return units.Base2Bytes(*s).String() }
-
-// Type implements pflag.Value.
-func (*size) Type() string { return "size" }
-
-// Set implements pflag.Value.
-func (s *size) Set(text string) error {
-	bytes, err := units.ParseBase2Bytes(text)
-	if err != nil && text != "0" {
-		return errors.New("give a size such as 512MiB or 10GiB")
-	}
-	*s = size(bytes)
-	return nil
 }

@@ -11,11 +11,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -75,6 +77,18 @@ func ValidateAddress(text, clients string) error {
 		return fmt.Errorf("give an address of this machine that %s reach", clients)
 	}
 	return nil
+}
+
+// Free checks that an address is free for the server of the cluster's metrics or logs: what. The machine need not have the address yet.
+func Free(address netip.AddrPort, what string) error {
+	listener, err := net.Listen("tcp", address.String())
+	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot use %s for the cluster's %s: %w; stop what uses it, or give another --%[2]s-port or --%[2]s-address", address, what, err)
+	}
+	return listener.Close()
 }
 
 // Inside reports whether the server is in the service.

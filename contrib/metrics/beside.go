@@ -2,14 +2,12 @@ package metrics
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
-	"syscall"
 
 	"github.com/spf13/pflag"
 
+	"github.com/k8sm/k8sm/contrib/membership"
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
@@ -43,14 +41,7 @@ func (b Beside) Free() error {
 	if !b.Enabled {
 		return nil
 	}
-	listener, err := net.Listen("tcp", b.listen().String())
-	if errors.Is(err, syscall.EADDRNOTAVAIL) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("cannot use %s for the cluster's metrics: %w; stop what uses it, or give another --metrics-port or --metrics-address", b.listen(), err)
-	}
-	return listener.Close()
+	return membership.Free(b.listen(), "metrics")
 }
 
 // Run runs the server until ctx ends, and restarts it when it exits or does not answer. Its log goes to output.

@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/k8sm/k8sm/api/statedir"
+	"github.com/k8sm/k8sm/contrib/flagvalue"
 	"github.com/k8sm/k8sm/contrib/membership"
 )
 
@@ -68,7 +69,7 @@ func (c Config) listen() netip.AddrPort {
 func (c Config) file() ([]byte, error) {
 	return yaml.Marshal(map[string]any{
 		"address": c.Address, "port": strconv.Itoa(c.Port), "cluster-name": c.ClusterName, "dns-metrics": append([]string{}, c.DNS...), "logs": c.Logs,
-		"retention": (*retention)(&c.Retention).String(), "max-size": (*size)(&c.MaxSize).String(), "scrape-config": c.ScrapeConfig,
+		"retention": (*flagvalue.Retention)(&c.Retention).String(), "max-size": (*flagvalue.Size)(&c.MaxSize).String(), "scrape-config": c.ScrapeConfig,
 		"rules": c.Rules, "alertmanager": append([]string{}, c.Alertmanagers...),
 	})
 }
