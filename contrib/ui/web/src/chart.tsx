@@ -63,7 +63,7 @@ export function Chart({ label, series, of, seconds }: { label: string; series: N
   return (
     <>
       <div class="chart" ref={at} role="img" aria-label={`${label}: ${drawn.slice(0, 6).map((s) => `${s.name} ${unit(of, last(s))}`).join(", ")}`} />
-      <ul class="chart-legend">
+      <ul class="chart-legend" tabIndex={0} aria-label={`Legend of ${label}`}>
         {drawn.map((s, i) => <li key={s.name + i} title={s.name}><i class={`series-${i % 8}`} /><span>{s.name || "value"}</span><b>{unit(of, last(s))}</b></li>)}
         {series.length > shownSeries && <li class="muted">and {series.length - shownSeries} more</li>}
       </ul>

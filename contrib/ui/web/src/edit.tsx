@@ -40,9 +40,9 @@ export function troublesOf(error: unknown, lineOf: (path: string) => number | un
 }
 
 export const Troubles = ({ list, go }: { list: Trouble[]; go: (line: number) => void }) => (
-  list.length ? <ul class="troubles" role="alert">{list.map((t, i) => (
+  list.length ? <div role="alert"><ul class="troubles">{list.map((t, i) => (
     <li key={i}><Mark tone="bad" /><span>{t.message}</span>{t.line && <button type="button" class="button" onClick={() => go(t.line!)}>line {t.line}</button>}</li>
-  ))}</ul> : null
+  ))}</ul></div> : null
 );
 
 /** editable is what a person can change of an object. */

@@ -19,7 +19,17 @@ const look = EditorView.theme({
   ".cm-collapsedLines": { background: "var(--sunken)", color: "var(--muted)", "&:before, &:after": { content: '""', margin: "0" } },
 });
 
-const shared = [basicSetup, yaml(), syntaxHighlighting(classHighlighter), look, EditorView.lineWrapping];
+// Text over a selection is put in here: browsers would keep the selection's looks in style attributes, which the page's policy forbids.
+const overSelection = EditorView.domEventHandlers({
+  beforeinput: (e, view) => {
+    if (e.inputType !== "insertText" || e.data === null || e.isComposing || view.state.selection.main.empty || view.state.readOnly) return false;
+    view.dispatch(view.state.replaceSelection(e.data), { userEvent: "input.type", scrollIntoView: true });
+    e.preventDefault();
+    return true;
+  },
+});
+
+const shared = [basicSetup, yaml(), syntaxHighlighting(classHighlighter), look, EditorView.lineWrapping, overSelection];
 
 export interface Editor {
   text(): string;
