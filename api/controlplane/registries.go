@@ -26,7 +26,7 @@ func readRegistryCAs(given []string, now time.Time) (map[string][]byte, error) {
 			return nil, refuse(err)
 		}
 		if host == "docker.io" {
-			return nil, refuse(errors.New("Docker Engine takes no other certificates for Docker Hub; give the host of its mirror"))
+			return nil, refuse(errors.New("docker.io is Docker Hub, for which Docker Engine takes no other certificates; give the host of its mirror"))
 		}
 		if all[host] != nil {
 			return nil, refuse(fmt.Errorf("%s is given twice: put the certificates in one file", host))

@@ -67,7 +67,7 @@ func TestCertificatesOfRegistriesAreReadOrRefused(t *testing.T) {
 		"give HOST=FILE": {ca},
 		"=" + ca + ": give HOST=FILE or HOST:PORT=FILE":               {"=" + ca},
 		"begins with a scheme":                                        {"https://harbor.example=" + ca},
-		"takes no other certificates for Docker Hub":                  {"docker.io=" + ca},
+		"docker.io is Docker Hub":                                     {"docker.io=" + ca},
 		"harbor.example is given twice: put the certificates in one":  {"harbor.example=" + ca, "harbor.example=" + ca},
 		"no such file or directory":                                   {"harbor.example=" + filepath.Join(dir, "missing")},
 		"it has no certificate in PEM":                                {"harbor.example=" + file("der", []byte("\x30\x82"))},

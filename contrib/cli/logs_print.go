@@ -39,15 +39,15 @@ func (p *printer) print(l read.Line) error {
 	}
 	if p.flags.output == "text" {
 		if p.within != "" && p.within != name { // another container writes while a long line goes on
-			p.out.WriteByte('\n')
+			_ = p.out.WriteByte('\n') // it keeps its first error, which the last write returns
 			p.within = ""
 		}
 		if p.within == "" {
 			p.prefix(l, name)
 		}
 	}
-	p.out.WriteString(l.Message)
-	p.out.Write(l.Raw)
+	_, _ = p.out.WriteString(l.Message)
+	_, _ = p.out.Write(l.Raw)
 	p.within = ""
 	if l.More {
 		p.within = name
@@ -77,9 +77,9 @@ func (p *printer) nameOf(l read.Line) string {
 
 func (p *printer) prefix(l read.Line, name string) {
 	if p.names {
-		p.out.WriteString(name + " ")
+		_, _ = p.out.WriteString(name + " ")
 	}
 	if p.flags.stamps {
-		p.out.WriteString(l.Time.UTC().Format(time.RFC3339Nano) + " ")
+		_, _ = p.out.WriteString(l.Time.UTC().Format(time.RFC3339Nano) + " ")
 	}
 }

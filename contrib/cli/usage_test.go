@@ -138,7 +138,7 @@ var wrongLines = map[string]string{
 	"commit rc/web --registry=r.example --app=a --component=c --ftp=ftp://a:b@x":     `cannot use --ftp with a password in it`,
 	"commit rc/web --registry=r.example --app=a --component=c --ftp-password-file=x": `without --ftp; see km commit --help`,
 	"commit rc/web --registry=r.example --app=a --component=c --tag=a/b":             `--tag=a/b: cannot push to image`,
-	"up --metrics-retention=always":                                                  `cannot use --metrics-retention=always: give a time such as 36h, 15d or 1y; see km up --help`,
+	"up --metrics-retention=always":                                                  `cannot use --metrics-retention=always: give a time such as 36h, 7d or 1y; see km up --help`,
 	"up --metrics-port=0":                                                            "cannot use --metrics-port=0: ",
 	"up --enable-aggregator-routing=false":                                           `unknown flag --enable-aggregator-routing`,
 	"apiserver --bind-address=192.0.2.1 --enable-aggregator-routing=false":           "cannot use --enable-aggregator-routing=false with --metrics",

@@ -174,7 +174,7 @@ func (o *options) check(args []string, now time.Time) error {
 	if o.dir == "" {
 		o.dir = filepath.Join(o.App, o.Name)
 	}
-	if err := o.Component.Validate(); err != nil {
+	if err := o.Validate(); err != nil {
 		return err
 	}
 	_, err := parseUpload(o.upload, o.login)
@@ -187,7 +187,7 @@ func (r *run) one(ctx context.Context, name, image string) error {
 	if err != nil {
 		return err
 	}
-	container, err := containerOf(pod, r.options.container)
+	container, err := containerOf(pod, r.container)
 	if err != nil {
 		return err
 	}

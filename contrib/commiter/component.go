@@ -125,7 +125,7 @@ func (r *run) member(rc *corev1.ReplicationController, pod *corev1.Pod) (m membe
 	if err != nil || pool == "" {
 		return m, fmt.Errorf("it has no address of a pool, which it would keep: give the template the annotation %s", api.AnnotationIPPool)
 	}
-	container, err := containerOf(pod, r.options.container)
+	container, err := containerOf(pod, r.container)
 	if err != nil {
 		return m, err
 	}

@@ -134,10 +134,11 @@ func (s *server) guardQueries(ctx context.Context) (err error) {
 
 // startMetrics serves metrics, if they are configured, until the caller calls end.
 func (s *server) startMetrics(ctx context.Context) (end func(), err error) {
-	if s.cfg.Metrics.Address == "" {
+	metrics := s.cfg.Metrics
+	if metrics.Address == "" {
 		return func() {}, nil
 	}
-	listener, err := s.cfg.Metrics.listen()
+	listener, err := metrics.listen()
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +146,7 @@ func (s *server) startMetrics(ctx context.Context) (end func(), err error) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if err := s.cfg.Metrics.serve(ctx, listener); err != nil {
+		if err := metrics.serve(ctx, listener); err != nil {
 			logrus.WithError(err).Error("the DNS goes on without metrics")
 		}
 	}()

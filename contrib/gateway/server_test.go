@@ -242,8 +242,12 @@ func TestBodiesOfStrangersAreNotRead(t *testing.T) {
 	defer conn.Close()
 	fmt.Fprint(conn, "POST /api/v1beta1/pods HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer unknown\r\nContent-Length: 3000000\r\n\r\n{")
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil || response.StatusCode != http.StatusUnauthorized {
-		t.Errorf("%v, %v", response, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusUnauthorized {
+		t.Errorf("%v", response)
 	}
 }
 
@@ -283,8 +287,12 @@ func TestSilentConnectionKeepsNoOtherWaiting(t *testing.T) {
 		defer conn.Close()
 		fmt.Fprint(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
 		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		if err != nil || response.StatusCode != http.StatusOK || time.Since(began) > 0 {
-			t.Errorf("%v, %v after %s", response, err, time.Since(began))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK || time.Since(began) > 0 {
+			t.Errorf("%v after %s", response, time.Since(began))
 		}
 	})
 }

@@ -44,7 +44,7 @@ func (b Beside) Validate() error {
 	if !b.Enabled {
 		return nil
 	}
-	return b.Config.validate("logs-")
+	return b.validate("logs-")
 }
 
 // Free checks that the store's port is free. The machine need not have the address yet.

@@ -25,7 +25,7 @@ func (b *Beside) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&b.Enabled, "metrics", true, "run a metrics server beside the API server, unless that listens on loopback only: for kubectl top, autoscaling, PromQL and alerts. Give all API servers of a cluster the same")
 	fs.StringVar(&b.Address, "metrics-address", "", "IP address the metrics server listens on, which the cluster's API servers must reach (default: the API server's)")
 	fs.IntVar(&b.Port, "metrics-port", DefaultPort, "TCP port of the metrics server")
-	b.Storage.addFlags(fs, "metrics-")
+	b.addFlags(fs, "metrics-")
 }
 
 // Validate checks the settings. Errors name the flags.
@@ -33,7 +33,7 @@ func (b Beside) Validate() error {
 	if !b.Enabled {
 		return nil
 	}
-	return b.Config.validate("metrics-")
+	return b.validate("metrics-")
 }
 
 // Free checks that the server's port is free. The machine need not have the address yet.

@@ -40,7 +40,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.ClusterName, "cluster-name", "k8sm", "`name` of the cluster, as given to km scheduler")
 	fs.StringSliceVar(&c.DNS, "dns-metrics", nil, "`host:port,...` of the metrics of the DNS servers on this machine")
 	fs.StringVar(&c.Logs, "logs", "", "`host:port` of the log store on this machine")
-	c.Storage.addFlags(fs, "")
+	c.addFlags(fs, "")
 }
 
 // Validate checks the settings. Errors name the flags of `km metrics`.

@@ -60,9 +60,8 @@ type follower struct {
 
 // statusError is an answer of the API server that is no list.
 type statusError struct {
-	code       int
-	message    string
-	retryAfter time.Duration
+	code    int
+	message string
 }
 
 // Error implements error.
@@ -250,7 +249,7 @@ type event struct {
 func (f *follower) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	response, err := f.open(ctx, f.with("watch", "1", "resourceVersion", f.version, "allowWatchBookmarks", "true"))
+	response, err := f.open(ctx, f.with("watch", "1", "resourceVersion", f.version, "allowWatchBookmarks", "true")) //nolint:bodyclose // it is closed below
 	if err != nil {
 		return err
 	}

@@ -153,13 +153,13 @@ func (w *world) step() {
 			return
 		}
 		a := request.send(w.t.Context(), w.store)
-		switch {
-		case fate == 1:
+		switch fate {
+		case 1:
 			w.restart() // between the store's taking it and the answer
 			return
-		case fate == 2:
+		case 2:
 			a = reply{err: lost}
-		case fate == 3:
+		case 3:
 			w.store.crash(w.random)
 		}
 		w.s.answer(request, a, w.now)

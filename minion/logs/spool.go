@@ -54,7 +54,7 @@ type inodeInfo struct {
 }
 
 func infoOf(st *unix.Stat_t) inodeInfo {
-	return inodeInfo{inode: st.Ino, size: st.Size, written: st.Mtim.Nano(), names: uint64(st.Nlink), regular: st.Mode&unix.S_IFMT == unix.S_IFREG}
+	return inodeInfo{inode: st.Ino, size: st.Size, written: st.Mtim.Nano(), names: st.Nlink, regular: st.Mode&unix.S_IFMT == unix.S_IFREG}
 }
 
 // errNotOurs says that a file is none that a container runtime wrote.

@@ -147,7 +147,7 @@ func (f *feed) stream(w http.ResponseWriter, r *http.Request, next *issue) {
 			written, wrote = next.edition, time.Now()
 		}
 		pause := next.pause()
-		next, line = nil, nil // they may be large, and the others have newer ones
+		next = nil // it may be large, and the others have newer ones
 		timer.Reset(pause)
 		select {
 		case <-ctx.Done():

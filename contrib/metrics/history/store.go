@@ -14,6 +14,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/storage"
@@ -435,7 +436,7 @@ var reports = []string{"up", "ALERTS", "ALERTS_FOR_STATE", "scrape_duration_seco
 // PreCreation implements tsdb.SeriesLifecycleCallback.
 func (l *seriesLimit) PreCreation(series labels.Labels) error {
 	most := l.max
-	if slices.Contains(reports, series.Get(labels.MetricName)) {
+	if slices.Contains(reports, series.Get(model.MetricNameLabel)) {
 		most += most / 10
 	}
 	if l.armed.Load() && l.count.Load() >= most {

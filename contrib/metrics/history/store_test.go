@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/storage"
@@ -60,7 +61,7 @@ func put(t *testing.T, s *store, at time.Time, value float64, names ...string) {
 func tryPut(s *store, at time.Time, value float64, names ...string) error {
 	appender := s.AppenderV2(context.Background())
 	for _, name := range names {
-		if _, err := appender.Append(0, labels.FromStrings(labels.MetricName, name), 0, at.UnixMilli(), value, nil, nil, storage.AOptions{}); err != nil {
+		if _, err := appender.Append(0, labels.FromStrings(model.MetricNameLabel, name), 0, at.UnixMilli(), value, nil, nil, storage.AOptions{}); err != nil {
 			return errors.Join(err, appender.Rollback())
 		}
 	}
@@ -82,7 +83,7 @@ func samplesOf(t *testing.T, db *tsdb.DB, since time.Time, name string) string {
 	}
 	defer querier.Close()
 	var found []string
-	set := querier.Select(context.Background(), false, nil, labels.MustNewMatcher(labels.MatchEqual, labels.MetricName, name))
+	set := querier.Select(context.Background(), false, nil, labels.MustNewMatcher(labels.MatchEqual, model.MetricNameLabel, name))
 	for set.Next() {
 		iterator := set.At().Iterator(nil)
 		for iterator.Next() != chunkenc.ValNone {
@@ -113,7 +114,7 @@ func makeBlock(t *testing.T, dir, name string, from, to time.Time) string {
 	for at := from; at.Before(to); at = at.Add(time.Minute) {
 		appender := writer.Appender(context.Background())
 		for i := range perBlock {
-			if _, err := appender.Append(0, labels.FromStrings(labels.MetricName, name, "i", strconv.Itoa(i)), at.UnixMilli(), 1); err != nil {
+			if _, err := appender.Append(0, labels.FromStrings(model.MetricNameLabel, name, "i", strconv.Itoa(i)), at.UnixMilli(), 1); err != nil {
 				t.Fatal(err)
 			}
 		}

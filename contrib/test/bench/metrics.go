@@ -70,9 +70,9 @@ func (b *bench) storedMetrics(ctx context.Context) (err error) {
 		return err
 	}
 	m := &metricsBench{hollow: newHollow(dir)}
-	defer m.hollow.stop()
+	defer m.stop()
 	// A control plane on loopback alone has no metrics server.
-	if err := m.hollow.start(ctx, b.km, "--bind-address=0.0.0.0", "--metrics-port="+strconv.Itoa(port)); err != nil {
+	if err := m.start(ctx, b.km, "--bind-address=0.0.0.0", "--metrics-port="+strconv.Itoa(port)); err != nil {
 		return err
 	}
 	if m.api, err = m.queryAPI(); err != nil {

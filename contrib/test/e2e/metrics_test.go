@@ -120,8 +120,14 @@ func minionServesMetrics(t *testing.T, c *scratch.Cluster, dir string) {
 			t.Errorf("%s is %q, want %q", series, got, want)
 		}
 	}
-	if _, proxy := minionAnswers(t, c, readers["a scraper"], "/metrics/proxy"); !strings.Contains(proxy, "\nkubeproxy_sync_proxy_rules_duration_seconds_count") {
-		t.Errorf("the proxy's metrics are:\n%.2000s", proxy)
+	err := scratch.Until(t.Context(), 30*time.Second, func(context.Context) error { // until it has written its rules once
+		if _, proxy := minionAnswers(t, c, readers["a scraper"], "/metrics/proxy"); !strings.Contains(proxy, "\nkubeproxy_sync_proxy_rules_duration_seconds_count") {
+			return fmt.Errorf("the proxy's metrics are:\n%.2000s", proxy)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
