@@ -131,7 +131,7 @@ type node struct {
 }
 
 // start runs a container of a pod, and the node that commits it.
-func start(t *testing.T, change ...func(*Config)) *node {
+func start(t testing.TB, change ...func(*Config)) *node {
 	t.Helper()
 	if testEngine == nil {
 		t.Skip("only root can run Docker Engine")
@@ -175,7 +175,7 @@ func (n *node) serve(t *testing.T) (stop func()) {
 	return stop
 }
 
-func runContainer(t *testing.T, pod *corev1.Pod) string {
+func runContainer(t testing.TB, pod *corev1.Pod) string {
 	t.Helper()
 	c, err := testEngine.ContainerCreate(t.Context(), &container.Config{
 		Image: testImage, Env: []string{"PASSWORD=" + secretValue},
@@ -205,7 +205,7 @@ func runContainer(t *testing.T, pod *corev1.Pod) string {
 }
 
 // run starts a shell script in a container, and waits until it has ended.
-func run(t *testing.T, id, script string) {
+func run(t testing.TB, id, script string) {
 	t.Helper()
 	exec, err := testEngine.ContainerExecCreate(t.Context(), id, container.ExecOptions{Cmd: []string{"/bin/busybox", "sh", "-c", script}})
 	if err == nil {
@@ -224,7 +224,7 @@ func run(t *testing.T, id, script string) {
 }
 
 // await waits until check has no complaint.
-func await(t *testing.T, check func() error) {
+func await(t testing.TB, check func() error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -242,7 +242,7 @@ func await(t *testing.T, check func() error) {
 }
 
 // ask creates a Commit of the pod's container.
-func (n *node) ask(t *testing.T, uid, image string, change ...func(*commit.Spec)) commit.Commit {
+func (n *node) ask(t testing.TB, uid, image string, change ...func(*commit.Spec)) commit.Commit {
 	t.Helper()
 	c := commit.Commit{
 		ObjectMeta: metav1.ObjectMeta{Name: uid, Namespace: "default", UID: types.UID(uid), CreationTimestamp: metav1.Now()},
@@ -710,5 +710,43 @@ func TestFailuresOfTheAPIAreTriedAgain(t *testing.T) {
 	}
 	if !noRoom(errors.New("Error response from daemon: write /x: no space left on device")) {
 		t.Error("a full disk is not noticed")
+	}
+}
+
+// BenchmarkPause measures how long a container with 1 GB of changes is paused: with the copy that is made while it runs, and with an
+// image that Docker Engine makes. A program in the container rewrites a file of 20 MB meanwhile.
+func BenchmarkPause(b *testing.B) {
+	for _, by := range []string{"copy", "engine"} {
+		b.Run(by, func(b *testing.B) {
+			n := start(b, func(c *Config) { c.engineOnly = by == "engine" })
+			run(b, n.id, "/bin/busybox dd if=/dev/urandom of=/big bs=1M count=1000 2>/dev/null")
+			writer, err := testEngine.ContainerExecCreate(b.Context(), n.id, container.ExecOptions{
+				Cmd: []string{"/bin/busybox", "sh", "-c", "while :; do /bin/busybox dd if=/big of=/busy bs=1M count=20 2>/dev/null; /bin/busybox sleep 0.2; done"},
+			})
+			if err == nil {
+				err = testEngine.ContainerExecStart(b.Context(), writer.ID, container.ExecStartOptions{Detach: true})
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+			c := n.ask(b, "big", testRegistry.Address+"/big:1")
+			var most time.Duration
+			for b.Loop() {
+				a := attempt{Config: n.Config, commit: c, log: n.Log}
+				if err := a.find(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+				to, err := a.destination(b.Context(), nil)
+				if err := errors.Join(err, a.checkRoom(b.Context())); err != nil {
+					b.Fatal(err)
+				}
+				_, paused, err := a.image(b.Context(), to)
+				if err := errors.Join(err, a.tidy(b.Context())); err != nil {
+					b.Fatal(err)
+				}
+				most = max(most, paused)
+			}
+			b.ReportMetric(float64(most.Microseconds())/1000, "pause-ms")
+		})
 	}
 }
