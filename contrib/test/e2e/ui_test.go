@@ -120,6 +120,7 @@ func (b *browser) press(within, text string) {
 // check fails the test if the policy forbade the page something, or somebody can't use it, by light and by dark colors.
 func (b *browser) check(name string) {
 	b.Helper()
+	b.until(`document.querySelector("h1") !== null`) // the page is there, not only what is around it
 	for scheme, rules := range map[string]string{"light": `{}`, "dark": `{runOnly: ["color-contrast"]}`} {
 		_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
 		if err != nil {
