@@ -53,7 +53,7 @@ func TestTokenLogsInWhomTheAPIServerKnows(t *testing.T) {
 			t.Errorf("token %q gets %d", token, code)
 		}
 	}
-	response, _ := b.send(b.request("POST", "/auth/token", `{"secret": "token-of-ann"}`)) //nolint:bodyclose // send closes it
+	response, _ := b.send(b.request("POST", "/auth/token", `{"secret": "token-of-ann"}`))
 	cookie := response.Header.Get("Set-Cookie")
 	if !strings.HasPrefix(cookie, "__Host-") || strings.Contains(cookie, "ann") {
 		t.Errorf("the cookie is %s", cookie)
@@ -129,7 +129,7 @@ func TestPagesOfOtherServersAreRefused(t *testing.T) {
 	}
 	for _, path := range []string{"/api/watch", "/api/k8s/api/v1/namespaces/a/pods/b/exec?command=sh"} {
 		for _, origin := range []string{"https://evil.example", "http://" + b.server.Addr(), "https://127.0.0.1:1", "null"} {
-			conn, response, err := b.dial(path, origin) //nolint:bodyclose // nothing is to be closed of a WebSocket's answer
+			conn, response, err := b.dial(path, origin)
 			if err == nil {
 				conn.Close()
 				t.Errorf("%s from %s is connected", path, origin)
@@ -225,7 +225,7 @@ func TestReadOnlyServerChangesNothing(t *testing.T) {
 			t.Errorf("%q: %d %s", write, code, said)
 		}
 	}
-	if conn, _, err := b.dial("/api/k8s"+pod+"/exec?command=sh", "", "v5.channel.k8s.io"); err == nil { //nolint:bodyclose // nothing is to be closed of a WebSocket's answer
+	if conn, _, err := b.dial("/api/k8s"+pod+"/exec?command=sh", "", "v5.channel.k8s.io"); err == nil {
 		conn.Close()
 		t.Error("a shell is open")
 	}
