@@ -186,10 +186,13 @@ func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandbo
 	if err != nil {
 		return nil, err
 	}
-	err = membersFirst(containers, sandbox.ID, func(id string) error { return s.stop(ctx, id, 0) })
-	if err == nil {
-		err = s.cfg.Network.Detach(ctx, sandbox.ID)
-	}
+	err = membersFirst(containers, sandbox.ID, func(id string) error {
+		if id != sandbox.ID {
+			return s.stop(ctx, id, 0)
+		}
+		// While it has its network namespace: CNI plugins find their rules by the addresses in it.
+		return errors.Join(s.cfg.Network.Detach(ctx, id), s.stop(ctx, id, 0))
+	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot stop the sandbox: %w", err)
 	}

@@ -182,6 +182,9 @@ func TestPodsAreOnTheNetworkOfACNIPluginOnceItIsInstalled(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+	if out, err := exec.Command("iptables-save", "-t", "nat").CombinedOutput(); err != nil || strings.Contains(string(out), p.Status.PodIP+"/32") {
+		t.Errorf("the plugin has left its rules: %v\n%s", err, out)
+	}
 	if out, err := exec.Command("ip", "link", "delete", "e2e0").CombinedOutput(); err != nil { // the plugin leaves it
 		t.Errorf("%v: %s", err, out)
 	}
