@@ -186,14 +186,7 @@ func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandbo
 	if err != nil {
 		return nil, err
 	}
-	err = membersFirst(containers, sandbox.ID, func(id string) error {
-		if id != sandbox.ID {
-			return s.stop(ctx, id, 0)
-		}
-		// While it has its network namespace: CNI plugins find their rules by the addresses in it.
-		return errors.Join(s.cfg.Network.Detach(ctx, id), s.stop(ctx, id, 0))
-	})
-	if err != nil {
+	if err := s.end(ctx, containers, sandbox.ID, func(id string) error { return s.stop(ctx, id, 0) }); err != nil {
 		return nil, fmt.Errorf("cannot stop the sandbox: %w", err)
 	}
 	return &runtimeapi.StopPodSandboxResponse{}, nil
@@ -212,13 +205,10 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 	if err != nil {
 		return nil, err
 	}
-	err = membersFirst(containers, sandbox.ID, func(id string) error {
+	err = s.end(ctx, containers, sandbox.ID, func(id string) error {
 		s.logs.forget(id)
 		return s.remove(ctx, id)
 	})
-	if err == nil {
-		err = s.cfg.Network.Detach(ctx, sandbox.ID)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot remove the sandbox: %w", err)
 	}
@@ -231,6 +221,17 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 	}
 	s.tidyVolumes(ctx)
 	return &runtimeapi.RemovePodSandboxResponse{}, nil
+}
+
+// end stops or removes the containers of a sandbox, and the sandbox last. That is detached while it has its network namespace: CNI
+// plugins find their rules by the addresses in it.
+func (s *Server) end(ctx context.Context, containers []string, sandbox string, do func(id string) error) error {
+	return membersFirst(containers, sandbox, func(id string) error {
+		if id != sandbox {
+			return do(id)
+		}
+		return errors.Join(s.cfg.Network.Detach(ctx, id), do(id))
+	})
 }
 
 // membersFirst calls do for a sandbox's containers, several at a time, and then for the sandbox.
