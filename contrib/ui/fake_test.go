@@ -80,7 +80,7 @@ func packed(text string) *fstest.MapFile {
 	return &fstest.MapFile{Data: b.Bytes()}
 }
 
-var page = fstest.MapFS{
+var emptyPage = fstest.MapFS{
 	"embedded/index.html.gz": packed(`<script nonce="{{nonce}}"></script>`), "embedded/main-ABC.js.gz": packed("let a"),
 	"embedded/licenses.txt.gz": packed("MIT"),
 }
@@ -98,10 +98,16 @@ type browser struct {
 // open runs a server and returns a browser that has not logged in.
 func open(t *testing.T, a *fakeAPI, c Config) *browser {
 	t.Helper()
-	p, err := newPages(page)
+	p, err := newPages(emptyPage)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return openWith(t, a, c, p)
+}
+
+// openWith is open with another page than an empty one.
+func openWith(t *testing.T, a *fakeAPI, c Config, p *pages) *browser {
+	t.Helper()
 	c.Address = "127.0.0.1:0"
 	s, err := listen(c, p)
 	if err != nil {

@@ -3,6 +3,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type uPlot from "uplot";
 import { usePoll } from "./live";
 import { named, queryRange, unit, type Series } from "./prom";
+import { dark } from "./ui";
 
 export interface Target { expr: string; legend?: string }
 
@@ -22,11 +23,18 @@ export function PromChart({ title, targets, of, seconds }: { title: string; targ
   );
 }
 
-interface Named extends Series { name: string }
+export interface Named extends Series { name: string }
+
+/** Limit is a value that a chart marks by a dashed line, if it is not far above what was measured. */
+export interface Limit { name: string; value: number }
 
 const colour = (i: number) => `var(--series-${i % 8})`;
 
-export function Chart({ label, series, of, seconds }: { label: string; series: Named[]; of?: string; seconds: number }) {
+export interface ChartProps { label: string; series: Named[]; of?: string; seconds: number; limits?: Limit[] }
+
+const far = 4; // times what was measured
+
+export function Chart({ label, series, of, seconds, limits = [] }: ChartProps) {
   const at = useRef<HTMLDivElement>(null);
   const [plot, setPlot] = useState<{ make: typeof uPlot } | null>(null);
   useEffect(() => { void import("uplot").then((m) => setPlot({ make: m.default })); }, []);
@@ -47,24 +55,27 @@ export function Chart({ label, series, of, seconds }: { label: string; series: N
     const probe = document.createElement("i");
     element.append(probe);
     const real = (value: string) => { probe.style.color = value; return getComputedStyle(probe).color; };
-    const axis = { stroke: real("var(--muted)"), grid: { stroke: real("var(--line)"), width: 1 }, ticks: { stroke: real("var(--line)"), width: 1 }, font: `11px ${style.fontFamily}` };
+    const most = Math.max(...columns.flat().map((v) => v ?? 0)), near = limits.filter((l) => l.value <= most * far);
+    const muted = real("var(--muted)");
+    const axis = { stroke: muted, grid: { stroke: real("var(--line)"), width: 1 }, ticks: { stroke: real("var(--line)"), width: 1 }, font: `11px ${style.fontFamily}` };
     const chart = new plot.make({
       width: element.clientWidth, height: 170, legend: { show: false }, cursor: { points: { size: 5 } },
       scales: { x: { min: Date.now() / 1000 - seconds, max: Date.now() / 1000 }, y: { range: (_u, min, max) => [Math.min(0, min ?? 0), max ? max * 1.08 : 1] } },
-      series: [{}, ...drawn.map((s, i) => ({ label: s.name, stroke: real(colour(i)), width: 1.5, points: { show: false } }))],
+      series: [{}, ...drawn.map((s, i) => ({ label: s.name, stroke: real(colour(i)), width: 1.5, points: { show: s.values.length === 1 } })), ...near.map((l) => ({ label: l.name, stroke: muted, width: 1, dash: [4, 4], points: { show: false } }))],
       axes: [axis, { ...axis, size: 62, values: (_u, ticks) => ticks.map((v) => unit(of, v)) }],
-    }, [times, ...columns] as uPlot.AlignedData, element);
+    }, [times, ...columns, ...near.map((l) => times.map(() => l.value))] as uPlot.AlignedData, element);
     probe.remove();
     const resized = new ResizeObserver(() => chart.setSize({ width: element.clientWidth, height: 170 }));
     resized.observe(element);
     return () => { resized.disconnect(); chart.destroy(); };
-  }, [plot, drawn, seconds, matchMedia("(prefers-color-scheme: dark)").matches]);
+  }, [plot, drawn, seconds, limits.map((l) => l.value).join(), dark.value]);
   if (!series.length) return <div class="chart-empty muted">Nothing was measured in this time</div>;
   return (
     <>
       <div class="chart" ref={at} role="img" aria-label={`${label}: ${drawn.slice(0, 6).map((s) => `${s.name} ${unit(of, last(s))}`).join(", ")}`} />
       <ul class="chart-legend" tabIndex={0} aria-label={`Legend of ${label}`}>
         {drawn.map((s, i) => <li key={s.name + i} title={s.name}><i class={`series-${i % 8}`} /><span>{s.name || "value"}</span><b>{unit(of, last(s))}</b></li>)}
+        {limits.map((l) => <li key={l.name}><i class="limit" /><span>{l.name}</span><b>{unit(of, l.value)}</b></li>)}
         {series.length > shownSeries && <li class="muted">and {series.length - shownSeries} more</li>}
       </ul>
     </>

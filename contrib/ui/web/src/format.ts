@@ -52,7 +52,7 @@ export type Tone = "ok" | "busy" | "warn" | "bad" | "done" | "none";
 const tones: [RegExp, Tone][] = [
   [/^(Running|Ready|Active|Bound|True|Available|Healthy|Approved.*|Complete|Established|live|TASK_RUNNING|Deployed)$/i, "ok"],
   [/^(Completed|Succeeded|Released|TASK_FINISHED|Normal)$/i, "done"],
-  [/(Error|BackOff|Failed|Invalid|Evicted|OOMKilled|Lost|NotReady|Unknown|Unschedulable|Denied|TASK_LOST|TASK_GONE)/i, "bad"],
+  [/(^Err|Error|BackOff|Failed|Invalid|Evicted|OOMKilled|Lost|NotReady|Unknown|Unschedulable|Denied|TASK_LOST|TASK_GONE)/i, "bad"],
   [/(Terminating|SchedulingDisabled|Warning|reconnecting|DeadlineExceeded|TASK_UNREACHABLE|TASK_KILLED)/i, "warn"],
   [/(Pending|ContainerCreating|Init:|PodInitializing|Creating|Progressing|Waiting|TASK_STAGING|TASK_STARTING|loading)/i, "busy"],
 ];

@@ -20,6 +20,7 @@ const shapes = {
   menu: "M2.5 4h11M2.5 8h11M2.5 12h11",
   close: "M4 4l8 8M12 4l-8 8",
   copy: "M5.5 5.5h8v8h-8zM10.5 5.5v-3h-8v8h3",
+  paste: "M5.5 3h-2v10.5h9V3h-2M5.8 1.8h4.4v2.4H5.8z",
   trash: "M3 4.5h10M6 4.5V2.8h4v1.7M4.2 4.5l.6 9h6.4l.6-9M6.8 7v4M9.2 7v4",
   evict: "M6.5 3h-4v10h4M6 8h8M11 5l3 3-3 3",
   more: "M3.5 8h.01M8 8h.01M12.5 8h.01",

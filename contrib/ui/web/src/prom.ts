@@ -46,6 +46,7 @@ export function named(metric: Record<string, string>, legend?: string): string {
 export function unit(name: string | undefined, n: number): string {
   if (!Number.isFinite(n)) return "–";
   switch (name) {
+    case "cpus": return cpus(n);
     case "bytes": return bytes(n);
     case "mbytes": return bytes(n * 2 ** 20);
     case "Bps": return `${bytes(n)}/s`;

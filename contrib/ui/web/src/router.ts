@@ -49,6 +49,8 @@ addEventListener("click", (event) => {
   go(anchor.href);
 });
 
+const decoded = (part: string): string | null => { try { return decodeURIComponent(part); } catch { return null; } };
+
 /** match compares a path with a pattern such as "/pods/:ns/:name". */
 export function match(pattern: string, path: string): Record<string, string> | null {
   const want = pattern.split("/"), have = path.replace(/(.)\/$/, "$1").split("/");
@@ -56,8 +58,11 @@ export function match(pattern: string, path: string): Record<string, string> | n
   const found: Record<string, string> = {};
   for (let i = 0; i < want.length; i++) {
     const w = want[i]!, h = have[i]!;
-    if (w.startsWith(":")) found[w.slice(1)] = decodeURIComponent(h);
-    else if (w !== h) return null;
+    if (w.startsWith(":")) {
+      const value = decoded(h);
+      if (value === null) return null;
+      found[w.slice(1)] = value;
+    } else if (w !== h) return null;
   }
   return found;
 }

@@ -22,6 +22,8 @@ export interface TableColumn<T> {
   hidden?: boolean;
   /** link says that the cell leads to the item; without it, the cell that stays longest does. */
   link?: boolean;
+  /** width is how wide the column is, in characters, where that is not as its longest text. */
+  width?: number;
   numeric?: boolean;
   mono?: boolean;
 }
@@ -45,30 +47,36 @@ const rowHeight = 36;
 /** order compares numbers as numbers and texts as people do. */
 const collator = new Intl.Collator("en", { numeric: true });
 
+/** filtered are the items that have each word of a filter in some column or in extra, and no word that is written as -word. */
+export function filtered<T>(items: T[], columns: TableColumn<T>[], filter: string, extra?: (item: T) => string): T[] {
+  const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
+  if (!words.length) return items;
+  return items.filter((item) => {
+    const text = (columns.map((c) => c.text(item)).join("\u0000") + "\u0000" + (extra?.(item) ?? "")).toLowerCase();
+    return words.every((w) => (w.length > 1 && w.startsWith("-") ? !text.includes(w.slice(1)) : text.includes(w)));
+  });
+}
+
+/** sorted are the items in the order of a column, "name", or the other way round, "-name". Another name changes nothing. */
+export function sorted<T>(items: T[], columns: TableColumn<T>[], sort: string): T[] {
+  const column = columns.find((c) => c.id === sort.replace(/^-/, ""));
+  if (!column) return items;
+  const value = column.order ?? column.text;
+  const compared = items.map((item) => [value(item), item] as const).sort(([a], [b]) =>
+    typeof a === "number" && typeof b === "number" ? a - b : collator.compare(String(a), String(b)));
+  if (sort.startsWith("-")) compared.reverse();
+  return compared.map(([, item]) => item);
+}
+
 function useFiltered<T>({ items, columns, extra }: TableProps<T>) {
-  const filter = param("q").toLowerCase(), sort = param("sort");
-  const filtered = useMemo(() => {
-    const words = filter.split(/\s+/).filter(Boolean);
-    if (!words.length) return items;
-    return items.filter((item) => {
-      const text = (columns.map((c) => c.text(item)).join("\u0000") + "\u0000" + (extra?.(item) ?? "")).toLowerCase();
-      return words.every((w) => (w.length > 1 && w.startsWith("-") ? !text.includes(w.slice(1)) : text.includes(w)));
-    });
-  }, [items, filter, columns]);
-  return useMemo(() => {
-    const down = sort.startsWith("-");
-    const column = columns.find((c) => c.id === sort.replace(/^-/, ""));
-    if (!column) return filtered;
-    const value = column.order ?? column.text;
-    const compared = filtered.map((item) => [value(item), item] as const).sort(([a], [b]) =>
-      typeof a === "number" && typeof b === "number" ? a - b : collator.compare(String(a), String(b)));
-    if (down) compared.reverse();
-    return compared.map(([, item]) => item);
-  }, [filtered, sort, columns]);
+  const filter = param("q"), sort = param("sort");
+  const found = useMemo(() => filtered(items, columns, filter, extra), [items, filter, columns]);
+  return useMemo(() => sorted(found, columns, sort), [found, sort, columns]);
 }
 
 /** widthOf is how wide a column wants to be, in characters: as its longest cell, within reason. */
 function widthOf<T>(c: TableColumn<T>, items: T[]): number {
+  if (c.width) return Math.max(c.title.length + 4, c.width + 2);
   const step = Math.max(1, Math.floor(items.length / 2000));
   let most = 0;
   for (let i = 0; i < items.length; i += step) most = Math.max(most, c.text(items[i]!).length);

@@ -3,7 +3,7 @@ import type { Terminal } from "@xterm/xterm";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { core, pathOf } from "./api";
 import { param, setParams } from "./router";
-import { Button } from "./ui";
+import { Button, copy, toast } from "./ui";
 
 // What the first byte of a message says
 // (https://kubernetes.io/docs/reference/using-api/api-concepts/#streaming-transitions and the protocol's package remotecommand).
@@ -15,12 +15,14 @@ export function TerminalView({ ns, pod, containers }: { ns: string; pod: string;
   const container = containers.includes(param("container")) ? param("container") : containers[0]!;
   const [run, setRun] = useState(0);
   const [ended, setEnded] = useState("");
+  const [selected, setSelected] = useState(false);
+  const shown = useRef<Terminal | null>(null);
   const at = useRef<HTMLDivElement>(null);
   useEffect(() => {
     setEnded("");
     let stop = () => {}, over = false;
-    void open(at.current!, ns, pod, container, setEnded).then((s) => { if (over) s(); else stop = s; });
-    return () => { over = true; stop(); };
+    void open(at.current!, { ns, pod, container, ended: setEnded, selected: setSelected }).then((s) => { if (over) s.stop(); else { stop = s.stop; shown.current = s.terminal; } });
+    return () => { over = true; shown.current = null; stop(); };
   }, [ns, pod, container, run]);
   return (
     <div class="terminal-page">
@@ -28,6 +30,9 @@ export function TerminalView({ ns, pod, containers }: { ns: string; pod: string;
         {containers.length > 1 && <label class="select"><span>Container</span><select value={container} onChange={(e) => setParams({ container: e.currentTarget.value })}>{containers.map((c) => <option key={c}>{c}</option>)}</select></label>}
         <span class="muted" role="status">{ended}</span>
         <span class="grow" />
+        <span class="muted small only-wide"><kbd>Ctrl Shift C</kbd> copies, <kbd>Ctrl Shift V</kbd> pastes</span>
+        {selected && <Button icon="copy" onClick={() => copySelection(shown.current)}>Copy</Button>}
+        {!ended && <Button icon="paste" onClick={() => { void pasteInto(shown.current); }}>Paste</Button>}
         {ended && <Button icon="restart" onClick={() => setRun(run + 1)}>Again</Button>}
       </div>
       <div class="terminal" ref={at} />
@@ -35,8 +40,47 @@ export function TerminalView({ ns, pod, containers }: { ns: string; pod: string;
   );
 }
 
-/** open starts a shell in an element, and returns what ends it. */
-async function open(at: HTMLElement, ns: string, pod: string, container: string, ended: (why: string) => void): Promise<() => void> {
+function copySelection(terminal: Terminal | null) {
+  if (!terminal?.hasSelection()) return;
+  void copy(terminal.getSelection(), "the selection");
+  terminal.clearSelection();
+  terminal.focus();
+}
+
+async function pasteInto(terminal: Terminal | null) {
+  try {
+    terminal?.paste(pasted(await navigator.clipboard.readText()));
+    terminal?.focus();
+  } catch {
+    toast("The browser does not let this page read the clipboard: press Ctrl Shift V instead", true);
+  }
+}
+
+// Control characters in what is pasted could type a key or end a bracketed paste, so that a shell runs the rest.
+// eslint-disable-next-line no-control-regex
+const pasted = (text: string) => text.replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]/g, "");
+
+/** clipboard lets people copy and paste, by keys too. The browser itself sends the paste for Ctrl Shift V and Shift Insert. */
+function clipboard(at: HTMLElement, terminal: Terminal) {
+  terminal.attachCustomKeyEventHandler((e) => {
+    const c = e.ctrlKey && !e.altKey && !e.metaKey && e.code === "KeyC";
+    // Ctrl C without a selection is the shell's.
+    if (!c || !(e.shiftKey || terminal.hasSelection())) return true;
+    e.preventDefault();
+    if (e.type === "keydown") copySelection(terminal);
+    return false;
+  });
+  at.addEventListener("paste", (e) => {
+    e.preventDefault();
+    e.stopPropagation();
+    terminal.paste(pasted(e.clipboardData?.getData("text/plain") ?? ""));
+  }, { capture: true });
+}
+
+interface Shell { ns: string; pod: string; container: string; ended: (why: string) => void; selected: (any: boolean) => void }
+
+/** open starts a shell in an element. Its owner must call stop. */
+async function open(at: HTMLElement, { ns, pod, container, ended, selected }: Shell): Promise<{ terminal: Terminal; stop: () => void }> {
   const [{ Terminal }, { FitAddon }] = await Promise.all([import("@xterm/xterm"), import("@xterm/addon-fit")]);
   const terminal = new Terminal({
     fontFamily: "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace", fontSize: 13, scrollback: 10_000, cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches,
@@ -48,8 +92,11 @@ async function open(at: HTMLElement, ns: string, pod: string, container: string,
   terminal.parser.registerOscHandler(52, () => true);
   const fit = new FitAddon();
   terminal.loadAddon(fit);
-  at.replaceChildren();
-  terminal.open(at);
+  const inner = document.createElement("div"); // goes with its listeners when the shell does
+  at.replaceChildren(inner);
+  terminal.open(inner);
+  clipboard(inner, terminal);
+  terminal.onSelectionChange(() => selected(terminal.hasSelection()));
   fit.fit();
   const query = new URLSearchParams({ container, stdin: "true", stdout: "true", tty: "true" });
   for (const word of shell) query.append("command", word);
@@ -58,7 +105,7 @@ async function open(at: HTMLElement, ns: string, pod: string, container: string,
   connect(socket, terminal, ended);
   const resized = new ResizeObserver(() => fit.fit());
   resized.observe(at);
-  return () => { resized.disconnect(); socket.close(); terminal.dispose(); };
+  return { terminal, stop: () => { resized.disconnect(); socket.close(); terminal.dispose(); selected(false); } };
 }
 
 function connect(socket: WebSocket, terminal: Terminal, ended: (why: string) => void) {

@@ -11,6 +11,12 @@ import type { Feed, Problem } from "./live";
 export const now = signal(Date.now());
 setInterval(() => { if (document.visibilityState === "visible") now.value = Date.now(); }, 1000);
 
+const darkScheme = matchMedia("(prefers-color-scheme: dark)");
+
+/** dark tells whether the system has dark colours now, for what is no style sheet. */
+export const dark = signal(darkScheme.matches);
+darkScheme.addEventListener("change", () => { dark.value = darkScheme.matches; });
+
 export const Age = ({ since }: { since: string | undefined }) =>
   <time dateTime={since} title={since && new Date(since).toLocaleString()}>{age(since, now.value)}</time>;
 
@@ -249,4 +255,20 @@ export function Bar({ parts, total, label }: { parts: Part[]; total: number; lab
       <ul class="legend">{parts.map((p) => <li key={p.name}><i class={p.tone} />{p.name} <b>{p.text}</b></li>)}</ul>
     </div>
   );
+}
+
+/** Spark draws a small line of values from old to new. Its number is beside it, so it has no name of its own. */
+export function Spark({ line }: { line: (number | null)[] }) {
+  const most = Math.max(...line.map((v) => v ?? 0)) || 1, last = line.length - 1;
+  const pieces: string[] = [];
+  let piece: string[] = [];
+  line.forEach((v, i) => {
+    if (v !== null) piece.push(`${((i / last) * 60).toFixed(1)},${(15 - (v / most) * 13).toFixed(1)}`);
+    if (v !== null && i < last) return;
+    // One value alone is a dash.
+    if (piece.length === 1) piece.push(piece[0]!.replace(/^[\d.]+/, (x) => String(Number(x) + 2)));
+    if (piece.length) pieces.push(piece.join(" "));
+    piece = [];
+  });
+  return <svg class="spark" viewBox="0 0 60 16" aria-hidden="true"><path d="M0 15.5h60" class="ground" />{pieces.map((p) => <polyline key={p} points={p} />)}</svg>;
 }

@@ -34,8 +34,8 @@ export default function Nodes() {
   const columns = useMemo((): TableColumn<Agent>[] => [
     { id: "name", title: "Node", text: nameOf, keep: 100 },
     { id: "state", title: "State", text: (a) => agentState(a).text, show: (a) => <Status {...agentState(a)} />, keep: 95 },
-    { id: "cpu", title: "CPU", text: (a) => `${usedOf(a, "cpus")}     `, order: (a) => sum(Object.values(a.allocated), "cpus"), show: (a) => <Meter agent={a} ours={ours} name="cpus" />, keep: 80 },
-    { id: "memory", title: "Memory", text: (a) => `${usedOf(a, "mem")}     `, order: (a) => sum(Object.values(a.allocated), "mem"), show: (a) => <Meter agent={a} ours={ours} name="mem" />, keep: 70 },
+    { id: "cpu", title: "CPU", text: (a) => usedOf(a, "cpus"), width: 20, order: (a) => sum(Object.values(a.allocated), "cpus"), show: (a) => <Meter agent={a} ours={ours} name="cpus" />, keep: 80 },
+    { id: "memory", title: "Memory", text: (a) => usedOf(a, "mem"), width: 28, order: (a) => sum(Object.values(a.allocated), "mem"), show: (a) => <Meter agent={a} ours={ours} name="mem" />, keep: 70 },
     { id: "tasks", title: "Tasks", text: (a) => String(a.tasks), order: (a) => a.tasks, numeric: true, keep: 60 },
     { id: "cordoned", title: "Cordoned for", text: (a) => a.node?.cordonedFor ?? "", keep: 50 },
     { id: "minion", title: "Minion", text: minionText, show: (a) => <span class={a.node?.minion ? "" : "muted"}>{minionText(a)}</span>, keep: 45 },

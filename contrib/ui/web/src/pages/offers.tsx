@@ -76,17 +76,18 @@ const ids = [
   { id: "agent", title: "Agent", text: (o: { agent: string }) => o.agent, mono: true, hidden: true },
 ];
 
-const left = (o: LiveOffer) => Math.max(0, (Date.parse(o.until) - now.value) / 1000);
+const left = (o: LiveOffer, at = now.peek()) => Math.max(0, (Date.parse(o.until) - at) / 1000);
 
 const Countdown = ({ offer }: { offer: LiveOffer }) => {
   const all = Math.max(1, (Date.parse(offer.until) - Date.parse(offer.since)) / 1000);
-  return <span class="meter"><svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true"><rect class="rest" width="100" height="8" /><rect class="offered" width={(left(offer) / all) * 100} height="8" /></svg><span>{span(left(offer))}</span></span>;
+  const rest = left(offer, now.value);
+  return <span class="meter"><svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true"><rect class="rest" width="100" height="8" /><rect class="offered" width={(rest / all) * 100} height="8" /></svg><span>{span(rest)}</span></span>;
 };
 
 function Held({ offers, history }: { offers: LiveOffer[] | undefined; history: OfferHistory | undefined }) {
   const columns = useMemo((): TableColumn<LiveOffer>[] => [
-    host, { id: "left", title: "Expires in", text: () => "59s      ", order: left, show: (o) => <Countdown offer={o} />, keep: 80 }, resources,
-    { id: "age", title: "Age", text: () => "59s", order: (o) => o.since, show: (o) => <Age since={o.since} />, keep: 30, numeric: true }, role,
+    host, { id: "left", title: "Expires in", text: (o) => span(left(o)), width: 13, order: (o) => left(o), show: (o) => <Countdown offer={o} />, keep: 80 }, resources,
+    { id: "age", title: "Age", text: (o) => span((now.peek() - Date.parse(o.since)) / 1000), width: 7, order: (o) => o.since, show: (o) => <Age since={o.since} />, keep: 30, numeric: true }, role,
     { id: "maintenance", title: "Maintenance", text: (o) => o.unavailable ?? "", keep: 10 }, { id: "node", title: "Node", text: (o) => o.node ?? "", hidden: true }, ...ids,
   ], []);
   return <Table label="held offers" items={offers ?? []} columns={columns} keyOf={(o) => o.id} loading={!offers}

@@ -11,7 +11,8 @@ import { useRights } from "../rights";
 import { go, link, param } from "../router";
 import { Age, Button, confirm, copy, Copyable, Empty, Facts, Failure, Live, PageHead, Panel, Status, Tabs } from "../ui";
 import { visible, YAMLView } from "../yaml";
-import { useUsage } from "./pods";
+import { UsageCharts } from "../usagecharts";
+import { usePodUsage } from "./pods";
 
 export default function Pod({ params }: PageProps) {
   const ns = params.ns!, name = params.name!;
@@ -72,7 +73,7 @@ export function podState(pod: KubeObject): string {
 
 function Overview({ pod }: { pod: KubeObject }) {
   const ns = pod.metadata.namespace!, name = pod.metadata.name, notes = pod.metadata.annotations ?? {};
-  const usage = useUsage(ns).get(`${ns}/${name}`);
+  const usage = usePodUsage(ns, name);
   const scheduled = pod.status?.conditions?.find((c: any) => c.type === "PodScheduled");
   const asked = useMemo(() => ({
     cpu: pod.spec.containers.reduce((s: number, c: any) => s + quantity(c.resources?.requests?.cpu), 0),
@@ -106,6 +107,7 @@ function Overview({ pod }: { pod: KubeObject }) {
         ]} />
       </Panel>
       <Panel title="Containers" class="wide"><Containers pod={pod} /></Panel>
+      {pod.spec.nodeName && <UsageCharts pod={pod} />}
       <Panel title="Conditions"><Conditions of={pod} /></Panel>
       <Panel title="Events"><Events of={pod} /></Panel>
       <Labels of={pod} />

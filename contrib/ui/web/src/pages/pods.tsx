@@ -5,22 +5,31 @@ import { bytes, cpus, quantity, tone } from "../format";
 import { usePoll, type Row } from "../live";
 import { param } from "../router";
 import { ResourceTable } from "../resourcetable";
-import { Empty, PageHead, Status } from "../ui";
+import { Empty, PageHead, Spark, Status } from "../ui";
+import { useKeepsUsage, useLine, type What } from "../usage";
 
 const pods = { ...core("pods"), namespaced: true };
 const taskID = "k8sm.io/task-id";
 
 interface Usage { cpu: number; memory: number }
 
+const sum = (metrics: any): Usage => ({
+  cpu: metrics.containers.reduce((s: number, c: any) => s + quantity(c.usage.cpu), 0),
+  memory: metrics.containers.reduce((s: number, c: any) => s + quantity(c.usage.memory), 0),
+});
+
+const metricsOf = (ns: string) => `/apis/metrics.k8s.io/v1beta1/${ns ? `namespaces/${encodeURIComponent(ns)}/` : ""}pods`;
+
+/** usePodUsage is what a pod uses now; undefined where that is not known. */
+export const usePodUsage = (ns: string, name: string): Usage | undefined =>
+  usePoll(async () => (await hasGroup("metrics.k8s.io") ? sum(await k8s(`${metricsOf(ns)}/${encodeURIComponent(name)}`)) : undefined), 15, `${ns}/${name}`).value;
+
 /** useUsage is what pods use now, by namespace/name; empty where the cluster has no metrics. */
-export function useUsage(ns: string): Map<string, Usage> {
+function useUsage(ns: string): Map<string, Usage> {
   const { value } = usePoll(async () => {
     if (!await hasGroup("metrics.k8s.io")) return none;
-    const list = await k8s(`/apis/metrics.k8s.io/v1beta1/${ns ? `namespaces/${encodeURIComponent(ns)}/` : ""}pods`);
-    return new Map<string, Usage>(list.items.map((p: any) => [`${p.metadata.namespace}/${p.metadata.name}`, {
-      cpu: p.containers.reduce((s: number, c: any) => s + quantity(c.usage.cpu), 0),
-      memory: p.containers.reduce((s: number, c: any) => s + quantity(c.usage.memory), 0),
-    }]));
+    const list = await k8s(metricsOf(ns));
+    return new Map<string, Usage>(list.items.map((p: any) => [`${p.metadata.namespace}/${p.metadata.name}`, sum(p)]));
   }, 15, ns);
   return value ?? none;
 }
@@ -29,22 +38,29 @@ const none = new Map<string, Usage>();
 
 export default function Pods() {
   const ns = param("ns");
-  const usage = useUsage(ns);
+  const usage = useUsage(ns), lines = useKeepsUsage();
   const more = useMemo((): TableColumn<Row>[] => {
     const of = (r: Row) => usage.get(`${r.ns}/${r.name}`);
+    // The small line of the last half hour is before the number.
+    const used = (id: keyof Usage, title: string, write: (n: number) => string, width: number): TableColumn<Row> => {
+      const text = (r: Row) => (of(r) ? write(of(r)![id]) : "");
+      return {
+        id, title, text, order: (r) => of(r)?.[id] ?? -1, keep: id === "cpu" ? 37 : 36, numeric: true, width: lines ? width : undefined,
+        show: lines ? (r) => <span class="trend"><Trend row={r} what={id} />{text(r)}</span> : undefined,
+      };
+    };
     return [
       { id: "ready", title: "Ready", text: (r) => String(r.cells[1] ?? ""), keep: 45, show: (r) => <Ready cell={String(r.cells[1] ?? "")} ended={tone(String(r.cells[2])) === "done"} /> },
       { id: "status", title: "Status", text: (r) => String(r.cells[2] ?? ""), keep: 90, show: (r) => <Status text={String(r.cells[2] ?? "")} /> },
       { id: "restarts", title: "Restarts", text: (r) => String(r.cells[3] ?? ""), order: (r) => parseInt(String(r.cells[3]), 10) || 0, keep: 40, numeric: true },
       ...(usage.size ? [
-        { id: "cpu", title: "CPU", text: (r: Row) => (of(r) ? cpus(of(r)!.cpu) : ""), order: (r: Row) => of(r)?.cpu ?? -1, keep: 22, numeric: true },
-        { id: "memory", title: "Memory", text: (r: Row) => (of(r) ? bytes(of(r)!.memory) : ""), order: (r: Row) => of(r)?.memory ?? -1, keep: 21, numeric: true },
+        used("cpu", "CPU", cpus, 16), used("memory", "Memory", bytes, 19),
       ] : []),
       { id: "node", title: "Node", text: (r) => String(r.cells[6] ?? "").replace("<none>", ""), keep: 35, hidden: false },
       { id: "task", title: "Task", text: (r) => r.annotations?.[taskID] ?? "", mono: true, hidden: true, keep: 5 },
       { id: "controller", title: "Controller", text: (r) => r.owner ?? "", hidden: true, keep: 6 },
     ];
-  }, [usage]);
+  }, [usage, lines]);
   return (
     <>
       <PageHead title="Pods" note="Each pod is a Mesos task with its own resources." />
@@ -56,6 +72,11 @@ export default function Pods() {
         </Empty>} />
     </>
   );
+}
+
+function Trend({ row, what }: { row: Row; what: What }) {
+  const line = useLine(row.ns ?? "", row.name, what);
+  return line ? <Spark line={line} /> : null;
 }
 
 /** Ready is a count such as 1/2, which stands out unless all are. */

@@ -1,11 +1,11 @@
 import { useMemo } from "preact/hooks";
 import { core, mesos, pageOf, session } from "../api";
-import { count } from "../format";
+import { count, span } from "../format";
 import { usePoll } from "../live";
 import { podPath, type LiveTask, type QueueReasons, type WaitingPod } from "../mesos";
 import { link, param } from "../router";
 import { Table, type TableColumn } from "../table";
-import { Age, Empty, Failure, PageHead, Panel, Status, Tabs } from "../ui";
+import { Age, Empty, Failure, now, PageHead, Panel, Status, Tabs } from "../ui";
 
 export default function Queue() {
   const view = param("view") || "reasons";
@@ -44,7 +44,7 @@ function Waiting() {
     { id: "pod", title: "Pod", text: (p) => podPath(p.pod)[1], keep: 100 },
     { id: "namespace", title: "Namespace", text: (p) => podPath(p.pod)[0], keep: 40 },
     { id: "reasons", title: "Why it waits", text: (p) => p.reasons.join(", "), keep: 90 },
-    { id: "since", title: "Waits for", text: () => "59m59s", order: (p) => p.since, show: (p) => <Age since={p.since} />, keep: 60, numeric: true },
+    { id: "since", title: "Waits for", text: (p) => span((now.peek() - Date.parse(p.since)) / 1000), width: 8, order: (p) => p.since, show: (p) => <Age since={p.since} />, keep: 60, numeric: true },
     { id: "attempts", title: "Attempts", text: (p) => String(p.attempts), order: (p) => p.attempts, keep: 20, numeric: true },
   ], []);
   if (problem && !value) return <Failure problem={problem} what="the queue" />;
@@ -62,7 +62,7 @@ function Tasks() {
     { id: "namespace", title: "Namespace", text: (t) => (t.pod ? podPath(t.pod)[0] : ""), keep: 40 },
     { id: "state", title: "State", text: taskState, show: (t) => <Status text={taskState(t)} tone={t.killing ? "warn" : /running/i.test(t.state) ? "ok" : /staging|starting/i.test(t.state) ? "busy" : "warn"} />, keep: 90 },
     { id: "node", title: "Node", text: (t) => t.node ?? "", show: (t) => (t.node ? <a href={link(`/nodes/${encodeURIComponent(t.agent)}`)}>{t.node}</a> : ""), keep: 70 },
-    { id: "since", title: "Age", text: () => "59m59s", order: (t) => t.since, show: (t) => <Age since={t.since} />, keep: 50, numeric: true },
+    { id: "since", title: "Age", text: (t) => span((now.peek() - Date.parse(t.since)) / 1000), width: 8, order: (t) => t.since, show: (t) => <Age since={t.since} />, keep: 50, numeric: true },
     { id: "task", title: "Task", text: (t) => t.id, mono: true, keep: 30 },
     { id: "message", title: "Message", text: (t) => t.message ?? "", keep: 10 },
     { id: "agent", title: "Agent", text: (t) => t.agent, mono: true, hidden: true },

@@ -1,0 +1,23 @@
+import { linesOf } from "../src/usage";
+import { limitsOf } from "../src/usagecharts";
+import { same, test } from "./check";
+
+const span = { seconds: 120, step: 30 };
+
+test("small lines of all pods end at the same time, with gaps where nothing was measured", () => {
+  const lines = linesOf([
+    { metric: { pod: "a" }, values: [[1000, "1"], [1030, "2"], [1090, "4"], [1120, "NaN"]] },
+    { metric: { pod: "young" }, values: [[1090, "0.5"]] }, { metric: { pod: "none" }, values: [] },
+  ], span);
+  same(lines.get("a"), [1, 2, null, 4, null]);
+  same(lines.get("young"), [null, null, null, 0.5, null]);
+  same(lines.get("none"), [null, null, null, null, null]);
+  same([...linesOf([], span)], []);
+});
+
+test("a limit is shown if all containers have one", () => {
+  const pod = (...resources: any[]) => ({ metadata: { name: "a", uid: "u" }, spec: { containers: resources.map((r) => ({ resources: r })) } });
+  same(limitsOf(pod({ requests: { cpu: "100m" }, limits: { cpu: "1" } }, { requests: { cpu: "50m" }, limits: { cpu: "500m" } }), "cpu").map((l) => [l.name, l.value.toFixed(2)]), [["requested", "0.15"], ["limit", "1.50"]]);
+  same(limitsOf(pod({ limits: { cpu: "1" } }, {}), "cpu"), []);
+  same(limitsOf(pod({ limits: { cpu: "1" } }), "memory"), []);
+});
