@@ -96,7 +96,7 @@ func (p *Pusher) Push(at time.Time, elements []Element) {
 	}
 }
 
-// Run sends what Push queues until ctx ends, and returns ctx's error. Call it once.
+// Run sends what Push queues until ctx ends, and returns ctx's error. It may be called again after that.
 func (p *Pusher) Run(ctx context.Context) error {
 	defer p.end()
 	for {

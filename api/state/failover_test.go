@@ -15,22 +15,38 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/k8sm/k8sm/api/state/etcdtest"
 	"github.com/k8sm/k8sm/contrib/test/cable"
 )
 
 // takeover is how long a cluster may be without a leader after one has vanished.
 const takeover = 5 * time.Second
 
-// TestMain lets this binary be another scheduler's process.
+// TestMain lets this binary be another scheduler's process, or etcd's.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == "lead" {
-		if err := leadUntilKilled(context.Background(), os.Args[2]); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		return
+	var err error
+	switch {
+	case len(os.Args) == 3 && os.Args[1] == "lead":
+		err = leadUntilKilled(context.Background(), os.Args[2])
+	case len(os.Args) == 3 && os.Args[1] == "etcd":
+		err = serveEtcd(os.Args[2])
+	default:
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+}
+
+// serveEtcd runs an etcd with data in dir until it is killed, and says where.
+func serveEtcd(dir string) error {
+	e, err := etcdtest.Serve(dir)
+	if err != nil {
+		return err
+	}
+	fmt.Println(e.Clients[0].Addr())
+	return <-e.Err()
 }
 
 // leadUntilKilled says that it leads, and then writes whenever it is told to, and says what came of it.
@@ -50,7 +66,7 @@ func leadUntilKilled(ctx context.Context, endpoint string) error {
 	return s.Close()
 }
 
-// child is a process that leads.
+// child is a process that leads, or an etcd.
 type child struct {
 	*exec.Cmd
 	told io.Writer
@@ -59,7 +75,22 @@ type child struct {
 
 func newChild(t *testing.T, endpoint string) *child {
 	t.Helper()
-	c := &child{Cmd: exec.Command(os.Args[0], "lead", endpoint)}
+	c := startChild(t, "lead", endpoint)
+	c.expect(t, "leads")
+	return c
+}
+
+// etcdProcess starts an etcd that can be stopped, and returns its URL.
+func etcdProcess(t *testing.T) (server *child, endpoint string) {
+	t.Helper()
+	server = startChild(t, "etcd", t.TempDir())
+	server.expect(t, "127.0.0.1:")
+	return server, "http://" + server.says.Text()
+}
+
+func startChild(t *testing.T, args ...string) *child {
+	t.Helper()
+	c := &child{Cmd: exec.Command(os.Args[0], args...)}
 	told, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +107,6 @@ func newChild(t *testing.T, endpoint string) *child {
 		_ = c.Process.Kill()
 		_ = c.Wait()
 	})
-	c.expect(t, "leads")
 	return c
 }
 
@@ -99,7 +129,7 @@ func standBy(t *testing.T, s *Store) <-chan time.Time {
 	t.Helper()
 	won := make(chan time.Time, 1)
 	go func() {
-		if _, err := s.Lead(t.Context(), "next"); err != nil {
+		if _, err := s.Lead(t.Context(), "next"); err != nil && t.Context().Err() == nil {
 			t.Error(err)
 		}
 		won <- time.Now()
@@ -192,6 +222,85 @@ func TestLeaderThatIsCutOffKnowsBeforeAnotherLeads(t *testing.T) {
 		t.Fatal("two lead at once")
 	}
 	wonWithin(t, won, from)
+}
+
+// stands lets etcd stand still for the time, or until the leadership is lost, whatever is later.
+func stands(t *testing.T, server *child, still time.Duration, lost <-chan struct{}) (lostAfter time.Duration) {
+	t.Helper()
+	server.signal(t, syscall.SIGSTOP)
+	defer server.signal(t, syscall.SIGCONT)
+	from := time.Now()
+	over := time.After(still)
+	for {
+		select {
+		case <-lost:
+			lost, lostAfter = nil, time.Since(from)
+		case <-over:
+			return lostAfter
+		}
+	}
+}
+
+func TestEtcdThatStandsStillForThreeSecondsCostsNoLeadership(t *testing.T) {
+	server, endpoint := etcdProcess(t)
+	leader, next := open(t, endpoint, "a"), open(t, endpoint, "a")
+	lost := lead(t, leader, "leader")
+	won := standBy(t, next)
+	for range 2 {
+		if after := stands(t, server, 3*time.Second, lost); after != 0 {
+			t.Fatalf("the leadership was lost after %s", after)
+		}
+		if err := leader.PutExecutor(t.Context(), "s0", []byte("by the leader")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case <-won:
+		t.Error("two lead at once")
+	case <-lost:
+		t.Error("the leadership was lost when etcd went on")
+	case <-time.After(2 * time.Second): // in which etcd looks for leases that have ended, four times
+	}
+}
+
+func TestLeaderLeadsAgainAfterEtcdStoodStill(t *testing.T) {
+	server, endpoint := etcdProcess(t)
+	leader := open(t, endpoint, "a")
+	lost := lead(t, leader, "leader")
+	again := make(chan time.Time, 1)
+	go func() {
+		<-lost
+		if _, err := leader.Lead(t.Context(), "leader"); err != nil {
+			t.Error(err)
+		}
+		again <- time.Now()
+	}()
+	after := stands(t, server, 6*time.Second, lost)
+	if after == 0 || after > leaseSeconds*time.Second {
+		t.Errorf("the leader acts for %s without etcd (0: to the end)", after)
+	}
+	wonWithin(t, again, time.Now())
+	if err := leader.PutExecutor(t.Context(), "s0", []byte("again")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSchedulerInLineOutlivesAnEtcdThatStandsStill(t *testing.T) {
+	server, endpoint := etcdProcess(t)
+	cable, err := cable.New(strings.TrimPrefix(endpoint, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cable.Cut)
+	first, second := open(t, "http://"+cable.Addr(), "a"), open(t, endpoint, "a")
+	lost := lead(t, first, "first")
+	won := standBy(t, second)
+	stands(t, server, 5*time.Second, lost) // both leases are over
+	cable.Cut()                            // the first never comes back
+	wonWithin(t, won, time.Now())
+	if err := second.PutExecutor(t.Context(), "s0", []byte("by the second")); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestSchedulerWhoseLeaseRanOutInLineLeadsWhenItsTurnComes(t *testing.T) {

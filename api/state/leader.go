@@ -7,22 +7,32 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 const (
-	// leaseSeconds is how long other schedulers wait for a leader that has vanished. etcd adds up to half a second, its interval for
-	// checking leases. A lease cannot be shorter than one and a half election timeouts of etcd, by default 2 s, and a leader must
-	// survive the loss of some renewals.
-	leaseSeconds = 3
-	// renewEvery is the pause after a successful renewal, renewAgain after a failed one.
-	renewEvery = leaseSeconds * time.Second / 4
+	// leaseSeconds is how long other schedulers wait for a leader that has vanished. A leader whose renewals fail stops by itself when
+	// they stop waiting, so this is also for how long etcd may stand still at no cost. A leader cannot tell an etcd that stands still
+	// from a cable that is cut, behind which another scheduler already waits for its lease to end. So both times are one number:
+	// as long as a takeover within five seconds allows, as etcd adds up to half a second, its interval for checking leases.
+	leaseSeconds = 4
+	// renewEvery is the pause after a successful renewal, renewAgain after a failed one. What renewEvery takes of the lease is lost
+	// when etcd stands still.
+	renewEvery = leaseSeconds * time.Second / 8
 	renewAgain = 100 * time.Millisecond
 	// renewPatience is the timeout of one renewal.
 	renewPatience = time.Second
+	// stopEarly is how long before the end of its lease a leader stops: timers are late on a busy machine.
+	stopEarly = 100 * time.Millisecond
+	// resignPatience is the timeout for giving back a lease that was lost.
+	resignPatience = time.Second
 )
 
 // errLeaseOver says that the lease expired before its holder became the leader.
@@ -40,11 +50,23 @@ type leadership struct {
 // Lead blocks until this store leads among all that call Lead for the same cluster name; others see it under id. lost is closed when
 // leadership ends for any reason, and before another store can lead, unless this process was suspended at that time. From the moment
 // that another store may lead, etcd rejects this store's writes with ErrNotLeader. If the leader vanishes, another one follows
-// within four seconds, provided that etcd is well. Lead may be called again after a loss. Close ends leadership.
+// within five seconds, provided that etcd is well. Lead waits for an etcd that does not answer. It may be called again after a loss:
+// then no other store need lead in between. Close ends leadership.
 func (s *Store) Lead(ctx context.Context, id string) (lost <-chan struct{}, err error) {
+	s.resign(ctx)
 	l, err := s.campaign(ctx, id)
-	for errors.Is(err, errLeaseOver) && ctx.Err() == nil {
-		l, err = s.campaign(ctx, id) // etcd was down for longer than the lease: campaign again
+	if passes(err) && ctx.Err() == nil {
+		logrus.WithError(err).Warn("etcd does not answer, trying again until it does")
+	}
+	for passes(err) && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-time.After(renewAgain):
+			l, err = s.campaign(ctx, id)
+		}
+	}
+	if err != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("cannot become the leader: %w", ctx.Err()) // whatever etcd answered in that moment
 	}
 	if err != nil {
 		return nil, err
@@ -58,6 +80,28 @@ func (s *Store) Lead(ctx context.Context, id string) (lost <-chan struct{}, err 
 		l.untilLost(s.client)
 	})
 	return gone, nil
+}
+
+// resign gives back the lease of an earlier leadership: this store would stand in line behind its own key, which etcd keeps when it
+// has stood still, or had lost its leader.
+func (s *Store) resign(ctx context.Context) {
+	l := s.leading()
+	if l == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, resignPatience)
+	defer cancel()
+	_, _ = s.client.Revoke(ctx, l.session.Lease()) // a lease that cannot be revoked expires
+}
+
+// passes reports whether the error of a campaign is only that etcd did not answer for a while.
+func passes(err error) bool {
+	var answer rpctypes.EtcdError
+	if errors.As(err, &answer) {
+		return answer.Code() == codes.Unavailable
+	}
+	code := status.Code(err)
+	return errors.Is(err, errLeaseOver) || errors.Is(err, context.DeadlineExceeded) || code == codes.Unavailable || code == codes.DeadlineExceeded
 }
 
 // Leader returns the leader's id, or "" if there is none. The caller need not campaign.
@@ -92,7 +136,9 @@ func ReadLeader(ctx context.Context, c Config) (id string, err error) {
 
 // campaign waits, with a lease of its own, until this store leads. The error is errLeaseOver if the lease expired before.
 func (s *Store) campaign(ctx context.Context, id string) (*leadership, error) {
-	lease, err := s.client.Grant(ctx, leaseSeconds)
+	asking, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	lease, err := s.client.Grant(asking, leaseSeconds)
 	if err != nil {
 		return nil, fmt.Errorf("cannot get a leader lease: %w", err)
 	}
@@ -111,10 +157,7 @@ func (s *Store) campaign(ctx context.Context, id string) (*leadership, error) {
 			return l, nil
 		}
 	}
-	switch {
-	case ctx.Err() != nil:
-		err = ctx.Err() // the client may have wrapped it in a gRPC error
-	case session.Ctx().Err() != nil:
+	if session.Ctx().Err() != nil {
 		err = errLeaseOver
 	}
 	_ = session.Close() // a lease that cannot be revoked expires
@@ -167,7 +210,7 @@ func (l *leadership) renew(ctx context.Context, client *clientv3.Client) error {
 	if lease.TTL <= 0 {
 		return errLeaseOver
 	}
-	l.until = asked.Add(time.Duration(lease.TTL) * time.Second)
+	l.until = asked.Add(time.Duration(lease.TTL)*time.Second - stopEarly)
 	return nil
 }
 

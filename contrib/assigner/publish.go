@@ -48,8 +48,9 @@ func NewPublisher(kv clientv3.KV, client kubernetes.Interface, apiServer string,
 	return &Publisher{Assigner: New(kv), client: client, apiServer: apiServer, masters: masters}
 }
 
-// Run publishes until ctx ends. It retries what fails.
+// Run publishes until ctx ends. It retries what fails. It may be called again after that, when others may have published.
 func (p *Publisher) Run(ctx context.Context) error {
+	p.forget()
 	ticker := time.NewTicker(publishEvery)
 	defer ticker.Stop()
 	logged := ""
@@ -68,6 +69,12 @@ func (p *Publisher) Run(ctx context.Context) error {
 		case <-ticker.C:
 		}
 	}
+}
+
+func (p *Publisher) forget() {
+	p.publishing.Lock()
+	defer p.publishing.Unlock()
+	p.looked, p.published = time.Time{}, nil
 }
 
 // Assign is that of the Assigner. It publishes new pools first, so that minions route the address when the pod starts.

@@ -23,7 +23,6 @@ import (
 	"github.com/k8sm/k8sm/contrib/ui"
 	"github.com/k8sm/k8sm/contrib/up/engine"
 	"github.com/k8sm/k8sm/minion/cri"
-	"github.com/k8sm/k8sm/scheduler/run"
 )
 
 // findEngine describes the Docker Engine that the cluster uses. It returns "" if none answers and --docker-host is not given.
@@ -170,14 +169,7 @@ func (l *laptop) runScheduler(ctx context.Context, ready func(string)) error {
 		}
 	}()
 	defer func() { cancel(); <-watched }()
-	for {
-		err := l.schedule.run(ctx, l.dir)
-		if !errors.Is(err, run.ErrLost) || ctx.Err() != nil {
-			return err
-		}
-		// No other scheduler took the lead: the machine was asleep, or too busy to renew the lease.
-		logrus.Warn("the scheduler could not renew its lease in time; restarting it")
-	}
+	return l.schedule.run(ctx, l.dir)
 }
 
 // awaitNodes waits until count nodes are Ready and returns the names of all that are; none if ctx ends first.

@@ -76,6 +76,7 @@ func isOne[T scheduler.ClusterAction](action scheduler.ClusterAction) bool {
 // Run implements run.Cluster.
 func (c *Cluster) Run(ctx context.Context, sink run.Sink) error {
 	c.sink = sink
+	c.leases.forget()
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.client.CoreV1().Events("")})

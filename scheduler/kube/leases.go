@@ -32,6 +32,13 @@ func (l *leases) take(node string) *coordinationv1.Lease {
 	return lease
 }
 
+// forget removes all: other schedulers may have written the leases.
+func (l *leases) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.written)
+}
+
 func (l *leases) put(lease *coordinationv1.Lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -21,7 +21,7 @@ type Sink func(scheduler.Event) error
 // Master is the connection to Mesos.
 type Master interface {
 	// Run subscribes as the framework (as a new one if id is empty), sends events to the sink and reconnects, until ctx ends or
-	// subscribing fails for good.
+	// subscribing fails for good. It may be called again after that.
 	Run(ctx context.Context, id api.FrameworkID, sink Sink) error
 	// Do queues a call and returns at once. A call that cannot be sent is dropped: reconciliation repairs that.
 	Do(action scheduler.MesosAction)
@@ -30,7 +30,7 @@ type Master interface {
 // Cluster is the connection to Kubernetes.
 type Cluster interface {
 	// Run sends an event for each existing object, then Synced, then an event for each change. It performs the actions that Do
-	// queues, until ctx ends.
+	// queues, until ctx ends, and then drops the others. It may be called again after that.
 	Run(ctx context.Context, sink Sink) error
 	// Do queues an action and returns at once.
 	Do(action scheduler.ClusterAction)
@@ -38,7 +38,7 @@ type Cluster interface {
 
 // Store is the durable state of schedulers. It refuses writes of a scheduler that is no longer the leader.
 type Store interface {
-	// Lead waits until this scheduler is the leader. It closes lost when another one may be.
+	// Lead waits until this scheduler is the leader. It closes lost when another one may be. It may be called again after that.
 	Lead(ctx context.Context, id string) (lost <-chan struct{}, err error)
 	// FrameworkID returns the stored id, or "".
 	FrameworkID(ctx context.Context) (api.FrameworkID, error)
@@ -47,7 +47,7 @@ type Store interface {
 	Records
 }
 
-// Parts are what Run connects to the core. Run owns them until it returns.
+// Parts are what Run connects to the core. Run owns them until it returns. It runs them anew whenever this scheduler becomes the leader.
 type Parts struct {
 	Master    Master
 	Cluster   Cluster
@@ -60,41 +60,70 @@ type Parts struct {
 	Falcon    Falcon                // nil for no metrics for open-falcon
 }
 
-// ErrLost is returned by Run when another scheduler has taken over the leadership.
-var ErrLost = errors.New("the leadership was lost; another scheduler may lead now")
+// errLost ends a term.
+var errLost = errors.New("the leadership was lost; another scheduler may lead now")
 
-// Run waits until this scheduler is the leader, and then schedules. It returns nil when ctx has ended, ErrLost when the
-// leadership was lost, and another error when it cannot continue. It performs no action after it has lost the leadership. All
-// its goroutines have ended when it returns.
+// Run schedules whenever this scheduler is the leader, and waits for that otherwise. It returns nil when ctx has ended, and an error
+// when it cannot continue. When it loses the leadership, it performs no further action, and forgets all that it knew. All its
+// goroutines have ended when it returns.
 func Run(ctx context.Context, cfg Config, parts Parts) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
+	var shown *metrics
+	if parts.Metrics != nil {
+		shown = newMetrics(parts.Metrics)
+	}
+	for {
+		err := term(ctx, cfg, parts, shown)
+		if !errors.Is(err, errLost) || ctx.Err() != nil {
+			return nilIfEnded(ctx, err)
+		}
+		log.WithField("scheduler", cfg.Identity).Warn(err)
+	}
+}
+
+// term waits until this scheduler is the leader, and then schedules. It returns errLost when the leadership was lost, after all that
+// acts has ended.
+func term(ctx context.Context, cfg Config, parts Parts, shown *metrics) error {
 	log.WithField("scheduler", cfg.Identity).Info("waiting for the leadership")
 	lost, err := parts.Store.Lead(ctx, cfg.Identity)
 	if err != nil {
-		return nilIfEnded(ctx, fmt.Errorf("cannot become the leading scheduler: %w", err))
+		return fmt.Errorf("cannot become the leading scheduler: %w", err)
 	}
-	framework, err := parts.Store.FrameworkID(ctx)
-	if err != nil {
-		return nilIfEnded(ctx, fmt.Errorf("cannot read the framework id: %w", err))
-	}
-	l := &loop{
-		core: scheduler.NewCore(cfg.Config), parts: parts, framework: framework,
-		events: make(chan scheduler.Event, 1024), preparer: newPreparer(cfg, parts), addresser: newAddresser(parts.Addresses),
-	}
-	if parts.Metrics != nil {
-		l.metrics = newMetrics(parts.Metrics)
-	}
+	log.WithField("scheduler", cfg.Identity).Info("this scheduler leads")
+	shown.begin()
+	defer shown.end()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		select {
 		case <-lost:
-			return ErrLost
+			return errLost
 		case <-ctx.Done():
 			return nil
 		}
 	})
+	group.Go(func() error { return lead(ctx, cfg, parts, shown) })
+	err = group.Wait()
+	select {
+	case <-lost: // the reason for any other error
+		return errLost
+	default:
+		return err
+	}
+}
+
+// lead schedules until ctx ends or something fails.
+func lead(ctx context.Context, cfg Config, parts Parts, shown *metrics) error {
+	framework, err := parts.Store.FrameworkID(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot read the framework id: %w", err)
+	}
+	l := &loop{
+		core: scheduler.NewCore(cfg.Config), parts: parts, framework: framework, metrics: shown,
+		events: make(chan scheduler.Event, 1024), preparer: newPreparer(cfg, parts), addresser: newAddresser(parts.Addresses),
+	}
+	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return l.runCore(ctx, group) })
 	group.Go(func() error { return parts.Cluster.Run(ctx, l.sink(ctx)) })
 	group.Go(func() error { return l.preparer.run(ctx, l.sink(ctx)) })
@@ -102,16 +131,10 @@ func Run(ctx context.Context, cfg Config, parts Parts) error {
 	if parts.Falcon != nil {
 		group.Go(func() error { return parts.Falcon.Run(ctx) })
 	}
-	err = group.Wait()
-	select {
-	case <-lost: // the reason for any other error
-		return ErrLost
-	default:
+	if err := group.Wait(); !errors.Is(err, context.Canceled) {
+		return err
 	}
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
+	return nil
 }
 
 // nilIfEnded returns nil if ctx has ended, because that interrupted the call; else err.
@@ -177,9 +200,7 @@ func (l *loop) runCore(ctx context.Context, group *errgroup.Group) error {
 		}
 		l.setAlarm(alarm)
 		if _, tick := ev.(scheduler.Tick); tick {
-			if l.metrics != nil {
-				l.metrics.set(l.core.Snapshot())
-			}
+			l.metrics.set(l.core.Snapshot())
 			pushes.tick(time.Now(), l.core)
 		}
 	}

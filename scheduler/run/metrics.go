@@ -33,7 +33,7 @@ var gauges = []struct {
 	},
 }
 
-// counters count since the scheduler became the leader.
+// counters count what the scheduler did in all its times as the leader.
 var counters = []struct {
 	name, help string
 	value      func(scheduler.Snapshot) uint64
@@ -82,7 +82,7 @@ func byName[K interface {
 	return named
 }
 
-// metrics show the core's snapshots. The slices are as long as gauges, counters and families.
+// metrics show the core's snapshots; nil shows none. The slices are as long as gauges, counters and families.
 type metrics struct {
 	gauges   []prometheus.Gauge
 	counters []prometheus.Counter
@@ -110,8 +110,28 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	return m
 }
 
+// begin says that the scheduler leads, with a core that has counted nothing.
+func (m *metrics) begin() {
+	if m != nil {
+		m.last = scheduler.Snapshot{}
+	}
+}
+
+// end shows that there is no state any more.
+func (m *metrics) end() {
+	if m == nil {
+		return
+	}
+	for _, gauge := range m.gauges {
+		gauge.Set(0)
+	}
+}
+
 // set shows a snapshot. It adds to each counter the difference from the last snapshot.
 func (m *metrics) set(s scheduler.Snapshot) {
+	if m == nil {
+		return
+	}
 	for i, g := range gauges {
 		m.gauges[i].Set(float64(g.value(s)))
 	}

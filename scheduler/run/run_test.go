@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,10 +52,24 @@ type records struct {
 	puts      int
 	lost      chan struct{}
 	framework api.FrameworkID // the stored id
+	turns     chan chan struct{}
 }
 
-func (r *records) Lead(context.Context, string) (<-chan struct{}, error) { return r.lost, nil }
-func (r *records) FrameworkID(context.Context) (api.FrameworkID, error)  { return r.framework, nil }
+// Lead waits for a turn, if there are turns.
+func (r *records) Lead(ctx context.Context, _ string) (<-chan struct{}, error) {
+	if r.turns == nil {
+		return r.lost, nil
+	}
+	select {
+	case lost := <-r.turns:
+		return lost, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (r *records) FrameworkID(context.Context) (api.FrameworkID, error) { return r.framework, nil }
+
 func (r *records) Executor(_ context.Context, agent api.AgentID) ([]byte, error) {
 	return r.byAgent[agent], nil
 }
@@ -209,13 +224,92 @@ func TestRunLaunchesAfterTheGatherTime(t *testing.T) {
 	})
 }
 
-func TestRunEndsAtOnceWhenTheLeadershipIsLost(t *testing.T) {
-	parts := newParts(newMaster(), cluster{})
-	close(parts.Store.(*records).lost)
-	parts.Metrics = prometheus.NewRegistry()
-	if err := Run(t.Context(), testConfig(), parts); !errors.Is(err, ErrLost) {
-		t.Errorf("got %v", err)
+// acting counts the connections to Mesos and Kubernetes that are in use.
+type acting struct{ atomic.Int32 }
+
+func (a *acting) during(run func() error) error {
+	a.Add(1)
+	defer a.Add(-1)
+	return run()
+}
+
+// watchedMaster and watchedCluster count.
+type watchedMaster struct {
+	master
+	acting *acting
+}
+
+func (m watchedMaster) Run(ctx context.Context, id api.FrameworkID, sink Sink) error {
+	return m.acting.during(func() error { return m.master.Run(ctx, id, sink) })
+}
+
+type watchedCluster struct {
+	cluster
+	acting *acting
+}
+
+func (c watchedCluster) Run(ctx context.Context, sink Sink) error {
+	return c.acting.during(func() error { return c.cluster.Run(ctx, sink) })
+}
+
+func TestSchedulerThatLosesTheLeadershipFollowsAndMayLeadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, using := newMaster(offered("o1", api.MinionExecutorID)), &acting{}
+		m.subscribed = make(chan error, 3)
+		c := cluster{events: []scheduler.Event{scheduler.NodeSeen{Node: node()}, scheduler.PodSeen{Pod: pod("web")}}}
+		parts := newParts(watchedMaster{m, using}, watchedCluster{c, using})
+		store := parts.Store.(*records)
+		store.turns = make(chan chan struct{})
+		store.byAgent["a1"] = []byte(`{"Data":"e30="}`)
+		registry := prometheus.NewRegistry()
+		parts.Window, parts.Metrics = NewWindow(), registry
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- Run(ctx, testConfig(), parts) }()
+		for turn := range 3 {
+			lost := make(chan struct{})
+			store.turns <- lost // blocks until it campaigns
+			if err := <-m.subscribed; err != nil {
+				t.Fatal(err)
+			}
+			m.launched(t) // the pod is new to it each time
+			time.Sleep(2 * time.Second)
+			if tasks := gauge(t, registry, "k8sm_scheduler_tasks"); tasks != 1 {
+				t.Errorf("turn %d: %v tasks are shown", turn, tasks)
+			}
+			close(lost)
+			synctest.Wait() // until all wait: it does for its turn
+			if n := using.Load(); n != 0 {
+				t.Errorf("turn %d: %d connections are in use when it follows", turn, n)
+			}
+			if _, err := parts.Window.Tasks(ctx); !errors.Is(err, ErrNotLeading) {
+				t.Errorf("turn %d: its state is shown: %v", turn, err)
+			}
+			if tasks := gauge(t, registry, "k8sm_scheduler_tasks"); tasks != 0 {
+				t.Errorf("turn %d: a follower shows %v tasks", turn, tasks)
+			}
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// gauge returns the value of a metric without labels.
+func gauge(t *testing.T, registry *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
 	}
+	for _, family := range families {
+		if family.GetName() == name {
+			return family.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
 }
 
 func TestSubscriptionIsDroppedIfItsFrameworkIDCannotBeStored(t *testing.T) {

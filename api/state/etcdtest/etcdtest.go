@@ -12,17 +12,26 @@ import (
 // Start runs an etcd with one member, without TLS, on a free loopback port until the test ends. It returns its HOST:PORT.
 func Start(t *testing.T) (address string) {
 	t.Helper()
+	e, err := Serve(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	return e.Clients[0].Addr().String()
+}
+
+// Serve runs such an etcd with its data in dir, for a process of its own. The caller closes it.
+func Serve(dir string) (*embed.Etcd, error) {
 	c := embed.NewConfig()
-	c.Dir = t.TempDir()
+	c.Dir = dir
 	c.ListenPeerUrls = nil
 	c.ListenClientUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
 	c.AdvertiseClientUrls = c.ListenClientUrls
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 	e, err := embed.StartEtcd(c)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	t.Cleanup(e.Close)
 	<-e.Server.ReadyNotify()
-	return e.Clients[0].Addr().String()
+	return e, nil
 }

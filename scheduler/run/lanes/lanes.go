@@ -48,7 +48,7 @@ func (l *Lanes[T]) AddInstead(job T, needless func(T) bool) {
 	}
 }
 
-// Run runs jobs until ctx ends, and returns when all workers have ended. It drops the waiting jobs.
+// Run runs jobs until ctx ends, and returns when all workers have ended. It drops the waiting jobs. It may be called again after that.
 func (l *Lanes[T]) Run(ctx context.Context, workers int) error {
 	var group errgroup.Group
 	for range workers {
@@ -63,7 +63,11 @@ func (l *Lanes[T]) Run(ctx context.Context, workers int) error {
 			}
 		})
 	}
-	return group.Wait()
+	err := group.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.jobs, l.ready = map[string][]T{}, nil
+	return err
 }
 
 func (l *Lanes[T]) wakeOne() {

@@ -110,3 +110,26 @@ func TestAddInsteadReplacesTheLastWaitingJob(t *testing.T) {
 		t.Errorf("done: %s", got)
 	}
 }
+
+func TestJobsThatWaitedWhenRunEndedAreNotRunLater(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var done []int
+	l := New(func(int) string { return "one" }, func(_ context.Context, n int) {
+		done = append(done, n)
+		cancel()
+	})
+	l.Add(1)
+	l.Add(2)
+	if err := l.Run(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	l.Add(3)
+	if err := l.Run(ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]int{1, 3}, done); diff != "" {
+		t.Error(diff)
+	}
+}
