@@ -21,7 +21,8 @@ import (
 const (
 	listLimit  = 500 // objects of a page of a list
 	batchPause = 100 * time.Millisecond
-	maxBatch   = 500 // changes
+	maxBatch   = 500     // changes
+	maxBatched = 1 << 20 // bytes of what the API server sent of them, unless one has more
 	maxRetry   = 30 * time.Second
 
 	tableType = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
@@ -78,24 +79,28 @@ func (f *follower) run(ctx context.Context) {
 		began := time.Now()
 		err := f.follow(ctx)
 		var status *statusError
+		answered := errors.As(err, &status)
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err == nil && time.Since(began) > maxRetry: // a watch ends now and then
-			wait = 0
-			continue
-		case err == nil:
-		case errors.As(err, &status) && status.final():
+		case answered && status.final():
 			f.send(frame{ID: f.call.ID, State: "ended", Code: status.code, Message: status.message})
 			return
-		case errors.As(err, &status) && status.code == http.StatusGone:
-			f.version = "" // list anew, at once for the first time
 		case errors.Is(err, io.EOF) && f.call.Mode == "lines":
 			f.send(frame{ID: f.call.ID, State: "ended"})
 			return
-		default:
+		}
+		if time.Since(began) > maxRetry {
+			wait = 0
+		}
+		gone := answered && status.code == http.StatusGone
+		if gone {
+			f.version = "" // list anew
+		}
+		// The API server ends a watch now and then, or has forgotten where it was. At once it goes on; then, the page should know.
+		if wait > 0 || err != nil && !gone {
 			f.broken = true
-			f.send(frame{ID: f.call.ID, State: "reconnecting", Message: err.Error()})
+			f.send(frame{ID: f.call.ID, State: "reconnecting", Message: why(err)})
 		}
 		if wait > 0 {
 			select {
@@ -106,6 +111,14 @@ func (f *follower) run(ctx context.Context) {
 		}
 		wait = min(max(2*wait, time.Second), maxRetry)
 	}
+}
+
+// why says why a page does not follow.
+func why(err error) string {
+	if err == nil {
+		return "the API server ends each watch at once"
+	}
+	return err.Error()
 }
 
 // follow lists unless the page knows the list, and watches until the watch ends.
@@ -168,7 +181,7 @@ type listed struct {
 	Items             []map[string]any               `json:"items"`
 }
 
-// list sends the page all there is.
+// list sends the page all there is. Until then the page knows nothing: a list that breaks off begins anew.
 func (f *follower) list(ctx context.Context) error {
 	next := ""
 	for first := true; first || next != ""; first = false {
@@ -189,9 +202,8 @@ func (f *follower) list(ctx context.Context) error {
 		for _, item := range page.Items {
 			out.Objects = append(out.Objects, stripped(item))
 		}
-		next, f.version = page.Continue, page.ResourceVersion
-		if next == "" {
-			out.State, f.broken = "live", false
+		if next = page.Continue; next == "" {
+			out.State, f.broken, f.version = "live", false, page.ResourceVersion
 		}
 		f.send(out)
 	}
@@ -325,10 +337,12 @@ func (f *follower) batch(first event, events <-chan event) error {
 	err := f.apply(first, &all, &out)
 	pause := time.NewTimer(batchPause)
 	defer pause.Stop()
-	for open := err == nil; open && len(all.order) < maxBatch; {
+	size := len(first.Object)
+	for open := err == nil; open && len(all.order) < maxBatch && size < maxBatched; {
 		select {
 		case e, ok := <-events:
 			if open = ok; ok {
+				size += len(e.Object)
 				err = f.apply(e, &all, &out)
 				open = err == nil
 			}

@@ -1,10 +1,13 @@
 package ui
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/types"
@@ -74,6 +77,7 @@ func TestTableIsListedInPiecesAndFollowed(t *testing.T) {
 		{ID: 3, Reset: true, Columns: []column{{Name: "Name", Type: "string", Help: "its name"}, {Name: "Status", Type: "string"}}, Rows: []row{with(rowOf("1", "one", "Running"), "1")}},
 		{ID: 3, State: "live", Rows: []row{with(rowOf("2", "two", "Pending"), "2")}},
 		{ID: 3, Rows: []row{with(rowOf("2", "two", "Running"), "2"), with(rowOf("3", "three", "Pending"), "3")}, Gone: []string{"1"}},
+		{ID: 3, State: "reconnecting", Message: "too old resource version"}, // it ended twice within a moment
 		{ID: 3, State: "live", Reset: true, Rows: []row{with(rowOf("4", "four", "Running"), "4")}},
 	}
 	for i, w := range want {
@@ -158,4 +162,95 @@ func TestClosedSubscriptionEndsItsRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-over
+}
+
+func TestListThatBreaksOffBeginsAnew(t *testing.T) {
+	var lists atomic.Int32
+	a := newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("watch") != "" {
+			<-r.Context().Done()
+			return
+		}
+		switch n := lists.Add(1); {
+		case n == 2: // the second half
+			http.Error(w, "etcd is away", http.StatusInternalServerError)
+		case r.URL.Query().Get("continue") == "":
+			writeJSON(w, table("10", "next", pod("1", "one", "Running", "5")))
+		default:
+			writeJSON(w, table("10", "", pod("2", "two", "Pending", "6")))
+		}
+	})
+	b := loggedIn(t, a, Config{}, "ann")
+	conn := b.follow(call{ID: 1, Mode: "table", Path: "/api/v1/pods"})
+	for i, want := range []struct {
+		state, name string
+		reset       bool
+	}{{"", "one", true}, {"reconnecting", "", false}, {"", "one", true}, {"live", "two", false}} {
+		f := b.next(conn)
+		name := ""
+		if len(f.Rows) > 0 {
+			name = f.Rows[0].Name
+		}
+		if f.State != want.state || name != want.name || f.Reset != want.reset {
+			t.Errorf("frame %d is %+v, and not %+v", i, f, want)
+		}
+	}
+}
+
+func TestWatchThatEndsAtOnceIsNotLive(t *testing.T) {
+	var watches atomic.Int32
+	a := newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Query().Get("watch") == "":
+			writeJSON(w, table("10", "", pod("1", "one", "Running", "5")))
+		case watches.Add(1) < 3: // such as a proxy between
+			w.WriteHeader(http.StatusOK)
+		default:
+			w.WriteHeader(http.StatusOK)
+			http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}
+	})
+	b := loggedIn(t, a, Config{}, "ann")
+	conn := b.follow(call{ID: 1, Mode: "table", Path: "/api/v1/pods"})
+	for i, want := range []string{"live", "reconnecting", "live"} {
+		if f := b.next(conn); f.State != want {
+			t.Errorf("frame %d is %+v, and not %s", i, f, want)
+		}
+	}
+}
+
+// A page that is in the background may stop to read. What it has not read must not pile up.
+func TestPageThatDoesNotReadHoldsTheAPIServerBack(t *testing.T) {
+	const enough = 64 << 20 // bytes, more than all buffers between
+	var written atomic.Int64
+	stalled := make(chan struct{})
+	a := newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("watch") == "" {
+			writeJSON(w, table("10", "", pod("1", "one", "Running", "5")))
+			return
+		}
+		name := strings.Repeat("x", 64<<10)
+		for i := 0; written.Load() < enough; i++ {
+			if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2 * time.Second)); err != nil {
+				t.Error(err)
+			}
+			data, err := json.Marshal(map[string]any{"type": "MODIFIED", "object": table("", "", pod(fmt.Sprint(i), name, "Running", "11"))})
+			if err != nil {
+				t.Error(err)
+			}
+			n, err := w.Write(data)
+			if written.Add(int64(n)); err != nil {
+				break
+			}
+		}
+		close(stalled)
+	})
+	b := loggedIn(t, a, Config{}, "ann")
+	conn := b.follow(call{ID: 1, Mode: "table", Path: "/api/v1/pods"})
+	b.next(conn)
+	<-stalled
+	if n := written.Load(); n >= enough {
+		t.Errorf("the server took %d MB for a page that does not read", n>>20)
+	}
 }

@@ -150,7 +150,7 @@ func (s *Server) followed(ctx context.Context, c call) (*url.URL, error) {
 	return path, s.allowed(request)
 }
 
-// ping keeps the connection open, and finds out when it is not.
+// ping keeps the connection open, and lets both sides find out when it is not: a page's script sees no pings, so it gets an empty frame.
 func (k *socket) ping(ctx context.Context) {
 	tick := time.NewTicker(pingInterval)
 	defer tick.Stop()
@@ -163,6 +163,7 @@ func (k *socket) ping(ctx context.Context) {
 				k.conn.Close()
 				return
 			}
+			k.send(frame{})
 		}
 	}
 }

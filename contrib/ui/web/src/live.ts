@@ -44,6 +44,12 @@ let retry = 0;
 let ever = false;
 const open = new Map<number, { call: Call; on: (f: Frame) => void }>();
 let pending: Frame[] = [];
+let heard = 0; // when the server last sent something
+let due = 0; // from when the page may be drawn anew
+
+// The server sends something every 20 seconds. If it does not, the connection is gone, though the browser does not know it.
+const silence = 50_000;
+setInterval(() => { if (socket?.readyState === WebSocket.OPEN && Date.now() - heard > silence) socket.close(); }, 5000);
 
 function connect() {
   if (socket || !open.size || !session.value) return;
@@ -51,13 +57,16 @@ function connect() {
   socket = mine;
   mine.onopen = () => {
     connected.value = true;
+    heard = Date.now();
     ever = true;
     retry = 0;
     for (const [id, { call }] of open) mine.send(JSON.stringify({ op: "open", id, ...call }));
   };
   mine.onmessage = (event) => {
+    heard = Date.now();
     if (!pending.length) requestFlush();
     pending.push(JSON.parse(event.data));
+    if (pending.length >= mostPending && document.visibilityState !== "visible") flush();
   };
   mine.onclose = async () => {
     socket = undefined;
@@ -70,16 +79,21 @@ function connect() {
   };
 }
 
-// A hidden page draws no frames, so a timer helps out.
+// A hidden page draws no frames, and its timers may wait for a minute, so many frames are taken without either.
+const mostPending = 50;
+
 function requestFlush() {
-  if (document.visibilityState === "visible") requestAnimationFrame(flush);
-  else setTimeout(flush, 250);
+  if (document.visibilityState !== "visible") setTimeout(flush, 250);
+  else if (due > performance.now()) setTimeout(() => requestAnimationFrame(flush), due - performance.now());
+  else requestAnimationFrame(flush);
 }
 
 function flush() {
-  const frames = pending;
+  const frames = pending, began = performance.now();
   pending = [];
   batch(() => { for (const f of frames) open.get(f.id)?.on(f); });
+  // Thousands of rows that change all the time take long to draw. At least half of the time is for the user.
+  setTimeout(() => { due = performance.now() + (performance.now() - began); });
 }
 
 function subscribe(call: Call, on: (f: Frame) => void): () => void {
@@ -109,8 +123,7 @@ class Following<T> implements Feed<T> {
   state = signal<State>("loading");
   problem = signal<Problem | null>(null);
   users = 0;
-  private known = new Map<string, T>();
-  private fresh: Map<string, T> | undefined; // what a new list has had so far
+  private fresh: T[] | undefined; // what a new list has had so far
   private stop: (() => void) | undefined;
   private closing = 0;
 
@@ -128,20 +141,32 @@ class Following<T> implements Feed<T> {
 
   private take(f: Frame) {
     if (f.columns) this.columns.value = f.columns;
-    if (f.reset) this.fresh = new Map();
-    const into = this.fresh ?? this.known;
-    for (const item of ((f.rows ?? f.objects ?? []) as T[])) into.set(this.uid(item), item);
-    for (const uid of f.gone ?? []) into.delete(uid);
+    if (f.reset) this.fresh = [];
+    const items = this.merged(this.fresh ?? this.items.value, (f.rows ?? f.objects ?? []) as T[], f.gone ?? []);
     // The first list shows as it comes; a later one replaces the one before when it is whole.
-    if (this.fresh && (f.state === "live" || this.state.value === "loading")) this.known = this.fresh;
-    if (f.state === "live") this.fresh = undefined;
-    if (f.reset || f.rows || f.objects || f.gone || f.state === "live") {
-      this.items.value = [...this.known.values()].sort((a, b) => compare(this.key(a), this.key(b)));
-    }
+    if (!this.fresh || f.state === "live" || this.state.value === "loading") this.items.value = items;
+    if (this.fresh) this.fresh = f.state === "live" ? undefined : items;
     if (f.state) {
       this.state.value = f.state === "reconnecting" && this.state.value === "loading" && !f.message ? "loading" : f.state;
       this.problem.value = f.state === "live" ? null : { code: f.code ?? 0, message: f.message ?? "" };
     }
+  }
+
+  /** merged are items with those that came, and without those that are gone, in order of key. */
+  private merged(items: T[], came: T[], gone: string[]): T[] {
+    if (!came.length && !gone.length) return items;
+    const away = new Set(gone);
+    for (const item of came) away.add(this.uid(item));
+    const sorted = came.map((item): [string, T] => [this.key(item), item]).sort(([a], [b]) => compare(a, b));
+    const all: T[] = [];
+    let next = 0;
+    for (const item of items) {
+      if (away.has(this.uid(item))) continue;
+      for (const key = this.key(item); next < sorted.length && sorted[next]![0] < key; next++) all.push(sorted[next]![1]);
+      all.push(item);
+    }
+    for (; next < sorted.length; next++) all.push(sorted[next]![1]);
+    return all;
   }
 }
 
