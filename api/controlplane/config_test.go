@@ -61,6 +61,8 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 	_, all := withFlags("/s")
 	all.VisitAll(func(f *pflag.Flag) {
 		if f.Name == "secure-port" || f.Name == "etcd-port" || f.Name == "node-cidr-mask-size-ipv6" || // see TestRangesOfBothFamilies
+			strings.HasPrefix(f.Name, "snapshot-") || // see TestRestored…
+			f.Name == "insecure-etcd" || // see TestInvalidConfiguration…
 			f.Name == "registry-ca" || // see TestCertificatesOfRegistries…
 			f.Name == "image-credential-provider-bin-dir" || // goes with the configuration
 			f.Name == "otlp-sampling-rate-per-million" || // see TestTracingConfiguration…
@@ -121,7 +123,7 @@ func flagTests() map[string]flagTest {
 		"bind-address":                     {"127.0.0.9", has(apiServer, "bind-address", "127.0.0.9")},
 		"advertise-address":                {"10.0.0.9", func(e effect) bool { return slices.Contains(e.names, "10.0.0.9") }},
 		"enable-aggregator-routing":        {"false", has(apiServer, "enable-aggregator-routing", "false")},
-		"etcd-servers":                     {"http://e:1", has(apiServer, "etcd-servers", "http://e:1")},
+		"etcd-servers":                     {"https://e:1", has(apiServer, "etcd-servers", "https://e:1")},
 		"etcd-cafile":                      {"/ca", has(apiServer, "etcd-cafile", "/ca")},
 		"etcd-certfile":                    {"/cert", has(apiServer, "etcd-certfile", "/cert")},
 		"etcd-keyfile":                     {"/key", has(apiServer, "etcd-keyfile", "/key")},
@@ -209,7 +211,7 @@ func TestRangesOfBothFamilies(t *testing.T) {
 
 // withFlags is a configuration with its flags at their defaults.
 func withFlags(dir statedir.Dir) (*Config, *pflag.FlagSet) {
-	c := &Config{StateDir: dir}
+	c := &Config{StateDir: dir, ClusterName: "k8sm"}
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	c.AddFlags(fs)
 	return c, fs
@@ -248,6 +250,8 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 		"--enable-aggregator-routing=false with --logs":    func(c *Config) { c.Logs, c.AggregatorRouting = true, false },
 
 		"without --etcd-servers":                          func(c *Config) { c.EtcdCertFile = "cert" },
+		"--snapshot-keep=0: give 1":                       func(c *Config) { c.Snapshots.Dir, c.Snapshots.Keep = "d", 0 },
+		"set --insecure-etcd":                             func(c *Config) { c.EtcdServers = []string{"http://10.0.0.5:2379"} },
 		"--node-root-dir=nodes":                           func(c *Config) { c.NodeRootDir = "nodes" },
 		"--static-pod-path=pods":                          func(c *Config) { c.Minions.StaticPods = "pods" },
 		"--minion-status-port=65536":                      func(c *Config) { *c.Minions.StatusPort = 65536 },
@@ -283,6 +287,10 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 	c := defaults("/s")
 	if err := c.Validate(); err != nil {
 		t.Errorf("the defaults: %v", err)
+	}
+	c.EtcdServers, c.InsecureEtcd = []string{"http://10.0.0.5:2379"}, true
+	if err := c.Validate(); err != nil {
+		t.Errorf("an etcd without TLS that is meant: %v", err)
 	}
 }
 

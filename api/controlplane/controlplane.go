@@ -29,6 +29,8 @@ import (
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/approver"
 	"github.com/k8sm/k8sm/api/falcon"
+	"github.com/k8sm/k8sm/api/snapshot"
+	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -52,6 +54,10 @@ type Config struct {
 	EtcdServers []string
 	// EtcdCAFile, EtcdCertFile and EtcdKeyFile are for an existing etcd that requires TLS.
 	EtcdCAFile, EtcdCertFile, EtcdKeyFile string
+	// InsecureEtcd allows an existing etcd without TLS.
+	InsecureEtcd bool
+	// Snapshots says when the cluster is saved to files.
+	Snapshots snapshot.Schedule
 	// EtcdPort is the port on 127.0.0.1 that the embedded etcd serves. Port 0 takes any free port.
 	EtcdPort int
 
@@ -115,6 +121,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.EtcdCAFile, "etcd-cafile", "", "with --etcd-servers: CA of etcd's certificate")
 	fs.StringVar(&c.EtcdCertFile, "etcd-certfile", "", "with --etcd-servers: client certificate")
 	fs.StringVar(&c.EtcdKeyFile, "etcd-keyfile", "", "with --etcd-servers: key of the client certificate")
+	fs.BoolVar(&c.InsecureEtcd, "insecure-etcd", false, "allow http:// in --etcd-servers: whoever sees or changes that traffic has the whole cluster")
 	fs.IntVar(&c.EtcdPort, "etcd-port", 2379, "port of the embedded etcd on 127.0.0.1; 0 takes any free port")
 	fs.StringVar(&c.ServiceCIDR, "service-cluster-ip-range", "10.96.0.0/16", "CIDR range of service addresses; for dual-stack, IPV4-RANGE,IPV6-RANGE")
 	fs.StringVar(&c.ClusterCIDR, "cluster-cidr", "10.244.0.0/16", "CIDR range of pod addresses, divided among the nodes; for dual-stack, IPV4-RANGE,IPV6-RANGE")
@@ -135,6 +142,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	c.addMinionFlags(fs)
 	c.addSecurityFlags(fs)
 	c.addPassThroughFlags(fs)
+	c.Snapshots.AddFlags(fs)
 }
 
 // addSecurityFlags adds the flags by which operators harden a cluster.
@@ -231,6 +239,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer p.release()
+	if err := c.checkOwner(ctx); err != nil {
+		return err
+	}
 	if err := c.StateDir.Prepare(c.pkiSpec(p, time.Now())); err != nil {
 		return err
 	}
@@ -247,10 +258,8 @@ func Run(ctx context.Context, c Config) (err error) {
 // runEtcd is the lowest layer; the others stop before it.
 func (c Config) runEtcd(ctx context.Context, p *ports) error {
 	if len(c.EtcdServers) > 0 {
-		existing := statedir.Etcd{
-			Endpoints: c.EtcdServers, CAFile: c.EtcdCAFile, CertFile: c.EtcdCertFile, KeyFile: c.EtcdKeyFile,
-		}
-		if err := reachable(ctx, existing); err != nil {
+		existing := c.existingEtcd()
+		if err := c.claim(ctx, existing); err != nil {
 			return err
 		}
 		if err := c.StateDir.WriteEtcd(existing); err != nil {
@@ -263,7 +272,7 @@ func (c Config) runEtcd(ctx context.Context, p *ports) error {
 		return err
 	}
 	access := embeddedEtcd(c.StateDir, p.etcd)
-	if err := errors.Join(authorize(ctx, access, c.ClusterName), c.StateDir.WriteEtcd(access)); err != nil {
+	if err := errors.Join(authorize(ctx, access, c.ClusterName), c.claim(ctx, access), c.StateDir.WriteEtcd(access)); err != nil {
 		embedded.Close()
 		return err
 	}
@@ -357,6 +366,7 @@ func (c Config) runAddOns(ctx context.Context, admin clients, url string) error 
 	}
 	var background sync.WaitGroup
 	defer background.Wait()
+	background.Go(func() { c.saveSnapshots(ctx) })
 	background.Go(func() { c.watchAuthentication(ctx, authenticationPoll) })
 	background.Go(func() {
 		if err := recordCommits(ctx, admin); err != nil {
@@ -423,7 +433,10 @@ func (c Config) Validate() error {
 	if len(c.EtcdServers) == 0 && c.EtcdCAFile+c.EtcdCertFile+c.EtcdKeyFile != "" {
 		return errors.New("cannot use --etcd-cafile, --etcd-certfile or --etcd-keyfile without --etcd-servers")
 	}
-	for _, check := range []func() error{c.checkFalcon, c.checkTracing, c.TLS.check, c.Audit.check, c.checkEncryption, c.checkAPIServer} {
+	if err := state.CheckEndpoints(c.EtcdServers, c.InsecureEtcd); err != nil {
+		return err
+	}
+	for _, check := range []func() error{c.checkFalcon, c.Snapshots.Validate, c.checkTracing, c.TLS.check, c.Audit.check, c.checkEncryption, c.checkAPIServer} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -452,7 +465,7 @@ func (c Config) checkFalcon() error {
 func (c Config) absolute() (Config, error) {
 	dir := string(c.StateDir)
 	for _, path := range []*string{&dir, &c.EtcdCAFile, &c.EtcdCertFile, &c.EtcdKeyFile,
-		&c.Audit.PolicyFile, &c.EncryptionConfig, &c.AdmissionConfig, &c.AuthenticationConfig, &c.OIDC.CAFile} {
+		&c.Snapshots.Dir, &c.Audit.PolicyFile, &c.EncryptionConfig, &c.AdmissionConfig, &c.AuthenticationConfig, &c.OIDC.CAFile} {
 		if *path == "" {
 			continue
 		}

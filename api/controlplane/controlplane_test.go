@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/state/etcdtest"
 	"github.com/k8sm/k8sm/api/statedir"
 )
@@ -287,7 +288,7 @@ func TestExistingEtcdIsUsedAndShared(t *testing.T) {
 	i := startIssuer(t)
 	authentication := write(t, "authentication.json", i.configuration("k8sm"))
 	running := startChild(t, dir, childFlags+"="+strings.Join([]string{
-		"--etcd-servers=" + endpoint, "--authentication-config=" + authentication, "--admission-control-config-file=" + write(t, "admission.yaml", operatorsAdmission),
+		"--etcd-servers=" + endpoint, "--insecure-etcd", "--authentication-config=" + authentication, "--admission-control-config-file=" + write(t, "admission.yaml", operatorsAdmission),
 		"--audit-log-path=", "--kube-apiserver-arg=profiling=true",
 	}, "\n"))
 	admin := clientOf(t, adminConfig(t, dir))
@@ -306,11 +307,40 @@ func TestExistingEtcdIsUsedAndShared(t *testing.T) {
 		t.Errorf("an embedded etcd was started too: %v", err)
 	}
 	running.stop(t)
+	t.Run("a stranger is refused, and makes no CA", func(t *testing.T) { testStrangersCA(t, endpoint) })
+}
+
+// testStrangersCA starts control planes of other clusters on an etcd that has a cluster: with an empty state directory, and with one that
+// has a CA.
+func testStrangersCA(t *testing.T, endpoint string) {
+	refused := func(dir statedir.Dir, ca string) {
+		t.Helper()
+		stranger := launch(t, dir, childFlags+"=--insecure-etcd\n--etcd-servers="+endpoint)
+		line := stranger.next(t)
+		if !strings.HasPrefix(line, "failed cannot use etcd at "+endpoint+": it belongs to a cluster with another CA") || !strings.Contains(line, ca) ||
+			!strings.Contains(line, "replace "+filepath.Dir(dir.CA())+" by that folder of a control plane") {
+			t.Errorf("the stranger said %q", line)
+		}
+	}
+	empty := statedir.Dir(t.TempDir())
+	refused(empty, "there is none")
+	if _, err := os.Stat(empty.CA()); !os.IsNotExist(err) {
+		t.Errorf("a CA was made: %v", err)
+	}
+	made := statedir.Dir(t.TempDir())
+	if err := made.Prepare(statedir.Spec{Now: time.Now(), ServerURL: "https://127.0.0.1:6443"}); err != nil {
+		t.Fatal(err)
+	}
+	ca, err := made.CACertificates()
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused(made, state.AuthoritiesOf(ca)[0].SHA256)
 }
 
 func TestUnreachableEtcdIsOneClearError(t *testing.T) {
 	c := defaults(statedir.Dir(t.TempDir()))
-	c.EtcdServers = []string{"http://127.0.0.1:1"}
+	c.EtcdServers, c.InsecureEtcd = []string{"http://127.0.0.1:1"}, true
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if err := Run(ctx, c); err == nil || !strings.HasPrefix(err.Error(), "cannot reach etcd at http://127.0.0.1:1") {

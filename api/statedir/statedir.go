@@ -6,6 +6,7 @@
 package statedir
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"strconv"
 
 	"github.com/gofrs/flock"
+	certutil "k8s.io/client-go/util/cert"
 )
 
 // Dir is the path of a cluster's state directory. Its methods return paths of files in it, which may not exist. Only the owner may
@@ -101,6 +103,15 @@ func (d Dir) In(file string) string {
 
 // CA is the certificate of the CA for servers and clients of the Kubernetes API.
 func (d Dir) CA() string { return d.cert(clusterAuthority) }
+
+// CACertificates returns the certificates in CA: several while one replaces another. The error is fs.ErrNotExist if there is no such file.
+func (d Dir) CACertificates() ([]*x509.Certificate, error) {
+	certs, err := certutil.CertsFromFile(d.CA())
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the certificate %s: %w", d.CA(), err)
+	}
+	return certs, nil
+}
 
 // CAKey is the private key to CA.
 func (d Dir) CAKey() string { return d.key(clusterAuthority) }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/k8sm/k8sm/api/controlplane"
+	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/dns"
 	"github.com/k8sm/k8sm/contrib/gateway"
@@ -121,7 +122,8 @@ func checkPlane(plane controlplane.Config) error {
 	if err := checkPorts(map[string]int{"secure-port": plane.SecurePort, "etcd-port": plane.EtcdPort}); err != nil {
 		return err
 	}
-	if err := checkEtcd(plane.EtcdServers, plane.EtcdCAFile, plane.EtcdCertFile, plane.EtcdKeyFile); err != nil {
+	etcd := state.Config{Endpoints: plane.EtcdServers, CAFile: plane.EtcdCAFile, CertFile: plane.EtcdCertFile, KeyFile: plane.EtcdKeyFile}
+	if err := checkEtcd(etcd, plane.InsecureEtcd); err != nil {
 		return err
 	}
 	return plane.Validate()

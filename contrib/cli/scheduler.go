@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -52,6 +53,7 @@ wrote; --kubeconfig and --etcd-servers replace them.`,
 	cmd.Flags().StringVar(&s.etcd.CAFile, "etcd-cafile", "", "with --etcd-servers: CA of etcd's certificate")
 	cmd.Flags().StringVar(&s.etcd.CertFile, "etcd-certfile", "", "with --etcd-servers: client certificate")
 	cmd.Flags().StringVar(&s.etcd.KeyFile, "etcd-keyfile", "", "with --etcd-servers: key of the client certificate")
+	cmd.Flags().BoolVar(&s.insecureEtcd, "insecure-etcd", false, "allow http:// in --etcd-servers: whoever sees or changes that traffic has the whole cluster")
 	return cmd
 }
 
@@ -64,6 +66,8 @@ type schedule struct {
 	falcon     api.Falcon // of the cluster
 	kubeconfig string
 	etcd       state.Config
+	// insecureEtcd allows an etcd without TLS.
+	insecureEtcd bool
 }
 
 func (s *schedule) addFlags(fs *pflag.FlagSet) {
@@ -79,7 +83,7 @@ func (s *schedule) check() error {
 	if err := s.checkParts(); err != nil {
 		return err
 	}
-	if err := checkEtcd(s.etcd.Endpoints, s.etcd.CAFile, s.etcd.CertFile, s.etcd.KeyFile); err != nil {
+	if err := checkEtcd(s.etcd, s.insecureEtcd); err != nil {
 		return err
 	}
 	if err := checkFiles(named{"kubeconfig", s.kubeconfig}); err != nil {
@@ -151,6 +155,9 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 		return err
 	}
 	defer store.Close()
+	if err := checkOwner(ctx, store, dir); err != nil {
+		return err
+	}
 	if err := s.readMinionConfig(ctx, kubernetes); err != nil {
 		return err
 	}
@@ -174,6 +181,24 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	s.scheduler.Artifact = run.Artifact{URL: program.URL(), SHA256: program.SHA256()}
 	logrus.WithField("url", program.URL()).Info("serving km to agents")
 	return beside(ctx, program.Run, func(ctx context.Context) error { return s.runBesideStatus(ctx, dir, parts, shows) })
+}
+
+// checkOwner returns an error if etcd belongs to another cluster than the state directory. A scheduler whose certificates are elsewhere
+// may have no CA there.
+func checkOwner(ctx context.Context, store *state.Store, dir statedir.Dir) error {
+	ca, err := dir.CACertificates()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = store.CheckOwner(ctx, state.AuthoritiesOf(ca))
+	if errors.Is(err, state.ErrOtherCluster) {
+		return fmt.Errorf("cannot use etcd: %w; copy %s from a control plane of this etcd's cluster, with the scheduler's other files, or use another etcd",
+			err, dir.CA())
+	}
+	return err
 }
 
 // slow returns the configuration with client-go's default limits, for what strangers can make the scheduler ask.

@@ -3,12 +3,10 @@ package cli
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/k8sm/k8sm/api/controlplane"
-	"github.com/k8sm/k8sm/api/statedir"
 )
 
 func secretsCommand(c *common) *cobra.Command {
@@ -18,12 +16,12 @@ func secretsCommand(c *common) *cobra.Command {
 		Long: `Makes a new key, waits until the API server uses it, rewrites all secrets, and removes the old key from --state-dir. Call it on the
 machine of a running km apiserver or km up. If it is interrupted, call it again: it goes on where it was.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := filepath.Abs(c.stateDir)
+			dir, err := absoluteDir(c)
 			if err != nil {
-				return fmt.Errorf("cannot find %s: %w", c.stateDir, err)
+				return err
 			}
 			return serve(c, func(ctx context.Context) error {
-				if err := controlplane.RotateKey(ctx, statedir.Dir(dir)); err != nil {
+				if err := controlplane.RotateKey(ctx, dir); err != nil {
 					return err
 				}
 				fmt.Fprintln(cmd.OutOrStdout(), "all secrets are encrypted with a new key")

@@ -11,6 +11,8 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/k8sm/k8sm/api/state"
 )
 
 // Exit statuses of km. The stock programs (kubelet, proxy, kubectl, etcdctl) have their own.
@@ -215,12 +217,16 @@ func checkPorts(ports map[string]int) error {
 }
 
 // checkEtcd checks the flags of an etcd's address and certificates.
-func checkEtcd(servers []string, ca, cert, key string) error {
-	if len(servers) == 0 && ca+cert+key != "" {
+func checkEtcd(etcd state.Config, insecure bool) error {
+	ca, cert, key := etcd.CAFile, etcd.CertFile, etcd.KeyFile
+	if len(etcd.Endpoints) == 0 && ca+cert+key != "" {
 		return errors.New("cannot use --etcd-cafile, --etcd-certfile or --etcd-keyfile without --etcd-servers")
 	}
 	if (cert == "") != (key == "") {
 		return errors.New("give --etcd-certfile and --etcd-keyfile, or neither")
 	}
-	return checkFiles(named{"etcd-cafile", ca}, named{"etcd-certfile", cert}, named{"etcd-keyfile", key})
+	if err := checkFiles(named{"etcd-cafile", ca}, named{"etcd-certfile", cert}, named{"etcd-keyfile", key}); err != nil {
+		return err
+	}
+	return state.CheckEndpoints(etcd.Endpoints, insecure)
 }
