@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/chromedp/chromedp"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/k8sm/k8sm/contrib/test/browser"
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/mesosstate"
@@ -149,21 +149,19 @@ func streams(t *testing.T, c *scratch.Cluster, who *rest.Config) {
 }
 
 // cordonsTheNode opens the page of the agent, and cordons and uncordons its node there.
-func cordonsTheNode(b *browser) {
+func cordonsTheNode(b *browser.Tab) {
 	b.Helper()
-	b.open("/nodes", "1 ready node")
-	b.until(`document.querySelector("tbody tr a") !== null`)
-	if _, err := chromedp.Run(b.ctx, chromedp.Evaluate[any](`document.querySelector("tbody tr a").click()`)); err != nil {
-		b.Fatal(err)
-	}
-	b.await("Who has what")
-	b.await("Pods here")
-	b.check("agent")
-	b.press(".actions", "Cordon")
-	b.press("dialog", "Cordon")
-	b.await("takes no new pods")
-	b.await("Cordoned")
-	b.press(".actions", "Uncordon")
-	b.press("dialog", "Uncordon")
-	b.await("takes pods again")
+	b.Open("/nodes", "1 ready node")
+	b.Until(`document.querySelector("tbody tr a") !== null`)
+	browser.Eval[any](b, `document.querySelector("tbody tr a").click()`)
+	b.Await("Who has what")
+	b.Await("Pods here")
+	b.Check("agent")
+	b.Press(".actions", "Cordon")
+	b.Press("dialog", "Cordon")
+	b.Await("takes no new pods")
+	b.Await("Cordoned")
+	b.Press(".actions", "Uncordon")
+	b.Press("dialog", "Uncordon")
+	b.Await("takes pods again")
 }
