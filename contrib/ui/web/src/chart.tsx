@@ -32,6 +32,18 @@ const colour = (i: number) => `var(--series-${i % 8})`;
 
 export interface ChartProps { label: string; series: Named[]; of?: string; seconds: number; limits?: Limit[] }
 
+/** binary are steps of an axis of bytes, whose ticks are then whole KiB, MiB and so on. */
+const binary = Array.from({ length: 54 }, (_, i) => 2 ** i);
+
+/** steps are those of an axis of time, in seconds. */
+const steps = [60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800];
+
+/** clock writes a time of an axis whose ticks are so many seconds apart. */
+const clock = (at: number, step: number): string => {
+  const date = new Date(at * 1000);
+  return step >= 86400 ? date.toLocaleDateString("en", { month: "short", day: "numeric" }) : date.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+};
+
 const far = 4; // times what was measured
 
 export function Chart({ label, series, of, seconds, limits = [] }: ChartProps) {
@@ -43,11 +55,14 @@ export function Chart({ label, series, of, seconds, limits = [] }: ChartProps) {
   useEffect(() => {
     if (!plot || !at.current || !drawn.length) return;
     const element = at.current;
-    const times = [...new Set(drawn.flatMap((s) => s.values.map(([t]) => t)))].sort((a, b) => a - b);
+    const until = Date.now() / 1000, since = until - seconds; // limits are drawn from one to the other
+    // Questions of one chart may have been asked a second apart: their values belong together all the same.
+    const step = Math.max(1, Math.min(...drawn.map((s) => (s.values.length > 1 ? s.values[1]![0] - s.values[0]![0] : seconds)))), place = (t: number) => Math.round(t / step) * step;
+    const times = [...new Set([since, until, ...drawn.flatMap((s) => s.values.map(([t]) => place(t)))])].sort((a, b) => a - b);
     const index = new Map(times.map((t, i) => [t, i]));
     const columns = drawn.map((s) => {
       const column: (number | null)[] = new Array(times.length).fill(null);
-      for (const [t, v] of s.values) column[index.get(t)!] = Number.isFinite(Number(v)) ? Number(v) : null;
+      for (const [t, v] of s.values) column[index.get(place(t))!] = Number.isFinite(Number(v)) ? Number(v) : null;
       return column;
     });
     const style = getComputedStyle(element);
@@ -60,9 +75,9 @@ export function Chart({ label, series, of, seconds, limits = [] }: ChartProps) {
     const axis = { stroke: muted, grid: { stroke: real("var(--line)"), width: 1 }, ticks: { stroke: real("var(--line)"), width: 1 }, font: `11px ${style.fontFamily}` };
     const chart = new plot.make({
       width: element.clientWidth, height: 170, legend: { show: false }, cursor: { points: { size: 5 } },
-      scales: { x: { min: Date.now() / 1000 - seconds, max: Date.now() / 1000 }, y: { range: (_u, min, max) => [Math.min(0, min ?? 0), max ? max * 1.08 : 1] } },
+      scales: { x: { min: since, max: until }, y: { range: (_u, min, max) => [Math.min(0, min ?? 0), max ? max * 1.08 : 1] } },
       series: [{}, ...drawn.map((s, i) => ({ label: s.name, stroke: real(colour(i)), width: 1.5, points: { show: s.values.length === 1 } })), ...near.map((l) => ({ label: l.name, stroke: muted, width: 1, dash: [4, 4], points: { show: false } }))],
-      axes: [axis, { ...axis, size: 62, values: (_u, ticks) => ticks.map((v) => unit(of, v)) }],
+      axes: [{ ...axis, values: (_u, ticks, _a, _s, step) => ticks.map((t) => clock(t, step)), incrs: steps }, { ...axis, size: 66, incrs: /bytes|Bps/.test(of ?? "") ? binary : undefined, values: (_u, ticks) => ticks.map((v) => unit(of, v)) }],
     }, [times, ...columns, ...near.map((l) => times.map(() => l.value))] as uPlot.AlignedData, element);
     probe.remove();
     const resized = new ResizeObserver(() => chart.setSize({ width: element.clientWidth, height: 170 }));

@@ -1,7 +1,8 @@
 // The events of an object, newest first.
 import { useMemo } from "preact/hooks";
-import { core, pathOf, type KubeObject } from "./api";
+import { core, pageOf, pathOf, type KubeObject } from "./api";
 import { useObjects } from "./live";
+import { link } from "./router";
 import { Age, Status } from "./ui";
 
 export interface KubeEvent extends KubeObject {
@@ -28,8 +29,8 @@ export const EventList = ({ events, objects }: { events: KubeEvent[]; objects?: 
   <ul class="events">{events.map((e) => (
     <li key={e.metadata.uid}>
       <Status text={e.reason} tone={e.type === "Warning" ? "warn" : "done"} />
-      {objects && <span class="muted">{e.involvedObject.kind} {e.involvedObject.name}</span>}
-      <span class="muted right">{(e.series?.count ?? e.count ?? 1) > 1 && `${e.series?.count ?? e.count}× `}<Age since={lastSeen(e)} /></span>
+      {objects && <span class="muted break">{e.involvedObject.kind} {e.involvedObject.kind === "Pod" ? <a href={link(pageOf(core("pods"), e.involvedObject.namespace, e.involvedObject.name))}>{e.involvedObject.name}</a> : e.involvedObject.name}</span>}
+      <span class="muted right">{(e.series?.count ?? e.count ?? 1) > 1 && `${e.series?.count ?? e.count} times, `}<Age since={lastSeen(e)} /> ago</span>
       <p>{e.message}</p>
     </li>
   ))}</ul>

@@ -41,7 +41,7 @@ export function bytes(n: number): string {
   return `${Math.round(n)} B`;
 }
 
-export const cpus = (n: number): string => (n !== 0 && n < 0.1 ? `${Math.round(n * 1000)}m` : trim(n));
+export const cpus = (n: number): string => (n > 0 && n < 0.0005 ? "<1m" : n !== 0 && n < 0.1 ? `${Math.round(n * 1000)}m` : trim(n));
 
 const trim = (n: number) => (n >= 100 ? n.toFixed(0) : n >= 10 ? n.toFixed(1) : n.toFixed(2)).replace(/\.0+$|(\.\d*?)0+$/, "$1");
 

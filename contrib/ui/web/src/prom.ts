@@ -55,5 +55,5 @@ export function unit(name: string | undefined, n: number): string {
     case "ms": return `${cpus(n)} ms`;
     case "reqps": case "ops": return `${n >= 0.1 || n === 0 ? cpus(n) : n.toPrecision(2)}/s`;
   }
-  return Math.abs(n) >= 1e6 ? n.toExponential(2) : Number.isInteger(n) ? n.toLocaleString("en") : n.toPrecision(3);
+  return Math.abs(n) >= 1e6 ? n.toExponential(2) : Number.isInteger(n) ? n.toLocaleString("en") : String(Number(n.toPrecision(3)));
 }

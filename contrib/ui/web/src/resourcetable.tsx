@@ -20,15 +20,21 @@ function seconds(text: string): number {
   return sum;
 }
 
+/** Ready is a count such as 1/2, which stands out unless all are. */
+export function Ready({ cell, ended }: { cell: string; ended?: boolean }) {
+  const [ready, all] = cell.split("/");
+  return <span class={ready === all || all === undefined || ended ? "" : "attention"}>{cell}</span>;
+}
+
 /** columnsOf makes the page's columns of the API's. Ages tick. more replaces or adds columns by id. */
 function columnsOf(columns: Column[], namespaces: boolean, more: TableColumn<Row>[] = []): TableColumn<Row>[] {
   const made: TableColumn<Row>[] = [];
   if (namespaces) made.push({ id: "namespace", title: "Namespace", text: (r) => r.ns ?? "", keep: 42 });
   columns.forEach((c, i) => {
     const id = c.name.toLowerCase().replace(/[^a-z0-9]+/g, "-");
-    const cell = (r: Row) => (r.cells[i] === null || r.cells[i] === undefined ? "" : String(r.cells[i]));
+    const cell = (r: Row) => (r.cells[i] === null || r.cells[i] === undefined ? "" : String(r.cells[i]).replace(/^<(none|unset|unknown)>$/, ""));
     const column: TableColumn<Row> = { id, title: c.name, text: cell, keep: 30 - i, hidden: !!c.priority };
-    if (id === "ready") column.keep = 70;
+    if (id === "ready") Object.assign(column, { keep: 70, show: (r: Row) => <Ready cell={cell(r)} /> });
     if (id === "name") {
       // Where there is no room for the namespace's column, it is before the name.
       const show = (r: Row, has: (id: string) => boolean) => (r.ns && !has("namespace") && namespaces ? <><span class="muted">{r.ns}/</span>{r.name}</> : r.name);

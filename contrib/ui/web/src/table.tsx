@@ -5,7 +5,7 @@ import { useEffect, useLayoutEffect, useMemo, useReducer, useRef, useState } fro
 import { Icon } from "./icons";
 import { idle } from "./keys";
 import { go, param, setParams } from "./router";
-import { Menu } from "./ui";
+import { Loading, Menu } from "./ui";
 
 export interface TableColumn<T> {
   id: string;
@@ -22,8 +22,10 @@ export interface TableColumn<T> {
   hidden?: boolean;
   /** link says that the cell leads to the item; without it, the cell that stays longest does. */
   link?: boolean;
-  /** width is how wide the column is, in characters, where that is not as its longest text. */
+  /** width is how wide the column is, in characters, where that is not as its longest text; that gets what room is left. */
   width?: number;
+  /** sparse columns are shown only while some item has a text in them, or if the user asks for them. */
+  sparse?: boolean;
   numeric?: boolean;
   mono?: boolean;
 }
@@ -42,7 +44,7 @@ export interface TableProps<T> {
   extra?: (item: T) => string;
 }
 
-const rowHeight = 36;
+const rowHeight = 36, cardHeight = 58, narrow = 560; // pixels
 
 /** order compares numbers as numbers and texts as people do. */
 const collator = new Intl.Collator("en", { numeric: true });
@@ -74,13 +76,48 @@ function useFiltered<T>({ items, columns, extra }: TableProps<T>) {
   return useMemo(() => sorted(found, columns, sort), [found, sort, columns]);
 }
 
-/** widthOf is how wide a column wants to be, in characters: as its longest cell, within reason. */
-function widthOf<T>(c: TableColumn<T>, items: T[]): number {
-  if (c.width) return Math.max(c.title.length + 4, c.width + 2);
+const pen = document.createElement("canvas").getContext("2d")!;
+
+/** measured is how wide a text is in a cell, in pixels. */
+function measured(text: string, mono = false): number {
+  pen.font = mono ? "12px ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace" : `550 13px ${getComputedStyle(document.body).fontFamily}`;
+  return Math.ceil(pen.measureText(text).width);
+}
+
+const padding = 22, icon = 20, most = 300, mostName = 420; // pixels
+
+/** Width is how wide a column is at first, at least, and would like to be, in pixels. */
+interface Width<T> { c: TableColumn<T>; width: number; least: number; full: number }
+
+/** widthOf makes a column as wide as its longest cell, within reason. */
+function widthOf<T>(c: TableColumn<T>, items: T[]): Width<T> {
+  const head = measured(c.title) + 12, name = c.keep === 100;
+  let longest = "";
   const step = Math.max(1, Math.floor(items.length / 2000));
-  let most = 0;
-  for (let i = 0; i < items.length; i += step) most = Math.max(most, c.text(items[i]!).length);
-  return Math.max(c.title.length + 2, Math.min(most, c.keep === 100 ? 60 : 44) + (c.show ? 2 : 0), 4) + 2;
+  for (let i = 0; i < items.length; i += step) { const text = c.text(items[i]!); if (text.length > longest.length) longest = text; }
+  const base = c.width ? measured("0".repeat(c.width)) : 0, text = measured(longest, c.mono) + (c.show ? icon : 4);
+  const full = Math.max(head, base, text) + padding;
+  const width = Math.min(base ? Math.max(base, head) + padding : full, name ? mostName : most);
+  return { c, width, least: width, full };
+}
+
+/** fitted drops columns until the rest has room, and gives each its width: first the column that names things makes room, then texts that are cut off get it. */
+function fitted<T>(columns: Width<T>[], room: number, all: boolean): Width<T>[] {
+  const least = room < 900 ? 190 : 240;
+  const left = columns.map((w) => (w.c.keep === 100 ? { ...w, least: Math.min(w.width, least) } : w)), sum = (of: (w: Width<T>) => number) => left.reduce((s, w) => s + of(w), 0);
+  while (room && !all && left.length > 1 && sum((w) => w.least) > room) {
+    let first = 0;
+    left.forEach((w, i) => { if ((w.c.keep ?? 0) <= (left[first]!.c.keep ?? 0)) first = i; });
+    left.splice(first, 1);
+  }
+  let spare = room - sum((w) => w.width);
+  if (spare < 0) return left.map((w) => ({ ...w, width: w.width - Math.min(-spare, w.width - w.least) }));
+  const cut = sum((w) => w.full - w.width), part = cut ? Math.min(1, spare / cut) : 0;
+  const grown = left.map((w) => ({ ...w, width: w.width + (w.full - w.width) * part }));
+  spare -= cut * part;
+  // What room is left goes to the column that names things, up to a point, and then to all.
+  const forName = Math.min(spare, 160), total = grown.reduce((s, w) => s + w.width, 0);
+  return grown.map((w) => ({ ...w, width: w.width + (spare - forName) * (w.width / total) + (w.c.keep === 100 ? forName : 0) }));
 }
 
 export function Table<T>(props: TableProps<T>) {
@@ -93,11 +130,17 @@ export function Table<T>(props: TableProps<T>) {
   const setAt = (key: string) => { current.current = key; drawAt(key); };
   const rows = useFiltered(props);
 
+  const cards = room > 0 && room < narrow; // a phone: each row has its other columns below its name
+  const height = useRef(rowHeight);
   const virtual = useMemo(() => new Virtualizer<HTMLDivElement, HTMLTableRowElement>({
-    count: 0, getScrollElement: () => scroller.current, estimateSize: () => rowHeight, overscan: 8,
+    count: 0, getScrollElement: () => scroller.current, estimateSize: () => height.current, overscan: 8,
     scrollToFn: elementScroll, observeElementRect, observeElementOffset, onChange: () => draw(0),
   }), []);
   virtual.setOptions({ ...virtual.options, count: rows.length, getItemKey: (i) => keyOf(rows[i]!) });
+  useLayoutEffect(() => {
+    height.current = cards ? cardHeight : rowHeight;
+    virtual.measure();
+  }, [cards]);
   useLayoutEffect(() => virtual._didMount(), []);
   useLayoutEffect(() => virtual._willUpdate());
   useEffect(() => {
@@ -108,23 +151,17 @@ export function Table<T>(props: TableProps<T>) {
 
   // Columns: those that were asked for, or those that are not hidden; then as many as there is room for.
   const asked = param("cols");
-  const chosen = useMemo(() => columns.filter((c) => (asked ? asked.split(",").includes(c.id) : !c.hidden)), [columns, asked]);
+  const chosen = useMemo(() => columns.filter((c) => (asked ? asked.split(",").includes(c.id) : !c.hidden && !(c.sparse && !items.some((i) => c.text(i))))), [columns, asked, items]);
+  const names = chosen.map((c) => c.id).join();
+  const widths = useMemo(() => chosen.map((c) => widthOf(c, items)), [columns, names, items.length > 0, Math.floor(items.length / 50)]);
   const shown = useMemo(() => {
-    const wide = chosen.map((c) => ({ c, width: widthOf(c, items) * 7.4 + 16 }));
-    const least = new Map(wide.map((w) => [w.c.id, Math.min(w.width, w.c.keep === 100 ? 190 : w.width)]));
-    const total = () => wide.reduce((sum, w) => sum + least.get(w.c.id)!, 0);
-    while (room && wide.length > 1 && total() > room && !asked) {
-      let first = 0;
-      wide.forEach((w, i) => { if ((w.c.keep ?? 0) <= (wide[first]!.c.keep ?? 0)) first = i; });
-      wide.splice(first, 1);
-    }
-    return wide;
-  }, [chosen, Math.floor(room / 8), items.length > 0, Math.floor(items.length / 50)]);
+    if (!cards) return fitted(widths, room, !!asked);
+    const name = widths[linkAt(chosen)]!;
+    return [{ ...name, width: room }];
+  }, [widths, room, asked, cards]);
+  const below = useMemo(() => (cards ? chosen.filter((c) => c !== shown[0]!.c).sort((a, b) => (b.keep ?? 0) - (a.keep ?? 0)) : []), [chosen, shown]);
   const has = (id: string) => shown.some((w) => w.c.id === id);
   const sum = shown.reduce((s, w) => s + w.width, 0);
-  // What room is left goes to the column that names things, up to a point, and then to all.
-  const spare = Math.max(0, room - sum), forName = Math.min(spare, 160);
-  const wide = (w: { c: TableColumn<T>; width: number }) => w.width + (spare - forName) * (w.width / sum) + (w.c.keep === 100 ? forName : 0);
 
   const focus = (index: number) => {
     const to = Math.max(0, Math.min(rows.length - 1, index));
@@ -174,9 +211,9 @@ export function Table<T>(props: TableProps<T>) {
           {asked && <button type="button" class="menu-item" onClick={() => setParams({ cols: "" })}>As it was</button>}
         </Menu>
       </div>
-      <div class="rows" ref={scroller} tabIndex={-1}>
+      <div class={`rows${cards ? " cards" : ""}`} ref={scroller} tabIndex={-1}>
         <table aria-label={label} aria-rowcount={rows.length + 1} style={{ width: asked && room && sum > room ? `${sum}px` : "100%" }}>
-          <colgroup>{shown.map((w) => <col key={w.c.id} style={{ width: `${wide(w)}px` }} />)}</colgroup>
+          <colgroup>{shown.map((w) => <col key={w.c.id} style={{ width: `${w.width}px` }} />)}</colgroup>
           <thead>
             <tr aria-rowindex={1}>
               {shown.map(({ c }) => {
@@ -205,6 +242,7 @@ export function Table<T>(props: TableProps<T>) {
                     const inner = c.show ? c.show(item, has) : c.text(item);
                     return <td key={c.id} class={(c.numeric ? "numeric " : "") + (c.mono ? "mono" : "")} title={c.text(item)}>
                       {i === linkAt(shown.map((s) => s.c)) && href ? <a href={href(item)} tabIndex={-1}>{inner}</a> : inner}
+                      {cards && <Below item={item} columns={below} has={has} />}
                     </td>;
                   })}
                 </tr>
@@ -216,10 +254,16 @@ export function Table<T>(props: TableProps<T>) {
         {!rows.length && !loading && (items.length
           ? <div class="empty"><p class="empty-title">Nothing matches “{param("q")}”</p><button type="button" class="button" onClick={() => setParams({ q: "" })}>Show all {items.length}</button></div>
           : empty)}
-        {loading && !items.length && <div class="skeleton" role="status" aria-label="Loading">{Array.from({ length: 8 }, (_, i) => <i key={i} />)}</div>}
+        {loading && !items.length && <Loading />}
       </div>
     </div>
   );
+}
+
+/** Below is a row's second line on a phone: its columns with a text, the most important first. */
+function Below<T>({ item, columns, has }: { item: T; columns: TableColumn<T>[]; has: (id: string) => boolean }) {
+  const some = columns.filter((c) => c.id !== "namespace" && c.text(item) && !(c.numeric && c.text(item) === "0")).slice(0, 5);
+  return <div class="more">{some.map((c) => <span key={c.id}>{(c.numeric || /^\d+$/.test(c.text(item))) && `${c.title} `}{c.show ? c.show(item, has) : c.text(item)}</span>)}</div>;
 }
 
 function linkAt(columns: { keep?: number; link?: boolean }[]): number {

@@ -35,7 +35,7 @@ export function TerminalView({ ns, pod, containers }: { ns: string; pod: string;
         {!ended && <Button icon="paste" onClick={() => { void pasteInto(shown.current); }}>Paste</Button>}
         {ended && <Button icon="restart" onClick={() => setRun(run + 1)}>Again</Button>}
       </div>
-      <div class="terminal" ref={at} />
+      <div class="screen" ref={at} />
     </div>
   );
 }

@@ -23,7 +23,7 @@ export const Age = ({ since }: { since: string | undefined }) =>
 /** Status is a state with an icon for its tone. */
 export const Status = ({ text, tone }: { text: string; tone?: string }) => {
   const t = tone ?? toneOf(text);
-  return <span class={`status ${t}`}><Mark tone={t} />{text}</span>;
+  return <span class={`status ${t}`}><Mark tone={t} /><span class="text">{text}</span></span>;
 };
 
 export interface ButtonProps {
@@ -66,12 +66,15 @@ export const Panel = ({ title, note, children, class: name = "" }: { title?: Com
 
 /** Facts are names with values. */
 export const Facts = ({ facts }: { facts: [string, ComponentChildren][] }) => (
-  <dl class="facts">{facts.filter(([, v]) => v !== undefined && v !== null && v !== "").map(([k, v]) => <div key={k}><dt>{k}</dt><dd>{v}</dd></div>)}</dl>
+  <dl class="facts">{facts.filter(([, v]) => v !== undefined && v !== null && v !== false && v !== "").map(([k, v]) => <div key={k}><dt>{k}</dt><dd>{v}</dd></div>)}</dl>
 );
 
 export const Empty = ({ title, children }: { title: string; children?: ComponentChildren }) => (
   <div class="empty"><p class="empty-title">{title}</p>{children && <div>{children}</div>}</div>
 );
+
+/** Loading is what is shown before anything is known of a page. */
+export const Loading = () => <div class="skeleton" role="status" aria-label="Loading">{Array.from({ length: 8 }, (_, i) => <i key={i} />)}</div>;
 
 /** sentence says what went wrong, and what to do. */
 export function sentence(problem: Problem, what: string): string {

@@ -33,11 +33,13 @@ export function limitsOf(pod: KubeObject, resource: "cpu" | "memory"): Limit[] {
 /** UsageCharts are charts of a pod's CPU, memory and network, or one sentence why there are none. */
 export function UsageCharts({ pod }: { pod: KubeObject }) {
   const ns = pod.metadata.namespace!, name = pod.metadata.name;
-  const range = ranges.find(([id]) => id === (param("range") || "1h")) ?? ranges[1]!;
+  // Of a young pod, the last minutes say more than the last hour.
+  const usual = Date.now() - Date.parse(pod.status?.startTime ?? "") < 900_000 ? "15m" : "1h";
+  const range = ranges.find(([id]) => id === (param("range") || usual)) ?? ranges[1]!;
   const { value, problem } = usePoll(() => usedBy(ns, name, range[2]).then((used) => ({ used })), 30, `${ns}/${name}/${range[0]}`);
   const used = value?.used;
   const choice = (
-    <label class="select"><span>Last</span><select value={range[0]} aria-label="Time of the charts" onChange={(e) => setParams({ range: e.currentTarget.value === "1h" ? "" : e.currentTarget.value })}>
+    <label class="select"><span>Last</span><select value={range[0]} aria-label="Time of the charts" onChange={(e) => setParams({ range: e.currentTarget.value === usual ? "" : e.currentTarget.value })}>
       {ranges.map(([id, title]) => <option key={id} value={id}>{title}</option>)}</select></label>
   );
   if (!used || ![used.cpu, used.memory, used.network].some((s) => s.length)) {

@@ -69,10 +69,13 @@ export function revisionsOf(k: WorkloadKind, o: KubeObject, kept: KubeObject[]):
 
 const all = (n: number, what: string) => (n === 0 ? "No pods are asked for" : n === 1 ? `The pod is ${what}` : `All ${n} pods are ${what}`);
 
+/** generationless are the kinds whose controllers do not say which generation they have seen. */
+const generationless = new Set(["Job", "CronJob", "HorizontalPodAutoscaler"]);
+
 /** rollout says how far a change has come, as kubectl rollout status does. */
 export function rollout(o: KubeObject): { text: string; tone: string } | null {
   const s = o.status ?? {}, want = o.spec?.replicas ?? 1;
-  if ((s.observedGeneration ?? 0) < (o.metadata.generation ?? 0)) return { text: "The controller has not seen the change yet", tone: "busy" };
+  if (!generationless.has(o.kind ?? "") && (s.observedGeneration ?? 0) < (o.metadata.generation ?? 0)) return { text: "The controller has not seen the change yet", tone: "busy" };
   switch (o.kind) {
     case "Deployment": {
       const stuck = s.conditions?.find((c: any) => c.type === "Progressing" && c.reason === "ProgressDeadlineExceeded");

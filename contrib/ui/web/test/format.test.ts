@@ -16,7 +16,7 @@ test("quantities are read as Kubernetes means them", () => {
 
 test("amounts have a unit that fits", () => {
   table(bytes, [[0, "0 B"], [1023, "1023 B"], [1024, "1 KiB"], [1.5 * 2 ** 20, "1.5 MiB"], [12.34 * 2 ** 30, "12.3 GiB"], [100 * 2 ** 30, "100 GiB"], [2 ** 41, "2 TiB"]]);
-  table(cpus, [[0, "0"], [0.004, "4m"], [0.0996, "100m"], [0.1, "0.1"], [1, "1"], [2.25, "2.25"], [64, "64"], [123.4, "123"]]);
+  table(cpus, [[0, "0"], [0.0003, "<1m"], [0.004, "4m"], [0.0996, "100m"], [0.1, "0.1"], [1, "1"], [2.25, "2.25"], [64, "64"], [123.4, "123"]]);
   same(count(1, "pod"), "1 pod");
   same(count(5000, "pod"), "5,000 pods");
   same(count(2, "policy", "policies"), "2 policies");

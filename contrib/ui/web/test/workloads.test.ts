@@ -11,7 +11,11 @@ test("a rollout says how far it is", () => {
   same(of({ replicas: 3, updatedReplicas: 3, availableReplicas: 3 }), "All 3 pods are available");
   same(of({ replicas: 0 }, { replicas: 0 }), "No pods are asked for");
   same(rollout(object("Deployment", { replicas: 3 }, {}, 2))?.text, "The controller has not seen the change yet");
-  same(rollout(object("Job", { completions: 2 }, { conditions: [{ type: "Failed", status: "True", message: "it gave up" }] }))?.tone, "bad");
+  same(rollout(object("Job", { completions: 2 }, { observedGeneration: undefined, conditions: [{ type: "Failed", status: "True", message: "it gave up" }] }))?.tone, "bad");
+});
+
+test("a CronJob is not waited for, whose controller tells of no generation", () => {
+  same(rollout({ kind: "CronJob", metadata: { name: "a", uid: "u", generation: 3 }, spec: { schedule: "@daily" }, status: {} })?.text, "Runs at @daily");
 });
 
 test("selectors are written for a query", () => {

@@ -16,7 +16,7 @@ const columns = (ns: string): TableColumn<Group>[] => [
   { id: "last", title: "Last", text: (g) => span((now.peek() - Date.parse(g.last)) / 1000), show: (g) => <Age since={g.last} />, order: (g) => -Date.parse(g.last), keep: 60 },
   { id: "reason", title: "Reason", text: (g) => g.first.reason, show: (g) => <Status text={g.first.reason} tone={g.first.type === "Warning" ? "warn" : "done"} />, keep: 90 },
   ...(ns ? [] : [{ id: "namespace", title: "Namespace", text: (g: Group) => g.first.involvedObject.namespace ?? "", keep: 20 }]),
-  { id: "object", title: "Object", text: (g) => (g.events.length > 1 ? `${g.events.length} ${g.first.involvedObject.kind}s, such as ${g.first.involvedObject.name}` : `${g.first.involvedObject.kind} ${g.first.involvedObject.name}`), keep: 40, link: true },
+  { id: "object", title: "Object", text: (g) => (g.events.length > 1 ? `${g.events.length} ${g.first.involvedObject.kind}s, such as ${g.first.involvedObject.name}` : `${g.first.involvedObject.kind} ${g.first.involvedObject.name}`), keep: 40, width: 30, link: true },
   { id: "message", title: "Message", text: (g) => g.first.message ?? "", keep: 100 },
   { id: "count", title: "Count", text: (g) => String(g.count), order: (g) => g.count, numeric: true, keep: 30 },
 ];

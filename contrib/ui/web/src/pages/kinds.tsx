@@ -4,7 +4,7 @@ import { discover, type Resource } from "../api";
 import type { Row } from "../live";
 import { param, link } from "../router";
 import { ResourceTable } from "../resourcetable";
-import { PageHead, Tabs } from "../ui";
+import { Button, Empty, Loading, PageHead, Tabs } from "../ui";
 
 export interface KindsProps {
   title: string;
@@ -25,7 +25,8 @@ export function Kinds({ title, note, path, kinds }: KindsProps) {
     <>
       <PageHead title={title} note={note} />
       <Tabs now={id} tabs={there} href={(k) => link(path, { kind: k === kinds[0]![0] ? "" : k.split(".")[0]! })} />
-      {kind && <ResourceTable key={id} of={kind} name={name} more={more[id]} />}
+      {kind ? <ResourceTable key={id} of={kind} name={name} more={more[id]} /> : !known ? <Loading />
+        : <Empty title="The API server does not say which kinds it has"><Button onClick={() => location.reload()}>Try again</Button></Empty>}
     </>
   );
 }

@@ -5,7 +5,7 @@ import { Mark } from "../icons";
 import { usePoll, useTail } from "../live";
 import { Lines } from "../logview";
 import { link, param, setParams } from "../router";
-import { Button, Empty, Failure, PageHead } from "../ui";
+import { Button, Empty, Failure, Loading, PageHead } from "../ui";
 
 /** Line is a line of the log store. */
 interface Line { time: string; namespace?: string; pod?: string; container?: string; node?: string; message?: string; raw?: string; lost?: string; lostLines?: number; error?: string }
@@ -23,7 +23,7 @@ export default function Logs() {
   return (
     <>
       <PageHead title="Logs" note="What containers have written, also those of pods that are gone." />
-      {there === false ? <Empty title="This cluster keeps no logs"><p>It was started with <code>--logs=false</code>, or its API server listens on loopback only. A pod's page shows its own log while it is there.</p></Empty> : there ? <Search /> : null}
+      {there === false ? <Empty title="This cluster keeps no logs"><p>It was started with <code>--logs=false</code>, or its API server listens on loopback only. A pod's page shows its own log while it is there.</p></Empty> : there ? <Search /> : <Loading />}
     </>
   );
 }

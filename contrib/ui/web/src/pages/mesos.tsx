@@ -1,5 +1,5 @@
 import { session } from "../api";
-import { count } from "../format";
+import { count, span } from "../format";
 import { useMesosState, type Problem } from "../live";
 import { agentState, amount, amounts, partsOf, resources, titles, useOf, type Agent, type Framework, type MesosState, type Role, type Window } from "../mesos";
 import { link } from "../router";
@@ -142,8 +142,8 @@ function Maintenance({ state }: { state: MesosState }) {
   if (!windows.length) return <Panel title="Maintenance" class="wide"><p class="muted">None is planned.</p></Panel>;
   const begin = Math.min(now.value, ...windows.map((w) => Date.parse(w.start)));
   const ends = windows.map((w) => (w.end ? Date.parse(w.end) : Date.parse(w.start) + 4 * 3600e3));
-  const span = Math.max(3600e3, Math.max(now.value + 3600e3, ...ends) - begin);
-  const x = (t: number) => ((t - begin) / span) * 1000;
+  const length = Math.max(3600e3, Math.max(now.value + 3600e3, ...ends) - begin);
+  const x = (t: number) => ((t - begin) / length) * 1000;
   return (
     <Panel title="Maintenance" class="wide" note={count(windows.length, "window")}>
       <ul class="timeline">{windows.map((w, i) => (
@@ -153,7 +153,7 @@ function Maintenance({ state }: { state: MesosState }) {
             <rect class="rest" width="1000" height="10" /><rect class="warned" x={x(Date.parse(w.start))} width={Math.max(6, x(ends[i]!) - x(Date.parse(w.start)))} height="10" />
             <rect class="failed" x={Math.min(997, x(now.value))} width="3" height="10" />
           </svg>
-          <div class="muted small">{new Date(w.start).toLocaleString()} to {w.end ? new Date(w.end).toLocaleString() : "an end that is not planned"}</div>
+          <div class="muted small">{new Date(w.start).toLocaleString()} to {w.end ? new Date(w.end).toLocaleString() : "an end that is not planned"}{Date.parse(w.start) > now.value && `, in ${span(Date.parse(w.start) / 1000 - now.value / 1000)}`}</div>
         </li>))}</ul>
     </Panel>
   );

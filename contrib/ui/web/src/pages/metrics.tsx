@@ -12,7 +12,7 @@ import { usePoll } from "../live";
 import { named, prom, query, ranges, unit } from "../prom";
 import { link, param, setParams } from "../router";
 import { Table, type TableColumn } from "../table";
-import { Age, Button, Empty, Failure, PageHead, Panel, Status, Tabs } from "../ui";
+import { Age, Button, Empty, Failure, Loading, PageHead, Panel, Status, Tabs } from "../ui";
 
 interface DashboardPanel { type: string; title: string; description?: string; fieldConfig?: { defaults?: { unit?: string } }; targets?: { expr: string; legendFormat?: string }[] }
 interface Dashboard { title: string; description?: string; panels: DashboardPanel[] }
@@ -36,7 +36,7 @@ export default function Metrics() {
       <Tabs now={tab} tabs={[...dashboards.map(([id, name]): [string, string] => [id, name]), ["query", "Query"], ["alerts", "Alerts"], ["targets", "Targets"]]}
         href={(t) => link("/metrics", { tab: t === "cluster" ? "" : t, range: param("range") })} />
       {there === false ? <Empty title="This cluster keeps no metrics"><p>It was started with <code>--metrics=false</code>, or its API server listens on loopback only.</p></Empty>
-        : there === null ? null
+        : there === null ? <Loading />
         : dashboard ? <Shown key={tab} dashboard={dashboard} seconds={seconds} /> : tab === "query" ? <Query seconds={seconds} /> : tab === "alerts" ? <Alerts /> : <Targets />}
     </>
   );
@@ -80,7 +80,7 @@ function Query({ seconds }: { seconds: number }) {
           onInput={(e) => setText(e.currentTarget.value)} onKeyDown={(e) => { if (e.key === "Tab" && offered[0]) { e.preventDefault(); setText(text.slice(0, text.length - word.length) + offered[0]); } }} /></label>
         <Button type="submit" kind="primary" disabled={!text}>Ask</Button>
       </form>
-      {offered.length > 0 && <ul class="offered" aria-label="Metrics of this name">{offered.map((n) => <li key={n}><button type="button" class="button" onClick={() => setText(text.slice(0, text.length - word.length) + n)}>{n}</button></li>)}</ul>}
+      {offered.length > 0 && <ul class="suggested" aria-label="Metrics of this name">{offered.map((n) => <li key={n}><button type="button" class="button" onClick={() => setText(text.slice(0, text.length - word.length) + n)}>{n}</button></li>)}</ul>}
       {!asked ? <Empty title="Ask something"><p>Such as <a href={link("/metrics", { tab: "query", expr: "up" })}>up</a>, or <a href={link("/metrics", { tab: "query", expr: "sum by (pod) (rate(container_cpu_usage_seconds_total{container!=\"\"}[5m]))" })}>CPU by pod</a>.</p></Empty>
         : result.problem ? <Failure problem={result.problem} what="that" />
         : <>
@@ -126,7 +126,7 @@ function Targets() {
     { id: "job", title: "Job", text: (t) => t.labels.job ?? t.scrapePool, keep: 80 },
     { id: "target", title: "Target", text: (t) => [t.labels.namespace, t.labels.pod].filter(Boolean).join("/") || t.labels.node || t.labels.instance || t.scrapeUrl, keep: 100 },
     { id: "path", title: "Path", text: (t) => t.labels.metrics_path ?? "", mono: true, keep: 20 },
-    { id: "error", title: "Why not", text: (t) => t.lastError, keep: 60 },
+    { id: "error", title: "Why not", text: (t) => (t.health === "up" ? "" : t.lastError), keep: 60, sparse: true },
     { id: "took", title: "Took", text: (t) => unit("s", t.lastScrapeDuration), order: (t) => t.lastScrapeDuration, numeric: true, keep: 10 },
   ], []);
   if (problem) return <Failure problem={problem} what="targets" />;

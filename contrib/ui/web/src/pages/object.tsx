@@ -6,7 +6,7 @@ import { useObject } from "../live";
 import type { PageProps } from "../pages";
 import { useRights } from "../rights";
 import { go, link, param } from "../router";
-import { Age, Button, confirm, copy, Empty, Facts, Failure, Live, PageHead, Panel, Tabs } from "../ui";
+import { Age, Button, confirm, copy, Empty, Facts, Failure, Live, Loading, PageHead, Panel, Tabs } from "../ui";
 import { YAMLView } from "../yaml";
 import { Conditions, Labels } from "./pod";
 import { useKind } from "./resource";
@@ -22,7 +22,7 @@ export default function ObjectPage({ params }: PageProps) {
   const problem = kind === null ? { code: 404, message: "The API server does not list this kind." } : unknown ? { code: 0, message: unknown } : feed.state.value === "ended" ? feed.problem.value : null;
   if (problem) return <><PageHead above={above} title={name} /><Failure problem={problem} what={`${kind?.kind ?? params.plural} ${name}`} /></>;
   if (object === null && kind) return <><PageHead above={above} title={name} /><Empty title={`This ${kind.kind} is gone`}><a class="button" href={link(list, { ns })}>All {kind.plural}</a></Empty></>;
-  if (!object || !kind) return <PageHead above={above} title={name} />;
+  if (!object || !kind) return <><PageHead above={above} title={name} /><Loading /></>;
   const whole: KubeObject = { apiVersion: kind.group ? `${kind.group}/${kind.version}` : kind.version, kind: kind.kind, ...object };
   const remove = () => confirm({
     title: `Delete ${kind.kind} ${name}?`, action: "Delete", danger: true, done: `${kind.kind} ${name} is being deleted`, type: kind.namespaced ? undefined : name,

@@ -88,7 +88,7 @@ function Held({ offers, history }: { offers: LiveOffer[] | undefined; history: O
   const columns = useMemo((): TableColumn<LiveOffer>[] => [
     host, { id: "left", title: "Expires in", text: (o) => span(left(o)), width: 13, order: (o) => left(o), show: (o) => <Countdown offer={o} />, keep: 80 }, resources,
     { id: "age", title: "Age", text: (o) => span((now.peek() - Date.parse(o.since)) / 1000), width: 7, order: (o) => o.since, show: (o) => <Age since={o.since} />, keep: 30, numeric: true }, role,
-    { id: "maintenance", title: "Maintenance", text: (o) => o.unavailable ?? "", keep: 10 }, { id: "node", title: "Node", text: (o) => o.node ?? "", hidden: true }, ...ids,
+    { id: "maintenance", title: "Maintenance", text: (o) => o.unavailable ?? "", keep: 10, sparse: true }, { id: "node", title: "Node", text: (o) => o.node ?? "", hidden: true }, ...ids,
   ], []);
   return <Table label="held offers" items={offers ?? []} columns={columns} keyOf={(o) => o.id} loading={!offers}
     empty={<Empty title={history?.lastOffer ? `Mesos has offered nothing since ${new Date(history.lastOffer).toLocaleTimeString()}` : "Mesos has offered nothing yet"}>

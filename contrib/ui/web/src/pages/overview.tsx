@@ -3,6 +3,7 @@ import { core, hasGroup, k8s, mesos, pathOf, session, type KubeObject } from "..
 import { EventList, lastSeen, type KubeEvent } from "../events";
 import { bytes, count, cpus, quantity, tone } from "../format";
 import { amount, partsOf, titles, useOf, type MesosState, type QueueReasons } from "../mesos";
+import { PodLink } from "./queue";
 import { useMesosState, useObjects, usePoll, useTable, type Problem } from "../live";
 import { query } from "../prom";
 import { link } from "../router";
@@ -94,7 +95,7 @@ function Kubernetes({ nodes, pods, denied }: { nodes: KubeObject[]; pods: { cell
         {states.slice(0, 6).map(([state, n]) => <li key={state}><a href={link("/pods", { q: state.toLowerCase() })}><b>{n.toLocaleString("en")}</b><Status text={state} tone={tone(state)} /></a></li>)}
         {!states.length && <li><b>0</b><span class="muted">pods</span></li>}
       </ul>}
-      {nodes.length > 0 && <p class="muted">{ready.length} of {count(nodes.length, "node")} ready · {cpus(cpu)} CPUs and {bytes(memory)} for pods{usage && <>; {cpus(usage.cpu)} and {bytes(usage.memory)} used</>}</p>}
+      {nodes.length > 0 && <p class="muted">{ready.length} of {count(nodes.length, "node")} ready · {cpus(cpu)} CPUs and {bytes(memory)} for pods{usage && <>; their machines use {cpus(usage.cpu)} and {bytes(usage.memory)}</>}</p>}
     </Panel>
   );
 }
@@ -102,16 +103,20 @@ function Kubernetes({ nodes, pods, denied }: { nodes: KubeObject[]; pods: { cell
 function Waiting({ waiting, problem }: { waiting: QueueReasons | undefined; problem: Problem | null }) {
   const most = Math.max(1, ...(waiting?.groups ?? []).map((g) => g.pods));
   return (
-    <Panel title="Why pods wait" note={waiting?.pods ? `${count(waiting.pods, "pod")} wait` : undefined}>
+    <Panel title="Why pods wait" note={waiting?.pods ? <a href={link("/queue")}>{count(waiting.pods, "pod")} {waiting.pods === 1 ? "waits" : "wait"}</a> : undefined}>
       {!waiting ? <p class="muted">{!session.value?.mesos ? unknown : problem?.message ?? "Asking the scheduler…"}</p>
-        : !waiting.pods ? <Empty title="No pod waits" />
+        : !waiting.pods ? <Empty title="No pod waits"><p>Each pod that needs a Mesos task has one.</p></Empty>
         : <ul class="waiting">{waiting.groups.slice(0, 8).map((g) => (
           <li key={g.reason}><span>{g.reason}</span><b>{g.pods}</b>
-            <svg class="bar" viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true"><rect class="rest" width="100" height="4" /><rect class="warned" width={(g.pods / most) * 100} height="4" /></svg></li>
+            <svg class="bar" viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true"><rect class="rest" width="100" height="4" /><rect class="warned" width={(g.pods / most) * 100} height="4" /></svg>
+            <p class="muted small">{g.examples.slice(0, 3).map((e, i) => <span key={e.pod}>{i > 0 && ", "}<PodLink pod={e.pod} /></span>)}{g.pods > 3 && ` and ${(g.pods - 3).toLocaleString("en")} more`}{g.examples[0]?.detail && ` · ${g.examples[0].detail}`}</p></li>
         ))}</ul>}
     </Panel>
   );
 }
+
+/** served are parts of the cluster by the APIs that they serve. */
+const served: Record<string, string> = { "v1.logs.k8sm.io": "Log store", "v1.monitoring.k8sm.io": "Metrics", "v1beta1.metrics.k8s.io": "Metrics, current" };
 
 /** Health says of each part of the cluster whether it answers. */
 function Health({ state, mesos: problem, nodes }: { state: MesosState | undefined; mesos: Problem | null; nodes: KubeObject[] }) {
@@ -127,7 +132,7 @@ function Health({ state, mesos: problem, nodes }: { state: MesosState | undefine
     ["Mesos master", state?.master ? `${state.master.hostname}, ${state.master.version}` : state?.noMasterSince ? `no master answers since ${new Date(state.noMasterSince).toLocaleTimeString()}` : "not known", state?.master ? "ok" : state?.noMasterSince ? "bad" : "none"],
     ["DNS", answers ? "answers" : dns.state.value === "live" ? "no server is ready" : "not known", answers ? "ok" : dns.state.value === "live" ? "bad" : "none"],
     ["Nodes", !nodes.length ? "none yet: an agent becomes one with its first offer" : bad.length ? `not ready: ${bad.slice(0, 3).map((n) => n.metadata.name).join(", ")}` : "all ready", !nodes.length ? "none" : bad.length ? "bad" : "ok"],
-    ...((ready.value ?? []) as [string, boolean][]).map(([name, ok]): [string, string, string] => [name, ok ? "available" : "does not answer", ok ? "ok" : "bad"]),
+    ...((ready.value ?? []) as [string, boolean][]).map(([name, ok]): [string, string, string] => [served[name] ?? name, ok ? "answers" : "does not answer", ok ? "ok" : "bad"]),
   ];
   return <Panel title="Health"><ul class="health">{parts.map(([name, text, t]) => <li key={name}><Status text={name} tone={t} /><span class="muted">{text}</span></li>)}</ul></Panel>;
 }

@@ -9,7 +9,7 @@ import { TerminalView } from "../terminal";
 import type { PageProps } from "../pages";
 import { useRights } from "../rights";
 import { go, link, param } from "../router";
-import { Age, Button, confirm, copy, Copyable, Empty, Facts, Failure, Live, PageHead, Panel, Status, Tabs } from "../ui";
+import { Age, Button, confirm, copy, Copyable, Empty, Facts, Failure, Live, Loading, PageHead, Panel, Status, Tabs } from "../ui";
 import { visible, YAMLView } from "../yaml";
 import { UsageCharts } from "../usagecharts";
 import { usePodUsage } from "./pods";
@@ -33,7 +33,7 @@ export default function Pod({ params }: PageProps) {
   const problem = feed.problem.value;
   if (feed.state.value === "ended" && problem) return <><PageHead above={above} title={name} /><Failure problem={problem} what={`pod ${name}`} /></>;
   if (pod === null) return <><PageHead above={above} title={name} /><Empty title="This pod is gone"><p>It was deleted, or there never was one of this name in {ns}.</p><p><a class="button" href={link("/pods", { ns })}>Pods of {ns}</a> <a class="button" href={link("/logs", { ns, pod: name, range: "7d" })}>Its log, if it was kept</a></p></Empty></>;
-  if (!pod) return <PageHead above={above} title={name} />;
+  if (!pod) return <><PageHead above={above} title={name} /><Loading /></>;
 
   const state = podState(pod);
   const containers = containerNames(pod);
@@ -87,7 +87,7 @@ function Overview({ pod }: { pod: KubeObject }) {
       )}
       <Panel title="Where it runs">
         <Facts facts={[
-          ["Node", pod.spec.nodeName && <a href={link(pageOf(core("nodes"), "", pod.spec.nodeName))}>{pod.spec.nodeName}</a>],
+          ["Node", !pod.spec.nodeName ? <span class="muted">none yet</span> : <a href={link(pageOf(core("nodes"), "", pod.spec.nodeName))}>{pod.spec.nodeName}</a>],
           ["Address", (pod.status?.podIPs ?? []).map((i: any) => i.ip).join(", ")],
           ["Mesos task", notes["k8sm.io/task-id"] && <Copyable text={notes["k8sm.io/task-id"]} what="the task's id" />],
           ["Agent", notes["k8sm.io/agent-id"] && <Copyable text={notes["k8sm.io/agent-id"]} what="the agent's id" />],
@@ -97,10 +97,10 @@ function Overview({ pod }: { pod: KubeObject }) {
           ["Priority", pod.spec.priorityClassName],
         ]} />
       </Panel>
-      <Panel title="What it uses">
+      <Panel title="What it needs">
         <Facts facts={[
-          ["CPU", `${usage ? cpus(usage.cpu) : "–"} used, ${asked.cpu ? cpus(asked.cpu) : "none"} requested`],
-          ["Memory", `${usage ? bytes(usage.memory) : "–"} used, ${asked.memory ? bytes(asked.memory) : "none"} requested`],
+          ["CPU", `${usage ? `${cpus(usage.cpu)} used, ` : ""}${asked.cpu ? cpus(asked.cpu) : "none"} requested`],
+          ["Memory", `${usage ? `${bytes(usage.memory)} used, ` : ""}${asked.memory ? bytes(asked.memory) : "none"} requested`],
           ["QoS class", pod.status?.qosClass],
           ["Restarts", String(restarts(pod))],
           ["Created", <Age since={pod.metadata.creationTimestamp} />],
@@ -154,15 +154,15 @@ function Containers({ pod }: { pod: KubeObject }) {
 }
 
 /** good are conditions whose truth is bad news. */
-const badIfTrue = /Pressure$|^NetworkUnavailable$|Problem$|Failure|^Failed$|^PodFailed|DisruptionTarget|Stalled|Degraded|NamesNotAccepted/;
+const badIfTrue = /Pressure$|^NetworkUnavailable$|Problem$|Failure|^Failed$|^PodFailed|DisruptionTarget|Stalled|Degraded|NamesNotAccepted|^ScalingLimited$/;
 
 export function Conditions({ of }: { of: KubeObject }) {
-  const list: any[] = of.status?.conditions ?? [];
+  const list: any[] = of.status?.conditions ?? [], ended = of.status?.phase === "Succeeded";
   if (!list.length) return <p class="muted">None</p>;
   return (
     <ul class="conditions">{list.map((c) => {
       const good = badIfTrue.test(c.type) ? c.status === "False" : c.status === "True";
-      return <li key={c.type}><Status text={c.type} tone={c.status === "Unknown" ? "warn" : good ? "ok" : "bad"} /><span class="muted">{c.status}</span>
+      return <li key={c.type}><Status text={c.type} tone={c.status === "Unknown" ? "warn" : good ? "ok" : ended ? "none" : "bad"} /><span class="muted">{c.status}</span>
         <span class="muted right"><Age since={c.lastTransitionTime} /></span>{(c.message || c.reason) && !good && <p>{c.message || c.reason}</p>}</li>;
     })}</ul>
   );

@@ -1,15 +1,16 @@
 import type { TableColumn } from "../table";
 import { useMemo } from "preact/hooks";
-import { core, hasGroup, k8s, session } from "../api";
+import { core, hasGroup, k8s, mesos, pathOf, session } from "../api";
 import { bytes, cpus, quantity, tone } from "../format";
-import { usePoll, type Row } from "../live";
+import { usePoll, useTable, type Row } from "../live";
+import type { WaitingPod } from "../mesos";
 import { param } from "../router";
-import { ResourceTable } from "../resourcetable";
+import { Ready, ResourceTable } from "../resourcetable";
 import { Empty, PageHead, Spark, Status } from "../ui";
 import { useKeepsUsage, useLine, type What } from "../usage";
 
 const pods = { ...core("pods"), namespaced: true };
-const taskID = "k8sm.io/task-id";
+const taskID = "k8sm.io/task-id", annotations = [taskID];
 
 interface Usage { cpu: number; memory: number }
 
@@ -36,35 +37,50 @@ function useUsage(ns: string): Map<string, Usage> {
 
 const none = new Map<string, Usage>();
 
+const nodeOf = (r: Row) => String(r.cells[6] ?? "").replace("<none>", "");
+
+/** useWaiting is why pods wait, by namespace/name, as the scheduler says. It asks while there is a pod without a node. */
+function useWaiting(ns: string): Map<string, string> {
+  const feed = useTable(pathOf(pods, ns), annotations);
+  const some = !!session.value?.mesos && feed.items.value.some((r) => r.cells[2] === "Pending" && !nodeOf(r));
+  const { value } = usePoll(async () => (some ? new Map((await mesos<WaitingPod[]>("queue")).map((p) => [p.pod, `waits: ${p.reasons.join(", ")}`])) : nobody), 10, some);
+  return value ?? nobody;
+}
+
+const nobody = new Map<string, string>();
+
 export default function Pods() {
   const ns = param("ns");
-  const usage = useUsage(ns), lines = useKeepsUsage();
+  const usage = useUsage(ns), lines = useKeepsUsage(), waits = useWaiting(ns);
   const more = useMemo((): TableColumn<Row>[] => {
     const of = (r: Row) => usage.get(`${r.ns}/${r.name}`);
     // The small line of the last half hour is before the number.
     const used = (id: keyof Usage, title: string, write: (n: number) => string, width: number): TableColumn<Row> => {
       const text = (r: Row) => (of(r) ? write(of(r)![id]) : "");
       return {
-        id, title, text, order: (r) => of(r)?.[id] ?? -1, keep: id === "cpu" ? 37 : 36, numeric: true, width: lines ? width : undefined,
+        id, title, text, order: (r) => of(r)?.[id] ?? -1, keep: id === "cpu" ? 35 : 34, numeric: true, width: lines ? width : undefined,
         show: lines ? (r) => <span class="trend"><Trend row={r} what={id} />{text(r)}</span> : undefined,
       };
     };
     return [
       { id: "ready", title: "Ready", text: (r) => String(r.cells[1] ?? ""), keep: 45, show: (r) => <Ready cell={String(r.cells[1] ?? "")} ended={tone(String(r.cells[2])) === "done"} /> },
       { id: "status", title: "Status", text: (r) => String(r.cells[2] ?? ""), keep: 90, show: (r) => <Status text={String(r.cells[2] ?? "")} /> },
-      { id: "restarts", title: "Restarts", text: (r) => String(r.cells[3] ?? ""), order: (r) => parseInt(String(r.cells[3]), 10) || 0, keep: 40, numeric: true },
+      { id: "restarts", title: "Restarts", text: (r) => String(parseInt(String(r.cells[3]), 10) || 0), order: (r) => parseInt(String(r.cells[3]), 10) || 0, keep: 38, numeric: true },
       ...(usage.size ? [
-        used("cpu", "CPU", cpus, 16), used("memory", "Memory", bytes, 19),
+        used("cpu", "CPU", cpus, 12), used("memory", "Memory", bytes, 15),
       ] : []),
-      { id: "node", title: "Node", text: (r) => String(r.cells[6] ?? "").replace("<none>", ""), keep: 35, hidden: false },
+      {
+        id: "node", title: "Node", keep: 39, width: 12, hidden: false, text: (r) => nodeOf(r) || (waits.get(`${r.ns}/${r.name}`) ?? ""),
+        show: (r) => nodeOf(r) || <span class="muted">{waits.get(`${r.ns}/${r.name}`) ?? ""}</span>,
+      },
       { id: "task", title: "Task", text: (r) => r.annotations?.[taskID] ?? "", mono: true, hidden: true, keep: 5 },
       { id: "controller", title: "Controller", text: (r) => r.owner ?? "", hidden: true, keep: 6 },
     ];
-  }, [usage, lines]);
+  }, [usage, lines, waits]);
   return (
     <>
       <PageHead title="Pods" note="Each pod is a Mesos task with its own resources." />
-      <ResourceTable of={pods} name="pods" more={more} annotations={[taskID]}
+      <ResourceTable of={pods} name="pods" more={more} annotations={annotations}
         empty={<Empty title={ns ? `No pods in ${ns}` : "No pods yet"}>
           <p>Run one:</p>
           <pre class="code">km kubectl run hello --image=busybox -- sleep 1h{ns ? ` --namespace=${ns}` : ""}</pre>
@@ -77,10 +93,4 @@ export default function Pods() {
 function Trend({ row, what }: { row: Row; what: What }) {
   const line = useLine(row.ns ?? "", row.name, what);
   return line ? <Spark line={line} /> : null;
-}
-
-/** Ready is a count such as 1/2, which stands out unless all are. */
-function Ready({ cell, ended }: { cell: string; ended: boolean }) {
-  const [ready, all] = cell.split("/");
-  return <span class={ready === all || ended ? "" : "attention"}>{cell}</span>;
 }

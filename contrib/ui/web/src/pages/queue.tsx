@@ -20,7 +20,8 @@ export default function Queue() {
   );
 }
 
-const PodLink = ({ pod }: { pod: string }) => { const [ns, name] = podPath(pod); return <a href={link(pageOf(core("pods"), ns, name))}>{pod}</a>; };
+/** PodLink leads to the page of a pod, written as namespace/name. */
+export const PodLink = ({ pod }: { pod: string }) => { const [ns, name] = podPath(pod); return <a href={link(pageOf(core("pods"), ns, name))}>{pod}</a>; };
 
 function Reasons({ reasons }: { reasons: QueueReasons | undefined }) {
   if (!reasons) return <p class="muted">Asking the scheduler…</p>;
@@ -64,7 +65,7 @@ function Tasks() {
     { id: "node", title: "Node", text: (t) => t.node ?? "", show: (t) => (t.node ? <a href={link(`/nodes/${encodeURIComponent(t.agent)}`)}>{t.node}</a> : ""), keep: 70 },
     { id: "since", title: "Age", text: (t) => span((now.peek() - Date.parse(t.since)) / 1000), width: 8, order: (t) => t.since, show: (t) => <Age since={t.since} />, keep: 50, numeric: true },
     { id: "task", title: "Task", text: (t) => t.id, mono: true, keep: 30 },
-    { id: "message", title: "Message", text: (t) => t.message ?? "", keep: 10 },
+    { id: "message", title: "Message", text: (t) => t.message ?? "", keep: 10, sparse: true },
     { id: "agent", title: "Agent", text: (t) => t.agent, mono: true, hidden: true },
   ], []);
   if (problem && !value) return <Failure problem={problem} what="tasks" />;

@@ -3,7 +3,7 @@ import { discover, type Resource } from "../api";
 import type { PageProps } from "../pages";
 import { ResourceTable } from "../resourcetable";
 import { link } from "../router";
-import { Failure, PageHead } from "../ui";
+import { Failure, Loading, PageHead } from "../ui";
 
 /** useKind finds a kind by the parts of a path; undefined until it is known, null if there is none. */
 export function useKind({ group, version, plural }: Record<string, string>): { kind: Resource | undefined | null; problem: string } {
@@ -23,6 +23,6 @@ export default function ResourcePage({ params }: PageProps) {
   const head = <PageHead above={<a href={link("/resources")}>Any resource</a>} title={kind?.kind ?? params.plural} note={kind ? <span class="muted">{kind.group ? `${kind.group}/` : ""}{kind.version} · {kind.namespaced ? "in namespaces" : "of the cluster"}</span> : undefined} />;
   if (problem) return <>{head}<Failure problem={{ code: 0, message: problem }} what={params.plural!} /></>;
   if (kind === null) return <>{head}<Failure problem={{ code: 404, message: "The API server does not list this kind." }} what={params.plural!} /></>;
-  if (!kind) return head;
+  if (!kind) return <>{head}<Loading /></>;
   return <>{head}<ResourceTable of={kind} name={kind.plural} /></>;
 }

@@ -10,7 +10,7 @@ import type { PageProps } from "../pages";
 import { useRights } from "../rights";
 import { ResourceTable } from "../resourcetable";
 import { go, link, param } from "../router";
-import { Age, attempt, Button, confirm, copy, Empty, Facts, Failure, Live, Modal, PageHead, Panel, Status, Tabs } from "../ui";
+import { Age, attempt, Button, confirm, copy, Empty, Facts, Failure, Live, Loading, Modal, PageHead, Panel, Status, Tabs } from "../ui";
 import { kinds, ownersOf, restart, revisionsOf, rollout, run, scale, selectorOf, set, undo, workloadPage, type Revision, type WorkloadKind } from "../workloads";
 import { toYAML, YAMLView } from "../yaml";
 import { Conditions, Labels } from "./pod";
@@ -35,7 +35,7 @@ function Shown({ kind, ns, name }: { kind: WorkloadKind; ns: string; name: strin
   const problem = feed.problem.value;
   if (feed.state.value === "ended" && problem) return <><PageHead above={above} title={name} /><Failure problem={problem} what={`${kind.kind} ${name}`} /></>;
   if (object === null) return <><PageHead above={above} title={name} /><Empty title={`This ${kind.kind} is gone`}><a class="button" href={link("/workloads", { kind: kind.plural, ns })}>{kind.title} of {ns}</a></Empty></>;
-  if (!object) return <PageHead above={above} title={name} />;
+  if (!object) return <><PageHead above={above} title={name} /><Loading /></>;
   const state = rollout(object);
   const mayPatch = can("patch", kind, name);
   const tabs: [string, string][] = [["overview", "Overview"]];
@@ -78,7 +78,7 @@ function Overview({ kind, object: o }: { kind: WorkloadKind; object: KubeObject 
           ]} />
         </Panel>
         {o.status?.conditions && <Panel title="Conditions"><Conditions of={o} /></Panel>}
-        <Panel title="Events"><Events of={o} /></Panel>
+        <Panel title="Events" class={o.status?.conditions ? "wide" : ""}><Events of={o} /></Panel>
         <Labels of={o} />
       </div>
       {selector && <div class="below"><h2>Pods</h2><PodsOf ns={ns} selector={selector} /></div>}
