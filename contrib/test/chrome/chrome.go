@@ -46,6 +46,10 @@ func Open(ctx context.Context, link string) (*Tab, error) {
 		ended()
 		return nil, fmt.Errorf("cannot open the page: %w", err)
 	}
+	if _, err := t.When(`document.querySelector("nav.side") !== null`); err != nil { // it has logged in
+		ended()
+		return nil, err
+	}
 	return t, nil
 }
 

@@ -117,6 +117,9 @@ export interface Feed<T> {
   problem: Signal<Problem | null>;
 }
 
+/** Order is what items are known by, and what they are sorted by, which stays. */
+interface Order<T> { uid: (item: T) => string; key: (item: T) => string }
+
 class Following<T> implements Feed<T> {
   items = signal<T[]>([]);
   columns = signal<Column[]>([]);
@@ -127,7 +130,7 @@ class Following<T> implements Feed<T> {
   private stop: (() => void) | undefined;
   private closing = 0;
 
-  constructor(private call: Call, private uid: (item: T) => string, private key: (item: T) => string) {}
+  constructor(private call: Call, private of: Order<T>) {}
 
   use(): () => void {
     clearTimeout(this.closing);
@@ -142,7 +145,7 @@ class Following<T> implements Feed<T> {
   private take(f: Frame) {
     if (f.columns) this.columns.value = f.columns;
     if (f.reset) this.fresh = [];
-    const items = this.merged(this.fresh ?? this.items.value, (f.rows ?? f.objects ?? []) as T[], f.gone ?? []);
+    const items = merged(this.fresh ?? this.items.value, (f.rows ?? f.objects ?? []) as T[], f.gone ?? [], this.of);
     // The first list shows as it comes; a later one replaces the one before when it is whole.
     if (!this.fresh || f.state === "live" || this.state.value === "loading") this.items.value = items;
     if (this.fresh) this.fresh = f.state === "live" ? undefined : items;
@@ -151,23 +154,23 @@ class Following<T> implements Feed<T> {
       this.problem.value = f.state === "live" ? null : { code: f.code ?? 0, message: f.message ?? "" };
     }
   }
+}
 
-  /** merged are items with those that came, and without those that are gone, in order of key. */
-  private merged(items: T[], came: T[], gone: string[]): T[] {
-    if (!came.length && !gone.length) return items;
-    const away = new Set(gone);
-    for (const item of came) away.add(this.uid(item));
-    const sorted = came.map((item): [string, T] => [this.key(item), item]).sort(([a], [b]) => compare(a, b));
-    const all: T[] = [];
-    let next = 0;
-    for (const item of items) {
-      if (away.has(this.uid(item))) continue;
-      for (const key = this.key(item); next < sorted.length && sorted[next]![0] < key; next++) all.push(sorted[next]![1]);
-      all.push(item);
-    }
-    for (; next < sorted.length; next++) all.push(sorted[next]![1]);
-    return all;
+/** merged are items with those that came, and without those that are gone, in order of key. The items are in that order. */
+export function merged<T>(items: T[], came: T[], gone: string[], of: Order<T>): T[] {
+  if (!came.length && !gone.length) return items;
+  const away = new Set(gone);
+  for (const item of came) away.add(of.uid(item));
+  const sorted = came.map((item): [string, T] => [of.key(item), item]).sort(([a], [b]) => compare(a, b));
+  const all: T[] = [];
+  let next = 0;
+  for (const item of items) {
+    if (away.has(of.uid(item))) continue;
+    for (const key = of.key(item); next < sorted.length && sorted[next]![0] < key; next++) all.push(sorted[next]![1]);
+    all.push(item);
   }
+  for (; next < sorted.length; next++) all.push(sorted[next]![1]);
+  return all;
 }
 
 const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
@@ -176,30 +179,30 @@ const feeds = new Map<string, Following<any>>();
 const keyOf = (c: Call) => JSON.stringify([c.mode, c.path, c.annotations]);
 const nothing: Feed<any> = { items: signal([]), columns: signal([]), state: signal<State>("loading"), problem: signal(null) };
 
-function feed<T>(call: Call, uid: (item: T) => string, key: (item: T) => string): Following<T> {
+function feed<T>(call: Call, of: Order<T>): Following<T> {
   const k = keyOf(call);
   let found = feeds.get(k);
-  if (!found) feeds.set(k, found = new Following<T>(call, uid, key));
+  if (!found) feeds.set(k, found = new Following<T>(call, of));
   return found;
 }
 
-function useFeed<T>(call: Call | null, uid: (item: T) => string, key: (item: T) => string): Feed<T> {
+function useFeed<T>(call: Call | null, of: Order<T>): Feed<T> {
   const k = call ? keyOf(call) : "";
-  const found = useMemo(() => (call ? feed(call, uid, key) : null), [k]);
+  const found = useMemo(() => (call ? feed(call, of) : null), [k]);
   useEffect(() => found?.use(), [found]);
   return found ?? nothing;
 }
 
-const rowUID = (r: Row) => r.uid || `${r.ns}/${r.name}`;
-const rowKey = (r: Row) => `${r.ns ?? ""}/${r.name}`;
+const rowOrder: Order<Row> = { uid: (r) => r.uid || `${r.ns}/${r.name}`, key: (r) => `${r.ns ?? ""}/${r.name}` };
+const objectOrder: Order<any> = { uid: (o) => o.metadata?.uid, key: (o) => `${o.metadata?.namespace ?? ""}/${o.metadata?.name}` };
 
 /** useTable follows a list as the API server's table. null follows nothing. */
 export const useTable = (path: string | null, annotations?: string[]): Feed<Row> =>
-  useFeed(path ? { mode: "table", path, annotations } : null, rowUID, rowKey);
+  useFeed(path ? { mode: "table", path, annotations } : null, rowOrder);
 
 /** useObjects follows whole objects: ask for few, by a field or label selector. */
 export const useObjects = <T = any>(path: string | null): Feed<T> =>
-  useFeed<any>(path ? { mode: "objects", path } : null, (o) => o.metadata?.uid, (o) => `${o.metadata?.namespace ?? ""}/${o.metadata?.name}`);
+  useFeed<any>(path ? { mode: "objects", path } : null, objectOrder);
 
 /** useObject follows one object; undefined until it is there, null if it is gone. */
 export function useObject<T = any>(collection: string | null, name: string): { object: T | undefined | null; feed: Feed<T> } {
@@ -216,11 +219,27 @@ export function follow(path: string, on: { text: (piece: string) => void; state:
   });
 }
 
+/** cutter cuts the pieces of a text into lines. A line may come in many pieces: the state of a large Mesos has megabytes. */
+export function cutter(): { cut: (piece: string) => string[]; rest: () => string } {
+  let open: string[] = [];
+  const rest = () => { const line = open.join(""); open = []; return line; };
+  return {
+    rest,
+    cut: (piece) => {
+      const lines = piece.split("\n"), last = lines.pop()!;
+      if (lines.length) lines[0] = rest() + lines[0]!;
+      open.push(last);
+      return lines;
+    },
+  };
+}
+
 /** useTail follows a text line by line, and keeps the last lines. read makes of a line what is kept. */
 export function useTail<T>(path: string, most: number, read: (line: string) => T) {
   const tail = useMemo(() => ({ lines: signal<T[]>([]), state: signal<State>("loading"), problem: signal<Problem | null>(null) }), [path]);
   useEffect(() => {
-    let rest = "", fresh: T[] = [], timer = 0;
+    let fresh: T[] = [], timer = 0;
+    const text = cutter();
     const flush = () => {
       timer = 0;
       const all = tail.lines.value.concat(fresh);
@@ -229,14 +248,13 @@ export function useTail<T>(path: string, most: number, read: (line: string) => T
     };
     const stop = follow(path, {
       text: (piece) => {
-        const lines = (rest + piece).split("\n");
-        rest = lines.pop()!;
-        fresh.push(...lines.map(read));
+        for (const line of text.cut(piece)) fresh.push(read(line));
         timer ||= window.setTimeout(flush, 100);
       },
       state: (state, problem) => {
-        if (state === "live") { tail.lines.value = []; fresh = []; rest = ""; }
-        if (state === "ended" && rest) { fresh.push(read(rest)); rest = ""; flush(); }
+        const rest = state === "live" || state === "ended" ? text.rest() : "";
+        if (state === "live") { tail.lines.value = []; fresh = []; }
+        if (state === "ended" && rest) { fresh.push(read(rest)); flush(); }
         tail.state.value = state;
         tail.problem.value = problem;
       },
@@ -253,16 +271,14 @@ export function useMesosState<T = any>(): { state: T | undefined; problem: Probl
     if (!session.peek()?.mesos) return;
     let stop = () => {}, timer = 0, over = false;
     const start = () => {
-      let rest = "";
+      const text = cutter();
       stop = follow("/api/mesos/state?watch=true", {
         text: (piece) => {
-          const lines = (rest + piece).split("\n");
-          rest = lines.pop()!;
-          const whole = lines.filter(Boolean).pop();
+          const whole = text.cut(piece).filter(Boolean).pop();
           if (whole) { value.state.value = JSON.parse(whole); value.problem.value = null; }
         },
         state: (state, problem) => {
-          if (state === "live") { rest = ""; value.problem.value = null; }
+          if (state === "live") { text.rest(); value.problem.value = null; }
           if (problem) value.problem.value = problem;
           if (state === "ended" && !over) timer = window.setTimeout(() => { stop(); start(); }, problem ? 15000 : 500);
         },

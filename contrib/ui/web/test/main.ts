@@ -1,6 +1,7 @@
 import { results } from "./check";
 import "./api.test";
 import "./format.test";
+import "./live.test";
 import "./mesos.test";
 import "./pod.test";
 import "./router.test";
