@@ -82,6 +82,15 @@ test: test-deps build ## Run every test: unit tests with the race detector, then
 	FUZZ='$(LISTENERS)' contrib/test/fuzz-all 1m 1m
 	$(GO) test $(FLAGS) -count=1 -timeout 45m ./contrib/test/e2e
 
+.PHONY: packages
+packages: build ## Write a deb, an rpm and a container image to build/packages.
+	@rm -rf $(BUILD)/packages
+	@cd contrib/package && $(GO) run $(FLAGS) . -km ../../km -out ../../$(BUILD)/packages -version '$(VERSION)'
+
+.PHONY: test-packages
+test-packages: packages ## Install the packages on a machine with systemd, in namespaces of this one, and run them.
+	cd contrib/package && $(GO) test $(FLAGS) -count=1 ./...
+
 .PHONY: test-isolated
 test-isolated: test-deps build ## Run the tests of the whole chain once more, on agents with all isolators: ISOLATION=LIST RUN=REGEXP.
 	K8SM_UP_FLAGS=--isolation=$(or $(ISOLATION),cgroups/all$(comma)filesystem/linux$(comma)namespaces/pid$(comma)disk/du) \

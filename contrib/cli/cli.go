@@ -84,6 +84,7 @@ type common struct {
 	stateDir  string
 	logLevel  logLevel
 	logFormat logformat.Format
+	notify    notifier // of serve
 }
 
 func (c *common) dir() statedir.Dir { return statedir.Dir(c.stateDir) }
@@ -136,7 +137,7 @@ To try it on this machine, as root: km up`,
 			root.AddCommand(command)
 		}
 	}
-	root.AddCommand(versionCommand(), wardenCommand(&c), stepOutCommand(), cleanUpCommand(&c))
+	root.AddCommand(versionCommand(), manCommand(), wardenCommand(&c), stepOutCommand(), cleanUpCommand(&c))
 	root.SetHelpCommand(helpCommand(root))
 	root.InitDefaultCompletionCmd() // now, so that explainUsage covers it
 	explainUsage(root)
@@ -152,6 +153,8 @@ func serve(c *common, role func(ctx context.Context) error) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	c.notify = newNotifier()
+	context.AfterFunc(ctx, c.notify.stopping)
 	if err := role(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -44,7 +44,10 @@ wrote; --kubeconfig and --etcd-servers replace them.`,
 			if err := usage(s.check()); err != nil {
 				return err
 			}
-			return serve(c, func(ctx context.Context) error { return s.run(ctx, c.dir()) })
+			return serve(c, func(ctx context.Context) error {
+				s.notify = c.notify
+				return s.run(ctx, c.dir())
+			})
 		},
 	}
 	s.addFlags(cmd.Flags())
@@ -68,6 +71,7 @@ type schedule struct {
 	etcd       state.Config
 	// insecureEtcd allows an etcd without TLS.
 	insecureEtcd bool
+	notify       notifier // hears when the scheduler waits for the lead; km up's tells nobody
 }
 
 func (s *schedule) addFlags(fs *pflag.FlagSet) {
@@ -265,8 +269,12 @@ func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts 
 		return fmt.Errorf("cannot find this machine's name: %w", err)
 	}
 	s.scheduler.Identity = status.SchedulerName(host, os.Getpid(), "")
-	if s.status.Address == "" {
+	schedule := func(ctx context.Context) error {
+		s.notify.ready()
 		return run.Run(ctx, s.scheduler, parts)
+	}
+	if s.status.Address == "" {
+		return schedule(ctx)
 	}
 	if err := errors.Join(s.status.Validate(), s.artifact.Validate()); err != nil {
 		return err
@@ -286,5 +294,5 @@ func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts 
 	}
 	s.scheduler.Identity = status.SchedulerName(host, os.Getpid(), server.Reachable())
 	logrus.WithField("address", server.Addr()).Info("serving the scheduler's status")
-	return beside(ctx, server.Run, func(ctx context.Context) error { return run.Run(ctx, s.scheduler, parts) })
+	return beside(ctx, server.Run, schedule)
 }

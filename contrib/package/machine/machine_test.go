@@ -1,0 +1,228 @@
+// Package machine tests the packages on a machine with a real systemd: this machine's own, in namespaces of its own.
+package machine
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// machine is a running systemd.
+type machine struct {
+	*testing.T
+	pid string
+}
+
+// boot starts a machine that has the packages at /packages. It is gone when the test ends.
+func boot(t *testing.T, packages string) machine {
+	cmd := exec.Command("unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--net", "--cgroup", "--kill-child", "./boot", packages, t.TempDir())
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	})
+	m := machine{T: t}
+	t.Cleanup(func() { _ = exec.Command("kill", "-9", m.pid).Run() }) // unshare does not end systemd
+	m.wait("systemd has booted", func() error {
+		select {
+		case <-ended:
+			t.Fatalf("the machine did not boot: %s", said.String())
+		default:
+		}
+		if m.pid == "" {
+			children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", cmd.Process.Pid, cmd.Process.Pid))
+			if m.pid = strings.TrimSpace(string(children)); m.pid == "" {
+				return fmt.Errorf("no child yet: %v", err)
+			}
+		}
+		return m.try("systemctl", "is-system-running")
+	})
+	return m
+}
+
+// on returns the machine for a subtest.
+func (m machine) on(t *testing.T) machine { return machine{T: t, pid: m.pid} }
+
+// wait polls until check is content, for at most two minutes.
+func (m machine) wait(what string, check func() error) {
+	m.Helper()
+	ctx, cancel := context.WithTimeout(m.Context(), 2*time.Minute)
+	defer cancel()
+	for tick := time.NewTicker(200 * time.Millisecond); ; {
+		err := check()
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			log, _ := m.output("journalctl", "--no-pager", "-n", "40")
+			m.Fatalf("%s: %v\n%s", what, err, log)
+		case <-tick.C:
+		}
+	}
+}
+
+// output runs a command on the machine.
+func (m machine) output(args ...string) (string, error) {
+	out, err := exec.Command("nsenter", append([]string{"-t", m.pid, "-m", "-p", "-u", "-i", "-n", "--"}, args...)...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
+	}
+	return strings.TrimSpace(string(out)), err
+}
+
+func (m machine) try(args ...string) error {
+	_, err := m.output(args...)
+	return err
+}
+
+func (m machine) run(args ...string) string {
+	m.Helper()
+	out, err := m.output(args...)
+	if err != nil {
+		log, _ := m.output("journalctl", "--no-pager", "-n", "40")
+		m.Fatalf("%v\n%s", err, log)
+	}
+	return out
+}
+
+// is returns a check that a unit has a property.
+func (m machine) is(unit, property, want string) func() error {
+	return func() error {
+		got, err := m.output("systemctl", "show", "--value", "--property="+property, unit)
+		if err == nil && got != want {
+			err = fmt.Errorf("%s of %s is %q, not %q", property, unit, got, want)
+		}
+		return err
+	}
+}
+
+// kill kills a unit's main process, of which another follows.
+func (m machine) kill(unit string) {
+	m.Helper()
+	before := m.run("systemctl", "show", "--value", "--property=MainPID", unit)
+	pid, err := strconv.Atoi(before)
+	if err != nil || pid <= 1 {
+		m.Fatalf("%s has no process: %q", unit, before)
+	}
+	m.run("kill", "-9", before)
+	m.wait(unit+" runs again", func() error {
+		now, err := m.output("systemctl", "show", "--value", "--property=MainPID", unit)
+		if err == nil && (now == before || now == "0") {
+			err = fmt.Errorf("the process is %s, was %s", now, before)
+		}
+		return err
+	})
+	m.wait(unit+" is active again", m.is(unit, "ActiveState", "active"))
+}
+
+const km = "/usr/bin/km"
+
+// TestDebOnASystemdMachine installs the deb, runs a control plane and a scheduler as services, upgrades, removes and purges it.
+func TestDebOnASystemdMachine(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("run this test as root")
+	}
+	packages, err := filepath.Abs("../../../build/packages")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(packages, "*.deb"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("build/packages has %d debs, not one: run make packages", len(files))
+	}
+	deb := "/packages/" + filepath.Base(files[0])
+	m := boot(t, packages)
+	m.run("dpkg", "-i", deb)
+	units := strings.Fields(m.run("sh", "-c", "cd /lib/systemd/system && ls k8sm-*.service"))
+	if len(units) < 3 {
+		t.Fatalf("only these units were installed: %s", units)
+	}
+	t.Run("nothing is started or enabled", func(t *testing.T) {
+		m := m.on(t)
+		for _, unit := range units {
+			m.wait(unit+" is dead", m.is(unit, "ActiveState", "inactive"))
+			m.wait(unit+" is disabled", m.is(unit, "UnitFileState", "disabled"))
+		}
+	})
+	t.Run("systemd-analyze finds nothing wrong", func(t *testing.T) {
+		m := m.on(t)
+		for _, unit := range units {
+			if said := m.run("systemd-analyze", "verify", unit); said != "" {
+				t.Errorf("%s: %s", unit, said)
+			}
+			if said, err := m.output("systemd-analyze", "security", "--no-pager", "--threshold=40", unit); err != nil {
+				t.Errorf("%v\n%s", err, said)
+			}
+		}
+	})
+	t.Run("manual pages and completions are there", func(t *testing.T) {
+		m := m.on(t)
+		for _, page := range []string{"km", "km-apiserver", "km-scheduler", "km-logs"} {
+			m.run("sh", "-c", "zcat /usr/share/man/man1/"+page+".1.gz | grep -q '^.TH '")
+		}
+		m.run("bash", "-c", ". /usr/share/bash-completion/completions/km && complete -p km")
+	})
+	t.Run("a wrong configuration fails at once", func(t *testing.T) {
+		m := m.on(t)
+		m.run("sh", "-c", "cp /etc/k8sm/scheduler.yaml /tmp && echo 'mesos-mastr: x' >>/etc/k8sm/scheduler.yaml")
+		if err := m.try("systemctl", "start", "k8sm-scheduler"); err == nil {
+			t.Error("it started")
+		}
+		m.wait("it failed", m.is("k8sm-scheduler", "ActiveState", "failed"))
+		m.wait("it was tried once", m.is("k8sm-scheduler", "NRestarts", "0"))
+		if said := m.run("journalctl", "--no-pager", "-u", "k8sm-scheduler"); !strings.Contains(said, "no such flag: mesos-mastr") {
+			t.Errorf("the journal does not say why: %s", said)
+		}
+		m.run("mv", "/tmp/scheduler.yaml", "/etc/k8sm/scheduler.yaml")
+	})
+	t.Run("services start, and start again", func(t *testing.T) { m.on(t).testServices(deb) })
+	t.Run("what is removed stops, what is purged keeps its data", func(t *testing.T) {
+		m := m.on(t)
+		m.run("dpkg", "-r", "k8sm")
+		if said, err := m.output("pgrep", "-a", "km"); err == nil {
+			t.Errorf("these run still: %s", said)
+		}
+		m.run("test", "-e", "/etc/k8sm/apiserver.yaml")
+		m.run("dpkg", "-P", "k8sm")
+		if said, err := m.output("ls", "/etc/k8sm", km); err == nil {
+			t.Errorf("these are left: %s", said)
+		}
+		m.run("test", "-e", "/var/lib/k8sm/pki/ca.crt")
+	})
+}
+
+// testServices runs a control plane and a scheduler, kills and upgrades them.
+func (m machine) testServices(deb string) {
+	m.run("systemctl", "enable", "--now", "k8sm-apiserver")
+	if got := m.run(km, "kubectl", "get", "--raw", "/readyz"); got != "ok" {
+		m.Errorf("the API server is active, but not ready: %s", got)
+	}
+	m.run("systemctl", "enable", "--now", "k8sm-scheduler")
+	for _, unit := range []string{"k8sm-apiserver", "k8sm-scheduler"} {
+		m.kill(unit)
+	}
+	m.wait("the API server is ready", func() error { return m.try(km, "kubectl", "get", "--raw", "/readyz") })
+	m.run("sh", "-c", "echo '# mine' >>/etc/k8sm/apiserver.yaml")
+	before := m.run("systemctl", "show", "--value", "--property=MainPID", "k8sm-apiserver")
+	m.run("dpkg", "-i", deb)
+	m.wait("the upgrade restarted it", func() error { return m.is("k8sm-apiserver", "ActiveState", "active")() })
+	if after := m.run("systemctl", "show", "--value", "--property=MainPID", "k8sm-apiserver"); after == before {
+		m.Errorf("the old version runs on as process %s", after)
+	}
+	m.run("grep", "-q", "# mine", "/etc/k8sm/apiserver.yaml")
+	m.wait("the DNS unit stayed dead", m.is("k8sm-dns", "ActiveState", "inactive"))
+}
