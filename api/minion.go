@@ -22,8 +22,10 @@ type Bootstrap struct {
 	Cluster string `json:"cluster"`
 	// Node is the name of the node that the minion runs.
 	Node string `json:"node"`
-	// APIServer is the URL of the kube-apiserver.
+	// APIServer is the URL of a kube-apiserver.
 	APIServer string `json:"apiServer"`
+	// APIServers are the "host:port" of all that the cluster had at the launch, if the scheduler knew them.
+	APIServers []string `json:"apiServers,omitempty"`
 	// CA is the PEM of the authority that signed the API server's certificate.
 	CA []byte `json:"ca"`
 	// Token is a Kubernetes bootstrap token ("id.secret"), valid for a short time and for this node only

@@ -42,6 +42,7 @@ func (l layout) longestSocket() string {
 	return filepath.Join(l.kubelet(), "pod-resources", "kubelet.sock")
 }
 
+func (l layout) apiServers() string    { return filepath.Join(l.dir, "api-servers.json") }
 func (l layout) leftovers() string     { return filepath.Join(l.dir, "leftovers.json") }
 func (l layout) socket() string        { return filepath.Join(l.dir, "cri.sock") }
 func (l layout) cri() string           { return filepath.Join(l.dir, "cri") }

@@ -38,8 +38,9 @@ type node struct {
 	env          mesos.Config
 	registration executor.Registration
 	started      time.Time
-	boot         api.Bootstrap
-	claims       claims // of the network namespace
+	boot         api.Bootstrap // its API server is the node's own balancer, once that runs
+	namedServer  string        // URL of the API server that the scheduler named
+	claims       claims        // of the network namespace
 	log          logrus.FieldLogger
 	metrics      *status.Metrics
 	criServer    atomic.Pointer[cri.Server] // the current one; nil if none runs
@@ -64,7 +65,7 @@ type node struct {
 
 // parts are the running parts of the node; nil if a part does not run.
 type parts struct {
-	runtime, kubelet, policies, status, report, network, peers, pods, proxy, falcon, logs, commits *supervise.Part
+	runtime, kubelet, servers, policies, status, report, network, peers, pods, proxy, falcon, logs, commits *supervise.Part
 }
 
 func newNode(cfg Config, env mesos.Config, registration executor.Registration) (*node, error) {
@@ -87,6 +88,11 @@ func (n *node) run(ctx context.Context, pods *kube.Pods, post func(executor.Even
 		return unlessEnded(ctx, err)
 	}
 	defer func() { _ = unlock() }()
+	servers, err := n.reachAPIServers(ctx)
+	if err != nil {
+		return err
+	}
+	defer servers.stop()
 	if err := n.configure(ctx, post); err != nil {
 		return unlessEnded(ctx, err)
 	}
@@ -112,7 +118,8 @@ func (n *node) run(ctx context.Context, pods *kube.Pods, post func(executor.Even
 	}
 	defer n.docker.Close()
 
-	running, err := n.start(ctx, pods, post)
+	servers.Remember(n.files.apiServers())
+	running, err := n.start(ctx, pods, post, servers)
 	if err == nil {
 		n.log.Info("the node is up")
 		<-ctx.Done()
@@ -134,7 +141,7 @@ func unlessEnded(ctx context.Context, err error) error {
 // credentials, the executor ends, and the next one has a new token.
 func (n *node) configure(ctx context.Context, post func(executor.Event)) (err error) {
 	who := tokenAuth(n.boot)
-	usual, err := newLayout(firstGiven(n.cfg.Given.RootDir, defaultRootDir), n.boot.Cluster, n.boot.Node)
+	usual, err := n.usualFiles()
 	if err == nil && usual.checkIdentity(n.boot, time.Now()) == nil {
 		who = usual.nodeAuth()
 	}
@@ -146,7 +153,7 @@ func (n *node) configure(ctx context.Context, post func(executor.Event)) (err er
 	err = supervise.UntilDone(ctx, "the node has no configuration yet", func(ctx context.Context) error {
 		fetched, err := fetchConfig(ctx, api)
 		if rejected.lasts(time.Now(), err) {
-			post(executor.Unfit{Reason: "the API server at " + n.boot.APIServer + " rejects the bootstrap token: it has ended, or was used before; a new executor gets a new one"})
+			post(executor.Unfit{Reason: "the API server at " + n.namedServer + " rejects the bootstrap token: it has ended, or was used before; a new executor gets a new one"})
 		}
 		if err != nil {
 			return err
@@ -163,6 +170,11 @@ func (n *node) configure(ctx context.Context, post func(executor.Event)) (err er
 		return err
 	}
 	return n.files.make()
+}
+
+// usualFiles are the node's files unless the cluster's configuration names another directory.
+func (n *node) usualFiles() (layout, error) {
+	return newLayout(firstGiven(n.cfg.Given.RootDir, defaultRootDir), n.boot.Cluster, n.boot.Node)
 }
 
 // prepare writes all files and connects to Docker Engine. The kubelet gets kubeletPort if it is free.
@@ -297,7 +309,7 @@ func (n *node) settle(kubeletPort int) error {
 }
 
 // start starts the parts in order. With an error it returns the parts that already run.
-func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Event)) (running parts, err error) {
+func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Event), servers *apiServers) (running parts, err error) {
 	alive := context.WithoutCancel(ctx) // stop ends the parts in its own order, not ctx
 	running.runtime = supervise.Start(alive, "the CRI server", n.counted(status.CRIServer, n.serveCRI))
 	if err := n.awaitCRI(ctx); err != nil {
@@ -313,6 +325,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	if err != nil {
 		return running, err
 	}
+	running.servers = servers.follow(alive, client)
 	running.policies = n.enforcePolicies(alive, client)
 	server, err := n.listenForStatus()
 	if err != nil {
@@ -390,6 +403,7 @@ func (n *node) stop(ctx context.Context, running parts, shared *machineShare) er
 	running.policies.Stop()
 	running.peers.Stop()
 	running.network.Stop()
+	running.servers.Stop()
 	var containers, proxy errgroup.Group
 	containers.Go(func() error {
 		return errors.Join(commit.Tidy(ctx, n.docker, n.boot.Node, n.files.commits()), n.removeContainers(ctx), n.network.Teardown(),

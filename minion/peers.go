@@ -37,7 +37,7 @@ func (n *node) watchPeers(ctx context.Context, client kubernetes.Interface, pods
 	}
 	factory.StartWithContext(ctx)
 	defer factory.Shutdown()
-	others, err := observe(ctx, client, n.boot.APIServer, change)
+	others, err := observe(ctx, client, n.namedServer, change)
 	if err != nil {
 		cancel()
 		return err

@@ -82,7 +82,7 @@ func watchOnce(t *testing.T, objects ...k8sruntime.Object) *node {
 	if err := pods.Setup([]string{"10.244.1.0/24"}); err != nil {
 		t.Fatal(err)
 	}
-	n := &node{boot: api.Bootstrap{Node: "self", APIServer: "https://192.0.2.100:6443"}, cluster: api.MinionConfig{ServiceCIDR: "10.96.0.0/16"},
+	n := &node{boot: api.Bootstrap{Node: "self"}, namedServer: "https://192.0.2.100:6443", cluster: api.MinionConfig{ServiceCIDR: "10.96.0.0/16"},
 		log: logrus.WithField("node", "self")}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

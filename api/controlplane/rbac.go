@@ -28,6 +28,7 @@ func rbac(minion api.MinionConfig) []object {
 	bootstrap := rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: api.BootstrapGroup}
 	dnsMembers := api.DNSMembership()
 	dns := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: dnsMembers.User}
+	stores := rbacv1.Subject{Kind: rbacv1.UserKind, APIGroup: rbacv1.GroupName, Name: api.LogsUser}
 	nodes := rbacv1.Subject{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: api.NodesGroup}
 	return slices.Concat(
 		clusterGrant("k8sm:scheduler", schedulerRules(), scheduler),
@@ -38,6 +39,7 @@ func rbac(minion api.MinionConfig) []object {
 		grant(api.MinionConfigNamespace, "k8sm:minion-config", minionConfigRules(), nodes, bootstrap, dns, scheduler),
 		grant(api.AddressPoolsNamespace, "k8sm:address-pools", oneConfigMap(api.AddressPoolsName, "get", "list", "watch"), nodes),
 		grant(api.AddressPoolsNamespace, "k8sm:publish-address-pools", oneConfigMap(api.AddressPoolsName, "get", "update", "patch"), scheduler),
+		grant(metav1.NamespaceDefault, "k8sm:api-servers", apiServersRules(), scheduler, stores),
 		clusterGrant("k8sm:dns", dnsRules(), dns),
 		memberGrants("k8sm:dns", dnsMembers),
 		[]object{
@@ -109,6 +111,13 @@ func dnsRules() []rbacv1.PolicyRule {
 		rule("", []string{"services", "namespaces", "pods", "nodes"}, "list", "watch"),
 		rule("discovery.k8s.io", []string{"endpointslices"}, "list", "watch"),
 	}
+}
+
+// apiServersRules let programs find all API servers. Nodes, the DNS servers and the metrics servers may list all EndpointSlices there.
+func apiServersRules() []rbacv1.PolicyRule {
+	r := rule("discovery.k8s.io", []string{"endpointslices"}, "get", "list", "watch")
+	r.ResourceNames = []string{"kubernetes"}
+	return []rbacv1.PolicyRule{r}
 }
 
 // memberGrants let the servers of a service add themselves to it, renew their leases, and remove dead ones. memberLimits say which

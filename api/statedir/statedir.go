@@ -42,6 +42,9 @@ func (d Dir) MetricsKubeconfig() string { return d.path("metrics.kubeconfig") }
 // LogsKubeconfig is for `km logstore`: user api.LogsUser.
 func (d Dir) LogsKubeconfig() string { return d.path("logs.kubeconfig") }
 
+// APIServers is where programs on this machine remember which API servers the cluster has.
+func (d Dir) APIServers() string { return d.path("api-servers.json") }
+
 // Logs is where the log store keeps logs.
 func (d Dir) Logs() string { return d.path("logs") }
 

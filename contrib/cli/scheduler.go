@@ -138,8 +138,9 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	}
 	// Each pod of a burst needs a binding. The API server limits requests itself.
 	config.QPS, config.Burst = 500, 1000
-	if err := rest.LoadTLSFiles(config); err != nil {
-		return fmt.Errorf("cannot read the CA of the API server: %w", err)
+	servers, err := reachAPIServers(config, dir)
+	if err != nil {
+		return err
 	}
 	kubernetes, err := kube.NewClient(config)
 	if err != nil {
@@ -149,6 +150,8 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	if err != nil {
 		return fmt.Errorf("cannot create a client of the API server: %w", err)
 	}
+	stopChecks := keepAPIServers(ctx, servers, kubernetes)
+	defer stopChecks()
 	s.mesos.Forget = kmFor(dir, "km") + " etcdctl del " + state.FrameworkKey(s.etcd.Name)
 	master, err := mesos.New(s.mesos)
 	if err != nil {
@@ -168,6 +171,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	s.scheduler.Version = api.Version
 	s.scheduler.Roles, s.scheduler.Revocable = s.mesos.Roles, s.mesos.Revocable
 	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, config.Host, config.CAData
+	s.scheduler.APIServers = servers.Servers
 	cluster := kube.New(kubernetes)
 	parts := run.Parts{Master: master, Cluster: cluster, Store: store, Tokens: cluster, Codec: mesos.Codec{},
 		Addresses: assigner.NewPublisher(store.Folder(assigner.Folder), kubernetes, config.Host, master.Addresses)}

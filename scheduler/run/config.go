@@ -15,6 +15,9 @@ type Config struct {
 	Cluster   string
 	APIServer string
 	CA        []byte
+	// APIServers returns the "host:port" of all API servers for api.Bootstrap; nil if only APIServer is known. It may be called
+	// concurrently.
+	APIServers func() []string
 	// DockerHost is the address of the Docker Engine on the agents; "" for the default. Minions get it as a flag.
 	DockerHost string
 	// DockerCertPath is the directory on the agents with the certificates for that Engine; "" for none.

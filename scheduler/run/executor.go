@@ -161,9 +161,11 @@ func (p *preparer) renew(ctx context.Context, act scheduler.PrepareExecutor, old
 	if err != nil {
 		return nil, fmt.Errorf("cannot create its bootstrap token: %w", err)
 	}
-	data, err := json.Marshal(api.Bootstrap{
-		Cluster: p.cfg.Cluster, Node: act.Node, APIServer: p.cfg.APIServer, CA: p.cfg.CA, Token: token,
-	})
+	boot := api.Bootstrap{Cluster: p.cfg.Cluster, Node: act.Node, APIServer: p.cfg.APIServer, CA: p.cfg.CA, Token: token}
+	if p.cfg.APIServers != nil {
+		boot.APIServers = p.cfg.APIServers()
+	}
+	data, err := json.Marshal(boot)
 	if err != nil {
 		return nil, err
 	}

@@ -21,6 +21,7 @@ import (
 func newTestPreparer(path string) (*preparer, *records, tokens) {
 	cfg := testConfig()
 	cfg.Cluster, cfg.APIServer, cfg.CA, cfg.KMPath = "test", "https://127.0.0.1:6443", []byte("pem"), path
+	cfg.APIServers = func() []string { return []string{"192.0.2.1:6443", "192.0.2.2:6443"} }
 	store, armed := &records{byAgent: map[api.AgentID][]byte{}}, tokens{}
 	return newPreparer(cfg, Parts{Store: store, Tokens: armed, Codec: jsonCodec{}}), store, armed
 }
@@ -43,7 +44,8 @@ func TestEachStartHasATokenOfItsOwn(t *testing.T) {
 		t.Errorf("command %s", executor.Command)
 	}
 	bootstrap, err := api.ParseBootstrap(executor.Data)
-	want := api.Bootstrap{Cluster: "test", Node: "n1", APIServer: "https://127.0.0.1:6443", CA: []byte("pem"), Token: "0.n1"}
+	want := api.Bootstrap{Cluster: "test", Node: "n1", APIServer: "https://127.0.0.1:6443", CA: []byte("pem"), Token: "0.n1",
+		APIServers: []string{"192.0.2.1:6443", "192.0.2.2:6443"}}
 	if diff := cmp.Diff(want, bootstrap); err != nil || diff != "" {
 		t.Error(err, diff)
 	}
