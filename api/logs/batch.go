@@ -11,6 +11,8 @@ import (
 	"io"
 	"strconv"
 	"unicode/utf8"
+
+	"github.com/valyala/fastjson"
 )
 
 // Writer writes batches, one after the other. One goroutine may use it.
@@ -122,14 +124,6 @@ func appendString(b, s []byte) []byte {
 	return append(append(b, s[begin:]...), '"')
 }
 
-// record is a line of a batch.
-type record struct {
-	Source *Source `json:"source"`
-	Entry
-	Text   *string `json:"message"`
-	Base64 []byte  `json:"base64"`
-}
-
 // ErrTooLarge says that a batch is larger than Read's limit.
 var ErrTooLarge = errors.New("the batch is too large")
 
@@ -142,9 +136,10 @@ func Read(batch io.Reader, limit int, add func(Source, *Entry) error) error {
 	}
 	limited := &io.LimitedReader{R: plain, N: int64(limit) + 1}
 	lines := bufio.NewReaderSize(limited, 64<<10)
-	var source *Source
+	r := reader{add: add}
+	var line []byte
 	for number := 1; ; number++ {
-		line, err := lines.ReadBytes('\n')
+		line, err = appendLine(line[:0], lines)
 		switch {
 		case limited.N == 0:
 			return fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
@@ -155,31 +150,108 @@ func Read(batch io.Reader, limit int, add func(Source, *Entry) error) error {
 		case err != nil:
 			return fmt.Errorf("cannot read the batch: %w", err)
 		}
-		if source, err = readLine(line, source, add); err != nil {
+		if err := r.take(line); err != nil {
 			return fmt.Errorf("line %d of the batch: %w", number, err)
 		}
 	}
 }
 
-// readLine reads a line of a batch, and returns the source of the next one.
-func readLine(line []byte, source *Source, add func(Source, *Entry) error) (*Source, error) {
-	var r record
-	if err := json.Unmarshal(line, &r); err != nil {
-		return nil, err
+// appendLine reads a line, and appends it with its end.
+func appendLine(b []byte, lines *bufio.Reader) ([]byte, error) {
+	for {
+		part, err := lines.ReadSlice('\n')
+		b = append(b, part...)
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return b, err
+		}
 	}
-	if r.Source != nil {
-		return r.Source, r.Source.check()
+}
+
+// reader reads the lines of a batch.
+type reader struct {
+	add    func(Source, *Entry) error
+	source *Source // of the next entry
+	parser fastjson.Parser
+	entry  Entry
+}
+
+// take takes a line.
+func (r *reader) take(line []byte) error {
+	v, err := r.parser.ParseBytes(line)
+	if err != nil {
+		return err
 	}
-	if source == nil {
-		return nil, errors.New("an entry stands before any source")
+	if s := v.Get("source"); s != nil && s.Type() != fastjson.TypeNull {
+		var named struct {
+			Source Source `json:"source"`
+		}
+		if err := json.Unmarshal(line, &named); err != nil {
+			return err
+		}
+		r.source = &named.Source
+		return r.source.check()
 	}
-	if r.Message = r.Base64; r.Text != nil {
-		r.Message = []byte(*r.Text)
+	if r.source == nil {
+		return errors.New("an entry stands before any source")
 	}
-	if err := r.check(); err != nil {
-		return nil, err
+	r.entry = Entry{}
+	if err := r.entry.parse(v); err != nil {
+		return err
 	}
-	return source, add(*source, &r.Entry)
+	if err := r.entry.check(); err != nil {
+		return err
+	}
+	return r.add(*r.source, &r.entry)
+}
+
+// parse takes the entry's fields from an object of JSON. A store spends less time on that than on encoding/json.
+func (e *Entry) parse(v *fastjson.Value) (err error) {
+	if v.Type() != fastjson.TypeObject {
+		return errors.New("it is no object")
+	}
+	var failed [6]error
+	e.Time, failed[0] = number(v, "time")
+	e.Offset, failed[1] = number(v, "offset")
+	e.End, failed[2] = number(v, "end")
+	stream, err := text(v, "stream")
+	e.Stream, failed[3] = Stream(stream), err
+	e.Message, failed[4] = text(v, "message")
+	if raw, err := text(v, "base64"); err != nil {
+		failed[5] = err
+	} else if raw != nil {
+		e.Message, failed[5] = base64.StdEncoding.AppendDecode(nil, raw)
+	}
+	if err := errors.Join(failed[:]...); err != nil {
+		return err
+	}
+	for name, to := range map[string]any{"holes": &e.Holes, "more": &e.More, "lost": &e.Lost} {
+		if f := v.Get(name); f != nil { // which is rare
+			if err := json.Unmarshal(f.MarshalTo(nil), to); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// number returns a field of an object, 0 if it is not there.
+func number(v *fastjson.Value, name string) (n int64, err error) {
+	if f := v.Get(name); f != nil {
+		if n, err = f.Int64(); err != nil {
+			err = fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return n, err
+}
+
+// text returns a field of an object, nil if it is not there. It is valid as long as the object is.
+func text(v *fastjson.Value, name string) (t []byte, err error) {
+	if f := v.Get(name); f != nil {
+		if t, err = f.StringBytes(); err != nil {
+			err = fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return t, err
 }
 
 func (s Source) check() error {

@@ -18,7 +18,9 @@ var web = Source{Namespace: "shop", Pod: "web-0", FileID: FileID{UID: "8f0c", Co
 func read(t *testing.T, batch []byte) (sources []Source, entries []Entry) {
 	t.Helper()
 	err := Read(bytes.NewReader(batch), math.MaxInt32, func(s Source, e *Entry) error {
-		sources, entries = append(sources, s), append(entries, *e)
+		kept := *e
+		kept.Message = append([]byte{}, e.Message...) // it is valid now only
+		sources, entries = append(sources, s), append(entries, kept)
 		return nil
 	})
 	if err != nil {
@@ -100,6 +102,15 @@ func TestBrokenBatchIsAnError(t *testing.T) {
 		{"a source without a pod", compressed(strings.Replace(source, "pod", "cod", 1)), `no "pod"`},
 		{"a stream that there is not", compressed(source + `{"stream":"stdin","end":1}` + "\n"), "stdin"},
 		{"an end before the beginning", compressed(source + `{"offset":5,"end":5}` + "\n"), "ends at 5"},
+		{"a time that is no number", compressed(source + `{"time":"1","end":1}` + "\n"), "time"},
+		{"a time that is no whole number", compressed(source + `{"time":1.5,"end":1}` + "\n"), "time"},
+		{"an offset that is too large", compressed(source + `{"offset":9223372036854775808,"end":1}` + "\n"), "offset"},
+		{"a message that is no text", compressed(source + `{"end":1,"message":1}` + "\n"), "message"},
+		{"what is no base64", compressed(source + `{"end":1,"base64":"*"}` + "\n"), "base64"},
+		{"no object", compressed(source + "[]\n"), "no object"},
+		{"two objects", compressed(source + `{"end":1}{"end":2}` + "\n"), "line 2"},
+		{"a source that is no object", compressed(`{"source":1}` + "\n"), "source"},
+		{"holes that are none", compressed(source + `{"end":1,"holes":1}` + "\n"), "holes"},
 		{"a negative offset", compressed(source + `{"offset":-1,"end":5}` + "\n"), "begins at -1"},
 		{"a hole at the edge", compressed(source + `{"offset":1,"end":5,"holes":[{"begin":1,"end":2}]}` + "\n"), "hole"},
 		{"a hole at the end", compressed(source + `{"offset":1,"end":5,"holes":[{"begin":2,"end":5}]}` + "\n"), "hole"},

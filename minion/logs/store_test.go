@@ -84,7 +84,9 @@ func (f *fakeStore) Send(_ context.Context, session string, number int64, batch 
 				return nil
 			}
 		}
-		taken = append(taken, stored{source: source, entry: *e})
+		kept := *e
+		kept.Message = append([]byte{}, e.Message...) // it is valid during the call only
+		taken = append(taken, stored{source: source, entry: kept})
 		return nil
 	})
 	if err != nil {
