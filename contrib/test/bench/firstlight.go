@@ -29,6 +29,8 @@ import (
 type bench struct {
 	km, image, manifest string
 	rounds              int
+	logLines            int    // how many the log store gets
+	logMixDir           string // with real log files; "" for those of a control plane
 }
 
 // run measures each round in a new cluster.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -44,11 +45,12 @@ const (
 // hollow is a control plane with hollow nodes. Each contender gets a new one, so that all start equal. Nothing runs on the nodes: the
 // time is from a pod's creation to its binding, through the API, the scheduler and, on our side, Mesos and the executor.
 type hollow struct {
-	dir  statedir.Dir
-	cmd  *exec.Cmd // the control plane
-	log  *os.File  // of all parts: a log is written to a file elsewhere, too
-	kube kubernetes.Interface
-	rest *rest.Config // of the administrator, without a limit of calls
+	dir    statedir.Dir
+	cmd    *exec.Cmd     // the control plane
+	exited chan struct{} // closed when it has ended
+	log    *os.File      // of all parts: a log is written to a file elsewhere, too
+	kube   kubernetes.Interface
+	rest   *rest.Config // of the administrator, without a limit of calls
 }
 
 // contender is a scheduler with its nodes.
@@ -151,7 +153,24 @@ func (h *hollow) start(ctx context.Context, km string, flags ...string) (err err
 	if err := h.cmd.Start(); err != nil {
 		return fmt.Errorf("cannot start the control plane: %w", err)
 	}
-	poll(ctx, func() bool { return h.connect(ctx) == nil })
+	h.exited = make(chan struct{})
+	go func() {
+		defer close(h.exited)
+		_ = h.cmd.Wait() // its log says why
+	}()
+	var ended bool
+	poll(ctx, func() bool {
+		select {
+		case <-h.exited:
+			ended = true
+		default:
+		}
+		return ended || h.connect(ctx) == nil
+	})
+	if ended {
+		text, err := os.ReadFile(h.log.Name())
+		return errors.Join(fmt.Errorf("the control plane ended: %s", text[bytes.LastIndexByte(bytes.TrimSpace(text), '\n')+1:]), err)
+	}
 	if ctx.Err() != nil {
 		return errors.New("the control plane did not become ready in time")
 	}
@@ -169,9 +188,9 @@ func (h *hollow) divertLogs() error {
 
 // stop kills the control plane. Its data is not needed.
 func (h *hollow) stop() {
-	if h.cmd != nil && h.cmd.Process != nil {
+	if h.exited != nil {
 		_ = h.cmd.Process.Kill()
-		_ = h.cmd.Wait()
+		<-h.exited
 	}
 	logrus.SetOutput(os.Stderr)
 	klog.LogToStderr(true)

@@ -1,226 +1,232 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
-	"net/http"
-	"net/http/httptest"
+	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
-	"strings"
 	"time"
 
-	"github.com/k8sm/k8sm/api/logs"
-	"github.com/k8sm/k8sm/contrib/logs/receive"
-	"github.com/k8sm/k8sm/contrib/logs/store"
+	"github.com/k8sm/k8sm/contrib/logs/client"
+	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
 const (
-	// logLines are the lines of all pods, and logPods the pods.
-	logLines, logPods = 10_000_000, 20
-	// logBatch is how large a batch is, as those of minions are.
-	logBatch = 1 << 20
-	// needle is in one line of needleEvery.
-	needle, needleEvery = "deadline exceeded", 100_000
+	// logWriters are the pods that have written all the lines; one more writes at a steady rate.
+	logWriters = 20
+	// logSteps are the parts of the lines whose rates are told apart.
+	logSteps = 10
+	// logSettle is for how long the store's files have kept their size when they are measured.
+	logSettle = 10 * time.Second
 )
 
-// everywhere are places that know all pods.
-type everywhere struct{}
-
-// Place implements receive.Places.
-func (everywhere) Place(_ context.Context, _, _, pod, _ string) receive.Place {
-	return receive.Place{Labels: map[string]string{"app": "web", "pod-template-hash": "7d9c5"}, Owner: "ReplicaSet/web-7d9c5-" + pod}
-}
-
-// logStore measures the log store in this process: how many lines a second it takes from a node and writes to disk, how much disk a
-// byte of log takes, and how long a search over all lines takes. The peer of the searches is grep on the same lines in plain files, which
-// the kernel has in memory.
-func (b *bench) logStore(ctx context.Context) (err error) {
-	dir, err := os.MkdirTemp("", "k8sm-bench-logs-")
-	if err != nil {
-		return err
+// storedLogs measures a cluster's logs, with a real control plane and its `km logstore`, and with a process that is the part of a minion
+// which ships logs: how fast they take lines of 200 bytes and what that costs each of them, how soon a line is found, how much disk a byte
+// of log takes, and how long queries over all lines take, by the API server. The peer of the queries is grep on the files that were shipped,
+// which the kernel has in memory.
+func (b *bench) storedLogs(ctx context.Context) error {
+	if err := b.logMix(ctx); err != nil {
+		return fmt.Errorf("a mix of real logs: %w", err)
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // a scratch directory
-	entries, err := store.Open(store.Config{Dir: filepath.Join(dir, "store"), Retention: 7 * 24 * time.Hour, MinFree: 1 << 20, Memory: 128 << 20})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, entries.Close()) }()
-	n := &logNode{server: receive.New(entries, everywhere{}, 0), random: rand.New(rand.NewPCG(1, 2))}
-	taken, size, err := n.fill(ctx, dir, entries)
-	if err != nil {
-		return err
-	}
-	(&figure{name: "logs_into_store", unit: "lines/s", rounds: []float64{logLines / taken.Seconds()}}).print(os.Stdout)
-	used, err := sizeOf(filepath.Join(dir, "store"))
-	if err != nil {
-		return err
-	}
-	(&figure{name: "logs_disk_per_byte", unit: "bytes", rounds: []float64{float64(used) / float64(size)}}).print(os.Stdout)
-	return b.searches(ctx, dir, entries)
-}
-
-// logNode is a node that ships.
-type logNode struct {
-	server  *receive.Server
-	random  *rand.Rand
-	session string
-	batches int
-}
-
-// call makes a request.
-func (n *logNode) call(path string, body []byte, answer any) error {
-	w := httptest.NewRecorder()
-	n.server.Serve(w, httptest.NewRequest(http.MethodPost, logs.PathSessions+path, bytes.NewReader(body)), "node-1")
-	if w.Code != http.StatusOK {
-		return fmt.Errorf("the store answers %d: %s", w.Code, w.Body)
-	}
-	return json.Unmarshal(w.Body.Bytes(), answer)
-}
-
-// fill ships all lines, and writes them to plain files, too. It returns how long the store took, and how many bytes the lines have.
-func (n *logNode) fill(ctx context.Context, dir string, entries *store.Store) (taken time.Duration, size int64, err error) {
-	var opened logs.Session
-	if err := n.call("", nil, &opened); err != nil {
-		return 0, 0, err
-	}
-	n.session = opened.ID
-	w, at := logs.NewWriter(), time.Now().Add(-10*time.Hour)
-	for pod := range logPods {
-		plain, err := os.Create(filepath.Join(dir, fmt.Sprintf("web-%d.log", pod)))
+	return b.inLogs(ctx, func(l *logsBench) error {
+		if err := l.addPods(ctx, logWriters+1); err != nil {
+			return err
+		}
+		size, err := l.writeLines(b.logLines)
 		if err != nil {
-			return 0, 0, err
+			return err
 		}
-		out := bufio.NewWriterSize(plain, 1<<20)
-		name := "web-" + strconv.Itoa(pod)
-		source := logs.Source{Namespace: "shop", Pod: name, FileID: logs.FileID{UID: "uid-" + name, Container: "app", File: "1-2"}, Number: 1}
-		offset := int64(0)
-		for i := range logLines / logPods {
-			message := n.line(pod*logLines/logPods + i)
-			when := at.Add(time.Duration(i) * 10 * time.Hour / (logLines / logPods))
-			end := offset + int64(len(message)) + 45 // with the runtime's format
-			w.Add(source, &logs.Entry{Time: when.UnixNano(), Stream: logs.Stdout, Offset: offset, End: end, Message: message})
-			offset, size = end, size+int64(len(message))+1
-			_, _ = out.Write(append(message, '\n')) // Flush tells
-			if w.Size() > logBatch {
-				spent, err := n.send(ctx, w.Batch())
-				if err != nil {
-					return 0, 0, err
-				}
-				taken += spent
-			}
+		stop, err := l.startMinion(ctx)
+		if err != nil {
+			return err
 		}
-		if err := errors.Join(out.Flush(), plain.Close()); err != nil {
-			return 0, 0, err
+		defer stop()
+		if err := l.ship(ctx, b.logLines); err != nil {
+			return err
 		}
-	}
-	spent, err := n.send(ctx, w.Batch())
+		if err := l.latency(ctx); err != nil {
+			return err
+		}
+		if err := l.minionMemory(); err != nil {
+			return err
+		}
+		used, err := l.disk(ctx)
+		if err != nil {
+			return err
+		}
+		printAll(single("logs_disk_per_byte_of_lines", "bytes", float64(used)/float64(size)))
+		return l.searches(ctx, b.rounds)
+	})
+}
+
+// logsBench is a control plane with its log store, a node, its pods, and the part of its minion.
+type logsBench struct {
+	*hollow
+	store  int // the process `km logstore`
+	client *client.Client
+	pods   []logPod
+	minion *minionPart
+}
+
+// inPlane runs a control plane with these flags in a directory of its own on disk.
+func (b *bench) inPlane(ctx context.Context, flags []string, use func(*hollow) error) error {
+	dir, err := os.MkdirTemp("", "k8sm-bench-")
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
-	began := time.Now()
-	err = entries.Sync()
-	return taken + spent + time.Since(began), size, err
-}
-
-// send ships a batch.
-func (n *logNode) send(ctx context.Context, batch []byte) (time.Duration, error) {
-	n.batches++
-	began := time.Now()
-	var r logs.Receipt
-	err := n.call(fmt.Sprintf("/%s/batches/%d", n.session, n.batches), batch, &r)
-	return time.Since(began), errors.Join(err, ctx.Err())
-}
-
-// line is what a web server writes.
-func (n *logNode) line(i int) []byte {
-	if i%needleEvery == 0 {
-		return fmt.Appendf(nil, "level=error msg=\"cannot reach the database: context %s\" request=%016x", needle, n.random.Uint64())
+	h := newHollow(dir)
+	defer func() {
+		h.stop()
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), logSettle)
+		defer cancel()
+		poll(ending, func() bool { return os.RemoveAll(dir) == nil }) // what the control plane started writes until the kernel has killed it
+	}()
+	if err := h.start(ctx, b.km, flags...); err != nil {
+		return err
 	}
-	return fmt.Appendf(nil, "level=info method=GET path=/shop/cart/%d status=%d bytes=%d duration=%.3fms request=%016x", n.random.IntN(50_000),
-		[]int{200, 200, 200, 304, 404}[n.random.IntN(5)], n.random.IntN(20_000), n.random.Float64()*100, n.random.Uint64())
+	return use(h)
 }
 
-// searches measures searches over all lines.
-func (b *bench) searches(ctx context.Context, dir string, entries *store.Store) error {
-	for _, s := range []struct{ name, query, pattern string }{
-		{"logs_search_words", `"` + needle + `"`, needle},
-		{"logs_search_regexp", `~"cart/123[0-9]* status=404"`, "cart/123[0-9]* status=404"},
-	} {
-		f := figure{name: s.name, unit: "ms"}
-		for range b.rounds {
-			began := time.Now()
-			found, err := countEntries(ctx, entries, s.query)
-			if err != nil {
-				return err
-			}
-			f.add(time.Since(began))
-			began = time.Now()
-			grepped, err := grep(ctx, dir, s.pattern)
-			if err != nil {
-				return err
-			}
-			f.addPeer(time.Since(began))
-			if found != grepped || found == 0 {
-				return fmt.Errorf("the store finds %d lines with %q, and grep %d", found, s.pattern, grepped)
-			}
+// inLogs runs a control plane with a log store. They have the machine's address, because minions do not reach a store on loopback.
+func (b *bench) inLogs(ctx context.Context, use func(*logsBench) error) error {
+	port, err := scratch.FreePort()
+	if err != nil {
+		return err
+	}
+	// The store keeps the audit log, too, which is not what is measured.
+	flags := []string{"--bind-address=0.0.0.0", "--metrics=false", "--dns-replicas=0", "--audit-log-path=", "--logs-port=" + strconv.Itoa(port)}
+	return b.inPlane(ctx, flags, func(h *hollow) error {
+		l := &logsBench{hollow: h}
+		var err error
+		if l.client, err = client.New(l.rest); err != nil {
+			return err
 		}
-		f.print(os.Stdout)
-	}
-	return nil
+		err = await(ctx, "the log store did not answer", func() bool { _, err := l.count(ctx, "*"); return err == nil })
+		if err != nil {
+			return err
+		}
+		if l.store, err = processOf("logstore", "--state-dir="+string(h.dir)); err != nil {
+			return err
+		}
+		return use(l)
+	})
 }
 
-func countEntries(ctx context.Context, entries *store.Store, query string) (n int, err error) {
-	err = entries.Query(ctx, store.Pods, map[string]string{receive.FieldNamespace: "shop"}, query+" | stats count() as n", func(block store.Block) error {
-		for _, text := range block.Column("n") {
-			if n, err = strconv.Atoi(text); err != nil {
-				return err
-			}
-		}
-		return nil
+// count returns how many lines of the namespace a filter finds.
+func (l *logsBench) count(ctx context.Context, filter string) (n int, err error) {
+	err = l.ask(ctx, filter+" | stats count() as n", func(row map[string]string) error {
+		n, err = strconv.Atoi(row["n"])
+		return err
 	})
 	return n, err
 }
 
-// grep counts lines in the plain files.
-func grep(ctx context.Context, dir, pattern string) (n int, err error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.log"))
-	if err != nil {
-		return 0, err
-	}
-	out, err := exec.CommandContext(ctx, "grep", append([]string{"-c", "-h", "-e", pattern}, files...)...).Output()
-	if err != nil {
-		return 0, fmt.Errorf("cannot grep: %w", err)
-	}
-	for _, text := range strings.Fields(string(out)) {
-		count, err := strconv.Atoi(text)
-		if err != nil {
+// disk returns the size of the store's files when it has written and merged all.
+func (l *logsBench) disk(ctx context.Context) (int64, error) {
+	for last, since := int64(-1), time.Now(); ; {
+		size, err := sizeOf(filepath.Join(l.dir.Logs(), "data"))
+		switch {
+		case err != nil:
 			return 0, err
+		case size != last:
+			last, since = size, time.Now()
+		case time.Since(since) > logSettle:
+			return size, nil
 		}
-		n += count
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
 	}
-	return n, nil
 }
 
-// sizeOf returns the size of all files below a directory.
+// sizeOf returns the size of all files below a directory. Files may go meanwhile.
 func sizeOf(dir string) (size int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil || d.IsDir() {
 			return err
 		}
 		info, err := d.Info()
-		if err == nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err == nil:
 			size += info.Size()
 		}
 		return err
 	})
 	return size, err
 }
+
+// ship has the minion ship all the lines, and measures it and the store.
+func (l *logsBench) ship(ctx context.Context, lines int) error {
+	pids := []int{l.minion.pid(), l.store, l.cmd.Process.Pid}
+	before, err := cpuOf(pids)
+	if err != nil {
+		return err
+	}
+	rate := figure{name: "logs_ship_rate", unit: "lines/s"}
+	began := time.Now()
+	l.minion.begin()
+	for step := 1; step <= logSteps; step++ {
+		from, at := l.minion.stats().Lines, time.Now()
+		if err := l.minion.await(ctx, lines*step/logSteps); err != nil {
+			return err
+		}
+		rate.rounds = append(rate.rounds, float64(l.minion.stats().Lines-from)/time.Since(at).Seconds())
+	}
+	took := time.Since(began).Seconds()
+	after, err := cpuOf(pids)
+	if err != nil {
+		return err
+	}
+	if err := await(ctx, "queries did not find all lines", func() bool { n, err := l.count(ctx, "*"); return err == nil && n == lines }); err != nil {
+		return err
+	}
+	per := 1e5 / float64(lines) // processor time a 100,000 lines
+	minion, store := single("logs_ship_minion_cpu", "s/100,000-lines", per*(after[0]-before[0])), single("logs_ship_store_cpu", "s/100,000-lines", per*(after[1]-before[1]))
+	rate.print(os.Stdout)
+	printAll(minion, store, single("logs_ship_average", "lines/s", float64(lines)/took))
+	fmt.Printf("%d lines took %.1f s: of the %d processors the minion's part used %.2f, the store %.2f and the API server %.2f\n", lines, took, runtime.NumCPU(),
+		(after[0]-before[0])/took, (after[1]-before[1])/took, (after[2]-before[2])/took)
+	return nil
+}
+
+// cpuOf returns the processor time of each process, in seconds.
+func cpuOf(pids []int) ([]float64, error) {
+	all := make([]float64, len(pids))
+	for i, pid := range pids {
+		u, err := readUsage(pid)
+		if err != nil {
+			return nil, err
+		}
+		all[i] = u.cpu
+	}
+	return all, nil
+}
+
+// minionMemory tells how much memory shipping has taken at most, beyond what the process had before.
+func (l *logsBench) minionMemory() error {
+	peak, err := peakResident(l.minion.pid())
+	if err != nil {
+		return err
+	}
+	s := l.minion.stats()
+	if s.Dropped > 0 {
+		return fmt.Errorf("the minion dropped %d lines", s.Dropped)
+	}
+	printAll(single("logs_minion_heap", "MB", float64(s.Heap)/(1<<20)), single("logs_minion_memory", "MB", peak-l.minion.resident))
+	return nil
+}
+
+// parameters of a query over the whole time.
+func queryOf(text string) url.Values { return url.Values{"query": {text}} }

@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -12,7 +9,6 @@ import (
 	"hash/fnv"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
@@ -83,22 +79,15 @@ func kubeletAddress(i int) netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 1
 
 // kubeletTLS has a serving certificate for all hollow kubelets, and asks callers for one of the cluster.
 func (m *metricsBench) kubeletTLS() (*tls.Config, error) {
-	authority, err := tls.LoadX509KeyPair(m.dir.KubeletServingCA(), m.dir.KubeletServingCAKey())
-	if err != nil {
-		return nil, err
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "hollow"},
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
+	template := &x509.Certificate{Subject: pkix.Name{CommonName: "hollow"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
 	for i := range metricsNodes {
 		template.IPAddresses = append(template.IPAddresses, kubeletAddress(i).AsSlice())
 	}
-	raw, err := x509.CreateCertificate(rand.Reader, template, authority.Leaf, key.Public(), authority.PrivateKey)
+	cert, key, err := issue(m.dir.KubeletServingCA(), m.dir.KubeletServingCAKey(), template)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +100,7 @@ func (m *metricsBench) kubeletTLS() (*tls.Config, error) {
 		return nil, fmt.Errorf("%s has no certificate", m.dir.CA())
 	}
 	return &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{raw}, PrivateKey: key}},
+		Certificates: []tls.Certificate{pair},
 		ClientAuth:   tls.RequireAndVerifyClientCert, ClientCAs: callers,
 	}, nil
 }
