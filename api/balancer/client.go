@@ -21,14 +21,15 @@ import (
 
 // Use returns a balancer for the clients of a configuration, and makes them connect through it. Run and Follow keep the balancer.
 func Use(config *rest.Config) (*Balancer, error) {
-	if err := rest.LoadTLSFiles(config); err != nil {
+	loaded := rest.CopyConfig(config) // config keeps its files: client-go reads renewed certificates again
+	if err := rest.LoadTLSFiles(loaded); err != nil {
 		return nil, fmt.Errorf("cannot read the CA of the API server: %w", err)
 	}
 	seed, err := Seed(config.Host)
 	if err != nil {
 		return nil, err
 	}
-	b, err := New(Config{Seeds: []string{seed}, CA: config.CAData})
+	b, err := New(Config{Seeds: []string{seed}, CA: loaded.CAData})
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ import (
 type effect struct {
 	apiServer, controllerManager flags
 	names                        []string
+	lives                        statedir.Lives
 	minions                      api.MinionConfig
 	etcd                         *embed.Config
 	runs                         [2]*pflag.FlagSet // the flags of kube-apiserver and kube-controller-manager as they run
@@ -43,11 +44,13 @@ func effectOf(t *testing.T, c Config) effect {
 		t.Fatal(err)
 	}
 	apiServer, manager := optionsOf(t, c)
+	spec := c.pkiSpec(&ports{api: l})(time.Now())
 	return effect{
 		runs:              [2]*pflag.FlagSet{apiServer, manager},
 		apiServer:         c.apiServerFlags(etcd),
 		controllerManager: c.controllerManagerFlags(),
-		names:             c.pkiSpec(&ports{api: l}, time.Now()).ServerNames,
+		names:             spec.ServerNames,
+		lives:             spec.Lives,
 		minions:           minions,
 		etcd:              c.etcdConfig(0, zap.NewNop()),
 	}
@@ -120,13 +123,17 @@ func flagTests() map[string]flagTest {
 		"kube-proxy-arg": {"masquerade-all=true", minions(func(m api.MinionConfig) bool {
 			return string(m.ProxyConfig) == `{"iptables":{"masqueradeAll":true}}`
 		})},
-		"bind-address":                     {"127.0.0.9", has(apiServer, "bind-address", "127.0.0.9")},
-		"advertise-address":                {"10.0.0.9", func(e effect) bool { return slices.Contains(e.names, "10.0.0.9") }},
-		"enable-aggregator-routing":        {"false", has(apiServer, "enable-aggregator-routing", "false")},
-		"etcd-servers":                     {"https://e:1", has(apiServer, "etcd-servers", "https://e:1")},
-		"etcd-cafile":                      {"/ca", has(apiServer, "etcd-cafile", "/ca")},
-		"etcd-certfile":                    {"/cert", has(apiServer, "etcd-certfile", "/cert")},
-		"etcd-keyfile":                     {"/key", has(apiServer, "etcd-keyfile", "/key")},
+		"bind-address":              {"127.0.0.9", has(apiServer, "bind-address", "127.0.0.9")},
+		"advertise-address":         {"10.0.0.9", func(e effect) bool { return slices.Contains(e.names, "10.0.0.9") }},
+		"enable-aggregator-routing": {"false", has(apiServer, "enable-aggregator-routing", "false")},
+		"etcd-servers":              {"https://e:1", has(apiServer, "etcd-servers", "https://e:1")},
+		"etcd-cafile":               {"/ca", has(apiServer, "etcd-cafile", "/ca")},
+		"etcd-certfile":             {"/cert", has(apiServer, "etcd-certfile", "/cert")},
+		"etcd-keyfile":              {"/key", has(apiServer, "etcd-keyfile", "/key")},
+		"cert-lifetime": {"24h", func(e effect) bool {
+			return e.lives.Leaf == 24*time.Hour && e.controllerManager["cluster-signing-duration"] == "24h0m0s"
+		}},
+		"ca-lifetime":                      {"50000h", func(e effect) bool { return e.lives.Authority == 50000*time.Hour }},
 		"service-cluster-ip-range":         {"10.9.0.0/16", func(e effect) bool { return slices.Contains(e.names, "10.9.0.1") }},
 		"cluster-cidr":                     {"10.8.0.0/16", has(manager, "cluster-cidr", "10.8.0.0/16")},
 		"node-cidr-mask-size-ipv4":         {"26", has(manager, "node-cidr-mask-size-ipv4", "26")},

@@ -92,6 +92,7 @@ func (c Config) controllerManagerFlags() flags {
 		// Each signer has its CA. The signer kubernetes.io/legacy-unknown has none: it would sign for any name.
 		"cluster-signing-kube-apiserver-client-cert-file": d.CA(), "cluster-signing-kube-apiserver-client-key-file": d.CAKey(),
 		"cluster-signing-kubelet-client-cert-file": d.CA(), "cluster-signing-kubelet-client-key-file": d.CAKey(),
+		"cluster-signing-duration":                  c.Lives.Signed().String(),
 		"cluster-signing-kubelet-serving-cert-file": d.KubeletServingCA(), "cluster-signing-kubelet-serving-key-file": d.KubeletServingCAKey(),
 	}
 	c.maskFlags(f)

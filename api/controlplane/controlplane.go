@@ -24,7 +24,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/approver"
@@ -49,6 +48,9 @@ type Config struct {
 	// AggregatorRouting makes the API server call webhooks and aggregated API servers at their pods' addresses instead of their
 	// services': a machine that is not a node has no services, and that of the metrics servers has no address.
 	AggregatorRouting bool
+
+	// Lives are those of new certificates.
+	Lives statedir.Lives
 
 	// EtcdServers are the URLs of an existing etcd; empty means the embedded one.
 	EtcdServers []string
@@ -139,6 +141,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 		"`directory` on each node with ca.pem, cert.pem and key.pem, by which its Docker Engine at a tcp:// address is reached by TLS, as DOCKER_CERT_PATH of docker")
 	fs.BoolVar(&c.Minions.AllowPlainDocker, "allow-plain-docker-host", false,
 		"allow an unencrypted tcp:// --docker-host that others can reach: whoever does is root on the node")
+	c.Lives.AddFlags(fs)
 	c.addMinionFlags(fs)
 	c.addSecurityFlags(fs)
 	c.addPassThroughFlags(fs)
@@ -242,12 +245,15 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := c.checkOwner(ctx); err != nil {
 		return err
 	}
-	if err := c.StateDir.Prepare(c.pkiSpec(p, time.Now())); err != nil {
+	spec := c.pkiSpec(p)
+	if err := c.StateDir.Prepare(spec(time.Now())); err != nil {
 		return err
 	}
 	if err := errors.Join(c.prepareEncryption(), c.writeAuditPolicy(), c.writeTracing()); err != nil {
 		return err
 	}
+	renewing := start(ctx, func(ctx context.Context) error { return c.StateDir.KeepRenewed(ctx, spec) })
+	defer func() { renewing.stop(); <-renewing.ended }()
 	err = c.runEtcd(ctx, p)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil // stopped while it was still starting
@@ -284,9 +290,9 @@ func (c Config) runEtcd(ctx context.Context, p *ports) error {
 
 // runAPIServer runs the API server and, once it is ready, its clients.
 func (c Config) runAPIServer(ctx context.Context, p *ports, etcd statedir.Etcd) error {
-	admin, err := clientcmd.BuildConfigFromFlags("", c.StateDir.AdminKubeconfig())
+	admin, err := c.StateDir.Admin()
 	if err != nil {
-		return fmt.Errorf("cannot read the administrator's kubeconfig: %w", err)
+		return err
 	}
 	admin.QPS = -1 // no limit: the add-ons are many, and everything waits for them
 	client, err := kubernetes.NewForConfig(admin)
@@ -436,7 +442,7 @@ func (c Config) Validate() error {
 	if err := state.CheckEndpoints(c.EtcdServers, c.InsecureEtcd); err != nil {
 		return err
 	}
-	for _, check := range []func() error{c.checkFalcon, c.Snapshots.Validate, c.checkTracing, c.TLS.check, c.Audit.check, c.checkEncryption, c.checkAPIServer} {
+	for _, check := range []func() error{c.Lives.Validate, c.checkFalcon, c.Snapshots.Validate, c.checkTracing, c.TLS.check, c.Audit.check, c.checkEncryption, c.checkAPIServer} {
 		if err := check(); err != nil {
 			return err
 		}

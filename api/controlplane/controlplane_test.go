@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/transport"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/state"
@@ -45,6 +46,7 @@ func TestMain(m *testing.M) {
 
 // runChild runs until SIGTERM, and says "ready" and "stopped" on its output.
 func runChild(dir statedir.Dir) int {
+	transport.CertCallbackRefreshDuration = time.Second // as km sets it, for certificates that last seconds
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	c, flags := withFlags(dir)

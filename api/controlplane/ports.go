@@ -56,7 +56,7 @@ func listen(address string, port int, flag string) (net.Listener, error) {
 }
 
 // pkiSpec lists all names of the API server: for clients outside, for nodes, and for pods.
-func (c Config) pkiSpec(p *ports, now time.Time) statedir.Spec {
+func (c Config) pkiSpec(p *ports) func(now time.Time) statedir.Spec {
 	names := []string{"localhost", "127.0.0.1", c.Advertised(),
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + c.ClusterDomain}
 	if ip := net.ParseIP(c.BindAddress); !ip.IsUnspecified() {
@@ -66,11 +66,15 @@ func (c Config) pkiSpec(p *ports, now time.Time) statedir.Spec {
 		names = append(names, host)
 	}
 	names = append(names, c.ServingNames...)
-	return statedir.Spec{
-		Now:         now,
+	spec := statedir.Spec{
 		ServerURL:   c.serverURL(p),
 		ServerNames: append(names, firstAddresses(c.ServiceCIDR)...),
 		EtcdNames:   []string{"localhost", "127.0.0.1"},
+		Lives:       c.Lives,
+	}
+	return func(now time.Time) statedir.Spec {
+		spec.Now = now
+		return spec
 	}
 }
 

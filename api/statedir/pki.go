@@ -17,6 +17,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gofrs/flock"
 	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/client-go/util/keyutil"
 
@@ -74,11 +75,7 @@ const (
 
 	kubeletServingAuthority = "kubelet-serving-ca"
 
-	authorityLife = 10 * 365 * 24 * time.Hour
-	leafLife      = 365 * 24 * time.Hour
-	// A certificate that expires within this time is reissued at the next start.
-	renewBefore = 90 * 24 * time.Hour
-	// Clocks of other machines may be behind ours.
+	// Clocks of other machines may be behind ours by this, or less if the certificate lasts less than a day; see skew.
 	clockSkew = time.Hour
 	// For this long, the API server also accepts serving certificates that kubelets got from the cluster's CA, before kubelets had a
 	// CA of their own: time enough to replace all minions.
@@ -95,12 +92,52 @@ type Spec struct {
 	ServerNames []string
 	// EtcdNames are those in the embedded etcd's certificate.
 	EtcdNames []string
+	// Lives are those of new certificates.
+	Lives Lives
 }
 
 // Prepare creates the CAs, certificates, the service account key and the kubeconfigs, or keeps existing ones: a CA as long as it is
-// valid, a certificate until it is about to expire or its names change. A file that cannot be read is an error; it is never
-// overwritten.
+// valid, a certificate for two thirds of its life or until its names change. A file that cannot be read is an error; it is never
+// overwritten. Prepare may run again and again while programs use the files: they are replaced one by one, each whole. A new
+// certificate has the key of the old one, so that a program which reads both files never gets two that do not belong together.
 func (d Dir) Prepare(spec Spec) error {
+	_, err := d.Renew(spec)
+	return err
+}
+
+// Renew is Prepare, and returns the names of the certificates that it issued.
+func (d Dir) Renew(spec Spec) (issued []string, err error) {
+	unlock, err := d.lockPKI()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	r := renewal{dir: d, spec: spec}
+	err = r.all()
+	return r.issued, err
+}
+
+// lockPKI waits until no other process changes certificates, such as km certs beside a control plane.
+func (d Dir) lockPKI() (unlock func() error, err error) {
+	if err := os.MkdirAll(string(d), 0o700); err != nil {
+		return nil, fmt.Errorf("cannot create the state directory: %w", err)
+	}
+	file := flock.New(d.path("pki.lock"), flock.SetPermissions(0o600))
+	if err := file.Lock(); err != nil {
+		return nil, fmt.Errorf("cannot lock the certificates: %w", err)
+	}
+	return file.Close, nil
+}
+
+// renewal is one run of Renew.
+type renewal struct {
+	dir    Dir
+	spec   Spec
+	issued []string
+}
+
+func (r *renewal) all() error {
+	d, spec := r.dir, r.spec
 	authorities := map[string]*pair{}
 	for _, a := range []struct{ name, commonName string }{
 		{clusterAuthority, "k8sm"},
@@ -108,14 +145,14 @@ func (d Dir) Prepare(spec Spec) error {
 		{etcdAuthority, "k8sm-etcd"},
 		{kubeletServingAuthority, "k8sm-kubelet-serving"},
 	} {
-		ca, err := d.authority(a.name, a.commonName, spec.Now)
+		ca, err := r.authority(a.name, a.commonName)
 		if err != nil {
 			return err
 		}
 		authorities[a.name] = ca
 	}
 	for _, l := range leaves(spec) {
-		if _, err := d.leaf(l, authorities[l.authority], spec.Now); err != nil {
+		if _, err := r.leaf(l, authorities[l.authority]); err != nil {
 			return err
 		}
 	}
@@ -125,7 +162,7 @@ func (d Dir) Prepare(spec Spec) error {
 	if err := d.kubeletTrust(authorities[kubeletServingAuthority].cert, authorities[clusterAuthority].cert, spec.Now); err != nil {
 		return err
 	}
-	return d.kubeconfigs(spec, authorities[clusterAuthority])
+	return r.kubeconfigs(authorities[clusterAuthority])
 }
 
 // kubeletTrust writes KubeletTrust. The cluster's CA belongs to it for a while if it is clearly older than the kubelets' CA.
@@ -179,7 +216,7 @@ const (
 // users are the identities that have a kubeconfig.
 func (d Dir) users() map[string]leaf {
 	return map[string]leaf{
-		d.AdminKubeconfig():             {name: "admin", user: "kubernetes-admin", group: api.AdminGroup},
+		d.AdminKubeconfig():             {name: adminName, user: "kubernetes-admin", group: api.AdminGroup},
 		d.SchedulerKubeconfig():         {name: "scheduler", user: api.SchedulerUser},
 		d.DNSKubeconfig():               {name: "dns", user: api.DNSUser},
 		d.MetricsKubeconfig():           {name: string(MetricsClient), user: api.MetricsUser},
@@ -196,30 +233,36 @@ type pair struct {
 
 // authority returns the CA of this name, and creates it if it is missing. An expired CA, or one without its key, is an error: all
 // its certificates are worthless then, and only an operator can distribute a new one to the nodes.
-func (d Dir) authority(name, commonName string, now time.Time) (*pair, error) {
+func (r *renewal) authority(name, commonName string) (*pair, error) {
+	d, now := r.dir, r.spec.Now
 	if _, err := os.Stat(d.cert(name)); errors.Is(err, fs.ErrNotExist) {
-		return d.newAuthority(name, commonName, now)
+		return r.newAuthority(name, commonName)
 	}
 	ca, err := d.load(name)
 	if err != nil {
 		return nil, err
 	}
-	if now.After(ca.cert.NotAfter) {
-		return nil, fmt.Errorf("cannot use the CA in %s: it expired on %s; remove %s to create a new one",
-			d.cert(name), ca.cert.NotAfter.Format(time.DateOnly), d.path("pki"))
+	switch {
+	case now.After(ca.cert.NotAfter):
+		return nil, fmt.Errorf("cannot use the CA in %s: it expired on %s, and this machine's clock says %s; set the clock if it is wrong, else remove %s to create a new one",
+			d.cert(name), ca.cert.NotAfter.Format(time.DateOnly), now.Format(time.DateOnly), d.path("pki"))
+	case now.Before(ca.cert.NotBefore):
+		return nil, fmt.Errorf("cannot use the CA in %s: it is valid from %s, and this machine's clock says %s; set the clock",
+			d.cert(name), ca.cert.NotBefore.Format(time.RFC3339), now.Format(time.RFC3339))
 	}
 	return ca, nil
 }
 
-func (d Dir) newAuthority(name, commonName string, now time.Time) (*pair, error) {
-	key, err := d.privateKey(d.key(name))
+func (r *renewal) newAuthority(name, commonName string) (*pair, error) {
+	key, err := r.dir.privateKey(r.dir.key(name))
 	if err != nil {
 		return nil, err
 	}
+	life := r.spec.Lives.authority()
 	template := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: commonName},
-		NotBefore:             now.Add(-clockSkew),
-		NotAfter:              now.Add(authorityLife),
+		NotBefore:             r.spec.Now.Add(-skew(life)),
+		NotAfter:              r.spec.Now.Add(life),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
@@ -228,13 +271,15 @@ func (d Dir) newAuthority(name, commonName string, now time.Time) (*pair, error)
 	if err != nil {
 		return nil, err
 	}
-	return &pair{cert: cert, key: key}, writeCerts(d.cert(name), cert)
+	r.issued = append(r.issued, name)
+	return &pair{cert: cert, key: key}, writeCerts(r.dir.cert(name), cert)
 }
 
 // leaf returns the certificate, and issues it again unless the existing one is acceptable.
-func (d Dir) leaf(l leaf, ca *pair, now time.Time) (*pair, error) {
+func (r *renewal) leaf(l leaf, ca *pair) (*pair, error) {
+	d := r.dir
 	old, err := d.load(l.name)
-	if err == nil && l.acceptable(old.cert, ca.cert, now) {
+	if err == nil && l.acceptable(old.cert, ca.cert, r.spec) {
 		return old, nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -244,18 +289,20 @@ func (d Dir) leaf(l leaf, ca *pair, now time.Time) (*pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	cert, err := sign(l.template(ca.cert, now), ca, key.Public())
+	cert, err := sign(l.template(ca.cert, r.spec), ca, key.Public())
 	if err != nil {
 		return nil, err
 	}
+	r.issued = append(r.issued, l.name)
 	return &pair{cert: cert, key: key}, writeCerts(d.cert(l.name), cert)
 }
 
-func (l leaf) template(ca *x509.Certificate, now time.Time) *x509.Certificate {
+func (l leaf) template(ca *x509.Certificate, spec Spec) *x509.Certificate {
+	life := spec.Lives.leaf()
 	t := &x509.Certificate{
 		Subject:   pkix.Name{CommonName: l.user},
-		NotBefore: now.Add(-clockSkew),
-		NotAfter:  now.Add(leafLife),
+		NotBefore: spec.Now.Add(-skew(life)),
+		NotAfter:  spec.Now.Add(life),
 		KeyUsage:  x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
 	}
 	if ca.NotAfter.Before(t.NotAfter) {
@@ -273,11 +320,13 @@ func (l leaf) template(ca *x509.Certificate, now time.Time) *x509.Certificate {
 	return t
 }
 
-// acceptable reports whether an existing certificate can be kept.
-func (l leaf) acceptable(cert, ca *x509.Certificate, now time.Time) bool {
-	want := l.template(ca, now)
+// acceptable reports whether an existing certificate can be kept. One that ends later than a new one would is from when certificates
+// lasted longer, or from when this machine's clock was in the future.
+func (l leaf) acceptable(cert, ca *x509.Certificate, spec Spec) bool {
+	want := l.template(ca, spec)
 	return cert.CheckSignatureFrom(ca) == nil &&
-		now.Add(renewBefore).Before(cert.NotAfter) &&
+		spec.Now.Before(RenewedAt(cert)) && !spec.Now.Before(cert.NotBefore) &&
+		!cert.NotAfter.After(want.NotAfter.Add(skew(spec.Lives.leaf()))) &&
 		cert.Subject.CommonName == want.Subject.CommonName &&
 		slices.Equal(cert.Subject.Organization, want.Subject.Organization) &&
 		slices.Equal(cert.DNSNames, want.DNSNames) &&
@@ -361,5 +410,5 @@ func writeCerts(file string, certs ...*x509.Certificate) error {
 	if err != nil {
 		return fmt.Errorf("cannot encode the certificate %s: %w", file, err)
 	}
-	return writeFile(file, data)
+	return writeChanged(file, data)
 }

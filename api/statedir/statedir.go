@@ -231,18 +231,3 @@ func (d Dir) Lock(role string) (unlock func() error, err error) {
 	}
 	return file.Close, nil
 }
-
-// writeFile replaces the file atomically, so that readers and crashes never see half of it.
-func writeFile(path string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("cannot create the directory of %s: %w", path, err)
-	}
-	fresh := path + ".new"
-	if err := os.WriteFile(fresh, data, 0o600); err != nil {
-		return fmt.Errorf("cannot write %s: %w", path, err)
-	}
-	if err := os.Rename(fresh, path); err != nil {
-		return fmt.Errorf("cannot replace %s: %w", path, err)
-	}
-	return nil
-}

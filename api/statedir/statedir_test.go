@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	certutil "k8s.io/client-go/util/cert"
 
@@ -158,6 +159,9 @@ func TestKubeconfigsCarryTheirUsers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if err := rest.LoadTLSFiles(config); err != nil {
+			t.Fatal(err)
+		}
 		certs, err := certutil.ParseCertsPEM(config.CertData)
 		if err != nil {
 			t.Fatal(err)
@@ -200,7 +204,7 @@ func TestRestartKeepsEveryFile(t *testing.T) {
 
 func TestCertificateIsIssuedAgainWhenItMust(t *testing.T) {
 	for name, change := range map[string]func(*Spec){
-		"near its end": func(s *Spec) { s.Now = now.Add(leafLife - renewBefore) },
+		"near its end": func(s *Spec) { s.Now = now.AddDate(0, 9, 0) },
 		"other names":  func(s *Spec) { s.ServerNames = append(s.ServerNames, "10.0.0.1") },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -223,7 +227,7 @@ func TestCertificateIsIssuedAgainWhenItMust(t *testing.T) {
 
 func TestAuthorityIsNeverReplaced(t *testing.T) {
 	for name, spoil := range map[string]func(*testing.T, Dir, *Spec){
-		"expired":  func(_ *testing.T, _ Dir, s *Spec) { s.Now = now.Add(authorityLife + time.Hour) },
+		"expired":  func(_ *testing.T, _ Dir, s *Spec) { s.Now = now.Add(defaultAuthorityLife + time.Hour) },
 		"lost key": func(t *testing.T, d Dir, _ *Spec) { remove(t, d.CAKey()) },
 		"unreadable": func(t *testing.T, d Dir, _ *Spec) {
 			if err := writeFile(d.CA(), []byte("no certificate")); err != nil {

@@ -13,11 +13,13 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/bombsimon/logrusr/v4"
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/client-go/transport"
 	stock "k8s.io/component-base/cli"
 	"k8s.io/klog/v2"
 
@@ -31,12 +33,17 @@ import (
 
 // Main runs km with the process's arguments and returns its exit status. Some stock programs exit the process instead.
 func Main() int {
+	transport.CertCallbackRefreshDuration = certificatePoll
 	// kubelet and kube-proxy expect component-base to set up their signals and logs.
 	if len(os.Args) > 1 && (os.Args[1] == "kubelet" || os.Args[1] == "proxy") {
 		return stock.Run(rootCommand())
 	}
 	return Run(os.Args[1:], os.Stdout, os.Stderr)
 }
+
+// certificatePoll is how often clients of the API server look for a renewed certificate. client-go's five minutes are too long for
+// certificates that last minutes.
+const certificatePoll = 10 * time.Second
 
 // Run runs one command line, without the program's name, and returns its exit status: 2 for a wrong command line, which starts
 // nothing, and 1 for a failure. Either prints one line on errs.
@@ -125,7 +132,7 @@ To try it on this machine, as root: km up`,
 		flag.Hidden, flag.Changed = true, false
 	}
 	for group, commands := range map[string][]*cobra.Command{
-		"use":  {configurable(upCommand(&c)), nodesCommand(&c), tasksCommand(&c), queueCommand(&c), offersCommand(&c), configurable(uiCommand(&c)), nodeCommand(&c), assignerCommand(&c), commitCommand(&c), secretsCommand(&c), snapshotCommand(&c), kubectlCommand(&c), kubecfgCommand(&c), etcdctlCommand(&c), logsCommand(&c)},
+		"use":  {configurable(upCommand(&c)), nodesCommand(&c), tasksCommand(&c), queueCommand(&c), offersCommand(&c), configurable(uiCommand(&c)), nodeCommand(&c), assignerCommand(&c), commitCommand(&c), secretsCommand(&c), snapshotCommand(&c), certsCommand(&c), kubectlCommand(&c), kubecfgCommand(&c), etcdctlCommand(&c), logsCommand(&c)},
 		"run":  {configurable(apiserverCommand(&c)), configurable(schedulerCommand(&c)), configurable(dnsCommand(&c)), configurable(metricsCommand(&c)), configurable(logstoreCommand(&c)), localMesosCommand(&c)},
 		"node": {configurable(minionCommand(&c)), kubelet, proxy},
 	} {

@@ -138,6 +138,10 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	}
 	// Each pod of a burst needs a binding. The API server limits requests itself.
 	config.QPS, config.Burst = 500, 1000
+	ca := rest.CopyConfig(config) // config keeps its files, which clients read again
+	if err := rest.LoadTLSFiles(ca); err != nil {
+		return fmt.Errorf("cannot read the CA of the API server: %w", err)
+	}
 	servers, err := reachAPIServers(config, dir)
 	if err != nil {
 		return err
@@ -170,7 +174,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	}
 	s.scheduler.Version = api.Version
 	s.scheduler.Roles, s.scheduler.Revocable = s.mesos.Roles, s.mesos.Revocable
-	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, config.Host, config.CAData
+	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, config.Host, ca.CAData
 	s.scheduler.APIServers = servers.Servers
 	cluster := kube.New(kubernetes)
 	parts := run.Parts{Master: master, Cluster: cluster, Store: store, Tokens: cluster, Codec: mesos.Codec{},

@@ -78,9 +78,9 @@ func pageOf(c *common, page ui.Config) ui.Config {
 
 // connectPage makes the page the control plane's, whose certificates must be there.
 func connectPage(page *ui.Server, dir statedir.Dir) error {
-	admin, err := clientcmd.BuildConfigFromFlags("", dir.AdminKubeconfig())
+	admin, err := dir.Admin()
 	if err != nil {
-		return fmt.Errorf("cannot read the administrator's kubeconfig: %w", err)
+		return err
 	}
 	certFile, keyFile := dir.Pair(statedir.APIServer)
 	return page.Connect(admin, certFile, keyFile)

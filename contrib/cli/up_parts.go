@@ -122,9 +122,9 @@ func (l *laptop) runPage(ctx context.Context, ready func(string)) error {
 	if err := connectPage(server, l.dir); err != nil {
 		return err
 	}
-	admin, err := clientcmd.BuildConfigFromFlags("", l.dir.AdminKubeconfig())
+	admin, err := l.dir.Admin()
 	if err != nil {
-		return fmt.Errorf("cannot read the administrator's kubeconfig: %w", err)
+		return err
 	}
 	if l.link, err = server.Link(ctx, admin); err != nil { // before ready: its reader starts then
 		return err

@@ -14,11 +14,11 @@ import (
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/metrics"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	certutil "k8s.io/client-go/util/cert"
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/callers"
+	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/connlimit"
 	"github.com/k8sm/k8sm/api/profiling"
 )
@@ -67,22 +67,19 @@ func (m Metrics) serve(ctx context.Context, l net.Listener) error {
 
 // tls refuses clients without a certificate of the CA.
 func (m Metrics) tls() (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(m.CertFile, m.KeyFile)
-	if err != nil {
+	pair := certfile.NewPair(m.CertFile, m.KeyFile)
+	if _, err := pair.Get(); err != nil {
 		return nil, fmt.Errorf("cannot use --tls-cert-file and --tls-private-key-file: %w", err)
-	}
-	clients, err := certutil.NewPool(m.ClientCAFile)
-	if err != nil {
-		return nil, fmt.Errorf("cannot use --client-ca-file: %w", err)
 	}
 	suites, err := cliflag.TLSCipherSuites(api.CipherSuites())
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12, CipherSuites: suites, Certificates: []tls.Certificate{pair},
-		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients,
-	}, nil
+	secured, err := certfile.Server(&tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites, ClientAuth: tls.RequireAndVerifyClientCert}, pair, m.ClientCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use --client-ca-file: %w", err)
+	}
+	return secured, nil
 }
 
 // metricsHandler serves metrics to all clients, and profiles to administrators.

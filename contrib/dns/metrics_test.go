@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api/statedir"
@@ -47,6 +48,9 @@ func configOf(t *testing.T, kubeconfig string) *tls.Config {
 		return config
 	}
 	who, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err == nil {
+		err = rest.LoadTLSFiles(who)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

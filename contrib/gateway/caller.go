@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -21,10 +23,10 @@ import (
 	corev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	discoveryv1 "k8s.io/client-go/kubernetes/typed/discovery/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/transport"
 	"k8s.io/client-go/util/cert"
 
+	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -74,9 +76,9 @@ type callers struct {
 
 // newCallers reads the certificates.
 func newCallers(dir statedir.Dir, insecure bool) (*callers, error) {
-	admin, err := clientcmd.BuildConfigFromFlags("", dir.AdminKubeconfig())
+	admin, err := dir.Admin()
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the administrator's kubeconfig: %w", err)
+		return nil, err
 	}
 	clients, err := cert.NewPool(dir.CA())
 	if err != nil {
@@ -112,12 +114,48 @@ func connections(config *rest.Config) (http.RoundTripper, error) {
 	if err != nil {
 		return nil, err
 	}
-	return transport.NewUserAgentRoundTripper("km-v1beta1", &http.Transport{
+	all := &http.Transport{
 		TLSClientConfig: secured, TLSHandshakeTimeout: 10 * time.Second, ForceAttemptHTTP2: true, IdleConnTimeout: 90 * time.Second,
 		ResponseHeaderTimeout: maxWait,
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 		HTTP2:                 &http.HTTP2Config{MaxReceiveBufferPerStream: streamBuffer, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
-	}), nil
+	}
+	if config.CertFile == "" {
+		return transport.NewUserAgentRoundTripper("km-v1beta1", all), nil
+	}
+	pair := certfile.NewPair(config.CertFile, config.KeyFile)
+	// client-go's own answer may be a second old.
+	secured.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair.Get() }
+	return transport.NewUserAgentRoundTripper("km-v1beta1", &renewed{of: pair, connections: all}), nil
+}
+
+// renewed makes new connections when the client's certificate has been renewed: the API server refuses requests on a connection whose
+// certificate has ended. Requests go on where they began, so none is lost.
+type renewed struct {
+	of *certfile.Pair
+
+	mu          sync.Mutex // guards the rest
+	pair        *tls.Certificate
+	connections *http.Transport
+}
+
+// RoundTrip implements http.RoundTripper.
+func (n *renewed) RoundTrip(r *http.Request) (*http.Response, error) { return n.current().RoundTrip(r) }
+
+func (n *renewed) current() *http.Transport {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	pair, err := n.of.Get()
+	if err != nil || pair == n.pair {
+		return n.connections
+	}
+	if n.pair != nil {
+		old := n.connections
+		n.connections = old.Clone()
+		old.CloseIdleConnections()
+	}
+	n.pair = pair
+	return n.connections
 }
 
 // errNobody is why a request has no caller.

@@ -16,6 +16,7 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/connlimit"
 	"github.com/k8sm/k8sm/api/statedir"
 )
@@ -114,18 +115,18 @@ func (s *Server) bounded() net.Listener {
 
 // tlsConfig has the API server's certificate: it is the same API in the words of 2014. Callers verifies the certificates of clients.
 func tlsConfig(dir statedir.Dir) (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(dir.Pair(statedir.APIServer))
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the API server's certificate: %w", err)
-	}
 	suites, err := cliflag.TLSCipherSuites(api.CipherSuites())
 	if err != nil {
 		return nil, fmt.Errorf("cannot serve v1beta1: %w", err)
 	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12, CipherSuites: suites, Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert,
+	secured, err := certfile.Server(&tls.Config{
+		MinVersion: tls.VersionTLS12, CipherSuites: suites, ClientAuth: tls.RequestClientCert,
 		NextProtos: []string{"http/1.1"}, // a connection has one request at a time, so that what bounds connections bounds requests
-	}, nil
+	}, certfile.NewPair(dir.Pair(statedir.APIServer)), "")
+	if err != nil {
+		return nil, fmt.Errorf("cannot serve v1beta1: %w", err)
+	}
+	return secured, nil
 }
 
 // serve serves HTTP and HTTPS until ctx ends, and then returns nil.

@@ -19,6 +19,8 @@ import (
 
 	"github.com/gorilla/websocket"
 	"k8s.io/client-go/rest"
+
+	"github.com/k8sm/k8sm/api/certfile"
 )
 
 // fakeAPI is an API server that knows the users of tokens, and remembers what it was asked.
@@ -117,7 +119,7 @@ func openWith(t *testing.T, a *fakeAPI, c Config, p *pages) *browser {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.use(a.config(""), pair); err != nil {
+	if err := s.use(a.config(""), certfile.FixedPair(&pair)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

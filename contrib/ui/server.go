@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +21,7 @@ import (
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/connlimit"
 )
 
@@ -38,7 +38,7 @@ type Server struct {
 	cfg      Config
 	listener net.Listener
 	pages    *pages
-	leaf     *x509.Certificate // of the server: callers know it by its names only
+	pair     *certfile.Pair // of the server: callers know it by its names only
 	secured  *tls.Config
 	server   *rest.Config // the API server, without anybody's credentials
 	sessions *sessions
@@ -104,8 +104,8 @@ func (s *Server) Connect(server *rest.Config, certFile, keyFile string) error {
 	if s.cfg.CertFile != "" {
 		certFile, keyFile = s.cfg.CertFile, s.cfg.KeyFile
 	}
-	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err != nil {
+	pair := certfile.NewPair(certFile, keyFile)
+	if _, err := pair.Get(); err != nil {
 		return fmt.Errorf("cannot read the certificate of the web page: %w; give --%s and --%s", err, s.cfg.flag("cert-file"), s.cfg.flag("private-key-file"))
 	}
 	return s.use(server, pair)
@@ -120,7 +120,7 @@ func (s *Server) ConnectAlone(server *rest.Config) error {
 	if err != nil {
 		return fmt.Errorf("cannot make a certificate for the web page: %w", err)
 	}
-	return s.use(server, pair)
+	return s.use(server, certfile.FixedPair(&pair))
 }
 
 // selfSigned makes a certificate for loopback and these names.
@@ -132,18 +132,14 @@ func selfSigned(names []string) (tls.Certificate, error) {
 	return tls.X509KeyPair(certificate, key)
 }
 
-func (s *Server) use(server *rest.Config, pair tls.Certificate) error {
-	leaf, err := x509.ParseCertificate(pair.Certificate[0])
-	if err != nil {
-		return fmt.Errorf("cannot read the certificate of the web page: %w", err)
-	}
+func (s *Server) use(server *rest.Config, pair *certfile.Pair) error {
 	suites, err := cliflag.TLSCipherSuites(api.CipherSuites())
 	if err != nil {
 		return fmt.Errorf("cannot serve the web page: %w", err)
 	}
-	s.leaf, s.server = leaf, rest.AnonymousClientConfig(server)
-	s.secured = &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites, Certificates: []tls.Certificate{pair}}
-	return nil
+	s.pair, s.server = pair, rest.AnonymousClientConfig(server)
+	s.secured, err = certfile.Server(&tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites}, pair, "")
+	return err
 }
 
 // Link returns a URL that logs a browser in as the owner of the credentials, once.
@@ -211,7 +207,10 @@ func (s *Server) guard(next http.Handler) http.Handler {
 }
 
 // known tells whether a host is one of the certificate's names.
-func (s *Server) known(host string) bool { return s.leaf.VerifyHostname(hostOf(host)) == nil }
+func (s *Server) known(host string) bool {
+	leaf, err := s.pair.Leaf()
+	return err == nil && leaf.VerifyHostname(hostOf(host)) == nil
+}
 
 func hostOf(hostPort string) string {
 	if host, _, err := net.SplitHostPort(hostPort); err == nil {

@@ -8,9 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -23,6 +21,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/callers"
+	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/connlimit"
 	"github.com/k8sm/k8sm/api/profiling"
 )
@@ -72,9 +71,9 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot serve the minion's status: %w", err)
 	}
-	pair := &certificate{file: cfg.CertFile}
+	pair := certfile.NewPair(cfg.CertFile, cfg.CertFile)
 	return &Server{cfg: cfg, secured: &tls.Config{
-		MinVersion: version, CipherSuites: suites, GetCertificate: pair.get, ClientAuth: tls.RequestClientCert, // Access verifies it
+		MinVersion: version, CipherSuites: suites, GetCertificate: pair.ForServer, ClientAuth: tls.RequestClientCert, // Access verifies it
 	}}, nil
 }
 
@@ -130,31 +129,4 @@ func readsMetrics(node string) callers.Right {
 			User: caller, Verb: "get", APIVersion: "v1", Resource: "nodes", Subresource: "metrics", Name: node, ResourceRequest: true, Path: r.URL.Path,
 		}
 	}
-}
-
-// certificate reads the server's certificate again when its file has changed.
-type certificate struct {
-	file string
-
-	mu   sync.Mutex  // guards the fields below
-	of   os.FileInfo // the file that pair is from
-	pair *tls.Certificate
-}
-
-func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	stat, err := os.Stat(c.file)
-	if err != nil {
-		return nil, fmt.Errorf("the node has no serving certificate yet: %w", err)
-	}
-	if c.pair != nil && os.SameFile(stat, c.of) && stat.ModTime().Equal(c.of.ModTime()) {
-		return c.pair, nil
-	}
-	pair, err := tls.LoadX509KeyPair(c.file, c.file)
-	if err != nil {
-		return nil, fmt.Errorf("cannot use the node's serving certificate: %w", err)
-	}
-	c.pair, c.of = &pair, stat
-	return c.pair, nil
 }

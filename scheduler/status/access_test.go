@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/contrib/test/reviewer"
@@ -20,6 +21,9 @@ func ask(t *testing.T, address, path, token, kubeconfig string) (code int, body 
 	config := &tls.Config{InsecureSkipVerify: true}
 	if kubeconfig != "" {
 		who, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+		if err == nil {
+			err = rest.LoadTLSFiles(who)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

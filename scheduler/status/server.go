@@ -3,7 +3,6 @@ package status
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/callers"
+	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/connlimit"
 	"github.com/k8sm/k8sm/api/profiling"
 	"github.com/k8sm/k8sm/scheduler"
@@ -101,14 +101,13 @@ type Server struct {
 
 // Listen takes the port, so that a port in use is an error before anything starts. The caller must call Run or Close.
 func Listen(c Config, shows Shows) (*Server, error) {
-	pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-	if err != nil {
+	pair := certfile.NewPair(c.CertFile, c.KeyFile)
+	if _, err := pair.Get(); err != nil {
 		return nil, fmt.Errorf("cannot read the certificate of --status-address: %w; give --tls-cert-file, or --status-address=\"\" to serve no status", err)
 	}
 	authority, err := os.ReadFile(c.ClientCAFile)
-	var clients *x509.CertPool
 	if err == nil {
-		clients, err = cert.NewPoolFromBytes(authority)
+		_, err = cert.NewPoolFromBytes(authority)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the client CA of --status-address: %w; give --client-ca-file, or --status-address=\"\" to serve no status", err)
@@ -121,6 +120,10 @@ func Listen(c Config, shows Shows) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot serve the scheduler's status: %w", err)
 	}
+	secured, err := certfile.Server(&tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites, ClientAuth: tls.VerifyClientCertIfGiven}, pair, c.ClientCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("cannot serve the scheduler's status: %w", err)
+	}
 	l, err := net.Listen("tcp", c.Address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("cannot serve the scheduler's status on %s: %w; stop the program that uses it, or give another --status-address",
@@ -128,10 +131,6 @@ func Listen(c Config, shows Shows) (*Server, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot serve the scheduler's status: %w", err)
-	}
-	secured := &tls.Config{
-		MinVersion: tls.VersionTLS12, CipherSuites: suites, Certificates: []tls.Certificate{pair},
-		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: clients,
 	}
 	return &Server{listener: l, secured: secured, access: access, shows: shows}, nil
 }

@@ -135,6 +135,9 @@ func serveShows(t *testing.T, d statedir.Dir, shows Shows) (address string) {
 func client(t *testing.T, kubeconfig, address string) *Client {
 	t.Helper()
 	who, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err == nil {
+		err = rest.LoadTLSFiles(who)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -180,6 +180,9 @@ func (p place) clientOf(kubeconfig string) (*tls.Config, error) {
 	files := rest.TLSClientConfig
 	for text, path := range map[*[]byte]string{&files.CertData: files.CertFile, &files.KeyData: files.KeyFile} {
 		if path != "" {
+			if !filepath.IsAbs(path) {
+				path = filepath.Join(filepath.Dir(kubeconfig), path)
+			}
 			if *text, err = p.read(path); err != nil {
 				return nil, err
 			}

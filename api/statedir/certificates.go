@@ -1,0 +1,50 @@
+package statedir
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+
+	certutil "k8s.io/client-go/util/cert"
+)
+
+// Certificate is a certificate in the state directory.
+type Certificate struct {
+	// Name is that of its files, without an ending.
+	Name string
+	// File is its path.
+	File string
+	// Authority says that it is a CA's.
+	Authority bool
+	*x509.Certificate
+}
+
+// Certificates returns the certificates in the directory, those of CAs first. A copy of the directory on another machine may have some
+// of them only.
+func (d Dir) Certificates() ([]Certificate, error) {
+	var all []Certificate
+	authorities := []string{clusterAuthority, kubeletServingAuthority, frontProxyAuthority, etcdAuthority}
+	for i, name := range slices.Concat(authorities, d.leafNames()) {
+		certs, err := certutil.CertsFromFile(d.cert(name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the certificate %s: %w", d.cert(name), err)
+		}
+		all = append(all, Certificate{Name: name, File: d.cert(name), Authority: i < len(authorities), Certificate: certs[0]})
+	}
+	return all, nil
+}
+
+// leafNames are the names of all certificates but those of CAs, in order.
+func (d Dir) leafNames() (names []string) {
+	for _, l := range slices.Concat(leaves(Spec{}), slices.SortedFunc(maps.Values(d.users()), func(a, b leaf) int { return strings.Compare(a.name, b.name) })) {
+		names = append(names, l.name)
+	}
+	return names
+}
