@@ -95,7 +95,7 @@ func eval[T any](b *tab, script string) T {
 func (b *tab) until(condition string) {
 	b.Helper()
 	if _, err := chromedp.Run(b.ctx, chromedp.Poll[bool](condition, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(15*time.Second))); err != nil {
-		b.Fatalf("the page never had %s: %v; it shows:\n%s", condition, err, eval[string](b, "document.body.innerText"))
+		b.Fatalf("the page never had %s: %v; it shows:\n%s", condition, err, eval[string](b, `document.body.innerText.replaceAll(/\s*\n\s*/g, "\n")`))
 	}
 }
 
@@ -258,9 +258,9 @@ func (s *shop) serveUsage(w http.ResponseWriter, ns, pod string) {
 	writeJSON(w, object{"data": object{"result": result}})
 }
 
-// faster makes the page's time run 200 times as fast, so that what it does every minute can be seen.
+// faster makes the page's time run 50 times as fast, so that what it does every minute can be seen.
 const faster = `(() => {
-	const times = 200, began = Date.now(), now = Date.now, every = setInterval, once = setTimeout;
+	const times = 50, began = Date.now(), now = Date.now, every = setInterval, once = setTimeout;
 	Date.now = () => began + (now() - began) * times;
 	window.setInterval = (run, ms) => every(run, ms / times);
 	window.setTimeout = (run, ms) => once(run, ms / times);
@@ -294,13 +294,13 @@ func usageIsAskedByNamespace(t *testing.T, browser context.Context, built *pages
 	}
 	show("/pods")
 	before := len(s.usageAsked())
-	b.eventually("the next questions", func() bool { return len(s.usageAsked()) >= before+6 })
+	b.eventually("the next questions", func() bool { return len(s.usageAsked()) >= before+4 })
 	const hidden = `Object.defineProperty(document, "visibilityState", {value: %q, configurable: true}); document.dispatchEvent(new Event("visibilitychange"))`
 	eval[any](b, fmt.Sprintf(hidden, "hidden"))
 	const minutes = `new Promise((done) => setTimeout(() => done(0), %d * 60000))`
 	eval[int](b, fmt.Sprintf(minutes, 1)) // what was under way
 	before = len(s.usageAsked())
-	eval[int](b, fmt.Sprintf(minutes, 5))
+	eval[int](b, fmt.Sprintf(minutes, 3))
 	if now := len(s.usageAsked()); now != before {
 		t.Errorf("a page that nobody sees asked %d times", now-before)
 	}

@@ -3,6 +3,7 @@ import { useSignal } from "@preact/signals";
 import type { FunctionComponent } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { core, loadSession, logOut, pathOf, session } from "./api";
+import { groupOf } from "./groups";
 import { Icon } from "./icons";
 import { idle } from "./keys";
 import { useTable } from "./live";
@@ -71,7 +72,8 @@ function Lazy({ page, params }: { page: Page; params: Record<string, string> }) 
 }
 
 function Navigation() {
-  const path = url.value.pathname;
+  const path = url.value.pathname, parts = path.split("/");
+  const of = parts[1] === "resources" ? groupOf(parts[4] ?? "", parts[2] ?? "") ?? "/resources" : path; // an object belongs where its kind is a tab
   const groups = useMemo(() => {
     const map = new Map<string, Page[]>();
     for (const p of pages) if (p.nav) map.set(p.nav.group, [...(map.get(p.nav.group) ?? []), p]);
@@ -83,7 +85,7 @@ function Navigation() {
         <div key={group} class="group">
           {group && <h2>{group}</h2>}
           {list.map((p) => (
-            <a key={p.path} href={link(p.path)} aria-current={p.path === path || (p.path !== "/" && path.startsWith(p.path + "/")) ? "page" : undefined}>
+            <a key={p.path} href={link(p.path)} aria-current={p.path === of || (p.path !== "/" && of.startsWith(p.path + "/")) ? "page" : undefined}>
               <Icon name={p.nav!.icon} />{p.title}{p.nav!.key && <kbd>g {p.nav!.key}</kbd>}
             </a>
           ))}

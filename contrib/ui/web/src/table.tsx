@@ -78,9 +78,10 @@ function useFiltered<T>({ items, columns, extra }: TableProps<T>) {
 
 const pen = document.createElement("canvas").getContext("2d")!;
 
-/** measured is how wide a text is in a cell, in pixels. */
-function measured(text: string, mono = false): number {
-  pen.font = mono ? "12px ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace" : `550 13px ${getComputedStyle(document.body).fontFamily}`;
+/** measured is how wide a text is, in pixels, as style.css draws heads, cells and cells that name things. */
+function measured(text: string, as: "head" | "cell" | "name" | "mono"): number {
+  const { fontFamily } = getComputedStyle(document.body);
+  pen.font = as === "mono" ? "12px ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace" : `${{ head: "600 12px", cell: "400 13px", name: "550 13px" }[as]} ${fontFamily}`;
   return Math.ceil(pen.measureText(text).width);
 }
 
@@ -91,11 +92,11 @@ interface Width<T> { c: TableColumn<T>; width: number; least: number; full: numb
 
 /** widthOf makes a column as wide as its longest cell, within reason. */
 function widthOf<T>(c: TableColumn<T>, items: T[]): Width<T> {
-  const head = measured(c.title) + 12, name = c.keep === 100;
+  const head = measured(c.title, "head") + 12, name = c.keep === 100;
   let longest = "";
   const step = Math.max(1, Math.floor(items.length / 2000));
   for (let i = 0; i < items.length; i += step) { const text = c.text(items[i]!); if (text.length > longest.length) longest = text; }
-  const base = c.width ? measured("0".repeat(c.width)) : 0, text = measured(longest, c.mono) + (c.show ? icon : 4);
+  const base = c.width ? measured("0".repeat(c.width), "cell") : 0, text = measured(longest, c.mono ? "mono" : name || c.link ? "name" : "cell") + (c.show ? icon : 4);
   const full = Math.max(head, base, text) + padding;
   const width = Math.min(base ? Math.max(base, head) + padding : full, name ? mostName : most);
   return { c, width, least: width, full };
@@ -103,7 +104,7 @@ function widthOf<T>(c: TableColumn<T>, items: T[]): Width<T> {
 
 /** fitted drops columns until the rest has room, and gives each its width: first the column that names things makes room, then texts that are cut off get it. */
 function fitted<T>(columns: Width<T>[], room: number, all: boolean): Width<T>[] {
-  const least = room < 900 ? 190 : 240;
+  const least = room < 900 ? 190 : 215;
   const left = columns.map((w) => (w.c.keep === 100 ? { ...w, least: Math.min(w.width, least) } : w)), sum = (of: (w: Width<T>) => number) => left.reduce((s, w) => s + of(w), 0);
   while (room && !all && left.length > 1 && sum((w) => w.least) > room) {
     let first = 0;

@@ -1,4 +1,5 @@
 import { go, link, match, param, setParams, url } from "../src/router";
+import { groupOf, listOf } from "../src/groups";
 import { same, test } from "./check";
 
 test("paths are matched part by part, and decoded", () => {
@@ -38,4 +39,12 @@ test("links keep the namespace and nothing else", () => {
   same(link("/pods", { ns: "other", q: "a b" }), "/pods?ns=other&q=a+b");
   go("/");
   same(url.value.pathname, "/");
+});
+
+test("a kind is listed on the page that has it as a tab, or on its own", () => {
+  go("/?ns=shop");
+  same(groupOf("services", "core"), "/network");
+  same(groupOf("ingresses", "extensions"), undefined);
+  same(listOf({ group: "core", version: "v1", plural: "services" }, { ns: "" }), "/network?kind=services");
+  same(listOf({ group: "apps", version: "v1", plural: "deployments" }), "/resources/apps/v1/deployments?ns=shop");
 });

@@ -2,20 +2,14 @@
 import { useEffect, useState } from "preact/hooks";
 import { discover, type Resource } from "../api";
 import type { Row } from "../live";
-import { param, link } from "../router";
+import { groups } from "../groups";
+import { param, link, url } from "../router";
 import { ResourceTable } from "../resourcetable";
 import { Button, Empty, Loading, PageHead, Tabs } from "../ui";
 
-export interface KindsProps {
-  title: string;
-  note: string;
-  path: string;
-  /** kinds are PLURAL.GROUP, with a title; those that the API server does not have are left out. */
-  kinds: [string, string][];
-}
-
-/** Kinds shows the kind that the URL names, or the first. */
-export function Kinds({ title, note, path, kinds }: KindsProps) {
+/** Kinds shows the kind that the URL names, or the first of its page's. */
+export default function Kinds() {
+  const path = url.value.pathname.replace(/(.)\/$/, "$1"), { title, note, kinds } = groups[path]!;
   const [known, setKnown] = useState<Resource[] | null>(null);
   useEffect(() => { discover().then(setKnown, () => setKnown([])); }, []);
   const there = kinds.filter(([id]) => !known || known.some((r) => `${r.plural}.${r.group}` === id));

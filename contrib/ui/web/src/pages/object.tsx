@@ -2,6 +2,7 @@ import { pathOf, send, type KubeObject } from "../api";
 import { Details } from "../details";
 import { Events } from "../events";
 import { command } from "../format";
+import { listOf } from "../groups";
 import { useObject } from "../live";
 import type { PageProps } from "../pages";
 import { useRights } from "../rights";
@@ -18,16 +19,16 @@ export default function ObjectPage({ params }: PageProps) {
   const can = useRights(ns);
   const tab = param("tab") || "overview";
   const list = `/resources/${params.group}/${params.version}/${params.plural}`;
-  const above = <><a href={link(list)}>{kind?.kind ?? params.plural}</a>{ns && <> / <a href={link(list, { ns })}>{ns}</a></>}</>;
+  const above = <><a href={listOf(params, { ns: "" })}>{kind?.kind ?? params.plural}</a>{ns && <> / <a href={listOf(params, { ns })}>{ns}</a></>}</>;
   const problem = kind === null ? { code: 404, message: "The API server does not list this kind." } : unknown ? { code: 0, message: unknown } : feed.state.value === "ended" ? feed.problem.value : null;
   if (problem) return <><PageHead above={above} title={name} /><Failure problem={problem} what={`${kind?.kind ?? params.plural} ${name}`} /></>;
-  if (object === null && kind) return <><PageHead above={above} title={name} /><Empty title={`This ${kind.kind} is gone`}><a class="button" href={link(list, { ns })}>All {kind.plural}</a></Empty></>;
+  if (object === null && kind) return <><PageHead above={above} title={name} /><Empty title={`This ${kind.kind} is gone`}><a class="button" href={listOf(params, { ns })}>All {kind.plural}</a></Empty></>;
   if (!object || !kind) return <><PageHead above={above} title={name} /><Loading /></>;
   const whole: KubeObject = { apiVersion: kind.group ? `${kind.group}/${kind.version}` : kind.version, kind: kind.kind, ...object };
   const remove = () => confirm({
     title: `Delete ${kind.kind} ${name}?`, action: "Delete", danger: true, done: `${kind.kind} ${name} is being deleted`, type: kind.namespaced ? undefined : name,
     says: <><p>What it owns is deleted after it{object.metadata.finalizers?.length ? `, once its finalizers have ended: ${object.metadata.finalizers.join(", ")}` : ""}.</p><p>This cannot be undone.</p></>,
-    do: () => send("DELETE", pathOf(kind, ns, name), { preconditions: { uid: object.metadata.uid } }).then(() => { go(link(list)); }),
+    do: () => send("DELETE", pathOf(kind, ns, name), { preconditions: { uid: object.metadata.uid } }).then(() => { go(listOf(params)); }),
   });
   return (
     <>
