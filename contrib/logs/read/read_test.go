@@ -105,6 +105,24 @@ func (s *stack) get(path string, parameters url.Values) (int, string) {
 	return response.StatusCode, string(text)
 }
 
+// follow makes a request that goes on until stop is called, and returns the lines of its answer.
+func (s *stack) follow(path string) (lines *bufio.Scanner, stop func()) {
+	s.t.Helper()
+	ctx, cancel := context.WithCancel(s.t.Context())
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.server.URL+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return bufio.NewScanner(response.Body), func() {
+		cancel()
+		_ = response.Body.Close() // its request has ended
+	}
+}
+
 // read returns the lines that a request gets.
 func (s *stack) read(parameters ...string) (lines []Line) {
 	s.t.Helper()
@@ -262,18 +280,8 @@ func TestFollowedLinesArriveOnce(t *testing.T) {
 	s := newStack(t)
 	web := sourceOf("shop", "web-1")
 	s.add(web, entry(0, 0, "0"))
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.server.URL+"/?follow=true", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	lines := bufio.NewScanner(response.Body)
+	lines, stop := s.follow("/?follow=true")
+	defer stop()
 	late := sourceOf("shop", "web-2")
 	for i := range 4 {
 		if !lines.Scan() {
@@ -438,23 +446,13 @@ func TestRequestForOnePodGetsNoOther(t *testing.T) {
 func TestLiveTailStaysInItsNamespace(t *testing.T) {
 	s := newStack(t)
 	s.scope = Scope{Namespace: "shop"}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.server.URL+"/select/logsql/tail?query=*&offset=0s&refresh_interval=50ms", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
+	lines, stop := s.follow("/select/logsql/tail?query=*&offset=0s&refresh_interval=50ms")
+	defer stop()
 	now := entry(0, 0, "foreign")
 	now.Time = time.Now().UnixNano()
 	s.add(sourceOf("secret", "vault"), now)
 	now.Message, now.Time = []byte("mine"), time.Now().UnixNano()
 	s.add(sourceOf("shop", "web-1"), now)
-	lines := bufio.NewScanner(response.Body)
 	if !lines.Scan() || !strings.Contains(lines.Text(), "mine") {
 		t.Errorf("%q %v", lines.Text(), lines.Err())
 	}
