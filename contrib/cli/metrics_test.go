@@ -6,6 +6,7 @@ import (
 
 	"github.com/k8sm/k8sm/api/controlplane"
 	"github.com/k8sm/k8sm/contrib/dns"
+	"github.com/k8sm/k8sm/contrib/membership"
 	"github.com/k8sm/k8sm/contrib/metrics"
 )
 
@@ -24,7 +25,7 @@ func TestMetricsServerRunsUnlessItIsOffOrNobodyReachesTheControlPlane(t *testing
 		plane := test.plane
 		plane.StateDir, plane.ClusterName = "/s", "mine"
 		replicas := dns.Replicas{Count: 2, MetricsPort: 7000}
-		got := metricsOf(&common{}, &plane, replicas, metrics.Beside{Enabled: test.enabled})
+		got := metricsOf(&common{}, &plane, replicas, metrics.Beside{Process: membership.Process{Enabled: test.enabled}})
 		if got.Enabled != test.want || plane.Metrics != test.want {
 			t.Errorf("%s: a server runs: %t, the control plane expects one: %t", name, got.Enabled, plane.Metrics)
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/k8sm/k8sm/contrib/membership"
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
@@ -35,8 +36,7 @@ type Replicas struct {
 
 	// Kubeconfig is a kubeconfig file for the API server.
 	Kubeconfig string
-	// LogLevel and LogFormat are those of the servers' logs; empty means the default.
-	LogLevel, LogFormat string
+	membership.Log
 }
 
 // AddFlags adds a control plane's flags for its DNS. Kubeconfig, LogLevel and LogFormat have none.
@@ -148,12 +148,7 @@ func (r Replicas) Run(ctx context.Context, output io.Writer, ready func()) error
 func (r Replicas) child(i int, output io.Writer) supervise.Child {
 	port := r.Port + i
 	args := []string{"dns", "--kubeconfig=" + r.Kubeconfig, "--address=" + r.Address, "--port=" + strconv.Itoa(port)}
-	if r.LogLevel != "" {
-		args = append(args, "--log-level="+r.LogLevel)
-	}
-	if r.LogFormat != "" {
-		args = append(args, "--log-format="+r.LogFormat)
-	}
+	args = append(args, r.Flags()...)
 	if r.MetricsPort != 0 {
 		args = append(args, "--metrics-address="+loopback(r.MetricsPort+i), "--tls-cert-file="+r.CertFile, "--tls-private-key-file="+r.KeyFile, "--client-ca-file="+r.ClientCAFile)
 	}

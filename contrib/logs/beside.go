@@ -16,11 +16,8 @@ import (
 
 // Beside is the store beside a control plane, a child process. AddFlags sets the defaults.
 type Beside struct {
-	// Enabled is false for a cluster without a log store.
-	Enabled bool
+	membership.Process
 	Config
-	// LogLevel and LogFormat are those of the store's own log.
-	LogLevel, LogFormat string
 }
 
 // AddFlags adds a control plane's flags for its logs. Dir, Files, LogLevel and LogFormat have none.
@@ -57,21 +54,12 @@ func (b Beside) Free() error {
 
 // Run runs the store until ctx ends, and restarts it when it exits or does not answer. Its log goes to output.
 func (b Beside) Run(ctx context.Context, output io.Writer) error {
-	if !b.Enabled {
-		<-ctx.Done()
-		return nil
-	}
-	probe, err := b.prober()
-	if err != nil {
-		return err
-	}
-	child := supervise.Child{
-		Args: b.args(), Output: output, Grace: closeTimeout, Health: &supervise.Health{Probe: probe, Every: supervise.ProbeEvery},
-	}
-	part := supervise.Start(context.WithoutCancel(ctx), "the cluster's log store", child.Run)
-	<-ctx.Done()
-	part.Stop()
-	return nil
+	return b.Process.Run(ctx, "the cluster's log store", func() (supervise.Child, error) {
+		probe, err := b.prober()
+		return supervise.Child{
+			Args: b.args(), Output: output, Grace: closeTimeout, Health: &supervise.Health{Probe: probe, Every: supervise.ProbeEvery},
+		}, err
+	})
 }
 
 // args are the child's arguments.
@@ -84,11 +72,5 @@ func (b Beside) args() []string {
 	for _, name := range slices.Sorted(maps.Keys(b.Files)) {
 		args = append(args, "--file="+name+"="+b.Files[name])
 	}
-	if b.LogLevel != "" {
-		args = append(args, "--log-level="+b.LogLevel)
-	}
-	if b.LogFormat != "" {
-		args = append(args, "--log-format="+b.LogFormat)
-	}
-	return args
+	return append(args, b.Flags()...)
 }

@@ -13,11 +13,8 @@ import (
 
 // Beside is the server beside a control plane, a child process. AddFlags sets the defaults.
 type Beside struct {
-	// Enabled is false for a cluster without metrics.
-	Enabled bool
+	membership.Process
 	Config
-	// LogLevel and LogFormat are those of the server's log; empty means the default.
-	LogLevel, LogFormat string
 }
 
 // AddFlags adds a control plane's flags for its metrics. Dir, ClusterName, DNS, Logs, LogLevel and LogFormat have none.
@@ -46,40 +43,23 @@ func (b Beside) Free() error {
 
 // Run runs the server until ctx ends, and restarts it when it exits or does not answer. Its log goes to output.
 func (b Beside) Run(ctx context.Context, output io.Writer) error {
-	if !b.Enabled {
-		<-ctx.Done()
-		return nil
-	}
-	probe, err := b.prober()
-	if err != nil {
-		return err
-	}
-	text, err := b.file()
-	if err != nil {
-		return fmt.Errorf("cannot encode the settings of the metrics server: %w", err)
-	}
-	// Not as arguments: everybody on the machine sees those, and the URL of an Alertmanager may have a password.
-	if err := b.Dir.WriteMetricsConfig(text); err != nil {
-		return err
-	}
-	child := supervise.Child{
-		Args: b.args(), Output: output, Grace: closeTimeout,
-		Health: &supervise.Health{Probe: probe, Every: supervise.ProbeEvery},
-	}
-	part := supervise.Start(context.WithoutCancel(ctx), "the cluster's metrics server", child.Run)
-	<-ctx.Done()
-	part.Stop()
-	return nil
+	return b.Process.Run(ctx, "the cluster's metrics server", func() (child supervise.Child, err error) {
+		text, err := b.file()
+		if err != nil {
+			return child, fmt.Errorf("cannot encode the settings of the metrics server: %w", err)
+		}
+		// Not as arguments: everybody on the machine sees those, and the URL of an Alertmanager may have a password.
+		if err := b.Dir.WriteMetricsConfig(text); err != nil {
+			return child, err
+		}
+		probe, err := b.prober()
+		return supervise.Child{
+			Args: b.args(), Output: output, Grace: closeTimeout, Health: &supervise.Health{Probe: probe, Every: supervise.ProbeEvery},
+		}, err
+	})
 }
 
 // args are the child's arguments. What else it needs is in its file of flags.
 func (b Beside) args() []string {
-	args := []string{"metrics", "--state-dir=" + string(b.Dir), "--config=" + b.Dir.MetricsConfig()}
-	if b.LogLevel != "" {
-		args = append(args, "--log-level="+b.LogLevel)
-	}
-	if b.LogFormat != "" {
-		args = append(args, "--log-format="+b.LogFormat)
-	}
-	return args
+	return append([]string{"metrics", "--state-dir=" + string(b.Dir), "--config=" + b.Dir.MetricsConfig()}, b.Flags()...)
 }
