@@ -14,6 +14,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 )
@@ -200,7 +201,7 @@ func (f *follower) list(ctx context.Context) error {
 			out.Rows = append(out.Rows, f.rowOf(r))
 		}
 		for _, item := range page.Items {
-			out.Objects = append(out.Objects, stripped(item))
+			out.Objects = append(out.Objects, f.kept(item))
 		}
 		if next = page.Continue; next == "" {
 			out.State, f.broken, f.version = "live", false, page.ResourceVersion
@@ -243,12 +244,22 @@ func (f *follower) rowOf(r metav1.TableRow) row {
 	return out
 }
 
-// stripped takes what no page shows from an object.
-func stripped(object map[string]any) any {
+// kept takes what the page does not show from an object.
+func (f *follower) kept(object map[string]any) any {
 	if metadata, ok := object["metadata"].(map[string]any); ok {
 		delete(metadata, "managedFields")
 	}
-	return object
+	if len(f.call.Fields) == 0 {
+		return object
+	}
+	out := map[string]any{"metadata": object["metadata"]}
+	for _, field := range f.call.Fields {
+		path := strings.Split(field, ".")
+		if value, found, err := unstructured.NestedFieldNoCopy(object, path...); found && err == nil {
+			_ = unstructured.SetNestedField(out, value, path...) // a field within another, which the page asked for too
+		}
+	}
+	return out
 }
 
 // event is one of a watch.
@@ -414,7 +425,7 @@ func (f *follower) applyObject(e event, all *changes) error {
 	case watch.Deleted:
 		all.put(uid, nil)
 	default:
-		all.put(uid, stripped(object))
+		all.put(uid, f.kept(object))
 	}
 	return nil
 }

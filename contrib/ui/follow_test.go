@@ -254,3 +254,21 @@ func TestPageThatDoesNotReadHoldsTheAPIServerBack(t *testing.T) {
 		t.Errorf("the server took %d MB for a page that does not read", n>>20)
 	}
 }
+
+func TestPageGetsTheFieldsThatItAskedFor(t *testing.T) {
+	a := newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("watch") != "" {
+			<-r.Context().Done()
+			return
+		}
+		writeJSON(w, map[string]any{"metadata": map[string]any{"resourceVersion": "1"}, "items": []any{map[string]any{
+			"metadata": map[string]any{"uid": "u", "managedFields": []any{}}, "spec": 1, "status": map[string]any{"conditions": []any{"x"}, "images": []any{"y"}},
+		}}})
+	})
+	b := loggedIn(t, a, Config{}, "ann")
+	conn := b.follow(call{ID: 1, Mode: "objects", Path: "/api/v1/nodes", Fields: []string{"status.conditions", "status.none", "spec.none.of", ""}})
+	want := frame{ID: 1, State: "live", Reset: true, Objects: []any{map[string]any{"metadata": map[string]any{"uid": "u"}, "status": map[string]any{"conditions": []any{"x"}}}}}
+	if diff := cmp.Diff(want, b.next(conn)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

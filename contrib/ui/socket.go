@@ -32,6 +32,8 @@ type call struct {
 	Path string `json:"path"`
 	// Annotations are those that the page gets of each row of a table.
 	Annotations []string `json:"annotations"`
+	// Fields are those that the page gets of each object beside its metadata, such as "status.conditions"; without any, it gets all.
+	Fields []string `json:"fields"`
 }
 
 // frame is what a page is sent of one subscription.

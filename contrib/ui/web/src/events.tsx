@@ -13,6 +13,9 @@ export interface KubeEvent extends KubeObject {
   involvedObject: { kind: string; name: string; namespace?: string; uid?: string };
 }
 
+/** eventFields are those that pages show. */
+export const eventFields = ["type", "reason", "message", "count", "series", "lastTimestamp", "eventTime", "involvedObject"];
+
 export const lastSeen = (e: KubeEvent): string => e.series?.lastObservedTime ?? e.lastTimestamp ?? e.eventTime ?? e.metadata.creationTimestamp ?? "";
 
 export function Events({ of }: { of: KubeObject }) {

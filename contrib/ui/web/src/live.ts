@@ -33,7 +33,7 @@ interface Frame {
   lines?: string;
 }
 
-interface Call { mode: "table" | "objects" | "lines"; path: string; annotations?: string[] }
+interface Call { mode: "table" | "objects" | "lines"; path: string; annotations?: string[]; fields?: string[] }
 
 /** connected tells whether the socket is open. */
 export const connected = signal(false);
@@ -176,7 +176,7 @@ export function merged<T>(items: T[], came: T[], gone: string[], of: Order<T>): 
 const compare = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0);
 
 const feeds = new Map<string, Following<any>>();
-const keyOf = (c: Call) => JSON.stringify([c.mode, c.path, c.annotations]);
+const keyOf = (c: Call) => JSON.stringify([c.mode, c.path, c.annotations, c.fields]);
 const nothing: Feed<any> = { items: signal([]), columns: signal([]), state: signal<State>("loading"), problem: signal(null) };
 
 function feed<T>(call: Call, of: Order<T>): Following<T> {
@@ -200,9 +200,9 @@ const objectOrder: Order<any> = { uid: (o) => o.metadata?.uid, key: (o) => `${o.
 export const useTable = (path: string | null, annotations?: string[]): Feed<Row> =>
   useFeed(path ? { mode: "table", path, annotations } : null, rowOrder);
 
-/** useObjects follows whole objects: ask for few, by a field or label selector. */
-export const useObjects = <T = any>(path: string | null): Feed<T> =>
-  useFeed<any>(path ? { mode: "objects", path } : null, objectOrder);
+/** useObjects follows objects: ask for few, by a field or label selector, or for some fields such as "status.conditions". */
+export const useObjects = <T = any>(path: string | null, fields?: string[]): Feed<T> =>
+  useFeed<any>(path ? { mode: "objects", path, fields } : null, objectOrder);
 
 /** useObject follows one object; undefined until it is there, null if it is gone. */
 export function useObject<T = any>(collection: string | null, name: string): { object: T | undefined | null; feed: Feed<T> } {

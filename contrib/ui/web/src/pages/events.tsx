@@ -1,6 +1,6 @@
 import { useMemo } from "preact/hooks";
 import { core, pathOf } from "../api";
-import { lastSeen, type KubeEvent } from "../events";
+import { eventFields, lastSeen, type KubeEvent } from "../events";
 import { span } from "../format";
 import { useObjects } from "../live";
 import { link, param, setParams } from "../router";
@@ -26,7 +26,7 @@ const said = (e: KubeEvent) => (e.message ?? "").replaceAll(e.involvedObject.nam
 
 export default function Events() {
   const ns = param("ns"), warnings = param("type") === "Warning";
-  const feed = useObjects<KubeEvent>(pathOf(core("events"), ns) + (warnings ? "?fieldSelector=type%3DWarning" : ""));
+  const feed = useObjects<KubeEvent>(pathOf(core("events"), ns) + (warnings ? "?fieldSelector=type%3DWarning" : ""), eventFields);
   const groups = useMemo(() => {
     const by = new Map<string, Group>();
     for (const e of feed.items.value) {

@@ -1,6 +1,6 @@
 import { useMemo } from "preact/hooks";
 import { core, hasGroup, k8s, mesos, pathOf, session, type KubeObject } from "../api";
-import { EventList, lastSeen, type KubeEvent } from "../events";
+import { EventList, eventFields, lastSeen, type KubeEvent } from "../events";
 import { bytes, count, cpus, quantity, tone } from "../format";
 import { amount, partsOf, titles, useOf, type MesosState, type QueueReasons } from "../mesos";
 import { PodLink } from "./queue";
@@ -12,7 +12,7 @@ import { Bar, Empty, PageHead, Panel, Status } from "../ui";
 export default function Overview() {
   const { state, problem } = useMesosState<MesosState>();
   const waiting = usePoll<QueueReasons | undefined>(async () => (session.value?.mesos ? mesos("queue/reasons") : undefined), 3, "reasons");
-  const nodes = useObjects<KubeObject>(pathOf(core("nodes")));
+  const nodes = useObjects<KubeObject>(pathOf(core("nodes")), ["status.conditions", "status.allocatable"]);
   const pods = useTable(pathOf(core("pods")));
   const own = pods.items.value.filter((p) => p.ns !== "kube-system");
   return (
@@ -47,7 +47,7 @@ function Alerts() {
 }
 
 function Warnings() {
-  const feed = useObjects<KubeEvent>(pathOf(core("events")) + "?fieldSelector=type%3DWarning");
+  const feed = useObjects<KubeEvent>(pathOf(core("events")) + "?fieldSelector=type%3DWarning", eventFields);
   const latest = useMemo(() => [...feed.items.value].sort((a, b) => lastSeen(b).localeCompare(lastSeen(a))).slice(0, 8), [feed.items.value]);
   if (!latest.length) return <p class="muted">{feed.problem.value?.message || (feed.state.value === "loading" ? "Loading…" : "No warnings in the last hour")}</p>;
   return <EventList events={latest} objects />;
