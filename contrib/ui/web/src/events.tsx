@@ -18,10 +18,14 @@ export const eventFields = ["type", "reason", "message", "count", "series", "las
 
 export const lastSeen = (e: KubeEvent): string => e.series?.lastObservedTime ?? e.lastTimestamp ?? e.eventTime ?? e.metadata.creationTimestamp ?? "";
 
+/** newestFirst sorts by times as the API writes them, which need no comparing by language. */
+export const newestFirst = <T,>(list: Iterable<T>, last: (item: T) => string): T[] =>
+  [...list].map((item): [string, T] => [last(item), item]).sort(([a], [b]) => (a < b ? 1 : a > b ? -1 : 0)).map(([, item]) => item);
+
 export function Events({ of }: { of: KubeObject }) {
   const path = pathOf(core("events"), of.metadata.namespace ?? "") + `?fieldSelector=${encodeURIComponent(`involvedObject.uid=${of.metadata.uid}`)}`;
   const feed = useObjects<KubeEvent>(path);
-  const list = useMemo(() => [...feed.items.value].sort((a, b) => lastSeen(b).localeCompare(lastSeen(a))), [feed.items.value]);
+  const list = useMemo(() => newestFirst(feed.items.value, lastSeen), [feed.items.value]);
   const problem = feed.problem.value;
   if (feed.state.value === "ended" && problem) return <p class="muted">{problem.message}</p>;
   if (!list.length) return <p class="muted">{feed.state.value === "loading" ? "Loading…" : "None in the last hour"}</p>;

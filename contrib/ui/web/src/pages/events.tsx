@@ -1,6 +1,6 @@
 import { useMemo } from "preact/hooks";
 import { core, pathOf } from "../api";
-import { eventFields, lastSeen, type KubeEvent } from "../events";
+import { eventFields, lastSeen, newestFirst, type KubeEvent } from "../events";
 import { span } from "../format";
 import { useObjects } from "../live";
 import { link, param, setParams } from "../router";
@@ -24,14 +24,22 @@ const columns = (ns: string): TableColumn<Group>[] => [
 /** said is a message without what differs from object to object. */
 const said = (e: KubeEvent) => (e.message ?? "").replaceAll(e.involvedObject.name, "…").replace(/\b[0-9a-f]{8}-[0-9a-f-]{27}\b|\b[0-9a-f]{12,64}\b/g, "…").replace(/\d+(\.\d+)?(ms|s|m)\b/g, "…");
 
+/** keys are what events say, which takes long to find out of thousands each time that one comes. */
+const keys = new WeakMap<KubeEvent, string>();
+
+function keyOf(e: KubeEvent): string {
+  let key = keys.get(e);
+  if (key === undefined) keys.set(e, key = [e.type, e.reason, e.involvedObject.kind, e.involvedObject.namespace, said(e)].join("\u0000"));
+  return key;
+}
+
 export default function Events() {
   const ns = param("ns"), warnings = param("type") === "Warning";
   const feed = useObjects<KubeEvent>(pathOf(core("events"), ns) + (warnings ? "?fieldSelector=type%3DWarning" : ""), eventFields);
   const groups = useMemo(() => {
     const by = new Map<string, Group>();
     for (const e of feed.items.value) {
-      const key = [e.type, e.reason, e.involvedObject.kind, e.involvedObject.namespace, said(e)].join("\u0000");
-      const g = by.get(key), last = lastSeen(e);
+      const key = keyOf(e), g = by.get(key), last = lastSeen(e);
       if (!g) by.set(key, { key, events: [e], count: times(e), last, first: e });
       else {
         g.events.push(e);
@@ -39,7 +47,7 @@ export default function Events() {
         if (last > g.last) { g.last = last; g.first = e; }
       }
     }
-    return [...by.values()].sort((a, b) => b.last.localeCompare(a.last));
+    return newestFirst(by.values(), (g) => g.last);
   }, [feed.items.value]);
   const shown = useMemo(() => columns(ns), [ns]);
   const problem = feed.problem.value;

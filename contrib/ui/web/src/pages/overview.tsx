@@ -1,6 +1,6 @@
 import { useMemo } from "preact/hooks";
 import { core, hasGroup, k8s, mesos, pathOf, session, type KubeObject } from "../api";
-import { EventList, eventFields, lastSeen, type KubeEvent } from "../events";
+import { EventList, eventFields, lastSeen, newestFirst, type KubeEvent } from "../events";
 import { bytes, count, cpus, quantity, tone } from "../format";
 import { amount, partsOf, titles, useOf, type MesosState, type QueueReasons } from "../mesos";
 import { PodLink } from "./queue";
@@ -48,7 +48,7 @@ function Alerts() {
 
 function Warnings() {
   const feed = useObjects<KubeEvent>(pathOf(core("events")) + "?fieldSelector=type%3DWarning", eventFields);
-  const latest = useMemo(() => [...feed.items.value].sort((a, b) => lastSeen(b).localeCompare(lastSeen(a))).slice(0, 8), [feed.items.value]);
+  const latest = useMemo(() => newestFirst(feed.items.value, lastSeen).slice(0, 8), [feed.items.value]);
   if (!latest.length) return <p class="muted">{feed.problem.value?.message || (feed.state.value === "loading" ? "Loading…" : "No warnings in the last hour")}</p>;
   return <EventList events={latest} objects />;
 }
