@@ -191,10 +191,13 @@ func (l *loop) runCore(ctx context.Context, group *errgroup.Group) error {
 			ev = scheduler.Wake{}
 		}
 		logEvent(ev)
-		acts := l.core.Step(time.Now(), ev)
+		now := time.Now()
+		acts := l.core.Step(now, ev)
 		if ctx.Err() != nil {
 			return nil // the leadership may be lost: drop the actions
 		}
+		l.parts.Window.note(now, ev)
+		l.metrics.note(now, ev, acts)
 		for _, act := range acts {
 			l.do(ctx, group, act)
 		}

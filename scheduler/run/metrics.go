@@ -1,8 +1,12 @@
 package run
 
 import (
+	"runtime"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/scheduler"
 )
 
@@ -87,17 +91,32 @@ type metrics struct {
 	gauges   []prometheus.Gauge
 	counters []prometheus.Counter
 	families []*prometheus.CounterVec
-	last     scheduler.Snapshot // what the counters show
+	// leader and connected are 1 or 0.
+	leader, connected prometheus.Gauge
+	stages            *stages
+	last              scheduler.Snapshot // what the counters show
 }
 
 func newMetrics(registry prometheus.Registerer) *metrics {
 	opts := func(name, help string) prometheus.Opts {
 		return prometheus.Opts{Namespace: "k8sm", Subsystem: "scheduler", Name: name, Help: help}
 	}
-	m := &metrics{}
+	gauge := func(name, help string) prometheus.Gauge {
+		g := prometheus.NewGauge(prometheus.GaugeOpts(opts(name, help)))
+		registry.MustRegister(g)
+		return g
+	}
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts(opts("build_info", "1, by the versions of km, of the Kubernetes in it, and of Go.")),
+		[]string{"version", "kubernetes", "goversion"})
+	registry.MustRegister(build)
+	build.WithLabelValues(api.Version, api.KubernetesVersion, runtime.Version()).Set(1)
+	m := &metrics{
+		leader:    gauge("leader", "1 if this scheduler leads, else 0."),
+		connected: gauge("mesos_connected", "1 if this scheduler is subscribed at a Mesos master, else 0."),
+		stages:    newStages(registry),
+	}
 	for _, g := range gauges {
-		m.gauges = append(m.gauges, prometheus.NewGauge(prometheus.GaugeOpts(opts(g.name, g.help))))
-		registry.MustRegister(m.gauges[len(m.gauges)-1])
+		m.gauges = append(m.gauges, gauge(g.name, g.help))
 	}
 	for _, c := range counters {
 		m.counters = append(m.counters, prometheus.NewCounter(prometheus.CounterOpts(opts(c.name, c.help))))
@@ -112,8 +131,28 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 
 // begin says that the scheduler leads, with a core that has counted nothing.
 func (m *metrics) begin() {
-	if m != nil {
-		m.last = scheduler.Snapshot{}
+	if m == nil {
+		return
+	}
+	m.last = scheduler.Snapshot{}
+	m.leader.Set(1)
+	m.stages.begin()
+}
+
+// note notes an event and what the core made of it.
+func (m *metrics) note(now time.Time, ev scheduler.Event, acts []scheduler.Action) {
+	if m == nil {
+		return
+	}
+	switch ev.(type) {
+	case scheduler.Subscribed:
+		m.connected.Set(1)
+	case scheduler.Disconnected:
+		m.connected.Set(0)
+	}
+	m.stages.saw(now, ev)
+	for _, act := range acts {
+		m.stages.did(now, act)
 	}
 }
 
@@ -122,6 +161,8 @@ func (m *metrics) end() {
 	if m == nil {
 		return
 	}
+	m.leader.Set(0)
+	m.connected.Set(0)
 	for _, gauge := range m.gauges {
 		gauge.Set(0)
 	}

@@ -91,7 +91,17 @@ func TestMetricsShowTheLastSnapshot(t *testing.T) {
 	for _, s := range []scheduler.Snapshot{first, second, second} {
 		m.set(s)
 	}
-	if err := testutil.GatherAndCompare(registry, strings.NewReader(snapshotMetrics)); err != nil {
+	var names []string
+	for _, g := range gauges {
+		names = append(names, "k8sm_scheduler_"+g.name)
+	}
+	for _, c := range counters {
+		names = append(names, "k8sm_scheduler_"+c.name)
+	}
+	for _, f := range families {
+		names = append(names, "k8sm_scheduler_"+f.name)
+	}
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(snapshotMetrics), names...); err != nil {
 		t.Error(err)
 	}
 }

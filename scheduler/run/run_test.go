@@ -274,8 +274,10 @@ func TestSchedulerThatLosesTheLeadershipFollowsAndMayLeadAgain(t *testing.T) {
 			}
 			m.launched(t) // the pod is new to it each time
 			time.Sleep(2 * time.Second)
-			if tasks := gauge(t, registry, "k8sm_scheduler_tasks"); tasks != 1 {
-				t.Errorf("turn %d: %v tasks are shown", turn, tasks)
+			for name, want := range map[string]float64{"tasks": 1, "leader": 1, "mesos_connected": 1} {
+				if got := gauge(t, registry, "k8sm_scheduler_"+name); got != want {
+					t.Errorf("turn %d: %s is %v, want %v", turn, name, got, want)
+				}
 			}
 			close(lost)
 			synctest.Wait() // until all wait: it does for its turn
@@ -285,8 +287,10 @@ func TestSchedulerThatLosesTheLeadershipFollowsAndMayLeadAgain(t *testing.T) {
 			if _, err := parts.Window.Tasks(ctx); !errors.Is(err, ErrNotLeading) {
 				t.Errorf("turn %d: its state is shown: %v", turn, err)
 			}
-			if tasks := gauge(t, registry, "k8sm_scheduler_tasks"); tasks != 0 {
-				t.Errorf("turn %d: a follower shows %v tasks", turn, tasks)
+			for _, name := range []string{"tasks", "leader", "mesos_connected"} {
+				if got := gauge(t, registry, "k8sm_scheduler_"+name); got != 0 {
+					t.Errorf("turn %d: a follower shows %s %v", turn, name, got)
+				}
 			}
 		}
 		stop()
@@ -373,4 +377,67 @@ func TestWindowShowsTheStateOfARunningScheduler(t *testing.T) {
 			t.Errorf("after it has ended: got %v, want ErrNotLeading", err)
 		}
 	})
+}
+
+func TestHealthTellsTheTruth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMaster()
+		more, hang := make(chan scheduler.Event), make(chan struct{}, 1)
+		parts := newParts(hangingMaster{m, hang}, cluster{events: []scheduler.Event{scheduler.NodeSeen{Node: node()}}, more: more})
+		store := parts.Store.(*records)
+		store.turns = make(chan chan struct{})
+		parts.Window = NewWindow()
+		check := func(when, alive, ready string) {
+			t.Helper()
+			for _, c := range []struct {
+				what, want string
+				got        error
+			}{{"alive", alive, parts.Window.Alive()}, {"ready", ready, parts.Window.Ready()}} {
+				if c.want == "" && c.got != nil || c.want != "" && (c.got == nil || !strings.Contains(c.got.Error(), c.want)) {
+					t.Errorf("%s: %s: %v, want %q", when, c.what, c.got, c.want)
+				}
+			}
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- Run(ctx, testConfig(), parts) }()
+		check("waiting for the leadership", "", "")
+		store.turns <- make(chan struct{})
+		if err := <-m.subscribed; err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		check("leading", "", "")
+		more <- scheduler.Disconnected{}
+		synctest.Wait()
+		since := time.Now().UTC().Format(time.RFC3339)
+		time.Sleep(time.Hour)
+		check("without a master", "", "no Mesos master has answered since "+since)
+		more <- scheduler.Subscribed{Framework: "fw"}
+		synctest.Wait()
+		check("with a master again", "", "")
+		hang <- struct{}{}
+		more <- offered("o1")
+		time.Sleep(time.Minute) // the offer is declined, and the call hangs
+		check("hanging", "has handled no event for", "has handled no event for")
+		<-hang
+		time.Sleep(time.Second)
+		check("going on", "", "")
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		check("ended", "", "")
+	})
+}
+
+// hangingMaster hangs in calls while its channel, which has room for one, is full.
+type hangingMaster struct {
+	master
+	busy chan struct{}
+}
+
+func (m hangingMaster) Do(scheduler.MesosAction) {
+	m.busy <- struct{}{}
+	<-m.busy
 }

@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,45 @@ var ErrNotLeading = errors.New("this scheduler does not lead: ask the one that d
 type Window struct {
 	leading atomic.Bool
 	queries chan func(time.Time, *scheduler.Core)
+	// When the loop has last come round, and since when it has no connection to a master, in Unix nanoseconds; 0 for never.
+	moved, disconnected atomic.Int64
+}
+
+// stuckAfter is how long the loop of a leading scheduler, which ticks once a second, may take for an event.
+const stuckAfter = 30 * time.Second
+
+// Alive returns an error if the scheduler leads, but its loop hangs.
+func (w *Window) Alive() error {
+	if idle := time.Since(time.Unix(0, w.moved.Load())); w.leading.Load() && idle > stuckAfter {
+		return fmt.Errorf("the scheduler has handled no event for %s", idle.Round(time.Second))
+	}
+	return nil
+}
+
+// Ready returns an error if the scheduler leads, but cannot schedule: it hangs, or no Mesos master has it as a framework. One that waits for
+// the leadership is ready to take it.
+func (w *Window) Ready() error {
+	if err := w.Alive(); err != nil {
+		return err
+	}
+	if at := w.disconnected.Load(); w.leading.Load() && at != 0 {
+		return fmt.Errorf("no Mesos master has answered since %s", time.Unix(0, at).UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// note notes that the loop has handled an event.
+func (w *Window) note(now time.Time, ev scheduler.Event) {
+	if w == nil {
+		return
+	}
+	w.moved.Store(now.UnixNano())
+	switch ev.(type) {
+	case scheduler.Subscribed:
+		w.disconnected.Store(0)
+	case scheduler.Disconnected:
+		w.disconnected.CompareAndSwap(0, now.UnixNano())
+	}
 }
 
 // NewWindow returns a window for Parts.
@@ -71,6 +111,9 @@ func (w *Window) open() (queries <-chan func(time.Time, *scheduler.Core), closeW
 	if w == nil {
 		return nil, func() {}
 	}
+	now := time.Now().UnixNano()
+	w.moved.Store(now)
+	w.disconnected.Store(now)
 	w.leading.Store(true)
 	return w.queries, func() { w.leading.Store(false) }
 }

@@ -1,7 +1,9 @@
 // Package status shows operators the state of a scheduler: Server serves it over HTTPS, and Client reads it. Package
 // scheduler defines the state; this package never changes it.
 //
-//	/healthz        "ok": the process answers, whether it leads or not
+//	/healthz        "ok", or 503 with what is wrong: the scheduler leads, but handles no event. /livez is the same
+//	/readyz         "ok", or 503 with what is wrong: it leads, but handles no event, or no Mesos master has it as a framework. One that
+//	                waits for the leadership is ready
 //	/metrics        Prometheus metrics: waiting pods, tasks, offers, reachable agents, and how offers ended
 //	                (k8sm_scheduler_offers_ended_total, by the label end)
 //	/metrics/mesos  Prometheus metrics of the leading Mesos master, which is asked for them. They are apart from the scheduler's own, so
@@ -21,7 +23,7 @@
 // large; an empty line, every 15 s, says that nothing has. The server ends the stream after 10 minutes, and when the scheduler does not
 // lead any more: ask again.
 //
-// Unauthenticated callers get only /healthz. The other paths are for callers with a client certificate from the cluster's CA, of group
+// Unauthenticated callers get only /healthz, /livez and /readyz. The other paths are for callers with a client certificate from the cluster's CA, of group
 // system:masters or, but for the profiles, of the scheduler's own user, or, for the metrics, of the metrics servers'; and for those with
 // another certificate, or a token that the API server knows, who may get the path as a non-resource URL. The ClusterRole
 // k8sm:mesos-viewer has the paths /mesos and /debug without the profiles. A scheduler that does not lead answers /mesos/state and /debug

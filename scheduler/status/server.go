@@ -44,6 +44,9 @@ type Source interface {
 	Queue(ctx context.Context) ([]scheduler.WaitingPod, error)
 	Nodes(ctx context.Context) ([]scheduler.LiveNode, error)
 	OfferHistory(ctx context.Context) (scheduler.OfferHistory, error)
+	// Alive and Ready return what is wrong with the scheduler, without waiting for it.
+	Alive() error
+	Ready() error
 }
 
 // Mesos has what the leading Mesos master tells. Its methods are called concurrently.
@@ -76,11 +79,11 @@ type Config struct {
 // AddFlags registers the flags. It sets all fields of c to the defaults.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Address, "status-address", DefaultAddress,
-		"`host:port` on which the scheduler serves /healthz, /metrics, /mesos/state and /debug (HTTPS); \"\" serves nothing")
+		"`host:port` on which the scheduler serves /healthz, /readyz, /metrics, /mesos/state and /debug (HTTPS); \"\" serves nothing")
 	fs.StringVar(&c.CertFile, "tls-cert-file", "", "certificate of --status-address (default: the state directory's)")
 	fs.StringVar(&c.KeyFile, "tls-private-key-file", "", "key of --tls-cert-file")
 	fs.StringVar(&c.ClientCAFile, "client-ca-file", "",
-		"CA of the client certificates of those who may read all but /healthz (default: the cluster's, from the state directory)")
+		"CA of the client certificates of those who may read all but the health (default: the cluster's, from the state directory)")
 }
 
 // Validate returns an error if only one of certificate and key is given.
@@ -149,7 +152,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// handler serves /healthz to everyone, and the other paths to authorized callers.
+// handler serves /healthz, /livez and /readyz to everyone, and the other paths to authorized callers.
 func (s *Server) handler() http.Handler {
 	metrics := http.NewServeMux()
 	metrics.Handle("GET /metrics", promhttp.HandlerFor(s.shows.Metrics, promhttp.HandlerOpts{}))
@@ -163,13 +166,26 @@ func (s *Server) handler() http.Handler {
 	protected.Handle("GET "+reasonsPath, newFeed(s.readReasons))
 	protected.Handle("GET "+nodesPath, newFeed(s.shows.Scheduler.Nodes))
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	for path, check := range map[string]func() error{
+		"/healthz": s.shows.Scheduler.Alive, "/livez": s.shows.Scheduler.Alive, "/readyz": s.shows.Scheduler.Ready,
+	} {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { health(w, check()) })
+	}
 	mux.Handle(profiling.Path, s.access.Guard(callers.ReadsPath)(profiling.Handler()))
 	for _, path := range []string{"/metrics", "/metrics/"} {
 		mux.Handle(path, s.access.Guard(callers.ReadsPath, api.SchedulerUser, api.MetricsUser)(metrics))
 	}
 	mux.Handle("/", s.access.Guard(callers.ReadsPath, api.SchedulerUser)(protected))
 	return mux
+}
+
+// health says what is wrong, or "ok".
+func health(w http.ResponseWriter, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
 }
 
 func (s *Server) readState(ctx context.Context) (d mesosstate.Document, err error) {

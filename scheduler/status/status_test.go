@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -32,7 +33,11 @@ import (
 var now = time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
 
 // fakeSource is a Source with a few objects of each kind. Each method also returns err.
-type fakeSource struct{ err error }
+type fakeSource struct{ err, ready error }
+
+func (h fakeSource) Alive() error { return nil }
+
+func (h fakeSource) Ready() error { return h.ready }
 
 func (h fakeSource) Offers(context.Context) ([]scheduler.LiveOffer, error) {
 	return []scheduler.LiveOffer{{ID: "o1", Agent: "a1", Hostname: "one", Node: "one", Role: "*", Resources: "cpus:0.5", Until: now}}, h.err
@@ -267,14 +272,14 @@ func TestCertificateOfAnotherClusterIsRefused(t *testing.T) {
 	}
 }
 
-func TestUnauthenticatedCallersGetOnlyHealthz(t *testing.T) {
+func TestUnauthenticatedCallersGetOnlyTheHealth(t *testing.T) {
 	d := cluster(t)
-	address := serve(t, d, fakeSource{err: run.ErrNotLeading})
+	address := serve(t, d, fakeSource{err: run.ErrNotLeading, ready: errors.New("no master")})
 	// Health checks need not know the CA.
 	nobody := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	defer nobody.CloseIdleConnections()
 	for path, want := range map[string]int{
-		"/healthz": http.StatusOK, "/metrics": http.StatusUnauthorized, "/metrics/mesos": http.StatusUnauthorized, "/debug/offers": http.StatusUnauthorized,
+		"/healthz": http.StatusOK, "/livez": http.StatusOK, "/readyz": http.StatusServiceUnavailable, "/metrics": http.StatusUnauthorized, "/metrics/mesos": http.StatusUnauthorized, "/debug/offers": http.StatusUnauthorized,
 		"/debug/tasks": http.StatusUnauthorized, "/debug/queue": http.StatusUnauthorized, "/debug/nodes": http.StatusUnauthorized,
 		"/mesos/state": http.StatusUnauthorized, "/mesos/state?watch=true": http.StatusUnauthorized, "/debug/offers/ended": http.StatusUnauthorized, "/debug/queue/reasons": http.StatusUnauthorized, "/debug/pprof/heap": http.StatusUnauthorized, "/": http.StatusUnauthorized,
 		"/healthz/../metrics": http.StatusUnauthorized,
