@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/k8sm/k8sm/api/callers"
+	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/minion/status"
 )
 
@@ -22,6 +23,7 @@ func (n *node) listenForStatus() (*status.Server, error) {
 		return nil, err
 	}
 	n.metrics.ShowContainers(n.countContainers)
+	n.metrics.MustRegister(certfile.Metrics(map[string]string{"node": n.files.certificate(), "node-server": n.files.servingCertificate()}))
 	server, err := status.New(status.Config{
 		Node: n.boot.Node, Address: n.settings.addresses[0], Port: *n.cluster.StatusPort,
 		CertFile: n.files.servingCertificate(), CipherSuites: n.cluster.TLSCipherSuites, MinVersion: n.cluster.TLSMinVersion,

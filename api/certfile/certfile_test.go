@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/util/keyutil"
 )
 
@@ -200,5 +201,28 @@ func TestClientsOfANewAuthorityAreTrusted(t *testing.T) {
 	check("with the new CA", ofFresh)
 	if _, err := Server(&tls.Config{}, NewPair(certFile, keyFile), filepath.Join(dir, "none")); err == nil {
 		t.Error("a server without the CA of its clients")
+	}
+}
+
+func TestMetricsTellHowLongFilesLast(t *testing.T) {
+	dir, ca := t.TempDir(), newAuthority(t)
+	certFile := filepath.Join(dir, "c")
+	ca.write(t, certFile, filepath.Join(dir, "k"), "server")
+	start := time.Now()
+	c := collector{files: map[string]string{"server": certFile, "missing": filepath.Join(dir, "none")}, now: func() time.Time { return start.Add(10 * time.Minute) }}
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(c)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			got[f.GetName()+" "+m.Label[0].GetValue()] = m.Gauge.GetValue()
+		}
+	}
+	if l := got["k8sm_certificate_left_seconds server"]; len(got) != 2 || l > 1200 || l < 1100 || got["k8sm_certificate_life_seconds server"] != 1860 {
+		t.Errorf("got %v", got)
 	}
 }

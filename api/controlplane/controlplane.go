@@ -24,9 +24,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/component-base/metrics/legacyregistry"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/approver"
+	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/falcon"
 	"github.com/k8sm/k8sm/api/snapshot"
 	"github.com/k8sm/k8sm/api/state"
@@ -252,6 +254,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := errors.Join(c.prepareEncryption(), c.writeAuditPolicy(), c.writeTracing()); err != nil {
 		return err
 	}
+	legacyregistry.RawMustRegister(certfile.Metrics(c.StateDir.CertFiles())) // among the API server's
 	renewing := start(ctx, func(ctx context.Context) error { return c.StateDir.KeepRenewed(ctx, spec) })
 	defer func() { renewing.stop(); <-renewing.ended }()
 	err = c.runEtcd(ctx, p)

@@ -23,12 +23,13 @@ type Certificate struct {
 	*x509.Certificate
 }
 
+var authorityNames = []string{clusterAuthority, kubeletServingAuthority, frontProxyAuthority, etcdAuthority}
+
 // Certificates returns the certificates in the directory, those of CAs first. A copy of the directory on another machine may have some
 // of them only.
 func (d Dir) Certificates() ([]Certificate, error) {
 	var all []Certificate
-	authorities := []string{clusterAuthority, kubeletServingAuthority, frontProxyAuthority, etcdAuthority}
-	for i, name := range slices.Concat(authorities, d.leafNames()) {
+	for i, name := range slices.Concat(authorityNames, d.leafNames()) {
 		certs, err := certutil.CertsFromFile(d.cert(name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -36,7 +37,7 @@ func (d Dir) Certificates() ([]Certificate, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot read the certificate %s: %w", d.cert(name), err)
 		}
-		all = append(all, Certificate{Name: name, File: d.cert(name), Authority: i < len(authorities), Certificate: certs[0]})
+		all = append(all, Certificate{Name: name, File: d.cert(name), Authority: i < len(authorityNames), Certificate: certs[0]})
 	}
 	return all, nil
 }
@@ -47,4 +48,13 @@ func (d Dir) leafNames() (names []string) {
 		names = append(names, l.name)
 	}
 	return names
+}
+
+// CertFiles are the files of all certificates that a control plane makes, by name.
+func (d Dir) CertFiles() map[string]string {
+	files := map[string]string{}
+	for _, name := range slices.Concat(authorityNames, d.leafNames()) {
+		files[name] = d.cert(name)
+	}
+	return files
 }

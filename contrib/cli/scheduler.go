@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/falcon"
 	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
@@ -270,6 +271,15 @@ func beside(ctx context.Context, server, role func(context.Context) error) error
 	return group.Wait()
 }
 
+// certFiles are the scheduler's certificates, as far as they are in files of their own.
+func (s *schedule) certFiles() map[string]string {
+	files := map[string]string{"scheduler-server": s.status.CertFile, "scheduler-etcd-client": s.etcd.CertFile}
+	if config, err := clientcmd.BuildConfigFromFlags("", s.kubeconfig); err == nil {
+		files["scheduler"] = config.CertFile
+	}
+	return files
+}
+
 // runBesideStatus runs the scheduler, and its status server unless --status-address is empty.
 func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts run.Parts, shows status.Shows) error {
 	host, err := os.Hostname()
@@ -294,6 +304,7 @@ func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts 
 		s.status.ClientCAFile = dir.CA()
 	}
 	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(certfile.Metrics(s.certFiles()))
 	parts.Metrics, parts.Window = metrics, run.NewWindow()
 	shows.Scheduler, shows.Metrics = parts.Window, metrics
 	server, err := status.Listen(s.status, shows)

@@ -15,6 +15,7 @@ import (
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/miekg/dns"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,6 +23,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/contrib/membership"
 	"github.com/k8sm/k8sm/minion/supervise"
 )
@@ -142,6 +144,12 @@ func (s *server) startMetrics(ctx context.Context) (end func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	files := map[string]string{"dns-server": metrics.CertFile}
+	if config, err := clientcmd.BuildConfigFromFlags("", s.cfg.Kubeconfig); err == nil {
+		files["dns"] = config.CertFile
+	}
+	own := certfile.Metrics(files)
+	prometheus.MustRegister(own)
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
@@ -153,6 +161,7 @@ func (s *server) startMetrics(ctx context.Context) (end func(), err error) {
 	return func() {
 		cancel()
 		<-ended
+		prometheus.Unregister(own)
 	}, nil
 }
 

@@ -31,6 +31,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/certfile"
 	protocol "github.com/k8sm/k8sm/api/logs"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/logs/own"
@@ -84,6 +85,8 @@ func serve(ctx context.Context, cfg Config, config *rest.Config, entries *store.
 	in := &inside{}
 	install(server, in.guard, receiver, read.New(entries))
 	registry := prometheus.NewRegistry()
+	certFile, _ := cfg.Dir.Pair(statedir.LogsServer)
+	registry.MustRegister(certfile.Metrics(map[string]string{"logs-server": certFile, "logs": config.CertFile}))
 	registry.MustRegister(append(receiver.Collectors(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))...)
 	server.Handler.NonGoRestfulMux.Handle("/metrics", in.guard(metrics(registry, entries)))
 	ingest, err := cfg.listenForOthers(entries, in)

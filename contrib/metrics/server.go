@@ -13,10 +13,12 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/metrics-server/cmd/metrics-server/app/options"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/membership"
 	"github.com/k8sm/k8sm/contrib/metrics/history"
@@ -60,6 +62,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("cannot set up metrics-server: %w", err)
 	}
+	legacyregistry.RawMustRegister(certfile.Metrics(cfg.certFiles()))
 	installHistory(server.GenericAPIServer, kept)
 	server.Handler.NonGoRestfulMux.Handle("/metrics/history", promhttp.HandlerFor(kept, promhttp.HandlerOpts{}))
 	member, err := cfg.member(config)
@@ -85,6 +88,15 @@ func Run(ctx context.Context, cfg Config) error {
 	parts.Go(func() error { return sources.follow(ctx) })
 	parts.Go(func() error { return kept.Run(ctx) })
 	return parts.Wait()
+}
+
+// certFiles are the server's certificates.
+func (c Config) certFiles() map[string]string {
+	files := map[string]string{}
+	for _, leaf := range []statedir.Leaf{statedir.MetricsServer, statedir.MetricsClient, statedir.MetricsEtcdClient} {
+		files[string(leaf)], _ = c.Dir.Pair(leaf)
+	}
+	return files
 }
 
 // options are metrics-server's, as its flags would set them.

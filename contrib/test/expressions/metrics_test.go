@@ -25,6 +25,9 @@ func known(t *testing.T) map[[2]string]bool {
 	t.Helper()
 	names := map[[2]string]bool{}
 	for _, table := range page(t, "docs/reference.md").Tables() {
+		if len(table.Header) > 1 && table.Header[1] == "jobs" {
+			everywhere(names, table.Rows)
+		}
 		if len(table.Header) < 2 || table.Header[0] != "metric" || table.Header[1] != "type" {
 			continue
 		}
@@ -54,6 +57,18 @@ func known(t *testing.T) map[[2]string]bool {
 		t.Fatalf("only %d metrics are in the reference, and %d are stock ones", listed, len(names)-listed)
 	}
 	return names
+}
+
+// everywhere adds the gauges that many jobs have. Jobs are in the second column of the first row.
+func everywhere(names map[[2]string]bool, rows [][]string) {
+	words := regexp.MustCompile("`([a-z0-9_-]+)`")
+	for _, row := range rows {
+		for _, metric := range words.FindAllStringSubmatch(row[0], -1) {
+			for _, job := range words.FindAllStringSubmatch(rows[0][1], -1) {
+				names[[2]string{metric[1], job[1]}] = true
+			}
+		}
+	}
 }
 
 // suffixes of the series that a metric has, by its type.
