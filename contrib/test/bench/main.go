@@ -21,12 +21,19 @@ import (
 )
 
 // parts are what can be measured by itself.
-var parts = []string{"decision", "hollow", "cri", "network", "services", "node", "burst", "metrics", "logs", "cluster"}
+var parts = []string{"decision", "hollow", "cri", "network", "services", "node", "burst", "metrics", "logs", "ui", "cluster"}
+
+// roles are what this program does in processes that it starts of itself, by the variable that says how.
+var roles = map[string]func(string) error{minionVariable: playMinion, pageVariable: servePage}
 
 func main() {
-	if text := os.Getenv(minionVariable); text != "" {
-		if err := playMinion(text); err != nil {
-			fmt.Fprintf(os.Stderr, "bench: cannot ship logs: %v\n", err)
+	for variable, play := range roles {
+		text := os.Getenv(variable)
+		if text == "" {
+			continue
+		}
+		if err := play(text); err != nil {
+			fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 			os.Exit(1)
 		}
 		return
@@ -38,12 +45,13 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 5, "how many `rounds` a median is taken of")
 	flag.IntVar(&b.logLines, "logs-lines", 10_000_000, "how many `lines` the log store gets, of 200 bytes each: ten million take 3 GB of disk in $TMPDIR")
 	flag.StringVar(&b.logMixDir, "logs-mix", "", "a `directory` with real log files, such as the state directory of a cluster that has run (default: those of a control plane that gets 500 pods)")
+	flag.IntVar(&b.minutes, "minutes", 10, "for how many `minutes` the pods change that the web page shows")
 	only := flag.String("only", "", "take only these measurements: "+strings.Join(parts, ", "))
 	profile := flag.String("cpu-profile", "", "write where this program's processor time goes to this `file`")
-	limit := flag.Duration("timeout", 30*time.Minute, "give up after this `time`")
+	limit := flag.Duration("timeout", time.Hour, "give up after this `time`")
 	flag.Parse()
-	if b.rounds < 1 {
-		fmt.Fprintln(os.Stderr, "bench: --rounds must be at least 1")
+	if b.rounds < 1 || b.minutes < 1 {
+		fmt.Fprintln(os.Stderr, "bench: --rounds and --minutes must be at least 1")
 		os.Exit(2)
 	}
 	if b.logLines < 1000 {
@@ -128,6 +136,11 @@ func (b *bench) measure(ctx context.Context, only string) error {
 	}
 	if only == "" || only == "logs" {
 		if err := b.storedLogs(ctx); err != nil {
+			return err
+		}
+	}
+	if only == "" || only == "ui" {
+		if err := b.webPage(ctx); err != nil {
 			return err
 		}
 	}

@@ -62,7 +62,7 @@ func newTab(ctx context.Context, base string) (*Tab, error) {
 	t := &Tab{ctx: ctx, base: base, Close: cancel}
 	_, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: probe})
 	if err == nil {
-		_, err = chromedp.Call(ctx, performance.Enable, performance.EnableParams{})
+		_, err = chromedp.Call(ctx, performance.Enable, performance.EnableParams{TimeDomain: performance.EnableTimeDomainThreadTicks})
 	}
 	return t, err
 }
@@ -139,6 +139,7 @@ type Usage struct {
 	Listeners float64
 	Bytes     float64 // that WebSockets have brought
 	Following float64 // paths
+	Busy      float64 // seconds of processor time of the page's thread, since it was opened
 }
 
 // Usage collects the garbage and measures.
@@ -161,6 +162,8 @@ func (t *Tab) Usage() (u Usage, err error) {
 			u.Nodes = m.Value
 		case "JSEventListeners":
 			u.Listeners = m.Value
+		case "TaskDuration":
+			u.Busy = m.Value
 		}
 	}
 	if u.Bytes, err = Eval[float64](t, `probe.bytes`); err != nil {
