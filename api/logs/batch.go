@@ -11,8 +11,6 @@ import (
 	"io"
 	"strconv"
 	"unicode/utf8"
-
-	"github.com/valyala/fastjson"
 )
 
 // Writer writes batches, one after the other. One goroutine may use it.
@@ -127,7 +125,8 @@ func appendString(b, s []byte) []byte {
 // ErrTooLarge says that a batch is larger than Read's limit.
 var ErrTooLarge = errors.New("the batch is too large")
 
-// Read reads a batch of at most limit bytes before compression, and calls add for each entry. The entry is valid during the call only.
+// Read reads a batch of at most limit bytes before compression, and calls add for each entry. The entry is valid during the call only,
+// and so is its message.
 // Read stops at the first error, so a caller that must take all or nothing collects the entries first.
 func Read(batch io.Reader, limit int, add func(Source, *Entry) error) error {
 	plain, err := gzip.NewReader(batch)
@@ -171,87 +170,127 @@ func appendLine(b []byte, lines *bufio.Reader) ([]byte, error) {
 type reader struct {
 	add    func(Source, *Entry) error
 	source *Source // of the next entry
-	parser fastjson.Parser
-	entry  Entry
+	text   []byte  // of a message with escapes
+}
+
+// record is a line of a batch.
+type record struct {
+	Source *Source `json:"source"`
+	Entry
+	Text   *string `json:"message"`
+	Base64 []byte  `json:"base64"`
 }
 
 // take takes a line.
 func (r *reader) take(line []byte) error {
-	v, err := r.parser.ParseBytes(line)
-	if err != nil {
-		return err
-	}
-	if s := v.Get("source"); s != nil && s.Type() != fastjson.TypeNull {
-		var named struct {
-			Source Source `json:"source"`
-		}
-		if err := json.Unmarshal(line, &named); err != nil {
+	var e Entry
+	if !r.takePlain(&e, line) {
+		parsed, err := parseRecord(line)
+		if err != nil {
 			return err
 		}
-		r.source = &named.Source
-		return r.source.check()
+		if parsed.Source != nil {
+			r.source = parsed.Source
+			return r.source.check()
+		}
+		e = parsed.Entry
 	}
 	if r.source == nil {
 		return errors.New("an entry stands before any source")
 	}
-	r.entry = Entry{}
-	if err := r.entry.parse(v); err != nil {
+	if err := e.check(); err != nil {
 		return err
 	}
-	if err := r.entry.check(); err != nil {
-		return err
-	}
-	return r.add(*r.source, &r.entry)
+	return r.add(*r.source, &e)
 }
 
-// parse takes the entry's fields from an object of JSON. A store spends less time on that than on encoding/json.
-func (e *Entry) parse(v *fastjson.Value) (err error) {
-	if v.Type() != fastjson.TypeObject {
-		return errors.New("it is no object")
+func parseRecord(line []byte) (parsed record, err error) {
+	err = json.Unmarshal(line, &parsed)
+	if parsed.Message = parsed.Base64; parsed.Text != nil {
+		parsed.Message = []byte(*parsed.Text)
 	}
-	var failed [6]error
-	e.Time, failed[0] = number(v, "time")
-	e.Offset, failed[1] = number(v, "offset")
-	e.End, failed[2] = number(v, "end")
-	stream, err := text(v, "stream")
-	e.Stream, failed[3] = Stream(stream), err
-	e.Message, failed[4] = text(v, "message")
-	if raw, err := text(v, "base64"); err != nil {
-		failed[5] = err
-	} else if raw != nil {
-		e.Message, failed[5] = base64.StdEncoding.AppendDecode(nil, raw)
-	}
-	if err := errors.Join(failed[:]...); err != nil {
-		return err
-	}
-	for name, to := range map[string]any{"holes": &e.Holes, "more": &e.More, "lost": &e.Lost} {
-		if f := v.Get(name); f != nil { // which is rare
-			if err := json.Unmarshal(f.MarshalTo(nil), to); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-		}
-	}
-	return nil
+	return parsed, err
 }
 
-// number returns a field of an object, 0 if it is not there.
-func number(v *fastjson.Value, name string) (n int64, err error) {
-	if f := v.Get(name); f != nil {
-		if n, err = f.Int64(); err != nil {
-			err = fmt.Errorf("%s: %w", name, err)
+// takePlain takes an entry if its line is as a Writer writes most of them, and returns false if it has to be parsed: a store spent half of
+// its time in encoding/json. The message is valid until the next line is read.
+func (r *reader) takePlain(e *Entry, line []byte) bool {
+	rest, ok := line, true
+	number := func(name string) (n int64) {
+		if rest, ok = bytes.CutPrefix(rest, []byte(name)); !ok {
+			return 0
+		}
+		end := max(bytes.IndexByte(rest, ','), 0)
+		digits := rest[:end]
+		var err error
+		n, err = strconv.ParseInt(string(digits), 10, 64)
+		first := bytes.TrimPrefix(digits, []byte("-"))
+		// JSON has no other way to write it.
+		ok = err == nil && digits[0] != '+' && (first[0] != '0' || len(first) == 1)
+		rest = rest[end:]
+		return n
+	}
+	if e.Time = number(`{"time":`); !ok {
+		return false
+	}
+	for _, stream := range []Stream{Stdout, Stderr, NoStream} {
+		if after, found := bytes.CutPrefix(rest, []byte(`,"stream":"`+string(stream)+`"`)); found {
+			rest, e.Stream = after, stream
+			break
 		}
 	}
-	return n, err
+	if e.Offset = number(`,"offset":`); !ok {
+		return false
+	}
+	if e.End = number(`,"end":`); !ok {
+		return false
+	}
+	if rest, ok = bytes.CutPrefix(rest, []byte(`,"message":"`)); !ok {
+		return false
+	}
+	if rest, ok = bytes.CutSuffix(rest, []byte("\"}\n")); !ok {
+		return false
+	}
+	e.Message, ok = r.unquote(rest)
+	return ok
 }
 
-// text returns a field of an object, nil if it is not there. It is valid as long as the object is.
-func text(v *fastjson.Value, name string) (t []byte, err error) {
-	if f := v.Get(name); f != nil {
-		if t, err = f.StringBytes(); err != nil {
-			err = fmt.Errorf("%s: %w", name, err)
-		}
+// unquote returns what stands in a JSON string, and false if that has escapes that a Writer does not write, or is no JSON.
+func (r *reader) unquote(text []byte) ([]byte, bool) {
+	if !utf8.Valid(text) {
+		return nil, false
 	}
-	return t, err
+	r.text = r.text[:0]
+	begin := 0
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c < ' ' || c == '"':
+			return nil, false
+		case c != '\\':
+			continue
+		}
+		r.text = append(r.text, text[begin:i]...)
+		if i++; i == len(text) {
+			return nil, false
+		}
+		c := text[i]
+		switch c {
+		case '"', '\\':
+		case 'n':
+			c = '\n'
+		case 't':
+			c = '\t'
+		default:
+			return nil, false
+		}
+		r.text = append(r.text, c)
+		begin = i + 1
+	}
+	if begin == 0 {
+		return text, true
+	}
+	r.text = append(r.text, text[begin:]...)
+	return r.text, true
 }
 
 func (s Source) check() error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -102,15 +103,13 @@ func TestBrokenBatchIsAnError(t *testing.T) {
 		{"a source without a pod", compressed(strings.Replace(source, "pod", "cod", 1)), `no "pod"`},
 		{"a stream that there is not", compressed(source + `{"stream":"stdin","end":1}` + "\n"), "stdin"},
 		{"an end before the beginning", compressed(source + `{"offset":5,"end":5}` + "\n"), "ends at 5"},
-		{"a time that is no number", compressed(source + `{"time":"1","end":1}` + "\n"), "time"},
-		{"a time that is no whole number", compressed(source + `{"time":1.5,"end":1}` + "\n"), "time"},
-		{"an offset that is too large", compressed(source + `{"offset":9223372036854775808,"end":1}` + "\n"), "offset"},
+		{"a time that is no number", compressed(source + `{"time":"1","stream":"","offset":0,"end":1,"message":""}` + "\n"), "time"},
+		{"a time that is no whole number", compressed(source + `{"time":1.5,"stream":"","offset":0,"end":1,"message":""}` + "\n"), "time"},
+		{"an offset that is too large", compressed(source + `{"time":1,"stream":"","offset":9223372036854775808,"end":1,"message":""}` + "\n"), "offset"},
 		{"a message that is no text", compressed(source + `{"end":1,"message":1}` + "\n"), "message"},
 		{"what is no base64", compressed(source + `{"end":1,"base64":"*"}` + "\n"), "base64"},
-		{"no object", compressed(source + "[]\n"), "no object"},
-		{"two objects", compressed(source + `{"end":1}{"end":2}` + "\n"), "line 2"},
+		{"two objects", compressed(source + `{"time":1,"stream":"","offset":0,"end":1,"message":""}{"end":2}` + "\n"), "line 2"},
 		{"a source that is no object", compressed(`{"source":1}` + "\n"), "source"},
-		{"holes that are none", compressed(source + `{"end":1,"holes":1}` + "\n"), "holes"},
 		{"a negative offset", compressed(source + `{"offset":-1,"end":5}` + "\n"), "begins at -1"},
 		{"a hole at the edge", compressed(source + `{"offset":1,"end":5,"holes":[{"begin":1,"end":2}]}` + "\n"), "hole"},
 		{"a hole at the end", compressed(source + `{"offset":1,"end":5,"holes":[{"begin":2,"end":5}]}` + "\n"), "hole"},
@@ -163,6 +162,56 @@ func FuzzMessageIsKeptByteForByteAndSizeIsBounded(f *testing.F) {
 			t.Errorf("got %+v", got)
 		}
 	})
+}
+
+// A node that is not trusted must not make the store keep a tree of millions of values.
+func TestLineOfManyValuesTakesLittleMemory(t *testing.T) {
+	const values = 1 << 20
+	batch := compressed(`{"x":[0` + strings.Repeat(",0", values) + `],"end":1}` + "\n")
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if err := Read(bytes.NewReader(batch), 4*values, func(Source, *Entry) error { return nil }); err == nil {
+		t.Error("an entry without a source was taken")
+	}
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > 16*values {
+		t.Errorf("a line of %d bytes took %d bytes", 2*values, used)
+	}
+}
+
+// What is read without encoding/json is what that reads.
+func FuzzLineIsReadAsJSON(f *testing.F) {
+	for _, number := range []string{"1", "0", "-0", "-1", "01", "+1", "", "-", "1e2", "9223372036854775807", "9223372036854775808"} {
+		f.Add([]byte(`{"time":` + number + `,"stream":"stdout","offset":0,"end":1,"message":"hello"}` + "\n"))
+	}
+	for _, text := range []string{``, `\"\\\n\t`, `\u0001`, `\r`, `\`, `"`, "\t", "\xff", `","end":2,"message":"x`, `é\n`} {
+		f.Add([]byte(`{"time":1,"stream":"","offset":0,"end":1,"message":"` + text + `"}` + "\n"))
+	}
+	f.Fuzz(func(t *testing.T, line []byte) {
+		var e Entry
+		if !new(reader).takePlain(&e, line) {
+			return
+		}
+		want, err := parseRecord(line)
+		if err != nil || want.Source != nil || want.Time != e.Time || want.Stream != e.Stream || want.Offset != e.Offset || want.End != e.End ||
+			!bytes.Equal(want.Message, e.Message) || want.Holes != nil || want.More || want.Lost != nil {
+			t.Errorf("%q is read as %+v, and by encoding/json as %+v, error %v", line, e, want, err)
+		}
+	})
+}
+
+func BenchmarkReaderReadsLinesOf200Bytes(b *testing.B) {
+	w := NewWriter()
+	for i := range int64(4000) {
+		w.Add(web, &Entry{Time: i * 12345678, Stream: Stdout, Offset: i * 240, End: (i + 1) * 240, Message: []byte(strings.Repeat(`GET "/shop/cart" 200 `, 10)[:200])})
+	}
+	batch := w.Batch()
+	b.SetBytes(4000 * 200)
+	for b.Loop() {
+		if err := Read(bytes.NewReader(batch), math.MaxInt32, func(Source, *Entry) error { return nil }); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 func BenchmarkWriterTakesLinesOf200Bytes(b *testing.B) {
