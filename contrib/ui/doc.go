@@ -2,8 +2,8 @@
 // for every day.
 //
 // The server has no rights of its own: it sends each request to the API server with the caller's identity. A caller logs in with a
-// one-time key, a pasted token, or OpenID Connect; the credential stays in the server's memory, behind a cookie. What the scheduler
-// knows of Mesos is read with the scheduler's administrator certificate, after the API server said that the caller may get it.
+// one-time key, a pasted token, or OpenID Connect; the credential stays in the server's memory, behind a cookie. The scheduler gets the
+// caller's identity, too, and decides what the caller may see of Mesos.
 //
 //	/                   the page, for every path that is not below
 //	/assets/            its scripts and style sheets
@@ -13,5 +13,6 @@
 //	/api/watch          one WebSocket for all that a page follows: lists as tables, objects, logs
 //	/api/mesos/…        the scheduler's status
 //
-// The page's code is in web; bundle makes assets of it. Start reading at Server.handler. The package must not import k8s.io/kubernetes.
+// The page's code is in web, with tests of its functions, which TestPage runs in a browser; bundle makes assets of it. Start reading at
+// Server.handler. The package must not import k8s.io/kubernetes.
 package ui

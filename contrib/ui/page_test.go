@@ -28,7 +28,7 @@ import (
 func TestPage(t *testing.T) {
 	built := buildPage(t)
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.IgnoreCertErrors, chromedp.WindowSize(1440, 900))
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(cancel)
@@ -39,6 +39,8 @@ func TestPage(t *testing.T) {
 	}
 	t.Run("logic", func(t *testing.T) { logicOfThePage(t, ctx) })
 	t.Run("usage of pods", func(t *testing.T) { usageIsAskedByNamespace(t, ctx, built) })
+	t.Run("hidden page", func(t *testing.T) { hiddenPageAsksNothing(t, ctx, built) })
+	t.Run("charts of a pod", func(t *testing.T) { chartsOfAPod(t, ctx, built) })
 	t.Run("terminal", func(t *testing.T) { terminalKeepsToItself(t, ctx, built) })
 }
 
@@ -94,7 +96,7 @@ func eval[T any](b *tab, script string) T {
 // until waits for a condition in JavaScript.
 func (b *tab) until(condition string) {
 	b.Helper()
-	if _, err := chromedp.Run(b.ctx, chromedp.Poll[bool](condition, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(15*time.Second))); err != nil {
+	if _, err := chromedp.Run(b.ctx, chromedp.Poll[bool](condition, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(time.Minute))); err != nil {
 		b.Fatalf("the page never had %s: %v; it shows:\n%s", condition, err, eval[string](b, `document.body.innerText.replaceAll(/\s*\n\s*/g, "\n")`))
 	}
 }
@@ -102,7 +104,9 @@ func (b *tab) until(condition string) {
 // eventually waits for a condition of the fake.
 func (b *tab) eventually(what string, condition func() bool) {
 	b.Helper()
-	for tick := time.NewTicker(10 * time.Millisecond); !condition(); {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
 		select {
 		case <-tick.C:
 		case <-b.ctx.Done():
@@ -197,10 +201,7 @@ func (s *shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	usage := usagePath.FindStringSubmatch(r.URL.Path)
 	switch {
 	case r.URL.Path == "/apis":
-		kind := func(group, plural string) object {
-			return object{"metadata": object{"name": group}, "versions": []object{{"version": "v1", "resources": []object{{"resource": plural, "scope": "Namespaced", "verbs": []string{"get"}}}}}}
-		}
-		writeJSON(w, object{"items": []object{kind("metrics.k8s.io", "pods"), kind("monitoring.k8sm.io", "pods")}})
+		writeJSON(w, object{"items": []object{groupOfPods("metrics.k8s.io"), groupOfPods("monitoring.k8sm.io")}})
 	case r.URL.Query().Get("watch") != "":
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush()
@@ -223,6 +224,11 @@ func (s *shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		writeJSON(w, object{"items": []object{}, "rows": []object{}})
 	}
+}
+
+// groupOfPods is what discovery says of an API group that has pods.
+func groupOfPods(name string) object {
+	return object{"metadata": object{"name": name}, "versions": []object{{"version": "v1", "resources": []object{{"resource": "pods", "scope": "Namespaced", "verbs": []string{"get"}}}}}}
 }
 
 func (s *shop) servePods(w http.ResponseWriter) {
@@ -289,12 +295,18 @@ func usageIsAskedByNamespace(t *testing.T, browser context.Context, built *pages
 		t.Errorf("5,000 pods make %d questions: %q", len(asked), asked)
 	}
 
+}
+
+// hiddenPageAsksNothing hides a list that asks every minute, and shows it again.
+func hiddenPageAsksNothing(t *testing.T, browser context.Context, built *pages) {
+	s := &shop{namespaces: []string{"a", "b"}, each: 5}
+	b, show := openPage(t, browser, built, s.ServeHTTP)
 	if _, err := chromedp.Call(b.ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: faster}); err != nil {
 		t.Fatal(err)
 	}
 	show("/pods")
 	before := len(s.usageAsked())
-	b.eventually("the next questions", func() bool { return len(s.usageAsked()) >= before+4 })
+	b.eventually("the next questions", func() bool { return len(s.usageAsked()) >= before+8 })
 	const hidden = `Object.defineProperty(document, "visibilityState", {value: %q, configurable: true}); document.dispatchEvent(new Event("visibilitychange"))`
 	eval[any](b, fmt.Sprintf(hidden, "hidden"))
 	const minutes = `new Promise((done) => setTimeout(() => done(0), %d * 60000))`
@@ -306,6 +318,40 @@ func usageIsAskedByNamespace(t *testing.T, browser context.Context, built *pages
 	}
 	eval[any](b, fmt.Sprintf(hidden, "visible"))
 	b.eventually("a question of the page that is seen again", func() bool { return len(s.usageAsked()) > before })
+}
+
+// chartsOfAPod looks at a pod whose usage is kept, is not kept, or is for others.
+func chartsOfAPod(t *testing.T, browser context.Context, built *pages) {
+	for name, c := range map[string]struct {
+		groups []object
+		code   int
+		want   string // in JavaScript
+	}{
+		"kept":      {[]object{groupOfPods("monitoring.k8sm.io")}, http.StatusOK, `document.querySelectorAll(".usage canvas").length === 3 && document.querySelector(".usage").innerText.includes("received")`},
+		"not kept":  {nil, http.StatusNotFound, `document.body.innerText.includes("This cluster keeps no metrics")`},
+		"forbidden": {[]object{groupOfPods("monitoring.k8sm.io")}, http.StatusForbidden, `document.body.innerText.includes("You may not see what pods of shop used")`},
+		"away":      {[]object{groupOfPods("monitoring.k8sm.io")}, http.StatusServiceUnavailable, `document.body.innerText.includes("The metrics server does not answer: try later")`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, show := openPage(t, browser, built, func(w http.ResponseWriter, r *http.Request) {
+				switch usage := usagePath.FindStringSubmatch(r.URL.Path); {
+				case r.URL.Path == "/apis":
+					writeJSON(w, object{"items": c.groups})
+				case usage == nil:
+					(&shell{}).ServeHTTP(w, r)
+				case c.code != http.StatusOK:
+					w.Header().Set("Content-Type", "application/json")
+					w.WriteHeader(c.code)
+					_ = json.NewEncoder(w).Encode(object{"message": "try later"})
+				default:
+					at := time.Now().Unix()
+					writeJSON(w, object{"data": object{"result": []object{{"metric": object{"pod": usage[2]}, "values": [][2]any{{at - 60, "1"}, {at - 30, "3"}}}}}})
+				}
+			})
+			show("/pods/shop/web")
+			b.until(c.want)
+		})
+	}
 }
 
 // shell is the other side of a terminal.
@@ -341,7 +387,7 @@ func (s *shell) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, object{"status": object{"resourceRules": []object{{"verbs": []string{"*"}, "apiGroups": []string{"*"}, "resources": []string{"*"}}}}})
 	case strings.HasSuffix(r.URL.Path, "/pods"):
 		writeJSON(w, object{"metadata": object{"resourceVersion": "1"}, "items": []object{{
-			"metadata": object{"name": "web", "namespace": "shop", "uid": "u"}, "spec": object{"containers": []object{{"name": "main"}}}, "status": object{"phase": "Running"},
+			"metadata": object{"name": "web", "namespace": "shop", "uid": "u"}, "spec": object{"nodeName": "node-1", "containers": []object{{"name": "main"}}}, "status": object{"phase": "Running"},
 		}}})
 	default:
 		writeJSON(w, object{"items": []object{}, "rows": []object{}})
@@ -372,7 +418,7 @@ func (s *terminal) gets(want string) {
 		if got != want {
 			s.Errorf("the shell gets %q, want %q", got, want)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		s.Fatalf("the shell gets nothing, want %q", want)
 	}
 }
