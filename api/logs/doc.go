@@ -68,7 +68,7 @@
 // # Components
 //
 // The components of a node have logs too. Their Source has the component's name as the container, such as "kubelet", and neither a
-// namespace nor a pod nor a UID. The store takes them from every node, and shows them to administrators only. Each line is a message as
+// namespace nor a pod nor a UID. The store takes NodeComponents from every node, and shows them to administrators only. Each line is a message as
 // it stands in the file. It has the time that stands in it, or that of the line before.
 //
 // # Time and order

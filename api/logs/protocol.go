@@ -61,6 +61,10 @@ type FileID struct {
 	File string `json:"file"`
 }
 
+// NodeComponents are the components of a node. The control plane's have other names, and no node may send those: its word must not pass for
+// the cluster's audit log.
+func NodeComponents() []string { return []string{"minion", "kubelet", "proxy", "warden"} }
+
 // Source is where entries come from: a file of the log of a container, or of a component.
 type Source struct {
 	// Namespace and Pod are empty for a component.

@@ -115,7 +115,7 @@ func serve(ctx context.Context, cfg Config, config *rest.Config, entries *store.
 	parts.Go(func() error { return known.Run(ctx) })
 	parts.Go(func() error {
 		return own.Run(ctx, own.Config{
-			Kube: watches, Dir: filepath.Join(cfg.Dir.Logs(), "own"), Files: cfg.Files, Serve: receiver.Serve, Node: "control-plane:" + member.Host, Registry: registry,
+			Kube: watches, Dir: filepath.Join(cfg.Dir.Logs(), "own"), Files: cfg.Files, Serve: receiver.ServeOwn, Node: "control-plane:" + member.Host, Registry: registry,
 		})
 	})
 	return parts.Wait()

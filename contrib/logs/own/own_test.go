@@ -175,7 +175,7 @@ func TestFilesArriveInTheStore(t *testing.T) {
 	go func() {
 		ended <- Run(ctx, Config{
 			Kube: fake.NewClientset(event("web", "1", time.Now().Unix())), Dir: filepath.Join(dir, "own"), Files: map[string]string{"km": path}, Node: "control-plane:x",
-			Serve: func(w http.ResponseWriter, r *http.Request, node string) { server.Serve(w, r, node) }, Registry: prometheus.NewRegistry(),
+			Serve: func(w http.ResponseWriter, r *http.Request, node string) { server.ServeOwn(w, r, node) }, Registry: prometheus.NewRegistry(),
 		})
 	}()
 	for want, deadline := map[string]bool{"hello": true, "BackOff": true}, time.Now().Add(30*time.Second); len(want) > 0; time.Sleep(50 * time.Millisecond) {

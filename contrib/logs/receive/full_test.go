@@ -38,7 +38,7 @@ func TestFullDiskIsSaidOnceAndBatchesWaitForRoom(t *testing.T) {
 	told := test.NewGlobal()
 	d := &disk{full: true}
 	s := New(d, onNode{}, 0)
-	session := s.node("a").open()
+	session := s.node("a", false).open()
 	send := func() *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
 		body := bytes.NewReader(batchOf(source("web"), entry(0, 10, "x")))

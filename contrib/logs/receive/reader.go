@@ -3,6 +3,7 @@ package receive
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -14,7 +15,7 @@ import (
 type reader struct {
 	server  *Server
 	ctx     context.Context // of the request
-	node    string
+	node    *node
 	entries []store.Entry
 	receipt logs.Receipt
 
@@ -32,7 +33,7 @@ type dropped struct {
 	ranges []logs.Range
 }
 
-func (s *Server) newReader(ctx context.Context, node string) *reader {
+func (s *Server) newReader(ctx context.Context, node *node) *reader {
 	return &reader{
 		server: s, ctx: ctx, node: node, places: map[string]Place{}, told: map[logs.FileID]bool{}, dropped: map[logs.Source]*dropped{},
 		lines: map[string]int{}, bytes: map[string]int{},
@@ -42,15 +43,23 @@ func (s *Server) newReader(ctx context.Context, node string) *reader {
 // place returns what is known of an entry's pod.
 func (b *reader) place(s logs.Source) Place {
 	if s.IsComponent() {
-		return Place{} // of any node
+		return b.node.component(s.Container)
 	}
 	key := s.UID + "\x00" + s.Namespace + "\x00" + s.Pod
 	p, known := b.places[key]
 	if !known {
-		p = b.server.places.Place(b.ctx, b.node, s.Namespace, s.Pod, s.UID)
+		p = b.server.places.Place(b.ctx, b.node.name, s.Namespace, s.Pod, s.UID)
 		b.places[key] = p
 	}
 	return p
+}
+
+// component returns what becomes of a component's entries. A node has other components than the control plane.
+func (n *node) component(name string) Place {
+	if n.own || slices.Contains(logs.NodeComponents(), name) {
+		return Place{}
+	}
+	return Place{Verdict: Refused, Why: fmt.Sprintf("nodes have no component %q", name)}
 }
 
 // add takes an entry.
@@ -69,7 +78,7 @@ func (b *reader) add(s logs.Source, e *logs.Entry) error {
 	}
 	b.lines[s.Namespace]++
 	b.bytes[s.Namespace] += len(e.Message)
-	b.entries = append(b.entries, convert(b.node, s, e, place))
+	b.entries = append(b.entries, convert(b.node.name, s, e, place))
 	return nil
 }
 
@@ -105,7 +114,7 @@ func (b *reader) end() {
 	for s, d := range b.dropped {
 		ranges := merge(d.ranges)
 		e := logs.Entry{Time: d.at, Offset: ranges[0].Begin, End: ranges[len(ranges)-1].End, Holes: gaps(ranges), Lost: &d.lost}
-		b.entries = append(b.entries, convert(b.node, s, &e, b.place(s)))
+		b.entries = append(b.entries, convert(b.node.name, s, &e, b.place(s)))
 	}
 }
 

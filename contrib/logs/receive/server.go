@@ -83,12 +83,18 @@ type Server struct {
 	counts  counts
 
 	mu    sync.Mutex // guards nodes
-	nodes map[string]*node
+	nodes map[sender]*node
+}
+
+// sender is who sends: a node, or the control plane itself.
+type sender struct {
+	name string
+	own  bool
 }
 
 // node is what a node has sent since the server has started.
 type node struct {
-	name string
+	sender
 
 	mu sync.Mutex // guards all below
 	// session is the ID of the node's session.
@@ -104,7 +110,7 @@ type node struct {
 func New(entries Entries, places Places, rate int) *Server {
 	return &Server{
 		entries: entries, places: places, limit: newLimiter(rate), reading: make(chan struct{}, batches), dirty: make(chan struct{}, 1),
-		counts: newCounts(), nodes: map[string]*node{},
+		counts: newCounts(), nodes: map[sender]*node{},
 	}
 }
 
@@ -173,13 +179,14 @@ func (s *Server) sync() error {
 }
 
 // node returns the record of a node.
-func (s *Server) node(name string) *node {
+func (s *Server) node(name string, own bool) *node {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := s.nodes[name]
+	from := sender{name, own}
+	n := s.nodes[from]
 	if n == nil {
-		n = &node{name: name}
-		s.nodes[name] = n
+		n = &node{sender: from}
+		s.nodes[from] = n
 	}
 	return n
 }
@@ -199,11 +206,20 @@ func fail(code int, format string, values ...any) error {
 
 // Serve answers a request below logs.PathSessions from the node of this name, whose certificate was checked.
 func (s *Server) Serve(w http.ResponseWriter, r *http.Request, name string) {
-	answer, err := s.serve(w, r, s.node(name))
+	s.respond(w, r, s.node(name, false))
+}
+
+// ServeOwn answers the control plane, which sends what it tells itself under a name that no node has.
+func (s *Server) ServeOwn(w http.ResponseWriter, r *http.Request, name string) {
+	s.respond(w, r, s.node(name, true))
+}
+
+func (s *Server) respond(w http.ResponseWriter, r *http.Request, n *node) {
+	answer, err := s.serve(w, r, n)
 	if err == nil {
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(answer); err != nil {
-			logrus.WithError(err).WithField("node", name).Debug("cannot answer a node")
+			logrus.WithError(err).WithField("node", n.name).Debug("cannot answer a node")
 		}
 		return
 	}
@@ -215,7 +231,7 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, name string) {
 	case errors.Is(err, store.ErrFull):
 		code = http.StatusServiceUnavailable
 	default:
-		logrus.WithError(err).WithField("node", name).Warn("cannot take the logs of a node; it tries again")
+		logrus.WithError(err).WithField("node", n.name).Warn("cannot take the logs of a node; it tries again")
 	}
 	switch code {
 	case http.StatusTooManyRequests:
@@ -298,7 +314,7 @@ func (s *Server) batch(w http.ResponseWriter, r *http.Request, n *node, session 
 	case <-wait.C:
 		return nil, fail(http.StatusTooManyRequests, "the log store is busy: try again")
 	}
-	b := s.newReader(r.Context(), n.name)
+	b := s.newReader(r.Context(), n)
 	err = logs.Read(http.MaxBytesReader(w, r.Body, maxCompressed), maxBatch, b.add)
 	var tooLarge *http.MaxBytesError
 	switch {

@@ -237,6 +237,31 @@ func TestComponentsAreTakenFromAnyNodeAndKeptApart(t *testing.T) {
 	}
 }
 
+// A node must not be able to write into the cluster's audit log, or to make up events.
+func TestNodeSendsNothingUnderTheNamesOfTheControlPlane(t *testing.T) {
+	c, entries := serveTest(t, 0)
+	w := logs.NewWriter()
+	e := entry(0, 10, "forged")
+	names := []string{"audit", "events", "km", "Kubelet", "kubelet ", "../audit", "kubelet\x00audit", `kubelet",component="audit`}
+	for _, name := range names {
+		w.Add(logs.Source{FileID: logs.FileID{Container: name, File: "1"}}, &e)
+	}
+	r, _, err := c.send(1, w.Batch())
+	if err != nil || len(r.Refused) != len(names) {
+		t.Errorf("refused is %+v, %v", r, err)
+	}
+	if _, err := c.held(); err != nil { // makes visible what was taken
+		t.Fatal(err)
+	}
+	err = entries.Query(t.Context(), store.Components, nil, "*", func(b store.Block) error {
+		t.Errorf("the store took %d entries", b.Len())
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func TestHolesAreNotHeld(t *testing.T) {
 	c, _ := serveTest(t, 0)
 	e := entry(100, 200, "joined")
