@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"sync"
 	"time"
@@ -164,10 +165,9 @@ func (j *journal) rewrite(p *Places, now time.Time) error {
 			delete(p.pods, uid)
 			continue
 		}
-		if uid == known.UID {
-			all = append(all, record{Pod: known})
-		}
+		all = append(all, record{Pod: known})
 	}
+	maps.DeleteFunc(p.static, func(_ static, mirror *pod) bool { return p.pods[mirror.UID] != mirror })
 	if now.Before(p.blind) {
 		all = append(all, record{Blind: p.blind.Unix()})
 	}

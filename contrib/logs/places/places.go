@@ -66,8 +66,9 @@ type Places struct {
 	journal   *journal
 	retention time.Duration
 
-	mu   sync.Mutex      // guards all below
-	pods map[string]*pod // by their UIDs, and by those of static pods
+	mu     sync.Mutex      // guards all below
+	pods   map[string]*pod // by their UIDs
+	static map[static]*pod // mirrors of static pods
 	// blind is until when pods that nobody knows may have been on a node: nobody looked when they were there.
 	blind time.Time
 	// following is since when changes arrive; zero if they do not.
@@ -75,12 +76,16 @@ type Places struct {
 	unknown   map[string]*question
 }
 
+// static is a static pod, as its node knows it, or with no node, as others may say that they know it. Whoever creates a pod may write into it
+// which UID it is the mirror of. So that counts for a pod of this name on this node only, and never in place of the pod that has the UID.
+type static struct{ node, namespace, name, uid string }
+
 // question is about a pod that is not known.
 type question struct{ first, asked time.Time }
 
 // Open reads the journal, which it makes if there is none.
 func Open(kube kubernetes.Interface, journal string, retention time.Duration) (*Places, error) {
-	p := &Places{kube: kube, retention: retention, pods: map[string]*pod{}, unknown: map[string]*question{}}
+	p := &Places{kube: kube, retention: retention, pods: map[string]*pod{}, static: map[static]*pod{}, unknown: map[string]*question{}}
 	j, err := openJournal(journal, p, time.Now())
 	if err != nil {
 		return nil, err
@@ -91,12 +96,13 @@ func Open(kube kubernetes.Interface, journal string, retention time.Duration) (*
 
 // Place implements receive.Places.
 func (p *Places) Place(ctx context.Context, node, namespace, name, uid string) receive.Place {
-	found := p.find(uid)
+	of := static{node, namespace, name, uid}
+	found := p.find(of)
 	if found == nil || found.Node == "" {
 		if !p.ask(ctx, namespace, name, uid) {
 			return receive.Place{Verdict: receive.Deferred}
 		}
-		found = p.find(uid)
+		found = p.find(of)
 	}
 	switch {
 	case found == nil:
@@ -116,10 +122,18 @@ func refuse(format string, values ...any) receive.Place {
 }
 
 // find returns what is remembered of a pod. It does not change any more.
-func (p *Places) find(uid string) *pod {
+func (p *Places) find(of static) *pod {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.pods[uid]
+	found := p.pods[of.uid]
+	if found == nil {
+		found = p.static[of]
+	}
+	if found == nil {
+		of.node = ""
+		found = p.static[of]
+	}
+	return found
 }
 
 // ask asks the API server for a pod, unless it was asked just now. It returns false if there is no answer.
@@ -194,7 +208,8 @@ func (p *Places) see(seen *corev1.Pod, gone int64) {
 func (p *Places) know(known *pod) {
 	p.pods[known.UID] = known
 	if known.Mirrored != "" {
-		p.pods[known.Mirrored] = known
+		p.static[static{known.Node, known.Namespace, known.Name, known.Mirrored}] = known
+		p.static[static{"", known.Namespace, known.Name, known.Mirrored}] = known
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -207,6 +208,67 @@ func TestStaticPodIsKnownByTheUIDThatItsNodeKnows(t *testing.T) {
 			}
 			stop()
 		}
+	})
+}
+
+// Whoever may create pods says which static pod one is the mirror of. That takes no pod's lines away, and gives none to another node.
+func TestPodThatSaysItIsTheMirrorOfAnotherTakesNothingFromIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		mirror := newPod("static-a", "a", "1")
+		mirror.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "hash"}
+		c := newCluster(newPod("victim", "a", "1"), mirror)
+		p, stop := run(t, c, dir)
+		for i, of := range []string{"uid-victim", "hash"} {
+			forged := newPod("forger-"+of, "b", strconv.Itoa(101+i))
+			forged.Namespace, forged.Annotations = "evil", map[string]string{corev1.MirrorPodAnnotationKey: of}
+			c.changes.Add(forged)
+			synctest.Wait()
+		}
+		for range 2 {
+			if got := verdict(t, p, "victim"); got.Verdict != receive.Taken || got.Unchecked {
+				t.Errorf("the victim's node: %+v", got)
+			}
+			if got := p.Place(t.Context(), "a", "shop", "static-a", "hash"); got.Verdict != receive.Taken || got.Unchecked {
+				t.Errorf("the static pod's node: %+v", got)
+			}
+			for _, other := range [][3]string{{"shop", "victim", "uid-victim"}, {"evil", "forger-uid-victim", "uid-victim"}, {"shop", "static-a", "hash"}} {
+				if got := p.Place(t.Context(), "b", other[0], other[1], other[2]); got.Verdict != receive.Refused {
+					t.Errorf("another node sends lines of %q: %+v", other, got)
+				}
+			}
+			stop()
+			p, stop = run(t, c, dir)
+		}
+		stop()
+	})
+}
+
+// A pod that is made anew elsewhere has another UID: each node sends what ran there.
+func TestPodThatHasMovedLeavesItsLinesToItsNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(newPod("web", "a", "1"))
+		p, stop := run(t, c, t.TempDir())
+		c.changes.Delete(newPod("web", "a", "101"))
+		again := newPod("web", "b", "102")
+		again.UID = "uid-again"
+		c.changes.Add(again)
+		synctest.Wait()
+		for _, c := range []struct {
+			node, namespace, uid string
+			want                 receive.Verdict
+		}{
+			{"a", "shop", "uid-web", receive.Taken}, {"b", "shop", "uid-again", receive.Taken},
+			{"b", "shop", "uid-web", receive.Refused}, {"a", "shop", "uid-again", receive.Refused},
+			{"a", "kube-system", "uid-web", receive.Refused}, {"a", "", "uid-web", receive.Refused}, {"", "shop", "uid-web", receive.Refused},
+			{"A", "shop", "uid-web", receive.Refused}, {"a ", "shop", "uid-web", receive.Refused}, {"a", "shop\x00", "uid-web", receive.Refused},
+			{"a", "shop", "uid-web ", receive.Deferred}, {"a", "shop", "", receive.Deferred}, // as pods that nobody knows
+		} {
+			if got := p.Place(t.Context(), c.node, c.namespace, "web", c.uid); got.Verdict != c.want {
+				t.Errorf("%+v: %+v", c, got)
+			}
+		}
+		stop()
 	})
 }
 
