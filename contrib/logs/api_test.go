@@ -89,7 +89,10 @@ func TestPathsThatAreNoLogsReadNothing(t *testing.T) {
 	for _, path := range []string{
 		"/apis/logs.k8sm.io/v1", "/apis/logs.k8sm.io/v1/pods", "/apis/logs.k8sm.io/v1/namespaces/shop/pods/*", "/apis/logs.k8sm.io/v1/namespaces/shop/log",
 		"/apis/logs.k8sm.io/v1/namespaces/shop/pods/*/status", "/apis/logs.k8sm.io/v1/secrets/*/log", "/apis/logs.k8sm.io/v1/components/x/log",
-		"/apis/logs.k8sm.io/v1/namespaces/shop/components/*/log", "/apis/logs.k8sm.io/v2/pods/*/log", "/apis/other/v1/pods/*/log", "/api/v1/namespaces/shop/pods/web/log",
+		"/apis/logs.k8sm.io/v1/namespaces/shop/components/*/log", "/apis/logs.k8sm.io/v1/namespaces/shop/..;/pods/*/log", "/apis/logs.k8sm.io/v1/namespaces/shop/../pods/*/log",
+		"/apis/logs.k8sm.io/v1/namespaces/shop/../secret/pods/*/log", "/apis/logs.k8sm.io/v1/proxy/namespaces/shop/pods/*/log", "/apis/logs.k8sm.io/v1/watch/namespaces/shop/secrets/*/log",
+		"/apis/logs.k8sm.io/v1/namespaces/shop%2fpods%2f*%2flog", "/apis/logs.k8sm.io/v1/namespaces/*/log", "/apis//logs.k8sm.io/v1/pods/*/log",
+		"/apis/logs.k8sm.io/v1/components/..;/log", "/apis/logs.k8sm.io/V1/pods/*/log", "/apis/logs.k8sm.io/v1;x/pods/*/log", "/apis/logs.k8sm.io/v2/pods/*/log", "/apis/other/v1/pods/*/log", "/api/v1/namespaces/shop/pods/web/log",
 	} {
 		if _, _, scope, rest, ok := ask(t, &user.DefaultInfo{Name: "jane"}, http.MethodGet, path); ok {
 			t.Errorf("%s reads %+v %s", path, scope, rest)

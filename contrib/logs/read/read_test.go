@@ -318,7 +318,7 @@ func TestUserOfANamespaceSeesNoLineOfAnother(t *testing.T) {
 		`_msg:contains_all(* | fields _msg)`, `* | stream_context before 100 after 100`, `_stream_id:` + id + ` | stream_context before 10`,
 		`* | stats by (namespace) count() n`, `* | stats values(_msg)`, `* | stats uniq_values(namespace)`, `* | stats count() if (namespace:in({namespace="secret"} | fields namespace)) n, row_max(_time)`,
 		`* | uniq by (namespace)`, `* | field_values namespace`, `* | field_names`, `* | facets`, `* | top 10 by (_msg)`, `* | blocks_count`, `* | block_stats`,
-		`options(global_filter={namespace="secret"}) *`, `options(ignore_global_time_filter=true) *`, `options(global_filter=(namespace:=secret or *)) * | union (password)`,
+		`options(global_filter=({namespace="secret"})) *`, `options(ignore_global_time_filter=true) *`, `options(global_filter=(namespace:=secret or *)) * | union (password)`,
 		`* | format "{namespace=\"secret\"}" as _stream | stream_context before 10`, `* | set_stream_fields namespace`, `* | unpack_json | filter namespace:=secret`,
 		`* | extract "<x>" if (_msg:in({namespace="secret"} | fields _msg)) | union ({namespace="secret"} | limit 1)`,
 		`* | running_stats by (namespace) count() n`, `* | sort by (_time) | union (password)`, `* | last 5 by (_time)`, `* | query_stats`,
@@ -405,7 +405,9 @@ func TestNothingButQueriesIsReached(t *testing.T) {
 	for _, path := range []string{
 		"/internal/force_flush", "/internal/select/query", "/internal/partition/list", "/delete/run_task", "/internal/delete/run_task", "/insert/jsonline", "/select/tenant_ids",
 		"/select/vmalert/api/v1/rules", "/select/logsql/../../delete/run_task", "/select//logsql/query", "//delete/run_task", "/select/logsql/query/", "/metrics", "/flags", "/debug/pprof/",
-		"/select/vmui/../logsql/query",
+		"/select/vmui/../logsql/query", "/select/vmui/..;/logsql/query", "/..;/select/logsql/query", "/select/logsql/..;/query", "/select/logsql;a=b/query", "/select/logsql/query;a=b",
+		"/select/logsql/%71uery", "/select%2flogsql%2fquery", "/select/logsql/query\x00", "/select/logsql/query ", "/Select/logsql/query", "/select/logsql/./query",
+		"/select/logsql/delete_run_task", "/select/logsql/tail/../../delete", "/select/logsql/query_stats", "/select/logsql/", "/select/logsql", "/select/buildinfo", "/-/reload", "/health", "/internal/force_merge",
 	} {
 		request, err := http.NewRequest(http.MethodPost, s.server.URL, strings.NewReader("query=*"))
 		if err != nil {
