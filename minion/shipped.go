@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -68,6 +69,7 @@ func (n *node) startLogs(ctx context.Context, api kubernetes.Interface, pods *ku
 	}
 	return supervise.Start(ctx, "the shipping of logs", func(ctx context.Context) error {
 		var at storeAddresses
+		dropped := newDroppedLogs(n.boot.Node, n.log)
 		client, err := n.storesClient(&at)
 		if err != nil {
 			return err
@@ -79,17 +81,14 @@ func (n *node) startLogs(ctx context.Context, api kubernetes.Interface, pods *ku
 			},
 			Connect:  func(name string) logs.Store { return logs.NewClient("https://"+name, client) },
 			Registry: n.metrics,
+			Dropped:  dropped.Add,
 		}
 		names := make(chan []string)
-		ctx, cancel := context.WithCancel(ctx)
-		watched := make(chan error, 1)
-		go func() {
-			defer cancel()
-			watched <- watchStores(ctx, api, &at, names)
-		}()
-		err = stores.Run(ctx, names)
-		cancel()
-		return errors.Join(err, <-watched)
+		parts, ctx := errgroup.WithContext(ctx)
+		parts.Go(func() error { return watchStores(ctx, api, &at, names) })
+		parts.Go(func() error { return stores.Run(ctx, names) })
+		parts.Go(func() error { return dropped.Run(ctx, api) })
+		return parts.Wait()
 	})
 }
 

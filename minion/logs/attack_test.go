@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/sys/unix"
 
 	"github.com/k8sm/k8sm/api/logs"
@@ -209,6 +210,74 @@ func TestOldestFilesAreDroppedAndThatIsSaid(t *testing.T) {
 			}
 			if diff := cmp.Diff(want, w.stored()); diff != "" {
 				t.Error(diff)
+			}
+		})
+	}
+}
+
+// The store is away for an hour while a container writes, the kubelet keeps few files, and the minion is restarted now and then. Within the
+// limit nothing is lost. Beyond it, each line is either in the store or among those of the entry in their place, the metric and the callback.
+func TestAnHourWithoutTheStoreLosesOnlyWhatIsMoreThanTheLimitAndSaysHowMuch(t *testing.T) {
+	const perFile, files = 50, 120 // two files a minute
+	for _, c := range []struct {
+		name  string
+		limit int
+		lost  int // files
+	}{{"within the limit", files, 0}, {"beyond it", 20, files - 20}} {
+		t.Run(c.name, func(t *testing.T) {
+			w, dir := calm(t)
+			told := map[string]int64{}
+			counted := float64(0)
+			prepare := func() {
+				w.s.SpoolFiles = c.limit
+				w.s.Dropped = func(why string, lines, _ int64) { told[why] += lines }
+			}
+			prepare()
+			w.down = true
+			var wrote []string
+			for i := range files {
+				path := filepath.Join(dir, fmt.Sprintf("0.log.20260102-%06d", i))
+				var text strings.Builder
+				for range perFile {
+					line := fmt.Sprintf("line %d", len(wrote))
+					wrote = append(wrote, line)
+					fmt.Fprintf(&text, "%s stdout F %s\n", w.now.Add(time.Duration(len(wrote))).UTC().Format(time.RFC3339Nano), line)
+				}
+				w.put(path, text.String())
+				w.must(os.Chtimes(path, w.now, w.now))
+				w.scan()
+				w.must(os.Remove(path))
+				for range 3 { // half a minute
+					w.now = w.now.Add(10 * time.Second)
+					w.scan()
+					w.step()
+				}
+				if i%30 == 29 {
+					counted += testutil.ToFloat64(w.s.Metrics.droppedLines.WithLabelValues(droppedSpool))
+					w.restart()
+					prepare()
+				}
+			}
+			counted += testutil.ToFloat64(w.s.Metrics.droppedLines.WithLabelValues(droppedSpool))
+			w.down = false
+			w.now = w.now.Add(time.Minute)
+			w.settle()
+			want := map[logs.Stream]string{logs.Stdout: strings.Join(wrote[c.lost*perFile:], "\n") + "\n"}
+			got := w.stored()
+			lost := int64(0)
+			for entry := range strings.Lines(got[logs.NoStream]) {
+				var lines, size int64
+				if _, err := fmt.Sscanf(entry, "<lost %d lines, %d bytes: the log store was away", &lines, &size); err != nil || size == 0 {
+					t.Errorf("an entry is %q", entry)
+				}
+				lost += lines
+			}
+			delete(got, logs.NoStream)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+			if n := int64(c.lost * perFile); lost != n || told[whys[droppedSpool]] != n || counted != float64(n) {
+				t.Errorf("%d lines were dropped; entries say %d, the callback %v, the metric %v", n, lost, told, counted)
 			}
 		})
 	}

@@ -36,6 +36,9 @@ type tally struct{ lines, bytes int64 }
 // dropped counts what was dropped.
 func (s *shipping) dropped(reason string, lines, bytes int64) {
 	s.Metrics.dropped(reason, lines, bytes)
+	if s.Dropped != nil {
+		s.Dropped(whys[reason], lines, bytes)
+	}
 	t := s.tallies[reason]
 	s.tallies[reason] = tally{t.lines + lines, t.bytes + bytes}
 }

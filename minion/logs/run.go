@@ -44,8 +44,11 @@ type Config struct {
 	// MinFreeBytes is how much of the disk stays free: what is kept of deleted files is dropped for that. Zero
 	// means the default.
 	MinFreeBytes int64
-	Metrics      *Metrics
-	Log          logrus.FieldLogger
+	// Dropped is called whenever lines were dropped, with the reason for people, and with how many they are as far as they could be counted.
+	// It must not block. It may be nil.
+	Dropped func(why string, lines, bytes int64)
+	Metrics *Metrics
+	Log     logrus.FieldLogger
 }
 
 // Defaults of a Config.

@@ -17,8 +17,10 @@ import (
 
 // Stores ships to all log stores of a cluster: everything to each, with a spool of its own. One goroutine may call Run, once.
 type Stores struct {
-	// Config is that for each store. Its Dir has a directory for each, with the store's name. Store and Metrics are not used.
+	// Config is that for each store. Its Dir has a directory for each, with the store's name. Store, Metrics and Dropped are not used.
 	Config Config
+	// Dropped is Config.Dropped with the name of the store that lacks the lines. It may be called concurrently. It may be nil.
+	Dropped func(store, why string, lines, bytes int64)
 	// Connect returns the store with this name, which has only small letters, digits and "-".
 	Connect func(name string) Store
 	// Registry gets the metrics of each store, with its name as the label "store".
@@ -94,6 +96,9 @@ func (s *Stores) start(ctx context.Context, name string) {
 	cfg := s.Config
 	cfg.Dir, cfg.Store, cfg.Log = s.dir(name), s.Connect(name), s.Config.Log.WithField("store", name)
 	cfg.Metrics = NewMetrics(prometheus.WrapRegistererWith(prometheus.Labels{"store": name}, s.Registry))
+	if s.Dropped != nil {
+		cfg.Dropped = func(why string, lines, bytes int64) { s.Dropped(name, why, lines, bytes) }
+	}
 	s.metrics[name] = cfg.Metrics
 	s.running[name] = supervise.Start(ctx, "shipping logs to "+name, func(ctx context.Context) error { return Run(ctx, cfg) })
 }
