@@ -157,6 +157,10 @@ func serve(c *common, role func(ctx context.Context) error) error {
 	logrus.SetFormatter(c.logFormat.Formatter())
 	takeOverKlog()
 
+	// Whoever read the output may be gone, as in `km up | head -1`: that is no reason to die and leave everything behind. To ignore the
+	// signal would make children ignore it, too.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)

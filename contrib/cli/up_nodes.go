@@ -145,7 +145,11 @@ func (l *laptop) runEngines(ctx context.Context, ready func(string)) error {
 	err := starting.Wait()
 	if err == nil {
 		ready(fmt.Sprintf("%d started for this cluster, such as %s", len(engines), engines[0].Host()))
-		<-ctx.Done()
+		var keeping errgroup.Group
+		for _, e := range engines {
+			keeping.Go(func() error { e.Keep(ctx, tellEngine); return nil })
+		}
+		_ = keeping.Wait() // it has no error
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()

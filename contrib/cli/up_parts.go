@@ -49,11 +49,14 @@ func (l *laptop) runEngine(ctx context.Context, ready func(string)) error {
 	}
 	l.plane.DockerHost = e.Host()
 	ready("started for this cluster at " + e.Host())
-	<-ctx.Done()
+	e.Keep(ctx, tellEngine)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	return e.Stop(last)
 }
+
+// tellEngine tells what becomes of an Engine that does not run as it should.
+func tellEngine(what string) { logrus.Warn(what) }
 
 func askEngine(ctx context.Context, host, certPath string) (version string, err error) {
 	docker, err := cri.Connect(host, certPath)

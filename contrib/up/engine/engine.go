@@ -68,6 +68,62 @@ func Start(ctx context.Context, cfg Config) (*Engine, error) {
 	return e, nil
 }
 
+const (
+	// lookInterval is the time between two looks at whether the programs run, and the shortest pause after a failed start.
+	lookInterval = 500 * time.Millisecond
+	// longestPause is the longest one.
+	longestPause = 30 * time.Second
+)
+
+// Keep starts a program of the Engine again when it has ended by itself or was killed, until ctx ends. Containers run on meanwhile. It
+// tells each time in a line, and why an attempt failed; it tries again with growing pauses.
+func (e *Engine) Keep(ctx context.Context, tell func(string)) {
+	pause := lookInterval
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		switch started, err := e.restart(ctx); {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			pause = min(2*pause, longestPause)
+			tell(fmt.Sprintf("cannot start the Docker Engine in %s again: %v; trying again in %s", e.dir, err, pause))
+		default:
+			pause = lookInterval
+			for _, name := range started {
+				tell(fmt.Sprintf("%s of the Docker Engine in %s had ended, and was started again", name, e.dir))
+			}
+		}
+	}
+}
+
+// restart starts the programs that do not run, and returns their names.
+func (e *Engine) restart(ctx context.Context) (started []string, err error) {
+	if e.containerd.pid() != 0 && e.dockerd.pid() != 0 {
+		return nil, nil
+	}
+	unlock, err := lock(filepath.Join(e.dir, "lock"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unlock() }()
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for _, p := range []*process{e.containerd, e.dockerd} {
+		if p.pid() != 0 {
+			continue
+		}
+		if err := p.ensure(ctx); err != nil {
+			return started, err
+		}
+		started = append(started, p.name)
+	}
+	return started, nil
+}
+
 // newEngine prepares the directory and the configuration of both programs, and starts nothing.
 func newEngine(cfg Config) (*Engine, error) {
 	dir, err := filepath.Abs(cfg.Dir)

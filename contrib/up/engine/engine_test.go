@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/moby/sys/mountinfo"
@@ -110,6 +111,48 @@ func TestDockerdThatDiedIsStartedBesideTheLivingContainerd(t *testing.T) {
 	if pid := again.dockerd.pid(); pid != 0 {
 		t.Errorf("dockerd still runs as %d", pid)
 	}
+}
+
+func TestProgramThatIsKilledIsStartedAgain(t *testing.T) {
+	e := start(t, shortDir(t))
+	pids := map[*process]int{e.dockerd: e.dockerd.pid(), e.containerd: e.containerd.pid()}
+	ctx, cancel := context.WithCancel(t.Context())
+	told, ended := make(chan string, 10), make(chan struct{})
+	go func() { defer close(ended); e.Keep(ctx, func(what string) { told <- what }) }()
+	for _, p := range []*process{e.dockerd, e.containerd} {
+		if err := syscall.Kill(pids[p], syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case what := <-told:
+			if !strings.Contains(what, p.name+" of the Docker Engine in "+e.dir+" had ended") {
+				t.Errorf("it tells: %s", what)
+			}
+		case <-time.After(startTimeout):
+			t.Fatalf("%s was killed, and is not started again", p.name)
+		}
+		// dockerd finds the new containerd by itself.
+		err := poll(within(t, time.Minute), func() (bool, error) { _, err := e.running(t.Context()); return err == nil, nil })
+		if err != nil {
+			t.Errorf("after %s was killed, the Engine does not answer", p.name)
+		}
+	}
+	cancel()
+	<-ended
+	if err := e.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []*process{e.containerd, e.dockerd} {
+		if pid := p.pid(); pid != 0 {
+			t.Errorf("%s still runs as %d", p.name, pid)
+		}
+	}
+}
+
+func within(t *testing.T, limit time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 func TestPidFileOfACrashThatNamesALivingProcessIsNoHindrance(t *testing.T) {
