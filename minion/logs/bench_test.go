@@ -143,6 +143,37 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
+// slowDisk is a store that takes everything and has nothing on disk.
+type slowDisk struct{ nullStore }
+
+func (slowDisk) Send(context.Context, string, int64, []byte) (logs.Receipt, error) {
+	return logs.Receipt{}, nil
+}
+
+func (slowDisk) Durable(context.Context, string) (logs.Receipt, error) { return logs.Receipt{}, nil }
+
+func TestWhatTheStoreHasTakenIsNotInMemory(t *testing.T) {
+	dir := t.TempDir()
+	writeLogs(t, filepath.Join(dir, "pod-logs"), 1, 30_000)
+	s, store, now := newBenchShipping(t, dir), &slowDisk{}, time.Now()
+	if err := s.scan(now); err != nil {
+		t.Fatal(err)
+	}
+	for len(s.taken) < 5 {
+		request, _ := s.next(now)
+		if request == nil {
+			now = now.Add(linger)
+			continue
+		}
+		s.answer(request, request.send(t.Context(), store), now)
+	}
+	for _, b := range s.taken {
+		if b.body != nil || len(b.marks) == 0 {
+			t.Errorf("batch %d has %d bytes and %d marks", b.number, len(b.body), len(b.marks))
+		}
+	}
+}
+
 // A container that writes a lot does not keep the others waiting.
 func TestQuietContainersDoNotWaitForALoudOne(t *testing.T) {
 	dir := t.TempDir()

@@ -224,6 +224,7 @@ func (s *shipping) take(r *request, a reply, now time.Time) error {
 		return s.opened(a.session)
 	case r.batch != nil:
 		s.queue = s.queue[1:]
+		r.batch.body = nil // up to MaxUndurable batches wait for the store's disk; if that loses one, its files are read again
 		s.taken = append(s.taken, r.batch)
 		s.judge(r.batch, a.receipt, now)
 		s.durable(a.receipt.Durable, now)

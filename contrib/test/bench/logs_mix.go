@@ -36,8 +36,8 @@ var (
 	mixName = regexp.MustCompile(`\.log(\.[0-9-]+)?$`)
 	// inCRI is what a line begins with in the format of a container runtime.
 	inCRI = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}T\S+ (stdout|stderr) ([FP])(:\S*)? `)
-	// mixCopies are directories with the same as others: what minions keep for a store, and the sandboxes of Mesos' tasks.
-	mixCopies = []string{"links", "mesos"}
+	// mixCopies are directories with the same as others: what minions keep for a store, the sandboxes of Mesos' tasks, and what an Engine keeps.
+	mixCopies = []string{"links", "mesos", "local-logs"}
 	// mixPod is the directory of a pod's logs.
 	mixPod = regexp.MustCompile(`/[a-z0-9-]+_[a-z0-9.-]+_[0-9a-z-]{32,36}/`)
 )
