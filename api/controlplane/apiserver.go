@@ -144,7 +144,7 @@ const gatesFlag = "feature-gates"
 // featureGates returns the feature gates of this process: kube-apiserver and kube-controller-manager share them.
 func (c Config) featureGates() (string, error) {
 	// An external etcd may have several controller managers; see controllerManagerFlags.
-	gates := []string{"ControllerManagerReleaseLeaderElectionLockOnExit=" + strconv.FormatBool(len(c.EtcdServers) > 0)}
+	gates := []string{"ControllerManagerReleaseLeaderElectionLockOnExit=" + strconv.FormatBool(!c.embeds())}
 	for _, given := range []struct {
 		program
 		list []string

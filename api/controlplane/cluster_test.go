@@ -37,6 +37,7 @@ import (
 	"k8s.io/client-go/util/keyutil"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/etcd"
 	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
 )
@@ -256,7 +257,7 @@ func testEtcd(t *testing.T, dir statedir.Dir) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := etcdClient(access)
+	client, err := etcd.Dial(access)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +292,7 @@ func etcdAs(t *testing.T, who func() (statedir.Etcd, error)) *clientv3.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := etcdClient(access)
+	client, err := etcd.Dial(access)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,10 +300,10 @@ func etcdAs(t *testing.T, who func() (statedir.Etcd, error)) *clientv3.Client {
 	return client
 }
 
-// testMetricsEtcd has the metrics servers' identity read more than who leads. Its cluster has no name.
+// testMetricsEtcd has the metrics servers' identity read more than who leads.
 func testMetricsEtcd(t *testing.T, dir statedir.Dir) {
 	client := etcdAs(t, dir.MetricsEtcd)
-	leaders := state.LeaderPrefix("")
+	leaders := state.LeaderPrefix("k8sm")
 	for what, try := range map[string]func() error{
 		"read secrets": func() error {
 			_, err := client.Get(t.Context(), "/registry/secrets/", clientv3.WithPrefix())

@@ -20,6 +20,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/backoff"
 	"github.com/k8sm/k8sm/api/commit"
+	"github.com/k8sm/k8sm/api/etcd"
 )
 
 // etcdTimeout bounds one write to etcd.
@@ -36,7 +37,7 @@ type commitRecorder struct {
 
 // recordCommits runs a commitRecorder until ctx ends.
 func recordCommits(ctx context.Context, admin clients) error {
-	client, err := etcdClient(admin.etcd)
+	client, err := etcd.Dial(admin.etcd)
 	if err != nil {
 		return err
 	}

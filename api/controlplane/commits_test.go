@@ -18,6 +18,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/commit"
+	"github.com/k8sm/k8sm/api/etcd"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -151,7 +152,7 @@ func recordedAddress(t *testing.T, dir statedir.Dir, all dynamic.ResourceInterfa
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := etcdClient(access)
+	client, err := etcd.Dial(access)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -126,6 +126,7 @@ func flagTests() map[string]flagTest {
 		"bind-address":              {"127.0.0.9", has(apiServer, "bind-address", "127.0.0.9")},
 		"advertise-address":         {"10.0.0.9", func(e effect) bool { return slices.Contains(e.names, "10.0.0.9") }},
 		"enable-aggregator-routing": {"false", has(apiServer, "enable-aggregator-routing", "false")},
+		"etcd-quota":                {"4Gi", func(e effect) bool { return e.etcd.QuotaBackendBytes == 4<<30 }},
 		"etcd-servers":              {"https://e:1", has(apiServer, "etcd-servers", "https://e:1")},
 		"etcd-cafile":               {"/ca", has(apiServer, "etcd-cafile", "/ca")},
 		"etcd-certfile":             {"/cert", has(apiServer, "etcd-certfile", "/cert")},
@@ -258,6 +259,7 @@ func TestInvalidConfigurationIsRefusedByName(t *testing.T) {
 
 		"without --etcd-servers":                          func(c *Config) { c.EtcdCertFile = "cert" },
 		"--snapshot-keep=0: give 1":                       func(c *Config) { c.Snapshots.Dir, c.Snapshots.Keep = "d", 0 },
+		"--etcd-quota=1Mi: give 64Mi or more":             func(c *Config) { c.EtcdQuota = 1 << 20 },
 		"set --insecure-etcd":                             func(c *Config) { c.EtcdServers = []string{"http://10.0.0.5:2379"} },
 		"--node-root-dir=nodes":                           func(c *Config) { c.NodeRootDir = "nodes" },
 		"--static-pod-path=pods":                          func(c *Config) { c.Minions.StaticPods = "pods" },

@@ -74,7 +74,7 @@ func (c Config) controllerManagerFlags() flags {
 	d := c.StateDir
 	// An embedded etcd has one control plane, which need not wait for the lease of a dead one to expire. An external etcd may have
 	// several. Without the feature gate the stock program exits the whole process when it loses its lease.
-	several := len(c.EtcdServers) > 0
+	several := !c.embeds()
 	f := flags{
 		"kubeconfig": d.ControllerManagerKubeconfig(), "secure-port": "0", "profiling": "false",
 		// For metrics, pass secure-port: the listener then asks the API server who the caller is and what they may do.

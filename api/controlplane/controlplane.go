@@ -29,6 +29,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/approver"
 	"github.com/k8sm/k8sm/api/certfile"
+	"github.com/k8sm/k8sm/api/etcd"
 	"github.com/k8sm/k8sm/api/falcon"
 	"github.com/k8sm/k8sm/api/snapshot"
 	"github.com/k8sm/k8sm/api/state"
@@ -64,6 +65,8 @@ type Config struct {
 	Snapshots snapshot.Schedule
 	// EtcdPort is the port on 127.0.0.1 that the embedded etcd serves. Port 0 takes any free port.
 	EtcdPort int
+	// EtcdQuota is the size at which the embedded etcd takes no more writes.
+	EtcdQuota etcd.Quota
 
 	// ServiceCIDR and ClusterCIDR are the ranges of service and pod addresses: one, or one of each family separated by a comma.
 	ServiceCIDR, ClusterCIDR string
@@ -121,12 +124,14 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.AggregatorRouting, "enable-aggregator-routing", true,
 		"connect to webhooks and aggregated API servers at their pods' addresses instead of the service address, which only nodes reach; metrics and logs need it")
 	fs.StringSliceVar(&c.EtcdServers, "etcd-servers", nil,
-		"URLs of an existing etcd, such as https://10.0.0.5:2379; the default is an etcd inside this process")
-	fs.StringVar(&c.EtcdCAFile, "etcd-cafile", "", "with --etcd-servers: CA of etcd's certificate")
+		"URLs of an existing etcd, such as https://10.0.0.5:2379 (default: that of km etcd in --state-dir, else one inside this process)")
+	fs.StringVar(&c.EtcdCAFile, "etcd-cafile", "", "with --etcd-servers: CA of etcd's certificate (default: with no certificate flags, those of km etcd in --state-dir)")
 	fs.StringVar(&c.EtcdCertFile, "etcd-certfile", "", "with --etcd-servers: client certificate")
 	fs.StringVar(&c.EtcdKeyFile, "etcd-keyfile", "", "with --etcd-servers: key of the client certificate")
 	fs.BoolVar(&c.InsecureEtcd, "insecure-etcd", false, "allow http:// in --etcd-servers: whoever sees or changes that traffic has the whole cluster")
 	fs.IntVar(&c.EtcdPort, "etcd-port", 2379, "port of the embedded etcd on 127.0.0.1; 0 takes any free port")
+	c.EtcdQuota = etcd.DefaultQuota
+	fs.Var(&c.EtcdQuota, "etcd-quota", "size of the embedded etcd's database at which it takes no more writes; etcd suggests no more than 8Gi")
 	fs.StringVar(&c.ServiceCIDR, "service-cluster-ip-range", "10.96.0.0/16", "CIDR range of service addresses; for dual-stack, IPV4-RANGE,IPV6-RANGE")
 	fs.StringVar(&c.ClusterCIDR, "cluster-cidr", "10.244.0.0/16", "CIDR range of pod addresses, divided among the nodes; for dual-stack, IPV4-RANGE,IPV6-RANGE")
 	fs.StringSliceVar(&c.ServiceExternalIPs, "service-external-ips", nil,
@@ -153,7 +158,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 // addSecurityFlags adds the flags by which operators harden a cluster.
 func (c *Config) addSecurityFlags(fs *pflag.FlagSet) {
 	c.Audit.addFlags(fs)
-	c.TLS.addFlags(fs)
+	c.TLS.AddFlags(fs)
 	c.OIDC.addFlags(fs)
 	fs.StringVar(&c.AuthenticationConfig, "authentication-config", "",
 		"`file` with an AuthenticationConfiguration, whose jwt issuers the API server accepts. Changes are taken over; \"anonymous\" is km's")
@@ -266,15 +271,8 @@ func Run(ctx context.Context, c Config) (err error) {
 
 // runEtcd is the lowest layer; the others stop before it.
 func (c Config) runEtcd(ctx context.Context, p *ports) error {
-	if len(c.EtcdServers) > 0 {
-		existing := c.existingEtcd()
-		if err := c.claim(ctx, existing); err != nil {
-			return err
-		}
-		if err := c.StateDir.WriteEtcd(existing); err != nil {
-			return err
-		}
-		return c.runAPIServer(ctx, p, existing)
+	if !c.embeds() {
+		return c.runOnEtcd(ctx, p)
 	}
 	embedded, err := c.startEtcd(ctx, p.etcd)
 	if err != nil {
@@ -286,9 +284,31 @@ func (c Config) runEtcd(ctx context.Context, p *ports) error {
 		return err
 	}
 	access.CertFile, access.KeyFile = c.StateDir.Pair(statedir.APIServerEtcdClient)
-	return whileRunning(ctx, start(ctx, embedded.run), func(ctx context.Context) error {
+	return whileRunning(ctx, start(ctx, embedded.run(embeddedEtcd(c.StateDir, p.etcd))), func(ctx context.Context) error {
 		return c.runAPIServer(ctx, p, access)
 	})
+}
+
+// runOnEtcd uses an etcd that is there already.
+func (c Config) runOnEtcd(ctx context.Context, p *ports) error {
+	existing := c.existingEtcd()
+	if existing.Managed {
+		if err := authorize(ctx, existing, c.ClusterName); err != nil {
+			return err
+		}
+	}
+	if err := c.claim(ctx, existing); err != nil {
+		return err
+	}
+	if len(c.EtcdServers) > 0 { // else km etcd records it
+		if err := c.StateDir.WriteEtcd(existing); err != nil {
+			return err
+		}
+	}
+	if existing.Managed {
+		existing.CertFile, existing.KeyFile = c.StateDir.Pair(statedir.APIServerEtcdClient)
+	}
+	return c.runAPIServer(ctx, p, existing)
 }
 
 // runAPIServer runs the API server and, once it is ready, its clients.
@@ -445,13 +465,15 @@ func (c Config) Validate() error {
 	if err := state.CheckEndpoints(c.EtcdServers, c.InsecureEtcd); err != nil {
 		return err
 	}
-	for _, check := range []func() error{c.Lives.Validate, c.checkFalcon, c.Snapshots.Validate, c.checkTracing, c.TLS.check, c.Audit.check, c.checkEncryption, c.checkAPIServer} {
+	for _, check := range []func() error{c.Lives.Validate, c.checkFalcon, c.Snapshots.Validate, c.checkTracing, c.TLS.Validate, c.checkQuota, c.Audit.check, c.checkEncryption, c.checkAPIServer} {
 		if err := check(); err != nil {
 			return err
 		}
 	}
 	return c.checkControllerManager()
 }
+
+func (c Config) checkQuota() error { return c.EtcdQuota.Validate("etcd-quota") }
 
 func (c Config) checkFalcon() error {
 	flags := c.Minions.Falcon

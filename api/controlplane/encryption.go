@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/k8sm/k8sm/api/etcd"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -33,8 +34,11 @@ const reloadKeys = 2 * time.Second
 func init() { encryptioncontroller.EncryptionConfigFileChangePollDuration = reloadKeys }
 
 // ownsKey reports whether km makes the key that secrets are encrypted with. Several control planes on one etcd need the same key, so
-// with an existing etcd the operator gives it.
-func (c Config) ownsKey() bool { return c.EncryptionConfig == "" && len(c.EtcdServers) == 0 }
+// with an etcd of the operator's, the operator gives it; with that of km etcd, it comes with the CA's key.
+func (c Config) ownsKey() bool {
+	_, managed := c.managedEtcd()
+	return c.EncryptionConfig == "" && (managed || c.embeds())
+}
 
 // encryptionFlags adds the flags of kube-apiserver
 // (https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/).
@@ -220,11 +224,11 @@ func newRewriter(dir statedir.Dir, key apiserverv1.Key) (*rewriter, error) {
 		return nil, err
 	}
 	access.CertFile, access.KeyFile = dir.Pair(statedir.APIServerEtcdClient) // that which may read Kubernetes' objects
-	etcd, err := etcdClient(access)
+	objects, err := etcd.Dial(access)
 	if err != nil {
 		return nil, err
 	}
-	return &rewriter{api: client, etcd: etcd, prefix: "k8s:enc:secretbox:v1:" + key.Name + ":"}, nil
+	return &rewriter{api: client, etcd: objects, prefix: "k8s:enc:secretbox:v1:" + key.Name + ":"}, nil
 }
 
 func (r *rewriter) close() { _ = r.etcd.Close() }

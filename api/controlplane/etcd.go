@@ -6,14 +6,19 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
+	"github.com/k8sm/k8sm/api/etcd"
 	"github.com/k8sm/k8sm/api/snapshot"
 	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
@@ -31,7 +36,7 @@ func (c Config) startEtcd(ctx context.Context, port int) (*etcdServer, error) {
 	dir := c.StateDir
 	// Until it serves, etcd warns about choices that are right for one member on loopback.
 	s := &etcdServer{logged: zap.NewAtomicLevelAt(zap.ErrorLevel)}
-	e, err := embed.StartEtcd(c.etcdConfig(port, zapToLogrus("etcd", s.logged)))
+	e, err := embed.StartEtcd(c.etcdConfig(port, etcd.Logger(s.logged)))
 	if err != nil {
 		return nil, fmt.Errorf("cannot start etcd in %s: %w", dir.EtcdData(), err)
 	}
@@ -54,7 +59,7 @@ func (c Config) etcdConfig(port int, log *zap.Logger) *embed.Config {
 	dir := c.StateDir
 	certFile, keyFile := dir.Pair(statedir.EtcdServer)
 	e := embed.NewConfig()
-	e.CipherSuites, e.TlsMinVersion = c.TLS.suites(), c.TLS.etcdVersion()
+	e.CipherSuites, e.TlsMinVersion = c.TLS.Etcd()
 	e.Name = snapshot.Member // a restored one has the same name
 	e.InitialCluster = e.InitialClusterFromName(e.Name)
 	e.Dir = dir.EtcdData()
@@ -62,6 +67,7 @@ func (c Config) etcdConfig(port int, log *zap.Logger) *embed.Config {
 	e.ListenClientUrls = []url.URL{{Scheme: "https", Host: fmt.Sprintf("127.0.0.1:%d", port)}}
 	e.AdvertiseClientUrls = e.ListenClientUrls
 	e.EnableGRPCGateway = false
+	e.QuotaBackendBytes = int64(c.EtcdQuota)
 	e.WarningUnaryRequestDuration = embed.DefaultWarningUnaryRequestDuration
 	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)
 	e.ClientTLSInfo = transport.TLSInfo{
@@ -70,16 +76,29 @@ func (c Config) etcdConfig(port int, log *zap.Logger) *embed.Config {
 	return e
 }
 
-// run waits until ctx is done, then stops etcd and waits for it.
-func (s *etcdServer) run(ctx context.Context) error {
-	defer s.Close()
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-s.Err():
-		return fmt.Errorf("etcd stopped: %w", err)
-	case <-s.Server.StopNotify():
-		return errors.New("etcd stopped by itself")
+// run looks after etcd until ctx is done, then stops it and waits for it.
+func (s *etcdServer) run(access statedir.Etcd) func(context.Context) error {
+	return func(ctx context.Context) error {
+		defer s.Close()
+		client, err := etcd.Dial(access)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = client.Close() }()
+		caring, stop := context.WithCancel(ctx)
+		var care sync.WaitGroup
+		defer func() { stop(); care.Wait() }()
+		care.Go(func() {
+			etcd.Care{Client: client, Member: uint64(s.Server.MemberID()), Endpoint: access.Endpoints[0]}.Run(caring)
+		})
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-s.Err():
+			return fmt.Errorf("etcd stopped: %w", err)
+		case <-s.Server.StopNotify():
+			return errors.New("etcd stopped by itself")
+		}
 	}
 }
 
@@ -87,34 +106,6 @@ func (s *etcdServer) run(ctx context.Context) error {
 func (s *etcdServer) Close() {
 	s.logged.SetLevel(zap.FatalLevel)
 	s.Etcd.Close()
-}
-
-// etcdClientConfig returns the configuration of clients of etcd with these certificates, if there are any.
-func etcdClientConfig(access statedir.Etcd) (clientv3.Config, error) {
-	config := clientv3.Config{Endpoints: access.Endpoints, Logger: zap.NewNop()}
-	if access.CAFile+access.CertFile+access.KeyFile == "" {
-		return config, nil
-	}
-	info := transport.TLSInfo{TrustedCAFile: access.CAFile, CertFile: access.CertFile, KeyFile: access.KeyFile}
-	trusted, err := info.ClientConfig()
-	if err != nil {
-		return config, fmt.Errorf("cannot use the certificates for etcd: %w", err)
-	}
-	config.TLS = trusted
-	return config, nil
-}
-
-// etcdClient returns a client of etcd with these certificates. The caller closes it.
-func etcdClient(access statedir.Etcd) (*clientv3.Client, error) {
-	config, err := etcdClientConfig(access)
-	if err != nil {
-		return nil, err
-	}
-	client, err := clientv3.New(config)
-	if err != nil {
-		return nil, fmt.Errorf("cannot connect to etcd: %w", err)
-	}
-	return client, nil
 }
 
 // embeddedEtcd returns how an administrator's programs reach the embedded etcd.
@@ -128,34 +119,89 @@ func embeddedEtcd(dir statedir.Dir, port int) statedir.Etcd {
 	}
 }
 
-// existingEtcd returns how programs reach the etcd of --etcd-servers.
+// embeds reports whether the control plane runs etcd itself.
+func (c Config) embeds() bool {
+	_, managed := c.managedEtcd()
+	return len(c.EtcdServers) == 0 && !managed
+}
+
+// managedEtcd returns how the administrator reaches the etcd of `km etcd`, if the control plane uses that: the state directory's, or
+// that of --etcd-servers, whose certificates then are in the state directory.
+func (c Config) managedEtcd() (access statedir.Etcd, managed bool) {
+	if len(c.EtcdServers) == 0 {
+		access, err := c.StateDir.Etcd()
+		return access, err == nil && access.Managed
+	}
+	plain := slices.ContainsFunc(c.EtcdServers, func(u string) bool { return !strings.HasPrefix(u, "https://") })
+	return statedir.Etcd{
+		Endpoints: c.EtcdServers, CAFile: c.StateDir.EtcdCA(), CertFile: c.StateDir.EtcdClientCert(), KeyFile: c.StateDir.EtcdClientKey(), Managed: true,
+	}, !plain && c.EtcdCAFile+c.EtcdCertFile+c.EtcdKeyFile == ""
+}
+
+// existingEtcd returns how programs reach the etcd that is there already.
 func (c Config) existingEtcd() statedir.Etcd {
+	if access, managed := c.managedEtcd(); managed {
+		return access
+	}
 	return statedir.Etcd{Endpoints: c.EtcdServers, CAFile: c.EtcdCAFile, CertFile: c.EtcdCertFile, KeyFile: c.EtcdKeyFile}
 }
 
 // checkOwner returns an error unless an existing etcd answers, for which kube-apiserver would wait forever, and belongs to the cluster in
-// the state directory, or to none. It runs before a CA is made.
+// the state directory, or to none. It runs before a CA or a key is made.
 func (c Config) checkOwner(ctx context.Context) error {
-	if len(c.EtcdServers) == 0 {
+	if c.embeds() {
 		return nil
 	}
+	access, managed := c.managedEtcd()
+	if managed {
+		if err := c.StateDir.PrepareEtcd(statedir.EtcdSpec{Now: time.Now()}); err != nil {
+			return err
+		}
+	}
 	var here []state.Authority
-	switch ca, err := c.StateDir.CACertificates(); {
+	switch cas, err := c.StateDir.CACertificates(); {
 	case err == nil:
-		here = state.AuthoritiesOf(ca)
+		here = state.AuthoritiesOf(cas)
 	case !errors.Is(err, fs.ErrNotExist):
 		return err
 	}
-	return c.withState(ctx, c.existingEtcd(), func(s *state.Store) error { return s.CheckOwner(ctx, here) })
+	if err := c.withState(ctx, c.existingEtcd(), func(s *state.Store) error { return s.CheckOwner(ctx, here) }); err != nil {
+		return err
+	}
+	if managed && c.EncryptionConfig == "" {
+		return c.checkKey(ctx, access)
+	}
+	return nil
+}
+
+// checkKey returns an error if the secrets in etcd are encrypted with a key that another control plane has made and this one lacks.
+func (c Config) checkKey(ctx context.Context, access statedir.Etcd) error {
+	if _, err := os.Stat(c.StateDir.EncryptionConfig()); err == nil {
+		return nil
+	}
+	client, err := etcd.Dial(access)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = client.Close() }()
+	some, err := client.Get(ctx, secretsPrefix, clientv3.WithPrefix(), clientv3.WithLimit(1))
+	if err != nil {
+		return fmt.Errorf("cannot read secrets in etcd: %w", err)
+	}
+	if len(some.Kvs) > 0 && strings.HasPrefix(string(some.Kvs[0].Value), "k8s:enc:") {
+		return fmt.Errorf("cannot read the secrets in etcd: they are encrypted, and there is no key here; copy %s of a control plane of this etcd's cluster to %s",
+			filepath.Base(c.StateDir.EncryptionConfig()), c.StateDir)
+	}
+	return nil
 }
 
 // claim makes etcd that of the cluster in the state directory, or returns an error if it is another's.
-func (c Config) claim(ctx context.Context, etcd statedir.Etcd) error {
+func (c Config) claim(ctx context.Context, access statedir.Etcd) error {
 	ca, err := c.StateDir.CACertificates()
 	if err != nil {
 		return err
 	}
-	return c.withState(ctx, etcd, func(s *state.Store) error { return s.Claim(ctx, state.AuthoritiesOf(ca)) })
+	return c.withState(ctx, access, func(s *state.Store) error { return s.Claim(ctx, state.AuthoritiesOf(ca)) })
 }
 
 // withState calls do with k8sm's state in etcd.

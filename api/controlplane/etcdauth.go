@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/k8sm/k8sm/api/etcd"
 	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
 )
@@ -22,7 +23,7 @@ const (
 // authorize turns on etcd's authentication, by the common names in client certificates, and gives each user its rights
 // (https://etcd.io/docs/v3.6/op-guide/authentication/rbac/). It runs at each start and changes nothing that is right already.
 func authorize(ctx context.Context, root statedir.Etcd, cluster string) error {
-	client, err := etcdClient(root)
+	client, err := etcd.Dial(root)
 	if err != nil {
 		return err
 	}

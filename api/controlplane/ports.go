@@ -21,7 +21,7 @@ type ports struct {
 
 func reserve(c Config) (*ports, error) {
 	p := &ports{}
-	if len(c.EtcdServers) == 0 {
+	if c.embeds() {
 		// etcd does not accept a listener, so this one only checks that the port is free.
 		l, err := listen("127.0.0.1", c.EtcdPort, "--etcd-port")
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 
 	"k8s.io/component-base/metrics/legacyregistry"
 
+	"github.com/k8sm/k8sm/api/etcd"
 	"github.com/k8sm/k8sm/api/snapshot"
 	"github.com/k8sm/k8sm/api/statedir"
 )
@@ -15,7 +16,7 @@ func SaveSnapshot(ctx context.Context, dir statedir.Dir, file string) (snapshot.
 	if err != nil {
 		return snapshot.Manifest{}, err
 	}
-	config, err := etcdClientConfig(access)
+	config, err := etcd.ClientConfig(access)
 	if err != nil {
 		return snapshot.Manifest{}, err
 	}

@@ -19,12 +19,14 @@ type TLS struct {
 	MinVersion string
 }
 
-func (t *TLS) addFlags(fs *pflag.FlagSet) {
+// AddFlags adds the flags and sets the defaults.
+func (t *TLS) AddFlags(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&t.CipherSuites, "tls-cipher-suites", api.CipherSuites(), "cipher suites that API server, kubelets and etcd accept in TLS 1.2; TLS 1.3 has its own")
 	fs.StringVar(&t.MinVersion, "tls-min-version", "VersionTLS12", "lowest version of TLS that API server, kubelets and etcd accept: VersionTLS12 or VersionTLS13")
 }
 
-func (t TLS) check() error {
+// Validate finds wrong flags.
+func (t TLS) Validate() error {
 	if !slices.Contains([]string{"VersionTLS12", "VersionTLS13"}, t.MinVersion) {
 		return fmt.Errorf("cannot use --tls-min-version=%s: use VersionTLS12 or VersionTLS13", t.MinVersion)
 	}
@@ -42,7 +44,7 @@ func (t TLS) suites() []string {
 	return t.CipherSuites
 }
 
-// etcdVersion is MinVersion in etcd's words.
-func (t TLS) etcdVersion() string {
-	return map[string]string{"VersionTLS12": "TLS1.2", "VersionTLS13": "TLS1.3"}[t.MinVersion]
+// Etcd returns the cipher suites and the lowest version in etcd's words.
+func (t TLS) Etcd() (suites []string, version string) {
+	return t.suites(), map[string]string{"VersionTLS12": "TLS1.2", "VersionTLS13": "TLS1.3"}[t.MinVersion]
 }

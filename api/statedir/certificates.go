@@ -44,7 +44,7 @@ func (d Dir) Certificates() ([]Certificate, error) {
 
 // leafNames are the names of all certificates but those of CAs, in order.
 func (d Dir) leafNames() (names []string) {
-	for _, l := range slices.Concat(leaves(Spec{}), slices.SortedFunc(maps.Values(d.users()), func(a, b leaf) int { return strings.Compare(a.name, b.name) })) {
+	for _, l := range slices.Concat(leaves(Spec{}), memberLeaves(nil), slices.SortedFunc(maps.Values(d.users()), func(a, b leaf) int { return strings.Compare(a.name, b.name) })) {
 		names = append(names, l.name)
 	}
 	return names

@@ -109,7 +109,7 @@ func (d Dir) embedAgain(ca, admin *pair) error {
 
 // authorityOf is the name of the CA of a certificate.
 func (d Dir) authorityOf(name string) string {
-	for _, l := range leaves(Spec{}) {
+	for _, l := range slices.Concat(leaves(Spec{}), memberLeaves(nil)) {
 		if l.name == name {
 			return l.authority
 		}

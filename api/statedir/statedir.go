@@ -169,19 +169,21 @@ type Etcd struct {
 	KeyFile   string   `json:"keyFile,omitempty"`
 	// Embedded says that the control plane runs this etcd itself, and gives each of its users a certificate.
 	Embedded bool `json:"embedded,omitempty"`
+	// Managed says that `km etcd` runs its members. Each of its users has a certificate in the state directory, too.
+	Managed bool `json:"managed,omitempty"`
 }
 
 func (d Dir) etcdNote() string { return d.path("etcd.json") }
 
-// SchedulerEtcd is Etcd with the scheduler's own certificate if the etcd is the embedded one.
+// SchedulerEtcd is Etcd with the scheduler's own certificate if the etcd is the embedded one or km etcd's.
 func (d Dir) SchedulerEtcd() (Etcd, error) { return d.etcdFor(SchedulerEtcdClient) }
 
-// MetricsEtcd is Etcd with the metrics server's own certificate if the etcd is the embedded one.
+// MetricsEtcd is Etcd with the metrics server's own certificate if the etcd is the embedded one or km etcd's.
 func (d Dir) MetricsEtcd() (Etcd, error) { return d.etcdFor(MetricsEtcdClient) }
 
 func (d Dir) etcdFor(client Leaf) (Etcd, error) {
 	e, err := d.Etcd()
-	if err == nil && e.Embedded {
+	if err == nil && (e.Embedded || e.Managed) {
 		e.CertFile, e.KeyFile = d.Pair(client)
 	}
 	return e, err

@@ -24,6 +24,9 @@ func (n *masterNode) addOperatorAPI(mux *http.ServeMux) {
 		mux.Handle(path, handler)
 		mux.Handle("/master"+path, handler)
 	}
+	for _, path := range []string{"POST /teardown", "POST /master/teardown"} {
+		mux.Handle(path, n.plan.auth.guard(masterReadwrite, http.HandlerFunc(n.postTeardown)))
+	}
 	n.addMaintenanceEndpoints(mux)
 	mux.Handle("/metrics/snapshot", n.plan.auth.guard(masterReadonly, snapshotHandler(newSnapshotLimit(), n.metrics)))
 	mux.HandleFunc("/health", healthy)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"github.com/mesos/mesos-go/api/v1/lib/maintenance"
@@ -22,7 +23,7 @@ func changes(kind pb.Call_Type) bool {
 	switch kind {
 	case pb.Call_UPDATE_MAINTENANCE_SCHEDULE, pb.Call_START_MAINTENANCE, pb.Call_STOP_MAINTENANCE, pb.Call_DRAIN_AGENT,
 		pb.Call_DEACTIVATE_AGENT, pb.Call_REACTIVATE_AGENT, pb.Call_MARK_AGENT_GONE, pb.Call_UPDATE_QUOTA, pb.Call_UPDATE_WEIGHTS, pb.Call_RESERVE_RESOURCES,
-		pb.Call_UNRESERVE_RESOURCES:
+		pb.Call_UNRESERVE_RESOURCES, pb.Call_TEARDOWN:
 		return true
 	}
 	return false
@@ -52,6 +53,7 @@ func operatorCallProblem(call *pb.Call) string {
 		{pb.Call_UPDATE_WEIGHTS, "update_weights", call.UpdateWeights != nil},
 		{pb.Call_RESERVE_RESOURCES, "reserve_resources", call.ReserveResources != nil},
 		{pb.Call_UNRESERVE_RESOURCES, "unreserve_resources", call.UnreserveResources != nil},
+		{pb.Call_TEARDOWN, "teardown", call.Teardown != nil},
 	} {
 		if call.Type == field.kind && !field.present {
 			return prefix + "Expecting '" + field.name + "' to be present"
@@ -88,8 +90,40 @@ func (m *master) change(call *pb.Call) answer {
 		return m.reserve(call.ReserveResources.AgentID, call.ReserveResources.Resources, false)
 	case pb.Call_UNRESERVE_RESOURCES:
 		return m.reserve(call.UnreserveResources.AgentID, call.UnreserveResources.Resources, true)
+	case pb.Call_TEARDOWN:
+		return m.teardown(api.FrameworkID(call.Teardown.FrameworkID.Value))
 	}
 	return answer{status: http.StatusNotImplemented, text: notKnown(call.Type)}
+}
+
+// teardown ends a framework, whether a scheduler is connected or not (Master::Http::_teardown in src/master/http.cpp).
+func (m *master) teardown(id api.FrameworkID) answer {
+	f := m.frameworks[id]
+	if f == nil {
+		return refused("No framework found with specified ID")
+	}
+	m.removeFramework(f)
+	return answer{status: http.StatusOK}
+}
+
+// postTeardown reads the form of the endpoint that there was before the operator API (Master::Http::teardown in src/master/http.cpp).
+func (n *masterNode) postTeardown(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	form, err := url.ParseQuery(string(body))
+	switch {
+	case err != nil:
+		http.Error(w, "Unable to decode query string: "+err.Error(), http.StatusBadRequest)
+	case !form.Has("frameworkId"):
+		http.Error(w, "Missing 'frameworkId' query parameter in the request body", http.StatusBadRequest)
+	default:
+		n.changeAndAnswer(w, &pb.Call{
+			Type: pb.Call_TEARDOWN, Teardown: &pb.Call_Teardown{FrameworkID: mesos.FrameworkID{Value: form.Get("frameworkId")}},
+		})
+	}
 }
 
 // changeAndAnswer lets the master carry a call out and answers with what it says.

@@ -3,6 +3,7 @@ package mesos
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -36,6 +37,9 @@ func (m *Master) operate(ctx context.Context, endpoint string, call *mesosmaster
 		return response, nil
 	}
 	defer response.Body.Close()
+	if response.StatusCode == http.StatusTemporaryRedirect {
+		return nil, redirected{errors.New("it does not lead"), response.Header.Get("Location")}
+	}
 	said, err := io.ReadAll(io.LimitReader(response.Body, 200))
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-package controlplane
+package etcd
 
 import (
 	"github.com/sirupsen/logrus"
@@ -6,9 +6,9 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// zapToLogrus returns a zap logger that writes records of the given level and above to logrus.
-func zapToLogrus(component string, from zapcore.LevelEnabler) *zap.Logger {
-	return zap.New(&logrusCore{LevelEnabler: from, entry: logrus.WithField("component", component)})
+// Logger returns a logger for etcd that writes records of the given level and above to logrus.
+func Logger(from zapcore.LevelEnabler) *zap.Logger {
+	return zap.New(&logrusCore{LevelEnabler: from, entry: logrus.WithField("component", "etcd")})
 }
 
 // logrusCore is a zapcore.Core that writes to logrus.

@@ -1,4 +1,4 @@
-package controlplane
+package etcd
 
 import (
 	"testing"
@@ -13,7 +13,7 @@ func TestEtcdsRecordsBecomeOursFromTheLevelOn(t *testing.T) {
 	hook := logrustest.NewGlobal()
 	defer logrus.StandardLogger().ReplaceHooks(logrus.LevelHooks{})
 	level := zap.NewAtomicLevelAt(zap.WarnLevel)
-	log := zapToLogrus("etcd", level).With(zap.String("member", "m"))
+	log := Logger(level).With(zap.String("member", "m"))
 	log.Info("started")
 	log.Warn("slow disk", zap.Int("ms", 900))
 	log.Error("no space")

@@ -1,0 +1,109 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8sm/k8sm/api/etcd"
+	"github.com/k8sm/k8sm/api/statedir"
+)
+
+// freePort returns a port that is free now.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// runMember runs a member of etcd for the state directory until the test ends, and returns its client URL.
+func runMember(t *testing.T, dir statedir.Dir) string {
+	t.Helper()
+	m := etcd.Member{Dir: dir, Name: "m", Advertise: "127.0.0.1", Quota: etcd.DefaultQuota, MinTLS: "TLS1.2"}
+	m.ClientPort, m.PeerPort = freePort(t), freePort(t)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx, nil) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	var found statedir.Etcd
+	eventually(t, func(context.Context) (problem string) {
+		var err error
+		found, err = dir.Etcd()
+		return problemOf(err)
+	})
+	return found.Endpoints[0]
+}
+
+// copyFiles copies files of a state directory to another.
+func copyFiles(t *testing.T, from, to statedir.Dir, patterns ...string) {
+	t.Helper()
+	for _, pattern := range patterns {
+		files, err := filepath.Glob(from.In(pattern))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v", pattern, err)
+		}
+		for _, file := range files {
+			name, err := filepath.Rel(string(from), file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := os.ReadFile(file)
+			if err := errors.Join(err, os.MkdirAll(filepath.Dir(to.In(name)), 0o700), os.WriteFile(to.In(name), data, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestControlPlanesShareTheEtcdOfItsMembers has one control plane beside a member, and one elsewhere.
+func TestControlPlanesShareTheEtcdOfItsMembers(t *testing.T) {
+	first, second := statedir.Dir(t.TempDir()), statedir.Dir(t.TempDir())
+	url := runMember(t, first)
+	one := startChild(t, first)
+	admin := clientOf(t, adminConfig(t, first))
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "shared"}, StringData: map[string]string{"password": plaintext}}
+	if _, err := admin.CoreV1().Secrets("default").Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	checkEncrypted(t, first, soleKey(t, first))
+	t.Run("the scheduler has its own keys in etcd and no others", func(t *testing.T) { testSchedulersEtcd(t, first) })
+
+	elsewhere := childFlags + "=--etcd-servers=" + url
+	refused := func(want string) {
+		t.Helper()
+		if line := launch(t, second, elsewhere).next(t); !strings.Contains(line, want) {
+			t.Errorf("the second control plane said %q, want %q", line, want)
+		}
+	}
+	refused("copy pki/ of a machine with one of its members")
+	copyFiles(t, first, second, "pki/etcd-ca.*")
+	refused("belongs to a cluster with another CA")
+	copyFiles(t, first, second, "pki/*ca.*", "pki/sa.*")
+	refused("copy encryption.json of a control plane")
+	copyFiles(t, first, second, "encryption.json")
+	two := startChild(t, second, elsewhere)
+	other := clientOf(t, adminConfig(t, second))
+	checkReadable(t, other, "shared")
+	if got, err := second.SchedulerEtcd(); err != nil || !got.Managed || got.CertFile != second.In("pki/scheduler-etcd-client.crt") {
+		t.Errorf("schedulers find etcd as %+v, %v", got, err)
+	}
+	one.stop(t)
+	makeMap(t, other, "by-the-second")
+	two.stop(t)
+}
