@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -396,10 +397,10 @@ func startServer(t *testing.T, dir string) (c *client, kill func()) {
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	kill = func() {
+	kill = sync.OnceFunc(func() { // whoever calls it again waits until the process is gone, and its lock with it
 		_ = child.Process.Kill()
 		_ = child.Wait()
-	}
+	})
 	lines := bufio.NewScanner(out)
 	if !lines.Scan() {
 		kill()
@@ -474,6 +475,7 @@ func TestLinesAreThereExactlyOnceAfterKills(t *testing.T) {
 		c, kill := startServer(t, dir)
 		time.AfterFunc(300*time.Millisecond+rand.N(1500*time.Millisecond), kill)
 		_ = s.ship(t.Context(), c, func() bool { return false }) // ends when the store is gone
+		kill()
 	}
 	c, kill := startServer(t, dir)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -27,10 +27,11 @@ import (
 	"github.com/k8sm/k8sm/minion/logs"
 )
 
-// playMinion ships logs below dir to the store whose address is in a file there.
+// playMinion ships logs below dir to the stores whose addresses are in files there.
 func playMinion(dir string) error {
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		address, err := os.ReadFile(filepath.Join(dir, "address"))
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, host string) (net.Conn, error) {
+		name, _, _ := strings.Cut(host, ":")
+		address, err := os.ReadFile(filepath.Join(dir, name+".address"))
 		if err != nil {
 			return nil, err
 		}
@@ -39,17 +40,27 @@ func playMinion(dir string) error {
 	}}}
 	quiet := logrus.New()
 	quiet.SetOutput(io.Discard)
-	return logs.Run(context.Background(), logs.Config{
-		Logs: filepath.Join(dir, "pod-logs"), Dir: filepath.Join(dir, "logs"), Store: logs.NewClient("http://store", client), MinFreeBytes: 1,
-		Metrics: logs.NewMetrics(prometheus.NewRegistry()), Log: quiet,
-	})
+	stores := logs.Stores{
+		Config:  logs.Config{Logs: filepath.Join(dir, "pod-logs"), Dir: filepath.Join(dir, "logs"), MinFreeBytes: 1, Log: quiet},
+		Connect: func(name string) logs.Store { return logs.NewClient("http://"+name, client) }, Registry: prometheus.NewRegistry(),
+	}
+	present, err := filepath.Glob(filepath.Join(dir, "*.address"))
+	if err != nil {
+		return err
+	}
+	for i := range present {
+		present[i] = strings.TrimSuffix(filepath.Base(present[i]), ".address")
+	}
+	names := make(chan []string, 1)
+	names <- present
+	return stores.Run(context.Background(), names)
 }
 
-// aNode is a machine with containers that write, a kubelet that rotates and deletes, a minion and a store.
+// aNode is a machine with containers that write, a kubelet that rotates and deletes, a minion and stores.
 type aNode struct {
 	*testing.T
 	dir         string
-	store       func() // kills it
+	stores      map[string]func() // kill them
 	minion      *exec.Cmd
 	killedTimes int
 }
@@ -61,13 +72,34 @@ func (n *aNode) must(err error) {
 	}
 }
 
-func (n *aNode) startStore() {
+// newNode starts a minion and the stores with these names.
+func newNode(t *testing.T, stores ...string) *aNode {
+	t.Helper()
+	n := &aNode{T: t, dir: t.TempDir(), stores: map[string]func(){}}
+	n.must(os.Mkdir(filepath.Join(n.dir, "pod-logs"), 0o755))
+	for _, name := range stores {
+		n.startStore(name)
+	}
+	n.startMinion()
+	return n
+}
+
+func (n *aNode) startStore(name string) {
 	n.Helper()
-	c, kill := startServer(n.T, filepath.Join(n.dir, "store"))
-	n.store = kill
+	c, kill := startServer(n.T, filepath.Join(n.dir, name))
+	n.stores[name] = kill
 	address, _, _ := strings.Cut(strings.TrimPrefix(c.url, "http://"), "/")
-	n.must(os.WriteFile(filepath.Join(n.dir, "address.next"), []byte(address), 0o600))
-	n.must(os.Rename(filepath.Join(n.dir, "address.next"), filepath.Join(n.dir, "address")))
+	next := filepath.Join(n.dir, "address.next")
+	n.must(os.WriteFile(next, []byte(address), 0o600))
+	n.must(os.Rename(next, filepath.Join(n.dir, name+".address")))
+}
+
+// end kills all.
+func (n *aNode) end() {
+	n.killMinion()
+	for _, kill := range n.stores {
+		kill()
+	}
 }
 
 func (n *aNode) startMinion() {
@@ -83,7 +115,7 @@ func (n *aNode) killMinion() {
 	_ = n.minion.Wait()
 }
 
-// killAgainAndAgain kills the minion or the store at random times until ctx ends.
+// killAgainAndAgain kills the minion or the store one at random times until ctx ends.
 func (n *aNode) killAgainAndAgain(ctx context.Context) {
 	for {
 		select {
@@ -96,8 +128,8 @@ func (n *aNode) killAgainAndAgain(ctx context.Context) {
 			n.killMinion()
 			n.startMinion()
 		} else {
-			n.store()
-			n.startStore()
+			n.stores["one"]()
+			n.startStore("one")
 		}
 	}
 }
@@ -153,8 +185,10 @@ func (n *aNode) shipped() {
 	ctx, cancel := context.WithTimeout(n.Context(), 90*time.Second)
 	defer cancel()
 	for {
-		left, err := os.ReadDir(filepath.Join(n.dir, "logs", "links"))
-		if err == nil && len(left) == 0 {
+		links := filepath.Join(n.dir, "logs", "*", "links")
+		spools, err := filepath.Glob(links)
+		left, leftErr := filepath.Glob(filepath.Join(links, "*"))
+		if err = errors.Join(err, leftErr); err == nil && len(left) == 0 && len(spools) == len(n.stores) {
 			return
 		}
 		select {
@@ -193,41 +227,73 @@ func (n *aNode) read(entries *store.Store, pod string) (messages []string) {
 	return messages
 }
 
-// The minion and the store themselves, each killed at random under load: each line is there once, and in order.
-func TestShippedLinesAreThereOnceAndInOrderWhateverIsKilled(t *testing.T) {
-	n := &aNode{T: t, dir: t.TempDir()}
-	n.must(os.Mkdir(filepath.Join(n.dir, "pod-logs"), 0o755))
-	n.startStore()
-	n.startMinion()
-	defer func() { n.killMinion(); n.store() }()
-	writing, stopWriting := context.WithTimeout(t.Context(), 5*time.Second)
+// writeAll has pods write for a while, and returns how many lines each of them wrote, when all are gone.
+func (n *aNode) writeAll(pods []string, meanwhile func(ctx context.Context)) []int {
+	n.Helper()
+	writing, stopWriting := context.WithTimeout(n.Context(), 5*time.Second)
 	defer stopWriting()
-	killing, stopKilling := context.WithTimeout(t.Context(), 6*time.Second)
+	killing, stopKilling := context.WithTimeout(n.Context(), 6*time.Second)
 	defer stopKilling()
-	pods := []string{"one", "two", "three"}
 	wrote := make([]int, len(pods))
 	var group sync.WaitGroup
 	for i, pod := range pods {
 		group.Go(func() { wrote[i] = n.write(writing, pod) })
 	}
-	n.killAgainAndAgain(killing)
+	meanwhile(killing)
 	group.Wait()
 	n.shipped()
-	n.store()
-	entries, err := store.Open(store.Config{Dir: filepath.Join(n.dir, "store"), Retention: 7 * 24 * time.Hour, Memory: 64 << 20})
+	return wrote
+}
+
+// hasOnce checks that a store has each line of the pods once, and in order. The store must not run.
+func (n *aNode) hasOnce(name string, pods []string, wrote []int) {
+	n.Helper()
+	entries, err := store.Open(store.Config{Dir: filepath.Join(n.dir, name), Retention: 7 * 24 * time.Hour, Memory: 64 << 20})
 	n.must(err)
 	defer entries.Close()
 	for i, pod := range pods {
 		messages := n.read(entries, pod)
 		if len(messages) != wrote[i] {
-			t.Errorf("pod %s wrote %d lines, and the store has %d", pod, wrote[i], len(messages))
+			n.Errorf("pod %s wrote %d lines, and the store %s has %d", pod, wrote[i], name, len(messages))
 		}
 		for k, m := range messages {
 			if m != strconv.Itoa(k) {
-				t.Errorf("pod %s: line %d is %q", pod, k, m)
+				n.Errorf("line %d of pod %s in the store %s is %q", k, pod, name, m)
 				break
 			}
 		}
 	}
+}
+
+// The minion and the store themselves, each killed at random under load: each line is there once, and in order.
+func TestShippedLinesAreThereOnceAndInOrderWhateverIsKilled(t *testing.T) {
+	n := newNode(t, "one")
+	defer n.end()
+	pods := []string{"one", "two", "three"}
+	wrote := n.writeAll(pods, n.killAgainAndAgain)
+	n.end()
+	n.hasOnce("one", pods, wrote)
 	t.Logf("%d kills, %v lines", n.killedTimes, wrote)
+}
+
+// With two control planes, a store that was killed and comes back gets what it lacks, and so each of them has all.
+func TestEachOfTwoStoresHasAllLinesOnceAlthoughOneWasAway(t *testing.T) {
+	n := newNode(t, "one", "two")
+	defer n.end()
+	pods := []string{"a", "b"}
+	wrote := n.writeAll(pods, func(ctx context.Context) {
+		for range 2 {
+			n.stores["two"]()
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second + rand.N(time.Second)): // away while pods write
+			}
+			n.startStore("two")
+		}
+	})
+	n.end()
+	for _, name := range []string{"one", "two"} {
+		n.hasOnce(name, pods, wrote)
+	}
+	t.Logf("%v lines", wrote)
 }
