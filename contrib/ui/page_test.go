@@ -17,6 +17,7 @@ import (
 	"time"
 
 	browserprotocol "github.com/chromedp/cdproto/browser"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
@@ -40,6 +41,7 @@ func TestPage(t *testing.T) {
 	t.Run("logic", func(t *testing.T) { logicOfThePage(t, ctx) })
 	t.Run("usage of pods", func(t *testing.T) { usageIsAskedByNamespace(t, ctx, built) })
 	t.Run("hidden page", func(t *testing.T) { hiddenPageAsksNothing(t, ctx, built) })
+	t.Run("list on a phone", func(t *testing.T) { listOnAPhone(t, ctx, built) })
 	t.Run("charts of a pod", func(t *testing.T) { chartsOfAPod(t, ctx, built) })
 	t.Run("terminal", func(t *testing.T) { terminalKeepsToItself(t, ctx, built) })
 }
@@ -83,6 +85,14 @@ func (b *tab) do(actions ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
+// first runs a script in each page that is opened from now on, before the page's own.
+func (b *tab) first(script string) {
+	b.Helper()
+	if _, err := chromedp.Call(b.ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: script}); err != nil {
+		b.Fatal(err)
+	}
+}
+
 // eval returns what an expression of JavaScript is, a promise's value if it is one.
 func eval[T any](b *tab, script string) T {
 	b.Helper()
@@ -112,6 +122,28 @@ func (b *tab) eventually(what string, condition func() bool) {
 		case <-b.ctx.Done():
 			b.Fatalf("%s never came: %v", what, b.ctx.Err())
 		}
+	}
+}
+
+// usable fails the test if the policy forbade the page something, or somebody can't use it (https://github.com/dequelabs/axe-core).
+func (b *tab) usable() {
+	b.Helper()
+	script, err := os.ReadFile("web/node_modules/axe-core/axe.min.js")
+	if err != nil {
+		b.Fatal(err)
+	}
+	eval[int](b, string(script)+";0")
+	for _, scheme := range []string{"light", "dark"} {
+		_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, found := range eval[[]string](b, `axe.run().then((r) => r.violations.flatMap((v) => v.nodes.map((n) => v.id + " at " + n.target.join(" ") + ": " + n.failureSummary)))`) {
+			b.Errorf("in %s colours: %s", scheme, found)
+		}
+	}
+	for _, f := range eval[[]string](b, `forbidden`) {
+		b.Errorf("the policy forbids %s", f)
 	}
 }
 
@@ -160,6 +192,7 @@ func openPage(t *testing.T, browser context.Context, built *pages, handler http.
 		t.Fatal(err)
 	}
 	b = newTab(t, browser)
+	b.first(`window.forbidden = []; document.addEventListener("securitypolicyviolation", (e) => forbidden.push(e.violatedDirective + " " + e.blockedURI + " " + e.sample));`)
 	b.do(chromedp.Navigate(link))
 	b.until(`document.querySelector(".who-name")?.textContent === "ann"`)
 	return b, func(path string) {
@@ -286,6 +319,7 @@ func usageIsAskedByNamespace(t *testing.T, browser context.Context, built *pages
 	if rows := eval[int](b, `document.querySelectorAll("tbody tr").length`); rows > 100 {
 		t.Errorf("there are %d rows in the document", rows)
 	}
+	b.usable()
 	// Who may not see what pods used sees what they use now.
 	eval[any](b, `document.querySelector(".rows").scrollTo(0, 1e7)`)
 	b.until(`document.querySelector("tbody").innerText.includes("secret-0999") && document.querySelectorAll(".spark").length === 0`)
@@ -297,13 +331,28 @@ func usageIsAskedByNamespace(t *testing.T, browser context.Context, built *pages
 
 }
 
+// listOnAPhone looks at a list where there is room for a name only.
+func listOnAPhone(t *testing.T, browser context.Context, built *pages) {
+	s := &shop{namespaces: []string{"a"}, each: 500}
+	b, show := openPage(t, browser, built, s.ServeHTTP)
+	if _, err := chromedp.Call(b.ctx, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: 390, Height: 844, DeviceScaleFactor: 1, Mobile: true}); err != nil {
+		t.Fatal(err)
+	}
+	show("/pods")
+	b.until(`/a\/a-0000\s+Running.*1\/1.*node-1/.test(document.querySelector("tbody tr")?.innerText.replaceAll("\n", " "))`)
+	if wide := eval[int](b, `document.documentElement.scrollWidth`); wide > 390 {
+		t.Errorf("the page is %d pixels wide", wide)
+	}
+	eval[any](b, `document.querySelector(".rows").scrollTo(0, 1e7)`)
+	b.until(`document.querySelector("tbody").innerText.includes("a-0499")`)
+	b.usable()
+}
+
 // hiddenPageAsksNothing hides a list that asks every minute, and shows it again.
 func hiddenPageAsksNothing(t *testing.T, browser context.Context, built *pages) {
 	s := &shop{namespaces: []string{"a", "b"}, each: 5}
 	b, show := openPage(t, browser, built, s.ServeHTTP)
-	if _, err := chromedp.Call(b.ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: faster}); err != nil {
-		t.Fatal(err)
-	}
+	b.first(faster)
 	show("/pods")
 	before := len(s.usageAsked())
 	b.eventually("the next questions", func() bool { return len(s.usageAsked()) >= before+8 })
@@ -350,6 +399,7 @@ func chartsOfAPod(t *testing.T, browser context.Context, built *pages) {
 			})
 			show("/pods/shop/web")
 			b.until(c.want)
+			b.usable()
 		})
 	}
 }

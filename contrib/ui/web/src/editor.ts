@@ -42,7 +42,7 @@ export interface Editor {
 export function edit(parent: HTMLElement, doc: string, label: string, done: () => void): Editor {
   const view = new EditorView({
     parent, doc,
-    extensions: [keymap.of([{ key: "Mod-Enter", run: () => { done(); return true; } }]), ...shared, EditorView.contentAttributes.of({ "aria-label": label })],
+    extensions: [keymap.of([{ key: "Mod-Enter", run: () => { done(); return true; } }]), ...shared, EditorView.contentAttributes.of({ "aria-label": label, tabindex: "0" })],
   });
   return {
     text: () => view.state.doc.toString(),
