@@ -182,7 +182,7 @@ func (c Config) apiServerFlags(etcd statedir.Etcd) flags {
 		"authentication-config": d.AuthenticationConfig(), "authorization-mode": "Node,RBAC",
 		"enable-admission-plugins": strings.Join(c.admissionPlugins(), ","),
 		"service-account-issuer":   issuer,
-		"service-account-key-file": d.ServiceAccountKey(),
+		"service-account-key-file": d.ServiceAccountKeys(),
 		// Pods' tokens end after an hour, and kubelets renew them; the extension to a year is for clients of before 2021.
 		"service-account-extend-token-expiration": "false",
 		"service-account-max-token-expiration":    maxTokenExpiration,

@@ -156,7 +156,7 @@ func (r *renewal) all() error {
 			return err
 		}
 	}
-	if _, err := d.privateKey(d.ServiceAccountKey()); err != nil {
+	if err := d.writeTokenKeys(); err != nil {
 		return err
 	}
 	if err := d.kubeletTrust(authorities[kubeletServingAuthority].cert, authorities[clusterAuthority].cert, spec.Now); err != nil {

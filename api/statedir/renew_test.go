@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	certutil "k8s.io/client-go/util/cert"
+	"k8s.io/client-go/util/keyutil"
 )
 
 // at prepares the directory at another time, and returns what was issued.
@@ -355,4 +356,72 @@ func TestOnlyCertificatesThatThereAreCanBeReissued(t *testing.T) {
 	if diff := cmp.Diff(before, contents(t, d)); diff != "" {
 		t.Errorf("files changed (-before +after):\n%s", diff)
 	}
+}
+
+// A process may die between any two steps, and programs may start then.
+func TestTokensAreTrustedAtEachMomentOfARotation(t *testing.T) {
+	d := Dir(t.TempDir())
+	prepare(t, d, spec())
+	trusted := func() []string {
+		t.Helper()
+		keys, err := keyutil.PublicKeysFromFile(d.ServiceAccountKeys())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []string
+		for _, key := range keys {
+			id, err := keyID(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	state := func() TokenKeys {
+		t.Helper()
+		keys, err := d.TokenKeys()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return keys
+	}
+	check := func(when string, want ...string) {
+		t.Helper()
+		prepare(t, d, spec()) // a start
+		if diff := cmp.Diff(want, trusted()); diff != "" {
+			t.Errorf("%s (-want +trusted):\n%s", when, diff)
+		}
+	}
+	first := state()
+	check("at the start", first.Current)
+	if err := d.AddTokenKey(); err != nil {
+		t.Fatal(err)
+	}
+	both := state()
+	check("after begin", first.Current, both.Next)
+	// The process that replaces the key dies before it does.
+	current, err := readKey(d.ServiceAccountKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := encodePublic(current.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := writeFile(d.oldServiceAccountKey(), text); err != nil {
+		t.Fatal(err)
+	}
+	check("in the middle", first.Current, both.Next)
+	if err := d.UseTokenKey(); err != nil {
+		t.Fatal(err)
+	}
+	check("after issue", both.Next, first.Current)
+	if s := state(); s.Current != both.Next || s.Old != first.Current || s.Next != "" || time.Since(s.Replaced) > time.Minute {
+		t.Errorf("after issue: %+v", s)
+	}
+	if err := d.ForgetTokenKey(); err != nil {
+		t.Fatal(err)
+	}
+	check("after finish", both.Next)
 }

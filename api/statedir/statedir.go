@@ -142,9 +142,6 @@ func (d Dir) EtcdClientCert() string { return d.cert(etcdClient) }
 // EtcdClientKey is the private key to EtcdClientCert.
 func (d Dir) EtcdClientKey() string { return d.key(etcdClient) }
 
-// ServiceAccountKey signs the tokens of service accounts.
-func (d Dir) ServiceAccountKey() string { return d.path("pki", "sa.key") }
-
 // Pair returns the files of the named certificate and its key.
 func (d Dir) Pair(name Leaf) (certFile, keyFile string) {
 	return d.cert(string(name)), d.key(string(name))

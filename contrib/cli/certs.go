@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/k8sm/k8sm/api/controlplane"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -34,7 +36,7 @@ var certificates = kind[certificate]{
 		column("Name"), column("Subject"), column("Issuer"), column("Since"), column("Until"), column("Days left"), column("Renewed at"), wide("File"),
 	},
 	rows: func(_ time.Time, c certificate) [][]any {
-		renewed := "<by rotate-ca>"
+		renewed := "<never>"
 		if c.RenewedAt != nil {
 			renewed = moment(*c.RenewedAt)
 		}
@@ -93,7 +95,7 @@ them after two thirds of its life.`,
 	}
 	cmd.Flags().StringVarP(&s.output, "output", "o", "", "output `format`: wide, json, yaml or name (default: a table)")
 	cmd.Flags().BoolVar(&s.noHeaders, "no-headers", false, "print no header line")
-	cmd.AddCommand(certsRenewCommand(c))
+	cmd.AddCommand(certsRenewCommand(c), certsRotateTokenKeyCommand(c))
 	return cmd
 }
 
@@ -112,4 +114,63 @@ them over while they run.`,
 			return err
 		},
 	}
+}
+
+// tokensLast is what tokens of service accounts last at most, whatever is requested.
+const tokensLast = 720 * time.Hour
+
+func certsRotateTokenKeyCommand(c *common) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "rotate-sa-key", Short: "Replace the key that signs the tokens of service accounts", Args: cobra.NoArgs,
+		Long: `Replaces the key that signs the tokens of service accounts, in three steps: begin, issue, finish. After begin and after issue, restart each
+control plane, one after another, with the same files in pki/. Each step checks that the API servers have taken the one before over. Pods run on, and
+no token is refused before it ends. Without a step, tells which one comes next.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			keys, err := c.dir().TokenKeys()
+			if err != nil {
+				return err
+			}
+			next := "begin"
+			switch {
+			case keys.Next != "":
+				next = "issue, when each control plane was restarted"
+			case keys.Old != "":
+				next = "finish, when each control plane was restarted and tokens by the former key have ended"
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "tokens are signed by %s; next: %s\n", keys.Current, next)
+			return nil
+		},
+	}
+	add := func(use, short, done string, do func(context.Context, *controlplane.TokenKeyRotation) error) *cobra.Command {
+		step := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+			return serve(c, func(ctx context.Context) error {
+				dir, err := filepath.Abs(c.stateDir)
+				if err != nil {
+					return fmt.Errorf("cannot find %s: %w", c.stateDir, err)
+				}
+				rotation, err := controlplane.NewTokenKeyRotation(ctx, statedir.Dir(dir))
+				if err != nil {
+					return err
+				}
+				if err := do(ctx, rotation); err != nil {
+					return err
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), done)
+				return nil
+			})
+		}}
+		cmd.AddCommand(step)
+		return step
+	}
+	add("begin", "Make the next key, so that API servers trust it from their next start on", "there is a next key; restart each control plane, then: km certs rotate-sa-key issue",
+		func(_ context.Context, r *controlplane.TokenKeyRotation) error { return r.Begin() })
+	add("issue", "Sign tokens by the next key", "tokens are signed by the next key from the next start on; restart each control plane, and when tokens by the former key have ended: km certs rotate-sa-key finish",
+		func(ctx context.Context, r *controlplane.TokenKeyRotation) error { return r.Issue(ctx) })
+	var after time.Duration
+	finish := add("finish", "End the trust in the former key", "the former key is trusted no more from the next start on; restart each control plane",
+		func(ctx context.Context, r *controlplane.TokenKeyRotation) error {
+			return r.Finish(ctx, time.Now(), after)
+		})
+	finish.Flags().DurationVar(&after, "after", tokensLast, "how long ago the former key must have been replaced. Pods' own tokens last an hour; those that somebody requests, 720h at most")
+	return cmd
 }
