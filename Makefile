@@ -112,6 +112,11 @@ cis: deps build ## Check a running cluster against the CIS Kubernetes Benchmark,
 	$(GO) build $(FLAGS) -o $(BUILD)/cis ./contrib/test/cis/program
 	@$(BUILD)/cis --km ./km
 
+.PHONY: renewal
+renewal: deps build ## Run a cluster whose certificates last 90 s, and use all of it through three renewals.
+	$(GO) build $(FLAGS) -o $(BUILD)/renewal ./contrib/test/renewal
+	@$(BUILD)/renewal --km ./km
+
 .PHONY: conformance
 conformance: build ## Run Kubernetes' own conformance tests: FOCUS=REGEXP PROCS=N SEED=N NODES=N.
 	@contrib/install-deps conformance
