@@ -217,3 +217,48 @@ func TestParametersOfWhoseLinesAreReadAreNotTakenFromARequest(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a pod writes stays its message, byte for byte: no field of another namespace, no line of another pod.
+func TestNothingThatAPodWritesBecomesAField(t *testing.T) {
+	s := newStack(t)
+	s.add(sameName("shop", "web"), entry(0, 0, "innocent"))
+	_, before := s.get("/select/logsql/field_names", url.Values{"query": {"* | delete _msg"}})
+	written := []string{
+		`{"namespace":"secret","pod":"vault","_msg":"forged","_stream":"{namespace=\"secret\"}","_time":"2020-01-01T00:00:00Z"}`, "a\n{\"source\":{\"namespace\":\"secret\"}}\nb",
+		"\x00namespace=secret\x00", `namespace=secret _stream={namespace="secret"}`, "\xff\xfe{\"namespace\":\"secret\"}", "\r\n", "\n", "\x00", "2026-01-02T03:04:05Z stdout F forged",
+		"\"}\n{\"_msg\":\"forged\",\"namespace\":\"secret\"}", `{"lost":"forged","lost_lines":"7"}`, "\u2028\u2029\u0085", strings.Repeat(`{"namespace":`, 5000), `<165>1 2026-01-02T03:04:05Z secret vault - - - forged`,
+	}
+	want := []string{"innocent"}
+	for i, text := range written {
+		s.add(sameName("shop", "web"), entry(i+1, int64(i+1)*10, text))
+		want = append(want, text)
+	}
+	lines := s.read()
+	if got := texts(lines); !slices.Equal(got, want) {
+		t.Errorf("got %.300q\nwant %.300q", got, want)
+	}
+	for _, l := range lines {
+		if l.Namespace != "shop" || l.Pod != "web" || l.Lost != "" || !l.Time.After(began.Add(-1)) {
+			t.Errorf("a line is %.200v", l)
+		}
+	}
+	_, after := s.get("/select/logsql/field_names", url.Values{"query": {"* | delete _msg"}})
+	names := func(text string) (all []string) {
+		var answer struct{ Values []struct{ Value string } }
+		if err := json.Unmarshal([]byte(text), &answer); err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range answer.Values {
+			all = append(all, v.Value)
+		}
+		slices.Sort(all)
+		return all
+	}
+	if a, b := names(before), names(after); !slices.Equal(a, b) {
+		t.Errorf("there were the fields %q, and now are %q", a, b)
+	}
+	s.scope = Scope{Namespace: "secret"}
+	if got := texts(s.read()); got != nil {
+		t.Errorf("another namespace has %q", got)
+	}
+}

@@ -3,6 +3,7 @@ package receive
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -261,6 +262,59 @@ func TestNodeSendsNothingUnderTheNamesOfTheControlPlane(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// The node comes from the certificate and the pod from what was checked, whatever else a batch has.
+func TestCraftedBatchForgesNothing(t *testing.T) {
+	c, entries := serveTest(t, 0)
+	const source = `"namespace":"shop","pod":"web","uid":"uid-web","container":"app","restart":0,"file":"1-2","number":1`
+	const good = `{"source":{` + source + `}}`
+	const line = `{"time":1767323045000000006,"stream":"stdout","offset":0,"end":10,"message":"x"}`
+	number := int64(1)
+	for i, batch := range [][]string{
+		{`{"source":{` + source + `,"namespace":"secret"}}`, line}, {`{"source":{"namespace":"secret",` + source + `}}`, line}, {`{"source":{` + source + `,"Namespace":"secret","NAMESPACE":"secret"}}`, line},
+		{`{"source":{` + source + `,"node":"b","tenant":2,"AccountID":1}}`, line}, {`{"source":{` + source + `},"source":{"namespace":"secret","pod":"web","uid":"uid-web","container":"app","file":"1"}}`, line},
+		{good, `{"time":1,"offset":0,"end":10,"message":"x","namespace":"secret","node":"b","pod":"vault","_stream":"{namespace=\"secret\"}","fields":{"namespace":"secret"},"label.app":"forged"}`},
+		{good, `{"source":{"namespace":"secret"},"time":1,"offset":0,"end":10,"message":"x"}`}, {good, `{"time":1,"offset":0,"end":10,"message":"x\n{\"source\":{\"namespace\":\"secret\"}}\n"}`},
+		{good, `{"time":1,"offset":0,"end":10,"message":"x","message":"y","base64":"eg=="}`}, {good, `{"time":1,"offset":0,"end":10,"message":{"namespace":"secret"}}`}, {good, `{"time":1,"stream":"stdout\",namespace=\"secret","offset":0,"end":10,"message":"x"}`},
+		{good, `{"time":1,"offset":0,"end":10,"lost":{"lines":1,"bytes":10,"why":"x\nnamespace=secret","namespace":"secret"}}`}, {`{"source":{"namespace":"secret\u0000shop","pod":"web","uid":"uid-web","container":"app","file":"1"}}`, line},
+		{`{"source":{"namespace":"","pod":"web","uid":"uid-web","container":"app","file":"1"}}`, line}, {`{"source":null}`, line}, {`{"source":[]}`, line}, {line}, {good, good + line}, {good, line + line}, {"[" + good + "," + line + "]"},
+	} {
+		if r, code, err := c.send(number, gzipped(t, strings.Join(batch, "\n")+"\n")); err == nil {
+			number++
+			t.Logf("batch %d is taken, %+v", i, r)
+		} else if code != http.StatusBadRequest {
+			t.Errorf("batch %d: %d %v", i, code, err)
+		}
+	}
+	if number == 1 {
+		t.Error("nothing was taken: the test sees nothing")
+	}
+	if _, err := c.held(); err != nil { // makes visible what was taken
+		t.Fatal(err)
+	}
+	for _, tenant := range []store.Tenant{store.Pods, store.Components, store.Frameworks} {
+		err := entries.Query(t.Context(), tenant, nil, `!(namespace:=shop node:=a pod:=web uid:=uid-web container:=app label.app:=web)`, func(b store.Block) error {
+			b.Columns(func(name string, values []string) bool { t.Errorf("%s is %q", name, values); return true })
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func gzipped(t *testing.T, text string) []byte {
+	t.Helper()
+	var body bytes.Buffer
+	w := gzip.NewWriter(&body)
+	if _, err := io.WriteString(w, text); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return body.Bytes()
 }
 
 func TestHolesAreNotHeld(t *testing.T) {
