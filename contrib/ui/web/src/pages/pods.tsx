@@ -1,3 +1,4 @@
+import type { ComponentChildren } from "preact";
 import type { TableColumn } from "../table";
 import { useMemo } from "preact/hooks";
 import { core, hasGroup, k8s, mesos, pathOf, session } from "../api";
@@ -40,8 +41,8 @@ const none = new Map<string, Usage>();
 const nodeOf = (r: Row) => String(r.cells[6] ?? "").replace("<none>", "");
 
 /** useWaiting is why pods wait, by namespace/name, as the scheduler says. It asks while there is a pod without a node. */
-function useWaiting(ns: string): Map<string, string> {
-  const feed = useTable(pathOf(pods, ns), annotations);
+function useWaiting(ns: string, query: string): Map<string, string> {
+  const feed = useTable(pathOf(pods, ns) + (query && `?${query}`), annotations);
   const some = !!session.value?.mesos && feed.items.value.some((r) => r.cells[2] === "Pending" && !nodeOf(r));
   const { value } = usePoll(async () => (some ? new Map((await mesos<WaitingPod[]>("queue")).map((p) => [p.pod, `waits: ${p.reasons.join(", ")}`])) : nobody), 10, some);
   return value ?? nobody;
@@ -49,10 +50,10 @@ function useWaiting(ns: string): Map<string, string> {
 
 const nobody = new Map<string, string>();
 
-export default function Pods() {
-  const ns = param("ns");
-  const usage = useUsage(ns), lines = useKeepsUsage(), waits = useWaiting(ns);
-  const more = useMemo((): TableColumn<Row>[] => {
+/** usePodColumns are columns that say more of pods than the API's own. query is what selects the pods. */
+function usePodColumns(ns: string, query: string): TableColumn<Row>[] {
+  const usage = useUsage(ns), lines = useKeepsUsage(), waits = useWaiting(ns, query);
+  return useMemo((): TableColumn<Row>[] => {
     const of = (r: Row) => usage.get(`${r.ns}/${r.name}`);
     // The small line of the last half hour is before the number.
     const used = (id: keyof Usage, title: string, write: (n: number) => string, width: number): TableColumn<Row> => {
@@ -71,16 +72,26 @@ export default function Pods() {
       ] : []),
       {
         id: "node", title: "Node", keep: 39, width: 12, hidden: false, text: (r) => nodeOf(r) || (waits.get(`${r.ns}/${r.name}`) ?? ""),
-        show: (r) => nodeOf(r) || <span class="muted">{waits.get(`${r.ns}/${r.name}`) ?? ""}</span>,
+        // There is little room: the first reason, without the number of nodes.
+        show: (r) => nodeOf(r) || <span class="muted">{waits.get(`${r.ns}/${r.name}`)?.replace(/^waits: \d+ /, "")}</span>,
       },
       { id: "task", title: "Task", text: (r) => r.annotations?.[taskID] ?? "", mono: true, hidden: true, keep: 5 },
       { id: "controller", title: "Controller", text: (r) => r.owner ?? "", hidden: true, keep: 6 },
     ];
   }, [usage, lines, waits]);
+}
+
+/** PodTable is the list of pods, all of a namespace or those that a query selects. */
+export const PodTable = ({ ns, query = "", empty }: { ns: string; query?: string; empty: ComponentChildren }) => (
+  <ResourceTable of={pods} ns={ns} name="pods" more={usePodColumns(ns, query)} annotations={annotations} query={query} empty={empty} />
+);
+
+export default function Pods() {
+  const ns = param("ns");
   return (
     <>
       <PageHead title="Pods" note="Each pod is a Mesos task with its own resources." />
-      <ResourceTable of={pods} name="pods" more={more} annotations={annotations}
+      <PodTable ns={ns}
         empty={<Empty title={ns ? `No pods in ${ns}` : "No pods yet"}>
           <p>Run one:</p>
           <pre class="code">km kubectl run hello --image=busybox -- sleep 1h{ns ? ` --namespace=${ns}` : ""}</pre>

@@ -1,5 +1,5 @@
 import { useEffect, useMemo, useState } from "preact/hooks";
-import { core, k8s, pathOf, send, type KubeObject } from "../api";
+import { k8s, pathOf, send, type KubeObject } from "../api";
 import { Compare } from "../edit";
 import { Events } from "../events";
 import { command } from "../format";
@@ -8,12 +8,12 @@ import { useKey } from "../keys";
 import { useObject, useObjects } from "../live";
 import type { PageProps } from "../pages";
 import { useRights } from "../rights";
-import { ResourceTable } from "../resourcetable";
 import { go, link, param } from "../router";
 import { Age, attempt, Button, confirm, copy, Empty, Facts, Failure, Live, Loading, Modal, PageHead, Panel, Status, Tabs } from "../ui";
 import { kinds, ownersOf, restart, revisionsOf, rollout, run, scale, selectorOf, set, undo, workloadPage, type Revision, type WorkloadKind } from "../workloads";
 import { toYAML, YAMLView } from "../yaml";
 import { Conditions, Labels } from "./pod";
+import { PodTable } from "./pods";
 
 export default function Workload({ params }: PageProps) {
   const kind = kinds.find((k) => k.plural === params.plural), ns = params.ns!, name = params.name!;
@@ -88,7 +88,7 @@ function Overview({ kind, object: o }: { kind: WorkloadKind; object: KubeObject 
 
 /** PodsOf are the pods that labels select. */
 export const PodsOf = ({ ns, selector }: { ns: string; selector: string }) => (
-  <ResourceTable of={{ ...core("pods"), namespaced: true }} ns={ns} name="pods" query={`labelSelector=${encodeURIComponent(selector)}`} empty={<Empty title="No pods" />} />
+  <PodTable ns={ns} query={`labelSelector=${encodeURIComponent(selector)}`} empty={<Empty title="No pods" />} />
 );
 
 function Scale({ kind, object: o, close }: { kind: WorkloadKind; object: KubeObject; close: () => void }) {
