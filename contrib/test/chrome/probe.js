@@ -23,6 +23,13 @@
     channel.port2.postMessage(0);
   }));
 
+  /** drawn waits until scripts have drawn, which takes less than a frame, of which a busy machine has few. */
+  const drawn = () => new Promise((done) => {
+    const channel = new MessageChannel();
+    channel.port1.onmessage = done;
+    channel.port2.postMessage(0);
+  });
+
   probe.rows = () => [...document.querySelectorAll("tbody tr[data-index]")];
   probe.count = () => document.querySelector(".count")?.textContent ?? "";
 
@@ -51,17 +58,21 @@
     const scroller = document.querySelector(".rows");
     const found = new Map();
     let most = 0;
-    scroller.scrollTop = 0;
+    const scroll = async (to) => {
+      scroller.scrollTop = to;
+      scroller.dispatchEvent(new Event("scroll")); // without waiting for the browser's own, which is of the next frame
+      await drawn();
+    };
+    await scroll(0);
     for (;;) {
-      await painted();
       const rows = probe.rows();
       most = Math.max(most, rows.length);
-      for (const r of rows) found.set(Number(r.dataset.index), [...r.cells].map((c) => c.innerText));
+      for (const r of rows) found.set(Number(r.dataset.index), [...r.cells].map((c) => c.textContent));
       const at = scroller.scrollTop;
       if (at + scroller.clientHeight >= scroller.scrollHeight - 1) break;
-      scroller.scrollTop = at + scroller.clientHeight;
+      await scroll(at + scroller.clientHeight);
     }
-    scroller.scrollTop = 0;
+    await scroll(0);
     return { most, rows: [...found].sort(([a], [b]) => a - b).map(([, cells]) => cells) };
   };
 
