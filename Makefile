@@ -96,6 +96,11 @@ test-isolated: test-deps build ## Run the tests of the whole chain once more, on
 	K8SM_UP_FLAGS=--isolation=$(or $(ISOLATION),cgroups/all$(comma)filesystem/linux$(comma)namespaces/pid$(comma)disk/du) \
 		$(GO) test $(FLAGS) -count=1 -timeout 40m -run '$(RUN)' ./contrib/test/e2e
 
+.PHONY: test-masters
+test-masters: deps build ## Harm each of three control planes, and print how long clients wait: FAULTS=kill,stop,cut,fill LIMIT=TIME.
+	$(GO) build $(FLAGS) -o $(BUILD)/masters ./contrib/test/masters
+	@$(BUILD)/masters --km ./km -faults=$(or $(FAULTS),kill$(comma)stop$(comma)cut$(comma)fill) -limit=$(or $(LIMIT),15s)
+
 .PHONY: fuzz
 fuzz: $(EMBEDDED) ## Run the fuzzers: FUZZ=REGEXP, FUZZTIME=TIME for those of what other processes send, 5s for each other.
 	FUZZ='$(FUZZ)' contrib/test/fuzz-all $(or $(FUZZTIME),1m) 5s

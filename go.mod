@@ -5,6 +5,7 @@ go 1.26.5
 toolchain go1.26.9
 
 require (
+	filippo.io/age v1.2.1
 	github.com/VictoriaMetrics/metrics v1.44.0
 	github.com/alecthomas/units v0.0.0-20240927000941-0f3dac36c52b
 	github.com/bombsimon/logrusr/v4 v4.1.0

@@ -68,6 +68,9 @@ type Config struct {
 	// EtcdQuota is the size at which the embedded etcd takes no more writes.
 	EtcdQuota etcd.Quota
 
+	// Masters is about control planes beside this one.
+	Masters Masters
+
 	// ServiceCIDR and ClusterCIDR are the ranges of service and pod addresses: one, or one of each family separated by a comma.
 	ServiceCIDR, ClusterCIDR string
 	// ServiceExternalIPs are the ranges of addresses that services may have as externalIPs; empty means none.
@@ -132,6 +135,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&c.EtcdPort, "etcd-port", 2379, "port of the embedded etcd on 127.0.0.1; 0 takes any free port")
 	c.EtcdQuota = etcd.DefaultQuota
 	fs.Var(&c.EtcdQuota, "etcd-quota", "size of the embedded etcd's database at which it takes no more writes; etcd suggests no more than 8Gi")
+	c.Masters.addFlags(fs)
 	fs.StringVar(&c.ServiceCIDR, "service-cluster-ip-range", "10.96.0.0/16", "CIDR range of service addresses; for dual-stack, IPV4-RANGE,IPV6-RANGE")
 	fs.StringVar(&c.ClusterCIDR, "cluster-cidr", "10.244.0.0/16", "CIDR range of pod addresses, divided among the nodes; for dual-stack, IPV4-RANGE,IPV6-RANGE")
 	fs.StringSliceVar(&c.ServiceExternalIPs, "service-external-ips", nil,
@@ -165,7 +169,7 @@ func (c *Config) addSecurityFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.AdmissionConfig, "admission-control-config-file", "",
 		"`file` with an AdmissionConfiguration: PodSecurity's defaults, EventRateLimit, ImagePolicyWebhook. The plugins that it names are enabled")
 	fs.StringVar(&c.EncryptionConfig, "encryption-provider-config", "",
-		"`file` with an EncryptionConfiguration. Changes are taken over (default: secrets are encrypted with a key in --state-dir; with --etcd-servers, nothing is)")
+		"`file` with an EncryptionConfiguration. Changes are taken over (default: secrets are encrypted with a key in --state-dir; with --etcd-servers too, unless that etcd had secrets before)")
 	c.Minions.SeccompDefault, c.Minions.PodPidsLimit = new(bool), new(int64)
 	fs.BoolVar(c.Minions.SeccompDefault, "seccomp-default", api.DefaultSeccomp, "run pods that name no seccomp profile with Docker's default one")
 	fs.Int64Var(c.Minions.PodPidsLimit, "pod-max-pids", api.DefaultPodPidsLimit, "how many processes and threads a pod may have; -1 means no limit")
@@ -249,11 +253,17 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	defer p.release()
+	if err := c.joinOthers(ctx); err != nil {
+		return err
+	}
 	if err := c.checkOwner(ctx); err != nil {
 		return err
 	}
 	spec := c.pkiSpec(p)
 	if err := c.StateDir.Prepare(spec(time.Now())); err != nil {
+		return err
+	}
+	if err := c.beginEncrypted(ctx); err != nil {
 		return err
 	}
 	if err := errors.Join(c.prepareEncryption(), c.writeAuditPolicy(), c.writeTracing()); err != nil {
@@ -300,6 +310,9 @@ func (c Config) runOnEtcd(ctx context.Context, p *ports) error {
 	if err := c.claim(ctx, existing); err != nil {
 		return err
 	}
+	if err := c.agree(ctx, existing); err != nil {
+		return err
+	}
 	if len(c.EtcdServers) > 0 { // else km etcd records it
 		if err := c.StateDir.WriteEtcd(existing); err != nil {
 			return err
@@ -317,6 +330,7 @@ func (c Config) runAPIServer(ctx context.Context, p *ports, etcd statedir.Etcd) 
 	if err != nil {
 		return err
 	}
+	admin.Host = c.serverURL(p)
 	admin.QPS = -1 // no limit: the add-ons are many, and everything waits for them
 	client, err := kubernetes.NewForConfig(admin)
 	if err != nil {
@@ -397,6 +411,7 @@ func (c Config) runAddOns(ctx context.Context, admin clients, url string) error 
 	defer background.Wait()
 	background.Go(func() { c.saveSnapshots(ctx) })
 	background.Go(func() { c.watchAuthentication(ctx, authenticationPoll) })
+	background.Go(func() { tidyTokens(ctx, admin.typed) })
 	background.Go(func() {
 		if err := recordCommits(ctx, admin); err != nil {
 			logrus.WithError(err).Error("cannot record the addresses of committed pods")
@@ -465,7 +480,7 @@ func (c Config) Validate() error {
 	if err := state.CheckEndpoints(c.EtcdServers, c.InsecureEtcd); err != nil {
 		return err
 	}
-	for _, check := range []func() error{c.Lives.Validate, c.checkFalcon, c.Snapshots.Validate, c.checkTracing, c.TLS.Validate, c.checkQuota, c.Audit.check, c.checkEncryption, c.checkAPIServer} {
+	for _, check := range []func() error{c.Lives.Validate, c.Masters.check, c.checkFalcon, c.Snapshots.Validate, c.checkTracing, c.TLS.Validate, c.checkQuota, c.Audit.check, c.checkEncryption, c.checkAPIServer} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -496,7 +511,7 @@ func (c Config) checkFalcon() error {
 func (c Config) absolute() (Config, error) {
 	dir := string(c.StateDir)
 	for _, path := range []*string{&dir, &c.EtcdCAFile, &c.EtcdCertFile, &c.EtcdKeyFile,
-		&c.Snapshots.Dir, &c.Audit.PolicyFile, &c.EncryptionConfig, &c.AdmissionConfig, &c.AuthenticationConfig, &c.OIDC.CAFile} {
+		&c.Snapshots.Dir, &c.Audit.PolicyFile, &c.Masters.TokenFile, &c.EncryptionConfig, &c.AdmissionConfig, &c.AuthenticationConfig, &c.OIDC.CAFile} {
 		if *path == "" {
 			continue
 		}

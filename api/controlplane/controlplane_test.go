@@ -228,6 +228,7 @@ func TestControlPlane(t *testing.T) {
 
 	t.Run("health is all that a stranger may see", func(t *testing.T) { testStranger(t, dir) })
 	t.Run("a bootstrap token is for one node's certificate", func(t *testing.T) { testBootstrap(t, dir, admin) })
+	t.Run("a token brings the authorities to one machine, once", func(t *testing.T) { testJoin(t, dir) })
 	t.Run("nodes get a range of pod addresses", func(t *testing.T) { testPodCIDR(t, admin) })
 	t.Run("the token of a minion that runs is worth nothing", func(t *testing.T) { testUsedToken(t, dir) })
 	t.Run("etcd holds JSON and lets in who has a certificate", func(t *testing.T) { testEtcd(t, dir) })

@@ -34,10 +34,39 @@ const reloadKeys = 2 * time.Second
 func init() { encryptioncontroller.EncryptionConfigFileChangePollDuration = reloadKeys }
 
 // ownsKey reports whether km makes the key that secrets are encrypted with. Several control planes on one etcd need the same key, so
-// with an etcd of the operator's, the operator gives it; with that of km etcd, it comes with the CA's key.
+// with an existing etcd the operator gives it, or each gets that of the first with the cluster's authorities.
 func (c Config) ownsKey() bool {
+	if c.EncryptionConfig != "" {
+		return false
+	}
+	_, err := os.Stat(c.StateDir.EncryptionConfig())
 	_, managed := c.managedEtcd()
-	return c.EncryptionConfig == "" && (managed || c.embeds())
+	return err == nil || managed || c.embeds()
+}
+
+// beginEncrypted makes the key if an existing etcd has no secret yet. Where there are secrets, other control planes may run that have
+// no key, and could not read what is encrypted.
+func (c Config) beginEncrypted(ctx context.Context) error {
+	if c.ownsKey() || c.EncryptionConfig != "" {
+		return nil
+	}
+	client, err := etcd.Dial(c.existingEtcd())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = client.Close() }()
+	secrets, err := client.Get(ctx, secretsPrefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil {
+		return fmt.Errorf("cannot look for secrets in etcd: %w", err)
+	}
+	if secrets.Count > 0 {
+		return nil
+	}
+	key, err := newKey()
+	if err != nil {
+		return err
+	}
+	return writeKeys(c.StateDir, []apiserverv1.Key{key})
 }
 
 // encryptionFlags adds the flags of kube-apiserver
@@ -71,7 +100,7 @@ func (c Config) checkEncryption() error {
 func (c Config) prepareEncryption() error {
 	if !c.ownsKey() {
 		if c.EncryptionConfig == "" {
-			logrus.Warn("secrets are not encrypted in etcd: give the same --encryption-provider-config to all control planes of this etcd")
+			logrus.Warn("secrets are not encrypted in etcd: it had some before there was a key. Give the same --encryption-provider-config to all control planes of this etcd")
 		}
 		return nil
 	}
@@ -140,6 +169,9 @@ func RotateKey(ctx context.Context, dir statedir.Dir) error {
 	}
 	defer r.close()
 	if err := r.reachable(ctx); err != nil {
+		return err
+	}
+	if err := r.alone(ctx); err != nil {
 		return err
 	}
 	if err := writeKeys(dir, keys); err != nil {
@@ -249,6 +281,16 @@ func (r *rewriter) reachable(ctx context.Context) error {
 		return fmt.Errorf("cannot write secrets: %w; the control plane must run", err)
 	}
 	return nil
+}
+
+// alone returns an error if several API servers run: the others would not have the new key, and could not read what has it.
+func (r *rewriter) alone(ctx context.Context) error {
+	servers, err := runningServers(ctx, r.etcd)
+	if err != nil || len(servers) < 2 {
+		return err
+	}
+	return fmt.Errorf("cannot rotate the key while API servers run at %s: they would not get it. Stop all but the one on this machine, rotate, copy encryption.json to the others, and start them",
+		strings.Join(servers, ", "))
 }
 
 // run blocks until all secrets in etcd are encrypted with the key.

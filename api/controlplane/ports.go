@@ -65,9 +65,10 @@ func (c Config) pkiSpec(p *ports) func(now time.Time) statedir.Spec {
 	if host, err := os.Hostname(); err == nil {
 		names = append(names, host)
 	}
-	names = append(names, c.ServingNames...)
+	names = append(append(names, c.ServingNames...), c.Masters.names()...)
 	spec := statedir.Spec{
 		ServerURL:   c.serverURL(p),
+		PublicURL:   c.Masters.publicURL(p.api.Addr().(*net.TCPAddr).Port),
 		ServerNames: append(names, firstAddresses(c.ServiceCIDR)...),
 		EtcdNames:   []string{"localhost", "127.0.0.1"},
 		Lives:       c.Lives,

@@ -1,6 +1,7 @@
 package statedir
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 
@@ -27,6 +28,7 @@ func (r *renewal) kubeconfigs(ca *pair) error {
 		}
 		config := r.kubeconfig(user.name)
 		if user.name == adminName {
+			config.Clusters[clusterName].Server = cmp.Or(r.spec.PublicURL, r.spec.ServerURL)
 			if err := embed(&config, ca, identity); err != nil {
 				return fmt.Errorf("cannot encode the kubeconfig of %s: %w", user.name, err)
 			}

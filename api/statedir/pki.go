@@ -88,6 +88,8 @@ type Spec struct {
 	Now time.Time
 	// ServerURL is the API server's URL for the kubeconfigs.
 	ServerURL string
+	// PublicURL is the URL of all API servers together, for the administrator's kubeconfig; empty means ServerURL.
+	PublicURL string
 	// ServerNames are the host names and IP addresses in the API server's certificate.
 	ServerNames []string
 	// EtcdNames are those in the embedded etcd's certificate.

@@ -293,3 +293,16 @@ func TestOnlyOneProcessHasARoleInADirectory(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestOnlyPeoplesKubeconfigLeadsToTheEndpoint(t *testing.T) {
+	dir := Dir(t.TempDir())
+	spec := Spec{Now: time.Now(), ServerURL: "https://192.0.2.1:6443", PublicURL: "https://all.example:6443"}
+	if err := dir.Prepare(spec); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{dir.AdminKubeconfig(): spec.PublicURL, dir.SchedulerKubeconfig(): spec.ServerURL, dir.ControllerManagerKubeconfig(): spec.ServerURL} {
+		if text, err := os.ReadFile(file); err != nil || !strings.Contains(string(text), "server: "+want+"\n") {
+			t.Errorf("%s does not lead to %s, %v", file, want, err)
+		}
+	}
+}

@@ -91,7 +91,7 @@ func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	l.plane.BindAddress, bind.DefValue = net.IPv4zero.String(), net.IPv4zero.String()
 	bind.Usage += "; pods cannot reach an API server on loopback"
 	parts.Lookup("advertise-address").Usage = advertiseUsage
-	for _, name := range []string{"etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile", "insecure-etcd",
+	for _, name := range []string{"join", "token-file", "change-settings", "etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile", "insecure-etcd",
 		"node-root-dir", "docker-host", "km-path", "artifact-address", "mesos-master", "mesos-connect-timeout", "mesos-principal", "mesos-secret-file", "mesos-ca-file", "mesos-cert-file", "mesos-key-file",
 		"ui-status-address", "tls-cert-file", "tls-private-key-file", "client-ca-file", "enable-aggregator-routing"} {
 		parts.Lookup(name).Hidden = true

@@ -1,0 +1,225 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/k8sm/k8sm/api/etcd"
+	"github.com/k8sm/k8sm/api/join"
+	"github.com/k8sm/k8sm/api/state/etcdtest"
+	"github.com/k8sm/k8sm/api/statedir"
+)
+
+// testJoin lets a machine join a running control plane, and attacks that.
+func testJoin(t *testing.T, dir statedir.Dir) {
+	server, ctx := adminConfig(t, dir), t.Context()
+	admin := clientOf(t, server)
+	token, err := join.Issue(ctx, admin, dir, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := func(what string, token join.Token, says string) {
+		t.Helper()
+		next := statedir.Dir(t.TempDir())
+		if err := join.Fetch(ctx, server.Host, token, next); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: got %v, want %q", what, err, says)
+		}
+		if next.HasAuthorities() {
+			t.Errorf("%s: the machine has the authorities", what)
+		}
+	}
+	secrets := admin.CoreV1().Secrets(metav1.NamespaceSystem)
+	sealed, err := secrets.Get(ctx, "k8sm-join-"+token.ID, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, guess := range []string{token.Secret, token.ID, token.ID + "." + token.Secret} { // what a reader of Secrets in kube-system knows
+		if err := join.Open(statedir.Dir(t.TempDir()), sealed.Data["authorities"], guess); !errors.Is(err, join.ErrPassphrase) {
+			t.Errorf("a reader of Secrets opens the authorities: %v", err)
+		}
+	}
+	config := rest.AnonymousClientConfig(server)
+	config.BearerToken = token.ID + "." + token.Secret
+	holder := clientOf(t, config)
+	eventually(t, func(ctx context.Context) string { // the token authenticator has to see the Secret first
+		_, err := holder.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, sealed.Name, metav1.GetOptions{})
+		return problemOf(err)
+	})
+	if _, err := holder.CoreV1().Secrets(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("the token lists Secrets: %v", err)
+	}
+	if _, err := holder.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, "bootstrap-token-"+token.ID, metav1.GetOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("the token reads another Secret: %v", err)
+	}
+	other := statedir.Dir(t.TempDir())
+	if err := other.Prepare(statedir.Spec{Now: time.Now(), ServerURL: server.Host}); err != nil {
+		t.Fatal(err)
+	}
+	pinned := token
+	if pinned.CA, err = os.ReadFile(other.CA()); err != nil {
+		t.Fatal(err)
+	}
+	refused("a server that the token's CA did not sign", pinned, "certificate signed by unknown authority")
+	guessed := token
+	guessed.Passphrase = strings.Repeat("a", len(token.Passphrase))
+	refused("another passphrase", guessed, "the passphrase is wrong")
+
+	next := statedir.Dir(t.TempDir())
+	if err := join.Fetch(ctx, server.Host, token, next); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Prepare(statedir.Spec{Now: time.Now(), ServerURL: server.Host}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := clientOf(t, adminConfig(t, next)).Discovery().ServerVersion(); err != nil { // its own certificates are good
+		t.Errorf("got %v, %v", got, err)
+	}
+	eventually(t, func(ctx context.Context) string { // the authenticator has to see that it is gone
+		_, err := holder.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, sealed.Name, metav1.GetOptions{})
+		if !apierrors.IsUnauthorized(err) {
+			return "the token that was used still counts: " + problemOf(err)
+		}
+		return ""
+	})
+	refused("a token that was used", token, "has ended or was used before")
+	for _, name := range []string{sealed.Name, "bootstrap-token-" + token.ID} {
+		if _, err := secrets.Get(ctx, name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			t.Errorf("Secret %s is left: %v", name, err)
+		}
+	}
+	eventually(t, func(ctx context.Context) string { // Kubernetes collects what the token owned
+		if _, err := admin.RbacV1().Roles(metav1.NamespaceSystem).Get(ctx, sealed.Name, metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return "the role is left"
+		}
+		return ""
+	})
+	late, err := join.Issue(ctx, admin, dir, -time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused("a token whose time is over", late, "has ended or was used before")
+}
+
+// settled returns a configuration with flags, and the etcd where it is compared.
+func settled(t *testing.T, endpoint string, args ...string) (Config, statedir.Etcd) {
+	t.Helper()
+	c, flags := withFlags(statedir.Dir(t.TempDir()))
+	if err := flags.Parse(append([]string{"--etcd-servers=" + endpoint, "--bind-address=192.0.2.7"}, args...)); err != nil {
+		t.Fatal(err)
+	}
+	c.ClusterName = "k8sm"
+	return *c, statedir.Etcd{Endpoints: []string{endpoint}}
+}
+
+func TestControlPlaneWithOtherSettingsIsRefusedBesideOthers(t *testing.T) {
+	endpoint := "http://" + etcdtest.Start(t)
+	agree := func(args ...string) error {
+		t.Helper()
+		c, access := settled(t, endpoint, args...)
+		return c.agree(t.Context(), access)
+	}
+	client, err := etcd.Dial(statedir.Etcd{Endpoints: []string{endpoint}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	runs := func(address string) {
+		t.Helper()
+		if _, err := client.Put(t.Context(), masterLeases+address, "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := agree(); err != nil {
+		t.Fatalf("the first: %v", err)
+	}
+	runs("192.0.2.7") // itself, before a restart
+	if err := agree("--cluster-domain=alone.example"); err != nil {
+		t.Errorf("alone, with another flag: %v", err)
+	}
+	runs("192.0.2.8")
+	if err := agree("--cluster-domain=alone.example", "--bind-address=192.0.2.9", "--secure-port=7443", "--tls-san=a.example", "--audit-log-maxage=3"); err != nil {
+		t.Errorf("only the machine differs: %v", err)
+	}
+	err = agree("--cluster-domain=other.example", "--service-cluster-ip-range=10.97.0.0/16")
+	for _, part := range []string{"beside the control planes at 192.0.2.8", `--cluster-domain is "other.example" here and "alone.example" there`,
+		`--service-cluster-ip-range is "10.97.0.0/16" here and "10.96.0.0/16" there`, "--change-settings"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("got %v, want %q", err, part)
+		}
+	}
+	if err := agree("--cluster-domain=alone.example"); err != nil {
+		t.Errorf("one that was refused has changed something: %v", err)
+	}
+	if err := agree("--cluster-domain=new.example", "--change-settings"); err != nil {
+		t.Errorf("a change that was asked for: %v", err)
+	}
+	if err := agree("--cluster-domain=alone.example"); err == nil || !strings.Contains(err.Error(), `"new.example" there`) {
+		t.Errorf("another with the old flags: %v", err)
+	}
+}
+
+func TestSettingsOfFilesAreTheirContent(t *testing.T) {
+	endpoint := "http://" + etcdtest.Start(t)
+	a, b := write(t, "a", "same"), write(t, "b", "same")
+	one, _ := settled(t, endpoint, "--audit-policy-file="+a)
+	two, _ := settled(t, endpoint, "--audit-policy-file="+b)
+	mine, err := one.settings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	same, err := two.settings()
+	if differ := same.differences(mine); len(differ) > 0 || err != nil {
+		t.Errorf("the same content elsewhere: %q, %v", differ, err)
+	}
+	if err := os.WriteFile(b, []byte("other"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	changed, err := two.settings()
+	if differ := changed.differences(mine); len(differ) != 1 || err != nil {
+		t.Errorf("another content: %q, %v", differ, err)
+	}
+}
+
+func TestControlPlanesOfTwoVersionsAgree(t *testing.T) {
+	c, _ := settled(t, "http://127.0.0.1:1", "--cluster-cidr=10.9.0.0/16")
+	mine, err := c.settings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := settings{Version: "v0", Flags: map[string]string{"cluster-cidr": "10.9.0.0/16", "eviction-hard": "an older default", "gone": "x"}}
+	if differ := mine.differences(older); len(differ) > 0 {
+		t.Errorf("an older version's defaults: %q", differ)
+	}
+	older.Flags["cluster-cidr"] = "10.8.0.0/16"
+	if differ := mine.differences(older); len(differ) != 1 {
+		t.Errorf("a flag that was given: %q", differ)
+	}
+}
+
+func TestEndpointIsForPeoplesKubeconfigsAndInTheCertificate(t *testing.T) {
+	for endpoint, want := range map[string]string{
+		"": "", "api.example": "https://api.example:6443", "api.example:443": "https://api.example:443", "10.0.0.9": "https://10.0.0.9:6443",
+		"[2001:db8::1]:7443": "https://[2001:db8::1]:7443", "2001:db8::1": "https://[2001:db8::1]:6443",
+	} {
+		m := Masters{Endpoint: endpoint}
+		if err := m.check(); err != nil {
+			t.Errorf("%s: %v", endpoint, err)
+		}
+		if got := m.publicURL(6443); got != want {
+			t.Errorf("%s: got %s, want %s", endpoint, got, want)
+		}
+	}
+	for _, wrong := range []Masters{{Endpoint: "Api_example"}, {Endpoint: "api.example:x"}, {Names: []string{"a b"}}, {Join: "https://x"}, {TokenFile: "/t"}} {
+		if wrong.check() == nil {
+			t.Errorf("%+v is accepted", wrong)
+		}
+	}
+}
