@@ -225,7 +225,7 @@ func promote(ctx context.Context, c *clientv3.Client, id uint64) error {
 	}
 }
 
-// Leave removes a member, by its name or its id in hexadecimal digits. It refuses if the others that answer would be no majority. A
+// Leave removes a member, by its name or its id in hexadecimal digits, or that of the first endpoint if name is empty. It refuses if the others that answer would be no majority. A
 // leader hands its lead on first.
 func Leave(ctx context.Context, access statedir.Etcd, name string) error {
 	c, err := Dial(access)
@@ -237,11 +237,14 @@ func Leave(ctx context.Context, access statedir.Etcd, name string) error {
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(list, func(m *etcdserverpb.Member) bool { return m.Name == name || strconv.FormatUint(m.ID, 16) == name })
+	i := slices.IndexFunc(list, func(m *etcdserverpb.Member) bool {
+		return name != "" && (m.Name == name || strconv.FormatUint(m.ID, 16) == name) || name == "" && slices.Contains(m.ClientURLs, access.Endpoints[0])
+	})
 	if i < 0 {
-		return fmt.Errorf("there is no member %s: km etcd status lists them", name)
+		return fmt.Errorf("there is no member %s: km etcd status lists them", cmp.Or(name, "at "+access.Endpoints[0]))
 	}
 	leaving := list[i]
+	name = cmp.Or(name, leaving.Name)
 	var voters, living []*etcdserverpb.Member // of the others
 	for _, m := range list {
 		if m == leaving || m.IsLearner {
@@ -261,8 +264,22 @@ func Leave(ctx context.Context, access statedir.Etcd, name string) error {
 	if err := handOn(ctx, access, leaving, living[0]); err != nil {
 		return err
 	}
+	access.Endpoints = nil
+	for _, m := range living {
+		access.Endpoints = append(access.Endpoints, m.ClientURLs...)
+	}
+	return remove(ctx, access, leaving.ID)
+}
+
+// remove asks other members to remove one, which may stop before it has answered.
+func remove(ctx context.Context, others statedir.Etcd, id uint64) error {
+	c, err := Dial(others)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
 	return retryUnhealthy(ctx, func(ctx context.Context) error {
-		_, err := c.MemberRemove(ctx, leaving.ID)
+		_, err := c.MemberRemove(ctx, id)
 		if errors.Is(err, rpctypes.ErrMemberNotFound) {
 			return nil // an attempt before
 		}

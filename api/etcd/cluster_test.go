@@ -294,7 +294,7 @@ func leaveLeading(t *testing.T, a, b, c *machine) {
 	if leader != c { // so that a and b remain
 		moveTo(t, leader, c)
 	}
-	if err := Leave(t.Context(), c.access(a.clientURL(), b.clientURL(), c.clientURL()), "c"); err != nil {
+	if err := Leave(t.Context(), c.access(c.clientURL(), a.clientURL(), b.clientURL()), ""); err != nil { // itself
 		t.Fatal(err)
 	}
 	if err := c.await(t); !errors.Is(err, ErrRemoved) {

@@ -79,9 +79,11 @@ type Member struct {
 	MinTLS string
 	// Lives are those of its certificates.
 	Lives statedir.Lives
+	// Ready, if set, is called once the member serves and votes.
+	Ready func()
 }
 
-// AddFlags adds the flags of a member and sets the defaults. Dir, Suites and MinTLS have none.
+// AddFlags adds the flags of a member and sets the defaults. Dir, Suites, MinTLS and Ready have none.
 func (m *Member) AddFlags(fs *pflag.FlagSet) {
 	m.Quota = DefaultQuota
 	fs.StringVar(&m.Name, "name", "", "`name` of this member (default: the machine's host name)")
@@ -186,12 +188,12 @@ func (m *Member) Run(ctx context.Context, join []string) (err error) {
 			return fmt.Errorf("cannot join etcd at %s: %w", strings.Join(join, ", "), err)
 		}
 	}
-	logged := zap.NewAtomicLevelAt(zap.WarnLevel)
+	logged := zap.NewAtomicLevelAt(zap.ErrorLevel) // until it serves, it warns of choices that are right here
 	e, err := embed.StartEtcd(m.config(peers, !has && len(join) > 0, Logger(logged)))
 	if err != nil {
 		return fmt.Errorf("cannot start etcd in %s: %w", m.Dir.EtcdData(), err)
 	}
-	err = m.serve(ctx, e)
+	err = m.serve(ctx, e, logged)
 	logged.SetLevel(zap.FatalLevel) // it logs each listener that it closes
 	e.Close()
 	return err
@@ -207,9 +209,10 @@ func (m *Member) certify(begins bool) error {
 var ErrRemoved = errors.New("this member has been removed from its cluster")
 
 // serve waits until etcd serves, makes the member one that votes, and returns when ctx or etcd ends.
-func (m *Member) serve(ctx context.Context, e *embed.Etcd) error {
+func (m *Member) serve(ctx context.Context, e *embed.Etcd, logged zap.AtomicLevel) error {
 	select {
 	case <-e.Server.ReadyNotify():
+		logged.SetLevel(zap.WarnLevel)
 	case <-ctx.Done():
 		return nil
 	case err := <-e.Err():
@@ -269,6 +272,9 @@ func (m *Member) settle(ctx context.Context, e *embed.Etcd) error {
 		return err
 	}
 	logrus.WithFields(logrus.Fields{"member": m.Name, "url": m.clientURL()}).Info("etcd: this member serves and votes")
+	if m.Ready != nil {
+		m.Ready()
+	}
 	record := func(ctx context.Context) {
 		if err := m.certify(false); err != nil {
 			logrus.WithError(err).Error("etcd: cannot renew its certificates: trying again")

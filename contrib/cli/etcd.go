@@ -65,6 +65,7 @@ func (m *member) run(c *common, join []string) error {
 		return err
 	}
 	m.Suites, m.MinTLS = m.tls.Etcd()
+	m.Ready = c.notify.ready
 	return serve(c, func(ctx context.Context) error { return m.Run(ctx, join) })
 }
 
@@ -103,14 +104,14 @@ The member's process ends, and its data is set aside. It refuses if the remainin
 			name := ""
 			if len(args) > 0 {
 				name = args[0]
-			} else if name, err = os.Hostname(); err != nil {
-				return fmt.Errorf("cannot find this machine's name: %w; give the member's", err)
+			} else if _, err := os.Stat(c.dir().EtcdData()); err != nil || !access.Managed {
+				return usage(fmt.Errorf("no member of km etcd has its data in %s: give the name of a member", c.dir()))
 			}
 			return serve(c, func(ctx context.Context) error {
 				if err := etcd.Leave(ctx, access, name); err != nil {
-					return fmt.Errorf("cannot remove %s from etcd: %w", name, err)
+					return fmt.Errorf("cannot remove %s from etcd: %w", cmp.Or(name, "this machine's member"), err)
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s is no member of etcd any more\n", name)
+				fmt.Fprintf(cmd.OutOrStdout(), "%s is no member of etcd any more\n", cmp.Or(name, "this machine's member"))
 				return nil
 			})
 		},
