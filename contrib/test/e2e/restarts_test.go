@@ -27,6 +27,7 @@ func TestClusterThatEndsComesBackWithItsPods(t *testing.T) {
 		t.Run("a pod is resized in place", func(t *testing.T) { resized(t, c) })
 		// No subtests from here on: a cluster ends with the test that started it.
 		c = killed(t, c, dir)
+		c = restored(t, c, dir)
 		heldUp(t, c, dir)
 		c = stopped(t, c, dir)
 		c = lostPower(t, c, dir)
