@@ -51,7 +51,12 @@ func TestNodesOfOneMachine(t *testing.T) {
 		t.Run("the page about security says what is", func(t *testing.T) { securityIsAsThePageSays(t, c, dir, pods[targetNode]) })
 		t.Run("a node that is slowed down is slow", func(t *testing.T) { slowedDown(t, c, pods["node-3"]) })
 		t.Run("pods of a node that is cut off are replaced, and none runs twice when it is back", func(t *testing.T) { cutOff(t, c) })
-		t.Run("nodes of a km up that was killed are taken over", func(t *testing.T) { takenOver(t, c, dir, pods) })
+		var writing *countingPods
+		t.Run("pods write while the log store, a minion and a Docker Engine are killed", func(t *testing.T) {
+			writing = startCounting(t, c, dir)
+			writing.survive(t, c)
+		})
+		t.Run("nodes of a km up that was killed are taken over, and lines of pods are stored once", func(t *testing.T) { takenOver(t, c, dir, pods, writing) })
 	})
 }
 
@@ -364,7 +369,7 @@ func runsOnce(t *testing.T, c *scratch.Cluster) {
 	}
 }
 
-func takenOver(t *testing.T, c *scratch.Cluster, dir string, pods map[string]*corev1.Pod) {
+func takenOver(t *testing.T, c *scratch.Cluster, dir string, pods map[string]*corev1.Pod, writing *countingPods) {
 	started := map[string]map[string]string{}
 	for node, p := range pods {
 		started[node] = containers(t, c, p)
@@ -386,6 +391,7 @@ func takenOver(t *testing.T, c *scratch.Cluster, dir string, pods map[string]*co
 			t.Errorf("the containers on %s are others, or started again: %s", node, diff)
 		}
 	}
+	writing.areStored(t, again)
 	stop(t, again, dir)
 	if left, err := again.Processes(); err != nil || len(left) > 0 {
 		t.Errorf("processes are left: %+v, %v", left, err)
