@@ -30,7 +30,7 @@ export interface Limit { name: string; value: number }
 
 const colour = (i: number) => `var(--series-${i % 8})`;
 
-export interface ChartProps { label: string; series: Named[]; of?: string; seconds: number; limits?: Limit[] }
+interface ChartProps { label: string; series: Named[]; of?: string; seconds: number; limits?: Limit[] }
 
 /** binary are steps of an axis of bytes, whose ticks are then whole KiB, MiB and so on. */
 const binary = Array.from({ length: 54 }, (_, i) => 2 ** i);

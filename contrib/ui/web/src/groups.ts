@@ -1,7 +1,7 @@
 // Kinds that belong together on a page, a tab each.
 import { link } from "./router";
 
-export interface Group {
+interface Group {
   title: string;
   note: string;
   /** kinds are PLURAL.GROUP, with a title; those that the API server does not have are left out. */

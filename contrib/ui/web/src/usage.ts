@@ -10,7 +10,7 @@ export type What = "cpu" | "memory" | "network-received" | "network-sent";
 const group = "monitoring.k8sm.io";
 
 /** Span is a time up to now, and how far the values in it are apart, in seconds. */
-export interface Span { seconds: number; step: number }
+interface Span { seconds: number; step: number }
 
 /** usageOf asks what a pod used, or each of a namespace by "*": cpus, bytes, or bytes a second. */
 export async function usageOf(ns: string, pod: string, what: What, { seconds, step }: Span): Promise<Series[]> {
@@ -24,7 +24,7 @@ export async function usageOf(ns: string, pod: string, what: What, { seconds, st
 export const keepsUsage = (): Promise<boolean> => hasGroup(group);
 
 /** Line is a small line: its values from old to new, null where nothing was measured. */
-export type Line = (number | null)[];
+type Line = (number | null)[];
 
 /** lineSpan is what a small line shows. */
 const lineSpan: Span = { seconds: 1800, step: 90 };
