@@ -132,7 +132,7 @@ To try it on this machine, as root: km up`,
 		flag.Hidden, flag.Changed = true, false
 	}
 	for group, commands := range map[string][]*cobra.Command{
-		"use":  {configurable(upCommand(&c)), nodesCommand(&c), tasksCommand(&c), queueCommand(&c), offersCommand(&c), configurable(uiCommand(&c)), nodeCommand(&c), assignerCommand(&c), commitCommand(&c), secretsCommand(&c), snapshotCommand(&c), frameworkCommand(&c), certsCommand(&c), pkiCommand(&c), kubectlCommand(&c), kubecfgCommand(&c), etcdctlCommand(&c), logsCommand(&c)},
+		"use":  {configurable(upCommand(&c)), nodesCommand(&c), tasksCommand(&c), queueCommand(&c), offersCommand(&c), configurable(uiCommand(&c)), nodeCommand(&c), assignerCommand(&c), commitCommand(&c), secretsCommand(&c), snapshotCommand(&c), frameworkCommand(&c), certsCommand(&c), pkiCommand(&c), kubectlCommand(&c), kubecfgCommand(&c), etcdctlCommand(&c), logsCommand(&c), supportBundleCommand(&c)},
 		"run":  {configurable(apiserverCommand(&c)), configurable(etcdCommand(&c)), configurable(schedulerCommand(&c)), configurable(dnsCommand(&c)), configurable(metricsCommand(&c)), configurable(logstoreCommand(&c)), localMesosCommand(&c)},
 		"node": {configurable(minionCommand(&c)), kubelet, proxy},
 	} {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/duration"
@@ -94,6 +95,11 @@ func (s *showing) addFlags(cmd *cobra.Command, namespaced bool) {
 		fs.StringVarP(&s.namespace, "namespace", "n", "", "show only pods of this `namespace` (default: all)")
 		fs.BoolVarP(&s.all, "all-namespaces", "A", false, "show pods of all namespaces; this is the default")
 	}
+	s.addSchedulerFlags(fs)
+}
+
+// addSchedulerFlags adds those that say which scheduler is asked.
+func (s *showing) addSchedulerFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.address, "status-address", "", "`host:port` of the scheduler's status server (default: the leading scheduler's)")
 	fs.StringVar(&s.clusterName, "cluster-name", defaultName, "`name` of the cluster, as given to km scheduler")
 	fs.StringVar(&s.serverName, "tls-server-name", statedir.SchedulerServerName, "`name` in the scheduler's certificate")

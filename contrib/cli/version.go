@@ -23,15 +23,20 @@ type versions struct {
 	Platform   string `json:"platform"`
 }
 
+// versionsOf returns the versions of this program.
+func versionsOf() versions {
+	return versions{
+		KM: fmt.Sprint(api.Version), Kubernetes: api.KubernetesVersion, Etcd: etcd.Version, Go: runtime.Version(),
+		Platform: runtime.GOOS + "/" + runtime.GOARCH,
+	}
+}
+
 func versionCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use: "version", Short: "Print the versions of km, Kubernetes, etcd and Go", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return printVersions(cmd.OutOrStdout(), output, versions{
-				KM: fmt.Sprint(api.Version), Kubernetes: api.KubernetesVersion, Etcd: etcd.Version, Go: runtime.Version(),
-				Platform: runtime.GOOS + "/" + runtime.GOARCH,
-			})
+			return printVersions(cmd.OutOrStdout(), output, versionsOf())
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "output `format`: json or yaml (default: text)")

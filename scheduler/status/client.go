@@ -76,9 +76,14 @@ func (c *Client) Nodes(ctx context.Context) ([]scheduler.LiveNode, error) {
 	return get[scheduler.LiveNode](ctx, c, nodesPath)
 }
 
-// Metrics copies the scheduler's metrics to w in Prometheus's text format.
-func (c *Client) Metrics(ctx context.Context, w io.Writer) error {
-	body, err := c.open(ctx, "/metrics")
+// Paths are all that a scheduler tells of itself, without its profiles.
+func Paths() []string {
+	return []string{"/readyz", "/metrics", "/metrics/mesos", statePath, offersPath, historyPath, tasksPath, queuePath, reasonsPath, nodesPath}
+}
+
+// Copy copies what the scheduler tells at one of the Paths to w.
+func (c *Client) Copy(ctx context.Context, path string, w io.Writer) error {
+	body, err := c.open(ctx, path)
 	if err != nil {
 		return err
 	}

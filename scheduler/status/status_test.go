@@ -167,7 +167,7 @@ func TestClientReadsTheStateOfTheScheduler(t *testing.T) {
 		nodes, err := c.Nodes(t.Context())
 		compare(t, fakeSource{}.Nodes, nodes, err)
 		var metrics bytes.Buffer
-		if err := c.Metrics(t.Context(), &metrics); err != nil || !strings.Contains(metrics.String(), "k8sm_test 0") {
+		if err := c.Copy(t.Context(), "/metrics", &metrics); err != nil || !strings.Contains(metrics.String(), "k8sm_test 0") {
 			t.Errorf("err %v, metrics:\n%s", err, metrics.String())
 		}
 	}
@@ -209,7 +209,7 @@ func TestOtherUsersAreForbidden(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "403") || !strings.Contains(err.Error(), "system:kube-controller-manager") {
 		t.Errorf("got %v", err)
 	}
-	if err := c.Metrics(t.Context(), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "403") {
+	if err := c.Copy(t.Context(), "/metrics", &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "403") {
 		t.Errorf("metrics: got %v", err)
 	}
 }

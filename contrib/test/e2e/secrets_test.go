@@ -1,10 +1,14 @@
 package e2e
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -13,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,7 +26,7 @@ import (
 )
 
 // secretsStaySecret looks for everything that is secret in the command lines and environments of all processes of the machine, which
-// other users may see, and in all logs of the cluster, which people pass on.
+// other users may see, and in all logs and a support bundle of the cluster, which people pass on.
 func secretsStaySecret(t *testing.T, c *scratch.Cluster, dir string) {
 	const value = "a-value-that-only-its-pod-may-show"
 	_, err := c.Kube.CoreV1().Secrets("default").Create(t.Context(), &corev1.Secret{
@@ -47,7 +52,7 @@ func secretsStaySecret(t *testing.T, c *scratch.Cluster, dir string) {
 			t.Errorf("no secret of the kind %s was found, so its absence says nothing: %q", kind, slices.Sorted(maps.Keys(secrets)))
 		}
 	}
-	shown := append(processes(t), logs(t, dir)...)
+	shown := slices.Concat(processes(t), logs(t, dir), supportBundle(t, c))
 	seen := map[string]int{} // what shows the directory's name, which is no secret
 	for _, text := range shown {
 		if bytes.Contains(text.content, []byte(dir)) {
@@ -59,10 +64,51 @@ func secretsStaySecret(t *testing.T, c *scratch.Cluster, dir string) {
 			}
 		}
 	}
-	if seen["command line"] == 0 || seen["environment"] == 0 || seen["log"] == 0 {
+	if seen["command line"] == 0 || seen["environment"] == 0 || seen["log"] == 0 || seen["support bundle"] == 0 {
 		t.Errorf("the search is blind: %v among %d texts", seen, len(shown))
 	}
 	remove(t, c, p)
+}
+
+// supportBundle returns the files of a support bundle. All parts of the cluster have answered.
+func supportBundle(t *testing.T, c *scratch.Cluster) (files []text) {
+	file := filepath.Join(t.TempDir(), "bundle.tar.gz")
+	out, err := c.KM(within(t, time.Minute), "support-bundle", file).CombinedOutput()
+	if err != nil || string(out) != file+"\n" {
+		t.Fatalf("km support-bundle: %v: %s", err, out)
+	}
+	packed, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packed.Close()
+	unpacked, err := gzip.NewReader(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]int{}
+	for archive := tar.NewReader(unpacked); ; {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names[strings.TrimPrefix(header.Name, "k8sm-support/")] = len(content)
+		files = append(files, text{kind: "support bundle", name: header.Name, content: content})
+	}
+	for _, name := range []string{"version.json", "certificates.json", "scheduler/debug-tasks", "scheduler/metrics", "scheduler/mesos-state", "api/readyz.txt",
+		"objects/nodes.jsonl", "objects/pods.jsonl", "objects/events.jsonl", "logs/minion.jsonl", "logs/kubelet.jsonl", "logs/km.jsonl"} {
+		if names[name] == 0 {
+			t.Errorf("the support bundle has no %s: %v", name, names)
+		}
+	}
+	return files
 }
 
 var (
