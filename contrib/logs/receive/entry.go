@@ -3,6 +3,7 @@ package receive
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,15 +40,22 @@ const (
 	FieldLabel = "label."
 )
 
-// convert returns an entry as it is stored. It shares nothing with the arguments.
-func convert(node string, s logs.Source, e *logs.Entry, place Place) store.Entry {
-	fields := make([]store.Field, 0, 16+len(place.Labels))
-	set := func(name, value string) { fields = append(fields, store.Field{Name: name, Value: value}) }
-	number := func(name string, value int64) { set(name, strconv.FormatInt(value, 10)) }
-	converted := store.Entry{Time: e.Time, Tenant: store.Pods}
+// origin is what all entries of a source have in common.
+type origin struct {
+	source logs.Source
+	place  Place
+	tenant store.Tenant
+	fields []store.Field // those that name the stream first
+	stream int           // how many these are
+}
+
+// newOrigin returns the origin of a source on a node.
+func newOrigin(node string, s logs.Source, place Place) *origin {
+	o := &origin{source: s, place: place, tenant: store.Pods}
+	set := func(name, value string) { o.fields = append(o.fields, store.Field{Name: name, Value: value}) }
 	set(FieldNode, node)
 	if s.IsComponent() {
-		converted.Tenant = store.Components
+		o.tenant = store.Components
 		set(FieldComponent, s.Container)
 	} else {
 		set(FieldNamespace, s.Namespace)
@@ -55,11 +63,29 @@ func convert(node string, s logs.Source, e *logs.Entry, place Place) store.Entry
 		set(FieldUID, s.UID)
 		set(FieldContainer, s.Container)
 	}
-	converted.Stream = len(fields)
-	set(FieldStream, string(e.Stream))
-	number(FieldRestart, int64(s.Restart))
+	o.stream = len(o.fields)
+	set(FieldRestart, strconv.Itoa(s.Restart))
 	set(FieldFile, s.File)
-	number(FieldNumber, s.Number)
+	set(FieldNumber, strconv.FormatInt(s.Number, 10))
+	set(FieldOwner, place.Owner)
+	if place.Unchecked {
+		set(FieldUnchecked, "true")
+	}
+	for _, name := range slices.Sorted(maps.Keys(place.Labels)) { // in the same order in each entry, so the store sorts them sooner
+		if len(FieldLabel)+len(name) <= store.MaxName {
+			set(FieldLabel+name, place.Labels[name])
+		}
+	}
+	return o
+}
+
+// convert returns an entry as it is stored. It shares nothing with the entry.
+func (o *origin) convert(e *logs.Entry) store.Entry {
+	const own = 9 // fields that are not in common, at most
+	fields := append(make([]store.Field, 0, len(o.fields)+own), o.fields...)
+	set := func(name, value string) { fields = append(fields, store.Field{Name: name, Value: value}) }
+	number := func(name string, value int64) { set(name, strconv.FormatInt(value, 10)) }
+	set(FieldStream, string(e.Stream))
 	number(FieldOffset, e.Offset)
 	number(FieldEnd, e.End)
 	set(FieldHoles, formatHoles(e.Holes))
@@ -71,18 +97,8 @@ func convert(node string, s logs.Source, e *logs.Entry, place Place) store.Entry
 		number(FieldLostLines, e.Lost.Lines)
 		number(FieldLostBytes, e.Lost.Bytes)
 	}
-	set(FieldOwner, place.Owner)
-	if place.Unchecked {
-		set(FieldUnchecked, "true")
-	}
-	for name, value := range place.Labels {
-		if len(FieldLabel)+len(name) <= store.MaxName {
-			set(FieldLabel+name, value)
-		}
-	}
 	set(store.Message, string(e.Message))
-	converted.Fields = fields
-	return converted
+	return store.Entry{Time: e.Time, Tenant: o.tenant, Fields: fields, Stream: o.stream}
 }
 
 func formatHoles(holes []logs.Range) string {

@@ -20,6 +20,7 @@ type reader struct {
 	receipt logs.Receipt
 
 	places  map[string]Place // by the pod's UID and names
+	last    *origin          // of the last entry
 	told    map[logs.FileID]bool
 	dropped map[logs.Source]*dropped
 	lines   map[string]int // by namespace
@@ -54,6 +55,14 @@ func (b *reader) place(s logs.Source) Place {
 	return p
 }
 
+// origin returns that of a source.
+func (b *reader) origin(s logs.Source) *origin {
+	if b.last == nil || b.last.source != s {
+		b.last = newOrigin(b.node.name, s, b.place(s))
+	}
+	return b.last
+}
+
 // component returns what becomes of a component's entries. A node has other components than the control plane.
 func (n *node) component(name string) Place {
 	if n.own || slices.Contains(logs.NodeComponents(), name) {
@@ -67,9 +76,9 @@ func (b *reader) add(s logs.Source, e *logs.Entry) error {
 	if len(e.Message) > maxMessage {
 		return fmt.Errorf("a message has %d bytes, of which at most %d are allowed", len(e.Message), maxMessage)
 	}
-	place := b.place(s)
-	if place.Verdict != Taken {
-		b.refuse(s.FileID, place)
+	from := b.origin(s)
+	if from.place.Verdict != Taken {
+		b.refuse(s.FileID, from.place)
 		return nil
 	}
 	if e.Lost == nil && !s.IsComponent() && !b.server.limit.allow(s.Namespace) {
@@ -78,7 +87,7 @@ func (b *reader) add(s logs.Source, e *logs.Entry) error {
 	}
 	b.lines[s.Namespace]++
 	b.bytes[s.Namespace] += len(e.Message)
-	b.entries = append(b.entries, convert(b.node.name, s, e, place))
+	b.entries = append(b.entries, from.convert(e))
 	return nil
 }
 
@@ -114,7 +123,7 @@ func (b *reader) end() {
 	for s, d := range b.dropped {
 		ranges := merge(d.ranges)
 		e := logs.Entry{Time: d.at, Offset: ranges[0].Begin, End: ranges[len(ranges)-1].End, Holes: gaps(ranges), Lost: &d.lost}
-		b.entries = append(b.entries, convert(b.node.name, s, &e, b.place(s)))
+		b.entries = append(b.entries, b.origin(s).convert(&e))
 	}
 }
 
