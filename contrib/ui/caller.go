@@ -20,6 +20,7 @@ import (
 
 const (
 	askTimeout = 10 * time.Second // of the API server, for a question of this server
+	silence    = 5 * time.Second  // of the API server on a connection, until it is asked for a sign of life, and then until it counts as broken
 	maxAnswer  = 1 << 20          // bytes of the answer to one
 )
 
@@ -68,10 +69,6 @@ func connect(config *rest.Config) (*caller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the API server's address: %w", err)
 	}
-	shared, err := rest.TransportFor(config)
-	if err != nil {
-		return nil, fmt.Errorf("cannot reach the API server: %w", err)
-	}
 	secured, err := rest.TLSConfigFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("cannot reach the API server: %w", err)
@@ -80,8 +77,14 @@ func connect(config *rest.Config) (*caller, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot reach the API server: %w", err)
 	}
-	// Upgrades need connections of HTTP/1.1.
+	// Upgrades need connections of HTTP/1.1. The others are watched: an API server that hangs is soon known to be away.
 	upgrades := &http.Transport{TLSClientConfig: secured, TLSHandshakeTimeout: askTimeout, DialContext: config.Dial, Proxy: config.Proxy}
+	others := upgrades.Clone()
+	others.ForceAttemptHTTP2, others.HTTP2 = true, &http.HTTP2Config{SendPingTimeout: silence, PingTimeout: silence}
+	shared, err := rest.HTTPWrappersForConfig(config, others)
+	if err != nil {
+		return nil, fmt.Errorf("cannot reach the API server: %w", err)
+	}
 	return &caller{config: config, server: server, transport: shared, upgrade: proxy.NewUpgradeRequestRoundTripper(upgrades, identify)}, nil
 }
 

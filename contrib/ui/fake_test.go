@@ -64,6 +64,13 @@ func (a *fakeAPI) last() *http.Request {
 	return a.seen[len(a.seen)-1]
 }
 
+// since are the requests after the first ones.
+func (a *fakeAPI) since(first int) []*http.Request {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.seen[first:]
+}
+
 func (a *fakeAPI) count() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()

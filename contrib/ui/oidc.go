@@ -3,6 +3,7 @@ package ui
 import (
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/http"
@@ -23,6 +24,7 @@ const (
 	callbackPath = "/auth/callback"
 	askingLife   = 10 * time.Minute // for somebody to log in at the issuer
 	issuerTime   = 15 * time.Second // for an answer of the issuer
+	maxReturn    = 2000             // bytes of the path to which a log-in leads back
 )
 
 // OIDC configures logging in by OpenID Connect (https://openid.net/specs/openid-connect-core-1_0.html), as the API server does: the page
@@ -120,8 +122,19 @@ func (i *issuer) begin(w http.ResponseWriter, r *http.Request) {
 	state, nonce, verifier := random(), random(), oauth2.GenerateVerifier()
 	// The browser keeps what belongs to its log-in, so strangers who begin many take nothing of the server. Lax, because the issuer's
 	// page leads back here.
-	http.SetCookie(w, i.cookie(strings.Join([]string{state, nonce, verifier}, "."), askingLife))
+	to := base64.RawURLEncoding.EncodeToString([]byte(ownPath(r.URL.Query().Get("to"))))
+	http.SetCookie(w, i.cookie(strings.Join([]string{state, nonce, verifier, to}, "."), askingLife))
 	http.Redirect(w, r, i.config(provider, redirect(r)).AuthCodeURL(state, oidc.Nonce(nonce), oauth2.S256ChallengeOption(verifier)), http.StatusFound)
+}
+
+// ownPath is a path of this server's page with its query. What could lead to another server becomes "/".
+func ownPath(to string) string {
+	at, err := url.Parse(to)
+	if err != nil || len(to) > maxReturn || at.Scheme != "" || at.Host != "" || at.User != nil || !strings.HasPrefix(to, "/") ||
+		strings.HasPrefix(to, "//") || strings.ContainsAny(to, "\\\r\n\t") {
+		return "/"
+	}
+	return to
 }
 
 // redirect is where the issuer sends people back to.
@@ -142,7 +155,7 @@ func (i *issuer) end(w http.ResponseWriter, r *http.Request) {
 	}
 	http.SetCookie(w, i.cookie("", -time.Second))
 	switch {
-	case len(begun) != 3 || begun[0] != query.Get("state"): // somebody else's log-in, or an old one
+	case len(begun) != 4 || begun[0] != query.Get("state"): // somebody else's log-in, or an old one
 		i.fail(w, r, "old", errors.New("the browser did not begin this log-in, or too long ago"))
 		return
 	case query.Get("error") != "":
@@ -155,7 +168,8 @@ func (i *issuer) end(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if i.server.start(w, r, who) {
-		http.Redirect(w, r, "/", http.StatusFound)
+		to, _ := base64.RawURLEncoding.DecodeString(begun[3]) // what is broken leads to "/"
+		http.Redirect(w, r, ownPath(string(to)), http.StatusFound)
 	}
 }
 

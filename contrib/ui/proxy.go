@@ -27,7 +27,7 @@ const (
 var resolver = &apirequest.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")}
 
 var (
-	errPath     = errors.New("this path is no path of the Kubernetes API")
+	errPath     = errors.New("this is no request of the Kubernetes API")
 	errProxied  = errors.New("proxy subresources are not served here: a page of a pod would act as you; use kubectl port-forward")
 	errReadOnly = errors.New("this server only reads (--ui-read-only): use kubectl")
 	errUpgrade  = errors.New("only exec, attach and portforward of pods take a WebSocket here")
@@ -38,7 +38,12 @@ var (
 var streams = []string{"exec", "attach", "portforward"}
 
 // reviews are the questions about the caller's own rights: a POST, but no write.
-var reviews = []string{"selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews"}
+var reviews = []string{
+	"/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+}
+
+// methods are those of the API.
+var methods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
 
 // readable are paths that are no resource and may be read, with all below them.
 var readable = []string{"/api", "/apis", "/version", "/openapi", "/livez", "/readyz"}
@@ -51,7 +56,7 @@ func (s *Server) allowed(r *http.Request) error {
 		}
 	}
 	info, err := resolver.NewRequestInfo(r)
-	if err != nil {
+	if err != nil || !slices.Contains(methods, r.Method) {
 		return errPath
 	}
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
@@ -68,7 +73,7 @@ func (s *Server) allowed(r *http.Request) error {
 	if httpstream.IsUpgradeRequest(r) && !streaming {
 		return errUpgrade
 	}
-	asks := r.Method == http.MethodPost && slices.Contains(reviews, info.Resource) && strings.HasSuffix(info.APIGroup, ".k8s.io")
+	asks := r.Method == http.MethodPost && slices.Contains(reviews, r.URL.Path)
 	if s.cfg.ReadOnly && (streaming || !reads && !asks) {
 		return errReadOnly
 	}
@@ -114,11 +119,16 @@ func (s *Server) serveKubernetes(w http.ResponseWriter, r *http.Request, of *ses
 // passed returns the headers of a request that the API server gets. All others say who the request is from, or are none of its business.
 func passed(in http.Header) http.Header {
 	out := http.Header{}
-	for _, name := range []string{"Accept", "Content-Type", "Content-Length", "User-Agent", "Connection", "Upgrade",
-		"Sec-Websocket-Key", "Sec-Websocket-Version"} {
+	for _, name := range []string{"Accept", "Content-Type", "Content-Length", "User-Agent", "Upgrade", "Sec-Websocket-Key", "Sec-Websocket-Version"} {
 		if values, there := in[name]; there {
 			out[name] = values
 		}
+	}
+	// A connection's options can name headers that the next server must drop.
+	if httpstream.IsUpgradeRequest(&http.Request{Header: in}) {
+		out.Set("Connection", "Upgrade")
+	} else {
+		out.Del("Upgrade")
 	}
 	// A protocol can carry a token, too.
 	for _, value := range in.Values("Sec-Websocket-Protocol") {

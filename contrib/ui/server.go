@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -270,7 +271,27 @@ func (s *Server) byToken(ctx context.Context, token string) (*caller, error) {
 	}
 	config := rest.CopyConfig(s.server)
 	config.BearerToken = token
-	return newCaller(ctx, config)
+	who, err := newCaller(ctx, config)
+	if err == nil {
+		who.expires = expiryOf(token)
+	}
+	return who, err
+}
+
+// expiryOf is when a token expires that the API server has accepted; zero if it does not say (https://www.rfc-editor.org/rfc/rfc7519).
+func expiryOf(token string) time.Time {
+	var claims struct {
+		Expires int64 `json:"exp"`
+	}
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return time.Time{}
+	}
+	data, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || json.Unmarshal(data, &claims) != nil || claims.Expires <= 0 {
+		return time.Time{}
+	}
+	return time.Unix(claims.Expires, 0)
 }
 
 // logIn begins a session for whom the secret in the request's body belongs to.
