@@ -72,7 +72,7 @@ certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etc
 					addOns = append(addOns, func(ctx context.Context) error { return server.Run(ctx, func() {}) })
 				}
 				if page.Enabled() {
-					server, err := ui.Listen(pageOf(c, page))
+					server, err := ui.Listen(pageOf(c, page, cfg.ClusterName))
 					if err != nil {
 						return err
 					}
@@ -88,7 +88,7 @@ certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etc
 	replicas.AddFlags(cmd.Flags())
 	stats.AddFlags(cmd.Flags())
 	kept.AddFlags(cmd.Flags())
-	cmd.Flags().StringVar(&cfg.ClusterName, "cluster-name", defaultName, "`name` of the cluster, as given to km scheduler: whose metrics are read")
+	cmd.Flags().StringVar(&cfg.ClusterName, "cluster-name", defaultName, "`name` of the cluster, as given to km scheduler: whose metrics are read, and what the web page shows of Mesos")
 	compat.AddFlags(cmd.Flags())
 	page.AddFlags(cmd.Flags())
 	cmd.Flags().Lookup("advertise-address").Usage = advertiseUsage

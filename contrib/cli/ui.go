@@ -17,7 +17,7 @@ import (
 
 func uiCommand(c *common) *cobra.Command {
 	cfg := ui.Config{Address: "127.0.0.1:8444"}
-	var kubeconfig, contextName string
+	var kubeconfig, contextName, clusterName string
 	cmd := &cobra.Command{
 		Use: "ui", Short: "Show the cluster in a browser", Args: cobra.NoArgs,
 		Long: `Serves the cluster's web page until Ctrl-C, and prints a link to it. The link works once: whoever opens it is the user of the
@@ -34,7 +34,7 @@ kubeconfig there. The page can do what that user may do.`,
 				if _, err := os.Stat(kubeconfig); errors.Is(err, os.ErrNotExist) {
 					return fmt.Errorf("%w; or give --kubeconfig", c.dir().NoCluster())
 				}
-				cfg.Scheduler = func(ctx context.Context) (string, error) { return leaderAddress(ctx, c.dir(), defaultName) }
+				cfg.Scheduler = func(ctx context.Context) (string, error) { return leaderAddress(ctx, c.dir(), clusterName) }
 			}
 			return serve(c, func(ctx context.Context) error { return runUI(ctx, cfg, kubeconfig, contextName, cmd.OutOrStdout()) })
 		},
@@ -42,6 +42,7 @@ kubeconfig there. The page can do what that user may do.`,
 	cfg.AddFlags(cmd.Flags())
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig `file` of the cluster and the user (default: the administrator's, in the state directory)")
 	cmd.Flags().StringVar(&contextName, "context", "", "`name` of the kubeconfig's context (default: its current one)")
+	cmd.Flags().StringVar(&clusterName, "cluster-name", defaultName, "without --kubeconfig: `name` of the cluster, as given to km scheduler")
 	return cmd
 }
 
@@ -68,10 +69,10 @@ func runUI(ctx context.Context, cfg ui.Config, kubeconfig, contextName string, o
 	return server.Run(ctx)
 }
 
-// pageOf completes the configuration of the web page beside a control plane.
-func pageOf(c *common, page ui.Config) ui.Config {
+// pageOf completes the configuration of the web page beside the control plane of a cluster.
+func pageOf(c *common, page ui.Config, clusterName string) ui.Config {
 	if page.Scheduler == nil {
-		page.Scheduler = func(ctx context.Context) (string, error) { return leaderAddress(ctx, c.dir(), defaultName) }
+		page.Scheduler = func(ctx context.Context) (string, error) { return leaderAddress(ctx, c.dir(), clusterName) }
 	}
 	return page
 }
