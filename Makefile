@@ -29,7 +29,7 @@ PROGRESS := awk '\
 	{ print; fflush() }'
 
 # Packages that link stock Kubernetes; a race-instrumented build of all of that is worth nobody's time.
-KUBERNETES := k8sm/k8sm$$|/api/controlplane$$|/contrib/cli$$|/contrib/cli/clients$$|/contrib/test/differential$$|/minion/kubelet$$|/minion/proxy$$
+KUBERNETES := k8sm/k8sm$$|/api/controlplane$$|/contrib/cli$$|/contrib/cli/clients$$|/contrib/test/differential$$|/contrib/test/webpage$$|/minion/kubelet$$|/minion/proxy$$
 # Fuzzers of what other processes send. That of scheduler/mesos compiles half of Kubernetes anew, for the decoder that api/mesoshttp's try.
 LISTENERS := (api/mesoshttp Fuzz(Stream|Message)|wire FuzzCalls|executor/mesos FuzzEvents|(artifact|status) FuzzRequests)$$
 LINT_VERSION := v2.6.0

@@ -21,6 +21,7 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // patience is how long a page may take to show what a test waits for.
@@ -51,7 +52,7 @@ func Open(t *testing.T, root, link string) *Tab {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.IgnoreCertErrors, chromedp.WindowSize(1440, 900),
 		chromedp.Flag("host-resolver-rules", "MAP "+Rebound+" 127.0.0.1"))
-	within, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute)
+	within, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Minute)
 	t.Cleanup(cancel)
 	ctx, cancel := chromedp.NewExecAllocator(within, options...)
 	t.Cleanup(cancel)
@@ -179,25 +180,58 @@ func (b *Tab) Await(text string) {
 // Until waits for a condition in JavaScript.
 func (b *Tab) Until(condition string) {
 	b.Helper()
-	if _, err := chromedp.Run(b.ctx, chromedp.Poll[bool](condition, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(patience))); err != nil {
-		b.Fatalf("the page never had %s: %v; it shows:\n%s", condition, err, b.Text())
+	for {
+		_, err := chromedp.Run(b.ctx, chromedp.Poll[bool]("!!("+condition+")", chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(patience)))
+		if err == nil {
+			return
+		}
+		if !strings.Contains(err.Error(), "Cannot find context") { // another document has come meanwhile
+			at, _ := chromedp.Run(b.ctx, chromedp.Location()) // for a message only
+			b.Fatalf("%s never had %s: %v; it shows:\n%s", at, condition, err, b.Text())
+		}
 	}
 }
 
-// Press clicks the button of this text.
+// Press clicks the button of this text, once it can be pressed.
 func (b *Tab) Press(within, text string) {
 	b.Helper()
-	find := fmt.Sprintf(`[...document.querySelectorAll(%q)].find((b) => b.textContent.trim() === %q)`, within+" button", text)
+	find := fmt.Sprintf(`[...document.querySelectorAll(%q)].find((b) => b.textContent.trim() === %q && !b.disabled)`, within+" button", text)
 	b.Until(find + " !== undefined")
 	Eval[any](b, find+".click()")
 }
 
-// Keys presses keys one after the other. A key is a character, or one of package kb.
+// Keys presses keys one after the other. A key is a character, or one of package kb. A page that handles a key keeps it from being typed.
 func (b *Tab) Keys(keys ...string) {
 	b.Helper()
 	for _, key := range keys {
-		b.Do(chromedp.KeyEvent(key))
+		for _, r := range key {
+			down, up := pressed(r)
+			for _, event := range []input.DispatchKeyEventParams{down, up} {
+				if _, err := chromedp.Call(b.ctx, input.DispatchKeyEvent, event); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
 	}
+}
+
+// pressed is what happens when a key is pressed and let go. Unlike those of chromedp.KeyEvent, the first event also types the key, as in a
+// real browser.
+func pressed(r rune) (down, up input.DispatchKeyEventParams) {
+	for _, event := range kb.Encode(r) {
+		switch event.Type {
+		case input.DispatchKeyEventTypeKeyUp:
+			up = *event
+		case input.DispatchKeyEventTypeChar:
+			down.Text, down.UnmodifiedText = event.Text, event.UnmodifiedText
+		default:
+			down = *event
+		}
+	}
+	if down.Text != "" {
+		down.Type = input.DispatchKeyEventTypeKeyDown
+	}
+	return down, up
 }
 
 // Insert puts a text where the focus is, as pasting it does.

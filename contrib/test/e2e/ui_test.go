@@ -39,7 +39,7 @@ func browserShowsTheCluster(t *testing.T, c *scratch.Cluster) {
 	b.Check("overview")
 	b.Open("/pods?q=shown", "live")
 
-	p := pod("shown", "/bin/busybox --install -s /bin; i=0; while :; do i=$((i+1)); echo line $i of shown; sleep 1; done")
+	p := pod("shown", "/bin/busybox --install -s /bin; printf '"+hostileOutput+"'; i=0; while :; do i=$((i+1)); echo line $i of shown; sleep 1; done")
 	p = create(t, c, p)
 	// Nobody reloads the page.
 	b.Until(`[...document.querySelectorAll("tbody tr")].some((r) => r.innerText.includes("shown") && r.innerText.includes("Running"))`)
@@ -53,6 +53,7 @@ func browserShowsTheCluster(t *testing.T, c *scratch.Cluster) {
 	const last = `Math.max(...[...(document.querySelector(".lines")?.innerText ?? "").matchAll(/line (\d+) of shown/g)].map((m) => Number(m[1])))`
 	b.Until(last + " > 0")
 	b.Until(fmt.Sprintf("(window.before ??= %s) < %s", last, last))
+	hostileOutputIsText(b, `[...document.querySelectorAll(".lines .line")].find((l) => l.innerText.includes("evil"))`)
 	b.Check("log")
 	b.Open("/pods/default/shown?tab=yaml", "nodeName: ")
 	b.Check("YAML")
@@ -81,6 +82,21 @@ func browserShowsTheCluster(t *testing.T, c *scratch.Cluster) {
 	workloadInTheBrowser(b, c)
 	cordonsTheNode(b)
 	pageOfAKubeconfig(t, c)
+}
+
+// hostileOutput is what a program writes that wants the page or the terminal to do something. It is an argument of printf.
+const hostileOutput = `evil <img src=x onerror=pwned=1>\033]52;c;cHduZWQ=\007\033]0;taken\007\033]8;;javascript:pwned=1\007link\033]8;;\007\n`
+
+// hostileOutputIsText fails the test if the output, which is in an element, is more than text.
+func hostileOutputIsText(b *browser.Tab, element string) {
+	b.Helper()
+	b.Until(element + ` !== undefined`)
+	if said := browser.Eval[string](b, element+`.innerText.replaceAll("\u00a0", " ")`); !strings.Contains(said, "evil <img src=x onerror=pwned=1>link") {
+		b.Errorf("hostile output is shown as %q", said)
+	}
+	if browser.Eval[bool](b, `"pwned" in window || document.title.includes("taken") || document.querySelector("main :is(img, script, a[href^=javascript])") !== null`) {
+		b.Error("the page does what a program's output says")
+	}
 }
 
 // keptInTheBrowser reads the log of the pod that is gone, metrics, and what the scheduler knows of Mesos.
@@ -154,8 +170,11 @@ func shell(b *browser.Tab) {
 	b.Helper()
 	b.Open("/pods/default/shown?tab=terminal", "Terminal")
 	b.Until(`document.querySelector(".xterm-rows")?.innerText.includes("#")`)
-	b.Do(chromedp.KeyEvent("echo $((6*7)) of $HOSTNAME; stty size" + kb.Enter))
+	b.Do(chromedp.KeyEvent("echo $((6*7)) of $HOSTNAME" + kb.Enter))
 	b.Until(`document.querySelector(".xterm-rows").innerText.includes("42 of shown")`)
+	b.Do(chromedp.KeyEvent("clear; printf '" + hostileOutput + "'" + kb.Enter))
+	hostileOutputIsText(b, `[...document.querySelectorAll(".xterm-rows > div")].find((l) => l.innerText.startsWith("evil"))`)
+	b.Do(chromedp.KeyEvent("stty size" + kb.Enter))
 	// The shell knows how large the terminal is.
 	b.Until(`/\n\s*[1-9]\d+ [1-9]\d+\s*\n/.test(document.querySelector(".xterm-rows").innerText.replaceAll("\u00a0", " "))`)
 	b.Check("terminal")

@@ -114,6 +114,7 @@ export function pageOf(r: { group: string; version: string; plural: string }, ns
 }
 
 let discovered: Promise<Resource[]> | undefined;
+const groups = new Set<string>(); // also those whose servers do not answer now
 
 /** discover lists the kinds that the API server has, once. */
 export function discover(): Promise<Resource[]> {
@@ -121,6 +122,7 @@ export function discover(): Promise<Resource[]> {
     k8s(path, { headers: { Accept: "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList" } }))).then((lists) => {
     const found: Resource[] = [];
     for (const group of lists.flatMap((l) => l.items ?? [])) {
+      groups.add(group.metadata.name ?? "");
       const preferred = group.versions?.[0];
       for (const r of preferred?.resources ?? []) {
         found.push({
@@ -135,7 +137,7 @@ export function discover(): Promise<Resource[]> {
 }
 
 /** hasGroup tells whether the API server has an API group, such as metrics.k8s.io. */
-export const hasGroup = (group: string): Promise<boolean> => discover().then((all) => all.some((r) => r.group === group));
+export const hasGroup = (group: string): Promise<boolean> => discover().then(() => groups.has(group));
 
 /** loadSession asks who has logged in. */
 export async function loadSession() {

@@ -3,7 +3,8 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, k8s, send, type KubeObject } from "./api";
 import type { Editor } from "./editor";
 import { Mark } from "./icons";
-import { Button, toast } from "./ui";
+import { edited, useObjects } from "./live";
+import { Button, copy, toast } from "./ui";
 import { toYAML } from "./yaml";
 
 /** Trouble is what is wrong with a text, and where. */
@@ -20,21 +21,34 @@ export async function read(text: string): Promise<{ objects: KubeObject[]; troub
   return {
     troubles, objects: troubles.length ? [] : full.map((d) => d.toJS() as KubeObject),
     lineOf: (path, index = 0) => {
-      // A field is called spec.template.spec.containers[0].image. What is missing is looked for in what is above it.
-      const parts = path.replace(/\[([^\]]+)\]/g, ".$1").split(".").filter(Boolean).map((p) => (/^\d+$/.test(p) ? Number(p) : p));
-      for (; ; parts.pop()) {
-        const node = full[index]?.getIn(parts, true);
-        if (isNode(node) && node.range) return lines.linePos(node.range[0]).line;
-        if (!parts.length) return undefined;
+      // A field is called spec.containers[0].image, or .spec.containers[name="a"].image. What is missing is looked for in what is above it.
+      let node: unknown = full[index]?.contents, line: number | undefined;
+      for (const [part] of [[""], ...path.matchAll(/\[[^\]]+\]|[^.[\]]+/g)]) {
+        if (part) node = child(node, part.replace(/^\[|\]$/g, ""));
+        if (!isNode(node) || !node.range) break;
+        line = lines.linePos(node.range[0]).line;
       }
+      return line;
     },
   };
 }
+
+/** child is what a part of a field's name leads to: a key, an index, or key="value" of an item of a list. */
+function child(node: any, part: string): unknown {
+  const [, key, value] = /^([^=]+)="(.*)"$/.exec(part) ?? [];
+  if (key) return node?.items?.find((item: any) => item?.get?.(key) === value);
+  return node?.get?.(/^\d+$/.test(part) ? Number(part) : part, true);
+}
+
+/** fieldsIn are fields that only a message names: those that the API server does not know. */
+const fieldsIn = (message: string): string[] => [...message.matchAll(/unknown field "([^"]+)"|(?:^|\s)\.(\S+): field not declared/g)].map((m) => m[1] ?? m[2]!);
 
 /** troublesOf are those that the API server found. */
 export function troublesOf(error: unknown, lineOf: (path: string) => number | undefined): Trouble[] {
   if (!(error instanceof ApiError)) return [{ message: String(error) }];
   const causes = error.status?.details?.causes?.filter((c) => c.field) ?? [];
+  const unknown = fieldsIn(error.message);
+  if (unknown.length) return unknown.map((field) => ({ message: `${field}: there is no such field`, line: lineOf(field) }));
   if (!causes.length) return [{ message: error.message }];
   return causes.map((c) => ({ message: `${c.field}: ${c.message}`, line: lineOf(c.field!) }));
 }
@@ -58,6 +72,7 @@ interface Review { before: string; after: string; object: KubeObject }
 /** EditYAML edits an object at a path. kind is for an object that came from a list. */
 export function EditYAML({ path, object, close }: { path: string; object: KubeObject; close: () => void }) {
   const [base, setBase] = useState(object);
+  useEffect(() => { edited.value = object.metadata.uid; return () => { edited.value = ""; }; }, []);
   const [theirs, setTheirs] = useState<KubeObject | null>(null); // what somebody else made of it meanwhile
   const [review, setReview] = useState<Review | null>(null);
   const [troubles, setTroubles] = useState<Trouble[]>([]);
@@ -108,6 +123,9 @@ export function EditYAML({ path, object, close }: { path: string; object: KubeOb
     setBusy(false);
   };
   const go = (line: number) => editor.current?.line(line);
+  const at = path.lastIndexOf("/");
+  const now = useObjects<KubeObject>(`${path.slice(0, at)}?fieldSelector=metadata.name%3D${path.slice(at + 1)}`);
+  const gone = now.state.value === "live" && now.items.value[0]?.metadata.uid !== base.metadata.uid;
 
   if (text === null) return <p class="muted">Loading…</p>;
   if (theirs) return <Conflict theirs={{ ...theirs, apiVersion: base.apiVersion, kind: base.kind }} mine={text} use={(merged) => { setBase({ ...theirs, apiVersion: base.apiVersion, kind: base.kind }); setText(merged); setTheirs(null); }} />;
@@ -125,6 +143,8 @@ export function EditYAML({ path, object, close }: { path: string; object: KubeOb
     <div class="edit">
       <div class="toolbar"><span class="muted">The API server tries the change before it is made.</span><span class="grow" />
         <Button onClick={close}>Cancel</Button><Button kind="primary" onClick={tryIt} disabled={busy} title="Ctrl Enter">{busy ? "Trying…" : "Review"}</Button></div>
+      {gone && <p class="problem" role="alert"><Mark tone="warn" />{base.kind} {base.metadata.name} was deleted meanwhile. What you wrote is still here: you can copy it, and create it anew.
+        <Button icon="copy" onClick={() => copy(editor.current!.text(), "what you wrote")}>Copy</Button></p>}
       <Troubles list={troubles} go={go} />
       <EditorView doc={text} label={`YAML of ${base.metadata.name}`} editor={editor} done={tryIt} />
     </div>

@@ -1,6 +1,6 @@
 // What the page follows, over one WebSocket: tables, objects and lines. Hooks give components what is there now.
 import { batch, signal, type Signal } from "@preact/signals";
-import { useEffect, useMemo } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import { session } from "./api";
 
 export interface Column { name: string; type: string; priority?: number; help?: string }
@@ -91,6 +91,8 @@ function requestFlush() {
 function flush() {
   const frames = pending, began = performance.now();
   pending = [];
+  // Who is known to nobody any more logs in again, and is back here then.
+  if (frames.some((f) => f.code === 401)) { session.value = null; return; }
   batch(() => { for (const f of frames) open.get(f.id)?.on(f); });
   // Thousands of rows that change all the time take long to draw. At least half of the time is for the user.
   setTimeout(() => { due = performance.now() + (performance.now() - began); });
@@ -134,7 +136,11 @@ class Following<T> implements Feed<T> {
 
   use(): () => void {
     clearTimeout(this.closing);
-    this.users++;
+    if (!this.users++ && this.state.value === "ended") { // what was refused may be allowed now
+      this.stop?.();
+      this.stop = undefined;
+      this.state.value = "loading";
+    }
     this.stop ??= subscribe(this.call, (f) => this.take(f));
     return () => {
       if (--this.users) return;
@@ -204,11 +210,15 @@ export const useTable = (path: string | null, annotations?: string[]): Feed<Row>
 export const useObjects = <T = any>(path: string | null, fields?: string[]): Feed<T> =>
   useFeed<any>(path ? { mode: "objects", path, fields } : null, objectOrder);
 
+/** edited is the UID of the object that somebody edits now. Its page stays when it is gone, or what was written would be lost. */
+export const edited = signal("");
+
 /** useObject follows one object; undefined until it is there, null if it is gone. */
 export function useObject<T = any>(collection: string | null, name: string): { object: T | undefined | null; feed: Feed<T> } {
   const found = useObjects<T>(collection && `${collection}?fieldSelector=metadata.name%3D${encodeURIComponent(name)}`);
-  const object = found.items.value[0] ?? (found.state.value === "live" ? null : undefined);
-  return { object, feed: found };
+  const last = useRef<T | undefined>(undefined);
+  last.current = found.items.value[0] ?? (edited.value && (last.current as any)?.metadata?.uid === edited.value ? last.current : undefined);
+  return { object: last.current ?? (found.state.value === "live" ? null : undefined), feed: found };
 }
 
 /** follow streams the text of a log or of a path of /api/mesos until the returned function is called. */

@@ -40,7 +40,7 @@ export function LogIn() {
         <h1>Log in to the cluster</h1>
         <p class="muted">You can do here what your Kubernetes user may do, and no more.</p>
         {error && <p class="problem" role="alert"><Mark tone="bad" />{error}</p>}
-        {methods?.oidc && <><a class="button primary wide" href="/auth/oidc">Log in with your organization</a><p class="or">or</p></>}
+        {methods?.oidc && <><a class="button primary wide" href={`/auth/oidc?to=${encodeURIComponent(location.pathname + location.search)}`}>Log in with your organization</a><p class="or">or</p></>}
         <form onSubmit={async (e) => {
           e.preventDefault();
           setBusy(true);

@@ -28,13 +28,32 @@ function covers(resources: string[] | undefined, one: string) {
 
 const writes = new Set(["create", "update", "patch", "delete", "deletecollection"]);
 
+/** own are groups of which everybody may create something: questions about oneself. */
+const own = new Set(["authorization.k8s.io", "authentication.k8s.io"]);
+
+/** useMayCreate tells whether the user may make anything at all in a namespace; undefined until the API server has answered. */
+export function useMayCreate(ns: string): boolean | undefined {
+  const rules = useRules(ns);
+  if (session.value?.readOnly) return false;
+  return !rules ? undefined : (rules.incomplete || rules.rules.some((r) => (has(r.verbs, "create") || has(r.verbs, "patch")) && !r.apiGroups?.every((g) => own.has(g))));
+}
+
+function useRules(ns: string): Rules | null {
+  const rules = useMemo(() => signal<Rules | null>(null), [ns]);
+  useEffect(() => {
+    let timer = 0;
+    const ask = () => { rulesOf(ns).then((r) => { rules.value = r; }, () => { timer = window.setTimeout(ask, 5000); }); };
+    ask();
+    return () => clearTimeout(timer);
+  }, [ns]);
+  return rules.value;
+}
+
 export type Can = (verb: string, resource: { group: string; plural: string }, name?: string) => boolean;
 
 /** useRights tells what the user may do in a namespace. Until the API server has answered, nothing. */
 export function useRights(ns: string): Can {
-  const rules = useMemo(() => signal<Rules | null>(null), [ns]);
-  useEffect(() => { rulesOf(ns).then((r) => { rules.value = r; }, () => {}); }, [ns]);
-  const now = rules.value;
+  const now = useRules(ns);
   return (verb, resource, name) => {
     if (!now) return false;
     if (session.value?.readOnly && writes.has(verb)) return false;

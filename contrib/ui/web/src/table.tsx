@@ -281,7 +281,11 @@ export function Filter({ label }: { label: string }) {
       <input ref={ref} type="search" data-filter value={param("q")} placeholder="Filter" aria-label={`Filter ${label}`} spellcheck={false} autocomplete="off"
         title="Words that must all be there; -word must not"
         onInput={(e) => setParams({ q: e.currentTarget.value })}
-        onKeyDown={(e) => { if (e.key === "Escape") { setParams({ q: "" }); ref.current?.blur(); } }} />
+        onKeyDown={(e) => {
+          if (e.key === "Escape") { setParams({ q: "" }); ref.current?.blur(); }
+          // On to the rows that are left.
+          if (e.key === "Enter" || e.key === "ArrowDown") { e.preventDefault(); document.querySelector<HTMLElement>('.rows tbody tr[tabindex="0"]')?.focus(); }
+        }} />
       <kbd>/</kbd>
     </label>
   );

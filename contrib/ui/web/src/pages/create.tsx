@@ -1,9 +1,10 @@
 import { useRef, useState } from "preact/hooks";
-import { discover, k8s, pageOf, pathOf, type KubeObject, type Resource } from "../api";
+import { discover, k8s, pageOf, pathOf, session, type KubeObject, type Resource } from "../api";
 import { EditorView, read, Troubles, troublesOf, type Trouble } from "../edit";
 import type { Editor } from "../editor";
+import { useMayCreate } from "../rights";
 import { link, param } from "../router";
-import { Button, PageHead, Panel, Status, toast } from "../ui";
+import { Button, Empty, PageHead, Panel, Status, toast } from "../ui";
 
 const example = (ns: string) => `apiVersion: apps/v1
 kind: Deployment
@@ -48,6 +49,15 @@ const put = (t: Target, dry: boolean) => k8s<KubeObject>(`${t.path}?fieldManager
 });
 
 export default function Create() {
+  const ns = param("ns"), may = useMayCreate(ns);
+  if (may === false) {
+    return <><PageHead title="Create from YAML" /><Empty title={session.value?.readOnly ? "This page only reads" : `${session.value?.user} may not create anything in ${ns || "the namespace default"}`}>
+      {!session.value?.readOnly && <p>If you may do so in another namespace, choose it above.</p>}</Empty></>;
+  }
+  return may ? <Editing /> : <PageHead title="Create from YAML" />;
+}
+
+function Editing() {
   const editor = useRef<Editor | undefined>(undefined);
   const [troubles, setTroubles] = useState<Trouble[]>([]);
   const [tried, setTried] = useState<{ target: Target; is: "new" | "changed" }[] | null>(null);

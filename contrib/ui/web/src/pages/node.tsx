@@ -1,3 +1,4 @@
+import { signal } from "@preact/signals";
 import { core, k8s, pageOf, pathOf, send, type KubeObject } from "../api";
 import { count } from "../format";
 import { useMesosState, useTable } from "../live";
@@ -5,7 +6,7 @@ import { agentState, amount, amounts, partsOf, resources, rolloutText, titles, u
 import type { PageProps } from "../pages";
 import { useRights } from "../rights";
 import { link } from "../router";
-import { Age, Bar, Button, confirm, Copyable, Empty, Facts, PageHead, Panel, Status } from "../ui";
+import { Age, Bar, Button, confirm, Copyable, Empty, Facts, PageHead, Panel, Status, toast } from "../ui";
 import { MesosTrouble } from "./mesos";
 
 export default function Node({ params }: PageProps) {
@@ -23,6 +24,7 @@ export default function Node({ params }: PageProps) {
       </PageHead>
       <MesosTrouble state={state} problem={problem} />
       <div class="panels">
+        {node && <Draining node={node.node} />}
         {node?.failing && <Panel title="Tasks fail here" class="wide attention-panel"><p>{node.failing}</p></Panel>}
         <Panel title="Who has what">
           {resources([agent]).map((name) => {
@@ -86,32 +88,73 @@ function Actions({ agent }: { agent: Agent }) {
     <>
       {cordoned ? <Button icon="play" onClick={() => confirm({
         title: `Uncordon ${name}?`, says: <p>New pods can be placed on it again.{cordoned !== "somebody" && ` The scheduler cordoned it for ${cordoned}, and may do so again.`}</p>,
-        action: "Uncordon", do: () => mark(false), done: `${name} takes pods again`,
+        action: "Uncordon", do: () => { drains.value = { ...drains.value, [name]: undefined }; return mark(false); }, done: `${name} takes pods again`,
       })}>Uncordon</Button> : <Button icon="pause" onClick={() => confirm({
         title: `Cordon ${name}?`, says: <p>No new pods are placed on it. Those that run there stay.</p>, action: "Cordon", do: () => mark(true), done: `${name} takes no new pods`,
       })}>Cordon</Button>}
       {can("create", { group: "", plural: "pods/eviction" }) && <Button icon="evict" kind="danger" onClick={() => confirm({
         title: `Drain ${name}?`, danger: true, action: "Drain",
-        says: <><p>The node is cordoned, and each of its pods is evicted: their controllers make new ones elsewhere. Pods of DaemonSets stay.</p><p>PodDisruptionBudgets are respected: a pod that may not go now stays, and you are told.</p></>,
-        do: async () => { await mark(true); await evictAll(name); }, done: `The pods of ${name} are being moved`,
+        says: <><p>The node is cordoned, and each of its pods is evicted: their controllers make new ones elsewhere. Pods of DaemonSets stay.</p><p>PodDisruptionBudgets are respected: a pod that may not go now is tried again until it may, as long as this page is open in the browser.</p></>,
+        do: async () => { await mark(true); void drain(name); }, done: `The pods of ${name} are being moved`,
       })}>Drain</Button>}
     </>
   );
 }
 
-/** evictAll evicts the pods of a node but those of DaemonSets and of the kubelet itself. The error names those that may not go now. */
-async function evictAll(node: string) {
-  const list = await k8s(`${pathOf(core("pods"))}?fieldSelector=spec.nodeName%3D${encodeURIComponent(node)}`);
-  const leaves = (list.items as KubeObject[]).filter((p) => !p.metadata.ownerReferences?.some((o) => o.controller && (o.kind === "DaemonSet" || o.kind === "Node"))
-    && !/^(Succeeded|Failed)$/.test(p.status?.phase) && !p.metadata.deletionTimestamp);
-  const stay: string[] = [];
-  for (const p of leaves) {
-    const { namespace, name, uid } = p.metadata;
+/** Drain is how far a drain is. */
+interface Drain { evicted: number; ending: number; held: { pod: string; why: string }[]; problem?: string }
+
+const drains = signal<Record<string, Drain | undefined>>({});
+const retry = 5000; // as kubectl drain
+
+/** drain evicts the pods of a node but those of DaemonSets and of the kubelet itself, until none is left or somebody stops it. */
+async function drain(node: string) {
+  if (drains.value[node]) return;
+  let now: Drain = { evicted: 0, ending: 0, held: [] };
+  const show = (d: Drain | undefined) => { drains.value = { ...drains.value, [node]: d }; };
+  for (show(now); drains.value[node]; await new Promise((done) => setTimeout(done, retry))) {
     try {
-      await send("POST", `${pathOf(core("pods"), namespace, name)}/eviction`, { apiVersion: "policy/v1", kind: "Eviction", metadata: { name, namespace }, deleteOptions: { preconditions: { uid } } });
+      now = await evictOnce(node, now.evicted);
     } catch (error: any) {
-      if (error.code !== 404) stay.push(`${namespace}/${name} (${error.message})`);
+      now = { ...now, problem: error.message };
+    }
+    if (!drains.value[node]) return; // stopped meanwhile
+    show(now);
+    if (!now.problem && !now.ending && !now.held.length) {
+      show(undefined);
+      toast(`${node} is drained: ${count(now.evicted, "pod")} evicted`);
     }
   }
-  if (stay.length) throw new Error(`${count(leaves.length - stay.length, "pod")} evicted. ${count(stay.length, "pod")} may not go now: ${stay.slice(0, 3).join(", ")}${stay.length > 3 ? " and more" : ""}. Drain again later.`);
+}
+
+async function evictOnce(node: string, before: number): Promise<Drain> {
+  const list = await k8s(`${pathOf(core("pods"))}?fieldSelector=spec.nodeName%3D${encodeURIComponent(node)}`);
+  const leaves = (list.items as KubeObject[]).filter((p) => !p.metadata.ownerReferences?.some((o) => o.controller && (o.kind === "DaemonSet" || o.kind === "Node")) && !/^(Succeeded|Failed)$/.test(p.status?.phase));
+  const now: Drain = { evicted: before, ending: 0, held: [] };
+  for (const p of leaves) {
+    const { namespace, name, uid } = p.metadata;
+    if (p.metadata.deletionTimestamp) { now.ending++; continue; }
+    try {
+      await send("POST", `${pathOf(core("pods"), namespace, name)}/eviction`, { apiVersion: "policy/v1", kind: "Eviction", metadata: { name, namespace }, deleteOptions: { preconditions: { uid } } });
+      now.evicted++;
+      now.ending++;
+    } catch (error: any) {
+      if (error.code !== 404) now.held.push({ pod: `${namespace}/${name}`, why: [error.message, ...(error.status?.details?.causes ?? []).map((c: any) => c.message)].join(" ") });
+    }
+  }
+  return now;
+}
+
+/** Draining says how far a drain is, and what holds it up. */
+function Draining({ node }: { node: string }) {
+  const d = drains.value[node];
+  if (!d) return null;
+  return (
+    <Panel title={`${node} is being drained`} class="wide attention-panel">
+      <p role="status">{count(d.evicted, "pod")} evicted, {d.ending} still {d.ending === 1 ? "ends" : "end"}, {d.held.length} may not go now.{d.problem && ` ${d.problem}`}</p>
+      {d.held.length > 0 && <><ul class="reasons">{d.held.slice(0, 20).map((h) => <li key={h.pod}><strong>{h.pod}</strong>: {h.why}</li>)}{d.held.length > 20 && <li>and {d.held.length - 20} more</li>}</ul>
+        <p class="muted">They are tried again every {retry / 1000} seconds, as long as this page is open in the browser.</p></>}
+      <Button onClick={() => { drains.value = { ...drains.value, [node]: undefined }; }}>Stop draining</Button>
+    </Panel>
+  );
 }

@@ -20,7 +20,7 @@ export default function ObjectPage({ params }: PageProps) {
   const tab = param("tab") || "overview";
   const list = `/resources/${params.group}/${params.version}/${params.plural}`;
   const above = <><a href={listOf(params, { ns: "" })}>{kind?.kind ?? params.plural}</a>{ns && <> / <a href={listOf(params, { ns })}>{ns}</a></>}</>;
-  const problem = kind === null ? { code: 404, message: "The API server does not list this kind." } : unknown ? { code: 0, message: unknown } : feed.state.value === "ended" ? feed.problem.value : null;
+  const problem = kind === null ? { code: 404, message: "The API server does not list this kind." } : unknown ?? (feed.state.value === "ended" ? feed.problem.value : null);
   if (problem) return <><PageHead above={above} title={name} /><Failure problem={problem} what={`${kind?.kind ?? params.plural} ${name}`} /></>;
   if (object === null && kind) return <><PageHead above={above} title={name} /><Empty title={`This ${kind.kind} is gone`}><a class="button" href={listOf(params, { ns })}>All {kind.plural}</a></Empty></>;
   if (!object || !kind) return <><PageHead above={above} title={name} /><Loading /></>;

@@ -129,7 +129,7 @@ function Health({ state, mesos: problem, nodes }: { state: MesosState | undefine
   const parts: [string, string, string][] = [
     ["API server", version.problem ? version.problem.message : version.value ? version.value.gitVersion : "…", version.problem ? "bad" : version.value ? "ok" : "busy"],
     ["Scheduler", !session.value?.mesos ? "not known here" : state ? "leads" : problem?.message ?? "…", state ? "ok" : problem && session.value?.mesos ? "warn" : "none"],
-    ["Mesos master", state?.master ? `${state.master.hostname}, ${state.master.version}` : state?.noMasterSince ? `no master answers since ${new Date(state.noMasterSince).toLocaleTimeString()}` : "not known", state?.master ? "ok" : state?.noMasterSince ? "bad" : "none"],
+    ["Mesos master", state?.noMasterSince ? `no master answers since ${new Date(state.noMasterSince).toLocaleTimeString()}` : state?.master ? `${state.master.hostname}, ${state.master.version}` : "not known", state?.noMasterSince ? "bad" : state?.master ? "ok" : "none"],
     ["DNS", answers ? "answers" : dns.state.value === "live" ? "no server is ready" : "not known", answers ? "ok" : dns.state.value === "live" ? "bad" : "none"],
     ["Nodes", !nodes.length ? "none yet: an agent becomes one with its first offer" : bad.length ? `not ready: ${bad.slice(0, 3).map((n) => n.metadata.name).join(", ")}` : "all ready", !nodes.length ? "none" : bad.length ? "bad" : "ok"],
     ...((ready.value ?? []) as [string, boolean][]).map(([name, ok]): [string, string, string] => [served[name] ?? name, ok ? "answers" : "does not answer", ok ? "ok" : "bad"]),

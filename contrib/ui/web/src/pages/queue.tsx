@@ -13,7 +13,7 @@ export default function Queue() {
   if (!session.value?.mesos) return <><PageHead title="Tasks and queue" /><Empty title="This server knows no scheduler"><p>It shows Kubernetes only.</p></Empty></>;
   return (
     <>
-      <PageHead title="Tasks and queue" note={reasons.value ? (reasons.value.pods ? `${count(reasons.value.pods, "pod")} wait for a task.` : "No pod waits.") : "Each pod is a Mesos task."} />
+      <PageHead title="Tasks and queue" note={reasons.value ? (reasons.value.pods ? `${count(reasons.value.pods, "pod")} ${reasons.value.pods === 1 ? "waits" : "wait"} for a task.` : "No pod waits.") : "Each pod is a Mesos task."} />
       <Tabs now={view} tabs={[["reasons", "Why pods wait"], ["pods", "Waiting pods"], ["tasks", "Tasks"]]} href={(v) => link("/queue", { view: v === "reasons" ? "" : v })} />
       {view === "tasks" ? <Tasks /> : view === "pods" ? <Waiting /> : reasons.problem && !reasons.value ? <Failure problem={reasons.problem} what="the queue" /> : <Reasons reasons={reasons.value} />}
     </>

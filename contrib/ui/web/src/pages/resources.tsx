@@ -1,5 +1,6 @@
-import { useEffect, useState } from "preact/hooks";
+import { useMemo } from "preact/hooks";
 import { discover, pageOf, type Resource } from "../api";
+import { usePoll } from "../live";
 import { link } from "../router";
 import { Table, type TableColumn } from "../table";
 import { Failure, PageHead } from "../ui";
@@ -14,10 +15,9 @@ const columns: TableColumn<Resource>[] = [
 ];
 
 export default function Resources() {
-  const [list, setList] = useState<Resource[] | null>(null);
-  const [problem, setProblem] = useState("");
-  useEffect(() => { discover().then((all) => setList(all.filter((r) => r.verbs.includes("list"))), (e) => setProblem(e.message)); }, []);
-  if (problem) return <><PageHead title="Any resource" /><Failure problem={{ code: 0, message: problem }} what="the kinds of resources" /></>;
+  const { value: all, problem } = usePoll(discover, 5, "kinds");
+  const list = useMemo(() => all?.filter((r) => r.verbs.includes("list")), [all]);
+  if (problem) return <><PageHead title="Any resource" /><Failure problem={problem} what="the kinds of resources" /></>;
   return (
     <>
       <PageHead title="Any resource" note="All kinds that the API server has, those of CustomResourceDefinitions too." />
