@@ -425,3 +425,27 @@ func TestTokensAreTrustedAtEachMomentOfARotation(t *testing.T) {
 	}
 	check("after finish", both.Next)
 }
+
+func TestCertificatesOfAMemberOfEtcdAreShownAndReissued(t *testing.T) {
+	d := Dir(t.TempDir())
+	if err := d.PrepareEtcd(EtcdSpec{Now: now, Names: []string{"10.0.0.1"}, New: true}); err != nil {
+		t.Fatal(err)
+	}
+	all, err := d.Certificates()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, c := range all {
+		names = append(names, c.Name)
+	}
+	if diff := cmp.Diff([]string{"etcd-ca", "etcd-client", "etcd-member", "etcd-peer"}, names); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if _, err := d.Reissue(now.Add(time.Hour), string(EtcdPeer)); err != nil {
+		t.Fatal(err)
+	}
+	if err := certOf(t, d.cert(string(EtcdPeer))).CheckSignatureFrom(certOf(t, d.EtcdCA())); err != nil {
+		t.Errorf("the peers' certificate: %v", err)
+	}
+}
