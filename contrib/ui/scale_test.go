@@ -211,6 +211,8 @@ func TestPageShowsThousandsOfPods(t *testing.T) {
 	f.set("Relisted", 9)
 	s.when(`probe.rows().some((r) => r.innerText.includes("Relisted"))`)
 	s.shows("after the API server has forgotten")
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if len(f.lists) < 2*manyPods/listLimit || slices.Contains(f.lists, "") {
 		t.Errorf("the pods were listed by %q", f.lists)
 	}

@@ -114,6 +114,7 @@ func (u *uiBench) mark(ctx context.Context, reason string) error {
 	if reason == "created" {
 		pod := hollowPod("marked", 0)
 		pod.Namespace, pod.Name = team(0), "marked"
+		pod.Spec.Tolerations = hollowTolerations
 		_, err := pods.Create(ctx, pod, metav1.CreateOptions{})
 		return err
 	}

@@ -125,6 +125,9 @@ func (c *uiCluster) awaitAccounts(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// hollowTolerations keep pods on nodes of which no kubelet says that they are ready.
+var hollowTolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
+
 // webPod has a text, "p-", that no id has.
 func webPod(i int) string { return fmt.Sprintf("web-x4k2p-%05d", i) }
 
@@ -132,6 +135,7 @@ func webPod(i int) string { return fmt.Sprintf("web-x4k2p-%05d", i) }
 func (c *uiCluster) create(ctx context.Context, i int) error {
 	pod := hollowPod("web", i)
 	pod.Namespace, pod.Name = team(i), webPod(i)
+	pod.Spec.Tolerations = hollowTolerations
 	pod.Labels = map[string]string{"app": "web", "pod-template-hash": "x4k2p", "team": team(i)}
 	_, err := c.kube.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 	return err
