@@ -16,14 +16,18 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/balancer"
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 	"github.com/k8sm/k8sm/contrib/up/engine"
+	"github.com/k8sm/k8sm/minion/supervise"
 )
 
 // cluster is what runs.
 type cluster struct {
 	km, dir string
+	nodes   bool // agents and schedulers run, too
 	masters []*master
+	client  kubernetes.Interface // of whichever API server answers
 	engine  *engine.Engine
 	mesos   *exec.Cmd
 }
@@ -47,22 +51,57 @@ func (c *cluster) start(ctx context.Context) (err error) {
 	if err := c.lay(ctx); err != nil {
 		return err
 	}
-	if c.engine, err = engine.Start(ctx, engine.Config{Dir: filepath.Join(c.dir, "engine")}); err != nil {
-		return err
-	}
-	if err := c.importImage(ctx); err != nil {
-		return err
-	}
-	if c.mesos, err = c.begin("", filepath.Join(c.dir, "mesos.log"), "local-mesos", "--ip="+subnet+"1", "--agents=2", "--work-dir="+filepath.Join(c.dir, "mesos"),
-		"--resources=cpus:4;mem:4096;disk:8000;ports:[31000-31009]"); err != nil {
-		return err
+	if c.nodes {
+		if err := c.startAgents(ctx); err != nil {
+			return err
+		}
 	}
 	for _, m := range c.masters {
 		if err := c.startMaster(ctx, m); err != nil {
 			return fmt.Errorf("master %d: %w", m.number, err)
 		}
 	}
+	if !c.nodes {
+		return nil
+	}
 	return c.deploy(ctx)
+}
+
+// startAgents starts what pods run on.
+func (c *cluster) startAgents(ctx context.Context) (err error) {
+	if c.engine, err = engine.Start(ctx, engine.Config{Dir: filepath.Join(c.dir, "engine")}); err != nil {
+		return err
+	}
+	if err := c.importImage(ctx); err != nil {
+		return err
+	}
+	c.mesos, err = c.begin("", filepath.Join(c.dir, "mesos.log"), "local-mesos", "--ip="+subnet+"1", "--agents=2", "--work-dir="+filepath.Join(c.dir, "mesos"),
+		"--resources=cpus:4;mem:4096;disk:8000;ports:[31000-31009]")
+	return err
+}
+
+// connect makes a client that uses all API servers as nodes do.
+func (c *cluster) connect(ctx context.Context) (stop func(), err error) {
+	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(c.masters[0].dir, "admin.kubeconfig"))
+	if err != nil {
+		return nil, err
+	}
+	servers, err := balancer.Use(config)
+	if err != nil {
+		return nil, err
+	}
+	if c.client, err = kubernetes.NewForConfig(config); err != nil {
+		return nil, err
+	}
+	checks := supervise.Start(ctx, "the checks", servers.Run)
+	list := supervise.Start(ctx, "the list", func(ctx context.Context) error { return servers.Follow(ctx, c.client) })
+	stop = func() { list.Stop(); checks.Stop() }
+	return stop, scratch.Until(ctx, startPatience, func(context.Context) error {
+		if got := servers.Servers(); len(got) != count {
+			return fmt.Errorf("the API servers are said to be %q", got)
+		}
+		return nil
+	})
 }
 
 // lay makes the bridge, the namespaces and the disks.
@@ -141,6 +180,9 @@ func (c *cluster) startMaster(ctx context.Context, m *master) error {
 	}
 	all := [][]string{c.etcdArgs(m), c.apiServerArgs(m), {"scheduler", "--mesos-master=" + subnet + "1:5050", "--km-path=" + c.km,
 		"--mesos-principal=k8sm", "--mesos-secret-file=" + filepath.Join(c.dir, "mesos", "secret"), "--status-address="}}
+	if !c.nodes {
+		all = all[:2]
+	}
 	return scratch.Until(ctx, startPatience, func(ctx context.Context) error {
 		running := 0
 		for i, args := range all {
@@ -183,7 +225,7 @@ func (c *cluster) startPart(m *master, i int, args []string) (err error) {
 
 func (c *cluster) apiServerArgs(m *master) []string {
 	return []string{"apiserver", "--bind-address=" + m.address, "--metrics=false", "--logs=false", "--dns-replicas=1",
-		"--docker-host=" + c.engine.Host(), "--node-root-dir=" + filepath.Join(c.dir, "nodes"), "--audit-log-path="}
+		"--docker-host=unix://" + filepath.Join(c.dir, "engine", "d.sock"), "--node-root-dir=" + filepath.Join(c.dir, "nodes"), "--audit-log-path="}
 }
 
 // ready asks the API server, and makes a client of it alone.

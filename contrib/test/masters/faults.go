@@ -19,6 +19,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
@@ -119,6 +120,9 @@ type load struct {
 func (c *cluster) startLoad(ctx context.Context) *load {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &load{cancel: cancel}
+	if !c.nodes {
+		return l
+	}
 	l.senders.Go(func() {
 		tick := time.NewTicker(50 * time.Millisecond)
 		defer tick.Stop()
@@ -213,7 +217,13 @@ func (c *cluster) harm(ctx context.Context, m *master, fault string, limit time.
 	if err := c.startMaster(ctx, m); err != nil {
 		return slow, err
 	}
-	return slow, scratch.Until(ctx, startPatience, func(ctx context.Context) error { return m.write(ctx, "well-again") })
+	return slow, scratch.Until(ctx, startPatience, func(ctx context.Context) error { return write(ctx, m.kube, "well-again") })
+}
+
+// kind is a kind of client, and what it tries.
+type kind struct {
+	what string
+	try  func(context.Context) error
 }
 
 // wait is how long a kind of client waited after a fault.
@@ -229,19 +239,14 @@ const measurePatience = 90 * time.Second
 // measure lets all kinds of clients work from the time of the fault on.
 func (c *cluster) measure(ctx context.Context, harmed *master, from time.Time) []wait {
 	others := slices.DeleteFunc(slices.Clone(c.masters), func(m *master) bool { return m == harmed })
-	kinds := []struct {
-		what string
-		try  func(context.Context) error
-	}{
-		{"dns", resolve},
-		{"scheduling", func(ctx context.Context) error { return c.schedules(ctx, others[0], from) }},
-		{"heartbeats", func(ctx context.Context) error { return beats(ctx, others[0], from) }},
+	kinds := []kind{{"balanced", func(ctx context.Context) error { return write(ctx, c.client, "balanced") }}}
+	if c.nodes {
+		kinds = append(kinds, kind{"dns", resolve},
+			kind{"scheduling", func(ctx context.Context) error { return c.schedules(ctx, others[0], from) }},
+			kind{"heartbeats", func(ctx context.Context) error { return beats(ctx, others[0], from) }})
 	}
 	for _, m := range others {
-		kinds = append(kinds, struct {
-			what string
-			try  func(context.Context) error
-		}{fmt.Sprintf("kubectl-%d", m.number), func(ctx context.Context) error { return m.write(ctx, "probe") }})
+		kinds = append(kinds, kind{fmt.Sprintf("kubectl-%d", m.number), func(ctx context.Context) error { return write(ctx, m.kube, "probe") }})
 	}
 	waits := make([]wait, len(kinds))
 	var clients sync.WaitGroup
@@ -255,9 +260,9 @@ func (c *cluster) measure(ctx context.Context, harmed *master, from time.Time) [
 	return waits
 }
 
-// write writes by a master's API server.
-func (m *master) write(ctx context.Context, name string) error {
-	maps := m.kube.CoreV1().ConfigMaps("default")
+// write writes an object.
+func write(ctx context.Context, kube kubernetes.Interface, name string) error {
+	maps := kube.CoreV1().ConfigMaps("default")
 	object := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string]string{"at": time.Now().String()}}
 	_, err := maps.Update(ctx, object, metav1.UpdateOptions{})
 	if apierrors.IsNotFound(err) {

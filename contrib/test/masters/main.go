@@ -33,12 +33,13 @@ func main() {
 	faults := flag.String("faults", "kill,stop,cut,fill", "what to do to each master")
 	limit := flag.Duration("limit", 15*time.Second, "how long a client may wait")
 	keep := flag.Bool("keep", false, "keep the logs")
+	nodes := flag.Bool("nodes", true, "run agents and schedulers too; without them, only clients of the API are measured")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	path, err := filepath.Abs(*km)
 	if err == nil {
-		err = run(ctx, path, strings.Split(*faults, ","), *limit, *keep)
+		err = run(ctx, path, strings.Split(*faults, ","), *limit, options{*keep, *nodes})
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "masters:", err)
@@ -46,15 +47,18 @@ func main() {
 	}
 }
 
+// options say what is run, and what is left.
+type options struct{ keep, nodes bool }
+
 // run starts the cluster, harms it, and takes it down.
-func run(ctx context.Context, km string, faults []string, limit time.Duration, keep bool) (err error) {
+func run(ctx context.Context, km string, faults []string, limit time.Duration, o options) (err error) {
 	dir, err := os.MkdirTemp("", "k8sm-masters-")
 	if err != nil {
 		return err
 	}
-	c := &cluster{km: km, dir: dir}
+	c := &cluster{km: km, dir: dir, nodes: o.nodes}
 	defer func() {
-		if !keep {
+		if !o.keep {
 			err = errors.Join(err, c.end(), os.RemoveAll(dir))
 			return
 		}
@@ -64,6 +68,11 @@ func run(ctx context.Context, km string, faults []string, limit time.Duration, k
 	if err := c.start(ctx); err != nil {
 		return err
 	}
+	stopClient, err := c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopClient()
 	load := c.startLoad(ctx)
 	var slow []string
 	for _, fault := range faults {
