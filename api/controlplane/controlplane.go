@@ -321,6 +321,13 @@ func (c Config) runOnEtcd(ctx context.Context, p *ports) error {
 	if existing.Managed {
 		existing.CertFile, existing.KeyFile = c.StateDir.Pair(statedir.APIServerEtcdClient)
 	}
+	if len(c.EtcdServers) == 0 {
+		addresses, err := net.InterfaceAddrs()
+		if err != nil {
+			return fmt.Errorf("cannot read this machine's addresses: %w", err)
+		}
+		existing.Endpoints = ownMember(existing.Endpoints, addresses)
+	}
 	return c.runAPIServer(ctx, p, existing)
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -118,4 +120,24 @@ func tidyTokens(ctx context.Context, client kubernetes.Interface) {
 		case <-tick.C:
 		}
 	}
+}
+
+// ownMember returns the URLs of the etcd member on this machine, or all if none is. An API server sends its requests to all members in
+// turn, and waits half a minute for one that hangs. With the member beside it alone, both are well or not, and clients leave an API
+// server that is not ready.
+func ownMember(endpoints []string, machine []net.Addr) (own []string) {
+	for _, endpoint := range endpoints {
+		u, err := url.Parse(endpoint)
+		if err != nil {
+			continue
+		}
+		ip := net.ParseIP(u.Hostname())
+		if slices.ContainsFunc(machine, func(a net.Addr) bool { n, ok := a.(*net.IPNet); return ok && n.IP.Equal(ip) }) {
+			own = append(own, endpoint)
+		}
+	}
+	if len(own) == 0 {
+		return endpoints
+	}
+	return own
 }

@@ -3,11 +3,13 @@ package controlplane
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -221,5 +223,17 @@ func TestEndpointIsForPeoplesKubeconfigsAndInTheCertificate(t *testing.T) {
 		if wrong.check() == nil {
 			t.Errorf("%+v is accepted", wrong)
 		}
+	}
+}
+
+func TestAPIServerUsesTheEtcdMemberBesideIt(t *testing.T) {
+	machine := []net.Addr{&net.IPNet{IP: net.ParseIP("127.0.0.1"), Mask: net.CIDRMask(8, 32)}, &net.IPNet{IP: net.ParseIP("192.0.2.7"), Mask: net.CIDRMask(24, 32)}}
+	all := []string{"https://192.0.2.6:2379", "https://192.0.2.7:2379", "https://192.0.2.8:2379"}
+	if diff := cmp.Diff(all[1:2], ownMember(all, machine)); diff != "" {
+		t.Error(diff)
+	}
+	elsewhere := []string{all[0], all[2], "https://etcd.example:2379"}
+	if diff := cmp.Diff(elsewhere, ownMember(elsewhere, machine)); diff != "" {
+		t.Errorf("without a member here: %s", diff)
 	}
 }
