@@ -138,7 +138,7 @@ To try it on this machine, as root: km up`,
 	} {
 		for _, command := range commands {
 			command.GroupID = group
-			if command != kubelet && command != proxy {
+			if command != kubelet && command != proxy && command.Name() != "etcd" { // whose --name is new, and no --cluster-name
 				keepOldNames(command)
 			}
 			root.AddCommand(command)

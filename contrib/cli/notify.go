@@ -22,12 +22,12 @@ func newNotifier() notifier {
 }
 
 // ready says that the service serves.
-func (n notifier) ready() { n.tell("READY=1") }
+func (n *notifier) ready() { n.tell("READY=1") }
 
 // stopping says that the service ends.
-func (n notifier) stopping() { n.tell("STOPPING=1") }
+func (n *notifier) stopping() { n.tell("STOPPING=1") }
 
-func (n notifier) tell(state string) {
+func (n *notifier) tell(state string) {
 	if n.socket == "" {
 		return
 	}
@@ -36,7 +36,7 @@ func (n notifier) tell(state string) {
 	}
 }
 
-func (n notifier) send(state string) error {
+func (n *notifier) send(state string) error {
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.socket, Net: "unixgram"})
 	if err != nil {
 		return fmt.Errorf("cannot reach $NOTIFY_SOCKET: %w", err)

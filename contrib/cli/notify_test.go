@@ -28,11 +28,12 @@ func TestSystemdHearsOfTheService(t *testing.T) {
 	}
 	t.Setenv("NOTIFY_SOCKET", socket)
 	c := &common{logLevel: logLevel(logrus.InfoLevel)}
+	ready := c.notify.ready // as roles are given it, before they are served
 	err = serve(c, func(ctx context.Context) error {
 		if left := os.Getenv("NOTIFY_SOCKET"); left != "" {
 			t.Errorf("child processes would speak for the service: NOTIFY_SOCKET=%s", left)
 		}
-		c.notify.ready()
+		ready()
 		return nil
 	})
 	if err != nil {

@@ -131,7 +131,7 @@ func (m machine) kill(unit string) {
 
 const km = "/usr/bin/km"
 
-// TestDebOnASystemdMachine installs the deb, runs a control plane and a scheduler as services, upgrades, removes and purges it.
+// TestDebOnASystemdMachine installs the deb, runs etcd, a control plane and a scheduler as services, upgrades, removes and purges it.
 func TestDebOnASystemdMachine(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("run this test as root")
@@ -148,7 +148,7 @@ func TestDebOnASystemdMachine(t *testing.T) {
 	m := boot(t, packages)
 	m.run("dpkg", "-i", deb)
 	units := strings.Fields(m.run("sh", "-c", "cd /lib/systemd/system && ls k8sm-*.service"))
-	if len(units) < 3 {
+	if len(units) < 4 {
 		t.Fatalf("only these units were installed: %s", units)
 	}
 	t.Run("nothing is started or enabled", func(t *testing.T) {
@@ -205,14 +205,19 @@ func TestDebOnASystemdMachine(t *testing.T) {
 	})
 }
 
-// testServices runs a control plane and a scheduler, kills and upgrades them.
+// testServices runs an etcd, a control plane and a scheduler, kills and upgrades them.
 func (m machine) testServices(deb string) {
+	m.run("sh", "-c", "echo 'advertise-address: 127.0.0.1' >>/etc/k8sm/etcd.yaml")
+	m.run("systemctl", "enable", "--now", "k8sm-etcd")
 	m.run("systemctl", "enable", "--now", "k8sm-apiserver")
+	if members := m.run(km, "etcd", "status", "--no-headers"); len(strings.Split(members, "\n")) != 1 {
+		m.Errorf("the control plane does not use the member: %s", members)
+	}
 	if got := m.run(km, "kubectl", "get", "--raw", "/readyz"); got != "ok" {
 		m.Errorf("the API server is active, but not ready: %s", got)
 	}
 	m.run("systemctl", "enable", "--now", "k8sm-scheduler")
-	for _, unit := range []string{"k8sm-apiserver", "k8sm-scheduler"} {
+	for _, unit := range []string{"k8sm-etcd", "k8sm-apiserver", "k8sm-scheduler"} {
 		m.kill(unit)
 	}
 	m.wait("the API server is ready", func() error { return m.try(km, "kubectl", "get", "--raw", "/readyz") })

@@ -4,6 +4,6 @@ set -e
 [ -d /run/systemd/system ] || exit 0
 case "$1" in
 remove | 0)
-	systemctl disable --now k8sm-scheduler.service k8sm-dns.service k8sm-apiserver.service
+	systemctl disable --now k8sm-scheduler.service k8sm-dns.service k8sm-apiserver.service k8sm-etcd.service
 	;;
 esac
