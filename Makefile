@@ -97,9 +97,9 @@ test-isolated: test-deps build ## Run the tests of the whole chain once more, on
 		$(GO) test $(FLAGS) -count=1 -timeout 40m -run '$(RUN)' ./contrib/test/e2e
 
 .PHONY: test-masters
-test-masters: deps build ## Harm each of three control planes, and print how long clients wait: FAULTS=kill,stop,cut,fill LIMIT=TIME.
+test-masters: deps build ## Harm each of three control planes, and print how long clients wait: FAULTS=kill,stop,cut,fill LIMIT=TIME NODES=false.
 	$(GO) build $(FLAGS) -o $(BUILD)/masters ./contrib/test/masters
-	@$(BUILD)/masters --km ./km -faults=$(or $(FAULTS),kill$(comma)stop$(comma)cut$(comma)fill) -limit=$(or $(LIMIT),15s)
+	@$(BUILD)/masters --km ./km -faults=$(or $(FAULTS),kill$(comma)stop$(comma)cut$(comma)fill) -limit=$(or $(LIMIT),15s) -nodes=$(or $(NODES),true)
 
 .PHONY: fuzz
 fuzz: $(EMBEDDED) ## Run the fuzzers: FUZZ=REGEXP, FUZZTIME=TIME for those of what other processes send, 5s for each other.

@@ -85,7 +85,9 @@ func run(ctx context.Context, km string, faults []string, limit time.Duration, o
 		}
 	}
 	sent, lost, longest := load.stop()
-	fmt.Printf("MASTERS service requests=%d lost=%d longest=%s\n", sent, len(lost), longest.Round(time.Millisecond))
+	if o.nodes {
+		fmt.Printf("MASTERS service requests=%d lost=%d longest=%s\n", sent, len(lost), longest.Round(time.Millisecond))
+	}
 	if len(lost) > 0 {
 		slow = append(slow, fmt.Sprintf("%d of %d requests to the service were lost, such as %s", len(lost), sent, lost[0]))
 	}
