@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,9 +50,9 @@ func TestScheduledSnapshotsComeAndGo(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "k8sm-mine.tar"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		fails := false
+		var fails atomic.Bool
 		save := func(_ context.Context, file string) (Manifest, error) {
-			if fails {
+			if fails.Load() {
 				return Manifest{}, errors.New("no space left on device")
 			}
 			return Manifest{}, os.WriteFile(file, nil, 0o600)
@@ -72,13 +73,13 @@ func TestScheduledSnapshotsComeAndGo(t *testing.T) {
 		expect("k8sm-20000101T000000Z.tar", "k8sm-20000101T010000Z.tar")
 		after(time.Hour)
 		expect("k8sm-20000101T010000Z.tar", "k8sm-20000101T020000Z.tar")
-		fails = true
+		fails.Store(true)
 		after(time.Hour)
 		expect("k8sm-20000101T010000Z.tar", "k8sm-20000101T020000Z.tar")
 		if failed, last := testutil.ToFloat64(figures.failed), testutil.ToFloat64(figures.last); failed != 1 || int64(last) != time.Now().Add(-time.Hour).Unix() {
 			t.Errorf("%v failures, the last success at %v", failed, last)
 		}
-		fails = false
+		fails.Store(false)
 		after(retry)
 		expect("k8sm-20000101T020000Z.tar", "k8sm-20000101T030500Z.tar")
 		cancel()
