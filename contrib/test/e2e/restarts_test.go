@@ -83,7 +83,7 @@ func heldUp(t *testing.T, c *scratch.Cluster, dir string) {
 	}
 	p := create(t, c, pod("after", "true"))
 	awaitPhase(t, c, "after", corev1.PodSucceeded)
-	if log, err := os.ReadFile(filepath.Join(dir, "log", "km.log")); err != nil || !strings.Contains(string(log), "could not renew its lease in time") {
+	if log, err := os.ReadFile(filepath.Join(dir, "log", "km.log")); err != nil || !strings.Contains(string(log), "the leadership was lost") {
 		t.Errorf("the scheduler has not lost the leadership, %v: nothing was tested", err)
 	}
 	remove(t, c, p)
