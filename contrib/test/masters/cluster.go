@@ -268,7 +268,8 @@ func (c *cluster) end() error {
 	}
 	steps := [][]string{{"ip", "link", "del", bridge}}
 	for _, m := range c.masters {
-		steps = append(steps, []string{"umount", "-l", m.dir}, []string{"ip", "netns", "del", m.space})
+		// The kernel takes a link down with its namespace, but only later: the next run would find it.
+		steps = append(steps, []string{"umount", "-l", m.dir}, []string{"ip", "link", "del", m.link}, []string{"ip", "netns", "del", m.space})
 	}
 	return errors.Join(append(problems, each(ctx, steps)...)...)
 }
