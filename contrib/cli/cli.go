@@ -131,11 +131,7 @@ To try it on this machine, as root: km up`,
 	if flag := pflag.CommandLine.Lookup("version"); flag != nil {
 		flag.Hidden, flag.Changed = true, false
 	}
-	for group, commands := range map[string][]*cobra.Command{
-		"use":  {configurable(upCommand(&c)), nodesCommand(&c), tasksCommand(&c), queueCommand(&c), offersCommand(&c), configurable(uiCommand(&c)), nodeCommand(&c), assignerCommand(&c), commitCommand(&c), secretsCommand(&c), snapshotCommand(&c), frameworkCommand(&c), certsCommand(&c), pkiCommand(&c), kubectlCommand(&c), kubecfgCommand(&c), etcdctlCommand(&c), logsCommand(&c), supportBundleCommand(&c)},
-		"run":  {configurable(apiserverCommand(&c)), configurable(etcdCommand(&c)), configurable(schedulerCommand(&c)), configurable(dnsCommand(&c)), configurable(metricsCommand(&c)), configurable(logstoreCommand(&c)), localMesosCommand(&c)},
-		"node": {configurable(minionCommand(&c)), kubelet, proxy},
-	} {
+	for group, commands := range grouped(&c, kubelet, proxy) {
 		for _, command := range commands {
 			command.GroupID = group
 			if command != kubelet && command != proxy && command.Name() != "etcd" { // whose --name is new, and no --cluster-name
@@ -149,6 +145,43 @@ To try it on this machine, as root: km up`,
 	root.InitDefaultCompletionCmd() // now, so that explainUsage covers it
 	explainUsage(root)
 	return root
+}
+
+// grouped returns the commands that people are shown, by group, with those of the stock programs.
+func grouped(c *common, stock ...*cobra.Command) map[string][]*cobra.Command {
+	return map[string][]*cobra.Command{
+		"use": {
+			configurable(upCommand(c)),
+			nodesCommand(c),
+			tasksCommand(c),
+			queueCommand(c),
+			offersCommand(c),
+			configurable(uiCommand(c)),
+			nodeCommand(c),
+			assignerCommand(c),
+			commitCommand(c),
+			secretsCommand(c),
+			snapshotCommand(c),
+			frameworkCommand(c),
+			certsCommand(c),
+			pkiCommand(c),
+			kubectlCommand(c),
+			kubecfgCommand(c),
+			etcdctlCommand(c),
+			logsCommand(c),
+			supportBundleCommand(c),
+		},
+		"run": {
+			configurable(apiserverCommand(c)),
+			configurable(etcdCommand(c)),
+			configurable(schedulerCommand(c)),
+			configurable(dnsCommand(c)),
+			configurable(metricsCommand(c)),
+			configurable(logstoreCommand(c)),
+			localMesosCommand(c),
+		},
+		"node": append([]*cobra.Command{configurable(minionCommand(c))}, stock...),
+	}
 }
 
 // serve runs a role until it ends or SIGINT or SIGTERM arrives. A second signal kills the process.
