@@ -41,7 +41,8 @@ func (b *browser) raw(text string) string {
 	}
 	// The first answer, and what else comes soon. A client that closes its side has gone, and is not served.
 	from := bufio.NewReader(conn)
-	first, err := http.ReadResponse(from, nil)
+	method, _, _ := strings.Cut(text, " ") // what answers HEAD has no body to wait for
+	first, err := http.ReadResponse(from, &http.Request{Method: method})
 	if err != nil {
 		return err.Error()
 	}
