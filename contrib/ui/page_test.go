@@ -1,13 +1,11 @@
 package ui
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -17,143 +15,66 @@ import (
 	"time"
 
 	browserprotocol "github.com/chromedp/cdproto/browser"
-	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
-	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/evanw/esbuild/pkg/api"
 	"github.com/gorilla/websocket"
+
+	webbrowser "github.com/k8sm/k8sm/contrib/test/browser"
 )
 
-// TestPage runs the page's own code in Chromium, on an API server that is a fake. What needs a cluster is in contrib/test/e2e.
+// TestPage runs the page's own code in Chromium, on an API server that is a fake. What needs a control plane is in contrib/test/webpage, and
+// what needs a cluster in contrib/test/e2e.
 func TestPage(t *testing.T) {
-	built := buildPage(t)
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.IgnoreCertErrors, chromedp.WindowSize(1440, 900))
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewExecAllocator(ctx, options...)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx) // the browser; each test has a tab
-	t.Cleanup(cancel)
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("cannot start chromium: %v; run make test-deps", err)
-	}
-	t.Run("logic", func(t *testing.T) { logicOfThePage(t, ctx) })
-	t.Run("usage of pods", func(t *testing.T) { usageIsAskedByNamespace(t, ctx, built) })
-	t.Run("hidden page", func(t *testing.T) { hiddenPageAsksNothing(t, ctx, built) })
-	t.Run("list on a phone", func(t *testing.T) { listOnAPhone(t, ctx, built) })
-	t.Run("charts of a pod", func(t *testing.T) { chartsOfAPod(t, ctx, built) })
-	t.Run("terminal", func(t *testing.T) { terminalKeepsToItself(t, ctx, built) })
-}
-
-// buildPage builds the page as it is in the source tree. The packages for tests are in web/node_modules then.
-func buildPage(t *testing.T) *pages {
-	t.Helper()
-	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "embedded"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), "go", "run", "-trimpath", "./contrib/ui/bundle", "-dev", "-out", filepath.Join(dir, "embedded"))
-	cmd.Dir, cmd.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
-	if said, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("cannot build the page: %v\n%s", err, said)
-	}
-	p, err := newPages(os.DirFS(dir))
+	b := webbrowser.Start(t)
+	built, err := newPages(os.DirFS(".")) // what is in the source tree now
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p
+	t.Run("logic", func(t *testing.T) { logicOfThePage(b.For(t)) })
+	t.Run("usage of pods", func(t *testing.T) { usageIsAskedByNamespace(b.For(t), built) })
+	t.Run("hidden page", func(t *testing.T) { hiddenPageAsksNothing(b.For(t), built) })
+	t.Run("list on a phone", func(t *testing.T) { listOnAPhone(b.For(t), built) })
+	t.Run("charts of a pod", func(t *testing.T) { chartsOfAPod(b.For(t), built) })
+	t.Run("terminal", func(t *testing.T) { terminalKeepsToItself(b.For(t), built) })
+	t.Run("thousands of pods", func(t *testing.T) { thousandsOfPods(b.For(t), built) })
 }
 
-// tab is a tab of the browser.
-type tab struct {
-	*testing.T
-	ctx context.Context
-}
-
-func newTab(t *testing.T, browser context.Context) *tab {
-	t.Helper()
-	ctx, cancel := chromedp.NewContext(browser)
-	t.Cleanup(cancel)
-	return &tab{t, ctx}
-}
-
-func (b *tab) do(actions ...chromedp.Action[chromedp.Void]) {
+// openPage opens the page in a tab, as a user of a fake API server.
+func openPage(b *webbrowser.Tab, built *pages, handler http.HandlerFunc) *webbrowser.Tab {
 	b.Helper()
-	if err := chromedp.Do(b.ctx, actions...); err != nil {
-		b.Fatalf("the browser: %v", err)
-	}
-}
-
-// first runs a script in each page that is opened from now on, before the page's own.
-func (b *tab) first(script string) {
-	b.Helper()
-	if _, err := chromedp.Call(b.ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: script}); err != nil {
+	a := newAPI(b.T, handler)
+	s := openWith(b.T, a, Config{}, built).server
+	link, err := s.Link(b.Context(), a.config("token-of-ann"))
+	if err != nil {
 		b.Fatal(err)
 	}
-}
-
-// eval returns what an expression of JavaScript is, a promise's value if it is one.
-func eval[T any](b *tab, script string) T {
-	b.Helper()
-	value, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](script, chromedp.EvalAwaitPromise))
-	if err != nil {
-		b.Fatalf("%s: %v", script, err)
-	}
-	return value
-}
-
-// until waits for a condition in JavaScript.
-func (b *tab) until(condition string) {
-	b.Helper()
-	if _, err := chromedp.Run(b.ctx, chromedp.Poll[bool](condition, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(time.Minute))); err != nil {
-		b.Fatalf("the page never had %s: %v; it shows:\n%s", condition, err, eval[string](b, `document.body.innerText.replaceAll(/\s*\n\s*/g, "\n")`))
-	}
+	b = b.Beside(b.T, link) // each server's cookie has a name of its own
+	b.Until(`document.querySelector(".who-name")?.textContent === "ann"`)
+	return b
 }
 
 // eventually waits for a condition of the fake.
-func (b *tab) eventually(what string, condition func() bool) {
-	b.Helper()
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for !condition() {
+	for late := time.After(2 * time.Minute); !condition(); {
 		select {
 		case <-tick.C:
-		case <-b.ctx.Done():
-			b.Fatalf("%s never came: %v", what, b.ctx.Err())
+		case <-late:
+			t.Fatalf("%s never came", what)
 		}
-	}
-}
-
-// usable fails the test if the policy forbade the page something, or somebody can't use it (https://github.com/dequelabs/axe-core).
-func (b *tab) usable() {
-	b.Helper()
-	script, err := os.ReadFile("web/node_modules/axe-core/axe.min.js")
-	if err != nil {
-		b.Fatal(err)
-	}
-	eval[int](b, string(script)+";0")
-	for _, scheme := range []string{"light", "dark"} {
-		_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
-		if err != nil {
-			b.Fatal(err)
-		}
-		for _, found := range eval[[]string](b, `axe.run().then((r) => r.violations.flatMap((v) => v.nodes.map((n) => v.id + " at " + n.target.join(" ") + ": " + n.failureSummary)))`) {
-			b.Errorf("in %s colours: %s", scheme, found)
-		}
-	}
-	for _, f := range eval[[]string](b, `forbidden`) {
-		b.Errorf("the policy forbids %s", f)
 	}
 }
 
 // logicOfThePage runs web/test, which has functions of the page without its looks.
-func logicOfThePage(t *testing.T, browser context.Context) {
+func logicOfThePage(b *webbrowser.Tab) {
 	result := api.Build(api.BuildOptions{
-		EntryPoints: []string{"web/test/main.ts"}, Bundle: true, Format: api.FormatIIFE, Target: api.ES2022, JSX: api.JSXAutomatic, JSXImportSource: "preact", Outdir: t.TempDir(),
+		EntryPoints: []string{"web/test/main.ts"}, Bundle: true, Format: api.FormatIIFE, Target: api.ES2022, JSX: api.JSXAutomatic, JSXImportSource: "preact", Outdir: b.TempDir(),
 	})
 	for _, e := range result.Errors {
-		t.Fatalf("%v: %s", e.Location, e.Text)
+		b.Fatalf("%v: %s", e.Location, e.Text)
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, file := range result.OutputFiles {
@@ -165,39 +86,19 @@ func logicOfThePage(t *testing.T, browser context.Context) {
 		}
 		fmt.Fprint(w, `<!doctype html><title>test</title><script src="/test.js"></script>`)
 	}))
-	t.Cleanup(server.Close)
-	b := newTab(t, browser)
-	b.do(chromedp.Navigate(server.URL))
-	b.until("window.results !== undefined")
-	results := eval[[][2]string](b, "results")
+	b.Cleanup(server.Close)
+	b = b.Beside(b.T, server.URL)
+	b.Until("window.results !== undefined")
+	results := webbrowser.Eval[[][2]string](b, "results")
 	if len(results) < 20 {
-		t.Errorf("only %d tests ran", len(results))
+		b.Errorf("only %d tests ran", len(results))
 	}
 	for _, r := range results {
-		t.Run(r[0], func(t *testing.T) {
+		b.Run(r[0], func(t *testing.T) {
 			if r[1] != "" {
 				t.Error(r[1])
 			}
 		})
-	}
-}
-
-// openPage opens a path of the page in a tab, as a user of a fake API server.
-func openPage(t *testing.T, browser context.Context, built *pages, handler http.HandlerFunc) (b *tab, show func(path string)) {
-	t.Helper()
-	a := newAPI(t, handler)
-	s := openWith(t, a, Config{}, built).server
-	link, err := s.Link(t.Context(), a.config("token-of-ann"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b = newTab(t, browser)
-	b.first(`window.forbidden = []; document.addEventListener("securitypolicyviolation", (e) => forbidden.push(e.violatedDirective + " " + e.blockedURI + " " + e.sample));`)
-	b.do(chromedp.Navigate(link))
-	b.until(`document.querySelector(".who-name")?.textContent === "ann"`)
-	return b, func(path string) {
-		t.Helper()
-		b.do(chromedp.Navigate(strings.TrimSuffix(s.URL(), "/") + path))
 	}
 }
 
@@ -306,71 +207,70 @@ const faster = `(() => {
 })()`
 
 // usageIsAskedByNamespace looks at a list of 5,000 pods.
-func usageIsAskedByNamespace(t *testing.T, browser context.Context, built *pages) {
+func usageIsAskedByNamespace(b *webbrowser.Tab, built *pages) {
 	s := &shop{namespaces: []string{"a", "b", "c", "d", "secret"}, each: 1000}
-	b, show := openPage(t, browser, built, s.ServeHTTP)
-	show("/pods")
-	b.until(`document.querySelectorAll(".spark polyline").length > 20`)
+	b = openPage(b, built, s.ServeHTTP)
+	b.Go("/pods")
+	b.Until(`document.querySelectorAll(".spark polyline").length > 20`)
+	eventually(b.T, "both questions", func() bool { return len(s.usageAsked()) >= 2 })
 	asked := s.usageAsked()
 	slices.Sort(asked)
 	if got := strings.Join(asked, ", "); got != "a * cpu, a * memory" {
-		t.Errorf("for the rows in sight it asks %s", got)
+		b.Errorf("for the rows in sight it asks %s", got)
 	}
-	if rows := eval[int](b, `document.querySelectorAll("tbody tr").length`); rows > 100 {
-		t.Errorf("there are %d rows in the document", rows)
+	if rows := webbrowser.Eval[int](b, `document.querySelectorAll("tbody tr").length`); rows > 100 {
+		b.Errorf("there are %d rows in the document", rows)
 	}
-	b.usable()
+	b.Check("pods")
 	// Who may not see what pods used sees what they use now.
-	eval[any](b, `document.querySelector(".rows").scrollTo(0, 1e7)`)
-	b.until(`document.querySelector("tbody").innerText.includes("secret-0999") && document.querySelectorAll(".spark").length === 0`)
-	b.eventually("a question about the last rows", func() bool { return slices.Contains(s.usageAsked(), "secret * memory") })
-	b.until(`document.querySelector("tbody").innerText.includes("7m")`)
+	webbrowser.Eval[any](b, `document.querySelector(".rows").scrollTo(0, 1e7)`)
+	b.Until(`document.querySelector("tbody").innerText.includes("secret-0999") && document.querySelectorAll(".spark").length === 0`)
+	eventually(b.T, "a question about the last rows", func() bool { return slices.Contains(s.usageAsked(), "secret * memory") })
+	b.Until(`document.querySelector("tbody").innerText.includes("7m")`)
 	if asked := s.usageAsked(); len(asked) > 10 {
-		t.Errorf("5,000 pods make %d questions: %q", len(asked), asked)
+		b.Errorf("5,000 pods make %d questions: %q", len(asked), asked)
 	}
 
 }
 
 // listOnAPhone looks at a list where there is room for a name only.
-func listOnAPhone(t *testing.T, browser context.Context, built *pages) {
+func listOnAPhone(b *webbrowser.Tab, built *pages) {
 	s := &shop{namespaces: []string{"a"}, each: 500}
-	b, show := openPage(t, browser, built, s.ServeHTTP)
-	if _, err := chromedp.Call(b.ctx, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{Width: 390, Height: 844, DeviceScaleFactor: 1, Mobile: true}); err != nil {
-		t.Fatal(err)
+	b = openPage(b, built, s.ServeHTTP)
+	b.Do(chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile))
+	b.Go("/pods")
+	b.Until(`/a\/a-0000\s+Running.*1\/1.*node-1/.test(document.querySelector("tbody tr")?.innerText.replaceAll("\n", " "))`)
+	if wide := webbrowser.Eval[int](b, `document.documentElement.scrollWidth`); wide > 390 {
+		b.Errorf("the page is %d pixels wide", wide)
 	}
-	show("/pods")
-	b.until(`/a\/a-0000\s+Running.*1\/1.*node-1/.test(document.querySelector("tbody tr")?.innerText.replaceAll("\n", " "))`)
-	if wide := eval[int](b, `document.documentElement.scrollWidth`); wide > 390 {
-		t.Errorf("the page is %d pixels wide", wide)
-	}
-	eval[any](b, `document.querySelector(".rows").scrollTo(0, 1e7)`)
-	b.until(`document.querySelector("tbody").innerText.includes("a-0499")`)
-	b.usable()
+	webbrowser.Eval[any](b, `document.querySelector(".rows").scrollTo(0, 1e7)`)
+	b.Until(`document.querySelector("tbody").innerText.includes("a-0499")`)
+	b.Check("pods on a phone")
 }
 
 // hiddenPageAsksNothing hides a list that asks every minute, and shows it again.
-func hiddenPageAsksNothing(t *testing.T, browser context.Context, built *pages) {
+func hiddenPageAsksNothing(b *webbrowser.Tab, built *pages) {
 	s := &shop{namespaces: []string{"a", "b"}, each: 5}
-	b, show := openPage(t, browser, built, s.ServeHTTP)
-	b.first(faster)
-	show("/pods")
+	b = openPage(b, built, s.ServeHTTP)
+	b.First(faster)
+	b.Go("/pods")
 	before := len(s.usageAsked())
-	b.eventually("the next questions", func() bool { return len(s.usageAsked()) >= before+8 })
+	eventually(b.T, "the next questions", func() bool { return len(s.usageAsked()) >= before+8 })
 	const hidden = `Object.defineProperty(document, "visibilityState", {value: %q, configurable: true}); document.dispatchEvent(new Event("visibilitychange"))`
-	eval[any](b, fmt.Sprintf(hidden, "hidden"))
+	webbrowser.Eval[any](b, fmt.Sprintf(hidden, "hidden"))
 	const minutes = `new Promise((done) => setTimeout(() => done(0), %d * 60000))`
-	eval[int](b, fmt.Sprintf(minutes, 1)) // what was under way
+	webbrowser.Eval[int](b, fmt.Sprintf(minutes, 1)) // what was under way
 	before = len(s.usageAsked())
-	eval[int](b, fmt.Sprintf(minutes, 3))
+	webbrowser.Eval[int](b, fmt.Sprintf(minutes, 3))
 	if now := len(s.usageAsked()); now != before {
-		t.Errorf("a page that nobody sees asked %d times", now-before)
+		b.Errorf("a page that nobody sees asked %d times", now-before)
 	}
-	eval[any](b, fmt.Sprintf(hidden, "visible"))
-	b.eventually("a question of the page that is seen again", func() bool { return len(s.usageAsked()) > before })
+	webbrowser.Eval[any](b, fmt.Sprintf(hidden, "visible"))
+	eventually(b.T, "a question of the page that is seen again", func() bool { return len(s.usageAsked()) > before })
 }
 
 // chartsOfAPod looks at a pod whose usage is kept, is not kept, or is for others.
-func chartsOfAPod(t *testing.T, browser context.Context, built *pages) {
+func chartsOfAPod(b *webbrowser.Tab, built *pages) {
 	for name, c := range map[string]struct {
 		groups []object
 		code   int
@@ -381,8 +281,8 @@ func chartsOfAPod(t *testing.T, browser context.Context, built *pages) {
 		"forbidden": {[]object{groupOfPods("monitoring.k8sm.io")}, http.StatusForbidden, `document.body.innerText.includes("You may not see what pods of shop used")`},
 		"away":      {[]object{groupOfPods("monitoring.k8sm.io")}, http.StatusServiceUnavailable, `document.body.innerText.includes("The metrics server does not answer: try later")`},
 	} {
-		t.Run(name, func(t *testing.T) {
-			b, show := openPage(t, browser, built, func(w http.ResponseWriter, r *http.Request) {
+		b.Run(name, func(t *testing.T) {
+			b := openPage(b.For(t), built, func(w http.ResponseWriter, r *http.Request) {
 				switch usage := usagePath.FindStringSubmatch(r.URL.Path); {
 				case r.URL.Path == "/apis":
 					writeJSON(w, object{"items": c.groups})
@@ -397,9 +297,9 @@ func chartsOfAPod(t *testing.T, browser context.Context, built *pages) {
 					writeJSON(w, object{"data": object{"result": []object{{"metric": object{"pod": usage[2]}, "values": [][2]any{{at - 60, "1"}, {at - 30, "3"}}}}}})
 				}
 			})
-			show("/pods/shop/web")
-			b.until(c.want)
-			b.usable()
+			b.Go("/pods/shop/web")
+			b.Until(c.want)
+			b.Check("charts")
 		})
 	}
 }
@@ -446,7 +346,7 @@ func (s *shell) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // terminal is a tab with a shell.
 type terminal struct {
-	*tab
+	*webbrowser.Tab
 	shell *shell
 	conn  *websocket.Conn
 }
@@ -457,7 +357,7 @@ func (s *terminal) say(text, shown string) {
 	if err := s.conn.WriteMessage(websocket.BinaryMessage, append([]byte{1}, text...)); err != nil {
 		s.Fatal(err)
 	}
-	s.until(fmt.Sprintf(`document.querySelector(".xterm-rows").innerText.replaceAll("\u00a0", " ").includes(%q)`, shown))
+	s.Until(fmt.Sprintf(`document.querySelector(".xterm-rows").innerText.replaceAll("\u00a0", " ").includes(%q)`, shown))
 }
 
 // gets reads what the terminal sends.
@@ -481,16 +381,14 @@ func (s *terminal) key(key, code string, modifiers int64, command ...string) {
 		if of == "rawKeyDown" {
 			p.Commands = command
 		}
-		if _, err := chromedp.Call(s.ctx, input.DispatchKeyEvent, p); err != nil {
-			s.Fatal(err)
-		}
+		webbrowser.Call(s.Tab, input.DispatchKeyEvent, p)
 	}
 }
 
 // click clicks a word that the terminal shows, or doubles the click.
 func (s *terminal) click(word string, times int64) {
 	s.Helper()
-	at := eval[[2]float64](s.tab, fmt.Sprintf(`(() => {
+	at := webbrowser.Eval[[2]float64](s.Tab, fmt.Sprintf(`(() => {
 		const rows = document.createTreeWalker(document.querySelector(".xterm-rows"), NodeFilter.SHOW_TEXT);
 		for (let n; (n = rows.nextNode());) {
 			const i = n.data.indexOf(%q);
@@ -507,47 +405,43 @@ func (s *terminal) click(word string, times int64) {
 		if of != "mouseMoved" {
 			p.Button, p.ClickCount = "left", times
 		}
-		if _, err := chromedp.Call(s.ctx, input.DispatchMouseEvent, p); err != nil {
-			s.Fatal(err)
-		}
+		webbrowser.Call(s.Tab, input.DispatchMouseEvent, p)
 	}
 }
 
 const ctrl, shift = 2, 8
 
 // terminalKeepsToItself lets a program in a container try to reach out of the terminal.
-func terminalKeepsToItself(t *testing.T, browser context.Context, built *pages) {
+func terminalKeepsToItself(b *webbrowser.Tab, built *pages) {
 	sh := &shell{conn: make(chan *websocket.Conn, 1), typed: make(chan string, 100)}
-	b, show := openPage(t, browser, built, sh.ServeHTTP)
+	b = openPage(b, built, sh.ServeHTTP)
 	for _, name := range []string{"clipboard-read", "clipboard-write"} {
-		if _, err := chromedp.Call(b.ctx, browserprotocol.SetPermission, browserprotocol.SetPermissionParams{
-			Permission: &browserprotocol.PermissionDescriptor{Name: name}, Setting: browserprotocol.PermissionSettingGranted}); err != nil {
-			t.Fatal(err)
-		}
+		webbrowser.Call(b, browserprotocol.SetPermission, browserprotocol.SetPermissionParams{
+			Permission: &browserprotocol.PermissionDescriptor{Name: name}, Setting: browserprotocol.PermissionSettingGranted})
 	}
-	show("/pods/shop/web?tab=terminal")
-	s := &terminal{tab: b, shell: sh, conn: <-sh.conn}
+	b.Go("/pods/shop/web?tab=terminal")
+	s := &terminal{Tab: b, shell: sh, conn: <-sh.conn}
 	s.say("ready\r\n", "ready")
-	clipboard := func() string { return eval[string](b, "navigator.clipboard.readText()") }
-	eval[any](b, `navigator.clipboard.writeText("mine")`)
+	clipboard := func() string { return webbrowser.Eval[string](b, "navigator.clipboard.readText()") }
+	webbrowser.Eval[any](b, `navigator.clipboard.writeText("mine")`)
 
 	// A program neither writes nor reads the clipboard (OSC 52).
 	s.say("\x1b]52;c;c3RvbGVu\x07\x1b]52;;c3RvbGVu\x1b\\\x1b]52;c;?\x07done\r\n", "done")
 	if got := clipboard(); got != "mine" {
-		t.Errorf("a program has put %q on the clipboard", got)
+		b.Errorf("a program has put %q on the clipboard", got)
 	}
 
 	// Links of programs (OSC 8) are opened if they are of the web, in a page that knows nothing of this one.
-	eval[any](b, `window.opened = []; window.open = (...how) => { opened.push(how.join(" ")); return null; }`)
+	webbrowser.Eval[any](b, `window.opened = []; window.open = (...how) => { opened.push(how.join(" ")); return null; }`)
 	link := func(url, text string) string { return "\x1b]8;;" + url + "\x1b\\" + text + "\x1b]8;;\x1b\\ " }
 	s.say(link("javascript:alert(document.domain)", "script")+link("file:///etc/passwd", "filed")+link("HTTPS://evil.example", "upper")+link("data:text/html,x", "datum")+
 		link("https://example.com/a", "secure")+"\r\nlinks\r\n", "links")
 	for _, word := range []string{"script", "filed", "datum", "secure"} {
 		s.click(word, 1)
 	}
-	b.until("opened.length > 0")
-	if got := eval[[]string](b, "opened"); len(got) != 1 || got[0] != "https://example.com/a _blank noopener,noreferrer" {
-		t.Errorf("it opened %q", got)
+	b.Until("opened.length > 0")
+	if got := webbrowser.Eval[[]string](b, "opened"); len(got) != 1 || got[0] != "https://example.com/a _blank noopener,noreferrer" {
+		b.Errorf("it opened %q", got)
 	}
 
 	// Ctrl C copies what is selected, and is the shell's otherwise.
@@ -555,26 +449,26 @@ func terminalKeepsToItself(t *testing.T, browser context.Context, built *pages) 
 	s.click("copyme", 1)
 	s.click("copyme", 2)
 	s.key("c", "KeyC", ctrl)
-	b.eventually("the copy", func() bool { return clipboard() == "copyme" })
+	eventually(b.T, "the copy", func() bool { return clipboard() == "copyme" })
 	s.key("c", "KeyC", ctrl)
 	s.gets("\x03")
 	s.click("other", 1)
 	s.click("other", 2)
 	s.key("C", "KeyC", ctrl|shift)
-	b.eventually("the copy", func() bool { return clipboard() == "other" })
+	eventually(b.T, "the copy", func() bool { return clipboard() == "other" })
 
 	// What is pasted is text: it ends no bracketed paste, and types no keys.
-	eval[any](b, `navigator.clipboard.writeText("echo a\u001b[201~\nrm -rf x\u0003\u0015 ä\t")`)
+	webbrowser.Eval[any](b, `navigator.clipboard.writeText("echo a\u001b[201~\nrm -rf x\u0003\u0015 ä\t")`)
 	s.key("V", "KeyV", ctrl|shift, "paste")
 	s.gets("echo a[201~\rrm -rf x ä\t")
 	s.say("\x1b[?2004hbracketed\r\n", "bracketed")
 	s.key("V", "KeyV", ctrl|shift, "paste")
 	s.gets("\x1b[200~echo a[201~\rrm -rf x ä\t\x1b[201~")
-	eval[any](b, `[...document.querySelectorAll("button")].find((b) => b.textContent === "Paste").click()`)
+	webbrowser.Eval[any](b, `[...document.querySelectorAll("button")].find((b) => b.textContent === "Paste").click()`)
 	s.gets("\x1b[200~echo a[201~\rrm -rf x ä\t\x1b[201~")
 	select {
 	case typed := <-sh.typed:
-		t.Errorf("the shell also got %q", typed)
+		b.Errorf("the shell also got %q", typed)
 	default:
 	}
 }

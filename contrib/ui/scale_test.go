@@ -1,7 +1,6 @@
 package ui
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"net/http"
@@ -9,10 +8,10 @@ import (
 	"strconv"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	webbrowser "github.com/k8sm/k8sm/contrib/test/browser"
 	"github.com/k8sm/k8sm/contrib/test/chrome"
 )
 
@@ -180,30 +179,16 @@ func (f *fleet) watch(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// TestPageShowsThousandsOfPods opens the page in Chromium, beside 5,000 pods of which thousands change.
-func TestPageShowsThousandsOfPods(t *testing.T) {
+// thousandsOfPods shows 5,000 pods, of which thousands change.
+func thousandsOfPods(b *webbrowser.Tab, built *pages) {
 	f := newFleet()
-	a := newAPI(t, f.ServeHTTP)
-	built, err := newPages(embedded)
+	b = openPage(b, built, f.ServeHTTP)
+	meter, err := b.Chrome.Measure()
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
-	b := openWith(t, a, Config{}, built)
-	link, err := b.server.Link(t.Context(), a.config("token-of-ann"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	tab, err := chrome.Open(ctx, link)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tab.Close()
-	s := scaled{T: t, fleet: f, tab: tab}
-	if err := tab.Go("/pods?cols=name,namespace,status"); err != nil {
-		t.Fatal(err)
-	}
+	s := scaled{T: b.T, fleet: f, tab: meter}
+	b.Go("/pods?cols=name,namespace,status")
 	s.when(`probe.count() === "5,000"`)
 	s.changes()
 	f.set("Forgotten", 7)
@@ -215,7 +200,7 @@ func TestPageShowsThousandsOfPods(t *testing.T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.lists) < 2*manyPods/listLimit || slices.Contains(f.lists, "") {
-		t.Errorf("the pods were listed by %q", f.lists)
+		b.Errorf("the pods were listed by %q", f.lists)
 	}
 }
 
@@ -223,7 +208,7 @@ func TestPageShowsThousandsOfPods(t *testing.T) {
 type scaled struct {
 	*testing.T
 	*fleet
-	tab *chrome.Tab
+	tab *chrome.Meter
 }
 
 func (s *scaled) when(condition string) {

@@ -50,7 +50,7 @@ func (b *bench) webPage(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.stop()) }()
-	tab, err := chrome.Open(ctx, server.link)
+	tab, err := openPage(ctx, server.link)
 	if err != nil {
 		return err
 	}
@@ -66,12 +66,32 @@ func (b *bench) webPage(ctx context.Context) (err error) {
 	return nil
 }
 
+// openPage starts Chromium and returns its tab when the page has logged in there.
+func openPage(ctx context.Context, link string) (*chrome.Meter, error) {
+	tab, err := chrome.Start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	meter, err := tab.Measure()
+	if err == nil {
+		err = meter.Open(link)
+	}
+	if err == nil {
+		_, err = meter.When(`document.querySelector("nav.side") !== null`)
+	}
+	if err != nil {
+		tab.Close()
+		return nil, err
+	}
+	return meter, nil
+}
+
 // uiBench is the web page in the browser, with all that is behind it.
 type uiBench struct {
 	*bench
 	cluster *uiCluster
 	server  *pageServer
-	tab     *chrome.Tab
+	tab     *chrome.Meter
 	load    figure // of the machine: others make figures worse
 }
 
@@ -311,7 +331,7 @@ func (u *uiBench) pages(ctx context.Context) error {
 		return err
 	}
 	all := figure{name: "ui_tenth_page_all_rows", unit: "ms"}
-	var more []*chrome.Tab
+	var more []*chrome.Meter
 	for range uiPages - 1 {
 		tab, err := u.tab.Another()
 		if err != nil {

@@ -74,7 +74,7 @@ func (u *uiBench) sample(ctx context.Context, s *samples, i int) error {
 		return err
 	}
 	s.pages, s.servers = append(s.pages, usage), append(s.servers, server)
-	live, err := chrome.Eval[string](u.tab, `document.querySelector(".live").textContent`)
+	live, err := chrome.Eval[string](u.tab.Tab, `document.querySelector(".live").textContent`)
 	if err != nil {
 		return err
 	}

@@ -1,13 +1,12 @@
 // Package browser drives Chromium in tests of the web page (contrib/ui). A Tab opens pages and uses them as a person does; Check finds what
 // the page's policy forbade, what people with disabilities cannot use, and requests to other servers.
 //
-// Start reading at Open. The package imports no part of the cluster.
+// Start reading at Open. The package imports no part of the cluster. It is package chrome with a test that fails.
 package browser
 
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,28 +15,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"github.com/k8sm/k8sm/contrib/test/chrome"
 )
-
-// patience is how long a page may take to show what a test waits for.
-const patience = time.Minute
-
-// Rebound is a name that leads Chromium to this machine, as an attacker's does who rebinds it.
-const Rebound = "evil.example"
 
 // Tab is a tab of Chromium. Its methods fail the test if the browser does, and must not be called concurrently.
 type Tab struct {
 	*testing.T
-	// Base is the page's URL, without a path.
-	Base string
+	// Chrome is the same tab, which returns errors, and measures.
+	Chrome *chrome.Tab
 
-	ctx     context.Context
-	axe     string // axe-core, which finds what people with disabilities can't use (https://github.com/dequelabs/axe-core)
 	foreign *foreign
 }
 
@@ -47,16 +40,24 @@ type foreign struct {
 	urls []string
 }
 
-// Open starts Chromium and opens a link to the web page. root is the folder of the module.
-func Open(t *testing.T, root, link string) *Tab {
+// Start starts Chromium with an empty tab, and builds the page of the source tree (contrib/ui/embedded) if it has changed.
+func Start(t *testing.T) *Tab {
 	t.Helper()
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.IgnoreCertErrors, chromedp.WindowSize(1440, 900),
-		chromedp.Flag("host-resolver-rules", "MAP "+Rebound+" 127.0.0.1"))
-	within, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Minute)
+	if _, err := axe(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Minute)
 	t.Cleanup(cancel)
-	ctx, cancel := chromedp.NewExecAllocator(within, options...)
-	t.Cleanup(cancel)
-	return open(t, ctx, axe(t, root), link)
+	tab, err := chrome.Start(ctx)
+	return watched(t, tab, err)
+}
+
+// Open starts Chromium and opens a link to the web page.
+func Open(t *testing.T, link string) *Tab {
+	t.Helper()
+	b := Start(t)
+	b.must(b.Chrome.Open(link))
+	return b
 }
 
 // For is the same tab for a part of a test.
@@ -69,39 +70,42 @@ func (b *Tab) For(t *testing.T) *Tab {
 // Another opens a link in the same browser as somebody else: it shares no cookies.
 func (b *Tab) Another(t *testing.T, link string) *Tab {
 	t.Helper()
-	return open(t, b.ctx, b.axe, link, chromedp.WithNewBrowserContext())
+	tab, err := b.Chrome.Another()
+	of := watched(t, tab, err)
+	of.must(of.Chrome.Open(link))
+	return of
 }
 
 // Beside opens a link in another tab of the same person.
 func (b *Tab) Beside(t *testing.T, link string) *Tab {
 	t.Helper()
-	return open(t, b.ctx, b.axe, link)
+	tab, err := b.Chrome.Beside()
+	of := watched(t, tab, err)
+	of.must(of.Chrome.Open(link))
+	return of
 }
 
-func open(t *testing.T, parent context.Context, axe, link string, options ...chromedp.ContextOption) *Tab {
+// watched is a fresh tab of which Check will know all.
+func watched(t *testing.T, tab *chrome.Tab, err error) *Tab {
 	t.Helper()
-	ctx, cancel := chromedp.NewContext(parent, options...)
-	t.Cleanup(cancel)
-	base, _, _ := strings.Cut(link, "/#")
-	if at, err := url.Parse(link); err == nil {
-		base = at.Scheme + "://" + at.Host
-	}
-	b := &Tab{T: t, ctx: ctx, Base: base, axe: axe, foreign: &foreign{}}
-	// Each page keeps what the policy forbade it.
-	_, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{
-		Source: `window.violations = []; document.addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective + " " + e.blockedURI + " " + e.sample));`,
-	})
 	if err != nil {
-		t.Fatalf("cannot start chromium: %v; run make test-deps", err)
-	}
-	if _, err := chromedp.Call(ctx, network.Enable, network.EnableParams{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := chromedp.Listen(ctx, b.hear); err != nil {
-		t.Fatal(err)
-	}
-	b.Do(chromedp.Navigate(link))
+	t.Cleanup(tab.Close)
+	b := &Tab{T: t, Chrome: tab, foreign: &foreign{}}
+	// Each page keeps what the policy forbade it.
+	b.First(`window.violations = []; document.addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective + " " + e.blockedURI + " " + e.sample));`)
+	Call(b, network.Enable, network.EnableParams{})
+	b.must(tab.Listen(b.hear))
 	return b
+}
+
+// must fails the test if there is an error.
+func (b *Tab) must(err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
 }
 
 // hear notes requests to other servers.
@@ -113,61 +117,73 @@ func (b *Tab) hear(event any) {
 	case *network.EventWebSocketCreated:
 		asked = strings.Replace(e.URL, "wss://", "https://", 1)
 	}
-	if asked == "" || asked == b.Base || strings.HasPrefix(asked, b.Base+"/") || strings.HasPrefix(asked, "data:") || strings.HasPrefix(asked, "blob:"+b.Base+"/") {
-		return
-	}
 	b.foreign.mu.Lock()
 	defer b.foreign.mu.Unlock()
-	b.foreign.urls = append(b.foreign.urls, asked)
+	if asked != "" {
+		b.foreign.urls = append(b.foreign.urls, asked)
+	}
 }
 
-// axe is axe-core's script. It comes with the packages for tests.
-func axe(t *testing.T, root string) string {
-	t.Helper()
-	fetch := exec.CommandContext(t.Context(), "go", "run", "-trimpath", "./contrib/ui/bundle", "-dev")
-	fetch.Dir = root
-	fetch.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := fetch.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	script, err := os.ReadFile(filepath.Join(root, "contrib/ui/web/node_modules/axe-core/axe.min.js"))
+// axe is the script of axe-core, which finds what people with disabilities can't use (https://github.com/dequelabs/axe-core). It comes with
+// the packages for tests.
+var axe = sync.OnceValues(func() (string, error) {
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
-		t.Fatal(err)
+		return "", fmt.Errorf("cannot find the source tree: %w", err)
 	}
-	return string(script)
+	build := exec.Command("go", "run", "-trimpath", "./contrib/ui/bundle", "-dev")
+	build.Dir, build.Env = strings.TrimSpace(string(root)), append(os.Environ(), "CGO_ENABLED=0")
+	if said, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("cannot build the page: %w\n%s", err, said)
+	}
+	script, err := os.ReadFile(filepath.Join(build.Dir, "contrib/ui/web/node_modules/axe-core/axe.min.js"))
+	return string(script), err
+})
+
+// First runs a script in each document that is opened from now on, before the page's own.
+func (b *Tab) First(script string) {
+	b.Helper()
+	b.must(b.Chrome.First(script))
 }
 
 // Do does what Chromium is told.
 func (b *Tab) Do(actions ...chromedp.Action[chromedp.Void]) {
 	b.Helper()
-	if err := chromedp.Do(b.ctx, actions...); err != nil {
-		b.Fatalf("the browser: %v; it shows:\n%s", err, b.Text())
-	}
+	b.must(b.Chrome.Do(actions...))
+}
+
+// Call calls a method of the browser's protocol.
+func Call[P, R any](b *Tab, command cdp.Command[P, R], params P) R {
+	b.Helper()
+	result, err := chrome.Call(b.Chrome, command, params)
+	b.must(err)
+	return result
 }
 
 // Eval evaluates JavaScript in the page. A promise is waited for.
 func Eval[T any](b *Tab, script string) T {
 	b.Helper()
-	value, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](script, chromedp.EvalAwaitPromise))
-	if err != nil {
-		b.Fatalf("%s: %v", script, err)
-	}
+	value, err := chrome.Eval[T](b.Chrome, script)
+	b.must(err)
 	return value
 }
 
 // Text is what the page shows.
-func (b *Tab) Text() string {
-	text, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string](`document.body.innerText`)) // for a message only
-	return text
-}
+func (b *Tab) Text() string { return b.Chrome.Text() }
 
 // Location is the page's URL.
 func (b *Tab) Location() string { return Eval[string](b, `location.href`) }
 
+// Go goes to a path of the page.
+func (b *Tab) Go(path string) {
+	b.Helper()
+	b.must(b.Chrome.Go(path))
+}
+
 // Open goes to a path of the page and waits for a text on it.
 func (b *Tab) Open(path, text string) {
 	b.Helper()
-	b.Do(chromedp.Navigate(b.Base + path))
+	b.Go(path)
 	b.Await(text)
 }
 
@@ -180,16 +196,7 @@ func (b *Tab) Await(text string) {
 // Until waits for a condition in JavaScript.
 func (b *Tab) Until(condition string) {
 	b.Helper()
-	for {
-		_, err := chromedp.Run(b.ctx, chromedp.Poll[bool]("!!("+condition+")", chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(patience)))
-		if err == nil {
-			return
-		}
-		if !strings.Contains(err.Error(), "Cannot find context") { // another document has come meanwhile
-			at, _ := chromedp.Run(b.ctx, chromedp.Location()) // for a message only
-			b.Fatalf("%s never had %s: %v; it shows:\n%s", at, condition, err, b.Text())
-		}
-	}
+	b.must(b.Chrome.Until(condition))
 }
 
 // Press clicks the button of this text, once it can be pressed.
@@ -207,9 +214,7 @@ func (b *Tab) Keys(keys ...string) {
 		for _, r := range key {
 			down, up := pressed(r)
 			for _, event := range []input.DispatchKeyEventParams{down, up} {
-				if _, err := chromedp.Call(b.ctx, input.DispatchKeyEvent, event); err != nil {
-					b.Fatal(err)
-				}
+				Call(b, input.DispatchKeyEvent, event)
 			}
 		}
 	}
@@ -237,9 +242,7 @@ func pressed(r rune) (down, up input.DispatchKeyEventParams) {
 // Insert puts a text where the focus is, as pasting it does.
 func (b *Tab) Insert(text string) {
 	b.Helper()
-	if _, err := chromedp.Call(b.ctx, input.InsertText, input.InsertTextParams{Text: text}); err != nil {
-		b.Fatal(err)
-	}
+	Call(b, input.InsertText, input.InsertTextParams{Text: text})
 }
 
 // Wide is how wide the page is, in CSS pixels: 390 is a phone.
@@ -252,31 +255,29 @@ func (b *Tab) Wide(pixels int64) {
 // dark colors.
 func (b *Tab) Check(name string) {
 	b.Helper()
+	script, err := axe()
+	b.must(err)
 	b.Until(`document.querySelector("h1") !== null`) // the page is there, not only what is around it
-	for scheme, rules := range map[string]string{"light": `{}`, "dark": `{runOnly: ["color-contrast"]}`} {
-		b.colors(scheme)
-		if !Eval[bool](b, `"axe" in window`) {
-			Eval[any](b, b.axe+";0")
-		}
-		for _, f := range Eval[[]string](b, `axe.run(`+rules+`).then((r) => r.violations.flatMap((v) => v.nodes.map((n) => v.id + " at " + n.target.join(" ") + ": " + n.failureSummary)))`) {
-			b.Errorf("%s, %s: %s", name, scheme, f)
+	if !Eval[bool](b, `"axe" in window`) {
+		Eval[any](b, script+";0")
+	}
+	// What does not depend on colors is the same in both.
+	for _, by := range []struct{ scheme, rules string }{{"dark", `{runOnly: ["color-contrast", "link-in-text-block"]}`}, {"light", `{}`}} {
+		Call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: by.scheme}}})
+		for _, f := range Eval[[]string](b, `axe.run(`+by.rules+`).then((r) => r.violations.flatMap((v) => v.nodes.map((n) => v.id + " at " + n.target.join(" ") + ": " + n.failureSummary)))`) {
+			b.Errorf("%s, %s: %s", name, by.scheme, f)
 		}
 	}
 	for _, f := range Eval[[]string](b, `violations`) {
 		b.Errorf("%s: the policy forbids %s", name, f)
 	}
+	base := b.Chrome.Base
 	b.foreign.mu.Lock()
 	defer b.foreign.mu.Unlock()
 	for _, f := range b.foreign.urls {
-		b.Errorf("%s: the page asks %s", name, f)
+		if f != base && !strings.HasPrefix(f, base+"/") && !strings.HasPrefix(f, "data:") && !strings.HasPrefix(f, "blob:"+base+"/") {
+			b.Errorf("%s: the page asks %s", name, f)
+		}
 	}
 	b.foreign.urls = nil
-}
-
-func (b *Tab) colors(scheme string) {
-	b.Helper()
-	_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
-	if err != nil {
-		b.Fatal(err)
-	}
 }

@@ -29,7 +29,7 @@ func browserShowsTheCluster(t *testing.T, c *scratch.Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := browser.Open(t, root, link)
+	b := browser.Open(t, link)
 	b.Await("What Kubernetes runs")
 	if at := b.Location(); strings.Contains(at, "key") {
 		t.Errorf("the key stays in the address: %s", at)
@@ -48,7 +48,7 @@ func browserShowsTheCluster(t *testing.T, c *scratch.Cluster) {
 	b.Await("Mesos task")
 	b.Await(string(p.UID) + ".")
 	b.Check("pod")
-	b.Do(chromedp.Navigate(b.Base + "/pods/default/shown?tab=logs"))
+	b.Go("/pods/default/shown?tab=logs")
 	// The log is followed: its last line in sight is soon another one.
 	const last = `Math.max(...[...(document.querySelector(".lines")?.innerText ?? "").matchAll(/line (\d+) of shown/g)].map((m) => Number(m[1])))`
 	b.Until(last + " > 0")

@@ -7,13 +7,11 @@ import (
 	"net/http/httptest"
 	"strings"
 
-	"github.com/chromedp/chromedp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8sm/k8sm/contrib/test/browser"
+	"github.com/k8sm/k8sm/contrib/test/chrome"
 )
-
-func navigate(url string) chromedp.Action[chromedp.Void] { return chromedp.Navigate(url) }
 
 // evil is a page of another server. It tries what it can with the cookies of who looks at it, and says at the end how each attempt went.
 const evil = `<!doctype html><title>evil</title><body><h1>Win a prize</h1><script>
@@ -71,7 +69,7 @@ func othersReachNothing(b *browser.Tab, c *cluster) {
 	defer server.Close()
 	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
 	// Another port of this machine is the same site: cookies go along.
-	for _, host := range []string{"127.0.0.1", browser.Rebound} {
+	for _, host := range []string{"127.0.0.1", chrome.Rebound} {
 		from := b.Beside(b.T, "https://"+net.JoinHostPort(host, port)+"/")
 		from.Until(`"results" in window`)
 		for name, result := range browser.Eval[map[string]string](from, `results`) {
@@ -93,8 +91,8 @@ func othersReachNothing(b *browser.Tab, c *cluster) {
 
 	// A name of a stranger that leads to this server (DNS rebinding).
 	_, port, _ = net.SplitHostPort(c.page.Addr())
-	rebound := b.Beside(b.T, "https://"+net.JoinHostPort(browser.Rebound, port)+"/pods")
-	rebound.Await("this server is not " + browser.Rebound)
+	rebound := b.Beside(b.T, "https://"+net.JoinHostPort(chrome.Rebound, port)+"/pods")
+	rebound.Await("this server is not " + chrome.Rebound)
 	if said := browser.Eval[string](rebound, `fetch("/api/session").then((r) => r.status + "", () => "blocked")`); said != "421" && said != "blocked" {
 		b.Errorf("under another name the session is %s", said)
 	}

@@ -31,7 +31,7 @@ func schedulerGoes(b *browser.Tab, c *cluster) {
 	b.Await("Leading master")
 	b.Check("no scheduler")
 	for _, path := range []string{"/", "/nodes", "/nodes/" + agent, "/offers", "/queue", "/queue?view=tasks", "/mesos"} {
-		b.Do(navigate(b.Base + path))
+		b.Go(path)
 		b.Until(`/no scheduler/i.test(document.querySelector("main")?.innerText ?? "")`)
 		readable(b, path+" without a scheduler")
 	}
@@ -56,7 +56,7 @@ func extensionsGo(b *browser.Tab, c *cluster) {
 	}
 	b.Open("/", "does not answer")
 	for _, path := range []string{"/logs", "/metrics", "/metrics?tab=alerts", "/metrics?tab=targets", "/metrics?tab=query&expr=up"} {
-		b.Do(navigate(b.Base + path))
+		b.Go(path)
 		b.Until(`/do(es)? not answer|unavailable|cannot/i.test(document.querySelector("main")?.innerText ?? "")`)
 		readable(b, path+" without an answer")
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/chromedp/chromedp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -61,7 +62,7 @@ func strangersReadSentences(b *browser.Tab, c *cluster) {
 		if strings.Contains(p.path, "not-there") || strings.Contains(p.path, "%") || strings.Contains(p.path, "no-such") {
 			continue
 		}
-		b.Do(navigate(b.Base + p.path))
+		b.Go(p.path)
 		b.Until(`document.querySelector("h1") !== null && !/loading…|Asking the scheduler…/i.test(document.querySelector("main").innerText)`)
 		b.Until(`/may not|cannot (get|list|watch|create)|keeps no|not know/i.test(document.querySelector("main").innerText) || ["/resources", "/create"].includes(location.pathname)`)
 		readable(b, p.path)
@@ -126,7 +127,7 @@ func buttonsAreForThoseWhoMay(b *browser.Tab, c *cluster) {
 	only.Await("What Kubernetes runs")
 	only.Await("read only")
 	for _, path := range []string{"/workloads/deployments/team/web", "/workloads/deployments/team/web?tab=yaml", "/pods/default/hostile", "/nodes/" + agent, "/workloads", "/create", "/resources/core/v1/configmaps/default/hostile?tab=yaml"} {
-		only.Do(navigate(only.Base + path))
+		only.Go(path)
 		only.Until(`document.querySelector("h1") !== null && !/loading…/i.test(document.querySelector("main").innerText)`)
 		changesNothing(only, path+" of a page that only reads")
 	}
@@ -152,7 +153,7 @@ func expiredTokenLeadsBack(b *browser.Tab, c *cluster) {
 		return nil
 	})
 	// Whatever asks next finds out.
-	b.Do(navigate(was))
+	b.Do(chromedp.Navigate(was))
 	b.Await("Log in to the cluster")
 	b.Check("log-in")
 	if b.Location() != was {

@@ -10,7 +10,7 @@ import (
 func TestWebPage(t *testing.T) {
 	c := start(t)
 	c.populate(t)
-	b := browser.Open(t, root, c.link(t, c.page))
+	b := browser.Open(t, c.link(t, c.page))
 	b.Await("What Kubernetes runs")
 
 	t.Run("all pages can be used by everybody, and run nothing that others wrote", func(t *testing.T) { pagesAreGood(b.For(t)) })
