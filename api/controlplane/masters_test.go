@@ -20,6 +20,38 @@ import (
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
+// fetchAtOnce uses a token on several machines at the same time, and returns the one that has joined.
+func fetchAtOnce(t *testing.T, server string, token join.Token) (joined statedir.Dir) {
+	t.Helper()
+	type result struct {
+		dir statedir.Dir
+		err error
+	}
+	const machines = 5
+	results := make(chan result, machines)
+	for range machines {
+		dir := statedir.Dir(t.TempDir())
+		go func() { results <- result{dir, join.Fetch(t.Context(), server, token, dir)} }()
+	}
+	for range machines {
+		r := <-results
+		switch {
+		case r.err != nil && r.dir.HasAuthorities():
+			t.Errorf("a machine that was refused has the authorities: %v", r.err)
+		case r.err != nil && !strings.Contains(r.err.Error(), "has ended or was used before"):
+			t.Errorf("a machine was refused because %v", r.err)
+		case r.err == nil && joined != "":
+			t.Error("two machines joined with one token")
+		case r.err == nil:
+			joined = r.dir
+		}
+	}
+	if joined == "" {
+		t.Fatal("no machine joined")
+	}
+	return joined
+}
+
 // testJoin lets a machine join a running control plane, and attacks that.
 func testJoin(t *testing.T, dir statedir.Dir) {
 	server, ctx := adminConfig(t, dir), t.Context()
@@ -74,10 +106,7 @@ func testJoin(t *testing.T, dir statedir.Dir) {
 	guessed.Passphrase = strings.Repeat("a", len(token.Passphrase))
 	refused("another passphrase", guessed, "the passphrase is wrong")
 
-	next := statedir.Dir(t.TempDir())
-	if err := join.Fetch(ctx, server.Host, token, next); err != nil {
-		t.Fatal(err)
-	}
+	next := fetchAtOnce(t, server.Host, token)
 	if err := next.Prepare(statedir.Spec{Now: time.Now(), ServerURL: server.Host}); err != nil {
 		t.Fatal(err)
 	}

@@ -75,29 +75,37 @@ var ErrPassphrase = errors.New("the passphrase is wrong")
 
 // Open writes what Seal returned elsewhere into the directory. The error is ErrPassphrase, statedir.ErrOtherAuthorities or another.
 func Open(dir statedir.Dir, sealed []byte, passphrase string) error {
+	files, err := unseal(sealed, passphrase)
+	if err != nil {
+		return err
+	}
+	return dir.ImportAuthorities(files)
+}
+
+// unseal returns the files of the authorities.
+func unseal(sealed []byte, passphrase string) (files map[string][]byte, err error) {
 	identity, err := age.NewScryptIdentity(passphrase)
 	if err != nil {
-		return fmt.Errorf("cannot decrypt the cluster's authorities: %w", err)
+		return nil, fmt.Errorf("cannot decrypt the cluster's authorities: %w", err)
 	}
 	identity.SetMaxWorkFactor(workFactor)
 	plain, err := age.Decrypt(armor.NewReader(bytes.NewReader(sealed)), identity)
 	var other *age.NoIdentityMatchError
 	if errors.As(err, &other) {
-		return fmt.Errorf("cannot decrypt the cluster's authorities: %w", ErrPassphrase)
+		return nil, fmt.Errorf("cannot decrypt the cluster's authorities: %w", ErrPassphrase)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot decrypt the cluster's authorities: %w", err)
+		return nil, fmt.Errorf("cannot decrypt the cluster's authorities: %w", err)
 	}
 	data, err := io.ReadAll(io.LimitReader(plain, mostBytes+1))
 	if err == nil && len(data) > mostBytes {
 		err = errors.New("they are too large")
 	}
-	var files map[string][]byte
 	if err == nil {
 		err = json.Unmarshal(data, &files)
 	}
 	if err != nil {
-		return fmt.Errorf("cannot read the cluster's authorities: %w", err)
+		return nil, fmt.Errorf("cannot read the cluster's authorities: %w", err)
 	}
-	return dir.ImportAuthorities(files)
+	return files, nil
 }

@@ -61,7 +61,7 @@ func TestNextControlPlaneHasTheSameAuthoritiesAndNoCertificateOfTheFirst(t *test
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("%v %s", err, diff)
 	}
-	if len(got) != 10 {
+	if len(got) != 11 {
 		t.Errorf("%d files", len(got))
 	}
 	if !next.HasAuthorities() {

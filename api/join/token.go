@@ -183,23 +183,36 @@ func Fetch(ctx context.Context, server string, t Token, dir statedir.Dir) error 
 		return fmt.Errorf("cannot join %s: %w", server, err)
 	}
 	secret, err := client.CoreV1().Secrets(metav1.NamespaceSystem).Get(ctx, namePrefix+t.ID, metav1.GetOptions{})
-	if apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
-		return fmt.Errorf("cannot join %s: the token has ended or was used before: make another with km pki token, and find out who used this one (%w)", server, err)
-	}
 	if err != nil {
-		return fmt.Errorf("cannot join %s: %w", server, err)
+		return refusal(server, err)
 	}
-	if err := Open(dir, secret.Data[sealedKey], t.Passphrase); err != nil {
+	files, err := unseal(secret.Data[sealedKey], t.Passphrase)
+	if err != nil {
+		return err
+	}
+	// Of two that have read it at the same time, one can delete it, and only that one joins.
+	only := metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(secret.UID))}
+	if err := client.CoreV1().Secrets(metav1.NamespaceSystem).Delete(ctx, secret.Name, only); err != nil {
+		return refusal(server, err)
+	}
+	if err := dir.ImportAuthorities(files); err != nil {
 		return err
 	}
 	if ca, err := os.ReadFile(dir.CA()); err != nil || !bytes.Equal(bytes.TrimSpace(ca), bytes.TrimSpace(t.CA)) {
 		return errors.Join(fmt.Errorf("the authorities from %s are not those of the token's CA", server), err)
 	}
 	if err := t.end(ctx, client); err != nil {
-		return fmt.Errorf("this machine has the authorities, but cannot end the token: delete the Secrets %s and %s of kube-system: %w",
-			namePrefix+t.ID, api.BootstrapSecretPrefix+t.ID, err)
+		return fmt.Errorf("this machine has the authorities, but cannot end the token: delete the Secret %s of kube-system: %w", api.BootstrapSecretPrefix+t.ID, err)
 	}
 	return nil
+}
+
+// refusal says why a server did not give the authorities.
+func refusal(server string, err error) error {
+	if apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
+		return fmt.Errorf("cannot join %s: the token has ended or was used before: make another with km pki token, and find out who used this one (%w)", server, err)
+	}
+	return fmt.Errorf("cannot join %s: %w", server, err)
 }
 
 // end deletes the authorities, and then the token, with which all else is deleted that goes with it.
