@@ -47,10 +47,7 @@ certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etc
 			if err := usage(checkPlane(cfg), replicas.Validate(), stats.Validate(), kept.Validate(), compat.Validate(), page.Validate()); err != nil {
 				return err
 			}
-			cfg.Ready = func(url string) {
-				logrus.WithField("url", url).Info("the control plane is ready")
-				c.notify.ready()
-			}
+			cfg.Ready = func(string) { c.notify.ready() }
 			return serve(c, func(ctx context.Context) error {
 				stats.Logs = kept.Serves()
 				if err := errors.Join(checkDNS(ctx, replicas), stats.Free(), kept.Free()); err != nil {
