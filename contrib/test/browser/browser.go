@@ -199,10 +199,10 @@ func (b *Tab) Until(condition string) {
 	b.must(b.Chrome.Until(condition))
 }
 
-// Press clicks the button of this text, once it can be pressed.
+// Press clicks the button of this text, once it can be pressed: it is not disabled, nor behind a dialog.
 func (b *Tab) Press(within, text string) {
 	b.Helper()
-	find := fmt.Sprintf(`[...document.querySelectorAll(%q)].find((b) => b.textContent.trim() === %q && !b.disabled)`, within+" button", text)
+	find := fmt.Sprintf(`[...document.querySelectorAll(%q)].find((b) => b.textContent.trim() === %q && !b.disabled && (b.closest("dialog") || !document.querySelector("dialog[open]")))`, within+" button", text)
 	b.Until(find + " !== undefined")
 	Eval[any](b, find+".click()")
 }

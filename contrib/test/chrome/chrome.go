@@ -107,18 +107,23 @@ func Eval[T any](t *Tab, script string) (T, error) {
 	return value, err
 }
 
-// Until waits for a condition in JavaScript, also if another document comes meanwhile.
+// drawn waits for the next frame, and for what the page does after it: then it also handles what its user does. Pages that nobody sees have
+// no frames.
+const drawn = `new Promise((done) => { setTimeout(done, 100, 0); requestAnimationFrame(() => setTimeout(done, 0, 0)); })`
+
+// Until waits for a condition in JavaScript until it holds on the screen, also if another document comes meanwhile.
 func (t *Tab) Until(condition string) error {
 	ctx, cancel := context.WithTimeout(t.ctx, patience)
 	defer cancel()
 	poll := chromedp.Poll[bool]("!!("+condition+")", chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(0))
 	for {
 		_, err := chromedp.Run(ctx, poll)
-		if err == nil || !strings.Contains(err.Error(), "Cannot find context") { // of the document before
-			if err != nil {
-				err = t.trouble("it never had "+condition, err)
-			}
-			return err
+		switch {
+		case err == nil:
+			_, _ = chromedp.Run(ctx, chromedp.Evaluate[int](drawn, chromedp.EvalAwaitPromise)) // another document may come
+			return nil
+		case !strings.Contains(err.Error(), "Cannot find context"): // of the document before
+			return t.trouble("it never had "+condition, err)
 		}
 	}
 }

@@ -167,20 +167,21 @@ export interface Confirmation {
 }
 
 const asking = signal<Confirmation | null>(null);
+let asked = 0;
 
 /** confirm says what an action will do, and does it when the user agrees. */
-export function confirm(c: Confirmation) { asking.value = c; }
+export function confirm(c: Confirmation) { asked++; asking.value = c; }
 
 export function Confirm() {
   const c = asking.value;
   if (!c) return null;
-  return <Asking key={c.title} c={c} />;
+  return <Asking key={asked} c={c} />; // the same question again is another dialog: this one may be about to close
 }
 
 function Asking({ c }: { c: Confirmation }) {
   const [typed, setTyped] = useState("");
   const [busy, setBusy] = useState(false);
-  const close = () => { asking.value = null; };
+  const close = () => { if (asking.value === c) asking.value = null; };
   const submit = async (e: TargetedEvent<HTMLFormElement, Event>) => {
     e.preventDefault();
     setBusy(true);
