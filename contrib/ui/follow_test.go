@@ -222,6 +222,7 @@ func TestWatchThatEndsAtOnceIsNotLive(t *testing.T) {
 
 // A page that is in the background may stop to read. What it has not read must not pile up.
 func TestPageThatDoesNotReadHoldsTheAPIServerBack(t *testing.T) {
+	t.Parallel()
 	const enough = 64 << 20 // bytes, more than all buffers between
 	var written atomic.Int64
 	stalled := make(chan struct{})

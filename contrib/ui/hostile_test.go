@@ -152,6 +152,7 @@ func TestNoSpellingOfProxyReachesTheAPIServer(t *testing.T) {
 }
 
 func TestReadOnlyServerTakesNoWriteInDisguise(t *testing.T) {
+	t.Parallel()
 	a := newAPI(t, ok)
 	b := loggedIn(t, a, Config{ReadOnly: true}, "ann")
 	const pod = "/api/k8s/api/v1/namespaces/a/pods/b"
@@ -269,6 +270,7 @@ func TestSessionEndsWithItsToken(t *testing.T) {
 }
 
 func TestSlowClientsAreDisconnected(t *testing.T) {
+	t.Parallel()
 	b := loggedIn(t, newAPI(t, ok), Config{}, "ann")
 	conn, err := tls.Dial("tcp", b.server.Addr(), &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
