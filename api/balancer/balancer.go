@@ -147,7 +147,8 @@ func (b *Balancer) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	return nil, fmt.Errorf("cannot connect to any API server: %s", strings.Join(problems, "; "))
 }
 
-// order returns the members in the order in which they are tried: those that answer first, and equal ones in any order.
+// order returns the members in the order in which they are tried: those that answer first, those of which nobody knows whether they do,
+// those that the cluster had, and those that don't answer. Equal ones are in any order.
 func (b *Balancer) order() []*member {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -157,7 +158,7 @@ func (b *Balancer) order() []*member {
 	}
 	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 	slices.SortStableFunc(list, func(x, y *member) int {
-		return cmp.Or(cmp.Compare(x.health, y.health), cmp.Compare(x.standing, y.standing))
+		return cmp.Or(cmp.Compare(x.rank(), y.rank()), cmp.Compare(x.standing, y.standing))
 	})
 	return list
 }

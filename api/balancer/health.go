@@ -57,6 +57,17 @@ type member struct {
 	conns    map[*tracked]bool
 }
 
+// rank is lower for members that are tried before others.
+func (m *member) rank() int {
+	switch {
+	case m.health == failing:
+		return 3
+	case m.standing == former: // whatever it answers, as long as there is another
+		return 2
+	}
+	return int(m.health)
+}
+
 func newMember(address string, why standing, probes *tls.Config) *member {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", address)

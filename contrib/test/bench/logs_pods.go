@@ -141,10 +141,9 @@ var agents = []string{
 // webLine appends line i of a web server, which has lineSize bytes.
 func webLine(b []byte, random *rand.Rand, i int) []byte {
 	end := len(b) + lineSize
-	switch {
-	case i%needleEvery == 0:
+	if i%needleEvery == 0 {
 		b = fmt.Appendf(b, `level=error msg="cannot reach the database: context %s" request=%016x`, needle, random.Uint64())
-	default:
+	} else {
 		level := "info"
 		if random.IntN(100) == 0 {
 			level = "warn"
