@@ -120,7 +120,9 @@ func (t *Tab) Until(condition string) error {
 		_, err := chromedp.Run(ctx, poll)
 		switch {
 		case err == nil:
-			_, _ = chromedp.Run(ctx, chromedp.Evaluate[int](drawn, chromedp.EvalAwaitPromise)) // another document may come
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			_, _ = chromedp.Run(ctx, chromedp.Evaluate[int](drawn, chromedp.EvalAwaitPromise)) // another document may come, or the tab be busy
 			return nil
 		case !strings.Contains(err.Error(), "Cannot find context"): // of the document before
 			return t.trouble("it never had "+condition, err)
