@@ -133,7 +133,8 @@ func stored(t *testing.T, c *scratch.Cluster, pod string, want []byte) {
 			return err
 		}
 		if !bytes.Equal(got, want) {
-			return fmt.Errorf("of pod %s the store has %d bytes, and the node wrote %d, which differ from byte %d on", pod, len(got), len(want), firstDifference(got, want))
+			at := firstDifference(got, want)
+			return fmt.Errorf("of pod %s the store has %d bytes, and the node wrote %d, which differ from byte %d on: %.60q, %.60q", pod, len(got), len(want), at, got[at:], want[at:])
 		}
 		return nil
 	})

@@ -53,12 +53,14 @@ func newAPIUser(t *testing.T, config *rest.Config) apiUser {
 	return apiUser{config, kube}
 }
 
-func userOf(t *testing.T, kubeconfig string) apiUser {
+// userOf is the user of a kubeconfig. Those of nodes name the balancer in the node's network.
+func userOf(t *testing.T, c *scratch.Cluster, kubeconfig string) apiUser {
 	t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		t.Fatal(err)
 	}
+	config.Host = c.REST.Host
 	return newAPIUser(t, config)
 }
 
@@ -212,14 +214,14 @@ func apiUsers(t *testing.T, c *scratch.Cluster, dir string, targets apiTargets) 
 	}
 	nodeConfig := func(node string) string { return filepath.Join(dir, "nodes", "k8sm", node, "kubeconfig") }
 	return map[string]apiUser{
-		"administrator":      userOf(t, filepath.Join(dir, "admin.kubeconfig")),
-		"scheduler":          userOf(t, filepath.Join(dir, "scheduler.kubeconfig")),
-		"controller manager": userOf(t, filepath.Join(dir, "controller-manager.kubeconfig")),
-		"DNS":                userOf(t, filepath.Join(dir, "dns.kubeconfig")),
-		"metrics":            userOf(t, filepath.Join(dir, "metrics.kubeconfig")),
-		"logs":               userOf(t, filepath.Join(dir, "logs.kubeconfig")),
-		"node":               userOf(t, nodeConfig(targetNode)),
-		"another node":       userOf(t, nodeConfig("node-2")),
+		"administrator":      userOf(t, c, filepath.Join(dir, "admin.kubeconfig")),
+		"scheduler":          userOf(t, c, filepath.Join(dir, "scheduler.kubeconfig")),
+		"controller manager": userOf(t, c, filepath.Join(dir, "controller-manager.kubeconfig")),
+		"DNS":                userOf(t, c, filepath.Join(dir, "dns.kubeconfig")),
+		"metrics":            userOf(t, c, filepath.Join(dir, "metrics.kubeconfig")),
+		"logs":               userOf(t, c, filepath.Join(dir, "logs.kubeconfig")),
+		"node":               userOf(t, c, nodeConfig(targetNode)),
+		"another node":       userOf(t, c, nodeConfig("node-2")),
 		"bootstrap token":    tokenUser(t, c, bootstrapToken(t, c, "node-9")),
 		"pod":                tokenUser(t, c, request.Status.Token),
 		"nobody":             tokenUser(t, c, ""),

@@ -127,7 +127,7 @@ func profilesOfMetricsAreForAdministrators(t *testing.T, c *scratch.Cluster, dir
 	at := servers.Items[0]
 	url := fmt.Sprintf("https://%s/debug/pprof/goroutine?debug=1", net.JoinHostPort(at.Endpoints[0].Addresses[0], strconv.Itoa(int(*at.Ports[0].Port))))
 	for kubeconfig, want := range map[string]int{"admin": http.StatusOK, "metrics": http.StatusForbidden, "scheduler": http.StatusForbidden} {
-		who := rest.CopyConfig(userOf(t, filepath.Join(dir, kubeconfig+".kubeconfig")).config)
+		who := rest.CopyConfig(userOf(t, c, filepath.Join(dir, kubeconfig+".kubeconfig")).config)
 		who.ServerName = statedir.MetricsServerName
 		if code, body, err := answers(who, url); err != nil || code != want || strings.Contains(body, "goroutine profile") != (want == http.StatusOK) {
 			t.Errorf("profiles as %s: %d, %v: %.300s", kubeconfig, code, err, body)
@@ -207,7 +207,7 @@ func queried(ctx context.Context, c *scratch.Cluster, query string) (map[string]
 
 // queriesAreForThoseWhoMay asks as users without the right, and as one who got it.
 func queriesAreForThoseWhoMay(t *testing.T, c *scratch.Cluster, dir string) {
-	grafana, dns := serviceAccountUser(t, c, "grafana"), userOf(t, filepath.Join(dir, "dns.kubeconfig"))
+	grafana, dns := serviceAccountUser(t, c, "grafana"), userOf(t, c, filepath.Join(dir, "dns.kubeconfig"))
 	ask := func(as apiUser, method string) error {
 		return as.kube.CoreV1().RESTClient().Verb(method).AbsPath(historyPath).Param("query", "up").Do(t.Context()).Error()
 	}
