@@ -31,13 +31,23 @@ type Tab struct {
 	// Chrome is the same tab, which returns errors, and measures.
 	Chrome *chrome.Tab
 
-	foreign *foreign
+	heard *heard
 }
 
-// foreign are URLs of other servers that the page asked for.
-type foreign struct {
-	mu   sync.Mutex // guards urls
+// heard is what the browser told of the page's requests since somebody asked.
+type heard struct {
+	mu   sync.Mutex // guards the rest
 	urls []string
+	lost bool // a request, as the machine's network changed
+}
+
+// hasLost tells whether a request was lost, and forgets it.
+func (h *heard) hasLost() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	lost := h.lost
+	h.lost = false
+	return lost
 }
 
 // Start starts Chromium with an empty tab, and builds the page of the source tree (contrib/ui/embedded) if it has changed.
@@ -56,7 +66,7 @@ func Start(t *testing.T) *Tab {
 func Open(t *testing.T, link string) *Tab {
 	t.Helper()
 	b := Start(t)
-	b.must(b.Chrome.Open(link))
+	b.load(func() error { return b.Chrome.Open(link) })
 	return b
 }
 
@@ -72,7 +82,7 @@ func (b *Tab) Another(t *testing.T, link string) *Tab {
 	t.Helper()
 	tab, err := b.Chrome.Another()
 	of := watched(t, tab, err)
-	of.must(of.Chrome.Open(link))
+	of.load(func() error { return of.Chrome.Open(link) })
 	return of
 }
 
@@ -81,7 +91,7 @@ func (b *Tab) Beside(t *testing.T, link string) *Tab {
 	t.Helper()
 	tab, err := b.Chrome.Beside()
 	of := watched(t, tab, err)
-	of.must(of.Chrome.Open(link))
+	of.load(func() error { return of.Chrome.Open(link) })
 	return of
 }
 
@@ -92,7 +102,7 @@ func watched(t *testing.T, tab *chrome.Tab, err error) *Tab {
 		t.Fatal(err)
 	}
 	t.Cleanup(tab.Close)
-	b := &Tab{T: t, Chrome: tab, foreign: &foreign{}}
+	b := &Tab{T: t, Chrome: tab, heard: &heard{}}
 	// Each page keeps what the policy forbade it.
 	b.First(`window.violations = []; document.addEventListener("securitypolicyviolation", (e) => violations.push(e.violatedDirective + " " + e.blockedURI + " " + e.sample));`)
 	Call(b, network.Enable, network.EnableParams{})
@@ -108,20 +118,36 @@ func (b *Tab) must(err error) {
 	}
 }
 
-// hear notes requests to other servers.
+// hear notes requests.
 func (b *Tab) hear(event any) {
-	var asked string
+	b.heard.mu.Lock()
+	defer b.heard.mu.Unlock()
 	switch e := event.(type) {
 	case *network.EventRequestWillBeSent:
-		asked = e.Request.URL
+		b.heard.urls = append(b.heard.urls, e.Request.URL)
 	case *network.EventWebSocketCreated:
-		asked = strings.Replace(e.URL, "wss://", "https://", 1)
+		b.heard.urls = append(b.heard.urls, strings.Replace(e.URL, "wss://", "https://", 1))
+	case *network.EventLoadingFailed:
+		b.heard.lost = b.heard.lost || e.ErrorText == networkChanged
 	}
-	b.foreign.mu.Lock()
-	defer b.foreign.mu.Unlock()
-	if asked != "" {
-		b.foreign.urls = append(b.foreign.urls, asked)
+}
+
+// networkChanged is the error of all of Chromium's requests that are under way when an interface of the machine comes or goes, as with each
+// pod.
+const networkChanged = "net::ERR_NETWORK_CHANGED"
+
+// load opens a page, and loads it again, as a person does, if parts of it were lost.
+func (b *Tab) load(open func() error) {
+	b.Helper()
+	b.heard.hasLost() // of the page before
+	err := open()
+	for range 10 {
+		if !b.heard.hasLost() && (err == nil || !strings.Contains(err.Error(), networkChanged)) {
+			break
+		}
+		err = b.Chrome.Do(chromedp.Reload())
 	}
+	b.must(err)
 }
 
 // axe is the script of axe-core, which finds what people with disabilities can't use (https://github.com/dequelabs/axe-core). It comes with
@@ -177,7 +203,7 @@ func (b *Tab) Location() string { return Eval[string](b, `location.href`) }
 // Go goes to a path of the page.
 func (b *Tab) Go(path string) {
 	b.Helper()
-	b.must(b.Chrome.Go(path))
+	b.load(func() error { return b.Chrome.Go(path) })
 }
 
 // Open goes to a path of the page and waits for a text on it.
@@ -272,12 +298,12 @@ func (b *Tab) Check(name string) {
 		b.Errorf("%s: the policy forbids %s", name, f)
 	}
 	base := b.Chrome.Base
-	b.foreign.mu.Lock()
-	defer b.foreign.mu.Unlock()
-	for _, f := range b.foreign.urls {
+	b.heard.mu.Lock()
+	defer b.heard.mu.Unlock()
+	for _, f := range b.heard.urls {
 		if f != base && !strings.HasPrefix(f, base+"/") && !strings.HasPrefix(f, "data:") && !strings.HasPrefix(f, "blob:"+base+"/") {
 			b.Errorf("%s: the page asks %s", name, f)
 		}
 	}
-	b.foreign.urls = nil
+	b.heard.urls = nil
 }
