@@ -34,7 +34,7 @@ func TestNodeStartsWhileTheServerOfItsLaunchIsAway(t *testing.T) {
 			if from == "the launch" {
 				n.boot.APIServers = []string{other}
 			} else {
-				n.cfg.Given.RootDir = t.TempDir()
+				n.cfg.Given.RootDir = shortDir(t)
 				usual, err := n.usualFiles()
 				if err != nil {
 					t.Fatal(err)

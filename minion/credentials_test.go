@@ -83,13 +83,19 @@ func (a *authority) issueFor(path, name string, usage x509.ExtKeyUsage, hosts ..
 	}
 }
 
-func testNode(t *testing.T, a *authority) (layout, api.Bootstrap) {
-	root, err := os.MkdirTemp("/tmp", "n") // t.TempDir's names are too long for sockets
+// shortDir returns a directory for the test whose name, unlike that of t.TempDir, is short enough for sockets.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(root) })
-	files, err := newLayout(root, "k8sm", "agent-1")
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func testNode(t *testing.T, a *authority) (layout, api.Bootstrap) {
+	files, err := newLayout(shortDir(t), "k8sm", "agent-1")
 	if err != nil {
 		t.Fatal(err)
 	}

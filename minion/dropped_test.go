@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,9 +48,11 @@ func messagesOf(t *testing.T, client *fake.Clientset) (messages []string) {
 
 func TestDroppedLogsAreToldByFewEventsThatLeaveNothingOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client, down := fake.NewClientset(), true
+		client := fake.NewClientset()
+		var down atomic.Bool
+		down.Store(true)
 		client.PrependReactor("create", "events", func(clienttesting.Action) (bool, runtime.Object, error) {
-			return down, nil, errors.New("connection refused")
+			return down.Load(), nil, errors.New("connection refused")
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		d := newDroppedLogs("a", logrus.New())
@@ -70,7 +73,7 @@ func TestDroppedLogsAreToldByFewEventsThatLeaveNothingOut(t *testing.T) {
 			{"more is dropped soon afterwards", 10, false, []string{first, other}},
 			{"five minutes have passed", 0, false, []string{first, other, later}},
 		} {
-			down = step.what == "the API server is away"
+			down.Store(step.what == "the API server is away")
 			if step.two {
 				d.Add("two", "truncated", 0, 7)
 			}
