@@ -98,7 +98,7 @@ func TestAnswerThatIsNoneSaysWhy(t *testing.T) {
 		answer http.HandlerFunc
 		want   string
 	}{
-		"another leads": {func(w http.ResponseWriter, r *http.Request) { redirector("192.0.2.1:5050").ServeHTTP(w, r) }, "307"},
+		"another leads": {func(w http.ResponseWriter, r *http.Request) { redirector("192.0.2.1:5050").ServeHTTP(w, r) }, "it does not lead"},
 		"it recovers": {func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "recovering", http.StatusServiceUnavailable)
 		}, "503 Service Unavailable to GET_METRICS: recovering"},
