@@ -2,15 +2,11 @@ package controlplane
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"slices"
@@ -267,21 +263,9 @@ func startKubelet(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) *c
 // kubeletPair is a serving certificate of the kubelets' CA.
 func kubeletPair(t *testing.T, dir statedir.Dir) tls.Certificate {
 	t.Helper()
-	authority, err := tls.LoadX509KeyPair(dir.KubeletServingCA(), dir.KubeletServingCAKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(7), Subject: nodeSubject("renewed"), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, authority.Leaf, key.Public(), authority.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
+	der, key := signedBy(t, dir.KubeletServingCA(), dir.KubeletServingCAKey(), &x509.Certificate{
+		Subject: nodeSubject("renewed"), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 

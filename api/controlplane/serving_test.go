@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
 	"net"
@@ -26,24 +25,32 @@ import (
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
+// signedBy returns a certificate of the authority in these files, for an hour.
+func signedBy(t *testing.T, certFile, keyFile string, template *x509.Certificate) (der []byte, key *ecdsa.PrivateKey) {
+	t.Helper()
+	authority, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		t.Fatal(err)
+	}
+	template.SerialNumber = big.NewInt(time.Now().UnixNano())
+	template.NotBefore, template.NotAfter = time.Now().Add(-time.Minute), time.Now().Add(time.Hour)
+	if der, err = x509.CreateCertificate(rand.Reader, template, authority.Leaf, key.Public(), authority.PrivateKey); err != nil {
+		t.Fatal(err)
+	}
+	return der, key
+}
+
 // nodeClient has the identity of the node's kubelet.
 func nodeClient(t *testing.T, dir statedir.Dir, node string) kubernetes.Interface {
 	t.Helper()
-	authority, err := tls.LoadX509KeyPair(dir.CA(), dir.CAKey())
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "system:node:" + node, Organization: []string{"system:nodes"}},
-		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}, authority.Leaf, key.Public(), authority.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
+	der, key := signedBy(t, dir.CA(), dir.CAKey(), &x509.Certificate{
+		Subject:     nodeSubject(node),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	var err error
 	config := rest.AnonymousClientConfig(adminConfig(t, dir))
 	config.CertData = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	if config.KeyData, err = keyutil.MarshalPrivateKeyToPEM(key); err != nil {
