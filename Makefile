@@ -79,7 +79,7 @@ demo: deps build ## Bring a cluster up in a scratch directory, run a pod through
 test: test-deps build ## Run every test: unit tests with the race detector, then the whole chain on a real Docker Engine.
 	go test -race -shuffle=on -timeout 20m $$(go list ./... | grep -Ev '$(KUBERNETES)|/contrib/test/e2e$$')
 	$(GO) test $(FLAGS) -shuffle=on -timeout 20m $$(go list ./... | grep -E '$(KUBERNETES)')
-	FUZZ='$(LISTENERS)' contrib/test/fuzz-all 1m 1m
+	FUZZ='$(LISTENERS)' contrib/test/fuzz-all 30s 30s
 	$(GO) test $(FLAGS) -count=1 -timeout 45m ./contrib/test/e2e
 
 .PHONY: packages
