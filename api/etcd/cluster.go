@@ -72,7 +72,7 @@ func untilDone(ctx context.Context, problem string, step func(context.Context) e
 
 // errNoQuorum says that too few members answer to change anything.
 var errNoQuorum = errors.New("the cluster has no quorum: too few of its members answer. Start those that are down; if they are gone for good, " +
-	"restore a snapshot (km snapshot restore)")
+	"go on with one that is left (km etcd recover), or restore a snapshot (km snapshot restore)")
 
 // members lists the members. The error is errNoQuorum if the cluster cannot answer.
 func members(ctx context.Context, c *clientv3.Client) ([]*etcdserverpb.Member, error) {

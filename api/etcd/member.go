@@ -188,6 +188,11 @@ func (m *Member) Run(ctx context.Context, join []string) (err error) {
 			return fmt.Errorf("cannot join etcd at %s: %w", strings.Join(join, ", "), err)
 		}
 	}
+	if access, err := m.Dir.Etcd(); err != nil || !access.Managed { // so that no control plane begins an etcd of its own here
+		if err := m.Dir.WriteEtcd(m.access(append([]string{m.clientURL()}, join...)...)); err != nil {
+			return err
+		}
+	}
 	logged := zap.NewAtomicLevelAt(zap.ErrorLevel) // until it serves, it warns of choices that are right here
 	e, err := embed.StartEtcd(m.config(peers, !has && len(join) > 0, Logger(logged)))
 	if err != nil {
@@ -216,7 +221,7 @@ func (m *Member) serve(ctx context.Context, e *embed.Etcd, logged zap.AtomicLeve
 	case <-ctx.Done():
 		return nil
 	case err := <-e.Err():
-		return fmt.Errorf("cannot start etcd in %s: %w", m.Dir.EtcdData(), err)
+		return m.failed(e, err)
 	case <-e.Server.StopNotify():
 		return m.stopped(e)
 	}
@@ -236,9 +241,20 @@ func (m *Member) serve(ctx context.Context, e *embed.Etcd, logged zap.AtomicLeve
 	case err := <-failed:
 		return err
 	case err := <-e.Err():
-		return fmt.Errorf("etcd stopped: %w", err)
+		return m.failed(e, err)
 	case <-e.Server.StopNotify():
 		return m.stopped(e)
+	}
+}
+
+// failed explains why a listener of etcd has ended: etcd may have ended by itself.
+func (m *Member) failed(e *embed.Etcd, err error) error {
+	select {
+	case <-e.Server.StoppingNotify():
+		<-e.Server.StopNotify()
+		return m.stopped(e)
+	default:
+		return fmt.Errorf("cannot run etcd in %s: %w", m.Dir.EtcdData(), err)
 	}
 }
 
@@ -272,9 +288,6 @@ func (m *Member) settle(ctx context.Context, e *embed.Etcd) error {
 		return err
 	}
 	logrus.WithFields(logrus.Fields{"member": m.Name, "url": m.clientURL()}).Info("etcd: this member serves and votes")
-	if m.Ready != nil {
-		m.Ready()
-	}
 	record := func(ctx context.Context) {
 		if err := m.certify(false); err != nil {
 			logrus.WithError(err).Error("etcd: cannot renew its certificates: trying again")
@@ -284,6 +297,9 @@ func (m *Member) settle(ctx context.Context, e *embed.Etcd) error {
 		}
 	}
 	record(ctx)
+	if m.Ready != nil { // programs that start now find the record
+		m.Ready()
+	}
 	Care{Client: c, Member: id, Endpoint: m.clientURL(), Each: record}.Run(ctx)
 	return nil
 }

@@ -38,7 +38,7 @@ use this etcd.`,
 	}
 	m.AddFlags(cmd.Flags())
 	m.tls.AddFlags(cmd.Flags())
-	cmd.AddCommand(configurable(joinCommand(c)), leaveCommand(c), etcdStatusCommand(c), defragCommand(c))
+	cmd.AddCommand(configurable(joinCommand(c)), leaveCommand(c), recoverCommand(c), etcdStatusCommand(c), defragCommand(c))
 	return cmd
 }
 
@@ -116,6 +116,43 @@ The member's process ends, and its data is set aside. It refuses if the remainin
 			})
 		},
 	}
+}
+
+func recoverCommand(c *common) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "recover", Short: "Go on from this machine's member alone, when too many of the others are gone for good", Args: cobra.NoArgs,
+		Long: `Makes this machine's member, which must not run, a cluster of its own with all data that it has: etcd's --force-new-cluster. The others
+are members no more, whatever they have. It refuses while anything answers at the address of another member. Then start km etcd, and let
+new members join it. Changes that only the lost members had are lost.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := absoluteDir(c)
+			if err != nil {
+				return err
+			}
+			s, err := etcd.FindSurvivor(dir)
+			if err != nil {
+				return err
+			}
+			if len(s.Others) == 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s has no other member beside it: start km etcd\n", s.Name)
+				return nil
+			}
+			others := strings.Join(s.Others, ", ")
+			if !yes {
+				return usage(fmt.Errorf("cannot make %s a cluster of its own: this ends the membership of %s for good; if they can never run again, say so by --yes", s.Name, others))
+			}
+			return serve(c, func(ctx context.Context) error {
+				if err := s.GoOn(ctx); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s is a cluster of its own, without %s: start km etcd; never start these again with their data\n", s.Name, others)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "the other members are gone for good")
+	return cmd
 }
 
 // etcdMembers is how members are shown.
