@@ -280,10 +280,15 @@ func Run(ctx context.Context, c Config) (err error) {
 }
 
 // runEtcd is the lowest layer; the others stop before it.
-func (c Config) runEtcd(ctx context.Context, p *ports) error {
+func (c Config) runEtcd(ctx context.Context, p *ports) (err error) {
 	if !c.embeds() {
 		return c.runOnEtcd(ctx, p)
 	}
+	unlock, err := c.StateDir.Lock("etcd") // km etcd runs on the same data
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	embedded, err := c.startEtcd(ctx, p.etcd)
 	if err != nil {
 		return err

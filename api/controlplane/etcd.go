@@ -150,7 +150,7 @@ func (c Config) existingEtcd() statedir.Etcd {
 // the state directory, or to none. It runs before a CA or a key is made.
 func (c Config) checkOwner(ctx context.Context) error {
 	if c.embeds() {
-		return nil
+		return c.checkBegins()
 	}
 	access, managed := c.managedEtcd()
 	if managed {
@@ -172,6 +172,22 @@ func (c Config) checkOwner(ctx context.Context) error {
 		return c.checkKey(ctx, access)
 	}
 	return nil
+}
+
+// checkBegins returns an error if the embedded etcd would begin an empty cluster beside the one whose authorities were brought here: a
+// control plane that has run here has left a record of its etcd, and kubeconfigs.
+func (c Config) checkBegins() error {
+	dir := c.StateDir
+	for _, file := range []string{dir.EtcdData(), dir.AdminKubeconfig()} {
+		if _, err := os.Stat(file); err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if _, err := dir.Etcd(); !errors.Is(err, statedir.ErrNoCluster) || !dir.HasAuthorities() {
+		return nil
+	}
+	return fmt.Errorf("cannot begin an etcd in %s: it has the authorities of a cluster, whose etcd is elsewhere. Give --etcd-servers, or run km etcd join here first; "+
+		"for a new and empty cluster with these authorities, run km etcd first", dir)
 }
 
 // checkKey returns an error if the secrets in etcd are encrypted with a key that another control plane has made and this one lacks.

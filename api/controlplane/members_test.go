@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -106,4 +107,42 @@ func TestControlPlanesShareTheEtcdOfItsMembers(t *testing.T) {
 	one.stop(t)
 	makeMap(t, other, "by-the-second")
 	two.stop(t)
+}
+
+func TestEtcdIsNotBegunBesideTheClustersOwn(t *testing.T) {
+	first, next := statedir.Dir(t.TempDir()), statedir.Dir(t.TempDir())
+	if err := first.Prepare(statedir.Spec{Now: time.Now(), ServerURL: "https://127.0.0.1:6443"}); err != nil {
+		t.Fatal(err)
+	}
+	files, err := first.Authorities()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := next.ImportAuthorities(files); err != nil {
+		t.Fatal(err)
+	}
+	err = Run(t.Context(), defaults(next))
+	if err == nil || !strings.Contains(err.Error(), "run km etcd join here first") {
+		t.Errorf("with authorities that were brought here: %v", err)
+	}
+	if _, err := os.Stat(next.EtcdData()); !os.IsNotExist(err) {
+		t.Errorf("an etcd was begun: %v", err)
+	}
+	for name, dir := range map[string]statedir.Dir{"a start that was interrupted": first, "an empty directory": statedir.Dir(t.TempDir())} {
+		if err := defaults(dir).checkBegins(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestEmbeddedEtcdAndMemberDoNotShareData(t *testing.T) {
+	dir := statedir.Dir(t.TempDir())
+	unlock, err := dir.Lock("etcd") // as km etcd does
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unlock() }()
+	if line := launch(t, dir).next(t); !strings.Contains(line, "cannot run etcd in "+string(dir)) {
+		t.Errorf("the control plane said %q", line)
+	}
 }
