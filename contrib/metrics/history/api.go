@@ -2,6 +2,7 @@ package history
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,14 +44,13 @@ var closed = []string{"/write", "/read", "/otlp/v1/metrics", "/notifications/liv
 
 // newAPI returns Prometheus' HTTP API.
 func (s *session) newAPI(registry *prometheus.Registry) http.Handler {
-	external, _ := url.Parse(s.h.cfg.ExternalURL) // New has checked it
 	api := v1.NewAPI(
 		s.engine, s.store.db, nil, nil, s.store.db,
 		func(context.Context) v1.ScrapePoolsRetriever { return s.scraper },
 		func(context.Context) v1.TargetRetriever { return s.scraper },
 		func(context.Context) v1.AlertmanagerRetriever { return s.notifier },
 		func() prom.Config { return *s.h.built.Load() },
-		nil, v1.GlobalURLOptions{Host: external.Host, Scheme: external.Scheme},
+		nil, s.h.cfg.elsewhere(),
 		func(f http.HandlerFunc) http.HandlerFunc { return f },
 		admin{s.store}, s.h.cfg.Dir, false, false, 0, s.h.slog.With("component", "api"),
 		func(context.Context) v1.RulesRetriever { return s.rules },
@@ -64,6 +64,14 @@ func (s *session) newAPI(registry *prometheus.Registry) http.Handler {
 	router := route.New()
 	api.Register(router.WithPrefix(apiPrefix))
 	return router
+}
+
+// elsewhere says how the API shows targets on loopback: by the name of this machine, unless there is an ExternalURL.
+func (c Config) elsewhere() v1.GlobalURLOptions {
+	external, _ := url.Parse(c.ExternalURL) // New has checked it
+	machine, _ := os.Hostname()
+	// None of them is this process itself, whose port is said there.
+	return v1.GlobalURLOptions{ListenAddress: ":0", Host: cmp.Or(external.Host, machine), Scheme: cmp.Or(external.Scheme, "http")}
 }
 
 // info is what the API says of the process.

@@ -359,6 +359,26 @@ func TestTargetsAreScrapedAndQueried(t *testing.T) {
 	r.quiet()
 }
 
+func TestTargetOnLoopbackIsShownWithoutAnErrorAndByTheMachinesName(t *testing.T) {
+	t.Parallel()
+	machine, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := serveText(t, "apples 3\n")
+	_, port, _ := strings.Cut(strings.TrimPrefix(target.URL, "http://"), ":")
+	for external, host := range map[string]string{"": machine, "https://km.example:9090/prometheus": "km.example"} {
+		r := start(t, Config{Jobs: []Job{target.job("fruit")}, ExternalURL: external})
+		r.becomes(`up{job="fruit"}`, 1)
+		_, got := r.get("/api/v1/targets")
+		for _, want := range []string{`"lastError":""`, `"globalUrl":"http://` + host + ":" + port + `/metrics"`, `"scrapeUrl":"` + target.URL + `/metrics"`} {
+			if !strings.Contains(got, want) {
+				t.Errorf("with the external URL %q there is no %s in %s", external, want, got)
+			}
+		}
+	}
+}
+
 func TestTheAPIOnlyReads(t *testing.T) {
 	t.Parallel()
 	r := start(t, Config{})
