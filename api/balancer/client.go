@@ -4,13 +4,17 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
+	"sync"
 
+	"github.com/sirupsen/logrus"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/informers"
@@ -18,6 +22,22 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
+
+// Suits reports whether a configuration leads to API servers themselves: by https, with their CA, and neither through a proxy nor under
+// the name of something that stands before them. Then all of them can be reached in the same way.
+func Suits(config *rest.Config) bool {
+	if _, err := Seed(config.Host); err != nil || config.Insecure || config.Proxy != nil || config.Dial != nil {
+		return false
+	}
+	request, err := http.NewRequest(http.MethodGet, config.Host, nil)
+	if err != nil {
+		return false
+	}
+	if proxy, err := http.ProxyFromEnvironment(request); err != nil || proxy != nil {
+		return false
+	}
+	return (config.CAFile != "" || len(config.CAData) > 0) && (config.ServerName == "" || config.ServerName == ServerName)
+}
 
 // Use returns a balancer for the clients of a configuration, and makes them connect through it. Run and Follow keep the balancer.
 func Use(config *rest.Config) (*Balancer, error) {
@@ -34,6 +54,7 @@ func Use(config *rest.Config) (*Balancer, error) {
 		return nil, err
 	}
 	config.Dial, config.ServerName = b.Dial, ServerName
+	config.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil } // Dial would take API servers for the environment's proxy
 	return b, nil
 }
 
@@ -61,9 +82,11 @@ func (b *Balancer) Follow(ctx context.Context, client kubernetes.Interface) erro
 			b.Set(serversOf(slice))
 		}
 	}
-	_, err := factory.Discovery().V1().EndpointSlices().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: take, UpdateFunc: func(_, object any) { take(object) },
-	})
+	informer := factory.Discovery().V1().EndpointSlices().Informer()
+	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: take, UpdateFunc: func(_, object any) { take(object) }})
+	if err == nil {
+		err = informer.SetWatchErrorHandlerWithContext(tolerant())
+	}
 	if err != nil {
 		return fmt.Errorf("cannot watch the API servers' addresses: %w", err)
 	}
@@ -71,6 +94,20 @@ func (b *Balancer) Follow(ctx context.Context, client kubernetes.Interface) erro
 	defer factory.Shutdown()
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+// tolerant returns a handler of a watch's errors that says once if the user may not watch: he goes on with the servers that are known.
+func tolerant() cache.WatchErrorHandlerWithContext {
+	var once sync.Once
+	return func(ctx context.Context, r *cache.Reflector, err error) {
+		if !apierrors.IsForbidden(err) {
+			cache.DefaultWatchErrorHandler(ctx, r, err)
+			return
+		}
+		once.Do(func() {
+			logrus.WithError(err).Info("this user may not see which API servers the cluster has: only known ones are used")
+		})
+	}
 }
 
 // sliceName is that of the EndpointSlice, in namespace default.

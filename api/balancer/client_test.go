@@ -2,14 +2,21 @@ package balancer
 
 import (
 	"context"
+	"errors"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/sirupsen/logrus"
+	logrustest "github.com/sirupsen/logrus/hooks/test"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 func slice(port int32, addresses ...string) *discoveryv1.EndpointSlice {
@@ -81,5 +88,33 @@ func TestSeedIsTheHostOfTheURL(t *testing.T) {
 		if got, err := Seed(url); got != want || (err == nil) != (want != "") {
 			t.Errorf("%s: got %q, %v, want %q", url, got, err, want)
 		}
+	}
+}
+
+func TestUserWhoMayNotSeeTheServersGoesOnWithThoseThatAreKnown(t *testing.T) {
+	hook := logrustest.NewGlobal()
+	defer hook.Reset()
+	ca := newAuthority(t)
+	b, err := New(Config{Seeds: []string{"192.0.2.9:6443"}, CA: ca.pem})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := fake.NewClientset()
+	var asked atomic.Int32
+	client.PrependReactor("list", "endpointslices", func(clienttesting.Action) (bool, runtime.Object, error) {
+		asked.Add(1)
+		return true, nil, apierrors.NewForbidden(discoveryv1.Resource("endpointslices"), sliceName, errors.New("not for you"))
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Follow(ctx, client) }()
+	until(t, "it has asked again", func() bool { return asked.Load() > 1 })
+	cancel()
+	<-ended
+	if servers := b.Servers(); !cmp.Equal(servers, []string{"192.0.2.9:6443"}) {
+		t.Errorf("it knows %q", servers)
+	}
+	if said := hook.AllEntries(); len(said) != 1 || said[0].Level != logrus.InfoLevel {
+		t.Errorf("it says %d lines: %v", len(said), said)
 	}
 }

@@ -8,5 +8,5 @@
 // It passes on bytes and knows nothing of requests: TLS is between the client and the server. It decides nothing about the cluster.
 // It must import nothing of k8sm but package api.
 //
-// Start reading at Balancer. client.go has what clients of client-go need.
+// Start reading at Balancer. client.go has what clients of client-go need, and port.go what libraries need that read a kubeconfig.
 package balancer

@@ -66,7 +66,7 @@ certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etc
 						return err
 					}
 					defer server.Close()
-					addOns = append(addOns, func(ctx context.Context) error { return server.Run(ctx, func() {}) })
+					addOns = append(addOns, func(ctx context.Context) error { return serveGateway(ctx, server, cfg.StateDir, func() {}) })
 				}
 				if page.Enabled() {
 					server, err := ui.Listen(pageOf(c, page, cfg.ClusterName))

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/dns"
@@ -34,7 +36,15 @@ plane's --state-dir. A server is an endpoint of the service kube-dns as long as 
 				if cfg.ClientCAFile == "" {
 					cfg.ClientCAFile = c.dir().CA()
 				}
-				return dns.Run(ctx, cfg)
+				original, err := clientcmd.BuildConfigFromFlags("", cfg.Kubeconfig)
+				if err != nil {
+					return fmt.Errorf("cannot read how to reach the API server: %w", err)
+				}
+				cfg.APIServer = original.Host
+				return withAPIServers(ctx, cfg.Kubeconfig, c.dir(), func(ctx context.Context, kubeconfig string) error {
+					cfg.Kubeconfig = kubeconfig
+					return dns.Run(ctx, cfg)
+				})
 			})
 		},
 	}

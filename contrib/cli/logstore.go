@@ -20,7 +20,12 @@ km up run this store. It has its identity and certificates from --state-dir.`,
 			if err := usage(cfg.Validate()); err != nil {
 				return err
 			}
-			return serve(c, func(ctx context.Context) error { return logs.Run(ctx, cfg) })
+			return serve(c, func(ctx context.Context) error {
+				return withAPIServers(ctx, c.dir().LogsKubeconfig(), c.dir(), func(ctx context.Context, kubeconfig string) error {
+					cfg.Kubeconfig = kubeconfig
+					return logs.Run(ctx, cfg)
+				})
+			})
 		},
 	}
 	cfg.AddFlags(cmd.Flags())

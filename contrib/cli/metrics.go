@@ -22,7 +22,12 @@ certificates from --state-dir.`,
 			if err := usage(cfg.Validate()); err != nil {
 				return err
 			}
-			return serve(c, func(ctx context.Context) error { return metrics.Run(ctx, cfg) })
+			return serve(c, func(ctx context.Context) error {
+				return withAPIServers(ctx, c.dir().MetricsKubeconfig(), c.dir(), func(ctx context.Context, kubeconfig string) error {
+					cfg.Kubeconfig = kubeconfig
+					return metrics.Run(ctx, cfg)
+				})
+			})
 		},
 	}
 	cfg.AddFlags(cmd.Flags())

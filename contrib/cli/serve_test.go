@@ -12,9 +12,12 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// TestMain makes this test binary a role that serves when a test starts it as one: it writes after nobody reads its output any more, and
-// then starts a child.
+// TestMain makes this test binary km, or a role that serves, when a test starts it as one. The role writes after nobody reads its output
+// any more, and then starts a child.
 func TestMain(m *testing.M) {
+	if os.Getenv("K8SM_TEST_KM") != "" {
+		os.Exit(Run(os.Args[1:], os.Stdout, os.Stderr))
+	}
 	if os.Getenv("K8SM_TEST_SERVE") == "" {
 		os.Exit(m.Run())
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api/statedir"
@@ -29,14 +30,27 @@ kubeconfig there. The page can do what that user may do.`,
 			if !cfg.Enabled() {
 				return usage(errors.New("cannot use --address=: give host:port, such as 127.0.0.1:8444"))
 			}
+			dir := statedir.Dir("") // what is remembered there is about another cluster
 			if kubeconfig == "" {
-				kubeconfig = c.dir().AdminKubeconfig()
+				dir, kubeconfig = c.dir(), c.dir().AdminKubeconfig()
 				if _, err := os.Stat(kubeconfig); errors.Is(err, os.ErrNotExist) {
 					return fmt.Errorf("%w; or give --kubeconfig", c.dir().NoCluster())
 				}
 				cfg.Scheduler = func(ctx context.Context) (string, error) { return leaderAddress(ctx, c.dir(), clusterName) }
 			}
-			return serve(c, func(ctx context.Context) error { return runUI(ctx, cfg, kubeconfig, contextName, cmd.OutOrStdout()) })
+			return serve(c, func(ctx context.Context) error {
+				user, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(&clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig},
+					&clientcmd.ConfigOverrides{CurrentContext: contextName}).ClientConfig()
+				if err != nil {
+					return fmt.Errorf("cannot read the kubeconfig: %w", err)
+				}
+				stop, err := useAPIServers(ctx, user, dir)
+				if err != nil {
+					return err
+				}
+				defer stop()
+				return runUI(ctx, cfg, user, cmd.OutOrStdout())
+			})
 		},
 	}
 	cfg.AddFlags(cmd.Flags())
@@ -47,12 +61,7 @@ kubeconfig there. The page can do what that user may do.`,
 }
 
 // runUI serves the page and prints the link.
-func runUI(ctx context.Context, cfg ui.Config, kubeconfig, contextName string, out io.Writer) error {
-	user, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(&clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig},
-		&clientcmd.ConfigOverrides{CurrentContext: contextName}).ClientConfig()
-	if err != nil {
-		return fmt.Errorf("cannot read the kubeconfig: %w", err)
-	}
+func runUI(ctx context.Context, cfg ui.Config, user *rest.Config, out io.Writer) error {
 	server, err := ui.Listen(cfg)
 	if err != nil {
 		return err
@@ -77,21 +86,27 @@ func pageOf(c *common, page ui.Config, clusterName string) ui.Config {
 	return page
 }
 
-// connectPage makes the page the control plane's, whose certificates must be there.
-func connectPage(page *ui.Server, dir statedir.Dir) error {
-	admin, err := dir.Admin()
-	if err != nil {
-		return err
+// connectPage makes the page the control plane's, whose certificates must be there. admin is the cluster's administrator; the caller calls
+// stop when the page has ended.
+func connectPage(ctx context.Context, page *ui.Server, dir statedir.Dir) (admin *rest.Config, stop func(), err error) {
+	if admin, stop, err = administer(ctx, dir); err != nil {
+		return nil, nil, err
 	}
 	certFile, keyFile := dir.Pair(statedir.APIServer)
-	return page.Connect(admin, certFile, keyFile)
+	if err := page.Connect(admin, certFile, keyFile); err != nil {
+		stop()
+		return nil, nil, err
+	}
+	return admin, stop, nil
 }
 
 // servePage serves the page beside a control plane.
 func servePage(ctx context.Context, page *ui.Server, dir statedir.Dir) error {
-	if err := connectPage(page, dir); err != nil {
+	_, stop, err := connectPage(ctx, page, dir)
+	if err != nil {
 		return err
 	}
+	defer stop()
 	logrus.WithField("url", page.URL()).Info("serving the web page")
 	return page.Run(ctx)
 }

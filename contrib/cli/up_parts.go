@@ -112,7 +112,8 @@ func (l *laptop) runGateway(ctx context.Context, ready func(string)) error {
 	if err != nil {
 		return err
 	}
-	return server.Run(ctx, func() { ready("clients of 2014 are answered at " + server.Addr()) })
+	defer server.Close()
+	return serveGateway(ctx, server, l.dir, func() { ready("clients of 2014 are answered at " + server.Addr()) })
 }
 
 // runPage serves the web page.
@@ -122,13 +123,11 @@ func (l *laptop) runPage(ctx context.Context, ready func(string)) error {
 		return err
 	}
 	defer server.Close()
-	if err := connectPage(server, l.dir); err != nil {
-		return err
-	}
-	admin, err := l.dir.Admin()
+	admin, stop, err := connectPage(ctx, server, l.dir)
 	if err != nil {
 		return err
 	}
+	defer stop()
 	if l.link, err = server.Link(ctx, admin); err != nil { // before ready: its reader starts then
 		return err
 	}

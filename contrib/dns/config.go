@@ -24,10 +24,10 @@ const DefaultMetricsPort = 10063
 
 // Config configures one server. AddFlags sets the defaults.
 type Config struct {
-	// Kubeconfig is a kubeconfig file for the API server.
-	Kubeconfig string
+	// Kubeconfig is a kubeconfig file for the API servers, and APIServer the URL of one of them.
+	Kubeconfig, APIServer string
 	// Address is the IP address on which the server listens for UDP and TCP. Nodes and pods must reach it. The default is the
-	// address from which this machine reaches the API server.
+	// address from which this machine reaches APIServer.
 	Address string
 	Port    int
 	// HealthAddress serves /health and /ready over HTTP; empty means loopback, at Port.
@@ -63,7 +63,7 @@ type Forwarding struct {
 	Import string
 }
 
-// AddFlags adds the flags of `km dns`.
+// AddFlags adds the flags of `km dns`. APIServer has none.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Kubeconfig, "kubeconfig", "", "kubeconfig `file` for the API server (default: the state directory's)")
 	fs.StringVar(&c.Address, "address", "",
@@ -146,11 +146,11 @@ func (c Config) health() string {
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // listenAddress returns the configured address, or the one from which this machine reaches the API server.
-func (c Config) listenAddress(ctx context.Context, apiServer string) (netip.Addr, error) {
+func (c Config) listenAddress(ctx context.Context) (netip.Addr, error) {
 	if c.Address != "" {
 		return netip.ParseAddr(c.Address)
 	}
-	server, err := url.Parse(apiServer)
+	server, err := url.Parse(c.APIServer)
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("cannot read the API server's address: %w", err)
 	}

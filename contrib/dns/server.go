@@ -110,7 +110,7 @@ func (s *server) connect(ctx context.Context) error {
 	if s.kube, err = kubernetes.NewForConfig(config); err != nil {
 		return fmt.Errorf("cannot create a client for the API server: %w", err)
 	}
-	address, err := s.cfg.listenAddress(ctx, config.Host)
+	address, err := s.cfg.listenAddress(ctx)
 	if err != nil {
 		return err
 	}

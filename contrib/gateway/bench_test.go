@@ -34,7 +34,7 @@ func BenchmarkWatches(b *testing.B) {
 		}
 		ctx, cancel := context.WithCancel(b.Context())
 		ended, ready := make(chan error, 1), make(chan struct{})
-		go func() { ended <- s.Run(ctx, func() { close(ready) }) }()
+		go func() { ended <- s.Run(ctx, administrator(b, statedir.Dir(peer.ask("dir"))), func() { close(ready) }) }()
 		<-ready
 		peer.ask("connect " + s.Addr())
 		took := peer.ask("open " + strconv.Itoa(DefaultMaxWatches))

@@ -74,12 +74,8 @@ type callers struct {
 	insecure bool
 }
 
-// newCallers reads the certificates.
-func newCallers(dir statedir.Dir, insecure bool) (*callers, error) {
-	admin, err := dir.Admin()
-	if err != nil {
-		return nil, err
-	}
+// newCallers reads the certificates. admin is how to reach the API server as the administrator.
+func newCallers(dir statedir.Dir, admin *rest.Config, insecure bool) (*callers, error) {
 	clients, err := cert.NewPool(dir.CA())
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the CA of clients: %w", err)
@@ -117,8 +113,11 @@ func connections(config *rest.Config) (http.RoundTripper, error) {
 	all := &http.Transport{
 		TLSClientConfig: secured, TLSHandshakeTimeout: 10 * time.Second, ForceAttemptHTTP2: true, IdleConnTimeout: 90 * time.Second,
 		ResponseHeaderTimeout: maxWait,
-		DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		DialContext:           config.Dial,
 		HTTP2:                 &http.HTTP2Config{MaxReceiveBufferPerStream: streamBuffer, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+	}
+	if all.DialContext == nil {
+		all.DialContext = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
 	}
 	if config.CertFile == "" {
 		return transport.NewUserAgentRoundTripper("km-v1beta1", all), nil

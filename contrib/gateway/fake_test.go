@@ -39,6 +39,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/cert"
 	"k8s.io/client-go/util/keyutil"
 
@@ -49,6 +50,7 @@ import (
 // has the right certificate; it counts versions, refuses stale ones, and watches. It checks names only.
 type fakeAPI struct {
 	dir     statedir.Dir
+	admin   *rest.Config // how gateways reach it; nil for the usual way
 	clients *x509.CertPool
 	proxies *x509.CertPool
 
@@ -89,19 +91,27 @@ func newFakeAPI(tb testing.TB) *fakeAPI {
 	}
 	f := &fakeAPI{dir: statedir.Dir(tb.TempDir()), objects: map[string]runtime.Object{}, changed: make(chan struct{}), version: 10}
 	if err := f.dir.Prepare(statedir.Spec{
-		Now: time.Now(), ServerURL: "https://" + l.Addr().String(), ServerNames: []string{"127.0.0.1", "localhost", "::1"}, EtcdNames: []string{"127.0.0.1"},
+		Now: time.Now(), ServerURL: "https://" + l.Addr().String(), ServerNames: []string{"127.0.0.1", "localhost", "::1", "kubernetes"}, EtcdNames: []string{"127.0.0.1"},
 	}); err != nil {
 		tb.Fatal(err)
 	}
 	f.clients, f.proxies = pool(tb, f.dir.CA()), pool(tb, f.dir.FrontProxyCA())
+	f.listen(tb, l)
+	return f
+}
+
+// listen serves at one more address until the test ends, or until kill is called.
+func (f *fakeAPI) listen(tb testing.TB, l net.Listener) (kill func()) {
+	tb.Helper()
 	pair, err := tls.LoadX509KeyPair(f.dir.Pair(statedir.APIServer))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	server := &httptest.Server{Listener: l, EnableHTTP2: true, TLS: &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert}, Config: &http.Server{Handler: f, ErrorLog: stdlog.New(io.Discard, "", 0)}}
 	server.StartTLS()
-	tb.Cleanup(func() { server.CloseClientConnections(); server.Close() })
-	return f
+	kill = sync.OnceFunc(func() { server.CloseClientConnections(); server.Close() })
+	tb.Cleanup(kill)
+	return kill
 }
 
 func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -449,6 +459,16 @@ func signed(tb testing.TB, dir statedir.Dir, who pkix.Name, until time.Time) tls
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
+// administrator is how the administrator of the cluster in a directory reaches the API server.
+func administrator(tb testing.TB, dir statedir.Dir) *rest.Config {
+	tb.Helper()
+	admin, err := dir.Admin()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return admin
+}
+
 // running is a gateway that serves until the test ends.
 type running struct {
 	tb      testing.TB
@@ -471,8 +491,11 @@ func start(tb testing.TB, api *fakeAPI, change func(*Config)) *running {
 		tb.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	if api.admin == nil {
+		api.admin = administrator(tb, c.StateDir)
+	}
 	ready, ended := make(chan struct{}), make(chan error, 1)
-	go func() { ended <- s.Run(ctx, func() { close(ready) }) }()
+	go func() { ended <- s.Run(ctx, api.admin, func() { close(ready) }) }()
 	select {
 	case <-ready:
 	case err := <-ended:

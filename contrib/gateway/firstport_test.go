@@ -49,7 +49,7 @@ func listening(namespace, name string, port int32) *v1.Pod {
 // TestFirstPortsAreLookedForNowAndThen: the less often, the longer there is no pod.
 func TestFirstPortsAreLookedForNowAndThen(t *testing.T) {
 	api := newFakeAPI(t)
-	who, err := newCallers(api.dir, false)
+	who, err := newCallers(api.dir, administrator(t, api.dir), false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/k8sm/k8sm/api"
@@ -60,11 +61,12 @@ func (s *Server) Addr() string { return s.listener.Addr().String() }
 // Close frees the port. It is for a Server that never runs.
 func (s *Server) Close() error { return s.listener.Close() }
 
-// Run serves until ctx ends, and then returns nil. The control plane must have written its certificates, and should be ready. Run
-// calls ready when it serves and the record of its address is written; when it returns, the record is gone.
-func (s *Server) Run(ctx context.Context, ready func()) (err error) {
+// Run serves until ctx ends, and then returns nil. admin is how to reach the API server as the administrator. The control plane must have
+// written its certificates, and should be ready. Run calls ready when it serves and the record of its address is written; when it returns,
+// the record is gone.
+func (s *Server) Run(ctx context.Context, admin *rest.Config, ready func()) (err error) {
 	defer s.listener.Close()
-	who, err := newCallers(s.cfg.StateDir, s.cfg.Insecure)
+	who, err := newCallers(s.cfg.StateDir, admin, s.cfg.Insecure)
 	if err != nil {
 		return err
 	}
@@ -77,12 +79,12 @@ func (s *Server) Run(ctx context.Context, ready func()) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.cfg.StateDir.RemoveGateway()) }()
-	admin, err := who.caller("administrator", "", who.admin, true)
+	administrator, err := who.caller("administrator", "", who.admin, true)
 	if err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return followFirstPorts(ctx, admin.core) })
+	group.Go(func() error { return followFirstPorts(ctx, administrator.core) })
 	group.Go(func() error { return serve(ctx, s.bounded(), secured, g) })
 	log := logrus.WithField("address", s.Addr())
 	if s.cfg.Insecure {

@@ -29,6 +29,8 @@ const (
 type Config struct {
 	// Dir has the store's identity, certificates and logs.
 	Dir statedir.Dir
+	// Kubeconfig is the kubeconfig file for the API servers.
+	Kubeconfig string
 	// Address is the IP address on which the store listens, which all API servers and minions of the cluster must reach.
 	Address string
 	Port    int
@@ -45,7 +47,7 @@ type Config struct {
 	IngestAddress, SyslogAddress string
 }
 
-// AddFlags adds the flags of `km logstore`. Dir has none.
+// AddFlags adds the flags of `km logstore`. Dir and Kubeconfig have none.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Address, "address", "", "IP address to listen on, which the cluster's API servers and nodes must reach")
 	fs.IntVar(&c.Port, "port", DefaultPort, "TCP port to listen on")

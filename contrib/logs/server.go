@@ -55,7 +55,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", cfg.Dir.LogsKubeconfig())
+	config, err := clientcmd.BuildConfigFromFlags("", cfg.Kubeconfig)
 	if err != nil {
 		return fmt.Errorf("cannot read how to reach the API server: %w", err)
 	}
@@ -133,7 +133,7 @@ func (c Config) newServer() (*genericapiserver.GenericAPIServer, error) {
 	secure.BindAddress, secure.BindPort = net.ParseIP(c.Address), c.Port
 	secure.ServerCert.CertKey.CertFile, secure.ServerCert.CertKey.KeyFile = c.Dir.Pair(statedir.LogsServer)
 	secure.CipherSuites, secure.MinTLSVersion = api.CipherSuites(), "VersionTLS12"
-	authentication.RemoteKubeConfigFile, authorization.RemoteKubeConfigFile = c.Dir.LogsKubeconfig(), c.Dir.LogsKubeconfig()
+	authentication.RemoteKubeConfigFile, authorization.RemoteKubeConfigFile = c.Kubeconfig, c.Kubeconfig
 	authorization.AllowCacheTTL, authorization.DenyCacheTTL = 30*time.Second, 10*time.Second
 	err := errors.Join(
 		secure.ApplyTo(&config.SecureServing, &config.LoopbackClientConfig),

@@ -21,6 +21,8 @@ const DefaultPort = 10260
 type Config struct {
 	// Dir has the server's identity, certificates and stored metrics.
 	Dir statedir.Dir
+	// Kubeconfig is the kubeconfig file for the API servers.
+	Kubeconfig string
 	// Address is the IP address on which the server listens, which all API servers of the cluster must reach.
 	Address string
 	Port    int
@@ -33,7 +35,7 @@ type Config struct {
 	Storage
 }
 
-// AddFlags adds the flags of `km metrics`. Dir has none.
+// AddFlags adds the flags of `km metrics`. Dir and Kubeconfig have none.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Address, "address", "", "IP address to listen on, which the cluster's API servers must reach")
 	fs.IntVar(&c.Port, "port", DefaultPort, "TCP port to listen on")

@@ -42,7 +42,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	takeOverLog(klog.Background().GetSink())
-	config, err := clientcmd.BuildConfigFromFlags("", cfg.Dir.MetricsKubeconfig())
+	config, err := clientcmd.BuildConfigFromFlags("", cfg.Kubeconfig)
 	if err != nil {
 		return fmt.Errorf("cannot read how to reach the API server: %w", err)
 	}
@@ -102,7 +102,7 @@ func (c Config) certFiles() map[string]string {
 // options are metrics-server's, as its flags would set them.
 func (c Config) options() *options.Options {
 	o := options.NewOptions()
-	o.Kubeconfig = c.Dir.MetricsKubeconfig()
+	o.Kubeconfig = c.Kubeconfig
 	o.Authentication.RemoteKubeConfigFile, o.Authorization.RemoteKubeConfigFile = o.Kubeconfig, o.Kubeconfig
 	o.SecureServing.BindAddress, o.SecureServing.BindPort = net.ParseIP(c.Address), c.Port
 	o.SecureServing.ServerCert.CertKey.CertFile, o.SecureServing.ServerCert.CertKey.KeyFile = c.Dir.Pair(statedir.MetricsServer)
