@@ -122,7 +122,7 @@ func LeaderPrefix(name string) string { return prefixOf(name) + "/leader/" }
 // ReadLeader returns the id of the cluster's leader, or "" if there is none. It connects to etcd for this, and needs the right to read
 // the keys that begin with LeaderPrefix only.
 func ReadLeader(ctx context.Context, c Config) (id string, err error) {
-	client, err := c.connect()
+	client, _, err := c.connect()
 	if err != nil {
 		return "", err
 	}

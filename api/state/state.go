@@ -57,7 +57,7 @@ type Store struct {
 	mu     sync.Mutex  // guards leader
 	leader *leadership // nil until Lead has returned once
 
-	watchers sync.WaitGroup // the goroutines that Lead starts
+	watchers sync.WaitGroup // the goroutines that Open and Lead start
 }
 
 // Open connects to etcd and returns an error unless etcd answers. The caller must call Close.
@@ -65,33 +65,36 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if c.Name == "" || strings.Contains(c.Name, "/") {
 		return nil, fmt.Errorf("cannot open the state of cluster %q: invalid name", c.Name)
 	}
-	client, err := c.connect()
+	client, members, err := c.connect()
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{client: client, prefix: prefixOf(c.Name)}
+	if len(c.Endpoints) > 1 {
+		s.watchers.Go(func() { members.run(client.Ctx()) })
+	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	if _, err := s.FrameworkID(ctx); err != nil {
-		return nil, errors.Join(
-			fmt.Errorf("cannot reach etcd at %s: %w", strings.Join(c.Endpoints, ", "), err), client.Close())
+		return nil, errors.Join(fmt.Errorf("cannot reach etcd at %s: %w", strings.Join(c.Endpoints, ", "), err), s.Close())
 	}
 	return s, nil
 }
 
-// connect returns a client, whether etcd answers or not. The caller closes it.
-func (c Config) connect() (*clientv3.Client, error) {
+// connect returns a client, whether etcd answers or not, and the members that it uses. The caller closes it.
+func (c Config) connect() (*clientv3.Client, *members, error) {
 	tlsConfig, err := c.tls()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints: c.Endpoints, TLS: tlsConfig, DialTimeout: dialTimeout, Logger: zap.NewNop(),
-	})
+	config := clientv3.Config{Endpoints: c.Endpoints, TLS: tlsConfig, DialTimeout: dialTimeout, Logger: zap.NewNop()}
+	members := newMembers(config)
+	config.DialOptions = members.options()
+	client, err := clientv3.New(config)
 	if err != nil {
-		return nil, fmt.Errorf("cannot connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), err)
+		return nil, nil, fmt.Errorf("cannot connect to etcd at %s: %w", strings.Join(c.Endpoints, ", "), err)
 	}
-	return client, nil
+	return client, members, nil
 }
 
 func (c Config) tls() (*tls.Config, error) {
