@@ -315,9 +315,11 @@ func (c Config) runOnEtcd(ctx context.Context, p *ports) error {
 	if err := c.claim(ctx, existing); err != nil {
 		return err
 	}
-	if err := c.agree(ctx, existing); err != nil {
+	leave, err := c.agree(ctx, existing)
+	if err != nil {
 		return err
 	}
+	defer leave()
 	if len(c.EtcdServers) > 0 { // else km etcd records it
 		if err := c.StateDir.WriteEtcd(existing); err != nil {
 			return err
@@ -325,13 +327,6 @@ func (c Config) runOnEtcd(ctx context.Context, p *ports) error {
 	}
 	if existing.Managed {
 		existing.CertFile, existing.KeyFile = c.StateDir.Pair(statedir.APIServerEtcdClient)
-	}
-	if len(c.EtcdServers) == 0 {
-		addresses, err := net.InterfaceAddrs()
-		if err != nil {
-			return fmt.Errorf("cannot read this machine's addresses: %w", err)
-		}
-		existing.Endpoints = ownMember(existing.Endpoints, addresses)
 	}
 	return c.runAPIServer(ctx, p, existing)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -138,9 +139,12 @@ func (c Config) managedEtcd() (access statedir.Etcd, managed bool) {
 	}, !plain && c.EtcdCAFile+c.EtcdCertFile+c.EtcdKeyFile == ""
 }
 
-// existingEtcd returns how programs reach the etcd that is there already.
+// existingEtcd returns how the control plane reaches the etcd that is there already.
 func (c Config) existingEtcd() statedir.Etcd {
 	if access, managed := c.managedEtcd(); managed {
+		if addresses, err := net.InterfaceAddrs(); err == nil && len(c.EtcdServers) == 0 {
+			access.Endpoints = ownMember(access.Endpoints, addresses)
+		}
 		return access
 	}
 	return statedir.Etcd{Endpoints: c.EtcdServers, CAFile: c.EtcdCAFile, CertFile: c.EtcdCertFile, KeyFile: c.EtcdKeyFile}
@@ -152,7 +156,7 @@ func (c Config) checkOwner(ctx context.Context) error {
 	if c.embeds() {
 		return c.checkBegins()
 	}
-	access, managed := c.managedEtcd()
+	_, managed := c.managedEtcd()
 	if managed {
 		if err := c.StateDir.PrepareEtcd(statedir.EtcdSpec{Now: time.Now()}); err != nil {
 			return err
@@ -169,7 +173,7 @@ func (c Config) checkOwner(ctx context.Context) error {
 		return err
 	}
 	if managed && c.EncryptionConfig == "" {
-		return c.checkKey(ctx, access)
+		return c.checkKey(ctx, c.existingEtcd())
 	}
 	return nil
 }

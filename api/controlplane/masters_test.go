@@ -155,7 +155,11 @@ func TestControlPlaneWithOtherSettingsIsRefusedBesideOthers(t *testing.T) {
 	agree := func(args ...string) error {
 		t.Helper()
 		c, access := settled(t, endpoint, args...)
-		return c.agree(t.Context(), access)
+		leave, err := c.agree(t.Context(), access)
+		if err == nil {
+			t.Cleanup(leave)
+		}
+		return err
 	}
 	client, err := etcd.Dial(statedir.Etcd{Endpoints: []string{endpoint}})
 	if err != nil {
@@ -194,6 +198,65 @@ func TestControlPlaneWithOtherSettingsIsRefusedBesideOthers(t *testing.T) {
 	}
 	if err := agree("--cluster-domain=alone.example"); err == nil || !strings.Contains(err.Error(), `"new.example" there`) {
 		t.Errorf("another with the old flags: %v", err)
+	}
+}
+
+// TestOneOfControlPlanesThatStartTogetherDecidesTheSettings starts some that have different settings, before any API server runs.
+func TestOneOfControlPlanesThatStartTogetherDecidesTheSettings(t *testing.T) {
+	endpoint := "http://" + etcdtest.Start(t)
+	addresses := []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"}
+	starts := func(address, domain string) (leave func(), err error) {
+		c, access := settled(t, endpoint, "--bind-address="+address, "--cluster-domain="+domain)
+		return c.agree(t.Context(), access)
+	}
+	for range 5 {
+		type result struct {
+			address string
+			leave   func()
+			err     error
+		}
+		results := make(chan result, len(addresses))
+		for _, address := range addresses {
+			go func() {
+				leave, err := starts(address, "of-"+address+".example")
+				results <- result{address, leave, err}
+			}()
+		}
+		var won result
+		var refused []result
+		for range addresses {
+			switch r := <-results; {
+			case r.err != nil:
+				refused = append(refused, r)
+			case won.leave != nil:
+				t.Errorf("%s and %s start with different settings", won.address, r.address)
+				r.leave()
+			default:
+				won = r
+			}
+		}
+		if won.leave == nil {
+			t.Fatal("none starts")
+		}
+		for _, r := range refused {
+			for _, part := range []string{"beside the control planes at " + won.address, `here and "of-` + won.address + `.example" there`} {
+				if !strings.Contains(r.err.Error(), part) {
+					t.Errorf("got %v, want %q", r.err, part)
+				}
+			}
+			leave, err := starts(r.address, "of-"+won.address+".example")
+			if err != nil {
+				t.Errorf("with the same settings: %v", err)
+				continue
+			}
+			leave()
+		}
+		leave, err := starts(won.address, "new.example")
+		if err != nil {
+			t.Fatalf("alone, with another flag: %v", err)
+		}
+		leave()
+		won.leave()
 	}
 }
 
@@ -264,5 +327,12 @@ func TestAPIServerUsesTheEtcdMemberBesideIt(t *testing.T) {
 	elsewhere := []string{all[0], all[2], "https://etcd.example:2379"}
 	if diff := cmp.Diff(elsewhere, ownMember(elsewhere, machine)); diff != "" {
 		t.Errorf("without a member here: %s", diff)
+	}
+	c, _ := withFlags(statedir.Dir(t.TempDir()))
+	if err := c.StateDir.WriteEtcd(statedir.Etcd{Endpoints: []string{all[0], "https://127.0.0.1:2379"}, Managed: true}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"https://127.0.0.1:2379"}, c.existingEtcd().Endpoints); diff != "" {
+		t.Errorf("at the start too, while another hangs: %s", diff)
 	}
 }

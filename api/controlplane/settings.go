@@ -12,9 +12,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/k8sm/k8sm/api"
@@ -89,35 +91,72 @@ func (s settings) differences(cluster settings) (list []string) {
 	return list
 }
 
-// agree returns an error if other control planes run on this etcd with other settings. Else those here become the cluster's.
-func (c Config) agree(ctx context.Context, access statedir.Etcd) error {
+// presenceSeconds is how long a control plane that was killed counts as one that runs.
+const presenceSeconds = 15
+
+// agree returns an error if other control planes start or run on this etcd with other settings. Else those here become the cluster's, and
+// this control plane counts as one that runs until the caller calls leave. API servers are known only when they serve: without that, each
+// of several that start together would be alone.
+func (c Config) agree(ctx context.Context, access statedir.Etcd) (leave func(), err error) {
 	mine, err := c.settings()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	client, err := etcd.Dial(access)
+	if err != nil {
+		return nil, err
+	}
+	lease, err := client.Grant(ctx, presenceSeconds)
+	if err != nil {
+		_ = client.Close()
+		return nil, fmt.Errorf("cannot get a lease for this control plane: %w", err)
+	}
+	leave = func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_, _ = client.Revoke(ctx, lease.ID) // a lease that cannot be revoked expires
+		_ = client.Close()
+	}
+	if err := c.settle(ctx, client, mine, lease.ID); err != nil {
+		leave()
+		return nil, err
+	}
+	renewals, err := client.KeepAlive(client.Ctx(), lease.ID)
+	if err != nil {
+		leave()
+		return nil, fmt.Errorf("cannot renew the lease of this control plane: %w", err)
+	}
+	go func() {
+		for range renewals { // until the client is closed
+		}
+	}()
+	return leave, nil
+}
+
+// settle writes the settings and that this control plane is there, at once: of several that start together, each sees those before it.
+func (c Config) settle(ctx context.Context, client *clientv3.Client, mine settings, lease clientv3.LeaseID) error {
 	value, err := json.Marshal(mine)
 	if err != nil {
 		return fmt.Errorf("cannot encode the cluster's settings: %w", err)
 	}
-	client, err := etcd.Dial(access)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = client.Close() }()
 	key := path.Join(state.Prefix, c.ClusterName, "settings")
 	for {
-		stored, err := client.Get(ctx, key)
+		now, err := client.Txn(ctx).Then(clientv3.OpGet(key), clientv3.OpGet(c.presence(), clientv3.WithPrefix()),
+			clientv3.OpGet(masterLeases, clientv3.WithPrefix(), clientv3.WithKeysOnly())).Commit()
 		if err != nil {
 			return fmt.Errorf("cannot read the cluster's settings: %w", err)
 		}
+		stored, present, serving := now.Responses[0].GetResponseRange().Kvs, now.Responses[1].GetResponseRange().Kvs, now.Responses[2].GetResponseRange().Kvs
 		unchanged := clientv3.Compare(clientv3.ModRevision(key), "=", 0)
-		if len(stored.Kvs) > 0 {
-			if err := c.compare(ctx, client, mine, stored.Kvs[0].Value); err != nil {
+		if len(stored) > 0 {
+			others := append(addressesIn(present, c.presence()), addressesIn(serving, masterLeases)...)
+			if err := c.compare(mine, stored[0].Value, others); err != nil {
 				return err
 			}
-			unchanged = clientv3.Compare(clientv3.ModRevision(key), "=", stored.Kvs[0].ModRevision)
+			unchanged = clientv3.Compare(clientv3.ModRevision(key), "=", stored[0].ModRevision)
 		}
-		written, err := client.Txn(ctx).If(unchanged).Then(clientv3.OpPut(key, string(value))).Commit()
+		written, err := client.Txn(ctx).If(unchanged).Then(clientv3.OpPut(key, string(value)),
+			clientv3.OpPut(c.presence()+c.Advertised(), "", clientv3.WithLease(lease))).Commit()
 		if err != nil {
 			return fmt.Errorf("cannot write the cluster's settings: %w", err)
 		}
@@ -127,7 +166,13 @@ func (c Config) agree(ctx context.Context, access statedir.Etcd) error {
 	}
 }
 
-func (c Config) compare(ctx context.Context, client *clientv3.Client, mine settings, stored []byte) error {
+// presence is where control planes keep a key with a lease while they start and run.
+func (c Config) presence() string {
+	return path.Join(state.Prefix, c.ClusterName, "control-planes") + "/"
+}
+
+// compare returns an error if the stored settings differ from those of this control plane and there are others.
+func (c Config) compare(mine settings, stored []byte, running []string) error {
 	var cluster settings
 	if err := json.Unmarshal(stored, &cluster); err != nil {
 		return fmt.Errorf("cannot read the cluster's settings: %w", err)
@@ -136,10 +181,8 @@ func (c Config) compare(ctx context.Context, client *clientv3.Client, mine setti
 	if len(differ) == 0 {
 		return nil
 	}
-	others, err := c.others(ctx, client)
-	if err != nil {
-		return err
-	}
+	slices.Sort(running)
+	others := slices.DeleteFunc(slices.Compact(running), func(address string) bool { return address == c.Advertised() })
 	if len(others) > 0 && !c.Masters.ChangeSettings {
 		return fmt.Errorf("cannot start beside the control planes at %s: %s. Give the same flags, or change the cluster's settings with --change-settings, and restart the others with the same flags",
 			strings.Join(others, ", "), strings.Join(differ, "; "))
@@ -151,20 +194,19 @@ func (c Config) compare(ctx context.Context, client *clientv3.Client, mine setti
 // masterLeases is where API servers keep a key with a lease while they run (--endpoint-reconciler-type=lease of kube-apiserver).
 const masterLeases = "/registry/masterleases/"
 
-// others returns the addresses of the other API servers that run.
-func (c Config) others(ctx context.Context, client *clientv3.Client) ([]string, error) {
-	all, err := runningServers(ctx, client)
-	return slices.DeleteFunc(all, func(address string) bool { return address == c.Advertised() }), err
-}
-
 // runningServers returns the addresses of the API servers that run on this etcd and that nodes can reach.
 func runningServers(ctx context.Context, client *clientv3.Client) (addresses []string, err error) {
 	leases, err := client.Get(ctx, masterLeases, clientv3.WithPrefix(), clientv3.WithKeysOnly())
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the control planes: %w", err)
 	}
-	for _, kv := range leases.Kvs {
-		addresses = append(addresses, strings.TrimPrefix(string(kv.Key), masterLeases))
+	return addressesIn(leases.Kvs, masterLeases), nil
+}
+
+// addressesIn returns what follows the prefix in the keys.
+func addressesIn(kvs []*mvccpb.KeyValue, prefix string) (addresses []string) {
+	for _, kv := range kvs {
+		addresses = append(addresses, strings.TrimPrefix(string(kv.Key), prefix))
 	}
-	return addresses, nil
+	return addresses
 }
