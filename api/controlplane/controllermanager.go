@@ -80,6 +80,9 @@ func (c Config) controllerManagerFlags() flags {
 		// For metrics, pass secure-port: the listener then asks the API server who the caller is and what they may do.
 		"bind-address": "127.0.0.1", "authentication-kubeconfig": d.ControllerManagerKubeconfig(), "authorization-kubeconfig": d.ControllerManagerKubeconfig(),
 		"leader-elect": strconv.FormatBool(several),
+		// Another one takes over ten seconds after a machine is lost; with the defaults of 15, 10 and 2 seconds, after twenty. A control plane
+		// that cannot renew for five seconds ends, and is started again.
+		"leader-elect-lease-duration": "7s", "leader-elect-renew-deadline": "5s", "leader-elect-retry-period": "1s",
 		// At the start, one client requests a token for each controller; at the default rate this takes five seconds.
 		"kube-api-qps": "100", "kube-api-burst": "200",
 		"allocate-node-cidrs": "true", "cluster-cidr": c.ClusterCIDR, "service-cluster-ip-range": c.ServiceCIDR,
