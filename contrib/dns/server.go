@@ -288,11 +288,12 @@ func (s *server) serve(ctx context.Context, m *membership.Member) error {
 		if err != nil {
 			logrus.WithError(err).Warn("this DNS server does not answer itself")
 		}
-		once, cancel := context.WithTimeout(ctx, apiTimeout)
-		if err := m.Beat(once, err == nil); err != nil && ctx.Err() == nil {
+		once, cancel := context.WithTimeout(ctx, membership.Patience)
+		if err = m.Beat(once, err == nil); err != nil && ctx.Err() == nil {
 			logrus.WithError(err).Warn("cannot update the service, retrying")
 		}
 		cancel()
+		pause = m.Pause(err)
 		if err := s.clients.lookAround(); err != nil {
 			logrus.WithError(err).Warn("this machine's own queries may be refused")
 		}
@@ -301,9 +302,6 @@ func (s *server) serve(ctx context.Context, m *membership.Member) error {
 			if err := s.reload(); err != nil {
 				return err
 			}
-		}
-		if pause = membership.Interval; !m.Inside() {
-			pause = membership.Interval / 10
 		}
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), apiTimeout)

@@ -36,10 +36,15 @@ import (
 )
 
 const (
-	// Interval is how often a server calls Beat: it renews its lease and checks the others.
-	Interval = 3 * time.Second
-	// lifetime is how long a server counts as alive without a renewal.
-	lifetime = 10 * time.Second
+	// interval is how often a server calls Beat: it renews its lease and checks the others.
+	interval = 2 * time.Second
+	// lifetime is how long a server counts as alive without a renewal. Clients of the service wait for a dead one until then, and it has
+	// room for a renewal that is lost.
+	lifetime = 6 * time.Second
+	// Patience is for one call of Beat: etcd loses requests when its leader goes, and they are made again soon.
+	Patience = 2 * time.Second
+	// soon is the pause before Beat is tried again.
+	soon = interval / 8
 )
 
 // Member keeps one server in the service, and removes dead ones. One goroutine owns it.
@@ -107,17 +112,19 @@ func (m *Member) name() string {
 	return cmp.Or(name, "server") + suffix
 }
 
-// Keep keeps the server in the service as long as it answers, until ctx ends; then it leaves. timeout bounds each step.
+// Keep keeps the server in the service as long as it answers, until ctx ends; then it leaves. timeout bounds the probe, and leaving.
 func (m *Member) Keep(ctx context.Context, probe func(context.Context) error, timeout time.Duration) error {
 	for pause := time.Duration(0); supervise.Sleep(ctx, pause) == nil; {
-		once, cancel := context.WithTimeout(ctx, timeout)
-		if err := m.Beat(once, probe(once) == nil); err != nil && ctx.Err() == nil {
+		probing, cancel := context.WithTimeout(ctx, timeout)
+		answers := probe(probing) == nil
+		cancel()
+		once, cancel := context.WithTimeout(ctx, Patience)
+		err := m.Beat(once, answers)
+		if err != nil && ctx.Err() == nil {
 			logrus.WithError(err).Warn("cannot update the service, retrying")
 		}
 		cancel()
-		if pause = Interval; !m.Inside() {
-			pause = Interval / 10
-		}
+		pause = m.Pause(err)
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
@@ -150,6 +157,14 @@ func Prober(caFile, name, url string, timeout time.Duration) (func(context.Conte
 		}
 		return nil
 	}, nil
+}
+
+// Pause returns how long to wait after a call of Beat that returned this error.
+func (m *Member) Pause(err error) time.Duration {
+	if err != nil || !m.inside {
+		return soon
+	}
+	return interval
 }
 
 // Beat renews the server's lease, adds it to the service or removes it according to answers, and removes dead servers.
@@ -297,16 +312,17 @@ type sighting struct {
 }
 
 // step takes the current versions of the other servers' leases, "" for a server without a lease, and returns those that did not renew
-// for longer than lifetime, sorted. Time during which the API server was unreachable does not count: all servers need a moment to
-// renew then.
+// for longer than lifetime, sorted. Time during which the API server was unreachable does not count: nobody could renew then.
 func (w *watch) step(now time.Time, found map[string]string) (dead []string) {
-	if now.Sub(w.last) > 2*Interval {
-		w.seen = nil
+	var unreachable time.Duration
+	if gap := now.Sub(w.last); gap > 2*interval {
+		unreachable = gap - interval
 	}
 	w.last = now
 	seen := map[string]sighting{}
 	for name, version := range found {
 		s, known := w.seen[name]
+		s.since = s.since.Add(unreachable)
 		if !known || s.version != version {
 			s = sighting{version: version, since: now}
 		}

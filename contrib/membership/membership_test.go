@@ -95,7 +95,7 @@ func TestServerIsKeptInTheServiceUntilTheEnd(t *testing.T) {
 		}()
 		for i, want := range []int{0, 1, 0, 1} {
 			answers.Store(i%2 == 1)
-			time.Sleep(2 * Interval)
+			time.Sleep(2 * interval)
 			synctest.Wait()
 			if got := inService(t, kube); len(got) != want {
 				t.Errorf("step %d: in the service are %v", i, got)
@@ -159,10 +159,10 @@ func TestDeadServerIsTakenOutByAnother(t *testing.T) {
 			if time.Since(began) > time.Minute {
 				t.Fatal("it is still there")
 			}
-			time.Sleep(Interval)
+			time.Sleep(interval)
 			beats(t, b, true)
 		}
-		if took := time.Since(began); took < lifetime || took > lifetime+2*Interval {
+		if took := time.Since(began); took < lifetime || took > lifetime+2*interval {
 			t.Errorf("after %s", took)
 		}
 		if diff := cmp.Diff([]string{"10.0.0.6:1"}, inService(t, kube)); diff != "" {
@@ -185,19 +185,25 @@ func TestServersAreDeadWhenNothingNewIsSeenOfThemForTheirLifetime(t *testing.T) 
 	}
 	for name, looks := range map[string][]look{
 		"one that renews lives": {
-			{0, map[string]string{"a": "1"}, nil}, {5, map[string]string{"a": "2"}, nil}, {10, map[string]string{"a": "3"}, nil}, {15, map[string]string{"a": "4"}, nil},
+			{0, map[string]string{"a": "1"}, nil}, {3, map[string]string{"a": "2"}, nil}, {6, map[string]string{"a": "3"}, nil}, {9, map[string]string{"a": "4"}, nil},
 		},
 		"one that does not is dead after its lifetime": {
-			{0, map[string]string{"a": "1"}, nil}, {5, map[string]string{"a": "1"}, nil}, {10, map[string]string{"a": "1"}, nil}, {11, map[string]string{"a": "1"}, []string{"a"}},
+			{0, map[string]string{"a": "1"}, nil}, {3, map[string]string{"a": "1"}, nil}, {6, map[string]string{"a": "1"}, nil}, {7, map[string]string{"a": "1"}, []string{"a"}},
 		},
 		"one without a lease too": {
-			{0, map[string]string{"b": "", "a": ""}, nil}, {6, map[string]string{"b": "", "a": ""}, nil}, {11, map[string]string{"b": "", "a": ""}, []string{"a", "b"}},
+			{0, map[string]string{"b": "", "a": ""}, nil}, {4, map[string]string{"b": "", "a": ""}, nil}, {7, map[string]string{"b": "", "a": ""}, []string{"a", "b"}},
 		},
 		"time in which nobody could look does not count": {
-			{0, map[string]string{"a": "1"}, nil}, {60, map[string]string{"a": "1"}, nil}, {66, map[string]string{"a": "1"}, nil}, {71, map[string]string{"a": "1"}, []string{"a"}},
+			{0, map[string]string{"a": "1"}, nil}, {60, map[string]string{"a": "1"}, nil}, {63, map[string]string{"a": "1"}, nil}, {65, map[string]string{"a": "1"}, []string{"a"}},
+		},
+		"time before that counts": {
+			{0, map[string]string{"a": "1"}, nil}, {4, map[string]string{"a": "1"}, nil}, {64, map[string]string{"a": "1"}, nil}, {65, map[string]string{"a": "1"}, []string{"a"}},
+		},
+		"one that renews after such a time lives": {
+			{0, map[string]string{"a": "1"}, nil}, {4, map[string]string{"a": "1"}, nil}, {64, map[string]string{"a": "1"}, nil}, {65, map[string]string{"a": "2"}, nil},
 		},
 		"one that went and came is new": {
-			{0, map[string]string{"a": "1"}, nil}, {6, nil, nil}, {12, map[string]string{"a": "1"}, nil}, {18, map[string]string{"a": "1"}, nil},
+			{0, map[string]string{"a": "1"}, nil}, {3, nil, nil}, {6, map[string]string{"a": "1"}, nil}, {9, map[string]string{"a": "1"}, nil},
 		},
 	} {
 		var w watch
