@@ -20,6 +20,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/scheduler"
+	"github.com/k8sm/k8sm/scheduler/run"
 )
 
 // fakeMaster is a master that answers each SUBSCRIBE with what subscribe writes, and takes every other call.
@@ -214,7 +215,7 @@ func TestErrorsOfTheMasterEndTheRunAndSayWhatToDo(t *testing.T) {
 		"Framework has been removed": func(err error) bool {
 			return errors.Is(err, ErrRemoved) && strings.Contains(err.Error(), "start again: km etcdctl del /k8sm/x/framework-id")
 		},
-		"Framework failed over": func(err error) bool { return errors.Is(err, ErrReplaced) },
+		"Framework failed over": func(err error) bool { return errors.Is(err, run.ErrReplaced) },
 		"Role 'x y' is invalid": func(err error) bool { return strings.Contains(err.Error(), "Role 'x y' is invalid") },
 		"Changing framework's principal is not allowed.": func(err error) bool {
 			return errors.Is(err, ErrRefused) && strings.Contains(err.Error(), "--mesos-principal that it was first given") &&

@@ -8,14 +8,13 @@ import (
 	"syscall"
 
 	"github.com/mesos/mesos-go/api/v1/lib/httpcli/apierrors"
+
+	"github.com/k8sm/k8sm/scheduler/run"
 )
 
 // ErrRemoved is the error for a framework that Mesos has removed for good: no one can use its id again.
 var ErrRemoved = errors.New("the Mesos master has removed the framework and all its tasks: it was torn down, or no scheduler was " +
 	"connected for longer than --mesos-failover-timeout")
-
-// ErrReplaced is the error when another scheduler has subscribed with the same framework id.
-var ErrReplaced = errors.New("another scheduler has subscribed as this framework")
 
 // ErrRefused is the error for a subscription that Mesos will never accept as it is.
 var ErrRefused = errors.New("the Mesos master refuses the framework")
@@ -44,7 +43,7 @@ func (c *connection) refusal(message string) error {
 	case "Framework has been removed":
 		return fmt.Errorf("%w; to register as a new one, forget its id and start again: %s", ErrRemoved, c.master.cfg.Forget)
 	case "Framework failed over":
-		return ErrReplaced
+		return run.ErrReplaced
 	}
 	return c.withRemedy(errors.New(message))
 }

@@ -21,7 +21,7 @@ type Sink func(scheduler.Event) error
 // Master is the connection to Mesos.
 type Master interface {
 	// Run subscribes as the framework (as a new one if id is empty), sends events to the sink and reconnects, until ctx ends or
-	// subscribing fails for good. It may be called again after that.
+	// subscribing fails for good. The error is ErrReplaced if another scheduler has subscribed. It may be called again after that.
 	Run(ctx context.Context, id api.FrameworkID, sink Sink) error
 	// Do queues a call and returns at once. A call that cannot be sent is dropped: reconciliation repairs that.
 	Do(action scheduler.MesosAction)
@@ -60,6 +60,13 @@ type Parts struct {
 	Falcon    Falcon                // nil for no metrics for open-falcon
 }
 
+// ErrReplaced is the error when another scheduler has subscribed with the same framework id.
+var ErrReplaced = errors.New("another scheduler has subscribed as this framework")
+
+// lossPatience is how long a scheduler that was replaced waits for the news that it does not lead: one whose machine stood still hears
+// that from Mesos first. Only a scheduler of elsewhere replaces one that leads.
+const lossPatience = 10 * time.Second
+
 // errLost ends a term.
 var errLost = errors.New("the leadership was lost; another scheduler may lead now")
 
@@ -94,17 +101,24 @@ func term(ctx context.Context, cfg Config, parts Parts, shown *metrics) error {
 	log.WithField("scheduler", cfg.Identity).Info("this scheduler leads")
 	shown.begin()
 	defer shown.end()
-	group, ctx := errgroup.WithContext(ctx)
+	group, leading := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		select {
 		case <-lost:
 			return errLost
-		case <-ctx.Done():
+		case <-leading.Done():
 			return nil
 		}
 	})
-	group.Go(func() error { return lead(ctx, cfg, parts, shown) })
+	group.Go(func() error { return lead(leading, cfg, parts, shown) })
 	err = group.Wait()
+	if errors.Is(err, ErrReplaced) {
+		select {
+		case <-lost:
+		case <-ctx.Done():
+		case <-time.After(lossPatience):
+		}
+	}
 	select {
 	case <-lost: // the reason for any other error
 		return errLost

@@ -300,6 +300,40 @@ func TestSchedulerThatLosesTheLeadershipFollowsAndMayLeadAgain(t *testing.T) {
 	})
 }
 
+// replacedMaster is a Master as which another scheduler subscribes.
+type replacedMaster struct{ master }
+
+func (m replacedMaster) Run(_ context.Context, id api.FrameworkID, sink Sink) error {
+	m.subscribed <- sink(scheduler.Subscribed{Framework: id})
+	return fmt.Errorf("the connection ended: %w", ErrReplaced)
+}
+
+// TestSchedulerThatWasReplacedFollows is about one whose machine stood still: Mesos tells it before its own clock does.
+func TestSchedulerThatWasReplacedFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := replacedMaster{newMaster()}
+		parts := newParts(m, cluster{})
+		store := parts.Store.(*records)
+		store.turns = make(chan chan struct{})
+		ended := make(chan error, 1)
+		go func() { ended <- Run(t.Context(), testConfig(), parts) }()
+		lost := make(chan struct{})
+		store.turns <- lost
+		if err := <-m.subscribed; err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		close(lost)
+		store.turns <- make(chan struct{}) // it campaigns again, leads, and is replaced for no reason
+		if err := <-m.subscribed; err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; !errors.Is(err, ErrReplaced) {
+			t.Errorf("replaced while it leads: %v", err)
+		}
+	})
+}
+
 // gauge returns the value of a metric without labels.
 func gauge(t *testing.T, registry *prometheus.Registry, name string) float64 {
 	t.Helper()
