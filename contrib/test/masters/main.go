@@ -1,9 +1,9 @@
-// Command masters runs a cluster with three control planes, each in a network namespace and on a small disk of its own, and harms one
-// after the other: it kills it, stops it, cuts it off, fills its disk. It prints how long each kind of client waited, and fails if one
-// waited for more than a limit, or if a request to a service was lost.
+// Command masters runs three control planes on one etcd, each in a network namespace of its own, and harms one after the other: it kills
+// it, stops it, cuts it off, fills its disk. It prints how long each kind of client was away, and fails if one was away for more than a
+// limit, or if a request to a service was lost.
 //
-// Each master is an etcd, an API server with the cluster's DNS, and a scheduler. The agents are two of a local Mesos on the machine that
-// the namespaces are bridged to.
+// Each master is an etcd, an API server with the cluster's DNS, and a scheduler. Each of two agents of a local Mesos is in a namespace with
+// a Docker Engine of its own. The namespaces are bridged to this machine, which has the Mesos master and the clients.
 //
 // Start reading at run.
 package main
@@ -16,7 +16,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -31,7 +30,7 @@ const (
 func main() {
 	km := flag.String("km", "./km", "the program")
 	faults := flag.String("faults", "kill,stop,cut,fill", "what to do to each master")
-	limit := flag.Duration("limit", 15*time.Second, "how long a client may wait")
+	limit := flag.Duration("limit", 15*time.Second, "how long a client may be away")
 	keep := flag.Bool("keep", false, "keep the logs")
 	nodes := flag.Bool("nodes", true, "run agents and schedulers too; without them, only clients of the API are measured")
 	flag.Parse()
@@ -39,7 +38,7 @@ func main() {
 	defer stop()
 	path, err := filepath.Abs(*km)
 	if err == nil {
-		err = run(ctx, path, strings.Split(*faults, ","), *limit, options{*keep, *nodes})
+		err = run(ctx, path, strings.Split(*faults, ","), options{*keep, *nodes, *limit})
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "masters:", err)
@@ -47,23 +46,26 @@ func main() {
 	}
 }
 
-// options say what is run, and what is left.
-type options struct{ keep, nodes bool }
+// options say what is run, what is left, and how long a client may be away.
+type options struct {
+	keep, nodes bool
+	limit       time.Duration
+}
 
-// run starts the cluster, harms it, and takes it down.
-func run(ctx context.Context, km string, faults []string, limit time.Duration, o options) (err error) {
+// run starts the cluster, harms it, and takes it down, also when it is interrupted.
+func run(ctx context.Context, km string, faults []string, o options) (err error) {
 	dir, err := os.MkdirTemp("", "k8sm-masters-")
 	if err != nil {
 		return err
 	}
 	c := &cluster{km: km, dir: dir, nodes: o.nodes}
 	defer func() {
-		if !o.keep {
-			err = errors.Join(err, c.end(), os.RemoveAll(dir))
+		err = errors.Join(err, c.end())
+		if o.keep {
+			fmt.Println("the logs are in", dir)
 			return
 		}
-		err = errors.Join(err, c.end())
-		fmt.Println("the logs are in", dir)
+		err = errors.Join(err, os.RemoveAll(dir))
 	}()
 	if err := c.start(ctx); err != nil {
 		return err
@@ -74,25 +76,18 @@ func run(ctx context.Context, km string, faults []string, limit time.Duration, o
 	}
 	defer stopClient()
 	load := c.startLoad(ctx)
-	var slow []string
+	results := results{limit: o.limit}
 	for _, fault := range faults {
 		for _, m := range c.masters {
-			got, err := c.harm(ctx, m, fault, limit)
+			result, err := c.harm(ctx, m, fault, load)
 			if err != nil {
+				load.stop()
 				return fmt.Errorf("%s of master %d: %w", fault, m.number, err)
 			}
-			slow = append(slow, got...)
+			results.add(result)
 		}
 	}
-	sent, lost, longest := load.stop()
-	if o.nodes {
-		fmt.Printf("MASTERS service requests=%d lost=%d longest=%s\n", sent, len(lost), longest.Round(time.Millisecond))
-	}
-	if len(lost) > 0 {
-		slow = append(slow, fmt.Sprintf("%d of %d requests to the service were lost, such as %s", len(lost), sent, lost[0]))
-	}
-	if len(slow) > 0 {
-		return errors.New(strings.Join(slices.Compact(slow), "\n"))
-	}
-	return nil
+	load.stop()
+	results.print(os.Stdout)
+	return results.err(load)
 }
