@@ -343,6 +343,14 @@ func testSchedulersEtcd(t *testing.T, dir statedir.Dir) {
 			_, err := client.Delete(t.Context(), "/registry/minions/nobody")
 			return err
 		},
+		"read the keys of secrets": func() error {
+			_, err := client.Get(t.Context(), "/k8sm-keys/ring")
+			return err
+		},
+		"say that it is a control plane": func() error {
+			_, err := client.Put(t.Context(), "/k8sm-keys/servers/192.0.2.66:6443", "{}")
+			return err
+		},
 		"write in a transaction": func() error {
 			_, err := client.Txn(t.Context()).Then(clientv3.OpPut("/k8sm/c/x", ""), clientv3.OpPut(forged, "{}")).Commit()
 			return err

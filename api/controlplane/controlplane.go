@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ import (
 	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/etcd"
 	"github.com/k8sm/k8sm/api/falcon"
+	"github.com/k8sm/k8sm/api/secretkeys"
 	"github.com/k8sm/k8sm/api/snapshot"
 	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
@@ -351,6 +353,11 @@ func (c Config) runAPIServer(ctx context.Context, p *ports, etcd statedir.Etcd) 
 	if err != nil {
 		return err
 	}
+	keys, done, err := c.keysOf(ctx, etcd, strings.TrimPrefix(c.serverURL(p), "https://"))
+	if err != nil {
+		return err
+	}
+	defer done()
 	s := start(ctx, run)
 	return whileRunning(ctx, s, func(ctx context.Context) error {
 		// kube-apiserver exits the whole process if it is stopped before it is ready.
@@ -359,7 +366,7 @@ func (c Config) runAPIServer(ctx context.Context, p *ports, etcd statedir.Etcd) 
 		if err := waitReady(patient, client); err != nil || ctx.Err() != nil {
 			return err
 		}
-		return c.runClients(ctx, clients{typed: client, objects: objects, etcd: etcd}, c.serverURL(p))
+		return c.runClients(ctx, clients{typed: client, objects: objects, etcd: etcd, keys: keys}, c.serverURL(p))
 	})
 }
 
@@ -371,6 +378,7 @@ type clients struct {
 	typed   kubernetes.Interface
 	objects dynamic.Interface
 	etcd    statedir.Etcd
+	keys    *secretkeys.Server // nil if the keys of secrets are not km's
 }
 
 // runClients runs the clients of a ready API server.
@@ -417,6 +425,9 @@ func (c Config) runAddOns(ctx context.Context, admin clients, url string) error 
 	var background sync.WaitGroup
 	defer background.Wait()
 	background.Go(func() { c.saveSnapshots(ctx) })
+	if admin.keys != nil {
+		background.Go(func() { admin.keys.Follow(ctx) })
+	}
 	background.Go(func() { c.watchAuthentication(ctx, authenticationPoll) })
 	background.Go(func() { tidyTokens(ctx, admin.typed) })
 	background.Go(func() {

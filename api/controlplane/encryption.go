@@ -2,9 +2,7 @@ package controlplane
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
-	"encoding/json"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,18 +11,20 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
-	apiserverv1 "k8s.io/apiserver/pkg/apis/apiserver/v1"
 	"k8s.io/apiserver/pkg/server/options/encryptionconfig"
 	encryptioncontroller "k8s.io/apiserver/pkg/server/options/encryptionconfig/controller"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/component-base/metrics/legacyregistry"
 
 	"github.com/k8sm/k8sm/api/etcd"
+	"github.com/k8sm/k8sm/api/secretkeys"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -62,11 +62,11 @@ func (c Config) beginEncrypted(ctx context.Context) error {
 	if secrets.Count > 0 {
 		return nil
 	}
-	key, err := newKey()
+	key, err := secretkeys.New()
 	if err != nil {
 		return err
 	}
-	return writeKeys(c.StateDir, []apiserverv1.Key{key})
+	return secretkeys.Write(c.StateDir, []secretkeys.Key{key})
 }
 
 // encryptionFlags adds the flags of kube-apiserver
@@ -111,11 +111,11 @@ func (c Config) prepareEncryption() error {
 	if err := c.StateDir.WriteEncryptionUnfinished(); err != nil {
 		return err
 	}
-	key, err := newKey()
+	key, err := secretkeys.New()
 	if err != nil {
 		return err
 	}
-	return writeKeys(c.StateDir, []apiserverv1.Key{key})
+	return secretkeys.Write(c.StateDir, []secretkeys.Key{key})
 }
 
 // encryptOldSecrets encrypts, once in a cluster's life, the secrets from before it had a key. It does not block.
@@ -126,7 +126,7 @@ func (c Config) encryptOldSecrets(ctx context.Context) error {
 	if _, err := os.Stat(c.StateDir.EncryptionUnfinished()); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	keys, err := readKeys(c.StateDir)
+	keys, err := secretkeys.Read(c.StateDir)
 	if err != nil {
 		return err
 	}
@@ -141,10 +141,19 @@ func (c Config) encryptOldSecrets(ctx context.Context) error {
 	return os.Remove(c.StateDir.EncryptionUnfinished())
 }
 
-// RotateKey makes a new key for the cluster's secrets, rewrites them with it, and forgets the old key. The control plane must run. If
-// it is interrupted, all secrets can be read, and the next call goes on where it was.
-func RotateKey(ctx context.Context, dir statedir.Dir) error {
-	if _, err := readKeys(dir); err != nil { // before there is a file for the lock
+// KeyRotation says how the key of secrets is replaced.
+type KeyRotation struct {
+	// Without are the addresses of control planes that are gone for good, HOST:PORT.
+	Without []string
+	// Patience is how long a control plane may take to use other keys.
+	Patience time.Duration
+}
+
+// RotateKey makes a new key for the cluster's secrets, brings it to all control planes, rewrites the secrets with it, and forgets the old
+// key. The control plane of the directory must run. If it is interrupted, all secrets can be read, and the next call goes on where it was.
+func RotateKey(ctx context.Context, dir statedir.Dir, how KeyRotation) error {
+	keys, err := secretkeys.Read(dir) // before there is a file for the lock
+	if err != nil {
 		return err
 	}
 	unlock, err := dir.Lock("rotate-key")
@@ -152,17 +161,6 @@ func RotateKey(ctx context.Context, dir statedir.Dir) error {
 		return err
 	}
 	defer func() { _ = unlock() }()
-	keys, err := readKeys(dir)
-	if err != nil {
-		return err
-	}
-	if len(keys) == 1 { // else the first key is that of a call that was interrupted
-		key, err := newKey()
-		if err != nil {
-			return err
-		}
-		keys = append([]apiserverv1.Key{key}, keys...)
-	}
 	r, err := newRewriter(dir, keys[0])
 	if err != nil {
 		return err
@@ -171,64 +169,65 @@ func RotateKey(ctx context.Context, dir statedir.Dir) error {
 	if err := r.reachable(ctx); err != nil {
 		return err
 	}
-	if err := r.alone(ctx); err != nil {
-		return err
+	rotation := secretkeys.Rotation{
+		Client: r.etcd, Dir: dir, Without: how.Without, Patience: how.Patience,
+		Running: func(ctx context.Context) ([]string, error) { return runningServers(ctx, r.etcd) },
+		Rewrite: func(ctx context.Context, key secretkeys.Key) error {
+			r.prefix = encryptedWith(key)
+			return r.run(ctx)
+		},
 	}
-	if err := writeKeys(dir, keys); err != nil {
-		return err
-	}
-	if err := r.run(ctx); err != nil {
-		return fmt.Errorf("%w; the old key is kept, and all secrets can be read: try again", err)
-	}
-	return writeKeys(dir, keys[:1])
+	return rotation.Run(ctx)
 }
 
-// newKey returns a random key, named after the time.
-func newKey() (apiserverv1.Key, error) {
-	secret := make([]byte, 32)
-	if _, err := rand.Read(secret); err != nil {
-		return apiserverv1.Key{}, fmt.Errorf("cannot make a key: %w", err)
+// keysOf returns what takes the keys of secrets over for this control plane, or nil if they are not km's. Its API server will have the
+// address. The caller calls done when that has stopped.
+func (c Config) keysOf(ctx context.Context, access statedir.Etcd, address string) (server *secretkeys.Server, done func(), err error) {
+	if !c.ownsKey() {
+		return nil, func() {}, nil
 	}
-	name := "key-" + strings.ReplaceAll(time.Now().UTC().Format("20060102-150405.000"), ".", "-")
-	return apiserverv1.Key{Name: name, Secret: base64.StdEncoding.EncodeToString(secret)}, nil
-}
-
-// writeKeys writes the keys. The first encrypts, each decrypts, and what is not encrypted can be read.
-func writeKeys(dir statedir.Dir, keys []apiserverv1.Key) error {
-	data, err := json.MarshalIndent(apiserverv1.EncryptionConfiguration{
-		TypeMeta: metav1.TypeMeta{APIVersion: apiserverv1.SchemeGroupVersion.String(), Kind: "EncryptionConfiguration"},
-		Resources: []apiserverv1.ResourceConfiguration{{
-			Resources: []string{"secrets"},
-			Providers: []apiserverv1.ProviderConfiguration{
-				{Secretbox: &apiserverv1.SecretboxConfiguration{Keys: keys}}, {Identity: &apiserverv1.IdentityConfiguration{}},
-			},
-		}},
-	}, "", "  ")
+	client, err := etcd.Dial(access)
 	if err != nil {
-		return fmt.Errorf("cannot encode the keys for secrets: %w", err)
+		return nil, nil, err
 	}
-	return dir.WriteEncryptionConfig(append(data, '\n'))
-}
-
-// readKeys returns what writeKeys wrote.
-func readKeys(dir statedir.Dir) ([]apiserverv1.Key, error) {
-	data, err := os.ReadFile(dir.EncryptionConfig())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("cannot rotate a key: km made none in %s; how to rotate those of --encryption-provider-config: "+
-			"https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/#rotating-a-decryption-key", string(dir))
+	server = &secretkeys.Server{Client: client, Dir: c.StateDir, Address: address, Alone: c.embeds(), Loaded: usesKeys}
+	err = server.Begin(ctx)
+	if errors.Is(err, rpctypes.ErrPermissionDenied) {
+		logrus.WithError(err).Warn("km secrets rotate-key cannot work: the certificate for etcd must let km read and write what begins with /k8sm-keys/")
+		return nil, func() { _ = client.Close() }, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the keys for secrets: %w", err)
+		return nil, nil, errors.Join(err, client.Close())
 	}
-	var config apiserverv1.EncryptionConfiguration
-	if err := json.Unmarshal(data, &config); err != nil {
-		return nil, fmt.Errorf("cannot read the keys for secrets from %s: %w", dir.EncryptionConfig(), err)
+	return server, func() {
+		if err := server.End(ctx); err != nil {
+			logrus.WithError(err).Warn("km secrets rotate-key will wait for this control plane")
+		}
+		_ = client.Close()
+	}, nil
+}
+
+// usesKeys reports whether the API server in this process uses a file of keys with this content. The API server's metric has its hash
+// (https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/#configure-automatic-reloading).
+func usesKeys(file []byte) bool {
+	families, err := legacyregistry.DefaultGatherer.Gather()
+	if err != nil {
+		return false
 	}
-	if len(config.Resources) != 1 || len(config.Resources[0].Providers) == 0 || config.Resources[0].Providers[0].Secretbox == nil ||
-		len(config.Resources[0].Providers[0].Secretbox.Keys) == 0 {
-		return nil, fmt.Errorf("cannot read the keys for secrets from %s: it is not as km wrote it", dir.EncryptionConfig())
+	hash := fmt.Sprintf("sha256:%x", sha256.Sum256(file))
+	for _, family := range families {
+		if family.GetName() != "apiserver_encryption_config_controller_last_config_info" {
+			continue
+		}
+		for _, metric := range family.GetMetric() {
+			for _, label := range metric.GetLabel() {
+				if label.GetName() == "hash" && label.GetValue() == hash {
+					return true
+				}
+			}
+		}
 	}
-	return config.Resources[0].Providers[0].Secretbox.Keys, nil
+	return false
 }
 
 // secretsPrefix is where kube-apiserver keeps secrets in etcd.
@@ -241,7 +240,10 @@ type rewriter struct {
 	prefix string // of values that are encrypted with the key
 }
 
-func newRewriter(dir statedir.Dir, key apiserverv1.Key) (*rewriter, error) {
+// encryptedWith begins the values in etcd that are encrypted with the key.
+func encryptedWith(key secretkeys.Key) string { return "k8s:enc:secretbox:v1:" + key.Name + ":" }
+
+func newRewriter(dir statedir.Dir, key secretkeys.Key) (*rewriter, error) {
 	admin, err := clientcmd.BuildConfigFromFlags("", dir.AdminKubeconfig())
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the administrator's kubeconfig: %w", err)
@@ -255,12 +257,14 @@ func newRewriter(dir statedir.Dir, key apiserverv1.Key) (*rewriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	access.CertFile, access.KeyFile = dir.Pair(statedir.APIServerEtcdClient) // that which may read Kubernetes' objects
+	if access.Embedded || access.Managed {
+		access.CertFile, access.KeyFile = dir.Pair(statedir.APIServerEtcdClient) // that which may read Kubernetes' objects
+	}
 	objects, err := etcd.Dial(access)
 	if err != nil {
 		return nil, err
 	}
-	return &rewriter{api: client, etcd: objects, prefix: "k8s:enc:secretbox:v1:" + key.Name + ":"}, nil
+	return &rewriter{api: client, etcd: objects, prefix: encryptedWith(key)}, nil
 }
 
 func (r *rewriter) close() { _ = r.etcd.Close() }
@@ -281,16 +285,6 @@ func (r *rewriter) reachable(ctx context.Context) error {
 		return fmt.Errorf("cannot write secrets: %w; the control plane must run", err)
 	}
 	return nil
-}
-
-// alone returns an error if several API servers run: the others would not have the new key, and could not read what has it.
-func (r *rewriter) alone(ctx context.Context) error {
-	servers, err := runningServers(ctx, r.etcd)
-	if err != nil || len(servers) < 2 {
-		return err
-	}
-	return fmt.Errorf("cannot rotate the key while API servers run at %s: they would not get it. Stop all but the one on this machine, rotate, copy encryption.json to the others, and start them",
-		strings.Join(servers, ", "))
 }
 
 // run blocks until all secrets in etcd are encrypted with the key.

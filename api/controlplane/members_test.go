@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,8 +13,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/k8sm/k8sm/api/etcd"
+	"github.com/k8sm/k8sm/api/secretkeys"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -98,15 +101,59 @@ func TestControlPlanesShareTheEtcdOfItsMembers(t *testing.T) {
 	copyFiles(t, first, second, "pki/*ca.*", "pki/sa.*")
 	refused("copy encryption.json of a control plane")
 	copyFiles(t, first, second, "encryption.json")
+	elsewhere += fmt.Sprintf("\n--secure-port=%d", freePort(t))
 	two := startChild(t, second, elsewhere)
 	other := clientOf(t, adminConfig(t, second))
 	checkReadable(t, other, "shared")
 	if got, err := second.SchedulerEtcd(); err != nil || !got.Managed || got.CertFile != second.In("pki/scheduler-etcd-client.crt") {
 		t.Errorf("schedulers find etcd as %+v, %v", got, err)
 	}
+	t.Run("both get another key of secrets", func(t *testing.T) { rotateTogether(t, first, second) })
+	two.kill(t)
+	if err := RotateKey(t.Context(), first, KeyRotation{Patience: 5 * time.Second}); err == nil ||
+		!strings.Contains(err.Error(), "the change of the key waits for API servers: "+strings.TrimPrefix(adminConfig(t, second).Host, "https://")) {
+		t.Errorf("the key changes without the second control plane: %v", err)
+	}
+	two = startChild(t, second, elsewhere)
+	t.Run("both get it when the second is back", func(t *testing.T) { rotateTogether(t, first, second) })
+	checkReadable(t, other, "shared")
 	one.stop(t)
 	makeMap(t, other, "by-the-second")
 	two.stop(t)
+}
+
+// rotateTogether changes the key of two control planes' secrets, while both write some.
+func rotateTogether(t *testing.T, first, second statedir.Dir) {
+	had, err := secretkeys.Read(second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rotated := make(chan error, 1)
+	go func() { rotated <- RotateKey(t.Context(), first, patient) }()
+	one, other := clientOf(t, adminConfig(t, first)), clientOf(t, adminConfig(t, second))
+	for done := false; !done; {
+		select {
+		case err = <-rotated:
+			done = true
+		default:
+		}
+		for writer, reader := range map[kubernetes.Interface]kubernetes.Interface{one: other, other: one} {
+			secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{GenerateName: "while-"}, StringData: map[string]string{"password": plaintext}}
+			made, err := writer.CoreV1().Secrets("default").Create(t.Context(), secret, metav1.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkReadable(t, reader, made.Name)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := soleKey(t, first)
+	if now == had[0].Name || soleKey(t, second) != now {
+		t.Errorf("the key was %s, and is %s and %s", had[0].Name, now, soleKey(t, second))
+	}
+	checkEncrypted(t, first, now)
 }
 
 func TestEtcdIsNotBegunBesideTheClustersOwn(t *testing.T) {

@@ -34,6 +34,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/k8sm/k8sm/api/secretkeys"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -161,9 +162,10 @@ func testEncryption(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) 
 	if _, err := admin.CoreV1().Secrets("default").Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	checkEncrypted(t, dir, soleKey(t, dir))
+	resumeRotation(t, dir)
 	first := soleKey(t, dir)
-	checkEncrypted(t, dir, first)
-	if err := RotateKey(t.Context(), dir); err != nil {
+	if err := RotateKey(t.Context(), dir, patient); err != nil {
 		t.Fatal(err)
 	}
 	second := soleKey(t, dir)
@@ -171,34 +173,35 @@ func testEncryption(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) 
 		t.Fatal("the key is the same")
 	}
 	checkEncrypted(t, dir, second)
-
-	resumeRotation(t, dir)
 	checkReadable(t, admin, "new")
 	plantOldSecret(t, dir)
 	checkReadable(t, admin, "old")
 }
 
-// resumeRotation leaves two keys, as a rotation that was killed does, of which the API server uses the first.
+// patient waits for control planes.
+var patient = KeyRotation{Patience: time.Minute}
+
+// resumeRotation leaves two keys, as a rotation of an earlier km that was killed does, of which the API server uses the first.
 func resumeRotation(t *testing.T, dir statedir.Dir) {
 	t.Helper()
-	third, err := newKey()
+	next, err := secretkeys.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err := readKeys(dir)
+	keys, err := secretkeys.Read(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := writeKeys(dir, append([]apiserverv1.Key{third}, keys...)); err != nil {
+	if err := secretkeys.Write(dir, append([]secretkeys.Key{next}, keys...)); err != nil {
 		t.Fatal(err)
 	}
-	if err := RotateKey(t.Context(), dir); err != nil {
+	if err := RotateKey(t.Context(), dir, patient); err != nil {
 		t.Fatal(err)
 	}
-	if got := soleKey(t, dir); got != third.Name {
-		t.Errorf("the key is %s, want that of the rotation that was killed, %s", got, third.Name)
+	if got := soleKey(t, dir); got != next.Name {
+		t.Errorf("the key is %s, want that of the rotation that was killed, %s", got, next.Name)
 	}
-	checkEncrypted(t, dir, third.Name)
+	checkEncrypted(t, dir, next.Name)
 }
 
 // plantOldSecret writes a secret to etcd as if the cluster had been made before there was a key.
@@ -239,7 +242,7 @@ func testOldSecrets(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) 
 
 func soleKey(t *testing.T, dir statedir.Dir) string {
 	t.Helper()
-	keys, err := readKeys(dir)
+	keys, err := secretkeys.Read(dir)
 	if err != nil || len(keys) != 1 {
 		t.Fatalf("got %d keys, %v", len(keys), err)
 	}
@@ -268,7 +271,7 @@ func checkReadable(t *testing.T, admin kubernetes.Interface, name string) {
 }
 
 func TestKeyOfAnotherIsNotRotated(t *testing.T) {
-	err := RotateKey(t.Context(), statedir.Dir(t.TempDir()))
+	err := RotateKey(t.Context(), statedir.Dir(t.TempDir()), patient)
 	if err == nil || !strings.Contains(err.Error(), "km made none in") {
 		t.Errorf("got %v", err)
 	}

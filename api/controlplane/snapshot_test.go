@@ -82,7 +82,7 @@ func saveWhileTheKeyChanges(t *testing.T, dir statedir.Dir) (file string) {
 	t.Helper()
 	file = filepath.Join(t.TempDir(), "k8sm.tar")
 	rotated := make(chan error, 1)
-	go func() { rotated <- RotateKey(t.Context(), dir) }()
+	go func() { rotated <- RotateKey(t.Context(), dir, patient) }()
 	for done := false; !done; { // the last one is of after
 		select {
 		case err := <-rotated:
@@ -148,7 +148,7 @@ func TestRestoredControlPlaneServesTheClientsOfTheOldOne(t *testing.T) {
 	if err != nil || who.Status.UserInfo.Username != "system:serviceaccount:default:robot" {
 		t.Errorf("an old token's user is %v, %v", who, err)
 	}
-	if err := RotateKey(t.Context(), fresh); err != nil {
+	if err := RotateKey(t.Context(), fresh, patient); err != nil {
 		t.Errorf("changing the key afterwards: %v", err)
 	}
 	awaitScheduled(t, admin, scheduled)

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -11,23 +12,27 @@ import (
 
 func secretsCommand(c *common) *cobra.Command {
 	cmd := &cobra.Command{Use: "secrets", Short: "Change the key that encrypts secrets in etcd"}
-	cmd.AddCommand(&cobra.Command{
+	how := controlplane.KeyRotation{Patience: time.Minute}
+	rotate := &cobra.Command{
 		Use: "rotate-key", Short: "Encrypt all secrets with a new key, and forget the old one", Args: cobra.NoArgs,
-		Long: `Makes a new key, waits until the API server uses it, rewrites all secrets, and removes the old key from --state-dir. Call it on the
-machine of a running km apiserver or km up. If it is interrupted, call it again: it goes on where it was.`,
+		Long: `Makes a new key, brings it to all control planes, waits until their API servers use it, rewrites all secrets, and removes the old key from
+all state directories. Call it on the machine of a running km apiserver or km up. If it is interrupted, call it again, on any such machine:
+it goes on where it was. It waits for a control plane that died, and says so.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := absoluteDir(c)
 			if err != nil {
 				return err
 			}
 			return serve(c, func(ctx context.Context) error {
-				if err := controlplane.RotateKey(ctx, dir); err != nil {
+				if err := controlplane.RotateKey(ctx, dir, how); err != nil {
 					return err
 				}
 				fmt.Fprintln(cmd.OutOrStdout(), "all secrets are encrypted with a new key")
 				return nil
 			})
 		},
-	})
+	}
+	rotate.Flags().StringSliceVar(&how.Without, "without", nil, "don't wait for the control planes at these addresses, `HOST:PORT,...`, which are gone for good")
+	cmd.AddCommand(rotate)
 	return cmd
 }

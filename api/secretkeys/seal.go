@@ -1,0 +1,91 @@
+package secretkeys
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/k8sm/k8sm/api/statedir"
+)
+
+// purpose makes the derived key another than any that is derived from the CA's for something else.
+const purpose = "k8sm: the keys of secrets on their way to all control planes"
+
+// sealer returns the cipher of what is for the control planes of a cluster only. Who has the CA's key can become any of them.
+func sealer(dir statedir.Dir) (cipher.AEAD, error) {
+	text, err := os.ReadFile(dir.CAKey())
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the CA's key: %w", err)
+	}
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, fmt.Errorf("cannot read the CA's key: %s is no PEM file", dir.CAKey())
+	}
+	key, err := hkdf.Key(sha256.New, block.Bytes, nil, purpose, 32)
+	if err != nil {
+		return nil, fmt.Errorf("cannot derive a key: %w", err)
+	}
+	c, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCMWithRandomNonce(c)
+}
+
+// said is what is sealed with the keys: the ring's other fields.
+func (r ring) said() ([]byte, error) {
+	r.Sealed = nil
+	return json.Marshal(r)
+}
+
+// seal puts the ring's keys into it.
+func (r ring) seal(dir statedir.Dir, keys []Key) (ring, error) {
+	if !r.has(keys) {
+		return r, fmt.Errorf("cannot seal the keys of secrets: of %v only %v are in %s; does its control plane run?", r.Names, names(keys), dir)
+	}
+	secret := slices.DeleteFunc(slices.Clone(keys), func(k Key) bool { return !slices.Contains(r.Names, k.Name) })
+	plain, err := json.Marshal(secret)
+	if err != nil {
+		return r, fmt.Errorf("cannot encode the keys: %w", err)
+	}
+	c, err := sealer(dir)
+	if err != nil {
+		return r, err
+	}
+	said, err := r.said()
+	if err != nil {
+		return r, err
+	}
+	r.Sealed = c.Seal(nil, nil, plain, said)
+	return r, nil
+}
+
+// errOtherCA says that the keys were sealed with another key than that of the CA here.
+var errOtherCA = errors.New("the keys of secrets in etcd were sealed by a control plane with another key of the CA: copy encryption.json of one that runs")
+
+// open returns the keys in the ring.
+func (r ring) open(dir statedir.Dir) (keys []Key, err error) {
+	c, err := sealer(dir)
+	if err != nil {
+		return nil, err
+	}
+	said, err := r.said()
+	if err != nil {
+		return nil, err
+	}
+	plain, err := c.Open(nil, nil, r.Sealed, said)
+	if err != nil {
+		return nil, errOtherCA
+	}
+	if err := json.Unmarshal(plain, &keys); err != nil {
+		return nil, fmt.Errorf("cannot read the keys in etcd: %w", err)
+	}
+	return keys, nil
+}
