@@ -17,6 +17,7 @@ import (
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/fetch"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
@@ -38,16 +39,6 @@ type Tab struct {
 type heard struct {
 	mu   sync.Mutex // guards the rest
 	urls []string
-	lost bool // a request, as the machine's network changed
-}
-
-// hasLost tells whether a request was lost, and forgets it.
-func (h *heard) hasLost() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	lost := h.lost
-	h.lost = false
-	return lost
 }
 
 // Start starts Chromium with an empty tab, and builds the page of the source tree (contrib/ui/embedded) if it has changed.
@@ -66,7 +57,7 @@ func Start(t *testing.T) *Tab {
 func Open(t *testing.T, link string) *Tab {
 	t.Helper()
 	b := Start(t)
-	b.load(func() error { return b.Chrome.Open(link) })
+	b.must(b.Chrome.Open(link))
 	return b
 }
 
@@ -82,7 +73,7 @@ func (b *Tab) Another(t *testing.T, link string) *Tab {
 	t.Helper()
 	tab, err := b.Chrome.Another()
 	of := watched(t, tab, err)
-	of.load(func() error { return of.Chrome.Open(link) })
+	of.must(of.Chrome.Open(link))
 	return of
 }
 
@@ -91,7 +82,7 @@ func (b *Tab) Beside(t *testing.T, link string) *Tab {
 	t.Helper()
 	tab, err := b.Chrome.Beside()
 	of := watched(t, tab, err)
-	of.load(func() error { return of.Chrome.Open(link) })
+	of.must(of.Chrome.Open(link))
 	return of
 }
 
@@ -127,27 +118,7 @@ func (b *Tab) hear(event any) {
 		b.heard.urls = append(b.heard.urls, e.Request.URL)
 	case *network.EventWebSocketCreated:
 		b.heard.urls = append(b.heard.urls, strings.Replace(e.URL, "wss://", "https://", 1))
-	case *network.EventLoadingFailed:
-		b.heard.lost = b.heard.lost || e.ErrorText == networkChanged
 	}
-}
-
-// networkChanged is the error of all of Chromium's requests that are under way when an interface of the machine comes or goes, as with each
-// pod.
-const networkChanged = "net::ERR_NETWORK_CHANGED"
-
-// load opens a page, and loads it again, as a person does, if parts of it were lost.
-func (b *Tab) load(open func() error) {
-	b.Helper()
-	b.heard.hasLost() // of the page before
-	err := open()
-	for range 10 {
-		if !b.heard.hasLost() && (err == nil || !strings.Contains(err.Error(), networkChanged)) {
-			break
-		}
-		err = b.Chrome.Do(chromedp.Reload())
-	}
-	b.must(err)
 }
 
 // axe is the script of axe-core, which finds what people with disabilities can't use (https://github.com/dequelabs/axe-core). It comes with
@@ -200,10 +171,27 @@ func (b *Tab) Text() string { return b.Chrome.Text() }
 // Location is the page's URL.
 func (b *Tab) Location() string { return Eval[string](b, `location.href`) }
 
+// Lose has the network lose the requests that the function chooses, from then on. It is called concurrently.
+func (b *Tab) Lose(which func(*network.Request) bool) {
+	b.Helper()
+	b.must(b.Chrome.Listen(func(event any) {
+		if e, is := event.(*fetch.EventRequestPaused); is {
+			go func() { // a listener must not block
+				if which(e.Request) {
+					_, _ = chrome.Call(b.Chrome, fetch.FailRequest, fetch.FailRequestParams{RequestID: e.RequestID, ErrorReason: network.ErrorReasonConnectionReset})
+				} else {
+					_, _ = chrome.Call(b.Chrome, fetch.ContinueRequest, fetch.ContinueRequestParams{RequestID: e.RequestID}) // unless the tab has gone
+				}
+			}()
+		}
+	}))
+	Call(b, fetch.Enable, fetch.EnableParams{})
+}
+
 // Go goes to a path of the page.
 func (b *Tab) Go(path string) {
 	b.Helper()
-	b.load(func() error { return b.Chrome.Go(path) })
+	b.must(b.Chrome.Go(path))
 }
 
 // Open goes to a path of the page and waits for a text on it.

@@ -32,10 +32,10 @@ type Tab struct {
 	ctx context.Context //nolint:containedctx // the browser is in it
 }
 
-// Start starts Chromium with an empty tab. It runs until the tab is closed or ctx ends.
+// Start starts Chromium with an empty tab. It runs until the tab is closed or ctx ends, and sees no change of the machine's network.
 func Start(ctx context.Context) (*Tab, error) {
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox, chromedp.IgnoreCertErrors, chromedp.WindowSize(1440, 900),
-		chromedp.Flag("host-resolver-rules", "MAP "+Rebound+" 127.0.0.1"))
+		chromedp.ModifyCmdFunc(blind), chromedp.Flag("host-resolver-rules", "MAP "+Rebound+" 127.0.0.1"))
 	ctx, ended := chromedp.NewExecAllocator(ctx, options...)
 	t, err := newTab(ctx)
 	if err != nil {
