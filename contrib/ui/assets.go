@@ -3,7 +3,9 @@ package ui
 import (
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
 	"embed"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"html"
@@ -12,6 +14,7 @@ import (
 	"mime"
 	"net/http"
 	"path"
+	"regexp"
 	"strings"
 )
 
@@ -25,8 +28,9 @@ var errNotBuilt = errors.New("km was built without its web page: build it with m
 
 // pages serves the page and its assets.
 type pages struct {
-	files fs.FS // compressed files, NAME.gz
-	index []byte
+	files  fs.FS // compressed files, NAME.gz
+	index  []byte
+	inline string // the sources of the scripts that are in index, as a policy has them
 }
 
 // newPages reads the page that km carries along.
@@ -47,7 +51,18 @@ func newPages(embedded fs.FS) (*pages, error) {
 		return nil, err
 	}
 	index, err := io.ReadAll(reader)
-	return &pages{files: files, index: index}, err
+	return &pages{files: files, index: index, inline: inlineScripts(index)}, err
+}
+
+var script = regexp.MustCompile(`(?s)<script>(.*?)</script>`)
+
+// inlineScripts are the hashes of a page's own scripts (https://www.w3.org/TR/CSP3/#match-element-to-source-list).
+func inlineScripts(page []byte) (sources string) {
+	for _, found := range script.FindAllSubmatch(page, -1) {
+		sum := sha256.Sum256(found[1])
+		sources += " 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+	}
+	return sources
 }
 
 // serveIndex serves the page. Each response has a nonce of its own.
@@ -59,7 +74,7 @@ func (p *pages) serveIndex(w http.ResponseWriter, r *http.Request) {
 	}
 	nonce := random()
 	h := w.Header()
-	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self' 'nonce-"+nonce+"'; connect-src 'self'; img-src 'self' data:; "+
+	h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'"+p.inline+"; style-src 'self' 'nonce-"+nonce+"'; connect-src 'self'; img-src 'self' data:; "+
 		"form-action 'none'; frame-ancestors 'none'; base-uri 'none'")
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Cache-Control", "no-store")

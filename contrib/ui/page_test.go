@@ -36,6 +36,7 @@ func TestPage(t *testing.T) {
 	t.Run("hidden page", func(t *testing.T) { hiddenPageAsksNothing(b.For(t), built) })
 	t.Run("list on a phone", func(t *testing.T) { listOnAPhone(b.For(t), built) })
 	t.Run("charts of a pod", func(t *testing.T) { chartsOfAPod(b.For(t), built) })
+	t.Run("a network that fails", func(t *testing.T) { networkFails(b.For(t), built) })
 	t.Run("terminal", func(t *testing.T) { terminalKeepsToItself(b.For(t), built) })
 	t.Run("thousands of pods", func(t *testing.T) { thousandsOfPods(b.For(t), built) })
 }

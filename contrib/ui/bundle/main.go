@@ -135,27 +135,34 @@ func fingerprint(dirs ...string) (string, error) {
 	return hex.EncodeToString(hash.Sum(nil)), nil
 }
 
-// bundle returns the page's files by name: what esbuild makes of src/main.tsx, and index.html with the names of the first script and
-// style sheet instead of {{script}} and {{style}}.
+// bundle returns the page's files by name: src/main.tsx with all that it imports, each file of src/lazy with all that it imports, and
+// index.html with the names of the script and the style sheet instead of {{script}} and {{style}}. No file needs another one of which a
+// page could have an older version, or which could get lost on its own.
 func bundle(web string) (map[string][]byte, error) {
 	dir, err := filepath.Abs(web)
 	if err != nil {
 		return nil, err
 	}
-	result := api.Build(api.BuildOptions{
-		AbsWorkingDir: dir, EntryPoints: []string{"src/main.tsx"}, Outdir: filepath.Join(dir, "out"), Bundle: true, Splitting: true, Format: api.FormatESModule,
-		MinifyWhitespace: true, MinifyIdentifiers: true, MinifySyntax: true, Target: api.ES2022, Platform: api.PlatformBrowser,
-		JSX: api.JSXAutomatic, JSXImportSource: "preact", EntryNames: "[name]-[hash]", ChunkNames: "[name]-[hash]", AssetNames: "[name]-[hash]",
-		LegalComments: api.LegalCommentsNone, Metafile: true, LogLevel: api.LogLevelWarning, Define: map[string]string{"process.env.NODE_ENV": `"production"`},
-	})
-	if len(result.Errors) > 0 {
-		return nil, fmt.Errorf("esbuild found %d errors", len(result.Errors))
+	lazy, err := filepath.Glob(filepath.Join(dir, "src/lazy/*.ts"))
+	if err != nil {
+		return nil, err
 	}
-	page := map[string][]byte{}
-	for _, file := range result.OutputFiles {
-		page[filepath.Base(file.Path)] = file.Contents
+	page, paths := map[string][]byte{}, map[string]string{}
+	for _, file := range lazy {
+		parts, err := build(dir, file, nil)
+		if err != nil {
+			return nil, err
+		}
+		for name, data := range parts {
+			page[name] = data
+			paths[strings.TrimSuffix(filepath.Base(file), ".ts")] = "/assets/" + name
+		}
 	}
-	script, style, err := entry(result.Metafile)
+	lazyFiles, err := json.Marshal(paths)
+	if err != nil {
+		return nil, err
+	}
+	first, err := build(dir, "src/main.tsx", map[string]string{"lazyFiles": string(lazyFiles)})
 	if err != nil {
 		return nil, err
 	}
@@ -163,29 +170,34 @@ func bundle(web string) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	page["index.html"] = []byte(strings.NewReplacer("{{script}}", script, "{{style}}", style).Replace(string(index)))
-	icon, err := os.ReadFile(filepath.Join(web, "icon.svg"))
-	if err != nil {
-		return nil, err
+	for name, data := range first {
+		page[name] = data
+		index = bytes.ReplaceAll(index, []byte(placeholders[filepath.Ext(name)]), []byte(name))
 	}
-	page["icon.svg"] = icon
-	return page, nil
+	page["index.html"] = index
+	page["icon.svg"], err = os.ReadFile(filepath.Join(web, "icon.svg"))
+	return page, err
 }
 
-// entry finds the names of the first script and its style sheet in what esbuild tells of its output.
-func entry(metafile string) (script, style string, err error) {
-	var meta struct {
-		Outputs map[string]struct{ EntryPoint, CSSBundle string }
+// placeholders are what index.html has for the names of the first files.
+var placeholders = map[string]string{".js": "{{script}}", ".css": "{{style}}"}
+
+// build returns what esbuild makes of a script: one file, and one of its style sheets if it has any. Words are replaced as define says.
+func build(dir, script string, define map[string]string) (map[string][]byte, error) {
+	result := api.Build(api.BuildOptions{
+		AbsWorkingDir: dir, EntryPoints: []string{script}, Outdir: filepath.Join(dir, "out"), Bundle: true, Format: api.FormatESModule,
+		MinifyWhitespace: true, MinifyIdentifiers: true, MinifySyntax: true, Target: api.ES2022, Platform: api.PlatformBrowser,
+		JSX: api.JSXAutomatic, JSXImportSource: "preact", EntryNames: "[name]-[hash]", AssetNames: "[name]-[hash]",
+		LegalComments: api.LegalCommentsNone, LogLevel: api.LogLevelWarning, Define: define,
+	})
+	if len(result.Errors) > 0 {
+		return nil, fmt.Errorf("esbuild found %d errors in %s", len(result.Errors), script)
 	}
-	if err := json.Unmarshal([]byte(metafile), &meta); err != nil {
-		return "", "", fmt.Errorf("cannot read esbuild's metafile: %w", err)
+	files := map[string][]byte{}
+	for _, file := range result.OutputFiles {
+		files[filepath.Base(file.Path)] = file.Contents
 	}
-	for name, output := range meta.Outputs {
-		if output.EntryPoint == "src/main.tsx" && output.CSSBundle != "" {
-			return filepath.Base(name), filepath.Base(output.CSSBundle), nil
-		}
-	}
-	return "", "", errors.New("esbuild made no script and style sheet of src/main.tsx")
+	return files, nil
 }
 
 // licenses returns the licenses of the packages that are part of the page: they ask to be told.

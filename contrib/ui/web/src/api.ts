@@ -26,24 +26,41 @@ export interface Status {
   details?: { causes?: { field?: string; message?: string; reason?: string }[] };
 }
 
-/** call gets a path of the server. */
-export async function call(path: string, init: RequestInit = {}): Promise<Response> {
-  let response: Response;
-  try {
-    response = await fetch(path, init);
-  } catch {
-    throw new ApiError(0, "The web page's server does not answer. Is km still running?");
+/** pause waits before what has failed so many times before is tried again: half a second, and twice as long each time. */
+export const pause = (failed: number, most = 30_000) => new Promise<void>((done) => { setTimeout(done, backOff(failed, most)); });
+
+/** backOff is for how long, in milliseconds. Pages that lost the same server don't come back all at once. */
+export const backOff = (failed: number, most = 30_000): number => Math.min(most, 500 * 2 ** failed) * (0.75 + Math.random() / 2);
+
+const attempts = 3; // for a question
+const patience = 60_000; // milliseconds for an answer to a question
+
+/** call asks the server, and returns its answer; undefined if that is empty. A browser breaks off what is under way when the machine's
+ * network changes, so what has no method, and changes nothing, is asked again. What may change something is sent once. */
+export async function call<T = void>(path: string, init: RequestInit = {}): Promise<T> {
+  for (let failed = 0; ; failed++) {
+    try {
+      const response = await fetch(path, init.method ? init : { ...init, signal: AbortSignal.timeout(patience) });
+      const text = await response.text();
+      if (!response.ok) throw refusal(path, response, text);
+      return (text ? JSON.parse(text) : undefined) as T;
+    } catch (error) {
+      if (!(error instanceof TypeError) && (error as Error).name !== "TimeoutError") throw error;
+      if (init.method) throw new ApiError(0, "The connection broke off before the answer came. Perhaps it was done all the same: look before you try again.");
+      if (!(error instanceof TypeError) || failed + 1 === attempts) throw new ApiError(0, "The web page's server does not answer. Is km still running?");
+      await pause(failed);
+    }
   }
-  if (response.ok) return response;
-  let status: Status = {};
-  try { status = await response.json(); } catch { /* the status line says it */ }
-  if (response.status === 401 && path.startsWith("/api/")) session.value = null;
-  throw new ApiError(response.status, status.message || `The server answers ${response.status} ${response.statusText}`, status);
 }
 
-async function json<T>(path: string, init: RequestInit = {}): Promise<T> {
-  return (await call(path, { ...init, headers: { Accept: "application/json", ...init.headers } })).json();
+function refusal(path: string, response: Response, text: string): ApiError {
+  let status: Status = {};
+  try { status = JSON.parse(text); } catch { /* the status line says it */ }
+  if (response.status === 401 && path.startsWith("/api/")) session.value = null;
+  return new ApiError(response.status, status.message || `The server answers ${response.status} ${response.statusText}`, status);
 }
+
+const json = <T>(path: string, init: RequestInit = {}): Promise<T> => call<T>(path, { ...init, headers: { Accept: "application/json", ...init.headers } });
 
 /** k8s calls the API server. */
 export const k8s = <T = any>(path: string, init?: RequestInit): Promise<T> => json<T>("/api/k8s" + path, init);
@@ -150,7 +167,12 @@ export async function loadSession() {
 }
 
 export async function logIn(way: "key" | "token", secret: string) {
-  await call("/auth/" + way, { method: "POST", body: JSON.stringify({ secret }) });
+  try {
+    await call("/auth/" + way, { method: "POST", body: JSON.stringify({ secret }) });
+  } catch (error) {
+    if ((error as ApiError).code) throw error;
+    throw new ApiError(0, "The connection broke off while you were logged in. Try again.");
+  }
   await loadSession();
 }
 

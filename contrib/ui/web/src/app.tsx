@@ -1,14 +1,13 @@
 // The frame around pages: navigation, namespaces, keys, dialogs.
 import { useSignal } from "@preact/signals";
-import type { FunctionComponent } from "preact";
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo } from "preact/hooks";
 import { core, loadSession, logOut, pathOf, session } from "./api";
 import { groupOf } from "./groups";
-import { Icon } from "./icons";
+import { Icon, Mark } from "./icons";
 import { idle } from "./keys";
-import { useTable } from "./live";
+import { old, useTable } from "./live";
 import { LogIn } from "./login";
-import { pages, type Page, type PageProps } from "./pages";
+import { pages, type Page } from "./pages";
 import { palette, Palette } from "./palette";
 import { go, link, match, param, setParams, url } from "./router";
 import { Button, Confirm, Empty, Failure, Menu, Modal, PageHead, Toasts } from "./ui";
@@ -50,10 +49,11 @@ function Shell() {
         <header class="top">
           <span class="only-phone"><Button icon="menu" label="Pages" onClick={() => { drawer.value = !drawer.value; }} /></span>
           {at?.page.global ? <span class="grow" /> : <Namespaces />}
+          <Old />
           <button type="button" class="find" onClick={() => { palette.value = true; }}><Icon name="search" /><span>Go to…</span><kbd>Ctrl K</kbd></button>
         </header>
         <main id="main" tabIndex={-1}>
-          {at ? <Lazy key={url.value.pathname} page={at.page} params={at.params} /> : <><PageHead title="There is no such page" /><Empty title="The address may be of another version of km"><a class="button" href={link("/")}>To the overview</a></Empty></>}
+          {at ? <at.page.show key={url.value.pathname} params={at.params} /> : <><PageHead title="There is no such page" /><Empty title="The address may be of another version of km"><a class="button" href={link("/")}>To the overview</a></Empty></>}
         </main>
       </div>
       {palette.value && <Palette />}
@@ -64,11 +64,10 @@ function Shell() {
   );
 }
 
-function Lazy({ page, params }: { page: Page; params: Record<string, string> }) {
-  const [state, setState] = useState<{ show?: FunctionComponent<PageProps>; error?: string }>({});
-  useEffect(() => { page.load().then((m) => setState({ show: m.default }), () => setState({ error: "This page's code could not be loaded. km may have been replaced: reload." })); }, [page]);
-  if (state.error) return <Failure problem={{ code: 0, message: state.error }} what={page.title}><Button onClick={() => location.reload()}>Reload</Button></Failure>;
-  return state.show ? <state.show params={params} /> : null;
+/** Old says that something on the page is as it was a while ago. */
+function Old() {
+  const why = old.value;
+  return <span class="old" role="status">{why && <span title={why.message}><Mark tone="warn" />not up to date</span>}</span>;
 }
 
 function Navigation() {

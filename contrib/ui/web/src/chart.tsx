@@ -1,6 +1,7 @@
 // A chart of time series. Below it are their names and last values, so that nobody has to tell colours apart.
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import type uPlot from "uplot";
+import { usePart } from "./lazy";
 import { usePoll } from "./live";
 import { named, queryRange, unit, type Series } from "./prom";
 import { dark } from "./ui";
@@ -48,8 +49,7 @@ const far = 4; // times what was measured
 
 export function Chart({ label, series, of, seconds, limits = [] }: ChartProps) {
   const at = useRef<HTMLDivElement>(null);
-  const [plot, setPlot] = useState<{ make: typeof uPlot } | null>(null);
-  useEffect(() => { void import("uplot").then((m) => setPlot({ make: m.default })); }, []);
+  const { part: plot, failure } = usePart("plot");
   const last = (s: Series) => Number(s.values[s.values.length - 1]?.[1]);
   const drawn = useMemo(() => [...series].sort((a, b) => last(b) - last(a)).slice(0, shownSeries), [series]);
   useEffect(() => {
@@ -73,7 +73,7 @@ export function Chart({ label, series, of, seconds, limits = [] }: ChartProps) {
     const most = Math.max(...columns.flat().map((v) => v ?? 0)), near = limits.filter((l) => l.value <= most * far);
     const muted = real("var(--muted)");
     const axis = { stroke: muted, grid: { stroke: real("var(--line)"), width: 1 }, ticks: { stroke: real("var(--line)"), width: 1 }, font: `11px ${style.fontFamily}` };
-    const chart = new plot.make({
+    const chart = new plot.Plot({
       width: element.clientWidth, height: 170, legend: { show: false }, cursor: { points: { size: 5 } },
       scales: { x: { min: since, max: until }, y: { range: (_u, min, max) => [Math.min(0, min ?? 0), max ? max * 1.08 : 1] } },
       series: [{}, ...drawn.map((s, i) => ({ label: s.name, stroke: real(colour(i)), width: 1.5, points: { show: s.values.length === 1 } })), ...near.map((l) => ({ label: l.name, stroke: muted, width: 1, dash: [4, 4], points: { show: false } }))],
@@ -84,6 +84,7 @@ export function Chart({ label, series, of, seconds, limits = [] }: ChartProps) {
     resized.observe(element);
     return () => { resized.disconnect(); chart.destroy(); };
   }, [plot, drawn, seconds, limits.map((l) => l.value).join(), dark.value]);
+  if (failure) return failure;
   if (!series.length) return <div class="chart-empty muted">Nothing was measured in this time</div>;
   return (
     <>

@@ -1,8 +1,9 @@
 // Edit an object as YAML: the API server tries the change first, the page shows what would differ, and then it is made.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, k8s, send, type KubeObject } from "./api";
-import type { Editor } from "./editor";
 import { Mark } from "./icons";
+import { usePart, type YAML } from "./lazy";
+import type { Editor } from "./lazy/editor";
 import { edited, useObjects } from "./live";
 import { Button, copy, toast } from "./ui";
 import { toYAML } from "./yaml";
@@ -11,8 +12,7 @@ import { toYAML } from "./yaml";
 export interface Trouble { message: string; line?: number }
 
 /** read parses a document. Troubles have the line. */
-export async function read(text: string): Promise<{ objects: KubeObject[]; troubles: Trouble[]; lineOf: (path: string, index?: number) => number | undefined }> {
-  const { LineCounter, parseAllDocuments, isNode } = await import("yaml");
+export function read({ LineCounter, parseAllDocuments, isNode }: YAML, text: string): { objects: KubeObject[]; troubles: Trouble[]; lineOf: (path: string, index?: number) => number | undefined } {
   const lines = new LineCounter();
   const parsed = parseAllDocuments(text, { lineCounter: lines, prettyErrors: true });
   const documents = Array.isArray(parsed) ? parsed : [];
@@ -79,30 +79,32 @@ export function EditYAML({ path, object, close }: { path: string; object: KubeOb
   const [busy, setBusy] = useState(false);
   const [text, setText] = useState<string | null>(null);
   const editor = useRef<Editor | undefined>(undefined);
-  useEffect(() => { void toYAML(editable(object)).then(setText); }, []);
+  const { part: yaml, failure } = usePart("yaml");
+  useEffect(() => { if (yaml && text === null) setText(toYAML(yaml, editable(object))); }, [yaml]);
 
   const fail = async (error: unknown, lineOf: (path: string) => number | undefined) => {
-    if (error instanceof ApiError && error.code === 409) {
+    try {
+      if (!(error instanceof ApiError && error.code === 409)) throw error;
       setTheirs(await k8s<KubeObject>(path));
-      return;
+    } catch (final) {
+      setTroubles(troublesOf(final, lineOf));
     }
-    setTroubles(troublesOf(error, lineOf));
   };
   const put = (changed: KubeObject, on: KubeObject, dry: boolean) => send<KubeObject>("PUT", `${path}?fieldManager=km-ui&fieldValidation=Strict${dry ? "&dryRun=All" : ""}`, {
     ...changed, metadata: { ...changed.metadata, uid: on.metadata.uid, resourceVersion: on.metadata.resourceVersion },
   });
   const tryIt = async () => {
-    const now = editor.current!.text();
+    const now = editor.current?.text();
+    if (now === undefined || !yaml) return;
     setBusy(true);
     setTroubles([]);
-    const { objects: [changed], troubles: wrong, lineOf } = await read(now);
+    const { objects: [changed], troubles: wrong, lineOf } = read(yaml, now);
     if (!changed) setTroubles(wrong.length ? wrong : [{ message: "There is no object here" }]);
     else {
       try {
         const result = await put(changed, base, true);
-        const [before, after] = await Promise.all([toYAML(editable(base)), toYAML(editable({ ...result, apiVersion: changed.apiVersion, kind: changed.kind }))]);
         setText(now);
-        setReview({ before, after, object: changed });
+        setReview({ before: toYAML(yaml, editable(base)), after: toYAML(yaml, editable({ ...result, apiVersion: changed.apiVersion, kind: changed.kind })), object: changed });
       } catch (error) {
         setText(now);
         await fail(error, lineOf);
@@ -127,8 +129,9 @@ export function EditYAML({ path, object, close }: { path: string; object: KubeOb
   const now = useObjects<KubeObject>(`${path.slice(0, at)}?fieldSelector=metadata.name%3D${path.slice(at + 1)}`);
   const gone = now.state.value === "live" && now.items.value[0]?.metadata.uid !== base.metadata.uid;
 
-  if (text === null) return <p class="muted">Loading…</p>;
-  if (theirs) return <Conflict theirs={{ ...theirs, apiVersion: base.apiVersion, kind: base.kind }} mine={text} use={(merged) => { setBase({ ...theirs, apiVersion: base.apiVersion, kind: base.kind }); setText(merged); setTheirs(null); }} />;
+  if (failure) return failure;
+  if (!yaml || text === null) return <p class="muted">Loading…</p>;
+  if (theirs) return <Conflict theirs={toYAML(yaml, editable({ ...theirs, apiVersion: base.apiVersion, kind: base.kind }))} mine={text} use={(merged) => { setBase({ ...theirs, apiVersion: base.apiVersion, kind: base.kind }); setText(merged); setTheirs(null); }} />;
   if (review) {
     const same = review.before === review.after;
     return (
@@ -144,7 +147,7 @@ export function EditYAML({ path, object, close }: { path: string; object: KubeOb
       <div class="toolbar"><span class="muted">The API server tries the change before it is made.</span><span class="grow" />
         <Button onClick={close}>Cancel</Button><Button kind="primary" onClick={tryIt} disabled={busy} title="Ctrl Enter">{busy ? "Trying…" : "Review"}</Button></div>
       {gone && <p class="problem" role="alert"><Mark tone="warn" />{base.kind} {base.metadata.name} was deleted meanwhile. What you wrote is still here: you can copy it, and create it anew.
-        <Button icon="copy" onClick={() => copy(editor.current!.text(), "what you wrote")}>Copy</Button></p>}
+        <Button icon="copy" onClick={() => copy(editor.current?.text() ?? text, "what you wrote")}>Copy</Button></p>}
       <Troubles list={troubles} go={go} />
       <EditorView doc={text} label={`YAML of ${base.metadata.name}`} editor={editor} done={tryIt} />
     </div>
@@ -156,40 +159,36 @@ export function EditorView({ doc, label, editor, done }: { doc: string; label: s
   const at = useRef<HTMLDivElement>(null);
   const latest = useRef(done);
   latest.current = done;
+  const { part, failure } = usePart("editor");
   useEffect(() => {
-    let over = false;
-    void import("./editor").then((m) => { if (!over) editor.current = m.edit(at.current!, doc, label, () => latest.current()); });
-    return () => { over = true; editor.current?.destroy(); editor.current = undefined; };
-  }, []);
-  return <div class="editor" ref={at} />;
+    if (!part) return;
+    editor.current = part.edit(at.current!, doc, label, () => latest.current());
+    return () => { editor.current?.destroy(); editor.current = undefined; };
+  }, [part]);
+  return failure ?? <div class="editor" ref={at} />;
 }
 
 /** Compare shows what differs between two texts. */
 export function Compare({ left, right, own, read: out }: { left: string; right: string; own?: boolean; read?: { current?: () => string } }) {
   const at = useRef<HTMLDivElement>(null);
+  const { part, failure } = usePart("editor");
   useEffect(() => {
-    let stop = () => {}, over = false;
-    void import("./editor").then((m) => {
-      if (over) return;
-      const view = m.compare(at.current!, left, right, own);
-      if (out) out.current = view.text;
-      stop = view.destroy;
-    });
-    return () => { over = true; stop(); };
-  }, [left, right]);
-  return <div class="compare" ref={at} />;
+    if (!part) return;
+    const view = part.compare(at.current!, left, right, own);
+    if (out) out.current = view.text;
+    return () => view.destroy();
+  }, [part, left, right]);
+  return failure ?? <div class="compare" ref={at} />;
 }
 
 /** Conflict has somebody else's change and one's own side by side. */
-function Conflict({ theirs, mine, use }: { theirs: KubeObject; mine: string; use: (text: string) => void }) {
-  const [left, setLeft] = useState<string | null>(null);
+function Conflict({ theirs, mine, use }: { theirs: string; mine: string; use: (text: string) => void }) {
   const merged = useRef<(() => string) | undefined>(undefined);
-  useEffect(() => { void toYAML(editable(theirs)).then(setLeft); }, [theirs]);
   return (
     <div class="edit">
       <div class="toolbar"><strong>Somebody has changed it meanwhile</strong><span class="muted">Left is how it is now, right is yours. The arrows take parts from the left.</span><span class="grow" />
         <Button kind="primary" onClick={() => use(merged.current?.() ?? mine)}>Go on with the right side</Button></div>
-      {left !== null && <Compare left={left} right={mine} own read={merged} />}
+      <Compare left={theirs} right={mine} own read={merged} />
     </div>
   );
 }

@@ -1,7 +1,7 @@
 // What the page follows, over one WebSocket: tables, objects and lines. Hooks give components what is there now.
-import { batch, signal, type Signal } from "@preact/signals";
+import { batch, computed, signal, type Signal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
-import { session } from "./api";
+import { backOff, session } from "./api";
 
 export interface Column { name: string; type: string; priority?: number; help?: string }
 
@@ -35,13 +35,24 @@ interface Frame {
 
 interface Call { mode: "table" | "objects" | "lines"; path: string; annotations?: string[]; fields?: string[] }
 
-/** connected tells whether the socket is open. */
-export const connected = signal(false);
+const broken = signal(false); // the socket, once it has been open
+const failing = signal<ReadonlySet<Signal<Problem | null>>>(new Set()); // polls whose values are old
+
+/** old is why something that is shown may be old; null if nothing is. */
+export const old = computed<Problem | null>(() => (broken.value ? { code: 0, message: "The connection to km broke off." } : [...failing.value][0]?.value ?? null));
+
+/** markOld notes whether there is a problem beside a value. */
+function markOld(problem: Signal<Problem | null>, is: boolean) {
+  if (failing.peek().has(problem) === is) return;
+  const next = new Set(failing.peek());
+  if (is) next.add(problem); else next.delete(problem);
+  failing.value = next;
+}
 
 let socket: WebSocket | undefined;
 let last = 0;
 let retry = 0;
-let ever = false;
+let opened = false; // the socket, or the one before if there is none
 const open = new Map<number, { call: Call; on: (f: Frame) => void }>();
 let pending: Frame[] = [];
 let heard = 0; // when the server last sent something
@@ -49,16 +60,22 @@ let due = 0; // from when the page may be drawn anew
 
 // The server sends something every 20 seconds. If it does not, the connection is gone, though the browser does not know it.
 const silence = 50_000;
-setInterval(() => { if (socket?.readyState === WebSocket.OPEN && Date.now() - heard > silence) socket.close(); }, 5000);
+const slowest = 15_000; // milliseconds until a connection is there
+setInterval(() => { if (socket && Date.now() - heard > (socket.readyState === WebSocket.OPEN ? silence : slowest)) void lose(); }, 5000);
+
+// What was open on the network before does not work on this one.
+addEventListener("online", () => { if (socket) void lose(); else connect(); });
 
 function connect() {
   if (socket || !open.size || !session.value) return;
   const mine = new WebSocket(`wss://${location.host}/api/watch`);
   socket = mine;
+  heard = Date.now();
+  opened = false;
   mine.onopen = () => {
-    connected.value = true;
+    opened = true;
+    broken.value = false;
     heard = Date.now();
-    ever = true;
     retry = 0;
     for (const [id, { call }] of open) mine.send(JSON.stringify({ op: "open", id, ...call }));
   };
@@ -68,15 +85,21 @@ function connect() {
     pending.push(JSON.parse(event.data));
     if (pending.length >= mostPending && document.visibilityState !== "visible") flush();
   };
-  mine.onclose = async () => {
-    socket = undefined;
-    connected.value = false;
-    for (const [id, { on }] of open) on({ id, state: "reconnecting", message: "The connection to km broke off." });
-    // A server that refuses may have ended the session: a plain call finds out.
-    if (!ever || retry > 0) await fetch("/api/session").then((r) => { if (r.status === 401) session.value = null; }).catch(() => {});
-    retry = Math.min(retry + 1, 5);
-    setTimeout(connect, 500 * 2 ** retry * (0.5 + Math.random()));
-  };
+  mine.onclose = lose;
+}
+
+/** lose gives the socket up, and opens another soon. */
+async function lose() {
+  const mine = socket!;
+  socket = undefined;
+  mine.onopen = mine.onclose = mine.onmessage = null;
+  mine.close();
+  flush();
+  broken.value = open.size > 0;
+  for (const [id, { on }] of open) on({ id, state: "reconnecting", message: "The connection to km broke off." });
+  // A server that refuses may have ended the session: a plain call finds out.
+  if (!opened) await fetch("/api/session", { signal: AbortSignal.timeout(slowest) }).then((r) => { if (r.status === 401) session.value = null; }).catch(() => {});
+  setTimeout(connect, backOff(retry++, 15_000));
 }
 
 // A hidden page draws no frames, and its timers may wait for a minute, so many frames are taken without either.
@@ -105,6 +128,7 @@ function subscribe(call: Call, on: (f: Frame) => void): () => void {
   else connect();
   return () => {
     open.delete(id);
+    if (!open.size) broken.value = false;
     if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ op: "close", id }));
   };
 }
@@ -279,45 +303,64 @@ export function useMesosState<T = any>(): { state: T | undefined; problem: Probl
   const value = useMemo(() => ({ state: signal<T | undefined>(undefined), problem: signal<Problem | null>(null) }), []);
   useEffect(() => {
     if (!session.peek()?.mesos) return;
-    let stop = () => {}, timer = 0, over = false;
+    let stop = () => {}, timer = 0, over = false, failed = 0;
     const start = () => {
       const text = cutter();
       stop = follow("/api/mesos/state?watch=true", {
         text: (piece) => {
           const whole = text.cut(piece).filter(Boolean).pop();
-          if (whole) { value.state.value = JSON.parse(whole); value.problem.value = null; }
+          if (whole) { value.state.value = JSON.parse(whole); failed = 0; }
         },
         state: (state, problem) => {
           if (state === "live") { text.rest(); value.problem.value = null; }
           if (problem) value.problem.value = problem;
-          if (state === "ended" && !over) timer = window.setTimeout(() => { stop(); start(); }, problem ? 15000 : 500);
+          if (state === "ended" && !over) timer = window.setTimeout(() => { stop(); start(); }, problem ? backOff(failed++, 15_000) : 500);
+          markOld(value.problem, !!problem && !!value.state.value);
         },
       });
     };
     start();
-    return () => { over = true; clearTimeout(timer); stop(); };
+    return () => { over = true; clearTimeout(timer); stop(); markOld(value.problem, false); };
   }, []);
   return { state: value.state.value, problem: value.problem.value };
 }
 
-/** usePoll asks again every few seconds while the page is visible. */
+/** refused tells whether an answer stays the same for a while. */
+const refused = (code: number) => code >= 400 && code < 500 && code !== 429;
+
+/** usePoll asks again every few seconds while the page is visible, and soon after a failure. What was answered before stays. */
 export function usePoll<T>(ask: () => Promise<T>, seconds: number, key: unknown): { value: T | undefined; problem: Problem | null } {
   const got = useMemo(() => ({ value: signal<T | undefined>(undefined), problem: signal<Problem | null>(null) }), [key]);
   useEffect(() => {
-    let over = false;
+    let over = false, asking = false, failed = 0, timer = 0;
     const once = async () => {
-      if (document.visibilityState !== "visible") return;
+      if (over || asking || document.visibilityState !== "visible") return;
+      clearTimeout(timer);
+      asking = true;
       try {
         const value = await ask();
+        failed = 0;
         if (!over) batch(() => { got.value.value = value; got.problem.value = null; });
       } catch (error: any) {
-        if (!over) got.problem.value = { code: error.code ?? 0, message: error.message };
+        const code = error.code ?? 0;
+        failed = refused(code) ? 0 : failed + 1;
+        if (!over) got.problem.value = { code, message: error.message };
       }
+      asking = false;
+      if (over) return;
+      markOld(got.problem, !!got.problem.value && got.value.value !== undefined);
+      timer = window.setTimeout(once, failed ? Math.min(seconds * 1000, backOff(failed - 1)) : seconds * 1000);
     };
     void once();
-    const timer = setInterval(once, seconds * 1000);
+    addEventListener("online", once);
     document.addEventListener("visibilitychange", once);
-    return () => { over = true; clearInterval(timer); document.removeEventListener("visibilitychange", once); };
+    return () => {
+      over = true;
+      clearTimeout(timer);
+      markOld(got.problem, false);
+      removeEventListener("online", once);
+      document.removeEventListener("visibilitychange", once);
+    };
   }, [key]);
   return { value: got.value.value, problem: got.problem.value };
 }

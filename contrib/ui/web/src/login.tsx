@@ -28,9 +28,20 @@ export function LogIn() {
   const [error, setError] = useState(problems[new URLSearchParams(location.search).get("problem") ?? ""] ?? "");
   const [busy, setBusy] = useState(!!key);
   const [token, setToken] = useState("");
+  const [lost, setLost] = useState(false); // the key, on its way
+  const useKey = async () => {
+    setBusy(true);
+    setError("");
+    setLost(false);
+    try { await logIn("key", key); } catch (problem: any) {
+      setError(problem.message);
+      setLost(!problem.code);
+    }
+    setBusy(false);
+  };
   useEffect(() => {
-    call("/auth/methods").then((r) => r.json()).then(setMethods, (e) => setError(e.message));
-    if (key) logIn("key", key).catch((e) => setError(e.message)).finally(() => setBusy(false));
+    call<Methods>("/auth/methods").then(setMethods, (e) => setError(e.message));
+    if (key) void useKey();
   }, []);
   if (busy && key) return <main class="alone"><p class="muted">Logging in…</p></main>;
   return (
@@ -39,7 +50,7 @@ export function LogIn() {
         <svg class="logo" viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="7" /><path d="M16 6l8.7 5v10L16 26l-8.7-5V11zM16 16l8.7-5M16 16v10M16 16l-8.7-5" /></svg>
         <h1>Log in to the cluster</h1>
         <p class="muted">You can do here what your Kubernetes user may do, and no more.</p>
-        {error && <p class="problem" role="alert"><Mark tone="bad" />{error}</p>}
+        {error && <p class="problem" role="alert"><Mark tone="bad" />{error}{lost && <Button onClick={useKey}>Try again</Button>}</p>}
         {methods?.oidc && <><a class="button primary wide" href={`/auth/oidc?to=${encodeURIComponent(location.pathname + location.search)}`}>Log in with your organization</a><p class="or">or</p></>}
         <form onSubmit={async (e) => {
           e.preventDefault();

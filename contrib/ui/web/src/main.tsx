@@ -3,6 +3,7 @@ import "@xterm/xterm/css/xterm.css";
 import "uplot/dist/uPlot.min.css";
 import "./style.css";
 import { App } from "./app";
+import { toast } from "./ui";
 
 // xterm and CodeMirror make style elements. The policy of this page allows those that have its nonce.
 const nonce = document.querySelector<HTMLScriptElement>("script[nonce]")?.nonce ?? "";
@@ -12,5 +13,8 @@ document.createElement = ((name: string, options?: ElementCreationOptions) => {
   if (name.toLowerCase() === "style") element.nonce = nonce;
   return element;
 }) as typeof document.createElement;
+
+// What nobody has caught is told all the same.
+addEventListener("unhandledrejection", (e) => toast(e.reason?.message ?? String(e.reason), true));
 
 render(<App />, document.getElementById("app")!);

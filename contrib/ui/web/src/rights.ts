@@ -1,7 +1,7 @@
 // What the user may do, as the API server says it (SelfSubjectRulesReview), so that the page has only buttons that work.
 import { signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
-import { send, session } from "./api";
+import { backOff, send, session } from "./api";
 
 interface Rule { verbs: string[]; apiGroups?: string[]; resources?: string[]; resourceNames?: string[] }
 interface Rules { incomplete: boolean; rules: Rule[] }
@@ -41,10 +41,10 @@ export function useMayCreate(ns: string): boolean | undefined {
 function useRules(ns: string): Rules | null {
   const rules = useMemo(() => signal<Rules | null>(null), [ns]);
   useEffect(() => {
-    let timer = 0;
-    const ask = () => { rulesOf(ns).then((r) => { rules.value = r; }, () => { timer = window.setTimeout(ask, 5000); }); };
+    let timer = 0, failed = 0, over = false;
+    const ask = () => { rulesOf(ns).then((r) => { rules.value = r; }, () => { if (!over) timer = window.setTimeout(ask, backOff(failed++, 5000)); }); };
     ask();
-    return () => clearTimeout(timer);
+    return () => { over = true; clearTimeout(timer); };
   }, [ns]);
   return rules.value;
 }

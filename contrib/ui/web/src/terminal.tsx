@@ -2,6 +2,7 @@
 import type { Terminal } from "@xterm/xterm";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { core, pathOf } from "./api";
+import { load } from "./lazy";
 import { param, setParams } from "./router";
 import { Button, copy, toast } from "./ui";
 
@@ -21,7 +22,8 @@ export function TerminalView({ ns, pod, containers }: { ns: string; pod: string;
   useEffect(() => {
     setEnded("");
     let stop = () => {}, over = false;
-    void open(at.current!, { ns, pod, container, ended: setEnded, selected: setSelected }).then((s) => { if (over) s.stop(); else { stop = s.stop; shown.current = s.terminal; } });
+    open(at.current!, { ns, pod, container, ended: setEnded, selected: setSelected }).then(
+      (s) => { if (over) s.stop(); else { stop = s.stop; shown.current = s.terminal; } }, (error) => { if (!over) setEnded(error.message); });
     return () => { over = true; shown.current = null; stop(); };
   }, [ns, pod, container, run]);
   return (
@@ -81,7 +83,7 @@ interface Shell { ns: string; pod: string; container: string; ended: (why: strin
 
 /** open starts a shell in an element. Its owner must call stop. */
 async function open(at: HTMLElement, { ns, pod, container, ended, selected }: Shell): Promise<{ terminal: Terminal; stop: () => void }> {
-  const [{ Terminal }, { FitAddon }] = await Promise.all([import("@xterm/xterm"), import("@xterm/addon-fit")]);
+  const { Terminal, FitAddon } = await load("xterm");
   const terminal = new Terminal({
     fontFamily: "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace", fontSize: 13, scrollback: 10_000, cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches,
     theme: { background: "#10171a", foreground: "#dfe7e4", cursor: "#5cc7b2", selectionBackground: "#2f4a4a" }, screenReaderMode: true,
@@ -118,8 +120,8 @@ function connect(socket: WebSocket, terminal: Terminal, ended: (why: string) => 
     socket.send(message);
   };
   const size = () => send(Channel.Resize, encoder.encode(JSON.stringify({ Width: terminal.cols, Height: terminal.rows })));
-  let why = "";
-  socket.onopen = () => { size(); terminal.focus(); };
+  let why = "", began = false;
+  socket.onopen = () => { began = true; size(); terminal.focus(); };
   socket.onmessage = (event) => {
     const data = new Uint8Array(event.data as ArrayBuffer);
     switch (data[0]) {
@@ -131,7 +133,7 @@ function connect(socket: WebSocket, terminal: Terminal, ended: (why: string) => 
     }
   };
   socket.onclose = () => {
-    why ||= "No shell: the connection was refused or broke off. The container may have no sh.";
+    why ||= began ? "The connection broke off, and the shell with it. What ran in it got SIGHUP." : "No shell: the connection was refused or broke off. The container may have no sh.";
     ended(why);
     terminal.options.disableStdin = true;
   };

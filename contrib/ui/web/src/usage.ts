@@ -1,7 +1,7 @@
 // What pods used over a time: the metrics server's fixed queries for a namespace (docs/metrics.md), which those may ask who see its pods.
 import { signal, type Signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
-import { hasGroup, k8s } from "./api";
+import { backOff, hasGroup, k8s } from "./api";
 import { usePoll } from "./live";
 import type { Series } from "./prom";
 
@@ -37,6 +37,7 @@ class Lines {
   users = 0;
   next = 0; // when to ask again
   asking = false;
+  failed = 0;
   constructor(readonly ns: string, readonly what: What) {}
 
   async ask() {
@@ -45,8 +46,9 @@ class Lines {
     try {
       if (!await keepsUsage()) wait = refused;
       else this.of.value = linesOf(await usageOf(this.ns, "*", this.what, lineSpan), lineSpan);
+      this.failed = 0;
     } catch (error: any) {
-      if (error.code === 403 || error.code === 404) { wait = refused; this.of.value = new Map(); }
+      if (error.code === 403 || error.code === 404) { wait = refused; this.of.value = new Map(); } else wait = backOff(this.failed++, fresh);
     }
     this.next = Date.now() + wait;
     this.asking = false;
@@ -78,7 +80,7 @@ function ask() {
   const used = [...all.values()].filter((l) => l.users), busy = used.filter((l) => l.asking).length;
   if (!used.length) return;
   for (const l of used.filter((u) => !u.asking && u.next <= now).slice(0, atOnce - busy)) void l.ask().then(() => soon(0));
-  soon(10_000);
+  soon(Math.max(500, Math.min(10_000, ...used.filter((u) => !u.asking).map((u) => u.next - now))));
 }
 
 function soon(milliseconds: number) {

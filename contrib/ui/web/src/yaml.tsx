@@ -1,7 +1,8 @@
 // An object as YAML. Values of Secrets are hidden until somebody asks.
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 import type { KubeObject } from "./api";
 import { EditYAML } from "./edit";
+import { usePart, type YAML } from "./lazy";
 import { Button, copy } from "./ui";
 
 /** visible replaces the values of a Secret, also in what kubectl apply keeps of it. */
@@ -13,19 +14,18 @@ export function visible(object: KubeObject): KubeObject {
   return { ...object, metadata, data: hide(object.data), stringData: hide(object.stringData) };
 }
 
-export function toYAML(object: unknown): Promise<string> {
-  return import("yaml").then((y) => y.stringify(object, { lineWidth: 0, aliasDuplicateObjects: false }));
-}
+export const toYAML = (yaml: YAML, object: unknown): string => yaml.stringify(object, { lineWidth: 0, aliasDuplicateObjects: false });
 
 /** YAMLView shows an object, and edits it at its path if it may be changed. */
 export function YAMLView({ object, path }: { object: KubeObject; path?: string }) {
   const [shown, setShown] = useState(false);
   const [editing, setEditing] = useState(false);
-  const [text, setText] = useState("");
+  const { part, failure } = usePart("yaml");
   const secret = object.kind === "Secret";
   const what = useMemo(() => (shown ? object : visible(object)), [object, shown]);
-  useEffect(() => { let over = false; void toYAML(what).then((t) => { if (!over) setText(t); }); return () => { over = true; }; }, [what]);
+  const text = useMemo(() => (part ? toYAML(part, what) : ""), [part, what]);
   if (editing && path) return <EditYAML path={path} object={object} close={() => setEditing(false)} />;
+  if (failure) return failure;
   return (
     <div class="yaml">
       <div class="toolbar">

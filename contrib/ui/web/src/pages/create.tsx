@@ -1,7 +1,8 @@
 import { useRef, useState } from "preact/hooks";
 import { discover, k8s, pageOf, pathOf, session, type KubeObject, type Resource } from "../api";
 import { EditorView, read, Troubles, troublesOf, type Trouble } from "../edit";
-import type { Editor } from "../editor";
+import type { Editor } from "../lazy/editor";
+import { usePart } from "../lazy";
 import { useMayCreate } from "../rights";
 import { link, param } from "../router";
 import { Button, Empty, PageHead, Panel, Status, toast } from "../ui";
@@ -64,12 +65,15 @@ function Editing() {
   const [made, setMade] = useState<Target[]>([]);
   const [busy, setBusy] = useState(false);
   const triedText = useRef("");
+  const { part: yaml, failure } = usePart("yaml");
   const run = async (apply: boolean) => {
-    const dry = !apply || editor.current!.text() !== triedText.current; // what has changed since is tried anew
-    triedText.current = editor.current!.text();
+    const text = editor.current?.text();
+    if (text === undefined || !yaml) return;
+    const dry = !apply || text !== triedText.current; // what has changed since is tried anew
+    triedText.current = text;
     setBusy(true);
     setTroubles([]);
-    const { objects, troubles: wrong, lineOf } = await read(editor.current!.text());
+    const { objects, troubles: wrong, lineOf } = read(yaml, text);
     const done: { target: Target; is: "new" | "changed" }[] = [];
     let found: Trouble[] = wrong.length || objects.length ? wrong : [{ message: "There is no object here" }];
     for (const [i, object] of (wrong.length ? [] : objects).entries()) {
@@ -101,7 +105,7 @@ function Editing() {
         <li key={t.path}><Status text={`${t.object.kind} ${t.object.metadata.name}`} tone="ok" /><span class="muted">{is === "new" ? "will be made" : "is there and will be changed"}{t.ns && ` in ${t.ns}`}</span></li>
       ))}</ul></Panel>}
       {made.length > 0 && <Panel title="Done"><ul class="health">{made.map((t) => <li key={t.path}><a href={link(pageOf(t.kind, t.ns, t.object.metadata.name))}>{t.object.kind} {t.object.metadata.name}</a></li>)}</ul></Panel>}
-      <EditorView doc={example(param("ns"))} label="YAML" editor={editor} done={() => { void run(!!tried); }} />
+      {failure ?? <EditorView doc={example(param("ns"))} label="YAML" editor={editor} done={() => { void run(!!tried); }} />}
     </>
   );
 }

@@ -45,7 +45,7 @@ export default function Metrics() {
 function Shown({ dashboard, seconds }: { dashboard: Dashboard; seconds: number }) {
   const stats = dashboard.panels.filter((p) => p.type === "stat"), charts = dashboard.panels.filter((p) => p.type === "timeseries");
   const first = usePoll(() => query("vector(1)"), 60, "may");
-  if (first.problem) return <Failure problem={first.problem} what="metrics">{first.problem.code === 403 && <p>An administrator can bind you to the ClusterRole <code>k8sm:prometheus-reader</code>.</p>}</Failure>;
+  if (first.problem && !first.value) return <Failure problem={first.problem} what="metrics">{first.problem.code === 403 && <p>An administrator can bind you to the ClusterRole <code>k8sm:prometheus-reader</code>.</p>}</Failure>;
   return (
     <>
       <ul class="stats">{stats.map((p) => <Stat key={p.title} panel={p} />)}</ul>
@@ -82,7 +82,7 @@ function Query({ seconds }: { seconds: number }) {
       </form>
       {offered.length > 0 && <ul class="suggested" aria-label="Metrics of this name">{offered.map((n) => <li key={n}><button type="button" class="button" onClick={() => setText(text.slice(0, text.length - word.length) + n)}>{n}</button></li>)}</ul>}
       {!asked ? <Empty title="Ask something"><p>Such as <a href={link("/metrics", { tab: "query", expr: "up" })}>up</a>, or <a href={link("/metrics", { tab: "query", expr: "sum by (pod) (rate(container_cpu_usage_seconds_total{container!=\"\"}[5m]))" })}>CPU by pod</a>.</p></Empty>
-        : result.problem ? <Failure problem={result.problem} what="that" />
+        : result.problem && !result.value ? <Failure problem={result.problem} what="that" />
         : <>
           <PromChart title={asked} targets={[{ expr: asked }]} seconds={seconds} />
           <Table label="series" items={(result.value ?? []).map((r) => ({ name: named(r.metric), value: Number(r.value[1]) }))} columns={columns} keyOf={(r) => r.name} loading={!result.value} empty={<Empty title="Nothing has that name now" />} />
@@ -95,7 +95,7 @@ interface Rule { name: string; state?: string; health: string; lastError?: strin
 
 function Alerts() {
   const { value, problem } = usePoll(() => prom<{ groups: { name: string; rules: Rule[] }[] }>("rules"), 15, "rules");
-  if (problem) return <Failure problem={problem} what="alerts" />;
+  if (problem && !value) return <Failure problem={problem} what="alerts" />;
   if (!value) return <p class="muted">Loading…</p>;
   const rules = value.groups.flatMap((g) => g.rules.filter((r) => r.type === "alerting"));
   const order: Record<string, number> = { firing: 0, pending: 1, inactive: 2 };
@@ -129,7 +129,7 @@ function Targets() {
     { id: "error", title: "Why not", text: (t) => (t.health === "up" ? "" : t.lastError), keep: 60, sparse: true },
     { id: "took", title: "Took", text: (t) => unit("s", t.lastScrapeDuration), order: (t) => t.lastScrapeDuration, numeric: true, keep: 10 },
   ], []);
-  if (problem) return <Failure problem={problem} what="targets" />;
+  if (problem && !value) return <Failure problem={problem} what="targets" />;
   const list = [...(value?.activeTargets ?? [])].sort((a, b) => Number(a.health === "up") - Number(b.health === "up"));
   return <Table label="targets" items={list} columns={columns} keyOf={(t) => t.scrapeUrl + t.labels.job + (t.labels.metrics_path ?? "")} loading={!value} empty={<Empty title="Nothing is read" />} />;
 }

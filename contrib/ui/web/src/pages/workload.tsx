@@ -5,6 +5,7 @@ import { Events } from "../events";
 import { command } from "../format";
 import { Icon } from "../icons";
 import { useKey } from "../keys";
+import { usePart } from "../lazy";
 import { useObject, useObjects } from "../live";
 import type { PageProps } from "../pages";
 import { useRights } from "../rights";
@@ -121,11 +122,8 @@ function History({ kind, object: o, may }: { kind: WorkloadKind; object: KubeObj
   const kept = useObjects<KubeObject>(`${pathOf({ group: "apps", version: "v1", plural: deployment ? "replicasets" : "controllerrevisions" }, ns)}?labelSelector=${encodeURIComponent(selectorOf(o))}`);
   const revisions = useMemo(() => revisionsOf(kind, o, kept.items.value), [kept.items.value, o]);
   const [chosen, setChosen] = useState<Revision | null>(null);
-  const [texts, setTexts] = useState<[string, string] | null>(null);
-  useEffect(() => {
-    setTexts(null);
-    if (chosen) void Promise.all([toYAML(o.spec.template), toYAML(chosen.template)]).then((t) => setTexts(t as [string, string]));
-  }, [chosen]);
+  const { part: yaml, failure } = usePart("yaml");
+  const texts = useMemo(() => (chosen && yaml ? [toYAML(yaml, o.spec.template), toYAML(yaml, chosen.template)] as const : null), [chosen, yaml]);
   const problem = kept.problem.value;
   if (kept.state.value === "ended" && problem) return <Failure problem={problem} what="earlier revisions" />;
   if (!revisions.length) return kept.state.value === "loading" ? <p class="muted">Loading…</p> : <Empty title="No revisions are kept" />;
@@ -145,6 +143,7 @@ function History({ kind, object: o, may }: { kind: WorkloadKind; object: KubeObj
           ))}</tbody>
         </table></div>
       </Panel>
+      {chosen && failure}
       {chosen && texts && <>
         <div class="toolbar"><strong>Going back to revision {chosen.number} would change</strong><span class="grow" />
           {may && <Button kind="primary" onClick={() => confirm({

@@ -1,0 +1,1 @@
+export { isNode, LineCounter, parseAllDocuments, stringify } from "yaml";
