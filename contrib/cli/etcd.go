@@ -29,14 +29,16 @@ type member struct {
 
 func etcdCommand(c *common) *cobra.Command {
 	var m member
+	var join []string
 	cmd := &cobra.Command{
 		Use: "etcd", Short: "Run a member of the cluster's etcd, for control planes on several machines", Args: cobra.NoArgs,
 		Long: `Runs one member of an etcd of 3 or 5 members. The first start of the first member makes a new cluster, or goes on with the embedded etcd
 that a control plane had in --state-dir. Other members join it: km etcd join. km apiserver and km scheduler with the same --state-dir
 use this etcd.`,
-		RunE: func(*cobra.Command, []string) error { return m.run(c, nil) },
+		RunE: func(*cobra.Command, []string) error { return m.run(c, join) },
 	}
 	m.AddFlags(cmd.Flags())
+	cmd.Flags().StringSliceVar(&join, "join", nil, "client `URL,...` of members whose cluster this one joins at its first start; later starts don't need them (default: a new cluster)")
 	m.tls.AddFlags(cmd.Flags())
 	cmd.AddCommand(configurable(joinCommand(c)), leaveCommand(c), recoverCommand(c), etcdStatusCommand(c), defragCommand(c))
 	return cmd
@@ -44,6 +46,11 @@ use this etcd.`,
 
 // run runs the member.
 func (m *member) run(c *common, join []string) error {
+	for _, one := range join {
+		if u, err := url.Parse(one); err != nil || u.Scheme != "https" || u.Host == "" {
+			return usage(fmt.Errorf("cannot join %s: give the client URLs of members, such as https://10.0.0.5:2379", one))
+		}
+	}
 	dir, err := absoluteDir(c)
 	if err != nil {
 		return err
@@ -74,16 +81,11 @@ func joinCommand(c *common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "join URL[,URL...]", Short: "Run a member that joins the etcd of the members with these client URLs", Args: cobra.ExactArgs(1),
 		Long: `Adds this machine's member to a cluster that is there, and runs it: it copies the others' data, then it votes. Copy pki/ of a machine
-with a member to --state-dir first. Later starts with the same command go on with the data that is there.`,
+with a member to --state-dir first. Later starts with the same command go on with the data that is there. A service has the URLs by
+--join of km etcd instead.`,
 		Example: "  km etcd join https://10.0.0.5:2379",
 		RunE: func(_ *cobra.Command, args []string) error {
-			urls := strings.Split(args[0], ",")
-			for _, one := range urls {
-				if u, err := url.Parse(one); err != nil || u.Scheme != "https" || u.Host == "" {
-					return usage(fmt.Errorf("cannot join %s: give the client URLs of members, such as https://10.0.0.5:2379", one))
-				}
-			}
-			return m.run(c, urls)
+			return m.run(c, strings.Split(args[0], ","))
 		},
 	}
 	m.AddFlags(cmd.Flags())

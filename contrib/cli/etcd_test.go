@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -91,4 +92,17 @@ func TestEtcdRecoversWithAYesOnly(t *testing.T) {
 			t.Errorf("it has %v, %v", got, err)
 		}
 	})
+}
+
+func TestEtcdJoinsByAFlagAndByACommand(t *testing.T) {
+	for _, args := range [][]string{{"etcd", "--join=%s"}, {"etcd", "join", "%s"}} {
+		for url, want := range map[string]string{"http://192.0.2.1:2379": "cannot join http://192.0.2.1:2379: give the client URLs of members", "https://192.0.2.1:2379": "copy pki/ of a machine with one of its members"} {
+			var out, errs bytes.Buffer
+			line := append([]string{"--state-dir=" + t.TempDir()}, args...)
+			line[len(line)-1] = fmt.Sprintf(line[len(line)-1], url)
+			if status := Run(append(line, "--advertise-address=127.0.0.1"), &out, &errs); status == 0 || !strings.Contains(errs.String(), want) {
+				t.Errorf("%v: %d, %s", line, status, errs.String())
+			}
+		}
+	}
 }
