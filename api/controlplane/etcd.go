@@ -14,11 +14,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/etcd"
 	"github.com/k8sm/k8sm/api/snapshot"
 	"github.com/k8sm/k8sm/api/state"
@@ -215,13 +217,31 @@ func (c Config) checkKey(ctx context.Context, access statedir.Etcd) error {
 	return nil
 }
 
-// claim makes etcd that of the cluster in the state directory, or returns an error if it is another's.
+// claim makes etcd that of the cluster in the state directory, or returns an error if it is another's, or has data that this version must
+// not take over.
 func (c Config) claim(ctx context.Context, access statedir.Etcd) error {
 	ca, err := c.StateDir.CACertificates()
 	if err != nil {
 		return err
 	}
-	return c.withState(ctx, access, func(s *state.Store) error { return s.Claim(ctx, state.AuthoritiesOf(ca)) })
+	return c.withState(ctx, access, func(s *state.Store) error {
+		if err := s.Claim(ctx, state.AuthoritiesOf(ca)); err != nil {
+			return err
+		}
+		return takeOver(ctx, s)
+	})
+}
+
+// takeOver returns an error if other versions' API servers have written to etcd that this one must not follow.
+func takeOver(ctx context.Context, s *state.Store) error {
+	warning, err := s.TakeOver(ctx, api.KubernetesVersion)
+	if err != nil {
+		return fmt.Errorf("cannot use the data in etcd: %w; start the km of the version in between first, or restore a snapshot of this version", err)
+	}
+	if warning != "" {
+		logrus.Warn(warning + ". Go back to that version, or restore a snapshot of this one, if something is missing")
+	}
+	return nil
 }
 
 // withState calls do with k8sm's state in etcd.
