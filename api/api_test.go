@@ -174,3 +174,32 @@ func TestKubernetesVersionIsTheOneInGoMod(t *testing.T) {
 		}
 	}
 }
+
+func TestSettingsAreWhatMinionsTakeAtTheirStart(t *testing.T) {
+	read := func(text string) api.MinionConfig {
+		t.Helper()
+		c, err := api.ReadMinionConfig(map[string]string{api.MinionConfigKey: text})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	const one = `{"clusterDomain":"a","kubeletArgs":["v=2"],"registryCAs":{"x":"eA==","y":"eQ=="},"proxyConfig":{"b":1,"a":2}}`
+	settings := read(one).Settings()
+	for _, same := range []string{
+		one, `{"registryCAs":{"y":"eQ==","x":"eA=="},"proxyConfig":{"b":1,"a":2},"kubeletArgs":["v=2"],"clusterDomain":"a","ofTheFuture":1}`,
+		strings.Replace(one, "{", `{"nodePorts":"1-2",`, 1), strings.Replace(one, "{", `{"kubeletServingCA":"eA==",`, 1),
+	} {
+		if got := read(same).Settings(); got != settings {
+			t.Errorf("%s has other settings", same)
+		}
+	}
+	for _, other := range []string{
+		strings.Replace(one, `"a"`, `"b"`, 1), strings.Replace(one, "v=2", "v=3", 1), strings.Replace(one, "eA==", "eQ==", 1),
+		strings.Replace(one, `"b":1`, `"b":2`, 1), strings.Replace(one, "{", `{"evictionHard":{"pid.available":"1%"},`, 1), "{}",
+	} {
+		if got := read(other).Settings(); got == settings {
+			t.Errorf("%s has the same settings", other)
+		}
+	}
+}

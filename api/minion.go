@@ -1,6 +1,8 @@
 package api
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -167,6 +169,19 @@ func ReadMinionConfig(data map[string]string) (c MinionConfig, err error) {
 	return c, nil
 }
 
+// Settings identifies what a minion takes from the configuration when it starts: a minion with other settings is out of date, as one of
+// another version is. Only equal versions of km agree on it. It leaves out what minions don't read, and the authority for kubelets, which
+// is replaced in phases of its own.
+func (c MinionConfig) Settings() string {
+	c.NodePorts, c.KubeletServingCA = "", nil
+	data, err := json.Marshal(c)
+	if err != nil {
+		panic(err) // ReadMinionConfig has read each field from JSON
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:6])
+}
+
 // EnforcesNetworkPolicies reports whether minions enforce network policies. They do unless configured otherwise, or unless a CNI
 // plugin runs the pod network: then that enforces them.
 func (c MinionConfig) EnforcesNetworkPolicies() bool {
@@ -185,6 +200,7 @@ const (
 
 // Defaults of a minion.
 const (
+	DefaultDockerHost  = "unix:///var/run/docker.sock"
 	DefaultProxyMode   = ProxyIPTables
 	DefaultIdleTimeout = 20 * time.Minute
 	// DefaultCleanupDelay is how long Kubernetes waits before it evicts the pods of a node that is not ready (the default

@@ -33,6 +33,8 @@ const (
 	AnnotationKMVersion = "k8sm.io/km-version"
 	// AnnotationMinionStarted is the minion's start time in RFC 3339: another time means another minion.
 	AnnotationMinionStarted = "k8sm.io/minion-started"
+	// AnnotationSettings is the MinionConfig.Settings that the minion has taken.
+	AnnotationSettings = "k8sm.io/minion-settings"
 	// AnnotationStatusPort is the port at which the minion serves its metrics, at the node's first InternalIP. A scraper that trusts it
 	// trusts no more than the node: it has to check the certificate for the node's name or address.
 	AnnotationStatusPort = "k8sm.io/status-port"
@@ -41,7 +43,7 @@ const (
 // NodeOwnAnnotations are those with KeyPrefix that a node may write on its own Node object. All others, and all such labels, are the
 // scheduler's: other nodes trust them.
 func NodeOwnAnnotations() []string {
-	return []string{AnnotationKMVersion, AnnotationMinionStarted, AnnotationStatusPort}
+	return []string{AnnotationKMVersion, AnnotationMinionStarted, AnnotationSettings, AnnotationStatusPort}
 }
 
 // NodeOperatorAnnotations are those that operators may write, too.

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// AnnotationRollout, on a node, is the Rollout of its minion: how far its replacement by one of another version is. Without the
-// annotation there is none; who takes it away lets a rollout that has failed be tried again. Any text that is no Rollout is an
-// operator's, and keeps the minion as it is.
+// AnnotationRollout, on a node, is the Rollout of its minion: how far its replacement is, by one of another version or with other
+// settings. Without the annotation there is none; who takes it away lets a rollout that has failed be tried again. Any text that is no
+// Rollout is an operator's, and keeps the minion as it is.
 const AnnotationRollout = "k8sm.io/rollout"
 
 // RolloutState is how far the replacement of a node's minion is.
@@ -33,7 +33,9 @@ type Rollout struct {
 	Target KMVersion `json:"target,omitempty"`
 	// Replaces is the AnnotationMinionStarted of the minion that is replaced; "" if it has none.
 	Replaces string `json:"replaces,omitempty"`
-	// Reason is why it was given up, or what the operator wrote.
+	// Settings are the MinionConfig.Settings that the new minion is to take; "" if its scheduler knew none.
+	Settings string `json:"settings,omitempty"`
+	// Reason is why it was given up, or what the operator wrote; while it is under way, what is new if it is not the version.
 	Reason string `json:"reason,omitempty"`
 	// RevertedFrom are the versions that an operator had replaced by others that are not newer.
 	RevertedFrom []KMVersion `json:"revertedFrom,omitempty"`
@@ -109,7 +111,7 @@ func (r Rollout) String() string {
 // Equal reports whether both say the same.
 func (r Rollout) Equal(other Rollout) bool {
 	return r.State == other.State && r.Target == other.Target && r.Replaces == other.Replaces && r.Reason == other.Reason &&
-		slices.Equal(r.RevertedFrom, other.RevertedFrom)
+		r.Settings == other.Settings && slices.Equal(r.RevertedFrom, other.RevertedFrom)
 }
 
 // GivenUp reports whether the rollout ended without success.
@@ -127,7 +129,7 @@ func (r Rollout) Allows(from, to KMVersion, anyWay bool) bool {
 
 // Leave returns the rollout after the decision to go from one version to another.
 func (r Rollout) Leave(from, to KMVersion) Rollout {
-	if from != "" && to.Compare(from) != VersionNewer && !slices.Contains(r.RevertedFrom, from) {
+	if from != "" && from != to && to.Compare(from) != VersionNewer && !slices.Contains(r.RevertedFrom, from) {
 		r.RevertedFrom = append(slices.Clone(r.RevertedFrom), from)
 	}
 	return r

@@ -14,10 +14,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 )
 
-const (
-	defaultRootDir    = "/var/lib/k8sm"
-	defaultDockerHost = "unix:///var/run/docker.sock"
-)
+const defaultRootDir = "/var/lib/k8sm"
 
 // Config holds the flags of `km minion`, for operators who wrap it in a program of their own. Everything else comes from the agent's
 // environment and the cluster, so that a change does not need a new ExecutorInfo.
@@ -53,7 +50,7 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 		})
 	flags.StringVar(&c.Given.RootDir, "root-dir", "",
 		fmt.Sprintf("`directory` for files that outlive the Mesos sandbox: pod volumes and logs, the node's certificate"+otherwise, defaultRootDir))
-	flags.StringVar(&c.Given.DockerHost, "docker-host", "", fmt.Sprintf("address of the Docker Engine (default: %s in the environment, else the cluster's configuration, else %s)", client.EnvOverrideHost, defaultDockerHost))
+	flags.StringVar(&c.Given.DockerHost, "docker-host", "", fmt.Sprintf("address of the Docker Engine (default: %s in the environment, else the cluster's configuration, else %s)", client.EnvOverrideHost, api.DefaultDockerHost))
 	flags.StringVar(&c.engine, api.MinionEngineFlag, "", "Docker Engine through which the minion leaves its Mesos container; set by the scheduler")
 	_ = flags.MarkHidden(api.MinionEngineFlag)
 	flags.StringVar(&c.Given.DockerCertPath, "docker-cert-path", "", fmt.Sprintf("`directory` with ca.pem, cert.pem and key.pem for a Docker Engine at a tcp:// address "+
@@ -86,7 +83,7 @@ func (c *Config) AddFlags(flags *pflag.FlagSet) {
 // the environment comes after the flags.
 func (c Config) settle(cluster api.MinionConfig) (api.MinionConfig, error) {
 	cluster.RootDir = firstGiven(c.Given.RootDir, cluster.RootDir, defaultRootDir)
-	cluster.DockerHost = firstGiven(c.Given.DockerHost, c.dockerHost, cluster.DockerHost, defaultDockerHost)
+	cluster.DockerHost = firstGiven(c.Given.DockerHost, c.dockerHost, cluster.DockerHost, api.DefaultDockerHost)
 	cluster.DockerCertPath = firstGiven(c.Given.DockerCertPath, c.dockerCertPath, cluster.DockerCertPath)
 	cluster.AllowPlainDocker = c.Given.AllowPlainDocker || cluster.AllowPlainDocker
 	cluster.LogFormat = firstGiven(c.Given.LogFormat, cluster.LogFormat)

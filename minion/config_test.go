@@ -89,7 +89,7 @@ func TestDockerHostComesFromFlagThenEnvironmentThenCluster(t *testing.T) {
 		{"unix:///flag", "unix:///env", "unix:///told", "unix:///flag"},
 		{"", "unix:///env", "unix:///told", "unix:///env"},
 		{"", "", "unix:///told", "unix:///told"},
-		{"", "", "", defaultDockerHost},
+		{"", "", "", api.DefaultDockerHost},
 	} {
 		c := Config{Given: api.MinionConfig{DockerHost: test.flag}, dockerHost: test.environment}
 		got, err := c.settle(api.MinionConfig{DockerHost: test.cluster})
@@ -131,7 +131,7 @@ func TestStepOutUsesEngineOfFlagThenEnvironmentThenScheduler(t *testing.T) {
 		{"unix:///flag", "unix:///env", "unix:///told", "unix:///flag"},
 		{"", "unix:///env", "unix:///told", "unix:///env"},
 		{"", "", "unix:///told", "unix:///told"},
-		{"", "", "", defaultDockerHost},
+		{"", "", "", api.DefaultDockerHost},
 	} {
 		c := Config{Given: api.MinionConfig{DockerHost: test.flag}, dockerHost: test.environment, engine: test.scheduler}
 		if got := c.wayOut(mesos.Config{}, "/sandbox", false).DockerHost; got != test.want {
@@ -143,7 +143,7 @@ func TestStepOutUsesEngineOfFlagThenEnvironmentThenScheduler(t *testing.T) {
 func TestMinionWithoutConfigurationHasDefaults(t *testing.T) {
 	got := settled(t, api.MinionConfig{})
 	want := api.MinionConfig{
-		RootDir: defaultRootDir, DockerHost: defaultDockerHost, IdleTimeout: &metav1.Duration{Duration: 20 * time.Minute},
+		RootDir: defaultRootDir, DockerHost: api.DefaultDockerHost, IdleTimeout: &metav1.Duration{Duration: 20 * time.Minute},
 		CleanupDelay: &metav1.Duration{Duration: 5 * time.Minute},
 		StatusPort:   ptr(10268),
 		ProxyMode:    api.ProxyIPTables,

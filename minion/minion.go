@@ -84,7 +84,7 @@ func (c Config) stepOut(ctx context.Context, env mesos.Config, outside bool) err
 
 func (c Config) wayOut(env mesos.Config, sandbox string, outside bool) stepout.Config {
 	return stepout.Config{
-		DockerHost:     firstGiven(c.Given.DockerHost, c.dockerHost, c.engine, defaultDockerHost),
+		DockerHost:     firstGiven(c.Given.DockerHost, c.dockerHost, c.engine, api.DefaultDockerHost),
 		DockerCertPath: firstGiven(c.Given.DockerCertPath, c.dockerCertPath, c.engineCertPath),
 		Container:      filepath.Base(env.Directory), Sandbox: sandbox, Outside: outside,
 	}

@@ -47,6 +47,7 @@ type node struct {
 
 	// Known once prepared.
 	cluster  api.MinionConfig // with km minion's flags and the defaults filled in
+	taken    string           // the api.MinionConfig.Settings of the cluster's configuration as it was fetched
 	files    layout
 	settings settings
 	docker   *dockerclient.Client
@@ -158,6 +159,7 @@ func (n *node) configure(ctx context.Context, post func(executor.Event)) (err er
 		if err != nil {
 			return err
 		}
+		n.taken = fetched.Settings()
 		n.cluster, err = n.cfg.settle(fetched)
 		return err
 	})
@@ -333,7 +335,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	}
 	running.status = supervise.Start(alive, "the status server", server.Run)
 	running.report = supervise.Start(alive, "the node report", func(ctx context.Context) error {
-		r := report{version: api.Version, started: n.started, port: server.Port, problems: slices.Concat(n.problems, n.foreign), watch: n.watchNetwork(client)}
+		r := report{version: api.Version, settings: n.taken, started: n.started, port: server.Port, problems: slices.Concat(n.problems, n.foreign), watch: n.watchNetwork(client)}
 		return r.keep(ctx, client, n.boot.Node)
 	})
 	if err := n.setUpNetwork(ctx, client); err != nil {

@@ -25,9 +25,10 @@ const reportAgain = time.Minute
 
 // report is what the minion writes to its Node object.
 type report struct {
-	version string
-	started time.Time
-	port    func() int // of the minion's status; nil or 0 while it has none
+	version  string
+	settings string // an api.MinionConfig.Settings; "" if unknown
+	started  time.Time
+	port     func() int // of the minion's status; nil or 0 while it has none
 	// problems are those of the agent that do not stop pods. They appear as a node condition and as events.
 	problems []string
 	// watch returns further problems that exist now; nil if there are no checks.
@@ -41,6 +42,16 @@ func (r report) annotations() map[string]string {
 	return map[string]string{
 		api.AnnotationKMVersion: r.version, api.AnnotationMinionStarted: r.started.UTC().Format(time.RFC3339Nano),
 	}
+}
+
+// withSettings are the annotations and the settings. They are written at once: another start time with the settings of before would
+// be a minion that has not taken the new ones.
+func (r report) withSettings() map[string]string {
+	all := r.annotations()
+	if r.settings != "" {
+		all[api.AnnotationSettings] = r.settings
+	}
+	return all
 }
 
 // statusPort is an annotation of its own, because the control plane of an older version does not let the node write it.
@@ -77,8 +88,10 @@ func (r report) write(ctx context.Context, client kubernetes.Interface, node str
 	if err := r.tell(ctx, client, object); err != nil {
 		return err
 	}
-	if err := annotate(ctx, client, object, r.annotations()); err != nil {
-		return fmt.Errorf("cannot write the minion's version to the node: %w", err)
+	if annotate(ctx, client, object, r.withSettings()) != nil { // the control plane of an older version does not let the node write them
+		if err := annotate(ctx, client, object, r.annotations()); err != nil {
+			return fmt.Errorf("cannot write the minion's version to the node: %w", err)
+		}
 	}
 	if err := annotate(ctx, client, object, r.statusPort()); err != nil {
 		logrus.WithField("node", node).WithError(err).Debug("cannot write the port of the minion's metrics to the node")

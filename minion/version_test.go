@@ -65,17 +65,18 @@ func TestNodeReportsMinionVersionAfterItWasRecreated(t *testing.T) {
 	})
 }
 
-// The control plane of an older version does not let a node write the port, and must learn the version nevertheless.
-func TestPortOfTheMetricsIsReportedWhereTheControlPlaneLetsIt(t *testing.T) {
+// The control plane of an older version does not let a node write the port or the settings, and must learn the version nevertheless.
+func TestPortAndSettingsAreReportedWhereTheControlPlaneLetsThem(t *testing.T) {
 	for _, refused := range []bool{false, true} {
 		client := fake.NewSimpleClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
 		client.PrependReactor("patch", "nodes", func(action clienttesting.Action) (bool, runtime.Object, error) {
-			if refused && strings.Contains(string(action.(clienttesting.PatchAction).GetPatch()), api.AnnotationStatusPort) {
-				return true, nil, errors.New("k8sm.io/status-port may only be written by the scheduler")
+			patch := string(action.(clienttesting.PatchAction).GetPatch())
+			if refused && (strings.Contains(patch, api.AnnotationStatusPort) || strings.Contains(patch, api.AnnotationSettings)) {
+				return true, nil, errors.New("it may only be written by the scheduler")
 			}
 			return false, nil, nil
 		})
-		r := report{version: "v2", started: time.Now(), port: func() int { return 10268 }}
+		r := report{version: "v2", settings: "abc", started: time.Now(), port: func() int { return 10268 }}
 		if err := r.write(t.Context(), client, "n1"); err != nil {
 			t.Fatal(err)
 		}
@@ -83,9 +84,12 @@ func TestPortOfTheMetricsIsReportedWhereTheControlPlaneLetsIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		port := map[bool]string{false: "10268", true: ""}[refused]
-		if got := node.Annotations; got[api.AnnotationKMVersion] != "v2" || got[api.AnnotationStatusPort] != port {
-			t.Errorf("annotations are %v, want port %q", got, port)
+		port, settings := "10268", "abc"
+		if refused {
+			port, settings = "", ""
+		}
+		if got := node.Annotations; got[api.AnnotationKMVersion] != "v2" || got[api.AnnotationStatusPort] != port || got[api.AnnotationSettings] != settings {
+			t.Errorf("annotations are %v, want port %q and settings %q", got, port, settings)
 		}
 	}
 }

@@ -347,6 +347,9 @@ func (a DeleteNode) String() string { return "delete node " + a.Name }
 // Object implements ClusterAction.
 func (a DeleteNode) Object() string { return "node/" + a.Name }
 
+// Engine is the Docker Engine on the agents, as an api.MinionConfig has it. The zero value is that at the default address.
+type Engine struct{ Host, CertPath string }
+
 // PrepareExecutor creates the record of an agent's executor with a new bootstrap token, or loads that of the one that runs.
 // ExecutorReady answers.
 type PrepareExecutor struct {
@@ -355,6 +358,7 @@ type PrepareExecutor struct {
 	Node      string
 	Address   string           // of the agent's endpoint; "" if unknown
 	Resources offers.Resources // what to charge a new executor
+	Engine    Engine           // where the minion finds it
 	// MayReplace says that Mesos knows no executor of ours on the agent, so that a new record may replace the old one.
 	MayReplace bool
 }

@@ -97,6 +97,13 @@ func (as *agents) changed(id api.AgentID) {
 	}
 }
 
+// allChanged has all agents viewed anew.
+func (as *agents) allChanged() {
+	for _, a := range as.inOrder() {
+		as.core.index.Refresh(&a.Agent)
+	}
+}
+
 // get returns the agent; nil if unknown.
 func (as *agents) get(id api.AgentID) *agent { return as.byID[id] }
 
@@ -118,7 +125,7 @@ type agent struct {
 	failures    failures
 	dropBackoff backoff   // while it drops tasks because it is still draining
 	orphaned    time.Time // since when its pods have no executor; zero if they have one
-	otherSince  time.Time // since when its minion has another version; zero if it has not
+	otherSince  time.Time // since when its minion has another version or other settings; zero if it has not
 	// returning is when its resources were last freed or declined, until the next offer; zero for none.
 	returning time.Time
 	agentNode

@@ -28,7 +28,7 @@ type Config struct {
 	// CordonLead is how long before planned maintenance an agent's node is cordoned, and DrainLead how long before its
 	// pods are evicted.
 	CordonLead, DrainLead time.Duration
-	// NodePorts is the NodePort range of services, whose ports no pod gets; zero for none. main sets it.
+	// NodePorts is the NodePort range of services, whose ports no pod gets; zero for none. SettingsSeen sets it.
 	NodePorts offers.Range
 	Charges
 	Minions
@@ -47,6 +47,9 @@ type Charges struct {
 type Minions struct {
 	// Version is this scheduler's api.KMVersion, which minions are replaced with as Rollout says; "" replaces none. main sets it.
 	Version string
+	// Kubelet is the version of the kubelet in minions that start. None starts while an API server is older; "" checks nothing. main
+	// sets it.
+	Kubelet string
 	// Rollout says which minions are replaced.
 	Rollout RolloutDirection
 	// MaxUnavailable is how many nodes may have their minion replaced at a time; 0 replaces none.
@@ -60,7 +63,7 @@ type Minions struct {
 	MaxInstalls int
 	// KMPath is the absolute path of the km program on every agent; if it is empty, agents fetch it.
 	KMPath string
-	// IdleTimeout is how long minions run without a task; zero for ever. main sets it.
+	// IdleTimeout is how long minions run without a task; zero for ever. SettingsSeen sets it.
 	IdleTimeout time.Duration
 }
 
@@ -106,7 +109,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.Var(&c.Rollout, "rollout",
 		"which minions to replace: forward (those older than the scheduler), any (newer ones too, to roll back) or off (none)")
 	fs.DurationVar(&c.RolloutDelay, "rollout-delay", 5*time.Minute,
-		"how long a new leading scheduler waits before it replaces minions of other versions")
+		"how long a new leading scheduler waits before it replaces minions of other versions or with other settings")
 	fs.DurationVar(&c.RolloutTimeout, "rollout-timeout", 10*time.Minute,
 		"how long to wait for a new minion to be ready; then the rollout stops")
 	fs.Var(&c.WarmNodes, "warm-nodes",

@@ -120,6 +120,10 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 		c.preemption.budgetSeen(ev.Budget)
 	case BudgetGone:
 		c.preemption.budgetGone(ev.UID)
+	case ServersSeen:
+		return c.rollouts.serversSeen(ev.Servers)
+	case SettingsSeen:
+		return c.rollouts.settingsSeen(ev.Minions)
 	case Synced:
 		return c.session.sync()
 	case AddressesAssigned:

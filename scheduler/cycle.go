@@ -168,7 +168,7 @@ func (c *Core) launch(now time.Time, chosen []*grant) []Action {
 			e.preparing = true
 			acts = append(acts, PrepareExecutor{
 				Framework: c.session.framework(), Agent: a.ID, Node: a.Node, Address: a.address,
-				Resources:  v.Executor().NewCharge,
+				Resources: v.Executor().NewCharge, Engine: c.rollouts.engineOfMinions(),
 				MayReplace: !a.hasExecutor && len(c.tasks.on(a.ID)) == 0,
 			})
 		}

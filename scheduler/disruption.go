@@ -328,6 +328,9 @@ func (u *disruption) message(node string) string {
 	if u.draining {
 		return fmt.Sprintf("node %s: Mesos drains its agent and has killed the pod's task", node)
 	}
+	if u.rollout.State == api.RolloutRolling && u.rollout.Reason == newSettings {
+		return fmt.Sprintf("node %s: its minion is replaced by one with the cluster's new settings", node)
+	}
 	if u.rollout.State == api.RolloutRolling {
 		return fmt.Sprintf("node %s: its minion is replaced by km %s", node, u.rollout.Target)
 	}

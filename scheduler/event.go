@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/skew"
 	"github.com/k8sm/k8sm/offers"
 )
 
@@ -51,6 +52,10 @@ type (
 	BudgetSeen struct{ Budget *policyv1.PodDisruptionBudget }
 	// BudgetGone says that a PodDisruptionBudget was removed from the API.
 	BudgetGone struct{ UID types.UID }
+	// ServersSeen says which API servers the cluster has. The first one comes before Synced.
+	ServersSeen struct{ Servers []skew.Server }
+	// SettingsSeen says that the configuration of minions is new or changed.
+	SettingsSeen struct{ Minions api.MinionConfig }
 	// Synced says that all existing objects of the kinds above have been seen. The core connects to Mesos only then.
 	Synced struct{}
 	// BindDone answers Bind and Annotate.
@@ -153,6 +158,8 @@ func (ClassGone) event()             {}
 func (ClaimsPrepared) event()        {}
 func (BudgetSeen) event()            {}
 func (BudgetGone) event()            {}
+func (ServersSeen) event()           {}
+func (SettingsSeen) event()          {}
 func (Synced) event()                {}
 func (BindDone) event()              {}
 func (ExecutorReady) event()         {}

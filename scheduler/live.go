@@ -209,11 +209,13 @@ type Snapshot struct {
 type DisruptionSnapshot struct {
 	// AgentsPlanned counts agents with planned maintenance; AgentsDraining counts agents that Mesos drains.
 	AgentsPlanned, AgentsDraining int
-	// NodesOutdated counts nodes whose minion has another version than the scheduler, RolloutsUnderWay those where it is being
-	// replaced, and RolloutsStopped those where that was given up. NodesWarm counts nodes that are kept warm.
+	// NodesOutdated counts nodes whose minion has another version than the scheduler or other settings than the cluster, RolloutsUnderWay
+	// those where it is being replaced, and RolloutsStopped those where that was given up. NodesWarm counts nodes that are kept warm.
 	NodesOutdated, RolloutsUnderWay, RolloutsStopped, NodesWarm int
-	InverseOffers                                               map[InverseEnd]uint64
-	Evictions                                                   map[EvictOutcome]uint64
+	// MinionsHeld is 1 while no minion starts, because its kubelet would be newer than an API server.
+	MinionsHeld   int
+	InverseOffers map[InverseEnd]uint64
+	Evictions     map[EvictOutcome]uint64
 }
 
 // Snapshot returns the current counts.
@@ -222,6 +224,9 @@ func (c *Core) Snapshot() Snapshot {
 	s.Preemptions, s.Victims = c.preemption.counts()
 	s.Offers, s.OffersEnded = c.offering.counts()
 	s.DisruptionSnapshot = c.disruptions.counts()
+	if c.rollouts.holdsMinions() != "" {
+		s.MinionsHeld = 1
+	}
 	for _, a := range c.agents.inOrder() {
 		if a.Alive {
 			s.AgentsAlive++

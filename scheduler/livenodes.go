@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
+
 	"github.com/k8sm/k8sm/api"
 )
 
@@ -19,6 +21,9 @@ type LiveNode struct {
 	KM string `json:"km,omitempty"`
 	// Since is when the minion started.
 	Since *time.Time `json:"since,omitempty"`
+	// Settings says whether the minion has taken the cluster's settings: SettingsCurrent or SettingsOld, or empty if it is not known,
+	// as for a minion of another version.
+	Settings string `json:"settings,omitempty"`
 	// Kubelet is the version of the last kubelet there; empty if none has run yet.
 	Kubelet string `json:"kubelet,omitempty"`
 	// Tasks counts the tasks there, with and without pods.
@@ -35,6 +40,12 @@ type LiveNode struct {
 	// tried; empty if the last one ran.
 	Failing string `json:"failing,omitempty"`
 }
+
+// Values of LiveNode.Settings.
+const (
+	SettingsCurrent = "current"
+	SettingsOld     = "old"
+)
 
 // live implements Core.LiveNodes.
 func (as *agents) live(now time.Time) []LiveNode {
@@ -54,6 +65,7 @@ func (as *agents) live(now time.Time) []LiveNode {
 		}
 		if a.hasExecutor {
 			seen.KM = node.Annotations[api.AnnotationKMVersion]
+			seen.Settings = as.core.rollouts.settingsOf(node)
 			if since, err := time.Parse(time.RFC3339Nano, node.Annotations[api.AnnotationMinionStarted]); err == nil {
 				seen.Since = &since
 			}
@@ -70,6 +82,8 @@ type NodeRollout struct {
 	State RolloutStep `json:"state"`
 	// Target is the new version; "" if the minion is kept.
 	Target api.KMVersion `json:"target,omitempty"`
+	// Settings says that only the settings are new.
+	Settings bool `json:"settings,omitempty"`
 	// Reason is what it waits for, why it was given up, or why the minion is kept; "" for none.
 	Reason string `json:"reason,omitempty"`
 }
@@ -94,6 +108,9 @@ func (r *NodeRollout) String() string {
 		return ""
 	}
 	target := string(r.Target)
+	if r.Settings {
+		target = newSettings
+	}
 	switch r.State {
 	case StepWaits:
 		return "to " + target + ": waits" + with(": ", r.Reason)
@@ -135,26 +152,40 @@ func (rs *rollouts) step(a *agent, residents func(node string) []*pod, pause str
 		case r.State == api.RolloutStuck:
 			return &NodeRollout{State: StepStuck, Target: r.Target, Reason: r.Reason}
 		case r.State == api.RolloutRolling && !r.gone.IsZero():
-			return &NodeRollout{State: StepStarting, Target: r.Target}
+			return &NodeRollout{State: StepStarting, Target: r.Target, Settings: r.Reason == newSettings}
 		case r.State == api.RolloutRolling && !r.asked.IsZero():
-			return &NodeRollout{State: StepEnding, Target: r.Target}
+			return &NodeRollout{State: StepEnding, Target: r.Target, Settings: r.Reason == newSettings}
 		case r.State == api.RolloutRolling:
-			return &NodeRollout{State: StepDraining, Target: r.Target, Reason: u.held(rs.core.disruptions.leaving(a.ID))}
+			return &NodeRollout{State: StepDraining, Target: r.Target, Settings: r.Reason == newSettings, Reason: u.held(rs.core.disruptions.leaving(a.ID))}
 		}
 	}
-	if own == "" || !a.hasExecutor || api.KMVersion(node.Annotations[api.AnnotationKMVersion]) == own {
+	if own == "" || !a.hasExecutor || !rs.outdated(node) {
 		return nil
 	}
 	if why := rs.forbids(a); why != "" {
 		return &NodeRollout{State: StepKept, Reason: why}
 	}
-	return &NodeRollout{State: StepWaits, Target: own, Reason: cmp.Or(rs.keepsMinion(a, residents), pause)}
+	return &NodeRollout{State: StepWaits, Target: own, Settings: rs.oldSettings(node), Reason: cmp.Or(rs.keepsMinion(a, residents), pause)}
+}
+
+// settingsOf returns the node's LiveNode.Settings.
+func (rs *rollouts) settingsOf(node *v1.Node) string {
+	switch {
+	case rs.oldSettings(node):
+		return SettingsOld
+	case rs.settings != "" && node.Annotations[api.AnnotationSettings] == rs.settings:
+		return SettingsCurrent
+	}
+	return ""
 }
 
 // pause returns why no rollout begins on any node; "" if the next node's may begin.
 func (rs *rollouts) pause(now time.Time) string {
 	if rs.core.cfg.MaxUnavailable == 0 {
 		return "paused by --max-unavailable-nodes=0"
+	}
+	if why := rs.waitsForServers(); why != "" {
+		return why
 	}
 	for _, a := range rs.core.agents.inOrder() {
 		if u := rs.core.disruptions.of(a.ID); u != nil && u.rollout.GivenUp() {

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/skew"
 )
 
 const (
@@ -21,8 +22,8 @@ const (
 	namelessPatience = 10 * time.Minute
 )
 
-// rollout is the progress of replacing a node's minion by one of the scheduler's version. The node's annotation
-// api.AnnotationRollout keeps what the next scheduler needs to continue.
+// rollout is the progress of replacing a node's minion by one of the scheduler's version with the cluster's settings. The node's
+// annotation api.AnnotationRollout keeps what the next scheduler needs to continue.
 type rollout struct {
 	api.Rollout
 
@@ -72,20 +73,31 @@ func (u *disruption) rolloutSeen(seen api.Rollout) {
 	}
 }
 
-// rollouts replace minions of other versions.
+// newSettings is the reason of a rollout of settings alone.
+const newSettings = "new settings"
+
+// rollouts replace minions of other versions, or with other settings. rolloutskew.go says when none may start.
 type rollouts struct {
 	core         *Core
-	keptReported bool // it was reported that minions of other versions are kept
+	keptReported bool          // it was reported that minions of other versions are kept
+	waitReported string        // why rollouts wait for API servers, as reported; "" if they do not
+	settings     string        // those that minions are to take, an api.MinionConfig.Settings; "" if unknown
+	engine       Engine        // that minions are to use
+	servers      []skew.Server // the cluster's API servers; nil if unknown
 }
 
-// begin starts the replacement of the next minions of other versions, within MaxUnavailable and unless a rollout was given up.
+// begin starts the replacement of the next minions of other versions, or with other settings, within MaxUnavailable and unless a rollout
+// was given up.
 func (rs *rollouts) begin(now time.Time, residents func(node string) []*pod) []Action {
-	own := api.KMVersion(rs.core.cfg.Version)
-	if own == "" {
+	if rs.core.cfg.Version == "" {
 		return nil
 	}
 	busy, early := 0, !rs.core.session.connected() || now.Sub(rs.core.session.begun()) < rs.core.cfg.RolloutDelay
-	stopped := early || rs.core.cfg.MaxUnavailable == 0
+	waits := rs.waitsForServers()
+	if waits == "" {
+		rs.waitReported = ""
+	}
+	stopped := early || rs.core.cfg.MaxUnavailable == 0 || waits != ""
 	for id, u := range rs.core.disruptions.all() {
 		rs.takeOver(rs.core.agents.get(id), u)
 		if u.rollout.State == api.RolloutRolling {
@@ -94,36 +106,57 @@ func (rs *rollouts) begin(now time.Time, residents func(node string) []*pod) []A
 		stopped = stopped || u.rollout.GivenUp()
 	}
 	kept := ""
+	var acts []Action
 	for _, a := range rs.core.agents.inOrder() {
-		if full := stopped || busy >= rs.core.cfg.MaxUnavailable; !rs.seesOther(now, a) || full && rs.keptReported {
+		if full := stopped || busy >= rs.core.cfg.MaxUnavailable; !rs.seesOther(now, a) || full && rs.keptReported && rs.waitReported == waits {
 			continue
 		}
 		if why := rs.forbids(a); why != "" {
 			kept = cmp.Or(kept, fmt.Sprintf("node %s: %s", a.Node, why))
 			continue
 		}
+		if waits != "" && !early {
+			acts = append(acts, rs.reportWait(a, waits)...)
+		}
 		if stopped || busy >= rs.core.cfg.MaxUnavailable || rs.keepsMinion(a, residents) != "" {
 			continue
 		}
-		annotations, r := rs.core.agents.nodeOf(a).Annotations, &rs.core.disruptions.ensure(now, a.ID).rollout
-		*r = rollout{Rollout: r.Leave(api.KMVersion(annotations[api.AnnotationKMVersion]), own)}
-		r.State, r.Target, r.Replaces = api.RolloutRolling, own, annotations[api.AnnotationMinionStarted]
-		rs.core.agents.changed(a.ID)
+		rs.start(now, a)
 		busy++
 	}
 	if early || kept == "" || rs.keptReported || rs.core.cfg.Rollout == RolloutOff {
-		return nil
+		return acts
 	}
 	rs.keptReported = true
-	return []Action{Complain{Text: kept + "; km nodes shows all minions that are kept"}}
+	return append(acts, Complain{Text: kept + "; km nodes shows all minions that are kept"})
+}
+
+// start starts the replacement of the agent's minion.
+func (rs *rollouts) start(now time.Time, a *agent) {
+	node, own := rs.core.agents.nodeOf(a), api.KMVersion(rs.core.cfg.Version)
+	r, version := &rs.core.disruptions.ensure(now, a.ID).rollout, api.KMVersion(node.Annotations[api.AnnotationKMVersion])
+	*r = rollout{Rollout: r.Leave(version, own)}
+	r.State, r.Target, r.Settings = api.RolloutRolling, own, rs.settings
+	r.Replaces = node.Annotations[api.AnnotationMinionStarted]
+	if version == own {
+		r.Reason = newSettings
+	}
+	rs.core.agents.changed(a.ID)
 }
 
 // takeOver continues a rollout that a scheduler of another version began or gave up, if this scheduler may roll its own version
-// out there. If not, nothing is drained, and a minion that has ended comes back in the leader's version.
+// out there, and forgets one that was given up with settings that are not the cluster's any more. If not, nothing is drained, and a minion that has ended comes back in the leader's version.
 func (rs *rollouts) takeOver(a *agent, u *disruption) {
 	r, own := &u.rollout, api.KMVersion(rs.core.cfg.Version)
 	node := rs.core.agents.nodeOf(a)
-	if r.GivenUp() && rs.allows(r.Rollout, r.Target) {
+	changed := r.GivenUp() && r.Target == own && rs.changedSince(r.Rollout)
+	switch {
+	case changed && r.State == api.RolloutStuck && node != nil: // with the settings of now, the node may become ready
+		again := r.Rollout
+		again.State, again.Settings, again.Reason = api.RolloutRolling, rs.settings, newSettings
+		again.Replaces = node.Annotations[api.AnnotationMinionStarted]
+		*r = rollout{Rollout: again}
+	case changed, r.GivenUp() && rs.allows(r.Rollout, r.Target):
 		*r = rollout{Rollout: r.Leave(r.Target, own).Over(own)}
 	}
 	if r.State != api.RolloutRolling || node == nil {
@@ -133,11 +166,11 @@ func (rs *rollouts) takeOver(a *agent, u *disruption) {
 	switch came := started != "" && started != r.Replaces; {
 	case !a.hasExecutor:
 		r.Target = own
-	case !came && !rs.allows(r.Rollout, version):
+	case !came && !rs.mayReplace(r.Rollout, node):
 		*r = rollout{Rollout: r.Stay(version)}
 	case !came:
 		r.Rollout = r.Leave(version, own)
-		r.Target = own
+		r.Target, r.Settings = own, rs.settings
 	case version == own:
 		r.Target = own
 	}
@@ -149,7 +182,29 @@ func (rs *rollouts) allows(r api.Rollout, version api.KMVersion) bool {
 	return rs.core.cfg.Rollout != RolloutOff && own != version && r.Allows(version, own, rs.core.cfg.Rollout == RolloutAny)
 }
 
-// forbids returns why the agent's minion may never be replaced by one of the scheduler's version; "" if it may.
+// mayReplace reports whether the minion of a node with this rollout may be replaced, for its version or its settings.
+func (rs *rollouts) mayReplace(r api.Rollout, node *v1.Node) bool {
+	return rs.core.cfg.Rollout != RolloutOff && rs.oldSettings(node) || rs.allows(r, api.KMVersion(node.Annotations[api.AnnotationKMVersion]))
+}
+
+// oldSettings reports whether the node's minion is of the scheduler's version and has taken other settings than the cluster's. What one
+// of another version has taken cannot be compared, and neither can what it has not told.
+func (rs *rollouts) oldSettings(node *v1.Node) bool {
+	taken := node.Annotations[api.AnnotationSettings]
+	return rs.settings != "" && taken != "" && taken != rs.settings && node.Annotations[api.AnnotationKMVersion] == rs.core.cfg.Version
+}
+
+// changedSince reports whether the cluster's settings are others than those of the rollout.
+func (rs *rollouts) changedSince(r api.Rollout) bool {
+	return rs.settings != "" && r.Settings != "" && r.Settings != rs.settings
+}
+
+// outdated reports whether the node's minion is of another version than the scheduler, or has other settings than the cluster.
+func (rs *rollouts) outdated(node *v1.Node) bool {
+	return node.Annotations[api.AnnotationKMVersion] != rs.core.cfg.Version || rs.oldSettings(node)
+}
+
+// forbids returns why the agent's minion, which is outdated, may never be replaced by one of the scheduler's version; "" if it may.
 func (rs *rollouts) forbids(a *agent) string {
 	own, version := api.KMVersion(rs.core.cfg.Version), api.KMVersion(rs.core.agents.nodeOf(a).Annotations[api.AnnotationKMVersion])
 	var r api.Rollout
@@ -160,7 +215,7 @@ func (rs *rollouts) forbids(a *agent) string {
 	switch {
 	case rs.core.cfg.Rollout == RolloutOff:
 		return "the scheduler replaces none (--rollout=off)"
-	case rs.allows(r, version):
+	case rs.allows(r, version) || version == own:
 		return ""
 	case order == api.VersionNewer || rs.core.cfg.Rollout == RolloutAny:
 		return fmt.Sprintf("km %s was rolled back there: run kubectl annotate node %s %s- to roll it out again", own, a.Node, api.AnnotationRollout)
@@ -170,10 +225,10 @@ func (rs *rollouts) forbids(a *agent) string {
 	return fmt.Sprintf("neither km %s nor the scheduler's %s is known to be newer: --rollout=any replaces it", version, own)
 }
 
-// seesOther reports whether the agent's minion has had another version for long enough to be sure.
+// seesOther reports whether the agent's minion has had another version, or other settings, for long enough to be sure.
 func (rs *rollouts) seesOther(now time.Time, a *agent) bool {
 	node := rs.core.agents.nodeOf(a)
-	if !a.Alive || !a.hasExecutor || node == nil || node.Annotations[api.AnnotationKMVersion] == rs.core.cfg.Version {
+	if !a.Alive || !a.hasExecutor || node == nil || !rs.outdated(node) {
 		a.otherSince = time.Time{}
 		return false
 	}
@@ -187,7 +242,7 @@ func (rs *rollouts) seesOther(now time.Time, a *agent) bool {
 	return now.Sub(a.otherSince) >= patience
 }
 
-// keepsMinion returns why the agent's minion, which has another version, is not replaced now; "" if it may be.
+// keepsMinion returns why the agent's minion, which is outdated, is not replaced now; "" if it may be.
 func (rs *rollouts) keepsMinion(a *agent, residents func(node string) []*pod) string {
 	node := rs.core.agents.nodeOf(a)
 	switch u := rs.core.disruptions.of(a.ID); {
@@ -243,6 +298,8 @@ func (rs *rollouts) newMinion(now time.Time, a *agent, node *v1.Node) []Action {
 	}
 	version := api.KMVersion(node.Annotations[api.AnnotationKMVersion])
 	switch wanted := rs.wants(r.Rollout, version); {
+	case rs.oldSettings(node) && r.Settings == rs.settings && r.State != api.RolloutStuck:
+		return r.giveUp(api.RolloutFailed, a.Node, "the new minion has other settings, too: it may be another build of that version")
 	case wanted && a.hasExecutor && kubeletReady(node):
 		*r = rollout{Rollout: r.Over(version)}
 		return nil
@@ -287,7 +344,7 @@ func (rs *rollouts) noteFailure(t *task, s TaskStatus, r reaction) {
 
 // giveUp stops the rollout on all nodes, until an operator resumes it or the new minion becomes ready.
 func (r *rollout) giveUp(state api.RolloutState, node, why string) []Action {
-	*r = rollout{Rollout: api.Rollout{State: state, Target: r.Target, Reason: why, RevertedFrom: r.RevertedFrom}}
+	*r = rollout{Rollout: api.Rollout{State: state, Target: r.Target, Settings: r.Settings, Reason: why, RevertedFrom: r.RevertedFrom}}
 	return []Action{Complain{Text: fmt.Sprintf("the rollout of km %s has stopped at node %s: %s", r.Target, node, why)}}
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/skew"
 	"github.com/k8sm/k8sm/offers"
 	"github.com/k8sm/k8sm/scheduler/match"
 )
@@ -118,7 +120,7 @@ func play(t *testing.T, script string) string {
 }
 
 // step plays one line. "+DURATION" advances the time in ticks of a second, or by less than a second without a tick. "algorithm
-// NAME", "leads CORDON DRAIN", "roles LIST", "role-namespaces ROLE=NAMESPACES...", "revocable" and "suicide DURATION" set flags. "sweeps" shows KeepAddresses.
+// NAME", "leads CORDON DRAIN", "roles LIST", "role-namespaces ROLE=NAMESPACES...", "revocable", "kubelet VERSION" and "suicide DURATION" set flags. "sweeps" shows KeepAddresses.
 // "scheduler VERSION FLAG..." configures the scheduler; "successor VERSION FLAG..." replaces it by a new one with no state.
 // Anything else is an event.
 func (p *player) step(line string) []Action {
@@ -207,6 +209,10 @@ func (p *player) flag(words []string) bool {
 		if err != nil {
 			p.t.Fatal(err)
 		}
+		return true
+	}
+	if words[0] == "kubelet" {
+		p.core.cfg.Kubelet = words[1]
 		return true
 	}
 	if words[0] == "sweeps" {
@@ -328,6 +334,14 @@ func (p *player) event(name string, args []string, options map[string]string) Ev
 		return p.assigned(options)
 	case "released":
 		return AddressReleased{OK: arg(0) == "ok"}
+	case "servers": // ADDRESS=VERSION
+		ev := ServersSeen{}
+		for _, address := range slices.Sorted(maps.Keys(options)) {
+			ev.Servers = append(ev.Servers, skew.Server{Address: address, Version: options[address]})
+		}
+		return ev
+	case "settings":
+		return SettingsSeen{Minions: settingsNamed(arg(0))}
 	case "bound":
 		outcome := map[string]BindOutcome{"ok": BindOK, "gone": BindGone, "conflict": BindConflict, "failed": BindFailed}
 		return BindDone{Task: api.TaskID(arg(0)), Outcome: outcome[arg(1)]}
@@ -343,6 +357,9 @@ func (p *player) event(name string, args []string, options map[string]string) Ev
 	p.t.Fatalf("%q is no event", name)
 	return nil
 }
+
+// settingsNamed are settings of minions that differ by their name.
+func settingsNamed(name string) api.MinionConfig { return api.MinionConfig{ClusterDomain: name} }
 
 // assigned answers the latest AssignAddresses.
 func (p *player) assigned(options map[string]string) AddressesAssigned {
@@ -567,12 +584,20 @@ func (p *player) node(name, agent string, options map[string]string) *v1.Node {
 		node.Annotations[api.AnnotationKMVersion] = version
 		node.Annotations[api.AnnotationMinionStarted] = scriptStart.Add(p.duration(started)).Format(time.RFC3339Nano)
 	}
+	if options["settings"] != "" {
+		node.Annotations[api.AnnotationSettings] = settingsNamed(options["settings"]).Settings()
+	}
 	if options["kubelet"] != "" { // when it said that it is ready
 		node.Status.Conditions[0].Reason = "KubeletReady"
 		node.Status.Conditions[0].LastHeartbeatTime = metav1.NewTime(scriptStart.Add(p.duration(options["kubelet"])))
 	}
 	if options["rollout"] != "" {
-		node.Annotations[api.AnnotationRollout] = strings.ReplaceAll(options["rollout"], "_", " ")
+		text := strings.ReplaceAll(options["rollout"], "_", " ")
+		if before, rest, ok := strings.Cut(text, "SETTINGS("); ok {
+			name, after, _ := strings.Cut(rest, ")")
+			text = before + settingsNamed(name).Settings() + after
+		}
+		node.Annotations[api.AnnotationRollout] = text
 	}
 	if options["maintenance"] != "" {
 		node.Annotations[api.AnnotationMaintenance] = options["maintenance"]

@@ -44,6 +44,7 @@ func (x supplies) Executor(v *match.View) match.Executor {
 		seen.Prepared = e.record != nil
 		return seen
 	}
+	seen.Held = c.rollouts.holdsMinions() != ""
 	seen.NewCharge = c.agents.charge(v.Free)
 	seen.Charge = seen.NewCharge
 	c.agents.seeRecord(a, v, &seen)

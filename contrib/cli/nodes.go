@@ -18,7 +18,7 @@ var nodes = kind[scheduler.LiveNode]{
 	read:  (*status.Client).Nodes,
 	columns: []metav1.TableColumnDefinition{
 		column("Name"), column("Status"), column("Tasks"), column("Minion"), column("Age"), column("KM"), column("Rollout"),
-		column("Failing"), wide("Cordoned for"), wide("Kubelet"), wide("Agent"),
+		column("Failing"), wide("Cordoned for"), wide("Settings"), wide("Kubelet"), wide("Agent"),
 	},
 	rows: func(now time.Time, n scheduler.LiveNode) [][]any {
 		km, minion, runs := "", "", ""
@@ -39,7 +39,7 @@ var nodes = kind[scheduler.LiveNode]{
 			ready += ",SchedulingDisabled"
 		}
 		return [][]any{{n.Node, ready, fmt.Sprint(n.Tasks), or(minion), or(runs), or(km), or(n.Rollout.String()), or(n.Failing),
-			or(n.CordonedFor), or(n.Kubelet), string(n.Agent)}}
+			or(n.CordonedFor), or(n.Settings), or(n.Kubelet), string(n.Agent)}}
 	},
 	name:  func(n scheduler.LiveNode) string { return n.Node },
 	names: func(n scheduler.LiveNode) []string { return []string{n.Node} },

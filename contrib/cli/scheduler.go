@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/docker/docker/client"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -173,11 +172,16 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	if err := s.readMinionConfig(ctx, kubernetes); err != nil {
 		return err
 	}
-	s.scheduler.Version = api.Version
+	s.scheduler.Version, s.scheduler.Kubelet = api.Version, api.KubernetesVersion
 	s.scheduler.Roles, s.scheduler.Revocable = s.mesos.Roles, s.mesos.Revocable
 	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, config.Host, ca.CAData
 	s.scheduler.APIServers = servers.Servers
+	versions, err := newServerVersions(config, servers.Servers)
+	if err != nil {
+		return err
+	}
 	cluster := kube.New(kubernetes)
+	cluster.AskVersions(versions.ask)
 	parts := run.Parts{Master: master, Cluster: cluster, Store: store, Tokens: cluster, Codec: mesos.Codec{},
 		Addresses: assigner.NewPublisher(store.Folder(assigner.Folder), kubernetes, config.Host, master.Addresses)}
 	shows := status.Shows{Mesos: master, Reviewer: reviewer}
@@ -234,8 +238,8 @@ func (s *schedule) pusher() *falcon.Pusher {
 	return falcon.New(falcon.Config{Target: target, Endpoint: s.etcd.Name, Step: time.Duration(s.falcon.Step) * time.Second})
 }
 
-// readMinionConfig waits for the cluster's configuration of minions, and takes the NodePort range, the idle timeout, the address of
-// Docker Engine and open-falcon's target from it.
+// readMinionConfig waits for the cluster's configuration of minions, and takes open-falcon's target from it. The core learns the rest,
+// and its changes, from scheduler/kube.
 func (s *schedule) readMinionConfig(ctx context.Context, cluster kubernetes.Interface) error {
 	return supervise.UntilDone(ctx, "cannot read the configuration of minions yet", func(ctx context.Context) error {
 		object, err := cluster.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
@@ -247,15 +251,7 @@ func (s *schedule) readMinionConfig(ctx context.Context, cluster kubernetes.Inte
 			return err
 		}
 		s.falcon = minions.Falcon
-		s.scheduler.IdleTimeout = api.DefaultIdleTimeout
-		if minions.IdleTimeout != nil {
-			s.scheduler.IdleTimeout = minions.IdleTimeout.Duration
-		}
-		if minions.DockerHost != client.DefaultDockerHost {
-			s.scheduler.DockerHost, s.scheduler.DockerCertPath = minions.DockerHost, minions.DockerCertPath
-		}
-		s.scheduler.NodePorts.Begin, s.scheduler.NodePorts.End, err = minions.NodePortRange()
-		return err
+		return nil
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/skew"
 	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/run"
 	"github.com/k8sm/k8sm/scheduler/run/lanes"
@@ -36,10 +37,12 @@ type Cluster struct {
 	queues struct {
 		pods, nodes, leases *lanes.Lanes[scheduler.ClusterAction]
 	}
-	leases leases
-	sink   run.Sink
-	events record.EventRecorder
-	now    func() time.Time
+	// versions asks the API servers for their versions; nil for not at all.
+	versions Versions
+	leases   leases
+	sink     run.Sink
+	events   record.EventRecorder
+	now      func() time.Time
 }
 
 // New returns the connection. It does nothing before Run.
@@ -89,14 +92,28 @@ func (c *Cluster) Run(ctx context.Context, sink run.Sink) error {
 	}
 	factory.Start(ctx.Done())
 	defer factory.Shutdown()
+	settings, stop, err := c.watchSettings(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	synced = append(synced, settings)
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.work(ctx) })
 	group.Go(func() error {
+		var servers []skew.Server
+		if c.versions != nil {
+			servers = c.look(ctx, firstLook, nil)
+		}
 		if !cache.WaitForCacheSync(ctx.Done(), synced...) {
 			return nil // ctx has ended
 		}
-		return sink(scheduler.Synced{})
+		if err := sink(scheduler.Synced{}); err != nil || c.versions == nil {
+			return err
+		}
+		c.keepLooking(ctx, servers)
+		return nil
 	})
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err

@@ -13,6 +13,8 @@ type Executor struct {
 	Coming bool
 	// Failed says that preparing it failed, and that it is too early to retry.
 	Failed bool
+	// Held says that none may be launched now: its kubelet would be newer than an API server.
+	Held bool
 	// Foreign is another executor of the framework on the agent; "" for none.
 	Foreign api.ExecutorID
 	// Charge is charged for the executor when it is launched with the first task; nil if it runs already.
@@ -29,6 +31,8 @@ func (v *View) checkExecutor() refusal {
 	switch {
 	case v.drains:
 		return refusal{reason: draining}
+	case e.Held:
+		return refusal{reason: kubeletNewer}
 	case e.Charge != nil && v.index.Installs.full(v.Agent):
 		return refusal{reason: installing}
 	case len(v.Offers) == 0:

@@ -70,6 +70,7 @@ const (
 	executorMixes
 	minionShort
 	nominated
+	kubeletNewer
 	installing
 	offersNothing
 	otherExecutor
@@ -110,7 +111,7 @@ func (r refusal) wordsOfNode(c *Class, _ string) string {
 	case draining:
 		return "node(s) were unschedulable (Mesos drains the agent)"
 	case rollingOut:
-		return "node(s) were unschedulable (km is replaced by another version)"
+		return "node(s) were unschedulable (the minion is replaced)"
 	case notReady:
 		return "node(s) were not ready"
 	case tainted:
@@ -203,6 +204,8 @@ func (r refusal) wordsOfAgent(roles string) string {
 		return "agent(s) offer nothing now" + suffix(" to ", roles)
 	case nominated:
 		return "node(s) are nominated for pods of equal or higher priority"
+	case kubeletNewer:
+		return "node(s) need a kubelet that is newer than an API server (upgrade the API servers first)"
 	case installing:
 		return "agent(s) wait until others have fetched km (--max-concurrent-installs)"
 	case offersNothing:

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/scheduler"
 )
 
 // Artifact is the archive km.tar.gz, which agents fetch. It contains the km program.
@@ -15,14 +16,14 @@ type Artifact struct {
 	SHA256 string // of the program, in hexadecimal
 }
 
-// minion returns the km command of the executor. It has the flags that the minion needs before it can reach the cluster.
-func (c Config) minion() string {
-	if c.DockerHost == "" {
+// minionCommand returns the km command of the executor. It has the flags that the minion needs before it can reach the cluster.
+func minionCommand(engine scheduler.Engine) string {
+	if engine.Host == "" {
 		return "minion"
 	}
-	command := "minion --" + api.MinionEngineFlag + "=" + shellQuote(c.DockerHost)
-	if c.DockerCertPath != "" {
-		command += " --" + api.MinionEngineCertPathFlag + "=" + shellQuote(c.DockerCertPath)
+	command := "minion --" + api.MinionEngineFlag + "=" + shellQuote(engine.Host)
+	if engine.CertPath != "" {
+		command += " --" + api.MinionEngineCertPathFlag + "=" + shellQuote(engine.CertPath)
 	}
 	return command
 }

@@ -18,10 +18,6 @@ type Config struct {
 	// APIServers returns the "host:port" of all API servers for api.Bootstrap; nil if only APIServer is known. It may be called
 	// concurrently.
 	APIServers func() []string
-	// DockerHost is the address of the Docker Engine on the agents; "" for the default. Minions get it as a flag.
-	DockerHost string
-	// DockerCertPath is the directory on the agents with the certificates for that Engine; "" for none.
-	DockerCertPath string
 	// Artifact is what agents fetch if KMPath is empty.
 	Artifact Artifact
 }

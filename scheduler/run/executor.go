@@ -174,12 +174,12 @@ func (p *preparer) renew(ctx context.Context, act scheduler.PrepareExecutor, old
 		ID:        api.MinionExecutorID,
 		Name:      "k8sm minion of " + act.Node,
 		Source:    p.cfg.Cluster,
-		Command:   "exec " + shellQuote(p.cfg.KMPath) + " " + p.cfg.minion(),
+		Command:   "exec " + shellQuote(p.cfg.KMPath) + " " + minionCommand(act.Engine),
 		Resources: act.Resources,
 		Data:      data,
 	}
 	if p.cfg.KMPath == "" {
-		executor.Command, executor.Archives = p.cfg.Artifact.command(p.cfg.minion()), []string{p.cfg.Artifact.URL}
+		executor.Command, executor.Archives = p.cfg.Artifact.command(minionCommand(act.Engine)), []string{p.cfg.Artifact.URL}
 	}
 	record, err := p.codec.EncodeExecutor(executor)
 	if err != nil {

@@ -89,9 +89,10 @@ func TestNewConfigurationIsUsedAfterTheExecutorHasEnded(t *testing.T) {
 func TestMinionCommandHasTheEngineAddress(t *testing.T) {
 	for _, km := range []string{"/opt/km", ""} {
 		k, store, _ := newTestPreparer(km)
-		k.cfg.Artifact, k.cfg.DockerHost = Artifact{URL: "http://here:1/km"}, "unix:///it's/d.sock"
-		k.cfg.DockerCertPath = "/etc/docker/tls"
-		if _, err := k.prepare(t.Context(), prepareA1(true)); err != nil {
+		k.cfg.Artifact = Artifact{URL: "http://here:1/km"}
+		prepare := prepareA1(true)
+		prepare.Engine = scheduler.Engine{Host: "unix:///it's/d.sock", CertPath: "/etc/docker/tls"}
+		if _, err := k.prepare(t.Context(), prepare); err != nil {
 			t.Fatal(err)
 		}
 		executor, err := jsonCodec{}.DecodeExecutor(store.byAgent["a1"])

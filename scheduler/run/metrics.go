@@ -24,16 +24,20 @@ var gauges = []struct {
 	{"offers_live", "Offers that are held.", func(s scheduler.Snapshot) int { return s.Offers }},
 	{"nodes_warm", "Nodes that keep a minion without pods.", func(s scheduler.Snapshot) int { return s.NodesWarm }},
 	{
-		"nodes_outdated", "Nodes whose minion has another version of km than the scheduler.",
+		"nodes_outdated", "Nodes whose minion has another version of km than the scheduler, or other settings than the cluster.",
 		func(s scheduler.Snapshot) int { return s.NodesOutdated },
 	},
 	{
-		"rollouts_under_way", "Nodes whose minion is being replaced by one with the scheduler's version.",
+		"rollouts_under_way", "Nodes whose minion is being replaced by one with the scheduler's version and the cluster's settings.",
 		func(s scheduler.Snapshot) int { return s.RolloutsUnderWay },
 	},
 	{
 		"rollouts_stopped", "Nodes where the replacement of the minion failed. No other starts until an operator has acted.",
 		func(s scheduler.Snapshot) int { return s.RolloutsStopped },
+	},
+	{
+		"minions_held", "1 while no minion is started or replaced because its kubelet would be newer than an API server, else 0.",
+		func(s scheduler.Snapshot) int { return s.MinionsHeld },
 	},
 }
 

@@ -33,7 +33,10 @@ k8sm_scheduler_evictions_total{outcome="evicted"} 0
 # TYPE k8sm_scheduler_inverse_offers_total counter
 k8sm_scheduler_inverse_offers_total{end="accepted"} 16
 k8sm_scheduler_inverse_offers_total{end="rescinded"} 0
-# HELP k8sm_scheduler_nodes_outdated Nodes whose minion has another version of km than the scheduler.
+# HELP k8sm_scheduler_minions_held 1 while no minion is started or replaced because its kubelet would be newer than an API server, else 0.
+# TYPE k8sm_scheduler_minions_held gauge
+k8sm_scheduler_minions_held 1
+# HELP k8sm_scheduler_nodes_outdated Nodes whose minion has another version of km than the scheduler, or other settings than the cluster.
 # TYPE k8sm_scheduler_nodes_outdated gauge
 k8sm_scheduler_nodes_outdated 7
 # HELP k8sm_scheduler_nodes_warm Nodes that keep a minion without pods.
@@ -61,7 +64,7 @@ k8sm_scheduler_preemption_victims_total 14
 # HELP k8sm_scheduler_rollouts_stopped Nodes where the replacement of the minion failed. No other starts until an operator has acted.
 # TYPE k8sm_scheduler_rollouts_stopped gauge
 k8sm_scheduler_rollouts_stopped 9
-# HELP k8sm_scheduler_rollouts_under_way Nodes whose minion is being replaced by one with the scheduler's version.
+# HELP k8sm_scheduler_rollouts_under_way Nodes whose minion is being replaced by one with the scheduler's version and the cluster's settings.
 # TYPE k8sm_scheduler_rollouts_under_way gauge
 k8sm_scheduler_rollouts_under_way 8
 # HELP k8sm_scheduler_tasks Tasks that Mesos knows or should know.
@@ -83,7 +86,7 @@ func TestMetricsShowTheLastSnapshot(t *testing.T) {
 		PodsWaiting: 1, Tasks: 2, AgentsAlive: 3, Offers: 4, AgentsFailing: 11, PodsRejected: 12, Preemptions: 13, Victims: 14,
 		OffersEnded: map[offers.End]uint64{offers.Launched: 15, offers.Expired: 0},
 		DisruptionSnapshot: scheduler.DisruptionSnapshot{
-			AgentsPlanned: 5, AgentsDraining: 6, NodesOutdated: 7, RolloutsUnderWay: 8, RolloutsStopped: 9, NodesWarm: 10,
+			AgentsPlanned: 5, AgentsDraining: 6, NodesOutdated: 7, RolloutsUnderWay: 8, RolloutsStopped: 9, NodesWarm: 10, MinionsHeld: 1,
 			InverseOffers: map[scheduler.InverseEnd]uint64{scheduler.InverseAccepted: 16, scheduler.InverseRescinded: 0},
 			Evictions:     map[scheduler.EvictOutcome]uint64{scheduler.EvictOK: 0, scheduler.EvictBlocked: 17},
 		},
