@@ -79,7 +79,7 @@ func (b *Balancer) Follow(ctx context.Context, client kubernetes.Interface) erro
 		}))
 	take := func(object any) {
 		if slice, ok := object.(*discoveryv1.EndpointSlice); ok {
-			b.Set(serversOf(slice))
+			b.Set(Servers(slice))
 		}
 	}
 	informer := factory.Discovery().V1().EndpointSlices().Informer()
@@ -113,8 +113,8 @@ func tolerant() cache.WatchErrorHandlerWithContext {
 // sliceName is that of the EndpointSlice, in namespace default.
 const sliceName = "kubernetes"
 
-// serversOf returns the addresses in a slice, sorted.
-func serversOf(slice *discoveryv1.EndpointSlice) (servers []string) {
+// Servers returns the addresses in the EndpointSlice of the service "kubernetes", sorted.
+func Servers(slice *discoveryv1.EndpointSlice) (servers []string) {
 	for _, port := range slice.Ports {
 		if port.Port == nil || (port.Protocol != nil && *port.Protocol != corev1.ProtocolTCP) {
 			continue

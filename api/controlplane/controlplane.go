@@ -271,7 +271,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err := errors.Join(c.prepareEncryption(), c.writeAuditPolicy(), c.writeTracing()); err != nil {
 		return err
 	}
-	legacyregistry.RawMustRegister(certfile.Metrics(c.StateDir.CertFiles())) // among the API server's
+	legacyregistry.RawMustRegister(certfile.Metrics(c.StateDir.CertFiles()), buildInfo()) // among the API server's
 	renewing := start(ctx, func(ctx context.Context) error { return c.StateDir.KeepRenewed(ctx, spec) })
 	defer func() { renewing.stop(); <-renewing.ended }()
 	err = c.runEtcd(ctx, p)

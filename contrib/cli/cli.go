@@ -162,6 +162,7 @@ func grouped(c *common, stock ...*cobra.Command) map[string][]*cobra.Command {
 			commitCommand(c),
 			secretsCommand(c),
 			snapshotCommand(c),
+			upgradeCommand(c),
 			frameworkCommand(c),
 			certsCommand(c),
 			pkiCommand(c),

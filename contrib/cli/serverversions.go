@@ -60,19 +60,29 @@ func (v *serverVersions) ask(ctx context.Context) []skew.Server {
 }
 
 func (v *serverVersions) askOne(ctx context.Context, address string) (string, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+"/version", nil)
+	body, err := v.get(ctx, address, "/version")
 	if err != nil {
 		return "", err
+	}
+	defer body.Close()
+	var info version.Info
+	err = json.NewDecoder(io.LimitReader(body, 1<<20)).Decode(&info)
+	return info.GitVersion, err
+}
+
+// get reads a path of a server. The caller closes the body.
+func (v *serverVersions) get(ctx context.Context, address, path string) (io.ReadCloser, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+path, nil)
+	if err != nil {
+		return nil, err
 	}
 	answer, err := v.client.Do(request)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("it answers %s", answer.Status)
+		_ = answer.Body.Close()
+		return nil, fmt.Errorf("it answers %s", answer.Status)
 	}
-	var info version.Info
-	err = json.NewDecoder(io.LimitReader(answer.Body, 1<<20)).Decode(&info)
-	return info.GitVersion, err
+	return answer.Body, nil
 }
