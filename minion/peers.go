@@ -35,7 +35,7 @@ func (n *node) watchPeers(ctx context.Context, client kubernetes.Interface, pods
 		cancel()
 		return fmt.Errorf("cannot watch the other nodes: %w", err)
 	}
-	factory.StartWithContext(ctx)
+	factory.Start(ctx.Done())
 	defer factory.Shutdown()
 	others, err := observe(ctx, client, n.namedServer, change)
 	if err != nil {

@@ -142,7 +142,7 @@ func watchStores(ctx context.Context, client kubernetes.Interface, at *storeAddr
 		return fmt.Errorf("cannot watch the log stores: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	factory.StartWithContext(ctx)
+	factory.Start(ctx.Done())
 	defer factory.Shutdown()
 	defer cancel() // before the informers are awaited
 	if !cache.WaitForCacheSync(ctx.Done(), endpoints.Informer().HasSynced) {

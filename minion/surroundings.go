@@ -108,7 +108,7 @@ func observe(ctx context.Context, client kubernetes.Interface, apiServer string,
 		return nil, fmt.Errorf("cannot watch the machines that are no nodes: %w", err)
 	}
 	for _, factory := range o.factories {
-		factory.StartWithContext(ctx)
+		factory.Start(ctx.Done())
 	}
 	wait, cancel := context.WithTimeout(ctx, observeWait)
 	defer cancel()

@@ -90,7 +90,7 @@ func (b *Balancer) Follow(ctx context.Context, client kubernetes.Interface) erro
 	if err != nil {
 		return fmt.Errorf("cannot watch the API servers' addresses: %w", err)
 	}
-	factory.StartWithContext(ctx)
+	factory.Start(ctx.Done())
 	defer factory.Shutdown()
 	<-ctx.Done()
 	return ctx.Err()

@@ -79,7 +79,7 @@ func (p *Pods) Run(ctx context.Context, client kubernetes.Interface, node string
 	}
 	store := informer.GetStore()
 	p.known.Store(&store)
-	factory.StartWithContext(ctx)
+	factory.Start(ctx.Done())
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		for p.deleteNext(ctx, client) {
