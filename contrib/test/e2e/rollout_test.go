@@ -44,6 +44,9 @@ type roles struct {
 	dir    string
 	kube   kubernetes.Interface
 	docker *client.Client
+
+	controlPlane     []string // its command line
+	stopControlPlane func()
 }
 
 // run starts a role and returns what stops it, which happens when the test ends at the latest.
@@ -103,8 +106,9 @@ func startRoles(t *testing.T, km string, mesosPort int, flags ...string) *roles 
 	r := &roles{t: t, dir: stateDir(t)}
 	docker, host := ownEngine(t, r.dir)
 	r.docker = docker
-	r.run(km, "apiserver", fmt.Sprintf("--secure-port=%d", freePort(t)), fmt.Sprintf("--etcd-port=%d", freePort(t)),
-		"--docker-host="+host, "--node-root-dir="+filepath.Join(r.dir, "nodes"))
+	r.controlPlane = []string{"apiserver", fmt.Sprintf("--secure-port=%d", freePort(t)), fmt.Sprintf("--etcd-port=%d", freePort(t)),
+		"--docker-host=" + host, "--node-root-dir=" + filepath.Join(r.dir, "nodes")}
+	r.stopControlPlane = r.run(km, r.controlPlane...)
 	r.run(km, append([]string{"local-mesos", "--agents=2", fmt.Sprintf("--port=%d", mesosPort), "--work-dir=" + filepath.Join(r.dir, "mesos"),
 		"--resources=cpus:2;mem:1024;disk:4000;ports:[31000-31009]"}, flags...)...)
 	err := scratch.Until(t.Context(), time.Minute, func(ctx context.Context) error {
@@ -140,10 +144,10 @@ func (r *roles) schedule(km string, mesosPort int, flags ...string) (stop func()
 
 // liveNode is what km nodes -o json says of one.
 type liveNode struct {
-	Node, KM, Kubelet, CordonedFor string
-	Rollout                        *struct{ State, Target, Reason string }
-	Minion, Warm, Ready            bool
-	Tasks                          int
+	Node, KM, Kubelet, CordonedFor, Settings string
+	Rollout                                  *struct{ State, Target, Reason string }
+	Minion, Warm, Ready                      bool
+	Tasks                                    int
 }
 
 func (r *roles) nodes(ctx context.Context, km string) ([]liveNode, error) {
