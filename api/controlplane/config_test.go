@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"path/filepath"
@@ -334,6 +335,26 @@ func TestControllerManagersElectALeaderOnlyWhenThereMayBeSeveral(t *testing.T) {
 	c.EtcdServers = []string{"http://e:1"}
 	if got := c.controllerManagerFlags()["leader-elect"]; got != "true" {
 		t.Errorf("with an etcd of its own: %s", got)
+	}
+}
+
+func TestOperatorsMayGiveControllerManagersALongerLease(t *testing.T) {
+	c := defaults("/s")
+	c.EtcdServers = []string{"http://e:1"}
+	lease := func() string {
+		o, err := c.controllerManagerOptions()
+		if err != nil {
+			t.Fatal(err)
+		}
+		elects := o.Generic.LeaderElection
+		return fmt.Sprint(elects.LeaderElect, elects.LeaseDuration.Duration, elects.RenewDeadline.Duration, elects.RetryPeriod.Duration)
+	}
+	if got := lease(); got != "true 7s 5s 1s" {
+		t.Errorf("got %s", got)
+	}
+	c.ControllerManagerArgs = []string{"leader-elect-lease-duration=15s", "leader-elect-renew-deadline=10s", "leader-elect-retry-period=2s"}
+	if got := lease(); got != "true 15s 10s 2s" {
+		t.Errorf("as Kubernetes' own: got %s", got)
 	}
 }
 

@@ -182,7 +182,8 @@ func controllerManagerProgram() program {
 	reason(m, oneVersion, "emulated-version", "min-compatibility-version")
 	reason(m, "km knows the API server's address", "master")
 	return program{name: "kube-controller-manager", flag: "kube-controller-manager-arg", managed: m, defaults: []string{
-		"bind-address", "controllers", "feature-gates", "kube-api-qps", "kube-api-burst", "profiling", "secure-port", "terminated-pod-gc-threshold",
+		"bind-address", "controllers", "feature-gates", "kube-api-qps", "kube-api-burst", "leader-elect-lease-duration", "leader-elect-renew-deadline",
+		"leader-elect-retry-period", "profiling", "secure-port", "terminated-pod-gc-threshold",
 	}}
 }
 
