@@ -125,23 +125,24 @@ func write(ctx context.Context, kube kubernetes.Interface, name string) error {
 	return err
 }
 
-// schedules runs a pod that nothing has run before the fault.
+// schedules runs a pod that nothing has run before the fault, and removes it.
 func schedules(ctx context.Context, kube kubernetes.Interface, name string) error {
 	pods := kube.CoreV1().Pods("default")
 	p, err := pods.Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		fresh := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: pod("exit 0")}
-		fresh.Spec.RestartPolicy = corev1.RestartPolicyNever
-		p, err = pods.Create(ctx, fresh, metav1.CreateOptions{})
+		p, err = pods.Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: pod(idle)}, metav1.CreateOptions{})
 	}
 	if err != nil {
 		return err
 	}
-	if p.Status.Phase != corev1.PodSucceeded {
+	if p.Status.Phase != corev1.PodRunning {
 		return fmt.Errorf("the pod is %s on node %q", p.Status.Phase, p.Spec.NodeName)
 	}
-	return nil
+	return pods.Delete(ctx, name, metav1.DeleteOptions{})
 }
+
+// idle is the script of a pod that does nothing.
+const idle = "exec sleep 1000"
 
 // deploys runs a pod that kube-controller-manager has to make first, and removes it.
 func deploys(ctx context.Context, kube kubernetes.Interface, name string) error {
@@ -151,7 +152,7 @@ func deploys(ctx context.Context, kube kubernetes.Interface, name string) error 
 		d, err = all.Create(ctx, &appsv1.Deployment{
 			ObjectMeta: metav1.ObjectMeta{Name: name},
 			Spec: appsv1.DeploymentSpec{Replicas: &one, Selector: &metav1.LabelSelector{MatchLabels: labels},
-				Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: pod("exec sleep 1000")}},
+				Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: pod(idle)}},
 		}, metav1.CreateOptions{})
 	}
 	if err != nil {
