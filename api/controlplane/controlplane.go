@@ -349,6 +349,9 @@ func (c Config) runAPIServer(ctx context.Context, p *ports, etcd statedir.Etcd) 
 	if err != nil {
 		return fmt.Errorf("cannot create a client for the API server: %w", err)
 	}
+	if err := c.startWithTokens(ctx, etcd); err != nil {
+		return err
+	}
 	run, err := c.apiServer(p.api, etcd)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -117,9 +118,48 @@ func TestControlPlanesShareTheEtcdOfItsMembers(t *testing.T) {
 	two = startChild(t, second, elsewhere)
 	t.Run("both get it when the second is back", func(t *testing.T) { rotateTogether(t, first, second) })
 	checkReadable(t, other, "shared")
+	one, two = rotateTokensTogether(t, pairOfPlanes{first, second, one, two, func() *child { return startChild(t, second, elsewhere) }})
 	one.stop(t)
-	makeMap(t, other, "by-the-second")
+	makeMap(t, clientOf(t, adminConfig(t, second)), "by-the-second")
 	two.stop(t)
+}
+
+// pairOfPlanes are two control planes that run.
+type pairOfPlanes struct {
+	first, second statedir.Dir
+	one, two      *child
+	startTwo      func() *child
+}
+
+// rotateTokensTogether replaces the key of tokens, step by step on one machine or the other, and returns the control planes as they run then.
+func rotateTokensTogether(t *testing.T, p pairOfPlanes) (one, two *child) {
+	at := func(dir statedir.Dir) string { return adminConfig(t, dir).Host }
+	if err := rotation(t, p.first).Begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.one.stop(t)
+	one = startChild(t, p.first)
+	refuses(t, rotation(t, p.first).Issue(t.Context()), "the API server at "+at(p.second)+" does not trust it yet")
+	p.two.kill(t)
+	refuses(t, rotation(t, p.first).Issue(t.Context()), "cannot ask the API server at "+at(p.second))
+	two = p.startTwo()
+	if err := rotation(t, p.second).Issue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	two.stop(t)
+	two = p.startTwo()
+	refuses(t, rotation(t, p.second).Finish(t.Context(), time.Now(), 0), "the API server at "+at(p.first)+" signs with the former key still")
+	one.stop(t)
+	one = startChild(t, p.first)
+	if err := rotation(t, p.first).Finish(t.Context(), time.Now(), 0); err != nil {
+		t.Fatal(err)
+	}
+	last := rotation(t, p.second) // which takes over that it is finished
+	keys, err := p.first.TokenKeys()
+	if diff := cmp.Diff(keys, last.keys); err != nil || diff != "" || keys.Old != "" {
+		t.Errorf("%v (-first +second):\n%s", err, diff)
+	}
+	return one, two
 }
 
 // rotateTogether changes the key of two control planes' secrets, while both write some.

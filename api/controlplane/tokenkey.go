@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -18,38 +19,105 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/k8sm/k8sm/api/etcd"
+	"github.com/k8sm/k8sm/api/secretkeys"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
 // TokenKeyRotation replaces the key that signs the tokens of service accounts, in three steps with starts of the control planes between
-// them. Each step checks that all running API servers are where it needs them, and changes nothing otherwise. A step may be called
-// again.
+// them. Each step checks that all API servers are where it needs them, and changes nothing otherwise. Control planes take the keys over
+// when they start. A step may be called again, on any of their machines.
 type TokenKeyRotation struct {
 	dir  statedir.Dir
 	keys statedir.TokenKeys
-	// servers are clients of the API servers, by address.
+	// servers are clients of the API servers, by URL.
 	servers map[string]kubernetes.Interface
+	etcd    *clientv3.Client
+	// shared is what etcd has, at this revision.
+	shared   sharedTokens
+	revision int64
 }
 
-// NewTokenKeyRotation connects to the API servers. One of them must run.
-func NewTokenKeyRotation(ctx context.Context, dir statedir.Dir) (*TokenKeyRotation, error) {
-	keys, err := dir.TokenKeys()
+// NewTokenKeyRotation connects to the API servers but those at these addresses, HOST:PORT, which are gone for good. One of them must run.
+// The caller calls Close.
+func NewTokenKeyRotation(ctx context.Context, dir statedir.Dir, without ...string) (r *TokenKeyRotation, err error) {
+	r = &TokenKeyRotation{dir: dir}
+	if _, err = dir.TokenKeys(); err != nil {
+		return nil, err
+	}
+	access, err := dir.Etcd()
 	if err != nil {
+		return nil, err
+	}
+	if r.etcd, err = etcd.Dial(access); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			r.Close()
+		}
+	}()
+	if r.shared, r.revision, err = takeTokens(ctx, r.etcd, dir); err != nil {
+		return nil, err
+	}
+	if r.keys, err = dir.TokenKeys(); err != nil {
 		return nil, err
 	}
 	admin, err := dir.Admin()
 	if err != nil {
 		return nil, err
 	}
-	servers, err := apiServers(ctx, admin)
-	if err != nil {
+	if r.servers, err = apiServers(ctx, admin); err != nil {
 		return nil, err
 	}
-	return &TokenKeyRotation{dir: dir, keys: keys, servers: servers}, nil
+	return r, r.addDead(ctx, admin, without)
+}
+
+// Close ends the connections.
+func (r *TokenKeyRotation) Close() { _ = r.etcd.Close() }
+
+// addDead adds the API servers that died: they may only hang.
+func (r *TokenKeyRotation) addDead(ctx context.Context, admin *rest.Config, without []string) error {
+	all, err := secretkeys.Addresses(ctx, r.etcd)
+	if err != nil {
+		return err
+	}
+	for _, address := range all {
+		if err := addServer(r.servers, admin, address); err != nil {
+			return err
+		}
+	}
+	for _, address := range without {
+		delete(r.servers, "https://"+address)
+	}
+	return nil
+}
+
+// addServer adds a client of the API server at the address, unless there is one.
+func addServer(all map[string]kubernetes.Interface, admin *rest.Config, address string) error {
+	config := rest.CopyConfig(admin)
+	if config.Host = "https://" + address; all[config.Host] != nil {
+		return nil
+	}
+	config.ServerName = "kubernetes.default.svc"
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("cannot create a client for the API server: %w", err)
+	}
+	all[config.Host] = client
+	return nil
+}
+
+// share gives the keys of the directory to the other control planes.
+func (r *TokenKeyRotation) share(ctx context.Context, change func() error) error {
+	if err := change(); err != nil {
+		return err
+	}
+	return shareTokens(ctx, r.etcd, r.dir, r.shared, r.revision)
 }
 
 // apiServers are clients of each API server of the cluster. They are in the EndpointSlice that API servers keep; one that listens on
-// loopback is not, and is alone.
+// loopback is not.
 func apiServers(ctx context.Context, admin *rest.Config) (map[string]kubernetes.Interface, error) {
 	client, err := kubernetes.NewForConfig(admin)
 	if err != nil {
@@ -66,11 +134,8 @@ func apiServers(ctx context.Context, admin *rest.Config) (map[string]kubernetes.
 				if len(slice.Ports) == 0 || slice.Ports[0].Port == nil {
 					continue
 				}
-				config := rest.CopyConfig(admin)
-				config.Host = "https://" + net.JoinHostPort(address, strconv.Itoa(int(*slice.Ports[0].Port)))
-				config.ServerName = "kubernetes.default.svc"
-				if all[config.Host], err = kubernetes.NewForConfig(config); err != nil {
-					return nil, fmt.Errorf("cannot create a client for the API server: %w", err)
+				if err := addServer(all, admin, net.JoinHostPort(address, strconv.Itoa(int(*slice.Ports[0].Port)))); err != nil {
+					return nil, err
 				}
 			}
 		}
@@ -82,11 +147,11 @@ func apiServers(ctx context.Context, admin *rest.Config) (map[string]kubernetes.
 }
 
 // Begin makes the next key.
-func (r *TokenKeyRotation) Begin() error {
+func (r *TokenKeyRotation) Begin(ctx context.Context) error {
 	if r.keys.Old != "" {
 		return fmt.Errorf("cannot begin: the key before this one, which was replaced on %s, is still trusted: finish that first", r.keys.Replaced.Format(time.DateOnly))
 	}
-	return r.dir.AddTokenKey()
+	return r.share(ctx, r.dir.AddTokenKey)
 }
 
 // Issue makes the next key sign tokens. All API servers must trust it.
@@ -97,13 +162,13 @@ func (r *TokenKeyRotation) Issue(ctx context.Context) error {
 	for host, server := range r.servers {
 		trusted, err := trustedKeys(ctx, server)
 		if err != nil {
-			return fmt.Errorf("cannot ask the API server at %s: %w", host, err)
+			return fmt.Errorf("cannot ask the API server at %s: %w; start it, or name it by --without if it is gone for good", host, err)
 		}
 		if !slices.Contains(trusted, r.keys.Next) {
-			return fmt.Errorf("cannot issue tokens by the next key: the API server at %s does not trust it yet; restart its km apiserver, with the same files in pki/", host)
+			return fmt.Errorf("cannot issue tokens by the next key: the API server at %s does not trust it yet; restart its km apiserver", host)
 		}
 	}
-	return r.dir.UseTokenKey()
+	return r.share(ctx, r.dir.UseTokenKey)
 }
 
 // Finish ends the trust in the former key, when nothing needs it: each API server signs with the new one, the key was replaced longer
@@ -118,10 +183,10 @@ func (r *TokenKeyRotation) Finish(ctx context.Context, now time.Time, tokensLast
 	for host, server := range r.servers {
 		token, err := server.CoreV1().ServiceAccounts(metav1.NamespaceDefault).CreateToken(ctx, "default", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 		if err != nil {
-			return fmt.Errorf("cannot get a token of the API server at %s: %w", host, err)
+			return fmt.Errorf("cannot get a token of the API server at %s: %w; start it, or name it by --without if it is gone for good", host, err)
 		}
 		if keyOf(token.Status.Token) != r.keys.Current {
-			return fmt.Errorf("cannot finish: the API server at %s signs with the former key still; restart its km apiserver, with the same files in pki/", host)
+			return fmt.Errorf("cannot finish: the API server at %s signs with the former key still; restart its km apiserver", host)
 		}
 	}
 	for _, server := range r.servers {
@@ -130,7 +195,7 @@ func (r *TokenKeyRotation) Finish(ctx context.Context, now time.Time, tokensLast
 		}
 		break
 	}
-	return r.dir.ForgetTokenKey()
+	return r.share(ctx, r.dir.ForgetTokenKey)
 }
 
 // noSecretNeeds returns an error if a secret has a token by the former key.

@@ -22,6 +22,7 @@ func rotation(t *testing.T, dir statedir.Dir) *TokenKeyRotation {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(r.Close)
 	return r
 }
 
@@ -84,7 +85,7 @@ func TestKeyOfTokensIsReplacedAndNoTokenRefusedTooEarly(t *testing.T) {
 	refuses(t, rotation(t, dir).Finish(t.Context(), time.Now(), 0), "no former key")
 
 	for range 2 { // the second call finds nothing to do
-		if err := rotation(t, dir).Begin(); err != nil {
+		if err := rotation(t, dir).Begin(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -96,7 +97,7 @@ func TestKeyOfTokensIsReplacedAndNoTokenRefusedTooEarly(t *testing.T) {
 	if err := rotation(t, dir).Issue(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	refuses(t, rotation(t, dir).Begin(), "still trusted")
+	refuses(t, rotation(t, dir).Begin(t.Context()), "still trusted")
 	refuses(t, rotation(t, dir).Finish(t.Context(), time.Now(), time.Hour), "cannot finish for 1h0m0s more")
 	refuses(t, rotation(t, dir).Finish(t.Context(), time.Now(), 0), "signs with the former key still")
 	again()

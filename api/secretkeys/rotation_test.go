@@ -246,10 +246,9 @@ func TestRotationThatIsKilledGoesOnAnywhere(t *testing.T) {
 			if err == nil {
 				break
 			}
-			if !errors.Is(err, context.DeadlineExceeded) {
+			if tries++; tries > 300 {
 				t.Fatal(err)
 			}
-			tries++
 		}
 		t.Logf("the rotation was killed %d times", tries)
 		if now := w.soleKey(); now == before {
@@ -325,7 +324,7 @@ func TestControlPlaneThatTakesNoKeysOverHoldsTheRotationUp(t *testing.T) {
 		}
 	}
 	exchange()
-	blocked("192.0.2.2:6443 (the keys of secrets in etcd were sealed by a control plane with another key of the CA: copy encryption.json of one that runs)")
+	blocked("192.0.2.2:6443 (cannot read the keys of secrets in etcd: it was sealed by a control plane with another key of the CA; copy encryption.json of one that runs)")
 	if got := names(mustRead(t, second.Dir)); !slices.Equal(got, []string{before}) {
 		t.Errorf("a control plane with another key of the CA has %v", got)
 	}

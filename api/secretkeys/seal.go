@@ -39,6 +39,31 @@ func sealer(dir statedir.Dir) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(c)
 }
 
+// Seal encrypts what is for the control planes of a cluster only. Open fails unless it is told what was said beside it.
+func Seal(dir statedir.Dir, plain, said []byte) ([]byte, error) {
+	c, err := sealer(dir)
+	if err != nil {
+		return nil, err
+	}
+	return c.Seal(nil, nil, plain, said), nil
+}
+
+// Open decrypts what Seal returned. The error is ErrOtherCA if it was sealed with another key, or if something else was said.
+func Open(dir statedir.Dir, sealed, said []byte) ([]byte, error) {
+	c, err := sealer(dir)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := c.Open(nil, nil, sealed, said)
+	if err != nil {
+		return nil, ErrOtherCA
+	}
+	return plain, nil
+}
+
+// ErrOtherCA says that something was sealed with another key than that of the CA here.
+var ErrOtherCA = errors.New("it was sealed by a control plane with another key of the CA")
+
 // said is what is sealed with the keys: the ring's other fields.
 func (r ring) said() ([]byte, error) {
 	r.Sealed = nil
@@ -55,34 +80,23 @@ func (r ring) seal(dir statedir.Dir, keys []Key) (ring, error) {
 	if err != nil {
 		return r, fmt.Errorf("cannot encode the keys: %w", err)
 	}
-	c, err := sealer(dir)
-	if err != nil {
-		return r, err
-	}
 	said, err := r.said()
 	if err != nil {
 		return r, err
 	}
-	r.Sealed = c.Seal(nil, nil, plain, said)
-	return r, nil
+	r.Sealed, err = Seal(dir, plain, said)
+	return r, err
 }
-
-// errOtherCA says that the keys were sealed with another key than that of the CA here.
-var errOtherCA = errors.New("the keys of secrets in etcd were sealed by a control plane with another key of the CA: copy encryption.json of one that runs")
 
 // open returns the keys in the ring.
 func (r ring) open(dir statedir.Dir) (keys []Key, err error) {
-	c, err := sealer(dir)
-	if err != nil {
-		return nil, err
-	}
 	said, err := r.said()
 	if err != nil {
 		return nil, err
 	}
-	plain, err := c.Open(nil, nil, r.Sealed, said)
+	plain, err := Open(dir, r.Sealed, said)
 	if err != nil {
-		return nil, errOtherCA
+		return nil, fmt.Errorf("cannot read the keys of secrets in etcd: %w; copy encryption.json of one that runs", err)
 	}
 	if err := json.Unmarshal(plain, &keys); err != nil {
 		return nil, fmt.Errorf("cannot read the keys in etcd: %w", err)

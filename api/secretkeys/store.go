@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -77,6 +79,12 @@ func (s store) leave(ctx context.Context, server string) error {
 		return fmt.Errorf("cannot tell the other control planes that %s has gone: %w", server, err)
 	}
 	return nil
+}
+
+// Addresses returns those of all control planes that take keys over and run, or died.
+func Addresses(ctx context.Context, client *clientv3.Client) ([]string, error) {
+	all, err := store{client: client}.reports(ctx)
+	return slices.Sorted(maps.Keys(all)), err
 }
 
 // reports returns those of all control planes that run, or died, by their addresses.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"k8s.io/client-go/util/keyutil"
@@ -110,6 +111,51 @@ func (d Dir) UseTokenKey() error {
 // ForgetTokenKey ends the trust in the former key, from the next start of the API servers on.
 func (d Dir) ForgetTokenKey() error {
 	return d.changeTokenKeys(func() error { return discard(d.oldServiceAccountKey()) })
+}
+
+// tokenKeyFiles are the files that all control planes must have in common, and in which order they change: tokens of the former key stay
+// good whenever a start finds only some of them changed.
+func (d Dir) tokenKeyFiles() []string {
+	return []string{d.oldServiceAccountKey(), d.ServiceAccountKey(), d.nextServiceAccountKey()}
+}
+
+// TokenKeyFiles returns the content of the files of TokenKeys, by their names.
+func (d Dir) TokenKeyFiles() (map[string][]byte, error) {
+	files := map[string][]byte{}
+	for _, path := range d.tokenKeyFiles() {
+		data, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the keys of tokens: %w", err)
+		}
+		files[filepath.Base(path)] = data
+	}
+	return files, nil
+}
+
+// ImportTokenKeys makes the files those of another control plane, where TokenKeys has this time. Programs that run keep the keys that they
+// have until they start again.
+func (d Dir) ImportTokenKeys(files map[string][]byte, replaced time.Time) error {
+	if len(files[filepath.Base(d.ServiceAccountKey())]) == 0 {
+		return errors.New("cannot import the keys of tokens: the one that signs is missing")
+	}
+	return d.changeTokenKeys(func() error {
+		for _, path := range d.tokenKeyFiles() {
+			change := discard
+			if data, there := files[filepath.Base(path)]; there {
+				change = func(path string) error { return writeChanged(path, data) }
+			}
+			if err := change(path); err != nil {
+				return err
+			}
+		}
+		if _, there := files[filepath.Base(d.oldServiceAccountKey())]; there {
+			return os.Chtimes(d.oldServiceAccountKey(), time.Time{}, replaced)
+		}
+		return nil
+	})
 }
 
 func (d Dir) changeTokenKeys(change func() error) (err error) {

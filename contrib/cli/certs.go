@@ -123,8 +123,8 @@ func certsRotateTokenKeyCommand(c *common) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rotate-sa-key", Short: "Replace the key that signs the tokens of service accounts", Args: cobra.NoArgs,
 		Long: `Replaces the key that signs the tokens of service accounts, in three steps: begin, issue, finish. After begin and after issue, restart each
-control plane, one after another, with the same files in pki/. Each step checks that the API servers have taken the one before over. Pods run on, and
-no token is refused before it ends. Without a step, tells which one comes next.`,
+control plane, one after another: it gets the keys from etcd. Each step checks that the API servers have taken the one before over. Pods run on,
+and no token is refused before it ends. Without a step, tells which one comes next.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			keys, err := c.dir().TokenKeys()
 			if err != nil {
@@ -141,6 +141,7 @@ no token is refused before it ends. Without a step, tells which one comes next.`
 			return nil
 		},
 	}
+	var without []string
 	add := func(use, short, done string, do func(context.Context, *controlplane.TokenKeyRotation) error) *cobra.Command {
 		step := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 			return serve(c, func(ctx context.Context) error {
@@ -148,10 +149,11 @@ no token is refused before it ends. Without a step, tells which one comes next.`
 				if err != nil {
 					return fmt.Errorf("cannot find %s: %w", c.stateDir, err)
 				}
-				rotation, err := controlplane.NewTokenKeyRotation(ctx, statedir.Dir(dir))
+				rotation, err := controlplane.NewTokenKeyRotation(ctx, statedir.Dir(dir), without...)
 				if err != nil {
 					return err
 				}
+				defer rotation.Close()
 				if err := do(ctx, rotation); err != nil {
 					return err
 				}
@@ -159,11 +161,12 @@ no token is refused before it ends. Without a step, tells which one comes next.`
 				return nil
 			})
 		}}
+		step.Flags().StringSliceVar(&without, "without", nil, "don't ask the API servers at these addresses, `HOST:PORT,...`, which are gone for good")
 		cmd.AddCommand(step)
 		return step
 	}
 	add("begin", "Make the next key, so that API servers trust it from their next start on", "there is a next key; restart each control plane, then: km certs rotate-sa-key issue",
-		func(_ context.Context, r *controlplane.TokenKeyRotation) error { return r.Begin() })
+		func(ctx context.Context, r *controlplane.TokenKeyRotation) error { return r.Begin(ctx) })
 	add("issue", "Sign tokens by the next key", "tokens are signed by the next key from the next start on; restart each control plane, and when tokens by the former key have ended: km certs rotate-sa-key finish",
 		func(ctx context.Context, r *controlplane.TokenKeyRotation) error { return r.Issue(ctx) })
 	var after time.Duration
