@@ -63,6 +63,7 @@ type Member struct {
 
 	watch  watch
 	inside bool // the server was put into the service
+	twin   bool // there is another one of this name
 }
 
 // Port is a port of the service.
@@ -218,7 +219,10 @@ func (m *Member) stand(ctx context.Context, there []discoveryv1.EndpointSlice, a
 	case !answers && i >= 0:
 		logrus.Warnf("this %s does not answer: taking it out of the service", m.What)
 		return m.withdraw(ctx)
-	case !answers || i >= 0 && m.inside:
+	case !answers:
+		return nil
+	case i >= 0 && m.inside:
+		m.tellOfTwin(there[i])
 		return nil
 	}
 	// Write a slice of an earlier life again, too: its address may be out of date.
@@ -233,6 +237,16 @@ func (m *Member) stand(ctx context.Context, there []discoveryv1.EndpointSlice, a
 	m.inside = true
 	logrus.WithField("address", m.Listen).Infof("this %s is in the service %s", m.What, m.Of.Service)
 	return nil
+}
+
+// tellOfTwin tells once if another server has replaced this one's slice.
+func (m *Member) tellOfTwin(slice discoveryv1.EndpointSlice) {
+	here := func(e discoveryv1.Endpoint) bool { return slices.Contains(e.Addresses, m.Listen.Addr().String()) }
+	if m.twin || slices.ContainsFunc(slice.Endpoints, here) {
+		return
+	}
+	m.twin = true
+	logrus.WithField("replica", m.name()).Errorf("another %s has the name of this one, and clients find only one of the two: give their machines different host names", m.What)
 }
 
 func addressType(a netip.AddrPort) discoveryv1.AddressType {

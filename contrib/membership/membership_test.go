@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/sirupsen/logrus"
+	logrustest "github.com/sirupsen/logrus/hooks/test"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -144,6 +146,25 @@ func TestServerThatIsStartedAgainElsewhereTakesItsPlace(t *testing.T) {
 	}
 	beats(t, member(kube, "a", "[fd00::6]:10053"), true)
 	if diff := cmp.Diff([]string{"fd00::6:10053"}, inService(t, kube)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestServersOfOneNameAreToldOf(t *testing.T) {
+	kube, log := fake.NewClientset(), logrustest.NewGlobal()
+	first, second := member(kube, "debian", "10.0.0.5:10053"), member(kube, "debian", "10.0.0.6:10053")
+	for range 3 {
+		beats(t, first, true)
+		beats(t, second, true)
+	}
+	var told []string
+	for _, entry := range log.AllEntries() {
+		if entry.Level == logrus.ErrorLevel {
+			told = append(told, entry.Message)
+		}
+	}
+	want := []string{"another DNS server has the name of this one, and clients find only one of the two: give their machines different host names"}
+	if diff := cmp.Diff(want, told); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
