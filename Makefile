@@ -101,6 +101,12 @@ test-masters: deps build ## Harm each of three control planes, and print how lon
 	$(GO) build $(FLAGS) -o $(BUILD)/masters ./contrib/test/masters
 	@$(BUILD)/masters --km ./km -faults=$(or $(FAULTS),kill$(comma)stop$(comma)cut$(comma)fill) -limit=$(or $(LIMIT),15s) -nodes=$(or $(NODES),true)
 
+.PHONY: test-upgrade
+test-upgrade: test-deps build ## Upgrade a cluster from an earlier Kubernetes, which is compiled first: KUBERNETES=VERSION.
+	@echo "building build/before/km (the first time takes about 12 minutes of CPU)"
+	@nice contrib/test/build-before $(or $(KUBERNETES),v1.35.4) $(BUILD)/before/km
+	K8SM_OLD_KM=$(CURDIR)/$(BUILD)/before/km $(GO) test $(FLAGS) -count=1 -timeout 60m -run TestKubernetesIsUpgraded ./contrib/test/e2e
+
 .PHONY: fuzz
 fuzz: $(EMBEDDED) ## Run the fuzzers: FUZZ=REGEXP, FUZZTIME=TIME for those of what other processes send, 5s for each other.
 	FUZZ='$(FUZZ)' contrib/test/fuzz-all $(or $(FUZZTIME),1m) 5s
