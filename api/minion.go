@@ -170,16 +170,32 @@ func ReadMinionConfig(data map[string]string) (c MinionConfig, err error) {
 }
 
 // Settings identifies what a minion takes from the configuration when it starts: a minion with other settings is out of date, as one of
-// another version is. Only equal versions of km agree on it. It leaves out what minions don't read, and the authority for kubelets, which
-// is replaced in phases of its own.
+// another version is. Only equal versions of km agree on it.
 func (c MinionConfig) Settings() string {
-	c.NodePorts, c.KubeletServingCA = "", nil
-	data, err := json.Marshal(c)
+	fields, err := c.fields()
 	if err != nil {
 		panic(err) // ReadMinionConfig has read each field from JSON
 	}
+	for _, name := range liveFields {
+		delete(fields, name)
+	}
+	data, err := json.Marshal(fields) // with the names in order
+	if err != nil {
+		panic(err)
+	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:6])
+}
+
+// liveFields are those that minions don't read, or take over while they run: the authorities, which are replaced in phases.
+var liveFields = []string{"nodePorts", "ca", "kubeletServingCA", "kubeletServingChain"}
+
+func (c MinionConfig) fields() (fields map[string]json.RawMessage, err error) {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	return fields, json.Unmarshal(data, &fields)
 }
 
 // EnforcesNetworkPolicies reports whether minions enforce network policies. They do unless configured otherwise, or unless a CNI
