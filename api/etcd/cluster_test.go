@@ -20,6 +20,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
+	"github.com/k8sm/k8sm/api/snapshot"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -403,6 +404,30 @@ func TestFullDatabaseIsToldAndBecomesWritableAgain(t *testing.T) {
 	if err := m.end(t); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestMemberSavesSnapshotsOfEtcdAlone(t *testing.T) {
+	m := newMachine(t, "a", nil)
+	m.Snapshots = snapshot.Schedule{Dir: t.TempDir(), Every: time.Hour, Keep: 2}
+	m.start()
+	m.awaitMembers(t, "a")
+	var files []string
+	eventually(t, func(context.Context) (err error) {
+		if files, err = filepath.Glob(filepath.Join(m.Snapshots.Dir, "k8sm-*.tar")); len(files) != 1 {
+			return fmt.Errorf("there are %v, %v", files, err)
+		}
+		return nil
+	})
+	if err := m.end(t); err != nil {
+		t.Fatal(err)
+	}
+	restored := newMachine(t, "b", nil)
+	restored.Dir = statedir.Dir(t.TempDir())
+	if found, err := snapshot.Restore(files[0], restored.Dir); err != nil || found.CA != "" {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	restored.start()
+	restored.awaitMembers(t, "b")
 }
 
 func TestQuotaIsAQuantity(t *testing.T) {

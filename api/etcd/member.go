@@ -15,8 +15,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
@@ -26,6 +28,7 @@ import (
 	"go.uber.org/zap"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/k8sm/k8sm/api/snapshot"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -79,6 +82,8 @@ type Member struct {
 	MinTLS string
 	// Lives are those of its certificates.
 	Lives statedir.Lives
+	// Snapshots says when the cluster is saved to files. Those of a machine without a control plane may have etcd alone.
+	Snapshots snapshot.Schedule
 	// Ready, if set, is called once the member serves and votes.
 	Ready func()
 }
@@ -92,6 +97,7 @@ func (m *Member) AddFlags(fs *pflag.FlagSet) {
 	fs.IntVar(&m.ClientPort, "client-port", 2379, "port for clients: API servers and schedulers (HTTPS with client certificates)")
 	fs.IntVar(&m.PeerPort, "peer-port", 2380, "port for the other members (HTTPS with certificates of members)")
 	m.Lives.AddFlags(fs)
+	m.Snapshots.AddFlags(fs)
 	fs.Var(&m.Quota, "quota", "size of the database at which it takes no more writes; etcd suggests no more than 8Gi")
 }
 
@@ -113,7 +119,7 @@ func (m *Member) Validate() error {
 			return fmt.Errorf("cannot use --%s=%d: give a port from 1 to 65535", port.flag, port.number)
 		}
 	}
-	if err := m.Lives.Validate(); err != nil {
+	if err := errors.Join(m.Lives.Validate(), m.Snapshots.Validate()); err != nil {
 		return err
 	}
 	return m.Quota.Validate("quota")
@@ -300,8 +306,31 @@ func (m *Member) settle(ctx context.Context, e *embed.Etcd) error {
 	if m.Ready != nil { // programs that start now find the record
 		m.Ready()
 	}
+	var saving sync.WaitGroup
+	defer saving.Wait()
+	saving.Go(func() { m.saveSnapshots(ctx) })
 	Care{Client: c, Member: id, Endpoint: m.clientURL(), Each: record}.Run(ctx)
 	return nil
+}
+
+// saveSnapshots saves snapshots by the schedule until ctx ends. Its metrics are among those of etcd.
+func (m *Member) saveSnapshots(ctx context.Context) {
+	if m.Snapshots.Dir == "" {
+		return
+	}
+	figures := snapshot.NewFigures()
+	for _, figure := range figures.Collectors() {
+		if err := prometheus.Register(figure); err == nil {
+			defer prometheus.Unregister(figure)
+		}
+	}
+	m.Snapshots.Run(ctx, figures, func(ctx context.Context, file string) (snapshot.Manifest, error) {
+		config, err := ClientConfig(m.access(m.clientURL()))
+		if err != nil {
+			return snapshot.Manifest{}, err
+		}
+		return snapshot.Save(ctx, snapshot.Source{Dir: m.Dir, Etcd: config}, file)
+	})
 }
 
 // vote makes this learner a member that votes. Learners answer no questions about members: the others are asked.

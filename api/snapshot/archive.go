@@ -34,7 +34,7 @@ type Manifest struct {
 	Created time.Time `json:"created"`
 	// KM is the version of km that made it.
 	KM string `json:"km"`
-	// CA is the SHA-256 of the certificate of the cluster's CA.
+	// CA is the SHA-256 of the certificate of the cluster's CA; "" if that is not in the snapshot, which is one of etcd alone.
 	CA   string `json:"ca"`
 	Etcd Etcd   `json:"etcd"`
 	// OtherKeys are keys of secrets that are not in the snapshot, as PROVIDER/NAME: those of an operator's own encryption

@@ -66,11 +66,10 @@ func Save(ctx context.Context, from Source, file string) (m Manifest, err error)
 
 // collect copies etcd to the file, and returns what belongs to the copy.
 func (s Source) collect(ctx context.Context, copied string) (m Manifest, contents []content, err error) {
-	ca, err := s.Dir.CACertificates()
-	if err != nil {
+	m = Manifest{Format: format, Created: time.Now().UTC().Truncate(time.Second), KM: api.Version}
+	if m.CA, err = authorityOf(s.Dir); err != nil {
 		return m, nil, err
 	}
-	m = Manifest{Format: format, Created: time.Now().UTC().Truncate(time.Second), KM: api.Version, CA: state.AuthoritiesOf(ca)[0].SHA256}
 	keys, err := s.copyEtcd(ctx, copied, &m)
 	if err != nil {
 		return m, nil, err
@@ -227,11 +226,11 @@ func Restore(file string, dir statedir.Dir) (m Manifest, err error) {
 
 // check looks for what a control plane could not do without.
 func check(m Manifest, extracted statedir.Dir) error {
-	ca, err := extracted.CACertificates()
+	got, err := authorityOf(extracted)
 	if err != nil {
 		return err
 	}
-	if got := state.AuthoritiesOf(ca)[0].SHA256; got != m.CA {
+	if got != m.CA {
 		return fmt.Errorf("its CA is %s, and its manifest says %s", got, m.CA)
 	}
 	keys, err := readKeys(extracted)
@@ -248,6 +247,18 @@ func check(m Manifest, extracted statedir.Dir) error {
 		}
 	}
 	return nil
+}
+
+// authorityOf is what a manifest says of the CA in the directory. The machine of a member of etcd needs none.
+func authorityOf(dir statedir.Dir) (string, error) {
+	ca, err := dir.CACertificates()
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return state.AuthoritiesOf(ca)[0].SHA256, nil
 }
 
 // restoreEtcd replaces the copy in the folder by etcd's data directory.

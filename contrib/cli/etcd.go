@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -70,6 +71,11 @@ func (m *member) run(c *common, join []string) error {
 	}
 	if err := usage(m.Validate(), m.tls.Validate()); err != nil {
 		return err
+	}
+	if m.Snapshots.Dir != "" {
+		if m.Snapshots.Dir, err = filepath.Abs(m.Snapshots.Dir); err != nil {
+			return fmt.Errorf("cannot find --snapshot-dir: %w", err)
+		}
 	}
 	m.Suites, m.MinTLS = m.tls.Etcd()
 	m.Ready = c.notify.ready

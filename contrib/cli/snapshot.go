@@ -51,8 +51,11 @@ later changes than the snapshot's list all objects anew. End all of the old cont
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "restored %s as of %s: %d keys of etcd. Start the control plane as before; an address that is new gets its certificates\n",
-					dir, m.Created.Format(time.RFC3339), m.Etcd.Keys)
+				next := "Start the control plane as before; an address that is new gets its certificates"
+				if m.CA == "" {
+					next = "It has etcd alone: start km etcd, and control planes with the pki/ and encryption.json that they had"
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "restored %s as of %s: %d keys of etcd. %s\n", dir, m.Created.Format(time.RFC3339), m.Etcd.Keys, next)
 				warnOfKeys(cmd.ErrOrStderr(), m)
 				return nil
 			})
