@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	stdlog "log"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -35,6 +36,8 @@ var masters = [2]string{"192.0.2.1", "192.0.2.2"}
 type standIn struct {
 	*httptest.Server
 	caFile string
+	once   sync.Once
+	gone   chan struct{} // closed when it is killed
 
 	mu   sync.Mutex // guards seen
 	seen []string   // METHOD PATH, with ?watch for a watch
@@ -51,8 +54,8 @@ func startStandIn(t *testing.T, dir statedir.Dir, address string) *standIn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &standIn{caFile: dir.CA()}
-	s.Server = &httptest.Server{Listener: l, EnableHTTP2: true, TLS: &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert}, Config: &http.Server{Handler: s}}
+	s := &standIn{caFile: dir.CA(), gone: make(chan struct{})}
+	s.Server = &httptest.Server{Listener: l, EnableHTTP2: true, TLS: &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert}, Config: &http.Server{Handler: s, ErrorLog: stdlog.New(io.Discard, "", 0)}}
 	s.StartTLS()
 	t.Cleanup(s.kill)
 	return s
@@ -60,8 +63,12 @@ func startStandIn(t *testing.T, dir statedir.Dir, address string) *standIn {
 
 // kill ends the server and its connections, as kill -9.
 func (s *standIn) kill() {
-	s.CloseClientConnections()
-	s.Close()
+	s.once.Do(func() {
+		_ = s.Listener.Close() // before what makes clients call again
+		close(s.gone)
+		s.CloseClientConnections()
+		s.Close()
+	})
 }
 
 // asked returns how often it was asked for something since it was forgotten last.
@@ -98,7 +105,10 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422}`)
 	case watch:
 		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
+		select {
+		case <-r.Context().Done():
+		case <-s.gone:
+		}
 	case r.Method == http.MethodGet:
 		fmt.Fprint(w, s.has(r))
 	case r.Method == http.MethodDelete:
@@ -122,6 +132,8 @@ func (s *standIn) has(r *http.Request) string {
 	case r.URL.Query().Get("fieldSelector") == "metadata.name=kubernetes" && strings.HasSuffix(r.URL.Path, "/endpointslices"):
 		return fmt.Sprintf(`{"metadata":{"resourceVersion":"10"},"items":[{"metadata":{"name":"kubernetes","namespace":"default"},"addressType":"IPv4",
 			"endpoints":[{"addresses":[%q]},{"addresses":[%q]}],"ports":[{"name":"https","port":%s,"protocol":"TCP"}]}]}`, masters[0], masters[1], port)
+	case r.URL.Path == "/api/v1/namespaces":
+		return `{"metadata":{"resourceVersion":"10"},"items":[{"metadata":{"name":"default"}}]}`
 	case r.URL.Path == "/api/v1/services":
 		return `{"metadata":{"resourceVersion":"10"},"items":[{"metadata":{"name":"kubernetes","namespace":"default"},
 			"spec":{"type":"ClusterIP","clusterIP":"10.96.0.1","clusterIPs":["10.96.0.1"],"ports":[{"name":"https","port":443,"protocol":"TCP"}]}}]}`
@@ -140,7 +152,7 @@ func configMap(data map[string]string) string {
 func inOwnNetwork(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv("K8SM_TEST_NETWORK") == "" {
-		again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v="+fmt.Sprint(testing.Verbose()))
+		again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v="+fmt.Sprint(testing.Verbose()), "-test.timeout=5m")
 		again.Env = append(os.Environ(), "K8SM_TEST_NETWORK=1")
 		again.SysProcAttr = &syscall.SysProcAttr{
 			Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWUSER, Pdeathsig: syscall.SIGKILL,
@@ -178,22 +190,30 @@ type addOn struct {
 	args []string
 	// asks are requests to the API server by which one sees that it works.
 	asks []string
+	// health is where it says how it is, and ready the path for that. The cluster has no kubelet whose metrics could be read.
+	health, ready string
 }
 
 var addOns = []addOn{
 	{
 		name: "dns", args: []string{"dns", "--address=" + masters[0]},
-		asks: []string{"PATCH /apis/coordination.k8s.io/v1/namespaces/k8sm-dns/leases/", "GET /api/v1/nodes?watch", "GET /api/v1/services?watch", "GET /api/v1/pods?watch"},
+		asks:   []string{"PATCH /apis/coordination.k8s.io/v1/namespaces/k8sm-dns/leases/", "GET /api/v1/nodes?watch", "GET /api/v1/services?watch", "GET /api/v1/pods?watch"},
+		health: "http://127.0.0.1:10053", ready: "/readyz",
 	},
 	{
 		name: "metrics", args: []string{"metrics", "--address=" + masters[0]},
-		asks: []string{"PATCH /apis/coordination.k8s.io/v1/namespaces/k8sm-metrics/leases/", "GET /api/v1/nodes?watch", "GET /api/v1/pods?watch"},
+		asks:   []string{"PATCH /apis/coordination.k8s.io/v1/namespaces/k8sm-metrics/leases/", "GET /api/v1/nodes?watch", "GET /api/v1/pods?watch"},
+		health: "https://" + masters[0] + ":10260", ready: "/readyz?exclude=metric-storage-ready",
 	},
 	{
 		name: "logstore", args: []string{"logstore", "--address=" + masters[0]},
-		asks: []string{"PATCH /apis/coordination.k8s.io/v1/namespaces/k8sm-logs/leases/", "GET /api/v1/pods?watch"},
+		asks:   []string{"PATCH /apis/coordination.k8s.io/v1/namespaces/k8sm-logs/leases/", "GET /api/v1/pods?watch"},
+		health: "https://" + masters[0] + ":10261", ready: "/readyz",
 	},
-	{name: "ui", args: []string{"ui", "--address=127.0.0.1:8444"}, asks: []string{"GET /apis/discovery.k8s.io/v1/namespaces/default/endpointslices?watch"}},
+	{
+		name: "ui", args: []string{"ui", "--address=127.0.0.1:8444"}, asks: []string{"GET /apis/discovery.k8s.io/v1/namespaces/default/endpointslices?watch"},
+		health: "https://127.0.0.1:8444", ready: "/readyz",
+	},
 }
 
 // running is an add-on that runs.
@@ -313,6 +333,56 @@ func TestAddOnsGoOnWithAnotherAPIServer(t *testing.T) {
 			two.forget()
 			startAddOn(t, dir, a).asks("one that starts without the first server", a, two)
 		})
+	}
+}
+
+// is asks, without credentials, for a path, until the status is the wanted one.
+func (r *running) is(a addOn, path string, want int) {
+	r.t.Helper()
+	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	r.until(fmt.Sprintf("%s of %s is %d", path, a.name, want), func() string {
+		response, err := client.Get(a.health + path)
+		if err != nil {
+			return err.Error()
+		}
+		defer response.Body.Close()
+		text, _ := io.ReadAll(response.Body)
+		if response.StatusCode/100 != want/100 {
+			return fmt.Sprintf("%s: %s", response.Status, text)
+		}
+		return ""
+	})
+}
+
+func TestAddOnsAreReadyWhileThereIsAnAPIServer(t *testing.T) {
+	if !inOwnNetwork(t) {
+		return
+	}
+	dir, one, two := twoMasters(t)
+	all := map[string]*running{}
+	for _, a := range addOns {
+		all[a.name] = startAddOn(t, dir, a)
+	}
+	are := func(ready int) {
+		t.Helper()
+		for _, a := range addOns {
+			all[a.name].is(a, a.ready, ready)
+			for _, alive := range []string{"/livez", "/healthz"} {
+				if a.name == "metrics" { // whose healthz is that of metrics-server
+					alive = "/livez"
+				}
+				all[a.name].is(a, alive, http.StatusOK)
+			}
+		}
+	}
+	are(http.StatusOK)
+	one.kill()
+	two.kill()
+	are(http.StatusInternalServerError)
+	startStandIn(t, dir, masters[1]+":6443")
+	are(http.StatusOK)
+	for _, r := range all { // while they can leave their services
+		r.stop()
 	}
 }
 

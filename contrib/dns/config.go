@@ -30,7 +30,7 @@ type Config struct {
 	// address from which this machine reaches APIServer.
 	Address string
 	Port    int
-	// HealthAddress serves /health and /ready over HTTP; empty means loopback, at Port.
+	// HealthAddress serves /healthz, /livez and /readyz over HTTP; empty means loopback, at Port.
 	HealthAddress string
 	Metrics
 	Forwarding
@@ -69,7 +69,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Address, "address", "",
 		"IP address to listen on, which nodes and pods must reach (default: the one from which this machine reaches the API server)")
 	fs.IntVar(&c.Port, "port", DefaultPort, "UDP and TCP port to listen on")
-	fs.StringVar(&c.HealthAddress, "health-address", "", "`address:port` that serves /health and /ready by HTTP (default: 127.0.0.1 and --port)")
+	fs.StringVar(&c.HealthAddress, "health-address", "", "`address:port` that serves /healthz, /livez and /readyz by HTTP (default: 127.0.0.1 and --port)")
 	fs.StringVar(&c.Metrics.Address, "metrics-address", "", "`address:port` that serves Prometheus metrics by HTTPS, to clients with a certificate from --client-ca-file, and /debug/pprof to those of group system:masters (default: none)")
 	fs.StringVar(&c.CertFile, "tls-cert-file", "", "with --metrics-address: server certificate (default: the state directory's)")
 	fs.StringVar(&c.KeyFile, "tls-private-key-file", "", "with --metrics-address: key of --tls-cert-file")

@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/coredns/caddy"
@@ -24,6 +22,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/certfile"
+	"github.com/k8sm/k8sm/api/health"
 	"github.com/k8sm/k8sm/contrib/membership"
 	"github.com/k8sm/k8sm/minion/supervise"
 )
@@ -48,8 +47,8 @@ type server struct {
 	clients *clients
 	listen  netip.AddrPort
 	coredns *caddy.Instance
-	text    string      // the current Corefile
-	answers atomic.Bool // result of the last query to itself
+	text    string // the current Corefile
+	member  *membership.Member
 }
 
 // Run serves until ctx ends; then it leaves the service and stops. Call it once per process. It waits while the API server is
@@ -80,21 +79,22 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer s.stop()
-	health, err := net.Listen("tcp", cfg.health())
-	if err != nil {
-		return fmt.Errorf("cannot listen on %s: %w; give another --health-address", cfg.health(), err)
-	}
-	probes := &http.Server{Handler: s.probes(), ReadTimeout: apiTimeout, WriteTimeout: apiTimeout}
-	go func() { _ = probes.Serve(health) }()
-	defer probes.Close()
 	host, err := os.Hostname()
 	if err != nil {
 		return fmt.Errorf("cannot find this machine's name: %w", err)
 	}
-	return s.serve(ctx, &membership.Member{
+	s.member = &membership.Member{
 		Kube: s.kube, Of: api.DNSMembership(), What: "DNS server", Host: host, Listen: s.listen,
 		Ports: []membership.Port{{Name: api.DNSPortName, Protocol: corev1.ProtocolUDP}, {Name: api.DNSTCPPortName, Protocol: corev1.ProtocolTCP}},
-	})
+	}
+	listener, err := net.Listen("tcp", cfg.health())
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s: %w; give another --health-address", cfg.health(), err)
+	}
+	probes := &http.Server{Handler: s.probes(), ReadTimeout: apiTimeout, WriteTimeout: apiTimeout}
+	go func() { _ = probes.Serve(listener) }()
+	defer probes.Close()
+	return s.serve(ctx)
 }
 
 // connect creates the clients, and reads the cluster's domain.
@@ -280,20 +280,19 @@ func (s *server) stop() {
 }
 
 // serve keeps the replica in the service as long as it answers, and leaves the service when ctx ends.
-func (s *server) serve(ctx context.Context, m *membership.Member) error {
+func (s *server) serve(ctx context.Context) error {
 	var changed time.Time
 	for pause := time.Duration(0); supervise.Sleep(ctx, pause) == nil; {
 		err := s.ask(ctx)
-		s.answers.Store(err == nil)
 		if err != nil {
 			logrus.WithError(err).Warn("this DNS server does not answer itself")
 		}
 		once, cancel := context.WithTimeout(ctx, membership.Patience)
-		if err = m.Beat(once, err == nil); err != nil && ctx.Err() == nil {
+		if err = s.member.Beat(once, err == nil); err != nil && ctx.Err() == nil {
 			logrus.WithError(err).Warn("cannot update the service, retrying")
 		}
 		cancel()
-		pause = m.Pause(err)
+		pause = s.member.Pause(err)
 		if err := s.clients.lookAround(); err != nil {
 			logrus.WithError(err).Warn("this machine's own queries may be refused")
 		}
@@ -306,8 +305,7 @@ func (s *server) serve(ctx context.Context, m *membership.Member) error {
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), apiTimeout)
 	defer cancel()
-	s.answers.Store(false)
-	if err := m.Leave(last); err != nil {
+	if err := s.member.Leave(last); err != nil {
 		return err
 	}
 	return supervise.Sleep(last, lameDuck)
@@ -331,20 +329,17 @@ func (s *server) ask(ctx context.Context) error {
 	return nil
 }
 
-// probes are for supervisors: /health says whether the server works, /ready whether it is in the service.
+// probes are for supervisors: the server is alive if it answers, and ready if it is in the service. /health and /ready are CoreDNS' names.
 func (s *server) probes() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) {
+	alive := func(ctx context.Context) error {
 		client := dns.Client{Timeout: answerTimeout}
-		query := new(dns.Msg).SetQuestion("health."+dns.Fqdn(s.cluster.ClusterDomain), dns.TypeA)
-		if _, _, err := client.ExchangeContext(r.Context(), query, s.listen.String()); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		}
-	})
-	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
-		if !s.answers.Load() {
-			http.Error(w, "not in the service "+api.DNSServiceName+" (port "+strconv.Itoa(s.cfg.Port)+")", http.StatusServiceUnavailable)
-		}
-	})
+		_, _, err := client.ExchangeContext(ctx, new(dns.Msg).SetQuestion("health."+dns.Fqdn(s.cluster.ClusterDomain), dns.TypeA), s.listen.String())
+		return err
+	}
+	ready := func(context.Context) error { return s.member.Ready() }
+	mux := http.NewServeMux()
+	health.Handle(mux, alive, ready)
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, r *http.Request) { health.Answer(w, alive(r.Context())) })
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, r *http.Request) { health.Answer(w, ready(r.Context())) })
 	return mux
 }

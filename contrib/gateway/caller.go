@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/util/cert"
 
 	"github.com/k8sm/k8sm/api/certfile"
+	"github.com/k8sm/k8sm/api/health"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -71,6 +72,7 @@ type callers struct {
 	proxy    http.RoundTripper // with the certificate of the front proxy, whose headers the API server believes
 	admin    http.RoundTripper
 	verifier *x509.Authenticator
+	ready    health.Check // whether the API server answers
 	insecure bool
 }
 
@@ -89,6 +91,9 @@ func newCallers(dir statedir.Dir, admin *rest.Config, insecure bool) (*callers, 
 	c.server.WarningHandler = rest.NoWarnings{} // of Endpoints, which clients of 2014 know nothing newer than
 	if c.url, _, err = rest.DefaultServerUrlFor(c.server); err != nil {
 		return nil, fmt.Errorf("cannot read the API server's address: %w", err)
+	}
+	if c.ready, err = health.APIServer(admin); err != nil {
+		return nil, err
 	}
 	proxy := rest.CopyConfig(c.server)
 	proxy.CertFile, proxy.KeyFile = dir.Pair(statedir.FrontProxyClient)

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/health"
 	"github.com/k8sm/k8sm/api/profiling"
 	"github.com/k8sm/k8sm/api/v1beta1"
 )
@@ -60,8 +61,10 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path == "/":
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = io.WriteString(w, "<html><body>Welcome to Kubernetes</body></html>")
-	case r.URL.Path == "/healthz":
+	case r.URL.Path == "/healthz" || r.URL.Path == "/livez":
 		text(w, http.StatusOK, "ok")
+	case r.URL.Path == "/readyz" && r.Method == http.MethodGet:
+		health.Answer(w, g.callers.ready(r.Context()))
 	case r.URL.Path == "/version" && r.Method == http.MethodGet:
 		g.as(w, r, v1beta1.V1Beta1, g.serverVersion)
 	case strings.HasPrefix(r.URL.Path, profiling.Path):

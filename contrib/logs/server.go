@@ -24,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/filters"
+	"k8s.io/apiserver/pkg/server/healthz"
 	genericoptions "k8s.io/apiserver/pkg/server/options"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	"k8s.io/client-go/kubernetes"
@@ -97,6 +98,12 @@ func serve(ctx context.Context, cfg Config, config *rest.Config, entries *store.
 	if err != nil {
 		return err
 	}
+	ready := map[string]func() error{"store": entries.Writable, "disk": receiver.Ready, "pods": known.Ready, "service": member.Ready}
+	for name, check := range ready {
+		if err := server.AddReadyzChecks(healthz.NamedCheck(name, func(*http.Request) error { return check() })); err != nil {
+			return fmt.Errorf("cannot set up the log store's server: %w", err)
+		}
+	}
 	parts, ctx := errgroup.WithContext(ctx)
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // it answers until it has left the service
 	parts.Go(func() error {
@@ -127,7 +134,7 @@ func (c Config) newServer() (*genericapiserver.GenericAPIServer, error) {
 	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
 	config := genericapiserver.NewConfig(serializer.NewCodecFactory(scheme))
 	config.EffectiveVersion = compatibility.DefaultBuildEffectiveVersion()
-	config.SkipOpenAPIInstallation, config.EnableMetrics, config.EnableProfiling, config.EnableIndex = true, false, false, false
+	config.SkipOpenAPIInstallation, config.EnableMetrics, config.EnableIndex = true, false, false // profiles are for who may get their paths
 	config.LongRunningFunc = filters.BasicLongRunningRequestCheck(sets.NewString(), sets.NewString("log"))
 	secure, authentication, authorization := genericoptions.NewSecureServingOptions().WithLoopback(), genericoptions.NewDelegatingAuthenticationOptions(), genericoptions.NewDelegatingAuthorizationOptions()
 	secure.BindAddress, secure.BindPort = net.ParseIP(c.Address), c.Port

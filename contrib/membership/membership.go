@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -64,6 +65,39 @@ type Member struct {
 	watch  watch
 	inside bool // the server was put into the service
 	twin   bool // there is another one of this name
+	state  state
+}
+
+// state is what Ready tells. Its zero value is ready.
+type state struct {
+	mu      sync.Mutex // guards all below
+	inside  bool
+	renewed time.Time // when the lease was renewed last
+	problem error     // why the last Beat has failed; nil if it has not
+}
+
+func (s *state) note(inside bool, problem error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inside, s.problem = inside, problem; problem == nil {
+		s.renewed = time.Now()
+	}
+}
+
+// Ready returns why the server is not in its service: it does not answer, or no API server has taken its lease for so long that others
+// take it for dead. Any goroutine may call it.
+func (m *Member) Ready() error {
+	m.state.mu.Lock()
+	defer m.state.mu.Unlock()
+	switch {
+	case m.state.renewed.IsZero() && m.state.problem != nil:
+		return fmt.Errorf("this %s is not in the service %s yet: %w", m.What, m.Of.Service, m.state.problem)
+	case m.state.problem != nil && time.Since(m.state.renewed) > lifetime:
+		return fmt.Errorf("this %s has not renewed its lease since %s: %w", m.What, m.state.renewed.UTC().Format(time.RFC3339), m.state.problem)
+	case !m.state.inside:
+		return fmt.Errorf("this %s is not in the service %s: it does not answer", m.What, m.Of.Service)
+	}
+	return nil
 }
 
 // Port is a port of the service.
@@ -170,6 +204,12 @@ func (m *Member) Pause(err error) time.Duration {
 
 // Beat renews the server's lease, adds it to the service or removes it according to answers, and removes dead servers.
 func (m *Member) Beat(ctx context.Context, answers bool) error {
+	err := m.beat(ctx, answers)
+	m.state.note(m.inside, err)
+	return err
+}
+
+func (m *Member) beat(ctx context.Context, answers bool) error {
 	name := m.name()
 	lease := coordinationapply.Lease(m.Of.ObjectPrefix()+name, m.Of.LeaseNamespace).
 		WithLabels(map[string]string{m.Of.Label: name}).
@@ -285,6 +325,7 @@ func (m *Member) withdraw(ctx context.Context) error {
 
 // Leave removes the server's objects.
 func (m *Member) Leave(ctx context.Context) error {
+	defer m.state.note(false, nil)
 	if err := m.withdraw(ctx); err != nil {
 		return err
 	}

@@ -22,8 +22,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/k8sm/k8sm/api"
 )
@@ -107,6 +109,45 @@ func TestServerIsKeptInTheServiceUntilTheEnd(t *testing.T) {
 		if err := <-ended; err != nil || len(inService(t, kube)) > 0 {
 			t.Errorf("it has not left: %v", err)
 		}
+	})
+}
+
+func TestServerIsReadyWhileItIsInTheServiceAndItsLeaseIsRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kube := fake.NewClientset()
+		down := errors.New("no API server")
+		kube.PrependReactor("patch", "leases", func(clienttesting.Action) (bool, runtime.Object, error) { return down != nil, nil, down })
+		m := member(kube, "a", "10.0.0.5:10053")
+		says := func(want string) {
+			t.Helper()
+			if err := m.Ready(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %q", err, want)
+			}
+		}
+		says("not in the service")
+		if err := m.Beat(t.Context(), true); err == nil {
+			t.Error("it writes although no API server answers")
+		}
+		says("no API server")
+		down = nil
+		beats(t, m, true)
+		says("")
+		beats(t, m, false)
+		says("does not answer")
+		beats(t, m, true)
+		down = errors.New("gone")
+		_ = m.Beat(t.Context(), true)
+		says("") // others take it for alive
+		time.Sleep(lifetime + time.Second)
+		_ = m.Beat(t.Context(), true)
+		says("gone")
+		down = nil
+		beats(t, m, true)
+		says("")
+		if err := m.Leave(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		says("not in the service")
 	})
 }
 

@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -72,6 +74,11 @@ func Run(ctx context.Context, cfg Config) error {
 	probe, err := cfg.prober()
 	if err != nil {
 		return err
+	}
+	for name, check := range map[string]func() error{"history": kept.Ready, "service": member.Ready} {
+		if err := server.AddReadyzChecks(healthz.NamedCheck(name, func(*http.Request) error { return check() })); err != nil {
+			return fmt.Errorf("cannot set up metrics-server: %w", err)
+		}
 	}
 	parts, ctx := errgroup.WithContext(ctx)
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // it answers until it has left the service

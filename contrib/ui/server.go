@@ -24,6 +24,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/connlimit"
+	"github.com/k8sm/k8sm/api/health"
 )
 
 // limits of browsers. Behind one address may be a whole company, so it gets as much as all.
@@ -42,6 +43,7 @@ type Server struct {
 	pair     *certfile.Pair // of the server: callers know it by its names only
 	secured  *tls.Config
 	server   *rest.Config // the API server, without anybody's credentials
+	ready    health.Check // whether the API server answers
 	sessions *sessions
 	logins   chan struct{} // has a value for each login that is being checked
 	cookie   string        // its name
@@ -139,6 +141,9 @@ func (s *Server) use(server *rest.Config, pair *certfile.Pair) error {
 		return fmt.Errorf("cannot serve the web page: %w", err)
 	}
 	s.pair, s.server = pair, rest.AnonymousClientConfig(server)
+	if s.ready, err = health.APIServer(server); err != nil {
+		return fmt.Errorf("cannot serve the web page: %w", err)
+	}
 	s.secured, err = certfile.Server(&tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: suites}, pair, "")
 	return err
 }
@@ -168,7 +173,7 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /assets/{name}", s.pages.serveAsset)
 	mux.HandleFunc("/", s.pages.serveIndex)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	health.Handle(mux, func(context.Context) error { return nil }, s.ready)
 	mux.HandleFunc("GET /auth/methods", s.serveMethods)
 	mux.HandleFunc("POST /auth/key", s.logInByKey)
 	mux.HandleFunc("POST /auth/token", s.logInByToken)

@@ -22,6 +22,7 @@ import (
 	"github.com/k8sm/k8sm/api/callers"
 	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/connlimit"
+	"github.com/k8sm/k8sm/api/health"
 	"github.com/k8sm/k8sm/api/profiling"
 	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/mesosmetrics"
@@ -166,26 +167,13 @@ func (s *Server) handler() http.Handler {
 	protected.Handle("GET "+reasonsPath, newFeed(s.readReasons))
 	protected.Handle("GET "+nodesPath, newFeed(s.shows.Scheduler.Nodes))
 	mux := http.NewServeMux()
-	for path, check := range map[string]func() error{
-		"/healthz": s.shows.Scheduler.Alive, "/livez": s.shows.Scheduler.Alive, "/readyz": s.shows.Scheduler.Ready,
-	} {
-		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { health(w, check()) })
-	}
+	health.Handle(mux, func(context.Context) error { return s.shows.Scheduler.Alive() }, func(context.Context) error { return s.shows.Scheduler.Ready() })
 	mux.Handle(profiling.Path, s.access.Guard(callers.ReadsPath)(profiling.Handler()))
 	for _, path := range []string{"/metrics", "/metrics/"} {
 		mux.Handle(path, s.access.Guard(callers.ReadsPath, api.SchedulerUser, api.MetricsUser)(metrics))
 	}
 	mux.Handle("/", s.access.Guard(callers.ReadsPath, api.SchedulerUser)(protected))
 	return mux
-}
-
-// health says what is wrong, or "ok".
-func health(w http.ResponseWriter, err error) {
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
-	}
-	fmt.Fprintln(w, "ok")
 }
 
 func (s *Server) readState(ctx context.Context) (d mesosstate.Document, err error) {

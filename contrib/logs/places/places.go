@@ -237,6 +237,16 @@ func (p *Places) Run(ctx context.Context) error {
 	return p.journal.close()
 }
 
+// Ready returns an error while it is not known which pods the cluster has.
+func (p *Places) Ready() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.following.IsZero() {
+		return errors.New("the cluster's pods are not followed: no API server answers")
+	}
+	return nil
+}
+
 func (p *Places) setFollowing(since time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -79,6 +79,7 @@ type Server struct {
 	limit   *limiter
 	reading chan struct{}
 	full    atomic.Bool // the disk was full when entries came last
+	unsaved atomic.Bool // what was taken could not be written to disk
 	dirty   chan struct{}
 	counts  counts
 
@@ -132,11 +133,20 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		case <-s.dirty:
 		}
-		if err := s.sync(); err != nil {
+		err := s.sync()
+		if s.unsaved.Store(err != nil); err != nil {
 			logrus.WithError(err).Error("cannot write logs to disk; trying again")
 			s.wrote()
 		}
 	}
+}
+
+// Ready returns an error while what was taken cannot be written to disk.
+func (s *Server) Ready() error {
+	if s.unsaved.Load() {
+		return errors.New("logs cannot be written to disk")
+	}
+	return nil
 }
 
 // wrote tells Run that there is something to write.

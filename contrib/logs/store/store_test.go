@@ -192,6 +192,9 @@ func TestFullDiskIsAnErrorAndNothingIsLost(t *testing.T) {
 	if err := s.Add([]Entry{line("a", "b", "c", time.Now())}); !errors.Is(err, ErrFull) {
 		t.Errorf("error is %v", err)
 	}
+	if err := s.Writable(); !errors.Is(err, ErrFull) {
+		t.Errorf("it is writable: %v", err)
+	}
 }
 
 func TestTenantsAreApart(t *testing.T) {

@@ -50,8 +50,8 @@ const margin = time.Hour
 func (s *Store) Add(entries []Entry) error {
 	s.writing.RLock()
 	defer s.writing.RUnlock()
-	if err := (&vlstorage.Storage{}).CanWriteData(); err != nil {
-		return fmt.Errorf("%w: less than %d bytes are free", ErrFull, s.cfg.MinFree)
+	if err := s.Writable(); err != nil {
+		return err
 	}
 	rows := logstorage.GetLogRows(nil, nil, nil, nil, "")
 	defer logstorage.PutLogRows(rows)
@@ -72,6 +72,14 @@ func (s *Store) Add(entries []Entry) error {
 		}
 	}
 	(&vlstorage.Storage{}).MustAddRows(rows)
+	return nil
+}
+
+// Writable returns ErrFull if Add would.
+func (s *Store) Writable() error {
+	if err := (&vlstorage.Storage{}).CanWriteData(); err != nil {
+		return fmt.Errorf("%w: less than %d bytes are free", ErrFull, s.cfg.MinFree)
+	}
 	return nil
 }
 
