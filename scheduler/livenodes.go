@@ -173,7 +173,7 @@ func (rs *rollouts) settingsOf(node *v1.Node) string {
 	switch {
 	case rs.oldSettings(node):
 		return SettingsOld
-	case rs.settings != "" && node.Annotations[api.AnnotationSettings] == rs.settings:
+	case rs.settings != "" && node.Annotations[api.AnnotationSettings] == rs.settings && !rs.outdated(node):
 		return SettingsCurrent
 	}
 	return ""

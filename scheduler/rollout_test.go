@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/offers"
 	"github.com/k8sm/k8sm/scheduler/match"
 )
@@ -131,5 +134,53 @@ func TestWhatKeepsANodeWarmIsNoTenantAndTakesNoRoomThatIsPromised(t *testing.T) 
 	p.step("pod high cpus=1 priority=10")
 	if at := second(p.ticks(60), "preempt default/low"); at == 0 {
 		t.Error("the less important pod is left where it is")
+	}
+}
+
+func TestNodesShowWhoHasOldSettings(t *testing.T) {
+	p := playWith(t, flagged(t, "--rollout-delay=0s"), "settings two", "synced", "subscribed",
+		"node n1 a1 minion=v2@0s settings=one kubelet=0s", "node n2 a2 port=5052 minion=v2@0s settings=two kubelet=0s",
+		"node n3 a3 port=5053 minion=v1@0s settings=two kubelet=0s", "node n4 a4 port=5054 minion=v2@0s kubelet=0s")
+	for i := 1; i <= 4; i++ {
+		p.step(fmt.Sprintf("pod p%d node=n%d task=p%d.1 agent=a%d owner=ReplicaSet", i, i, i, i))
+		p.step(fmt.Sprintf("update p%d.1 a%d RUNNING", i, i))
+	}
+	for i, want := range [][2]string{{"old", "to new settings: waits"}, {"current", ""}, {"", "to v2: waits"}, {"", ""}} {
+		n := p.core.agents.live(p.now)[i]
+		if got := [2]string{n.Settings, n.Rollout.String()}; got != want {
+			t.Errorf("%s: %q, want %q", n.Node, got, want)
+		}
+	}
+	p.ticks(31)
+	if got := p.core.agents.live(p.now)[0].Rollout.String(); got != "to new settings: draining" {
+		t.Errorf("then n1 is %q", got)
+	}
+	if got := p.core.Snapshot().NodesOutdated; got != 2 {
+		t.Errorf("%d nodes are outdated, want 2", got)
+	}
+}
+
+func TestRolloutOffKeepsMinionsWithOldSettings(t *testing.T) {
+	p := playWith(t, flagged(t, "--rollout-delay=0s", "--rollout=off"), "settings two", "synced", "subscribed",
+		"node n1 a1 minion=v2@0s settings=one kubelet=0s", "pod p1 node=n1 task=p1.1 agent=a1 owner=ReplicaSet", "update p1.1 a1 RUNNING")
+	if at := second(p.ticks(400), "cordon"); at != 0 {
+		t.Errorf("it is drained in second %d", at)
+	}
+	if got := p.core.agents.live(p.now)[0].Rollout.String(); got != "kept: the scheduler replaces none (--rollout=off)" {
+		t.Errorf("it is shown as %q", got)
+	}
+}
+
+func TestSettingsThatSchedulersUseAreTakenOver(t *testing.T) {
+	c := NewCore(testConfig())
+	idle := metav1.Duration{Duration: time.Minute}
+	acts := c.Step(scriptStart, SettingsSeen{Minions: api.MinionConfig{NodePorts: "30000-30999", IdleTimeout: &idle, DockerHost: "unix:///d.sock", DockerCertPath: "/tls"}})
+	if len(acts) != 0 || c.cfg.NodePorts != (offers.Range{Begin: 30000, End: 30999}) || c.cfg.IdleTimeout != time.Minute ||
+		c.rollouts.engineOfMinions() != (Engine{Host: "unix:///d.sock", CertPath: "/tls"}) {
+		t.Errorf("%v, %+v, %+v", acts, c.cfg, c.rollouts.engineOfMinions())
+	}
+	acts = c.Step(scriptStart, SettingsSeen{Minions: api.MinionConfig{NodePorts: "many", DockerHost: api.DefaultDockerHost}})
+	if len(acts) != 1 || c.cfg.NodePorts.Begin != 30000 || c.cfg.IdleTimeout != api.DefaultIdleTimeout || c.rollouts.engineOfMinions() != (Engine{}) {
+		t.Errorf("of wrong ports: %v, %+v, %+v", acts, c.cfg, c.rollouts.engineOfMinions())
 	}
 }
