@@ -221,6 +221,9 @@ func (p *Plan) skew(s State) {
 		}
 	}
 	for _, part := range s.Schedulers {
+		if part.Versions == (Versions{}) && part.Problem == "" {
+			p.warn("scheduler %s serves its status to its own machine only: its version is not known here", part.Name)
+		}
 		if why := skew.Newer(part.Kubernetes, servers); why != "" {
 			p.warn("scheduler %s starts and replaces no minion: %s", part.Name, why)
 		}

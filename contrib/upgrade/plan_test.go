@@ -106,6 +106,7 @@ func TestWhatIsOnlyUnusualIsAWarning(t *testing.T) {
 	}{
 		"one version back":           {func(s *upgrade.State) { s.Target.Kubernetes = "v1.34.1" }, "has written objects here"},
 		"a scheduler is ahead":       {func(s *upgrade.State) { s.Schedulers[0].Kubernetes = "v1.36.3" }, "starts and replaces no minion"},
+		"a scheduler is elsewhere":   {func(s *upgrade.State) { s.Schedulers[0].Versions = upgrade.Versions{} }, "its version is not known here"},
 		"an API is removed later":    {func(s *upgrade.State) { s.Deprecated = []upgrade.API{{Name: "a", Removed: "1.37"}} }, "Kubernetes 1.37 has it no more"},
 		"an API is removed some day": {func(s *upgrade.State) { s.Deprecated = []upgrade.API{{Name: "a"}} }, "API a is in use, and deprecated"},
 	} {
