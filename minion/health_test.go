@@ -9,8 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	dockerclient "github.com/docker/docker/client"
 )
 
 func TestHealthIsWhatTheEndpointSays(t *testing.T) {
@@ -31,6 +34,50 @@ func TestHealthIsWhatTheEndpointSays(t *testing.T) {
 	server.Close()
 	if err := getHealth(t.Context(), port, "/livez"); err == nil || errors.As(err, &unhealthy{}) {
 		t.Errorf("nothing listens, but the error is %v", err)
+	}
+}
+
+// part is the health port of a part of a node, or its Docker Engine.
+func part(t *testing.T) (port int, broken *atomic.Bool) {
+	t.Helper()
+	broken = new(atomic.Bool)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if broken.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().(*net.TCPAddr).Port, broken
+}
+
+func TestNodeIsReadyWhileAllItsPartsAre(t *testing.T) {
+	kubelet, noKubelet := part(t)
+	proxy, noProxy := part(t)
+	engine, noEngine := part(t)
+	var noServer atomic.Bool
+	docker, err := dockerclient.NewClientWithOpts(dockerclient.WithHost(fmt.Sprintf("tcp://127.0.0.1:%d", engine)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer docker.Close()
+	n := node{docker: docker, settings: settings{kubeletHealthPort: kubelet, proxyHealthPort: proxy}}
+	ready := func() error {
+		return n.ready(func() error {
+			if noServer.Load() {
+				return errors.New("no API server is ready")
+			}
+			return nil
+		})(t.Context())
+	}
+	for says, broken := range map[string]*atomic.Bool{"kubelet": noKubelet, "kube-proxy": noProxy, "Docker Engine": noEngine, "API servers": &noServer} {
+		if err := ready(); err != nil {
+			t.Errorf("at first: %v", err)
+		}
+		broken.Store(true)
+		if err := ready(); err == nil || !strings.HasPrefix(err.Error(), says+": ") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("without %s: %v", says, err)
+		}
+		broken.Store(false)
 	}
 }
 

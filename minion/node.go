@@ -329,7 +329,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	}
 	running.servers = servers.follow(alive, client)
 	running.policies = n.enforcePolicies(alive, client)
-	server, err := n.listenForStatus()
+	server, err := n.listenForStatus(servers)
 	if err != nil {
 		return running, err
 	}

@@ -3,17 +3,20 @@ package minion
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strconv"
+	"time"
 
 	"github.com/k8sm/k8sm/api/callers"
 	"github.com/k8sm/k8sm/api/certfile"
+	"github.com/k8sm/k8sm/api/health"
 	"github.com/k8sm/k8sm/minion/status"
 )
 
 // listenForStatus returns the server of the minion's metrics, which listens already if it can. It has a client of its own: see
 // callers.Delegate.
-func (n *node) listenForStatus() (*status.Server, error) {
+func (n *node) listenForStatus(servers *apiServers) (*status.Server, error) {
 	client, err := newClient(n.boot, n.files.nodeAuth())
 	if err != nil {
 		return nil, err
@@ -28,6 +31,7 @@ func (n *node) listenForStatus() (*status.Server, error) {
 		Node: n.boot.Node, Address: n.settings.addresses[0], Port: *n.cluster.StatusPort,
 		CertFile: n.files.servingCertificate(), CipherSuites: n.cluster.TLSCipherSuites, MinVersion: n.cluster.TLSMinVersion,
 		Access: access, Metrics: n.metrics,
+		Ready:        n.ready(servers.Balancer.Ready),
 		ProxyMetrics: "http://" + net.JoinHostPort(loopback, strconv.Itoa(n.settings.proxyMetricsPort)) + "/metrics",
 	})
 	if err != nil {
@@ -37,6 +41,29 @@ func (n *node) listenForStatus() (*status.Server, error) {
 		n.log.WithError(err).Warn("retrying")
 	}
 	return server, nil
+}
+
+// readyTimeout bounds what a part of the node takes to say whether it is ready.
+const readyTimeout = 3 * time.Second
+
+// ready returns a check of whether the node can run pods now: its parts work, and an API server answers.
+func (n *node) ready(servers func() error) health.Check {
+	return health.Seldom(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+		defer cancel()
+		var problems []error
+		note := func(part string, err error) {
+			if err != nil {
+				problems = append(problems, fmt.Errorf("%s: %w", part, err))
+			}
+		}
+		note("API servers", servers())
+		note("kubelet", getHealth(ctx, n.settings.kubeletHealthPort, "/healthz"))
+		note("kube-proxy", getHealth(ctx, n.settings.proxyHealthPort, "/livez"))
+		_, err := n.docker.Ping(ctx)
+		note("Docker Engine", err)
+		return errors.Join(problems...)
+	})
 }
 
 // countContainers asks the current CRI server.

@@ -128,6 +128,16 @@ func (b *Balancer) Servers() []string {
 	return servers
 }
 
+// Ready returns an error if no server is known to answer.
+func (b *Balancer) Ready() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.others(nil) {
+		return nil
+	}
+	return errors.New("no API server is ready")
+}
+
 // Dial connects to a server. The arguments of the address are ignored: it has the signature of net.Dialer's DialContext, for clients.
 func (b *Balancer) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	var problems []string

@@ -254,6 +254,23 @@ func TestCallersAreSharedAmongTheServersThatAnswer(t *testing.T) {
 	}
 }
 
+func TestBalancerIsReadyWhileAServerIs(t *testing.T) {
+	t.Parallel()
+	ca := newAuthority(t)
+	one, two := ca.start(t, "one", ""), ca.start(t, "two", "")
+	b := ca.balanced(t, "", one.address(), two.address())
+	until(t, "it is ready", func() bool { return b.Ready() == nil })
+	one.kill()
+	b.await(t, one.address(), failing)
+	if err := b.Ready(); err != nil {
+		t.Errorf("with the second server: %v", err)
+	}
+	two.notReady.Store(true)
+	until(t, "it is not ready", func() bool { return b.Ready() != nil })
+	two.notReady.Store(false)
+	until(t, "it is ready again", func() bool { return b.Ready() == nil })
+}
+
 func TestConnectionsOfAServerThatHangsAreCut(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)

@@ -59,7 +59,7 @@ func TestAnswerCountsForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0
 		broken := errors.New("gone")
-		check := seldom(func() error { asked++; return broken })
+		check := Seldom(func() error { asked++; return broken })
 		for range 100 {
 			if err := check(t.Context()); !errors.Is(err, broken) {
 				t.Fatal(err)

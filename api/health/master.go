@@ -28,7 +28,7 @@ func APIServer(config *rest.Config) (Check, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the API server's address: %w", err)
 	}
-	return seldom(func() error {
+	return Seldom(func() error {
 		response, err := client.Get(server.JoinPath("readyz").String())
 		if err != nil {
 			return fmt.Errorf("cannot reach the API server: %w", err)
@@ -41,8 +41,8 @@ func APIServer(config *rest.Config) (Check, error) {
 	}), nil
 }
 
-// seldom returns a check that asks at most once in a while.
-func seldom(ask func() error) Check {
+// Seldom returns a check that asks at most once in a while: those who ask it may be many.
+func Seldom(ask func() error) Check {
 	var mu sync.Mutex // guards the rest, and lets one ask at a time
 	var asked time.Time
 	var answer error

@@ -23,6 +23,7 @@ import (
 	"github.com/k8sm/k8sm/api/callers"
 	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/connlimit"
+	"github.com/k8sm/k8sm/api/health"
 	"github.com/k8sm/k8sm/api/profiling"
 )
 
@@ -48,6 +49,8 @@ type Config struct {
 	Metrics prometheus.Gatherer
 	// ProxyMetrics is the URL of kube-proxy's metrics.
 	ProxyMetrics string
+	// Ready says why the node cannot run pods now.
+	Ready health.Check
 }
 
 // Server serves the status of one minion.
@@ -114,11 +117,16 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) handler() http.Handler {
-	metrics, profiles := s.cfg.Access.Guard(readsMetrics(s.cfg.Node)), s.cfg.Access.Guard(callers.ReadsPath)
+	metrics, paths := s.cfg.Access.Guard(readsMetrics(s.cfg.Node)), s.cfg.Access.Guard(callers.ReadsPath)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics(promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4})))
 	mux.Handle("GET /metrics/proxy", metrics(relay(s.cfg.ProxyMetrics)))
-	mux.Handle(profiling.Path, profiles(profiling.Handler()))
+	mux.Handle(profiling.Path, paths(profiling.Handler()))
+	state := http.NewServeMux()
+	health.Handle(state, func(context.Context) error { return nil }, s.cfg.Ready)
+	for _, path := range []string{"/healthz", "/livez", "/readyz"} { // all whom the API server knows may read these
+		mux.Handle(path, paths(state))
+	}
 	return mux
 }
 

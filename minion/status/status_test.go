@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,6 +38,9 @@ func grants(asked authorizationv1.SubjectAccessReviewSpec) bool {
 		return asked.User == "scraper" && r.Verb == "get" && r.Resource == "nodes" && r.Subresource == "metrics" && r.Name == node && r.Group == ""
 	}
 	n := asked.NonResourceAttributes
+	if asked.User == "prober" {
+		return slices.Contains([]string{"/healthz", "/livez", "/readyz"}, n.Path)
+	}
 	return asked.User == "profiler" && n.Verb == "get" && strings.HasPrefix(n.Path, "/debug/pprof/")
 }
 
@@ -201,9 +205,29 @@ func TestCallersGetWhatTheAPIServerLetsThemRead(t *testing.T) {
 			}
 		}
 	}
-	for path, want := range map[string]int{"/": http.StatusNotFound, "/healthz": http.StatusNotFound} {
+	for path, want := range map[string]int{"/": http.StatusNotFound, "/healthz": http.StatusUnauthorized, "/readyz": http.StatusUnauthorized} {
 		if code, _, err := m.get(t, caller{}, path); err != nil || code != want {
 			t.Errorf("%s answers %d, %v", path, code, err)
+		}
+	}
+}
+
+func TestHealthIsForWhomTheAPIServerKnows(t *testing.T) {
+	m := newMinion(t)
+	var broken atomic.Bool
+	m.cfg.Ready = func(context.Context) error {
+		if broken.Load() {
+			return errors.New("no Engine")
+		}
+		return nil
+	}
+	m.run(t)
+	for _, ready := range []int{http.StatusOK, http.StatusServiceUnavailable, http.StatusOK} {
+		broken.Store(ready != http.StatusOK)
+		for path, want := range map[string]int{"/livez": http.StatusOK, "/healthz": http.StatusOK, "/readyz": ready} {
+			if code, body, err := m.get(t, caller{token: reviewer.TokenOf("prober")}, path); err != nil || code != want {
+				t.Errorf("%s answers %d %s %v, want %d", path, code, body, err, want)
+			}
 		}
 	}
 }
