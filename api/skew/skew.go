@@ -29,10 +29,10 @@ type Server struct {
 }
 
 // minor returns the number of a minor version; ok is false if the text is no version. Kubernetes has never left its major version 1: a
-// later one counts as far away.
+// later one counts as far away. A km that was linked without Kubernetes' version tells v0.0.0, which says nothing.
 func minor(text string) (number int, ok bool) {
 	v, err := version.ParseGeneric(text)
-	if err != nil {
+	if err != nil || v.Major() == 0 {
 		return 0, false
 	}
 	return int(v.Major())*1000 + int(v.Minor()), true

@@ -32,6 +32,7 @@ func TestKubeletIsNeverNewerThanTheOldestAPIServer(t *testing.T) {
 		{"v1.36.3", beside("v1.36.3", ""), ""},
 		{"v1.36.3", beside("", "v1.35.4"), "b, v1.35.4"},
 		{"v1.36.3", beside("v1.35.4+vendor.1"), "a, v1.35.4+vendor.1"},
+		{"v1.36.3", beside("v0.0.0-master+$Format:%H$"), ""}, // linked without a version
 		{"v1.36.3", nil, ""},
 		{"", beside("v1.35.4"), ""},
 		{"dev", beside("v1.35.4"), ""},
