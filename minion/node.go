@@ -335,7 +335,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	}
 	running.status = supervise.Start(alive, "the status server", server.Run)
 	running.report = supervise.Start(alive, "the node report", func(ctx context.Context) error {
-		r := report{version: api.Version, settings: n.taken, started: n.started, port: server.Port, problems: slices.Concat(n.problems, n.foreign), watch: n.watchNetwork(client)}
+		r := report{version: api.Version, settings: n.taken, started: n.started, port: server.Port, problems: slices.Concat(n.problems, n.foreign), watch: n.watchProblems(client)}
 		return r.keep(ctx, client, n.boot.Node)
 	})
 	if err := n.setUpNetwork(ctx, client); err != nil {
