@@ -113,7 +113,7 @@ func pkiImportCommand(c *common) *cobra.Command {
 			if err := errors.Join(join.Open(c.dir(), sealed, passphrase), unlock()); err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s has the cluster's authorities: start km apiserver with the cluster's --etcd-servers\n", c.stateDir)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s has the cluster's authorities: start km etcd with --join, or km apiserver with the cluster's --etcd-servers\n", c.stateDir)
 			return nil
 		},
 	}
