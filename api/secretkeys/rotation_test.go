@@ -74,7 +74,7 @@ func (w *world) settled() {
 func (w *world) add() *plane {
 	w.Helper()
 	p := &plane{world: w, host: fmt.Sprintf("192.0.2.%d", len(w.planes)+1)}
-	p.Server = Server{Client: w.client, Dir: statedir.Dir(w.TempDir()), Address: net.JoinHostPort(p.host, "6443"), Loaded: p.loaded, every: 5 * time.Millisecond}
+	p.Server = Server{Client: w.client, Dir: statedir.Dir(w.TempDir()), Address: net.JoinHostPort(p.host, "6443"), Loaded: p.loaded, every: 10 * time.Millisecond}
 	if len(w.planes) == 0 {
 		key, err := New()
 		err = errors.Join(err, p.Dir.Prepare(statedir.Spec{Now: time.Now(), ServerURL: "https://192.0.2.1"}), Write(p.Dir, []Key{key}))
@@ -112,7 +112,7 @@ func (p *plane) start() {
 	p.mu.Unlock()
 	p.done.Go(func() { p.Follow(ctx) })
 	p.done.Go(func() { p.every(ctx, 7*time.Millisecond, p.load) })
-	p.done.Go(func() { p.every(ctx, time.Millisecond, p.use) })
+	p.done.Go(func() { p.every(ctx, 5*time.Millisecond, p.use) })
 }
 
 func (p *plane) every(ctx context.Context, interval time.Duration, do func()) {
@@ -214,6 +214,7 @@ func (w *world) soleKey() (name string) {
 }
 
 func TestAllControlPlanesGetTheNextKeyBeforeAnythingNeedsIt(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	before := w.soleKey()
 	for i := range 3 {
@@ -236,6 +237,7 @@ func TestAllControlPlanesGetTheNextKeyBeforeAnythingNeedsIt(t *testing.T) {
 }
 
 func TestRotationThatIsKilledGoesOnAnywhere(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	for range 3 {
 		before, tries := w.soleKey(), 0
@@ -267,6 +269,7 @@ func mustRead(t *testing.T, dir statedir.Dir) []Key {
 }
 
 func TestControlPlaneThatIsAwayHoldsTheRotationUp(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 3)
 	before, away := w.soleKey(), w.planes[2]
 	away.die()
@@ -301,6 +304,7 @@ func TestControlPlaneThatIsAwayHoldsTheRotationUp(t *testing.T) {
 }
 
 func TestControlPlaneThatTakesNoKeysOverHoldsTheRotationUp(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	before, second := w.soleKey(), w.planes[1]
 	blocked := func(says string) {
@@ -345,6 +349,7 @@ func TestControlPlaneThatTakesNoKeysOverHoldsTheRotationUp(t *testing.T) {
 }
 
 func TestKeysOfEtcdAreSealed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, 2)
 	watched := w.client.Watch(t.Context(), "/k8sm-keys/", clientv3.WithPrefix())
 	if err := w.rotation(w.planes[0]).Run(t.Context()); err != nil {
