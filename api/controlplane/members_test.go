@@ -205,7 +205,7 @@ func TestEtcdIsNotBegunBesideTheClustersOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := next.ImportAuthorities(files); err != nil {
+	if err := next.ImportAuthorities(files, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	err = Run(t.Context(), defaults(next))

@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
@@ -79,7 +80,7 @@ func Open(dir statedir.Dir, sealed []byte, passphrase string) error {
 	if err != nil {
 		return err
 	}
-	return dir.ImportAuthorities(files)
+	return dir.ImportAuthorities(files, time.Now())
 }
 
 // unseal returns the files of the authorities.

@@ -195,7 +195,7 @@ func Fetch(ctx context.Context, server string, t Token, dir statedir.Dir) error 
 	if err := client.CoreV1().Secrets(metav1.NamespaceSystem).Delete(ctx, secret.Name, only); err != nil {
 		return refusal(server, err)
 	}
-	if err := dir.ImportAuthorities(files); err != nil {
+	if err := dir.ImportAuthorities(files, time.Now()); err != nil {
 		return err
 	}
 	if ca, err := os.ReadFile(dir.CA()); err != nil || !bytes.Equal(bytes.TrimSpace(ca), bytes.TrimSpace(t.CA)) {

@@ -83,7 +83,7 @@ func (w *world) add() *plane {
 		}
 	} else {
 		files, err := w.planes[0].Dir.Authorities()
-		if err := errors.Join(err, p.Dir.ImportAuthorities(files)); err != nil {
+		if err := errors.Join(err, p.Dir.ImportAuthorities(files, time.Now())); err != nil {
 			w.Fatal(err)
 		}
 	}

@@ -18,15 +18,15 @@ import (
 // purpose makes the derived key another than any that is derived from the CA's for something else.
 const purpose = "k8sm: the keys of secrets on their way to all control planes"
 
-// sealer returns the cipher of what is for the control planes of a cluster only. Who has the CA's key can become any of them.
-func sealer(dir statedir.Dir) (cipher.AEAD, error) {
-	text, err := os.ReadFile(dir.CAKey())
+// sealer returns the cipher of what is for the control planes of a cluster only, by a key of the CA. Who has that can become any of them.
+func sealer(keyFile string) (cipher.AEAD, error) {
+	text, err := os.ReadFile(keyFile)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the CA's key: %w", err)
 	}
 	block, _ := pem.Decode(text)
 	if block == nil {
-		return nil, fmt.Errorf("cannot read the CA's key: %s is no PEM file", dir.CAKey())
+		return nil, fmt.Errorf("cannot read the CA's key: %s is no PEM file", keyFile)
 	}
 	key, err := hkdf.Key(sha256.New, block.Bytes, nil, purpose, 32)
 	if err != nil {
@@ -41,24 +41,26 @@ func sealer(dir statedir.Dir) (cipher.AEAD, error) {
 
 // Seal encrypts what is for the control planes of a cluster only. Open fails unless it is told what was said beside it.
 func Seal(dir statedir.Dir, plain, said []byte) ([]byte, error) {
-	c, err := sealer(dir)
+	c, err := sealer(dir.CAKey())
 	if err != nil {
 		return nil, err
 	}
 	return c.Seal(nil, nil, plain, said), nil
 }
 
-// Open decrypts what Seal returned. The error is ErrOtherCA if it was sealed with another key, or if something else was said.
+// Open decrypts what Seal returned. The error is ErrOtherCA if it was sealed with another key, or if something else was said. While a CA
+// is replaced, other control planes may have sealed it with its other key.
 func Open(dir statedir.Dir, sealed, said []byte) ([]byte, error) {
-	c, err := sealer(dir)
-	if err != nil {
-		return nil, err
+	for _, file := range dir.CAKeys() {
+		c, err := sealer(file)
+		if err != nil {
+			return nil, err
+		}
+		if plain, err := c.Open(nil, nil, sealed, said); err == nil {
+			return plain, nil
+		}
 	}
-	plain, err := c.Open(nil, nil, sealed, said)
-	if err != nil {
-		return nil, ErrOtherCA
-	}
-	return plain, nil
+	return nil, ErrOtherCA
 }
 
 // ErrOtherCA says that something was sealed with another key than that of the CA here.

@@ -61,6 +61,16 @@ func (s *Store) CheckOwner(ctx context.Context, here []Authority) error {
 // Claim makes etcd that of the cluster with these CAs, unless it is already. A CA that is new beside one that is known becomes known,
 // too. The error is ErrOtherCluster if etcd is another's. Of several that claim at once, one wins.
 func (s *Store) Claim(ctx context.Context, here []Authority) error {
+	return s.identify(ctx, here, func(known identity) identity { return known })
+}
+
+// ClaimAlone is Claim, and forgets all other CAs: they have been replaced.
+func (s *Store) ClaimAlone(ctx context.Context, here []Authority) error {
+	return s.identify(ctx, here, func(identity) identity { return identity{here} })
+}
+
+// identify records what change makes of the identity after a claim.
+func (s *Store) identify(ctx context.Context, here []Authority, change func(identity) identity) error {
 	for {
 		stored, err := s.get(ctx, s.identityKey())
 		if err != nil {
@@ -70,7 +80,7 @@ func (s *Store) Claim(ctx context.Context, here []Authority) error {
 		if err != nil {
 			return err
 		}
-		value, err := json.Marshal(next)
+		value, err := json.Marshal(change(next))
 		if err != nil || bytes.Equal(value, stored) {
 			return err
 		}

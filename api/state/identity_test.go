@@ -89,6 +89,25 @@ func TestCAThatReplacesAnotherBelongsToTheCluster(t *testing.T) {
 	}
 }
 
+func TestReplacedAuthorityIsAStrangers(t *testing.T) {
+	s := open(t, etcd(t), "a")
+	former, next := authority("former", time.Hour), authority("next", time.Hour)
+	for _, step := range []error{s.Claim(t.Context(), former), s.Claim(t.Context(), append(former, next...)), s.CheckOwner(t.Context(), former), s.ClaimAlone(t.Context(), next)} {
+		if step != nil {
+			t.Fatal(step)
+		}
+	}
+	if err := s.CheckOwner(t.Context(), former); !errors.Is(err, ErrOtherCluster) {
+		t.Errorf("the former CA: %v", err)
+	}
+	if err := s.ClaimAlone(t.Context(), authority("stranger", time.Hour)); !errors.Is(err, ErrOtherCluster) {
+		t.Errorf("a stranger: %v", err)
+	}
+	if err := s.CheckOwner(t.Context(), next); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestClaimThatCannotBeReadIsNobodys(t *testing.T) {
 	s := open(t, etcd(t), "a")
 	if _, err := s.client.Put(t.Context(), IdentityKey("a"), "{"); err != nil {

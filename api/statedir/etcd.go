@@ -50,7 +50,7 @@ func (d Dir) PrepareEtcd(spec EtcdSpec) (err error) {
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	r := renewal{dir: d, spec: Spec{Now: spec.Now, Lives: spec.Lives}}
-	ca, err := r.authority(etcdAuthority, "k8sm-etcd")
+	ca, err := r.authority(etcdAuthority)
 	if err != nil {
 		return err
 	}

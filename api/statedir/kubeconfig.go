@@ -2,6 +2,7 @@ package statedir
 
 import (
 	"cmp"
+	"crypto/x509"
 	"fmt"
 	"path/filepath"
 
@@ -20,7 +21,7 @@ const (
 // kubeconfigs writes a kubeconfig for each user. The administrator's has embedded certificates, so that it can be copied elsewhere. Those
 // of programs name files below it, which client-go reads again when they change
 // (https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/#file-references).
-func (r *renewal) kubeconfigs(ca *pair) error {
+func (r *renewal) kubeconfigs(ca *authority) error {
 	for file, user := range r.dir.users() {
 		identity, err := r.leaf(user, ca)
 		if err != nil {
@@ -29,7 +30,7 @@ func (r *renewal) kubeconfigs(ca *pair) error {
 		config := r.kubeconfig(user.name)
 		if user.name == adminName {
 			config.Clusters[clusterName].Server = cmp.Or(r.spec.PublicURL, r.spec.ServerURL)
-			if err := embed(&config, ca, identity); err != nil {
+			if err := embed(&config, ca.trusted, identity); err != nil {
 				return fmt.Errorf("cannot encode the kubeconfig of %s: %w", user.name, err)
 			}
 		}
@@ -62,13 +63,13 @@ func (r *renewal) kubeconfig(user string) clientcmdapi.Config {
 }
 
 // embed puts the certificates into the kubeconfig.
-func embed(c *clientcmdapi.Config, ca, identity *pair) (err error) {
+func embed(c *clientcmdapi.Config, trusted []*x509.Certificate, identity *pair) (err error) {
 	cluster, who := c.Clusters[clusterName], c.AuthInfos[adminName]
 	cluster.CertificateAuthority, who.ClientCertificate, who.ClientKey = "", "", ""
-	if cluster.CertificateAuthorityData, err = certutil.EncodeCertificates(ca.cert); err != nil {
+	if cluster.CertificateAuthorityData, err = certutil.EncodeCertificates(trusted...); err != nil {
 		return err
 	}
-	if who.ClientCertificateData, err = certutil.EncodeCertificates(identity.cert); err != nil {
+	if who.ClientCertificateData, err = certutil.EncodeCertificates(identity.shown()...); err != nil {
 		return err
 	}
 	who.ClientKeyData, err = keyutil.MarshalPrivateKeyToPEM(identity.key)

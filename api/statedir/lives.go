@@ -25,6 +25,11 @@ const (
 // AddFlags adds the flags, and sets the defaults.
 func (l *Lives) AddFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&l.Leaf, "cert-lifetime", defaultLeafLife, "how long new certificates are valid, also those of kubelets. They are renewed after two thirds of it. Existing ones that last longer are replaced")
+	l.AddAuthorityFlag(fs)
+}
+
+// AddAuthorityFlag adds the flag of CAs only.
+func (l *Lives) AddAuthorityFlag(fs *pflag.FlagSet) {
 	fs.DurationVar(&l.Authority, "ca-lifetime", defaultAuthorityLife, "how long the certificates of new CAs are valid; it changes nothing for CAs that exist")
 }
 

@@ -140,18 +140,16 @@ type renewal struct {
 
 func (r *renewal) all() error {
 	d, spec := r.dir, r.spec
-	authorities := map[string]*pair{}
-	for _, a := range []struct{ name, commonName string }{
-		{clusterAuthority, "k8sm"},
-		{frontProxyAuthority, "k8sm-front-proxy"},
-		{etcdAuthority, "k8sm-etcd"},
-		{kubeletServingAuthority, "k8sm-kubelet-serving"},
-	} {
-		ca, err := r.authority(a.name, a.commonName)
+	authorities := map[string]*authority{}
+	for _, name := range authorityNames {
+		ca, err := r.authority(name)
 		if err != nil {
 			return err
 		}
-		authorities[a.name] = ca
+		if err := errors.Join(d.tidyKeys(name, ca), writeCerts(d.issuer(name), ca.cert)); err != nil {
+			return err
+		}
+		authorities[name] = ca
 	}
 	for _, l := range leaves(spec) {
 		if _, err := r.leaf(l, authorities[l.authority]); err != nil {
@@ -161,17 +159,17 @@ func (r *renewal) all() error {
 	if err := d.writeTokenKeys(); err != nil {
 		return err
 	}
-	if err := d.kubeletTrust(authorities[kubeletServingAuthority].cert, authorities[clusterAuthority].cert, spec.Now); err != nil {
+	if err := d.kubeletTrust(authorities[kubeletServingAuthority], authorities[clusterAuthority], spec.Now); err != nil {
 		return err
 	}
 	return r.kubeconfigs(authorities[clusterAuthority])
 }
 
 // kubeletTrust writes KubeletTrust. The cluster's CA belongs to it for a while if it is clearly older than the kubelets' CA.
-func (d Dir) kubeletTrust(serving, cluster *x509.Certificate, now time.Time) error {
-	trusted := []*x509.Certificate{serving}
-	if serving.NotBefore.Sub(cluster.NotBefore) > clockSkew && now.Before(serving.NotBefore.Add(clockSkew+servingTransition)) {
-		trusted = append(trusted, cluster)
+func (d Dir) kubeletTrust(serving, cluster *authority, now time.Time) error {
+	trusted, first := slices.Clone(serving.trusted), serving.trusted[0]
+	if first.NotBefore.Sub(cluster.trusted[0].NotBefore) > clockSkew && now.Before(first.NotBefore.Add(clockSkew+servingTransition)) {
+		trusted = append(trusted, cluster.trusted...)
 	}
 	return writeCerts(d.KubeletTrust(), trusted...)
 }
@@ -227,20 +225,28 @@ func (d Dir) users() map[string]leaf {
 	}
 }
 
-// pair is a certificate with its private key.
+// pair is a certificate with its private key. chain is what a program shows with it.
 type pair struct {
-	cert *x509.Certificate
-	key  crypto.Signer
+	cert  *x509.Certificate
+	key   crypto.Signer
+	chain []*x509.Certificate
+}
+
+// authority is a CA: the pair that signs, and all certificates that are trusted for it. There are two while one replaces another. The
+// chain is for the certificates that it signs.
+type authority struct {
+	pair
+	trusted []*x509.Certificate
 }
 
 // authority returns the CA of this name, and creates it if it is missing. An expired CA, or one without its key, is an error: all
 // its certificates are worthless then, and only an operator can distribute a new one to the nodes.
-func (r *renewal) authority(name, commonName string) (*pair, error) {
+func (r *renewal) authority(name string) (*authority, error) {
 	d, now := r.dir, r.spec.Now
 	if _, err := os.Stat(d.cert(name)); errors.Is(err, fs.ErrNotExist) {
-		return r.newAuthority(name, commonName)
+		return r.firstAuthority(name)
 	}
-	ca, err := d.load(name)
+	ca, err := d.loadAuthority(name, now)
 	if err != nil {
 		return nil, err
 	}
@@ -255,30 +261,35 @@ func (r *renewal) authority(name, commonName string) (*pair, error) {
 	return ca, nil
 }
 
-func (r *renewal) newAuthority(name, commonName string) (*pair, error) {
+func (r *renewal) firstAuthority(name string) (*authority, error) {
 	key, err := r.dir.privateKey(r.dir.key(name))
 	if err != nil {
 		return nil, err
 	}
-	life := r.spec.Lives.authority()
-	template := &x509.Certificate{
-		Subject:               pkix.Name{CommonName: commonName},
-		NotBefore:             r.spec.Now.Add(-skew(life)),
-		NotAfter:              r.spec.Now.Add(life),
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-	}
-	cert, err := sign(template, &pair{cert: template, key: key}, key.Public())
+	cert, err := newAuthority(commonNames[name], key, r.spec.Now, r.spec.Lives)
 	if err != nil {
 		return nil, err
 	}
 	r.issued = append(r.issued, name)
-	return &pair{cert: cert, key: key}, writeCerts(r.dir.cert(name), cert)
+	return &authority{pair{cert: cert, key: key}, []*x509.Certificate{cert}}, writeCerts(r.dir.cert(name), cert)
+}
+
+// newAuthority returns the certificate of a CA with this key.
+func newAuthority(commonName string, key crypto.Signer, now time.Time, lives Lives) (*x509.Certificate, error) {
+	life := lives.authority()
+	template := &x509.Certificate{
+		Subject:               pkix.Name{CommonName: commonName},
+		NotBefore:             now.Add(-skew(life)),
+		NotAfter:              now.Add(life),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+	}
+	return sign(template, &pair{cert: template, key: key}, key.Public())
 }
 
 // leaf returns the certificate, and issues it again unless the existing one is acceptable.
-func (r *renewal) leaf(l leaf, ca *pair) (*pair, error) {
+func (r *renewal) leaf(l leaf, ca *authority) (*pair, error) {
 	d := r.dir
 	old, err := d.load(l.name)
 	if err == nil && l.acceptable(old.cert, ca.cert, r.spec) {
@@ -291,13 +302,17 @@ func (r *renewal) leaf(l leaf, ca *pair) (*pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	cert, err := sign(l.template(ca.cert, r.spec), ca, key.Public())
+	cert, err := sign(l.template(ca.cert, r.spec), &ca.pair, key.Public())
 	if err != nil {
 		return nil, err
 	}
 	r.issued = append(r.issued, l.name)
-	return &pair{cert: cert, key: key}, writeCerts(d.cert(l.name), cert)
+	fresh := &pair{cert: cert, key: key, chain: ca.chain}
+	return fresh, writeCerts(d.cert(l.name), fresh.shown()...)
 }
+
+// shown is what a program shows of the pair.
+func (p *pair) shown() []*x509.Certificate { return append([]*x509.Certificate{p.cert}, p.chain...) }
 
 func (l leaf) template(ca *x509.Certificate, spec Spec) *x509.Certificate {
 	life := spec.Lives.leaf()
@@ -357,7 +372,7 @@ func (d Dir) load(name string) (*pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &pair{cert: certs[0], key: key}, nil
+	return &pair{cert: certs[0], key: key, chain: certs[1:]}, nil
 }
 
 // privateKey returns the key in the file, and creates it if it is missing.

@@ -49,7 +49,7 @@ func renewable(all []Certificate, names []string) error {
 			return fmt.Errorf("cannot renew %q: there is no such certificate; there are %s", name, strings.Join(leafNamesOf(all), ", "))
 		}
 		if all[i].Authority {
-			return fmt.Errorf("cannot renew %q: it is a CA's, and nodes and programs trust the one that they know", name)
+			return fmt.Errorf("cannot renew %q: it is a CA's, and nodes and programs trust the one that they know; replace it by km certs rotate-ca", name)
 		}
 	}
 	return nil
@@ -65,7 +65,7 @@ func leafNamesOf(all []Certificate) (names []string) {
 }
 
 func (d Dir) reissue(c Certificate, now time.Time) error {
-	ca, err := d.load(d.authorityOf(c.Name))
+	ca, err := d.loadAuthority(d.authorityOf(c.Name), now)
 	if err != nil {
 		return err
 	}
@@ -81,23 +81,24 @@ func (d Dir) reissue(c Certificate, now time.Time) error {
 	if ca.cert.NotAfter.Before(template.NotAfter) {
 		template.NotAfter = ca.cert.NotAfter
 	}
-	cert, err := sign(template, ca, key.Public())
+	cert, err := sign(template, &ca.pair, key.Public())
 	if err != nil {
 		return err
 	}
-	if err := writeCerts(d.cert(c.Name), cert); err != nil || c.Name != adminName {
+	fresh := &pair{cert: cert, key: key, chain: ca.chain}
+	if err := writeCerts(d.cert(c.Name), fresh.shown()...); err != nil || c.Name != adminName {
 		return err
 	}
-	return d.embedAgain(ca, &pair{cert: cert, key: key})
+	return d.embedAgain(ca.trusted, fresh)
 }
 
-// embedAgain puts the administrator's certificate into the kubeconfig that is there.
-func (d Dir) embedAgain(ca, admin *pair) error {
+// embedAgain puts the cluster's CAs and the administrator's certificate into the kubeconfig that is there.
+func (d Dir) embedAgain(trusted []*x509.Certificate, admin *pair) error {
 	config, err := clientcmd.LoadFromFile(d.AdminKubeconfig())
 	if err != nil {
 		return fmt.Errorf("cannot read the administrator's kubeconfig: %w", err)
 	}
-	if err := embed(config, ca, admin); err != nil {
+	if err := embed(config, trusted, admin); err != nil {
 		return fmt.Errorf("cannot encode the administrator's kubeconfig: %w", err)
 	}
 	data, err := clientcmd.Write(*config)

@@ -104,7 +104,7 @@ func (d Dir) In(file string) string {
 	return d.path(file)
 }
 
-// CA is the certificate of the CA for servers and clients of the Kubernetes API.
+// CA is the certificate of the CA for servers and clients of the Kubernetes API; it has two while one replaces another.
 func (d Dir) CA() string { return d.cert(clusterAuthority) }
 
 // CACertificates returns the certificates in CA: several while one replaces another. The error is fs.ErrNotExist if there is no such file.
@@ -116,15 +116,21 @@ func (d Dir) CACertificates() ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// CAKey is the private key to CA.
+// CAKey is the private key of the CA that signs, which CAIssuer is the certificate of.
 func (d Dir) CAKey() string { return d.key(clusterAuthority) }
+
+// CAIssuer is the one certificate in CA that belongs to CAKey. Prepare writes it.
+func (d Dir) CAIssuer() string { return d.issuer(clusterAuthority) }
 
 // KubeletServingCA is the certificate of the CA that signs kubelets' serving certificates, and nothing else. So no client of another
 // server believes a kubelet.
 func (d Dir) KubeletServingCA() string { return d.cert(kubeletServingAuthority) }
 
-// KubeletServingCAKey is the private key to KubeletServingCA.
+// KubeletServingCAKey is the private key of the CA that signs, which KubeletServingIssuer is the certificate of.
 func (d Dir) KubeletServingCAKey() string { return d.key(kubeletServingAuthority) }
+
+// KubeletServingIssuer is the one certificate in KubeletServingCA that belongs to KubeletServingCAKey. Prepare writes it.
+func (d Dir) KubeletServingIssuer() string { return d.issuer(kubeletServingAuthority) }
 
 // KubeletTrust has the CAs whose certificates the API server accepts from kubelets. Prepare writes it.
 func (d Dir) KubeletTrust() string { return d.cert("kubelet-trust") }
