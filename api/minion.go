@@ -89,8 +89,13 @@ type MinionConfig struct {
 	NodePorts string `json:"nodePorts,omitempty"`
 	// NetworkPolicy says whether minions enforce network policies; see EnforcesNetworkPolicies.
 	NetworkPolicy *bool `json:"networkPolicy,omitempty"`
-	// KubeletServingCA is the PEM of the authority that signs kubelets' serving certificates; empty for that of the API server.
+	// CA is the PEM of the authorities for the API's servers and clients: the one that issues certificates first, and another one while
+	// that is replaced; empty for that of the Bootstrap. Minions take over changes of it and of the next two fields while they run.
+	CA []byte `json:"ca,omitempty"`
+	// KubeletServingCA is the PEM of the authorities that sign kubelets' serving certificates, likewise; empty for that of the API server.
 	KubeletServingCA []byte `json:"kubeletServingCA,omitempty"`
+	// KubeletServingChain is the PEM of the certificates that a kubelet shows with its own.
+	KubeletServingChain []byte `json:"kubeletServingChain,omitempty"`
 	// EvictionHard has the kubelet's hard eviction thresholds: a quantity or a percentage per signal
 	// (https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#hard-eviction-thresholds).
 	EvictionHard map[string]string `json:"evictionHard,omitempty"`

@@ -38,12 +38,14 @@ const (
 	// AnnotationStatusPort is the port at which the minion serves its metrics, at the node's first InternalIP. A scraper that trusts it
 	// trusts no more than the node: it has to check the certificate for the node's name or address.
 	AnnotationStatusPort = "k8sm.io/status-port"
+	// AnnotationAuthorities is Authorities as JSON: which CAs the minion and its kubelet know.
+	AnnotationAuthorities = "k8sm.io/authorities"
 )
 
 // NodeOwnAnnotations are those with KeyPrefix that a node may write on its own Node object. All others, and all such labels, are the
 // scheduler's: other nodes trust them.
 func NodeOwnAnnotations() []string {
-	return []string{AnnotationKMVersion, AnnotationMinionStarted, AnnotationSettings, AnnotationStatusPort}
+	return []string{AnnotationKMVersion, AnnotationMinionStarted, AnnotationSettings, AnnotationStatusPort, AnnotationAuthorities}
 }
 
 // NodeOperatorAnnotations are those that operators may write, too.

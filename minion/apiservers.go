@@ -24,7 +24,10 @@ func (n *node) reachAPIServers(ctx context.Context) (*apiServers, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := balancer.New(balancer.Config{Seeds: append([]string{seed}, n.boot.APIServers...), CA: n.boot.CA})
+	if err := n.believeEarlier(); err != nil {
+		return nil, err
+	}
+	b, err := balancer.New(balancer.Config{Seeds: append([]string{seed}, n.boot.APIServers...), CAs: n.trusted})
 	if err != nil {
 		return nil, err
 	}

@@ -55,7 +55,7 @@ func TestNodeStartsWhileTheServerOfItsLaunchIsAway(t *testing.T) {
 			if n.namedServer != named {
 				t.Errorf("the named server is %s, want %s", n.namedServer, named)
 			}
-			client, err := newClient(n.boot, tokenAuth(n.boot))
+			client, err := newClient(n.boot, "", tokenAuth(n.boot))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -75,7 +75,7 @@ func TestStockProgramsOfANodeCallItsBalancer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer servers.stop()
-	if err := writeKubeconfig(n.files.kubeconfig(), kubeconfig(n.boot, tokenAuth(n.boot))); err != nil {
+	if err := writeKubeconfig(n.files.kubeconfig(), kubeconfig(n.boot, "", tokenAuth(n.boot))); err != nil {
 		t.Fatal(err)
 	}
 	cfg, err := clientcmd.BuildConfigFromFlags("", n.files.kubeconfig())

@@ -13,7 +13,7 @@ import (
 // commit returns what makes images of the node's containers.
 func (n *node) commit(client kubernetes.Interface) func(context.Context) error {
 	return func(ctx context.Context) error {
-		cfg, err := restConfig(n.boot, n.files.nodeAuth())
+		cfg, err := restConfig(n.boot, n.files.ca(), n.files.nodeAuth())
 		if err != nil {
 			return err
 		}

@@ -27,10 +27,15 @@ import (
 const apiTimeout = 10 * time.Second
 
 // kubeconfig returns a configuration for calls to the API server with the given credentials
-// (https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/).
-func kubeconfig(boot api.Bootstrap, who *clientcmdapi.AuthInfo) clientcmdapi.Config {
+// (https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/). caFile has the API server's CAs, which
+// client-go reads again; "" means those of the node's start.
+func kubeconfig(boot api.Bootstrap, caFile string, who *clientcmdapi.AuthInfo) clientcmdapi.Config {
+	cluster := &clientcmdapi.Cluster{Server: boot.APIServer, CertificateAuthority: caFile}
+	if caFile == "" {
+		cluster.CertificateAuthorityData = boot.CA
+	}
 	return clientcmdapi.Config{
-		Clusters:       map[string]*clientcmdapi.Cluster{"k8sm": {Server: boot.APIServer, CertificateAuthorityData: boot.CA}},
+		Clusters:       map[string]*clientcmdapi.Cluster{"k8sm": cluster},
 		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"node": who},
 		Contexts:       map[string]*clientcmdapi.Context{"k8sm": {Cluster: "k8sm", AuthInfo: "node"}},
 		CurrentContext: "k8sm",
@@ -154,7 +159,7 @@ func (l layout) prepareIdentity(boot api.Bootstrap, servingCA []byte, now time.T
 		return err
 	}
 	if problem == nil {
-		return writeKubeconfig(l.kubeconfig(), kubeconfig(boot, l.nodeAuth()))
+		return writeKubeconfig(l.kubeconfig(), kubeconfig(boot, l.ca(), l.nodeAuth()))
 	}
 	logrus.WithField("node", boot.Node).Infof("requesting a certificate with the bootstrap token: %s", problem)
 	for _, stale := range []string{l.kubeconfig(), l.certificate()} {
@@ -162,7 +167,7 @@ func (l layout) prepareIdentity(boot api.Bootstrap, servingCA []byte, now time.T
 			return err
 		}
 	}
-	return writeKubeconfig(l.bootstrapKubeconfig(), kubeconfig(boot, tokenAuth(boot)))
+	return writeKubeconfig(l.bootstrapKubeconfig(), kubeconfig(boot, l.ca(), tokenAuth(boot)))
 }
 
 // awaitIdentity waits until the kubelet has the node's certificate, then removes the bootstrap token.
@@ -190,9 +195,9 @@ func writeKubeconfig(path string, cfg clientcmdapi.Config) error {
 	return nil
 }
 
-// restConfig returns how clients with the given credentials call. client-go reloads a certificate file that has been renewed.
-func restConfig(boot api.Bootstrap, who *clientcmdapi.AuthInfo) (*rest.Config, error) {
-	cfg, err := clientcmd.NewDefaultClientConfig(kubeconfig(boot, who), nil).ClientConfig()
+// restConfig returns how clients with the given credentials call. client-go reloads files that have changed; see kubeconfig.
+func restConfig(boot api.Bootstrap, caFile string, who *clientcmdapi.AuthInfo) (*rest.Config, error) {
+	cfg, err := clientcmd.NewDefaultClientConfig(kubeconfig(boot, caFile, who), nil).ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the credentials for %s: %w", boot.APIServer, err)
 	}
@@ -201,8 +206,8 @@ func restConfig(boot api.Bootstrap, who *clientcmdapi.AuthInfo) (*rest.Config, e
 }
 
 // newClient returns a client with the given credentials.
-func newClient(boot api.Bootstrap, who *clientcmdapi.AuthInfo) (kubernetes.Interface, error) {
-	cfg, err := restConfig(boot, who)
+func newClient(boot api.Bootstrap, caFile string, who *clientcmdapi.AuthInfo) (kubernetes.Interface, error) {
+	cfg, err := restConfig(boot, caFile, who)
 	if err != nil {
 		return nil, err
 	}

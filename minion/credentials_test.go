@@ -228,7 +228,7 @@ func TestTokenIsRemovedOnceTheCertificateIsThere(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- files.awaitIdentity(t.Context(), boot) }()
 	a.issue(files.certificate(), "system:node:agent-1")
-	if err := writeKubeconfig(files.kubeconfig(), kubeconfig(boot, files.nodeAuth())); err != nil {
+	if err := writeKubeconfig(files.kubeconfig(), kubeconfig(boot, files.ca(), files.nodeAuth())); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {

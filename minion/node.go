@@ -2,6 +2,7 @@ package minion
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -15,8 +16,10 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 	"gopkg.in/natefinch/lumberjack.v2"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/logformat"
@@ -38,9 +41,12 @@ type node struct {
 	env          mesos.Config
 	registration executor.Registration
 	started      time.Time
-	boot         api.Bootstrap // its API server is the node's own balancer, once that runs
-	namedServer  string        // URL of the API server that the scheduler named
-	claims       claims        // of the network namespace
+	boot         api.Bootstrap                 // its API server is the node's own balancer, once that runs
+	namedServer  string                        // URL of the API server that the scheduler named
+	claims       claims                        // of the network namespace
+	givenCA      []byte                        // the CA that the scheduler named; boot has those that the node believes when it starts
+	trust        atomic.Pointer[x509.CertPool] // by which it believes API servers now
+	serving      atomic.Pointer[[]byte]        // the PEM of the CAs of kubelets' serving certificates
 	log          logrus.FieldLogger
 	metrics      *status.Metrics
 	criServer    atomic.Pointer[cri.Server] // the current one; nil if none runs
@@ -66,7 +72,7 @@ type node struct {
 
 // parts are the running parts of the node; nil if a part does not run.
 type parts struct {
-	runtime, kubelet, servers, policies, status, report, network, peers, pods, proxy, falcon, logs, commits *supervise.Part
+	runtime, kubelet, authorities, servers, policies, status, report, network, peers, pods, proxy, falcon, logs, commits *supervise.Part
 }
 
 func newNode(cfg Config, env mesos.Config, registration executor.Registration) (*node, error) {
@@ -141,18 +147,17 @@ func unlessEnded(ctx context.Context, err error) error {
 // configure fetches the cluster's configuration and chooses the node's directory. If the API server keeps rejecting the node's
 // credentials, the executor ends, and the next one has a new token.
 func (n *node) configure(ctx context.Context, post func(executor.Event)) (err error) {
-	who := tokenAuth(n.boot)
-	usual, err := n.usualFiles()
-	if err == nil && usual.checkIdentity(n.boot, time.Now()) == nil {
-		who = usual.nodeAuth()
-	}
-	api, err := newClient(n.boot, who)
+	clients, err := n.firstClients(time.Now())
 	if err != nil {
 		return err
 	}
 	var rejected rejection
 	err = supervise.UntilDone(ctx, "the node has no configuration yet", func(ctx context.Context) error {
-		fetched, err := fetchConfig(ctx, api)
+		fetched, err := fetchConfig(ctx, clients[0])
+		if len(clients) > 1 && apierrors.IsUnauthorized(err) { // its certificate is another cluster's
+			clients = clients[1:]
+			fetched, err = fetchConfig(ctx, clients[0])
+		}
 		if rejected.lasts(time.Now(), err) {
 			post(executor.Unfit{Reason: "the API server at " + n.namedServer + " rejects the bootstrap token: it has ended, or was used before; a new executor gets a new one"})
 		}
@@ -166,12 +171,31 @@ func (n *node) configure(ctx context.Context, post func(executor.Event)) (err er
 	if err != nil {
 		return err
 	}
+	if err := n.believeCluster(); err != nil {
+		return err
+	}
 	logrus.SetFormatter(logformat.Format(n.cluster.LogFormat).Formatter())
 	n.files, err = newLayout(n.cluster.RootDir, n.boot.Cluster, n.boot.Node)
 	if err != nil {
 		return err
 	}
 	return n.files.make()
+}
+
+// firstClients are clients by the node's certificate, if it may be valid, and by the token.
+func (n *node) firstClients(now time.Time) (clients []kubernetes.Interface, err error) {
+	identities := []*clientcmdapi.AuthInfo{tokenAuth(n.boot)}
+	if usual, err := n.usualFiles(); err == nil && usual.checkIdentity(n.boot, now) == nil {
+		identities = []*clientcmdapi.AuthInfo{usual.nodeAuth(), tokenAuth(n.boot)}
+	}
+	for _, who := range identities {
+		client, err := newClient(n.boot, "", who)
+		if err != nil {
+			return nil, err
+		}
+		clients = append(clients, client)
+	}
+	return clients, nil
 }
 
 // usualFiles are the node's files unless the cluster's configuration names another directory.
@@ -319,14 +343,18 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	}
 	kubelet := supervise.Child{Args: n.settings.kubeletArgs(), Output: n.files.component(n.sandboxLog("kubelet"), "kubelet"), Health: &supervise.Health{Probe: n.kubeletHealth, Every: supervise.ProbeEvery}}
 	first := &firstHealth{post: post, log: n.sandboxLog("kubelet").Filename}
-	running.kubelet = supervise.Start(alive, "the kubelet", n.counted(status.Kubelet, first.watch(kubelet)))
+	restarting := newRestartable(n.counted(status.Kubelet, first.watch(kubelet)))
+	running.kubelet = supervise.Start(alive, "the kubelet", restarting.Run)
 	if err := n.files.awaitIdentity(ctx, n.boot); err != nil {
 		return running, err
 	}
-	client, err := newClient(n.boot, n.files.nodeAuth())
+	client, err := newClient(n.boot, n.files.ca(), n.files.nodeAuth())
 	if err != nil {
 		return running, err
 	}
+	running.authorities = supervise.Start(alive, "the watch on the cluster's CAs", func(ctx context.Context) error {
+		return n.followAuthorities(ctx, client, restarting.Restart)
+	})
 	running.servers = servers.follow(alive, client)
 	running.policies = n.enforcePolicies(alive, client)
 	server, err := n.listenForStatus(servers)
@@ -335,7 +363,8 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	}
 	running.status = supervise.Start(alive, "the status server", server.Run)
 	running.report = supervise.Start(alive, "the node report", func(ctx context.Context) error {
-		r := report{version: api.Version, settings: n.taken, started: n.started, port: server.Port, problems: slices.Concat(n.problems, n.foreign), watch: n.watchProblems(client)}
+		r := report{version: api.Version, settings: n.taken, started: n.started, port: server.Port, authorities: n.authoritiesAnnotation,
+			problems: slices.Concat(n.problems, n.foreign), watch: n.watchProblems(client)}
 		return r.keep(ctx, client, n.boot.Node)
 	})
 	if err := n.setUpNetwork(ctx, client); err != nil {
@@ -397,6 +426,7 @@ func (n *node) sandboxLog(program string) *lumberjack.Logger {
 // error and returns all errors.
 func (n *node) stop(ctx context.Context, running parts, shared *machineShare) error {
 	n.log.Info("stopping the node")
+	running.authorities.Stop()
 	running.kubelet.Stop()
 	running.report.Stop()
 	running.falcon.Stop()

@@ -187,7 +187,7 @@ func (n *node) storesClient(at *storeAddresses) (*http.Client, error) {
 	direct := net.Dialer{Timeout: dialTimeout}
 	client, err := rest.HTTPClientFor(&rest.Config{
 		TLSClientConfig: rest.TLSClientConfig{
-			CAData: n.boot.CA, CertFile: n.files.certificate(), KeyFile: n.files.certificate(), ServerName: protocol.ServerName,
+			CAFile: n.files.ca(), CertFile: n.files.certificate(), KeyFile: n.files.certificate(), ServerName: protocol.ServerName,
 		},
 		Proxy: func(*http.Request) (*url.URL, error) { return nil, nil },
 		Dial: func(ctx context.Context, _, host string) (net.Conn, error) {

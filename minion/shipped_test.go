@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -90,6 +91,9 @@ func TestStoreAndNodeProveWhoTheyAre(t *testing.T) {
 		{"a server of another cluster", "unknown authority", newAuthority(t), protocol.ServerName},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if err := os.WriteFile(n.files.ca(), a.pem, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			caller := ""
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { caller = r.TLS.PeerCertificates[0].Subject.CommonName }))
 			pair := filepath.Join(t.TempDir(), "pair.pem")

@@ -17,11 +17,11 @@ import (
 // listenForStatus returns the server of the minion's metrics, which listens already if it can. It has a client of its own: see
 // callers.Delegate.
 func (n *node) listenForStatus(servers *apiServers) (*status.Server, error) {
-	client, err := newClient(n.boot, n.files.nodeAuth())
+	client, err := newClient(n.boot, n.files.ca(), n.files.nodeAuth())
 	if err != nil {
 		return nil, err
 	}
-	access, err := callers.Delegate(client, n.boot.CA)
+	access, err := callers.Delegate(client, n.files.ca())
 	if err != nil {
 		return nil, err
 	}

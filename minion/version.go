@@ -33,6 +33,8 @@ type report struct {
 	problems []string
 	// watch returns further problems that exist now; nil if there are no checks.
 	watch func(context.Context) []string
+	// authorities is the annotation with the CAs that the node knows; nil for none.
+	authorities func() map[string]string
 }
 
 // conditionProblem is the node condition for problems of the Mesos agent. It is true if there is one, as in node-problem-detector.
@@ -95,6 +97,12 @@ func (r report) write(ctx context.Context, client kubernetes.Interface, node str
 	}
 	if err := annotate(ctx, client, object, r.statusPort()); err != nil {
 		logrus.WithField("node", node).WithError(err).Debug("cannot write the port of the minion's metrics to the node")
+	}
+	if r.authorities == nil {
+		return nil
+	}
+	if err := annotate(ctx, client, object, r.authorities()); err != nil { // as above
+		logrus.WithField("node", node).WithError(err).Debug("cannot write the node's CAs to the node")
 	}
 	return nil
 }

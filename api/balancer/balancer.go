@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/k8sm/k8sm/api/certfile"
 )
 
 // ServerName is a name in the certificate of each API server, whatever its address.
@@ -30,8 +32,8 @@ const (
 type Config struct {
 	// Seeds are the servers that are known from elsewhere, as "host:port". They are never forgotten.
 	Seeds []string
-	// CA is the PEM of the authority that signs the servers' certificates.
-	CA []byte
+	// CAs returns the authorities that sign the servers' certificates. It is called at each connection that checks a server.
+	CAs func() (*x509.CertPool, error)
 }
 
 // Balancer knows the API servers of a cluster. Its methods may be called concurrently.
@@ -47,14 +49,13 @@ type Balancer struct {
 
 // New returns a balancer that knows the seeds. Run checks the servers.
 func New(cfg Config) (*Balancer, error) {
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(cfg.CA) {
-		return nil, errors.New("cannot use the CA of the API servers: it has no certificate")
+	if cfg.CAs == nil {
+		return nil, errors.New("cannot check the API servers: their CA is not known")
 	}
 	if len(cfg.Seeds) == 0 {
 		return nil, errors.New("cannot find the API servers: no address is known")
 	}
-	b := &Balancer{cfg: cfg, probes: &tls.Config{RootCAs: roots, ServerName: ServerName, MinVersion: tls.VersionTLS12},
+	b := &Balancer{cfg: cfg, probes: certfile.Client(&tls.Config{ServerName: ServerName, MinVersion: tls.VersionTLS12}, cfg.CAs),
 		wake: make(chan struct{}, 1), members: map[string]*member{}}
 	for _, seed := range cfg.Seeds {
 		b.add(seed, seeded)

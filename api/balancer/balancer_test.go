@@ -52,6 +52,12 @@ func newAuthority(t *testing.T) authority {
 	return authority{pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}}
 }
 
+func (a authority) pool() (*x509.CertPool, error) {
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(a.pem)
+	return roots, nil
+}
+
 // server is an API server that says its name, and at /hold nothing more.
 type server struct {
 	*httptest.Server
@@ -138,7 +144,7 @@ func (s *server) address() string { return s.Listener.Addr().String() }
 // balanced starts a balancer.
 func (a authority) balanced(t *testing.T, file string, seeds ...string) *Balancer {
 	t.Helper()
-	b, err := New(Config{Seeds: seeds, CA: a.pem})
+	b, err := New(Config{Seeds: seeds, CAs: a.pool})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -459,7 +465,7 @@ func TestServersAreRememberedForTheNextStart(t *testing.T) {
 func TestOnlyTheLastServersThatLeftAreRemembered(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
-	b, err := New(Config{Seeds: []string{"192.0.2.1:1"}, CA: ca.pem})
+	b, err := New(Config{Seeds: []string{"192.0.2.1:1"}, CAs: ca.pool})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -522,7 +528,7 @@ func TestServerForLocalProgramsPassesBothWaysAndEnds(t *testing.T) {
 
 func TestBalancerNeedsACAAndASeed(t *testing.T) {
 	ca := newAuthority(t)
-	for _, cfg := range []Config{{Seeds: []string{"192.0.2.1:6443"}}, {CA: ca.pem}} {
+	for _, cfg := range []Config{{Seeds: []string{"192.0.2.1:6443"}}, {CAs: ca.pool}} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%+v is accepted", cfg)
 		}

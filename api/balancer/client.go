@@ -2,6 +2,7 @@ package balancer
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
@@ -21,6 +22,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	certutil "k8s.io/client-go/util/cert"
+
+	"github.com/k8sm/k8sm/api/certfile"
 )
 
 // Suits reports whether a configuration leads to API servers themselves: by https, with their CA, and neither through a proxy nor under
@@ -41,21 +45,34 @@ func Suits(config *rest.Config) bool {
 
 // Use returns a balancer for the clients of a configuration, and makes them connect through it. Run and Follow keep the balancer.
 func Use(config *rest.Config) (*Balancer, error) {
-	loaded := rest.CopyConfig(config) // config keeps its files: client-go reads renewed certificates again
-	if err := rest.LoadTLSFiles(loaded); err != nil {
+	cas, err := authoritiesOf(config.TLSClientConfig)
+	if err != nil {
 		return nil, fmt.Errorf("cannot read the CA of the API server: %w", err)
 	}
 	seed, err := Seed(config.Host)
 	if err != nil {
 		return nil, err
 	}
-	b, err := New(Config{Seeds: []string{seed}, CA: loaded.CAData})
+	b, err := New(Config{Seeds: []string{seed}, CAs: cas})
 	if err != nil {
 		return nil, err
 	}
 	config.Dial, config.ServerName = b.Dial, ServerName
 	config.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil } // Dial would take API servers for the environment's proxy
 	return b, nil
+}
+
+// authoritiesOf returns the CAs of a configuration: those that are in its file at each call, or its data.
+func authoritiesOf(config rest.TLSClientConfig) (func() (*x509.CertPool, error), error) {
+	if len(config.CAData) == 0 {
+		file, err := certfile.NewAuthorities(config.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		return file.Pool, nil
+	}
+	pool, err := certutil.NewPoolFromBytes(config.CAData)
+	return func() (*x509.CertPool, error) { return pool, nil }, err
 }
 
 // Seed returns the "host:port" of an API server's URL.

@@ -33,7 +33,7 @@ func slice(port int32, addresses ...string) *discoveryv1.EndpointSlice {
 
 func TestServersOfTheEndpointSliceAreFollowed(t *testing.T) {
 	ca := newAuthority(t)
-	b, err := New(Config{Seeds: []string{"192.0.2.9:6443"}, CA: ca.pem})
+	b, err := New(Config{Seeds: []string{"192.0.2.9:6443"}, CAs: ca.pool})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestUserWhoMayNotSeeTheServersGoesOnWithThoseThatAreKnown(t *testing.T) {
 	hook := logrustest.NewGlobal()
 	defer hook.Reset()
 	ca := newAuthority(t)
-	b, err := New(Config{Seeds: []string{"192.0.2.9:6443"}, CA: ca.pem})
+	b, err := New(Config{Seeds: []string{"192.0.2.9:6443"}, CAs: ca.pool})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package callers
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"net/http"
 	"strings"
@@ -17,6 +18,8 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	"k8s.io/apiserver/pkg/server/dynamiccertificates"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/k8sm/k8sm/api/certfile"
 )
 
 // The API server's answers are cached as long as a kubelet caches them by default
@@ -33,13 +36,15 @@ type Access struct {
 	Authorizer    authorizer.Authorizer
 }
 
-// Delegate returns an Access that asks the API server. It knows callers by client certificates of the CA, in PEM, or by tokens. The
-// client must be used for nothing else: its rate limit bounds what strangers with invented tokens can make the API server do.
-func Delegate(client kubernetes.Interface, clientCA []byte) (Access, error) {
-	ca, err := dynamiccertificates.NewStaticCAContent("the cluster's CA", clientCA)
+// Delegate returns an Access that asks the API server. It knows callers by client certificates of the CAs in a file, as they are at each
+// call, or by tokens. The client must be used for nothing else: its rate limit bounds what strangers with invented tokens can make the
+// API server do.
+func Delegate(client kubernetes.Interface, caFile string) (Access, error) {
+	clients, err := certfile.NewAuthorities(caFile)
 	if err != nil {
-		return Access{}, fmt.Errorf("cannot use the cluster's CA: %w", err)
+		return Access{}, err
 	}
+	ca := authorities{clients}
 	again := &wait.Backoff{Duration: 500 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Steps: 3}
 	who, _, err := authenticatorfactory.DelegatingAuthenticatorConfig{
 		Anonymous: &apiserver.AnonymousAuthConfig{}, ClientCertificateCAContentProvider: ca,
@@ -55,6 +60,24 @@ func Delegate(client kubernetes.Interface, clientCA []byte) (Access, error) {
 		return Access{}, fmt.Errorf("cannot ask the API server what callers may read: %w", err)
 	}
 	return Access{who, may}, nil
+}
+
+// authorities are the CAs in a file in Kubernetes' words. It has nobody to notify: it looks when it is asked.
+type authorities struct{ in *certfile.Authorities }
+
+// Name implements dynamiccertificates.CAContentProvider.
+func (authorities) Name() string { return "the cluster's CA" }
+
+// CurrentCABundleContent implements dynamiccertificates.CAContentProvider. Only servers ask for it that say which CAs they know.
+func (authorities) CurrentCABundleContent() []byte { return nil }
+
+// AddListener implements dynamiccertificates.CAContentProvider.
+func (authorities) AddListener(dynamiccertificates.Listener) {}
+
+// VerifyOptions implements dynamiccertificates.CAContentProvider.
+func (a authorities) VerifyOptions() (x509.VerifyOptions, bool) {
+	pool, err := a.in.Pool()
+	return x509.VerifyOptions{Roots: pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, err == nil
 }
 
 // Right is what a caller needs for a request.

@@ -1,5 +1,5 @@
-// Package certfile serves TLS with certificates in files that are replaced while the program runs: each handshake gets the newest. It
-// also tells how long certificates in files last, as metrics. It knows nothing of who makes them.
+// Package certfile serves TLS with certificates in files that are replaced while the program runs, and believes others by CAs in such files: each handshake
+// gets the newest. It also tells how long certificates in files last, as metrics. It knows nothing of who makes them.
 //
 // Start reading at Server.
 package certfile
@@ -80,6 +80,70 @@ func (p *Pair) Leaf() (*x509.Certificate, error) {
 // ForServer is Get as tls.Config has it in GetCertificate.
 func (p *Pair) ForServer(*tls.ClientHelloInfo) (*tls.Certificate, error) { return p.Get() }
 
+// Authorities are CAs in a file. Its methods may be called concurrently.
+type Authorities struct {
+	file string
+
+	mu   sync.Mutex // guards all below
+	of   [2]os.FileInfo
+	pool *x509.CertPool
+	told problem
+}
+
+// NewAuthorities returns the CAs in the file. An error says why they cannot be used now.
+func NewAuthorities(file string) (*Authorities, error) {
+	a := &Authorities{file: file}
+	_, err := a.Pool()
+	return a, err
+}
+
+// Pool returns the CAs as they are in the file now, the same pool until they change. If the file cannot be used and could be before, it
+// returns the former CAs, and logs why.
+func (a *Authorities) Pool() (*x509.CertPool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	of, err := statAll(a.file, a.file)
+	if err == nil && a.pool != nil && same(of, a.of) {
+		return a.pool, nil
+	}
+	var pool *x509.CertPool
+	if err == nil {
+		pool, err = certutil.NewPool(a.file)
+	}
+	if err != nil && a.pool != nil {
+		a.told.tell(err, a.file, "cannot read CAs again: the former ones stay in use")
+		return a.pool, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the CAs in %s: %w", a.file, err)
+	}
+	a.pool, a.of, a.told = pool, of, ""
+	return pool, nil
+}
+
+// Client returns the settings of a client that believes servers by the CAs that pool returns at each connection. The settings must have
+// the server's name.
+func Client(settings *tls.Config, pool func() (*x509.CertPool, error)) *tls.Config {
+	settings = settings.Clone()
+	name := settings.ServerName
+	settings.InsecureSkipVerify = true // VerifyConnection does it
+	settings.VerifyConnection = func(state tls.ConnectionState) error {
+		roots, err := pool()
+		if err != nil {
+			return err
+		}
+		options := x509.VerifyOptions{DNSName: name, Roots: roots, Intermediates: x509.NewCertPool()}
+		for _, c := range state.PeerCertificates[1:] {
+			options.Intermediates.AddCert(c)
+		}
+		if _, err := state.PeerCertificates[0].Verify(options); err != nil {
+			return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
+		}
+		return nil
+	}
+	return settings
+}
+
 // Server returns the settings of a server with this pair. caFile has the CAs of clients, and is read again when it changes, too; "" is
 // for a server that does not verify clients by itself. An error says what cannot be used now.
 func Server(settings *tls.Config, pair *Pair, caFile string) (*tls.Config, error) {
@@ -91,10 +155,11 @@ func Server(settings *tls.Config, pair *Pair, caFile string) (*tls.Config, error
 	if caFile == "" {
 		return settings, nil
 	}
-	clients := &clients{file: caFile, settings: settings}
-	if _, err := clients.get(nil); err != nil {
+	authorities, err := NewAuthorities(caFile)
+	if err != nil {
 		return nil, err
 	}
+	clients := &clients{authorities: authorities, settings: settings}
 	outer := settings.Clone()
 	outer.GetConfigForClient = clients.get
 	return outer, nil
@@ -102,35 +167,24 @@ func Server(settings *tls.Config, pair *Pair, caFile string) (*tls.Config, error
 
 // clients are the settings for clients of the CAs in a file.
 type clients struct {
-	file     string
-	settings *tls.Config // without CAs
+	authorities *Authorities
+	settings    *tls.Config // without CAs
 
-	mu     sync.Mutex // guards all below
-	of     [2]os.FileInfo
+	mu     sync.Mutex  // guards the rest
 	config *tls.Config // the same for all connections, so that sessions can be resumed
-	told   problem
 }
 
 func (c *clients) get(*tls.ClientHelloInfo) (*tls.Config, error) {
+	pool, err := c.authorities.Pool()
+	if err != nil {
+		return nil, err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	of, err := statAll(c.file, c.file)
-	if err == nil && c.config != nil && same(of, c.of) {
-		return c.config, nil
+	if c.config == nil || c.config.ClientCAs != pool {
+		c.config = c.settings.Clone()
+		c.config.ClientCAs = pool
 	}
-	var pool *x509.CertPool
-	if err == nil {
-		pool, err = certutil.NewPool(c.file)
-	}
-	if err != nil && c.config != nil {
-		c.told.tell(err, c.file, "cannot read the CAs of clients again: the former ones stay in use")
-		return c.config, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot use the CAs in %s: %w", c.file, err)
-	}
-	c.config, c.of, c.told = c.settings.Clone(), of, ""
-	c.config.ClientCAs = pool
 	return c.config, nil
 }
 

@@ -138,8 +138,8 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	}
 	// Each pod of a burst needs a binding. The API server limits requests itself.
 	config.QPS, config.Burst = 500, 1000
-	ca := rest.CopyConfig(config) // config keeps its files, which clients read again
-	if err := rest.LoadTLSFiles(ca); err != nil {
+	ca := currentCA(config.TLSClientConfig)
+	if _, err := ca(); err != nil {
 		return fmt.Errorf("cannot read the CA of the API server: %w", err)
 	}
 	servers, err := reachAPIServers(config, dir)
@@ -174,7 +174,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	}
 	s.scheduler.Version, s.scheduler.Kubelet = api.Version, api.KubernetesVersion
 	s.scheduler.Roles, s.scheduler.Revocable = s.mesos.Roles, s.mesos.Revocable
-	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, config.Host, ca.CAData
+	s.scheduler.Cluster, s.scheduler.APIServer, s.scheduler.CA = s.etcd.Name, config.Host, ca
 	s.scheduler.APIServers = servers.Servers
 	versions, err := newServerVersions(config, servers.Servers)
 	if err != nil {
@@ -198,6 +198,16 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	s.scheduler.Artifact = run.Artifact{URL: program.URL(), SHA256: program.SHA256()}
 	logrus.WithField("url", program.URL()).Info("serving km to agents")
 	return beside(ctx, program.Run, func(ctx context.Context) error { return s.runBesideStatus(ctx, dir, parts, shows) })
+}
+
+// currentCA returns the CAs of a configuration: those that are in its file at each call, or its data.
+func currentCA(config rest.TLSClientConfig) func() ([]byte, error) {
+	return func() ([]byte, error) {
+		if len(config.CAData) > 0 {
+			return config.CAData, nil
+		}
+		return os.ReadFile(config.CAFile)
+	}
 }
 
 // checkOwner returns an error if etcd belongs to another cluster than the state directory. A scheduler whose certificates are elsewhere

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	gox509 "crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -24,7 +25,6 @@ import (
 	discoveryv1 "k8s.io/client-go/kubernetes/typed/discovery/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/transport"
-	"k8s.io/client-go/util/cert"
 
 	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/health"
@@ -78,13 +78,17 @@ type callers struct {
 
 // newCallers reads the certificates. admin is how to reach the API server as the administrator.
 func newCallers(dir statedir.Dir, admin *rest.Config, insecure bool) (*callers, error) {
-	clients, err := cert.NewPool(dir.CA())
+	clients, err := certfile.NewAuthorities(dir.CA())
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the CA of clients: %w", err)
+		return nil, err
 	}
-	options := x509.DefaultVerifyOptions()
-	options.Roots = clients
-	c := &callers{server: rest.AnonymousClientConfig(admin), verifier: x509.New(options, x509.CommonNameUserConversion), insecure: insecure}
+	verifier := x509.NewDynamic(func() (options gox509.VerifyOptions, ok bool) {
+		options = x509.DefaultVerifyOptions()
+		pool, err := clients.Pool()
+		options.Roots = pool
+		return options, err == nil
+	}, x509.CommonNameUserConversion)
+	c := &callers{server: rest.AnonymousClientConfig(admin), verifier: verifier, insecure: insecure}
 	c.server.QPS = -1 // the API server limits requests itself, by who makes them
 	c.server.ContentType = runtime.ContentTypeProtobuf
 	c.server.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
@@ -115,6 +119,18 @@ func connections(config *rest.Config) (http.RoundTripper, error) {
 	if err != nil {
 		return nil, err
 	}
+	server, err := certfile.NewAuthorities(config.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	if secured.ServerName == "" {
+		at, _, err := rest.DefaultServerUrlFor(config)
+		if err != nil {
+			return nil, err
+		}
+		secured.ServerName = at.Hostname()
+	}
+	secured = certfile.Client(secured, server.Pool)
 	all := &http.Transport{
 		TLSClientConfig: secured, TLSHandshakeTimeout: 10 * time.Second, ForceAttemptHTTP2: true, IdleConnTimeout: 90 * time.Second,
 		ResponseHeaderTimeout: maxWait,

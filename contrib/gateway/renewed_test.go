@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -34,7 +36,10 @@ func TestRenewedFrontProxyCertificateIsShownAndNoRequestCut(t *testing.T) {
 	server.StartTLS()
 	defer server.Close()
 	config := &rest.Config{Host: server.URL}
-	config.CAData = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	config.CAFile = filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(config.CAFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	config.CertFile, config.KeyFile = dir.Pair(statedir.FrontProxyClient)
 	calls, err := connections(config)
 	if err != nil {

@@ -30,9 +30,9 @@ import (
 	coordinationapply "k8s.io/client-go/applyconfigurations/coordination/v1"
 	discoveryapply "k8s.io/client-go/applyconfigurations/discovery/v1"
 	"k8s.io/client-go/kubernetes"
-	certutil "k8s.io/client-go/util/cert"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
@@ -169,12 +169,12 @@ func (m *Member) Keep(ctx context.Context, probe func(context.Context) error, ti
 // Prober returns a function that asks a server at an address by HTTPS whether it works. The server's certificate has to be of the CA in a
 // file, and have the name.
 func Prober(caFile, name, url string, timeout time.Duration) (func(context.Context) error, error) {
-	authority, err := certutil.NewPool(caFile)
+	authorities, err := certfile.NewAuthorities(caFile)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the cluster's CA: %w", err)
+		return nil, err
 	}
 	client := &http.Client{Timeout: timeout, Transport: &http.Transport{
-		TLSClientConfig:   &tls.Config{RootCAs: authority, ServerName: name, MinVersion: tls.VersionTLS12},
+		TLSClientConfig:   certfile.Client(&tls.Config{ServerName: name, MinVersion: tls.VersionTLS12}, authorities.Pool),
 		DisableKeepAlives: true, // a restarted process listens on the same port
 	}}
 	return func(ctx context.Context) error {

@@ -60,11 +60,7 @@ func newMinion(t *testing.T) *minion {
 	if err := m.dir.Prepare(statedir.Spec{Now: time.Now(), ServerURL: "https://127.0.0.1:6443", ServerNames: []string{"127.0.0.1"}, EtcdNames: []string{"127.0.0.1"}}); err != nil {
 		t.Fatal(err)
 	}
-	ca, err := os.ReadFile(m.dir.CA())
-	if err != nil {
-		t.Fatal(err)
-	}
-	access, err := callers.Delegate(m.api.Client(t), ca)
+	access, err := callers.Delegate(m.api.Client(t), m.dir.CA())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -257,7 +257,7 @@ func (c *cluster) scheduleWith(store run.Store, identity string) (stop func()) {
 	c.t.Helper()
 	var cfg run.Config
 	cfg.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
-	cfg.Identity, cfg.Cluster, cfg.APIServer, cfg.CA = identity, "test", "https://127.0.0.1:6443", []byte("pem")
+	cfg.Identity, cfg.Cluster, cfg.APIServer, cfg.CA = identity, "test", "https://127.0.0.1:6443", func() ([]byte, error) { return []byte("pem"), nil }
 	cfg.OfferTTL, cfg.RefuseIdle, cfg.KMPath = 2*time.Second, time.Hour, self(c.t)
 	var mesosConfig mesos.Config
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)

@@ -11,10 +11,11 @@ type Config struct {
 	scheduler.Config
 	// Identity names this scheduler in the leader election.
 	Identity string
-	// Cluster, APIServer and CA are for the minions' api.Bootstrap.
+	// Cluster and APIServer are for the minions' api.Bootstrap, and so is what CA returns when a minion is prepared; nil for no CA. It may
+	// be called concurrently.
 	Cluster   string
 	APIServer string
-	CA        []byte
+	CA        func() ([]byte, error)
 	// APIServers returns the "host:port" of all API servers for api.Bootstrap; nil if only APIServer is known. It may be called
 	// concurrently.
 	APIServers func() []string

@@ -161,7 +161,12 @@ func (p *preparer) renew(ctx context.Context, act scheduler.PrepareExecutor, old
 	if err != nil {
 		return nil, fmt.Errorf("cannot create its bootstrap token: %w", err)
 	}
-	boot := api.Bootstrap{Cluster: p.cfg.Cluster, Node: act.Node, APIServer: p.cfg.APIServer, CA: p.cfg.CA, Token: token}
+	boot := api.Bootstrap{Cluster: p.cfg.Cluster, Node: act.Node, APIServer: p.cfg.APIServer, Token: token}
+	if p.cfg.CA != nil {
+		if boot.CA, err = p.cfg.CA(); err != nil {
+			return nil, fmt.Errorf("cannot read the cluster's CA: %w", err)
+		}
+	}
 	if p.cfg.APIServers != nil {
 		boot.APIServers = p.cfg.APIServers()
 	}

@@ -20,7 +20,7 @@ import (
 
 func newTestPreparer(path string) (*preparer, *records, tokens) {
 	cfg := testConfig()
-	cfg.Cluster, cfg.APIServer, cfg.CA, cfg.KMPath = "test", "https://127.0.0.1:6443", []byte("pem"), path
+	cfg.Cluster, cfg.APIServer, cfg.CA, cfg.KMPath = "test", "https://127.0.0.1:6443", func() ([]byte, error) { return []byte("pem"), nil }, path
 	cfg.APIServers = func() []string { return []string{"192.0.2.1:6443", "192.0.2.2:6443"} }
 	store, armed := &records{byAgent: map[api.AgentID][]byte{}}, tokens{}
 	return newPreparer(cfg, Parts{Store: store, Tokens: armed, Codec: jsonCodec{}}), store, armed

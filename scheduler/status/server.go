@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"syscall"
 	"time"
 
@@ -15,7 +14,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/pflag"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/util/cert"
 	cliflag "k8s.io/component-base/cli/flag"
 
 	"github.com/k8sm/k8sm/api"
@@ -109,16 +107,9 @@ func Listen(c Config, shows Shows) (*Server, error) {
 	if _, err := pair.Get(); err != nil {
 		return nil, fmt.Errorf("cannot read the certificate of --status-address: %w; give --tls-cert-file, or --status-address=\"\" to serve no status", err)
 	}
-	authority, err := os.ReadFile(c.ClientCAFile)
-	if err == nil {
-		_, err = cert.NewPoolFromBytes(authority)
-	}
+	access, err := callers.Delegate(shows.Reviewer, c.ClientCAFile)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the client CA of --status-address: %w; give --client-ca-file, or --status-address=\"\" to serve no status", err)
-	}
-	access, err := callers.Delegate(shows.Reviewer, authority)
-	if err != nil {
-		return nil, fmt.Errorf("cannot serve the scheduler's status: %w", err)
 	}
 	suites, err := cliflag.TLSCipherSuites(api.CipherSuites())
 	if err != nil {

@@ -69,7 +69,7 @@ func (k *k8smOnHollow) resume(ctx context.Context) error {
 		return err
 	}
 	cluster := kube.New(client)
-	cfg.Identity, cfg.Cluster, cfg.APIServer, cfg.CA = "bench", "k8sm", k.rest.Host, k.rest.CAData
+	cfg.Identity, cfg.Cluster, cfg.APIServer, cfg.CA = "bench", "k8sm", k.rest.Host, func() ([]byte, error) { return k.rest.CAData, nil }
 	parts := run.Parts{Master: toMesos, Cluster: cluster, Store: k.store, Tokens: cluster, Codec: driver.Codec{}}
 	ctx, k.end = context.WithCancel(ctx)
 	k.ended = make(chan error, 1)
