@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -47,9 +46,11 @@ func (c Config) addOns() ([]object, error) {
 	if err != nil {
 		return nil, err
 	}
-	if minions.KubeletServingCA, err = os.ReadFile(c.StateDir.KubeletServingCA()); err != nil {
-		return nil, fmt.Errorf("cannot read the CA of kubelets' serving certificates: %w", err)
+	cas, err := c.StateDir.ForNodes()
+	if err != nil {
+		return nil, err
 	}
+	minions.CA, minions.KubeletServingCA, minions.KubeletServingChain = cas.CA, cas.KubeletServingCA, cas.KubeletServingChain
 	config, err := minionConfigMap(minions)
 	if err != nil {
 		return nil, err

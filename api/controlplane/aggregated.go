@@ -91,11 +91,7 @@ func (a aggregated) apis(ca []byte) (all []object) {
 
 // offer applies the APIs as soon as there is a server.
 func (a aggregated) offer(ctx context.Context, admin clients, caFile string) error {
-	ca, err := os.ReadFile(caFile)
-	if err != nil {
-		return fmt.Errorf("cannot read the cluster's CA: %w", err)
-	}
-	err = untilDone(ctx, func(ctx context.Context) error {
+	err := untilDone(ctx, func(ctx context.Context) error {
 		servers, err := admin.typed.DiscoveryV1().EndpointSlices(a.Namespace).List(ctx, metav1.ListOptions{LabelSelector: a.Label})
 		if err == nil && len(servers.Items) == 0 {
 			err = errors.New("there are no " + a.what)
@@ -104,6 +100,10 @@ func (a aggregated) offer(ctx context.Context, admin clients, caFile string) err
 	})
 	if err != nil {
 		return err
+	}
+	ca, err := os.ReadFile(caFile)
+	if err != nil {
+		return fmt.Errorf("cannot read the cluster's CA: %w", err)
 	}
 	return applyAll(ctx, admin.objects, a.apis(ca))
 }

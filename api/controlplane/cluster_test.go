@@ -430,7 +430,7 @@ func testMinionConfig(t *testing.T, dir statedir.Dir, admin kubernetes.Interface
 		t.Fatal(err)
 	}
 	contain, enforce, pids, port := false, true, int64(4096), 10268
-	servingCA, err := os.ReadFile(dir.KubeletServingCA())
+	cas, err := dir.ForNodes()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -439,7 +439,7 @@ func testMinionConfig(t *testing.T, dir statedir.Dir, admin kubernetes.Interface
 		IdleTimeout: &metav1.Duration{Duration: 20 * time.Minute}, CleanupDelay: &metav1.Duration{Duration: 5 * time.Minute}, ContainPods: &contain, NetworkPolicy: &enforce,
 		ProxyMode: "iptables", NodePorts: "30000-30999",
 		Network:          api.PodNetwork{Mode: api.NetworkAuto, VXLANVNI: 5050, VXLANPort: 8472, CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin"},
-		KubeletServingCA: servingCA, StatusPort: &port, Falcon: api.Falcon{Step: 60},
+		CA: cas.CA, KubeletServingCA: cas.KubeletServingCA, StatusPort: &port, Falcon: api.Falcon{Step: 60},
 		EvictionHard:   map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi"},
 		SeccompDefault: &enforce, PodPidsLimit: &pids, TLSCipherSuites: api.CipherSuites(), TLSMinVersion: "VersionTLS12",
 	}

@@ -4,35 +4,75 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/sirupsen/logrus"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/component-base/configz"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	"k8s.io/kubernetes/cmd/kube-controller-manager/app/config"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
 )
 
 // controllerManager returns a function that runs the stock kube-controller-manager
-// (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/). It listens nowhere.
+// (https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/). It listens nowhere. When a CA is replaced
+// it starts again, because it reads what it publishes to pods at its start only.
 func (c Config) controllerManager() (func(context.Context) error, error) {
-	o, err := c.controllerManagerOptions()
-	if err != nil {
+	if _, err := c.controllerManagerOptions(); err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context) error {
-		config, err := o.Config(ctx, app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
-		if err != nil {
-			return fmt.Errorf("cannot set up kube-controller-manager: %w", err)
+		for {
+			known, err := c.authorities()
+			if err != nil {
+				return err
+			}
+			once, stop := context.WithCancel(ctx)
+			go func() {
+				defer stop()
+				_ = c.awaitOtherAuthorities(once, known)
+			}()
+			err = c.runControllerManager(once)
+			again := once.Err() != nil
+			stop()
+			if !again || err != nil || ctx.Err() != nil {
+				return err
+			}
+			logrus.Info("a CA is replaced: starting the controller manager again")
 		}
-		err = app.Run(ctx, config.Complete())
-		if ctx.Err() != nil {
-			// It also returns an error if it is stopped before all its controllers have started.
-			logrus.WithError(err).Debug("kube-controller-manager was stopped")
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("kube-controller-manager stopped: %w", err)
-		}
-		return nil
 	}, nil
+}
+
+// setUpPatience is how long a controller manager may fail to start.
+const setUpPatience = 5 * time.Second
+
+func (c Config) runControllerManager(ctx context.Context) error {
+	o, err := c.controllerManagerOptions()
+	if err != nil {
+		return err
+	}
+	var config *config.Config
+	set := func(ctx context.Context) (bool, error) { // the one before may not have freed its port yet, if the operator gave one
+		config, err = o.Config(ctx, app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
+		return err == nil, nil
+	}
+	if wait.PollUntilContextTimeout(ctx, time.Second, setUpPatience, true, set) != nil && ctx.Err() == nil {
+		return fmt.Errorf("cannot set up kube-controller-manager: %w", err)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	defer configz.Delete(app.ConfigzName)
+	err = app.Run(ctx, config.Complete())
+	if ctx.Err() != nil {
+		// It also returns an error if it is stopped before all its controllers have started.
+		logrus.WithError(err).Debug("kube-controller-manager was stopped")
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("kube-controller-manager stopped: %w", err)
+	}
+	return nil
 }
 
 // controllerManagerOptions returns kube-controller-manager's options with our flags and the operator's. The feature gates are set with
@@ -93,10 +133,10 @@ func (c Config) controllerManagerFlags() flags {
 		"use-service-account-credentials": "true", "service-account-private-key-file": d.ServiceAccountKey(),
 		"root-ca-file": d.CA(),
 		// Each signer has its CA. The signer kubernetes.io/legacy-unknown has none: it would sign for any name.
-		"cluster-signing-kube-apiserver-client-cert-file": d.CA(), "cluster-signing-kube-apiserver-client-key-file": d.CAKey(),
-		"cluster-signing-kubelet-client-cert-file": d.CA(), "cluster-signing-kubelet-client-key-file": d.CAKey(),
+		"cluster-signing-kube-apiserver-client-cert-file": d.CAIssuer(), "cluster-signing-kube-apiserver-client-key-file": d.CAKey(),
+		"cluster-signing-kubelet-client-cert-file": d.CAIssuer(), "cluster-signing-kubelet-client-key-file": d.CAKey(),
 		"cluster-signing-duration":                  c.Lives.Signed().String(),
-		"cluster-signing-kubelet-serving-cert-file": d.KubeletServingCA(), "cluster-signing-kubelet-serving-key-file": d.KubeletServingCAKey(),
+		"cluster-signing-kubelet-serving-cert-file": d.KubeletServingIssuer(), "cluster-signing-kubelet-serving-key-file": d.KubeletServingCAKey(),
 	}
 	c.maskFlags(f)
 	return f

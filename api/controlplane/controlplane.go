@@ -433,6 +433,7 @@ func (c Config) runAddOns(ctx context.Context, admin clients, url string) error 
 	}
 	background.Go(func() { c.watchAuthentication(ctx, authenticationPoll) })
 	background.Go(func() { tidyTokens(ctx, admin.typed) })
+	background.Go(func() { c.followAuthorities(ctx, admin) })
 	background.Go(func() {
 		if err := recordCommits(ctx, admin); err != nil {
 			logrus.WithError(err).Error("cannot record the addresses of committed pods")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -220,17 +221,23 @@ func shake(ctx context.Context, url, caFile string, as *certfile.Pair) error {
 // the pod.
 func startKubelet(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) *corev1.Pod {
 	t.Helper()
-	secured := &tls.Config{ClientAuth: tls.RequireAnyClientCert, Certificates: []tls.Certificate{kubeletPair(t, dir)}}
+	secured := &tls.Config{ClientAuth: tls.RequireAnyClientCert, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		pair := kubeletPair(t, dir)
+		return &pair, nil
+	}}
 	l, err := tls.Listen("tcp", "127.0.0.1:0", secured)
 	if err != nil {
 		t.Fatal(err)
 	}
-	roots, err := certutil.NewPool(dir.CA())
+	callers, err := certfile.NewAuthorities(dir.CA())
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, err := r.TLS.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		roots, err := callers.Pool()
+		if err == nil {
+			_, err = r.TLS.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusUnauthorized)
 			return
@@ -263,10 +270,18 @@ func startKubelet(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) *c
 // kubeletPair is a serving certificate of the kubelets' CA.
 func kubeletPair(t *testing.T, dir statedir.Dir) tls.Certificate {
 	t.Helper()
-	der, key := signedBy(t, dir.KubeletServingCA(), dir.KubeletServingCAKey(), &x509.Certificate{
+	der, key := signedBy(t, dir.KubeletServingIssuer(), dir.KubeletServingCAKey(), &x509.Certificate{
 		Subject: nodeSubject("renewed"), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	})
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	cas, err := dir.ForNodes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	for block, left := pem.Decode(cas.KubeletServingChain); block != nil; block, left = pem.Decode(left) {
+		pair.Certificate = append(pair.Certificate, block.Bytes)
+	}
+	return pair
 }
 
 // awaitRenewals waits until each certificate below pki/ has been renewed some times.

@@ -46,7 +46,7 @@ func signedBy(t *testing.T, certFile, keyFile string, template *x509.Certificate
 // nodeClient has the identity of the node's kubelet.
 func nodeClient(t *testing.T, dir statedir.Dir, node string) kubernetes.Interface {
 	t.Helper()
-	der, key := signedBy(t, dir.CA(), dir.CAKey(), &x509.Certificate{
+	der, key := signedBy(t, dir.CAIssuer(), dir.CAKey(), &x509.Certificate{
 		Subject:     nodeSubject(node),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})

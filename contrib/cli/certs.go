@@ -95,7 +95,7 @@ them after two thirds of its life.`,
 	}
 	cmd.Flags().StringVarP(&s.output, "output", "o", "", "output `format`: wide, json, yaml or name (default: a table)")
 	cmd.Flags().BoolVar(&s.noHeaders, "no-headers", false, "print no header line")
-	cmd.AddCommand(certsRenewCommand(c), certsRotateTokenKeyCommand(c))
+	cmd.AddCommand(certsRenewCommand(c), certsRotateCACommand(c), certsRotateTokenKeyCommand(c))
 	return cmd
 }
 

@@ -71,6 +71,45 @@ func TestCertificatesAreShownAndRenewed(t *testing.T) {
 	}
 }
 
+func TestCAsThatAreReplacedAreShown(t *testing.T) {
+	dir := statedir.Dir(t.TempDir())
+	if status, _, errs := certs(t, dir, "rotate-ca"); status != exitFailed || !strings.Contains(errs, "no cluster in") {
+		t.Errorf("without a cluster: %d, %s", status, errs)
+	}
+	if err := dir.Prepare(statedir.Spec{Now: time.Now(), ServerURL: "https://127.0.0.1:1", ServerNames: []string{"127.0.0.1"}, EtcdNames: []string{"127.0.0.1"}}); err != nil {
+		t.Fatal(err)
+	}
+	if status, out, errs := certs(t, dir, "rotate-ca"); status != 0 || !strings.Contains(out, "next: km certs rotate-ca begin") {
+		t.Errorf("before: %d, %s%s", status, out, errs)
+	}
+	for want, args := range map[string][]string{
+		"there are ca, kubelet-serving-ca": {"rotate-ca", "sa"},
+		"give 262800h0m0s or less":         {"rotate-ca", "begin", "--ca-lifetime=400000h"},
+		"cannot find the API servers":      {"rotate-ca", "begin"},
+	} {
+		if status, _, errs := certs(t, dir, args...); status == 0 || !strings.Contains(errs, want) {
+			t.Errorf("%q: %d, %s, want %s", args, status, errs, want)
+		}
+	}
+	shown := func() string {
+		t.Helper()
+		_, out, _ := certs(t, dir, "-o", "name")
+		return out
+	}
+	if err := dir.BeginRotation(time.Now(), statedir.Lives{}, "ca"); err != nil {
+		t.Fatal(err)
+	}
+	if out := shown(); !strings.HasPrefix(out, "certificate/ca\ncertificate/ca-next\ncertificate/kubelet-serving-ca\n") {
+		t.Errorf("after begin:\n%s", out)
+	}
+	if err := dir.IssueRotation(time.Now(), "ca"); err != nil {
+		t.Fatal(err)
+	}
+	if out := shown(); !strings.HasPrefix(out, "certificate/ca\ncertificate/ca-old\n") {
+		t.Errorf("after issue:\n%s", out)
+	}
+}
+
 func TestEndedCertificateHasDaysBelowZero(t *testing.T) {
 	dir := statedir.Dir(t.TempDir())
 	made := time.Now().AddDate(-2, 0, 0)

@@ -93,7 +93,8 @@ func pkiImportCommand(c *common) *cobra.Command {
 	var passphraseFile string
 	cmd := &cobra.Command{
 		Use: "import FILE", Short: "Read the authorities of a cluster from a file of km pki export", Args: cobra.ExactArgs(1),
-		Long: `Writes the authorities in the file to --state-dir, before the first start of a control plane there. It replaces none of another cluster.`,
+		Long: `Writes the authorities in the file to --state-dir, before the first start of a control plane there, and again after each step of km certs
+rotate-ca elsewhere, while the control plane runs. It replaces none of another cluster.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if passphraseFile == "" {
 				return usageError{errors.New("give --passphrase-file")}
@@ -105,6 +106,13 @@ func pkiImportCommand(c *common) *cobra.Command {
 			sealed, err := os.ReadFile(args[0])
 			if err != nil {
 				return fmt.Errorf("cannot read the file: %w", err)
+			}
+			if c.dir().HasAuthorities() { // of the same cluster, and the control plane may run
+				if err := join.Open(c.dir(), sealed, passphrase); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s has the cluster's authorities of now\n", c.stateDir)
+				return nil
 			}
 			unlock, err := c.dir().Lock("control-plane")
 			if err != nil {
