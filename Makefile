@@ -128,6 +128,11 @@ renewal: deps build ## Run a cluster whose certificates last 90 s, and use all o
 	$(GO) build $(FLAGS) -o $(BUILD)/renewal ./contrib/test/renewal
 	@$(BUILD)/renewal --km ./km
 
+.PHONY: rotation
+rotation: deps build ## Replace all CAs of a cluster while all of it is used.
+	$(GO) build $(FLAGS) -o $(BUILD)/renewal ./contrib/test/renewal
+	@$(BUILD)/renewal --km ./km --rotate-ca
+
 .PHONY: conformance
 conformance: build ## Run Kubernetes' own conformance tests: FOCUS=REGEXP PROCS=N SEED=N NODES=N.
 	@contrib/install-deps conformance

@@ -438,8 +438,8 @@ func testMinionConfig(t *testing.T, dir statedir.Dir, admin kubernetes.Interface
 		ClusterDomain: "cluster.local", ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16",
 		IdleTimeout: &metav1.Duration{Duration: 20 * time.Minute}, CleanupDelay: &metav1.Duration{Duration: 5 * time.Minute}, ContainPods: &contain, NetworkPolicy: &enforce,
 		ProxyMode: "iptables", NodePorts: "30000-30999",
-		Network:          api.PodNetwork{Mode: api.NetworkAuto, VXLANVNI: 5050, VXLANPort: 8472, CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin"},
-		CA: cas.CA, KubeletServingCA: cas.KubeletServingCA, StatusPort: &port, Falcon: api.Falcon{Step: 60},
+		Network: api.PodNetwork{Mode: api.NetworkAuto, VXLANVNI: 5050, VXLANPort: 8472, CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin"},
+		CA:      cas.CA, KubeletServingCA: cas.KubeletServingCA, StatusPort: &port, Falcon: api.Falcon{Step: 60},
 		EvictionHard:   map[string]string{"memory.available": "100Mi", "nodefs.available": "1Gi", "imagefs.available": "1Gi"},
 		SeccompDefault: &enforce, PodPidsLimit: &pids, TLSCipherSuites: api.CipherSuites(), TLSMinVersion: "VersionTLS12",
 	}

@@ -1,5 +1,6 @@
 // Command renewal runs a cluster whose certificates last minutes, lets all parts of it be used while each certificate is renewed three times,
-// and stops it. It fails if a call fails, a process has restarted, or a log tells of a refused certificate. `make renewal` runs it.
+// and stops it. It fails if a call fails, a process has restarted, or a log tells of a refused certificate. `make renewal` runs it. With
+// --rotate-ca, it replaces all CAs instead: `make rotation`.
 package main
 
 import (
@@ -41,27 +42,47 @@ func main() {
 	life := flag.Duration("cert-lifetime", 90*time.Second, "how long certificates last")
 	renewals := flag.Int("renewals", 3, "how often each must have been renewed")
 	limit := flag.Duration("timeout", 10*time.Minute, "give up after this `time`")
+	rotate := flag.Bool("rotate-ca", false, "replace all CAs, of certificates that last a year")
+	inPod := flag.Bool("in-pod", false, "be the program of a pod: call the API server again and again")
 	flag.Parse()
+	if *inPod {
+		callFromPod()
+		return
+	}
 	transport.CertCallbackRefreshDuration = 5 * time.Second
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, *limit)
 	defer cancel()
-	if err := run(ctx, *km, *life, *renewals); err != nil {
+	test := test{km: *km, flags: []string{"--cert-lifetime=" + life.String()}, during: func(used *cluster, ctx context.Context, dir statedir.Dir) error {
+		return used.whileRenewed(ctx, dir, *renewals)
+	}}
+	if *rotate {
+		test.flags, test.during, test.restarts = nil, (*cluster).rotate, []string{"kubelet"}
+	}
+	if err := test.run(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "renewal: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, km string, life time.Duration, renewals int) (err error) {
+// test is what is done to a cluster that is used.
+type test struct {
+	km       string
+	flags    []string
+	during   func(*cluster, context.Context, statedir.Dir) error
+	restarts []string // the processes that may restart
+}
+
+func (t test) run(ctx context.Context) (err error) {
 	path, err := os.MkdirTemp("", "k8sm-renewal-")
 	if err != nil {
 		return err
 	}
 	dir := statedir.Dir(path)
 	defer func() { err = errors.Join(err, os.RemoveAll(path)) }()
-	c, err := scratch.Start(ctx, scratch.Config{KM: km, Dir: path, Flags: []string{"--cert-lifetime=" + life.String()}})
+	c, err := scratch.Start(ctx, scratch.Config{KM: t.km, Dir: path, Flags: t.flags})
 	defer func() {
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 		defer cancel()
@@ -81,12 +102,15 @@ func run(ctx context.Context, km string, life time.Duration, renewals int) (err 
 	if err != nil {
 		return err
 	}
-	if err := used.whileRenewed(ctx, dir, renewals); err != nil {
+	if err := t.during(used, ctx, dir); err != nil {
 		return err
 	}
 	after, err := processes(c.PID())
 	if err != nil {
 		return err
+	}
+	for _, all := range []map[int]string{before, after} {
+		maps.DeleteFunc(all, func(_ int, role string) bool { return slices.Contains(t.restarts, role) })
 	}
 	if !maps.Equal(before, after) {
 		return fmt.Errorf("processes have restarted: there were %v, and are %v", before, after)
@@ -132,7 +156,7 @@ func prepare(ctx context.Context, c *scratch.Cluster, dir statedir.Dir) (*cluste
 	if err := used.schedule(ctx, "steady"); err != nil {
 		return nil, err
 	}
-	return used, scratch.Until(ctx, time.Minute, func(ctx context.Context) error { // the kubelet's serving certificate comes last
+	return used, scratch.Until(ctx, 3*time.Minute, func(ctx context.Context) error { // the kubelet's serving certificate comes last
 		return errors.Join(used.km(ctx, "kubectl", "logs", "steady"), used.km(ctx, "kubectl", "top", "nodes"), used.km(ctx, "logs", "steady"))
 	})
 }
@@ -149,7 +173,7 @@ func (c *cluster) schedule(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	return scratch.Until(ctx, time.Minute, func(ctx context.Context) error {
+	return scratch.Until(ctx, 3*time.Minute, func(ctx context.Context) error {
 		pod, err := c.kube.CoreV1().Pods("default").Get(ctx, name, metav1.GetOptions{})
 		if err == nil && pod.Status.Phase != corev1.PodRunning {
 			err = fmt.Errorf("pod %s is %s", name, pod.Status.Phase)
@@ -163,7 +187,7 @@ func (c *cluster) remove(ctx context.Context, name string) error {
 	if err := c.kube.CoreV1().Pods("default").Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
 		return err
 	}
-	return scratch.Until(ctx, time.Minute, func(ctx context.Context) error {
+	return scratch.Until(ctx, 3*time.Minute, func(ctx context.Context) error {
 		list, err := c.kube.CoreV1().Pods("default").List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
 		if err == nil && len(list.Items) > 0 {
 			err = fmt.Errorf("pod %s is still there", name)
@@ -216,16 +240,21 @@ func (c *cluster) uses() map[string]func(context.Context) error {
 
 // whileRenewed uses the cluster until each certificate has been renewed.
 func (c *cluster) whileRenewed(ctx context.Context, dir statedir.Dir, renewals int) error {
+	return c.whileUsed(ctx, c.uses(), func() error { return awaitRenewals(ctx, dir, renewals) })
+}
+
+// whileUsed uses the cluster until do returns.
+func (c *cluster) whileUsed(ctx context.Context, uses map[string]func(context.Context) error, do func() error) error {
 	using, stop := context.WithCancel(ctx)
 	var all sync.WaitGroup
 	all.Go(func() {
 		for using.Err() == nil {
-			for what, use := range c.uses() {
+			for what, use := range uses {
 				c.did(using, what, use(using))
 			}
 		}
 	})
-	err := awaitRenewals(ctx, dir, renewals)
+	err := do()
 	stop()
 	all.Wait()
 	if len(c.problems) > 0 {
