@@ -27,19 +27,25 @@ func mustFail(t *testing.T, err error, says string) {
 	}
 }
 
-func TestMemberGoesOnAloneWhenTheOthersAreGone(t *testing.T) {
-	a := newMachine(t, "a", nil)
+// threeMembers run, and have what an embedded etcd had before.
+func threeMembers(t *testing.T) (a, b, c *machine) {
+	t.Helper()
+	a = newMachine(t, "a", nil)
 	_, err := FindSurvivor(a.Dir)
 	mustFail(t, err, "no member of etcd has its data in")
 	a.beginEmbedded(t)
 	a.start()
 	a.awaitMembers(t, "a")
-	b, c := newMachine(t, "b", a), newMachine(t, "c", a)
+	b, c = newMachine(t, "b", a), newMachine(t, "c", a)
 	b.start(a.clientURL())
 	a.awaitMembers(t, "a", "b")
 	c.start(a.clientURL())
 	a.awaitMembers(t, "a", "b", "c")
+	return a, b, c
+}
 
+func TestMemberGoesOnAloneWhenTheOthersAreGone(t *testing.T) {
+	a, b, c := threeMembers(t)
 	if err := b.end(t); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +83,7 @@ func TestMemberGoesOnAloneWhenTheOthersAreGone(t *testing.T) {
 	if got, err := b.client(t).Get(t.Context(), "kept"); err != nil || len(got.Kvs) != 1 || string(got.Kvs[0].Value) != "from before" {
 		t.Errorf("it has %v, %v", got, err)
 	}
-	_, err = FindSurvivor(b.Dir)
+	_, err := FindSurvivor(b.Dir)
 	mustFail(t, err, "the member must not run")
 	t.Run("others join again", func(t *testing.T) {
 		c.start(b.clientURL())
