@@ -241,7 +241,7 @@ func (r *running) text() string {
 func startAddOn(t *testing.T, dir statedir.Dir, a addOn) *running {
 	t.Helper()
 	r := &running{t: t}
-	child := exec.Command(os.Args[0], append([]string{"--state-dir", string(dir)}, a.args...)...)
+	child := exec.Command(os.Args[0], append([]string{"--state-dir", string(dir), "--log-format=json"}, a.args...)...)
 	child.Env = append(os.Environ(), "K8SM_TEST_KM=1")
 	child.Stdout, child.Stderr = r, r
 	child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -381,8 +381,16 @@ func TestAddOnsAreReadyWhileThereIsAnAPIServer(t *testing.T) {
 	are(http.StatusInternalServerError)
 	startStandIn(t, dir, masters[1]+":6443")
 	are(http.StatusOK)
-	for _, r := range all { // while they can leave their services
+	for name, r := range all { // while they can leave their services
 		r.stop()
+		for line := range strings.Lines(r.text()) {
+			if name == "ui" && !strings.HasPrefix(line, "{") {
+				continue // the link, for people
+			}
+			if !json.Valid([]byte(line)) {
+				t.Errorf("with --log-format=json, km %s says %s", name, line)
+			}
+		}
 	}
 }
 
