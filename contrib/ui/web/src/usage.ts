@@ -1,7 +1,8 @@
 // What pods used over a time: the metrics server's fixed queries for a namespace (docs/metrics.md), which those may ask who see its pods.
 import { signal, type Signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
-import { backOff, hasGroup, k8s } from "./api";
+import { backOff, hasGroup, k8s, type KubeObject } from "./api";
+import { quantity } from "./format";
 import { usePoll } from "./live";
 import type { Series } from "./prom";
 
@@ -22,6 +23,16 @@ export async function usageOf(ns: string, pod: string, what: What, { seconds, st
 
 /** keepsUsage tells whether the cluster keeps what pods used. */
 export const keepsUsage = (): Promise<boolean> => hasGroup(group);
+
+export interface NodeUsage { metadata: { name: string }; usage: { cpu: string; memory: string } }
+
+/** machinesUse is what the machines of nodes use. Each of the nodes of one machine has measured all of it: what its kernel calls this boot
+ * says which they are. */
+export function machinesUse(nodes: KubeObject[], measured: NodeUsage[]): { cpu: number; memory: number } {
+  const machine = new Map(nodes.map((n) => [n.metadata.name, n.status?.nodeInfo?.bootID || n.metadata.name]));
+  const each = [...new Map(measured.map((m) => [machine.get(m.metadata.name) ?? m.metadata.name, m.usage])).values()];
+  return { cpu: each.reduce((sum, u) => sum + quantity(u.cpu), 0), memory: each.reduce((sum, u) => sum + quantity(u.memory), 0) };
+}
 
 /** Line is a small line: its values from old to new, null where nothing was measured. */
 type Line = (number | null)[];

@@ -8,11 +8,12 @@ import { useMesosState, useObjects, usePoll, useTable, type Problem } from "../l
 import { query } from "../prom";
 import { link } from "../router";
 import { Bar, Empty, PageHead, Panel, Status } from "../ui";
+import { machinesUse, type NodeUsage } from "../usage";
 
 export default function Overview() {
   const { state, problem } = useMesosState<MesosState>();
   const waiting = usePoll<QueueReasons | undefined>(async () => (session.value?.mesos ? mesos("queue/reasons") : undefined), 3, "reasons");
-  const nodes = useObjects<KubeObject>(pathOf(core("nodes")), ["status.conditions", "status.allocatable"]);
+  const nodes = useObjects<KubeObject>(pathOf(core("nodes")), ["status.conditions", "status.allocatable", "status.nodeInfo.bootID"]);
   const pods = useTable(pathOf(core("pods")));
   const own = pods.items.value.filter((p) => p.ns !== "kube-system");
   return (
@@ -71,17 +72,16 @@ function Mesos({ state, problem }: { state: MesosState | undefined; problem: Pro
   );
 }
 
-/** useNodeUsage is what all nodes use, or undefined where the cluster has no metrics. */
+/** useNodeUsage is what each node measured, or undefined where the cluster has no metrics. */
 function useNodeUsage() {
   return usePoll(async () => {
     if (!await hasGroup("metrics.k8s.io")) return undefined;
-    const list = await k8s("/apis/metrics.k8s.io/v1beta1/nodes");
-    return { cpu: list.items.reduce((s: number, n: any) => s + quantity(n.usage.cpu), 0), memory: list.items.reduce((s: number, n: any) => s + quantity(n.usage.memory), 0) };
-  }, 15, "nodes").value as { cpu: number; memory: number } | undefined;
+    return (await k8s<{ items: NodeUsage[] }>("/apis/metrics.k8s.io/v1beta1/nodes")).items;
+  }, 15, "nodes").value;
 }
 
 function Kubernetes({ nodes, pods, denied }: { nodes: KubeObject[]; pods: { cells: unknown[] }[]; denied: Problem | null }) {
-  const usage = useNodeUsage();
+  const measured = useNodeUsage(), usage = measured && machinesUse(nodes, measured);
   const states = useMemo(() => {
     const by = new Map<string, number>();
     for (const p of pods) by.set(String(p.cells[2]), (by.get(String(p.cells[2])) ?? 0) + 1);
