@@ -62,6 +62,12 @@ func (f *fleet) rowOf(i int) map[string]any {
 func (f *fleet) set(status string, pods ...int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.change(status, pods...)
+	f.tell()
+}
+
+// change is set, which tells nobody. The caller holds mu.
+func (f *fleet) change(status string, pods ...int) {
 	for _, i := range pods {
 		kind := "MODIFIED"
 		if _, there := f.status[i]; !there {
@@ -76,13 +82,13 @@ func (f *fleet) set(status string, pods ...int) {
 			delete(f.status, i)
 		}
 	}
-	f.tell()
 }
 
-// forget ends all watches: they cannot go on from where they are.
-func (f *fleet) forget() {
+// forget changes a pod and ends all watches, before they get the change: they cannot go on from where they are.
+func (f *fleet) forget(status string, pod int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.change(status, pod)
 	f.version++
 	f.oldest, f.events = f.version, nil
 	f.tell()
@@ -191,8 +197,7 @@ func thousandsOfPods(b *webbrowser.Tab, built *pages) {
 	b.Go("/pods?cols=name,namespace,status")
 	s.when(`probe.count() === "5,000"`)
 	s.changes()
-	f.set("Forgotten", 7)
-	f.forget()
+	f.forget("Forgotten", 7)
 	s.when(`probe.rows().some((r) => r.innerText.includes("Forgotten"))`)
 	f.set("Relisted", 9) // not before: the pieces of this list are of no one time
 	s.when(`probe.rows().some((r) => r.innerText.includes("Relisted"))`)
