@@ -1,11 +1,14 @@
 package ui
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -280,12 +283,62 @@ func TestHeadersOfAllAnswers(t *testing.T) {
 		"/assets/main-ABC.js": "public, max-age=31536000, immutable", "/assets/licenses.txt": "no-cache", "/assets/no.js": "no-store",
 	} {
 		response, _ := b.get(path)
-		h := response.Header
-		if h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") != "no-referrer" || h.Get("Cache-Control") != cached ||
-			!strings.HasPrefix(h.Get("Content-Security-Policy"), "default-src 'none'") || !strings.Contains(h.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
-			t.Errorf("%s: %v", path, h)
+		hasHeaders(t, path, response, cached)
+	}
+	stranger := open(t, newAPI(t, ok), Config{})
+	for request, code := range map[*http.Request]int{
+		b.request("POST", "/", ""): http.StatusMethodNotAllowed, b.request("GET", "/pods", "", "Host", "evil.example"): http.StatusMisdirectedRequest,
+		b.request("POST", "/auth/token", `{"secret": "wrong"}`): http.StatusUnauthorized, b.request("POST", "/auth/token", "{"): http.StatusBadRequest,
+		b.request("POST", "/auth/logout", "", "Sec-Fetch-Site", "cross-site"): http.StatusForbidden, b.request("GET", "/api/session", "", "Sec-Fetch-Site", "same-site"): http.StatusForbidden,
+		b.request("GET", "/api/watch", ""): http.StatusBadRequest, b.request("GET", "/api/k8s/api/v1/nodes/a/proxy/", ""): http.StatusForbidden,
+		stranger.request("GET", "/api/session", ""): http.StatusUnauthorized, stranger.request("GET", "/api/watch", ""): http.StatusUnauthorized,
+	} {
+		response, _ := b.send(request)
+		hasHeaders(t, request.Method+" "+request.URL.Path, response, "no-store")
+		if response.StatusCode != code {
+			t.Errorf("%s %s is answered by %d, want %d", request.Method, request.URL.Path, response.StatusCode, code)
 		}
 	}
+}
+
+// hasHeaders fails the test unless an answer has the headers that keep it out of frames, other pages and caches.
+func hasHeaders(t *testing.T, what string, response *http.Response, cached string) {
+	t.Helper()
+	for name, want := range map[string]string{
+		"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY", "Cache-Control": cached,
+		"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
+	} {
+		if got := response.Header.Values(name); len(got) != 1 || got[0] != want {
+			t.Errorf("%s has %s %q, want %s", what, name, got, want)
+		}
+	}
+	policy := response.Header.Values("Content-Security-Policy")
+	if len(policy) != 1 || !strings.HasPrefix(policy[0], "default-src 'none'") || !strings.Contains(policy[0], "frame-ancestors 'none'") {
+		t.Errorf("%s has the policy %q", what, policy)
+	}
+}
+
+func TestInlineScriptsOfThePageAreInItsPolicy(t *testing.T) {
+	page := fstest.MapFS{"embedded/index.html.gz": packed("<script>\nlet a\n</script><script nonce=x src=y></script><script>let b</script>")}
+	p, err := newPages(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, _ := openWith(t, newAPI(t, ok), Config{}, p).get("/")
+	policy := response.Header.Get("Content-Security-Policy")
+	for _, text := range []string{"\nlet a\n", "let b"} {
+		sum := sha256.Sum256([]byte(text))
+		if !strings.Contains(policy, " 'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"'") {
+			t.Errorf("%q is not in the policy %s", text, policy)
+		}
+	}
+	if strings.Count(policy, "'sha256-") != 2 {
+		t.Errorf("the policy is %s", policy)
+	}
+}
+
+func TestNoncesDoNotRepeat(t *testing.T) {
+	b := loggedIn(t, newAPI(t, ok), Config{}, "ann")
 	nonces := map[string]bool{}
 	for range 10 {
 		response, said := b.get("/")
