@@ -32,7 +32,7 @@ func networkFails(b *webbrowser.Tab, built *pages) {
 		"what nobody has caught is told":                 uncaughtErrorsAreTold,
 		"Mesos is followed again soon after it answered": mesosIsFollowedAgainSoon,
 	} {
-		b.Run(name, func(t *testing.T) { test(b.For(t), built) })
+		b.Run(name, func(t *testing.T) { t.Parallel(); test(b.For(t), built) })
 	}
 }
 

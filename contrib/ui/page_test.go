@@ -26,17 +26,21 @@ import (
 // TestPage runs the page's own code in Chromium, on an API server that is a fake. What needs a control plane is in contrib/test/webpage, and
 // what needs a cluster in contrib/test/e2e.
 func TestPage(t *testing.T) {
+	t.Parallel()
 	b := webbrowser.Start(t)
 	built, err := newPages(os.DirFS(".")) // what is in the source tree now
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Run("logic", func(t *testing.T) { logicOfThePage(b.For(t)) })
-	t.Run("usage of pods", func(t *testing.T) { usageIsAskedByNamespace(b.For(t), built) })
-	t.Run("hidden page", func(t *testing.T) { hiddenPageAsksNothing(b.For(t), built) })
-	t.Run("list on a phone", func(t *testing.T) { listOnAPhone(b.For(t), built) })
-	t.Run("charts of a pod", func(t *testing.T) { chartsOfAPod(b.For(t), built) })
-	t.Run("a network that fails", func(t *testing.T) { networkFails(b.For(t), built) })
+	// Those that need no clipboard and measure nothing run side by side, each in a tab of its own.
+	t.Run("side by side", func(t *testing.T) {
+		t.Run("logic", func(t *testing.T) { t.Parallel(); logicOfThePage(b.For(t)) })
+		t.Run("usage of pods", func(t *testing.T) { t.Parallel(); usageIsAskedByNamespace(b.For(t), built) })
+		t.Run("hidden page", func(t *testing.T) { t.Parallel(); hiddenPageAsksNothing(b.For(t), built) })
+		t.Run("list on a phone", func(t *testing.T) { t.Parallel(); listOnAPhone(b.For(t), built) })
+		t.Run("charts of a pod", func(t *testing.T) { t.Parallel(); chartsOfAPod(b.For(t), built) })
+		t.Run("a network that fails", func(t *testing.T) { t.Parallel(); networkFails(b.For(t), built) })
+	})
 	t.Run("terminal", func(t *testing.T) { terminalKeepsToItself(b.For(t), built) })
 	t.Run("thousands of pods", func(t *testing.T) { thousandsOfPods(b.For(t), built) })
 }
@@ -283,6 +287,7 @@ func chartsOfAPod(b *webbrowser.Tab, built *pages) {
 		"away":      {[]object{groupOfPods("monitoring.k8sm.io")}, http.StatusServiceUnavailable, `document.body.innerText.includes("The metrics server does not answer: try later")`},
 	} {
 		b.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := openPage(b.For(t), built, func(w http.ResponseWriter, r *http.Request) {
 				switch usage := usagePath.FindStringSubmatch(r.URL.Path); {
 				case r.URL.Path == "/apis":
