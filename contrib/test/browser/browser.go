@@ -276,7 +276,7 @@ func (b *Tab) Check(name string) {
 		Eval[any](b, script+";0")
 	}
 	// What does not depend on colors is the same in both.
-	for _, by := range []struct{ scheme, rules string }{{"dark", `{runOnly: ["color-contrast", "link-in-text-block"]}`}, {"light", `{}`}} {
+	for _, by := range []struct{ scheme, rules string }{{"dark", `{runOnly: ["color-contrast", "link-in-text-block"], resultTypes: ["violations"]}`}, {"light", `{resultTypes: ["violations"]}`}} {
 		Call(b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: by.scheme}}})
 		for _, f := range Eval[[]string](b, `axe.run(`+by.rules+`).then((r) => r.violations.flatMap((v) => v.nodes.map((n) => v.id + " at " + n.target.join(" ") + ": " + n.failureSummary)))`) {
 			b.Errorf("%s, %s: %s", name, by.scheme, f)
