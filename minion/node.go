@@ -153,10 +153,12 @@ func (n *node) configure(ctx context.Context, post func(executor.Event)) (err er
 	}
 	var rejected rejection
 	err = supervise.UntilDone(ctx, "the node has no configuration yet", func(ctx context.Context) error {
-		fetched, err := fetchConfig(ctx, clients[0])
-		if len(clients) > 1 && apierrors.IsUnauthorized(err) { // its certificate is another cluster's
-			clients = clients[1:]
-			fetched, err = fetchConfig(ctx, clients[0])
+		var fetched api.MinionConfig
+		var err error
+		for _, client := range clients { // the certificate may be another cluster's
+			if fetched, err = fetchConfig(ctx, client); !apierrors.IsUnauthorized(err) {
+				break
+			}
 		}
 		if rejected.lasts(time.Now(), err) {
 			post(executor.Unfit{Reason: "the API server at " + n.namedServer + " rejects the bootstrap token: it has ended, or was used before; a new executor gets a new one"})
