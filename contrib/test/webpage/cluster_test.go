@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -195,7 +196,7 @@ func (c *cluster) link(t *testing.T, page *ui.Server) string {
 }
 
 // token makes a service account of the namespace default and returns a token of it. roles are ClusterRoles that it has, in the namespaces
-// that are named; in all with "".
+// that are named; in all with "". Each lets it list pods. The API server knows them when token returns.
 func (c *cluster) token(t *testing.T, name string, roles map[string]string) string {
 	t.Helper()
 	accounts := c.kube.CoreV1().ServiceAccounts("default")
@@ -214,6 +215,16 @@ func (c *cluster) token(t *testing.T, name string, roles map[string]string) stri
 		if err != nil {
 			t.Fatal(err)
 		}
+		review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+			User: "system:serviceaccount:default:" + name, ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: ns, Verb: "list", Resource: "pods"},
+		}}
+		eventually(t, func(ctx context.Context) error {
+			said, err := c.kube.AuthorizationV1().SubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
+			if err == nil && !said.Status.Allowed {
+				err = fmt.Errorf("the API server does not know that %s is %s in %q", name, role, ns)
+			}
+			return err
+		})
 	}
 	token, err := accounts.CreateToken(t.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
