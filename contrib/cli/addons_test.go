@@ -241,7 +241,12 @@ func (r *running) text() string {
 func startAddOn(t *testing.T, dir statedir.Dir, a addOn) *running {
 	t.Helper()
 	r := &running{t: t}
-	child := exec.Command(os.Args[0], append([]string{"--state-dir", string(dir), "--log-format=json"}, a.args...)...)
+	args := append([]string{"--state-dir", string(dir), "--log-format=json"}, a.args...)
+	if a.name == "dns" { // as beside a control plane, and on other machines
+		args[1] = filepath.Join(string(dir), "none")
+		args = append(args, "--kubeconfig="+dir.DNSKubeconfig())
+	}
+	child := exec.Command(os.Args[0], args...)
 	child.Env = append(os.Environ(), "K8SM_TEST_KM=1")
 	child.Stdout, child.Stderr = r, r
 	child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/tools/clientcmd"
@@ -41,7 +42,8 @@ plane's --state-dir. A server is an endpoint of the service kube-dns as long as 
 					return fmt.Errorf("cannot read how to reach the API server: %w", err)
 				}
 				cfg.APIServer = original.Host
-				return withAPIServers(ctx, cfg.Kubeconfig, c.dir(), func(ctx context.Context, kubeconfig string) error {
+				beside := statedir.Dir(filepath.Dir(cfg.Kubeconfig)) // it may be of another cluster than the state directory
+				return withAPIServers(ctx, cfg.Kubeconfig, beside, func(ctx context.Context, kubeconfig string) error {
 					cfg.Kubeconfig = kubeconfig
 					return dns.Run(ctx, cfg)
 				})
