@@ -208,6 +208,8 @@ func TestDebOnASystemdMachine(t *testing.T) {
 // testServices runs an etcd, a control plane and a scheduler, kills and upgrades them.
 func (m machine) testServices(deb string) {
 	m.run("sh", "-c", "echo 'advertise-address: 127.0.0.1' >>/etc/k8sm/etcd.yaml")
+	m.run("ip", "address", "add", "192.0.2.10/32", "dev", "lo") // DNS, metrics and logs run for API servers that others reach
+	m.run("sh", "-c", "echo 'bind-address: 192.0.2.10' >>/etc/k8sm/apiserver.yaml; echo 'snapshot-dir: /var/backups/k8sm' >>/etc/k8sm/apiserver.yaml")
 	m.run("systemctl", "enable", "--now", "k8sm-etcd")
 	m.run("systemctl", "enable", "--now", "k8sm-apiserver")
 	if members := m.run(km, "etcd", "status", "--no-headers"); len(strings.Split(members, "\n")) != 1 {
@@ -215,6 +217,11 @@ func (m machine) testServices(deb string) {
 	}
 	if got := m.run(km, "kubectl", "get", "--raw", "/readyz"); got != "ok" {
 		m.Errorf("the API server is active, but not ready: %s", got)
+	}
+	m.wait("the log store answers", func() error { return m.try(km, "logs", "--query=*") })
+	m.wait("there is a snapshot", func() error { return m.try("sh", "-c", "ls /var/backups/k8sm/k8sm-*.tar") })
+	if said := m.run("journalctl", "--no-pager", "-u", "k8sm-apiserver"); strings.Contains(said, "bad system call") {
+		m.Errorf("its SystemCallFilter= is too narrow: %s", said)
 	}
 	m.run("systemctl", "enable", "--now", "k8sm-scheduler")
 	for _, unit := range []string{"k8sm-etcd", "k8sm-apiserver", "k8sm-scheduler"} {
