@@ -79,10 +79,10 @@ default     big     90m   2          1 is cordoned
 shop        gated   60s   0          Scheduling is blocked due to non-empty scheduling gates: x
 `)
 	out, errs, err = shown(t, nodes, someNodes, showing{output: "wide"})
-	check("nodes", out, errs, err, `NAME   STATUS                        TASKS   MINION         AGE         KM          ROLLOUT           FAILING             CORDONED FOR   KUBELET   AGENT
-one    Ready                         2       Running,Warm   90m         v1          <none>            <none>              <none>         v1.36.3   a1
-two    NotReady,SchedulingDisabled   0       <none>         <none>      <none>      to v2: draining   <none>              rollout        <none>    a2
-new    NotReady                      1       Running        <unknown>   <unknown>   <none>            TASK_FAILED: full   <none>         <none>    a3
+	check("nodes", out, errs, err, `NAME   STATUS                        TASKS   MINION         AGE         KM          ROLLOUT           FAILING             CORDONED FOR   SETTINGS   KUBELET   AGENT
+one    Ready                         2       Running,Warm   90m         v1          <none>            <none>              <none>         <none>     v1.36.3   a1
+two    NotReady,SchedulingDisabled   0       <none>         <none>      <none>      to v2: draining   <none>              rollout        <none>     <none>    a2
+new    NotReady                      1       Running        <unknown>   <unknown>   <none>            TASK_FAILED: full   <none>         <none>     <none>    a3
 `)
 	out, errs, err = shown(t, offers, someOffers, showing{noHeaders: true})
 	check("offers without a header", out, errs, err, `o1    one.example   *      4s    cpus:0.5;mem:64   <none>
