@@ -78,7 +78,11 @@ func (r *roles) run(km string, args ...string) (stop func()) {
 			_ = cmd.Process.Kill()
 			err = errors.New("it did not end in time")
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+		case km == os.Getenv(oldKM): // the control plane of v1.35 does not end when it is asked to
+			r.t.Logf("the old km %s: %v", args[0], err)
+		default:
 			r.t.Errorf("km %s: %v", args[0], err)
 		}
 		if r.t.Failed() {
