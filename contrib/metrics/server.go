@@ -18,6 +18,7 @@ import (
 	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/metrics-server/cmd/metrics-server/app/options"
+	"sigs.k8s.io/metrics-server/pkg/scraper/client"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/certfile"
@@ -60,6 +61,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("cannot set up metrics-server: %w", err)
 	}
+	askByAddress(settings.Kubelet)
 	server, err := settings.Complete()
 	if err != nil {
 		return fmt.Errorf("cannot set up metrics-server: %w", err)
@@ -121,6 +123,10 @@ func (c Config) options() *options.Options {
 	o.MetricResolution = resolution
 	return o
 }
+
+// askByAddress makes the client of kubelets expect their addresses in their certificates. metrics-server makes it of the kubeconfig, which
+// may have the name of the API servers.
+func askByAddress(kubelets *client.KubeletClientConfig) { kubelets.Client.ServerName = "" }
 
 // member is the server in its service.
 func (c Config) member(config *rest.Config) (*membership.Member, error) {
