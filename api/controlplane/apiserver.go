@@ -193,6 +193,9 @@ func (c Config) apiServerFlags(etcd statedir.Etcd) flags {
 
 		"kubelet-certificate-authority":   d.KubeletTrust(),
 		"kubelet-preferred-address-types": "InternalIP,Hostname",
+
+		// Watches end when the server is told to. Without this it waits a minute for them, and answers nobody meanwhile.
+		"shutdown-watch-termination-grace-period": "5s",
 	}
 	c.auditFlags(f)
 	c.encryptionFlags(f)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/procfs"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -309,7 +310,18 @@ func TestExistingEtcdIsUsedAndShared(t *testing.T) {
 	if _, err := os.Stat(dir.EtcdData()); !os.IsNotExist(err) {
 		t.Errorf("an embedded etcd was started too: %v", err)
 	}
-	running.stop(t)
+	t.Run("watches end before the server does", func(t *testing.T) {
+		nodes, err := admin.CoreV1().Nodes().Watch(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nodes.Stop()
+		running.stop(t)
+		log, err := os.ReadFile(filepath.Join(string(dir), "child.log"))
+		if err != nil || strings.Contains(string(log), "Failed to shutdown server") {
+			t.Errorf("the API server waited a minute for a watch, and gave up (%v)", err)
+		}
+	})
 	t.Run("a stranger is refused, and makes no CA", func(t *testing.T) { testStrangersCA(t, endpoint) })
 }
 

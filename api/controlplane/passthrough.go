@@ -169,7 +169,8 @@ func apiServerProgram() program {
 	m["anonymous-auth"] = "unauthenticated callers get only the server's health"
 	return program{name: "kube-apiserver", flag: "kube-apiserver-arg", managed: m, defaults: []string{
 		"allow-privileged", "api-audiences", "authorization-mode", "disable-admission-plugins", "enable-admission-plugins", "feature-gates",
-		"kubelet-preferred-address-types", "profiling", "service-account-issuer", "service-account-extend-token-expiration", "service-account-max-token-expiration", "storage-media-type",
+		"kubelet-preferred-address-types", "profiling", "service-account-issuer", "service-account-extend-token-expiration", "service-account-max-token-expiration",
+		"shutdown-watch-termination-grace-period", "storage-media-type",
 	}}
 }
 

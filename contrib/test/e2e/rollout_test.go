@@ -74,7 +74,7 @@ func (r *roles) run(km string, args ...string) (stop func()) {
 		_ = cmd.Process.Signal(os.Interrupt) // it may have ended: then Wait says so
 		select {
 		case err = <-exited:
-		case <-time.After(2 * time.Minute): // an API server with clients takes more than one
+		case <-time.After(2 * time.Minute):
 			_ = cmd.Process.Kill()
 			err = errors.New("it did not end in time")
 		}
