@@ -92,6 +92,9 @@ func (r *CARotation) Finish(ctx context.Context, now time.Time) error {
 	if err := r.check(ctx, "finish", r.needing); err != nil {
 		return err
 	}
+	if wait := r.settles(now); wait > 0 && !r.Force {
+		return fmt.Errorf("cannot finish for %s more: clients use connections with their former certificates for a while", wait.Round(time.Second))
+	}
 	if err := r.dir.FinishRotation(now, r.moving()...); err != nil {
 		return err
 	}
@@ -101,6 +104,19 @@ func (r *CARotation) Finish(ctx context.Context, now time.Time) error {
 		return fmt.Errorf("cannot remove the former CAs from what aggregated API servers trust: delete the ConfigMap kube-system/extension-apiserver-authentication: %w", err)
 	}
 	return nil
+}
+
+// settling is twice as long as client-go uses a connection whose certificate was replaced.
+const settling = 20 * time.Second
+
+// settles is for how long clients may use certificates of the former CAs still.
+func (r *CARotation) settles(now time.Time) (wait time.Duration) {
+	for _, ca := range r.cas {
+		if ca.Phase == statedir.Issued {
+			wait = max(wait, settling-now.Sub(ca.Since))
+		}
+	}
+	return wait
 }
 
 // moving are the CAs that are being replaced, or all if none is.

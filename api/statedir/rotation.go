@@ -38,6 +38,8 @@ type Rotation struct {
 	Phase     Phase
 	// Issuer is the certificate of the CA that issues certificates now. Other is that of the next or the former CA; nil if Steady.
 	Issuer, Other *x509.Certificate
+	// Since is when the CA that issues began to.
+	Since time.Time
 }
 
 // AuthorityNames are the names of all CAs: that of the API's servers and clients first.
@@ -155,7 +157,13 @@ func (d Dir) Rotations(names ...string) (list []Rotation, err error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, ca.rotation(name))
+		info, err := os.Stat(d.key(name))
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the key of the CA: %w", err)
+		}
+		r := ca.rotation(name)
+		r.Since = info.ModTime()
+		list = append(list, r)
 	}
 	if len(list) == 0 {
 		return nil, d.NoCluster()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -80,7 +81,7 @@ func (c *cluster) rotate(ctx context.Context, dir statedir.Dir) error {
 		return err
 	}
 	fmt.Printf("%d calls were made again\n", retried.Load())
-	if err := c.calledFromPod(ctx); err != nil {
+	if err := scratch.Until(ctx, patience, c.calledFromPod); err != nil { // the kubelet has just started again
 		return err
 	}
 	client, err := kubernetes.NewForConfig(former)
@@ -105,7 +106,6 @@ func patiently(uses map[string]func(context.Context) error) (patient map[string]
 				err := use(ctx)
 				if err != nil && ctx.Err() == nil {
 					retried.Add(1)
-					fmt.Printf("%s %s: %v\n", time.Now().Format(time.TimeOnly), what, err)
 				}
 				return err
 			})
@@ -130,8 +130,9 @@ func (c *cluster) steps(ctx context.Context) error {
 			return err
 		}
 		for _, node := range nodes.Items {
-			if known := node.Annotations[api.AnnotationAuthorities]; strings.Count(known, `","`) != 2 {
-				err = fmt.Errorf("node %s knows %s", node.Name, known)
+			var known api.Authorities
+			if json.Unmarshal([]byte(node.Annotations[api.AnnotationAuthorities]), &known) != nil || len(known.Trusts) != 1 {
+				err = fmt.Errorf("node %s knows %+v", node.Name, known)
 			}
 		}
 		return err
