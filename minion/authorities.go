@@ -130,7 +130,7 @@ func watchMinionConfig(ctx context.Context, client kubernetes.Interface, do func
 		return nil, fmt.Errorf("cannot watch the minions' configuration: %w", err)
 	}
 	watching, cancel := context.WithCancel(ctx)
-	factory.StartWithContext(watching)
+	factory.Start(watching.Done())
 	return func() { cancel(); factory.Shutdown() }, nil
 }
 
