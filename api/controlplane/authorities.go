@@ -3,7 +3,6 @@ package controlplane
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -69,7 +68,11 @@ func (c Config) followAuthorities(ctx context.Context, admin clients) {
 	}
 }
 
+// tellAuthorities tells etcd first: what minions are told shows that etcd knows, and no rotation goes on before.
 func (c Config) tellAuthorities(ctx context.Context, admin clients) error {
+	if err := c.tellEtcd(ctx); err != nil {
+		return err
+	}
 	addOns, err := c.addOns()
 	if err != nil {
 		return err
@@ -86,7 +89,7 @@ func (c Config) tellAuthorities(ctx context.Context, admin clients) error {
 			return fmt.Errorf("cannot read the API %s: %w", o.GetName(), err)
 		}
 	}
-	return errors.Join(applyAll(ctx, admin.objects, addOns), c.tellEtcd(ctx))
+	return applyAll(ctx, admin.objects, addOns)
 }
 
 // tellEtcd makes etcd that of the CAs here. One that was replaced counts as a stranger's from then on.

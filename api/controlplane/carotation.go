@@ -99,8 +99,16 @@ func (r *CARotation) Finish(ctx context.Context, now time.Time) error {
 		return err
 	}
 	// The API server adds the CAs of now to this object for aggregated servers, and takes none away.
-	err := r.client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Delete(ctx, "extension-apiserver-authentication", metav1.DeleteOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	err := untilDone(ctx, func(ctx context.Context) error {
+		err := r.client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Delete(ctx, "extension-apiserver-authentication", metav1.DeleteOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("cannot remove the former CAs from what aggregated API servers trust: delete the ConfigMap kube-system/extension-apiserver-authentication: %w", err)
 	}
 	return nil
@@ -160,7 +168,11 @@ func (r *CARotation) distrusting(ctx context.Context) (who []string, err error) 
 		if err != nil {
 			return nil, err
 		}
-		who = slices.Concat(servers, namespaces)
+		untold, err := r.untold(ctx, cluster.Other)
+		if err != nil {
+			return nil, err
+		}
+		who = slices.Concat(servers, namespaces, untold)
 	}
 	nodes, err := r.nodesThat(ctx, func(known api.Authorities) string {
 		if moving && cluster.Phase == statedir.Begun && !slices.Contains(known.Trusts, api.AuthorityID(cluster.Other)) {
@@ -279,6 +291,22 @@ func (r *CARotation) untrustingNamespaces(ctx context.Context, ca *x509.Certific
 		if err != nil || !slices.ContainsFunc(certs, ca.Equal) {
 			who = append(who, fmt.Sprintf("pods in the namespace %s do not get the CA yet that is to stay (ConfigMap kube-root-ca.crt)", m.Namespace))
 		}
+	}
+	return who, nil
+}
+
+// untold says so if the control plane has not told minions of a CA yet, and so perhaps not etcd either: see Config.tellAuthorities.
+func (r *CARotation) untold(ctx context.Context, ca *x509.Certificate) (who []string, err error) {
+	config, err := r.client.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("cannot read what minions are told: %w", err)
+	}
+	minions, err := api.ReadMinionConfig(config.Data)
+	if err != nil {
+		return nil, err
+	}
+	if certs, err := certutil.ParseCertsPEM(minions.CA); err != nil || !slices.ContainsFunc(certs, ca.Equal) {
+		who = append(who, fmt.Sprintf("minions are not told of the next CA yet (ConfigMap %s/%s)", api.MinionConfigNamespace, api.MinionConfigName))
 	}
 	return who, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -184,4 +185,40 @@ func TestNodesThatLagAreNamed(t *testing.T) {
 func lagging(t *testing.T, ca statedir.Rotation, nodes ...corev1.Node) *CARotation {
 	t.Helper()
 	return &CARotation{client: fake.NewClientset(&corev1.NodeList{Items: nodes}), names: []string{ca.Authority}, cas: map[string]statedir.Rotation{ca.Authority: ca}}
+}
+
+// What minions are told comes after what etcd is told. If the next CA replaced the former one before, etcd would be a stranger's.
+func TestNextCAIssuesOnlyAfterMinionsAreTold(t *testing.T) {
+	dir := statedir.Dir(t.TempDir())
+	if err := dir.Prepare(statedir.Spec{Now: time.Now(), ServerURL: "https://127.0.0.1:1"}); err != nil {
+		t.Fatal(err)
+	}
+	former, err := os.ReadFile(dir.CA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dir.BeginRotation(time.Now(), statedir.Lives{}, clusterCA); err != nil {
+		t.Fatal(err)
+	}
+	both, err := os.ReadFile(dir.CA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := dir.Rotations(clusterCA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]int{string(former): 1, string(both): 0} {
+		config, err := json.Marshal(api.MinionConfig{CA: []byte(text)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := lagging(t, all[0])
+		r.client = fake.NewClientset(&corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: api.MinionConfigNamespace, Name: api.MinionConfigName}, Data: map[string]string{api.MinionConfigKey: string(config)},
+		})
+		if who, err := r.distrusting(t.Context()); err != nil || len(who) != want {
+			t.Errorf("late: %q, %v; want %d", who, err, want)
+		}
+	}
 }
