@@ -69,7 +69,7 @@ func (s *Server) askScheduler(ctx context.Context, who *caller, path *url.URL) (
 		return nil, err
 	}
 	config := rest.CopyConfig(who.config)
-	config.ServerName = statedir.SchedulerServerName
+	config.ServerName, config.Dial, config.Proxy = statedir.SchedulerServerName, nil, nil // these lead to API servers
 	transport, err := rest.TransportFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("cannot reach the scheduler: %w", err)
