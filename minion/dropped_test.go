@@ -170,7 +170,7 @@ func smallDisk(t *testing.T) string {
 
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // pauses between attempts are up to half a minute
 	defer cancel()
 	for !holds() {
 		select {

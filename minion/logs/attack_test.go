@@ -215,6 +215,52 @@ func TestOldestFilesAreDroppedAndThatIsSaid(t *testing.T) {
 	}
 }
 
+// What was dropped is on the disk until positions are saved, which may take long on a busy machine. Nothing more is dropped in its place.
+func TestNoMoreIsDroppedThanTheDiskNeedsHoweverLongSavingTakes(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("a file system needs root")
+	}
+	w, dir := calm(t)
+	w.must(unix.Mount("k8sm-test", w.dir, "tmpfs", 0, "size=4m"))
+	t.Cleanup(func() { w.must(unix.Unmount(w.dir, unix.MNT_DETACH)) })
+	w.must(os.MkdirAll(dir, 0o755))
+	w.restart()
+	w.down = true
+	for i := range 8 {
+		path := filepath.Join(dir, fmt.Sprintf("0.log.20260102-%06d", i))
+		w.put(path, logOf("out F "+strings.Repeat("x", 256<<10-40)))
+		w.must(os.Chtimes(path, w.now, w.now.Add(time.Duration(i)*time.Second)))
+		w.scan()
+		w.must(os.Remove(path))
+		w.scan()
+	}
+	free, err := w.s.spool.free()
+	w.must(err)
+	w.s.MinFreeBytes = free + 384<<10 // two files
+	w.s.saveAt = w.now.Add(time.Minute)
+	dropped := func() float64 { return testutil.ToFloat64(w.s.Metrics.droppedLines.WithLabelValues(droppedDisk)) }
+	for range 5 {
+		w.now = w.now.Add(2 * time.Second)
+		w.step()
+		if got := dropped(); got != 2 {
+			t.Fatalf("%v lines were dropped, want 2", got)
+		}
+	}
+	w.now = w.now.Add(time.Minute)
+	w.step()
+	if free, err := w.s.spool.free(); err != nil || free < w.s.MinFreeBytes {
+		t.Errorf("%d bytes are free, want %d: %v", free, w.s.MinFreeBytes, err)
+	}
+	w.s.MinFreeBytes += 256 << 10 // one more
+	for range 2 {
+		w.now = w.now.Add(2 * time.Second)
+		w.step()
+	}
+	if got := dropped(); got != 3 {
+		t.Errorf("%v lines were dropped, want 3", got)
+	}
+}
+
 // The store is away for an hour while a container writes, the kubelet keeps few files, and the minion is restarted now and then. Within the
 // limit nothing is lost. Beyond it, each line is either in the store or among those of the entry in their place, the metric and the callback.
 func TestAnHourWithoutTheStoreLosesOnlyWhatIsMoreThanTheLimitAndSaysHowMuch(t *testing.T) {

@@ -144,7 +144,7 @@ func (s *shipping) enforce(now time.Time) {
 	}
 	lacking := int64(0)
 	if free, err := s.spool.free(); err == nil {
-		lacking = s.MinFreeBytes - free
+		lacking = s.MinFreeBytes - free - s.freeing
 	}
 	if sum <= s.SpoolBytes && len(all) <= s.SpoolFiles && lacking <= 0 {
 		return
@@ -160,6 +160,7 @@ func (s *shipping) enforce(now time.Time) {
 		}
 		sum -= k.file.size
 		lacking -= k.file.size
+		s.freeing += k.file.size
 		s.lose(k.chain, k.file, reason, now)
 	}
 }
@@ -264,6 +265,7 @@ func (s *shipping) save(now time.Time) error {
 		}
 		s.trash = s.trash[1:]
 	}
+	s.freeing = 0
 	return err
 }
 

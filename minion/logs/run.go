@@ -81,6 +81,7 @@ type shipping struct {
 	diskFull bool // so that they cannot be saved
 	saveAt   time.Time
 	trash    []spooled // to be removed when positions are saved
+	freeing  int64     // bytes that are free then
 	rescans  map[directory]bool
 	unsaved  bool // positions cannot be saved
 	odd      map[string]bool
