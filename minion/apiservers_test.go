@@ -2,7 +2,7 @@ package minion
 
 import (
 	"encoding/json"
-	"net"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -11,17 +11,13 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/heldport"
 )
 
 // awayServer returns the URL of an API server that is away.
 func awayServer(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return "https://" + l.Addr().String()
+	return fmt.Sprintf("https://127.0.0.1:%d", heldport.OfTest(t))
 }
 
 func TestNodeStartsWhileTheServerOfItsLaunchIsAway(t *testing.T) {

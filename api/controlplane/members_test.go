@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,26 +16,16 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/k8sm/k8sm/api/etcd"
+	"github.com/k8sm/k8sm/api/heldport"
 	"github.com/k8sm/k8sm/api/secretkeys"
 	"github.com/k8sm/k8sm/api/statedir"
 )
-
-// freePort returns a port that is free now.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
 
 // runMember runs a member of etcd for the state directory until the test ends, and returns its client URL.
 func runMember(t *testing.T, dir statedir.Dir) string {
 	t.Helper()
 	m := etcd.Member{Dir: dir, Name: "m", Advertise: "127.0.0.1", Quota: etcd.DefaultQuota, MinTLS: "TLS1.2"}
-	m.ClientPort, m.PeerPort = freePort(t), freePort(t)
+	m.ClientPort, m.PeerPort = heldport.OfTest(t), heldport.OfTest(t)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(ctx, nil) }()
@@ -102,7 +91,7 @@ func TestControlPlanesShareTheEtcdOfItsMembers(t *testing.T) {
 	copyFiles(t, first, second, "pki/*ca.*", "pki/sa.*")
 	refused("copy encryption.json of a control plane")
 	copyFiles(t, first, second, "encryption.json")
-	elsewhere += fmt.Sprintf("\n--secure-port=%d", freePort(t))
+	elsewhere += fmt.Sprintf("\n--secure-port=%d", heldport.OfTest(t))
 	two := startChild(t, second, elsewhere)
 	other := clientOf(t, adminConfig(t, second))
 	checkReadable(t, other, "shared")

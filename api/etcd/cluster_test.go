@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
+	"github.com/k8sm/k8sm/api/heldport"
 	"github.com/k8sm/k8sm/api/snapshot"
 	"github.com/k8sm/k8sm/api/statedir"
 )
@@ -33,26 +33,11 @@ type machine struct {
 	err  error // valid when done is closed
 }
 
-// freePorts returns two ports that are free now.
-func freePorts(t *testing.T) (a, b int) {
-	t.Helper()
-	var ports [2]int
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
-	}
-	return ports[0], ports[1]
-}
-
 // newMachine has the etcd CA of the other machine, if there is one.
 func newMachine(t *testing.T, name string, like *machine) *machine {
 	t.Helper()
 	m := &machine{t: t, Member: &Member{Dir: statedir.Dir(t.TempDir()), Name: name, Advertise: "127.0.0.1", Quota: DefaultQuota, MinTLS: "TLS1.2"}}
-	m.ClientPort, m.PeerPort = freePorts(t)
+	m.ClientPort, m.PeerPort = heldport.OfTest(t), heldport.OfTest(t)
 	if like != nil {
 		m.copyCA(t, like.Dir)
 	}

@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/k8sm/k8sm/api/etcd"
+	"github.com/k8sm/k8sm/api/heldport"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -18,17 +18,7 @@ func etcdMember(t *testing.T, dir statedir.Dir, do func(context.Context, statedi
 	t.Helper()
 	ready := make(chan struct{})
 	m := etcd.Member{Dir: dir, Name: "one", Advertise: "127.0.0.1", Quota: etcd.DefaultQuota, MinTLS: "TLS1.2", Ready: func() { close(ready) }}
-	for _, port := range []*int{&m.ClientPort, &m.PeerPort} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		*port = l.Addr().(*net.TCPAddr).Port
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	m.ClientPort, m.PeerPort = heldport.OfTest(t), heldport.OfTest(t)
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	ended := make(chan error, 1)

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/heldport"
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
@@ -41,12 +42,7 @@ func world(t *testing.T) netip.AddrPort {
 // coredns serves our Corefile on loopback.
 func coredns(t *testing.T) netip.AddrPort {
 	t.Helper()
-	reserved, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	listen := reserved.Addr().(*net.TCPAddr).AddrPort()
-	reserved.Close()
+	listen := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(heldport.OfTest(t)))
 	instance, err := caddy.Start(input(corefile{Listen: listen, Domain: "cluster.local", Upstreams: []netip.AddrPort{world(t)}}.render()))
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/heldport"
 )
 
 // Cluster is a running local Mesos. Its methods may be called concurrently, except those that kill and
@@ -25,6 +27,7 @@ type Cluster struct {
 	processes *processes
 	lock      *flock.Flock
 	port      int
+	held      *heldport.Port // for a master that starts again; nil if the port was chosen by others
 
 	mu     sync.Mutex // guards master and agents
 	master *masterNode
@@ -68,16 +71,34 @@ func (c *Cluster) start(ctx context.Context) error {
 	if err := c.plan.auth.complete(c.plan.WorkDir); err != nil {
 		return err
 	}
-	l, err := listen(c.plan.IP, c.plan.Port, "master")
+	if err := c.choosePort(); err != nil {
+		return err
+	}
+	l, err := listen(c.plan.IP, c.port, "master")
 	if err != nil {
 		return err
 	}
-	c.port = port(l)
 	if err := c.startAll(ctx); err != nil {
 		_ = l.Close()
 		return err
 	}
 	c.master.serve(l)
+	return nil
+}
+
+// choosePort chooses the master's port.
+func (c *Cluster) choosePort() error {
+	if c.port = c.plan.Port; c.port != 0 {
+		return nil
+	}
+	ip, err := netip.ParseAddr(c.plan.IP)
+	if err != nil {
+		return err
+	}
+	if c.held, err = heldport.Hold(ip); err != nil {
+		return err
+	}
+	c.port = c.held.Number
 	return nil
 }
 
@@ -168,6 +189,10 @@ func (c *Cluster) Stop() {
 	}
 	agents.Wait()
 	c.agents = nil
+	if c.held != nil {
+		c.held.Close()
+		c.held = nil
+	}
 	c.processes.watchers.Wait()
 	c.plan.isolation.removeRoot()
 	if c.lock != nil { // else another local Mesos owns the directory

@@ -3,6 +3,7 @@ package localmesos
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
+
+	"github.com/k8sm/k8sm/api/heldport"
 )
 
 func TestAttributesHaveTheFourTypesOfMesos(t *testing.T) {
@@ -143,16 +146,11 @@ func TestUsedPortAndUsedWorkDirAreRefused(t *testing.T) {
 func TestRunServesUntilItsContextEnds(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Port, c.Agents = port(l), 0
-	l.Close()
+	c.Port, c.Agents = heldport.OfTest(t), 0
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- Run(ctx, c) }()
-	url := "http://127.0.0.1:" + l.Addr().String()[len("127.0.0.1:"):] + "/health"
+	url := fmt.Sprintf("http://127.0.0.1:%d/health", c.Port)
 	eventually(t, "it serves", func() bool {
 		resp, err := http.Get(url)
 		if err != nil {

@@ -3,6 +3,7 @@ package mesos
 import (
 	"bytes"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	log "github.com/sirupsen/logrus"
 
+	"github.com/k8sm/k8sm/api/heldport"
 	"github.com/k8sm/k8sm/api/mesoshttp/mesoshttptest"
 	"github.com/k8sm/k8sm/executor"
 )
@@ -117,9 +119,9 @@ func TestAgentIsAskedForTLSAgainOnlyWhenItMayBeAnother(t *testing.T) {
 		return &counter{Listener: l}
 	}
 	f := newFakeAgent(t)
-	first := listen("127.0.0.1:0")
 	cfg := f.config()
-	cfg.AgentEndpoint = first.Addr().String()
+	cfg.AgentEndpoint = fmt.Sprintf("127.0.0.1:%d", heldport.OfTest(t))
+	first := listen(cfg.AgentEndpoint)
 	before := &http.Server{Handler: f.Config.Handler}
 	go func() { _ = before.Serve(first) }()
 	agent, events := runWith(t, cfg)

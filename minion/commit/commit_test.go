@@ -41,6 +41,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/commit"
+	"github.com/k8sm/k8sm/api/heldport"
 	"github.com/k8sm/k8sm/contrib/test/suite"
 	"github.com/k8sm/k8sm/contrib/up/engine"
 )
@@ -565,16 +566,12 @@ func front(t *testing.T, listener net.Listener, hang <-chan struct{}) {
 func TestCommitWaitsForARegistryThatIsAway(t *testing.T) {
 	n := start(t)
 	n.serve(t)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	_ = listener.Close()
+	address := fmt.Sprintf("127.0.0.1:%d", heldport.OfTest(t))
 	c := n.ask(t, "waits", address+"/waits:1")
 	n.becomes(t, c, commit.Running, "trying again: cannot push")
 	n.leftNothing(t)
-	if listener, err = net.Listen("tcp", address); err != nil {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
 		t.Fatal(err)
 	}
 	front(t, listener, nil)

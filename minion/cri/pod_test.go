@@ -17,6 +17,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/heldport"
 )
 
 func TestPrivilegedContainerGetsWhatTheHostCanGive(t *testing.T) {
@@ -77,20 +78,9 @@ func TestSandboxThatCannotStartLeavesNothing(t *testing.T) {
 	}
 }
 
-// freePort returns a port that nobody listens on.
-func freePort(t *testing.T) int {
-	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer free.Close()
-	return free.Addr().(*net.TCPAddr).Port
-}
-
 func TestPageIsFetchedThroughThePortThatTheSchedulerChose(t *testing.T) {
 	n := newNode(t)
-	port := freePort(t)
+	port := heldport.OfTest(t)
 	config := n.podConfig("page")
 	config.PortMappings = []*runtimeapi.PortMapping{{ContainerPort: 8080}} // as the kubelet passes a port without host port
 	config.Annotations[api.AnnotationPortMappings] = api.FormatPortMappings([]api.PortMapping{
@@ -132,7 +122,7 @@ func TestPortMappingThatCannotBeFollowedIsRefusedInPlainWords(t *testing.T) {
 
 func TestHostPortReachesThePod(t *testing.T) {
 	n := newNode(t)
-	port := freePort(t)
+	port := heldport.OfTest(t)
 	config := n.podConfig("port")
 	config.PortMappings = []*runtimeapi.PortMapping{{ContainerPort: 8080, HostPort: int32(port)}}
 	n.runContainer(t, n.runPod(t, config), config, shell("main", "while true; do echo hello | busybox nc -l -p 8080; done"))

@@ -21,6 +21,8 @@ import (
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/registry"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/k8sm/k8sm/api/heldport"
 )
 
 // fakeRegistry serves one image to those who show the right credentials
@@ -216,7 +218,7 @@ func TestPrivateImageIsPulledFromARealRegistryWithItsUsersPasswordOnly(t *testin
 // startRegistry runs a registry whose only user is jo with the password "secret".
 func startRegistry(t *testing.T, program, dir string) (address string) {
 	t.Helper()
-	address = net.JoinHostPort("127.0.0.1", fmt.Sprint(freePort(t)))
+	address = net.JoinHostPort("127.0.0.1", fmt.Sprint(heldport.OfTest(t)))
 	users, config := filepath.Join(dir, "htpasswd"), filepath.Join(dir, "registry.yml")
 	// bcrypt of "secret", as htpasswd -nbB makes it
 	must(t, os.WriteFile(users, []byte("jo:$2y$04$.9Bcu8SIeDgjnbCFViG7hu1Cyf9eZIRH5YlJBlRVCNG8uliq0lPPK\n"), 0o600))

@@ -21,6 +21,7 @@ import (
 	log "github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
 
+	"github.com/k8sm/k8sm/api/heldport"
 	"github.com/k8sm/k8sm/contrib/localmesos"
 	"github.com/k8sm/k8sm/scheduler"
 )
@@ -35,14 +36,7 @@ type zooKeeperServer struct {
 
 func newZooKeeper(t *testing.T) *zooKeeperServer {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	z := &zooKeeperServer{t: t, address: l.Addr().String(), dir: t.TempDir()}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	z := &zooKeeperServer{t: t, address: fmt.Sprintf("127.0.0.1:%d", heldport.OfTest(t)), dir: t.TempDir()}
 	z.start()
 	t.Cleanup(z.kill)
 	return z

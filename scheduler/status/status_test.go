@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -22,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/k8sm/k8sm/api/heldport"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/test/reviewer"
 	"github.com/k8sm/k8sm/scheduler"
@@ -317,13 +319,8 @@ func TestSchedulerThatDoesNotLeadAnswers503(t *testing.T) {
 }
 
 func TestRefusedConnectionNamesTheAddressAndTheFlag(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
-	_, err = client(t, cluster(t).AdminKubeconfig(), address).Offers(t.Context())
+	address := fmt.Sprintf("127.0.0.1:%d", heldport.OfTest(t))
+	_, err := client(t, cluster(t).AdminKubeconfig(), address).Offers(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "no scheduler answers at "+address) || !strings.Contains(err.Error(), "--status-address") {
 		t.Errorf("got %v", err)
 	}

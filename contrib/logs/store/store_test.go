@@ -23,6 +23,8 @@ import (
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
 	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/k8sm/k8sm/api/heldport"
 )
 
 func testConfig(dir string) Config {
@@ -322,7 +324,7 @@ func killStore(t *testing.T, dir string) int {
 func TestOthersSendToTheirOwnPart(t *testing.T) {
 	s := openTest(t, t.TempDir())
 	defer closeTest(t, s)
-	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	busy, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", heldport.OfTest(t)))
 	if err != nil {
 		t.Fatal(err)
 	}

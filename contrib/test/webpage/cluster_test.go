@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -26,6 +25,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/k8sm/k8sm/api/heldport"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/test/browser"
 	"github.com/k8sm/k8sm/contrib/ui"
@@ -50,8 +50,8 @@ type cluster struct {
 // start returns when the page can be opened.
 func start(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{dir: statedir.Dir(t.TempDir()), address: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
-	c.flags = []string{"--cluster-name=" + named, "--ui-address=" + c.address, fmt.Sprintf("--secure-port=%d", freePort(t)), fmt.Sprintf("--etcd-port=%d", freePort(t))}
+	c := &cluster{dir: statedir.Dir(t.TempDir()), address: fmt.Sprintf("127.0.0.1:%d", heldport.OfTest(t))}
+	c.flags = []string{"--cluster-name=" + named, "--ui-address=" + c.address, fmt.Sprintf("--secure-port=%d", heldport.OfTest(t)), fmt.Sprintf("--etcd-port=%d", heldport.OfTest(t))}
 	var err error
 	if c.km, err = filepath.Abs(filepath.Join(root, "km")); err != nil {
 		t.Fatal(err)
@@ -173,16 +173,6 @@ func (c *cluster) signalPlane(t *testing.T, signal syscall.Signal) {
 	if err := c.plane.Process.Signal(signal); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // link is a link for the administrator.
