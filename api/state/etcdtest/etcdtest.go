@@ -24,6 +24,7 @@ func Start(t *testing.T) (address string) {
 func Serve(dir string) (*embed.Etcd, error) {
 	c := embed.NewConfig()
 	c.Dir = dir
+	c.UnsafeNoFsync = true // what it wrote outlives its process, and need not outlive the machine; a disk may be busy with other tests
 	c.ListenPeerUrls = nil
 	c.ListenClientUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
 	c.AdvertiseClientUrls = c.ListenClientUrls
