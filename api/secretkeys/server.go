@@ -80,27 +80,32 @@ func (s *Server) take(r ring) (keys []Key, err error) {
 
 // Follow takes the keys over that come, and says so when the API server uses them, until ctx ends.
 func (s *Server) Follow(ctx context.Context) {
-	tick := time.NewTicker(cmp.Or(s.every, followEvery))
-	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
-		if err := s.look(ctx); err != nil && ctx.Err() == nil {
-			logrus.WithError(err).Warn("cannot see whether there is a new key of secrets: trying again")
-		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
 		}
+		next := cmp.Or(s.every, followEvery)
+		switch soon, err := s.look(ctx); {
+		case err != nil && ctx.Err() == nil:
+			logrus.WithError(err).Warn("cannot see whether there is a new key of secrets: trying again")
+		case soon:
+			next /= 10 // a rotation waits for what this one says
+		}
+		timer.Reset(next)
 	}
 }
 
-// look says what is true now, unless that is what it said before.
-func (s *Server) look(ctx context.Context) error {
+// look says what is true now, unless that is what it said before. It reports whether the API server is about to read the file.
+func (s *Server) look(ctx context.Context) (soon bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	r, revision, err := s.store().read(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	now := report{}
 	if revision > 0 {
@@ -111,22 +116,22 @@ func (s *Server) look(ctx context.Context) error {
 	}
 	before, err := s.Client.Get(ctx, servers+s.Address)
 	if err != nil {
-		return fmt.Errorf("cannot read what this control plane has said: %w", err)
+		return false, fmt.Errorf("cannot read what this control plane has said: %w", err)
 	}
 	keys, err := Read(s.Dir)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if now.Names = names(keys); len(before.Kvs) > 0 {
 		if value, err := json.Marshal(now); err == nil && string(value) == string(before.Kvs[0].Value) {
-			return nil
+			return false, nil
 		}
 	}
 	file, err := os.ReadFile(s.Dir.EncryptionConfig())
 	if err != nil || !s.Loaded(file) {
-		return err // the API server reads it soon
+		return err == nil, err
 	}
-	return s.store().say(ctx, s.Address, now)
+	return false, s.store().say(ctx, s.Address, now)
 }
 
 // End says that the API server has stopped. It reads and writes no secret until the next Begin.
