@@ -4,44 +4,70 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"syscall"
 	"time"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/heldport"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
 // ports are taken before anything starts, so that a port in use leaves nothing half started.
 type ports struct {
-	api  net.Listener // handed on to the API server
-	etcd int          // 0 with an existing etcd
+	api  net.Listener   // handed on to the API server
+	etcd int            // 0 with an existing etcd
+	held *heldport.Port // etcd's, if it may be any
 }
 
 func reserve(c Config) (*ports, error) {
 	p := &ports{}
 	if c.embeds() {
-		// etcd does not accept a listener, so this one only checks that the port is free.
-		l, err := listen("127.0.0.1", c.EtcdPort, "--etcd-port")
-		if err != nil {
+		if err := p.reserveEtcd(c.EtcdPort); err != nil {
 			return nil, err
-		}
-		p.etcd = l.Addr().(*net.TCPAddr).Port
-		if err := l.Close(); err != nil {
-			return nil, fmt.Errorf("cannot release etcd's port: %w", err)
 		}
 	}
 	api, err := listen(c.BindAddress, c.SecurePort, "--secure-port")
 	if err != nil {
+		p.releaseEtcd()
 		return nil, err
 	}
 	p.api = api
 	return p, nil
 }
 
+// reserveEtcd is for an etcd that does not accept a listener.
+func (p *ports) reserveEtcd(port int) (err error) {
+	if port == 0 {
+		if p.held, err = heldport.Hold(netip.AddrFrom4([4]byte{127, 0, 0, 1})); err != nil {
+			return err
+		}
+		p.etcd = p.held.Number
+		return nil
+	}
+	l, err := listen("127.0.0.1", port, "--etcd-port") // which only checks that the port is free
+	if err != nil {
+		return err
+	}
+	if p.etcd = port; l.Close() != nil {
+		return fmt.Errorf("cannot release etcd's port %d", port)
+	}
+	return nil
+}
+
 // release closes the API server's port if the API server has not taken it over.
-func (p *ports) release() { _ = p.api.Close() }
+func (p *ports) release() {
+	_ = p.api.Close()
+	p.releaseEtcd()
+}
+
+func (p *ports) releaseEtcd() {
+	if p.held != nil {
+		p.held.Close()
+	}
+}
 
 func listen(address string, port int, flag string) (net.Listener, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(port)))

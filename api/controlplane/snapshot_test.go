@@ -2,7 +2,7 @@ package controlplane
 
 import (
 	"context"
-	"net/url"
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/k8sm/k8sm/api/heldport"
 	"github.com/k8sm/k8sm/api/snapshot"
 	"github.com/k8sm/k8sm/api/statedir"
 )
@@ -112,8 +113,8 @@ func verifyReadable(t *testing.T, file string) {
 }
 
 func TestRestoredControlPlaneServesTheClientsOfTheOldOne(t *testing.T) {
-	old := statedir.Dir(t.TempDir())
-	running := startChild(t, old)
+	old, port := statedir.Dir(t.TempDir()), fmt.Sprintf("--secure-port=%d", heldport.OfTest(t))
+	running := startChild(t, old, childFlags+"="+port)
 	config := adminConfig(t, old)
 	admin := clientOf(t, config)
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "kept"}, StringData: map[string]string{"password": plaintext}}
@@ -132,12 +133,8 @@ func TestRestoredControlPlaneServesTheClientsOfTheOldOne(t *testing.T) {
 	if _, err := snapshot.Restore(file, fresh); err != nil {
 		t.Fatal(err)
 	}
-	server, err := url.Parse(config.Host)
-	if err != nil {
-		t.Fatal(err)
-	}
 	running = startChild(t, fresh, childFlags+"="+strings.Join([]string{
-		"--secure-port=" + server.Port(), "--snapshot-dir=" + scheduled, "--snapshot-every=1s", "--snapshot-keep=1"}, "\n"))
+		port, "--snapshot-dir=" + scheduled, "--snapshot-every=1s", "--snapshot-keep=1"}, "\n"))
 	checkReadable(t, admin, "kept")
 	if _, err := admin.CoreV1().ConfigMaps("default").Get(t.Context(), "lost", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("what came after the snapshot: %v", err)
