@@ -87,7 +87,7 @@ func (c *cluster) eventually(what string, awaited func(context.Context) bool) {
 	for !awaited(ctx) {
 		select {
 		case <-ctx.Done():
-			c.t.Fatalf("waited in vain for: %s", what)
+			c.inVain("%s", what)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -251,7 +251,7 @@ func TestPodKeepsThePortsThatWereChosenForIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.schedule()
-	again := c.wait("web", "its second task", hasTask("uid-web.2"))
+	again := c.wait("web", "another task", hasOtherTask)
 	if got := again.Annotations[api.AnnotationPortMappings]; got != chosen {
 		t.Errorf("mappings %s became %s", chosen, got)
 	}
