@@ -29,7 +29,7 @@ import (
 )
 
 // reloadKeys is how often the API server looks for a changed encryption configuration.
-const reloadKeys = 2 * time.Second
+const reloadKeys = 500 * time.Millisecond
 
 func init() { encryptioncontroller.EncryptionConfigFileChangePollDuration = reloadKeys }
 
@@ -293,7 +293,7 @@ func (r *rewriter) run(ctx context.Context) error {
 		return err
 	}
 	left := 0
-	err := wait.PollUntilContextTimeout(ctx, reloadKeys/4, rewriteTimeout, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(ctx, reloadKeys, rewriteTimeout, true, func(ctx context.Context) (bool, error) {
 		if err := r.pass(ctx); err != nil {
 			return false, err
 		}
