@@ -31,7 +31,7 @@ func (n *node) listenForStatus(servers *apiServers) (*status.Server, error) {
 		Node: n.boot.Node, Address: n.settings.addresses[0], Port: *n.cluster.StatusPort,
 		CertFile: n.files.servingCertificate(), CipherSuites: n.cluster.TLSCipherSuites, MinVersion: n.cluster.TLSMinVersion,
 		Access: access, Metrics: n.metrics,
-		Ready:        n.ready(servers.Balancer.Ready),
+		Ready:        n.ready(servers.Ready),
 		ProxyMetrics: "http://" + net.JoinHostPort(loopback, strconv.Itoa(n.settings.proxyMetricsPort)) + "/metrics",
 	})
 	if err != nil {
