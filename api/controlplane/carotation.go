@@ -234,7 +234,7 @@ func (r *CARotation) serversThat(ctx context.Context, check func(ctx context.Con
 // serverTrusts asks an API server as somebody with a certificate of the next CA.
 func (r *CARotation) serverTrusts(ctx context.Context, host string) (problem string, err error) {
 	const user = "k8sm-ca-rotation"
-	config := r.at(host)
+	config := serverAt(r.admin, host)
 	config.CertFile, config.KeyFile = "", ""
 	if config.CertData, config.KeyData, err = r.dir.NextIdentity(time.Now(), user); err != nil {
 		return "", err
@@ -250,13 +250,6 @@ func (r *CARotation) serverTrusts(ctx context.Context, host string) (problem str
 	return "", err
 }
 
-func (r *CARotation) at(host string) *rest.Config {
-	config := rest.CopyConfig(r.admin)
-	config.Host = host
-	config.ServerName = "kubernetes.default.svc"
-	return config
-}
-
 // serverShows looks whether an API server shows a certificate of the CA.
 func (r *CARotation) serverShows(ca *x509.Certificate) func(context.Context, string) (string, error) {
 	return func(ctx context.Context, host string) (problem string, err error) {
@@ -268,7 +261,7 @@ func (r *CARotation) serverShows(ca *x509.Certificate) func(context.Context, str
 		if err != nil {
 			return "", err
 		}
-		conn, err := (&tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: "kubernetes.default.svc"}}).DialContext(ctx, "tcp", u.Host)
+		conn, err := (&tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: serverName}}).DialContext(ctx, "tcp", u.Host)
 		if err != nil {
 			return "", err
 		}

@@ -95,17 +95,26 @@ func (r *TokenKeyRotation) addDead(ctx context.Context, admin *rest.Config, with
 
 // addServer adds a client of the API server at the address, unless there is one.
 func addServer(all map[string]kubernetes.Interface, admin *rest.Config, address string) error {
-	config := rest.CopyConfig(admin)
-	if config.Host = "https://" + address; all[config.Host] != nil {
+	url := "https://" + address
+	if all[url] != nil {
 		return nil
 	}
-	config.ServerName = "kubernetes.default.svc"
-	client, err := kubernetes.NewForConfig(config)
+	client, err := kubernetes.NewForConfig(serverAt(admin, url))
 	if err != nil {
 		return fmt.Errorf("cannot create a client for the API server: %w", err)
 	}
-	all[config.Host] = client
+	all[url] = client
 	return nil
+}
+
+// serverName is in the certificate of every API server.
+const serverName = "kubernetes.default.svc"
+
+// serverAt is how to reach the API server at the URL as the administrator.
+func serverAt(admin *rest.Config, url string) *rest.Config {
+	config := rest.CopyConfig(admin)
+	config.Host, config.ServerName = url, serverName
+	return config
 }
 
 // share gives the keys of the directory to the other control planes.
