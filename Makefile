@@ -139,6 +139,12 @@ conformance: build ## Run Kubernetes' own conformance tests: FOCUS=REGEXP PROCS=
 	@$(GO) build $(FLAGS) -v -o $(BUILD)/conformance/harness ./contrib/test/conformance 2>&1 | $(PROGRESS)
 	@$(BUILD)/conformance/harness -focus='$(or $(FOCUS),\[Conformance\])' -procs=$(or $(PROCS),4) -seed=$(or $(SEED),1) -nodes=$(or $(NODES),1)
 
+.PHONY: soak
+soak: deps build ## Run a cluster under load for hours, and check that nothing grows: DURATION=TIME PACE=PODS NODES=N.
+	$(GO) build $(FLAGS) -o $(BUILD)/soak/program ./contrib/test/soak
+	@$(BUILD)/soak/program --km ./km -duration=$(or $(DURATION),2h) -pace=$(or $(PACE),5) -nodes=$(or $(NODES),3)
+	@cd contrib/test/soak/plot && $(GO) run $(FLAGS) . -samples ../../../../$(BUILD)/soak/samples.csv -out ../../../../$(BUILD)/soak/soak.png
+
 .PHONY: bench
 bench: deps build ## Measure, and print one BENCH line a figure.
 	$(GO) build $(FLAGS) -o $(BUILD)/bench ./contrib/test/bench
