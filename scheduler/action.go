@@ -372,7 +372,18 @@ type ForgetExecutor struct{ Agent api.AgentID }
 
 func (a ForgetExecutor) String() string { return fmt.Sprintf("forget executor on %s", a.Agent) }
 
-// Complain logs a warning about something that an operator should fix.
-type Complain struct{ Text string }
+// Complain tells of something that an operator should fix, in the log and by an event of the cluster about the framework.
+type Complain struct {
+	Reason, Text string
+	Over         bool // it is good again
+}
 
-func (a Complain) String() string { return "complain: " + a.Text }
+func (a Complain) String() string {
+	if a.Over {
+		return "no more complaint, " + a.Reason + ": " + a.Text
+	}
+	return "complain of " + a.Reason + ": " + a.Text
+}
+
+// Object implements ClusterAction.
+func (a Complain) Object() string { return "framework" }

@@ -16,9 +16,11 @@ import (
 )
 
 const (
-	nodeRetry     = 5 * time.Second  // after a write to a node that has not shown up
-	executorRetry = 5 * time.Second  // after a failed PrepareExecutor
-	tokenFresh    = 10 * time.Minute // how long a minion may start with a bootstrap token before it needs a new one
+	nodeRetry     = 5 * time.Second // after a write to a node that has not shown up
+	executorRetry = 5 * time.Second // after a failed PrepareExecutor
+	// executorTellFirst is how many failures in a row an operator hears of, and executorTellEvery how many later again.
+	executorTellFirst, executorTellEvery = 2, 60
+	tokenFresh                           = 10 * time.Minute // how long a minion may start with a bootstrap token before it needs a new one
 )
 
 // agents are the Mesos agents that made us an offer or have one of our nodes, and all nodes.
@@ -163,6 +165,7 @@ type executorState struct {
 	made      time.Time // when it was made, with its bootstrap token
 	preparing bool
 	after     time.Time // when to ask for it again after a failure
+	failures  int       // in a row
 }
 
 // offered handles new offers: it learns their agents' state, creates nodes, and declines what nobody can use.
@@ -183,7 +186,7 @@ func (as *agents) offered(now time.Time, came []offers.Offer) []Action {
 		}
 		if len(forServices) > 0 && !a.overlaps {
 			a.overlaps = true
-			acts = append(acts, Complain{Text: overlap(&o, forServices)})
+			acts = append(acts, Complain{Reason: "PortsOverlap", Text: overlap(&o, forServices)})
 		}
 		as.core.disruptions.noteWindow(now, a.ID, o.Unavailable)
 		if !sameAgent(&a.last, &o) {
@@ -397,7 +400,7 @@ func (as *agents) ensureNode(now time.Time, a *agent) []Action {
 		name, err := as.chooseName(a)
 		if err != nil {
 			a.nodeAt = now.Add(time.Hour) // the hostname will not change soon
-			return []Action{Complain{Text: err.Error()}}
+			return []Action{Complain{Reason: "AgentNameUnusable", Text: err.Error()}}
 		}
 		as.setNode(a, name)
 	}
@@ -489,17 +492,21 @@ func (as *agents) renewLeases() []Action {
 }
 
 // executorReady handles the result of PrepareExecutor.
-func (as *agents) executorReady(now time.Time, ev ExecutorReady) {
+func (as *agents) executorReady(now time.Time, ev ExecutorReady) (acts []Action) {
 	a := as.byID[ev.Agent]
 	if a == nil {
-		return
+		return nil
 	}
 	e := executorState{record: ev.Record, kept: ev.Kept, charge: ev.Resources, made: now}
 	if ev.Record == nil {
 		e = a.executor
 		e.preparing, e.after = false, now.Add(executorRetry)
+		if e.failures++; e.failures%executorTellEvery == executorTellFirst {
+			acts = as.nodeEvent(a, v1.EventTypeWarning, "ExecutorNotPrepared", "no pod that needs a new minion starts here: cannot prepare the executor: "+ev.Why)
+		}
 	}
 	as.setRecord(a, e)
+	return acts
 }
 
 // inOrder returns the agents in order of arrival.

@@ -125,7 +125,7 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 	case SettingsSeen:
 		return c.rollouts.settingsSeen(ev.Minions)
 	case Synced:
-		return c.session.sync()
+		return c.session.sync(now)
 	case AddressesAssigned:
 		c.addresses.assigned(now, ev)
 	case AddressReleased:
@@ -134,11 +134,13 @@ func (c *Core) handle(now time.Time, ev Event) []Action {
 		return c.tasks.bindDone(now, ev)
 	case ExecutorReady:
 		c.requestCycle()
-		c.agents.executorReady(now, ev)
+		return c.agents.executorReady(now, ev)
 	case Subscribed:
 		return c.session.subscribe(now, ev.Framework)
 	case Disconnected:
 		c.session.disconnect(now)
+	case SubscribeFailed:
+		c.session.failed(ev.Why)
 	case Offered:
 		c.requestCycle()
 		return c.agents.offered(now, ev.Offers)

@@ -195,5 +195,5 @@ func (c *Core) unlaunch(now time.Time, g *grant, err error) Action {
 	for _, t := range g.tasks {
 		c.tasks.end(now, c.tasks.get(t.ID), false)
 	}
-	return Complain{Text: "cannot launch on agent " + string(g.view.Agent.ID) + ", the pods are placed again: " + err.Error()}
+	return Complain{Reason: "LaunchImpossible", Text: "cannot launch on agent " + string(g.view.Agent.ID) + ", the pods are placed again: " + err.Error()}
 }

@@ -63,10 +63,11 @@ type (
 		Task    api.TaskID
 		Outcome BindOutcome
 	}
-	// ExecutorReady answers PrepareExecutor. Record is nil if that failed.
+	// ExecutorReady answers PrepareExecutor. Record is nil if that failed, and Why says why.
 	ExecutorReady struct {
 		Agent     api.AgentID
 		Record    []byte
+		Why       string
 		Kept      bool // it belongs to a running executor, which another scheduler may have started
 		Resources offers.Resources
 	}
@@ -85,6 +86,8 @@ type (
 	Subscribed struct{ Framework api.FrameworkID }
 	// Disconnected is the end of that connection.
 	Disconnected struct{}
+	// SubscribeFailed says that the scheduler could not connect to a master. It tries again.
+	SubscribeFailed struct{ Why string }
 	// Offered brings new offers.
 	Offered struct{ Offers []offers.Offer }
 	// OfferRescinded says that Mesos took an offer back.
@@ -165,6 +168,7 @@ func (BindDone) event()              {}
 func (ExecutorReady) event()         {}
 func (Subscribed) event()            {}
 func (Disconnected) event()          {}
+func (SubscribeFailed) event()       {}
 func (Offered) event()               {}
 func (OfferRescinded) event()        {}
 func (InverseOffered) event()        {}

@@ -128,7 +128,7 @@ func (rs *rollouts) begin(now time.Time, residents func(node string) []*pod) []A
 		return acts
 	}
 	rs.keptReported = true
-	return append(acts, Complain{Text: kept + "; km nodes shows all minions that are kept"})
+	return append(acts, Complain{Reason: "MinionsKept", Text: kept + "; km nodes shows all minions that are kept"})
 }
 
 // start starts the replacement of the agent's minion.
@@ -329,7 +329,7 @@ func (rs *rollouts) noMinion(now time.Time, a *agent) []Action {
 	if !a.hasExecutor && len(rs.core.tasks.on(a.ID)) == 0 && r.failure == "" {
 		text := fmt.Sprintf("node %s: no offer for its new minion came within %s; the next pod will start it", a.Node, rs.core.cfg.RolloutTimeout)
 		*r = rollout{Rollout: r.Over(r.Target)}
-		return []Action{Complain{Text: text}}
+		return []Action{Complain{Reason: "NoOfferForMinion", Text: text}}
 	}
 	return r.giveUp(api.RolloutStuck, a.Node, fmt.Sprintf("the new minion was not ready within %s%s", rs.core.cfg.RolloutTimeout, with("; its task ended: ", r.failure)))
 }
@@ -345,7 +345,7 @@ func (rs *rollouts) noteFailure(t *task, s TaskStatus, r reaction) {
 // giveUp stops the rollout on all nodes, until an operator resumes it or the new minion becomes ready.
 func (r *rollout) giveUp(state api.RolloutState, node, why string) []Action {
 	*r = rollout{Rollout: api.Rollout{State: state, Target: r.Target, Settings: r.Settings, Reason: why, RevertedFrom: r.RevertedFrom}}
-	return []Action{Complain{Text: fmt.Sprintf("the rollout of km %s has stopped at node %s: %s", r.Target, node, why)}}
+	return []Action{Complain{Reason: "RolloutStopped", Text: fmt.Sprintf("the rollout of km %s has stopped at node %s: %s", r.Target, node, why)}}
 }
 
 // drained reports whether only pods of DaemonSets and static pods, which come back with the new minion, are left on the agent.

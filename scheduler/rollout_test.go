@@ -59,7 +59,7 @@ func TestFlagsOfRolloutsHaveAnEffect(t *testing.T) {
 	for flag, want := range map[string]int{"--rollout-timeout=100s": 101, "--rollout-delay=1s": 601} {
 		p := playWith(t, flagged(t, flag), "synced", "subscribed",
 			"node n1 a1 minion=v1@0s kubelet=0s mark=rollout cordoned=yes rollout=v2_replaces_2026-01-01T00:00:00Z", "offer o1 a1 host=n1 cpus=0.01 mem=1")
-		if got := second(p.ticks(700), "complain: node n1: no offer for its new minion"); got != want {
+		if got := second(p.ticks(700), "complain of NoOfferForMinion: node n1: no offer for its new minion"); got != want {
 			t.Errorf("%s: waited for the new minion until second %d, want %d", flag, got, want)
 		}
 	}

@@ -26,7 +26,7 @@ func (rs *rollouts) serversSeen(servers []skew.Server) []Action {
 	if after == "" {
 		return nil
 	}
-	return []Action{Complain{Text: "no minion is started or replaced: " + after}}
+	return []Action{Complain{Reason: "MinionsHeld", Text: "no minion is started or replaced: " + after}}
 }
 
 // holdsMinions returns why no minion may start; "" if one may.
@@ -74,7 +74,7 @@ func (rs *rollouts) settingsSeen(minions api.MinionConfig) []Action {
 	}
 	first, last, err := minions.NodePortRange()
 	if err != nil {
-		return []Action{Complain{Text: "cannot use the new range of node ports: " + err.Error()}}
+		return []Action{Complain{Reason: "SettingsRefused", Text: "cannot use the new range of node ports: " + err.Error()}}
 	}
 	rs.core.cfg.NodePorts = offers.Range{Begin: first, End: last}
 	return nil

@@ -281,6 +281,8 @@ func (p *player) event(name string, args []string, options map[string]string) Ev
 		return Subscribed{Framework: "fw"}
 	case "disconnected":
 		return Disconnected{}
+	case "missed":
+		return SubscribeFailed{Why: strings.Join(args, " ")}
 	case "offer":
 		return Offered{Offers: []offers.Offer{p.offer(arg(0), arg(1), options)}}
 	case "inverse":
@@ -648,7 +650,7 @@ func (p *player) node(name, agent string, options map[string]string) *v1.Node {
 func (p *player) executor(agent api.AgentID, outcome string) ExecutorReady {
 	switch outcome {
 	case "failed":
-		return ExecutorReady{Agent: agent}
+		return ExecutorReady{Agent: agent, Why: "its record is lost"}
 	case "charged": // it was launched with cpus
 		return ExecutorReady{Agent: agent, Record: []byte("record"), Resources: offers.Resources{{Name: offers.CPUs, Role: "*", Scalar: 100}}}
 	}

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/k8sm/k8sm/api"
@@ -12,6 +13,9 @@ type session struct {
 	id         api.FrameworkID
 	complete   bool // all existing Kubernetes objects were seen
 	up         bool
+	lost       time.Time // since when there is no connection, if it is not up
+	why        string    // why there is none
+	toldAt     time.Time // when that was told last; zero for not
 	since      time.Time // of the last subscription
 	first      time.Time // of the first subscription
 	implicitAt time.Time // when to reconcile all tasks
@@ -34,16 +38,19 @@ func (se *session) subscribed() time.Time { return se.since }
 func (se *session) begun() time.Time { return se.first }
 
 // sync handles Synced: it subscribes.
-func (se *session) sync() []Action {
-	se.complete = true
+func (se *session) sync(now time.Time) []Action {
+	se.complete, se.lost = true, now
 	return []Action{Subscribe{}}
 }
 
 // disconnect handles the end of the connection.
 func (se *session) disconnect(now time.Time) {
-	se.up = false
+	se.up, se.lost, se.why = false, now, ""
 	se.core.offering.disconnect(now)
 }
+
+// failed handles an attempt to connect that failed.
+func (se *session) failed(why string) { se.why = why }
 
 // subscribe handles a new connection: what is known about offers, agents and tasks has to be confirmed again.
 func (se *session) subscribe(now time.Time, id api.FrameworkID) []Action {
@@ -56,7 +63,43 @@ func (se *session) subscribe(now time.Time, id api.FrameworkID) []Action {
 	se.core.offering.subscribed()
 	se.core.agents.subscribed(now)
 	se.core.disruptions.subscribed(now)
-	return append([]Action{Reconcile{}}, se.core.tasks.subscribed(now)...)
+	acts := append([]Action{Reconcile{}}, se.core.tasks.subscribed(now)...)
+	if !se.toldAt.IsZero() {
+		se.toldAt = time.Time{}
+		acts = append(acts, Complain{Reason: "MesosMasterFound", Text: "the scheduler is connected to a Mesos master again", Over: true})
+	}
+	return acts
+}
+
+const (
+	// lostPatience is how long a scheduler may be without a master before that is told: another one leads within seconds.
+	lostPatience = 15 * time.Second
+	// lostAgain is how soon that is told again. Events are kept for an hour.
+	lostAgain = 10 * time.Minute
+	// lostPodsPerTick bounds how many pods are told in one step.
+	lostPodsPerTick = 50
+	noMaster        = "the scheduler is not connected to a Mesos master: pods start when one answers"
+)
+
+// reportLost tells that there is no master: once for the cluster, and to the pods that wait.
+func (se *session) reportLost(now time.Time) (acts []Action) {
+	if !se.complete || now.Sub(se.lost) < lostPatience {
+		return nil
+	}
+	if se.toldAt.IsZero() || now.Sub(se.toldAt) >= lostAgain {
+		se.toldAt = now
+		acts = append(acts, Complain{Reason: "MesosMasterLost", Text: fmt.Sprintf("no Mesos master has answered the scheduler since %s%s. Pods run on, and no new ones start",
+			se.lost.UTC().Format(time.RFC3339), with(": ", se.why))})
+	}
+	for _, p := range se.core.pods.unexplained(now) {
+		if len(acts) > lostPodsPerTick {
+			break
+		}
+		if p.report.due(now, noMaster) {
+			acts = append(acts, Report{Pod: p.Obj, Message: noMaster})
+		}
+	}
+	return acts
 }
 
 // tick renews leases and reconciles tasks, when due.
@@ -67,7 +110,7 @@ func (se *session) tick(now time.Time) []Action {
 		acts = se.core.agents.renewLeases()
 	}
 	if !se.up {
-		return acts
+		return append(acts, se.reportLost(now)...)
 	}
 	acts = append(acts, se.core.tasks.reconcileDue(now)...)
 	if !now.Before(se.implicitAt) {

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -130,6 +131,18 @@ func (c *Cluster) work(ctx context.Context) error {
 	return group.Wait()
 }
 
+// framework is what complaints are about. Kubernetes has no object for it.
+var framework = &v1.ObjectReference{APIVersion: "mesos.apache.org/v1", Kind: "Framework", Namespace: metav1.NamespaceSystem, Name: api.SchedulerName}
+
+// complain records an event about the framework.
+func (c *Cluster) complain(a scheduler.Complain) {
+	kind := v1.EventTypeWarning
+	if a.Over {
+		kind = v1.EventTypeNormal
+	}
+	c.events.Event(framework, kind, a.Reason, a.Text)
+}
+
 // perform does one action. The scheduler decides again about one that failed.
 func (c *Cluster) perform(ctx context.Context, action scheduler.ClusterAction) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -165,6 +178,8 @@ func (c *Cluster) perform(ctx context.Context, action scheduler.ClusterAction) {
 		err = c.taintNode(ctx, a)
 	case scheduler.RecordNodeEvent:
 		c.events.Event(a.Node, a.Type, a.Reason, a.Message)
+	case scheduler.Complain:
+		c.complain(a)
 	case scheduler.Evict:
 		outcome, evictErr := c.evict(ctx, a)
 		c.tell(scheduler.EvictDone{Agent: a.Agent, Pod: a.Pod.UID, Outcome: outcome})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -341,5 +342,42 @@ func TestNodeSaysWhichAddressesOfPoolsLeadThere(t *testing.T) {
 	}
 	if err := c.setPodPrefixes(t.Context(), scheduler.SetPodPrefixes{Node: "gone"}); err != nil {
 		t.Errorf("a node that is gone: %v", err)
+	}
+}
+
+// What an operator must act on is seen by kubectl get events -A, whether or not a node is concerned.
+func TestComplaintsAreEventsOfTheFramework(t *testing.T) {
+	c, client := newTest(settingsMap("{"))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx, func(scheduler.Event) error { return nil }) }()
+	c.Do(scheduler.Complain{Reason: "MesosMasterLost", Text: "no Mesos master has answered"})
+	c.Do(scheduler.Complain{Reason: "MesosMasterFound", Text: "connected again", Over: true})
+	want := []string{
+		"Normal MesosMasterFound Framework/k8sm: connected again",
+		"Warning MesosMasterLost Framework/k8sm: no Mesos master has answered",
+		"Warning SettingsRefused ConfigMap/k8sm-minion: cannot take over the settings of minions",
+	}
+	var got []string
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline) && len(got) < len(want); time.Sleep(10 * time.Millisecond) {
+		list, err := client.CoreV1().Events("kube-system").List(ctx, metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = nil
+		for _, e := range list.Items {
+			got = append(got, fmt.Sprintf("%s %s %s/%s: %s", e.Type, e.Reason, e.InvolvedObject.Kind, e.InvolvedObject.Name, e.Message))
+		}
+	}
+	slices.Sort(got)
+	for i, text := range want {
+		if i >= len(got) || !strings.HasPrefix(got[i], text) {
+			t.Errorf("events are %q, want %q", got, want)
+			break
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

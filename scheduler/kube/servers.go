@@ -74,6 +74,7 @@ func (c *Cluster) watchSettings(ctx context.Context) (synced cache.InformerSynce
 			minions, err := api.ReadMinionConfig(object.Data)
 			if err != nil {
 				log.WithError(err).Error("cannot take over the settings of minions")
+				c.events.Event(object, v1.EventTypeWarning, "SettingsRefused", "cannot take over the settings of minions: "+err.Error())
 				return
 			}
 			c.tell(scheduler.SettingsSeen{Minions: minions})

@@ -199,6 +199,9 @@ func (m *Master) keepSubscribed(ctx context.Context, masters *candidates, id api
 			level = log.WarnLevel
 		}
 		log.WithError(err).Log(level, "no connection to Mesos yet")
+		if err := m.miss(sink, err); err != nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -207,6 +210,14 @@ func (m *Master) keepSubscribed(ctx context.Context, masters *candidates, id api
 		case <-time.After(pauses.Step()):
 		}
 	}
+}
+
+// miss tells the scheduler why it has no master.
+func (m *Master) miss(sink run.Sink, why error) error {
+	if why == nil {
+		return nil
+	}
+	return sink(scheduler.SubscribeFailed{Why: why.Error()})
 }
 
 // finalError is an error that would happen again at every attempt.

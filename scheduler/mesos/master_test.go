@@ -115,7 +115,9 @@ func start(t *testing.T, cfg Config, id api.FrameworkID) (*Master, <-chan schedu
 	events, ended := make(chan scheduler.Event, 100), make(chan error, 1)
 	go func() {
 		ended <- m.Run(ctx, id, func(ev scheduler.Event) error {
-			events <- ev
+			if _, again := ev.(scheduler.SubscribeFailed); !again { // as often as it takes: see TestSchedulerHearsWhyItHasNoMaster
+				events <- ev
+			}
 			return nil
 		})
 		close(ended)
@@ -194,6 +196,30 @@ func TestSubscriptionIsRepeatedWithTheSameFramework(t *testing.T) {
 	}
 	if first, second := <-ids, <-ids; first != "" || second != "fw-1" {
 		t.Errorf("subscribed as %q, then as %q", first, second)
+	}
+}
+
+func TestSchedulerHearsWhyItHasNoMaster(t *testing.T) {
+	master := newFakeMaster(t, func(_ *mesossched.Call, s stream) { s.send(t, subscribedEvent(15)) })
+	m, err := New(configFor(master.URL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var whys []string
+	ended := errors.New("it has heard enough")
+	err = m.Run(t.Context(), "", func(ev scheduler.Event) error {
+		switch ev := ev.(type) {
+		case scheduler.Disconnected:
+			master.Close()
+		case scheduler.SubscribeFailed:
+			if whys = append(whys, ev.Why); strings.Contains(ev.Why, "connection refused") {
+				return ended
+			}
+		}
+		return nil
+	})
+	if !errors.Is(err, ended) || !strings.Contains(strings.Join(whys, "\n"), "closed the connection") {
+		t.Errorf("heard %q: %v", whys, err)
 	}
 }
 

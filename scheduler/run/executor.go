@@ -94,6 +94,7 @@ func (p *preparer) perform(ctx context.Context, act scheduler.Action) {
 		ready, err := p.prepare(ctx, act)
 		if err != nil {
 			log.WithFields(log.Fields{"agent": act.Agent, "node": act.Node}).WithError(err).Warn("cannot prepare the executor")
+			ready.Why = err.Error()
 		}
 		if err := p.sink(ready); err != nil {
 			log.WithError(err).Debug("cannot report the executor: the scheduler has stopped")
@@ -123,7 +124,7 @@ func (p *preparer) prepare(ctx context.Context, act scheduler.PrepareExecutor) (
 	}
 	executor, err := p.codec.DecodeExecutor(record)
 	if err != nil {
-		return none, err
+		return none, fmt.Errorf("an executor of this framework runs there, but its record cannot be read: stop that executor first: %w", err)
 	}
 	return scheduler.ExecutorReady{Agent: act.Agent, Record: record, Kept: !act.MayReplace, Resources: executor.Resources}, nil
 }
@@ -133,13 +134,14 @@ func (p *preparer) revoke(ctx context.Context, record []byte) error {
 	if record == nil {
 		return nil
 	}
+	var bootstrap api.Bootstrap
 	executor, err := p.codec.DecodeExecutor(record)
-	if err != nil {
-		return err
+	if err == nil {
+		bootstrap, err = api.ParseBootstrap(executor.Data)
 	}
-	bootstrap, err := api.ParseBootstrap(executor.Data)
 	if err != nil {
-		return err
+		log.WithError(err).Warn("cannot read the record of an executor that has ended: it gets a new one, and its old bootstrap token ends within an hour")
+		return nil
 	}
 	if err := p.tokens.Revoke(ctx, bootstrap.Token); err != nil {
 		return fmt.Errorf("cannot end its old bootstrap token: %w", err)

@@ -198,3 +198,28 @@ func TestRunningExecutorWithoutRecordIsAnError(t *testing.T) {
 		t.Errorf("got %v, %d records stored", err, store.puts)
 	}
 }
+
+// A record that cannot be read, or is lost, must not keep an agent from us for ever: without an executor there, it gets another; with
+// one, the scheduler is told what to do.
+func TestRecordThatCannotBeReadIsReplacedOrTold(t *testing.T) {
+	for what, damaged := range map[string][]byte{"record": []byte("{"), "bootstrap data": []byte(`{"Data":"e30="}`)} {
+		k, store, issued := newTestPreparer("/km")
+		store.byAgent["a1"] = damaged
+		ready, err := k.prepare(t.Context(), prepareA1(true))
+		if err != nil || len(ready.Record) == 0 || !bytes.Equal(store.byAgent["a1"], ready.Record) || len(issued) != 1 {
+			t.Errorf("damaged %s: %+v, %v, tokens %v", what, ready, err, issued)
+		}
+	}
+	for why, damaged := range map[string][]byte{"its record is lost: stop that executor first": nil, "its record cannot be read: stop that executor first": []byte("{")} {
+		k, store, _ := newTestPreparer("/km")
+		if damaged != nil {
+			store.byAgent["a1"] = damaged
+		}
+		told := make(chan scheduler.Event, 1)
+		k.sink = func(ev scheduler.Event) error { told <- ev; return nil }
+		k.perform(t.Context(), prepareA1(false))
+		if ready := (<-told).(scheduler.ExecutorReady); ready.Record != nil || !strings.Contains(ready.Why, why) {
+			t.Errorf("told %+v, want %q", ready, why)
+		}
+	}
+}

@@ -238,7 +238,12 @@ func (l *loop) do(ctx context.Context, group *errgroup.Group, act scheduler.Acti
 	case scheduler.Subscribe:
 		group.Go(func() error { return l.parts.Master.Run(ctx, l.framework, l.masterSink(ctx)) })
 	case scheduler.Complain:
-		log.Error(act.Text)
+		level := log.ErrorLevel
+		if act.Over {
+			level = log.InfoLevel
+		}
+		log.StandardLogger().Log(level, act.Text)
+		l.parts.Cluster.Do(act)
 	case scheduler.PrepareExecutor:
 		log.WithFields(log.Fields{"agent": act.Agent, "node": act.Node}).Debug("preparing the executor")
 		l.preparer.do(act)
