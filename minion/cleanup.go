@@ -198,10 +198,13 @@ func (n *node) guard() error {
 	return n.startWarden()
 }
 
+const unwarded = "cannot start a warden: if this minion is killed and not replaced, its containers keep running"
+
 // guardOrWarn does without a warden if there can be none.
 func (n *node) guardOrWarn() {
 	if err := n.guard(); err != nil {
-		n.log.WithError(err).Warn("cannot start a warden: if this minion is killed and not replaced, its containers keep running")
+		n.log.WithError(err).Warn(unwarded)
+		n.unwarded = []string{unwarded + ": " + err.Error()}
 	}
 }
 

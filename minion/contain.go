@@ -72,7 +72,10 @@ func (n *node) contain(ctx context.Context) error {
 func (n *node) containAs(ctx context.Context, own []procfs.Cgroup) error {
 	parent := containerCgroup(own, filepath.Base(n.env.Directory))
 	if parent == "" {
-		n.log.Warn("cannot contain pods: the agent has no cgroup isolators; start it with mesos-agent --isolation=cgroups/cpu,cgroups/mem")
+		n.log.Warn(uncontained)
+		if !slices.Contains(n.problems, uncontained) { // this is tried again until the machine is ready
+			n.problems = append(n.problems, uncontained)
+		}
 		return nil
 	}
 	info, err := n.docker.Info(ctx)
@@ -90,6 +93,8 @@ func (n *node) containAs(ctx context.Context, own []procfs.Cgroup) error {
 	n.log.WithField("cgroup", parent).Info("running pods' containers in the Mesos container's cgroup")
 	return nil
 }
+
+const uncontained = "cannot contain pods: the agent has no cgroup isolators; start it with mesos-agent --isolation=cgroups/cpu,cgroups/mem"
 
 // noteCgroup records the cgroup, and removes those of earlier minions that are empty.
 func (n *node) noteCgroup(ctx context.Context, parent string) error {

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -102,6 +103,9 @@ func TestPodsAreContainedIfAgentAndEngineCan(t *testing.T) {
 		}
 		if !strings.Contains(log.String(), test.log) {
 			t.Errorf("%s: logged %s", name, log.String())
+		}
+		if told := slices.Contains(n.problems, uncontained); told != (name == "no isolators") {
+			t.Errorf("%s: the node's problems are %q", name, n.problems)
 		}
 	}
 }

@@ -61,6 +61,9 @@ type node struct {
 	policies *policy.Enforcer // nil without enforcement
 	// problems are those of the agent that its operator should know.
 	problems []string
+	// unwarded is the problem with the node's warden; syncs are those with what the kernel has.
+	unwarded []string
+	syncs    syncProblems
 	// first says that this machine had nothing of the node when the minion started. foreign is the problem with another kube-proxy.
 	first   bool
 	foreign []string
@@ -286,7 +289,7 @@ func (n *node) networkConfig() network.Config {
 	cfg := network.Config{
 		Cluster: n.boot.Cluster, Node: n.boot.Node, ClusterCIDR: n.cluster.ClusterCIDR, ServiceCIDR: n.cluster.ServiceCIDR,
 		Network: n.cluster.Network, Addresses: n.settings.addresses, Dir: n.files.network(),
-		Synced: n.metrics.Sync(status.PodNetwork),
+		Synced: n.synced(status.PodNetwork),
 	}
 	if n.watchesPeers() {
 		cfg.AwaitPeers = awaitPeers
@@ -366,7 +369,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	running.status = supervise.Start(alive, "the status server", server.Run)
 	running.report = supervise.Start(alive, "the node report", func(ctx context.Context) error {
 		r := report{version: api.Version, settings: n.taken, started: n.started, port: server.Port, authorities: n.authoritiesAnnotation,
-			problems: slices.Concat(n.problems, n.foreign), watch: n.watchProblems(client)}
+			problems: slices.Concat(n.problems, n.foreign, n.unwarded), watch: n.watchProblems(client, servers.WrongClocks)}
 		return r.keep(ctx, client, n.boot.Node)
 	})
 	if err := n.setUpNetwork(ctx, client); err != nil {

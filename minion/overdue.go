@@ -12,10 +12,11 @@ import (
 )
 
 // watchProblems returns a function that returns the problems that there are now.
-func (n *node) watchProblems(client kubernetes.Interface) func(context.Context) []string {
+func (n *node) watchProblems(client kubernetes.Interface, wrongClocks func() []string) func(context.Context) []string {
 	network := n.watchNetwork(client)
 	return func(ctx context.Context) []string {
-		return slices.Concat(network(ctx), overdue(n.certificates(), time.Now()))
+		now := time.Now()
+		return slices.Concat(network(ctx), n.syncs.lasting(now), wrongClocks(), overdue(n.certificates(), now))
 	}
 }
 

@@ -65,7 +65,7 @@ func (n *node) preparePolicies(ctx context.Context) (err error) {
 	if !n.cluster.EnforcesNetworkPolicies() {
 		return policy.Remove(ctx, n.boot.Cluster, n.boot.Node)
 	}
-	if n.policies, err = policy.New(policy.Config{Cluster: n.boot.Cluster, Node: n.boot.Node, DNS: n.dns(), Synced: n.metrics.Sync(status.NetworkPolicies)}); err != nil {
+	if n.policies, err = policy.New(policy.Config{Cluster: n.boot.Cluster, Node: n.boot.Node, DNS: n.dns(), Synced: n.synced(status.NetworkPolicies)}); err != nil {
 		return fmt.Errorf("%w; or start the control plane with --network-policy=false", err)
 	}
 	n.network.Each(func(s network.Sandbox, addresses []netip.Addr) { n.policies.Adopt(policySandbox(s, addresses)) })

@@ -26,7 +26,7 @@ func (n *node) listenForStatus(servers *apiServers) (*status.Server, error) {
 		return nil, err
 	}
 	n.metrics.ShowContainers(n.countContainers)
-	n.metrics.MustRegister(certfile.Metrics(n.certificates()))
+	n.metrics.MustRegister(certfile.Metrics(n.certificates()), servers.Balancer)
 	server, err := status.New(status.Config{
 		Node: n.boot.Node, Address: n.settings.addresses[0], Port: *n.cluster.StatusPort,
 		CertFile: n.files.servingCertificate(), CipherSuites: n.cluster.TLSCipherSuites, MinVersion: n.cluster.TLSMinVersion,

@@ -63,6 +63,7 @@ type server struct {
 	*httptest.Server
 	name     string
 	notReady atomic.Bool
+	ahead    atomic.Int64 // of this machine's clock, in nanoseconds
 	asked    atomic.Int32 // for /readyz
 	ice      *ice
 }
@@ -122,6 +123,7 @@ func (a authority) start(t *testing.T, name, address string) *server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		s.asked.Add(1)
+		w.Header().Set("Date", time.Now().Add(time.Duration(s.ahead.Load())).UTC().Format(http.TimeFormat))
 		if s.notReady.Load() {
 			w.WriteHeader(http.StatusInternalServerError)
 		}

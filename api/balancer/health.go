@@ -55,6 +55,8 @@ type member struct {
 	probing  bool
 	due      time.Time // of the next probe
 	conns    map[*tracked]bool
+	ahead    time.Duration // by which its clock was ahead of this machine's
+	timed    bool          // ahead is known
 }
 
 // rank is lower for members that are tried before others.
@@ -82,22 +84,24 @@ func newMember(address string, why standing, probes *tls.Config) *member {
 	}
 }
 
-// probe asks the server whether it is ready.
-func (m *member) probe(ctx context.Context) error {
+// probe asks the server whether it is ready, and reads its clock.
+func (m *member) probe(ctx context.Context) (clock reading, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+ServerName+"/readyz", nil)
 	if err != nil {
-		return err
+		return clock, err
 	}
+	began := time.Now()
 	response, err := m.client.Do(request)
 	if err != nil {
 		m.client.CloseIdleConnections()
-		return err
+		return clock, err
 	}
 	defer response.Body.Close()
+	clock = readClock(response.Header, began, time.Now())
 	if response.StatusCode >= http.StatusInternalServerError {
-		return fmt.Errorf("it is not ready: %s", response.Status)
+		return clock, fmt.Errorf("it is not ready: %s", response.Status)
 	}
-	return nil
+	return clock, nil
 }
 
 // Run probes the servers until ctx ends, and returns when no probe runs.
@@ -116,8 +120,9 @@ func (b *Balancer) Run(ctx context.Context) error {
 		due, next := b.dueAt(time.Now())
 		for _, m := range due {
 			probes.Go(func() {
-				err := m.probe(ctx)
+				clock, err := m.probe(ctx)
 				if ctx.Err() == nil {
+					b.noteClock(m, clock)
 					b.note(m, err, time.Now())
 					b.poke()
 				}

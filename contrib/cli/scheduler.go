@@ -71,7 +71,8 @@ type schedule struct {
 	etcd       state.Config
 	// insecureEtcd allows an etcd without TLS.
 	insecureEtcd bool
-	notify       notifier // hears when the scheduler waits for the lead; km up's tells nobody
+	clocks       prometheus.Collector // tells of the API servers' clocks
+	notify       notifier             // hears when the scheduler waits for the lead; km up's tells nobody
 }
 
 func (s *schedule) addFlags(fs *pflag.FlagSet) {
@@ -180,6 +181,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	if err != nil {
 		return err
 	}
+	s.clocks = servers
 	cluster := kube.New(kubernetes)
 	cluster.AskVersions(versions.ask)
 	parts := run.Parts{Master: master, Cluster: cluster, Store: store, Tokens: cluster, Codec: mesos.Codec{},
@@ -310,7 +312,7 @@ func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts 
 		s.status.ClientCAFile = dir.CA()
 	}
 	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(certfile.Metrics(s.certFiles()))
+	metrics.MustRegister(certfile.Metrics(s.certFiles()), s.clocks)
 	parts.Metrics, parts.Window = metrics, run.NewWindow()
 	shows.Scheduler, shows.Metrics = parts.Window, metrics
 	server, err := status.Listen(s.status, shows)
