@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	certutil "k8s.io/client-go/util/cert"
 
 	"github.com/k8sm/k8sm/api/heldport"
 	"github.com/k8sm/k8sm/api/snapshot"
@@ -436,5 +438,46 @@ func TestDefragmentationMustPay(t *testing.T) {
 		if got := worthIt(Status{Size: s[0], InUse: s[1]}); got != want {
 			t.Errorf("of %d bytes %d in use: %t", s[0], s[1], got)
 		}
+	}
+}
+
+// Profiles show what is in memory, keys and values too: etcd's administrator may read them, and no other client.
+func TestProfilesOfAMemberAreForTheAdministrator(t *testing.T) {
+	m := newMachine(t, "m1", nil)
+	m.start()
+	m.awaitMembers(t, "m1")
+	if err := m.Dir.Prepare(statedir.Spec{Now: time.Now(), ServerURL: "https://127.0.0.1", ServerNames: []string{"127.0.0.1"}, EtcdNames: []string{"127.0.0.1"}}); err != nil {
+		t.Fatal(err)
+	}
+	ca, err := certutil.NewPool(m.Dir.EtcdCA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair := func(leaf statedir.Leaf) [2]string { cert, key := m.Dir.Pair(leaf); return [2]string{cert, key} }
+	for who, test := range map[string]struct {
+		files [2]string
+		want  int
+	}{
+		"root":           {[2]string{m.Dir.EtcdClientCert(), m.Dir.EtcdClientKey()}, http.StatusOK},
+		"the scheduler":  {pair(statedir.SchedulerEtcdClient), http.StatusForbidden},
+		"kube-apiserver": {pair(statedir.APIServerEtcdClient), http.StatusForbidden},
+		"the metrics":    {pair(statedir.MetricsEtcdClient), http.StatusForbidden},
+	} {
+		own, err := tls.LoadX509KeyPair(test.files[0], test.files[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: ca, Certificates: []tls.Certificate{own}}}}
+		for _, path := range []string{"", "heap", "goroutine?debug=1"} {
+			answer, err := client.Get(m.clientURL() + "/debug/pprof/" + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = answer.Body.Close()
+			if answer.StatusCode != test.want {
+				t.Errorf("%s gets %s for /debug/pprof/%s, want %d", who, answer.Status, path, test.want)
+			}
+		}
+		client.CloseIdleConnections()
 	}
 }

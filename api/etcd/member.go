@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -28,6 +29,8 @@ import (
 	"go.uber.org/zap"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/k8sm/k8sm/api/callers"
+	"github.com/k8sm/k8sm/api/profiling"
 	"github.com/k8sm/k8sm/api/snapshot"
 	"github.com/k8sm/k8sm/api/statedir"
 )
@@ -152,6 +155,8 @@ func (m *Member) config(peers map[string]string, joining bool, log *zap.Logger) 
 	}
 	c.QuotaBackendBytes = int64(m.Quota)
 	c.EnableGRPCGateway = false
+	// EnablePprof would show them to every client, such as the scheduler, which may read a part of the keys only.
+	c.UserHandlers = map[string]http.Handler{profiling.Path: callers.Only(profiling.Handler(), statedir.EtcdRoot)}
 	c.CipherSuites, c.TlsMinVersion = m.Suites, m.MinTLS
 	c.WarningUnaryRequestDuration = embed.DefaultWarningUnaryRequestDuration
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)

@@ -25,6 +25,7 @@ import (
 	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/connlimit"
 	"github.com/k8sm/k8sm/api/health"
+	"github.com/k8sm/k8sm/api/profiling"
 )
 
 // limits of browsers. Behind one address may be a whole company, so it gets as much as all.
@@ -49,6 +50,7 @@ type Server struct {
 	cookie   string        // its name
 	leader   leader
 	issuer   *issuer // nil without OpenID Connect
+	metrics  *metrics
 }
 
 // Listen takes the port, so that a port in use is an error before anything starts. The caller must call Run or Close.
@@ -79,6 +81,7 @@ func listen(c Config, p *pages) (*Server, error) {
 			return nil, errors.Join(err, l.Close())
 		}
 	}
+	s.metrics = newMetrics(s.sessions)
 	s.leader.ask = c.Scheduler
 	if c.StatusAddress != "" {
 		s.leader.ask = func(context.Context) (string, error) { return c.StatusAddress, nil }
@@ -182,6 +185,8 @@ func (s *Server) handler() http.Handler {
 		mux.HandleFunc("GET /auth/oidc", s.issuer.begin)
 		mux.HandleFunc("GET "+callbackPath, s.issuer.end)
 	}
+	mux.Handle("GET /metrics", s.readers(s.metrics.handler()))
+	mux.Handle("GET "+profiling.Path, s.readers(profiling.Handler()))
 	mux.Handle("/api/", http.NotFoundHandler())
 	mux.Handle("GET /api/session", s.only(s.serveSession))
 	mux.Handle("/api/k8s/", s.only(s.serveKubernetes))
@@ -189,7 +194,7 @@ func (s *Server) handler() http.Handler {
 	mux.Handle("GET /api/mesos/{name...}", s.only(s.serveMesos))
 	foreign := http.NewCrossOriginProtection()
 	foreign.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, http.StatusForbidden, errForeign) }))
-	return s.guard(foreign.Handler(mux))
+	return s.metrics.count(s.guard(foreign.Handler(mux)))
 }
 
 // guard sets the headers that all answers have, and refuses requests that are for another host: by such a name a page of another server
@@ -322,6 +327,7 @@ func (s *Server) logIn(w http.ResponseWriter, r *http.Request, check func(ctx co
 		if !errors.Is(err, errStranger) && !errors.Is(err, errKey) {
 			code = http.StatusBadGateway
 		}
+		s.metrics.logins.WithLabelValues("refused").Inc()
 		logrus.WithError(err).WithField("from", r.RemoteAddr).Info("somebody could not log in to the web page")
 		refuse(w, code, err)
 		return
@@ -341,6 +347,7 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request, who *caller) bool
 		refuse(w, http.StatusServiceUnavailable, err)
 		return false
 	}
+	s.metrics.logins.WithLabelValues("ok").Inc()
 	logrus.WithFields(logrus.Fields{"user": who.user, "from": r.RemoteAddr}).Info("logged in to the web page")
 	http.SetCookie(w, &http.Cookie{Name: s.cookie, Value: id, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode})
 	return true

@@ -157,6 +157,14 @@ func (s *sessions) find(id string) *session {
 	return found
 }
 
+// count returns how many have logged in, and are not over.
+func (s *sessions) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clean(time.Now())
+	return len(s.open)
+}
+
 // finish ends a session and all that is under way in it.
 func (s *sessions) finish(id string) {
 	s.mu.Lock()
