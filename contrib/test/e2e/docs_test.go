@@ -115,6 +115,9 @@ func metricsListed(t *testing.T, c *scratch.Cluster, dir string) {
 	if diff := cmp.Diff(want, got); diff != "" || len(want) == 0 {
 		t.Errorf("scheduler and minion serve -, docs/reference.md lists +:\n%s", diff)
 	}
+	if times := strings.Count(served, "\nk8sm_apiserver_clock_ahead_seconds{"); times < 2 {
+		t.Errorf("scheduler and minion tell %d clocks of API servers, want both", times)
+	}
 	for _, series := range []string{"scheduler", "scheduler-server", "scheduler-etcd-client", "node", "node-server"} {
 		if !strings.Contains(served, "\nk8sm_certificate_left_seconds{name=\""+series+"\"} ") {
 			t.Errorf("nobody tells how long the certificate %s lasts", series)
