@@ -17,7 +17,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	basecompatibility "k8s.io/component-base/compatibility"
-	"k8s.io/kubernetes/cmd/kube-apiserver/app"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	"k8s.io/kubernetes/pkg/serviceaccount"
 
@@ -48,7 +47,7 @@ func (c Config) apiServer(l net.Listener, etcd statedir.Etcd) (func(context.Cont
 		if err != nil {
 			return fmt.Errorf("cannot set up kube-apiserver: %w", err)
 		}
-		if err := app.Run(ctx, completed); err != nil {
+		if err := runAPIServer(ctx, completed); err != nil {
 			return fmt.Errorf("kube-apiserver stopped: %w", err)
 		}
 		return nil
@@ -176,7 +175,6 @@ func (c Config) apiServerFlags(etcd statedir.Etcd) flags {
 
 		"etcd-servers": strings.Join(etcd.Endpoints, ","),
 		"etcd-cafile":  etcd.CAFile, "etcd-certfile": etcd.CertFile, "etcd-keyfile": etcd.KeyFile,
-		"storage-media-type": "application/json", // `km etcdctl get` is readable
 
 		"client-ca-file": d.CA(), "enable-bootstrap-token-auth": "true",
 		"authentication-config": d.AuthenticationConfig(), "authorization-mode": "Node,RBAC",

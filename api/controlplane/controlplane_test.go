@@ -234,7 +234,7 @@ func TestControlPlane(t *testing.T) {
 		t.Run("one brings the authorities to one machine, once", func(t *testing.T) { t.Parallel(); testJoin(t, dir) })
 		t.Run("that of a minion that runs is worth nothing", func(t *testing.T) { t.Parallel(); testUsedToken(t, dir) })
 	})
-	t.Run("etcd holds JSON and lets in who has a certificate", func(t *testing.T) { testEtcd(t, dir) })
+	t.Run("etcd holds nodes as JSON and lets in who has a certificate", func(t *testing.T) { testEtcd(t, dir) })
 	t.Run("the scheduler has its own keys in etcd and no others", func(t *testing.T) { testSchedulersEtcd(t, dir) })
 	t.Run("the metrics servers read from etcd who leads and no more", func(t *testing.T) { testMetricsEtcd(t, dir) })
 	t.Run("the scheduler may do its work and no more", func(t *testing.T) { testScheduler(t, dir) })

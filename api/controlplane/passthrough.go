@@ -170,7 +170,7 @@ func apiServerProgram() program {
 	return program{name: "kube-apiserver", flag: "kube-apiserver-arg", managed: m, defaults: []string{
 		"allow-privileged", "api-audiences", "authorization-mode", "disable-admission-plugins", "enable-admission-plugins", "feature-gates",
 		"kubelet-preferred-address-types", "profiling", "service-account-issuer", "service-account-extend-token-expiration", "service-account-max-token-expiration",
-		"shutdown-watch-termination-grace-period", "storage-media-type",
+		"shutdown-watch-termination-grace-period",
 	}}
 }
 
