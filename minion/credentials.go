@@ -20,6 +20,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/protobuf"
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
@@ -211,7 +212,7 @@ func newClient(boot api.Bootstrap, caFile string, who *clientcmdapi.AuthInfo) (k
 	if err != nil {
 		return nil, err
 	}
-	client, err := kubernetes.NewForConfig(cfg)
+	client, err := protobuf.NewClient(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("cannot use the credentials for %s: %w", boot.APIServer, err)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/falcon"
+	"github.com/k8sm/k8sm/api/protobuf"
 	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/assigner"
@@ -147,11 +148,11 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	if err != nil {
 		return err
 	}
-	kubernetes, err := kube.NewClient(config)
+	kubernetes, err := protobuf.NewClient(config)
 	if err != nil {
 		return fmt.Errorf("cannot create a client of the API server: %w", err)
 	}
-	reviewer, err := kube.NewClient(slow(config))
+	reviewer, err := protobuf.NewClient(slow(config))
 	if err != nil {
 		return fmt.Errorf("cannot create a client of the API server: %w", err)
 	}

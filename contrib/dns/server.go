@@ -23,6 +23,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/health"
+	"github.com/k8sm/k8sm/api/protobuf"
 	"github.com/k8sm/k8sm/contrib/membership"
 	"github.com/k8sm/k8sm/minion/supervise"
 )
@@ -103,7 +104,7 @@ func (s *server) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot read how to reach the API server: %w", err)
 	}
-	if s.watches, err = kubernetes.NewForConfig(config); err != nil {
+	if s.watches, err = protobuf.NewClient(config); err != nil {
 		return fmt.Errorf("cannot create a client for the API server: %w", err)
 	}
 	config.Timeout = apiTimeout

@@ -34,6 +34,7 @@ import (
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/certfile"
 	protocol "github.com/k8sm/k8sm/api/logs"
+	"github.com/k8sm/k8sm/api/protobuf"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/logs/own"
 	"github.com/k8sm/k8sm/contrib/logs/places"
@@ -70,7 +71,7 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 func serve(ctx context.Context, cfg Config, config *rest.Config, entries *store.Store) error {
-	watches, err := kubernetes.NewForConfig(config)
+	watches, err := protobuf.NewClient(config)
 	if err != nil {
 		return fmt.Errorf("cannot create a client for the API server: %w", err)
 	}

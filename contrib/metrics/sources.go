@@ -7,9 +7,9 @@ import (
 
 	prom "github.com/prometheus/prometheus/config"
 	"github.com/prometheus/prometheus/discovery/targetgroup"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/k8sm/k8sm/api/protobuf"
 	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/metrics/history"
@@ -31,7 +31,7 @@ func (c Config) newSources(config *rest.Config) (*sources, error) {
 	if err != nil {
 		return nil, err
 	}
-	kube, err := kubernetes.NewForConfig(config)
+	kube, err := protobuf.NewClient(config)
 	if err != nil {
 		return nil, fmt.Errorf("cannot create a client for the API server: %w", err)
 	}

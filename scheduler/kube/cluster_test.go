@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/protobuf"
 	"github.com/k8sm/k8sm/scheduler"
 )
 
@@ -295,7 +296,7 @@ func TestBindingWaitsForNoNode(t *testing.T) {
 		w.WriteHeader(http.StatusNotFound)
 	}))
 	defer server.Close()
-	client, err := NewClient(&rest.Config{Host: server.URL, QPS: -1})
+	client, err := protobuf.NewClient(&rest.Config{Host: server.URL, QPS: -1})
 	if err != nil {
 		t.Fatal(err)
 	}

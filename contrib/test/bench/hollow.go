@@ -30,8 +30,8 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/protobuf"
 	"github.com/k8sm/k8sm/api/statedir"
-	"github.com/k8sm/k8sm/scheduler/kube"
 )
 
 const (
@@ -205,7 +205,7 @@ func (h *hollow) connect(ctx context.Context) (err error) {
 		return err
 	}
 	h.rest.QPS = -1
-	if h.kube, err = kube.NewClient(h.rest); err != nil {
+	if h.kube, err = protobuf.NewClient(h.rest); err != nil {
 		return err
 	}
 	if _, err = h.kube.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{}); err != nil {

@@ -9,6 +9,7 @@ import (
 	mesosapi "github.com/mesos/mesos-go/api/v1/lib"
 	"github.com/spf13/pflag"
 
+	"github.com/k8sm/k8sm/api/protobuf"
 	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/contrib/localmesos"
 	"github.com/k8sm/k8sm/scheduler/kube"
@@ -64,7 +65,7 @@ func (k *k8smOnHollow) resume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	client, err := kube.NewClient(k.rest)
+	client, err := protobuf.NewClient(k.rest)
 	if err != nil {
 		return err
 	}

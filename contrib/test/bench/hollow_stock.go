@@ -16,7 +16,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler"
 	"k8s.io/kubernetes/pkg/scheduler/profile"
 
-	"github.com/k8sm/k8sm/scheduler/kube"
+	"github.com/k8sm/k8sm/api/protobuf"
 )
 
 // stockOnHollow is the stock kube-scheduler with its default plugins, but without its limit of 50 calls a second, on plain nodes.
@@ -54,7 +54,7 @@ func (s *stockOnHollow) start(ctx context.Context) error {
 
 func (s *stockOnHollow) resume(ctx context.Context) error {
 	ctx, s.scheduler.end = context.WithCancel(klog.NewContext(ctx, klog.NewKlogr()))
-	client, err := kube.NewClient(s.rest)
+	client, err := protobuf.NewClient(s.rest)
 	if err != nil {
 		return err
 	}

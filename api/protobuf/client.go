@@ -1,4 +1,5 @@
-package kube
+// Package protobuf makes clients of the Kubernetes API that speak protobuf. It must import nothing of k8sm.
+package protobuf
 
 import (
 	"k8s.io/apimachinery/pkg/runtime"
@@ -6,8 +7,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// NewClient returns a client that speaks protobuf, which costs both sides a fraction of JSON. The scheduler writes and watches
-// built-in types only
+// NewClient returns a client that speaks protobuf, which costs both sides a fraction of JSON. It is for built-in types only: custom
+// resources have no protobuf
 // (https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding).
 func NewClient(config *rest.Config) (kubernetes.Interface, error) {
 	config = rest.CopyConfig(config)

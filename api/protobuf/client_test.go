@@ -1,4 +1,4 @@
-package kube
+package protobuf
 
 import (
 	"net/http"
