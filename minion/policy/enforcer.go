@@ -135,7 +135,7 @@ func wake(who chan struct{}) {
 // Run keeps the rules current until ctx ends. They stay in the kernel after that.
 func (e *Enforcer) Run(ctx context.Context, client kubernetes.Interface) error {
 	ctx, cancel := context.WithCancel(ctx)
-	w, err := newWatch(client, func() { wake(e.changed) })
+	w, err := newWatch(client, e.node, func() { wake(e.changed) }, func() { wake(e.urgent) })
 	if err != nil {
 		cancel()
 		return err
@@ -250,17 +250,18 @@ func (e *Enforcer) verify(ctx context.Context) {
 
 // sync applies the current state, and answers waiting callers of Attach.
 func (e *Enforcer) sync(ctx context.Context, w *watch) error {
-	state, known := w.state(ctx)
-	if !known {
-		return nil // what is missing wakes the loop when it arrives
+	e.mu.Lock()
+	waiting, sandboxes := e.waiting, slices.Collect(maps.Values(e.sandboxes))
+	e.mu.Unlock()
+	state, known, err := w.state(ctx, sandboxes)
+	if err != nil || !known {
+		return err // what is missing wakes the loop when it arrives
 	}
 	e.mu.Lock()
-	waiting := e.waiting
-	e.waiting = nil
-	state.Sandboxes = slices.Collect(maps.Values(e.sandboxes))
+	e.waiting = e.waiting[len(waiting):] // others have come meanwhile
 	e.mu.Unlock()
 	state.Node, state.DNS = e.node, e.dns
-	err := e.table.Apply(ctx, Compile(state))
+	err = e.table.Apply(ctx, Compile(state))
 	for _, done := range waiting {
 		done <- err
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -19,37 +20,69 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// watch follows the objects that policies depend on. It watches pods and namespaces, which are many, only once there is a policy.
+// watch follows the objects that policies depend on. Namespaces and this node's pods it watches once there is a policy, and pods of
+// other nodes only where the policies of this node's pods name peers: what all nodes watch costs the API server the square of their
+// number.
 type watch struct {
-	changed                    func() // called when the state may have changed
-	group                      errgroup.Group
-	policies, pods, namespaces cache.SharedIndexInformer
-	following                  bool // pods and namespaces are watched
+	client  kubernetes.Interface
+	node    string
+	changed func() // called when the state may have changed
+	arrived func() // called when all of something has been read for the first time: somebody may wait for that
+	group   errgroup.Group
+
+	policies, namespaces, own cache.SharedIndexInformer
+	following                 bool                  // namespaces and own are watched
+	peers                     map[string]*peerWatch // pods of other nodes, by namespace
 }
 
-func newWatch(client kubernetes.Interface, changed func()) (*watch, error) {
+// peerWatch follows the pods of a namespace.
+type peerWatch struct {
+	informer cache.SharedIndexInformer
+	stop     context.CancelFunc
+	needed   time.Time // last
+}
+
+// lingers is how long pods are watched that are needed no more: they may be again, when the node's next pod comes.
+const lingers = 10 * time.Minute
+
+func newWatch(client kubernetes.Interface, node string, changed, arrived func()) (*watch, error) {
 	w := &watch{
-		changed:    changed,
+		client: client, node: node, changed: changed, arrived: arrived, peers: map[string]*peerWatch{},
 		policies:   networkinginformers.NewNetworkPolicyInformer(client, metav1.NamespaceAll, 0, nil),
 		namespaces: coreinformers.NewNamespaceInformer(client, 0, nil),
-		pods: coreinformers.NewFilteredPodInformer(client, metav1.NamespaceAll, 0, nil, func(options *metav1.ListOptions) {
-			options.FieldSelector = fields.AndSelectors(
-				fields.OneTermEqualSelector("spec.hostNetwork", "false"),
-				fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
-				fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed))).String()
-		}),
+		own:        podInformer(client, metav1.NamespaceAll, fields.OneTermEqualSelector(nodeNameField, node)),
 	}
 	for informer, trim := range map[cache.SharedIndexInformer]cache.TransformFunc{
-		w.policies: trimPolicy, w.namespaces: trimNamespace, w.pods: trimPod,
+		w.policies: trimPolicy, w.namespaces: trimNamespace, w.own: trimPod,
 	} {
-		if err := informer.SetTransform(trim); err != nil {
-			return nil, fmt.Errorf("cannot watch network policies: %w", err)
-		}
-		if _, err := informer.AddEventHandler(w.handler()); err != nil {
-			return nil, fmt.Errorf("cannot watch network policies: %w", err)
+		if err := w.prepare(informer, trim); err != nil {
+			return nil, err
 		}
 	}
 	return w, nil
+}
+
+func (w *watch) prepare(informer cache.SharedIndexInformer, trim cache.TransformFunc) error {
+	err := informer.SetTransform(trim)
+	if err == nil {
+		_, err = informer.AddEventHandler(w.handler())
+	}
+	if err != nil {
+		return fmt.Errorf("cannot watch network policies: %w", err)
+	}
+	return nil
+}
+
+const nodeNameField = "spec.nodeName"
+
+// podInformer follows pods that have a network of their own and have not ended.
+func podInformer(client kubernetes.Interface, namespace string, which fields.Selector) cache.SharedIndexInformer {
+	return coreinformers.NewFilteredPodInformer(client, namespace, 0, nil, func(options *metav1.ListOptions) {
+		options.FieldSelector = fields.AndSelectors(which,
+			fields.OneTermEqualSelector("spec.hostNetwork", "false"),
+			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
+			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed))).String()
+	})
 }
 
 // handler ignores updates that only change trimmed fields.
@@ -85,30 +118,30 @@ func (w *watch) follow(ctx context.Context, informer cache.SharedIndexInformer) 
 	w.group.Go(func() error { informer.RunWithContext(ctx); return nil })
 	w.group.Go(func() error {
 		if cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
-			w.changed() // even if there are no objects
+			w.arrived() // even if there are no objects
 		}
 		return nil
 	})
 }
 
-// state returns the current state, and false if it is not complete enough yet. Only one goroutine may call it.
-func (w *watch) state(ctx context.Context) (State, bool) {
+// state returns the current state for these sandboxes, and false if it is not complete enough yet. Only one goroutine may call it.
+func (w *watch) state(ctx context.Context, sandboxes []Sandbox) (State, bool, error) {
 	if !w.policies.HasSynced() {
-		return State{}, false
+		return State{}, false, nil
 	}
 	policies := w.policies.GetStore().List()
 	if len(policies) == 0 {
-		return State{}, true
+		return State{Sandboxes: sandboxes}, true, nil
 	}
 	if !w.following {
 		w.following = true
 		w.follow(ctx, w.namespaces)
-		w.follow(ctx, w.pods)
+		w.follow(ctx, w.own)
 	}
-	if !w.namespaces.HasSynced() || !w.pods.HasSynced() {
-		return State{}, false
+	if !w.namespaces.HasSynced() || !w.own.HasSynced() {
+		return State{}, false, nil
 	}
-	state := State{Namespaces: map[string]map[string]string{}}
+	state := State{Sandboxes: sandboxes, Namespaces: map[string]map[string]string{}}
 	for _, o := range policies {
 		state.Policies = append(state.Policies, o.(*networkingv1.NetworkPolicy))
 	}
@@ -116,10 +149,84 @@ func (w *watch) state(ctx context.Context) (State, bool) {
 		namespace := o.(*corev1.Namespace)
 		state.Namespaces[namespace.Name] = namespace.Labels
 	}
-	for _, o := range w.pods.GetStore().List() {
-		state.Pods = append(state.Pods, podOf(o.(*corev1.Pod)))
+	state.Pods = podsIn(w.own)
+	if complete, err := w.cover(ctx, scopeOf(state, state.local()), time.Now()); err != nil || !complete {
+		return State{}, false, err
 	}
-	return state, true
+	seen := map[types.UID]bool{}
+	for _, pod := range state.Pods {
+		seen[pod.UID] = true
+	}
+	for _, namespace := range w.peers {
+		for _, pod := range podsIn(namespace.informer) {
+			if !seen[pod.UID] {
+				seen[pod.UID] = true
+				state.Pods = append(state.Pods, pod)
+			}
+		}
+	}
+	return state, true, nil
+}
+
+func podsIn(informer cache.SharedIndexInformer) (pods []Pod) {
+	for _, o := range informer.GetStore().List() {
+		pods = append(pods, podOf(o.(*corev1.Pod)))
+	}
+	return pods
+}
+
+// local returns the namespaces that this node has pods of.
+func (s State) local() map[string]bool {
+	namespaces := map[string]bool{}
+	for _, sandbox := range s.Sandboxes {
+		namespaces[sandbox.Namespace] = true
+	}
+	for _, pod := range s.Pods {
+		namespaces[pod.Namespace] = true
+	}
+	return namespaces
+}
+
+// cover watches the pods of the scope, and reports whether all are known. It ends the watches that have not been needed for long.
+func (w *watch) cover(ctx context.Context, needed scope, now time.Time) (complete bool, err error) {
+	namespaces := needed.namespaces
+	if needed.all {
+		namespaces = []string{metav1.NamespaceAll}
+	}
+	complete = true
+	for _, namespace := range namespaces {
+		watched := w.peers[namespace]
+		if watched == nil {
+			if watched, err = w.followPeers(ctx, namespace); err != nil {
+				return false, err
+			}
+			w.peers[namespace] = watched
+		}
+		watched.needed = now
+		complete = complete && watched.informer.HasSynced()
+	}
+	if !complete {
+		return false, nil // those of before are still in the rules
+	}
+	for namespace, watched := range w.peers {
+		if now.Sub(watched.needed) > lingers {
+			watched.stop()
+			delete(w.peers, namespace)
+		}
+	}
+	return true, nil
+}
+
+// followPeers watches the pods of a namespace that are on other nodes. The API server leaves out those without an address.
+func (w *watch) followPeers(ctx context.Context, namespace string) (*peerWatch, error) {
+	informer := podInformer(w.client, namespace, fields.AndSelectors(
+		fields.OneTermNotEqualSelector(nodeNameField, w.node), fields.OneTermNotEqualSelector("status.podIP", "")))
+	if err := w.prepare(informer, trimPod); err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	w.follow(ctx, informer)
+	return &peerWatch{informer: informer, stop: stop}, nil
 }
 
 // podOf converts a pod. A pod that has ended, or that uses the host network, has no addresses.
