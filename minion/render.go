@@ -67,6 +67,10 @@ func (s *settings) choosePorts(wanted int) error {
 	return nil
 }
 
+// statusAgain is how often a kubelet writes a node status in which nothing has changed. What says that the node lives is its lease; what
+// changes is written within ten seconds. Each write is an event for the minions of all other nodes.
+const statusAgain = 30 * time.Minute
+
 // kubelet renders the kubelet's configuration
 // (https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1/).
 func (s settings) kubelet() ([]byte, error) {
@@ -89,6 +93,8 @@ func (s settings) kubelet() ([]byte, error) {
 		ContainerLogMaxFiles:     ptr(int32(logFiles)),
 		FailSwapOn:               ptr(false), // a Mesos agent's machine may have swap
 		MakeIPTablesUtilChains:   ptr(false), // they guard 127.0.0.0/8, which kube-proxy does not open here, and would be left behind
+
+		NodeStatusReportFrequency: metav1.Duration{Duration: statusAgain},
 	}
 	if t := s.cluster.Tracing; t.Endpoint != "" {
 		cfg.Tracing = &tracingv1.TracingConfiguration{Endpoint: &t.Endpoint, SamplingRatePerMillion: &t.PerMillion}
