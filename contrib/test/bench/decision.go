@@ -202,9 +202,9 @@ func (m *mesos) rest(launch scheduler.Launch) offers.Offer {
 	return m.offer(launch.Agent)
 }
 
-// storage measures the events per second of the offer storage with 50,000 live offers: each offer is added, and is then rescinded or
+// offerStorage measures the events per second of the offer storage with 50,000 live offers: each offer is added, and is then rescinded or
 // expires.
-func (b *bench) storage() {
+func (b *bench) offerStorage() {
 	const live, events = 50_000, 1_000_000
 	f := figure{name: "offers_events", unit: "events/s"}
 	for range b.rounds {

@@ -21,7 +21,7 @@ import (
 )
 
 // parts are what can be measured by itself.
-var parts = []string{"decision", "hollow", "cri", "network", "services", "node", "burst", "metrics", "logs", "ui", "cluster"}
+var parts = []string{"decision", "hollow", "cri", "network", "services", "node", "burst", "metrics", "logs", "ui", "storage", "watches", "cluster"}
 
 // roles are what this program does in processes that it starts of itself, by the variable that says how.
 var roles = map[string]func(string) error{minionVariable: playMinion, pageVariable: servePage}
@@ -94,7 +94,7 @@ func (b *bench) profiled(ctx context.Context, only, profile string) error {
 // measure runs the benchmarks that only names; all if it is empty.
 func (b *bench) measure(ctx context.Context, only string) error {
 	if only == "" || only == "decision" {
-		b.storage()
+		b.offerStorage()
 		if err := b.decisions(ctx); err != nil {
 			return err
 		}
@@ -141,6 +141,16 @@ func (b *bench) measure(ctx context.Context, only string) error {
 	}
 	if only == "" || only == "ui" {
 		if err := b.webPage(ctx); err != nil {
+			return err
+		}
+	}
+	if only == "" || only == "storage" {
+		if err := b.storedObjects(ctx); err != nil {
+			return err
+		}
+	}
+	if only == "" || only == "watches" {
+		if err := b.minionWatches(ctx); err != nil {
 			return err
 		}
 	}

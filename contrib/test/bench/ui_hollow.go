@@ -94,7 +94,7 @@ func (c *uiCluster) fill(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.awaitAccounts(ctx); err != nil {
+	if err := c.awaitAccounts(ctx, uiTeams, team); err != nil {
 		return err
 	}
 	w := newWatcher("web", hollowPods)
@@ -112,11 +112,11 @@ func (c *uiCluster) fill(ctx context.Context) error {
 	return parallel(ctx, uiRunning, c.change)
 }
 
-// awaitAccounts waits for the service accounts, without which there are no pods.
-func (c *uiCluster) awaitAccounts(ctx context.Context) error {
+// awaitAccounts waits for the service accounts of these namespaces, without which there are no pods.
+func (h *hollow) awaitAccounts(ctx context.Context, count int, namespace func(i int) string) error {
 	poll(ctx, func() bool {
-		for i := range uiTeams {
-			if _, err := c.kube.CoreV1().ServiceAccounts(team(i)).Get(ctx, "default", metav1.GetOptions{}); err != nil {
+		for i := range count {
+			if _, err := h.kube.CoreV1().ServiceAccounts(namespace(i)).Get(ctx, "default", metav1.GetOptions{}); err != nil {
 				return false
 			}
 		}
