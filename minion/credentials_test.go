@@ -10,6 +10,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -267,6 +269,27 @@ func TestConfigurationComesFromTheConfigMap(t *testing.T) {
 	}
 	if _, err := fetchConfig(context.Background(), fake.NewClientset()); err == nil || !strings.Contains(err.Error(), "kube-system/k8sm-minion") {
 		t.Errorf("err = %v", err)
+	}
+}
+
+// TestMinionAsksForProtobuf: it watches all nodes, and JSON of them costs both sides more.
+func TestMinionAsksForProtobuf(t *testing.T) {
+	wanted := make(chan string, 1)
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		wanted <- r.Header.Get("Accept")
+		w.WriteHeader(http.StatusTeapot)
+	}))
+	defer server.Close()
+	boot := api.Bootstrap{APIServer: server.URL, Token: "t", CA: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})}
+	client, err := newClient(boot, "", tokenAuth(boot))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{}); err == nil {
+		t.Error("a teapot has nodes")
+	}
+	if got := <-wanted; !strings.HasPrefix(got, "application/vnd.kubernetes.protobuf") {
+		t.Errorf("it asks for %q", got)
 	}
 }
 
