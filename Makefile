@@ -13,9 +13,9 @@ comma   := ,
 SHELL   := /bin/bash -o pipefail
 BUILD   := build
 PAUSE   := minion/cri/embedded/pause
-WAITERS := minion/embedded/programs/warden minion/embedded/programs/keeper
+HELPERS := minion/embedded/programs/warden minion/embedded/programs/keeper minion/embedded/programs/nft
 # What km carries along: programs, and the web page.
-EMBEDDED := $(PAUSE) $(WAITERS)
+EMBEDDED := $(PAUSE) $(HELPERS)
 PAGE    := contrib/ui/embedded
 # Static programs; tests use the same flags, so that Kubernetes is compiled once and not twice.
 GO      := CGO_ENABLED=0 go
@@ -58,7 +58,7 @@ build: $(EMBEDDED) $(PAGE) ## Build ./km and the example's program.
 .PHONY: $(EMBEDDED)
 $(PAUSE):
 	$(STATIC) -o $@ ./minion/cri/pause
-$(WAITERS): minion/embedded/programs/%:
+$(HELPERS): minion/embedded/programs/%:
 	$(STATIC) -o $@ ./minion/$*/program
 
 # It takes a second if nothing has changed, and needs the npm registry only for packages that it has never fetched.

@@ -30,7 +30,7 @@ func newLayout(root, cluster, node string) (layout, error) {
 
 // make creates the directories, readable by root only.
 func (l layout) make() error {
-	for _, dir := range []string{l.dir, l.pki(), l.podLogs(), l.cri()} {
+	for _, dir := range []string{l.dir, l.pki(), l.podLogs(), l.cri(), l.tools()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("cannot create the node's directory: %w", err)
 		}
@@ -44,6 +44,7 @@ func (l layout) longestSocket() string {
 
 func (l layout) apiServers() string    { return filepath.Join(l.dir, "api-servers.json") }
 func (l layout) leftovers() string     { return filepath.Join(l.dir, "leftovers.json") }
+func (l layout) tools() string         { return filepath.Join(l.dir, "tools") } // in kube-proxy's PATH
 func (l layout) socket() string        { return filepath.Join(l.dir, "cri.sock") }
 func (l layout) cri() string           { return filepath.Join(l.dir, "cri") }
 func (l layout) network() string       { return filepath.Join(l.dir, "network") }

@@ -28,6 +28,7 @@ import (
 	"github.com/k8sm/k8sm/executor/mesos"
 	"github.com/k8sm/k8sm/minion/commit"
 	"github.com/k8sm/k8sm/minion/cri"
+	"github.com/k8sm/k8sm/minion/embedded"
 	"github.com/k8sm/k8sm/minion/network"
 	"github.com/k8sm/k8sm/minion/network/cni"
 	"github.com/k8sm/k8sm/minion/policy"
@@ -389,14 +390,26 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 			}
 		})
 	})
-	proxy := supervise.Child{Args: n.settings.proxyArgs(), Output: n.files.component(n.sandboxLog("proxy"), "proxy"), Health: &supervise.Health{
-		Probe: func(ctx context.Context) error { return getHealth(ctx, n.settings.proxyHealthPort, "/livez") }, Every: supervise.ProbeEvery,
-	}}
-	running.proxy = supervise.Start(alive, "the proxy", n.counted(status.Proxy, proxy.Run))
+	running.proxy = supervise.Start(alive, "the proxy", n.counted(status.Proxy, n.runProxy))
 	running.falcon = n.startFalcon(alive, pods)
 	running.logs = n.startLogs(alive, client, pods)
 	running.commits = supervise.Start(alive, "the commits", n.commit(client))
 	return running, nil
+}
+
+// runProxy runs kube-proxy, in whose PATH the small program nft stands first; see package nft. Without that it runs, too.
+func (n *node) runProxy(ctx context.Context) error {
+	proxy := supervise.Child{Args: n.settings.proxyArgs(), Output: n.files.component(n.sandboxLog("proxy"), "proxy"), Health: &supervise.Health{
+		Probe: func(ctx context.Context) error { return getHealth(ctx, n.settings.proxyHealthPort, "/livez") }, Every: supervise.ProbeEvery,
+	}}
+	program, err := embedded.NFT(n.files.tools())
+	if err != nil {
+		n.log.WithError(err).Warn("in mode nftables, kube-proxy will be slow with thousands of services")
+	} else {
+		defer program.Close()
+		proxy.Env = append(os.Environ(), "PATH="+n.files.tools()+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	}
+	return proxy.Run(ctx)
 }
 
 // kubeletHealth probes the kubelet. It ignores what Docker Engine's absence causes.

@@ -1,8 +1,9 @@
-// Package embedded holds the small programs that km starts on a node: the warden and the keeper. Both run as long as the minion,
-// and would take tens of megabytes of memory if they were km itself. make builds them from minion/warden/program and
-// minion/keeper/program. `go build` works without them, but km then fails when it needs one.
+// Package embedded holds the small programs that km starts on a node: the warden, the keeper and nft. The first two run as long as the
+// minion, and would take tens of megabytes of memory if they were km itself; nft is started several times for each change of a
+// service. make builds them from the folders program of their packages. `go build` works without them, but km then fails when it needs
+// one.
 //
-// It writes a program to a file in a directory, or to memory if that file system is mounted noexec. Packages warden and keeper
+// It writes a program to a file in a directory, or to memory if that file system is mounted noexec. Packages warden, keeper and nft
 // have the programs' code, and must not import this one.
 package embedded
 
@@ -42,6 +43,31 @@ func Warden(dir string) (*Program, error) { return carried("warden", dir) }
 
 // Keeper writes the program of package keeper to the directory. Only one process at a time may call it for a directory.
 func Keeper(dir string) (*Program, error) { return carried("keeper", dir) }
+
+// NFT writes the program of package nft to the directory, in which its name is nft, so that the directory can stand in a PATH. Only one
+// process at a time may call it for a directory.
+func NFT(dir string) (*Program, error) {
+	p, err := carried("nft", dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.nameIn(dir, "nft"); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// nameIn links a program that is in memory into the directory.
+func (p *Program) nameIn(dir, name string) error {
+	path := filepath.Join(dir, name)
+	if p.path == path {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // left by an earlier process
+		return err
+	}
+	return os.Symlink(p.path, path)
+}
 
 func carried(name, dir string) (*Program, error) {
 	data, err := programs.ReadFile("programs/" + name)

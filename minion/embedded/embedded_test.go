@@ -135,3 +135,22 @@ func TestDirectoryThatIsMissingIsNamed(t *testing.T) {
 		t.Errorf("it says %v", err)
 	}
 }
+
+func TestProgramInMemoryHasItsNameInTheDirectory(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 { // the second time there is the link of one that has ended
+		p, err := inMemory("nft", someProgram(t, "false"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.Close() })
+		if err := p.nameIn(dir, "nft"); err != nil {
+			t.Fatal(err)
+		}
+		err = exec.CommandContext(t.Context(), filepath.Join(dir, "nft")).Run()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+			t.Errorf("it ended with %v", err)
+		}
+	}
+}

@@ -112,6 +112,7 @@ func Sleep(ctx context.Context, d time.Duration) error {
 // Child is a command of this binary that runs as a process of its own.
 type Child struct {
 	Args   []string      // arguments of km
+	Env    []string      // as "name=value"; nil means this process's
 	Output io.Writer     // receives stdout and stderr
 	Health *Health       // nil for no health checks
 	Grace  time.Duration // time between SIGTERM and SIGKILL; 0 means 1.5 s
@@ -128,6 +129,7 @@ func (c Child) Run(ctx context.Context) error {
 	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, self, c.Args...)
 	cmd.Args[0] = os.Args[0]
+	cmd.Env = c.Env
 	cmd.Stdout, cmd.Stderr = c.Output, c.Output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

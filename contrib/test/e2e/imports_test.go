@@ -147,9 +147,10 @@ var embedded = map[string][]string{
 	"minion/cri/pause":      {"minion/cri/pause"},
 	"minion/warden/program": {"minion/warden/program", "minion/warden"},
 	"minion/keeper/program": {"minion/keeper/program", "minion/keeper"},
+	"minion/nft/program":    {"minion/nft/program", "minion/nft"},
 }
 
-// Each runs on a node all the time, pause once per pod, so its imports cost memory.
+// Each runs on a node all the time, pause once per pod, or starts with each change of a service, so its imports cost memory and time.
 func TestImportsOfEmbeddedPrograms(t *testing.T) {
 	for program, own := range embedded {
 		cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{.ImportPath}} {{.Standard}}", "./"+program)
