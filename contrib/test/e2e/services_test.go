@@ -28,6 +28,7 @@ import (
 type servicesCluster struct {
 	*scratch.Cluster
 	addresses map[string]string // of the nodes
+	first     place             // node-1
 }
 
 // fromOutside is who calls from a machine that is no node.
@@ -47,6 +48,8 @@ func TestServices(t *testing.T) {
 				t.Run("internal traffic stays on its node if it is to", func(t *testing.T) { internalPolicy(t, c) })
 				t.Run("external traffic stays on its node with the client's address if it is to", func(t *testing.T) { externalPolicy(t, c) })
 				t.Run("pods have the variables of the services that there are", func(t *testing.T) { variables(t, c) })
+				t.Run("connections live, and new ones succeed, while services change and kube-proxy is killed", func(t *testing.T) { connectionsKept(t, c) })
+				t.Run("packets from one port follow the endpoints", func(t *testing.T) { datagramsFollow(t, c) })
 				t.Run("a service whose pods are gone refuses, and one that has them again answers", func(t *testing.T) { endpointsChange(t, c) })
 			})
 		})
@@ -55,7 +58,8 @@ func TestServices(t *testing.T) {
 
 func startServices(t *testing.T, dir, mode string) *servicesCluster {
 	t.Helper()
-	c := &servicesCluster{up(t, dir, "--nodes=2", "--node-cidr=10.214.8.0/28", "--proxy-mode="+mode, "--service-external-ips=203.0.113.80/32"), map[string]string{}}
+	c := &servicesCluster{up(t, dir, "--nodes=2", "--node-cidr=10.214.8.0/28", "--proxy-mode="+mode, "--service-external-ips=203.0.113.80/32"), map[string]string{}, place{}}
+	c.first.namespace = namespaceOf(t, "node-1")
 	for _, node := range []string{"node-1", "node-2"} {
 		number := strings.TrimPrefix(node, "node-")
 		for _, p := range []*corev1.Pod{server(number), pod("caller-"+number, forever), pod("host-"+number, forever)} {
