@@ -29,8 +29,10 @@ import (
 type bench struct {
 	km, image, manifest string
 	rounds              int
-	minutes             int    // for which pods change that the web page shows
-	logLines            int    // how many the log store gets
+	minutes             int // for which pods change that the web page shows
+	logLines            int // how many the log store gets
+	proxyModes          []string
+	serviceCounts       []int  // ascending
 	logMixDir           string // with real log files; "" for those of a control plane
 }
 

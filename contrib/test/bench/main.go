@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"runtime/pprof"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -38,7 +39,7 @@ func main() {
 		}
 		return
 	}
-	var b bench
+	b := bench{proxyModes: []string{"iptables", "nftables"}, serviceCounts: []int{100, 5000, 10_000}}
 	flag.StringVar(&b.km, "km", "./km", "the km `program`")
 	flag.StringVar(&b.image, "image", "build/web", "the static `program` that the example's image is made of")
 	flag.StringVar(&b.manifest, "pod", "contrib/examples/web.json", "the pod to run, a JSON `file`")
@@ -46,6 +47,8 @@ func main() {
 	flag.IntVar(&b.logLines, "logs-lines", 10_000_000, "how many `lines` the log store gets, of 200 bytes each: ten million take 3 GB of disk in $TMPDIR")
 	flag.StringVar(&b.logMixDir, "logs-mix", "", "a `directory` with real log files, such as the state directory of a cluster that has run (default: those of a control plane that gets 500 pods)")
 	flag.IntVar(&b.minutes, "minutes", 10, "for how many `minutes` the pods change that the web page shows")
+	flag.Func("proxy-modes", "the `modes` of kube-proxy that services are measured in (default iptables,nftables)", b.setModes)
+	flag.Func("service-counts", "`how many` services there are when one of them changes, ascending (default 100,5000,10000)", b.setCounts)
 	only := flag.String("only", "", "take only these measurements: "+strings.Join(parts, ", "))
 	profile := flag.String("cpu-profile", "", "write where this program's processor time goes to this `file`")
 	limit := flag.Duration("timeout", time.Hour, "give up after this `time`")
@@ -72,6 +75,26 @@ func main() {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		os.Exit(1)
 	}
+}
+
+func (b *bench) setModes(list string) error {
+	b.proxyModes = strings.Split(list, ",")
+	return nil
+}
+
+func (b *bench) setCounts(list string) error {
+	b.serviceCounts = nil
+	for text := range strings.SplitSeq(list, ",") {
+		count, err := strconv.Atoi(text)
+		if err != nil {
+			return err
+		}
+		if count < 1 || len(b.serviceCounts) > 0 && count <= slices.Max(b.serviceCounts) {
+			return fmt.Errorf("%d is not more than what is before it", count)
+		}
+		b.serviceCounts = append(b.serviceCounts, count)
+	}
+	return nil
 }
 
 // profiled measures, and writes a profile if a file for it is named.

@@ -26,23 +26,24 @@ import (
 )
 
 const (
-	fewServices, manyServices = 100, 5000
 	// servicesReady is how long a cluster may take until all services work.
-	servicesReady = 5 * time.Minute
+	servicesReady = 10 * time.Minute
 	// flipLimit is how long one change may take.
-	flipLimit = time.Minute
+	flipLimit = 2 * time.Minute
 	// flipPause lies between changes: kube-proxy writes its rules at most once a second.
 	flipPause = 3 * time.Second
+	// dialPause lies between attempts to reach a changed service. Without it they would take the processor that kube-proxy needs.
+	dialPause = 5 * time.Millisecond
 
 	dnsClients = 8
 	dnsTime    = 5 * time.Second
 )
 
 // services measures, on one node, the time from a change of a service's endpoints until new connections reach the new one, with few
-// and many services, for both modes of kube-proxy. It also measures the cluster's DNS, through its service and directly. Clients and
-// servers are on the same machine.
+// and many services, for the modes of kube-proxy, beside a stock kube-proxy with its default settings. It also measures the cluster's
+// DNS, through its service and directly. Clients and servers are on the same machine.
 func (b *bench) services(ctx context.Context) error {
-	for _, mode := range []string{"iptables", "nftables"} {
+	for _, mode := range b.proxyModes {
 		if err := b.servicesBy(ctx, mode); err != nil {
 			return fmt.Errorf("%s: %w", mode, err)
 		}
@@ -58,11 +59,14 @@ func (b *bench) servicesBy(ctx context.Context, mode string) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	cluster, err := scratch.Start(ctx, scratch.Config{KM: b.km, Dir: dir, Flags: []string{"--proxy-mode=" + mode, "--warm-nodes=all"}})
 	defer func() {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Minute)
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
 		defer cancel()
 		err = errors.Join(err, cluster.Stop(last))
 	}()
 	if err != nil {
+		return err
+	}
+	if err := b.dns(ctx, cluster, mode); err != nil {
 		return err
 	}
 	f, err := newFlipper(cluster)
@@ -70,21 +74,49 @@ func (b *bench) servicesBy(ctx context.Context, mode string) (err error) {
 		return err
 	}
 	defer f.close()
-	for _, count := range []int{fewServices, manyServices} {
-		if err := f.grow(ctx, count); err != nil {
+	stock, err := startStockProxy(ctx, stockConfig{km: b.km, dir: dir, mode: mode, cluster: cluster})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stock.stop()) }()
+	node, err := newNodeProxy(ctx, cluster, stock.pid())
+	if err != nil {
+		return err
+	}
+	for _, count := range b.serviceCounts {
+		if err := f.grow(ctx, count, node, stock); err != nil {
+			return fmt.Errorf("%d services: %w", count, err)
+		}
+		changed := figure{name: fmt.Sprintf("service_change_%s_%d", mode, count), unit: "ms"}
+		if err := b.flips(ctx, f, &changed, [2]side{node, stock}); err != nil {
 			return err
 		}
-		reached := figure{name: fmt.Sprintf("service_change_%s_%d", mode, count), unit: "ms"}
-		for range b.rounds {
-			took, err := f.flip(ctx)
+		changed.print(os.Stdout)
+	}
+	return nil
+}
+
+// side is what makes a service's address lead to its endpoints: k8sm's node, or a kube-proxy alone.
+type side interface {
+	// dial connects to a service.
+	dial(ctx context.Context, address string) (net.Conn, error)
+	// pause stops its processes, so that they leave the processor to the other side, and resume lets them go on.
+	pause() error
+	resume() error
+}
+
+// flips measures k8sm's node and the stock kube-proxy in turns, each while the other is stopped.
+func (b *bench) flips(ctx context.Context, f *flipper, into *figure, sides [2]side) error {
+	for range b.rounds {
+		for i, take := range []func(time.Duration){into.add, into.addPeer} {
+			took, err := f.flip(ctx, sides[i], sides[1-i])
 			if err != nil {
 				return err
 			}
-			reached.add(took)
+			take(took)
 		}
-		reached.print(os.Stdout)
 	}
-	return b.dns(ctx, cluster, mode)
+	return nil
 }
 
 // flipper switches the endpoint of the last of many services between two servers. All services point to its own servers, which
@@ -137,15 +169,13 @@ func serveLetter(l net.Listener, letter byte) {
 	}
 }
 
-// grow makes services until there are so many, and waits until the newest one answers: kube-proxy takes them in their order.
-func (f *flipper) grow(ctx context.Context, count int) error {
-	group, making := errgroup.WithContext(ctx)
-	group.SetLimit(16)
-	for ; f.made < count; f.made++ {
-		name := "s" + strconv.Itoa(f.made)
-		group.Go(func() error { return f.makeService(making, name) })
+// grow makes services until there are so many, and waits until the newest one answers on both sides: kube-proxy takes them in their
+// order. The stock kube-proxy is stopped meanwhile, because it would take half of the machine.
+func (f *flipper) grow(ctx context.Context, count int, node, stock side) error {
+	if err := stock.pause(); err != nil {
+		return err
 	}
-	if err := group.Wait(); err != nil {
+	if err := errors.Join(f.makeServices(ctx, count), stock.resume()); err != nil {
 		return err
 	}
 	service, err := f.kube.CoreV1().Services("default").Get(ctx, f.name(), metav1.GetOptions{})
@@ -155,7 +185,17 @@ func (f *flipper) grow(ctx context.Context, count int) error {
 	f.address, f.to = net.JoinHostPort(service.Spec.ClusterIP, "80"), 0
 	ready, cancel := context.WithTimeout(ctx, servicesReady)
 	defer cancel()
-	return f.await(ready)
+	return errors.Join(f.await(ready, node), f.await(ready, stock))
+}
+
+func (f *flipper) makeServices(ctx context.Context, count int) error {
+	group, making := errgroup.WithContext(ctx)
+	group.SetLimit(16)
+	for ; f.made < count; f.made++ {
+		name := "s" + strconv.Itoa(f.made)
+		group.Go(func() error { return f.makeService(making, name) })
+	}
+	return group.Wait()
 }
 
 func (f *flipper) name() string { return "s" + strconv.Itoa(f.made-1) }
@@ -180,8 +220,22 @@ func (f *flipper) slice(name string, to int) *discoveryv1.EndpointSlice {
 	}
 }
 
-// flip points the service to the other server, and returns the time until connections reach it.
-func (f *flipper) flip(ctx context.Context) (time.Duration, error) {
+// flip points the service to the other server, and returns the time until connections reach it on one side. The other side is
+// stopped meanwhile, and follows before flip returns.
+func (f *flipper) flip(ctx context.Context, measured, other side) (took time.Duration, err error) {
+	if err := other.pause(); err != nil {
+		return 0, err
+	}
+	took, err = f.point(ctx, measured)
+	if err := errors.Join(err, other.resume()); err != nil {
+		return 0, err
+	}
+	limited, cancel := context.WithTimeout(ctx, flipLimit)
+	defer cancel()
+	return took, f.await(limited, other)
+}
+
+func (f *flipper) point(ctx context.Context, s side) (time.Duration, error) {
 	select {
 	case <-ctx.Done():
 		return 0, ctx.Err()
@@ -194,29 +248,38 @@ func (f *flipper) flip(ctx context.Context) (time.Duration, error) {
 	if _, err := f.kube.DiscoveryV1().EndpointSlices("default").Update(limited, f.slice(f.name(), f.to), metav1.UpdateOptions{}); err != nil {
 		return 0, err
 	}
-	err := f.await(limited)
+	err := f.await(limited, s)
 	return time.Since(begin), err
 }
 
 // await connects until the wanted server answers.
-func (f *flipper) await(ctx context.Context) error {
-	dialer := net.Dialer{Timeout: time.Second}
+func (f *flipper) await(ctx context.Context, s side) error {
 	want := []byte{byte('a' + f.to)}
-	var last error
-	for ctx.Err() == nil {
-		conn, err := dialer.DialContext(ctx, "tcp", f.address)
-		if err != nil {
-			last = err
-			continue
-		}
-		got, err := io.ReadAll(conn)
-		conn.Close()
+	tick := time.NewTicker(dialPause)
+	defer tick.Stop()
+	for {
+		got, err := answer(ctx, s, f.address)
 		if err == nil && bytes.Equal(got, want) {
 			return nil
 		}
-		last = fmt.Errorf("%q answers, %w", got, err)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the service %s does not lead to server %s: %q answers, %w", f.address, want, got, errors.Join(ctx.Err(), err))
+		}
 	}
-	return fmt.Errorf("the service %s does not lead to server %s: %w", f.address, want, last)
+}
+
+func answer(ctx context.Context, s side, address string) ([]byte, error) {
+	conn, err := s.dial(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(conn)
 }
 
 // dns measures what the cluster's DNS answers to clients that ask one question after another, each through a socket of its own.
@@ -237,6 +300,9 @@ func (b *bench) dns(ctx context.Context, c *scratch.Cluster, mode string) error 
 		"service_" + mode: net.JoinHostPort(service.Spec.ClusterIP, "53"),
 		"direct_" + mode:  net.JoinHostPort(direct.Endpoints[0].Addresses[0], strconv.Itoa(int(*direct.Ports[0].Port))),
 	} {
+		if err := awaitDNS(ctx, server); err != nil {
+			return err
+		}
 		rate, p99 := figure{name: "dns_rate_" + name, unit: "1/s"}, figure{name: "dns_p99_" + name, unit: "ms"}
 		for range b.rounds {
 			times, failed, err := askMany(ctx, server)
@@ -255,6 +321,20 @@ func (b *bench) dns(ctx context.Context, c *scratch.Cluster, mode string) error 
 	return nil
 }
 
+const dnsQuestion = "kubernetes.default.svc.cluster.local."
+
+// awaitDNS waits until a server answers.
+func awaitDNS(ctx context.Context, server string) error {
+	return scratch.Until(ctx, time.Minute, func(ctx context.Context) error {
+		client := dns.Client{Timeout: 2 * time.Second}
+		answer, _, err := client.ExchangeContext(ctx, new(dns.Msg).SetQuestion(dnsQuestion, dns.TypeA), server)
+		if err == nil && (answer.Rcode != dns.RcodeSuccess || len(answer.Answer) != 1) {
+			err = fmt.Errorf("%s answers %v", server, answer)
+		}
+		return err
+	})
+}
+
 // askMany has clients ask for a while, and returns how long the answers took, sorted.
 func askMany(ctx context.Context, server string) (times []time.Duration, failed int, err error) {
 	asking, cancel := context.WithTimeout(ctx, dnsTime)
@@ -271,7 +351,7 @@ func askMany(ctx context.Context, server string) (times []time.Duration, failed 
 			}
 			defer conn.Close()
 			for asking.Err() == nil {
-				answer, took, err := client.ExchangeWithConn(new(dns.Msg).SetQuestion("kubernetes.default.svc.cluster.local.", dns.TypeA), conn)
+				answer, took, err := client.ExchangeWithConn(new(dns.Msg).SetQuestion(dnsQuestion, dns.TypeA), conn)
 				if err != nil || answer.Rcode != dns.RcodeSuccess || len(answer.Answer) != 1 {
 					lost.Add(1)
 					continue
