@@ -126,7 +126,15 @@ func (a Access) refusal(ctx context.Context, wanted authorizer.AttributesRecord)
 	case decision == authorizer.DecisionAllow:
 		return 0, ""
 	case wanted.ResourceRequest:
-		return http.StatusForbidden, fmt.Sprintf("user %q may not %s %s/%s of %s", wanted.User.GetName(), wanted.Verb, wanted.Resource, wanted.Subresource, wanted.Name)
+		what := wanted.Resource
+		if wanted.Subresource != "" {
+			what += "/" + wanted.Subresource
+		}
+		of := wanted.Name
+		if wanted.Namespace != "" {
+			of = wanted.Namespace + "/" + wanted.Name
+		}
+		return http.StatusForbidden, fmt.Sprintf("user %q may not %s %s of %s", wanted.User.GetName(), wanted.Verb, what, of)
 	}
 	return http.StatusForbidden, fmt.Sprintf("user %q may not %s %s", wanted.User.GetName(), wanted.Verb, wanted.Path)
 }
