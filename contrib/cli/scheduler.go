@@ -314,8 +314,8 @@ func (s *schedule) runBesideStatus(ctx context.Context, dir statedir.Dir, parts 
 	}
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(certfile.Metrics(s.certFiles()), s.clocks)
-	parts.Metrics, parts.Window = metrics, run.NewWindow()
-	shows.Scheduler, shows.Metrics = parts.Window, metrics
+	parts.Metrics, parts.Window, parts.Traces = metrics, run.NewWindow(), run.NewTraces()
+	shows.Scheduler, shows.Metrics, shows.Traces = parts.Window, metrics, parts.Traces
 	server, err := status.Listen(s.status, shows)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/podtrace"
 	"github.com/k8sm/k8sm/scheduler"
 )
 
@@ -56,6 +57,7 @@ type Parts struct {
 	Codec     ExecutorCodec
 	Addresses Addresses             // nil if there are no address pools
 	Metrics   prometheus.Registerer // nil for no metrics
+	Traces    *podtrace.Book        // where the spans of pods' starts go, if there are Metrics; nil keeps none
 	Window    *Window               // nil for no window
 	Falcon    Falcon                // nil for no metrics for open-falcon
 }
@@ -79,7 +81,7 @@ func Run(ctx context.Context, cfg Config, parts Parts) error {
 	}
 	var shown *metrics
 	if parts.Metrics != nil {
-		shown = newMetrics(parts.Metrics)
+		shown = newMetrics(parts.Metrics, parts.Traces)
 	}
 	for {
 		err := term(ctx, cfg, parts, shown)

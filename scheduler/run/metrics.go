@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/podtrace"
 	"github.com/k8sm/k8sm/scheduler"
 )
 
@@ -101,7 +102,7 @@ type metrics struct {
 	last              scheduler.Snapshot // what the counters show
 }
 
-func newMetrics(registry prometheus.Registerer) *metrics {
+func newMetrics(registry prometheus.Registerer, book *podtrace.Book) *metrics {
 	opts := func(name, help string) prometheus.Opts {
 		return prometheus.Opts{Namespace: "k8sm", Subsystem: "scheduler", Name: name, Help: help}
 	}
@@ -117,7 +118,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	m := &metrics{
 		leader:    gauge("leader", "1 if this scheduler leads, else 0."),
 		connected: gauge("mesos_connected", "1 if this scheduler is subscribed at a Mesos master, else 0."),
-		stages:    newStages(registry),
+		stages:    newStages(registry, book),
 	}
 	for _, g := range gauges {
 		m.gauges = append(m.gauges, gauge(g.name, g.help))

@@ -75,7 +75,7 @@ k8sm_scheduler_tasks 2
 // TestMetricsShowTheLastSnapshot checks names, helps and values. An equal snapshot changes no counter, and unused label values are 0.
 func TestMetricsShowTheLastSnapshot(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	m := newMetrics(registry)
+	m := newMetrics(registry, nil)
 	first := scheduler.Snapshot{
 		PodsWaiting: 9, OffersEnded: map[offers.End]uint64{offers.Launched: 1, offers.Expired: 0}, PodsRejected: 1, Victims: 1,
 		DisruptionSnapshot: scheduler.DisruptionSnapshot{

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/podtrace"
 	"github.com/k8sm/k8sm/scheduler"
 )
 
@@ -20,12 +21,13 @@ type stages struct {
 	waiting  map[types.UID]time.Time  // pods without a node, since when the scheduler has known of them
 	launched map[api.TaskID]time.Time // tasks of pods until they run; zero once they are starting
 	binding  map[api.TaskID]time.Time
+	traces   traces
 }
 
 // stageBuckets end at two minutes: 1 ms, 2 ms, 4 ms …
 var stageBuckets = prometheus.ExponentialBuckets(.001, 2, 18)
 
-func newStages(registry prometheus.Registerer) *stages {
+func newStages(registry prometheus.Registerer, book *podtrace.Book) *stages {
 	histogram := func(name, help string) prometheus.Histogram {
 		h := prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "k8sm", Subsystem: "scheduler", Name: name, Help: help, Buckets: stageBuckets,
@@ -34,6 +36,7 @@ func newStages(registry prometheus.Registerer) *stages {
 		return h
 	}
 	s := &stages{
+		traces:    traces{book: book},
 		placement: histogram("placement_duration_seconds", "From when a leading scheduler first sees that a pod needs a node until it launches a task for it."),
 		launch:    histogram("launch_duration_seconds", "From the launch of a pod's task until its executor says that it is starting."),
 		bind:      histogram("bind_duration_seconds", "From when a pod's task is starting until the pod is bound to its node."),
@@ -50,10 +53,12 @@ func newStages(registry prometheus.Registerer) *stages {
 // begin forgets what was under way.
 func (s *stages) begin() {
 	s.waiting, s.launched, s.binding = map[types.UID]time.Time{}, map[api.TaskID]time.Time{}, map[api.TaskID]time.Time{}
+	s.traces.begin()
 }
 
 // saw notes an event.
 func (s *stages) saw(now time.Time, ev scheduler.Event) {
+	s.traces.saw(now, ev)
 	switch ev := ev.(type) {
 	case scheduler.PodSeen:
 		s.sawPod(now, ev.Pod)
@@ -115,6 +120,7 @@ func reason(status scheduler.TaskStatus) string {
 
 // did notes an action.
 func (s *stages) did(now time.Time, act scheduler.Action) {
+	s.traces.did(now, act, func(task scheduler.NewTask) time.Time { return s.waiting[task.Pod.UID] })
 	switch act := act.(type) {
 	case scheduler.Launch:
 		for _, task := range act.Tasks {

@@ -17,7 +17,7 @@ import (
 func measured(t *testing.T, steps ...any) string {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
-	s := newStages(registry)
+	s := newStages(registry, nil)
 	now := time.Unix(1000, 0)
 	for _, step := range steps {
 		now = now.Add(time.Second)

@@ -9,9 +9,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/podtrace"
 	"github.com/k8sm/k8sm/contrib/test/reviewer"
 )
 
@@ -87,11 +90,38 @@ func TestCallersReadWhatTheAPIServerLetsThemRead(t *testing.T) {
 	}
 }
 
+func TestWhoMayGetThePodReadsItsSpans(t *testing.T) {
+	d := cluster(t)
+	book := podtrace.NewBook(10)
+	web := api.PodKey{Namespace: "shop", Name: "web"}
+	book.Open(podtrace.Pod{PodKey: web, UID: "1"})
+	book.Runs("1", "n1")
+	grants := func(asked authorizationv1.SubjectAccessReviewSpec) bool {
+		r := asked.ResourceAttributes
+		return asked.User == "viewer" && r != nil && r.Verb == "get" && r.Resource == "pods" && r.Namespace == "shop" && r.Subresource == ""
+	}
+	address := serveShows(t, d, Shows{Scheduler: fakeSource{}, Traces: book, Metrics: prometheus.NewRegistry(), Mesos: fakeMesos{}, Reviewer: reviewer.New(t, grants).Client(t)})
+	for who, want := range map[string][2]int{
+		"": {http.StatusUnauthorized, http.StatusUnauthorized}, reviewer.TokenOf("viewer"): {http.StatusOK, http.StatusForbidden},
+		reviewer.TokenOf("someone"): {http.StatusForbidden, http.StatusForbidden},
+	} {
+		for i, path := range []string{"/pods/shop/web/trace", "/pods/other/web/trace"} {
+			if code, body, err := ask(t, address, path, who, ""); err != nil || code != want[i] {
+				t.Errorf("%q: %s answers %d, %v, want %d: %.200s", who, path, code, err, want[i], body)
+			}
+		}
+	}
+	got, err := client(t, d.AdminKubeconfig(), address).Traces(t.Context(), web)
+	if err != nil || len(got) != 1 || got[0].UID != "1" || got[0].Node != "n1" {
+		t.Errorf("an administrator reads %+v, %v", got, err)
+	}
+}
+
 func TestAdministratorsAreAnsweredWhileTheAPIServerIsDown(t *testing.T) {
 	d := cluster(t)
-	api := reviewer.New(t, viewers)
-	api.Down.Store(true)
-	address := serveShows(t, d, Shows{Scheduler: fakeSource{}, Metrics: prometheus.NewRegistry(), Mesos: fakeMesos{}, Reviewer: api.Client(t)})
+	server := reviewer.New(t, viewers)
+	server.Down.Store(true)
+	address := serveShows(t, d, Shows{Scheduler: fakeSource{}, Metrics: prometheus.NewRegistry(), Mesos: fakeMesos{}, Reviewer: server.Client(t)})
 	for _, kubeconfig := range []string{d.AdminKubeconfig(), d.SchedulerKubeconfig()} {
 		if code, body, err := ask(t, address, "/mesos/state", "", kubeconfig); err != nil || code != http.StatusOK {
 			t.Errorf("%s: %d %s %v", kubeconfig, code, body, err)
@@ -100,7 +130,7 @@ func TestAdministratorsAreAnsweredWhileTheAPIServerIsDown(t *testing.T) {
 	if code, body, err := ask(t, address, "/mesos/state", reviewer.TokenOf("viewer"), ""); err != nil || code == http.StatusOK {
 		t.Errorf("a token: %d %s %v", code, body, err)
 	}
-	if asked := api.Reviews(); asked == 0 {
+	if asked := server.Reviews(); asked == 0 {
 		t.Error("the API server was not asked")
 	}
 }

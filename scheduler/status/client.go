@@ -14,6 +14,9 @@ import (
 
 	"k8s.io/client-go/util/cert"
 
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/podtrace"
+	"github.com/k8sm/k8sm/api/podtrace/tracehttp"
 	"github.com/k8sm/k8sm/scheduler"
 )
 
@@ -74,6 +77,11 @@ func (c *Client) Queue(ctx context.Context) ([]scheduler.WaitingPod, error) {
 // Nodes returns the nodes of Mesos agents.
 func (c *Client) Nodes(ctx context.Context) ([]scheduler.LiveNode, error) {
 	return get[scheduler.LiveNode](ctx, c, nodesPath)
+}
+
+// Traces returns the spans of the pods with a name, the latest first, as far as the scheduler still has them.
+func (c *Client) Traces(ctx context.Context, pod api.PodKey) ([]podtrace.Trace, error) {
+	return get[podtrace.Trace](ctx, c, tracehttp.Path(pod))
 }
 
 // Paths are all that a scheduler tells of itself, without its profiles.

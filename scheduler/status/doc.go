@@ -17,6 +17,7 @@
 //	/debug/queue/reasons  why pods wait, by reason: a scheduler.QueueReasons
 //	/debug/nodes    the nodes of Mesos agents, with their minions: a JSON list of scheduler.LiveNode
 //	/debug/pprof/   Go profiles (package profiling)
+//	/pods/NAMESPACE/NAME/trace  the spans of the starts of the pods with that name, the latest first: a JSON list of podtrace.Trace
 //
 // The answers in JSON are feeds: what took long to make is given to all who ask within ten times that time, 15 s at most. With
 // ?watch=true a feed goes on: each line is a whole answer, and comes when it has changed, at most once a second, or less often if it is
@@ -26,7 +27,7 @@
 // Unauthenticated callers get only /healthz, /livez and /readyz. The other paths are for callers with a client certificate from the cluster's CA, of group
 // system:masters or, but for the profiles, of the scheduler's own user, or, for the metrics, of the metrics servers'; and for those with
 // another certificate, or a token that the API server knows, who may get the path as a non-resource URL. The ClusterRole
-// k8sm:mesos-viewer has the paths /mesos and /debug without the profiles. A scheduler that does not lead answers /mesos/state and /debug
+// k8sm:mesos-viewer has the paths /mesos and /debug without the profiles. A pod's spans are for administrators, and for who may get the pod. A scheduler that does not lead answers /mesos/state and /debug
 // with 503.
 //
 // The leader election record has the leader's identity and address (SchedulerName, FindLeader).

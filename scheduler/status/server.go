@@ -21,6 +21,8 @@ import (
 	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/connlimit"
 	"github.com/k8sm/k8sm/api/health"
+	"github.com/k8sm/k8sm/api/podtrace"
+	"github.com/k8sm/k8sm/api/podtrace/tracehttp"
 	"github.com/k8sm/k8sm/api/profiling"
 	"github.com/k8sm/k8sm/scheduler"
 	"github.com/k8sm/k8sm/scheduler/mesosmetrics"
@@ -61,6 +63,8 @@ type Mesos interface {
 type Shows struct {
 	Scheduler Source
 	Mesos     Mesos
+	// Traces are the spans of pods' starts.
+	Traces *podtrace.Book
 	// Metrics are the scheduler's own.
 	Metrics prometheus.Gatherer
 	// Reviewer asks the API server about callers whose certificates do not suffice; see callers.Delegate.
@@ -163,6 +167,7 @@ func (s *Server) handler() http.Handler {
 	for _, path := range []string{"/metrics", "/metrics/"} {
 		mux.Handle(path, s.access.Guard(callers.ReadsPath, api.SchedulerUser, api.MetricsUser)(metrics))
 	}
+	mux.Handle(tracehttp.Pattern, tracehttp.Handler(s.access, s.shows.Traces, api.SchedulerUser))
 	mux.Handle("/", s.access.Guard(callers.ReadsPath, api.SchedulerUser)(protected))
 	return mux
 }
