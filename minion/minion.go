@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/podtrace"
 	"github.com/k8sm/k8sm/executor"
 	"github.com/k8sm/k8sm/executor/kube"
 	"github.com/k8sm/k8sm/executor/mesos"
@@ -31,6 +32,7 @@ type MinionServer struct {
 	agent    *mesos.Agent
 	pods     *kube.Pods
 	executor *executor.Executor
+	traces   *podtrace.Book
 	// obstacle says why this machine cannot be a node; nil if it can. The executor reports it and exits.
 	obstacle error
 	// registered receives the one registration that starts the node.
@@ -97,6 +99,7 @@ func New(cfg Config, env mesos.Config, usual api.MinionConfig) *MinionServer {
 		env:        env,
 		agent:      mesos.New(env),
 		pods:       kube.NewPods(),
+		traces:     podtrace.NewBook(tracedPods),
 		registered: make(chan executor.Registration, 1),
 	}
 	m.executor = executor.New(executor.Config{
@@ -106,7 +109,7 @@ func New(cfg Config, env mesos.Config, usual api.MinionConfig) *MinionServer {
 			RecoveryTimeout: env.RecoveryTimeout,
 			IdleTimeout:     usual.IdleTimeout.Duration,
 		},
-		Agent:     m.agent,
+		Agent:     tracedAgent{m.agent, m.traces},
 		Pods:      m.pods,
 		StartNode: func(r executor.Registration) { m.registered <- r },
 	})
@@ -121,7 +124,7 @@ func (m *MinionServer) Run(ctx context.Context) error {
 	defer disconnect()
 
 	var agent, node errgroup.Group
-	agent.Go(func() error { return m.agent.Run(agentCtx, m.executor.Post) })
+	agent.Go(func() error { return m.agent.Run(agentCtx, traced(m.traces, m.executor.Post)) })
 	node.Go(func() error {
 		err := m.runNode(ctx)
 		if err != nil {
@@ -146,7 +149,7 @@ func (m *MinionServer) runNode(ctx context.Context) error {
 		if m.obstacle != nil {
 			return nil
 		}
-		n, err := newNode(m.cfg, m.env, registration)
+		n, err := newNode(m.cfg, m.env, registration, m.traces)
 		if err != nil {
 			return fmt.Errorf("cannot start the node: %w", err)
 		}

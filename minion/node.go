@@ -23,6 +23,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/logformat"
+	"github.com/k8sm/k8sm/api/podtrace"
 	"github.com/k8sm/k8sm/executor"
 	"github.com/k8sm/k8sm/executor/kube"
 	"github.com/k8sm/k8sm/executor/mesos"
@@ -50,6 +51,7 @@ type node struct {
 	serving      atomic.Pointer[[]byte]        // the PEM of the CAs of kubelets' serving certificates
 	log          logrus.FieldLogger
 	metrics      *status.Metrics
+	traces       *podtrace.Book             // of the starts of this node's pods
 	criServer    atomic.Pointer[cri.Server] // the current one; nil if none runs
 
 	// Known once prepared.
@@ -79,7 +81,7 @@ type parts struct {
 	runtime, kubelet, authorities, servers, policies, status, report, network, peers, pods, proxy, falcon, logs, commits *supervise.Part
 }
 
-func newNode(cfg Config, env mesos.Config, registration executor.Registration) (*node, error) {
+func newNode(cfg Config, env mesos.Config, registration executor.Registration, traces *podtrace.Book) (*node, error) {
 	boot, err := api.ParseBootstrap(registration.Data)
 	if err != nil {
 		return nil, err
@@ -88,7 +90,7 @@ func newNode(cfg Config, env mesos.Config, registration executor.Registration) (
 	if err != nil {
 		return nil, err
 	}
-	return &node{cfg: cfg, env: env, registration: registration, started: time.Now(), boot: boot, claims: here,
+	return &node{cfg: cfg, env: env, registration: registration, started: time.Now(), boot: boot, claims: here, traces: traces,
 		log: logrus.WithField("node", boot.Node), metrics: status.NewMetrics(api.Version, api.KubernetesVersion)}, nil
 }
 
@@ -383,6 +385,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	running.pods = supervise.Start(alive, "the watch on the node's pods", func(ctx context.Context) error {
 		var tidying errgroup.Group
 		defer func() { _ = tidying.Wait() }()
+		post := traced(n.traces, post)
 		return pods.Run(ctx, client, n.boot.Node, func(event executor.Event) {
 			post(event)
 			if gone, ok := event.(executor.PodGone); ok {

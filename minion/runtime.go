@@ -27,7 +27,7 @@ func (n *node) serveCRI(ctx context.Context) error {
 		Cgroup:   n.cgroupParent,
 		LogSize:  logFiles * logFileSize,
 		Rewrites: n.cluster.ImageRewrites, Credentials: n.files.credentials(),
-		Called: n.metrics.Call,
+		Called: n.metrics.Call, Traces: n.traces,
 	})
 	if err != nil {
 		return err

@@ -30,7 +30,7 @@ func (n *node) listenForStatus(servers *apiServers) (*status.Server, error) {
 	server, err := status.New(status.Config{
 		Node: n.boot.Node, Address: n.settings.addresses[0], Port: *n.cluster.StatusPort,
 		CertFile: n.files.servingCertificate(), CipherSuites: n.cluster.TLSCipherSuites, MinVersion: n.cluster.TLSMinVersion,
-		Access: access, Metrics: n.metrics,
+		Access: access, Metrics: n.metrics, Traces: n.traces,
 		Ready:        n.ready(servers.Ready),
 		ProxyMetrics: "http://" + net.JoinHostPort(loopback, strconv.Itoa(n.settings.proxyMetricsPort)) + "/metrics",
 	})

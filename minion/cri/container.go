@@ -76,7 +76,7 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 	if c.State.Status != container.StateCreated {
 		return nil, fmt.Errorf("cannot start container %s: it is already %s", record.Metadata.GetName(), c.State.Status)
 	}
-	if err := s.start(ctx, c.ID); err != nil {
+	if err := s.start(ctx, c.ID, c.Config.Labels); err != nil {
 		return nil, fmt.Errorf("cannot start container %s: %w", record.Metadata.GetName(), err)
 	}
 	s.logs.keep(logTask{id: c.ID, path: record.LogPath, tty: c.Config.Tty})

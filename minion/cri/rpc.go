@@ -37,7 +37,10 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 		ctx, cancel = s.bound(ctx, 0)
 		defer cancel()
 	}
-	if response, err = handler(ctx, req); err != nil {
+	end := s.trace(ctx, req)
+	response, err = handler(ctx, req)
+	end(err)
+	if err != nil {
 		s.log.WithError(err).WithField("call", method(info.FullMethod)).Debug("CRI call failed")
 		return nil, statusError(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/k8sm/k8sm/api/podtrace"
 	"github.com/k8sm/k8sm/minion/network"
 )
 
@@ -52,7 +53,7 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 		return nil, fmt.Errorf("cannot create the sandbox: %w", err)
 	}
 	if err = writeResolvConf(plan.resolvConf, config.GetDnsConfig()); err == nil {
-		err = s.start(ctx, id)
+		err = s.start(ctx, id, c.Labels)
 	}
 	if err == nil && ownNetwork {
 		err = s.join(ctx, config, network.Sandbox{ID: id, Ports: ports, Address: address})
@@ -75,7 +76,9 @@ func (s *Server) join(ctx context.Context, config *runtimeapi.PodSandboxConfig, 
 	pod := config.GetMetadata()
 	sandbox.Pod, sandbox.UID, sandbox.Namespace = pod.GetNamespace()+"/"+pod.GetName(), pod.GetUid(), networkNamespace(c.State.Pid)
 	sandbox.Labels, sandbox.Annotations = config.GetLabels(), config.GetAnnotations()
+	end := s.traceStep(c.Config.Labels, podtrace.Network, "attach the pod")
 	_, err = s.cfg.Network.Attach(ctx, sandbox)
+	end(err)
 	return err
 }
 
@@ -96,7 +99,9 @@ func (s *Server) discardSandbox(ctx context.Context, id, resolvConf string) erro
 // create creates a Docker container. If one of ours that never ran has the name, an earlier caller was interrupted before it got the
 // id: create removes that container, so that nothing starts twice.
 func (s *Server) create(ctx context.Context, name string, c *container.Config, hc *container.HostConfig) (id string, err error) {
+	end := s.traceStep(c.Labels, podtrace.Engine, "create")
 	defer func() {
+		end(err)
 		if err == nil {
 			s.view.changed(id, c.Labels)
 		}
@@ -116,9 +121,13 @@ func (s *Server) create(ctx context.Context, name string, c *container.Config, h
 	return made.ID, err
 }
 
-func (s *Server) start(ctx context.Context, id string) error {
+// start starts a container that has these labels.
+func (s *Server) start(ctx context.Context, id string, labels map[string]string) error {
 	defer s.view.touched(id)
-	return s.docker.ContainerStart(ctx, id, container.StartOptions{})
+	end := s.traceStep(labels, podtrace.Engine, "start")
+	err := s.docker.ContainerStart(ctx, id, container.StartOptions{})
+	end(err)
+	return err
 }
 
 // stop sends a container its stop signal, and kills it after the timeout, in seconds. It succeeds for one that is gone.

@@ -23,6 +23,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-streaming/pkg/streaming"
 
+	"github.com/k8sm/k8sm/api/podtrace"
 	"github.com/k8sm/k8sm/minion/network"
 )
 
@@ -80,6 +81,8 @@ type Config struct {
 	// Called, if set, is called after each CRI call, with its method, how long it took and how it failed. Streams of events are no
 	// calls.
 	Called func(method string, took time.Duration, err error)
+	// Traces is where the spans of pods' starts go; nil keeps none.
+	Traces *podtrace.Book
 	// Log receives the server's log; nil means logrus' standard logger.
 	Log logrus.FieldLogger
 }

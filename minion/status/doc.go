@@ -4,6 +4,7 @@
 //	                starts of its children, build and process
 //	/metrics/proxy  the metrics of the node's kube-proxy, which itself listens on loopback only
 //	/debug/pprof/   Go profiles of the minion (package api/profiling)
+//	/pods/NAMESPACE/NAME/trace  the spans of the starts of the pods with that name (package api/podtrace)
 //
 // It listens on the node's first InternalIP, on port api.DefaultStatusPort (`km apiserver --minion-status-port`), or on another free
 // one if a second minion on the machine has that. The node's annotation api.AnnotationStatusPort names the port. The certificate is
@@ -14,6 +15,7 @@
 //
 //	/metrics, /metrics/proxy  who may get nodes/metrics, as for the kubelet's metrics
 //	/debug/pprof/…            who may get this path, a non-resource URL
+//	/pods/NAMESPACE/NAME/…    who may get that pod
 //
 // Start reading at Server.handler. The package must never import k8s.io/kubernetes.
 package status

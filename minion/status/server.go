@@ -24,6 +24,8 @@ import (
 	"github.com/k8sm/k8sm/api/certfile"
 	"github.com/k8sm/k8sm/api/connlimit"
 	"github.com/k8sm/k8sm/api/health"
+	"github.com/k8sm/k8sm/api/podtrace"
+	"github.com/k8sm/k8sm/api/podtrace/tracehttp"
 	"github.com/k8sm/k8sm/api/profiling"
 )
 
@@ -47,6 +49,8 @@ type Config struct {
 	Access callers.Access
 	// Metrics are the minion's.
 	Metrics prometheus.Gatherer
+	// Traces are the spans of pods' starts.
+	Traces *podtrace.Book
 	// ProxyMetrics is the URL of kube-proxy's metrics.
 	ProxyMetrics string
 	// Ready says why the node cannot run pods now.
@@ -121,6 +125,7 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics(promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4})))
 	mux.Handle("GET /metrics/proxy", metrics(relay(s.cfg.ProxyMetrics)))
+	mux.Handle(tracehttp.Pattern, tracehttp.Handler(s.cfg.Access, s.cfg.Traces))
 	mux.Handle(profiling.Path, paths(profiling.Handler()))
 	state := http.NewServeMux()
 	health.Handle(state, func(context.Context) error { return nil }, s.cfg.Ready)

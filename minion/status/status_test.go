@@ -25,7 +25,9 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/callers"
+	"github.com/k8sm/k8sm/api/podtrace"
 	"github.com/k8sm/k8sm/api/statedir"
 	"github.com/k8sm/k8sm/contrib/test/reviewer"
 )
@@ -34,7 +36,9 @@ const node = "n1"
 
 // grants says what the users of these tests may do.
 func grants(asked authorizationv1.SubjectAccessReviewSpec) bool {
-	if r := asked.ResourceAttributes; r != nil {
+	if r := asked.ResourceAttributes; r != nil && r.Resource == "pods" {
+		return asked.User == "viewer" && r.Verb == "get" && r.Namespace == "shop" && r.Subresource == ""
+	} else if r != nil {
 		return asked.User == "scraper" && r.Verb == "get" && r.Resource == "nodes" && r.Subresource == "metrics" && r.Name == node && r.Group == ""
 	}
 	n := asked.NonResourceAttributes
@@ -159,6 +163,36 @@ func (m *minion) get(t *testing.T, who caller, path string) (code int, body stri
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	return response.StatusCode, string(text), err
+}
+
+func TestWhoMayGetThePodReadsItsSpans(t *testing.T) {
+	m := newMinion(t)
+	m.cfg.Traces = podtrace.NewBook(10)
+	m.cfg.Traces.Open(podtrace.Pod{PodKey: api.PodKey{Namespace: "shop", Name: "web"}, UID: "1"})
+	m.run(t)
+	const ok, unknown, forbidden = http.StatusOK, http.StatusUnauthorized, http.StatusForbidden
+	for name, test := range map[string]struct {
+		who         caller
+		shop, other int
+	}{
+		"nobody":                   {caller{}, unknown, unknown},
+		"a viewer of a namespace":  {caller{token: reviewer.TokenOf("viewer")}, ok, forbidden},
+		"who may read the metrics": {caller{token: reviewer.TokenOf("scraper")}, forbidden, forbidden},
+		"an administrator":         {ownerOf(t, m.dir.AdminKubeconfig()), ok, ok},
+	} {
+		for path, want := range map[string]int{"/pods/shop/web/trace": test.shop, "/pods/other/web/trace": test.other} {
+			if code, body, err := m.get(t, test.who, path); err != nil || code != want {
+				t.Errorf("%s: %s answers %d, %v, want %d: %.200s", name, path, code, err, want, body)
+			}
+		}
+	}
+	_, body, err := m.get(t, caller{token: reviewer.TokenOf("viewer")}, "/pods/shop/web/trace")
+	if want := `[{"namespace":"shop","name":"web","uid":"1","spans":[]}]`; err != nil || strings.TrimSpace(body) != want {
+		t.Errorf("got %s, %v, want %s", body, err, want)
+	}
+	if _, body, _ := m.get(t, caller{token: reviewer.TokenOf("viewer")}, "/pods/other/web/trace"); strings.TrimSpace(body) != `user "viewer" may not get pods of other/web` {
+		t.Errorf("the refusal is %q", body)
+	}
 }
 
 func TestCallersGetWhatTheAPIServerLetsThemRead(t *testing.T) {
