@@ -170,6 +170,7 @@ func grouped(c *common, stock ...*cobra.Command) map[string][]*cobra.Command {
 			kubecfgCommand(c),
 			etcdctlCommand(c),
 			logsCommand(c),
+			traceCommand(c),
 			supportBundleCommand(c),
 		},
 		"run": {

@@ -274,6 +274,7 @@ func TestCluster(t *testing.T) {
 		c := up(t, dir, "--config=testdata/cluster.yaml", fmt.Sprintf("--kube-controller-manager-arg=secure-port=%d", controllerManager))
 		t.Run("invalid JSON gets the API's 400", func(t *testing.T) { invalidJSON(t, c) })
 		t.Run("a pod that can never fit stays pending and says why", func(t *testing.T) { neverFits(t, c) })
+		t.Run("a pod tells what it waited for", func(t *testing.T) { podIsTraced(t, c) })
 		t.Run("a pod that succeeds ends its task", func(t *testing.T) { succeeds(t, c) })
 		t.Run("a pod that fails ends its task", func(t *testing.T) { fails(t, c) })
 		t.Run("a pod that is deleted while it runs is gone whole", func(t *testing.T) { deleted(t, c) })
