@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,6 +37,10 @@ func (b *bench) bursts(ctx context.Context) error {
 	for _, size := range burstSizes {
 		bound[size], running[size] = add("bound", size), add("running", size)
 	}
+	spans := map[string]*figure{}
+	for _, stage := range stages {
+		spans[stage.name] = add("span_"+stage.name+"_p50", burstSizes[len(burstSizes)-1])
+	}
 	var problems error
 	for round := 1; round <= b.rounds && ctx.Err() == nil; round++ {
 		fmt.Printf("round %d of %d: %v pods at once, on a new cluster\n", round, b.rounds, burstSizes)
@@ -48,7 +54,7 @@ func (b *bench) bursts(ctx context.Context) error {
 				return err
 			}
 			for _, size := range burstSizes {
-				if err := burst(ctx, c, pod, size, bound[size], running[size]); err != nil {
+				if err := burst(ctx, c, pod, burstFigures{size, bound[size], running[size], spans}); err != nil {
 					return err
 				}
 			}
@@ -62,14 +68,39 @@ func (b *bench) bursts(ctx context.Context) error {
 	return problems
 }
 
+// burstFigures are those of bursts of a size. Of the largest, spans has where the time of its pods went, by stage.
+type burstFigures struct {
+	size           int
+	bound, running *figure
+	spans          map[string]*figure
+}
+
+// addSpans adds the median of each stage.
+func (f burstFigures) addSpans(ctx context.Context, c *scratch.Cluster, pods []string) error {
+	if f.size != burstSizes[len(burstSizes)-1] {
+		return nil
+	}
+	told, err := timelines(ctx, c, pods...)
+	if err != nil {
+		return err
+	}
+	for _, stage := range stages {
+		var took []time.Duration
+		for _, t := range told {
+			took = append(took, sumOf(t, stage.is))
+		}
+		f.spans[stage.name].rounds = append(f.spans[stage.name].rounds, percentile(took, 50))
+	}
+	return nil
+}
+
 // burst creates count pods at once, records when all are bound and run, removes them, and repeats that with bare calls.
-func burst(ctx context.Context, c *scratch.Cluster, like *corev1.Pod, size int, bound, running *figure) error {
+func burst(ctx context.Context, c *scratch.Cluster, like *corev1.Pod, f burstFigures) error {
+	size := f.size
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	select {
-	case <-time.After(burstCalm):
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := idle(ctx, burstCalm); err != nil {
+		return err
 	}
 	prefix := "burst-" + strconv.Itoa(size) + "-"
 	events, err := c.Kube.CoreV1().Pods("default").Watch(ctx, metav1.ListOptions{})
@@ -95,24 +126,27 @@ func burst(ctx context.Context, c *scratch.Cluster, like *corev1.Pod, size int, 
 		}
 		if p.Spec.NodeName != "" && !isBound[p.Name] {
 			if isBound[p.Name] = true; len(isBound) == size {
-				bound.add(time.Since(begin))
+				f.bound.add(time.Since(begin))
 			}
 		}
 		if isRunning[p.Name] = isRunning[p.Name] || p.Status.Phase == corev1.PodRunning; !isRunning[p.Name] {
 			delete(isRunning, p.Name)
 		}
 		if len(isRunning) == size {
-			running.add(time.Since(begin))
+			f.running.add(time.Since(begin))
 			break
 		}
 	}
 	if err := <-creating; err != nil || len(isRunning) < size {
 		return errors.Join(err, fmt.Errorf("%d of %d pods ran in time", len(isRunning), size), ctx.Err())
 	}
+	if err := f.addSpans(ctx, c, slices.Collect(maps.Keys(isRunning))); err != nil {
+		return err
+	}
 	if err := deleteAll(ctx, c, false); err != nil {
 		return err
 	}
-	return bareBurst(ctx, c, like.Spec.Containers[0].Image, size, running)
+	return bareBurst(ctx, c, like.Spec.Containers[0].Image, size, f.running)
 }
 
 // bareBurst makes the containers of so many pods at once by the Docker API alone.

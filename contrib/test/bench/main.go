@@ -22,7 +22,7 @@ import (
 )
 
 // parts are what can be measured by itself.
-var parts = []string{"decision", "hollow", "cri", "network", "services", "node", "burst", "metrics", "logs", "ui", "storage", "watches", "cluster"}
+var parts = []string{"decision", "hollow", "cri", "network", "services", "pod", "node", "burst", "metrics", "logs", "ui", "storage", "watches", "cluster"}
 
 // roles are what this program does in processes that it starts of itself, by the variable that says how.
 var roles = map[string]func(string) error{minionVariable: playMinion, pageVariable: servePage}
@@ -139,6 +139,11 @@ func (b *bench) measure(ctx context.Context, only string) error {
 	}
 	if only == "" || only == "services" {
 		if err := b.services(ctx); err != nil {
+			return err
+		}
+	}
+	if only == "" || only == "pod" {
+		if err := b.onePod(ctx); err != nil {
 			return err
 		}
 	}
