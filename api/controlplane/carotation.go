@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	certutil "k8s.io/client-go/util/cert"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/etcd"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -56,12 +58,29 @@ func NewCARotation(ctx context.Context, dir statedir.Dir, names ...string) (*CAR
 	if r.client, err = kubernetes.NewForConfig(r.admin); err != nil {
 		return nil, fmt.Errorf("cannot create a client for the API server: %w", err)
 	}
-	servers, err := apiServers(ctx, r.admin)
-	for host := range servers {
-		r.servers = append(r.servers, host)
-	}
-	slices.Sort(r.servers)
+	r.servers, err = r.findServers(ctx)
 	return r, err
+}
+
+// findServers returns the API servers that run or died: a server that only hung would come back with CAs that are worth nothing.
+func (r *CARotation) findServers(ctx context.Context) ([]string, error) {
+	servers, err := apiServers(ctx, r.admin)
+	if err != nil {
+		return nil, err
+	}
+	access, err := r.dir.Etcd()
+	if err != nil {
+		return nil, err
+	}
+	client, err := etcd.Dial(access)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	if err := addDead(ctx, client, servers, r.admin); err != nil {
+		return nil, err
+	}
+	return slices.Sorted(maps.Keys(servers)), nil
 }
 
 // Begin makes the next CAs, and has them trusted. lives are theirs.
@@ -222,7 +241,7 @@ func (r *CARotation) serversThat(ctx context.Context, check func(ctx context.Con
 	for _, host := range r.servers {
 		problem, err := check(ctx, host)
 		if err != nil {
-			return nil, fmt.Errorf("cannot ask the API server at %s: %w", host, err)
+			return nil, fmt.Errorf("cannot ask the API server at %s: %w; start it, or give --force if it is gone for good", host, err)
 		}
 		if problem != "" {
 			who = append(who, fmt.Sprintf("the API server at %s %s: bring it the authorities by km pki export and import", host, problem))

@@ -70,25 +70,28 @@ func NewTokenKeyRotation(ctx context.Context, dir statedir.Dir, without ...strin
 	if r.servers, err = apiServers(ctx, admin); err != nil {
 		return nil, err
 	}
-	return r, r.addDead(ctx, admin, without)
+	if err := addDead(ctx, r.etcd, r.servers, admin); err != nil {
+		return nil, err
+	}
+	for _, address := range without {
+		delete(r.servers, "https://"+address)
+	}
+	return r, nil
 }
 
 // Close ends the connections.
 func (r *TokenKeyRotation) Close() { _ = r.etcd.Close() }
 
 // addDead adds the API servers that died: they may only hang.
-func (r *TokenKeyRotation) addDead(ctx context.Context, admin *rest.Config, without []string) error {
-	all, err := secretkeys.Addresses(ctx, r.etcd)
+func addDead(ctx context.Context, etcd *clientv3.Client, servers map[string]kubernetes.Interface, admin *rest.Config) error {
+	all, err := secretkeys.Addresses(ctx, etcd)
 	if err != nil {
 		return err
 	}
 	for _, address := range all {
-		if err := addServer(r.servers, admin, address); err != nil {
+		if err := addServer(servers, admin, address); err != nil {
 			return err
 		}
-	}
-	for _, address := range without {
-		delete(r.servers, "https://"+address)
 	}
 	return nil
 }
