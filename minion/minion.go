@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"github.com/docker/docker/client"
@@ -20,10 +19,6 @@ import (
 	"github.com/k8sm/k8sm/executor/mesos"
 	"github.com/k8sm/k8sm/minion/stepout"
 )
-
-// gcPercent is the garbage collector's target, as in GOGC. A minion does little and runs on every node: more frequent collections
-// cost less than its memory would.
-const gcPercent = 50
 
 // MinionServer is the Mesos executor of one agent, and the Kubernetes node that it runs there.
 type MinionServer struct {
@@ -48,9 +43,6 @@ func Run(ctx context.Context, cfg Config, outside bool) error {
 		return err
 	}
 	cfg.dockerHost, cfg.dockerCertPath = os.Getenv(client.EnvOverrideHost), os.Getenv(client.EnvOverrideCertPath)
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	usual, err := cfg.settle(api.MinionConfig{})
 	if err != nil {
 		return err

@@ -23,6 +23,7 @@ import (
 	stock "k8s.io/component-base/cli"
 	"k8s.io/klog/v2"
 
+	"github.com/k8sm/k8sm/api/footprint"
 	"github.com/k8sm/k8sm/api/logformat"
 	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/api/statedir"
@@ -36,6 +37,7 @@ func Main() int {
 	transport.CertCallbackRefreshDuration = certificatePoll
 	// kubelet and kube-proxy expect component-base to set up their signals and logs.
 	if len(os.Args) > 1 && (os.Args[1] == "kubelet" || os.Args[1] == "proxy") {
+		footprint.Follow(context.Background())
 		return stock.Run(rootCommand())
 	}
 	return Run(os.Args[1:], os.Stdout, os.Stderr)
@@ -198,6 +200,7 @@ func serve(c *common, role func(ctx context.Context) error) error {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	footprint.Follow(ctx)
 	context.AfterFunc(ctx, stop)
 	c.notify = newNotifier()
 	context.AfterFunc(ctx, c.notify.stopping)

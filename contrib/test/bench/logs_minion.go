@@ -20,6 +20,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"k8s.io/client-go/rest"
 
+	"github.com/k8sm/k8sm/api/footprint"
 	protocol "github.com/k8sm/k8sm/api/logs"
 	"github.com/k8sm/k8sm/minion/logs"
 )
@@ -27,8 +28,6 @@ import (
 const (
 	// minionVariable is an environment variable with the shipment, as JSON, of a process of this program that only ships logs.
 	minionVariable = "K8SM_BENCH_SHIP"
-	// minionGC is the garbage collector's target of a minion.
-	minionGC = "50"
 	// minionTells is how often the process tells what it has done.
 	minionTells = 50 * time.Millisecond
 	// minionPatience is how long it may ship nothing.
@@ -67,6 +66,7 @@ func playMinion(text string) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	footprint.Follow(ctx)
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		cancel()
@@ -141,7 +141,7 @@ func (l *logsBench) startMinion(ctx context.Context) (stop func(), err error) {
 		return nil, err
 	}
 	m := &minionPart{cmd: exec.Command(os.Args[0])}
-	m.cmd.Env = append(os.Environ(), minionVariable+"="+string(text), "GOGC="+minionGC)
+	m.cmd.Env = append(os.Environ(), minionVariable+"="+string(text))
 	m.cmd.Stderr = l.log
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // keep the terminal's Ctrl-C from it: it ends with its standard input
 	if m.in, err = m.cmd.StdinPipe(); err != nil {

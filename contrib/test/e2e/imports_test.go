@@ -75,7 +75,7 @@ var rules = []rule{
 	{
 		why:    "the words that all share import nobody",
 		from:   "api",
-		except: []string{"api/approver", "api/balancer", "api/callers", "api/certfile", "api/connlimit", "api/controlplane", "api/etcd", "api/falcon", "api/health", "api/heldport", "api/join", "api/mesoshttp", "api/podtrace/tracehttp", "api/profiling", "api/protobuf", "api/resolve", "api/secretkeys", "api/snapshot", "api/state", "api/statedir"}, // they connect to others or keep files
+		except: []string{"api/approver", "api/balancer", "api/callers", "api/certfile", "api/connlimit", "api/controlplane", "api/etcd", "api/falcon", "api/footprint", "api/health", "api/heldport", "api/join", "api/mesoshttp", "api/podtrace/tracehttp", "api/profiling", "api/protobuf", "api/resolve", "api/secretkeys", "api/snapshot", "api/state", "api/statedir"}, // they connect to others or keep files
 		never:  []string{module, "net", "os", "k8s.io/client-go"},
 		may:    []string{"net/netip", module + "/api"}, // values, without I/O
 	},

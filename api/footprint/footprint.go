@@ -1,0 +1,159 @@
+// Package footprint keeps the memory of a process that does little near what it uses. It sets the target of Go's garbage collector by
+// how fast the process allocates, and gives back what only its start or a burst needed. It knows nothing of what the process is, and
+// must import nothing of k8sm.
+//
+// The collector runs when the heap has grown by GOGC percent. With Go's 100 a heap of 100 MB takes 200 MB, however rarely it
+// grows. A collection costs by what is in use, so what the collector takes of a processor is proportional to how fast the process
+// allocates, and inversely to that percentage (https://go.dev/doc/gc-guide#GOGC). Follow keeps the first constant: a process that
+// idles collects after a small growth, a busy one as by default.
+//
+// Start reading at Follow.
+package footprint
+
+import (
+	"context"
+	"errors"
+	"math"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+
+	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// least is the percentage of a process that idles, most that of a busy one, which is Go's default.
+	least, most = 20, 100
+	// perMegabyte is the percentage for each MB that is allocated in a second. A collection of km's processes takes about 2 ms of a
+	// processor for a MB in use, so this is about a hundredth of a processor.
+	perMegabyte = 20
+	// look is how often an idle process is looked at.
+	look = 5 * time.Second
+)
+
+// Follow does that until ctx ends, unless the environment variable GOGC sets the target. It returns at once, and reports whether it does.
+func Follow(ctx context.Context) bool {
+	if os.Getenv("GOGC") != "" {
+		return false
+	}
+	go follow(ctx, look)
+	return true
+}
+
+func follow(ctx context.Context, look time.Duration) {
+	collected := make(chan struct{}, 1)
+	remind(ctx, collected)
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	p := pace{allocated: allocated(), at: time.Now(), percent: most}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-collected: // a process that becomes busy must not collect often until the next look
+		}
+		percent, changed := p.next(allocated(), time.Now())
+		if !changed {
+			continue
+		}
+		debug.SetGCPercent(percent)
+		if percent == least && p.mayRest() {
+			debug.FreeOSMemory()
+			_ = unmapProgram() // it costs memory only
+		}
+	}
+}
+
+// pace is what was seen at the last look.
+type pace struct {
+	allocated uint64 // bytes since the process started
+	at        time.Time
+	percent   int
+	rested    time.Time // when memory was last given back
+}
+
+// restInterval is the shortest time between two times that memory is given back, which takes a collection.
+const restInterval = 10 * time.Minute
+
+// mayRest tells whether a process that begins to idle at the last look gives memory back.
+func (p *pace) mayRest() bool {
+	if !p.rested.IsZero() && p.at.Sub(p.rested) < restInterval {
+		return false
+	}
+	p.rested = p.at
+	return true
+}
+
+// shortest is the time between two looks below which nothing is said of how fast a process allocates.
+const shortest = 100 * time.Millisecond
+
+// next returns the percentage from now on, and whether it is another than before. It goes down by no more than half at a time,
+// because work comes in bursts.
+func (p *pace) next(allocated uint64, now time.Time) (percent int, changed bool) {
+	took := now.Sub(p.at)
+	if took < shortest {
+		return p.percent, false
+	}
+	rate := float64(allocated-p.allocated) / (1 << 20) / took.Seconds()
+	percent = int(math.Round(min(max(rate*perMegabyte, least), most)))
+	percent = max(percent, p.percent/2)
+	changed = percent != p.percent
+	p.allocated, p.at, p.percent = allocated, now, percent
+	return percent, changed
+}
+
+// allocated is how many bytes the process has allocated on its heap since it started.
+func allocated() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+// reminder is garbage from the start: its finalizer runs after the next collection, and makes the next one.
+type reminder struct{ _ [64]byte }
+
+// remind sends to collected after each collection, until ctx ends.
+func remind(ctx context.Context, collected chan<- struct{}) {
+	runtime.SetFinalizer(new(reminder), func(*reminder) {
+		select {
+		case collected <- struct{}{}:
+		default:
+		}
+		if ctx.Err() == nil {
+			remind(ctx, collected)
+		}
+	})
+}
+
+// unmapProgram takes the pages of the process's program out of its memory; those that it goes on to use come back from the page cache at
+// their next use. For each page that a program uses, the kernel maps those around it, and the initialization of km's packages is
+// everywhere: half of the program is mapped when a process has started, of which it goes on to use little.
+func unmapProgram() error {
+	self, err := procfs.Self()
+	if err != nil {
+		return err
+	}
+	program, err := self.Executable()
+	if err != nil {
+		return err
+	}
+	maps, err := self.ProcMaps()
+	if err != nil {
+		return err
+	}
+	var problems []error
+	for _, m := range maps {
+		if m.Pathname != program || m.Perms.Write || !m.Perms.Private { // what is written to is in no file
+			continue
+		}
+		_, _, code := unix.Syscall(unix.SYS_MADVISE, m.StartAddr, m.EndAddr-m.StartAddr, unix.MADV_DONTNEED)
+		if code != 0 {
+			problems = append(problems, os.NewSyscallError("madvise", code))
+		}
+	}
+	return errors.Join(problems...)
+}
