@@ -26,6 +26,7 @@ import (
 	"github.com/k8sm/k8sm/contrib/metrics"
 	"github.com/k8sm/k8sm/contrib/ui"
 	"github.com/k8sm/k8sm/contrib/up"
+	"github.com/k8sm/k8sm/contrib/up/engine"
 	"github.com/k8sm/k8sm/contrib/up/machines"
 )
 
@@ -72,6 +73,7 @@ type laptop struct {
 	dockerHost string
 	nodes      machines.Config
 	machines   *machines.Machines // nil for one node, which is this machine itself
+	mesosUp    chan struct{}      // closed when the local Mesos runs
 	ready      []string           // names of the nodes, once they are ready
 	link       string             // to the web page
 }
@@ -146,22 +148,29 @@ func (l *laptop) run(ctx context.Context, c *common, out io.Writer) (err error) 
 	if err != nil {
 		return err
 	}
-	parts := append(machines, up.Part{Name: "control plane", Run: l.runControlPlane}, up.Part{Name: "DNS", Run: l.runDNS},
-		up.Part{Name: "metrics", Run: l.runMetrics, Beside: true}, up.Part{Name: "logs", Run: l.runLogs, Beside: true})
-	if l.compat.Enabled() {
-		parts = append(parts, up.Part{Name: "v1beta1", Run: l.runGateway, Beside: true})
-	}
-	parts = append(parts, up.Part{Name: "local Mesos", Run: l.runMesos}, up.Part{Name: "scheduler", Run: l.runScheduler})
-	if l.page.Enabled() {
-		parts = append(parts, up.Part{Name: "web page", Run: l.runPage})
-	}
-	return up.Run(ctx, out, parts, func() error {
+	return up.Run(ctx, out, l.parts(machines), func() error {
 		err := l.dir.WriteRunning(l.running())
 		if err == nil {
 			l.tell(out)
 		}
 		return err
 	})
+}
+
+// parts returns all parts, in the order in which they stop, last first. What only nodes and pods need starts while the control plane does, or
+// beside the scheduler.
+func (l *laptop) parts(machines []up.Part) []up.Part {
+	l.mesosUp = make(chan struct{})
+	parts := append(machines, up.Part{Name: "control plane", Run: l.runControlPlane, Together: len(machines) > 0}, up.Part{Name: "DNS", Run: l.runDNS},
+		up.Part{Name: "metrics", Run: l.runMetrics, Beside: true, Together: true}, up.Part{Name: "logs", Run: l.runLogs, Beside: true, Together: true})
+	if l.compat.Enabled() {
+		parts = append(parts, up.Part{Name: "v1beta1", Run: l.runGateway, Beside: true, Together: true})
+	}
+	parts = append(parts, up.Part{Name: "local Mesos", Run: l.runMesos, Together: true}, up.Part{Name: "scheduler", Run: l.runScheduler, Together: true})
+	if l.page.Enabled() {
+		parts = append(parts, up.Part{Name: "web page", Run: l.runPage})
+	}
+	return parts
 }
 
 // logFile is the log of all parts.
@@ -196,6 +205,7 @@ func (l *laptop) machineParts(ctx context.Context, out io.Writer) ([]up.Part, er
 		fmt.Fprintln(out, "using the Docker Engine "+found)
 		return nil, nil
 	}
+	l.plane.DockerHost = engine.Host(l.engineDir())
 	return []up.Part{{Name: "Docker Engine", Run: l.runEngine}}, nil
 }
 

@@ -41,13 +41,15 @@ func (l *laptop) findEngine(ctx context.Context) (found string, err error) {
 	return "", nil
 }
 
+// engineDir has all files of the Docker Engine that km up starts.
+func (l *laptop) engineDir() string { return filepath.Join(string(l.dir), "engine") }
+
 // runEngine runs a Docker Engine below the state directory.
 func (l *laptop) runEngine(ctx context.Context, ready func(string)) error {
-	e, err := engine.Start(ctx, engine.Config{Dir: filepath.Join(string(l.dir), "engine")})
+	e, err := engine.Start(ctx, engine.Config{Dir: l.engineDir()})
 	if err != nil {
 		return err
 	}
-	l.plane.DockerHost = e.Host()
 	ready("started for this cluster at " + e.Host())
 	e.Keep(ctx, tellEngine)
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
@@ -145,6 +147,7 @@ func (l *laptop) runMesos(ctx context.Context, ready func(string)) error {
 	}
 	l.schedule.mesos.Masters = []string{cluster.MasterAddr()}
 	l.schedule.mesos.Principal, l.schedule.mesos.SecretFile = cluster.Credential()
+	close(l.mesosUp)
 	ready("the master answers at http://" + cluster.MasterAddr())
 	problem := l.watchMachines(ctx, cluster)
 	cluster.Stop()
@@ -154,8 +157,13 @@ func (l *laptop) runMesos(ctx context.Context, ready func(string)) error {
 	return errors.Join(problem, l.cleanUp(last))
 }
 
-// runScheduler is ready when the nodes are.
+// runScheduler waits for the local Mesos. It is ready when the nodes are.
 func (l *laptop) runScheduler(ctx context.Context, ready func(string)) error {
+	select {
+	case <-l.mesosUp:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	watching, cancel := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() {

@@ -10,6 +10,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Part is one thing that has to run for the cluster to be there.
@@ -21,6 +23,8 @@ type Part struct {
 	Run func(ctx context.Context, ready func(detail string)) error
 	// Beside says that it does not need the part before it: both stop at the same time.
 	Beside bool
+	// Together says that it can start without the part before it: both start at the same time.
+	Together bool
 }
 
 // running is a part that was started. exited is closed after err is set.
@@ -31,7 +35,7 @@ type running struct {
 	err    error
 }
 
-// Run starts the parts one after another, each when the one before is ready, then calls up and stays until ctx ends, up
+// Run starts the parts one after another, each when the one before is ready (see Part.Together), then calls up and stays until ctx ends, up
 // or a part fails. Whatever was started is stopped again, last first (see Part.Beside), before it returns. It returns nil only if ctx ended and
 // every part stopped cleanly. up may be nil.
 func Run(ctx context.Context, out io.Writer, parts []Part, up func() error) error {
@@ -39,12 +43,14 @@ func Run(ctx context.Context, out io.Writer, parts []Part, up func() error) erro
 	var started []*running
 	failed := make(chan *running, len(parts))
 	err := func() error {
-		for _, part := range parts {
-			r, err := start(ctx, part, progress, failed)
-			started = append(started, r)
+		for len(parts) > 0 {
+			group := together(parts)
+			these, err := startAll(ctx, parts[:group], progress, failed)
+			started = append(started, these...)
 			if err != nil || ctx.Err() != nil {
 				return err
 			}
+			parts = parts[group:]
 		}
 		if up != nil {
 			if err := up(); err != nil {
@@ -59,6 +65,28 @@ func Run(ctx context.Context, out io.Writer, parts []Part, up func() error) erro
 		}
 	}()
 	return errors.Join(err, stop(started, progress))
+}
+
+// together counts the parts that start first, at the same time.
+func together(parts []Part) int {
+	end := 1
+	for end < len(parts) && parts[end].Together {
+		end++
+	}
+	return end
+}
+
+// startAll starts parts at the same time. An error of one ends the wait for the others.
+func startAll(ctx context.Context, parts []Part, progress *progress, failed chan *running) ([]*running, error) {
+	started := make([]*running, len(parts))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, part := range parts {
+		group.Go(func() (err error) {
+			started[i], err = start(ctx, part, progress, failed)
+			return err
+		})
+	}
+	return started, group.Wait()
 }
 
 // start runs the part and waits until it is ready, has failed, another part has failed or ctx ends. The part's own

@@ -94,6 +94,46 @@ func TestPartsThatDoNotNeedEachOtherStopTogether(t *testing.T) {
 	})
 }
 
+func TestPartsThatStartTogetherAreAwaitedTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n notes
+		var out bytes.Buffer
+		ctx, cancel := context.WithCancel(t.Context())
+		parts := []up.Part{n.part("a", time.Second), n.part("b", time.Second/2), n.part("c", 0)}
+		parts[1].Together = true
+		if err := up.Run(ctx, &out, parts, func() error { cancel(); return nil }); err != nil {
+			t.Error(err)
+		}
+		want := "[   0.5s] b: here\n[   1.0s] a: here\n[   1.0s] c: here\n[   1.0s] c stopped\n[   1.5s] b stopped\n[   2.5s] a stopped\n"
+		if got := out.String(); got != want {
+			t.Errorf("got\n%swant\n%s", got, want)
+		}
+	})
+}
+
+func TestFailureEndsTheWaitForWhatStartsTogether(t *testing.T) {
+	for _, first := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			bad := up.Part{Name: "bad", Run: func(context.Context, func(string)) error { return errors.New("port 5050 is in use") }}
+			stopped := false
+			waits := up.Part{Name: "waits", Run: func(ctx context.Context, _ func(string)) error {
+				<-ctx.Done()
+				stopped = true
+				return ctx.Err()
+			}}
+			parts := []up.Part{bad, waits}
+			if !first {
+				parts = []up.Part{waits, bad}
+			}
+			parts[1].Together = true
+			err := up.Run(t.Context(), &bytes.Buffer{}, parts, func() error { t.Error("told that all is up"); return nil })
+			if err == nil || !strings.HasSuffix(err.Error(), "port 5050 is in use") || !stopped {
+				t.Errorf("err = %v, stopped = %v", err, stopped)
+			}
+		})
+	}
+}
+
 func TestPartThatCannotStartStopsTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var n notes

@@ -150,7 +150,13 @@ func newEngine(cfg Config) (*Engine, error) {
 }
 
 // Host is the Engine's address, as DOCKER_HOST takes it.
-func (e *Engine) Host() string { return "unix://" + e.dockerSocket() }
+func (e *Engine) Host() string { return Host(e.dir) }
+
+// socketName is the file on which dockerd listens.
+const socketName = "d.sock"
+
+// Host is the address of the Engine of a directory, also before it runs. The path is absolute.
+func Host(dir string) string { return "unix://" + filepath.Join(dir, socketName) }
 
 // Stop stops the Engine and unmounts its mounts, so that its directory can be removed; data and logs stay. It does not stop
 // containers: while some are running it returns an error with their number, because without an Engine no one could reach them.

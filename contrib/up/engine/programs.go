@@ -20,7 +20,7 @@ import (
 
 func (e *Engine) path(name string) string  { return filepath.Join(e.dir, name) }
 func (e *Engine) containerdSocket() string { return e.path("c.sock") }
-func (e *Engine) dockerSocket() string     { return e.path("d.sock") }
+func (e *Engine) dockerSocket() string     { return e.path(socketName) }
 
 // containerdProcess describes containerd: no CRI of its own, because ours is minion/cri.
 func (e *Engine) containerdProcess() (*process, error) {
