@@ -237,7 +237,7 @@ func (c *Config) addMinionFlags(fs *pflag.FlagSet) {
 }
 
 // Run starts the control plane and blocks until ctx is done or a part of it fails. When it returns, everything that it started has
-// stopped. If a port or the state directory is in use, it fails before it starts anything.
+// stopped, or waits for an etcd elsewhere that does not answer. If a port or the state directory is in use, it fails before it starts anything.
 func Run(ctx context.Context, c Config) (err error) {
 	if err := c.Validate(); err != nil {
 		return err
@@ -362,6 +362,11 @@ func (c Config) runAPIServer(ctx context.Context, p *ports, etcd statedir.Etcd) 
 	}
 	defer done()
 	s := start(ctx, run)
+	if !c.embeds() {
+		// A hook of kube-apiserver waits for its lease in etcd without a limit (PeerEndpointLeaseController.Stop), and requests wait a minute.
+		s.patience = stopPatience
+		defer func() { p.inUse = s.tellAbandoned() }()
+	}
 	return whileRunning(ctx, s, func(ctx context.Context) error {
 		// kube-apiserver exits the whole process if it is stopped before it is ready.
 		patient, cancel := s.outlive(ctx, startGrace)
@@ -375,6 +380,20 @@ func (c Config) runAPIServer(ctx context.Context, p *ports, etcd statedir.Etcd) 
 
 // startGrace is how long an API server that must stop may take to become ready first.
 const startGrace = 20 * time.Second
+
+// stopPatience is how long the API server may take to stop while its etcd is elsewhere and may not answer. systemd leaves 90 s to all.
+const stopPatience = 30 * time.Second
+
+// tellAbandoned says so if the API server has not stopped, and reports that.
+func (s *server) tellAbandoned() bool {
+	select {
+	case <-s.ended:
+		return false
+	default:
+		logrus.Warnf("kube-apiserver has not stopped %s after it was told to, as it does when etcd does not answer: ending without it", s.patience)
+		return true
+	}
+}
 
 // clients have the administrator's identity.
 type clients struct {

@@ -11,6 +11,8 @@ type server struct {
 	stop  context.CancelFunc
 	ended <-chan struct{}
 	err   error // valid when ended is closed
+	// patience is how long the server may take to stop; 0 for as long as it wants. See abandon.
+	patience time.Duration
 }
 
 // start runs the function in a goroutine. ctx does not cancel it, because a lower layer must outlive those above it: only stop does.
@@ -79,6 +81,23 @@ func whileRunning(ctx context.Context, s *server, body func(context.Context) err
 	default:
 	}
 	s.stop()
-	<-s.ended
+	if s.abandon() {
+		return err
+	}
 	return errors.Join(err, s.err)
+}
+
+// abandon waits until the server has stopped. It reports whether it gave that up, because the server waits for something that may never
+// come; it ends with the process then.
+func (s *server) abandon() bool {
+	var late <-chan time.Time
+	if s.patience > 0 {
+		late = time.After(s.patience)
+	}
+	select {
+	case <-s.ended:
+		return false
+	case <-late:
+		return true
+	}
 }

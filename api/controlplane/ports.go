@@ -20,6 +20,8 @@ type ports struct {
 	api  net.Listener   // handed on to the API server
 	etcd int            // 0 with an existing etcd
 	held *heldport.Port // etcd's, if it may be any
+	// inUse says that the API server has not stopped, and still accepts on its port.
+	inUse bool
 }
 
 func reserve(c Config) (*ports, error) {
@@ -59,7 +61,9 @@ func (p *ports) reserveEtcd(port int) (err error) {
 
 // release closes the API server's port if the API server has not taken it over.
 func (p *ports) release() {
-	_ = p.api.Close()
+	if !p.inUse { // else kube-apiserver would panic
+		_ = p.api.Close()
+	}
 	p.releaseEtcd()
 }
 
