@@ -134,12 +134,10 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	if s.kubeconfig == "" {
 		s.kubeconfig = dir.SchedulerKubeconfig()
 	}
-	config, err := clientcmd.BuildConfigFromFlags("", s.kubeconfig)
+	config, err := schedulerClient(s.kubeconfig)
 	if err != nil {
-		return fmt.Errorf("cannot read the kubeconfig: %w", err)
+		return err
 	}
-	// Each pod of a burst needs a binding. The API server limits requests itself.
-	config.QPS, config.Burst = 500, 1000
 	ca := currentCA(config.TLSClientConfig)
 	if _, err := ca(); err != nil {
 		return fmt.Errorf("cannot read the CA of the API server: %w", err)
@@ -229,6 +227,18 @@ func checkOwner(ctx context.Context, store *state.Store, dir statedir.Dir) error
 			err, dir.CA())
 	}
 	return err
+}
+
+// schedulerClient returns the configuration of the scheduler's client. It limits no requests: each pod of a burst needs a binding, and each
+// of thousands of nodes without a kubelet a lease, which must not wait for each other. The API server limits the scheduler itself, by
+// what it has to do (https://kubernetes.io/docs/concepts/cluster-administration/flow-control/).
+func schedulerClient(kubeconfig string) (*rest.Config, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the kubeconfig: %w", err)
+	}
+	config.QPS = -1
+	return config, nil
 }
 
 // slow returns the configuration with client-go's default limits, for what strangers can make the scheduler ask.
