@@ -12,8 +12,14 @@ import (
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
-// settle is the idle time before the memory is read.
-const settle = 10 * time.Second
+// settle is the idle time before the memory is read. Within half of it km's processes give back what only their start needed.
+const settle = time.Minute
+
+// sums are of several roles: what a cluster takes without the Docker Engine and add-ons, and what a node takes of that.
+var sums = map[string][]string{
+	"cluster": {"up", "dns", "minion", "kubelet", "proxy", "warden"},
+	"node":    {"minion", "kubelet", "proxy", "warden"},
+}
 
 // memory measures the processes of idle clusters, with one figure per role.
 type memory map[string]*figure
@@ -29,14 +35,22 @@ func (m memory) measure(ctx context.Context, c *scratch.Cluster) error {
 	if err != nil {
 		return err
 	}
-	total := 0.0
+	total, byRole := 0.0, map[string]float64{}
 	for _, p := range processes {
 		bytes, err := resident(p.PID)
 		if err != nil {
 			continue // it ended since it was listed
 		}
 		m.add(p.Role, float64(bytes)/(1<<20))
+		byRole[p.Role] += float64(bytes) / (1 << 20)
 		total += float64(bytes) / (1 << 20)
+	}
+	for name, roles := range sums {
+		sum := 0.0
+		for _, role := range roles {
+			sum += byRole[role]
+		}
+		m.add(name, sum)
 	}
 	m.add("total", total)
 	return nil
