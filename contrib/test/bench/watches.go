@@ -171,7 +171,7 @@ func (h *hollow) createWatchedNode(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	made.Status = node.Status
+	made.Status, made.ResourceVersion = node.Status, "" // whatever controllers have written meanwhile
 	made.Status.Addresses = []corev1.NodeAddress{
 		{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("192.0.%d.%d", i/250, 1+i%250)}, {Type: corev1.NodeHostName, Address: node.Name},
 	}
