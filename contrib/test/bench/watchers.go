@@ -21,6 +21,7 @@ import (
 type watchers struct {
 	events, bytes atomic.Int64 // that all have read; bytes are those on the connections
 	opened        atomic.Int64
+	opening       chan struct{} // has an element for each that opens its connection
 	cancel        context.CancelFunc
 	group         sync.WaitGroup
 	failed        atomic.Pointer[error] // of the first watch that ended by itself
@@ -38,7 +39,7 @@ func (h *hollow) watch(ctx context.Context, queries []watchQuery) (*watchers, er
 	if err != nil {
 		return nil, err
 	}
-	w := &watchers{}
+	w := &watchers{opening: make(chan struct{}, hollowParallel)} // a thousand handshakes at once would take too long for each
 	watching, cancel := context.WithCancel(ctx)
 	w.cancel = cancel
 	for _, q := range queries {
@@ -82,7 +83,9 @@ func (w *watchers) read(ctx context.Context, config *rest.Config, q watchQuery, 
 	values.Set("resourceVersion", since)
 	request.URL.RawQuery = values.Encode()
 	request.Header.Set("Accept", q.accept)
+	w.opening <- struct{}{}
 	response, err := client.Do(request)
+	<-w.opening
 	if err != nil {
 		return err
 	}
