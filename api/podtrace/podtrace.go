@@ -21,6 +21,7 @@ const (
 	Scheduler = "scheduler"
 	Mesos     = "Mesos"
 	Executor  = "executor"
+	Minion    = "minion"
 	Kubelet   = "kubelet"
 	Runtime   = "runtime" // the CRI server
 	Engine    = "Docker Engine"

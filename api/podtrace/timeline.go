@@ -9,6 +9,7 @@ import (
 // What is not recorded, but follows from what is: the rows that fill the time between spans.
 const (
 	Retry   = "wait before the next attempt"
+	Begins  = "begin to watch the node's pods"                // the minion, which may have to start the kubelet first
 	Prepare = "volumes, cgroups"                              // the kubelet, before it calls the runtime
 	Between = "images, configuration, end of init containers" // between its calls
 	Report  = "report the status"
@@ -161,24 +162,27 @@ func (t *Timeline) fill(of known, now time.Time) {
 	slices.SortStableFunc(t.Rows, func(a, b Row) int { return cmp.Compare(a.Begin, b.Begin) })
 }
 
-// name says who works for the pod between two times, one or two rows.
+// name says who works for the pod between two times, at most three rows.
 func (t *Timeline) name(from, to, finish time.Duration, of known) []Row {
-	bound, first, last := finish, finish, time.Duration(0)
+	binds, bound, first, last := finish, finish, finish, time.Duration(0)
 	for _, r := range t.Rows {
 		switch {
 		case r.What == Bound:
 			bound = r.Begin
 		case r.What == Bind && !of.node:
-			bound = r.End
+			binds, bound = r.End, r.End
+		case r.What == Bind:
+			binds = r.End
 		case r.Who == Runtime && r.Begin < finish:
 			first, last = min(first, r.Begin), max(last, r.End)
 		}
 	}
-	before := Row{Who: Scheduler, What: Retry, Begin: from, End: min(to, max(from, bound))}
+	before := Row{Who: Scheduler, What: Retry, Begin: from, End: min(to, max(from, min(binds, bound)))}
 	if !of.scheduler {
 		before.What = Unknown
 	}
-	after := Row{Who: Kubelet, What: Between, Begin: before.End, End: to}
+	unseen := Row{Who: Minion, What: Begins, Begin: before.End, End: min(to, max(before.End, bound))}
+	after := Row{Who: Kubelet, What: Between, Begin: unseen.End, End: to}
 	switch {
 	case !of.node:
 		after.What = Unknown
@@ -187,5 +191,5 @@ func (t *Timeline) name(from, to, finish time.Duration, of known) []Row {
 	case from >= last:
 		after.What = Report
 	}
-	return []Row{before, after}
+	return []Row{before, unseen, after}
 }

@@ -146,6 +146,23 @@ func TestTimelineWithoutTheScheduler(t *testing.T) {
 	}
 }
 
+func TestTimelineOfANodesFirstPod(t *testing.T) {
+	late := trace(started.Spans[0], span(APIServer, Bound, 200, 200), span(Runtime, "run the sandbox", 360, 560), span(APIServer, Running, 800, 800))
+	expect(t, Join(trace(scheduled.Spans[:4]...), late, at(5000)), `
+0-40 scheduler: find an agent and an offer
+2-20   Mesos: offer resources
+40-50 Mesos: launch the task
+42-48   executor: take the task
+50-60 scheduler: bind the pod
+60-200 minion: begin to watch the node's pods
+200-200 API server: pod is bound
+200-360 kubelet: volumes, cgroups
+360-560 runtime: run the sandbox
+560-800 kubelet: report the status
+800-800 API server: pod runs
+`)
+}
+
 func TestTimelineIsInTheSchedulersTime(t *testing.T) {
 	for _, behind := range []int{-3000, 3000} {
 		var node Trace
