@@ -17,6 +17,9 @@ type admissionPolicy struct {
 	on   []admissionv1.NamedRuleWithOperations
 	// of limits the policy to some requests; empty means all.
 	of string
+	// when limits it to requests of which it may refuse some; empty means all. The API server prepares the objects once for the conditions,
+	// and three times more for what must hold, so this is for what is requested often.
+	when string
 	// let are variables, in the order in which they depend on each other.
 	let  []admissionv1.Variable
 	must []admissionv1.Validation
@@ -30,8 +33,10 @@ func (p admissionPolicy) objects() []object {
 	name := metav1.ObjectMeta{Name: p.name}
 	exact := admissionv1.Exact
 	var conditions []admissionv1.MatchCondition
-	if p.of != "" {
-		conditions = []admissionv1.MatchCondition{{Name: "of", Expression: p.of}}
+	for _, c := range []admissionv1.MatchCondition{{Name: "of", Expression: p.of}, {Name: "when", Expression: p.when}} {
+		if c.Expression != "" {
+			conditions = append(conditions, c)
+		}
 	}
 	return []object{
 		&admissionv1.ValidatingAdmissionPolicy{
@@ -113,6 +118,11 @@ func changes(name, path string) []admissionv1.Variable {
 		variable(name+"After", mapOf("object", path)),
 		variable(name, fmt.Sprintf("%s.filter(k, !(k in %s) || %[2]s[k] != %[1]s[k]) + %[2]s.filter(k, !(k in %[1]s))", after, before)),
 	}
+}
+
+// changesAny returns an expression that holds if the request adds, removes or changes one of these keys of the map.
+func changesAny(path string, keys []string) string {
+	return fmt.Sprintf("%s.exists(k, %s[?k] != %s[?k])", literal(keys), mapOf("oldObject", path), mapOf("object", path))
 }
 
 // onlyFields returns an expression that holds if the request changes no other fields below this path.

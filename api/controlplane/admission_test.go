@@ -3,6 +3,7 @@ package controlplane
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -249,8 +250,35 @@ func testPodKeys(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
 		_, err = pods.Patch(t.Context(), quiet.Name, types.StrategicMergePatchType, []byte(`{"metadata":{"labels":{"some":"change"}}}`), metav1.PatchOptions{})
 		accepted(t, "a change of something else", err)
 	}
+	before := excluded(t, admin, "k8sm-pod-keys")
+	_, err = pods.Create(t.Context(), restricted("plain", nil), metav1.CreateOptions{})
+	accepted(t, "a pod without such annotations", err)
+	if excluded(t, admin, "k8sm-pod-keys") == before {
+		t.Error("the policy was evaluated in full for a pod that it cannot refuse")
+	}
 	testBindings(t, dir, pods.Create)
 	testTemplates(t, tenant)
+}
+
+// excluded counts the requests that a policy's conditions have excluded.
+func excluded(t *testing.T, admin kubernetes.Interface, policy string) (count int) {
+	t.Helper()
+	metrics, err := admin.Discovery().RESTClient().Get().AbsPath("/metrics").DoRaw(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(metrics)) {
+		if !strings.HasPrefix(line, "apiserver_admission_match_condition_evaluation_seconds_count{") || !strings.Contains(line, `name="`+policy+`"`) {
+			continue
+		}
+		fields := strings.Fields(line)
+		each, err := strconv.Atoi(fields[len(fields)-1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		count += each
+	}
+	return count
 }
 
 // testBindings binds pods with forged annotations, by both resources that bind.

@@ -85,6 +85,7 @@ func podKeys() admissionPolicy {
 			to("", writing, "pods"), to("", updating, "pods/status"), to("", creating, "pods/binding", "bindings"),
 		},
 		of:   notBy(api.SchedulerUser),
+		when: changesAny("metadata.?annotations", api.PodSchedulerAnnotations()), // each pod's creation and each change of its status comes by here
 		let:  answers("metadata.?annotations"),
 		must: []admissionv1.Validation{mustName("variables.wrong.size() == 0", wrongAnswers)},
 	}
