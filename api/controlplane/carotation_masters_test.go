@@ -102,6 +102,7 @@ func replaceCAsTogether(t *testing.T, first, second statedir.Dir) {
 		rotateTogether(t, second, first)
 	})
 	bring(t, first, second)
+	<-time.After(settling) // an operator waits, too: the second's clients have new certificates only now
 	eventually(t, func(ctx context.Context) string { return problemOf(caRotation(t, first).Finish(ctx, time.Now())) })
 	t.Run("another key of secrets while one trusts the former CA still", func(t *testing.T) {
 		rotateTogether(t, second, first)
