@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -49,6 +50,10 @@ func (c Config) awaitOtherAuthorities(ctx context.Context, known [sha256.Size]by
 
 // followAuthorities tells the cluster of CAs that are replaced, until ctx ends: minions, API servers that forward to others, and etcd.
 func (c Config) followAuthorities(ctx context.Context, admin clients) {
+	var dropping sync.WaitGroup
+	defer dropping.Wait()
+	// A step may have come while this control plane was down.
+	dropping.Go(func() { c.dropFormerCAs(ctx, admin.typed) })
 	known, err := c.authorities()
 	for ctx.Err() == nil {
 		if err != nil {
@@ -64,6 +69,7 @@ func (c Config) followAuthorities(ctx context.Context, admin clients) {
 		if err == nil {
 			known = now
 			logrus.Info("a CA is replaced: the cluster is told")
+			dropping.Go(func() { c.dropFormerCAs(ctx, admin.typed) })
 		}
 	}
 }

@@ -114,23 +114,7 @@ func (r *CARotation) Finish(ctx context.Context, now time.Time) error {
 	if wait := r.settles(now); wait > 0 && !r.Force {
 		return fmt.Errorf("cannot finish for %s more: clients use connections with their former certificates for a while", wait.Round(time.Second))
 	}
-	if err := r.dir.FinishRotation(now, r.moving()...); err != nil {
-		return err
-	}
-	// The API server adds the CAs of now to this object for aggregated servers, and takes none away.
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	err := untilDone(ctx, func(ctx context.Context) error {
-		err := r.client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Delete(ctx, "extension-apiserver-authentication", metav1.DeleteOptions{})
-		if apierrors.IsNotFound(err) {
-			return nil
-		}
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("cannot remove the former CAs from what aggregated API servers trust: delete the ConfigMap kube-system/extension-apiserver-authentication: %w", err)
-	}
-	return nil
+	return r.dir.FinishRotation(now, r.moving()...)
 }
 
 // settling is twice as long as client-go uses a connection whose certificate was replaced.

@@ -76,6 +76,7 @@ func TestCAsOfTwoControlPlanesAreReplacedUnderLoad(t *testing.T) {
 	}
 	t.Logf("%d calls; %d were cut by client-go when it took a certificate over", l.calls.Load(), l.cut.Load())
 	testControllerManagerLives(t, admin)
+	testNoFormerCA(t, second, admin, text)
 	if _, err := former.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{}); !apierrors.IsUnauthorized(err) {
 		t.Errorf("a certificate of the former CA at the second: %v", err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/statedir"
@@ -425,5 +426,24 @@ func TestAddOnsHaveNamesOfTheirOwn(t *testing.T) {
 			t.Errorf("%s is there twice, and one would undo the other", key)
 		}
 		seen[key] = true
+	}
+}
+
+// With a lease, the stock program returns before its controllers have ended. Then it must not be started.
+func TestControllerManagerStartsWhenTheOneBeforeHasEnded(t *testing.T) {
+	var before *cache.InformerName
+	eventually(t, func(context.Context) string { // another test's may be ending
+		var err error
+		before, err = cache.NewInformerName(informerName)
+		return problemOf(err)
+	})
+	if informerNameIsFree() == nil {
+		t.Error("a controller manager would start beside another one")
+	}
+	before.Release()
+	for range 2 { // to ask is not to take
+		if err := informerNameIsFree(); err != nil {
+			t.Error(err)
+		}
 	}
 }

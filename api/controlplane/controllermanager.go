@@ -8,6 +8,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/component-base/configz"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app/config"
@@ -43,8 +44,21 @@ func (c Config) controllerManager() (func(context.Context) error, error) {
 	}, nil
 }
 
-// setUpPatience is how long a controller manager may fail to start.
-const setUpPatience = 5 * time.Second
+// setUpPatience is how long a controller manager may fail to start: the one before needs a while to end.
+const setUpPatience = 20 * time.Second
+
+// informerName is the name that the stock program gives to its informers. It must be free: with a lease, the program returns before its
+// controllers have ended, and one that finds the name taken ends the whole process.
+const informerName = "kube-controller-manager"
+
+func informerNameIsFree() error {
+	name, err := cache.NewInformerName(informerName)
+	if err != nil {
+		return err
+	}
+	name.Release()
+	return nil
+}
 
 func (c Config) runControllerManager(ctx context.Context) error {
 	o, err := c.controllerManagerOptions()
@@ -52,7 +66,10 @@ func (c Config) runControllerManager(ctx context.Context) error {
 		return err
 	}
 	var config *config.Config
-	set := func(ctx context.Context) (bool, error) { // the one before may not have freed its port yet, if the operator gave one
+	set := func(ctx context.Context) (bool, error) { // nor may the one before have freed its port yet, if the operator gave one
+		if err = informerNameIsFree(); err != nil {
+			return false, nil
+		}
 		config, err = o.Config(ctx, app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
 		return err == nil, nil
 	}
