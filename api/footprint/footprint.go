@@ -12,12 +12,15 @@ package footprint
 
 import (
 	"context"
+	"debug/elf"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"slices"
 	"time"
 
 	"github.com/prometheus/procfs"
@@ -133,27 +136,67 @@ func remind(ctx context.Context, collected chan<- struct{}) {
 // their next use. For each page that a program uses, the kernel maps those around it, and the initialization of km's packages is
 // everywhere: half of the program is mapped when a process has started, of which it goes on to use little.
 func unmapProgram() error {
+	pages, err := program()
+	for _, s := range pages {
+		err = errors.Join(err, s.advise(unix.MADV_DONTNEED))
+	}
+	return err
+}
+
+// segment is a range of addresses.
+type segment struct{ start, end uintptr }
+
+// advise tells the kernel what to do with the pages (https://man7.org/linux/man-pages/man2/madvise.2.html).
+func (s segment) advise(advice uintptr) error {
+	_, _, code := unix.Syscall(unix.SYS_MADVISE, s.start, s.end-s.start, advice)
+	if code != 0 {
+		return os.NewSyscallError("madvise", code)
+	}
+	return nil
+}
+
+// program returns where the file of the process's program is in memory, without what has been written to: that is in no file.
+func program() (pages []segment, err error) {
 	self, err := procfs.Self()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	program, err := self.Executable()
+	path, err := self.Executable()
 	if err != nil {
-		return err
+		return nil, err
+	}
+	loaded, err := relocated(path)
+	if err != nil {
+		return nil, err
 	}
 	maps, err := self.ProcMaps()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var problems []error
 	for _, m := range maps {
-		if m.Pathname != program || m.Perms.Write || !m.Perms.Private { // what is written to is in no file
-			continue
-		}
-		_, _, code := unix.Syscall(unix.SYS_MADVISE, m.StartAddr, m.EndAddr-m.StartAddr, unix.MADV_DONTNEED)
-		if code != 0 {
-			problems = append(problems, os.NewSyscallError("madvise", code))
+		written := m.Perms.Write || slices.ContainsFunc(loaded, func(s segment) bool { return m.StartAddr < s.end && s.start < m.EndAddr })
+		if m.Pathname == path && m.Perms.Private && !written {
+			pages = append(pages, segment{m.StartAddr, m.EndAddr})
 		}
 	}
-	return errors.Join(problems...)
+	return pages, nil
+}
+
+// relocated returns what the loader writes to before it makes it read-only: a static program has none of that. It is an error if the
+// program may be anywhere in memory, as one with -buildmode=pie may be.
+func relocated(program string) (segments []segment, err error) {
+	file, err := elf.Open(program)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if file.Type != elf.ET_EXEC {
+		return nil, fmt.Errorf("%s is %s, not %s", program, file.Type, elf.ET_EXEC)
+	}
+	for _, p := range file.Progs {
+		if p.Type == elf.PT_GNU_RELRO {
+			segments = append(segments, segment{uintptr(p.Vaddr), uintptr(p.Vaddr + p.Memsz)})
+		}
+	}
+	return segments, nil
 }
