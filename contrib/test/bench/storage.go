@@ -21,8 +21,10 @@ import (
 const (
 	storedPods     = 1_000
 	storedGets     = 4_000
-	storedChanges  = 300
+	storedChanges  = 300 // a multiple of storedBatch
 	storedWatchers = 100
+	// storedBatch is how many changes watchers are behind at most: the API server cuts off those that are too far behind.
+	storedBatch = 20
 	// storedPatience is for one control plane: far more than it takes on an idle machine.
 	storedPatience = 5 * time.Minute
 )
@@ -128,11 +130,16 @@ func (h *hollow) changeStored(ctx context.Context) (spent, error) {
 	}
 	defer w.stop()
 	return h.spend(func() error {
-		err := parallel(ctx, storedChanges, func(ctx context.Context, i int) error { return h.runPod(ctx, metav1.NamespaceDefault, i) })
-		if err != nil {
-			return err
+		for done := 0; done < storedChanges; done += storedBatch {
+			err := parallel(ctx, storedBatch, func(ctx context.Context, i int) error { return h.runPod(ctx, metav1.NamespaceDefault, done+i) })
+			if err != nil {
+				return err
+			}
+			if err := w.await(ctx, int64(done+storedBatch)*storedWatchers); err != nil {
+				return err
+			}
 		}
-		return w.await(ctx, storedChanges*storedWatchers)
+		return nil
 	})
 }
 
