@@ -58,10 +58,14 @@ func (c Config) addOns() ([]object, error) {
 	return slices.Concat(c.dns(), commits(), rbac(minions), flowControl(), []object{config, addressPools()}, c.policies(), c.metrics(), c.logs()), nil
 }
 
-// applyAddOns applies the add-ons, and removes those of earlier starts that are no longer among them or those that follow later. It
-// runs at each start. It retries until ctx ends, because the API server may not have created their namespaces yet.
-func applyAddOns(ctx context.Context, client dynamic.Interface, addOns, later []object) error {
-	if err := applyAll(ctx, client, addOns); err != nil {
+// isService says of an add-on that it may need an address, which the API server gives only when it is ready.
+func isService(o object) bool { return kindOf(o) == "Service" }
+
+// applyServices applies those of the add-ons, and removes add-ons of earlier starts that are no longer among them or those that follow
+// later. It runs at each start.
+func applyServices(ctx context.Context, client dynamic.Interface, addOns, later []object) error {
+	services := slices.DeleteFunc(slices.Clone(addOns), func(o object) bool { return !isService(o) })
+	if err := applyAll(ctx, client, services); err != nil {
 		return err
 	}
 	wanted := slices.Concat(addOns, later)
@@ -73,10 +77,11 @@ func applyAddOns(ctx context.Context, client dynamic.Interface, addOns, later []
 	return nil
 }
 
+// applyAll applies objects. It retries until ctx ends, because the API server may not have created their namespaces yet.
 func applyAll(ctx context.Context, client dynamic.Interface, addOns []object) error {
 	for _, o := range addOns {
 		err := untilDone(ctx, func(ctx context.Context) error { return apply(ctx, client, o) })
-		if err != nil && kindOf(o) == "Service" && apierrors.IsInvalid(err) {
+		if err != nil && isService(o) && apierrors.IsInvalid(err) {
 			return fmt.Errorf("cannot assign service %s its address: %w; delete the service that has it, or the old %[1]s, or set another address with --cluster-dns",
 				o.GetName(), err)
 		}
@@ -100,8 +105,14 @@ func untilDone(ctx context.Context, do func(context.Context) error) error {
 	return nil
 }
 
+// notYet ends the message with which an API server that starts forbids what its admission plugins cannot decide yet.
+const notYet = "not yet ready to handle request"
+
 // permanent returns the error if retrying cannot help.
 func permanent(err error) error {
+	if apierrors.IsForbidden(err) && strings.HasSuffix(err.Error(), notYet) {
+		return nil
+	}
 	if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsForbidden(err) {
 		return err
 	}

@@ -231,13 +231,23 @@ func (c Config) serviceAccountIssuer() string {
 // flags are a stock program's flags by name; an empty value leaves the program's default.
 type flags map[string]string
 
-// waitReady returns when the API server is ready.
-func waitReady(ctx context.Context, client kubernetes.Interface) error {
+// ownObjects are kube-apiserver's health checks of objects that it makes for others at its start.
+var ownObjects = []string{"poststarthook/rbac/bootstrap-roles", "poststarthook/scheduling/bootstrap-system-priority-classes"}
+
+// waitReady returns when the API server is ready, but for those health checks.
+func waitReady(ctx context.Context, client kubernetes.Interface, except ...string) error {
 	ready := func(ctx context.Context) (bool, error) {
-		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error() == nil, nil
+		ask := client.Discovery().RESTClient().Get().AbsPath("/readyz")
+		for _, check := range except {
+			ask.Param("exclude", check)
+		}
+		return ask.Do(ctx).Error() == nil, nil
 	}
-	if err := wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, ready); err != nil {
+	if err := wait.PollUntilContextCancel(ctx, readyPoll, true, ready); err != nil {
 		return fmt.Errorf("the API server did not become ready: %w", context.Cause(ctx))
 	}
 	return nil
 }
+
+// readyPoll is how often an API server is asked whether it is ready.
+const readyPoll = 25 * time.Millisecond

@@ -371,10 +371,13 @@ func (c Config) runAPIServer(ctx context.Context, p *ports, etcd statedir.Etcd) 
 		// kube-apiserver exits the whole process if it is stopped before it is ready.
 		patient, cancel := s.outlive(ctx, startGrace)
 		defer cancel()
+		admin := clients{typed: client, objects: objects, etcd: etcd, keys: keys, url: c.serverURL(p)}
+		early := start(ctx, func(ctx context.Context) error { return c.applyEarly(ctx, admin) })
+		defer func() { early.stop(); <-early.ended }()
 		if err := waitReady(patient, client); err != nil || ctx.Err() != nil {
 			return err
 		}
-		return c.runClients(ctx, clients{typed: client, objects: objects, etcd: etcd, keys: keys}, c.serverURL(p))
+		return c.runClients(ctx, admin, early)
 	})
 }
 
@@ -401,10 +404,11 @@ type clients struct {
 	objects dynamic.Interface
 	etcd    statedir.Etcd
 	keys    *secretkeys.Server // nil if the keys of secrets are not km's
+	url     string             // of the API server
 }
 
-// runClients runs the clients of a ready API server.
-func (c Config) runClients(ctx context.Context, admin clients, url string) error {
+// runClients runs the clients of a ready API server. early applies add-ons.
+func (c Config) runClients(ctx context.Context, admin clients, early *server) error {
 	manage, err := c.controllerManager()
 	if err != nil {
 		return err
@@ -417,12 +421,35 @@ func (c Config) runClients(ctx context.Context, admin clients, url string) error
 		return approver.Run(ctx, admin.typed, slices.Concat(ranges.services, ranges.pods))
 	}
 	return whileRunning(ctx, start(ctx, manage), func(ctx context.Context) error {
-		return whileRunning(ctx, start(ctx, approve), func(ctx context.Context) error { return c.runAddOns(ctx, admin, url) })
+		return whileRunning(ctx, start(ctx, approve), func(ctx context.Context) error {
+			select {
+			case <-early.ended:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if early.err != nil {
+				return early.err
+			}
+			return c.runAddOns(ctx, admin)
+		})
 	})
 }
 
-// runAddOns applies the add-ons, and runs what depends on them until ctx ends.
-func (c Config) runAddOns(ctx context.Context, admin clients, url string) error {
+// applyEarly applies the add-ons that need no address of a service, as soon as the API server takes them. kube-apiserver waits for a second
+// before it makes its own roles, and is not ready until they are there.
+func (c Config) applyEarly(ctx context.Context, admin clients) error {
+	addOns, err := c.addOns()
+	if err != nil {
+		return err
+	}
+	if err := waitReady(ctx, admin.typed, ownObjects...); err != nil {
+		return err
+	}
+	return applyAll(ctx, admin.objects, slices.DeleteFunc(addOns, isService))
+}
+
+// runAddOns applies the add-ons that applyEarly leaves out, and runs what depends on them all until ctx ends.
+func (c Config) runAddOns(ctx context.Context, admin clients) error {
 	addOns, err := c.addOns()
 	if err != nil {
 		return err
@@ -431,7 +458,7 @@ func (c Config) runAddOns(ctx context.Context, admin clients, url string) error 
 	if err != nil {
 		return err
 	}
-	if err := applyAddOns(ctx, admin.objects, addOns, apis); err != nil {
+	if err := applyServices(ctx, admin.objects, addOns, apis); err != nil {
 		return err
 	}
 	there, not := c.aggregated()
@@ -440,9 +467,9 @@ func (c Config) runAddOns(ctx context.Context, admin clients, url string) error 
 			return err
 		}
 	}
-	logrus.WithField("url", url).Info("the control plane is ready")
+	logrus.WithField("url", admin.url).Info("the control plane is ready")
 	if c.Ready != nil {
-		c.Ready(url)
+		c.Ready(admin.url)
 	}
 	var background sync.WaitGroup
 	defer background.Wait()
