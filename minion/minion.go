@@ -56,7 +56,7 @@ func Run(ctx context.Context, cfg Config, outside bool) error {
 		logrus.WithError(err).Warn("other programs of the agent's user can see the executor's token")
 	}
 	if err := removeFetched(env.Sandbox); err != nil {
-		logrus.WithError(err).Warn("cannot remove the program from the sandbox: it takes 160 MB until the agent removes the sandbox")
+		logrus.WithError(err).Warn("cannot remove the program from the sandbox: it takes 200 MB until the agent removes the sandbox")
 	}
 	m := New(cfg, env, usual)
 	if obstacle != nil {

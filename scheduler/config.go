@@ -115,7 +115,7 @@ func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.Var(&c.WarmNodes, "warm-nodes",
 		"how many nodes keep a minion running without pods, so that the next pod starts faster: all or a number")
 	fs.IntVar(&c.MaxInstalls, "max-concurrent-installs", 10,
-		"how many Mesos agents may fetch km (about 50 MB) at a time; 0 means no limit")
+		"how many Mesos agents may fetch km (about 70 MB) at a time; 0 means no limit")
 	fs.StringVar(&c.KMPath, "km-path", "",
 		"absolute path of km on Mesos agents that have it installed (default: agents fetch it, see --artifact-address)")
 }
