@@ -46,6 +46,10 @@ func TestMetricsAndProfilesAreForAdministrators(t *testing.T) {
 			t.Errorf("%q gets %s: %s %.200s", test.user, test.path, answer.Status, said)
 		}
 	}
+	// What a browser asks for when somebody opens the page's own path.
+	if answer, said := b.get("/metrics", "Accept", "text/html,application/xhtml+xml,*/*;q=0.8"); answer.StatusCode != http.StatusOK || !strings.Contains(said, "<script") {
+		t.Errorf("a browser gets %s %.200s", answer.Status, said)
+	}
 	if code, _ := b.do("POST", "/auth/token", `{"secret": "nonsense"}`); code != http.StatusUnauthorized {
 		t.Errorf("a wrong token logs in: %d", code)
 	}

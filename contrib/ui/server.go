@@ -185,7 +185,7 @@ func (s *Server) handler() http.Handler {
 		mux.HandleFunc("GET /auth/oidc", s.issuer.begin)
 		mux.HandleFunc("GET "+callbackPath, s.issuer.end)
 	}
-	mux.Handle("GET /metrics", s.readers(s.metrics.handler()))
+	mux.Handle("GET /metrics", s.pageOr(s.readers(s.metrics.handler())))
 	mux.Handle("GET "+profiling.Path, s.readers(profiling.Handler()))
 	mux.Handle("/api/", http.NotFoundHandler())
 	mux.Handle("GET /api/session", s.only(s.serveSession))
@@ -195,6 +195,18 @@ func (s *Server) handler() http.Handler {
 	foreign := http.NewCrossOriginProtection()
 	foreign.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, http.StatusForbidden, errForeign) }))
 	return s.metrics.count(s.guard(foreign.Handler(mux)))
+}
+
+// pageOr serves the page to people, and next to programs: /metrics is one of the page's own paths, which a browser asks for when it is
+// loaded there.
+func (s *Server) pageOr(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") == "" && strings.Contains(r.Header.Get("Accept"), "text/html") {
+			s.pages.serveIndex(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // guard sets the headers that all answers have, and refuses requests that are for another host: by such a name a page of another server
