@@ -31,7 +31,10 @@ func (f *figure) print(out io.Writer) {
 	var line strings.Builder
 	fmt.Fprintf(&line, "BENCH %s %s %s", f.name, number(median(f.rounds)), f.unit)
 	if len(f.peer) > 0 {
-		fmt.Fprintf(&line, " peer=%s ratio=%.2f", number(median(f.peer)), median(f.rounds)/median(f.peer))
+		fmt.Fprintf(&line, " peer=%s", number(median(f.peer)))
+		if median(f.peer) != 0 {
+			fmt.Fprintf(&line, " ratio=%.2f", median(f.rounds)/median(f.peer))
+		}
 	}
 	fmt.Fprintf(&line, " rounds=%d min=%s max=%s", len(f.rounds), number(slices.Min(f.rounds)), number(slices.Max(f.rounds)))
 	fmt.Fprintln(out, line.String())

@@ -28,6 +28,8 @@ import (
 // bench is one run.
 type bench struct {
 	km, image, manifest string
+	usual               fleet  // of hollow rounds
+	profiles            string // a directory for profiles of hollow rounds; "" for none
 	rounds              int
 	minutes             int // for which pods change that the web page shows
 	logLines            int // how many the log store gets

@@ -4,19 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
-	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -27,7 +23,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/klog/v2"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/protobuf"
@@ -37,7 +32,6 @@ import (
 const (
 	hollowNodes    = 1_000
 	hollowPods     = 5_000
-	backlogPods    = 2_000           // that are there before the scheduler
 	hollowParallel = 16              // callers that create at the same time
 	hollowPatience = 5 * time.Minute // for one contender: far more than it takes on an idle machine
 )
@@ -45,12 +39,20 @@ const (
 // hollow is a control plane with hollow nodes. Each contender gets a new one, so that all start equal. Nothing runs on the nodes: the
 // time is from a pod's creation to its binding, through the API, the scheduler and, on our side, Mesos and the executor.
 type hollow struct {
-	dir    statedir.Dir
-	cmd    *exec.Cmd     // the control plane
-	exited chan struct{} // closed when it has ended
-	log    *os.File      // of all parts: a log is written to a file elsewhere, too
-	kube   kubernetes.Interface
-	rest   *rest.Config // of the administrator, without a limit of calls
+	dir statedir.Dir
+	fleet
+	control  *program
+	log      *os.File // of all parts
+	kube     kubernetes.Interface
+	rest     *rest.Config // of the administrator, without a limit of calls
+	profiles string       // a directory for profiles; "" for none
+}
+
+// fleet says how much a contender gets.
+type fleet struct {
+	nodes, pods int
+	backlog     int           // how many pods are there before the scheduler, at last
+	patience    time.Duration // for all of it: far more than it takes on an idle machine
 }
 
 // contender is a scheduler with its nodes.
@@ -62,6 +64,10 @@ type contender interface {
 	resume(ctx context.Context) error
 	// stop returns when all that start started has ended.
 	stop() error
+	// processes are those of the contender, by what they are.
+	processes() map[string]int
+	// profile returns the URL of the scheduler's processor profile, which the administrator may read.
+	profile() string
 }
 
 // binding is the result of one contender in a round.
@@ -69,47 +75,57 @@ type binding struct {
 	rate     float64 // pods a second, from the first creation to the last binding
 	p50, p99 float64 // milliseconds from a pod's creation to its binding
 	backlog  float64 // pods a second, from the first binding to the last, of pods that were there before the scheduler
+	costs    []cost
 }
 
 // endToEnd compares the binding of pods created through the API with the stock kube-scheduler's. During creation the API server uses
 // most of two cores and limits both; the backlog shows how fast a scheduler binds.
 func (b *bench) endToEnd(ctx context.Context) error {
-	rate := figure{name: "hollow_bound_rate", unit: "pods/s"}
-	p50 := figure{name: "hollow_create_bound_p50", unit: "ms"}
-	p99 := figure{name: "hollow_create_bound_p99", unit: "ms"}
-	backlog := figure{name: "hollow_backlog_rate", unit: "pods/s"}
+	s := sheet{prefix: "hollow_"}
+	usual := b.usual
+	usual.backlog, usual.patience = 2*usual.pods/5, hollowPatience
 	for range b.rounds {
-		ours, err := b.turn(ctx, func(h *hollow) contender { return &k8smOnHollow{hollow: h} })
+		ours, err := b.turn(ctx, usual, func(h *hollow) contender { return &k8smOnHollow{hollow: h, km: b.km} })
 		if err != nil {
 			return fmt.Errorf("k8sm on hollow nodes: %w", err)
 		}
-		peer, err := b.turn(ctx, func(h *hollow) contender { return &stockOnHollow{hollow: h} })
+		peer, err := b.turn(ctx, usual, func(h *hollow) contender { return &stockOnHollow{hollow: h} })
 		if err != nil {
 			return fmt.Errorf("kube-scheduler on plain nodes: %w", err)
 		}
-		rate.rounds, rate.peer = append(rate.rounds, ours.rate), append(rate.peer, peer.rate)
-		p50.rounds, p50.peer = append(p50.rounds, ours.p50), append(p50.peer, peer.p50)
-		p99.rounds, p99.peer = append(p99.rounds, ours.p99), append(p99.peer, peer.p99)
-		backlog.rounds, backlog.peer = append(backlog.rounds, ours.backlog), append(backlog.peer, peer.backlog)
+		s.add(ours)
+		s.addPeer(peer)
 	}
-	for _, f := range []*figure{&rate, &p50, &p99, &backlog} {
-		f.print(os.Stdout)
-	}
+	s.print(os.Stdout)
 	return nil
 }
 
+// figures are the binding's, as they are printed.
+func (r binding) figures() []cost {
+	figures := []cost{{"bound_rate", "pods/s", r.rate}, {"create_bound_p50", "ms", r.p50}, {"create_bound_p99", "ms", r.p99}}
+	if r.backlog > 0 {
+		figures = append(figures, cost{"backlog_rate", "pods/s", r.backlog})
+	}
+	return append(figures, r.costs...)
+}
+
 // turn runs one contender on a new control plane.
-func (b *bench) turn(ctx context.Context, enter func(*hollow) contender) (result binding, err error) {
-	ctx, cancel := context.WithTimeout(ctx, hollowPatience)
+func (b *bench) turn(ctx context.Context, of fleet, enter func(*hollow) contender) (result binding, err error) {
+	ctx, cancel := context.WithTimeout(ctx, of.patience)
 	defer cancel()
 	dir, err := os.MkdirTemp(memoryDir(), "k8sm-bench-")
 	if err != nil {
 		return result, err
 	}
 	defer os.RemoveAll(dir)
-	h := newHollow(dir)
+	h := newHollow(dir, of)
+	h.profiles = b.profiles
 	defer h.stop()
-	if err := h.start(ctx, b.km); err != nil {
+	var flags []string
+	if h.profiles != "" {
+		flags = []string{"--kube-apiserver-arg=profiling=true"}
+	}
+	if err := h.start(ctx, b.km, flags...); err != nil {
 		return result, err
 	}
 	c := enter(h)
@@ -120,10 +136,12 @@ func (b *bench) turn(ctx context.Context, enter func(*hollow) contender) (result
 	if err := h.waitForNodes(ctx); err != nil {
 		return result, err
 	}
-	if result, err = h.bindAll(ctx); err != nil {
+	if result, err = h.bindAll(ctx, c); err != nil {
 		return result, err
 	}
-	result.backlog, err = h.bindBacklog(ctx, c)
+	if of.backlog > 0 {
+		result.backlog, err = h.bindBacklog(ctx, c)
+	}
 	return result, err
 }
 
@@ -136,38 +154,19 @@ func memoryDir() string {
 	return dir
 }
 
-func newHollow(dir string) *hollow { return &hollow{dir: statedir.Dir(dir)} }
+func newHollow(dir string, of fleet) *hollow { return &hollow{dir: statedir.Dir(dir), fleet: of} }
 
 // start starts the control plane in a process of its own, with these flags too, and returns when it is ready.
 func (h *hollow) start(ctx context.Context, km string, flags ...string) (err error) {
 	if h.log, err = os.Create(string(h.dir) + "/bench.log"); err != nil {
 		return err
 	}
-	if err := h.divertLogs(); err != nil {
+	args := []string{"--state-dir", string(h.dir), "apiserver", "--secure-port=0", "--etcd-port=0", "--cluster-cidr=10.128.0.0/9"}
+	if h.control, err = startProgram(h.log, km, append(args, flags...)...); err != nil {
 		return err
 	}
-	args := []string{"--state-dir", string(h.dir), "apiserver", "--secure-port=0", "--etcd-port=0", "--cluster-cidr=10.64.0.0/12"}
-	h.cmd = exec.Command(km, append(args, flags...)...)
-	h.cmd.Stdout, h.cmd.Stderr = h.log, h.log
-	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // keep the terminal's Ctrl-C from it
-	if err := h.cmd.Start(); err != nil {
-		return fmt.Errorf("cannot start the control plane: %w", err)
-	}
-	h.exited = make(chan struct{})
-	go func() {
-		defer close(h.exited)
-		_ = h.cmd.Wait() // its log says why
-	}()
-	var ended bool
-	poll(ctx, func() bool {
-		select {
-		case <-h.exited:
-			ended = true
-		default:
-		}
-		return ended || h.connect(ctx) == nil
-	})
-	if ended {
+	poll(ctx, func() bool { return h.control.ended() || h.connect(ctx) == nil })
+	if h.control.ended() {
 		text, err := os.ReadFile(h.log.Name())
 		return errors.Join(fmt.Errorf("the control plane ended: %s", text[bytes.LastIndexByte(bytes.TrimSpace(text), '\n')+1:]), err)
 	}
@@ -177,23 +176,11 @@ func (h *hollow) start(ctx context.Context, km string, flags ...string) (err err
 	return nil
 }
 
-// divertLogs sends what our scheduler and the stock one log to the log file.
-func (h *hollow) divertLogs() error {
-	logrus.SetOutput(h.log)
-	flags := flag.NewFlagSet("klog", flag.ContinueOnError)
-	klog.InitFlags(flags)
-	klog.SetOutput(h.log)
-	return errors.Join(flags.Set("logtostderr", "false"), flags.Set("stderrthreshold", "FATAL"))
-}
-
 // stop kills the control plane. Its data is not needed.
 func (h *hollow) stop() {
-	if h.exited != nil {
-		_ = h.cmd.Process.Kill()
-		<-h.exited
+	if h.control != nil {
+		_ = h.control.end(os.Kill)
 	}
-	logrus.SetOutput(os.Stderr)
-	klog.LogToStderr(true)
 	if h.log != nil {
 		_ = h.log.Close()
 	}
@@ -217,17 +204,17 @@ func (h *hollow) connect(ctx context.Context) (err error) {
 
 // waitForNodes waits until all nodes are schedulable. It polls slowly, because listing them all is expensive.
 func (h *hollow) waitForNodes(ctx context.Context) error {
-	look := time.NewTicker(500 * time.Millisecond)
+	look := time.NewTicker(time.Duration(h.nodes) * time.Millisecond / 2)
 	defer look.Stop()
 	for {
 		open, err := h.openNodes(ctx)
-		if open == hollowNodes {
+		if open == h.nodes {
 			return nil
 		}
 		select {
 		case <-look.C:
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("%d of %d nodes became ready in time", open, hollowNodes), err)
+			return errors.Join(fmt.Errorf("%d of %d nodes became ready in time", open, h.nodes), err)
 		}
 	}
 }
@@ -253,13 +240,18 @@ func (h *hollow) openNodes(ctx context.Context) (int, error) {
 }
 
 // bindAll creates the pods and watches them being bound.
-func (h *hollow) bindAll(ctx context.Context) (binding, error) {
-	w := newWatcher("hollow", hollowPods)
+func (h *hollow) bindAll(ctx context.Context, c contender) (binding, error) {
+	w := newWatcher("hollow", h.pods)
 	stop, err := w.run(ctx, h.kube)
 	if err != nil {
 		return binding{}, err
 	}
 	defer stop()
+	before, err := h.takeStock(ctx, c)
+	if err != nil {
+		return binding{}, err
+	}
+	profiled := h.profile(ctx, c)
 	begin := time.Now()
 	if err := h.create(ctx, w); err != nil {
 		return binding{}, err
@@ -267,7 +259,13 @@ func (h *hollow) bindAll(ctx context.Context) (binding, error) {
 	if err := w.wait(ctx); err != nil {
 		return binding{}, err
 	}
-	return w.result(begin), nil
+	result := w.result(begin)
+	after, err := h.takeStock(ctx, c)
+	if err != nil {
+		return binding{}, err
+	}
+	result.costs = after.since(before, w.pods)
+	return result, profiled()
 }
 
 // bindBacklog creates pods while the scheduler is paused, so that their creation does not count, and returns how many per second are
@@ -276,7 +274,7 @@ func (h *hollow) bindBacklog(ctx context.Context, c contender) (float64, error) 
 	if err := c.pause(); err != nil {
 		return 0, err
 	}
-	w := newWatcher("backlog", backlogPods)
+	w := newWatcher("backlog", h.backlog)
 	stop, err := w.run(ctx, h.kube)
 	if err != nil {
 		return 0, err
@@ -292,7 +290,7 @@ func (h *hollow) bindBacklog(ctx context.Context, c contender) (float64, error) 
 		return 0, err
 	}
 	first, last := w.span()
-	return backlogPods / last.Sub(first).Seconds(), nil
+	return float64(h.backlog) / last.Sub(first).Seconds(), nil
 }
 
 // create creates the pods that the watcher waits for.

@@ -2,93 +2,97 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"path/filepath"
+	"strings"
+	"syscall"
 
 	mesosapi "github.com/mesos/mesos-go/api/v1/lib"
 	"github.com/spf13/pflag"
 
-	"github.com/k8sm/k8sm/api/protobuf"
-	"github.com/k8sm/k8sm/api/state"
 	"github.com/k8sm/k8sm/contrib/localmesos"
-	"github.com/k8sm/k8sm/scheduler/kube"
-	driver "github.com/k8sm/k8sm/scheduler/mesos"
-	"github.com/k8sm/k8sm/scheduler/run"
 )
 
 // hollowResources are what each node has, under either scheduler.
 const hollowResources = "cpus:4;mem:8192;disk:100000;ports:[31000-32000]"
 
-// k8smOnHollow is our scheduler with its default configuration but without client rate limits, on a local Mesos whose executors answer
-// at once. Mesos and the executors use the same processors.
-type k8smOnHollow struct {
-	*hollow
-	mesos *localmesos.Cluster
-	store *state.Store
-	end   context.CancelFunc
-	ended chan error
+// mesosVariable has a hollowMesos as JSON, in the process that plays Mesos.
+const mesosVariable = "K8SM_BENCH_MESOS"
+
+// hollowMesos is a local Mesos whose executors answer at once.
+type hollowMesos struct {
+	Dir    string
+	Agents int
 }
 
-func (k *k8smOnHollow) start(ctx context.Context) (err error) {
+// playMesos runs until it is interrupted. It prints the address of the master, the principal of frameworks and the file of its secret.
+func playMesos(text string) error {
+	var m hollowMesos
+	if err := json.Unmarshal([]byte(text), &m); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
 	var local localmesos.Config
 	local.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
-	local.Agents, local.Port, local.Hostname, local.Resources = hollowNodes, 0, "hollow", hollowResources
-	local.WorkDir = filepath.Join(string(k.dir), "mesos")
+	local.Agents, local.Port, local.Hostname, local.Resources, local.WorkDir = m.Agents, 0, "hollow", hollowResources, m.Dir
 	local.Executors = func(mesosapi.ExecutorInfo) localmesos.Executor { return localmesos.Hollow{} }
-	if k.mesos, err = localmesos.Start(ctx, local); err != nil {
+	mesos, err := localmesos.Start(ctx, local)
+	if err != nil {
 		return err
+	}
+	defer mesos.Stop()
+	principal, secret := mesos.Credential()
+	fmt.Println(mesos.MasterAddr(), principal, secret)
+	<-ctx.Done()
+	return nil
+}
+
+// k8smOnHollow is `km scheduler` as users run it, beside a Mesos whose nodes are hollow. Mesos and its executors use the same processors.
+type k8smOnHollow struct {
+	*hollow
+	km        string
+	mesos     *program
+	flags     []string // of the scheduler, which say where Mesos is
+	status    string   // the address of the scheduler's status server
+	scheduler *program // nil while it is paused
+}
+
+func (k *k8smOnHollow) start(ctx context.Context) error {
+	text, err := json.Marshal(hollowMesos{Dir: filepath.Join(string(k.dir), "mesos"), Agents: k.nodes})
+	if err != nil {
+		return err
+	}
+	var says string
+	if k.mesos, says, err = startRole(k.log, mesosVariable, string(text)); err != nil {
+		return err
+	}
+	for i, value := range strings.Fields(says) {
+		k.flags = append(k.flags, []string{"--mesos-master", "--mesos-principal", "--mesos-secret-file"}[i]+"="+value)
 	}
 	return k.resume(ctx)
 }
 
-// resume starts the scheduler as `km scheduler` does.
-func (k *k8smOnHollow) resume(ctx context.Context) error {
-	etcd, err := k.dir.Etcd()
-	if err != nil {
+// resume starts the scheduler. Hollow nodes have no minions to roll out.
+func (k *k8smOnHollow) resume(context.Context) (err error) {
+	if k.status, err = freeAddress(); err != nil {
 		return err
 	}
-	k.store, err = state.Open(ctx, state.Config{
-		Endpoints: etcd.Endpoints, CAFile: etcd.CAFile, CertFile: etcd.CertFile, KeyFile: etcd.KeyFile, Name: "k8sm",
-	})
-	if err != nil {
-		return err
-	}
-	flags := pflag.NewFlagSet("", pflag.PanicOnError)
-	var cfg run.Config
-	cfg.AddFlags(flags)
-	var master driver.Config
-	master.AddFlags(flags)
-	master.Masters = []string{k.mesos.MasterAddr()}
-	master.Principal, master.SecretFile = k.mesos.Credential()
-	toMesos, err := driver.New(master)
-	if err != nil {
-		return err
-	}
-	client, err := protobuf.NewClient(k.rest)
-	if err != nil {
-		return err
-	}
-	cluster := kube.New(client)
-	cfg.Identity, cfg.Cluster, cfg.APIServer, cfg.CA = "bench", "k8sm", k.rest.Host, func() ([]byte, error) { return k.rest.CAData, nil }
-	parts := run.Parts{Master: toMesos, Cluster: cluster, Store: k.store, Tokens: cluster, Codec: driver.Codec{}}
-	ctx, k.end = context.WithCancel(ctx)
-	k.ended = make(chan error, 1)
-	go func() { k.ended <- run.Run(ctx, cfg, parts) }()
-	return nil
+	args := append([]string{"--state-dir", string(k.dir), "scheduler", "--km-path=/usr/bin/km", "--rollout=off", "--status-address=" + k.status}, k.flags...)
+	k.scheduler, err = startProgram(k.log, k.km, args...)
+	return err
 }
 
 func (k *k8smOnHollow) pause() error {
-	var err error
-	if k.end != nil {
-		k.end()
-		err = <-k.ended
-		k.end = nil
+	if k.scheduler == nil {
+		return nil
 	}
-	if k.store != nil {
-		err = errors.Join(err, k.store.Close())
-		k.store = nil
-	}
+	err := k.scheduler.end(syscall.SIGTERM)
+	k.scheduler = nil
 	if err != nil {
 		return fmt.Errorf("the scheduler ended: %w", err)
 	}
@@ -98,7 +102,14 @@ func (k *k8smOnHollow) pause() error {
 func (k *k8smOnHollow) stop() error {
 	err := k.pause()
 	if k.mesos != nil {
-		k.mesos.Stop()
+		err = errors.Join(err, k.mesos.end(os.Interrupt))
+		k.mesos = nil
 	}
 	return err
 }
+
+func (k *k8smOnHollow) processes() map[string]int {
+	return map[string]int{"scheduler": k.scheduler.pid(), "mesos": k.mesos.pid()}
+}
+
+func (k *k8smOnHollow) profile() string { return "https://" + k.status }

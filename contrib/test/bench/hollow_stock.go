@@ -2,44 +2,49 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/events"
 	"k8s.io/klog/v2"
-	"k8s.io/kubernetes/pkg/scheduler"
-	"k8s.io/kubernetes/pkg/scheduler/profile"
-
-	"github.com/k8sm/k8sm/api/protobuf"
+	"k8s.io/kubernetes/cmd/kube-scheduler/app"
 )
 
-// stockOnHollow is the stock kube-scheduler with its default plugins, but without its limit of 50 calls a second, on plain nodes.
-// It renews their leases like kubelets, because our side does so too.
+// stockVariable has the flags of the stock kube-scheduler as JSON, in the process that plays it.
+const stockVariable = "K8SM_BENCH_KUBE_SCHEDULER"
+
+// playKubeScheduler is the stock command.
+func playKubeScheduler(text string) error {
+	var flags []string
+	if err := json.Unmarshal([]byte(text), &flags); err != nil {
+		return err
+	}
+	fmt.Println("started") // as roles do; /readyz tells more
+	command := app.NewSchedulerCommand()
+	command.SetArgs(flags)
+	return command.Execute()
+}
+
+// stockOnHollow is the stock kube-scheduler as users run it, but without its limit of 50 calls a second, on plain nodes. The bench renews
+// their leases like kubelets, because our side does so too.
 type stockOnHollow struct {
 	*hollow
 	leases    []*coordinationv1.Lease
-	kubelets  part
-	scheduler part
-}
-
-// part is something that runs until its end is called.
-type part struct {
-	end  context.CancelFunc
-	runs sync.WaitGroup
-}
-
-// stop returns when the part has ended.
-func (p *part) stop() {
-	if p.end != nil {
-		p.end()
-	}
-	p.runs.Wait()
+	end       context.CancelFunc // of the kubelets
+	kubelets  sync.WaitGroup
+	address   string
+	scheduler *program // nil while it is paused
 }
 
 func (s *stockOnHollow) start(ctx context.Context) error {
@@ -47,53 +52,79 @@ func (s *stockOnHollow) start(ctx context.Context) error {
 		return err
 	}
 	nodes, end := context.WithCancel(ctx)
-	s.kubelets.end = end
-	s.kubelets.runs.Go(func() { s.renewLeases(nodes) })
+	s.end = end
+	s.kubelets.Go(func() { s.renewLeases(nodes) })
 	return s.resume(ctx)
 }
 
-func (s *stockOnHollow) resume(ctx context.Context) error {
-	ctx, s.scheduler.end = context.WithCancel(klog.NewContext(ctx, klog.NewKlogr()))
-	client, err := protobuf.NewClient(s.rest)
+// resume starts the scheduler, and returns when its cache is filled.
+func (s *stockOnHollow) resume(ctx context.Context) (err error) {
+	if s.address, err = freeAddress(); err != nil {
+		return err
+	}
+	host, port, err := net.SplitHostPort(s.address)
 	if err != nil {
 		return err
 	}
-	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: client.EventsV1()})
-	if err := broadcaster.StartRecordingToSinkWithContext(ctx); err != nil {
-		return err
-	}
-	factory := scheduler.NewInformerFactory(client, 0)
-	stock, err := scheduler.New(ctx, client, factory, nil, profile.NewRecorderFactory(broadcaster))
-	if err != nil {
-		return fmt.Errorf("cannot make a kube-scheduler: %w", err)
-	}
-	factory.Start(ctx.Done())
-	factory.WaitForCacheSync(ctx.Done())
-	if err := stock.WaitForHandlersSync(ctx); err != nil {
-		return fmt.Errorf("cannot fill kube-scheduler's cache: %w", err)
-	}
-	s.scheduler.runs.Go(func() {
-		stock.Run(ctx)
-		broadcaster.Shutdown()
-		factory.Shutdown()
+	admin := s.dir.AdminKubeconfig()
+	text, err := json.Marshal([]string{
+		"--kubeconfig=" + admin, "--authentication-kubeconfig=" + admin, "--authorization-kubeconfig=" + admin,
+		"--bind-address=" + host, "--secure-port=" + port, "--kube-api-qps=-1",
 	})
+	if err != nil {
+		return err
+	}
+	if s.scheduler, _, err = startRole(s.log, stockVariable, string(text)); err != nil {
+		return err
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} //nolint:gosec // it signs its own certificate
+	poll(ctx, func() bool { return s.scheduler.ended() || ready(ctx, client, "https://"+s.address) })
+	if s.scheduler.ended() || ctx.Err() != nil {
+		return errors.New("kube-scheduler did not become ready in time")
+	}
 	return nil
+}
+
+// ready asks a server whether it is.
+func ready(ctx context.Context, client *http.Client, url string) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", nil)
+	if err != nil {
+		return false
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return false
+	}
+	return response.StatusCode == http.StatusOK && response.Body.Close() == nil
 }
 
 func (s *stockOnHollow) pause() error {
-	s.scheduler.stop()
-	return nil
+	if s.scheduler == nil {
+		return nil
+	}
+	err := s.scheduler.end(syscall.SIGTERM)
+	s.scheduler = nil
+	return err
 }
 
 func (s *stockOnHollow) stop() error {
-	s.kubelets.stop()
+	if s.end != nil {
+		s.end()
+	}
+	s.kubelets.Wait()
 	return s.pause()
 }
 
+func (s *stockOnHollow) processes() map[string]int {
+	return map[string]int{"scheduler": s.scheduler.pid()}
+}
+
+func (s *stockOnHollow) profile() string { return "https://" + s.address }
+
 // makeNodes makes the nodes and their leases, as a thousand kubelets would.
 func (s *stockOnHollow) makeNodes(ctx context.Context) error {
-	s.leases = make([]*coordinationv1.Lease, hollowNodes)
-	return parallel(ctx, hollowNodes, func(ctx context.Context, i int) error {
+	s.leases = make([]*coordinationv1.Lease, s.nodes)
+	return parallel(ctx, s.nodes, func(ctx context.Context, i int) error {
 		node := plainNode("plain-" + strconv.Itoa(i))
 		if _, err := s.kube.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
 			return err
@@ -118,7 +149,7 @@ func (s *stockOnHollow) renewLeases(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		err := parallel(ctx, hollowNodes, func(ctx context.Context, i int) (err error) {
+		err := parallel(ctx, s.nodes, func(ctx context.Context, i int) (err error) {
 			now := metav1.NowMicro()
 			s.leases[i].Spec.RenewTime = &now
 			s.leases[i], err = s.kube.CoordinationV1().Leases(corev1.NamespaceNodeLease).Update(ctx, s.leases[i], metav1.UpdateOptions{})

@@ -79,7 +79,7 @@ func (b *bench) inPlane(ctx context.Context, flags []string, use func(*hollow) e
 	if err != nil {
 		return err
 	}
-	h := newHollow(dir)
+	h := newHollow(dir, fleet{})
 	defer func() {
 		h.stop()
 		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), logSettle)
@@ -169,7 +169,7 @@ func sizeOf(dir string) (size int64, err error) {
 
 // ship has the minion ship all the lines, and measures it and the store.
 func (l *logsBench) ship(ctx context.Context, lines int) error {
-	pids := []int{l.minion.pid(), l.store, l.cmd.Process.Pid}
+	pids := []int{l.minion.pid(), l.store, l.control.pid()}
 	before, err := cpuOf(pids)
 	if err != nil {
 		return err

@@ -21,11 +21,34 @@ import (
 	"time"
 )
 
-// parts are what can be measured by itself.
-var parts = []string{"decision", "hollow", "cri", "network", "services", "pod", "node", "burst", "metrics", "logs", "ui", "storage", "watches", "cluster"}
+// part is something that can be measured by itself.
+type part struct {
+	name string
+	do   func(*bench, context.Context) error
+}
+
+// parts are all of them, in the order in which they are measured.
+func parts() []part {
+	return []part{
+		{"decision", (*bench).decide}, {"hollow", (*bench).endToEnd}, {"scale", (*bench).flatness}, {"cri", (*bench).criCalls},
+		{"network", (*bench).podNetwork}, {"services", (*bench).services}, {"pod", (*bench).onePod}, {"node", (*bench).load},
+		{"burst", (*bench).bursts}, {"metrics", (*bench).storedMetrics}, {"logs", (*bench).storedLogs}, {"ui", (*bench).webPage},
+		{"storage", (*bench).storedObjects}, {"watches", (*bench).minionWatches}, {"cluster", (*bench).run},
+	}
+}
+
+// partNames are their names.
+func partNames() (names []string) {
+	for _, p := range parts() {
+		names = append(names, p.name)
+	}
+	return names
+}
 
 // roles are what this program does in processes that it starts of itself, by the variable that says how.
-var roles = map[string]func(string) error{minionVariable: playMinion, pageVariable: servePage}
+var roles = map[string]func(string) error{
+	minionVariable: playMinion, pageVariable: servePage, mesosVariable: playMesos, stockVariable: playKubeScheduler,
+}
 
 func main() {
 	for variable, play := range roles {
@@ -49,8 +72,11 @@ func main() {
 	flag.IntVar(&b.minutes, "minutes", 10, "for how many `minutes` the pods change that the web page shows")
 	flag.Func("proxy-modes", "the `modes` of kube-proxy that services are measured in (default iptables,nftables)", b.setModes)
 	flag.Func("service-counts", "`how many` services there are when one of them changes, ascending (default 100,5000,10000)", b.setCounts)
-	only := flag.String("only", "", "take only these measurements: "+strings.Join(parts, ", "))
+	only := flag.String("only", "", "take only these measurements: "+strings.Join(partNames(), ", "))
 	profile := flag.String("cpu-profile", "", "write where this program's processor time goes to this `file`")
+	flag.IntVar(&b.usual.nodes, "nodes", hollowNodes, "how many hollow `nodes` there are")
+	flag.IntVar(&b.usual.pods, "pods", hollowPods, "how many `pods` hollow nodes get")
+	flag.StringVar(&b.profiles, "profiles", "", "a `directory` for profiles of the API server and the scheduler while they bind pods to hollow nodes (default: none are taken)")
 	limit := flag.Duration("timeout", time.Hour, "give up after this `time`")
 	flag.Parse()
 	if b.rounds < 1 || b.minutes < 1 {
@@ -62,8 +88,8 @@ func main() {
 		os.Exit(2)
 	}
 
-	if *only != "" && !slices.Contains(parts, *only) {
-		fmt.Fprintf(os.Stderr, "bench: --only=%s is none of %s\n", *only, strings.Join(parts, ", "))
+	if *only != "" && !slices.Contains(partNames(), *only) {
+		fmt.Fprintf(os.Stderr, "bench: --only=%s is none of %s\n", *only, strings.Join(partNames(), ", "))
 		os.Exit(2)
 	}
 
@@ -116,74 +142,19 @@ func (b *bench) profiled(ctx context.Context, only, profile string) error {
 
 // measure runs the benchmarks that only names; all if it is empty.
 func (b *bench) measure(ctx context.Context, only string) error {
-	if only == "" || only == "decision" {
-		b.offerStorage()
-		if err := b.decisions(ctx); err != nil {
+	for _, p := range parts() {
+		if only != "" && only != p.name {
+			continue
+		}
+		if err := p.do(b, ctx); err != nil {
 			return err
 		}
-	}
-	if only == "" || only == "hollow" {
-		if err := b.endToEnd(ctx); err != nil {
-			return err
-		}
-	}
-	if only == "" || only == "cri" {
-		if err := b.criCalls(ctx); err != nil {
-			return err
-		}
-	}
-	if only == "" || only == "network" {
-		if err := b.podNetwork(ctx); err != nil {
-			return err
-		}
-	}
-	if only == "" || only == "services" {
-		if err := b.services(ctx); err != nil {
-			return err
-		}
-	}
-	if only == "" || only == "pod" {
-		if err := b.onePod(ctx); err != nil {
-			return err
-		}
-	}
-	if only == "" || only == "node" {
-		if err := b.load(ctx); err != nil {
-			return err
-		}
-	}
-	if only == "" || only == "burst" {
-		if err := b.bursts(ctx); err != nil {
-			return err
-		}
-	}
-	if only == "" || only == "metrics" {
-		if err := b.storedMetrics(ctx); err != nil {
-			return err
-		}
-	}
-	if only == "" || only == "logs" {
-		if err := b.storedLogs(ctx); err != nil {
-			return err
-		}
-	}
-	if only == "" || only == "ui" {
-		if err := b.webPage(ctx); err != nil {
-			return err
-		}
-	}
-	if only == "" || only == "storage" {
-		if err := b.storedObjects(ctx); err != nil {
-			return err
-		}
-	}
-	if only == "" || only == "watches" {
-		if err := b.minionWatches(ctx); err != nil {
-			return err
-		}
-	}
-	if only == "" || only == "cluster" {
-		return b.run(ctx)
 	}
 	return nil
+}
+
+// decide measures what the scheduler does without others.
+func (b *bench) decide(ctx context.Context) error {
+	b.offerStorage()
+	return b.decisions(ctx)
 }

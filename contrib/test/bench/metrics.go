@@ -69,7 +69,7 @@ func (b *bench) storedMetrics(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	m := &metricsBench{hollow: newHollow(dir)}
+	m := &metricsBench{hollow: newHollow(dir, fleet{})}
 	defer m.stop()
 	// A control plane on loopback alone has no metrics server.
 	if err := m.start(ctx, b.km, "--bind-address=0.0.0.0", "--metrics-port="+strconv.Itoa(port)); err != nil {

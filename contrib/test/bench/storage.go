@@ -73,7 +73,7 @@ func (b *bench) storedTurn(ctx context.Context, flags ...string) (values []float
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	h := newHollow(dir)
+	h := newHollow(dir, fleet{})
 	defer func() { h.stop() }()
 	if err := h.start(ctx, b.km, flags...); err != nil {
 		return nil, err
@@ -95,13 +95,13 @@ func (b *bench) storedTurn(ctx context.Context, flags ...string) (values []float
 		return nil, err
 	}
 	h.stop()
-	h = newHollow(dir)
+	h = newHollow(dir, fleet{})
 	begin := time.Now()
 	if err := h.start(ctx, b.km, flags...); err != nil {
 		return nil, fmt.Errorf("a second time: %w", err)
 	}
 	start := time.Since(begin)
-	use, err := readUsage(h.cmd.Process.Pid)
+	use, err := readUsage(h.control.pid())
 	return []float64{
 		create.rate(storedPods), create.each(storedPods), get.rate(storedGets), get.each(storedGets),
 		change.rate(storedChanges * storedWatchers), change.each(storedChanges), milliseconds(start), use.cpu * 1000, use.own, size,

@@ -33,13 +33,13 @@ func (b *bench) webPage(ctx context.Context) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	c := &uiCluster{hollow: newHollow(dir)}
-	defer c.stop()
+	c := &uiCluster{&k8smOnHollow{hollow: newHollow(dir, fleet{nodes: hollowNodes}), km: b.km}}
+	defer func() { err = errors.Join(err, c.stop()) }()
 	// The API server ends each watch after a minute or two, so that pages go on with others.
-	if err := c.start(ctx, b.km, "--kube-apiserver-arg=min-request-timeout=60"); err != nil {
+	if err := c.hollow.start(ctx, b.km, "--kube-apiserver-arg=min-request-timeout=60"); err != nil {
 		return err
 	}
-	if err := c.startMesos(ctx, b.km); err != nil {
+	if err := c.startMesos(ctx); err != nil {
 		return err
 	}
 	if err := c.fill(ctx); err != nil {
@@ -49,7 +49,7 @@ func (b *bench) webPage(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, server.stop()) }()
+	defer func() { err = errors.Join(err, server.end(os.Interrupt)) }()
 	tab, err := openPage(ctx, server.link)
 	if err != nil {
 		return err

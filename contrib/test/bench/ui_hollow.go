@@ -7,21 +7,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
-	mesosapi "github.com/mesos/mesos-go/api/v1/lib"
-	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-
-	"github.com/k8sm/k8sm/contrib/localmesos"
 )
 
 const (
@@ -32,47 +25,21 @@ const (
 	churnRate, leaseRate = 50, hollowNodes / 30
 )
 
-// uiCluster is a control plane, a Mesos with hollow agents, and a scheduler in a process of its own.
-type uiCluster struct {
-	*hollow
-	mesos     *localmesos.Cluster
-	scheduler *exec.Cmd
-	status    string // the address of the scheduler's status server
-}
+// uiCluster is a control plane with our scheduler, that gets pods.
+type uiCluster struct{ *k8smOnHollow }
 
 // startMesos starts Mesos and the scheduler, and returns when all agents are nodes.
-func (c *uiCluster) startMesos(ctx context.Context, km string) (err error) {
-	var local localmesos.Config
-	local.AddFlags(pflag.NewFlagSet("", pflag.PanicOnError))
-	local.Agents, local.Port, local.Hostname, local.Resources = hollowNodes, 0, "hollow", hollowResources
-	local.WorkDir = filepath.Join(string(c.dir), "mesos")
-	local.Executors = func(mesosapi.ExecutorInfo) localmesos.Executor { return localmesos.Hollow{} }
-	if c.mesos, err = localmesos.Start(ctx, local); err != nil {
+func (c *uiCluster) startMesos(ctx context.Context) error {
+	if err := c.k8smOnHollow.start(ctx); err != nil {
 		return err
-	}
-	principal, secret := c.mesos.Credential()
-	if c.status, err = freeAddress(); err != nil {
-		return err
-	}
-	c.scheduler = exec.Command(km, "--state-dir", string(c.dir), "scheduler", "--km-path=/usr/bin/km", "--status-address="+c.status,
-		"--mesos-master="+c.mesos.MasterAddr(), "--mesos-principal="+principal, "--mesos-secret-file="+secret, "--rollout=off")
-	c.scheduler.Stdout, c.scheduler.Stderr = c.log, c.log
-	c.scheduler.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := c.scheduler.Start(); err != nil {
-		return fmt.Errorf("cannot start the scheduler: %w", err)
 	}
 	return c.waitForNodes(ctx)
 }
 
-func (c *uiCluster) stop() {
-	if c.scheduler != nil && c.scheduler.Process != nil {
-		_ = c.scheduler.Process.Kill()
-		_ = c.scheduler.Wait()
-	}
-	if c.mesos != nil {
-		c.mesos.Stop()
-	}
+func (c *uiCluster) stop() error {
+	err := c.k8smOnHollow.stop()
 	c.hollow.stop()
+	return err
 }
 
 // freeAddress is an address of loopback that nobody has taken.

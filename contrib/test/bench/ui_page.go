@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
 	"runtime"
 	"strings"
@@ -129,28 +127,18 @@ func (b *countingBody) Close() error {
 
 // pageServer is the process of the web page.
 type pageServer struct {
-	cmd         *exec.Cmd
+	*program
 	link, tells string
 }
 
 // startPage starts this program anew to serve the page.
 func startPage(h *hollow, scheduler string) (*pageServer, error) {
-	p := &pageServer{cmd: exec.Command("/proc/self/exe")}
-	p.cmd.Env = append(os.Environ(), pageVariable+"="+h.dir.AdminKubeconfig()+" "+scheduler)
-	p.cmd.Stderr = h.log
-	out, err := p.cmd.StdoutPipe()
+	p, says, err := startRole(h.log, pageVariable, h.dir.AdminKubeconfig()+" "+scheduler)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("cannot start the page's server: %w", err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err == nil {
-		p.link, p.tells, _ = strings.Cut(strings.TrimSpace(line), " ")
-		return p, nil
-	}
-	return nil, errors.Join(fmt.Errorf("the page's server ends: %w", err), p.stop())
+	link, tells, _ := strings.Cut(says, " ")
+	return &pageServer{program: p, link: link, tells: tells}, nil
 }
 
 // serving asks what the server uses.
@@ -167,9 +155,4 @@ func (p *pageServer) serving(ctx context.Context) (s serving, err error) {
 	}
 	defer response.Body.Close()
 	return s, json.NewDecoder(response.Body).Decode(&s)
-}
-
-func (p *pageServer) stop() error {
-	_ = p.cmd.Process.Signal(os.Interrupt) // it may have ended
-	return p.cmd.Wait()
 }

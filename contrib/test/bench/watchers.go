@@ -165,7 +165,7 @@ type spent struct {
 
 // spend returns what the control plane spends on something.
 func (h *hollow) spend(do func() error) (s spent, err error) {
-	before, err := readUsage(h.cmd.Process.Pid)
+	before, err := readUsage(h.control.pid())
 	if err != nil {
 		return s, err
 	}
@@ -174,7 +174,7 @@ func (h *hollow) spend(do func() error) (s spent, err error) {
 		return s, err
 	}
 	s.time = time.Since(begin)
-	after, err := readUsage(h.cmd.Process.Pid)
+	after, err := readUsage(h.control.pid())
 	s.cpu = after.cpu - before.cpu
 	return s, err
 }

@@ -64,7 +64,7 @@ func (b *bench) watchedTurn(ctx context.Context) (ours, peer []float64, err erro
 		return nil, nil, err
 	}
 	defer os.RemoveAll(dir)
-	h := newHollow(dir)
+	h := newHollow(dir, fleet{})
 	defer h.stop()
 	// That controller would mark the nodes, which have no kubelets, one after the other, and each mark is an event of its own.
 	if err := h.start(ctx, b.km, "--kube-controller-manager-arg=controllers=-node-lifecycle-controller"); err != nil {
