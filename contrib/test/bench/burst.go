@@ -45,12 +45,8 @@ func (b *bench) bursts(ctx context.Context) error {
 	for round := 1; round <= b.rounds && ctx.Err() == nil; round++ {
 		fmt.Printf("round %d of %d: %v pods at once, on a new cluster\n", round, b.rounds, burstSizes)
 		err := b.inCluster(ctx, []string{"--resources=" + nodeResources}, func(c *scratch.Cluster, _ startTimes) error {
-			pod, err := b.smallPod(ctx, c)
+			pod, err := b.warmPod(ctx, c)
 			if err != nil {
-				return err
-			}
-			// The first pod starts the kubelet, which is not measured here.
-			if _, err := createToRunning(ctx, c, pod); err != nil {
 				return err
 			}
 			for _, size := range burstSizes {

@@ -57,12 +57,8 @@ func (b *bench) onePod(ctx context.Context) error {
 	for round := 1; round <= b.rounds && ctx.Err() == nil; round++ {
 		fmt.Printf("round %d of %d: %d pods, one after the other, on a new cluster\n", round, b.rounds, onePods)
 		err := b.inCluster(ctx, []string{"--resources=" + nodeResources}, func(c *scratch.Cluster, _ startTimes) error {
-			pod, err := b.smallPod(ctx, c)
+			pod, err := b.warmPod(ctx, c)
 			if err != nil {
-				return err
-			}
-			// The first pod starts the kubelet, which is not measured here.
-			if _, err := createToRunning(ctx, c, pod); err != nil {
 				return err
 			}
 			for i := range onePods {
