@@ -71,10 +71,7 @@ func TestCAsOfTwoControlPlanesAreReplacedUnderLoad(t *testing.T) {
 	replaceCAsTogether(t, first, second)
 	stop()
 	all.Wait()
-	for problem, times := range l.problems {
-		t.Errorf("%d times: %s", times, problem)
-	}
-	t.Logf("%d calls; %d were cut by client-go when it took a certificate over", l.calls.Load(), l.cut.Load())
+	l.report(t)
 	testControllerManagerLives(t, admin)
 	testNoFormerCA(t, second, admin, text)
 	if _, err := former.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{}); !apierrors.IsUnauthorized(err) {

@@ -78,10 +78,7 @@ func TestCAsAreReplacedUnderLoad(t *testing.T) {
 	replaceCAs(t, dir, admin)
 	stop()
 	all.Wait()
-	for problem, times := range l.problems {
-		t.Errorf("%d times: %s", times, problem)
-	}
-	t.Logf("%d calls; %d were cut by client-go when it took a certificate over", l.calls.Load(), l.cut.Load())
+	l.report(t)
 	testControllerManagerLives(t, admin)
 	if _, err := former.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{}); !apierrors.IsUnauthorized(err) {
 		t.Errorf("a certificate of the former CA: %v", err)

@@ -65,6 +65,15 @@ func (l *load) did(what string, err error) {
 	l.problems[fmt.Sprintf("%s: %.300s", what, err)]++
 }
 
+// report fails the test for each problem. The load must have ended.
+func (l *load) report(t *testing.T) {
+	t.Helper()
+	for problem, times := range l.problems {
+		t.Errorf("%d times: %s", times, problem)
+	}
+	t.Logf("%d calls; %d were cut by client-go when it took a certificate over", l.calls.Load(), l.cut.Load())
+}
+
 // every calls do at intervals until ctx ends.
 func (l *load) every(ctx context.Context, what string, interval time.Duration, do func(context.Context) error) {
 	tick := time.NewTicker(interval)
@@ -102,10 +111,7 @@ func TestCertificatesAreRenewedUnderLoad(t *testing.T) {
 	awaitRenewals(t, dir)
 	stop()
 	all.Wait()
-	for problem, times := range l.problems {
-		t.Errorf("%d times: %s", times, problem)
-	}
-	t.Logf("%d calls; %d were cut by client-go when it took a certificate over", l.calls.Load(), l.cut.Load())
+	l.report(t)
 	if l.calls.Load() < 1000 || l.cut.Load() > 100 {
 		t.Errorf("%d calls, of which %d were cut", l.calls.Load(), l.cut.Load())
 	}
