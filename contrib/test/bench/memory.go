@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
-
-	"github.com/prometheus/procfs"
 
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
@@ -37,7 +34,7 @@ func (m memory) measure(ctx context.Context, c *scratch.Cluster) error {
 	}
 	total, byRole := 0.0, map[string]float64{}
 	for _, p := range processes {
-		bytes, err := resident(p.PID)
+		bytes, err := p.Memory()
 		if err != nil {
 			continue // it ended since it was listed
 		}
@@ -70,21 +67,4 @@ func (m memory) figures() []*figure {
 		all = append(all, m[role])
 	}
 	return all
-}
-
-// resident is a process's proportional set size in bytes: pages that several processes share count in part
-// (https://docs.kernel.org/filesystems/proc.html).
-func resident(pid int) (uint64, error) {
-	process, err := procfs.NewProc(pid)
-	if err != nil {
-		return 0, err
-	}
-	maps, err := process.ProcSMapsRollup()
-	if err != nil {
-		return 0, err
-	}
-	if maps.Pss == 0 {
-		return 0, fmt.Errorf("the kernel does not say what memory process %d has", pid)
-	}
-	return maps.Pss, nil
 }

@@ -40,6 +40,23 @@ type Process struct {
 	Role string
 }
 
+// Memory is the process's proportional set size in bytes: pages that several processes share count in part
+// (https://docs.kernel.org/filesystems/proc.html).
+func (p Process) Memory() (uint64, error) {
+	process, err := procfs.NewProc(p.PID)
+	if err != nil {
+		return 0, err
+	}
+	maps, err := process.ProcSMapsRollup()
+	if err != nil {
+		return 0, err
+	}
+	if maps.Pss == 0 {
+		return 0, fmt.Errorf("the kernel does not say what memory process %d has", p.PID)
+	}
+	return maps.Pss, nil
+}
+
 // Processes returns the running processes of the cluster: `km up`, its descendants, and processes with the cluster's directory as
 // working directory or in their command line. It leaves out containers.
 func (c *Cluster) Processes() ([]Process, error) {

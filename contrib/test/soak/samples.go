@@ -95,7 +95,7 @@ func (s *samples) processes(ctx context.Context, values map[string]float64) erro
 	}
 	spaces := map[string]int{} // a process of each network namespace
 	for _, p := range all {
-		memory, fds, threads, err := look(p.PID)
+		memory, fds, threads, err := look(p)
 		if err != nil {
 			continue // it ended since it was listed
 		}
@@ -117,14 +117,13 @@ func (s *samples) processes(ctx context.Context, values map[string]float64) erro
 	return nil
 }
 
-// look returns a process's proportional set size in bytes (https://docs.kernel.org/filesystems/proc.html), and how many descriptors and
-// threads it has.
-func look(pid int) (memory, fds, threads float64, err error) {
-	process, err := procfs.NewProc(pid)
+// look returns a process's memory in bytes, and how many descriptors and threads it has.
+func look(p scratch.Process) (memory, fds, threads float64, err error) {
+	pss, err := p.Memory()
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	rollup, err := process.ProcSMapsRollup()
+	process, err := procfs.NewProc(p.PID)
 	if err != nil {
 		return 0, 0, 0, err
 	}
@@ -133,7 +132,7 @@ func look(pid int) (memory, fds, threads float64, err error) {
 		return 0, 0, 0, err
 	}
 	stat, err := process.Stat()
-	return float64(rollup.Pss), float64(open), float64(stat.NumThreads), err
+	return float64(pss), float64(open), float64(stat.NumThreads), err
 }
 
 // kernel counts what the network namespace of a process has.
