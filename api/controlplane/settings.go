@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -106,31 +107,28 @@ func (c Config) agree(ctx context.Context, access statedir.Etcd) (leave func(), 
 	if err != nil {
 		return nil, err
 	}
-	lease, err := client.Grant(ctx, presenceSeconds)
+	here := etcd.Presence{Client: client, Key: c.presence() + c.Advertised(), Seconds: presenceSeconds}
+	lease, err := here.Grant(ctx)
 	if err != nil {
-		_ = client.Close()
-		return nil, fmt.Errorf("cannot get a lease for this control plane: %w", err)
+		return nil, errors.Join(err, client.Close())
 	}
-	leave = func() {
+	revoke := func(lease clientv3.LeaseID) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_, _ = client.Revoke(ctx, lease.ID) // a lease that cannot be revoked expires
+		_, _ = client.Revoke(ctx, lease) // a lease that cannot be revoked expires
 		_ = client.Close()
 	}
-	if err := c.settle(ctx, client, mine, lease.ID); err != nil {
-		leave()
+	if err := c.settle(ctx, client, mine, lease); err != nil {
+		revoke(lease)
 		return nil, err
 	}
-	renewals, err := client.KeepAlive(client.Ctx(), lease.ID)
-	if err != nil {
-		leave()
-		return nil, fmt.Errorf("cannot renew the lease of this control plane: %w", err)
-	}
-	go func() {
-		for range renewals { // until the client is closed
-		}
-	}()
-	return leave, nil
+	keeping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	last := make(chan clientv3.LeaseID, 1)
+	go func() { last <- here.Keep(keeping, lease) }()
+	return func() {
+		stop()
+		revoke(<-last)
+	}, nil
 }
 
 // settle writes the settings and that this control plane is there, at once: of several that start together, each sees those before it.
