@@ -39,10 +39,12 @@ type CARotation struct {
 	// client is any API server's, and servers are each one's address.
 	client  kubernetes.Interface
 	servers []string
+	said    map[string]map[string]caReport // what control planes say of each CA, by their addresses and its name
 }
 
-// NewCARotation connects to the API servers. One of them must run. The names are of statedir.AuthorityNames; none means all.
-func NewCARotation(ctx context.Context, dir statedir.Dir, names ...string) (*CARotation, error) {
+// NewCARotation connects to the API servers but those at the addresses without, HOST:PORT, which are gone for good. One of them must run.
+// The names are of statedir.AuthorityNames; none means all.
+func NewCARotation(ctx context.Context, dir statedir.Dir, without []string, names ...string) (*CARotation, error) {
 	all, err := dir.Rotations(names...)
 	if err != nil {
 		return nil, err
@@ -58,29 +60,27 @@ func NewCARotation(ctx context.Context, dir statedir.Dir, names ...string) (*CAR
 	if r.client, err = kubernetes.NewForConfig(r.admin); err != nil {
 		return nil, fmt.Errorf("cannot create a client for the API server: %w", err)
 	}
-	r.servers, err = r.findServers(ctx)
-	return r, err
+	return r, r.findServers(ctx, without)
 }
 
-// findServers returns the API servers that run or died: a server that only hung would come back with CAs that are worth nothing.
-func (r *CARotation) findServers(ctx context.Context) ([]string, error) {
-	servers, err := apiServers(ctx, r.admin)
-	if err != nil {
-		return nil, err
-	}
+// findServers finds the API servers that run or died, and what their control planes have said.
+func (r *CARotation) findServers(ctx context.Context, without []string) error {
 	access, err := r.dir.Etcd()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	client, err := etcd.Dial(access)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer client.Close()
-	if err := addDead(ctx, client, servers, r.admin); err != nil {
-		return nil, err
+	servers, err := allServers(ctx, client, r.admin, without)
+	if err != nil {
+		return err
 	}
-	return slices.Sorted(maps.Keys(servers)), nil
+	r.servers = slices.Sorted(maps.Keys(servers))
+	r.said, err = readCAReports(ctx, client)
+	return err
 }
 
 // Begin makes the next CAs, and has them trusted. lives are theirs.
@@ -162,11 +162,10 @@ func (r *CARotation) check(ctx context.Context, step string, late func(context.C
 // distrusting names those that do not trust the next CAs yet.
 func (r *CARotation) distrusting(ctx context.Context) (who []string, err error) {
 	cluster, moving := r.cas[clusterCA]
+	if who, err = r.serversThat(ctx, r.serverDistrusts); err != nil {
+		return nil, err
+	}
 	if moving && cluster.Phase == statedir.Begun {
-		servers, err := r.serversThat(ctx, r.serverTrusts)
-		if err != nil {
-			return nil, err
-		}
 		namespaces, err := r.untrustingNamespaces(ctx, cluster.Other)
 		if err != nil {
 			return nil, err
@@ -175,7 +174,7 @@ func (r *CARotation) distrusting(ctx context.Context) (who []string, err error) 
 		if err != nil {
 			return nil, err
 		}
-		who = slices.Concat(servers, namespaces, untold)
+		who = slices.Concat(who, namespaces, untold)
 	}
 	nodes, err := r.nodesThat(ctx, func(known api.Authorities) string {
 		if moving && cluster.Phase == statedir.Begun && !slices.Contains(known.Trusts, api.AuthorityID(cluster.Other)) {
@@ -190,16 +189,15 @@ func (r *CARotation) distrusting(ctx context.Context) (who []string, err error) 
 func (r *CARotation) needing(ctx context.Context) (who []string, err error) {
 	cluster, moving := r.cas[clusterCA]
 	moving = moving && cluster.Phase != statedir.Steady
+	if who, err = r.serversThat(ctx, r.serverNeeds); err != nil {
+		return nil, err
+	}
 	if moving {
-		servers, err := r.serversThat(ctx, r.serverShows(cluster.Issuer))
-		if err != nil {
-			return nil, err
-		}
 		namespaces, err := r.untrustingNamespaces(ctx, cluster.Issuer)
 		if err != nil {
 			return nil, err
 		}
-		who = slices.Concat(servers, namespaces)
+		who = slices.Concat(who, namespaces)
 	}
 	serving := r.cas[kubeletServingCA]
 	nodes, err := r.nodesThat(ctx, func(known api.Authorities) string {
@@ -225,13 +223,66 @@ func (r *CARotation) serversThat(ctx context.Context, check func(ctx context.Con
 	for _, host := range r.servers {
 		problem, err := check(ctx, host)
 		if err != nil {
-			return nil, fmt.Errorf("cannot ask the API server at %s: %w; start it, or give --force if it is gone for good", host, err)
+			return nil, fmt.Errorf("cannot ask the API server at %s: %w; start it, or name it by --without if it is gone for good", host, err)
 		}
 		if problem != "" {
-			who = append(who, fmt.Sprintf("the API server at %s %s: bring it the authorities by km pki export and import", host, problem))
+			who = append(who, fmt.Sprintf("the API server at %s %s", host, problem))
 		}
 	}
 	return who, nil
+}
+
+// bringIt is what to do about a control plane that is late.
+const bringIt = ": bring it the authorities by km pki export and import"
+
+// serverDistrusts tells whether a control plane does not trust the next CAs yet.
+func (r *CARotation) serverDistrusts(ctx context.Context, host string) (problem string, err error) {
+	if cluster := r.cas[clusterCA]; cluster.Phase == statedir.Begun {
+		if problem, err := r.serverTrusts(ctx, host); err != nil || problem != "" {
+			return problem, err
+		}
+	}
+	return r.saysOf(host, func(ca statedir.Rotation, said caReport) string {
+		if ca.Phase == statedir.Begun && !slices.Contains(said.Trusts, api.AuthorityID(ca.Other)) {
+			return "does not trust the next " + ca.Authority + " yet" + bringIt
+		}
+		return ""
+	}), nil
+}
+
+// serverNeeds tells whether a control plane needs CAs that are to go.
+func (r *CARotation) serverNeeds(ctx context.Context, host string) (problem string, err error) {
+	if cluster := r.cas[clusterCA]; cluster.Phase != "" && cluster.Phase != statedir.Steady {
+		if problem, err := r.serverShows(ctx, host, cluster.Issuer); err != nil || problem != "" {
+			return problem, err
+		}
+	}
+	return r.saysOf(host, func(ca statedir.Rotation, said caReport) string {
+		switch {
+		case said.Issuer != api.AuthorityID(ca.Issuer):
+			return "issues certificates by the " + ca.Authority + " that is to go" + bringIt
+		case !said.Settled:
+			return fmt.Sprintf("has issued certificates by this %s for less than %s: its clients use connections with their former ones for a while", ca.Authority, settling)
+		}
+		return ""
+	}), nil
+}
+
+// saysOf returns what the check finds in what the control plane of an API server has said of the CAs.
+func (r *CARotation) saysOf(host string, check func(statedir.Rotation, caReport) string) (problem string) {
+	said, has := r.said[strings.TrimPrefix(host, "https://")]
+	for _, name := range r.names {
+		switch ca := r.cas[name]; {
+		case ca.Phase == statedir.Steady:
+		case !has:
+			return "does not say which CAs it has: its km is too old, or has just started"
+		default:
+			if problem := check(ca, said[name]); problem != "" {
+				return problem
+			}
+		}
+	}
+	return ""
 }
 
 // serverTrusts asks an API server as somebody with a certificate of the next CA.
@@ -248,32 +299,30 @@ func (r *CARotation) serverTrusts(ctx context.Context, host string) (problem str
 	}
 	review, err := client.AuthenticationV1().SelfSubjectReviews().Create(ctx, &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
 	if apierrors.IsUnauthorized(err) || err == nil && review.Status.UserInfo.Username != user {
-		return "does not trust the next CA yet", nil
+		return "does not trust the next CA yet" + bringIt, nil
 	}
 	return "", err
 }
 
 // serverShows looks whether an API server shows a certificate of the CA.
-func (r *CARotation) serverShows(ca *x509.Certificate) func(context.Context, string) (string, error) {
-	return func(ctx context.Context, host string) (problem string, err error) {
-		roots, err := certutil.NewPool(r.dir.CA())
-		if err != nil {
-			return "", err
-		}
-		u, err := url.Parse(host)
-		if err != nil {
-			return "", err
-		}
-		conn, err := (&tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: serverName}}).DialContext(ctx, "tcp", u.Host)
-		if err != nil {
-			return "", err
-		}
-		shown := conn.(*tls.Conn).ConnectionState().PeerCertificates[0]
-		if shown.CheckSignatureFrom(ca) != nil {
-			problem = "shows a certificate of the CA that is to go"
-		}
-		return problem, conn.Close()
+func (r *CARotation) serverShows(ctx context.Context, host string, ca *x509.Certificate) (problem string, err error) {
+	roots, err := certutil.NewPool(r.dir.CA())
+	if err != nil {
+		return "", err
 	}
+	u, err := url.Parse(host)
+	if err != nil {
+		return "", err
+	}
+	conn, err := (&tls.Dialer{Config: &tls.Config{RootCAs: roots, ServerName: serverName}}).DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		return "", err
+	}
+	shown := conn.(*tls.Conn).ConnectionState().PeerCertificates[0]
+	if shown.CheckSignatureFrom(ca) != nil {
+		problem = "shows a certificate of the CA that is to go" + bringIt
+	}
+	return problem, conn.Close()
 }
 
 // untrustingNamespaces are those whose pods get CAs without this one.

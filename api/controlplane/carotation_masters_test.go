@@ -100,8 +100,14 @@ func replaceCAsTogether(t *testing.T, first, second statedir.Dir) {
 		rotateTogether(t, second, first)
 	})
 	bring(t, first, second)
-	<-time.After(settling) // an operator waits, too: the second's clients have new certificates only now
+	brought := time.Now()
+	eventually(t, func(ctx context.Context) string { // the first has waited meanwhile; the second's clients have new certificates only now
+		return refusing(caRotation(t, first).Finish(ctx, time.Now()), at+" has issued certificates by this ca for less than 20s")
+	})
 	eventually(t, func(ctx context.Context) string { return problemOf(caRotation(t, first).Finish(ctx, time.Now())) })
+	if waited := time.Since(brought); waited < settling {
+		t.Errorf("it is finished %s after the second got the authorities", waited)
+	}
 	t.Run("another key of secrets while one trusts the former CA still", func(t *testing.T) {
 		rotateTogether(t, second, first)
 		rotateTogether(t, first, second)

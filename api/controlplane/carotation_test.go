@@ -28,7 +28,7 @@ import (
 // caRotation connects anew, as each step of km certs rotate-ca does.
 func caRotation(t *testing.T, dir statedir.Dir) *CARotation {
 	t.Helper()
-	r, err := NewCARotation(t.Context(), dir)
+	r, err := NewCARotation(t.Context(), dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,6 +175,43 @@ func TestNodesThatLagAreNamed(t *testing.T) {
 	r.Force = true
 	if err := r.check(t.Context(), "finish", r.needing); err != nil {
 		t.Errorf("with --force: %v", err)
+	}
+}
+
+// Those of CAs that no API server shows a certificate of.
+func TestControlPlanesThatLagAreNamed(t *testing.T) {
+	former, next := &x509.Certificate{Raw: []byte("former")}, &x509.Certificate{Raw: []byte("next")}
+	const name, host = "front-proxy-ca", "192.0.2.1:6443"
+	begun := statedir.Rotation{Authority: name, Phase: statedir.Begun, Issuer: former, Other: next}
+	issued := statedir.Rotation{Authority: name, Phase: statedir.Issued, Issuer: next, Other: former}
+	both := []string{api.AuthorityID(former), api.AuthorityID(next)}
+	for _, test := range []struct {
+		ca   statedir.Rotation
+		said map[string]caReport
+		late string // "" if nobody is
+	}{
+		{begun, nil, "does not say which CAs it has"},
+		{begun, map[string]caReport{}, "does not trust the next front-proxy-ca yet: bring it the authorities"},
+		{begun, map[string]caReport{name: {Issuer: both[0], Trusts: both[:1], Settled: true}}, "does not trust the next front-proxy-ca yet"},
+		{begun, map[string]caReport{name: {Issuer: both[0], Trusts: both, Settled: true}}, ""},
+		{issued, nil, "does not say which CAs it has"},
+		{issued, map[string]caReport{name: {Issuer: both[0], Trusts: both, Settled: true}}, "issues certificates by the front-proxy-ca that is to go: bring it the authorities"},
+		{issued, map[string]caReport{name: {Issuer: both[1], Trusts: both}}, "has issued certificates by this front-proxy-ca for less than 20s"},
+		{issued, map[string]caReport{name: {Issuer: both[1], Trusts: both, Settled: true}}, ""},
+	} {
+		r := lagging(t, test.ca)
+		r.servers, r.said = []string{"https://" + host}, map[string]map[string]caReport{}
+		if test.said != nil {
+			r.said[host] = test.said
+		}
+		late := r.needing
+		if test.ca.Phase == statedir.Begun {
+			late = r.distrusting
+		}
+		who, err := late(t.Context())
+		if err != nil || (len(who) > 0) != (test.late != "") || !strings.Contains(strings.Join(who, "; "), test.late) {
+			t.Errorf("%s, and it says %v: late: %q, %v, want %q", test.ca.Phase, test.said, who, err, test.late)
+		}
 	}
 }
 

@@ -403,7 +403,7 @@ type clients struct {
 	typed   kubernetes.Interface
 	objects dynamic.Interface
 	etcd    statedir.Etcd
-	keys    *secretkeys.Server // nil if the keys of secrets are not km's
+	keys    *secretkeys.Server // see keysOf
 	url     string             // of the API server
 }
 
@@ -480,6 +480,7 @@ func (c Config) runAddOns(ctx context.Context, admin clients) error {
 	background.Go(func() { c.watchAuthentication(ctx, authenticationPoll) })
 	background.Go(func() { tidyTokens(ctx, admin.typed) })
 	background.Go(func() { c.followAuthorities(ctx, admin) })
+	background.Go(func() { c.reportAuthorities(ctx, admin) })
 	background.Go(func() {
 		if err := recordCommits(ctx, admin); err != nil {
 			logrus.WithError(err).Error("cannot record the addresses of committed pods")

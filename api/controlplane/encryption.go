@@ -180,20 +180,17 @@ func RotateKey(ctx context.Context, dir statedir.Dir, how KeyRotation) error {
 	return rotation.Run(ctx)
 }
 
-// keysOf returns what takes the keys of secrets over for this control plane, or nil if they are not km's. Its API server will have the
-// address. The caller calls done when that has stopped.
+// keysOf returns what tells others of this control plane, and takes the keys of secrets over if they are km's; nil where etcd is another's
+// and forbids that. Its API server will have the address. The caller calls done when that has stopped.
 func (c Config) keysOf(ctx context.Context, access statedir.Etcd, address string) (server *secretkeys.Server, done func(), err error) {
-	if !c.ownsKey() {
-		return nil, func() {}, nil
-	}
 	client, err := etcd.Dial(access)
 	if err != nil {
 		return nil, nil, err
 	}
-	server = &secretkeys.Server{Client: client, Dir: c.StateDir, Address: address, Alone: c.embeds(), Loaded: usesKeys}
+	server = &secretkeys.Server{Client: client, Dir: c.StateDir, Address: address, Embeds: c.embeds(), Foreign: !c.ownsKey(), Loaded: usesKeys}
 	err = server.Begin(ctx)
 	if errors.Is(err, rpctypes.ErrPermissionDenied) {
-		logrus.WithError(err).Warn("km secrets rotate-key cannot work: the certificate for etcd must let km read and write what begins with /k8sm-keys/")
+		logrus.WithError(err).Warn("km secrets rotate-key, km certs rotate-sa-key and rotate-ca cannot work: the certificate for etcd must let km read and write what begins with /k8sm-keys/")
 		return nil, func() { _ = client.Close() }, nil
 	}
 	if err != nil {
@@ -201,7 +198,7 @@ func (c Config) keysOf(ctx context.Context, access statedir.Etcd, address string
 	}
 	return server, func() {
 		if err := server.End(ctx); err != nil {
-			logrus.WithError(err).Warn("km secrets rotate-key will wait for this control plane")
+			logrus.WithError(err).Warn("km secrets rotate-key, km certs rotate-sa-key and rotate-ca will wait for this control plane")
 		}
 		_ = client.Close()
 	}, nil

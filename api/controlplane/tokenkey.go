@@ -67,33 +67,42 @@ func NewTokenKeyRotation(ctx context.Context, dir statedir.Dir, without ...strin
 	if err != nil {
 		return nil, err
 	}
-	if r.servers, err = apiServers(ctx, admin); err != nil {
-		return nil, err
-	}
-	if err := addDead(ctx, r.etcd, r.servers, admin); err != nil {
-		return nil, err
-	}
-	for _, address := range without {
-		delete(r.servers, "https://"+address)
-	}
-	return r, nil
+	r.servers, err = allServers(ctx, r.etcd, admin, without)
+	return r, err
 }
 
 // Close ends the connections.
 func (r *TokenKeyRotation) Close() { _ = r.etcd.Close() }
 
-// addDead adds the API servers that died: they may only hang.
-func addDead(ctx context.Context, etcd *clientv3.Client, servers map[string]kubernetes.Interface, admin *rest.Config) error {
+// allServers are clients of the API servers that run or died, by URL: one that died may only hang. Those at the addresses without are gone
+// for good.
+func allServers(ctx context.Context, etcd *clientv3.Client, admin *rest.Config, without []string) (map[string]kubernetes.Interface, error) {
+	if len(without) > 0 {
+		serving, err := runningServers(ctx, etcd)
+		if err != nil {
+			return nil, err
+		}
+		if err := secretkeys.Forget(ctx, etcd, without, serving); err != nil {
+			return nil, err
+		}
+	}
+	servers, err := apiServers(ctx, admin)
+	if err != nil {
+		return nil, err
+	}
 	all, err := secretkeys.Addresses(ctx, etcd)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, address := range all {
 		if err := addServer(servers, admin, address); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	for _, address := range without { // a lease of its API server may last a moment longer
+		delete(servers, "https://"+address)
+	}
+	return servers, nil
 }
 
 // addServer adds a client of the API server at the address, unless there is one.

@@ -40,8 +40,14 @@ func (r *Rotation) store() store { return store{client: r.Client} }
 // former key goes. A step begins when all API servers are where the one before needs them. If Run is interrupted, all secrets can be
 // read, and the next call goes on, on any control plane's machine.
 func (r *Rotation) Run(ctx context.Context) error {
-	if err := r.forget(ctx); err != nil {
-		return err
+	if len(r.Without) > 0 {
+		serving, err := r.Running(ctx)
+		if err != nil {
+			return err
+		}
+		if err := Forget(ctx, r.Client, r.Without, serving); err != nil {
+			return err
+		}
 	}
 	now, revision, err := r.start(ctx)
 	if err != nil {
@@ -156,10 +162,11 @@ func (r *Rotation) await(ctx context.Context, now ring) error {
 
 // late says which API servers do not use the ring's keys.
 func (r *Rotation) late(ctx context.Context, now ring) (late []string, err error) {
-	all, err := r.store().reports(ctx)
+	all, _, err := r.store().reports(ctx)
 	if err != nil {
 		return nil, err
 	}
+	maps.DeleteFunc(all, func(_ string, r report) bool { return r.Gone })
 	running, err := r.Running(ctx)
 	if err != nil {
 		return nil, err
@@ -185,32 +192,4 @@ func (r *Rotation) late(ctx context.Context, now ring) (late []string, err error
 		late = append(late, "none runs")
 	}
 	return late, nil
-}
-
-// forget removes the reports of control planes that are gone for good.
-func (r *Rotation) forget(ctx context.Context) error {
-	if len(r.Without) == 0 {
-		return nil
-	}
-	all, err := r.store().reports(ctx)
-	if err != nil {
-		return err
-	}
-	running, err := r.Running(ctx)
-	if err != nil {
-		return err
-	}
-	for _, address := range r.Without {
-		host, _, _ := net.SplitHostPort(address)
-		if _, known := all[address]; !known {
-			return fmt.Errorf("no control plane has said that it is at %s: there are %s", address, strings.Join(slices.Sorted(maps.Keys(all)), ", "))
-		}
-		if slices.Contains(running, host) {
-			return fmt.Errorf("the API server at %s runs, or ran some seconds ago: it is not gone", address)
-		}
-		if err := r.store().leave(ctx, address); err != nil {
-			return err
-		}
-	}
-	return nil
 }

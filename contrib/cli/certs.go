@@ -161,7 +161,7 @@ and no token is refused before it ends. Without a step, tells which one comes ne
 				return nil
 			})
 		}}
-		step.Flags().StringSliceVar(&without, "without", nil, "don't ask the API servers at these addresses, `HOST:PORT,...`, which are gone for good")
+		addWithout(step, &without)
 		cmd.AddCommand(step)
 		return step
 	}

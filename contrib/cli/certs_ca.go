@@ -30,7 +30,7 @@ import. Without a step, tells how far the authorities are, and who is late.`,
 				}
 				return err
 			}
-			return rotateCA(c, names, func(ctx context.Context, r *controlplane.CARotation) error {
+			return rotateCA(c, nil, names, func(ctx context.Context, r *controlplane.CARotation) error {
 				return tellRotation(ctx, cmd.OutOrStdout(), r)
 			})
 		},
@@ -38,8 +38,9 @@ import. Without a step, tells how far the authorities are, and who is late.`,
 	cmd.AddCommand(certsRotateCABeginCommand(c))
 	add := func(use, short, done string, do func(context.Context, *controlplane.CARotation) error) {
 		force := false
+		var without []string
 		step := &cobra.Command{Use: use + " [NAME...]", Short: short, Args: cobra.ArbitraryArgs, ValidArgs: statedir.AuthorityNames(), RunE: func(cmd *cobra.Command, names []string) error {
-			return rotateCA(c, names, func(ctx context.Context, r *controlplane.CARotation) error {
+			return rotateCA(c, without, names, func(ctx context.Context, r *controlplane.CARotation) error {
 				r.Force = force
 				if err := do(ctx, r); err != nil {
 					return err
@@ -49,6 +50,7 @@ import. Without a step, tells how far the authorities are, and who is late.`,
 			})
 		}}
 		step.Flags().BoolVar(&force, "force", false, "do not check who is late: those are cut off")
+		addWithout(step, &without)
 		cmd.AddCommand(step)
 	}
 	add("issue", "Issue all certificates by the next authority", "all certificates here are from the next CA, and nodes get theirs now; next: km certs rotate-ca finish",
@@ -67,7 +69,7 @@ func certsRotateCABeginCommand(c *common) *cobra.Command {
 			if err := lives.Validate(); err != nil {
 				return usageError{err}
 			}
-			return rotateCA(c, names, func(_ context.Context, r *controlplane.CARotation) error {
+			return rotateCA(c, nil, names, func(_ context.Context, r *controlplane.CARotation) error {
 				if err := r.Begin(time.Now(), lives); err != nil {
 					return err
 				}
@@ -80,13 +82,13 @@ func certsRotateCABeginCommand(c *common) *cobra.Command {
 }
 
 // rotateCA calls a step.
-func rotateCA(c *common, names []string, do func(context.Context, *controlplane.CARotation) error) error {
+func rotateCA(c *common, without, names []string, do func(context.Context, *controlplane.CARotation) error) error {
 	dir, err := absoluteDir(c)
 	if err != nil {
 		return err
 	}
 	return serve(c, func(ctx context.Context) error {
-		r, err := controlplane.NewCARotation(ctx, dir, names...)
+		r, err := controlplane.NewCARotation(ctx, dir, without, names...)
 		if err != nil {
 			return err
 		}

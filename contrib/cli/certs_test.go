@@ -82,6 +82,9 @@ func TestCAsThatAreReplacedAreShown(t *testing.T) {
 	if status, out, errs := certs(t, dir, "rotate-ca"); status != 0 || !strings.Contains(out, "next: km certs rotate-ca begin") {
 		t.Errorf("before: %d, %s%s", status, out, errs)
 	}
+	if err := dir.WriteEtcd(statedir.Etcd{Endpoints: []string{"https://127.0.0.1:1"}, CAFile: dir.EtcdCA(), CertFile: dir.EtcdClientCert(), KeyFile: dir.EtcdClientKey(), Embedded: true}); err != nil {
+		t.Fatal(err)
+	}
 	for want, args := range map[string][]string{
 		"there are ca, kubelet-serving-ca": {"rotate-ca", "sa"},
 		"give 262800h0m0s or less":         {"rotate-ca", "begin", "--ca-lifetime=400000h"},

@@ -32,7 +32,12 @@ it goes on where it was. It waits for a control plane that died, and says so.`,
 			})
 		},
 	}
-	rotate.Flags().StringSliceVar(&how.Without, "without", nil, "don't wait for the control planes at these addresses, `HOST:PORT,...`, which are gone for good")
+	addWithout(rotate, &how.Without)
 	cmd.AddCommand(rotate)
 	return cmd
+}
+
+// addWithout adds a flag for control planes that a command does not wait for.
+func addWithout(cmd *cobra.Command, addresses *[]string) {
+	cmd.Flags().StringSliceVar(addresses, "without", nil, "don't wait for the control planes at these addresses, `HOST:PORT,...`, which are gone for good. One that runs is refused")
 }
