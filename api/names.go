@@ -47,6 +47,8 @@ const (
 	LabelAttributePrefix = "k8sm.io/attribute-"
 	// LabelNode, on a bootstrap token's secret, names the only node for which the token may request a certificate.
 	LabelNode = "k8sm.io/node"
+	// LabelNodeSlices, on the ConfigMaps of package nodeslices, is the version of their format.
+	LabelNodeSlices = "k8sm.io/node-slices"
 	// AnnotationMinionBefore, on a bootstrap token's secret, is the AnnotationMinionStarted that the node had when the token was made;
 	// "" for none. Another one means that a minion has started since and has a certificate: the token has done its work.
 	AnnotationMinionBefore = "k8sm.io/minion-before"
