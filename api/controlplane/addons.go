@@ -26,6 +26,7 @@ import (
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/nodeslices"
 )
 
 // object is an add-on: an API object that exists in every k8sm cluster.
@@ -55,7 +56,7 @@ func (c Config) addOns() ([]object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(c.dns(), commits(), rbac(minions), flowControl(), []object{config, addressPools()}, c.policies(), c.metrics(), c.logs()), nil
+	return slices.Concat(c.dns(), []object{namespace(nodeslices.Namespace)}, commits(), rbac(minions), flowControl(), []object{config, addressPools()}, c.policies(), c.metrics(), c.logs()), nil
 }
 
 // isService says of an add-on that it may need an address, which the API server gives only when it is ready.

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apiserver/pkg/audit/policy"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/nodeslices"
 )
 
 // Audit configures the API server's audit log
@@ -73,7 +74,7 @@ func (c Config) writeAuditPolicy() error {
 }
 
 // auditPolicy logs who did what to which object, and never a body: a secret must not be in a log. It leaves out what the parts of a
-// cluster do all the time: leases, events, nodes' states, health, and their reads of what is no secret. The first rule that matches
+// cluster do all the time: leases, events, nodes' states and slices, health, and their reads of what is no secret. The first rule that matches
 // decides.
 func auditPolicy() auditv1.Policy {
 	components := []string{"system:kube-controller-manager", "system:apiserver", api.SchedulerUser, api.DNSUser, api.MetricsUser, api.LogsUser}
@@ -96,6 +97,7 @@ func auditPolicy() auditv1.Policy {
 			none(auditv1.PolicyRule{Users: components, Resources: resources("coordination.k8s.io", "leases")}),
 			none(auditv1.PolicyRule{UserGroups: groups, Resources: resources("coordination.k8s.io", "leases")}),
 			none(auditv1.PolicyRule{UserGroups: []string{api.NodesGroup}, Verbs: []string{"patch", "update"}, Resources: resources("", "nodes/status")}),
+			none(auditv1.PolicyRule{Users: []string{api.SchedulerUser}, Namespaces: []string{nodeslices.Namespace}, Resources: resources("", "configmaps")}),
 			{Level: auditv1.LevelMetadata, Verbs: []string{"get", "list", "create", "update", "patch", "delete", "deletecollection"},
 				Resources: append(resources("", "secrets", "serviceaccounts/token"), resources("authentication.k8s.io", "*")...)},
 			none(auditv1.PolicyRule{Users: components, Verbs: read}),

@@ -255,6 +255,7 @@ func TestControlPlane(t *testing.T) {
 	t.Run("a tenant's flood stops neither leases nor bindings", func(t *testing.T) { testFlood(t, dir, admin) })
 	t.Run("minions read their configuration", func(t *testing.T) { testMinionConfig(t, dir, admin) })
 	t.Run("the scheduler tells nodes which addresses pods may have", func(t *testing.T) { testAddressPools(t, dir, admin) })
+	t.Run("the scheduler alone tells nodes of each other", func(t *testing.T) { testNodeSlices(t, dir, admin) })
 	t.Run("nodes carry Commits out, and addresses come to etcd", func(t *testing.T) { testCommits(t, dir, admin) })
 	t.Run("service accounts get tokens and the root certificate", func(t *testing.T) { testServiceAccount(t, admin) })
 	t.Run("a kubelet serves under no name of others", func(t *testing.T) { testServing(t, dir, admin) })

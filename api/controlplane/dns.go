@@ -97,8 +97,8 @@ func (c Config) dns() []object {
 }
 
 // leaseNamespace is where the servers of a service renew their leases.
-func leaseNamespace(m api.Membership) object {
-	return &corev1.Namespace{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: m.LeaseNamespace},
-	}
+func leaseNamespace(m api.Membership) object { return namespace(m.LeaseNamespace) }
+
+func namespace(name string) object {
+	return &corev1.Namespace{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}, ObjectMeta: metav1.ObjectMeta{Name: name}}
 }

@@ -34,6 +34,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/nodeslices"
 	"github.com/k8sm/k8sm/api/secretkeys"
 	"github.com/k8sm/k8sm/api/statedir"
 )
@@ -95,7 +97,7 @@ func testAuditLog(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
 		if e.Level != auditv1.LevelMetadata || e.Stage == auditv1.StageRequestReceived || e.RequestObject != nil || e.ResponseObject != nil {
 			t.Errorf("logged %s %s %s at level %s, stage %s", e.User.Username, e.Verb, e.RequestURI, e.Level, e.Stage)
 		}
-		if ref.Resource == "events" || ref.Resource == "leases" && e.User.Username != "kubernetes-admin" || strings.HasPrefix(e.RequestURI, "/readyz") {
+		if ref.Resource == "events" || ref.Resource == "leases" && e.User.Username != "kubernetes-admin" || ref.Namespace == nodeslices.Namespace && e.User.Username == api.SchedulerUser || strings.HasPrefix(e.RequestURI, "/readyz") {
 			t.Errorf("logged %s %s %s", e.User.Username, e.Verb, e.RequestURI)
 		}
 	}

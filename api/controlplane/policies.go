@@ -11,11 +11,12 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/nodeslices"
 )
 
 // policies returns what this cluster refuses besides what stock Kubernetes refuses.
 func (c Config) policies() []object {
-	policies := []admissionPolicy{nodeKeys(), nodeSelf()}
+	policies := []admissionPolicy{nodeKeys(), nodeSelf(), nodeSlices()}
 	if len(c.ServiceExternalIPs) > 0 {
 		policies = append(policies, externalIPs(c.ServiceExternalIPs))
 	}
@@ -74,6 +75,20 @@ func nodeSelf() admissionPolicy {
 			must(fmt.Sprintf("!('%s' in variables.labels) || variables.labelsAfter[?'%[1]s'].orValue('') == object.metadata.name", corev1.LabelHostname),
 				"a node may not have another hostname than its name"),
 		},
+	}
+}
+
+// nodeSlices lets only the scheduler write the slices of nodes, because nodes route packets to where they say. The controller that puts a
+// CA into each namespace writes there, too. Who may delete ConfigMaps deletes them: the scheduler writes them again.
+func nodeSlices() admissionPolicy {
+	return admissionPolicy{
+		name: "k8sm-node-slices",
+		on:   []admissionv1.NamedRuleWithOperations{to("", writing, "configmaps")},
+		of:   notBy(api.SchedulerUser),
+		when: fmt.Sprintf("request.namespace == '%s'", nodeslices.Namespace),
+		must: []admissionv1.Validation{must(
+			fmt.Sprintf("!('%s' in %s || '%[1]s' in %[3]s)", api.LabelNodeSlices, mapOf("object", "metadata.?labels"), mapOf("oldObject", "metadata.?labels")),
+			"the slices of nodes may only be written by the scheduler")},
 	}
 }
 

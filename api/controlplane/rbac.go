@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/nodeslices"
 	"github.com/k8sm/k8sm/api/statedir"
 )
 
@@ -39,6 +40,8 @@ func rbac(minion api.MinionConfig) []object {
 		grant(api.MinionConfigNamespace, "k8sm:minion-config", minionConfigRules(), nodes, bootstrap, dns, scheduler),
 		grant(api.AddressPoolsNamespace, "k8sm:address-pools", oneConfigMap(api.AddressPoolsName, "get", "list", "watch"), nodes),
 		grant(api.AddressPoolsNamespace, "k8sm:publish-address-pools", oneConfigMap(api.AddressPoolsName, "get", "update", "patch"), scheduler),
+		grant(nodeslices.Namespace, "k8sm:node-slices", []rbacv1.PolicyRule{rule("", []string{"configmaps"}, "get", "list", "watch")}, nodes),
+		grant(nodeslices.Namespace, "k8sm:keep-node-slices", []rbacv1.PolicyRule{rule("", []string{"configmaps"}, "list", "create", "update", "delete")}, scheduler),
 		grant(metav1.NamespaceDefault, "k8sm:api-servers", apiServersRules(), scheduler, stores),
 		clusterGrant("k8sm:dns", dnsRules(), dns),
 		memberGrants("k8sm:dns", dnsMembers),
@@ -100,7 +103,7 @@ func networkPolicyRules(minion api.MinionConfig) []rbacv1.PolicyRule {
 	}
 }
 
-// podNetworkRules let a minion list the other nodes, to route packets to their pods.
+// podNetworkRules let a minion list the other nodes, to route packets to their pods while no scheduler keeps their slices.
 func podNetworkRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{rule("", []string{"nodes"}, "list", "watch")}
 }

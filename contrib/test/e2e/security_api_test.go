@@ -34,6 +34,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/commit"
+	"github.com/k8sm/k8sm/api/nodeslices"
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
@@ -91,7 +92,8 @@ type apiTargets struct {
 	// slice, metricsSlice and logsSlice are EndpointSlices of the DNS, of the metrics and of the logs.
 	slice, metricsSlice, logsSlice string
 
-	policy string // an admission policy of k8sm
+	nodes  *corev1.ConfigMap // a slice of nodes
+	policy string            // an admission policy of k8sm
 	commit *unstructured.Unstructured
 	minion string // URL of the node's minion
 }
@@ -132,6 +134,9 @@ func prepareTargets(t *testing.T, c *scratch.Cluster) apiTargets {
 	}
 	node, err := c.Kube.CoreV1().Nodes().Get(t.Context(), targetNode, metav1.GetOptions{})
 	if err != nil {
+		t.Fatal(err)
+	}
+	if targets.nodes, err = c.Kube.CoreV1().ConfigMaps(nodeslices.Namespace).Get(t.Context(), "nodes-0", metav1.GetOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	targets.minion = onMinion(node, "")
@@ -267,6 +272,10 @@ func (x apiTargets) reads() map[string]attempt[apiUser] {
 			_, err := as.kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 			return err
 		},
+		"list the slices of nodes": func(ctx context.Context, as apiUser) error {
+			_, err := as.kube.CoreV1().ConfigMaps(nodeslices.Namespace).List(ctx, metav1.ListOptions{LabelSelector: nodeslices.Selector})
+			return err
+		},
 		"read the minions' configuration": func(ctx context.Context, as apiUser) error {
 			_, err := as.kube.CoreV1().ConfigMaps(api.MinionConfigNamespace).Get(ctx, api.MinionConfigName, metav1.GetOptions{})
 			return err
@@ -388,6 +397,12 @@ func (x apiTargets) writesOfNodes() map[string]attempt[apiUser] {
 		"write `k8sm.io/rollout` of the node":      write("annotations", api.AnnotationRollout, "hold"),
 		"write an attribute label of the node":     write("labels", api.AttributeLabel("rack"), "r1"),
 		"write the zone of the node":               write("labels", corev1.LabelTopologyZone, "z1"),
+		"write a slice of nodes": func(ctx context.Context, as apiUser) error {
+			changed := x.nodes.DeepCopy()
+			changed.ResourceVersion, changed.Data = "", nodeslices.Object("", `{"name":"evil"}`).Data
+			_, err := as.kube.CoreV1().ConfigMaps(nodeslices.Namespace).Update(ctx, changed, metav1.UpdateOptions{DryRun: dry})
+			return err
+		},
 		"write the node's conditions": func(ctx context.Context, as apiUser) error {
 			return patchNode(ctx, as, `{"status": {"conditions": [{"type": "Tried", "status": "True"}]}}`, "status")
 		},
