@@ -91,6 +91,10 @@ func (c *Cluster) Run(ctx context.Context, sink run.Sink) error {
 	if err != nil {
 		return err
 	}
+	slices, err := newSlicer(c.client, factory.Core().V1().Nodes())
+	if err != nil {
+		return err
+	}
 	factory.Start(ctx.Done())
 	defer factory.Shutdown()
 	settings, stop, err := c.watchSettings(ctx)
@@ -102,6 +106,7 @@ func (c *Cluster) Run(ctx context.Context, sink run.Sink) error {
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.work(ctx) })
+	group.Go(func() error { return slices.run(ctx) })
 	group.Go(func() error {
 		var servers []skew.Server
 		if c.versions != nil {

@@ -3,5 +3,7 @@
 // order for each object. It decides nothing: it reports the API server's answers as events. It must never import
 // k8s.io/kubernetes.
 //
+// Beside that it keeps the slices of nodes, which minions read (slices.go): what is in them follows from the nodes alone.
+//
 // Start reading at Cluster. watch.go has the events, the other files have the actions by their subject.
 package kube
