@@ -65,8 +65,8 @@ func FuzzPeers(f *testing.F) {
 		}
 		nodes := []*corev1.Node{node("n1", "10.0.0.1", "10.244.0.0/24"), node("n2", address, podCIDR), node("n3", "10.0.0.3", "10.244.3.0/24")}
 		var around surroundings
-		around.takeCluster(nodes, api.MinionConfig{ServiceCIDR: serviceCIDR})
-		peers, _ := peersOf(nodes, "n1", around)
+		around.takeCluster(slicedNodes(nodes), api.MinionConfig{ServiceCIDR: serviceCIDR})
+		peers, _ := peersOf(slicedNodes(nodes), "n1", around)
 		given := []string{"10.244.0.0/24", "10.244.3.0/24"} // by the control plane, which is believed
 		if prefix, err := netip.ParsePrefix(podCIDR); err == nil {
 			given = append(given, prefix.Masked().String())

@@ -72,6 +72,8 @@ type node struct {
 	foreign []string
 	// routes are the problems with prefixes that this machine does not route to pods.
 	routes routeProblems
+	// reached says that the pod network knows the other nodes from this process.
+	reached bool
 	// cgroupParent is the parent cgroup of containers; empty for Docker Engine's default.
 	cgroupParent string
 }
@@ -268,7 +270,12 @@ type podNetwork interface {
 const awaitPeers = 5 * time.Second
 
 // mesh is a network that itself routes packets to the pods of other nodes.
-type mesh interface{ Reach(peers []network.Peer) }
+type mesh interface {
+	// Reach routes to exactly these nodes.
+	Reach(peers []network.Peer)
+	// Peers returns the last argument of Reach, also of an earlier process.
+	Peers() []network.Peer
+}
 
 // newNetwork returns the network that the cluster's configuration names. If an earlier minion used the other kind, the sandboxes
 // lose that network, and the kubelet recreates them.
@@ -380,7 +387,7 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 	}
 	running.network = supervise.Start(alive, "the pod network", n.network.Run)
 	if mesh, ok := n.network.(mesh); ok && n.watchesPeers() {
-		running.peers = supervise.Start(alive, "the watch on other nodes", func(ctx context.Context) error { return n.watchPeers(ctx, client, mesh) })
+		running.peers = supervise.Start(alive, "the watch on other nodes", func(ctx context.Context) error { return n.watchPeers(ctx, client, mesh, servers.Ready) })
 	}
 	running.pods = supervise.Start(alive, "the watch on the node's pods", func(ctx context.Context) error {
 		var tidying errgroup.Group

@@ -3,27 +3,22 @@ package minion
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/nodeslices"
 	"github.com/k8sm/k8sm/minion/network"
 )
 
 // watchPeers passes the other nodes, and each change, to the pod network until ctx ends. While the API server is down, the network
-// keeps the nodes that it knows.
-func (n *node) watchPeers(ctx context.Context, client kubernetes.Interface, pods mesh) error {
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(onlyNetwork))
-	nodes := factory.Core().V1().Nodes()
+// keeps the nodes that it knows. reachable says why no API server can be reached now.
+func (n *node) watchPeers(ctx context.Context, client kubernetes.Interface, pods mesh, reachable func() error) error {
 	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	changed := make(chan struct{}, 1) // coalesces bursts of changes
 	change := func() {
 		select {
@@ -31,73 +26,74 @@ func (n *node) watchPeers(ctx context.Context, client kubernetes.Interface, pods
 		default:
 		}
 	}
-	if err := onChange(nodes.Informer(), change); err != nil {
-		cancel()
-		return fmt.Errorf("cannot watch the other nodes: %w", err)
+	others := &neighbors{client: client, reachable: reachable, changed: change, log: n.log}
+	if err := others.start(ctx); err != nil {
+		return err
 	}
-	factory.Start(ctx.Done())
-	defer factory.Shutdown()
-	others, err := observe(ctx, client, n.namedServer, change)
+	defer others.shutdown()
+	machines, err := observe(ctx, client, n.namedServer, change)
 	if err != nil {
 		cancel()
 		return err
 	}
-	defer others.shutdown()
+	defer machines.shutdown()
 	defer cancel() // before the informers are awaited
-	if !cache.WaitForCacheSync(ctx.Done(), nodes.Informer().HasSynced) {
-		return ctx.Err()
-	}
-	var sent []network.Peer
-	for {
-		list, err := nodes.Lister().List(labels.Everything())
-		if err != nil {
-			return fmt.Errorf("cannot list the other nodes: %w", err)
-		}
-		around, unread := others.look(ctx)
-		around.takeCluster(list, n.cluster)
-		peers, problems := peersOf(list, n.boot.Node, around)
-		for _, problem := range n.routes.set(append(unread, problems...)) {
-			n.log.Warn(problem)
-		}
-		if sent == nil || !slices.EqualFunc(sent, peers, samePeer) {
-			pods.Reach(peers)
-			sent = peers
+	overdue := time.NewTicker(overdueEvery)
+	defer overdue.Stop()
+	for look := true; ; {
+		if look {
+			all, known, err := others.look(ctx, time.Now())
+			if err != nil {
+				return err
+			}
+			if known {
+				n.reachPeers(ctx, pods, all, machines)
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
+			look = true
+		case now := <-overdue.C:
+			look = others.overdue(now)
 		}
 	}
 }
 
-// onlyNetwork strips a node to the fields that peersOf reads, to save memory.
-func onlyNetwork(object any) (any, error) {
-	node, ok := object.(*corev1.Node)
-	if !ok {
-		return object, nil
+// reachPeers passes the other nodes to the pod network if they have changed.
+func (n *node) reachPeers(ctx context.Context, pods mesh, all followed, machines *observer) {
+	known := pods.Peers()
+	around, unread := machines.look(ctx)
+	around.takeCluster(all.nodes, n.cluster)
+	if !all.whole {
+		for _, peer := range known {
+			around.take("an address of node "+peer.Node, peer.Addresses...)
+		}
 	}
-	return &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{
-			Name: node.Name, UID: node.UID, ResourceVersion: node.ResourceVersion,
-			Annotations: map[string]string{
-				api.AnnotationPodPrefixes: node.Annotations[api.AnnotationPodPrefixes], api.AnnotationAgentAddress: node.Annotations[api.AnnotationAgentAddress],
-			},
-		},
-		Spec:   corev1.NodeSpec{PodCIDRs: node.Spec.PodCIDRs},
-		Status: corev1.NodeStatus{Addresses: node.Status.Addresses},
-	}, nil
+	peers, problems := peersOf(all.nodes, n.boot.Node, around)
+	for _, problem := range n.routes.set(append(unread, problems...)) {
+		n.log.Warn(problem)
+	}
+	if !all.whole {
+		peers = network.Join(known, peers)
+	}
+	n.metrics.Peers(all.source, len(peers))
+	if !n.reached || !slices.EqualFunc(known, peers, samePeer) {
+		pods.Reach(peers)
+		n.reached = true
+	}
 }
 
 // peersOf returns all nodes except this one as the pod network needs them, sorted by name. A further prefix of pods that would take
 // packets from others is skipped, with a problem: whoever can write to a node's annotations could redirect any traffic.
-func peersOf(nodes []*corev1.Node, self string, around surroundings) (peers []network.Peer, problems []error) {
+func peersOf(nodes []nodeslices.Node, self string, around surroundings) (peers []network.Peer, problems []error) {
 	nodes = slices.Clone(nodes)
-	slices.SortFunc(nodes, func(a, b *corev1.Node) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(nodes, func(a, b nodeslices.Node) int { return strings.Compare(a.Name, b.Name) })
 	peers = []network.Peer{}
 	for _, node := range nodes {
-		peer := network.Peer{Node: node.Name, Addresses: internalIPs(node), Prefixes: podCIDRs(node)}
-		further, err := api.ParsePodPrefixes(node.Annotations[api.AnnotationPodPrefixes])
+		peer := network.Peer{Node: node.Name, Addresses: node.Addresses, Prefixes: slices.Clone(node.PodCIDRs)}
+		further, err := api.ParsePodPrefixes(node.PodPrefixes)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("node %s: annotation %s: %w", node.Name, api.AnnotationPodPrefixes, err))
 		}
@@ -114,29 +110,6 @@ func peersOf(nodes []*corev1.Node, self string, around surroundings) (peers []ne
 		}
 	}
 	return peers, problems
-}
-
-func podCIDRs(node *corev1.Node) (prefixes []netip.Prefix) {
-	for _, text := range node.Spec.PodCIDRs {
-		if prefix, err := netip.ParsePrefix(text); err == nil { // the API server validates them
-			prefixes = append(prefixes, prefix.Masked())
-		}
-	}
-	return prefixes
-}
-
-// internalIPs returns the node's InternalIPs, the first of each family.
-func internalIPs(node *corev1.Node) (addresses []netip.Addr) {
-	for _, a := range node.Status.Addresses {
-		address, err := netip.ParseAddr(a.Address)
-		if a.Type != corev1.NodeInternalIP || err != nil {
-			continue
-		}
-		if !slices.ContainsFunc(addresses, func(b netip.Addr) bool { return b.Is4() == address.Is4() }) {
-			addresses = append(addresses, address)
-		}
-	}
-	return addresses
 }
 
 func samePeer(a, b network.Peer) bool {

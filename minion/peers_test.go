@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/nodeslices"
 	"github.com/k8sm/k8sm/minion/network"
 )
 
@@ -25,6 +26,13 @@ func networkNode(name, address, podCIDR, further string) *corev1.Node {
 	}
 }
 
+func slicedNodes(nodes []*corev1.Node) (list []nodeslices.Node) {
+	for _, node := range nodes {
+		list = append(list, nodeslices.Of(node))
+	}
+	return list
+}
+
 func TestPeersAreTheOtherNodesWithTheirPodsAddresses(t *testing.T) {
 	cluster := api.MinionConfig{ServiceCIDR: "10.96.0.0/16,fd96::/108"}
 	bare := networkNode("new", "192.0.2.9", "10.244.9.0/24", "")
@@ -37,8 +45,8 @@ func TestPeersAreTheOtherNodesWithTheirPodsAddresses(t *testing.T) {
 		bare,
 	}
 	var around surroundings
-	around.takeCluster(nodes, cluster)
-	peers, problems := peersOf(nodes, "self", around)
+	around.takeCluster(slicedNodes(nodes), cluster)
+	peers, problems := peersOf(slicedNodes(nodes), "self", around)
 	prefixes := func(texts ...string) (list []netip.Prefix) {
 		for _, text := range texts {
 			list = append(list, netip.MustParsePrefix(text))

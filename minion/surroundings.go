@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -22,6 +21,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/k8sm/k8sm/api"
+	"github.com/k8sm/k8sm/api/nodeslices"
 	"github.com/k8sm/k8sm/api/resolve"
 	"github.com/k8sm/k8sm/minion/network"
 )
@@ -59,19 +59,19 @@ func (s *surroundings) refuse(prefix netip.Prefix) error {
 }
 
 // takeCluster adds the ranges of services and pods, and the nodes' addresses.
-func (s *surroundings) takeCluster(nodes []*corev1.Node, cluster api.MinionConfig) {
+func (s *surroundings) takeCluster(nodes []nodeslices.Node, cluster api.MinionConfig) {
 	for _, text := range strings.Split(cluster.ServiceCIDR, ",") {
 		if prefix, err := netip.ParsePrefix(text); err == nil {
 			s.taken = append(s.taken, taken{prefix, "the range of services"})
 		}
 	}
 	for _, node := range nodes {
-		for _, prefix := range podCIDRs(node) {
+		for _, prefix := range node.PodCIDRs {
 			s.taken = append(s.taken, taken{prefix, "the pod range of node " + node.Name})
 		}
-		s.take("an address of node "+node.Name, internalIPs(node)...)
-		if agent, err := netip.ParseAddrPort(node.Annotations[api.AnnotationAgentAddress]); err == nil {
-			s.take("the agent's address of node "+node.Name, agent.Addr())
+		s.take("an address of node "+node.Name, node.Addresses...)
+		if node.Agent.IsValid() {
+			s.take("the agent's address of node "+node.Name, node.Agent)
 		}
 	}
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/minion/network"
+	"github.com/k8sm/k8sm/minion/status"
 )
 
 // inMachine runs the rest of the test in a network namespace of its own: a machine at 192.0.2.1 with router 192.0.2.254.
@@ -83,10 +84,10 @@ func watchOnce(t *testing.T, objects ...k8sruntime.Object) *node {
 		t.Fatal(err)
 	}
 	n := &node{boot: api.Bootstrap{Node: "self"}, namedServer: "https://192.0.2.100:6443", cluster: api.MinionConfig{ServiceCIDR: "10.96.0.0/16"},
-		log: logrus.WithField("node", "self")}
+		log: logrus.WithField("node", "self"), metrics: status.NewMetrics("", "")}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if err := n.watchPeers(ctx, fake.NewClientset(objects...), reached{pods, cancel}); !errors.Is(err, context.Canceled) {
+	if err := n.watchPeers(ctx, fake.NewClientset(objects...), reached{pods, cancel}, func() error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 	return n

@@ -33,6 +33,27 @@ func ofFamily(addresses []netip.Addr, like netip.Addr) (netip.Addr, bool) {
 	return addresses[i], true
 }
 
+// Join returns the peers that are told, and of the known ones those of which nothing is told, as far as no other peer has their prefixes
+// now. They are sorted by name.
+func Join(known, told []Peer) []Peer {
+	all, names := slices.Clone(told), map[string]bool{}
+	for _, peer := range told {
+		names[peer.Node] = true
+	}
+	for _, peer := range known {
+		if !names[peer.Node] && !slices.ContainsFunc(told, peer.overlaps) {
+			all = append(all, peer)
+		}
+	}
+	slices.SortFunc(all, func(a, b Peer) int { return strings.Compare(a.Node, b.Node) })
+	return all
+}
+
+// overlaps reports whether the peers have an address of pods in common.
+func (p Peer) overlaps(other Peer) bool {
+	return slices.ContainsFunc(p.Prefixes, func(a netip.Prefix) bool { return slices.ContainsFunc(other.Prefixes, a.Overlaps) })
+}
+
 // kernelRoute is the kernel's route to an address.
 type kernelRoute struct {
 	// local says that the address is this machine's.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/coreos/go-iptables/iptables"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -51,6 +52,24 @@ func lookInTest(address netip.Addr) (kernelRoute, error) {
 		eth0.gateway = netip.MustParseAddr("2001:db8::ffff")
 	}
 	return eth0, nil
+}
+
+func TestKnownPeersStayUntilOthersHaveTheirPrefixes(t *testing.T) {
+	peer := func(node, address string, ranges ...string) Peer {
+		return Peer{Node: node, Addresses: addresses(address), Prefixes: prefixes(ranges...)}
+	}
+	known := []Peer{
+		peer("a", "192.0.2.1", "10.244.1.0/24"), peer("b", "192.0.2.2", "10.244.2.0/24"), peer("c", "192.0.2.3", "10.244.3.0/24", "203.0.113.3/32"),
+		peer("d", "192.0.2.4", "10.244.4.0/24"),
+	}
+	told := []Peer{peer("z", "192.0.2.9", "10.244.9.0/24", "203.0.113.0/30"), peer("b", "192.0.2.22", "10.244.22.0/24"), peer("e", "192.0.2.4", "10.244.4.0/25")}
+	want := []Peer{known[0], told[1], told[2], told[0]} // c and d have lost a prefix
+	if diff := cmp.Diff(want, Join(known, told), cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := Join(known, nil); len(got) != len(known) {
+		t.Errorf("told of no peers, it knows %v", got)
+	}
 }
 
 func TestMeshIsTheGoldenOne(t *testing.T) {

@@ -229,6 +229,13 @@ func (n *Network) Reach(peers []Peer) {
 	n.synced(began, errors.Join(append(problems, n.applyMesh())...))
 }
 
+// Peers returns the last argument of Reach, also of an earlier process; nil if that is not known.
+func (n *Network) Peers() []Peer {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.peers)
+}
+
 // applyMesh applies routes and tunnel, and leaves alone what is right. While the peers are unknown it keeps the routes that it finds. It
 // continues after an error and returns all errors.
 func (n *Network) applyMesh() error {

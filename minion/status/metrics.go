@@ -17,7 +17,17 @@ type Metrics struct {
 	calls  *prometheus.HistogramVec
 	syncs  *prometheus.HistogramVec
 	starts *prometheus.CounterVec
+	peers  *prometheus.GaugeVec
 }
+
+// PeerSource is where a minion learns of the other nodes.
+type PeerSource string
+
+// The sources.
+const (
+	Slices PeerSource = "slices" // of package nodeslices, which the leading scheduler keeps
+	Nodes  PeerSource = "nodes"  // the Node objects, while no scheduler does
+)
 
 // Synced is what is synced with the API server.
 type Synced string
@@ -60,8 +70,9 @@ func NewMetrics(version, kubernetes string) *Metrics {
 		syncs: prometheus.NewHistogramVec(histogram("sync_duration_seconds", "Syncs of the node's rules and routes with the cluster, by what and result.",
 			[]float64{.001, .005, .025, .1, .5, 2.5, 10}), []string{"what", "result"}),
 		starts: prometheus.NewCounterVec(prometheus.CounterOpts(opts("starts_total", "Starts of the node's parts, the first ones included.")), []string{"part"}),
+		peers:  prometheus.NewGaugeVec(prometheus.GaugeOpts(opts("peers", "Other nodes to whose pods this one routes, by where it learns of them.")), []string{"source"}),
 	}
-	m.MustRegister(build, m.calls, m.syncs, m.starts, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.MustRegister(build, m.calls, m.syncs, m.starts, m.peers, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	build.WithLabelValues(version, kubernetes, runtime.Version()).Set(1)
 	for _, what := range []Synced{PodNetwork, NetworkPolicies} { // an alert needs a series before anything fails
 		m.syncs.WithLabelValues(string(what), succeeded)
@@ -91,6 +102,16 @@ func (m *Metrics) Sync(what Synced) func(took time.Duration, err error) {
 
 // Starting counts a start.
 func (m *Metrics) Starting(part Started) { m.starts.WithLabelValues(string(part)).Inc() }
+
+// Peers shows how many other nodes the minion knows, and from where.
+func (m *Metrics) Peers(source PeerSource, count int) {
+	m.peers.WithLabelValues(string(source)).Set(float64(count))
+	for _, other := range []PeerSource{Slices, Nodes} {
+		if other != source {
+			m.peers.DeleteLabelValues(string(other))
+		}
+	}
+}
 
 // countTimeout bounds a count of containers. A Docker Engine that hangs must not hide the other metrics.
 const countTimeout = 2 * time.Second
