@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8sm/k8sm/api/nodeslices"
 )
 
 const (
@@ -30,126 +32,181 @@ const (
 // changed is what one change of an object costs the control plane with all watches of the minions.
 type changed struct{ cpu, megabytes float64 }
 
-// minionWatches measures what a change of a node and one of a pod cost the control plane while the minions of 1,000 nodes watch: all
-// nodes, for the routes to their pods, and, with a network policy in each namespace, pods. The peer are the watches of minions of
-// before: in JSON, and of the pods of all namespaces.
-func (b *bench) minionWatches(ctx context.Context) error {
-	names := []string{"watches_node_change_cpu", "watches_node_change_bytes", "watches_pod_change_cpu", "watches_pod_change_bytes"}
-	figures := make([]figure, len(names))
-	for i, name := range names {
-		figures[i] = figure{name: name, unit: []string{"ms", "MB"}[i%2]}
+// watchedChange is a kind of change, and how minions hear of it. The peer is how they did before; nil for nothing to compare with.
+type watchedChange struct {
+	name       string
+	ours, peer *listening
+}
+
+// listening is how minions hear of a change that do makes.
+type listening struct {
+	of     func(i int) []watchQuery // of the i-th node's minion
+	do     func(context.Context, int) error
+	events int // of each minion for each change; 0 if they hear nothing of it, and -1 for as many as of the first one
+}
+
+// watchedKinds are the kinds of changes. Nodes were watched as Node objects, in protobuf; pods were watched in JSON, in all namespaces.
+func (h *hollow) watchedKinds() []watchedChange {
+	return []watchedChange{
+		{"node_status", &listening{sliceQueries, h.beatNode, 0}, &listening{nodeQueries, h.beatNode, 1}},
+		{"node_route", &listening{sliceQueries, h.changeSlice, 2}, &listening{nodeQueries, h.changeRoute, 1}},
+		{"slices_renewal", &listening{sliceQueries, h.renewSlices, 1}, nil},
+		{"pod_change", &listening{podQueries, h.changeWatchedPod, -1}, &listening{formerPodQueries, h.changeWatchedPod, -1}},
 	}
+}
+
+// minionWatches measures what changes of nodes and pods cost the control plane while the minions of 1,000 nodes watch: slices of nodes,
+// for the routes to their pods, and, with a network policy in each namespace, pods. It also measures how soon a minion hears of a route.
+func (b *bench) minionWatches(ctx context.Context) error {
+	var sheet []*figure
 	for round := range b.rounds {
 		fmt.Printf("round %d of %d: %d nodes watch\n", round+1, b.rounds, watchedNodes)
-		ours, peer, err := b.watchedTurn(ctx)
+		figures, err := b.watchedTurn(ctx)
 		if err != nil {
 			return err
 		}
-		for i := range figures {
-			figures[i].rounds, figures[i].peer = append(figures[i].rounds, ours[i]), append(figures[i].peer, peer[i])
+		for i, f := range figures {
+			if round == 0 {
+				sheet = append(sheet, &figure{name: "watches_" + f.name, unit: f.unit})
+			}
+			sheet[i].rounds, sheet[i].peer = append(sheet[i].rounds, f.rounds...), append(sheet[i].peer, f.peer...)
 		}
 	}
-	for i := range figures {
-		figures[i].print(os.Stdout)
+	for _, f := range sheet {
+		f.print(os.Stdout)
 	}
 	return nil
 }
 
-// watchedTurn returns the figures of the minions' watches, and those of before, on a new control plane.
-func (b *bench) watchedTurn(ctx context.Context) (ours, peer []float64, err error) {
+// watchedTurn returns the figures of a new control plane.
+func (b *bench) watchedTurn(ctx context.Context) (figures []figure, err error) {
 	ctx, cancel := context.WithTimeout(ctx, storedPatience)
 	defer cancel()
 	dir, err := os.MkdirTemp(memoryDir(), "k8sm-bench-")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	h := newHollow(dir, fleet{})
 	defer h.stop()
 	// That controller would mark the nodes, which have no kubelets, one after the other, and each mark is an event of its own.
 	if err := h.start(ctx, b.km, "--kube-controller-manager-arg=controllers=-node-lifecycle-controller"); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if err := errors.Join(parallel(ctx, watchedNodes, h.createWatchedNode), parallel(ctx, watchedNamespaces, h.createNamespace)); err != nil {
-		return nil, nil, fmt.Errorf("cannot create the nodes: %w", err)
+	if err := h.populate(ctx); err != nil {
+		return nil, err
 	}
-	if err := h.awaitAccounts(ctx, watchedNamespaces, watchedNamespace); err != nil {
-		return nil, nil, err
+	for _, kind := range h.watchedKinds() {
+		ours, err := h.costOf(ctx, kind.ours)
+		var peer changed
+		if err == nil && kind.peer != nil {
+			peer, err = h.costOf(ctx, kind.peer)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", kind.name, err)
+		}
+		cpu, size := figure{name: kind.name + "_cpu", unit: "ms", rounds: []float64{ours.cpu}}, figure{name: kind.name + "_bytes", unit: "MB", rounds: []float64{ours.megabytes}}
+		if kind.peer != nil {
+			cpu.peer, size.peer = []float64{peer.cpu}, []float64{peer.megabytes}
+		}
+		figures = append(figures, cpu, size)
 	}
-	if err := parallel(ctx, watchedPods, h.createWatchedPod); err != nil {
-		return nil, nil, fmt.Errorf("cannot create the pods: %w", err)
-	}
-	if ours, err = h.watchedBy(ctx, minionQueries); err != nil {
-		return nil, nil, err
-	}
-	peer, err = h.watchedBy(ctx, formerQueries)
-	return ours, peer, err
+	heard, err := h.routeHeard(ctx)
+	return append(figures, heard), err
 }
 
-// queries are the watches of the i-th node's minion.
-type queries func(i int) (nodes watchQuery, pods []watchQuery)
+// populate creates nodes, pods, and the slices of the nodes.
+func (h *hollow) populate(ctx context.Context) error {
+	if err := errors.Join(parallel(ctx, watchedNodes, h.createWatchedNode), parallel(ctx, watchedNamespaces, h.createNamespace)); err != nil {
+		return fmt.Errorf("cannot create the nodes: %w", err)
+	}
+	if err := h.awaitAccounts(ctx, watchedNamespaces, watchedNamespace); err != nil {
+		return err
+	}
+	if err := parallel(ctx, watchedPods, h.createWatchedPod); err != nil {
+		return fmt.Errorf("cannot create the pods: %w", err)
+	}
+	stop, err := h.keepSlices()
+	if err != nil {
+		return err
+	}
+	defer stop() // what it does every 15 s would be counted
+	poll(ctx, func() bool {
+		objects, err := h.slices(ctx)
+		return err == nil && len(nodeslices.Read(objects).Nodes) == watchedNodes
+	})
+	return ctx.Err()
+}
 
-func minionQueries(i int) (nodes watchQuery, pods []watchQuery) {
+func sliceQueries(int) []watchQuery {
+	path := "/api/v1/namespaces/" + nodeslices.Namespace + "/configmaps?labelSelector=" + url.QueryEscape(nodeslices.Selector)
+	return []watchQuery{{path: path, accept: runtime.ContentTypeProtobuf}}
+}
+
+func nodeQueries(int) []watchQuery {
+	return []watchQuery{{path: "/api/v1/nodes", accept: runtime.ContentTypeProtobuf}}
+}
+
+func podQueries(i int) (pods []watchQuery) {
 	peers := url.QueryEscape(podsWithNetwork + ",spec.nodeName!=" + watchedNode(i) + ",status.podIP!=")
 	for n := range namespacesOfNode {
 		path := "/api/v1/namespaces/" + watchedNamespace(i+n*7) + "/pods?fieldSelector=" + peers
 		pods = append(pods, watchQuery{path: path, accept: runtime.ContentTypeProtobuf})
 	}
-	return watchQuery{path: "/api/v1/nodes", accept: runtime.ContentTypeProtobuf}, pods
+	return pods
 }
 
-func formerQueries(int) (nodes watchQuery, pods []watchQuery) {
-	return watchQuery{path: "/api/v1/nodes", accept: runtime.ContentTypeJSON}, []watchQuery{{
-		path: "/api/v1/pods?fieldSelector=" + url.QueryEscape(podsWithNetwork), accept: runtime.ContentTypeJSON,
-	}}
+func formerPodQueries(int) []watchQuery {
+	return []watchQuery{{path: "/api/v1/pods?fieldSelector=" + url.QueryEscape(podsWithNetwork), accept: runtime.ContentTypeJSON}}
 }
 
 // podsWithNetwork selects those that network policies are about.
 const podsWithNetwork = "spec.hostNetwork=false,status.phase!=Succeeded,status.phase!=Failed"
 
-// watchedBy returns what a change of a node and one of a pod cost.
-func (h *hollow) watchedBy(ctx context.Context, minion queries) ([]float64, error) {
-	var ofNodes, ofPods []watchQuery
+// costOf makes changes one after the other while all minions listen.
+func (h *hollow) costOf(ctx context.Context, l *listening) (c changed, err error) {
+	var all []watchQuery
 	for i := range watchedNodes {
-		nodes, pods := minion(i)
-		ofNodes, ofPods = append(ofNodes, nodes), append(ofPods, pods...)
+		all = append(all, l.of(i)...)
 	}
-	node, err := h.costOf(ctx, ofNodes, h.beatNode)
-	if err != nil {
-		return nil, fmt.Errorf("changes of nodes: %w", err)
-	}
-	pod, err := h.costOf(ctx, ofPods, h.changeWatchedPod)
-	if err != nil {
-		return nil, fmt.Errorf("changes of pods: %w", err)
-	}
-	return []float64{node.cpu, node.megabytes, pod.cpu, pod.megabytes}, nil
-}
-
-// costOf changes objects one after the other while the queries watch them.
-func (h *hollow) costOf(ctx context.Context, all []watchQuery, change func(context.Context, int) error) (c changed, err error) {
 	w, err := h.watch(ctx, all)
 	if err != nil {
 		return c, err
 	}
 	defer w.stop()
+	for i := range watchedChanges { // the first change of an object may bring about another one
+		if err := l.do(ctx, i); err != nil {
+			return c, err
+		}
+	}
 	w.calm(ctx)
 	first := w.events.Load()
-	if err := change(ctx, watchedChanges); err != nil {
+	if err := l.do(ctx, 0); err != nil {
 		return c, err
 	}
 	w.calm(ctx)
 	events, before := w.events.Load(), w.bytes.Load()
+	each := int64(l.events * watchedNodes)
+	if l.events < 0 {
+		each = events - first
+	} else if told := events - first; told != each {
+		return c, fmt.Errorf("a change was told %d times, not %d", told, each)
+	}
 	s, err := h.spend(func() error {
 		for i := range watchedChanges {
-			if err := change(ctx, i); err != nil {
+			if err := l.do(ctx, i); err != nil {
 				return err
 			}
-			if err := w.await(ctx, events+int64(i+1)*(events-first)); err != nil { // each change is told to as many
+			if err := w.await(ctx, events+int64(i+1)*each); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+	w.calm(ctx)
+	if heard := w.events.Load() - events; err == nil && l.events == 0 && heard > 0 {
+		err = fmt.Errorf("minions heard %d times of changes that do not concern them", heard)
+	}
 	return changed{cpu: s.each(watchedChanges) / 1000, megabytes: float64(w.bytes.Load()-before) / watchedChanges / (1 << 20)}, err
 }
 
