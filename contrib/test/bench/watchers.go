@@ -139,6 +139,12 @@ func (w *watchers) calm(ctx context.Context) {
 	})
 }
 
+// rest returns when nothing more comes, and the next change has another time than those before: the API has times in seconds.
+func (w *watchers) rest(ctx context.Context) {
+	w.calm(ctx)
+	time.Sleep(time.Second)
+}
+
 // stop returns when all have ended.
 func (w *watchers) stop() {
 	w.cancel()

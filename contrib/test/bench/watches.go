@@ -25,6 +25,8 @@ const (
 	// namespacesOfNode is of how many namespaces a node has pods: the policies there let the pods of the same namespace in.
 	namespacesOfNode = 2
 	watchedChanges   = 30
+	// watchedPatience is for one control plane: far more than it takes on an idle machine.
+	watchedPatience = 9 * time.Minute
 	// watchedImages is how many images a node's status has. A kubelet names 50 at most.
 	watchedImages = 30
 )
@@ -80,7 +82,7 @@ func (b *bench) minionWatches(ctx context.Context) error {
 
 // watchedTurn returns the figures of a new control plane.
 func (b *bench) watchedTurn(ctx context.Context) (figures []figure, err error) {
-	ctx, cancel := context.WithTimeout(ctx, storedPatience)
+	ctx, cancel := context.WithTimeout(ctx, watchedPatience)
 	defer cancel()
 	dir, err := os.MkdirTemp(memoryDir(), "k8sm-bench-")
 	if err != nil {
@@ -179,12 +181,12 @@ func (h *hollow) costOf(ctx context.Context, l *listening) (c changed, err error
 			return c, err
 		}
 	}
-	w.calm(ctx)
+	w.rest(ctx)
 	first := w.events.Load()
 	if err := l.do(ctx, 0); err != nil {
 		return c, err
 	}
-	w.calm(ctx)
+	w.rest(ctx)
 	events, before := w.events.Load(), w.bytes.Load()
 	each := int64(l.events * watchedNodes)
 	if l.events < 0 {
