@@ -11,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/pprof"
@@ -62,45 +63,64 @@ func main() {
 		}
 		return
 	}
-	b := bench{proxyModes: []string{"iptables", "nftables"}, serviceCounts: []int{100, 5000, 10_000}}
-	flag.StringVar(&b.km, "km", "./km", "the km `program`")
-	flag.StringVar(&b.image, "image", "build/web", "the static `program` that the example's image is made of")
-	flag.StringVar(&b.manifest, "pod", "contrib/examples/web.json", "the pod to run, a JSON `file`")
-	flag.IntVar(&b.rounds, "rounds", 5, "how many `rounds` a median is taken of")
-	flag.IntVar(&b.logLines, "logs-lines", 10_000_000, "how many `lines` the log store gets, of 200 bytes each: ten million take 3 GB of disk in $TMPDIR")
-	flag.StringVar(&b.logMixDir, "logs-mix", "", "a `directory` with real log files, such as the state directory of a cluster that has run (default: those of a control plane that gets 500 pods)")
-	flag.IntVar(&b.minutes, "minutes", 10, "for how many `minutes` the pods change that the web page shows")
-	flag.Func("proxy-modes", "the `modes` of kube-proxy that services are measured in (default iptables,nftables)", b.setModes)
-	flag.Func("service-counts", "`how many` services there are when one of them changes, ascending (default 100,5000,10000)", b.setCounts)
-	only := flag.String("only", "", "take only these measurements: "+strings.Join(partNames(), ", "))
-	profile := flag.String("cpu-profile", "", "write where this program's processor time goes to this `file`")
-	flag.IntVar(&b.usual.nodes, "nodes", hollowNodes, "how many hollow `nodes` there are")
-	flag.IntVar(&b.usual.pods, "pods", hollowPods, "how many `pods` hollow nodes get")
-	flag.StringVar(&b.profiles, "profiles", "", "a `directory` for profiles of the API server and the scheduler while they bind pods to hollow nodes (default: none are taken)")
-	limit := flag.Duration("timeout", time.Hour, "give up after this `time`")
-	flag.Parse()
-	if b.rounds < 1 || b.minutes < 1 {
-		fmt.Fprintln(os.Stderr, "bench: --rounds and --minutes must be at least 1")
+	b, o, err := options(os.Args[1:], os.Stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
 		os.Exit(2)
 	}
-	if b.logLines < 1000 {
-		fmt.Fprintln(os.Stderr, "bench: --logs-lines must be at least 1000")
-		os.Exit(2)
-	}
-
-	if *only != "" && !slices.Contains(partNames(), *only) {
-		fmt.Fprintf(os.Stderr, "bench: --only=%s is none of %s\n", *only, strings.Join(partNames(), ", "))
-		os.Exit(2)
-	}
-
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, *limit)
+	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
-	if err := b.profiled(ctx, *only, *profile); err != nil {
+	if err := b.profiled(ctx, o.only, o.profile); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		os.Exit(1)
 	}
+}
+
+// runOptions say what of a benchmark runs, and for how long.
+type runOptions struct {
+	only, profile string
+	limit         time.Duration
+}
+
+// options reads the flags. Errors are told to out. Libraries register flags of their own in flag.CommandLine: those are not read.
+func options(args []string, out io.Writer) (b bench, o runOptions, err error) {
+	b = bench{proxyModes: []string{"iptables", "nftables"}, serviceCounts: []int{100, 5000, 10_000}}
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.SetOutput(out)
+	fs.StringVar(&b.km, "km", "./km", "the km `program`")
+	fs.StringVar(&b.image, "image", "build/web", "the static `program` that the example's image is made of")
+	fs.StringVar(&b.manifest, "pod", "contrib/examples/web.json", "the pod to run, a JSON `file`")
+	fs.IntVar(&b.rounds, "rounds", 5, "how many `rounds` a median is taken of")
+	fs.IntVar(&b.logLines, "logs-lines", 10_000_000, "how many `lines` the log store gets, of 200 bytes each: ten million take 3 GB of disk in $TMPDIR")
+	fs.StringVar(&b.logMixDir, "logs-mix", "", "a `directory` with real log files, such as the state directory of a cluster that has run (default: those of a control plane that gets 500 pods)")
+	fs.IntVar(&b.minutes, "minutes", 10, "for how many `minutes` the pods change that the web page shows")
+	fs.Func("proxy-modes", "the `modes` of kube-proxy that services are measured in (default iptables,nftables)", b.setModes)
+	fs.Func("service-counts", "`how many` services there are when one of them changes, ascending (default 100,5000,10000)", b.setCounts)
+	fs.StringVar(&o.only, "only", "", "take only these `measurements`: "+strings.Join(partNames(), ", "))
+	fs.StringVar(&o.profile, "cpu-profile", "", "write where this program's processor time goes to this `file`")
+	fs.IntVar(&b.usual.nodes, "nodes", hollowNodes, "how many hollow `nodes` there are")
+	fs.IntVar(&b.usual.pods, "pods", hollowPods, "how many `pods` hollow nodes get")
+	fs.StringVar(&b.profiles, "profiles", "", "a `directory` for profiles of the API server and the scheduler while they bind pods to hollow nodes (default: none are taken)")
+	fs.DurationVar(&o.limit, "timeout", time.Hour, "give up after this `time`")
+	if err := fs.Parse(args); err != nil {
+		return b, o, err
+	}
+	switch {
+	case b.rounds < 1 || b.minutes < 1:
+		err = errors.New("--rounds and --minutes must be at least 1")
+	case b.logLines < 1000:
+		err = errors.New("--logs-lines must be at least 1000")
+	case o.only != "" && !slices.Contains(partNames(), o.only):
+		err = fmt.Errorf("--only=%s is none of %s", o.only, strings.Join(partNames(), ", "))
+	}
+	if err != nil {
+		fmt.Fprintln(out, "bench:", err)
+	}
+	return b, o, err
 }
 
 func (b *bench) setModes(list string) error {
