@@ -1,4 +1,5 @@
-// Package machine tests the packages on a machine with a real systemd: this machine's own, in namespaces of its own.
+// Package machine tests the packages on a machine with a real systemd: this machine's own, in namespaces of its own. It tests the image in
+// a Docker Engine, likewise.
 package machine
 
 import (
@@ -59,7 +60,16 @@ func (m machine) on(t *testing.T) machine { return machine{T: t, pid: m.pid} }
 // wait polls until check is content, for at most two minutes.
 func (m machine) wait(what string, check func() error) {
 	m.Helper()
-	ctx, cancel := context.WithTimeout(m.Context(), 2*time.Minute)
+	wait(m.T, what, check, func() string {
+		log, _ := m.output("journalctl", "--no-pager", "-n", "40")
+		return log
+	})
+}
+
+// wait polls until check is content, for at most two minutes, and then shows a log.
+func wait(t *testing.T, what string, check func() error, log func() string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for tick := time.NewTicker(200 * time.Millisecond); ; {
 		err := check()
@@ -68,8 +78,7 @@ func (m machine) wait(what string, check func() error) {
 		}
 		select {
 		case <-ctx.Done():
-			log, _ := m.output("journalctl", "--no-pager", "-n", "40")
-			m.Fatalf("%s: %v\n%s", what, err, log)
+			t.Fatalf("%s: %v\n%s", what, err, log())
 		case <-tick.C:
 		}
 	}
