@@ -129,9 +129,17 @@ func (s *Server) ConnectAlone(server *rest.Config) error {
 	return s.use(server, certfile.FixedPair(&pair))
 }
 
-// selfSigned makes a certificate for loopback and these names.
+// selfSigned makes a certificate for loopback and these names and addresses.
 func selfSigned(names []string) (tls.Certificate, error) {
-	certificate, key, err := cert.GenerateSelfSignedCertKey("localhost", []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, names)
+	addresses, hosts := []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}, []string(nil)
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			addresses = append(addresses, ip)
+		} else {
+			hosts = append(hosts, name)
+		}
+	}
+	certificate, key, err := cert.GenerateSelfSignedCertKey("localhost", addresses, hosts)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
