@@ -88,7 +88,8 @@ packages: build ## Write a deb, an rpm and a container image to build/packages.
 	@cd contrib/package && $(GO) run $(FLAGS) . -km ../../km -out ../../$(BUILD)/packages -version '$(VERSION)'
 
 .PHONY: test-packages
-test-packages: packages ## Install the packages on a machine with systemd, in namespaces of this one, and run them.
+test-packages: packages ## Install the packages on a machine with systemd, load the image into a Docker Engine, in namespaces of this one, and run them.
+	@contrib/install-deps packages
 	cd contrib/package && $(GO) test $(FLAGS) -count=1 ./...
 
 .PHONY: test-isolated

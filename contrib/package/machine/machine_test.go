@@ -140,8 +140,9 @@ func (m machine) kill(unit string) {
 
 const km = "/usr/bin/km"
 
-// TestDebOnASystemdMachine installs the deb, runs etcd, a control plane and a scheduler as services, upgrades, removes and purges it.
-func TestDebOnASystemdMachine(t *testing.T) {
+// bootWith starts a machine, and returns where it has the package with this ending.
+func bootWith(t *testing.T, ending string) (m machine, file string) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("run this test as root")
 	}
@@ -149,12 +150,16 @@ func TestDebOnASystemdMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := filepath.Glob(filepath.Join(packages, "*.deb"))
+	files, err := filepath.Glob(filepath.Join(packages, "*"+ending))
 	if err != nil || len(files) != 1 {
-		t.Fatalf("build/packages has %d debs, not one: run make packages", len(files))
+		t.Fatalf("build/packages has %d packages *%s, not one: run make packages", len(files), ending)
 	}
-	deb := "/packages/" + filepath.Base(files[0])
-	m := boot(t, packages)
+	return boot(t, packages), "/packages/" + filepath.Base(files[0])
+}
+
+// TestDebOnASystemdMachine installs the deb, runs etcd, a control plane and a scheduler as services, upgrades, removes and purges it.
+func TestDebOnASystemdMachine(t *testing.T) {
+	m, deb := bootWith(t, ".deb")
 	m.run("dpkg", "-i", deb)
 	units := strings.Fields(m.run("sh", "-c", "cd /lib/systemd/system && ls k8sm-*.service"))
 	if len(units) < 4 {
@@ -246,4 +251,35 @@ func (m machine) testServices(deb string) {
 	}
 	m.run("grep", "-q", "# mine", "/etc/k8sm/apiserver.yaml")
 	m.wait("the DNS unit stayed dead", m.is("k8sm-dns", "ActiveState", "inactive"))
+}
+
+// TestRpmOnASystemdMachine does the same with rpm, whose scripts get other arguments. Its database has nothing else of this machine.
+func TestRpmOnASystemdMachine(t *testing.T) {
+	m, rpm := bootWith(t, ".rpm")
+	m.run("rpm", "--install", "--nodeps", rpm)
+	if said := m.run("rpm", "--verify", "--nodeps", "k8sm"); said != "" {
+		t.Errorf("what is installed differs from the package: %s", said)
+	}
+	for _, unit := range strings.Fields(m.run("sh", "-c", "cd /lib/systemd/system && ls k8sm-*.service")) {
+		m.wait(unit+" is dead", m.is(unit, "ActiveState", "inactive"))
+		m.wait(unit+" is disabled", m.is(unit, "UnitFileState", "disabled"))
+	}
+	m.run("sh", "-c", "echo 'advertise-address: 127.0.0.1' >>/etc/k8sm/etcd.yaml")
+	m.run("systemctl", "enable", "--now", "k8sm-etcd")
+	before := m.run("systemctl", "show", "--value", "--property=MainPID", "k8sm-etcd")
+	m.run("rpm", "--upgrade", "--nodeps", "--force", rpm)
+	m.wait("it runs after an upgrade", m.is("k8sm-etcd", "ActiveState", "active"))
+	if after := m.run("systemctl", "show", "--value", "--property=MainPID", "k8sm-etcd"); after == before {
+		t.Errorf("the old version runs on as process %s", after)
+	}
+	m.run("grep", "-q", "advertise-address: 127.0.0.1", "/etc/k8sm/etcd.yaml")
+	m.run("rpm", "--erase", "k8sm")
+	if said, err := m.output("pgrep", "-a", "km"); err == nil {
+		t.Errorf("these run still: %s", said)
+	}
+	if said, err := m.output("ls", km, "/etc/k8sm/etcd.yaml"); err == nil {
+		t.Errorf("these are left: %s", said)
+	}
+	m.run("test", "-e", "/etc/k8sm/etcd.yaml.rpmsave")
+	m.run("test", "-e", "/var/lib/k8sm/pki/etcd-ca.crt")
 }
