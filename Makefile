@@ -98,9 +98,9 @@ test-isolated: test-deps build ## Run the tests of the whole chain once more, on
 		$(GO) test $(FLAGS) -count=1 -timeout 40m -run '$(RUN)' ./contrib/test/e2e
 
 .PHONY: test-masters
-test-masters: deps build ## Harm each of three control planes, and print how long clients wait: FAULTS=kill,stop,cut,fill LIMIT=TIME NODES=false.
+test-masters: deps build ## Harm each of three control planes, and print how long clients wait: FAULTS=kill,stop,cut,fill LIMIT=TIME NODES=false ADDONS=true.
 	$(GO) build $(FLAGS) -o $(BUILD)/masters ./contrib/test/masters
-	@$(BUILD)/masters --km ./km -faults=$(or $(FAULTS),kill$(comma)stop$(comma)cut$(comma)fill) -limit=$(or $(LIMIT),15s) -nodes=$(or $(NODES),true)
+	@$(BUILD)/masters --km ./km -faults=$(or $(FAULTS),kill$(comma)stop$(comma)cut$(comma)fill) -limit=$(or $(LIMIT),15s) -nodes=$(or $(NODES),true) -addons=$(or $(ADDONS),false)
 
 .PHONY: test-upgrade
 test-upgrade: test-deps build ## Upgrade a cluster from an earlier Kubernetes, which is compiled first: KUBERNETES=VERSION.

@@ -24,6 +24,7 @@ type cluster struct {
 	nodes   bool // agents and schedulers run, too
 	masters []*master
 	agents  []*agent
+	addOns  *addOns              // nil without
 	client  kubernetes.Interface // of whichever API server answers
 	mesos   *localmesos.Cluster
 }
@@ -57,7 +58,10 @@ func (c *cluster) start(ctx context.Context) error {
 	if !c.nodes {
 		return nil
 	}
-	return c.deploy(ctx)
+	if err := c.deploy(ctx); err != nil || c.addOns == nil {
+		return err
+	}
+	return c.startAddOns(ctx)
 }
 
 // connect makes a client that uses all API servers as nodes do.
@@ -99,6 +103,10 @@ func (c *cluster) lay(ctx context.Context) error {
 		a := &agent{machine: c.machine("agent", 20, n)}
 		c.agents = append(c.agents, a)
 		steps = append(steps, a.lay()...)
+	}
+	if a := c.addOns; a != nil {
+		a.logs = filepath.Join(c.dir, "logs-"+a.name)
+		steps = append(append(steps, []string{"mkdir", "-p", a.dir, a.logs}), a.lay()...)
 	}
 	return errors.Join(each(ctx, steps)...)
 }
@@ -144,11 +152,15 @@ func (c *cluster) end() error {
 	if c.mesos != nil { // its executors end with it, and clean up while the API servers run
 		c.mesos.Stop()
 	}
+	steps := [][]string{{"ip", "link", "del", bridge}}
+	if c.addOns != nil {
+		c.addOns.end()
+		steps = append(steps, c.addOns.remove()...)
+	}
 	for _, m := range c.masters {
 		m.end()
 	}
 	var problems []error
-	steps := [][]string{{"ip", "link", "del", bridge}}
 	for _, a := range c.agents {
 		if a.engine != nil {
 			problems = append(problems, a.engine.Stop(ctx))

@@ -64,7 +64,7 @@ func (c *cluster) harm(ctx context.Context, m *master, fault string, load *load)
 	if err != nil {
 		return result{}, err
 	}
-	r = result{fault: fault, master: m.number, away: c.measure(ctx, m, from)}
+	r = result{fault: fault, master: m.number, kinds: c.kinds(), away: c.measure(ctx, m, from)}
 	r.service = load.take()
 	fmt.Println(r)
 	if err := errors.Join(undo(), ctx.Err()); err != nil {
@@ -104,12 +104,18 @@ func (c *cluster) well(ctx context.Context) error {
 			return err
 		}
 	}
-	servers := c.masters[0].kube.DiscoveryV1().EndpointSlices(api.DNSServiceNamespace)
-	list, err := servers.List(ctx, metav1.ListOptions{LabelSelector: api.LabelDNSReplica})
+	list, err := c.masters[0].kube.DiscoveryV1().EndpointSlices(api.DNSServiceNamespace).List(ctx, metav1.ListOptions{LabelSelector: api.LabelDNSReplica})
 	if err != nil {
 		return err
 	}
-	if len(list.Items) != count {
+	servers := count
+	if c.addOns != nil {
+		servers++
+		if err := c.addOns.running(); err != nil {
+			return err
+		}
+	}
+	if len(list.Items) != servers {
 		return fmt.Errorf("the service of the DNS has %d servers", len(list.Items))
 	}
 	return nil

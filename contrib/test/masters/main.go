@@ -3,7 +3,7 @@
 // limit, or if a request to a service was lost.
 //
 // Each master is an etcd, an API server with the cluster's DNS, and a scheduler. Each of two agents of a local Mesos is in a namespace with
-// a Docker Engine of its own. The namespaces are bridged to this machine, which has the Mesos master and the clients.
+// a Docker Engine of its own. With -addons, one more machine has a server of each add-on. The namespaces are bridged to this machine, which has the Mesos master and the clients.
 //
 // Start reading at run.
 package main
@@ -33,12 +33,16 @@ func main() {
 	limit := flag.Duration("limit", 15*time.Second, "how long a client may be away")
 	keep := flag.Bool("keep", false, "keep the logs")
 	nodes := flag.Bool("nodes", true, "run agents and schedulers too; without them, only clients of the API are measured")
+	addOns := flag.Bool("addons", false, "run metrics, logs, the web page and v1beta1 too, and all add-ons on a machine without an API server")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	path, err := filepath.Abs(*km)
+	if err == nil && *addOns && !*nodes {
+		err = errors.New("cannot use -addons with -nodes=false: their metrics and logs are those of nodes")
+	}
 	if err == nil {
-		err = run(ctx, path, strings.Split(*faults, ","), options{*keep, *nodes, *limit})
+		err = run(ctx, path, strings.Split(*faults, ","), options{*keep, *nodes, *addOns, *limit})
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "masters:", err)
@@ -48,8 +52,8 @@ func main() {
 
 // options say what is run, what is left, and how long a client may be away.
 type options struct {
-	keep, nodes bool
-	limit       time.Duration
+	keep, nodes, addOns bool
+	limit               time.Duration
 }
 
 // run starts the cluster, harms it, and takes it down, also when it is interrupted.
@@ -59,6 +63,9 @@ func run(ctx context.Context, km string, faults []string, o options) (err error)
 		return err
 	}
 	c := &cluster{km: km, dir: dir, nodes: o.nodes}
+	if o.addOns {
+		c.addOns = &addOns{master: master{machine: c.machine("extra", 30, 1)}}
+	}
 	defer func() {
 		err = errors.Join(err, c.end())
 		if o.keep {

@@ -50,6 +50,12 @@ func (c *cluster) startMaster(ctx context.Context, m *master) error {
 	if !c.nodes {
 		all = all[:2]
 	}
+	c.supervise(ctx, m, all)
+	return scratch.Until(ctx, startPatience, func(ctx context.Context) error { return errors.Join(m.running(), m.ready(ctx)) })
+}
+
+// supervise starts km with each of these arguments on a machine, and from then on each that ends.
+func (c *cluster) supervise(ctx context.Context, m *master, all [][]string) {
 	for _, args := range all {
 		m.parts = append(m.parts, &part{name: args[0], start: func() (*exec.Cmd, error) {
 			return m.begin(filepath.Join(m.logs, args[0]+".log"), append([]string{c.km, "--state-dir=" + m.dir}, args...))
@@ -58,12 +64,11 @@ func (c *cluster) startMaster(ctx context.Context, m *master) error {
 	supervision, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})
 	m.stop = func() { stop(); <-ended }
-	go func() { defer close(ended); m.supervise(supervision) }()
-	return scratch.Until(ctx, startPatience, func(ctx context.Context) error { return errors.Join(m.running(), m.ready(ctx)) })
+	go func() { defer close(ended); m.keep(supervision) }()
 }
 
-// supervise starts parts that do not run, until ctx ends.
-func (m *master) supervise(ctx context.Context) {
+// keep starts parts that do not run, until ctx ends.
+func (m *master) keep(ctx context.Context) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -115,8 +120,11 @@ func (m *master) begin(log string, command []string) (*exec.Cmd, error) {
 }
 
 func (c *cluster) apiServerArgs(m *master) []string {
-	return []string{"apiserver", "--bind-address=" + m.address, "--metrics=false", "--logs=false", "--dns-replicas=1",
-		"--node-root-dir=" + filepath.Join(c.dir, "nodes"), "--audit-log-path="}
+	args := []string{"apiserver", "--bind-address=" + m.address, "--dns-replicas=1", "--node-root-dir=" + filepath.Join(c.dir, "nodes"), "--audit-log-path="}
+	if c.addOns == nil {
+		return append(args, "--metrics=false", "--logs=false")
+	}
+	return append(args, "--v1beta1-address="+oldAddress, "--v1beta1-insecure")
 }
 
 // running returns an error if a part does not run.

@@ -64,6 +64,9 @@ func (c *cluster) probers(harmed *master, from time.Time) (all []prober) {
 	if !c.nodes {
 		return all
 	}
+	if c.addOns != nil {
+		all = append(all, c.addOnProbers(others, from)...)
+	}
 	name, kube := fmt.Sprintf("after-%d", from.UnixMilli()), others[0].kube
 	return append(all, prober{dns, true, c.resolve},
 		prober{scheduling, false, func(ctx context.Context) error { return schedules(ctx, kube, name) }},

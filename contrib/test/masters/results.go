@@ -12,12 +12,19 @@ import (
 type result struct {
 	fault   string
 	master  int // 0 for the worst of all
+	kinds   []string
 	away    map[string]away
 	service tally
 }
 
-// columns are the kinds of clients in the table.
-var columns = []string{kubectl, balanced, dns, scheduling, deployments, heartbeats}
+// kinds are the kinds of clients in the table.
+func (c *cluster) kinds() []string {
+	all := []string{kubectl, balanced, dns, scheduling, deployments, heartbeats}
+	if c.addOns != nil {
+		all = append(all, elsewhere, page, top, logLines, v1beta1)
+	}
+	return all
+}
 
 // String returns a line of the table, in Markdown.
 func (r result) String() string {
@@ -25,7 +32,7 @@ func (r result) String() string {
 	if r.master == 0 {
 		cells[0] = r.fault
 	}
-	for _, kind := range columns {
+	for _, kind := range r.kinds {
 		a, known := r.away[kind]
 		switch {
 		case !known:
@@ -53,6 +60,7 @@ func (r *results) add(one result) { r.all = append(r.all, one) }
 func (r *results) worst() result {
 	w := result{fault: "worst", away: map[string]away{}}
 	for _, one := range r.all {
+		w.kinds = one.kinds
 		for kind, a := range one.away {
 			if old, known := w.away[kind]; !known || a.took > old.took {
 				w.away[kind] = a
@@ -67,12 +75,13 @@ func (r *results) worst() result {
 
 // print prints the table.
 func (r *results) print(out io.Writer) {
-	titles := append(append([]string{"fault of master"}, columns...), "requests lost, the slowest")
+	worst := r.worst()
+	titles := append(append([]string{"fault of master"}, worst.kinds...), "requests lost, the slowest")
 	lines := []string{"", line(titles), strings.Repeat("|---", len(titles)) + "|"}
 	for _, one := range r.all {
 		lines = append(lines, one.String())
 	}
-	fmt.Fprintln(out, strings.Join(append(lines, r.worst().String()), "\n"))
+	fmt.Fprintln(out, strings.Join(append(lines, worst.String()), "\n"))
 }
 
 // err says what is over the limit or was lost.
