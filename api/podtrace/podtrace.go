@@ -38,6 +38,9 @@ const (
 	Bind   = "bind the pod"
 )
 
+// Ahead is what the runtime does for a pod while others make it wait.
+const Ahead = "make the sandbox ahead"
+
 // Moments of a pod, as the watch of its node shows them.
 const (
 	Bound   = "pod is bound"

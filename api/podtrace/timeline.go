@@ -120,6 +120,9 @@ func (t *Timeline) addSpans(spans []Span, now time.Time) {
 		if !row.Moment() {
 			row.Depth = len(within)
 			within = append(within, end)
+			if s.What == Ahead && row.Depth == 0 { // nobody waits for it
+				row.Depth, within = 1, append(within, end)
+			}
 		}
 		t.Rows = append(t.Rows, row)
 		switch {
@@ -173,7 +176,7 @@ func (t *Timeline) name(from, to, finish time.Duration, of known) []Row {
 			binds, bound = r.End, r.End
 		case r.What == Bind:
 			binds = r.End
-		case r.Who == Runtime && r.Begin < finish:
+		case r.Who == Runtime && r.What != Ahead && r.Begin < finish:
 			first, last = min(first, r.Begin), max(last, r.End)
 		}
 	}
