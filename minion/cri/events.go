@@ -219,7 +219,7 @@ func (s *Server) noteInView(m events.Message) {
 		s.view.gone(m.Actor.ID)
 		return
 	}
-	s.view.changed(m.Actor.ID, m.Actor.Attributes)
+	s.view.changed(m.Actor.ID, m.Actor.Attributes, m.Action)
 }
 
 // watchOnce connects to the Engine's events, adopts what it finds, calls connected, and follows the events until the connection

@@ -69,7 +69,13 @@ func TestEngineThatDiesAndComesBackLosesNothing(t *testing.T) {
 // signalEngine signals dockerd and returns its pid.
 func signalEngine(t *testing.T, signal syscall.Signal) int {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(testEngineDir, "dockerd.pid"))
+	return signalProcess(t, "dockerd", signal)
+}
+
+// signalProcess signals one of the Engine's programs and returns its pid.
+func signalProcess(t *testing.T, name string, signal syscall.Signal) int {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(testEngineDir, name+".pid"))
 	must(t, err)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
 	must(t, err)

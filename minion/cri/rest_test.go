@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -12,7 +13,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -203,4 +206,67 @@ func TestWhatWasDoneIsInTheNextList(t *testing.T) {
 		must(t, err)
 		want("gone")
 	}
+}
+
+// TestListsDoNotWaitForWhatIsBeingStarted: the Engine answers nothing about a container while it starts it. When a hundred pods start at
+// once, one always is, and the kubelet would learn of none that runs.
+func TestListsDoNotWaitForWhatIsBeingStarted(t *testing.T) {
+	proxied, through := countCalls(t)
+	n := newNode(t)
+	n.restart(t, func(c *Config) { c.DockerHost = through })
+	config, other := n.podConfig("slow"), n.podConfig("other")
+	runs := n.runPod(t, config)
+	made, err := n.CreateContainer(t.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: runs, Config: shell("main", "sleep 1000"), SandboxConfig: config})
+	must(t, err)
+	created, goOn := make(chan struct{}), func() { signalProcess(t, "containerd", syscall.SIGCONT) }
+	proxied.answered = func(r *http.Response) error {
+		if strings.HasSuffix(r.Request.URL.Path, "/containers/create") {
+			signalProcess(t, "containerd", syscall.SIGSTOP)
+			close(created)
+		}
+		return nil
+	}
+	t.Cleanup(goOn)
+	done := make(chan error, 2)
+	go func() {
+		_, err := n.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: other})
+		done <- err
+	}()
+	<-created
+	go func() {
+		_, err := n.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: made.ContainerId})
+		done <- err
+	}()
+	for _, id := range []string{sandboxName(other.Metadata), made.ContainerId} {
+		eventually(t, "the Engine starts "+id, func() bool { return answersNothing(t, id) })
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	sandboxes, err := n.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	must(t, err)
+	if len(sandboxes.Items) != 1 || sandboxes.Items[0].Id != runs {
+		t.Errorf("sandboxes %v; want the one that runs", sandboxes.Items)
+	}
+	containers, err := n.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	must(t, err)
+	if len(containers.Containers) != 1 || containers.Containers[0].State != runtimeapi.ContainerState_CONTAINER_CREATED {
+		t.Errorf("containers %v; want one that does not run yet", containers.Containers)
+	}
+	goOn()
+	must(t, errors.Join(<-done, <-done))
+	sandboxes, err = n.ListPodSandbox(t.Context(), &runtimeapi.ListPodSandboxRequest{})
+	must(t, err)
+	if state := n.status(t, made.ContainerId).State; len(sandboxes.Items) != 2 || state != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		t.Errorf("sandboxes %v, container %s; want both, and the container running", sandboxes.Items, state)
+	}
+}
+
+// answersNothing tells whether the Engine leaves a question about a container unanswered.
+func answersNothing(t *testing.T, id string) bool {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err := testEngine.ContainerInspect(ctx, id)
+	return errors.Is(err, context.DeadlineExceeded)
 }

@@ -11,6 +11,7 @@ import (
 
 	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
 	dockernetwork "github.com/docker/docker/api/types/network"
 	"golang.org/x/sync/errgroup"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -48,7 +49,9 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 	if err != nil {
 		return nil, err
 	}
-	id, err := s.create(ctx, sandboxName(config.GetMetadata()), c, hc)
+	name := sandboxName(config.GetMetadata())
+	defer s.view.hide(name)()
+	id, err := s.create(ctx, name, c, hc)
 	if err != nil {
 		return nil, fmt.Errorf("cannot create the sandbox: %w", err)
 	}
@@ -103,7 +106,7 @@ func (s *Server) create(ctx context.Context, name string, c *container.Config, h
 	defer func() {
 		end(err)
 		if err == nil {
-			s.view.changed(id, c.Labels)
+			s.view.changed(id, c.Labels, events.ActionCreate)
 		}
 	}()
 	made, err := s.docker.ContainerCreate(ctx, c, hc, &dockernetwork.NetworkingConfig{}, nil, name)
@@ -123,7 +126,7 @@ func (s *Server) create(ctx context.Context, name string, c *container.Config, h
 
 // start starts a container that has these labels.
 func (s *Server) start(ctx context.Context, id string, labels map[string]string) error {
-	defer s.view.touched(id)
+	defer s.view.started(id)
 	end := s.traceStep(labels, podtrace.Engine, "start")
 	err := s.docker.ContainerStart(ctx, id, container.StartOptions{})
 	end(err)

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/client"
 	"golang.org/x/sync/errgroup"
@@ -30,18 +31,20 @@ type view struct {
 	mu      sync.Mutex // guards the fields below
 	heard   bool       // the Engine's events arrive
 	members map[string]*member
+	hidden  map[string]int // how many want a sandbox of this name to be in no list
 }
 
 // member is one of our containers.
 type member struct {
 	kind, sandbox string // its labels: they never change
+	name          string // of a sandbox
 	changes       int    // counts possible changes
 	known         bool   // answer is newer than the last change
 	answer        container.InspectResponse
 }
 
 func newView(docker *client.Client, owner owner) *view {
-	return &view{docker: docker, owner: owner, members: map[string]*member{}}
+	return &view{docker: docker, owner: owner, members: map[string]*member{}, hidden: map[string]int{}}
 }
 
 // lose drops everything: the Engine's events do not arrive.
@@ -61,11 +64,13 @@ func (v *view) take(list []container.Summary) {
 	v.heard = true
 }
 
-// changed records that one of our containers, with these labels, is new or may have changed.
-func (v *view) changed(id string, labels map[string]string) {
+// changed records what was done to one of our containers, which has these labels and may be new.
+func (v *view) changed(id string, labels map[string]string, by events.Action) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.mark(id, labels)
+	if m := v.members[id]; m == nil || !m.tells(by) {
+		v.mark(id, labels)
+	}
 }
 
 // touched records that a container may have changed.
@@ -77,15 +82,63 @@ func (v *view) touched(id string) {
 	}
 }
 
+// started records that the Engine has done what it was asked for: to start a container.
+func (v *view) started(id string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if m := v.members[id]; m != nil && !m.tells(events.ActionStart) {
+		v.mark(id, nil)
+	}
+}
+
+// tells reports whether the answer that is known was given after this was done. To ask again would be in vain. And while the Engine
+// starts a container, it answers nothing about it.
+func (m *member) tells(done events.Action) bool {
+	switch done {
+	case events.ActionCreate:
+		return m.known
+	case events.ActionStart:
+		return m.known && m.answer.State.Running
+	}
+	return false
+}
+
+// hide leaves a sandbox out of all lists until show is called. Until it runs, nobody can use it, and a list that has it would wait for
+// the Engine to start it.
+func (v *view) hide(name string) (show func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.hidden[name]++
+	return func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.hidden[name]--; v.hidden[name] == 0 {
+			delete(v.hidden, name)
+		}
+	}
+}
+
 // mark needs mu.
 func (v *view) mark(id string, labels map[string]string) {
 	m := v.members[id]
 	if m == nil {
-		m = &member{kind: labels[labelKind], sandbox: labels[labelSandbox]}
+		m = &member{kind: labels[labelKind], sandbox: labels[labelSandbox], name: nameOf(labels)}
 		v.members[id] = m
 	}
 	m.changes++
 	m.known, m.answer = false, container.InspectResponse{}
+}
+
+// nameOf returns the name of the sandbox with these labels; "" for what is none.
+func nameOf(labels map[string]string) string {
+	if labels[labelKind] != kindSandbox {
+		return ""
+	}
+	record, err := readSandbox(labels)
+	if err != nil {
+		return "" // whoever uses it says so
+	}
+	return sandboxName(record.Metadata)
 }
 
 // gone records that a container was removed.
@@ -194,7 +247,7 @@ func (v *view) find(kind, id, sandbox string) (ids []string, heard bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for have, m := range v.members {
-		if m.kind == kind && strings.HasPrefix(have, id) && (sandbox == "" || m.sandbox == sandbox) {
+		if m.kind == kind && strings.HasPrefix(have, id) && (sandbox == "" || m.sandbox == sandbox) && v.hidden[m.name] == 0 {
 			ids = append(ids, have)
 		}
 	}
@@ -215,8 +268,12 @@ func (v *view) ask(ctx context.Context, kind, id, sandbox string) (ids []string,
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the node's containers: %w", err)
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	for _, c := range list {
-		ids = append(ids, c.ID)
+		if v.hidden[nameOf(c.Labels)] == 0 {
+			ids = append(ids, c.ID)
+		}
 	}
 	return ids, nil
 }
