@@ -90,7 +90,7 @@ func (n *node) makePodCgroup(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.settings.cgroup = c.path()
+	n.cgroup, n.settings.cgroup = c, c.path()
 	return c.make()
 }
 

@@ -74,8 +74,9 @@ type node struct {
 	routes routeProblems
 	// reached says that the pod network knows the other nodes from this process.
 	reached bool
-	// cgroupParent is the parent cgroup of containers; empty for Docker Engine's default.
+	// cgroupParent is the parent cgroup of containers; empty for Docker Engine's default. cgroup is that of the kubelet.
 	cgroupParent string
+	cgroup       podCgroup
 }
 
 // parts are the running parts of the node; nil if a part does not run.
@@ -390,13 +391,17 @@ func (n *node) start(ctx context.Context, pods *kube.Pods, post func(executor.Ev
 		running.peers = supervise.Start(alive, "the watch on other nodes", func(ctx context.Context) error { return n.watchPeers(ctx, client, mesh, servers.Ready) })
 	}
 	running.pods = supervise.Start(alive, "the watch on the node's pods", func(ctx context.Context) error {
-		var tidying errgroup.Group
-		defer func() { _ = tidying.Wait() }()
+		var sandboxes errgroup.Group
+		defer func() { _ = sandboxes.Wait() }()
 		post := traced(n.traces, post)
 		return pods.Run(ctx, client, n.boot.Node, func(event executor.Event) {
 			post(event)
-			if gone, ok := event.(executor.PodGone); ok {
-				tidying.Go(func() error { n.removeSandboxes(ctx, gone.UID); return nil })
+			switch event := event.(type) {
+			case executor.PodChanged:
+				n.makeAhead(ctx, &sandboxes, pods, event)
+			case executor.PodGone:
+				n.dismiss(ctx, &sandboxes, event.UID)
+				sandboxes.Go(func() error { n.removeSandboxes(ctx, event.UID); return nil })
 			}
 		})
 	})

@@ -15,11 +15,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/executor"
 )
 
@@ -65,6 +67,19 @@ func (p *Pods) List() (pods []*corev1.Pod) {
 		pods = append(pods, object.(*corev1.Pod))
 	}
 	return pods
+}
+
+// Get returns a pod of the node as List has it; nil if it has none of that name and UID.
+func (p *Pods) Get(key api.PodKey, uid types.UID) *corev1.Pod {
+	store := p.known.Load()
+	if store == nil {
+		return nil
+	}
+	object, known, err := (*store).GetByKey(cache.NewObjectName(key.Namespace, key.Name).String())
+	if err != nil || !known || object.(*corev1.Pod).UID != uid {
+		return nil
+	}
+	return object.(*corev1.Pod)
 }
 
 // Run posts the node's pods and their changes, and performs deletions, until ctx ends.

@@ -62,6 +62,13 @@ func TestPodsOfTheNodeBecomeEvents(t *testing.T) {
 	if list := pods.List(); len(list) != 1 || list[0].Name != "web" {
 		t.Errorf("the list has %v", list)
 	}
+	key := api.PodKey{Namespace: "default", Name: "web"}
+	if got := pods.Get(key, "u"); got == nil || got.Name != "web" {
+		t.Errorf("got %v", got)
+	}
+	if got := pods.Get(key, "another"); got != nil || NewPods().Get(key, "u") != nil {
+		t.Errorf("got %v, which is another pod's", got)
+	}
 	if selector := receive(t, lists); selector != "spec.nodeName=agent-1" {
 		t.Errorf("listed with %q: a node may see no others", selector)
 	}

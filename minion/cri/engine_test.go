@@ -82,7 +82,7 @@ func runTests(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	code = m.Run()
-	return code, removeContainers(ctx)
+	return code, errors.Join(removeContainers(ctx), removeCgroups())
 }
 
 // fuzzes tells whether this process fuzzes, or is one of those that it starts for that: they need no Engine each.

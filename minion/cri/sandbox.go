@@ -27,10 +27,7 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 	if config.GetMetadata() == nil {
 		return nil, refuse("the request must have metadata")
 	}
-	plan := sandboxPlan{
-		owner: s.owner, host: s.host, image: s.sandboxImage, handler: r.GetRuntimeHandler(), config: config,
-		resolvConf: filepath.Join(s.cfg.Root, "pods", fmt.Sprintf("%s.%d", config.GetMetadata().GetUid(), config.GetMetadata().GetAttempt()), "resolv.conf"),
-	}
+	plan := s.planSandbox(config, r.GetRuntimeHandler())
 	ownNetwork := config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetNetwork() != runtimeapi.NamespaceMode_NODE
 	var ports []network.Port
 	var address netip.Addr
@@ -45,26 +42,49 @@ func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxR
 			return nil, err
 		}
 	}
-	c, hc, err := plan.translate()
-	if err != nil {
-		return nil, err
-	}
 	name := sandboxName(config.GetMetadata())
 	defer s.view.hide(name)()
-	id, err := s.create(ctx, name, c, hc)
-	if err != nil {
-		return nil, fmt.Errorf("cannot create the sandbox: %w", err)
-	}
-	if err = writeResolvConf(plan.resolvConf, config.GetDnsConfig()); err == nil {
-		err = s.start(ctx, id, c.Labels)
-	}
+	id, err := s.startSandbox(ctx, name, plan)
 	if err == nil && ownNetwork {
 		err = s.join(ctx, config, network.Sandbox{ID: id, Ports: ports, Address: address})
 	}
-	if err != nil {
+	if err != nil && id != "" {
 		return nil, errors.Join(fmt.Errorf("cannot start the sandbox: %w", err), s.discardSandbox(ctx, id, plan.resolvConf))
 	}
+	if err != nil {
+		return nil, err
+	}
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil
+}
+
+// planSandbox returns the plan of a pod's sandbox.
+func (s *Server) planSandbox(config *runtimeapi.PodSandboxConfig, handler string) sandboxPlan {
+	pod := fmt.Sprintf("%s.%d", config.GetMetadata().GetUid(), config.GetMetadata().GetAttempt())
+	return sandboxPlan{
+		owner: s.owner, host: s.host, image: s.sandboxImage, handler: handler, config: config,
+		resolvConf: filepath.Join(s.cfg.Root, "pods", pod, "resolv.conf"),
+	}
+}
+
+// startSandbox takes the sandbox that was made ahead, or makes it now. With an error it may return an id: then there is a container.
+func (s *Server) startSandbox(ctx context.Context, name string, plan sandboxPlan) (id string, err error) {
+	c, hc, err := plan.translate()
+	if err != nil {
+		return "", err
+	}
+	if id, err = s.takeAhead(ctx, name, plan); err != nil {
+		return "", err
+	}
+	runs := id != ""
+	if !runs {
+		if id, err = s.create(ctx, name, c, hc); err != nil {
+			return "", fmt.Errorf("cannot create the sandbox: %w", err)
+		}
+	}
+	if err := writeResolvConf(plan.resolvConf, plan.config.GetDnsConfig()); err != nil || runs {
+		return id, err
+	}
+	return id, s.start(ctx, id, c.Labels)
 }
 
 // join attaches a running sandbox to the pod network.
@@ -102,16 +122,8 @@ func (s *Server) discardSandbox(ctx context.Context, id, resolvConf string) erro
 // create creates a Docker container. If one of ours that never ran has the name, an earlier caller was interrupted before it got the
 // id: create removes that container, so that nothing starts twice.
 func (s *Server) create(ctx context.Context, name string, c *container.Config, hc *container.HostConfig) (id string, err error) {
-	end := s.traceStep(c.Labels, podtrace.Engine, "create")
-	defer func() {
-		end(err)
-		if err == nil {
-			s.view.changed(id, c.Labels, events.ActionCreate)
-		}
-	}()
-	made, err := s.docker.ContainerCreate(ctx, c, hc, &dockernetwork.NetworkingConfig{}, nil, name)
-	if !cerrdefs.IsConflict(err) {
-		return made.ID, err
+	if id, err = s.createNew(ctx, name, c, hc); !cerrdefs.IsConflict(err) {
+		return id, err
 	}
 	left, inspectErr := s.docker.ContainerInspect(ctx, name)
 	if inspectErr != nil || !s.owner.owns(left.Config.Labels) || left.State.Status != container.StateCreated {
@@ -120,7 +132,17 @@ func (s *Server) create(ctx context.Context, name string, c *container.Config, h
 	if err := s.forceRemove(ctx, left.ID); err != nil {
 		return "", err
 	}
-	made, err = s.docker.ContainerCreate(ctx, c, hc, &dockernetwork.NetworkingConfig{}, nil, name)
+	return s.createNew(ctx, name, c, hc)
+}
+
+// createNew creates a Docker container under a name that none has.
+func (s *Server) createNew(ctx context.Context, name string, c *container.Config, hc *container.HostConfig) (id string, err error) {
+	end := s.traceStep(c.Labels, podtrace.Engine, "create")
+	made, err := s.docker.ContainerCreate(ctx, c, hc, &dockernetwork.NetworkingConfig{}, nil, name)
+	end(err)
+	if err == nil {
+		s.view.changed(made.ID, c.Labels, events.ActionCreate)
+	}
 	return made.ID, err
 }
 

@@ -108,6 +108,7 @@ type Server struct {
 	volumes      imageVolumes
 	pulled       pulledImages
 	view         *view
+	ahead        ahead
 }
 
 // New connects to the Engine, checks its version, and loads the sandbox image. Nothing is served until Run, which the caller must
@@ -141,6 +142,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	s.pulled.dir = filepath.Join(cfg.Root, "pulled")
 	s.volumes.dir = filepath.Join(cfg.Root, "images")
 	s.view = newView(s.docker, s.owner)
+	s.ahead.pods = map[string]*early{}
 	if err := s.listenForStreams(); err != nil {
 		return nil, errors.Join(err, s.docker.Close())
 	}
@@ -187,6 +189,7 @@ func (s *Server) listenForStreams() (err error) {
 // Run serves until ctx ends, then ends all streams and log followers and returns nil. Containers keep running.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.docker.Close()
+	defer s.dismissAll(context.WithoutCancel(ctx))
 	defer s.listener.Close()
 	socket, err := listen(s.cfg.Socket)
 	if err != nil {

@@ -20,9 +20,9 @@ func (s *Server) trace(ctx context.Context, request any) (end func(error)) {
 	what := ""
 	switch r := request.(type) {
 	case *runtimeapi.RunPodSandboxRequest:
-		of := r.GetConfig().GetMetadata()
-		pod, what = types.UID(of.GetUid()), "run the sandbox"
-		s.cfg.Traces.Open(podtrace.Pod{PodKey: api.PodKey{Namespace: of.GetNamespace(), Name: of.GetName()}, UID: pod})
+		of := tracedPod(r.GetConfig())
+		pod, what = of.UID, "run the sandbox"
+		s.cfg.Traces.Open(of)
 	case *runtimeapi.PullImageRequest:
 		pod, what = types.UID(r.GetSandboxConfig().GetMetadata().GetUid()), "pull image "+imageName(r.GetImage())
 	case *runtimeapi.CreateContainerRequest:
@@ -35,6 +35,12 @@ func (s *Server) trace(ctx context.Context, request any) (end func(error)) {
 		pod, what = podOf(c.Config.Labels), "start container "+c.Config.Labels[kubetypes.KubernetesContainerNameLabel]
 	}
 	return s.cfg.Traces.Begin(pod, podtrace.Runtime, what)
+}
+
+// tracedPod says whose sandbox this is.
+func tracedPod(config *runtimeapi.PodSandboxConfig) podtrace.Pod {
+	of := config.GetMetadata()
+	return podtrace.Pod{PodKey: api.PodKey{Namespace: of.GetNamespace(), Name: of.GetName()}, UID: types.UID(of.GetUid())}
 }
 
 // traceStep begins the span of a step of such a call, by the labels of the container.

@@ -1,9 +1,6 @@
 package e2e
 
 import (
-	"context"
-	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/k8sm/k8sm/api/podtrace"
 	"github.com/k8sm/k8sm/contrib/test/scratch"
 )
 
@@ -20,31 +16,12 @@ import (
 func podIsTraced(t *testing.T, c *scratch.Cluster) {
 	create(t, c, pod("traced", forever))
 	awaitPhase(t, c, "traced", corev1.PodRunning)
-	var told struct {
-		Timeline podtrace.Timeline `json:"timeline"`
-		Missing  []string          `json:"missing"`
-	}
-	err := scratch.Until(t.Context(), 20*time.Second, func(ctx context.Context) error {
-		text, err := c.KM(ctx, "trace", "pod", "traced", "-o", "json").Output()
-		if err == nil {
-			err = json.Unmarshal(text, &told)
-		}
-		if err == nil && told.Timeline.Running == 0 { // the minion hears of it a little later than this test
-			err = fmt.Errorf("the timeline does not say when the pod ran: %s", text)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(told.Missing) > 0 {
-		t.Errorf("it misses %q", told.Missing)
-	}
+	told := timelineOf(t, c, "traced")
 	var sum time.Duration
 	var rows []string
-	for _, r := range told.Timeline.Rows {
+	for _, r := range told.Rows {
 		rows = append(rows, r.Who+": "+r.What)
-		if r.Depth == 0 && r.Begin < told.Timeline.Running {
+		if r.Depth == 0 && r.Begin < told.Running {
 			sum += r.End - r.Begin
 		}
 	}
@@ -57,8 +34,8 @@ func podIsTraced(t *testing.T, c *scratch.Cluster) {
 			t.Errorf("no span %q in %q", want, rows)
 		}
 	}
-	if total := told.Timeline.Running; sum < total || sum > total+total/10+50*time.Millisecond {
-		t.Errorf("the spans add up to %s, but the pod ran after %s: %+v", sum, total, told.Timeline.Rows)
+	if total := told.Running; sum < total || sum > total+total/10+50*time.Millisecond {
+		t.Errorf("the spans add up to %s, but the pod ran after %s: %+v", sum, total, told.Rows)
 	}
 	text, err := c.KM(t.Context(), "trace", "pod", "traced").CombinedOutput()
 	if err != nil || !strings.Contains(string(text), "ran after") {
