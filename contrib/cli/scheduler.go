@@ -196,7 +196,7 @@ func (s *schedule) run(ctx context.Context, dir statedir.Dir) error {
 	if err != nil {
 		return err
 	}
-	s.scheduler.Artifact = run.Artifact{URL: program.URL(), SHA256: program.SHA256()}
+	s.scheduler.Artifact = run.Artifact{URL: program.URL(), SHA256: program.SHA256(), BLAKE2b: program.BLAKE2b()}
 	logrus.WithField("url", program.URL()).Info("serving km to agents")
 	return beside(ctx, program.Run, func(ctx context.Context) error { return s.runBesideStatus(ctx, dir, parts, shows) })
 }

@@ -4,7 +4,7 @@
 //	/km/SHA256/km.tar.gz   an archive with the program as its only file, by GET and HEAD, whole or in ranges
 //
 // The hash in the path is that of the program. There is nothing else to get. It is plain HTTP without authentication, because a
-// fetcher knows neither the cluster's authority nor a secret. The program is public, and the executor's command checks its SHA-256,
+// fetcher knows neither the cluster's authority nor a secret. The program is public, and the executor's command checks its hash,
 // which reaches the agents through Mesos.
 //
 // A fetcher unpacks a .tar.gz (extract in Mesos's src/launcher/fetcher.cpp), keeps only the archive in its cache, and leaves only
@@ -30,6 +30,7 @@ import (
 
 	log "github.com/sirupsen/logrus"
 	"github.com/spf13/pflag"
+	"golang.org/x/crypto/blake2b"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
@@ -54,7 +55,7 @@ type Config struct {
 // AddFlags registers the flags; the values that c holds are overwritten by the defaults.
 func (c *Config) AddFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Address, "artifact-address", ":"+DefaultPort,
-		"without --km-path: `host:port` that serves km to the Mesos agents' fetchers (plain HTTP; agents check its SHA-256). "+
+		"without --km-path: `host:port` that serves km to the Mesos agents' fetchers (plain HTTP; agents check its hash). "+
 			"Without a host, it listens on all addresses, and agents use the one from which this machine reaches the Mesos master")
 	fs.StringVar(&c.Rate, "artifact-rate", "",
 		"how many `bytes` per second agents' downloads of km may take together, such as 50M (default: no limit)")
@@ -72,6 +73,7 @@ type Server struct {
 	program  *os.File
 	size     int64
 	sum      string
+	blake2b  string
 	host     string        // in the URL for agents
 	limit    *rate.Limiter // of all downloads; nil for none
 
@@ -132,15 +134,22 @@ func localAddress(peers []string) (string, error) {
 
 func (s *Server) read() (err error) {
 	sum := sha256.New()
-	if s.size, err = io.Copy(sum, s.program); err != nil {
+	quick, err := blake2b.New512(nil)
+	if err != nil {
+		return fmt.Errorf("cannot hash the running program: %w", err)
+	}
+	if s.size, err = io.Copy(io.MultiWriter(sum, quick), s.program); err != nil {
 		return fmt.Errorf("cannot read the running program to serve it to agents: %w", err)
 	}
-	s.sum = hex.EncodeToString(sum.Sum(nil))
+	s.sum, s.blake2b = hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(quick.Sum(nil))
 	return nil
 }
 
 // SHA256 is the hash of the program, in hexadecimal.
 func (s *Server) SHA256() string { return s.sum }
+
+// BLAKE2b is the program's BLAKE2b-512, in hexadecimal.
+func (s *Server) BLAKE2b() string { return s.blake2b }
 
 // URL is the archive's, for agents.
 func (s *Server) URL() string {

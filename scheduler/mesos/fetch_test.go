@@ -54,7 +54,7 @@ func (c *cluster) serve(program string) run.Artifact {
 			c.t.Error(err)
 		}
 	})
-	return run.Artifact{URL: server.URL(), SHA256: server.SHA256()}
+	return run.Artifact{URL: server.URL(), SHA256: server.SHA256(), BLAKE2b: server.BLAKE2b()}
 }
 
 // fetching has the schedulers send the artifact to agents.
@@ -143,7 +143,7 @@ func TestMinionThatCannotBeFetchedOrIsAnotherOneFailsItsTaskWhichIsTriedAgain(t 
 	}))
 	t.Cleanup(server.Close)
 	good := c.serveMinion()
-	c.fetching(run.Artifact{URL: server.URL + "/km.tar.gz", SHA256: good.SHA256})
+	c.fetching(run.Artifact{URL: server.URL + "/km.tar.gz", SHA256: good.SHA256, BLAKE2b: good.BLAKE2b})
 	c.schedule()
 	c.createPod("web", "500m")
 	c.eventOf("web", "Failed to fetch all URIs", server.URL, "404")
@@ -158,7 +158,7 @@ func TestMinionThatCannotBeFetchedOrIsAnotherOneFailsItsTaskWhichIsTriedAgain(t 
 		t.Fatal(err)
 	}
 	content <- packed(t, other)
-	c.fetching(run.Artifact{URL: server.URL + "/km.tar.gz", SHA256: good.SHA256})
+	c.fetching(run.Artifact{URL: server.URL + "/km.tar.gz", SHA256: good.SHA256, BLAKE2b: good.BLAKE2b})
 	c.schedule()
 	c.createPod("web", "500m")
 	c.eventOf("web", "ended before the pod was started", "Executor terminated")
@@ -254,7 +254,7 @@ func TestFetchFromALeaderThatDiesIsTriedAgainFromTheNextOne(t *testing.T) {
 	c := newCluster(t, 1)
 	good := c.serveMinion()
 	dying := newSlowServer(t, nil)
-	c.fetching(run.Artifact{URL: dying.url, SHA256: good.SHA256})
+	c.fetching(run.Artifact{URL: dying.url, SHA256: good.SHA256, BLAKE2b: good.BLAKE2b})
 	stop := c.schedule()
 	c.createPod("web", "500m")
 	<-dying.arrived

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/crypto/blake2b"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/offers"
@@ -145,6 +146,44 @@ func TestExecutorWithoutKMPathFetchesTheProgramAndChecksItsHash(t *testing.T) {
 		}
 		if (err == nil) != (content == program) || !strings.Contains(string(out), want) || strings.Contains(string(out), "ran") != (content == program) {
 			t.Errorf("%q: %v, %s", content, err, out)
+		}
+	}
+}
+
+func TestProgramIsCheckedByTheFasterHashThatTheAgentKnows(t *testing.T) {
+	program := []byte("#!/bin/sh\necho ran\n")
+	sum, quick := sha256.Sum256(program), blake2b.Sum512(program)
+	right, other := hex.EncodeToString(sum[:]), hex.EncodeToString(make([]byte, len(sum)))
+	rightQuick, otherQuick := hex.EncodeToString(quick[:]), hex.EncodeToString(make([]byte, len(quick)))
+	old := t.TempDir() // what an agent has whose coreutils are older
+	for _, name := range []string{"sha256sum", "rm"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(path, filepath.Join(old, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, test := range map[string]struct {
+		artifact Artifact
+		path     string
+		runs     bool
+	}{
+		"both are right":              {Artifact{SHA256: right, BLAKE2b: rightQuick}, "/usr/bin:/bin", true},
+		"the faster one is wrong":     {Artifact{SHA256: right, BLAKE2b: otherQuick}, "/usr/bin:/bin", false},
+		"the slower one is not read":  {Artifact{SHA256: other, BLAKE2b: rightQuick}, "/usr/bin:/bin", true},
+		"there is no b2sum":           {Artifact{SHA256: right, BLAKE2b: otherQuick}, old, true},
+		"there is none, and it fails": {Artifact{SHA256: other, BLAKE2b: rightQuick}, old, false},
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "km"), program, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		command := exec.CommandContext(t.Context(), "/bin/sh", "-c", test.artifact.command("minion"))
+		command.Dir, command.Env = dir, []string{"PATH=" + test.path}
+		if out, err := command.CombinedOutput(); (err == nil) != test.runs || strings.HasPrefix(string(out), "km: OK\n") != test.runs {
+			t.Errorf("%s: %v, %s", name, err, out)
 		}
 	}
 }
