@@ -50,7 +50,7 @@ func (b *bench) bursts(ctx context.Context) error {
 				return err
 			}
 			for _, size := range burstSizes {
-				if err := burst(ctx, c, pod, burstFigures{size, bound[size], running[size], spans}); err != nil {
+				if err := burst(ctx, c, pod, burstFigures{size, bound[size], running[size], spans, b.profiles}); err != nil {
 					return err
 				}
 			}
@@ -69,14 +69,18 @@ type burstFigures struct {
 	size           int
 	bound, running *figure
 	spans          map[string]*figure
+	profiles       string // a directory for profiles of the kubelet in the largest; "" for none
 }
+
+// last says that there is no larger one.
+func (f burstFigures) last() bool { return f.size == burstSizes[len(burstSizes)-1] }
 
 // addSpans adds the median of each stage.
 func (f burstFigures) addSpans(ctx context.Context, c *scratch.Cluster, pods []string) error {
-	if f.size != burstSizes[len(burstSizes)-1] {
+	if !f.last() {
 		return nil
 	}
-	told, err := timelines(ctx, c, pods...)
+	told, err := timelines(ctx, c.KM, pods...)
 	if err != nil {
 		return err
 	}
@@ -104,6 +108,7 @@ func burst(ctx context.Context, c *scratch.Cluster, like *corev1.Pod, f burstFig
 		return err
 	}
 	defer events.Stop()
+	finish := f.profile(ctx, c)
 	begin := time.Now()
 	creating := make(chan error, 1)
 	go func() {
@@ -136,7 +141,7 @@ func burst(ctx context.Context, c *scratch.Cluster, like *corev1.Pod, f burstFig
 	if err := <-creating; err != nil || len(isRunning) < size {
 		return errors.Join(err, fmt.Errorf("%d of %d pods ran in time", len(isRunning), size), ctx.Err())
 	}
-	if err := f.addSpans(ctx, c, slices.Collect(maps.Keys(isRunning))); err != nil {
+	if err := errors.Join(finish(), f.addSpans(ctx, c, slices.Collect(maps.Keys(isRunning)))); err != nil {
 		return err
 	}
 	if err := deleteAll(ctx, c, false); err != nil {

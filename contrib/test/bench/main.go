@@ -33,7 +33,7 @@ func parts() []part {
 	return []part{
 		{"decision", (*bench).decide}, {"hollow", (*bench).endToEnd}, {"scale", (*bench).flatness}, {"cri", (*bench).criCalls},
 		{"network", (*bench).podNetwork}, {"services", (*bench).services}, {"pod", (*bench).onePod}, {"node", (*bench).load},
-		{"burst", (*bench).bursts}, {"metrics", (*bench).storedMetrics}, {"logs", (*bench).storedLogs}, {"ui", (*bench).webPage},
+		{"burst", (*bench).bursts}, {"cold", (*bench).coldNodes}, {"metrics", (*bench).storedMetrics}, {"logs", (*bench).storedLogs}, {"ui", (*bench).webPage},
 		{"storage", (*bench).storedObjects}, {"watches", (*bench).minionWatches}, {"cluster", (*bench).run},
 	}
 }
@@ -104,7 +104,7 @@ func options(args []string, out io.Writer) (b bench, o runOptions, err error) {
 	fs.StringVar(&o.profile, "cpu-profile", "", "write where this program's processor time goes to this `file`")
 	fs.IntVar(&b.usual.nodes, "nodes", hollowNodes, "how many hollow `nodes` there are")
 	fs.IntVar(&b.usual.pods, "pods", hollowPods, "how many `pods` hollow nodes get")
-	fs.StringVar(&b.profiles, "profiles", "", "a `directory` for profiles of the API server and the scheduler while they bind pods to hollow nodes (default: none are taken)")
+	fs.StringVar(&b.profiles, "profiles", "", "a `directory` for profiles of the API server and the scheduler while they bind pods to hollow nodes, of the kubelet in a burst, and for the logs of cold nodes (default: none are kept)")
 	fs.DurationVar(&o.limit, "timeout", time.Hour, "give up after this `time`")
 	if err := fs.Parse(args); err != nil {
 		return b, o, err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -22,20 +23,26 @@ import (
 // onePods is how many pods come in a round, one after the other.
 const onePods = 15
 
-// stages are where the time of a pod's start goes, by the rows of `km trace pod`. What no row tells is the API server's.
-var stages = []struct {
+// stage is a part of a pod's start.
+type stage struct {
 	name string
 	is   func(podtrace.Row) bool
-}{
+}
+
+// stages are where the time of a pod's start goes, by the rows of `km trace pod`. What no row tells is the API server's.
+var stages = []stage{
 	{"place", func(r podtrace.Row) bool { return r.What == podtrace.Place }},
 	{"place_offer", func(r podtrace.Row) bool { return r.What == podtrace.Offer }},
 	{"launch", func(r podtrace.Row) bool { return r.What == podtrace.Launch }},
 	{"bind", func(r podtrace.Row) bool { return r.What == podtrace.Bind }},
 	{"kubelet_prepare", func(r podtrace.Row) bool { return r.What == podtrace.Prepare }},
+	{"sandbox_ahead", func(r podtrace.Row) bool { return r.What == podtrace.Ahead }},
 	{"sandbox", func(r podtrace.Row) bool { return r.Who == podtrace.Runtime && r.What == "run the sandbox" }},
 	{"sandbox_network", func(r podtrace.Row) bool { return r.Who == podtrace.Network }},
 	{"kubelet_between", func(r podtrace.Row) bool { return r.What == podtrace.Between }},
-	{"container", func(r podtrace.Row) bool { return r.Who == podtrace.Runtime && r.What != "run the sandbox" }},
+	{"container", func(r podtrace.Row) bool {
+		return r.Who == podtrace.Runtime && r.Depth == 0 && r.What != "run the sandbox"
+	}},
 	{"engine", func(r podtrace.Row) bool { return r.Who == podtrace.Engine }},
 	{"engine_create", func(r podtrace.Row) bool { return r.Who == podtrace.Engine && r.What == "create" }},
 	{"engine_start", func(r podtrace.Row) bool { return r.Who == podtrace.Engine && r.What == "start" }},
@@ -119,8 +126,8 @@ func sumOf(t podtrace.Timeline, is func(podtrace.Row) bool) (sum time.Duration) 
 }
 
 // timelines asks km where the time of these pods went.
-func timelines(ctx context.Context, c *scratch.Cluster, pods ...string) (list []podtrace.Timeline, err error) {
-	out, err := c.KM(ctx, append([]string{"trace", "pod", "-o", "json"}, pods...)...).Output()
+func timelines(ctx context.Context, km func(context.Context, ...string) *exec.Cmd, pods ...string) (list []podtrace.Timeline, err error) {
+	out, err := km(ctx, append([]string{"trace", "pod", "-o", "json"}, pods...)...).Output()
 	if err != nil {
 		return nil, fmt.Errorf("km trace pod: %w", err)
 	}
@@ -200,7 +207,7 @@ func (s *start) run(ctx context.Context, c *scratch.Cluster, pod *corev1.Pod) er
 	if s.ready == 0 {
 		return fmt.Errorf("pod %s was not ready in time", pod.Name)
 	}
-	told, err := timelines(ctx, c, pod.Name)
+	told, err := timelines(ctx, c.KM, pod.Name)
 	if err != nil {
 		return err
 	}
