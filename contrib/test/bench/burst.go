@@ -33,9 +33,9 @@ func (b *bench) bursts(ctx context.Context) error {
 		figures = append(figures, f)
 		return f
 	}
-	bound, running := map[int]*figure{}, map[int]*figure{}
+	bound, half, running := map[int]*figure{}, map[int]*figure{}, map[int]*figure{}
 	for _, size := range burstSizes {
-		bound[size], running[size] = add("bound", size), add("running", size)
+		bound[size], half[size], running[size] = add("bound", size), add("half_running", size), add("running", size)
 	}
 	spans := map[string]*figure{}
 	for _, stage := range stages {
@@ -50,7 +50,7 @@ func (b *bench) bursts(ctx context.Context) error {
 				return err
 			}
 			for _, size := range burstSizes {
-				if err := burst(ctx, c, pod, burstFigures{size, bound[size], running[size], spans, b.profiles}); err != nil {
+				if err := burst(ctx, c, pod, burstFigures{size, bound[size], half[size], running[size], spans, b.profiles}); err != nil {
 					return err
 				}
 			}
@@ -66,10 +66,10 @@ func (b *bench) bursts(ctx context.Context) error {
 
 // burstFigures are those of bursts of a size. Of the largest, spans has where the time of its pods went, by stage.
 type burstFigures struct {
-	size           int
-	bound, running *figure
-	spans          map[string]*figure
-	profiles       string // a directory for profiles of the kubelet in the largest; "" for none
+	size                 int
+	bound, half, running *figure
+	spans                map[string]*figure
+	profiles             string // a directory for profiles of the kubelet in the largest; "" for none
 }
 
 // last says that there is no larger one.
@@ -130,8 +130,12 @@ func burst(ctx context.Context, c *scratch.Cluster, like *corev1.Pod, f burstFig
 				f.bound.add(time.Since(begin))
 			}
 		}
-		if isRunning[p.Name] = isRunning[p.Name] || p.Status.Phase == corev1.PodRunning; !isRunning[p.Name] {
-			delete(isRunning, p.Name)
+		if p.Status.Phase != corev1.PodRunning || isRunning[p.Name] {
+			continue
+		}
+		isRunning[p.Name] = true
+		if len(isRunning) == (size+1)/2 {
+			f.half.add(time.Since(begin))
 		}
 		if len(isRunning) == size {
 			f.running.add(time.Since(begin))
@@ -147,27 +151,31 @@ func burst(ctx context.Context, c *scratch.Cluster, like *corev1.Pod, f burstFig
 	if err := deleteAll(ctx, c, false); err != nil {
 		return err
 	}
-	return bareBurst(ctx, c, like.Spec.Containers[0].Image, size, f.running)
+	return bareBurst(ctx, c, like.Spec.Containers[0].Image, f)
 }
 
 // bareBurst makes the containers of so many pods at once by the Docker API alone.
-func bareBurst(ctx context.Context, c *scratch.Cluster, image string, size int, running *figure) error {
+func bareBurst(ctx context.Context, c *scratch.Cluster, image string, f burstFigures) error {
 	pods, err := newBarePods(ctx, c, image)
 	if err != nil {
 		return err
 	}
-	var mu sync.Mutex // guards made
+	var mu sync.Mutex // guards made and run
 	var made []string
+	run := 0
 	begin := time.Now()
-	err = parallel(ctx, size, func(ctx context.Context, _ int) error {
+	err = parallel(ctx, f.size, func(ctx context.Context, _ int) error {
 		ids, err := pods.run(ctx)
 		mu.Lock()
 		defer mu.Unlock()
 		made = append(made, ids...)
+		if run++; run == (f.size+1)/2 {
+			f.half.addPeer(time.Since(begin))
+		}
 		return err
 	})
 	if err == nil {
-		running.addPeer(time.Since(begin))
+		f.running.addPeer(time.Since(begin))
 	}
 	return errors.Join(err, pods.remove(ctx, made))
 }
