@@ -38,8 +38,11 @@ const (
 	Bind   = "bind the pod"
 )
 
-// Ahead is what the runtime does for a pod while others make it wait.
-const Ahead = "make the sandbox ahead"
+// What the runtime does for a pod, besides its calls.
+const (
+	Ahead = "make the sandbox ahead" // while others make the pod wait
+	Turn  = "wait for other starts"
+)
 
 // Moments of a pod, as the watch of its node shows them.
 const (

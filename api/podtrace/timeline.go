@@ -176,7 +176,7 @@ func (t *Timeline) name(from, to, finish time.Duration, of known) []Row {
 			binds, bound = r.End, r.End
 		case r.What == Bind:
 			binds = r.End
-		case r.Who == Runtime && r.What != Ahead && r.Begin < finish:
+		case r.Who == Runtime && r.Depth == 0 && r.Begin < finish:
 			first, last = min(first, r.Begin), max(last, r.End)
 		}
 	}

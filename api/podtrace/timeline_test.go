@@ -125,7 +125,7 @@ func TestTimelineOfAPodThatDoesNotRunYet(t *testing.T) {
 // TestTimelineShowsWhatIsDoneMeanwhile: nobody waits for a sandbox that is made ahead.
 func TestTimelineShowsWhatIsDoneMeanwhile(t *testing.T) {
 	early := trace(started.Spans[0], started.Spans[1],
-		span(Runtime, Ahead, 59, 240), span(Engine, "create", 59, 90), span(Engine, "start", 95, 240),
+		span(Runtime, Ahead, 59, 240), span(Engine, "create", 59, 90), span(Runtime, Turn, 90, 95), span(Engine, "start", 95, 240),
 		span(Runtime, "run the sandbox", 360, 370), span(Network, "attach", 362, 368), span(APIServer, Running, 800, 800))
 	expect(t, Join(trace(scheduled.Spans[:4]...), early, at(5000)), `
 0-40 scheduler: find an agent and an offer
@@ -137,6 +137,7 @@ func TestTimelineShowsWhatIsDoneMeanwhile(t *testing.T) {
 59-240   runtime: make the sandbox ahead
 59-90     Docker Engine: create
 60-360 kubelet: volumes, cgroups
+90-95     runtime: wait for other starts
 95-240     Docker Engine: start
 360-370 runtime: run the sandbox
 362-368   network: attach
@@ -144,7 +145,7 @@ func TestTimelineShowsWhatIsDoneMeanwhile(t *testing.T) {
 800-800 API server: pod runs
 `)
 	early.Spans[2].End = at(365) // the kubelet comes first
-	if row := Join(trace(scheduled.Spans[:4]...), early, at(5000)).Rows[10]; row.What != "run the sandbox" || row.Depth != 0 {
+	if row := Join(trace(scheduled.Spans[:4]...), early, at(5000)).Rows[11]; row.What != "run the sandbox" || row.Depth != 0 {
 		t.Errorf("the kubelet's call is %+v", row)
 	}
 }

@@ -146,11 +146,20 @@ func (s *Server) createNew(ctx context.Context, name string, c *container.Config
 	return made.ID, err
 }
 
-// start starts a container that has these labels.
+// start starts a container that has these labels, in its turn.
 func (s *Server) start(ctx context.Context, id string, labels map[string]string) error {
+	began := time.Now()
+	release, err := s.turns.take(ctx, labels[labelKind])
+	if now := time.Now(); now.Sub(began) > time.Millisecond {
+		s.cfg.Traces.Add(podOf(labels), podtrace.Span{Who: podtrace.Runtime, What: podtrace.Turn, Begin: began, End: now, Failed: err != nil})
+	}
+	if err != nil {
+		return err
+	}
+	defer release()
 	defer s.view.started(id)
 	end := s.traceStep(labels, podtrace.Engine, "start")
-	err := s.docker.ContainerStart(ctx, id, container.StartOptions{})
+	err = s.docker.ContainerStart(ctx, id, container.StartOptions{})
 	end(err)
 	return err
 }

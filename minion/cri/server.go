@@ -109,6 +109,7 @@ type Server struct {
 	pulled       pulledImages
 	view         *view
 	ahead        ahead
+	turns        *turns
 }
 
 // New connects to the Engine, checks its version, and loads the sandbox image. Nothing is served until Run, which the caller must
@@ -143,6 +144,7 @@ func New(ctx context.Context, cfg Config) (*Server, error) {
 	s.volumes.dir = filepath.Join(cfg.Root, "images")
 	s.view = newView(s.docker, s.owner)
 	s.ahead.pods = map[string]*early{}
+	s.turns = newTurns()
 	if err := s.listenForStreams(); err != nil {
 		return nil, errors.Join(err, s.docker.Close())
 	}

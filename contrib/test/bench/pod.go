@@ -43,6 +43,7 @@ var stages = []stage{
 	{"container", func(r podtrace.Row) bool {
 		return r.Who == podtrace.Runtime && r.Depth == 0 && r.What != "run the sandbox"
 	}},
+	{"turn", func(r podtrace.Row) bool { return r.What == podtrace.Turn }},
 	{"engine", func(r podtrace.Row) bool { return r.Who == podtrace.Engine }},
 	{"engine_create", func(r podtrace.Row) bool { return r.Who == podtrace.Engine && r.What == "create" }},
 	{"engine_start", func(r podtrace.Row) bool { return r.Who == podtrace.Engine && r.What == "start" }},
