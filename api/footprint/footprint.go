@@ -59,12 +59,10 @@ func follow(ctx context.Context, look time.Duration) {
 		case <-tick.C:
 		case <-collected: // a process that becomes busy must not collect often until the next look
 		}
-		percent, changed := p.next(allocated(), time.Now())
-		if !changed {
-			continue
+		if percent, changed := p.next(allocated(), time.Now()); changed {
+			debug.SetGCPercent(percent)
 		}
-		debug.SetGCPercent(percent)
-		if percent == least && p.mayRest() {
+		if p.mayRest() {
 			debug.FreeOSMemory()
 			_ = unmapProgram() // it costs memory only
 		}
@@ -76,15 +74,23 @@ type pace struct {
 	allocated uint64 // bytes since the process started
 	at        time.Time
 	percent   int
+	calm      time.Time // since when it allocates little; zero if it does not
 	rested    time.Time // when memory was last given back
 }
 
-// restInterval is the shortest time between two times that memory is given back, which takes a collection.
-const restInterval = 10 * time.Minute
+const (
+	// calm is the highest percentage at which a process gives memory back: it allocates no more than 3 MB a second.
+	calm = 3 * perMegabyte
+	// restDelay is how long a process allocates little before it gives memory back, so that one that is about to start does not.
+	restDelay = 15 * time.Second
+	// restInterval is the shortest time between two times that memory is given back, which takes a collection.
+	restInterval = 10 * time.Minute
+)
 
-// mayRest tells whether a process that begins to idle at the last look gives memory back.
+// mayRest tells whether a process gives memory back now. It does so again and again while it allocates little: what it rarely uses comes
+// back to it bit by bit.
 func (p *pace) mayRest() bool {
-	if !p.rested.IsZero() && p.at.Sub(p.rested) < restInterval {
+	if p.calm.IsZero() || p.at.Sub(p.calm) < restDelay || !p.rested.IsZero() && p.at.Sub(p.rested) < restInterval {
 		return false
 	}
 	p.rested = p.at
@@ -105,6 +111,11 @@ func (p *pace) next(allocated uint64, now time.Time) (percent int, changed bool)
 	percent = int(math.Round(min(max(rate*perMegabyte, least), most)))
 	percent = max(percent, p.percent/2)
 	changed = percent != p.percent
+	if percent > calm {
+		p.calm = time.Time{}
+	} else if p.calm.IsZero() {
+		p.calm = now
+	}
 	p.allocated, p.at, p.percent = allocated, now, percent
 	return percent, changed
 }

@@ -108,15 +108,27 @@ func TestOperatorsTargetStays(t *testing.T) {
 }
 
 func TestMemoryIsGivenBackOnceInAWhile(t *testing.T) {
-	begin := time.Unix(1000, 0)
-	p := pace{at: begin}
-	for _, look := range []struct {
+	p := pace{at: time.Unix(1000, 0), percent: most}
+	for i, look := range []struct {
 		after time.Duration
+		rate  float64 // MB/s
 		want  bool
-	}{{0, true}, {time.Second, false}, {restInterval - time.Second, false}, {restInterval, true}, {restInterval + time.Minute, false}, {3 * restInterval, true}} {
-		p.at = begin.Add(look.after)
+	}{
+		{5 * time.Second, 20, false},
+		{5 * time.Second, 2, false}, // calm from here on
+		{10 * time.Second, 2, false},
+		{5 * time.Second, 3, true},
+		{time.Minute, 1, false},
+		{restInterval - 61*time.Second, 1, false},
+		{time.Second, 1, true}, // again
+		{restInterval, 4, false},
+		{5 * time.Second, 1, false}, // calm again from here on
+		{restDelay - time.Second, 1, false},
+		{time.Second, 1, true},
+	} {
+		p.next(p.allocated+uint64(look.rate*look.after.Seconds()*(1<<20)), p.at.Add(look.after))
 		if got := p.mayRest(); got != look.want {
-			t.Errorf("after %v: %v, want %v", look.after, got, look.want)
+			t.Errorf("look %d: %v, want %v", i, got, look.want)
 		}
 	}
 }
