@@ -82,7 +82,7 @@ certificates and kubeconfigs to --state-dir; km scheduler, km kubectl and km etc
 		},
 	}
 	cfg.AddFlags(cmd.Flags())
-	replicas.AddFlags(cmd.Flags())
+	replicas.AddFlags(cmd.Flags(), 2)
 	stats.AddFlags(cmd.Flags())
 	kept.AddFlags(cmd.Flags())
 	cmd.Flags().StringVar(&cfg.ClusterName, "cluster-name", defaultName, "`name` of the cluster, as given to km scheduler: whose metrics are read, and what the web page shows of Mesos")

@@ -82,7 +82,7 @@ type laptop struct {
 func (l *laptop) addFlags(fs *pflag.FlagSet) {
 	parts := pflag.NewFlagSet("parts", pflag.ContinueOnError)
 	l.plane.AddFlags(parts)
-	l.dns.AddFlags(parts)
+	l.dns.AddFlags(parts, 1)
 	l.metrics.AddFlags(parts)
 	l.logs.AddFlags(parts)
 	l.compat.AddFlags(parts)

@@ -72,7 +72,7 @@ func TestReplicasAreStartedAsTheirFlagsSay(t *testing.T) {
 	}
 	var r Replicas
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
-	r.AddFlags(fs)
+	r.AddFlags(fs, 2)
 	err := fs.Parse([]string{"--dns-replicas=3", "--dns-address=10.0.0.5", "--dns-port=7000", "--dns-upstream=10.0.0.2", "--dns-import=" + file, "--dns-metrics-port=9000",
 		"--dns-allowed-networks=10.1.0.0/16,10.2.0.7"})
 	if err != nil {
@@ -99,7 +99,7 @@ func TestReplicasThatCannotRunAreRefusedByFlag(t *testing.T) {
 		"--dns-import":              func(r *Replicas) { r.Import = "/missing" },
 	} {
 		var r Replicas
-		r.AddFlags(pflag.NewFlagSet("", pflag.ContinueOnError))
+		r.AddFlags(pflag.NewFlagSet("", pflag.ContinueOnError), 2)
 		r.Address = "10.0.0.5"
 		spoil(&r)
 		if err := r.Validate(); err == nil || !strings.Contains(err.Error(), want) {

@@ -20,7 +20,7 @@ import (
 	"github.com/k8sm/k8sm/minion/supervise"
 )
 
-// Replicas are several servers on one machine, each a child process with its own port. AddFlags sets the defaults.
+// Replicas are servers on one machine, each a child process with its own port. AddFlags sets the defaults.
 type Replicas struct {
 	// Count is the number of servers; 0 leaves the DNS to servers elsewhere.
 	Count int
@@ -39,9 +39,9 @@ type Replicas struct {
 	membership.Log
 }
 
-// AddFlags adds a control plane's flags for its DNS. Kubeconfig, LogLevel and LogFormat have none.
-func (r *Replicas) AddFlags(fs *pflag.FlagSet) {
-	fs.IntVar(&r.Count, "dns-replicas", 2, "how many DNS servers of the cluster run beside the API server; use 0 if km dns runs them elsewhere")
+// AddFlags adds a control plane's flags for its DNS, of which count servers run by default. Kubeconfig, LogLevel and LogFormat have none.
+func (r *Replicas) AddFlags(fs *pflag.FlagSet, count int) {
+	fs.IntVar(&r.Count, "dns-replicas", count, "how many DNS servers of the cluster run beside the API server; use 0 if km dns runs them elsewhere")
 	fs.StringVar(&r.Address, "dns-address", "", "IP address the DNS servers listen on, which nodes and pods must reach (default: the API server's)")
 	fs.IntVar(&r.Port, "dns-port", DefaultPort, "UDP and TCP port of the first DNS server; the others use the ports after it")
 	fs.IntVar(&r.MetricsPort, "dns-metrics-port", DefaultMetricsPort,

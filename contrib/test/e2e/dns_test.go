@@ -38,7 +38,7 @@ func TestDNS(t *testing.T) {
 		t.Fatal(err)
 	}
 	metrics := freePort(t)
-	c := up(t, dir, "--cluster-domain="+domain, "--dns-upstream="+outside(t), "--dns-import="+more, fmt.Sprintf("--dns-metrics-port=%d", metrics))
+	c := up(t, dir, "--cluster-domain="+domain, "--dns-replicas=2", "--dns-upstream="+outside(t), "--dns-import="+more, fmt.Sprintf("--dns-metrics-port=%d", metrics))
 	database(t, c)
 	web := service(t, c, &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: "web"},
