@@ -31,8 +31,8 @@ const (
 	// least is the percentage of a process that idles, most that of a busy one, which is Go's default.
 	least, most = 20, 100
 	// perMegabyte is the percentage for each MB that is allocated in a second. A collection of km's processes takes about 2 ms of a
-	// processor for a MB in use, so this is about a hundredth of a processor.
-	perMegabyte = 20
+	// processor for a MB in use, so this is about a fiftieth of a processor.
+	perMegabyte = 10
 	// look is how often an idle process is looked at.
 	look = 5 * time.Second
 )
@@ -79,8 +79,8 @@ type pace struct {
 }
 
 const (
-	// calm is the highest percentage at which a process gives memory back: it allocates no more than 3 MB a second.
-	calm = 3 * perMegabyte
+	// calm is the highest percentage at which a process gives memory back: it allocates no more than 4 MB a second.
+	calm = 4 * perMegabyte
 	// restDelay is how long a process allocates little before it gives memory back, so that one that is about to start does not.
 	restDelay = 15 * time.Second
 	// restInterval is the shortest time between two times that memory is given back, which takes a collection.

@@ -31,15 +31,15 @@ func TestPercentageFollowsWhatIsAllocated(t *testing.T) {
 		{5 * time.Second, 1, 25, true},
 		{5 * time.Second, 1, 20, true},
 		{5 * time.Second, 1, 20, false},
-		{5 * time.Second, 10, 40, true},             // 2 MB/s
+		{5 * time.Second, 20, 40, true},             // 4 MB/s
 		{200 * time.Millisecond, 10, 100, true},     // a burst: at once
 		{50 * time.Millisecond, 0.001, 100, false},  // too short to tell
 		{500 * time.Millisecond, 0.001, 50, true},   // both together: 0.55 s
 		{5 * time.Second, 10000, 100, true},         // never above Go's own
 		{5 * time.Second, 0, 50, true},              // nothing at all
 		{time.Hour, 0, 25, true},                    // nor after a long time
-		{100 * time.Millisecond, 0.15, 30, true},    // 1.5 MB/s
-		{100 * time.Millisecond, 0.3, 60, true},     // 3 MB/s
+		{100 * time.Millisecond, 0.3, 30, true},     // 3 MB/s
+		{100 * time.Millisecond, 0.6, 60, true},     // 6 MB/s
 		{100 * time.Millisecond, 0.0999, 30, true},  // 1 MB/s: half at a time
 		{100 * time.Millisecond, 0.0999, 20, true},  // to the least
 		{100 * time.Millisecond, 0.0999, 20, false}, // and stays
@@ -115,13 +115,14 @@ func TestMemoryIsGivenBackOnceInAWhile(t *testing.T) {
 		want  bool
 	}{
 		{5 * time.Second, 20, false},
-		{5 * time.Second, 2, false}, // calm from here on
-		{10 * time.Second, 2, false},
-		{5 * time.Second, 3, true},
+		{5 * time.Second, 4, false}, // half at a time
+		{5 * time.Second, 4, false}, // calm from here on
+		{10 * time.Second, 4, false},
+		{5 * time.Second, 4, true},
 		{time.Minute, 1, false},
 		{restInterval - 61*time.Second, 1, false},
 		{time.Second, 1, true}, // again
-		{restInterval, 4, false},
+		{restInterval, 5, false},
 		{5 * time.Second, 1, false}, // calm again from here on
 		{restDelay - time.Second, 1, false},
 		{time.Second, 1, true},
