@@ -71,6 +71,7 @@ func (c Config) etcdConfig(port int, log *zap.Logger) *embed.Config {
 	e.AdvertiseClientUrls = e.ListenClientUrls
 	e.EnableGRPCGateway = false
 	e.QuotaBackendBytes = int64(c.EtcdQuota)
+	e.SnapshotCatchUpEntries = 1 // there is no other member that must catch up, and they are in memory
 	e.WarningUnaryRequestDuration = embed.DefaultWarningUnaryRequestDuration
 	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)
 	e.ClientTLSInfo = transport.TLSInfo{
