@@ -35,6 +35,11 @@ LISTENERS := (api/mesoshttp Fuzz(Stream|Message)|wire FuzzCalls|executor/mesos F
 LINT_VERSION := v2.6.0
 VULNCHECK_VERSION := v1.9.0
 GOFLAGS ?= $(shell go env GOFLAGS)
+# What starts a Docker Engine takes the first in PATH. ENGINE=current puts one from its modules there.
+ENGINES := $(BUILD)/engine
+ifeq ($(ENGINE),current)
+export PATH := $(CURDIR)/$(ENGINES):$(PATH)
+endif
 
 .PHONY: help
 help: ## Show the targets.
@@ -97,6 +102,11 @@ test-isolated: test-deps build ## Run the tests of the whole chain once more, on
 	K8SM_UP_FLAGS=--isolation=$(or $(ISOLATION),cgroups/all$(comma)filesystem/linux$(comma)namespaces/pid$(comma)disk/du) \
 		$(GO) test $(FLAGS) -count=1 -timeout 40m -run '$(RUN)' ./contrib/test/e2e
 
+.PHONY: test-engine
+test-engine: test-deps build ## Run the tests of the whole chain on another Docker Engine: ENGINE=current RUN=REGEXP.
+	@contrib/test/build-engine '$(ENGINE)' $(ENGINES)
+	$(GO) test $(FLAGS) -count=1 -timeout 45m -run '$(RUN)' ./contrib/test/e2e
+
 .PHONY: test-masters
 test-masters: deps build ## Harm each of three control planes, and print how long clients wait: FAULTS=kill,stop,cut,fill LIMIT=TIME NODES=false ADDONS=true.
 	$(GO) build $(FLAGS) -o $(BUILD)/masters ./contrib/test/masters
@@ -113,11 +123,12 @@ fuzz: $(EMBEDDED) ## Run the fuzzers: FUZZ=REGEXP, FUZZTIME=TIME for those of wh
 	FUZZ='$(FUZZ)' contrib/test/fuzz-all $(or $(FUZZTIME),1m) 5s
 
 .PHONY: critest
-critest: $(PAUSE) ## Run critest, the validation suite of Kubernetes' runtime interface: SEED=N CASES=REGEXP.
+critest: $(PAUSE) ## Run critest, the validation suite of Kubernetes' runtime interface: SEED=N CASES=REGEXP ENGINE=current IMAGES=containerd|graphdriver.
 	@contrib/install-deps critest
+	@contrib/test/build-engine '$(ENGINE)' $(ENGINES)
 	@$(GO) build $(FLAGS) -v -o $(BUILD)/critest/harness ./contrib/test/critest 2>&1 | $(PROGRESS)
 	$(STATIC) -o $(BUILD)/critest/standin ./contrib/test/critest/standin
-	@$(BUILD)/critest/harness -seed=$(or $(SEED),1) -focus='$(CASES)'
+	@$(BUILD)/critest/harness -seed=$(or $(SEED),1) -focus='$(CASES)' -images='$(IMAGES)'
 
 .PHONY: cis
 cis: deps build ## Check a running cluster against the CIS Kubernetes Benchmark, one line an item.

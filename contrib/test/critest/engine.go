@@ -39,7 +39,7 @@ func (h *harness) startEngine(ctx context.Context) error {
 }
 
 func (h *harness) openEngine(ctx context.Context) error {
-	e, err := engine.Start(ctx, engine.Config{Dir: h.dir})
+	e, err := engine.Start(ctx, engine.Config{Dir: h.dir, Settings: h.settings})
 	if err != nil {
 		return err
 	}

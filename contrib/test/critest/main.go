@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -33,6 +34,7 @@ func main() {
 	flag.StringVar(&h.standIn, "standin", "build/critest/standin", "the static `program` of contrib/test/critest/standin")
 	flag.Int64Var(&h.seed, "seed", 1, "the order of the cases, a `number`")
 	flag.StringVar(&h.focus, "focus", "", "run only the cases that this regular `expression` matches")
+	flag.Func("images", "where the Engine keeps images, its containerd image `store` or a graph driver: containerd or graphdriver (default: the Engine's own)", h.setImages)
 	limit := flag.Duration("timeout", 30*time.Minute, "give up after this `time`")
 	flag.Parse()
 
@@ -55,6 +57,7 @@ func main() {
 type harness struct {
 	dir, build, registryProgram, standIn, focus string
 	seed                                        int64
+	settings                                    map[string]any // of dockerd
 
 	engine   *engine.Engine
 	docker   *client.Client
@@ -80,6 +83,18 @@ func (h *harness) run(ctx context.Context) (result suite.Result, err error) {
 		}},
 	}})
 	return result, err
+}
+
+// setImages sets where the Engine keeps images (https://docs.docker.com/engine/storage/containerd/).
+func (h *harness) setImages(store string) error {
+	switch store {
+	case "":
+		return nil
+	case "containerd", "graphdriver":
+		h.settings = map[string]any{"features": map[string]bool{"containerd-snapshotter": store == "containerd"}}
+		return nil
+	}
+	return errors.New("it is containerd or graphdriver")
 }
 
 // path returns the path of a file that is removed after the run.
