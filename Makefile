@@ -107,6 +107,14 @@ test-engine: test-deps build ## Run the tests of the whole chain on another Dock
 	@contrib/test/build-engine '$(ENGINE)' $(ENGINES)
 	$(GO) test $(FLAGS) -count=1 -timeout 45m -run '$(RUN)' ./contrib/test/e2e
 
+.PHONY: test-power
+test-power: build ## Take the power away from a machine with Debian 13, cgroup v2 and Docker 26.1 again and again: CUTS=N.
+	@contrib/install-deps power
+	@contrib/test/power/build-machine $(BUILD)/power
+	$(STATIC) -o $(BUILD)/power/guest ./contrib/test/power/guest
+	$(GO) build $(FLAGS) -o $(BUILD)/power/program ./contrib/test/power
+	@$(BUILD)/power/program -km ./km -cuts=$(or $(CUTS),20)
+
 .PHONY: test-masters
 test-masters: deps build ## Harm each of three control planes, and print how long clients wait: FAULTS=kill,stop,cut,fill LIMIT=TIME NODES=false ADDONS=true.
 	$(GO) build $(FLAGS) -o $(BUILD)/masters ./contrib/test/masters
