@@ -18,6 +18,8 @@ import (
 type host struct {
 	// missing are the capabilities that the kernel knows but the host withholds, by name without CAP_.
 	missing []string
+	// allIsGranted says that Docker's ALL is without these.
+	allIsGranted bool
 	// negativeOOMScore says whether a process may be protected from the OOM killer, which takes CAP_SYS_RESOURCE.
 	negativeOOMScore bool
 	appArmor         bool

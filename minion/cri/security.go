@@ -118,20 +118,25 @@ func applySecurity(hc *container.HostConfig, sc *runtimeapi.LinuxContainerSecuri
 	return nil
 }
 
-// capabilities translates added and dropped capabilities to what this host can grant. Docker's ALL means all that the kernel knows,
-// and its default set may contain withheld ones, too; both are reduced by what the host withholds.
+// capabilities translates added and dropped capabilities to what this host can grant. Docker's default set may contain withheld ones; then
+// what is left of it is named. ALL means all that the kernel knows, and since Engine 23.0 all that the Engine itself has: that refuses to
+// drop others (https://github.com/moby/moby/pull/42933).
 func capabilities(c *runtimeapi.Capability, h host) (add, drop []string) {
 	add, drop = plainNames(c.GetAddCapabilities()), plainNames(c.GetDropCapabilities())
-	if slices.Contains(drop, "ALL") && !slices.Contains(add, "ALL") {
-		return slices.DeleteFunc(add, h.withholds), drop
-	}
-	for _, name := range h.missing {
-		given := slices.Contains(add, "ALL") || slices.Contains(defaultCapabilities, name)
-		if given && !slices.Contains(drop, name) {
-			drop = append(drop, name)
+	all, none := slices.Contains(add, "ALL"), slices.Contains(drop, "ALL")
+	if !all && !none && slices.ContainsFunc(defaultCapabilities, h.withholds) {
+		for _, name := range defaultCapabilities {
+			if !slices.Contains(drop, name) && !slices.Contains(add, name) {
+				add = append(add, name)
+			}
 		}
+		drop = []string{"ALL"}
 	}
-	return slices.DeleteFunc(add, h.withholds), drop
+	add, drop = slices.DeleteFunc(add, h.withholds), slices.DeleteFunc(drop, h.withholds)
+	if all && !h.allIsGranted {
+		drop = append(drop, h.missing...)
+	}
+	return add, drop
 }
 
 func (h host) withholds(capability string) bool { return slices.Contains(h.missing, capability) }

@@ -165,6 +165,7 @@ func (s *Server) inspectEngine(ctx context.Context) error {
 	}
 	s.dockerRoot = info.DockerRootDir
 	s.host.systemdCgroups, s.host.cgroup2 = info.CgroupDriver == "systemd", info.CgroupVersion == "2"
+	s.host.allIsGranted = !versions.LessThan(s.docker.ClientVersion(), "1.42") // Engine 23.0
 	s.host.cgroup = s.cfg.Cgroup
 	s.host.selinux = slices.Contains(info.SecurityOptions, "name=selinux")
 	if s.host.systemdCgroups && s.host.cgroup != "" {

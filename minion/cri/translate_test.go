@@ -17,10 +17,11 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files in testdata")
 
-// Two hosts: one that can give all, and one that holds CAP_SYS_RESOURCE and CAP_MKNOD back.
+// Three hosts: one that can give all, and two that hold CAP_SYS_RESOURCE and CAP_MKNOD back, of which one has an Engine that knows it.
 var (
 	fullHost    = mustHost(0x000001ffffffffff)
 	limitedHost = mustHost(0x000001fff6ffffff)
+	currentHost = func() host { h := limitedHost; h.allIsGranted = true; return h }()
 )
 
 func mustHost(bounding uint64) host {
@@ -94,7 +95,7 @@ func inputs(t *testing.T, pattern string) map[string][]byte {
 func TestContainersBecomeTheseDockerContainers(t *testing.T) {
 	sandbox := &sandboxRecord{Metadata: &runtimeapi.PodSandboxMetadata{Name: "web", Namespace: "default", Uid: "1"}, ResolvConf: "/root/pods/1.0/resolv.conf"}
 	for name, input := range inputs(t, "container-*.in.json") {
-		for kind, h := range map[string]host{"full": fullHost, "limited": limitedHost} {
+		for kind, h := range map[string]host{"full": fullHost, "limited": limitedHost, "current": currentHost} {
 			t.Run(filepath.Base(name)+"/"+kind, func(t *testing.T) {
 				config := new(runtimeapi.ContainerConfig)
 				if err := protojson.Unmarshal(input, config); err != nil {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/docker/docker/api/types"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/client"
 	"github.com/docker/docker/pkg/jsonmessage"
@@ -116,24 +114,19 @@ func (w *addressWriter) Write(p []byte) (int, error) {
 // Push copies an image from a Docker Engine to the registry that its name says, which wants no login, and returns the
 // digest that the image has there.
 func Push(ctx context.Context, docker *client.Client, name string) (digest string, err error) {
-	progress, err := docker.ImagePush(ctx, name, image.PushOptions{RegistryAuth: base64.URLEncoding.EncodeToString([]byte("{}"))})
+	access := base64.URLEncoding.EncodeToString([]byte("{}"))
+	progress, err := docker.ImagePush(ctx, name, image.PushOptions{RegistryAuth: access})
 	if err != nil {
 		return "", fmt.Errorf("cannot push %s: %w", name, err)
 	}
 	defer progress.Close()
-	if digest, err = pushedDigest(progress); err != nil {
+	if err := jsonmessage.DisplayJSONMessagesStream(progress, io.Discard, 0, false, nil); err != nil {
 		return "", fmt.Errorf("cannot push %s: %w", name, err)
 	}
-	return digest, nil
-}
-
-// pushedDigest reads what the Engine tells while it pushes: the digest is near the end.
-func pushedDigest(progress io.Reader) (digest string, err error) {
-	note := func(m jsonmessage.JSONMessage) {
-		var pushed types.PushResult
-		if json.Unmarshal(*m.Aux, &pushed) == nil && pushed.Digest != "" {
-			digest = pushed.Digest
-		}
+	// An Engine with containerd's image store tells the digest to nobody who pushes.
+	there, err := docker.DistributionInspect(ctx, name, access)
+	if err != nil {
+		return "", fmt.Errorf("cannot find %s in the registry: %w", name, err)
 	}
-	return digest, jsonmessage.DisplayJSONMessagesStream(progress, io.Discard, 0, false, note)
+	return there.Descriptor.Digest.String(), nil
 }

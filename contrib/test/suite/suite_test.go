@@ -98,19 +98,6 @@ func (f *firstLine) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestDigestIsReadFromWhatTheEngineTells(t *testing.T) {
-	got, err := pushedDigest(strings.NewReader(`{"status":"Pushed","id":"a"}
-{"aux":{"ID":"sha256:other"}}
-{"progressDetail":{},"aux":{"Tag":"test","Digest":"sha256:abc","Size":526}}
-`))
-	if err != nil || got != "sha256:abc" {
-		t.Errorf("read %q, %v", got, err)
-	}
-	if _, err := pushedDigest(strings.NewReader(`{"errorDetail":{"message":"denied"},"error":"denied"}`)); err == nil {
-		t.Error("a refused push went unnoticed")
-	}
-}
-
 func TestProgressTellsHowManyLinesThereWere(t *testing.T) {
 	var out strings.Builder
 	s := &Sampler{Out: &out, Unit: "files", Every: 2}
