@@ -61,7 +61,7 @@ func (s *Server) forgetGone(known []*pulledImage, list []image.Summary) {
 // image translates an image. Images that this node did not pull are pinned, so that the kubelet's garbage collection keeps them. So
 // is the sandbox image, and so are images that others have tagged, because they would stay anyway.
 func (s *Server) image(id string, tags, digests []string, size int64) *runtimeapi.Image {
-	tags, digests = slices.DeleteFunc(slices.Clone(tags), isNameless), slices.DeleteFunc(slices.Clone(digests), isNameless)
+	tags, digests = slices.DeleteFunc(slices.Clone(tags), isNoTag), slices.DeleteFunc(slices.Clone(digests), isNameless)
 	pulled := s.pulled.find(id)
 	_, others := pulled.split(slices.Concat(tags, digests))
 	return &runtimeapi.Image{
@@ -69,6 +69,9 @@ func (s *Server) image(id string, tags, digests []string, size int64) *runtimeap
 		Pinned: pulled == nil || len(others) > 0 || slices.Contains(tags, s.sandboxImage),
 	}
 }
+
+// isNoTag reports whether Docker returned something else among an image's tags. With containerd's image store that may be its digest.
+func isNoTag(name string) bool { return isNameless(name) || strings.Contains(name, "@") }
 
 // isNameless reports whether Docker returned a placeholder instead of a name.
 func isNameless(name string) bool { return strings.HasPrefix(name, "<none>") }
