@@ -7,7 +7,6 @@ import (
 
 	log "github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
@@ -24,11 +23,13 @@ import (
 	"github.com/k8sm/k8sm/scheduler/run/lanes"
 )
 
-// Pods have workers of their own, so that no binding waits for the nodes or leases of a thousand agents.
+// Pods have workers of their own, so that no binding waits for the nodes or leases of a thousand agents. A busy API server takes a tenth of
+// a second for a call, and serves callers by how many calls they have under way: with fewer workers, bindings fall behind those who create
+// the pods, and the leases of so many nodes are not renewed in their ten seconds.
 const (
-	podWorkers   = 16
+	podWorkers   = 64
 	nodeWorkers  = 8
-	leaseWorkers = 2
+	leaseWorkers = 16
 	callTimeout  = 15 * time.Second
 )
 
@@ -48,7 +49,7 @@ type Cluster struct {
 
 // New returns the connection. It does nothing before Run.
 func New(client kubernetes.Interface) *Cluster {
-	c := &Cluster{client: client, now: time.Now, leases: leases{written: map[string]*coordinationv1.Lease{}}}
+	c := &Cluster{client: client, now: time.Now, leases: newLeases()}
 	for _, queue := range []**lanes.Lanes[scheduler.ClusterAction]{&c.queues.pods, &c.queues.nodes, &c.queues.leases} {
 		*queue = lanes.New(scheduler.ClusterAction.Object, c.perform)
 	}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -324,6 +326,58 @@ func TestBindingWaitsForNoNode(t *testing.T) {
 	case <-bound:
 	default:
 		t.Error("the binding waits for nodes")
+	}
+}
+
+// TestSlowAnswersHoldBackNoBurst has an API server that answers nobody before many have asked, as one does that takes long for each.
+func TestSlowAnswersHoldBackNoBurst(t *testing.T) {
+	for what, burst := range map[string]struct {
+		together int
+		action   func(name string) scheduler.ClusterAction
+	}{
+		"bindings": {64, func(name string) scheduler.ClusterAction {
+			return scheduler.Bind{Pod: scheduler.PodRef{Key: api.PodKey{Namespace: "default", Name: name}, UID: types.UID(name)}, Node: "n1"}
+		}},
+		"leases of a thousand nodes, a tenth of a second each": {10, func(name string) scheduler.ClusterAction { return scheduler.RenewLease{Name: name} }},
+	} {
+		t.Run(what, func(t *testing.T) {
+			var asking atomic.Int32
+			all, ctx := make(chan struct{}), t.Context()
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body) // until then, the server does not notice that the client has left
+				if int(asking.Add(1)) == burst.together {
+					close(all)
+				}
+				select {
+				case <-all:
+				case <-r.Context().Done():
+				}
+				w.WriteHeader(http.StatusNotFound)
+			}))
+			defer server.Close()
+			client, err := protobuf.NewClient(&rest.Config{Host: server.URL, QPS: -1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			c := New(client)
+			c.sink = func(scheduler.Event) error { return nil }
+			for i := range 2 * burst.together {
+				c.Do(burst.action(fmt.Sprint("x", i)))
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- c.work(ctx) }()
+			select {
+			case <-all:
+			case <-ctx.Done():
+				t.Errorf("%d were asked for together, want %d", asking.Load(), burst.together)
+			}
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

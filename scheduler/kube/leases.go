@@ -17,10 +17,16 @@ import (
 // leaseDuration is what kubelets write (https://kubernetes.io/docs/concepts/architecture/leases/#node-heart-beats).
 const leaseDuration = 40 * time.Second
 
-// leases remembers the leases as the scheduler wrote them, so that a renewal is one write and no read.
+// leases remembers the leases as the scheduler wrote them, so that a renewal is one write and no read, and those that are left to
+// kubelets, which takes neither.
 type leases struct {
-	mu      sync.Mutex // guards written
+	mu      sync.Mutex // guards what follows
 	written map[string]*coordinationv1.Lease
+	left    map[string]bool // by node, while its minion runs
+}
+
+func newLeases() leases {
+	return leases{written: map[string]*coordinationv1.Lease{}, left: map[string]bool{}}
 }
 
 // take removes and returns the lease of a node; nil if there is none.
@@ -32,22 +38,44 @@ func (l *leases) take(node string) *coordinationv1.Lease {
 	return lease
 }
 
+// isLeft tells whether the lease of a node was left to the kubelet that a minion runs there. That ends with the minion.
+func (l *leases) isLeft(node string, minion bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !minion {
+		delete(l.left, node)
+	}
+	return l.left[node]
+}
+
+// leave notes that the lease of a node is left to the kubelet of its minion.
+func (l *leases) leave(node string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.left[node] = true
+}
+
 // forget removes all: other schedulers may have written the leases.
 func (l *leases) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.written)
+	clear(l.left)
 }
 
 func (l *leases) put(lease *coordinationv1.Lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.written[lease.Name] = lease
+	delete(l.left, lease.Name)
 }
 
 // renewLease renews the lease of a node unless its kubelet did so within the lease's duration, or has to. The API server refuses
 // the write if somebody else has written the lease: then renewLease looks who did.
 func (c *Cluster) renewLease(ctx context.Context, a scheduler.RenewLease) error {
+	if c.leases.isLeft(a.Name, a.Minion) {
+		return nil
+	}
 	if written := c.leases.take(a.Name); written != nil {
 		err := c.updateLease(ctx, written)
 		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
@@ -59,8 +87,13 @@ func (c *Cluster) renewLease(ctx context.Context, a scheduler.RenewLease) error 
 	switch {
 	case apierrors.IsNotFound(err):
 		err = c.createLease(ctx, a.Name)
-	case err != nil || c.kubeletRenews(lease, a.Minion):
+	case err != nil:
 		return err
+	case c.kubeletRenews(lease, a.Minion):
+		if a.Minion {
+			c.leases.leave(a.Name)
+		}
+		return nil
 	default:
 		err = c.updateLease(ctx, lease)
 	}

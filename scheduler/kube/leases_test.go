@@ -121,13 +121,49 @@ func TestRenewalOfOurOwnLeaseIsOneWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	l.expectCalls("[update update]", "two renewals")
+}
+
+// expectCalls compares what was asked of the API since the last time.
+func (l *leaseTest) expectCalls(want, when string) {
+	l.Helper()
 	var verbs []string
 	for _, action := range l.client.Actions() {
 		verbs = append(verbs, action.GetVerb())
 	}
-	if got := fmt.Sprint(verbs); got != "[update update]" {
-		t.Errorf("two renewals took %s", got)
+	l.client.ClearActions()
+	if got := fmt.Sprint(verbs); got != want {
+		l.Errorf("%s: the API was asked to %s, want %s", when, got, want)
 	}
+}
+
+func TestLeaseOfAKubeletBesideItsMinionTakesNoCalls(t *testing.T) {
+	l := newLeaseTest(t)
+	renew := func(minion bool, after time.Duration) {
+		t.Helper()
+		l.now = start.Add(after)
+		if err := l.cluster.renewLease(t.Context(), scheduler.RenewLease{Name: "n1", Minion: minion}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	renew(false, 0)
+	l.kubelet(5 * time.Second)
+	l.client.ClearActions()
+	renew(true, 10*time.Second)
+	l.expectCalls("[update get]", "the kubelet has taken it over")
+	renew(true, 20*time.Second)
+	renew(true, 30*time.Second)
+	l.expectCalls("[]", "the kubelet renews it")
+	renew(false, 60*time.Second)
+	l.expectCalls("[get update]", "the minion has gone")
+	l.kubelet(65 * time.Second)
+	renew(true, 70*time.Second)
+	if err := l.cluster.firstLease(t.Context(), "n1"); err != nil { // of another node with this name
+		t.Fatal(err)
+	}
+	l.client.ClearActions()
+	renew(true, 80*time.Second)
+	l.expectCalls("[get]", "the node was made again")
 }
 
 func TestLeaseThatSomebodyDeletedIsMadeAgain(t *testing.T) {
