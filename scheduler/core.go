@@ -9,7 +9,6 @@ import (
 const (
 	tombstoneMemory = 2 * time.Minute
 	implicitEvery   = 10 * time.Minute // implicit reconciliation
-	leaseEvery      = 10 * time.Second // renewal of node leases, as often as a kubelet does
 	doubtAfter      = 2 * time.Minute  // an agent counts as absent if nothing is heard of it for this long after a subscription
 	silentAfter     = 30 * time.Second // a launched task is reconciled if nothing is heard of it for this long
 	killRetry       = 30 * time.Second // between two kills of the same task

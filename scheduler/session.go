@@ -102,11 +102,23 @@ func (se *session) reportLost(now time.Time) (acts []Action) {
 	return acts
 }
 
+// Leases of nodes without a kubelet are renewed as often as a kubelet does it. Each is a write of the API server, so with more than 2,500
+// agents each lease is renewed less often: still twice within its 40 s.
+const (
+	leaseSoonest = 10 * time.Second
+	leaseLatest  = 20 * time.Second
+)
+
+// leaseEvery returns the time between two renewals of a lease.
+func leaseEvery(agents int) time.Duration {
+	return min(max(leaseSoonest, time.Duration(agents)*4*time.Millisecond), leaseLatest)
+}
+
 // tick renews leases and reconciles tasks, when due.
 func (se *session) tick(now time.Time) []Action {
 	var acts []Action
 	if !now.Before(se.leaseAt) {
-		se.leaseAt = now.Add(leaseEvery)
+		se.leaseAt = now.Add(leaseEvery(se.core.agents.count()))
 		acts = se.core.agents.renewLeases()
 	}
 	if !se.up {
