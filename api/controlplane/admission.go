@@ -3,8 +3,11 @@ package controlplane
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8sm/k8sm/api"
@@ -15,6 +18,9 @@ import (
 type admissionPolicy struct {
 	name string
 	on   []admissionv1.NamedRuleWithOperations
+	// in limits the policy to namespaces; empty means all. Where its user has no rights elsewhere, this spares all others: the API server
+	// prepares the objects of a request for each policy, before it looks at any condition.
+	in []string
 	// of limits the policy to some requests; empty means all.
 	of string
 	// when limits it to requests of which it may refuse some; empty means all. The API server prepares the objects once for the conditions,
@@ -32,17 +38,22 @@ func (p admissionPolicy) objects() []object {
 	}
 	name := metav1.ObjectMeta{Name: p.name}
 	exact := admissionv1.Exact
+	matches := &admissionv1.MatchResources{MatchPolicy: &exact, ResourceRules: p.on}
+	if len(p.in) > 0 {
+		matches.NamespaceSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
+			{Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpIn, Values: p.in},
+		}}
+	}
 	var conditions []admissionv1.MatchCondition
-	for _, c := range []admissionv1.MatchCondition{{Name: "of", Expression: p.of}, {Name: "when", Expression: p.when}} {
-		if c.Expression != "" {
-			conditions = append(conditions, c)
-		}
+	all := slices.DeleteFunc([]string{p.of, p.when}, func(c string) bool { return c == "" })
+	if len(all) > 0 { // one condition, because the API server evaluates each, whatever the first says
+		conditions = []admissionv1.MatchCondition{{Name: "of", Expression: strings.Join(all, " && ")}}
 	}
 	return []object{
 		&admissionv1.ValidatingAdmissionPolicy{
 			TypeMeta: kind("ValidatingAdmissionPolicy"), ObjectMeta: name,
 			Spec: admissionv1.ValidatingAdmissionPolicySpec{
-				MatchConstraints: &admissionv1.MatchResources{MatchPolicy: &exact, ResourceRules: p.on},
+				MatchConstraints: matches,
 				MatchConditions:  conditions,
 				Variables:        p.let,
 				Validations:      p.must,
@@ -120,9 +131,10 @@ func changes(name, path string) []admissionv1.Variable {
 	}
 }
 
-// changesAny returns an expression that holds if the request adds, removes or changes one of these keys of the map.
+// changesAny returns an expression that holds if the request adds, removes or changes one of these keys of the map. Most requests change
+// nothing there, which one comparison tells.
 func changesAny(path string, keys []string) string {
-	return fmt.Sprintf("%s.exists(k, %s[?k] != %s[?k])", literal(keys), mapOf("oldObject", path), mapOf("object", path))
+	return fmt.Sprintf("(%[2]s != %[3]s && %[1]s.exists(k, %[2]s[?k] != %[3]s[?k]))", literal(keys), mapOf("oldObject", path), mapOf("object", path))
 }
 
 // onlyFields returns an expression that holds if the request changes no other fields below this path.

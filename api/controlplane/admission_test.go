@@ -9,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -260,6 +261,31 @@ func testPodKeys(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
 	testTemplates(t, tenant)
 }
 
+// testPolicyCosts expects that requests of which there are many are not prepared for policies that cannot refuse them.
+func testPolicyCosts(t *testing.T, dir statedir.Dir, admin kubernetes.Interface) {
+	tenant := as(t, dir, tenantUser).CoreV1().Pods(tenantNamespace)
+	pod, err := tenant.Create(t.Context(), restricted("cheap", nil), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := excluded(t, admin, "k8sm-binding-keys")
+	own := &corev1.Binding{
+		ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Annotations: map[string]string{api.AnnotationTaskID: "u.1"}},
+		Target:     corev1.ObjectReference{Kind: "Node", Name: "n1"},
+	}
+	accepted(t, "the scheduler binds a pod", schedulerClient(t, dir).CoreV1().Pods(tenantNamespace).Bind(t.Context(), own, metav1.CreateOptions{}))
+	if excluded(t, admin, "k8sm-binding-keys") == before {
+		t.Error("the policy was evaluated in full for the scheduler's binding")
+	}
+
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: "n7"}}
+	_, err = asNode(t, dir, "n7").CoordinationV1().Leases(corev1.NamespaceNodeLease).Create(t.Context(), lease, metav1.CreateOptions{})
+	accepted(t, "a kubelet creates its lease", err)
+	if count := excluded(t, admin, "k8sm-dns-leases"); count > 0 {
+		t.Errorf("the policy of the DNS servers' leases was evaluated for %d others, such as those of kubelets", count)
+	}
+}
+
 // excluded counts the requests that a policy's conditions have excluded.
 func excluded(t *testing.T, admin kubernetes.Interface, policy string) (count int) {
 	t.Helper()
@@ -296,6 +322,8 @@ func testBindings(t *testing.T, dir statedir.Dir, create func(context.Context, *
 	err := another.RESTClient().Post().Namespace(tenantNamespace).Resource("bindings").Body(forged).Do(t.Context()).Error()
 	refused(t, "another scheduler binds a pod to a port by bindings", err, onlyScheduler)
 	refused(t, "another scheduler binds a pod to a port", another.Pods(tenantNamespace).Bind(t.Context(), forged, metav1.CreateOptions{}), onlyScheduler)
+	err = schedulerClient(t, dir).CoreV1().RESTClient().Post().Namespace(tenantNamespace).Resource("bindings").Body(forged).Do(t.Context()).Error()
+	refused(t, "the scheduler binds a pod by bindings", err, "cannot create resource")
 	forged.Annotations = map[string]string{"example.com/note": "x"}
 	accepted(t, "another scheduler binds a pod", another.Pods(tenantNamespace).Bind(t.Context(), forged, metav1.CreateOptions{}))
 }

@@ -244,6 +244,7 @@ func TestControlPlane(t *testing.T) {
 	t.Run("policies name fields that there are", func(t *testing.T) { testPolicyTypes(t, admin) })
 	t.Run("only the scheduler says which address of a pool a pod has", func(t *testing.T) { testAssignedAddress(t, dir, admin) })
 	t.Run("only the scheduler writes a pod's task and ports", func(t *testing.T) { testPodKeys(t, dir, admin) })
+	t.Run("policies cost nothing where they cannot refuse", func(t *testing.T) { testPolicyCosts(t, dir, admin) })
 	t.Run("a node writes nothing that others trust", func(t *testing.T) { testNodeKeys(t, dir, admin) })
 	t.Run("nodes and operators write what is theirs", func(t *testing.T) { testNodeOwnKeys(t, dir, admin) })
 	t.Run("the scheduler has no secrets but tokens", func(t *testing.T) { testSchedulerSecrets(t, dir, admin) })

@@ -9,6 +9,7 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8sm/k8sm/api"
 	"github.com/k8sm/k8sm/api/nodeslices"
@@ -28,7 +29,7 @@ func (c Config) policies() []object {
 	if c.Logs {
 		policies = append(policies, c.memberLimits("k8sm-logs", "the log stores", api.LogsMembership())...)
 	}
-	for _, p := range slices.Concat(policies, schedulerLimits(), templateKeys(), commitPolicies(), []admissionPolicy{podKeys()}) {
+	for _, p := range slices.Concat(policies, schedulerLimits(), templateKeys(), commitPolicies(), []admissionPolicy{bindingKeys(), podKeys()}) {
 		all = append(all, p.objects()...)
 	}
 	return all
@@ -96,15 +97,33 @@ func nodeSlices() admissionPolicy {
 func podKeys() admissionPolicy {
 	return admissionPolicy{
 		name: "k8sm-pod-keys",
-		on: []admissionv1.NamedRuleWithOperations{
-			to("", writing, "pods"), to("", updating, "pods/status"), to("", creating, "pods/binding", "bindings"),
-		},
+		on:   []admissionv1.NamedRuleWithOperations{to("", writing, "pods"), to("", updating, "pods/status")},
 		of:   notBy(api.SchedulerUser),
 		when: changesAny("metadata.?annotations", api.PodSchedulerAnnotations()), // each pod's creation and each change of its status comes by here
 		let:  answers("metadata.?annotations"),
 		must: []admissionv1.Validation{mustName("variables.wrong.size() == 0", wrongAnswers)},
 	}
 }
+
+// bindingKeys is podKeys for bindings, whose annotations become the pod's. The scheduler writes no others there, and no labels. It is one
+// policy for all who bind, because each policy costs each binding.
+func bindingKeys() admissionPolicy {
+	own := fmt.Sprintf("(!has(object.metadata.labels) && %s.all(k, k in %s))", mapOf("object", "metadata.?annotations"), literal(api.PodSchedulerAnnotations()))
+	wrong := fmt.Sprintf("(%s ? !%s : %s)", by(api.SchedulerUser), own, changesAny("metadata.?annotations", api.PodSchedulerAnnotations()))
+	return admissionPolicy{
+		name: "k8sm-binding-keys",
+		on:   []admissionv1.NamedRuleWithOperations{to("", creating, "pods/binding", "bindings")},
+		when: wrong,
+		let:  answers("metadata.?annotations"),
+		must: []admissionv1.Validation{
+			must(notBy(api.SchedulerUser), ownAnnotations),
+			mustName(by(api.SchedulerUser), wrongAnswers),
+		},
+	}
+}
+
+// ownAnnotations says what the scheduler may write of pods.
+const ownAnnotations = "the scheduler may only change its own annotations of pods"
 
 // templateKeys refuses templates with such annotations: no controller could create a pod from them.
 func templateKeys() []admissionPolicy {
@@ -136,6 +155,8 @@ func schedulerLimits() []admissionPolicy {
 	limit := func(name string, on admissionv1.NamedRuleWithOperations, let []admissionv1.Variable, rules ...admissionv1.Validation) admissionPolicy {
 		return admissionPolicy{name: "k8sm-scheduler-" + name, on: []admissionv1.NamedRuleWithOperations{on}, of: by(api.SchedulerUser), let: let, must: rules}
 	}
+	tokens := limit("tokens", to("", changing, "secrets"), nil, tokenRules()...)
+	tokens.in = []string{metav1.NamespaceSystem}
 	own := literal(api.PodSchedulerAnnotations())
 	metadata := []string{sameField("metadata.?labels"), sameField("metadata.?finalizers"), sameField("metadata.?ownerReferences")}
 	conditions := func(object string) string {
@@ -145,21 +166,18 @@ func schedulerLimits() []admissionPolicy {
 	return []admissionPolicy{
 		limit("pods", to("", updating, "pods"), changes("annotations", "metadata.?annotations"), must(
 			strings.Join(append(metadata, "object.spec == oldObject.spec", "variables.annotations.all(k, k in "+own+")"), " && "),
-			"the scheduler may only change its own annotations of pods")),
+			ownAnnotations)),
 		limit("pod-status", to("", updating, "pods/status"), nil, must(
 			strings.Join(append(metadata, sameField("metadata.?annotations"), onlyFields("status", "conditions", "nominatedNodeName"),
 				conditions("object")+" == "+conditions("oldObject")), " && "),
 			"the scheduler may only change the conditions PodScheduled and DisruptionTarget and the nominated node of pods")),
-		limit("bindings", to("", creating, "pods/binding"), nil, must(
-			"!has(object.metadata.labels) && "+mapOf("object", "metadata.?annotations")+".all(k, k in "+own+")",
-			"the scheduler may only change its own annotations of pods")),
 		limit("volumes", to("", updating, "persistentvolumes"), nil, must(
 			onlyFields("spec", "claimRef")+" && (!has(oldObject.spec.claimRef) || "+sameField("spec.?claimRef")+" || !has(oldObject.spec.claimRef.uid) && "+
 				sameField("spec.?claimRef.?namespace")+" && "+sameField("spec.?claimRef.?name")+")",
 			"the scheduler may only give volumes that are free to claims")),
 		limit("claims", to("", updating, "persistentvolumeclaims"), nil,
 			must("object.spec == oldObject.spec", "the scheduler may only annotate claims")),
-		limit("tokens", to("", changing, "secrets"), nil, tokenRules()...),
+		tokens,
 	}
 }
 
@@ -192,13 +210,13 @@ func (c Config) memberLimits(prefix, servers string, m api.Membership) []admissi
 		return "(" + object + " == null || " + strings.Join(rules, " && ") + ")"
 	}
 	both := func(labels ...string) string { return own("object", labels...) + " && " + own("oldObject", labels...) }
-	limit := func(name, group, resource string, rules ...admissionv1.Validation) admissionPolicy {
-		return admissionPolicy{name: name, on: []admissionv1.NamedRuleWithOperations{to(group, changing, resource)}, of: by(m.User), must: rules}
+	limit := func(name, namespace string, on admissionv1.NamedRuleWithOperations, rules ...admissionv1.Validation) admissionPolicy {
+		return admissionPolicy{name: name, on: []admissionv1.NamedRuleWithOperations{on}, in: []string{namespace}, of: by(m.User), must: rules}
 	}
 	return []admissionPolicy{
-		limit(prefix+"-leases", "coordination.k8s.io", "leases",
+		limit(prefix+"-leases", m.LeaseNamespace, to("coordination.k8s.io", changing, "leases"),
 			must(both(), servers+" may only write their own leases")),
-		limit(prefix+"-slices", "discovery.k8s.io", "endpointslices",
+		limit(prefix+"-slices", m.Namespace, to("discovery.k8s.io", changing, "endpointslices"),
 			must(both(discoveryv1.LabelServiceName), servers+" may only write their own slices of service "+m.Service),
 			must(fmt.Sprintf("object == null || object.endpoints.size() == 1 && object.endpoints[0].addresses.all(a, !%s)", within("a", c.ServiceCIDR)),
 				servers+" may only write their own addresses: one, which is no service's")),
