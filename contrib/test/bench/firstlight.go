@@ -35,6 +35,7 @@ type bench struct {
 	logLines            int // how many the log store gets
 	proxyModes          []string
 	serviceCounts       []int  // ascending
+	scaleNodes          []int  // ascending
 	logMixDir           string // with real log files; "" for those of a control plane
 }
 

@@ -3,11 +3,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,10 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8sm/k8sm/api"
@@ -45,7 +43,8 @@ type hollow struct {
 	log      *os.File // of all parts
 	kube     kubernetes.Interface
 	rest     *rest.Config // of the administrator, without a limit of calls
-	profiles string       // a directory for profiles; "" for none
+	kubelets *kubelets
+	profiles string // a directory for profiles; "" for none
 }
 
 // fleet says how much a contender gets.
@@ -53,6 +52,7 @@ type fleet struct {
 	nodes, pods int
 	backlog     int           // how many pods are there before the scheduler, at last
 	patience    time.Duration // for all of it: far more than it takes on an idle machine
+	idle        time.Duration // how long it is measured before there are pods
 }
 
 // contender is a scheduler with its nodes.
@@ -66,8 +66,8 @@ type contender interface {
 	stop() error
 	// processes are those of the contender, by what they are.
 	processes() map[string]int
-	// profile returns the URL of the scheduler's processor profile, which the administrator may read.
-	profile() string
+	// address returns the URL of the scheduler's metrics and profiles, which the administrator may read; "" if it has none.
+	address() string
 }
 
 // binding is the result of one contender in a round.
@@ -75,28 +75,38 @@ type binding struct {
 	rate     float64 // pods a second, from the first creation to the last binding
 	p50, p99 float64 // milliseconds from a pod's creation to its binding
 	backlog  float64 // pods a second, from the first binding to the last, of pods that were there before the scheduler
+	created  float64 // of these, a second, while there was no scheduler
+	idle     float64 // processor time of the API server before there are pods, milliseconds a second
 	costs    []cost
 }
 
 // endToEnd compares the binding of pods created through the API with the stock kube-scheduler's. During creation the API server uses
-// most of two cores and limits both; the backlog shows how fast a scheduler binds.
+// most of two cores and limits both; the backlog shows how fast a scheduler binds. What binds without a thought shows the limit.
 func (b *bench) endToEnd(ctx context.Context) error {
-	s := sheet{prefix: "hollow_"}
+	s, ceiling := sheet{prefix: "hollow_"}, sheet{prefix: "hollow_ceiling_"}
 	usual := b.usual
 	usual.backlog, usual.patience = 2*usual.pods/5, hollowPatience
+	defer func() { // also those of the others, if one fails
+		s.print(os.Stdout)
+		ceiling.print(os.Stdout)
+	}()
 	for range b.rounds {
 		ours, err := b.turn(ctx, usual, func(h *hollow) contender { return &k8smOnHollow{hollow: h, km: b.km} })
 		if err != nil {
 			return fmt.Errorf("k8sm on hollow nodes: %w", err)
 		}
+		s.add(ours)
 		peer, err := b.turn(ctx, usual, func(h *hollow) contender { return &stockOnHollow{hollow: h} })
 		if err != nil {
 			return fmt.Errorf("kube-scheduler on plain nodes: %w", err)
 		}
-		s.add(ours)
 		s.addPeer(peer)
+		most, err := b.turn(ctx, usual, func(h *hollow) contender { return &binderOnHollow{hollow: h} })
+		if err != nil {
+			return fmt.Errorf("without a scheduler: %w", err)
+		}
+		ceiling.add(most)
 	}
-	s.print(os.Stdout)
 	return nil
 }
 
@@ -104,7 +114,10 @@ func (b *bench) endToEnd(ctx context.Context) error {
 func (r binding) figures() []cost {
 	figures := []cost{{"bound_rate", "pods/s", r.rate}, {"create_bound_p50", "ms", r.p50}, {"create_bound_p99", "ms", r.p99}}
 	if r.backlog > 0 {
-		figures = append(figures, cost{"backlog_rate", "pods/s", r.backlog})
+		figures = append(figures, cost{"backlog_rate", "pods/s", r.backlog}, cost{"create_rate_without_scheduler", "pods/s", r.created})
+	}
+	if r.idle > 0 {
+		figures = append(figures, cost{"idle_cpu_apiserver", "ms/s", r.idle})
 	}
 	return append(figures, r.costs...)
 }
@@ -128,6 +141,11 @@ func (b *bench) turn(ctx context.Context, of fleet, enter func(*hollow) contende
 	if err := h.start(ctx, b.km, flags...); err != nil {
 		return result, err
 	}
+	stop, err := h.startKubelets(ctx)
+	if err != nil {
+		return result, err
+	}
+	defer stop()
 	c := enter(h)
 	defer func() { err = errors.Join(err, c.stop()) }()
 	if err := c.start(ctx); err != nil {
@@ -136,11 +154,19 @@ func (b *bench) turn(ctx context.Context, of fleet, enter func(*hollow) contende
 	if err := h.waitForNodes(ctx); err != nil {
 		return result, err
 	}
+	if err := h.settle(ctx); err != nil {
+		return result, err
+	}
+	idle, err := h.idleUse(ctx, of.idle)
+	if err != nil {
+		return result, err
+	}
 	if result, err = h.bindAll(ctx, c); err != nil {
 		return result, err
 	}
+	result.idle = idle
 	if of.backlog > 0 {
-		result.backlog, err = h.bindBacklog(ctx, c)
+		err = h.bindBacklog(ctx, c, &result)
 	}
 	return result, err
 }
@@ -202,6 +228,13 @@ func (h *hollow) connect(ctx context.Context) (err error) {
 	return err
 }
 
+// identity returns a certificate and its key by which the API server knows a user.
+func (h *hollow) identity(user string, groups ...string) (cert, key []byte, err error) {
+	return issue(h.dir.CAIssuer(), h.dir.CAKey(), &x509.Certificate{
+		Subject: pkix.Name{CommonName: user, Organization: groups}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+}
+
 // waitForNodes waits until all nodes are schedulable. It polls slowly, because listing them all is expensive.
 func (h *hollow) waitForNodes(ctx context.Context) error {
 	look := time.NewTicker(time.Duration(h.nodes) * time.Millisecond / 2)
@@ -239,9 +272,79 @@ func (h *hollow) openNodes(ctx context.Context) (int, error) {
 	return len(nodes.Items) - len(tainted), err
 }
 
+// settle waits until the nodes are left alone but for their leases: the controllers give each a range of addresses and an event, long
+// after it is schedulable.
+func (h *hollow) settle(ctx context.Context) error {
+	look := time.NewTicker(2 * time.Second)
+	defer look.Stop()
+	var before float64
+	for {
+		counts, err := h.counts(ctx)
+		if err != nil {
+			return err
+		}
+		var writes float64
+		for name, count := range counts {
+			if strings.HasPrefix(name, "etcd_") && !strings.HasPrefix(name, "etcd_get") && !strings.HasPrefix(name, "etcd_list") && !strings.HasSuffix(name, "_leases") {
+				writes += count
+			}
+		}
+		if writes == before {
+			return nil
+		}
+		before = writes
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return errors.New("the nodes did not settle in time")
+		}
+	}
+}
+
+// idleUse returns the processor time that the API server takes, in milliseconds a second, while nodes do no more than live.
+func (h *hollow) idleUse(ctx context.Context, wait time.Duration) (float64, error) {
+	if wait == 0 {
+		return 0, nil
+	}
+	before, err := readUsage(h.control.pid())
+	if err != nil {
+		return 0, err
+	}
+	select {
+	case <-time.After(wait):
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	after, err := readUsage(h.control.pid())
+	return 1000 * (after.cpu - before.cpu) / wait.Seconds(), err
+}
+
+// startKubelets starts the kubelets. Those of our nodes begin with their first pods. They have one identity for all nodes, which is that of
+// a node to flow control and the audit log.
+func (h *hollow) startKubelets(ctx context.Context) (stop func(), err error) {
+	config := rest.CopyConfig(h.rest)
+	config.CertFile, config.KeyFile = "", ""
+	if config.CertData, config.KeyData, err = h.identity("hollow-kubelets", "system:masters", api.NodesGroup); err != nil {
+		return nil, err
+	}
+	client, err := protobuf.NewClient(config)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	h.kubelets = newKubelets(client, h.nodes)
+	var group sync.WaitGroup
+	group.Go(func() { h.kubelets.run(ctx) })
+	return func() {
+		cancel()
+		group.Wait()
+	}, nil
+}
+
 // bindAll creates the pods and watches them being bound.
 func (h *hollow) bindAll(ctx context.Context, c contender) (binding, error) {
 	w := newWatcher("hollow", h.pods)
+	w.visit = h.kubelets.start
 	stop, err := w.run(ctx, h.kube)
 	if err != nil {
 		return binding{}, err
@@ -268,29 +371,33 @@ func (h *hollow) bindAll(ctx context.Context, c contender) (binding, error) {
 	return result, profiled()
 }
 
-// bindBacklog creates pods while the scheduler is paused, so that their creation does not count, and returns how many per second are
-// bound after it resumes.
-func (h *hollow) bindBacklog(ctx context.Context, c contender) (float64, error) {
+// bindBacklog creates pods while the scheduler is paused, so that their creation does not count, and notes how many per second are
+// created, and bound after it resumes.
+func (h *hollow) bindBacklog(ctx context.Context, c contender, result *binding) error {
 	if err := c.pause(); err != nil {
-		return 0, err
+		return err
 	}
 	w := newWatcher("backlog", h.backlog)
+	w.visit = h.kubelets.start
 	stop, err := w.run(ctx, h.kube)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer stop()
+	begin := time.Now()
 	if err := h.create(ctx, w); err != nil {
-		return 0, err
+		return err
 	}
+	result.created = float64(h.backlog) / time.Since(begin).Seconds()
 	if err := c.resume(ctx); err != nil {
-		return 0, err
+		return err
 	}
 	if err := w.wait(ctx); err != nil {
-		return 0, err
+		return err
 	}
 	first, last := w.span()
-	return float64(h.backlog) / last.Sub(first).Seconds(), nil
+	result.backlog = float64(h.backlog) / last.Sub(first).Seconds()
+	return nil
 }
 
 // create creates the pods that the watcher waits for.
@@ -305,103 +412,6 @@ func (h *hollow) create(ctx context.Context, w *watcher) error {
 		return fmt.Errorf("cannot create the pods: %w", err)
 	}
 	return nil
-}
-
-// watcher records when each of its pods was created and when the watch showed its binding.
-type watcher struct {
-	prefix         string // of the pods' names
-	pods           int
-	mu             sync.Mutex // guards created and bound
-	created, bound map[string]time.Time
-	done           chan struct{} // closed when all are bound
-}
-
-func newWatcher(prefix string, pods int) *watcher {
-	return &watcher{
-		prefix: prefix, pods: pods,
-		created: make(map[string]time.Time, pods), bound: make(map[string]time.Time, pods), done: make(chan struct{}),
-	}
-}
-
-// run watches until stop is called.
-func (w *watcher) run(ctx context.Context, client kubernetes.Interface) (stop func(), err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	factory := informers.NewSharedInformerFactory(client, 0)
-	stop = func() {
-		cancel()
-		factory.Shutdown()
-	}
-	handler, err := factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: w.see, UpdateFunc: func(_, obj any) { w.see(obj) },
-	})
-	if err != nil {
-		stop()
-		return nil, err
-	}
-	factory.Start(ctx.Done())
-	if !cache.WaitForCacheSync(ctx.Done(), handler.HasSynced) {
-		stop()
-		return nil, errors.New("the pods could not be watched in time")
-	}
-	return stop, nil
-}
-
-// wait returns when all pods are bound.
-func (w *watcher) wait(ctx context.Context) error {
-	select {
-	case <-w.done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("%d of %d pods were bound in time", w.count(), w.pods)
-	}
-}
-
-func (w *watcher) create(name string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.created[name] = time.Now()
-}
-
-func (w *watcher) see(obj any) {
-	pod, ok := obj.(*corev1.Pod)
-	if !ok || pod.Spec.NodeName == "" || !strings.HasPrefix(pod.Name, w.prefix) {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if _, known := w.bound[pod.Name]; known {
-		return
-	}
-	if w.bound[pod.Name] = time.Now(); len(w.bound) == w.pods {
-		close(w.done)
-	}
-}
-
-func (w *watcher) count() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.bound)
-}
-
-// span returns the times of the first binding and of the last.
-func (w *watcher) span() (first, last time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	times := slices.SortedFunc(maps.Values(w.bound), time.Time.Compare)
-	return times[0], times[len(times)-1]
-}
-
-// result sums up from the beginning of the creation to the last binding.
-func (w *watcher) result(begin time.Time) binding {
-	_, last := w.span()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	waits := make([]float64, 0, w.pods)
-	for name, at := range w.bound {
-		waits = append(waits, milliseconds(at.Sub(w.created[name])))
-	}
-	slices.Sort(waits)
-	return binding{rate: float64(w.pods) / last.Sub(begin).Seconds(), p50: waits[len(waits)/2], p99: waits[len(waits)*99/100]}
 }
 
 // parallel calls do for each number below count, from several goroutines.

@@ -112,4 +112,4 @@ func (k *k8smOnHollow) processes() map[string]int {
 	return map[string]int{"scheduler": k.scheduler.pid(), "mesos": k.mesos.pid()}
 }
 
-func (k *k8smOnHollow) profile() string { return "https://" + k.status }
+func (k *k8smOnHollow) address() string { return "https://" + k.status }

@@ -88,7 +88,7 @@ type runOptions struct {
 
 // options reads the flags. Errors are told to out. Libraries register flags of their own in flag.CommandLine: those are not read.
 func options(args []string, out io.Writer) (b bench, o runOptions, err error) {
-	b = bench{proxyModes: []string{"iptables", "nftables"}, serviceCounts: []int{100, 5000, 10_000}}
+	b = bench{proxyModes: []string{"iptables", "nftables"}, serviceCounts: []int{100, 5000, 10_000}, scaleNodes: []int{1000, 5000}}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(out)
 	fs.StringVar(&b.km, "km", "./km", "the km `program`")
@@ -99,7 +99,8 @@ func options(args []string, out io.Writer) (b bench, o runOptions, err error) {
 	fs.StringVar(&b.logMixDir, "logs-mix", "", "a `directory` with real log files, such as the state directory of a cluster that has run (default: those of a control plane that gets 500 pods)")
 	fs.IntVar(&b.minutes, "minutes", 10, "for how many `minutes` the pods change that the web page shows")
 	fs.Func("proxy-modes", "the `modes` of kube-proxy that services are measured in (default iptables,nftables)", b.setModes)
-	fs.Func("service-counts", "`how many` services there are when one of them changes, ascending (default 100,5000,10000)", b.setCounts)
+	fs.Func("service-counts", "`how many` services there are when one of them changes, ascending (default 100,5000,10000)", counts(&b.serviceCounts))
+	fs.Func("scale-nodes", "`how many` hollow nodes the clusters have that part scale compares, ascending (default 1000,5000); each gets ten pods", counts(&b.scaleNodes))
 	fs.StringVar(&o.only, "only", "", "take only these `measurements`: "+strings.Join(partNames(), ", "))
 	fs.StringVar(&o.profile, "cpu-profile", "", "write where this program's processor time goes to this `file`")
 	fs.IntVar(&b.usual.nodes, "nodes", hollowNodes, "how many hollow `nodes` there are")
@@ -128,19 +129,22 @@ func (b *bench) setModes(list string) error {
 	return nil
 }
 
-func (b *bench) setCounts(list string) error {
-	b.serviceCounts = nil
-	for text := range strings.SplitSeq(list, ",") {
-		count, err := strconv.Atoi(text)
-		if err != nil {
-			return err
+// counts sets numbers to a list of them.
+func counts(to *[]int) func(list string) error {
+	return func(list string) error {
+		*to = nil
+		for text := range strings.SplitSeq(list, ",") {
+			count, err := strconv.Atoi(text)
+			if err != nil {
+				return err
+			}
+			if count < 1 || len(*to) > 0 && count <= slices.Max(*to) {
+				return fmt.Errorf("%d is not more than what is before it", count)
+			}
+			*to = append(*to, count)
 		}
-		if count < 1 || len(b.serviceCounts) > 0 && count <= slices.Max(b.serviceCounts) {
-			return fmt.Errorf("%d is not more than what is before it", count)
-		}
-		b.serviceCounts = append(b.serviceCounts, count)
+		return nil
 	}
-	return nil
 }
 
 // profiled measures, and writes a profile if a file for it is named.
