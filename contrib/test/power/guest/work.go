@@ -51,14 +51,16 @@ func (g *guest) work(ctx context.Context) error {
 	if err := scratch.Until(ctx, upTo, g.connect); err != nil {
 		return err
 	}
+	fmt.Println("a node is ready")
 	if g.known.Back == 0 {
 		if err := g.deploy(ctx); err != nil {
 			return err
 		}
 	}
 	if err := scratch.Until(ctx, upTo, g.running); err != nil {
-		return g.notes.Problem("the pod does not run again: %v", err)
+		return fmt.Errorf("the pod does not run: %w", err)
 	}
+	fmt.Println("the pod runs")
 	if err := errors.Join(g.checkObjects(ctx), g.checkVolume(), scratch.Until(ctx, time.Minute, g.checkLogs)); err != nil {
 		if err := g.notes.Problem("%v", err); err != nil {
 			return err
@@ -72,7 +74,7 @@ func (g *guest) work(ctx context.Context) error {
 	return errors.Join(g.makeObjects(ctx), <-reading)
 }
 
-// connect makes the client, once the cluster has a kubeconfig, and asks for nodes.
+// connect makes the client, once the cluster has a kubeconfig, and is an error until a node is ready.
 func (g *guest) connect(ctx context.Context) error {
 	config, err := clientcmd.BuildConfigFromFlags("", statedir.Dir(stateDir).AdminKubeconfig())
 	if err != nil {
@@ -81,8 +83,18 @@ func (g *guest) connect(ctx context.Context) error {
 	if g.client, err = kubernetes.NewForConfig(config); err != nil {
 		return err
 	}
-	_, err = g.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
-	return err
+	nodes, err := g.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, node := range nodes.Items {
+		for _, condition := range node.Status.Conditions {
+			if condition.Type == corev1.NodeReady && condition.Status == corev1.ConditionTrue {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("of %d nodes none is ready", len(nodes.Items))
 }
 
 // deploy makes the pod that writes, and its image.
@@ -129,13 +141,23 @@ func (g *guest) running(ctx context.Context) error {
 		return err
 	}
 	if deployment.Status.AvailableReplicas != 1 {
-		return fmt.Errorf("of the Deployment's pods %d are available", deployment.Status.AvailableReplicas)
+		return fmt.Errorf("of the Deployment's pods %d are available; the last event is %s", deployment.Status.AvailableReplicas, g.lastEvent(ctx))
 	}
 	now, err := notes.Read(filepath.Join(host, "notes"))
 	if err == nil && now.Acknowledged[notes.Volume] <= g.known.Acknowledged[notes.Volume] {
 		err = errors.New("the Deployment's pod writes nothing")
 	}
 	return err
+}
+
+// lastEvent is what happened last in the namespace.
+func (g *guest) lastEvent(ctx context.Context) string {
+	list, err := g.client.CoreV1().Events(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil || len(list.Items) == 0 {
+		return "unknown"
+	}
+	last := slices.MaxFunc(list.Items, func(a, b corev1.Event) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
+	return fmt.Sprintf("%s of %s %s: %s", last.Reason, last.InvolvedObject.Kind, last.InvolvedObject.Name, last.Message)
 }
 
 // object is the name of a ConfigMap.
