@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -43,30 +42,12 @@ func (s settings) newMachine() (m *machine, err error) {
 	if m.dir, err = os.MkdirTemp("", "k8sm-power-"); err != nil {
 		return nil, err
 	}
-	disk := exec.Command("cp", "--sparse=always", s.path("base.ext4"), m.disk()) // io.Copy would write the holes
-	if out, err := disk.CombinedOutput(); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot copy the machine's disk: %w: %s", err, out), m.remove())
-	}
-	for from, to := range map[string]string{s.km: "km", s.guest: "guest"} {
-		if err := copyProgram(from, filepath.Join(share, to)); err != nil {
-			return nil, errors.Join(err, m.remove())
+	for from, to := range map[string]string{s.path("base.ext4"): m.disk(), s.km: filepath.Join(share, "km"), s.guest: filepath.Join(share, "guest")} {
+		if out, err := exec.Command("cp", "--sparse=always", from, to).CombinedOutput(); err != nil { // io.Copy would write the disk's holes
+			return nil, errors.Join(fmt.Errorf("cannot copy %s: %w: %s", from, err, out), m.remove())
 		}
 	}
 	return m, nil
-}
-
-func copyProgram(from, to string) error {
-	source, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	target, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o755)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(target, source)
-	return errors.Join(err, target.Close())
 }
 
 func (m *machine) disk() string { return filepath.Join(m.dir, "disk.ext4") }
